@@ -1,0 +1,214 @@
+//! What the program may believe: checked, complete, with every default filled in.
+//!
+//! Nothing here is parsed by serde; `file` turns the configuration file into these types and reports every
+//! mistake at once. Durations and sizes are already numbers, prefixes end where they must, and every host
+//! name is lower case.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use http::uri::{Authority, Scheme};
+use ipnet::IpNet;
+
+/// The whole checked configuration.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// `[server]`
+    pub server: Server,
+    /// `[admin]`
+    pub admin: Admin,
+    /// `[upstream]`: what holds for every upstream.
+    pub upstream: Upstream,
+    /// `[[routes]]`, longest prefix first; among equal prefixes those with `hosts` first.
+    pub routes: Vec<Route>,
+    /// `[index]`
+    pub index: Index,
+    /// `[heal]`
+    pub heal: Heal,
+    /// `[log]`
+    pub log: Log,
+}
+
+/// `[server]`: the listener that viewers reach.
+#[derive(Debug, Clone)]
+pub struct Server {
+    /// Where to listen; one or several addresses.
+    pub listen: Vec<SocketAddr>,
+    /// Certificate and key, when we speak TLS ourselves.
+    pub tls: Option<Tls>,
+    /// Host names (lower case, with a port only where it is not the scheme's own) that mean "us" in a manifest.
+    pub public_hosts: Vec<String>,
+    /// Whose `X-Forwarded-*` we believe.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Our name in `Via`, `Proxy-Status` and the like (an RFC 9110 token).
+    pub name: String,
+    /// How long in-flight requests may take to end after SIGTERM.
+    pub drain: Duration,
+    /// From accepting a connection (or from the end of the last request's head) to a whole request head.
+    pub head_timeout: Duration,
+    /// How long a kept-alive connection may stay without a request.
+    pub idle_timeout: Duration,
+    /// Open connections at most; more wait in the kernel's backlog.
+    pub max_connections: usize,
+}
+
+/// PEM files of a server certificate.
+#[derive(Debug, Clone)]
+pub struct Tls {
+    /// Certificate chain, leaf first.
+    pub cert: PathBuf,
+    /// Private key.
+    pub key: PathBuf,
+}
+
+/// `[admin]`: `/livez`, `/readyz`, `/metrics`.
+#[derive(Debug, Clone)]
+pub struct Admin {
+    /// Where to listen; `None` switches it off.
+    pub listen: Option<SocketAddr>,
+}
+
+/// `[upstream]`: timeouts and bounds that hold for every upstream.
+#[derive(Debug, Clone)]
+pub struct Upstream {
+    /// PEM file with certificate authorities to trust besides the system's.
+    pub ca: Option<PathBuf>,
+    /// Time for TCP and TLS together.
+    pub connect_timeout: Duration,
+    /// From the end of our request to the head of the answer.
+    pub first_byte_timeout: Duration,
+    /// The longest silence within a body.
+    pub body_timeout: Duration,
+    /// How long an unused connection is kept; must be below the upstream's own keep-alive.
+    pub pool_idle: Duration,
+    /// Requests in flight to one upstream at most.
+    pub max_requests: usize,
+    /// How long a request may queue for one of those places before it is refused with 503.
+    pub queue_wait: Duration,
+}
+
+/// What a route carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum RouteKind {
+    /// IIIF Image API: 404s are healed.
+    Image,
+    /// IIIF Presentation API: canvases and manifests; heals are requested here.
+    Presentation,
+    /// Anything else: passed through.
+    Plain,
+}
+
+/// `[[routes]]`: requests whose path starts with `prefix` go to `upstream`, the prefix replaced by its path.
+#[derive(Debug, Clone)]
+pub struct Route {
+    /// Path prefix, starting with `/`.
+    pub prefix: String,
+    /// Where it goes.
+    pub upstream: UpstreamUrl,
+    /// What it carries.
+    pub kind: RouteKind,
+    /// Where to connect instead of the upstream's own host and port (`host:port`); Host and TLS name stay the URL's.
+    pub connect: Option<Authority>,
+    /// Send the viewer's Host on instead of the upstream's.
+    pub preserve_host: bool,
+    /// Only for requests to these hosts (lower case); empty: all.
+    pub hosts: Vec<String>,
+}
+
+/// The URL of an upstream, taken apart. Kept as text, never normalised.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UpstreamUrl {
+    /// `http` or `https`.
+    pub scheme: Scheme,
+    /// Host and optional port as configured.
+    pub authority: Authority,
+    /// Path that replaces the route's prefix, starting with `/`.
+    pub path: String,
+}
+
+/// `[index]`
+#[derive(Debug, Clone)]
+pub struct Index {
+    /// The SQLite file.
+    pub path: PathBuf,
+    /// Learn from manifests and canvases that pass through.
+    pub learn: bool,
+    /// `[[index.sources]]`
+    pub sources: Vec<Source>,
+    /// How many identifiers (known and unknown) are remembered in memory.
+    pub cache: u64,
+    /// How often configured sources are looked at again while serving; zero: only at the start.
+    pub refresh: Duration,
+}
+
+/// `[[index.sources]]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// A directory (walked for `*.json`) or a file.
+    Path(PathBuf),
+    /// A manifest or collection to fetch.
+    Url(String),
+}
+
+/// One way to make an image resolvable again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Rung {
+    /// Ask the image server for the file itself (base64 identifier) on the viewer's behalf.
+    Direct,
+    /// Register the image alone: `GET {presentation}/{repository}/image/{path}?update=true`.
+    Register,
+    /// `GET canvas`.
+    Visit,
+    /// `GET canvas?update=true`.
+    Rebuild,
+}
+
+/// `[heal]`
+#[derive(Debug, Clone)]
+pub struct Heal {
+    /// Heal at all; `false` makes a plain reverse proxy.
+    pub enabled: bool,
+    /// The rungs in the order in which they are tried.
+    pub ladder: Vec<Rung>,
+    /// Image statuses that mean "expired".
+    pub statuses: Vec<u16>,
+    /// How long a viewer's tile is kept waiting (OpenSeadragon gives up at 30 s).
+    pub wait: Duration,
+    /// How long a viewer's info.json is kept waiting (viewers wait for it without limit).
+    pub wait_info: Duration,
+    /// Canvas requests at once per canvas service (it holds two connections per host itself).
+    pub concurrency: usize,
+    /// How long one canvas request may take; it goes on without its viewers until then.
+    pub timeout: Duration,
+    /// Time between two requests of one canvas on one rung.
+    pub cooldown: Duration,
+    /// How long a file that is truly missing is remembered as missing.
+    pub missing: Duration,
+    /// Viewers waiting at once at most; more get 503 and Retry-After.
+    pub max_waiting: usize,
+    /// How much of the first error's body is held in memory while healing, in bytes.
+    pub max_held: usize,
+    /// Addresses of the canvas service: requests from there are echoes and never wait.
+    pub origins: Vec<IpNet>,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Text on a terminal, JSON otherwise.
+    Auto,
+    /// Text.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// `[log]`
+#[derive(Debug, Clone)]
+pub struct Log {
+    /// A `tracing` filter, e.g. `info` or `iiif_mender=debug`.
+    pub filter: String,
+    /// How lines look.
+    pub format: LogFormat,
+}

@@ -1,0 +1,9 @@
+//! A self-healing reverse proxy for IIIF images.
+//!
+//! When the image server answers 404 for an image that some manifest says exists, iiif-mender asks for the
+//! canvas that owns it, which makes the canvas service register the image anew, and then answers the viewer's
+//! own request with the picture. Start reading at [`proxy`]; `docs/ARCHITECTURE.md` is the map.
+
+pub mod config;
+pub mod iiif;
+pub mod index;
