@@ -5,5 +5,9 @@
 //! own request with the picture. Start reading at [`proxy`]; `docs/ARCHITECTURE.md` is the map.
 
 pub mod config;
+pub mod heal;
 pub mod iiif;
 pub mod index;
+pub mod observe;
+pub mod outcome;
+pub mod upstream;

@@ -1,0 +1,234 @@
+//! Lanes: who gets the next of the few canvas requests that may run at once.
+//!
+//! UPSTREAM: the canvas service holds two outbound connections per host, so two requests at once are polite and
+//! a third one only stands in its queue (upstream.md "Load"). Viewers go first, then the pages ahead of a reader,
+//! then sweeps; every fourth place goes to whoever waits longest in a lower lane, so that no lane starves.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::oneshot;
+
+/// Why a heal is wanted; lower is sooner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Lane {
+    /// A viewer waits.
+    Viewer,
+    /// A reader will turn to this page soon.
+    Ahead,
+    /// Nobody waits.
+    Sweep,
+}
+
+impl Lane {
+    /// Every lane, soonest first.
+    pub const ALL: [Self; 3] = [Self::Viewer, Self::Ahead, Self::Sweep];
+
+    /// The word used in labels and logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Viewer => "viewer",
+            Self::Ahead => "ahead",
+            Self::Sweep => "sweep",
+        }
+    }
+}
+
+/// After this many viewers in a row one place goes to a lower lane, if anyone waits there.
+const FAIRNESS: u32 = 3;
+
+/// The places of one canvas service.
+#[derive(Debug)]
+pub(super) struct Lanes {
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    free: usize,
+    next_ticket: u64,
+    /// Places given in a row to a lane while a lower one waited.
+    in_a_row: u32,
+    waiting: [VecDeque<Waiter>; 3],
+}
+
+#[derive(Debug)]
+struct Waiter {
+    ticket: u64,
+    call: oneshot::Sender<Place>,
+}
+
+/// The right to run one canvas request. Given back when dropped.
+#[derive(Debug)]
+pub(super) struct Place {
+    /// `None` once it was given on.
+    lanes: Option<Arc<Lanes>>,
+}
+
+/// A waiter's number, by which it can be moved to a sooner lane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Ticket(u64);
+
+impl Lanes {
+    pub(super) fn new(places: usize) -> Arc<Self> {
+        let state = State { free: places.max(1), next_ticket: 0, in_a_row: 0, waiting: Default::default() };
+        Arc::new(Self { state: Mutex::new(state) })
+    }
+
+    /// Waits for a place in `lane`. `tell` gets the ticket before the wait begins.
+    pub(super) async fn place(self: &Arc<Self>, lane: Lane, tell: impl FnOnce(Ticket)) -> Place {
+        let called = {
+            let mut state = self.lock();
+            if state.free > 0 && state.waiting.iter().all(VecDeque::is_empty) {
+                state.free -= 1;
+                return Place { lanes: Some(Arc::clone(self)) };
+            }
+            let ticket = state.next_ticket;
+            state.next_ticket += 1;
+            let (call, called) = oneshot::channel();
+            state.waiting[lane as usize].push_back(Waiter { ticket, call });
+            tell(Ticket(ticket));
+            called
+        };
+        match called.await {
+            Ok(place) => place,
+            // The lanes never drop a waiter's call; a place out of thin air is better than a panic.
+            Err(_) => Place { lanes: None },
+        }
+    }
+
+    /// Moves a waiter to a sooner lane: a viewer has come for a page that only waited to be healed ahead.
+    pub(super) fn promote(&self, ticket: Ticket, to: Lane) {
+        let mut state = self.lock();
+        for lane in (to as usize + 1)..state.waiting.len() {
+            if let Some(at) = state.waiting[lane].iter().position(|waiter| waiter.ticket == ticket.0) {
+                if let Some(waiter) = state.waiting[lane].remove(at) {
+                    state.waiting[to as usize].push_back(waiter);
+                }
+                return;
+            }
+        }
+    }
+
+    /// Waiters in each lane, viewer first.
+    pub(super) fn waiting(&self) -> [usize; 3] {
+        let state = self.lock();
+        std::array::from_fn(|lane| state.waiting[lane].len())
+    }
+
+    fn give_back(self: &Arc<Self>) {
+        let mut state = self.lock();
+        while let Some(waiter) = state.next() {
+            match waiter.call.send(Place { lanes: Some(Arc::clone(self)) }) {
+                Ok(()) => return,
+                // It left while it waited. The place comes back to us, not through its drop: that would lock twice.
+                Err(mut place) => place.lanes = None,
+            }
+        }
+        state.free += 1;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn next(&mut self) -> Option<Waiter> {
+        let first = self.waiting.iter().position(|lane| !lane.is_empty())?;
+        let lower = (first + 1..self.waiting.len()).find(|&lane| !self.waiting[lane].is_empty());
+        match lower {
+            Some(_) if self.in_a_row < FAIRNESS => {
+                self.in_a_row += 1;
+                self.waiting[first].pop_front()
+            }
+            Some(_) => {
+                self.in_a_row = 0;
+                // The one that waits longest, whichever lower lane it is in.
+                let oldest = (first + 1..self.waiting.len())
+                    .filter(|&lane| !self.waiting[lane].is_empty())
+                    .min_by_key(|&lane| self.waiting[lane].front().map(|waiter| waiter.ticket))?;
+                self.waiting[oldest].pop_front()
+            }
+            None => {
+                self.in_a_row = 0;
+                self.waiting[first].pop_front()
+            }
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Some(lanes) = self.lanes.take() {
+            lanes.give_back();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn queue(lanes: &Arc<Lanes>, lane: Lane, name: u32, order: &Arc<Mutex<Vec<u32>>>) -> Ticket {
+        let (tell, told) = oneshot::channel();
+        let (own, order) = (Arc::clone(lanes), Arc::clone(order));
+        tokio::spawn(async move {
+            let place = own.place(lane, move |ticket| drop(tell.send(ticket))).await;
+            order.lock().expect("not poisoned").push(name);
+            drop(place);
+        });
+        told.await.expect("it waits")
+    }
+
+    async fn drained(lanes: &Arc<Lanes>) {
+        while lanes.waiting().iter().sum::<usize>() > 0 || lanes.lock().free == 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn viewers_go_before_pages_ahead_and_nobody_starves() {
+        let lanes = Lanes::new(1);
+        let held = lanes.place(Lane::Viewer, |_| ()).await;
+        let order = Arc::default();
+        queue(&lanes, Lane::Sweep, 300, &order).await;
+        queue(&lanes, Lane::Ahead, 200, &order).await;
+        for viewer in 0..8 {
+            queue(&lanes, Lane::Viewer, viewer, &order).await;
+        }
+        drop(held);
+        drained(&lanes).await;
+        assert_eq!(*order.lock().expect("not poisoned"), [0, 1, 2, 300, 3, 4, 5, 200, 6, 7]);
+    }
+
+    #[tokio::test]
+    async fn a_promoted_waiter_goes_with_the_viewers() {
+        let lanes = Lanes::new(1);
+        let held = lanes.place(Lane::Viewer, |_| ()).await;
+        let order = Arc::default();
+        queue(&lanes, Lane::Ahead, 1, &order).await;
+        let ticket = queue(&lanes, Lane::Ahead, 2, &order).await;
+        lanes.promote(ticket, Lane::Viewer);
+        drop(held);
+        drained(&lanes).await;
+        assert_eq!(*order.lock().expect("not poisoned"), [2, 1]);
+    }
+
+    #[tokio::test]
+    async fn a_waiter_that_leaves_takes_no_place_with_it() {
+        let lanes = Lanes::new(1);
+        let held = lanes.place(Lane::Viewer, |_| ()).await;
+        let leaving = tokio::spawn({
+            let lanes = Arc::clone(&lanes);
+            async move { lanes.place(Lane::Viewer, |_| ()).await }
+        });
+        while lanes.waiting()[0] == 0 {
+            tokio::task::yield_now().await;
+        }
+        leaving.abort();
+        assert!(leaving.await.expect_err("it was aborted").is_cancelled());
+        drop(held);
+        assert_eq!(lanes.lock().free, 1);
+    }
+}

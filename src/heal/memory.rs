@@ -1,0 +1,152 @@
+//! What is remembered of heals that did not help: bounded, with an end, and apart from successes.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use moka::sync::Cache;
+
+use crate::config::settings::{Heal, Rung};
+
+/// One canvas on one rung of one canvas service.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct RungOf {
+    pub(super) service: usize,
+    /// Path and query that are asked for.
+    pub(super) target: Arc<str>,
+    pub(super) rung: Rung,
+}
+
+/// Heals of one canvas that succeeded within one cool-down before it counts as flapping.
+const FLAPPING: u32 = 5;
+
+/// Entries at most in each memory; beyond it the least used are forgotten, which costs a request, no more.
+const ENTRIES: u64 = 100_000;
+
+/// Cool-downs and missing files.
+#[derive(Debug)]
+pub(super) struct Memory {
+    rungs: Cache<RungOf, Past>,
+    missing: Cache<(usize, Arc<str>), Instant>,
+    cooldown: Duration,
+    backoff_max: Duration,
+    missing_for: Duration,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Past {
+    /// Failures in a row.
+    failures: u32,
+    /// Successes since `since`.
+    successes: u32,
+    since: Instant,
+    /// Not before this.
+    until: Instant,
+}
+
+impl Memory {
+    pub(super) fn new(heal: &Heal) -> Self {
+        let longest = heal.backoff_max.max(heal.cooldown) * 2;
+        Self {
+            rungs: Cache::builder().max_capacity(ENTRIES).time_to_live(longest).build(),
+            missing: Cache::builder().max_capacity(ENTRIES).time_to_live(heal.missing).build(),
+            cooldown: heal.cooldown,
+            backoff_max: heal.backoff_max,
+            missing_for: heal.missing,
+        }
+    }
+
+    /// How long this rung is to be left alone, if it is.
+    pub(super) fn cooling(&self, rung: &RungOf, now: Instant) -> Option<Duration> {
+        let past = self.rungs.get(rung)?;
+        past.until.checked_duration_since(now).filter(|left| !left.is_zero())
+    }
+
+    /// The rung was tried and did not help: left alone for the cool-down, twice as long each time, with jitter.
+    pub(super) fn failed(&self, rung: &RungOf, now: Instant) {
+        let failures = self.rungs.get(rung).map_or(0, |past| past.failures).saturating_add(1);
+        let factor = 2u32.saturating_pow((failures - 1).min(16));
+        let pause = self.cooldown.saturating_mul(factor).min(self.backoff_max.max(self.cooldown));
+        let pause = pause.mul_f64(0.9 + 0.2 * fastrand::f64());
+        self.rungs.insert(rung.clone(), Past { failures, successes: 0, since: now, until: now + pause });
+    }
+
+    /// The rung helped: it may help again at once, unless the image is lost again and again.
+    pub(super) fn succeeded(&self, rung: &RungOf, now: Instant) {
+        let past = self.rungs.get(rung).filter(|past| now.duration_since(past.since) < self.cooldown);
+        let (since, successes) = past.map_or((now, 1), |past| (past.since, past.successes + 1));
+        let until = if successes >= FLAPPING { now + self.cooldown } else { now };
+        self.rungs.insert(rung.clone(), Past { failures: 0, successes, since, until });
+    }
+
+    /// The file behind this identifier (of this image route) is gone.
+    pub(super) fn file_is_missing(&self, route: usize, key: &Arc<str>, now: Instant) {
+        self.missing.insert((route, Arc::clone(key)), now + self.missing_for);
+    }
+
+    /// Was it found missing a while ago?
+    pub(super) fn is_missing(&self, route: usize, key: &Arc<str>, now: Instant) -> bool {
+        self.missing.get(&(route, Arc::clone(key))).is_some_and(|until| now < until)
+    }
+
+    /// Forgets that it was missing: it was seen.
+    pub(super) fn found(&self, route: usize, key: &Arc<str>) {
+        self.missing.invalidate(&(route, Arc::clone(key)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn memory() -> Memory {
+        Memory {
+            rungs: Cache::new(100),
+            missing: Cache::new(100),
+            cooldown: Duration::from_secs(10),
+            backoff_max: Duration::from_secs(60),
+            missing_for: Duration::from_secs(300),
+        }
+    }
+
+    fn rung() -> RungOf {
+        RungOf { service: 0, target: "/canvas/a".into(), rung: Rung::Visit }
+    }
+
+    #[test]
+    fn failures_cool_down_longer_each_time_up_to_a_bound() {
+        let (memory, now) = (memory(), Instant::now());
+        assert_eq!(memory.cooling(&rung(), now), None);
+        let mut last = Duration::ZERO;
+        for expected in [10, 20, 40, 60, 60] {
+            memory.failed(&rung(), now);
+            last = memory.cooling(&rung(), now).expect("it cools");
+            let expected = Duration::from_secs(expected);
+            assert!(last >= expected.mul_f64(0.9) && last <= expected.mul_f64(1.1), "{last:?} of {expected:?}");
+        }
+        assert_eq!(memory.cooling(&rung(), now + last), None);
+    }
+
+    #[test]
+    fn a_success_does_not_stop_the_next_heal_but_flapping_does() {
+        let (memory, now) = (memory(), Instant::now());
+        for _ in 1..FLAPPING {
+            memory.succeeded(&rung(), now);
+            assert_eq!(memory.cooling(&rung(), now), None);
+        }
+        memory.succeeded(&rung(), now);
+        assert!(memory.cooling(&rung(), now).is_some());
+        assert_eq!(memory.cooling(&rung(), now + Duration::from_secs(10)), None);
+    }
+
+    #[test]
+    fn a_missing_file_is_remembered_for_a_while_and_forgotten_when_seen() {
+        let (memory, now) = (memory(), Instant::now());
+        let key: Arc<str> = "id".into();
+        memory.file_is_missing(0, &key, now);
+        assert!(memory.is_missing(0, &key, now));
+        assert!(!memory.is_missing(1, &key, now));
+        assert!(!memory.is_missing(0, &key, now + Duration::from_secs(300)));
+        memory.found(0, &key);
+        assert!(!memory.is_missing(0, &key, now));
+    }
+}

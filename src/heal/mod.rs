@@ -1,0 +1,193 @@
+//! The ladder: the fastest safe way back for an image that the image server has forgotten.
+//!
+//! [`Healer::treat`] is what the proxy calls. It answers the viewer's own request from the file at once where the
+//! file is known (`direct`); otherwise it takes a seat on the one shared climb for that identifier, waits as long
+//! as the viewer can, and asks again. `climb` goes up the rungs; every canvas request goes through `service`.
+
+mod breaker;
+mod climb;
+mod cure;
+mod direct;
+pub mod echo;
+mod flight;
+mod lanes;
+mod looks;
+mod memory;
+mod service;
+mod truth;
+mod urgency;
+mod ward;
+mod wellness;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::request::Parts;
+use hyper::Response;
+use tokio::time::timeout;
+
+pub use breaker::BreakerState;
+pub use lanes::Lane;
+pub use ward::{Lobby, Patient};
+
+use crate::config::Settings;
+use crate::config::settings::Rung;
+use crate::index::Index;
+use crate::observe::{Gauged, Metrics};
+use crate::outcome::Outcome;
+use crate::upstream::{Body, Upstream, UpstreamError};
+use climb::Verdict;
+use direct::Direct;
+use truth::Said;
+use ward::Ward;
+
+/// Heals images. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Healer {
+    ward: Arc<Ward>,
+}
+
+/// How a treatment ended for one viewer.
+#[derive(Debug)]
+pub enum Treatment {
+    /// The image is back; this is the answer to the viewer's own request.
+    Good {
+        /// The image server's answer.
+        answer: Response<Body>,
+        /// What helped; `None`: it was back by itself.
+        rung: Option<Rung>,
+        /// How long the viewer waited for it.
+        took: Duration,
+    },
+    /// It did not help: the first answer goes out.
+    Original(Outcome),
+    /// It goes on, but not for this viewer: come back after this time.
+    Pending(Duration),
+    /// Too many viewers wait already.
+    Crowded(Duration),
+}
+
+/// A viewer that is told "come back" should do so after this time.
+const COME_BACK: Duration = Duration::from_secs(5);
+
+impl Healer {
+    /// A healer for these routes; `upstreams` stand in the order of `settings.routes`.
+    pub fn new(
+        settings: Arc<Settings>,
+        upstreams: &[Arc<Upstream>],
+        index: Arc<Index>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self { ward: Arc::new(Ward::new(settings, upstreams, index, metrics)) }
+    }
+
+    /// Is this image being healed right now? Then there is no point in asking for it first.
+    pub fn is_healing(&self, patient: &Lobby<'_>) -> bool {
+        self.ward.is_climbing(patient)
+    }
+
+    /// The identifier with its owners, if the index knows it and it may be healed.
+    pub fn admit(&self, patient: &Lobby<'_>) -> Option<Patient> {
+        self.ward.admit(patient)
+    }
+
+    /// The gate: does the canvas service say that this identifier is expired? Asked before an info.json goes out,
+    /// because viewers wait for that one, and not for the tiles behind it. Remembered, so that it is cheap.
+    pub async fn is_expired(&self, patient: &Patient) -> bool {
+        matches!(self.ward.ask_remembered(patient).await, Said::Expired)
+    }
+
+    /// The canvas service's own info.json request was answered with `status`.
+    pub fn echo_answered(&self, patient: &Lobby<'_>, status: http::StatusCode) {
+        self.ward.echo_answered(patient, status);
+    }
+
+    /// Brings the image back and answers `request` (the viewer's own, as it goes upstream) within `wait`.
+    pub async fn treat(&self, patient: &Patient, request: &Parts, wait: Duration, lane: Lane) -> Treatment {
+        let started = Instant::now();
+        let ward = &self.ward;
+        if ward.memory.is_missing(patient.route, &patient.key, started) {
+            return Treatment::Original(Outcome::Missing);
+        }
+        ward.doubt(patient);
+        let lane = match ward.direct(patient, request).await {
+            Direct::Answer(answer) => {
+                // The viewer has the picture; the lasting repair follows without hurry.
+                ward.board(patient, lane.max(Lane::Ahead));
+                let took = started.elapsed();
+                ward.metrics.heal("healed", Rung::Direct.as_str(), lane.as_str(), took);
+                return Treatment::Good { answer, rung: Some(Rung::Direct), took };
+            }
+            Direct::FileIsGone => {
+                ward.memory.file_is_missing(patient.route, &patient.key, started);
+                return Treatment::Original(Outcome::Missing);
+            }
+            Direct::NoWay => lane,
+        };
+        let Some(_waiting) = ward.wait_place() else { return Treatment::Crowded(COME_BACK) };
+        let _counted = Gauged::one(&ward.metrics.waiting);
+        let mut seat = ward.board(patient, lane);
+        let landed = timeout(wait.saturating_sub(started.elapsed()), seat.landed()).await;
+        ward.metrics.waited(started.elapsed());
+        match landed {
+            Err(_) => Treatment::Pending(COME_BACK),
+            Ok(Some(Verdict::Healed(rung))) => self.ask_again(patient, request, Some(rung), started).await,
+            Ok(Some(Verdict::Alive)) => self.ask_again(patient, request, None, started).await,
+            Ok(Some(Verdict::Missing)) => Treatment::Original(Outcome::Missing),
+            Ok(Some(Verdict::Cooling)) => Treatment::Original(Outcome::Cooling),
+            Ok(Some(Verdict::Failed) | None) => Treatment::Original(Outcome::Failed),
+        }
+    }
+
+    /// The image server is unwell, not forgetful (`heal.direct_statuses`): only the file itself can help.
+    pub async fn bypass(&self, patient: &Patient, request: &Parts) -> Option<(Response<Body>, Duration)> {
+        let started = Instant::now();
+        match self.ward.direct(patient, request).await {
+            Direct::Answer(answer) => Some((answer, started.elapsed())),
+            Direct::FileIsGone | Direct::NoWay => None,
+        }
+    }
+
+    async fn ask_again(
+        &self,
+        patient: &Patient,
+        request: &Parts,
+        rung: Option<Rung>,
+        started: Instant,
+    ) -> Treatment {
+        let ward = &self.ward;
+        let took = started.elapsed();
+        match ward.ask_image(patient, request).await {
+            Ok(answer) if !ward.is_expiry(answer.status()) => {
+                ward.memory.found(patient.route, &patient.key);
+                Treatment::Good { answer, rung, took }
+            }
+            Ok(_) if ward.knows_alive(patient) => {
+                // The service knows where the file is, and the image server does not find it there.
+                ward.memory.file_is_missing(patient.route, &patient.key, Instant::now());
+                Treatment::Original(Outcome::Missing)
+            }
+            Ok(_) => Treatment::Original(Outcome::Failed),
+            Err(error) => {
+                self.note(&error);
+                Treatment::Original(Outcome::Failed)
+            }
+        }
+    }
+
+    fn note(&self, error: &UpstreamError) {
+        self.ward.metrics.upstream_error(error.kind());
+    }
+}
+
+impl Rung {
+    /// The word used in headers, labels, logs and the configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Direct => "direct",
+            Self::Register => "register",
+            Self::Visit => "visit",
+            Self::Rebuild => "rebuild",
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! One canvas service, as the ladder sees it: asked politely, through lanes and a breaker.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::request::Parts;
+use http::{HeaderValue, Method, Request, StatusCode, header};
+use uuid::Uuid;
+
+use super::breaker::{Breaker, BreakerState};
+use super::lanes::Lanes;
+use super::truth::Truth;
+use super::wellness::Wellness;
+use crate::config::Settings;
+use crate::iiif::identifier;
+use crate::iiif::manifest::{self, Document};
+use crate::iiif::salvage;
+use crate::observe::Metrics;
+use crate::upstream::{Body, Upstream, UpstreamError};
+
+/// The longest canvas that is read; beyond it nothing is known of its contents.
+const LONGEST_CANVAS: usize = 16 << 20;
+
+/// The longest answer to `/resources/{uuid}` that is read.
+const LONGEST_RESOURCE: usize = 16 << 10;
+
+/// How long `/resources/{uuid}` may take: it is one look into Redis.
+const RESOURCE_PATIENCE: Duration = Duration::from_secs(2);
+
+/// One canvas service.
+#[derive(Debug)]
+pub(super) struct CanvasService {
+    /// Its position in `settings.routes`.
+    pub(super) route: usize,
+    upstream: Arc<Upstream>,
+    /// Path that ends in `/`, before `fedora/…` and `resources/…`.
+    base: String,
+    head: Parts,
+    patience: Duration,
+    pub(super) lanes: Arc<Lanes>,
+    pub(super) breaker: Breaker,
+    pub(super) truth: Truth,
+    pub(super) wellness: Wellness,
+    metrics: Arc<Metrics>,
+}
+
+/// What a canvas request brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum CanvasAnswer {
+    /// The canvas, and it carries the image.
+    Carries,
+    /// The canvas without the image: poisoned, or the file is gone.
+    Lacks,
+    /// Good JSON, or none at all, that says nothing about the image.
+    Unclear,
+    /// The service does not know the canvas, or cannot build it: it speaks against this canvas only.
+    Refused,
+    /// The service asks for a pause.
+    Busy,
+    /// No answer, or one that speaks against the service.
+    Unwell,
+    /// It was not asked: the breaker is open.
+    Withheld,
+}
+
+impl CanvasAnswer {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Carries => "carries",
+            Self::Lacks => "lacks",
+            Self::Unclear => "unclear",
+            Self::Refused => "refused",
+            Self::Busy => "busy",
+            Self::Unwell => "unwell",
+            Self::Withheld => "withheld",
+        }
+    }
+}
+
+impl CanvasService {
+    pub(super) fn new(
+        route: usize,
+        upstream: Arc<Upstream>,
+        lanes: Arc<Lanes>,
+        settings: &Settings,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let heal = &settings.heal;
+        let mut base = settings.routes[route].upstream.path.clone();
+        if !base.ends_with('/') {
+            base.push('/');
+        }
+        let host = match settings.server.public_hosts.first() {
+            Some(public) if settings.routes[route].preserve_host => public.as_str(),
+            _ => upstream.authority().as_str(),
+        };
+        Self {
+            route,
+            base,
+            head: request_head(host, &settings.server.name),
+            upstream,
+            patience: heal.timeout,
+            lanes,
+            breaker: Breaker::new(heal.breaker_failures, heal.breaker_open),
+            truth: Truth::new(heal.alive_for, heal.resources_recheck),
+            wellness: Wellness::default(),
+            metrics,
+        }
+    }
+
+    /// Asks for a canvas and says what it carries. `images` are the identifiers of interest, any of them.
+    pub(super) async fn canvas(&self, target: &str, image: &str) -> CanvasAnswer {
+        let _counted = crate::observe::Gauged::one(&self.metrics.canvas_in_flight);
+        let answer = match self.get(target, self.patience, LONGEST_CANVAS).await {
+            Ok((status, body)) => read_canvas(status, &body, image),
+            Err(error) => {
+                self.metrics.upstream_error(error.kind());
+                tracing::warn!(canvas = target, error = %crate::upstream::Chain(&error), "canvas request failed");
+                CanvasAnswer::Unwell
+            }
+        };
+        self.note(answer);
+        answer
+    }
+
+    /// Asks whether the service knows where the file of `uuid` is: its own answer, not a copy.
+    pub(super) async fn resource(&self, uuid: Uuid) -> Result<(StatusCode, Bytes), UpstreamError> {
+        self.get(&format!("{}resources/{uuid}", self.base), RESOURCE_PATIENCE, LONGEST_RESOURCE).await
+    }
+
+    /// Registers one image anew: `{base}{path}?update=true`, where `path` is `fedora/image/…`.
+    pub(super) async fn register(&self, path: &str) -> CanvasAnswer {
+        let target = format!("{}{path}?update=true", self.base);
+        let answer = match self.get(&target, self.patience, LONGEST_CANVAS).await {
+            Ok((status, _)) if status.is_success() => CanvasAnswer::Carries,
+            Ok((status, _)) => classify(status),
+            Err(_) => CanvasAnswer::Unwell,
+        };
+        self.note(answer);
+        answer
+    }
+
+    pub(super) fn breaker_is_closed(&self) -> bool {
+        self.breaker.state(Instant::now()) == BreakerState::Closed
+    }
+
+    fn note(&self, answer: CanvasAnswer) {
+        match answer {
+            CanvasAnswer::Carries | CanvasAnswer::Unclear => {
+                self.breaker.good();
+                self.wellness.good();
+            }
+            CanvasAnswer::Lacks => self.wellness.fault(),
+            CanvasAnswer::Withheld => {}
+            CanvasAnswer::Refused | CanvasAnswer::Busy | CanvasAnswer::Unwell => {
+                if self.breaker.bad(Instant::now()) {
+                    self.metrics.event("breaker_opened");
+                    tracing::warn!(
+                        upstream = %self.upstream.authority(),
+                        "the canvas service only fails: leaving it alone for a while ([heal] breaker_open)"
+                    );
+                }
+            }
+        }
+    }
+
+    async fn get(
+        &self,
+        target: &str,
+        patience: Duration,
+        most: usize,
+    ) -> Result<(StatusCode, Bytes), UpstreamError> {
+        let mut head = self.head.clone();
+        head.uri = target.parse().map_err(|_| UpstreamError::Target)?;
+        let answer = self.upstream.send(&head, Body::Empty, patience).await?;
+        let status = answer.status();
+        // A body that is too long or breaks says nothing; the status still does.
+        let body = tokio::time::timeout(patience, answer.into_body().collect(most)).await;
+        Ok((status, body.ok().and_then(Result::ok).unwrap_or_default()))
+    }
+}
+
+/// The head of every request to a canvas service.
+///
+/// UPSTREAM: no `Authorization`: with one the service answers 500 (upstream.md "Ways back to life").
+/// `Accept` names text too, because `/resources/{uuid}` answers 406 to JSON alone.
+fn request_head(host: &str, name: &str) -> Parts {
+    let (mut head, ()) = Request::new(()).into_parts();
+    head.method = Method::GET;
+    let text = |text: &str| HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static("-"));
+    head.headers.insert(header::HOST, text(host));
+    head.headers.insert(header::ACCEPT, HeaderValue::from_static("text/plain, application/json, */*;q=0.5"));
+    head.headers.insert(header::USER_AGENT, text(concat!("iiif-mender/", env!("CARGO_PKG_VERSION"))));
+    head.headers.insert(header::VIA, text(&format!("1.1 {name}")));
+    head
+}
+
+fn classify(status: StatusCode) -> CanvasAnswer {
+    match status {
+        StatusCode::TOO_MANY_REQUESTS => CanvasAnswer::Busy,
+        // UPSTREAM: an unknown canvas and a Fedora that answers 4xx or 5xx are both 500 (upstream.md "Errors").
+        StatusCode::INTERNAL_SERVER_ERROR => CanvasAnswer::Refused,
+        status if status.is_server_error() => CanvasAnswer::Unwell,
+        status if status.is_success() => CanvasAnswer::Unclear,
+        _ => CanvasAnswer::Refused,
+    }
+}
+
+/// What an answer to a canvas request says about one image.
+fn read_canvas(status: StatusCode, body: &[u8], image: &str) -> CanvasAnswer {
+    if !status.is_success() {
+        return classify(status);
+    }
+    let Some(json) = salvage::repair(body) else { return CanvasAnswer::Unclear };
+    let mut canvases = 0;
+    let mut images = 0;
+    let mut found = false;
+    let walked: Result<Document, _> = manifest::walk(&*json, &mut |canvas| {
+        canvases += 1;
+        images += canvas.images.len();
+        found |= canvas.images.iter().any(|own| identifier::same_image(own, image));
+    });
+    match walked {
+        Ok(_) if found => CanvasAnswer::Carries,
+        Ok(_) if canvases > 0 && images == 0 => CanvasAnswer::Lacks,
+        _ => CanvasAnswer::Unclear,
+    }
+}

@@ -1,0 +1,138 @@
+//! Does the canvas service know where the file is? `GET {canvas service}/resources/{uuid}` tells expiry (404)
+//! from a missing file (200), and while an identifier is alive it teaches its file URL (upstream.md "An expired
+//! image"). A gateway may have it closed: that is found out, remembered, and tried again later.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::StatusCode;
+use moka::sync::Cache;
+use uuid::Uuid;
+
+/// What the canvas service says of an identifier.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Said {
+    /// It knows the file, and where it is.
+    Alive(String),
+    /// It has forgotten the file.
+    Expired,
+    /// It does not say: closed, unwell, or not such a service.
+    Nothing,
+}
+
+/// What is remembered of `/resources` of one canvas service.
+#[derive(Debug)]
+pub(super) struct Truth {
+    closed_until: Mutex<Option<Instant>>,
+    recheck: Duration,
+    alive: Cache<Uuid, ()>,
+}
+
+impl Truth {
+    pub(super) fn new(alive_for: Duration, recheck: Duration) -> Self {
+        let alive = Cache::builder().max_capacity(200_000).time_to_live(alive_for).build();
+        Self { closed_until: Mutex::new(None), recheck, alive }
+    }
+
+    /// May it be asked at all?
+    pub(super) fn is_open(&self, now: Instant) -> bool {
+        self.closed().is_none_or(|until| now >= until)
+    }
+
+    /// It said "alive" a short while ago, and nothing spoke against it since.
+    pub(super) fn remembers_alive(&self, uuid: Uuid) -> bool {
+        self.alive.contains_key(&uuid)
+    }
+
+    /// The image answered 404: what was remembered is no longer true.
+    pub(super) fn doubt(&self, uuid: Uuid) {
+        self.alive.invalidate(&uuid);
+    }
+
+    /// Reads an answer and remembers what it means.
+    pub(super) fn hear(&self, uuid: Uuid, status: StatusCode, body: &Bytes, now: Instant) -> Said {
+        let said = read(uuid, status, body);
+        let closed = match &said {
+            Said::Alive(_) => {
+                self.alive.insert(uuid, ());
+                None
+            }
+            Said::Expired => {
+                self.alive.invalidate(&uuid);
+                None
+            }
+            // A service in trouble is not a closed door: it is asked again next time.
+            Said::Nothing if status.is_server_error() => None,
+            Said::Nothing => Some(now + self.recheck),
+        };
+        *self.closed_until.lock().unwrap_or_else(PoisonError::into_inner) = closed;
+        said
+    }
+
+    fn closed(&self) -> Option<Instant> {
+        *self.closed_until.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// UPSTREAM: alive is 200 with the file URL as text; forgotten is 404 with a text that names the identifier. A
+/// gateway's own 404 names something else, and must not pass for "expired".
+fn read(uuid: Uuid, status: StatusCode, body: &Bytes) -> Said {
+    let text = String::from_utf8_lossy(body);
+    let text = text.trim();
+    match status {
+        StatusCode::OK if is_url(text) => Said::Alive(text.to_owned()),
+        StatusCode::NOT_FOUND if text.contains(&uuid.to_string()) && !text.contains('<') => Said::Expired,
+        _ => Said::Nothing,
+    }
+}
+
+fn is_url(text: &str) -> bool {
+    let absolute = ["http://", "https://", "file:/"].iter().any(|scheme| text.starts_with(scheme));
+    absolute && !text.contains(char::is_whitespace) && !text.contains('<')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const UUID: Uuid = Uuid::from_u128(0x13c0_9e7b_ddb5_30f5_a4ce_eece_bd33_0564);
+
+    fn hear(truth: &Truth, status: u16, body: &'static str) -> Said {
+        let status = StatusCode::from_u16(status).expect("a status");
+        truth.hear(UUID, status, &Bytes::from_static(body.as_bytes()), Instant::now())
+    }
+
+    fn truth() -> Truth {
+        Truth::new(Duration::from_secs(60), Duration::from_secs(60))
+    }
+
+    #[test]
+    fn the_services_own_answers_tell_alive_from_expired() {
+        let truth = truth();
+        let url = "http://localhost:9000/fcrepo/rest/obj/a/files/a.jpg";
+        assert_eq!(hear(&truth, 200, url), Said::Alive(url.to_owned()));
+        assert!(truth.remembers_alive(UUID));
+        let forgotten = "Resource with id 13c09e7b-ddb5-30f5-a4ce-eecebd330564 not found!";
+        assert_eq!(hear(&truth, 404, forgotten), Said::Expired);
+        assert!(!truth.remembers_alive(UUID));
+        assert!(truth.is_open(Instant::now()));
+    }
+
+    #[test]
+    fn a_gateways_refusal_closes_it_until_the_recheck() {
+        for (status, body) in [(403, "Forbidden"), (404, "<p>/iiif-service/resources/13c09e7b-ddb5-30f5-a4ce-eecebd330564 was not found</p>"), (200, "<html>login</html>")] {
+            let truth = truth();
+            assert_eq!(hear(&truth, status, body), Said::Nothing, "{status}");
+            assert!(!truth.is_open(Instant::now()));
+            assert!(truth.is_open(Instant::now() + Duration::from_secs(61)));
+        }
+    }
+
+    #[test]
+    fn a_service_in_trouble_is_asked_again() {
+        let truth = truth();
+        assert_eq!(hear(&truth, 503, ""), Said::Nothing);
+        assert!(truth.is_open(Instant::now()));
+    }
+}

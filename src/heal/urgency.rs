@@ -1,0 +1,83 @@
+//! How urgent a flight is. A viewer who comes for a page that only waited to be healed ahead makes it urgent.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+
+use super::lanes::{Lane, Lanes, Place, Ticket};
+
+/// The urgency of one flight, shared by all who wait for it.
+#[derive(Debug)]
+pub(super) struct Urgency {
+    state: Mutex<State>,
+    departed: watch::Sender<bool>,
+}
+
+#[derive(Debug)]
+struct State {
+    lane: Lane,
+    /// Where it stands in a queue, while it does.
+    queued: Option<(Arc<Lanes>, Ticket)>,
+    /// The flight that this one waits for.
+    waits_on: Option<Arc<Urgency>>,
+}
+
+impl Urgency {
+    pub(super) fn new(lane: Lane) -> Arc<Self> {
+        let state = State { lane, queued: None, waits_on: None };
+        Arc::new(Self { state: Mutex::new(state), departed: watch::channel(false).0 })
+    }
+
+    pub(super) fn lane(&self) -> Lane {
+        self.lock().lane
+    }
+
+    /// At least as urgent as `lane` from now on, and all that it waits for too.
+    pub(super) fn hasten(&self, lane: Lane) {
+        let (queued, waits_on) = {
+            let mut state = self.lock();
+            if lane >= state.lane {
+                return;
+            }
+            state.lane = lane;
+            (state.queued.clone(), state.waits_on.clone())
+        };
+        if let Some((lanes, ticket)) = queued {
+            lanes.promote(ticket, lane);
+        }
+        if let Some(other) = waits_on {
+            other.hasten(lane);
+        }
+    }
+
+    /// This flight waits for that one now.
+    pub(super) fn wait_on(&self, other: &Arc<Self>) {
+        let lane = {
+            let mut state = self.lock();
+            state.waits_on = Some(Arc::clone(other));
+            state.lane
+        };
+        other.hasten(lane);
+    }
+
+    /// Waits for a place in the lane that is right by then.
+    pub(super) async fn place(&self, lanes: &Arc<Lanes>) -> Place {
+        let place = lanes
+            .place(self.lane(), |ticket| self.lock().queued = Some((Arc::clone(lanes), ticket)))
+            .await;
+        self.lock().queued = None;
+        self.departed.send_replace(true);
+        place
+    }
+
+    /// Waits until its request is on the way: before that there is nothing to look for.
+    pub(super) async fn departed(&self) {
+        let mut news = self.departed.subscribe();
+        // The sender lives in `self`, so the channel cannot close meanwhile.
+        let _ = news.wait_for(|departed| *departed).await;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,314 @@
+//! What all heals share: the services, the flights in the air, what is remembered.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use http::request::Parts;
+use http::{HeaderValue, Method, StatusCode, header};
+use hyper::Response;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use uuid::Uuid;
+
+use super::climb::Verdict;
+use super::direct::EncodedSlash;
+use super::flight::{Flights, Seat};
+use super::lanes::{Lane, Lanes};
+use super::memory::{Memory, RungOf};
+use super::service::{CanvasAnswer, CanvasService};
+use super::truth::Said;
+use crate::config::Settings;
+use crate::config::settings::RouteKind;
+use crate::iiif::identifier::uuid_of_file_url;
+use crate::iiif::{Identifier, IdentifierKind, ImageRequest};
+use crate::index::{Index, Owner};
+use crate::observe::Metrics;
+use crate::upstream::guard::Guard;
+use crate::upstream::{Body, Upstream, UpstreamError};
+
+/// An image request at the door: whose image, on which route.
+#[derive(Debug, Clone, Copy)]
+pub struct Lobby<'a> {
+    /// Position of the image route in `settings.routes`.
+    pub route: usize,
+    /// The request as read.
+    pub request: ImageRequest<'a>,
+}
+
+/// An image that may be healed.
+#[derive(Debug, Clone)]
+pub struct Patient {
+    /// Position of the image route in `settings.routes`.
+    pub(super) route: usize,
+    /// Lookup key.
+    pub(super) key: Arc<str>,
+    /// As sent.
+    pub(super) sent: Arc<str>,
+    pub(super) kind: IdentifierKind,
+    pub(super) owners: Arc<[Owner]>,
+}
+
+/// Identifier on an image route.
+pub(super) type ImageKey = (usize, Arc<str>);
+
+/// What all heals share.
+#[derive(Debug)]
+pub(super) struct Ward {
+    pub(super) settings: Arc<Settings>,
+    pub(super) services: Vec<Arc<CanvasService>>,
+    /// In the order of `settings.routes`.
+    upstreams: Vec<Arc<Upstream>>,
+    pub(super) guard: Guard,
+    pub(super) index: Arc<Index>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) climbs: Flights<ImageKey, Verdict>,
+    pub(super) canvases: Flights<RungOf, CanvasAnswer>,
+    pub(super) cures: Flights<RungOf, ()>,
+    pub(super) memory: Memory,
+    pub(super) encoded_slash: EncodedSlash,
+    waiting: Arc<Semaphore>,
+    writing: Arc<Semaphore>,
+    /// An identifier that was alive a short while ago: it shows whether info.json works at all.
+    witness: Mutex<Option<Patient>>,
+}
+
+/// File URLs being written to the index at once; beyond that one is simply learned another time.
+const WRITERS: usize = 4;
+
+impl Ward {
+    pub(super) fn new(
+        settings: Arc<Settings>,
+        upstreams: &[Arc<Upstream>],
+        index: Arc<Index>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let mut lanes: Vec<(usize, Arc<Lanes>)> = Vec::new();
+        let mut services = Vec::new();
+        for (route, of) in settings.routes.iter().enumerate() {
+            if of.kind != RouteKind::Presentation {
+                continue;
+            }
+            // Two routes to one server share its lanes: politeness is owed to the server.
+            let server = Arc::as_ptr(&upstreams[route]) as usize;
+            let own = lanes.iter().find(|(other, _)| *other == server).map(|(_, lanes)| Arc::clone(lanes));
+            let own = own.unwrap_or_else(|| {
+                let fresh = Lanes::new(settings.heal.concurrency);
+                lanes.push((server, Arc::clone(&fresh)));
+                fresh
+            });
+            let upstream = Arc::clone(&upstreams[route]);
+            services.push(Arc::new(CanvasService::new(route, upstream, own, &settings, Arc::clone(&metrics))));
+        }
+        Self {
+            services,
+            upstreams: upstreams.to_vec(),
+            guard: Guard::new(Arc::clone(&settings)),
+            index,
+            metrics,
+            climbs: Flights::default(),
+            canvases: Flights::default(),
+            cures: Flights::default(),
+            memory: Memory::new(&settings.heal),
+            encoded_slash: EncodedSlash::default(),
+            waiting: Arc::new(Semaphore::new(settings.heal.max_waiting)),
+            writing: Arc::new(Semaphore::new(WRITERS)),
+            witness: Mutex::new(None),
+            settings,
+        }
+    }
+
+    /// The identifier with its owners, if the index knows it and it may be healed.
+    pub(super) fn admit(&self, at: &Lobby<'_>) -> Option<Patient> {
+        let identifier = at.request.identifier;
+        let key = identifier.key();
+        if !self.settings.heal.enabled
+            || self.settings.heal.identifiers.as_ref().is_some_and(|pattern| !pattern.is_match(&key))
+        {
+            return None;
+        }
+        let owners = match self.index.owners(&key) {
+            Ok(owners) => owners,
+            Err(error) => {
+                self.metrics.index_lookup("error");
+                tracing::error!(%error, "the index cannot be read: nothing can be healed until it can");
+                return None;
+            }
+        };
+        self.metrics.index_lookup(if owners.is_empty() { "unknown" } else { "known" });
+        (!owners.is_empty()).then(|| Patient {
+            route: at.route,
+            key: key.into(),
+            sent: identifier.as_sent().into(),
+            kind: identifier.kind(),
+            owners,
+        })
+    }
+
+    /// A seat on the climb for this image; where there is none it starts now.
+    pub(super) fn board(self: &Arc<Self>, patient: &Patient, lane: Lane) -> Seat<Verdict> {
+        let key = (patient.route, Arc::clone(&patient.key));
+        self.climbs.board(&key, lane, |urgency| {
+            let (ward, patient) = (Arc::clone(self), patient.clone());
+            async move { ward.climb(patient, urgency).await }
+        })
+    }
+
+    pub(super) fn is_climbing(&self, at: &Lobby<'_>) -> bool {
+        self.climbs.len() > 0
+            && self.climbs.find(&(at.route, Arc::from(&*at.request.identifier.key()))).is_some()
+    }
+
+    /// A place among the viewers who may wait at once.
+    pub(super) fn wait_place(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.waiting).try_acquire_owned().ok()
+    }
+
+    pub(super) fn is_expiry(&self, status: StatusCode) -> bool {
+        self.settings.heal.statuses.contains(&status.as_u16())
+    }
+
+    /// Sends `request` to the image server of this route.
+    pub(super) async fn ask_image(
+        &self,
+        patient: &Patient,
+        request: &Parts,
+    ) -> Result<Response<Body>, UpstreamError> {
+        let patience = self.settings.upstream.first_byte_timeout;
+        self.upstreams[patient.route].send(request, Body::Empty, patience).await
+    }
+
+    /// Asks the image server for `{identifier}/{tail}` on our own behalf.
+    pub(super) async fn look_at(&self, patient: &Patient, tail: &str) -> Result<StatusCode, UpstreamError> {
+        let route = &self.settings.routes[patient.route];
+        let (mut head, ()) = http::Request::new(()).into_parts();
+        head.method = Method::GET;
+        let target = format!("{}{}/{tail}", route.upstream.path, patient.sent);
+        head.uri = target.parse().map_err(|_| UpstreamError::Target)?;
+        let text = |text: &str| HeaderValue::from_str(text).map_err(|_| UpstreamError::Target);
+        head.headers.insert(header::HOST, text(route.upstream.authority.as_str())?);
+        head.headers.insert(header::VIA, text(&format!("1.1 {}", self.settings.server.name))?);
+        head.headers.insert(header::USER_AGENT, text(concat!("iiif-mender/", env!("CARGO_PKG_VERSION")))?);
+        let answer = self.ask_image(patient, &head).await?;
+        let status = answer.status();
+        // Read to its end, so that the connection is kept; a body that is too long only costs the connection.
+        let _ = tokio::time::timeout(Duration::from_secs(10), answer.into_body().collect(1 << 20)).await;
+        Ok(status)
+    }
+
+    /// The services that may know this identifier, those of its canvases first.
+    pub(super) fn services_of(&self, patient: &Patient) -> Vec<Arc<CanvasService>> {
+        let mut of: Vec<Arc<CanvasService>> = Vec::new();
+        for owner in &*patient.owners {
+            let Some(allowed) = self.guard.allow(&owner.canvas) else { continue };
+            if let Some(service) = self.service(allowed.route)
+                && !of.iter().any(|other| other.route == service.route)
+            {
+                of.push(Arc::clone(service));
+            }
+        }
+        if of.is_empty() {
+            of.extend(self.services.first().cloned());
+        }
+        of
+    }
+
+    pub(super) fn service(&self, route: usize) -> Option<&Arc<CanvasService>> {
+        self.services.iter().find(|service| service.route == route)
+    }
+
+    /// What the canvas service says of this identifier now.
+    pub(super) async fn ask(&self, patient: &Patient) -> Said {
+        let IdentifierKind::Uuid { uuid, .. } = patient.kind else { return Said::Nothing };
+        for service in self.services_of(patient) {
+            if !service.truth.is_open(Instant::now()) {
+                continue;
+            }
+            let said = match service.resource(uuid).await {
+                Ok((status, body)) => service.truth.hear(uuid, status, &body, Instant::now()),
+                Err(_) => Said::Nothing,
+            };
+            self.metrics.resource_check(match said {
+                Said::Alive(_) => "alive",
+                Said::Expired => "expired",
+                Said::Nothing => "nothing",
+            });
+            if let Said::Alive(file_url) = &said {
+                self.learn_file_url(uuid, file_url);
+                self.bear_witness(patient);
+            }
+            if said != Said::Nothing {
+                return said;
+            }
+        }
+        Said::Nothing
+    }
+
+    /// The same, but "alive" is believed for a while.
+    pub(super) async fn ask_remembered(&self, patient: &Patient) -> Said {
+        if self.knows_alive(patient) { Said::Alive(String::new()) } else { self.ask(patient).await }
+    }
+
+    /// The service said "alive" a short while ago.
+    pub(super) fn knows_alive(&self, patient: &Patient) -> bool {
+        let IdentifierKind::Uuid { uuid, .. } = patient.kind else { return false };
+        self.services_of(patient).iter().any(|service| service.truth.remembers_alive(uuid))
+    }
+
+    /// The image server answered 404, so "alive" is not believed any more.
+    pub(super) fn doubt(&self, patient: &Patient) {
+        let IdentifierKind::Uuid { uuid, .. } = patient.kind else { return };
+        for service in &self.services {
+            service.truth.doubt(uuid);
+        }
+    }
+
+    pub(super) fn file_url(&self, uuid: Uuid) -> Option<String> {
+        self.index.file_url(uuid).ok().flatten()
+    }
+
+    /// Remembers where the file is, if the claim is true. Written behind; nobody waits for it.
+    fn learn_file_url(&self, uuid: Uuid, file_url: &str) {
+        if uuid_of_file_url(file_url) != uuid || self.file_url(uuid).is_some() {
+            return;
+        }
+        let Ok(writer) = Arc::clone(&self.writing).try_acquire_owned() else { return };
+        let (index, file_url) = (Arc::clone(&self.index), file_url.to_owned());
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = index.learn_file_url(uuid, &file_url) {
+                tracing::warn!(%error, "a file URL could not be remembered");
+            }
+            drop(writer);
+        });
+    }
+
+    /// This identifier is alive: it can show later whether info.json works at all.
+    pub(super) fn bear_witness(&self, patient: &Patient) {
+        *self.witness.lock().unwrap_or_else(PoisonError::into_inner) = Some(patient.clone());
+    }
+
+    pub(super) fn witness(&self) -> Option<Patient> {
+        self.witness.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn echo_answered(&self, at: &Lobby<'_>, status: StatusCode) {
+        self.metrics.event("echo");
+        let key = at.request.identifier.key();
+        let owners = self.index.owners(&key).unwrap_or_else(|_| Arc::new([]));
+        let allowed = owners.iter().find_map(|owner| self.guard.allow(&owner.canvas));
+        let service = allowed.and_then(|allowed| self.service(allowed.route)).or(self.services.first());
+        if let Some(service) = service {
+            service.wellness.echo(status);
+        }
+    }
+}
+
+impl Patient {
+    /// For logs.
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// The page of this identifier as another one would name it, for tests of equality.
+    pub(super) fn identifier(&self) -> Identifier<'_> {
+        Identifier::new(&self.sent)
+    }
+}

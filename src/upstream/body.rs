@@ -1,0 +1,236 @@
+//! The one body type, for requests and answers alike.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::response::Parts;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body_util::BodyExt;
+use hyper::Response;
+use hyper::body::Incoming;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{Instant, Sleep};
+
+use super::pool::Lease;
+
+/// A body: nothing, some bytes, or a stream from either side.
+#[derive(Debug, Default)]
+pub enum Body {
+    /// Nothing.
+    #[default]
+    Empty,
+    /// Bytes that are already here.
+    Full(Bytes),
+    /// What a viewer sends.
+    Viewer(Incoming),
+    /// What an upstream answers.
+    Upstream(Box<FromUpstream>),
+    /// The beginning is here, the rest still streams.
+    Chain(VecDeque<Bytes>, Box<Body>),
+    /// It is known to break here; `None` once that was said.
+    Broken(Option<BodyError>),
+}
+
+/// Why a body ended before its end. The peer sees an aborted message, never a clean short one.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    /// The upstream cut it.
+    #[error("the upstream cut the body")]
+    Upstream(#[source] hyper::Error),
+    /// The viewer cut it.
+    #[error("the viewer cut the body")]
+    Viewer(#[source] hyper::Error),
+    /// The upstream was silent for too long in the middle.
+    #[error("the upstream stalled in the middle of a body")]
+    Stalled,
+}
+
+/// A streaming answer. Holds its place and its connection until it ends.
+#[derive(Debug)]
+pub struct FromUpstream {
+    incoming: Incoming,
+    lease: Lease,
+    /// Freed with the body.
+    place: Option<OwnedSemaphorePermit>,
+    patience: Duration,
+    /// Armed only while nothing comes: a body that flows never touches the clock.
+    silence: Option<Pin<Box<Sleep>>>,
+}
+
+impl Body {
+    pub(super) fn from_upstream(
+        incoming: Incoming,
+        mut lease: Lease,
+        place: OwnedSemaphorePermit,
+        patience: Duration,
+    ) -> Self {
+        if incoming.is_end_stream() {
+            lease.end();
+            return Self::Empty;
+        }
+        Self::Upstream(Box::new(FromUpstream { incoming, lease, place: Some(place), patience, silence: None }))
+    }
+
+    /// A viewer's request body; `Empty` for a GET or HEAD without one, so that the request may be repeated.
+    pub fn from_viewer(method: &http::Method, incoming: Incoming) -> Self {
+        let repeatable = matches!(*method, http::Method::GET | http::Method::HEAD);
+        if repeatable && incoming.is_end_stream() { Self::Empty } else { Self::Viewer(incoming) }
+    }
+
+    /// Reads the whole body, up to `most` bytes.
+    pub async fn collect(self, most: usize) -> Result<Bytes, CollectError> {
+        match self {
+            Self::Empty => Ok(Bytes::new()),
+            Self::Full(bytes) if bytes.len() <= most => Ok(bytes),
+            body => Ok(http_body_util::Limited::new(body, most).collect().await?.to_bytes()),
+        }
+    }
+}
+
+/// Too long, or [`BodyError`].
+type CollectError = Box<dyn std::error::Error + Send + Sync>;
+
+impl From<Bytes> for Body {
+    fn from(bytes: Bytes) -> Self {
+        if bytes.is_empty() { Self::Empty } else { Self::Full(bytes) }
+    }
+}
+
+impl From<String> for Body {
+    fn from(text: String) -> Self {
+        Bytes::from(text).into()
+    }
+}
+
+impl HttpBody for Body {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match &mut *self {
+            Self::Empty => Poll::Ready(None),
+            Self::Full(_) => {
+                let Self::Full(bytes) = std::mem::take(&mut *self) else { return Poll::Ready(None) };
+                Poll::Ready(Some(Ok(Frame::data(bytes))))
+            }
+            Self::Viewer(incoming) => {
+                let frame = ready!(Pin::new(incoming).poll_frame(cx));
+                Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Viewer)))
+            }
+            Self::Upstream(stream) => stream.poll_frame(cx),
+            Self::Chain(begun, rest) => match begun.pop_front() {
+                Some(bytes) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
+                None => Pin::new(&mut **rest).poll_frame(cx),
+            },
+            Self::Broken(error) => Poll::Ready(error.take().map(Err)),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Full(_) => false,
+            Self::Viewer(incoming) => incoming.is_end_stream(),
+            Self::Upstream(stream) => stream.incoming.is_end_stream(),
+            Self::Chain(begun, rest) => begun.is_empty() && rest.is_end_stream(),
+            Self::Broken(error) => error.is_none(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Self::Viewer(incoming) => incoming.size_hint(),
+            Self::Upstream(stream) => stream.incoming.size_hint(),
+            Self::Chain(begun, rest) => {
+                let here: u64 = begun.iter().map(|bytes| bytes.len() as u64).sum();
+                let there = rest.size_hint();
+                let mut hint = SizeHint::new();
+                hint.set_lower(here + there.lower());
+                if let Some(upper) = there.upper() {
+                    hint.set_upper(here + upper);
+                }
+                hint
+            }
+            Self::Broken(_) => SizeHint::default(),
+        }
+    }
+}
+
+impl FromUpstream {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(cx) else {
+            return self.poll_silence(cx);
+        };
+        self.silence = None;
+        // Given back as early as possible: the last frame, not the call after it.
+        if self.incoming.is_end_stream() || frame.is_none() {
+            self.lease.end();
+            self.place = None;
+        }
+        Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Upstream)))
+    }
+
+    fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let patience = self.patience;
+        let silence = self.silence.get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
+        ready!(silence.as_mut().poll(cx));
+        Poll::Ready(Some(Err(BodyError::Stalled)))
+    }
+}
+
+/// An answer that is kept back while its image is healed. What fits the cap is in memory; a longer body stays
+/// where it is, in the upstream's connection, and costs no memory either.
+#[derive(Debug)]
+pub struct Held {
+    head: Parts,
+    body: Body,
+}
+
+impl Held {
+    /// Takes in at most about `cap` bytes of the body within `time`; nothing of it is ever lost.
+    pub async fn hold(answer: Response<Body>, cap: usize, time: Duration) -> Self {
+        let (head, mut body) = answer.into_parts();
+        let mut begun = VecDeque::new();
+        let mut size = 0;
+        let deadline = Instant::now() + time;
+        while size < cap && !body.is_end_stream() {
+            match tokio::time::timeout_at(deadline, body.frame()).await {
+                Ok(Some(Ok(frame))) => {
+                    let Ok(bytes) = frame.into_data() else { continue };
+                    size += bytes.len();
+                    begun.push_back(bytes);
+                }
+                // A break is kept, so that the viewer sees an aborted message and not a clean short one.
+                Ok(Some(Err(error))) => {
+                    body = Body::Broken(Some(error));
+                    break;
+                }
+                Ok(None) | Err(_) => break,
+            }
+        }
+        let body = if body.is_end_stream() && begun.len() <= 1 {
+            begun.pop_front().map_or(Body::Empty, Body::Full)
+        } else {
+            Body::Chain(begun, Box::new(body))
+        };
+        Self { head, body }
+    }
+
+    /// The answer's status.
+    pub fn status(&self) -> http::StatusCode {
+        self.head.status
+    }
+
+    /// Lets it go, as it was.
+    pub fn release(self) -> Response<Body> {
+        Response::from_parts(self.head, self.body)
+    }
+}

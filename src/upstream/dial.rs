@@ -1,0 +1,117 @@
+//! Opening a connection: name resolution, TCP, TLS. Where we connect and whom we name are two things.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use http::Uri;
+use http::uri::Authority;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::connect::HttpConnector;
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
+use tower_service::Service;
+
+use super::connection::Connection;
+use super::error::UpstreamError;
+use crate::config::settings::UpstreamUrl;
+
+/// Why the TLS settings for upstreams could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// The extra CA file cannot be read as PEM.
+    #[error("cannot read certificates from {path}: {source}; [upstream] ca must name a PEM file with at least one certificate")]
+    Ca {
+        /// The file.
+        path: String,
+        /// What is wrong with it.
+        source: rustls_pki_types::pem::Error,
+    },
+    /// rustls refused a certificate or its own settings.
+    #[error("TLS: {0}")]
+    Rustls(#[from] rustls::Error),
+}
+
+/// TLS towards upstreams: the system's roots plus an optional extra CA, HTTP/1.1 only.
+pub fn client_tls(extra_ca: Option<&Path>) -> Result<Arc<rustls::ClientConfig>, TlsError> {
+    let mut roots = rustls::RootCertStore::empty();
+    let native = rustls_native_certs::load_native_certs();
+    for error in &native.errors {
+        tracing::warn!(%error, "a system certificate store could not be read");
+    }
+    roots.add_parsable_certificates(native.certs);
+    if let Some(path) = extra_ca {
+        let refuse = |source| TlsError::Ca { path: path.display().to_string(), source };
+        let certs = CertificateDer::pem_file_iter(path).map_err(refuse)?.collect::<Result<Vec<_>, _>>();
+        let certs = certs.map_err(refuse)?;
+        if certs.is_empty() {
+            return Err(refuse(rustls_pki_types::pem::Error::NoItemsFound));
+        }
+        for cert in certs {
+            roots.add(cert)?;
+        }
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(Arc::new(config))
+}
+
+/// Opens connections to one upstream.
+#[derive(Debug, Clone)]
+pub(super) struct Dialer {
+    connector: HttpsConnector<Elsewhere>,
+    /// Scheme and authority of the upstream: Host and TLS name.
+    target: Uri,
+}
+
+impl Dialer {
+    pub(super) fn new(url: &UpstreamUrl, connect: Option<Authority>, tls: &Arc<rustls::ClientConfig>) -> Self {
+        let mut tcp = HttpConnector::new();
+        tcp.enforce_http(false);
+        tcp.set_nodelay(true);
+        let connector = HttpsConnectorBuilder::new()
+            .with_tls_config((**tls).clone())
+            .https_or_http()
+            .enable_http1()
+            .wrap_connector(Elsewhere { tcp, connect });
+        let mut target = http::uri::Parts::default();
+        target.scheme = Some(url.scheme.clone());
+        target.authority = Some(url.authority.clone());
+        target.path_and_query = Some(http::uri::PathAndQuery::from_static("/"));
+        Self { connector, target: Uri::from_parts(target).unwrap_or_default() }
+    }
+
+    /// Resolves, connects, shakes hands. The caller sets the deadline.
+    pub(super) async fn dial(&self) -> Result<Connection, UpstreamError> {
+        let io = self.connector.clone().call(self.target.clone()).await.map_err(UpstreamError::Connect)?;
+        Connection::open(io).await.map_err(UpstreamError::Handshake)
+    }
+}
+
+/// Connects to `connect` in place of the host that the URL names, so that a proxy can stand under the very
+/// name that its upstream had before.
+#[derive(Debug, Clone)]
+pub(super) struct Elsewhere {
+    tcp: HttpConnector,
+    connect: Option<Authority>,
+}
+
+impl Service<Uri> for Elsewhere {
+    type Response = <HttpConnector as Service<Uri>>::Response;
+    type Error = <HttpConnector as Service<Uri>>::Error;
+    type Future = <HttpConnector as Service<Uri>>::Future;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.tcp.poll_ready(cx)
+    }
+
+    fn call(&mut self, named: Uri) -> Self::Future {
+        let Some(connect) = &self.connect else { return self.tcp.call(named) };
+        let mut parts = named.clone().into_parts();
+        parts.authority = Some(connect.clone());
+        self.tcp.call(Uri::from_parts(parts).unwrap_or(named))
+    }
+}

@@ -1,0 +1,77 @@
+//! Why an upstream gave no answer. Who failed and how is a variant, never a string.
+
+use std::error::Error;
+use std::{fmt, io};
+
+/// Why an upstream gave no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum UpstreamError {
+    /// The name could not be resolved, the connection was refused or TLS failed.
+    #[error("cannot connect")]
+    Connect(#[source] Box<dyn Error + Send + Sync>),
+    /// TCP and TLS took too long.
+    #[error("connecting took too long")]
+    ConnectTimeout,
+    /// The HTTP/1.1 handshake on a new connection failed.
+    #[error("the connection broke before a request was sent")]
+    Handshake(#[source] hyper::Error),
+    /// The request was sent; no answer came in time.
+    #[error("no answer in time")]
+    FirstByteTimeout,
+    /// The connection was closed before an answer.
+    #[error("the connection was closed before an answer")]
+    Closed,
+    /// The answer was not HTTP, or broke in its head.
+    #[error("the answer broke")]
+    Exchange(#[source] hyper::Error),
+    /// All places are taken and none became free in time.
+    #[error("too many requests in flight")]
+    Busy,
+    /// The target cannot be written into a request.
+    #[error("not a request target")]
+    Target,
+}
+
+/// An error with its causes, in one line.
+#[derive(Debug)]
+pub struct Chain<'a>(pub &'a dyn Error);
+
+impl fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut cause = self.0.source();
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
+    }
+}
+
+impl UpstreamError {
+    /// The error type of RFC 9209 section 2.3, for `Proxy-Status` and the metrics.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Connect(_) if self.is_refused() => "connection_refused",
+            Self::Connect(_) | Self::Handshake(_) => "destination_unavailable",
+            Self::ConnectTimeout => "connection_timeout",
+            Self::FirstByteTimeout => "http_response_timeout",
+            Self::Closed => "connection_terminated",
+            Self::Exchange(_) => "http_protocol_error",
+            Self::Busy => "connection_limit_reached",
+            Self::Target => "http_request_error",
+        }
+    }
+
+    /// The kernel said that nobody listens there.
+    pub fn is_refused(&self) -> bool {
+        let mut cause: Option<&dyn Error> = Some(self);
+        while let Some(error) = cause {
+            if let Some(io) = error.downcast_ref::<io::Error>() {
+                return io.kind() == io::ErrorKind::ConnectionRefused;
+            }
+            cause = error.source();
+        }
+        false
+    }
+}
