@@ -4,10 +4,14 @@
 //! canvas that owns it, which makes the canvas service register the image anew, and then answers the viewer's
 //! own request with the picture. Start reading at [`proxy`]; `docs/ARCHITECTURE.md` is the map.
 
+pub mod admin;
+pub mod app;
 pub mod config;
 pub mod heal;
 pub mod iiif;
 pub mod index;
+pub mod listen;
 pub mod observe;
 pub mod outcome;
+pub mod proxy;
 pub mod upstream;

@@ -19,6 +19,7 @@ mod urgency;
 mod ward;
 mod wellness;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -103,7 +104,7 @@ impl Healer {
     }
 
     /// Brings the image back and answers `request` (the viewer's own, as it goes upstream) within `wait`.
-    pub async fn treat(&self, patient: &Patient, request: &Parts, wait: Duration, lane: Lane) -> Treatment {
+    pub async fn treat(&self, patient: &Patient, request: &Parts, client: IpAddr, wait: Duration, lane: Lane) -> Treatment {
         let started = Instant::now();
         let ward = &self.ward;
         if ward.memory.is_missing(patient.route, &patient.key, started) {
@@ -126,7 +127,7 @@ impl Healer {
         };
         let Some(_waiting) = ward.wait_place() else { return Treatment::Crowded(COME_BACK) };
         let _counted = Gauged::one(&ward.metrics.waiting);
-        let mut seat = ward.board(patient, lane);
+        let mut seat = ward.board(patient, ward.fair(patient, client, lane));
         let landed = timeout(wait.saturating_sub(started.elapsed()), seat.landed()).await;
         ward.metrics.waited(started.elapsed());
         match landed {
@@ -173,6 +174,11 @@ impl Healer {
                 Treatment::Original(Outcome::Failed)
             }
         }
+    }
+
+    /// Forgets what is old. Call it every minute or so.
+    pub fn prune(&self) {
+        self.ward.prune();
     }
 
     fn note(&self, error: &UpstreamError) {

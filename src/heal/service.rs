@@ -219,7 +219,7 @@ fn read_canvas(status: StatusCode, body: &[u8], image: &str) -> CanvasAnswer {
     let walked: Result<Document, _> = manifest::walk(&*json, &mut |canvas| {
         canvases += 1;
         images += canvas.images.len();
-        found |= canvas.images.iter().any(|own| identifier::same_image(own, image));
+        found |= canvas.images.iter().any(|own| identifier::same_file(own, image));
     });
     match walked {
         Ok(_) if found => CanvasAnswer::Carries,

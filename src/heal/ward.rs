@@ -1,8 +1,11 @@
 //! What all heals share: the services, the flights in the air, what is remembered.
 
+use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use http::request::Parts;
 use http::{HeaderValue, Method, StatusCode, header};
 use hyper::Response;
@@ -65,6 +68,7 @@ pub(super) struct Ward {
     pub(super) cures: Flights<RungOf, ()>,
     pub(super) memory: Memory,
     pub(super) encoded_slash: EncodedSlash,
+    clients: DefaultKeyedRateLimiter<IpAddr>,
     waiting: Arc<Semaphore>,
     writing: Arc<Semaphore>,
     /// An identifier that was alive a short while ago: it shows whether info.json works at all.
@@ -109,6 +113,9 @@ impl Ward {
             cures: Flights::default(),
             memory: Memory::new(&settings.heal),
             encoded_slash: EncodedSlash::default(),
+            clients: RateLimiter::keyed(Quota::per_minute(
+                NonZeroU32::new(settings.heal.per_client).unwrap_or(NonZeroU32::MIN),
+            )),
             waiting: Arc::new(Semaphore::new(settings.heal.max_waiting)),
             writing: Arc::new(Semaphore::new(WRITERS)),
             witness: Mutex::new(None),
@@ -155,6 +162,21 @@ impl Ward {
     pub(super) fn is_climbing(&self, at: &Lobby<'_>) -> bool {
         self.climbs.len() > 0
             && self.climbs.find(&(at.route, Arc::from(&*at.request.identifier.key()))).is_some()
+    }
+
+    /// The lane for this client: one that starts very many heals stands behind the other readers for a while.
+    pub(super) fn fair(&self, patient: &Patient, client: IpAddr, lane: Lane) -> Lane {
+        let is_flying = self.climbs.find(&(patient.route, Arc::clone(&patient.key))).is_some();
+        if is_flying || self.clients.check_key(&client).is_ok() {
+            return lane;
+        }
+        self.metrics.event("client_demoted");
+        lane.max(Lane::Ahead)
+    }
+
+    /// Forgets clients that were not seen for a while. Call it every minute or so.
+    pub(super) fn prune(&self) {
+        self.clients.retain_recent();
     }
 
     /// A place among the viewers who may wait at once.

@@ -68,6 +68,17 @@ impl<'a> Identifier<'a> {
     }
 }
 
+/// Do two lookup keys name the same file? A picture is named by its base64 identifier here and by its UUID there,
+/// and a single page of a PDF may be named without its page (upstream.md "Identifiers").
+pub fn same_file(one: &str, other: &str) -> bool {
+    let file = |key: &str| match Identifier::new(key).kind() {
+        IdentifierKind::Uuid { uuid, .. } => Some(uuid),
+        IdentifierKind::FileUrl { url, .. } => Some(uuid_of_file_url(&url)),
+        IdentifierKind::Other => None,
+    };
+    one == other || matches!((file(one), file(other)), (Some(one), Some(other)) if one == other)
+}
+
 /// The identifier that the canvas service gives to a file URL: Java's `UUID.nameUUIDFromBytes`, which is
 /// UUID version 3 without a namespace (upstream.md "Identifiers").
 pub fn uuid_of_file_url(url: &str) -> Uuid {

@@ -1,0 +1,47 @@
+//! What the people who run it ask: is it alive, is it ready, what does it count.
+
+use std::sync::Arc;
+
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use hyper::body::Incoming;
+
+use crate::observe::Metrics;
+use crate::upstream::Body;
+
+/// The admin pages. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Admin {
+    metrics: Arc<Metrics>,
+}
+
+impl Admin {
+    /// Admin pages over these metrics.
+    pub fn new(metrics: Arc<Metrics>) -> Self {
+        Self { metrics }
+    }
+
+    /// Answers one request.
+    pub async fn handle(&self, request: Request<Incoming>) -> Response<Body> {
+        let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
+        let (status, kind, text) = match (is_read, request.uri().path()) {
+            (false, _) => (StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET and HEAD\n".to_owned()),
+            (true, "/livez") => (StatusCode::OK, TEXT, "alive\n".to_owned()),
+            // A proxy whose sockets are bound passes traffic from the first moment, index or not.
+            (true, "/readyz") => (StatusCode::OK, TEXT, "ready\n".to_owned()),
+            (true, "/metrics") => (StatusCode::OK, OPEN_METRICS, self.metrics.scrape()),
+            (true, _) => (StatusCode::NOT_FOUND, TEXT, "try /livez, /readyz or /metrics\n".to_owned()),
+        };
+        let mut response = Response::new(Body::from(text));
+        *response.status_mut() = status;
+        let fields = response.headers_mut();
+        fields.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+        fields.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if status == StatusCode::METHOD_NOT_ALLOWED {
+            fields.insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+        }
+        response
+    }
+}
+
+const TEXT: &str = "text/plain; charset=utf-8";
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";

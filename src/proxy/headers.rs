@@ -1,0 +1,288 @@
+//! What changes in a request's head on its way on: as little as HTTP asks for.
+
+use std::fmt::Write as _;
+use std::net::IpAddr;
+
+use bytes::Bytes;
+use http::header::{self, HeaderName, HeaderValue};
+use http::request::Parts;
+use http::uri::{PathAndQuery, Uri};
+use http::{HeaderMap, Version};
+use ipnet::IpNet;
+
+use super::Viewer;
+use super::reply::Refusal;
+use super::route::Asked;
+use crate::config::Settings;
+
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+const FORWARDED_PATH: HeaderName = HeaderName::from_static("x-forwarded-path");
+const FORWARDED_ID: HeaderName = HeaderName::from_static("x-forwarded-id");
+const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+
+/// Fields that are for one connection only (RFC 9110 section 7.6.1), besides those that `Connection` names.
+const HOP_BY_HOP: [HeaderName; 8] = [
+    header::CONNECTION,
+    KEEP_ALIVE,
+    PROXY_CONNECTION,
+    header::TE,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+    header::PROXY_AUTHENTICATE,
+    header::PROXY_AUTHORIZATION,
+];
+
+/// Is this peer one whose `X-Forwarded-*` we believe?
+pub(super) fn is_trusted(peer: IpAddr, trusted: &[IpNet]) -> bool {
+    let peer = peer.to_canonical();
+    trusted.iter().any(|net| net.contains(&peer))
+}
+
+/// The viewer's own address: the rightmost one in `X-Forwarded-For` that is no trusted proxy.
+pub(super) fn client(headers: &HeaderMap, viewer: &Viewer, trusted: &[IpNet]) -> IpAddr {
+    let peer = viewer.peer.ip().to_canonical();
+    if !is_trusted(peer, trusted) {
+        return peer;
+    }
+    let hops = headers.get_all(FORWARDED_FOR).iter().rev().filter_map(|value| value.to_str().ok());
+    let mut hops = hops.flat_map(|value| value.rsplit(',')).map(|hop| hop.trim().parse::<IpAddr>());
+    // The first hop that cannot be read ends the chain: what stands left of it is hearsay.
+    let mut last = peer;
+    while let Some(Ok(hop)) = hops.next() {
+        last = hop.to_canonical();
+        if !is_trusted(last, trusted) {
+            break;
+        }
+    }
+    last
+}
+
+/// The head of the request as it goes upstream.
+pub(super) fn onward(
+    mut head: Parts,
+    asked: &Asked,
+    viewer: &Viewer,
+    settings: &Settings,
+) -> Result<Parts, Refusal> {
+    let route = &settings.routes[asked.route];
+    let host = host_value(&head)?;
+    let headers = &mut head.headers;
+    strip_hop_by_hop(headers);
+    // The body streams: hyper answers `100-continue` itself as soon as the upstream reads.
+    headers.remove(header::EXPECT);
+    forwarded(headers, &host, viewer, is_trusted(viewer.peer.ip(), &settings.server.trusted_proxies));
+    append_via(headers, head.version, &settings.server.name);
+    let host = if route.preserve_host {
+        host
+    } else {
+        HeaderValue::from_str(route.upstream.authority.as_str())
+            .map_err(|_| Refusal::BadRequest("the upstream's host cannot be written"))?
+    };
+    headers.insert(header::HOST, host);
+    head.uri = target(asked, &route.prefix, &route.upstream.path)?;
+    head.version = Version::HTTP_11;
+    // hyper keeps things there that belong to the viewer's connection.
+    head.extensions.clear();
+    Ok(head)
+}
+
+/// Removes what belongs to one connection, in either direction.
+pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    if headers.contains_key(header::CONNECTION) {
+        let named: Vec<HeaderName> = headers
+            .get_all(header::CONNECTION)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .filter_map(|name| name.trim().parse().ok())
+            // SECURITY: `Connection: host` and the like would take away what the next server needs to be safe.
+            .filter(|name| !matches!(*name, header::HOST | header::CONTENT_LENGTH | header::VIA))
+            .collect();
+        for name in named {
+            headers.remove(name);
+        }
+    }
+    for name in &HOP_BY_HOP {
+        headers.remove(name);
+    }
+}
+
+/// Adds us to `Via` (RFC 9110 section 7.6.3).
+pub(super) fn append_via(headers: &mut HeaderMap, version: Version, name: &str) {
+    let protocol = match version {
+        Version::HTTP_10 => "1.0",
+        Version::HTTP_2 => "2.0",
+        Version::HTTP_3 => "3.0",
+        _ => "1.1",
+    };
+    let mut via = String::with_capacity(64);
+    for hop in headers.get_all(header::VIA).iter().filter_map(|value| value.to_str().ok()) {
+        via.push_str(hop);
+        via.push_str(", ");
+    }
+    let _ = write!(via, "{protocol} {name}");
+    if let Ok(via) = HeaderValue::from_maybe_shared(Bytes::from(via)) {
+        headers.insert(header::VIA, via);
+    }
+}
+
+/// Who asked whom for what: added to what a trusted proxy says, put in place of what anybody else says.
+///
+/// SECURITY: Cantaloupe writes `X-Forwarded-Host`, `-Path` and `-ID` into its answers (upstream.md "Headers").
+fn forwarded(headers: &mut HeaderMap, host: &HeaderValue, viewer: &Viewer, trusted: bool) {
+    let peer = viewer.peer.ip().to_canonical();
+    if !trusted {
+        for name in [
+            FORWARDED_FOR,
+            FORWARDED_PROTO,
+            FORWARDED_HOST,
+            FORWARDED_PORT,
+            FORWARDED_PATH,
+            FORWARDED_ID,
+            REAL_IP,
+            header::FORWARDED,
+        ] {
+            headers.remove(name);
+        }
+    }
+    let mut chain = String::with_capacity(48);
+    for hop in headers.get_all(FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok()) {
+        chain.push_str(hop);
+        chain.push_str(", ");
+    }
+    let _ = write!(chain, "{peer}");
+    if let Ok(chain) = HeaderValue::from_maybe_shared(Bytes::from(chain)) {
+        headers.insert(FORWARDED_FOR, chain);
+    }
+    let own = if viewer.tls { "https" } else { "http" };
+    let proto = headers.entry(FORWARDED_PROTO).or_insert(HeaderValue::from_static(own));
+    let default_port = if proto == "https" { "443" } else { "80" };
+    let host = headers.entry(FORWARDED_HOST).or_insert_with(|| host.clone());
+    // UPSTREAM: without the port Cantaloupe appends its own to the forwarded host.
+    let port = host.to_str().ok().and_then(port_of).unwrap_or(default_port);
+    if let Ok(port) = HeaderValue::from_str(port) {
+        headers.entry(FORWARDED_PORT).or_insert(port);
+    }
+}
+
+fn port_of(host: &str) -> Option<&str> {
+    let (_, port) = host.rsplit_once(':')?;
+    (!port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit())).then_some(port)
+}
+
+fn host_value(head: &Parts) -> Result<HeaderValue, Refusal> {
+    if let (None, Some(host)) = (head.uri.authority(), head.headers.get(header::HOST)) {
+        return Ok(host.clone());
+    }
+    let host = super::route::host(&head.uri, &head.headers)?;
+    HeaderValue::from_str(host).map_err(|_| Refusal::BadRequest("Host is not a host"))
+}
+
+/// The route's prefix replaced by the upstream's path; everything behind it byte for byte.
+fn target(asked: &Asked, prefix: &str, path: &str) -> Result<Uri, Refusal> {
+    let refused = |_| Refusal::BadRequest("the target cannot be forwarded");
+    let same = (prefix == path).then(|| asked.uri().path_and_query().cloned()).flatten();
+    let target = match (same, asked.uri().query()) {
+        (Some(same), _) => same,
+        (None, Some(query)) => {
+            PathAndQuery::try_from(format!("{path}{}?{query}", asked.rest())).map_err(refused)?
+        }
+        (None, None) => PathAndQuery::try_from(format!("{path}{}", asked.rest())).map_err(refused)?,
+    };
+    let mut parts = http::uri::Parts::default();
+    parts.path_and_query = Some(target);
+    Uri::from_parts(parts).map_err(|_| Refusal::BadRequest("the target cannot be forwarded"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        for (name, value) in pairs {
+            map.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+        }
+        map
+    }
+
+    fn viewer(peer: &str) -> Viewer {
+        Viewer { peer: format!("{peer}:4711").parse().expect("an address"), tls: false }
+    }
+
+    #[test]
+    fn connection_and_all_that_it_names_stay_on_their_hop() {
+        let mut map = headers(&[
+            ("connection", "close, x-secret"),
+            ("connection", "x-other, host"),
+            ("x-secret", "1"),
+            ("x-other", "1"),
+            ("te", "trailers"),
+            ("upgrade", "h2c"),
+            ("keep-alive", "timeout=5"),
+            ("proxy-authorization", "Basic x"),
+            ("host", "a.example"),
+            ("accept", "*/*"),
+        ]);
+        strip_hop_by_hop(&mut map);
+        assert_eq!(map, headers(&[("host", "a.example"), ("accept", "*/*")]));
+    }
+
+    #[test]
+    fn an_untrusted_viewer_cannot_say_who_it_is() {
+        let mut map = headers(&[
+            ("x-forwarded-for", "10.0.0.1"),
+            ("x-forwarded-id", "somebody-elses-id"),
+            ("x-forwarded-host", "evil.example"),
+            ("forwarded", "for=10.0.0.1"),
+        ]);
+        forwarded(&mut map, &HeaderValue::from_static("iiif.example:8080"), &viewer("192.0.2.7"), false);
+        let expected = headers(&[
+            ("x-forwarded-for", "192.0.2.7"),
+            ("x-forwarded-proto", "http"),
+            ("x-forwarded-host", "iiif.example:8080"),
+            ("x-forwarded-port", "8080"),
+        ]);
+        assert_eq!(map, expected);
+    }
+
+    #[test]
+    fn a_trusted_proxy_is_believed_and_added_to() {
+        let mut map = headers(&[
+            ("x-forwarded-for", "198.51.100.9"),
+            ("x-forwarded-proto", "https"),
+            ("x-forwarded-host", "iiif.example"),
+        ]);
+        forwarded(&mut map, &HeaderValue::from_static("inner:8080"), &viewer("192.0.2.7"), true);
+        let expected = headers(&[
+            ("x-forwarded-for", "198.51.100.9, 192.0.2.7"),
+            ("x-forwarded-proto", "https"),
+            ("x-forwarded-host", "iiif.example"),
+            ("x-forwarded-port", "443"),
+        ]);
+        assert_eq!(map, expected);
+    }
+
+    #[test]
+    fn the_client_is_the_rightmost_hop_that_is_no_proxy_of_ours() {
+        let trusted = ["10.0.0.0/8".parse().expect("a net")];
+        let chain = headers(&[("x-forwarded-for", "1.1.1.1, 203.0.113.5, 10.0.0.3")]);
+        assert_eq!(client(&chain, &viewer("10.0.0.2"), &trusted).to_string(), "203.0.113.5");
+        assert_eq!(client(&chain, &viewer("192.0.2.7"), &trusted).to_string(), "192.0.2.7");
+        let garbage = headers(&[("x-forwarded-for", "1.1.1.1, unknown")]);
+        assert_eq!(client(&garbage, &viewer("10.0.0.2"), &trusted).to_string(), "10.0.0.2");
+    }
+
+    #[test]
+    fn via_grows_by_our_name() {
+        let mut map = headers(&[("via", "1.0 fred"), ("via", "1.1 campus")]);
+        append_via(&mut map, Version::HTTP_2, "iiif-mender");
+        assert_eq!(map.get("via").map(HeaderValue::as_bytes), Some(&b"1.0 fred, 1.1 campus, 2.0 iiif-mender"[..]));
+        assert_eq!(map.get_all("via").iter().count(), 1);
+    }
+}

@@ -1,0 +1,284 @@
+//! The life of one request. Read [`Proxy::handle`] first: everything else is a room that it walks through.
+
+mod headers;
+mod reply;
+mod route;
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::request::Parts;
+use http::{Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+
+pub use reply::Refusal;
+
+use crate::config::Settings;
+use crate::config::settings::{RouteKind, Rung};
+use crate::heal::{Healer, Lane, Lobby, Patient, Treatment, echo};
+use crate::iiif::Target;
+use crate::observe::Metrics;
+use crate::outcome::Outcome;
+use crate::upstream::{Body, Held, Upstream};
+use route::Asked;
+
+/// The reverse proxy. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Proxy {
+    rooms: Arc<Rooms>,
+}
+
+#[derive(Debug)]
+struct Rooms {
+    settings: Arc<Settings>,
+    /// In the order of `settings.routes`.
+    upstreams: Vec<Arc<Upstream>>,
+    healer: Healer,
+    metrics: Arc<Metrics>,
+}
+
+/// Who asks.
+#[derive(Debug, Clone, Copy)]
+pub struct Viewer {
+    /// The other end of the connection.
+    pub peer: SocketAddr,
+    /// The connection is encrypted.
+    pub tls: bool,
+}
+
+/// What goes out, and how the request ended.
+#[derive(Debug)]
+struct Answer {
+    response: Response<Body>,
+    outcome: Outcome,
+    healed: Option<(Option<Rung>, Duration)>,
+}
+
+impl Answer {
+    fn served(response: Response<Body>) -> Self {
+        Self { response, outcome: Outcome::Served, healed: None }
+    }
+
+    fn healed(response: Response<Body>, rung: Option<Rung>, took: Duration) -> Self {
+        Self { response, outcome: Outcome::Healed, healed: Some((rung, took)) }
+    }
+
+    /// The image server's own answer, although something was tried.
+    fn original(response: Response<Body>, outcome: Outcome) -> Self {
+        Self { response, outcome, healed: None }
+    }
+}
+
+impl Proxy {
+    /// A proxy for these routes; `upstreams` stand in the order of `settings.routes`.
+    pub fn new(
+        settings: Arc<Settings>,
+        upstreams: Vec<Arc<Upstream>>,
+        healer: Healer,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self { rooms: Arc::new(Rooms { settings, upstreams, healer, metrics }) }
+    }
+
+    /// Answers one request, whatever happens.
+    pub async fn handle(&self, viewer: Viewer, request: Request<Incoming>) -> Response<Body> {
+        let started = Instant::now();
+        let (head, body) = request.into_parts();
+        let asking = reply::Asking::new(&head);
+        let rooms = &*self.rooms;
+        let (route, answer) = match route::route(&rooms.settings, &head) {
+            Ok(asked) => (asked.kind(), rooms.answer(&viewer, asked, head, body).await),
+            Err(refusal) => ("none", Err(refusal)),
+        };
+        rooms.reply(&asking, route, answer, started)
+    }
+}
+
+impl Rooms {
+    /// Sends it on; an expired image is healed on the way. Anything but an expiry streams straight back.
+    async fn answer(
+        &self,
+        viewer: &Viewer,
+        asked: Asked,
+        head: Parts,
+        body: Incoming,
+    ) -> Result<Answer, Refusal> {
+        let client = headers::client(&head.headers, viewer, &self.settings.server.trusted_proxies);
+        let echo = self.is_echo(&asked, &head, client);
+        let raw = echo || self.skips_healing(&head, viewer);
+        let body = Body::from_viewer(&head.method, body);
+        let onward = headers::onward(head, &asked, viewer, &self.settings)?;
+        let image = asked.image().filter(|_| matches!(onward.method, Method::GET | Method::HEAD));
+        let Some(image) = image.filter(|image| !raw && image.request.may_heal()) else {
+            let answer = self.send(&asked, &onward, body).await?;
+            if let (true, Some(image)) = (echo, asked.image()) {
+                self.healer.echo_answered(&image, answer.status());
+            }
+            return Ok(Answer::served(answer));
+        };
+        if let Some(patient) = self.needs_no_asking(&image).await {
+            return self.heal(&asked, &patient, &onward, client, None).await;
+        }
+        let first = self.send(&asked, &onward, body).await?;
+        let heal = &self.settings.heal;
+        let status = first.status().as_u16();
+        if heal.statuses.contains(&status) {
+            match self.healer.admit(&image) {
+                Some(patient) => self.heal(&asked, &patient, &onward, client, Some(first)).await,
+                None => Ok(Answer::original(first, Outcome::Unknown)),
+            }
+        } else if heal.direct_statuses.contains(&status) {
+            self.bypass(&image, &onward, first).await
+        } else {
+            Ok(Answer::served(first))
+        }
+    }
+
+    /// The image is being healed already, or it is an info.json that must not go out before its image is back
+    /// (viewers wait for info.json, and never ask again for a tile that failed).
+    async fn needs_no_asking(&self, image: &Lobby<'_>) -> Option<Patient> {
+        if self.healer.is_healing(image) {
+            return self.healer.admit(image);
+        }
+        if image.request.target != Target::Info {
+            return None;
+        }
+        let patient = self.healer.admit(image)?;
+        self.healer.is_expired(&patient).await.then_some(patient)
+    }
+
+    /// Holds the first answer, if there is one, while the image is treated.
+    async fn heal(
+        &self,
+        asked: &Asked,
+        patient: &Patient,
+        onward: &Parts,
+        client: IpAddr,
+        first: Option<Response<Body>>,
+    ) -> Result<Answer, Refusal> {
+        let heal = &self.settings.heal;
+        let held = match first {
+            Some(first) => Some(Held::hold(first, heal.max_held, HOLDING).await),
+            None => None,
+        };
+        let target = asked.image().map_or(Target::Other, |image| image.request.target);
+        let wait = if target == Target::Info { heal.wait_info } else { heal.wait };
+        match self.healer.treat(patient, onward, client, wait, lane_of(target)).await {
+            Treatment::Good { answer, rung, took } => Ok(Answer::healed(answer, rung, took)),
+            Treatment::Pending(after) => Err(Refusal::Pending(after)),
+            Treatment::Crowded(after) => Err(Refusal::Crowded(after)),
+            Treatment::Original(outcome) => {
+                let original = match held {
+                    Some(held) => held.release(),
+                    None => self.send(asked, onward, Body::Empty).await?,
+                };
+                Ok(Answer::original(original, outcome))
+            }
+        }
+    }
+
+    /// The image server is in trouble, not forgetful: the file itself may still be had.
+    async fn bypass(
+        &self,
+        image: &Lobby<'_>,
+        onward: &Parts,
+        first: Response<Body>,
+    ) -> Result<Answer, Refusal> {
+        let Some(patient) = self.healer.admit(image) else { return Ok(Answer::served(first)) };
+        match self.healer.bypass(&patient, onward).await {
+            Some((answer, took)) => Ok(Answer::healed(answer, Some(Rung::Direct), took)),
+            None => Ok(Answer::served(first)),
+        }
+    }
+
+    async fn send(&self, asked: &Asked, onward: &Parts, body: Body) -> Result<Response<Body>, Refusal> {
+        let patience = match asked.route_kind {
+            // A canvas or a presentation that is built anew takes seconds, a long one minutes.
+            RouteKind::Presentation => self.settings.heal.timeout,
+            RouteKind::Image | RouteKind::Plain => self.settings.upstream.first_byte_timeout,
+        };
+        let sent = self.upstreams[asked.route].send(onward, body, patience).await;
+        sent.map_err(|error| {
+            self.metrics.upstream_error(error.kind());
+            Refusal::Upstream(error)
+        })
+    }
+
+    fn is_echo(&self, asked: &Asked, head: &Parts, client: IpAddr) -> bool {
+        let Some(image) = asked.image() else { return false };
+        let (target, has_query) = (image.request.target, head.uri.query().is_some());
+        let (origins, name) = (&self.settings.heal.origins, &self.settings.server.name);
+        echo::is_echo(target, has_query, &head.headers, client, origins, name)
+    }
+
+    /// A trusted peer asks for the raw answer (`heal.skip_header`).
+    fn skips_healing(&self, head: &Parts, viewer: &Viewer) -> bool {
+        let header = self.settings.heal.skip_header.as_ref();
+        header.is_some_and(|name| head.headers.contains_key(name))
+            && headers::is_trusted(viewer.peer.ip(), &self.settings.server.trusted_proxies)
+    }
+
+    /// The last room: headers, one log line, one metrics update.
+    fn reply(
+        &self,
+        asking: &reply::Asking,
+        route: &'static str,
+        answer: Result<Answer, Refusal>,
+        started: Instant,
+    ) -> Response<Body> {
+        let name = &self.settings.server.name;
+        let (outcome, response) = match answer {
+            Ok(answer) => (answer.outcome, reply::finish(answer, name)),
+            Err(refusal) => (refusal.outcome(), reply::refuse(&refusal, asking, name)),
+        };
+        let took = started.elapsed();
+        self.metrics.request(route, outcome, response.status().as_u16(), took);
+        asking.log(route, outcome, response.status(), took);
+        response
+    }
+}
+
+/// How long the rest of a first answer may take to arrive before it is left where it is.
+const HOLDING: Duration = Duration::from_secs(2);
+
+/// Thumbnails of a whole book come at once: they are healed after the page that somebody looks at.
+fn lane_of(target: Target<'_>) -> Lane {
+    match target {
+        Target::Image { region: "full", size, .. } if is_thumbnail(size) => Lane::Ahead,
+        _ => Lane::Viewer,
+    }
+}
+
+/// No side longer than this is a thumbnail.
+const THUMBNAIL: u32 = 320;
+
+fn is_thumbnail(size: &str) -> bool {
+    let mut sides = size.trim_start_matches(['!', '^']).split([',', ':']);
+    let mut any = false;
+    let small = sides.all(|side| {
+        any |= !side.is_empty();
+        side.is_empty() || side.parse::<u32>().is_ok_and(|pixels| pixels <= THUMBNAIL)
+    });
+    any && small
+}
+
+/// A status is told by its class in logs and labels.
+fn is_quiet(status: StatusCode) -> bool {
+    status.is_success() || status.is_redirection()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn small_whole_images_are_thumbnails_and_tiles_are_not() {
+        for size in ["100,", ",200", "!300,300", "320,320", "^!90,90"] {
+            assert!(is_thumbnail(size), "{size}");
+        }
+        for size in ["full", "max", "1024,", "!300,900", "pct:10", ","] {
+            assert!(!is_thumbnail(size), "{size}");
+        }
+    }
+}

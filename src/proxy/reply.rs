@@ -1,0 +1,226 @@
+//! The last room: the only one that builds answers of our own, and that adds to those of the upstream.
+
+use std::time::Duration;
+
+use http::header::{self, HeaderName, HeaderValue};
+use http::request::Parts;
+use http::{HeaderMap, Method, Response, StatusCode, Uri, Version};
+use serde::Serialize;
+
+use super::{Answer, headers, is_quiet};
+use crate::outcome::Outcome;
+use crate::upstream::{Body, Chain, UpstreamError};
+
+const HEAL_STATUS: HeaderName = HeaderName::from_static("heal-status");
+const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
+
+/// Why we answer ourselves.
+#[derive(Debug)]
+pub enum Refusal {
+    /// The request is not one that may be passed on.
+    BadRequest(&'static str),
+    /// CONNECT or TRACE.
+    Method,
+    /// The target is too long.
+    UriTooLong,
+    /// No route is for it.
+    NoRoute,
+    /// The request came back to us twice.
+    Loop,
+    /// The upstream gave no answer.
+    Upstream(UpstreamError),
+    /// The image is being healed, but not within this viewer's patience.
+    Pending(Duration),
+    /// Too many viewers wait already.
+    Crowded(Duration),
+}
+
+impl Refusal {
+    /// How the request ended.
+    pub(super) fn outcome(&self) -> Outcome {
+        if matches!(self, Self::Pending(_)) { Outcome::Pending } else { Outcome::Refused }
+    }
+
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::BadRequest(_) => StatusCode::BAD_REQUEST,
+            Self::Method => StatusCode::METHOD_NOT_ALLOWED,
+            Self::UriTooLong => StatusCode::URI_TOO_LONG,
+            Self::NoRoute => StatusCode::NOT_FOUND,
+            Self::Loop => StatusCode::LOOP_DETECTED,
+            Self::Pending(_) | Self::Crowded(_) | Self::Upstream(UpstreamError::Busy) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            Self::Upstream(UpstreamError::ConnectTimeout | UpstreamError::FirstByteTimeout) => {
+                StatusCode::GATEWAY_TIMEOUT
+            }
+            Self::Upstream(_) => StatusCode::BAD_GATEWAY,
+        }
+    }
+
+    /// The error type of RFC 9209 section 2.3.
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::BadRequest(_) | Self::Method | Self::UriTooLong => "http_request_error",
+            Self::NoRoute => "destination_not_found",
+            Self::Loop => "proxy_loop_detected",
+            Self::Upstream(error) => error.kind(),
+            Self::Pending(_) => "http_response_timeout",
+            Self::Crowded(_) => "connection_limit_reached",
+        }
+    }
+
+    fn detail(&self) -> String {
+        match self {
+            Self::BadRequest(why) => format!("{why}."),
+            Self::Method => "CONNECT and TRACE are not served here.".to_owned(),
+            Self::UriTooLong => "The target is longer than this server takes.".to_owned(),
+            Self::NoRoute => "No route of this server is for this host and path.".to_owned(),
+            Self::Loop => "The request came back to this proxy: an upstream points at it.".to_owned(),
+            Self::Upstream(error) => format!("The server behind this one gave no answer: {error}."),
+            Self::Pending(after) => format!(
+                "The image is being brought back, which takes longer than usual. Ask again in {} s.",
+                after.as_secs()
+            ),
+            Self::Crowded(after) => format!(
+                "Too many requests wait for images that are being brought back. Ask again in {} s.",
+                after.as_secs()
+            ),
+        }
+    }
+
+    fn retry_after(&self) -> Option<u64> {
+        match self {
+            Self::Pending(after) | Self::Crowded(after) => Some(after.as_secs().max(1)),
+            Self::Upstream(UpstreamError::Busy) => Some(1),
+            _ => None,
+        }
+    }
+}
+
+/// What must be remembered of a request until its answer.
+#[derive(Debug)]
+pub(super) struct Asking {
+    method: Method,
+    uri: Uri,
+    wants_json: bool,
+}
+
+impl Asking {
+    pub(super) fn new(head: &Parts) -> Self {
+        Self { method: head.method.clone(), uri: head.uri.clone(), wants_json: wants_json(&head.headers) }
+    }
+
+    /// One line for each request: loud when something was wrong or healed, quiet for the rest.
+    pub(super) fn log(&self, route: &'static str, outcome: Outcome, status: StatusCode, took: Duration) {
+        let duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        let outcome_text = outcome.as_str();
+        if outcome == Outcome::Served && is_quiet(status) {
+            tracing::debug!(
+                method = %self.method, path = self.uri.path(), route, outcome = outcome_text,
+                status = status.as_u16(), duration_ms, "request"
+            );
+        } else {
+            tracing::info!(
+                method = %self.method, path = self.uri.path(), route, outcome = outcome_text,
+                status = status.as_u16(), duration_ms, "request"
+            );
+        }
+    }
+}
+
+/// Makes an upstream's answer ready to go out. Untouched answers lose their hop-by-hop fields and gain a `Via`.
+pub(super) fn finish(answer: Answer, name: &str) -> Response<Body> {
+    let Answer { mut response, outcome, healed } = answer;
+    let version = response.version();
+    let fields = response.headers_mut();
+    headers::strip_hop_by_hop(fields);
+    headers::append_via(fields, version, name);
+    match (outcome, healed) {
+        (Outcome::Healed, Some((rung, took))) => {
+            let dur = took.as_millis();
+            let rung = rung.map_or("none", crate::config::settings::Rung::as_str);
+            put(fields, HEAL_STATUS, &format!("healed; rung={rung}; dur={dur}"));
+            if let Ok(timing) = HeaderValue::from_str(&format!("heal;dur={dur}")) {
+                fields.append(SERVER_TIMING, timing);
+            }
+        }
+        (Outcome::Missing | Outcome::Cooling | Outcome::Failed, _) => {
+            put(fields, HEAL_STATUS, outcome.as_str());
+            fields.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        }
+        _ => {}
+    }
+    // The version is the upstream connection's; hyper writes that of the viewer's.
+    *response.version_mut() = Version::HTTP_11;
+    response
+}
+
+/// `application/problem+json` (RFC 9457).
+#[derive(Serialize)]
+struct Problem<'a> {
+    title: &'a str,
+    status: u16,
+    detail: &'a str,
+    instance: &'a str,
+    code: &'a str,
+}
+
+/// Builds an answer of our own.
+pub(super) fn refuse(refusal: &Refusal, asking: &Asking, name: &str) -> Response<Body> {
+    let status = refusal.status();
+    let detail = refusal.detail();
+    if let Refusal::Upstream(error) = refusal {
+        tracing::warn!(path = asking.uri.path(), error = %Chain(error), "an upstream gave no answer");
+    }
+    let title = status.canonical_reason().unwrap_or("Error");
+    let (kind, text) = if asking.wants_json {
+        let problem = Problem {
+            title,
+            status: status.as_u16(),
+            detail: &detail,
+            instance: asking.uri.path(),
+            code: refusal.kind(),
+        };
+        ("application/problem+json", serde_json::to_string(&problem).unwrap_or_default())
+    } else {
+        ("text/plain; charset=utf-8", format!("{} {title}\n\n{detail}\n", status.as_u16()))
+    };
+    let mut response = Response::new(Body::Empty);
+    *response.status_mut() = status;
+    let fields = response.headers_mut();
+    put(fields, header::CONTENT_TYPE, kind);
+    put(fields, header::CONTENT_LENGTH, &text.len().to_string());
+    put(fields, header::CACHE_CONTROL, "no-store");
+    // Without it a browser hides the status from the viewer's script.
+    put(fields, header::ACCESS_CONTROL_ALLOW_ORIGIN, "*");
+    put(fields, PROXY_STATUS, &format!("{name}; error={}", refusal.kind()));
+    if let Some(seconds) = refusal.retry_after() {
+        put(fields, header::RETRY_AFTER, &seconds.to_string());
+    }
+    match refusal {
+        Refusal::Pending(_) => put(fields, HEAL_STATUS, Outcome::Pending.as_str()),
+        Refusal::Method => put(fields, header::ALLOW, "GET, HEAD, OPTIONS, POST, PUT, DELETE, PATCH"),
+        _ => {}
+    }
+    if asking.method != Method::HEAD {
+        *response.body_mut() = text.into();
+    }
+    response
+}
+
+fn put(fields: &mut HeaderMap, name: HeaderName, value: &str) {
+    if let Ok(value) = HeaderValue::from_str(value) {
+        fields.insert(name, value);
+    }
+}
+
+/// JSON is asked for by name, and not only by `*/*`.
+fn wants_json(headers: &HeaderMap) -> bool {
+    let accepts = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    accepts.flat_map(|accept| accept.split(',')).any(|range| {
+        let kind = range.split(';').next().unwrap_or_default().trim();
+        kind == "application/json" || kind.ends_with("+json")
+    })
+}
