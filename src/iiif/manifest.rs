@@ -9,11 +9,13 @@ use std::io::{BufReader, Cursor, Read};
 use serde::de::DeserializeSeed as _;
 
 use super::salvage;
-use node::{Place, Seed, Walker};
+use node::Seed;
+use walker::{Place, Walker};
 
 mod key;
 mod node;
 mod text;
+mod walker;
 
 #[cfg(test)]
 mod tests;
@@ -91,7 +93,7 @@ pub fn walk(mut reader: impl Read, each: &mut dyn FnMut(Canvas)) -> Result<Docum
     run(serde_json::Deserializer::from_reader(buffered), each)
 }
 
-/// [`walk`] over a document in memory, which is several times as fast.
+/// [`walk`] over a document in memory, which takes two thirds of the time.
 pub fn walk_slice(bytes: &[u8], each: &mut dyn FnMut(Canvas)) -> Result<Document, WalkError> {
     run(serde_json::Deserializer::from_slice(salvage::without_mark(bytes)), each)
 }
