@@ -2,7 +2,7 @@
 //!
 //! The document is read once, front to back, without building it: an object is understood when it *ends*, because
 //! its type may stand behind its content. What was found inside waits on a pile until the canvas that holds it is
-//! complete ([`node`]).
+//! complete (module `node`).
 
 use std::io::{BufReader, Cursor, Read};
 
@@ -75,7 +75,8 @@ pub struct Document {
 #[derive(Debug, thiserror::Error)]
 pub enum WalkError {
     /// Not JSON, cut short, or nested deeper than 127 levels; with line and column. Also a reader that failed
-    /// ([`serde_json::Error::is_io`]).
+    /// ([`serde_json::Error::is_io`]). JSON's grammar allows two things that are errors here all the same, where
+    /// they stand at a place that is looked at: half a surrogate pair (`"\ud800"`), and a number like `1e999`.
     #[error("{0}")]
     Json(#[from] serde_json::Error),
 }

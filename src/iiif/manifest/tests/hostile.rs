@@ -132,51 +132,16 @@ fn a_value_of_an_odd_type_spoils_nothing_else(
 
 /// Any JSON, made of the words that the walk knows.
 fn anything() -> impl Strategy<Value = Value> {
-    let text = prop::sample::select(vec![
-        "https://h/iiif/2/a",
-        "https://h/iiif/2/b/full/max/0/default.jpg",
-        "https://h/c#x",
-        "#",
-        "",
-        "Canvas",
-        "sc:Manifest",
-        "ImageService3",
-        "Collection",
-        "Annotation",
-        "Image",
-        "level2",
-        "sc:Range",
-    ]);
-    let key = prop::sample::select(vec![
-        "id",
-        "@id",
-        "type",
-        "@type",
-        "@context",
-        "profile",
-        "format",
-        "label",
-        "target",
-        "on",
-        "height",
-        "items",
-        "sequences",
-        "canvases",
-        "images",
-        "manifests",
-        "collections",
-        "members",
-        "body",
-        "resource",
-        "default",
-        "thumbnail",
-        "placeholderCanvas",
-        "service",
-        "metadata",
-        "annotations",
-        "@value",
-        "source",
-    ]);
+    let words = |words: &'static str| prop::sample::select(words.split_whitespace().collect::<Vec<_>>());
+    let text = words(
+        "https://h/iiif/2/a https://h/iiif/2/b/full/max/0/default.jpg https://h/c#x # Canvas sc:Manifest level2
+         ImageService3 Collection Annotation Image sc:Range",
+    );
+    let key = words(
+        "id @id type @type @context profile format label target on height items sequences canvases images manifests
+         collections members body resource default thumbnail placeholderCanvas service metadata annotations @value
+         source",
+    );
     let leaf = prop_oneof![
         Just(Value::Null),
         any::<bool>().prop_map(Value::from),
