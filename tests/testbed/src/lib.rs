@@ -1,1 +1,41 @@
-//! x
+//! Faithful stand-ins for Cantaloupe and the IR IIIF Service, for tests, benches and the demo only.
+//!
+//! Start with [`Testbed::start`]. What they do is what `upstream.md` measured, section by section; how they misbehave
+//! has a name on the handles ([`Service`], [`ImageServer`], [`Redis`], [`Fedora`]) and can be switched while they run.
+//! For peers that are not HTTP at all there is [`raw`], for any other origin there is [`Origin`].
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a stand-in that breaks must fail its test"
+)]
+#![allow(clippy::missing_panics_doc, reason = "a poisoned lock means that the test has failed already")]
+
+mod cantaloupe;
+mod client;
+mod counts;
+mod fedora;
+mod gate;
+mod generate;
+mod geometry;
+mod image_server;
+mod json;
+mod origin;
+pub mod picture;
+pub mod raw;
+mod redis;
+mod reset;
+mod service;
+mod shapes;
+mod wire;
+mod world;
+
+pub use client::{Client, Failure, Fetched, get, get_with};
+pub use counts::{Counts, Kind, Ledger, Logged};
+pub use fedora::{Fedora, Holding, Leaf, uuid_of};
+pub use image_server::ImageServer;
+pub use origin::Origin;
+pub use redis::Redis;
+pub use service::Service;
+pub use wire::{Flow, Seen};
+pub use world::{Builder, Page, Testbed};

@@ -1,0 +1,355 @@
+//! How the stand-ins listen: one hyper server on port 0, with the misbehaviour that every server can show.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, Response};
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::task::{AbortHandle, JoinHandle, JoinSet};
+
+use crate::gate::Gate;
+use crate::reset::ResetOnDrop;
+
+/// One request as a stand-in saw it.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    /// The method.
+    pub method: Method,
+    /// The raw request target, as it stood in the request line.
+    pub target: String,
+    /// The fields, in the order sent, their names in lower case (use [`crate::raw`] for exact bytes).
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: Bytes,
+}
+
+impl Seen {
+    /// The target without its query.
+    pub fn path(&self) -> &str {
+        self.target.split_once('?').map_or(&*self.target, |(path, _)| path)
+    }
+
+    /// The query, without `?`.
+    pub fn query(&self) -> Option<&str> {
+        self.target.split_once('?').map(|(_, query)| query)
+    }
+
+    /// A field as text; empty where it is absent.
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+    }
+}
+
+/// How a body ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    Clean,
+    Cut,
+    Hangs,
+}
+
+/// A body of known frames: with a length, chunked, cut short or stuck.
+#[derive(Debug)]
+pub struct Flow {
+    frames: VecDeque<Bytes>,
+    ending: Ending,
+    exact: Option<u64>,
+    flushed: bool,
+}
+
+impl Flow {
+    /// A body with `Content-Length`.
+    pub fn sized(bytes: impl Into<Bytes>) -> Self {
+        let bytes = bytes.into();
+        let exact = Some(bytes.len() as u64);
+        Self { frames: VecDeque::from([bytes]), ending: Ending::Clean, exact, flushed: false }
+    }
+
+    /// A body without a length: hyper sends it chunked, as Jetty does.
+    pub fn chunked(bytes: impl Into<Bytes>) -> Self {
+        Self { exact: None, ..Self::sized(bytes) }
+    }
+
+    /// The same body, broken off after `count` bytes (its announced length stays).
+    #[must_use]
+    pub fn cut_after(self, count: usize) -> Self {
+        self.shortened(count, Ending::Cut)
+    }
+
+    /// The same body, which says nothing any more after `count` bytes.
+    #[must_use]
+    pub fn stuck_after(self, count: usize) -> Self {
+        self.shortened(count, Ending::Hangs)
+    }
+
+    fn shortened(mut self, count: usize, ending: Ending) -> Self {
+        let whole: Vec<u8> = self.frames.iter().flatten().copied().take(count).collect();
+        self.frames = VecDeque::from([Bytes::from(whole)]);
+        self.ending = ending;
+        self
+    }
+}
+
+impl Body for Flow {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        while let Some(frame) = self.frames.pop_front() {
+            if !frame.is_empty() {
+                return Poll::Ready(Some(Ok(Frame::data(frame))));
+            }
+        }
+        match self.ending {
+            Ending::Clean => Poll::Ready(None),
+            Ending::Hangs => Poll::Pending,
+            // hyper throws its write buffer away when a body fails: a pause first lets the bytes out.
+            Ending::Cut if !self.flushed => {
+                self.flushed = true;
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            Ending::Cut => Poll::Ready(Some(Err(io::ErrorKind::ConnectionAborted.into()))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.ending == Ending::Clean && self.frames.iter().all(Bytes::is_empty) && self.exact.is_some()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.exact.map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+}
+
+/// What answers a request.
+pub(crate) trait Handler: Send + Sync + 'static {
+    fn answer(self: Arc<Self>, seen: Seen) -> impl Future<Output = Response<Flow>> + Send;
+}
+
+/// The panics that happened inside the stand-ins; a test must not pass over them.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Panics(Arc<Mutex<Vec<String>>>);
+
+impl Panics {
+    pub(crate) fn note(&self, what: String) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(what);
+    }
+
+    /// Raises what happened, unless the thread panics already.
+    pub(crate) fn raise(&self) {
+        let noted = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        assert!(std::thread::panicking() || noted.is_empty(), "a stand-in panicked: {}", noted.join("; "));
+    }
+}
+
+/// The misbehaviour that any server can be switched to.
+#[derive(Debug, Default)]
+pub(crate) struct Manners {
+    gate: Gate,
+    resets: Arc<AtomicBool>,
+    /// 0 = whole bodies; else one more than the bytes that get through.
+    cut: AtomicUsize,
+    connections: AtomicUsize,
+}
+
+/// A server on 127.0.0.1 with a port of its own; it ends when dropped.
+#[derive(Debug)]
+pub(crate) struct Server<H: Handler> {
+    address: SocketAddr,
+    handler: Arc<H>,
+    manners: Arc<Manners>,
+    panics: Panics,
+    requests: Arc<Mutex<Vec<AbortHandle>>>,
+    accepting: Mutex<Option<JoinHandle<()>>>,
+    /// Keeps the port while the server is down: a bound socket that does not listen refuses.
+    parked: Mutex<Option<TcpSocket>>,
+}
+
+fn socket(address: SocketAddr) -> TcpSocket {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.set_reuseaddr(true).expect("SO_REUSEADDR");
+    socket.bind(address).expect("the port of a stand-in");
+    socket
+}
+
+impl<H: Handler> Server<H> {
+    pub(crate) fn start(handler: Arc<H>, panics: Panics) -> Self {
+        let listener = socket(([127, 0, 0, 1], 0).into()).listen(1024).expect("listen");
+        let address = listener.local_addr().expect("a bound address");
+        let server = Self {
+            address,
+            handler,
+            manners: Arc::default(),
+            panics,
+            requests: Arc::default(),
+            accepting: Mutex::default(),
+            parked: Mutex::default(),
+        };
+        server.accept(listener);
+        server
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub(crate) fn connections(&self) -> usize {
+        self.manners.connections.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn panics(&self) -> &Panics {
+        &self.panics
+    }
+
+    pub(crate) fn hangs(&self, hangs: bool) {
+        if hangs { self.manners.gate.shut() } else { self.manners.gate.open() }
+    }
+
+    pub(crate) fn resets(&self, resets: bool) {
+        self.manners.resets.store(resets, Ordering::SeqCst);
+    }
+
+    pub(crate) fn cuts_body_after(&self, count: Option<usize>) {
+        self.manners.cut.store(count.map_or(0, |count| count + 1), Ordering::SeqCst);
+    }
+
+    /// Closes listener and connections; the port refuses from here on.
+    pub(crate) async fn goes_down(&self) {
+        let task = self.accepting.lock().unwrap().take();
+        if let Some(task) = task {
+            task.abort();
+            let _ended = task.await;
+            *self.parked.lock().unwrap() = Some(socket(self.address));
+        }
+    }
+
+    pub(crate) fn comes_up(&self) {
+        if let Some(socket) = self.parked.lock().unwrap().take() {
+            self.accept(socket.listen(1024).expect("listen again"));
+        }
+    }
+
+    fn accept(&self, listener: TcpListener) {
+        let (handler, manners) = (Arc::clone(&self.handler), Arc::clone(&self.manners));
+        let (panics, requests) = (self.panics.clone(), Arc::clone(&self.requests));
+        let task = tokio::spawn(async move {
+            // Dropped with this task: so every connection ends with it.
+            let mut connections = JoinSet::new();
+            loop {
+                let Ok((stream, _)) = listener.accept().await else { continue };
+                manners.connections.fetch_add(1, Ordering::SeqCst);
+                let desk = Desk {
+                    handler: Arc::clone(&handler),
+                    manners: Arc::clone(&manners),
+                    panics: panics.clone(),
+                    requests: Arc::clone(&requests),
+                };
+                connections.spawn(desk.serve(stream));
+                while connections.try_join_next().is_some() {}
+            }
+        });
+        *self.accepting.lock().unwrap() = Some(task);
+    }
+}
+
+impl<H: Handler> Drop for Server<H> {
+    fn drop(&mut self) {
+        if let Some(task) = self.accepting.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            task.abort();
+        }
+        for request in self.requests.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            request.abort();
+        }
+    }
+}
+
+/// One connection.
+struct Desk<H: Handler> {
+    handler: Arc<H>,
+    manners: Arc<Manners>,
+    panics: Panics,
+    requests: Arc<Mutex<Vec<AbortHandle>>>,
+}
+
+impl<H: Handler> Desk<H> {
+    async fn serve(self, stream: TcpStream) {
+        let _best_effort = stream.set_nodelay(true);
+        let resets = Arc::clone(&self.manners.resets);
+        if resets.load(Ordering::SeqCst) {
+            drop(ResetOnDrop::new(stream, resets));
+            return;
+        }
+        let io = TokioIo::new(ResetOnDrop::new(stream, resets));
+        let desk = Arc::new(self);
+        let service = service_fn(move |request| {
+            let desk = Arc::clone(&desk);
+            async move { desk.answer(request).await }
+        });
+        // A peer that breaks off is no news here.
+        let _ended = hyper::server::conn::http1::Builder::new()
+            .half_close(true)
+            .max_buf_size(1 << 20)
+            .serve_connection(io, service)
+            .await;
+    }
+
+    async fn answer(&self, request: Request<Incoming>) -> Result<Response<Flow>, io::Error> {
+        let (head, body) = request.into_parts();
+        let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
+        let target = head.uri.to_string();
+        let seen = Seen { method: head.method, target, headers: head.headers, body };
+        // A task of its own, as in a servlet container: a client who leaves stops nothing (upstream.md "Ways back to life").
+        let task = tokio::spawn(Arc::clone(&self.handler).answer(seen));
+        {
+            let mut requests = self.requests.lock().unwrap();
+            requests.retain(|request| !request.is_finished());
+            requests.push(task.abort_handle());
+        }
+        let answer = task.await.map_err(|error| self.broken(error))?;
+        self.manners.gate.pass().await;
+        if self.manners.resets.load(Ordering::SeqCst) {
+            return Err(io::ErrorKind::ConnectionReset.into());
+        }
+        Ok(match self.manners.cut.load(Ordering::SeqCst) {
+            0 => answer,
+            cut => answer.map(|body| body.cut_after(cut - 1)),
+        })
+    }
+
+    fn broken(&self, error: tokio::task::JoinError) -> io::Error {
+        if error.is_panic() {
+            let payload = error.into_panic();
+            let text = payload.downcast_ref::<String>().cloned();
+            let text = text.or_else(|| payload.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+            self.panics.note(text.unwrap_or_else(|| "a panic without words".to_owned()));
+        }
+        io::ErrorKind::BrokenPipe.into()
+    }
+}
+
+/// A response with a length.
+pub(crate) fn reply(status: u16, body: impl Into<Bytes>) -> Response<Flow> {
+    response(status, Flow::sized(body))
+}
+
+/// A response with this body.
+pub(crate) fn response(status: u16, body: Flow) -> Response<Flow> {
+    let mut response = Response::new(body);
+    *response.status_mut() = http::StatusCode::from_u16(status).expect("a status");
+    response
+}

@@ -1,0 +1,407 @@
+//! All stand-ins together.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
+use serde_json::json;
+
+use crate::counts::{Counts, Kind, Ledger};
+use crate::fedora::{Fedora, Holding, Leaf, uuid_of};
+use crate::generate::{Switches, Workshop};
+use crate::geometry::Parameters;
+use crate::image_server::ImageServer;
+use crate::picture;
+use crate::redis::{Key, Redis};
+use crate::service::Service;
+use crate::shapes::Shapes;
+use crate::wire::Panics;
+
+/// One picture as manifests name it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    /// As in `/iiif/2/{identifier}/…`: the UUID, for a PDF's page `{uuid};{page}`.
+    pub identifier: String,
+    /// The UUID of the file.
+    pub uuid: String,
+    /// The base64 identifier of the public file URL, with `;{page}` where it has one.
+    pub base64_id: String,
+    /// The file, as the canvas service knows it: `uuid3(file_url) == uuid`.
+    pub file_url: String,
+    /// The file under the public base.
+    pub public_file_url: String,
+    /// The canvas `@id` in a manifest (public base, `?page=N` for a PDF).
+    pub canvas_url: String,
+    /// Its path and query: `/iiif-service/fedora/canvas/…`.
+    pub canvas_path: String,
+    /// `/iiif-service/fedora/image/{path}/files/{name}`, without `?update=true`.
+    pub register_path: String,
+    /// `/iiif-service/fedora/presentation/…` of the book.
+    pub presentation_path: String,
+    /// The path in the repository: what [`Fedora::removes_file`] and [`Redis::forgets_canvas`] take.
+    pub path: String,
+    /// The number painted on it.
+    pub number: u32,
+    /// Width and height.
+    pub size: (u32, u32),
+}
+
+impl Page {
+    /// `/iiif/2/{identifier}/{rest}`
+    pub fn image_path(&self, rest: &str) -> String {
+        format!("/iiif/2/{}/{rest}", self.identifier)
+    }
+
+    /// A small picture of the whole page: `/iiif/2/{identifier}/full/150,/0/default.jpg`.
+    pub fn thumbnail_path(&self) -> String {
+        self.image_path("full/150,/0/default.jpg")
+    }
+
+    /// `/iiif/2/{identifier}/info.json`
+    pub fn info_path(&self) -> String {
+        self.image_path("info.json")
+    }
+
+    /// `/iiif/2/{base64_id}/{rest}`
+    pub fn direct_path(&self, rest: &str) -> String {
+        format!("/iiif/2/{}/{rest}", self.base64_id)
+    }
+
+    /// The bytes that the image server answers for `{region}/{size}/{rotation}/{quality}.jpg`, without asking it.
+    ///
+    /// # Panics
+    /// Where the request is one that the image server refuses.
+    pub fn picture(&self, rest: &str) -> Bytes {
+        let plan = Parameters::parse(rest).and_then(|params| params.plan(self.size));
+        picture::jpeg(self.number, self.size, plan.expect("a request for a picture"))
+    }
+}
+
+/// What to start.
+#[derive(Debug, Clone)]
+pub struct Builder {
+    holdings: Vec<Holding>,
+    page_size: (u32, u32),
+    public_base: String,
+    file_base: String,
+    public_file_base: Option<String>,
+    derivatives: bool,
+    empty_redis: bool,
+}
+
+impl Default for Builder {
+    fn default() -> Self {
+        Self {
+            holdings: Vec::new(),
+            page_size: (1200, 1600),
+            public_base: "https://api.library.tamu.edu".to_owned(),
+            file_base: "https://api.library.tamu.edu/fcrepo/rest".to_owned(),
+            public_file_base: None,
+            derivatives: false,
+            empty_redis: false,
+        }
+    }
+}
+
+impl Builder {
+    /// Adds a book of so many pages. Without any book, PDF or single: `obj/minutes` (5), `obj/report` (PDF, 3), `obj/single`.
+    #[must_use]
+    pub fn book(mut self, path: &str, pages: u32) -> Self {
+        self.holdings.push(Holding::book(path, pages, self.page_size));
+        self
+    }
+
+    /// Adds a PDF of so many pages.
+    #[must_use]
+    pub fn pdf(mut self, path: &str, pages: u32) -> Self {
+        self.holdings.push(Holding::pdf(path, pages, self.page_size));
+        self
+    }
+
+    /// Adds a single picture.
+    #[must_use]
+    pub fn single(mut self, path: &str) -> Self {
+        self.holdings.push(Holding::single(path, self.page_size));
+        self
+    }
+
+    /// Adds anything.
+    #[must_use]
+    pub fn holding(mut self, holding: Holding) -> Self {
+        self.holdings.push(holding);
+        self
+    }
+
+    /// The size of the pages added from here on (1200 × 1600).
+    #[must_use]
+    pub fn page_size(mut self, width: u32, height: u32) -> Self {
+        self.page_size = (width, height);
+        self
+    }
+
+    /// What canvas and image URLs in manifests start with (`https://api.library.tamu.edu`).
+    #[must_use]
+    pub fn public_base(mut self, base: impl Into<String>) -> Self {
+        self.public_base = base.into();
+        self
+    }
+
+    /// Where files live as the canvas service knows it (`https://api.library.tamu.edu/fcrepo/rest`); it makes the UUIDs.
+    #[must_use]
+    pub fn file_base(mut self, base: impl Into<String>) -> Self {
+        self.file_base = base.into();
+        self
+    }
+
+    /// Where files live as base64 identifiers say it (as [`Builder::file_base`]).
+    #[must_use]
+    pub fn public_file_base(mut self, base: impl Into<String>) -> Self {
+        self.public_file_base = Some(base.into());
+        self
+    }
+
+    /// Gives the image server a derivative cache: pictures once seen stay 200.
+    #[must_use]
+    pub fn derivative_cache(mut self) -> Self {
+        self.derivatives = true;
+        self
+    }
+
+    /// Starts with an empty Redis: everything is expired. Default: every key is there, no document is cached.
+    #[must_use]
+    pub fn empty_redis(mut self) -> Self {
+        self.empty_redis = true;
+        self
+    }
+
+    /// Starts them all, each on a port of its own. Needs a tokio runtime.
+    #[expect(clippy::unused_async, reason = "starting needs a runtime, and may come to wait")]
+    pub async fn start(mut self) -> Testbed {
+        if self.holdings.is_empty() {
+            self = self.book("obj/minutes", 5).pdf("obj/report", 3).single("obj/single");
+        }
+        let (panics, ledger, redis) = (Panics::default(), Ledger::default(), Redis::default());
+        let public_files = self.public_file_base.unwrap_or_else(|| self.file_base.clone());
+        let fedora = Fedora::new(self.holdings, self.file_base, public_files);
+        let images = ImageServer::start(fedora.clone(), ledger.clone(), self.derivatives, panics.clone());
+        let switches =
+            Switches { image_server_url: images.url(), public_base: self.public_base, ..Switches::default() };
+        let shop = Workshop::new(redis.clone(), fedora.clone(), ledger.clone(), switches);
+        let service = Service::start(shop, panics.clone());
+        images.service_url(service.url());
+        let testbed = Testbed { service, images, redis, fedora, ledger, panics };
+        if !self.empty_redis {
+            testbed.registers_everything();
+        }
+        testbed
+    }
+}
+
+/// The stand-ins, running until dropped. A panic inside one of them panics in the test when this is dropped.
+#[derive(Debug)]
+pub struct Testbed {
+    /// The IR IIIF Service.
+    pub service: Service,
+    /// Cantaloupe.
+    pub images: ImageServer,
+    /// The service's Redis.
+    pub redis: Redis,
+    /// The repository.
+    pub fedora: Fedora,
+    /// Counters and log.
+    pub ledger: Ledger,
+    panics: Panics,
+}
+
+impl Drop for Testbed {
+    fn drop(&mut self) {
+        self.panics.raise();
+    }
+}
+
+impl Testbed {
+    /// Starts everything with defaults.
+    pub async fn start() -> Self {
+        Self::builder().start().await
+    }
+
+    /// Says what to start.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// Ends everything now; panics if a stand-in did.
+    pub fn finish(self) {
+        drop(self);
+    }
+
+    /// The counters as they stand.
+    pub fn counts(&self) -> Counts {
+        self.ledger.counts()
+    }
+
+    /// The raw targets of one kind, in order.
+    pub fn targets(&self, kind: Kind) -> Vec<String> {
+        self.ledger.targets(kind)
+    }
+
+    fn leaf_pages(&self, holding: &Holding, leaf: &Leaf) -> Vec<Page> {
+        let base = self.service.workshop().switches().public_base.clone();
+        let file_url = self.fedora.file_url(leaf);
+        let public_file_url = self.fedora.public_file_url(leaf);
+        let uuid = uuid_of(&file_url);
+        let of = |page: u32| {
+            let (suffix, query) = if page == 0 {
+                (String::new(), String::new())
+            } else {
+                (format!(";{page}"), format!("?page={page}"))
+            };
+            let canvas_path = format!("/iiif-service/fedora/canvas/{}{query}", leaf.path);
+            Page {
+                identifier: format!("{uuid}{suffix}"),
+                uuid: uuid.clone(),
+                base64_id: format!("{}{suffix}", URL_SAFE_NO_PAD.encode(&public_file_url)),
+                file_url: file_url.clone(),
+                public_file_url: public_file_url.clone(),
+                canvas_url: format!("{base}{canvas_path}"),
+                canvas_path,
+                register_path: format!("/iiif-service/fedora/image/{}/files/{}", leaf.path, leaf.file),
+                presentation_path: format!("/iiif-service/fedora/presentation/{}", holding.path),
+                path: leaf.path.clone(),
+                number: leaf.number + page.saturating_sub(1),
+                size: (leaf.width, leaf.height),
+            }
+        };
+        if leaf.pdf_pages == 0 { vec![of(0)] } else { (1..=leaf.pdf_pages).map(of).collect() }
+    }
+
+    /// Every page, in the order of books and pages.
+    pub fn pages(&self) -> Vec<Page> {
+        let holdings = self.fedora.holdings().iter();
+        holdings.flat_map(|holding| self.pages_of(&holding.path)).collect()
+    }
+
+    /// The pages of one book, PDF or single.
+    ///
+    /// # Panics
+    /// Where there is none.
+    pub fn pages_of(&self, path: &str) -> Vec<Page> {
+        let holding = self.fedora.holding(path).expect("a holding of the testbed");
+        holding.leaves.iter().flat_map(|leaf| self.leaf_pages(holding, leaf)).collect()
+    }
+
+    /// The first page of all.
+    pub fn page(&self) -> Page {
+        self.pages().swap_remove(0)
+    }
+
+    fn shapes(&self) -> Shapes {
+        self.service.workshop().shapes()
+    }
+
+    /// The manifest of one holding as the service generates it (Presentation 2, UUID identifiers), asking nobody.
+    ///
+    /// # Panics
+    /// Where there is no such holding.
+    pub fn manifest_json(&self, path: &str) -> String {
+        let holding = self.fedora.holding(path).expect("a holding of the testbed");
+        let sized: Vec<_> = holding.leaves.iter().map(|leaf| (leaf, (leaf.width, leaf.height))).collect();
+        self.shapes().presentation(holding, &sized).written()
+    }
+
+    /// The canvas of one page as the service generates it, asking nobody.
+    ///
+    /// # Panics
+    /// Where there is no such canvas path.
+    pub fn canvas_json(&self, path: &str) -> String {
+        let leaf = self.fedora.leaf(path).expect("a canvas of the testbed");
+        self.shapes().canvas(path, leaf, Some((leaf.width, leaf.height)), "").written()
+    }
+
+    /// A manifest of Presentation 3 as TAMU publishes them: base64 identifiers, canvas ids on a foreign host.
+    pub fn manifest_json_p3(&self, path: &str) -> String {
+        let base = self.service.workshop().switches().public_base.clone();
+        let home = format!("https://tamulib-dc-labs.github.io/manifests/{path}");
+        let canvases = self.pages_of(path).into_iter().enumerate().map(|(at, page)| {
+            let (canvas, image) =
+                (format!("{home}/canvas/{}", at + 1), format!("{base}/iiif/2/{}", page.base64_id));
+            let (width, height) = page.size;
+            let service = json!([{"@id": image, "@type": "ImageService2",
+                "profile": "http://iiif.io/api/image/2/level2.json"}]);
+            let body = json!({"id": format!("{image}/full/full/0/default.jpg"), "type": "Image",
+                "height": height, "width": width, "service": service, "format": "image/jpeg"});
+            let annotation = json!({"id": format!("{home}/annotation/{}", at + 1), "type": "Annotation",
+                "motivation": "painting", "body": body, "target": canvas});
+            json!({"id": canvas, "type": "Canvas", "label": {"en": [format!("Page {}", at + 1)]},
+                "height": height, "width": width, "items": [{"id": format!("{home}/page/{}", at + 1),
+                "type": "AnnotationPage", "items": [annotation]}]})
+        });
+        let manifest = json!({"@context": "http://iiif.io/api/presentation/3/context.json",
+            "id": format!("{home}.json"), "type": "Manifest", "label": {"en": [path]},
+            "items": canvases.collect::<Vec<_>>()});
+        serde_json::to_string_pretty(&manifest).expect("plain JSON")
+    }
+
+    /// Writes the manifest of every holding into a directory: `obj_minutes.json` and so on.
+    pub fn write_manifests(&self, directory: &Path) -> io::Result<Vec<PathBuf>> {
+        let write = |holding: &Holding| {
+            let file = directory.join(format!("{}.json", holding.path.replace('/', "_")));
+            std::fs::write(&file, self.manifest_json(&holding.path)).map(|()| file)
+        };
+        self.fedora.holdings().iter().map(write).collect()
+    }
+
+    fn leaves(&self) -> impl Iterator<Item = &Leaf> {
+        self.fedora.holdings().iter().flat_map(|holding| &holding.leaves)
+    }
+
+    /// Every resource key is there.
+    ///
+    /// # Panics
+    /// While Redis is down or full.
+    pub fn registers_everything(&self) {
+        for leaf in self.leaves() {
+            let url = self.fedora.file_url(leaf);
+            self.redis.register(&uuid_of(&url), &url).expect("a writable Redis");
+        }
+    }
+
+    /// Every key is there, and every canvas JSON is cached: after [`Redis::evict_keys`] a plain visit heals nothing.
+    ///
+    /// # Panics
+    /// While Redis is down or full.
+    pub fn caches_everything(&self) {
+        self.registers_everything();
+        for leaf in self.leaves() {
+            let (allow, disallow) = (String::new(), String::new());
+            let key = Key { kind: "canvas", path: leaf.path.clone(), allow, disallow };
+            if self.redis.manifest(&key).is_ok_and(|known| known.is_none()) {
+                self.redis.add(key, self.canvas_json(&leaf.path)).expect("a writable Redis");
+            }
+        }
+    }
+
+    /// The image server has every info.json in its heap: each stays 200 after expiry, until it restarts.
+    pub fn heats_info(&self) {
+        for page in self.pages() {
+            self.images.remembers_info(&page.identifier, page.size);
+        }
+    }
+
+    /// One identifier's key is evicted: pictures 404 at once.
+    pub fn expires(&self, identifier: &str) {
+        self.redis.expires(identifier);
+    }
+
+    /// Redis lost everything: the usual expiry, which a plain visit heals.
+    pub fn expires_everything(&self) {
+        self.redis.flush();
+    }
+
+    /// The image server's heap is gone: info.json 404s too.
+    pub fn restart_image_server(&self) {
+        self.images.restarts();
+    }
+}
