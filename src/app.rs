@@ -79,6 +79,7 @@ impl App {
 
         let bounds = Bounds {
             head_timeout: settings.server.head_timeout,
+            idle_timeout: settings.server.idle_timeout,
             max_head_bytes: settings.server.max_head_bytes,
             max_connections: settings.server.max_connections,
             drain: settings.server.drain,

@@ -9,7 +9,8 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -29,8 +30,10 @@ use crate::upstream::Body;
 /// How connections of one listener are kept.
 #[derive(Debug, Clone)]
 pub struct Bounds {
-    /// From accepting a connection to the head of its first request, and between two requests.
+    /// From accepting a connection to its first request, and for each request head.
     pub head_timeout: Duration,
+    /// How long a connection is kept without a request.
+    pub idle_timeout: Duration,
     /// Request heads beyond this are refused with 431.
     pub max_head_bytes: usize,
     /// Open connections at most.
@@ -198,22 +201,67 @@ impl Kept {
             .timer(TokioTimer::new())
             .keep_alive_interval(self.bounds.head_timeout)
             .max_concurrent_streams(256);
+        let activity = Arc::new(Activity::new());
+        let noting = Arc::clone(&activity);
         let service = service_fn(move |request| {
+            noting.note();
             let answer = service(viewer, request);
-            async move { Ok::<_, Infallible>(answer.await) }
+            let noting = Arc::clone(&noting);
+            async move {
+                let answer = answer.await;
+                noting.note();
+                Ok::<_, Infallible>(answer)
+            }
         });
         let connection = builder.serve_connection(io, service);
         tokio::pin!(connection);
         let mut stop = self.stop.clone();
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
+            // Both end it gently: what is in flight is finished, nothing new is read.
             () = stop.pressed() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+            () = activity.ceases(self.bounds.head_timeout, self.bounds.idle_timeout) => {
                 connection.as_mut().graceful_shutdown();
                 connection.await
             }
         };
         if let Err(error) = ended {
             tracing::debug!(peer = %viewer.peer, %error, "a viewer's connection ended badly");
+        }
+    }
+}
+
+/// When a connection last did something. One timer a connection, re-armed only when it fires, because a timer
+/// for each request costs more than the request's own bookkeeping.
+struct Activity {
+    opened: Instant,
+    /// Milliseconds after `opened`; zero: nothing was ever asked.
+    last: AtomicU64,
+}
+
+impl Activity {
+    fn new() -> Self {
+        Self { opened: Instant::now(), last: AtomicU64::new(0) }
+    }
+
+    fn note(&self) {
+        let now = u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.last.store(now.max(1), Ordering::Relaxed);
+    }
+
+    /// Waits until nothing was asked within `first`, or nothing since the last request for `idle`. (A long answer
+    /// may count as silence: the connection is then closed after it, which is harmless.)
+    async fn ceases(&self, first: Duration, idle: Duration) {
+        loop {
+            let last = self.last.load(Ordering::Relaxed);
+            let end = if last == 0 { first } else { Duration::from_millis(last) + idle };
+            let Some(left) = end.checked_sub(self.opened.elapsed()).filter(|left| !left.is_zero()) else {
+                return;
+            };
+            tokio::time::sleep(left).await;
         }
     }
 }
