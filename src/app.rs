@@ -70,7 +70,7 @@ impl App {
     pub async fn start(settings: Settings) -> Result<Self, StartError> {
         let settings = Arc::new(settings);
         let metrics = Arc::new(Metrics::new());
-        let index = Arc::new(Index::open(&settings.index)?);
+        let index = Arc::new(Index::open(&settings.index.path, settings.index.cache)?);
         let upstreams = upstreams(&settings)?;
         let healer =
             Healer::new(Arc::clone(&settings), &upstreams, Arc::clone(&index), Arc::clone(&metrics));

@@ -14,8 +14,7 @@ use super::truth::Truth;
 use super::wellness::Wellness;
 use crate::config::Settings;
 use crate::iiif::identifier;
-use crate::iiif::manifest::{self, Document};
-use crate::iiif::salvage;
+use crate::iiif::manifest;
 use crate::observe::Metrics;
 use crate::upstream::{Body, Upstream, UpstreamError};
 
@@ -212,18 +211,12 @@ fn read_canvas(status: StatusCode, body: &[u8], image: &str) -> CanvasAnswer {
     if !status.is_success() {
         return classify(status);
     }
-    let Some(json) = salvage::repair(body) else { return CanvasAnswer::Unclear };
-    let mut canvases = 0;
-    let mut images = 0;
-    let mut found = false;
-    let walked: Result<Document, _> = manifest::walk(&*json, &mut |canvas| {
-        canvases += 1;
-        images += canvas.images.len();
-        found |= canvas.images.iter().any(|own| identifier::same_file(own, image));
-    });
-    match walked {
-        Ok(_) if found => CanvasAnswer::Carries,
-        Ok(_) if canvases > 0 && images == 0 => CanvasAnswer::Lacks,
-        _ => CanvasAnswer::Unclear,
+    let Ok((_, canvases)) = manifest::read(body) else { return CanvasAnswer::Unclear };
+    let mut images = canvases.iter().flat_map(|canvas| &canvas.images).peekable();
+    match (canvases.is_empty(), images.peek().is_some()) {
+        (true, _) => CanvasAnswer::Unclear,
+        (false, false) => CanvasAnswer::Lacks,
+        (false, true) if images.any(|own| identifier::same_file(own, image)) => CanvasAnswer::Carries,
+        (false, true) => CanvasAnswer::Unclear,
     }
 }
