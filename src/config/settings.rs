@@ -1,6 +1,6 @@
 //! What the program may believe: checked, complete, with every default filled in.
 //!
-//! Nothing here is parsed by serde: `file` says what may be written, and `convert` and `check`
+//! Nothing here is parsed by serde: [`file`](super::file) says what may be written, and `convert` and `check`
 //! turn that into these types and report every mistake at once. Durations and sizes are already numbers,
 //! paths are already joined to the configuration file's folder, and every host name is lower case.
 //!
