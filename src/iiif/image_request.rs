@@ -2,7 +2,13 @@
 
 use super::Identifier;
 
-/// One image request: whose, and what of it.
+mod grammar;
+#[cfg(test)]
+mod tests;
+
+pub(super) use grammar::is_image;
+
+/// One image request: whose, and what of it. Slices of the path as it was sent; nothing is copied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ImageRequest<'a> {
     /// Whose image.
@@ -34,8 +40,46 @@ pub enum Target<'a> {
 }
 
 impl<'a> ImageRequest<'a> {
-    /// Reads the path behind the route's prefix, without the query. `None`: there is no identifier.
-    pub fn parse(_rest: &'a str) -> Option<Self> {
-        None
+    /// Reads the path behind the route's prefix, without the query: `{id}`, `{id}/`, `{id}/info.json`,
+    /// `{id}/{region}/{size}/{rotation}/{quality}.{format}` (Image API 2.1 section 4, 3.0 section 4).
+    ///
+    /// One more slash behind the identifier is tolerated: viewers make it from a service id that ends in `/`.
+    /// `None`: there is no identifier. Never allocates.
+    pub fn parse(rest: &'a str) -> Option<Self> {
+        let (identifier, tail) = rest.split_once('/').unwrap_or((rest, ""));
+        if identifier.is_empty() {
+            return None;
+        }
+        let tail = tail.strip_prefix('/').unwrap_or(tail);
+        Some(Self { identifier: Identifier::new(identifier), target: Target::parse(tail) })
+    }
+
+    /// Whether a 404 to this request may mean that the image expired.
+    ///
+    /// The base URI may not: its 303 is made from the identifier's text alone and works when all else is gone
+    /// (upstream.md "An expired image"). A malformed request is answered 400 or 404 by a healthy image too.
+    pub fn may_heal(&self) -> bool {
+        matches!(self.target, Target::Info | Target::Image { .. })
+    }
+}
+
+impl<'a> Target<'a> {
+    fn parse(tail: &'a str) -> Self {
+        match tail {
+            "" => return Self::Base,
+            "info.json" => return Self::Info,
+            _ => {}
+        }
+        let mut segments = tail.split('/');
+        let (Some(region), Some(size), Some(rotation), Some(file), None) =
+            (segments.next(), segments.next(), segments.next(), segments.next(), segments.next())
+        else {
+            return Self::Other;
+        };
+        if is_image(region, size, rotation, file) {
+            Self::Image { region, size, rotation, file }
+        } else {
+            Self::Other
+        }
     }
 }

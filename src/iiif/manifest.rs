@@ -1,15 +1,32 @@
 //! Walks a Presentation 2 or 3 document and tells which canvas owns which images.
+//!
+//! The document is read once, front to back, without building it: an object is understood when it *ends*, because
+//! its type may stand behind its content. What was found inside waits on a pile until the canvas that holds it is
+//! complete ([`node`]).
 
-use std::io::Read;
+use std::io::{BufReader, Cursor, Read};
+
+use serde::de::DeserializeSeed as _;
+
+use super::salvage;
+use node::{Place, Seed, Walker};
+
+mod key;
+mod node;
+mod text;
+
+#[cfg(test)]
+mod tests;
 
 /// One canvas and the images painted on it (or standing for it).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Canvas {
-    /// `@id` / `id` as written.
+    /// `@id` / `id` as written, without fragment. Never empty; not necessarily a URL.
     pub id: String,
     /// The first label, plain text.
     pub label: Option<String>,
-    /// Lookup keys (see [`super::Identifier::key`]) of its images, each once, in the order found.
+    /// Lookup keys (see [`super::Identifier::key`]) of its images, each once, in the order found. Empty where the
+    /// canvas is poisoned (upstream.md "Poison").
     pub images: Vec<String>,
 }
 
@@ -24,6 +41,9 @@ pub enum DocumentKind {
     Canvas,
     /// A Presentation 2 sequence or range.
     Sequence,
+    /// An annotation, a page of them, or a Presentation 2 annotation list: its canvases are those that the
+    /// annotations name as their targets.
+    Annotations,
     /// JSON, but nothing of IIIF's.
     #[default]
     Other,
@@ -40,22 +60,62 @@ pub struct Document {
     pub label: Option<String>,
     /// Canvases handed out.
     pub canvases: usize,
-    /// Images handed out.
+    /// Images handed out, counted once per canvas.
     pub images: usize,
-    /// Manifests and collections that a collection links to.
+    /// Images that stand on no canvas and were not handed out: thumbnails and logos of manifests, sequences,
+    /// ranges. Most of them occur on a canvas as well.
+    pub unowned: usize,
+    /// Manifests and collections that a collection links to, as written, in the order found.
     pub members: Vec<String>,
 }
 
-/// Why a document could not be walked.
+/// Why a document could not be walked. Canvases handed out before the error were good.
 #[derive(Debug, thiserror::Error)]
 pub enum WalkError {
-    /// Not JSON, or cut short; with line and column.
+    /// Not JSON, cut short, or nested deeper than 127 levels; with line and column. Also a reader that failed
+    /// ([`serde_json::Error::is_io`]).
     #[error("{0}")]
     Json(#[from] serde_json::Error),
 }
 
 /// Walks one document, handing out each canvas as soon as it is complete; memory is bounded by the largest
-/// canvas, not by the document.
-pub fn walk(_reader: impl Read, _each: &mut dyn FnMut(Canvas)) -> Result<Document, WalkError> {
-    Ok(Document::default())
+/// canvas, not by the document (but for the [members](Document::members) of a collection).
+///
+/// A value of a type that has no business at its place is skipped; only broken JSON is an error.
+pub fn walk(mut reader: impl Read, each: &mut dyn FnMut(Canvas)) -> Result<Document, WalkError> {
+    let mut head = Vec::with_capacity(3);
+    reader.by_ref().take(3).read_to_end(&mut head).map_err(serde_json::Error::io)?;
+    let head = Cursor::new(salvage::without_mark(&head));
+    // serde_json asks for one byte at a time.
+    let buffered = BufReader::with_capacity(64 * 1024, head.chain(reader));
+    run(serde_json::Deserializer::from_reader(buffered), each)
+}
+
+/// [`walk`] over a document in memory, which is several times as fast.
+pub fn walk_slice(bytes: &[u8], each: &mut dyn FnMut(Canvas)) -> Result<Document, WalkError> {
+    run(serde_json::Deserializer::from_slice(salvage::without_mark(bytes)), each)
+}
+
+/// Everything at once, for a document small enough to be held: all its canvases, and where the JSON is broken in
+/// the way in which the canvas service breaks it ([`salvage::repair`]), those of the mended document. The error is
+/// that of the document as it came.
+pub fn read(bytes: &[u8]) -> Result<(Document, Vec<Canvas>), WalkError> {
+    let collect = |bytes: &[u8]| {
+        let mut canvases = Vec::new();
+        walk_slice(bytes, &mut |canvas| canvases.push(canvas)).map(|document| (document, canvases))
+    };
+    collect(bytes).or_else(|error| match salvage::repair(bytes) {
+        Some(mended) => collect(&mended).map_err(|_| error),
+        None => Err(error),
+    })
+}
+
+fn run<'de, R: serde_json::de::Read<'de>>(
+    mut json: serde_json::Deserializer<R>,
+    each: &mut dyn FnMut(Canvas),
+) -> Result<Document, WalkError> {
+    let mut walker = Walker::new(each);
+    Seed::new(&mut walker, Place::Root).deserialize(&mut json)?;
+    json.end()?;
+    Ok(walker.finish())
 }

@@ -1,0 +1,429 @@
+//! The walk itself: one [`Seed`] per value, one [`Node`] per object, one [`Walker`] per document.
+//!
+//! Images are found inside out. Each goes on one pile; an object remembers how high the pile was when it began, so
+//! when it turns out to be a canvas, what lies above that mark is its own.
+
+use std::collections::HashSet;
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+
+use super::key::{Key, Kind, is_image_api};
+use super::text::{Each, First};
+use super::{Canvas, Document, DocumentKind};
+use crate::iiif::image_url::{identifier_in_image_url, identifier_in_service_id};
+
+/// What stands where a value stands, by the key that it is under; elements of a list stand where the list does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    /// The document.
+    Root,
+    /// `items` of the document: canvases, members or annotations.
+    TopItems,
+    /// `items` further inside: annotation pages, annotations, images of a choice, canvases of a nested manifest.
+    Items,
+    Sequences,
+    Canvases,
+    /// Presentation 2 `images`: annotations.
+    Images,
+    /// `manifests`, `collections`: links even if they are mere strings.
+    Links,
+    /// Presentation 2 `members`: of a collection or of a range.
+    Members,
+    /// What an annotation paints: an image resource, a choice of them, or a part of one; strings are URLs.
+    Painted,
+    /// `thumbnail`, `logo`: the same for what stands for something.
+    Picture,
+    /// `placeholderCanvas`, `accompanyingCanvas`: belong to the canvas that holds them.
+    Held,
+    Service,
+    Elsewhere,
+}
+
+/// What the walk knows so far.
+pub(super) struct Walker<'f> {
+    each: &'f mut dyn FnMut(Canvas),
+    /// Keys of the images that no finished canvas has claimed yet.
+    pile: Vec<String>,
+    /// Ids of services that say nothing of themselves, until the object that holds them is known for an image.
+    mentions: Vec<String>,
+    document: Document,
+}
+
+impl<'f> Walker<'f> {
+    pub(super) fn new(each: &'f mut dyn FnMut(Canvas)) -> Self {
+        Self { each, pile: Vec::new(), mentions: Vec::new(), document: Document::default() }
+    }
+
+    pub(super) fn finish(mut self) -> Document {
+        self.drop_images(0);
+        self.document
+    }
+
+    fn string(&mut self, place: Place, text: &str) {
+        match place {
+            Place::Painted | Place::Picture => self.push_image_url(text, self.pile.len()),
+            Place::Service => self.mentions.push(text.to_owned()),
+            Place::Links => self.document.members.push(text.to_owned()),
+            _ => {}
+        }
+    }
+
+    /// `from`: where the pile of the object that holds the image begins.
+    fn push_image_url(&mut self, url: &str, from: usize) {
+        if let Some(identifier) = identifier_in_image_url(url) {
+            self.push(identifier.key().into_owned(), from);
+        }
+    }
+
+    fn push_service(&mut self, id: &str, from: usize) {
+        if let Some(identifier) = identifier_in_service_id(id) {
+            self.push(identifier.key().into_owned(), from);
+        }
+    }
+
+    fn push(&mut self, key: String, from: usize) {
+        // An image resource and its service name the same image, one after the other.
+        if self.pile.get(from..).and_then(<[String]>::last) != Some(&key) {
+            self.pile.push(key);
+        }
+    }
+
+    fn hand_out(&mut self, id: &str, label: Option<String>, from: usize) {
+        let images = distinct(self.pile.drain(from..).collect());
+        self.document.canvases += 1;
+        self.document.images += images.len();
+        (self.each)(Canvas { id: without_fragment(id).to_owned(), label, images });
+    }
+
+    fn drop_images(&mut self, from: usize) {
+        let images = distinct(self.pile.drain(from..).collect());
+        self.document.unowned += images.len();
+    }
+}
+
+/// Seed and visitor for any value at a place.
+pub(super) struct Seed<'w, 'f> {
+    walker: &'w mut Walker<'f>,
+    place: Place,
+}
+
+impl<'w, 'f> Seed<'w, 'f> {
+    pub(super) fn new(walker: &'w mut Walker<'f>, place: Place) -> Self {
+        Self { walker, place }
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Seed<'_, '_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Seed<'_, '_> {
+    type Value = ();
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("any JSON value")
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<(), E> {
+        self.walker.string(self.place, text);
+        Ok(())
+    }
+
+    fn visit_u64<E: Error>(self, _: u64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_i64<E: Error>(self, _: i64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_f64<E: Error>(self, _: f64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_bool<E: Error>(self, _: bool) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
+        // A list is no document; what it holds may still be canvases.
+        let place = if self.place == Place::Root { Place::Elsewhere } else { self.place };
+        while list.next_element_seed(Seed::new(self.walker, place))?.is_some() {}
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let mut node = Node::new(self.place, self.walker);
+        while let Some(key) = map.next_key::<Key>()? {
+            node.read(key, &mut map, self.walker)?;
+        }
+        node.close(self.walker);
+        Ok(())
+    }
+}
+
+/// Which keys an object had, as bits.
+mod seen {
+    pub(super) const IMAGES: u8 = 1;
+    pub(super) const CANVASES: u8 = 1 << 1;
+    pub(super) const SEQUENCES: u8 = 1 << 2;
+    pub(super) const LINKS: u8 = 1 << 3;
+    pub(super) const ITEMS: u8 = 1 << 4;
+    pub(super) const DIMENSION: u8 = 1 << 5;
+    /// It says what it is, so it is no bare mention.
+    pub(super) const DESCRIBED: u8 = 1 << 6;
+    /// A profile, context or protocol of the Image API, or `format: image/…`.
+    pub(super) const IMAGE: u8 = 1 << 7;
+}
+
+/// One object while it is read.
+struct Node {
+    place: Place,
+    kind: Kind,
+    seen: u8,
+    id: Option<String>,
+    label: Option<String>,
+    target: Option<String>,
+    /// Height of the walker's pile of images when the object began.
+    images_from: usize,
+    /// Height of the walker's pile of mentioned services when the object began.
+    mentions_from: usize,
+}
+
+impl Node {
+    fn new(place: Place, walker: &Walker<'_>) -> Self {
+        Self {
+            place,
+            kind: Kind::Unsaid,
+            seen: 0,
+            id: None,
+            label: None,
+            target: None,
+            images_from: walker.pile.len(),
+            mentions_from: walker.mentions.len(),
+        }
+    }
+
+    fn has(&self, keys: u8) -> bool {
+        self.seen & keys != 0
+    }
+
+    /// Reads the value of one key. Where a key is doubled, the last value that makes sense counts.
+    fn read<'de, A: MapAccess<'de>>(
+        &mut self,
+        key: Key,
+        map: &mut A,
+        walker: &mut Walker<'_>,
+    ) -> Result<(), A::Error> {
+        match key {
+            Key::Id => replace(&mut self.id, map.next_value_seed(First::Plain)?),
+            Key::Label => replace(&mut self.label, map.next_value_seed(First::Label)?),
+            // Inside a canvas its own id counts, not the target: upstream.md "Identifiers", pages of a PDF.
+            Key::Target if matches!(self.place, Place::Root | Place::TopItems) => {
+                replace(&mut self.target, map.next_value_seed(First::Target)?);
+            }
+            Key::Type => map.next_value_seed(Each(|name: &str| {
+                self.seen |= seen::DESCRIBED;
+                if matches!(self.kind, Kind::Unsaid | Kind::Else) {
+                    self.kind = Kind::named(name);
+                }
+            }))?,
+            Key::Describes => map.next_value_seed(Each(|text: &str| {
+                self.seen |= seen::DESCRIBED;
+                if is_image_api(text) {
+                    self.seen |= seen::IMAGE;
+                }
+            }))?,
+            Key::Format => map.next_value_seed(Each(|format: &str| {
+                if format.starts_with("image/") {
+                    self.seen |= seen::IMAGE;
+                }
+            }))?,
+            Key::Into(place) => {
+                let place = self.inside(place);
+                map.next_value_seed(Seed::new(walker, place))?;
+            }
+            Key::Dimension => {
+                self.seen |= seen::DIMENSION;
+                map.next_value::<IgnoredAny>()?;
+            }
+            Key::Target | Key::Skip => {
+                map.next_value::<IgnoredAny>()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes the key, and tells the document's own items from those further inside.
+    fn inside(&mut self, place: Place) -> Place {
+        self.seen |= match place {
+            Place::Images => seen::IMAGES,
+            Place::Canvases => seen::CANVASES,
+            Place::Sequences => seen::SEQUENCES,
+            Place::Links => seen::LINKS,
+            Place::Items => seen::ITEMS,
+            _ => 0,
+        };
+        if self.place == Place::Root && place == Place::Items { Place::TopItems } else { place }
+    }
+
+    /// The object is complete: now its kind is known, and what it holds finds its owner.
+    fn close(mut self, walker: &mut Walker<'_>) {
+        if self.place == Place::Service {
+            return self.close_service(walker);
+        }
+        self.claim_own_image(walker);
+        if self.kind == Kind::Unsaid {
+            self.kind = self.kind_by_shape(walker);
+        }
+        match self.kind {
+            Kind::Canvas => self.close_canvas(walker),
+            Kind::Manifest | Kind::Collection => {
+                walker.drop_images(self.images_from);
+                let linked =
+                    matches!(self.place, Place::TopItems | Place::Items | Place::Members | Place::Links);
+                if let (true, Some(id)) = (linked, self.id.as_ref()) {
+                    walker.document.members.push(id.clone());
+                }
+            }
+            Kind::Sequence => walker.drop_images(self.images_from),
+            Kind::Annotation => self.close_annotation(walker),
+            Kind::AnnotationPage | Kind::Image | Kind::ImageService | Kind::Unsaid | Kind::Else => {}
+        }
+        if self.place == Place::Root {
+            self.describe(&mut walker.document);
+        }
+    }
+
+    /// Tells image services from search, auth and the like, and leaves those that say nothing to their holder.
+    fn close_service(self, walker: &mut Walker<'_>) {
+        walker.mentions.truncate(self.mentions_from);
+        let Some(id) = self.id.as_ref() else { return };
+        if self.kind == Kind::ImageService || self.has(seen::IMAGE) {
+            walker.push_service(id, self.images_from);
+        } else if !self.has(seen::DESCRIBED) {
+            walker.mentions.push(id.clone());
+        }
+    }
+
+    /// The image that the object itself is: by its URL, and by the services that it mentions.
+    fn claim_own_image(&self, walker: &mut Walker<'_>) {
+        let is_image = match self.kind {
+            Kind::Image => true,
+            Kind::Unsaid => matches!(self.place, Place::Painted | Place::Picture) || self.has(seen::IMAGE),
+            Kind::Else => self.has(seen::IMAGE),
+            _ => false,
+        };
+        let mentions: Vec<String> = walker.mentions.drain(self.mentions_from..).collect();
+        for service in mentions.iter().filter(|_| is_image) {
+            walker.push_service(service, self.images_from);
+        }
+        if let Some(id) = self.id.as_ref().filter(|_| self.kind.may_be_image()) {
+            walker.push_image_url(id, self.images_from);
+        }
+    }
+
+    /// What an object without `type` must be, by its keys and the company it keeps.
+    fn kind_by_shape(&self, walker: &Walker<'_>) -> Kind {
+        let has_images = walker.pile.len() > self.images_from;
+        let at_items = matches!(self.place, Place::Root | Place::TopItems | Place::Items);
+        if self.place == Place::Canvases
+            || (self.has(seen::IMAGES) && (has_images || self.has(seen::DIMENSION)))
+            || (at_items && self.has(seen::ITEMS) && self.has(seen::DIMENSION))
+        {
+            Kind::Canvas
+        } else if self.has(seen::SEQUENCES) || self.place == Place::Links {
+            Kind::Manifest
+        } else if self.has(seen::CANVASES) {
+            Kind::Sequence
+        } else if self.has(seen::LINKS) {
+            Kind::Collection
+        } else if self.place != Place::Root || !self.has(seen::ITEMS) {
+            Kind::Unsaid
+        } else if walker.document.canvases > 0 {
+            Kind::Manifest
+        } else if walker.document.members.is_empty() {
+            Kind::Unsaid
+        } else {
+            Kind::Collection
+        }
+    }
+
+    /// Hands the canvas out, unless its images belong to the canvas around it or it is only mentioned here: a
+    /// mention without images must not look like a poisoned canvas.
+    fn close_canvas(&mut self, walker: &mut Walker<'_>) {
+        let stands_here =
+            self.has(seen::IMAGES | seen::ITEMS | seen::DIMENSION) || walker.pile.len() > self.images_from;
+        if !stands_here || matches!(self.place, Place::Held | Place::Painted) {
+            return;
+        }
+        if let Some(id) = self.id.as_deref().filter(|id| !without_fragment(id).is_empty()) {
+            let label = match self.place {
+                // The document wants it as well.
+                Place::Root => self.label.clone(),
+                _ => self.label.take(),
+            };
+            walker.hand_out(id, label, self.images_from);
+        }
+    }
+
+    /// An annotation in a document of its own belongs to the canvas that it names.
+    fn close_annotation(&self, walker: &mut Walker<'_>) {
+        let canvas = self.target.as_deref().filter(|target| !without_fragment(target).is_empty());
+        if let (Some(canvas), true) = (canvas, walker.pile.len() > self.images_from) {
+            walker.hand_out(canvas, None, self.images_from);
+        }
+    }
+
+    fn describe(self, document: &mut Document) {
+        document.kind = match self.kind {
+            Kind::Manifest => DocumentKind::Manifest,
+            Kind::Collection => DocumentKind::Collection,
+            Kind::Canvas => DocumentKind::Canvas,
+            Kind::Sequence => DocumentKind::Sequence,
+            Kind::Annotation | Kind::AnnotationPage => DocumentKind::Annotations,
+            Kind::Image | Kind::ImageService | Kind::Unsaid | Kind::Else => DocumentKind::Other,
+        };
+        document.id = self.id;
+        document.label = self.label;
+    }
+}
+
+fn replace(slot: &mut Option<String>, value: Option<String>) {
+    if value.is_some() {
+        *slot = value;
+    }
+}
+
+fn without_fragment(id: &str) -> &str {
+    id.split('#').next().unwrap_or_default()
+}
+
+/// Each key once, in the order found.
+fn distinct(mut keys: Vec<String>) -> Vec<String> {
+    /// Up to here looking along the list is faster than hashing.
+    const FEW: usize = 16;
+    if keys.len() <= FEW {
+        let mut at = 1;
+        while at < keys.len() {
+            if keys[..at].contains(&keys[at]) {
+                keys.remove(at);
+            } else {
+                at += 1;
+            }
+        }
+        return keys;
+    }
+    let mut met = HashSet::with_capacity(keys.len());
+    keys.retain(|key| met.insert(key.clone()));
+    keys
+}
