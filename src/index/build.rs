@@ -92,7 +92,9 @@ impl Index {
         // From here on nobody writes to the old file any more, until the new one stands in its place.
         let mut conn = Some(conn);
         self.write(|old| {
-            let Some(conn) = conn.take() else { return Err(IndexError::Building { path: file.to_path_buf() }) };
+            let Some(conn) = conn.take() else {
+                return Err(IndexError::Building { path: file.to_path_buf() });
+            };
             late(old, &conn, newest)?;
             conn.execute_batch("COMMIT; PRAGMA journal_mode = WAL;")?;
             conn.close().map_err(|(_, error)| error)?;
@@ -276,13 +278,18 @@ fn late(old: &Connection, conn: &Connection, newest: i64) -> Result<(), IndexErr
     let mut sources = old.prepare("SELECT kind, location FROM sources WHERE added = 1")?;
     let mut rows = sources.query([])?;
     while let Some(row) = rows.next()? {
-        write::source_row(conn, row.get_ref(0)?.as_str().unwrap_or_default(), &row.get::<_, String>(1)?, true)?;
+        write::source_row(
+            conn,
+            row.get_ref(0)?.as_str().unwrap_or_default(),
+            &row.get::<_, String>(1)?,
+            true,
+        )?;
     }
     let mut files = old.prepare("SELECT uuid, url FROM files ORDER BY uuid")?;
     let mut insert = conn.prepare("INSERT OR REPLACE INTO files (uuid, url) VALUES (?1, ?2)")?;
     let mut rows = files.query([])?;
     while let Some(row) = rows.next()? {
-        insert.execute(params![row.get_ref(0)?, row.get_ref(1)?])?;
+        insert.execute(params![row.get::<_, Vec<u8>>(0)?, row.get::<_, String>(1)?])?;
     }
     Ok(())
 }
@@ -303,7 +310,7 @@ fn copy(
     let mut rows = select.query([id])?;
     while let Some(row) = rows.next()? {
         let images = write::read_keys(row.get_ref(2)?.as_str().unwrap_or_default());
-        writer.canvas(&Canvas { id: row.get(0)?, label: row.get(1)?, images, ..Canvas::default() })?;
+        writer.canvas(&Canvas { id: row.get(0)?, label: row.get(1)?, images })?;
     }
     let (document, facts) = old
         .prepare_cached(
@@ -328,6 +335,9 @@ fn copy(
 }
 
 fn kind_of(name: &str) -> DocumentKind {
-    use DocumentKind::{Canvas, Collection, Manifest, Other, Sequence};
-    [Manifest, Sequence, Canvas, Collection].into_iter().find(|kind| write::kind_name(*kind) == name).unwrap_or(Other)
+    use DocumentKind::{Annotations, Canvas, Collection, Manifest, Other, Sequence};
+    [Manifest, Sequence, Canvas, Annotations, Collection]
+        .into_iter()
+        .find(|kind| write::kind_name(*kind) == name)
+        .unwrap_or(Other)
 }

@@ -1,7 +1,7 @@
 //! Finds and reads the documents of a directory.
 
 use std::fs::{File, Metadata};
-use std::io::{self, BufReader, Read};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
@@ -48,12 +48,8 @@ pub(super) struct Reading {
 /// The `*.json` files of a directory in the order of their names, or the file itself. Links are followed,
 /// but never in circles. What cannot be looked at is a problem among them.
 pub(super) fn find(path: &Path) -> impl Iterator<Item = Result<PathBuf, Problem>> {
-    WalkDir::new(path)
-        .follow_links(true)
-        .max_depth(DEPTH)
-        .sort_by_file_name()
-        .into_iter()
-        .filter_map(|entry| match entry {
+    WalkDir::new(path).follow_links(true).max_depth(DEPTH).sort_by_file_name().into_iter().filter_map(
+        |entry| match entry {
             // A file that is named by itself is read whatever its name ends in.
             Ok(entry) if entry.file_type().is_file() && (entry.depth() == 0 || is_json(entry.path())) => {
                 Some(Ok(entry.into_path()))
@@ -66,7 +62,8 @@ pub(super) fn find(path: &Path) -> impl Iterator<Item = Result<PathBuf, Problem>
                 let message = error.io_error().map_or_else(|| error.to_string(), ToString::to_string);
                 Some(Err(Problem::unreadable(&path, message)))
             }
-        })
+        },
+    )
 }
 
 fn is_json(path: &Path) -> bool {
@@ -83,11 +80,13 @@ pub(super) fn read(path: &Path, each: &mut dyn FnMut(Canvas)) -> Result<Reading,
     if metadata.len() <= WHOLE {
         let mut bytes = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(0) + 1);
         file.read_to_end(&mut bytes).map_err(unreadable)?;
-        let document = manifest::walk(bytes.as_slice(), each).map_err(broken)?;
+        // Broken in the way in which the canvas service breaks its JSON, it still tells the same pairs.
+        let (document, canvases) = manifest::read(&bytes).map_err(broken)?;
+        canvases.into_iter().for_each(each);
         return Ok(Reading { document, looks, hash: blake3::hash(&bytes).into() });
     }
     let mut tee = Tee { inner: file, hasher: blake3::Hasher::new() };
-    let document = manifest::walk(BufReader::with_capacity(256 << 10, &mut tee), each).map_err(broken)?;
+    let document = manifest::walk(&mut tee, each).map_err(broken)?;
     io::copy(&mut tee, &mut io::sink()).map_err(unreadable)?;
     Ok(Reading { document, looks, hash: tee.hasher.finalize().into() })
 }

@@ -9,7 +9,9 @@ use uuid::Uuid;
 #[derive(Debug, thiserror::Error)]
 pub enum IndexError {
     /// The file belongs to another program; it is never written to.
-    #[error("{path}: {what}, not an index of iiif-mender; nothing was touched. Let `[index] path` name another file")]
+    #[error(
+        "{path}: {what}, not an index of iiif-mender; nothing was touched. Let `[index] path` name another file"
+    )]
     Foreign {
         /// The file.
         path: PathBuf,
@@ -39,13 +41,17 @@ pub enum IndexError {
         known: i64,
     },
     /// The file or its directory cannot be written; lookups go on.
-    #[error("{path}: the index cannot be written. Give this user write access to the file and its directory; lookups go on meanwhile")]
+    #[error(
+        "{path}: the index cannot be written. Give this user write access to the file and its directory; lookups go on meanwhile"
+    )]
     ReadOnly {
         /// The file.
         path: PathBuf,
     },
     /// No space is left; lookups go on.
-    #[error("{path}: no space left to write the index; nothing was changed and lookups go on. Free some space and try again")]
+    #[error(
+        "{path}: no space left to write the index; nothing was changed and lookups go on. Free some space and try again"
+    )]
     Full {
         /// The file.
         path: PathBuf,
@@ -57,7 +63,9 @@ pub enum IndexError {
         path: PathBuf,
     },
     /// Another process is building the index.
-    #[error("{path}: another `index build` (or a starting `serve`) is at work on this index; wait for it to end")]
+    #[error(
+        "{path}: another `index build` (or a starting `serve`) is at work on this index; wait for it to end"
+    )]
     Building {
         /// The file.
         path: PathBuf,
@@ -90,7 +98,9 @@ impl IndexError {
     pub(super) fn of(path: &Path, error: rusqlite::Error) -> Self {
         let path = path.to_path_buf();
         match error.sqlite_error_code() {
-            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Self::Damaged { path, source: error },
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+                Self::Damaged { path, source: error }
+            }
             Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => {
                 Self::ReadOnly { path }
             }

@@ -159,7 +159,9 @@ impl Place {
 
     fn sync_directory(&self) -> Result<(), IndexError> {
         let directory = self.directory();
-        File::open(directory).and_then(|open| open.sync_all()).map_err(|error| IndexError::io(directory, error))
+        File::open(directory)
+            .and_then(|open| open.sync_all())
+            .map_err(|error| IndexError::io(directory, error))
     }
 
     fn beside(&self, what: &str) -> PathBuf {

@@ -32,7 +32,7 @@ mod tests;
 
 pub use error::IndexError;
 pub use keys::CanvasRule;
-pub use report::{Listed, Stats};
+pub use report::{Exported, Listed, Stats};
 
 use generation::Place;
 use store::{Store, Written};
@@ -127,10 +127,10 @@ impl Index {
         // Read before asking: what changes while we ask makes our answer one of an earlier epoch.
         let epoch = self.epoch.load(Ordering::Acquire);
         let name = keys::digest(key);
-        if let Some((asked, owners)) = self.memory.get(&name) {
-            if asked == epoch {
-                return Ok(owners);
-            }
+        if let Some((asked, owners)) = self.memory.get(&name)
+            && asked == epoch
+        {
+            return Ok(owners);
         }
         let owners = self.ask(key)?;
         self.memory.insert(name, (epoch, Arc::clone(&owners)));
@@ -145,17 +145,16 @@ impl Index {
         if let (None, Some((uuid, page))) = (&file, keys::uuid_of_key(key)) {
             file = store.learned_file(uuid)?.map(|url| (url, page));
         }
-        if let Some((url, page)) = file {
-            if let Some(canvas) = self.rule.derive(&url, page) {
-                if owners.iter().all(|owner| owner.canvas != canvas) {
-                    owners.truncate(store::MAX_OWNERS - 1);
-                    let (manifest, label) = match owners.first() {
-                        Some(first) => (first.manifest.clone(), first.label.clone()),
-                        None => (url, None),
-                    };
-                    owners.push(Owner { canvas, manifest, label });
-                }
-            }
+        if let Some((url, page)) = file
+            && let Some(canvas) = self.rule.derive(&url, page)
+            && owners.iter().all(|owner| owner.canvas != canvas)
+        {
+            owners.truncate(store::MAX_OWNERS - 1);
+            let (manifest, label) = match owners.first() {
+                Some(first) => (first.manifest.clone(), first.label.clone()),
+                None => (url, None),
+            };
+            owners.push(Owner { canvas, manifest, label });
         }
         Ok(if owners.is_empty() { Arc::clone(&self.nobody) } else { owners.into() })
     }
@@ -199,7 +198,8 @@ impl Index {
             return Ok(());
         }
         self.write(|conn| {
-            let mut insert = conn.prepare_cached("INSERT OR REPLACE INTO files (uuid, url) VALUES (?1, ?2)")?;
+            let mut insert =
+                conn.prepare_cached("INSERT OR REPLACE INTO files (uuid, url) VALUES (?1, ?2)")?;
             insert.execute(rusqlite::params![uuid.as_bytes(), url])?;
             Ok(())
         })
@@ -213,10 +213,12 @@ impl Index {
             return Ok(Learned::Nothing);
         }
         let hash = content_hash(canvases);
-        let known = self.store().read(|conn| learned_from(conn, url))?;
+        let known = self.read(|conn| learned_from(conn, url))?;
         match known {
             Some((_, known)) if known == Some(hash) => return Ok(Learned::Known),
-            Some((count, _)) if i64::try_from(images).unwrap_or(i64::MAX) < count => return Ok(Learned::Poorer),
+            Some((count, _)) if i64::try_from(images).unwrap_or(i64::MAX) < count => {
+                return Ok(Learned::Poorer);
+            }
             _ => {}
         }
         self.write(|conn| {
@@ -226,13 +228,16 @@ impl Index {
                 writer.canvas(canvas)?;
             }
             let origin = url.to_owned();
-            writer.finish(document, &Facts { source, origin, hash: Some(hash), seen: now(), ..Facts::default() })
+            writer.finish(
+                document,
+                &Facts { source, origin, hash: Some(hash), seen: now(), ..Facts::default() },
+            )
         })?;
         Ok(Learned::New)
     }
 
     /// Writes in one transaction to whatever file is the index then, and forgets the answers in memory.
-    pub(crate) fn write<T>(
+    fn write<T>(
         &self,
         mut change: impl FnMut(&Connection) -> Result<T, IndexError>,
     ) -> Result<T, IndexError> {
@@ -245,6 +250,11 @@ impl Index {
                 Written::Replaced => self.reopen()?,
             }
         }
+    }
+
+    /// Reads with one of the connections; for queries of some milliseconds at most.
+    fn read<T>(&self, query: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, IndexError> {
+        self.store().read(query)
     }
 
     fn store(&self) -> Arc<Store> {
@@ -281,7 +291,7 @@ impl Index {
     }
 
     /// Opens whatever the path leads to now, and forgets the answers in memory.
-    pub(crate) fn reopen(&self) -> Result<(), IndexError> {
+    fn reopen(&self) -> Result<(), IndexError> {
         let fresh = Arc::new(Store::open(&self.place)?);
         *self.store.write().unwrap_or_else(PoisonError::into_inner) = fresh;
         self.epoch.fetch_add(1, Ordering::AcqRel);
@@ -289,7 +299,7 @@ impl Index {
     }
 
     /// The file that is read now: the path, or the generation it leads to.
-    pub(crate) fn file(&self) -> PathBuf {
+    fn file(&self) -> PathBuf {
         self.store().file().to_path_buf()
     }
 }

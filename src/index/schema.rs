@@ -14,7 +14,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::error::IndexError;
 
-/// "IIMd" in the file's header: what tells our files from other programs'.
+/// `IIMd` in the file's header: what tells our files from other programs'.
 pub(super) const APPLICATION_ID: i64 = 0x4949_4d64;
 
 /// One script a version: the first makes version 1. Never change one that was released; add another.
@@ -30,7 +30,7 @@ CREATE TABLE manifests (            -- one row a document; collections have no c
   id INTEGER PRIMARY KEY,
   source INTEGER NOT NULL REFERENCES sources (id),
   origin TEXT NOT NULL,             -- file path or URL it was read from
-  kind TEXT NOT NULL,               -- manifest, sequence, canvas, collection, other
+  kind TEXT NOT NULL,               -- manifest, sequence, canvas, annotations, collection, other
   uri TEXT NOT NULL,                -- its own id, or the origin
   label TEXT,
   first INTEGER NOT NULL,           -- its canvases are the ids from here on, in order
@@ -49,7 +49,7 @@ CREATE TABLE manifests (            -- one row a document; collections have no c
 CREATE INDEX manifests_uri ON manifests (uri);
 CREATE TABLE canvases (
   id INTEGER PRIMARY KEY,
-  manifest INTEGER NOT NULL REFERENCES manifests (id),
+  manifest INTEGER NOT NULL,        -- no REFERENCES: canvases are written before their manifest
   url TEXT NOT NULL,
   label TEXT,
   keys TEXT NOT NULL                -- JSON array of lookup keys

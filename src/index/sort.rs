@@ -123,7 +123,12 @@ mod tests {
                 sorter.push(((i * 37) % 50 - 25, i % 50)).unwrap();
             }
             let mut seen = Vec::new();
-            sorter.drain(|pair| io::Result::Ok(seen.push(pair))).unwrap();
+            sorter
+                .drain(|pair| {
+                    seen.push(pair);
+                    io::Result::Ok(())
+                })
+                .unwrap();
             let mut expected: Vec<Pair> = (0..100_i64).map(|i| ((i * 37) % 50 - 25, i % 50)).collect();
             expected.sort_unstable();
             expected.dedup();

@@ -69,7 +69,8 @@ pub type Progress<'a> = &'a mut dyn FnMut(&Report, &Path);
 
 impl Problem {
     pub(super) fn unreadable(path: &Path, message: String) -> Self {
-        let hint = "check that it exists and that this user may read it; what the index knows from there is kept";
+        let hint =
+            "check that it exists and that this user may read it; what the index knows from there is kept";
         Self { path: path.display().to_string(), line: None, column: None, message, hint }
     }
 
@@ -287,7 +288,7 @@ impl Report {
     pub(super) fn count(&mut self, kind: DocumentKind, counts: write::Counts) {
         match kind {
             DocumentKind::Collection | DocumentKind::Other => self.skipped += 1,
-            DocumentKind::Manifest | DocumentKind::Sequence | DocumentKind::Canvas => self.manifests += 1,
+            _ => self.manifests += 1,
         }
         self.canvases += u64::try_from(counts.canvases).unwrap_or(0);
         self.images += u64::try_from(counts.images).unwrap_or(0);
@@ -327,7 +328,8 @@ impl Known {
         let looks = Looks::of(file).ok()?;
         let same = self.looks == Some(looks) && !self.is_fresh();
         let size = self.looks.map(|looks| looks.size);
-        let same = same || (size == Some(looks.size) && self.hash.is_some() && documents::hash(file).ok() == self.hash);
+        let same = same
+            || (size == Some(looks.size) && self.hash.is_some() && documents::hash(file).ok() == self.hash);
         same.then_some(looks)
     }
 

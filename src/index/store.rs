@@ -16,7 +16,7 @@ use super::{Neighbour, Owner, keys, schema, write};
 pub(super) const MAX_OWNERS: usize = 8;
 
 /// Rows looked at to find them: the same canvas may stand in several manifests.
-const MAX_ROWS: usize = 64;
+const MAX_ROWS: i64 = 64;
 
 /// Readers at most; a lookup takes some microseconds, so even many workers seldom meet.
 const MAX_READERS: usize = 4;
@@ -128,8 +128,7 @@ impl Store {
             *writer = Some(schema::open_writer(&self.file)?);
         }
         let Some(conn) = writer.as_mut() else { return Ok(Written::Replaced) };
-        let tx =
-            conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(|e| self.wrap(e))?;
+        let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(|e| self.wrap(e))?;
         if place.identity()? != Some(self.identity) {
             return Ok(Written::Replaced);
         }
@@ -204,8 +203,8 @@ impl Store {
     /// All canvases of a manifest, in order. Of several with the same id the last one read counts.
     pub(super) fn manifest_canvases(&self, uri: &str) -> Result<Vec<Neighbour>, IndexError> {
         self.read(|conn| {
-            let mut select =
-                conn.prepare_cached("SELECT id, first FROM manifests WHERE uri = ?1 ORDER BY id DESC LIMIT 1")?;
+            let mut select = conn
+                .prepare_cached("SELECT id, first FROM manifests WHERE uri = ?1 ORDER BY id DESC LIMIT 1")?;
             let mut rows = select.query([uri])?;
             match rows.next()? {
                 Some(row) => canvases(conn, row.get(1)?, row.get(0)?, i64::MAX),

@@ -50,7 +50,13 @@ enum Pairs {
     /// Straight into the tables.
     Direct,
     /// Into files, to be loaded sorted at the end; canvases of abandoned documents are left out then.
-    Sorted { images: Sorter, urls: Sorter, dead: Vec<(i64, i64)> },
+    Sorted(Box<Sorted>),
+}
+
+struct Sorted {
+    images: Sorter,
+    urls: Sorter,
+    dead: Vec<(i64, i64)>,
 }
 
 /// The kind's name in the file.
@@ -59,6 +65,7 @@ pub(super) fn kind_name(kind: DocumentKind) -> &'static str {
         DocumentKind::Manifest => "manifest",
         DocumentKind::Sequence => "sequence",
         DocumentKind::Canvas => "canvas",
+        DocumentKind::Annotations => "annotations",
         DocumentKind::Collection => "collection",
         DocumentKind::Other => "other",
     }
@@ -73,7 +80,7 @@ impl<'c> Writer<'c> {
     /// Writes in bulk; `file` names the runs of the sort.
     pub(super) fn bulk(conn: &'c Connection, file: &Path) -> rusqlite::Result<Self> {
         let (images, urls) = (Sorter::new(file, "images"), Sorter::new(file, "urls"));
-        Self::new(conn, Pairs::Sorted { images, urls, dead: Vec::new() })
+        Self::new(conn, Pairs::Sorted(Box::new(Sorted { images, urls, dead: Vec::new() })))
     }
 
     fn new(conn: &'c Connection, pairs: Pairs) -> rusqlite::Result<Self> {
@@ -89,7 +96,9 @@ impl<'c> Writer<'c> {
         let id = self.first + self.counts.canvases;
         let keys = serde_json::to_string(&canvas.images).unwrap_or_default();
         self.conn
-            .prepare_cached("INSERT INTO canvases (id, manifest, url, label, keys) VALUES (?1, ?2, ?3, ?4, ?5)")?
+            .prepare_cached(
+                "INSERT INTO canvases (id, manifest, url, label, keys) VALUES (?1, ?2, ?3, ?4, ?5)",
+            )?
             .execute(params![id, self.manifest, canvas.id, canvas.label, keys])?;
         self.counts.canvases += 1;
         self.add_url((keys::hash(&canvas.id), id))?;
@@ -146,8 +155,8 @@ impl<'c> Writer<'c> {
         let (from, to) = (self.first, self.first + self.counts.canvases - 1);
         if to >= from {
             self.conn.execute("DELETE FROM canvases WHERE id BETWEEN ?1 AND ?2", params![from, to])?;
-            if let Pairs::Sorted { dead, .. } = &mut self.pairs {
-                dead.push((from, to));
+            if let Pairs::Sorted(sorted) = &mut self.pairs {
+                sorted.dead.push((from, to));
             }
         }
         self.turn();
@@ -156,7 +165,8 @@ impl<'c> Writer<'c> {
 
     /// Loads the sorted pairs; nothing more can be written after that.
     pub(super) fn load(self) -> Result<(), IndexError> {
-        let Pairs::Sorted { images, urls, dead } = self.pairs else { return Ok(()) };
+        let Pairs::Sorted(sorted) = self.pairs else { return Ok(()) };
+        let Sorted { images, urls, dead } = *sorted;
         for (sorter, table) in [(images, "images"), (urls, "canvas_urls")] {
             let sql = format!("INSERT OR IGNORE INTO {table} (hash, canvas) VALUES (?1, ?2)");
             let mut insert = self.conn.prepare(&sql)?;
@@ -179,15 +189,17 @@ impl<'c> Writer<'c> {
 
     fn add_image(&mut self, pair: Pair) -> Result<(), IndexError> {
         match &mut self.pairs {
-            Pairs::Sorted { images, .. } => Ok(images.push(pair).map_err(LoadError::Io)?),
+            Pairs::Sorted(sorted) => Ok(sorted.images.push(pair).map_err(LoadError::Io)?),
             Pairs::Direct => self.add("INSERT OR IGNORE INTO images (hash, canvas) VALUES (?1, ?2)", pair),
         }
     }
 
     fn add_url(&mut self, pair: Pair) -> Result<(), IndexError> {
         match &mut self.pairs {
-            Pairs::Sorted { urls, .. } => Ok(urls.push(pair).map_err(LoadError::Io)?),
-            Pairs::Direct => self.add("INSERT OR IGNORE INTO canvas_urls (hash, canvas) VALUES (?1, ?2)", pair),
+            Pairs::Sorted(sorted) => Ok(sorted.urls.push(pair).map_err(LoadError::Io)?),
+            Pairs::Direct => {
+                self.add("INSERT OR IGNORE INTO canvas_urls (hash, canvas) VALUES (?1, ?2)", pair)
+            }
         }
     }
 
@@ -204,7 +216,8 @@ pub(super) fn remove(conn: &Connection, manifest: i64) -> Result<(), IndexError>
         .query_row([manifest], |row| Ok((row.get(0)?, row.get(1)?)))?;
     let range = params![first, first + canvases - 1];
     {
-        let mut select = conn.prepare_cached("SELECT id, url, keys FROM canvases WHERE id BETWEEN ?1 AND ?2")?;
+        let mut select =
+            conn.prepare_cached("SELECT id, url, keys FROM canvases WHERE id BETWEEN ?1 AND ?2")?;
         let mut rows = select.query(range)?;
         while let Some(row) = rows.next()? {
             let id: i64 = row.get(0)?;
