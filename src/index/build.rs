@@ -1,0 +1,343 @@
+//! Builds the index anew: one thread reads, the other writes a new generation, then the two are swapped.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+use rusqlite::{Connection, params};
+
+use super::documents::{self, Reading};
+use super::error::IndexError;
+use super::sources::{self, Options, Problem, Progress, Report};
+use super::write::{self, Facts, Writer};
+use super::{Index, now, schema};
+use crate::config::settings::Source;
+use crate::iiif::manifest::{Canvas, Document, DocumentKind};
+
+/// Canvases handed over at once, and batches on their way: memory stays bounded by these.
+const BATCH: usize = 256;
+const BATCHES: usize = 32;
+
+/// What the reading thread tells the writing one.
+enum Message {
+    Source(usize),
+    Canvases(Vec<Canvas>),
+    Document(PathBuf, Box<Reading>),
+    Failed(PathBuf, Problem),
+    /// The source could not be seen whole.
+    Incomplete(Problem),
+}
+
+/// What was seen while reading, for deciding what to carry over from the old generation.
+#[derive(Default)]
+struct Seen {
+    /// Source rows of the new file by location.
+    sources: Vec<(String, i64)>,
+    broken: HashSet<String>,
+    incomplete: HashSet<i64>,
+}
+
+impl Index {
+    /// Opens the index; a damaged one is put aside first, and its new place told.
+    pub fn open_for_build(path: &Path, cache: u64) -> Result<(Self, Option<PathBuf>), IndexError> {
+        match Self::open(path, cache) {
+            Err(IndexError::Damaged { .. }) => {
+                let place = super::Place::new(path);
+                let lock = place.lock()?;
+                let aside = place.put_aside(&lock)?;
+                drop(lock);
+                Self::open(path, cache).map(|index| (index, Some(aside)))
+            }
+            other => other.map(|index| (index, None)),
+        }
+    }
+
+    /// Builds the index anew from these sources and swaps it in; lookups go on meanwhile, here and in other
+    /// processes. Carried over: what was learned from traffic, what a broken file said before, and what
+    /// vanished less than the grace ago. Sources that are neither named nor added are forgotten.
+    pub fn build(
+        &self,
+        configured: &[Source],
+        options: &Options,
+        progress: Progress<'_>,
+    ) -> Result<Report, IndexError> {
+        let lock = self.place.lock()?;
+        let all = self.read(|conn| sources::with_added(conn, configured))?;
+        let file = self.place.next(&lock)?;
+        let built = self.build_file(&file, &all, options, progress);
+        if built.is_err() {
+            let _ = self.place.sweep(&lock);
+        }
+        let report = built?;
+        self.reopen()?;
+        let _ = self.place.sweep(&lock);
+        Ok(report)
+    }
+
+    fn build_file(
+        &self,
+        file: &Path,
+        all: &[(Source, bool)],
+        options: &Options,
+        progress: Progress<'_>,
+    ) -> Result<Report, IndexError> {
+        let conn = schema::open_bulk(file)?;
+        let named = |error| match error {
+            IndexError::Store(error) => IndexError::of(file, error),
+            other => other,
+        };
+        conn.execute_batch("BEGIN")?;
+        let mut report = Report::default();
+        let newest = self.fill(&conn, file, all, options, &mut report, progress).map_err(named)?;
+        // From here on nobody writes to the old file any more, until the new one stands in its place.
+        let mut conn = Some(conn);
+        self.write(|old| {
+            let Some(conn) = conn.take() else {
+                return Err(IndexError::Building { path: file.to_path_buf() });
+            };
+            late(old, &conn, newest)?;
+            conn.execute_batch("COMMIT; PRAGMA journal_mode = WAL;")?;
+            conn.close().map_err(|(_, error)| error)?;
+            self.place.publish(file)
+        })
+        .map_err(named)?;
+        Ok(report)
+    }
+
+    /// Everything but what is written to the old file meanwhile; answers the newest document of that.
+    fn fill(
+        &self,
+        conn: &Connection,
+        file: &Path,
+        all: &[(Source, bool)],
+        options: &Options,
+        report: &mut Report,
+        progress: Progress<'_>,
+    ) -> Result<i64, IndexError> {
+        let mut writer = Writer::bulk(conn, file)?;
+        let mut seen = Seen::default();
+        for (source, added) in all {
+            let (kind, location) = sources::stored(source);
+            let row = write::source_row(conn, kind, &location, *added)?;
+            seen.sources.push((location, row));
+        }
+        std::thread::scope(|scope| {
+            let (send, receive) = sync_channel(BATCHES);
+            scope.spawn(move || read_all(all, &send));
+            receive_all(conn, &mut writer, &receive, &mut seen, report, progress)
+        })?;
+        let old = schema::open_reader(&self.file())?;
+        // One transaction: what is carried over is of one moment.
+        old.execute_batch("BEGIN")?;
+        let newest = schema::number(&old, "SELECT ifnull(max(id), 0) FROM manifests")?;
+        carry_over(&old, conn, &mut writer, &seen, options, report)?;
+        writer.load()?;
+        Ok(newest)
+    }
+}
+
+fn read_all(all: &[(Source, bool)], send: &SyncSender<Message>) {
+    for (at, (source, _)) in all.iter().enumerate() {
+        if send.send(Message::Source(at)).is_err() {
+            return;
+        }
+        let (_, location) = sources::stored(source);
+        if let Source::Url(url) = source {
+            let _ = send.send(Message::Incomplete(Problem::not_fetched(url)));
+            continue;
+        }
+        for found in documents::find(Path::new(&location)) {
+            let message = match found {
+                Ok(path) => read_one(path, send),
+                Err(problem) => Message::Incomplete(problem),
+            };
+            // The writer gave up.
+            if send.send(message).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+fn read_one(path: PathBuf, send: &SyncSender<Message>) -> Message {
+    let mut batch = Vec::new();
+    let read = documents::read(&path, &mut |canvas| {
+        batch.push(canvas);
+        if batch.len() >= BATCH {
+            let _ = send.send(Message::Canvases(std::mem::take(&mut batch)));
+        }
+    });
+    match read {
+        Ok(read) => {
+            let _ = send.send(Message::Canvases(batch));
+            Message::Document(path, Box::new(read))
+        }
+        Err(problem) => Message::Failed(path, problem),
+    }
+}
+
+fn receive_all(
+    conn: &Connection,
+    writer: &mut Writer<'_>,
+    receive: &Receiver<Message>,
+    seen: &mut Seen,
+    report: &mut Report,
+    progress: Progress<'_>,
+) -> Result<(), IndexError> {
+    let mut row = 0;
+    for message in receive {
+        match message {
+            Message::Source(at) => {
+                row = seen.sources.get(at).map_or(0, |(_, row)| *row);
+                conn.execute("UPDATE sources SET seen = ?2 WHERE id = ?1", params![row, now()])?;
+            }
+            Message::Canvases(canvases) => {
+                for canvas in &canvases {
+                    writer.canvas(canvas)?;
+                }
+            }
+            Message::Document(path, read) => {
+                let facts = sources::facts(row, &path.to_string_lossy(), read.looks, read.hash);
+                let counts = writer.finish(&read.document, &facts)?;
+                report.files += 1;
+                report.count(read.document.kind, counts);
+                progress(report, &path);
+            }
+            Message::Failed(path, problem) => {
+                writer.abandon()?;
+                report.files += 1;
+                report.problems.push(problem);
+                seen.broken.insert(path.to_string_lossy().into_owned());
+                progress(report, &path);
+            }
+            Message::Incomplete(problem) => {
+                report.problems.push(problem);
+                seen.incomplete.insert(row);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Copies from the old generation what the sources do not tell (now).
+fn carry_over(
+    old: &Connection,
+    conn: &Connection,
+    writer: &mut Writer<'_>,
+    seen: &Seen,
+    options: &Options,
+    report: &mut Report,
+) -> Result<(), IndexError> {
+    let mut select = old.prepare(
+        "SELECT m.id, s.kind, s.location, m.origin, m.vanished FROM manifests m JOIN sources s ON s.id = m.source
+         ORDER BY m.id",
+    )?;
+    let mut rows = select.query([])?;
+    while let Some(row) = rows.next()? {
+        let (id, kind, location): (i64, String, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        let (origin, vanished): (String, Option<i64>) = (row.get(3)?, row.get(4)?);
+        let source = seen.sources.iter().find(|(other, _)| *other == location).map(|(_, row)| *row);
+        let source = match source {
+            Some(source) => source,
+            None if kind == "traffic" => write::source_row(conn, &kind, &location, false)?,
+            None => continue,
+        };
+        let is_new: bool = conn
+            .prepare_cached("SELECT NOT EXISTS (SELECT 1 FROM manifests WHERE source = ?1 AND origin = ?2)")?
+            .query_row(params![source, origin], |row| row.get(0))?;
+        if !is_new {
+            continue;
+        }
+        let is_gone = kind == "path" && !seen.broken.contains(&origin) && !seen.incomplete.contains(&source);
+        if !is_gone {
+            copy(old, writer, id, source, vanished)?;
+        } else if sources::is_over(vanished, options) {
+            report.dropped += 1;
+        } else {
+            report.vanished += 1;
+            copy(old, writer, id, source, Some(vanished.unwrap_or_else(now)))?;
+        }
+    }
+    Ok(())
+}
+
+/// Copies what other threads and processes wrote to the old generation while the new one was built. The
+/// caller holds the old one's write lock.
+fn late(old: &Connection, conn: &Connection, newest: i64) -> Result<(), IndexError> {
+    let mut writer = Writer::direct(conn)?;
+    let mut select = old.prepare(
+        "SELECT m.id, s.kind, s.location, s.added, m.vanished FROM manifests m JOIN sources s ON s.id = m.source
+         WHERE m.id > ?1 ORDER BY m.id",
+    )?;
+    let mut rows = select.query([newest])?;
+    while let Some(row) = rows.next()? {
+        let (kind, location): (String, String) = (row.get(1)?, row.get(2)?);
+        let source = write::source_row(conn, &kind, &location, row.get(3)?)?;
+        copy(old, &mut writer, row.get(0)?, source, row.get(4)?)?;
+    }
+    let mut sources = old.prepare("SELECT kind, location FROM sources WHERE added = 1")?;
+    let mut rows = sources.query([])?;
+    while let Some(row) = rows.next()? {
+        write::source_row(
+            conn,
+            row.get_ref(0)?.as_str().unwrap_or_default(),
+            &row.get::<_, String>(1)?,
+            true,
+        )?;
+    }
+    let mut files = old.prepare("SELECT uuid, url FROM files ORDER BY uuid")?;
+    let mut insert = conn.prepare("INSERT OR REPLACE INTO files (uuid, url) VALUES (?1, ?2)")?;
+    let mut rows = files.query([])?;
+    while let Some(row) = rows.next()? {
+        insert.execute(params![row.get::<_, Vec<u8>>(0)?, row.get::<_, String>(1)?])?;
+    }
+    Ok(())
+}
+
+/// Copies one document and its canvases.
+fn copy(
+    old: &Connection,
+    writer: &mut Writer<'_>,
+    id: i64,
+    source: i64,
+    vanished: Option<i64>,
+) -> Result<(), IndexError> {
+    let mut select = old.prepare_cached(
+        "SELECT c.url, c.label, c.keys FROM manifests m
+         JOIN canvases c ON c.id BETWEEN m.first AND m.first + m.canvases - 1
+         WHERE m.id = ?1 ORDER BY c.id",
+    )?;
+    let mut rows = select.query([id])?;
+    while let Some(row) = rows.next()? {
+        let images = write::read_keys(row.get_ref(2)?.as_str().unwrap_or_default());
+        writer.canvas(&Canvas { id: row.get(0)?, label: row.get(1)?, images })?;
+    }
+    let (document, facts) = old
+        .prepare_cached(
+            "SELECT kind, uri, label, origin, size, modified, hash, seen FROM manifests WHERE id = ?1",
+        )?
+        .query_row([id], |row| {
+            let kind = kind_of(row.get_ref(0)?.as_str().unwrap_or_default());
+            let document = Document { kind, id: row.get(1)?, label: row.get(2)?, ..Document::default() };
+            let facts = Facts {
+                source,
+                origin: row.get(3)?,
+                size: row.get(4)?,
+                modified: row.get(5)?,
+                hash: row.get(6)?,
+                seen: row.get(7)?,
+                vanished,
+            };
+            Ok((document, facts))
+        })?;
+    writer.finish(&document, &facts)?;
+    Ok(())
+}
+
+fn kind_of(name: &str) -> DocumentKind {
+    use DocumentKind::{Annotations, Canvas, Collection, Manifest, Other, Sequence};
+    [Manifest, Sequence, Canvas, Annotations, Collection]
+        .into_iter()
+        .find(|kind| write::kind_name(*kind) == name)
+        .unwrap_or(Other)
+}

@@ -1,0 +1,180 @@
+//! What the index holds: counts, its documents, all its pairs.
+
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+
+use rusqlite::{Connection, Row};
+
+use super::error::IndexError;
+use super::{Index, schema, write};
+
+/// What the index holds, and where.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Stats {
+    /// Documents with images: manifests, and single canvases, sequences and annotations that were read alone.
+    pub manifests: u64,
+    /// Canvases.
+    pub canvases: u64,
+    /// Images: pairs of canvas and identifier.
+    pub images: u64,
+    /// File URLs known: carried by identifiers, and learned.
+    pub files: u64,
+    /// Places where documents are looked for.
+    pub sources: u64,
+    /// Documents gone from their source that are kept for the grace.
+    pub vanished: u64,
+    /// The index.
+    pub path: PathBuf,
+    /// The file behind it now.
+    pub file: PathBuf,
+    /// Size of the file and its log, bytes.
+    pub bytes: u64,
+    /// Version of its schema.
+    pub schema: u64,
+}
+
+/// One document of the index.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Listed {
+    /// Its own id, or where it was read.
+    pub uri: String,
+    /// Label.
+    pub label: Option<String>,
+    /// `manifest`, `sequence`, `canvas`, `annotations`.
+    pub kind: String,
+    /// Canvases in it.
+    pub canvases: u64,
+    /// Images on them.
+    pub images: u64,
+    /// File path or URL it was read from.
+    pub origin: String,
+    /// Source that the origin belongs to.
+    pub source: String,
+    /// When it was read, unix seconds.
+    pub seen: i64,
+    /// Gone from its source since, unix seconds.
+    pub vanished: Option<i64>,
+}
+
+/// One image on one canvas.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Exported {
+    /// Lookup key of the image.
+    pub image: String,
+    /// Canvas URL.
+    pub canvas: String,
+    /// Manifest it stands in.
+    pub manifest: String,
+    /// Label of the canvas.
+    pub label: Option<String>,
+}
+
+impl Index {
+    /// Counts what is there. Takes milliseconds per thousand manifests.
+    pub fn stats(&self) -> Result<Stats, IndexError> {
+        self.look()?;
+        let conn = self.apart()?;
+        let file = self.file();
+        let size = |suffix: &str| {
+            let mut name = file.clone().into_os_string();
+            name.push(suffix);
+            std::fs::metadata(name).map_or(0, |found| found.len())
+        };
+        let bytes = size("") + size("-wal");
+        let count = |sql: &str| schema::number(&conn, sql).map(|n| u64::try_from(n).unwrap_or(0));
+        let counted = || -> rusqlite::Result<Stats> {
+            let (canvases, images, files) = conn.query_row(
+                "SELECT ifnull(sum(canvases), 0), ifnull(sum(images), 0), ifnull(sum(files), 0) FROM manifests",
+                [],
+                |row| Ok((unsigned(row, 0)?, unsigned(row, 1)?, unsigned(row, 2)?)),
+            )?;
+            Ok(Stats {
+                manifests: count("SELECT count(*) FROM manifests WHERE kind NOT IN ('collection', 'other')")?,
+                canvases,
+                images,
+                files: files + count("SELECT count(*) FROM files")?,
+                sources: count("SELECT count(*) FROM sources WHERE kind <> 'traffic'")?,
+                vanished: count("SELECT count(*) FROM manifests WHERE vanished IS NOT NULL")?,
+                path: self.path().to_path_buf(),
+                file: file.clone(),
+                bytes,
+                schema: count("PRAGMA user_version")?,
+            })
+        };
+        counted().map_err(|error| IndexError::of(&file, error))
+    }
+
+    /// All documents with images, in the order of their ids.
+    pub fn list(&self) -> Result<Vec<Listed>, IndexError> {
+        let mut all = Vec::new();
+        self.each_row(
+            "SELECT m.uri, m.label, m.kind, m.canvases, m.images, m.origin, s.location, m.seen, m.vanished
+             FROM manifests m JOIN sources s ON s.id = m.source
+             WHERE m.kind NOT IN ('collection', 'other') ORDER BY m.uri, m.id",
+            &mut |row| {
+                all.push(Listed {
+                    uri: row.get(0)?,
+                    label: row.get(1)?,
+                    kind: row.get(2)?,
+                    canvases: unsigned(row, 3)?,
+                    images: unsigned(row, 4)?,
+                    origin: row.get(5)?,
+                    source: row.get(6)?,
+                    seen: row.get(7)?,
+                    vanished: row.get(8)?,
+                });
+                Ok(ControlFlow::Continue(()))
+            },
+        )?;
+        Ok(all)
+    }
+
+    /// Hands out every image of every canvas, as of one moment, in the order in which they were read, until
+    /// the caller has enough. Memory does not grow with the index.
+    pub fn export(&self, each: &mut dyn FnMut(Exported) -> ControlFlow<()>) -> Result<(), IndexError> {
+        self.each_row(
+            "SELECT c.url, m.uri, c.label, c.keys FROM canvases c JOIN manifests m ON m.id = c.manifest
+             ORDER BY c.id",
+            &mut |row| {
+                let (canvas, manifest, label): (String, String, Option<String>) =
+                    (row.get(0)?, row.get(1)?, row.get(2)?);
+                for image in write::read_keys(row.get_ref(3)?.as_str()?) {
+                    let (canvas, manifest, label) = (canvas.clone(), manifest.clone(), label.clone());
+                    if each(Exported { image, canvas, manifest, label }).is_break() {
+                        return Ok(ControlFlow::Break(()));
+                    }
+                }
+                Ok(ControlFlow::Continue(()))
+            },
+        )
+    }
+
+    fn each_row(
+        &self,
+        sql: &str,
+        each: &mut dyn FnMut(&Row<'_>) -> rusqlite::Result<ControlFlow<()>>,
+    ) -> Result<(), IndexError> {
+        self.look()?;
+        let conn = self.apart()?;
+        let mut run = || -> rusqlite::Result<()> {
+            let mut select = conn.prepare(sql)?;
+            let mut rows = select.query([])?;
+            while let Some(row) = rows.next()? {
+                if each(row)?.is_break() {
+                    break;
+                }
+            }
+            Ok(())
+        };
+        run().map_err(|error| IndexError::of(&self.file(), error))
+    }
+
+    /// A connection of its own, so that a long answer keeps no lookup waiting.
+    fn apart(&self) -> Result<Connection, IndexError> {
+        schema::open_reader(&self.file())
+    }
+}
+
+fn unsigned(row: &Row<'_>, at: usize) -> rusqlite::Result<u64> {
+    row.get::<_, i64>(at).map(|n| u64::try_from(n).unwrap_or(0))
+}

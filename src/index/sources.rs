@@ -1,0 +1,352 @@
+//! Looks at the sources of the index: all of them anew (`build`), or what changed (`refresh`).
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::documents::{self, Looks};
+use super::error::IndexError;
+use super::write::{self, Facts, Writer};
+use super::{Index, now, store};
+use crate::config::settings::Source;
+use crate::iiif::manifest::{DocumentKind, WalkError};
+
+/// What was done, and what went wrong on the way.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Report {
+    /// Files looked at.
+    pub files: u64,
+    /// Manifests read from them (sequences and single canvases among them).
+    pub manifests: u64,
+    /// Canvases read.
+    pub canvases: u64,
+    /// Images read: pairs of canvas and identifier.
+    pub images: u64,
+    /// Files that are as they were.
+    pub unchanged: u64,
+    /// Files that are JSON but name no images of their own: collections and other things.
+    pub skipped: u64,
+    /// Documents gone from their source that are kept for the grace.
+    pub vanished: u64,
+    /// Documents gone for longer than the grace, now forgotten.
+    pub dropped: u64,
+    /// What went wrong; what the index knew from there is kept.
+    pub problems: Vec<Problem>,
+}
+
+/// A file or source that could not be read.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Problem {
+    /// File or URL.
+    pub path: String,
+    /// Line, counted from 1.
+    pub line: Option<usize>,
+    /// Column, counted from 1.
+    pub column: Option<usize>,
+    /// What is wrong.
+    pub message: String,
+    /// What to do.
+    pub hint: &'static str,
+}
+
+/// How sources are looked at.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// How long a document that vanished from its directory is kept.
+    pub grace: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { grace: Duration::from_hours(24) }
+    }
+}
+
+/// Called after each file, with what was done so far and the file.
+pub type Progress<'a> = &'a mut dyn FnMut(&Report, &Path);
+
+impl Problem {
+    pub(super) fn unreadable(path: &Path, message: String) -> Self {
+        let hint =
+            "check that it exists and that this user may read it; what the index knows from there is kept";
+        Self { path: path.display().to_string(), line: None, column: None, message, hint }
+    }
+
+    pub(super) fn broken(path: &Path, error: &WalkError) -> Self {
+        let WalkError::Json(json) = error;
+        let (line, column) = (json.line(), json.column());
+        let message = error.to_string();
+        let message = message.rsplit_once(" at line ").map_or(message.as_str(), |(text, _)| text).to_owned();
+        let hint = match json.classify() {
+            serde_json::error::Category::Eof => {
+                "the file is cut short: copy it again; what the index knows from it is kept"
+            }
+            serde_json::error::Category::Io => "the disk or the network failed while reading: try again",
+            _ => "correct the JSON at this place; what the index knows from the file is kept",
+        };
+        let place = |at: usize| (line > 0).then_some(at);
+        Self { path: path.display().to_string(), line: place(line), column: place(column), message, hint }
+    }
+
+    pub(super) fn not_fetched(url: &str) -> Self {
+        let message = "URL sources are not fetched here".to_owned();
+        let hint = "download it into a directory and let a `path` source name that";
+        Self { path: url.to_owned(), line: None, column: None, message, hint }
+    }
+}
+
+/// The kind and the location of a source as the index stores them.
+pub(super) fn stored(source: &Source) -> (&'static str, String) {
+    match source {
+        Source::Path(path) => {
+            let path = std::path::absolute(path).unwrap_or_else(|_| path.clone());
+            // `manifests/` and `manifests` are one source.
+            let path: PathBuf = path.components().collect();
+            ("path", path.to_string_lossy().into_owned())
+        }
+        Source::Url(url) => ("url", url.clone()),
+    }
+}
+
+/// Sources as configured, then those that `index add` brought, each once.
+pub(super) fn with_added(conn: &Connection, sources: &[Source]) -> rusqlite::Result<Vec<(Source, bool)>> {
+    let mut all: Vec<(Source, bool)> = Vec::new();
+    let mut select = conn.prepare("SELECT kind, location FROM sources WHERE added = 1 ORDER BY id")?;
+    let added: Vec<(Source, bool)> = select
+        .query_map([], |row| {
+            let (kind, location): (String, String) = (row.get(0)?, row.get(1)?);
+            Ok((if kind == "url" { Source::Url(location) } else { Source::Path(location.into()) }, true))
+        })?
+        .collect::<Result<_, _>>()?;
+    for (source, is_added) in sources.iter().map(|source| (source.clone(), false)).chain(added) {
+        if all.iter().all(|(other, _)| stored(other).1 != stored(&source).1) {
+            all.push((source, is_added));
+        }
+    }
+    Ok(all)
+}
+
+impl Index {
+    /// Adds sources to be looked at besides the configured ones from now on; `refresh` reads them.
+    pub fn add(&self, sources: &[Source]) -> Result<(), IndexError> {
+        self.write(|conn| {
+            for source in sources {
+                let (kind, location) = stored(source);
+                write::source_row(conn, kind, &location, true)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Looks for what changed in these sources, in place: each changed file is one transaction, and lookups
+    /// see it at once. Sources that are not named are left as they are.
+    pub fn refresh(
+        &self,
+        sources: &[Source],
+        options: &Options,
+        progress: Progress<'_>,
+    ) -> Result<Report, IndexError> {
+        let mut report = Report::default();
+        for source in sources {
+            match source {
+                Source::Url(url) => report.problems.push(Problem::not_fetched(url)),
+                Source::Path(path) => self.refresh_path(source, path, options, &mut report, progress)?,
+            }
+        }
+        Ok(report)
+    }
+
+    /// The configured sources and the added ones.
+    pub fn sources(&self, configured: &[Source]) -> Result<Vec<Source>, IndexError> {
+        let all = self.read(|conn| with_added(conn, configured))?;
+        Ok(all.into_iter().map(|(source, _)| source).collect())
+    }
+
+    fn refresh_path(
+        &self,
+        source: &Source,
+        path: &Path,
+        options: &Options,
+        report: &mut Report,
+        progress: Progress<'_>,
+    ) -> Result<(), IndexError> {
+        let (kind, location) = stored(source);
+        let row = self.write(|conn| Ok(write::source_row(conn, kind, &location, false)?))?;
+        let mut gone = self.read(|conn| store::ids_of_source(conn, row))?;
+        let mut complete = true;
+        for found in documents::find(Path::new(&location)) {
+            match found {
+                Ok(file) => {
+                    self.refresh_file(row, &file, &mut gone, report)?;
+                    progress(report, &file);
+                }
+                Err(problem) => {
+                    complete = false;
+                    report.problems.push(problem);
+                }
+            }
+        }
+        tracing::debug!(source = %path.display(), gone = gone.len(), "source looked at");
+        // A directory that cannot be seen whole (a disk that is not mounted) proves nothing about its files.
+        if complete { self.drop_vanished(row, &gone, options, report) } else { Ok(()) }
+    }
+
+    fn refresh_file(
+        &self,
+        source: i64,
+        file: &Path,
+        gone: &mut BTreeSet<i64>,
+        report: &mut Report,
+    ) -> Result<(), IndexError> {
+        report.files += 1;
+        let origin = file.to_string_lossy();
+        let known = self.read(|conn| known_file(conn, source, &origin))?;
+        if let Some(known) = &known {
+            gone.remove(&known.id);
+            if let Some(looks) = known.unchanged(file) {
+                report.unchanged += 1;
+                return self.touch(known, looks);
+            }
+        }
+        // Read first, then write: the write lock is never held while a disk or a network file system dawdles.
+        let mut canvases = Vec::new();
+        let read = match documents::read(file, &mut |canvas| canvases.push(canvas)) {
+            Ok(read) => read,
+            Err(problem) => {
+                report.problems.push(problem);
+                return Ok(());
+            }
+        };
+        let counts = self.write(|conn| {
+            let mut writer = Writer::direct(conn)?;
+            for canvas in &canvases {
+                writer.canvas(canvas)?;
+            }
+            let facts = facts(source, &origin, read.looks, read.hash);
+            writer.finish(&read.document, &facts)
+        })?;
+        report.count(read.document.kind, counts);
+        Ok(())
+    }
+
+    /// The file is as it was, but was touched, or is back after it had vanished.
+    fn touch(&self, known: &Known, looks: Looks) -> Result<(), IndexError> {
+        if known.vanished.is_none() && known.looks == Some(looks) && !known.is_fresh() {
+            return Ok(());
+        }
+        self.write(|conn| {
+            conn.prepare_cached(
+                "UPDATE manifests SET size = ?2, modified = ?3, seen = ?4, vanished = NULL WHERE id = ?1",
+            )?
+            .execute(params![known.id, looks.size, looks.modified, now()])?;
+            Ok(())
+        })
+    }
+
+    fn drop_vanished(
+        &self,
+        source: i64,
+        gone: &BTreeSet<i64>,
+        options: &Options,
+        report: &mut Report,
+    ) -> Result<(), IndexError> {
+        let (kept, dropped) = self.write(|conn| {
+            let (mut kept, mut dropped) = (0, 0);
+            for id in gone {
+                // Another process may have refreshed the same source meanwhile.
+                let since: Option<Option<i64>> = conn
+                    .prepare_cached("SELECT vanished FROM manifests WHERE id = ?1 AND source = ?2")?
+                    .query_row(params![id, source], |row| row.get(0))
+                    .optional()?;
+                match since {
+                    None => {}
+                    Some(since) if is_over(since, options) => {
+                        write::remove(conn, *id)?;
+                        dropped += 1;
+                    }
+                    Some(since) => {
+                        kept += 1;
+                        if since.is_none() {
+                            conn.prepare_cached("UPDATE manifests SET vanished = ?2 WHERE id = ?1")?
+                                .execute(params![id, now()])?;
+                        }
+                    }
+                }
+            }
+            conn.prepare_cached("UPDATE sources SET seen = ?2 WHERE id = ?1")?.execute([source, now()])?;
+            Ok((kept, dropped))
+        })?;
+        report.vanished += kept;
+        report.dropped += dropped;
+        Ok(())
+    }
+}
+
+impl Report {
+    pub(super) fn count(&mut self, kind: DocumentKind, counts: write::Counts) {
+        match kind {
+            DocumentKind::Collection | DocumentKind::Other => self.skipped += 1,
+            _ => self.manifests += 1,
+        }
+        self.canvases += u64::try_from(counts.canvases).unwrap_or(0);
+        self.images += u64::try_from(counts.images).unwrap_or(0);
+    }
+}
+
+/// Whether a document that is gone since then is to be forgotten; one that was there last time never is.
+pub(super) fn is_over(since: Option<i64>, options: &Options) -> bool {
+    let grace = i64::try_from(options.grace.as_secs()).unwrap_or(i64::MAX);
+    since.is_some_and(|since| now().saturating_sub(since) >= grace)
+}
+
+pub(super) fn facts(source: i64, origin: &str, looks: Looks, hash: [u8; 32]) -> Facts {
+    Facts {
+        source,
+        origin: origin.to_owned(),
+        size: Some(looks.size),
+        modified: Some(looks.modified),
+        hash: Some(hash),
+        seen: now(),
+        vanished: None,
+    }
+}
+
+/// A file as the index knows it.
+struct Known {
+    id: i64,
+    looks: Option<Looks>,
+    hash: Option<[u8; 32]>,
+    seen: i64,
+    vanished: Option<i64>,
+}
+
+impl Known {
+    /// How the file looks now, if its content is what it was.
+    fn unchanged(&self, file: &Path) -> Option<Looks> {
+        let looks = Looks::of(file).ok()?;
+        let same = self.looks == Some(looks) && !self.is_fresh();
+        let size = self.looks.map(|looks| looks.size);
+        let same = same
+            || (size == Some(looks.size) && self.hash.is_some() && documents::hash(file).ok() == self.hash);
+        same.then_some(looks)
+    }
+
+    /// Read so soon after it was written that a second change may bear the same time.
+    fn is_fresh(&self) -> bool {
+        self.looks.is_some_and(|looks| looks.modified / 1_000_000_000 >= self.seen - 2)
+    }
+}
+
+fn known_file(conn: &Connection, source: i64, origin: &str) -> rusqlite::Result<Option<Known>> {
+    conn.prepare_cached(
+        "SELECT id, size, modified, hash, seen, vanished FROM manifests WHERE source = ?1 AND origin = ?2",
+    )?
+    .query_row(params![source, origin], |row| {
+        let (size, modified): (Option<i64>, Option<i64>) = (row.get(1)?, row.get(2)?);
+        let looks = size.zip(modified).map(|(size, modified)| Looks { size, modified });
+        Ok(Known { id: row.get(0)?, looks, hash: row.get(3)?, seen: row.get(4)?, vanished: row.get(5)? })
+    })
+    .optional()
+}

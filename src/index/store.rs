@@ -1,0 +1,275 @@
+//! One generation of the index file, open: a few readers, a watch, and at most one writer.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+
+use rusqlite::{Connection, Row, TransactionBehavior, params};
+use uuid::Uuid;
+
+use super::error::IndexError;
+use super::generation::{Identity, Place};
+use super::{Neighbour, Owner, keys, schema, write};
+
+/// Owners of one image that are told at most; a placeholder picture can stand on a million canvases.
+pub(super) const MAX_OWNERS: usize = 8;
+
+/// Rows looked at to find them: the same canvas may stand in several manifests.
+const MAX_ROWS: i64 = 64;
+
+/// Readers at most; a lookup takes some microseconds, so even many workers seldom meet.
+const MAX_READERS: usize = 4;
+
+/// One generation, open.
+#[derive(Debug)]
+pub(super) struct Store {
+    /// The file behind the index's path when it was opened.
+    file: PathBuf,
+    identity: Identity,
+    readers: Box<[Mutex<Connection>]>,
+    turn: AtomicUsize,
+    watch: Mutex<Connection>,
+    seen: AtomicI64,
+    writer: Mutex<Option<Connection>>,
+}
+
+/// What a write was told about the file it writes to.
+pub(super) enum Written<T> {
+    /// It is done.
+    Done(T),
+    /// The file was replaced meanwhile; nothing was written.
+    Replaced,
+}
+
+impl Store {
+    /// Opens what the path leads to now, making an empty index where there is nothing.
+    pub(super) fn open(place: &Place) -> Result<Self, IndexError> {
+        loop {
+            if place.identity()?.is_none() {
+                schema::create(place.path())?;
+            }
+            let before = place.identity()?;
+            let store = place.target().and_then(|file| Self::open_file(file, before));
+            // The file may have been replaced and removed between looking and opening: look again.
+            if place.identity()? == before {
+                return store;
+            }
+        }
+    }
+
+    fn open_file(file: PathBuf, identity: Option<Identity>) -> Result<Self, IndexError> {
+        let Some(identity) = identity else {
+            return Err(IndexError::io(&file, std::io::ErrorKind::NotFound.into()));
+        };
+        let writer = match schema::open_writer(&file) {
+            Ok(writer) => Some(writer),
+            // Somebody else writes, or nobody may: reading needs neither.
+            Err(IndexError::ReadOnly { .. } | IndexError::Busy { .. } | IndexError::Full { .. }) => None,
+            Err(other) => return Err(other),
+        };
+        let count = std::thread::available_parallelism().map_or(2, usize::from).clamp(2, MAX_READERS);
+        let readers = (0..count)
+            .map(|_| schema::open_reader(&file).map(Mutex::new))
+            .collect::<Result<Vec<_>, _>>()?
+            .into_boxed_slice();
+        let watch = schema::open_reader(&file)?;
+        let seen = schema::number(&watch, "PRAGMA data_version").map_err(|e| IndexError::of(&file, e))?;
+        Ok(Self {
+            file,
+            identity,
+            readers,
+            turn: AtomicUsize::new(0),
+            watch: Mutex::new(watch),
+            seen: AtomicI64::new(seen),
+            writer: Mutex::new(writer),
+        })
+    }
+
+    pub(super) fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    pub(super) fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// Whether anything was committed to the file since the last call, by whomever.
+    pub(super) fn changed(&self) -> Result<bool, IndexError> {
+        let watch = lock(&self.watch);
+        let version = schema::number(&watch, "PRAGMA data_version").map_err(|e| self.wrap(e))?;
+        Ok(self.seen.swap(version, Ordering::AcqRel) != version)
+    }
+
+    /// Reads with the first free connection.
+    pub(super) fn read<T>(
+        &self,
+        query: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, IndexError> {
+        let start = self.turn.fetch_add(1, Ordering::Relaxed);
+        let len = self.readers.len();
+        let free = (0..len).find_map(|i| match self.readers[(start.wrapping_add(i)) % len].try_lock() {
+            Ok(free) => Some(free),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        });
+        let conn = free.unwrap_or_else(|| lock(&self.readers[start % len]));
+        query(&conn).map_err(|e| self.wrap(e))
+    }
+
+    /// Writes in one transaction, unless the file was replaced.
+    pub(super) fn write<T>(
+        &self,
+        place: &Place,
+        change: &mut dyn FnMut(&Connection) -> Result<T, IndexError>,
+    ) -> Result<Written<T>, IndexError> {
+        let mut writer = lock(&self.writer);
+        if writer.is_none() {
+            *writer = Some(schema::open_writer(&self.file)?);
+        }
+        let Some(conn) = writer.as_mut() else { return Ok(Written::Replaced) };
+        let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(|e| self.wrap(e))?;
+        if place.identity()? != Some(self.identity) {
+            return Ok(Written::Replaced);
+        }
+        let done = change(&tx).map_err(|error| match error {
+            IndexError::Store(error) => self.wrap(error),
+            other => other,
+        })?;
+        tx.commit().map_err(|e| self.wrap(e))?;
+        Ok(Written::Done(done))
+    }
+
+    /// The canvases that own a key, those of manifests before later ones.
+    pub(super) fn owners(&self, key: &str) -> Result<Vec<Owned>, IndexError> {
+        self.read(|conn| {
+            let mut found: Vec<Owned> = Vec::new();
+            let mut select = conn.prepare_cached(
+                "SELECT c.url, m.uri, c.label, c.keys FROM images i
+                 JOIN canvases c ON c.id = i.canvas JOIN manifests m ON m.id = c.manifest
+                 WHERE i.hash = ?1 ORDER BY i.canvas LIMIT ?2",
+            )?;
+            let mut rows = select.query(params![keys::hash(key), MAX_ROWS])?;
+            while let Some(row) = rows.next()? {
+                // Two keys may share a hash; the row tells.
+                let Some(carried) = matches(key, row.get_ref(3)?.as_str()?) else { continue };
+                let owner = owner(row)?;
+                if found.len() < MAX_OWNERS && !found.iter().any(|other| other.owner.canvas == owner.canvas) {
+                    found.push(Owned { owner, carried });
+                }
+            }
+            Ok(found)
+        })
+    }
+
+    /// The canvas with this URL, as each manifest that has it tells it.
+    pub(super) fn canvas(&self, url: &str) -> Result<Vec<Owner>, IndexError> {
+        self.read(|conn| {
+            let mut found = Vec::new();
+            let mut select = conn.prepare_cached(
+                "SELECT c.url, m.uri, c.label FROM canvas_urls u
+                 JOIN canvases c ON c.id = u.canvas JOIN manifests m ON m.id = c.manifest
+                 WHERE u.hash = ?1 ORDER BY u.canvas LIMIT ?2",
+            )?;
+            let mut rows = select.query(params![keys::hash(url), MAX_ROWS])?;
+            while let Some(row) = rows.next()? {
+                if found.len() < MAX_OWNERS && row.get_ref(0)?.as_str()? == url {
+                    found.push(owner(row)?);
+                }
+            }
+            Ok(found)
+        })
+    }
+
+    /// The canvases that follow this one in the first manifest that has it.
+    pub(super) fn neighbours(&self, url: &str, n: usize) -> Result<Vec<Neighbour>, IndexError> {
+        self.read(|conn| {
+            let mut select = conn.prepare_cached(
+                "SELECT c.url, c.id, c.manifest FROM canvas_urls u JOIN canvases c ON c.id = u.canvas
+                 WHERE u.hash = ?1 ORDER BY u.canvas LIMIT ?2",
+            )?;
+            let mut rows = select.query(params![keys::hash(url), MAX_ROWS])?;
+            while let Some(row) = rows.next()? {
+                if row.get_ref(0)?.as_str()? == url {
+                    let (id, manifest): (i64, i64) = (row.get(1)?, row.get(2)?);
+                    let limit = i64::try_from(n).unwrap_or(i64::MAX);
+                    return canvases(conn, id.saturating_add(1), manifest, limit);
+                }
+            }
+            Ok(Vec::new())
+        })
+    }
+
+    /// All canvases of a manifest, in order. Of several with the same id the last one read counts.
+    pub(super) fn manifest_canvases(&self, uri: &str) -> Result<Vec<Neighbour>, IndexError> {
+        self.read(|conn| {
+            let mut select = conn
+                .prepare_cached("SELECT id, first FROM manifests WHERE uri = ?1 ORDER BY id DESC LIMIT 1")?;
+            let mut rows = select.query([uri])?;
+            match rows.next()? {
+                Some(row) => canvases(conn, row.get(1)?, row.get(0)?, i64::MAX),
+                None => Ok(Vec::new()),
+            }
+        })
+    }
+
+    /// A file URL that was learned.
+    pub(super) fn learned_file(&self, uuid: Uuid) -> Result<Option<String>, IndexError> {
+        self.read(|conn| {
+            let mut select = conn.prepare_cached("SELECT url FROM files WHERE uuid = ?1")?;
+            let mut rows = select.query([uuid.as_bytes()])?;
+            rows.next()?.map(|row| row.get(0)).transpose()
+        })
+    }
+
+    fn wrap(&self, error: rusqlite::Error) -> IndexError {
+        IndexError::of(&self.file, error)
+    }
+}
+
+/// An owner, and the file that the canvas's own identifier carries.
+#[derive(Debug)]
+pub(super) struct Owned {
+    pub(super) owner: Owner,
+    pub(super) carried: Option<keys::Carried>,
+}
+
+fn owner(row: &Row<'_>) -> rusqlite::Result<Owner> {
+    Ok(Owner { canvas: row.get(0)?, manifest: row.get(1)?, label: row.get(2)? })
+}
+
+/// Whether one of a canvas's keys is the one asked for, by either of its names; and the file it carries.
+#[expect(clippy::option_option, reason = "found or not, and with a file or without")]
+fn matches(key: &str, listed: &str) -> Option<Option<keys::Carried>> {
+    let listed = write::read_keys(listed);
+    if listed.iter().any(|listed| listed == key) {
+        return Some(keys::carried(key));
+    }
+    let carried = listed.iter().filter_map(|listed| keys::carried(listed));
+    carried.into_iter().find(|carried| carried.key == key).map(Some)
+}
+
+fn canvases(conn: &Connection, from: i64, manifest: i64, limit: i64) -> rusqlite::Result<Vec<Neighbour>> {
+    let mut select = conn.prepare_cached(
+        "SELECT c.url, c.keys FROM manifests m
+         JOIN canvases c ON c.id BETWEEN max(m.first, ?1) AND m.first + m.canvases - 1
+         WHERE m.id = ?2 ORDER BY c.id LIMIT ?3",
+    )?;
+    let mut rows = select.query(params![from, manifest, limit])?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        found.push(Neighbour { canvas: row.get(0)?, keys: write::read_keys(row.get_ref(1)?.as_str()?) });
+    }
+    Ok(found)
+}
+
+/// Document ids that stand at one source, for telling what vanished.
+pub(super) fn ids_of_source(conn: &Connection, source: i64) -> rusqlite::Result<BTreeSet<i64>> {
+    let mut select = conn.prepare_cached("SELECT id FROM manifests WHERE source = ?1")?;
+    select.query_map([source], |row| row.get(0))?.collect()
+}
+
+/// A panic while a lock was held leaves at worst a connection whose transaction rolls back.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,157 @@
+//! Sources: building, refreshing, what is broken, what vanishes.
+
+use super::*;
+
+#[test]
+fn only_what_changed_is_read_again() {
+    let bench = Bench::new();
+    bench.write("a.json", &["one"]);
+    bench.write("b.json", &["two"]);
+    let index = bench.open();
+    let first = bench.refresh(&index);
+    assert_eq!((first.files, first.manifests, first.unchanged), (2, 2, 0));
+    bench.write("b.json", &["three", "four"]);
+    let second = bench.refresh(&index);
+    assert_eq!((second.files, second.manifests, second.unchanged), (2, 1, 1));
+    assert!(canvases_of(&index, "two").is_empty());
+    assert_eq!(canvases_of(&index, "four"), [canvas_url("b.json", 2)]);
+    assert_eq!(index.stats().unwrap().images, 3);
+}
+
+#[test]
+fn a_file_that_was_only_touched_is_unchanged_and_one_of_the_same_size_is_not() {
+    let bench = Bench::new();
+    bench.write("a.json", &["one"]);
+    bench.write("b.json", &["two"]);
+    let index = bench.open();
+    bench.refresh(&index);
+    let past = SystemTime::now() - Duration::from_hours(1);
+    fs::File::options().write(true).open(bench.file("a.json")).unwrap().set_modified(past).unwrap();
+    bench.write("b.json", &["six"]);
+    let report = bench.refresh(&index);
+    assert_eq!((report.manifests, report.unchanged), (1, 1));
+    assert_eq!(canvases_of(&index, "six"), [canvas_url("b.json", 1)]);
+}
+
+#[test]
+fn a_broken_file_is_reported_with_its_place_and_what_was_known_from_it_stays() {
+    let bench = Bench::new();
+    bench.write("a.json", &["one"]);
+    bench.write("b.json", &["two"]);
+    let index = bench.open();
+    bench.build(&index);
+    fs::write(bench.file("a.json"), "{\"@id\": \"x\",\n  \"sequences\": [}").unwrap();
+    for (way, report) in [("refresh", bench.refresh(&index)), ("build", bench.build(&index))] {
+        let problem = &report.problems[0];
+        assert_eq!(problem.path, bench.file("a.json").to_str().unwrap(), "{way}");
+        assert_eq!((problem.line, problem.column), (Some(2), Some(17)), "{way}: {problem:?}");
+        assert!(!problem.message.contains(" at line "), "{problem:?}");
+        assert_eq!(report.problems.len(), 1);
+        assert_eq!(canvases_of(&index, "one"), [canvas_url("a.json", 1)], "{way}");
+        assert_eq!(canvases_of(&index, "two"), [canvas_url("b.json", 1)], "{way}");
+    }
+}
+
+#[test]
+fn a_large_file_cut_short_leaves_nothing_behind() {
+    let bench = Bench::new();
+    let images: Vec<String> = (0..30_000).map(|i| format!("image-{i}")).collect();
+    let images: Vec<&str> = images.iter().map(String::as_str).collect();
+    let json = manifest("a.json", &images);
+    assert!(json.len() > 9_000_000 / 2, "{}", json.len());
+    let json = json.replace("\"sc:Canvas\"", &format!("\"sc:Canvas\",\"pad\":\"{}\"", "x".repeat(300)));
+    assert!(json.len() > 9 << 20, "read in pieces");
+    fs::write(bench.file("a.json"), &json[..json.len() - 40]).unwrap();
+    bench.write("b.json", &["two"]);
+    let index = bench.open();
+    let report = bench.build(&index);
+    assert_eq!((report.problems.len(), report.manifests, report.images), (1, 1, 1));
+    assert!(canvases_of(&index, "image-7").is_empty());
+    assert_eq!(canvases_of(&index, "two"), [canvas_url("b.json", 1)]);
+    fs::write(bench.file("a.json"), &json).unwrap();
+    assert_eq!(bench.build(&index).images, 30_001);
+    assert_eq!(canvases_of(&index, "image-29999"), [canvas_url("a.json", 30_000)]);
+}
+
+#[test]
+fn what_vanished_is_kept_for_the_grace_and_comes_back_if_the_file_does() {
+    let bench = Bench::new();
+    bench.write("a.json", &["one"]);
+    bench.write("b.json", &["two"]);
+    let index = bench.open();
+    bench.build(&index);
+    let json = fs::read(bench.file("a.json")).unwrap();
+    fs::remove_file(bench.file("a.json")).unwrap();
+    let report = bench.refresh_with(&index, Duration::ZERO);
+    assert_eq!((report.vanished, report.dropped), (1, 0), "never at once, whatever the grace");
+    assert_eq!(canvases_of(&index, "one"), [canvas_url("a.json", 1)]);
+    assert_eq!(bench.build(&index).vanished, 1, "nor by a build");
+    assert_eq!(index.stats().unwrap().vanished, 1);
+    fs::write(bench.file("a.json"), json).unwrap();
+    assert_eq!(bench.refresh(&index).vanished, 0);
+    assert_eq!(index.stats().unwrap().vanished, 0);
+    fs::remove_file(bench.file("a.json")).unwrap();
+    assert_eq!(bench.refresh(&index).vanished, 1);
+    assert_eq!(bench.refresh_with(&index, Duration::ZERO).dropped, 1);
+    assert!(canvases_of(&index, "one").is_empty());
+    assert_eq!(index.stats().unwrap().manifests, 1);
+}
+
+#[test]
+fn a_directory_that_cannot_be_seen_proves_nothing_about_its_files() {
+    let bench = Bench::new();
+    bench.write("a.json", &["one"]);
+    let index = bench.open();
+    bench.build(&index);
+    fs::rename(bench.dir.path().join("manifests"), bench.dir.path().join("unmounted")).unwrap();
+    for _ in 0..2 {
+        let report = bench.refresh_with(&index, Duration::ZERO);
+        assert_eq!((report.problems.len(), report.vanished, report.dropped), (1, 0, 0));
+    }
+    let report = index.build(&bench.sources(), &Options { grace: Duration::ZERO }, &mut |_, _| {}).unwrap();
+    assert_eq!((report.problems.len(), report.vanished, report.dropped), (1, 0, 0));
+    assert_eq!(canvases_of(&index, "one"), [canvas_url("a.json", 1)]);
+}
+
+#[test]
+fn collections_and_other_json_are_skipped_and_links_in_circles_end() {
+    let bench = Bench::new();
+    bench.write("a.json", &["one"]);
+    fs::write(bench.file("c.json"), r#"{"@type":"sc:Collection","@id":"https://x.test/c","manifests":[]}"#)
+        .unwrap();
+    fs::write(bench.file("package.json"), r#"{"name":"viewer"}"#).unwrap();
+    fs::write(bench.file("notes.txt"), "not JSON").unwrap();
+    std::os::unix::fs::symlink(bench.dir.path().join("manifests"), bench.file("loop")).unwrap();
+    let index = bench.open();
+    let report = bench.build(&index);
+    assert_eq!((report.files, report.manifests, report.skipped), (3, 1, 2));
+    assert_eq!(report.problems, []);
+    assert_eq!(index.stats().unwrap().manifests, 1);
+    assert_eq!(bench.refresh(&index).unchanged, 3, "nor are they read again");
+}
+
+#[test]
+fn a_url_is_told_to_be_out_of_reach_and_an_added_source_is_looked_at_from_then_on() {
+    let bench = Bench::new();
+    let index = bench.open();
+    let url = Source::Url("https://images.test/collection".to_owned());
+    let report = index.refresh(&[url], &Options::default(), &mut |_, _| {}).unwrap();
+    assert_eq!(report.problems[0].path, "https://images.test/collection");
+    let alone = bench.dir.path().join("alone.manifest");
+    fs::write(&alone, manifest("alone", &["lonely"])).unwrap();
+    index.add(&[Source::Path(alone)]).unwrap();
+    bench.write("a.json", &["one"]);
+    assert_eq!(bench.build(&index).manifests, 2);
+    assert_eq!(canvases_of(&index, "lonely"), [canvas_url("alone", 1)]);
+    assert_eq!(index.sources(&bench.sources()).unwrap().len(), 2);
+}
+
+#[test]
+fn a_source_that_is_no_longer_configured_is_forgotten_by_a_build() {
+    let bench = Bench::new();
+    bench.write("a.json", &["one"]);
+    let index = bench.open();
+    bench.build(&index);
+    index.build(&[], &Options::default(), &mut |_, _| {}).unwrap();
+    assert!(canvases_of(&index, "one").is_empty());
+}

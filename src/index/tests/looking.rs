@@ -1,0 +1,166 @@
+//! Looking things up, and learning them.
+
+use super::*;
+
+const FILE: &str = "https://images.test/fcrepo/rest/a/b/pages/page_0/files/Lab%201.tif";
+const DERIVED: &str = "https://images.test/iiif-service/fedora/canvas/a/b/pages/page_0";
+
+#[test]
+fn an_image_is_found_with_its_canvas_manifest_and_label() {
+    let bench = Bench::new();
+    bench.write("oil", &["one", "two"]);
+    fs::rename(bench.file("oil"), bench.file("oil.json")).unwrap();
+    let index = bench.open();
+    let report = bench.build(&index);
+    assert_eq!((report.files, report.manifests, report.canvases, report.images), (1, 1, 2, 2));
+    let owner = Owner {
+        canvas: canvas_url("oil", 2),
+        manifest: manifest_uri("oil"),
+        label: Some("Page 2".to_owned()),
+    };
+    assert_eq!(index.owners("two").unwrap().first(), Some(&owner));
+    assert_eq!(index.canvas(&canvas_url("oil", 2)).unwrap(), [owner]);
+    assert!(index.owners("three").unwrap().is_empty());
+}
+
+#[test]
+fn a_manifest_without_an_id_is_named_by_its_file() {
+    let bench = Bench::new();
+    let json = manifest("x", &["one"]).replace(&format!("\"@id\":\"{}\",", manifest_uri("x")), "");
+    fs::write(bench.file("a.json"), json).unwrap();
+    let index = bench.open();
+    bench.build(&index);
+    assert_eq!(index.owners("one").unwrap()[0].manifest, bench.file("a.json").to_str().unwrap());
+}
+
+#[test]
+fn an_image_on_many_canvases_has_eight_owners_and_each_canvas_once() {
+    let bench = Bench::new();
+    bench.write("a.json", &["same"; 20]);
+    fs::copy(bench.file("a.json"), bench.file("b.json")).unwrap();
+    let index = bench.open();
+    bench.build(&index);
+    let expected: Vec<String> = (1..=8).map(|page| canvas_url("a.json", page)).collect();
+    assert_eq!(canvases_of(&index, "same"), expected);
+    assert_eq!(index.stats().unwrap().manifests, 2, "two files with one id are both kept");
+}
+
+#[test]
+fn the_canvases_that_follow_are_told_in_order_and_end_with_their_manifest() {
+    let bench = Bench::new();
+    bench.write("a.json", &["a1", "a2", "a3", "a4"]);
+    bench.write("b.json", &["b1"]);
+    let index = bench.open();
+    bench.build(&index);
+    let keys = |from: usize, n: usize| -> Vec<String> {
+        let found = index.neighbours(&canvas_url("a.json", from), n).unwrap();
+        found.into_iter().flat_map(|neighbour| neighbour.keys).collect()
+    };
+    assert_eq!(keys(1, 2), ["a2", "a3"]);
+    assert_eq!(keys(3, 9), ["a4"]);
+    assert!(keys(4, 9).is_empty() && keys(7, 9).is_empty());
+    let all = index.manifest_canvases(&manifest_uri("a.json")).unwrap();
+    assert_eq!(all.iter().map(|found| found.canvas.clone()).collect::<Vec<_>>()[3], canvas_url("a.json", 4));
+    assert_eq!(all.len(), 4);
+    assert!(index.manifest_canvases("https://images.test/unknown").unwrap().is_empty());
+}
+
+#[test]
+fn a_base64_identifier_is_found_by_its_uuid_too_and_its_file_and_derived_canvas_are_known() {
+    let bench = Bench::new();
+    let sent = base64_of_file_url(FILE);
+    bench.write("a.json", &[&sent, &format!("{sent};2")]);
+    let index = bench.open();
+    bench.build(&index);
+    let uuid = uuid_of_file_url(FILE);
+    let key = crate::iiif::Identifier::new(&sent).key().into_owned();
+    for (key, page, derived) in [
+        (key.clone(), 1, DERIVED.to_owned()),
+        (uuid.to_string(), 1, DERIVED.to_owned()),
+        (format!("{key};2"), 2, format!("{DERIVED}?page=2")),
+        (format!("{uuid};2"), 2, format!("{DERIVED}?page=2")),
+    ] {
+        assert_eq!(canvases_of(&index, &key), [canvas_url("a.json", page), derived], "{key}");
+    }
+    assert_eq!(index.file_url(uuid).unwrap().as_deref(), Some(FILE));
+    assert_eq!(index.stats().unwrap().files, 2);
+    assert!(index.owners(&format!("{uuid};3")).unwrap().is_empty());
+}
+
+#[test]
+fn a_file_url_is_learned_only_if_the_uuid_is_made_of_it() {
+    let bench = Bench::new();
+    let index = bench.open();
+    let uuid = uuid_of_file_url(FILE);
+    assert!(matches!(index.learn_file_url(uuid, "https://else.test/x"), Err(IndexError::WrongFile { .. })));
+    assert_eq!(index.file_url(uuid).unwrap(), None);
+    assert!(index.owners(&uuid.to_string()).unwrap().is_empty());
+    index.learn_file_url(uuid, FILE).unwrap();
+    index.learn_file_url(uuid, FILE).unwrap();
+    assert_eq!(index.file_url(uuid).unwrap().as_deref(), Some(FILE));
+    assert_eq!(canvases_of(&index, &uuid.to_string()), [DERIVED], "known at once, though unknown before");
+    assert_eq!(bench.open().file_url(uuid).unwrap().as_deref(), Some(FILE));
+}
+
+#[test]
+fn only_a_file_below_the_rule_derives_a_canvas() {
+    let rule = CanvasRule::default();
+    assert_eq!(rule.derive(FILE, None).as_deref(), Some(DERIVED));
+    assert_eq!(rule.derive(FILE, Some(3)), Some(format!("{DERIVED}?page=3")));
+    for other in [
+        "https://images.test/x/fcrepo/rest/a/files/b.tif",
+        "https://images.test/fcrepo/rest/a/b.tif",
+        "https://images.test/fcrepo/rest/a/files/",
+        "file:/fcrepo/rest/a/files/b.tif",
+    ] {
+        assert_eq!(rule.derive(other, None), None, "{other}");
+    }
+}
+
+fn canvas(id: &str, images: &[&str]) -> Canvas {
+    let images = images.iter().map(|&image| image.to_owned()).collect();
+    Canvas { id: id.to_owned(), label: None, images }
+}
+
+#[test]
+fn what_passes_through_is_learned_and_replaced_but_poisoned_json_is_not_believed() {
+    let bench = Bench::new();
+    let index = bench.open();
+    let document = Document { kind: DocumentKind::Manifest, ..Document::default() };
+    let learn = |canvases: &[Canvas]| index.learn(&document, canvases, "https://images.test/m").unwrap();
+    let good = [canvas("c1", &["one"]), canvas("c2", &["two"])];
+    assert_eq!(learn(&good), Learned::New);
+    assert_eq!(learn(&good), Learned::Known);
+    assert_eq!(canvases_of(&index, "one"), ["c1"]);
+    assert_eq!(learn(&[canvas("c1", &["one"]), canvas("c2", &[])]), Learned::Poorer);
+    assert_eq!(learn(&[canvas("c1", &[])]), Learned::Nothing);
+    assert_eq!(canvases_of(&index, "two"), ["c2"]);
+    assert_eq!(learn(&[canvas("c1", &["one"]), canvas("c3", &["three"])]), Learned::New);
+    assert!(canvases_of(&index, "two").is_empty());
+    assert_eq!(canvases_of(&index, "three"), ["c3"]);
+    assert_eq!(index.stats().unwrap().manifests, 1);
+    bench.write("a.json", &["from-file"]);
+    bench.build(&index);
+    assert_eq!(canvases_of(&index, "three"), ["c3"], "a build keeps what was learned");
+    assert_eq!(learn(&[canvas("c1", &["one"]), canvas("c3", &["three"])]), Learned::Known);
+}
+
+#[test]
+fn every_pair_is_exported_until_the_caller_has_enough() {
+    let bench = Bench::new();
+    bench.write("a.json", &["one", "two", "three"]);
+    let index = bench.open();
+    bench.build(&index);
+    let mut images = Vec::new();
+    index
+        .export(&mut |exported| {
+            images.push(exported.image);
+            if images.len() == 2 {
+                std::ops::ControlFlow::Break(())
+            } else {
+                std::ops::ControlFlow::Continue(())
+            }
+        })
+        .unwrap();
+    assert_eq!(images, ["one", "two"]);
+}

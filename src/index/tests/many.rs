@@ -1,0 +1,231 @@
+//! Several processes, swaps, and files that are not what they should be.
+
+use super::*;
+
+#[test]
+fn what_one_process_changes_another_sees() {
+    let bench = Bench::new();
+    let (one, other) = (bench.open(), bench.open());
+    assert!(other.owners("one").unwrap().is_empty(), "remembered as unknown");
+    bench.write("a.json", &["one"]);
+    bench.refresh(&one);
+    assert_eq!(canvases_of(&one, "one").len(), 1, "at once where it was changed");
+    assert!(soon(|| canvases_of(&other, "one").len() == 1), "soon elsewhere");
+    bench.write("a.json", &["two"]);
+    bench.build(&one);
+    assert!(soon(|| canvases_of(&other, "one").is_empty() && canvases_of(&other, "two").len() == 1));
+}
+
+#[test]
+fn nothing_is_written_into_a_file_that_was_replaced() {
+    let bench = Bench::new();
+    let (one, other) = (bench.open(), bench.open());
+    let url = "https://images.test/fcrepo/rest/a/files/b.tif";
+    for round in 0..3 {
+        bench.build(&one);
+        let url = format!("{url}?{round}");
+        other.learn_file_url(uuid_of_file_url(&url), &url).unwrap();
+        let elsewhere = bench.open();
+        assert_eq!(elsewhere.file_url(uuid_of_file_url(&url)).unwrap(), Some(url));
+    }
+    assert_eq!(one.stats().unwrap().files, 3, "and builds carry over what was learned");
+}
+
+#[test]
+fn lookups_stay_right_while_builds_swap_the_file_and_old_generations_go() {
+    let bench = Bench::new();
+    bench.write("a.json", &["one", "two", "three"]);
+    let index = bench.open();
+    bench.build(&index);
+    let done = AtomicBool::new(false);
+    let asked = std::thread::scope(|scope| {
+        let readers: Vec<_> = (0..4)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut asked = 0_u64;
+                    while !done.load(Ordering::Relaxed) {
+                        assert_eq!(canvases_of(&index, "two"), [canvas_url("a.json", 2)]);
+                        assert!(index.store().owners("nobody").unwrap().is_empty());
+                        assert_eq!(index.store().owners("three").unwrap().len(), 1);
+                        asked += 1;
+                    }
+                    asked
+                })
+            })
+            .collect();
+        for _ in 0..10 {
+            bench.build(&index);
+        }
+        done.store(true, Ordering::Relaxed);
+        readers.into_iter().map(|reader| reader.join().unwrap()).sum::<u64>()
+    });
+    assert!(asked > 0);
+    let mut names: Vec<String> = fs::read_dir(bench.dir.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| !name.ends_with("-wal") && !name.ends_with("-shm"))
+        .collect();
+    names.sort();
+    assert_eq!(names, ["index.sqlite3", "index.sqlite3.g11", "index.sqlite3.lock", "manifests"]);
+}
+
+#[test]
+fn what_is_learned_while_a_build_runs_is_not_lost() {
+    let bench = Bench::new();
+    for i in 0..50 {
+        bench.write(&format!("{i}.json"), &["x"]);
+    }
+    let (index, other) = (bench.open(), bench.open());
+    let document = Document::default();
+    let mut learned = Vec::new();
+    index
+        .build(&bench.sources(), &Options::default(), &mut |report, _| {
+            let name = format!("learned-{}", report.files);
+            let canvas = Canvas { id: name.clone(), label: None, images: vec![name.clone()] };
+            other.learn(&document, &[canvas], &name).unwrap();
+            learned.push(name);
+        })
+        .unwrap();
+    assert_eq!(learned.len(), 50);
+    for name in learned {
+        assert_eq!(canvases_of(&index, &name), std::slice::from_ref(&name));
+    }
+}
+
+#[test]
+fn two_builds_at_once_are_one_too_many() {
+    let bench = Bench::new();
+    bench.write("a.json", &["one"]);
+    let (one, other) = (bench.open(), bench.open());
+    one.build(&bench.sources(), &Options::default(), &mut |_, _| {
+        let refused = other.build(&bench.sources(), &Options::default(), &mut |_, _| {});
+        assert!(matches!(refused, Err(IndexError::Building { .. })), "{refused:?}");
+    })
+    .unwrap();
+}
+
+#[test]
+fn what_a_killed_build_left_behind_is_cleared_away() {
+    let bench = Bench::new();
+    bench.write("a.json", &["one"]);
+    let index = bench.open();
+    bench.build(&index);
+    let left = ["g7", "g7-wal", "g7.run-images-0", "link"].map(|end| {
+        let path = bench.dir.path().join(format!("index.sqlite3.{end}"));
+        fs::write(&path, "half").unwrap();
+        path
+    });
+    bench.build(&index);
+    assert!(left.iter().all(|path| !path.exists()));
+    assert_eq!(canvases_of(&bench.open(), "one").len(), 1);
+}
+
+#[test]
+fn a_file_of_another_program_is_refused_and_left_alone() {
+    let bench = Bench::new();
+    fs::write(bench.path(), "[server]\nlisten = 1").unwrap();
+    for opened in
+        [Index::open(&bench.path(), 1), Index::open_for_build(&bench.path(), 1).map(|(index, _)| index)]
+    {
+        let error = opened.unwrap_err();
+        assert!(matches!(error, IndexError::Foreign { .. }), "{error}");
+        assert!(error.to_string().contains("[index] path"), "{error}");
+    }
+    assert_eq!(fs::read(bench.path()).unwrap(), b"[server]\nlisten = 1");
+    fs::remove_file(bench.path()).unwrap();
+    Connection::open(bench.path()).unwrap().execute_batch("CREATE TABLE t (x)").unwrap();
+    let error = Index::open(&bench.path(), 1).unwrap_err();
+    assert!(matches!(error, IndexError::Foreign { .. }), "{error}");
+}
+
+#[test]
+fn a_file_of_a_newer_version_is_refused() {
+    let bench = Bench::new();
+    drop(bench.open());
+    let conn = Connection::open(bench.path()).unwrap();
+    conn.pragma_update(None, "user_version", 99).unwrap();
+    let error = Index::open(&bench.path(), 1).unwrap_err();
+    assert!(matches!(error, IndexError::Newer { found: 99, .. }), "{error}");
+}
+
+#[test]
+fn a_damaged_file_is_told_with_its_cure_and_a_build_makes_a_new_one() {
+    let bench = Bench::new();
+    for i in 0..100 {
+        bench.write(&format!("{i}.json"), &["x"]);
+    }
+    let index = bench.open();
+    bench.build(&index);
+    drop(index);
+    let file = fs::canonicalize(bench.path()).unwrap();
+    let len = fs::metadata(&file).unwrap().len();
+    fs::File::options().write(true).open(&file).unwrap().set_len(len / 2).unwrap();
+    let error = Index::open(&bench.path(), 1).unwrap_err();
+    assert!(matches!(error, IndexError::Damaged { .. }), "{error}");
+    assert!(error.to_string().contains("iiif-mender index build"), "{error}");
+    let (index, aside) = Index::open_for_build(&bench.path(), 1000).unwrap();
+    assert!(aside.unwrap().exists());
+    bench.build(&index);
+    assert_eq!(canvases_of(&index, "x").len(), 8);
+}
+
+#[test]
+fn pages_damaged_while_serving_are_an_error_and_never_a_panic() {
+    let bench = Bench::new();
+    bench.write("a.json", &["one"]);
+    let index = bench.open();
+    bench.build(&index);
+    drop(index);
+    let file = fs::canonicalize(bench.path()).unwrap();
+    let mut bytes = fs::read(&file).unwrap();
+    let end = bytes.len();
+    bytes[8192..end].fill(0xff);
+    fs::write(&file, bytes).unwrap();
+    let error = Index::open(&bench.path(), 10).and_then(|index| index.owners("one").map(|_| ())).unwrap_err();
+    assert!(matches!(error, IndexError::Damaged { .. }), "{error}");
+}
+
+#[test]
+fn an_operators_own_link_is_followed_and_kept() {
+    let bench = Bench::new();
+    let disk = bench.dir.path().join("disk");
+    fs::create_dir(&disk).unwrap();
+    std::os::unix::fs::symlink(disk.join("data.sqlite3"), bench.path()).unwrap();
+    bench.write("a.json", &["one"]);
+    let index = bench.open();
+    bench.build(&index);
+    assert_eq!(fs::read_link(bench.path()).unwrap(), disk.join("data.sqlite3"));
+    assert_eq!(canvases_of(&bench.open(), "one").len(), 1);
+    assert!(disk.join("data.sqlite3.g1").exists());
+}
+
+#[test]
+fn an_index_in_a_directory_that_does_not_exist_is_an_error_that_says_so() {
+    let bench = Bench::new();
+    let error = Index::open(&bench.dir.path().join("nowhere/index.sqlite3"), 1).unwrap_err();
+    assert!(matches!(error, IndexError::Io { .. }), "{error}");
+    assert!(error.to_string().contains("nowhere"), "{error}");
+}
+
+#[test]
+fn an_index_that_nobody_may_write_answers_but_does_not_learn() {
+    let bench = Bench::new();
+    bench.write("a.json", &["one"]);
+    bench.build(&bench.open());
+    let file = fs::canonicalize(bench.path()).unwrap();
+    set_read_only(&file, true);
+    // Root may write whatever the mode says; then there is nothing to see here.
+    if fs::File::options().write(true).open(&file).is_err() {
+        let index = bench.open();
+        assert_eq!(canvases_of(&index, "one").len(), 1);
+        let url = "https://images.test/a";
+        let error = index.learn_file_url(uuid_of_file_url(url), url).unwrap_err();
+        assert!(matches!(error, IndexError::ReadOnly { .. }), "{error}");
+    }
+    set_read_only(&file, false);
+}
+
+fn set_read_only(path: &Path, on: bool) {
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(path, fs::Permissions::from_mode(if on { 0o444 } else { 0o644 })).unwrap();
+}
