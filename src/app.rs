@@ -14,7 +14,8 @@ use tokio::task::JoinHandle;
 use crate::admin::Admin;
 use crate::config::{Settings, settings};
 use crate::heal::Healer;
-use crate::index::{Index, IndexError};
+use crate::index::sources::Options;
+use crate::index::{Index, IndexError, Stats};
 use crate::listen::{Bounds, Listener, Stop};
 use crate::observe::Metrics;
 use crate::proxy::Proxy;
@@ -188,5 +189,60 @@ async fn keep_tidy(upstreams: Vec<Arc<Upstream>>, healer: Healer) {
             upstream.prune();
         }
         healer.prune();
+    }
+}
+
+/// Looks at the configured sources now and then. Traffic never waits for it.
+async fn keep_index(index: Arc<Index>, settings: Arc<Settings>, metrics: Arc<Metrics>) {
+    loop {
+        let (of, configured) = (Arc::clone(&index), settings.index.sources.clone());
+        let looked = tokio::task::spawn_blocking(move || look_at_sources(&of, &configured)).await;
+        if let Ok(Some(stats)) = looked {
+            let gauge = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+            metrics.index_manifests.set(gauge(stats.manifests));
+            metrics.index_canvases.set(gauge(stats.canvases));
+            metrics.index_images.set(gauge(stats.images));
+        }
+        if settings.index.refresh.is_zero() {
+            return;
+        }
+        tokio::time::sleep(settings.index.refresh).await;
+    }
+}
+
+fn look_at_sources(index: &Index, configured: &[settings::Source]) -> Option<Stats> {
+    let refreshed = index
+        .sources(configured)
+        .and_then(|all| index.refresh(&all, &Options::default(), &mut |_, _| {}));
+    match refreshed {
+        Ok(report) => {
+            for problem in &report.problems {
+                tracing::warn!(path = %problem.path, line = problem.line, column = problem.column,
+                    hint = problem.hint, "a source cannot be read: {}", problem.message);
+            }
+            tracing::info!(
+                files = report.files,
+                manifests = report.manifests,
+                unchanged = report.unchanged,
+                problems = report.problems.len(),
+                "sources looked at"
+            );
+        }
+        Err(error) => tracing::error!(%error, "the sources cannot be looked at; the index stays as it is"),
+    }
+    match index.stats() {
+        Ok(stats) => {
+            tracing::info!(
+                manifests = stats.manifests,
+                canvases = stats.canvases,
+                images = stats.images,
+                "index"
+            );
+            Some(stats)
+        }
+        Err(error) => {
+            tracing::error!(%error, "the index cannot be counted");
+            None
+        }
     }
 }

@@ -302,16 +302,6 @@ impl Index {
     fn file(&self) -> PathBuf {
         self.store().file().to_path_buf()
     }
-
-    /// Where the file is.
-    pub fn file_url(&self, _uuid: uuid::Uuid) -> Result<Option<String>, IndexError> {
-        Ok(None)
-    }
-
-    /// Remembers it.
-    pub fn learn_file_url(&self, _uuid: uuid::Uuid, _url: &str) -> Result<bool, IndexError> {
-        Ok(true)
-    }
 }
 
 type KnownContent = (i64, Option<[u8; 32]>);

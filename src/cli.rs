@@ -1,0 +1,157 @@
+//! The command line: reads it, and hands the work to the room that does it.
+//!
+//! Results go to stdout, progress and problems to stderr. Exit status: 0 all well, 1 something is broken or
+//! unknown, 2 wrong usage or configuration.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::app::App;
+use crate::config::command::ConfigCommand;
+use crate::config::{ConfigErrors, Settings};
+use crate::index::command::{self, Exit, IndexCommand};
+use crate::observe;
+
+/// A self-healing reverse proxy for IIIF images.
+///
+/// It stands in front of an image server and the canvas service behind it. When an image answers 404 although a
+/// manifest says it exists, it asks for the canvas that owns the image, which brings the image back, and answers
+/// the viewer's own request with the picture.
+#[derive(Debug, Parser)]
+#[command(name = "iiif-mender", version, max_term_width = 100)]
+pub struct Cli {
+    /// Configuration file
+    #[arg(long, short, global = true, value_name = "FILE", default_value = "config.toml")]
+    config: PathBuf,
+    /// Print results for machines
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the proxy
+    Serve,
+    /// Work with the index: which canvas owns which image
+    #[command(subcommand)]
+    Index(IndexCommand),
+    /// Look at the configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Print a completion script for a shell
+    Completions {
+        /// Which shell
+        shell: Shell,
+    },
+    /// Print the manual page
+    Man,
+}
+
+/// Reads the command line and does what it says.
+pub fn run() -> ExitCode {
+    let cli = Cli::parse();
+    let mut out = io::stdout().lock();
+    let done = match &cli.command {
+        Command::Serve => return serve(&cli.config),
+        Command::Index(command) => return index(&cli, command, &mut out),
+        Command::Config(command) => command.run(&cli.config, std::env::vars_os(), &mut out),
+        Command::Completions { shell } => {
+            clap_complete::generate(*shell, &mut Cli::command(), "iiif-mender", &mut out);
+            Ok(0)
+        }
+        Command::Man => clap_mangen::Man::new(Cli::command()).render(&mut out).map(|()| 0),
+    };
+    match done.and_then(|code| out.flush().map(|()| code)) {
+        Ok(code) => ExitCode::from(code),
+        // `iiif-mender … | head` closes the pipe early; that is no failure.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => fail(&format!("cannot write the results: {error}"), Exit::Broken),
+    }
+}
+
+fn index(cli: &Cli, command: &IndexCommand, out: &mut dyn Write) -> ExitCode {
+    let settings = match load(&cli.config) {
+        Ok(settings) => settings,
+        Err(code) => return code,
+    };
+    match command::run(command, &settings.index, cli.json, out) {
+        Ok(exit) => exit.into(),
+        Err(command::CommandError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+            ExitCode::SUCCESS
+        }
+        Err(error) => fail(&error.to_string(), error.exit()),
+    }
+}
+
+fn serve(config: &Path) -> ExitCode {
+    let settings = match load(config) {
+        Ok(settings) => settings,
+        Err(code) => return code,
+    };
+    if let Err(error) = observe::install_logging(&settings.log) {
+        return fail(&error.to_string(), Exit::Usage);
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&format!("cannot start: {error}"), Exit::Broken),
+    };
+    runtime.block_on(async {
+        let drain = settings.server.drain;
+        let app = match App::start(settings).await {
+            Ok(app) => app,
+            Err(error) => return fail(&error.to_string(), Exit::Usage),
+        };
+        for address in &app.addresses {
+            tracing::info!(%address, "serving");
+        }
+        if let Some(address) = app.admin {
+            tracing::info!(%address, "admin pages: /livez /readyz /metrics");
+        }
+        let why = asked_to_stop().await;
+        tracing::info!(
+            signal = why,
+            drain_s = drain.as_secs(),
+            "stopping: no new connections, requests in flight end"
+        );
+        let cut = app.stop().await;
+        if cut > 0 {
+            tracing::warn!(connections = cut, "cut at the deadline ([server] drain)");
+        }
+        tracing::info!("stopped");
+        ExitCode::SUCCESS
+    })
+}
+
+/// Waits for SIGTERM or SIGINT and names it.
+async fn asked_to_stop() -> &'static str {
+    let (Ok(mut terminate), Ok(mut interrupt)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        // Without signal handlers the default action ends the process; there is nothing to wait for.
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+    }
+}
+
+fn load(config: &Path) -> Result<Settings, ExitCode> {
+    Settings::load(config, std::env::vars_os()).map_err(|errors: ConfigErrors| {
+        let mut stderr = io::stderr().lock();
+        let _ = writeln!(stderr, "{:?}", miette::Report::new(errors));
+        Exit::Usage.into()
+    })
+}
+
+fn fail(message: &str, exit: Exit) -> ExitCode {
+    let _ = writeln!(io::stderr().lock(), "iiif-mender: {message}");
+    exit.into()
+}
