@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use prometheus_client::metrics::gauge::Gauge;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::sync::watch;
@@ -73,8 +74,7 @@ impl App {
         let metrics = Arc::new(Metrics::new());
         let index = Arc::new(Index::open(&settings.index.path, settings.index.cache)?);
         let upstreams = upstreams(&settings)?;
-        let healer =
-            Healer::new(Arc::clone(&settings), &upstreams, Arc::clone(&index), Arc::clone(&metrics));
+        let healer = Healer::new(Arc::clone(&settings), &upstreams, Arc::clone(&index), Arc::clone(&metrics));
         let proxy =
             Proxy::new(Arc::clone(&settings), upstreams.clone(), healer.clone(), Arc::clone(&metrics));
 
@@ -93,7 +93,7 @@ impl App {
             None => None,
             Some(address) => {
                 let bounds = Bounds { max_connections: 64, ..bounds };
-                let bound = Listener::bind(&[address], None, bounds, Default::default()).await;
+                let bound = Listener::bind(&[address], None, bounds, Gauge::default()).await;
                 Some(bound.map_err(StartError::Listen)?)
             }
         };
@@ -113,7 +113,7 @@ impl App {
             serving.push(tokio::spawn(operators.serve(
                 move |_, request| {
                     let pages = pages.clone();
-                    async move { pages.handle(request).await }
+                    async move { pages.handle(&request) }
                 },
                 stop.clone(),
             )));
@@ -151,12 +151,9 @@ fn upstreams(settings: &Settings) -> Result<Vec<Arc<Upstream>>, TlsError> {
         });
         let upstream = match same {
             Some((_, upstream)) => Arc::clone(upstream),
-            None => Arc::new(Upstream::new(
-                &route.upstream,
-                route.connect.as_ref(),
-                &settings.upstream,
-                &tls,
-            )),
+            None => {
+                Arc::new(Upstream::new(&route.upstream, route.connect.as_ref(), &settings.upstream, &tls))
+            }
         };
         made.push((route, upstream));
     }
@@ -211,9 +208,8 @@ async fn keep_index(index: Arc<Index>, settings: Arc<Settings>, metrics: Arc<Met
 }
 
 fn look_at_sources(index: &Index, configured: &[settings::Source]) -> Option<Stats> {
-    let refreshed = index
-        .sources(configured)
-        .and_then(|all| index.refresh(&all, &Options::default(), &mut |_, _| {}));
+    let refreshed =
+        index.sources(configured).and_then(|all| index.refresh(&all, &Options::default(), &mut |_, _| {}));
     match refreshed {
         Ok(report) => {
             for problem in &report.problems {

@@ -92,9 +92,9 @@ impl Ward {
         for &rung in &self.settings.heal.ladder {
             for (position, (service, allowed)) in canvases.iter().enumerate() {
                 let step = match rung {
-                    Rung::Direct => Step::Skipped,
+                    // Direct was tried before the climb, for the viewer; one registration is for all canvases.
                     Rung::Register if position == 0 => self.register(patient, urgency).await,
-                    Rung::Register => Step::Skipped,
+                    Rung::Direct | Rung::Register => Step::Skipped,
                     Rung::Visit => self.visit(service, allowed, patient, urgency).await,
                     Rung::Rebuild => {
                         self.rebuild(service, allowed, patient, urgency, visited[position]).await
@@ -329,7 +329,8 @@ pub(super) struct Errand {
 
 impl Errand {
     pub(super) fn visit(canvas: &Allowed) -> Self {
-        let flight = RungOf { service: canvas.route, target: canvas.visit.as_str().into(), rung: Rung::Visit };
+        let flight =
+            RungOf { service: canvas.route, target: canvas.visit.as_str().into(), rung: Rung::Visit };
         Self { flight, canvas: Some(canvas.clone()) }
     }
 

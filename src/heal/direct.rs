@@ -66,7 +66,7 @@ impl Ward {
             return Direct::NoWay;
         }
         if let Some(page) = page {
-            id.push_str(&format!(";{page}"));
+            id = format!("{id};{page}");
         }
         let Some(head) = self.in_its_name(patient, request, &id) else { return Direct::NoWay };
         let Ok(answer) = self.ask_image(patient, &head).await else { return Direct::NoWay };

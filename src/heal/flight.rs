@@ -35,8 +35,6 @@ pub(super) struct Seat<V> {
     news: watch::Receiver<Option<V>>,
     /// How urgent the flight is; a seat can make it more urgent.
     pub(super) urgency: Arc<Urgency>,
-    /// The flight was there already.
-    pub(super) joined: bool,
 }
 
 impl<K, V> Flights<K, V>
@@ -62,7 +60,7 @@ where
         };
         let (tell, news) = watch::channel(None);
         let urgency = Urgency::new(lane);
-        slot.insert(Seat { news: news.clone(), urgency: Arc::clone(&urgency), joined: true });
+        slot.insert(Seat { news: news.clone(), urgency: Arc::clone(&urgency) });
         drop(flying);
         let landing = Landing { flying: Arc::clone(&self.flying), key: key.clone() };
         let flight = fly(Arc::clone(&urgency));
@@ -72,7 +70,7 @@ where
             drop(landing);
             tell.send_replace(Some(result));
         });
-        Seat { news, urgency, joined: false }
+        Seat { news, urgency }
     }
 
     /// A seat on the flight about `key`, if there is one.
@@ -161,7 +159,6 @@ mod tests {
         let mut first = flights.board(&"canvas", Lane::Viewer, |_| async { 1 });
         assert_eq!(first.landed().await, Some(1));
         let mut second = flights.board(&"canvas", Lane::Viewer, |_| async { 2 });
-        assert!(!second.joined);
         assert_eq!(second.landed().await, Some(2));
     }
 }

@@ -111,7 +111,8 @@ impl Lanes {
     }
 
     /// Waiters in each lane, viewer first.
-    pub(super) fn waiting(&self) -> [usize; 3] {
+    #[cfg(test)]
+    fn waiting(&self) -> [usize; 3] {
         let state = self.lock();
         std::array::from_fn(|lane| state.waiting[lane].len())
     }

@@ -121,7 +121,10 @@ mod tests {
             memory.failed(&rung(), now);
             last = memory.cooling(&rung(), now).expect("it cools");
             let expected = Duration::from_secs(expected);
-            assert!(last >= expected.mul_f64(0.9) && last <= expected.mul_f64(1.1), "{last:?} of {expected:?}");
+            assert!(
+                last >= expected.mul_f64(0.9) && last <= expected.mul_f64(1.1),
+                "{last:?} of {expected:?}"
+            );
         }
         assert_eq!(memory.cooling(&rung(), now + last), None);
     }

@@ -104,7 +104,14 @@ impl Healer {
     }
 
     /// Brings the image back and answers `request` (the viewer's own, as it goes upstream) within `wait`.
-    pub async fn treat(&self, patient: &Patient, request: &Parts, client: IpAddr, wait: Duration, lane: Lane) -> Treatment {
+    pub async fn treat(
+        &self,
+        patient: &Patient,
+        request: &Parts,
+        client: IpAddr,
+        wait: Duration,
+        lane: Lane,
+    ) -> Treatment {
         let started = Instant::now();
         let ward = &self.ward;
         if ward.memory.is_missing(patient.route, &patient.key, started) {

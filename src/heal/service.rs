@@ -213,10 +213,11 @@ fn read_canvas(status: StatusCode, body: &[u8], image: &str) -> CanvasAnswer {
     }
     let Ok((_, canvases)) = manifest::read(body) else { return CanvasAnswer::Unclear };
     let mut images = canvases.iter().flat_map(|canvas| &canvas.images).peekable();
-    match (canvases.is_empty(), images.peek().is_some()) {
-        (true, _) => CanvasAnswer::Unclear,
-        (false, false) => CanvasAnswer::Lacks,
-        (false, true) if images.any(|own| identifier::same_file(own, image)) => CanvasAnswer::Carries,
-        (false, true) => CanvasAnswer::Unclear,
+    if !canvases.is_empty() && images.peek().is_none() {
+        CanvasAnswer::Lacks
+    } else if images.any(|own| identifier::same_file(own, image)) {
+        CanvasAnswer::Carries
+    } else {
+        CanvasAnswer::Unclear
     }
 }

@@ -121,7 +121,11 @@ mod tests {
 
     #[test]
     fn a_gateways_refusal_closes_it_until_the_recheck() {
-        for (status, body) in [(403, "Forbidden"), (404, "<p>/iiif-service/resources/13c09e7b-ddb5-30f5-a4ce-eecebd330564 was not found</p>"), (200, "<html>login</html>")] {
+        for (status, body) in [
+            (403, "Forbidden"),
+            (404, "<p>/iiif-service/resources/13c09e7b-ddb5-30f5-a4ce-eecebd330564 was not found</p>"),
+            (200, "<html>login</html>"),
+        ] {
             let truth = truth();
             assert_eq!(hear(&truth, status, body), Said::Nothing, "{status}");
             assert!(!truth.is_open(Instant::now()));

@@ -62,9 +62,8 @@ impl Urgency {
 
     /// Waits for a place in the lane that is right by then.
     pub(super) async fn place(&self, lanes: &Arc<Lanes>) -> Place {
-        let place = lanes
-            .place(self.lane(), |ticket| self.lock().queued = Some((Arc::clone(lanes), ticket)))
-            .await;
+        let place =
+            lanes.place(self.lane(), |ticket| self.lock().queued = Some((Arc::clone(lanes), ticket))).await;
         self.lock().queued = None;
         self.departed.send_replace(true);
         place

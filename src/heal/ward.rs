@@ -22,7 +22,7 @@ use super::truth::Said;
 use crate::config::Settings;
 use crate::config::settings::RouteKind;
 use crate::iiif::identifier::uuid_of_file_url;
-use crate::iiif::{Identifier, IdentifierKind, ImageRequest};
+use crate::iiif::{IdentifierKind, ImageRequest};
 use crate::index::{Index, Owner};
 use crate::observe::Metrics;
 use crate::upstream::guard::Guard;
@@ -100,7 +100,13 @@ impl Ward {
                 fresh
             });
             let upstream = Arc::clone(&upstreams[route]);
-            services.push(Arc::new(CanvasService::new(route, upstream, own, &settings, Arc::clone(&metrics))));
+            services.push(Arc::new(CanvasService::new(
+                route,
+                upstream,
+                own,
+                &settings,
+                Arc::clone(&metrics),
+            )));
         }
         Self {
             services,
@@ -327,10 +333,5 @@ impl Patient {
     /// For logs.
     pub fn key(&self) -> &str {
         &self.key
-    }
-
-    /// The page of this identifier as another one would name it, for tests of equality.
-    pub(super) fn identifier(&self) -> Identifier<'_> {
-        Identifier::new(&self.sent)
     }
 }

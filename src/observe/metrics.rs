@@ -130,9 +130,18 @@ impl Metrics {
             Unit::Seconds,
             self.request_seconds.clone(),
         );
-        r.register("upstream_errors", "Requests that an upstream did not answer", self.upstream_errors.clone());
+        r.register(
+            "upstream_errors",
+            "Requests that an upstream did not answer",
+            self.upstream_errors.clone(),
+        );
         r.register("heals", "Heals by verdict, rung and lane", self.heals.clone());
-        r.register_with_unit("heal", "How long heals took, by rung", Unit::Seconds, self.heal_seconds.clone());
+        r.register_with_unit(
+            "heal",
+            "How long heals took, by rung",
+            Unit::Seconds,
+            self.heal_seconds.clone(),
+        );
         r.register_with_unit(
             "wait",
             "How long viewers were kept waiting",

@@ -282,7 +282,10 @@ mod tests {
     fn via_grows_by_our_name() {
         let mut map = headers(&[("via", "1.0 fred"), ("via", "1.1 campus")]);
         append_via(&mut map, Version::HTTP_2, "iiif-mender");
-        assert_eq!(map.get("via").map(HeaderValue::as_bytes), Some(&b"1.0 fred, 1.1 campus, 2.0 iiif-mender"[..]));
+        assert_eq!(
+            map.get("via").map(HeaderValue::as_bytes),
+            Some(&b"1.0 fred, 1.1 campus, 2.0 iiif-mender"[..])
+        );
         assert_eq!(map.get_all("via").iter().count(), 1);
     }
 }

@@ -121,14 +121,15 @@ impl Rooms {
             return self.heal(&asked, &patient, &onward, client, None).await;
         }
         let first = self.send(&asked, &onward, body).await?;
-        let heal = &self.settings.heal;
+        let expiry = &self.settings.heal.statuses;
+        let trouble = &self.settings.heal.direct_statuses;
         let status = first.status().as_u16();
-        if heal.statuses.contains(&status) {
+        if expiry.contains(&status) {
             match self.healer.admit(&image) {
                 Some(patient) => self.heal(&asked, &patient, &onward, client, Some(first)).await,
                 None => Ok(Answer::original(first, Outcome::Unknown)),
             }
-        } else if heal.direct_statuses.contains(&status) {
+        } else if trouble.contains(&status) {
             self.bypass(&image, &onward, first).await
         } else {
             Ok(Answer::served(first))

@@ -73,12 +73,7 @@ pub(super) fn route(settings: &Settings, head: &Parts) -> Result<Asked, Refusal>
     }
     let position = settings.route_of(host, path).ok_or(Refusal::NoRoute)?;
     let route = &settings.routes[position];
-    Ok(Asked {
-        route: position,
-        route_kind: route.kind,
-        rest_at: route.prefix.len(),
-        uri: head.uri.clone(),
-    })
+    Ok(Asked { route: position, route_kind: route.kind, rest_at: route.prefix.len(), uri: head.uri.clone() })
 }
 
 /// The host that the viewer means: the target's own where it has one, else the one `Host` (RFC 9112 section 3.2).
@@ -90,7 +85,8 @@ pub(super) fn host<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Result<&'a str, 
     if hosts.next().is_some() {
         return Err(Refusal::BadRequest("more than one Host"));
     }
-    let host = host.map(|host| host.to_str().map_err(|_| Refusal::BadRequest("Host is not a host"))).transpose()?;
+    let host =
+        host.map(|host| host.to_str().map_err(|_| Refusal::BadRequest("Host is not a host"))).transpose()?;
     let host = match (uri.authority(), host) {
         (Some(authority), _) => authority.as_str(),
         (None, Some(host)) => host,

@@ -71,7 +71,13 @@ impl Body {
             lease.end();
             return Self::Empty;
         }
-        Self::Upstream(Box::new(FromUpstream { incoming, lease, place: Some(place), patience, silence: None }))
+        Self::Upstream(Box::new(FromUpstream {
+            incoming,
+            lease,
+            place: Some(place),
+            patience,
+            silence: None,
+        }))
     }
 
     /// A viewer's request body; `Empty` for a GET or HEAD without one, so that the request may be repeated.

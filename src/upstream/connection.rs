@@ -61,11 +61,7 @@ impl Connection {
     }
 
     /// Sends a request and waits for the head of its answer.
-    pub(super) async fn send(
-        &mut self,
-        head: &Parts,
-        body: Body,
-    ) -> Result<Response<Incoming>, SendFailure> {
+    pub(super) async fn send(&mut self, head: &Parts, body: Body) -> Result<Response<Incoming>, SendFailure> {
         let bodyless = matches!(body, Body::Empty);
         // The last answer was read to its end, so this waits at most for the driver to notice.
         if self.sender.ready().await.is_err() {

@@ -20,7 +20,9 @@ use crate::config::settings::UpstreamUrl;
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// The extra CA file cannot be read as PEM.
-    #[error("cannot read certificates from {path}: {source}; [upstream] ca must name a PEM file with at least one certificate")]
+    #[error(
+        "cannot read certificates from {path}: {source}; [upstream] ca must name a PEM file with at least one certificate"
+    )]
     Ca {
         /// The file.
         path: String,
@@ -68,7 +70,11 @@ pub(super) struct Dialer {
 }
 
 impl Dialer {
-    pub(super) fn new(url: &UpstreamUrl, connect: Option<Authority>, tls: &Arc<rustls::ClientConfig>) -> Self {
+    pub(super) fn new(
+        url: &UpstreamUrl,
+        connect: Option<Authority>,
+        tls: &Arc<rustls::ClientConfig>,
+    ) -> Self {
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_nodelay(true);

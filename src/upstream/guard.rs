@@ -58,8 +58,8 @@ impl Guard {
     /// The URL names the upstream of a presentation route itself.
     fn by_upstream_host<'a>(&self, url: &CanvasUrl<'a>) -> Option<(usize, &'a str)> {
         self.settings.routes.iter().enumerate().find_map(|(position, route)| {
-            let named = route.kind == RouteKind::Presentation
-                && url.authority_is(route.upstream.authority.as_str());
+            let named =
+                route.kind == RouteKind::Presentation && url.authority_is(route.upstream.authority.as_str());
             let rest = if named { url.path.strip_prefix(&route.upstream.path) } else { None };
             rest.map(|rest| (position, rest))
         })

@@ -1,0 +1,128 @@
+//! The world of a test: stand-ins, an index made from their manifests, and iiif-mender before them.
+
+use std::path::Path;
+use std::time::Duration;
+
+use iiif_mender::app::App;
+use iiif_mender::config::Settings;
+use testbed::{Client, Fetched, Testbed};
+
+/// iiif-mender in front of a testbed. Ends with the test.
+pub(crate) struct World {
+    pub(crate) bed: Testbed,
+    pub(crate) app: App,
+    pub(crate) client: Client,
+    /// Configuration, manifests and index; deleted with the world.
+    pub(crate) folder: tempfile::TempDir,
+}
+
+impl World {
+    /// Everything with defaults.
+    pub(crate) async fn start() -> Self {
+        Self::with("").await
+    }
+
+    /// With more lines of configuration, given as `section.key = value`.
+    pub(crate) async fn with(more: &str) -> Self {
+        Self::over(Testbed::start().await, more).await
+    }
+
+    /// Before a testbed of one's own.
+    pub(crate) async fn over(bed: Testbed, more: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary directory");
+        let manifests = folder.path().join("manifests");
+        std::fs::create_dir(&manifests).expect("a directory");
+        bed.write_manifests(&manifests).expect("manifests");
+        let settings = settings(folder.path(), &bed.images.origin(), &bed.service.origin(), more);
+        let app = App::start(settings).await.expect("it starts");
+        // The echo comes back through us.
+        bed.service.image_server_url(format!("http://{}/iiif/2", app.addresses[0]));
+        let world = Self { bed, app, client: Client::default(), folder };
+        world.indexed().await;
+        world
+    }
+
+    async fn indexed(&self) {
+        let pages = self.bed.pages().len();
+        patiently("the index is built", || {
+            let stats = self.app.index.stats().expect("an index");
+            usize::try_from(stats.canvases).expect("few") >= pages
+        })
+        .await;
+    }
+
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.app.addresses[0])
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Fetched {
+        self.get_with(path, &[]).await
+    }
+
+    pub(crate) async fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> Fetched {
+        self.client.get(&self.url(path), headers).await.expect("an answer")
+    }
+
+    /// The value of a metric in the scrape, zero where it is absent. `series` is its name with all labels.
+    pub(crate) fn metric(&self, series: &str) -> f64 {
+        let scrape = self.app.metrics.scrape();
+        let line = scrape.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        line.map_or(0.0, |value| value.parse().expect("a number"))
+    }
+
+    /// Waits until all that was started has ended: no heal in the air, no viewer waiting.
+    pub(crate) async fn settles(&self) {
+        patiently("all gauges are back to zero", || {
+            ["flights", "waiting_viewers", "canvas_in_flight"]
+                .iter()
+                .all(|gauge| self.metric(&format!("iiif_mender_{gauge}")) == 0.0)
+        })
+        .await;
+    }
+}
+
+/// Settings for a world in `folder`; `more` has lines `section.key = value`, laid over as the environment would.
+pub(crate) fn settings(folder: &Path, images: &str, service: &str, more: &str) -> Settings {
+    let config = folder.join("config.toml");
+    let text = format!(
+        r#"
+        [server]
+        listen = "127.0.0.1:0"
+        public_hosts = ["api.library.tamu.edu"]
+        [admin]
+        listen = "127.0.0.1:0"
+        [[routes]]
+        prefix = "/iiif/2/"
+        upstream = "{images}/iiif/2/"
+        kind = "image"
+        [[routes]]
+        prefix = "/iiif-service/"
+        upstream = "{service}/iiif-service/"
+        kind = "presentation"
+        [[routes]]
+        prefix = "/"
+        upstream = "{images}/"
+        kind = "plain"
+        [[index.sources]]
+        path = "manifests"
+        "#
+    );
+    let lines = more.lines().map(str::trim).filter(|line| !line.is_empty());
+    let env = lines.map(|line| {
+        let (key, value) = line.split_once(" = ").expect("section.key = value");
+        (format!("IIIF_MENDER__{}", key.to_uppercase().replace('.', "__")), value.to_owned())
+    });
+    Settings::from_text(&config, &text, env).unwrap_or_else(|errors| panic!("{errors:#}"))
+}
+
+/// Waits for a condition that other tasks bring about.
+///
+/// # Panics
+/// After 20 seconds.
+pub(crate) async fn patiently(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+    while !is_so() {
+        assert!(tokio::time::Instant::now() < deadline, "never came true: {what}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
