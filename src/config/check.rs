@@ -134,9 +134,10 @@ fn nothing_is_zero(settings: &Settings, report: &mut Report<'_>) {
     let zero_counts = counts.into_iter().filter(|(_, count)| *count == 0).map(|(path, _)| path);
     let zero_times = times.into_iter().filter(|(_, time)| *time == Duration::ZERO).map(|(path, _)| path);
     for path in zero_counts.chain(zero_times) {
-        let help = match path.starts_with("heal.") {
-            true => "write more than zero; healing is switched off with heal.enabled = false",
-            false => "write more than zero: with none nothing could ever be served",
+        let help = if path.starts_with("heal.") {
+            "write more than zero; healing is switched off with heal.enabled = false"
+        } else {
+            "write more than zero: with none nothing could ever be served"
         };
         report.at(&[path], &format!("`{path}` is zero"), help);
     }

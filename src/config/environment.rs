@@ -48,7 +48,7 @@ fn check_keys(part: &Part, tree: &Tree<'_>) -> Result<(), String> {
                 Some(DeValue::Array(array)) => array.len(),
                 _ => 0,
             };
-            if key.parse::<usize>().ok().filter(|index| *index <= length).is_none() {
+            if !key.parse::<usize>().is_ok_and(|index| index <= length) {
                 return Err(format!(
                     "`{path}` has {length} elements: a number from 0 to {length} must stand here"
                 ));

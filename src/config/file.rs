@@ -219,7 +219,7 @@ pub struct MassExpiry {
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default, expecting = "a table")]
 pub struct Log {
-    /// What is logged: a level, or a level per target such as "info,iiif_mender=debug".
+    /// What is logged: a level, or a level per target such as `info,iiif_mender=debug`.
     pub filter: Option<Text<Filter>>,
     /// How lines look; "auto" is text on a terminal and JSON otherwise.
     pub format: Option<Text<LogFormat>>,

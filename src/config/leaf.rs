@@ -68,7 +68,7 @@ pub(super) trait Leaf: Sized {
     fn write(&self) -> Written;
 }
 
-/// A [`Leaf`] as serde and schemars see it.
+/// A value as serde and schemars see it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Text<T>(pub T);
 

@@ -136,6 +136,11 @@ pub(super) fn settings<'s>(path: &Path, sources: &'s Sources) -> Result<(Setting
 /// tree, until what is left can be read. The paths taken out are returned, too.
 fn shape(tree: &mut Tree<'_>, sources: &Sources, errors: &mut Vec<ConfigError>) -> (File, Vec<String>) {
     let mut wrong = Vec::new();
+    for (path, span) in tree.remove_lists_for_tables() {
+        let help = "write a single [table] here, with its keys below it";
+        errors.push(sources.error(span, format!("wrong type: list, expected a table for `{path}`"), help));
+        wrong.push(path);
+    }
     for _ in 0..MOST {
         let error = match File::deserialize(ValueDeserializer::from(tree.root.clone())) {
             Ok(file) => return (file, wrong),
@@ -147,7 +152,12 @@ fn shape(tree: &mut Tree<'_>, sources: &Sources, errors: &mut Vec<ConfigError>) 
         let (message, help) = explain(&message, help, path.as_deref());
         errors.push(sources.error(span, message, help));
         match path {
-            Some(path) => wrong.push(path),
+            Some(path) => {
+                // A misspelt `prefix` is not a missing one besides.
+                let (parent, key) = path.rsplit_once('.').unwrap_or(("", &path));
+                wrong.extend(schema::meant(parent, key).map(|meant| format!("{parent}.{meant}")));
+                wrong.push(path);
+            }
             None => return (File::default(), vec![String::new()]),
         }
     }
@@ -169,7 +179,13 @@ fn explain(message: &str, help: Option<String>, path: Option<&str>) -> (String, 
     let help = help
         .or_else(|| schema::description(path))
         .unwrap_or_else(|| "`iiif-mender config schema` says what may stand here".to_owned());
-    (message.replace("invalid type: ", "wrong type: ").replace("invalid value: ", "wrong value: "), help)
+    let ours = [
+        ("invalid type: map", "wrong type: table"),
+        ("invalid type: sequence", "wrong type: list"),
+        ("invalid type: ", "wrong type: "),
+        ("expected a sequence", "expected a list"),
+    ];
+    (ours.iter().fold(message.to_owned(), |message, (serde, toml)| message.replace(serde, toml)), help)
 }
 
 /// A path without the numbers of list elements.

@@ -1,4 +1,4 @@
-//! The configuration: what the file may say ([`file`]) and what the program may believe ([`settings`]).
+//! The configuration: what the file may say ([`mod@file`]) and what the program may believe ([`settings`]).
 //!
 //! ```text
 //! text ─ sources ─→ tree ─ environment ─→ tree ─ load ─→ File ─ convert ─→ Settings ─ check ─→ Settings

@@ -95,16 +95,26 @@ pub(super) fn allows(schema: &Value, kind: &str) -> bool {
     })
 }
 
+/// Whether a table must stand at `path`.
+pub(super) fn is_table(path: &str) -> bool {
+    at(path).is_some_and(|node| node.get("properties").is_some())
+}
+
 /// The keys of the table at `path`.
 fn keys(path: &str) -> impl Iterator<Item = &'static str> {
     let properties = at(path).and_then(|node| node.get("properties")).and_then(Value::as_object);
     properties.into_iter().flat_map(|properties| properties.keys().map(String::as_str))
 }
 
+/// The key of the table at `parent` that was probably meant.
+pub(super) fn meant(parent: &str, key: &str) -> Option<&'static str> {
+    similar(key, keys(parent))
+}
+
 /// What to do about a key that the table at `parent` does not have; `spell` writes a path as the reader would.
 pub(super) fn help_for_unknown(parent: &str, key: &str, spell: impl Fn(&str) -> String) -> String {
     let below = |key: &str| if parent.is_empty() { key.to_owned() } else { format!("{parent}.{key}") };
-    if let Some(meant) = similar(key, keys(parent)) {
+    if let Some(meant) = meant(parent, key) {
         return format!("did you mean `{}`?", spell(&below(meant)));
     }
     let sections = keys("").filter(|section| keys(section).any(|known| known == key));
@@ -119,11 +129,11 @@ pub(super) fn help_for_unknown(parent: &str, key: &str, spell: impl Fn(&str) -> 
     {
         return format!("did you mean `{meant}`?");
     }
-    let known: Vec<String> = keys(parent).map(|key| format!("`{}`", spell(&below(key)))).collect();
-    match known.is_empty() {
-        true => "take it out: it is a single value and has no parts".to_owned(),
-        false => format!("take it out, or use one of {}", known.join(", ")),
+    let known: Vec<String> = keys(parent).map(|key| format!("`{key}`")).collect();
+    if known.is_empty() {
+        return "take it out: it is a single value and has no parts".to_owned();
     }
+    format!("take it out, or use one of {}", known.join(", "))
 }
 
 /// The description of the key at `path`, to stand as help under a mistake in it.

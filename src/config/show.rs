@@ -1,7 +1,6 @@
 //! The effective settings as a file, each value with a comment that says where it came from.
 
 use std::cmp::Reverse;
-use std::fmt::Write;
 
 use toml::Spanned;
 use toml_edit::{DocumentMut, InlineTable, Item, Value};
@@ -48,7 +47,7 @@ fn redact(source: &mut Source) {
 }
 
 fn annotate(table: &mut toml_edit::Table, path: &str, tree: &Tree<'_>, sources: &Sources) {
-    for (key, item) in table.iter_mut() {
+    for (mut key, item) in table.iter_mut() {
         let path = format!("{path}.{}", key.get());
         match item {
             Item::Table(inner) if matches!(key.get(), "tls" | "mass_expiry") => {
@@ -56,6 +55,7 @@ fn annotate(table: &mut toml_edit::Table, path: &str, tree: &Tree<'_>, sources: 
                 inline.fmt();
                 comment(&mut inline, &path, tree, sources);
                 *item = Item::Value(Value::InlineTable(inline));
+                key.leaf_decor_mut().set_suffix(" ");
             }
             Item::ArrayOfTables(tables) => {
                 for (number, table) in tables.iter_mut().enumerate() {
@@ -71,14 +71,15 @@ fn annotate(table: &mut toml_edit::Table, path: &str, tree: &Tree<'_>, sources: 
 }
 
 fn comment(table: &mut InlineTable, path: &str, tree: &Tree<'_>, sources: &Sources) {
-    let mut origins: Vec<String> =
-        table.iter().map(|(key, _)| origin(&format!("{path}.{key}"), tree, sources)).collect();
-    origins.dedup();
-    let mut suffix = "  #".to_owned();
-    for origin in origins {
-        let _ = write!(suffix, " {origin}");
-    }
-    table.decor_mut().set_suffix(suffix);
+    let origins: Vec<(&str, String)> =
+        table.iter().map(|(key, _)| (key, origin(&format!("{path}.{key}"), tree, sources))).collect();
+    let first = origins.first().map(|(_, origin)| origin.clone()).unwrap_or_default();
+    let suffix = if origins.iter().all(|(_, origin)| *origin == first) {
+        first
+    } else {
+        origins.iter().map(|(key, origin)| format!("{key}: {origin}")).collect::<Vec<_>>().join(", ")
+    };
+    table.decor_mut().set_suffix(format!("  # {suffix}"));
 }
 
 /// `default`, the line of the file, or the name of the variable.

@@ -6,6 +6,8 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
 
+use super::schema;
+
 pub(super) struct Tree<'s> {
     pub(super) root: Spanned<DeValue<'s>>,
 }
@@ -55,6 +57,21 @@ impl<'s> Tree<'s> {
         let path = exact.or_else(around)?.path.clone();
         self.remove(&path);
         Some(path)
+    }
+
+    /// Takes out lists where a table must stand, and says where they were. serde would read them as the table's
+    /// fields one after the other: `heal = [false]` would switch healing off.
+    pub(super) fn remove_lists_for_tables(&mut self) -> Vec<(String, Range<usize>)> {
+        let mut nodes = Vec::new();
+        walk(self.root.get_ref(), "", &mut nodes);
+        let is_wrong = |node: &Node| {
+            schema::is_table(&node.path)
+                && self.get(&node.path).is_some_and(|found| found.get_ref().is_array())
+        };
+        let wrong: Vec<_> = nodes.into_iter().filter(is_wrong).map(|node| (node.path, node.value)).collect();
+        // Last first, so that the numbers of elements before them stay true.
+        wrong.iter().rev().for_each(|(path, _)| self.remove(path));
+        wrong
     }
 
     fn remove(&mut self, path: &str) {

@@ -15,7 +15,7 @@ use super::settings::{LogFormat, Pattern, RouteKind, Rung};
 pub use super::addresses::{HostName, HttpUrl, MaybeListen, Prefix};
 
 /// The longest span of time. Longer ones are slips of the pen, and overflow where they are added to a clock.
-const LONGEST: Duration = Duration::from_secs(366 * 24 * 60 * 60);
+const LONGEST: Duration = Duration::from_hours(366 * 24);
 
 impl Leaf for Duration {
     const EXPECTED: &'static str = "a duration such as \"25s\"";
@@ -59,7 +59,7 @@ impl Leaf for Size {
 
     fn write(&self) -> Written {
         let units = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
-        let fitting = units.into_iter().find(|(unit, _)| self.0 > 0 && self.0 % unit == 0);
+        let fitting = units.into_iter().find(|(unit, _)| self.0 > 0 && self.0.is_multiple_of(*unit));
         match fitting {
             Some((unit, name)) => Written::Text(format!("{}{name}", self.0 / unit)),
             None => Written::Number(self.0),
