@@ -119,7 +119,8 @@ impl App {
             )));
         }
         let chores = vec![
-            tokio::spawn(keep_tidy(upstreams, healer)),
+            tokio::spawn(keep_tidy(upstreams, healer.clone())),
+            tokio::spawn(async move { healer.resume_sweep().await }),
             tokio::spawn(keep_index(Arc::clone(&index), Arc::clone(&settings), Arc::clone(&metrics))),
         ];
         Ok(Self { addresses, admin, metrics, index, stop: stop_button, serving, chores })

@@ -117,6 +117,7 @@ fn nothing_is_zero(settings: &Settings, report: &mut Report<'_>) {
         ("heal.max_waiting", heal.max_waiting),
         ("heal.per_client", usize::try_from(heal.per_client).unwrap_or(usize::MAX)),
         ("heal.breaker_failures", usize::try_from(heal.breaker_failures).unwrap_or(usize::MAX)),
+        ("heal.sweep_rate", usize::try_from(heal.sweep_rate).unwrap_or(usize::MAX)),
         ("heal.mass_expiry.ids", heal.mass_expiry.ids),
     ];
     let times = [

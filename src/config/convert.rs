@@ -195,6 +195,7 @@ fn heal(file: file::Heal) -> Heal {
             within: or(mass_expiry.within, default.mass_expiry.within),
         },
         sweep: file.sweep.unwrap_or(default.sweep),
+        sweep_rate: file.sweep_rate.map_or(default.sweep_rate, |text| text.0.0),
     }
 }
 

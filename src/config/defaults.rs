@@ -104,7 +104,7 @@ impl Default for Heal {
             direct_statuses: vec![404, 500, 502, 503, 504],
             identifiers: None,
             skip_header: None,
-            per_client: 60,
+            per_client: 600,
             breaker_failures: 5,
             breaker_open: secs(10),
             backoff_max: secs(60),
@@ -112,6 +112,7 @@ impl Default for Heal {
             alive_for: secs(60),
             mass_expiry: MassExpiry { ids: 20, within: secs(10) },
             sweep: false,
+            sweep_rate: 20,
         }
     }
 }

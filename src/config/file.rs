@@ -201,6 +201,8 @@ pub struct Heal {
     pub ahead: Option<Text<Count>>,
     /// After a mass expiry, heal everything indexed in the background.
     pub sweep: Option<bool>,
+    /// Images that a sweep looks at in a second.
+    pub sweep_rate: Option<Text<Count>>,
     /// So many identifiers within so short a time mean that Redis was emptied.
     pub mass_expiry: Option<MassExpiry>,
 }

@@ -234,10 +234,12 @@ pub struct Heal {
     pub resources_recheck: Duration,
     /// How long "this image is alive" is believed.
     pub alive_for: Duration,
-    /// When many images expire at once. (For the sweep; nothing reads it before that stands.)
+    /// When many images expire at once.
     pub mass_expiry: MassExpiry,
-    /// After a mass expiry, heal everything indexed in the background. (Nothing reads it before the sweep stands.)
+    /// After a mass expiry, heal everything indexed in the background.
     pub sweep: bool,
+    /// Images that a sweep looks at in a second.
+    pub sweep_rate: u32,
 }
 
 /// `heal.mass_expiry`: so many identifiers within so short a time mean that Redis was emptied.

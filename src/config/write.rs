@@ -126,6 +126,7 @@ fn heal(heal: &Heal) -> file::Heal {
         skip_header: heal.skip_header.clone().map(Text),
         ahead: count(heal.ahead),
         sweep: Some(heal.sweep),
+        sweep_rate: text(Count(heal.sweep_rate)),
         mass_expiry: Some(file::MassExpiry {
             ids: count(heal.mass_expiry.ids),
             within: text(heal.mass_expiry.within),

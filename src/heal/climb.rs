@@ -86,6 +86,7 @@ impl Ward {
         if matches!(self.ask(patient).await, Said::Alive(_)) {
             return Verdict::Alive;
         }
+        self.note_expired(patient);
         let canvases = self.canvases_of(patient);
         let (mut tried, mut cooling) = (false, false);
         let mut visited = [None; CANVASES];

@@ -4,6 +4,7 @@
 //! file is known (`direct`); otherwise it takes a seat on the one shared climb for that identifier, waits as long
 //! as the viewer can, and asks again. `climb` goes up the rungs; every canvas request goes through `service`.
 
+mod ahead;
 mod breaker;
 mod climb;
 mod cure;
@@ -12,8 +13,11 @@ pub mod echo;
 mod flight;
 mod lanes;
 mod looks;
+mod mass;
 mod memory;
+mod readers;
 mod service;
+mod sweep;
 mod truth;
 mod urgency;
 mod ward;
@@ -123,6 +127,7 @@ impl Healer {
                 // The viewer has the picture; the lasting repair follows without hurry.
                 ward.board(patient, lane.max(Lane::Ahead));
                 let took = started.elapsed();
+                ward.reader_at(patient, true);
                 ward.metrics.heal("healed", Rung::Direct.as_str(), lane.as_str(), took);
                 return Treatment::Good { answer, rung: Some(Rung::Direct), took };
             }
@@ -168,6 +173,7 @@ impl Healer {
         match ward.ask_image(patient, request).await {
             Ok(answer) if !ward.is_expiry(answer.status()) => {
                 ward.memory.found(patient.route, &patient.key);
+                ward.reader_at(patient, rung.is_some());
                 Treatment::Good { answer, rung, took }
             }
             Ok(_) if ward.knows_alive(patient) => {
@@ -181,6 +187,21 @@ impl Healer {
                 Treatment::Original(Outcome::Failed)
             }
         }
+    }
+
+    /// A reader opened this page, and its image is there: the pages behind it may not be.
+    pub fn reader_at(&self, patient: &Patient) {
+        self.ward.reader_at(patient, false);
+    }
+
+    /// A manifest went out to a reader, asked for by this path (without the query).
+    pub fn manifest_opened(&self, path: &str) {
+        self.ward.manifest_opened(path);
+    }
+
+    /// Goes on with a sweep that was interrupted, if there is one. Ends when it ends.
+    pub async fn resume_sweep(&self) {
+        Arc::clone(&self.ward).resume_sweep().await;
     }
 
     /// Forgets what is old. Call it every minute or so.

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -16,7 +17,9 @@ use super::climb::Verdict;
 use super::direct::EncodedSlash;
 use super::flight::{Flights, Seat};
 use super::lanes::{Lane, Lanes};
+use super::mass::Detector;
 use super::memory::{Memory, RungOf};
+use super::readers::Readers;
 use super::service::{CanvasAnswer, CanvasService};
 use super::truth::Said;
 use crate::config::Settings;
@@ -68,6 +71,9 @@ pub(super) struct Ward {
     pub(super) cures: Flights<RungOf, ()>,
     pub(super) memory: Memory,
     pub(super) encoded_slash: EncodedSlash,
+    pub(super) readers: Readers,
+    pub(super) expiries: Detector,
+    pub(super) sweeping: AtomicBool,
     clients: DefaultKeyedRateLimiter<IpAddr>,
     waiting: Arc<Semaphore>,
     writing: Arc<Semaphore>,
@@ -119,6 +125,9 @@ impl Ward {
             cures: Flights::default(),
             memory: Memory::new(&settings.heal),
             encoded_slash: EncodedSlash::default(),
+            readers: Readers::default(),
+            expiries: Detector::new(settings.heal.mass_expiry),
+            sweeping: AtomicBool::new(false),
             clients: RateLimiter::keyed(Quota::per_minute(
                 NonZeroU32::new(settings.heal.per_client).unwrap_or(NonZeroU32::MIN),
             )),

@@ -115,6 +115,9 @@ impl Rooms {
             if let (true, Some(image)) = (echo, asked.image()) {
                 self.healer.echo_answered(&image, answer.status());
             }
+            if asked.route_kind == RouteKind::Presentation && answer.status().is_success() {
+                self.healer.manifest_opened(asked.uri().path());
+            }
             return Ok(Answer::served(answer));
         };
         if let Some(patient) = self.needs_no_asking(&image).await {
@@ -146,7 +149,11 @@ impl Rooms {
             return None;
         }
         let patient = self.healer.admit(image)?;
-        self.healer.is_expired(&patient).await.then_some(patient)
+        if self.healer.is_expired(&patient).await {
+            return Some(patient);
+        }
+        self.healer.reader_at(&patient);
+        None
     }
 
     /// Holds the first answer, if there is one, while the image is treated.

@@ -6,8 +6,8 @@ use testbed::Testbed;
 
 use crate::world::World;
 
-/// Nothing but the seed's way: visit, then rebuild.
-const VISIT: &str = "heal.ladder = visit,rebuild";
+/// Nothing but the seed's way: visit, then rebuild, and nothing for pages that nobody asked for.
+const VISIT: &str = "heal.ladder = visit,rebuild\nheal.ahead = 0";
 
 const TILE: &str = "0,0,512,512/512,/0/default.jpg";
 

@@ -1,0 +1,125 @@
+//! Ahead of the reader: the next pages are healed before somebody turns to them.
+//!
+//! Images expire together (upstream.md "Redis"), and a viewer never asks again for a tile that failed. So after a heal
+//! the next pages of the manifest are looked at, cheaply and truthfully, and those that are gone are healed in the
+//! ahead lane. Each page that is then opened moves the window on, as long as the manifest is known to be frail.
+
+use std::sync::Arc;
+
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+
+use super::lanes::Lane;
+use super::truth::Said;
+use super::ward::{Patient, Ward};
+use crate::config::settings::RouteKind;
+use crate::iiif::Identifier;
+use crate::index::Neighbour;
+
+/// What must not stand raw in a path segment (RFC 3986 section 3.3), besides what is not ASCII.
+const SEGMENT: &AsciiSet = &CONTROLS
+    .add(b' ')
+    .add(b'"')
+    .add(b'#')
+    .add(b'%')
+    .add(b'/')
+    .add(b'<')
+    .add(b'>')
+    .add(b'?')
+    .add(b'[')
+    .add(b']');
+
+/// Images of one canvas that are looked at: more than one stands for a choice, which few readers make.
+const IMAGES: usize = 2;
+
+impl Ward {
+    /// A reader is at this page. `healed`: it had to be healed.
+    pub(super) fn reader_at(self: &Arc<Self>, patient: &Patient, healed: bool) {
+        let Some(owner) = patient.owners.first() else { return };
+        let manifest: Arc<str> = owner.manifest.as_str().into();
+        self.readers.at(&manifest);
+        if healed {
+            self.readers.found_expired(&manifest);
+        }
+        let pages = self.settings.heal.ahead;
+        if pages == 0 || !self.readers.is_frail(&manifest) || !self.readers.may_look_from(&owner.canvas) {
+            return;
+        }
+        let Ok(next) = self.index.neighbours(&owner.canvas, pages) else { return };
+        self.look_after(patient.route, manifest, next);
+    }
+
+    /// Somebody fetched this manifest through us: its first pages will be wanted next.
+    pub(super) fn manifest_opened(self: &Arc<Self>, path: &str) {
+        let pages = self.settings.heal.ahead;
+        let Some(route) = self.settings.routes.iter().position(|route| route.kind == RouteKind::Image) else {
+            return;
+        };
+        if pages == 0 || !self.settings.heal.enabled {
+            return;
+        }
+        for host in &self.settings.server.public_hosts {
+            for scheme in ["https", "http"] {
+                let manifest: Arc<str> = format!("{scheme}://{host}{path}").into();
+                let Ok(mut canvases) = self.index.manifest_canvases(&manifest) else { return };
+                if !canvases.is_empty() {
+                    self.readers.at(&manifest);
+                    canvases.truncate(pages);
+                    if self.readers.may_look_from(&manifest) {
+                        self.look_after(route, manifest, canvases);
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Looks at these pages one after another, and boards a climb for each that is gone; waits for none of them.
+    fn look_after(self: &Arc<Self>, route: usize, manifest: Arc<str>, pages: Vec<Neighbour>) {
+        let ward = Arc::clone(self);
+        tokio::spawn(async move {
+            for key in pages.iter().flat_map(|page| page.keys.iter().take(IMAGES)) {
+                // Enough is under way; a viewer who comes for one of the rest starts it anyway.
+                if ward.climbs.len() >= ward.settings.heal.max_waiting {
+                    ward.metrics.event("ahead_refused");
+                    return;
+                }
+                let Some(patient) = ward.patient(route, key) else { continue };
+                if ward.is_gone_now(&patient).await {
+                    ward.readers.found_expired(&manifest);
+                    ward.metrics.event("ahead");
+                    ward.board(&patient, Lane::Ahead);
+                }
+            }
+        });
+    }
+
+    /// The image with this lookup key, as somebody would ask for it.
+    pub(super) fn patient(&self, route: usize, key: &str) -> Option<Patient> {
+        let wanted = self.settings.heal.identifiers.as_ref().is_none_or(|pattern| pattern.is_match(key));
+        let owners = self.index.owners(key).ok().filter(|owners| wanted && !owners.is_empty())?;
+        let sent = utf8_percent_encode(key, SEGMENT).to_string();
+        Some(Patient {
+            route,
+            key: key.into(),
+            kind: Identifier::new(&sent).kind(),
+            sent: sent.into(),
+            owners,
+        })
+    }
+
+    /// Has the image expired? The cheapest truthful probe: the service's word, else a small tile; never info.json,
+    /// which the image server answers from its own memory. A file that is known to be missing is not gone *now*.
+    pub(super) async fn is_gone_now(&self, patient: &Patient) -> bool {
+        if self.memory.is_missing(patient.route, &patient.key, std::time::Instant::now()) {
+            return false;
+        }
+        match self.ask_remembered(patient).await {
+            Said::Alive(_) => false,
+            Said::Expired => true,
+            Said::Nothing => {
+                let tile = self.look_at(patient, super::climb::SMALL_TILE).await;
+                tile.is_ok_and(|status| self.is_expiry(status))
+            }
+        }
+    }
+}
