@@ -1,5 +1,7 @@
 //! How Cantaloupe words its answers: headers, error pages, info.json, absolute URLs (upstream.md "An expired image", "Headers").
 
+use std::fmt::Write as _;
+
 use http::header::{HeaderName, HeaderValue};
 use http::{HeaderMap, Response};
 
@@ -44,10 +46,9 @@ pub(crate) fn error(status: u16, seen: &Seen, room: &str) -> Response<Flow> {
     let rooms = [room, "resource.HandlerServlet.handle", "resource.HandlerServlet.doGet"];
     for line in 0..28 {
         let place = rooms.get(line).copied().unwrap_or("application.servlet.ScopedHandler.nextHandle");
-        trace.push_str(&format!(
-            "\n\tat edu.illinois.library.cantaloupe.{place}(Standin.java:{})",
-            100 + line
-        ));
+        let number = 100 + line;
+        let _infallible =
+            write!(trace, "\n\tat edu.illinois.library.cantaloupe.{place}(Standin.java:{number})");
     }
     let html = seen.header("accept").contains("text/html");
     let body = if html {

@@ -60,7 +60,7 @@ impl Holding {
     pub fn pdf(path: &str, pages: u32, size: (u32, u32)) -> Self {
         let mut holding = Self::single(path, size);
         let leaf = &mut holding.leaves[0];
-        leaf.file = "report.pdf".to_owned();
+        leaf.file = String::from("report.pdf");
         leaf.format = "application/pdf";
         leaf.pdf_pages = pages;
         holding

@@ -88,8 +88,8 @@ fn grid(number: u32) -> Vec<[u8; 3]> {
     for line in 0..24 {
         // Line ends and gaps that differ from page to page.
         let seed = (number.wrapping_mul(31).wrapping_add(line)).wrapping_mul(2_654_435_761) >> 16;
-        fill(30, 200 + line * 8, 90 + seed % 50, 3, FAINT);
-        fill(130 + seed % 50, 200 + line * 8, 90 - seed % 50, 3, FAINT);
+        fill(30, 200 + line * 8, 110 + seed % 50, 3, FAINT);
+        fill(150 + seed % 50, 200 + line * 8, 120 - seed % 50, 3, FAINT);
     }
     let digits = number.to_string();
     let dot = 20.min(GRID.0 / (4 * u32::try_from(digits.len()).unwrap_or(1)));

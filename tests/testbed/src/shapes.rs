@@ -17,6 +17,12 @@ fn name(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
 }
 
+/// What a manifest calls itself: a book by its path, an object that is its own page by its name (both recorded).
+fn called(holding: &Holding) -> &str {
+    let own_page = holding.leaves.iter().any(|leaf| leaf.path == holding.path);
+    if own_page { name(&holding.path) } else { &holding.path }
+}
+
 fn metadata(label: &str, identifier: &str, path: &str) -> Json {
     let one = |label: &str, value: &str| Json::Object(vec![("label", text(label)), ("value", text(value))]);
     Json::List(vec![one("identifier", identifier), one("title", label), one("context", path)])
@@ -103,7 +109,7 @@ impl Shapes {
             ("@id", text(self.url("sequence", &holding.path))),
             ("@type", text("sc:Sequence")),
             ("canvases", Json::List(self.canvases(sized))),
-            ("label", texts(&[&label, &holding.path])),
+            ("label", texts(&[&label, called(holding)])),
         ])
     }
 
@@ -114,9 +120,9 @@ impl Shapes {
             ("@context", text("http://iiif.io/api/presentation/2/context.json")),
             ("@id", text(self.url("presentation", &holding.path))),
             ("@type", text("sc:Manifest")),
-            ("label", texts(&[&label, &holding.path])),
+            ("label", texts(&[&label, called(holding)])),
             ("logo", text(LOGO)),
-            ("metadata", metadata(&label, &holding.path, &holding.path)),
+            ("metadata", metadata(&label, called(holding), &holding.path)),
             ("sequences", Json::List(vec![self.sequence(holding, sized)])),
         ];
         if let Some((leaf, _)) = sized.first() {
@@ -145,10 +151,10 @@ impl Shapes {
             ("@context", text("http://iiif.io/api/presentation/2/context.json")),
             ("@id", text(self.url("collection", &holding.path))),
             ("@type", text("sc:Collection")),
-            ("label", texts(&[&label, &holding.path])),
+            ("label", texts(&[&label, called(holding)])),
             ("logo", text(LOGO)),
             ("manifests", Json::List(holding.leaves.iter().rev().map(manifest).collect())),
-            ("metadata", metadata(&label, &holding.path, &holding.path)),
+            ("metadata", metadata(&label, called(holding), &holding.path)),
             ("viewingHint", text("multi-part")),
         ])
     }
