@@ -20,6 +20,7 @@ mod documents;
 mod error;
 mod generation;
 mod keys;
+pub mod learn;
 mod report;
 mod schema;
 mod sort;
