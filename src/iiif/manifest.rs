@@ -2,18 +2,20 @@
 //!
 //! The document is read once, front to back, without building it: an object is understood when it *ends*, because
 //! its type may stand behind its content. What was found inside waits on a pile until the canvas that holds it is
-//! complete ([`node`]).
+//! complete (module `node`).
 
 use std::io::{BufReader, Cursor, Read};
 
 use serde::de::DeserializeSeed as _;
 
 use super::salvage;
-use node::{Place, Seed, Walker};
+use node::Seed;
+use walker::{Place, Walker};
 
 mod key;
 mod node;
 mod text;
+mod walker;
 
 #[cfg(test)]
 mod tests;
@@ -73,7 +75,8 @@ pub struct Document {
 #[derive(Debug, thiserror::Error)]
 pub enum WalkError {
     /// Not JSON, cut short, or nested deeper than 127 levels; with line and column. Also a reader that failed
-    /// ([`serde_json::Error::is_io`]).
+    /// ([`serde_json::Error::is_io`]). JSON's grammar allows two things that are errors here all the same, where
+    /// they stand at a place that is looked at: half a surrogate pair (`"\ud800"`), and a number like `1e999`.
     #[error("{0}")]
     Json(#[from] serde_json::Error),
 }
@@ -91,7 +94,7 @@ pub fn walk(mut reader: impl Read, each: &mut dyn FnMut(Canvas)) -> Result<Docum
     run(serde_json::Deserializer::from_reader(buffered), each)
 }
 
-/// [`walk`] over a document in memory, which is several times as fast.
+/// [`walk`] over a document in memory, which takes two thirds of the time.
 pub fn walk_slice(bytes: &[u8], each: &mut dyn FnMut(Canvas)) -> Result<Document, WalkError> {
     run(serde_json::Deserializer::from_slice(salvage::without_mark(bytes)), each)
 }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 
-use super::node::Place;
+use super::walker::Place;
 
 /// What a key of an object means to the walk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

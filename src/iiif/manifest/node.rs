@@ -1,106 +1,16 @@
-//! The walk itself: one [`Seed`] per value, one [`Node`] per object, one [`Walker`] per document.
+//! The walk itself: one [`Seed`] per value, one [`Node`] per object.
 //!
-//! Images are found inside out. Each goes on one pile; an object remembers how high the pile was when it began, so
-//! when it turns out to be a canvas, what lies above that mark is its own.
+//! Images are found inside out. Each goes on the walker's pile; an object remembers how high the pile was when it
+//! began, so when it turns out to be a canvas, what lies above that mark is its own.
 
-use std::collections::HashSet;
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::key::{Key, Kind, is_image_api};
 use super::text::{Each, First};
-use super::{Canvas, Document, DocumentKind};
-use crate::iiif::image_url::{identifier_in_image_url, identifier_in_service_id};
-
-/// What stands where a value stands, by the key that it is under; elements of a list stand where the list does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Place {
-    /// The document.
-    Root,
-    /// `items` of the document: canvases, members or annotations.
-    TopItems,
-    /// `items` further inside: annotation pages, annotations, images of a choice, canvases of a nested manifest.
-    Items,
-    Sequences,
-    Canvases,
-    /// Presentation 2 `images`: annotations.
-    Images,
-    /// `manifests`, `collections`: links even if they are mere strings.
-    Links,
-    /// Presentation 2 `members`: of a collection or of a range.
-    Members,
-    /// What an annotation paints: an image resource, a choice of them, or a part of one; strings are URLs.
-    Painted,
-    /// `thumbnail`, `logo`: the same for what stands for something.
-    Picture,
-    /// `placeholderCanvas`, `accompanyingCanvas`: belong to the canvas that holds them.
-    Held,
-    Service,
-    Elsewhere,
-}
-
-/// What the walk knows so far.
-pub(super) struct Walker<'f> {
-    each: &'f mut dyn FnMut(Canvas),
-    /// Keys of the images that no finished canvas has claimed yet.
-    pile: Vec<String>,
-    /// Ids of services that say nothing of themselves, until the object that holds them is known for an image.
-    mentions: Vec<String>,
-    document: Document,
-}
-
-impl<'f> Walker<'f> {
-    pub(super) fn new(each: &'f mut dyn FnMut(Canvas)) -> Self {
-        Self { each, pile: Vec::new(), mentions: Vec::new(), document: Document::default() }
-    }
-
-    pub(super) fn finish(mut self) -> Document {
-        self.drop_images(0);
-        self.document
-    }
-
-    fn string(&mut self, place: Place, text: &str) {
-        match place {
-            Place::Painted | Place::Picture => self.push_image_url(text, self.pile.len()),
-            Place::Service => self.mentions.push(text.to_owned()),
-            Place::Links => self.document.members.push(text.to_owned()),
-            _ => {}
-        }
-    }
-
-    /// `from`: where the pile of the object that holds the image begins.
-    fn push_image_url(&mut self, url: &str, from: usize) {
-        if let Some(identifier) = identifier_in_image_url(url) {
-            self.push(identifier.key().into_owned(), from);
-        }
-    }
-
-    fn push_service(&mut self, id: &str, from: usize) {
-        if let Some(identifier) = identifier_in_service_id(id) {
-            self.push(identifier.key().into_owned(), from);
-        }
-    }
-
-    fn push(&mut self, key: String, from: usize) {
-        // An image resource and its service name the same image, one after the other.
-        if self.pile.get(from..).and_then(<[String]>::last) != Some(&key) {
-            self.pile.push(key);
-        }
-    }
-
-    fn hand_out(&mut self, id: &str, label: Option<String>, from: usize) {
-        let images = distinct(self.pile.drain(from..).collect());
-        self.document.canvases += 1;
-        self.document.images += images.len();
-        (self.each)(Canvas { id: without_fragment(id).to_owned(), label, images });
-    }
-
-    fn drop_images(&mut self, from: usize) {
-        let images = distinct(self.pile.drain(from..).collect());
-        self.document.unowned += images.len();
-    }
-}
+use super::walker::{Place, Walker, without_fragment};
+use super::{Document, DocumentKind};
 
 /// Seed and visitor for any value at a place.
 pub(super) struct Seed<'w, 'f> {
@@ -208,7 +118,7 @@ impl Node {
             id: None,
             label: None,
             target: None,
-            images_from: walker.pile.len(),
+            images_from: walker.height(),
             mentions_from: walker.mentions.len(),
         }
     }
@@ -334,20 +244,25 @@ impl Node {
 
     /// What an object without `type` must be, by its keys and the company it keeps.
     fn kind_by_shape(&self, walker: &Walker<'_>) -> Kind {
-        let has_images = walker.pile.len() > self.images_from;
+        let has_images = walker.has_images(self.images_from);
         let at_items = matches!(self.place, Place::Root | Place::TopItems | Place::Items);
         if self.place == Place::Canvases
             || (self.has(seen::IMAGES) && (has_images || self.has(seen::DIMENSION)))
             || (at_items && self.has(seen::ITEMS) && self.has(seen::DIMENSION))
         {
             Kind::Canvas
-        } else if self.has(seen::SEQUENCES) || self.place == Place::Links {
+        } else if self.place == Place::Links {
+            Kind::Manifest
+        } else if self.place != Place::Root {
+            // A wrong guess further inside would cost images; no guess costs nothing.
+            Kind::Unsaid
+        } else if self.has(seen::SEQUENCES) {
             Kind::Manifest
         } else if self.has(seen::CANVASES) {
             Kind::Sequence
         } else if self.has(seen::LINKS) {
             Kind::Collection
-        } else if self.place != Place::Root || !self.has(seen::ITEMS) {
+        } else if !self.has(seen::ITEMS) {
             Kind::Unsaid
         } else if walker.document.canvases > 0 {
             Kind::Manifest
@@ -362,7 +277,7 @@ impl Node {
     /// mention without images must not look like a poisoned canvas.
     fn close_canvas(&mut self, walker: &mut Walker<'_>) {
         let stands_here =
-            self.has(seen::IMAGES | seen::ITEMS | seen::DIMENSION) || walker.pile.len() > self.images_from;
+            self.has(seen::IMAGES | seen::ITEMS | seen::DIMENSION) || walker.has_images(self.images_from);
         if !stands_here || matches!(self.place, Place::Held | Place::Painted) {
             return;
         }
@@ -379,7 +294,7 @@ impl Node {
     /// An annotation in a document of its own belongs to the canvas that it names.
     fn close_annotation(&self, walker: &mut Walker<'_>) {
         let canvas = self.target.as_deref().filter(|target| !without_fragment(target).is_empty());
-        if let (Some(canvas), true) = (canvas, walker.pile.len() > self.images_from) {
+        if let (Some(canvas), true) = (canvas, walker.has_images(self.images_from)) {
             walker.hand_out(canvas, None, self.images_from);
         }
     }
@@ -402,28 +317,4 @@ fn replace(slot: &mut Option<String>, value: Option<String>) {
     if value.is_some() {
         *slot = value;
     }
-}
-
-fn without_fragment(id: &str) -> &str {
-    id.split('#').next().unwrap_or_default()
-}
-
-/// Each key once, in the order found.
-fn distinct(mut keys: Vec<String>) -> Vec<String> {
-    /// Up to here looking along the list is faster than hashing.
-    const FEW: usize = 16;
-    if keys.len() <= FEW {
-        let mut at = 1;
-        while at < keys.len() {
-            if keys[..at].contains(&keys[at]) {
-                keys.remove(at);
-            } else {
-                at += 1;
-            }
-        }
-        return keys;
-    }
-    let mut met = HashSet::with_capacity(keys.len());
-    keys.retain(|key| met.insert(key.clone()));
-    keys
 }
