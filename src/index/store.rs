@@ -324,6 +324,11 @@ pub(super) fn ids_of_source(conn: &Connection, source: i64) -> rusqlite::Result<
     select.query_map([source], |row| row.get(0))?.collect()
 }
 
+/// Documents in the index, counted up to a limit.
+pub(super) fn number_of_documents(conn: &Connection, limit: u32) -> rusqlite::Result<u32> {
+    conn.query_row("SELECT count(*) FROM (SELECT 1 FROM manifests LIMIT ?1)", [limit], |row| row.get(0))
+}
+
 /// A panic while a lock was held leaves at worst a connection whose transaction rolls back.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
