@@ -1,18 +1,22 @@
 //! What the program may believe: checked, complete, with every default filled in.
 //!
-//! Nothing here is parsed by serde; `file` turns the configuration file into these types and reports every
-//! mistake at once. Durations and sizes are already numbers, prefixes end where they must, and every host
-//! name is lower case.
+//! Nothing here is parsed by serde: [`file`](super::file) says what may be written, and `convert` and `check`
+//! turn that into these types and report every mistake at once. Durations and sizes are already numbers,
+//! paths are already joined to the configuration file's folder, and every host name is lower case.
+//!
+//! Each section has a `Default`; `defaults` is the only place where a default stands.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use http::HeaderName;
 use http::uri::{Authority, Scheme};
 use ipnet::IpNet;
+use regex::Regex;
 
 /// The whole checked configuration.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
     /// `[server]`
     pub server: Server,
@@ -31,7 +35,7 @@ pub struct Settings {
 }
 
 /// `[server]`: the listener that viewers reach.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Server {
     /// Where to listen; one or several addresses.
     pub listen: Vec<SocketAddr>,
@@ -51,10 +55,14 @@ pub struct Server {
     pub idle_timeout: Duration,
     /// Open connections at most; more wait in the kernel's backlog.
     pub max_connections: usize,
+    /// The longest request head (request line and headers), in bytes; never below hyper's own least, 8 KiB.
+    pub max_head_bytes: usize,
+    /// The longest request target, in bytes; never above `max_head_bytes`.
+    pub max_uri_bytes: usize,
 }
 
 /// PEM files of a server certificate.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Tls {
     /// Certificate chain, leaf first.
     pub cert: PathBuf,
@@ -63,14 +71,14 @@ pub struct Tls {
 }
 
 /// `[admin]`: `/livez`, `/readyz`, `/metrics`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Admin {
     /// Where to listen; `None` switches it off.
     pub listen: Option<SocketAddr>,
 }
 
 /// `[upstream]`: timeouts and bounds that hold for every upstream.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Upstream {
     /// PEM file with certificate authorities to trust besides the system's.
     pub ca: Option<PathBuf>,
@@ -100,7 +108,7 @@ pub enum RouteKind {
 }
 
 /// `[[routes]]`: requests whose path starts with `prefix` go to `upstream`, the prefix replaced by its path.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Route {
     /// Path prefix, starting with `/`.
     pub prefix: String,
@@ -128,7 +136,7 @@ pub struct UpstreamUrl {
 }
 
 /// `[index]`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Index {
     /// The SQLite file.
     pub path: PathBuf,
@@ -140,6 +148,9 @@ pub struct Index {
     pub cache: u64,
     /// How often configured sources are looked at again while serving; zero: only at the start.
     pub refresh: Duration,
+    /// Bases under which a file URL is tried when the identifier made from it is checked, each ending in `/`;
+    /// empty: only the URL as it stands. (The canvas service may know Fedora by an internal name.)
+    pub file_url_bases: Vec<String>,
 }
 
 /// `[[index.sources]]`
@@ -165,7 +176,7 @@ pub enum Rung {
 }
 
 /// `[heal]`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Heal {
     /// Heal at all; `false` makes a plain reverse proxy.
     pub enabled: bool,
@@ -191,6 +202,56 @@ pub struct Heal {
     pub max_held: usize,
     /// Addresses of the canvas service: requests from there are echoes and never wait.
     pub origins: Vec<IpNet>,
+    /// Pages after the one being read that are healed ahead of the reader; zero: none.
+    pub ahead: usize,
+    /// Image statuses at which `direct` is tried although they do not mean "expired" (service or Redis down).
+    pub direct_statuses: Vec<u16>,
+    /// Only identifiers that match are healed; `None`: all.
+    pub identifiers: Option<Pattern>,
+    /// A request that carries this header is not healed; believed from `server.trusted_proxies` only.
+    pub skip_header: Option<HeaderName>,
+    /// Heals that one client address may start in a minute.
+    pub per_client: u32,
+    /// Failures in a row after which a canvas service is left alone.
+    pub breaker_failures: u32,
+    /// How long it is left alone at first.
+    pub breaker_open: Duration,
+    /// The longest pause to which repeated failures grow.
+    pub backoff_max: Duration,
+    /// How often a closed `/resources/{uuid}` is tried again.
+    pub resources_recheck: Duration,
+    /// How long "this image is alive" is believed.
+    pub alive_for: Duration,
+    /// When many images expire at once. (For the sweep; nothing reads it before that stands.)
+    pub mass_expiry: MassExpiry,
+    /// After a mass expiry, heal everything indexed in the background. (Nothing reads it before the sweep stands.)
+    pub sweep: bool,
+}
+
+/// `heal.mass_expiry`: so many identifiers within so short a time mean that Redis was emptied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MassExpiry {
+    /// Different expired identifiers.
+    pub ids: usize,
+    /// The time in which they must be seen.
+    pub within: Duration,
+}
+
+/// A regular expression that can be compared; matches anywhere unless anchored, as grep does.
+#[derive(Debug, Clone)]
+pub struct Pattern(pub Regex);
+
+impl Pattern {
+    /// Whether the pattern occurs in `text`.
+    pub fn is_match(&self, text: &str) -> bool {
+        self.0.is_match(text)
+    }
+}
+
+impl PartialEq for Pattern {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.as_str() == other.0.as_str()
+    }
 }
 
 /// How log lines look.
@@ -205,7 +266,7 @@ pub enum LogFormat {
 }
 
 /// `[log]`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Log {
     /// A `tracing` filter, e.g. `info` or `iiif_mender=debug`.
     pub filter: String,

@@ -1,0 +1,258 @@
+//! What no single value can get wrong: contradictions between keys, and numbers that make no sense.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use http::uri::Scheme;
+
+use super::error::ConfigError;
+use super::settings::{Heal, Route, RouteKind, Rung, Server, Settings};
+use super::sources::Sources;
+use super::tree::Tree;
+
+/// Gathers mistakes with their places, and keeps quiet about keys that are already known to be wrong: their
+/// values are only stand-ins, and a mistake that follows from a mistake helps nobody.
+pub(super) struct Report<'a> {
+    pub(super) tree: &'a Tree<'a>,
+    pub(super) sources: &'a Sources,
+    pub(super) wrong: Vec<String>,
+    pub(super) errors: Vec<ConfigError>,
+}
+
+impl Report<'_> {
+    /// A mistake between the keys at `paths`; shown at the first that is written.
+    pub(super) fn at(&mut self, paths: &[&str], message: &str, help: &str) {
+        let within = |inner: &str, outer: &str| {
+            outer.is_empty()
+                || inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        };
+        let known = |path: &&str| self.wrong.iter().any(|wrong| within(path, wrong) || within(wrong, path));
+        if paths.iter().any(known) {
+            return;
+        }
+        let written = paths.iter().find(|path| self.tree.get(path).is_some());
+        let Some(path) = written.or_else(|| paths.first()) else { return };
+        self.errors.push(self.sources.error(self.tree.span_of(path), message, help));
+    }
+
+    /// A key that must be there and is not.
+    pub(super) fn missing(&mut self, path: &str, message: &str, help: &str) {
+        self.at(&[path], message, help);
+        self.wrong.push(path.to_owned());
+    }
+}
+
+pub(super) fn check(settings: &Settings, report: &mut Report<'_>) {
+    listeners(settings, report);
+    bounds(&settings.server, report);
+    nothing_is_zero(settings, report);
+    routes(settings, report);
+    if settings.heal.enabled {
+        healing(&settings.heal, &settings.routes, report);
+    }
+}
+
+fn listeners(settings: &Settings, report: &mut Report<'_>) {
+    let listen = &settings.server.listen;
+    if listen.is_empty() {
+        report.at(
+            &["server.listen"],
+            "there is no address to listen on",
+            "write listen = \"127.0.0.1:8080\"",
+        );
+    }
+    for (number, address) in listen.iter().enumerate() {
+        if listen.iter().take(number).any(|earlier| collide(earlier, address)) {
+            report.at(
+                &[&format!("server.listen.{number}")],
+                &format!("{address} is already taken by an address before it"),
+                "take one of them out: 0.0.0.0 and [::] cover every address of their kind",
+            );
+        }
+    }
+    if let Some(admin) = settings.admin.listen
+        && let Some(public) = listen.iter().find(|address| collide(address, &admin))
+    {
+        report.at(
+            &["admin.listen", "server.listen"],
+            &format!("the admin listener {admin} and the public one {public} are the same"),
+            "give the admin listener a port of its own, such as \"127.0.0.1:9090\", or switch it off with \"off\"",
+        );
+    }
+}
+
+/// Whether binding one leaves no room for the other. Port 0 is a fresh port each time.
+fn collide(one: &SocketAddr, other: &SocketAddr) -> bool {
+    let covers = |a: IpAddr, b: IpAddr| a == b || a.is_unspecified() && a.is_ipv4() == b.is_ipv4();
+    one.port() == other.port()
+        && one.port() != 0
+        && (covers(one.ip(), other.ip()) || covers(other.ip(), one.ip()))
+}
+
+fn bounds(server: &Server, report: &mut Report<'_>) {
+    // hyper panics below this.
+    const LEAST_HEAD: usize = 8 * 1024;
+    if server.max_head_bytes < LEAST_HEAD {
+        report.at(
+            &["server.max_head_bytes"],
+            "request heads need at least 8KiB",
+            "write \"8KiB\" or more; 64KiB leaves room for long cookies",
+        );
+    } else if server.max_uri_bytes > server.max_head_bytes {
+        report.at(
+            &["server.max_uri_bytes", "server.max_head_bytes"],
+            "`server.max_uri_bytes` is more than `server.max_head_bytes`",
+            "the request target is a part of the head: lower the one or raise the other",
+        );
+    }
+}
+
+fn nothing_is_zero(settings: &Settings, report: &mut Report<'_>) {
+    let (server, upstream, heal) = (&settings.server, &settings.upstream, &settings.heal);
+    let counts = [
+        ("server.max_connections", server.max_connections),
+        ("server.max_uri_bytes", server.max_uri_bytes),
+        ("upstream.max_requests", upstream.max_requests),
+        ("heal.concurrency", heal.concurrency),
+        ("heal.max_waiting", heal.max_waiting),
+        ("heal.per_client", usize::try_from(heal.per_client).unwrap_or(usize::MAX)),
+        ("heal.breaker_failures", usize::try_from(heal.breaker_failures).unwrap_or(usize::MAX)),
+        ("heal.mass_expiry.ids", heal.mass_expiry.ids),
+    ];
+    let times = [
+        ("server.head_timeout", server.head_timeout),
+        ("server.idle_timeout", server.idle_timeout),
+        ("upstream.connect_timeout", upstream.connect_timeout),
+        ("upstream.first_byte_timeout", upstream.first_byte_timeout),
+        ("upstream.body_timeout", upstream.body_timeout),
+        ("heal.timeout", heal.timeout),
+        ("heal.breaker_open", heal.breaker_open),
+        ("heal.backoff_max", heal.backoff_max),
+        ("heal.resources_recheck", heal.resources_recheck),
+        ("heal.mass_expiry.within", heal.mass_expiry.within),
+    ];
+    let zero_counts = counts.into_iter().filter(|(_, count)| *count == 0).map(|(path, _)| path);
+    let zero_times = times.into_iter().filter(|(_, time)| *time == Duration::ZERO).map(|(path, _)| path);
+    for path in zero_counts.chain(zero_times) {
+        let help = if path.starts_with("heal.") {
+            "write more than zero; healing is switched off with heal.enabled = false"
+        } else {
+            "write more than zero: with none nothing could ever be served"
+        };
+        report.at(&[path], &format!("`{path}` is zero"), help);
+    }
+}
+
+fn routes(settings: &Settings, report: &mut Report<'_>) {
+    let routes = &settings.routes;
+    if routes.is_empty() {
+        report.at(
+            &["routes"],
+            "there is no route, so every request would be refused",
+            "add at least one:\n[[routes]]\nprefix = \"/iiif/2/\"\nupstream = \"https://api.library.tamu.edu/iiif/2/\"\nkind = \"image\"",
+        );
+    }
+    for (number, route) in routes.iter().enumerate() {
+        let (prefix, upstream) = (format!("routes.{number}.prefix"), format!("routes.{number}.upstream"));
+        let hosts = format!("routes.{number}.hosts");
+        let same = |earlier: &Route| {
+            let shared = earlier.hosts.iter().any(|host| route.hosts.contains(host));
+            earlier.prefix == route.prefix && (shared || earlier.hosts.is_empty() && route.hosts.is_empty())
+        };
+        if let Some(first) = routes.iter().take(number).position(same) {
+            report.at(
+                &[&prefix, &hosts, &format!("routes.{first}.prefix"), &format!("routes.{first}.hosts")],
+                &format!("an earlier route has the same prefix `{}` for the same hosts", route.prefix),
+                "only one of them could ever be used: take one out, or tell them apart by `hosts`",
+            );
+        }
+        let (front, back) = (route.prefix.ends_with('/'), route.upstream.path.ends_with('/'));
+        if front != back {
+            let (with, without) = if front { (&prefix, &upstream) } else { (&upstream, &prefix) };
+            report.at(
+                &[&upstream, &prefix],
+                &format!("`{with}` ends with a slash and `{without}` does not"),
+                "the prefix is replaced by the path of the upstream, letter by letter: end both with a slash, or neither",
+            );
+        }
+        if settings.server.listen.iter().any(|own| leads_to(route, own)) {
+            report.at(
+                &[&format!("routes.{number}.connect"), &upstream, "server.listen"],
+                "this route leads back to our own listener",
+                "name the server behind us, or give its address with `connect`",
+            );
+        }
+    }
+}
+
+/// Whether the route's requests would arrive at our own listener.
+fn leads_to(route: &Route, own: &SocketAddr) -> bool {
+    let target = route.connect.as_ref().unwrap_or(&route.upstream.authority);
+    let port = target.port_u16().unwrap_or(if route.upstream.scheme == Scheme::HTTPS { 443 } else { 80 });
+    let host = target.host().trim_start_matches('[').trim_end_matches(']');
+    let address = match host {
+        "localhost" => Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+        _ => host.parse().ok(),
+    };
+    let reaches = |address: IpAddr| address == own.ip() || own.ip().is_unspecified() && address.is_loopback();
+    port == own.port() && address.is_some_and(reaches)
+}
+
+fn healing(heal: &Heal, routes: &[Route], report: &mut Report<'_>) {
+    if heal.ladder.is_empty() {
+        report.at(
+            &["heal.ladder", "heal.enabled"],
+            "healing is on, but its ladder has no rungs",
+            "name at least one rung, such as ladder = [\"visit\"], or switch healing off with enabled = false",
+        );
+    }
+    for (number, rung) in heal.ladder.iter().enumerate() {
+        if heal.ladder.iter().take(number).any(|earlier| earlier == rung) {
+            let path = format!("heal.ladder.{number}");
+            report.at(&[&path], "this rung stands in the ladder twice", "take one of them out");
+        }
+    }
+    if heal.statuses.is_empty() {
+        report.at(
+            &["heal.statuses", "heal.enabled"],
+            "healing is on, but no status means \"expired\"",
+            "write statuses = [404], or switch healing off with enabled = false",
+        );
+    }
+    for (short, long, why, wrong) in [
+        (
+            "heal.wait",
+            "heal.wait_info",
+            "info.json is waited for at least as long as a tile",
+            heal.wait > heal.wait_info,
+        ),
+        (
+            "heal.wait_info",
+            "heal.timeout",
+            "nothing is left to wait for once the canvas request ended",
+            heal.wait_info > heal.timeout,
+        ),
+    ] {
+        if wrong {
+            report.at(
+                &[short, long],
+                &format!("`{short}` is longer than `{long}`"),
+                &format!("{why}: lower `{short}` or raise `{long}`"),
+            );
+        }
+    }
+    let kinds: Vec<String> = (0..routes.len()).map(|number| format!("routes.{number}.kind")).collect();
+    let first_image = routes.iter().position(|route| route.kind == RouteKind::Image);
+    let asks_canvases = heal.ladder.iter().any(|rung| *rung != Rung::Direct);
+    let has_canvases = routes.iter().any(|route| route.kind == RouteKind::Presentation);
+    if let Some(first) = first_image.filter(|_| asks_canvases && !has_canvases) {
+        let mut paths: Vec<&str> =
+            kinds.iter().skip(first).chain(kinds.iter().take(first)).map(String::as_str).collect();
+        paths.extend(["heal.ladder", "heal.enabled"]);
+        report.at(
+            &paths,
+            "images cannot be healed: no route leads to the canvas service",
+            "add a route with kind = \"presentation\"; or keep to ladder = [\"direct\"]; or switch healing off with heal.enabled = false",
+        );
+    }
+}

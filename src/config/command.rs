@@ -1,0 +1,135 @@
+//! `config check|show|schema`: what they print. Exit codes: 0 all well, 2 the configuration is wrong.
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::path::Path;
+
+use clap::Subcommand;
+use miette::GraphicalReportHandler;
+
+use super::error::ConfigErrors;
+use super::load;
+use super::schema::schema;
+use super::settings::{RouteKind, Settings};
+use super::show::show;
+
+/// The exit code for a configuration that cannot be used.
+pub const WRONG: u8 = 2;
+
+/// Look at the configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand)]
+pub enum ConfigCommand {
+    /// Say whether the configuration is in order: every mistake with its place, or a summary.
+    Check,
+    /// Print the settings that hold in the end, each with where it came from.
+    Show,
+    /// Print the JSON schema of the file.
+    Schema,
+}
+
+impl ConfigCommand {
+    /// Does it; `env` is `std::env::vars_os()`. Returns the exit code.
+    pub fn run<K, V>(
+        self,
+        path: &Path,
+        env: impl IntoIterator<Item = (K, V)>,
+        out: &mut dyn Write,
+    ) -> io::Result<u8>
+    where
+        K: Into<OsString>,
+        V: Into<OsString>,
+    {
+        let done = match self {
+            Self::Schema => {
+                writeln!(out, "{:#}", schema())?;
+                return Ok(0);
+            }
+            Self::Check => Settings::load(path, env).map(|settings| summary(path, &settings)),
+            Self::Show => {
+                load::read(path).and_then(|text| load::gather(path, &text, env)).and_then(|sources| {
+                    load::settings(path, &sources).map(|(settings, tree)| show(settings, &tree, &sources))
+                })
+            }
+        };
+        match done {
+            Ok(text) => out.write_all(text.as_bytes()).map(|()| 0),
+            Err(errors) => write_errors(&errors, &GraphicalReportHandler::new(), out).map(|()| WRONG),
+        }
+    }
+}
+
+/// Every mistake with the piece of text in which it stands.
+pub(super) fn write_errors(
+    errors: &ConfigErrors,
+    handler: &GraphicalReportHandler,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    let mut text = String::new();
+    match handler.render_report(&mut text, errors) {
+        Ok(()) => out.write_all(text.as_bytes()),
+        Err(_) => writeln!(out, "{errors:#}"),
+    }
+}
+
+/// What is served where, and what to keep in mind.
+fn summary(path: &Path, settings: &Settings) -> String {
+    let listen: Vec<String> = settings.server.listen.iter().map(ToString::to_string).collect();
+    let scheme = if settings.server.tls.is_some() { "https" } else { "http" };
+    let admin = settings.admin.listen.map_or_else(|| "off".to_owned(), |address| address.to_string());
+    let mut text = format!(
+        "{} is in order\n\n  listen  {} ({scheme})\n  admin   {admin}\n\n",
+        path.display(),
+        listen.join(", ")
+    );
+    let width = settings.routes.iter().map(|route| route.prefix.len()).max().unwrap_or(0);
+    for route in &settings.routes {
+        let kind = match route.kind {
+            RouteKind::Image => "image",
+            RouteKind::Presentation => "presentation",
+            RouteKind::Plain => "plain",
+        };
+        let url = &route.upstream;
+        let mut line = format!(
+            "  {kind:<12}  {:<width$}  →  {}://{}{}",
+            route.prefix, url.scheme, url.authority, url.path
+        );
+        if let Some(connect) = &route.connect {
+            line = format!("{line} at {connect}");
+        }
+        if !route.hosts.is_empty() {
+            line = format!("{line} for {}", route.hosts.join(", "));
+        }
+        text = format!("{text}{line}\n");
+    }
+    for note in notes(settings) {
+        text = format!("{text}\nnote: {note}\n");
+    }
+    text
+}
+
+/// What is allowed and may still surprise.
+fn notes(settings: &Settings) -> Vec<String> {
+    let mut notes = Vec::new();
+    let ours = |host: &str| settings.server.public_hosts.iter().any(|public| public == host);
+    let through_our_name =
+        settings.routes.iter().find(|route| route.connect.is_none() && ours(route.upstream.authority.host()));
+    if let Some(route) = through_our_name {
+        notes.push(format!(
+            "{} is also one of our public_hosts: once that name points here, give its routes `connect`, or requests go round in circles",
+            route.upstream.authority
+        ));
+    }
+    let routes_images = settings.routes.iter().any(|route| route.kind == RouteKind::Image);
+    if settings.heal.enabled && !routes_images {
+        notes.push("no route has kind = \"image\", so nothing will be healed".to_owned());
+    }
+    if settings.heal.skip_header.is_some() && settings.server.trusted_proxies.is_empty() {
+        notes.push(
+            "heal.skip_header is believed from server.trusted_proxies only, and there are none".to_owned(),
+        );
+    }
+    if settings.server.drain < settings.heal.wait {
+        notes.push("server.drain is shorter than heal.wait: viewers who wait for a picture at SIGTERM will not get it".to_owned());
+    }
+    notes
+}

@@ -1,0 +1,213 @@
+//! From what the file says to what the program believes: defaults are filled in, paths joined to the file's
+//! folder. What is missing is reported; whether the whole makes sense is asked in [`check`](super::check).
+
+use std::path::{Path, PathBuf};
+
+use http::uri::{Authority, Scheme};
+
+use super::check::Report;
+use super::file::{self, File};
+use super::leaf::Text;
+use super::settings::{
+    Admin, Heal, Index, Log, MassExpiry, Route, RouteKind, Server, Settings, Source, Tls, Upstream,
+    UpstreamUrl,
+};
+use super::values::{Count, Size};
+
+/// Everything with its default filled in; routes stay in the order of the file.
+pub(super) fn settings(file: File, folder: &Path, report: &mut Report<'_>) -> Settings {
+    Settings {
+        server: server(file.server, folder, report),
+        admin: Admin { listen: file.admin.listen.map_or(Admin::default().listen, |listen| listen.0.0) },
+        upstream: upstream(file.upstream, folder),
+        routes: file
+            .routes
+            .into_iter()
+            .enumerate()
+            .map(|(number, route)| one_route(route, number, report))
+            .collect(),
+        index: index(file.index, folder, report),
+        heal: heal(file.heal),
+        log: log(file.log),
+    }
+}
+
+fn or<T>(given: Option<Text<T>>, default: T) -> T {
+    given.map_or(default, |given| given.0)
+}
+
+fn list<T, U>(given: Option<Vec<Text<T>>>, default: Vec<U>, take: impl Fn(T) -> U) -> Vec<U> {
+    given.map_or(default, |given| given.into_iter().map(|one| take(one.0)).collect())
+}
+
+fn count(given: Option<Text<Count>>, default: usize) -> usize {
+    given.map_or(default, |given| usize::try_from(given.0.0).unwrap_or(usize::MAX))
+}
+
+fn size(given: Option<Text<Size>>, default: usize) -> usize {
+    given.map_or(default, |given| usize::try_from(given.0.0).unwrap_or(usize::MAX))
+}
+
+fn server(file: file::Server, folder: &Path, report: &mut Report<'_>) -> Server {
+    let default = Server::default();
+    Server {
+        listen: file.listen.map_or(default.listen, |list| list.0.into_iter().map(|one| one.0).collect()),
+        tls: file.tls.and_then(|tls| both_files(tls, folder, report)),
+        public_hosts: list(file.public_hosts, default.public_hosts, |host| host.0),
+        trusted_proxies: list(file.trusted_proxies, default.trusted_proxies, |network| network),
+        name: file.name.map_or(default.name, |name| name.0.0),
+        drain: or(file.drain, default.drain),
+        head_timeout: or(file.head_timeout, default.head_timeout),
+        idle_timeout: or(file.idle_timeout, default.idle_timeout),
+        max_connections: count(file.max_connections, default.max_connections),
+        max_head_bytes: size(file.max_head_bytes, default.max_head_bytes),
+        max_uri_bytes: size(file.max_uri_bytes, default.max_uri_bytes),
+    }
+}
+
+fn both_files(tls: file::Tls, folder: &Path, report: &mut Report<'_>) -> Option<Tls> {
+    let lacking = match (&tls.cert, &tls.key) {
+        (None, _) => "cert",
+        (_, None) => "key",
+        _ => "",
+    };
+    if !lacking.is_empty() {
+        report.missing(
+            &format!("server.tls.{lacking}"),
+            "`server.tls` needs both a certificate and its key",
+            "write tls = { cert = \"server.pem\", key = \"server.key\" }, or leave it out to speak plain HTTP",
+        );
+    }
+    Some(Tls { cert: folder.join(tls.cert?.0), key: folder.join(tls.key?.0) })
+}
+
+fn upstream(file: file::Upstream, folder: &Path) -> Upstream {
+    let default = Upstream::default();
+    Upstream {
+        ca: file.ca.map(|path| folder.join(path.0)),
+        connect_timeout: or(file.connect_timeout, default.connect_timeout),
+        first_byte_timeout: or(file.first_byte_timeout, default.first_byte_timeout),
+        body_timeout: or(file.body_timeout, default.body_timeout),
+        pool_idle: or(file.pool_idle, default.pool_idle),
+        max_requests: count(file.max_requests, default.max_requests),
+        queue_wait: or(file.queue_wait, default.queue_wait),
+    }
+}
+
+/// A route without prefix or upstream is reported, and goes on with a stand-in that no caller ever sees.
+fn one_route(file: file::Route, number: usize, report: &mut Report<'_>) -> Route {
+    if file.prefix.is_none() {
+        report.missing(
+            &format!("routes.{number}.prefix"),
+            "this route has no `prefix`",
+            "write which paths belong here, such as prefix = \"/iiif/2/\"",
+        );
+    }
+    if file.upstream.is_none() {
+        report.missing(
+            &format!("routes.{number}.upstream"),
+            "this route has no `upstream`",
+            "write where its requests go, such as upstream = \"https://api.library.tamu.edu/iiif/2/\"",
+        );
+    }
+    Route {
+        prefix: file.prefix.map_or_else(|| "/".to_owned(), |prefix| prefix.0.0),
+        upstream: file.upstream.map_or_else(stand_in, |url| url.0),
+        kind: or(file.kind, RouteKind::Plain),
+        connect: file.connect.map(|authority| authority.0),
+        preserve_host: file.preserve_host.unwrap_or(false),
+        hosts: list(file.hosts, Vec::new(), |host| host.0),
+    }
+}
+
+fn stand_in() -> UpstreamUrl {
+    UpstreamUrl {
+        scheme: Scheme::HTTP,
+        authority: Authority::from_static("missing.invalid"),
+        path: "/".to_owned(),
+    }
+}
+
+fn index(file: file::Index, folder: &Path, report: &mut Report<'_>) -> Index {
+    let default = Index::default();
+    let sources = file.sources.into_iter().enumerate();
+    Index {
+        path: folder.join(or(file.path, default.path)),
+        learn: file.learn.unwrap_or(default.learn),
+        sources: sources.filter_map(|(number, source)| one_source(source, number, folder, report)).collect(),
+        cache: file.cache.map_or(default.cache, |count| u64::from(count.0.0)),
+        refresh: or(file.refresh, default.refresh),
+        file_url_bases: list(file.file_url_bases, default.file_url_bases, |base| {
+            if base.0.ends_with('/') { base.0 } else { format!("{}/", base.0) }
+        }),
+    }
+}
+
+fn one_source(source: file::Source, number: usize, folder: &Path, report: &mut Report<'_>) -> Option<Source> {
+    let help = "write path = \"…\" for a directory or file, or url = \"…\" for a manifest or collection";
+    let here = format!("index.sources.{number}");
+    match (source.path, source.url) {
+        (Some(path), None) => Some(Source::Path(folder.join(path.0))),
+        (None, Some(url)) => Some(Source::Url(url.0.0)),
+        (Some(_), Some(_)) => {
+            report.at(
+                &[&here],
+                "this source has both a path and a URL",
+                &format!("{help}; two sources for both"),
+            );
+            None
+        }
+        (None, None) => {
+            report.missing(&here, "this source has neither a path nor a URL", help);
+            None
+        }
+    }
+}
+
+fn heal(file: file::Heal) -> Heal {
+    let default = Heal::default();
+    let mass_expiry = file.mass_expiry.unwrap_or_default();
+    Heal {
+        enabled: file.enabled.unwrap_or(default.enabled),
+        ladder: list(file.ladder, default.ladder, |rung| rung),
+        statuses: list(file.statuses, default.statuses, |status| status.0),
+        wait: or(file.wait, default.wait),
+        wait_info: or(file.wait_info, default.wait_info),
+        concurrency: count(file.concurrency, default.concurrency),
+        timeout: or(file.timeout, default.timeout),
+        cooldown: or(file.cooldown, default.cooldown),
+        missing: or(file.missing, default.missing),
+        max_waiting: count(file.max_waiting, default.max_waiting),
+        max_held: size(file.max_held, default.max_held),
+        origins: list(file.origins, default.origins, |network| network),
+        ahead: count(file.ahead, default.ahead),
+        direct_statuses: list(file.direct_statuses, default.direct_statuses, |status| status.0),
+        identifiers: file.identifiers.map(|pattern| pattern.0),
+        skip_header: file.skip_header.map(|name| name.0),
+        per_client: file.per_client.map_or(default.per_client, |count| count.0.0),
+        breaker_failures: file.breaker_failures.map_or(default.breaker_failures, |count| count.0.0),
+        breaker_open: or(file.breaker_open, default.breaker_open),
+        backoff_max: or(file.backoff_max, default.backoff_max),
+        resources_recheck: or(file.resources_recheck, default.resources_recheck),
+        alive_for: or(file.alive_for, default.alive_for),
+        mass_expiry: MassExpiry {
+            ids: count(mass_expiry.ids, default.mass_expiry.ids),
+            within: or(mass_expiry.within, default.mass_expiry.within),
+        },
+        sweep: file.sweep.unwrap_or(default.sweep),
+    }
+}
+
+fn log(file: file::Log) -> Log {
+    let default = Log::default();
+    Log {
+        filter: file.filter.map_or(default.filter, |filter| filter.0.0),
+        format: or(file.format, default.format),
+    }
+}
+
+/// The folder against which relative paths are read: that of the configuration file, as with nginx, so that a
+/// deployment means the same wherever it is started from.
+pub(super) fn folder_of(path: &Path) -> PathBuf {
+    path.parent().map(Path::to_path_buf).unwrap_or_default()
+}

@@ -1,0 +1,123 @@
+//! Every default of the configuration, and nothing else. The schema, `config show` and the test of the
+//! shipped `config.toml` all read them from here.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::settings::{Admin, Heal, Index, Log, LogFormat, MassExpiry, Rung, Server, Settings, Upstream};
+
+const fn secs(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+const fn local(port: u16) -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)
+}
+
+/// Everything but routes: those have no default, and a proxy without one is a mistake.
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            server: Server::default(),
+            admin: Admin::default(),
+            upstream: Upstream::default(),
+            routes: Vec::new(),
+            index: Index::default(),
+            heal: Heal::default(),
+            log: Log::default(),
+        }
+    }
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self {
+            listen: vec![local(8080)],
+            tls: None,
+            public_hosts: Vec::new(),
+            trusted_proxies: Vec::new(),
+            name: "iiif-mender".to_owned(),
+            // Longer than `heal.wait`, so that a viewer who waits at SIGTERM still gets the picture.
+            drain: secs(30),
+            head_timeout: secs(10),
+            idle_timeout: secs(75),
+            max_connections: 4096,
+            max_head_bytes: 64 * 1024,
+            max_uri_bytes: 8 * 1024,
+        }
+    }
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self { listen: Some(local(9090)) }
+    }
+}
+
+impl Default for Upstream {
+    fn default() -> Self {
+        Self {
+            ca: None,
+            connect_timeout: secs(5),
+            // UPSTREAM: a presentation of many pages is built page by page and takes minutes.
+            first_byte_timeout: secs(120),
+            body_timeout: secs(60),
+            // Below Apache's keep-alive of 5 s, the shortest that is common.
+            pool_idle: secs(4),
+            max_requests: 256,
+            queue_wait: secs(10),
+        }
+    }
+}
+
+impl Default for Index {
+    fn default() -> Self {
+        Self {
+            path: PathBuf::from("iiif-mender.sqlite3"),
+            learn: true,
+            sources: Vec::new(),
+            cache: 100_000,
+            refresh: secs(60 * 60),
+            file_url_bases: Vec::new(),
+        }
+    }
+}
+
+impl Default for Heal {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            ladder: vec![Rung::Direct, Rung::Register, Rung::Visit, Rung::Rebuild],
+            statuses: vec![404],
+            wait: secs(25),
+            wait_info: secs(110),
+            concurrency: 2,
+            // UPSTREAM: the service's own timeouts are 10 to 30 minutes.
+            timeout: secs(10 * 60),
+            cooldown: secs(30),
+            missing: secs(10 * 60),
+            max_waiting: 1000,
+            max_held: 64 * 1024,
+            origins: Vec::new(),
+            ahead: 8,
+            direct_statuses: vec![404, 500, 502, 503, 504],
+            identifiers: None,
+            skip_header: None,
+            per_client: 60,
+            breaker_failures: 5,
+            breaker_open: secs(10),
+            backoff_max: secs(60),
+            resources_recheck: secs(60),
+            alive_for: secs(60),
+            mass_expiry: MassExpiry { ids: 20, within: secs(10) },
+            sweep: false,
+        }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { filter: "info".to_owned(), format: LogFormat::Auto }
+    }
+}

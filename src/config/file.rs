@@ -1,0 +1,226 @@
+//! What the file may say. Its checked counterpart is [`settings`](super::settings).
+//!
+//! Every field is optional, because a missing key is either a default or a contradiction, and both are the
+//! business of `convert`. The doc comments are what operators read: they become the descriptions in
+//! `config schema` and the help under a mistake.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use http::HeaderName;
+use http::uri::Authority;
+use ipnet::IpNet;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::leaf::{OneOrMany, Text};
+use super::settings::{LogFormat, Pattern, RouteKind, Rung, UpstreamUrl};
+use super::values::{Count, Filter, HostName, HttpUrl, MaybeListen, Prefix, Size, Status, Token};
+
+/// Configuration of iiif-mender. Relative paths are relative to the folder of this file.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+#[schemars(title = "iiif-mender")]
+pub struct File {
+    /// The listener that viewers reach.
+    pub server: Server,
+    /// The listener for the people who run it: /livez, /readyz, /metrics.
+    pub admin: Admin,
+    /// Timeouts and bounds that hold for every upstream.
+    pub upstream: Upstream,
+    /// Where requests go. The longest matching prefix wins; it is replaced by the path of `upstream`.
+    pub routes: Vec<Route>,
+    /// Which canvas owns which image.
+    pub index: Index,
+    /// How images are brought back.
+    pub heal: Heal,
+    /// How log lines look.
+    pub log: Log,
+}
+
+/// `[server]`
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub struct Server {
+    /// Where to listen: one address or a list of them.
+    pub listen: Option<OneOrMany<Text<SocketAddr>>>,
+    /// Host names that mean "us" when they stand in a manifest.
+    pub public_hosts: Option<Vec<Text<HostName>>>,
+    /// Proxies before us, as addresses or networks, whose X-Forwarded-* headers are believed.
+    pub trusted_proxies: Option<Vec<Text<IpNet>>>,
+    /// Our name in Via, Proxy-Status and the like.
+    pub name: Option<Text<Token>>,
+    /// How long in-flight requests may take to end after SIGTERM.
+    pub drain: Option<Text<Duration>>,
+    /// How long a client may take to send a whole request head.
+    pub head_timeout: Option<Text<Duration>>,
+    /// How long a kept-alive connection may stay without a request.
+    pub idle_timeout: Option<Text<Duration>>,
+    /// Open connections at most; more wait in the kernel's backlog.
+    pub max_connections: Option<Text<Count>>,
+    /// The longest request head (request line and headers).
+    pub max_head_bytes: Option<Text<Size>>,
+    /// The longest request target; longer ones get 414.
+    pub max_uri_bytes: Option<Text<Size>>,
+    /// Certificate and key, to speak TLS ourselves.
+    pub tls: Option<Tls>,
+}
+
+/// `server.tls`
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub struct Tls {
+    /// PEM file with the certificate chain, leaf first.
+    pub cert: Option<Text<PathBuf>>,
+    /// PEM file with the private key.
+    pub key: Option<Text<PathBuf>>,
+}
+
+/// `[admin]`
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub struct Admin {
+    /// Where to listen, or "off". Keep it away from the public: it tells a lot.
+    pub listen: Option<Text<MaybeListen>>,
+}
+
+/// `[upstream]`
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub struct Upstream {
+    /// PEM file with certificate authorities to trust besides the system's.
+    pub ca: Option<Text<PathBuf>>,
+    /// Time for TCP and TLS together.
+    pub connect_timeout: Option<Text<Duration>>,
+    /// From the end of our request to the head of the answer.
+    pub first_byte_timeout: Option<Text<Duration>>,
+    /// The longest silence within a body.
+    pub body_timeout: Option<Text<Duration>>,
+    /// How long an unused connection is kept; must be below the upstream's own keep-alive.
+    pub pool_idle: Option<Text<Duration>>,
+    /// Requests in flight to one upstream at most.
+    pub max_requests: Option<Text<Count>>,
+    /// How long a request may queue for one of those places before it is refused with 503.
+    pub queue_wait: Option<Text<Duration>>,
+}
+
+/// `[[routes]]`
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub struct Route {
+    /// Requests whose path starts with this belong here.
+    pub prefix: Option<Text<Prefix>>,
+    /// Where they go: the prefix is replaced by the path of this URL.
+    pub upstream: Option<Text<UpstreamUrl>>,
+    /// What it carries: images are healed, presentations are what heals are requested from, plain is passed through.
+    pub kind: Option<Text<RouteKind>>,
+    /// Where to connect once the upstream's name points at us (host:port); Host and TLS name stay those of the URL.
+    pub connect: Option<Text<Authority>>,
+    /// Send the viewer's Host on instead of the upstream's; X-Forwarded-Host, -Port and -Proto are sent in any case.
+    pub preserve_host: Option<bool>,
+    /// Only for requests to these hosts; empty: all.
+    pub hosts: Option<Vec<Text<HostName>>>,
+}
+
+/// `[index]`
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub struct Index {
+    /// The SQLite file; it is made when it is missing.
+    pub path: Option<Text<PathBuf>>,
+    /// Learn from manifests and canvases that pass through.
+    pub learn: Option<bool>,
+    /// How many identifiers (known and unknown) are remembered in memory.
+    pub cache: Option<Text<Count>>,
+    /// How often the sources are looked at again while serving; "0s": only at the start.
+    pub refresh: Option<Text<Duration>>,
+    /// Bases under which a file URL is tried when an identifier is checked against it; empty: the URL as it stands.
+    pub file_url_bases: Option<Vec<Text<HttpUrl>>>,
+    /// What to index.
+    pub sources: Vec<Source>,
+}
+
+/// `[[index.sources]]`: either a path or a URL.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub struct Source {
+    /// A directory (walked for *.json) or a file.
+    pub path: Option<Text<PathBuf>>,
+    /// A manifest or collection to fetch.
+    pub url: Option<Text<HttpUrl>>,
+}
+
+/// `[heal]`
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub struct Heal {
+    /// Heal at all; false makes a plain reverse proxy.
+    pub enabled: Option<bool>,
+    /// The ways to heal, in the order in which they are tried.
+    pub ladder: Option<Vec<Text<Rung>>>,
+    /// Image statuses that mean "expired".
+    pub statuses: Option<Vec<Text<Status>>>,
+    /// Image statuses at which `direct` is tried (the canvas service or its Redis may be down).
+    pub direct_statuses: Option<Vec<Text<Status>>>,
+    /// How long a viewer's tile is kept waiting (OpenSeadragon gives up at 30 s).
+    pub wait: Option<Text<Duration>>,
+    /// How long a viewer's info.json is kept waiting (viewers wait for it without limit).
+    pub wait_info: Option<Text<Duration>>,
+    /// How long one canvas request may take; it goes on without its viewers until then.
+    pub timeout: Option<Text<Duration>>,
+    /// Canvas requests at once per canvas service (it holds two connections per host itself).
+    pub concurrency: Option<Text<Count>>,
+    /// Viewers waiting at once at most; more get 503 and Retry-After.
+    pub max_waiting: Option<Text<Count>>,
+    /// How much of the first error's body is held in memory while healing.
+    pub max_held: Option<Text<Size>>,
+    /// Heals that one client address may start in a minute.
+    pub per_client: Option<Text<Count>>,
+    /// Time between two requests of one canvas on one rung.
+    pub cooldown: Option<Text<Duration>>,
+    /// How long a file that is truly missing is remembered as missing.
+    pub missing: Option<Text<Duration>>,
+    /// How long "this image is alive" is believed.
+    pub alive_for: Option<Text<Duration>>,
+    /// How often a closed /resources/{uuid} is tried again.
+    pub resources_recheck: Option<Text<Duration>>,
+    /// Failures in a row after which a canvas service is left alone.
+    pub breaker_failures: Option<Text<Count>>,
+    /// How long it is left alone at first.
+    pub breaker_open: Option<Text<Duration>>,
+    /// The longest pause to which repeated failures grow.
+    pub backoff_max: Option<Text<Duration>>,
+    /// Addresses of the canvas service, as addresses or networks: requests from there are echoes and never wait.
+    pub origins: Option<Vec<Text<IpNet>>>,
+    /// Only identifiers that match this regular expression are healed (all, when it is not given).
+    pub identifiers: Option<Text<Pattern>>,
+    /// A request with this header is not healed; believed from `server.trusted_proxies` only.
+    pub skip_header: Option<Text<HeaderName>>,
+    /// Pages after the one being read that are healed ahead of the reader; 0: none.
+    pub ahead: Option<Text<Count>>,
+    /// After a mass expiry, heal everything indexed in the background.
+    pub sweep: Option<bool>,
+    /// So many identifiers within so short a time mean that Redis was emptied.
+    pub mass_expiry: Option<MassExpiry>,
+}
+
+/// `heal.mass_expiry`
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub struct MassExpiry {
+    /// Different expired identifiers.
+    pub ids: Option<Text<Count>>,
+    /// The time in which they must be seen.
+    pub within: Option<Text<Duration>>,
+}
+
+/// `[log]`
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub struct Log {
+    /// What is logged: a level, or a level per target such as `info,iiif_mender=debug`.
+    pub filter: Option<Text<Filter>>,
+    /// How lines look; "auto" is text on a terminal and JSON otherwise.
+    pub format: Option<Text<LogFormat>>,
+}

@@ -1,0 +1,211 @@
+//! The way from text to [`Settings`]: parse, lay the environment over it, read, complete, check. Each step
+//! goes on after a mistake, so that one run shows them all.
+
+use std::cmp::Reverse;
+use std::ffi::OsString;
+use std::path::Path;
+
+use serde::Deserialize;
+use toml::de::{DeTable, ValueDeserializer};
+
+use super::check::{Report, check};
+use super::convert;
+use super::environment::overlay;
+use super::error::{ConfigError, ConfigErrors};
+use super::file::File;
+use super::leaf::Mistake;
+use super::schema;
+use super::settings::Settings;
+use super::sources::{PREFIX, Sources};
+use super::tree::Tree;
+
+/// More mistakes than anyone reads at once; each one costs a pass over the file.
+const MOST: usize = 100;
+
+impl Settings {
+    /// Reads the file at `path` and lays `env` over it (`std::env::vars_os()`; variables of others are passed over).
+    pub fn load<K, V>(path: &Path, env: impl IntoIterator<Item = (K, V)>) -> Result<Self, ConfigErrors>
+    where
+        K: Into<OsString>,
+        V: Into<OsString>,
+    {
+        let text = read(path)?;
+        Self::from_text(path, &text, env)
+    }
+
+    /// The same for a text at hand; `path` is its name, and its folder is where relative paths begin.
+    pub fn from_text<K, V>(
+        path: &Path,
+        text: &str,
+        env: impl IntoIterator<Item = (K, V)>,
+    ) -> Result<Self, ConfigErrors>
+    where
+        K: Into<OsString>,
+        V: Into<OsString>,
+    {
+        let sources = gather(path, text, env)?;
+        let (mut settings, _) = settings(path, &sources)?;
+        sort(&mut settings);
+        Ok(settings)
+    }
+}
+
+/// Longest prefix first; among equal prefixes those with hosts first. Stable: else the file's order stays.
+pub(super) fn sort(settings: &mut Settings) {
+    settings.routes.sort_by_key(|route| (Reverse(route.prefix.len()), route.hosts.is_empty()));
+}
+
+/// The text of the file.
+pub(super) fn read(path: &Path) -> Result<String, ConfigErrors> {
+    let failed = |message: String, help: &str| ConfigErrors::new(vec![ConfigError::new(None, message, help)]);
+    let shown = path.display();
+    let bytes = std::fs::read(path).map_err(|error| {
+        let help = match error.kind() {
+            std::io::ErrorKind::NotFound => {
+                "name the file with --config, or begin with the config.toml that comes with iiif-mender"
+            }
+            std::io::ErrorKind::PermissionDenied => "let the user that runs iiif-mender read it",
+            _ => "name a readable file with --config",
+        };
+        failed(format!("cannot read {shown}: {error}"), help)
+    })?;
+    String::from_utf8(bytes).map_err(|error| {
+        let valid = error.utf8_error().valid_up_to();
+        let line = error.as_bytes().iter().take(valid).filter(|byte| **byte == b'\n').count() + 1;
+        failed(format!("{shown} is not UTF-8 text: line {line}"), "save it as UTF-8")
+    })
+}
+
+/// File and variables; ours must be UTF-8.
+pub(super) fn gather<K, V>(
+    path: &Path,
+    text: &str,
+    env: impl IntoIterator<Item = (K, V)>,
+) -> Result<Sources, ConfigErrors>
+where
+    K: Into<OsString>,
+    V: Into<OsString>,
+{
+    let mut variables = Vec::new();
+    let mut errors = Vec::new();
+    for (name, value) in env {
+        let name = name.into().to_string_lossy().into_owned();
+        match value.into().into_string() {
+            Ok(value) => variables.push((name, value)),
+            Err(_) if name.starts_with(PREFIX) => errors.push(ConfigError::new(
+                None,
+                format!("the environment variable {name} is not UTF-8 text"),
+                "set it anew or unset it",
+            )),
+            Err(_) => {}
+        }
+    }
+    if !errors.is_empty() {
+        return Err(ConfigErrors::new(errors));
+    }
+    Ok(Sources::new(path.display().to_string(), text, variables))
+}
+
+/// Settings with routes in the order of the file, and the tree that tells where each value came from.
+pub(super) fn settings<'s>(path: &Path, sources: &'s Sources) -> Result<(Settings, Tree<'s>), ConfigErrors> {
+    let (table, syntax) = DeTable::parse_recoverable(&sources.file.text);
+    let mut errors: Vec<ConfigError> = syntax
+        .iter()
+        .map(|error| {
+            let help = "see https://toml.io for how TOML is written: text needs quotes, [table] stands alone on its line";
+            sources.error(error.span().unwrap_or(0..0), error.message(), help)
+        })
+        .collect();
+    let mut tree = Tree::new(table);
+    errors.extend(overlay(&mut tree, sources));
+    let is_sound = syntax.is_empty();
+    let (file, wrong) = shape(&mut tree, sources, &mut errors);
+    let mut report = Report { tree: &tree, sources, wrong, errors };
+    let settings = convert::settings(file, &convert::folder_of(path), &mut report);
+    if is_sound {
+        check(&settings, &mut report);
+    }
+    let mut errors = report.errors;
+    if !is_sound {
+        errors = without_echoes(errors, syntax.len());
+    }
+    if errors.is_empty() { Ok((settings, tree)) } else { Err(ConfigErrors::new(errors)) }
+}
+
+/// Reads the tree into the file's types. serde stops at its first error: so the culprit is taken out of the
+/// tree, until what is left can be read. The paths taken out are returned, too.
+fn shape(tree: &mut Tree<'_>, sources: &Sources, errors: &mut Vec<ConfigError>) -> (File, Vec<String>) {
+    let mut wrong = Vec::new();
+    for (path, span) in tree.remove_lists_for_tables() {
+        let help = "write a single [table] here, with its keys below it";
+        errors.push(sources.error(span, format!("wrong type: list, expected a table for `{path}`"), help));
+        wrong.push(path);
+    }
+    for _ in 0..MOST {
+        let error = match File::deserialize(ValueDeserializer::from(tree.root.clone())) {
+            Ok(file) => return (file, wrong),
+            Err(error) => error,
+        };
+        let span = error.span().unwrap_or(0..0);
+        let path = tree.remove_at(&span);
+        let (message, help) = Mistake::split(error.message());
+        let (message, help) = explain(&message, help, path.as_deref());
+        errors.push(sources.error(span, message, help));
+        match path {
+            Some(path) => {
+                // A misspelt `prefix` is not a missing one besides.
+                let (parent, key) = path.rsplit_once('.').unwrap_or(("", &path));
+                wrong.extend(schema::meant(parent, key).map(|meant| format!("{parent}.{meant}")));
+                wrong.push(path);
+            }
+            None => return (File::default(), vec![String::new()]),
+        }
+    }
+    let help = "mend those above first, then ask again";
+    errors.push(ConfigError::new(None, format!("there are more than {MOST} mistakes"), help));
+    (File::default(), vec![String::new()])
+}
+
+/// serde's words made ours, with help.
+fn explain(message: &str, help: Option<String>, path: Option<&str>) -> (String, String) {
+    let path = path.unwrap_or_default();
+    if message.starts_with("unknown field") {
+        let (parent, key) = path.rsplit_once('.').unwrap_or(("", path));
+        let table = generic(parent);
+        let place =
+            if parent.is_empty() { "at the top of the file".to_owned() } else { format!("in `{table}`") };
+        return (format!("unknown key `{key}` {place}"), schema::help_for_unknown(parent, key, generic));
+    }
+    let help = help
+        .or_else(|| schema::description(path))
+        .unwrap_or_else(|| "`iiif-mender config schema` says what may stand here".to_owned());
+    let ours = [
+        ("invalid type: map", "wrong type: table"),
+        ("invalid type: sequence", "wrong type: list"),
+        ("invalid type: ", "wrong type: "),
+        ("expected a sequence", "expected a list"),
+    ];
+    (ours.iter().fold(message.to_owned(), |message, (serde, toml)| message.replace(serde, toml)), help)
+}
+
+/// A path without the numbers of list elements.
+fn generic(path: &str) -> String {
+    path.split('.').filter(|segment| segment.parse::<usize>().is_err()).collect::<Vec<_>>().join(".")
+}
+
+/// What the reader made of a line with broken syntax is no mistake of its own. The syntax errors come first.
+fn without_echoes(errors: Vec<ConfigError>, syntax: usize) -> Vec<ConfigError> {
+    let line = |error: &ConfigError| {
+        error.place.as_ref().filter(|place| !place.is_variable).map(|place| place.line_column().0)
+    };
+    let broken: Vec<Option<usize>> = errors.iter().take(syntax).map(line).collect();
+    let is_echo = |number: usize, error: &ConfigError| {
+        number >= syntax && line(error).is_some() && broken.contains(&line(error))
+    };
+    errors
+        .into_iter()
+        .enumerate()
+        .filter(|(number, error)| !is_echo(*number, error))
+        .map(|(_, error)| error)
+        .collect()
+}

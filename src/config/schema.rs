@@ -1,0 +1,144 @@
+//! The JSON schema of the file, and what it tells us about a key: which ones exist, what may stand there.
+
+use std::sync::LazyLock;
+
+use schemars::generate::SchemaSettings;
+use serde_json::Value;
+
+use super::file::File;
+use super::leaf::similar;
+use super::settings::Settings;
+
+/// The schema with descriptions and defaults.
+pub fn schema() -> &'static Value {
+    static SCHEMA: LazyLock<Value> = LazyLock::new(|| {
+        let settings = SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
+        let mut schema = settings.into_generator().into_root_schema_for::<File>().to_value();
+        forget_null(&mut schema);
+        let defaults = serde_json::to_value(File::from(&Settings::default())).unwrap_or_default();
+        insert_defaults(&mut schema, &defaults);
+        schema
+    });
+    &SCHEMA
+}
+
+/// TOML has no null: "may be null" is only how schemars says that a key may be left out.
+fn forget_null(schema: &mut Value) {
+    if let Some(object) = schema.as_object_mut() {
+        object.retain(|name, value| !(name == "default" && (value.is_null() || value.is_object())));
+        for list in ["type", "enum"] {
+            if let Some(Value::Array(values)) = object.get_mut(list) {
+                values.retain(|value| !value.is_null() && value != "null");
+                if list == "type" && values.len() == 1 {
+                    let only = values.remove(0);
+                    object.insert(list.to_owned(), only);
+                }
+            }
+        }
+        if let Some(Value::Array(choices)) = object.get_mut("anyOf") {
+            choices.retain(|choice| choice.get("type") != Some(&Value::from("null")));
+            if choices.len() == 1 {
+                let only = choices.remove(0);
+                object.remove("anyOf");
+                if let Value::Object(only) = only {
+                    // The field's own description stays: it says more than that of its type.
+                    only.into_iter().for_each(|(name, value)| {
+                        object.entry(name).or_insert(value);
+                    });
+                }
+            }
+        }
+        object.values_mut().for_each(forget_null);
+    } else if let Some(list) = schema.as_array_mut() {
+        list.iter_mut().for_each(forget_null);
+    }
+}
+
+fn insert_defaults(schema: &mut Value, defaults: &Value) {
+    let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) else { return };
+    for (name, property) in properties {
+        match defaults.get(name) {
+            None | Some(Value::Null) => {}
+            Some(value) if property.get("properties").is_some() => insert_defaults(property, value),
+            Some(value) => {
+                if let Some(property) = property.as_object_mut() {
+                    property.insert("default".to_owned(), value.clone());
+                }
+            }
+        }
+    }
+}
+
+/// What the schema says about the key at `path` (see [`tree`](super::tree)).
+pub(super) fn at(path: &str) -> Option<&'static Value> {
+    path.split('.').filter(|segment| !segment.is_empty()).try_fold(schema(), |here, segment| {
+        match items(here) {
+            Some(items) => segment.parse::<usize>().ok().map(|_| items),
+            None => here.get("properties")?.get(segment),
+        }
+    })
+}
+
+/// The schema of the elements, where a list may stand.
+pub(super) fn items(schema: &Value) -> Option<&Value> {
+    let listed = schema.get("anyOf").and_then(Value::as_array).into_iter().flatten();
+    std::iter::once(schema).chain(listed).find_map(|choice| choice.get("items"))
+}
+
+/// Whether the schema lets a value of this JSON type stand there.
+pub(super) fn allows(schema: &Value, kind: &str) -> bool {
+    let listed = schema.get("anyOf").and_then(Value::as_array).into_iter().flatten();
+    std::iter::once(schema).chain(listed).any(|choice| match choice.get("type") {
+        Some(Value::String(only)) => only == kind,
+        Some(Value::Array(several)) => several.iter().any(|one| one == kind),
+        _ => false,
+    })
+}
+
+/// Whether a table must stand at `path`.
+pub(super) fn is_table(path: &str) -> bool {
+    at(path).is_some_and(|node| node.get("properties").is_some())
+}
+
+/// The keys of the table at `path`.
+fn keys(path: &str) -> impl Iterator<Item = &'static str> {
+    let properties = at(path).and_then(|node| node.get("properties")).and_then(Value::as_object);
+    properties.into_iter().flat_map(|properties| properties.keys().map(String::as_str))
+}
+
+/// The key of the table at `parent` that was probably meant.
+pub(super) fn meant(parent: &str, key: &str) -> Option<&'static str> {
+    similar(key, keys(parent))
+}
+
+/// What to do about a key that the table at `parent` does not have; `spell` writes a path as the reader would.
+pub(super) fn help_for_unknown(parent: &str, key: &str, spell: impl Fn(&str) -> String) -> String {
+    let below = |key: &str| if parent.is_empty() { key.to_owned() } else { format!("{parent}.{key}") };
+    if let Some(meant) = meant(parent, key) {
+        return format!("did you mean `{}`?", spell(&below(meant)));
+    }
+    let sections = keys("").filter(|section| keys(section).any(|known| known == key));
+    let homes: Vec<String> =
+        sections.map(|section| format!("`{}`", spell(&format!("{section}.{key}")))).collect();
+    if !homes.is_empty() {
+        return format!("it belongs elsewhere: {}", homes.join(" or "));
+    }
+    if let Some(meant) = keys("")
+        .filter(|_| parent.is_empty())
+        .find_map(|section| similar(key, keys(section)).map(|key| spell(&format!("{section}.{key}"))))
+    {
+        return format!("did you mean `{meant}`?");
+    }
+    let known: Vec<String> = keys(parent).map(|key| format!("`{key}`")).collect();
+    if known.is_empty() {
+        return "take it out: it is a single value and has no parts".to_owned();
+    }
+    format!("take it out, or use one of {}", known.join(", "))
+}
+
+/// The description of the key at `path`, to stand as help under a mistake in it.
+pub(super) fn description(path: &str) -> Option<String> {
+    // The elements of a list have none of their own.
+    let owner = |path: &str| at(path)?.get("description")?.as_str().map(|text| format!("`{path}`: {text}"));
+    owner(path).or_else(|| owner(path.rsplit_once('.')?.0))
+}

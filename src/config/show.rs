@@ -1,0 +1,94 @@
+//! The effective settings as a file, each value with a comment that says where it came from.
+
+use std::cmp::Reverse;
+
+use toml::Spanned;
+use toml_edit::{DocumentMut, InlineTable, Item, Value};
+
+use super::file::File;
+use super::load::sort;
+use super::settings::{Settings, Source};
+use super::sources::Sources;
+use super::tree::Tree;
+
+/// Writes `settings` (routes still in the order of the file).
+pub(super) fn show(mut settings: Settings, tree: &Tree<'_>, sources: &Sources) -> String {
+    // Where the routes stood before they were sorted: their places in the tree.
+    let mut order: Vec<usize> = (0..settings.routes.len()).collect();
+    order.sort_by_key(|number| {
+        settings.routes.get(*number).map(|route| (Reverse(route.prefix.len()), route.hosts.is_empty()))
+    });
+    sort(&mut settings);
+    for source in &mut settings.index.sources {
+        redact(source);
+    }
+    let Ok(text) = toml::to_string(&File::from(&settings)) else { return String::new() };
+    let Ok(mut document) = text.parse::<DocumentMut>() else { return text };
+    for (name, item) in document.iter_mut() {
+        if let Item::ArrayOfTables(tables) = item {
+            for (number, table) in tables.iter_mut().enumerate() {
+                let written = order.get(number).copied().unwrap_or(number);
+                annotate(table, &format!("{}.{written}", name.get()), tree, sources);
+            }
+        } else if let Some(table) = item.as_table_mut() {
+            annotate(table, name.get(), tree, sources);
+        }
+    }
+    document.to_string()
+}
+
+/// SECURITY: a source's URL may carry a key in its query, and what is shown ends up in tickets.
+fn redact(source: &mut Source) {
+    if let Source::Url(url) = source
+        && let Some((page, _)) = url.split_once('?')
+    {
+        *url = format!("{page}?…");
+    }
+}
+
+fn annotate(table: &mut toml_edit::Table, path: &str, tree: &Tree<'_>, sources: &Sources) {
+    for (mut key, item) in table.iter_mut() {
+        let path = format!("{path}.{}", key.get());
+        match item {
+            Item::Table(inner) if matches!(key.get(), "tls" | "mass_expiry") => {
+                let mut inline = std::mem::take(inner).into_inline_table();
+                inline.fmt();
+                comment(&mut inline, &path, tree, sources);
+                *item = Item::Value(Value::InlineTable(inline));
+                key.leaf_decor_mut().set_suffix(" ");
+            }
+            Item::ArrayOfTables(tables) => {
+                for (number, table) in tables.iter_mut().enumerate() {
+                    annotate(table, &format!("{path}.{number}"), tree, sources);
+                }
+            }
+            Item::Value(value) => {
+                value.decor_mut().set_suffix(format!("  # {}", origin(&path, tree, sources)));
+            }
+            _ => {}
+        }
+    }
+}
+
+fn comment(table: &mut InlineTable, path: &str, tree: &Tree<'_>, sources: &Sources) {
+    let origins: Vec<(&str, String)> =
+        table.iter().map(|(key, _)| (key, origin(&format!("{path}.{key}"), tree, sources))).collect();
+    let first = origins.first().map(|(_, origin)| origin.clone()).unwrap_or_default();
+    let suffix = if origins.iter().all(|(_, origin)| *origin == first) {
+        first
+    } else {
+        origins.iter().map(|(key, origin)| format!("{key}: {origin}")).collect::<Vec<_>>().join(", ")
+    };
+    table.decor_mut().set_suffix(format!("  # {suffix}"));
+}
+
+/// `default`, the line of the file, or the name of the variable.
+fn origin(path: &str, tree: &Tree<'_>, sources: &Sources) -> String {
+    match tree.get(path).map(Spanned::span) {
+        None => "default".to_owned(),
+        Some(span) => {
+            let place = sources.place(span);
+            if place.is_variable { place.name } else { format!("line {}", place.line_column().0) }
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! Where configuration comes from: one file and any number of environment variables, laid end to end so that
+//! one byte range names a place in any of them. toml's spans and serde's errors then work for variables, too.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::error::{ConfigError, Place};
+
+/// One text: the file, or the value of a variable.
+#[derive(Debug)]
+pub(super) struct Part {
+    pub(super) name: String,
+    pub(super) text: Arc<str>,
+    /// Where it begins in the whole.
+    pub(super) start: usize,
+    /// The variable's name behind `IIIF_MENDER__`, taken apart; empty for the file.
+    pub(super) keys: Vec<String>,
+}
+
+/// The prefix of our variables.
+pub(super) const PREFIX: &str = "IIIF_MENDER__";
+
+/// The file and the variables.
+#[derive(Debug)]
+pub(super) struct Sources {
+    pub(super) file: Part,
+    pub(super) variables: Vec<Part>,
+}
+
+impl Sources {
+    /// Lays the texts end to end. Variables of others are passed over; whole tables come before their parts, so
+    /// that the narrower variable wins.
+    pub(super) fn new(
+        name: String,
+        text: &str,
+        variables: impl IntoIterator<Item = (String, String)>,
+    ) -> Self {
+        let file = Part { name, text: Arc::from(text), start: 0, keys: Vec::new() };
+        let mut variables: Vec<Part> = variables
+            .into_iter()
+            .filter_map(|(name, value)| {
+                let keys = name.strip_prefix(PREFIX)?.split("__").map(str::to_ascii_lowercase).collect();
+                Some(Part { name, text: Arc::from(value), start: 0, keys })
+            })
+            .collect();
+        variables.sort_by_cached_key(|part| {
+            let number = |key: &String| (key.parse::<usize>().unwrap_or(0), key.clone());
+            (part.keys.iter().map(number).collect::<Vec<_>>(), part.name.clone())
+        });
+        let mut start = text.len() + 1;
+        for part in &mut variables {
+            part.start = start;
+            start += part.text.len() + 1;
+        }
+        Self { file, variables }
+    }
+
+    /// The place behind a byte range of the whole.
+    pub(super) fn place(&self, span: Range<usize>) -> Place {
+        let later = self.variables.iter().rev().find(|part| part.start <= span.start);
+        let part = later.unwrap_or(&self.file);
+        let start = (span.start - part.start).min(part.text.len());
+        let end = span.end.saturating_sub(part.start).clamp(start, part.text.len());
+        Place {
+            name: part.name.clone(),
+            text: Arc::clone(&part.text),
+            span: start..end,
+            is_variable: later.is_some(),
+        }
+    }
+
+    pub(super) fn error(
+        &self,
+        span: Range<usize>,
+        message: impl Into<String>,
+        help: impl Into<String>,
+    ) -> ConfigError {
+        ConfigError::new(Some(self.place(span)), message, help)
+    }
+}

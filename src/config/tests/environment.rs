@@ -1,0 +1,155 @@
+//! Variables: each key can be set, each mistake names its variable.
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::time::Duration;
+
+use rstest::rstest;
+
+use super::super::Settings;
+use super::super::settings::{LogFormat, Rung, Source};
+use super::{ROUTES, bad, good, load};
+
+#[test]
+fn a_variable_wins_over_the_file_and_over_the_default() {
+    let settings = good(
+        "heal.wait = '20s'\n",
+        &[("IIIF_MENDER__HEAL__WAIT", "10s"), ("IIIF_MENDER__HEAL__COOLDOWN", "5s")],
+    );
+    assert_eq!(
+        (settings.heal.wait, settings.heal.cooldown),
+        (Duration::from_secs(10), Duration::from_secs(5))
+    );
+}
+
+#[test]
+fn values_of_every_kind_can_be_set() {
+    let settings = good(
+        "",
+        &[
+            ("IIIF_MENDER__SERVER__LISTEN", "0.0.0.0:80, [::1]:80"),
+            ("IIIF_MENDER__SERVER__PUBLIC_HOSTS", "a.test,B.test"),
+            ("IIIF_MENDER__SERVER__TRUSTED_PROXIES", "[\"10.0.0.0/8\"]"),
+            ("IIIF_MENDER__SERVER__TLS__CERT", "a.pem"),
+            ("IIIF_MENDER__SERVER__TLS__KEY", "\"b.pem\""),
+            ("IIIF_MENDER__SERVER__MAX_HEAD_BYTES", "131072"),
+            ("IIIF_MENDER__SERVER__NAME", "1.5"),
+            ("IIIF_MENDER__ADMIN__LISTEN", "off"),
+            ("IIIF_MENDER__INDEX__SOURCES", "[{ url = 'http://a.test/m.json' }]"),
+            ("IIIF_MENDER__INDEX__SOURCES__1__PATH", "m/"),
+            ("IIIF_MENDER__HEAL__ENABLED", "true"),
+            ("IIIF_MENDER__HEAL__STATUSES", "404,410"),
+            ("IIIF_MENDER__HEAL__LADDER", "visit, rebuild"),
+            ("IIIF_MENDER__HEAL__ORIGINS", ""),
+            ("IIIF_MENDER__HEAL__CONCURRENCY", "4"),
+            ("IIIF_MENDER__HEAL__IDENTIFIERS", "^[0-9a-f-]{36}$"),
+            ("IIIF_MENDER__HEAL__MASS_EXPIRY", "{ ids = 3 }"),
+            ("IIIF_MENDER__HEAL__MASS_EXPIRY__WITHIN", "1s"),
+            ("IIIF_MENDER__LOG__FORMAT", "json"),
+            ("IIIF_MENDER_CONFIG", "not ours"),
+            ("PATH", "/bin"),
+        ],
+    );
+    assert_eq!(
+        settings.server.listen.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        ["0.0.0.0:80", "[::1]:80"]
+    );
+    assert_eq!(settings.server.public_hosts, ["a.test", "b.test"]);
+    assert_eq!(settings.server.trusted_proxies.len(), 1);
+    assert_eq!(settings.server.tls.map(|tls| tls.key), Some("/etc/mender/b.pem".into()));
+    assert_eq!(settings.server.max_head_bytes, 131_072);
+    assert_eq!(settings.server.name, "1.5");
+    assert_eq!(settings.admin.listen, None);
+    assert_eq!(
+        settings.index.sources,
+        [Source::Url("http://a.test/m.json".to_owned()), Source::Path("/etc/mender/m/".into())]
+    );
+    assert_eq!(settings.heal.statuses, [404, 410]);
+    assert_eq!(settings.heal.ladder, [Rung::Visit, Rung::Rebuild]);
+    assert!(settings.heal.origins.is_empty());
+    assert_eq!(settings.heal.concurrency, 4);
+    assert!(settings.heal.identifiers.is_some_and(|pattern| !pattern.is_match("x")));
+    assert_eq!(
+        (settings.heal.mass_expiry.ids, settings.heal.mass_expiry.within),
+        (3, Duration::from_secs(1))
+    );
+    assert_eq!(settings.log.format, LogFormat::Json);
+}
+
+#[test]
+fn a_route_can_be_changed_and_added_by_its_number() {
+    let settings = good(
+        "",
+        &[
+            ("IIIF_MENDER__ROUTES__0__CONNECT", "10.1.2.3:443"),
+            ("IIIF_MENDER__ROUTES__2__PREFIX", "/"),
+            ("IIIF_MENDER__ROUTES__2__UPSTREAM", "http://rest.test"),
+            ("IIIF_MENDER__ROUTES__2__HOSTS", "rest.test"),
+        ],
+    );
+    let image = settings.routes.iter().find(|route| route.prefix == "/iiif/2/").expect("it is in the file");
+    assert_eq!(image.connect.as_ref().map(ToString::to_string).as_deref(), Some("10.1.2.3:443"));
+    let added = settings.routes.last().expect("three routes");
+    assert_eq!(
+        (added.upstream.authority.as_str(), added.hosts.as_slice()),
+        ("rest.test", &["rest.test".to_owned()][..])
+    );
+}
+
+#[test]
+fn a_whole_configuration_can_come_from_the_environment() {
+    let settings = load("", &[("IIIF_MENDER__ROUTES", "[{ prefix = '/', upstream = 'http://a.test/' }]")]);
+    assert_eq!(settings.map(|settings| settings.routes.len()).ok(), Some(1));
+}
+
+#[rstest]
+#[case("HEAL__WAIT", "soon", "`soon` is not a duration")]
+#[case("HEAL__ENABLED", "yes", "wrong type: string \"yes\", expected a boolean")]
+#[case("HEAL__CONCURRENCY", "0", "`heal.concurrency` is zero")]
+#[case("HEAL__LADDER", "visit,rebild", "`rebild` is not a rung of the ladder (did you mean \"rebuild\"?)")]
+#[case(
+    "HEAL__WIAT",
+    "1s",
+    "unknown environment variable IIIF_MENDER__HEAL__WIAT (did you mean `IIIF_MENDER__HEAL__WAIT`?)"
+)]
+#[case("WAIT", "1s", "(it belongs elsewhere: `IIIF_MENDER__HEAL__WAIT`)")]
+#[case("HEAL__WAIT__MORE", "1s", "(take it out: it is a single value and has no parts)")]
+#[case(
+    "HEAL__LADDER__0",
+    "visit",
+    "(`heal.ladder` is set as a whole: IIIF_MENDER__HEAL__LADDER=\"one,two\")"
+)]
+#[case("ROUTES__7__PREFIX", "/", "(`routes` has 2 elements: a number from 0 to 2 must stand here)")]
+#[case("ROUTES__0__KIND", "picture", "`picture` is not a kind of route")]
+#[case("ROUTES__2__PREFIX", "/", "this route has no `upstream`")]
+#[case("HEAL", "3", "wrong type: integer `3`, expected a table")]
+fn a_mistake_in_a_variable_names_the_variable(
+    #[case] key: &str,
+    #[case] value: &str,
+    #[case] expected: &str,
+) {
+    let name = format!("IIIF_MENDER__{key}");
+    let mistakes = bad(ROUTES, &[(&name, value)]);
+    assert_eq!(mistakes.len(), 1, "{mistakes:#?}");
+    assert!(mistakes[0].starts_with(&format!("{name}: ")), "{mistakes:?}");
+    assert!(mistakes[0].contains(expected), "{mistakes:?}");
+}
+
+#[test]
+fn the_place_in_a_list_is_the_element() {
+    let errors = load(ROUTES, &[("IIIF_MENDER__HEAL__LADDER", "visit, rebild")]).expect_err("a typo");
+    let place = errors.0[0].place.as_ref().expect("it has a place");
+    assert_eq!(&place.text[place.span.clone()], "rebild");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_variable_that_is_no_text_is_refused_only_when_it_is_ours() {
+    use std::os::unix::ffi::OsStringExt;
+    let raw = || OsString::from_vec(vec![0xff]);
+    let path = Path::new("config.toml");
+    let others = Settings::from_text(path, ROUTES, [(OsString::from("LS_COLORS"), raw())]);
+    assert!(others.is_ok());
+    let ours = Settings::from_text(path, ROUTES, [(OsString::from("IIIF_MENDER__HEAL__WAIT"), raw())]);
+    assert!(ours.expect_err("not text").0[0].message.contains("IIIF_MENDER__HEAL__WAIT is not UTF-8"));
+}

@@ -1,0 +1,134 @@
+//! From what the program believes back to what a file would say: for `config show`, and for the defaults in
+//! the schema. Written as whole struct literals, so that the compiler asks for every new key here, too.
+
+use super::file::{self, File};
+use super::leaf::{OneOrMany, Text};
+use super::settings::{Heal, Index, Route, Server, Settings, Source, Upstream};
+use super::values::{Count, Filter, HostName, HttpUrl, MaybeListen, Prefix, Size, Status, Token};
+
+impl From<&Settings> for File {
+    fn from(settings: &Settings) -> Self {
+        Self {
+            server: server(&settings.server),
+            admin: file::Admin { listen: text(MaybeListen(settings.admin.listen)) },
+            upstream: upstream(&settings.upstream),
+            routes: settings.routes.iter().map(route).collect(),
+            index: index(&settings.index),
+            heal: heal(&settings.heal),
+            log: file::Log {
+                filter: text(Filter(settings.log.filter.clone())),
+                format: text(settings.log.format),
+            },
+        }
+    }
+}
+
+#[allow(clippy::unnecessary_wraps, reason = "every field of the file's types is an Option")]
+fn text<T>(value: T) -> Option<Text<T>> {
+    Some(Text(value))
+}
+
+fn count(value: usize) -> Option<Text<Count>> {
+    text(Count(u32::try_from(value).unwrap_or(u32::MAX)))
+}
+
+fn size(value: usize) -> Option<Text<Size>> {
+    text(Size(u64::try_from(value).unwrap_or(u64::MAX)))
+}
+
+#[allow(clippy::unnecessary_wraps, reason = "every field of the file's types is an Option")]
+fn list<T: Clone, U>(values: &[T], wrap: impl Fn(T) -> U) -> Option<Vec<Text<U>>> {
+    Some(values.iter().cloned().map(|value| Text(wrap(value))).collect())
+}
+
+fn server(server: &Server) -> file::Server {
+    file::Server {
+        listen: list(&server.listen, |address| address).map(OneOrMany),
+        public_hosts: list(&server.public_hosts, HostName),
+        trusted_proxies: list(&server.trusted_proxies, |network| network),
+        name: text(Token(server.name.clone())),
+        drain: text(server.drain),
+        head_timeout: text(server.head_timeout),
+        idle_timeout: text(server.idle_timeout),
+        max_connections: count(server.max_connections),
+        max_head_bytes: size(server.max_head_bytes),
+        max_uri_bytes: size(server.max_uri_bytes),
+        tls: server
+            .tls
+            .as_ref()
+            .map(|tls| file::Tls { cert: text(tls.cert.clone()), key: text(tls.key.clone()) }),
+    }
+}
+
+fn upstream(upstream: &Upstream) -> file::Upstream {
+    file::Upstream {
+        ca: upstream.ca.clone().map(Text),
+        connect_timeout: text(upstream.connect_timeout),
+        first_byte_timeout: text(upstream.first_byte_timeout),
+        body_timeout: text(upstream.body_timeout),
+        pool_idle: text(upstream.pool_idle),
+        max_requests: count(upstream.max_requests),
+        queue_wait: text(upstream.queue_wait),
+    }
+}
+
+fn route(route: &Route) -> file::Route {
+    file::Route {
+        prefix: text(Prefix(route.prefix.clone())),
+        upstream: text(route.upstream.clone()),
+        kind: text(route.kind),
+        connect: route.connect.clone().map(Text),
+        preserve_host: Some(route.preserve_host),
+        hosts: list(&route.hosts, HostName),
+    }
+}
+
+fn index(index: &Index) -> file::Index {
+    file::Index {
+        path: text(index.path.clone()),
+        learn: Some(index.learn),
+        cache: text(Count(u32::try_from(index.cache).unwrap_or(u32::MAX))),
+        refresh: text(index.refresh),
+        file_url_bases: list(&index.file_url_bases, HttpUrl),
+        sources: index.sources.iter().map(source).collect(),
+    }
+}
+
+fn source(source: &Source) -> file::Source {
+    match source {
+        Source::Path(path) => file::Source { path: text(path.clone()), url: None },
+        Source::Url(url) => file::Source { path: None, url: text(HttpUrl(url.clone())) },
+    }
+}
+
+fn heal(heal: &Heal) -> file::Heal {
+    file::Heal {
+        enabled: Some(heal.enabled),
+        ladder: list(&heal.ladder, |rung| rung),
+        statuses: list(&heal.statuses, Status),
+        direct_statuses: list(&heal.direct_statuses, Status),
+        wait: text(heal.wait),
+        wait_info: text(heal.wait_info),
+        timeout: text(heal.timeout),
+        concurrency: count(heal.concurrency),
+        max_waiting: count(heal.max_waiting),
+        max_held: size(heal.max_held),
+        per_client: text(Count(heal.per_client)),
+        cooldown: text(heal.cooldown),
+        missing: text(heal.missing),
+        alive_for: text(heal.alive_for),
+        resources_recheck: text(heal.resources_recheck),
+        breaker_failures: text(Count(heal.breaker_failures)),
+        breaker_open: text(heal.breaker_open),
+        backoff_max: text(heal.backoff_max),
+        origins: list(&heal.origins, |network| network),
+        identifiers: heal.identifiers.clone().map(Text),
+        skip_header: heal.skip_header.clone().map(Text),
+        ahead: count(heal.ahead),
+        sweep: Some(heal.sweep),
+        mass_expiry: Some(file::MassExpiry {
+            ids: count(heal.mass_expiry.ids),
+            within: text(heal.mass_expiry.within),
+        }),
+    }
+}
