@@ -13,6 +13,7 @@ fn settings(bench: &Bench) -> settings::Index {
         sources: bench.sources(),
         cache: 100,
         refresh: Duration::ZERO,
+        file_url_bases: Vec::new(),
     }
 }
 
