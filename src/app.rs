@@ -216,9 +216,7 @@ async fn keep_index(index: Arc<Index>, settings: Arc<Settings>, metrics: Arc<Met
 }
 
 fn look_at_sources(index: &Index, configured: &[settings::Source]) -> Option<Stats> {
-    let refreshed =
-        index.sources(configured).and_then(|all| index.refresh(&all, &Options::default(), &mut |_, _| {}));
-    match refreshed {
+    match index.update(configured, &Options::default(), &mut |_, _| {}) {
         Ok(report) => {
             for problem in &report.problems {
                 tracing::warn!(path = %problem.path, line = problem.line, column = problem.column,
