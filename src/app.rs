@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 use crate::admin::Admin;
 use crate::config::{Settings, settings};
 use crate::heal::Healer;
+use crate::index::learn::Learner;
 use crate::index::sources::Options;
 use crate::index::{Index, IndexError, Stats};
 use crate::listen::{Bounds, Listener, Stop};
@@ -75,8 +76,14 @@ impl App {
         let index = Arc::new(Index::open(&settings.index.path, settings.index.cache)?);
         let upstreams = upstreams(&settings)?;
         let healer = Healer::new(Arc::clone(&settings), &upstreams, Arc::clone(&index), Arc::clone(&metrics));
-        let proxy =
-            Proxy::new(Arc::clone(&settings), upstreams.clone(), healer.clone(), Arc::clone(&metrics));
+        let learner = settings.index.learn.then(|| Learner::start(Arc::clone(&index), Arc::clone(&metrics)));
+        let proxy = Proxy::new(
+            Arc::clone(&settings),
+            upstreams.clone(),
+            healer.clone(),
+            learner,
+            Arc::clone(&metrics),
+        );
 
         let bounds = Bounds {
             head_timeout: settings.server.head_timeout,
@@ -209,9 +216,7 @@ async fn keep_index(index: Arc<Index>, settings: Arc<Settings>, metrics: Arc<Met
 }
 
 fn look_at_sources(index: &Index, configured: &[settings::Source]) -> Option<Stats> {
-    let refreshed =
-        index.sources(configured).and_then(|all| index.refresh(&all, &Options::default(), &mut |_, _| {}));
-    match refreshed {
+    match index.update(configured, &Options::default(), &mut |_, _| {}) {
         Ok(report) => {
             for problem in &report.problems {
                 tracing::warn!(path = %problem.path, line = problem.line, column = problem.column,

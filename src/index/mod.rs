@@ -20,6 +20,7 @@ mod documents;
 mod error;
 mod generation;
 mod keys;
+pub mod learn;
 mod report;
 mod schema;
 mod sort;
@@ -123,7 +124,7 @@ impl Index {
     /// come first, then the canvas derived from the image's file. Changes made by other processes are seen
     /// within 200 ms.
     pub fn owners(&self, key: &str) -> Result<Arc<[Owner]>, IndexError> {
-        self.look()?;
+        self.look();
         // Read before asking: what changes while we ask makes our answer one of an earlier epoch.
         let epoch = self.epoch.load(Ordering::Acquire);
         let name = keys::digest(key);
@@ -161,25 +162,25 @@ impl Index {
 
     /// The manifests that have this canvas, by its URL as they write it.
     pub fn canvas(&self, url: &str) -> Result<Vec<Owner>, IndexError> {
-        self.look()?;
+        self.look();
         self.store().canvas(url)
     }
 
     /// The next `n` canvases after this one in its manifest, in order. Nobody is a neighbour of an unknown one.
     pub fn neighbours(&self, canvas_url: &str, n: usize) -> Result<Vec<Neighbour>, IndexError> {
-        self.look()?;
+        self.look();
         self.store().neighbours(canvas_url, n)
     }
 
     /// All canvases of a manifest, in order; none: the manifest is unknown.
     pub fn manifest_canvases(&self, manifest_uri: &str) -> Result<Vec<Neighbour>, IndexError> {
-        self.look()?;
+        self.look();
         self.store().manifest_canvases(manifest_uri)
     }
 
     /// The file behind a UUID, where it was learned or stands in an identifier of a manifest.
     pub fn file_url(&self, uuid: Uuid) -> Result<Option<String>, IndexError> {
-        self.look()?;
+        self.look();
         let store = self.store();
         if let Some(url) = store.learned_file(uuid)? {
             return Ok(Some(url));
@@ -262,7 +263,7 @@ impl Index {
     }
 
     /// Looks, now and then, whether another process changed the file or put a new one in its place.
-    fn look(&self) -> Result<(), IndexError> {
+    fn look(&self) {
         let now = u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX);
         let due = self.next_look.load(Ordering::Relaxed);
         let next = now.saturating_add(u64::try_from(LOOK.as_millis()).unwrap_or(200));
@@ -270,7 +271,7 @@ impl Index {
         if now < due
             || self.next_look.compare_exchange(due, next, Ordering::AcqRel, Ordering::Relaxed).is_err()
         {
-            return Ok(());
+            return;
         }
         let store = self.store();
         match self.place.identity() {
@@ -280,14 +281,16 @@ impl Index {
                     tracing::warn!(%error, "the index was replaced, but the new one cannot be opened");
                 }
             }
-            Ok(_) => {
-                if store.changed()? {
+            Ok(_) => match store.changed() {
+                Ok(true) => {
                     self.epoch.fetch_add(1, Ordering::AcqRel);
                 }
-            }
+                Ok(false) => {}
+                // The lookup itself, or what is in memory, may still answer.
+                Err(error) => tracing::warn!(%error, "cannot see whether the index changed"),
+            },
             Err(error) => tracing::warn!(%error, "cannot see whether the index changed"),
         }
-        Ok(())
     }
 
     /// Opens whatever the path leads to now, and forgets the answers in memory.

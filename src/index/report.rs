@@ -72,7 +72,7 @@ pub struct Exported {
 impl Index {
     /// Counts what is there. Takes milliseconds per thousand manifests.
     pub fn stats(&self) -> Result<Stats, IndexError> {
-        self.look()?;
+        self.look();
         let conn = self.apart()?;
         let file = self.file();
         let size = |suffix: &str| {
@@ -154,7 +154,7 @@ impl Index {
         sql: &str,
         each: &mut dyn FnMut(&Row<'_>) -> rusqlite::Result<ControlFlow<()>>,
     ) -> Result<(), IndexError> {
-        self.look()?;
+        self.look();
         let conn = self.apart()?;
         let mut run = || -> rusqlite::Result<()> {
             let mut select = conn.prepare(sql)?;

@@ -158,6 +158,21 @@ impl Index {
         Ok(report)
     }
 
+    /// What `serve` does at its start and from time to time: an empty index is built in bulk, any other is
+    /// refreshed in place. `configured` and added sources.
+    pub fn update(
+        &self,
+        configured: &[Source],
+        options: &Options,
+        progress: Progress<'_>,
+    ) -> Result<Report, IndexError> {
+        let known = self.read(|conn| store::number_of_documents(conn, 1))?;
+        if known == 0 {
+            return self.build(configured, options, progress);
+        }
+        self.refresh(&self.sources(configured)?, options, progress)
+    }
+
     /// The configured sources and the added ones.
     pub fn sources(&self, configured: &[Source]) -> Result<Vec<Source>, IndexError> {
         let all = self.read(|conn| with_added(conn, configured))?;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
 use rusqlite::{Connection, Row, TransactionBehavior, params};
@@ -18,8 +18,8 @@ pub(super) const MAX_OWNERS: usize = 8;
 /// Rows looked at to find them: the same canvas may stand in several manifests.
 const MAX_ROWS: i64 = 64;
 
-/// Readers at most; a lookup takes some microseconds, so even many workers seldom meet.
-const MAX_READERS: usize = 4;
+/// Readers at least and at most; a lookup takes some microseconds, so even many workers seldom meet.
+const READERS: (usize, usize) = (4, 8);
 
 /// One generation, open.
 #[derive(Debug)]
@@ -27,11 +27,49 @@ pub(super) struct Store {
     /// The file behind the index's path when it was opened.
     file: PathBuf,
     identity: Identity,
-    readers: Box<[Mutex<Connection>]>,
+    readers: Box<[Mutex<Reader>]>,
     turn: AtomicUsize,
+    /// Counts the commits that were noticed: snapshots of earlier ones are let go.
+    commits: AtomicU64,
     watch: Mutex<Connection>,
     seen: AtomicI64,
     writer: Mutex<Option<Connection>>,
+}
+
+/// A connection that keeps its snapshot from one lookup to the next. To take one costs six system calls, three
+/// times as much as the lookup itself; it is let go as soon as a commit is noticed, so it neither tells old
+/// things nor keeps the log from being emptied.
+#[derive(Debug)]
+struct Reader {
+    conn: Connection,
+    /// The commits that had been noticed before the snapshot was taken; `None`: there is none.
+    snapshot: Option<u64>,
+}
+
+impl Reader {
+    fn query<T>(
+        &mut self,
+        commits: &AtomicU64,
+        query: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> rusqlite::Result<T> {
+        let noticed = commits.load(Ordering::Acquire);
+        if self.snapshot != Some(noticed) {
+            self.let_go();
+            self.conn.execute_batch("BEGIN")?;
+            self.snapshot = Some(noticed);
+        }
+        let answer = query(&self.conn);
+        if answer.is_err() {
+            self.let_go();
+        }
+        answer
+    }
+
+    fn let_go(&mut self) {
+        if self.snapshot.take().is_some() {
+            let _ = self.conn.execute_batch("ROLLBACK");
+        }
+    }
 }
 
 /// What a write was told about the file it writes to.
@@ -68,9 +106,9 @@ impl Store {
             Err(IndexError::ReadOnly { .. } | IndexError::Busy { .. } | IndexError::Full { .. }) => None,
             Err(other) => return Err(other),
         };
-        let count = std::thread::available_parallelism().map_or(2, usize::from).clamp(2, MAX_READERS);
-        let readers = (0..count)
-            .map(|_| schema::open_reader(&file).map(Mutex::new))
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let readers = (0..(2 * cores).clamp(READERS.0, READERS.1))
+            .map(|_| schema::open_reader(&file).map(|conn| Mutex::new(Reader { conn, snapshot: None })))
             .collect::<Result<Vec<_>, _>>()?
             .into_boxed_slice();
         let watch = schema::open_reader(&file)?;
@@ -80,6 +118,7 @@ impl Store {
             identity,
             readers,
             turn: AtomicUsize::new(0),
+            commits: AtomicU64::new(0),
             watch: Mutex::new(watch),
             seen: AtomicI64::new(seen),
             writer: Mutex::new(writer),
@@ -98,7 +137,22 @@ impl Store {
     pub(super) fn changed(&self) -> Result<bool, IndexError> {
         let watch = lock(&self.watch);
         let version = schema::number(&watch, "PRAGMA data_version").map_err(|e| self.wrap(e))?;
-        Ok(self.seen.swap(version, Ordering::AcqRel) != version)
+        drop(watch);
+        let changed = self.seen.swap(version, Ordering::AcqRel) != version;
+        if changed {
+            self.let_go();
+        }
+        Ok(changed)
+    }
+
+    /// Lets all snapshots go: those of busy readers as soon as they are asked again.
+    fn let_go(&self) {
+        self.commits.fetch_add(1, Ordering::AcqRel);
+        for reader in &self.readers {
+            if let Ok(mut idle) = reader.try_lock() {
+                idle.let_go();
+            }
+        }
     }
 
     /// Reads with the first free connection.
@@ -113,8 +167,8 @@ impl Store {
             Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
             Err(TryLockError::WouldBlock) => None,
         });
-        let conn = free.unwrap_or_else(|| lock(&self.readers[start % len]));
-        query(&conn).map_err(|e| self.wrap(e))
+        let mut reader = free.unwrap_or_else(|| lock(&self.readers[start % len]));
+        reader.query(&self.commits, query).map_err(|e| self.wrap(e))
     }
 
     /// Writes in one transaction, unless the file was replaced.
@@ -137,6 +191,7 @@ impl Store {
             other => other,
         })?;
         tx.commit().map_err(|e| self.wrap(e))?;
+        self.let_go();
         Ok(Written::Done(done))
     }
 
@@ -267,6 +322,11 @@ fn canvases(conn: &Connection, from: i64, manifest: i64, limit: i64) -> rusqlite
 pub(super) fn ids_of_source(conn: &Connection, source: i64) -> rusqlite::Result<BTreeSet<i64>> {
     let mut select = conn.prepare_cached("SELECT id FROM manifests WHERE source = ?1")?;
     select.query_map([source], |row| row.get(0))?.collect()
+}
+
+/// Documents in the index, counted up to a limit.
+pub(super) fn number_of_documents(conn: &Connection, limit: u32) -> rusqlite::Result<u32> {
+    conn.query_row("SELECT count(*) FROM (SELECT 1 FROM manifests LIMIT ?1)", [limit], |row| row.get(0))
 }
 
 /// A panic while a lock was held leaves at worst a connection whose transaction rolls back.

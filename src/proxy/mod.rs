@@ -18,6 +18,7 @@ use crate::config::Settings;
 use crate::config::settings::{RouteKind, Rung};
 use crate::heal::{Healer, Lane, Lobby, Patient, Treatment, echo};
 use crate::iiif::Target;
+use crate::index::learn::Learner;
 use crate::observe::Metrics;
 use crate::outcome::Outcome;
 use crate::upstream::{Body, Held, Upstream};
@@ -35,6 +36,7 @@ struct Rooms {
     /// In the order of `settings.routes`.
     upstreams: Vec<Arc<Upstream>>,
     healer: Healer,
+    learner: Option<Learner>,
     metrics: Arc<Metrics>,
 }
 
@@ -76,9 +78,10 @@ impl Proxy {
         settings: Arc<Settings>,
         upstreams: Vec<Arc<Upstream>>,
         healer: Healer,
+        learner: Option<Learner>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        Self { rooms: Arc::new(Rooms { settings, upstreams, healer, metrics }) }
+        Self { rooms: Arc::new(Rooms { settings, upstreams, healer, learner, metrics }) }
     }
 
     /// Answers one request, whatever happens.
@@ -115,10 +118,7 @@ impl Rooms {
             if let (true, Some(image)) = (echo, asked.image()) {
                 self.healer.echo_answered(&image, answer.status());
             }
-            if asked.route_kind == RouteKind::Presentation && answer.status().is_success() {
-                self.healer.manifest_opened(asked.uri().path());
-            }
-            return Ok(Answer::served(answer));
+            return Ok(Answer::served(self.presented(&asked, &onward.method, answer)));
         };
         if let Some(patient) = self.needs_no_asking(&image).await {
             return self.heal(&asked, &patient, &onward, client, None).await;
@@ -154,6 +154,25 @@ impl Rooms {
         }
         self.healer.reader_at(&patient);
         None
+    }
+
+    /// What passes on a presentation route is learned from, and its pages are looked after.
+    fn presented(&self, asked: &Asked, method: &Method, answer: Response<Body>) -> Response<Body> {
+        if asked.route_kind != RouteKind::Presentation
+            || *method != Method::GET
+            || answer.status() != StatusCode::OK
+        {
+            return answer;
+        }
+        self.healer.manifest_opened(asked.uri().path());
+        let Some(learner) = &self.learner else { return answer };
+        let (head, body) = answer.into_parts();
+        let name = || {
+            let host = self.settings.server.public_hosts.first()?;
+            Some(format!("https://{host}{}", asked.uri().path_and_query()?))
+        };
+        let body = learner.listen(name, &head.headers, body);
+        Response::from_parts(head, body)
     }
 
     /// Holds the first answer, if there is one, while the image is treated.

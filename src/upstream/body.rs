@@ -32,6 +32,25 @@ pub enum Body {
     Chain(VecDeque<Bytes>, Box<Body>),
     /// It is known to break here; `None` once that was said.
     Broken(Option<BodyError>),
+    /// Somebody listens.
+    Teed(Box<Teed>),
+}
+
+/// A body that is listened to as it goes by. Its pieces are shared, not copied.
+pub struct Teed {
+    body: Body,
+    heard: Vec<Bytes>,
+    /// How many more bytes may be heard; beyond that the listener is let go.
+    left: usize,
+    done: Option<Listener>,
+}
+
+type Listener = Box<dyn FnOnce(Vec<Bytes>) + Send + Sync>;
+
+impl std::fmt::Debug for Teed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Teed").field("body", &self.body).field("left", &self.left).finish_non_exhaustive()
+    }
 }
 
 /// Why a body ended before its end. The peer sees an aborted message, never a clean short one.
@@ -86,6 +105,12 @@ impl Body {
         if repeatable && incoming.is_end_stream() { Self::Empty } else { Self::Viewer(incoming) }
     }
 
+    /// The same body; `done` gets all of it once it has gone by whole, unless it is longer than `most` bytes.
+    #[must_use]
+    pub fn tee(self, most: usize, done: impl FnOnce(Vec<Bytes>) + Send + Sync + 'static) -> Self {
+        Self::Teed(Box::new(Teed { body: self, heard: Vec::new(), left: most, done: Some(Box::new(done)) }))
+    }
+
     /// Reads the whole body, up to `most` bytes.
     pub async fn collect(self, most: usize) -> Result<Bytes, CollectError> {
         match self {
@@ -135,6 +160,7 @@ impl HttpBody for Body {
                 None => Pin::new(&mut **rest).poll_frame(cx),
             },
             Self::Broken(error) => Poll::Ready(error.take().map(Err)),
+            Self::Teed(teed) => teed.poll_frame(cx),
         }
     }
 
@@ -146,6 +172,8 @@ impl HttpBody for Body {
             Self::Upstream(stream) => stream.incoming.is_end_stream(),
             Self::Chain(begun, rest) => begun.is_empty() && rest.is_end_stream(),
             Self::Broken(error) => error.is_none(),
+            // The listener is told at the end, so the end must be polled for.
+            Self::Teed(teed) => teed.done.is_none() && teed.body.is_end_stream(),
         }
     }
 
@@ -166,6 +194,39 @@ impl HttpBody for Body {
                 hint
             }
             Self::Broken(_) => SizeHint::default(),
+            Self::Teed(teed) => teed.body.size_hint(),
+        }
+    }
+}
+
+impl Teed {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        match &frame {
+            Some(Ok(frame)) => {
+                if let (Some(bytes), true) = (frame.data_ref(), self.done.is_some()) {
+                    self.hear(bytes.clone());
+                }
+            }
+            Some(Err(_)) => self.done = None,
+            None => {}
+        }
+        // Told with the last frame: hyper does not ask once more when the length is known.
+        if self.body.is_end_stream()
+            && let Some(done) = self.done.take()
+        {
+            done(std::mem::take(&mut self.heard));
+        }
+        Poll::Ready(frame)
+    }
+
+    fn hear(&mut self, bytes: Bytes) {
+        if let Some(left) = self.left.checked_sub(bytes.len()) {
+            self.left = left;
+            self.heard.push(bytes);
+        } else {
+            self.done = None;
+            self.heard = Vec::new();
         }
     }
 }

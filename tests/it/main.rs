@@ -8,4 +8,5 @@
 
 mod ahead;
 mod healing;
+mod learning;
 mod world;

@@ -9,10 +9,11 @@ use crate::config::settings;
 fn settings(bench: &Bench) -> settings::Index {
     settings::Index {
         path: bench.path(),
+        learn: true,
         sources: bench.sources(),
         cache: 100,
         refresh: Duration::ZERO,
-        ..Default::default()
+        file_url_bases: Vec::new(),
     }
 }
 

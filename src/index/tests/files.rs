@@ -155,3 +155,17 @@ fn a_source_that_is_no_longer_configured_is_forgotten_by_a_build() {
     index.build(&[], &Options::default(), &mut |_, _| {}).unwrap();
     assert!(canvases_of(&index, "one").is_empty());
 }
+
+#[test]
+fn an_update_builds_an_empty_index_and_refreshes_any_other() {
+    let bench = Bench::new();
+    bench.write("a.json", &["one"]);
+    let index = bench.open();
+    let update = || index.update(&bench.sources(), &Options::default(), &mut |_, _| {}).unwrap();
+    assert_eq!((update().manifests, index.file().file_name().unwrap()), (1, "index.sqlite3.g1".as_ref()));
+    bench.write("b.json", &["two"]);
+    let report = update();
+    assert_eq!((report.manifests, report.unchanged), (1, 1));
+    assert_eq!(index.file().file_name().unwrap(), "index.sqlite3.g1");
+    assert_eq!(canvases_of(&index, "two"), [canvas_url("b.json", 1)]);
+}

@@ -1,0 +1,53 @@
+//! What passes through is learned from, and nothing that passes through is changed by it.
+
+use testbed::Testbed;
+
+use crate::world::{World, patiently};
+
+/// A world whose index knows nothing.
+async fn ignorant() -> World {
+    World::over(Testbed::builder().book("obj/book", 3).page_size(64, 64).start().await, "index.sources = []")
+        .await
+}
+
+#[tokio::test]
+async fn a_manifest_that_passes_through_makes_its_images_healable() {
+    let world = ignorant().await;
+    let page = world.bed.page();
+    let direct = testbed::get(&format!("{}{}", world.bed.service.origin(), page.presentation_path)).await;
+    let ours = world.get(&page.presentation_path).await;
+    assert_eq!((ours.status, &ours.body), (200, &direct.body));
+    patiently("it is learned", || world.app.index.stats().expect("an index").images == 3).await;
+    world.bed.expires_everything();
+    let tile = world.get(&page.image_path("full/64,/0/default.jpg")).await;
+    assert!(tile.header("heal-status").starts_with("healed"), "{:?}", tile.headers);
+}
+
+#[tokio::test]
+async fn broken_json_passes_as_it_is_and_is_salvaged_for_the_index() {
+    let world = ignorant().await;
+    let page = world.bed.page();
+    world.bed.service.broken_json();
+    let ours = world.get(&page.canvas_path).await;
+    assert!(serde_json::from_slice::<serde_json::Value>(&ours.body).is_err(), "{}", ours.text());
+    patiently("it is learned", || world.app.index.stats().expect("an index").images == 1).await;
+    assert_eq!(world.app.index.owners(&page.identifier).expect("an index")[0].canvas, page.canvas_url);
+}
+
+#[tokio::test]
+async fn a_poisoned_manifest_does_not_make_the_index_forget() {
+    let world = ignorant().await;
+    let page = world.bed.page();
+    world.get(&page.presentation_path).await;
+    patiently("it is learned", || world.app.index.stats().expect("an index").images == 3).await;
+    world.bed.redis.evict_manifests();
+    world.bed.images.info_faults(503);
+    let poisoned = world.get(&page.presentation_path).await;
+    assert_eq!(poisoned.status, 200);
+    patiently("it was looked at", || {
+        let event = |kind| world.metric(&format!(r#"iiif_mender_events_total{{kind="{kind}"}}"#));
+        event("learn_nothing") + event("learn_poorer") >= 1.0
+    })
+    .await;
+    assert_eq!(world.app.index.stats().expect("an index").images, 3);
+}
