@@ -69,10 +69,13 @@ impl Stage {
     }
 
     async fn is_indexed(&self) -> Result<(), Whatever> {
-        let pages = u64::try_from(self.bed.pages().len())?;
+        let pages = self.bed.pages();
         let deadline = Instant::now() + Duration::from_secs(20);
-        for app in [&self.mender, &self.careful] {
-            while app.index.stats()?.canvases < pages {
+        for (app, page) in [&self.mender, &self.careful]
+            .into_iter()
+            .flat_map(|app| pages.iter().map(move |page| (app, page)))
+        {
+            while app.index.owners(&page.identifier)?.is_empty() {
                 if Instant::now() > deadline {
                     return Err("the manifests were not indexed within 20 s".into());
                 }
