@@ -15,7 +15,7 @@ use crate::{Whatever, page};
 const THINKS: Duration = Duration::from_millis(250);
 
 /// How long it goes on building the canvas after that.
-const GOES_ON: Duration = Duration::from_millis(400);
+const GOES_ON: Duration = Duration::from_millis(200);
 
 /// Everything that runs.
 pub(crate) struct Stage {
