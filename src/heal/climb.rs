@@ -244,7 +244,9 @@ impl Ward {
         } else {
             self.memory.failed(&errand.flight, boarded, Instant::now());
         }
-        if answer == CanvasAnswer::Lacks {
+        // The key was written and the nested request failed: poisoned. (Where it is not back, the file may be gone;
+        // the rung of rebuilding finds that out.)
+        if answer == CanvasAnswer::Lacks && is_back {
             self.cure(service, errand, patient);
         }
         if is_back { Step::Back } else { Step::NoHelp(answer) }
@@ -344,7 +346,7 @@ impl Errand {
 fn register_path(file_url: &str) -> Option<String> {
     let url = CanvasUrl::parse(file_url).filter(|url| url.query.is_none() && !url.has_dot_segments())?;
     let (_, path) = url.path.split_once("/fcrepo/rest/")?;
-    let is_plain = !file_url.contains(['#', ';']) && !path.contains("//");
+    let is_plain = !file_url.contains(['#', ';']) && !path.contains("//") && !path.starts_with('/');
     (is_plain && path.contains("/files/")).then(|| format!("fedora/image/{path}"))
 }
 

@@ -14,6 +14,7 @@ use super::service::{CanvasAnswer, CanvasService};
 use super::truth::Said;
 use super::urgency::Urgency;
 use super::ward::{Patient, Ward};
+use crate::config::settings::Rung;
 use crate::upstream::guard::Allowed;
 
 /// Cures under way at most; a canvas beyond that stays poisoned until somebody asks for it again.
@@ -59,6 +60,10 @@ impl Ward {
     /// Starts the cure of a canvas that came back without its image; one per canvas.
     pub(super) fn cure(self: &Arc<Self>, service: &Arc<CanvasService>, errand: Errand, patient: &Patient) {
         let Some(canvas) = errand.canvas else { return };
+        // Who took the rung away wants no rebuild, not even behind the viewers' backs.
+        if !self.settings.heal.ladder.contains(&Rung::Rebuild) {
+            return;
+        }
         if self.cures.len() >= CURES {
             self.metrics.event("cure_refused");
             return;

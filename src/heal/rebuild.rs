@@ -63,6 +63,9 @@ impl Ward {
         };
         if health == Health::Unwell {
             self.metrics.event("rebuild_withheld");
+            if visited == Some(CanvasAnswer::Lacks) {
+                self.cure(service, Errand::visit(canvas), patient);
+            }
             return Step::Skipped;
         }
         let nothing_to_lose = visited == Some(CanvasAnswer::Lacks);
@@ -70,8 +73,18 @@ impl Ward {
         let errand = if nothing_to_lose || is_safe { Errand::rebuild(canvas) } else { Errand::aside(canvas) };
         let step = self.step(service, errand, patient, urgency).await;
         // Whoever builds a canvas writes the key first, unless there is no file to write it for.
-        let lacks = step == Step::NoHelp(CanvasAnswer::Lacks);
-        if lacks && self.health(service, patient).await != Health::Unwell { Step::Gone } else { step }
+        if step != Step::NoHelp(CanvasAnswer::Lacks) {
+            // UPSTREAM: a poisoned duplicate may stand behind the good one. Only plain GETs show it.
+            if visited == Some(CanvasAnswer::Lacks) && step == Step::Back {
+                self.cure(service, Errand::visit(canvas), patient);
+            }
+            return step;
+        }
+        if self.health(service, patient).await == Health::Unwell {
+            self.cure(service, Errand::visit(canvas), patient);
+            return step;
+        }
+        Step::Gone
     }
 
     /// Would the nested info.json be answered well? A rebuild during a fault poisons.

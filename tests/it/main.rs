@@ -7,6 +7,9 @@
 )]
 
 mod ahead;
+mod gate;
 mod healing;
+mod ladder;
 mod learning;
+mod poison;
 mod world;
