@@ -7,9 +7,13 @@
 )]
 
 mod ahead;
+mod echo;
 mod gate;
 mod healing;
 mod ladder;
 mod learning;
+mod limits;
+mod never;
+mod orchestrator;
 mod poison;
 mod world;
