@@ -113,9 +113,15 @@ impl Lanes {
 
     /// Waiters in each lane, viewer first.
     #[cfg(test)]
-    fn waiting(&self) -> [usize; 3] {
+    pub(super) fn waiting(&self) -> [usize; 3] {
         let state = self.lock();
         std::array::from_fn(|lane| state.waiting[lane].len())
+    }
+
+    /// Places that nobody holds.
+    #[cfg(test)]
+    pub(super) fn free(&self) -> usize {
+        self.lock().free
     }
 
     fn give_back(self: &Arc<Self>) {

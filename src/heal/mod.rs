@@ -18,6 +18,8 @@ mod memory;
 mod readers;
 mod rebuild;
 mod service;
+#[cfg(test)]
+mod stress;
 mod sweep;
 mod truth;
 mod urgency;
