@@ -48,8 +48,9 @@ impl World {
             return;
         }
         patiently("the index is built", || {
-            let stats = self.app.index.stats().expect("an index");
-            usize::try_from(stats.canvases).expect("few") >= pages
+            // While the first build is put in place there may be nothing to count.
+            let stats = self.app.index.stats();
+            stats.is_ok_and(|stats| usize::try_from(stats.canvases).expect("few") >= pages)
         })
         .await;
         // A new generation is counted before every lookup sees it.
