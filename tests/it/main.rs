@@ -9,7 +9,14 @@
 
 mod ahead;
 mod docs;
+mod echo;
+mod gate;
 mod healing;
+mod ladder;
 mod learning;
+mod limits;
+mod never;
+mod orchestrator;
+mod poison;
 mod readme;
 mod world;
