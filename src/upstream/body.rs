@@ -6,15 +6,14 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::response::Parts;
+use http::Method;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
-use hyper::Response;
 use hyper::body::Incoming;
-use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::{Instant, Sleep};
 
+use super::Place;
 use super::pool::Lease;
+use super::upload::{FromViewer, Silence};
 
 /// A body: nothing, some bytes, or a stream from either side.
 #[derive(Debug, Default)]
@@ -25,7 +24,7 @@ pub enum Body {
     /// Bytes that are already here.
     Full(Bytes),
     /// What a viewer sends.
-    Viewer(Incoming),
+    Viewer(Box<FromViewer>),
     /// What an upstream answers.
     Upstream(Box<FromUpstream>),
     /// The beginning is here, the rest still streams.
@@ -62,6 +61,12 @@ pub enum BodyError {
     /// The viewer cut it.
     #[error("the viewer cut the body")]
     Viewer(#[source] hyper::Error),
+    /// The same, told by a connection that keeps the cause to itself.
+    #[error("the viewer cut the body")]
+    ViewerCut,
+    /// The viewer was silent for too long in the middle.
+    #[error("the viewer stalled in the middle of a body")]
+    ViewerStalled,
     /// The upstream was silent for too long in the middle.
     #[error("the upstream stalled in the middle of a body")]
     Stalled,
@@ -73,17 +78,15 @@ pub struct FromUpstream {
     incoming: Incoming,
     lease: Lease,
     /// Freed with the body.
-    place: Option<OwnedSemaphorePermit>,
-    patience: Duration,
-    /// Armed only while nothing comes: a body that flows never touches the clock.
-    silence: Option<Pin<Box<Sleep>>>,
+    place: Option<Place>,
+    silence: Silence,
 }
 
 impl Body {
     pub(super) fn from_upstream(
         incoming: Incoming,
         mut lease: Lease,
-        place: OwnedSemaphorePermit,
+        place: Place,
         patience: Duration,
     ) -> Self {
         if incoming.is_end_stream() {
@@ -94,15 +97,18 @@ impl Body {
             incoming,
             lease,
             place: Some(place),
-            patience,
-            silence: None,
+            silence: Silence::new(patience),
         }))
     }
 
-    /// A viewer's request body; `Empty` for a GET or HEAD without one, so that the request may be repeated.
-    pub fn from_viewer(method: &http::Method, incoming: Incoming) -> Self {
-        let repeatable = matches!(*method, http::Method::GET | http::Method::HEAD);
-        if repeatable && incoming.is_end_stream() { Self::Empty } else { Self::Viewer(incoming) }
+    /// A viewer's request body; `Empty` for a GET, HEAD or OPTIONS without one, so that the request may be repeated.
+    pub fn from_viewer(method: &Method, incoming: Incoming) -> Self {
+        let repeatable = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
+        if repeatable && incoming.is_end_stream() {
+            Self::Empty
+        } else {
+            Self::Viewer(Box::new(FromViewer::new(incoming)))
+        }
     }
 
     /// The same body; `done` gets all of it once it has gone by whole, unless it is longer than `most` bytes.
@@ -150,10 +156,7 @@ impl HttpBody for Body {
                 let Self::Full(bytes) = std::mem::take(&mut *self) else { return Poll::Ready(None) };
                 Poll::Ready(Some(Ok(Frame::data(bytes))))
             }
-            Self::Viewer(incoming) => {
-                let frame = ready!(Pin::new(incoming).poll_frame(cx));
-                Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Viewer)))
-            }
+            Self::Viewer(upload) => upload.poll_frame(cx),
             Self::Upstream(stream) => stream.poll_frame(cx),
             Self::Chain(begun, rest) => match begun.pop_front() {
                 Some(bytes) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
@@ -168,7 +171,7 @@ impl HttpBody for Body {
         match self {
             Self::Empty => true,
             Self::Full(_) => false,
-            Self::Viewer(incoming) => incoming.is_end_stream(),
+            Self::Viewer(upload) => upload.is_end_stream(),
             Self::Upstream(stream) => stream.incoming.is_end_stream(),
             Self::Chain(begun, rest) => begun.is_empty() && rest.is_end_stream(),
             Self::Broken(error) => error.is_none(),
@@ -181,7 +184,7 @@ impl HttpBody for Body {
         match self {
             Self::Empty => SizeHint::with_exact(0),
             Self::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Self::Viewer(incoming) => incoming.size_hint(),
+            Self::Viewer(upload) => upload.size_hint(),
             Self::Upstream(stream) => stream.incoming.size_hint(),
             Self::Chain(begun, rest) => {
                 let here: u64 = begun.iter().map(|bytes| bytes.len() as u64).sum();
@@ -234,70 +237,15 @@ impl Teed {
 impl FromUpstream {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(cx) else {
-            return self.poll_silence(cx);
+            ready!(self.silence.poll_over(cx));
+            return Poll::Ready(Some(Err(BodyError::Stalled)));
         };
-        self.silence = None;
+        self.silence.broken();
         // Given back as early as possible: the last frame, not the call after it.
         if self.incoming.is_end_stream() || frame.is_none() {
             self.lease.end();
             self.place = None;
         }
         Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Upstream)))
-    }
-
-    fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let patience = self.patience;
-        let silence = self.silence.get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
-        ready!(silence.as_mut().poll(cx));
-        Poll::Ready(Some(Err(BodyError::Stalled)))
-    }
-}
-
-/// An answer that is kept back while its image is healed. What fits the cap is in memory; a longer body stays
-/// where it is, in the upstream's connection, and costs no memory either.
-#[derive(Debug)]
-pub struct Held {
-    head: Parts,
-    body: Body,
-}
-
-impl Held {
-    /// Takes in at most about `cap` bytes of the body within `time`; nothing of it is ever lost.
-    pub async fn hold(answer: Response<Body>, cap: usize, time: Duration) -> Self {
-        let (head, mut body) = answer.into_parts();
-        let mut begun = VecDeque::new();
-        let mut size = 0;
-        let deadline = Instant::now() + time;
-        while size < cap && !body.is_end_stream() {
-            match tokio::time::timeout_at(deadline, body.frame()).await {
-                Ok(Some(Ok(frame))) => {
-                    let Ok(bytes) = frame.into_data() else { continue };
-                    size += bytes.len();
-                    begun.push_back(bytes);
-                }
-                // A break is kept, so that the viewer sees an aborted message and not a clean short one.
-                Ok(Some(Err(error))) => {
-                    body = Body::Broken(Some(error));
-                    break;
-                }
-                Ok(None) | Err(_) => break,
-            }
-        }
-        let body = if body.is_end_stream() && begun.len() <= 1 {
-            begun.pop_front().map_or(Body::Empty, Body::Full)
-        } else {
-            Body::Chain(begun, Box::new(body))
-        };
-        Self { head, body }
-    }
-
-    /// The answer's status.
-    pub fn status(&self) -> http::StatusCode {
-        self.head.status
-    }
-
-    /// Lets it go, as it was.
-    pub fn release(self) -> Response<Body> {
-        Response::from_parts(self.head, self.body)
     }
 }

@@ -7,6 +7,8 @@
 )]
 
 mod ahead;
+mod edge;
+mod forwarding;
 mod healing;
 mod learning;
 mod world;
