@@ -259,8 +259,9 @@ impl Kept {
 
     fn builder(&self) -> auto::Builder<TokioExecutor> {
         let mut builder = auto::Builder::new(TokioExecutor::new());
-        // No timer for heads: see `pulse`.
-        builder.http1().max_buf_size(self.bounds.max_head_bytes).pipeline_flush(true);
+        // No timer for heads: see `pulse`. No `pipeline_flush`: with it, hyper throws an answer away when the
+        // connection ends with bytes unread, as after a request whose body nobody wanted.
+        builder.http1().max_buf_size(self.bounds.max_head_bytes);
         builder
             .http2()
             .timer(TokioTimer::new())

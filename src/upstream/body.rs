@@ -29,8 +29,8 @@ pub enum Body {
     Upstream(Box<FromUpstream>),
     /// The beginning is here, the rest still streams.
     Chain(VecDeque<Bytes>, Box<Body>),
-    /// It is known to break here; `None` once that was said.
-    Broken(Option<BodyError>),
+    /// It is known to break here.
+    Broken(Break),
     /// Somebody listens.
     Teed(Box<Teed>),
 }
@@ -80,6 +80,38 @@ pub struct FromUpstream {
     /// Freed with the body.
     place: Option<Place>,
     silence: Silence,
+    /// It broke.
+    end: Option<Break>,
+}
+
+/// A body's bad end.
+///
+/// hyper throws away what it has not written yet when a body breaks: the last bytes, or the whole answer where it
+/// broke at once, and the viewer would see a connection that closes for no reason. So a pause comes first.
+#[derive(Debug)]
+pub struct Break {
+    error: Option<BodyError>,
+    paused: bool,
+}
+
+impl Break {
+    pub(super) fn new(error: BodyError) -> Self {
+        Self { error: Some(error), paused: false }
+    }
+
+    /// Pending once, then the error, then nothing.
+    fn poll(&mut self, cx: &Context<'_>) -> Poll<Option<BodyError>> {
+        if !self.paused {
+            self.paused = true;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        Poll::Ready(self.error.take())
+    }
+
+    fn is_told(&self) -> bool {
+        self.error.is_none()
+    }
 }
 
 impl Body {
@@ -98,6 +130,7 @@ impl Body {
             lease,
             place: Some(place),
             silence: Silence::new(patience),
+            end: None,
         }))
     }
 
@@ -162,7 +195,7 @@ impl HttpBody for Body {
                 Some(bytes) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
                 None => Pin::new(&mut **rest).poll_frame(cx),
             },
-            Self::Broken(error) => Poll::Ready(error.take().map(Err)),
+            Self::Broken(end) => end.poll(cx).map(|error| error.map(Err)),
             Self::Teed(teed) => teed.poll_frame(cx),
         }
     }
@@ -174,7 +207,7 @@ impl HttpBody for Body {
             Self::Viewer(upload) => upload.is_end_stream(),
             Self::Upstream(stream) => stream.incoming.is_end_stream(),
             Self::Chain(begun, rest) => begun.is_empty() && rest.is_end_stream(),
-            Self::Broken(error) => error.is_none(),
+            Self::Broken(end) => end.is_told(),
             // The listener is told at the end, so the end must be polled for.
             Self::Teed(teed) => teed.done.is_none() && teed.body.is_end_stream(),
         }
@@ -236,9 +269,16 @@ impl Teed {
 
 impl FromUpstream {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(cx) else {
-            ready!(self.silence.poll_over(cx));
-            return Poll::Ready(Some(Err(BodyError::Stalled)));
+        if let Some(end) = &mut self.end {
+            return end.poll(cx).map(|error| error.map(Err));
+        }
+        let frame = match Pin::new(&mut self.incoming).poll_frame(cx) {
+            Poll::Ready(Some(Err(error))) => return self.breaks(BodyError::Upstream(error), cx),
+            Poll::Ready(frame) => frame,
+            Poll::Pending => {
+                ready!(self.silence.poll_over(cx));
+                return self.breaks(BodyError::Stalled, cx);
+            }
         };
         self.silence.broken();
         // Given back as early as possible: the last frame, not the call after it.
@@ -247,5 +287,14 @@ impl FromUpstream {
             self.place = None;
         }
         Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Upstream)))
+    }
+
+    fn breaks(
+        &mut self,
+        error: BodyError,
+        cx: &Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let end = self.end.insert(Break::new(error));
+        end.poll(cx).map(|error| error.map(Err))
     }
 }

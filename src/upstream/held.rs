@@ -9,7 +9,7 @@ use http_body_util::BodyExt;
 use hyper::Response;
 use tokio::time::Instant;
 
-use super::body::Body;
+use super::body::{Body, Break};
 
 /// An answer that is kept back while its image is healed. What fits the cap is in memory; a longer body stays
 /// where it is, in the upstream's connection, and costs no memory either.
@@ -35,7 +35,7 @@ impl Held {
                 }
                 // A break is kept, so that the viewer sees an aborted message and not a clean short one.
                 Ok(Some(Err(error))) => {
-                    body = Body::Broken(Some(error));
+                    body = Body::Broken(Break::new(error));
                     break;
                 }
                 Ok(None) | Err(_) => break,

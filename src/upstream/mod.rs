@@ -24,7 +24,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-pub use body::{Body, BodyError};
+pub use body::{Body, BodyError, Break};
 pub use dial::{TlsError, client_tls};
 pub use error::{Chain, UpstreamError};
 pub use held::Held;

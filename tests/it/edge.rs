@@ -36,12 +36,25 @@ impl Edge {
 
     /// Routes in full, and more lines `section.key = value`.
     pub(crate) async fn routed(routes: &str, more: &str) -> Self {
+        Self::knowing(&[], routes, more).await
+    }
+
+    /// The same with manifests in the index.
+    pub(crate) async fn knowing(manifests: &[String], routes: &str, more: &str) -> Self {
         let folder = tempfile::tempdir().expect("a temporary directory");
+        for (number, manifest) in manifests.iter().enumerate() {
+            std::fs::write(folder.path().join(format!("{number}.json")), manifest).expect("a file");
+        }
         let text = format!(
-            "[server]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n[index]\nsources = []\n{routes}"
+            "[server]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n\
+             [index]\nsources = [{{ path = \".\" }}]\n{routes}"
         );
         let app = App::start(checked(folder.path(), &text, more)).await.expect("it starts");
-        Self { app, client: Client::default(), _folder: folder }
+        let edge = Self { app, client: Client::default(), _folder: folder };
+        #[allow(clippy::cast_precision_loss, reason = "few")]
+        let many = manifests.len() as f64;
+        patiently("the manifests are indexed", || edge.metric("iiif_mender_index_manifests") == many).await;
+        edge
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -93,6 +106,22 @@ impl Edge {
         patiently("every viewer's connection is closed", || self.metric("iiif_mender_connections") == 0.0)
             .await;
     }
+}
+
+/// A manifest of one page: this canvas owns the image with this identifier.
+pub(crate) fn manifest(name: &str, canvas: &str, identifier: &str) -> String {
+    let image = format!("https://us.example/iiif/2/{identifier}");
+    serde_json::json!({
+        "@context": "http://iiif.io/api/presentation/2/context.json", "@type": "sc:Manifest",
+        "@id": format!("https://us.example/iiif-service/fedora/presentation/{name}"), "label": name,
+        "sequences": [{ "@type": "sc:Sequence", "canvases": [{
+            "@id": canvas, "@type": "sc:Canvas", "label": "1", "height": 1, "width": 1,
+            "images": [{ "@type": "oa:Annotation", "on": canvas, "resource": {
+                "@id": format!("{image}/full/full/0/default.jpg"), "@type": "dctypes:Image",
+                "service": { "@id": image, "@context": "http://iiif.io/api/image/2/context.json" } } }],
+        }] }],
+    })
+    .to_string()
 }
 
 /// A viewer that speaks bytes.

@@ -8,6 +8,7 @@
 
 mod ahead;
 mod edge;
+mod faults;
 mod forwarding;
 mod healing;
 mod learning;
