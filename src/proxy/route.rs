@@ -2,7 +2,7 @@
 
 use http::request::Parts;
 use http::uri::Uri;
-use http::{Method, Version, header};
+use http::{HeaderValue, Method, Version, header};
 
 use super::headers;
 use super::reply::Refusal;
@@ -71,6 +71,9 @@ pub(super) fn route(settings: &Settings, head: &Parts) -> Result<Asked, Refusal>
     if has_dot_segment(path) {
         return Err(Refusal::BadRequest("the path must not hold dot segments"));
     }
+    if !is_framed_plainly(head) {
+        return Err(Refusal::BadRequest("of transfer codings only chunked is understood"));
+    }
     // Our own name once is an echo; twice is a circle.
     if echo::own_vias(&head.headers, &settings.server.name) > 1 {
         return Err(Refusal::Loop);
@@ -78,6 +81,16 @@ pub(super) fn route(settings: &Settings, head: &Parts) -> Result<Asked, Refusal>
     let position = settings.route_of(host, path).ok_or(Refusal::NoRoute)?;
     let route = &settings.routes[position];
     Ok(Asked { route: position, route_kind: route.kind, rest_at: route.prefix.len(), uri: head.uri.clone() })
+}
+
+/// No transfer coding but one `chunked`.
+///
+/// SECURITY: hyper takes the chunks off and leaves a coding below them in place; the field stays on this hop, so the
+/// upstream would take coded bytes for plain ones.
+fn is_framed_plainly(head: &Parts) -> bool {
+    let mut codings = head.headers.get_all(header::TRANSFER_ENCODING).iter();
+    let plain = |coding: &HeaderValue| coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");
+    codings.next().is_none_or(plain) && codings.next().is_none()
 }
 
 /// The host that the viewer means: the target's own where it has one, else the one `Host` (RFC 9112 section 3.2).

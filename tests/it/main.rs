@@ -10,6 +10,8 @@ mod ahead;
 mod edge;
 mod faults;
 mod forwarding;
+mod guard;
 mod healing;
 mod learning;
+mod listening;
 mod world;
