@@ -74,7 +74,7 @@ impl App {
         let settings = Arc::new(settings);
         let metrics = Arc::new(Metrics::new());
         let index = Arc::new(Index::open(&settings.index.path, settings.index.cache)?);
-        let upstreams = upstreams(&settings)?;
+        let upstreams = upstreams(&settings, &metrics)?;
         let healer = Healer::new(Arc::clone(&settings), &upstreams, Arc::clone(&index), Arc::clone(&metrics));
         let learner = settings.index.learn.then(|| Learner::start(Arc::clone(&index), Arc::clone(&metrics)));
         let proxy = Proxy::new(
@@ -148,7 +148,7 @@ impl App {
 }
 
 /// One [`Upstream`] for each distinct server, in the order of the routes.
-fn upstreams(settings: &Settings) -> Result<Vec<Arc<Upstream>>, TlsError> {
+fn upstreams(settings: &Settings, metrics: &Metrics) -> Result<Vec<Arc<Upstream>>, TlsError> {
     let tls = client_tls(settings.upstream.ca.as_deref())?;
     let mut made: Vec<(&settings::Route, Arc<Upstream>)> = Vec::new();
     for route in &settings.routes {
@@ -160,7 +160,8 @@ fn upstreams(settings: &Settings) -> Result<Vec<Arc<Upstream>>, TlsError> {
         let upstream = match same {
             Some((_, upstream)) => Arc::clone(upstream),
             None => {
-                Arc::new(Upstream::new(&route.upstream, route.connect.as_ref(), &settings.upstream, &tls))
+                let (connect, busy) = (route.connect.as_ref(), metrics.upstream_in_flight.clone());
+                Arc::new(Upstream::new(&route.upstream, connect, &settings.upstream, &tls, busy))
             }
         };
         made.push((route, upstream));

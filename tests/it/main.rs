@@ -10,11 +10,16 @@
 mod ahead;
 mod docs;
 mod echo;
+mod edge;
+mod faults;
+mod forwarding;
 mod gate;
+mod guard;
 mod healing;
 mod ladder;
 mod learning;
 mod limits;
+mod listening;
 mod never;
 mod orchestrator;
 mod poison;
