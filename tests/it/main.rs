@@ -6,11 +6,7 @@
     clippy::float_cmp,
     reason = "this is how a test fails (clippy's own exception does not reach the functions around the tests), and a scrape's counts are whole"
 )]
-#![allow(
-    clippy::float_cmp,
-    clippy::cast_precision_loss,
-    reason = "what a scrape counts are small whole numbers, written as floats"
-)]
+#![allow(clippy::cast_precision_loss, reason = "what a scrape counts are small whole numbers")]
 
 mod ahead;
 mod docs;
