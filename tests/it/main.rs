@@ -13,7 +13,6 @@ mod docs;
 mod echo;
 mod edge;
 mod faults;
-mod figures;
 mod forwarding;
 mod gate;
 mod guard;

@@ -1,12 +1,22 @@
-//! Figures, as ratios to a client that makes the same requests itself: `cargo test --test it figures -- --ignored --nocapture`.
+//! What a heal costs, as ratios to a client that makes the same requests itself: `cargo bench --bench heal`.
 
 #![allow(clippy::print_stdout, reason = "figures are printed")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a bench that does not do what it measures must stop"
+)]
+
+#[path = "../tests/it/world.rs"]
+#[allow(dead_code, reason = "shared with the tests, which use all of it")]
+mod world;
 
 use std::time::{Duration, Instant};
 
 use testbed::{Client, Testbed};
 
-use crate::world::World;
+use world::World;
 
 const TILE: &str = "0,0,64,64/64,/0/default.jpg";
 const ROUNDS: u32 = 60;
@@ -22,8 +32,11 @@ async fn timed(client: &Client, url: &str) -> (u16, Duration) {
     (answer.status, began.elapsed())
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "a measurement, not a test"]
+#[tokio::main]
+async fn main() {
+    what_a_heal_costs().await;
+}
+
 async fn what_a_heal_costs() {
     let bed = Testbed::builder().book("obj/book", 1).page_size(64, 64).start().await;
     let world = World::over(bed, "heal.ahead = 0\nheal.ladder = visit,rebuild\nheal.cooldown = 1ms").await;
