@@ -3,6 +3,7 @@
 use http::Method;
 use testbed::raw::{Peer, Step, answers, ok};
 use testbed::{Flow, Origin};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::edge::{Edge, Viewer, field, fields, route, status};
 
@@ -443,4 +444,42 @@ async fn pipelined_requests_are_answered_in_order() {
     let all = viewer.rest().await.text;
     let places = [1, 2, 3].map(|n| all.find(&format!("\r\n\r\n/number-{n}")).expect("an answer"));
     assert!(places.is_sorted(), "{all}");
+}
+
+#[tokio::test]
+async fn an_upstream_with_tls_is_believed_with_the_authority_that_the_configuration_names() {
+    let made = rcgen::generate_simple_self_signed(["images.example".to_owned()]).expect("a certificate");
+    let folder = tempfile::tempdir().expect("a directory");
+    let ca = folder.path().join("ca.pem");
+    std::fs::write(&ca, made.cert.pem()).expect("a file");
+    let key = rustls_pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).expect("a key");
+    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("protocol versions")
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key)
+        .expect("a certificate");
+    let acceptor = tokio_rustls::TlsAcceptor::from(std::sync::Arc::new(config));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+            let mut head = [0; 4096];
+            let _read = stream.read(&mut head).await;
+            let _written = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nsecret").await;
+        }
+    });
+    let to =
+        |name: &str| route("/", &format!("https://{name}/"), "plain", &format!("connect = \"{address}\""));
+    let trusting = format!("upstream.ca = {}", ca.display());
+    let edge = Edge::routed(&to("images.example"), &trusting).await;
+    assert_eq!(edge.get("/").await.text(), "secret");
+    // Without the authority, and under another name.
+    for (name, more) in [("images.example", ""), ("other.example", &*trusting)] {
+        let refused = Edge::routed(&to(name), more).await.get("/").await;
+        assert_eq!(refused.status, 502, "{name}");
+        assert_eq!(refused.header("proxy-status"), "iiif-mender; error=tls_certificate_error");
+    }
 }

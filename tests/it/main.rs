@@ -5,8 +5,11 @@
     clippy::panic,
     reason = "this is how a test fails; clippy's own exception does not reach the functions around the tests"
 )]
+#![allow(clippy::float_cmp, reason = "the numbers of a scrape are counts")]
 
 mod ahead;
+mod architecture;
+mod commands;
 mod edge;
 mod faults;
 mod forwarding;
