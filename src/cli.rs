@@ -106,6 +106,11 @@ fn serve(config: &Path) -> ExitCode {
     };
     runtime.block_on(async {
         let drain = settings.server.drain;
+        // Before anybody is told that we serve: a signal that comes at once must not kill what it should end.
+        let mut signals = match Signals::new() {
+            Ok(signals) => signals,
+            Err(error) => return fail(&format!("cannot listen for signals: {error}"), Exit::Broken),
+        };
         let app = match App::start(settings).await {
             Ok(app) => app,
             Err(error) => return fail(&error.to_string(), Exit::Usage),
@@ -116,10 +121,6 @@ fn serve(config: &Path) -> ExitCode {
         if let Some(address) = app.admin {
             tracing::info!(%address, "admin pages: /livez /readyz /metrics");
         }
-        let Ok(mut signals) = Signals::new() else {
-            // Without handlers the default action ends the process; there is nothing to wait for.
-            return std::future::pending().await;
-        };
         let why = signals.next().await;
         tracing::info!(
             signal = why,

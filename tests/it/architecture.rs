@@ -45,8 +45,15 @@ fn code(text: &str) -> impl Iterator<Item = &str> {
     product.lines().map(|line| line.split("//").next().unwrap_or_default())
 }
 
+/// A file of tests: by its name, or because its module is declared for tests only.
 fn is_test(path: &Path) -> bool {
-    path.iter().any(|part| part == "tests" || part == "tests.rs")
+    if path.iter().any(|part| part == "tests" || part == "tests.rs") {
+        return true;
+    }
+    let parent = path.parent().expect("a folder").join("mod.rs");
+    let parent = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(parent));
+    let name = path.file_stem().expect("a name").to_string_lossy().into_owned();
+    parent.is_ok_and(|parent| parent.contains(&format!("#[cfg(test)]\nmod {name};")))
 }
 
 fn room(path: &Path) -> String {

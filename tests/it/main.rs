@@ -3,18 +3,27 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    reason = "this is how a test fails; clippy's own exception does not reach the functions around the tests"
+    clippy::float_cmp,
+    reason = "this is how a test fails (clippy's own exception does not reach the functions around the tests), and a scrape's counts are whole"
 )]
-#![allow(clippy::float_cmp, reason = "the numbers of a scrape are counts")]
 
 mod ahead;
 mod architecture;
 mod commands;
+mod docs;
+mod echo;
 mod edge;
 mod faults;
 mod forwarding;
+mod gate;
 mod guard;
 mod healing;
+mod ladder;
 mod learning;
+mod limits;
 mod listening;
+mod never;
+mod orchestrator;
+mod poison;
+mod readme;
 mod world;
