@@ -20,6 +20,15 @@ async fn soon<T>(work: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(30), work).await.expect("a wake-up was lost")
 }
 
+/// One who holds a place.
+struct Inside<'a>(&'a AtomicUsize);
+
+impl Drop for Inside<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn never_more_places_than_there_are_and_every_waiter_gets_one() {
     let lanes = Lanes::new(2);
@@ -32,8 +41,10 @@ async fn never_more_places_than_there_are_and_every_waiter_gets_one() {
             let urgency = Urgency::new(Lane::ALL[number % 3]);
             let place = urgency.place(&lanes).await;
             most.fetch_max(inside.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            // Counted out before the place is given back, also where the task is aborted in between.
+            let inside = Inside(&inside);
             yield_now().await;
-            inside.fetch_sub(1, Ordering::SeqCst);
+            drop(inside);
             served.fetch_add(1, Ordering::SeqCst);
             drop(place);
         })

@@ -112,9 +112,9 @@ impl Rooms {
         let raw = echo || self.skips_healing(&head, viewer);
         let body = Body::from_viewer(&head.method, body);
         let onward = headers::onward(head, &asked, viewer, &self.settings)?;
-        // A GET with a body cannot be asked again: its body is gone with the first time.
-        let may_repeat = matches!(onward.method, Method::GET | Method::HEAD) && matches!(body, Body::Empty);
-        let image = asked.image().filter(|_| may_repeat);
+        // A GET that comes with a body (nobody's viewer does that) cannot be repeated, so it is not healed.
+        let repeatable = matches!(onward.method, Method::GET | Method::HEAD) && matches!(body, Body::Empty);
+        let image = asked.image().filter(|_| repeatable);
         let Some(image) = image.filter(|image| !raw && image.request.may_heal()) else {
             let answer = self.send(&asked, &onward, body).await?;
             if let (true, Some(image)) = (echo, asked.image()) {
