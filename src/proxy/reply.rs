@@ -46,7 +46,6 @@ impl Refusal {
 
     fn status(&self) -> StatusCode {
         match self {
-            Self::BadRequest(_) => StatusCode::BAD_REQUEST,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::Options => StatusCode::NO_CONTENT,
             Self::UriTooLong => StatusCode::URI_TOO_LONG,
@@ -59,7 +58,7 @@ impl Refusal {
                 StatusCode::GATEWAY_TIMEOUT
             }
             Self::Upstream(UpstreamError::Viewer(BodyError::ViewerStalled)) => StatusCode::REQUEST_TIMEOUT,
-            Self::Upstream(UpstreamError::Viewer(_)) => StatusCode::BAD_REQUEST,
+            Self::BadRequest(_) | Self::Upstream(UpstreamError::Viewer(_)) => StatusCode::BAD_REQUEST,
             Self::Upstream(_) => StatusCode::BAD_GATEWAY,
         }
     }

@@ -126,13 +126,12 @@ fn is_host(host: &str) -> bool {
         Some((name, port)) if !port.ends_with(']') => (name, Some(port)),
         _ => (host, None),
     };
-    let is_name = match name.strip_prefix('[').and_then(|name| name.strip_suffix(']')) {
-        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
-        None => {
-            let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
-            !name.is_empty() && name.bytes().all(plain)
-        }
-    };
+    let bracketed = name.strip_prefix('[').and_then(|name| name.strip_suffix(']'));
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
+    let is_name = bracketed.map_or_else(
+        || !name.is_empty() && name.bytes().all(plain),
+        |address| address.parse::<std::net::Ipv6Addr>().is_ok(),
+    );
     // An empty port is allowed by RFC 3986 and stands for the scheme's own.
     is_name && port.is_none_or(|port| port.is_empty() || port.parse::<u16>().is_ok_and(|_| is_digits(port)))
 }

@@ -61,6 +61,7 @@ impl UpstreamError {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Connect(_) if self.is_refused() => "connection_refused",
+            Self::Connect(_) if self.is_distrust() => "tls_certificate_error",
             Self::Connect(_) | Self::Handshake(_) => "destination_unavailable",
             Self::ConnectTimeout => "connection_timeout",
             Self::FirstByteTimeout => "http_response_timeout",
@@ -78,13 +79,23 @@ impl UpstreamError {
 
     /// The kernel said that nobody listens there.
     pub fn is_refused(&self) -> bool {
-        let mut cause: Option<&dyn Error> = Some(self);
-        while let Some(error) = cause {
-            if let Some(io) = error.downcast_ref::<io::Error>() {
-                return io.kind() == io::ErrorKind::ConnectionRefused;
-            }
-            cause = error.source();
-        }
-        false
+        self.causes().any(|cause| {
+            cause.downcast_ref::<io::Error>().is_some_and(|io| io.kind() == io::ErrorKind::ConnectionRefused)
+        })
+    }
+
+    /// The upstream's certificate is not one that we believe.
+    fn is_distrust(&self) -> bool {
+        self.causes().any(|cause| {
+            matches!(cause.downcast_ref::<rustls::Error>(), Some(rustls::Error::InvalidCertificate(_)))
+        })
+    }
+
+    /// This error and its causes; what an I/O error wraps is a cause as well, though `source` passes over it.
+    fn causes(&self) -> impl Iterator<Item = &(dyn Error + 'static)> {
+        std::iter::successors(Some(self as &(dyn Error + 'static)), |&error| {
+            let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+            wrapped.map(|wrapped| wrapped as &(dyn Error + 'static)).or_else(|| error.source())
+        })
     }
 }

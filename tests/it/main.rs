@@ -9,11 +9,14 @@
 #![allow(clippy::cast_precision_loss, reason = "what a scrape counts are small whole numbers")]
 
 mod ahead;
+mod architecture;
+mod commands;
 mod docs;
 mod echo;
 mod edge;
 mod faults;
 mod forwarding;
+mod framing;
 mod gate;
 mod guard;
 mod healing;
@@ -25,4 +28,5 @@ mod never;
 mod orchestrator;
 mod poison;
 mod readme;
+mod uploads;
 mod world;
