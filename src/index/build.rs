@@ -10,7 +10,7 @@ use super::documents::{self, Reading};
 use super::error::IndexError;
 use super::sources::{self, Options, Problem, Progress, Report};
 use super::write::{self, Facts, Writer};
-use super::{Index, now, schema};
+use super::{Index, history, now, schema};
 use crate::config::settings::Source;
 use crate::iiif::manifest::{Canvas, Document, DocumentKind};
 
@@ -131,6 +131,8 @@ impl Index {
         old.execute_batch("BEGIN")?;
         let newest = schema::number(&old, "SELECT ifnull(max(id), 0) FROM manifests")?;
         carry_over(&old, conn, &mut writer, &seen, options, report)?;
+        // Most of it here; `late` has to bring only what is healed meanwhile.
+        history::carry_over(&old, conn)?;
         writer.load()?;
         Ok(newest)
     }
@@ -285,6 +287,7 @@ fn late(old: &Connection, conn: &Connection, newest: i64) -> Result<(), IndexErr
             true,
         )?;
     }
+    history::carry_over(old, conn)?;
     let mut files = old.prepare("SELECT uuid, url FROM files ORDER BY uuid")?;
     let mut insert = conn.prepare("INSERT OR REPLACE INTO files (uuid, url) VALUES (?1, ?2)")?;
     let mut rows = files.query([])?;

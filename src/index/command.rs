@@ -4,11 +4,12 @@ use std::borrow::Cow;
 use std::io::{self, IsTerminal, Write};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use indicatif::{HumanBytes, HumanCount, HumanDuration, ProgressBar, ProgressStyle};
 use serde::Serialize;
 
+use super::history::{Entry, Filter, Page};
 use super::sources::{Options, Report};
 use super::{Index, IndexError, Owner};
 use crate::config::settings::{self, Source};
@@ -48,6 +49,12 @@ pub enum IndexCommand {
     Stats,
     /// Write every image with its canvas and manifest, one a line
     Export,
+    /// Tell which images were healed, when and how, newest first
+    History {
+        /// So many heals at most
+        #[arg(long, value_name = "N", default_value_t = 50)]
+        limit: u32,
+    },
 }
 
 /// How a command ended; its number is the exit status.
@@ -114,6 +121,7 @@ pub fn run(
         IndexCommand::List => list(&index, json, out),
         IndexCommand::Stats => stats(&index, json, out),
         IndexCommand::Export => export(&index, json, out),
+        IndexCommand::History { limit } => history(&index, *limit, json, out),
     }
 }
 
@@ -307,6 +315,30 @@ fn export(index: &Index, json: bool, out: &mut dyn Write) -> Result<Exit, Comman
         Some(error) => Err(error.into()),
         None => Ok(Exit::Well),
     }
+}
+
+fn history(index: &Index, limit: u32, json: bool, out: &mut dyn Write) -> Result<Exit, CommandError> {
+    let entries = index.history(&Filter::default(), Page { limit, ..Page::default() })?;
+    if json {
+        write_json(out, &entries)?;
+        return Ok(Exit::Well);
+    }
+    for Entry { heal, .. } in &entries {
+        let ended = UNIX_EPOCH + Duration::from_millis(u64::try_from(heal.at).unwrap_or(0));
+        writeln!(
+            out,
+            "{}  {:<7}  {:<8}  {:<6}  {:>7} ms  {:>3} waiting  {}  {}",
+            humantime::format_rfc3339_seconds(ended),
+            heal.verdict,
+            heal.rung.as_deref().unwrap_or("-"),
+            heal.lane,
+            heal.duration_ms,
+            heal.waiting,
+            heal.identifier,
+            heal.canvas.as_deref().unwrap_or("-"),
+        )?;
+    }
+    Ok(Exit::Well)
 }
 
 fn parse_all(sources: &[String]) -> Vec<Source> {

@@ -170,7 +170,7 @@ impl Index {
     }
 
     /// A connection of its own, so that a long answer keeps no lookup waiting.
-    fn apart(&self) -> Result<Connection, IndexError> {
+    pub(super) fn apart(&self) -> Result<Connection, IndexError> {
         schema::open_reader(&self.file())
     }
 }

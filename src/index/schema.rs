@@ -19,7 +19,8 @@ use super::error::IndexError;
 pub(super) const APPLICATION_ID: i64 = 0x4949_4d64;
 
 /// One script a version: the first makes version 1. Never change one that was released; add another.
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[&str] = &[
+    "
 CREATE TABLE sources (
   id INTEGER PRIMARY KEY,
   kind TEXT NOT NULL,               -- path, url, traffic
@@ -72,7 +73,24 @@ CREATE TABLE files (                -- file URLs that were learned, not those an
 CREATE VIEW owners AS
   SELECT k.value AS image, c.url AS canvas, m.uri AS manifest, c.label AS label
   FROM manifests m JOIN canvases c ON c.manifest = m.id, json_each(c.keys) k;
-"];
+",
+    "
+CREATE TABLE heals (                -- the history: one row a heal, later ones have larger ids
+  id INTEGER PRIMARY KEY,
+  at INTEGER NOT NULL,              -- its end, unix milliseconds
+  identifier TEXT NOT NULL,         -- lookup key
+  canvas TEXT,
+  manifest TEXT,
+  rung TEXT,                        -- the one that helped
+  verdict TEXT NOT NULL,            -- healed, missing, failed
+  lane TEXT NOT NULL,               -- viewer, ahead, sweep
+  duration_ms INTEGER NOT NULL,
+  waiting INTEGER NOT NULL,         -- viewers who waited for it
+  request TEXT                      -- id of the request that began it
+);
+CREATE INDEX heals_at ON heals (at);
+",
+];
 
 /// How long a writer waits for another one.
 const BUSY: Duration = Duration::from_secs(5);
