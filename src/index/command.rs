@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::io::{self, IsTerminal, Write};
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use indicatif::{HumanBytes, HumanCount, HumanDuration, ProgressBar, ProgressStyle};
@@ -131,14 +131,29 @@ fn build(
     json: bool,
     out: &mut dyn Write,
 ) -> Result<Exit, CommandError> {
+    let build = |index: &Index, out: &mut dyn Write| {
+        index.add(more)?;
+        told(json, out, |progress| index.build(&settings.sources, &Options::default(), progress))
+    };
     let (index, aside) = Index::open_for_build(&settings.path, settings.cache)?;
-    let mut stderr = io::stderr().lock();
     if let Some(aside) = aside {
-        let _ = writeln!(stderr, "the old index was damaged; it is kept as {}", aside.display());
+        tell_aside(&aside);
+        return build(&index, out);
     }
-    drop(stderr);
-    index.add(more)?;
-    told(json, out, |progress| index.build(&settings.sources, &Options::default(), progress))
+    match build(&index, out) {
+        // Only now was the damaged page read: the cure must be one all the same.
+        Err(CommandError::Index(IndexError::Damaged { .. })) => {
+            let (index, aside) = Index::start_over(&settings.path, settings.cache)?;
+            tell_aside(&aside);
+            build(&index, out)
+        }
+        other => other,
+    }
+}
+
+fn tell_aside(aside: &Path) {
+    let mut stderr = io::stderr().lock();
+    let _ = writeln!(stderr, "the old index was damaged; it is kept as {}", aside.display());
 }
 
 fn refresh(index: &Index, sources: &[Source], json: bool, out: &mut dyn Write) -> Result<Exit, CommandError> {

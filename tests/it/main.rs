@@ -7,6 +7,7 @@
 )]
 
 mod ahead;
+mod durability;
 mod healing;
 mod learning;
 mod world;
