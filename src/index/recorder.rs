@@ -62,7 +62,9 @@ fn run(index: &Index, waiting: &Receiver<Heal>, bounds: Bounds, metrics: &Metric
                 let batch = gather(first, waiting);
                 if let Err(error) = index.record(&batch, bounds) {
                     tracing::warn!(%error, heals = batch.len(), "heals could not be written to the history");
-                    batch.iter().for_each(|_| metrics.event("history_failed"));
+                    for _ in batch {
+                        metrics.event("history_failed");
+                    }
                 }
             }
             Err(RecvTimeoutError::Timeout) => prune(index, bounds),

@@ -1,7 +1,9 @@
 //! The history of heals.
 
 use super::super::history::{Bounds, Filter, Heal, Page, now_ms};
+use super::super::recorder::Recorder;
 use super::*;
+use crate::observe::Metrics;
 
 const BOUNDS: Bounds = Bounds { age: Duration::from_hours(24), rows: 10 };
 
@@ -105,4 +107,37 @@ fn a_file_of_the_first_version_gets_a_history() {
     index.record(&[heal("one", now_ms())], BOUNDS).unwrap();
     assert_eq!(told(&index), ["one"]);
     assert_eq!(canvases_of(&index, "one"), [canvas_url("a.json", 1)]);
+}
+
+#[tokio::test]
+async fn a_heal_never_waits_for_the_disk_and_what_is_dropped_is_counted() {
+    const HEALS: usize = 3000;
+    let bench = Bench::new();
+    let (index, metrics) = (Arc::new(bench.open()), Arc::new(Metrics::new()));
+    let bounds = Bounds { rows: 10_000, ..BOUNDS };
+    let recorder = Recorder::start(Arc::clone(&index), bounds, Arc::clone(&metrics));
+    let other = Connection::open(bench.path()).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let started = Instant::now();
+    for number in 0..HEALS {
+        recorder.note(heal(&number.to_string(), 0));
+    }
+    assert!(started.elapsed() < Duration::from_secs(1));
+    other.execute_batch("ROLLBACK").unwrap();
+    drop(recorder);
+    let dropped = || {
+        let scrape = metrics.scrape();
+        let line = scrape.lines().find(|line| line.contains("history_dropped")).unwrap_or("0 0").to_owned();
+        line.rsplit_once(' ').unwrap().1.parse::<usize>().unwrap()
+    };
+    let all = Page { before: None, limit: 10_000 };
+    let written = || index.history(&Filter::default(), all).unwrap().len();
+    for _ in 0..1000 {
+        if written() + dropped() == HEALS {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(written() + dropped(), HEALS);
+    assert!(dropped() > 0 && written() >= 1024, "{} written", written());
 }

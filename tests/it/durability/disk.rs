@@ -9,7 +9,7 @@ use iiif_mender::iiif::identifier::uuid_of_file_url;
 use iiif_mender::index::{Index, IndexError};
 use testbed::Testbed;
 
-use super::{Library, is_known, key};
+use super::{Answer, Library, is_known, key};
 use crate::world::{World, patiently};
 
 /// A small disk of its own; unmounted when dropped.
@@ -19,6 +19,7 @@ struct Disk {
 
 impl Disk {
     /// `None`, and said aloud, where this user may not mount one.
+    #[expect(clippy::print_stderr, reason = "a test that was skipped must not look like one that passed")]
     fn mount(size: &str) -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
         let mut mount = Command::new("mount");
@@ -152,4 +153,22 @@ fn an_index_that_cannot_even_be_begun_says_why() {
     library.run(&["index", "build"]).fails(1, "no space left", "Free some space");
     disk.free();
     let _ = fs::remove_file(Path::new(&disk.path()));
+}
+
+#[test]
+fn a_file_size_limit_is_told_as_such_and_leaves_the_old_index() {
+    let library = Library::new();
+    library.write(40, 0);
+    library.run(&["index", "build"]).succeeds();
+    library.write(400, 1);
+    let mender = library.mender(&["index", "build"]);
+    let mut limited = Command::new("sh");
+    // In blocks of 512 bytes; without the trap the kernel would kill it.
+    limited.args(["-c", r#"trap "" XFSZ; ulimit -f 128; exec "$0" "$@""#]);
+    limited.arg(mender.get_program()).args(mender.get_args());
+    let told = Answer::of(&limited.output().unwrap());
+    told.fails(1, "the index could not be read or written", "file size limit");
+    library.run(&["index", "lookup", &key(39, 0, 0)]).succeeds();
+    library.run(&["index", "build"]).succeeds();
+    library.run(&["index", "lookup", &key(399, 1, 0)]).succeeds();
 }

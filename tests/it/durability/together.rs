@@ -40,7 +40,7 @@ async fn a_build_by_the_command_line_is_seen_by_the_running_proxy_which_heals_al
     let pages = world.bed.pages();
     for round in 0..4 {
         fs::write(library.manifests().join("new.json"), manifest(0, round)).unwrap();
-        let mut build = start(&library, &["index", "build"]);
+        let mut building = start(&library, &["index", "build"]);
         let mut healed = 0;
         let built = loop {
             world.bed.expires_everything();
@@ -49,8 +49,8 @@ async fn a_build_by_the_command_line_is_seen_by_the_running_proxy_which_heals_al
             assert_eq!(tile.status, 200, "{healed}: {:?}", tile.headers);
             assert_eq!(tile.body, page.picture(TILE));
             healed += 1;
-            if build.is_finished() {
-                break (&mut build).await.unwrap();
+            if building.is_finished() {
+                break (&mut building).await.unwrap();
             }
         };
         built.succeeds();
