@@ -115,7 +115,12 @@ impl Store {
         let writer = match schema::open_writer(&file) {
             Ok(writer) => Some(writer),
             // Somebody else writes, or nobody may: reading needs neither.
-            Err(IndexError::ReadOnly { .. } | IndexError::Busy { .. } | IndexError::Full { .. }) => None,
+            Err(
+                IndexError::ReadOnly { .. }
+                | IndexError::Busy { .. }
+                | IndexError::Full { .. }
+                | IndexError::Failing { .. },
+            ) => None,
             Err(other) => return Err(other),
         };
         let cores = std::thread::available_parallelism().map_or(1, usize::from);

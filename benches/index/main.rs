@@ -11,10 +11,10 @@
     reason = "a bench prints its figures, and ends where it cannot go on"
 )]
 
+mod made;
+
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::fs::{self, File};
-use std::io::{BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -23,10 +23,8 @@ use iiif_mender::config::settings::Source;
 use iiif_mender::iiif::manifest;
 use iiif_mender::index::Index;
 use iiif_mender::index::sources::Options;
+use made::{PAGES, generate, identifier, long, many};
 use testbed::Testbed;
-
-/// Pages of each generated manifest.
-const PAGES: u64 = 100;
 
 /// Lookups that are timed.
 const LOOKUPS: u64 = 200_000;
@@ -338,76 +336,4 @@ fn memory(process: &str, what: &str) -> f64 {
 fn quantile(times: &mut [f64], at: f64) -> f64 {
     times.sort_by(f64::total_cmp);
     times[((times.len() - 1) as f64 * at) as usize]
-}
-
-/// The UUID of the nth image; the same each time.
-fn identifier(number: u64) -> String {
-    uuid::Builder::from_random_bytes(fastrand::Rng::with_seed(number).u128(..).to_ne_bytes())
-        .into_uuid()
-        .to_string()
-}
-
-/// Writes manifests as the canvas service does, without their white space; answers their size in bytes.
-fn generate(folder: &Path, images: u64) -> u64 {
-    let mut bytes = 0;
-    for first in (0..images).step_by(usize::try_from(PAGES).unwrap()) {
-        let book = first / PAGES;
-        // A thousand files in a directory.
-        let shelf = folder.join(format!("{:05}", book / 1000));
-        if book.is_multiple_of(1000) {
-            fs::create_dir(&shelf).unwrap();
-        }
-        let mut text = head(book);
-        for (page, number) in (first..images.min(first + PAGES)).enumerate() {
-            canvas(&mut text, book, page, number);
-        }
-        text.push_str("]}]}");
-        bytes += text.len() as u64;
-        fs::write(shelf.join(format!("{book}.json")), text).unwrap();
-    }
-    bytes
-}
-
-const BASE: &str = "https://api.library.tamu.edu";
-
-fn head(book: u64) -> String {
-    format!(
-        r#"{{"@context":"http://iiif.io/api/presentation/2/context.json","@id":"{BASE}/iiif-service/fedora/presentation/book-{book}","@type":"sc:Manifest","label":"Book {book}","sequences":[{{"@type":"sc:Sequence","canvases":["#
-    )
-}
-
-fn canvas(text: &mut String, book: u64, page: usize, number: u64) {
-    let (comma, id) = (if page == 0 { "" } else { "," }, identifier(number));
-    write!(
-        text,
-        r#"{comma}{{"@id":"{BASE}/iiif-service/fedora/canvas/book-{book}/pages/{page}","@type":"sc:Canvas","label":"Page {page}","height":4000,"width":3000,"images":[{{"@type":"oa:Annotation","motivation":"sc:painting","resource":{{"@id":"{BASE}/iiif/2/{id}/full/full/0/default.jpg","@type":"dctypes:Image","format":"image/jpeg","height":4000,"width":3000,"service":{{"@context":"http://iiif.io/api/image/2/context.json","@id":"{BASE}/iiif/2/{id}","profile":"http://iiif.io/api/image/2/level2.json"}}}},"on":"{BASE}/iiif-service/fedora/canvas/book-{book}/pages/{page}"}}]}}"#
-    )
-    .unwrap();
-}
-
-/// One manifest with very many canvases.
-fn many(file: &Path, size: u64) {
-    let mut out = BufWriter::new(File::create(file).unwrap());
-    out.write_all(head(0).as_bytes()).unwrap();
-    let (mut text, mut written, mut page) = (String::new(), 0, 0_usize);
-    while written < size {
-        text.clear();
-        canvas(&mut text, 0, page, page as u64);
-        out.write_all(text.as_bytes()).unwrap();
-        (written, page) = (written + text.len() as u64, page + 1);
-    }
-    out.write_all(b"]}]}").unwrap();
-}
-
-/// One manifest that is nearly all one text.
-fn long(file: &Path, size: u64) {
-    let mut out = BufWriter::new(File::create(file).unwrap());
-    let mut text = head(0);
-    canvas(&mut text, 0, 0, 0);
-    out.write_all(text.as_bytes()).unwrap();
-    out.write_all(br#"]}],"attribution":""#).unwrap();
-    for _ in 0..size / 1000 {
-        out.write_all(&[b'x'; 1000]).unwrap();
-    }
-    out.write_all(br#""}"#).unwrap();
 }
