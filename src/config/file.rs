@@ -135,6 +135,10 @@ pub struct Index {
     pub cache: Option<Text<Count>>,
     /// How often the sources are looked at again while serving; "0s": only at the start.
     pub refresh: Option<Text<Duration>>,
+    /// How long the history of heals is kept.
+    pub history_age: Option<Text<Duration>>,
+    /// How many heals the history holds at most; 0: none is kept.
+    pub history_rows: Option<Text<Count>>,
     /// Bases under which a file URL is tried when an identifier is checked against it; empty: the URL as it stands.
     pub file_url_bases: Option<Vec<Text<HttpUrl>>>,
     /// What to index.

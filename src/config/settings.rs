@@ -160,6 +160,10 @@ pub struct Index {
     pub cache: u64,
     /// How often configured sources are looked at again while serving; zero: only at the start.
     pub refresh: Duration,
+    /// How long the history of heals is kept.
+    pub history_age: Duration,
+    /// How many heals the history holds at most; 0: none is kept.
+    pub history_rows: u32,
     /// Bases under which a file URL is tried when the identifier made from it is checked, each ending in `/`;
     /// empty: only the URL as it stands. (The canvas service may know Fedora by an internal name.)
     pub file_url_bases: Vec<String>,

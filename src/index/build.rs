@@ -10,7 +10,7 @@ use super::documents::{self, Reading};
 use super::error::IndexError;
 use super::sources::{self, Options, Problem, Progress, Report};
 use super::write::{self, Facts, Writer};
-use super::{Index, now, schema};
+use super::{Index, history, now, schema};
 use crate::config::settings::Source;
 use crate::iiif::manifest::{Canvas, Document, DocumentKind};
 
@@ -42,14 +42,19 @@ impl Index {
     pub fn open_for_build(path: &Path, cache: u64) -> Result<(Self, Option<PathBuf>), IndexError> {
         match Self::open(path, cache) {
             Err(IndexError::Damaged { .. }) => {
-                let place = super::Place::new(path);
-                let lock = place.lock()?;
-                let aside = place.put_aside(&lock)?;
-                drop(lock);
-                Self::open(path, cache).map(|index| (index, Some(aside)))
+                Self::start_over(path, cache).map(|(index, aside)| (index, Some(aside)))
             }
             other => other.map(|index| (index, None)),
         }
+    }
+
+    /// Puts the index aside, which is damaged, and begins an empty one; tells the old one's new place.
+    pub fn start_over(path: &Path, cache: u64) -> Result<(Self, PathBuf), IndexError> {
+        let place = super::Place::new(path);
+        let lock = place.lock()?;
+        let aside = place.put_aside(&lock)?;
+        drop(lock);
+        Self::open(path, cache).map(|index| (index, aside))
     }
 
     /// Builds the index anew from these sources and swaps it in; lookups go on meanwhile, here and in other
@@ -62,6 +67,8 @@ impl Index {
         progress: Progress<'_>,
     ) -> Result<Report, IndexError> {
         let lock = self.place.lock()?;
+        // Another process may have built since; from here on none can.
+        self.catch_up()?;
         let all = self.read(|conn| sources::with_added(conn, configured))?;
         let file = self.place.next(&lock)?;
         let built = self.build_file(&file, &all, options, progress);
@@ -131,6 +138,8 @@ impl Index {
         old.execute_batch("BEGIN")?;
         let newest = schema::number(&old, "SELECT ifnull(max(id), 0) FROM manifests")?;
         carry_over(&old, conn, &mut writer, &seen, options, report)?;
+        // Most of it here; `late` has to bring only what is healed meanwhile.
+        history::carry_over(&old, conn)?;
         writer.load()?;
         Ok(newest)
     }
@@ -285,6 +294,7 @@ fn late(old: &Connection, conn: &Connection, newest: i64) -> Result<(), IndexErr
             true,
         )?;
     }
+    history::carry_over(old, conn)?;
     let mut files = old.prepare("SELECT uuid, url FROM files ORDER BY uuid")?;
     let mut insert = conn.prepare("INSERT OR REPLACE INTO files (uuid, url) VALUES (?1, ?2)")?;
     let mut rows = files.query([])?;

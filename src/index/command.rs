@@ -3,12 +3,13 @@
 use std::borrow::Cow;
 use std::io::{self, IsTerminal, Write};
 use std::ops::ControlFlow;
-use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use indicatif::{HumanBytes, HumanCount, HumanDuration, ProgressBar, ProgressStyle};
 use serde::Serialize;
 
+use super::history::{Entry, Filter, Page};
 use super::sources::{Options, Report};
 use super::{Index, IndexError, Owner};
 use crate::config::settings::{self, Source};
@@ -48,6 +49,12 @@ pub enum IndexCommand {
     Stats,
     /// Write every image with its canvas and manifest, one a line
     Export,
+    /// Tell which images were healed, when and how, newest first
+    History {
+        /// So many heals at most
+        #[arg(long, value_name = "N", default_value_t = 50)]
+        limit: u32,
+    },
 }
 
 /// How a command ended; its number is the exit status.
@@ -114,6 +121,7 @@ pub fn run(
         IndexCommand::List => list(&index, json, out),
         IndexCommand::Stats => stats(&index, json, out),
         IndexCommand::Export => export(&index, json, out),
+        IndexCommand::History { limit } => history(&index, *limit, json, out),
     }
 }
 
@@ -123,14 +131,29 @@ fn build(
     json: bool,
     out: &mut dyn Write,
 ) -> Result<Exit, CommandError> {
+    let build = |index: &Index, out: &mut dyn Write| {
+        index.add(more)?;
+        told(json, out, |progress| index.build(&settings.sources, &Options::default(), progress))
+    };
     let (index, aside) = Index::open_for_build(&settings.path, settings.cache)?;
-    let mut stderr = io::stderr().lock();
     if let Some(aside) = aside {
-        let _ = writeln!(stderr, "the old index was damaged; it is kept as {}", aside.display());
+        tell_aside(&aside);
+        return build(&index, out);
     }
-    drop(stderr);
-    index.add(more)?;
-    told(json, out, |progress| index.build(&settings.sources, &Options::default(), progress))
+    match build(&index, out) {
+        // Only now was the damaged page read: the cure must be one all the same.
+        Err(CommandError::Index(IndexError::Damaged { .. })) => {
+            let (index, aside) = Index::start_over(&settings.path, settings.cache)?;
+            tell_aside(&aside);
+            build(&index, out)
+        }
+        other => other,
+    }
+}
+
+fn tell_aside(aside: &Path) {
+    let mut stderr = io::stderr().lock();
+    let _ = writeln!(stderr, "the old index was damaged; it is kept as {}", aside.display());
 }
 
 fn refresh(index: &Index, sources: &[Source], json: bool, out: &mut dyn Write) -> Result<Exit, CommandError> {
@@ -307,6 +330,30 @@ fn export(index: &Index, json: bool, out: &mut dyn Write) -> Result<Exit, Comman
         Some(error) => Err(error.into()),
         None => Ok(Exit::Well),
     }
+}
+
+fn history(index: &Index, limit: u32, json: bool, out: &mut dyn Write) -> Result<Exit, CommandError> {
+    let entries = index.history(&Filter::default(), Page { limit, ..Page::default() })?;
+    if json {
+        write_json(out, &entries)?;
+        return Ok(Exit::Well);
+    }
+    for Entry { heal, .. } in &entries {
+        let ended = UNIX_EPOCH + Duration::from_millis(u64::try_from(heal.at).unwrap_or(0));
+        writeln!(
+            out,
+            "{}  {:<7}  {:<8}  {:<6}  {:>7} ms  {:>3} waiting  {}  {}",
+            humantime::format_rfc3339_seconds(ended),
+            heal.verdict,
+            heal.rung.as_deref().unwrap_or("-"),
+            heal.lane,
+            heal.duration_ms,
+            heal.waiting,
+            heal.identifier,
+            heal.canvas.as_deref().unwrap_or("-"),
+        )?;
+    }
+    Ok(Exit::Well)
 }
 
 fn parse_all(sources: &[String]) -> Vec<Source> {

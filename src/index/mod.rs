@@ -19,8 +19,10 @@ pub mod command;
 mod documents;
 mod error;
 mod generation;
+pub mod history;
 mod keys;
 pub mod learn;
+pub mod recorder;
 mod report;
 mod schema;
 mod sort;
@@ -245,7 +247,10 @@ impl Index {
         loop {
             match self.store().write(&self.place, &mut change)? {
                 Written::Done(done) => {
-                    self.epoch.fetch_add(1, Ordering::AcqRel);
+                    // Our own words must be read back at once, also where only the disk was full till now.
+                    if !self.store().is_outdated() || self.reopen().is_err() {
+                        self.epoch.fetch_add(1, Ordering::AcqRel);
+                    }
                     return Ok(done);
                 }
                 Written::Replaced => self.reopen()?,
@@ -275,10 +280,10 @@ impl Index {
         }
         let store = self.store();
         match self.place.identity() {
-            Ok(Some(identity)) if identity != store.identity() => {
+            Ok(Some(identity)) if identity != store.identity() || store.is_outdated() => {
                 // The old file is whole; when the new one is not (yet), the old answers are better than none.
                 if let Err(error) = self.reopen() {
-                    tracing::warn!(%error, "the index was replaced, but the new one cannot be opened");
+                    tracing::warn!(%error, "the index was replaced, but what is there now cannot be opened");
                 }
             }
             Ok(_) => match store.changed() {
@@ -290,6 +295,14 @@ impl Index {
                 Err(error) => tracing::warn!(%error, "cannot see whether the index changed"),
             },
             Err(error) => tracing::warn!(%error, "cannot see whether the index changed"),
+        }
+    }
+
+    /// Opens the generation that is there now, unless it is open already.
+    fn catch_up(&self) -> Result<(), IndexError> {
+        match self.place.identity()? {
+            Some(now) if now != self.store().identity() => self.reopen(),
+            _ => Ok(()),
         }
     }
 

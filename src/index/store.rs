@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+use std::time::SystemTime;
 
 use rusqlite::{Connection, Row, TransactionBehavior, params};
 use uuid::Uuid;
@@ -34,6 +35,17 @@ pub(super) struct Store {
     watch: Mutex<Connection>,
     seen: AtomicI64,
     writer: Mutex<Option<Connection>>,
+    /// Some reader sees only the file, not its log, which looked like this: see [`Store::is_outdated`].
+    frozen: Option<LogLooks>,
+}
+
+/// Size and time of a log; `None`: there is none.
+type LogLooks = Option<(u64, Option<SystemTime>)>;
+
+fn log_looks(file: &Path) -> LogLooks {
+    let mut log = file.as_os_str().to_owned();
+    log.push("-wal");
+    std::fs::metadata(log).ok().map(|found| (found.len(), found.modified().ok()))
 }
 
 /// A connection that keeps its snapshot from one lookup to the next. To take one costs six system calls, three
@@ -103,15 +115,27 @@ impl Store {
         let writer = match schema::open_writer(&file) {
             Ok(writer) => Some(writer),
             // Somebody else writes, or nobody may: reading needs neither.
-            Err(IndexError::ReadOnly { .. } | IndexError::Busy { .. } | IndexError::Full { .. }) => None,
+            Err(
+                IndexError::ReadOnly { .. }
+                | IndexError::Busy { .. }
+                | IndexError::Full { .. }
+                | IndexError::Failing { .. },
+            ) => None,
             Err(other) => return Err(other),
         };
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let log = log_looks(&file);
+        let mut is_frozen = false;
+        let mut open = || -> Result<Connection, IndexError> {
+            let opened = schema::open_reader_or_frozen(&file)?;
+            is_frozen |= opened.is_frozen;
+            Ok(opened.conn)
+        };
+        let watch = open()?;
         let readers = (0..(2 * cores).clamp(READERS.0, READERS.1))
-            .map(|_| schema::open_reader(&file).map(|conn| Mutex::new(Reader { conn, snapshot: None })))
+            .map(|_| open().map(|conn| Mutex::new(Reader { conn, snapshot: None })))
             .collect::<Result<Vec<_>, _>>()?
             .into_boxed_slice();
-        let watch = schema::open_reader(&file)?;
         let seen = schema::number(&watch, "PRAGMA data_version").map_err(|e| IndexError::of(&file, e))?;
         Ok(Self {
             file,
@@ -122,7 +146,14 @@ impl Store {
             watch: Mutex::new(watch),
             seen: AtomicI64::new(seen),
             writer: Mutex::new(writer),
+            frozen: is_frozen.then_some(log),
         })
+    }
+
+    /// Whether the file must be opened anew to be seen as it is now: it could not be read with its log (a full
+    /// disk, a directory that we may not write to), and somebody wrote since.
+    pub(super) fn is_outdated(&self) -> bool {
+        self.frozen.is_some_and(|then| log_looks(&self.file) != then)
     }
 
     pub(super) fn identity(&self) -> Identity {

@@ -15,6 +15,7 @@ use crate::iiif::manifest::DocumentKind;
 
 mod commands;
 mod files;
+mod history;
 mod looking;
 mod many;
 

@@ -12,6 +12,7 @@ mod ahead;
 mod architecture;
 mod commands;
 mod docs;
+mod durability;
 mod echo;
 mod edge;
 mod faults;

@@ -13,6 +13,8 @@ fn settings(bench: &Bench) -> settings::Index {
         sources: bench.sources(),
         cache: 100,
         refresh: Duration::ZERO,
+        history_age: Duration::from_hours(24),
+        history_rows: 100,
         file_url_bases: Vec::new(),
     }
 }
