@@ -48,7 +48,7 @@ impl Bench {
     }
 
     fn sources(&self) -> Vec<Source> {
-        vec![Source::Path(self.dir.path().join("manifests"))]
+        vec![Source::path(self.dir.path().join("manifests"))]
     }
 
     fn build(&self, index: &Index) -> Report {
