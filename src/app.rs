@@ -75,10 +75,8 @@ impl App {
     pub async fn start(settings: Settings) -> Result<Self, StartError> {
         let settings = Arc::new(settings);
         let metrics = Arc::new(Metrics::new());
-        let web = Web::new(Arc::clone(&settings))?;
-        let index = Index::open(&settings.index.path, settings.index.cache)?.with_names(&settings);
-        let index = Arc::new(index.with_web(web, Handle::current()));
-        let upstreams = upstreams(&settings)?;
+        let index = open_index(&settings)?;
+        let upstreams = upstreams(&settings, &metrics)?;
         let healer = Healer::new(Arc::clone(&settings), &upstreams, Arc::clone(&index), Arc::clone(&metrics));
         let learner = settings.index.learn.then(|| Learner::start(Arc::clone(&index), Arc::clone(&metrics)));
         let proxy = Proxy::new(
@@ -151,8 +149,15 @@ impl App {
     }
 }
 
+/// The index, with all that it needs to look at its sources.
+fn open_index(settings: &Arc<Settings>) -> Result<Arc<Index>, StartError> {
+    let web = Web::new(Arc::clone(settings))?;
+    let index = Index::open(&settings.index.path, settings.index.cache)?.with_names(settings);
+    Ok(Arc::new(index.with_web(web, Handle::current())))
+}
+
 /// One [`Upstream`] for each distinct server, in the order of the routes.
-fn upstreams(settings: &Settings) -> Result<Vec<Arc<Upstream>>, TlsError> {
+fn upstreams(settings: &Settings, metrics: &Metrics) -> Result<Vec<Arc<Upstream>>, TlsError> {
     let tls = client_tls(settings.upstream.ca.as_deref())?;
     let mut made: Vec<(&settings::Route, Arc<Upstream>)> = Vec::new();
     for route in &settings.routes {
@@ -164,7 +169,8 @@ fn upstreams(settings: &Settings) -> Result<Vec<Arc<Upstream>>, TlsError> {
         let upstream = match same {
             Some((_, upstream)) => Arc::clone(upstream),
             None => {
-                Arc::new(Upstream::new(&route.upstream, route.connect.as_ref(), &settings.upstream, &tls))
+                let (connect, busy) = (route.connect.as_ref(), metrics.upstream_in_flight.clone());
+                Arc::new(Upstream::new(&route.upstream, connect, &settings.upstream, &tls, busy))
             }
         };
         made.push((route, upstream));

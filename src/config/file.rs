@@ -140,7 +140,7 @@ pub struct Index {
     pub file_url_bases: Option<Vec<Text<HttpUrl>>>,
     /// How long a document that vanished from its source is kept.
     pub grace: Option<Text<Duration>>,
-    /// How the canvas of a file is derived: https://host{rest}{path}{files}{name} → https://host{canvas}{path}.
+    /// How the canvas of a file is derived: `https://host{rest}{path}{files}{name}` → `https://host{canvas}{path}`.
     pub canvas_rule: Option<CanvasRule>,
     /// What to index.
     pub sources: Vec<Source>,

@@ -17,14 +17,15 @@ pub enum Said {
 
 /// Reads an answer.
 ///
-/// UPSTREAM: alive is 200 with the file URL as text; forgotten is 404 with a text that names the identifier. A
-/// gateway's own 404 names something else, and must not pass for "expired".
+/// UPSTREAM: alive is 200 with the file URL as text; forgotten is 404 with a sentence that names the identifier. A
+/// gateway's own 404 is a page, or JSON, or names the whole path, and must not pass for "expired": every image
+/// would be taken for expired, and none for healed.
 pub fn read(uuid: Uuid, status: u16, body: &[u8]) -> Said {
     let text = String::from_utf8_lossy(body);
     let text = text.trim();
     match status {
         200 if is_url(text) => Said::Alive(text.to_owned()),
-        404 if text.contains(&uuid.to_string()) && !text.contains('<') => Said::Expired,
+        404 if text.contains(&uuid.to_string()) && !text.contains(['<', '{', '/']) => Said::Expired,
         _ => Said::Nothing,
     }
 }

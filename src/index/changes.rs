@@ -73,7 +73,7 @@ impl Page {
     }
 
     /// Reads one page.
-    pub(super) fn page(body: &[u8]) -> Result<Self, serde_json::Error> {
+    pub(super) fn read(body: &[u8]) -> Result<Self, serde_json::Error> {
         serde_json::from_slice(body)
     }
 
@@ -122,13 +122,13 @@ impl Changes {
         }
         let object = activity.object.as_ref();
         match activity.kind.as_str() {
-            "Create" | "Update" | "Add" if !is_old => self.to_fetch(object),
-            "Delete" | "Remove" => self.to_drop(object),
+            "Create" | "Update" | "Add" if !is_old => self.must_fetch(object),
+            "Delete" | "Remove" => self.must_drop(object),
             "Move" => {
                 if !is_old {
-                    self.to_fetch(activity.target.as_ref());
+                    self.must_fetch(activity.target.as_ref());
                 }
-                self.to_drop(object);
+                self.must_drop(object);
             }
             "Refresh" => self.refreshed = activity.start_time.as_deref().and_then(time).or(ended),
             // Other kinds of activities say nothing about documents.
@@ -137,7 +137,7 @@ impl Changes {
         true
     }
 
-    fn to_fetch(&mut self, link: Option<&Link>) {
+    fn must_fetch(&mut self, link: Option<&Link>) {
         // A collection has no images; its manifests have changes of their own.
         let url = link.filter(|link| !link.is_collection()).and_then(Link::url);
         if let Some(url) = url
@@ -147,7 +147,7 @@ impl Changes {
         }
     }
 
-    fn to_drop(&mut self, link: Option<&Link>) {
+    fn must_drop(&mut self, link: Option<&Link>) {
         if let Some(url) = link.and_then(Link::url)
             && self.named.insert(url.to_owned())
         {
@@ -192,7 +192,7 @@ mod tests {
 
     fn taken(changes: &mut Changes, items: &serde_json::Value) -> bool {
         let page = serde_json::json!({"type": "OrderedCollectionPage", "orderedItems": items});
-        changes.take(&Page::page(page.to_string().as_bytes()).expect("a page"))
+        changes.take(&Page::read(page.to_string().as_bytes()).expect("a page"))
     }
 
     fn change(kind: &str, id: &str, hour: u32) -> serde_json::Value {

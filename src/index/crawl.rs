@@ -111,16 +111,15 @@ impl<'a> Walk<'a> {
         self.seen.insert(home.clone());
         let known = self.asker.known(&home);
         match self.asker.document(&home, known.as_ref()).await {
-            Answer::Read(reading) => match reading.body.as_deref().and_then(Page::stream) {
-                Some(stream) => {
-                    self.changes(&stream, known.and_then(|known| known.validators.last_modified), reading)
-                        .await?
-                }
-                None => {
+            Answer::Read(reading) => {
+                if let Some(stream) = reading.body.as_deref().and_then(Page::stream) {
+                    let watermark = known.and_then(|known| known.validators.last_modified);
+                    self.changes(&stream, watermark, reading).await?;
+                } else {
                     self.read(Link { url: home, depth: 0 }, reading).await?;
                     self.walk().await?;
                 }
-            },
+            }
             Answer::Failed { problem, .. } => self.tell(Found::Incomplete(problem)).await?,
             other => self.found(home, other).await?,
         }
@@ -305,7 +304,7 @@ impl<'a> Walk<'a> {
             return Err(Problem::answer(url, "this page of changes is on another host".to_owned(), hint));
         }
         let body = self.asker.body(url).await?;
-        Page::page(&body).map_err(|error| {
+        Page::read(&body).map_err(|error| {
             let hint = "the server writes a page of changes that cannot be read: ask those who run it";
             Problem::answer(url, error.to_string(), hint)
         })

@@ -195,9 +195,9 @@ async fn ask(
             validators: (None, None),
             may_follow: &|_| false,
         };
-        let Ok(fetched) = fetcher.fetch(&ask).await else { continue };
-        let Ok(body) = fetched.plain() else { continue };
-        match resource::read(uuid, fetched.status.as_u16(), &body) {
+        let Ok(answer) = fetcher.fetch(&ask).await else { continue };
+        let Ok(body) = answer.plain() else { continue };
+        match resource::read(uuid, answer.status.as_u16(), &body) {
             Said::Nothing => {}
             Said::Expired => said = Said::Expired,
             alive @ Said::Alive(_) => return (uuid, alive),

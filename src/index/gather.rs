@@ -36,7 +36,7 @@ pub(super) enum Message {
 impl Index {
     pub(super) fn read_all(&self, all: &[(Source, bool)], options: &Options, send: &SyncSender<Message>) {
         for (at, (source, _)) in all.iter().enumerate() {
-            let sent = send.send(Message::Source(at)).is_ok()
+            let is_heard = send.send(Message::Source(at)).is_ok()
                 && match &source.kind {
                     _ if !source.enabled => send.send(Message::Incomplete(None)).is_ok(),
                     SourceKind::Url(url) => self.read_url(source, url, options, send),
@@ -48,7 +48,7 @@ impl Index {
                         .all(|message| send.send(message).is_ok()),
                 };
             // The writer gave up.
-            if !sent {
+            if !is_heard {
                 return;
             }
         }

@@ -190,7 +190,7 @@ impl Index {
     /// scheme, or by another of the hosts that mean us.
     pub fn canvas(&self, url: &str) -> Result<Vec<Owner>, IndexError> {
         self.look();
-        self.by_any_name(url, |store, name| store.canvas(name))
+        self.by_any_name(url, Store::canvas)
     }
 
     fn by_any_name<T>(

@@ -13,10 +13,12 @@ use crate::config::settings::Source;
 use crate::iiif::identifier::base64_of_file_url;
 use crate::iiif::manifest::DocumentKind;
 
+mod changed;
 mod commands;
 mod files;
 mod looking;
 mod many;
+mod names;
 
 /// A directory of manifests and an index beside it.
 struct Bench {

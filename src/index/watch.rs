@@ -14,7 +14,7 @@ use notify_debouncer_full::{DebounceEventResult, Debouncer, RecommendedCache, ne
 use tokio::sync::Notify;
 
 use super::error::IndexError;
-use super::sources::{Options, Problem, Progress, Report, stored};
+use super::sources::{Options, Progress, Report, stored};
 use super::{Index, documents, store, write};
 use crate::config::settings::{Source, SourceKind};
 
@@ -199,13 +199,10 @@ impl Index {
         }
         let mut unseen = BTreeSet::new();
         for found in documents::find(path) {
-            match found {
-                Ok(file) => {
-                    self.refresh_file(row, &file, &mut unseen, report)?;
-                    progress(report, &file.to_string_lossy());
-                }
-                // It went away again: the next event tells.
-                Err(Problem { .. }) => {}
+            // What went away again is told of by the next event.
+            if let Ok(file) = found {
+                self.refresh_file(row, &file, &mut unseen, report)?;
+                progress(report, &file.to_string_lossy());
             }
         }
         Ok(())

@@ -112,7 +112,9 @@ impl Rooms {
         let raw = echo || self.skips_healing(&head, viewer);
         let body = Body::from_viewer(&head.method, body);
         let onward = headers::onward(head, &asked, viewer, &self.settings)?;
-        let image = asked.image().filter(|_| matches!(onward.method, Method::GET | Method::HEAD));
+        // A GET that comes with a body (nobody's viewer does that) cannot be repeated, so it is not healed.
+        let repeatable = matches!(onward.method, Method::GET | Method::HEAD) && matches!(body, Body::Empty);
+        let image = asked.image().filter(|_| repeatable);
         let Some(image) = image.filter(|image| !raw && image.request.may_heal()) else {
             let answer = self.send(&asked, &onward, body).await?;
             if let (true, Some(image)) = (echo, asked.image()) {
@@ -200,6 +202,10 @@ impl Rooms {
                     Some(held) => held.release(),
                     None => self.send(asked, onward, Body::Empty).await?,
                 };
+                // It was not asked for before, and is well. (Of info.json that proves nothing.)
+                if target != Target::Info && original.status().is_success() {
+                    return Ok(Answer::served(original));
+                }
                 Ok(Answer::original(original, outcome))
             }
         }
@@ -227,7 +233,9 @@ impl Rooms {
         };
         let sent = self.upstreams[asked.route].send(onward, body, patience).await;
         sent.map_err(|error| {
-            self.metrics.upstream_error(error.kind());
+            if !error.is_the_viewers() {
+                self.metrics.upstream_error(error.kind());
+            }
             Refusal::Upstream(error)
         })
     }

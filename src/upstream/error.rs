@@ -3,6 +3,8 @@
 use std::error::Error;
 use std::{fmt, io};
 
+use super::body::BodyError;
+
 /// Why an upstream gave no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum UpstreamError {
@@ -24,6 +26,12 @@ pub enum UpstreamError {
     /// The answer was not HTTP, or broke in its head.
     #[error("the answer broke")]
     Exchange(#[source] hyper::Error),
+    /// The upstream wants to speak something other than HTTP, although nobody asked for it.
+    #[error("the answer switches protocols unasked")]
+    Switched,
+    /// The viewer did not send the whole request.
+    #[error("the viewer did not send the whole request")]
+    Viewer(#[source] BodyError),
     /// All places are taken and none became free in time.
     #[error("too many requests in flight")]
     Busy,
@@ -57,10 +65,15 @@ impl UpstreamError {
             Self::ConnectTimeout => "connection_timeout",
             Self::FirstByteTimeout => "http_response_timeout",
             Self::Closed => "connection_terminated",
-            Self::Exchange(_) => "http_protocol_error",
+            Self::Exchange(_) | Self::Switched => "http_protocol_error",
             Self::Busy => "connection_limit_reached",
-            Self::Target => "http_request_error",
+            Self::Target | Self::Viewer(_) => "http_request_error",
         }
+    }
+
+    /// Not the upstream failed but the viewer.
+    pub fn is_the_viewers(&self) -> bool {
+        matches!(self, Self::Viewer(_))
     }
 
     /// The kernel said that nobody listens there.

@@ -13,6 +13,7 @@ use http::request::Parts;
 use http::uri::{Authority, Scheme};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, header};
 use hyper::Response;
+use prometheus_client::metrics::gauge::Gauge;
 use tokio::time::timeout;
 
 use super::{Body, Chain, TlsError, Upstream, UpstreamError, client_tls};
@@ -58,8 +59,11 @@ impl Web {
 #[derive(Debug)]
 pub struct Fetcher {
     web: Web,
-    upstreams: Mutex<HashMap<(Scheme, Authority, Option<Authority>), Arc<Upstream>>>,
+    upstreams: Mutex<HashMap<Server, Arc<Upstream>>>,
 }
+
+/// Scheme, authority, and where to connect instead.
+type Server = (Scheme, Authority, Option<Authority>);
 
 /// One document to fetch.
 #[derive(Clone, Copy)]
@@ -201,7 +205,15 @@ impl Fetcher {
     fn upstream(&self, url: &UpstreamUrl, connect: Option<&Authority>) -> Arc<Upstream> {
         let mut all = self.upstreams.lock().unwrap_or_else(PoisonError::into_inner);
         let name = (url.scheme.clone(), url.authority.clone(), connect.cloned());
-        let made = || Arc::new(Upstream::new(url, connect, &self.web.settings.upstream, &self.web.tls));
+        let made = || {
+            Arc::new(Upstream::new(
+                url,
+                connect,
+                &self.web.settings.upstream,
+                &self.web.tls,
+                Gauge::default(),
+            ))
+        };
         Arc::clone(all.entry(name).or_insert_with(made))
     }
 

@@ -3,11 +3,27 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    reason = "this is how a test fails; clippy's own exception does not reach the functions around the tests"
+    clippy::float_cmp,
+    reason = "this is how a test fails (clippy's own exception does not reach the functions around the tests), and a scrape's counts are whole"
 )]
 
 mod ahead;
+mod docs;
+mod echo;
+mod edge;
+mod faults;
+mod forwarding;
+mod gate;
+mod guard;
 mod healing;
+mod ladder;
 mod learning;
+mod limits;
+mod listening;
+mod never;
+mod orchestrator;
+mod poison;
+mod readme;
 mod sources;
+mod watching;
 mod world;
