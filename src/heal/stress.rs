@@ -75,7 +75,7 @@ async fn a_promotion_is_never_lost_between_lane_and_queue() {
             .collect();
         soon(async {
             while lanes.waiting().iter().sum::<usize>() < THREADS
-                || !waiters.iter().skip(1).step_by(2).all(|task| task.is_finished())
+                || !waiters.iter().skip(1).step_by(2).all(tokio::task::JoinHandle::is_finished)
             {
                 yield_now().await;
             }
@@ -146,7 +146,7 @@ async fn many_flights_about_few_things_all_land_and_tell_everybody() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn an_open_breaker_lets_one_try_at_a_time_and_one_good_answer_closes_it() {
-    let open_for = Duration::from_secs(3600);
+    let open_for = Duration::from_hours(1);
     for _ in 0..500 {
         let breaker = Arc::new(Breaker::new(1, open_for));
         let start = Instant::now();

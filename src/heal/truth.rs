@@ -93,7 +93,7 @@ mod tests {
     }
 
     fn truth() -> Truth {
-        Truth::new(Duration::from_secs(60), Duration::from_secs(60))
+        Truth::new(Duration::from_mins(1), Duration::from_mins(1))
     }
 
     #[test]

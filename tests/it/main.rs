@@ -6,12 +6,14 @@
     clippy::float_cmp,
     reason = "this is how a test fails (clippy's own exception does not reach the functions around the tests), and a scrape's counts are whole"
 )]
+#![allow(clippy::cast_precision_loss, reason = "what a scrape counts are small whole numbers")]
 
 mod ahead;
 mod docs;
 mod echo;
 mod edge;
 mod faults;
+mod figures;
 mod forwarding;
 mod gate;
 mod guard;
