@@ -166,12 +166,11 @@ fn upstreams(settings: &Settings, metrics: &Metrics) -> Result<Vec<Arc<Upstream>
                 && other.upstream.authority == route.upstream.authority
                 && other.connect == route.connect
         });
-        let upstream = match same {
-            Some((_, upstream)) => Arc::clone(upstream),
-            None => {
-                let (connect, busy) = (route.connect.as_ref(), metrics.upstream_in_flight.clone());
-                Arc::new(Upstream::new(&route.upstream, connect, &settings.upstream, &tls, busy))
-            }
+        let upstream = if let Some((_, upstream)) = same {
+            Arc::clone(upstream)
+        } else {
+            let (connect, busy) = (route.connect.as_ref(), metrics.upstream_in_flight.clone());
+            Arc::new(Upstream::new(&route.upstream, connect, &settings.upstream, &tls, busy))
         };
         made.push((route, upstream));
     }

@@ -198,12 +198,10 @@ impl Index {
             return Ok(());
         }
         let mut unseen = BTreeSet::new();
-        for found in documents::find(path) {
-            // What went away again is told of by the next event.
-            if let Ok(file) = found {
-                self.refresh_file(row, &file, &mut unseen, report)?;
-                progress(report, &file.to_string_lossy());
-            }
+        // What went away again is told of by the next event.
+        for file in documents::find(path).flatten() {
+            self.refresh_file(row, &file, &mut unseen, report)?;
+            progress(report, &file.to_string_lossy());
         }
         Ok(())
     }

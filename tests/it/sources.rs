@@ -13,6 +13,8 @@ use iiif_mender::upstream::fetch::Web;
 use serde_json::{Value, json};
 use testbed::{Flow, Origin, Seen};
 
+mod stream;
+
 /// An index that can fetch. `refresh` is called as `serve` does: off the runtime.
 struct Bench {
     index: Arc<Index>,
@@ -204,39 +206,40 @@ async fn a_manifest_that_left_its_collection_is_kept_for_the_grace() {
     assert_eq!(bench.owners("b").len(), 1);
 }
 
+/// A collection of documents that all are good at first, and then bad in ways of their own.
+fn good_or_bad(seen: &Seen, is_bad: bool) -> Response<Flow> {
+    let name = seen.path()[1..].to_owned();
+    let good = manifest(&name, &[&name, "more"]).to_string();
+    if name == "c" {
+        let all =
+            ["404", "500", "html", "short", "cut", "gzip", "other", "poorer", "circle", "away", "scheme"];
+        let all: Vec<String> = all.iter().map(|name| format!("{}/{name}", here(seen))).collect();
+        return answer(&json!({"@id": "c", "@type": "sc:Collection", "manifests": all}));
+    }
+    if !is_bad {
+        return Origin::answer(200, &[], Flow::sized(good));
+    }
+    let redirect = |to: &str| Origin::answer(302, &[("location", to)], Flow::sized(""));
+    match &*name {
+        "404" => Origin::answer(404, &[], Flow::sized("no")),
+        "500" => Origin::answer(500, &[], Flow::sized("{}")),
+        "html" => Origin::answer(200, &[("content-type", "text/html")], Flow::sized("<html>login</html>")),
+        "short" => Origin::answer(200, &[], Flow::sized(good[..good.len() - 9].to_owned())),
+        "cut" => Origin::answer(200, &[], Flow::sized(good).cut_after(50)),
+        "gzip" => Origin::answer(200, &[("content-encoding", "gzip")], Flow::sized("no gzip")),
+        "other" => Origin::answer(200, &[], Flow::sized("{\"name\": \"viewer\"}")),
+        "poorer" => Origin::answer(200, &[], Flow::sized(manifest("poorer", &["poorer"]).to_string())),
+        "circle" => redirect("/circle"),
+        "away" => redirect("http://169.254.169.254/latest/meta-data"),
+        _ => redirect("file:///etc/passwd"),
+    }
+}
+
 #[tokio::test]
 async fn bad_answers_are_problems_with_url_and_hint_and_what_was_known_is_kept() {
     let is_bad = Arc::new(std::sync::atomic::AtomicBool::new(false));
     let bad = Arc::clone(&is_bad);
-    let origin = Origin::start(move |seen| {
-        let name = seen.path()[1..].to_owned();
-        let good = manifest(&name, &[&name, "more"]).to_string();
-        if name == "c" {
-            let all =
-                ["404", "500", "html", "short", "cut", "gzip", "other", "poorer", "circle", "away", "scheme"];
-            let all: Vec<String> = all.iter().map(|name| format!("{}/{name}", here(seen))).collect();
-            return answer(&json!({"@id": "c", "@type": "sc:Collection", "manifests": all}));
-        }
-        if !bad.load(std::sync::atomic::Ordering::SeqCst) {
-            return Origin::answer(200, &[], Flow::sized(good));
-        }
-        let redirect = |to: &str| Origin::answer(302, &[("location", to)], Flow::sized(""));
-        match &*name {
-            "404" => Origin::answer(404, &[], Flow::sized("no")),
-            "500" => Origin::answer(500, &[], Flow::sized("{}")),
-            "html" => {
-                Origin::answer(200, &[("content-type", "text/html")], Flow::sized("<html>login</html>"))
-            }
-            "short" => Origin::answer(200, &[], Flow::sized(good[..good.len() - 9].to_owned())),
-            "cut" => Origin::answer(200, &[], Flow::sized(good).cut_after(50)),
-            "gzip" => Origin::answer(200, &[("content-encoding", "gzip")], Flow::sized("no gzip")),
-            "other" => Origin::answer(200, &[], Flow::sized("{\"name\": \"viewer\"}")),
-            "poorer" => Origin::answer(200, &[], Flow::sized(manifest("poorer", &["poorer"]).to_string())),
-            "circle" => redirect("/circle"),
-            "away" => redirect("http://169.254.169.254/latest/meta-data"),
-            _ => redirect("file:///etc/passwd"),
-        }
-    });
+    let origin = Origin::start(move |seen| good_or_bad(seen, bad.load(std::sync::atomic::Ordering::SeqCst)));
     let bench = Bench::new();
     let of = source(&origin, "/c");
     assert_eq!(bench.refresh(&of).await.manifests, 11);
@@ -374,57 +377,4 @@ async fn no_more_requests_run_at_once_than_the_source_allows() {
     let of = Source { concurrency: 3, ..source(&origin, "/c") };
     assert_eq!(bench.refresh(&of).await.manifests, 12);
     assert!(origin.connections() <= 3, "{}", origin.connections());
-}
-
-#[tokio::test]
-async fn a_stream_of_changes_is_read_back_to_what_is_known() {
-    let page = Arc::new(std::sync::Mutex::new(Vec::<Value>::new()));
-    let newest = Arc::clone(&page);
-    let origin = Origin::start(move |seen| {
-        let here = here(seen);
-        let change = |kind: &str, name: &str, day: u32| {
-            json!({"type": kind, "object": {"id": format!("{here}/m/{name}"), "type": "Manifest"},
-                   "endTime": format!("2026-01-{day:02}T00:00:00Z")})
-        };
-        match seen.path() {
-            "/stream" => answer(&json!({"type": "OrderedCollection", "id": format!("{here}/stream"),
-                "last": {"id": format!("{here}/page/1"), "type": "OrderedCollectionPage"}})),
-            "/page/0" => answer(&json!({"type": "OrderedCollectionPage",
-                "orderedItems": [change("Create", "a", 1), change("Create", "b", 2)]})),
-            "/page/1" => {
-                let mut items = vec![change("Update", "a", 3), change("Add", "c", 4)];
-                for item in newest.lock().expect("no panic").iter() {
-                    let (kind, name) = (item[0].as_str().expect("text"), item[1].as_str().expect("text"));
-                    items.push(change(kind, name, 5));
-                }
-                answer(
-                    &json!({"type": "OrderedCollectionPage", "prev": format!("{here}/page/0"), "orderedItems": items}),
-                )
-            }
-            path => {
-                let name = path.rsplit('/').next().expect("a name");
-                answer(&manifest(name, &[name]))
-            }
-        }
-    });
-    let bench = Bench::new();
-    let of = source(&origin, "/stream");
-    let first = bench.refresh(&of).await;
-    assert_eq!((first.manifests, first.problems.len()), (3, 0), "{:?}", first.problems);
-    assert_eq!(targets(&origin), ["/m/a", "/m/b", "/m/c", "/page/0", "/page/1", "/stream"]);
-    bench.refresh(&of).await;
-    assert_eq!(origin.seen().len(), 8, "the stream and its newest page, nothing else");
-    page.lock().expect("no panic").extend([json!(["Delete", "a"]), json!(["Update", "b"])]);
-    let third = bench.refresh_with(&of, Duration::ZERO).await;
-    assert_eq!((third.unchanged, third.vanished, third.dropped), (1, 1, 0));
-    assert_eq!(origin.seen().len(), 11);
-    assert_eq!((bench.owners("a").len(), bench.owners("c").len()), (1, 1));
-    let built = bench.build(&of).await;
-    assert_eq!(
-        (built.vanished, built.problems.len()),
-        (1, 0),
-        "a build forgets nothing that is not mentioned"
-    );
-    assert_eq!(bench.refresh_with(&of, Duration::ZERO).await.dropped, 1);
-    assert_eq!((bench.owners("a").len(), bench.owners("b").len(), bench.owners("c").len()), (0, 1, 1));
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use iiif_mender::index::Index;
 use iiif_mender::index::command::{Exit, IndexCommand, run};
 use iiif_mender::index::files::Manners;
+use iiif_mender::index::sources::Options;
 use iiif_mender::upstream::fetch::Web;
 use serde_json::{Value, json};
 use testbed::{Flow, Kind, Origin, Testbed};
@@ -87,6 +88,7 @@ async fn what_passes_through_is_read_but_nothing_that_it_mentions_is_fetched() {
     assert_eq!(origin.seen().len(), 1);
 }
 
+#[expect(clippy::print_stdout, reason = "`--nocapture` shows the figures")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_files_change_while_serving_and_every_lookup_is_right() {
     const FILES: usize = 1000;
@@ -144,7 +146,7 @@ async fn files_are_learned_while_identifiers_are_alive_and_the_rest_is_asked_for
     bed.write_manifests(&manifests).expect("manifests");
     let settings = settings(folder.path(), &bed.images.origin(), &bed.service.origin(), "");
     let index = Index::open(&settings.index.path, 100).expect("an index").with_names(&settings);
-    index.build(&settings.index.sources, &Default::default(), &mut |_, _| {}).expect("it builds");
+    index.build(&settings.index.sources, &Options::default(), &mut |_, _| {}).expect("it builds");
     let web = Web::new(Arc::new(settings.clone())).expect("TLS");
     let index = Arc::new(index.with_web(web, tokio::runtime::Handle::current()));
     let learn = || {
@@ -172,9 +174,12 @@ async fn files_are_learned_while_identifiers_are_alive_and_the_rest_is_asked_for
 async fn a_file_that_is_not_the_identifiers_own_is_not_learned_and_a_closed_door_ends_the_asking() {
     let lies = Arc::new(AtomicBool::new(true));
     let lying = Arc::clone(&lies);
-    let origin = Origin::start(move |_| match lying.load(Ordering::SeqCst) {
-        true => Origin::answer(200, &[], Flow::sized("http://localhost/fcrepo/rest/else/files/else.tif")),
-        false => Origin::answer(403, &[], Flow::sized("Forbidden")),
+    let origin = Origin::start(move |_| {
+        if lying.load(Ordering::SeqCst) {
+            Origin::answer(200, &[], Flow::sized("http://localhost/fcrepo/rest/else/files/else.tif"))
+        } else {
+            Origin::answer(403, &[], Flow::sized("Forbidden"))
+        }
     });
     let folder = tempfile::tempdir().expect("a folder");
     let manifests = folder.path().join("manifests");
