@@ -9,18 +9,20 @@ use std::time::Duration;
 use prometheus_client::metrics::gauge::Gauge;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::admin::Admin;
 use crate::config::{Settings, settings};
 use crate::heal::Healer;
+use crate::index::keeper::Keeper;
 use crate::index::learn::Learner;
-use crate::index::sources::Options;
-use crate::index::{Index, IndexError, Stats};
+use crate::index::{Index, IndexError};
 use crate::listen::{Bounds, Listener, Stop};
 use crate::observe::Metrics;
 use crate::proxy::Proxy;
+use crate::upstream::fetch::Web;
 use crate::upstream::{TlsError, Upstream, client_tls};
 
 /// Why it could not start.
@@ -73,7 +75,7 @@ impl App {
     pub async fn start(settings: Settings) -> Result<Self, StartError> {
         let settings = Arc::new(settings);
         let metrics = Arc::new(Metrics::new());
-        let index = Arc::new(Index::open(&settings.index.path, settings.index.cache)?);
+        let index = open_index(&settings)?;
         let upstreams = upstreams(&settings, &metrics)?;
         let healer = Healer::new(Arc::clone(&settings), &upstreams, Arc::clone(&index), Arc::clone(&metrics));
         let learner = settings.index.learn.then(|| Learner::start(Arc::clone(&index), Arc::clone(&metrics)));
@@ -128,7 +130,7 @@ impl App {
         let chores = vec![
             tokio::spawn(keep_tidy(upstreams, healer.clone())),
             tokio::spawn(async move { healer.resume_sweep().await }),
-            tokio::spawn(keep_index(Arc::clone(&index), Arc::clone(&settings), Arc::clone(&metrics))),
+            tokio::spawn(Keeper::new(Arc::clone(&index), Arc::clone(&settings), Arc::clone(&metrics)).run()),
         ];
         Ok(Self { addresses, admin, metrics, index, stop: stop_button, serving, chores })
     }
@@ -145,6 +147,13 @@ impl App {
         }
         cut
     }
+}
+
+/// The index, with all that it needs to look at its sources.
+fn open_index(settings: &Arc<Settings>) -> Result<Arc<Index>, StartError> {
+    let web = Web::new(Arc::clone(settings))?;
+    let index = Index::open(&settings.index.path, settings.index.cache)?.with_names(settings);
+    Ok(Arc::new(index.with_web(web, Handle::current())))
 }
 
 /// One [`Upstream`] for each distinct server, in the order of the routes.
@@ -194,57 +203,5 @@ async fn keep_tidy(upstreams: Vec<Arc<Upstream>>, healer: Healer) {
             upstream.prune();
         }
         healer.prune();
-    }
-}
-
-/// Looks at the configured sources now and then. Traffic never waits for it.
-async fn keep_index(index: Arc<Index>, settings: Arc<Settings>, metrics: Arc<Metrics>) {
-    loop {
-        let (of, configured) = (Arc::clone(&index), settings.index.sources.clone());
-        let looked = tokio::task::spawn_blocking(move || look_at_sources(&of, &configured)).await;
-        if let Ok(Some(stats)) = looked {
-            let gauge = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
-            metrics.index_manifests.set(gauge(stats.manifests));
-            metrics.index_canvases.set(gauge(stats.canvases));
-            metrics.index_images.set(gauge(stats.images));
-        }
-        if settings.index.refresh.is_zero() {
-            return;
-        }
-        tokio::time::sleep(settings.index.refresh).await;
-    }
-}
-
-fn look_at_sources(index: &Index, configured: &[settings::Source]) -> Option<Stats> {
-    match index.update(configured, &Options::default(), &mut |_, _| {}) {
-        Ok(report) => {
-            for problem in &report.problems {
-                tracing::warn!(path = %problem.path, line = problem.line, column = problem.column,
-                    hint = problem.hint, "a source cannot be read: {}", problem.message);
-            }
-            tracing::info!(
-                files = report.files,
-                manifests = report.manifests,
-                unchanged = report.unchanged,
-                problems = report.problems.len(),
-                "sources looked at"
-            );
-        }
-        Err(error) => tracing::error!(%error, "the sources cannot be looked at; the index stays as it is"),
-    }
-    match index.stats() {
-        Ok(stats) => {
-            tracing::info!(
-                manifests = stats.manifests,
-                canvases = stats.canvases,
-                images = stats.images,
-                "index"
-            );
-            Some(stats)
-        }
-        Err(error) => {
-            tracing::error!(%error, "the index cannot be counted");
-            None
-        }
     }
 }

@@ -83,7 +83,7 @@ fn index(cli: &Cli, command: &IndexCommand, out: &mut dyn Write) -> ExitCode {
         Ok(settings) => settings,
         Err(code) => return code,
     };
-    match command::run(command, &settings.index, cli.json, out) {
+    match command::run(command, &settings, cli.json, out) {
         Ok(exit) => exit.into(),
         Err(command::CommandError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
             ExitCode::SUCCESS

@@ -155,7 +155,7 @@ fn run_phase(phase: &str, folder: &Path, images: u64) {
 fn build(folder: &Path, path: &Path) {
     let started = Instant::now();
     let index = Index::open(path, 0).unwrap();
-    let sources = [Source::Path(folder.join("manifests"))];
+    let sources = [Source::path(folder.join("manifests"))];
     let report = index.build(&sources, &Options::default(), &mut |_, _| {}).unwrap();
     assert_eq!(report.problems, []);
     println!("s {}", started.elapsed().as_secs_f64());
@@ -222,7 +222,7 @@ fn serve(folder: &Path, path: &Path) {
         fs::create_dir(&manifests).unwrap();
         bed.write_manifests(&manifests).unwrap();
         let index = Index::open(path, 0).unwrap();
-        index.refresh(&[Source::Path(manifests.clone())], &Options::default(), &mut |_, _| {}).unwrap();
+        index.refresh(&[Source::path(manifests.clone())], &Options::default(), &mut |_, _| {}).unwrap();
         drop(index);
         let config = configure(folder, path, &bed);
         let page = bed.page();

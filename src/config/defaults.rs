@@ -5,7 +5,12 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::settings::{Admin, Heal, Index, Log, LogFormat, MassExpiry, Rung, Server, Settings, Upstream};
+use http::HeaderMap;
+
+use super::settings::{
+    Admin, CanvasRule, Heal, Index, Log, LogFormat, MassExpiry, Rung, Server, Settings, Source, SourceKind,
+    Upstream,
+};
 
 const fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
@@ -82,6 +87,33 @@ impl Default for Index {
             history_age: secs(30 * 24 * 60 * 60),
             history_rows: 100_000,
             file_url_bases: Vec::new(),
+            grace: secs(24 * 60 * 60),
+            canvas_rule: CanvasRule::default(),
+        }
+    }
+}
+
+impl Default for CanvasRule {
+    fn default() -> Self {
+        Self {
+            rest: "/fcrepo/rest/".to_owned(),
+            files: "/files/".to_owned(),
+            canvas: "/iiif-service/fedora/canvas/".to_owned(),
+        }
+    }
+}
+
+impl Source {
+    pub(super) fn of(kind: SourceKind) -> Self {
+        Self {
+            kind,
+            enabled: true,
+            interval: None,
+            headers: HeaderMap::new(),
+            // UPSTREAM: the service holds two connections per host, and its viewers need them as well.
+            concurrency: 2,
+            rate: 10,
+            hosts: Vec::new(),
         }
     }
 }

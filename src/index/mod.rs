@@ -1,7 +1,9 @@
 //! Which canvas owns which image. One door: [`Index`]; behind it SQLite and a bounded memory.
 //!
-//! `store` reads one generation of the file, `write` writes documents into it, `generation` swaps in a new
-//! one, `sources` finds the documents, `command` is the command line.
+//! `store` reads one generation of the file, `write` writes documents into it, `generation` swaps in a new one.
+//! `sources` looks at the sources: `documents` finds those on disk and `watch` sees them change, `crawl` walks what
+//! must be fetched (`fetch` one document, `changes` a stream of them) and `remote` writes what it found; `build`
+//! reads everything anew. `keeper` does all that in time while we serve, `command` is the command line.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,35 +11,49 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rusqlite::Connection;
+use tokio::runtime::Handle;
 use uuid::Uuid;
 
+use crate::config::Settings;
 use crate::iiif::identifier::uuid_of_file_url;
 use crate::iiif::manifest::{Canvas, Document};
+use crate::upstream::fetch::Web;
 
 mod build;
+mod changes;
 pub mod command;
+mod crawl;
 mod documents;
 mod error;
+mod fetch;
+pub mod files;
+mod gather;
 mod generation;
 pub mod history;
+pub mod keeper;
 mod keys;
 pub mod learn;
 pub mod recorder;
+mod remote;
+mod remove;
 mod report;
 mod schema;
 mod sort;
 pub mod sources;
 mod store;
+mod watch;
 mod write;
 
 #[cfg(test)]
 mod tests;
 
+pub use crate::config::settings::CanvasRule;
 pub use error::IndexError;
-pub use keys::CanvasRule;
+pub use remove::Removed;
 pub use report::{Exported, Listed, Stats};
 
 use generation::Place;
+use keys::Names;
 use store::{Store, Written};
 use write::{Facts, Writer};
 
@@ -82,7 +98,8 @@ pub enum Learned {
 #[derive(Debug)]
 pub struct Index {
     place: Place,
-    rule: CanvasRule,
+    names: Names,
+    web: Option<(Web, Handle)>,
     store: RwLock<Arc<Store>>,
     /// Answers, each with the epoch in which it was asked for; answers of earlier epochs do not count.
     memory: moka::sync::Cache<u128, (u64, Arc<[Owner]>)>,
@@ -100,7 +117,8 @@ impl Index {
         let store = Arc::new(Store::open(&place)?);
         Ok(Self {
             place,
-            rule: CanvasRule::default(),
+            names: Names::default(),
+            web: None,
             store: RwLock::new(store),
             memory: moka::sync::Cache::new(cache),
             epoch: AtomicU64::new(0),
@@ -110,10 +128,17 @@ impl Index {
         })
     }
 
-    /// Derives canvases from file URLs by this rule.
+    /// Knows files and canvases by the names that the configuration says.
     #[must_use]
-    pub fn with_rule(mut self, rule: CanvasRule) -> Self {
-        self.rule = rule;
+    pub fn with_names(mut self, settings: &Settings) -> Self {
+        self.names = Names::of(settings);
+        self
+    }
+
+    /// Fetches URL sources; `handle` is the runtime in which that is done. Without, they are out of reach.
+    #[must_use]
+    pub fn with_web(mut self, web: Web, handle: Handle) -> Self {
+        self.web = Some((web, handle));
         self
     }
 
@@ -142,14 +167,15 @@ impl Index {
 
     fn ask(&self, key: &str) -> Result<Arc<[Owner]>, IndexError> {
         let store = self.store();
-        let found = store.owners(key)?;
-        let mut file = found.iter().find_map(|owned| owned.carried.as_ref()).map(|c| (c.url.clone(), c.page));
+        let found = store.owners(key, &self.names)?;
+        let mut file =
+            found.iter().find_map(|owned| owned.carried.as_ref()).map(|c| (c.stands.clone(), c.page));
         let mut owners: Vec<Owner> = found.into_iter().map(|owned| owned.owner).collect();
         if let (None, Some((uuid, page))) = (&file, keys::uuid_of_key(key)) {
             file = store.learned_file(uuid)?.map(|url| (url, page));
         }
         if let Some((url, page)) = file
-            && let Some(canvas) = self.rule.derive(&url, page)
+            && let Some(canvas) = self.names.derive(&url, page)
             && owners.iter().all(|owner| owner.canvas != canvas)
         {
             owners.truncate(store::MAX_OWNERS - 1);
@@ -162,16 +188,32 @@ impl Index {
         Ok(if owners.is_empty() { Arc::clone(&self.nobody) } else { owners.into() })
     }
 
-    /// The manifests that have this canvas, by its URL as they write it.
+    /// The manifests that have this canvas, by its URL as they write it; or else as they write it by the other
+    /// scheme, or by another of the hosts that mean us.
     pub fn canvas(&self, url: &str) -> Result<Vec<Owner>, IndexError> {
         self.look();
-        self.store().canvas(url)
+        self.by_any_name(url, Store::canvas)
+    }
+
+    fn by_any_name<T>(
+        &self,
+        url: &str,
+        ask: impl Fn(&Store, &str) -> Result<Vec<T>, IndexError>,
+    ) -> Result<Vec<T>, IndexError> {
+        let store = self.store();
+        for name in self.names.of_canvas(url) {
+            let found = ask(&store, &name)?;
+            if !found.is_empty() {
+                return Ok(found);
+            }
+        }
+        Ok(Vec::new())
     }
 
     /// The next `n` canvases after this one in its manifest, in order. Nobody is a neighbour of an unknown one.
     pub fn neighbours(&self, canvas_url: &str, n: usize) -> Result<Vec<Neighbour>, IndexError> {
         self.look();
-        self.store().neighbours(canvas_url, n)
+        self.by_any_name(canvas_url, |store, name| store.neighbours(name, n))
     }
 
     /// All canvases of a manifest, in order; none: the manifest is unknown.
@@ -187,7 +229,7 @@ impl Index {
         if let Some(url) = store.learned_file(uuid)? {
             return Ok(Some(url));
         }
-        let found = store.owners(&uuid.to_string())?;
+        let found = store.owners(&uuid.to_string(), &self.names)?;
         Ok(found.into_iter().find_map(|owned| owned.carried).map(|carried| carried.url))
     }
 
@@ -226,7 +268,7 @@ impl Index {
         }
         self.write(|conn| {
             let source = write::source_row(conn, "traffic", "traffic", false)?;
-            let mut writer = Writer::direct(conn)?;
+            let mut writer = Writer::direct(conn, &self.names)?;
             for canvas in canvases {
                 writer.canvas(canvas)?;
             }

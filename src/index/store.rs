@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::error::IndexError;
 use super::generation::{Identity, Place};
+use super::keys::Names;
 use super::{Neighbour, Owner, keys, schema, write};
 
 /// Owners of one image that are told at most; a placeholder picture can stand on a million canvases.
@@ -227,7 +228,7 @@ impl Store {
     }
 
     /// The canvases that own a key, those of manifests before later ones.
-    pub(super) fn owners(&self, key: &str) -> Result<Vec<Owned>, IndexError> {
+    pub(super) fn owners(&self, key: &str, names: &Names) -> Result<Vec<Owned>, IndexError> {
         self.read(|conn| {
             let mut found: Vec<Owned> = Vec::new();
             let mut select = conn.prepare_cached(
@@ -238,7 +239,7 @@ impl Store {
             let mut rows = select.query(params![keys::hash(key), MAX_ROWS])?;
             while let Some(row) = rows.next()? {
                 // Two keys may share a hash; the row tells.
-                let Some(carried) = matches(key, row.get_ref(3)?.as_str()?) else { continue };
+                let Some(carried) = matches(key, row.get_ref(3)?.as_str()?, names) else { continue };
                 let owner = owner(row)?;
                 if found.len() < MAX_OWNERS && !found.iter().any(|other| other.owner.canvas == owner.canvas) {
                     found.push(Owned { owner, carried });
@@ -326,13 +327,13 @@ fn owner(row: &Row<'_>) -> rusqlite::Result<Owner> {
 
 /// Whether one of a canvas's keys is the one asked for, by either of its names; and the file it carries.
 #[expect(clippy::option_option, reason = "found or not, and with a file or without")]
-fn matches(key: &str, listed: &str) -> Option<Option<keys::Carried>> {
+fn matches(key: &str, listed: &str, names: &Names) -> Option<Option<keys::Carried>> {
     let listed = write::read_keys(listed);
     if listed.iter().any(|listed| listed == key) {
-        return Some(keys::carried(key));
+        return Some(names.carried(key).into_iter().next());
     }
-    let carried = listed.iter().filter_map(|listed| keys::carried(listed));
-    carried.into_iter().find(|carried| carried.key == key).map(Some)
+    let mut carried = listed.iter().flat_map(|listed| names.carried(listed));
+    carried.find(|carried| carried.key == key).map(Some)
 }
 
 fn canvases(conn: &Connection, from: i64, manifest: i64, limit: i64) -> rusqlite::Result<Vec<Neighbour>> {
@@ -352,6 +353,35 @@ fn canvases(conn: &Connection, from: i64, manifest: i64, limit: i64) -> rusqlite
 /// Document ids that stand at one source, for telling what vanished.
 pub(super) fn ids_of_source(conn: &Connection, source: i64) -> rusqlite::Result<BTreeSet<i64>> {
     let mut select = conn.prepare_cached("SELECT id FROM manifests WHERE source = ?1")?;
+    select.query_map([source], |row| row.get(0))?.collect()
+}
+
+/// The row of the source at this location.
+pub(super) fn source_at(conn: &Connection, location: &str) -> rusqlite::Result<Option<i64>> {
+    let mut select = conn.prepare_cached("SELECT id FROM sources WHERE location = ?1")?;
+    let mut rows = select.query([location])?;
+    rows.next()?.map(|row| row.get(0)).transpose()
+}
+
+/// Whether a document is there and stands at this source.
+pub(super) fn is_document_of(conn: &Connection, id: i64, source: i64) -> rusqlite::Result<bool> {
+    conn.prepare_cached("SELECT EXISTS (SELECT 1 FROM manifests WHERE id = ?1 AND source = ?2)")?
+        .query_row([id, source], |row| row.get(0))
+}
+
+/// Documents of one source that were read from this path, or below it.
+pub(super) fn ids_below(conn: &Connection, source: i64, path: &str) -> rusqlite::Result<BTreeSet<i64>> {
+    // `0` is the character behind `/`.
+    let mut select = conn.prepare_cached(
+        "SELECT id FROM manifests WHERE source = ?1 AND (origin = ?2 OR (origin > ?2 || '/' AND origin < ?2 || '0'))",
+    )?;
+    select.query_map(params![source, path], |row| row.get(0))?.collect()
+}
+
+/// Documents of one source that vanished and are kept for the grace.
+pub(super) fn vanished_of_source(conn: &Connection, source: i64) -> rusqlite::Result<BTreeSet<i64>> {
+    let mut select =
+        conn.prepare_cached("SELECT id FROM manifests WHERE source = ?1 AND vanished IS NOT NULL")?;
     select.query_map([source], |row| row.get(0))?.collect()
 }
 

@@ -7,6 +7,7 @@ mod body;
 mod connection;
 mod dial;
 mod error;
+pub mod fetch;
 pub mod guard;
 mod held;
 mod pool;

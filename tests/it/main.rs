@@ -29,5 +29,7 @@ mod never;
 mod orchestrator;
 mod poison;
 mod readme;
+mod sources;
 mod uploads;
+mod watching;
 mod world;

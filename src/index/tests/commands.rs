@@ -6,17 +6,15 @@ use super::super::command::{Exit, IndexCommand, run};
 use super::*;
 use crate::config::settings;
 
-fn settings(bench: &Bench) -> settings::Index {
-    settings::Index {
+fn settings(bench: &Bench) -> Settings {
+    let index = settings::Index {
         path: bench.path(),
-        learn: true,
         sources: bench.sources(),
         cache: 100,
         refresh: Duration::ZERO,
-        history_age: Duration::from_hours(24),
-        history_rows: 100,
-        file_url_bases: Vec::new(),
-    }
+        ..settings::Index::default()
+    };
+    Settings { index, ..Settings::default() }
 }
 
 fn ask(bench: &Bench, command: &IndexCommand, json: bool) -> (Exit, String) {
