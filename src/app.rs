@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::admin::Admin;
+use crate::batch::command::Rooms;
 use crate::config::{Settings, settings};
 use crate::heal::Healer;
 use crate::index::learn::Learner;
@@ -145,6 +146,16 @@ impl App {
         }
         cut
     }
+}
+
+/// The rooms that the batch commands need, without a socket of our own.
+pub fn batch_rooms(settings: Settings) -> Result<Rooms, StartError> {
+    let settings = Arc::new(settings);
+    let index = Arc::new(Index::open(&settings.index.path, settings.index.cache)?);
+    let upstreams = upstreams(&settings)?;
+    let metrics = Arc::new(Metrics::new());
+    let healer = Healer::new(Arc::clone(&settings), &upstreams, Arc::clone(&index), metrics);
+    Ok(Rooms { settings, index, healer })
 }
 
 /// One [`Upstream`] for each distinct server, in the order of the routes.

@@ -5,17 +5,20 @@
 //! as the viewer can, and asks again. `climb` goes up the rungs; every canvas request goes through `service`.
 
 mod ahead;
+mod batch;
 mod breaker;
 mod climb;
 mod cure;
 mod direct;
 pub mod echo;
 mod flight;
+mod inspect;
 mod lanes;
 mod looks;
 mod mass;
 mod memory;
 mod readers;
+mod remarks;
 mod service;
 mod sweep;
 mod truth;
@@ -31,7 +34,10 @@ use http::request::Parts;
 use hyper::Response;
 use tokio::time::timeout;
 
+pub use ahead::as_segment as image_segment;
+pub use batch::{DocumentError, Ending, Look, Mended, Visited};
 pub use breaker::BreakerState;
+pub use inspect::Facts;
 pub use lanes::Lane;
 pub use ward::{Lobby, Patient};
 
