@@ -166,14 +166,14 @@ impl Journal {
 
     /// One canvas is done.
     pub(crate) fn done(&mut self, unit: &Unit, id: u64, treated: &Treated) -> Result<(), JournalError> {
-        let manifest = match self.manifests.get(unit.manifest.uri.as_str()) {
-            Some(number) => *number,
-            None => {
-                let number = self.manifests.len();
-                self.manifests.insert(unit.manifest.uri.as_str().into(), number);
-                self.write(&Line::Manifest(number, unit.manifest.uri.clone(), unit.manifest.label.clone()));
-                number
-            }
+        let known = self.manifests.get(unit.manifest.uri.as_str()).copied();
+        let manifest = if let Some(number) = known {
+            number
+        } else {
+            let number = self.manifests.len();
+            self.manifests.insert(unit.manifest.uri.as_str().into(), number);
+            self.write(&Line::Manifest(number, unit.manifest.uri.clone(), unit.manifest.label.clone()));
+            number
         };
         let (images, asked, entries) = (treated.images, treated.asked, treated.entries.clone());
         self.write(&Line::Done(Done { unit: id, manifest, images, asked, entries }));

@@ -118,7 +118,7 @@ impl Run {
             FuturesUnordered::new();
         let mut queue: VecDeque<(Unit, u64)> = VecDeque::new();
         let mut stop = Stop::No;
-        let mut wake: Option<Instant> = None;
+        let mut wake = None::<Instant>;
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -147,9 +147,7 @@ impl Run {
                     settle(surgeon, summary, state, unit, id, treated);
                     progress.at(&summary.totals, expected.images());
                     if *only_setup && (state.alive.is_some() || summary.totals.images >= SAMPLE) {
-                        state.read_to_the_end = true;
-                        queue.clear();
-                        state.later.clear();
+                        (state.read_to_the_end, state.later, queue) = (true, VecDeque::new(), VecDeque::new());
                     }
                 }
                 item = items.recv(), if is_hungry => match item {

@@ -106,25 +106,25 @@ pub struct Summary {
     /// What image URLs in a report start with; empty where the public address is not known.
     pub image_base: String,
     #[serde(skip)]
-    rows: HashMap<Arc<str>, usize>,
+    pub(crate) rows: HashMap<Arc<str>, usize>,
 }
 
 impl Summary {
     /// The row of a manifest, made when it is new.
     pub(crate) fn row(&mut self, manifest: &Named) -> &mut Row {
-        let at = match self.rows.get(manifest.uri.as_str()) {
-            Some(at) => *at,
-            None => {
-                self.rows.insert(manifest.uri.as_str().into(), self.manifests.len());
-                self.manifests.push(Row {
-                    manifest: manifest.uri.clone(),
-                    label: manifest.label.clone(),
-                    counts: Counts::default(),
-                    trouble: None,
-                    mended: false,
-                });
-                self.manifests.len() - 1
-            }
+        let known = self.rows.get(manifest.uri.as_str()).copied();
+        let at = if let Some(at) = known {
+            at
+        } else {
+            self.rows.insert(manifest.uri.as_str().into(), self.manifests.len());
+            self.manifests.push(Row {
+                manifest: manifest.uri.clone(),
+                label: manifest.label.clone(),
+                counts: Counts::default(),
+                trouble: None,
+                mended: false,
+            });
+            self.manifests.len() - 1
         };
         &mut self.manifests[at]
     }

@@ -154,7 +154,7 @@ impl Healer {
             Verdict::Alive => (Ending::Alive, None, false),
             Verdict::Missing => (Ending::Missing, Some("the file itself is gone".to_owned()), false),
             Verdict::Cooling | Verdict::Failed => {
-                let (reason, passing) = ward.reason(patient, &canvases, verdict);
+                let (reason, passing) = Ward::reason(patient, &canvases, verdict);
                 (Ending::Failed, Some(reason), passing)
             }
         };
@@ -283,7 +283,7 @@ impl Ward {
         (was_poisoned, cured)
     }
 
-    fn reason(&self, patient: &Patient, canvases: &[Asked], verdict: Verdict) -> (String, bool) {
+    fn reason(patient: &Patient, canvases: &[Asked], verdict: Verdict) -> (String, bool) {
         if patient.owners.is_empty() {
             return ("no canvas is known that owns it".to_owned(), false);
         }

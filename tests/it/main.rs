@@ -7,6 +7,8 @@
 )]
 
 mod ahead;
+mod batch_verdicts;
+mod batch_world;
 mod healing;
 mod learning;
 mod world;
