@@ -63,6 +63,12 @@ impl Remarks {
         self.last.insert(target.into(), Remark { text, passing: true });
     }
 
+    /// The answer to `target` did not come to its end.
+    pub(super) fn broke_off(&self, target: &str) {
+        let text = "the canvas service: the answer broke off, or stopped".to_owned();
+        self.last.insert(target.into(), Remark { text, passing: true });
+    }
+
     /// What is to be said of the last request to `target`; nothing where it went well or was never made.
     pub(super) fn of(&self, target: &str) -> Option<Remark> {
         self.last.get(target)

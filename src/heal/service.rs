@@ -187,7 +187,11 @@ impl CanvasService {
         let status = answer.status();
         // A body that is too long or breaks says nothing; the status still does.
         let body = tokio::time::timeout(patience, answer.into_body().collect(most)).await;
-        Ok((status, body.ok().and_then(Result::ok).unwrap_or_default()))
+        let body = body.ok().and_then(Result::ok);
+        if body.is_none() && most != LONGEST_RESOURCE {
+            self.remarks.broke_off(target);
+        }
+        Ok((status, body.unwrap_or_default()))
     }
 }
 

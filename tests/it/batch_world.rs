@@ -65,6 +65,11 @@ impl Batch {
         Self { bed, folder }
     }
 
+    /// The same with another canvas service.
+    pub(crate) fn reconfigure(&mut self, service: &str, more: &str) {
+        write_config(self.folder.path(), &self.bed.images.origin(), service, more);
+    }
+
     pub(crate) async fn book(pages: u32) -> Self {
         Self::over(Testbed::builder().book("obj/book", pages).page_size(64, 64).start().await).await
     }

@@ -7,6 +7,10 @@
 )]
 
 mod ahead;
+mod batch_reports;
+mod batch_resume;
+mod batch_sources;
+mod batch_troubles;
 mod batch_verdicts;
 mod batch_world;
 mod healing;
