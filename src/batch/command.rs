@@ -235,7 +235,7 @@ impl Batch<'_> {
         };
         let only_setup = matches!(self, Self::Check(args) if args.setup);
         Ok(Run {
-            surgeon: surgeon(healer, heal, common.tiles, journal, settings.heal.backoff_max * PATIENCE),
+            surgeon: surgeon(healer, heal, common.tiles, journal, &settings),
             via,
             items,
             expected,
@@ -254,7 +254,7 @@ fn surgeon(
     heal: Option<&HealArgs>,
     tiles: bool,
     journal: Journal,
-    patience: Duration,
+    settings: &Settings,
 ) -> Surgeon {
     let rate = heal.and_then(|args| args.rate);
     Surgeon {
@@ -271,7 +271,8 @@ fn surgeon(
         },
         pace: rate.map(|rate| tokio::sync::Mutex::new(tokio::time::interval(Duration::from_secs(1) / rate))),
         journal: RefCell::new(journal),
-        patience,
+        patience: settings.heal.backoff_max * PATIENCE,
+        places: tokio::sync::Semaphore::new(settings.heal.concurrency),
         stopping: Cell::new(false),
         begun: Cell::new(0),
         stalled: Cell::new(None),

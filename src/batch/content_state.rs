@@ -26,7 +26,7 @@ pub(crate) enum Pointed {
 pub(crate) fn read(text: &str) -> Option<Pointed> {
     let content = match parameter(text) {
         Some(value) => percent_decode_str(value).decode_utf8().ok()?.into_owned(),
-        None if text.contains("://") => return None,
+        None if text.contains("://") && !text.trim_start().starts_with('{') => return None,
         None => text.to_owned(),
     };
     if content.starts_with("http://") || content.starts_with("https://") {

@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::time::{Duration, Instant};
 
+use tokio::sync::Semaphore;
 use tokio::time::Interval;
 
 use super::check::{self, Looked, patiently};
@@ -39,6 +40,9 @@ pub(crate) struct Plan {
 pub(crate) struct Surgeon {
     pub(crate) healer: Healer,
     pub(crate) plan: Plan,
+    /// As many canvases are asked for at once, so that nobody who passed the gate still stands in a queue when the
+    /// service asks for a pause.
+    pub(crate) places: Semaphore,
     /// The pace of canvas requests.
     pub(crate) pace: Option<tokio::sync::Mutex<Interval>>,
     pub(crate) journal: RefCell<Journal>,
@@ -135,6 +139,7 @@ impl Surgeon {
 
     async fn mend(&self, unit: &Unit, id: u64, one: Looked, entry: &mut Entry, treated: &mut Treated) {
         let Some(patient) = one.patient else { return };
+        let _place = self.places.acquire().await;
         if let Err(barred) = self.gate(id, treated).await {
             return Self::bar(barred, entry, treated);
         }
@@ -203,6 +208,7 @@ impl Surgeon {
     async fn visit(&self, unit: &Unit, id: u64, looked: Vec<Looked>, treated: &mut Treated) {
         let canvas = unit.canvas.as_deref().unwrap_or_default();
         let first = looked.iter().find_map(|one| one.patient.clone());
+        let place = self.places.acquire().await;
         let visited = match (&first, self.gate(id, treated).await) {
             (_, Err(barred)) => {
                 for one in looked {
@@ -217,6 +223,7 @@ impl Surgeon {
                 Visited::Failed { reason: "no image of it is known".to_owned(), passing: false }
             }
         };
+        drop(place);
         let cured = match (&visited, &first) {
             (Visited::Poisoned, Some(patient)) => self.healer.cure(patient, canvas).await,
             _ => false,

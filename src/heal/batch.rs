@@ -145,7 +145,10 @@ impl Healer {
         let (ward, started) = (&self.ward, Instant::now());
         let verdict = ward.board(patient, Lane::Sweep).landed().await.unwrap_or(Verdict::Failed);
         let canvases = ward.asked_canvases(patient);
-        let (was_poisoned, cured) = ward.poison_is_cured(&canvases, patient).await;
+        let is_back = matches!(verdict, Verdict::Healed(_) | Verdict::Alive);
+        // Without its image the canvas is not cured either: nobody waits for that.
+        let (was_poisoned, cured) =
+            if is_back { ward.poison_is_cured(&canvases, patient).await } else { (false, false) };
         let (ending, reason, passing) = match verdict {
             Verdict::Healed(_) | Verdict::Alive if was_poisoned && !cured => {
                 (Ending::Poisoned, Some("its canvas comes back without images".to_owned()), false)
@@ -154,7 +157,7 @@ impl Healer {
             Verdict::Alive => (Ending::Alive, None, false),
             Verdict::Missing => (Ending::Missing, Some("the file itself is gone".to_owned()), false),
             Verdict::Cooling | Verdict::Failed => {
-                let (reason, passing) = Ward::reason(patient, &canvases, verdict);
+                let (reason, passing) = ward.reason(patient, &canvases, verdict);
                 (Ending::Failed, Some(reason), passing)
             }
         };
@@ -236,6 +239,7 @@ pub enum DocumentError {
 }
 
 const LEFT_ALONE: &str = "the canvas service only fails and is left alone for a while";
+const EMPTY: &str = "its canvas comes back without images: the file is gone, or a fault goes on";
 const NO_HELP: &str = "its canvas was asked for, and the image did not come back";
 
 type Asked = (Arc<CanvasService>, Allowed);
@@ -283,7 +287,7 @@ impl Ward {
         (was_poisoned, cured)
     }
 
-    fn reason(patient: &Patient, canvases: &[Asked], verdict: Verdict) -> (String, bool) {
+    fn reason(&self, patient: &Patient, canvases: &[Asked], verdict: Verdict) -> (String, bool) {
         if patient.owners.is_empty() {
             return ("no canvas is known that owns it".to_owned(), false);
         }
@@ -298,7 +302,9 @@ impl Ward {
         if let Some(remark) = remarks.max_by_key(|remark| remark.passing) {
             return (remark.text, remark.passing);
         }
+        let in_cure = |(_, allowed): &Asked| self.cures.find(&Errand::rebuild(allowed).flight).is_some();
         match verdict {
+            _ if canvases.iter().any(in_cure) => (EMPTY.to_owned(), false),
             Verdict::Cooling => (LEFT_ALONE.to_owned(), true),
             _ => (NO_HELP.to_owned(), false),
         }
