@@ -160,7 +160,8 @@ fn open_index(settings: &Arc<Settings>) -> Result<Arc<Index>, StartError> {
 /// The rooms that the batch commands need, without a socket of our own.
 pub fn batch_rooms(settings: Settings) -> Result<Rooms, StartError> {
     let settings = Arc::new(settings);
-    let index = open_index(&settings)?;
+    let index = Index::open(&settings.index.path, settings.index.cache)?.with_names(&settings);
+    let index = Arc::new(index);
     let metrics = Arc::new(Metrics::new());
     let upstreams = upstreams(&settings, &metrics)?;
     let healer = Healer::new(Arc::clone(&settings), &upstreams, Arc::clone(&index), metrics);

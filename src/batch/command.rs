@@ -25,7 +25,7 @@ use crate::index::command::Exit;
 /// What both commands take.
 #[derive(Debug, Clone, clap::Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own on the command line")]
-pub struct Common {
+pub struct Selection {
     /// Directories, files, manifest, collection, canvas or image URLs, identifiers, viewer links with iiif-content;
     /// none: everything indexed
     #[arg(value_name = "SOURCE")]
@@ -63,7 +63,7 @@ pub struct Common {
 #[derive(Debug, Clone, clap::Args)]
 pub struct CheckArgs {
     #[command(flatten)]
-    common: Common,
+    selection: Selection,
     /// Look only at the deployment itself: public @id, /resources, clock, routes
     #[arg(long)]
     setup: bool,
@@ -73,7 +73,7 @@ pub struct CheckArgs {
 #[derive(Debug, Clone, clap::Args)]
 pub struct HealArgs {
     #[command(flatten)]
-    common: Common,
+    selection: Selection,
     /// Ask for every canvas, broken or not
     #[arg(long)]
     all: bool,
@@ -127,10 +127,10 @@ const LOOK: Duration = Duration::from_secs(30);
 const READ_AHEAD: usize = 256;
 
 impl Batch<'_> {
-    fn common(&self) -> &Common {
+    fn selection(&self) -> &Selection {
         match self {
-            Self::Check(args) => &args.common,
-            Self::Heal(args) => &args.common,
+            Self::Check(args) => &args.selection,
+            Self::Heal(args) => &args.selection,
         }
     }
 
@@ -146,10 +146,10 @@ impl Batch<'_> {
         let heal = &mut settings.heal;
         // Nobody reads, so nothing is ahead of a reader; and a flush is what this command is for.
         (heal.enabled, heal.sweep, heal.ahead) = (true, false, 0);
-        if let Some(timeout) = self.common().timeout {
+        if let Some(timeout) = self.selection().timeout {
             heal.timeout = timeout;
         }
-        let look = self.common().timeout.unwrap_or(LOOK);
+        let look = self.selection().timeout.unwrap_or(LOOK);
         settings.upstream.first_byte_timeout = settings.upstream.first_byte_timeout.min(look);
         let Self::Heal(args) = self else { return };
         if let Some(concurrency) = args.concurrency {
@@ -166,8 +166,8 @@ impl Batch<'_> {
 
     /// Does it, with results on `out`.
     pub fn run(&self, rooms: Rooms, json: bool, out: &mut dyn Write) -> Result<Exit, BatchError> {
-        let common = self.common();
-        let reports = formats(&common.report)?;
+        let selection = self.selection();
+        let reports = formats(&selection.report)?;
         let started = Instant::now();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(BatchError::Runtime)?;
@@ -185,7 +185,7 @@ impl Batch<'_> {
         }
         if json {
             report::json(&summary, out).map_err(BatchError::Output)?;
-        } else if !common.quiet || summary.is_broken() || summary.is_misused() {
+        } else if !selection.quiet || summary.is_broken() || summary.is_misused() {
             table::write(&summary, out).map_err(BatchError::Output)?;
         }
         Ok(match (summary.is_misused(), summary.is_broken()) {
@@ -197,7 +197,7 @@ impl Batch<'_> {
 
     fn prepare(&self, rooms: Rooms) -> Result<Run, BatchError> {
         let Rooms { settings, index, healer } = rooms;
-        let common = self.common();
+        let selection = self.selection();
         let heal = match self {
             Self::Check(_) => None,
             Self::Heal(args) => Some(*args),
@@ -205,13 +205,13 @@ impl Batch<'_> {
         let started = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let mut summary = Summary {
             command: self.name().to_owned(),
-            sources: common.sources.clone(),
+            sources: selection.sources.clone(),
             started,
             image_base: image_base(&settings),
             ..Summary::default()
         };
-        let path = common.journal.clone().unwrap_or_else(|| journal_path(&settings.index.path, self.name()));
-        let journal = Journal::open(&path, common.resume, &mut summary)?;
+        let path = selection.journal.clone().unwrap_or_else(|| journal_path(&settings.index.path, self.name()));
+        let journal = Journal::open(&path, selection.resume, &mut summary)?;
         let via =
             heal.and_then(|args| args.via.as_deref()).map(|url| Via::new(url, &settings)).transpose()?;
         let (send, items) = mpsc::channel(READ_AHEAD);
@@ -221,26 +221,26 @@ impl Batch<'_> {
             healer: healer.clone(),
             settings: Arc::clone(&settings),
             expected: Arc::clone(&expected),
-            fetch_all: common.manifests,
-            parallelism: usize::from(common.manifest_parallelism),
+            fetch_all: selection.manifests,
+            parallelism: usize::from(selection.manifest_parallelism),
             out: send,
         };
-        tokio::spawn(reader.read(common.sources.clone()));
+        tokio::spawn(reader.read(selection.sources.clone()));
         let width = match (heal, &via) {
             // Through a proxy every request may be a heal.
             (Some(args), Some(_)) => args.concurrency.map_or(settings.heal.concurrency, usize::from),
             // Those in the lanes, and as many that look before and after.
-            (Some(_), None) => (settings.heal.concurrency * 2).max(usize::from(common.probes)),
-            (None, _) => usize::from(common.probes),
+            (Some(_), None) => (settings.heal.concurrency * 2).max(usize::from(selection.probes)),
+            (None, _) => usize::from(selection.probes),
         };
         let only_setup = matches!(self, Self::Check(args) if args.setup);
         Ok(Run {
-            surgeon: surgeon(healer, heal, common.tiles, journal, &settings),
+            surgeon: surgeon(healer, heal, selection.tiles, journal, &settings),
             via,
             items,
             expected,
             summary,
-            progress: Progress::new(common.quiet, heal.is_some()),
+            progress: Progress::new(selection.quiet, heal.is_some()),
             width,
             with_setup: heal.is_none(),
             only_setup,

@@ -16,7 +16,7 @@ const ARROWS: [(&str, &[&str]); 12] = [
     ("listen", &["observe", "proxy", "upstream"]),
     ("admin", &["config", "heal", "index", "observe", "outcome", "upstream"]),
     ("batch", &["config", "heal", "iiif", "index", "observe", "outcome", "upstream"]),
-    ("app", &["admin", "config", "heal", "index", "listen", "observe", "proxy", "upstream"]),
+    ("app", &["admin", "batch", "config", "heal", "index", "listen", "observe", "proxy", "upstream"]),
 ];
 
 /// Every source file: its path below `src`, and its text without comments.
