@@ -126,8 +126,8 @@ fn measured(program: &str, args: &[&str], folder: &Path) -> (f64, f64, u64, Stri
     }
     let wall = started.elapsed().as_secs_f64();
     let ended = ended.join().expect("a thread");
-    let times = String::from_utf8_lossy(&ended.stderr).into_owned();
-    let cpu = times.split_whitespace().filter_map(|text| text.parse::<f64>().ok()).sum();
+    let told = String::from_utf8_lossy(&ended.stderr).into_owned();
+    let cpu = told.split_whitespace().filter_map(|text| text.parse::<f64>().ok()).sum();
     let told = String::from_utf8_lossy(&ended.stdout).lines().last().unwrap_or_default().to_owned();
     (wall, cpu, most, told)
 }

@@ -146,6 +146,8 @@ impl Batch<'_> {
         let heal = &mut settings.heal;
         // Nobody reads, so nothing is ahead of a reader; and a flush is what this command is for.
         (heal.enabled, heal.sweep, heal.ahead) = (true, false, 0);
+        // Every image is asked about once: what is alive need not be remembered, and memory stays flat.
+        heal.alive_for = Duration::from_millis(1);
         if let Some(timeout) = self.common().timeout {
             heal.timeout = timeout;
         }
