@@ -105,11 +105,20 @@ fn batch(cli: &Cli, batch: Batch<'_>, out: &mut dyn Write) -> ExitCode {
         Err(code) => return code,
     };
     batch.adjust(&mut settings);
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&format!("cannot start: {error}"), Exit::Broken),
+    };
+    let entered = runtime.enter();
     let rooms = match app::batch_rooms(settings) {
         Ok(rooms) => rooms,
         Err(error) => return fail(&error.to_string(), Exit::Usage),
     };
-    match batch.run(rooms, cli.json, out) {
+    drop(entered);
+    let done = batch.run(&runtime, rooms, cli.json, out);
+    // A file system that hangs must not keep a run from ending.
+    runtime.shutdown_background();
+    match done {
         Ok(exit) => {
             // What could not be written is not worth another exit status than what was found.
             let _ = out.flush();

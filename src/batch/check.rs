@@ -17,6 +17,9 @@ pub(crate) struct Looked {
     pub(crate) reason: Option<String>,
 }
 
+/// Why an image is expired, where nothing was tried yet.
+pub(crate) const FORGOTTEN: &str = "the image server has forgotten it";
+
 /// The pause before an image that could not be looked at is looked at once more.
 const PAUSE: Duration = Duration::from_millis(300);
 
@@ -38,7 +41,7 @@ pub(crate) async fn unit(healer: &Healer, unit: &Unit, tiles: bool) -> Vec<Looke
         let (verdict, reason) = match (patiently(healer, &patient, tiles).await, unit.lacks) {
             (Look::Alive, Some(lacks)) => (Verdict::Poisoned, Some(lacks.to_owned())),
             (Look::Alive, None) => (Verdict::Ok, None),
-            (Look::Expired, _) => (Verdict::Expired, Some("the image server has forgotten it".to_owned())),
+            (Look::Expired, _) => (Verdict::Expired, Some(FORGOTTEN.to_owned())),
             (Look::Missing, _) => (Verdict::Missing, Some("the file itself is gone".to_owned())),
             (Look::Unwell(why), _) => (Verdict::Error, Some(why)),
         };

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
 use super::journal::{Journal, JournalError};
@@ -146,6 +147,8 @@ impl Batch<'_> {
         let heal = &mut settings.heal;
         // Nobody reads, so nothing is ahead of a reader; and a flush is what this command is for.
         (heal.enabled, heal.sweep, heal.ahead) = (true, false, 0);
+        // Every image is asked about once: what is alive need not be remembered, and memory stays flat.
+        heal.alive_for = Duration::from_millis(1);
         if let Some(timeout) = self.selection().timeout {
             heal.timeout = timeout;
         }
@@ -164,20 +167,21 @@ impl Batch<'_> {
         }
     }
 
-    /// Does it, with results on `out`.
-    pub fn run(&self, rooms: Rooms, json: bool, out: &mut dyn Write) -> Result<Exit, BatchError> {
+    /// Does it on `runtime`, with results on `out`.
+    pub fn run(
+        &self,
+        runtime: &Runtime,
+        rooms: Rooms,
+        json: bool,
+        out: &mut dyn Write,
+    ) -> Result<Exit, BatchError> {
         let selection = self.selection();
         let reports = formats(&selection.report)?;
         let started = Instant::now();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(BatchError::Runtime)?;
-        let done = runtime.block_on(async {
+        let mut summary = runtime.block_on(async {
             let run = self.prepare(rooms)?;
             Ok::<_, BatchError>(run.run().await)
-        });
-        // A file system that hangs must not keep a run from ending.
-        runtime.shutdown_background();
-        let mut summary = done?;
+        })?;
         summary.took = started.elapsed().as_secs_f64();
         for (format, path) in reports {
             report::write_file(format, &summary, path)
@@ -210,7 +214,8 @@ impl Batch<'_> {
             image_base: image_base(&settings),
             ..Summary::default()
         };
-        let path = selection.journal.clone().unwrap_or_else(|| journal_path(&settings.index.path, self.name()));
+        let path =
+            selection.journal.clone().unwrap_or_else(|| journal_path(&settings.index.path, self.name()));
         let journal = Journal::open(&path, selection.resume, &mut summary)?;
         let via =
             heal.and_then(|args| args.via.as_deref()).map(|url| Via::new(url, &settings)).transpose()?;
@@ -298,9 +303,6 @@ pub enum BatchError {
     /// Results could not be written.
     #[error("cannot write the results: {0}")]
     Output(#[source] io::Error),
-    /// No runtime.
-    #[error("cannot start: {0}")]
-    Runtime(#[source] io::Error),
 }
 
 impl From<JournalError> for BatchError {
@@ -321,7 +323,7 @@ impl BatchError {
         match self {
             Self::Journal(_) | Self::Via(_) | Self::Format(_) => Exit::Usage,
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Well,
-            Self::Report(..) | Self::Output(_) | Self::Runtime(_) => Exit::Broken,
+            Self::Report(..) | Self::Output(_) => Exit::Broken,
         }
     }
 }

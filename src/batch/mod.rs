@@ -33,6 +33,8 @@ pub(crate) struct Unit {
     pub(crate) images: Vec<String>,
     /// Its manifest, as it stands or as it is served, lacks these images: poison.
     pub(crate) lacks: Option<&'static str>,
+    /// Its place among all that were read; reports keep that order.
+    pub(crate) place: u64,
 }
 
 /// A manifest, or whatever else a canvas was found in.
@@ -97,6 +99,9 @@ pub struct Entry {
     /// How long the mending took.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub duration_ms: Option<u64>,
+    /// Its place among all that were read; what an earlier run did comes first.
+    #[serde(skip)]
+    pub place: u64,
 }
 
 impl Entry {
@@ -134,6 +139,7 @@ impl Unit {
             rung: None,
             reason,
             duration_ms: None,
+            place: self.place,
         }
     }
 }

@@ -54,6 +54,8 @@ const SAMPLE: u64 = 8;
 struct State {
     later: VecDeque<(Unit, u64)>,
     round: u32,
+    /// Canvases read so far.
+    read: u64,
     read_to_the_end: bool,
     alive: Option<Patient>,
     unmapped: Unmapped,
@@ -201,6 +203,7 @@ impl Run {
     fn end(self, stop: Stop, state: &State) -> Summary {
         let Self { surgeon, mut summary, progress, .. } = self;
         progress.finish();
+        summary.images.sort_by_key(|entry| entry.place);
         // Those that were to be tried again and were not: as they are now.
         summary.interrupted = stop != Stop::No || state.undone || surgeon.stopping.get();
         let mut journal = surgeon.journal.into_inner();
@@ -248,7 +251,9 @@ fn take(
     match item {
         Item::Problem(problem) => summary.problems.push(problem),
         Item::Trouble(named, trouble) => state.troubles.push((named, trouble)),
-        Item::Unit(unit) => {
+        Item::Unit(mut unit) => {
+            state.read += 1;
+            unit.place = state.read;
             let id = unit.id();
             if let Some(canvas) = &unit.canvas {
                 state.unmapped.canvases += 1;

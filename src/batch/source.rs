@@ -130,7 +130,8 @@ impl Reader {
                 images = known_images(&self.index, &canvas.id, None);
             }
             let (manifest, label) = (Arc::clone(named), canvas.label);
-            self.send(Item::Unit(Unit { manifest, canvas: Some(canvas.id), label, images, lacks })).await?;
+            self.send(Item::Unit(Unit { manifest, canvas: Some(canvas.id), label, images, lacks, place: 0 }))
+                .await?;
         }
         Ok(())
     }
@@ -253,7 +254,8 @@ impl Reader {
             None => (None, None, "named by itself".to_owned()),
         };
         let manifest = Arc::new(Named { uri: manifest, label: None });
-        self.send(Item::Unit(Unit { manifest, canvas, label, images: vec![key], lacks: None })).await
+        self.send(Item::Unit(Unit { manifest, canvas, label, images: vec![key], lacks: None, place: 0 }))
+            .await
     }
 
     /// The members of a collection, each as if it had been named.
@@ -337,6 +339,7 @@ fn export(index: &Index, out: &mpsc::Sender<Item>) -> Result<(), IndexError> {
             label: image.label,
             images: vec![image.image],
             lacks: None,
+            place: 0,
         }))
     })?;
     let _ = send(last);

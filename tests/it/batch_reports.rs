@@ -10,7 +10,7 @@ const REPORTS: [&str; 8] =
 #[tokio::test]
 async fn every_report_holds_every_broken_image() {
     let bed = Testbed::builder().book("obj/one", 6).book("obj/two", 2).page_size(64, 64).start().await;
-    let batch = Batch::over(bed).await;
+    let batch = Batch::over(bed);
     let pages = batch.bed.pages();
     for page in &pages[..3] {
         batch.bed.expires(&page.identifier);
@@ -82,7 +82,7 @@ async fn a_report_of_unknown_kind_is_refused_before_anything_is_done() {
 #[tokio::test]
 async fn on_a_terminal_of_80_columns_every_line_fits() {
     let bed = Testbed::builder().book("obj/a-book-with-a-name-that-is-rather-long-for-a-terminal", 30);
-    let batch = Batch::over(bed.page_size(64, 64).start().await).await;
+    let batch = Batch::over(bed.page_size(64, 64).start().await);
     batch.bed.expires_everything();
     batch.bed.fedora.removes_file(&batch.bed.page().path);
     batch.bed.service.canvas_delay(std::time::Duration::from_millis(60));

@@ -9,7 +9,7 @@ use crate::batch_world::Batch;
 
 #[tokio::test]
 async fn killed_ten_times_and_resumed_each_canvas_is_asked_for_once_more_at_most() {
-    let batch = Batch::over(Testbed::builder().book("obj/book", 12).page_size(64, 64).start().await).await;
+    let batch = Batch::over(Testbed::builder().book("obj/book", 12).page_size(64, 64).start().await);
     batch.bed.service.canvas_delay(Duration::from_millis(15));
     for round in 0..10 {
         batch.bed.expires_everything();

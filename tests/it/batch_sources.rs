@@ -15,7 +15,7 @@ async fn images(batch: &Batch, source: &str) -> u64 {
 #[tokio::test]
 async fn everything_that_names_images_is_a_source() {
     let bed = Testbed::builder().book("obj/one", 3).book("obj/two", 2).pdf("obj/pdf", 2).page_size(64, 64);
-    let batch = Batch::over(bed.start().await).await;
+    let batch = Batch::over(bed.start().await);
     let page = &batch.bed.pages()[1];
     let public = "https://api.library.tamu.edu";
     let state = format!(
@@ -95,7 +95,7 @@ async fn an_empty_index_says_what_to_do() {
 #[tokio::test]
 async fn a_running_iiif_mender_does_the_mending_via_its_url() {
     let world = crate::world::World::with("heal.ladder = visit,rebuild\nheal.ahead = 0").await;
-    let batch = Batch::over(Testbed::start().await).await;
+    let batch = Batch::over(Testbed::start().await);
     world.bed.expires_everything();
     let via = world.url("");
     let healed = batch.run(&["heal", "--via", &via, "--json"]).await;

@@ -20,10 +20,10 @@ fn service(how: impl Fn(usize, usize) -> Option<http::Response<Flow>> + Send + S
         let name = seen.path().rsplit('/').next().unwrap_or_default();
         if seen.path().contains("/resources/") {
             let number: usize = name[24..].parse().expect("a number");
-            return match alive.lock().expect("alive").contains(&number) {
-                true => Origin::answer(200, &[], Flow::sized(format!("http://files/{number}"))),
-                false => Origin::answer(404, &[], Flow::sized(format!("Resource with id {name} not found!"))),
-            };
+            if alive.lock().expect("alive").contains(&number) {
+                return Origin::answer(200, &[], Flow::sized(format!("http://files/{number}")));
+            }
+            return Origin::answer(404, &[], Flow::sized(format!("Resource with id {name} not found!")));
         }
         let number: usize = name.parse().expect("a number");
         let before = {
@@ -45,7 +45,7 @@ fn service(how: impl Fn(usize, usize) -> Option<http::Response<Flow>> + Send + S
 
 /// A folder with one manifest of so many canvases, served by `service`.
 async fn book(service: &Origin, canvases: usize, more: &str) -> Batch {
-    let mut batch = Batch::over(Testbed::builder().single("obj/other").start().await).await;
+    let mut batch = Batch::over(Testbed::builder().single("obj/other").start().await);
     let list: Vec<_> = (0..canvases)
         .map(|number| {
             let image = format!("https://api.library.tamu.edu/iiif/2/{}", uuid(number));

@@ -107,8 +107,7 @@ async fn a_poisoned_canvas_that_comes_back_empty_is_cured_before_the_end() {
     let batch = Batch::with(
         Testbed::builder().book("obj/book", 3).page_size(64, 64).start().await,
         "backoff_max = \"5s\"",
-    )
-    .await;
+    );
     let pages = batch.bed.pages();
     // Poison: the canvas was built during a fault, and is cached without its image.
     batch.bed.expires_everything();

@@ -7,6 +7,8 @@ use std::process::{Output, Stdio};
 use serde_json::Value;
 use testbed::Testbed;
 
+use iiif_mender::index::sources::Options;
+
 use crate::world::settings;
 
 /// A testbed, a configuration and an index. Ends with the test.
@@ -47,12 +49,12 @@ impl Ran {
 }
 
 impl Batch {
-    pub(crate) async fn over(bed: Testbed) -> Self {
-        Self::with(bed, "").await
+    pub(crate) fn over(bed: Testbed) -> Self {
+        Self::with(bed, "")
     }
 
     /// `more`: lines of the `[heal]` section.
-    pub(crate) async fn with(bed: Testbed, more: &str) -> Self {
+    pub(crate) fn with(bed: Testbed, more: &str) -> Self {
         let folder = tempfile::tempdir().expect("a directory");
         let manifests = folder.path().join("manifests");
         std::fs::create_dir(&manifests).expect("a directory");
@@ -61,7 +63,7 @@ impl Batch {
         write_config(folder.path(), &images, &service, more);
         let checked = settings(folder.path(), &images, &service, "");
         let index = iiif_mender::index::Index::open(&checked.index.path, 1000).expect("an index");
-        index.update(&checked.index.sources, &Default::default(), &mut |_, _| {}).expect("indexed");
+        index.update(&checked.index.sources, &Options::default(), &mut |_, _| {}).expect("indexed");
         Self { bed, folder }
     }
 
@@ -71,7 +73,7 @@ impl Batch {
     }
 
     pub(crate) async fn book(pages: u32) -> Self {
-        Self::over(Testbed::builder().book("obj/book", pages).page_size(64, 64).start().await).await
+        Self::over(Testbed::builder().book("obj/book", pages).page_size(64, 64).start().await)
     }
 
     pub(crate) fn file(&self, name: &str) -> PathBuf {
@@ -88,7 +90,7 @@ impl Batch {
     /// Runs it to its end.
     pub(crate) async fn run(&self, args: &[&str]) -> Ran {
         let ended =
-            tokio::time::timeout(std::time::Duration::from_secs(60), self.command(args).output()).await;
+            tokio::time::timeout(std::time::Duration::from_mins(1), self.command(args).output()).await;
         let Output { status, stdout, stderr } = ended.expect("it ends").expect("it starts");
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
         Ran { code: status.code().unwrap_or(-1), stdout: text(stdout), stderr: text(stderr) }

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use indicatif::HumanCount;
 
 use crate::batch::Verdict;
+use crate::batch::check::FORGOTTEN;
 use crate::batch::setup::State;
 use crate::batch::summary::{Counts, Row, Summary};
 
@@ -117,7 +118,8 @@ fn listed(summary: &Summary, out: &mut dyn Write) -> io::Result<()> {
         let label = entry.label.as_deref().map(|label| format!("  {label}")).unwrap_or_default();
         let image = if entry.image.is_empty() { &entry.canvas } else { &entry.image };
         writeln!(out, "{}", cut(&format!("{:<8} {image}{label}", entry.now().as_str()), WIDTH))?;
-        if let Some(reason) = &entry.reason {
+        // "expired" says as much in one word.
+        if let Some(reason) = entry.reason.as_deref().filter(|reason| *reason != FORGOTTEN) {
             writeln!(out, "         {}", cut(reason, WIDTH - 9))?;
         }
     }
