@@ -5,7 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::settings::{Admin, Heal, Index, Log, LogFormat, MassExpiry, Rung, Server, Settings, Upstream};
+use super::settings::{
+    Admin, Heal, Index, Log, LogFormat, MassExpiry, Presentation, Rewrite, Rung, Server, Settings, Upstream,
+};
 
 const fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
@@ -25,6 +27,8 @@ impl Default for Settings {
             routes: Vec::new(),
             index: Index::default(),
             heal: Heal::default(),
+            presentation: Presentation::default(),
+            rewrite: Rewrite { public_url: None },
             log: Log::default(),
         }
     }
@@ -113,6 +117,19 @@ impl Default for Heal {
             mass_expiry: MassExpiry { ids: 20, within: secs(10) },
             sweep: false,
             sweep_rate: 20,
+        }
+    }
+}
+
+impl Default for Presentation {
+    fn default() -> Self {
+        Self {
+            collapse: true,
+            max_flights: 64,
+            max_body: 16 << 20,
+            repair: true,
+            watch: true,
+            manifests: false,
         }
     }
 }
