@@ -20,6 +20,7 @@ use crate::index::sources::Options;
 use crate::index::{Index, IndexError, Stats};
 use crate::listen::{Bounds, Listener, Stop};
 use crate::observe::Metrics;
+use crate::presentation::Presenter;
 use crate::proxy::Proxy;
 use crate::upstream::{TlsError, Upstream, client_tls};
 
@@ -77,11 +78,18 @@ impl App {
         let upstreams = upstreams(&settings)?;
         let healer = Healer::new(Arc::clone(&settings), &upstreams, Arc::clone(&index), Arc::clone(&metrics));
         let learner = settings.index.learn.then(|| Learner::start(Arc::clone(&index), Arc::clone(&metrics)));
-        let proxy = Proxy::new(
+        let presenter = Presenter::new(
             Arc::clone(&settings),
             upstreams.clone(),
             healer.clone(),
             learner,
+            Arc::clone(&metrics),
+        );
+        let proxy = Proxy::new(
+            Arc::clone(&settings),
+            upstreams.clone(),
+            healer.clone(),
+            presenter,
             Arc::clone(&metrics),
         );
 

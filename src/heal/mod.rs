@@ -10,7 +10,7 @@ mod climb;
 mod cure;
 mod direct;
 pub mod echo;
-mod flight;
+pub(crate) mod flight;
 mod lanes;
 mod looks;
 mod mass;
@@ -19,7 +19,7 @@ mod readers;
 mod service;
 mod sweep;
 mod truth;
-mod urgency;
+pub(crate) mod urgency;
 mod ward;
 mod wellness;
 

@@ -18,9 +18,9 @@ use crate::config::Settings;
 use crate::config::settings::{RouteKind, Rung};
 use crate::heal::{Healer, Lane, Lobby, Patient, Treatment, echo};
 use crate::iiif::Target;
-use crate::index::learn::Learner;
 use crate::observe::Metrics;
 use crate::outcome::Outcome;
+use crate::presentation::{Presenter, Wanted};
 use crate::upstream::{Body, Held, Upstream};
 use route::Asked;
 
@@ -36,7 +36,7 @@ struct Rooms {
     /// In the order of `settings.routes`.
     upstreams: Vec<Arc<Upstream>>,
     healer: Healer,
-    learner: Option<Learner>,
+    presenter: Presenter,
     metrics: Arc<Metrics>,
 }
 
@@ -78,10 +78,10 @@ impl Proxy {
         settings: Arc<Settings>,
         upstreams: Vec<Arc<Upstream>>,
         healer: Healer,
-        learner: Option<Learner>,
+        presenter: Presenter,
         metrics: Arc<Metrics>,
     ) -> Self {
-        Self { rooms: Arc::new(Rooms { settings, upstreams, healer, learner, metrics }) }
+        Self { rooms: Arc::new(Rooms { settings, upstreams, healer, presenter, metrics }) }
     }
 
     /// Answers one request, whatever happens.
@@ -112,13 +112,16 @@ impl Rooms {
         let raw = echo || self.skips_healing(&head, viewer);
         let body = Body::from_viewer(&head.method, body);
         let onward = headers::onward(head, &asked, viewer, &self.settings)?;
+        if asked.route_kind == RouteKind::Presentation {
+            return self.present(&asked, onward, body).await;
+        }
         let image = asked.image().filter(|_| matches!(onward.method, Method::GET | Method::HEAD));
         let Some(image) = image.filter(|image| !raw && image.request.may_heal()) else {
             let answer = self.send(&asked, &onward, body).await?;
             if let (true, Some(image)) = (echo, asked.image()) {
                 self.healer.echo_answered(&image, answer.status());
             }
-            return Ok(Answer::served(self.presented(&asked, &onward.method, answer)));
+            return Ok(Answer::served(answer));
         };
         if let Some(patient) = self.needs_no_asking(&image).await {
             return self.heal(&asked, &patient, &onward, client, None).await;
@@ -156,23 +159,12 @@ impl Rooms {
         None
     }
 
-    /// What passes on a presentation route is learned from, and its pages are looked after.
-    fn presented(&self, asked: &Asked, method: &Method, answer: Response<Body>) -> Response<Body> {
-        if asked.route_kind != RouteKind::Presentation
-            || *method != Method::GET
-            || answer.status() != StatusCode::OK
-        {
-            return answer;
-        }
-        self.healer.manifest_opened(asked.uri().path());
-        let Some(learner) = &self.learner else { return answer };
-        let (head, body) = answer.into_parts();
-        let name = || {
-            let host = self.settings.server.public_hosts.first()?;
-            Some(format!("https://{host}{}", asked.uri().path_and_query()?))
-        };
-        let body = learner.listen(name, &head.headers, body);
-        Response::from_parts(head, body)
+    /// Manifests and canvases have a room of their own.
+    async fn present(&self, asked: &Asked, onward: Parts, body: Body) -> Result<Answer, Refusal> {
+        let wanted = Wanted { route: asked.route, public: asked.uri().clone(), onward };
+        let presented = self.presenter.answer(wanted, body).await.map_err(Refusal::Upstream)?;
+        let healed = presented.cured.map(|took| (Some(Rung::Rebuild), took));
+        Ok(Answer { response: presented.response, outcome: presented.outcome, healed })
     }
 
     /// Holds the first answer, if there is one, while the image is treated.

@@ -9,4 +9,5 @@
 mod ahead;
 mod healing;
 mod learning;
+mod presentation_collapse;
 mod world;

@@ -1,0 +1,196 @@
+//! Manifests and canvases on their way to a viewer: asked for once, whole, and under the host name that the viewer knows.
+//!
+//! [`Presenter::answer`] is the one door. A request that others make too shares their flight (`collapse`); its
+//! document is held as long as it is not too long (`whole`).
+
+mod collapse;
+mod whole;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::request::Parts;
+use http::{Method, Response, StatusCode, Uri};
+
+use crate::config::Settings;
+use crate::heal::flight::Flights;
+use crate::heal::{Healer, Lane};
+use crate::index::learn::Learner;
+use crate::observe::Metrics;
+use crate::outcome::Outcome;
+use crate::upstream::{Body, Upstream, UpstreamError};
+use collapse::{Key, Landed, Turns};
+use whole::{Gathered, Whole, gather, is_json};
+
+/// Answers what is asked for on presentation routes. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Presenter {
+    desk: Arc<Desk>,
+}
+
+#[derive(Debug)]
+struct Desk {
+    settings: Arc<Settings>,
+    /// In the order of `settings.routes`.
+    upstreams: Vec<Arc<Upstream>>,
+    healer: Healer,
+    learner: Option<Learner>,
+    metrics: Arc<Metrics>,
+    flights: Flights<Key, Landed>,
+    turns: Turns,
+}
+
+/// A request for a presentation, as it goes upstream.
+#[derive(Debug)]
+pub struct Wanted {
+    /// Position in `settings.routes`.
+    pub route: usize,
+    /// What the viewer asked for.
+    pub public: Uri,
+    /// The head as it goes upstream.
+    pub onward: Parts,
+}
+
+/// An answer, and how it came about.
+#[derive(Debug)]
+pub struct Presented {
+    /// What goes out.
+    pub response: Response<Body>,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// How long it took to get it rebuilt, where that was needed.
+    pub cured: Option<Duration>,
+}
+
+impl From<Response<Body>> for Presented {
+    fn from(response: Response<Body>) -> Self {
+        Self { response, outcome: Outcome::Served, cured: None }
+    }
+}
+
+/// What became of one upstream request.
+enum Made {
+    Whole(Whole),
+    /// It is not held: too long, or nothing is to be done with it.
+    Streams(Response<Body>),
+}
+
+impl Presenter {
+    /// A presenter for these routes; `upstreams` stand in the order of `settings.routes`.
+    pub fn new(
+        settings: Arc<Settings>,
+        upstreams: Vec<Arc<Upstream>>,
+        healer: Healer,
+        learner: Option<Learner>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let (flights, turns) = (Flights::default(), Turns::default());
+        Self { desk: Arc::new(Desk { settings, upstreams, healer, learner, metrics, flights, turns }) }
+    }
+
+    /// Answers one request.
+    pub async fn answer(&self, wanted: Wanted, body: Body) -> Result<Presented, UpstreamError> {
+        let key = Key::of(wanted.route, &wanted.onward, &body).filter(|_| self.desk.collapses());
+        match key {
+            Some(key) => self.share(key, wanted).await,
+            None => self.desk.alone(&wanted, body).await,
+        }
+    }
+
+    /// A seat on the flight that brings this document. A flight belongs to nobody who can leave.
+    async fn share(&self, key: Key, wanted: Wanted) -> Result<Presented, UpstreamError> {
+        let desk = &self.desk;
+        if desk.flights.find(&key).is_some() {
+            desk.metrics.event("collapsed");
+        } else if desk.flights.len() >= desk.settings.presentation.max_flights {
+            return desk.alone(&wanted, Body::Empty).await;
+        }
+        let wanted = Arc::new(wanted);
+        let mut seat = desk.flights.board(&key, Lane::Viewer, |_| {
+            let (desk, key, wanted) = (Arc::clone(desk), key.clone(), Arc::clone(&wanted));
+            async move { desk.fly(&key, &wanted).await }
+        });
+        match seat.landed().await {
+            Some(Landed::Shared(whole)) => Ok(whole.answer()),
+            Some(Landed::Failed(error)) => Err(collapse::again(error)),
+            Some(Landed::One(for_one)) => {
+                let taken = for_one.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+                match taken {
+                    Some(presented) => Ok(presented),
+                    None => desk.alone(&wanted, Body::Empty).await,
+                }
+            }
+            None => desk.alone(&wanted, Body::Empty).await,
+        }
+    }
+}
+
+impl Desk {
+    fn collapses(&self) -> bool {
+        self.settings.presentation.collapse
+    }
+
+    /// One request for many viewers.
+    async fn fly(&self, key: &Key, wanted: &Wanted) -> Landed {
+        let _turn = self.turns.take(&key.target).await;
+        match self.make(wanted, Body::Empty, true).await {
+            Ok(Made::Whole(whole)) if collapse::may_be_shared(&whole.head) => Landed::Shared(Arc::new(whole)),
+            Ok(Made::Whole(whole)) => Landed::one(whole.answer()),
+            Ok(Made::Streams(response)) => Landed::one(response.into()),
+            Err(error) => Landed::Failed(Arc::new(error)),
+        }
+    }
+
+    /// One request for one viewer.
+    async fn alone(&self, wanted: &Wanted, body: Body) -> Result<Presented, UpstreamError> {
+        Ok(match self.make(wanted, body, false).await? {
+            Made::Whole(whole) => whole.answer(),
+            Made::Streams(response) => response.into(),
+        })
+    }
+
+    /// Asks upstream and does what is to be done. `hold`: held even where there is nothing to do.
+    async fn make(&self, wanted: &Wanted, body: Body, hold: bool) -> Result<Made, UpstreamError> {
+        match self.fetch(wanted, body, hold).await? {
+            Made::Whole(whole) => Ok(Made::Whole(whole)),
+            streams @ Made::Streams(_) => Ok(streams),
+        }
+    }
+
+    /// Asks upstream; holds what is to be held.
+    async fn fetch(&self, wanted: &Wanted, body: Body, hold: bool) -> Result<Made, UpstreamError> {
+        // A canvas or a presentation that is built anew takes seconds, a long one minutes.
+        let patience = self.settings.heal.timeout;
+        let sent = self.upstreams[wanted.route].send(&wanted.onward, body, patience).await;
+        let answer = sent.inspect_err(|error| self.metrics.upstream_error(error.kind()))?;
+        let (head, body) = self.heard(wanted, answer).into_parts();
+        if !hold && !is_document(&wanted.onward.method, head.status, &head.headers) {
+            return Ok(Made::Streams(Response::from_parts(head, body)));
+        }
+        Ok(match gather(body, self.settings.presentation.max_body).await {
+            Gathered::Whole(body) => Made::Whole(Whole::new(head, body)),
+            Gathered::Longer(body) => Made::Streams(Response::from_parts(head, body)),
+        })
+    }
+
+    /// What passes is learned from, and its pages are looked after.
+    fn heard(&self, wanted: &Wanted, answer: Response<Body>) -> Response<Body> {
+        if wanted.onward.method != Method::GET || answer.status() != StatusCode::OK {
+            return answer;
+        }
+        self.healer.manifest_opened(wanted.public.path());
+        let Some(learner) = &self.learner else { return answer };
+        let (head, body) = answer.into_parts();
+        let name = || {
+            let host = self.settings.server.public_hosts.first()?;
+            Some(format!("https://{host}{}", wanted.public.path_and_query()?))
+        };
+        let body = learner.listen(name, &head.headers, body);
+        Response::from_parts(head, body)
+    }
+}
+
+/// Is it a whole JSON document?
+fn is_document(method: &Method, status: StatusCode, fields: &http::HeaderMap) -> bool {
+    *method == Method::GET && status == StatusCode::OK && is_json(fields)
+}
