@@ -104,6 +104,8 @@ fn serve(config: &Path) -> ExitCode {
     };
     runtime.block_on(async {
         let drain = settings.server.drain;
+        // Before anybody is told that we serve: a signal that comes at once must not kill what it should end.
+        let asked_to_stop = asked_to_stop();
         let app = match App::start(settings).await {
             Ok(app) => app,
             Err(error) => return fail(&error.to_string(), Exit::Usage),
@@ -114,7 +116,7 @@ fn serve(config: &Path) -> ExitCode {
         if let Some(address) = app.admin {
             tracing::info!(%address, "admin pages: /livez /readyz /metrics");
         }
-        let why = asked_to_stop().await;
+        let why = asked_to_stop.await;
         tracing::info!(
             signal = why,
             drain_s = drain.as_secs(),
@@ -129,17 +131,18 @@ fn serve(config: &Path) -> ExitCode {
     })
 }
 
-/// Waits for SIGTERM or SIGINT and names it.
-async fn asked_to_stop() -> &'static str {
-    let (Ok(mut terminate), Ok(mut interrupt)) =
-        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        // Without signal handlers the default action ends the process; there is nothing to wait for.
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = terminate.recv() => "SIGTERM",
-        _ = interrupt.recv() => "SIGINT",
+/// Listens for SIGTERM and SIGINT from now on; the future waits for one of them and names it.
+fn asked_to_stop() -> impl Future<Output = &'static str> {
+    let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
+    async {
+        let (Ok(mut terminate), Ok(mut interrupt)) = signals else {
+            // Without signal handlers the default action ends the process; there is nothing to wait for.
+            return std::future::pending().await;
+        };
+        tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+        }
     }
 }
 

@@ -3,14 +3,15 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::flight::Seat;
 use super::looks::Looks;
 use super::memory::RungOf;
-use super::service::{CanvasAnswer, CanvasService};
+use super::service::{CanvasAnswer, CanvasService, Made};
 use super::truth::Said;
 use super::urgency::Urgency;
 use super::ward::{Patient, Ward};
 use crate::config::settings::Rung;
-use crate::iiif::IdentifierKind;
+use crate::iiif::{CanvasUrl, IdentifierKind};
 use crate::observe::Gauged;
 use crate::upstream::guard::Allowed;
 
@@ -43,17 +44,30 @@ impl Verdict {
 
 /// How one step on a rung ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Step {
+pub(super) enum Step {
     /// The image is back.
     Back,
     /// The service says that it is alive without our doing.
     Alive,
+    /// Built anew by a service that is well, and still without the image: its file is gone.
+    Gone,
     /// It did not help.
     NoHelp(CanvasAnswer),
     /// It was not tried: cooling down, or the breaker is open.
     Cooling,
     /// It was not tried: it is not for this image, or not safe now.
     Skipped,
+}
+
+/// What the visit of a canvas brought, on this climb.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Visited {
+    /// Visit comes later on the ladder, or not at all.
+    Never,
+    /// Nothing: it cools down, or the breaker is open.
+    InVain,
+    /// This, and the image is not back.
+    Got(CanvasAnswer),
 }
 
 /// Canvases of one image that are tried at most.
@@ -89,25 +103,31 @@ impl Ward {
         self.note_expired(patient);
         let canvases = self.canvases_of(patient);
         let (mut tried, mut cooling) = (false, false);
-        let mut visited = [None; CANVASES];
+        let mut visited = vec![Visited::Never; canvases.len()];
         for &rung in &self.settings.heal.ladder {
-            for (position, (service, allowed)) in canvases.iter().enumerate() {
-                let step = match rung {
-                    // Direct was tried before the climb, for the viewer; one registration is for all canvases.
-                    Rung::Register if position == 0 => self.register(patient, urgency).await,
-                    Rung::Direct | Rung::Register => Step::Skipped,
-                    Rung::Visit => self.visit(service, allowed, patient, urgency).await,
-                    Rung::Rebuild => {
-                        self.rebuild(service, allowed, patient, urgency, visited[position]).await
+            // Registering needs no canvas: it works where all canvases of an image are somebody else's, too.
+            let turns = if rung == Rung::Register { 1 } else { canvases.len() };
+            for turn in 0..turns {
+                let step = match (rung, canvases.get(turn)) {
+                    (Rung::Register, _) => self.register(patient, urgency).await,
+                    (Rung::Visit, Some((service, canvas))) => {
+                        visited[turn] = Visited::InVain;
+                        self.step(service, Errand::visit(canvas), patient, urgency).await
                     }
+                    (Rung::Rebuild, Some((service, canvas))) => {
+                        self.rebuild(service, canvas, patient, urgency, visited[turn]).await
+                    }
+                    // Direct was tried before the climb, for the viewer.
+                    (Rung::Direct | Rung::Visit | Rung::Rebuild, _) => Step::Skipped,
                 };
                 match step {
                     Step::Back => return Verdict::Healed(rung),
                     Step::Alive => return Verdict::Alive,
+                    Step::Gone => return self.is_gone(patient),
                     Step::NoHelp(answer) => {
                         tried = true;
-                        if rung == Rung::Visit {
-                            visited[position] = Some(answer);
+                        if let (Rung::Visit, Some(visited)) = (rung, visited.get_mut(turn)) {
+                            *visited = Visited::Got(answer);
                         }
                     }
                     Step::Cooling => cooling = true,
@@ -150,44 +170,8 @@ impl Ward {
         self.step(&service, Errand { flight, canvas: None }, patient, urgency).await
     }
 
-    /// Visit: the seed's way. It helps unless the canvas JSON survived in the cache.
-    async fn visit(
-        self: &Arc<Self>,
-        service: &Arc<CanvasService>,
-        canvas: &Allowed,
-        patient: &Patient,
-        urgency: &Arc<Urgency>,
-    ) -> Step {
-        self.step(service, Errand::visit(canvas), patient, urgency).await
-    }
-
-    /// Rebuild: only when a visit did not help, the service is well, and it does not say that the image is alive.
-    /// (Alive and 404 is a missing file: a rebuild would ruin a good canvas.)
-    async fn rebuild(
-        self: &Arc<Self>,
-        service: &Arc<CanvasService>,
-        canvas: &Allowed,
-        patient: &Patient,
-        urgency: &Arc<Urgency>,
-        visited: Option<CanvasAnswer>,
-    ) -> Step {
-        match visited {
-            Some(CanvasAnswer::Carries | CanvasAnswer::Unclear) => {}
-            // Without its image it is poisoned, or its file is gone: the cure finds out, nobody waits for it.
-            _ => return Step::Skipped,
-        }
-        if matches!(self.ask(patient).await, Said::Alive(_)) {
-            return Step::Alive;
-        }
-        if !self.is_well(service, patient).await {
-            self.metrics.event("rebuild_withheld");
-            return Step::Skipped;
-        }
-        self.step(service, Errand::rebuild(canvas), patient, urgency).await
-    }
-
     /// One shared request on one rung. Looks early: the image is good again before the request ends.
-    async fn step(
+    pub(super) async fn step(
         self: &Arc<Self>,
         service: &Arc<CanvasService>,
         errand: Errand,
@@ -195,27 +179,40 @@ impl Ward {
         urgency: &Arc<Urgency>,
     ) -> Step {
         let flight = &errand.flight;
-        if self.memory.cooling(flight, Instant::now()).is_some() {
+        let boarded = Instant::now();
+        if self.memory.cooling(flight, boarded).is_some() {
             return Step::Cooling;
         }
-        let mut seat = self.canvases.board(flight, urgency.lane(), |own| {
-            let (ward, service, flight) = (Arc::clone(self), Arc::clone(service), flight.clone());
-            let image = Arc::clone(&patient.key);
-            async move { ward.request(&service, &flight, &image, &own).await }
-        });
-        urgency.wait_on(&seat.urgency);
+        let mut seat = self.fly(service, flight, patient, urgency);
         let leader = Arc::clone(&seat.urgency);
         let answer = tokio::select! {
             // Landed first: when both are ready, the answer says more than the look.
             biased;
             answer = seat.landed() => answer,
             () = self.looks(patient, &leader) => {
-                self.memory.succeeded(flight, Instant::now());
+                self.memory.succeeded(flight, boarded, Instant::now());
                 self.watch(service, errand, seat, patient);
                 return Step::Back;
             }
         };
-        self.judge(service, errand, answer, patient).await
+        self.judge(service, errand, answer, patient, boarded).await
+    }
+
+    /// A seat on the one request to this canvas on this rung, made as urgent as we are.
+    pub(super) fn fly(
+        self: &Arc<Self>,
+        service: &Arc<CanvasService>,
+        flight: &RungOf,
+        patient: &Patient,
+        urgency: &Arc<Urgency>,
+    ) -> Seat<CanvasAnswer> {
+        let seat = self.canvases.board(flight, urgency.lane(), |own| {
+            let (ward, service, flight) = (Arc::clone(self), Arc::clone(service), flight.clone());
+            let image = Arc::clone(&patient.key);
+            async move { ward.request(&service, &flight, &image, &own).await }
+        });
+        urgency.wait_on(&seat.urgency);
+        seat
     }
 
     /// Looks again and again, once the request is on its way, until the image is back.
@@ -235,25 +232,42 @@ impl Ward {
         errand: Errand,
         answer: Option<CanvasAnswer>,
         patient: &Patient,
+        boarded: Instant,
     ) -> Step {
         let Some(answer) = answer else { return Step::Skipped };
         if answer == CanvasAnswer::Withheld {
             return Step::Cooling;
         }
-        let is_back = self.is_back(patient).await;
+        let is_back = self.is_back(patient).await || self.was_misled(service, answer, patient).await;
         if is_back {
-            self.memory.succeeded(&errand.flight, Instant::now());
+            self.memory.succeeded(&errand.flight, boarded, Instant::now());
         } else {
-            self.memory.failed(&errand.flight, Instant::now());
+            self.memory.failed(&errand.flight, boarded, Instant::now());
         }
-        if answer == CanvasAnswer::Lacks {
+        // The key was written and the nested request failed: poisoned. (Where it is not back, the file may be gone;
+        // the rung of rebuilding finds that out.)
+        if answer == CanvasAnswer::Lacks && is_back {
             self.cure(service, errand, patient);
         }
         if is_back { Step::Back } else { Step::NoHelp(answer) }
     }
 
+    /// A canvas came back whole, yet `/resources` says "expired": is it the service that says so? Asked of the image
+    /// itself, because a gateway whose 404 reads like the service's would keep every heal from being seen.
+    async fn was_misled(&self, service: &CanvasService, answer: CanvasAnswer, patient: &Patient) -> bool {
+        let whole = matches!(answer, CanvasAnswer::Carries | CanvasAnswer::Unclear);
+        if !whole || !service.truth.is_open(Instant::now()) || !self.shows(patient).await {
+            return false;
+        }
+        if self.ask(patient).await == Said::Expired {
+            service.truth.distrust(Instant::now());
+            self.metrics.event("resources_distrusted");
+        }
+        true
+    }
+
     /// One canvas request, in its lane, past the breaker.
-    pub(super) async fn request(
+    async fn request(
         &self,
         service: &CanvasService,
         flight: &RungOf,
@@ -264,61 +278,31 @@ impl Ward {
         let answer = match (service.breaker.pass(Instant::now()), flight.rung) {
             (Err(_), _) => CanvasAnswer::Withheld,
             (Ok(()), Rung::Register) => service.register(&flight.target).await,
-            (Ok(()), _) => service.canvas(&flight.target, image).await,
+            (Ok(()), Rung::Rebuild) => service.canvas(&flight.target, image, Made::Now).await,
+            (Ok(()), _) => service.canvas(&flight.target, image, Made::NowOrLongAgo).await,
         };
         self.metrics.canvas_request(flight.rung.as_str(), answer.as_str());
         answer
     }
 
     /// Is the image back? The cheapest truthful look: the service's word where it gives one, else a small tile.
-    async fn is_back(&self, patient: &Patient) -> bool {
+    pub(super) async fn is_back(&self, patient: &Patient) -> bool {
         match self.ask(patient).await {
             Said::Alive(_) => true,
             Said::Expired => false,
-            Said::Nothing => match self.look_at(patient, SMALL_TILE).await {
-                Ok(status) => !self.is_expiry(status) && !status.is_server_error(),
-                Err(_) => false,
-            },
+            Said::Nothing => self.shows(patient).await,
         }
     }
 
-    /// May a canvas be rebuilt now? A rebuild during a fault overwrites a good canvas with a poisoned one.
-    pub(super) async fn is_well(&self, service: &CanvasService, patient: &Patient) -> bool {
-        if !service.wellness.is_well() || !service.breaker_is_closed() {
-            return false;
-        }
-        // UPSTREAM: only `cache=nocache` makes the image server tell the truth about info.json. For the patient
-        // itself 404 is what we expect; anything worse is a fault that the nested request would meet too.
-        let own = self.look_at(patient, INFO_TRUTH).await;
-        let is_fault = |status: http::StatusCode| !status.is_success() && !self.is_expiry(status);
-        let well = match own {
-            Err(_) => false,
-            Ok(status) if is_fault(status) => false,
-            Ok(status) if status.is_success() => true,
-            Ok(_) => self.witness_is_well(patient).await,
-        };
-        if !well {
-            service.wellness.fault();
-        }
-        well
-    }
-
-    /// An identifier that is alive must have an info.json; if it has none, info.json is what is broken.
-    async fn witness_is_well(&self, patient: &Patient) -> bool {
-        let Some(witness) = self.witness().filter(|witness| witness.key != patient.key) else { return true };
-        match self.look_at(&witness, INFO_TRUTH).await {
-            Ok(status) if status.is_success() => true,
-            Ok(_) => !matches!(self.ask(&witness).await, Said::Alive(_)),
-            Err(_) => false,
-        }
+    /// Does the image server show it?
+    pub(super) async fn shows(&self, patient: &Patient) -> bool {
+        let tile = self.look_at(patient, SMALL_TILE).await;
+        tile.is_ok_and(|status| !self.is_expiry(status) && !status.is_server_error())
     }
 }
 
 /// A small tile: an image request that a live identifier answers quickly whatever its size.
 pub(super) const SMALL_TILE: &str = "full/16,/0/default.jpg";
-
-/// info.json past the image server's own memory.
-pub(super) const INFO_TRUTH: &str = "info.json?cache=nocache";
 
 /// One request to a canvas service, and the canvas it is about.
 #[derive(Debug, Clone)]
@@ -340,10 +324,56 @@ impl Errand {
             RungOf { service: canvas.route, target: canvas.rebuild.as_str().into(), rung: Rung::Rebuild };
         Self { flight, canvas: Some(canvas.clone()) }
     }
+
+    /// The canvas built anew beside the good one, which stays as it is. The key is written all the same.
+    ///
+    /// UPSTREAM: what is stored belongs to path, `allow` and `disallow` together; a `disallow` that fits no file
+    /// leaves nothing out of the canvas, and has a place of its own in the cache. A service that knows no
+    /// `disallow` does what it does for any rebuild.
+    pub(super) fn aside(canvas: &Allowed) -> Self {
+        let target = format!("{}&disallow=x-iiif-mender/none", canvas.rebuild);
+        Self {
+            flight: RungOf { service: canvas.route, target: target.into(), rung: Rung::Rebuild },
+            canvas: None,
+        }
+    }
 }
 
 /// `…/fcrepo/rest/{path}/files/{name}` is registered by `fedora/image/{path}/files/{name}`.
+///
+/// SECURITY: a file URL may come from anybody's manifest. Whatever could lead out of `fedora/image/`, or put a query
+/// of its own before ours, is not sent.
 fn register_path(file_url: &str) -> Option<String> {
-    let (_, path) = file_url.split_once("/fcrepo/rest/")?;
-    path.contains("/files/").then(|| format!("fedora/image/{path}"))
+    let url = CanvasUrl::parse(file_url).filter(|url| url.query.is_none() && !url.has_dot_segments())?;
+    let (_, path) = url.path.split_once("/fcrepo/rest/")?;
+    let is_plain = !file_url.contains(['#', ';']) && !path.contains("//") && !path.starts_with('/');
+    (is_plain && path.contains("/files/")).then(|| format!("fedora/image/{path}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::register_path;
+
+    #[test]
+    fn a_file_is_registered_by_its_path_in_the_repository() {
+        let path = register_path("http://localhost:9000/fcrepo/rest/a/b/pages/p_0/files/a%20b.jpg");
+        assert_eq!(path.as_deref(), Some("fedora/image/a/b/pages/p_0/files/a%20b.jpg"));
+    }
+
+    #[test]
+    fn a_file_url_out_of_a_bad_manifest_leads_nowhere() {
+        for bad in [
+            "https://x.org/fcrepo/rest/../../../admin/files/a",
+            "https://x.org/fcrepo/rest/a/%2e%2E/files/a",
+            "https://x.org/fcrepo/rest/a/files/a?x=1",
+            "https://x.org/fcrepo/rest/a/files/a#x",
+            "https://x.org/fcrepo/rest/a;x/files/a",
+            "https://x.org/fcrepo/rest//a/files/a",
+            "https://x.org/fcrepo/rest/a/files/a b",
+            "https://x.org/other/a/files/a",
+            "file:/fcrepo/rest/a/files/a",
+        ] {
+            assert_eq!(register_path(bad), None, "{bad}");
+        }
+    }
 }

@@ -9,16 +9,18 @@ use std::time::Duration;
 use super::climb::Errand;
 use super::flight::Seat;
 use super::lanes::Lane;
+use super::rebuild::Health;
 use super::service::{CanvasAnswer, CanvasService};
 use super::truth::Said;
 use super::urgency::Urgency;
 use super::ward::{Patient, Ward};
+use crate::config::settings::Rung;
 use crate::upstream::guard::Allowed;
 
 /// Cures under way at most; a canvas beyond that stays poisoned until somebody asks for it again.
 const CURES: usize = 1_000;
 
-/// Rebuilds of one canvas at most.
+/// Rebuilds of one canvas at most that brought it back whole and yet did not last: duplicates hide.
 const REBUILDS: u32 = 3;
 
 /// How often the service is looked at before the cure gives up; with the pauses about half an hour.
@@ -32,9 +34,9 @@ enum Try {
     Cured,
     /// The file itself is gone, so an empty canvas is the truth.
     FileIsGone,
-    /// A rebuild did not help.
+    /// A rebuild brought it back whole, and the next plain GET did not.
     Rebuilt,
-    /// The service is not well; nothing was sent.
+    /// The service is not well.
     Unwell,
 }
 
@@ -58,6 +60,10 @@ impl Ward {
     /// Starts the cure of a canvas that came back without its image; one per canvas.
     pub(super) fn cure(self: &Arc<Self>, service: &Arc<CanvasService>, errand: Errand, patient: &Patient) {
         let Some(canvas) = errand.canvas else { return };
+        // Who took the rung away wants no rebuild, not even behind the viewers' backs.
+        if !self.settings.heal.ladder.contains(&Rung::Rebuild) {
+            return;
+        }
         if self.cures.len() >= CURES {
             self.metrics.event("cure_refused");
             return;
@@ -70,11 +76,11 @@ impl Ward {
     }
 
     async fn cure_until_well(
-        &self,
-        service: &CanvasService,
+        self: &Arc<Self>,
+        service: &Arc<CanvasService>,
         canvas: &Allowed,
         patient: &Patient,
-        urgency: &Urgency,
+        urgency: &Arc<Urgency>,
     ) {
         self.metrics.event("poisoned");
         tracing::warn!(canvas = %canvas.visit, "poisoned: it came back without its image; curing it when the service is well");
@@ -108,53 +114,61 @@ impl Ward {
     }
 
     async fn try_cure(
-        &self,
-        service: &CanvasService,
+        self: &Arc<Self>,
+        service: &Arc<CanvasService>,
         canvas: &Allowed,
         patient: &Patient,
-        urgency: &Urgency,
+        urgency: &Arc<Urgency>,
     ) -> Try {
-        if !self.is_curable(patient).await {
-            return Try::FileIsGone;
+        if !service.breaker_is_closed() {
+            return Try::Unwell;
         }
-        if !service.breaker_is_closed() || !self.nested_is_well(patient).await {
+        let is_well = match (self.ask(patient).await, self.shows(patient).await) {
+            (Said::Alive(_), false) => return self.gone_or_unwell(patient).await,
+            (Said::Alive(_), true) | (Said::Nothing, true) => self.nested_is_well(patient).await,
+            // Poisoned, and expired too: its own info.json cannot be well before it is registered again.
+            (Said::Expired, _) | (Said::Nothing, false) => {
+                self.health(service, patient).await != Health::Unwell
+            }
+        };
+        if !is_well {
             return Try::Unwell;
         }
         // A plain GET first: somebody else may have cured it, and a good canvas is never rebuilt.
-        if self.plain(service, canvas, patient, urgency).await == CanvasAnswer::Carries {
-            return Try::Cured;
+        match self.asked(service, Errand::visit(canvas), patient, urgency).await {
+            CanvasAnswer::Carries => return Try::Cured,
+            CanvasAnswer::Lacks => {}
+            _ => return Try::Unwell,
         }
-        let rebuild = Errand::rebuild(canvas).flight;
-        self.request(service, &rebuild, &patient.key, urgency).await;
-        match self.plain(service, canvas, patient, urgency).await {
+        match self.asked(service, Errand::rebuild(canvas), patient, urgency).await {
+            CanvasAnswer::Carries => {}
+            // Whoever builds a canvas writes the key first, unless there is no file to write it for.
+            CanvasAnswer::Lacks if !self.is_back(patient).await => return Try::FileIsGone,
+            // The fault is one that we cannot see: the service's own way to the image server is broken.
+            _ => return Try::Unwell,
+        }
+        match self.asked(service, Errand::visit(canvas), patient, urgency).await {
             CanvasAnswer::Carries => Try::Cured,
-            CanvasAnswer::Lacks | CanvasAnswer::Unclear => Try::Rebuilt,
+            CanvasAnswer::Lacks => Try::Rebuilt,
             _ => Try::Unwell,
         }
     }
 
-    async fn plain(
-        &self,
-        service: &CanvasService,
-        canvas: &Allowed,
-        patient: &Patient,
-        urgency: &Urgency,
-    ) -> CanvasAnswer {
-        self.request(service, &Errand::visit(canvas).flight, &patient.key, urgency).await
-    }
-
-    /// False: the service knows where the file is and the image server says that nothing is there.
-    async fn is_curable(&self, patient: &Patient) -> bool {
-        if !matches!(self.ask(patient).await, Said::Alive(_)) {
-            return true;
-        }
+    /// The service knows where the file is: does the image server say that nothing is there, or is it in trouble?
+    async fn gone_or_unwell(&self, patient: &Patient) -> Try {
         let tile = self.look_at(patient, super::climb::SMALL_TILE).await;
-        !tile.is_ok_and(|status| self.is_expiry(status))
+        if tile.is_ok_and(|status| self.is_expiry(status)) { Try::FileIsGone } else { Try::Unwell }
     }
 
-    /// The nested info.json that the service will ask for would be answered well.
-    async fn nested_is_well(&self, patient: &Patient) -> bool {
-        let info = self.look_at(patient, super::climb::INFO_TRUTH).await;
-        info.is_ok_and(|status| status.is_success())
+    /// One request, shared with whoever else wants just that.
+    async fn asked(
+        self: &Arc<Self>,
+        service: &Arc<CanvasService>,
+        errand: Errand,
+        patient: &Patient,
+        urgency: &Arc<Urgency>,
+    ) -> CanvasAnswer {
+        let mut seat = self.fly(service, &errand.flight, patient, urgency);
+        seat.landed().await.unwrap_or(CanvasAnswer::Unwell)
     }
 }

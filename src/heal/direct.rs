@@ -4,12 +4,14 @@
 //! service; with `X-Forwarded-ID` its answers are byte for byte those of the live UUID (upstream.md "Ways back to
 //! life"). It heals nothing in Redis, so a lasting repair must follow.
 
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, StatusCode};
 use hyper::Response;
 
+use super::climb::SMALL_TILE;
 use super::ward::{Patient, Ward};
 use crate::config::settings::Rung;
 use crate::iiif::IdentifierKind;
@@ -29,26 +31,43 @@ pub(super) enum Direct {
 
 const FORWARDED_ID: HeaderName = HeaderName::from_static("x-forwarded-id");
 
-/// Does the way to the image server let `%2F` through? Standard base64 may hold `/`, and gateways differ.
+/// Is this way to the image server open? Not every image server decodes base64, and gateways differ about `%2F`
+/// (standard base64 may hold `/`). What was never seen to work proves nothing when it fails.
 #[derive(Debug, Default)]
-pub(super) struct EncodedSlash(AtomicU8);
+pub(super) struct Passage(Mutex<Seen>);
 
-impl EncodedSlash {
-    const WORKS: u8 = 1;
-    const REFUSED: u8 = 2;
+#[derive(Debug, Default, Clone, Copy)]
+enum Seen {
+    #[default]
+    Nothing,
+    /// It worked once.
+    Open,
+    /// It failed before it ever worked. Tried again from then on: a missing file looks the same.
+    Shut { until: Instant },
+}
 
-    fn is_refused(&self) -> bool {
-        self.0.load(Ordering::Relaxed) == Self::REFUSED
+impl Passage {
+    fn is_shut(&self, now: Instant) -> bool {
+        matches!(*self.lock(), Seen::Shut { until } if now < until)
+    }
+
+    fn is_open(&self) -> bool {
+        matches!(*self.lock(), Seen::Open)
     }
 
     fn works(&self) {
-        self.0.store(Self::WORKS, Ordering::Relaxed);
+        *self.lock() = Seen::Open;
     }
 
-    /// It failed. True: it was never seen to work, so the slash is to blame, not the file.
-    fn failed(&self) -> bool {
-        let unknown = self.0.compare_exchange(0, Self::REFUSED, Ordering::Relaxed, Ordering::Relaxed);
-        unknown.is_ok() || self.is_refused()
+    fn failed(&self, until: Instant) {
+        let mut seen = self.lock();
+        if !matches!(*seen, Seen::Open) {
+            *seen = Seen::Shut { until };
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Seen> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -62,7 +81,8 @@ impl Ward {
         let Some(file_url) = self.file_url(*uuid) else { return Direct::NoWay };
         let mut id = identifier::base64_of_file_url(&file_url);
         let has_slash = id.contains("%2F");
-        if has_slash && self.encoded_slash.is_refused() {
+        let passage = if has_slash { &self.base64_with_slash } else { &self.base64 };
+        if passage.is_shut(Instant::now()) {
             return Direct::NoWay;
         }
         if let Some(page) = page {
@@ -71,18 +91,29 @@ impl Ward {
         let Some(head) = self.in_its_name(patient, request, &id) else { return Direct::NoWay };
         let Ok(answer) = self.ask_image(patient, &head).await else { return Direct::NoWay };
         let status = answer.status();
-        let is_slash_refused =
-            |status| has_slash && matches!(status, StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND);
-        if is_slash_refused(status) && self.encoded_slash.failed() {
+        let is_refused = matches!(status, StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND);
+        if has_slash && is_refused && !passage.is_open() {
+            passage.failed(Instant::now() + self.settings.heal.resources_recheck);
             return Direct::NoWay;
         }
-        if has_slash && status.is_success() {
-            self.encoded_slash.works();
+        if status.is_success() {
+            passage.works();
         }
         match status {
-            StatusCode::NOT_FOUND | StatusCode::GONE => Direct::FileIsGone,
-            status if status.is_server_error() || status == StatusCode::FORBIDDEN => Direct::NoWay,
-            _ => Direct::Answer(answer),
+            StatusCode::NOT_FOUND | StatusCode::GONE if !passage.is_open() => Direct::NoWay,
+            StatusCode::NOT_FOUND | StatusCode::GONE => self.gone_or_no_way(patient, &id).await,
+            _ if status.is_success() || status.is_redirection() => Direct::Answer(answer),
+            // What a live image says to a request that is wrong.
+            StatusCode::BAD_REQUEST | StatusCode::UNSUPPORTED_MEDIA_TYPE => Direct::Answer(answer),
+            _ => Direct::NoWay,
+        }
+    }
+
+    /// One 404 is about one request (info.json may be broken on its own); that of a small tile is about the file.
+    async fn gone_or_no_way(&self, patient: &Patient, id: &str) -> Direct {
+        match self.look_at_id(patient, id, SMALL_TILE).await {
+            Ok(StatusCode::NOT_FOUND | StatusCode::GONE) => Direct::FileIsGone,
+            _ => Direct::NoWay,
         }
     }
 

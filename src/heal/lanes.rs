@@ -75,8 +75,9 @@ impl Lanes {
         Arc::new(Self { state: Mutex::new(state) })
     }
 
-    /// Waits for a place in `lane`. `tell` gets the ticket before the wait begins.
-    pub(super) async fn place(self: &Arc<Self>, lane: Lane, tell: impl FnOnce(Ticket)) -> Place {
+    /// Waits for a place. Where there is none free, `stand` gets the ticket and says in which lane to wait: asked
+    /// only then, and with the queue locked, so that no [`Lanes::promote`] can fall between question and queue.
+    pub(super) async fn place(self: &Arc<Self>, stand: impl FnOnce(Ticket) -> Lane) -> Place {
         let called = {
             let mut state = self.lock();
             if state.free > 0 && state.waiting.iter().all(VecDeque::is_empty) {
@@ -86,8 +87,8 @@ impl Lanes {
             let ticket = state.next_ticket;
             state.next_ticket += 1;
             let (call, called) = oneshot::channel();
+            let lane = stand(Ticket(ticket));
             state.waiting[lane as usize].push_back(Waiter { ticket, call });
-            tell(Ticket(ticket));
             called
         };
         match called.await {
@@ -112,9 +113,15 @@ impl Lanes {
 
     /// Waiters in each lane, viewer first.
     #[cfg(test)]
-    fn waiting(&self) -> [usize; 3] {
+    pub(super) fn waiting(&self) -> [usize; 3] {
         let state = self.lock();
         std::array::from_fn(|lane| state.waiting[lane].len())
+    }
+
+    /// Places that nobody holds.
+    #[cfg(test)]
+    pub(super) fn free(&self) -> usize {
+        self.lock().free
     }
 
     fn give_back(self: &Arc<Self>) {
@@ -175,7 +182,11 @@ mod tests {
         let (tell, told) = oneshot::channel();
         let (own, order) = (Arc::clone(lanes), Arc::clone(order));
         tokio::spawn(async move {
-            let place = own.place(lane, move |ticket| drop(tell.send(ticket))).await;
+            let stand = move |ticket| {
+                let _ = tell.send(ticket);
+                lane
+            };
+            let place = own.place(stand).await;
             order.lock().expect("not poisoned").push(name);
             drop(place);
         });
@@ -191,7 +202,7 @@ mod tests {
     #[tokio::test]
     async fn viewers_go_before_pages_ahead_and_nobody_starves() {
         let lanes = Lanes::new(1);
-        let held = lanes.place(Lane::Viewer, |_| ()).await;
+        let held = lanes.place(|_| Lane::Viewer).await;
         let order = Arc::default();
         queue(&lanes, Lane::Sweep, 300, &order).await;
         queue(&lanes, Lane::Ahead, 200, &order).await;
@@ -206,7 +217,7 @@ mod tests {
     #[tokio::test]
     async fn a_promoted_waiter_goes_with_the_viewers() {
         let lanes = Lanes::new(1);
-        let held = lanes.place(Lane::Viewer, |_| ()).await;
+        let held = lanes.place(|_| Lane::Viewer).await;
         let order = Arc::default();
         queue(&lanes, Lane::Ahead, 1, &order).await;
         let ticket = queue(&lanes, Lane::Ahead, 2, &order).await;
@@ -219,10 +230,10 @@ mod tests {
     #[tokio::test]
     async fn a_waiter_that_leaves_takes_no_place_with_it() {
         let lanes = Lanes::new(1);
-        let held = lanes.place(Lane::Viewer, |_| ()).await;
+        let held = lanes.place(|_| Lane::Viewer).await;
         let leaving = tokio::spawn({
             let lanes = Arc::clone(&lanes);
-            async move { lanes.place(Lane::Viewer, |_| ()).await }
+            async move { lanes.place(|_| Lane::Viewer).await }
         });
         while lanes.waiting()[0] == 0 {
             tokio::task::yield_now().await;

@@ -41,6 +41,8 @@ struct Past {
     since: Instant,
     /// Not before this.
     until: Instant,
+    /// When this was last written.
+    noted: Instant,
 }
 
 impl Memory {
@@ -62,20 +64,34 @@ impl Memory {
     }
 
     /// The rung was tried and did not help: left alone for the cool-down, twice as long each time, with jitter.
-    pub(super) fn failed(&self, rung: &RungOf, now: Instant) {
-        let failures = self.rungs.get(rung).map_or(0, |past| past.failures).saturating_add(1);
+    ///
+    /// Several images of one canvas share its flight and each tell how it ended for them; `boarded` is when the
+    /// teller came aboard. It counts once, and one image that was helped speaks for the canvas.
+    pub(super) fn failed(&self, rung: &RungOf, boarded: Instant, now: Instant) {
+        let past = self.rungs.get(rung);
+        if past.is_some_and(|past| past.noted >= boarded) {
+            return;
+        }
+        let failures = past.map_or(0, |past| past.failures).saturating_add(1);
         let factor = 2u32.saturating_pow((failures - 1).min(16));
         let pause = self.cooldown.saturating_mul(factor).min(self.backoff_max.max(self.cooldown));
         let pause = pause.mul_f64(0.9 + 0.2 * fastrand::f64());
-        self.rungs.insert(rung.clone(), Past { failures, successes: 0, since: now, until: now + pause });
+        self.rungs.insert(
+            rung.clone(),
+            Past { failures, successes: 0, since: now, until: now + pause, noted: now },
+        );
     }
 
     /// The rung helped: it may help again at once, unless the image is lost again and again.
-    pub(super) fn succeeded(&self, rung: &RungOf, now: Instant) {
-        let past = self.rungs.get(rung).filter(|past| now.duration_since(past.since) < self.cooldown);
+    pub(super) fn succeeded(&self, rung: &RungOf, boarded: Instant, now: Instant) {
+        let past = self.rungs.get(rung);
+        if past.is_some_and(|past| past.noted >= boarded && past.failures == 0) {
+            return;
+        }
+        let past = past.filter(|past| now.duration_since(past.since) < self.cooldown);
         let (since, successes) = past.map_or((now, 1), |past| (past.since, past.successes + 1));
         let until = if successes >= FLAPPING { now + self.cooldown } else { now };
-        self.rungs.insert(rung.clone(), Past { failures: 0, successes, since, until });
+        self.rungs.insert(rung.clone(), Past { failures: 0, successes, since, until, noted: now });
     }
 
     /// The file behind this identifier (of this image route) is gone.
@@ -108,6 +124,9 @@ mod tests {
         }
     }
 
+    /// Aboard after all that was noted before: a flight of its own.
+    const AFTER: Duration = Duration::from_nanos(1);
+
     fn rung() -> RungOf {
         RungOf { service: 0, target: "/canvas/a".into(), rung: Rung::Visit }
     }
@@ -118,7 +137,7 @@ mod tests {
         assert_eq!(memory.cooling(&rung(), now), None);
         let mut last = Duration::ZERO;
         for expected in [10, 20, 40, 60, 60] {
-            memory.failed(&rung(), now);
+            memory.failed(&rung(), now + AFTER, now);
             last = memory.cooling(&rung(), now).expect("it cools");
             let expected = Duration::from_secs(expected);
             assert!(
@@ -133,12 +152,30 @@ mod tests {
     fn a_success_does_not_stop_the_next_heal_but_flapping_does() {
         let (memory, now) = (memory(), Instant::now());
         for _ in 1..FLAPPING {
-            memory.succeeded(&rung(), now);
+            memory.succeeded(&rung(), now + AFTER, now);
             assert_eq!(memory.cooling(&rung(), now), None);
         }
-        memory.succeeded(&rung(), now);
+        memory.succeeded(&rung(), now + AFTER, now);
         assert!(memory.cooling(&rung(), now).is_some());
         assert_eq!(memory.cooling(&rung(), now + Duration::from_secs(10)), None);
+    }
+
+    #[test]
+    fn many_images_of_one_canvas_tell_of_one_flight_and_it_counts_once() {
+        let (memory, boarded) = (memory(), Instant::now());
+        let landed = boarded + Duration::from_secs(1);
+        for _ in 0..20 {
+            memory.failed(&rung(), boarded, landed);
+        }
+        let pause = memory.cooling(&rung(), landed).expect("it cools");
+        assert!(pause <= Duration::from_secs(11), "counted once: {pause:?}");
+        memory.succeeded(&rung(), boarded, landed);
+        assert_eq!(memory.cooling(&rung(), landed), None, "one image that was helped speaks for the canvas");
+        for _ in 0..20 {
+            memory.succeeded(&rung(), boarded, landed);
+            memory.failed(&rung(), boarded, landed);
+        }
+        assert_eq!(memory.cooling(&rung(), landed), None, "that is no flapping");
     }
 
     #[test]

@@ -16,7 +16,10 @@ mod looks;
 mod mass;
 mod memory;
 mod readers;
+mod rebuild;
 mod service;
+#[cfg(test)]
+mod stress;
 mod sweep;
 mod truth;
 pub(crate) mod urgency;
@@ -122,7 +125,9 @@ impl Healer {
             return Treatment::Original(Outcome::Missing);
         }
         ward.doubt(patient);
-        let lane = match ward.direct(patient, request).await {
+        // In its time too, the file must not keep the viewer waiting for longer than he can.
+        let direct = timeout(wait, ward.direct(patient, request)).await.unwrap_or(Direct::NoWay);
+        let lane = match direct {
             Direct::Answer(answer) => {
                 // The viewer has the picture; the lasting repair follows without hurry.
                 ward.board(patient, lane.max(Lane::Ahead));
@@ -171,16 +176,14 @@ impl Healer {
         let ward = &self.ward;
         let took = started.elapsed();
         match ward.ask_image(patient, request).await {
+            // The image server is in trouble now: that is no healed image.
+            Ok(answer) if answer.status().is_server_error() => Treatment::Original(Outcome::Failed),
             Ok(answer) if !ward.is_expiry(answer.status()) => {
                 ward.memory.found(patient.route, &patient.key);
                 ward.reader_at(patient, rung.is_some());
                 Treatment::Good { answer, rung, took }
             }
-            Ok(_) if ward.knows_alive(patient) => {
-                // The service knows where the file is, and the image server does not find it there.
-                ward.memory.file_is_missing(patient.route, &patient.key, Instant::now());
-                Treatment::Original(Outcome::Missing)
-            }
+            Ok(_) if ward.is_missing(patient).await => Treatment::Original(Outcome::Missing),
             Ok(_) => Treatment::Original(Outcome::Failed),
             Err(error) => {
                 self.note(&error);

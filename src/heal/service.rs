@@ -63,6 +63,15 @@ pub(super) enum CanvasAnswer {
     Withheld,
 }
 
+/// Was the canvas built for this request?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Made {
+    /// For certain.
+    Now,
+    /// Or it came out of the service's cache.
+    NowOrLongAgo,
+}
+
 impl CanvasAnswer {
     pub(super) fn as_str(self) -> &'static str {
         match self {
@@ -109,7 +118,7 @@ impl CanvasService {
     }
 
     /// Asks for a canvas and says what it carries. `images` are the identifiers of interest, any of them.
-    pub(super) async fn canvas(&self, target: &str, image: &str) -> CanvasAnswer {
+    pub(super) async fn canvas(&self, target: &str, image: &str, made: Made) -> CanvasAnswer {
         let _counted = crate::observe::Gauged::one(&self.metrics.canvas_in_flight);
         let answer = match self.get(target, self.patience, LONGEST_CANVAS).await {
             Ok((status, body)) => read_canvas(status, &body, image),
@@ -119,13 +128,17 @@ impl CanvasService {
                 CanvasAnswer::Unwell
             }
         };
-        self.note(answer);
+        self.note(answer, made);
         answer
     }
 
     /// Asks whether the service knows where the file of `uuid` is: its own answer, not a copy.
     pub(super) async fn resource(&self, uuid: Uuid) -> Result<(StatusCode, Bytes), UpstreamError> {
-        self.get(&format!("{}resources/{uuid}", self.base), RESOURCE_PATIENCE, LONGEST_RESOURCE).await
+        let target = format!("{}resources/{uuid}", self.base);
+        let asked = self.get(&target, RESOURCE_PATIENCE, LONGEST_RESOURCE);
+        // All of it together: queueing and dialling have patience of their own, and a viewer waits for this.
+        let answer = tokio::time::timeout(RESOURCE_PATIENCE, asked).await;
+        answer.unwrap_or(Err(UpstreamError::FirstByteTimeout))
     }
 
     /// Registers one image anew: `{base}{path}?update=true`, where `path` is `fedora/image/…`.
@@ -136,7 +149,7 @@ impl CanvasService {
             Ok((status, _)) => classify(status),
             Err(_) => CanvasAnswer::Unwell,
         };
-        self.note(answer);
+        self.note(answer, Made::Now);
         answer
     }
 
@@ -144,15 +157,24 @@ impl CanvasService {
         self.breaker.state(Instant::now()) == BreakerState::Closed
     }
 
-    fn note(&self, answer: CanvasAnswer) {
+    fn note(&self, answer: CanvasAnswer, made: Made) {
         match answer {
-            CanvasAnswer::Carries | CanvasAnswer::Unclear => {
+            CanvasAnswer::Carries => {
                 self.breaker.good();
-                self.wellness.good();
+                // One out of the cache says nothing of the health now.
+                if made == Made::Now {
+                    self.wellness.good();
+                }
             }
-            CanvasAnswer::Lacks => self.wellness.fault(),
+            CanvasAnswer::Lacks => {
+                self.breaker.good();
+                self.wellness.fault();
+            }
+            // It answers, only not for this canvas, which has its own cool-down: five dead links in a row must not
+            // keep every other image from being healed.
+            CanvasAnswer::Unclear | CanvasAnswer::Refused => self.breaker.good(),
             CanvasAnswer::Withheld => {}
-            CanvasAnswer::Refused | CanvasAnswer::Busy | CanvasAnswer::Unwell => {
+            CanvasAnswer::Busy | CanvasAnswer::Unwell => {
                 if self.breaker.bad(Instant::now()) {
                     self.metrics.event("breaker_opened");
                     tracing::warn!(

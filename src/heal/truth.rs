@@ -29,6 +29,9 @@ pub(super) struct Truth {
     alive: Cache<Uuid, ()>,
 }
 
+/// How long a service that gave no answer is not asked again.
+const UNHEARD: Duration = Duration::from_secs(2);
+
 impl Truth {
     pub(super) fn new(alive_for: Duration, recheck: Duration) -> Self {
         let alive = Cache::builder().max_capacity(200_000).time_to_live(alive_for).build();
@@ -48,6 +51,17 @@ impl Truth {
     /// The image answered 404: what was remembered is no longer true.
     pub(super) fn doubt(&self, uuid: Uuid) {
         self.alive.invalidate(&uuid);
+    }
+
+    /// It gave no answer at all: not asked for a moment, so that not every request waits for it in turn.
+    pub(super) fn no_answer(&self, now: Instant) {
+        *self.closed_until.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some(now + self.recheck.min(UNHEARD));
+    }
+
+    /// It says "expired" of an image that the image server shows: whoever speaks there, it is not the service.
+    pub(super) fn distrust(&self, now: Instant) {
+        *self.closed_until.lock().unwrap_or_else(PoisonError::into_inner) = Some(now + self.recheck);
     }
 
     /// Reads an answer and remembers what it means.
@@ -75,14 +89,17 @@ impl Truth {
     }
 }
 
-/// UPSTREAM: alive is 200 with the file URL as text; forgotten is 404 with a text that names the identifier. A
-/// gateway's own 404 names something else, and must not pass for "expired".
+/// UPSTREAM: alive is 200 with the file URL as text; forgotten is 404 with a sentence that names the identifier. A
+/// gateway's own 404 is a page, or JSON, or names the whole path, and must not pass for "expired": every image
+/// would be taken for expired, and none for healed.
 fn read(uuid: Uuid, status: StatusCode, body: &Bytes) -> Said {
     let text = String::from_utf8_lossy(body);
     let text = text.trim();
     match status {
         StatusCode::OK if is_url(text) => Said::Alive(text.to_owned()),
-        StatusCode::NOT_FOUND if text.contains(&uuid.to_string()) && !text.contains('<') => Said::Expired,
+        StatusCode::NOT_FOUND if text.contains(&uuid.to_string()) && !text.contains(['<', '{', '/']) => {
+            Said::Expired
+        }
         _ => Said::Nothing,
     }
 }
@@ -125,6 +142,8 @@ mod tests {
             (403, "Forbidden"),
             (404, "<p>/iiif-service/resources/13c09e7b-ddb5-30f5-a4ce-eecebd330564 was not found</p>"),
             (200, "<html>login</html>"),
+            (404, r#"{"status":404,"path":"/iiif-service/resources/13c09e7b-ddb5-30f5-a4ce-eecebd330564"}"#),
+            (404, "no route: /iiif-service/resources/13c09e7b-ddb5-30f5-a4ce-eecebd330564"),
         ] {
             let truth = truth();
             assert_eq!(hear(&truth, status, body), Said::Nothing, "{status}");
@@ -138,5 +157,13 @@ mod tests {
         let truth = truth();
         assert_eq!(hear(&truth, 503, ""), Said::Nothing);
         assert!(truth.is_open(Instant::now()));
+    }
+
+    #[test]
+    fn a_service_that_says_nothing_is_asked_again_soon() {
+        let (truth, now) = (truth(), Instant::now());
+        truth.no_answer(now);
+        assert!(!truth.is_open(now));
+        assert!(truth.is_open(now + UNHEARD));
     }
 }

@@ -62,8 +62,14 @@ impl Urgency {
 
     /// Waits for a place in the lane that is right by then.
     pub(super) async fn place(&self, lanes: &Arc<Lanes>) -> Place {
-        let place =
-            lanes.place(self.lane(), |ticket| self.lock().queued = Some((Arc::clone(lanes), ticket))).await;
+        // Ticket and lane change hands in one step: whoever hastens us comes before it and is read here, or after
+        // it and finds the ticket.
+        let stand = |ticket| {
+            let mut state = self.lock();
+            state.queued = Some((Arc::clone(lanes), ticket));
+            state.lane
+        };
+        let place = lanes.place(stand).await;
         self.lock().queued = None;
         self.departed.send_replace(true);
         place

@@ -13,8 +13,8 @@ use hyper::Response;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use uuid::Uuid;
 
-use super::climb::Verdict;
-use super::direct::EncodedSlash;
+use super::climb::{SMALL_TILE, Verdict};
+use super::direct::Passage;
 use super::flight::{Flights, Seat};
 use super::lanes::{Lane, Lanes};
 use super::mass::Detector;
@@ -70,10 +70,12 @@ pub(super) struct Ward {
     pub(super) canvases: Flights<RungOf, CanvasAnswer>,
     pub(super) cures: Flights<RungOf, ()>,
     pub(super) memory: Memory,
-    pub(super) encoded_slash: EncodedSlash,
     pub(super) readers: Readers,
     pub(super) expiries: Detector,
     pub(super) sweeping: AtomicBool,
+    /// Base64 identifiers, and those of them that hold an encoded slash.
+    pub(super) base64: Passage,
+    pub(super) base64_with_slash: Passage,
     clients: DefaultKeyedRateLimiter<IpAddr>,
     waiting: Arc<Semaphore>,
     writing: Arc<Semaphore>,
@@ -124,10 +126,11 @@ impl Ward {
             canvases: Flights::default(),
             cures: Flights::default(),
             memory: Memory::new(&settings.heal),
-            encoded_slash: EncodedSlash::default(),
             readers: Readers::default(),
             expiries: Detector::new(settings.heal.mass_expiry),
             sweeping: AtomicBool::new(false),
+            base64: Passage::default(),
+            base64_with_slash: Passage::default(),
             clients: RateLimiter::keyed(Quota::per_minute(
                 NonZeroU32::new(settings.heal.per_client).unwrap_or(NonZeroU32::MIN),
             )),
@@ -215,10 +218,20 @@ impl Ward {
 
     /// Asks the image server for `{identifier}/{tail}` on our own behalf.
     pub(super) async fn look_at(&self, patient: &Patient, tail: &str) -> Result<StatusCode, UpstreamError> {
+        self.look_at_id(patient, &patient.sent, tail).await
+    }
+
+    /// The same for another identifier of the same image server.
+    pub(super) async fn look_at_id(
+        &self,
+        patient: &Patient,
+        id: &str,
+        tail: &str,
+    ) -> Result<StatusCode, UpstreamError> {
         let route = &self.settings.routes[patient.route];
         let (mut head, ()) = http::Request::new(()).into_parts();
         head.method = Method::GET;
-        let target = format!("{}{}/{tail}", route.upstream.path, patient.sent);
+        let target = format!("{}{id}/{tail}", route.upstream.path);
         head.uri = target.parse().map_err(|_| UpstreamError::Target)?;
         let text = |text: &str| HeaderValue::from_str(text).map_err(|_| UpstreamError::Target);
         head.headers.insert(header::HOST, text(route.upstream.authority.as_str())?);
@@ -261,7 +274,11 @@ impl Ward {
             }
             let said = match service.resource(uuid).await {
                 Ok((status, body)) => service.truth.hear(uuid, status, &body, Instant::now()),
-                Err(_) => Said::Nothing,
+                Err(error) => {
+                    self.metrics.upstream_error(error.kind());
+                    service.truth.no_answer(Instant::now());
+                    Said::Nothing
+                }
             };
             self.metrics.resource_check(match said {
                 Said::Alive(_) => "alive",
@@ -298,6 +315,21 @@ impl Ward {
         }
     }
 
+    /// The image was said to be alive, and is 404: is its file gone? Remembered, so it is asked with care. The key may
+    /// have been lost again in between, and one request may be 404 for a reason of its own.
+    pub(super) async fn is_missing(&self, patient: &Patient) -> bool {
+        if self.memory.is_missing(patient.route, &patient.key, Instant::now()) {
+            return true;
+        }
+        let tile = self.look_at(patient, SMALL_TILE).await;
+        let is_missing = tile.is_ok_and(|status| self.is_expiry(status))
+            && matches!(self.ask(patient).await, Said::Alive(_));
+        if is_missing {
+            self.memory.file_is_missing(patient.route, &patient.key, Instant::now());
+        }
+        is_missing
+    }
+
     pub(super) fn file_url(&self, uuid: Uuid) -> Option<String> {
         self.index.file_url(uuid).ok().flatten()
     }
@@ -328,11 +360,16 @@ impl Ward {
 
     pub(super) fn echo_answered(&self, at: &Lobby<'_>, status: StatusCode) {
         self.metrics.event("echo");
+        // SECURITY: anybody can sound like the service. Unless we are having a canvas built, this says nothing; or
+        // a stranger who asks for expired images would keep us from rebuilding them.
+        if self.canvases.len() == 0 {
+            return;
+        }
         let key = at.request.identifier.key();
         let owners = self.index.owners(&key).unwrap_or_else(|_| Arc::new([]));
         let allowed = owners.iter().find_map(|owner| self.guard.allow(&owner.canvas));
         let service = allowed.and_then(|allowed| self.service(allowed.route)).or(self.services.first());
-        if let Some(service) = service {
+        if let (Some(service), false) = (service, owners.is_empty()) {
             service.wellness.echo(status);
         }
     }

@@ -1,6 +1,5 @@
 //! Is the canvas service well? Asked before a rebuild, because a rebuild into a fault ruins a good canvas.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -11,8 +10,6 @@ const FAULT_LASTS: Duration = Duration::from_secs(30);
 #[derive(Debug, Default)]
 pub(super) struct Wellness {
     last_fault: Mutex<Option<Instant>>,
-    /// Echoes seen; a canvas request during which one passed was built anew.
-    echoes: AtomicU64,
 }
 
 impl Wellness {
@@ -28,7 +25,6 @@ impl Wellness {
 
     /// The service's own info.json request came by, answered with `status`.
     pub(super) fn echo(&self, status: http::StatusCode) {
-        self.echoes.fetch_add(1, Ordering::Relaxed);
         if status.is_success() { self.good() } else { self.fault() }
     }
 

@@ -115,7 +115,9 @@ impl Rooms {
         if asked.route_kind == RouteKind::Presentation {
             return self.present(&asked, onward, body).await;
         }
-        let image = asked.image().filter(|_| matches!(onward.method, Method::GET | Method::HEAD));
+        // A GET with a body cannot be asked again: its body is gone with the first time.
+        let may_repeat = matches!(onward.method, Method::GET | Method::HEAD) && matches!(body, Body::Empty);
+        let image = asked.image().filter(|_| may_repeat);
         let Some(image) = image.filter(|image| !raw && image.request.may_heal()) else {
             let answer = self.send(&asked, &onward, body).await?;
             if let (true, Some(image)) = (echo, asked.image()) {
@@ -192,6 +194,10 @@ impl Rooms {
                     Some(held) => held.release(),
                     None => self.send(asked, onward, Body::Empty).await?,
                 };
+                // It was not asked for before, and is well. (Of info.json that proves nothing.)
+                if target != Target::Info && original.status().is_success() {
+                    return Ok(Answer::served(original));
+                }
                 Ok(Answer::original(original, outcome))
             }
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use iiif_mender::app::App;
 use iiif_mender::config::Settings;
-use testbed::{Client, Fetched, Testbed};
+use testbed::{Client, Fetched, Page, Testbed};
 
 /// iiif-mender in front of a testbed. Ends with the test.
 pub(crate) struct World {
@@ -43,15 +43,14 @@ impl World {
     }
 
     async fn indexed(&self, more: &str) {
-        let pages = self.bed.pages().len();
+        let pages = self.bed.pages();
         if more.contains("index.sources") {
             return;
         }
-        patiently("the index is built", || {
-            let stats = self.app.index.stats().expect("an index");
-            usize::try_from(stats.canvases).expect("few") >= pages
-        })
-        .await;
+        // Not its counts: those are read from the new file, a moment before lookups are.
+        let is_known =
+            |page: &testbed::Page| !self.app.index.owners(&page.identifier).expect("an index").is_empty();
+        patiently("the index is built", || pages.iter().all(is_known)).await;
     }
 
     pub(crate) fn url(&self, path: &str) -> String {
@@ -64,6 +63,25 @@ impl World {
 
     pub(crate) async fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> Fetched {
         self.client.get(&self.url(path), headers).await.expect("an answer")
+    }
+
+    /// The file behind this page is known, as if its info.json had once passed while it was alive.
+    pub(crate) fn knows_file_of(&self, page: &Page) {
+        let uuid = page.uuid.parse().expect("a UUID");
+        self.app.index.learn_file_url(uuid, &page.file_url).expect("it is true");
+    }
+
+    /// How often this event was counted.
+    pub(crate) fn events(&self, kind: &str) -> f64 {
+        self.metric(&format!(r#"iiif_mender_events_total{{kind="{kind}"}}"#))
+    }
+
+    /// What the image server itself answers, asked in our name.
+    pub(crate) async fn asks_directly(&self, path: &str) -> Fetched {
+        let (host, port) = (self.app.addresses[0].to_string(), self.app.addresses[0].port().to_string());
+        let forwarded =
+            [("x-forwarded-host", &*host), ("x-forwarded-port", &port), ("x-forwarded-proto", "http")];
+        testbed::get_with(&format!("{}{path}", self.bed.images.origin()), &forwarded).await
     }
 
     /// The value of a metric in the scrape, zero where it is absent. `series` is its name with all labels.

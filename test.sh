@@ -1,0 +1,79 @@
+#!/usr/bin/env bash
+# Tests everything: format, lints, tests (doc tests included), docs, and the demo's story. Says what it does, how long
+# each step took, and fails if any step failed. Later steps run even if an earlier one failed.
+#
+# Needs a C compiler (SQLite is built from source) and Rust by way of rustup. On Debian and its kin a missing one is
+# installed with apt-get, if we are root or may use sudo without a password.
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")" || exit 2
+
+say() { printf '%s\n' "$*"; }
+
+# apt_install PACKAGE…: installs them, or says why not.
+apt_install() {
+  local as_root=()
+  if [[ $(id -u) -ne 0 ]]; then
+    if ! command -v sudo >/dev/null || ! sudo -n true 2>/dev/null; then
+      say "missing: $*; install it as root, then run this again"
+      return 1
+    fi
+    as_root=(sudo -n)
+  fi
+  if ! command -v apt-get >/dev/null; then
+    say "missing: $*; there is no apt-get here, so install it your system's way"
+    return 1
+  fi
+  say "missing: $*; installing it with apt-get"
+  "${as_root[@]}" apt-get update -qq && "${as_root[@]}" apt-get install -y -qq --no-install-recommends "$@"
+}
+
+prepare() {
+  # rustup may have been installed without a new shell since.
+  [[ -d ${CARGO_HOME:-$HOME/.cargo}/bin ]] && PATH="${CARGO_HOME:-$HOME/.cargo}/bin:$PATH"
+  command -v cc >/dev/null || apt_install gcc libc6-dev || return 1
+  if ! command -v cargo >/dev/null; then
+    apt_install rustup ca-certificates || {
+      say "no Rust: install it from https://rustup.rs, then run this again"
+      return 1
+    }
+  fi
+  # With rustup this fetches the toolchain that rust-toolchain.toml names.
+  cargo --version && cargo fmt --version && cargo clippy --version
+}
+
+names=() results=() times=()
+failed=0
+
+# step NAME COMMAND…
+step() {
+  local name=$1 start=$EPOCHREALTIME result=ok
+  shift
+  printf '\n== %s: %s\n' "$name" "$*"
+  "$@" || { result=FAILED; failed=1; }
+  local end=$EPOCHREALTIME
+  names+=("$name") results+=("$result") times+=($(((${end/[.,]/} - ${start/[.,]/}) / 100000)))
+}
+
+log=$(mktemp) || exit 2
+trap 'rm -f "$log"' EXIT
+
+tests() { cargo test --locked --workspace 2>&1 | tee "$log"; }
+docs() { RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps; }
+
+prepare || exit 2
+step format cargo fmt --all --check
+step lints cargo clippy --locked --workspace --all-targets -- -D warnings
+step tests tests
+step docs docs
+step demo cargo run --locked --example demo -- --once
+
+printf '\n== summary\n'
+for i in "${!names[@]}"; do
+  printf '%-8s %-7s %4d.%d s\n' "${names[i]}" "${results[i]}" $((times[i] / 10)) $((times[i] % 10))
+done
+# A test that was left out is said so, by name.
+sed -nE 's/^test result: [a-zA-Z]+\. ([0-9]+) passed; ([0-9]+) failed; ([0-9]+) ignored;.*/\1 \2 \3/p' "$log" |
+  awk '{ p += $1; f += $2; i += $3 } END { printf "tests    %d passed, %d failed, %d left out\n", p, f, i }'
+grep -E '^test .* \.\.\. ignored' "$log" | sed 's/^/left out: /'
+[[ $failed -eq 0 ]] && say "all well" || say "something failed"
+exit "$failed"

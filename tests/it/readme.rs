@@ -1,0 +1,72 @@
+//! Every command of the README is run: here, or by the test script.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use testbed::Testbed;
+
+use crate::docs::{fenced, read};
+
+/// Commands that build things, and the line of a script by which continuous integration does the same.
+/// (Debug instead of release: the same sources, a third of the time.)
+const BY_SCRIPT: [(&str, &str, &str); 3] = [
+    ("cargo run --release --example demo", "test.sh", "cargo run --locked --example demo -- --once"),
+    ("./test.sh", ".ci/run", "exec ./test.sh"),
+    ("cargo build --release", "test.sh", "cargo test --locked --workspace"),
+];
+
+#[tokio::test]
+async fn every_command_of_the_readme_works() {
+    let folder = tempfile::tempdir().expect("a folder");
+    fs::write(folder.path().join("config.toml"), read("config.toml")).expect("a file");
+    let manifests = folder.path().join("manifests");
+    fs::create_dir(&manifests).expect("a folder");
+    Testbed::start().await.write_manifests(&manifests).expect("manifests");
+    let blocks = fenced(&read("README.md"), "sh");
+    let commands: Vec<_> = blocks.iter().flat_map(|block| block.lines()).collect();
+    assert!(commands.len() >= 7, "{commands:?}");
+    for command in commands {
+        if let Some((_, script, line)) = BY_SCRIPT.iter().find(|(known, ..)| *known == command) {
+            assert!(read(script).contains(line), "{script} does not run `{command}`");
+        } else if command == "iiif-mender serve" {
+            serves_until_told_to_stop(folder.path());
+        } else {
+            let arguments = command.strip_prefix("iiif-mender ");
+            let arguments = arguments.unwrap_or_else(|| panic!("nothing runs `{command}`"));
+            let done = mender(folder.path(), arguments).output().expect("it starts");
+            assert!(done.status.success(), "{command}: {}", String::from_utf8_lossy(&done.stderr));
+        }
+    }
+}
+
+/// The shipped configuration, on ports of its own.
+fn mender(folder: &Path, arguments: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_iiif-mender"));
+    command.args(arguments.split(' ')).current_dir(folder);
+    command
+        .env("IIIF_MENDER__SERVER__LISTEN", "127.0.0.1:0")
+        .env("IIIF_MENDER__ADMIN__LISTEN", "127.0.0.1:0");
+    command
+}
+
+fn serves_until_told_to_stop(folder: &Path) {
+    let mut serve = mender(folder, "serve").stderr(Stdio::piped()).spawn().expect("it starts");
+    let mut said = BufReader::new(serve.stderr.take().expect("a pipe")).lines();
+    let serving = said.by_ref().map_while(Result::ok).any(|line| line.contains(r#""message":"serving""#));
+    assert!(serving, "it ended before it served");
+    let asked = Command::new("kill").args(["-TERM", &serve.id().to_string()]).status().expect("kill");
+    assert!(asked.success());
+    let rest: Vec<_> = said.map_while(Result::ok).collect();
+    assert!(serve.wait().expect("it ends").success(), "{rest:#?}");
+}
+
+#[test]
+fn continuous_integration_runs_every_step_of_the_test_script() {
+    let script = read("test.sh");
+    let steps: Vec<_> =
+        script.lines().filter_map(|line| line.strip_prefix("step ")?.split(' ').next()).collect();
+    assert_eq!(steps, ["format", "lints", "tests", "docs", "demo"]);
+    assert!(script.contains("-D warnings"), "warnings are errors");
+}
