@@ -1,9 +1,10 @@
 //! Manifests and canvases on their way to a viewer: asked for once, whole, and under the host name that the viewer knows.
 //!
 //! [`Presenter::answer`] is the one door. A request that others make too shares their flight (`collapse`); its
-//! document is held as long as it is not too long (`whole`).
+//! document is held as long as it is not too long (`whole`), and is made JSON where it is none (`repair`).
 
 mod collapse;
+mod repair;
 mod whole;
 
 use std::sync::Arc;
@@ -151,10 +152,15 @@ impl Desk {
 
     /// Asks upstream and does what is to be done. `hold`: held even where there is nothing to do.
     async fn make(&self, wanted: &Wanted, body: Body, hold: bool) -> Result<Made, UpstreamError> {
-        match self.fetch(wanted, body, hold).await? {
-            Made::Whole(whole) => Ok(Made::Whole(whole)),
-            streams @ Made::Streams(_) => Ok(streams),
+        let mut whole = match self.fetch(wanted, body, hold).await? {
+            Made::Whole(whole) => whole,
+            streams @ Made::Streams(_) => return Ok(streams),
+        };
+        let presentation = &self.settings.presentation;
+        if presentation.repair && is_document(&wanted.onward.method, &whole.head) {
+            repair::repair(&mut whole, presentation.max_body, &self.metrics).await;
         }
+        Ok(Made::Whole(whole))
     }
 
     /// Asks upstream; holds what is to be held.
@@ -164,7 +170,7 @@ impl Desk {
         let sent = self.upstreams[wanted.route].send(&wanted.onward, body, patience).await;
         let answer = sent.inspect_err(|error| self.metrics.upstream_error(error.kind()))?;
         let (head, body) = self.heard(wanted, answer).into_parts();
-        if !hold && !is_document(&wanted.onward.method, head.status, &head.headers) {
+        if !hold && !is_document(&wanted.onward.method, &head) {
             return Ok(Made::Streams(Response::from_parts(head, body)));
         }
         Ok(match gather(body, self.settings.presentation.max_body).await {
@@ -191,6 +197,6 @@ impl Desk {
 }
 
 /// Is it a whole JSON document?
-fn is_document(method: &Method, status: StatusCode, fields: &http::HeaderMap) -> bool {
-    *method == Method::GET && status == StatusCode::OK && is_json(fields)
+fn is_document(method: &Method, head: &http::response::Parts) -> bool {
+    *method == Method::GET && head.status == StatusCode::OK && is_json(&head.headers)
 }

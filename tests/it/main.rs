@@ -19,5 +19,6 @@ mod never;
 mod orchestrator;
 mod poison;
 mod presentation_collapse;
+mod presentation_repair;
 mod readme;
 mod world;
