@@ -4,6 +4,7 @@
 //! document is held as long as it is not too long (`whole`), and is made JSON where it is none (`repair`).
 
 mod collapse;
+pub mod cors;
 mod repair;
 mod whole;
 

@@ -20,7 +20,7 @@ use crate::heal::{Healer, Lane, Lobby, Patient, Treatment, echo};
 use crate::iiif::Target;
 use crate::observe::Metrics;
 use crate::outcome::Outcome;
-use crate::presentation::{Presenter, Wanted};
+use crate::presentation::{Presenter, Wanted, cors};
 use crate::upstream::{Body, Held, Upstream};
 use route::Asked;
 
@@ -66,6 +66,12 @@ impl Answer {
         Self { response, outcome: Outcome::Healed, healed: Some((rung, took)) }
     }
 
+    /// A document: whoever asks may read it.
+    fn opened(mut self) -> Self {
+        cors::open(self.response.headers_mut());
+        self
+    }
+
     /// The image server's own answer, although something was tried.
     fn original(response: Response<Body>, outcome: Outcome) -> Self {
         Self { response, outcome, healed: None }
@@ -91,7 +97,11 @@ impl Proxy {
         let asking = reply::Asking::new(&head);
         let rooms = &*self.rooms;
         let (route, answer) = match route::route(&rooms.settings, &head) {
-            Ok(asked) => (asked.kind(), rooms.answer(&viewer, asked, head, body).await),
+            Ok(asked) => {
+                let (kind, is_document) = (asked.kind(), asked.is_document());
+                let answer = rooms.answer(&viewer, asked, head, body).await;
+                (kind, answer.map(|answer| if is_document { answer.opened() } else { answer }))
+            }
             Err(refusal) => ("none", Err(refusal)),
         };
         rooms.reply(&asking, route, answer, started)
@@ -112,6 +122,10 @@ impl Rooms {
         let raw = echo || self.skips_healing(&head, viewer);
         let body = Body::from_viewer(&head.method, body);
         let onward = headers::onward(head, &asked, viewer, &self.settings)?;
+        if cors::concerns(asked.route_kind, &onward) {
+            let answer = self.send(&asked, &onward, body).await;
+            return Ok(Answer::served(cors::options(&onward, answer.ok())));
+        }
         if asked.route_kind == RouteKind::Presentation {
             return self.present(&asked, onward, body).await;
         }

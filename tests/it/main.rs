@@ -19,6 +19,7 @@ mod never;
 mod orchestrator;
 mod poison;
 mod presentation_collapse;
+mod presentation_cors;
 mod presentation_repair;
 mod readme;
 mod world;
