@@ -77,22 +77,7 @@ impl App {
         let index = Arc::new(Index::open(&settings.index.path, settings.index.cache)?);
         let upstreams = upstreams(&settings)?;
         let healer = Healer::new(Arc::clone(&settings), &upstreams, Arc::clone(&index), Arc::clone(&metrics));
-        let learner = settings.index.learn.then(|| Learner::start(Arc::clone(&index), Arc::clone(&metrics)));
-        let presenter = Presenter::new(
-            Arc::clone(&settings),
-            upstreams.clone(),
-            healer.clone(),
-            learner,
-            Arc::clone(&metrics),
-        );
-        let proxy = Proxy::new(
-            Arc::clone(&settings),
-            upstreams.clone(),
-            healer.clone(),
-            presenter,
-            Arc::clone(&metrics),
-        );
-
+        let proxy = proxy(&settings, &upstreams, &healer, &index, &metrics);
         let bounds = Bounds {
             head_timeout: settings.server.head_timeout,
             idle_timeout: settings.server.idle_timeout,
@@ -153,6 +138,26 @@ impl App {
         }
         cut
     }
+}
+
+/// The rooms that a viewer's request goes through.
+fn proxy(
+    settings: &Arc<Settings>,
+    upstreams: &[Arc<Upstream>],
+    healer: &Healer,
+    index: &Arc<Index>,
+    metrics: &Arc<Metrics>,
+) -> Proxy {
+    let learner = settings.index.learn.then(|| Learner::start(Arc::clone(index), Arc::clone(metrics)));
+    let presenter = Presenter::new(
+        Arc::clone(settings),
+        upstreams.to_vec(),
+        healer.clone(),
+        Arc::clone(index),
+        learner,
+        Arc::clone(metrics),
+    );
+    Proxy::new(Arc::clone(settings), upstreams.to_vec(), healer.clone(), presenter, Arc::clone(metrics))
 }
 
 /// One [`Upstream`] for each distinct server, in the order of the routes.

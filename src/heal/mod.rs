@@ -15,6 +15,7 @@ mod lanes;
 mod looks;
 mod mass;
 mod memory;
+mod poison;
 mod readers;
 mod rebuild;
 mod service;
@@ -36,6 +37,7 @@ use tokio::time::timeout;
 
 pub use breaker::BreakerState;
 pub use lanes::Lane;
+pub use poison::{Mending, Poisoned, fingerprint};
 pub use ward::{Lobby, Patient};
 
 use crate::config::Settings;

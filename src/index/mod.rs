@@ -209,6 +209,26 @@ impl Index {
     /// Learns a document that passed through, replacing in one transaction what was learned from that URL
     /// before. A document that lost images is not believed: see [`Learned::Poorer`].
     pub fn learn(&self, document: &Document, canvases: &[Canvas], url: &str) -> Result<Learned, IndexError> {
+        self.learn_from(document, canvases, url, false)
+    }
+
+    /// Learns a document that is known to be all there is, although it lost images.
+    pub fn believe(
+        &self,
+        document: &Document,
+        canvases: &[Canvas],
+        url: &str,
+    ) -> Result<Learned, IndexError> {
+        self.learn_from(document, canvases, url, true)
+    }
+
+    fn learn_from(
+        &self,
+        document: &Document,
+        canvases: &[Canvas],
+        url: &str,
+        though_poorer: bool,
+    ) -> Result<Learned, IndexError> {
         let images: usize = canvases.iter().map(|canvas| canvas.images.len()).sum();
         if images == 0 {
             return Ok(Learned::Nothing);
@@ -217,7 +237,7 @@ impl Index {
         let known = self.read(|conn| learned_from(conn, url))?;
         match known {
             Some((_, known)) if known == Some(hash) => return Ok(Learned::Known),
-            Some((count, _)) if i64::try_from(images).unwrap_or(i64::MAX) < count => {
+            Some((count, _)) if !though_poorer && i64::try_from(images).unwrap_or(i64::MAX) < count => {
                 return Ok(Learned::Poorer);
             }
             _ => {}

@@ -1,10 +1,12 @@
 //! Manifests and canvases on their way to a viewer: asked for once, whole, and under the host name that the viewer knows.
 //!
 //! [`Presenter::answer`] is the one door. A request that others make too shares their flight (`collapse`); its
-//! document is held as long as it is not too long (`whole`), and is made JSON where it is none (`repair`).
+//! document is held as long as it is not too long (`whole`), is made JSON where it is none
+//! (`repair`), and is rebuilt where it lacks what the index knows (`poison`).
 
 mod collapse;
 pub mod cors;
+mod poison;
 mod repair;
 mod whole;
 
@@ -16,7 +18,8 @@ use http::{Method, Response, StatusCode, Uri};
 
 use crate::config::Settings;
 use crate::heal::flight::Flights;
-use crate::heal::{Healer, Lane};
+use crate::heal::{Healer, Lane, Mending, Poisoned};
+use crate::index::Index;
 use crate::index::learn::Learner;
 use crate::observe::Metrics;
 use crate::outcome::Outcome;
@@ -36,6 +39,7 @@ struct Desk {
     /// In the order of `settings.routes`.
     upstreams: Vec<Arc<Upstream>>,
     healer: Healer,
+    index: Arc<Index>,
     learner: Option<Learner>,
     metrics: Arc<Metrics>,
     flights: Flights<Key, Landed>,
@@ -83,11 +87,12 @@ impl Presenter {
         settings: Arc<Settings>,
         upstreams: Vec<Arc<Upstream>>,
         healer: Healer,
+        index: Arc<Index>,
         learner: Option<Learner>,
         metrics: Arc<Metrics>,
     ) -> Self {
         let (flights, turns) = (Flights::default(), Turns::default());
-        Self { desk: Arc::new(Desk { settings, upstreams, healer, learner, metrics, flights, turns }) }
+        Self { desk: Arc::new(Desk { settings, upstreams, healer, index, learner, metrics, flights, turns }) }
     }
 
     /// Answers one request.
@@ -153,15 +158,60 @@ impl Desk {
 
     /// Asks upstream and does what is to be done. `hold`: held even where there is nothing to do.
     async fn make(&self, wanted: &Wanted, body: Body, hold: bool) -> Result<Made, UpstreamError> {
-        let mut whole = match self.fetch(wanted, body, hold).await? {
+        let may_repeat = matches!(body, Body::Empty);
+        let mut whole = match self.repaired(wanted, body, hold).await? {
             Made::Whole(whole) => whole,
             streams @ Made::Streams(_) => return Ok(streams),
         };
-        let presentation = &self.settings.presentation;
-        if presentation.repair && is_document(&wanted.onward.method, &whole.head) {
-            repair::repair(&mut whole, presentation.max_body, &self.metrics).await;
-        }
+        let Some(poisoned) = self.suspect(wanted, &whole).await.filter(|_| may_repeat) else {
+            return Ok(Made::Whole(whole));
+        };
+        whole.outcome = match self.healer.mend(poisoned).await {
+            Mending::Whole(took) => {
+                let mut again = self.repaired(wanted, Body::Empty, hold).await?;
+                if let Made::Whole(whole) = &mut again {
+                    (whole.outcome, whole.cured) = (Outcome::Healed, Some(took));
+                }
+                return Ok(again);
+            }
+            Mending::Pending => Outcome::Pending,
+            Mending::Cooling => Outcome::Cooling,
+            Mending::Failed => Outcome::Failed,
+            Mending::Truth | Mending::Off => Outcome::Served,
+        };
         Ok(Made::Whole(whole))
+    }
+
+    /// Asks upstream; what says JSON and is not is repaired.
+    async fn repaired(&self, wanted: &Wanted, body: Body, hold: bool) -> Result<Made, UpstreamError> {
+        let mut made = self.fetch(wanted, body, hold).await?;
+        let presentation = &self.settings.presentation;
+        if let Made::Whole(whole) = &mut made
+            && presentation.repair
+            && is_document(&wanted.onward.method, &whole.head)
+        {
+            repair::repair(whole, presentation.max_body, &self.metrics).await;
+        }
+        Ok(made)
+    }
+
+    /// Does it lack what the index knows?
+    async fn suspect(&self, wanted: &Wanted, whole: &Whole) -> Option<Poisoned> {
+        let presentation = &self.settings.presentation;
+        let onward = &wanted.onward;
+        let query = wanted.public.query();
+        if !presentation.watch || !is_document(&onward.method, &whole.head) || !poison::is_comparable(query) {
+            return None;
+        }
+        let (index, whole, most) = (Arc::clone(&self.index), whole.clone(), presentation.max_body);
+        let target = (wanted.route, onward.uri.path_and_query()?.as_str().to_owned());
+        let public = wanted.public.path_and_query()?;
+        let hosts = self.settings.server.public_hosts.iter();
+        let names =
+            hosts.flat_map(|host| ["https", "http"].map(|scheme| format!("{scheme}://{host}{public}")));
+        let names = names.collect();
+        let looked = move || poison::suspect(&index, names, target, &whole.plain(most)?);
+        tokio::task::spawn_blocking(looked).await.ok().flatten()
     }
 
     /// Asks upstream; holds what is to be held.

@@ -114,7 +114,9 @@ pub(super) async fn gather(mut body: Body, most: usize) -> Gathered {
         return Gathered::Whole(begun.pop_front().unwrap_or_default());
     }
     let mut whole = Vec::with_capacity(size);
-    begun.iter().for_each(|bytes| whole.extend_from_slice(bytes));
+    for bytes in begun {
+        whole.extend_from_slice(&bytes);
+    }
     Gathered::Whole(whole.into())
 }
 

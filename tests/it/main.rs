@@ -20,6 +20,7 @@ mod orchestrator;
 mod poison;
 mod presentation_collapse;
 mod presentation_cors;
+mod presentation_poison;
 mod presentation_repair;
 mod readme;
 mod world;
