@@ -8,6 +8,8 @@ mod collapse;
 pub mod cors;
 mod poison;
 mod repair;
+mod rewrite;
+mod shape;
 mod whole;
 
 use std::sync::Arc;
@@ -24,6 +26,9 @@ use crate::index::learn::Learner;
 use crate::observe::Metrics;
 use crate::outcome::Outcome;
 use crate::upstream::{Body, Upstream, UpstreamError};
+pub use rewrite::{Rewrite, Rewriter};
+pub use shape::called;
+
 use collapse::{Key, Landed, Turns};
 use whole::{Gathered, Whole, gather, is_json};
 
@@ -43,6 +48,7 @@ struct Desk {
     learner: Option<Learner>,
     metrics: Arc<Metrics>,
     flights: Flights<Key, Landed>,
+    rewrite: Option<Arc<Rewrite>>,
     turns: Turns,
 }
 
@@ -91,8 +97,20 @@ impl Presenter {
         learner: Option<Learner>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let (flights, turns) = (Flights::default(), Turns::default());
-        Self { desk: Arc::new(Desk { settings, upstreams, healer, index, learner, metrics, flights, turns }) }
+        let (flights, turns, rewrite) = (Flights::default(), Turns::default(), Rewrite::of(&settings));
+        Self {
+            desk: Arc::new(Desk {
+                settings,
+                upstreams,
+                healer,
+                index,
+                learner,
+                metrics,
+                flights,
+                rewrite,
+                turns,
+            }),
+        }
     }
 
     /// Answers one request.
@@ -140,11 +158,22 @@ impl Desk {
     /// One request for many viewers.
     async fn fly(&self, key: &Key, wanted: &Wanted) -> Landed {
         let _turn = self.turns.take(&key.target).await;
-        match self.make(wanted, Body::Empty, true).await {
+        match self.make(wanted, Body::Empty, true).await.map(|made| self.under_our_name(made)) {
             Ok(Made::Whole(whole)) if collapse::may_be_shared(&whole.head) => Landed::Shared(Arc::new(whole)),
             Ok(Made::Whole(whole)) => Landed::one(whole.answer()),
             Ok(Made::Streams(response)) => Landed::one(response.into()),
             Err(error) => Landed::Failed(Arc::new(error)),
+        }
+    }
+
+    /// Rewritten once for all who share it. What streams is rewritten on its way out.
+    fn under_our_name(&self, made: Made) -> Made {
+        match (made, &self.rewrite) {
+            (Made::Whole(mut whole), Some(rewrite)) => {
+                rewrite.apply_whole(&mut whole.head, &mut whole.body);
+                Made::Whole(whole)
+            }
+            (made, _) => made,
         }
     }
 

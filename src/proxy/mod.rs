@@ -20,7 +20,7 @@ use crate::heal::{Healer, Lane, Lobby, Patient, Treatment, echo};
 use crate::iiif::Target;
 use crate::observe::Metrics;
 use crate::outcome::Outcome;
-use crate::presentation::{Presenter, Wanted, cors};
+use crate::presentation::{Presenter, Rewrite, Wanted, called, cors};
 use crate::upstream::{Body, Held, Upstream};
 use route::Asked;
 
@@ -37,6 +37,7 @@ struct Rooms {
     upstreams: Vec<Arc<Upstream>>,
     healer: Healer,
     presenter: Presenter,
+    rewrite: Option<Arc<Rewrite>>,
     metrics: Arc<Metrics>,
 }
 
@@ -87,7 +88,8 @@ impl Proxy {
         presenter: Presenter,
         metrics: Arc<Metrics>,
     ) -> Self {
-        Self { rooms: Arc::new(Rooms { settings, upstreams, healer, presenter, metrics }) }
+        let rewrite = Rewrite::of(&settings);
+        Self { rooms: Arc::new(Rooms { settings, upstreams, healer, presenter, rewrite, metrics }) }
     }
 
     /// Answers one request, whatever happens.
@@ -121,7 +123,13 @@ impl Rooms {
         let echo = self.is_echo(&asked, &head, client);
         let raw = echo || self.skips_healing(&head, viewer);
         let body = Body::from_viewer(&head.method, body);
-        let onward = headers::onward(head, &asked, viewer, &self.settings)?;
+        let mut onward = headers::onward(head, &asked, viewer, &self.settings)?;
+        if let Some(rewrite) = &self.rewrite {
+            called(&self.settings, &mut onward);
+            if asked.is_document() {
+                rewrite.prepare(&mut onward.headers);
+            }
+        }
         if cors::concerns(asked.route_kind, &onward) {
             let answer = self.send(&asked, &onward, body).await;
             return Ok(Answer::served(cors::options(&onward, answer.ok())));
@@ -173,6 +181,14 @@ impl Rooms {
         }
         self.healer.reader_at(&patient);
         None
+    }
+
+    /// Under the host name that viewers know, if that is another one.
+    fn under_our_name(&self, mut answer: Answer) -> Answer {
+        if let Some(rewrite) = &self.rewrite {
+            answer.response = rewrite.apply(answer.response);
+        }
+        answer
     }
 
     /// Manifests and canvases have a room of their own.
@@ -268,7 +284,7 @@ impl Rooms {
     ) -> Response<Body> {
         let name = &self.settings.server.name;
         let (outcome, response) = match answer {
-            Ok(answer) => (answer.outcome, reply::finish(answer, name)),
+            Ok(answer) => (answer.outcome, reply::finish(self.under_our_name(answer), name)),
             Err(refusal) => (refusal.outcome(), reply::refuse(&refusal, asking, name)),
         };
         let took = started.elapsed();

@@ -22,5 +22,6 @@ mod presentation_collapse;
 mod presentation_cors;
 mod presentation_poison;
 mod presentation_repair;
+mod presentation_rewrite;
 mod readme;
 mod world;
