@@ -9,19 +9,21 @@ use std::time::Duration;
 use prometheus_client::metrics::gauge::Gauge;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::admin::Admin;
 use crate::config::{Settings, settings};
 use crate::heal::Healer;
+use crate::index::keeper::Keeper;
 use crate::index::learn::Learner;
-use crate::index::sources::Options;
-use crate::index::{Index, IndexError, Stats};
+use crate::index::{Index, IndexError};
 use crate::listen::{Bounds, Listener, Stop};
 use crate::observe::Metrics;
 use crate::presentation::Presenter;
 use crate::proxy::Proxy;
+use crate::upstream::fetch::Web;
 use crate::upstream::{TlsError, Upstream, client_tls};
 
 /// Why it could not start.
@@ -74,8 +76,8 @@ impl App {
     pub async fn start(settings: Settings) -> Result<Self, StartError> {
         let settings = Arc::new(settings);
         let metrics = Arc::new(Metrics::new());
-        let index = Arc::new(Index::open(&settings.index.path, settings.index.cache)?);
-        let upstreams = upstreams(&settings)?;
+        let index = open_index(&settings)?;
+        let upstreams = upstreams(&settings, &metrics)?;
         let healer = Healer::new(Arc::clone(&settings), &upstreams, Arc::clone(&index), Arc::clone(&metrics));
         let proxy = proxy(&settings, &upstreams, &healer, &index, &metrics);
         let bounds = Bounds {
@@ -121,7 +123,7 @@ impl App {
         let chores = vec![
             tokio::spawn(keep_tidy(upstreams, healer.clone())),
             tokio::spawn(async move { healer.resume_sweep().await }),
-            tokio::spawn(keep_index(Arc::clone(&index), Arc::clone(&settings), Arc::clone(&metrics))),
+            tokio::spawn(Keeper::new(Arc::clone(&index), Arc::clone(&settings), Arc::clone(&metrics)).run()),
         ];
         Ok(Self { addresses, admin, metrics, index, stop: stop_button, serving, chores })
     }
@@ -160,8 +162,15 @@ fn proxy(
     Proxy::new(Arc::clone(settings), upstreams.to_vec(), healer.clone(), presenter, Arc::clone(metrics))
 }
 
+/// The index, with all that it needs to look at its sources.
+fn open_index(settings: &Arc<Settings>) -> Result<Arc<Index>, StartError> {
+    let web = Web::new(Arc::clone(settings))?;
+    let index = Index::open(&settings.index.path, settings.index.cache)?.with_names(settings);
+    Ok(Arc::new(index.with_web(web, Handle::current())))
+}
+
 /// One [`Upstream`] for each distinct server, in the order of the routes.
-fn upstreams(settings: &Settings) -> Result<Vec<Arc<Upstream>>, TlsError> {
+fn upstreams(settings: &Settings, metrics: &Metrics) -> Result<Vec<Arc<Upstream>>, TlsError> {
     let tls = client_tls(settings.upstream.ca.as_deref())?;
     let mut made: Vec<(&settings::Route, Arc<Upstream>)> = Vec::new();
     for route in &settings.routes {
@@ -170,11 +179,11 @@ fn upstreams(settings: &Settings) -> Result<Vec<Arc<Upstream>>, TlsError> {
                 && other.upstream.authority == route.upstream.authority
                 && other.connect == route.connect
         });
-        let upstream = match same {
-            Some((_, upstream)) => Arc::clone(upstream),
-            None => {
-                Arc::new(Upstream::new(&route.upstream, route.connect.as_ref(), &settings.upstream, &tls))
-            }
+        let upstream = if let Some((_, upstream)) = same {
+            Arc::clone(upstream)
+        } else {
+            let (connect, busy) = (route.connect.as_ref(), metrics.upstream_in_flight.clone());
+            Arc::new(Upstream::new(&route.upstream, connect, &settings.upstream, &tls, busy))
         };
         made.push((route, upstream));
     }
@@ -207,57 +216,5 @@ async fn keep_tidy(upstreams: Vec<Arc<Upstream>>, healer: Healer) {
             upstream.prune();
         }
         healer.prune();
-    }
-}
-
-/// Looks at the configured sources now and then. Traffic never waits for it.
-async fn keep_index(index: Arc<Index>, settings: Arc<Settings>, metrics: Arc<Metrics>) {
-    loop {
-        let (of, configured) = (Arc::clone(&index), settings.index.sources.clone());
-        let looked = tokio::task::spawn_blocking(move || look_at_sources(&of, &configured)).await;
-        if let Ok(Some(stats)) = looked {
-            let gauge = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
-            metrics.index_manifests.set(gauge(stats.manifests));
-            metrics.index_canvases.set(gauge(stats.canvases));
-            metrics.index_images.set(gauge(stats.images));
-        }
-        if settings.index.refresh.is_zero() {
-            return;
-        }
-        tokio::time::sleep(settings.index.refresh).await;
-    }
-}
-
-fn look_at_sources(index: &Index, configured: &[settings::Source]) -> Option<Stats> {
-    match index.update(configured, &Options::default(), &mut |_, _| {}) {
-        Ok(report) => {
-            for problem in &report.problems {
-                tracing::warn!(path = %problem.path, line = problem.line, column = problem.column,
-                    hint = problem.hint, "a source cannot be read: {}", problem.message);
-            }
-            tracing::info!(
-                files = report.files,
-                manifests = report.manifests,
-                unchanged = report.unchanged,
-                problems = report.problems.len(),
-                "sources looked at"
-            );
-        }
-        Err(error) => tracing::error!(%error, "the sources cannot be looked at; the index stays as it is"),
-    }
-    match index.stats() {
-        Ok(stats) => {
-            tracing::info!(
-                manifests = stats.manifests,
-                canvases = stats.canvases,
-                images = stats.images,
-                "index"
-            );
-            Some(stats)
-        }
-        Err(error) => {
-            tracing::error!(%error, "the index cannot be counted");
-            None
-        }
     }
 }

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::app::App;
 use crate::config::command::ConfigCommand;
@@ -63,8 +63,10 @@ pub fn run() -> ExitCode {
         Command::Index(command) => return index(&cli, command, &mut out),
         Command::Config(command) => command.run(&cli.config, std::env::vars_os(), &mut out),
         Command::Completions { shell } => {
-            clap_complete::generate(*shell, &mut Cli::command(), "iiif-mender", &mut out);
-            Ok(0)
+            // clap_complete panics where it cannot write, and `| head` is no reason to panic.
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Cli::command(), "iiif-mender", &mut script);
+            out.write_all(&script).map(|()| 0)
         }
         Command::Man => clap_mangen::Man::new(Cli::command()).render(&mut out).map(|()| 0),
     };
@@ -81,7 +83,7 @@ fn index(cli: &Cli, command: &IndexCommand, out: &mut dyn Write) -> ExitCode {
         Ok(settings) => settings,
         Err(code) => return code,
     };
-    match command::run(command, &settings.index, cli.json, out) {
+    match command::run(command, &settings, cli.json, out) {
         Ok(exit) => exit.into(),
         Err(command::CommandError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
             ExitCode::SUCCESS
@@ -105,7 +107,10 @@ fn serve(config: &Path) -> ExitCode {
     runtime.block_on(async {
         let drain = settings.server.drain;
         // Before anybody is told that we serve: a signal that comes at once must not kill what it should end.
-        let asked_to_stop = asked_to_stop();
+        let mut signals = match Signals::new() {
+            Ok(signals) => signals,
+            Err(error) => return fail(&format!("cannot listen for signals: {error}"), Exit::Broken),
+        };
         let app = match App::start(settings).await {
             Ok(app) => app,
             Err(error) => return fail(&error.to_string(), Exit::Usage),
@@ -116,13 +121,19 @@ fn serve(config: &Path) -> ExitCode {
         if let Some(address) = app.admin {
             tracing::info!(%address, "admin pages: /livez /readyz /metrics");
         }
-        let why = asked_to_stop.await;
+        let why = signals.next().await;
         tracing::info!(
             signal = why,
             drain_s = drain.as_secs(),
-            "stopping: no new connections, requests in flight end"
+            "stopping: no new connections, requests in flight end; a second signal ends them at once"
         );
-        let cut = app.stop().await;
+        let cut = tokio::select! {
+            cut = app.stop() => cut,
+            why = signals.next() => {
+                tracing::warn!(signal = why, "stopped at once: requests in flight were cut");
+                return Exit::Broken.into();
+            }
+        };
         if cut > 0 {
             tracing::warn!(connections = cut, "cut at the deadline ([server] drain)");
         }
@@ -131,17 +142,23 @@ fn serve(config: &Path) -> ExitCode {
     })
 }
 
-/// Listens for SIGTERM and SIGINT from now on; the future waits for one of them and names it.
-fn asked_to_stop() -> impl Future<Output = &'static str> {
-    let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
-    async {
-        let (Ok(mut terminate), Ok(mut interrupt)) = signals else {
-            // Without signal handlers the default action ends the process; there is nothing to wait for.
-            return std::future::pending().await;
-        };
+/// SIGTERM and SIGINT.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        let (terminate, interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        Ok(Self { terminate, interrupt })
+    }
+
+    /// Waits for the next one and names it.
+    async fn next(&mut self) -> &'static str {
         tokio::select! {
-            _ = terminate.recv() => "SIGTERM",
-            _ = interrupt.recv() => "SIGINT",
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
         }
     }
 }

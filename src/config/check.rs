@@ -123,6 +123,10 @@ fn nothing_is_zero(settings: &Settings, report: &mut Report<'_>) {
         ("presentation.max_flights", settings.presentation.max_flights),
         ("presentation.max_body", settings.presentation.max_body),
     ];
+    let polite: Vec<(String, usize)> = (settings.index.sources.iter().enumerate())
+        .map(|(number, source)| (format!("index.sources.{number}.concurrency"), source.concurrency))
+        .collect();
+    let counts = counts.into_iter().chain(polite.iter().map(|(path, count)| (path.as_str(), *count)));
     let times = [
         ("server.head_timeout", server.head_timeout),
         ("server.idle_timeout", server.idle_timeout),
@@ -135,7 +139,7 @@ fn nothing_is_zero(settings: &Settings, report: &mut Report<'_>) {
         ("heal.resources_recheck", heal.resources_recheck),
         ("heal.mass_expiry.within", heal.mass_expiry.within),
     ];
-    let zero_counts = counts.into_iter().filter(|(_, count)| *count == 0).map(|(path, _)| path);
+    let zero_counts = counts.filter(|(_, count)| *count == 0).map(|(path, _)| path);
     let zero_times = times.into_iter().filter(|(_, time)| *time == Duration::ZERO).map(|(path, _)| path);
     for path in zero_counts.chain(zero_times) {
         let help = if path.starts_with("heal.") {

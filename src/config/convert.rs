@@ -1,16 +1,18 @@
 //! From what the file says to what the program believes: defaults are filled in, paths joined to the file's
 //! folder. What is missing is reported; whether the whole makes sense is asked in [`check`](super::check).
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use http::uri::{Authority, Scheme};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use super::check::Report;
 use super::file::{self, File};
 use super::leaf::Text;
 use super::settings::{
-    Admin, Heal, Index, Log, MassExpiry, Presentation, Rewrite, Route, RouteKind, Server, Settings, Source,
-    Tls, Upstream, UpstreamUrl,
+    Admin, CanvasRule, Heal, Index, Log, MassExpiry, Presentation, Rewrite, Route, RouteKind, Server,
+    Settings, Source, SourceKind, Tls, Upstream, UpstreamUrl,
 };
 use super::values::{Count, Size};
 
@@ -133,37 +135,103 @@ fn stand_in() -> UpstreamUrl {
 fn index(file: file::Index, folder: &Path, report: &mut Report<'_>) -> Index {
     let default = Index::default();
     let sources = file.sources.into_iter().enumerate();
+    let rule = file.canvas_rule.unwrap_or_default();
     Index {
         path: folder.join(or(file.path, default.path)),
         learn: file.learn.unwrap_or(default.learn),
         sources: sources.filter_map(|(number, source)| one_source(source, number, folder, report)).collect(),
         cache: file.cache.map_or(default.cache, |count| u64::from(count.0.0)),
         refresh: or(file.refresh, default.refresh),
+        history_age: or(file.history_age, default.history_age),
+        history_rows: file.history_rows.map_or(default.history_rows, |count| count.0.0),
         file_url_bases: list(file.file_url_bases, default.file_url_bases, |base| {
             if base.0.ends_with('/') { base.0 } else { format!("{}/", base.0) }
         }),
+        grace: or(file.grace, default.grace),
+        canvas_rule: CanvasRule {
+            rest: rule.rest.map_or(default.canvas_rule.rest, |text| text.0.0),
+            files: rule.files.map_or(default.canvas_rule.files, |text| text.0.0),
+            canvas: rule.canvas.map_or(default.canvas_rule.canvas, |text| text.0.0),
+        },
     }
 }
 
-fn one_source(source: file::Source, number: usize, folder: &Path, report: &mut Report<'_>) -> Option<Source> {
+fn one_source(file: file::Source, number: usize, folder: &Path, report: &mut Report<'_>) -> Option<Source> {
     let help = "write path = \"…\" for a directory or file, or url = \"…\" for a manifest or collection";
     let here = format!("index.sources.{number}");
-    match (source.path, source.url) {
-        (Some(path), None) => Some(Source::Path(folder.join(path.0))),
-        (None, Some(url)) => Some(Source::Url(url.0.0)),
+    let kind = match (file.path, file.url) {
+        (Some(path), None) => SourceKind::Path(folder.join(path.0)),
+        (None, Some(url)) => SourceKind::Url(url.0.0),
         (Some(_), Some(_)) => {
             report.at(
                 &[&here],
                 "this source has both a path and a URL",
                 &format!("{help}; two sources for both"),
             );
-            None
+            return None;
         }
         (None, None) => {
             report.missing(&here, "this source has neither a path nor a URL", help);
-            None
+            return None;
+        }
+    };
+    let is_path = matches!(kind, SourceKind::Path(_));
+    let for_urls = [
+        ("headers", file.headers.is_some()),
+        ("concurrency", file.concurrency.is_some()),
+        ("rate", file.rate.is_some()),
+        ("hosts", file.hosts.is_some()),
+    ];
+    for (key, _) in for_urls.into_iter().filter(|(_, given)| is_path && *given) {
+        report.at(
+            &[&format!("{here}.{key}")],
+            &format!("`{key}` means nothing for a path"),
+            "take it out, or write url = \"…\" in place of path",
+        );
+    }
+    let default = Source::of(kind);
+    Some(Source {
+        enabled: file.enabled.unwrap_or(default.enabled),
+        interval: file.interval.map(|interval| interval.0),
+        headers: headers(file.headers.unwrap_or_default(), &here, report),
+        concurrency: count(file.concurrency, default.concurrency),
+        rate: file.rate.map_or(default.rate, |rate| rate.0.0),
+        hosts: list(file.hosts, Vec::new(), |host| host.0),
+        ..default
+    })
+}
+
+/// The fields that a source's requests carry; those that are HTTP's own business are mistakes.
+fn headers(file: BTreeMap<String, Text<HeaderValue>>, source: &str, report: &mut Report<'_>) -> HeaderMap {
+    const OURS: [HeaderName; 7] = [
+        header::HOST,
+        header::CONNECTION,
+        header::CONTENT_LENGTH,
+        header::TRANSFER_ENCODING,
+        header::ACCEPT_ENCODING,
+        header::IF_NONE_MATCH,
+        header::IF_MODIFIED_SINCE,
+    ];
+    let mut fields = HeaderMap::new();
+    for (name, value) in file {
+        let path = format!("{source}.headers.{name}");
+        match HeaderName::try_from(&name) {
+            Ok(known) if OURS.contains(&known) => report.at(
+                &[&path],
+                &format!("`{name}` cannot be chosen: every request has its own"),
+                "take it out",
+            ),
+            Ok(known) => {
+                fields.append(known, value.0);
+            }
+            Err(_) => report.at(
+                &[&path],
+                &format!("`{name}` is not the name of a header"),
+                "write the name alone, such as authorization = \"Bearer 1234\"",
+            ),
         }
     }
+    fields
 }
 
 fn heal(file: file::Heal) -> Heal {

@@ -5,8 +5,11 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use http::HeaderMap;
+
 use super::settings::{
-    Admin, Heal, Index, Log, LogFormat, MassExpiry, Presentation, Rewrite, Rung, Server, Settings, Upstream,
+    Admin, CanvasRule, Heal, Index, Log, LogFormat, MassExpiry, Presentation, Rewrite, Rung, Server,
+    Settings, Source, SourceKind, Upstream,
 };
 
 const fn secs(seconds: u64) -> Duration {
@@ -83,7 +86,36 @@ impl Default for Index {
             sources: Vec::new(),
             cache: 100_000,
             refresh: secs(60 * 60),
+            history_age: secs(30 * 24 * 60 * 60),
+            history_rows: 100_000,
             file_url_bases: Vec::new(),
+            grace: secs(24 * 60 * 60),
+            canvas_rule: CanvasRule::default(),
+        }
+    }
+}
+
+impl Default for CanvasRule {
+    fn default() -> Self {
+        Self {
+            rest: "/fcrepo/rest/".to_owned(),
+            files: "/files/".to_owned(),
+            canvas: "/iiif-service/fedora/canvas/".to_owned(),
+        }
+    }
+}
+
+impl Source {
+    pub(super) fn of(kind: SourceKind) -> Self {
+        Self {
+            kind,
+            enabled: true,
+            interval: None,
+            headers: HeaderMap::new(),
+            // UPSTREAM: the service holds two connections per host, and its viewers need them as well.
+            concurrency: 2,
+            rate: 10,
+            hosts: Vec::new(),
         }
     }
 }

@@ -53,7 +53,9 @@ fn check_keys(part: &Part, tree: &Tree<'_>) -> Result<(), String> {
                     "`{path}` has {length} elements: a number from 0 to {length} must stand here"
                 ));
             }
-        } else if here.get("properties").and_then(|known| known.get(key)).is_none() {
+        } else if schema::any_key(here).is_none()
+            && here.get("properties").and_then(|known| known.get(key)).is_none()
+        {
             return Err(schema::help_for_unknown(&path, key, variable));
         }
         path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };

@@ -4,19 +4,20 @@
 //! business of `convert`. The doc comments are what operators read: they become the descriptions in
 //! `config schema` and the help under a mistake.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use http::HeaderName;
 use http::uri::Authority;
+use http::{HeaderName, HeaderValue};
 use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::leaf::{OneOrMany, Text};
 use super::settings::{LogFormat, Pattern, RouteKind, Rung, UpstreamUrl};
-use super::values::{Count, Filter, HostName, HttpUrl, MaybeListen, Prefix, Size, Status, Token};
+use super::values::{Count, Filter, HostName, HttpUrl, MaybeListen, Prefix, Size, Slashed, Status, Token};
 
 /// Configuration of iiif-mender. Relative paths are relative to the folder of this file.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
@@ -139,10 +140,30 @@ pub struct Index {
     pub cache: Option<Text<Count>>,
     /// How often the sources are looked at again while serving; "0s": only at the start.
     pub refresh: Option<Text<Duration>>,
+    /// How long the history of heals is kept.
+    pub history_age: Option<Text<Duration>>,
+    /// How many heals the history holds at most; 0: none is kept.
+    pub history_rows: Option<Text<Count>>,
     /// Bases under which a file URL is tried when an identifier is checked against it; empty: the URL as it stands.
     pub file_url_bases: Option<Vec<Text<HttpUrl>>>,
+    /// How long a document that vanished from its source is kept.
+    pub grace: Option<Text<Duration>>,
+    /// How the canvas of a file is derived: `https://host{rest}{path}{files}{name}` → `https://host{canvas}{path}`.
+    pub canvas_rule: Option<CanvasRule>,
     /// What to index.
     pub sources: Vec<Source>,
+}
+
+/// `index.canvas_rule`
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub struct CanvasRule {
+    /// What stands before the path of the canvas in the URL of a file.
+    pub rest: Option<Text<Slashed>>,
+    /// What stands between that path and the name of the file.
+    pub files: Option<Text<Slashed>>,
+    /// What stands before the path in the URL of the canvas.
+    pub canvas: Option<Text<Slashed>>,
 }
 
 /// `[[index.sources]]`: either a path or a URL.
@@ -151,8 +172,20 @@ pub struct Index {
 pub struct Source {
     /// A directory (walked for *.json) or a file.
     pub path: Option<Text<PathBuf>>,
-    /// A manifest or collection to fetch.
+    /// A manifest, a collection or a stream of changes (IIIF Change Discovery) to fetch.
     pub url: Option<Text<HttpUrl>>,
+    /// Look at it; false leaves what the index knows from it as it is.
+    pub enabled: Option<bool>,
+    /// How often it is looked at again while serving, in place of index.refresh; "0s": only at the start.
+    pub interval: Option<Text<Duration>>,
+    /// Header fields for requests to the URL's own host, such as a key; never sent to any other host.
+    pub headers: Option<BTreeMap<String, Text<HeaderValue>>>,
+    /// Requests at once at most.
+    pub concurrency: Option<Text<Count>>,
+    /// Requests in a second at most; 0: as many as come.
+    pub rate: Option<Text<Count>>,
+    /// Hosts that its links may lead to, besides its own, the public hosts and those of the routes.
+    pub hosts: Option<Vec<Text<HostName>>>,
 }
 
 /// `[heal]`

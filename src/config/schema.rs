@@ -74,9 +74,14 @@ pub(super) fn at(path: &str) -> Option<&'static Value> {
     path.split('.').filter(|segment| !segment.is_empty()).try_fold(schema(), |here, segment| {
         match items(here) {
             Some(items) => segment.parse::<usize>().ok().map(|_| items),
-            None => here.get("properties")?.get(segment),
+            None => here.get("properties").and_then(|known| known.get(segment)).or_else(|| any_key(here)),
         }
     })
+}
+
+/// The schema of every value, where a table takes keys of one's own choice.
+pub(super) fn any_key(schema: &Value) -> Option<&Value> {
+    schema.get("additionalProperties").filter(|any| any.is_object())
 }
 
 /// The schema of the elements, where a list may stand.

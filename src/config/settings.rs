@@ -10,8 +10,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use http::HeaderName;
 use http::uri::{Authority, Scheme};
+use http::{HeaderMap, HeaderName};
 use ipnet::IpNet;
 use regex::Regex;
 
@@ -164,18 +164,68 @@ pub struct Index {
     pub cache: u64,
     /// How often configured sources are looked at again while serving; zero: only at the start.
     pub refresh: Duration,
+    /// How long the history of heals is kept.
+    pub history_age: Duration,
+    /// How many heals the history holds at most; 0: none is kept.
+    pub history_rows: u32,
     /// Bases under which a file URL is tried when the identifier made from it is checked, each ending in `/`;
     /// empty: only the URL as it stands. (The canvas service may know Fedora by an internal name.)
     pub file_url_bases: Vec<String>,
+    /// How long a document that vanished from its source is kept.
+    pub grace: Duration,
+    /// How the canvas of a file is derived from the file's URL.
+    pub canvas_rule: CanvasRule,
+}
+
+/// `index.canvas_rule`: `https://host{rest}{path}{files}{name}` → `https://host{canvas}{path}`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CanvasRule {
+    /// Stands before the path of the canvas in the URL of a file, with both slashes.
+    pub rest: String,
+    /// Stands after it, with both slashes.
+    pub files: String,
+    /// Stands before it in the canvas URL, with both slashes.
+    pub canvas: String,
 }
 
 /// `[[index.sources]]`
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Source {
+pub struct Source {
+    /// Where it is.
+    pub kind: SourceKind,
+    /// Look at it at all.
+    pub enabled: bool,
+    /// How often it is looked at again while serving; `None`: every [`Index::refresh`].
+    pub interval: Option<Duration>,
+    /// Fields sent with every request to the URL's own host, and to no other. Their values are marked sensitive.
+    pub headers: HeaderMap,
+    /// Requests at once at most.
+    pub concurrency: usize,
+    /// Requests in a second at most; zero: as many as come.
+    pub rate: u32,
+    /// Hosts (lower case) that its links may lead to, besides its own, ours and those of the routes.
+    pub hosts: Vec<String>,
+}
+
+/// Where a source is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SourceKind {
     /// A directory (walked for `*.json`) or a file.
     Path(PathBuf),
-    /// A manifest or collection to fetch.
+    /// A manifest, a collection or a stream of changes to fetch.
     Url(String),
+}
+
+impl Source {
+    /// A directory or a file, with defaults.
+    pub fn path(path: impl Into<PathBuf>) -> Self {
+        Self::of(SourceKind::Path(path.into()))
+    }
+
+    /// A URL, with defaults.
+    pub fn url(url: impl Into<String>) -> Self {
+        Self::of(SourceKind::Url(url.into()))
+    }
 }
 
 /// One way to make an image resolvable again.

@@ -2,12 +2,13 @@
 
 use std::cmp::Reverse;
 
+use http::HeaderValue;
 use toml::Spanned;
 use toml_edit::{DocumentMut, InlineTable, Item, Value};
 
 use super::file::File;
 use super::load::sort;
-use super::settings::{Settings, Source};
+use super::settings::{Settings, Source, SourceKind};
 use super::sources::Sources;
 use super::tree::Tree;
 
@@ -37,9 +38,11 @@ pub(super) fn show(mut settings: Settings, tree: &Tree<'_>, sources: &Sources) -
     document.to_string()
 }
 
-/// SECURITY: a source's URL may carry a key in its query, and what is shown ends up in tickets.
+/// SECURITY: a source's URL may carry a key in its query, its fields are likely to be one, and what is shown ends
+/// up in tickets.
 fn redact(source: &mut Source) {
-    if let Source::Url(url) = source
+    source.headers.values_mut().for_each(|value| *value = HeaderValue::from_static("***"));
+    if let SourceKind::Url(url) = &mut source.kind
         && let Some((page, _)) = url.split_once('?')
     {
         *url = format!("{page}?…");
@@ -50,7 +53,7 @@ fn annotate(table: &mut toml_edit::Table, path: &str, tree: &Tree<'_>, sources: 
     for (mut key, item) in table.iter_mut() {
         let path = format!("{path}.{}", key.get());
         match item {
-            Item::Table(inner) if matches!(key.get(), "tls" | "mass_expiry") => {
+            Item::Table(inner) if matches!(key.get(), "tls" | "mass_expiry" | "canvas_rule" | "headers") => {
                 let mut inline = std::mem::take(inner).into_inline_table();
                 inline.fmt();
                 comment(&mut inline, &path, tree, sources);

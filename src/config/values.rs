@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use http::HeaderName;
+use http::{HeaderName, HeaderValue};
 use regex::Regex;
 use tracing_subscriber::EnvFilter;
 
@@ -192,6 +192,52 @@ impl Leaf for Pattern {
 
     fn write(&self) -> Written {
         Written::Text(self.0.as_str().to_owned())
+    }
+}
+
+impl Leaf for HeaderValue {
+    const EXPECTED: &'static str = "the value of a header";
+
+    fn read(text: &str) -> Result<Self, Mistake> {
+        // SECURITY: the text itself is not repeated, it may be a key.
+        let wrong = || {
+            Mistake::new(
+                "this cannot be the value of a header",
+                "write it in one line of plain characters, such as \"Bearer 1234\"",
+            )
+        };
+        let mut value = Self::from_str(text).map_err(|_| wrong())?;
+        value.set_sensitive(true);
+        Ok(value)
+    }
+
+    fn write(&self) -> Written {
+        Written::Text(String::from_utf8_lossy(self.as_bytes()).into_owned())
+    }
+}
+
+/// A piece of a path with a slash at both ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Slashed(pub String);
+
+impl Leaf for Slashed {
+    const EXPECTED: &'static str = "a piece of a path such as \"/files/\"";
+
+    fn read(text: &str) -> Result<Self, Mistake> {
+        let good = text.starts_with('/')
+            && text.ends_with('/')
+            && text.bytes().all(|byte| byte.is_ascii_graphic() && !b"?#".contains(&byte));
+        if !good {
+            return Err(Mistake::new(
+                format!("`{text}` is not a piece of a path"),
+                "begin and end it with a slash, such as \"/files/\"",
+            ));
+        }
+        Ok(Self(text.to_owned()))
+    }
+
+    fn write(&self) -> Written {
+        Written::Text(self.0.clone())
     }
 }
 

@@ -1,10 +1,14 @@
 //! From what the program believes back to what a file would say: for `config show`, and for the defaults in
 //! the schema. Written as whole struct literals, so that the compiler asks for every new key here, too.
 
+use http::{HeaderName, HeaderValue};
+
 use super::file::{self, File};
 use super::leaf::{OneOrMany, Text};
-use super::settings::{Heal, Index, Presentation, Rewrite, Route, Server, Settings, Source, Upstream};
-use super::values::{Count, Filter, HostName, HttpUrl, MaybeListen, Prefix, Size, Status, Token};
+use super::settings::{
+    Heal, Index, Presentation, Rewrite, Route, Server, Settings, Source, SourceKind, Upstream,
+};
+use super::values::{Count, Filter, HostName, HttpUrl, MaybeListen, Prefix, Size, Slashed, Status, Token};
 
 impl From<&Settings> for File {
     fn from(settings: &Settings) -> Self {
@@ -91,15 +95,36 @@ fn index(index: &Index) -> file::Index {
         learn: Some(index.learn),
         cache: text(Count(u32::try_from(index.cache).unwrap_or(u32::MAX))),
         refresh: text(index.refresh),
+        history_age: text(index.history_age),
+        history_rows: text(Count(index.history_rows)),
         file_url_bases: list(&index.file_url_bases, HttpUrl),
+        grace: text(index.grace),
+        canvas_rule: Some(file::CanvasRule {
+            rest: text(Slashed(index.canvas_rule.rest.clone())),
+            files: text(Slashed(index.canvas_rule.files.clone())),
+            canvas: text(Slashed(index.canvas_rule.canvas.clone())),
+        }),
         sources: index.sources.iter().map(source).collect(),
     }
 }
 
 fn source(source: &Source) -> file::Source {
-    match source {
-        Source::Path(path) => file::Source { path: text(path.clone()), url: None },
-        Source::Url(url) => file::Source { path: None, url: text(HttpUrl(url.clone())) },
+    let common = file::Source {
+        enabled: Some(source.enabled),
+        interval: source.interval.map(Text),
+        ..file::Source::default()
+    };
+    let field = |(name, value): (&HeaderName, &HeaderValue)| (name.to_string(), Text(value.clone()));
+    match &source.kind {
+        SourceKind::Path(path) => file::Source { path: text(path.clone()), ..common },
+        SourceKind::Url(url) => file::Source {
+            url: text(HttpUrl(url.clone())),
+            headers: (!source.headers.is_empty()).then(|| source.headers.iter().map(field).collect()),
+            concurrency: count(source.concurrency),
+            rate: text(Count(source.rate)),
+            hosts: list(&source.hosts, HostName),
+            ..common
+        },
     }
 }
 

@@ -82,6 +82,7 @@ impl Ward {
         let took = started.elapsed();
         let rung = if let Verdict::Healed(rung) = verdict { rung.as_str() } else { "none" };
         self.metrics.heal(verdict.as_str(), rung, urgency.lane().as_str(), took);
+        self.record(&patient, verdict, urgency.lane(), took, urgency.viewers());
         tracing::info!(
             identifier = %patient.key,
             verdict = verdict.as_str(),

@@ -125,7 +125,7 @@ impl Ward {
         }
         let is_well = match (self.ask(patient).await, self.shows(patient).await) {
             (Said::Alive(_), false) => return self.gone_or_unwell(patient).await,
-            (Said::Alive(_), true) | (Said::Nothing, true) => self.nested_is_well(patient).await,
+            (Said::Alive(_) | Said::Nothing, true) => self.nested_is_well(patient).await,
             // Poisoned, and expired too: its own info.json cannot be well before it is registered again.
             (Said::Expired, _) | (Said::Nothing, false) => {
                 self.health(service, patient).await != Health::Unwell

@@ -119,8 +119,8 @@ mod tests {
             rungs: Cache::new(100),
             missing: Cache::new(100),
             cooldown: Duration::from_secs(10),
-            backoff_max: Duration::from_secs(60),
-            missing_for: Duration::from_secs(300),
+            backoff_max: Duration::from_mins(1),
+            missing_for: Duration::from_mins(5),
         }
     }
 
@@ -185,7 +185,7 @@ mod tests {
         memory.file_is_missing(0, &key, now);
         assert!(memory.is_missing(0, &key, now));
         assert!(!memory.is_missing(1, &key, now));
-        assert!(!memory.is_missing(0, &key, now + Duration::from_secs(300)));
+        assert!(!memory.is_missing(0, &key, now + Duration::from_mins(5)));
         memory.found(0, &key);
         assert!(!memory.is_missing(0, &key, now));
     }

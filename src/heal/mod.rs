@@ -18,6 +18,7 @@ mod memory;
 mod poison;
 mod readers;
 mod rebuild;
+mod record;
 mod service;
 #[cfg(test)]
 mod stress;
@@ -136,10 +137,12 @@ impl Healer {
                 let took = started.elapsed();
                 ward.reader_at(patient, true);
                 ward.metrics.heal("healed", Rung::Direct.as_str(), lane.as_str(), took);
+                ward.record(patient, Verdict::Healed(Rung::Direct), lane, took, 1);
                 return Treatment::Good { answer, rung: Some(Rung::Direct), took };
             }
             Direct::FileIsGone => {
                 ward.memory.file_is_missing(patient.route, &patient.key, started);
+                ward.record(patient, Verdict::Missing, lane, started.elapsed(), 1);
                 return Treatment::Original(Outcome::Missing);
             }
             Direct::NoWay => lane,
@@ -147,6 +150,7 @@ impl Healer {
         let Some(_waiting) = ward.wait_place() else { return Treatment::Crowded(COME_BACK) };
         let _counted = Gauged::one(&ward.metrics.waiting);
         let mut seat = ward.board(patient, ward.fair(patient, client, lane));
+        seat.urgency.viewer_waits();
         let landed = timeout(wait.saturating_sub(started.elapsed()), seat.landed()).await;
         ward.metrics.waited(started.elapsed());
         match landed {

@@ -10,16 +10,8 @@ use http::StatusCode;
 use moka::sync::Cache;
 use uuid::Uuid;
 
-/// What the canvas service says of an identifier.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Said {
-    /// It knows the file, and where it is.
-    Alive(String),
-    /// It has forgotten the file.
-    Expired,
-    /// It does not say: closed, unwell, or not such a service.
-    Nothing,
-}
+use crate::iiif::resource;
+pub(super) use crate::iiif::resource::Said;
 
 /// What is remembered of `/resources` of one canvas service.
 #[derive(Debug)]
@@ -66,7 +58,7 @@ impl Truth {
 
     /// Reads an answer and remembers what it means.
     pub(super) fn hear(&self, uuid: Uuid, status: StatusCode, body: &Bytes, now: Instant) -> Said {
-        let said = read(uuid, status, body);
+        let said = resource::read(uuid, status.as_u16(), body);
         let closed = match &said {
             Said::Alive(_) => {
                 self.alive.insert(uuid, ());
@@ -89,26 +81,6 @@ impl Truth {
     }
 }
 
-/// UPSTREAM: alive is 200 with the file URL as text; forgotten is 404 with a sentence that names the identifier. A
-/// gateway's own 404 is a page, or JSON, or names the whole path, and must not pass for "expired": every image
-/// would be taken for expired, and none for healed.
-fn read(uuid: Uuid, status: StatusCode, body: &Bytes) -> Said {
-    let text = String::from_utf8_lossy(body);
-    let text = text.trim();
-    match status {
-        StatusCode::OK if is_url(text) => Said::Alive(text.to_owned()),
-        StatusCode::NOT_FOUND if text.contains(&uuid.to_string()) && !text.contains(['<', '{', '/']) => {
-            Said::Expired
-        }
-        _ => Said::Nothing,
-    }
-}
-
-fn is_url(text: &str) -> bool {
-    let absolute = ["http://", "https://", "file:/"].iter().any(|scheme| text.starts_with(scheme));
-    absolute && !text.contains(char::is_whitespace) && !text.contains('<')
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -121,7 +93,7 @@ mod tests {
     }
 
     fn truth() -> Truth {
-        Truth::new(Duration::from_secs(60), Duration::from_secs(60))
+        Truth::new(Duration::from_mins(1), Duration::from_mins(1))
     }
 
     #[test]

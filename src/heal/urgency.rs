@@ -1,5 +1,6 @@
 //! How urgent a flight is. A viewer who comes for a page that only waited to be healed ahead makes it urgent.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
@@ -10,6 +11,7 @@ use super::lanes::{Lane, Lanes, Place, Ticket};
 #[derive(Debug)]
 pub(crate) struct Urgency {
     state: Mutex<State>,
+    viewers: AtomicU32,
     departed: watch::Sender<bool>,
 }
 
@@ -25,11 +27,25 @@ struct State {
 impl Urgency {
     pub(super) fn new(lane: Lane) -> Arc<Self> {
         let state = State { lane, queued: None, waits_on: None };
-        Arc::new(Self { state: Mutex::new(state), departed: watch::channel(false).0 })
+        Arc::new(Self {
+            state: Mutex::new(state),
+            viewers: AtomicU32::new(0),
+            departed: watch::channel(false).0,
+        })
     }
 
     pub(super) fn lane(&self) -> Lane {
         self.lock().lane
+    }
+
+    /// One viewer more waits for this flight.
+    pub(super) fn viewer_waits(&self) {
+        self.viewers.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Viewers who waited so far, those among them who left.
+    pub(super) fn viewers(&self) -> u32 {
+        self.viewers.load(Ordering::Relaxed)
     }
 
     /// At least as urgent as `lane` from now on, and all that it waits for too.

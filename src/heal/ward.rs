@@ -27,6 +27,8 @@ use crate::config::Settings;
 use crate::config::settings::RouteKind;
 use crate::iiif::identifier::uuid_of_file_url;
 use crate::iiif::{IdentifierKind, ImageRequest};
+use crate::index::history::Bounds;
+use crate::index::recorder::Recorder;
 use crate::index::{Index, Owner};
 use crate::observe::Metrics;
 use crate::upstream::guard::Guard;
@@ -72,6 +74,7 @@ pub(super) struct Ward {
     pub(super) cures: Flights<RungOf, ()>,
     pub(super) memory: Memory,
     pub(super) mends: Mends,
+    pub(super) history: Recorder,
     pub(super) readers: Readers,
     pub(super) expiries: Detector,
     pub(super) sweeping: AtomicBool,
@@ -118,7 +121,9 @@ impl Ward {
                 Arc::clone(&metrics),
             )));
         }
+        let bounds = Bounds { age: settings.index.history_age, rows: settings.index.history_rows };
         Self {
+            history: Recorder::start(Arc::clone(&index), bounds, Arc::clone(&metrics)),
             services,
             upstreams: upstreams.to_vec(),
             guard: Guard::new(Arc::clone(&settings)),

@@ -7,6 +7,7 @@ pub mod identifier;
 pub mod image_request;
 pub mod image_url;
 pub mod manifest;
+pub mod resource;
 pub mod salvage;
 
 pub use canvas::CanvasUrl;

@@ -2,31 +2,18 @@
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, sync_channel};
 
 use rusqlite::{Connection, params};
 
-use super::documents::{self, Reading};
 use super::error::IndexError;
-use super::sources::{self, Options, Problem, Progress, Report};
+use super::gather::{BATCHES, Message};
+use super::keys::Names;
+use super::sources::{self, Options, Progress, Report};
 use super::write::{self, Facts, Writer};
-use super::{Index, now, schema};
+use super::{Index, history, now, schema};
 use crate::config::settings::Source;
 use crate::iiif::manifest::{Canvas, Document, DocumentKind};
-
-/// Canvases handed over at once, and batches on their way: memory stays bounded by these.
-const BATCH: usize = 256;
-const BATCHES: usize = 32;
-
-/// What the reading thread tells the writing one.
-enum Message {
-    Source(usize),
-    Canvases(Vec<Canvas>),
-    Document(PathBuf, Box<Reading>),
-    Failed(PathBuf, Problem),
-    /// The source could not be seen whole.
-    Incomplete(Problem),
-}
 
 /// What was seen while reading, for deciding what to carry over from the old generation.
 #[derive(Default)]
@@ -34,6 +21,9 @@ struct Seen {
     /// Source rows of the new file by location.
     sources: Vec<(String, i64)>,
     broken: HashSet<String>,
+    unchanged: HashSet<String>,
+    gone: HashSet<String>,
+    only_changes: HashSet<i64>,
     incomplete: HashSet<i64>,
 }
 
@@ -42,14 +32,19 @@ impl Index {
     pub fn open_for_build(path: &Path, cache: u64) -> Result<(Self, Option<PathBuf>), IndexError> {
         match Self::open(path, cache) {
             Err(IndexError::Damaged { .. }) => {
-                let place = super::Place::new(path);
-                let lock = place.lock()?;
-                let aside = place.put_aside(&lock)?;
-                drop(lock);
-                Self::open(path, cache).map(|index| (index, Some(aside)))
+                Self::start_over(path, cache).map(|(index, aside)| (index, Some(aside)))
             }
             other => other.map(|index| (index, None)),
         }
+    }
+
+    /// Puts the index aside, which is damaged, and begins an empty one; tells the old one's new place.
+    pub fn start_over(path: &Path, cache: u64) -> Result<(Self, PathBuf), IndexError> {
+        let place = super::Place::new(path);
+        let lock = place.lock()?;
+        let aside = place.put_aside(&lock)?;
+        drop(lock);
+        Self::open(path, cache).map(|index| (index, aside))
     }
 
     /// Builds the index anew from these sources and swaps it in; lookups go on meanwhile, here and in other
@@ -62,6 +57,8 @@ impl Index {
         progress: Progress<'_>,
     ) -> Result<Report, IndexError> {
         let lock = self.place.lock()?;
+        // Another process may have built since; from here on none can.
+        self.catch_up()?;
         let all = self.read(|conn| sources::with_added(conn, configured))?;
         let file = self.place.next(&lock)?;
         let built = self.build_file(&file, &all, options, progress);
@@ -95,7 +92,7 @@ impl Index {
             let Some(conn) = conn.take() else {
                 return Err(IndexError::Building { path: file.to_path_buf() });
             };
-            late(old, &conn, newest)?;
+            late(old, &conn, &self.names, newest)?;
             conn.execute_batch("COMMIT; PRAGMA journal_mode = WAL;")?;
             conn.close().map_err(|(_, error)| error)?;
             self.place.publish(file)
@@ -114,7 +111,7 @@ impl Index {
         report: &mut Report,
         progress: Progress<'_>,
     ) -> Result<i64, IndexError> {
-        let mut writer = Writer::bulk(conn, file)?;
+        let mut writer = Writer::bulk(conn, &self.names, file)?;
         let mut seen = Seen::default();
         for (source, added) in all {
             let (kind, location) = sources::stored(source);
@@ -123,7 +120,7 @@ impl Index {
         }
         std::thread::scope(|scope| {
             let (send, receive) = sync_channel(BATCHES);
-            scope.spawn(move || read_all(all, &send));
+            scope.spawn(move || self.read_all(all, options, &send));
             receive_all(conn, &mut writer, &receive, &mut seen, report, progress)
         })?;
         let old = schema::open_reader(&self.file())?;
@@ -131,48 +128,10 @@ impl Index {
         old.execute_batch("BEGIN")?;
         let newest = schema::number(&old, "SELECT ifnull(max(id), 0) FROM manifests")?;
         carry_over(&old, conn, &mut writer, &seen, options, report)?;
+        // Most of it here; `late` has to bring only what is healed meanwhile.
+        history::carry_over(&old, conn)?;
         writer.load()?;
         Ok(newest)
-    }
-}
-
-fn read_all(all: &[(Source, bool)], send: &SyncSender<Message>) {
-    for (at, (source, _)) in all.iter().enumerate() {
-        if send.send(Message::Source(at)).is_err() {
-            return;
-        }
-        let (_, location) = sources::stored(source);
-        if let Source::Url(url) = source {
-            let _ = send.send(Message::Incomplete(Problem::not_fetched(url)));
-            continue;
-        }
-        for found in documents::find(Path::new(&location)) {
-            let message = match found {
-                Ok(path) => read_one(path, send),
-                Err(problem) => Message::Incomplete(problem),
-            };
-            // The writer gave up.
-            if send.send(message).is_err() {
-                return;
-            }
-        }
-    }
-}
-
-fn read_one(path: PathBuf, send: &SyncSender<Message>) -> Message {
-    let mut batch = Vec::new();
-    let read = documents::read(&path, &mut |canvas| {
-        batch.push(canvas);
-        if batch.len() >= BATCH {
-            let _ = send.send(Message::Canvases(std::mem::take(&mut batch)));
-        }
-    });
-    match read {
-        Ok(read) => {
-            let _ = send.send(Message::Canvases(batch));
-            Message::Document(path, Box::new(read))
-        }
-        Err(problem) => Message::Failed(path, problem),
     }
 }
 
@@ -196,27 +155,57 @@ fn receive_all(
                     writer.canvas(canvas)?;
                 }
             }
-            Message::Document(path, read) => {
-                let facts = sources::facts(row, &path.to_string_lossy(), read.looks, read.hash);
-                let counts = writer.finish(&read.document, &facts)?;
+            Message::Document(read) => {
+                let (document, mut facts) = *read;
+                facts.source = row;
+                let counts = writer.finish(&document, &facts)?;
                 report.files += 1;
-                report.count(read.document.kind, counts);
-                progress(report, &path);
+                report.count(document.kind, counts);
+                progress(report, &facts.origin);
             }
-            Message::Failed(path, problem) => {
+            Message::Failed(origin, problem) => {
                 writer.abandon()?;
                 report.files += 1;
                 report.problems.push(problem);
-                seen.broken.insert(path.to_string_lossy().into_owned());
-                progress(report, &path);
+                progress(report, &origin);
+                seen.broken.insert(origin);
+            }
+            Message::Unchanged(origin) => {
+                report.files += 1;
+                report.unchanged += 1;
+                progress(report, &origin);
+                seen.unchanged.insert(origin);
+            }
+            Message::Poorer(problem) => {
+                report.files += 1;
+                report.problems.push(problem);
+            }
+            Message::Gone(origin) => {
+                seen.gone.insert(origin);
+            }
+            Message::OnlyChanges => {
+                seen.only_changes.insert(row);
             }
             Message::Incomplete(problem) => {
-                report.problems.push(problem);
+                report.problems.extend(problem);
                 seen.incomplete.insert(row);
             }
         }
     }
     Ok(())
+}
+
+impl Seen {
+    /// Whether a document of the old generation is no longer told of by its source.
+    fn is_gone(&self, source: i64, origin: &str, vanished: Option<i64>) -> bool {
+        if self.broken.contains(origin)
+            || self.unchanged.contains(origin)
+            || self.incomplete.contains(&source)
+        {
+            return false;
+        }
+        !self.only_changes.contains(&source) || self.gone.contains(origin) || vanished.is_some()
+    }
 }
 
 /// Copies from the old generation what the sources do not tell (now).
@@ -248,8 +237,8 @@ fn carry_over(
         if !is_new {
             continue;
         }
-        let is_gone = kind == "path" && !seen.broken.contains(&origin) && !seen.incomplete.contains(&source);
-        if !is_gone {
+        if kind == "traffic" || !seen.is_gone(source, &origin, vanished) {
+            let vanished = vanished.filter(|_| !seen.unchanged.contains(&origin));
             copy(old, writer, id, source, vanished)?;
         } else if sources::is_over(vanished, options) {
             report.dropped += 1;
@@ -263,8 +252,8 @@ fn carry_over(
 
 /// Copies what other threads and processes wrote to the old generation while the new one was built. The
 /// caller holds the old one's write lock.
-fn late(old: &Connection, conn: &Connection, newest: i64) -> Result<(), IndexError> {
-    let mut writer = Writer::direct(conn)?;
+fn late(old: &Connection, conn: &Connection, names: &Names, newest: i64) -> Result<(), IndexError> {
+    let mut writer = Writer::direct(conn, names)?;
     let mut select = old.prepare(
         "SELECT m.id, s.kind, s.location, s.added, m.vanished FROM manifests m JOIN sources s ON s.id = m.source
          WHERE m.id > ?1 ORDER BY m.id",
@@ -285,6 +274,7 @@ fn late(old: &Connection, conn: &Connection, newest: i64) -> Result<(), IndexErr
             true,
         )?;
     }
+    history::carry_over(old, conn)?;
     let mut files = old.prepare("SELECT uuid, url FROM files ORDER BY uuid")?;
     let mut insert = conn.prepare("INSERT OR REPLACE INTO files (uuid, url) VALUES (?1, ?2)")?;
     let mut rows = files.query([])?;
@@ -314,7 +304,8 @@ fn copy(
     }
     let (document, facts) = old
         .prepare_cached(
-            "SELECT kind, uri, label, origin, size, modified, hash, seen FROM manifests WHERE id = ?1",
+            "SELECT kind, uri, label, origin, size, modified, hash, seen, etag, last_modified
+             FROM manifests WHERE id = ?1",
         )?
         .query_row([id], |row| {
             let kind = kind_of(row.get_ref(0)?.as_str().unwrap_or_default());
@@ -326,6 +317,8 @@ fn copy(
                 modified: row.get(5)?,
                 hash: row.get(6)?,
                 seen: row.get(7)?,
+                etag: row.get(8)?,
+                last_modified: row.get(9)?,
                 vanished,
             };
             Ok((document, facts))

@@ -1,32 +1,37 @@
 //! The work behind `iiif-mender index …`: results on `out`, progress and problems on stderr.
 
-use std::borrow::Cow;
 use std::io::{self, IsTerminal, Write};
-use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use indicatif::{HumanBytes, HumanCount, HumanDuration, ProgressBar, ProgressStyle};
+use indicatif::{HumanCount, HumanDuration, ProgressBar, ProgressStyle};
 use serde::Serialize;
+use tokio::runtime::{Builder, Runtime};
 
-use super::sources::{Options, Report};
-use super::{Index, IndexError, Owner};
-use crate::config::settings::{self, Source};
-use crate::iiif::image_url::{identifier_in_image_url, identifier_in_service_id};
-use crate::iiif::{CanvasUrl, Identifier};
+use super::files::Manners;
+use super::sources::{Options, Problem, Report, is_same};
+use super::{Index, IndexError};
+use crate::config::Settings;
+use crate::config::settings::Source;
+use crate::iiif::CanvasUrl;
+use crate::upstream::TlsError;
+use crate::upstream::fetch::Web;
+
+mod show;
 
 /// What to do with the index.
 #[derive(Debug, Clone, clap::Subcommand)]
 pub enum IndexCommand {
     /// Build the index anew from the configured and the added sources; lookups go on meanwhile
     Build {
-        /// Sources to add: directories, files
+        /// Sources to add: directories, files, URLs of manifests, collections or streams of changes
         #[arg(value_name = "SOURCE")]
         sources: Vec<String>,
     },
     /// Add sources and read them
     Add {
-        /// Directories, files
+        /// Directories, files, URLs of manifests, collections or streams of changes
         #[arg(value_name = "SOURCE", required = true)]
         sources: Vec<String>,
     },
@@ -35,6 +40,21 @@ pub enum IndexCommand {
         /// Only these sources (default: all)
         #[arg(value_name = "SOURCE")]
         sources: Vec<String>,
+    },
+    /// Forget sources that were added, with all that is known from them
+    Remove {
+        /// Directories, files, URLs
+        #[arg(value_name = "SOURCE", required = true)]
+        sources: Vec<String>,
+    },
+    /// Ask the canvas service for the files behind identifiers, as long as it knows them
+    LearnFiles {
+        /// Requests at once at most
+        #[arg(long, default_value_t = 2)]
+        concurrency: usize,
+        /// Requests in a second at most; 0: as many as come
+        #[arg(long, default_value_t = 10)]
+        rate: u32,
     },
     /// Tell which canvases own an image; exit 1 when nobody does
     Lookup {
@@ -48,6 +68,12 @@ pub enum IndexCommand {
     Stats,
     /// Write every image with its canvas and manifest, one a line
     Export,
+    /// Tell which images were healed, when and how, newest first
+    History {
+        /// So many heals at most
+        #[arg(long, value_name = "N", default_value_t = 50)]
+        limit: u32,
+    },
 }
 
 /// How a command ended; its number is the exit status.
@@ -73,6 +99,9 @@ pub enum CommandError {
     /// The index said no.
     #[error(transparent)]
     Index(#[from] IndexError),
+    /// Nothing can be fetched.
+    #[error(transparent)]
+    Upstream(#[from] TlsError),
     /// Results could not be written.
     #[error("cannot write the results: {0}")]
     Output(#[from] io::Error),
@@ -82,7 +111,9 @@ impl CommandError {
     /// The exit status: 2 where the configuration names a wrong file, else 1.
     pub fn exit(&self) -> Exit {
         match self {
-            Self::Index(IndexError::Foreign { .. } | IndexError::Newer { .. }) => Exit::Usage,
+            Self::Index(IndexError::Foreign { .. } | IndexError::Newer { .. }) | Self::Upstream(_) => {
+                Exit::Usage
+            }
             _ => Exit::Broken,
         }
     }
@@ -91,50 +122,153 @@ impl CommandError {
 /// Carries out one command; `json`: results for machines.
 pub fn run(
     command: &IndexCommand,
-    settings: &settings::Index,
+    settings: &Settings,
     json: bool,
     out: &mut dyn Write,
 ) -> Result<Exit, CommandError> {
-    if let IndexCommand::Build { sources } = command {
-        return build(settings, &parse_all(sources), json, out);
-    }
-    let index = Index::open(&settings.path, settings.cache)?;
+    let open = || Index::open(&settings.index.path, settings.index.cache);
     match command {
-        IndexCommand::Build { .. } => Ok(Exit::Well),
-        IndexCommand::Add { sources } => {
-            let sources = parse_all(sources);
-            index.add(&sources)?;
-            refresh(&index, &sources, json, out)
+        IndexCommand::Lookup { image } => {
+            return show::lookup(&open()?.with_names(settings), image, json, out);
         }
-        IndexCommand::Refresh { sources } if sources.is_empty() => {
-            refresh(&index, &index.sources(&settings.sources)?, json, out)
-        }
-        IndexCommand::Refresh { sources } => refresh(&index, &parse_all(sources), json, out),
-        IndexCommand::Lookup { image } => lookup(&index, image, json, out),
-        IndexCommand::List => list(&index, json, out),
-        IndexCommand::Stats => stats(&index, json, out),
-        IndexCommand::Export => export(&index, json, out),
+        IndexCommand::List => return show::list(&open()?, json, out),
+        IndexCommand::Stats => return show::stats(&open()?, json, out),
+        IndexCommand::Export => return show::export(&open()?, json, out),
+        IndexCommand::History { limit } => return show::history(&open()?, *limit, json, out),
+        _ => {}
     }
+    // Only what may have to fetch something starts a runtime.
+    let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let done = work(command, settings, &runtime, json, out);
+    // A name that is being resolved cannot be broken off.
+    runtime.shutdown_background();
+    done
 }
 
-fn build(
-    settings: &settings::Index,
-    more: &[Source],
+fn work(
+    command: &IndexCommand,
+    settings: &Settings,
+    runtime: &Runtime,
     json: bool,
     out: &mut dyn Write,
 ) -> Result<Exit, CommandError> {
-    let (index, aside) = Index::open_for_build(&settings.path, settings.cache)?;
-    let mut stderr = io::stderr().lock();
+    let (index, aside) = match command {
+        IndexCommand::Build { .. } => Index::open_for_build(&settings.index.path, settings.index.cache)?,
+        _ => (Index::open(&settings.index.path, settings.index.cache)?, None),
+    };
     if let Some(aside) = aside {
-        let _ = writeln!(stderr, "the old index was damaged; it is kept as {}", aside.display());
+        tell_aside(&aside);
     }
-    drop(stderr);
-    index.add(more)?;
-    told(json, out, |progress| index.build(&settings.sources, &Options::default(), progress))
+    let web = Web::new(Arc::new(settings.clone()))?;
+    let fit_out = |index: Index| index.with_names(settings).with_web(web.clone(), runtime.handle().clone());
+    let index = fit_out(index);
+    let configured = &settings.index.sources;
+    let options = Options { grace: settings.index.grace };
+    match command {
+        IndexCommand::Build { sources } => {
+            let mut build = |index: &Index| {
+                index.add(&named(sources, configured))?;
+                told(json, out, |progress| index.build(configured, &options, progress))
+            };
+            match build(&index) {
+                // Only now was the damaged page read: the cure must be one all the same.
+                Err(CommandError::Index(IndexError::Damaged { .. })) => {
+                    let (index, aside) = Index::start_over(&settings.index.path, settings.index.cache)?;
+                    tell_aside(&aside);
+                    build(&fit_out(index))
+                }
+                other => other,
+            }
+        }
+        IndexCommand::Add { sources } => {
+            let sources = named(sources, configured);
+            index.add(&sources)?;
+            told(json, out, |progress| index.refresh(&sources, &options, progress))
+        }
+        IndexCommand::Refresh { sources } => {
+            let sources =
+                if sources.is_empty() { index.sources(configured)? } else { named(sources, configured) };
+            told(json, out, |progress| index.refresh(&sources, &options, progress))
+        }
+        IndexCommand::Remove { sources } => {
+            remove(&index, &named(sources, configured), configured, json, out)
+        }
+        IndexCommand::LearnFiles { concurrency, rate } => {
+            learn_files(&index, Manners { concurrency: *concurrency, rate: *rate }, json, out)
+        }
+        _ => Ok(Exit::Usage),
+    }
 }
 
-fn refresh(index: &Index, sources: &[Source], json: bool, out: &mut dyn Write) -> Result<Exit, CommandError> {
-    told(json, out, |progress| index.refresh(sources, &Options::default(), progress))
+fn tell_aside(aside: &Path) {
+    let _ = writeln!(io::stderr(), "the old index was damaged; it is kept as {}", aside.display());
+}
+
+fn remove(
+    index: &Index,
+    sources: &[Source],
+    configured: &[Source],
+    json: bool,
+    out: &mut dyn Write,
+) -> Result<Exit, CommandError> {
+    let bar = spinner();
+    let mut all = Vec::new();
+    for source in sources {
+        all.push(index.remove(source, configured, &mut |documents| {
+            bar.set_message(format!("{} documents forgotten", HumanCount(documents)));
+        })?);
+    }
+    bar.finish_and_clear();
+    for removed in &all {
+        if !removed.is_known {
+            writeln!(io::stderr(), "{} is no source of the index", removed.source)?;
+        }
+        if removed.is_configured {
+            let text = "stands in the configuration and is read again from there: take it out there, or give it \
+                        enabled = false";
+            writeln!(io::stderr(), "{} {text}", removed.source)?;
+        }
+    }
+    if json {
+        write_json(out, &all)?;
+    } else {
+        for removed in all.iter().filter(|removed| removed.is_known) {
+            writeln!(out, "{:>13} documents  {}", HumanCount(removed.documents).to_string(), removed.source)?;
+        }
+    }
+    let is_well = all.iter().all(|removed| removed.is_known && !removed.is_configured);
+    Ok(if is_well { Exit::Well } else { Exit::Broken })
+}
+
+fn learn_files(
+    index: &Index,
+    manners: Manners,
+    json: bool,
+    out: &mut dyn Write,
+) -> Result<Exit, CommandError> {
+    let bar = spinner();
+    let done = index.learn_files(manners, &mut |done| {
+        bar.set_message(format!("{} asked, {} learned", HumanCount(done.asked), HumanCount(done.learned)));
+        bar.inc(1);
+    });
+    bar.finish_and_clear();
+    let done = done?;
+    if json {
+        write_json(out, &done)?;
+    } else {
+        let counts = [
+            ("asked", done.asked),
+            ("learned", done.learned),
+            ("expired", done.expired),
+            ("silent", done.silent),
+            ("wrong", done.wrong),
+        ];
+        for (name, count) in counts {
+            writeln!(out, "{name:<10} {:>13}", HumanCount(count).to_string())?;
+        }
+    }
+    tell_problems(&done.problems)?;
+    Ok(if done.problems.is_empty() { Exit::Well } else { Exit::Broken })
 }
 
 /// Does the work with a progress line, then tells what was done.
@@ -145,12 +279,12 @@ fn told(
 ) -> Result<Exit, CommandError> {
     let started = Instant::now();
     let bar = spinner();
-    let report = work(&mut |report, path| {
+    let report = work(&mut |report, name| {
         bar.set_message(format!(
-            "{} files, {} images  {}",
+            "{} documents, {} images  {}",
             HumanCount(report.files),
             HumanCount(report.images),
-            path.file_name().unwrap_or(path.as_os_str()).display()
+            name.rsplit('/').find(|part| !part.is_empty()).unwrap_or(name)
         ));
         bar.inc(1);
     });
@@ -161,13 +295,13 @@ fn told(
     } else {
         write_report(out, &report, started.elapsed())?;
     }
-    tell_problems(&report)?;
+    tell_problems(&report.problems)?;
     Ok(if report.problems.is_empty() { Exit::Well } else { Exit::Broken })
 }
 
 fn write_report(out: &mut dyn Write, report: &Report, took: Duration) -> io::Result<()> {
     let lines = [
-        ("files", report.files, true),
+        ("documents", report.files, true),
         ("manifests", report.manifests, true),
         ("canvases", report.canvases, true),
         ("images", report.images, true),
@@ -190,9 +324,9 @@ fn write_report(out: &mut dyn Write, report: &Report, took: Duration) -> io::Res
     writeln!(out, "{:<10} {took:>13}", "took")
 }
 
-fn tell_problems(report: &Report) -> io::Result<()> {
+fn tell_problems(problems: &[Problem]) -> io::Result<()> {
     let mut stderr = io::stderr().lock();
-    for problem in &report.problems {
+    for problem in problems {
         let place = match (problem.line, problem.column) {
             (Some(line), Some(column)) => format!(":{line}:{column}"),
             _ => String::new(),
@@ -202,120 +336,14 @@ fn tell_problems(report: &Report) -> io::Result<()> {
     Ok(())
 }
 
-fn lookup(index: &Index, image: &str, json: bool, out: &mut dyn Write) -> Result<Exit, CommandError> {
-    let owners = find(index, image)?;
-    if json {
-        write_json(out, &owners)?;
-    } else {
-        for owner in &owners {
-            writeln!(out, "canvas    {}\nmanifest  {}", owner.canvas, owner.manifest)?;
-            if let Some(label) = &owner.label {
-                writeln!(out, "label     {label}")?;
-            }
-            writeln!(out)?;
-        }
-    }
-    if owners.is_empty() {
-        let _ = writeln!(io::stderr().lock(), "no manifest in the index names {image}");
-        return Ok(Exit::Broken);
-    }
-    Ok(Exit::Well)
-}
-
-/// Reads what a person may paste: a canvas, an image or info.json URL, or the identifier alone.
-fn find(index: &Index, image: &str) -> Result<Vec<Owner>, IndexError> {
-    let image = image.trim();
-    let canvases = index.canvas(image.split('#').next().unwrap_or(image))?;
-    if !canvases.is_empty() {
-        return Ok(canvases);
-    }
-    let identifier = identifier_in_image_url(image)
-        .or_else(|| identifier_in_service_id(image))
-        .unwrap_or_else(|| Identifier::new(image));
-    // An identifier may be given as it stands in a path or as it is kept.
-    for key in [identifier.key(), Cow::Borrowed(image)] {
-        let owners = index.owners(&key)?;
-        if !owners.is_empty() {
-            return Ok(owners.to_vec());
-        }
-    }
-    Ok(Vec::new())
-}
-
-fn list(index: &Index, json: bool, out: &mut dyn Write) -> Result<Exit, CommandError> {
-    let all = index.list()?;
-    if json {
-        write_json(out, &all)?;
-        return Ok(Exit::Well);
-    }
-    writeln!(out, "{:>10} {:>10}  manifest", "canvases", "images")?;
-    for listed in &all {
-        let (canvases, images) = (HumanCount(listed.canvases), HumanCount(listed.images));
-        let label = listed.label.as_deref().map(|label| format!("  {label}")).unwrap_or_default();
-        let gone = if listed.vanished.is_some() { "  (gone from its source)" } else { "" };
-        writeln!(
-            out,
-            "{:>10} {:>10}  {}{label}{gone}",
-            canvases.to_string(),
-            images.to_string(),
-            listed.uri
-        )?;
-    }
-    Ok(Exit::Well)
-}
-
-fn stats(index: &Index, json: bool, out: &mut dyn Write) -> Result<Exit, CommandError> {
-    let stats = index.stats()?;
-    if json {
-        write_json(out, &stats)?;
-        return Ok(Exit::Well);
-    }
-    let counts = [
-        ("manifests", stats.manifests),
-        ("canvases", stats.canvases),
-        ("images", stats.images),
-        ("files", stats.files),
-        ("sources", stats.sources),
-        ("vanished", stats.vanished),
-    ];
-    for (name, count) in counts {
-        writeln!(out, "{name:<10} {:>13}", HumanCount(count).to_string())?;
-    }
-    writeln!(out, "{:<10} {:>13}  {}", "size", HumanBytes(stats.bytes).to_string(), stats.path.display())?;
-    Ok(Exit::Well)
-}
-
-fn export(index: &Index, json: bool, out: &mut dyn Write) -> Result<Exit, CommandError> {
-    let mut failed = None;
-    index.export(&mut |exported| {
-        let written = if json {
-            write_json_line(out, &exported)
-        } else {
-            writeln!(out, "{}\t{}\t{}", exported.image, exported.canvas, exported.manifest)
-        };
-        match written {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(error) => {
-                failed = Some(error);
-                ControlFlow::Break(())
-            }
-        }
-    })?;
-    match failed {
-        // `| head` has seen enough.
-        Some(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Exit::Well),
-        Some(error) => Err(error.into()),
-        None => Ok(Exit::Well),
-    }
-}
-
-fn parse_all(sources: &[String]) -> Vec<Source> {
-    sources
-        .iter()
-        .map(|source| match CanvasUrl::parse(source) {
-            Some(_) => Source::Url(source.clone()),
-            None => Source::Path(PathBuf::from(source)),
-        })
+/// Sources by their names; those that are configured with all that the configuration says of them.
+fn named(names: &[String], configured: &[Source]) -> Vec<Source> {
+    let source = |name: &String| match CanvasUrl::parse(name) {
+        Some(_) => Source::url(name),
+        None => Source::path(name),
+    };
+    let all = names.iter().map(source);
+    all.map(|source| configured.iter().find(|other| is_same(other, &source)).cloned().unwrap_or(source))
         .collect()
 }
 

@@ -66,7 +66,7 @@ pub(super) fn find(path: &Path) -> impl Iterator<Item = Result<PathBuf, Problem>
     )
 }
 
-fn is_json(path: &Path) -> bool {
+pub(super) fn is_json(path: &Path) -> bool {
     path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("json"))
 }
 
@@ -76,7 +76,7 @@ pub(super) fn read(path: &Path, each: &mut dyn FnMut(Canvas)) -> Result<Reading,
     let mut file = File::open(path).map_err(unreadable)?;
     let metadata = file.metadata().map_err(unreadable)?;
     let looks = Looks::from_metadata(&metadata);
-    let broken = |error: WalkError| Problem::broken(path, &error);
+    let broken = |error: WalkError| Problem::broken(&path.display().to_string(), &error);
     if metadata.len() <= WHOLE {
         let mut bytes = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(0) + 1);
         file.read_to_end(&mut bytes).map_err(unreadable)?;

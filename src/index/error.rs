@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use rusqlite::ErrorCode;
+use rusqlite::{ErrorCode, ffi};
 use uuid::Uuid;
 
 /// Why the index could not answer. Every message names the file and the cure.
@@ -56,6 +56,16 @@ pub enum IndexError {
         /// The file.
         path: PathBuf,
     },
+    /// The disk refused, but not because it is full.
+    #[error(
+        "{path}: the index could not be read or written ({source}); what was in it is kept. Is the disk failing, out of reach, or this user's quota or file size limit used up? See the system's log, and try again"
+    )]
+    Failing {
+        /// The file.
+        path: PathBuf,
+        /// What SQLite said.
+        source: rusqlite::Error,
+    },
     /// Another process held the write lock for too long.
     #[error("{path}: another process is writing to the index; try again when it is done")]
     Busy {
@@ -105,6 +115,11 @@ impl IndexError {
                 Self::ReadOnly { path }
             }
             Some(ErrorCode::DiskFull) => Self::Full { path },
+            // There was no space for the 32 KiB that processes share beside the log.
+            Some(ErrorCode::SystemIoFailure) if extended(&error) == Some(ffi::SQLITE_IOERR_SHMSIZE) => {
+                Self::Full { path }
+            }
+            Some(ErrorCode::SystemIoFailure) => Self::Failing { path, source: error },
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::Busy { path },
             _ => Self::Store(error),
         }
@@ -119,4 +134,8 @@ impl IndexError {
             _ => Self::Io { path, source },
         }
     }
+}
+
+fn extended(error: &rusqlite::Error) -> Option<i32> {
+    error.sqlite_error().map(|error| error.extended_code)
 }

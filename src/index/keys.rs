@@ -1,43 +1,92 @@
-//! What a lookup key stands for: its hash, its other name, its file, and the canvas derived from that.
+//! By which names images and canvases are known: what a lookup key stands for, its hash, its other names, its
+//! file, and the canvas derived from that.
 
 use uuid::Uuid;
 
+use crate::config::Settings;
+use crate::config::settings::CanvasRule;
 use crate::iiif::identifier::uuid_of_file_url;
 use crate::iiif::{CanvasUrl, Identifier, IdentifierKind};
-
-/// How the canvas of a file is derived from the file's URL:
-/// `https://host{rest}{path}{files}{name}` → `https://host{canvas}{path}`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CanvasRule {
-    /// Stands before the path of the canvas, with both slashes.
-    pub rest: String,
-    /// Stands after it.
-    pub files: String,
-    /// Stands before it in the canvas URL.
-    pub canvas: String,
-}
-
-impl Default for CanvasRule {
-    fn default() -> Self {
-        Self {
-            rest: "/fcrepo/rest/".to_owned(),
-            files: "/files/".to_owned(),
-            canvas: "/iiif-service/fedora/canvas/".to_owned(),
-        }
-    }
-}
 
 impl CanvasRule {
     /// The canvas of a file URL, and of one page of it where the file is a PDF.
     pub fn derive(&self, file_url: &str, page: Option<u32>) -> Option<String> {
         let url = CanvasUrl::parse(file_url)?;
-        let (before, rest) = url.path.split_once(&self.rest)?;
+        let path = self.path(url.path.strip_prefix(&self.rest)?)?;
+        Some(self.canvas_at(&format!("{}://{}", url.scheme, url.authority), path, page))
+    }
+
+    /// The path of the canvas in what follows [`CanvasRule::rest`].
+    fn path<'u>(&self, rest: &'u str) -> Option<&'u str> {
         let (path, name) = rest.rsplit_once(&self.files)?;
-        if !before.is_empty() || path.is_empty() || name.is_empty() {
-            return None;
-        }
+        (!path.is_empty() && !name.is_empty()).then_some(path)
+    }
+
+    fn canvas_at(&self, root: &str, path: &str, page: Option<u32>) -> String {
         let page = page.map_or_else(String::new, |page| format!("?page={page}"));
-        Some(format!("{}://{}{}{path}{page}", url.scheme, url.authority, self.canvas))
+        format!("{root}{}{path}{page}", self.canvas)
+    }
+}
+
+/// What the configuration says about names.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Names {
+    pub(super) rule: CanvasRule,
+    /// What stands before the path of a file, as the canvas service may know it; each ends in `/`.
+    pub(super) bases: Vec<String>,
+    /// Hosts that mean us.
+    pub(super) hosts: Vec<String>,
+}
+
+impl Names {
+    pub(super) fn of(settings: &Settings) -> Self {
+        Self {
+            rule: settings.index.canvas_rule.clone(),
+            bases: settings.index.file_url_bases.clone(),
+            hosts: settings.server.public_hosts.clone(),
+        }
+    }
+
+    /// What a base64 key is called otherwise: by its file as it stands, then under each base.
+    pub(super) fn carried(&self, key: &str) -> Vec<Carried> {
+        let IdentifierKind::FileUrl { url, page } = Identifier::new(key).kind() else { return Vec::new() };
+        let rest = CanvasUrl::parse(&url)
+            .and_then(|parsed| parsed.path.strip_prefix(&self.rule.rest))
+            .and_then(|rest| url.rfind(rest).map(|at| &url[at..]));
+        let others = self.bases.iter().filter_map(|base| Some(format!("{base}{}", rest?)));
+        let mut all: Vec<Carried> = Vec::with_capacity(1 + self.bases.len());
+        for file in std::iter::once(url.clone()).chain(others) {
+            let uuid = uuid_of_file_url(&file);
+            if all.iter().all(|known| known.uuid != uuid) {
+                all.push(Carried { uuid, key: uuid_key(uuid, page), url: file, stands: url.clone(), page });
+            }
+        }
+        all
+    }
+
+    /// The canvas of a file. Where the canvas service knows the file by a base of its own, the canvas has our
+    /// name all the same.
+    pub(super) fn derive(&self, file_url: &str, page: Option<u32>) -> Option<String> {
+        let rest = self.bases.iter().find_map(|base| file_url.strip_prefix(base));
+        if let (Some(rest), Some(host)) = (rest, self.hosts.first()) {
+            let path = self.rule.path(rest)?;
+            return Some(self.rule.canvas_at(&format!("https://{host}"), path, page));
+        }
+        self.rule.derive(file_url, page)
+    }
+
+    /// The names under which a canvas may stand: as given, by the other scheme, by each host that means us.
+    pub(super) fn of_canvas(&self, url: &str) -> Vec<String> {
+        let bare = url.split('#').next().unwrap_or(url);
+        let mut names = vec![bare.to_owned()];
+        let Some(parsed) = CanvasUrl::parse(bare) else { return names };
+        let rest = &bare[parsed.scheme.len() + "://".len() + parsed.authority.len()..];
+        let is_ours = self.hosts.iter().any(|host| parsed.authority_is(host));
+        let hosts = self.hosts.iter().filter(|_| is_ours).map(String::as_str);
+        for host in std::iter::once(parsed.authority).chain(hosts) {
+            names.extend(["https", "http"].map(|scheme| format!("{scheme}://{host}{rest}")));
+        }
+        names
     }
 }
 
@@ -48,18 +97,12 @@ pub(super) struct Carried {
     pub(super) uuid: Uuid,
     /// The lookup key made of it: `{uuid}` or `{uuid};{page}`.
     pub(super) key: String,
-    /// The file.
+    /// The file, by the URL of which the UUID is made.
     pub(super) url: String,
+    /// The file as the key writes it.
+    pub(super) stands: String,
     /// Page of a PDF.
     pub(super) page: Option<u32>,
-}
-
-/// Reads the file URL out of a base64 key.
-pub(super) fn carried(key: &str) -> Option<Carried> {
-    let IdentifierKind::FileUrl { url, page } = Identifier::new(key).kind() else { return None };
-    let uuid = uuid_of_file_url(&url);
-    let key = uuid_key(uuid, page);
-    Some(Carried { uuid, key, url, page })
 }
 
 /// The UUID that a key is, and its page.

@@ -1,7 +1,9 @@
 //! Which canvas owns which image. One door: [`Index`]; behind it SQLite and a bounded memory.
 //!
-//! `store` reads one generation of the file, `write` writes documents into it, `generation` swaps in a new
-//! one, `sources` finds the documents, `command` is the command line.
+//! `store` reads one generation of the file, `write` writes documents into it, `generation` swaps in a new one.
+//! `sources` looks at the sources: `documents` finds those on disk and `watch` sees them change, `crawl` walks what
+//! must be fetched (`fetch` one document, `changes` a stream of them) and `remote` writes what it found; `build`
+//! reads everything anew. `keeper` does all that in time while we serve, `command` is the command line.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,35 +11,52 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rusqlite::Connection;
+use tokio::runtime::Handle;
 use uuid::Uuid;
 
+use crate::config::Settings;
 use crate::iiif::identifier::uuid_of_file_url;
-use crate::iiif::manifest::{Canvas, Document};
+use crate::upstream::fetch::Web;
 
 mod build;
+mod changes;
 pub mod command;
+mod crawl;
 mod documents;
 mod error;
+mod fetch;
+pub mod files;
+mod gather;
 mod generation;
+pub mod history;
+pub mod keeper;
 mod keys;
 pub mod learn;
+pub mod recorder;
+mod remote;
+mod remove;
 mod report;
 mod schema;
 mod sort;
 pub mod sources;
 mod store;
+mod stored;
+mod traffic;
+mod watch;
 mod write;
 
 #[cfg(test)]
 mod tests;
 
+pub use crate::config::settings::CanvasRule;
 pub use error::IndexError;
-pub use keys::CanvasRule;
+pub use remove::Removed;
 pub use report::{Exported, Listed, Stats};
+pub use stored::Stored;
 
 use generation::Place;
+use keys::Names;
 use store::{Store, Written};
-use write::{Facts, Writer};
 
 /// How often lookups look whether another process changed the file.
 const LOOK: Duration = Duration::from_millis(200);
@@ -80,7 +99,8 @@ pub enum Learned {
 #[derive(Debug)]
 pub struct Index {
     place: Place,
-    rule: CanvasRule,
+    names: Names,
+    web: Option<(Web, Handle)>,
     store: RwLock<Arc<Store>>,
     /// Answers, each with the epoch in which it was asked for; answers of earlier epochs do not count.
     memory: moka::sync::Cache<u128, (u64, Arc<[Owner]>)>,
@@ -98,7 +118,8 @@ impl Index {
         let store = Arc::new(Store::open(&place)?);
         Ok(Self {
             place,
-            rule: CanvasRule::default(),
+            names: Names::default(),
+            web: None,
             store: RwLock::new(store),
             memory: moka::sync::Cache::new(cache),
             epoch: AtomicU64::new(0),
@@ -108,10 +129,17 @@ impl Index {
         })
     }
 
-    /// Derives canvases from file URLs by this rule.
+    /// Knows files and canvases by the names that the configuration says.
     #[must_use]
-    pub fn with_rule(mut self, rule: CanvasRule) -> Self {
-        self.rule = rule;
+    pub fn with_names(mut self, settings: &Settings) -> Self {
+        self.names = Names::of(settings);
+        self
+    }
+
+    /// Fetches URL sources; `handle` is the runtime in which that is done. Without, they are out of reach.
+    #[must_use]
+    pub fn with_web(mut self, web: Web, handle: Handle) -> Self {
+        self.web = Some((web, handle));
         self
     }
 
@@ -140,14 +168,15 @@ impl Index {
 
     fn ask(&self, key: &str) -> Result<Arc<[Owner]>, IndexError> {
         let store = self.store();
-        let found = store.owners(key)?;
-        let mut file = found.iter().find_map(|owned| owned.carried.as_ref()).map(|c| (c.url.clone(), c.page));
+        let found = store.owners(key, &self.names)?;
+        let mut file =
+            found.iter().find_map(|owned| owned.carried.as_ref()).map(|c| (c.stands.clone(), c.page));
         let mut owners: Vec<Owner> = found.into_iter().map(|owned| owned.owner).collect();
         if let (None, Some((uuid, page))) = (&file, keys::uuid_of_key(key)) {
             file = store.learned_file(uuid)?.map(|url| (url, page));
         }
         if let Some((url, page)) = file
-            && let Some(canvas) = self.rule.derive(&url, page)
+            && let Some(canvas) = self.names.derive(&url, page)
             && owners.iter().all(|owner| owner.canvas != canvas)
         {
             owners.truncate(store::MAX_OWNERS - 1);
@@ -160,16 +189,32 @@ impl Index {
         Ok(if owners.is_empty() { Arc::clone(&self.nobody) } else { owners.into() })
     }
 
-    /// The manifests that have this canvas, by its URL as they write it.
+    /// The manifests that have this canvas, by its URL as they write it; or else as they write it by the other
+    /// scheme, or by another of the hosts that mean us.
     pub fn canvas(&self, url: &str) -> Result<Vec<Owner>, IndexError> {
         self.look();
-        self.store().canvas(url)
+        self.by_any_name(url, Store::canvas)
+    }
+
+    fn by_any_name<T>(
+        &self,
+        url: &str,
+        ask: impl Fn(&Store, &str) -> Result<Vec<T>, IndexError>,
+    ) -> Result<Vec<T>, IndexError> {
+        let store = self.store();
+        for name in self.names.of_canvas(url) {
+            let found = ask(&store, &name)?;
+            if !found.is_empty() {
+                return Ok(found);
+            }
+        }
+        Ok(Vec::new())
     }
 
     /// The next `n` canvases after this one in its manifest, in order. Nobody is a neighbour of an unknown one.
     pub fn neighbours(&self, canvas_url: &str, n: usize) -> Result<Vec<Neighbour>, IndexError> {
         self.look();
-        self.store().neighbours(canvas_url, n)
+        self.by_any_name(canvas_url, |store, name| store.neighbours(name, n))
     }
 
     /// All canvases of a manifest, in order; none: the manifest is unknown.
@@ -185,7 +230,7 @@ impl Index {
         if let Some(url) = store.learned_file(uuid)? {
             return Ok(Some(url));
         }
-        let found = store.owners(&uuid.to_string())?;
+        let found = store.owners(&uuid.to_string(), &self.names)?;
         Ok(found.into_iter().find_map(|owned| owned.carried).map(|carried| carried.url))
     }
 
@@ -206,57 +251,6 @@ impl Index {
         })
     }
 
-    /// Learns a document that passed through, replacing in one transaction what was learned from that URL
-    /// before. A document that lost images is not believed: see [`Learned::Poorer`].
-    pub fn learn(&self, document: &Document, canvases: &[Canvas], url: &str) -> Result<Learned, IndexError> {
-        self.learn_from(document, canvases, url, false)
-    }
-
-    /// Learns a document that is known to be all there is, although it lost images.
-    pub fn believe(
-        &self,
-        document: &Document,
-        canvases: &[Canvas],
-        url: &str,
-    ) -> Result<Learned, IndexError> {
-        self.learn_from(document, canvases, url, true)
-    }
-
-    fn learn_from(
-        &self,
-        document: &Document,
-        canvases: &[Canvas],
-        url: &str,
-        though_poorer: bool,
-    ) -> Result<Learned, IndexError> {
-        let images: usize = canvases.iter().map(|canvas| canvas.images.len()).sum();
-        if images == 0 {
-            return Ok(Learned::Nothing);
-        }
-        let hash = content_hash(canvases);
-        let known = self.read(|conn| learned_from(conn, url))?;
-        match known {
-            Some((_, known)) if known == Some(hash) => return Ok(Learned::Known),
-            Some((count, _)) if !though_poorer && i64::try_from(images).unwrap_or(i64::MAX) < count => {
-                return Ok(Learned::Poorer);
-            }
-            _ => {}
-        }
-        self.write(|conn| {
-            let source = write::source_row(conn, "traffic", "traffic", false)?;
-            let mut writer = Writer::direct(conn)?;
-            for canvas in canvases {
-                writer.canvas(canvas)?;
-            }
-            let origin = url.to_owned();
-            writer.finish(
-                document,
-                &Facts { source, origin, hash: Some(hash), seen: now(), ..Facts::default() },
-            )
-        })?;
-        Ok(Learned::New)
-    }
-
     /// Writes in one transaction to whatever file is the index then, and forgets the answers in memory.
     fn write<T>(
         &self,
@@ -265,7 +259,10 @@ impl Index {
         loop {
             match self.store().write(&self.place, &mut change)? {
                 Written::Done(done) => {
-                    self.epoch.fetch_add(1, Ordering::AcqRel);
+                    // Our own words must be read back at once, also where only the disk was full till now.
+                    if !self.store().is_outdated() || self.reopen().is_err() {
+                        self.epoch.fetch_add(1, Ordering::AcqRel);
+                    }
                     return Ok(done);
                 }
                 Written::Replaced => self.reopen()?,
@@ -295,10 +292,10 @@ impl Index {
         }
         let store = self.store();
         match self.place.identity() {
-            Ok(Some(identity)) if identity != store.identity() => {
+            Ok(Some(identity)) if identity != store.identity() || store.is_outdated() => {
                 // The old file is whole; when the new one is not (yet), the old answers are better than none.
                 if let Err(error) = self.reopen() {
-                    tracing::warn!(%error, "the index was replaced, but the new one cannot be opened");
+                    tracing::warn!(%error, "the index was replaced, but what is there now cannot be opened");
                 }
             }
             Ok(_) => match store.changed() {
@@ -310,6 +307,14 @@ impl Index {
                 Err(error) => tracing::warn!(%error, "cannot see whether the index changed"),
             },
             Err(error) => tracing::warn!(%error, "cannot see whether the index changed"),
+        }
+    }
+
+    /// Opens the generation that is there now, unless it is open already.
+    fn catch_up(&self) -> Result<(), IndexError> {
+        match self.place.identity()? {
+            Some(now) if now != self.store().identity() => self.reopen(),
+            _ => Ok(()),
         }
     }
 
@@ -325,30 +330,6 @@ impl Index {
     fn file(&self) -> PathBuf {
         self.store().file().to_path_buf()
     }
-}
-
-type KnownContent = (i64, Option<[u8; 32]>);
-
-fn learned_from(conn: &Connection, url: &str) -> rusqlite::Result<Option<KnownContent>> {
-    let mut select = conn.prepare_cached(
-        "SELECT m.images, m.hash FROM sources s JOIN manifests m ON m.source = s.id
-         WHERE s.location = 'traffic' AND m.origin = ?1",
-    )?;
-    let mut rows = select.query([url])?;
-    rows.next()?.map(|row| Ok((row.get(0)?, row.get(1)?))).transpose()
-}
-
-/// BLAKE3 of what the index keeps of some canvases; the JSON around them does not matter.
-fn content_hash(canvases: &[Canvas]) -> [u8; 32] {
-    let mut hasher = blake3::Hasher::new();
-    for canvas in canvases {
-        // A length before each text: no two lists of canvases read the same.
-        for text in std::iter::once(&canvas.id).chain(&canvas.label).chain(&canvas.images) {
-            hasher.update(&text.len().to_be_bytes()).update(text.as_bytes());
-        }
-        hasher.update(&[u8::from(canvas.label.is_some())]).update(&canvas.images.len().to_be_bytes());
-    }
-    hasher.finalize().into()
 }
 
 /// Unix seconds.

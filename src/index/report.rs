@@ -169,9 +169,18 @@ impl Index {
         run().map_err(|error| IndexError::of(&self.file(), error))
     }
 
-    /// A connection of its own, so that a long answer keeps no lookup waiting.
-    fn apart(&self) -> Result<Connection, IndexError> {
-        schema::open_reader(&self.file())
+    /// A connection of its own, so that a long answer keeps no lookup waiting. It reads the same generation as
+    /// lookups do from now on: what was counted can be found.
+    pub(super) fn apart(&self) -> Result<Connection, IndexError> {
+        loop {
+            // The path of the first generation leads to the second once that is swapped in: look before and after.
+            self.catch_up()?;
+            let store = self.store();
+            let opened = schema::open_reader(store.file());
+            if self.place.identity()?.is_none_or(|now| now == store.identity()) {
+                return opened;
+            }
+        }
     }
 }
 

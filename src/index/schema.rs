@@ -19,7 +19,8 @@ use super::error::IndexError;
 pub(super) const APPLICATION_ID: i64 = 0x4949_4d64;
 
 /// One script a version: the first makes version 1. Never change one that was released; add another.
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[&str] = &[
+    "
 CREATE TABLE sources (
   id INTEGER PRIMARY KEY,
   kind TEXT NOT NULL,               -- path, url, traffic
@@ -72,7 +73,24 @@ CREATE TABLE files (                -- file URLs that were learned, not those an
 CREATE VIEW owners AS
   SELECT k.value AS image, c.url AS canvas, m.uri AS manifest, c.label AS label
   FROM manifests m JOIN canvases c ON c.manifest = m.id, json_each(c.keys) k;
-"];
+",
+    "
+CREATE TABLE heals (                -- the history: one row a heal, later ones have larger ids
+  id INTEGER PRIMARY KEY,
+  at INTEGER NOT NULL,              -- its end, unix milliseconds
+  identifier TEXT NOT NULL,         -- lookup key
+  canvas TEXT,
+  manifest TEXT,
+  rung TEXT,                        -- the one that helped
+  verdict TEXT NOT NULL,            -- healed, missing, failed
+  lane TEXT NOT NULL,               -- viewer, ahead, sweep
+  duration_ms INTEGER NOT NULL,
+  waiting INTEGER NOT NULL,         -- viewers who waited for it
+  request TEXT                      -- id of the request that began it
+);
+CREATE INDEX heals_at ON heals (at);
+",
+];
 
 /// How long a writer waits for another one.
 const BUSY: Duration = Duration::from_secs(5);
@@ -96,9 +114,21 @@ pub(super) fn open_writer(file: &Path) -> Result<Connection, IndexError> {
     Ok(conn)
 }
 
+/// A connection for reading.
+pub(super) struct Opened {
+    pub(super) conn: Connection,
+    /// It reads the file as it lies there, without its log, and will not see what is written to it.
+    pub(super) is_frozen: bool,
+}
+
+/// Opens the file for reading, whether or not it will see what is written later.
+pub(super) fn open_reader(file: &Path) -> Result<Connection, IndexError> {
+    open_reader_or_frozen(file).map(|opened| opened.conn)
+}
+
 /// Opens the file for reading. The cache is small and nothing is mapped, because mapped pages count as ours:
 /// the kernel keeps what is hot, and reading a page from there costs about a microsecond.
-pub(super) fn open_reader(file: &Path) -> Result<Connection, IndexError> {
+pub(super) fn open_reader_or_frozen(file: &Path) -> Result<Opened, IndexError> {
     check_header(file)?;
     let read_only = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let open = |name: &str, flags| {
@@ -110,18 +140,29 @@ pub(super) fn open_reader(file: &Path) -> Result<Connection, IndexError> {
         Ok(conn)
     };
     let name = file.to_string_lossy();
-    let conn = match open(&name, read_only) {
-        // Neither WAL nor its shared memory can be made in a directory that we may not write to; nobody else
-        // writes there either, as far as we can know.
-        Err(error) if matches!(code(&error), Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly)) => {
-            let uri = format!("file:{}?immutable=1", uri_path(&name));
-            open(&uri, read_only | OpenFlags::SQLITE_OPEN_URI)
+    let mut is_frozen = false;
+    let conn = open(&name, read_only).or_else(|error| {
+        // Neither WAL nor its shared memory can be made in a directory that we may not write to, nor on a full
+        // disk. What the file itself holds is better than nothing.
+        let is_kept_out = matches!(
+            code(&error),
+            Some(
+                ErrorCode::CannotOpen
+                    | ErrorCode::ReadOnly
+                    | ErrorCode::DiskFull
+                    | ErrorCode::SystemIoFailure
+            )
+        );
+        if !is_kept_out {
+            return Err(error);
         }
-        other => other,
-    };
+        is_frozen = true;
+        let uri = format!("file:{}?immutable=1", uri_path(&name));
+        open(&uri, read_only | OpenFlags::SQLITE_OPEN_URI)
+    });
     let conn = conn.map_err(|error| IndexError::of(file, error))?;
     check_owner(&conn, file)?;
-    Ok(conn)
+    Ok(Opened { conn, is_frozen })
 }
 
 /// Opens an empty file for a bulk load: no journal and no fsync, since nobody sees the file before it is

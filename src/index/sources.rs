@@ -10,13 +10,13 @@ use super::documents::{self, Looks};
 use super::error::IndexError;
 use super::write::{self, Facts, Writer};
 use super::{Index, now, store};
-use crate::config::settings::Source;
+use crate::config::settings::{Source, SourceKind};
 use crate::iiif::manifest::{DocumentKind, WalkError};
 
 /// What was done, and what went wrong on the way.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Report {
-    /// Files looked at.
+    /// Documents looked at: files and URLs.
     pub files: u64,
     /// Manifests read from them (sequences and single canvases among them).
     pub manifests: u64,
@@ -24,9 +24,9 @@ pub struct Report {
     pub canvases: u64,
     /// Images read: pairs of canvas and identifier.
     pub images: u64,
-    /// Files that are as they were.
+    /// Documents that are as they were.
     pub unchanged: u64,
-    /// Files that are JSON but name no images of their own: collections and other things.
+    /// Documents that are JSON but name no images of their own: collections and other things.
     pub skipped: u64,
     /// Documents gone from their source that are kept for the grace.
     pub vanished: u64,
@@ -64,8 +64,8 @@ impl Default for Options {
     }
 }
 
-/// Called after each file, with what was done so far and the file.
-pub type Progress<'a> = &'a mut dyn FnMut(&Report, &Path);
+/// Called after each document, with what was done so far and its file or URL.
+pub type Progress<'a> = &'a mut dyn FnMut(&Report, &str);
 
 impl Problem {
     pub(super) fn unreadable(path: &Path, message: String) -> Self {
@@ -74,40 +74,48 @@ impl Problem {
         Self { path: path.display().to_string(), line: None, column: None, message, hint }
     }
 
-    pub(super) fn broken(path: &Path, error: &WalkError) -> Self {
+    pub(super) fn broken(path: &str, error: &WalkError) -> Self {
         let WalkError::Json(json) = error;
         let (line, column) = (json.line(), json.column());
         let message = error.to_string();
         let message = message.rsplit_once(" at line ").map_or(message.as_str(), |(text, _)| text).to_owned();
         let hint = match json.classify() {
             serde_json::error::Category::Eof => {
-                "the file is cut short: copy it again; what the index knows from it is kept"
+                "it is cut short: copy the file again, or ask again; what the index knows from it is kept"
             }
             serde_json::error::Category::Io => "the disk or the network failed while reading: try again",
-            _ => "correct the JSON at this place; what the index knows from the file is kept",
+            _ => "correct the JSON at this place; what the index knows from it is kept",
         };
         let place = |at: usize| (line > 0).then_some(at);
-        Self { path: path.display().to_string(), line: place(line), column: place(column), message, hint }
+        Self { path: path.to_owned(), line: place(line), column: place(column), message, hint }
     }
 
     pub(super) fn not_fetched(url: &str) -> Self {
-        let message = "URL sources are not fetched here".to_owned();
-        let hint = "download it into a directory and let a `path` source name that";
+        let message = "nothing can be fetched here".to_owned();
+        Self::answer(url, message, "download it into a directory and let a `path` source name that")
+    }
+
+    pub(super) fn answer(url: &str, message: String, hint: &'static str) -> Self {
         Self { path: url.to_owned(), line: None, column: None, message, hint }
     }
 }
 
 /// The kind and the location of a source as the index stores them.
 pub(super) fn stored(source: &Source) -> (&'static str, String) {
-    match source {
-        Source::Path(path) => {
+    match &source.kind {
+        SourceKind::Path(path) => {
             let path = std::path::absolute(path).unwrap_or_else(|_| path.clone());
             // `manifests/` and `manifests` are one source.
             let path: PathBuf = path.components().collect();
             ("path", path.to_string_lossy().into_owned())
         }
-        Source::Url(url) => ("url", url.clone()),
+        SourceKind::Url(url) => ("url", url.clone()),
     }
+}
+
+/// Whether two sources are one and the same place.
+pub(super) fn is_same(one: &Source, other: &Source) -> bool {
+    stored(one).1 == stored(other).1
 }
 
 /// Sources as configured, then those that `index add` brought, each once.
@@ -117,11 +125,11 @@ pub(super) fn with_added(conn: &Connection, sources: &[Source]) -> rusqlite::Res
     let added: Vec<(Source, bool)> = select
         .query_map([], |row| {
             let (kind, location): (String, String) = (row.get(0)?, row.get(1)?);
-            Ok((if kind == "url" { Source::Url(location) } else { Source::Path(location.into()) }, true))
+            Ok((if kind == "url" { Source::url(location) } else { Source::path(location) }, true))
         })?
         .collect::<Result<_, _>>()?;
     for (source, is_added) in sources.iter().map(|source| (source.clone(), false)).chain(added) {
-        if all.iter().all(|(other, _)| stored(other).1 != stored(&source).1) {
+        if !all.iter().any(|(other, _)| is_same(other, &source)) {
             all.push((source, is_added));
         }
     }
@@ -150,9 +158,9 @@ impl Index {
     ) -> Result<Report, IndexError> {
         let mut report = Report::default();
         for source in sources {
-            match source {
-                Source::Url(url) => report.problems.push(Problem::not_fetched(url)),
-                Source::Path(path) => self.refresh_path(source, path, options, &mut report, progress)?,
+            match &source.kind {
+                SourceKind::Url(url) => self.refresh_url(source, url, options, &mut report, progress)?,
+                SourceKind::Path(path) => self.refresh_path(source, path, options, &mut report, progress)?,
             }
         }
         Ok(report)
@@ -166,20 +174,24 @@ impl Index {
         options: &Options,
         progress: Progress<'_>,
     ) -> Result<Report, IndexError> {
-        let known = self.read(|conn| store::number_of_documents(conn, 1))?;
-        if known == 0 {
+        if self.is_empty()? {
             return self.build(configured, options, progress);
         }
         self.refresh(&self.sources(configured)?, options, progress)
     }
 
-    /// The configured sources and the added ones.
-    pub fn sources(&self, configured: &[Source]) -> Result<Vec<Source>, IndexError> {
-        let all = self.read(|conn| with_added(conn, configured))?;
-        Ok(all.into_iter().map(|(source, _)| source).collect())
+    /// Whether it knows no document yet.
+    pub fn is_empty(&self) -> Result<bool, IndexError> {
+        Ok(self.read(|conn| store::number_of_documents(conn, 1))? == 0)
     }
 
-    fn refresh_path(
+    /// The configured sources and the added ones, but for those that are switched off.
+    pub fn sources(&self, configured: &[Source]) -> Result<Vec<Source>, IndexError> {
+        let all = self.read(|conn| with_added(conn, configured))?;
+        Ok(all.into_iter().map(|(source, _)| source).filter(|source| source.enabled).collect())
+    }
+
+    pub(super) fn refresh_path(
         &self,
         source: &Source,
         path: &Path,
@@ -195,7 +207,7 @@ impl Index {
             match found {
                 Ok(file) => {
                     self.refresh_file(row, &file, &mut gone, report)?;
-                    progress(report, &file);
+                    progress(report, &file.to_string_lossy());
                 }
                 Err(problem) => {
                     complete = false;
@@ -208,7 +220,7 @@ impl Index {
         if complete { self.drop_vanished(row, &gone, options, report) } else { Ok(()) }
     }
 
-    fn refresh_file(
+    pub(super) fn refresh_file(
         &self,
         source: i64,
         file: &Path,
@@ -235,7 +247,7 @@ impl Index {
             }
         };
         let counts = self.write(|conn| {
-            let mut writer = Writer::direct(conn)?;
+            let mut writer = Writer::direct(conn, &self.names)?;
             for canvas in &canvases {
                 writer.canvas(canvas)?;
             }
@@ -260,7 +272,7 @@ impl Index {
         })
     }
 
-    fn drop_vanished(
+    pub(super) fn drop_vanished(
         &self,
         source: i64,
         gone: &BTreeSet<i64>,
@@ -278,7 +290,7 @@ impl Index {
                 match since {
                     None => {}
                     Some(since) if is_over(since, options) => {
-                        write::remove(conn, *id)?;
+                        write::remove(conn, &self.names, *id)?;
                         dropped += 1;
                     }
                     Some(since) => {
@@ -324,7 +336,7 @@ pub(super) fn facts(source: i64, origin: &str, looks: Looks, hash: [u8; 32]) -> 
         modified: Some(looks.modified),
         hash: Some(hash),
         seen: now(),
-        vanished: None,
+        ..Facts::default()
     }
 }
 

@@ -4,12 +4,14 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+use std::time::SystemTime;
 
 use rusqlite::{Connection, Row, TransactionBehavior, params};
 use uuid::Uuid;
 
 use super::error::IndexError;
 use super::generation::{Identity, Place};
+use super::keys::Names;
 use super::{Neighbour, Owner, keys, schema, write};
 
 /// Owners of one image that are told at most; a placeholder picture can stand on a million canvases.
@@ -34,6 +36,17 @@ pub(super) struct Store {
     watch: Mutex<Connection>,
     seen: AtomicI64,
     writer: Mutex<Option<Connection>>,
+    /// Some reader sees only the file, not its log, which looked like this: see [`Store::is_outdated`].
+    frozen: Option<LogLooks>,
+}
+
+/// Size and time of a log; `None`: there is none.
+type LogLooks = Option<(u64, Option<SystemTime>)>;
+
+fn log_looks(file: &Path) -> LogLooks {
+    let mut log = file.as_os_str().to_owned();
+    log.push("-wal");
+    std::fs::metadata(log).ok().map(|found| (found.len(), found.modified().ok()))
 }
 
 /// A connection that keeps its snapshot from one lookup to the next. To take one costs six system calls, three
@@ -103,15 +116,27 @@ impl Store {
         let writer = match schema::open_writer(&file) {
             Ok(writer) => Some(writer),
             // Somebody else writes, or nobody may: reading needs neither.
-            Err(IndexError::ReadOnly { .. } | IndexError::Busy { .. } | IndexError::Full { .. }) => None,
+            Err(
+                IndexError::ReadOnly { .. }
+                | IndexError::Busy { .. }
+                | IndexError::Full { .. }
+                | IndexError::Failing { .. },
+            ) => None,
             Err(other) => return Err(other),
         };
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let log = log_looks(&file);
+        let mut is_frozen = false;
+        let mut open = || -> Result<Connection, IndexError> {
+            let opened = schema::open_reader_or_frozen(&file)?;
+            is_frozen |= opened.is_frozen;
+            Ok(opened.conn)
+        };
+        let watch = open()?;
         let readers = (0..(2 * cores).clamp(READERS.0, READERS.1))
-            .map(|_| schema::open_reader(&file).map(|conn| Mutex::new(Reader { conn, snapshot: None })))
+            .map(|_| open().map(|conn| Mutex::new(Reader { conn, snapshot: None })))
             .collect::<Result<Vec<_>, _>>()?
             .into_boxed_slice();
-        let watch = schema::open_reader(&file)?;
         let seen = schema::number(&watch, "PRAGMA data_version").map_err(|e| IndexError::of(&file, e))?;
         Ok(Self {
             file,
@@ -122,7 +147,14 @@ impl Store {
             watch: Mutex::new(watch),
             seen: AtomicI64::new(seen),
             writer: Mutex::new(writer),
+            frozen: is_frozen.then_some(log),
         })
+    }
+
+    /// Whether the file must be opened anew to be seen as it is now: it could not be read with its log (a full
+    /// disk, a directory that we may not write to), and somebody wrote since.
+    pub(super) fn is_outdated(&self) -> bool {
+        self.frozen.is_some_and(|then| log_looks(&self.file) != then)
     }
 
     pub(super) fn identity(&self) -> Identity {
@@ -196,7 +228,7 @@ impl Store {
     }
 
     /// The canvases that own a key, those of manifests before later ones.
-    pub(super) fn owners(&self, key: &str) -> Result<Vec<Owned>, IndexError> {
+    pub(super) fn owners(&self, key: &str, names: &Names) -> Result<Vec<Owned>, IndexError> {
         self.read(|conn| {
             let mut found: Vec<Owned> = Vec::new();
             let mut select = conn.prepare_cached(
@@ -207,7 +239,7 @@ impl Store {
             let mut rows = select.query(params![keys::hash(key), MAX_ROWS])?;
             while let Some(row) = rows.next()? {
                 // Two keys may share a hash; the row tells.
-                let Some(carried) = matches(key, row.get_ref(3)?.as_str()?) else { continue };
+                let Some(carried) = matches(key, row.get_ref(3)?.as_str()?, names) else { continue };
                 let owner = owner(row)?;
                 if found.len() < MAX_OWNERS && !found.iter().any(|other| other.owner.canvas == owner.canvas) {
                     found.push(Owned { owner, carried });
@@ -295,13 +327,13 @@ fn owner(row: &Row<'_>) -> rusqlite::Result<Owner> {
 
 /// Whether one of a canvas's keys is the one asked for, by either of its names; and the file it carries.
 #[expect(clippy::option_option, reason = "found or not, and with a file or without")]
-fn matches(key: &str, listed: &str) -> Option<Option<keys::Carried>> {
+fn matches(key: &str, listed: &str, names: &Names) -> Option<Option<keys::Carried>> {
     let listed = write::read_keys(listed);
     if listed.iter().any(|listed| listed == key) {
-        return Some(keys::carried(key));
+        return Some(names.carried(key).into_iter().next());
     }
-    let carried = listed.iter().filter_map(|listed| keys::carried(listed));
-    carried.into_iter().find(|carried| carried.key == key).map(Some)
+    let mut carried = listed.iter().flat_map(|listed| names.carried(listed));
+    carried.find(|carried| carried.key == key).map(Some)
 }
 
 fn canvases(conn: &Connection, from: i64, manifest: i64, limit: i64) -> rusqlite::Result<Vec<Neighbour>> {
@@ -321,6 +353,35 @@ fn canvases(conn: &Connection, from: i64, manifest: i64, limit: i64) -> rusqlite
 /// Document ids that stand at one source, for telling what vanished.
 pub(super) fn ids_of_source(conn: &Connection, source: i64) -> rusqlite::Result<BTreeSet<i64>> {
     let mut select = conn.prepare_cached("SELECT id FROM manifests WHERE source = ?1")?;
+    select.query_map([source], |row| row.get(0))?.collect()
+}
+
+/// The row of the source at this location.
+pub(super) fn source_at(conn: &Connection, location: &str) -> rusqlite::Result<Option<i64>> {
+    let mut select = conn.prepare_cached("SELECT id FROM sources WHERE location = ?1")?;
+    let mut rows = select.query([location])?;
+    rows.next()?.map(|row| row.get(0)).transpose()
+}
+
+/// Whether a document is there and stands at this source.
+pub(super) fn is_document_of(conn: &Connection, id: i64, source: i64) -> rusqlite::Result<bool> {
+    conn.prepare_cached("SELECT EXISTS (SELECT 1 FROM manifests WHERE id = ?1 AND source = ?2)")?
+        .query_row([id, source], |row| row.get(0))
+}
+
+/// Documents of one source that were read from this path, or below it.
+pub(super) fn ids_below(conn: &Connection, source: i64, path: &str) -> rusqlite::Result<BTreeSet<i64>> {
+    // `0` is the character behind `/`.
+    let mut select = conn.prepare_cached(
+        "SELECT id FROM manifests WHERE source = ?1 AND (origin = ?2 OR (origin > ?2 || '/' AND origin < ?2 || '0'))",
+    )?;
+    select.query_map(params![source, path], |row| row.get(0))?.collect()
+}
+
+/// Documents of one source that vanished and are kept for the grace.
+pub(super) fn vanished_of_source(conn: &Connection, source: i64) -> rusqlite::Result<BTreeSet<i64>> {
+    let mut select =
+        conn.prepare_cached("SELECT id FROM manifests WHERE source = ?1 AND vanished IS NOT NULL")?;
     select.query_map([source], |row| row.get(0))?.collect()
 }
 

@@ -13,10 +13,13 @@ use crate::config::settings::Source;
 use crate::iiif::identifier::base64_of_file_url;
 use crate::iiif::manifest::DocumentKind;
 
+mod changed;
 mod commands;
 mod files;
+mod history;
 mod looking;
 mod many;
+mod names;
 
 /// A directory of manifests and an index beside it.
 struct Bench {
@@ -48,7 +51,7 @@ impl Bench {
     }
 
     fn sources(&self) -> Vec<Source> {
-        vec![Source::Path(self.dir.path().join("manifests"))]
+        vec![Source::path(self.dir.path().join("manifests"))]
     }
 
     fn build(&self, index: &Index) -> Report {

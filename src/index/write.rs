@@ -5,7 +5,7 @@ use std::path::Path;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::error::IndexError;
-use super::keys;
+use super::keys::{self, Names};
 use super::sort::{Pair, Sorter};
 use crate::iiif::manifest::{Canvas, Document, DocumentKind};
 
@@ -20,6 +20,10 @@ pub(super) struct Facts {
     pub(super) size: Option<i64>,
     /// Modification time of the file, unix nanoseconds.
     pub(super) modified: Option<i64>,
+    /// `ETag` of the URL.
+    pub(super) etag: Option<String>,
+    /// `Last-Modified` of the URL; of a stream of changes, when its newest change was made.
+    pub(super) last_modified: Option<String>,
     /// BLAKE3 of its content.
     pub(super) hash: Option<[u8; 32]>,
     /// Unix seconds.
@@ -39,6 +43,7 @@ pub(super) struct Counts {
 /// Writes documents one after the other: canvases as they come, then the document itself.
 pub(super) struct Writer<'c> {
     conn: &'c Connection,
+    names: &'c Names,
     pairs: Pairs,
     manifest: i64,
     first: i64,
@@ -73,22 +78,22 @@ pub(super) fn kind_name(kind: DocumentKind) -> &'static str {
 
 impl<'c> Writer<'c> {
     /// Writes in place; the caller holds a write transaction.
-    pub(super) fn direct(conn: &'c Connection) -> rusqlite::Result<Self> {
-        Self::new(conn, Pairs::Direct)
+    pub(super) fn direct(conn: &'c Connection, names: &'c Names) -> rusqlite::Result<Self> {
+        Self::new(conn, names, Pairs::Direct)
     }
 
     /// Writes in bulk; `file` names the runs of the sort.
-    pub(super) fn bulk(conn: &'c Connection, file: &Path) -> rusqlite::Result<Self> {
+    pub(super) fn bulk(conn: &'c Connection, names: &'c Names, file: &Path) -> rusqlite::Result<Self> {
         let (images, urls) = (Sorter::new(file, "images"), Sorter::new(file, "urls"));
-        Self::new(conn, Pairs::Sorted(Box::new(Sorted { images, urls, dead: Vec::new() })))
+        Self::new(conn, names, Pairs::Sorted(Box::new(Sorted { images, urls, dead: Vec::new() })))
     }
 
-    fn new(conn: &'c Connection, pairs: Pairs) -> rusqlite::Result<Self> {
+    fn new(conn: &'c Connection, names: &'c Names, pairs: Pairs) -> rusqlite::Result<Self> {
         conn.set_prepared_statement_cache_capacity(32);
         let next = |table| conn.query_row(&format!("SELECT max(id) FROM {table}"), [], |row| row.get(0));
         let (manifest, first): (Option<i64>, Option<i64>) = (next("manifests")?, next("canvases")?);
         let (manifest, first) = (manifest.unwrap_or(0) + 1, first.unwrap_or(0) + 1);
-        Ok(Self { conn, pairs, manifest, first, counts: Counts::default() })
+        Ok(Self { conn, names, pairs, manifest, first, counts: Counts::default() })
     }
 
     /// Writes one canvas of the document that `finish` or `abandon` will end.
@@ -105,9 +110,10 @@ impl<'c> Writer<'c> {
         for key in &canvas.images {
             self.counts.images += 1;
             self.add_image((keys::hash(key), id))?;
-            if let Some(carried) = keys::carried(key) {
-                self.counts.files += 1;
-                self.add_image((keys::hash(&carried.key), id))?;
+            let aliases = self.names.carried(key);
+            self.counts.files += i64::from(!aliases.is_empty());
+            for alias in aliases {
+                self.add_image((keys::hash(&alias.key), id))?;
             }
         }
         Ok(())
@@ -122,13 +128,13 @@ impl<'c> Writer<'c> {
             .query_row(params![facts.source, facts.origin], |row| row.get(0))
             .optional()?;
         if let Some(old) = old {
-            remove(self.conn, old)?;
+            remove(self.conn, self.names, old)?;
         }
         self.conn
             .prepare_cached(
                 "INSERT INTO manifests (id, source, origin, kind, uri, label, first, canvases, images, files,
-                   size, modified, hash, seen, vanished)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
+                   size, modified, etag, last_modified, hash, seen, vanished)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)",
             )?
             .execute(params![
                 self.manifest,
@@ -143,6 +149,8 @@ impl<'c> Writer<'c> {
                 files,
                 facts.size,
                 facts.modified,
+                facts.etag,
+                facts.last_modified,
                 facts.hash,
                 facts.seen,
                 facts.vanished,
@@ -210,7 +218,7 @@ impl<'c> Writer<'c> {
 }
 
 /// Takes one document out, with all that leads to its canvases.
-pub(super) fn remove(conn: &Connection, manifest: i64) -> Result<(), IndexError> {
+pub(super) fn remove(conn: &Connection, names: &Names, manifest: i64) -> Result<(), IndexError> {
     let (first, canvases): (i64, i64) = conn
         .prepare_cached("SELECT first, canvases FROM manifests WHERE id = ?1")?
         .query_row([manifest], |row| Ok((row.get(0)?, row.get(1)?)))?;
@@ -228,8 +236,8 @@ pub(super) fn remove(conn: &Connection, manifest: i64) -> Result<(), IndexError>
             forget("canvas_urls", row.get_ref(1)?.as_str().unwrap_or_default())?;
             for key in read_keys(row.get_ref(2)?.as_str().unwrap_or_default()) {
                 forget("images", &key)?;
-                if let Some(carried) = keys::carried(&key) {
-                    forget("images", &carried.key)?;
+                for alias in names.carried(&key) {
+                    forget("images", &alias.key)?;
                 }
             }
         }

@@ -78,6 +78,8 @@ pub struct Metrics {
     pub waiting: Gauge,
     /// Canvas requests under way.
     pub canvas_in_flight: Gauge,
+    /// Requests with an upstream, from their place to the end of the answer's body.
+    pub upstream_in_flight: Gauge,
     /// Viewers' connections.
     pub connections: Gauge,
     /// Manifests in the index.
@@ -112,6 +114,7 @@ impl Metrics {
             flights: Gauge::default(),
             waiting: Gauge::default(),
             canvas_in_flight: Gauge::default(),
+            upstream_in_flight: Gauge::default(),
             connections: Gauge::default(),
             index_manifests: Gauge::default(),
             index_canvases: Gauge::default(),
@@ -163,6 +166,11 @@ impl Metrics {
         r.register("flights", "Heals under way", self.flights.clone());
         r.register("waiting_viewers", "Viewers kept waiting for a heal", self.waiting.clone());
         r.register("canvas_in_flight", "Canvas requests under way", self.canvas_in_flight.clone());
+        r.register(
+            "upstream_in_flight",
+            "Requests with an upstream, until the end of the answer",
+            self.upstream_in_flight.clone(),
+        );
         r.register("connections", "Open connections of viewers", self.connections.clone());
         r.register("index_manifests", "Manifests in the index", self.index_manifests.clone());
         r.register("index_canvases", "Canvases in the index", self.index_canvases.clone());

@@ -149,7 +149,11 @@ pub(super) fn again(error: Arc<UpstreamError>) -> UpstreamError {
         UpstreamError::FirstByteTimeout => UpstreamError::FirstByteTimeout,
         UpstreamError::Busy => UpstreamError::Busy,
         UpstreamError::Target => UpstreamError::Target,
-        UpstreamError::Closed | UpstreamError::Exchange(_) => UpstreamError::Closed,
+        UpstreamError::Switched => UpstreamError::Switched,
+        // A shared request has no body that its viewer could fail to send.
+        UpstreamError::Closed | UpstreamError::Exchange(_) | UpstreamError::Viewer(_) => {
+            UpstreamError::Closed
+        }
         UpstreamError::Connect(_) | UpstreamError::Handshake(_) => {
             UpstreamError::Connect(Box::new(Another(error)))
         }

@@ -6,6 +6,7 @@
 
 mod collapse;
 pub mod cors;
+mod gateway;
 mod poison;
 mod repair;
 mod rewrite;
@@ -26,6 +27,7 @@ use crate::index::learn::Learner;
 use crate::observe::Metrics;
 use crate::outcome::Outcome;
 use crate::upstream::{Body, Upstream, UpstreamError};
+pub use gateway::Gateway;
 pub use rewrite::{Rewrite, Rewriter};
 pub use shape::called;
 

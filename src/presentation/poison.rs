@@ -56,7 +56,7 @@ fn canvas(index: &Index, name: String) -> Option<Known> {
     let owners = index.canvas(&name).ok()?;
     let keys = owners.iter().find_map(|owner| {
         let canvases = index.manifest_canvases(&owner.manifest).ok()?;
-        canvases.into_iter().find(|canvas| canvas.canvas == name && !canvas.keys.is_empty())
+        canvases.into_iter().find(|canvas| canvas.canvas == owner.canvas && !canvas.keys.is_empty())
     })?;
     Some((name, vec![keys.keys]))
 }

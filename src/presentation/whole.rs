@@ -106,7 +106,7 @@ pub(super) async fn gather(mut body: Body, most: usize) -> Gathered {
             }
             // Its viewer sees an aborted message and not a clean short one.
             Some(Err(error)) => {
-                return Gathered::Longer(Body::Chain(begun, Box::new(Body::Broken(Some(error)))));
+                return Gathered::Longer(Body::Chain(begun, Box::new(Body::broken(error))));
             }
         }
     }

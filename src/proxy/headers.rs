@@ -7,13 +7,14 @@ use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::uri::{PathAndQuery, Uri};
-use http::{HeaderMap, Version};
+use http::{HeaderMap, Method, Version};
 use ipnet::IpNet;
 
 use super::Viewer;
 use super::reply::Refusal;
 use super::route::Asked;
 use crate::config::Settings;
+use crate::config::settings::{Route, RouteKind};
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -73,9 +74,17 @@ pub(super) fn onward(
     let host = host_value(&head)?;
     let headers = &mut head.headers;
     strip_hop_by_hop(headers);
+    join_cookies(headers);
+    if head.method == Method::OPTIONS {
+        one_step_less(headers);
+    }
     // The body streams: hyper answers `100-continue` itself as soon as the upstream reads.
     headers.remove(header::EXPECT);
     forwarded(headers, &host, viewer, is_trusted(viewer.peer.ip(), &settings.server.trusted_proxies));
+    // UPSTREAM: Cantaloupe writes its own path into `@id` and Location, with this one before it.
+    if let Some(before) = path_before(route).and_then(|path| HeaderValue::from_str(path).ok()) {
+        headers.entry(FORWARDED_PATH).or_insert(before);
+    }
     append_via(headers, head.version, &settings.server.name);
     let host = if route.preserve_host {
         host
@@ -89,6 +98,39 @@ pub(super) fn onward(
     // hyper keeps things there that belong to the viewer's connection.
     head.extensions.clear();
     Ok(head)
+}
+
+/// What stands before the upstream's own path on an image route: `/library` where `/library/iiif/2/` leads to
+/// `/iiif/2/`. Without it the image server would name itself in a way that leads past us.
+fn path_before(route: &Route) -> Option<&str> {
+    let before = route.prefix.strip_suffix(&route.upstream.path)?;
+    (route.kind == RouteKind::Image && !before.is_empty()).then_some(before)
+}
+
+/// HTTP/2 may send cookies in several fields, HTTP/1.1 in one only (RFC 9113 section 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    if headers.get_all(header::COOKIE).iter().nth(1).is_none() {
+        return;
+    }
+    let cookies: Vec<&[u8]> = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if let Ok(joined) = HeaderValue::from_bytes(&cookies.join(&b"; "[..])) {
+        headers.insert(header::COOKIE, joined);
+    }
+}
+
+/// Is this server the last one that the request wants to reach (RFC 9110 section 7.6.2)?
+pub(super) fn is_last_stop(headers: &HeaderMap) -> bool {
+    max_forwards(headers) == Some(0)
+}
+
+fn one_step_less(headers: &mut HeaderMap) {
+    if let Some(steps) = max_forwards(headers) {
+        headers.insert(header::MAX_FORWARDS, HeaderValue::from(steps.saturating_sub(1)));
+    }
+}
+
+fn max_forwards(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::MAX_FORWARDS)?.to_str().ok()?.trim().parse().ok()
 }
 
 /// Removes what belongs to one connection, in either direction.
@@ -175,11 +217,22 @@ fn port_of(host: &str) -> Option<&str> {
     (!port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit())).then_some(port)
 }
 
+/// Scheme and host that the viewer asked by; a trusted proxy knows them better.
+pub(super) fn own_base(head: &Parts, viewer: &Viewer, settings: &Settings) -> String {
+    let mut fields = head.headers.clone();
+    let host = super::route::host(head).ok().and_then(|host| host.parse().ok());
+    let host = host.unwrap_or(HeaderValue::from_static("localhost"));
+    forwarded(&mut fields, &host, viewer, is_trusted(viewer.peer.ip(), &settings.server.trusted_proxies));
+    let told =
+        |name| fields.get(name).and_then(|value: &HeaderValue| value.to_str().ok()).unwrap_or_default();
+    format!("{}://{}", told(FORWARDED_PROTO), told(FORWARDED_HOST))
+}
+
 fn host_value(head: &Parts) -> Result<HeaderValue, Refusal> {
     if let (None, Some(host)) = (head.uri.authority(), head.headers.get(header::HOST)) {
         return Ok(host.clone());
     }
-    let host = super::route::host(&head.uri, &head.headers)?;
+    let host = super::route::host(head)?;
     HeaderValue::from_str(host).map_err(|_| Refusal::BadRequest("Host is not a host"))
 }
 
@@ -276,6 +329,13 @@ mod tests {
         assert_eq!(client(&chain, &viewer("192.0.2.7"), &trusted).to_string(), "192.0.2.7");
         let garbage = headers(&[("x-forwarded-for", "1.1.1.1, unknown")]);
         assert_eq!(client(&garbage, &viewer("10.0.0.2"), &trusted).to_string(), "10.0.0.2");
+    }
+
+    #[test]
+    fn cookies_in_several_fields_become_one() {
+        let mut map = headers(&[("cookie", "a=1"), ("cookie", "b=2; c=3")]);
+        join_cookies(&mut map);
+        assert_eq!(map, headers(&[("cookie", "a=1; b=2; c=3")]));
     }
 
     #[test]

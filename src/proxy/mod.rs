@@ -20,7 +20,7 @@ use crate::heal::{Healer, Lane, Lobby, Patient, Treatment, echo};
 use crate::iiif::Target;
 use crate::observe::Metrics;
 use crate::outcome::Outcome;
-use crate::presentation::{Presenter, Rewrite, Wanted, called, cors};
+use crate::presentation::{Gateway, Presenter, Rewrite, Wanted, called, cors};
 use crate::upstream::{Body, Held, Upstream};
 use route::Asked;
 
@@ -98,19 +98,41 @@ impl Proxy {
         let (head, body) = request.into_parts();
         let asking = reply::Asking::new(&head);
         let rooms = &*self.rooms;
-        let (route, answer) = match route::route(&rooms.settings, &head) {
-            Ok(asked) => {
-                let (kind, is_document) = (asked.kind(), asked.is_document());
-                let answer = rooms.answer(&viewer, asked, head, body).await;
-                (kind, answer.map(|answer| if is_document { answer.opened() } else { answer }))
-            }
-            Err(refusal) => ("none", Err(refusal)),
+        let (route, answer) = match rooms.gateway(&viewer, &head).await {
+            Some(answer) => ("manifests", answer),
+            None => rooms.routed(&viewer, head, body).await,
         };
         rooms.reply(&asking, route, answer, started)
     }
 }
 
 impl Rooms {
+    /// Stored manifests are served before all routes, where they are at all.
+    async fn gateway(&self, viewer: &Viewer, head: &Parts) -> Option<Result<Answer, Refusal>> {
+        let base = || headers::own_base(head, viewer, &self.settings);
+        match self.presenter.gateway(head, base).await {
+            Gateway::Elsewhere => None,
+            Gateway::Unknown => Some(Err(Refusal::NoRoute)),
+            Gateway::Answer(presented) => Some(Ok(Answer::served(presented.response))),
+        }
+    }
+
+    /// By its route, or to a refusal.
+    async fn routed(
+        &self,
+        viewer: &Viewer,
+        head: Parts,
+        body: Incoming,
+    ) -> (&'static str, Result<Answer, Refusal>) {
+        let asked = match route::route(&self.settings, &head) {
+            Ok(asked) => asked,
+            Err(refusal) => return ("none", Err(refusal)),
+        };
+        let (kind, is_document) = (asked.kind(), asked.is_document());
+        let answer = self.answer(viewer, asked, head, body).await;
+        (kind, answer.map(|answer| if is_document { answer.opened() } else { answer }))
+    }
+
     /// Sends it on; an expired image is healed on the way. Anything but an expiry streams straight back.
     async fn answer(
         &self,
@@ -137,9 +159,9 @@ impl Rooms {
         if asked.route_kind == RouteKind::Presentation {
             return self.present(&asked, onward, body).await;
         }
-        // A GET with a body cannot be asked again: its body is gone with the first time.
-        let may_repeat = matches!(onward.method, Method::GET | Method::HEAD) && matches!(body, Body::Empty);
-        let image = asked.image().filter(|_| may_repeat);
+        // A GET that comes with a body (nobody's viewer does that) cannot be repeated, so it is not healed.
+        let repeatable = matches!(onward.method, Method::GET | Method::HEAD) && matches!(body, Body::Empty);
+        let image = asked.image().filter(|_| repeatable);
         let Some(image) = image.filter(|image| !raw && image.request.may_heal()) else {
             let answer = self.send(&asked, &onward, body).await?;
             if let (true, Some(image)) = (echo, asked.image()) {
@@ -255,7 +277,9 @@ impl Rooms {
         };
         let sent = self.upstreams[asked.route].send(onward, body, patience).await;
         sent.map_err(|error| {
-            self.metrics.upstream_error(error.kind());
+            if !error.is_the_viewers() {
+                self.metrics.upstream_error(error.kind());
+            }
             Refusal::Upstream(error)
         })
     }

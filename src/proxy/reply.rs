@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::{Answer, headers, is_quiet};
 use crate::outcome::Outcome;
-use crate::upstream::{Body, Chain, UpstreamError};
+use crate::upstream::{Body, BodyError, Chain, UpstreamError};
 
 const HEAL_STATUS: HeaderName = HeaderName::from_static("heal-status");
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
@@ -22,6 +22,8 @@ pub enum Refusal {
     BadRequest(&'static str),
     /// CONNECT or TRACE.
     Method,
+    /// OPTIONS that asks this server itself.
+    Options,
     /// The target is too long.
     UriTooLong,
     /// No route is for it.
@@ -44,8 +46,8 @@ impl Refusal {
 
     fn status(&self) -> StatusCode {
         match self {
-            Self::BadRequest(_) => StatusCode::BAD_REQUEST,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Options => StatusCode::NO_CONTENT,
             Self::UriTooLong => StatusCode::URI_TOO_LONG,
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::Loop => StatusCode::LOOP_DETECTED,
@@ -55,6 +57,8 @@ impl Refusal {
             Self::Upstream(UpstreamError::ConnectTimeout | UpstreamError::FirstByteTimeout) => {
                 StatusCode::GATEWAY_TIMEOUT
             }
+            Self::Upstream(UpstreamError::Viewer(BodyError::ViewerStalled)) => StatusCode::REQUEST_TIMEOUT,
+            Self::BadRequest(_) | Self::Upstream(UpstreamError::Viewer(_)) => StatusCode::BAD_REQUEST,
             Self::Upstream(_) => StatusCode::BAD_GATEWAY,
         }
     }
@@ -62,7 +66,7 @@ impl Refusal {
     /// The error type of RFC 9209 section 2.3.
     fn kind(&self) -> &'static str {
         match self {
-            Self::BadRequest(_) | Self::Method | Self::UriTooLong => "http_request_error",
+            Self::BadRequest(_) | Self::Method | Self::Options | Self::UriTooLong => "http_request_error",
             Self::NoRoute => "destination_not_found",
             Self::Loop => "proxy_loop_detected",
             Self::Upstream(error) => error.kind(),
@@ -75,9 +79,13 @@ impl Refusal {
         match self {
             Self::BadRequest(why) => format!("{why}."),
             Self::Method => "CONNECT and TRACE are not served here.".to_owned(),
+            Self::Options => String::new(),
             Self::UriTooLong => "The target is longer than this server takes.".to_owned(),
             Self::NoRoute => "No route of this server is for this host and path.".to_owned(),
             Self::Loop => "The request came back to this proxy: an upstream points at it.".to_owned(),
+            Self::Upstream(UpstreamError::Viewer(error)) => {
+                format!("The request did not arrive whole: {error}.")
+            }
             Self::Upstream(error) => format!("The server behind this one gave no answer: {error}."),
             Self::Pending(after) => format!(
                 "The image is being brought back, which takes longer than usual. Ask again in {} s.",
@@ -167,11 +175,27 @@ struct Problem<'a> {
     code: &'a str,
 }
 
+/// The methods that pass.
+const ALLOW: HeaderValue = HeaderValue::from_static("GET, HEAD, OPTIONS, POST, PUT, DELETE, PATCH");
+
+/// What this server itself says to OPTIONS.
+fn options() -> Response<Body> {
+    let mut response = Response::new(Body::Empty);
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response.headers_mut().insert(header::ALLOW, ALLOW);
+    response
+}
+
 /// Builds an answer of our own.
 pub(super) fn refuse(refusal: &Refusal, asking: &Asking, name: &str) -> Response<Body> {
+    if matches!(refusal, Refusal::Options) {
+        return options();
+    }
     let status = refusal.status();
     let detail = refusal.detail();
-    if let Refusal::Upstream(error) = refusal {
+    if let Refusal::Upstream(error) = refusal
+        && !error.is_the_viewers()
+    {
         tracing::warn!(path = asking.uri.path(), error = %Chain(error), "an upstream gave no answer");
     }
     let title = status.canonical_reason().unwrap_or("Error");
@@ -201,7 +225,9 @@ pub(super) fn refuse(refusal: &Refusal, asking: &Asking, name: &str) -> Response
     }
     match refusal {
         Refusal::Pending(_) => put(fields, HEAL_STATUS, Outcome::Pending.as_str()),
-        Refusal::Method => put(fields, header::ALLOW, "GET, HEAD, OPTIONS, POST, PUT, DELETE, PATCH"),
+        Refusal::Method => {
+            fields.insert(header::ALLOW, ALLOW);
+        }
         _ => {}
     }
     if asking.method != Method::HEAD {

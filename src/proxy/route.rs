@@ -2,8 +2,9 @@
 
 use http::request::Parts;
 use http::uri::Uri;
-use http::{HeaderMap, Method, header};
+use http::{HeaderValue, Method, Version, header};
 
+use super::headers;
 use super::reply::Refusal;
 use crate::config::Settings;
 use crate::config::settings::RouteKind;
@@ -62,16 +63,22 @@ pub(super) fn route(settings: &Settings, head: &Parts) -> Result<Asked, Refusal>
     if matches!(head.method, Method::CONNECT | Method::TRACE) {
         return Err(Refusal::Method);
     }
-    let host = host(&head.uri, &head.headers)?;
+    let host = host(head)?;
     let path = head.uri.path();
     if head.uri.path_and_query().map_or(0, |target| target.as_str().len()) > settings.server.max_uri_bytes {
         return Err(Refusal::UriTooLong);
+    }
+    if head.method == Method::OPTIONS && (path == "*" || headers::is_last_stop(&head.headers)) {
+        return Err(Refusal::Options);
     }
     if !path.starts_with('/') {
         return Err(Refusal::BadRequest("the target must be a path"));
     }
     if has_dot_segment(path) {
         return Err(Refusal::BadRequest("the path must not hold dot segments"));
+    }
+    if !is_framed_plainly(head) {
+        return Err(Refusal::BadRequest("of transfer codings only chunked is understood"));
     }
     // Our own name once is an echo; twice is a circle.
     if echo::own_vias(&head.headers, &settings.server.name) > 1 {
@@ -82,60 +89,100 @@ pub(super) fn route(settings: &Settings, head: &Parts) -> Result<Asked, Refusal>
     Ok(Asked { route: position, route_kind: route.kind, rest_at: route.prefix.len(), uri: head.uri.clone() })
 }
 
+/// No transfer coding but one `chunked`.
+///
+/// SECURITY: hyper takes the chunks off and leaves a coding below them in place; the field stays on this hop, so the
+/// upstream would take coded bytes for plain ones.
+fn is_framed_plainly(head: &Parts) -> bool {
+    let mut codings = head.headers.get_all(header::TRANSFER_ENCODING).iter();
+    let plain = |coding: &HeaderValue| coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");
+    codings.next().is_none_or(plain) && codings.next().is_none()
+}
+
 /// The host that the viewer means: the target's own where it has one, else the one `Host` (RFC 9112 section 3.2).
 ///
 /// SECURITY: a request with two hosts, or none, is read differently by different servers.
-pub(super) fn host<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Result<&'a str, Refusal> {
-    let mut hosts = headers.get_all(header::HOST).iter();
+pub(super) fn host(head: &Parts) -> Result<&str, Refusal> {
+    let mut hosts = head.headers.get_all(header::HOST).iter();
     let host = hosts.next();
     if hosts.next().is_some() {
         return Err(Refusal::BadRequest("more than one Host"));
     }
     let host =
         host.map(|host| host.to_str().map_err(|_| Refusal::BadRequest("Host is not a host"))).transpose()?;
-    let host = match (uri.authority(), host) {
+    let host = match (head.uri.authority(), host) {
+        // In HTTP/1.1 the target's own counts and `Host` is passed over; HTTP/2 wants them equal (RFC 9113
+        // section 8.3.1).
+        (Some(authority), Some(host))
+            if head.version == Version::HTTP_2 && !host.eq_ignore_ascii_case(authority.as_str()) =>
+        {
+            return Err(Refusal::BadRequest("Host is not the target's host"));
+        }
         (Some(authority), _) => authority.as_str(),
         (None, Some(host)) => host,
         (None, None) => return Err(Refusal::BadRequest("no Host")),
     };
-    let plausible =
-        |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b':' | b'[' | b']');
-    if host.is_empty() || !host.bytes().all(plausible) {
-        return Err(Refusal::BadRequest("Host is not a host"));
-    }
-    Ok(host)
+    if is_host(host) { Ok(host) } else { Err(Refusal::BadRequest("Host is not a host")) }
 }
 
-/// Does any segment read as `.` or `..`, with `%2e` for a dot and `%2f`, `%5c` or a backslash for a slash?
+/// A name, an IPv4 address or a bracketed IPv6 address, with or without a port. No userinfo.
+fn is_host(host: &str) -> bool {
+    let (name, port) = match host.rsplit_once(':') {
+        // The colons of an IPv6 address stand inside its brackets.
+        Some((name, port)) if !port.ends_with(']') => (name, Some(port)),
+        _ => (host, None),
+    };
+    let bracketed = name.strip_prefix('[').and_then(|name| name.strip_suffix(']'));
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
+    let is_name = bracketed.map_or_else(
+        || !name.is_empty() && name.bytes().all(plain),
+        |address| address.parse::<std::net::Ipv6Addr>().is_ok(),
+    );
+    // An empty port is allowed by RFC 3986 and stands for the scheme's own.
+    is_name && port.is_none_or(|port| port.is_empty() || port.parse::<u16>().is_ok_and(|_| is_digits(port)))
+}
+
+fn is_digits(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// Does any segment read as `.` or `..`, with `%2e` for a dot, `%2f`, `%5c` or a backslash for a slash, and with
+/// or without parameters behind a `;`?
 ///
-/// SECURITY: `/iiif/2/../../admin` must not leave its route, whatever the upstream makes of it.
+/// SECURITY: `/iiif/2/../../admin` must not leave its route, whatever the upstream makes of it. (Servlet containers
+/// cut `;x` off a segment before they resolve it, so `/..;x/` climbs there.)
 fn has_dot_segment(path: &str) -> bool {
-    // Nearly every path has neither; then nothing else is looked at.
+    // Nearly every path has none of these; then nothing else is looked at.
     if !path.contains("/.") && !path.contains('%') && !path.contains('\\') {
         return false;
     }
     let mut segment = Segment::default();
-    let mut bytes = path.bytes();
-    while let Some(byte) = bytes.next() {
-        let byte = match byte {
-            b'%' => match (bytes.next(), bytes.next()) {
-                (Some(b'2'), Some(b'e' | b'E')) => b'.',
-                (Some(b'2'), Some(b'f' | b'F')) | (Some(b'5'), Some(b'c' | b'C')) => b'/',
-                _ => b'x',
-            },
-            b'\\' => b'/',
-            byte => byte,
-        };
-        if byte == b'/' {
-            if segment.is_dots() {
-                return true;
-            }
-            segment = Segment::default();
-        } else {
-            segment.take(byte);
+    let mut rest = path.as_bytes();
+    while let Some((byte, behind)) = first_byte(rest) {
+        rest = behind;
+        match byte {
+            b'/' | b'\\' if segment.is_dots() => return true,
+            b'/' | b'\\' => segment = Segment::default(),
+            byte => segment.take(byte),
         }
     }
     segment.is_dots()
+}
+
+/// The first byte, decoded if it is escaped, and what stands behind it.
+fn first_byte(path: &[u8]) -> Option<(u8, &[u8])> {
+    match path {
+        [b'%', high, low, rest @ ..] => match (hex(*high), hex(*low)) {
+            (Some(high), Some(low)) => Some((high << 4 | low, rest)),
+            _ => Some((b'%', &path[1..])),
+        },
+        [byte, rest @ ..] => Some((*byte, rest)),
+        [] => None,
+    }
+}
+
+fn hex(digit: u8) -> Option<u8> {
+    char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
 }
 
 /// The bytes of one path segment, as far as they matter.
@@ -143,14 +190,17 @@ fn has_dot_segment(path: &str) -> bool {
 struct Segment {
     dots: usize,
     others: bool,
+    /// What follows are parameters, which count for nothing.
+    ended: bool,
 }
 
 impl Segment {
     fn take(&mut self, byte: u8) {
-        if byte == b'.' {
-            self.dots += 1;
-        } else {
-            self.others = true;
+        match byte {
+            _ if self.ended => {}
+            b';' => self.ended = true,
+            b'.' => self.dots += 1,
+            _ => self.others = true,
         }
     }
 
@@ -165,28 +215,77 @@ mod tests {
 
     #[test]
     fn dot_segments_are_seen_in_every_spelling() {
-        for path in
-            ["/a/../b", "/a/./b", "/..", "/a/%2e%2E/b", "/a/.%2e", "/a%2f..%2fb", "/a/..\\b", "/a%5c..%5Cb"]
-        {
+        for path in [
+            "/a/../b",
+            "/a/./b",
+            "/..",
+            "/a/%2e%2E/b",
+            "/a/.%2e",
+            "/a%2f..%2fb",
+            "/a/..\\b",
+            "/a%5c..%5Cb",
+            "/a/..;/b",
+            "/a/.;x=y/b",
+            "/a/%2e.%3bx/b",
+            "/a/%/../b",
+            "/a%/../b",
+            "/a/%2/../b",
+            "/a/%zz/..",
+            "/a/..%2f",
+        ] {
             assert!(has_dot_segment(path), "{path}");
         }
-        for path in ["/", "/a.b/c..d", "/...", "/a/%2e%2e%2e", "/a%2Fb", "/.well-known/x", "/a/%25%32e"] {
+        for path in [
+            "/",
+            "/a.b/c..d",
+            "/...",
+            "/a/%2e%2e%2e",
+            "/a%2Fb",
+            "/.well-known/x",
+            "/a/%25%32e",
+            "/a;..",
+            "/a/x;/..x",
+            "/a/%2",
+            "/9f1b;2/full",
+            "/%2e%2e.jpg",
+        ] {
             assert!(!has_dot_segment(path), "{path}");
         }
     }
 
+    fn asking(version: Version, target: &str, hosts: &[&str]) -> Parts {
+        let mut request = http::Request::builder().version(version).uri(target);
+        for host in hosts {
+            request = request.header(header::HOST, *host);
+        }
+        request.body(()).expect("a request").into_parts().0
+    }
+
+    fn host_of(target: &str, hosts: &[&str]) -> Option<String> {
+        host(&asking(Version::HTTP_11, target, hosts)).ok().map(str::to_owned)
+    }
+
     #[test]
     fn exactly_one_plausible_host_is_needed() {
-        let uri: Uri = "/iiif/2/a".parse().expect("a target");
-        let mut headers = HeaderMap::new();
-        assert!(host(&uri, &headers).is_err());
-        headers.append(header::HOST, http::HeaderValue::from_static("a.example:8080"));
-        assert_eq!(host(&uri, &headers).ok(), Some("a.example:8080"));
-        headers.append(header::HOST, http::HeaderValue::from_static("b.example"));
-        assert!(host(&uri, &headers).is_err());
-        for bad in ["a b", "a/b", "a@b", ""] {
-            let headers = HeaderMap::from_iter([(header::HOST, http::HeaderValue::from_static(bad))]);
-            assert!(host(&uri, &headers).is_err(), "{bad:?}");
+        for good in ["a.example", "A.example:8080", "a_b.example:", "127.0.0.1:1", "[::1]", "[::1]:80", "x"] {
+            assert_eq!(host_of("/x", &[good]).as_deref(), Some(good));
         }
+        for bad in [
+            "", ":", ":80", "a b", "a/b", "a@b", "a:b", "a:b:1", "a:99999", "a:+1", "::1", "[::1", "[x]",
+            "a,b", "a?b",
+        ] {
+            assert_eq!(host_of("/x", &[bad]), None, "{bad:?}");
+        }
+        assert_eq!(host_of("/x", &[]), None);
+        assert_eq!(host_of("/x", &["a", "a"]), None);
+    }
+
+    #[test]
+    fn the_targets_own_host_counts_and_http_2_allows_no_other_beside_it() {
+        assert_eq!(host_of("http://a/x", &["b"]).as_deref(), Some("a"));
+        assert_eq!(host_of("http://u@a/x", &["a"]), None);
+        assert!(host(&asking(Version::HTTP_2, "http://a/x", &["b"])).is_err());
+        assert!(host(&asking(Version::HTTP_2, "http://a/x", &["A"])).is_ok());
+        assert!(host(&asking(Version::HTTP_2, "http://a/x", &[])).is_ok());
     }
 }

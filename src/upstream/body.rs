@@ -6,15 +6,14 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::response::Parts;
+use http::Method;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
-use hyper::Response;
 use hyper::body::Incoming;
-use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::{Instant, Sleep};
 
+use super::Place;
 use super::pool::Lease;
+use super::upload::{FromViewer, Silence};
 
 /// A body: nothing, some bytes, or a stream from either side.
 #[derive(Debug, Default)]
@@ -25,13 +24,13 @@ pub enum Body {
     /// Bytes that are already here.
     Full(Bytes),
     /// What a viewer sends.
-    Viewer(Incoming),
+    Viewer(Box<FromViewer>),
     /// What an upstream answers.
     Upstream(Box<FromUpstream>),
     /// The beginning is here, the rest still streams.
     Chain(VecDeque<Bytes>, Box<Body>),
-    /// It is known to break here; `None` once that was said.
-    Broken(Option<BodyError>),
+    /// It is known to break here.
+    Broken(Break),
     /// Somebody listens.
     Teed(Box<Teed>),
     /// Made by another room.
@@ -73,6 +72,12 @@ pub enum BodyError {
     /// The viewer cut it.
     #[error("the viewer cut the body")]
     Viewer(#[source] hyper::Error),
+    /// The same, told by a connection that keeps the cause to itself.
+    #[error("the viewer cut the body")]
+    ViewerCut,
+    /// The viewer was silent for too long in the middle.
+    #[error("the viewer stalled in the middle of a body")]
+    ViewerStalled,
     /// The upstream was silent for too long in the middle.
     #[error("the upstream stalled in the middle of a body")]
     Stalled,
@@ -87,17 +92,47 @@ pub struct FromUpstream {
     incoming: Incoming,
     lease: Lease,
     /// Freed with the body.
-    place: Option<OwnedSemaphorePermit>,
-    patience: Duration,
-    /// Armed only while nothing comes: a body that flows never touches the clock.
-    silence: Option<Pin<Box<Sleep>>>,
+    place: Option<Place>,
+    silence: Silence,
+    /// It broke.
+    end: Option<Break>,
+}
+
+/// A body's bad end.
+///
+/// hyper throws away what it has not written yet when a body breaks: the last bytes, or the whole answer where it
+/// broke at once, and the viewer would see a connection that closes for no reason. So a pause comes first.
+#[derive(Debug)]
+pub struct Break {
+    error: Option<BodyError>,
+    paused: bool,
+}
+
+impl Break {
+    pub(super) fn new(error: BodyError) -> Self {
+        Self { error: Some(error), paused: false }
+    }
+
+    /// Pending once, then the error, then nothing.
+    fn poll(&mut self, cx: &Context<'_>) -> Poll<Option<BodyError>> {
+        if !self.paused {
+            self.paused = true;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        Poll::Ready(self.error.take())
+    }
+
+    fn is_told(&self) -> bool {
+        self.error.is_none()
+    }
 }
 
 impl Body {
     pub(super) fn from_upstream(
         incoming: Incoming,
         mut lease: Lease,
-        place: OwnedSemaphorePermit,
+        place: Place,
         patience: Duration,
     ) -> Self {
         if incoming.is_end_stream() {
@@ -108,21 +143,30 @@ impl Body {
             incoming,
             lease,
             place: Some(place),
-            patience,
-            silence: None,
+            silence: Silence::new(patience),
+            end: None,
         }))
     }
 
-    /// A viewer's request body; `Empty` for a GET or HEAD without one, so that the request may be repeated.
-    pub fn from_viewer(method: &http::Method, incoming: Incoming) -> Self {
-        let repeatable = matches!(*method, http::Method::GET | http::Method::HEAD);
-        if repeatable && incoming.is_end_stream() { Self::Empty } else { Self::Viewer(incoming) }
+    /// A viewer's request body; `Empty` for a GET, HEAD or OPTIONS without one, so that the request may be repeated.
+    pub fn from_viewer(method: &Method, incoming: Incoming) -> Self {
+        let repeatable = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
+        if repeatable && incoming.is_end_stream() {
+            Self::Empty
+        } else {
+            Self::Viewer(Box::new(FromViewer::new(incoming)))
+        }
     }
 
     /// The same body; `done` gets all of it once it has gone by whole, unless it is longer than `most` bytes.
     #[must_use]
     pub fn tee(self, most: usize, done: impl FnOnce(Vec<Bytes>) + Send + Sync + 'static) -> Self {
         Self::Teed(Box::new(Teed { body: self, heard: Vec::new(), left: most, done: Some(Box::new(done)) }))
+    }
+
+    /// A body that breaks at once.
+    pub fn broken(error: BodyError) -> Self {
+        Self::Broken(Break::new(error))
     }
 
     /// A body that another room makes.
@@ -169,16 +213,13 @@ impl HttpBody for Body {
                 let Self::Full(bytes) = std::mem::take(&mut *self) else { return Poll::Ready(None) };
                 Poll::Ready(Some(Ok(Frame::data(bytes))))
             }
-            Self::Viewer(incoming) => {
-                let frame = ready!(Pin::new(incoming).poll_frame(cx));
-                Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Viewer)))
-            }
+            Self::Viewer(upload) => upload.poll_frame(cx),
             Self::Upstream(stream) => stream.poll_frame(cx),
             Self::Chain(begun, rest) => match begun.pop_front() {
                 Some(bytes) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
                 None => Pin::new(&mut **rest).poll_frame(cx),
             },
-            Self::Broken(error) => Poll::Ready(error.take().map(Err)),
+            Self::Broken(end) => end.poll(cx).map(|error| error.map(Err)),
             Self::Teed(teed) => teed.poll_frame(cx),
             Self::Shaped(Shaped(body)) => body.as_mut().poll_frame(cx),
         }
@@ -188,10 +229,10 @@ impl HttpBody for Body {
         match self {
             Self::Empty => true,
             Self::Full(_) => false,
-            Self::Viewer(incoming) => incoming.is_end_stream(),
+            Self::Viewer(upload) => upload.is_end_stream(),
             Self::Upstream(stream) => stream.incoming.is_end_stream(),
             Self::Chain(begun, rest) => begun.is_empty() && rest.is_end_stream(),
-            Self::Broken(error) => error.is_none(),
+            Self::Broken(end) => end.is_told(),
             // The listener is told at the end, so the end must be polled for.
             Self::Teed(teed) => teed.done.is_none() && teed.body.is_end_stream(),
             Self::Shaped(Shaped(body)) => body.is_end_stream(),
@@ -202,7 +243,7 @@ impl HttpBody for Body {
         match self {
             Self::Empty => SizeHint::with_exact(0),
             Self::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Self::Viewer(incoming) => incoming.size_hint(),
+            Self::Viewer(upload) => upload.size_hint(),
             Self::Upstream(stream) => stream.incoming.size_hint(),
             Self::Chain(begun, rest) => {
                 let here: u64 = begun.iter().map(|bytes| bytes.len() as u64).sum();
@@ -255,10 +296,18 @@ impl Teed {
 
 impl FromUpstream {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(cx) else {
-            return self.poll_silence(cx);
+        if let Some(end) = &mut self.end {
+            return end.poll(cx).map(|error| error.map(Err));
+        }
+        let frame = match Pin::new(&mut self.incoming).poll_frame(cx) {
+            Poll::Ready(Some(Err(error))) => return self.breaks(BodyError::Upstream(error), cx),
+            Poll::Ready(frame) => frame,
+            Poll::Pending => {
+                ready!(self.silence.poll_over(cx));
+                return self.breaks(BodyError::Stalled, cx);
+            }
         };
-        self.silence = None;
+        self.silence.broken();
         // Given back as early as possible: the last frame, not the call after it.
         if self.incoming.is_end_stream() || frame.is_none() {
             self.lease.end();
@@ -267,59 +316,12 @@ impl FromUpstream {
         Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Upstream)))
     }
 
-    fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let patience = self.patience;
-        let silence = self.silence.get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
-        ready!(silence.as_mut().poll(cx));
-        Poll::Ready(Some(Err(BodyError::Stalled)))
-    }
-}
-
-/// An answer that is kept back while its image is healed. What fits the cap is in memory; a longer body stays
-/// where it is, in the upstream's connection, and costs no memory either.
-#[derive(Debug)]
-pub struct Held {
-    head: Parts,
-    body: Body,
-}
-
-impl Held {
-    /// Takes in at most about `cap` bytes of the body within `time`; nothing of it is ever lost.
-    pub async fn hold(answer: Response<Body>, cap: usize, time: Duration) -> Self {
-        let (head, mut body) = answer.into_parts();
-        let mut begun = VecDeque::new();
-        let mut size = 0;
-        let deadline = Instant::now() + time;
-        while size < cap && !body.is_end_stream() {
-            match tokio::time::timeout_at(deadline, body.frame()).await {
-                Ok(Some(Ok(frame))) => {
-                    let Ok(bytes) = frame.into_data() else { continue };
-                    size += bytes.len();
-                    begun.push_back(bytes);
-                }
-                // A break is kept, so that the viewer sees an aborted message and not a clean short one.
-                Ok(Some(Err(error))) => {
-                    body = Body::Broken(Some(error));
-                    break;
-                }
-                Ok(None) | Err(_) => break,
-            }
-        }
-        let body = if body.is_end_stream() && begun.len() <= 1 {
-            begun.pop_front().map_or(Body::Empty, Body::Full)
-        } else {
-            Body::Chain(begun, Box::new(body))
-        };
-        Self { head, body }
-    }
-
-    /// The answer's status.
-    pub fn status(&self) -> http::StatusCode {
-        self.head.status
-    }
-
-    /// Lets it go, as it was.
-    pub fn release(self) -> Response<Body> {
-        Response::from_parts(self.head, self.body)
+    fn breaks(
+        &mut self,
+        error: BodyError,
+        cx: &Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let end = self.end.insert(Break::new(error));
+        end.poll(cx).map(|error| error.map(Err))
     }
 }

@@ -1,6 +1,7 @@
 //! One HTTP/1.1 connection to an upstream.
 
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use http::request::Parts;
 use hyper::body::Incoming;
@@ -8,13 +9,21 @@ use hyper::client::conn::http1;
 use hyper::rt::{Read, Write};
 use hyper::{Request, Response};
 
-use super::body::Body;
+use tokio::task::AbortHandle;
+
+use super::body::{Body, BodyError};
+use super::upload::Progress;
 
 /// One connection; at most one request at a time.
 #[derive(Debug)]
 pub(super) struct Connection {
     sender: http1::SendRequest<Body>,
     reused: bool,
+    driver: AbortHandle,
+    /// It carries a request whose answer was not read to its end.
+    busy: bool,
+    /// How far the body of its last request is.
+    upload: Option<Arc<Progress>>,
     /// When it was last given back to the pool.
     pub(super) idle_since: Instant,
 }
@@ -26,6 +35,10 @@ pub(super) enum SendFailure {
     Unsent(Body),
     /// The connection was closed under a request without a body before any byte of an answer.
     Stale,
+    /// No answer in time.
+    Late,
+    /// The viewer did not send its whole body.
+    Viewer(BodyError),
     /// Anything else.
     Broken(hyper::Error),
 }
@@ -37,12 +50,14 @@ impl Connection {
         I: Read + Write + Send + Unpin + 'static,
     {
         let (sender, driver) = http1::Builder::new().handshake(io).await?;
-        tokio::spawn(async move {
+        let driver = tokio::spawn(async move {
             if let Err(error) = driver.await {
                 tracing::debug!(%error, "a connection to an upstream ended badly");
             }
-        });
-        Ok(Self { sender, reused: false, idle_since: Instant::now() })
+        })
+        .abort_handle();
+        let idle_since = Instant::now();
+        Ok(Self { sender, reused: false, driver, busy: false, upload: None, idle_since })
     }
 
     /// It carried a request before this one, so the upstream may have closed it meanwhile.
@@ -54,26 +69,86 @@ impl Connection {
         self.sender.is_closed()
     }
 
-    /// Marks it as one that waits for its next request.
-    pub(super) fn rest(&mut self, now: Instant) {
+    /// Its answer was read to its end. May it carry the next request? Not while the last one's body still goes
+    /// up (the upstream answered early): the next request would wait for that.
+    pub(super) fn rest(&mut self, now: Instant) -> bool {
+        self.busy = false;
         self.reused = true;
         self.idle_since = now;
+        self.upload.take().is_none_or(|upload| upload.is_whole()) && !self.is_closed()
     }
 
-    /// Sends a request and waits for the head of its answer.
-    pub(super) async fn send(&mut self, head: &Parts, body: Body) -> Result<Response<Incoming>, SendFailure> {
+    /// Sends a request and waits for the head of its answer: as long as its body goes up (which may be silent
+    /// for `silence`), and then for `first_byte`.
+    pub(super) async fn send(
+        &mut self,
+        head: &Parts,
+        mut body: Body,
+        silence: Duration,
+        first_byte: Duration,
+    ) -> Result<Response<Incoming>, SendFailure> {
         let bodyless = matches!(body, Body::Empty);
         // The last answer was read to its end, so this waits at most for the driver to notice.
-        if self.sender.ready().await.is_err() {
-            return Err(SendFailure::Unsent(body));
+        match tokio::time::timeout(first_byte, self.sender.ready()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return Err(SendFailure::Unsent(body)),
+            Err(_) => return Err(SendFailure::Late),
         }
+        self.busy = true;
+        self.upload = match &mut body {
+            Body::Viewer(upload) => Some(upload.watch(silence)),
+            _ => None,
+        };
         let request = Request::from_parts(head.clone(), body);
-        self.sender.try_send_request(request).await.map_err(|mut failure| match failure.take_message() {
+        let answer = self.sender.try_send_request(request);
+        let answer = in_time(self.upload.as_deref(), first_byte, answer).await;
+        answer.ok_or(SendFailure::Late)?.map_err(|mut failure| match failure.take_message() {
             Some(request) => SendFailure::Unsent(request.into_body()),
             None if bodyless && is_stale(failure.error()) => SendFailure::Stale,
-            None => SendFailure::Broken(failure.into_error()),
+            None => viewers(failure.into_error()),
         })
     }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        // The viewer left, or the upstream took too long. The driver would notice only when something happens
+        // on the connection; the upstream is to know now.
+        if self.busy {
+            self.driver.abort();
+        }
+    }
+}
+
+/// `None`: too late. The clock starts when the request has been sent.
+async fn in_time<A>(
+    upload: Option<&Progress>,
+    first_byte: Duration,
+    answer: impl Future<Output = A>,
+) -> Option<A> {
+    tokio::pin!(answer);
+    if let Some(upload) = upload {
+        tokio::select! {
+            biased;
+            // An upstream may answer before it has everything.
+            answer = &mut answer => return Some(answer),
+            () = upload.over() => {}
+        }
+    }
+    tokio::time::timeout(first_byte, answer).await.ok()
+}
+
+/// Did the request break, or its answer?
+fn viewers(error: hyper::Error) -> SendFailure {
+    let mut cause = std::error::Error::source(&error);
+    while let Some(error) = cause {
+        match error.downcast_ref::<BodyError>() {
+            Some(BodyError::ViewerStalled) => return SendFailure::Viewer(BodyError::ViewerStalled),
+            Some(BodyError::Viewer(_)) => return SendFailure::Viewer(BodyError::ViewerCut),
+            _ => cause = error.source(),
+        }
+    }
+    SendFailure::Broken(error)
 }
 
 /// UPSTREAM: a keep-alive timeout that races with our write shows as an incomplete message or a reset.

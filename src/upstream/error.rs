@@ -3,6 +3,8 @@
 use std::error::Error;
 use std::{fmt, io};
 
+use super::body::BodyError;
+
 /// Why an upstream gave no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum UpstreamError {
@@ -24,6 +26,12 @@ pub enum UpstreamError {
     /// The answer was not HTTP, or broke in its head.
     #[error("the answer broke")]
     Exchange(#[source] hyper::Error),
+    /// The upstream wants to speak something other than HTTP, although nobody asked for it.
+    #[error("the answer switches protocols unasked")]
+    Switched,
+    /// The viewer did not send the whole request.
+    #[error("the viewer did not send the whole request")]
+    Viewer(#[source] BodyError),
     /// All places are taken and none became free in time.
     #[error("too many requests in flight")]
     Busy,
@@ -53,25 +61,41 @@ impl UpstreamError {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Connect(_) if self.is_refused() => "connection_refused",
+            Self::Connect(_) if self.is_distrust() => "tls_certificate_error",
             Self::Connect(_) | Self::Handshake(_) => "destination_unavailable",
             Self::ConnectTimeout => "connection_timeout",
             Self::FirstByteTimeout => "http_response_timeout",
             Self::Closed => "connection_terminated",
-            Self::Exchange(_) => "http_protocol_error",
+            Self::Exchange(_) | Self::Switched => "http_protocol_error",
             Self::Busy => "connection_limit_reached",
-            Self::Target => "http_request_error",
+            Self::Target | Self::Viewer(_) => "http_request_error",
         }
+    }
+
+    /// Not the upstream failed but the viewer.
+    pub fn is_the_viewers(&self) -> bool {
+        matches!(self, Self::Viewer(_))
     }
 
     /// The kernel said that nobody listens there.
     pub fn is_refused(&self) -> bool {
-        let mut cause: Option<&dyn Error> = Some(self);
-        while let Some(error) = cause {
-            if let Some(io) = error.downcast_ref::<io::Error>() {
-                return io.kind() == io::ErrorKind::ConnectionRefused;
-            }
-            cause = error.source();
-        }
-        false
+        self.causes().any(|cause| {
+            cause.downcast_ref::<io::Error>().is_some_and(|io| io.kind() == io::ErrorKind::ConnectionRefused)
+        })
+    }
+
+    /// The upstream's certificate is not one that we believe.
+    fn is_distrust(&self) -> bool {
+        self.causes().any(|cause| {
+            matches!(cause.downcast_ref::<rustls::Error>(), Some(rustls::Error::InvalidCertificate(_)))
+        })
+    }
+
+    /// This error and its causes; what an I/O error wraps is a cause as well, though `source` passes over it.
+    fn causes(&self) -> impl Iterator<Item = &(dyn Error + 'static)> {
+        std::iter::successors(Some(self as &(dyn Error + 'static)), |&error| {
+            let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+            wrapped.map(|wrapped| wrapped as &(dyn Error + 'static)).or_else(|| error.source())
+        })
     }
 }

@@ -68,3 +68,83 @@ impl Guard {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use rstest::rstest;
+
+    use super::*;
+
+    fn guard() -> Guard {
+        let text = r#"
+            [server]
+            public_hosts = ["us.example", "us.example:8443"]
+            [[routes]]
+            prefix = "/iiif/2/"
+            upstream = "http://images.internal/iiif/2/"
+            kind = "image"
+            [[routes]]
+            prefix = "/iiif-service/"
+            upstream = "http://service.internal:9000/inner/"
+            kind = "presentation"
+            [[routes]]
+            prefix = "/iiif-service/private/"
+            upstream = "http://private.internal/"
+            [[routes]]
+            prefix = "/other/"
+            upstream = "http://other.internal/"
+            kind = "presentation"
+            hosts = ["other.example"]
+        "#;
+        let none: [(String, String); 0] = [];
+        Guard::new(Arc::new(Settings::from_text(Path::new("config.toml"), text, none).expect("settings")))
+    }
+
+    #[rstest]
+    #[case::as_it_should("https://us.example/iiif-service/canvas/a", "/inner/canvas/a")]
+    #[case::port_of_the_scheme("https://us.example:443/iiif-service/canvas/a", "/inner/canvas/a")]
+    #[case::a_named_port("https://US.EXAMPLE:8443/iiif-service/canvas/a", "/inner/canvas/a")]
+    #[case::query_is_its_own("http://us.example/iiif-service/a?page=2&x=%2f", "/inner/a?page=2&x=%2f")]
+    #[case::dots_in_the_query("http://us.example/iiif-service/a?x=/../", "/inner/a?x=/../")]
+    #[case::the_upstream_itself("http://service.internal:9000/inner/canvas/a", "/inner/canvas/a")]
+    #[case::double_slashes("https://us.example/iiif-service//evil.example/a", "/inner//evil.example/a")]
+    fn a_canvas_of_ours_goes_to_its_route(#[case] canvas: &str, #[case] visit: &str) {
+        let guard = guard();
+        let allowed = guard.allow(canvas).expect("it is ours");
+        let route = &guard.settings.routes[allowed.route];
+        assert_eq!((route.upstream.authority.as_str(), &*allowed.visit), ("service.internal:9000", visit));
+        assert!(allowed.rebuild.starts_with(visit) && allowed.rebuild.ends_with("update=true"));
+    }
+
+    #[rstest]
+    #[case::nothing("")]
+    #[case::other_host("https://evil.example/iiif-service/canvas/a")]
+    #[case::longer_host("https://us.example.evil.example/iiif-service/a")]
+    #[case::trailing_dot("https://us.example./iiif-service/a")]
+    #[case::other_port("https://us.example:22/iiif-service/a")]
+    #[case::port_of_the_other_scheme("http://us.example:443/iiif-service/a")]
+    #[case::userinfo("https://us.example@evil.example/iiif-service/a")]
+    #[case::userinfo_of_ours("https://root@us.example/iiif-service/a")]
+    #[case::backslash("https://us.example\\@evil.example/iiif-service/a")]
+    #[case::scheme("file://us.example/iiif-service/a")]
+    #[case::no_scheme("//us.example/iiif-service/a")]
+    #[case::path_only("/iiif-service/a")]
+    #[case::image_route("https://us.example/iiif/2/a")]
+    #[case::longer_plain_route("https://us.example/iiif-service/private/a")]
+    #[case::no_route("https://us.example/")]
+    #[case::route_of_another_host("https://us.example/other/a")]
+    #[case::upstream_with_the_public_path("http://service.internal:9000/iiif-service/a")]
+    #[case::upstream_without_its_port("http://service.internal/inner/a")]
+    #[case::image_upstream("http://images.internal/iiif/2/a")]
+    #[case::dots("https://us.example/iiif-service/../private/a")]
+    #[case::escaped_dots("https://us.example/iiif-service/%2E%2e/private/a")]
+    #[case::escaped_slash("https://us.example/iiif-service/..%2Fa")]
+    #[case::parameters("https://us.example/iiif-service/..;a=b/a")]
+    #[case::newline("https://us.example/iiif-service/a\r\nHost: x")]
+    #[case::beyond_ascii("https://us.example/iiif-service/\u{ff0e}\u{ff0e}/a")]
+    fn anything_else_is_nobodys(#[case] canvas: &str) {
+        assert_eq!(guard().allow(canvas), None);
+    }
+}

@@ -7,26 +7,41 @@ mod body;
 mod connection;
 mod dial;
 mod error;
+pub mod fetch;
 pub mod guard;
+mod held;
 mod pool;
+mod upload;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use http::StatusCode;
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::uri::{Authority, Scheme};
 use hyper::Response;
+use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-pub use body::{Body, BodyError, Held};
+pub use body::{Body, BodyError, Break};
 pub use dial::{TlsError, client_tls};
 pub use error::{Chain, UpstreamError};
+pub use held::Held;
 
 use crate::config::settings;
+use crate::observe::Gauged;
 use connection::{Connection, SendFailure};
 use dial::Dialer;
 use pool::Pool;
+
+/// One of the requests that an upstream gets at once. Held until the end of its answer.
+#[derive(Debug)]
+struct Place {
+    _permit: OwnedSemaphorePermit,
+    _counted: Gauged,
+}
 
 /// One server that we call. Shared by all routes that lead to it; cheap to use from many tasks.
 #[derive(Debug)]
@@ -36,6 +51,7 @@ pub struct Upstream {
     dialer: Dialer,
     pool: Arc<Pool>,
     places: Arc<Semaphore>,
+    busy: Gauge,
     connect_timeout: Duration,
     body_timeout: Duration,
     queue_wait: Duration,
@@ -48,6 +64,7 @@ impl Upstream {
         connect: Option<&Authority>,
         bounds: &settings::Upstream,
         tls: &Arc<rustls::ClientConfig>,
+        busy: Gauge,
     ) -> Self {
         Self {
             scheme: url.scheme.clone(),
@@ -55,6 +72,7 @@ impl Upstream {
             dialer: Dialer::new(url, connect.cloned(), tls),
             pool: Arc::new(Pool::new(bounds.pool_idle, bounds.max_requests)),
             places: Arc::new(Semaphore::new(bounds.max_requests)),
+            busy,
             connect_timeout: bounds.connect_timeout,
             body_timeout: bounds.body_timeout,
             queue_wait: bounds.queue_wait,
@@ -105,19 +123,15 @@ impl Upstream {
         self.pool.prune(Instant::now());
     }
 
-    /// Requests in flight, waiting for a place not counted.
-    pub fn in_flight(&self, bounds: &settings::Upstream) -> usize {
-        bounds.max_requests.saturating_sub(self.places.available_permits())
-    }
-
-    async fn place(&self) -> Result<OwnedSemaphorePermit, UpstreamError> {
-        if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
-            return Ok(place);
-        }
-        match timeout(self.queue_wait, Arc::clone(&self.places).acquire_owned()).await {
-            Ok(Ok(place)) => Ok(place),
-            _ => Err(UpstreamError::Busy),
-        }
+    async fn place(&self) -> Result<Place, UpstreamError> {
+        let permit = match Arc::clone(&self.places).try_acquire_owned() {
+            Ok(permit) => permit,
+            Err(_) => match timeout(self.queue_wait, Arc::clone(&self.places).acquire_owned()).await {
+                Ok(Ok(permit)) => permit,
+                _ => return Err(UpstreamError::Busy),
+            },
+        };
+        Ok(Place { _permit: permit, _counted: Gauged::one(&self.busy) })
     }
 
     /// One request on one connection. The inner `Err` gives the body back: nothing was answered, and the same
@@ -130,21 +144,27 @@ impl Upstream {
         first_byte: Duration,
     ) -> Result<Result<(Response<hyper::body::Incoming>, Connection), Body>, UpstreamError> {
         let may_repeat = connection.is_reused();
-        match timeout(first_byte, connection.send(head, body)).await {
-            Err(_) => Err(UpstreamError::FirstByteTimeout),
-            Ok(Ok(answer)) => Ok(Ok((answer, connection))),
-            Ok(Err(SendFailure::Unsent(body))) if may_repeat => Ok(Err(body)),
-            Ok(Err(SendFailure::Stale)) if may_repeat => Ok(Err(Body::Empty)),
-            Ok(Err(SendFailure::Unsent(_) | SendFailure::Stale)) => Err(UpstreamError::Closed),
-            Ok(Err(SendFailure::Broken(error))) => Err(UpstreamError::Exchange(error)),
+        match connection.send(head, body, self.body_timeout, first_byte).await {
+            Ok(answer) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => Err(UpstreamError::Switched),
+            Ok(answer) => Ok(Ok((answer, connection))),
+            Err(SendFailure::Unsent(body)) if may_repeat => Ok(Err(body)),
+            Err(SendFailure::Stale) if may_repeat => Ok(Err(Body::Empty)),
+            Err(SendFailure::Unsent(_) | SendFailure::Stale) => Err(UpstreamError::Closed),
+            Err(SendFailure::Late) => Err(UpstreamError::FirstByteTimeout),
+            Err(SendFailure::Viewer(error)) => Err(UpstreamError::Viewer(error)),
+            Err(SendFailure::Broken(error)) => Err(UpstreamError::Exchange(error)),
         }
     }
 
     fn stream(
         &self,
-        (answer, connection): (Response<hyper::body::Incoming>, Connection),
-        place: OwnedSemaphorePermit,
+        (mut answer, connection): (Response<hyper::body::Incoming>, Connection),
+        place: Place,
     ) -> Response<Body> {
+        // SECURITY: where both stand, the length is wrong (RFC 9112 section 6.3), and hyper would believe it.
+        if answer.headers().contains_key(TRANSFER_ENCODING) {
+            answer.headers_mut().remove(CONTENT_LENGTH);
+        }
         answer.map(|incoming| {
             Body::from_upstream(incoming, self.pool.lease(connection), place, self.body_timeout)
         })

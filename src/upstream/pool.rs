@@ -44,9 +44,11 @@ impl Pool {
     }
 
     fn give_back(&self, mut connection: Connection) {
-        connection.rest(Instant::now());
+        if !connection.rest(Instant::now()) {
+            return;
+        }
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        if idle.len() < self.most && !connection.is_closed() {
+        if idle.len() < self.most {
             idle.push(connection);
         }
     }

@@ -27,7 +27,7 @@ fn assert_same(ours: &testbed::Fetched, live: &testbed::Fetched) {
 async fn slashed() -> (World, Vec<Page>) {
     let mut book = Holding::book("obj/slashed", 3, (600, 800));
     for leaf in &mut book.leaves {
-        leaf.file = "why???.jpg".to_owned();
+        "why???.jpg".clone_into(&mut leaf.file);
     }
     let world = World::over(Testbed::builder().holding(book).start().await, ALONE).await;
     let pages = world.bed.pages();

@@ -6,22 +6,36 @@
     clippy::float_cmp,
     reason = "this is how a test fails (clippy's own exception does not reach the functions around the tests), and a scrape's counts are whole"
 )]
+#![allow(clippy::cast_precision_loss, reason = "what a scrape counts are small whole numbers")]
 
 mod ahead;
+mod architecture;
+mod commands;
 mod docs;
+mod durability;
 mod echo;
+mod edge;
+mod faults;
+mod forwarding;
+mod framing;
 mod gate;
+mod guard;
 mod healing;
 mod ladder;
 mod learning;
 mod limits;
+mod listening;
 mod never;
 mod orchestrator;
 mod poison;
 mod presentation_collapse;
 mod presentation_cors;
+mod presentation_gateway;
 mod presentation_poison;
 mod presentation_repair;
 mod presentation_rewrite;
 mod readme;
+mod sources;
+mod uploads;
+mod watching;
 mod world;

@@ -139,6 +139,7 @@ async fn other_methods_and_other_shapes_are_passed_on_and_never_healed() {
 }
 
 #[tokio::test]
+#[allow(clippy::disallowed_methods, reason = "a viewer connects")]
 async fn a_get_with_a_body_is_passed_on_once_and_breaks_nobody_s_connection() {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let world = book(VISIT).await;

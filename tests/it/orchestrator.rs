@@ -94,9 +94,10 @@ async fn no_8_an_error_in_the_body_of_a_200_is_a_failure_and_not_called_again_so
     let world = book(1, "").await;
     let page = world.bed.page();
     world.bed.expires_everything();
-    let service = Origin::start(|seen| match seen.target.contains("/resources/") {
-        true => Origin::answer(403, &[], Flow::chunked("no")),
-        false => {
+    let service = Origin::start(|seen| {
+        if seen.target.contains("/resources/") {
+            Origin::answer(403, &[], Flow::chunked("no"))
+        } else {
             Origin::answer(200, &[("content-type", "application/json")], Flow::chunked(r#"{"error":"busy"}"#))
         }
     });
@@ -191,7 +192,7 @@ async fn no_17_info_json_and_fifty_tiles_share_one_heal() {
     // Two spellings of one identifier are one image.
     let spelled =
         page.image_path(TILE).replacen(&page.uuid[..1], &format!("%{:02x}", page.uuid.as_bytes()[0]), 1);
-    let same = iiif_mender::iiif::Identifier::new(&spelled["/iiif/2/".len()..].split('/').next().unwrap())
+    let same = iiif_mender::iiif::Identifier::new(spelled["/iiif/2/".len()..].split('/').next().unwrap())
         .key()
         == page.identifier;
     if same {

@@ -104,7 +104,6 @@ impl World {
 
 /// Settings for a world in `folder`; `more` has lines `section.key = value`, laid over as the environment would.
 pub(crate) fn settings(folder: &Path, images: &str, service: &str, more: &str) -> Settings {
-    let config = folder.join("config.toml");
     let text = format!(
         r#"
         [server]
@@ -128,12 +127,18 @@ pub(crate) fn settings(folder: &Path, images: &str, service: &str, more: &str) -
         path = "manifests"
         "#
     );
+    checked(folder, &text, more)
+}
+
+/// Settings out of a configuration file in `folder`, with `more` laid over.
+pub(crate) fn checked(folder: &Path, text: &str, more: &str) -> Settings {
+    let config = folder.join("config.toml");
     let lines = more.lines().map(str::trim).filter(|line| !line.is_empty());
     let env = lines.map(|line| {
         let (key, value) = line.split_once(" = ").expect("section.key = value");
         (format!("IIIF_MENDER__{}", key.to_uppercase().replace('.', "__")), value.to_owned())
     });
-    Settings::from_text(&config, &text, env).unwrap_or_else(|errors| panic!("{errors:#}"))
+    Settings::from_text(&config, text, env).unwrap_or_else(|errors| panic!("{errors:#}"))
 }
 
 /// Waits for a condition that other tasks bring about.

@@ -34,10 +34,7 @@ fn it_tells_the_defaults_and_the_library_s_own_deployment() {
     assert_eq!(settings.server, Server { public_hosts, ..Server::default() });
     assert_eq!(settings.admin, Admin::default());
     assert_eq!(settings.upstream, Upstream::default());
-    assert_eq!(
-        settings.index,
-        Index { sources: vec![Source::Path("manifests/".into())], ..Index::default() }
-    );
+    assert_eq!(settings.index, Index { sources: vec![Source::path("manifests/")], ..Index::default() });
     assert_eq!(settings.heal, Heal::default());
     assert_eq!(settings.log, Log::default());
     let routes: Vec<_> = settings.routes.iter().map(|route| (route.prefix.as_str(), route.kind)).collect();

@@ -6,15 +6,15 @@ use super::super::command::{Exit, IndexCommand, run};
 use super::*;
 use crate::config::settings;
 
-fn settings(bench: &Bench) -> settings::Index {
-    settings::Index {
+fn settings(bench: &Bench) -> Settings {
+    let index = settings::Index {
         path: bench.path(),
-        learn: true,
         sources: bench.sources(),
         cache: 100,
         refresh: Duration::ZERO,
-        file_url_bases: Vec::new(),
-    }
+        ..settings::Index::default()
+    };
+    Settings { index, ..Settings::default() }
 }
 
 fn ask(bench: &Bench, command: &IndexCommand, json: bool) -> (Exit, String) {

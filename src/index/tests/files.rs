@@ -134,12 +134,12 @@ fn collections_and_other_json_are_skipped_and_links_in_circles_end() {
 fn a_url_is_told_to_be_out_of_reach_and_an_added_source_is_looked_at_from_then_on() {
     let bench = Bench::new();
     let index = bench.open();
-    let url = Source::Url("https://images.test/collection".to_owned());
+    let url = Source::url("https://images.test/collection");
     let report = index.refresh(&[url], &Options::default(), &mut |_, _| {}).unwrap();
     assert_eq!(report.problems[0].path, "https://images.test/collection");
     let alone = bench.dir.path().join("alone.manifest");
     fs::write(&alone, manifest("alone", &["lonely"])).unwrap();
-    index.add(&[Source::Path(alone)]).unwrap();
+    index.add(&[Source::path(alone)]).unwrap();
     bench.write("a.json", &["one"]);
     assert_eq!(bench.build(&index).manifests, 2);
     assert_eq!(canvases_of(&index, "lonely"), [canvas_url("alone", 1)]);

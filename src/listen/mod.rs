@@ -4,13 +4,14 @@
 //! of them wait in the kernel's backlog instead of in our memory. Shutting down closes the sockets first, then
 //! lets every request in flight end, up to a deadline.
 
+mod pulse;
+
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -18,10 +19,13 @@ use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use prometheus_client::metrics::gauge::Gauge;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
+
+use pulse::{Answering, Pulse, Silence, Watched};
 
 use crate::observe::Gauged;
 use crate::proxy::Viewer;
@@ -91,58 +95,34 @@ impl Listener {
     }
 
     /// Serves until `stop`, then drains. Returns how many connections had to be cut at the deadline.
-    pub async fn serve<S, F>(self, service: S, mut stop: Stop) -> usize
+    pub async fn serve<S, F>(self, service: S, stop: Stop) -> usize
     where
         S: Fn(Viewer, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Response<Body>> + Send + 'static,
     {
         let places = Arc::new(Semaphore::new(self.bounds.max_connections));
-        let kept = Arc::new(Kept { bounds: self.bounds, tls: self.tls, open: self.open, stop: stop.clone() });
-        let mut connections = JoinSet::new();
+        let kept = Arc::new(Kept { bounds: self.bounds, tls: self.tls, open: self.open, stop });
         let mut loops = JoinSet::new();
-        let (accepted, mut accepts) = tokio::sync::mpsc::channel(64);
         for socket in self.sockets {
-            loops.spawn(accept(socket, Arc::clone(&places), accepted.clone()));
+            loops.spawn(Arc::clone(&kept).accept_all(socket, Arc::clone(&places), service.clone()));
         }
-        drop(accepted);
-        loop {
-            tokio::select! {
-                biased;
-                () = stop.pressed() => break,
-                Some(_) = connections.join_next(), if !connections.is_empty() => {}
-                Some((stream, peer, place)) = accepts.recv() => {
-                    let (kept, service) = (Arc::clone(&kept), service.clone());
-                    connections.spawn(async move {
-                        kept.connection(stream, peer, service).await;
-                        drop(place);
-                    });
-                }
-            }
+        let mut cut = 0;
+        while let Some(ended) = loops.join_next().await {
+            cut += ended.unwrap_or(0);
         }
-        // The sockets close here: who connects from now on is refused, and a successor may bind.
-        loops.shutdown().await;
-        drop(accepts);
-        let drained = async { while connections.join_next().await.is_some() {} };
-        if tokio::time::timeout(kept.bounds.drain, drained).await.is_ok() {
-            return 0;
-        }
-        let cut = connections.len();
-        connections.shutdown().await;
         cut
     }
 }
 
-type Accepted = (TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit);
-
-async fn accept(socket: TcpListener, places: Arc<Semaphore>, accepted: tokio::sync::mpsc::Sender<Accepted>) {
+/// One connection, with its place. A place comes first, so that who is too many waits in the kernel's backlog.
+async fn accept(
+    socket: &TcpListener,
+    places: &Arc<Semaphore>,
+) -> Option<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+    let place = Arc::clone(places).acquire_owned().await.ok()?;
     loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         match socket.accept().await {
-            Ok((stream, peer)) => {
-                if accepted.send((stream, peer, place)).await.is_err() {
-                    return;
-                }
-            }
+            Ok((stream, peer)) => return Some((stream, peer, place)),
             Err(error) => {
                 // Mostly "too many open files": pausing beats a busy loop, and the next accept may work.
                 tracing::warn!(%error, "accepting a connection failed");
@@ -161,6 +141,46 @@ struct Kept {
 }
 
 impl Kept {
+    /// The accept loop of one socket. Its connections are its own tasks: they are spawned where they are accepted,
+    /// so that none is lost between two rooms when the sockets close.
+    async fn accept_all<S, F>(
+        self: Arc<Self>,
+        socket: TcpListener,
+        places: Arc<Semaphore>,
+        service: S,
+    ) -> usize
+    where
+        S: Fn(Viewer, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = Response<Body>> + Send + 'static,
+    {
+        let mut stop = self.stop.clone();
+        let mut connections = JoinSet::new();
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.pressed() => break,
+                Some(_) = connections.join_next(), if !connections.is_empty() => {}
+                accepted = accept(&socket, &places) => {
+                    let Some((stream, peer, place)) = accepted else { break };
+                    let (kept, service) = (Arc::clone(&self), service.clone());
+                    connections.spawn(async move {
+                        kept.connection(stream, peer, service).await;
+                        drop(place);
+                    });
+                }
+            }
+        }
+        // Who connects from now on is refused, and a successor may bind.
+        drop(socket);
+        let drained = async { while connections.join_next().await.is_some() {} };
+        if tokio::time::timeout(self.bounds.drain, drained).await.is_ok() {
+            return 0;
+        }
+        let cut = connections.len();
+        connections.shutdown().await;
+        cut
+    }
+
     async fn connection<S, F>(&self, stream: TcpStream, peer: SocketAddr, service: S)
     where
         S: Fn(Viewer, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
@@ -169,12 +189,12 @@ impl Kept {
         let _counted = Gauged::one(&self.open);
         let _ = stream.set_nodelay(true);
         match &self.tls {
-            None => self.http(TokioIo::new(stream), Viewer { peer, tls: false }, service).await,
+            None => self.http(stream, Viewer { peer, tls: false }, service).await,
             Some(tls) => {
                 let shaken = tokio::time::timeout(self.bounds.head_timeout, tls.accept(stream)).await;
                 match shaken {
                     Ok(Ok(stream)) => {
-                        self.http(TokioIo::new(stream), Viewer { peer, tls: true }, service).await;
+                        self.http(stream, Viewer { peer, tls: true }, service).await;
                     }
                     Ok(Err(error)) => tracing::debug!(%peer, %error, "TLS handshake failed"),
                     Err(_) => tracing::debug!(%peer, "TLS handshake took too long"),
@@ -185,83 +205,72 @@ impl Kept {
 
     async fn http<I, S, F>(&self, io: I, viewer: Viewer, service: S)
     where
-        I: hyper::rt::Read + hyper::rt::Write + Send + Unpin + 'static,
+        I: AsyncRead + AsyncWrite + Send + Unpin + 'static,
         S: Fn(Viewer, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Response<Body>> + Send + 'static,
     {
-        let mut builder = auto::Builder::new(TokioExecutor::new());
-        builder
-            .http1()
-            .timer(TokioTimer::new())
-            .header_read_timeout(self.bounds.head_timeout)
-            .max_buf_size(self.bounds.max_head_bytes)
-            .pipeline_flush(true);
-        builder
-            .http2()
-            .timer(TokioTimer::new())
-            .keep_alive_interval(self.bounds.head_timeout)
-            .max_concurrent_streams(256);
-        let activity = Arc::new(Activity::new());
-        let noting = Arc::clone(&activity);
-        let service = service_fn(move |request| {
-            noting.note();
+        let pulse = Pulse::new(self.bounds.head_timeout, self.bounds.idle_timeout);
+        let watching = Arc::clone(&pulse);
+        let service = service_fn(move |request: Request<Incoming>| {
+            let in_flight = watching.asks(request.version());
             let answer = service(viewer, request);
-            let noting = Arc::clone(&noting);
             async move {
                 let answer = answer.await;
-                noting.note();
-                Ok::<_, Infallible>(answer)
+                Ok::<_, Infallible>(answer.map(|body| Answering { body, _in_flight: in_flight }))
             }
         });
+        let builder = self.builder();
+        let io = TokioIo::new(Watched { io, pulse: Arc::clone(&pulse) });
         let connection = builder.serve_connection(io, service);
         tokio::pin!(connection);
         let mut stop = self.stop.clone();
-        let ended = tokio::select! {
-            ended = connection.as_mut() => ended,
-            // Both end it gently: what is in flight is finished, nothing new is read.
-            () = stop.pressed() => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
+        let mut ending = false;
+        let ended = loop {
+            tokio::select! {
+                biased;
+                ended = connection.as_mut() => break ended,
+                // What is in flight is finished, nothing new is read.
+                () = stop.pressed(), if !ending => {
+                    ending = true;
+                    connection.as_mut().graceful_shutdown();
+                }
+                // The same; but who does not end soon has nothing in flight and is cut.
+                silence = pulse.ceases() => match silence {
+                    Silence::Idle if !ending => {
+                        ending = true;
+                        connection.as_mut().graceful_shutdown();
+                    }
+                    Silence::Idle | Silence::Stuck => return,
+                },
             }
-            () = activity.ceases(self.bounds.head_timeout, self.bounds.idle_timeout) => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
+            if ending && pulse.rests() {
+                let goodbye = tokio::time::timeout(GOODBYE, connection.as_mut()).await;
+                match goodbye {
+                    Ok(ended) => break ended,
+                    Err(_) if pulse.rests() => return,
+                    Err(_) => {}
+                }
             }
         };
         if let Err(error) = ended {
             tracing::debug!(peer = %viewer.peer, %error, "a viewer's connection ended badly");
         }
     }
-}
 
-/// When a connection last did something. One timer a connection, re-armed only when it fires, because a timer
-/// for each request costs more than the request's own bookkeeping.
-struct Activity {
-    opened: Instant,
-    /// Milliseconds after `opened`; zero: nothing was ever asked.
-    last: AtomicU64,
-}
-
-impl Activity {
-    fn new() -> Self {
-        Self { opened: Instant::now(), last: AtomicU64::new(0) }
-    }
-
-    fn note(&self) {
-        let now = u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.last.store(now.max(1), Ordering::Relaxed);
-    }
-
-    /// Waits until nothing was asked within `first`, or nothing since the last request for `idle`. (A long answer
-    /// may count as silence: the connection is then closed after it, which is harmless.)
-    async fn ceases(&self, first: Duration, idle: Duration) {
-        loop {
-            let last = self.last.load(Ordering::Relaxed);
-            let end = if last == 0 { first } else { Duration::from_millis(last) + idle };
-            let Some(left) = end.checked_sub(self.opened.elapsed()).filter(|left| !left.is_zero()) else {
-                return;
-            };
-            tokio::time::sleep(left).await;
-        }
+    fn builder(&self) -> auto::Builder<TokioExecutor> {
+        let mut builder = auto::Builder::new(TokioExecutor::new());
+        // No timer for heads: see `pulse`. No `pipeline_flush`: with it, hyper throws an answer away when the
+        // connection ends with bytes unread, as after a request whose body nobody wanted.
+        builder.http1().max_buf_size(self.bounds.max_head_bytes);
+        builder
+            .http2()
+            .timer(TokioTimer::new())
+            .keep_alive_interval(self.bounds.head_timeout)
+            .max_header_list_size(u32::try_from(self.bounds.max_head_bytes).unwrap_or(u32::MAX))
+            .max_concurrent_streams(256);
+        builder
     }
 }
+
+/// How long the other side has for its part of a polite end.
+const GOODBYE: Duration = Duration::from_secs(1);

@@ -1,0 +1,99 @@
+//! What a heal costs, as ratios to a client that makes the same requests itself: `cargo bench --bench heal`.
+
+#![allow(clippy::print_stdout, reason = "figures are printed")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a bench that does not do what it measures must stop"
+)]
+
+#[path = "../tests/it/world.rs"]
+#[allow(dead_code, reason = "shared with the tests, which use all of it")]
+mod world;
+
+use std::time::{Duration, Instant};
+
+use testbed::{Client, Testbed};
+
+use world::World;
+
+const TILE: &str = "0,0,64,64/64,/0/default.jpg";
+const ROUNDS: u32 = 60;
+
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort_unstable();
+    times[times.len() / 2]
+}
+
+async fn timed(client: &Client, url: &str) -> (u16, Duration) {
+    let began = Instant::now();
+    let answer = client.get(url, &[]).await.expect("an answer");
+    (answer.status, began.elapsed())
+}
+
+#[tokio::main]
+async fn main() {
+    what_a_heal_costs().await;
+}
+
+async fn what_a_heal_costs() {
+    let bed = Testbed::builder().book("obj/book", 1).page_size(64, 64).start().await;
+    let world = World::over(bed, "heal.ahead = 0\nheal.ladder = visit,rebuild\nheal.cooldown = 1ms").await;
+    let page = world.bed.page();
+    let own = format!("{}{}", world.bed.images.origin(), page.image_path(TILE));
+    let canvas = format!("{}{}", world.bed.service.origin(), page.canvas_path);
+    let ours = world.url(&page.image_path(TILE));
+    let (mut healthy, mut by_hand, mut by_us) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        world.bed.registers_everything();
+        healthy.push(timed(&world.client, &ours).await.1);
+        world.bed.expires_everything();
+        let began = Instant::now();
+        assert_eq!(timed(&world.client, &own).await.0, 404);
+        assert_eq!(timed(&world.client, &canvas).await.0, 200);
+        assert_eq!(timed(&world.client, &own).await.0, 200);
+        by_hand.push(began.elapsed());
+        world.bed.expires_everything();
+        let (status, took) = timed(&world.client, &ours).await;
+        assert_eq!(status, 200);
+        by_us.push(took);
+        world.settles().await;
+    }
+    let (healthy, by_hand, by_us) = (median(healthy), median(by_hand), median(by_us));
+    println!(
+        "healthy tile through us {healthy:?}; visit by hand {by_hand:?}, by us {by_us:?}: added {:?}",
+        by_us.saturating_sub(by_hand)
+    );
+
+    let bed = Testbed::builder().book("obj/book", 1).page_size(64, 64).start().await;
+    let world = World::over(bed, "heal.ahead = 0").await;
+    let page = world.bed.page();
+    world.knows_file_of(&page);
+    world.bed.service.canvas_delay(Duration::from_secs(2));
+    let ours = world.url(&page.image_path(TILE));
+    let (mut healthy, mut direct) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        world.bed.registers_everything();
+        healthy.push(timed(&world.client, &ours).await.1);
+        world.bed.expires_everything();
+        direct.push(timed(&world.client, &ours).await.1);
+        world.settles().await;
+    }
+    let (healthy, direct) = (median(healthy), median(direct));
+    println!(
+        "healthy {healthy:?}; direct {direct:?} with a canvas of 2 s: ratio {:.2}",
+        direct.as_secs_f64() / healthy.as_secs_f64()
+    );
+
+    let bed = Testbed::builder().book("obj/book", 1).page_size(64, 64).start().await;
+    let world = World::over(bed, "heal.ahead = 0\nheal.ladder = visit").await;
+    world.bed.expires_everything();
+    world.bed.service.canvas_delay(Duration::from_millis(200));
+    world.bed.service.delay_after_key(Duration::from_millis(1800));
+    let (status, took) = timed(&world.client, &world.url(&world.bed.page().image_path(TILE))).await;
+    println!(
+        "canvas of 2 s with its key after 0.2 s: {status} after {took:?}, ratio {:.2}",
+        took.as_secs_f64() / 2.0
+    );
+}

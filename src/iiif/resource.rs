@@ -1,0 +1,36 @@
+//! What the canvas service says of one identifier: `GET {canvas service}/resources/{uuid}` tells expiry (404)
+//! from a missing file (200), and while an identifier is alive it teaches its file URL (upstream.md "An expired
+//! image").
+
+use uuid::Uuid;
+
+/// What the canvas service says of an identifier.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Said {
+    /// It knows the file, and where it is.
+    Alive(String),
+    /// It has forgotten the file.
+    Expired,
+    /// It does not say: closed, unwell, or not such a service.
+    Nothing,
+}
+
+/// Reads an answer.
+///
+/// UPSTREAM: alive is 200 with the file URL as text; forgotten is 404 with a sentence that names the identifier. A
+/// gateway's own 404 is a page, or JSON, or names the whole path, and must not pass for "expired": every image
+/// would be taken for expired, and none for healed.
+pub fn read(uuid: Uuid, status: u16, body: &[u8]) -> Said {
+    let text = String::from_utf8_lossy(body);
+    let text = text.trim();
+    match status {
+        200 if is_url(text) => Said::Alive(text.to_owned()),
+        404 if text.contains(&uuid.to_string()) && !text.contains(['<', '{', '/']) => Said::Expired,
+        _ => Said::Nothing,
+    }
+}
+
+fn is_url(text: &str) -> bool {
+    let absolute = ["http://", "https://", "file:/"].iter().any(|scheme| text.starts_with(scheme));
+    absolute && !text.contains(char::is_whitespace) && !text.contains('<')
+}

@@ -1,0 +1,284 @@
+//! Fetches one document of a URL source: asks politely, reads it, and says what is wrong with a bad answer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{StatusCode, header};
+use rusqlite::{Connection, OptionalExtension, params};
+use tokio::sync::Mutex;
+use tokio::time::{Interval, MissedTickBehavior};
+
+use super::sources::{Options, Problem, is_over};
+use super::store::Store;
+use crate::config::Settings;
+use crate::config::settings::Source;
+use crate::iiif::CanvasUrl;
+use crate::iiif::manifest::{self, Canvas, Document, DocumentKind};
+use crate::upstream::fetch::{Ask, FetchError, Fetched, Fetcher, Web};
+
+const ACCEPT: &str = "application/ld+json, application/json;q=0.9, */*;q=0.1";
+
+/// What asking for a URL brought.
+#[derive(Debug)]
+pub(super) enum Answer {
+    /// A document, new or changed.
+    Read(Box<Reading>),
+    /// It is as the index knows it; with the validators to ask with next time.
+    Unchanged(Validators),
+    /// It tells of fewer images than the index knows from there, as poisoned JSON does.
+    Poorer(Problem),
+    /// No document. `is_gone`: the server says that there is none.
+    Failed { problem: Problem, is_gone: bool },
+}
+
+/// A document that was fetched.
+#[derive(Debug)]
+pub(super) struct Reading {
+    pub(super) document: Document,
+    pub(super) canvases: Vec<Canvas>,
+    pub(super) validators: Validators,
+    pub(super) hash: [u8; 32],
+    /// The body, where it may have more to tell than a manifest has: collections and what is nothing of IIIF's.
+    pub(super) body: Option<Bytes>,
+}
+
+/// `ETag` and `Last-Modified`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Validators {
+    pub(super) etag: Option<String>,
+    pub(super) last_modified: Option<String>,
+}
+
+/// A URL as the index knows it.
+#[derive(Debug, Clone)]
+pub(super) struct Known {
+    pub(super) id: i64,
+    pub(super) kind: String,
+    pub(super) images: i64,
+    pub(super) validators: Validators,
+    pub(super) hash: Option<[u8; 32]>,
+    pub(super) vanished: Option<i64>,
+}
+
+/// What the index knows of a URL of the source at `location`.
+pub(super) fn known(conn: &Connection, location: &str, url: &str) -> rusqlite::Result<Option<Known>> {
+    conn.prepare_cached(
+        "SELECT m.id, m.kind, m.images, m.etag, m.last_modified, m.hash, m.vanished
+         FROM sources s JOIN manifests m ON m.source = s.id WHERE s.location = ?1 AND m.origin = ?2",
+    )?
+    .query_row(params![location, url], |row| {
+        Ok(Known {
+            id: row.get(0)?,
+            kind: row.get(1)?,
+            images: row.get(2)?,
+            validators: Validators { etag: row.get(3)?, last_modified: row.get(4)? },
+            hash: row.get(5)?,
+            vanished: row.get(6)?,
+        })
+    })
+    .optional()
+}
+
+/// Asks for the documents of one source.
+pub(super) struct Asker {
+    fetcher: Fetcher,
+    settings: Arc<Settings>,
+    source: Source,
+    /// The source's own URL.
+    home: String,
+    options: Options,
+    store: Arc<Store>,
+    pace: Option<Mutex<Interval>>,
+}
+
+impl Asker {
+    pub(super) fn new(web: &Web, source: &Source, home: &str, options: Options, store: Arc<Store>) -> Self {
+        Self {
+            fetcher: web.fetcher(),
+            settings: web.settings(),
+            source: source.clone(),
+            home: home.to_owned(),
+            options,
+            store,
+            pace: pace(source.rate),
+        }
+    }
+
+    pub(super) fn home(&self) -> &str {
+        &self.home
+    }
+
+    pub(super) fn concurrency(&self) -> usize {
+        self.source.concurrency.max(1)
+    }
+
+    /// Whether a link or a redirect may lead there.
+    ///
+    /// SECURITY: a collection is somebody else's text, and we stand inside the library's network. It leads to its
+    /// own host, to hosts that mean us, to those of our routes, and to those that the source names.
+    pub(super) fn may_follow(&self, url: &CanvasUrl<'_>) -> bool {
+        let home = CanvasUrl::parse(&self.home).is_some_and(|home| url.authority_is(home.authority));
+        let mut named = self.source.hosts.iter().chain(&self.settings.server.public_hosts);
+        let mut routes = self.settings.routes.iter();
+        home || named.any(|host| url.authority_is(host))
+            || routes.any(|route| url.authority_is(route.upstream.authority.as_str()))
+    }
+
+    /// SECURITY: the source's own URL may carry a key in its query.
+    pub(super) fn shown(&self, url: &str) -> String {
+        match url.split_once('?') {
+            Some((page, _)) if url == self.home => format!("{page}?…"),
+            _ => url.to_owned(),
+        }
+    }
+
+    /// What the index knows of a URL. An index that cannot answer knows nothing.
+    pub(super) fn known(&self, url: &str) -> Option<Known> {
+        self.store.read(|conn| known(conn, &self.home, url)).ok().flatten()
+    }
+
+    /// Asks for a document. One that has links to follow is read whole, whether it changed or not.
+    pub(super) async fn document(&self, url: &str, known: Option<&Known>) -> Answer {
+        let known = known.filter(|known| known.kind != "collection" && known.kind != "other");
+        let validators = known.map(|known| known.validators.clone()).unwrap_or_default();
+        let fetched = match self.fetch(url, &validators).await {
+            Ok(fetched) => fetched,
+            Err(failed) => return failed,
+        };
+        let given = Validators {
+            etag: fetched.field(&header::ETAG).map(str::to_owned),
+            last_modified: fetched.field(&header::LAST_MODIFIED).map(str::to_owned),
+        };
+        if fetched.status == StatusCode::NOT_MODIFIED && known.is_some() {
+            let etag = given.etag.or(validators.etag);
+            let last_modified = given.last_modified.or(validators.last_modified);
+            return Answer::Unchanged(Validators { etag, last_modified });
+        }
+        let (known, shown, options) = (known.cloned(), self.shown(url), self.options);
+        // Unpacking and reading many megabytes is nothing for the threads that carry viewers.
+        let read =
+            tokio::task::spawn_blocking(move || read(&fetched, given, known.as_ref(), &shown, options));
+        read.await.unwrap_or_else(|_| {
+            let problem = Problem::answer(&self.shown(url), "reading it was broken off".to_owned(), AGAIN);
+            Answer::Failed { problem, is_gone: false }
+        })
+    }
+
+    /// The plain body at a URL, whatever it is.
+    pub(super) async fn body(&self, url: &str) -> Result<Bytes, Problem> {
+        match self.fetch(url, &Validators::default()).await {
+            Ok(fetched) => fetched.plain().map_err(|error| self.problem(url, &error)),
+            Err(Answer::Failed { problem, .. }) => Err(problem),
+            Err(_) => Err(Problem::answer(&self.shown(url), "no answer".to_owned(), AGAIN)),
+        }
+    }
+
+    async fn fetch(&self, url: &str, validators: &Validators) -> Result<Fetched, Answer> {
+        if let Some(pace) = &self.pace {
+            pace.lock().await.tick().await;
+        }
+        let ask = Ask {
+            url,
+            accept: ACCEPT,
+            headers: &self.source.headers,
+            home: &self.home,
+            validators: (validators.etag.as_deref(), validators.last_modified.as_deref()),
+            may_follow: &|url| self.may_follow(url),
+        };
+        let failed = |problem, is_gone| Answer::Failed { problem, is_gone };
+        let fetched = self.fetcher.fetch(&ask).await;
+        let fetched = fetched.map_err(|error| failed(self.problem(url, &error), false))?;
+        let status = fetched.status;
+        if status.is_success() || status == StatusCode::NOT_MODIFIED {
+            return Ok(fetched);
+        }
+        let is_gone = matches!(status, StatusCode::NOT_FOUND | StatusCode::GONE);
+        let problem = Problem::answer(&self.shown(url), format!("it is answered {status}"), hint(status));
+        Err(failed(problem, is_gone))
+    }
+
+    fn problem(&self, url: &str, error: &FetchError) -> Problem {
+        let hint = match error {
+            FetchError::NotHttp(_) => {
+                "only http and https URLs of plain characters are fetched; correct the link"
+            }
+            FetchError::LeadsAway(_) => "if that host is right, add it to the source's `hosts`",
+            FetchError::Circle(_) => "the server leads round in circles: ask those who run it",
+            FetchError::Upstream(_) => {
+                "check that the server runs and can be reached from here; what the index knows from there is kept"
+            }
+            FetchError::Body(_) | FetchError::Endless => AGAIN,
+        };
+        Problem::answer(&self.shown(url), error.to_string(), hint)
+    }
+}
+
+const AGAIN: &str = "it is asked for again next time; what the index knows from there is kept";
+
+fn hint(status: StatusCode) -> &'static str {
+    match status.as_u16() {
+        401 | 403 => {
+            "it wants a key: give it in the source's `headers`; what the index knows from there is kept"
+        }
+        404 | 410 => "check the URL; what the index knows from there is kept",
+        429 | 503 => {
+            "the server asks for a pause: lower the source's `rate` or `concurrency`; what the index knows is kept"
+        }
+        500..=599 => "the server is in trouble: look there; what the index knows from there is kept",
+        _ => AGAIN,
+    }
+}
+
+/// Lets so many requests pass in a second; zero: all.
+pub(super) fn pace(rate: u32) -> Option<Mutex<Interval>> {
+    let mut every = tokio::time::interval(Duration::from_secs(1).checked_div(rate)?);
+    every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    Some(Mutex::new(every))
+}
+
+fn read(
+    fetched: &Fetched,
+    validators: Validators,
+    known: Option<&Known>,
+    shown: &str,
+    options: Options,
+) -> Answer {
+    let failed = |problem| Answer::Failed { problem, is_gone: false };
+    let body = match fetched.plain() {
+        Ok(body) => body,
+        Err(error) => return failed(Problem::answer(shown, error.to_string(), AGAIN)),
+    };
+    let hash: [u8; 32] = blake3::hash(&body).into();
+    if known.is_some_and(|known| known.hash == Some(hash)) {
+        return Answer::Unchanged(validators);
+    }
+    let read = match manifest::read(&body) {
+        Ok(read) => read,
+        Err(_) if is_html(fetched, &body) => {
+            let hint = "that may be a login page or a viewer: the URL of the JSON itself is needed, or a key in the \
+                        source's `headers`";
+            return failed(Problem::answer(shown, "it is a web page, not JSON".to_owned(), hint));
+        }
+        Err(error) => return failed(Problem::broken(shown, &error)),
+    };
+    let (document, canvases) = read;
+    let images: usize = canvases.iter().map(|canvas| canvas.images.len()).sum();
+    let images = i64::try_from(images).unwrap_or(i64::MAX);
+    // Something else altogether, such as an error told in JSON, is no document with fewer images.
+    let known = known.filter(|_| document.kind != DocumentKind::Other || !canvases.is_empty());
+    // UPSTREAM: during a fault the canvas service answers 200 with images missing, and keeps that.
+    if let Some(known) = known.filter(|known| images < known.images && !is_over(known.vanished, &options)) {
+        let message = format!("it names {images} images; the index knows {} from there", known.images);
+        let hint = "the canvas service tells fewer when it was in trouble: ask for the same URL with ?update=true. \
+                    If it still says so after [index] grace, it is believed";
+        return Answer::Poorer(Problem::answer(shown, message, hint));
+    }
+    let body = canvases.is_empty().then_some(body);
+    Answer::Read(Box::new(Reading { document, canvases, validators, hash, body }))
+}
+
+fn is_html(fetched: &Fetched, body: &[u8]) -> bool {
+    let named = fetched.field(&header::CONTENT_TYPE).is_some_and(|kind| kind.starts_with("text/html"));
+    named || body.trim_ascii_start().starts_with(b"<")
+}

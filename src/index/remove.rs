@@ -1,0 +1,64 @@
+//! Forgets a source with all that is known from it.
+
+use super::error::IndexError;
+use super::sources::{is_same, stored};
+use super::{Index, store, write};
+use crate::config::settings::Source;
+
+/// Documents forgotten in one transaction: others may write in between.
+const AT_ONCE: usize = 100;
+
+/// What became of a source that was to be forgotten.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Removed {
+    /// Its directory, file or URL.
+    pub source: String,
+    /// Documents forgotten.
+    pub documents: u64,
+    /// Whether the index knew it.
+    pub is_known: bool,
+    /// It stands in the configuration, so it will be read again.
+    pub is_configured: bool,
+}
+
+impl Index {
+    /// Forgets a source at once, without grace: somebody asked for it.
+    pub fn remove(
+        &self,
+        source: &Source,
+        configured: &[Source],
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<Removed, IndexError> {
+        let (_, location) = stored(source);
+        let is_configured = configured.iter().any(|other| is_same(other, source));
+        let mut removed = Removed { source: location, documents: 0, is_known: false, is_configured };
+        let Some(row) = self.read(|conn| store::source_at(conn, &removed.source))? else {
+            return Ok(removed);
+        };
+        removed.is_known = true;
+        let all: Vec<i64> = self.read(|conn| store::ids_of_source(conn, row))?.into_iter().collect();
+        for some in all.chunks(AT_ONCE) {
+            let gone = self.write(|conn| {
+                // Another process may have read the source meanwhile: its documents have other rows then.
+                let mut gone = 0;
+                for id in some {
+                    if store::is_document_of(conn, *id, row)? {
+                        write::remove(conn, &self.names, *id)?;
+                        gone += 1;
+                    }
+                }
+                Ok(gone)
+            })?;
+            removed.documents += gone;
+            progress(removed.documents);
+        }
+        self.write(|conn| {
+            for id in store::ids_of_source(conn, row)? {
+                write::remove(conn, &self.names, id)?;
+            }
+            conn.execute("DELETE FROM sources WHERE id = ?1", [row])?;
+            Ok(())
+        })?;
+        Ok(removed)
+    }
+}

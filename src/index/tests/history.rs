@@ -1,0 +1,143 @@
+//! The history of heals.
+
+use super::super::history::{Bounds, Filter, Heal, Page, now_ms};
+use super::super::recorder::Recorder;
+use super::*;
+use crate::observe::Metrics;
+
+const BOUNDS: Bounds = Bounds { age: Duration::from_hours(24), rows: 10 };
+
+fn heal(identifier: &str, at: i64) -> Heal {
+    Heal {
+        at,
+        identifier: identifier.to_owned(),
+        canvas: Some(canvas_url("a.json", 1)),
+        manifest: Some(manifest_uri("a.json")),
+        rung: Some("visit".to_owned()),
+        verdict: "healed".to_owned(),
+        lane: "viewer".to_owned(),
+        duration_ms: 812,
+        waiting: 3,
+        request: None,
+    }
+}
+
+/// The identifiers of all heals, newest first.
+fn told(index: &Index) -> Vec<String> {
+    let all = index.history(&Filter::default(), Page::default()).unwrap();
+    all.into_iter().map(|entry| entry.heal.identifier).collect()
+}
+
+#[test]
+fn heals_are_told_newest_first_page_by_page_and_by_what_is_asked_for() {
+    let bench = Bench::new();
+    let index = bench.open();
+    assert!(told(&index).is_empty());
+    let now = now_ms();
+    let failed = Heal { verdict: "failed".to_owned(), rung: None, ..heal("two", now - 1_000) };
+    index.record(&[heal("one", now - 2_000), failed, heal("three", now)], BOUNDS).unwrap();
+    assert_eq!(told(&index), ["three", "two", "one"]);
+    let first = index.history(&Filter::default(), Page { before: None, limit: 2 }).unwrap();
+    assert_eq!((first.len(), &first[0].heal), (2, &heal("three", now)));
+    let rest = index.history(&Filter::default(), Page { before: Some(first[1].id), limit: 2 }).unwrap();
+    assert_eq!(rest.len(), 1);
+    let count = |filter| index.history(&filter, Page::default()).unwrap().len();
+    assert_eq!(count(Filter { since: Some(now - 1_500), ..Filter::default() }), 2);
+    assert_eq!(count(Filter { until: Some(now), ..Filter::default() }), 2);
+    assert_eq!(count(Filter { identifier: Some("one".to_owned()), ..Filter::default() }), 1);
+    assert_eq!(count(Filter { canvas: Some(canvas_url("a.json", 1)), ..Filter::default() }), 3);
+    assert_eq!(count(Filter { verdict: Some("failed".to_owned()), ..Filter::default() }), 1);
+}
+
+#[test]
+fn the_history_is_bounded_by_age_and_by_rows() {
+    let bench = Bench::new();
+    let index = bench.open();
+    let now = now_ms();
+    for round in 0..5 {
+        let heals: Vec<Heal> = (0..7).map(|i| heal(&format!("{round}-{i}"), now)).collect();
+        index.record(&heals, BOUNDS).unwrap();
+    }
+    let all = told(&index);
+    assert_eq!((all.len(), &*all[0], &*all[9]), (10, "4-6", "3-4"));
+    index.record(&[heal("old", now - 25 * 60 * 60 * 1000)], Bounds { rows: 100, ..BOUNDS }).unwrap();
+    assert!(!told(&index).contains(&"old".to_owned()));
+    index.prune_history(Bounds { rows: 2, ..BOUNDS }).unwrap();
+    assert!(told(&index).len() <= 2);
+    let late = Bounds { age: Duration::ZERO, rows: 2 };
+    std::thread::sleep(Duration::from_millis(2));
+    index.prune_history(late).unwrap();
+    assert!(told(&index).is_empty());
+}
+
+#[test]
+fn the_history_is_carried_to_the_next_generation_under_the_same_numbers() {
+    let bench = Bench::new();
+    bench.write("a.json", &["one"]);
+    let (index, elsewhere) = (bench.open(), bench.open());
+    index.record(&[heal("one", now_ms()), heal("two", now_ms())], BOUNDS).unwrap();
+    let before = index.history(&Filter::default(), Page::default()).unwrap();
+    for round in 0..3 {
+        // Between building and swapping: what was healed meanwhile comes along as well.
+        let mut first = true;
+        index
+            .build(&bench.sources(), &Options::default(), &mut |_, _| {
+                if std::mem::take(&mut first) {
+                    elsewhere.record(&[heal(&format!("late-{round}"), now_ms())], BOUNDS).unwrap();
+                }
+            })
+            .unwrap();
+    }
+    assert_eq!(told(&bench.open()), ["late-2", "late-1", "late-0", "two", "one"]);
+    let after = index.history(&Filter::default(), Page::default()).unwrap();
+    assert_eq!(after[3..], before);
+}
+
+#[test]
+fn a_file_of_the_first_version_gets_a_history() {
+    let bench = Bench::new();
+    bench.write("a.json", &["one"]);
+    let index = bench.open();
+    bench.refresh(&index);
+    drop(index);
+    let first = "DROP TABLE heals; PRAGMA user_version = 1;";
+    Connection::open(bench.path()).unwrap().execute_batch(first).unwrap();
+    let index = bench.open();
+    assert!(told(&index).is_empty());
+    index.record(&[heal("one", now_ms())], BOUNDS).unwrap();
+    assert_eq!(told(&index), ["one"]);
+    assert_eq!(canvases_of(&index, "one"), [canvas_url("a.json", 1)]);
+}
+
+#[tokio::test]
+async fn a_heal_never_waits_for_the_disk_and_what_is_dropped_is_counted() {
+    const HEALS: usize = 3000;
+    let bench = Bench::new();
+    let (index, metrics) = (Arc::new(bench.open()), Arc::new(Metrics::new()));
+    let bounds = Bounds { rows: 10_000, ..BOUNDS };
+    let recorder = Recorder::start(Arc::clone(&index), bounds, Arc::clone(&metrics));
+    let other = Connection::open(bench.path()).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let started = Instant::now();
+    for number in 0..HEALS {
+        recorder.note(heal(&number.to_string(), 0));
+    }
+    assert!(started.elapsed() < Duration::from_secs(1));
+    other.execute_batch("ROLLBACK").unwrap();
+    drop(recorder);
+    let dropped = || {
+        let scrape = metrics.scrape();
+        let line = scrape.lines().find(|line| line.contains("history_dropped")).unwrap_or("0 0").to_owned();
+        line.rsplit_once(' ').unwrap().1.parse::<usize>().unwrap()
+    };
+    let all = Page { before: None, limit: 10_000 };
+    let written = || index.history(&Filter::default(), all).unwrap().len();
+    for _ in 0..1000 {
+        if written() + dropped() == HEALS {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(written() + dropped(), HEALS);
+    assert!(dropped() > 0 && written() >= 1024, "{} written", written());
+}

@@ -1,0 +1,148 @@
+//! Issue 4, item 2: every spelling of an image service, and of a canvas, leads to the same owner.
+
+use serde_json::{Value, json};
+
+use super::*;
+
+const CANVAS: &str = "https://images.test/iiif-service/canvas/x";
+
+/// An index of one manifest.
+fn index_of(manifest: &Value) -> (Bench, Index) {
+    let bench = Bench::new();
+    fs::write(bench.file("a.json"), manifest.to_string()).unwrap();
+    let index = bench.open();
+    assert_eq!(bench.build(&index).problems, []);
+    (bench, index)
+}
+
+fn presentation_2(canvas: &str, resource: &Value) -> Value {
+    json!({"@id": "https://images.test/m", "@type": "sc:Manifest", "sequences": [{"canvases": [
+        {"@id": canvas, "@type": "sc:Canvas", "images": [{"@type": "oa:Annotation", "resource": resource}]}]}]})
+}
+
+fn presentation_3(canvas: &str, body: &Value) -> Value {
+    json!({"id": "https://images.test/m", "type": "Manifest", "items": [{"id": canvas, "type": "Canvas", "items": [
+        {"type": "AnnotationPage", "items": [{"type": "Annotation", "motivation": "painting", "body": body}]}]}]})
+}
+
+#[test]
+fn an_image_service_is_found_however_its_id_is_written() {
+    let service = |id: &str| json!({"@id": id, "profile": "http://iiif.io/api/image/2/level2.json"});
+    for (id, key) in [
+        ("https://images.test/iiif/2/abc", "abc"),
+        ("http://images.test/iiif/2/abc", "abc"),
+        ("https://images.test/iiif/2/abc/", "abc"),
+        ("https://images.test/iiif/2/abc/info.json", "abc"),
+        ("https://images.test/iiif/2/abc/info.json/", "abc"),
+        ("https://images.test/iiif/2/a%2Fb", "a/b"),
+        ("https://images.test/iiif/2/abc;2", "abc;2"),
+        ("https://images.test/iiif/2/abc%3B2", "abc;2"),
+        ("https://images.test/iiif/2/abc/full/max/0/default.jpg", "abc"),
+    ] {
+        let two = presentation_2(CANVAS, &json!({"@type": "dctypes:Image", "service": service(id)}));
+        let three = json!({"type": "Image", "service": [{"id": id, "type": "ImageService3"}]});
+        let three = presentation_3(CANVAS, &three);
+        let mixed = json!({"type": "Image", "service": {"@id": id, "@type": "ImageService2"}});
+        for manifest in [two, three, presentation_3(CANVAS, &mixed), presentation_2(CANVAS, &mixed)] {
+            let (_bench, index) = index_of(&manifest);
+            assert_eq!(canvases_of(&index, key), [CANVAS], "{id}: {manifest}");
+        }
+    }
+}
+
+#[test]
+fn every_place_where_a_service_can_stand_is_one() {
+    let service = json!([{"id": "https://images.test/iiif/3/abc", "type": "ImageService3"}]);
+    let image = json!({"type": "Image", "service": service});
+    for body in [
+        image.clone(),
+        json!([image]),
+        json!({"type": "Choice", "items": [image]}),
+        json!({"type": "SpecificResource", "source": image}),
+        json!({"type": "Image", "id": "https://images.test/iiif/3/abc/full/max/0/default.jpg"}),
+    ] {
+        let (_bench, index) = index_of(&presentation_3(CANVAS, &body));
+        assert_eq!(canvases_of(&index, "abc"), [CANVAS], "{body}");
+    }
+    let image = json!({"@type": "dctypes:Image", "service": {"@id": "https://images.test/iiif/2/abc"}});
+    for resource in [
+        image.clone(),
+        json!({"@type": "oa:Choice", "default": image, "item": []}),
+        json!({"@type": "oa:Choice", "default": {}, "item": [image]}),
+        json!({"@type": "oa:SpecificResource", "full": image}),
+        json!({"@type": "dctypes:Image", "@id": "https://images.test/iiif/2/abc/full/full/0/default.jpg"}),
+    ] {
+        let (_bench, index) = index_of(&presentation_2(CANVAS, &resource));
+        assert_eq!(canvases_of(&index, "abc"), [CANVAS], "{resource}");
+    }
+}
+
+#[test]
+fn a_canvas_keeps_its_query_loses_its_fragment_and_is_found_by_both_schemes() {
+    let image = json!({"@type": "dctypes:Image", "service": {"@id": "https://images.test/iiif/2/abc;2"}});
+    let (_bench, index) = index_of(&presentation_2(&format!("{CANVAS}?page=2#xywh=0,0,1,1"), &image));
+    let written = format!("{CANVAS}?page=2");
+    assert_eq!(canvases_of(&index, "abc;2"), std::slice::from_ref(&written));
+    for asked in [written.clone(), format!("{written}#t"), written.replace("https:", "http:")] {
+        assert_eq!(index.canvas(&asked).unwrap()[0].canvas, written, "{asked}");
+    }
+    assert!(index.canvas(CANVAS).unwrap().is_empty(), "without its query it is another canvas");
+}
+
+#[test]
+fn an_image_on_several_canvases_of_several_manifests_has_them_all_as_owners() {
+    let bench = Bench::new();
+    bench.write("a.json", &["same", "other"]);
+    bench.write("b.json", &["other", "same"]);
+    let index = bench.open();
+    bench.build(&index);
+    assert_eq!(canvases_of(&index, "same"), [canvas_url("a.json", 1), canvas_url("b.json", 2)]);
+}
+
+#[test]
+fn a_canvas_is_found_by_any_of_the_names_that_mean_us_and_by_no_other() {
+    let bench = Bench::new();
+    bench.write("a.json", &["one", "two"]);
+    let mut settings = Settings::default();
+    settings.server.public_hosts = vec!["images.test".to_owned(), "alias.test:8443".to_owned()];
+    let index = bench.open().with_names(&settings);
+    bench.build(&index);
+    let written = canvas_url("a.json", 1);
+    for host in ["images.test", "IMAGES.test:443", "alias.test:8443"] {
+        let asked = written.replace("images.test", host);
+        assert_eq!(index.canvas(&asked).unwrap()[0].canvas, written, "{asked}");
+        assert_eq!(index.neighbours(&asked, 5).unwrap().len(), 1, "{asked}");
+    }
+    for other in ["alias.test", "else.test"] {
+        assert!(index.canvas(&written.replace("images.test", other)).unwrap().is_empty(), "{other}");
+    }
+}
+
+#[test]
+fn a_base64_identifier_is_found_by_the_uuid_of_each_base_and_its_canvas_has_the_public_name() {
+    const FILE: &str = "https://images.test/fcrepo/rest/a/b/pages/page_0/files/Lab%201.tif";
+    let inside = FILE.replace("https://images.test", "http://localhost:9000");
+    let bench = Bench::new();
+    bench.write("a.json", &[&base64_of_file_url(FILE)]);
+    let mut settings = Settings::default();
+    settings.server.public_hosts = vec!["images.test".to_owned()];
+    settings.index.file_url_bases = vec!["http://localhost:9000/fcrepo/rest/".to_owned()];
+    let index = bench.open().with_names(&settings);
+    bench.build(&index);
+    let derived = "https://images.test/iiif-service/fedora/canvas/a/b/pages/page_0";
+    for url in [FILE, &inside] {
+        let uuid = uuid_of_file_url(url);
+        assert_eq!(canvases_of(&index, &uuid.to_string()), [canvas_url("a.json", 1), derived.to_owned()]);
+        assert_eq!(index.file_url(uuid).unwrap().as_deref(), Some(url), "the one that the UUID is made of");
+    }
+    // A file that was learned is known by the canvas service's own base, and its canvas by our name.
+    let learned = "http://localhost:9000/fcrepo/rest/c/files/d.tif";
+    let uuid = uuid_of_file_url(learned);
+    index.learn_file_url(uuid, learned).unwrap();
+    assert_eq!(canvases_of(&index, &uuid.to_string()), ["https://images.test/iiif-service/fedora/canvas/c"]);
+    // What is taken out is taken out under all its names.
+    fs::remove_file(bench.file("a.json")).unwrap();
+    bench.refresh_with(&index, Duration::ZERO);
+    bench.refresh_with(&index, Duration::ZERO);
+    assert!(index.owners(&uuid_of_file_url(&inside).to_string()).unwrap().is_empty());
+}

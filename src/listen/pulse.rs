@@ -1,0 +1,265 @@
+//! What a connection does, seen at its bytes, and when that is too little.
+//!
+//! hyper has no limit for a connection that says nothing, and its limit for heads counts the time between two
+//! requests as well. So the bytes and the requests are watched here. Nothing is armed for a request: one timer a
+//! connection looks at what was noted, because a timer for each request costs more than the request's bookkeeping.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::upstream::{Body, BodyError};
+
+/// How a connection has used up its time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Silence {
+    /// Nothing was asked for a while: it may end in all politeness.
+    Idle,
+    /// It began to ask and did not end, or it does not take its answer.
+    Stuck,
+}
+
+/// The notes about one connection: moments in milliseconds since it opened, zero for "not so".
+#[derive(Debug)]
+pub(super) struct Pulse {
+    opened: Instant,
+    head_timeout: Duration,
+    idle_timeout: Duration,
+    /// Requests whose answers have not ended.
+    in_flight: AtomicU32,
+    /// Anything was asked at all.
+    asked: AtomicBool,
+    /// Frames other than requests come as well, so bytes do not mean that a head has begun.
+    is_http2: AtomicBool,
+    /// The last answer ended.
+    rested: AtomicU64,
+    /// The first byte since then.
+    began: AtomicU64,
+    /// The other side takes nothing.
+    blocked: AtomicU64,
+}
+
+impl Pulse {
+    pub(super) fn new(head_timeout: Duration, idle_timeout: Duration) -> Arc<Self> {
+        Arc::new(Self {
+            opened: Instant::now(),
+            head_timeout,
+            idle_timeout,
+            in_flight: AtomicU32::new(0),
+            asked: AtomicBool::new(false),
+            is_http2: AtomicBool::new(false),
+            rested: AtomicU64::new(0),
+            began: AtomicU64::new(0),
+            blocked: AtomicU64::new(0),
+        })
+    }
+
+    /// A request's head is here. It is in flight until what this gives is dropped.
+    pub(super) fn asks(self: &Arc<Self>, version: http::Version) -> InFlight {
+        self.in_flight.fetch_add(1, Relaxed);
+        self.asked.store(true, Relaxed);
+        self.is_http2.store(version == http::Version::HTTP_2, Relaxed);
+        InFlight(Arc::clone(self))
+    }
+
+    /// Nothing is asked at this moment.
+    pub(super) fn rests(&self) -> bool {
+        self.in_flight.load(Relaxed) == 0
+    }
+
+    /// Waits until the connection has used up its time.
+    pub(super) async fn ceases(&self) -> Silence {
+        // A head that never ends is cut a little late; nobody minds.
+        let step = (self.head_timeout.min(self.idle_timeout) / 4).max(Duration::from_millis(5));
+        loop {
+            match self.deadline() {
+                Some((end, silence)) => {
+                    let Some(left) = end.checked_sub(self.opened.elapsed()).filter(|left| !left.is_zero())
+                    else {
+                        return silence;
+                    };
+                    tokio::time::sleep(left.min(step)).await;
+                }
+                // Upstreams have timeouts of their own.
+                None => tokio::time::sleep(step).await,
+            }
+        }
+    }
+
+    /// When the time is up, as things are now.
+    fn deadline(&self) -> Option<(Duration, Silence)> {
+        let moment = |noted: &AtomicU64| Duration::from_millis(noted.load(Relaxed));
+        if self.blocked.load(Relaxed) != 0 {
+            return Some((moment(&self.blocked) + self.idle_timeout, Silence::Stuck));
+        }
+        if !self.rests() {
+            return None;
+        }
+        let asked = self.asked.load(Relaxed);
+        let began = self.began.load(Relaxed) != 0 && !(asked && self.is_http2.load(Relaxed));
+        Some(if began {
+            (moment(&self.began) + self.head_timeout, Silence::Stuck)
+        } else if asked {
+            (moment(&self.rested) + self.idle_timeout, Silence::Idle)
+        } else {
+            (self.head_timeout, Silence::Idle)
+        })
+    }
+
+    fn note(&self, moment: &AtomicU64) {
+        let now = u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
+        moment.store(now.max(1), Relaxed);
+    }
+}
+
+/// One request, from its head to the end of its answer.
+#[derive(Debug)]
+pub(super) struct InFlight(Arc<Pulse>);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.note(&self.0.rested);
+        self.0.began.store(0, Relaxed);
+        self.0.in_flight.fetch_sub(1, Relaxed);
+    }
+}
+
+/// An answer's body, which knows whose it is.
+#[derive(Debug)]
+pub(super) struct Answering {
+    pub(super) body: Body,
+    pub(super) _in_flight: InFlight,
+}
+
+impl HttpBody for Answering {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// A stream whose bytes are watched.
+#[derive(Debug)]
+pub(super) struct Watched<I> {
+    pub(super) io: I,
+    pub(super) pulse: Arc<Pulse>,
+}
+
+impl<I: AsyncRead + Unpin> AsyncRead for Watched<I> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let read = Pin::new(&mut self.io).poll_read(cx, buf);
+        let pulse = &self.pulse;
+        if buf.filled().len() > before && pulse.began.load(Relaxed) == 0 && pulse.rests() {
+            pulse.note(&pulse.began);
+        }
+        read
+    }
+}
+
+impl<I> Watched<I> {
+    fn noting<T>(&self, written: Poll<T>) -> Poll<T> {
+        let is_blocked = self.pulse.blocked.load(Relaxed) != 0;
+        match (&written, is_blocked) {
+            (Poll::Pending, false) => self.pulse.note(&self.pulse.blocked),
+            (Poll::Ready(_), true) => self.pulse.blocked.store(0, Relaxed),
+            _ => {}
+        }
+        written
+    }
+}
+
+impl<I: AsyncWrite + Unpin> AsyncWrite for Watched<I> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.io).poll_write(cx, buf);
+        self.noting(written)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = Pin::new(&mut self.io).poll_flush(cx);
+        self.noting(flushed)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let shut = Pin::new(&mut self.io).poll_shutdown(cx);
+        self.noting(shut)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
+        self.noting(written)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEAD: Duration = Duration::from_secs(10);
+    const IDLE: Duration = Duration::from_secs(75);
+
+    #[test]
+    fn a_connection_that_says_nothing_has_the_time_of_a_head() {
+        assert_eq!(Pulse::new(HEAD, IDLE).deadline(), Some((HEAD, Silence::Idle)));
+    }
+
+    #[test]
+    fn a_head_that_began_has_its_own_time_and_a_request_in_flight_all_the_time_it_needs() {
+        let pulse = Pulse::new(HEAD, IDLE);
+        pulse.began.store(2000, Relaxed);
+        assert_eq!(pulse.deadline(), Some((HEAD + Duration::from_secs(2), Silence::Stuck)));
+        let asked = pulse.asks(http::Version::HTTP_11);
+        assert_eq!(pulse.deadline(), None);
+        drop(asked);
+        let (end, silence) = pulse.deadline().expect("a deadline");
+        assert!(silence == Silence::Idle && end >= IDLE && end < IDLE + Duration::from_secs(1));
+    }
+
+    #[test]
+    fn a_viewer_that_takes_nothing_is_stuck_even_with_a_request_in_flight() {
+        let pulse = Pulse::new(HEAD, IDLE);
+        let _asked = pulse.asks(http::Version::HTTP_11);
+        pulse.blocked.store(1000, Relaxed);
+        assert_eq!(pulse.deadline(), Some((IDLE + Duration::from_secs(1), Silence::Stuck)));
+    }
+
+    #[test]
+    fn frames_between_the_requests_of_http_2_begin_no_head() {
+        let pulse = Pulse::new(HEAD, IDLE);
+        drop(pulse.asks(http::Version::HTTP_2));
+        pulse.began.store(5, Relaxed);
+        assert_eq!(pulse.deadline().map(|(_, silence)| silence), Some(Silence::Idle));
+    }
+}

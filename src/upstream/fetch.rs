@@ -1,0 +1,329 @@
+//! Fetching whole documents by their URL, for the sources of the index: redirects, compression, bounds.
+//!
+//! This is the one place where a URL is an address to call and not a name, so whoever asks says which URLs may be
+//! asked for at all, and is asked again at each redirect.
+
+use std::collections::HashMap;
+use std::io::Read;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::request::Parts;
+use http::uri::{Authority, Scheme};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, header};
+use hyper::Response;
+use prometheus_client::metrics::gauge::Gauge;
+use tokio::time::timeout;
+
+use super::{Body, Chain, TlsError, Upstream, UpstreamError, client_tls};
+use crate::config::Settings;
+use crate::config::settings::UpstreamUrl;
+use crate::iiif::CanvasUrl;
+
+/// Redirects that are followed one after the other.
+const REDIRECTS: usize = 5;
+
+/// How long one document may take from its first byte to its last.
+const WHOLE: Duration = Duration::from_mins(15);
+
+/// The longest document, as it comes and unpacked.
+const LONGEST: usize = 64 << 20;
+
+/// What fetching needs; makes a [`Fetcher`] for each piece of work. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Web {
+    settings: Arc<Settings>,
+    tls: Arc<rustls::ClientConfig>,
+}
+
+impl Web {
+    /// Reads the certificates of the system and the configured ones.
+    pub fn new(settings: Arc<Settings>) -> Result<Self, TlsError> {
+        let tls = client_tls(settings.upstream.ca.as_deref())?;
+        Ok(Self { settings, tls })
+    }
+
+    /// The configuration by which is fetched.
+    pub fn settings(&self) -> Arc<Settings> {
+        Arc::clone(&self.settings)
+    }
+
+    /// A client with connections of its own, which are closed with it.
+    pub fn fetcher(&self) -> Fetcher {
+        Fetcher { web: self.clone(), upstreams: Mutex::default() }
+    }
+}
+
+/// Fetches documents. Connections are kept as long as it lives.
+#[derive(Debug)]
+pub struct Fetcher {
+    web: Web,
+    upstreams: Mutex<HashMap<Server, Arc<Upstream>>>,
+}
+
+/// Scheme, authority, and where to connect instead.
+type Server = (Scheme, Authority, Option<Authority>);
+
+/// One document to fetch.
+#[derive(Clone, Copy)]
+pub struct Ask<'a> {
+    /// Its URL.
+    pub url: &'a str,
+    /// What is wanted.
+    pub accept: &'static str,
+    /// Fields that are sent to the host of `home`, and to no other.
+    pub headers: &'a HeaderMap,
+    /// The URL whose host may see them.
+    pub home: &'a str,
+    /// `ETag` and `Last-Modified` of the copy at hand.
+    pub validators: (Option<&'a str>, Option<&'a str>),
+    /// Whether a redirect may lead there.
+    pub may_follow: &'a (dyn Fn(&CanvasUrl<'_>) -> bool + Sync),
+}
+
+/// An answer with its whole body.
+#[derive(Debug)]
+pub struct Fetched {
+    /// The status; redirects have been followed.
+    pub status: StatusCode,
+    /// Its fields.
+    pub fields: HeaderMap,
+    body: Bytes,
+}
+
+/// Why a document could not be fetched.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    /// Not an absolute http(s) URL of plain characters.
+    #[error("{0} is not a URL that can be fetched")]
+    NotHttp(String),
+    /// A redirect to a place where it must not lead.
+    #[error("it leads on to {0}, which is another host")]
+    LeadsAway(String),
+    /// A redirect without an end.
+    #[error("it leads on and on, last to {0}")]
+    Circle(String),
+    /// No answer.
+    #[error("{}", Chain(.0))]
+    Upstream(#[from] UpstreamError),
+    /// The body broke, stalled or was too long.
+    #[error("the answer cannot be read: {0}")]
+    Body(String),
+    /// The body did not end.
+    #[error("the answer did not end within {} minutes", WHOLE.as_secs() / 60)]
+    Endless,
+}
+
+impl Fetched {
+    /// The body, unpacked. Takes as long as unpacking takes.
+    pub fn plain(&self) -> Result<Bytes, FetchError> {
+        match self.fields.get(header::CONTENT_ENCODING).map(HeaderValue::as_bytes) {
+            None | Some(b"identity" | b"") => return Ok(self.body.clone()),
+            Some(b"gzip" | b"x-gzip") => {}
+            Some(other) => {
+                let other = String::from_utf8_lossy(other);
+                return Err(FetchError::Body(format!("it is encoded as {other}, which was not asked for")));
+            }
+        }
+        let mut plain = Vec::new();
+        // One byte more than allowed tells "too long" from "just fits".
+        let limit = u64::try_from(LONGEST).unwrap_or(u64::MAX).saturating_add(1);
+        let unpacked = flate2::read::MultiGzDecoder::new(&*self.body).take(limit).read_to_end(&mut plain);
+        unpacked.map_err(|error| FetchError::Body(format!("unpacking it failed: {error}")))?;
+        if plain.len() > LONGEST {
+            return Err(FetchError::Body(too_long()));
+        }
+        Ok(plain.into())
+    }
+
+    /// A field as text.
+    pub fn field(&self, name: &HeaderName) -> Option<&str> {
+        self.fields.get(name).and_then(|value| value.to_str().ok())
+    }
+}
+
+fn too_long() -> String {
+    format!("it is longer than {} MiB", LONGEST >> 20)
+}
+
+impl Fetcher {
+    /// Fetches one document, following redirects.
+    pub async fn fetch(&self, ask: &Ask<'_>) -> Result<Fetched, FetchError> {
+        let mut url = ask.url.to_owned();
+        for _ in 0..=REDIRECTS {
+            let answer = self.once(&url, ask).await?;
+            let to = if is_redirect(answer.status()) { answer.headers().get(header::LOCATION) } else { None };
+            let Some(to) = to.and_then(|to| to.to_str().ok()) else { return whole(answer).await };
+            let next = join(&url, to).ok_or_else(|| FetchError::NotHttp(to.to_owned()))?;
+            let target = CanvasUrl::parse(&next).ok_or_else(|| FetchError::NotHttp(next.clone()))?;
+            if !(ask.may_follow)(&target) {
+                return Err(FetchError::LeadsAway(next));
+            }
+            url = next;
+        }
+        Err(FetchError::Circle(url))
+    }
+
+    async fn once(&self, url: &str, ask: &Ask<'_>) -> Result<Response<Body>, FetchError> {
+        let refuse = || FetchError::NotHttp(url.to_owned());
+        let parsed = CanvasUrl::parse(url).ok_or_else(refuse)?;
+        let (upstream, host, target) = self.place(&parsed).ok_or_else(refuse)?;
+        let mut head = self.head(&host, ask)?;
+        head.uri = target.parse().map_err(|_| refuse())?;
+        if is_home(&parsed, ask.home) {
+            head.headers.extend(ask.headers.clone());
+        }
+        let first_byte = self.web.settings.upstream.first_byte_timeout;
+        Ok(upstream.send(&head, Body::Empty, first_byte).await?)
+    }
+
+    /// Where a URL is asked for: server, `Host`, target. A public name means us, so the route is taken that a
+    /// viewer's request would take, without going through ourselves.
+    fn place(&self, url: &CanvasUrl<'_>) -> Option<(Arc<Upstream>, String, String)> {
+        let settings = &self.web.settings;
+        let public = settings.server.public_hosts.iter().find(|host| url.authority_is(host));
+        if let Some(public) = public
+            && !url.has_dot_segments()
+            && let Some(route) = settings.route_of(public, url.path).map(|at| &settings.routes[at])
+        {
+            let path = format!("{}{}", route.upstream.path, &url.path[route.prefix.len()..]);
+            let target = CanvasUrl { path: &path, ..*url }.visit();
+            let host = if route.preserve_host { public } else { route.upstream.authority.as_str() };
+            return Some((self.upstream(&route.upstream, route.connect.as_ref()), host.to_owned(), target));
+        }
+        let scheme = if url.scheme.eq_ignore_ascii_case("https") { Scheme::HTTPS } else { Scheme::HTTP };
+        let authority: Authority = url.authority.parse().ok()?;
+        let server = UpstreamUrl { scheme, authority, path: "/".to_owned() };
+        let same = |route: &&crate::config::settings::Route| {
+            route.upstream.scheme == server.scheme && url.authority_is(route.upstream.authority.as_str())
+        };
+        let connect = settings.routes.iter().find(same).and_then(|route| route.connect.as_ref());
+        Some((self.upstream(&server, connect), url.authority.to_owned(), url.visit()))
+    }
+
+    fn upstream(&self, url: &UpstreamUrl, connect: Option<&Authority>) -> Arc<Upstream> {
+        let mut all = self.upstreams.lock().unwrap_or_else(PoisonError::into_inner);
+        let name = (url.scheme.clone(), url.authority.clone(), connect.cloned());
+        let made = || {
+            Arc::new(Upstream::new(
+                url,
+                connect,
+                &self.web.settings.upstream,
+                &self.web.tls,
+                Gauge::default(),
+            ))
+        };
+        Arc::clone(all.entry(name).or_insert_with(made))
+    }
+
+    fn head(&self, host: &str, ask: &Ask<'_>) -> Result<Parts, FetchError> {
+        let text =
+            |text: &str| HeaderValue::from_str(text).map_err(|_| FetchError::NotHttp(ask.url.to_owned()));
+        let (mut head, ()) = Request::new(()).into_parts();
+        head.method = Method::GET;
+        let fields = &mut head.headers;
+        fields.insert(header::HOST, text(host)?);
+        fields.insert(header::ACCEPT, HeaderValue::from_static(ask.accept));
+        fields.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
+        let ours = concat!("iiif-mender/", env!("CARGO_PKG_VERSION"));
+        fields.insert(header::USER_AGENT, HeaderValue::from_static(ours));
+        fields.insert(header::VIA, text(&format!("1.1 {}", self.web.settings.server.name))?);
+        let (etag, modified) = ask.validators;
+        for (name, value) in [(header::IF_NONE_MATCH, etag), (header::IF_MODIFIED_SINCE, modified)] {
+            if let Some(value) = value.and_then(|value| HeaderValue::from_str(value).ok()) {
+                fields.insert(name, value);
+            }
+        }
+        Ok(head)
+    }
+}
+
+/// SECURITY: a source's fields are likely to be a key. Its own host sees them, on no worse a scheme.
+fn is_home(url: &CanvasUrl<'_>, home: &str) -> bool {
+    CanvasUrl::parse(home).is_some_and(|home| {
+        let secure = |url: &CanvasUrl<'_>| url.scheme.eq_ignore_ascii_case("https");
+        url.host() == home.host()
+            && (url.port() == home.port() || (secure(url) && url.port() == 443 && home.port() == 80))
+            && (secure(url) || !secure(&home))
+    })
+}
+
+fn is_redirect(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
+}
+
+async fn whole(answer: Response<Body>) -> Result<Fetched, FetchError> {
+    let (head, body) = answer.into_parts();
+    let announced = head.headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok());
+    if announced.and_then(|length| length.parse::<usize>().ok()).is_some_and(|length| length > LONGEST) {
+        return Err(FetchError::Body(too_long()));
+    }
+    let body = timeout(WHOLE, body.collect(LONGEST)).await.map_err(|_| FetchError::Endless)?;
+    let body = body.map_err(|error| {
+        let is_long = error.is::<http_body_util::LengthLimitError>();
+        FetchError::Body(if is_long { too_long() } else { Chain(&*error).to_string() })
+    })?;
+    Ok(Fetched { status: head.status, fields: head.headers, body })
+}
+
+/// The URL that a `Location` means.
+fn join(base: &str, location: &str) -> Option<String> {
+    let location = location.trim();
+    let url = CanvasUrl::parse(base)?;
+    let root = format!("{}://{}", url.scheme, url.authority);
+    if location.contains("://") {
+        return Some(location.to_owned());
+    }
+    if let Some(rest) = location.strip_prefix("//") {
+        return Some(format!("{}://{rest}", url.scheme));
+    }
+    if location.starts_with('/') {
+        return Some(format!("{root}{location}"));
+    }
+    if location.starts_with('?') {
+        return Some(format!("{root}{}{location}", url.path));
+    }
+    let mut folder = url.path.rsplit_once('/')?.0;
+    let mut rest = location;
+    loop {
+        if let Some(here) = rest.strip_prefix("./") {
+            rest = here;
+        } else if let Some(up) = rest.strip_prefix("../") {
+            (folder, rest) = (folder.rsplit_once('/').map_or("", |(above, _)| above), up);
+        } else {
+            return Some(format!("{root}{folder}/{rest}"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case::absolute("http://b.test/x", "http://b.test/x")]
+    #[case::other_scheme_stays_other("ftp://b.test/x", "ftp://b.test/x")]
+    #[case::host("//b.test/x", "https://b.test/x")]
+    #[case::path("/x?y", "https://a.test/x?y")]
+    #[case::query("?y", "https://a.test/one/two?y")]
+    #[case::beside("x", "https://a.test/one/x")]
+    #[case::here("./x", "https://a.test/one/x")]
+    #[case::above("../x", "https://a.test/x")]
+    #[case::above_the_root("../../../x", "https://a.test/x")]
+    fn a_location_is_read_against_the_url(#[case] location: &str, #[case] url: &str) {
+        assert_eq!(join("https://a.test/one/two?q", location).as_deref(), Some(url));
+    }
+
+    #[rstest]
+    #[case::same("https://a.test/x", true)]
+    #[case::other_host("https://b.test/x", false)]
+    #[case::other_port("https://a.test:8443/x", false)]
+    #[case::worse_scheme("http://a.test/x", false)]
+    fn fields_are_for_their_own_host_only(#[case] url: &str, #[case] yes: bool) {
+        let parsed = CanvasUrl::parse(url).expect("a URL");
+        assert_eq!(is_home(&parsed, "https://a.test/collection"), yes);
+    }
+}

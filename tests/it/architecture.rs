@@ -1,0 +1,195 @@
+//! The house rules, read from the source: who may know whom, how long a file may be, and which names mean nothing.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Rooms that each room may name. `outcome` and `observe` are leaves that all may use; `config::settings` is data.
+const ARROWS: [(&str, &[&str]); 13] = [
+    ("outcome", &[]),
+    ("observe", &["outcome", "config"]),
+    ("iiif", &[]),
+    ("config", &["iiif"]),
+    ("upstream", &["config", "iiif", "observe"]),
+    ("index", &["config", "iiif", "observe", "upstream"]),
+    ("heal", &["config", "iiif", "index", "observe", "outcome", "upstream"]),
+    ("presentation", &["config", "heal", "iiif", "index", "observe", "outcome", "upstream"]),
+    ("proxy", &["config", "heal", "iiif", "index", "observe", "outcome", "presentation", "upstream"]),
+    ("listen", &["observe", "proxy", "upstream"]),
+    ("admin", &["config", "heal", "index", "observe", "outcome", "upstream"]),
+    ("batch", &["config", "heal", "iiif", "index", "observe", "outcome", "upstream"]),
+    ("app", &["admin", "config", "heal", "index", "listen", "observe", "presentation", "proxy", "upstream"]),
+];
+
+/// Every source file: its path below `src`, and its text without comments.
+fn sources() -> BTreeMap<PathBuf, String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut found = BTreeMap::new();
+    let mut folders = vec![root.clone()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = std::fs::read_to_string(&path).expect("a file");
+                found.insert(path.strip_prefix(&root).expect("below src").to_owned(), text);
+            }
+        }
+    }
+    assert!(found.len() > 30, "where are the sources?");
+    found
+}
+
+fn code(text: &str) -> impl Iterator<Item = &str> {
+    // Tests may name anybody.
+    let product = text.split("\n#[cfg(test)]").next().unwrap_or_default();
+    product.lines().map(|line| line.split("//").next().unwrap_or_default())
+}
+
+/// A file of tests: by its name, or because its module is declared for tests only.
+fn is_test(path: &Path) -> bool {
+    if path.iter().any(|part| part == "tests" || part == "tests.rs") {
+        return true;
+    }
+    let parent = path.parent().expect("a folder").join("mod.rs");
+    let parent = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(parent));
+    let name = path.file_stem().expect("a name").to_string_lossy().into_owned();
+    parent.is_ok_and(|parent| parent.contains(&format!("#[cfg(test)]\nmod {name};")))
+}
+
+fn room(path: &Path) -> String {
+    let first = path.iter().next().expect("a name").to_string_lossy().into_owned();
+    first.trim_end_matches(".rs").to_owned()
+}
+
+/// The names behind each `crate::`, also those in braces.
+fn named(text: &str) -> Vec<String> {
+    let text: String = code(text).flat_map(|line| [line, " "]).collect();
+    let word = |text: &str| text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
+    let mut names = Vec::new();
+    for (at, _) in text.match_indices("crate::") {
+        let rest = &text[at + "crate::".len()..];
+        match rest.strip_prefix('{') {
+            Some(group) => {
+                let mut depth = 0;
+                let mut begins = true;
+                for (at, c) in group.char_indices() {
+                    match c {
+                        '{' => depth += 1,
+                        '}' if depth == 0 => break,
+                        '}' => depth -= 1,
+                        ',' if depth == 0 => begins = true,
+                        c if begins && !c.is_whitespace() => {
+                            names.push(word(&group[at..]));
+                            begins = false;
+                        }
+                        _ => {}
+                    }
+                }
+            }
+            None => names.push(word(rest)),
+        }
+    }
+    names
+}
+
+#[test]
+fn names_are_found_in_every_way_to_write_them() {
+    let text = "use crate::a::b;\nuse crate::{c, d::{e, f}, g as h};\nlet x = crate::i::J; // crate::k\n";
+    assert_eq!(named(text), ["a", "c", "d", "g", "i"]);
+}
+
+#[test]
+fn rooms_name_only_those_that_the_arrows_allow() {
+    let mut wrong = Vec::new();
+    for (path, text) in sources().iter().filter(|(path, _)| !is_test(path)) {
+        let own = room(path);
+        // The thin shell around it all: the command line knows every room.
+        if matches!(&*own, "main" | "lib" | "cli") {
+            continue;
+        }
+        let Some((_, allowed)) = ARROWS.iter().find(|(room, _)| *room == own) else {
+            wrong.push(format!("{}: no arrows are known for this room", path.display()));
+            continue;
+        };
+        for name in named(text) {
+            // A macro of this crate, or a name that is no room.
+            let is_room = ARROWS.iter().any(|(room, _)| *room == name) || name == "cli";
+            if is_room && name != own && !allowed.contains(&&*name) {
+                wrong.push(format!("{}: {own} must not know {name}", path.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Files whose code holds one of these words.
+fn that_say(words: &[&str], mut among: impl FnMut(&Path) -> bool) -> Vec<String> {
+    let sources = sources();
+    let chosen = sources.iter().filter(|(path, _)| !is_test(path) && among(path));
+    let saying = chosen.flat_map(|(path, text)| {
+        let words = words.iter().filter(|word| code(text).any(|line| line.contains(**word)));
+        words.map(|word| format!("{} says {word}", path.display())).collect::<Vec<_>>()
+    });
+    saying.collect()
+}
+
+#[test]
+fn iiif_is_pure() {
+    let impure =
+        ["tokio", "hyper", "Instant", "SystemTime", "std::fs", "TcpStream", "ToSocketAddrs", "tracing"];
+    assert_eq!(that_say(&impure, |path| room(path) == "iiif"), <[String; 0]>::default());
+}
+
+#[test]
+fn only_upstream_opens_connections() {
+    let opening =
+        ["TcpStream::connect", "HttpConnector", "legacy::Client", "client::conn", "lookup_host", "UdpSocket"];
+    // Redis and OpenTelemetry, when they come, stand in rooms of their own: name them here with a reason.
+    assert_eq!(that_say(&opening, |path| room(path) != "upstream"), <[String; 0]>::default());
+}
+
+#[test]
+fn nothing_knows_the_testbed() {
+    assert_eq!(that_say(&["testbed"], |_| true), <[String; 0]>::default());
+}
+
+#[test]
+fn nothing_panics_on_purpose() {
+    let panicking = [".unwrap()", ".expect(", "panic!(", "unreachable!(", "todo!(", "unimplemented!("];
+    assert_eq!(that_say(&panicking, |_| true), <[String; 0]>::default());
+}
+
+#[test]
+fn no_file_is_longer_than_400_lines() {
+    let long = sources().into_iter().map(|(path, text)| (path, text.lines().count()));
+    let long: Vec<_> = long.filter(|(_, lines)| *lines > 400).collect();
+    assert!(long.is_empty(), "{long:?}");
+}
+
+#[test]
+fn no_name_is_one_that_says_nothing() {
+    let mut wrong = Vec::new();
+    for (path, text) in sources() {
+        let stem = path.file_stem().expect("a name").to_string_lossy().into_owned();
+        let defined = text.lines().filter_map(|line| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let at =
+                words.iter().position(|word| matches!(*word, "struct" | "enum" | "trait" | "mod" | "fn"))?;
+            words.get(at + 1).map(|name| (*name).to_owned())
+        });
+        for name in defined.chain([stem]) {
+            let name: String = name.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+            let snake: String = name
+                .chars()
+                .flat_map(|c| c.is_uppercase().then_some('_').into_iter().chain(c.to_lowercase()))
+                .collect();
+            let banned =
+                ["manager", "handler", "helper", "util", "utils", "common", "misc", "helpers", "handlers"];
+            if snake.split('_').any(|part| banned.contains(&part)) {
+                wrong.push(format!("{}: {name}", path.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:?}");
+}

@@ -1,0 +1,308 @@
+//! The commands, as people and scripts call them: the real program in a folder of its own.
+#![allow(clippy::disallowed_methods, reason = "viewers connect to the proxy; the rule is for the product")]
+
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use testbed::Origin;
+use testbed::raw::{Peer, Step, ok};
+
+use crate::edge::{Viewer, manifest, status};
+use crate::world::patiently;
+
+const KNOWN: &str = "88c02c4f-cb78-3d8d-a4a5-2463f29a6565";
+
+/// A folder with a configuration and one manifest.
+fn folder(upstream: &str) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("a directory");
+    let text = format!(
+        "[server]\nlisten = \"127.0.0.1:0\"\npublic_hosts = [\"us.example\"]\n[admin]\nlisten = \"127.0.0.1:0\"\n\
+         [log]\nformat = \"json\"\n\
+         [[routes]]\nprefix = \"/iiif/2/\"\nupstream = \"{upstream}/iiif/2/\"\nkind = \"image\"\n\
+         [[routes]]\nprefix = \"/iiif-service/\"\nupstream = \"{upstream}/iiif-service/\"\nkind = \"presentation\"\n\
+         [[routes]]\nprefix = \"/\"\nupstream = \"{upstream}/\"\n\
+         [[index.sources]]\npath = \"manifests\"\n"
+    );
+    std::fs::write(folder.path().join("config.toml"), text).expect("a file");
+    std::fs::create_dir(folder.path().join("manifests")).expect("a directory");
+    let canvas = "https://us.example/iiif-service/fedora/canvas/a";
+    std::fs::write(folder.path().join("manifests/a.json"), manifest("a", canvas, KNOWN)).expect("a file");
+    folder
+}
+
+/// The program, to be run in a folder, with nothing of ours in its environment.
+fn program(folder: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("iiif-mender"));
+    let ours = std::env::vars_os()
+        .map(|(name, _)| name)
+        .filter(|name| name.to_string_lossy().starts_with("IIIF_MENDER"));
+    ours.for_each(|name| {
+        command.env_remove(name);
+    });
+    command.current_dir(folder).args(arguments).stdin(Stdio::null()).env("RUST_BACKTRACE", "0");
+    command
+}
+
+fn runs(folder: &Path, arguments: &[&str]) -> Output {
+    program(folder, arguments).output().expect("it runs")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn json(output: &Output) -> serde_json::Value {
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {}", text(&output.stdout)))
+}
+
+fn code(output: &Output) -> i32 {
+    output.status.code().expect("it ended by itself")
+}
+
+/// A running `serve`. Killed with the test.
+struct Serving {
+    child: Child,
+    lines: mpsc::Receiver<String>,
+    viewers: SocketAddr,
+    admin: SocketAddr,
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        let _gone_already = self.child.kill();
+        let _ended = self.child.wait();
+    }
+}
+
+impl Serving {
+    fn start(folder: &Path) -> Self {
+        let mut child = program(folder, &["serve"]).stderr(Stdio::piped()).spawn().expect("it starts");
+        let (told, lines) = mpsc::channel();
+        let stderr = BufReader::new(child.stderr.take().expect("a pipe"));
+        std::thread::spawn(move || stderr.lines().map_while(Result::ok).try_for_each(|line| told.send(line)));
+        let mut serving =
+            Self { child, lines, viewers: ([0, 0, 0, 0], 0).into(), admin: ([0, 0, 0, 0], 0).into() };
+        serving.viewers = serving.address("serving");
+        serving.admin = serving.address("admin pages");
+        serving
+    }
+
+    /// Waits for a log line with this message.
+    fn says(&self, message: &str) -> serde_json::Value {
+        loop {
+            let line = self.lines.recv_timeout(Duration::from_secs(20));
+            let line = line.unwrap_or_else(|error| panic!("never said {message:?}: {error}"));
+            let line: serde_json::Value = serde_json::from_str(&line).expect("a line of JSON");
+            if line["message"].as_str().is_some_and(|said| said.starts_with(message)) {
+                return line;
+            }
+        }
+    }
+
+    fn address(&self, message: &str) -> SocketAddr {
+        self.says(message)["address"].as_str().and_then(|address| address.parse().ok()).expect("an address")
+    }
+
+    fn gets(&self, signal: &str) {
+        let sent = Command::new("kill").args([signal, &self.child.id().to_string()]).status();
+        assert!(sent.expect("kill").success());
+    }
+
+    async fn ends(&mut self) -> ExitStatus {
+        let mut ended = None;
+        patiently("it ends", || {
+            ended = self.child.try_wait().expect("a child");
+            ended.is_some()
+        })
+        .await;
+        ended.expect("it ended")
+    }
+}
+
+#[tokio::test]
+async fn serve_with_a_wrong_configuration_tells_every_mistake_and_exits_2() {
+    let folder = folder("http://127.0.0.1:9");
+    let wrong =
+        "[server]\nlisten = \"nowhere\"\nlissten = 1\n[heal]\nwait = \"soon\"\n[[routes]]\nprefix = \"x\"\n";
+    std::fs::write(folder.path().join("config.toml"), wrong).expect("a file");
+    for command in [&["serve"][..], &["config", "check"], &["index", "stats"]] {
+        let output = runs(folder.path(), command);
+        let said = text(&output.stderr) + &text(&output.stdout);
+        assert_eq!(code(&output), 2, "{said}");
+        for mistake in ["nowhere", "lissten", "soon", "prefix", "upstream"] {
+            assert!(said.contains(mistake), "{mistake}: {said}");
+        }
+    }
+    let output = runs(folder.path(), &["serve", "--config", "nothing-here.toml"]);
+    assert_eq!(code(&output), 2);
+    assert!(text(&output.stderr).contains("nothing-here.toml"), "{}", text(&output.stderr));
+    assert_eq!(code(&runs(folder.path(), &["serf"])), 2);
+}
+
+#[tokio::test]
+async fn serve_on_a_taken_port_says_which_and_exits() {
+    let folder = folder("http://127.0.0.1:9");
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("an address").to_string();
+    for key in ["IIIF_MENDER__SERVER__LISTEN", "IIIF_MENDER__ADMIN__LISTEN"] {
+        let output = program(folder.path(), &["serve"]).env(key, &address).output().expect("it runs");
+        let said = text(&output.stderr);
+        assert!(!output.status.success() && said.contains(&address) && said.contains("listen"), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn serve_ends_well_at_sigterm_and_sigint() {
+    for signal in ["-TERM", "-INT"] {
+        let upstream = Peer::start(vec![Step::ReadHead, Step::Stall, Step::Write(ok("done"))]).await;
+        let folder = folder(&upstream.url());
+        let mut serving = Serving::start(folder.path());
+        let mut viewer = Viewer::to(serving.viewers).await;
+        viewer.gets("/in-flight").await;
+        upstream.heads_at_least(1).await;
+        serving.gets(signal);
+        patiently("new connections are refused", || TcpStream::connect(serving.viewers).is_err()).await;
+        upstream.releases();
+        let answer = viewer.rest().await.text;
+        assert!(status(&answer) == 200 && answer.ends_with("done"), "{answer}");
+        assert_eq!(serving.ends().await.code(), Some(0));
+    }
+}
+
+#[tokio::test]
+async fn a_second_signal_does_not_wait_for_requests_in_flight() {
+    let upstream = Peer::start(vec![Step::ReadHead, Step::Stall]).await;
+    let folder = folder(&upstream.url());
+    let mut serving = Serving::start(folder.path());
+    let mut viewer = Viewer::to(serving.viewers).await;
+    viewer.gets("/in-flight").await;
+    upstream.heads_at_least(1).await;
+    serving.gets("-INT");
+    serving.says("stopping");
+    serving.gets("-INT");
+    assert_eq!(serving.ends().await.code(), Some(1));
+}
+
+#[tokio::test]
+async fn the_admin_pages_tell_how_it_is() {
+    let origin = Origin::fixed(200, "through");
+    let folder = folder(&origin.url());
+    let serving = Serving::start(folder.path());
+    serving.says("index");
+    assert_eq!(testbed::get(&format!("http://{}/x", serving.viewers)).await.text(), "through");
+    let page = |path: &str| format!("http://{}{path}", serving.admin);
+    assert_eq!(testbed::get(&page("/livez")).await.text(), "alive\n");
+    assert_eq!(testbed::get(&page("/readyz")).await.status, 200);
+    let metrics = testbed::get(&page("/metrics")).await;
+    assert!(metrics.header("content-type").starts_with("application/openmetrics-text"));
+    assert!(metrics.text().ends_with("# EOF\n"));
+    let served = "iiif_mender_requests_total{route=\"plain\",outcome=\"served\",status=\"2xx\"} 1\n";
+    assert!(metrics.text().contains(served), "{}", metrics.text());
+    assert!(metrics.text().contains("\niiif_mender_upstream_in_flight 0\n"));
+    assert_eq!(testbed::get(&page("/else")).await.status, 404);
+    let posted = testbed::Client::default().send(http::Method::POST, &page("/livez"), &[]).await;
+    let posted = posted.expect("an answer");
+    assert_eq!((posted.status, posted.header("allow")), (405, "GET, HEAD"));
+    // Viewers do not get them.
+    assert_eq!(testbed::get(&format!("http://{}/metrics", serving.viewers)).await.text(), "through");
+}
+
+#[test]
+fn the_index_is_built_asked_and_listed() {
+    let folder = folder("http://127.0.0.1:9");
+    let stats = runs(folder.path(), &["index", "stats", "--json"]);
+    assert_eq!((code(&stats), json(&stats)["images"].as_u64()), (0, Some(0)));
+    let built = runs(folder.path(), &["index", "build", "--json"]);
+    assert_eq!((code(&built), json(&built)["manifests"].as_u64()), (0, Some(1)), "{}", text(&built.stderr));
+    let stats = json(&runs(folder.path(), &["index", "stats", "--json"]));
+    let counts = ["manifests", "canvases", "images"].map(|key| stats[key].as_u64());
+    assert_eq!(counts, [Some(1); 3]);
+    let listed = json(&runs(folder.path(), &["index", "list", "--json"]));
+    assert_eq!(listed[0]["label"], "a");
+    let tile = format!("https://us.example/iiif/2/{KNOWN}/full/200,/0/default.jpg");
+    for image in [KNOWN, &tile] {
+        let owners = runs(folder.path(), &["index", "lookup", image, "--json"]);
+        let found = json(&owners);
+        assert_eq!((code(&owners), found.as_array().map(Vec::len)), (0, Some(1)));
+        assert_eq!(found[0]["canvas"], "https://us.example/iiif-service/fedora/canvas/a");
+        assert_eq!(found[0]["manifest"], "https://us.example/iiif-service/fedora/presentation/a");
+    }
+    let exported = runs(folder.path(), &["index", "export", "--json"]);
+    assert_eq!(text(&exported.stdout).lines().count(), 1);
+    assert_eq!(json(&exported)["image"], KNOWN);
+}
+
+#[test]
+fn an_unknown_image_is_exit_1_and_an_empty_list() {
+    let folder = folder("http://127.0.0.1:9");
+    runs(folder.path(), &["index", "build"]);
+    let unknown = runs(folder.path(), &["index", "lookup", "00000000-0000-3000-8000-000000000000", "--json"]);
+    assert_eq!((code(&unknown), json(&unknown)), (1, serde_json::json!([])));
+    assert_eq!(code(&runs(folder.path(), &["index", "lookup", "nobody"])), 1);
+}
+
+#[test]
+fn a_broken_file_is_named_with_its_place_and_stops_nothing() {
+    let folder = folder("http://127.0.0.1:9");
+    std::fs::write(folder.path().join("manifests/broken.json"), "{\"a\": 1,\n \"b\": }").expect("a file");
+    let built = runs(folder.path(), &["index", "build", "--json"]);
+    assert_eq!((code(&built), json(&built)["manifests"].as_u64()), (1, Some(1)));
+    assert!(text(&built.stderr).contains("broken.json:2:7"), "{}", text(&built.stderr));
+    let problem = &json(&built)["problems"][0];
+    assert_eq!((problem["line"].as_u64(), problem["column"].as_u64()), (Some(2), Some(7)));
+}
+
+#[test]
+fn the_configuration_is_checked_shown_and_described() {
+    let folder = folder("http://127.0.0.1:9");
+    let checked = runs(folder.path(), &["config", "check"]);
+    assert_eq!(code(&checked), 0);
+    assert!(text(&checked.stdout).contains("in order"));
+    let shown = runs(folder.path(), &["config", "show"]);
+    assert!(text(&shown.stdout).contains("[heal]"));
+    // What is shown is a configuration again.
+    std::fs::write(folder.path().join("shown.toml"), &shown.stdout).expect("a file");
+    let again = runs(folder.path(), &["config", "check", "--config", "shown.toml"]);
+    assert_eq!(code(&again), 0, "{}", text(&again.stdout));
+    let schema = json(&runs(folder.path(), &["config", "schema"]));
+    assert!(schema["properties"]["routes"].is_object());
+}
+
+#[test]
+fn completions_and_the_manual_page_name_the_commands() {
+    let folder = tempfile::tempdir().expect("a directory");
+    for shell in ["bash", "zsh", "fish"] {
+        let script = runs(folder.path(), &["completions", shell]);
+        assert!(code(&script) == 0 && text(&script.stdout).contains("serve"), "{shell}");
+    }
+    let page = runs(folder.path(), &["man"]);
+    assert!(code(&page) == 0 && text(&page.stdout).contains(".TH iiif-mender 1"));
+}
+
+#[test]
+fn a_reader_who_stops_early_is_no_failure() {
+    let folder = folder("http://127.0.0.1:9");
+    runs(folder.path(), &["index", "build"]);
+    for command in [
+        &["completions", "bash"][..],
+        &["man"],
+        &["config", "schema"],
+        &["config", "show"],
+        &["index", "export"],
+        &["index", "list"],
+    ] {
+        let mut child = program(folder.path(), command)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("it starts");
+        drop(child.stdout.take());
+        let mut said = String::new();
+        child.stderr.take().expect("a pipe").read_to_string(&mut said).expect("text");
+        assert!(child.wait().expect("it ends").success() && said.is_empty(), "{command:?}: {said}");
+    }
+}

@@ -1,0 +1,356 @@
+//! How connections are taken, kept and ended.
+#![allow(clippy::disallowed_methods, reason = "viewers connect to the proxy; the rule is for the product")]
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::{Request, Version};
+use http_body_util::{BodyExt as _, Empty};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use testbed::{Flow, Origin};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+
+use crate::edge::{Edge, Viewer, field, status};
+use crate::world::patiently;
+
+const PREFACE: &str = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// An empty SETTINGS frame.
+const SETTINGS: &str = "\0\0\0\x04\0\0\0\0\0";
+
+/// Answers with the path that was asked for.
+fn parrot() -> Origin {
+    Origin::start(|seen| Origin::answer(200, &[], Flow::sized(seen.target.clone())))
+}
+
+#[tokio::test]
+async fn stopping_refuses_new_connections_and_lets_requests_in_flight_end_well() {
+    let origin = parrot();
+    origin.stalls();
+    let edge = Edge::before(&origin.url()).await;
+    let (address, admin) = (edge.address(), edge.app.admin.expect("admin pages"));
+    let mut viewer = edge.viewer().await;
+    viewer.gets("/in-flight").await;
+    origin.seen_at_least(1).await;
+    let stopping = tokio::spawn(edge.app.stop());
+    for address in [address, admin] {
+        patiently("new connections are refused", || std::net::TcpStream::connect(address).is_err()).await;
+    }
+    assert!(!stopping.is_finished());
+    origin.releases();
+    let answer = viewer.rest().await;
+    assert!(status(&answer.text) == 200 && answer.text.ends_with("/in-flight"), "{answer:?}");
+    assert_eq!((field(&answer.text, "connection"), answer.reset), ("close", false));
+    assert_eq!(stopping.await.expect("it stops"), 0);
+}
+
+#[tokio::test]
+async fn stopping_waits_for_nobody_who_does_not_ask() {
+    let origin = parrot();
+    let edge = Edge::with(&origin.url(), "server.drain = 1h").await;
+    let (mut idle, mut half, mut other_half) =
+        (edge.viewer().await, edge.viewer().await, edge.viewer().await);
+    idle.gets("/idle").await;
+    idle.until("/idle").await;
+    half.says("GET /half HTTP/1.1\r\nHo").await;
+    other_half.gets("/whole").await;
+    other_half.until("/whole").await;
+    other_half.says("GET /half HTTP/1.1\r\nHo").await;
+    let _silent = edge.viewer().await;
+    patiently("all are accepted", || edge.metric("iiif_mender_connections") == 4.0).await;
+    let cut = tokio::time::timeout(Duration::from_secs(10), edge.app.stop()).await;
+    assert_eq!(cut.expect("it stops soon"), 0);
+    assert_eq!(idle.rest().await.text, "");
+}
+
+#[tokio::test]
+async fn at_the_drain_deadline_what_is_left_is_cut_and_counted() {
+    let origin = parrot();
+    origin.stalls();
+    let edge = Edge::with(&origin.url(), "server.drain = 200ms\nheal.wait = 100ms").await;
+    let mut viewer = edge.viewer().await;
+    viewer.gets("/").await;
+    origin.seen_at_least(1).await;
+    let cut = tokio::time::timeout(Duration::from_secs(10), edge.app.stop()).await;
+    assert_eq!(cut.expect("it stops"), 1);
+    assert_eq!(viewer.rest().await.text, "");
+}
+
+#[tokio::test]
+async fn who_says_nothing_or_half_a_head_is_closed_in_time() {
+    let origin = parrot();
+    let edge = Edge::with(&origin.url(), "server.head_timeout = 300ms\nserver.idle_timeout = 1h").await;
+    let halves = [
+        "",
+        "G",
+        "GET / HTTP/1.1\r\n",
+        "GET / HTTP/1.1\r\nHost: h\r\nX: ",
+        "PRI * HT",
+        PREFACE,
+        &[PREFACE, SETTINGS].concat(),
+    ];
+    for said in halves {
+        let started = Instant::now();
+        let mut viewer = edge.viewer().await;
+        viewer.says(said).await;
+        viewer.rest().await;
+        let took = started.elapsed().as_millis();
+        assert!((250..5000).contains(&took), "{said:?}: {took}");
+    }
+    // The same on a connection that has served a request.
+    let mut viewer = edge.viewer().await;
+    viewer.gets("/one").await;
+    viewer.until("/one").await;
+    viewer.says("GET /two HTTP/1.1\r\n").await;
+    assert_eq!(viewer.rest().await.text, "");
+    assert_eq!(origin.seen().len(), 1);
+    edge.is_alone().await;
+}
+
+#[tokio::test]
+async fn a_head_in_drops_is_closed_as_well() {
+    let origin = parrot();
+    let edge = Edge::with(&origin.url(), "server.head_timeout = 300ms").await;
+    let mut viewer = edge.viewer().await;
+    let started = Instant::now();
+    viewer.says("GET / HTTP/1.1\r\nHost: h\r\nX: ").await;
+    let mut every = tokio::time::interval(Duration::from_millis(20));
+    while viewer.tries(b"x").await.is_ok() {
+        every.tick().await;
+        assert!(started.elapsed() < Duration::from_secs(5), "it goes on for ever");
+    }
+    edge.is_alone().await;
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_kept_for_idle_timeout_and_not_for_head_timeout() {
+    let origin = parrot();
+    let edge = Edge::with(&origin.url(), "server.head_timeout = 100ms\nserver.idle_timeout = 800ms").await;
+    let mut viewer = edge.viewer().await;
+    viewer.gets("/one").await;
+    viewer.until("/one").await;
+    let started = Instant::now();
+    let rest = viewer.rest().await;
+    let took = started.elapsed().as_millis();
+    assert!((700..5000).contains(&took) && !rest.reset, "{took}");
+}
+
+#[tokio::test]
+async fn an_answer_that_takes_longer_than_every_timeout_of_the_listener_arrives() {
+    let slow = testbed::raw::Peer::start(vec![
+        testbed::raw::Step::ReadHead,
+        testbed::raw::Step::Write("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n".into()),
+        testbed::raw::Step::Dribble("in ten tim".into(), Duration::from_millis(50)),
+    ])
+    .await;
+    let edge = Edge::with(&slow.url(), "server.head_timeout = 100ms\nserver.idle_timeout = 100ms").await;
+    assert_eq!(edge.get("/").await.text(), "in ten tim");
+}
+
+#[tokio::test]
+async fn more_connections_than_allowed_wait_for_a_place() {
+    let origin = parrot();
+    let edge = Edge::with(&origin.url(), "server.max_connections = 1").await;
+    let mut first = edge.viewer().await;
+    first.gets("/first").await;
+    first.until("/first").await;
+    let mut second = edge.viewer().await;
+    second.gets("/second").await;
+    first.gets("/again").await;
+    first.until("/again").await;
+    assert_eq!((edge.metric("iiif_mender_connections"), origin.seen().len()), (1.0, 2));
+    drop(first);
+    second.until("/second").await;
+}
+
+#[tokio::test]
+async fn a_request_needs_exactly_one_host() {
+    let origin = parrot();
+    let edge = Edge::before(&origin.url()).await;
+    for hosts in [
+        "",
+        "Host: a\r\nHost: a\r\n",
+        "Host:\r\n",
+        "Host: a b\r\n",
+        "Host: a/b\r\n",
+        "Host: u@a\r\n",
+        "Host: a:b\r\n",
+    ] {
+        let answer = edge.says(&format!("GET / HTTP/1.1\r\nConnection: close\r\n{hosts}\r\n")).await;
+        assert_eq!(status(&answer), 400, "{hosts:?}");
+    }
+    assert_eq!(origin.seen().len(), 0);
+}
+
+#[tokio::test]
+async fn dot_segments_are_refused_in_every_spelling() {
+    let origin = parrot();
+    let edge = Edge::before(&origin.url()).await;
+    for path in [
+        "/..",
+        "/.",
+        "/a/../b",
+        "/a/./b",
+        "/a/%2e%2e/b",
+        "/a/.%2E/b",
+        "/a/%2e",
+        "/a%2F..%2Fb",
+        "/a/..%2f",
+        "/a%5c..%5cb",
+        "/a\\..\\b",
+        "/a/..;/b",
+        "/a/..;x=y/b",
+        "/a/..%3Bx/b",
+        "/a%/../b",
+        "//../",
+    ] {
+        let answer = edge.says(&format!("GET {path} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")).await;
+        assert_eq!(status(&answer), 400, "{path}");
+    }
+    assert_eq!(origin.seen().len(), 0);
+    assert_eq!(edge.get("/a?/../%2e%2e/").await.status, 200);
+}
+
+#[tokio::test]
+async fn what_is_too_long_is_414_and_431() {
+    let origin = parrot();
+    let edge = Edge::with(&origin.url(), "server.max_head_bytes = 16KiB\nserver.max_uri_bytes = 8KiB").await;
+    let long = |bytes: usize| "x".repeat(bytes);
+    for (head, expected) in [
+        (format!("GET /{} HTTP/1.1\r\nHost: h\r\n", long(8191)), 200),
+        (format!("GET /{} HTTP/1.1\r\nHost: h\r\n", long(8192)), 414),
+        (format!("GET / HTTP/1.1\r\nHost: h\r\nX: {}\r\n", long(20_000)), 431),
+        (format!("GET / HTTP/1.1\r\nHost: h\r\n{}", "X: y\r\n".repeat(200)), 431),
+    ] {
+        let answer = edge.says(&format!("{head}Connection: close\r\n\r\n")).await;
+        assert_eq!(status(&answer), expected, "{}", &head[..40]);
+    }
+    assert_eq!(origin.seen().len(), 1);
+}
+
+#[tokio::test]
+async fn a_head_that_two_servers_could_read_differently_is_refused() {
+    let origin = parrot();
+    let edge = Edge::before(&origin.url()).await;
+    for lines in [
+        "Transfer-Encoding: gzip, chunked",
+        "Transfer-Encoding: xchunked",
+        "Transfer-Encoding: identity\r\nTransfer-Encoding: chunked",
+        "Content-Length: 3, 4",
+        "Content-Length: +3",
+        "Content-Length: 3\r\nContent-Length: 4",
+        "X : y",
+        "X: y\r\n z: folded",
+        "X: a\0b",
+    ] {
+        let answer = edge
+            .says(&format!("POST / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n{lines}\r\n\r\n0\r\n\r\n"))
+            .await;
+        assert_eq!(status(&answer), 400, "{lines}");
+    }
+    assert_eq!(origin.seen().len(), 0);
+}
+
+/// One request over HTTP/2.
+async fn over_http2<I>(io: I, request: Request<Empty<Bytes>>) -> (u16, String)
+where
+    I: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let shaken = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(io)).await;
+    let (mut sender, connection) = shaken.expect("HTTP/2");
+    tokio::spawn(connection);
+    let answer = sender.send_request(request).await.expect("an answer");
+    assert_eq!(answer.version(), Version::HTTP_2);
+    let status = answer.status().as_u16();
+    let body = answer.into_body().collect().await.expect("a body").to_bytes();
+    (status, String::from_utf8_lossy(&body).into_owned())
+}
+
+fn ask(target: &str) -> http::request::Builder {
+    Request::builder().uri(target)
+}
+
+#[tokio::test]
+async fn http2_without_tls_is_understood_by_those_who_know() {
+    let origin = parrot();
+    let edge = Edge::with(&origin.url(), "server.max_head_bytes = 16KiB").await;
+    let connect = || async { TcpStream::connect(edge.address()).await.expect("a connection") };
+    let request = ask("http://iiif.example/a%2Fb?c").header("cookie", "a=1").header("cookie", "b=2");
+    let answer = over_http2(connect().await, request.body(Empty::new()).expect("a request")).await;
+    assert_eq!(answer, (200, "/a%2Fb?c".to_owned()));
+    let seen = origin.seen();
+    assert_eq!((seen[0].header("x-forwarded-host"), seen[0].header("cookie")), ("iiif.example", "a=1; b=2"));
+    assert_eq!(seen[0].header("via"), "2.0 iiif-mender");
+    let two_hosts = ask("http://iiif.example/").header("host", "other.example");
+    assert_eq!(over_http2(connect().await, two_hosts.body(Empty::new()).expect("a request")).await.0, 400);
+    let huge = ask("http://iiif.example/").header("x", "x".repeat(20_000));
+    assert_eq!(over_http2(connect().await, huge.body(Empty::new()).expect("a request")).await.0, 431);
+    assert_eq!(origin.seen().len(), 1);
+    edge.is_alone().await;
+}
+
+/// An edge that speaks TLS, and a client who trusts it and speaks this protocol.
+async fn with_tls(origin: &Origin, alpn: &[&str]) -> (Edge, tokio_rustls::TlsConnector, tempfile::TempDir) {
+    let folder = tempfile::tempdir().expect("a directory");
+    let made = rcgen::generate_simple_self_signed(["iiif.example".to_owned()]).expect("a certificate");
+    let (cert, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
+    std::fs::write(&cert, made.cert.pem()).expect("a file");
+    std::fs::write(&key, made.signing_key.serialize_pem()).expect("a file");
+    let more = format!(
+        "server.tls = {{ cert = \"{}\", key = \"{}\" }}\nserver.head_timeout = 300ms",
+        cert.display(),
+        key.display()
+    );
+    let edge = Edge::with(&origin.url(), &more).await;
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(made.cert.der().clone()).expect("a certificate");
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut client = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("protocol versions")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    client.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+    (edge, Arc::new(client).into(), folder)
+}
+
+#[tokio::test]
+async fn tls_speaks_http2_or_http1_as_agreed() {
+    let origin = parrot();
+    for (offered, agreed) in [(&["h2", "http/1.1"][..], &b"h2"[..]), (&["http/1.1"], b"http/1.1"), (&[], b"")]
+    {
+        let (edge, client, _folder) = with_tls(&origin, offered).await;
+        let name = rustls_pki_types::ServerName::try_from("iiif.example").expect("a name");
+        let tcp = TcpStream::connect(edge.address()).await.expect("a connection");
+        let tls = client.connect(name, tcp).await.expect("TLS");
+        assert_eq!(tls.get_ref().1.alpn_protocol().unwrap_or_default(), agreed);
+        if agreed == b"h2" {
+            let request = ask("https://iiif.example/two").body(Empty::new()).expect("a request");
+            assert_eq!(over_http2(tls, request).await, (200, "/two".to_owned()));
+        } else {
+            let shaken = hyper::client::conn::http1::handshake(TokioIo::new(tls)).await;
+            let (mut sender, connection) = shaken.expect("HTTP/1.1");
+            tokio::spawn(connection);
+            let request = ask("/one").header("host", "iiif.example").body(Empty::<Bytes>::new());
+            let answer = sender.send_request(request.expect("a request")).await.expect("an answer");
+            assert_eq!((answer.status().as_u16(), answer.version()), (200, Version::HTTP_11));
+        }
+    }
+    let seen = origin.seen();
+    assert!(seen.iter().all(|seen| seen.header("x-forwarded-proto") == "https"));
+    assert!(seen.iter().all(|seen| seen.header("x-forwarded-port") == "443"));
+}
+
+#[tokio::test]
+async fn who_does_not_shake_hands_is_closed_in_time() {
+    let origin = parrot();
+    let (edge, _client, _folder) = with_tls(&origin, &[]).await;
+    for said in ["", "\x16\x03\x01", "GET / HTTP/1.1\r\nHost: h\r\n\r\n"] {
+        let mut viewer = Viewer::to(edge.address()).await;
+        viewer.says(said).await;
+        assert!(!viewer.rest().await.text.contains("HTTP/1.1"));
+    }
+    assert_eq!(origin.seen().len(), 0);
+    edge.is_alone().await;
+}
