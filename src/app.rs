@@ -22,6 +22,7 @@ use crate::index::learn::Learner;
 use crate::index::{Index, IndexError};
 use crate::listen::{Bounds, Listener, Stop};
 use crate::observe::Metrics;
+use crate::presentation::Presenter;
 use crate::proxy::Proxy;
 use crate::upstream::fetch::Web;
 use crate::upstream::{TlsError, Upstream, client_tls};
@@ -79,15 +80,7 @@ impl App {
         let index = open_index(&settings)?;
         let upstreams = upstreams(&settings, &metrics)?;
         let healer = Healer::new(Arc::clone(&settings), &upstreams, Arc::clone(&index), Arc::clone(&metrics));
-        let learner = settings.index.learn.then(|| Learner::start(Arc::clone(&index), Arc::clone(&metrics)));
-        let proxy = Proxy::new(
-            Arc::clone(&settings),
-            upstreams.clone(),
-            healer.clone(),
-            learner,
-            Arc::clone(&metrics),
-        );
-
+        let proxy = proxy(&settings, &upstreams, &healer, &index, &metrics);
         let bounds = Bounds {
             head_timeout: settings.server.head_timeout,
             idle_timeout: settings.server.idle_timeout,
@@ -148,6 +141,26 @@ impl App {
         }
         cut
     }
+}
+
+/// The rooms that a viewer's request goes through.
+fn proxy(
+    settings: &Arc<Settings>,
+    upstreams: &[Arc<Upstream>],
+    healer: &Healer,
+    index: &Arc<Index>,
+    metrics: &Arc<Metrics>,
+) -> Proxy {
+    let learner = settings.index.learn.then(|| Learner::start(Arc::clone(index), Arc::clone(metrics)));
+    let presenter = Presenter::new(
+        Arc::clone(settings),
+        upstreams.to_vec(),
+        healer.clone(),
+        Arc::clone(index),
+        learner,
+        Arc::clone(metrics),
+    );
+    Proxy::new(Arc::clone(settings), upstreams.to_vec(), healer.clone(), presenter, Arc::clone(metrics))
 }
 
 /// The index, with all that it needs to look at its sources.

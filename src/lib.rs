@@ -15,5 +15,6 @@ pub mod index;
 pub mod listen;
 pub mod observe;
 pub mod outcome;
+pub mod presentation;
 pub mod proxy;
 pub mod upstream;

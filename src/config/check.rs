@@ -47,6 +47,7 @@ pub(super) fn check(settings: &Settings, report: &mut Report<'_>) {
     bounds(&settings.server, report);
     nothing_is_zero(settings, report);
     routes(settings, report);
+    rewriting(settings, report);
     if settings.heal.enabled {
         healing(&settings.heal, &settings.routes, report);
     }
@@ -119,6 +120,8 @@ fn nothing_is_zero(settings: &Settings, report: &mut Report<'_>) {
         ("heal.breaker_failures", usize::try_from(heal.breaker_failures).unwrap_or(usize::MAX)),
         ("heal.sweep_rate", usize::try_from(heal.sweep_rate).unwrap_or(usize::MAX)),
         ("heal.mass_expiry.ids", heal.mass_expiry.ids),
+        ("presentation.max_flights", settings.presentation.max_flights),
+        ("presentation.max_body", settings.presentation.max_body),
     ];
     let polite: Vec<(String, usize)> = (settings.index.sources.iter().enumerate())
         .map(|(number, source)| (format!("index.sources.{number}.concurrency"), source.concurrency))
@@ -141,6 +144,8 @@ fn nothing_is_zero(settings: &Settings, report: &mut Report<'_>) {
     for path in zero_counts.chain(zero_times) {
         let help = if path.starts_with("heal.") {
             "write more than zero; healing is switched off with heal.enabled = false"
+        } else if path.starts_with("presentation.") {
+            "write more than zero; presentation.collapse, .repair and .watch are switched off by themselves"
         } else {
             "write more than zero: with none nothing could ever be served"
         };
@@ -201,6 +206,16 @@ fn leads_to(route: &Route, own: &SocketAddr) -> bool {
     };
     let reaches = |address: IpAddr| address == own.ip() || own.ip().is_unspecified() && address.is_loopback();
     port == own.port() && address.is_some_and(reaches)
+}
+
+fn rewriting(settings: &Settings, report: &mut Report<'_>) {
+    if settings.rewrite.public_url.is_some() && settings.server.public_hosts.is_empty() {
+        report.at(
+            &["rewrite.public_url", "server.public_hosts"],
+            "URLs are to be rewritten, but no host name is said to mean us",
+            "name the hosts that stand in the manifests, such as server.public_hosts = [\"api.library.tamu.edu\"]",
+        );
+    }
 }
 
 fn healing(heal: &Heal, routes: &[Route], report: &mut Report<'_>) {

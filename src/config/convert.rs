@@ -11,8 +11,8 @@ use super::check::Report;
 use super::file::{self, File};
 use super::leaf::Text;
 use super::settings::{
-    Admin, CanvasRule, Heal, Index, Log, MassExpiry, Route, RouteKind, Server, Settings, Source, SourceKind,
-    Tls, Upstream, UpstreamUrl,
+    Admin, CanvasRule, Heal, Index, Log, MassExpiry, Presentation, Rewrite, Route, RouteKind, Server,
+    Settings, Source, SourceKind, Tls, Upstream, UpstreamUrl,
 };
 use super::values::{Count, Size};
 
@@ -30,6 +30,8 @@ pub(super) fn settings(file: File, folder: &Path, report: &mut Report<'_>) -> Se
             .collect(),
         index: index(file.index, folder, report),
         heal: heal(file.heal),
+        presentation: presentation(file.presentation),
+        rewrite: rewrite(file.rewrite, report),
         log: log(file.log),
     }
 }
@@ -265,6 +267,34 @@ fn heal(file: file::Heal) -> Heal {
         sweep: file.sweep.unwrap_or(default.sweep),
         sweep_rate: file.sweep_rate.map_or(default.sweep_rate, |text| text.0.0),
     }
+}
+
+fn presentation(file: file::Presentation) -> Presentation {
+    let default = Presentation::default();
+    Presentation {
+        collapse: file.collapse.unwrap_or(default.collapse),
+        max_flights: count(file.max_flights, default.max_flights),
+        max_body: size(file.max_body, default.max_body),
+        repair: file.repair.unwrap_or(default.repair),
+        watch: file.watch.unwrap_or(default.watch),
+        manifests: file.manifests.unwrap_or(default.manifests),
+    }
+}
+
+fn rewrite(file: file::Rewrite, report: &mut Report<'_>) -> Rewrite {
+    let url = file.public_url.map(|url| url.0.0);
+    let public_url = url.and_then(|url| {
+        let read = <UpstreamUrl as super::leaf::Leaf>::read(&url).ok().filter(|url| url.path == "/");
+        if read.is_none() {
+            report.at(
+                &["rewrite.public_url"],
+                &format!("`{url}` is more than a scheme and a host"),
+                "write only where viewers reach this proxy, such as \"https://iiif.example.edu\"; paths stay as they are",
+            );
+        }
+        read
+    });
+    Rewrite { public_url }
 }
 
 fn log(file: file::Log) -> Log {

@@ -8,8 +8,8 @@ use std::time::Duration;
 use http::HeaderMap;
 
 use super::settings::{
-    Admin, CanvasRule, Heal, Index, Log, LogFormat, MassExpiry, Rung, Server, Settings, Source, SourceKind,
-    Upstream,
+    Admin, CanvasRule, Heal, Index, Log, LogFormat, MassExpiry, Presentation, Rewrite, Rung, Server,
+    Settings, Source, SourceKind, Upstream,
 };
 
 const fn secs(seconds: u64) -> Duration {
@@ -30,6 +30,8 @@ impl Default for Settings {
             routes: Vec::new(),
             index: Index::default(),
             heal: Heal::default(),
+            presentation: Presentation::default(),
+            rewrite: Rewrite { public_url: None },
             log: Log::default(),
         }
     }
@@ -147,6 +149,19 @@ impl Default for Heal {
             mass_expiry: MassExpiry { ids: 20, within: secs(10) },
             sweep: false,
             sweep_rate: 20,
+        }
+    }
+}
+
+impl Default for Presentation {
+    fn default() -> Self {
+        Self {
+            collapse: true,
+            max_flights: 64,
+            max_body: 16 << 20,
+            repair: true,
+            watch: true,
+            manifests: false,
         }
     }
 }

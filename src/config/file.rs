@@ -36,6 +36,10 @@ pub struct File {
     pub index: Index,
     /// How images are brought back.
     pub heal: Heal,
+    /// What is done for manifests and canvases on their way.
+    pub presentation: Presentation,
+    /// Another host name than the one written in the manifests.
+    pub rewrite: Rewrite,
     /// How log lines look.
     pub log: Log,
 }
@@ -248,6 +252,32 @@ pub struct MassExpiry {
     pub ids: Option<Text<Count>>,
     /// The time in which they must be seen.
     pub within: Option<Text<Duration>>,
+}
+
+/// `[presentation]`
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub struct Presentation {
+    /// Requests for the same document at the same time share one upstream request.
+    pub collapse: Option<bool>,
+    /// Documents that are shared at once at most; each holds at most `max_body` of memory.
+    pub max_flights: Option<Text<Count>>,
+    /// The longest document that is shared, repaired and looked at for missing pages; longer ones only stream by.
+    pub max_body: Option<Text<Size>>,
+    /// Mend JSON that is broken by a raw backslash, newline or tab in a label.
+    pub repair: Option<bool>,
+    /// Rebuild canvases and manifests that lack pages which the index knows.
+    pub watch: Option<bool>,
+    /// Serve the manifests of `index.sources` that are files under /manifests/, listed as a IIIF collection.
+    pub manifests: Option<bool>,
+}
+
+/// `[rewrite]`
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub struct Rewrite {
+    /// URLs of `server.public_hosts` in JSON, Location and Link become URLs of this host; not given: nothing is touched.
+    pub public_url: Option<Text<HttpUrl>>,
 }
 
 /// `[log]`

@@ -30,6 +30,10 @@ pub struct Settings {
     pub index: Index,
     /// `[heal]`
     pub heal: Heal,
+    /// `[presentation]`
+    pub presentation: Presentation,
+    /// `[rewrite]`
+    pub rewrite: Rewrite,
     /// `[log]`
     pub log: Log,
 }
@@ -299,6 +303,31 @@ pub struct MassExpiry {
     pub ids: usize,
     /// The time in which they must be seen.
     pub within: Duration,
+}
+
+/// `[presentation]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "four things that are each on or off")]
+pub struct Presentation {
+    /// Requests for the same document at the same time share one upstream request.
+    pub collapse: bool,
+    /// Documents that are shared at once at most.
+    pub max_flights: usize,
+    /// The longest document that is held in memory to be shared, repaired or looked at, in bytes.
+    pub max_body: usize,
+    /// Mend JSON that is broken by a raw backslash, newline or tab in a label.
+    pub repair: bool,
+    /// Rebuild canvases and manifests that lack images which the index knows.
+    pub watch: bool,
+    /// Serve indexed manifest files under `/manifests/`.
+    pub manifests: bool,
+}
+
+/// `[rewrite]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rewrite {
+    /// What URLs of `server.public_hosts` become: an origin, its path `/`. `None`: nothing is touched.
+    pub public_url: Option<UpstreamUrl>,
 }
 
 /// A regular expression that can be compared; matches anywhere unless anchored, as grep does.

@@ -5,7 +5,9 @@ use http::{HeaderName, HeaderValue};
 
 use super::file::{self, File};
 use super::leaf::{OneOrMany, Text};
-use super::settings::{Heal, Index, Route, Server, Settings, Source, SourceKind, Upstream};
+use super::settings::{
+    Heal, Index, Presentation, Rewrite, Route, Server, Settings, Source, SourceKind, Upstream,
+};
 use super::values::{Count, Filter, HostName, HttpUrl, MaybeListen, Prefix, Size, Slashed, Status, Token};
 
 impl From<&Settings> for File {
@@ -17,6 +19,8 @@ impl From<&Settings> for File {
             routes: settings.routes.iter().map(route).collect(),
             index: index(&settings.index),
             heal: heal(&settings.heal),
+            presentation: presentation(&settings.presentation),
+            rewrite: rewrite(&settings.rewrite),
             log: file::Log {
                 filter: text(Filter(settings.log.filter.clone())),
                 format: text(settings.log.format),
@@ -155,4 +159,21 @@ fn heal(heal: &Heal) -> file::Heal {
             within: text(heal.mass_expiry.within),
         }),
     }
+}
+
+fn presentation(presentation: &Presentation) -> file::Presentation {
+    file::Presentation {
+        collapse: Some(presentation.collapse),
+        max_flights: count(presentation.max_flights),
+        max_body: size(presentation.max_body),
+        repair: Some(presentation.repair),
+        watch: Some(presentation.watch),
+        manifests: Some(presentation.manifests),
+    }
+}
+
+fn rewrite(rewrite: &Rewrite) -> file::Rewrite {
+    let public_url = rewrite.public_url.as_ref();
+    let written = public_url.map(|url| HttpUrl(format!("{}://{}", url.scheme, url.authority)));
+    file::Rewrite { public_url: written.map(Text) }
 }

@@ -344,7 +344,7 @@ impl Errand {
 ///
 /// SECURITY: a file URL may come from anybody's manifest. Whatever could lead out of `fedora/image/`, or put a query
 /// of its own before ours, is not sent.
-fn register_path(file_url: &str) -> Option<String> {
+pub(super) fn register_path(file_url: &str) -> Option<String> {
     let url = CanvasUrl::parse(file_url).filter(|url| url.query.is_none() && !url.has_dot_segments())?;
     let (_, path) = url.path.split_once("/fcrepo/rest/")?;
     let is_plain = !file_url.contains(['#', ';']) && !path.contains("//") && !path.starts_with('/');

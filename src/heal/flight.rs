@@ -17,7 +17,7 @@ use super::urgency::Urgency;
 
 /// Flights in the air, by what they are about.
 #[derive(Debug)]
-pub(super) struct Flights<K, V> {
+pub(crate) struct Flights<K, V> {
     flying: Listed<K, V>,
 }
 
@@ -31,10 +31,10 @@ impl<K, V> Default for Flights<K, V> {
 
 /// A seat on a flight.
 #[derive(Debug, Clone)]
-pub(super) struct Seat<V> {
+pub(crate) struct Seat<V> {
     news: watch::Receiver<Option<V>>,
     /// How urgent the flight is; a seat can make it more urgent.
-    pub(super) urgency: Arc<Urgency>,
+    pub(crate) urgency: Arc<Urgency>,
 }
 
 impl<K, V> Flights<K, V>
@@ -44,7 +44,7 @@ where
 {
     /// A seat on the flight about `key`; where there is none, `fly` starts it as a task of its own. A flight
     /// that is there already becomes at least as urgent as `lane`.
-    pub(super) fn board<F>(&self, key: &K, lane: Lane, fly: impl FnOnce(Arc<Urgency>) -> F) -> Seat<V>
+    pub(crate) fn board<F>(&self, key: &K, lane: Lane, fly: impl FnOnce(Arc<Urgency>) -> F) -> Seat<V>
     where
         F: Future<Output = V> + Send + 'static,
     {
@@ -74,7 +74,7 @@ where
     }
 
     /// A seat on the flight about `key`, if there is one.
-    pub(super) fn find<Q>(&self, key: &Q) -> Option<Seat<V>>
+    pub(crate) fn find<Q>(&self, key: &Q) -> Option<Seat<V>>
     where
         K: std::borrow::Borrow<Q>,
         Q: Eq + Hash + ?Sized,
@@ -83,14 +83,14 @@ where
     }
 
     /// Flights in the air.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         lock(&self.flying).len()
     }
 }
 
 impl<V: Clone> Seat<V> {
     /// How the flight ended; `None` if it broke (a bug: its task panicked).
-    pub(super) async fn landed(&mut self) -> Option<V> {
+    pub(crate) async fn landed(&mut self) -> Option<V> {
         match self.news.wait_for(Option::is_some).await {
             Ok(result) => result.clone(),
             Err(_) => None,

@@ -156,6 +156,22 @@ impl CanvasService {
         answer
     }
 
+    /// Asks for a document of any kind; `Err`: what the answer says instead.
+    pub(super) async fn document(&self, target: &str) -> Result<Bytes, CanvasAnswer> {
+        match self.get(target, self.patience, LONGEST_CANVAS).await {
+            Ok((status, body)) if status.is_success() => Ok(body),
+            Ok((status, _)) => {
+                let answer = classify(status);
+                self.note(answer, Made::Now);
+                Err(answer)
+            }
+            Err(_) => {
+                self.note(CanvasAnswer::Unwell, Made::Now);
+                Err(CanvasAnswer::Unwell)
+            }
+        }
+    }
+
     pub(super) fn breaker_is_closed(&self) -> bool {
         self.breaker.state(Instant::now()) == BreakerState::Closed
     }

@@ -9,7 +9,7 @@ use super::lanes::{Lane, Lanes, Place, Ticket};
 
 /// The urgency of one flight, shared by all who wait for it.
 #[derive(Debug)]
-pub(super) struct Urgency {
+pub(crate) struct Urgency {
     state: Mutex<State>,
     viewers: AtomicU32,
     departed: watch::Sender<bool>,

@@ -19,6 +19,7 @@ use super::flight::{Flights, Seat};
 use super::lanes::{Lane, Lanes};
 use super::mass::Detector;
 use super::memory::{Memory, RungOf};
+use super::poison::Mends;
 use super::readers::Readers;
 use super::service::{CanvasAnswer, CanvasService};
 use super::truth::Said;
@@ -72,6 +73,7 @@ pub(super) struct Ward {
     pub(super) canvases: Flights<RungOf, CanvasAnswer>,
     pub(super) cures: Flights<RungOf, ()>,
     pub(super) memory: Memory,
+    pub(super) mends: Mends,
     pub(super) history: Recorder,
     pub(super) readers: Readers,
     pub(super) expiries: Detector,
@@ -131,6 +133,7 @@ impl Ward {
             canvases: Flights::default(),
             cures: Flights::default(),
             memory: Memory::new(&settings.heal),
+            mends: Mends::default(),
             readers: Readers::default(),
             expiries: Detector::new(settings.heal.mass_expiry),
             sweeping: AtomicBool::new(false),

@@ -217,6 +217,17 @@ fn port_of(host: &str) -> Option<&str> {
     (!port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit())).then_some(port)
 }
 
+/// Scheme and host that the viewer asked by; a trusted proxy knows them better.
+pub(super) fn own_base(head: &Parts, viewer: &Viewer, settings: &Settings) -> String {
+    let mut fields = head.headers.clone();
+    let host = super::route::host(head).ok().and_then(|host| host.parse().ok());
+    let host = host.unwrap_or(HeaderValue::from_static("localhost"));
+    forwarded(&mut fields, &host, viewer, is_trusted(viewer.peer.ip(), &settings.server.trusted_proxies));
+    let told =
+        |name| fields.get(name).and_then(|value: &HeaderValue| value.to_str().ok()).unwrap_or_default();
+    format!("{}://{}", told(FORWARDED_PROTO), told(FORWARDED_HOST))
+}
+
 fn host_value(head: &Parts) -> Result<HeaderValue, Refusal> {
     if let (None, Some(host)) = (head.uri.authority(), head.headers.get(header::HOST)) {
         return Ok(host.clone());

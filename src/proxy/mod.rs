@@ -18,9 +18,9 @@ use crate::config::Settings;
 use crate::config::settings::{RouteKind, Rung};
 use crate::heal::{Healer, Lane, Lobby, Patient, Treatment, echo};
 use crate::iiif::Target;
-use crate::index::learn::Learner;
 use crate::observe::Metrics;
 use crate::outcome::Outcome;
+use crate::presentation::{Gateway, Presenter, Rewrite, Wanted, called, cors};
 use crate::upstream::{Body, Held, Upstream};
 use route::Asked;
 
@@ -36,7 +36,8 @@ struct Rooms {
     /// In the order of `settings.routes`.
     upstreams: Vec<Arc<Upstream>>,
     healer: Healer,
-    learner: Option<Learner>,
+    presenter: Presenter,
+    rewrite: Option<Arc<Rewrite>>,
     metrics: Arc<Metrics>,
 }
 
@@ -66,6 +67,12 @@ impl Answer {
         Self { response, outcome: Outcome::Healed, healed: Some((rung, took)) }
     }
 
+    /// A document: whoever asks may read it.
+    fn opened(mut self) -> Self {
+        cors::open(self.response.headers_mut());
+        self
+    }
+
     /// The image server's own answer, although something was tried.
     fn original(response: Response<Body>, outcome: Outcome) -> Self {
         Self { response, outcome, healed: None }
@@ -78,10 +85,11 @@ impl Proxy {
         settings: Arc<Settings>,
         upstreams: Vec<Arc<Upstream>>,
         healer: Healer,
-        learner: Option<Learner>,
+        presenter: Presenter,
         metrics: Arc<Metrics>,
     ) -> Self {
-        Self { rooms: Arc::new(Rooms { settings, upstreams, healer, learner, metrics }) }
+        let rewrite = Rewrite::of(&settings);
+        Self { rooms: Arc::new(Rooms { settings, upstreams, healer, presenter, rewrite, metrics }) }
     }
 
     /// Answers one request, whatever happens.
@@ -90,15 +98,41 @@ impl Proxy {
         let (head, body) = request.into_parts();
         let asking = reply::Asking::new(&head);
         let rooms = &*self.rooms;
-        let (route, answer) = match route::route(&rooms.settings, &head) {
-            Ok(asked) => (asked.kind(), rooms.answer(&viewer, asked, head, body).await),
-            Err(refusal) => ("none", Err(refusal)),
+        let (route, answer) = match rooms.gateway(&viewer, &head).await {
+            Some(answer) => ("manifests", answer),
+            None => rooms.routed(&viewer, head, body).await,
         };
         rooms.reply(&asking, route, answer, started)
     }
 }
 
 impl Rooms {
+    /// Stored manifests are served before all routes, where they are at all.
+    async fn gateway(&self, viewer: &Viewer, head: &Parts) -> Option<Result<Answer, Refusal>> {
+        let base = || headers::own_base(head, viewer, &self.settings);
+        match self.presenter.gateway(head, base).await {
+            Gateway::Elsewhere => None,
+            Gateway::Unknown => Some(Err(Refusal::NoRoute)),
+            Gateway::Answer(presented) => Some(Ok(Answer::served(presented.response))),
+        }
+    }
+
+    /// By its route, or to a refusal.
+    async fn routed(
+        &self,
+        viewer: &Viewer,
+        head: Parts,
+        body: Incoming,
+    ) -> (&'static str, Result<Answer, Refusal>) {
+        let asked = match route::route(&self.settings, &head) {
+            Ok(asked) => asked,
+            Err(refusal) => return ("none", Err(refusal)),
+        };
+        let (kind, is_document) = (asked.kind(), asked.is_document());
+        let answer = self.answer(viewer, asked, head, body).await;
+        (kind, answer.map(|answer| if is_document { answer.opened() } else { answer }))
+    }
+
     /// Sends it on; an expired image is healed on the way. Anything but an expiry streams straight back.
     async fn answer(
         &self,
@@ -111,7 +145,20 @@ impl Rooms {
         let echo = self.is_echo(&asked, &head, client);
         let raw = echo || self.skips_healing(&head, viewer);
         let body = Body::from_viewer(&head.method, body);
-        let onward = headers::onward(head, &asked, viewer, &self.settings)?;
+        let mut onward = headers::onward(head, &asked, viewer, &self.settings)?;
+        if let Some(rewrite) = &self.rewrite {
+            called(&self.settings, &mut onward);
+            if asked.is_document() {
+                rewrite.prepare(&mut onward.headers);
+            }
+        }
+        if cors::concerns(asked.route_kind, &onward) {
+            let answer = self.send(&asked, &onward, body).await;
+            return Ok(Answer::served(cors::options(&onward, answer.ok())));
+        }
+        if asked.route_kind == RouteKind::Presentation {
+            return self.present(&asked, onward, body).await;
+        }
         // A GET that comes with a body (nobody's viewer does that) cannot be repeated, so it is not healed.
         let repeatable = matches!(onward.method, Method::GET | Method::HEAD) && matches!(body, Body::Empty);
         let image = asked.image().filter(|_| repeatable);
@@ -120,7 +167,7 @@ impl Rooms {
             if let (true, Some(image)) = (echo, asked.image()) {
                 self.healer.echo_answered(&image, answer.status());
             }
-            return Ok(Answer::served(self.presented(&asked, &onward.method, answer)));
+            return Ok(Answer::served(answer));
         };
         if let Some(patient) = self.needs_no_asking(&image).await {
             return self.heal(&asked, &patient, &onward, client, None).await;
@@ -158,23 +205,20 @@ impl Rooms {
         None
     }
 
-    /// What passes on a presentation route is learned from, and its pages are looked after.
-    fn presented(&self, asked: &Asked, method: &Method, answer: Response<Body>) -> Response<Body> {
-        if asked.route_kind != RouteKind::Presentation
-            || *method != Method::GET
-            || answer.status() != StatusCode::OK
-        {
-            return answer;
+    /// Under the host name that viewers know, if that is another one.
+    fn under_our_name(&self, mut answer: Answer) -> Answer {
+        if let Some(rewrite) = &self.rewrite {
+            answer.response = rewrite.apply(answer.response);
         }
-        self.healer.manifest_opened(asked.uri().path());
-        let Some(learner) = &self.learner else { return answer };
-        let (head, body) = answer.into_parts();
-        let name = || {
-            let host = self.settings.server.public_hosts.first()?;
-            Some(format!("https://{host}{}", asked.uri().path_and_query()?))
-        };
-        let body = learner.listen(name, &head.headers, body);
-        Response::from_parts(head, body)
+        answer
+    }
+
+    /// Manifests and canvases have a room of their own.
+    async fn present(&self, asked: &Asked, onward: Parts, body: Body) -> Result<Answer, Refusal> {
+        let wanted = Wanted { route: asked.route, public: asked.uri().clone(), onward };
+        let presented = self.presenter.answer(wanted, body).await.map_err(Refusal::Upstream)?;
+        let healed = presented.cured.map(|took| (Some(Rung::Rebuild), took));
+        Ok(Answer { response: presented.response, outcome: presented.outcome, healed })
     }
 
     /// Holds the first answer, if there is one, while the image is treated.
@@ -264,7 +308,7 @@ impl Rooms {
     ) -> Response<Body> {
         let name = &self.settings.server.name;
         let (outcome, response) = match answer {
-            Ok(answer) => (answer.outcome, reply::finish(answer, name)),
+            Ok(answer) => (answer.outcome, reply::finish(self.under_our_name(answer), name)),
             Err(refusal) => (refusal.outcome(), reply::refuse(&refusal, asking, name)),
         };
         let took = started.elapsed();

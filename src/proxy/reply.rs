@@ -154,7 +154,7 @@ pub(super) fn finish(answer: Answer, name: &str) -> Response<Body> {
                 fields.append(SERVER_TIMING, timing);
             }
         }
-        (Outcome::Missing | Outcome::Cooling | Outcome::Failed, _) => {
+        (Outcome::Missing | Outcome::Cooling | Outcome::Failed | Outcome::Pending, _) => {
             put(fields, HEAL_STATUS, outcome.as_str());
             fields.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         }

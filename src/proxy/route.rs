@@ -9,7 +9,7 @@ use super::reply::Refusal;
 use crate::config::Settings;
 use crate::config::settings::RouteKind;
 use crate::heal::{Lobby, echo};
-use crate::iiif::ImageRequest;
+use crate::iiif::{ImageRequest, Target};
 
 /// A request that belongs to a route.
 #[derive(Debug)]
@@ -40,6 +40,12 @@ impl Asked {
             RouteKind::Presentation | RouteKind::Plain => return None,
         };
         Some(Lobby { route: self.route, request })
+    }
+
+    /// Is it JSON for viewers: a manifest, a canvas, an info.json?
+    pub(super) fn is_document(&self) -> bool {
+        self.route_kind == RouteKind::Presentation
+            || self.image().is_some_and(|image| image.request.target == Target::Info)
     }
 
     /// The word used in labels and logs.

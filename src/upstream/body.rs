@@ -33,6 +33,8 @@ pub enum Body {
     Broken(Break),
     /// Somebody listens.
     Teed(Box<Teed>),
+    /// Made by another room.
+    Shaped(Shaped),
 }
 
 /// A body that is listened to as it goes by. Its pieces are shared, not copied.
@@ -42,6 +44,15 @@ pub struct Teed {
     /// How many more bytes may be heard; beyond that the listener is let go.
     left: usize,
     done: Option<Listener>,
+}
+
+/// A body that another room makes.
+pub struct Shaped(Pin<Box<dyn HttpBody<Data = Bytes, Error = BodyError> + Send + Sync>>);
+
+impl std::fmt::Debug for Shaped {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shaped").finish_non_exhaustive()
+    }
 }
 
 type Listener = Box<dyn FnOnce(Vec<Bytes>) + Send + Sync>;
@@ -70,6 +81,9 @@ pub enum BodyError {
     /// The upstream was silent for too long in the middle.
     #[error("the upstream stalled in the middle of a body")]
     Stalled,
+    /// It cannot be unpacked, or its file cannot be read to the end.
+    #[error("the body cannot be read to its end")]
+    Unreadable(#[source] std::io::Error),
 }
 
 /// A streaming answer. Holds its place and its connection until it ends.
@@ -150,6 +164,16 @@ impl Body {
         Self::Teed(Box::new(Teed { body: self, heard: Vec::new(), left: most, done: Some(Box::new(done)) }))
     }
 
+    /// A body that breaks at once.
+    pub fn broken(error: BodyError) -> Self {
+        Self::Broken(Break::new(error))
+    }
+
+    /// A body that another room makes.
+    pub fn shaped(body: impl HttpBody<Data = Bytes, Error = BodyError> + Send + Sync + 'static) -> Self {
+        Self::Shaped(Shaped(Box::pin(body)))
+    }
+
     /// Reads the whole body, up to `most` bytes.
     pub async fn collect(self, most: usize) -> Result<Bytes, CollectError> {
         match self {
@@ -197,6 +221,7 @@ impl HttpBody for Body {
             },
             Self::Broken(end) => end.poll(cx).map(|error| error.map(Err)),
             Self::Teed(teed) => teed.poll_frame(cx),
+            Self::Shaped(Shaped(body)) => body.as_mut().poll_frame(cx),
         }
     }
 
@@ -210,6 +235,7 @@ impl HttpBody for Body {
             Self::Broken(end) => end.is_told(),
             // The listener is told at the end, so the end must be polled for.
             Self::Teed(teed) => teed.done.is_none() && teed.body.is_end_stream(),
+            Self::Shaped(Shaped(body)) => body.is_end_stream(),
         }
     }
 
@@ -231,6 +257,7 @@ impl HttpBody for Body {
             }
             Self::Broken(_) => SizeHint::default(),
             Self::Teed(teed) => teed.body.size_hint(),
+            Self::Shaped(Shaped(body)) => body.size_hint(),
         }
     }
 }

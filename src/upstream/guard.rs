@@ -49,7 +49,10 @@ impl Guard {
 
     /// The URL names us: it belongs where a viewer's request for it would go.
     fn by_public_host<'a>(&self, url: &CanvasUrl<'a>) -> Option<(usize, &'a str)> {
-        let host = self.settings.server.public_hosts.iter().find(|host| url.authority_is(host))?;
+        // A manifest that was fetched through us and kept may name our other host.
+        let own = self.settings.rewrite.public_url.as_ref().map(|own| own.authority.as_str());
+        let hosts = self.settings.server.public_hosts.iter().map(String::as_str);
+        let host = hosts.chain(own).find(|host| url.authority_is(host))?;
         let position = self.settings.route_of(host, url.path)?;
         let route = &self.settings.routes[position];
         (route.kind == RouteKind::Presentation).then(|| (position, &url.path[route.prefix.len()..]))

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Rooms that each room may name. `outcome` and `observe` are leaves that all may use; `config::settings` is data.
-const ARROWS: [(&str, &[&str]); 12] = [
+const ARROWS: [(&str, &[&str]); 13] = [
     ("outcome", &[]),
     ("observe", &["outcome", "config"]),
     ("iiif", &[]),
@@ -12,11 +12,26 @@ const ARROWS: [(&str, &[&str]); 12] = [
     ("upstream", &["config", "iiif", "observe"]),
     ("index", &["config", "iiif", "observe", "upstream"]),
     ("heal", &["config", "iiif", "index", "observe", "outcome", "upstream"]),
-    ("proxy", &["config", "heal", "iiif", "index", "observe", "outcome", "upstream"]),
+    ("presentation", &["config", "heal", "iiif", "index", "observe", "outcome", "upstream"]),
+    ("proxy", &["config", "heal", "iiif", "index", "observe", "outcome", "presentation", "upstream"]),
     ("listen", &["observe", "proxy", "upstream"]),
     ("admin", &["config", "heal", "index", "observe", "outcome", "upstream"]),
     ("batch", &["config", "heal", "iiif", "index", "observe", "outcome", "upstream"]),
-    ("app", &["admin", "batch", "config", "heal", "index", "listen", "observe", "proxy", "upstream"]),
+    (
+        "app",
+        &[
+            "admin",
+            "batch",
+            "config",
+            "heal",
+            "index",
+            "listen",
+            "observe",
+            "presentation",
+            "proxy",
+            "upstream",
+        ],
+    ),
 ];
 
 /// Every source file: its path below `src`, and its text without comments.

@@ -24,8 +24,9 @@ async fn a_manifest_that_passes_through_makes_its_images_healable() {
 }
 
 #[tokio::test]
-async fn broken_json_passes_as_it_is_and_is_salvaged_for_the_index() {
-    let world = ignorant().await;
+async fn broken_json_that_is_not_to_be_repaired_passes_as_it_is_and_is_salvaged_for_the_index() {
+    let bed = Testbed::builder().book("obj/book", 3).page_size(64, 64).start().await;
+    let world = World::over(bed, "index.sources = []\npresentation.repair = false").await;
     let page = world.bed.page();
     world.bed.service.broken_json();
     let ours = world.get(&page.canvas_path).await;

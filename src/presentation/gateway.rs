@@ -1,0 +1,265 @@
+//! The gateway for stored manifests: those that are hosted elsewhere and indexed from files are served here as well, with
+//! image URLs that lead through us. So an existing collection gets healing images by changing one URL.
+//!
+//! SECURITY: a manifest is asked for by its id, looked up in the index. Nothing that comes with the request becomes part
+//! of a path or of a URL, so this is neither a file server nor an open proxy.
+
+use std::io;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::UNIX_EPOCH;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
+use http::header::{self, HeaderMap, HeaderValue};
+use http::request::Parts;
+use http::{Method, Response, StatusCode};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use serde_json::{Value, json};
+use tokio::io::{AsyncRead as _, ReadBuf};
+
+use super::collapse::text;
+use super::whole::Whole;
+use super::{Desk, Presented, Presenter, cors, repair};
+use crate::index::{IndexError, Stored};
+use crate::upstream::{Body, BodyError};
+
+/// Where the manifests are.
+const PREFIX: &str = "/manifests";
+
+/// Manifests listed in one collection; more are listed in several, in a collection of collections.
+const LISTED: usize = 1_000;
+
+/// Bytes read from a file at once.
+const PIECE: usize = 64 << 10;
+
+/// What became of a request.
+#[derive(Debug)]
+pub enum Gateway {
+    /// It is none for the gateway.
+    Elsewhere,
+    /// There is no such manifest.
+    Unknown,
+    /// The answer.
+    Answer(Presented),
+}
+
+impl Presenter {
+    /// Answers a request for `/manifests/…`, where that is switched on. `base`: scheme and host that the viewer knows.
+    pub async fn gateway(&self, asked: &Parts, base: impl FnOnce() -> String) -> Gateway {
+        let desk = &self.desk;
+        let rest = asked.uri.path().strip_prefix(PREFIX).filter(|_| desk.settings.presentation.manifests);
+        let name = match rest {
+            None => return Gateway::Elsewhere,
+            Some("" | "/") => "",
+            Some(rest) => match rest.strip_prefix('/') {
+                Some(name) => name,
+                None => return Gateway::Elsewhere,
+            },
+        };
+        let response = match asked.method {
+            Method::GET | Method::HEAD if name.is_empty() => {
+                desk.collection(asked.uri.query(), &desk.base(base)).await
+            }
+            Method::GET | Method::HEAD => desk.stored(name, asked).await,
+            Method::OPTIONS => Some(cors::permission(&asked.headers)),
+            _ => Some(not_allowed(&asked.headers)),
+        };
+        let Some(mut response) = response else { return Gateway::Unknown };
+        cors::open(response.headers_mut());
+        if asked.method == Method::HEAD {
+            *response.body_mut() = Body::Empty;
+        }
+        Gateway::Answer(response.into())
+    }
+}
+
+fn not_allowed(asked: &HeaderMap) -> Response<Body> {
+    let mut response = cors::permission(asked);
+    *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
+    response
+}
+
+/// The last part of a manifest's URL here: its id, in an alphabet that needs no escapes.
+fn name_of(uri: &str) -> String {
+    URL_SAFE_NO_PAD.encode(uri)
+}
+
+impl Desk {
+    fn base(&self, told: impl FnOnce() -> String) -> String {
+        match &self.settings.rewrite.public_url {
+            Some(url) => format!("{}://{}", url.scheme, url.authority),
+            None => told(),
+        }
+    }
+
+    /// The manifests as a collection (Presentation 3.0 section 5.1). Its pages are collections, too.
+    async fn collection(self: &Arc<Self>, query: Option<&str>, base: &str) -> Option<Response<Body>> {
+        let page: Option<usize> = match query {
+            None | Some("") => None,
+            Some(query) => Some(query.strip_prefix("page=")?.parse().ok().filter(|page| *page > 0)?),
+        };
+        let (desk, base) = (Arc::clone(self), base.to_owned());
+        let listed = tokio::task::spawn_blocking(move || desk.list(page, &base)).await.ok()?;
+        let json =
+            listed.inspect_err(|error| tracing::error!(%error, "the manifests cannot be listed")).ok()??;
+        let body = serde_json::to_vec(&json).ok()?;
+        let mut response = Response::new(Bytes::from(body).into());
+        typed(response.headers_mut());
+        Some(response)
+    }
+
+    fn list(&self, page: Option<usize>, base: &str) -> Result<Option<Value>, IndexError> {
+        let root = format!("{base}{PREFIX}/");
+        let count = self.index.stored_count()?;
+        let pages = count.div_ceil(LISTED);
+        let labelled = |label: &str| json!({ "none": [label] });
+        let part =
+            |page: usize| (format!("{root}?page={page}"), format!("Manifests, part {page} of {pages}"));
+        let items: Vec<Value> = match page {
+            None if pages > 1 => {
+                let one = |page| {
+                    let (id, label) = part(page);
+                    json!({ "id": id, "type": "Collection", "label": labelled(&label) })
+                };
+                (1..=pages).map(one).collect()
+            }
+            Some(page) if page > pages => return Ok(None),
+            page => {
+                let listed =
+                    self.index.stored_list((page.unwrap_or(1) - 1).saturating_mul(LISTED), LISTED)?;
+                let one = |(uri, label): (String, Option<String>)| {
+                    let id = format!("{root}{}", name_of(&uri));
+                    json!({ "id": id, "type": "Manifest", "label": labelled(label.as_deref().unwrap_or(&uri)) })
+                };
+                listed.into_iter().map(one).collect()
+            }
+        };
+        let mut json = json!({
+            "@context": "http://iiif.io/api/presentation/3/context.json",
+            "id": root,
+            "type": "Collection",
+            "label": labelled("Manifests"),
+            "items": items,
+        });
+        if let Some(page) = page {
+            let (id, label) = part(page);
+            json["id"] = id.into();
+            json["label"] = labelled(&label);
+            json["partOf"] = json!([{ "id": root, "type": "Collection" }]);
+        }
+        Ok(Some(json))
+    }
+
+    /// One manifest out of its file.
+    async fn stored(self: &Arc<Self>, name: &str, asked: &Parts) -> Option<Response<Body>> {
+        let uri = String::from_utf8(URL_SAFE_NO_PAD.decode(name).ok()?).ok()?;
+        let desk = Arc::clone(self);
+        let opened = tokio::task::spawn_blocking(move || {
+            let stored =
+                desk.index.stored(&uri).inspect_err(|error| tracing::error!(%error, "lookup failed"));
+            let stored = stored.ok().flatten()?;
+            let opened = open(&stored);
+            opened.inspect_err(|error| tracing::warn!(file = %stored.file.display(), %error, "a manifest cannot be read")).ok()
+        });
+        let (file, size, tag) = opened.await.ok()??;
+        let mut head = Response::new(()).into_parts().0;
+        typed(&mut head.headers);
+        head.headers.insert(header::ETAG, HeaderValue::from_str(&tag).ok()?);
+        if text(&asked.headers, header::IF_NONE_MATCH).split(',').any(|known| known.trim() == tag) {
+            head.status = StatusCode::NOT_MODIFIED;
+            return Some(Response::from_parts(head, Body::Empty));
+        }
+        let most = self.settings.presentation.max_body;
+        let file = tokio::fs::File::from_std(file);
+        let body = Body::shaped(FromFile { file, left: size, buffer: Vec::new() });
+        if asked.method == Method::HEAD {
+            return Some(Response::from_parts(head, Body::Empty));
+        }
+        if usize::try_from(size).is_ok_and(|size| size <= most) {
+            let mut whole = Whole::new(head, body.collect(most).await.ok()?);
+            if self.settings.presentation.repair {
+                repair::repair(&mut whole, most, &self.metrics).await;
+            }
+            return Some(whole.answer().response);
+        }
+        Some(Response::from_parts(head, body))
+    }
+}
+
+fn typed(fields: &mut HeaderMap) {
+    fields.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    // It may be kept, and is asked for again: a file changes whenever its owner likes.
+    fields.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+}
+
+/// The open file with its length and a validator.
+///
+/// SECURITY: what the index remembers is looked at again: a link that was put there since must not lead out of the source.
+fn open(stored: &Stored) -> io::Result<(std::fs::File, u64, String)> {
+    let (file, source) = (stored.file.canonicalize()?, stored.source.canonicalize()?);
+    if !is_below(&file, &source) {
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, "it lies outside its source"));
+    }
+    let file = std::fs::File::open(file)?;
+    let looks = file.metadata()?;
+    if !looks.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no file"));
+    }
+    let changed = looks.modified()?.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
+    Ok((file, looks.len(), format!("W/\"{:x}-{changed:x}\"", looks.len())))
+}
+
+fn is_below(file: &Path, source: &Path) -> bool {
+    file.starts_with(source)
+}
+
+/// A file as it is read.
+#[derive(Debug)]
+struct FromFile {
+    file: tokio::fs::File,
+    left: u64,
+    buffer: Vec<u8>,
+}
+
+impl HttpBody for FromFile {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if self.left == 0 {
+            return Poll::Ready(None);
+        }
+        let own = &mut *self;
+        own.buffer.resize(usize::try_from(own.left).unwrap_or(PIECE).min(PIECE), 0);
+        let mut buffer = ReadBuf::new(&mut own.buffer);
+        let read = ready!(Pin::new(&mut own.file).poll_read(cx, &mut buffer));
+        let size = buffer.filled().len();
+        if let Err(error) = read {
+            own.left = 0;
+            return Poll::Ready(Some(Err(BodyError::Unreadable(error))));
+        }
+        if size == 0 {
+            // Shorter than it said it was: the viewer must not take it for whole.
+            own.left = 0;
+            return Poll::Ready(Some(Err(BodyError::Unreadable(io::ErrorKind::UnexpectedEof.into()))));
+        }
+        own.left -= u64::try_from(size).unwrap_or(own.left).min(own.left);
+        own.buffer.truncate(size);
+        Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut own.buffer).into()))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.left == 0
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.left)
+    }
+}

@@ -1,0 +1,284 @@
+//! Manifests and canvases on their way to a viewer: asked for once, whole, and under the host name that the viewer knows.
+//!
+//! [`Presenter::answer`] is the one door. A request that others make too shares their flight (`collapse`); its
+//! document is held as long as it is not too long (`whole`), is made JSON where it is none
+//! (`repair`), and is rebuilt where it lacks what the index knows (`poison`).
+
+mod collapse;
+pub mod cors;
+mod gateway;
+mod poison;
+mod repair;
+mod rewrite;
+mod shape;
+mod whole;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::request::Parts;
+use http::{Method, Response, StatusCode, Uri};
+
+use crate::config::Settings;
+use crate::heal::flight::Flights;
+use crate::heal::{Healer, Lane, Mending, Poisoned};
+use crate::index::Index;
+use crate::index::learn::Learner;
+use crate::observe::Metrics;
+use crate::outcome::Outcome;
+use crate::upstream::{Body, Upstream, UpstreamError};
+pub use gateway::Gateway;
+pub use rewrite::{Rewrite, Rewriter};
+pub use shape::called;
+
+use collapse::{Key, Landed, Turns};
+use whole::{Gathered, Whole, gather, is_json};
+
+/// Answers what is asked for on presentation routes. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Presenter {
+    desk: Arc<Desk>,
+}
+
+#[derive(Debug)]
+struct Desk {
+    settings: Arc<Settings>,
+    /// In the order of `settings.routes`.
+    upstreams: Vec<Arc<Upstream>>,
+    healer: Healer,
+    index: Arc<Index>,
+    learner: Option<Learner>,
+    metrics: Arc<Metrics>,
+    flights: Flights<Key, Landed>,
+    rewrite: Option<Arc<Rewrite>>,
+    turns: Turns,
+}
+
+/// A request for a presentation, as it goes upstream.
+#[derive(Debug)]
+pub struct Wanted {
+    /// Position in `settings.routes`.
+    pub route: usize,
+    /// What the viewer asked for.
+    pub public: Uri,
+    /// The head as it goes upstream.
+    pub onward: Parts,
+}
+
+/// An answer, and how it came about.
+#[derive(Debug)]
+pub struct Presented {
+    /// What goes out.
+    pub response: Response<Body>,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// How long it took to get it rebuilt, where that was needed.
+    pub cured: Option<Duration>,
+}
+
+impl From<Response<Body>> for Presented {
+    fn from(response: Response<Body>) -> Self {
+        Self { response, outcome: Outcome::Served, cured: None }
+    }
+}
+
+/// What became of one upstream request.
+enum Made {
+    Whole(Whole),
+    /// It is not held: too long, or nothing is to be done with it.
+    Streams(Response<Body>),
+}
+
+impl Presenter {
+    /// A presenter for these routes; `upstreams` stand in the order of `settings.routes`.
+    pub fn new(
+        settings: Arc<Settings>,
+        upstreams: Vec<Arc<Upstream>>,
+        healer: Healer,
+        index: Arc<Index>,
+        learner: Option<Learner>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let (flights, turns, rewrite) = (Flights::default(), Turns::default(), Rewrite::of(&settings));
+        Self {
+            desk: Arc::new(Desk {
+                settings,
+                upstreams,
+                healer,
+                index,
+                learner,
+                metrics,
+                flights,
+                rewrite,
+                turns,
+            }),
+        }
+    }
+
+    /// Answers one request.
+    pub async fn answer(&self, wanted: Wanted, body: Body) -> Result<Presented, UpstreamError> {
+        let key = Key::of(wanted.route, &wanted.onward, &body).filter(|_| self.desk.collapses());
+        match key {
+            Some(key) => self.share(key, wanted).await,
+            None => self.desk.alone(&wanted, body).await,
+        }
+    }
+
+    /// A seat on the flight that brings this document. A flight belongs to nobody who can leave.
+    async fn share(&self, key: Key, wanted: Wanted) -> Result<Presented, UpstreamError> {
+        let desk = &self.desk;
+        if desk.flights.find(&key).is_some() {
+            desk.metrics.event("collapsed");
+        } else if desk.flights.len() >= desk.settings.presentation.max_flights {
+            return desk.alone(&wanted, Body::Empty).await;
+        }
+        let wanted = Arc::new(wanted);
+        let mut seat = desk.flights.board(&key, Lane::Viewer, |_| {
+            let (desk, key, wanted) = (Arc::clone(desk), key.clone(), Arc::clone(&wanted));
+            async move { desk.fly(&key, &wanted).await }
+        });
+        match seat.landed().await {
+            Some(Landed::Shared(whole)) => Ok(whole.answer()),
+            Some(Landed::Failed(error)) => Err(collapse::again(error)),
+            Some(Landed::One(for_one)) => {
+                let taken = for_one.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+                match taken {
+                    Some(presented) => Ok(presented),
+                    None => desk.alone(&wanted, Body::Empty).await,
+                }
+            }
+            None => desk.alone(&wanted, Body::Empty).await,
+        }
+    }
+}
+
+impl Desk {
+    fn collapses(&self) -> bool {
+        self.settings.presentation.collapse
+    }
+
+    /// One request for many viewers.
+    async fn fly(&self, key: &Key, wanted: &Wanted) -> Landed {
+        let _turn = self.turns.take(&key.target).await;
+        match self.make(wanted, Body::Empty, true).await.map(|made| self.under_our_name(made)) {
+            Ok(Made::Whole(whole)) if collapse::may_be_shared(&whole.head) => Landed::Shared(Arc::new(whole)),
+            Ok(Made::Whole(whole)) => Landed::one(whole.answer()),
+            Ok(Made::Streams(response)) => Landed::one(response.into()),
+            Err(error) => Landed::Failed(Arc::new(error)),
+        }
+    }
+
+    /// Rewritten once for all who share it. What streams is rewritten on its way out.
+    fn under_our_name(&self, made: Made) -> Made {
+        match (made, &self.rewrite) {
+            (Made::Whole(mut whole), Some(rewrite)) => {
+                rewrite.apply_whole(&mut whole.head, &mut whole.body);
+                Made::Whole(whole)
+            }
+            (made, _) => made,
+        }
+    }
+
+    /// One request for one viewer.
+    async fn alone(&self, wanted: &Wanted, body: Body) -> Result<Presented, UpstreamError> {
+        Ok(match self.make(wanted, body, false).await? {
+            Made::Whole(whole) => whole.answer(),
+            Made::Streams(response) => response.into(),
+        })
+    }
+
+    /// Asks upstream and does what is to be done. `hold`: held even where there is nothing to do.
+    async fn make(&self, wanted: &Wanted, body: Body, hold: bool) -> Result<Made, UpstreamError> {
+        let may_repeat = matches!(body, Body::Empty);
+        let mut whole = match self.repaired(wanted, body, hold).await? {
+            Made::Whole(whole) => whole,
+            streams @ Made::Streams(_) => return Ok(streams),
+        };
+        let Some(poisoned) = self.suspect(wanted, &whole).await.filter(|_| may_repeat) else {
+            return Ok(Made::Whole(whole));
+        };
+        whole.outcome = match self.healer.mend_document(poisoned).await {
+            Mending::Whole(took) => {
+                let mut again = self.repaired(wanted, Body::Empty, hold).await?;
+                if let Made::Whole(whole) = &mut again {
+                    (whole.outcome, whole.cured) = (Outcome::Healed, Some(took));
+                }
+                return Ok(again);
+            }
+            Mending::Pending => Outcome::Pending,
+            Mending::Cooling => Outcome::Cooling,
+            Mending::Failed => Outcome::Failed,
+            Mending::Truth | Mending::Off => Outcome::Served,
+        };
+        Ok(Made::Whole(whole))
+    }
+
+    /// Asks upstream; what says JSON and is not is repaired.
+    async fn repaired(&self, wanted: &Wanted, body: Body, hold: bool) -> Result<Made, UpstreamError> {
+        let mut made = self.fetch(wanted, body, hold).await?;
+        let presentation = &self.settings.presentation;
+        if let Made::Whole(whole) = &mut made
+            && presentation.repair
+            && is_document(&wanted.onward.method, &whole.head)
+        {
+            repair::repair(whole, presentation.max_body, &self.metrics).await;
+        }
+        Ok(made)
+    }
+
+    /// Does it lack what the index knows?
+    async fn suspect(&self, wanted: &Wanted, whole: &Whole) -> Option<Poisoned> {
+        let presentation = &self.settings.presentation;
+        let onward = &wanted.onward;
+        let query = wanted.public.query();
+        if !presentation.watch || !is_document(&onward.method, &whole.head) || !poison::is_comparable(query) {
+            return None;
+        }
+        let (index, whole, most) = (Arc::clone(&self.index), whole.clone(), presentation.max_body);
+        let target = (wanted.route, onward.uri.path_and_query()?.as_str().to_owned());
+        let public = wanted.public.path_and_query()?;
+        let hosts = self.settings.server.public_hosts.iter();
+        let names =
+            hosts.flat_map(|host| ["https", "http"].map(|scheme| format!("{scheme}://{host}{public}")));
+        let names = names.collect();
+        let looked = move || poison::suspect(&index, names, target, &whole.plain(most)?);
+        tokio::task::spawn_blocking(looked).await.ok().flatten()
+    }
+
+    /// Asks upstream; holds what is to be held.
+    async fn fetch(&self, wanted: &Wanted, body: Body, hold: bool) -> Result<Made, UpstreamError> {
+        // A canvas or a presentation that is built anew takes seconds, a long one minutes.
+        let patience = self.settings.heal.timeout;
+        let sent = self.upstreams[wanted.route].send(&wanted.onward, body, patience).await;
+        let answer = sent.inspect_err(|error| self.metrics.upstream_error(error.kind()))?;
+        let (head, body) = self.heard(wanted, answer).into_parts();
+        if !hold && !is_document(&wanted.onward.method, &head) {
+            return Ok(Made::Streams(Response::from_parts(head, body)));
+        }
+        Ok(match gather(body, self.settings.presentation.max_body).await {
+            Gathered::Whole(body) => Made::Whole(Whole::new(head, body)),
+            Gathered::Longer(body) => Made::Streams(Response::from_parts(head, body)),
+        })
+    }
+
+    /// What passes is learned from, and its pages are looked after.
+    fn heard(&self, wanted: &Wanted, answer: Response<Body>) -> Response<Body> {
+        if wanted.onward.method != Method::GET || answer.status() != StatusCode::OK {
+            return answer;
+        }
+        self.healer.manifest_opened(wanted.public.path());
+        let Some(learner) = &self.learner else { return answer };
+        let (head, body) = answer.into_parts();
+        let name = || {
+            let host = self.settings.server.public_hosts.first()?;
+            Some(format!("https://{host}{}", wanted.public.path_and_query()?))
+        };
+        let body = learner.listen(name, &head.headers, body);
+        Response::from_parts(head, body)
+    }
+}
+
+/// Is it a whole JSON document?
+fn is_document(method: &Method, head: &http::response::Parts) -> bool {
+    *method == Method::GET && head.status == StatusCode::OK && is_json(&head.headers)
+}

@@ -1,0 +1,52 @@
+//! Repair: an answer that says JSON and is not becomes JSON on the way.
+//!
+//! UPSTREAM: the service writes a backslash, newline or tab of a label as it is (upstream.md "Errors of the canvas
+//! service"), and one such label costs a viewer the whole book. Only what makes the document invalid is changed
+//! ([`salvage::repair`]); what cannot be repaired goes out as it came.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue};
+
+use super::whole::Whole;
+use crate::iiif::salvage;
+use crate::observe::Metrics;
+
+/// Tells that a document was changed, and in which respect.
+const REPAIRED: HeaderName = HeaderName::from_static("iiif-mender-repaired");
+
+/// What was found.
+#[derive(Debug, PartialEq, Eq)]
+enum Found {
+    /// It is JSON, or in a coding that is not read here.
+    Nothing,
+    Mended(Bytes),
+    Hopeless,
+}
+
+/// Repairs the document if it needs to be; `most`: how long it may be when unpacked.
+pub(super) async fn repair(whole: &mut Whole, most: usize, metrics: &Metrics) {
+    let held = whole.clone();
+    // A long document takes milliseconds to read, and other viewers are served by this thread.
+    match tokio::task::spawn_blocking(move || look(&held, most)).await {
+        Ok(Found::Mended(body)) => {
+            metrics.event("json_repaired");
+            whole.replace(body);
+            whole.head.headers.insert(REPAIRED, HeaderValue::from_static("json"));
+        }
+        Ok(Found::Hopeless) => metrics.event("json_hopeless"),
+        Ok(Found::Nothing) | Err(_) => {}
+    }
+}
+
+fn look(whole: &Whole, most: usize) -> Found {
+    let Some(plain) = whole.plain(most) else { return Found::Nothing };
+    match salvage::repair(&plain) {
+        Some(Cow::Borrowed(same)) if same.len() == plain.len() => Found::Nothing,
+        // A byte order mark stood before it.
+        Some(Cow::Borrowed(rest)) => Found::Mended(plain.slice_ref(rest)),
+        Some(Cow::Owned(mended)) => Found::Mended(mended.into()),
+        None => Found::Hopeless,
+    }
+}

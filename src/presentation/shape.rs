@@ -1,0 +1,192 @@
+//! Answers under another host: which ones are rewritten, and what their heads say then.
+
+use std::io::{self, Write as _};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use flate2::write::MultiGzDecoder;
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::request::Parts;
+use http::{Response, StatusCode};
+use http_body::{Body as HttpBody, Frame};
+
+use super::collapse::text;
+use super::rewrite::{Rewrite, Rewriter};
+use super::whole::{changed, is_json};
+use crate::upstream::{Body, BodyError};
+
+/// Fields whose values are URLs, or hold some.
+const LINKING: [HeaderName; 3] = [header::LOCATION, header::CONTENT_LOCATION, header::LINK];
+
+/// Marks an answer that was rewritten as a whole, for all who share it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Done;
+
+impl Rewrite {
+    /// Asks for a document in a form that can be rewritten: not packed, and as a whole.
+    pub fn prepare(&self, onward: &mut HeaderMap) {
+        onward.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        onward.remove(header::RANGE);
+        onward.remove(header::IF_RANGE);
+    }
+
+    /// The same answer with our URLs. Anything but JSON keeps its body.
+    ///
+    /// `no-transform` is not heeded: for its viewers this gateway is the origin, and whoever configures another host
+    /// name wants its URLs (RFC 9110 section 7.7 is about intermediaries that nobody asked).
+    pub fn apply(self: &Arc<Self>, answer: Response<Body>) -> Response<Body> {
+        if answer.extensions().get::<Done>().is_some() {
+            return answer;
+        }
+        let (mut head, body) = answer.into_parts();
+        self.links(&mut head.headers);
+        let is_whole = head.status != StatusCode::PARTIAL_CONTENT;
+        let is_packed = match text(&head.headers, header::CONTENT_ENCODING) {
+            "" | "identity" => Some(false),
+            "gzip" | "x-gzip" => Some(true),
+            _ => None,
+        };
+        let (true, Some(is_packed)) = (is_whole && is_json(&head.headers), is_packed) else {
+            return Response::from_parts(head, body);
+        };
+        changed(&mut head.headers);
+        let body = match body {
+            // The answer to a HEAD, or a 304: there is nothing to unpack.
+            Body::Empty => Body::Empty,
+            Body::Full(bytes) if !is_packed => Bytes::from(self.whole(&bytes)).into(),
+            body => Body::shaped(Shaping::new(body, is_packed, self)),
+        };
+        if is_packed {
+            head.headers.remove(header::CONTENT_ENCODING);
+        }
+        Response::from_parts(head, body)
+    }
+
+    /// The same for a document that is held for several viewers.
+    pub(super) fn apply_whole(self: &Arc<Self>, head: &mut http::response::Parts, body: &mut Bytes) {
+        let answer = Response::from_parts(head.clone(), Body::from(body.clone()));
+        let (mut rewritten, shaped) = self.apply(answer).into_parts();
+        if let Body::Full(bytes) = shaped {
+            rewritten.extensions.insert(Done);
+            (*head, *body) = (rewritten, bytes);
+        }
+    }
+
+    fn links(self: &Arc<Self>, fields: &mut HeaderMap) {
+        for name in LINKING {
+            let values = fields.get_all(&name).iter();
+            let rewritten = values.map(|value| HeaderValue::from_bytes(&self.whole(value.as_bytes())));
+            let Ok(rewritten) = rewritten.collect::<Result<Vec<_>, _>>() else { continue };
+            fields.remove(&name);
+            for value in rewritten {
+                fields.append(&name, value);
+            }
+        }
+    }
+}
+
+/// What the server behind us must believe to be called (upstream.md "Headers").
+///
+/// Cantaloupe builds absolute URLs from these; with another host name they are that one's for everybody, whichever
+/// name the request came by.
+pub fn called(settings: &crate::config::Settings, onward: &mut Parts) {
+    let Some(url) = &settings.rewrite.public_url else { return };
+    let default = if url.scheme == http::uri::Scheme::HTTPS { 443 } else { 80 };
+    let port = url.authority.port_u16().unwrap_or(default).to_string();
+    let told = [
+        ("x-forwarded-proto", url.scheme.as_str()),
+        ("x-forwarded-host", url.authority.as_str()),
+        ("x-forwarded-port", &*port),
+    ];
+    for (name, value) in told {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            onward.headers.insert(name, value);
+        }
+    }
+}
+
+/// A body that is rewritten as it goes by; of each piece only a few bytes are kept.
+#[derive(Debug)]
+struct Shaping {
+    body: Body,
+    rewriter: Rewriter,
+    /// Unpacks into memory that is emptied after each piece.
+    unpacker: Option<MultiGzDecoder<Vec<u8>>>,
+    is_over: bool,
+}
+
+/// How much is unpacked at once at most: a small packed piece may be a very long one.
+const PACKED_PIECE: usize = 4 << 10;
+
+impl Shaping {
+    fn new(body: Body, is_packed: bool, rewrite: &Arc<Rewrite>) -> Self {
+        let unpacker = is_packed.then(|| MultiGzDecoder::new(Vec::new()));
+        Self { body, rewriter: Rewriter::new(Arc::clone(rewrite)), unpacker, is_over: false }
+    }
+
+    fn take(&mut self, piece: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
+        let Some(unpacker) = &mut self.unpacker else {
+            out.reserve(piece.len() + piece.len() / 16);
+            self.rewriter.push(piece, out);
+            return Ok(());
+        };
+        for part in piece.chunks(PACKED_PIECE) {
+            unpacker.write_all(part)?;
+            self.rewriter.push(unpacker.get_ref(), out);
+            unpacker.get_mut().clear();
+        }
+        Ok(())
+    }
+
+    fn end(&mut self, out: &mut Vec<u8>) -> io::Result<()> {
+        if let Some(unpacker) = &mut self.unpacker {
+            unpacker.try_finish()?;
+            self.rewriter.push(unpacker.get_ref(), out);
+            unpacker.get_mut().clear();
+        }
+        self.rewriter.finish(out);
+        Ok(())
+    }
+}
+
+impl HttpBody for Shaping {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        while !self.is_over {
+            let mut out = Vec::new();
+            let taken = match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+                Some(Ok(frame)) => {
+                    let Ok(piece) = frame.into_data() else { continue };
+                    self.take(&piece, &mut out)
+                }
+                Some(Err(error)) => {
+                    self.is_over = true;
+                    return Poll::Ready(Some(Err(error)));
+                }
+                None => {
+                    self.is_over = true;
+                    self.end(&mut out)
+                }
+            };
+            if let Err(error) = taken {
+                self.is_over = true;
+                return Poll::Ready(Some(Err(BodyError::Unreadable(error))));
+            }
+            if !out.is_empty() {
+                return Poll::Ready(Some(Ok(Frame::data(out.into()))));
+            }
+        }
+        Poll::Ready(None)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.is_over
+    }
+}

@@ -1,0 +1,127 @@
+//! Documents that are held as a whole, up to a bound; beyond it they only stream by.
+
+use std::collections::VecDeque;
+use std::io::Read as _;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Response, header, response};
+use http_body::Body as _;
+use http_body_util::BodyExt as _;
+
+use super::Presented;
+use super::collapse::text;
+use crate::outcome::Outcome;
+use crate::upstream::Body;
+
+/// A whole answer.
+#[derive(Debug, Clone)]
+pub(super) struct Whole {
+    pub(super) head: response::Parts,
+    pub(super) body: Bytes,
+    pub(super) outcome: Outcome,
+    /// How long it took to get it rebuilt, where that was needed.
+    pub(super) cured: Option<Duration>,
+}
+
+impl Whole {
+    pub(super) fn new(head: response::Parts, body: Bytes) -> Self {
+        Self { head, body, outcome: Outcome::Served, cured: None }
+    }
+
+    /// The answer for one viewer.
+    pub(super) fn answer(&self) -> Presented {
+        let response = Response::from_parts(self.head.clone(), self.body.clone().into());
+        Presented { response, outcome: self.outcome, cured: self.cured }
+    }
+
+    /// Another body in place of the one that came, and what the head says of it.
+    pub(super) fn replace(&mut self, body: Bytes) {
+        changed(&mut self.head.headers);
+        self.head.headers.remove(header::CONTENT_ENCODING);
+        self.head.headers.insert(header::CONTENT_LENGTH, body.len().into());
+        self.body = body;
+    }
+
+    /// The document without its coding; `None`: a coding that is not read here, or longer than `most`.
+    pub(super) fn plain(&self, most: usize) -> Option<Bytes> {
+        match text(&self.head.headers, header::CONTENT_ENCODING) {
+            "" | "identity" => Some(self.body.clone()),
+            "gzip" | "x-gzip" => {
+                let limit = u64::try_from(most).unwrap_or(u64::MAX).saturating_add(1);
+                let mut plain = Vec::new();
+                let unpacker = flate2::read::MultiGzDecoder::new(&*self.body);
+                unpacker.take(limit).read_to_end(&mut plain).ok()?;
+                (plain.len() <= most).then(|| plain.into())
+            }
+            _ => None,
+        }
+    }
+}
+
+/// What the head says of the exact bytes is not true any more.
+///
+/// The validator stays as a weak one (RFC 9110 section 8.8.1): the upstream still tells by it whether the document
+/// changed, but no parts of two versions are put together.
+pub(super) fn changed(fields: &mut HeaderMap) {
+    for name in ["content-length", "content-md5", "digest", "content-digest", "repr-digest", "accept-ranges"]
+    {
+        fields.remove(name);
+    }
+    let weak = match text(fields, header::ETAG) {
+        "" => None,
+        tag if tag.starts_with("W/") => return,
+        tag => HeaderValue::try_from(format!("W/{tag}")).ok(),
+    };
+    fields.remove(header::ETAG);
+    if let Some(weak) = weak {
+        fields.insert(header::ETAG, weak);
+    }
+}
+
+/// How much of a body could be held.
+pub(super) enum Gathered {
+    Whole(Bytes),
+    /// Longer than allowed, or it broke: everything that came, and the rest.
+    Longer(Body),
+}
+
+/// Takes in a body of at most `most` bytes; nothing of a longer one is lost.
+pub(super) async fn gather(mut body: Body, most: usize) -> Gathered {
+    let fits = |size: u64| usize::try_from(size).is_ok_and(|size| size <= most);
+    if !fits(body.size_hint().lower()) {
+        return Gathered::Longer(body);
+    }
+    let (mut begun, mut size) = (VecDeque::new(), 0);
+    loop {
+        match body.frame().await {
+            None => break,
+            Some(Ok(frame)) => {
+                let Ok(bytes) = frame.into_data() else { continue };
+                size += bytes.len();
+                begun.push_back(bytes);
+                if size > most {
+                    return Gathered::Longer(Body::Chain(begun, Box::new(body)));
+                }
+            }
+            // Its viewer sees an aborted message and not a clean short one.
+            Some(Err(error)) => {
+                return Gathered::Longer(Body::Chain(begun, Box::new(Body::broken(error))));
+            }
+        }
+    }
+    if begun.len() == 1 {
+        return Gathered::Whole(begun.pop_front().unwrap_or_default());
+    }
+    let mut whole = Vec::with_capacity(size);
+    for bytes in begun {
+        whole.extend_from_slice(&bytes);
+    }
+    Gathered::Whole(whole.into())
+}
+
+/// Does the head announce JSON? (RFC 8259, RFC 6839 section 3.1)
+pub(super) fn is_json(fields: &HeaderMap) -> bool {
+    let kind = text(fields, header::CONTENT_TYPE).split(';').next().unwrap_or_default().trim();
+    kind.eq_ignore_ascii_case("application/json") || kind.to_ascii_lowercase().ends_with("+json")
+}

@@ -1,0 +1,72 @@
+//! A viewer on any web site may read manifests, canvases and info.json, and may ask first.
+
+use http::Method;
+use testbed::{Fetched, Flow, Origin};
+
+use crate::world::{World, settings};
+use iiif_mender::app::App;
+
+const ANYBODY: &str = "access-control-allow-origin";
+
+async fn options(world: &World, path: &str, fields: &[(&str, &str)]) -> Fetched {
+    world.client.send(Method::OPTIONS, &world.url(path), fields).await.expect("an answer")
+}
+
+const PREFLIGHT: &[(&str, &str)] = &[
+    ("origin", "https://mirador.example"),
+    ("access-control-request-method", "GET"),
+    ("access-control-request-headers", "authorization,x-y"),
+];
+
+#[tokio::test]
+async fn documents_are_open_to_all_whether_they_come_or_not() {
+    let world = World::start().await;
+    let page = world.bed.page();
+    for path in [&page.presentation_path, &page.canvas_path, &page.info_path()] {
+        assert_eq!(world.get(path).await.header(ANYBODY), "*", "{path}");
+    }
+    let unknown = world.get("/iiif-service/fedora/canvas/nothing").await;
+    assert_eq!((unknown.status, unknown.header(ANYBODY)), (500, "*"));
+    world.bed.service.goes_down().await;
+    let refused = world.get(&page.presentation_path).await;
+    assert_eq!((refused.status, refused.header(ANYBODY)), (502, "*"));
+}
+
+#[tokio::test]
+async fn what_the_service_says_of_who_may_read_stays_as_it_is() {
+    let world = World::start().await;
+    let answer =
+        world.get_with(&world.bed.page().canvas_path, &[("origin", "https://mirador.example")]).await;
+    let all: Vec<_> = answer.headers.get_all(ANYBODY).iter().collect();
+    assert_eq!(all, ["https://mirador.example"]);
+    assert_eq!(answer.header("access-control-allow-credentials"), "true");
+}
+
+#[tokio::test]
+async fn a_browser_that_asks_first_is_answered_even_where_the_servers_do_not_know_options() {
+    let world = World::start().await;
+    let page = world.bed.page();
+    for path in [&page.presentation_path, &page.canvas_path, &page.info_path()] {
+        let answer = options(&world, path, PREFLIGHT).await;
+        assert_eq!((answer.status, answer.header(ANYBODY)), (204, "*"), "{path}");
+        assert_eq!(answer.header("access-control-allow-methods"), "GET, HEAD, OPTIONS");
+        assert_eq!(answer.header("access-control-allow-headers"), "authorization,x-y");
+        assert!(answer.header("vary").contains("Access-Control-Request-Headers"));
+    }
+    let plain = options(&world, &page.presentation_path, &[]).await;
+    assert_eq!((plain.status, plain.header("allow")), (204, "GET, HEAD, OPTIONS"));
+    assert_eq!(world.bed.counts().generations, 0, "to ask first builds nothing");
+}
+
+#[tokio::test]
+async fn a_server_that_answers_options_itself_is_heard() {
+    let allowed = [(ANYBODY, "https://mirador.example"), ("access-control-allow-credentials", "true")];
+    let origin = Origin::start(move |_| Origin::answer(200, &allowed, Flow::sized("")));
+    let folder = tempfile::tempdir().expect("a folder");
+    let app = App::start(settings(folder.path(), &origin.url(), &origin.url(), "index.sources = []"))
+        .await
+        .expect("it starts");
+    let url = format!("http://{}/iiif-service/x", app.addresses[0]);
+    let answer = testbed::Client::default().send(Method::OPTIONS, &url, PREFLIGHT).await.expect("an answer");
+    assert_eq!((answer.status, answer.header(ANYBODY)), (200, "https://mirador.example"));
+}
