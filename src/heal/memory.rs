@@ -1,5 +1,6 @@
 //! What is remembered of heals that did not help: bounded, with an end, and apart from successes.
 
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,12 +9,41 @@ use moka::sync::Cache;
 use crate::config::settings::{Heal, Rung};
 
 /// One canvas on one rung of one canvas service.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+///
+/// UPSTREAM: all pages of a PDF share one key and one canvas in the cache (upstream.md "Identifiers"), so they share
+/// flights and cool-downs too: two that differ only in `page` are the same.
+#[derive(Debug, Clone)]
 pub(super) struct RungOf {
     pub(super) service: usize,
     /// Path and query that are asked for.
     pub(super) target: Arc<str>,
     pub(super) rung: Rung,
+}
+
+impl RungOf {
+    /// What it is known by.
+    fn known_by(&self) -> (usize, Rung, &str, impl Iterator<Item = &str>) {
+        let (path, query) = self.target.split_once('?').unwrap_or((&self.target, ""));
+        let query = query.split('&').filter(|pair| !pair.starts_with("page=") && !pair.is_empty());
+        (self.service, self.rung, path, query)
+    }
+}
+
+impl PartialEq for RungOf {
+    fn eq(&self, other: &Self) -> bool {
+        let (own, others) = (self.known_by(), other.known_by());
+        (own.0, own.1, own.2) == (others.0, others.1, others.2) && own.3.eq(others.3)
+    }
+}
+
+impl Eq for RungOf {}
+
+impl Hash for RungOf {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let (service, rung, path, query) = self.known_by();
+        (service, rung, path).hash(state);
+        query.for_each(|pair| pair.hash(state));
+    }
 }
 
 /// Heals of one canvas that succeeded within one cool-down before it counts as flapping.
@@ -129,6 +159,19 @@ mod tests {
 
     fn rung() -> RungOf {
         RungOf { service: 0, target: "/canvas/a".into(), rung: Rung::Visit }
+    }
+
+    #[test]
+    fn pages_of_one_pdf_share_a_canvas_and_other_queries_do_not() {
+        let of = |target: &str| RungOf { target: target.into(), ..rung() };
+        let memory = memory();
+        memory.failed(&of("/canvas/a?page=1"), Instant::now() + AFTER, Instant::now());
+        for same in ["/canvas/a?page=2", "/canvas/a"] {
+            assert!(memory.cooling(&of(same), Instant::now()).is_some(), "{same}");
+        }
+        for other in ["/canvas/b?page=1", "/canvas/a?allow=image/jpeg&page=1"] {
+            assert!(memory.cooling(&of(other), Instant::now()).is_none(), "{other}");
+        }
     }
 
     #[test]

@@ -100,7 +100,9 @@ async fn a_running_iiif_mender_does_the_mending_via_its_url() {
     let via = world.url("");
     let healed = batch.run(&["heal", "--via", &via, "--json"]).await;
     assert_eq!(healed.code, 0, "{}{}", healed.stdout, healed.stderr);
-    assert_eq!(healed.verdicts().len(), world.bed.pages().len() - 2, "one key serves all pages of the PDF");
+    // One key serves all three pages of the PDF: whoever comes second may find it back already.
+    let pages = world.bed.pages().len();
+    assert!((pages - 2..=pages).contains(&healed.verdicts().len()), "{}", healed.stdout);
     world.settles().await;
     assert_eq!(batch.bed.counts().canvas, 0);
     assert!(world.bed.counts().canvas >= 7);

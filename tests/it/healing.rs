@@ -217,3 +217,19 @@ async fn a_book_of_one_page_is_the_same_with_resources_closed() {
     world.settles().await;
     assert_eq!(world.bed.counts().canvas, 1);
 }
+
+#[tokio::test]
+async fn all_pages_of_an_expired_pdf_come_back_with_one_canvas_request() {
+    let world = World::with(VISIT).await;
+    world.bed.expires_everything();
+    world.bed.service.stalls_canvas();
+    let pages = world.bed.pages_of("obj/report");
+    let paths: Vec<_> = pages.iter().map(|page| page.image_path("0,0,64,64/64,/0/default.jpg")).collect();
+    let (answers, ()) = tokio::join!(join_all(paths.iter().map(|path| world.get(path))), async {
+        crate::world::patiently("all wait", || world.metric("iiif_mender_waiting_viewers") >= 3.0).await;
+        world.bed.service.releases();
+    });
+    assert!(answers.iter().all(|answer| answer.status == 200));
+    world.settles().await;
+    assert_eq!(world.bed.counts().canvas, 1);
+}
