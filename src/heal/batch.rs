@@ -13,6 +13,7 @@ use super::climb::{Errand, SMALL_TILE, Verdict};
 use super::lanes::Lane;
 use super::service::{CanvasAnswer, CanvasService};
 use super::truth::Said;
+use super::urgency::Urgency;
 use super::ward::{Patient, Ward};
 use crate::config::settings::Rung;
 use crate::iiif::{Identifier, IdentifierKind};
@@ -243,6 +244,13 @@ const EMPTY: &str = "its canvas comes back without images: the file is gone, or 
 const NO_HELP: &str = "its canvas was asked for, and the image did not come back";
 
 type Asked = (Arc<CanvasService>, Allowed);
+
+impl CanvasService {
+    /// It asked for a pause: nobody waits for what is in the sweep lane, so that lane keeps it.
+    pub(super) fn rests_from(&self, urgency: &Urgency) -> bool {
+        urgency.lane() == Lane::Sweep && self.remarks.rest(Instant::now()).is_some()
+    }
+}
 
 impl Ward {
     fn asked_canvas(&self, canvas: &str) -> Option<Asked> {
