@@ -277,7 +277,7 @@ fn surgeon(
         pace: rate.map(|rate| tokio::sync::Mutex::new(tokio::time::interval(Duration::from_secs(1) / rate))),
         journal: RefCell::new(journal),
         patience: settings.heal.backoff_max * PATIENCE,
-        places: tokio::sync::Semaphore::new(settings.heal.concurrency),
+        places: tokio::sync::Semaphore::new(settings.heal.concurrency * 3 / 2),
         stopping: Cell::new(false),
         begun: Cell::new(0),
         stalled: Cell::new(None),

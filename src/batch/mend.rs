@@ -40,8 +40,8 @@ pub(crate) struct Plan {
 pub(crate) struct Surgeon {
     pub(crate) healer: Healer,
     pub(crate) plan: Plan,
-    /// As many canvases are asked for at once, so that nobody who passed the gate still stands in a queue when the
-    /// service asks for a pause.
+    /// Canvases in work at once: a few more than there are lanes, so that each lane is taken again as soon as it is
+    /// free, but not so many that they stand in a queue when the service asks for a pause.
     pub(crate) places: Semaphore,
     /// The pace of canvas requests.
     pub(crate) pace: Option<tokio::sync::Mutex<Interval>>,

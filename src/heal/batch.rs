@@ -245,6 +245,13 @@ const NO_HELP: &str = "its canvas was asked for, and the image did not come back
 
 type Asked = (Arc<CanvasService>, Allowed);
 
+impl CanvasService {
+    /// It asked for a pause: nobody waits for what is in the sweep lane, so that lane keeps it.
+    pub(super) fn rests_from(&self, urgency: &Urgency) -> bool {
+        urgency.lane() == Lane::Sweep && self.remarks.rest(Instant::now()).is_some()
+    }
+}
+
 impl Ward {
     fn asked_canvas(&self, canvas: &str) -> Option<Asked> {
         let allowed = self.guard.allow(canvas)?;

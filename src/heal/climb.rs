@@ -276,6 +276,9 @@ impl Ward {
         urgency: &Urgency,
     ) -> CanvasAnswer {
         let _place = urgency.place(&service.lanes).await;
+        if service.rests_from(urgency) {
+            return CanvasAnswer::Withheld;
+        }
         let answer = match (service.breaker.pass(Instant::now()), flight.rung) {
             (Err(_), _) => CanvasAnswer::Withheld,
             (Ok(()), Rung::Register) => service.register(&flight.target).await,

@@ -174,7 +174,7 @@ async fn only_a_rebuild_helps_where_the_canvas_json_survived() {
 }
 
 #[tokio::test]
-async fn the_deployment_is_looked_at_and_a_wrong_public_id_is_found() {
+async fn the_deployment_is_looked_at_and_a_closed_resources_is_only_a_note() {
     let batch = Batch::book(2).await;
     let checked = batch.run(&["check", "--setup", "--json"]).await;
     assert_eq!(checked.code, 0, "{}", checked.stdout);
@@ -183,5 +183,23 @@ async fn the_deployment_is_looked_at_and_a_wrong_public_id_is_found() {
     assert_eq!(states, ["good", "good", "good", "good"], "{setup:?}");
     batch.bed.service.closes_resources();
     let closed = batch.run(&["check", "--setup"]).await;
+    assert_eq!(closed.code, 0, "{}", closed.stdout);
     assert!(closed.stdout.contains("note /resources   closed"), "{}", closed.stdout);
+}
+
+#[tokio::test]
+async fn a_wrong_public_id_and_a_clock_that_is_wrong_are_found() {
+    let batch = Batch::book(2).await;
+    let images = testbed::Origin::start(|seen| {
+        let info = r#"{"@id": "http://cantaloupe.internal:8182/iiif/2/x"}"#;
+        let body = if seen.path().ends_with("info.json") { info } else { "" };
+        testbed::Origin::answer(200, &[("date", "Sun, 06 Nov 1994 08:49:37 GMT")], testbed::Flow::sized(body))
+    });
+    batch.reconfigure_images(&images.url());
+    let checked = batch.run(&["check", "--json"]).await;
+    assert_eq!(checked.code, 1, "{}", checked.stdout);
+    let setup = checked.json()["setup"].as_array().expect("findings").clone();
+    let bad = setup.iter().filter(|finding| finding["state"] == "bad");
+    let about: Vec<_> = bad.map(|finding| finding["about"].as_str().unwrap_or_default()).collect();
+    assert_eq!(about, ["public @id", "clock"], "{setup:?}");
 }

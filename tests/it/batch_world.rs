@@ -72,6 +72,11 @@ impl Batch {
         write_config(self.folder.path(), &self.bed.images.origin(), service, more);
     }
 
+    /// The same with another image server.
+    pub(crate) fn reconfigure_images(&self, images: &str) {
+        write_config(self.folder.path(), images, &self.bed.service.origin(), "");
+    }
+
     pub(crate) async fn book(pages: u32) -> Self {
         Self::over(Testbed::builder().book("obj/book", pages).page_size(64, 64).start().await)
     }
