@@ -178,7 +178,8 @@ pub fn batch_rooms(settings: Settings) -> Result<Rooms, StartError> {
     let metrics = Arc::new(Metrics::new());
     let upstreams = upstreams(&settings, &metrics)?;
     let healer = Healer::new(Arc::clone(&settings), &upstreams, Arc::clone(&index), metrics);
-    Ok(Rooms { settings, index, healer })
+    let web = Web::new(Arc::clone(&settings))?;
+    Ok(Rooms { settings, index, healer, web })
 }
 
 /// One [`Upstream`] for each distinct server, in the order of the routes.

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
+use super::elsewhere::Elsewhere;
 use super::journal::{Journal, JournalError};
 use super::mend::{Aim, Plan, Surgeon};
 use super::progress::Progress;
@@ -22,6 +23,7 @@ use crate::config::settings::{RouteKind, Rung};
 use crate::heal::Healer;
 use crate::index::Index;
 use crate::index::command::Exit;
+use crate::upstream::fetch::Web;
 
 /// What both commands take.
 #[derive(Debug, Clone, clap::Args)]
@@ -116,6 +118,8 @@ pub struct Rooms {
     pub index: Arc<Index>,
     /// The ladder.
     pub healer: Healer,
+    /// What fetches documents that belong to no route.
+    pub web: Web,
 }
 
 /// A service that does nothing but fail for so many times `heal.backoff_max` is given up.
@@ -200,7 +204,7 @@ impl Batch<'_> {
     }
 
     fn prepare(&self, rooms: Rooms) -> Result<Run, BatchError> {
-        let Rooms { settings, index, healer } = rooms;
+        let Rooms { settings, index, healer, web } = rooms;
         let selection = self.selection();
         let heal = match self {
             Self::Check(_) => None,
@@ -221,8 +225,10 @@ impl Batch<'_> {
             heal.and_then(|args| args.via.as_deref()).map(|url| Via::new(url, &settings)).transpose()?;
         let (send, items) = mpsc::channel(READ_AHEAD);
         let expected = Arc::new(Expected::default());
+        let elsewhere = Arc::new(Elsewhere::new(&web, &selection.sources));
         let reader = Reader {
             index,
+            elsewhere,
             healer: healer.clone(),
             settings: Arc::clone(&settings),
             expected: Arc::clone(&expected),

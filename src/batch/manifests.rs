@@ -30,6 +30,9 @@ type Got = Result<(Document, Vec<Canvas>), String>;
 impl Reader {
     /// Fetches a document of IIIF's.
     pub(super) async fn get(&self, url: &str) -> Got {
+        if self.elsewhere.is_there(url) && !self.healer.may_ask(url) {
+            return read(&self.elsewhere.document(url).await?);
+        }
         get(&self.healer, url, false).await
     }
 
@@ -93,7 +96,11 @@ async fn get(healer: &Healer, url: &str, anew: bool) -> Got {
         }
         error => error.to_string(),
     })?;
-    let read = manifest::read(&bytes).map_err(|error| format!("not JSON: {error}"))?;
+    read(&bytes)
+}
+
+fn read(bytes: &[u8]) -> Got {
+    let read = manifest::read(bytes).map_err(|error| format!("not JSON: {error}"))?;
     if read.0.kind == DocumentKind::Other { Err("JSON, but no manifest".to_owned()) } else { Ok(read) }
 }
 

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 mod check;
 pub mod command;
 mod content_state;
+mod elsewhere;
 mod journal;
 mod manifests;
 mod mend;

@@ -12,6 +12,7 @@ use futures_util::StreamExt as _;
 use tokio::sync::mpsc;
 use walkdir::WalkDir;
 
+use super::elsewhere::Elsewhere;
 use super::manifests::Trouble;
 use super::sources::{Source, parse};
 use super::summary::Problem;
@@ -59,6 +60,8 @@ pub(crate) struct Reader {
     pub(crate) index: Arc<Index>,
     pub(crate) healer: Healer,
     pub(crate) settings: Arc<Settings>,
+    /// Fetches what belongs to no route of ours, from the hosts that were named.
+    pub(crate) elsewhere: Arc<Elsewhere>,
     pub(crate) expected: Arc<Expected>,
     /// Fetch the manifests that files and the index tell of, too.
     pub(crate) fetch_all: bool,

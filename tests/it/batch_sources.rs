@@ -44,6 +44,28 @@ async fn everything_that_names_images_is_a_source() {
 }
 
 #[tokio::test]
+async fn a_collection_on_somebody_elses_site_is_followed_on_that_site_and_nowhere_else() {
+    let batch = Batch::book(3).await;
+    let stranger = testbed::Origin::fixed(200, "{}");
+    let (manifest, elsewhere) = (batch.bed.manifest_json("obj/book"), stranger.url());
+    let site = testbed::Origin::start(move |seen| {
+        let home = format!("http://{}", seen.header("host"));
+        let body = match seen.path() {
+            "/all.json" => format!(
+                r#"{{"type":"Collection","id":"{home}/all.json","items":[
+                    {{"type":"Manifest","id":"{home}/book.json"}},{{"type":"Manifest","id":"{elsewhere}/x.json"}}]}}"#
+            ),
+            _ => manifest.clone(),
+        };
+        testbed::Origin::answer(200, &[("content-type", "application/json")], testbed::Flow::sized(body))
+    });
+    let checked = batch.run(&["check", &format!("{}/all.json", site.url()), "--json"]).await;
+    assert_eq!(checked.json()["totals"]["images"], 3, "{}{}", checked.stdout, checked.stderr);
+    assert_eq!(checked.code, 1, "the member that was not followed is named: {}", checked.stdout);
+    assert!(stranger.seen().is_empty());
+}
+
+#[tokio::test]
 async fn a_canvas_named_twice_is_worked_on_once() {
     let batch = Batch::book(3).await;
     batch.bed.expires_everything();

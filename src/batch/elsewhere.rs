@@ -1,0 +1,54 @@
+//! Documents that belong to no route of ours: manifests and collections on somebody else's site, named by a person.
+
+use bytes::Bytes;
+use http::HeaderMap;
+
+use crate::iiif::CanvasUrl;
+use crate::upstream::Chain;
+use crate::upstream::fetch::{Ask, Fetcher, Web};
+
+/// Fetches from the hosts that were named on the command line, and from no other.
+///
+/// SECURITY: a collection may name any URL as its member; only the host that the person named is followed.
+#[derive(Debug)]
+pub(crate) struct Elsewhere {
+    fetcher: Fetcher,
+    hosts: Vec<String>,
+}
+
+const ACCEPT: &str = "application/ld+json, application/json";
+
+impl Elsewhere {
+    pub(crate) fn new(web: &Web, sources: &[String]) -> Self {
+        let hosts = sources.iter().filter_map(|source| Some(CanvasUrl::parse(source)?.authority.to_owned()));
+        Self { hosts: hosts.collect(), fetcher: web.fetcher() }
+    }
+
+    /// May it be fetched?
+    pub(crate) fn is_there(&self, url: &str) -> bool {
+        CanvasUrl::parse(url).is_some_and(|url| self.is_named(&url))
+    }
+
+    fn is_named(&self, url: &CanvasUrl<'_>) -> bool {
+        self.hosts.iter().any(|host| url.authority_is(host))
+    }
+
+    /// The document, or the reason why there is none.
+    pub(crate) async fn document(&self, url: &str) -> Result<Bytes, String> {
+        let may_follow = |url: &CanvasUrl<'_>| self.is_named(url);
+        let headers = HeaderMap::new();
+        let ask = Ask {
+            url,
+            accept: ACCEPT,
+            headers: &headers,
+            home: url,
+            validators: (None, None),
+            may_follow: &may_follow,
+        };
+        let fetched = self.fetcher.fetch(&ask).await.map_err(|error| Chain(&error).to_string())?;
+        if !fetched.status.is_success() {
+            return Err(format!("its server answered {}", fetched.status));
+        }
+        fetched.plain().map_err(|error| Chain(&error).to_string())
+    }
+}
