@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::admin::Admin;
+use crate::batch::command::Rooms;
 use crate::config::{Settings, settings};
 use crate::heal::Healer;
 use crate::index::keeper::Keeper;
@@ -167,6 +168,17 @@ fn open_index(settings: &Arc<Settings>) -> Result<Arc<Index>, StartError> {
     let web = Web::new(Arc::clone(settings))?;
     let index = Index::open(&settings.index.path, settings.index.cache)?.with_names(settings);
     Ok(Arc::new(index.with_web(web, Handle::current())))
+}
+
+/// The rooms that the batch commands need, without a socket of our own.
+pub fn batch_rooms(settings: Settings) -> Result<Rooms, StartError> {
+    let settings = Arc::new(settings);
+    let index = Index::open(&settings.index.path, settings.index.cache)?.with_names(&settings);
+    let index = Arc::new(index);
+    let metrics = Arc::new(Metrics::new());
+    let upstreams = upstreams(&settings, &metrics)?;
+    let healer = Healer::new(Arc::clone(&settings), &upstreams, Arc::clone(&index), metrics);
+    Ok(Rooms { settings, index, healer })
 }
 
 /// One [`Upstream`] for each distinct server, in the order of the routes.

@@ -11,7 +11,8 @@ use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::app::App;
+use crate::app::{self, App};
+use crate::batch::command::{Batch, CheckArgs, HealArgs};
 use crate::config::command::ConfigCommand;
 use crate::config::{ConfigErrors, Settings};
 use crate::index::command::{self, Exit, IndexCommand};
@@ -42,6 +43,10 @@ enum Command {
     /// Work with the index: which canvas owns which image
     #[command(subcommand)]
     Index(IndexCommand),
+    /// Tell which images are broken; asks nothing to be rebuilt
+    Check(CheckArgs),
+    /// Mend what is broken, in batch
+    Heal(HealArgs),
     /// Look at the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -61,6 +66,8 @@ pub fn run() -> ExitCode {
     let done = match &cli.command {
         Command::Serve => return serve(&cli.config),
         Command::Index(command) => return index(&cli, command, &mut out),
+        Command::Check(args) => return batch(&cli, Batch::Check(args), &mut out),
+        Command::Heal(args) => return batch(&cli, Batch::Heal(args), &mut out),
         Command::Config(command) => command.run(&cli.config, std::env::vars_os(), &mut out),
         Command::Completions { shell } => {
             // clap_complete panics where it cannot write, and `| head` is no reason to panic.
@@ -88,6 +95,36 @@ fn index(cli: &Cli, command: &IndexCommand, out: &mut dyn Write) -> ExitCode {
         Err(command::CommandError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
             ExitCode::SUCCESS
         }
+        Err(error) => fail(&error.to_string(), error.exit()),
+    }
+}
+
+fn batch(cli: &Cli, batch: Batch<'_>, out: &mut dyn Write) -> ExitCode {
+    let mut settings = match load(&cli.config) {
+        Ok(settings) => settings,
+        Err(code) => return code,
+    };
+    batch.adjust(&mut settings);
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&format!("cannot start: {error}"), Exit::Broken),
+    };
+    let entered = runtime.enter();
+    let rooms = match app::batch_rooms(settings) {
+        Ok(rooms) => rooms,
+        Err(error) => return fail(&error.to_string(), Exit::Usage),
+    };
+    drop(entered);
+    let done = batch.run(&runtime, rooms, cli.json, out);
+    // A file system that hangs must not keep a run from ending.
+    runtime.shutdown_background();
+    match done {
+        Ok(exit) => {
+            // What could not be written is not worth another exit status than what was found.
+            let _ = out.flush();
+            exit.into()
+        }
+        Err(error) if error.exit() == Exit::Well => ExitCode::SUCCESS,
         Err(error) => fail(&error.to_string(), error.exit()),
     }
 }

@@ -75,6 +75,10 @@ fn report(folder: &Path, images: u64, large: u64) {
             bytes as f64 / 1e6 / built["s"]
         ),
     );
+    line(
+        "  processor time",
+        &format!("{:.1} s, {:.0} images in a second of it", built["cpu_s"], images as f64 / built["cpu_s"]),
+    );
     line("  peak memory", &format!("{:.0} MiB", built["peak"]));
     line(
         "  file",
@@ -110,11 +114,14 @@ fn report(folder: &Path, images: u64, large: u64) {
         "  after a look at all sources",
         &format!("{:.0} MiB (peak {:.0})", served["resident_later"], served["peak"]),
     );
+    report_walks(folder, large);
+}
 
+fn report_walks(folder: &Path, large: u64) {
     for (name, write) in [("many canvases", many as fn(&Path, u64)), ("one long text", long)] {
         let file = folder.join("large.json");
         write(&file, large);
-        let walked = phase("walk");
+        let walked = started_again("walk", folder, 0);
         line(
             &format!("walk {} MB, {name}", large / 1_000_000),
             &format!("{:.0} MB/s, peak {:.0} MiB", walked["mb_s"], walked["peak"]),
@@ -159,6 +166,7 @@ fn build(folder: &Path, path: &Path) {
     let report = index.build(&sources, &Options::default(), &mut |_, _| {}).unwrap();
     assert_eq!(report.problems, []);
     println!("s {}", started.elapsed().as_secs_f64());
+    println!("cpu_s {}", processor_seconds());
     println!("peak {}", memory("self", "VmHWM"));
     println!("file {}", index.stats().unwrap().bytes);
 }
@@ -323,6 +331,13 @@ fn walk(file: &Path) {
         .collect();
     println!("mb_s {}", size as f64 / 1e6 / quantile(&mut times, 0.5));
     println!("peak {}", memory("self", "VmHWM"));
+}
+
+/// Processor time of this process, user and system; the clock of the kernel's report has 100 ticks a second.
+fn processor_seconds() -> f64 {
+    let stat = fs::read_to_string("/proc/self/stat").unwrap();
+    let ticks = stat.rsplit(')').next().unwrap().split(' ').skip(12).take(2);
+    ticks.map(|ticks| ticks.parse::<f64>().unwrap()).sum::<f64>() / 100.0
 }
 
 /// MiB out of a process's status.

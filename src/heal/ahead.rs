@@ -97,7 +97,7 @@ impl Ward {
     pub(super) fn patient(&self, route: usize, key: &str) -> Option<Patient> {
         let wanted = self.settings.heal.identifiers.as_ref().is_none_or(|pattern| pattern.is_match(key));
         let owners = self.index.owners(key).ok().filter(|owners| wanted && !owners.is_empty())?;
-        let sent = utf8_percent_encode(key, SEGMENT).to_string();
+        let sent = as_segment(key);
         Some(Patient {
             route,
             key: key.into(),
@@ -122,4 +122,9 @@ impl Ward {
             }
         }
     }
+}
+
+/// A lookup key as it stands in a path.
+pub fn as_segment(key: &str) -> String {
+    utf8_percent_encode(key, SEGMENT).to_string()
 }

@@ -5,12 +5,14 @@
 //! as the viewer can, and asks again. `climb` goes up the rungs; every canvas request goes through `service`.
 
 mod ahead;
+mod batch;
 mod breaker;
 mod climb;
 mod cure;
 mod direct;
 pub mod echo;
 pub(crate) mod flight;
+mod inspect;
 mod lanes;
 mod looks;
 mod mass;
@@ -19,6 +21,7 @@ mod poison;
 mod readers;
 mod rebuild;
 mod record;
+mod remarks;
 mod service;
 #[cfg(test)]
 mod stress;
@@ -36,7 +39,10 @@ use http::request::Parts;
 use hyper::Response;
 use tokio::time::timeout;
 
+pub use ahead::as_segment as image_segment;
+pub use batch::{DocumentError, Ending, Look, Mended, Visited};
 pub use breaker::BreakerState;
+pub use inspect::Facts;
 pub use lanes::Lane;
 pub use poison::{Mending, Poisoned, fingerprint};
 pub use ward::{Lobby, Patient};

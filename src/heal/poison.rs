@@ -127,7 +127,7 @@ pub fn fingerprint(canvases: &[Canvas]) -> u64 {
 
 impl Healer {
     /// Has the document rebuilt if that can help and do no harm; waits for it at most `heal.wait`.
-    pub async fn mend(&self, poisoned: Poisoned) -> Mending {
+    pub async fn mend_document(&self, poisoned: Poisoned) -> Mending {
         let (ward, started) = (&self.ward, Instant::now());
         let heal = &ward.settings.heal;
         if !heal.enabled || !heal.ladder.contains(&Rung::Rebuild) || ward.service(poisoned.route).is_none() {

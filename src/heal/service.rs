@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::breaker::{Breaker, BreakerState};
 use super::lanes::Lanes;
+use super::remarks::Remarks;
 use super::truth::Truth;
 use super::wellness::Wellness;
 use crate::config::Settings;
@@ -41,6 +42,7 @@ pub(super) struct CanvasService {
     pub(super) breaker: Breaker,
     pub(super) truth: Truth,
     pub(super) wellness: Wellness,
+    pub(super) remarks: Remarks,
     metrics: Arc<Metrics>,
 }
 
@@ -113,6 +115,7 @@ impl CanvasService {
             breaker: Breaker::new(heal.breaker_failures, heal.breaker_open),
             truth: Truth::new(heal.alive_for, heal.resources_recheck),
             wellness: Wellness::default(),
+            remarks: Remarks::default(),
             metrics,
         }
     }
@@ -202,7 +205,7 @@ impl CanvasService {
         }
     }
 
-    async fn get(
+    pub(super) async fn get(
         &self,
         target: &str,
         patience: Duration,
@@ -210,11 +213,23 @@ impl CanvasService {
     ) -> Result<(StatusCode, Bytes), UpstreamError> {
         let mut head = self.head.clone();
         head.uri = target.parse().map_err(|_| UpstreamError::Target)?;
-        let answer = self.upstream.send(&head, Body::Empty, patience).await?;
+        let answer = self.upstream.send(&head, Body::Empty, patience).await;
+        // A look into Redis is no news: 404 is its word for "expired".
+        if most != LONGEST_RESOURCE {
+            match &answer {
+                Ok(answer) => self.remarks.answered(target, answer.status(), answer.headers()),
+                Err(error) => self.remarks.failed(target, error),
+            }
+        }
+        let answer = answer?;
         let status = answer.status();
         // A body that is too long or breaks says nothing; the status still does.
         let body = tokio::time::timeout(patience, answer.into_body().collect(most)).await;
-        Ok((status, body.ok().and_then(Result::ok).unwrap_or_default()))
+        let body = body.ok().and_then(Result::ok);
+        if body.is_none() && most != LONGEST_RESOURCE {
+            self.remarks.broke_off(target);
+        }
+        Ok((status, body.unwrap_or_default()))
     }
 }
 

@@ -138,6 +138,8 @@ impl Keeper {
                 self.metrics.index_manifests.set(gauge(stats.manifests));
                 self.metrics.index_canvases.set(gauge(stats.canvases));
                 self.metrics.index_images.set(gauge(stats.images));
+                let (manifests, canvases, images) = (stats.manifests, stats.canvases, stats.images);
+                tracing::info!(manifests, canvases, images, "index");
             }
             Ok(Err(error)) => tracing::error!(%error, "the index cannot be counted"),
             Err(_) => {}

@@ -11,7 +11,6 @@ use super::sources::{Options, Report};
 use super::*;
 use crate::config::settings::Source;
 use crate::iiif::identifier::base64_of_file_url;
-use crate::iiif::manifest::DocumentKind;
 
 mod changed;
 mod commands;

@@ -117,12 +117,12 @@ impl Desk {
         let count = self.index.stored_count()?;
         let pages = count.div_ceil(LISTED);
         let labelled = |label: &str| json!({ "none": [label] });
-        let paged =
+        let part =
             |page: usize| (format!("{root}?page={page}"), format!("Manifests, part {page} of {pages}"));
         let items: Vec<Value> = match page {
             None if pages > 1 => {
                 let one = |page| {
-                    let (id, label) = paged(page);
+                    let (id, label) = part(page);
                     json!({ "id": id, "type": "Collection", "label": labelled(&label) })
                 };
                 (1..=pages).map(one).collect()
@@ -146,7 +146,7 @@ impl Desk {
             "items": items,
         });
         if let Some(page) = page {
-            let (id, label) = paged(page);
+            let (id, label) = part(page);
             json["id"] = id.into();
             json["label"] = labelled(&label);
             json["partOf"] = json!([{ "id": root, "type": "Collection" }]);

@@ -197,7 +197,7 @@ impl Desk {
         let Some(poisoned) = self.suspect(wanted, &whole).await.filter(|_| may_repeat) else {
             return Ok(Made::Whole(whole));
         };
-        whole.outcome = match self.healer.mend(poisoned).await {
+        whole.outcome = match self.healer.mend_document(poisoned).await {
             Mending::Whole(took) => {
                 let mut again = self.repaired(wanted, Body::Empty, hold).await?;
                 if let Made::Whole(whole) = &mut again {

@@ -17,7 +17,21 @@ const ARROWS: [(&str, &[&str]); 13] = [
     ("listen", &["observe", "proxy", "upstream"]),
     ("admin", &["config", "heal", "index", "observe", "outcome", "upstream"]),
     ("batch", &["config", "heal", "iiif", "index", "observe", "outcome", "upstream"]),
-    ("app", &["admin", "config", "heal", "index", "listen", "observe", "presentation", "proxy", "upstream"]),
+    (
+        "app",
+        &[
+            "admin",
+            "batch",
+            "config",
+            "heal",
+            "index",
+            "listen",
+            "observe",
+            "presentation",
+            "proxy",
+            "upstream",
+        ],
+    ),
 ];
 
 /// Every source file: its path below `src`, and its text without comments.

@@ -10,6 +10,12 @@
 
 mod ahead;
 mod architecture;
+mod batch_reports;
+mod batch_resume;
+mod batch_sources;
+mod batch_troubles;
+mod batch_verdicts;
+mod batch_world;
 mod commands;
 mod docs;
 mod durability;

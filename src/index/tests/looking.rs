@@ -1,6 +1,7 @@
 //! Looking things up, and learning them.
 
 use super::*;
+use crate::iiif::manifest::{Canvas, Document, DocumentKind};
 
 const FILE: &str = "https://images.test/fcrepo/rest/a/b/pages/page_0/files/Lab%201.tif";
 const DERIVED: &str = "https://images.test/iiif-service/fedora/canvas/a/b/pages/page_0";

@@ -1,6 +1,7 @@
 //! Several processes, swaps, and files that are not what they should be.
 
 use super::*;
+use crate::iiif::manifest::{Canvas, Document};
 
 #[test]
 fn what_one_process_changes_another_sees() {

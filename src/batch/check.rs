@@ -1,0 +1,62 @@
+//! Looks at the images of one canvas, and says how each is. Nothing is asked to be rebuilt.
+
+use std::time::Duration;
+
+use super::{Unit, Verdict};
+use crate::heal::{Healer, Look, Patient};
+use crate::index::Owner;
+
+/// How one image was found.
+#[derive(Debug, Clone)]
+pub(crate) struct Looked {
+    /// `None`: the canvas names no image, or the configuration leaves it out.
+    pub(crate) patient: Option<Patient>,
+    /// Lookup key.
+    pub(crate) image: String,
+    pub(crate) verdict: Verdict,
+    pub(crate) reason: Option<String>,
+}
+
+/// Why an image is expired, where nothing was tried yet.
+pub(crate) const FORGOTTEN: &str = "the image server has forgotten it";
+
+/// The pause before an image that could not be looked at is looked at once more.
+const PAUSE: Duration = Duration::from_millis(300);
+
+/// The owner that this unit itself tells of.
+pub(crate) fn owner(unit: &Unit) -> Option<Owner> {
+    let canvas = unit.canvas.clone()?;
+    Some(Owner { canvas, manifest: unit.manifest.uri.clone(), label: unit.label.clone() })
+}
+
+/// Looks at every image of a canvas.
+pub(crate) async fn unit(healer: &Healer, unit: &Unit, tiles: bool) -> Vec<Looked> {
+    if unit.images.is_empty() {
+        let reason = unit.lacks.map(str::to_owned);
+        return vec![Looked { patient: None, image: String::new(), verdict: Verdict::Poisoned, reason }];
+    }
+    let mut all = Vec::with_capacity(unit.images.len());
+    for image in &unit.images {
+        let Some(patient) = healer.image(image, owner(unit)) else { continue };
+        let (verdict, reason) = match (patiently(healer, &patient, tiles).await, unit.lacks) {
+            (Look::Alive, Some(lacks)) => (Verdict::Poisoned, Some(lacks.to_owned())),
+            (Look::Alive, None) => (Verdict::Ok, None),
+            (Look::Expired, _) => (Verdict::Expired, Some(FORGOTTEN.to_owned())),
+            (Look::Missing, _) => (Verdict::Missing, Some("the file itself is gone".to_owned())),
+            (Look::Unwell(why), _) => (Verdict::Error, Some(why)),
+        };
+        all.push(Looked { patient: Some(patient), image: image.clone(), verdict, reason });
+    }
+    all
+}
+
+/// One look, and a second one where the first was in vain.
+pub(crate) async fn patiently(healer: &Healer, patient: &Patient, tiles: bool) -> Look {
+    match healer.look(patient, tiles).await {
+        Look::Unwell(_) => {
+            tokio::time::sleep(PAUSE.mul_f64(0.5 + fastrand::f64())).await;
+            healer.look(patient, tiles).await
+        }
+        look => look,
+    }
+}

@@ -1,0 +1,359 @@
+//! The work behind `iiif-mender check` and `iiif-mender heal`: options, settings, exit status.
+
+use std::cell::{Cell, RefCell};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use tokio::runtime::Runtime;
+use tokio::sync::mpsc;
+
+use super::journal::{Journal, JournalError};
+use super::mend::{Aim, Plan, Surgeon};
+use super::progress::Progress;
+use super::report::{self, Format, table};
+use super::run::Run;
+use super::source::{Expected, Reader};
+use super::summary::Summary;
+use super::via::{Via, ViaError};
+use crate::config::Settings;
+use crate::config::settings::{RouteKind, Rung};
+use crate::heal::Healer;
+use crate::index::Index;
+use crate::index::command::Exit;
+
+/// What both commands take.
+#[derive(Debug, Clone, clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own on the command line")]
+pub struct Selection {
+    /// Directories, files, manifest, collection, canvas or image URLs, identifiers, viewer links with iiif-content;
+    /// none: everything indexed
+    #[arg(value_name = "SOURCE")]
+    sources: Vec<String>,
+    /// Write a report: .json, .csv, .html, or .xml (JUnit); may be given several times
+    #[arg(long, value_name = "FILE")]
+    report: Vec<PathBuf>,
+    /// Look at a small tile of every image, which also finds files that are gone
+    #[arg(long)]
+    tiles: bool,
+    /// Fetch the manifests that files and the index tell of, too: can they be had, do they lack images?
+    #[arg(long)]
+    manifests: bool,
+    /// Images looked at once
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=512))]
+    probes: u16,
+    /// Manifests fetched at once
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]
+    manifest_parallelism: u16,
+    /// How long one request may take (default: [heal] timeout; 30 s for a look)
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    timeout: Option<Duration>,
+    /// Go on where an interrupted run of the same command and sources stopped
+    #[arg(long)]
+    resume: bool,
+    /// Where the journal is kept that --resume reads (default: beside the index)
+    #[arg(long, value_name = "FILE")]
+    journal: Option<PathBuf>,
+    /// No progress, and no table where all is well
+    #[arg(long, short)]
+    quiet: bool,
+}
+
+/// Options of `check`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct CheckArgs {
+    #[command(flatten)]
+    selection: Selection,
+    /// Look only at the deployment itself: public @id, /resources, clock, routes
+    #[arg(long)]
+    setup: bool,
+}
+
+/// Options of `heal`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct HealArgs {
+    #[command(flatten)]
+    selection: Selection,
+    /// Ask for every canvas, broken or not
+    #[arg(long)]
+    all: bool,
+    /// Only these rungs of the ladder: register, visit, rebuild (which comes only after a visit that did not help)
+    #[arg(long, value_name = "RUNG", value_delimiter = ',', value_parser = parse_rung)]
+    rung: Vec<Rung>,
+    /// Canvas requests at once (default: [heal] concurrency)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    concurrency: Option<u16>,
+    /// Canvases asked for in a second at most
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    rate: Option<u32>,
+    /// Canvases asked for in all at most
+    #[arg(long, value_name = "N")]
+    limit: Option<u64>,
+    /// Tell what would be asked for, and ask for nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Let a running iiif-mender do it: its URL
+    #[arg(long, value_name = "URL", conflicts_with_all = ["all", "rung", "dry_run"])]
+    via: Option<String>,
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, Copy)]
+pub enum Batch<'a> {
+    /// Look.
+    Check(&'a CheckArgs),
+    /// Mend.
+    Heal(&'a HealArgs),
+}
+
+/// The rooms that are needed.
+#[derive(Debug)]
+pub struct Rooms {
+    /// The configuration, as [`Batch::adjust`] left it.
+    pub settings: Arc<Settings>,
+    /// The index.
+    pub index: Arc<Index>,
+    /// The ladder.
+    pub healer: Healer,
+}
+
+/// A service that does nothing but fail for so many times `heal.backoff_max` is given up.
+const PATIENCE: u32 = 3;
+
+/// How long a look may take.
+const LOOK: Duration = Duration::from_secs(30);
+
+/// Canvases read ahead of the work.
+const READ_AHEAD: usize = 256;
+
+impl Batch<'_> {
+    fn selection(&self) -> &Selection {
+        match self {
+            Self::Check(args) => &args.selection,
+            Self::Heal(args) => &args.selection,
+        }
+    }
+
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Check(_) => "check",
+            Self::Heal(_) => "heal",
+        }
+    }
+
+    /// Lays the options over the configuration.
+    pub fn adjust(&self, settings: &mut Settings) {
+        let heal = &mut settings.heal;
+        // Nobody reads, so nothing is ahead of a reader; and a flush is what this command is for.
+        (heal.enabled, heal.sweep, heal.ahead) = (true, false, 0);
+        // Every image is asked about once: what is alive need not be remembered, and memory stays flat.
+        heal.alive_for = Duration::from_millis(1);
+        if let Some(timeout) = self.selection().timeout {
+            heal.timeout = timeout;
+        }
+        let look = self.selection().timeout.unwrap_or(LOOK);
+        settings.upstream.first_byte_timeout = settings.upstream.first_byte_timeout.min(look);
+        let Self::Heal(args) = self else { return };
+        if let Some(concurrency) = args.concurrency {
+            heal.concurrency = usize::from(concurrency);
+        }
+        if !args.rung.is_empty() {
+            let wants = |rung: &Rung| {
+                // A rebuild may only follow a visit that did not help.
+                args.rung.contains(rung) || (*rung == Rung::Visit && args.rung.contains(&Rung::Rebuild))
+            };
+            heal.ladder = [Rung::Register, Rung::Visit, Rung::Rebuild].into_iter().filter(wants).collect();
+        }
+    }
+
+    /// Does it on `runtime`, with results on `out`.
+    pub fn run(
+        &self,
+        runtime: &Runtime,
+        rooms: Rooms,
+        json: bool,
+        out: &mut dyn Write,
+    ) -> Result<Exit, BatchError> {
+        let selection = self.selection();
+        let reports = formats(&selection.report)?;
+        let started = Instant::now();
+        let mut summary = runtime.block_on(async {
+            let run = self.prepare(rooms)?;
+            Ok::<_, BatchError>(run.run().await)
+        })?;
+        summary.took = started.elapsed().as_secs_f64();
+        for (format, path) in reports {
+            report::write_file(format, &summary, path)
+                .map_err(|error| BatchError::Report(path.to_path_buf(), error))?;
+        }
+        if json {
+            report::json(&summary, out).map_err(BatchError::Output)?;
+        } else if !selection.quiet || summary.is_broken() || summary.is_misused() {
+            table::write(&summary, out).map_err(BatchError::Output)?;
+        }
+        Ok(match (summary.is_misused(), summary.is_broken()) {
+            (true, _) => Exit::Usage,
+            (false, true) => Exit::Broken,
+            (false, false) => Exit::Well,
+        })
+    }
+
+    fn prepare(&self, rooms: Rooms) -> Result<Run, BatchError> {
+        let Rooms { settings, index, healer } = rooms;
+        let selection = self.selection();
+        let heal = match self {
+            Self::Check(_) => None,
+            Self::Heal(args) => Some(*args),
+        };
+        let started = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let mut summary = Summary {
+            command: self.name().to_owned(),
+            sources: selection.sources.clone(),
+            started,
+            image_base: image_base(&settings),
+            ..Summary::default()
+        };
+        let path =
+            selection.journal.clone().unwrap_or_else(|| journal_path(&settings.index.path, self.name()));
+        let journal = Journal::open(&path, selection.resume, &mut summary)?;
+        let via =
+            heal.and_then(|args| args.via.as_deref()).map(|url| Via::new(url, &settings)).transpose()?;
+        let (send, items) = mpsc::channel(READ_AHEAD);
+        let expected = Arc::new(Expected::default());
+        let reader = Reader {
+            index,
+            healer: healer.clone(),
+            settings: Arc::clone(&settings),
+            expected: Arc::clone(&expected),
+            fetch_all: selection.manifests,
+            parallelism: usize::from(selection.manifest_parallelism),
+            out: send,
+        };
+        tokio::spawn(reader.read(selection.sources.clone()));
+        let width = match (heal, &via) {
+            // Through a proxy every request may be a heal.
+            (Some(args), Some(_)) => args.concurrency.map_or(settings.heal.concurrency, usize::from),
+            // Those in the lanes, and as many that look before and after.
+            (Some(_), None) => (settings.heal.concurrency * 2).max(usize::from(selection.probes)),
+            (None, _) => usize::from(selection.probes),
+        };
+        let only_setup = matches!(self, Self::Check(args) if args.setup);
+        Ok(Run {
+            surgeon: surgeon(healer, heal, selection.tiles, journal, &settings),
+            via,
+            items,
+            expected,
+            summary,
+            progress: Progress::new(selection.quiet, heal.is_some()),
+            width,
+            with_setup: heal.is_none(),
+            only_setup,
+            settings,
+        })
+    }
+}
+
+fn surgeon(
+    healer: Healer,
+    heal: Option<&HealArgs>,
+    tiles: bool,
+    journal: Journal,
+    settings: &Settings,
+) -> Surgeon {
+    let rate = heal.and_then(|args| args.rate);
+    Surgeon {
+        healer,
+        plan: Plan {
+            aim: match heal {
+                None => Aim::Look,
+                Some(args) if args.dry_run => Aim::Tell,
+                Some(args) if args.all => Aim::MendAll,
+                Some(_) => Aim::Mend,
+            },
+            tiles,
+            limit: heal.and_then(|args| args.limit),
+        },
+        pace: rate.map(|rate| tokio::sync::Mutex::new(tokio::time::interval(Duration::from_secs(1) / rate))),
+        journal: RefCell::new(journal),
+        patience: settings.heal.backoff_max * PATIENCE,
+        places: tokio::sync::Semaphore::new(settings.heal.concurrency),
+        stopping: Cell::new(false),
+        begun: Cell::new(0),
+        stalled: Cell::new(None),
+        broken_journal: RefCell::new(None),
+    }
+}
+
+/// Why a command could not be carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum BatchError {
+    /// The journal.
+    #[error("{0}")]
+    Journal(String),
+    /// `--via`.
+    #[error("{0}")]
+    Via(String),
+    /// A report whose kind its name does not tell.
+    #[error("--report {0}: its name must end in .json, .csv, .html or .xml")]
+    Format(PathBuf),
+    /// A report that cannot be written.
+    #[error("the report {0} cannot be written: {1}")]
+    Report(PathBuf, #[source] io::Error),
+    /// Results could not be written.
+    #[error("cannot write the results: {0}")]
+    Output(#[source] io::Error),
+}
+
+impl From<JournalError> for BatchError {
+    fn from(error: JournalError) -> Self {
+        Self::Journal(error.to_string())
+    }
+}
+
+impl From<ViaError> for BatchError {
+    fn from(error: ViaError) -> Self {
+        Self::Via(error.to_string())
+    }
+}
+
+impl BatchError {
+    /// The exit status.
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::Journal(_) | Self::Via(_) | Self::Format(_) => Exit::Usage,
+            Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Well,
+            Self::Report(..) | Self::Output(_) => Exit::Broken,
+        }
+    }
+}
+
+fn formats(paths: &[PathBuf]) -> Result<Vec<(Format, &Path)>, BatchError> {
+    let of = |path: &PathBuf| Format::of(path).ok_or_else(|| BatchError::Format(path.clone()));
+    paths.iter().map(|path| of(path).map(|format| (format, path.as_path()))).collect()
+}
+
+fn journal_path(index: &Path, command: &str) -> PathBuf {
+    let mut name = index.to_path_buf().into_os_string();
+    name.push(format!(".{command}-journal"));
+    name.into()
+}
+
+/// What image URLs start with for the public.
+fn image_base(settings: &Settings) -> String {
+    let route = settings.routes.iter().find(|route| route.kind == RouteKind::Image);
+    match (settings.server.public_hosts.first(), route) {
+        (Some(host), Some(route)) => format!("https://{host}{}", route.prefix),
+        _ => String::new(),
+    }
+}
+
+fn parse_rung(text: &str) -> Result<Rung, String> {
+    match text {
+        "register" => Ok(Rung::Register),
+        "visit" => Ok(Rung::Visit),
+        "rebuild" => Ok(Rung::Rebuild),
+        "direct" => Err("`direct` answers viewers and mends nothing".to_owned()),
+        _ => Err("one of register, visit, rebuild".to_owned()),
+    }
+}

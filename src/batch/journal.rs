@@ -1,0 +1,221 @@
+//! What a run has done so far, so that `--resume` goes on without asking anything twice.
+//!
+//! One line for each canvas that is done, appended; before a canvas is asked for, a line that says so. A line that
+//! matters is written before the next step, so that kill -9 loses nothing that was finished; it is on the disk
+//! within a second, so that a power loss costs a second of probes. A line that was torn is cut off.
+
+use std::collections::{HashMap, HashSet};
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, BufRead as _, BufReader, Seek as _, SeekFrom, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use super::mend::Treated;
+use super::summary::Summary;
+use super::{Entry, Named, Unit};
+
+/// Lines of healthy canvases are gathered up to this before they are written.
+const GATHER: usize = 32 * 1024;
+
+/// The file goes to the disk at least this often while something is written.
+const SYNC: Duration = Duration::from_secs(1);
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Line {
+    /// The first one.
+    Begin { version: u32, command: String, sources: Vec<String>, started: u64 },
+    /// A manifest gets a number.
+    Manifest(usize, String, Option<String>),
+    /// This canvas is asked for next.
+    Asking(u64),
+    /// This canvas is done.
+    Done(Done),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Done {
+    #[serde(rename = "u")]
+    unit: u64,
+    #[serde(rename = "m")]
+    manifest: usize,
+    #[serde(rename = "n")]
+    images: u64,
+    #[serde(rename = "a", skip_serializing_if = "std::ops::Not::not", default)]
+    asked: bool,
+    #[serde(rename = "e", skip_serializing_if = "Vec::is_empty", default)]
+    entries: Vec<Entry>,
+}
+
+/// The journal of this run.
+#[derive(Debug)]
+pub(crate) struct Journal {
+    path: PathBuf,
+    file: File,
+    gathered: Vec<u8>,
+    synced: Instant,
+    manifests: HashMap<Arc<str>, usize>,
+    done: HashSet<u64>,
+    /// Asked for by an earlier run that did not live to see the end of it.
+    in_flight: HashSet<u64>,
+}
+
+/// Why there is no journal.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum JournalError {
+    #[error("the journal {0} cannot be used: {1}")]
+    Io(PathBuf, #[source] io::Error),
+    #[error("another run uses the journal {0}; wait for it, or name another with --journal")]
+    Busy(PathBuf),
+    #[error(
+        "the journal {0} is of another run ({1}): name the same command and sources, or leave --resume out"
+    )]
+    Other(PathBuf, String),
+}
+
+impl Journal {
+    /// Opens it. With `resume`, what it tells goes into `summary`; without, it starts anew.
+    pub(crate) fn open(path: &Path, resume: bool, summary: &mut Summary) -> Result<Self, JournalError> {
+        let refuse = |error| JournalError::Io(path.to_path_buf(), error);
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
+        let file = file.map_err(refuse)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(JournalError::Busy(path.to_path_buf())),
+            Err(TryLockError::Error(error)) => return Err(refuse(error)),
+        }
+        let mut journal = Self {
+            path: path.to_path_buf(),
+            file,
+            gathered: Vec::new(),
+            synced: Instant::now(),
+            manifests: HashMap::new(),
+            done: HashSet::new(),
+            in_flight: HashSet::new(),
+        };
+        let whole = if resume { journal.replay(summary)? } else { 0 };
+        journal.file.set_len(whole).map_err(refuse)?;
+        journal.file.seek(SeekFrom::End(0)).map_err(refuse)?;
+        if whole == 0 {
+            let (command, sources) = (summary.command.clone(), summary.sources.clone());
+            journal.write(&Line::Begin { version: 1, command, sources, started: summary.started });
+            journal.flush().map_err(refuse)?;
+        }
+        Ok(journal)
+    }
+
+    /// Takes in what an earlier run wrote; tells how many bytes of it are whole lines.
+    fn replay(&mut self, summary: &mut Summary) -> Result<u64, JournalError> {
+        let refuse = |error| JournalError::Io(self.path.clone(), error);
+        let mut lines = BufReader::new(&self.file);
+        let (mut whole, mut text) = (0, Vec::new());
+        let mut names: HashMap<usize, Named> = HashMap::new();
+        loop {
+            text.clear();
+            let read = lines.read_until(b'\n', &mut text).map_err(refuse)?;
+            if read == 0 || !text.ends_with(b"\n") {
+                return Ok(whole);
+            }
+            let Ok(line) = serde_json::from_slice::<Line>(&text) else { return Ok(whole) };
+            match line {
+                Line::Begin { command, sources, started, .. } => {
+                    if command != summary.command || sources != summary.sources {
+                        let what = format!("{command} {}", sources.join(" "));
+                        return Err(JournalError::Other(self.path.clone(), what.trim().to_owned()));
+                    }
+                    summary.started = started;
+                }
+                Line::Manifest(number, uri, label) => {
+                    self.manifests.insert(uri.as_str().into(), number);
+                    names.insert(number, Named { uri, label });
+                }
+                Line::Asking(unit) => {
+                    self.in_flight.insert(unit);
+                }
+                Line::Done(done) => {
+                    self.in_flight.remove(&done.unit);
+                    if let Some(manifest) = names.get(&done.manifest)
+                        && self.done.insert(done.unit)
+                    {
+                        summary.take(manifest, done.images, done.entries, done.asked);
+                    }
+                }
+            }
+            whole += u64::try_from(read).unwrap_or(0);
+        }
+    }
+
+    /// Takes this unit up. False: it was done already, in this run or an earlier one.
+    pub(crate) fn take_up(&mut self, unit: u64) -> bool {
+        self.done.insert(unit)
+    }
+
+    /// An earlier run asked for it and was killed meanwhile.
+    pub(crate) fn was_in_flight(&self, unit: u64) -> bool {
+        self.in_flight.contains(&unit)
+    }
+
+    /// Written down before the canvas is asked for.
+    pub(crate) fn asking(&mut self, unit: u64) -> Result<(), JournalError> {
+        self.write(&Line::Asking(unit));
+        self.flush().map_err(|error| JournalError::Io(self.path.clone(), error))
+    }
+
+    /// One canvas is done.
+    pub(crate) fn done(&mut self, unit: &Unit, id: u64, treated: &Treated) -> Result<(), JournalError> {
+        let known = self.manifests.get(unit.manifest.uri.as_str()).copied();
+        let manifest = if let Some(number) = known {
+            number
+        } else {
+            let number = self.manifests.len();
+            self.manifests.insert(unit.manifest.uri.as_str().into(), number);
+            self.write(&Line::Manifest(number, unit.manifest.uri.clone(), unit.manifest.label.clone()));
+            number
+        };
+        let (images, asked, entries) = (treated.images, treated.asked, treated.entries.clone());
+        self.write(&Line::Done(Done { unit: id, manifest, images, asked, entries }));
+        // A healthy canvas cost a probe, which may be made again; anything else may not.
+        if asked || self.gathered.len() >= GATHER || self.synced.elapsed() >= SYNC {
+            self.flush().map_err(|error| JournalError::Io(self.path.clone(), error))?;
+        }
+        Ok(())
+    }
+
+    /// Writes everything down, to the disk.
+    pub(crate) fn sync(&mut self) -> Result<(), JournalError> {
+        let written = self.flush().and_then(|()| self.file.sync_data());
+        written.map_err(|error| JournalError::Io(self.path.clone(), error))
+    }
+
+    /// The run came to its end: there is nothing to go on with.
+    pub(crate) fn finish(self) {
+        if let Err(error) = std::fs::remove_file(&self.path) {
+            tracing::warn!(%error, path = %self.path.display(), "the journal cannot be deleted");
+        }
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn write(&mut self, line: &Line) {
+        // A line is made of text and numbers: it can always be written as JSON.
+        if serde_json::to_writer(&mut self.gathered, line).is_ok() {
+            self.gathered.push(b'\n');
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.write_all(&self.gathered)?;
+        self.gathered.clear();
+        if self.synced.elapsed() >= SYNC {
+            self.file.sync_data()?;
+            self.synced = Instant::now();
+        }
+        Ok(())
+    }
+}

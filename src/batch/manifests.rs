@@ -1,0 +1,133 @@
+//! Manifests as they are served: can they be fetched, are they JSON, and do they lack images that are known?
+//!
+//! UPSTREAM: a manifest that was built during a fault is 200 with fewer canvases, or with canvases without images,
+//! and stays so: only `update=true` on its own URL cures it (upstream.md "Poison").
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::Named;
+use super::source::{Going, Item, Reader, known_canvases, named};
+use crate::heal::{DocumentError, Healer};
+use crate::iiif::identifier;
+use crate::iiif::manifest::{self, Canvas, Document, DocumentKind};
+
+/// What is wrong with a manifest as it is served.
+#[derive(Debug, Clone)]
+pub(crate) struct Trouble {
+    /// For people.
+    pub(crate) text: String,
+    /// What it should hold, where it is poisoned.
+    pub(crate) poisoned: Option<Arc<Vec<Canvas>>>,
+}
+
+/// Rebuilds of one manifest at most: duplicates hide behind one another.
+const REBUILDS: usize = 3;
+
+/// Read, or the reason why not.
+type Got = Result<(Document, Vec<Canvas>), String>;
+
+impl Reader {
+    /// Fetches a document of IIIF's.
+    pub(super) async fn get(&self, url: &str) -> Got {
+        get(&self.healer, url, false).await
+    }
+
+    /// A document that was named by its URL.
+    pub(super) async fn fetched(&self, text: &str, url: String) -> Going {
+        match self.get(&url).await {
+            Ok((document, _)) if document.kind == DocumentKind::Collection => {
+                self.members(text, document.members, 1).await
+            }
+            Ok((document, canvases)) => self.served(&url, &document, canvases).await,
+            Err(why) => {
+                let known = known_canvases(&self.index, &url);
+                if known.is_empty() {
+                    return self.problem(text, why, true).await;
+                }
+                // It cannot be fetched, but the index tells what is in it.
+                let named = Arc::new(Named { uri: url, label: None });
+                self.send(Item::Trouble(Arc::clone(&named), Trouble { text: why, poisoned: None })).await?;
+                self.document(&named, known, |_| None).await
+            }
+        }
+    }
+
+    /// A manifest as it is served, beside what the index knows of it.
+    pub(super) async fn served(&self, url: &str, document: &Document, canvases: Vec<Canvas>) -> Going {
+        let named = named(document, url);
+        let known = known_canvases(&self.index, &named.uri);
+        let lacking = lacking(&known, &canvases);
+        if let Some(text) = poison(&lacking, &canvases) {
+            let poisoned = Some(Arc::new(known.clone()));
+            self.send(Item::Trouble(Arc::clone(&named), Trouble { text, poisoned })).await?;
+        }
+        // What is known and what is served, together: each canvas once, with all its images.
+        let mut all = canvases;
+        for canvas in lacking {
+            match all.iter_mut().find(|served| served.id == canvas.id) {
+                Some(served) => served.images.clone_from(&canvas.images),
+                None => all.push(canvas.clone()),
+            }
+        }
+        self.document(&named, all, |_| None).await
+    }
+
+    /// What is wrong with a manifest whose canvases are known.
+    pub(super) async fn trouble(&self, url: &str, known: &Arc<Vec<Canvas>>) -> Option<Trouble> {
+        match self.get(url).await {
+            Err(text) => Some(Trouble { text, poisoned: None }),
+            Ok((_, served)) => {
+                let text = poison(&lacking(known, &served), &served)?;
+                Some(Trouble { text, poisoned: Some(Arc::clone(known)) })
+            }
+        }
+    }
+}
+
+async fn get(healer: &Healer, url: &str, anew: bool) -> Got {
+    let bytes = healer.document(url, anew).await.map_err(|error| match error {
+        DocumentError::NotOurs => {
+            "it belongs to no presentation route ([[routes]], [server] public_hosts): download it and name the file"
+                .to_owned()
+        }
+        error => error.to_string(),
+    })?;
+    let read = manifest::read(&bytes).map_err(|error| format!("not JSON: {error}"))?;
+    if read.0.kind == DocumentKind::Other { Err("JSON, but no manifest".to_owned()) } else { Ok(read) }
+}
+
+/// Builds a poisoned manifest anew until it holds what is known of it.
+pub(crate) async fn cure(healer: &Healer, url: &str, known: &[Canvas]) -> Result<(), String> {
+    for _ in 0..REBUILDS {
+        get(healer, url, true).await?;
+        let (_, served) = get(healer, url, false).await?;
+        if poison(&lacking(known, &served), &served).is_none() {
+            return Ok(());
+        }
+    }
+    Err("still poisoned after it was built anew".to_owned())
+}
+
+/// Known canvases that are served with fewer images, or not at all.
+fn lacking<'a>(known: &'a [Canvas], served: &[Canvas]) -> Vec<&'a Canvas> {
+    let served: HashMap<&str, &Canvas> = served.iter().map(|canvas| (canvas.id.as_str(), canvas)).collect();
+    let is_whole = |canvas: &&Canvas| {
+        served.get(canvas.id.as_str()).is_some_and(|served| {
+            let has = |key: &String| served.images.iter().any(|own| identifier::same_file(own, key));
+            canvas.images.iter().all(has) || served.images.len() >= canvas.images.len()
+        })
+    };
+    known.iter().filter(|canvas| !canvas.images.is_empty() && !is_whole(canvas)).collect()
+}
+
+fn poison(lacking: &[&Canvas], served: &[Canvas]) -> Option<String> {
+    let empty = served.iter().filter(|canvas| canvas.images.is_empty()).count();
+    match (lacking.len(), empty) {
+        (0, 0) => None,
+        (0, empty) => Some(format!("poisoned: {empty} of its canvases are served without images")),
+        (lacking, _) => {
+            Some(format!("poisoned: {lacking} canvases are served without the images known of them"))
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! The batch commands: `check` tells which images are broken, `heal` mends them.
+//!
+//! `source` reads what was named and hands out [`Unit`]s, one canvas each; `run` takes them through `check` (look)
+//! and `mend` (bring back), writes the `journal`, feeds `progress` and the `summary`; `report` writes it down.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+mod check;
+pub mod command;
+mod content_state;
+mod journal;
+mod manifests;
+mod mend;
+mod progress;
+pub mod report;
+mod run;
+mod setup;
+mod source;
+mod sources;
+mod summary;
+mod via;
+
+/// One canvas to look at.
+#[derive(Debug, Clone)]
+pub(crate) struct Unit {
+    pub(crate) manifest: Arc<Named>,
+    /// `None`: an image that was named by itself, and nobody is known to own it.
+    pub(crate) canvas: Option<String>,
+    pub(crate) label: Option<String>,
+    /// Lookup keys.
+    pub(crate) images: Vec<String>,
+    /// Its manifest, as it stands or as it is served, lacks these images: poison.
+    pub(crate) lacks: Option<&'static str>,
+    /// Its place among all that were read; reports keep that order.
+    pub(crate) place: u64,
+}
+
+/// A manifest, or whatever else a canvas was found in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Named {
+    pub(crate) uri: String,
+    pub(crate) label: Option<String>,
+}
+
+/// How an image is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// It is there.
+    Ok,
+    /// Forgotten by the image server; it can be brought back.
+    Expired,
+    /// The file itself is gone.
+    Missing,
+    /// The canvas or manifest has lost the image.
+    Poisoned,
+    /// Nothing can be said.
+    Error,
+}
+
+impl Verdict {
+    /// The word used in reports.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Expired => "expired",
+            Self::Missing => "missing",
+            Self::Poisoned => "poisoned",
+            Self::Error => "error",
+        }
+    }
+}
+
+/// One image that was not well, or was asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// Lookup key; empty where the canvas names no image.
+    pub image: String,
+    /// Canvas URL; empty where none is known.
+    pub canvas: String,
+    /// Manifest.
+    pub manifest: String,
+    /// Label of the canvas.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub label: Option<String>,
+    /// As it was found.
+    pub before: Verdict,
+    /// As it is now; absent where nothing was tried.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub after: Option<Verdict>,
+    /// What helped.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub rung: Option<String>,
+    /// Why it is as it is.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub reason: Option<String>,
+    /// How long the mending took.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub duration_ms: Option<u64>,
+    /// Its place among all that were read; what an earlier run did comes first.
+    #[serde(skip)]
+    pub place: u64,
+}
+
+impl Entry {
+    /// As it is now.
+    pub fn now(&self) -> Verdict {
+        self.after.unwrap_or(self.before)
+    }
+
+    /// It was not well and is now.
+    pub fn is_healed(&self) -> bool {
+        self.before != Verdict::Ok && self.now() == Verdict::Ok
+    }
+}
+
+impl Unit {
+    /// The same canvas with the same images is the same work, whichever source names it.
+    pub(crate) fn id(&self) -> u64 {
+        let mut hasher = blake3::Hasher::new();
+        for text in self.canvas.iter().chain(&self.images) {
+            hasher.update(&text.len().to_be_bytes()).update(text.as_bytes());
+        }
+        let mut first = [0; 8];
+        first.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
+        u64::from_be_bytes(first)
+    }
+
+    pub(crate) fn entry(&self, image: &str, before: Verdict, reason: Option<String>) -> Entry {
+        Entry {
+            image: image.to_owned(),
+            canvas: self.canvas.clone().unwrap_or_default(),
+            manifest: self.manifest.uri.clone(),
+            label: self.label.clone(),
+            before,
+            after: None,
+            rung: None,
+            reason,
+            duration_ms: None,
+            place: self.place,
+        }
+    }
+}

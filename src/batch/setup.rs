@@ -1,0 +1,125 @@
+//! The deployment itself: what must be right before any image can be healed.
+
+use std::fmt::Write as _;
+
+use serde::Serialize;
+
+use crate::config::Settings;
+use crate::config::settings::RouteKind;
+use crate::heal::Facts;
+use crate::iiif::CanvasUrl;
+
+/// How one thing about the deployment is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// As it should be.
+    Good,
+    /// It works, but not as well as it could.
+    Note,
+    /// Healing or viewing cannot work so.
+    Bad,
+}
+
+/// One thing about the deployment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// What was looked at.
+    pub about: &'static str,
+    /// How it is.
+    pub state: State,
+    /// In words, with what to do.
+    pub text: String,
+}
+
+impl Finding {
+    /// Something is wrong.
+    pub fn is_bad(&self) -> bool {
+        self.state == State::Bad
+    }
+}
+
+/// Canvases that belong to no presentation route.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Unmapped {
+    pub(crate) canvases: u64,
+    pub(crate) strange: u64,
+    pub(crate) example: Option<String>,
+}
+
+/// Clocks may differ by this many seconds.
+const CLOCKS: i64 = 60;
+
+/// What the facts mean.
+pub(crate) fn findings(settings: &Settings, facts: Option<&Facts>, unmapped: &Unmapped) -> Vec<Finding> {
+    let mut all = Vec::new();
+    if let Some(facts) = facts {
+        all.extend(facts.info_id.as_ref().map(|id| public_id(settings, id)));
+        all.extend(facts.resources_open.map(resources));
+        all.extend(facts.clock_ahead.map(clock));
+    }
+    if unmapped.canvases > 0 {
+        all.push(routes(unmapped));
+    }
+    all
+}
+
+fn public_id(settings: &Settings, id: &Result<String, String>) -> Finding {
+    let about = "public @id";
+    let hosts = &settings.server.public_hosts;
+    let (state, text) = match id {
+        Err(why) => (State::Note, format!("not seen: {why}")),
+        Ok(_) if hosts.is_empty() => (State::Note, "not checked: [server] public_hosts is empty".to_owned()),
+        Ok(id) => {
+            let parsed = CanvasUrl::parse(id);
+            let names_us = parsed.is_some_and(|url| {
+                let on_route = settings.route_of(&url.host(), url.path).map(|at| settings.routes[at].kind);
+                hosts.iter().any(|host| url.authority_is(host)) && on_route == Some(RouteKind::Image)
+            });
+            if names_us {
+                (State::Good, id.clone())
+            } else {
+                let hint =
+                    "viewers would go there: let the image server believe X-Forwarded-Host, -Port, -Proto";
+                (State::Bad, format!("info.json says {id}; {hint}"))
+            }
+        }
+    };
+    Finding { about, state, text }
+}
+
+fn resources(open: bool) -> Finding {
+    let (state, text) = if open {
+        (State::Good, "open: expiry is told from a missing file by one look into Redis".to_owned())
+    } else {
+        let text = "closed: small tiles are asked for instead, and a missing file looks like an expired image; \
+            open GET {canvas service}/resources/{uuid} for this host";
+        (State::Note, text.to_owned())
+    };
+    Finding { about: "/resources", state, text }
+}
+
+fn clock(ahead: i64) -> Finding {
+    let (state, text) = if ahead.abs() <= CLOCKS {
+        (State::Good, format!("{} s apart from the image server's", ahead.abs()))
+    } else {
+        let which = if ahead > 0 { "ahead of" } else { "behind" };
+        let text = format!("the image server's is {} s {which} ours: run NTP on both", ahead.abs());
+        (State::Bad, text)
+    };
+    Finding { about: "clock", state, text }
+}
+
+fn routes(unmapped: &Unmapped) -> Finding {
+    let Unmapped { canvases, strange, example } = unmapped;
+    let mut text = format!("{} of {canvases} canvases belong to a presentation route", canvases - strange);
+    let state = match strange {
+        0 => State::Good,
+        some if some == canvases => State::Bad,
+        _ => State::Note,
+    };
+    if let Some(example) = example {
+        let _ = write!(text, "; not so {example}: see [[routes]] and [server] public_hosts");
+    }
+    Finding { about: "canvases", state, text }
+}

@@ -1,0 +1,380 @@
+//! Reads what was named, and hands out one [`Unit`] for each canvas. Runs beside the work on them, a little ahead.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::io::Read as _;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use futures_util::StreamExt as _;
+use tokio::sync::mpsc;
+use walkdir::WalkDir;
+
+use super::manifests::Trouble;
+use super::sources::{Source, parse};
+use super::summary::Problem;
+use super::{Named, Unit};
+use crate::config::Settings;
+use crate::heal::Healer;
+use crate::iiif::manifest::{self, Canvas, Document, DocumentKind};
+use crate::index::{Index, IndexError};
+
+/// What reading brings.
+#[derive(Debug)]
+pub(crate) enum Item {
+    /// A canvas to look at.
+    Unit(Unit),
+    /// Something is wrong with a manifest itself.
+    Trouble(Arc<Named>, Trouble),
+    /// Something could not be read.
+    Problem(Problem),
+}
+
+/// How much there is to do, as far as it is known: for the time left.
+#[derive(Debug, Default)]
+pub(crate) struct Expected {
+    images: AtomicU64,
+    documents: AtomicU64,
+    read: AtomicU64,
+}
+
+impl Expected {
+    fn more(&self, images: usize) {
+        self.images.fetch_add(u64::try_from(images).unwrap_or(0), Ordering::Relaxed);
+    }
+
+    /// Images in all: those of what was read, and as many again for what was not.
+    pub(crate) fn images(&self) -> u64 {
+        let load = |number: &AtomicU64| number.load(Ordering::Relaxed);
+        let (images, documents, read) = (load(&self.images), load(&self.documents), load(&self.read));
+        if read == 0 || read >= documents { images } else { images.saturating_mul(documents) / read }
+    }
+}
+
+/// Reads sources. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Reader {
+    pub(crate) index: Arc<Index>,
+    pub(crate) healer: Healer,
+    pub(crate) settings: Arc<Settings>,
+    pub(crate) expected: Arc<Expected>,
+    /// Fetch the manifests that files and the index tell of, too.
+    pub(crate) fetch_all: bool,
+    /// Manifests fetched at once.
+    pub(crate) parallelism: usize,
+    pub(crate) out: mpsc::Sender<Item>,
+}
+
+/// Nobody takes what is read any more.
+#[derive(Debug)]
+pub(crate) struct Stopped;
+
+pub(super) type Going = Result<(), Stopped>;
+
+/// Collections within collections that are followed.
+const DEPTH: usize = 8;
+
+/// Larger files are read in pieces.
+const WHOLE: u64 = 32 << 20;
+
+impl Reader {
+    /// Reads all of them, one after another.
+    pub(crate) async fn read(self, sources: Vec<String>) -> Going {
+        if sources.is_empty() {
+            return self.source("", Source::Index).await;
+        }
+        for text in &sources {
+            let (index, settings, named) =
+                (Arc::clone(&self.index), Arc::clone(&self.settings), text.clone());
+            let parsed = tokio::task::spawn_blocking(move || parse(&named, &settings, &index)).await;
+            self.source(text, parsed.map_err(|_| Stopped)?).await?;
+        }
+        Ok(())
+    }
+
+    async fn source(&self, text: &str, source: Source) -> Going {
+        match source {
+            Source::Index => self.whole_index().await,
+            Source::Path(path) => self.path(text, path).await,
+            Source::Document(url) => self.fetched(text, url).await,
+            Source::Canvas { url, manifest } => self.canvas(text, url, manifest).await,
+            Source::Image(key) => self.image(key).await,
+            Source::Unreadable(why) => self.problem(text, why, true).await,
+        }
+    }
+
+    pub(super) async fn send(&self, item: Item) -> Going {
+        self.out.send(item).await.map_err(|_| Stopped)
+    }
+
+    pub(super) async fn problem(&self, source: &str, message: String, is_all_of_it: bool) -> Going {
+        let source = source.to_owned();
+        self.send(Item::Problem(Problem { source, message, is_all_of_it })).await
+    }
+
+    /// The units of one document. `lacks` tells why a canvas of it is poisoned.
+    pub(super) async fn document(
+        &self,
+        named: &Arc<Named>,
+        canvases: Vec<Canvas>,
+        lacks: impl Fn(&Canvas) -> Option<&'static str>,
+    ) -> Going {
+        self.expected.more(canvases.iter().map(|canvas| canvas.images.len().max(1)).sum());
+        for canvas in canvases {
+            let mut lacks = lacks(&canvas);
+            let mut images = canvas.images;
+            if images.is_empty() {
+                lacks = lacks.or(Some("its manifest names no image for it"));
+                images = known_images(&self.index, &canvas.id, None);
+            }
+            let (manifest, label) = (Arc::clone(named), canvas.label);
+            self.send(Item::Unit(Unit { manifest, canvas: Some(canvas.id), label, images, lacks, place: 0 }))
+                .await?;
+        }
+        Ok(())
+    }
+
+    async fn path(&self, text: &str, path: PathBuf) -> Going {
+        let is_file = path.is_file();
+        let found = tokio::task::spawn_blocking(move || find(&path)).await.map_err(|_| Stopped)?;
+        self.expected.documents.fetch_add(u64::try_from(found.len()).unwrap_or(0), Ordering::Relaxed);
+        if found.is_empty() {
+            return self.problem(text, "no *.json files in it".to_owned(), true).await;
+        }
+        let mut manifests = Vec::new();
+        for file in found {
+            let origin =
+                file.as_ref().map_or_else(|(path, _)| path.clone(), |path| path.display().to_string());
+            let read = match file {
+                Ok(path) => {
+                    tokio::task::spawn_blocking(move || read_file(&path)).await.map_err(|_| Stopped)?
+                }
+                Err((_, why)) => Err(why),
+            };
+            match read {
+                Ok((document, canvases)) => {
+                    let named = named(&document, &origin);
+                    match document.kind {
+                        DocumentKind::Collection if is_file => {
+                            self.members(text, document.members, 1).await?;
+                        }
+                        DocumentKind::Other if is_file => {
+                            self.problem(text, "JSON, but no manifest".to_owned(), true).await?;
+                        }
+                        DocumentKind::Collection | DocumentKind::Other => {}
+                        _ => {
+                            if self.fetch_all && self.healer.may_ask(&named.uri) {
+                                manifests.push((Arc::clone(&named), Arc::new(canvases.clone())));
+                            }
+                            self.document(&named, canvases, |_| None).await?;
+                        }
+                    }
+                }
+                Err(why) => self.problem(&origin, why, is_file).await?,
+            }
+            self.expected.read.fetch_add(1, Ordering::Relaxed);
+        }
+        self.served_as_known(manifests).await
+    }
+
+    /// Manifests that were read elsewhere: are they served as they were read?
+    async fn served_as_known(&self, manifests: Vec<(Arc<Named>, Arc<Vec<Canvas>>)>) -> Going {
+        let mut looks = futures_util::stream::iter(manifests)
+            .map(|(named, known)| async move {
+                let trouble = self.trouble(&named.uri, &known).await;
+                (named, trouble)
+            })
+            .buffer_unordered(self.parallelism.max(1));
+        while let Some((named, trouble)) = looks.next().await {
+            if let Some(trouble) = trouble {
+                self.send(Item::Trouble(named, trouble)).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn whole_index(&self) -> Going {
+        let stats = self.index.stats();
+        if let Ok(stats) = &stats {
+            self.expected.more(usize::try_from(stats.images).unwrap_or(0));
+            if stats.images == 0 {
+                let why = "it is empty: `iiif-mender index build` fills it, or name a source";
+                return self.problem("the index", why.to_owned(), true).await;
+            }
+        }
+        let (index, out) = (Arc::clone(&self.index), self.out.clone());
+        let read = tokio::task::spawn_blocking(move || export(&index, &out)).await.map_err(|_| Stopped)?;
+        if let Err(error) = read {
+            self.problem("the index", error.to_string(), true).await?;
+        }
+        if !self.fetch_all {
+            return Ok(());
+        }
+        let listed = self.index.list().unwrap_or_default();
+        let ours = listed.into_iter().filter(|listed| self.healer.may_ask(&listed.uri));
+        let manifests = ours.map(|listed| {
+            let known = known_canvases(&self.index, &listed.uri);
+            (Arc::new(Named { uri: listed.uri, label: listed.label }), Arc::new(known))
+        });
+        self.served_as_known(manifests.collect()).await
+    }
+
+    async fn canvas(&self, text: &str, url: String, manifest: Option<String>) -> Going {
+        let owners = self.index.canvas(&url).unwrap_or_default();
+        let owner = owners.iter().find(|owner| Some(&owner.manifest) == manifest.as_ref()).or(owners.first());
+        if let Some(owner) = owner {
+            let images = known_images(&self.index, &url, Some(&owner.manifest));
+            let named = Arc::new(Named { uri: owner.manifest.clone(), label: None });
+            let canvas = Canvas { id: url, label: owner.label.clone(), images };
+            return self.document(&named, vec![canvas], |_| None).await;
+        }
+        // Unknown here: its manifest tells its images without the canvas being built.
+        let from = manifest.unwrap_or_else(|| url.clone());
+        match self.get(&from).await {
+            Ok((document, canvases)) => {
+                let named = named(&document, &from);
+                let own: Vec<Canvas> = canvases.into_iter().filter(|canvas| canvas.id == url).collect();
+                if own.is_empty() {
+                    let why = format!("the canvas {url} does not stand in {from}");
+                    return self.problem(text, why, true).await;
+                }
+                self.document(&named, own, |_| None).await
+            }
+            Err(why) => self.problem(text, why, true).await,
+        }
+    }
+
+    async fn image(&self, key: String) -> Going {
+        let owners = self.index.owners(&key).unwrap_or_else(|_| Arc::new([]));
+        self.expected.more(1);
+        let (canvas, label, manifest) = match owners.first() {
+            Some(owner) => (Some(owner.canvas.clone()), owner.label.clone(), owner.manifest.clone()),
+            None => (None, None, "named by itself".to_owned()),
+        };
+        let manifest = Arc::new(Named { uri: manifest, label: None });
+        self.send(Item::Unit(Unit { manifest, canvas, label, images: vec![key], lacks: None, place: 0 }))
+            .await
+    }
+
+    /// The members of a collection, each as if it had been named.
+    pub(super) async fn members(&self, text: &str, members: Vec<String>, depth: usize) -> Going {
+        if depth > DEPTH {
+            return self.problem(text, "collections nested too deeply".to_owned(), false).await;
+        }
+        self.expected.documents.fetch_add(u64::try_from(members.len()).unwrap_or(0), Ordering::Relaxed);
+        let mut seen = HashSet::new();
+        let fresh = members.into_iter().filter(|member| seen.insert(member.clone()));
+        let mut gets = futures_util::stream::iter(fresh)
+            .map(|member| async move { (self.get(&member).await, member) })
+            .buffered(self.parallelism.max(1));
+        while let Some((got, member)) = gets.next().await {
+            match got {
+                Ok((document, _)) if document.kind == DocumentKind::Collection => {
+                    Box::pin(self.members(&member, document.members, depth + 1)).await?;
+                }
+                Ok((document, canvases)) => self.served(&member, &document, canvases).await?,
+                // The index may know it all the same.
+                Err(why) => {
+                    self.problem(&member, why, false).await?;
+                    let named = Arc::new(Named { uri: member.clone(), label: None });
+                    self.document(&named, known_canvases(&self.index, &member), |_| None).await?;
+                }
+            }
+            self.expected.read.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+}
+
+/// What a document calls itself, or where it was read.
+pub(super) fn named(document: &Document, origin: &str) -> Arc<Named> {
+    let uri = document.id.clone().unwrap_or_else(|| origin.to_owned());
+    Arc::new(Named { uri, label: document.label.clone() })
+}
+
+/// The images of a canvas as the index knows them.
+fn known_images(index: &Index, canvas: &str, manifest: Option<&str>) -> Vec<String> {
+    let manifests = match manifest {
+        Some(manifest) => vec![manifest.to_owned()],
+        None => index.canvas(canvas).unwrap_or_default().into_iter().map(|owner| owner.manifest).collect(),
+    };
+    let of = |manifest: &String| {
+        let canvases = index.manifest_canvases(manifest).unwrap_or_default();
+        canvases.into_iter().find(|known| known.canvas == canvas && !known.keys.is_empty())
+    };
+    manifests.iter().find_map(of).map(|known| known.keys).unwrap_or_default()
+}
+
+/// The canvases of a manifest as the index knows them.
+pub(super) fn known_canvases(index: &Index, manifest: &str) -> Vec<Canvas> {
+    let known = index.manifest_canvases(manifest).unwrap_or_default();
+    known.into_iter().map(|one| Canvas { id: one.canvas, label: None, images: one.keys }).collect()
+}
+
+fn export(index: &Index, out: &mpsc::Sender<Item>) -> Result<(), IndexError> {
+    let mut last: Option<Unit> = None;
+    let mut named = Arc::new(Named { uri: String::new(), label: None });
+    let send = |unit: Option<Unit>| match unit.map(|unit| out.blocking_send(Item::Unit(unit))) {
+        Some(Err(_)) => ControlFlow::Break(()),
+        Some(Ok(())) | None => ControlFlow::Continue(()),
+    };
+    index.export(&mut |image| {
+        // The images of one canvas come one after another.
+        if let Some(unit) = last.as_mut()
+            && unit.manifest.uri == image.manifest
+            && unit.canvas.as_deref() == Some(&*image.canvas)
+        {
+            unit.images.push(image.image);
+            return ControlFlow::Continue(());
+        }
+        if named.uri != image.manifest {
+            named = Arc::new(Named { uri: image.manifest, label: None });
+        }
+        let (manifest, canvas) = (Arc::clone(&named), Some(image.canvas));
+        send(last.replace(Unit {
+            manifest,
+            canvas,
+            label: image.label,
+            images: vec![image.image],
+            lacks: None,
+            place: 0,
+        }))
+    })?;
+    let _ = send(last);
+    Ok(())
+}
+
+type Found = Result<PathBuf, (String, String)>;
+
+/// The `*.json` files of a directory in the order of their names, or the file itself.
+fn find(path: &Path) -> Vec<Found> {
+    let is_json = |path: &Path| path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("json"));
+    let walk = WalkDir::new(path).follow_links(true).max_depth(64).sort_by_file_name();
+    let found = walk.into_iter().filter_map(|entry| match entry {
+        Ok(entry) if entry.file_type().is_file() && (entry.depth() == 0 || is_json(entry.path())) => {
+            Some(Ok(entry.into_path()))
+        }
+        Ok(_) => None,
+        Err(error) if error.loop_ancestor().is_some() => None,
+        Err(error) => {
+            let place = error.path().unwrap_or(path).display().to_string();
+            Some(Err((place, error.io_error().map_or_else(|| error.to_string(), ToString::to_string))))
+        }
+    });
+    found.collect()
+}
+
+fn read_file(path: &Path) -> Result<(Document, Vec<Canvas>), String> {
+    let mut file = File::open(path).map_err(|error| error.to_string())?;
+    let size = file.metadata().map_err(|error| error.to_string())?.len();
+    if size > WHOLE {
+        let mut canvases = Vec::new();
+        let document = manifest::walk(file, &mut |canvas| canvases.push(canvas));
+        return document.map(|document| (document, canvases)).map_err(|error| format!("not JSON: {error}"));
+    }
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+    manifest::read(&bytes).map_err(|error| format!("not JSON: {error}"))
+}

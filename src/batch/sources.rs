@@ -1,0 +1,77 @@
+//! SOURCE: what a person may name. Told apart by looks and by what the index knows; nothing is fetched here.
+
+use std::path::{Path, PathBuf};
+
+use super::content_state::{self, Pointed};
+use crate::config::Settings;
+use crate::config::settings::RouteKind;
+use crate::iiif::image_url::{identifier_in_image_url, identifier_in_service_id};
+use crate::iiif::{CanvasUrl, Identifier, IdentifierKind};
+use crate::index::Index;
+
+/// What was named.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// Everything that is indexed.
+    Index,
+    /// A directory or a file.
+    Path(PathBuf),
+    /// A manifest, a collection, or something else that must be fetched to be known.
+    Document(String),
+    /// A canvas, and the manifest it is known to be part of.
+    Canvas { url: String, manifest: Option<String> },
+    /// An image, by its lookup key.
+    Image(String),
+    /// Nothing that could be read; this is why.
+    Unreadable(String),
+}
+
+/// Tells what `text` names.
+pub(crate) fn parse(text: &str, settings: &Settings, index: &Index) -> Source {
+    let text = text.trim();
+    if Path::new(text).exists() {
+        return Source::Path(PathBuf::from(text));
+    }
+    if let Some(pointed) = content_state::read(text) {
+        return match pointed {
+            Pointed::Canvas { url, manifest } => Source::Canvas { url, manifest },
+            Pointed::Document(url) => url_source(&url, settings, index),
+        };
+    }
+    if CanvasUrl::parse(text).is_some() {
+        return url_source(text, settings, index);
+    }
+    let identifier = Identifier::new(text);
+    let is_known = |key: &str| index.owners(key).is_ok_and(|owners| !owners.is_empty());
+    if identifier.kind() != IdentifierKind::Other || is_known(&identifier.key()) {
+        return Source::Image(identifier.key().into_owned());
+    }
+    if is_known(text) {
+        return Source::Image(text.to_owned());
+    }
+    let is_path = text.contains('/') || Path::new(text).extension().is_some();
+    Source::Unreadable(if is_path {
+        "no such file or directory".to_owned()
+    } else {
+        "not a file or directory, a URL, or an identifier that the index knows".to_owned()
+    })
+}
+
+fn url_source(url: &str, settings: &Settings, index: &Index) -> Source {
+    let bare = url.split('#').next().unwrap_or(url);
+    if index.canvas(bare).is_ok_and(|owners| !owners.is_empty()) {
+        return Source::Canvas { url: bare.to_owned(), manifest: None };
+    }
+    if let Some(identifier) = identifier_in_image_url(bare) {
+        return Source::Image(identifier.key().into_owned());
+    }
+    let is_image = CanvasUrl::parse(bare).is_some_and(|parsed| {
+        let host = parsed.host();
+        let on_image_route = |of: &crate::config::settings::Route| of.kind == RouteKind::Image;
+        settings.route_of(&host, parsed.path).is_some_and(|at| on_image_route(&settings.routes[at]))
+    });
+    match identifier_in_service_id(bare) {
+        Some(identifier) if is_image => Source::Image(identifier.key().into_owned()),
+        _ => Source::Document(bare.to_owned()),
+    }
+}

@@ -1,0 +1,153 @@
+//! What was found and done, counted per manifest. Grows with manifests and with what is broken, not with images.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use super::setup::Finding;
+use super::{Entry, Named, Verdict};
+
+/// Images of one manifest, or of all.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Counts {
+    /// Looked at.
+    pub images: u64,
+    /// Were not well when they were looked at.
+    pub broken: u64,
+    /// Were not well and are now.
+    pub healed: u64,
+    /// Forgotten by the image server now.
+    pub expired: u64,
+    /// Whose file is gone.
+    pub missing: u64,
+    /// Whose canvas or manifest lacks them.
+    pub poisoned: u64,
+    /// Of which nothing can be said.
+    pub error: u64,
+}
+
+impl Counts {
+    /// Not well now.
+    pub fn left(&self) -> u64 {
+        self.expired + self.missing + self.poisoned + self.error
+    }
+
+    fn take(&mut self, images: u64, entries: &[Entry]) {
+        self.images += images;
+        for entry in entries {
+            self.broken += u64::from(entry.before != Verdict::Ok);
+            self.healed += u64::from(entry.is_healed());
+            match entry.now() {
+                Verdict::Ok => {}
+                Verdict::Expired => self.expired += 1,
+                Verdict::Missing => self.missing += 1,
+                Verdict::Poisoned => self.poisoned += 1,
+                Verdict::Error => self.error += 1,
+            }
+        }
+    }
+}
+
+/// One manifest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Row {
+    /// Its id, or where it was read.
+    pub manifest: String,
+    /// Label.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
+    /// Its images.
+    #[serde(flatten)]
+    pub counts: Counts,
+    /// What is wrong with the manifest itself, as it is served.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
+    /// That was mended.
+    pub mended: bool,
+}
+
+/// A source that could not be read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Problem {
+    /// As it was named.
+    pub source: String,
+    /// What is wrong.
+    pub message: String,
+    /// Nothing of it could be read: wrong usage, exit 2.
+    pub is_all_of_it: bool,
+}
+
+/// The whole outcome of one command.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Summary {
+    /// `check` or `heal`.
+    pub command: String,
+    /// As named on the command line.
+    pub sources: Vec<String>,
+    /// Unix seconds.
+    pub started: u64,
+    /// Seconds.
+    pub took: f64,
+    /// It was stopped before its end.
+    pub interrupted: bool,
+    /// Canvases that were asked for.
+    pub asked: u64,
+    /// All images.
+    pub totals: Counts,
+    /// Each manifest.
+    pub manifests: Vec<Row>,
+    /// Every image that was not well or was asked for.
+    pub images: Vec<Entry>,
+    /// Sources, and parts of them, that could not be read.
+    pub problems: Vec<Problem>,
+    /// The deployment itself.
+    pub setup: Vec<Finding>,
+    /// What image URLs in a report start with; empty where the public address is not known.
+    pub image_base: String,
+    #[serde(skip)]
+    pub(crate) rows: HashMap<Arc<str>, usize>,
+}
+
+impl Summary {
+    /// The row of a manifest, made when it is new.
+    pub(crate) fn row(&mut self, manifest: &Named) -> &mut Row {
+        let known = self.rows.get(manifest.uri.as_str()).copied();
+        let at = if let Some(at) = known {
+            at
+        } else {
+            self.rows.insert(manifest.uri.as_str().into(), self.manifests.len());
+            self.manifests.push(Row {
+                manifest: manifest.uri.clone(),
+                label: manifest.label.clone(),
+                counts: Counts::default(),
+                trouble: None,
+                mended: false,
+            });
+            self.manifests.len() - 1
+        };
+        &mut self.manifests[at]
+    }
+
+    /// One canvas is done.
+    pub(crate) fn take(&mut self, manifest: &Named, images: u64, entries: Vec<Entry>, asked: bool) {
+        self.row(manifest).counts.take(images, &entries);
+        self.totals.take(images, &entries);
+        self.asked += u64::from(asked);
+        self.images.extend(entries);
+    }
+
+    /// Is anything not well now?
+    pub fn is_broken(&self) -> bool {
+        self.interrupted
+            || self.totals.left() > 0
+            || self.problems.iter().any(|problem| !problem.is_all_of_it)
+            || self.manifests.iter().any(|row| row.trouble.is_some() && !row.mended)
+            || self.setup.iter().any(Finding::is_bad)
+    }
+
+    /// Was a source named that cannot be read at all?
+    pub fn is_misused(&self) -> bool {
+        self.problems.iter().any(|problem| problem.is_all_of_it)
+    }
+}

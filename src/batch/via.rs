@@ -1,0 +1,136 @@
+//! `--via`: a running iiif-mender does the mending. Its limits, cool-downs and index are the ones that count; here
+//! every image is asked for once, as a viewer would, and `Heal-Status` tells what became of it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::uri::{Authority, Scheme};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+
+use super::mend::Treated;
+use super::{Entry, Unit, Verdict};
+use prometheus_client::metrics::gauge::Gauge;
+
+use crate::config::Settings;
+use crate::config::settings::{RouteKind, UpstreamUrl};
+use crate::heal::image_segment;
+use crate::iiif::CanvasUrl;
+use crate::upstream::{Body, Chain, TlsError, Upstream, client_tls};
+
+/// A running iiif-mender.
+#[derive(Debug)]
+pub(crate) struct Via {
+    upstream: Arc<Upstream>,
+    /// Path before the identifier.
+    prefix: String,
+    patience: Duration,
+}
+
+/// Why it cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ViaError {
+    #[error("--via {0}: not an http(s) URL; write e.g. http://127.0.0.1:8080")]
+    Url(String),
+    #[error("--via: no [[routes]] of kind \"image\" in the configuration")]
+    NoRoute,
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+}
+
+/// A picture that any image server makes quickly.
+const TILE: &str = "full/16,/0/default.jpg";
+
+/// How often an image is asked for that is still being healed.
+const TRIES: u32 = 6;
+
+impl Via {
+    pub(crate) fn new(url: &str, settings: &Settings) -> Result<Self, ViaError> {
+        let refuse = || ViaError::Url(url.to_owned());
+        let parsed = CanvasUrl::parse(url).ok_or_else(refuse)?;
+        let authority: Authority = parsed.authority.parse().map_err(|_| refuse())?;
+        let https = parsed.scheme.eq_ignore_ascii_case("https");
+        let scheme = if https { Scheme::HTTPS } else { Scheme::HTTP };
+        let route = settings.routes.iter().find(|route| route.kind == RouteKind::Image);
+        let prefix =
+            format!("{}{}", parsed.path.trim_end_matches('/'), route.ok_or(ViaError::NoRoute)?.prefix);
+        let tls = client_tls(settings.upstream.ca.as_deref())?;
+        let target = UpstreamUrl { scheme, authority, path: "/".to_owned() };
+        let upstream = Arc::new(Upstream::new(&target, None, &settings.upstream, &tls, Gauge::default()));
+        // It holds a viewer's tile for as long as it says; then it answers by itself.
+        Ok(Self { upstream, prefix, patience: settings.heal.wait + Duration::from_secs(10) })
+    }
+
+    /// Asks for every image of a canvas.
+    pub(crate) async fn treat(&self, unit: &Unit) -> Treated {
+        let mut treated = Treated { asked: true, ..Treated::default() };
+        for image in &unit.images {
+            treated.images += 1;
+            treated.entries.extend(self.image(unit, image).await);
+        }
+        treated
+    }
+
+    async fn image(&self, unit: &Unit, image: &str) -> Option<Entry> {
+        let started = Instant::now();
+        let mut told = Err(String::new());
+        for _ in 0..TRIES {
+            told = self.ask(image).await;
+            let Ok((status, fields)) = &told else { continue };
+            if *status != StatusCode::SERVICE_UNAVAILABLE {
+                break;
+            }
+            let after = fields.get(header::RETRY_AFTER).and_then(|after| after.to_str().ok()?.parse().ok());
+            tokio::time::sleep(Duration::from_secs(after.unwrap_or(5)).min(Duration::from_mins(1))).await;
+        }
+        let mut entry = unit.entry(image, Verdict::Expired, None);
+        entry.duration_ms = u64::try_from(started.elapsed().as_millis()).ok();
+        let (status, fields) = match told {
+            Ok(told) => told,
+            Err(why) => {
+                entry.before = Verdict::Error;
+                entry.reason = Some(why);
+                return Some(entry);
+            }
+        };
+        let heal = fields.get("heal-status").and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let word = heal.split(';').next().unwrap_or_default().trim();
+        match (status, word) {
+            (_, "healed") => {
+                entry.after = Some(Verdict::Ok);
+                entry.rung =
+                    heal.split("rung=").nth(1).map(|rung| rung.split(';').next().unwrap_or(rung).into());
+            }
+            (status, _) if status.is_success() => return None,
+            (_, "missing") => {
+                entry.before = Verdict::Missing;
+                entry.reason = Some("the file itself is gone".to_owned());
+            }
+            (status, "cooling" | "failed") => {
+                entry.after = Some(Verdict::Expired);
+                entry.reason = Some(format!("iiif-mender answered {status}, {word}"));
+            }
+            (StatusCode::NOT_FOUND, _) => {
+                entry.reason = Some("that iiif-mender does not know who owns it".to_owned());
+            }
+            (status, _) => {
+                entry.before = Verdict::Error;
+                entry.reason = Some(format!("iiif-mender answered {status}"));
+            }
+        }
+        Some(entry)
+    }
+
+    async fn ask(&self, image: &str) -> Result<(StatusCode, HeaderMap), String> {
+        let (mut head, ()) = http::Request::new(()).into_parts();
+        head.method = Method::GET;
+        let target = format!("{}{}/{TILE}", self.prefix, image_segment(image));
+        head.uri = target.parse().map_err(|_| "it cannot be written into a request".to_owned())?;
+        let host = HeaderValue::from_str(self.upstream.authority().as_str());
+        head.headers.insert(header::HOST, host.map_err(|_| "--via names no host".to_owned())?);
+        let answer = self.upstream.send(&head, Body::Empty, self.patience).await;
+        let answer = answer.map_err(|error| format!("iiif-mender: {}", Chain(&error)))?;
+        let (status, fields) = (answer.status(), answer.headers().clone());
+        let _ = tokio::time::timeout(Duration::from_secs(10), answer.into_body().collect(1 << 20)).await;
+        Ok((status, fields))
+    }
+}
