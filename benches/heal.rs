@@ -1,4 +1,5 @@
-//! What a heal costs, as ratios to a client that makes the same requests itself: `cargo bench --bench heal`.
+//! What a heal costs, as ratios to a client that makes the same requests itself: `cargo bench --bench heal`
+//! (or one of them: `cargo bench --bench heal -- book`).
 
 #![allow(clippy::print_stdout, reason = "figures are printed")]
 #![allow(
@@ -34,7 +35,74 @@ async fn timed(client: &Client, url: &str) -> (u16, Duration) {
 
 #[tokio::main]
 async fn main() {
-    what_a_heal_costs().await;
+    let only = std::env::args().find(|arg| matches!(&**arg, "cost" | "book" | "flush"));
+    let wanted = |name: &str| only.as_deref().is_none_or(|only| only == name);
+    if wanted("cost") {
+        what_a_heal_costs().await;
+    }
+    if wanted("book") {
+        a_book_is_read().await;
+    }
+    if wanted("flush") {
+        a_flush_of_two_thousand().await;
+    }
+}
+
+/// A reader looks at each page for a second; each canvas takes two, and two are built at once: just as fast as the
+/// reader. Without healing ahead every turn would wait.
+async fn a_book_is_read() {
+    const PAGES: u32 = 50;
+    let bed = Testbed::builder().book("obj/book", PAGES).page_size(64, 64).start().await;
+    let world = World::over(bed, "heal.ladder = visit").await;
+    world.bed.service.canvas_delay(Duration::from_secs(2));
+    world.bed.expires_everything();
+    let (mut waited, mut tiles_held) = (0, 0);
+    for page in world.bed.pages() {
+        let (info, took) = timed(&world.client, &world.url(&page.info_path())).await;
+        waited += u32::from(took > Duration::from_millis(100));
+        let (tile, took) = timed(&world.client, &world.url(&page.image_path(TILE))).await;
+        tiles_held += u32::from(took > Duration::from_millis(100));
+        assert_eq!((info, tile), (200, 200));
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    let canvases = world.bed.counts().canvas;
+    println!(
+        "{PAGES} expired pages at a page a second, canvas of 2 s: {waited} turns waited, {tiles_held} tiles, {canvases} \
+         canvas requests"
+    );
+}
+
+/// Redis is flushed under 32 viewers who ask at random.
+async fn a_flush_of_two_thousand() {
+    let bed = Testbed::builder().book("obj/book", 2000).page_size(64, 64).start().await;
+    let world = World::over(bed, "heal.ladder = visit\nheal.ahead = 0").await;
+    world.bed.service.canvas_delay(Duration::from_millis(5));
+    world.bed.expires_everything();
+    let pages = world.bed.pages();
+    let next = std::sync::atomic::AtomicUsize::new(0);
+    let viewers = (0..32).map(|_| async {
+        let mut times = Vec::new();
+        loop {
+            let turn = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            // Every page once, in an order that has nothing to do with theirs.
+            let Some(page) = (turn < pages.len()).then(|| &pages[turn * 1_237 % pages.len()]) else { break };
+            let (status, took) = timed(&world.client, &world.url(&page.image_path(TILE))).await;
+            assert_eq!(status, 200);
+            times.push(took);
+        }
+        times
+    });
+    let began = Instant::now();
+    let times = futures_util::future::join_all(viewers).await.concat();
+    let counts = world.bed.counts();
+    println!(
+        "flush of {} canvases, 32 viewers: {} canvas requests, at most {} at once, {:?} in all, median wait {:?}",
+        pages.len(),
+        counts.canvas,
+        counts.canvas_most,
+        began.elapsed(),
+        median(times)
+    );
 }
 
 async fn what_a_heal_costs() {
