@@ -126,9 +126,9 @@ async fn a_document_that_is_only_streamed_is_rewritten_across_its_pieces() {
 
 #[tokio::test]
 async fn a_document_that_comes_packed_all_the_same_is_rewritten_unpacked() {
-    let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    packer.write_all(long().as_bytes()).expect("memory");
-    let packed = packer.finish().expect("memory");
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(long().as_bytes()).expect("memory");
+    let packed = gzip.finish().expect("memory");
     let typed = [("content-type", "application/json"), ("content-encoding", "gzip")];
     let (app, _origin, _folder) =
         before(ON, move || Origin::answer(200, &typed, Flow::sized(packed.clone()))).await;
