@@ -1,6 +1,6 @@
 //! What it costs to name another host in a long manifest: `cargo bench --bench rewrite`.
 
-#![allow(clippy::print_stdout, reason = "figures are printed")]
+#![allow(clippy::print_stdout, clippy::cast_precision_loss, reason = "figures are printed")]
 #![allow(clippy::expect_used, clippy::panic, reason = "a bench that does not do what it measures must stop")]
 
 use std::fmt::Write as _;
