@@ -1,6 +1,6 @@
 //! The batch commands: `check` tells which images are broken, `heal` mends them.
 //!
-//! `source` reads what was named and hands out [`Unit`]s, one canvas each; `run` takes them through `check` (look)
+//! `source` reads what was named and hands out `Unit`s, one canvas each; `run` takes them through `check` (look)
 //! and `mend` (bring back), writes the `journal`, feeds `progress` and the `summary`; `report` writes it down.
 
 use std::sync::Arc;
