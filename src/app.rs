@@ -123,6 +123,10 @@ impl App {
         }
         let chores = vec![
             tokio::spawn(keep_tidy(upstreams, healer.clone())),
+            tokio::spawn({
+                let healer = healer.clone();
+                async move { healer.keep_warm().await }
+            }),
             tokio::spawn(async move { healer.resume_sweep().await }),
             tokio::spawn(Keeper::new(Arc::clone(&index), Arc::clone(&settings), Arc::clone(&metrics)).run()),
         ];

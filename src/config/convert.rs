@@ -193,6 +193,7 @@ fn one_source(file: file::Source, number: usize, folder: &Path, report: &mut Rep
     Some(Source {
         enabled: file.enabled.unwrap_or(default.enabled),
         interval: file.interval.map(|interval| interval.0),
+        warm: file.warm.map(|warm| warm.0).filter(|warm| !warm.is_zero()),
         headers: headers(file.headers.unwrap_or_default(), &here, report),
         concurrency: count(file.concurrency, default.concurrency),
         rate: file.rate.map_or(default.rate, |rate| rate.0.0),

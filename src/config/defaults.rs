@@ -111,6 +111,7 @@ impl Source {
             kind,
             enabled: true,
             interval: None,
+            warm: None,
             headers: HeaderMap::new(),
             // UPSTREAM: the service holds two connections per host, and its viewers need them as well.
             concurrency: 2,

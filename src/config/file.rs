@@ -178,6 +178,8 @@ pub struct Source {
     pub enabled: Option<bool>,
     /// How often it is looked at again while serving, in place of index.refresh; "0s": only at the start.
     pub interval: Option<Text<Duration>>,
+    /// How often all its images are looked at while serving, and healed where they are gone; never, when it is not given.
+    pub warm: Option<Text<Duration>>,
     /// Header fields for requests to the URL's own host, such as a key; never sent to any other host.
     pub headers: Option<BTreeMap<String, Text<HeaderValue>>>,
     /// Requests at once at most.

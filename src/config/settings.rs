@@ -197,6 +197,8 @@ pub struct Source {
     pub enabled: bool,
     /// How often it is looked at again while serving; `None`: every [`Index::refresh`].
     pub interval: Option<Duration>,
+    /// How often its images are looked at and kept warm while serving; `None`: never.
+    pub warm: Option<Duration>,
     /// Fields sent with every request to the URL's own host, and to no other. Their values are marked sensitive.
     pub headers: HeaderMap,
     /// Requests at once at most.

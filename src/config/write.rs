@@ -112,6 +112,7 @@ fn source(source: &Source) -> file::Source {
     let common = file::Source {
         enabled: Some(source.enabled),
         interval: source.interval.map(Text),
+        warm: source.warm.map(Text),
         ..file::Source::default()
     };
     let field = |(name, value): (&HeaderName, &HeaderValue)| (name.to_string(), Text(value.clone()));

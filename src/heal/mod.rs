@@ -29,6 +29,7 @@ mod sweep;
 mod truth;
 pub(crate) mod urgency;
 mod ward;
+mod warm;
 mod wellness;
 
 use std::net::IpAddr;
@@ -217,6 +218,13 @@ impl Healer {
     /// Goes on with a sweep that was interrupted, if there is one. Ends when it ends.
     pub async fn resume_sweep(&self) {
         Arc::clone(&self.ward).resume_sweep().await;
+    }
+
+    /// Looks at the images of sources that ask to be kept warm, again and again. Never ends.
+    pub async fn keep_warm(&self) {
+        Arc::clone(&self.ward).keep_warm().await;
+        // Nothing to keep warm: the chore rests.
+        std::future::pending::<()>().await;
     }
 
     /// Forgets what is old. Call it every minute or so.

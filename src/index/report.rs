@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use rusqlite::{Connection, Row};
 
 use super::error::IndexError;
+use super::sources::stored;
 use super::{Index, schema, write};
+use crate::config::settings::Source;
 
 /// What the index holds, and where.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -123,6 +125,23 @@ impl Index {
                     seen: row.get(7)?,
                     vanished: row.get(8)?,
                 });
+                Ok(ControlFlow::Continue(()))
+            },
+        )?;
+        Ok(all)
+    }
+
+    /// The manifests that were read from this source, by their ids.
+    pub fn manifests_of(&self, source: &Source) -> Result<Vec<String>, IndexError> {
+        let (_, location) = stored(source);
+        let mut all = Vec::new();
+        self.each_row(
+            "SELECT m.uri, s.location FROM manifests m JOIN sources s ON s.id = m.source
+             WHERE m.kind NOT IN ('collection', 'other') ORDER BY m.id",
+            &mut |row| {
+                if row.get_ref(1)?.as_str()? == location {
+                    all.push(row.get(0)?);
+                }
                 Ok(ControlFlow::Continue(()))
             },
         )?;

@@ -123,6 +123,19 @@ async fn a_configured_sweep_brings_back_everything_and_keeps_its_position() {
 }
 
 #[tokio::test]
+async fn a_source_that_asks_for_it_is_kept_warm_without_any_reader() {
+    let bed = Testbed::builder().book("obj/one", 6).page_size(64, 64).start().await;
+    let more = format!("{VISIT}\nindex.sources.0.warm = 200ms\nheal.sweep_rate = 1000");
+    let world = World::over(bed, &more).await;
+    let pages = world.bed.pages();
+    world.bed.expires_everything();
+    patiently("everything is back", || pages.iter().all(|page| world.bed.redis.has_key(&page.identifier)))
+        .await;
+    world.settles().await;
+    assert_eq!(world.bed.counts().canvas, 6);
+}
+
+#[tokio::test]
 async fn an_interrupted_sweep_goes_on_after_the_next_start() {
     let bed = Testbed::builder().book("obj/one", 10).page_size(64, 64).empty_redis().start().await;
     let folder = tempfile::tempdir().expect("a directory");

@@ -1,0 +1,52 @@
+//! Keep warm: the images of chosen sources are looked at on a schedule, and healed in the lowest lane where they are
+//! gone, so that no reader is the one to find out.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::lanes::Lane;
+use super::mass::{Air, per_second};
+use super::ward::Ward;
+use crate::config::settings::Source;
+
+impl Ward {
+    /// Keeps the images of every source warm that asks for it. Runs until it is dropped.
+    pub(super) async fn keep_warm(self: Arc<Self>) {
+        let wanted = self.settings.index.sources.iter().filter(|source| source.enabled);
+        let rounds = wanted.filter_map(|source| Some(self.warm_again(source, source.warm?)));
+        futures_util::future::join_all(rounds).await;
+    }
+
+    async fn warm_again(self: &Arc<Self>, source: &Source, every: Duration) {
+        loop {
+            tokio::time::sleep(every).await;
+            let (looked_at, gone) = self.warm(source).await;
+            tracing::info!(looked_at, gone, "kept warm");
+        }
+    }
+
+    /// One round: images looked at, and images that were gone.
+    async fn warm(self: &Arc<Self>, source: &Source) -> (u64, u64) {
+        let (index, wanted) = (Arc::clone(&self.index), source.clone());
+        let manifests = tokio::task::spawn_blocking(move || index.manifests_of(&wanted)).await;
+        let (Ok(Ok(manifests)), Some(route)) = (manifests, self.image_route()) else { return (0, 0) };
+        let mut pace = tokio::time::interval(per_second(self.settings.heal.sweep_rate));
+        pace.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let (mut looked_at, mut gone, mut air) = (0, 0, Air::default());
+        for manifest in manifests {
+            let Ok(pages) = self.index.manifest_canvases(&manifest) else { continue };
+            for key in pages.iter().flat_map(|page| &page.keys) {
+                pace.tick().await;
+                looked_at += 1;
+                let Some(patient) = self.patient(route, key) else { continue };
+                if self.is_gone_now(&patient).await {
+                    gone += 1;
+                    self.metrics.event("swept");
+                    air.take(self.board(&patient, Lane::Sweep)).await;
+                }
+            }
+        }
+        air.landed().await;
+        (looked_at, gone)
+    }
+}
