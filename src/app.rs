@@ -112,7 +112,7 @@ impl App {
             stop.clone(),
         ))];
         if let Some(operators) = operators {
-            let pages = Admin::new(Arc::clone(&metrics));
+            let pages = Admin::new(Arc::clone(&metrics), healer.clone());
             serving.push(tokio::spawn(operators.serve(
                 move |_, request| {
                     let pages = pages.clone();

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 
+use crate::heal::{BreakerState, Healer};
 use crate::observe::Metrics;
 use crate::upstream::Body;
 
@@ -12,23 +13,30 @@ use crate::upstream::Body;
 #[derive(Debug, Clone)]
 pub struct Admin {
     metrics: Arc<Metrics>,
+    healer: Healer,
 }
 
 impl Admin {
-    /// Admin pages over these metrics.
-    pub fn new(metrics: Arc<Metrics>) -> Self {
-        Self { metrics }
+    /// Admin pages over these metrics and this healer.
+    pub fn new(metrics: Arc<Metrics>, healer: Healer) -> Self {
+        Self { metrics, healer }
     }
 
     /// Answers one request.
     pub fn handle(&self, request: &Request<Incoming>) -> Response<Body> {
         let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
+        let is_reset = *request.method() == Method::POST && request.uri().path() == "/breakers/reset";
         let (status, kind, text) = match (is_read, request.uri().path()) {
+            _ if is_reset => {
+                tracing::info!("breakers reset by hand");
+                self.healer.reset_breakers();
+                (StatusCode::OK, TEXT, "reset\n".to_owned())
+            }
             (false, _) => (StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET and HEAD\n".to_owned()),
             (true, "/livez") => (StatusCode::OK, TEXT, "alive\n".to_owned()),
             // A proxy whose sockets are bound passes traffic from the first moment, index or not.
             (true, "/readyz") => (StatusCode::OK, TEXT, "ready\n".to_owned()),
-            (true, "/metrics") => (StatusCode::OK, OPEN_METRICS, self.metrics.scrape()),
+            (true, "/metrics") => (StatusCode::OK, OPEN_METRICS, self.scrape()),
             (true, _) => (StatusCode::NOT_FOUND, TEXT, "try /livez, /readyz or /metrics\n".to_owned()),
         };
         let mut response = Response::new(Body::from(text));
@@ -40,6 +48,12 @@ impl Admin {
             fields.insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
         }
         response
+    }
+
+    fn scrape(&self) -> String {
+        let open = self.healer.breakers().into_iter().filter(|state| *state != BreakerState::Closed).count();
+        self.metrics.breakers_open.set(i64::try_from(open).unwrap_or(i64::MAX));
+        self.metrics.scrape()
     }
 }
 

@@ -75,6 +75,11 @@ impl Breaker {
         opens
     }
 
+    /// Closes it by hand: somebody knows that the service is well again.
+    pub(super) fn reset(&self) {
+        self.good();
+    }
+
     pub(super) fn state(&self, now: Instant) -> BreakerState {
         match *self.lock() {
             State::Closed { .. } => BreakerState::Closed,

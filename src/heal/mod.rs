@@ -227,6 +227,17 @@ impl Healer {
         std::future::pending::<()>().await;
     }
 
+    /// The breaker of each canvas service, in the order of the presentation routes.
+    pub fn breakers(&self) -> Vec<BreakerState> {
+        let now = Instant::now();
+        self.ward.services.iter().map(|service| service.breaker.state(now)).collect()
+    }
+
+    /// Closes every breaker: the services are asked again at once.
+    pub fn reset_breakers(&self) {
+        self.ward.services.iter().for_each(|service| service.breaker.reset());
+    }
+
     /// Forgets what is old. Call it every minute or so.
     pub fn prune(&self) {
         self.ward.prune();

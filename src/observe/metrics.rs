@@ -78,6 +78,8 @@ pub struct Metrics {
     pub waiting: Gauge,
     /// Canvas requests under way.
     pub canvas_in_flight: Gauge,
+    /// Canvas services that are left alone, because they only failed.
+    pub breakers_open: Gauge,
     /// Requests with an upstream, from their place to the end of the answer's body.
     pub upstream_in_flight: Gauge,
     /// Viewers' connections.
@@ -114,6 +116,7 @@ impl Metrics {
             flights: Gauge::default(),
             waiting: Gauge::default(),
             canvas_in_flight: Gauge::default(),
+            breakers_open: Gauge::default(),
             upstream_in_flight: Gauge::default(),
             connections: Gauge::default(),
             index_manifests: Gauge::default(),
@@ -166,6 +169,11 @@ impl Metrics {
         r.register("flights", "Heals under way", self.flights.clone());
         r.register("waiting_viewers", "Viewers kept waiting for a heal", self.waiting.clone());
         r.register("canvas_in_flight", "Canvas requests under way", self.canvas_in_flight.clone());
+        r.register(
+            "breakers_open",
+            "Canvas services that are left alone for a while",
+            self.breakers_open.clone(),
+        );
         r.register(
             "upstream_in_flight",
             "Requests with an upstream, until the end of the answer",

@@ -131,6 +131,32 @@ async fn the_breaker_opens_when_the_service_only_fails_and_closes_after_one_good
 }
 
 #[tokio::test]
+async fn an_open_breaker_is_seen_in_the_scrape_and_closed_by_hand() {
+    let world = book(
+        6,
+        "heal.breaker_failures = 2\nheal.breaker_open = 1h\nheal.backoff_max = 1s\nheal.cooldown = 1ms",
+    )
+    .await;
+    let pages = world.bed.pages();
+    world.bed.expires_everything();
+    world.bed.service.closes_resources();
+    world.bed.service.fails_canvas(503);
+    for page in &pages[..2] {
+        assert_eq!(world.get(&page.image_path("full/64,/0/default.jpg")).await.status, 404);
+    }
+    world.settles().await;
+    let admin = |path: &str| format!("http://{}{path}", world.app.admin.expect("an admin listener"));
+    let scrape = testbed::get(&admin("/metrics")).await.text();
+    assert!(scrape.contains("\niiif_mender_breakers_open 1\n"), "{scrape}");
+    world.bed.service.recovers();
+    let reset =
+        world.client.send(http::Method::POST, &admin("/breakers/reset"), &[]).await.expect("an answer");
+    assert_eq!(reset.status, 200);
+    assert!(testbed::get(&admin("/metrics")).await.text().contains("\niiif_mender_breakers_open 0\n"));
+    assert_eq!(world.get(&pages[3].image_path("full/64,/0/default.jpg")).await.status, 200);
+}
+
+#[tokio::test]
 async fn dead_canvases_do_not_open_the_breaker_for_those_that_are_well() {
     let world = book(12, "heal.breaker_failures = 3").await;
     let pages = world.bed.pages();
