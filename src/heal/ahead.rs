@@ -8,10 +8,11 @@ use std::sync::Arc;
 
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
+use super::climb::Verdict;
+use super::flight::Seat;
 use super::lanes::Lane;
 use super::truth::Said;
 use super::ward::{Patient, Ward};
-use crate::config::settings::RouteKind;
 use crate::iiif::Identifier;
 use crate::index::Neighbour;
 
@@ -51,9 +52,7 @@ impl Ward {
     /// Somebody fetched this manifest through us: its first pages will be wanted next.
     pub(super) fn manifest_opened(self: &Arc<Self>, path: &str) {
         let pages = self.settings.heal.ahead;
-        let Some(route) = self.settings.routes.iter().position(|route| route.kind == RouteKind::Image) else {
-            return;
-        };
+        let Some(route) = self.image_route() else { return };
         if pages == 0 || !self.settings.heal.enabled {
             return;
         }
@@ -83,11 +82,9 @@ impl Ward {
                     ward.metrics.event("ahead_refused");
                     return;
                 }
-                let Some(patient) = ward.patient(route, key) else { continue };
-                if ward.is_gone_now(&patient).await {
+                if ward.board_if_gone(route, key, Lane::Ahead).await.is_some() {
                     ward.readers.found_expired(&manifest);
                     ward.metrics.event("ahead");
-                    ward.board(&patient, Lane::Ahead);
                 }
             }
         });
@@ -105,6 +102,17 @@ impl Ward {
             sent: sent.into(),
             owners,
         })
+    }
+
+    /// A seat on the climb for this image, if it is gone now; else nothing is started.
+    pub(super) async fn board_if_gone(
+        self: &Arc<Self>,
+        route: usize,
+        key: &str,
+        lane: Lane,
+    ) -> Option<Seat<Verdict>> {
+        let patient = self.patient(route, key)?;
+        self.is_gone_now(&patient).await.then(|| self.board(&patient, lane))
     }
 
     /// Has the image expired? The cheapest truthful probe: the service's word, else a small tile; never info.json,

@@ -56,7 +56,7 @@ impl Breaker {
         }
     }
 
-    /// A request was answered as a healthy service answers.
+    /// A request was answered as a healthy service answers, or somebody knows that the service is well again.
     pub(super) fn good(&self) {
         *self.lock() = State::Closed { failures: 0 };
     }
@@ -73,11 +73,6 @@ impl Breaker {
         let opens = failures >= self.failures;
         *state = if opens { State::Open { until: now + self.open_for } } else { State::Closed { failures } };
         opens
-    }
-
-    /// Closes it by hand: somebody knows that the service is well again.
-    pub(super) fn reset(&self) {
-        self.good();
     }
 
     pub(super) fn state(&self, now: Instant) -> BreakerState {

@@ -91,9 +91,8 @@ impl Ward {
             let Ok(pages) = self.index.manifest_canvases(&manifest) else { continue };
             self.readers.found_expired(&manifest);
             for key in pages.iter().flat_map(|page| &page.keys) {
-                let Some(patient) = self.patient(route, key) else { continue };
-                if self.is_gone_now(&patient).await {
-                    air.take(self.board(&patient, Lane::Ahead)).await;
+                if let Some(seat) = self.board_if_gone(route, key, Lane::Ahead).await {
+                    air.take(seat).await;
                 }
             }
         }

@@ -220,11 +220,9 @@ impl Healer {
         Arc::clone(&self.ward).resume_sweep().await;
     }
 
-    /// Looks at the images of sources that ask to be kept warm, again and again. Never ends.
+    /// Looks at the images of sources that ask to be kept warm, again and again. Ends at once where none does.
     pub async fn keep_warm(&self) {
         Arc::clone(&self.ward).keep_warm().await;
-        // Nothing to keep warm: the chore rests.
-        std::future::pending::<()>().await;
     }
 
     /// The breaker of each canvas service, in the order of the presentation routes.
@@ -235,7 +233,7 @@ impl Healer {
 
     /// Closes every breaker: the services are asked again at once.
     pub fn reset_breakers(&self) {
-        self.ward.services.iter().for_each(|service| service.breaker.reset());
+        self.ward.services.iter().for_each(|service| service.breaker.good());
     }
 
     /// Forgets what is old. Call it every minute or so.

@@ -21,7 +21,7 @@ use super::service::{CanvasAnswer, CanvasService};
 use super::truth::Said;
 use super::urgency::Urgency;
 use super::ward::{Patient, Ward};
-use crate::config::settings::{RouteKind, Rung};
+use crate::config::settings::Rung;
 use crate::iiif::manifest::{self, Canvas, Document};
 use crate::iiif::{CanvasUrl, IdentifierKind, identifier};
 use crate::observe::Gauged;
@@ -247,7 +247,7 @@ impl Ward {
         poisoned: &Poisoned,
         urgency: &Arc<Urgency>,
     ) -> Result<Option<(Patient, Nested)>, Mended> {
-        let Some(route) = self.settings.routes.iter().position(|route| route.kind == RouteKind::Image) else {
+        let Some(route) = self.image_route() else {
             return Err(Mended::Failed);
         };
         let mut all_gone = false;

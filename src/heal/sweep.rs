@@ -44,12 +44,10 @@ impl Ward {
         let (mut at, mut gone, mut air) = (start, 0u64, Air::default());
         while let Some(key) = images.recv().await {
             pace.tick().await;
-            if let Some(patient) = self.patient(route, &key)
-                && self.is_gone_now(&patient).await
-            {
+            if let Some(seat) = self.board_if_gone(route, &key, Lane::Sweep).await {
                 gone += 1;
                 self.metrics.event("swept");
-                air.take(self.board(&patient, Lane::Sweep)).await;
+                air.take(seat).await;
             }
             at += 1;
             if at % NOTE_EVERY == 0 {

@@ -10,7 +10,7 @@ use super::ward::Ward;
 use crate::config::settings::Source;
 
 impl Ward {
-    /// Keeps the images of every source warm that asks for it. Runs until it is dropped.
+    /// Keeps the images of every source warm that asks for it. Ends at once where none does.
     pub(super) async fn keep_warm(self: Arc<Self>) {
         let wanted = self.settings.index.sources.iter().filter(|source| source.enabled);
         let rounds = wanted.filter_map(|source| Some(self.warm_again(source, source.warm?)));
@@ -38,11 +38,10 @@ impl Ward {
             for key in pages.iter().flat_map(|page| &page.keys) {
                 pace.tick().await;
                 looked_at += 1;
-                let Some(patient) = self.patient(route, key) else { continue };
-                if self.is_gone_now(&patient).await {
+                if let Some(seat) = self.board_if_gone(route, key, Lane::Sweep).await {
                     gone += 1;
                     self.metrics.event("swept");
-                    air.take(self.board(&patient, Lane::Sweep)).await;
+                    air.take(seat).await;
                 }
             }
         }
