@@ -270,12 +270,8 @@ impl Rooms {
     }
 
     async fn send(&self, asked: &Asked, onward: &Parts, body: Body) -> Result<Response<Body>, Refusal> {
-        let patience = match asked.route_kind {
-            // A canvas or a presentation that is built anew takes seconds, a long one minutes.
-            RouteKind::Presentation => self.settings.heal.timeout,
-            RouteKind::Image | RouteKind::Plain => self.settings.upstream.first_byte_timeout,
-        };
-        let sent = self.upstreams[asked.route].send(onward, body, patience).await;
+        let times = self.settings.timeouts(asked.route);
+        let sent = self.upstreams[asked.route].send(onward, body, times).await;
         sent.map_err(|error| {
             if !error.is_the_viewers() {
                 self.metrics.upstream_error(error.kind());
