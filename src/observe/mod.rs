@@ -2,6 +2,8 @@
 
 mod logging;
 mod metrics;
+mod trace;
 
 pub use logging::{LoggingError, install as install_logging};
 pub use metrics::{Gauged, Metrics, RequestLabels, Word};
+pub use trace::{REQUEST_ID, TRACEPARENT, TRACESTATE, Trace};
