@@ -12,12 +12,13 @@ use super::breaker::{Breaker, BreakerState};
 use super::lanes::Lanes;
 use super::remarks::Remarks;
 use super::truth::Truth;
+use super::ward::Patient;
 use super::wellness::Wellness;
 use crate::config::Settings;
 use crate::config::settings::Timeouts;
 use crate::iiif::identifier;
 use crate::iiif::manifest;
-use crate::observe::Metrics;
+use crate::observe::{Metrics, Trace};
 use crate::upstream::{Body, Upstream, UpstreamError, own_request};
 
 /// The longest canvas that is read; beyond it nothing is known of its contents.
@@ -127,14 +128,14 @@ impl CanvasService {
         }
     }
 
-    /// Asks for a canvas and says what it carries. `images` are the identifiers of interest, any of them.
-    pub(super) async fn canvas(&self, target: &str, image: &str, made: Made) -> CanvasAnswer {
+    /// Asks for a canvas and says whether it carries the patient.
+    pub(super) async fn canvas(&self, target: &str, patient: &Patient, made: Made) -> CanvasAnswer {
         let _counted = crate::observe::Gauged::one(&self.metrics.canvas_in_flight);
-        let answer = match self.get(target, self.patience, LONGEST_CANVAS).await {
-            Ok((status, body)) => read_canvas(status, &body, image),
+        let answer = match self.get(target, &patient.trace, self.patience, LONGEST_CANVAS).await {
+            Ok((status, body)) => read_canvas(status, &body, &patient.key),
             Err(error) => {
                 self.metrics.upstream_error(error.kind());
-                tracing::warn!(canvas = target, error = %crate::upstream::Chain(&error), "canvas request failed");
+                tracing::warn!(request = %patient.trace, canvas = target, error = %crate::upstream::Chain(&error), "canvas request failed");
                 CanvasAnswer::Unwell
             }
         };
@@ -143,18 +144,22 @@ impl CanvasService {
     }
 
     /// Asks whether the service knows where the file of `uuid` is: its own answer, not a copy.
-    pub(super) async fn resource(&self, uuid: Uuid) -> Result<(StatusCode, Bytes), UpstreamError> {
+    pub(super) async fn resource(
+        &self,
+        uuid: Uuid,
+        trace: &Trace,
+    ) -> Result<(StatusCode, Bytes), UpstreamError> {
         let target = format!("{}resources/{uuid}", self.base);
-        let asked = self.get(&target, RESOURCE_PATIENCE, LONGEST_RESOURCE);
+        let asked = self.get(&target, trace, RESOURCE_PATIENCE, LONGEST_RESOURCE);
         // All of it together: queueing and dialling have patience of their own, and a viewer waits for this.
         let answer = tokio::time::timeout(RESOURCE_PATIENCE, asked).await;
         answer.unwrap_or(Err(UpstreamError::FirstByteTimeout))
     }
 
     /// Registers one image anew: `{base}{path}?update=true`, where `path` is `fedora/image/…`.
-    pub(super) async fn register(&self, path: &str) -> CanvasAnswer {
+    pub(super) async fn register(&self, path: &str, trace: &Trace) -> CanvasAnswer {
         let target = format!("{}{path}?update=true", self.base);
-        let answer = match self.get(&target, self.patience, LONGEST_CANVAS).await {
+        let answer = match self.get(&target, trace, self.patience, LONGEST_CANVAS).await {
             Ok((status, _)) if status.is_success() => CanvasAnswer::Carries,
             Ok((status, _)) => classify(status),
             Err(_) => CanvasAnswer::Unwell,
@@ -164,8 +169,8 @@ impl CanvasService {
     }
 
     /// Asks for a document of any kind; `Err`: what the answer says instead.
-    pub(super) async fn document(&self, target: &str) -> Result<Bytes, CanvasAnswer> {
-        match self.get(target, self.patience, LONGEST_CANVAS).await {
+    pub(super) async fn document(&self, target: &str, trace: &Trace) -> Result<Bytes, CanvasAnswer> {
+        match self.get(target, trace, self.patience, LONGEST_CANVAS).await {
             Ok((status, body)) if status.is_success() => Ok(body),
             Ok((status, _)) => {
                 let answer = classify(status);
@@ -224,10 +229,12 @@ impl CanvasService {
     pub(super) async fn get(
         &self,
         target: &str,
+        trace: &Trace,
         patience: Duration,
         most: usize,
     ) -> Result<(StatusCode, Bytes), UpstreamError> {
-        let head = self.head(target)?;
+        let mut head = self.head(target)?;
+        trace.send_on(&mut head.headers);
         let answer = self.upstream.send(&head, Body::Empty, self.times.first_byte(patience)).await;
         // A look into Redis is no news: 404 is its word for "expired".
         if most != LONGEST_RESOURCE {

@@ -30,7 +30,7 @@ use crate::iiif::{IdentifierKind, ImageRequest};
 use crate::index::history::Bounds;
 use crate::index::recorder::Recorder;
 use crate::index::{Index, Owner};
-use crate::observe::Metrics;
+use crate::observe::{Metrics, Trace};
 use crate::upstream::guard::Guard;
 use crate::upstream::{Body, Upstream, UpstreamError, own_request};
 
@@ -41,6 +41,8 @@ pub struct Lobby<'a> {
     pub route: usize,
     /// The request as read.
     pub request: ImageRequest<'a>,
+    /// Who asks.
+    pub trace: &'a Trace,
 }
 
 /// An image that may be healed.
@@ -54,6 +56,8 @@ pub struct Patient {
     pub(super) sent: Arc<str>,
     pub(super) kind: IdentifierKind,
     pub(super) owners: Arc<[Owner]>,
+    /// Who asks for it: what is done for its sake is done in this name.
+    pub(super) trace: Trace,
 }
 
 /// Identifier on an image route.
@@ -162,7 +166,7 @@ impl Ward {
             Ok(owners) => owners,
             Err(error) => {
                 self.metrics.index_lookup("error");
-                tracing::error!(%error, "the index cannot be read: nothing can be healed until it can");
+                tracing::error!(request = %at.trace, %error, "the index cannot be read: nothing can be healed until it can");
                 return None;
             }
         };
@@ -173,6 +177,7 @@ impl Ward {
             sent: identifier.as_sent().into(),
             kind: identifier.kind(),
             owners,
+            trace: at.trace.clone(),
         })
     }
 
@@ -180,6 +185,7 @@ impl Ward {
     pub(super) fn board(self: &Arc<Self>, patient: &Patient, lane: Lane) -> Seat<Verdict> {
         let key = (patient.route, Arc::clone(&patient.key));
         self.climbs.board(&key, lane, |urgency| {
+            urgency.is_led_by(&patient.trace);
             let (ward, patient) = (Arc::clone(self), patient.clone());
             async move { ward.climb(patient, urgency).await }
         })
@@ -240,6 +246,7 @@ impl Ward {
         let mut head = own_request(route.upstream.authority.as_str(), &self.settings.server.name)?;
         let target = format!("{}{id}/{tail}", route.upstream.path);
         head.uri = target.parse().map_err(|_| UpstreamError::Target)?;
+        patient.trace.send_on(&mut head.headers);
         let answer = self.ask_image(patient, &head).await?;
         let status = answer.status();
         // Read to its end, so that the connection is kept; a body that is too long only costs the connection.
@@ -275,7 +282,7 @@ impl Ward {
             if !service.truth.is_open(Instant::now()) {
                 continue;
             }
-            let said = match service.resource(uuid).await {
+            let said = match service.resource(uuid, &patient.trace).await {
                 Ok((status, body)) => service.truth.hear(uuid, status, &body, Instant::now()),
                 Err(error) => {
                     self.metrics.upstream_error(error.kind());

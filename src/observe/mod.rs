@@ -3,7 +3,9 @@
 mod logging;
 mod meters;
 mod metrics;
+mod trace;
 
 pub use logging::{LoggingError, install as install_logging};
 pub use meters::UpstreamMeters;
 pub use metrics::{Gauged, Metrics, RequestLabels, Word};
+pub use trace::{REQUEST_ID, TRACEPARENT, TRACESTATE, Trace};
