@@ -46,4 +46,5 @@ mod servers;
 mod sources;
 mod uploads;
 mod watching;
+mod workers;
 mod world;
