@@ -278,7 +278,11 @@ impl Rooms {
             RouteKind::Presentation => self.settings.heal.timeout,
             RouteKind::Image | RouteKind::Plain => self.settings.upstream.first_byte_timeout,
         };
+        let started = Instant::now();
         let sent = self.upstreams[asked.route].send(onward, body, patience).await;
+        if sent.is_ok() {
+            self.metrics.upstream_answered(asked.kind(), started.elapsed());
+        }
         sent.map_err(|error| {
             if !error.is_the_viewers() {
                 self.metrics.upstream_error(error.kind());

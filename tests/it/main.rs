@@ -45,4 +45,5 @@ mod request_ids;
 mod sources;
 mod uploads;
 mod watching;
+mod window;
 mod world;
