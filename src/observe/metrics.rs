@@ -19,6 +19,7 @@ use tokio::sync::broadcast;
 
 use super::histogram::{ByKind, ROUTES, Requests, bounds, route_position};
 use super::live::{Event, Live, News};
+use super::meters::UpstreamMeters;
 use super::process::{Own, Process};
 use super::scrape::{Format, as_text};
 use super::trace::Trace;
@@ -114,8 +115,8 @@ pub struct Metrics {
     pub canvas_in_flight: Gauge,
     /// Canvas services that are left alone, because they only failed.
     pub breakers_open: Gauge,
-    /// Requests with an upstream, from their place to the end of the answer's body.
-    pub upstream_in_flight: Gauge,
+    /// Upstreams and their servers.
+    pub upstream: UpstreamMeters,
     /// Viewers' connections.
     pub connections: Gauge,
     /// Documents that wait to be learned.
@@ -172,7 +173,7 @@ impl Metrics {
             waiting: Gauge::default(),
             canvas_in_flight: Gauge::default(),
             breakers_open: Gauge::default(),
-            upstream_in_flight: Gauge::default(),
+            upstream: UpstreamMeters::default(),
             connections: Gauge::default(),
             learn_queue: Gauge::default(),
             index_manifests: Gauge::default(),
@@ -239,11 +240,6 @@ impl Metrics {
             ("waiting_viewers", "Viewers kept waiting for a heal", &self.waiting),
             ("canvas_in_flight", "Canvas requests under way", &self.canvas_in_flight),
             ("breakers_open", "Canvas services that are left alone for a while", &self.breakers_open),
-            (
-                "upstream_in_flight",
-                "Requests with an upstream, until the end of the answer",
-                &self.upstream_in_flight,
-            ),
             ("connections", "Open connections of viewers", &self.connections),
             ("learn_queue", "Documents that wait to be learned", &self.learn_queue),
             ("index_manifests", "Manifests in the index", &self.index_manifests),
@@ -259,6 +255,7 @@ impl Metrics {
         for (name, help, gauge) in gauges {
             self.registry.register(name, help, gauge.clone());
         }
+        self.upstream.register(&mut self.registry);
         let waiting = self.lane_waiting.clone();
         self.registry.register("lane_waiting", "Canvas requests that wait for a place, by lane", waiting);
     }

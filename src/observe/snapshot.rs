@@ -76,7 +76,7 @@ impl Metrics {
                 waiting: self.waiting.get(),
                 canvas_in_flight: self.canvas_in_flight.get(),
                 breakers_open: self.breakers_open.get(),
-                upstream_in_flight: self.upstream_in_flight.get(),
+                upstream_in_flight: self.upstream.in_flight.get(),
                 connections: self.connections.get(),
                 learn_queue: self.learn_queue.get(),
                 index_manifests: self.index_manifests.get(),

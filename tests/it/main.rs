@@ -42,6 +42,7 @@ mod presentation_repair;
 mod presentation_rewrite;
 mod readme;
 mod request_ids;
+mod servers;
 mod sources;
 mod uploads;
 mod watching;
