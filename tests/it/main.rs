@@ -46,5 +46,6 @@ mod servers;
 mod sources;
 mod uploads;
 mod watching;
+mod window;
 mod workers;
 mod world;
