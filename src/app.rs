@@ -34,13 +34,8 @@ pub enum StartError {
     #[error("{0}; is another process listening there? See [server] listen and [admin] listen")]
     Listen(#[source] io::Error),
     /// A thread could not be started.
-    #[error("cannot start {workers} threads: {source}; see [server] workers")]
-    Workers {
-        /// So many were wanted.
-        workers: usize,
-        /// Why it failed.
-        source: io::Error,
-    },
+    #[error("cannot start the threads that serve: {0}; see [server] workers")]
+    Workers(#[source] io::Error),
     /// The index could not be opened.
     #[error(transparent)]
     Index(#[from] IndexError),
@@ -98,8 +93,7 @@ impl App {
         };
         let tls = settings.server.tls.as_ref().map(server_tls).transpose()?;
         let open = metrics.connections.clone();
-        let workers = settings.server.workers;
-        let crew = Crew::start(workers).map_err(|source| StartError::Workers { workers, source })?;
+        let crew = Crew::start(settings.server.workers).map_err(StartError::Workers)?;
         let viewers = Listener::bind(&settings.server.listen, tls, bounds.clone(), open, crew).await;
         let viewers = viewers.map_err(StartError::Listen)?;
         let operators = match settings.admin.listen {
