@@ -66,6 +66,7 @@ fn server(file: file::Server, folder: &Path, report: &mut Report<'_>) -> Server 
         max_connections: count(file.max_connections, default.max_connections),
         max_head_bytes: size(file.max_head_bytes, default.max_head_bytes),
         max_uri_bytes: size(file.max_uri_bytes, default.max_uri_bytes),
+        max_held_total: size(file.max_held_total, default.max_held_total),
     }
 }
 

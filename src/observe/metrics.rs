@@ -83,6 +83,8 @@ pub struct Metrics {
     pub breakers_open: Gauge,
     /// Upstreams and their servers.
     pub upstream: UpstreamMeters,
+    /// Bytes of bodies that are held (`server.max_held_total`).
+    pub held_bytes: Gauge,
     /// Viewers' connections.
     pub connections: Gauge,
     /// Manifests in the index.
@@ -119,6 +121,7 @@ impl Metrics {
             canvas_in_flight: Gauge::default(),
             breakers_open: Gauge::default(),
             upstream: UpstreamMeters::default(),
+            held_bytes: Gauge::default(),
             connections: Gauge::default(),
             index_manifests: Gauge::default(),
             index_canvases: Gauge::default(),
@@ -176,6 +179,7 @@ impl Metrics {
             self.breakers_open.clone(),
         );
         self.upstream.register(r);
+        r.register("held_bytes", "Memory for bodies that are held", self.held_bytes.clone());
         r.register("connections", "Open connections of viewers", self.connections.clone());
         r.register("index_manifests", "Manifests in the index", self.index_manifests.clone());
         r.register("index_canvases", "Canvases in the index", self.index_canvases.clone());

@@ -36,7 +36,7 @@ pub use body::{Body, BodyError, Break};
 pub use dial::{TlsError, client_tls};
 pub use error::{Chain, UpstreamError};
 pub use health::Standing;
-pub use held::Held;
+pub use held::{Budget, Held, Share};
 pub use own::own_request;
 pub use server::ServerState;
 

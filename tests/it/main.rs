@@ -27,6 +27,7 @@ mod framing;
 mod gate;
 mod guard;
 mod healing;
+mod held;
 mod http2_upstream;
 mod ladder;
 mod learning;
