@@ -169,6 +169,7 @@ fn index(file: file::Index, folder: &Path, report: &mut Report<'_>) -> Index {
         sources: sources.filter_map(|(number, source)| one_source(source, number, folder, report)).collect(),
         cache: file.cache.map_or(default.cache, |count| u64::from(count.0.0)),
         refresh: or(file.refresh, default.refresh),
+        max_pause: or(file.max_pause, default.max_pause),
         history_age: or(file.history_age, default.history_age),
         history_rows: file.history_rows.map_or(default.history_rows, |count| count.0.0),
         file_url_bases: list(file.file_url_bases, default.file_url_bases, |base| {

@@ -109,6 +109,7 @@ impl Default for Index {
             sources: Vec::new(),
             cache: 100_000,
             refresh: secs(60 * 60),
+            max_pause: secs(60),
             history_age: secs(30 * 24 * 60 * 60),
             history_rows: 100_000,
             file_url_bases: Vec::new(),

@@ -186,6 +186,8 @@ pub struct Index {
     pub cache: Option<Text<Count>>,
     /// How often the sources are looked at again while serving; "0s": only at the start.
     pub refresh: Option<Text<Duration>>,
+    /// For how long in all a URL source may make one document wait by Retry-After; "0s": it is asked the next time.
+    pub max_pause: Option<Text<Duration>>,
     /// How long the history of heals is kept.
     pub history_age: Option<Text<Duration>>,
     /// How many heals the history holds at most; 0: none is kept.

@@ -122,6 +122,7 @@ fn index(index: &Index) -> file::Index {
         learn: Some(index.learn),
         cache: text(Count(u32::try_from(index.cache).unwrap_or(u32::MAX))),
         refresh: text(index.refresh),
+        max_pause: text(index.max_pause),
         history_age: text(index.history_age),
         history_rows: text(Count(index.history_rows)),
         file_url_bases: list(&index.file_url_bases, HttpUrl),
