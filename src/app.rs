@@ -21,7 +21,7 @@ use crate::index::keeper::Keeper;
 use crate::index::learn::Learner;
 use crate::index::{Index, IndexError};
 use crate::listen::{Bounds, Listener, Stop};
-use crate::observe::Metrics;
+use crate::observe::{Metrics, SAMPLE_EVERY};
 use crate::presentation::Presenter;
 use crate::proxy::Proxy;
 use crate::upstream::fetch::Web;
@@ -124,6 +124,7 @@ impl App {
         let chores = vec![
             tokio::spawn(keep_checked(&upstreams)),
             tokio::spawn(keep_tidy(upstreams, healer.clone())),
+            tokio::spawn(keep_points(Arc::clone(&metrics))),
             tokio::spawn({
                 let healer = healer.clone();
                 async move { healer.keep_warm().await }
@@ -206,6 +207,15 @@ fn server_tls(tls: &settings::Tls) -> Result<Arc<rustls::ServerConfig>, StartErr
         .with_single_cert(chain, key)?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Arc::new(config))
+}
+
+/// What a live page shows of the last half hour.
+async fn keep_points(metrics: Arc<Metrics>) {
+    let mut every = tokio::time::interval(SAMPLE_EVERY);
+    loop {
+        every.tick().await;
+        metrics.sample();
+    }
 }
 
 /// Checks the servers that are to be checked.

@@ -180,14 +180,14 @@ impl Desk {
             return Some(Response::from_parts(head, Body::Empty));
         }
         if usize::try_from(size).is_ok_and(|size| size <= most) {
-            let held = match gather(body, most, &self.budget).await {
-                Gathered::Whole(held) => held,
+            let bytes = match gather(body, most, &self.budget).await {
+                Gathered::Whole(bytes) => bytes,
                 Gathered::Longer(body) | Gathered::Refused(body) => {
                     self.metrics.event("held_refused");
                     return Some(Response::from_parts(head, body));
                 }
             };
-            let mut whole = Whole::new(head, held);
+            let mut whole = Whole::new(head, bytes);
             if self.settings.presentation.repair {
                 repair::repair(&mut whole, most, &self.budget, &self.metrics).await;
             }
