@@ -44,6 +44,7 @@ mod readme;
 mod request_ids;
 mod servers;
 mod sources;
+mod top;
 mod uploads;
 mod watching;
 mod window;
