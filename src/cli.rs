@@ -134,9 +134,11 @@ fn serve(config: &Path) -> ExitCode {
         Ok(settings) => settings,
         Err(code) => return code,
     };
-    if let Err(error) = observe::install_logging(&settings.log) {
-        return fail(&error.to_string(), Exit::Usage);
-    }
+    // Until the end: what is queued is written when it goes.
+    let _log = match observe::install_logging(&settings.log) {
+        Ok(log) => log,
+        Err(error) => return fail(&error.to_string(), Exit::Usage),
+    };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&format!("cannot start: {error}"), Exit::Broken),

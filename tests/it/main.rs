@@ -31,6 +31,7 @@ mod ladder;
 mod learning;
 mod limits;
 mod listening;
+mod logs;
 mod never;
 mod orchestrator;
 mod poison;
