@@ -17,6 +17,7 @@ mod batch_troubles;
 mod batch_verdicts;
 mod batch_world;
 mod commands;
+mod deployed;
 mod docs;
 mod durability;
 mod echo;
