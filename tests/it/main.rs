@@ -49,4 +49,5 @@ mod sources;
 mod uploads;
 mod watching;
 mod window;
+mod workers;
 mod world;
