@@ -118,7 +118,6 @@ pub(crate) fn scraped() -> BTreeMap<String, BTreeSet<String>> {
     metrics.canvas_request("visit", "carries", Duration::ZERO, &Trace::fresh());
     metrics.upstream_answered("image", Duration::ZERO);
     metrics.learned("learned");
-    metrics.spans("sent", 1);
     metrics.lane_waiting("viewer", 1);
     metrics.resource_check("alive");
     metrics.index_lookup("known");
