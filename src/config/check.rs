@@ -45,6 +45,7 @@ impl Report<'_> {
 pub(super) fn check(settings: &Settings, report: &mut Report<'_>) {
     listeners(settings, report);
     bounds(&settings.server, report);
+    memory(settings, report);
     nothing_is_zero(settings, report);
     routes(settings, report);
     rewriting(settings, report);
@@ -108,6 +109,21 @@ fn bounds(server: &Server, report: &mut Report<'_>) {
     }
 }
 
+/// One body must fit where all of them must.
+fn memory(settings: &Settings, report: &mut Report<'_>) {
+    for (one, most) in
+        [("heal.max_held", settings.heal.max_held), ("presentation.max_body", settings.presentation.max_body)]
+    {
+        if most > settings.server.max_held_total {
+            report.at(
+                &["server.max_held_total", one],
+                &format!("`{one}` is more than `server.max_held_total`"),
+                "one body could take more than all of them together: lower the one or raise the other",
+            );
+        }
+    }
+}
+
 fn nothing_is_zero(settings: &Settings, report: &mut Report<'_>) {
     let (server, upstream, heal) = (&settings.server, &settings.upstream, &settings.heal);
     let counts = [
@@ -130,6 +146,8 @@ fn nothing_is_zero(settings: &Settings, report: &mut Report<'_>) {
         ("heal.breaker_failures", usize::try_from(heal.breaker_failures).unwrap_or(usize::MAX)),
         ("heal.sweep_rate", usize::try_from(heal.sweep_rate).unwrap_or(usize::MAX)),
         ("heal.mass_expiry.ids", heal.mass_expiry.ids),
+        ("log.sample", usize::try_from(settings.log.sample).unwrap_or(usize::MAX)),
+        ("log.queue", settings.log.queue),
         ("presentation.max_flights", settings.presentation.max_flights),
         ("presentation.max_body", settings.presentation.max_body),
     ];

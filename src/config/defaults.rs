@@ -8,8 +8,8 @@ use std::time::Duration;
 use http::HeaderMap;
 
 use super::settings::{
-    Admin, CanvasRule, Heal, Health, Http2, Index, Log, LogFormat, MassExpiry, Presentation, Rewrite, Rung,
-    Server, Settings, Source, SourceKind, Upstream,
+    AccessLog, Admin, CanvasRule, Heal, Health, Http2, Index, Log, LogFormat, MassExpiry, Presentation,
+    Rewrite, Rung, Server, Settings, Source, SourceKind, Upstream,
 };
 
 const fn secs(seconds: u64) -> Duration {
@@ -53,6 +53,7 @@ impl Default for Server {
             max_connections: 4096,
             max_head_bytes: 64 * 1024,
             max_uri_bytes: 8 * 1024,
+            max_held_total: 256 << 20,
         }
     }
 }
@@ -109,6 +110,7 @@ impl Default for Index {
             sources: Vec::new(),
             cache: 100_000,
             refresh: secs(60 * 60),
+            max_pause: secs(60),
             history_age: secs(30 * 24 * 60 * 60),
             history_rows: 100_000,
             file_url_bases: Vec::new(),
@@ -192,6 +194,13 @@ impl Default for Presentation {
 
 impl Default for Log {
     fn default() -> Self {
-        Self { filter: "info".to_owned(), format: LogFormat::Auto }
+        Self {
+            filter: "info".to_owned(),
+            format: LogFormat::Auto,
+            access: AccessLog::Sampled,
+            sample: 100,
+            // Some MB when it is full.
+            queue: 8192,
+        }
     }
 }

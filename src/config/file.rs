@@ -16,7 +16,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::leaf::{OneOrMany, Text};
-use super::settings::{Http2, LogFormat, Pattern, RouteKind, Rung, UpstreamUrl};
+use super::settings::{AccessLog, Http2, LogFormat, Pattern, RouteKind, Rung, UpstreamUrl};
 use super::values::{
     Count, Filter, GoodStatus, HostName, HttpUrl, MaybeListen, Prefix, Size, Slashed, Status, Token,
 };
@@ -72,6 +72,8 @@ pub struct Server {
     pub max_head_bytes: Option<Text<Size>>,
     /// The longest request target; longer ones get 414.
     pub max_uri_bytes: Option<Text<Size>>,
+    /// Memory for all bodies that are held at once: first answers while healing, and shared documents.
+    pub max_held_total: Option<Text<Size>>,
     /// Certificate and key, to speak TLS ourselves.
     pub tls: Option<Tls>,
 }
@@ -186,6 +188,8 @@ pub struct Index {
     pub cache: Option<Text<Count>>,
     /// How often the sources are looked at again while serving; "0s": only at the start.
     pub refresh: Option<Text<Duration>>,
+    /// For how long in all a URL source may make one document wait by Retry-After; "0s": it is asked the next time.
+    pub max_pause: Option<Text<Duration>>,
     /// How long the history of heals is kept.
     pub history_age: Option<Text<Duration>>,
     /// How many heals the history holds at most; 0: none is kept.
@@ -336,4 +340,11 @@ pub struct Log {
     pub filter: Option<Text<Filter>>,
     /// How lines look; "auto" is text on a terminal and JSON otherwise.
     pub format: Option<Text<LogFormat>>,
+    /// Which requests have a line: "off", "errors" (healed, or not well), "sampled" (those, and one in `sample` of the
+    /// rest) or "all".
+    pub access: Option<Text<AccessLog>>,
+    /// One of so many requests that went well has a line, where `access` is "sampled".
+    pub sample: Option<Text<Count>>,
+    /// Lines that may wait to be written; beyond that they are dropped and counted.
+    pub queue: Option<Text<Count>>,
 }

@@ -81,6 +81,8 @@ pub struct Server {
     pub max_head_bytes: usize,
     /// The longest request target, in bytes; never above `max_head_bytes`.
     pub max_uri_bytes: usize,
+    /// Memory for all bodies that are held at once, in bytes; never below `heal.max_held` and `presentation.max_body`.
+    pub max_held_total: usize,
 }
 
 /// PEM files of a server certificate.
@@ -112,6 +114,8 @@ pub struct Index {
     pub cache: u64,
     /// How often configured sources are looked at again while serving; zero: only at the start.
     pub refresh: Duration,
+    /// For how long in all a URL source may make one document wait by `Retry-After`; zero: it is asked the next time.
+    pub max_pause: Duration,
     /// How long the history of heals is kept.
     pub history_age: Duration,
     /// How many heals the history holds at most; 0: none is kept.
@@ -315,4 +319,23 @@ pub struct Log {
     pub filter: String,
     /// How lines look.
     pub format: LogFormat,
+    /// Which requests have a line.
+    pub access: AccessLog,
+    /// With [`AccessLog::Sampled`]: one of so many requests that went well has a line.
+    pub sample: u32,
+    /// Lines that may wait to be written; beyond that they are dropped and counted.
+    pub queue: usize,
+}
+
+/// Which requests have a line in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AccessLog {
+    /// None.
+    Off,
+    /// Those that were healed, or did not go well.
+    Errors,
+    /// Those, and some of the rest.
+    Sampled,
+    /// Every one.
+    All,
 }

@@ -102,7 +102,6 @@ pub struct Metrics {
     resource_checks: Kinds,
     index_lookups: Kinds,
     learned: Kinds,
-    spans: Kinds,
     events: Kinds,
     lane_waiting: Family<LaneLabel, Gauge>,
     pub(super) live: Live,
@@ -117,6 +116,8 @@ pub struct Metrics {
     pub breakers_open: Gauge,
     /// Upstreams and their servers.
     pub upstream: UpstreamMeters,
+    /// Bytes of bodies that are held (`server.max_held_total`).
+    pub held_bytes: Gauge,
     /// Viewers' connections.
     pub connections: Gauge,
     /// Documents that wait to be learned.
@@ -164,7 +165,6 @@ impl Metrics {
             resource_checks: Family::default(),
             index_lookups: Family::default(),
             learned: Family::default(),
-            spans: Family::default(),
             events: Family::default(),
             lane_waiting: Family::default(),
             live: Live::default(),
@@ -174,6 +174,7 @@ impl Metrics {
             canvas_in_flight: Gauge::default(),
             breakers_open: Gauge::default(),
             upstream: UpstreamMeters::default(),
+            held_bytes: Gauge::default(),
             connections: Gauge::default(),
             learn_queue: Gauge::default(),
             index_manifests: Gauge::default(),
@@ -212,7 +213,6 @@ impl Metrics {
         );
         r.register("index_lookups", "Identifiers looked up, by what was found", self.index_lookups.clone());
         r.register("learned", "Documents that passed through, by what was learned", self.learned.clone());
-        r.register("spans", "Spans for the trace collector, by what became of them", self.spans.clone());
         r.register("events", "Rare events by kind", self.events.clone());
     }
 
@@ -240,6 +240,7 @@ impl Metrics {
             ("waiting_viewers", "Viewers kept waiting for a heal", &self.waiting),
             ("canvas_in_flight", "Canvas requests under way", &self.canvas_in_flight),
             ("breakers_open", "Canvas services that are left alone for a while", &self.breakers_open),
+            ("held_bytes", "Memory for bodies that are held", &self.held_bytes),
             ("connections", "Open connections of viewers", &self.connections),
             ("learn_queue", "Documents that wait to be learned", &self.learn_queue),
             ("index_manifests", "Manifests in the index", &self.index_manifests),
@@ -315,11 +316,6 @@ impl Metrics {
     /// A document that passed through was read.
     pub fn learned(&self, what: &'static str) {
         self.learned.get_or_create(&Kind { kind: Word(what) }).inc();
-    }
-
-    /// So many spans were `sent`, `dropped` or `failed`.
-    pub fn spans(&self, what: &'static str, count: usize) {
-        self.spans.get_or_create(&Kind { kind: Word(what) }).inc_by(count as u64);
     }
 
     /// So many canvas requests wait in this lane.
