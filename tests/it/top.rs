@@ -58,7 +58,7 @@ async fn it_is_left_with_q_and_the_terminal_is_as_before() {
         let mut session =
             expectrl::Session::spawn(top(&["--url", &url, "--every", "1"])).expect("a terminal");
         session.get_process_mut().set_window_size(100, 30).expect("a size");
-        session.set_expect_timeout(Some(Duration::from_secs(60)));
+        session.set_expect_timeout(Some(Duration::from_mins(1)));
         // Blanks are not drawn: the screen is blank already.
         let first = session.expect("viewers").expect("it draws");
         session.send("q").expect("a key");
