@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::uri::Scheme;
 
 use super::error::ConfigError;
-use super::settings::{Heal, Route, RouteKind, Rung, Server, Settings};
+use super::settings::{Heal, Listen, Route, RouteKind, Rung, Server, Settings};
 use super::sources::Sources;
 use super::tree::Tree;
 
@@ -62,8 +62,8 @@ fn listeners(settings: &Settings, report: &mut Report<'_>) {
             "write listen = \"127.0.0.1:8080\"",
         );
     }
-    for (number, address) in listen.iter().enumerate() {
-        if listen.iter().take(number).any(|earlier| collide(earlier, address)) {
+    for (number, Listen { address, .. }) in listen.iter().enumerate() {
+        if listen.iter().take(number).any(|earlier| collide(&earlier.address, address)) {
             report.at(
                 &[&format!("server.listen.{number}")],
                 &format!("{address} is already taken by an address before it"),
@@ -71,8 +71,15 @@ fn listeners(settings: &Settings, report: &mut Report<'_>) {
             );
         }
     }
+    if listen.iter().any(|listen| listen.proxy_protocol) && settings.server.trusted_proxies.is_empty() {
+        report.at(
+            &["server.trusted_proxies", "server.listen"],
+            "an address expects PROXY headers, but nobody is trusted to send them",
+            "name the proxies before us, such as server.trusted_proxies = [\"10.0.0.5\"]",
+        );
+    }
     if let Some(admin) = settings.admin.listen
-        && let Some(public) = listen.iter().find(|address| collide(address, &admin))
+        && let Some(public) = listen.iter().map(|listen| listen.address).find(|own| collide(own, &admin))
     {
         report.at(
             &["admin.listen", "server.listen"],
@@ -113,6 +120,9 @@ fn nothing_is_zero(settings: &Settings, report: &mut Report<'_>) {
     let counts = [
         ("server.max_connections", server.max_connections),
         ("server.max_uri_bytes", server.max_uri_bytes),
+        ("server.rate_burst", usize::try_from(server.rate_burst).unwrap_or(usize::MAX)),
+        ("server.http2.max_streams", usize::try_from(server.http2.max_streams).unwrap_or(usize::MAX)),
+        ("server.http2.max_resets", server.http2.max_resets),
         ("upstream.max_requests", upstream.max_requests),
         ("heal.concurrency", heal.concurrency),
         ("heal.max_waiting", heal.max_waiting),
@@ -130,6 +140,10 @@ fn nothing_is_zero(settings: &Settings, report: &mut Report<'_>) {
     let times = [
         ("server.head_timeout", server.head_timeout),
         ("server.idle_timeout", server.idle_timeout),
+        ("server.tls_timeout", server.tls_timeout),
+        ("server.request_timeout", server.request_timeout),
+        ("server.http2.ping", server.http2.ping),
+        ("server.http2.ping_timeout", server.http2.ping_timeout),
         ("upstream.connect_timeout", upstream.connect_timeout),
         ("upstream.first_byte_timeout", upstream.first_byte_timeout),
         ("upstream.body_timeout", upstream.body_timeout),
@@ -185,7 +199,7 @@ fn routes(settings: &Settings, report: &mut Report<'_>) {
                 "the prefix is replaced by the path of the upstream, letter by letter: end both with a slash, or neither",
             );
         }
-        if settings.server.listen.iter().any(|own| leads_to(route, own)) {
+        if settings.server.listen.iter().any(|own| leads_to(route, &own.address)) {
             report.at(
                 &[&format!("routes.{number}.connect"), &upstream, "server.listen"],
                 "this route leads back to our own listener",

@@ -6,6 +6,9 @@
 //!
 //! Each section has a `Default`; `defaults` is the only place where a default stands.
 
+mod server;
+
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -14,6 +17,8 @@ use http::uri::{Authority, Scheme};
 use http::{HeaderMap, HeaderName};
 use ipnet::IpNet;
 use regex::Regex;
+
+pub use server::{Http2, Listen, Server, Tls};
 
 /// The whole checked configuration.
 #[derive(Debug, Clone, PartialEq)]
@@ -48,42 +53,6 @@ impl Settings {
             path.starts_with(&route.prefix) && (route.hosts.is_empty() || route.hosts.iter().any(is_for))
         })
     }
-}
-
-/// `[server]`: the listener that viewers reach.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Server {
-    /// Where to listen; one or several addresses.
-    pub listen: Vec<SocketAddr>,
-    /// Certificate and key, when we speak TLS ourselves.
-    pub tls: Option<Tls>,
-    /// Host names (lower case, with a port only where it is not the scheme's own) that mean "us" in a manifest.
-    pub public_hosts: Vec<String>,
-    /// Whose `X-Forwarded-*` we believe.
-    pub trusted_proxies: Vec<IpNet>,
-    /// Our name in `Via`, `Proxy-Status` and the like (an RFC 9110 token).
-    pub name: String,
-    /// How long in-flight requests may take to end after SIGTERM.
-    pub drain: Duration,
-    /// From accepting a connection (or from the end of the last request's head) to a whole request head.
-    pub head_timeout: Duration,
-    /// How long a kept-alive connection may stay without a request.
-    pub idle_timeout: Duration,
-    /// Open connections at most; more wait in the kernel's backlog.
-    pub max_connections: usize,
-    /// The longest request head (request line and headers), in bytes; never below hyper's own least, 8 KiB.
-    pub max_head_bytes: usize,
-    /// The longest request target, in bytes; never above `max_head_bytes`.
-    pub max_uri_bytes: usize,
-}
-
-/// PEM files of a server certificate.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Tls {
-    /// Certificate chain, leaf first.
-    pub cert: PathBuf,
-    /// Private key.
-    pub key: PathBuf,
 }
 
 /// `[admin]`: `/livez`, `/readyz`, `/metrics`.
@@ -138,6 +107,18 @@ pub struct Route {
     pub preserve_host: bool,
     /// Only for requests to these hosts (lower case); empty: all.
     pub hosts: Vec<String>,
+}
+
+impl Route {
+    /// Tells the server and the path behind this route, wherever it stands in the list: what is remembered of
+    /// images and canvases is kept under it, and so outlives a reload of the configuration.
+    pub fn mark(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        let UpstreamUrl { scheme, authority, path } = &self.upstream;
+        (scheme.as_str(), authority.as_str(), path).hash(&mut hasher);
+        self.connect.as_ref().map(Authority::as_str).hash(&mut hasher);
+        hasher.finish()
+    }
 }
 
 /// The URL of an upstream, taken apart. Kept as text, never normalised.

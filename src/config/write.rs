@@ -49,20 +49,31 @@ fn list<T: Clone, U>(values: &[T], wrap: impl Fn(T) -> U) -> Option<Vec<Text<U>>
 
 fn server(server: &Server) -> file::Server {
     file::Server {
-        listen: list(&server.listen, |address| address).map(OneOrMany),
+        listen: list(&server.listen, |listen| listen).map(OneOrMany),
         public_hosts: list(&server.public_hosts, HostName),
         trusted_proxies: list(&server.trusted_proxies, |network| network),
         name: text(Token(server.name.clone())),
         drain: text(server.drain),
         head_timeout: text(server.head_timeout),
         idle_timeout: text(server.idle_timeout),
+        tls_timeout: text(server.tls_timeout),
+        request_timeout: text(server.request_timeout),
         max_connections: count(server.max_connections),
+        max_connections_per_address: count(server.max_connections_per_address),
+        rate: text(Count(server.rate)),
+        rate_burst: text(Count(server.rate_burst)),
+        http2: Some(file::Http2 {
+            max_streams: text(Count(server.http2.max_streams)),
+            max_resets: count(server.http2.max_resets),
+            ping: text(server.http2.ping),
+            ping_timeout: text(server.http2.ping_timeout),
+        }),
         max_head_bytes: size(server.max_head_bytes),
         max_uri_bytes: size(server.max_uri_bytes),
-        tls: server
-            .tls
-            .as_ref()
-            .map(|tls| file::Tls { cert: text(tls.cert.clone()), key: text(tls.key.clone()) }),
+        tls: server.tls.as_ref().map(|pairs| file::Tls {
+            cert: list(pairs, |pair| pair.cert).map(OneOrMany),
+            key: list(pairs, |pair| pair.key).map(OneOrMany),
+        }),
     }
 }
 

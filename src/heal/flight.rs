@@ -29,6 +29,13 @@ impl<K, V> Default for Flights<K, V> {
     }
 }
 
+/// The same flights, seen by somebody else.
+impl<K, V> Clone for Flights<K, V> {
+    fn clone(&self) -> Self {
+        Self { flying: Arc::clone(&self.flying) }
+    }
+}
+
 /// A seat on a flight.
 #[derive(Debug, Clone)]
 pub(crate) struct Seat<V> {

@@ -20,7 +20,7 @@ pub(super) fn is_comparable(query: Option<&str>) -> bool {
 pub(super) fn suspect(
     index: &Index,
     names: Vec<String>,
-    (route, target): (usize, String),
+    (route, mark, target): (usize, u64, String),
     plain: &[u8],
 ) -> Option<Poisoned> {
     let (document, canvases) = manifest::read(plain).ok()?;
@@ -42,7 +42,14 @@ pub(super) fn suspect(
         return None;
     }
     let missing = lacking(&canvases, known);
-    (!missing.is_empty()).then(|| Poisoned { route, target, name, missing, carries: fingerprint(&canvases) })
+    (!missing.is_empty()).then(|| Poisoned {
+        route,
+        mark,
+        target,
+        name,
+        missing,
+        carries: fingerprint(&canvases),
+    })
 }
 
 type Known = (String, Vec<Vec<String>>);
