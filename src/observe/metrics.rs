@@ -3,6 +3,7 @@
 //! Labels come from closed lists only: a viewer must not be able to make a new series.
 
 use std::fmt::{self, Write as _};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use prometheus_client::metrics::counter::Counter;
@@ -40,6 +41,12 @@ struct Kind {
     kind: Word,
 }
 
+/// One label named `result`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ResultOf {
+    result: Word,
+}
+
 /// Labels of `canvas_requests`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct CanvasLabels {
@@ -72,6 +79,10 @@ pub struct Metrics {
     resource_checks: Kinds,
     index_lookups: Kinds,
     events: Kinds,
+    connections_cut: Kinds,
+    config_reloads: Family<ResultOf, Counter>,
+    /// When the configuration in use was read, as Unix time.
+    pub config_loaded: Gauge,
     /// Heals under way.
     pub flights: Gauge,
     /// Viewers kept waiting.
@@ -113,6 +124,9 @@ impl Metrics {
             resource_checks: Family::default(),
             index_lookups: Family::default(),
             events: Family::default(),
+            connections_cut: Family::default(),
+            config_reloads: Family::default(),
+            config_loaded: Gauge::default(),
             flights: Gauge::default(),
             waiting: Gauge::default(),
             canvas_in_flight: Gauge::default(),
@@ -166,6 +180,17 @@ impl Metrics {
         );
         r.register("index_lookups", "Identifiers looked up, by what was found", self.index_lookups.clone());
         r.register("events", "Rare events by kind", self.events.clone());
+        r.register(
+            "connections_cut",
+            "Connections of viewers that we closed, by reason",
+            self.connections_cut.clone(),
+        );
+        r.register("config_reloads", "Readings of the configuration, by result", self.config_reloads.clone());
+        r.register(
+            "config_loaded_timestamp_seconds",
+            "When the configuration in use was read",
+            self.config_loaded.clone(),
+        );
         r.register("flights", "Heals under way", self.flights.clone());
         r.register("waiting_viewers", "Viewers kept waiting for a heal", self.waiting.clone());
         r.register("canvas_in_flight", "Canvas requests under way", self.canvas_in_flight.clone());
@@ -241,6 +266,22 @@ impl Metrics {
     /// Something rare happened.
     pub fn event(&self, kind: &'static str) {
         self.events.get_or_create(&Kind { kind: Word(kind) }).inc();
+    }
+
+    /// A viewer's connection was closed, and not by him.
+    pub fn connection_cut(&self, kind: &'static str) {
+        self.connections_cut.get_or_create(&Kind { kind: Word(kind) }).inc();
+    }
+
+    /// The configuration was read anew: `applied`, `refused` or `unchanged`.
+    pub fn config_reload(&self, result: &'static str) {
+        self.config_reloads.get_or_create(&ResultOf { result: Word(result) }).inc();
+    }
+
+    /// The configuration in use was read now.
+    pub fn config_is_loaded(&self) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        self.config_loaded.set(i64::try_from(now).unwrap_or(i64::MAX));
     }
 
     /// The scrape: OpenMetrics text.

@@ -3,5 +3,5 @@
 mod logging;
 mod metrics;
 
-pub use logging::{LoggingError, install as install_logging};
+pub use logging::{LoggingError, install as install_logging, set_filter as set_log_filter};
 pub use metrics::{Gauged, Metrics, RequestLabels, Word};

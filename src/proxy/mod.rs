@@ -92,6 +92,18 @@ impl Proxy {
         Self { rooms: Arc::new(Rooms { settings, upstreams, healer, presenter, rewrite, metrics }) }
     }
 
+    /// The same proxy under other settings.
+    #[must_use]
+    pub fn under(
+        &self,
+        settings: Arc<Settings>,
+        upstreams: Vec<Arc<Upstream>>,
+        healer: Healer,
+        presenter: Presenter,
+    ) -> Self {
+        Self::new(settings, upstreams, healer, presenter, Arc::clone(&self.rooms.metrics))
+    }
+
     /// Answers one request, whatever happens.
     pub async fn handle(&self, viewer: Viewer, request: Request<Incoming>) -> Response<Body> {
         let started = Instant::now();
