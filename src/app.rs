@@ -29,8 +29,8 @@ use crate::listen::inherit::Inherited;
 use crate::listen::tls::CertificateError;
 use crate::listen::{Bounds, Hall, Stop};
 use crate::observe::{self, Metrics};
-use crate::upstream::TlsError;
 use crate::upstream::fetch::Web;
+use crate::upstream::{TlsError, Upstream};
 use doors::Doors;
 use rooms::House;
 
@@ -264,6 +264,7 @@ struct Chores {
     keeping_warm: JoinHandle<()>,
     sweeping: JoinHandle<()>,
     keeping_index: JoinHandle<()>,
+    checking: JoinHandle<()>,
 }
 
 impl Chores {
@@ -274,6 +275,7 @@ impl Chores {
             keeping_warm: tokio::spawn(async move { warm.keep_warm().await }),
             sweeping: tokio::spawn(async move { sweep.resume_sweep().await }),
             keeping_index: tokio::spawn(keeper.run()),
+            checking: tokio::spawn(keep_checked(&house.upstreams)),
         }
     }
 
@@ -283,6 +285,10 @@ impl Chores {
         let others = before.routes != after.routes
             || before.upstream != after.upstream
             || before.server.public_hosts != after.server.public_hosts;
+        if others {
+            self.checking.abort();
+            self.checking = tokio::spawn(keep_checked(&new.upstreams));
+        }
         if others || before.index != after.index || before.heal != after.heal {
             self.keeping_warm.abort();
             let healer = new.healer.clone();
@@ -296,9 +302,23 @@ impl Chores {
     }
 
     fn end(&self) {
-        for chore in [&self.keeping_warm, &self.sweeping, &self.keeping_index] {
+        for chore in [&self.keeping_warm, &self.sweeping, &self.keeping_index, &self.checking] {
             chore.abort();
         }
+    }
+}
+
+/// Checks the servers that are to be checked.
+fn keep_checked(upstreams: &[Arc<Upstream>]) -> impl Future<Output = ()> + use<> {
+    // Routes that lead to the same servers share one upstream, which is checked once.
+    let distinct = upstreams
+        .iter()
+        .enumerate()
+        .filter(|(at, upstream)| !upstreams.iter().take(*at).any(|earlier| Arc::ptr_eq(earlier, upstream)));
+    let checks: Vec<_> =
+        distinct.map(|(_, upstream)| Upstream::keep_checked(Arc::downgrade(upstream))).collect();
+    async move {
+        futures_util::future::join_all(checks).await;
     }
 }
 

@@ -7,15 +7,14 @@ use tokio::runtime::Handle;
 use super::StartError;
 use crate::batch::command::Rooms;
 use crate::config::Settings;
-use crate::config::settings::Route;
 use crate::heal::Healer;
 use crate::index::Index;
 use crate::index::learn::Learner;
 use crate::observe::Metrics;
 use crate::presentation::Presenter;
 use crate::proxy::Proxy;
+use crate::upstream::Upstream;
 use crate::upstream::fetch::Web;
-use crate::upstream::{TlsError, Upstream, client_tls};
 
 /// All rooms under one configuration. A request that has begun ends in the house in which it began.
 #[derive(Debug)]
@@ -35,7 +34,7 @@ impl House {
         index: &Arc<Index>,
         metrics: &Arc<Metrics>,
     ) -> Result<Self, StartError> {
-        let upstreams = upstreams(&settings, metrics, None)?;
+        let upstreams = Upstream::of_routes(&settings, &metrics.upstream, None)?;
         let healer = Healer::new(Arc::clone(&settings), &upstreams, Arc::clone(index), Arc::clone(metrics));
         let learner = settings.index.learn.then(|| Learner::start(Arc::clone(index), Arc::clone(metrics)));
         let presenter = Presenter::new(
@@ -58,7 +57,8 @@ impl House {
         index: &Arc<Index>,
         metrics: &Arc<Metrics>,
     ) -> Result<Self, StartError> {
-        let upstreams = upstreams(&settings, metrics, Some(self))?;
+        let before = Some((&*self.settings, &*self.upstreams));
+        let upstreams = Upstream::of_routes(&settings, &metrics.upstream, before)?;
         let healer = self.healer.under(Arc::clone(&settings), &upstreams);
         let start = || Learner::start(Arc::clone(index), Arc::clone(metrics));
         let learner = settings.index.learn.then(|| self.learner.clone().unwrap_or_else(start));
@@ -68,37 +68,6 @@ impl House {
         let proxy = self.proxy.under(own, upstreams.clone(), healer.clone(), presenter.clone());
         Ok(Self { settings, upstreams, healer, presenter, learner, proxy })
     }
-}
-
-/// One [`Upstream`] for each distinct server, in the order of the routes. A server that `before` has already keeps
-/// its connections.
-fn upstreams(
-    settings: &Settings,
-    metrics: &Metrics,
-    before: Option<&House>,
-) -> Result<Vec<Arc<Upstream>>, TlsError> {
-    let tls = client_tls(settings.upstream.ca.as_deref())?;
-    let before = before.filter(|before| before.settings.upstream == settings.upstream);
-    let mut known: Vec<(&Route, Arc<Upstream>)> = before.map_or_else(Vec::new, |before| {
-        before.settings.routes.iter().zip(before.upstreams.iter().cloned()).collect()
-    });
-    let mut made = Vec::new();
-    for route in &settings.routes {
-        let same = known.iter().find(|(other, _)| {
-            other.upstream.scheme == route.upstream.scheme
-                && other.upstream.authority == route.upstream.authority
-                && other.connect == route.connect
-        });
-        let upstream = if let Some((_, upstream)) = same {
-            Arc::clone(upstream)
-        } else {
-            let (connect, busy) = (route.connect.as_ref(), metrics.upstream_in_flight.clone());
-            Arc::new(Upstream::new(&route.upstream, connect, &settings.upstream, &tls, busy))
-        };
-        known.push((route, Arc::clone(&upstream)));
-        made.push(upstream);
-    }
-    Ok(made)
 }
 
 /// The index, with all that it needs to look at its sources.
@@ -114,7 +83,7 @@ pub fn batch_rooms(settings: Settings) -> Result<Rooms, StartError> {
     let index = Index::open(&settings.index.path, settings.index.cache)?.with_names(&settings);
     let index = Arc::new(index);
     let metrics = Arc::new(Metrics::new());
-    let upstreams = upstreams(&settings, &metrics, None)?;
+    let upstreams = Upstream::of_routes(&settings, &metrics.upstream, None)?;
     let healer = Healer::new(Arc::clone(&settings), &upstreams, Arc::clone(&index), metrics);
     let web = Web::new(Arc::clone(&settings))?;
     Ok(Rooms { settings, index, healer, web })

@@ -1,14 +1,18 @@
 //! From what the program believes back to what a file would say: for `config show`, and for the defaults in
 //! the schema. Written as whole struct literals, so that the compiler asks for every new key here, too.
 
+use std::path::PathBuf;
+
 use http::{HeaderName, HeaderValue};
 
 use super::file::{self, File};
 use super::leaf::{OneOrMany, Text};
 use super::settings::{
-    Heal, Index, Presentation, Rewrite, Route, Server, Settings, Source, SourceKind, Upstream,
+    Heal, Health, Index, Presentation, Rewrite, Route, Server, Settings, Source, SourceKind, Tls, Upstream,
 };
-use super::values::{Count, Filter, HostName, HttpUrl, MaybeListen, Prefix, Size, Slashed, Status, Token};
+use super::values::{
+    Count, Filter, GoodStatus, HostName, HttpUrl, MaybeListen, Prefix, Size, Slashed, Status, Token,
+};
 
 impl From<&Settings> for File {
     fn from(settings: &Settings) -> Self {
@@ -62,7 +66,7 @@ fn server(server: &Server) -> file::Server {
         max_connections_per_address: count(server.max_connections_per_address),
         rate: text(Count(server.rate)),
         rate_burst: text(Count(server.rate_burst)),
-        http2: Some(file::Http2 {
+        http2: Some(file::Http2Bounds {
             max_streams: text(Count(server.http2.max_streams)),
             max_resets: count(server.http2.max_resets),
             ping: text(server.http2.ping),
@@ -70,22 +74,43 @@ fn server(server: &Server) -> file::Server {
         }),
         max_head_bytes: size(server.max_head_bytes),
         max_uri_bytes: size(server.max_uri_bytes),
-        tls: server.tls.as_ref().map(|pairs| file::Tls {
-            cert: list(pairs, |pair| pair.cert).map(OneOrMany),
-            key: list(pairs, |pair| pair.key).map(OneOrMany),
-        }),
+        tls: server.tls.as_deref().map(tls),
     }
+}
+
+fn tls(pairs: &[Tls]) -> file::Tls {
+    let files = |file: fn(Tls) -> PathBuf| list(pairs, file).map(OneOrMany);
+    file::Tls { cert: files(|pair| pair.cert), key: files(|pair| pair.key) }
 }
 
 fn upstream(upstream: &Upstream) -> file::Upstream {
     file::Upstream {
         ca: upstream.ca.clone().map(Text),
+        client_certificate: upstream.client_certificate.as_ref().map(|pair| tls(std::slice::from_ref(pair))),
         connect_timeout: text(upstream.connect_timeout),
         first_byte_timeout: text(upstream.first_byte_timeout),
         body_timeout: text(upstream.body_timeout),
         pool_idle: text(upstream.pool_idle),
+        pool_max_age: text(upstream.pool_max_age),
         max_requests: count(upstream.max_requests),
         queue_wait: text(upstream.queue_wait),
+        http2: text(upstream.http2),
+        http2_streams: count(upstream.http2_streams),
+        http2_ping: text(upstream.http2_ping),
+        health: health(&upstream.health),
+    }
+}
+
+fn health(health: &Health) -> file::Health {
+    file::Health {
+        failures: text(Count(health.failures)),
+        out: text(health.out),
+        out_max: text(health.out_max),
+        interval: text(health.interval),
+        timeout: text(health.timeout),
+        healthy_after: text(Count(health.healthy_after)),
+        unhealthy_after: text(Count(health.unhealthy_after)),
+        status: text(GoodStatus(health.status)),
     }
 }
 
@@ -94,7 +119,11 @@ fn route(route: &Route) -> file::Route {
         prefix: text(Prefix(route.prefix.clone())),
         upstream: text(route.upstream.clone()),
         kind: text(route.kind),
-        connect: route.connect.clone().map(Text),
+        connect: list(&route.connect, |address| address).filter(|list| !list.is_empty()).map(OneOrMany),
+        health: route.health.clone().map(|path| Text(Prefix(path))),
+        connect_timeout: route.connect_timeout.map(Text),
+        first_byte_timeout: route.first_byte_timeout.map(Text),
+        body_timeout: route.body_timeout.map(Text),
         preserve_host: Some(route.preserve_host),
         hosts: list(&route.hosts, HostName),
     }

@@ -84,6 +84,7 @@ impl Ward {
         self.metrics.heal(verdict.as_str(), rung, urgency.lane().as_str(), took);
         self.record(&patient, verdict, urgency.lane(), took, urgency.viewers());
         tracing::info!(
+            request = %patient.trace,
             identifier = %patient.key,
             verdict = verdict.as_str(),
             heal.rung = rung,
@@ -149,7 +150,7 @@ impl Ward {
         let mut canvases: Vec<(Arc<CanvasService>, Allowed)> = Vec::new();
         for owner in &*patient.owners {
             let Some(allowed) = self.guard.allow(&owner.canvas) else {
-                tracing::debug!(canvas = %owner.canvas, "not asked for: it belongs to no presentation route");
+                tracing::debug!(request = %patient.trace, canvas = %owner.canvas, "not asked for: no presentation route");
                 continue;
             };
             let Some(service) = self.service(allowed.route) else { continue };
@@ -209,8 +210,8 @@ impl Ward {
     ) -> Seat<CanvasAnswer> {
         let seat = self.canvases.board(flight, urgency.lane(), |own| {
             let (ward, service, flight) = (Arc::clone(self), Arc::clone(service), flight.clone());
-            let image = Arc::clone(&patient.key);
-            async move { ward.request(&service, &flight, &image, &own).await }
+            let patient = patient.clone();
+            async move { ward.request(&service, &flight, &patient, &own).await }
         });
         urgency.wait_on(&seat.urgency);
         seat
@@ -272,7 +273,7 @@ impl Ward {
         &self,
         service: &CanvasService,
         flight: &RungOf,
-        image: &str,
+        patient: &Patient,
         urgency: &Urgency,
     ) -> CanvasAnswer {
         let _place = urgency.place(&service.lanes).await;
@@ -281,9 +282,9 @@ impl Ward {
         }
         let answer = match (service.breaker.pass(Instant::now()), flight.rung) {
             (Err(_), _) => CanvasAnswer::Withheld,
-            (Ok(()), Rung::Register) => service.register(&flight.target).await,
-            (Ok(()), Rung::Rebuild) => service.canvas(&flight.target, image, Made::Now).await,
-            (Ok(()), _) => service.canvas(&flight.target, image, Made::NowOrLongAgo).await,
+            (Ok(()), Rung::Register) => service.register(&flight.target, &patient.trace).await,
+            (Ok(()), Rung::Rebuild) => service.canvas(&flight.target, patient, Made::Now).await,
+            (Ok(()), _) => service.canvas(&flight.target, patient, Made::NowOrLongAgo).await,
         };
         self.metrics.canvas_request(flight.rung.as_str(), answer.as_str());
         answer

@@ -52,7 +52,7 @@ pub use ward::{Lobby, Patient};
 use crate::config::Settings;
 use crate::config::settings::Rung;
 use crate::index::Index;
-use crate::observe::{Gauged, Metrics};
+use crate::observe::{Gauged, Metrics, Trace};
 use crate::outcome::Outcome;
 use crate::upstream::{Body, Upstream, UpstreamError};
 use climb::Verdict;
@@ -166,6 +166,7 @@ impl Healer {
         let _counted = Gauged::one(&ward.metrics.waiting);
         let mut seat = ward.board(patient, ward.fair(patient, client, lane));
         seat.urgency.viewer_waits();
+        patient.joins(&seat.urgency);
         let landed = timeout(wait.saturating_sub(started.elapsed()), seat.landed()).await;
         ward.metrics.waited(started.elapsed());
         match landed {
@@ -219,8 +220,8 @@ impl Healer {
     }
 
     /// A manifest went out to a reader, asked for by this path (without the query).
-    pub fn manifest_opened(&self, path: &str) {
-        self.ward.manifest_opened(path);
+    pub fn manifest_opened(&self, path: &str, trace: &Trace) {
+        self.ward.manifest_opened(path, trace);
     }
 
     /// Goes on with a sweep that was interrupted, if there is one. Ends when it ends.

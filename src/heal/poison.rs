@@ -24,7 +24,7 @@ use super::ward::{Patient, Ward};
 use crate::config::settings::Rung;
 use crate::iiif::manifest::{self, Canvas, Document};
 use crate::iiif::{CanvasUrl, IdentifierKind, identifier};
-use crate::observe::Gauged;
+use crate::observe::{Gauged, Trace};
 
 /// Documents that are mended or waited for at once at most.
 const MENDS: usize = 1_000;
@@ -61,6 +61,8 @@ pub struct Poisoned {
     pub missing: Vec<String>,
     /// Tells what it carries, see [`fingerprint`].
     pub carries: u64,
+    /// Who asks.
+    pub trace: Trace,
 }
 
 /// How it ended for one viewer.
@@ -238,7 +240,7 @@ impl Ward {
             Mended::Shorter(_) => self.metrics.event("poison_refuted"),
             Mended::Unwell | Mended::Failed => self.metrics.event("cure_failed"),
         }
-        tracing::info!(document = %poisoned.target, ended = ?mended, "a document lacked images that the index knows");
+        tracing::info!(request = %poisoned.trace, document = %poisoned.target, ended = ?mended, "a document lacked images that the index knows");
         mended
     }
 
@@ -254,7 +256,7 @@ impl Ward {
         };
         let mut all_gone = false;
         for key in poisoned.missing.iter().take(LOOKED_AT) {
-            let Some(patient) = self.patient(route, key) else { continue };
+            let Some(patient) = self.patient(route, key, &poisoned.trace) else { continue };
             match self.nested(service, &patient, urgency).await {
                 Nested::Gone => all_gone = true,
                 Nested::Unwell => {
@@ -358,7 +360,7 @@ impl Ward {
         let _place = urgency.place(&service.lanes).await;
         let _counted = Gauged::one(&self.metrics.canvas_in_flight);
         let answer = match service.breaker.pass(Instant::now()) {
-            Ok(()) => service.document(&flight.target).await,
+            Ok(()) => service.document(&flight.target, &patient.trace).await,
             Err(_) => return None,
         };
         let read = match answer {

@@ -1,9 +1,10 @@
-//! What the history of heals is told.
+//! What is told of heals: to the history, and in the log.
 
 use std::time::Duration;
 
 use super::climb::Verdict;
 use super::lanes::Lane;
+use super::urgency::Urgency;
 use super::ward::{Patient, Ward};
 use crate::index::history::Heal;
 
@@ -33,7 +34,17 @@ impl Ward {
             lane: lane.as_str().to_owned(),
             duration_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
             waiting,
+            request: Some(patient.trace.to_string()),
             ..Heal::default()
         });
+    }
+}
+
+impl Patient {
+    /// Says which request leads the climb that this one waits for, where it is another.
+    pub(super) fn joins(&self, climb: &Urgency) {
+        if let Some(leader) = climb.leader().filter(|leader| **leader != self.trace) {
+            tracing::info!(request = %self.trace, led_by = %leader, identifier = &*self.key, "waits for a heal");
+        }
     }
 }

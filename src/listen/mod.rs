@@ -29,7 +29,7 @@ use socket2::{Domain, Socket, Type};
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
-use crate::config::settings::{Http2, Server};
+use crate::config::settings::{Http2Bounds, Server};
 use crate::observe::Metrics;
 use crate::proxy::Viewer;
 use crate::upstream::Body;
@@ -55,7 +55,7 @@ pub struct Bounds {
     /// Who is exempt from that, and may send PROXY headers.
     pub trusted: Vec<IpNet>,
     /// HTTP/2.
-    pub http2: Http2,
+    pub http2: Http2Bounds,
     /// How long requests in flight may take to end.
     pub drain: Duration,
 }

@@ -12,6 +12,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
+use super::meters::UpstreamMeters;
 use crate::outcome::Outcome;
 
 /// A label value out of some closed list: the text of an enum's variant.
@@ -37,8 +38,8 @@ pub struct RequestLabels {
 
 /// One label named `kind`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Kind {
-    kind: Word,
+pub(super) struct Kind {
+    pub(super) kind: Word,
 }
 
 /// One label named `result`.
@@ -91,8 +92,8 @@ pub struct Metrics {
     pub canvas_in_flight: Gauge,
     /// Canvas services that are left alone, because they only failed.
     pub breakers_open: Gauge,
-    /// Requests with an upstream, from their place to the end of the answer's body.
-    pub upstream_in_flight: Gauge,
+    /// Upstreams and their servers.
+    pub upstream: UpstreamMeters,
     /// Viewers' connections.
     pub connections: Gauge,
     /// Manifests in the index.
@@ -131,7 +132,7 @@ impl Metrics {
             waiting: Gauge::default(),
             canvas_in_flight: Gauge::default(),
             breakers_open: Gauge::default(),
-            upstream_in_flight: Gauge::default(),
+            upstream: UpstreamMeters::default(),
             connections: Gauge::default(),
             index_manifests: Gauge::default(),
             index_canvases: Gauge::default(),
@@ -199,11 +200,7 @@ impl Metrics {
             "Canvas services that are left alone for a while",
             self.breakers_open.clone(),
         );
-        r.register(
-            "upstream_in_flight",
-            "Requests with an upstream, until the end of the answer",
-            self.upstream_in_flight.clone(),
-        );
+        self.upstream.register(r);
         r.register("connections", "Open connections of viewers", self.connections.clone());
         r.register("index_manifests", "Manifests in the index", self.index_manifests.clone());
         r.register("index_canvases", "Canvases in the index", self.index_canvases.clone());

@@ -24,7 +24,7 @@ use crate::heal::flight::Flights;
 use crate::heal::{Healer, Lane, Mending, Poisoned};
 use crate::index::Index;
 use crate::index::learn::Learner;
-use crate::observe::Metrics;
+use crate::observe::{Metrics, Trace};
 use crate::outcome::Outcome;
 use crate::upstream::{Body, Upstream, UpstreamError};
 pub use gateway::Gateway;
@@ -63,6 +63,8 @@ pub struct Wanted {
     pub public: Uri,
     /// The head as it goes upstream.
     pub onward: Parts,
+    /// Who asks.
+    pub trace: Trace,
 }
 
 /// An answer, and how it came about.
@@ -160,6 +162,7 @@ impl Presenter {
         let desk = &self.desk;
         if desk.flights.find(&key).is_some() {
             desk.metrics.event("collapsed");
+            tracing::debug!(request = %wanted.trace, target = &*key.target.1, "shares the request of another viewer");
         } else if desk.flights.len() >= desk.settings.presentation.max_flights {
             return desk.alone(&wanted, Body::Empty).await;
         }
@@ -278,14 +281,14 @@ impl Desk {
             hosts.flat_map(|host| ["https", "http"].map(|scheme| format!("{scheme}://{host}{public}")));
         let names = names.collect();
         let looked = move || poison::suspect(&index, names, target, &whole.plain(most)?);
-        tokio::task::spawn_blocking(looked).await.ok().flatten()
+        let suspected = tokio::task::spawn_blocking(looked).await.ok().flatten()?;
+        Some(Poisoned { trace: wanted.trace.clone(), ..suspected })
     }
 
     /// Asks upstream; holds what is to be held.
     async fn fetch(&self, wanted: &Wanted, body: Body, hold: bool) -> Result<Made, UpstreamError> {
-        // A canvas or a presentation that is built anew takes seconds, a long one minutes.
-        let patience = self.settings.heal.timeout;
-        let sent = self.upstreams[wanted.route].send(&wanted.onward, body, patience).await;
+        let times = self.settings.timeouts(wanted.route);
+        let sent = self.upstreams[wanted.route].send(&wanted.onward, body, times).await;
         let answer = sent.inspect_err(|error| self.metrics.upstream_error(error.kind()))?;
         let (head, body) = self.heard(wanted, answer).into_parts();
         if !hold && !is_document(&wanted.onward.method, &head) {
@@ -302,7 +305,7 @@ impl Desk {
         if wanted.onward.method != Method::GET || answer.status() != StatusCode::OK {
             return answer;
         }
-        self.healer.manifest_opened(wanted.public.path());
+        self.healer.manifest_opened(wanted.public.path(), &wanted.trace);
         let Some(learner) = &self.learner else { return answer };
         let (head, body) = answer.into_parts();
         let name = || {

@@ -6,6 +6,7 @@ use crate::heal::{Poisoned, fingerprint};
 use crate::iiif::identifier;
 use crate::iiif::manifest::{self, Canvas, DocumentKind};
 use crate::index::Index;
+use crate::observe::Trace;
 
 /// Missing images that are told at most.
 const TOLD: usize = 8;
@@ -49,6 +50,7 @@ pub(super) fn suspect(
         name,
         missing,
         carries: fingerprint(&canvases),
+        trace: Trace::fresh(),
     })
 }
 

@@ -119,6 +119,9 @@ fn scraped() -> BTreeMap<String, BTreeSet<String>> {
     metrics.resource_check("alive");
     metrics.index_lookup("known");
     metrics.event("echo");
+    let authority = http::uri::Authority::from_static("images.test:80");
+    metrics.upstream.stands(&authority, &authority, true);
+    metrics.upstream.retried("stale");
     let scrape = metrics.scrape();
     let mut all = BTreeMap::new();
     for line in scrape.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
@@ -145,7 +148,7 @@ fn every_metric_and_label_of_the_scrape_is_documented_and_nothing_else() {
     for row in text.lines().filter(|line| line.starts_with("| `iiif_mender_")) {
         let mut cells = row.trim_matches('|').split('|').map(str::trim);
         let name = cells.next().expect("a name").trim_matches('`').to_owned();
-        // Gauges have no labels, and their table no column for them.
+        // Most gauges have no labels, and their table no column for them.
         let labels = if cells.clone().count() > 1 { cells.next().unwrap_or_default() } else { "" };
         let labels = labels.split(" (").next().unwrap_or_default();
         let labels = found(r"`(\w+)`", labels).into_iter().map(str::to_owned).collect();

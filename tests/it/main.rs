@@ -41,6 +41,8 @@ mod presentation_poison;
 mod presentation_repair;
 mod presentation_rewrite;
 mod readme;
+mod request_ids;
+mod servers;
 mod sources;
 mod uploads;
 mod watching;

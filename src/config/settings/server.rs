@@ -38,7 +38,7 @@ pub struct Server {
     /// So many requests of one client may come at once.
     pub rate_burst: u32,
     /// Bounds of HTTP/2 connections.
-    pub http2: Http2,
+    pub http2: Http2Bounds,
     /// The longest request head (request line and headers), in bytes; never below hyper's own least, 8 KiB.
     pub max_head_bytes: usize,
     /// The longest request target, in bytes; never above `max_head_bytes`.
@@ -47,7 +47,7 @@ pub struct Server {
 
 /// `server.http2`
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Http2 {
+pub struct Http2Bounds {
     /// Requests at once on one connection.
     pub max_streams: u32,
     /// Streams that the viewer reset and that are not cleared away yet.
