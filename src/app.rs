@@ -165,8 +165,8 @@ impl App {
     /// Lives by other settings from now on. What cannot be used changes nothing; requests in flight end under the
     /// old ones. Certificates are read anew in any case.
     pub fn apply(&mut self, settings: Settings) -> Result<Changes, ReloadError> {
-        let changed = self.try_apply(settings);
-        let result = match &changed {
+        let outcome = self.try_apply(settings);
+        let result = match &outcome {
             Ok(changes) if changes.is_nothing() => "unchanged",
             Ok(_) => "applied",
             Err(_) => "refused",
@@ -175,7 +175,7 @@ impl App {
         if result == "applied" {
             self.metrics.config_is_loaded();
         }
-        changed
+        outcome
     }
 
     fn try_apply(&mut self, mut settings: Settings) -> Result<Changes, ReloadError> {

@@ -84,16 +84,13 @@ impl Doors {
         self.hall.keep(bounds);
         let mut doors = Vec::new();
         for door in std::mem::take(&mut self.open) {
-            match listen.iter().find(|listen| listen.address == door.wanted) {
-                Some(listen) => {
-                    door.manner.store(Arc::new(manner(listen, has_tls)));
-                    doors.push(door);
-                }
-                None => {
-                    tracing::info!(address = %door.address, "no longer serving");
-                    door.stop.send_replace(true);
-                    self.closing.push(door.serving);
-                }
+            if let Some(listen) = listen.iter().find(|listen| listen.address == door.wanted) {
+                door.manner.store(Arc::new(manner(listen, has_tls)));
+                doors.push(door);
+            } else {
+                tracing::info!(address = %door.address, "no longer serving");
+                door.stop.send_replace(true);
+                self.closing.push(door.serving);
             }
         }
         for (wanted, listener) in fresh {

@@ -35,7 +35,7 @@ pub async fn serve(config: &Path, settings: Settings) -> Result<Ended, StartErro
     let mut signals = Signals::new().map_err(StartError::Process)?;
     let inherited = Inherited::from_environment().map_err(StartError::Process)?;
     let mut files = Files::of(config, &settings);
-    let (reload, mut asked) = Reload::new();
+    let (reload, mut wishes) = Reload::new();
     let mut app = App::start_on(settings, inherited).await?;
     app.reloads_by(reload);
     if let Some(address) = app.admin {
@@ -48,13 +48,11 @@ pub async fn serve(config: &Path, settings: Settings) -> Result<Ended, StartErro
         let asker = tokio::select! {
             wish = signals.next() => match wish {
                 Wish::Stop(why) => break why,
-                Wish::Successor => match succeed(&app).await {
-                    true => break "SIGUSR2",
-                    false => continue,
-                },
+                Wish::Successor if succeed(&app).await => break "SIGUSR2",
+                Wish::Successor => continue,
                 Wish::Reload => None,
             },
-            Some(asker) = asked.recv() => Some(asker),
+            Some(asker) = wishes.recv() => Some(asker),
             () = files.changed() => None,
         };
         let changes = read_anew(config, &mut app);

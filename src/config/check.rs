@@ -116,29 +116,24 @@ fn bounds(server: &Server, report: &mut Report<'_>) {
 }
 
 fn nothing_is_zero(settings: &Settings, report: &mut Report<'_>) {
+    let wide = |count: u32| usize::try_from(count).unwrap_or(usize::MAX);
     let (server, upstream, heal) = (&settings.server, &settings.upstream, &settings.heal);
     let counts = [
         ("server.max_connections", server.max_connections),
         ("server.max_uri_bytes", server.max_uri_bytes),
-        ("server.rate_burst", usize::try_from(server.rate_burst).unwrap_or(usize::MAX)),
-        ("server.http2.max_streams", usize::try_from(server.http2.max_streams).unwrap_or(usize::MAX)),
+        ("server.rate_burst", wide(server.rate_burst)),
+        ("server.http2.max_streams", wide(server.http2.max_streams)),
         ("server.http2.max_resets", server.http2.max_resets),
         ("upstream.max_requests", upstream.max_requests),
         ("upstream.http2_streams", upstream.http2_streams),
-        ("upstream.health.failures", usize::try_from(upstream.health.failures).unwrap_or(usize::MAX)),
-        (
-            "upstream.health.healthy_after",
-            usize::try_from(upstream.health.healthy_after).unwrap_or(usize::MAX),
-        ),
-        (
-            "upstream.health.unhealthy_after",
-            usize::try_from(upstream.health.unhealthy_after).unwrap_or(usize::MAX),
-        ),
+        ("upstream.health.failures", wide(upstream.health.failures)),
+        ("upstream.health.healthy_after", wide(upstream.health.healthy_after)),
+        ("upstream.health.unhealthy_after", wide(upstream.health.unhealthy_after)),
         ("heal.concurrency", heal.concurrency),
         ("heal.max_waiting", heal.max_waiting),
-        ("heal.per_client", usize::try_from(heal.per_client).unwrap_or(usize::MAX)),
-        ("heal.breaker_failures", usize::try_from(heal.breaker_failures).unwrap_or(usize::MAX)),
-        ("heal.sweep_rate", usize::try_from(heal.sweep_rate).unwrap_or(usize::MAX)),
+        ("heal.per_client", wide(heal.per_client)),
+        ("heal.breaker_failures", wide(heal.breaker_failures)),
+        ("heal.sweep_rate", wide(heal.sweep_rate)),
         ("heal.mass_expiry.ids", heal.mass_expiry.ids),
         ("presentation.max_flights", settings.presentation.max_flights),
         ("presentation.max_body", settings.presentation.max_body),

@@ -1,10 +1,12 @@
 //! How many connections there are: in all, and of one address.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::proxy::of_one_client;
 
 /// The places of one kind of listener.
 #[derive(Debug)]
@@ -83,16 +85,6 @@ impl Drop for Seat {
                 addresses.remove(&address);
             }
         }
-    }
-}
-
-/// What counts as one client.
-///
-/// SECURITY: whoever has one IPv6 address has the 2^64 of its network, too.
-fn of_one_client(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V4(address) => address.into(),
-        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)).into(),
     }
 }
 

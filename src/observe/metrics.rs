@@ -181,17 +181,8 @@ impl Metrics {
         );
         r.register("index_lookups", "Identifiers looked up, by what was found", self.index_lookups.clone());
         r.register("events", "Rare events by kind", self.events.clone());
-        r.register(
-            "connections_cut",
-            "Connections of viewers that we closed, by reason",
-            self.connections_cut.clone(),
-        );
-        r.register("config_reloads", "Readings of the configuration, by result", self.config_reloads.clone());
-        r.register(
-            "config_loaded_timestamp_seconds",
-            "When the configuration in use was read",
-            self.config_loaded.clone(),
-        );
+        self.register_edge();
+        let r = &mut self.registry;
         r.register("flights", "Heals under way", self.flights.clone());
         r.register("waiting_viewers", "Viewers kept waiting for a heal", self.waiting.clone());
         r.register("canvas_in_flight", "Canvas requests under way", self.canvas_in_flight.clone());
@@ -205,6 +196,22 @@ impl Metrics {
         r.register("index_manifests", "Manifests in the index", self.index_manifests.clone());
         r.register("index_canvases", "Canvases in the index", self.index_canvases.clone());
         r.register("index_images", "Images in the index", self.index_images.clone());
+    }
+
+    /// What concerns the edge and the configuration.
+    fn register_edge(&mut self) {
+        let r = &mut self.registry;
+        r.register(
+            "connections_cut",
+            "Connections of viewers that we closed, by reason",
+            self.connections_cut.clone(),
+        );
+        r.register("config_reloads", "Readings of the configuration, by result", self.config_reloads.clone());
+        r.register(
+            "config_loaded_timestamp_seconds",
+            "When the configuration in use was read",
+            self.config_loaded.clone(),
+        );
     }
 
     /// One request ended.
