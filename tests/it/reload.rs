@@ -1,4 +1,5 @@
 //! The configuration read anew while requests are in flight and images are being healed.
+#![allow(clippy::disallowed_methods, reason = "viewers connect to the proxy; the rule is for the product")]
 
 use testbed::{Flow, Origin, Testbed};
 
