@@ -28,7 +28,7 @@ use crate::index::{Index, IndexError};
 use crate::listen::inherit::Inherited;
 use crate::listen::tls::CertificateError;
 use crate::listen::{Bounds, Hall, Stop};
-use crate::observe::{self, Metrics};
+use crate::observe::{self, Metrics, SAMPLE_EVERY};
 use crate::upstream::fetch::Web;
 use crate::upstream::{TlsError, Upstream};
 use doors::Doors;
@@ -77,7 +77,7 @@ pub struct App {
     admin_socket: Option<TcpListener>,
     stop: watch::Sender<bool>,
     serving: Vec<JoinHandle<usize>>,
-    tidying: JoinHandle<()>,
+    lasting: [JoinHandle<()>; 2],
     chores: Chores,
 }
 
@@ -142,7 +142,8 @@ impl App {
         }
         let chores = Chores::start(&house.load(), &index, &metrics);
         let tidying = tokio::spawn(keep_tidy(Arc::clone(&house)));
-        metrics.config_is_loaded();
+        let lasting = [tidying, tokio::spawn(keep_points(Arc::clone(&metrics)))];
+        metrics.edge.config_is_loaded();
         let addresses = doors.addresses();
         let stop = stop_button;
         Ok(Self {
@@ -157,7 +158,7 @@ impl App {
             admin_socket,
             stop,
             serving,
-            tidying,
+            lasting,
             chores,
         })
     }
@@ -171,9 +172,9 @@ impl App {
             Ok(_) => "applied",
             Err(_) => "refused",
         };
-        self.metrics.config_reload(result);
+        self.metrics.edge.config_reload(result);
         if result == "applied" {
-            self.metrics.config_is_loaded();
+            self.metrics.edge.config_is_loaded();
         }
         outcome
     }
@@ -253,7 +254,7 @@ impl App {
         for serving in serving {
             cut += serving.await.unwrap_or(0);
         }
-        self.tidying.abort();
+        self.lasting.iter().for_each(JoinHandle::abort);
         self.chores.end();
         cut
     }
@@ -305,6 +306,15 @@ impl Chores {
         for chore in [&self.keeping_warm, &self.sweeping, &self.keeping_index, &self.checking] {
             chore.abort();
         }
+    }
+}
+
+/// What a live page shows of the last half hour.
+async fn keep_points(metrics: Arc<Metrics>) {
+    let mut every = tokio::time::interval(SAMPLE_EVERY);
+    loop {
+        every.tick().await;
+        metrics.sample();
     }
 }
 

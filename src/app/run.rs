@@ -91,7 +91,7 @@ fn read_anew(config: &Path, app: &mut App) -> Result<Changes, ReloadError> {
     let changes = match Settings::load(config, std::env::vars_os()) {
         Ok(settings) => app.apply(settings),
         Err(errors) => {
-            app.metrics.config_reload("refused");
+            app.metrics.edge.config_reload("refused");
             Err(errors.into())
         }
     };

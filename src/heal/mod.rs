@@ -97,14 +97,24 @@ impl Healer {
         index: Arc<Index>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        Self { ward: Arc::new(Ward::new(settings, upstreams, index, metrics, None)) }
+        Self::of(Ward::new(settings, upstreams, index, metrics, None))
     }
 
     /// The same healer under other settings: flights, lanes, cool-downs, breakers and all that is remembered go over.
     #[must_use]
     pub fn under(&self, settings: Arc<Settings>, upstreams: &[Arc<Upstream>]) -> Self {
         let (index, metrics) = (Arc::clone(&self.ward.index), Arc::clone(&self.ward.metrics));
-        Self { ward: Arc::new(Ward::new(settings, upstreams, index, metrics, Some(&self.ward))) }
+        Self::of(Ward::new(settings, upstreams, index, metrics, Some(&self.ward)))
+    }
+
+    fn of(ward: Ward) -> Self {
+        let ward = Arc::new(ward);
+        let weak = Arc::downgrade(&ward);
+        ward.metrics.before_scrapes(move |metrics| {
+            let ward = weak.upgrade();
+            ward.map(|ward| ward.show(metrics)).is_some()
+        });
+        Self { ward }
     }
 
     /// Is this image being healed right now? Then there is no point in asking for it first.
@@ -151,7 +161,7 @@ impl Healer {
                 ward.board(patient, lane.max(Lane::Ahead));
                 let took = started.elapsed();
                 ward.reader_at(patient, true);
-                ward.metrics.heal("healed", Rung::Direct.as_str(), lane.as_str(), took);
+                ward.metrics.heal("healed", Rung::Direct.as_str(), lane.as_str(), took, &patient.trace);
                 ward.record(patient, Verdict::Healed(Rung::Direct), lane, took, 1);
                 return Treatment::Good { answer, rung: Some(Rung::Direct), took };
             }
@@ -168,7 +178,7 @@ impl Healer {
         seat.urgency.viewer_waits();
         patient.joins(&seat.urgency);
         let landed = timeout(wait.saturating_sub(started.elapsed()), seat.landed()).await;
-        ward.metrics.waited(started.elapsed());
+        ward.metrics.waited(started.elapsed(), &patient.trace);
         match landed {
             Err(_) => Treatment::Pending(COME_BACK),
             Ok(Some(Verdict::Healed(rung))) => self.ask_again(patient, request, Some(rung), started).await,
@@ -242,7 +252,7 @@ impl Healer {
 
     /// Closes every breaker: the services are asked again at once.
     pub fn reset_breakers(&self) {
-        self.ward.services.iter().for_each(|service| service.breaker.good());
+        self.ward.services.iter().for_each(|service| service.answers());
     }
 
     /// Forgets what is old. Call it every minute or so.

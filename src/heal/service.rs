@@ -18,7 +18,7 @@ use crate::config::Settings;
 use crate::config::settings::Timeouts;
 use crate::iiif::identifier;
 use crate::iiif::manifest;
-use crate::observe::{Metrics, Trace};
+use crate::observe::{Event, Metrics, Trace};
 use crate::upstream::{Body, Upstream, UpstreamError, own_request};
 
 /// The longest canvas that is read; beyond it nothing is known of its contents.
@@ -199,26 +199,38 @@ impl CanvasService {
         self.breaker.state(Instant::now()) == BreakerState::Closed
     }
 
+    /// It answers as a healthy service does, or somebody knows that it will.
+    pub(super) fn answers(&self) {
+        if self.breaker.good() {
+            self.tell(false);
+        }
+    }
+
+    fn tell(&self, open: bool) {
+        self.metrics.tell(|| Event::Breaker { upstream: self.upstream.authority().to_string(), open });
+    }
+
     fn note(&self, answer: CanvasAnswer, made: Made) {
         match answer {
             CanvasAnswer::Carries => {
-                self.breaker.good();
+                self.answers();
                 // One out of the cache says nothing of the health now.
                 if made == Made::Now {
                     self.wellness.good();
                 }
             }
             CanvasAnswer::Lacks => {
-                self.breaker.good();
+                self.answers();
                 self.wellness.fault();
             }
             // It answers, only not for this canvas, which has its own cool-down: five dead links in a row must not
             // keep every other image from being healed.
-            CanvasAnswer::Unclear | CanvasAnswer::Refused => self.breaker.good(),
+            CanvasAnswer::Unclear | CanvasAnswer::Refused => self.answers(),
             CanvasAnswer::Withheld => {}
             CanvasAnswer::Busy | CanvasAnswer::Unwell => {
                 if self.breaker.bad(Instant::now()) {
                     self.metrics.event("breaker_opened");
+                    self.tell(true);
                     tracing::warn!(
                         upstream = %self.upstream.authority(),
                         "the canvas service only fails: leaving it alone for a while ([heal] breaker_open)"

@@ -73,7 +73,7 @@ where
     }
     let cut = connections.len();
     for _ in 0..cut {
-        hall.metrics.connection_cut("drain");
+        hall.metrics.edge.connection_cut("drain");
     }
     connections.shutdown().await;
     cut
@@ -88,7 +88,7 @@ pub(super) fn seat(hall: &Arc<Hall>, peer: SocketAddr) -> Option<Seat> {
     let most = if bounds.max_per_address == 0 || is_trusted() { usize::MAX } else { bounds.max_per_address };
     let seat = hall.places.seat(peer.ip(), most);
     if seat.is_none() {
-        hall.metrics.connection_cut("per_address");
+        hall.metrics.edge.connection_cut("per_address");
         tracing::debug!(%peer, "too many connections of one address ([server] max_connections_per_address)");
     }
     seat

@@ -66,11 +66,11 @@ impl Connection {
         match timeout(self.bounds.tls_timeout, tls.accept(stream)).await {
             Ok(Ok(stream)) => self.http(stream, viewer, service).await,
             Ok(Err(error)) => {
-                self.hall.metrics.connection_cut("tls");
+                self.hall.metrics.edge.connection_cut("tls");
                 tracing::debug!(%peer, %error, "TLS handshake failed");
             }
             Err(_) => {
-                self.hall.metrics.connection_cut("tls_timeout");
+                self.hall.metrics.edge.connection_cut("tls_timeout");
                 tracing::debug!(%peer, "TLS handshake took too long");
             }
         }
@@ -87,7 +87,7 @@ impl Connection {
             Ok(Err(refused)) => refused,
             Err(_) => Refused::Slow,
         };
-        self.hall.metrics.connection_cut(refused.kind());
+        self.hall.metrics.edge.connection_cut(refused.kind());
         tracing::debug!(%peer, %refused, "no PROXY header that could be believed");
         None
     }
@@ -138,7 +138,7 @@ impl Connection {
                     }
                     Silence::Idle => return,
                     Silence::Stuck | Silence::Late => {
-                        self.hall.metrics.connection_cut(silence.kind());
+                        self.hall.metrics.edge.connection_cut(silence.kind());
                         return;
                     }
                 },

@@ -51,4 +51,5 @@ mod servers;
 mod sources;
 mod uploads;
 mod watching;
+mod window;
 mod world;
