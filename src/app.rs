@@ -120,7 +120,8 @@ impl App {
         let mut doors = Doors::new(hall, Arc::clone(&house));
         let prepared = doors.prepare(&settings.server, &mut inherited)?;
         let hall = Hall::new(operators, Gauge::default(), Arc::clone(&metrics));
-        let operators = settings.admin.listen.map(|address| doors::listener(address, &mut inherited, &hall));
+        let operators =
+            settings.admin.listen.map(|address| doors::listener(address, false, &mut inherited, &hall));
         let operators = operators.transpose().map_err(StartError::Listen)?;
         if let Some(address) = inherited.left().first() {
             return Err(StartError::Passed(*address));

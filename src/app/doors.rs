@@ -59,7 +59,12 @@ impl Doors {
             if self.open.iter().any(|door| door.wanted == *address) {
                 continue;
             }
-            let listener = listener(*address, inherited, &self.hall).map_err(StartError::Listen)?;
+            // Without an address of its own IPv4 is served at [::] as well.
+            let v6_only = server.listen.iter().any(|other| {
+                let other = other.address;
+                other.port() == address.port() && other.is_ipv4() && other.ip().is_unspecified()
+            });
+            let listener = listener(*address, v6_only, inherited, &self.hall).map_err(StartError::Listen)?;
             fresh.push((*address, listener));
         }
         Ok(Prepared { bounds: Bounds::from(server), listen: server.listen.clone(), certificates, fresh })
@@ -140,11 +145,12 @@ impl Doors {
 /// On the socket that we inherited for this address, or on one of our own.
 pub(super) fn listener(
     address: SocketAddr,
+    v6_only: bool,
     inherited: &mut Inherited,
     hall: &Arc<Hall>,
 ) -> std::io::Result<Listener> {
     match inherited.take(address) {
-        Some(socket) => Listener::on(socket, Manner::default(), hall),
-        None => Listener::bind(address, Manner::default(), hall),
+        Some(socket) => Listener::on(socket, hall),
+        None => Listener::bind(address, v6_only, hall),
     }
 }

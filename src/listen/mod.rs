@@ -127,18 +127,18 @@ pub struct Listener {
 const BACKLOG: i32 = 4096;
 
 impl Listener {
-    /// Binds an address. `[::]` takes IPv4 as well.
-    pub fn bind(address: SocketAddr, manner: Manner, hall: &Arc<Hall>) -> io::Result<Self> {
+    /// Binds an address. `[::]` takes IPv4 as well, unless `v6_only`.
+    pub fn bind(address: SocketAddr, v6_only: bool, hall: &Arc<Hall>) -> io::Result<Self> {
         let bound = || {
             let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
             if address.is_ipv6() {
-                socket.set_only_v6(!address.ip().is_unspecified())?;
+                socket.set_only_v6(v6_only)?;
             }
             // A port whose last connections still linger in the kernel is free.
             socket.set_reuse_address(true)?;
             socket.bind(&address.into())?;
             socket.listen(BACKLOG)?;
-            Self::on(socket.into(), manner, hall)
+            Self::on(socket.into(), hall)
         };
         bound().map_err(|error: io::Error| {
             io::Error::new(error.kind(), format!("cannot listen on {address}: {error}"))
@@ -146,9 +146,9 @@ impl Listener {
     }
 
     /// On a socket that is bound already.
-    pub fn on(socket: TcpListener, manner: Manner, hall: &Arc<Hall>) -> io::Result<Self> {
+    pub fn on(socket: TcpListener, hall: &Arc<Hall>) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
-        Ok(Self { socket, manner: Arc::new(ArcSwap::from_pointee(manner)), hall: Arc::clone(hall) })
+        Ok(Self { socket, manner: Arc::default(), hall: Arc::clone(hall) })
     }
 
     /// The address that it really listens on (a port 0 has become a real one).

@@ -103,3 +103,27 @@ async fn one_address_speaks_tls_and_another_does_not() {
     let seen = origin.seen();
     assert_eq!(seen[0].header("x-forwarded-proto"), "http");
 }
+
+#[tokio::test]
+async fn ipv4_and_ipv6_share_a_port_in_one_socket_or_in_two() {
+    let origin = Origin::fixed(200, "here");
+    let folder = tempfile::tempdir().expect("a directory");
+    for listen in ["\"[::]:0\"", "[\"0.0.0.0:PORT\", \"[::]:PORT\"]"] {
+        let free =
+            std::net::TcpListener::bind("0.0.0.0:0").and_then(|free| free.local_addr()).expect("a port");
+        let listen = listen.replace("PORT", &free.port().to_string());
+        let route = route("/", &format!("{}/", origin.url()), "plain", "");
+        let text = format!("[server]\nlisten = {listen}\n[admin]\nlisten = \"off\"\n{route}");
+        let edge = Edge::on(checked(folder.path(), &text, "")).await;
+        for host in ["127.0.0.1", "::1"] {
+            let ip: std::net::IpAddr = host.parse().expect("an address");
+            let mut viewer = Viewer::to((ip, edge.address().port()).into()).await;
+            viewer.gets("/").await;
+            viewer.until("here").await;
+        }
+        assert_eq!(edge.app.stop().await, 0);
+    }
+    let seen = origin.seen();
+    let from: Vec<_> = seen.iter().map(|seen| seen.header("x-forwarded-for").to_owned()).collect();
+    assert_eq!(from, ["127.0.0.1", "::1", "127.0.0.1", "::1"]);
+}
