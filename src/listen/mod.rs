@@ -12,6 +12,7 @@ pub mod inherit;
 mod proxy_protocol;
 mod pulse;
 pub mod tls;
+mod watched;
 
 use std::fmt;
 use std::future::Future;

@@ -4,18 +4,15 @@
 //! requests as well. So the bytes and the requests are watched here. Nothing is armed for a request: one timer a
 //! connection looks at what was noted, because a timer for each request costs more than the request's bookkeeping.
 
-use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use crate::upstream::{Body, BodyError};
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-
-use crate::upstream::{Body, BodyError};
 
 /// How a connection has used up its time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -157,6 +154,22 @@ impl Pulse {
         }
     }
 
+    /// Bytes came.
+    pub(super) fn reads(&self) {
+        if self.began.load(Relaxed) == 0 && self.rests() {
+            self.note(&self.began);
+        }
+    }
+
+    /// The other side takes what is written, or it does not.
+    pub(super) fn writes(&self, is_taken: bool) {
+        match (is_taken, self.blocked.load(Relaxed) != 0) {
+            (false, false) => self.note(&self.blocked),
+            (true, true) => self.blocked.store(0, Relaxed),
+            _ => {}
+        }
+    }
+
     /// When the time is up, as things are now.
     fn deadline(&self) -> Option<(Duration, Silence)> {
         let moment = |noted: &AtomicU64| Duration::from_millis(noted.load(Relaxed));
@@ -274,71 +287,6 @@ impl HttpBody for Answering {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
-    }
-}
-
-/// A stream whose bytes are watched.
-#[derive(Debug)]
-pub(super) struct Watched<I> {
-    pub(super) io: I,
-    pub(super) pulse: Arc<Pulse>,
-}
-
-impl<I: AsyncRead + Unpin> AsyncRead for Watched<I> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        let read = Pin::new(&mut self.io).poll_read(cx, buf);
-        let pulse = &self.pulse;
-        if buf.filled().len() > before && pulse.began.load(Relaxed) == 0 && pulse.rests() {
-            pulse.note(&pulse.began);
-        }
-        read
-    }
-}
-
-impl<I> Watched<I> {
-    fn noting<T>(&self, written: Poll<T>) -> Poll<T> {
-        let is_blocked = self.pulse.blocked.load(Relaxed) != 0;
-        match (&written, is_blocked) {
-            (Poll::Pending, false) => self.pulse.note(&self.pulse.blocked),
-            (Poll::Ready(_), true) => self.pulse.blocked.store(0, Relaxed),
-            _ => {}
-        }
-        written
-    }
-}
-
-impl<I: AsyncWrite + Unpin> AsyncWrite for Watched<I> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.io).poll_write(cx, buf);
-        self.noting(written)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let flushed = Pin::new(&mut self.io).poll_flush(cx);
-        self.noting(flushed)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let shut = Pin::new(&mut self.io).poll_shutdown(cx);
-        self.noting(shut)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
-        self.noting(written)
     }
 }
 
