@@ -27,7 +27,7 @@ use crate::index::keeper::Keeper;
 use crate::index::{Index, IndexError};
 use crate::listen::inherit::Inherited;
 use crate::listen::tls::CertificateError;
-use crate::listen::{Bounds, Hall, Stop};
+use crate::listen::{Bounds, Crew, Hall, Stop};
 use crate::observe::{self, Metrics, SAMPLE_EVERY};
 use crate::upstream::fetch::Web;
 use crate::upstream::{TlsError, Upstream};
@@ -45,6 +45,9 @@ pub enum StartError {
     /// We were given a socket for an address that we know nothing of.
     #[error("a socket was passed to us for {0}, which is none of [server] listen and [admin] listen")]
     Passed(SocketAddr),
+    /// A thread could not be started.
+    #[error("cannot start the threads that serve: {0}; see [server] workers")]
+    Workers(#[source] io::Error),
     /// The index could not be opened.
     #[error(transparent)]
     Index(#[from] IndexError),
@@ -94,7 +97,8 @@ const CHORES_EVERY: Duration = Duration::from_secs(5);
 const OPERATORS: usize = 64;
 
 /// Keys whose new value holds only after a restart.
-const AFTER_RESTART: [&str; 4] = ["admin.listen", "index.cache", "index.path", "log.format"];
+const AFTER_RESTART: [&str; 5] =
+    ["admin.listen", "index.cache", "index.path", "log.format", "server.workers"];
 
 impl App {
     /// Starts everything; returns as soon as the sockets are bound. Sources are indexed in the background:
@@ -116,10 +120,11 @@ impl App {
 
         let bounds = Bounds::from(&settings.server);
         let operators = Bounds { max_connections: OPERATORS, max_per_address: 0, ..bounds.clone() };
-        let hall = Hall::new(bounds, metrics.connections.clone(), Arc::clone(&metrics));
+        let crew = Crew::start(settings.server.workers).map_err(StartError::Workers)?;
+        let hall = Hall::new(bounds, crew, metrics.connections.clone(), Arc::clone(&metrics));
         let mut doors = Doors::new(hall, Arc::clone(&house));
         let prepared = doors.prepare(&settings.server, &mut inherited)?;
-        let hall = Hall::new(operators, Gauge::default(), Arc::clone(&metrics));
+        let hall = Hall::new(operators, Crew::here(), Gauge::default(), Arc::clone(&metrics));
         let operators =
             settings.admin.listen.map(|address| doors::listener(address, false, &mut inherited, &hall));
         let operators = operators.transpose().map_err(StartError::Listen)?;
@@ -192,6 +197,7 @@ impl App {
         settings.index.cache = old.index.cache;
         settings.index.path.clone_from(&old.index.path);
         settings.log.format = old.log.format;
+        settings.server.workers = old.server.workers;
         let settings = Arc::new(settings);
 
         // All that can fail comes first.

@@ -4,9 +4,11 @@ use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex};
 
 use governor::{Quota, RateLimiter};
+use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
 use super::direct::Passage;
+use super::flight::Flights;
 use super::lanes::Lanes;
 use super::mass::Detector;
 use super::memory::Memory;
@@ -56,9 +58,10 @@ impl Ward {
             guard: Guard::new(Arc::clone(&settings)),
             index,
             metrics,
-            climbs: before.map(|before| before.climbs.clone()).unwrap_or_default(),
-            canvases: before.map(|before| before.canvases.clone()).unwrap_or_default(),
-            cures: before.map(|before| before.cures.clone()).unwrap_or_default(),
+            home: before.map_or_else(Handle::current, |before| before.home.clone()),
+            climbs: before.map_or_else(Flights::here, |before| before.climbs.clone()),
+            canvases: before.map_or_else(Flights::here, |before| before.canvases.clone()),
+            cures: before.map_or_else(Flights::here, |before| before.cures.clone()),
             memory: before.map_or_else(|| Memory::new(heal), |before| before.memory.under(heal)),
             mends: before.map(|before| Arc::clone(&before.mends)).unwrap_or_default(),
             readers: before.map(|before| Arc::clone(&before.readers)).unwrap_or_default(),

@@ -9,6 +9,7 @@ use governor::DefaultKeyedRateLimiter;
 use http::StatusCode;
 use http::request::Parts;
 use hyper::Response;
+use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use uuid::Uuid;
 
@@ -70,6 +71,8 @@ pub(super) struct Ward {
     pub(super) guard: Guard,
     pub(super) index: Arc<Index>,
     pub(super) metrics: Arc<Metrics>,
+    /// Where what goes on behind the viewers' backs runs.
+    pub(super) home: Handle,
     pub(super) climbs: Flights<ImageKey, Verdict>,
     pub(super) canvases: Flights<RungOf, CanvasAnswer>,
     pub(super) cures: Flights<RungOf, ()>,

@@ -30,16 +30,22 @@ where
     let hall = Arc::clone(&listener.hall);
     let Ok(socket) = TcpListener::from_std(listener.socket) else { return 0 };
     let mut connections = JoinSet::new();
-    let connects = |(stream, peer, place): Accepted, stop: &Stop| {
+    let begin = |(stream, peer, place): Accepted, stop: &Stop, connections: &mut JoinSet<()>| {
         // SECURITY: one address must not take every place. Who stands behind a PROXY header is counted later.
         let manner = listener.manner.load_full();
         let seat = if manner.proxy_protocol { None } else { Some(seat(&hall, peer)?) };
         let connection = Connection::new(&hall, manner, stop.clone(), seat);
         let service = service.clone();
-        Some(async move {
-            connection.run(stream, peer, service).await;
-            drop(place);
-        })
+        let (worker, post) = hall.crew.post();
+        let runs = async move {
+            // Into the worker's reactor.
+            if let Ok(stream) = TcpStream::from_std(stream) {
+                connection.run(stream, peer, service).await;
+            }
+            drop((place, post));
+        };
+        connections.spawn_on(runs, &worker);
+        Some(())
     };
     loop {
         tokio::select! {
@@ -47,10 +53,10 @@ where
             () = stop.pressed() => break,
             Some(_) = connections.join_next(), if !connections.is_empty() => {}
             accepted = accept(&socket, &hall.places) => {
-                let Some(accepted) = accepted else { break };
-                if let Some(connection) = connects(accepted, &stop) {
-                    connections.spawn(connection);
-                }
+                let Some((stream, peer, place)) = accepted else { break };
+                // Out of this runtime's reactor.
+                let Ok(stream) = stream.into_std() else { continue };
+                begin((stream, peer, place), &stop, &mut connections);
             }
         }
     }
@@ -58,10 +64,8 @@ where
     if let Ok(socket) = socket.into_std() {
         while let Ok((stream, peer)) = socket.accept() {
             let Ok(Some(place)) = timeout(LAST_PLACE, hall.places.take()).await else { break };
-            let accepted = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
-            let accepted = accepted.map(|stream| (stream, peer, place));
-            if let Some(connection) = accepted.ok().and_then(|accepted| connects(accepted, &stop)) {
-                connections.spawn(connection);
+            if stream.set_nonblocking(true).is_ok() {
+                begin((stream, peer, place), &stop, &mut connections);
             }
         }
     }
@@ -79,7 +83,7 @@ where
     cut
 }
 
-type Accepted = (TcpStream, SocketAddr, Place);
+type Accepted = (std::net::TcpStream, SocketAddr, Place);
 
 /// A connection's seat among those of its address; counted where there is none.
 pub(super) fn seat(hall: &Arc<Hall>, peer: SocketAddr) -> Option<Seat> {
@@ -95,7 +99,7 @@ pub(super) fn seat(hall: &Arc<Hall>, peer: SocketAddr) -> Option<Seat> {
 }
 
 /// One connection, with its place. A place comes first, so that who is too many waits in the kernel's backlog.
-async fn accept(socket: &TcpListener, places: &Places) -> Option<Accepted> {
+async fn accept(socket: &TcpListener, places: &Places) -> Option<(TcpStream, SocketAddr, Place)> {
     let place = places.take().await?;
     loop {
         match socket.accept().await {

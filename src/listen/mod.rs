@@ -1,13 +1,15 @@
 //! Accepting connections: for viewers and for the admin pages alike.
 //!
-//! One accept loop a socket (`accept`), one task a connection (`connection`). A connection gets a place before it is
-//! accepted, so that more of them wait in the kernel's backlog instead of in our memory; one address has only so many
-//! (`caps`). `proxy_protocol` and [`tls`] come before HTTP, `pulse` sees who is too slow. What a listener needs to
-//! know is read anew for each connection, so that settings change without a socket being closed.
+//! One accept loop a socket (`accept`), one task a connection (`connection`), which lives with one worker of the
+//! [`Crew`]. A connection gets a place before it is accepted, so that more of them wait in the kernel's backlog instead
+//! of in our memory; one address has only so many (`caps`). `proxy_protocol` and [`tls`] come before HTTP, `pulse` sees
+//! who is too slow. What a listener needs to know is read anew for each connection, so that settings change without a
+//! socket being closed.
 
 mod accept;
 mod caps;
 mod connection;
+mod crew;
 pub mod inherit;
 mod proxy_protocol;
 mod pulse;
@@ -35,6 +37,7 @@ use crate::observe::Metrics;
 use crate::proxy::Viewer;
 use crate::upstream::Body;
 use caps::Places;
+pub use crew::Crew;
 
 /// How connections are kept.
 #[derive(Debug, Clone)]
@@ -83,15 +86,16 @@ impl From<&Server> for Bounds {
 pub struct Hall {
     bounds: ArcSwap<Bounds>,
     places: Places,
+    crew: Arc<Crew>,
     open: Gauge,
     metrics: Arc<Metrics>,
 }
 
 impl Hall {
-    /// `open` counts the connections.
-    pub fn new(bounds: Bounds, open: Gauge, metrics: Arc<Metrics>) -> Arc<Self> {
+    /// `crew` serves the connections, `open` counts them.
+    pub fn new(bounds: Bounds, crew: Arc<Crew>, open: Gauge, metrics: Arc<Metrics>) -> Arc<Self> {
         let places = Places::new(bounds.max_connections);
-        Arc::new(Self { bounds: ArcSwap::from_pointee(bounds), places, open, metrics })
+        Arc::new(Self { bounds: ArcSwap::from_pointee(bounds), places, crew, open, metrics })
     }
 
     /// From now on so: for each connection that comes. Those that are open keep what they began with.

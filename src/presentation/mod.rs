@@ -102,7 +102,7 @@ impl Presenter {
         metrics: Arc<Metrics>,
     ) -> Self {
         let rewrite = Rewrite::of(&settings);
-        let (flights, turns) = (Flights::default(), Arc::default());
+        let (flights, turns) = (Flights::here(), Arc::default());
         Self {
             desk: Arc::new(Desk {
                 settings,
@@ -141,7 +141,7 @@ impl Presenter {
                 index: Arc::clone(&before.index),
                 learner,
                 metrics: Arc::clone(&before.metrics),
-                flights: if same { before.flights.clone() } else { Flights::default() },
+                flights: if same { before.flights.clone() } else { Flights::here() },
                 rewrite,
                 turns: Arc::clone(&before.turns),
             }),
