@@ -13,8 +13,8 @@ use crate::index::learn::Learner;
 use crate::observe::Metrics;
 use crate::presentation::Presenter;
 use crate::proxy::Proxy;
-use crate::upstream::Upstream;
 use crate::upstream::fetch::Web;
+use crate::upstream::{Budget, Upstream};
 
 /// All rooms under one configuration. A request that has begun ends in the house in which it began.
 #[derive(Debug)]
@@ -24,6 +24,7 @@ pub(super) struct House {
     pub(super) healer: Healer,
     presenter: Presenter,
     learner: Option<Learner>,
+    budget: Budget,
     pub(super) proxy: Proxy,
 }
 
@@ -37,17 +38,20 @@ impl House {
         let upstreams = Upstream::of_routes(&settings, &metrics.upstream, None)?;
         let healer = Healer::new(Arc::clone(&settings), &upstreams, Arc::clone(index), Arc::clone(metrics));
         let learner = settings.index.learn.then(|| Learner::start(Arc::clone(index), Arc::clone(metrics)));
+        let budget = Budget::new(settings.server.max_held_total, metrics.held_bytes.clone());
         let presenter = Presenter::new(
             Arc::clone(&settings),
             upstreams.clone(),
             healer.clone(),
             Arc::clone(index),
             learner.clone(),
+            budget.clone(),
             Arc::clone(metrics),
         );
         let (own, metrics) = (Arc::clone(&settings), Arc::clone(metrics));
-        let proxy = Proxy::new(own, upstreams.clone(), healer.clone(), presenter.clone(), metrics);
-        Ok(Self { settings, upstreams, healer, presenter, learner, proxy })
+        let rooms = (upstreams.clone(), healer.clone(), presenter.clone());
+        let proxy = Proxy::new(own, rooms.0, rooms.1, rooms.2, budget.clone(), metrics);
+        Ok(Self { settings, upstreams, healer, presenter, learner, budget, proxy })
     }
 
     /// The next: connections to servers that stay, everything under way and everything remembered go over.
@@ -62,11 +66,14 @@ impl House {
         let healer = self.healer.under(Arc::clone(&settings), &upstreams);
         let start = || Learner::start(Arc::clone(index), Arc::clone(metrics));
         let learner = settings.index.learn.then(|| self.learner.clone().unwrap_or_else(start));
-        let own = Arc::clone(&settings);
-        let presenter = self.presenter.under(own, upstreams.clone(), healer.clone(), learner.clone());
-        let own = Arc::clone(&settings);
-        let proxy = self.proxy.under(own, upstreams.clone(), healer.clone(), presenter.clone());
-        Ok(Self { settings, upstreams, healer, presenter, learner, proxy })
+        let (old, new) = (self.settings.server.max_held_total, settings.server.max_held_total);
+        let budget =
+            if old == new { self.budget.clone() } else { Budget::new(new, metrics.held_bytes.clone()) };
+        let (own, listening, held) = (Arc::clone(&settings), learner.clone(), budget.clone());
+        let presenter = self.presenter.under(own, upstreams.clone(), healer.clone(), listening, held);
+        let (own, shown, held) = (Arc::clone(&settings), presenter.clone(), budget.clone());
+        let proxy = self.proxy.under(own, upstreams.clone(), healer.clone(), shown, held);
+        Ok(Self { settings, upstreams, healer, presenter, learner, budget, proxy })
     }
 }
 

@@ -76,6 +76,8 @@ pub struct Index {
     pub cache: u64,
     /// How often configured sources are looked at again while serving; zero: only at the start.
     pub refresh: Duration,
+    /// For how long in all a URL source may make one document wait by `Retry-After`; zero: it is asked the next time.
+    pub max_pause: Duration,
     /// How long the history of heals is kept.
     pub history_age: Duration,
     /// How many heals the history holds at most; 0: none is kept.

@@ -24,7 +24,7 @@ use crate::iiif::Target;
 use crate::observe::{Metrics, REQUEST_ID, Trace};
 use crate::outcome::Outcome;
 use crate::presentation::{Gateway, Presenter, Rewrite, Wanted, called, cors};
-use crate::upstream::{Body, Held, Upstream};
+use crate::upstream::{Body, Budget, Held, Upstream};
 use rate::Rates;
 use route::Asked;
 use thumbnail::lane_of;
@@ -44,6 +44,7 @@ struct Rooms {
     presenter: Presenter,
     rewrite: Option<Arc<Rewrite>>,
     rates: Option<Arc<Rates>>,
+    budget: Budget,
     metrics: Arc<Metrics>,
 }
 
@@ -92,10 +93,11 @@ impl Proxy {
         upstreams: Vec<Arc<Upstream>>,
         healer: Healer,
         presenter: Presenter,
+        budget: Budget,
         metrics: Arc<Metrics>,
     ) -> Self {
         let rates = Rates::of(&settings.server);
-        Self::with(settings, upstreams, healer, presenter, rates, metrics)
+        Self::with(settings, upstreams, healer, presenter, budget, rates, metrics)
     }
 
     fn with(
@@ -103,11 +105,13 @@ impl Proxy {
         upstreams: Vec<Arc<Upstream>>,
         healer: Healer,
         presenter: Presenter,
+        budget: Budget,
         rates: Option<Arc<Rates>>,
         metrics: Arc<Metrics>,
     ) -> Self {
         let rewrite = Rewrite::of(&settings);
-        Self { rooms: Arc::new(Rooms { settings, upstreams, healer, presenter, rewrite, rates, metrics }) }
+        let parts = Rooms { settings, upstreams, healer, presenter, rewrite, rates, budget, metrics };
+        Self { rooms: Arc::new(parts) }
     }
 
     /// The same proxy under other settings.
@@ -118,11 +122,12 @@ impl Proxy {
         upstreams: Vec<Arc<Upstream>>,
         healer: Healer,
         presenter: Presenter,
+        budget: Budget,
     ) -> Self {
         let (old, new) = (&self.rooms.settings.server, &settings.server);
         let same = (old.rate, old.rate_burst) == (new.rate, new.rate_burst);
         let rates = if same { self.rooms.rates.clone() } else { Rates::of(new) };
-        Self::with(settings, upstreams, healer, presenter, rates, Arc::clone(&self.rooms.metrics))
+        Self::with(settings, upstreams, healer, presenter, budget, rates, Arc::clone(&self.rooms.metrics))
     }
 
     /// Answers one request, whatever happens.
@@ -286,7 +291,7 @@ impl Rooms {
     ) -> Result<Answer, Refusal> {
         let heal = &self.settings.heal;
         let held = match first {
-            Some(first) => Some(Held::hold(first, heal.max_held, HOLDING).await),
+            Some(first) => self.hold(first).await,
             None => None,
         };
         let target = asked.image().map_or(Target::Other, |image| image.request.target);
@@ -307,6 +312,15 @@ impl Rooms {
                 Ok(Answer::original(original, outcome))
             }
         }
+    }
+
+    /// Keeps an answer back. `None`: there is no memory for it; where it is needed, it is asked for again.
+    async fn hold(&self, first: Response<Body>) -> Option<Held> {
+        let held = Held::hold(first, self.settings.heal.max_held, HOLDING, &self.budget).await;
+        if held.is_none() {
+            self.metrics.event("held_refused");
+        }
+        held
     }
 
     /// The image server is in trouble, not forgetful: the file itself may still be had.

@@ -30,6 +30,8 @@ mod gate;
 mod guard;
 mod handover;
 mod healing;
+mod held;
+mod http2_upstream;
 mod ladder;
 mod learning;
 mod limits;
