@@ -21,7 +21,7 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::admin::Admin;
+use crate::admin::{self, Admin, Diary, Gate};
 use crate::config::{Changes, Reload, ReloadError, Settings, differences};
 use crate::index::keeper::Keeper;
 use crate::index::{Index, IndexError};
@@ -29,6 +29,7 @@ use crate::listen::inherit::Inherited;
 use crate::listen::tls::CertificateError;
 use crate::listen::{Bounds, Crew, Hall, Stop};
 use crate::observe::{self, Metrics, SAMPLE_EVERY};
+use crate::proxy::Viewer;
 use crate::upstream::fetch::Web;
 use crate::upstream::{TlsError, Upstream};
 use doors::Doors;
@@ -57,6 +58,9 @@ pub enum StartError {
     /// Our own certificate.
     #[error(transparent)]
     Certificate(#[from] CertificateError),
+    /// The token of the admin pages.
+    #[error(transparent)]
+    Gate(#[from] admin::GateError),
     /// Signals, or standard output.
     #[error("cannot start: {0}")]
     Process(#[source] io::Error),
@@ -80,7 +84,8 @@ pub struct App {
     admin_socket: Option<TcpListener>,
     stop: watch::Sender<bool>,
     serving: Vec<JoinHandle<usize>>,
-    lasting: [JoinHandle<()>; 2],
+    lasting: [JoinHandle<()>; 3],
+    diary: Diary,
     chores: Chores,
 }
 
@@ -114,8 +119,10 @@ impl App {
         let metrics = Arc::new(Metrics::new());
         let index = rooms::open_index(&settings)?;
         let house = House::build(Arc::clone(&settings), &index, &metrics)?;
-        let pages =
-            Arc::new(ArcSwap::from_pointee(Admin::new(Arc::clone(&metrics), house.healer.clone(), None)));
+        let (stop_button, stop) = Stop::new();
+        let diary = Diary::default();
+        let rooms = house.for_operators(&index, &metrics, None, &diary, &stop_button);
+        let pages = Arc::new(ArcSwap::from_pointee(Admin::new(rooms, Gate::open(&settings.admin)?)));
         let house = Arc::new(ArcSwap::from_pointee(house));
 
         let bounds = Bounds::from(&settings.server);
@@ -132,7 +139,6 @@ impl App {
             return Err(StartError::Passed(*address));
         }
 
-        let (stop_button, stop) = Stop::new();
         doors.change(prepared)?;
         let mut serving = Vec::new();
         let (mut admin, mut admin_socket) = (None, None);
@@ -140,15 +146,16 @@ impl App {
             admin = Some(operators.address().map_err(StartError::Listen)?);
             admin_socket = Some(operators.socket().map_err(StartError::Listen)?);
             let pages = Arc::clone(&pages);
-            let service = move |_, request| {
+            let service = move |viewer: Viewer, request| {
                 let pages = pages.load_full();
-                async move { pages.handle(&request).await }
+                async move { pages.handle(viewer.peer, request).await }
             };
             serving.push(tokio::spawn(operators.serve(service, stop)));
         }
         let chores = Chores::start(&house.load(), &index, &metrics);
         let tidying = tokio::spawn(keep_tidy(Arc::clone(&house)));
-        let lasting = [tidying, tokio::spawn(keep_points(Arc::clone(&metrics)))];
+        let points = tokio::spawn(keep_points(Arc::clone(&metrics)));
+        let lasting = [tidying, points, tokio::spawn(diary.clone().keep(Arc::clone(&metrics)))];
         metrics.edge.config_is_loaded();
         let addresses = doors.addresses();
         let stop = stop_button;
@@ -165,6 +172,7 @@ impl App {
             stop,
             serving,
             lasting,
+            diary,
             chores,
         })
     }
@@ -204,9 +212,11 @@ impl App {
         let prepared = self.doors.prepare(&settings.server, &mut Inherited::default()).map_err(unusable)?;
         let web = Web::new(Arc::clone(&settings)).map_err(|error| unusable(error.into()))?;
         let house = before.under(Arc::clone(&settings), &self.index, &self.metrics).map_err(unusable)?;
+        let gate = Gate::open(&settings.admin).map_err(|error| unusable(error.into()))?;
         let certificates = self.doors.change(prepared).map_err(unusable)?;
         self.addresses = self.doors.addresses();
         if keys.is_empty() {
+            self.open_pages(Some(gate));
             return Ok(Changes { keys, after_restart, certificates });
         }
         if let Err(error) = observe::set_log_filter(&settings.log.filter) {
@@ -215,7 +225,7 @@ impl App {
         self.index.knows(web, Handle::current());
         let house = Arc::new(house);
         self.house.store(Arc::clone(&house));
-        self.open_pages();
+        self.open_pages(Some(gate));
         self.chores.change(&before, &house, &self.index, &self.metrics);
         Ok(Changes { keys, after_restart, certificates })
     }
@@ -223,12 +233,14 @@ impl App {
     /// The admin pages ask here for the configuration to be read anew.
     pub fn reloads_by(&mut self, reload: Reload) {
         self.reload = Some(reload);
-        self.open_pages();
+        self.open_pages(None);
     }
 
-    fn open_pages(&self) {
-        let healer = self.house.load().healer.clone();
-        let pages = Admin::new(Arc::clone(&self.metrics), healer, self.reload.clone());
+    /// The admin pages of the house in use, behind another gate where there is one.
+    fn open_pages(&self, gate: Option<Gate>) {
+        let (house, reload) = (self.house.load(), self.reload.clone());
+        let rooms = house.for_operators(&self.index, &self.metrics, reload, &self.diary, &self.stop);
+        let pages = self.pages.load().over(rooms, gate);
         self.pages.store(Arc::new(pages));
     }
 

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use tokio::runtime::Handle;
+use tokio::sync::watch;
 
 use super::StartError;
+use crate::admin;
 use crate::batch::command::Rooms;
-use crate::config::Settings;
+use crate::config::{Reload, Settings};
 use crate::heal::Healer;
 use crate::index::Index;
 use crate::index::learn::Learner;
@@ -52,6 +54,27 @@ impl House {
         let rooms = (upstreams.clone(), healer.clone(), presenter.clone());
         let proxy = Proxy::new(own, rooms.0, rooms.1, rooms.2, budget.clone(), metrics);
         Ok(Self { settings, upstreams, healer, presenter, learner, budget, proxy })
+    }
+
+    /// What the admin pages look into.
+    pub(super) fn for_operators(
+        &self,
+        index: &Arc<Index>,
+        metrics: &Arc<Metrics>,
+        reload: Option<Reload>,
+        diary: &admin::Diary,
+        stop: &watch::Sender<bool>,
+    ) -> admin::Rooms {
+        admin::Rooms {
+            settings: Arc::clone(&self.settings),
+            metrics: Arc::clone(metrics),
+            index: Arc::clone(index),
+            healer: self.healer.clone(),
+            upstreams: self.upstreams.clone(),
+            reload,
+            diary: diary.clone(),
+            stopping: stop.subscribe(),
+        }
     }
 
     /// The next: connections to servers that stay, everything under way and everything remembered go over.

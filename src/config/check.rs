@@ -80,6 +80,16 @@ fn listeners(settings: &Settings, report: &mut Report<'_>) {
         );
     }
     if let Some(admin) = settings.admin.listen
+        && !admin.ip().is_loopback()
+        && settings.admin.token_file.is_none()
+    {
+        report.at(
+            &["admin.listen"],
+            &format!("anybody who reaches {admin} could act as an operator"),
+            "listen on a loopback address such as \"127.0.0.1:9090\", or ask for a token: token_file = \"admin.token\"",
+        );
+    }
+    if let Some(admin) = settings.admin.listen
         && let Some(public) = listen.iter().map(|listen| listen.address).find(|own| collide(own, &admin))
     {
         report.at(

@@ -20,7 +20,10 @@ use super::values::{Count, Size};
 pub(super) fn settings(file: File, folder: &Path, report: &mut Report<'_>) -> Settings {
     Settings {
         server: server(file.server, folder, report),
-        admin: Admin { listen: file.admin.listen.map_or(Admin::default().listen, |listen| listen.0.0) },
+        admin: Admin {
+            listen: file.admin.listen.map_or(Admin::default().listen, |listen| listen.0.0),
+            token_file: file.admin.token_file.map(|path| folder.join(path.0)),
+        },
         upstream: upstream(file.upstream, folder, report),
         routes: file
             .routes

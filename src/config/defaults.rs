@@ -75,7 +75,7 @@ impl Default for Http2Bounds {
 
 impl Default for Admin {
     fn default() -> Self {
-        Self { listen: Some(local(9090)) }
+        Self { listen: Some(local(9090)), token_file: None }
     }
 }
 

@@ -122,6 +122,8 @@ pub struct Tls {
 pub struct Admin {
     /// Where to listen, or "off". Keep it away from the public: it tells a lot.
     pub listen: Option<Text<MaybeListen>>,
+    /// File with the token that operators must show: a must on any address but a loopback one.
+    pub token_file: Option<Text<PathBuf>>,
 }
 
 /// `[upstream]`

@@ -61,6 +61,8 @@ impl Settings {
 pub struct Admin {
     /// Where to listen; `None` switches it off.
     pub listen: Option<SocketAddr>,
+    /// File with the token that operators show; `None`: nobody is asked for one.
+    pub token_file: Option<PathBuf>,
 }
 
 /// `[index]`

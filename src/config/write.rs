@@ -18,7 +18,10 @@ impl From<&Settings> for File {
     fn from(settings: &Settings) -> Self {
         Self {
             server: server(&settings.server),
-            admin: file::Admin { listen: text(MaybeListen(settings.admin.listen)) },
+            admin: file::Admin {
+                listen: text(MaybeListen(settings.admin.listen)),
+                token_file: settings.admin.token_file.clone().map(Text),
+            },
             upstream: upstream(&settings.upstream),
             routes: settings.routes.iter().map(route).collect(),
             index: index(&settings.index),

@@ -153,6 +153,13 @@ impl Memory {
         self.missing.get(&(route, Arc::clone(key))).is_some_and(|until| now < until)
     }
 
+    /// Forgets how these requests ended, on whatever rung.
+    pub(super) fn forget(&self, targets: &[&str]) {
+        for (rung, _) in self.rungs.iter().filter(|(rung, _)| targets.contains(&&*rung.target)) {
+            self.rungs.invalidate(&*rung);
+        }
+    }
+
     /// Forgets that it was missing: it was seen.
     pub(super) fn found(&self, route: u64, key: &Arc<str>) {
         self.missing.invalidate(&(route, Arc::clone(key)));

@@ -9,6 +9,7 @@ mod batch;
 mod breaker;
 mod climb;
 mod cure;
+mod desk;
 mod direct;
 pub mod echo;
 pub(crate) mod flight;

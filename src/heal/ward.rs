@@ -1,7 +1,7 @@
 //! What all heals share: the services, the flights in the air, what is remembered.
 
 use std::net::IpAddr;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicU8;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -81,7 +81,8 @@ pub(super) struct Ward {
     pub(super) history: Recorder,
     pub(super) readers: Arc<Readers>,
     pub(super) expiries: Arc<Detector>,
-    pub(super) sweeping: Arc<AtomicBool>,
+    /// Idle, sweeping, or asked to stop: see `sweep`.
+    pub(super) sweeping: Arc<AtomicU8>,
     /// Base64 identifiers, and those of them that hold an encoded slash.
     pub(super) base64: Passage,
     pub(super) base64_with_slash: Passage,

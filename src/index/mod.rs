@@ -19,6 +19,7 @@ use crate::config::Settings;
 use crate::iiif::identifier::uuid_of_file_url;
 use crate::upstream::fetch::Web;
 
+pub mod browse;
 mod build;
 mod changes;
 pub mod command;

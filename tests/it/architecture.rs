@@ -15,7 +15,7 @@ const ARROWS: [(&str, &[&str]); 13] = [
     ("presentation", &["config", "heal", "iiif", "index", "observe", "outcome", "upstream"]),
     ("proxy", &["config", "heal", "iiif", "index", "observe", "outcome", "presentation", "upstream"]),
     ("listen", &["config", "observe", "proxy", "upstream"]),
-    ("admin", &["config", "heal", "index", "observe", "outcome", "upstream"]),
+    ("admin", &["config", "heal", "iiif", "index", "observe", "outcome", "upstream"]),
     ("batch", &["config", "heal", "iiif", "index", "observe", "outcome", "upstream"]),
     (
         "app",
