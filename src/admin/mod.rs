@@ -94,15 +94,15 @@ impl Admin {
 
     async fn answer(&self, peer: SocketAddr, request: Request<Incoming>) -> Result<Response<Body>, Problem> {
         let asked = route::asked(request.uri().path());
+        let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
         match asked {
-            Some(Asked::Live) => return Ok(text(StatusCode::OK, "alive\n")),
+            Some(Asked::Live) if is_read => return Ok(text(StatusCode::OK, "alive\n")),
             // A proxy whose sockets are bound passes traffic from the first moment, index or not.
-            Some(Asked::Ready) => return Ok(text(StatusCode::OK, "ready\n")),
+            Some(Asked::Ready) if is_read => return Ok(text(StatusCode::OK, "ready\n")),
             _ => {}
         }
         self.gate.admits(&request)?;
         let asked = asked.ok_or_else(|| Problem::not_found("there is no such page"))?;
-        let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
         match asked {
             Asked::Act(act) if *request.method() == Method::POST => {
                 self.gate.admits_act(&request)?;

@@ -205,10 +205,13 @@ async fn another_file_is_read_without_being_told_and_the_admin_pages_can_ask_for
     assert_eq!(serving.says("the configuration was read anew")["changed"], "routes");
     assert_eq!(testbed::get(&format!("http://{}/", serving.viewers)).await.text(), "other");
     let asks = async || {
-        let url = format!("http://{}/reload", serving.admin);
-        testbed::Client::default().send(http::Method::POST, &url, &[]).await.expect("an answer")
+        let url = format!("http://{}/api/v1/reload", serving.admin);
+        testbed::Client::default()
+            .send(http::Method::POST, &url, &[("content-type", "application/json")])
+            .await
+            .expect("an answer")
     };
-    assert_eq!(asks().await.text(), "reloaded\n");
+    assert_eq!(asks().await.json()["changed"], serde_json::json!([]));
     std::fs::write(&config, text.replace("[server]", "[server]\nlissten = 1\nname = \"a b\""))
         .expect("a file");
     let refused = asks().await;
@@ -216,5 +219,5 @@ async fn another_file_is_read_without_being_told_and_the_admin_pages_can_ask_for
     assert!(refused.text().contains("lissten") && refused.text().contains("a b"), "{}", refused.text());
     std::fs::write(&config, text.replace("[server]", "[server]\nname = \"another\"")).expect("a file");
     let changed = asks().await;
-    assert_eq!(changed.text(), "changed: routes\nchanged: server.name\nreloaded\n");
+    assert_eq!(changed.json()["changed"], serde_json::json!(["routes", "server.name"]));
 }

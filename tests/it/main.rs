@@ -8,6 +8,7 @@
 )]
 #![allow(clippy::cast_precision_loss, reason = "what a scrape counts are small whole numbers")]
 
+mod admin;
 mod ahead;
 mod architecture;
 mod batch_reports;
