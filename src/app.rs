@@ -102,8 +102,8 @@ const CHORES_EVERY: Duration = Duration::from_secs(5);
 const OPERATORS: usize = 64;
 
 /// Keys whose new value holds only after a restart.
-const AFTER_RESTART: [&str; 5] =
-    ["admin.listen", "index.cache", "index.path", "log.format", "server.workers"];
+const AFTER_RESTART: [&str; 6] =
+    ["admin.listen", "index.cache", "index.path", "log.format", "log.queue", "server.workers"];
 
 impl App {
     /// Starts everything; returns as soon as the sockets are bound. Sources are indexed in the background:
@@ -205,6 +205,7 @@ impl App {
         settings.index.cache = old.index.cache;
         settings.index.path.clone_from(&old.index.path);
         settings.log.format = old.log.format;
+        settings.log.queue = old.log.queue;
         settings.server.workers = old.server.workers;
         let settings = Arc::new(settings);
 

@@ -161,6 +161,8 @@ fn nothing_is_zero(settings: &Settings, report: &mut Report<'_>) {
         ("heal.breaker_failures", wide(heal.breaker_failures)),
         ("heal.sweep_rate", wide(heal.sweep_rate)),
         ("heal.mass_expiry.ids", heal.mass_expiry.ids),
+        ("log.sample", usize::try_from(settings.log.sample).unwrap_or(usize::MAX)),
+        ("log.queue", settings.log.queue),
         ("presentation.max_flights", settings.presentation.max_flights),
         ("presentation.max_body", settings.presentation.max_body),
     ];
@@ -189,9 +191,8 @@ fn nothing_is_zero(settings: &Settings, report: &mut Report<'_>) {
         ("heal.resources_recheck", heal.resources_recheck),
         ("heal.mass_expiry.within", heal.mass_expiry.within),
     ];
-    let zero_counts = counts.filter(|(_, count)| *count == 0).map(|(path, _)| path);
-    let zero_times = times.into_iter().filter(|(_, time)| *time == Duration::ZERO).map(|(path, _)| path);
-    for path in zero_counts.chain(zero_times) {
+    let times = times.into_iter().map(|(path, time)| (path, usize::from(!time.is_zero())));
+    for (path, _) in counts.chain(times).filter(|(_, count)| *count == 0) {
         let help = if path.starts_with("heal.") {
             "write more than zero; healing is switched off with heal.enabled = false"
         } else if path.starts_with("presentation.") {

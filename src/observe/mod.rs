@@ -3,6 +3,7 @@
 mod edge;
 mod gauged;
 mod histogram;
+mod lines;
 mod live;
 mod logging;
 mod meters;
@@ -15,7 +16,7 @@ mod trace;
 pub use edge::EdgeMeters;
 pub use gauged::Gauged;
 pub use live::{Event, News, Point, SAMPLE_EVERY};
-pub use logging::{LoggingError, install as install_logging, set_filter as set_log_filter};
+pub use logging::{LogGuard, LoggingError, install as install_logging, set_filter as set_log_filter};
 pub use meters::UpstreamMeters;
 pub use metrics::{Metrics, RequestLabels, Word};
 pub use scrape::Format;

@@ -122,6 +122,11 @@ impl Serving {
         }
     }
 
+    /// All lines until it ends.
+    pub(crate) fn rest(&self) -> Vec<serde_json::Value> {
+        self.lines.iter().map(|line| serde_json::from_str(&line).expect("a line of JSON")).collect()
+    }
+
     fn address(&self, message: &str) -> SocketAddr {
         self.says(message)["address"].as_str().and_then(|address| address.parse().ok()).expect("an address")
     }
