@@ -95,7 +95,7 @@ mod tests {
         let diary = Diary::default();
         let step = Step { at: 1, rung: "visit", answer: "carries", duration_ms: 2 };
         for heal in 0..=HEALS {
-            for _ in 0..STEPS + 1 {
+            for _ in 0..=STEPS {
                 diary.note((heal.to_string(), "a".to_owned()), step.clone());
             }
         }

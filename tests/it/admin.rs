@@ -1,6 +1,7 @@
 //! The API for the people who run it: what it tells, what it does, and whom it lets in.
 
 use http::Method;
+use iiif_mender::index::history::{Filter, Page};
 use serde_json::{Value, json};
 use testbed::{Client, Fetched, Kind, Testbed};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -66,7 +67,7 @@ async fn heals_are_told_page_by_page_and_none_twice() {
     for page in &pages[..3] {
         assert_eq!(acts(&world, "heal", &json!({ "identifier": page.identifier })).await.status, 200);
     }
-    let heals = || world.app.index.history(&Default::default(), Default::default()).expect("a history");
+    let heals = || world.app.index.history(&Filter::default(), Page::default()).expect("a history");
     patiently("the history is written", || heals().len() >= 3).await;
     let (mut seen, mut next) = (Vec::new(), String::new());
     loop {
@@ -286,6 +287,7 @@ async fn until(stream: &mut TcpStream, wanted: &str) -> String {
 }
 
 #[tokio::test]
+#[expect(clippy::disallowed_methods, reason = "a viewer of a stream, not the program")]
 async fn what_happens_is_told_as_it_happens() {
     let world = World::start().await;
     let mut stream =
