@@ -1,7 +1,6 @@
 //! What no single value can get wrong: contradictions between keys, and numbers that make no sense.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::time::Duration;
 
 use http::uri::{Authority, Scheme};
 
