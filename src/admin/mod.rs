@@ -47,6 +47,11 @@ impl Admin {
                 let format = Format::accepted(accept.unwrap_or_default());
                 (StatusCode::OK, format.content_type(), self.metrics.scrape_as(format))
             }
+            (true, "/api/v1/stats") => (
+                StatusCode::OK,
+                "application/json",
+                serde_json::to_string(&self.metrics.snapshot()).unwrap_or_default(),
+            ),
             (true, _) => (StatusCode::NOT_FOUND, TEXT, "try /livez, /readyz or /metrics\n".to_owned()),
         };
         let mut response = Response::new(Body::from(text));
