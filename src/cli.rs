@@ -17,6 +17,7 @@ use crate::config::command::ConfigCommand;
 use crate::config::{ConfigErrors, Settings};
 use crate::index::command::{self, Exit, IndexCommand};
 use crate::observe;
+use crate::top::{self, TopArgs, TopError};
 
 /// A self-healing reverse proxy for IIIF images.
 ///
@@ -47,6 +48,8 @@ enum Command {
     Check(CheckArgs),
     /// Mend what is broken, in batch
     Heal(HealArgs),
+    /// Show how a running iiif-mender is doing
+    Top(TopArgs),
     /// Look at the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -68,6 +71,7 @@ pub fn run() -> ExitCode {
         Command::Index(command) => return index(&cli, command, &mut out),
         Command::Check(args) => return batch(&cli, Batch::Check(args), &mut out),
         Command::Heal(args) => return batch(&cli, Batch::Heal(args), &mut out),
+        Command::Top(args) => return top(&cli.config, args, &mut out),
         Command::Config(command) => command.run(&cli.config, std::env::vars_os(), &mut out),
         Command::Completions { shell } => {
             // clap_complete panics where it cannot write, and `| head` is no reason to panic.
@@ -126,6 +130,20 @@ fn batch(cli: &Cli, batch: Batch<'_>, out: &mut dyn Write) -> ExitCode {
         }
         Err(error) if error.exit() == Exit::Well => ExitCode::SUCCESS,
         Err(error) => fail(&error.to_string(), error.exit()),
+    }
+}
+
+fn top(config: &Path, args: &TopArgs, out: &mut dyn Write) -> ExitCode {
+    // With a URL no configuration is needed: it may run on another machine.
+    let settings = if config.exists() { load(config) } else { Ok(Settings::default()) };
+    let settings = match settings {
+        Ok(settings) => settings,
+        Err(code) => return code,
+    };
+    match top::run(args, &settings, out) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(TopError::Terminal(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => fail(&error.to_string(), Exit::Broken),
     }
 }
 

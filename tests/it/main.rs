@@ -54,6 +54,7 @@ mod reload;
 mod request_ids;
 mod servers;
 mod sources;
+mod top;
 mod uploads;
 mod watching;
 mod window;
