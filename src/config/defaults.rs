@@ -8,8 +8,8 @@ use std::time::Duration;
 use http::HeaderMap;
 
 use super::settings::{
-    Admin, CanvasRule, Heal, Index, Log, LogFormat, MassExpiry, Presentation, Rewrite, Rung, Server,
-    Settings, Source, SourceKind, Upstream,
+    Admin, CanvasRule, Heal, Health, Http2, Index, Log, LogFormat, MassExpiry, Presentation, Rewrite, Rung,
+    Server, Settings, Source, SourceKind, Upstream,
 };
 
 const fn secs(seconds: u64) -> Duration {
@@ -45,6 +45,7 @@ impl Default for Server {
             public_hosts: Vec::new(),
             trusted_proxies: Vec::new(),
             name: "iiif-mender".to_owned(),
+            workers: 0,
             // Longer than `heal.wait`, so that a viewer who waits at SIGTERM still gets the picture.
             drain: secs(30),
             head_timeout: secs(10),
@@ -52,6 +53,7 @@ impl Default for Server {
             max_connections: 4096,
             max_head_bytes: 64 * 1024,
             max_uri_bytes: 8 * 1024,
+            max_held_total: 256 << 20,
         }
     }
 }
@@ -66,14 +68,36 @@ impl Default for Upstream {
     fn default() -> Self {
         Self {
             ca: None,
+            client_certificate: None,
             connect_timeout: secs(5),
             // UPSTREAM: a presentation of many pages is built page by page and takes minutes.
             first_byte_timeout: secs(120),
             body_timeout: secs(60),
             // Below Apache's keep-alive of 5 s, the shortest that is common.
             pool_idle: secs(4),
+            pool_max_age: secs(5 * 60),
             max_requests: 256,
             queue_wait: secs(10),
+            http2: Http2::Off,
+            http2_streams: 100,
+            http2_ping: secs(20),
+            health: Health::default(),
+        }
+    }
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self {
+            failures: 3,
+            // A server that is back is used again within a second.
+            out: Duration::from_millis(500),
+            out_max: secs(30),
+            interval: secs(5),
+            timeout: secs(2),
+            healthy_after: 2,
+            unhealthy_after: 3,
+            status: 200,
         }
     }
 }
@@ -86,6 +110,7 @@ impl Default for Index {
             sources: Vec::new(),
             cache: 100_000,
             refresh: secs(60 * 60),
+            max_pause: secs(60),
             history_age: secs(30 * 24 * 60 * 60),
             history_rows: 100_000,
             file_url_bases: Vec::new(),

@@ -10,10 +10,13 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use http::uri::{Authority, Scheme};
 use http::{HeaderMap, HeaderName};
 use ipnet::IpNet;
 use regex::Regex;
+
+mod upstream;
+
+pub use upstream::{Health, Http2, Route, RouteKind, Timeouts, Upstream, UpstreamUrl};
 
 /// The whole checked configuration.
 #[derive(Debug, Clone, PartialEq)]
@@ -63,6 +66,9 @@ pub struct Server {
     pub trusted_proxies: Vec<IpNet>,
     /// Our name in `Via`, `Proxy-Status` and the like (an RFC 9110 token).
     pub name: String,
+    /// Threads that serve viewers; zero: one for each core. One: they are served where heals and chores run, on a
+    /// single thread.
+    pub workers: usize,
     /// How long in-flight requests may take to end after SIGTERM.
     pub drain: Duration,
     /// From accepting a connection (or from the end of the last request's head) to a whole request head.
@@ -75,6 +81,8 @@ pub struct Server {
     pub max_head_bytes: usize,
     /// The longest request target, in bytes; never above `max_head_bytes`.
     pub max_uri_bytes: usize,
+    /// Memory for all bodies that are held at once, in bytes; never below `heal.max_held` and `presentation.max_body`.
+    pub max_held_total: usize,
 }
 
 /// PEM files of a server certificate.
@@ -93,64 +101,6 @@ pub struct Admin {
     pub listen: Option<SocketAddr>,
 }
 
-/// `[upstream]`: timeouts and bounds that hold for every upstream.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Upstream {
-    /// PEM file with certificate authorities to trust besides the system's.
-    pub ca: Option<PathBuf>,
-    /// Time for TCP and TLS together.
-    pub connect_timeout: Duration,
-    /// From the end of our request to the head of the answer.
-    pub first_byte_timeout: Duration,
-    /// The longest silence within a body.
-    pub body_timeout: Duration,
-    /// How long an unused connection is kept; must be below the upstream's own keep-alive.
-    pub pool_idle: Duration,
-    /// Requests in flight to one upstream at most.
-    pub max_requests: usize,
-    /// How long a request may queue for one of those places before it is refused with 503.
-    pub queue_wait: Duration,
-}
-
-/// What a route carries.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum RouteKind {
-    /// IIIF Image API: 404s are healed.
-    Image,
-    /// IIIF Presentation API: canvases and manifests; heals are requested here.
-    Presentation,
-    /// Anything else: passed through.
-    Plain,
-}
-
-/// `[[routes]]`: requests whose path starts with `prefix` go to `upstream`, the prefix replaced by its path.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Route {
-    /// Path prefix, starting with `/`.
-    pub prefix: String,
-    /// Where it goes.
-    pub upstream: UpstreamUrl,
-    /// What it carries.
-    pub kind: RouteKind,
-    /// Where to connect instead of the upstream's own host and port (`host:port`); Host and TLS name stay the URL's.
-    pub connect: Option<Authority>,
-    /// Send the viewer's Host on instead of the upstream's.
-    pub preserve_host: bool,
-    /// Only for requests to these hosts (lower case); empty: all.
-    pub hosts: Vec<String>,
-}
-
-/// The URL of an upstream, taken apart. Kept as text, never normalised.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct UpstreamUrl {
-    /// `http` or `https`.
-    pub scheme: Scheme,
-    /// Host and optional port as configured.
-    pub authority: Authority,
-    /// Path that replaces the route's prefix, starting with `/`.
-    pub path: String,
-}
-
 /// `[index]`
 #[derive(Debug, Clone, PartialEq)]
 pub struct Index {
@@ -164,6 +114,8 @@ pub struct Index {
     pub cache: u64,
     /// How often configured sources are looked at again while serving; zero: only at the start.
     pub refresh: Duration,
+    /// For how long in all a URL source may make one document wait by `Retry-After`; zero: it is asked the next time.
+    pub max_pause: Duration,
     /// How long the history of heals is kept.
     pub history_age: Duration,
     /// How many heals the history holds at most; 0: none is kept.

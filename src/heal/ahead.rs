@@ -15,6 +15,7 @@ use super::truth::Said;
 use super::ward::{Patient, Ward};
 use crate::iiif::Identifier;
 use crate::index::Neighbour;
+use crate::observe::Trace;
 
 /// What must not stand raw in a path segment (RFC 3986 section 3.3), besides what is not ASCII.
 const SEGMENT: &AsciiSet = &CONTROLS
@@ -46,11 +47,11 @@ impl Ward {
             return;
         }
         let Ok(next) = self.index.neighbours(&owner.canvas, pages) else { return };
-        self.look_after(patient.route, manifest, next);
+        self.look_after(patient.route, manifest, next, &patient.trace);
     }
 
     /// Somebody fetched this manifest through us: its first pages will be wanted next.
-    pub(super) fn manifest_opened(self: &Arc<Self>, path: &str) {
+    pub(super) fn manifest_opened(self: &Arc<Self>, path: &str, trace: &Trace) {
         let pages = self.settings.heal.ahead;
         let Some(route) = self.image_route() else { return };
         if pages == 0 || !self.settings.heal.enabled {
@@ -64,7 +65,7 @@ impl Ward {
                     self.readers.at(&manifest);
                     canvases.truncate(pages);
                     if self.readers.may_look_from(&manifest) {
-                        self.look_after(route, manifest, canvases);
+                        self.look_after(route, manifest, canvases, trace);
                     }
                     return;
                 }
@@ -73,16 +74,16 @@ impl Ward {
     }
 
     /// Looks at these pages one after another, and boards a climb for each that is gone; waits for none of them.
-    fn look_after(self: &Arc<Self>, route: usize, manifest: Arc<str>, pages: Vec<Neighbour>) {
-        let ward = Arc::clone(self);
-        tokio::spawn(async move {
+    fn look_after(self: &Arc<Self>, route: usize, manifest: Arc<str>, pages: Vec<Neighbour>, trace: &Trace) {
+        let (ward, trace) = (Arc::clone(self), trace.clone());
+        self.home.spawn(async move {
             for key in pages.iter().flat_map(|page| page.keys.iter().take(IMAGES)) {
                 // Enough is under way; a viewer who comes for one of the rest starts it anyway.
                 if ward.climbs.len() >= ward.settings.heal.max_waiting {
                     ward.metrics.event("ahead_refused");
                     return;
                 }
-                if ward.board_if_gone(route, key, Lane::Ahead).await.is_some() {
+                if ward.board_if_gone(route, key, Lane::Ahead, &trace).await.is_some() {
                     ward.readers.found_expired(&manifest);
                     ward.metrics.event("ahead");
                 }
@@ -91,7 +92,7 @@ impl Ward {
     }
 
     /// The image with this lookup key, as somebody would ask for it.
-    pub(super) fn patient(&self, route: usize, key: &str) -> Option<Patient> {
+    pub(super) fn patient(&self, route: usize, key: &str, trace: &Trace) -> Option<Patient> {
         let wanted = self.settings.heal.identifiers.as_ref().is_none_or(|pattern| pattern.is_match(key));
         let owners = self.index.owners(key).ok().filter(|owners| wanted && !owners.is_empty())?;
         let sent = as_segment(key);
@@ -101,6 +102,7 @@ impl Ward {
             kind: Identifier::new(&sent).kind(),
             sent: sent.into(),
             owners,
+            trace: trace.clone(),
         })
     }
 
@@ -110,8 +112,9 @@ impl Ward {
         route: usize,
         key: &str,
         lane: Lane,
+        trace: &Trace,
     ) -> Option<Seat<Verdict>> {
-        let patient = self.patient(route, key)?;
+        let patient = self.patient(route, key, trace)?;
         self.is_gone_now(&patient).await.then(|| self.board(&patient, lane))
     }
 

@@ -18,6 +18,7 @@ use super::ward::{Patient, Ward};
 use crate::config::settings::Rung;
 use crate::iiif::{Identifier, IdentifierKind};
 use crate::index::Owner;
+use crate::observe::Trace;
 use crate::upstream::guard::Allowed;
 use crate::upstream::{Chain, UpstreamError};
 
@@ -99,7 +100,14 @@ impl Healer {
         }
         let sent = super::ahead::as_segment(key);
         let kind = Identifier::new(&sent).kind();
-        Some(Patient { route, key: key.into(), sent: sent.into(), kind, owners: owner.into_iter().collect() })
+        Some(Patient {
+            route,
+            key: key.into(),
+            sent: sent.into(),
+            kind,
+            owners: owner.into_iter().collect(),
+            trace: Trace::fresh(),
+        })
     }
 
     /// Its other canvases too, as the index knows them.
@@ -217,7 +225,7 @@ impl Healer {
         let (service, allowed) = ward.asked_canvas(url).ok_or(DocumentError::NotOurs)?;
         let _place = service.lanes.place(|_| Lane::Sweep).await;
         let target = if anew { &allowed.rebuild } else { &allowed.visit };
-        match service.get(target, ward.settings.heal.timeout, LONGEST_MANIFEST).await {
+        match service.get(target, &Trace::fresh(), ward.settings.heal.timeout, LONGEST_MANIFEST).await {
             Ok((status, body)) if status.is_success() => Ok(body),
             Ok((status, _)) => Err(DocumentError::Status(status)),
             Err(error) => Err(DocumentError::NoAnswer(error)),

@@ -12,7 +12,7 @@ use super::urgency::Urgency;
 use super::ward::{Patient, Ward};
 use crate::config::settings::Rung;
 use crate::iiif::{CanvasUrl, IdentifierKind};
-use crate::observe::Gauged;
+use crate::observe::{Event, Gauged};
 use crate::upstream::guard::Allowed;
 
 /// How a climb ended.
@@ -78,12 +78,27 @@ impl Ward {
     pub(super) async fn climb(self: Arc<Self>, patient: Patient, urgency: Arc<Urgency>) -> Verdict {
         let started = Instant::now();
         let _counted = Gauged::one(&self.metrics.flights);
+        self.metrics.tell(|| Event::HealStarted {
+            request: patient.trace.to_string(),
+            identifier: patient.key.to_string(),
+            lane: urgency.lane().as_str(),
+        });
         let verdict = self.ladder(&patient, &urgency).await;
         let took = started.elapsed();
         let rung = if let Verdict::Healed(rung) = verdict { rung.as_str() } else { "none" };
-        self.metrics.heal(verdict.as_str(), rung, urgency.lane().as_str(), took);
+        self.metrics.heal(verdict.as_str(), rung, urgency.lane().as_str(), took, &patient.trace);
+        self.metrics.tell(|| Event::HealEnded {
+            request: patient.trace.to_string(),
+            identifier: patient.key.to_string(),
+            lane: urgency.lane().as_str(),
+            verdict: verdict.as_str(),
+            rung,
+            duration_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+            waiting: urgency.viewers(),
+        });
         self.record(&patient, verdict, urgency.lane(), took, urgency.viewers());
         tracing::info!(
+            request = %patient.trace,
             identifier = %patient.key,
             verdict = verdict.as_str(),
             heal.rung = rung,
@@ -149,7 +164,7 @@ impl Ward {
         let mut canvases: Vec<(Arc<CanvasService>, Allowed)> = Vec::new();
         for owner in &*patient.owners {
             let Some(allowed) = self.guard.allow(&owner.canvas) else {
-                tracing::debug!(canvas = %owner.canvas, "not asked for: it belongs to no presentation route");
+                tracing::debug!(request = %patient.trace, canvas = %owner.canvas, "not asked for: no presentation route");
                 continue;
             };
             let Some(service) = self.service(allowed.route) else { continue };
@@ -209,8 +224,8 @@ impl Ward {
     ) -> Seat<CanvasAnswer> {
         let seat = self.canvases.board(flight, urgency.lane(), |own| {
             let (ward, service, flight) = (Arc::clone(self), Arc::clone(service), flight.clone());
-            let image = Arc::clone(&patient.key);
-            async move { ward.request(&service, &flight, &image, &own).await }
+            let patient = patient.clone();
+            async move { ward.request(&service, &flight, &patient, &own).await }
         });
         urgency.wait_on(&seat.urgency);
         seat
@@ -272,20 +287,21 @@ impl Ward {
         &self,
         service: &CanvasService,
         flight: &RungOf,
-        image: &str,
+        patient: &Patient,
         urgency: &Urgency,
     ) -> CanvasAnswer {
+        let started = Instant::now();
         let _place = urgency.place(&service.lanes).await;
         if service.rests_from(urgency) {
             return CanvasAnswer::Withheld;
         }
         let answer = match (service.breaker.pass(Instant::now()), flight.rung) {
             (Err(_), _) => CanvasAnswer::Withheld,
-            (Ok(()), Rung::Register) => service.register(&flight.target).await,
-            (Ok(()), Rung::Rebuild) => service.canvas(&flight.target, image, Made::Now).await,
-            (Ok(()), _) => service.canvas(&flight.target, image, Made::NowOrLongAgo).await,
+            (Ok(()), Rung::Register) => service.register(&flight.target, &patient.trace).await,
+            (Ok(()), Rung::Rebuild) => service.canvas(&flight.target, patient, Made::Now).await,
+            (Ok(()), _) => service.canvas(&flight.target, patient, Made::NowOrLongAgo).await,
         };
-        self.metrics.canvas_request(flight.rung.as_str(), answer.as_str());
+        self.step_ended(flight, answer, patient, started.elapsed());
         answer
     }
 

@@ -50,7 +50,7 @@ impl Ward {
         patient: &Patient,
     ) {
         let (ward, service, patient) = (Arc::clone(self), Arc::clone(service), patient.clone());
-        tokio::spawn(async move {
+        self.home.spawn(async move {
             if seat.landed().await == Some(CanvasAnswer::Lacks) {
                 ward.cure(&service, errand, &patient);
             }
@@ -83,18 +83,18 @@ impl Ward {
         urgency: &Arc<Urgency>,
     ) {
         self.metrics.event("poisoned");
-        tracing::warn!(canvas = %canvas.visit, "poisoned: it came back without its image; curing it when the service is well");
+        tracing::warn!(request = %patient.trace, canvas = %canvas.visit, "poisoned: it came back without its image; curing it when the service is well");
         let mut pause = FIRST_PAUSE;
         let mut rebuilds = 0;
         for _ in 0..LOOKS {
             match self.try_cure(service, canvas, patient, urgency).await {
                 Try::Cured => {
                     self.metrics.event("cured");
-                    tracing::info!(canvas = %canvas.visit, rebuilds, "cured");
+                    tracing::info!(request = %patient.trace, canvas = %canvas.visit, rebuilds, "cured");
                     return;
                 }
                 Try::FileIsGone => {
-                    tracing::info!(canvas = %canvas.visit, "not poisoned: the file of its image is gone");
+                    tracing::info!(request = %patient.trace, canvas = %canvas.visit, "not poisoned: the file of its image is gone");
                     return;
                 }
                 Try::Rebuilt => {
@@ -110,7 +110,7 @@ impl Ward {
             pause = (pause * 2).min(self.settings.heal.backoff_max);
         }
         self.metrics.event("cure_failed");
-        tracing::warn!(canvas = %canvas.visit, rebuilds, "still poisoned; giving up until it is seen again");
+        tracing::warn!(request = %patient.trace, canvas = %canvas.visit, rebuilds, "still poisoned; giving up until it is seen again");
     }
 
     async fn try_cure(

@@ -14,6 +14,7 @@ use super::flight::Seat;
 use super::lanes::Lane;
 use super::ward::{Patient, Ward};
 use crate::config::settings::{MassExpiry, RouteKind};
+use crate::observe::{Event, Trace};
 
 /// Sees many identifiers expire within a short time. Time is an argument.
 #[derive(Debug)]
@@ -70,28 +71,30 @@ impl Ward {
         }
         self.metrics.event("mass_expiry");
         let in_use = self.readers.in_use();
+        self.metrics.tell(|| Event::MassExpiry { manifests: in_use.len() });
         tracing::warn!(
+            request = %patient.trace,
             manifests = in_use.len(),
             sweep = self.settings.heal.sweep,
             "mass expiry: many images are gone at once, as after a flush; healing what is being read"
         );
-        let ward = Arc::clone(self);
-        tokio::spawn(async move {
-            ward.heal_manifests(in_use).await;
+        let (ward, trace) = (Arc::clone(self), patient.trace.clone());
+        self.home.spawn(async move {
+            ward.heal_manifests(in_use, &trace).await;
             if ward.settings.heal.sweep {
                 ward.sweep_all().await;
             }
         });
     }
 
-    async fn heal_manifests(self: &Arc<Self>, manifests: Vec<Arc<str>>) {
+    async fn heal_manifests(self: &Arc<Self>, manifests: Vec<Arc<str>>, trace: &Trace) {
         let Some(route) = self.image_route() else { return };
         let mut air = Air::default();
         for manifest in manifests {
             let Ok(pages) = self.index.manifest_canvases(&manifest) else { continue };
             self.readers.found_expired(&manifest);
             for key in pages.iter().flat_map(|page| &page.keys) {
-                if let Some(seat) = self.board_if_gone(route, key, Lane::Ahead).await {
+                if let Some(seat) = self.board_if_gone(route, key, Lane::Ahead, trace).await {
                     air.take(seat).await;
                 }
             }

@@ -51,7 +51,7 @@ pub use ward::{Lobby, Patient};
 use crate::config::Settings;
 use crate::config::settings::Rung;
 use crate::index::Index;
-use crate::observe::{Gauged, Metrics};
+use crate::observe::{Gauged, Metrics, Trace};
 use crate::outcome::Outcome;
 use crate::upstream::{Body, Upstream, UpstreamError};
 use climb::Verdict;
@@ -96,7 +96,14 @@ impl Healer {
         index: Arc<Index>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        Self { ward: Arc::new(Ward::new(settings, upstreams, index, metrics)) }
+        let ward = Arc::new(Ward::new(settings, upstreams, index, metrics));
+        let weak = Arc::downgrade(&ward);
+        ward.metrics.before_scrapes(move |metrics| {
+            if let Some(ward) = weak.upgrade() {
+                ward.show(metrics);
+            }
+        });
+        Self { ward }
     }
 
     /// Is this image being healed right now? Then there is no point in asking for it first.
@@ -143,7 +150,7 @@ impl Healer {
                 ward.board(patient, lane.max(Lane::Ahead));
                 let took = started.elapsed();
                 ward.reader_at(patient, true);
-                ward.metrics.heal("healed", Rung::Direct.as_str(), lane.as_str(), took);
+                ward.metrics.heal("healed", Rung::Direct.as_str(), lane.as_str(), took, &patient.trace);
                 ward.record(patient, Verdict::Healed(Rung::Direct), lane, took, 1);
                 return Treatment::Good { answer, rung: Some(Rung::Direct), took };
             }
@@ -158,8 +165,9 @@ impl Healer {
         let _counted = Gauged::one(&ward.metrics.waiting);
         let mut seat = ward.board(patient, ward.fair(patient, client, lane));
         seat.urgency.viewer_waits();
+        patient.joins(&seat.urgency);
         let landed = timeout(wait.saturating_sub(started.elapsed()), seat.landed()).await;
-        ward.metrics.waited(started.elapsed());
+        ward.metrics.waited(started.elapsed(), &patient.trace);
         match landed {
             Err(_) => Treatment::Pending(COME_BACK),
             Ok(Some(Verdict::Healed(rung))) => self.ask_again(patient, request, Some(rung), started).await,
@@ -211,8 +219,8 @@ impl Healer {
     }
 
     /// A manifest went out to a reader, asked for by this path (without the query).
-    pub fn manifest_opened(&self, path: &str) {
-        self.ward.manifest_opened(path);
+    pub fn manifest_opened(&self, path: &str, trace: &Trace) {
+        self.ward.manifest_opened(path, trace);
     }
 
     /// Goes on with a sweep that was interrupted, if there is one. Ends when it ends.
@@ -233,7 +241,7 @@ impl Healer {
 
     /// Closes every breaker: the services are asked again at once.
     pub fn reset_breakers(&self) {
-        self.ward.services.iter().for_each(|service| service.breaker.good());
+        self.ward.services.iter().for_each(|service| service.answers());
     }
 
     /// Forgets what is old. Call it every minute or so.

@@ -24,7 +24,7 @@ use super::ward::{Patient, Ward};
 use crate::config::settings::Rung;
 use crate::iiif::manifest::{self, Canvas, Document};
 use crate::iiif::{CanvasUrl, IdentifierKind, identifier};
-use crate::observe::Gauged;
+use crate::observe::{Gauged, Trace};
 
 /// Documents that are mended or waited for at once at most.
 const MENDS: usize = 1_000;
@@ -59,6 +59,8 @@ pub struct Poisoned {
     pub missing: Vec<String>,
     /// Tells what it carries, see [`fingerprint`].
     pub carries: u64,
+    /// Who asks.
+    pub trace: Trace,
 }
 
 /// How it ended for one viewer.
@@ -111,7 +113,7 @@ pub(super) struct Mends {
 impl Default for Mends {
     fn default() -> Self {
         let truths = Cache::builder().max_capacity(TRUTHS).time_to_live(BELIEVED).build();
-        Self { flights: Flights::default(), chased: Flights::default(), truths }
+        Self { flights: Flights::here(), chased: Flights::here(), truths }
     }
 }
 
@@ -236,7 +238,7 @@ impl Ward {
             Mended::Shorter(_) => self.metrics.event("poison_refuted"),
             Mended::Unwell | Mended::Failed => self.metrics.event("cure_failed"),
         }
-        tracing::info!(document = %poisoned.target, ended = ?mended, "a document lacked images that the index knows");
+        tracing::info!(request = %poisoned.trace, document = %poisoned.target, ended = ?mended, "a document lacked images that the index knows");
         mended
     }
 
@@ -252,7 +254,7 @@ impl Ward {
         };
         let mut all_gone = false;
         for key in poisoned.missing.iter().take(LOOKED_AT) {
-            let Some(patient) = self.patient(route, key) else { continue };
+            let Some(patient) = self.patient(route, key, &poisoned.trace) else { continue };
             match self.nested(service, &patient, urgency).await {
                 Nested::Gone => all_gone = true,
                 Nested::Unwell => {
@@ -353,25 +355,26 @@ impl Ward {
         patient: &Patient,
         urgency: &Urgency,
     ) -> Option<(Document, Vec<Canvas>)> {
+        let started = Instant::now();
         let _place = urgency.place(&service.lanes).await;
         let _counted = Gauged::one(&self.metrics.canvas_in_flight);
         let answer = match service.breaker.pass(Instant::now()) {
-            Ok(()) => service.document(&flight.target).await,
+            Ok(()) => service.document(&flight.target, &patient.trace).await,
             Err(_) => return None,
         };
         let read = match answer {
             Ok(body) => {
-                service.breaker.good();
+                service.answers();
                 tokio::task::spawn_blocking(move || manifest::read(&body).ok()).await.ok().flatten()
             }
             Err(answer) => {
-                self.metrics.canvas_request(flight.rung.as_str(), answer.as_str());
+                self.step_ended(flight, answer, patient, started.elapsed());
                 return None;
             }
         };
         let whole = read.as_ref().is_some_and(|(_, canvases)| carries(canvases, patient));
         let answer = if whole { CanvasAnswer::Carries } else { CanvasAnswer::Lacks };
-        self.metrics.canvas_request(flight.rung.as_str(), answer.as_str());
+        self.step_ended(flight, answer, patient, started.elapsed());
         read
     }
 

@@ -5,19 +5,21 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderValue, Method, Request, StatusCode, header};
+use http::{HeaderValue, StatusCode, header};
 use uuid::Uuid;
 
 use super::breaker::{Breaker, BreakerState};
 use super::lanes::Lanes;
 use super::remarks::Remarks;
 use super::truth::Truth;
+use super::ward::Patient;
 use super::wellness::Wellness;
 use crate::config::Settings;
+use crate::config::settings::Timeouts;
 use crate::iiif::identifier;
 use crate::iiif::manifest;
-use crate::observe::Metrics;
-use crate::upstream::{Body, Upstream, UpstreamError};
+use crate::observe::{Event, Metrics, Trace};
+use crate::upstream::{Body, Upstream, UpstreamError, own_request};
 
 /// The longest canvas that is read; beyond it nothing is known of its contents.
 const LONGEST_CANVAS: usize = 16 << 20;
@@ -36,7 +38,11 @@ pub(super) struct CanvasService {
     upstream: Arc<Upstream>,
     /// Path that ends in `/`, before `fedora/…` and `resources/…`.
     base: String,
-    head: Parts,
+    /// What its requests say in `Host`.
+    host: String,
+    /// What they say in `Via`.
+    name: String,
+    times: Timeouts,
     patience: Duration,
     pub(super) lanes: Arc<Lanes>,
     pub(super) breaker: Breaker,
@@ -108,8 +114,10 @@ impl CanvasService {
         Self {
             route,
             base,
-            head: request_head(host, &settings.server.name),
+            host: host.to_owned(),
+            name: settings.server.name.clone(),
             upstream,
+            times: settings.timeouts(route),
             patience: heal.timeout,
             lanes,
             breaker: Breaker::new(heal.breaker_failures, heal.breaker_open),
@@ -120,14 +128,14 @@ impl CanvasService {
         }
     }
 
-    /// Asks for a canvas and says what it carries. `images` are the identifiers of interest, any of them.
-    pub(super) async fn canvas(&self, target: &str, image: &str, made: Made) -> CanvasAnswer {
+    /// Asks for a canvas and says whether it carries the patient.
+    pub(super) async fn canvas(&self, target: &str, patient: &Patient, made: Made) -> CanvasAnswer {
         let _counted = crate::observe::Gauged::one(&self.metrics.canvas_in_flight);
-        let answer = match self.get(target, self.patience, LONGEST_CANVAS).await {
-            Ok((status, body)) => read_canvas(status, &body, image),
+        let answer = match self.get(target, &patient.trace, self.patience, LONGEST_CANVAS).await {
+            Ok((status, body)) => read_canvas(status, &body, &patient.key),
             Err(error) => {
                 self.metrics.upstream_error(error.kind());
-                tracing::warn!(canvas = target, error = %crate::upstream::Chain(&error), "canvas request failed");
+                tracing::warn!(request = %patient.trace, canvas = target, error = %crate::upstream::Chain(&error), "canvas request failed");
                 CanvasAnswer::Unwell
             }
         };
@@ -136,18 +144,22 @@ impl CanvasService {
     }
 
     /// Asks whether the service knows where the file of `uuid` is: its own answer, not a copy.
-    pub(super) async fn resource(&self, uuid: Uuid) -> Result<(StatusCode, Bytes), UpstreamError> {
+    pub(super) async fn resource(
+        &self,
+        uuid: Uuid,
+        trace: &Trace,
+    ) -> Result<(StatusCode, Bytes), UpstreamError> {
         let target = format!("{}resources/{uuid}", self.base);
-        let asked = self.get(&target, RESOURCE_PATIENCE, LONGEST_RESOURCE);
+        let asked = self.get(&target, trace, RESOURCE_PATIENCE, LONGEST_RESOURCE);
         // All of it together: queueing and dialling have patience of their own, and a viewer waits for this.
         let answer = tokio::time::timeout(RESOURCE_PATIENCE, asked).await;
         answer.unwrap_or(Err(UpstreamError::FirstByteTimeout))
     }
 
     /// Registers one image anew: `{base}{path}?update=true`, where `path` is `fedora/image/…`.
-    pub(super) async fn register(&self, path: &str) -> CanvasAnswer {
+    pub(super) async fn register(&self, path: &str, trace: &Trace) -> CanvasAnswer {
         let target = format!("{}{path}?update=true", self.base);
-        let answer = match self.get(&target, self.patience, LONGEST_CANVAS).await {
+        let answer = match self.get(&target, trace, self.patience, LONGEST_CANVAS).await {
             Ok((status, _)) if status.is_success() => CanvasAnswer::Carries,
             Ok((status, _)) => classify(status),
             Err(_) => CanvasAnswer::Unwell,
@@ -157,8 +169,8 @@ impl CanvasService {
     }
 
     /// Asks for a document of any kind; `Err`: what the answer says instead.
-    pub(super) async fn document(&self, target: &str) -> Result<Bytes, CanvasAnswer> {
-        match self.get(target, self.patience, LONGEST_CANVAS).await {
+    pub(super) async fn document(&self, target: &str, trace: &Trace) -> Result<Bytes, CanvasAnswer> {
+        match self.get(target, trace, self.patience, LONGEST_CANVAS).await {
             Ok((status, body)) if status.is_success() => Ok(body),
             Ok((status, _)) => {
                 let answer = classify(status);
@@ -176,26 +188,38 @@ impl CanvasService {
         self.breaker.state(Instant::now()) == BreakerState::Closed
     }
 
+    /// It answers as a healthy service does, or somebody knows that it will.
+    pub(super) fn answers(&self) {
+        if self.breaker.good() {
+            self.tell(false);
+        }
+    }
+
+    fn tell(&self, open: bool) {
+        self.metrics.tell(|| Event::Breaker { upstream: self.upstream.authority().to_string(), open });
+    }
+
     fn note(&self, answer: CanvasAnswer, made: Made) {
         match answer {
             CanvasAnswer::Carries => {
-                self.breaker.good();
+                self.answers();
                 // One out of the cache says nothing of the health now.
                 if made == Made::Now {
                     self.wellness.good();
                 }
             }
             CanvasAnswer::Lacks => {
-                self.breaker.good();
+                self.answers();
                 self.wellness.fault();
             }
             // It answers, only not for this canvas, which has its own cool-down: five dead links in a row must not
             // keep every other image from being healed.
-            CanvasAnswer::Unclear | CanvasAnswer::Refused => self.breaker.good(),
+            CanvasAnswer::Unclear | CanvasAnswer::Refused => self.answers(),
             CanvasAnswer::Withheld => {}
             CanvasAnswer::Busy | CanvasAnswer::Unwell => {
                 if self.breaker.bad(Instant::now()) {
                     self.metrics.event("breaker_opened");
+                    self.tell(true);
                     tracing::warn!(
                         upstream = %self.upstream.authority(),
                         "the canvas service only fails: leaving it alone for a while ([heal] breaker_open)"
@@ -205,15 +229,25 @@ impl CanvasService {
         }
     }
 
+    /// `Accept` names text too, because `/resources/{uuid}` answers 406 to JSON alone.
+    fn head(&self, target: &str) -> Result<Parts, UpstreamError> {
+        let mut head = own_request(&self.host, &self.name)?;
+        head.uri = target.parse().map_err(|_| UpstreamError::Target)?;
+        let accept = HeaderValue::from_static("text/plain, application/json, */*;q=0.5");
+        head.headers.insert(header::ACCEPT, accept);
+        Ok(head)
+    }
+
     pub(super) async fn get(
         &self,
         target: &str,
+        trace: &Trace,
         patience: Duration,
         most: usize,
     ) -> Result<(StatusCode, Bytes), UpstreamError> {
-        let mut head = self.head.clone();
-        head.uri = target.parse().map_err(|_| UpstreamError::Target)?;
-        let answer = self.upstream.send(&head, Body::Empty, patience).await;
+        let mut head = self.head(target)?;
+        trace.send_on(&mut head.headers);
+        let answer = self.upstream.send(&head, Body::Empty, self.times.first_byte(patience)).await;
         // A look into Redis is no news: 404 is its word for "expired".
         if most != LONGEST_RESOURCE {
             match &answer {
@@ -231,21 +265,6 @@ impl CanvasService {
         }
         Ok((status, body.unwrap_or_default()))
     }
-}
-
-/// The head of every request to a canvas service.
-///
-/// UPSTREAM: no `Authorization`: with one the service answers 500 (upstream.md "Ways back to life").
-/// `Accept` names text too, because `/resources/{uuid}` answers 406 to JSON alone.
-fn request_head(host: &str, name: &str) -> Parts {
-    let (mut head, ()) = Request::new(()).into_parts();
-    head.method = Method::GET;
-    let text = |text: &str| HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static("-"));
-    head.headers.insert(header::HOST, text(host));
-    head.headers.insert(header::ACCEPT, HeaderValue::from_static("text/plain, application/json, */*;q=0.5"));
-    head.headers.insert(header::USER_AGENT, text(concat!("iiif-mender/", env!("CARGO_PKG_VERSION"))));
-    head.headers.insert(header::VIA, text(&format!("1.1 {name}")));
-    head
 }
 
 fn classify(status: StatusCode) -> CanvasAnswer {

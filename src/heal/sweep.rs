@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use super::lanes::Lane;
 use super::mass::{Air, per_second};
 use super::ward::Ward;
+use crate::observe::Trace;
 
 /// Images read from the index ahead of the sweep.
 const READ_AHEAD: usize = 256;
@@ -44,7 +45,7 @@ impl Ward {
         let (mut at, mut gone, mut air) = (start, 0u64, Air::default());
         while let Some(key) = images.recv().await {
             pace.tick().await;
-            if let Some(seat) = self.board_if_gone(route, &key, Lane::Sweep).await {
+            if let Some(seat) = self.board_if_gone(route, &key, Lane::Sweep, &Trace::fresh()).await {
                 gone += 1;
                 self.metrics.event("swept");
                 air.take(seat).await;

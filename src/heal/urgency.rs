@@ -1,11 +1,12 @@
 //! How urgent a flight is. A viewer who comes for a page that only waited to be healed ahead makes it urgent.
 
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use tokio::sync::watch;
 
 use super::lanes::{Lane, Lanes, Place, Ticket};
+use crate::observe::Trace;
 
 /// The urgency of one flight, shared by all who wait for it.
 #[derive(Debug)]
@@ -13,6 +14,7 @@ pub(crate) struct Urgency {
     state: Mutex<State>,
     viewers: AtomicU32,
     departed: watch::Sender<bool>,
+    leader: OnceLock<Trace>,
 }
 
 #[derive(Debug)]
@@ -31,11 +33,22 @@ impl Urgency {
             state: Mutex::new(state),
             viewers: AtomicU32::new(0),
             departed: watch::channel(false).0,
+            leader: OnceLock::new(),
         })
     }
 
     pub(super) fn lane(&self) -> Lane {
         self.lock().lane
+    }
+
+    /// The request that started it. Said once, by whoever starts it.
+    pub(super) fn is_led_by(&self, trace: &Trace) {
+        let _ = self.leader.set(trace.clone());
+    }
+
+    /// The request that started it.
+    pub(super) fn leader(&self) -> Option<&Trace> {
+        self.leader.get()
     }
 
     /// One viewer more waits for this flight.

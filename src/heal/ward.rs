@@ -7,9 +7,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+use http::StatusCode;
 use http::request::Parts;
-use http::{HeaderValue, Method, StatusCode, header};
 use hyper::Response;
+use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use uuid::Uuid;
 
@@ -30,9 +31,9 @@ use crate::iiif::{IdentifierKind, ImageRequest};
 use crate::index::history::Bounds;
 use crate::index::recorder::Recorder;
 use crate::index::{Index, Owner};
-use crate::observe::Metrics;
+use crate::observe::{Metrics, Trace};
 use crate::upstream::guard::Guard;
-use crate::upstream::{Body, Upstream, UpstreamError};
+use crate::upstream::{Body, Upstream, UpstreamError, own_request};
 
 /// An image request at the door: whose image, on which route.
 #[derive(Debug, Clone, Copy)]
@@ -41,6 +42,8 @@ pub struct Lobby<'a> {
     pub route: usize,
     /// The request as read.
     pub request: ImageRequest<'a>,
+    /// Who asks.
+    pub trace: &'a Trace,
 }
 
 /// An image that may be healed.
@@ -54,6 +57,8 @@ pub struct Patient {
     pub(super) sent: Arc<str>,
     pub(super) kind: IdentifierKind,
     pub(super) owners: Arc<[Owner]>,
+    /// Who asks for it: what is done for its sake is done in this name.
+    pub(super) trace: Trace,
 }
 
 /// Identifier on an image route.
@@ -69,6 +74,8 @@ pub(super) struct Ward {
     pub(super) guard: Guard,
     pub(super) index: Arc<Index>,
     pub(super) metrics: Arc<Metrics>,
+    /// Where what goes on behind the viewers' backs runs.
+    pub(super) home: Handle,
     pub(super) climbs: Flights<ImageKey, Verdict>,
     pub(super) canvases: Flights<RungOf, CanvasAnswer>,
     pub(super) cures: Flights<RungOf, ()>,
@@ -129,9 +136,10 @@ impl Ward {
             guard: Guard::new(Arc::clone(&settings)),
             index,
             metrics,
-            climbs: Flights::default(),
-            canvases: Flights::default(),
-            cures: Flights::default(),
+            home: Handle::current(),
+            climbs: Flights::here(),
+            canvases: Flights::here(),
+            cures: Flights::here(),
             memory: Memory::new(&settings.heal),
             mends: Mends::default(),
             readers: Readers::default(),
@@ -162,7 +170,7 @@ impl Ward {
             Ok(owners) => owners,
             Err(error) => {
                 self.metrics.index_lookup("error");
-                tracing::error!(%error, "the index cannot be read: nothing can be healed until it can");
+                tracing::error!(request = %at.trace, %error, "the index cannot be read: nothing can be healed until it can");
                 return None;
             }
         };
@@ -173,6 +181,7 @@ impl Ward {
             sent: identifier.as_sent().into(),
             kind: identifier.kind(),
             owners,
+            trace: at.trace.clone(),
         })
     }
 
@@ -180,6 +189,7 @@ impl Ward {
     pub(super) fn board(self: &Arc<Self>, patient: &Patient, lane: Lane) -> Seat<Verdict> {
         let key = (patient.route, Arc::clone(&patient.key));
         self.climbs.board(&key, lane, |urgency| {
+            urgency.is_led_by(&patient.trace);
             let (ward, patient) = (Arc::clone(self), patient.clone());
             async move { ward.climb(patient, urgency).await }
         })
@@ -220,8 +230,8 @@ impl Ward {
         patient: &Patient,
         request: &Parts,
     ) -> Result<Response<Body>, UpstreamError> {
-        let patience = self.settings.upstream.first_byte_timeout;
-        self.upstreams[patient.route].send(request, Body::Empty, patience).await
+        let times = self.settings.timeouts(patient.route);
+        self.upstreams[patient.route].send(request, Body::Empty, times).await
     }
 
     /// Asks the image server for `{identifier}/{tail}` on our own behalf.
@@ -237,14 +247,10 @@ impl Ward {
         tail: &str,
     ) -> Result<StatusCode, UpstreamError> {
         let route = &self.settings.routes[patient.route];
-        let (mut head, ()) = http::Request::new(()).into_parts();
-        head.method = Method::GET;
+        let mut head = own_request(route.upstream.authority.as_str(), &self.settings.server.name)?;
         let target = format!("{}{id}/{tail}", route.upstream.path);
         head.uri = target.parse().map_err(|_| UpstreamError::Target)?;
-        let text = |text: &str| HeaderValue::from_str(text).map_err(|_| UpstreamError::Target);
-        head.headers.insert(header::HOST, text(route.upstream.authority.as_str())?);
-        head.headers.insert(header::VIA, text(&format!("1.1 {}", self.settings.server.name))?);
-        head.headers.insert(header::USER_AGENT, text(concat!("iiif-mender/", env!("CARGO_PKG_VERSION")))?);
+        patient.trace.send_on(&mut head.headers);
         let answer = self.ask_image(patient, &head).await?;
         let status = answer.status();
         // Read to its end, so that the connection is kept; a body that is too long only costs the connection.
@@ -280,7 +286,7 @@ impl Ward {
             if !service.truth.is_open(Instant::now()) {
                 continue;
             }
-            let said = match service.resource(uuid).await {
+            let said = match service.resource(uuid, &patient.trace).await {
                 Ok((status, body)) => service.truth.hear(uuid, status, &body, Instant::now()),
                 Err(error) => {
                     self.metrics.upstream_error(error.kind());

@@ -8,6 +8,7 @@ use super::lanes::Lane;
 use super::mass::{Air, per_second};
 use super::ward::Ward;
 use crate::config::settings::Source;
+use crate::observe::Trace;
 
 impl Ward {
     /// Keeps the images of every source warm that asks for it. Ends at once where none does.
@@ -38,7 +39,7 @@ impl Ward {
             for key in pages.iter().flat_map(|page| &page.keys) {
                 pace.tick().await;
                 looked_at += 1;
-                if let Some(seat) = self.board_if_gone(route, key, Lane::Sweep).await {
+                if let Some(seat) = self.board_if_gone(route, key, Lane::Sweep, &Trace::fresh()).await {
                     gone += 1;
                     self.metrics.event("swept");
                     air.take(seat).await;

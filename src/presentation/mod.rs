@@ -14,7 +14,7 @@ mod shape;
 mod whole;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::request::Parts;
 use http::{Method, Response, StatusCode, Uri};
@@ -24,9 +24,9 @@ use crate::heal::flight::Flights;
 use crate::heal::{Healer, Lane, Mending, Poisoned};
 use crate::index::Index;
 use crate::index::learn::Learner;
-use crate::observe::Metrics;
+use crate::observe::{Metrics, Trace};
 use crate::outcome::Outcome;
-use crate::upstream::{Body, Upstream, UpstreamError};
+use crate::upstream::{Body, Budget, Upstream, UpstreamError};
 pub use gateway::Gateway;
 pub use rewrite::{Rewrite, Rewriter};
 pub use shape::called;
@@ -48,6 +48,7 @@ struct Desk {
     healer: Healer,
     index: Arc<Index>,
     learner: Option<Learner>,
+    budget: Budget,
     metrics: Arc<Metrics>,
     flights: Flights<Key, Landed>,
     rewrite: Option<Arc<Rewrite>>,
@@ -63,6 +64,8 @@ pub struct Wanted {
     pub public: Uri,
     /// The head as it goes upstream.
     pub onward: Parts,
+    /// Who asks.
+    pub trace: Trace,
 }
 
 /// An answer, and how it came about.
@@ -97,9 +100,10 @@ impl Presenter {
         healer: Healer,
         index: Arc<Index>,
         learner: Option<Learner>,
+        budget: Budget,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let (flights, turns, rewrite) = (Flights::default(), Turns::default(), Rewrite::of(&settings));
+        let (flights, turns, rewrite) = (Flights::here(), Turns::default(), Rewrite::of(&settings));
         Self {
             desk: Arc::new(Desk {
                 settings,
@@ -107,6 +111,7 @@ impl Presenter {
                 healer,
                 index,
                 learner,
+                budget,
                 metrics,
                 flights,
                 rewrite,
@@ -129,6 +134,7 @@ impl Presenter {
         let desk = &self.desk;
         if desk.flights.find(&key).is_some() {
             desk.metrics.event("collapsed");
+            tracing::debug!(request = %wanted.trace, target = &*key.target.1, "shares the request of another viewer");
         } else if desk.flights.len() >= desk.settings.presentation.max_flights {
             return desk.alone(&wanted, Body::Empty).await;
         }
@@ -172,7 +178,11 @@ impl Desk {
     fn under_our_name(&self, made: Made) -> Made {
         match (made, &self.rewrite) {
             (Made::Whole(mut whole), Some(rewrite)) => {
+                let before = whole.body.clone();
                 rewrite.apply_whole(&mut whole.head, &mut whole.body);
+                if before.as_ptr() != whole.body.as_ptr() {
+                    whole.body = self.budget.count(whole.body.len()).keep(whole.body);
+                }
                 Made::Whole(whole)
             }
             (made, _) => made,
@@ -221,7 +231,7 @@ impl Desk {
             && presentation.repair
             && is_document(&wanted.onward.method, &whole.head)
         {
-            repair::repair(whole, presentation.max_body, &self.metrics).await;
+            repair::repair(whole, presentation.max_body, &self.budget, &self.metrics).await;
         }
         Ok(made)
     }
@@ -242,21 +252,27 @@ impl Desk {
             hosts.flat_map(|host| ["https", "http"].map(|scheme| format!("{scheme}://{host}{public}")));
         let names = names.collect();
         let looked = move || poison::suspect(&index, names, target, &whole.plain(most)?);
-        tokio::task::spawn_blocking(looked).await.ok().flatten()
+        let suspected = tokio::task::spawn_blocking(looked).await.ok().flatten()?;
+        Some(Poisoned { trace: wanted.trace.clone(), ..suspected })
     }
 
     /// Asks upstream; holds what is to be held.
     async fn fetch(&self, wanted: &Wanted, body: Body, hold: bool) -> Result<Made, UpstreamError> {
-        // A canvas or a presentation that is built anew takes seconds, a long one minutes.
-        let patience = self.settings.heal.timeout;
-        let sent = self.upstreams[wanted.route].send(&wanted.onward, body, patience).await;
+        let times = self.settings.timeouts(wanted.route);
+        let started = Instant::now();
+        let sent = self.upstreams[wanted.route].send(&wanted.onward, body, times).await;
         let answer = sent.inspect_err(|error| self.metrics.upstream_error(error.kind()))?;
+        self.metrics.upstream_answered("presentation", started.elapsed());
         let (head, body) = self.heard(wanted, answer).into_parts();
         if !hold && !is_document(&wanted.onward.method, &head) {
             return Ok(Made::Streams(Response::from_parts(head, body)));
         }
-        Ok(match gather(body, self.settings.presentation.max_body).await {
+        Ok(match gather(body, self.settings.presentation.max_body, &self.budget).await {
             Gathered::Whole(body) => Made::Whole(Whole::new(head, body)),
+            Gathered::Refused(body) => {
+                self.metrics.event("held_refused");
+                Made::Streams(Response::from_parts(head, body))
+            }
             Gathered::Longer(body) => Made::Streams(Response::from_parts(head, body)),
         })
     }
@@ -266,7 +282,7 @@ impl Desk {
         if wanted.onward.method != Method::GET || answer.status() != StatusCode::OK {
             return answer;
         }
-        self.healer.manifest_opened(wanted.public.path());
+        self.healer.manifest_opened(wanted.public.path(), &wanted.trace);
         let Some(learner) = &self.learner else { return answer };
         let (head, body) = answer.into_parts();
         let name = || {

@@ -6,6 +6,7 @@ use crate::heal::{Poisoned, fingerprint};
 use crate::iiif::identifier;
 use crate::iiif::manifest::{self, Canvas, DocumentKind};
 use crate::index::Index;
+use crate::observe::Trace;
 
 /// Missing images that are told at most.
 const TOLD: usize = 8;
@@ -42,7 +43,14 @@ pub(super) fn suspect(
         return None;
     }
     let missing = lacking(&canvases, known);
-    (!missing.is_empty()).then(|| Poisoned { route, target, name, missing, carries: fingerprint(&canvases) })
+    (!missing.is_empty()).then(|| Poisoned {
+        route,
+        target,
+        name,
+        missing,
+        carries: fingerprint(&canvases),
+        trace: Trace::fresh(),
+    })
 }
 
 type Known = (String, Vec<Vec<String>>);

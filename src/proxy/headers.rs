@@ -86,6 +86,7 @@ pub(super) fn onward(
         headers.entry(FORWARDED_PATH).or_insert(before);
     }
     append_via(headers, head.version, &settings.server.name);
+    asked.trace.send_on(headers);
     let host = if route.preserve_host {
         host
     } else {

@@ -18,10 +18,10 @@ use crate::config::Settings;
 use crate::config::settings::{RouteKind, Rung};
 use crate::heal::{Healer, Lane, Lobby, Patient, Treatment, echo};
 use crate::iiif::Target;
-use crate::observe::Metrics;
+use crate::observe::{Metrics, REQUEST_ID, Trace};
 use crate::outcome::Outcome;
 use crate::presentation::{Gateway, Presenter, Rewrite, Wanted, called, cors};
-use crate::upstream::{Body, Held, Upstream};
+use crate::upstream::{Body, Budget, Held, Upstream};
 use route::Asked;
 
 /// The reverse proxy. Cheap to clone.
@@ -38,6 +38,7 @@ struct Rooms {
     healer: Healer,
     presenter: Presenter,
     rewrite: Option<Arc<Rewrite>>,
+    budget: Budget,
     metrics: Arc<Metrics>,
 }
 
@@ -86,21 +87,23 @@ impl Proxy {
         upstreams: Vec<Arc<Upstream>>,
         healer: Healer,
         presenter: Presenter,
+        budget: Budget,
         metrics: Arc<Metrics>,
     ) -> Self {
         let rewrite = Rewrite::of(&settings);
-        Self { rooms: Arc::new(Rooms { settings, upstreams, healer, presenter, rewrite, metrics }) }
+        Self { rooms: Arc::new(Rooms { settings, upstreams, healer, presenter, rewrite, budget, metrics }) }
     }
 
     /// Answers one request, whatever happens.
     pub async fn handle(&self, viewer: Viewer, request: Request<Incoming>) -> Response<Body> {
         let started = Instant::now();
         let (head, body) = request.into_parts();
-        let asking = reply::Asking::new(&head);
         let rooms = &*self.rooms;
+        let trusted = headers::is_trusted(viewer.peer.ip(), &rooms.settings.server.trusted_proxies);
+        let asking = reply::Asking::new(&head, Trace::of(&head.headers, trusted));
         let (route, answer) = match rooms.gateway(&viewer, &head).await {
             Some(answer) => ("manifests", answer),
-            None => rooms.routed(&viewer, head, body).await,
+            None => rooms.routed(&viewer, &asking.trace, head, body).await,
         };
         rooms.reply(&asking, route, answer, started)
     }
@@ -121,10 +124,11 @@ impl Rooms {
     async fn routed(
         &self,
         viewer: &Viewer,
+        trace: &Trace,
         head: Parts,
         body: Incoming,
     ) -> (&'static str, Result<Answer, Refusal>) {
-        let asked = match route::route(&self.settings, &head) {
+        let asked = match route::route(&self.settings, &head, trace) {
             Ok(asked) => asked,
             Err(refusal) => return ("none", Err(refusal)),
         };
@@ -215,7 +219,8 @@ impl Rooms {
 
     /// Manifests and canvases have a room of their own.
     async fn present(&self, asked: &Asked, onward: Parts, body: Body) -> Result<Answer, Refusal> {
-        let wanted = Wanted { route: asked.route, public: asked.uri().clone(), onward };
+        let wanted =
+            Wanted { route: asked.route, public: asked.uri().clone(), onward, trace: asked.trace.clone() };
         let presented = self.presenter.answer(wanted, body).await.map_err(Refusal::Upstream)?;
         let healed = presented.cured.map(|took| (Some(Rung::Rebuild), took));
         Ok(Answer { response: presented.response, outcome: presented.outcome, healed })
@@ -232,7 +237,7 @@ impl Rooms {
     ) -> Result<Answer, Refusal> {
         let heal = &self.settings.heal;
         let held = match first {
-            Some(first) => Some(Held::hold(first, heal.max_held, HOLDING).await),
+            Some(first) => self.hold(first).await,
             None => None,
         };
         let target = asked.image().map_or(Target::Other, |image| image.request.target);
@@ -255,6 +260,15 @@ impl Rooms {
         }
     }
 
+    /// Keeps an answer back. `None`: there is no memory for it; where it is needed, it is asked for again.
+    async fn hold(&self, first: Response<Body>) -> Option<Held> {
+        let held = Held::hold(first, self.settings.heal.max_held, HOLDING, &self.budget).await;
+        if held.is_none() {
+            self.metrics.event("held_refused");
+        }
+        held
+    }
+
     /// The image server is in trouble, not forgetful: the file itself may still be had.
     async fn bypass(
         &self,
@@ -270,12 +284,12 @@ impl Rooms {
     }
 
     async fn send(&self, asked: &Asked, onward: &Parts, body: Body) -> Result<Response<Body>, Refusal> {
-        let patience = match asked.route_kind {
-            // A canvas or a presentation that is built anew takes seconds, a long one minutes.
-            RouteKind::Presentation => self.settings.heal.timeout,
-            RouteKind::Image | RouteKind::Plain => self.settings.upstream.first_byte_timeout,
-        };
-        let sent = self.upstreams[asked.route].send(onward, body, patience).await;
+        let times = self.settings.timeouts(asked.route);
+        let started = Instant::now();
+        let sent = self.upstreams[asked.route].send(onward, body, times).await;
+        if sent.is_ok() {
+            self.metrics.upstream_answered(asked.kind(), started.elapsed());
+        }
         sent.map_err(|error| {
             if !error.is_the_viewers() {
                 self.metrics.upstream_error(error.kind());
@@ -307,10 +321,11 @@ impl Rooms {
         started: Instant,
     ) -> Response<Body> {
         let name = &self.settings.server.name;
-        let (outcome, response) = match answer {
+        let (outcome, mut response) = match answer {
             Ok(answer) => (answer.outcome, reply::finish(self.under_our_name(answer), name)),
             Err(refusal) => (refusal.outcome(), reply::refuse(&refusal, asking, name)),
         };
+        response.headers_mut().insert(REQUEST_ID, asking.trace.id().clone());
         let took = started.elapsed();
         self.metrics.request(route, outcome, response.status().as_u16(), took);
         asking.log(route, outcome, response.status(), took);

@@ -8,6 +8,7 @@ use http::{HeaderMap, Method, Response, StatusCode, Uri, Version};
 use serde::Serialize;
 
 use super::{Answer, headers, is_quiet};
+use crate::observe::Trace;
 use crate::outcome::Outcome;
 use crate::upstream::{Body, BodyError, Chain, UpstreamError};
 
@@ -113,11 +114,14 @@ pub(super) struct Asking {
     method: Method,
     uri: Uri,
     wants_json: bool,
+    /// Who asks.
+    pub(super) trace: Trace,
 }
 
 impl Asking {
-    pub(super) fn new(head: &Parts) -> Self {
-        Self { method: head.method.clone(), uri: head.uri.clone(), wants_json: wants_json(&head.headers) }
+    pub(super) fn new(head: &Parts, trace: Trace) -> Self {
+        let wants_json = wants_json(&head.headers);
+        Self { method: head.method.clone(), uri: head.uri.clone(), wants_json, trace }
     }
 
     /// One line for each request: loud when something was wrong or healed, quiet for the rest.
@@ -126,12 +130,12 @@ impl Asking {
         let outcome_text = outcome.as_str();
         if outcome == Outcome::Served && is_quiet(status) {
             tracing::debug!(
-                method = %self.method, path = self.uri.path(), route, outcome = outcome_text,
+                request = %self.trace, method = %self.method, path = self.uri.path(), route, outcome = outcome_text,
                 status = status.as_u16(), duration_ms, "request"
             );
         } else {
             tracing::info!(
-                method = %self.method, path = self.uri.path(), route, outcome = outcome_text,
+                request = %self.trace, method = %self.method, path = self.uri.path(), route, outcome = outcome_text,
                 status = status.as_u16(), duration_ms, "request"
             );
         }
@@ -171,7 +175,9 @@ struct Problem<'a> {
     title: &'a str,
     status: u16,
     detail: &'a str,
-    instance: &'a str,
+    /// This occurrence (RFC 9457 section 3.1.5): what was asked for, and the id of the request.
+    instance: String,
+    request: &'a str,
     code: &'a str,
 }
 
@@ -196,7 +202,7 @@ pub(super) fn refuse(refusal: &Refusal, asking: &Asking, name: &str) -> Response
     if let Refusal::Upstream(error) = refusal
         && !error.is_the_viewers()
     {
-        tracing::warn!(path = asking.uri.path(), error = %Chain(error), "an upstream gave no answer");
+        tracing::warn!(request = %asking.trace, path = asking.uri.path(), error = %Chain(error), "an upstream gave no answer");
     }
     let title = status.canonical_reason().unwrap_or("Error");
     let (kind, text) = if asking.wants_json {
@@ -204,7 +210,8 @@ pub(super) fn refuse(refusal: &Refusal, asking: &Asking, name: &str) -> Response
             title,
             status: status.as_u16(),
             detail: &detail,
-            instance: asking.uri.path(),
+            instance: format!("{}#{}", asking.uri.path(), asking.trace),
+            request: asking.trace.as_str(),
             code: refusal.kind(),
         };
         ("application/problem+json", serde_json::to_string(&problem).unwrap_or_default())

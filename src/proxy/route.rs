@@ -10,6 +10,7 @@ use crate::config::Settings;
 use crate::config::settings::RouteKind;
 use crate::heal::{Lobby, echo};
 use crate::iiif::{ImageRequest, Target};
+use crate::observe::Trace;
 
 /// A request that belongs to a route.
 #[derive(Debug)]
@@ -17,6 +18,8 @@ pub(super) struct Asked {
     /// Position in `settings.routes`.
     pub(super) route: usize,
     pub(super) route_kind: RouteKind,
+    /// Who asks.
+    pub(super) trace: Trace,
     uri: Uri,
     /// Where the path goes on behind the route's prefix.
     rest_at: usize,
@@ -39,7 +42,7 @@ impl Asked {
             RouteKind::Image => ImageRequest::parse(self.rest())?,
             RouteKind::Presentation | RouteKind::Plain => return None,
         };
-        Some(Lobby { route: self.route, request })
+        Some(Lobby { route: self.route, request, trace: &self.trace })
     }
 
     /// Is it JSON for viewers: a manifest, a canvas, an info.json?
@@ -59,7 +62,7 @@ impl Asked {
 }
 
 /// Finds the route of a request.
-pub(super) fn route(settings: &Settings, head: &Parts) -> Result<Asked, Refusal> {
+pub(super) fn route(settings: &Settings, head: &Parts, trace: &Trace) -> Result<Asked, Refusal> {
     if matches!(head.method, Method::CONNECT | Method::TRACE) {
         return Err(Refusal::Method);
     }
@@ -86,7 +89,13 @@ pub(super) fn route(settings: &Settings, head: &Parts) -> Result<Asked, Refusal>
     }
     let position = settings.route_of(host, path).ok_or(Refusal::NoRoute)?;
     let route = &settings.routes[position];
-    Ok(Asked { route: position, route_kind: route.kind, rest_at: route.prefix.len(), uri: head.uri.clone() })
+    Ok(Asked {
+        route: position,
+        route_kind: route.kind,
+        trace: trace.clone(),
+        rest_at: route.prefix.len(),
+        uri: head.uri.clone(),
+    })
 }
 
 /// No transfer coding but one `chunked`.

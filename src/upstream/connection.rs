@@ -13,12 +13,12 @@ use tokio::task::AbortHandle;
 
 use super::body::{Body, BodyError};
 use super::upload::Progress;
+use crate::config::settings::Timeouts;
 
 /// One connection; at most one request at a time.
 #[derive(Debug)]
 pub(super) struct Connection {
     sender: http1::SendRequest<Body>,
-    reused: bool,
     driver: AbortHandle,
     /// It carries a request whose answer was not read to its end.
     busy: bool,
@@ -26,6 +26,8 @@ pub(super) struct Connection {
     upload: Option<Arc<Progress>>,
     /// When it was last given back to the pool.
     pub(super) idle_since: Instant,
+    /// When it was opened.
+    pub(super) born: Instant,
 }
 
 /// How a request failed before the head of an answer.
@@ -39,6 +41,8 @@ pub(super) enum SendFailure {
     Late,
     /// The viewer did not send its whole body.
     Viewer(BodyError),
+    /// It cannot be written as a request of HTTP/2.
+    Target,
     /// Anything else.
     Broken(hyper::Error),
 }
@@ -56,13 +60,8 @@ impl Connection {
             }
         })
         .abort_handle();
-        let idle_since = Instant::now();
-        Ok(Self { sender, reused: false, driver, busy: false, upload: None, idle_since })
-    }
-
-    /// It carried a request before this one, so the upstream may have closed it meanwhile.
-    pub(super) fn is_reused(&self) -> bool {
-        self.reused
+        let born = Instant::now();
+        Ok(Self { sender, driver, busy: false, upload: None, idle_since: born, born })
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -73,20 +72,19 @@ impl Connection {
     /// up (the upstream answered early): the next request would wait for that.
     pub(super) fn rest(&mut self, now: Instant) -> bool {
         self.busy = false;
-        self.reused = true;
         self.idle_since = now;
         self.upload.take().is_none_or(|upload| upload.is_whole()) && !self.is_closed()
     }
 
     /// Sends a request and waits for the head of its answer: as long as its body goes up (which may be silent
-    /// for `silence`), and then for `first_byte`.
+    /// for `times.body`), and then for `times.first_byte`.
     pub(super) async fn send(
         &mut self,
         head: &Parts,
         mut body: Body,
-        silence: Duration,
-        first_byte: Duration,
+        times: Timeouts,
     ) -> Result<Response<Incoming>, SendFailure> {
+        let first_byte = times.first_byte;
         let bodyless = matches!(body, Body::Empty);
         // The last answer was read to its end, so this waits at most for the driver to notice.
         match tokio::time::timeout(first_byte, self.sender.ready()).await {
@@ -96,7 +94,7 @@ impl Connection {
         }
         self.busy = true;
         self.upload = match &mut body {
-            Body::Viewer(upload) => Some(upload.watch(silence)),
+            Body::Viewer(upload) => Some(upload.watch(times.body)),
             _ => None,
         };
         let request = Request::from_parts(head.clone(), body);
@@ -121,7 +119,7 @@ impl Drop for Connection {
 }
 
 /// `None`: too late. The clock starts when the request has been sent.
-async fn in_time<A>(
+pub(super) async fn in_time<A>(
     upload: Option<&Progress>,
     first_byte: Duration,
     answer: impl Future<Output = A>,
@@ -139,7 +137,7 @@ async fn in_time<A>(
 }
 
 /// Did the request break, or its answer?
-fn viewers(error: hyper::Error) -> SendFailure {
+pub(super) fn viewers(error: hyper::Error) -> SendFailure {
     let mut cause = std::error::Error::source(&error);
     while let Some(error) = cause {
         match error.downcast_ref::<BodyError>() {
@@ -152,10 +150,13 @@ fn viewers(error: hyper::Error) -> SendFailure {
 }
 
 /// UPSTREAM: a keep-alive timeout that races with our write shows as an incomplete message or a reset.
-fn is_stale(error: &hyper::Error) -> bool {
-    let io = std::error::Error::source(error).and_then(|source| source.downcast_ref::<std::io::Error>());
+pub(super) fn is_stale(error: &hyper::Error) -> bool {
+    let source = std::error::Error::source(error);
+    let http2 = source.and_then(|source| source.downcast_ref::<h2::Error>()).and_then(h2::Error::get_io);
+    let io = source.and_then(|source| source.downcast_ref::<std::io::Error>()).or(http2);
     error.is_incomplete_message()
         || error.is_closed()
+        || error.is_canceled()
         || io.is_some_and(|io| {
             matches!(io.kind(), std::io::ErrorKind::ConnectionReset | std::io::ErrorKind::BrokenPipe)
         })

@@ -1,0 +1,241 @@
+//! One name for one request, wherever it leaves a mark: in its answer, in what we ask of others for its sake, in logs,
+//! in the history of heals.
+//!
+//! A request that comes without an id gets one of 32 hexadecimal digits: the time first, so that ids sort as the
+//! requests came, then 80 random bits. It has the form of a trace id (W3C Trace Context), so that one search finds both.
+
+use std::fmt;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http::header::{HeaderName, HeaderValue};
+
+/// The id of a request.
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Trace, parent span and flags (W3C Trace Context section 3.2).
+pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
+/// What tracing systems add to it (W3C Trace Context section 3.3).
+pub const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+
+/// The longest id that is taken from a proxy; a longer one is replaced.
+const LONGEST: usize = 128;
+
+/// The longest id that stands in an example.
+const LONGEST_EXAMPLE: usize = 64;
+
+/// Digits of an id of our own.
+const DIGITS: usize = 32;
+
+/// Who asked: the id of a request, and the trace that it belongs to. Cheap to clone: nothing is copied.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trace {
+    id: HeaderValue,
+    parent: Option<HeaderValue>,
+    state: Option<HeaderValue>,
+}
+
+impl Trace {
+    /// The trace of a request with these fields. A `trusted` proxy may have given it an id and a parent; what anybody
+    /// else says is left alone.
+    ///
+    /// SECURITY: an id that a stranger chooses could be somebody else's, or 100 kB, or a line of its own in a log.
+    pub fn of(fields: &HeaderMap, trusted: bool) -> Self {
+        if !trusted {
+            return Self::fresh();
+        }
+        let one = |name: HeaderName| {
+            let mut values = fields.get_all(name).iter();
+            values.next().filter(|_| values.next().is_none())
+        };
+        let id = one(REQUEST_ID).filter(|id| is_id(id.as_bytes())).cloned().unwrap_or_else(fresh_id);
+        let parent = one(TRACEPARENT).filter(|parent| Parent::parse(parent.as_bytes()).is_some()).cloned();
+        // Without its parent it means nothing (W3C Trace Context section 4.3).
+        let state = one(TRACESTATE).filter(|_| parent.is_some()).cloned();
+        Self { id, parent, state }
+    }
+
+    /// A trace that begins here: work that no request asked for.
+    pub fn fresh() -> Self {
+        Self { id: fresh_id(), parent: None, state: None }
+    }
+
+    /// The id, as it stands in `X-Request-Id`.
+    pub fn id(&self) -> &HeaderValue {
+        &self.id
+    }
+
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        self.id.to_str().unwrap_or_default()
+    }
+
+    /// How a histogram names it as an example: trace and request, as far as OpenMetrics has room (128 characters).
+    pub(super) fn example(&self) -> Option<Vec<(&'static str, String)>> {
+        let mut labels = Vec::new();
+        if let Some(parent) = self.parent.as_ref().and_then(|parent| Parent::parse(parent.as_bytes())) {
+            labels.push(("trace_id", format!("{:032x}", parent.trace)));
+        }
+        if self.as_str().len() <= LONGEST_EXAMPLE {
+            labels.push(("request_id", self.as_str().to_owned()));
+        }
+        (!labels.is_empty()).then_some(labels)
+    }
+
+    /// Puts id and parent among the fields of a request that goes on, in place of what stands there.
+    pub fn send_on(&self, fields: &mut HeaderMap) {
+        fields.insert(REQUEST_ID, self.id.clone());
+        for (name, value) in [(TRACEPARENT, &self.parent), (TRACESTATE, &self.state)] {
+            match value {
+                Some(value) => fields.insert(name, value.clone()),
+                None => fields.remove(name),
+            };
+        }
+    }
+}
+
+impl fmt::Display for Trace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What a `traceparent` says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Parent {
+    pub(super) trace: u128,
+    pub(super) span: u64,
+    pub(super) sampled: bool,
+}
+
+impl Parent {
+    /// Version 00, or a later one read as far as it is known (W3C Trace Context section 3.2.2).
+    pub(super) fn parse(text: &[u8]) -> Option<Self> {
+        let text = std::str::from_utf8(text).ok()?;
+        let (version, rest) = text.split_once('-')?;
+        let (trace, rest) = rest.split_once('-')?;
+        let (span, rest) = rest.split_once('-')?;
+        let (flags, more) = rest.split_once('-').map_or((rest, None), |(flags, more)| (flags, Some(more)));
+        let is_known = version != "ff" && (version != "00" || more.is_none());
+        let lengths = (version.len(), trace.len(), span.len(), flags.len());
+        let digits = [version, trace, span, flags].concat();
+        let lower = digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        if !is_known || lengths != (2, 32, 16, 2) || !lower {
+            return None;
+        }
+        let parent = Self {
+            trace: u128::from_str_radix(trace, 16).ok()?,
+            span: u64::from_str_radix(span, 16).ok()?,
+            sampled: u8::from_str_radix(flags, 16).ok()? & 1 == 1,
+        };
+        (parent.trace != 0 && parent.span != 0).then_some(parent)
+    }
+}
+
+/// Letters, digits and what else ids are made of: UUIDs, base64, `Root=1-…`.
+fn is_id(id: &[u8]) -> bool {
+    let plain = |byte: &u8| {
+        byte.is_ascii_alphanumeric()
+            || matches!(byte, b'-' | b'_' | b'.' | b':' | b'+' | b'/' | b'=' | b'@' | b'~')
+    };
+    (1..=LONGEST).contains(&id.len()) && id.iter().all(plain)
+}
+
+/// 48 bits of unix milliseconds, 80 random bits.
+pub(super) fn fresh_number() -> u128 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+    (now << 80) | (fastrand::u128(..) >> 48)
+}
+
+/// One allocation: digits and reference count together.
+fn fresh_id() -> HeaderValue {
+    let mut digits = [0; DIGITS];
+    write_hex(fresh_number(), &mut digits);
+    HeaderValue::from_maybe_shared(Bytes::from_owner(digits))
+        .unwrap_or_else(|_| HeaderValue::from_static("-"))
+}
+
+/// The lowest digits of `number`, as many as there is room for.
+pub(super) fn write_hex(mut number: u128, digits: &mut [u8]) {
+    for digit in digits.iter_mut().rev() {
+        *digit = b"0123456789abcdef"[(number & 15) as usize];
+        number >>= 4;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
+    fn fields(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        for (name, value) in pairs {
+            map.append(HeaderName::from_static(name), value.parse().expect("a value"));
+        }
+        map
+    }
+
+    #[test]
+    fn ids_are_made_in_order_and_never_twice() {
+        let ids: Vec<String> = (0..1000).map(|_| Trace::fresh().to_string()).collect();
+        let mut different = ids.clone();
+        different.sort();
+        different.dedup();
+        assert_eq!(different.len(), 1000);
+        assert!(ids.iter().all(|id| id.len() == 32 && is_id(id.as_bytes())));
+        assert!(ids[0][..12] <= ids[999][..12], "the time stands first");
+    }
+
+    #[test]
+    fn a_trusted_proxys_id_and_parent_are_kept_and_a_strangers_are_not() {
+        let told = fields(&[("x-request-id", "abc-1"), ("traceparent", PARENT), ("tracestate", "a=1")]);
+        let mut onward = told.clone();
+        Trace::of(&told, true).send_on(&mut onward);
+        assert_eq!(onward, told);
+        let stranger = Trace::of(&told, false);
+        assert_eq!(stranger.as_str().len(), 32);
+        stranger.send_on(&mut onward);
+        assert_eq!(onward, fields(&[("x-request-id", stranger.as_str())]));
+    }
+
+    #[test]
+    fn an_id_that_is_none_is_replaced() {
+        for bad in ["", "a b", "a\tb", "<script>", "\"", &"x".repeat(129)] {
+            assert_eq!(Trace::of(&fields(&[("x-request-id", bad)]), true).as_str().len(), 32, "{bad}");
+        }
+        let two = fields(&[("x-request-id", "a"), ("x-request-id", "b")]);
+        assert_eq!(Trace::of(&two, true).as_str().len(), 32);
+    }
+
+    #[test]
+    fn a_parent_is_read_as_the_standard_says() {
+        let read = Parent::parse(PARENT.as_bytes()).expect("a parent");
+        assert_eq!(
+            (read.trace, read.span),
+            (0x0af7_6519_16cd_43dd_8448_eb21_1c80_319c, 0xb7ad_6b71_6920_3331)
+        );
+        assert!(read.sampled);
+        assert!(Parent::parse(format!("{}-later", PARENT.replacen("00", "01", 1)).as_bytes()).is_some());
+        for bad in [
+            "",
+            "00",
+            "00-00000000000000000000000000000000-b7ad6b7169203331-01",
+            "00-0af7651916cd43dd8448eb211c80319c-0000000000000000-01",
+            "ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+            "00-0AF7651916CD43DD8448EB211C80319C-b7ad6b7169203331-01",
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-more",
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-0",
+            "00-+af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        ] {
+            assert_eq!(Parent::parse(bad.as_bytes()), None, "{bad}");
+        }
+        let orphan = fields(&[("traceparent", "00"), ("tracestate", "a=1")]);
+        let mut onward = HeaderMap::new();
+        Trace::of(&orphan, true).send_on(&mut onward);
+        assert_eq!(onward.len(), 1, "no state without its parent");
+    }
+}
