@@ -38,7 +38,7 @@ export const VIEWERS = [
     picture: (tab) => tab.locator('.centerPanel .openseadragon-container').first(),
     next: clicks('.paging.next'),
     zoom: wheel,
-    thumbnails: '.thumbsView img, .thumbs img, .thumb img',
+    thumbnails: '.thumb img',
     // It asks its own site for `images/data:image/gif…`.
     complains: [/images\/data:image/],
   },
@@ -51,7 +51,9 @@ export const VIEWERS = [
       const at = await cards.evaluateAll((all) => all.findIndex((card) => card.getAttribute('aria-checked') === 'true'));
       await cards.nth(at + 1).click();
     },
-    zoom: wheel,
+    async zoom(tab) {
+      for (let turn = 0; turn < 6; turn++) await tab.locator('button[title="Zoom in"]').first().click();
+    },
     thumbnails: 'button[role="radio"] img',
   },
   {

@@ -17,6 +17,7 @@ Stand-ins for an image server (Cantaloupe) and its canvas service (the IR IIIF S
   --book PATH:PAGES     a book; default: obj/minutes:5, obj/report (a PDF of 3 pages) and obj/single
   --pdf PATH:PAGES      a PDF
   --single PATH         a picture
+  --page-size W:H       the size of all that is named after it (1200:1600)
   --manifests DIR       write the manifests there
   --public-base URL     what URLs in manifests begin with (https://api.library.tamu.edu)
   --images ADDRESS      where the image server listens (127.0.0.1:0, a free port)
@@ -58,7 +59,8 @@ fn arguments(mut given: impl Iterator<Item = String>) -> Result<Asked, String> {
             given.next().ok_or_else(|| format!("{option}: no such option, or its value is missing"))?;
         let builder = asked.builder;
         let counted = || {
-            let (path, pages) = value.rsplit_once(':').ok_or("PATH:PAGES, please")?;
+            let (path, pages) =
+                value.rsplit_once(':').ok_or("two values with a colon between them, please")?;
             Ok::<_, String>((path, pages.parse().map_err(|_| format!("{pages}: not a number"))?))
         };
         let address = || value.parse().map_err(|_| format!("{option} {value}: not ADDRESS:PORT"));
@@ -66,6 +68,10 @@ fn arguments(mut given: impl Iterator<Item = String>) -> Result<Asked, String> {
             "--book" => counted().map(|(path, pages)| builder.book(path, pages))?,
             "--pdf" => counted().map(|(path, pages)| builder.pdf(path, pages))?,
             "--single" => builder.single(&value),
+            "--page-size" => counted().and_then(|(width, height)| {
+                let width = width.parse().map_err(|_| format!("{width}: not a number"))?;
+                Ok(builder.page_size(width, height))
+            })?,
             "--public-base" => builder.public_base(&*value),
             "--images" => builder.images_at(address()?),
             "--service" => builder.service_at(address()?),
