@@ -5,6 +5,7 @@ use std::sync::Arc;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 
+use crate::config::{Reload, ReloadError};
 use crate::heal::Healer;
 use crate::observe::{Format, Metrics};
 use crate::upstream::Body;
@@ -14,16 +15,17 @@ use crate::upstream::Body;
 pub struct Admin {
     metrics: Arc<Metrics>,
     healer: Healer,
+    reload: Option<Reload>,
 }
 
 impl Admin {
-    /// Admin pages over these metrics and this healer.
-    pub fn new(metrics: Arc<Metrics>, healer: Healer) -> Self {
-        Self { metrics, healer }
+    /// Admin pages over these metrics and this healer; `reload` has the configuration read anew.
+    pub fn new(metrics: Arc<Metrics>, healer: Healer, reload: Option<Reload>) -> Self {
+        Self { metrics, healer, reload }
     }
 
     /// Answers one request.
-    pub fn handle(&self, request: &Request<Incoming>) -> Response<Body> {
+    pub async fn handle(&self, request: &Request<Incoming>) -> Response<Body> {
         let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
         let is_reset = *request.method() == Method::POST && request.uri().path() == "/breakers/reset";
         let (status, kind, text) = match (is_read, request.uri().path()) {
@@ -31,6 +33,10 @@ impl Admin {
                 tracing::info!("breakers reset by hand");
                 self.healer.reset_breakers();
                 (StatusCode::OK, TEXT, "reset\n".to_owned())
+            }
+            (false, "/reload") if *request.method() == Method::POST => {
+                let (status, text) = self.reload().await;
+                (status, TEXT, text)
             }
             (false, _) => (StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET and HEAD\n".to_owned()),
             (true, "/livez") => (StatusCode::OK, TEXT, "alive\n".to_owned()),
@@ -57,6 +63,22 @@ impl Admin {
             fields.insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
         }
         response
+    }
+
+    async fn reload(&self) -> (StatusCode, String) {
+        let read = match &self.reload {
+            Some(reload) => reload.reload().await,
+            None => Err(ReloadError::Nobody),
+        };
+        match read {
+            Ok(changes) => {
+                let restart = changes.after_restart.iter().map(|key| format!("after a restart: {key}\n"));
+                let lines = changes.keys.iter().map(|key| format!("changed: {key}\n")).chain(restart);
+                (StatusCode::OK, lines.chain(["reloaded\n".to_owned()]).collect())
+            }
+            Err(error @ ReloadError::Nobody) => (StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")),
+            Err(error) => (StatusCode::UNPROCESSABLE_ENTITY, format!("{error}\n")),
+        }
     }
 }
 
