@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 
 use crate::admin::Admin;
 use crate::batch::command::Rooms;
+use crate::cluster::Cluster;
 use crate::config::{Settings, settings};
 use crate::heal::Healer;
 use crate::index::keeper::Keeper;
@@ -79,7 +80,9 @@ impl App {
         let metrics = Arc::new(Metrics::new());
         let index = open_index(&settings)?;
         let upstreams = Upstream::of_routes(&settings, &metrics.upstream)?;
-        let healer = Healer::new(Arc::clone(&settings), &upstreams, Arc::clone(&index), Arc::clone(&metrics));
+        let cluster = Cluster::start(&settings.cluster, &metrics);
+        let healer =
+            Healer::new(Arc::clone(&settings), &upstreams, Arc::clone(&index), cluster, Arc::clone(&metrics));
         let proxy = proxy(&settings, &upstreams, &healer, &index, &metrics);
         let bounds = Bounds {
             head_timeout: settings.server.head_timeout,
@@ -121,16 +124,8 @@ impl App {
                 stop.clone(),
             )));
         }
-        let chores = vec![
-            tokio::spawn(keep_checked(&upstreams)),
-            tokio::spawn(keep_tidy(upstreams, healer.clone())),
-            tokio::spawn({
-                let healer = healer.clone();
-                async move { healer.keep_warm().await }
-            }),
-            tokio::spawn(async move { healer.resume_sweep().await }),
-            tokio::spawn(Keeper::new(Arc::clone(&index), Arc::clone(&settings), Arc::clone(&metrics)).run()),
-        ];
+        let keeper = Keeper::new(Arc::clone(&index), Arc::clone(&settings), Arc::clone(&metrics));
+        let chores = chores(upstreams, &healer, keeper);
         Ok(Self { addresses, admin, metrics, index, stop: stop_button, serving, chores })
     }
 
@@ -182,7 +177,8 @@ pub fn batch_rooms(settings: Settings) -> Result<Rooms, StartError> {
     let index = Arc::new(index);
     let metrics = Arc::new(Metrics::new());
     let upstreams = Upstream::of_routes(&settings, &metrics.upstream)?;
-    let healer = Healer::new(Arc::clone(&settings), &upstreams, Arc::clone(&index), metrics);
+    let cluster = Cluster::start(&settings.cluster, &metrics);
+    let healer = Healer::new(Arc::clone(&settings), &upstreams, Arc::clone(&index), cluster, metrics);
     let web = Web::new(Arc::clone(&settings))?;
     Ok(Rooms { settings, index, healer, web })
 }
@@ -203,6 +199,19 @@ fn server_tls(tls: &settings::Tls) -> Result<Arc<rustls::ServerConfig>, StartErr
         .with_single_cert(chain, key)?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Arc::new(config))
+}
+
+/// What goes on beside the requests, until the end.
+fn chores(upstreams: Vec<Arc<Upstream>>, healer: &Healer, keeper: Keeper) -> Vec<JoinHandle<()>> {
+    let (warm, sweep, fleet) = (healer.clone(), healer.clone(), healer.clone());
+    vec![
+        tokio::spawn(keep_checked(&upstreams)),
+        tokio::spawn(keep_tidy(upstreams, healer.clone())),
+        tokio::spawn(async move { warm.keep_warm().await }),
+        tokio::spawn(async move { sweep.resume_sweep().await }),
+        tokio::spawn(async move { fleet.heed_the_fleet().await }),
+        tokio::spawn(keeper.run()),
+    ]
 }
 
 /// Checks the servers that are to be checked.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::uri::{Authority, Scheme};
 
 use super::error::ConfigError;
-use super::settings::{Heal, Route, RouteKind, Rung, Server, Settings};
+use super::settings::{ClusterKind, Heal, Route, RouteKind, Rung, Server, Settings};
 use super::sources::Sources;
 use super::tree::Tree;
 
@@ -48,6 +48,13 @@ pub(super) fn check(settings: &Settings, report: &mut Report<'_>) {
     nothing_is_zero(settings, report);
     routes(settings, report);
     rewriting(settings, report);
+    if settings.cluster.urls.len() > 1 && settings.cluster.kind == ClusterKind::Server {
+        report.at(
+            &["cluster.url", "cluster.kind"],
+            "several URLs, and `kind` says that they lead to one server",
+            "write kind = \"sentinel\" or kind = \"cluster\", or one URL only",
+        );
+    }
     if settings.heal.enabled {
         healing(&settings.heal, &settings.routes, report);
     }
@@ -149,6 +156,9 @@ fn nothing_is_zero(settings: &Settings, report: &mut Report<'_>) {
         ("upstream.health.interval", upstream.health.interval),
         ("upstream.health.timeout", upstream.health.timeout),
         ("heal.timeout", heal.timeout),
+        ("cluster.connect_timeout", settings.cluster.connect_timeout),
+        ("cluster.command_timeout", settings.cluster.command_timeout),
+        ("cluster.lease", settings.cluster.lease),
         ("heal.breaker_open", heal.breaker_open),
         ("heal.backoff_max", heal.backoff_max),
         ("heal.resources_recheck", heal.resources_recheck),

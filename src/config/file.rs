@@ -16,9 +16,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::leaf::{OneOrMany, Text};
-use super::settings::{Http2, LogFormat, Pattern, RouteKind, Rung, UpstreamUrl};
+use super::settings::{ClusterKind, Http2, LogFormat, Pattern, RouteKind, Rung, UpstreamUrl};
 use super::values::{
-    Count, Filter, GoodStatus, HostName, HttpUrl, MaybeListen, Prefix, Size, Slashed, Status, Token,
+    Count, Filter, GoodStatus, HostName, HttpUrl, MaybeListen, Prefix, RedisUrl, Secret, Size, Slashed,
+    Status, Token,
 };
 
 /// Configuration of iiif-mender. Relative paths are relative to the folder of this file.
@@ -42,6 +43,8 @@ pub struct File {
     pub presentation: Presentation,
     /// Another host name than the one written in the manifests.
     pub rewrite: Rewrite,
+    /// Several iiif-menders that share their work by way of Redis.
+    pub cluster: Cluster,
     /// How log lines look.
     pub log: Log,
 }
@@ -324,6 +327,32 @@ pub struct Presentation {
 pub struct Rewrite {
     /// URLs of `server.public_hosts` in JSON, Location and Link become URLs of this host; not given: nothing is touched.
     pub public_url: Option<Text<HttpUrl>>,
+}
+
+/// `[cluster]`
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub struct Cluster {
+    /// Redis (or Valkey): one URL, or a list of Sentinels or of nodes of a Redis Cluster. Without it there is no cluster.
+    pub url: Option<OneOrMany<Text<RedisUrl>>>,
+    /// What the URL leads to: server, sentinel or cluster.
+    pub kind: Option<Text<ClusterKind>>,
+    /// The name by which the Sentinels know the master.
+    pub master: Option<Text<Token>>,
+    /// Whom to log in as (Redis 6 and later); without it only the password is sent.
+    pub username: Option<Text<Secret>>,
+    /// Better written as `IIIF_MENDER__CLUSTER__PASSWORD` than here.
+    pub password: Option<Text<Secret>>,
+    /// What all our keys begin with; nodes with the same prefix are one cluster.
+    pub prefix: Option<Text<Token>>,
+    /// Time to connect, log in and subscribe.
+    pub connect_timeout: Option<Text<Duration>>,
+    /// How long one command may take before this node goes on alone.
+    pub command_timeout: Option<Text<Duration>>,
+    /// How long a flight or place is kept for a node that is not heard of any more.
+    pub lease: Option<Text<Duration>>,
+    /// Learned documents that are kept for nodes that were away.
+    pub learned: Option<Text<Count>>,
 }
 
 /// `[log]`

@@ -14,8 +14,10 @@ use http::{HeaderMap, HeaderName};
 use ipnet::IpNet;
 use regex::Regex;
 
+mod cluster;
 mod upstream;
 
+pub use cluster::{Cluster, ClusterKind};
 pub use upstream::{Health, Http2, Route, RouteKind, Timeouts, Upstream, UpstreamUrl};
 
 /// The whole checked configuration.
@@ -37,6 +39,8 @@ pub struct Settings {
     pub presentation: Presentation,
     /// `[rewrite]`
     pub rewrite: Rewrite,
+    /// `[cluster]`
+    pub cluster: Cluster,
     /// `[log]`
     pub log: Log,
 }

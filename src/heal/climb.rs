@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::fleet::Wanted;
 use super::flight::Seat;
 use super::looks::Looks;
 use super::memory::RungOf;
@@ -10,6 +11,7 @@ use super::service::{CanvasAnswer, CanvasService, Made};
 use super::truth::Said;
 use super::urgency::Urgency;
 use super::ward::{Patient, Ward};
+use crate::cluster::Flight;
 use crate::config::settings::Rung;
 use crate::iiif::{CanvasUrl, IdentifierKind};
 use crate::observe::Gauged;
@@ -99,6 +101,9 @@ impl Ward {
         if matches!(patient.kind, IdentifierKind::FileUrl { .. }) {
             return self.is_gone(patient);
         }
+        if self.is_missing_elsewhere(patient).await {
+            return Verdict::Missing;
+        }
         if matches!(self.ask(patient).await, Said::Alive(_)) {
             return Verdict::Alive;
         }
@@ -141,7 +146,7 @@ impl Ward {
     }
 
     fn is_gone(&self, patient: &Patient) -> Verdict {
-        self.memory.file_is_missing(patient.route, &patient.key, Instant::now());
+        self.file_is_missing(patient);
         Verdict::Missing
     }
 
@@ -185,7 +190,7 @@ impl Ward {
         if self.memory.cooling(flight, boarded).is_some() {
             return Step::Cooling;
         }
-        let mut seat = self.fly(service, flight, patient, urgency);
+        let mut seat = self.fly(service, flight, patient, urgency, Wanted::OrLanded);
         let leader = Arc::clone(&seat.urgency);
         let answer = tokio::select! {
             // Landed first: when both are ready, the answer says more than the look.
@@ -207,11 +212,12 @@ impl Ward {
         flight: &RungOf,
         patient: &Patient,
         urgency: &Arc<Urgency>,
+        wanted: Wanted,
     ) -> Seat<CanvasAnswer> {
         let seat = self.canvases.board(flight, urgency.lane(), |own| {
             let (ward, service, flight) = (Arc::clone(self), Arc::clone(service), flight.clone());
             let patient = patient.clone();
-            async move { ward.request(&service, &flight, &patient, &own).await }
+            async move { ward.take_off(&service, &flight, &patient, &own, wanted).await }
         });
         urgency.wait_on(&seat.urgency);
         seat
@@ -244,7 +250,7 @@ impl Ward {
         if is_back {
             self.memory.succeeded(&errand.flight, boarded, Instant::now());
         } else {
-            self.memory.failed(&errand.flight, boarded, Instant::now());
+            self.rung_failed(service, &errand.flight, boarded);
         }
         // The key was written and the nested request failed: poisoned. (Where it is not back, the file may be gone;
         // the rung of rebuilding finds that out.)
@@ -269,14 +275,17 @@ impl Ward {
     }
 
     /// One canvas request, in its lane, past the breaker.
-    async fn request(
+    pub(super) async fn request(
         &self,
         service: &CanvasService,
         flight: &RungOf,
         patient: &Patient,
         urgency: &Urgency,
+        own: &Flight,
     ) -> CanvasAnswer {
-        let _place = urgency.place(&service.lanes).await;
+        let Some(_place) = service.place(urgency).await else { return CanvasAnswer::Withheld };
+        urgency.departs();
+        own.departs();
         if service.rests_from(urgency) {
             return CanvasAnswer::Withheld;
         }

@@ -11,6 +11,7 @@ mod climb;
 mod cure;
 mod direct;
 pub mod echo;
+mod fleet;
 pub(crate) mod flight;
 mod inspect;
 mod lanes;
@@ -48,6 +49,7 @@ pub use lanes::Lane;
 pub use poison::{Mending, Poisoned, fingerprint};
 pub use ward::{Lobby, Patient};
 
+use crate::cluster::Cluster;
 use crate::config::Settings;
 use crate::config::settings::Rung;
 use crate::index::Index;
@@ -89,14 +91,15 @@ pub enum Treatment {
 const COME_BACK: Duration = Duration::from_secs(5);
 
 impl Healer {
-    /// A healer for these routes; `upstreams` stand in the order of `settings.routes`.
+    /// A healer for these routes; `upstreams` stand in the order of `settings.routes`, `cluster` are the other nodes.
     pub fn new(
         settings: Arc<Settings>,
         upstreams: &[Arc<Upstream>],
         index: Arc<Index>,
+        cluster: Option<Arc<Cluster>>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        Self { ward: Arc::new(Ward::new(settings, upstreams, index, metrics)) }
+        Self { ward: Arc::new(Ward::new(settings, upstreams, index, cluster, metrics)) }
     }
 
     /// Is this image being healed right now? Then there is no point in asking for it first.
@@ -148,7 +151,7 @@ impl Healer {
                 return Treatment::Good { answer, rung: Some(Rung::Direct), took };
             }
             Direct::FileIsGone => {
-                ward.memory.file_is_missing(patient.route, &patient.key, started);
+                ward.file_is_missing(patient);
                 ward.record(patient, Verdict::Missing, lane, started.elapsed(), 1);
                 return Treatment::Original(Outcome::Missing);
             }
@@ -226,6 +229,11 @@ impl Healer {
         Arc::clone(&self.ward).keep_warm().await;
     }
 
+    /// Heeds what other nodes find out about all. Ends at once where there are none.
+    pub async fn heed_the_fleet(&self) {
+        Arc::clone(&self.ward).heed_the_fleet().await;
+    }
+
     /// The breaker of each canvas service, in the order of the presentation routes.
     pub fn breakers(&self) -> Vec<BreakerState> {
         let now = Instant::now();
@@ -234,7 +242,7 @@ impl Healer {
 
     /// Closes every breaker: the services are asked again at once.
     pub fn reset_breakers(&self) {
-        self.ward.services.iter().for_each(|service| service.breaker.good());
+        self.ward.services.iter().for_each(|service| service.close_breaker());
     }
 
     /// Forgets what is old. Call it every minute or so.

@@ -13,6 +13,7 @@ use tokio::time::timeout;
 
 use super::Healer;
 use super::climb::register_path;
+use super::fleet::Wanted;
 use super::flight::Flights;
 use super::lanes::Lane;
 use super::memory::RungOf;
@@ -88,6 +89,27 @@ enum Mended {
     Shorter(u64),
     Unwell,
     Failed,
+}
+
+impl Mended {
+    /// For other nodes.
+    fn words(self) -> String {
+        match self {
+            Self::Whole => "whole".to_owned(),
+            Self::Shorter(carries) => format!("shorter {carries}"),
+            Self::Unwell => "unwell".to_owned(),
+            Self::Failed => "failed".to_owned(),
+        }
+    }
+
+    fn from_words(words: &str) -> Self {
+        match (words, words.strip_prefix("shorter ").and_then(|carries| carries.parse().ok())) {
+            (_, Some(carries)) => Self::Shorter(carries),
+            ("whole", _) => Self::Whole,
+            ("unwell", _) => Self::Unwell,
+            _ => Self::Failed,
+        }
+    }
 }
 
 /// Would the service's nested request for this image be answered?
@@ -184,7 +206,24 @@ impl Ward {
     async fn mended(self: &Arc<Self>, key: &RungOf, poisoned: &Arc<Poisoned>, lane: Lane) -> Mended {
         let mut seat = self.mends.flights.board(key, lane, |urgency| {
             let (ward, key, poisoned) = (Arc::clone(self), key.clone(), Arc::clone(poisoned));
-            async move { ward.try_to_mend(&key, &poisoned, &urgency).await }
+            async move {
+                let Some(service) = ward.service(key.service) else { return Mended::Failed };
+                // Whichever node mends it, mends it for all.
+                match ward.ours(&format!("mend {}", service.name_of(&key))).await {
+                    Ok(own) => {
+                        let mended = ward.try_to_mend(&key, &poisoned, &urgency).await;
+                        own.lands(&mended.words());
+                        mended
+                    }
+                    Err(words) => {
+                        let mended = Mended::from_words(&words);
+                        if let Mended::Shorter(carries) = mended {
+                            ward.mends.truths.insert(key, carries);
+                        }
+                        mended
+                    }
+                }
+            }
         });
         seat.landed().await.unwrap_or(Mended::Failed)
     }
@@ -231,7 +270,7 @@ impl Ward {
         let mended = self.rebuild_document(&service, key, poisoned, &patient, nested, urgency).await;
         match mended {
             Mended::Whole | Mended::Shorter(_) => self.memory.succeeded(key, boarded, Instant::now()),
-            Mended::Unwell | Mended::Failed => self.memory.failed(key, boarded, Instant::now()),
+            Mended::Unwell | Mended::Failed => self.rung_failed(&service, key, boarded),
         }
         match mended {
             Mended::Whole => self.metrics.event("cured"),
@@ -292,7 +331,7 @@ impl Ward {
             return if is_well { Nested::Likely } else { Nested::Unwell };
         };
         let flight = RungOf { service: service.route, target: path.into(), rung: Rung::Register };
-        let answer = self.fly(service, &flight, patient, urgency).landed().await;
+        let answer = self.fly(service, &flight, patient, urgency, Wanted::Anew).landed().await;
         if answer == Some(CanvasAnswer::Carries) {
             return Nested::Proven;
         }
@@ -355,7 +394,8 @@ impl Ward {
         patient: &Patient,
         urgency: &Urgency,
     ) -> Option<(Document, Vec<Canvas>)> {
-        let _place = urgency.place(&service.lanes).await;
+        let _place = service.place(urgency).await?;
+        urgency.departs();
         let _counted = Gauged::one(&self.metrics.canvas_in_flight);
         let answer = match service.breaker.pass(Instant::now()) {
             Ok(()) => service.document(&flight.target, &patient.trace).await,

@@ -15,6 +15,7 @@ use uuid::Uuid;
 
 use super::climb::{SMALL_TILE, Verdict};
 use super::direct::Passage;
+use super::fleet::Fleet;
 use super::flight::{Flights, Seat};
 use super::lanes::{Lane, Lanes};
 use super::mass::Detector;
@@ -23,6 +24,7 @@ use super::poison::Mends;
 use super::readers::Readers;
 use super::service::{CanvasAnswer, CanvasService};
 use super::truth::Said;
+use crate::cluster::Cluster;
 use crate::config::Settings;
 use crate::config::settings::RouteKind;
 use crate::iiif::identifier::uuid_of_file_url;
@@ -70,6 +72,7 @@ pub(super) struct Ward {
     pub(super) services: Vec<Arc<CanvasService>>,
     /// In the order of `settings.routes`.
     upstreams: Vec<Arc<Upstream>>,
+    pub(super) fleet: Fleet,
     pub(super) guard: Guard,
     pub(super) index: Arc<Index>,
     pub(super) metrics: Arc<Metrics>,
@@ -100,6 +103,7 @@ impl Ward {
         settings: Arc<Settings>,
         upstreams: &[Arc<Upstream>],
         index: Arc<Index>,
+        cluster: Option<Arc<Cluster>>,
         metrics: Arc<Metrics>,
     ) -> Self {
         let mut lanes: Vec<(usize, Arc<Lanes>)> = Vec::new();
@@ -122,6 +126,7 @@ impl Ward {
                 upstream,
                 own,
                 &settings,
+                cluster.clone(),
                 Arc::clone(&metrics),
             )));
         }
@@ -129,6 +134,7 @@ impl Ward {
         Self {
             history: Recorder::start(Arc::clone(&index), bounds, Arc::clone(&metrics)),
             services,
+            fleet: Fleet::new(cluster),
             upstreams: upstreams.to_vec(),
             guard: Guard::new(Arc::clone(&settings)),
             index,
@@ -197,9 +203,9 @@ impl Ward {
     }
 
     /// The lane for this client: one that starts very many heals stands behind the other readers for a while.
-    pub(super) fn fair(&self, patient: &Patient, client: IpAddr, lane: Lane) -> Lane {
+    pub(super) fn fair(self: &Arc<Self>, patient: &Patient, client: IpAddr, lane: Lane) -> Lane {
         let is_flying = self.climbs.find(&(patient.route, Arc::clone(&patient.key))).is_some();
-        if is_flying || self.clients.check_key(&client).is_ok() {
+        if is_flying || self.clients.check_key(&client).is_ok() && !self.is_greedy_elsewhere(client) {
             return lane;
         }
         self.metrics.event("client_demoted");
@@ -335,7 +341,7 @@ impl Ward {
         let is_missing = tile.is_ok_and(|status| self.is_expiry(status))
             && matches!(self.ask(patient).await, Said::Alive(_));
         if is_missing {
-            self.memory.file_is_missing(patient.route, &patient.key, Instant::now());
+            self.file_is_missing(patient);
         }
         is_missing
     }

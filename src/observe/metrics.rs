@@ -81,6 +81,8 @@ pub struct Metrics {
     pub canvas_in_flight: Gauge,
     /// Canvas services that are left alone, because they only failed.
     pub breakers_open: Gauge,
+    /// 1 while this node is joined with others by way of Redis.
+    pub cluster_connected: Gauge,
     /// Upstreams and their servers.
     pub upstream: UpstreamMeters,
     /// Viewers' connections.
@@ -118,6 +120,7 @@ impl Metrics {
             waiting: Gauge::default(),
             canvas_in_flight: Gauge::default(),
             breakers_open: Gauge::default(),
+            cluster_connected: Gauge::default(),
             upstream: UpstreamMeters::default(),
             connections: Gauge::default(),
             index_manifests: Gauge::default(),
@@ -174,6 +177,11 @@ impl Metrics {
             "breakers_open",
             "Canvas services that are left alone for a while",
             self.breakers_open.clone(),
+        );
+        r.register(
+            "cluster_connected",
+            "1 while this node is joined with others by way of Redis",
+            self.cluster_connected.clone(),
         );
         self.upstream.register(r);
         r.register("connections", "Open connections of viewers", self.connections.clone());

@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Rooms that each room may name. `outcome` and `observe` are leaves that all may use; `config::settings` is data.
-const ARROWS: [(&str, &[&str]); 13] = [
+const ARROWS: [(&str, &[&str]); 14] = [
     ("outcome", &[]),
     ("observe", &["outcome", "config"]),
     ("iiif", &[]),
     ("config", &["iiif"]),
     ("upstream", &["config", "iiif", "observe"]),
+    ("cluster", &["config", "observe"]),
     ("index", &["config", "iiif", "observe", "upstream"]),
-    ("heal", &["config", "iiif", "index", "observe", "outcome", "upstream"]),
+    ("heal", &["cluster", "config", "iiif", "index", "observe", "outcome", "upstream"]),
     ("presentation", &["config", "heal", "iiif", "index", "observe", "outcome", "upstream"]),
     ("proxy", &["config", "heal", "iiif", "index", "observe", "outcome", "presentation", "upstream"]),
     ("listen", &["observe", "proxy", "upstream"]),
@@ -22,6 +23,7 @@ const ARROWS: [(&str, &[&str]); 13] = [
         &[
             "admin",
             "batch",
+            "cluster",
             "config",
             "heal",
             "index",
