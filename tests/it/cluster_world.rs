@@ -226,3 +226,82 @@ pub(crate) async fn book(pages: u32) -> Testbed {
     bed.expires_everything();
     bed
 }
+
+/// An iiif-mender in a process of its own, which can be killed.
+pub(crate) struct Process {
+    pub(crate) port: u16,
+    admin: u16,
+    child: Child,
+    folder: tempfile::TempDir,
+}
+
+impl Process {
+    /// `more`: further sections of its configuration.
+    pub(crate) async fn start(bed: &Testbed, more: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let manifests = folder.path().join("manifests");
+        std::fs::create_dir(&manifests).expect("a folder");
+        bed.write_manifests(&manifests).expect("manifests");
+        let (port, admin) = (free_port(), free_port());
+        let (images, service) = (bed.images.origin(), bed.service.origin());
+        let text = format!(
+            r#"
+            [server]
+            listen = "127.0.0.1:{port}"
+            public_hosts = ["api.library.tamu.edu"]
+            [admin]
+            listen = "127.0.0.1:{admin}"
+            [[routes]]
+            prefix = "/iiif/2/"
+            upstream = "{images}/iiif/2/"
+            kind = "image"
+            [[routes]]
+            prefix = "/iiif-service/"
+            upstream = "{service}/iiif-service/"
+            kind = "presentation"
+            [[index.sources]]
+            path = "manifests"
+            {more}
+            "#
+        );
+        std::fs::write(folder.path().join("config.toml"), text).expect("a file");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_iiif-mender"));
+        command.args(["serve", "--config"]).arg(folder.path().join("config.toml"));
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        let process = Self { port, admin, child: command.spawn().expect("the binary"), folder };
+        let images = bed.pages().len();
+        process.says("iiif_mender_index_images", |count| count >= images as f64).await;
+        process.says("iiif_mender_cluster_connected", |joined| joined == 1.0).await;
+        process
+    }
+
+    /// Waits until its scrape says so.
+    pub(crate) async fn says(&self, series: &str, is_so: impl Fn(f64) -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        let (client, url) = (Client::default(), format!("http://127.0.0.1:{}/metrics", self.admin));
+        loop {
+            if let Ok(scrape) = client.get(&url, &[]).await {
+                let text = scrape.text();
+                let value = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+                if value.is_some_and(|value| is_so(value.parse().expect("a number"))) {
+                    return;
+                }
+            }
+            assert!(Instant::now() < deadline, "{series} in {}", self.folder.path().display());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// As `kill -9` does.
+    pub(crate) fn dies(&mut self) {
+        self.child.kill().expect("it was alive");
+        self.child.wait().expect("it ends");
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
