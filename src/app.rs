@@ -21,8 +21,8 @@ use crate::heal::Healer;
 use crate::index::keeper::Keeper;
 use crate::index::learn::Learner;
 use crate::index::{Index, IndexError};
-use crate::listen::{Bounds, Listener, Stop};
-use crate::observe::Metrics;
+use crate::listen::{Bounds, Crew, Listener, Stop};
+use crate::observe::{Metrics, SAMPLE_EVERY};
 use crate::presentation::Presenter;
 use crate::proxy::Proxy;
 use crate::upstream::fetch::Web;
@@ -34,6 +34,9 @@ pub enum StartError {
     /// A socket could not be bound.
     #[error("{0}; is another process listening there? See [server] listen and [admin] listen")]
     Listen(#[source] io::Error),
+    /// A thread could not be started.
+    #[error("cannot start the threads that serve: {0}; see [server] workers")]
+    Workers(#[source] io::Error),
     /// The index could not be opened.
     #[error(transparent)]
     Index(#[from] IndexError),
@@ -93,13 +96,14 @@ impl App {
         };
         let tls = settings.server.tls.as_ref().map(server_tls).transpose()?;
         let open = metrics.connections.clone();
-        let viewers = Listener::bind(&settings.server.listen, tls, bounds.clone(), open).await;
+        let crew = Crew::start(settings.server.workers).map_err(StartError::Workers)?;
+        let viewers = Listener::bind(&settings.server.listen, tls, bounds.clone(), open, crew).await;
         let viewers = viewers.map_err(StartError::Listen)?;
         let operators = match settings.admin.listen {
             None => None,
             Some(address) => {
                 let bounds = Bounds { max_connections: 64, ..bounds };
-                let bound = Listener::bind(&[address], None, bounds, Gauge::default()).await;
+                let bound = Listener::bind(&[address], None, bounds, Gauge::default(), Crew::here()).await;
                 Some(bound.map_err(StartError::Listen)?)
             }
         };
@@ -125,7 +129,7 @@ impl App {
             )));
         }
         let keeper = Keeper::new(Arc::clone(&index), Arc::clone(&settings), Arc::clone(&metrics));
-        let chores = chores(upstreams, &healer, keeper);
+        let chores = chores(upstreams, &healer, keeper, Arc::clone(&metrics));
         Ok(Self { addresses, admin, metrics, index, stop: stop_button, serving, chores })
     }
 
@@ -202,16 +206,31 @@ fn server_tls(tls: &settings::Tls) -> Result<Arc<rustls::ServerConfig>, StartErr
 }
 
 /// What goes on beside the requests, until the end.
-fn chores(upstreams: Vec<Arc<Upstream>>, healer: &Healer, keeper: Keeper) -> Vec<JoinHandle<()>> {
+fn chores(
+    upstreams: Vec<Arc<Upstream>>,
+    healer: &Healer,
+    keeper: Keeper,
+    metrics: Arc<Metrics>,
+) -> Vec<JoinHandle<()>> {
     let (warm, sweep, fleet) = (healer.clone(), healer.clone(), healer.clone());
     vec![
         tokio::spawn(keep_checked(&upstreams)),
         tokio::spawn(keep_tidy(upstreams, healer.clone())),
+        tokio::spawn(keep_points(metrics)),
         tokio::spawn(async move { warm.keep_warm().await }),
         tokio::spawn(async move { sweep.resume_sweep().await }),
         tokio::spawn(async move { fleet.heed_the_fleet().await }),
         tokio::spawn(keeper.run()),
     ]
+}
+
+/// What a live page shows of the last half hour.
+async fn keep_points(metrics: Arc<Metrics>) {
+    let mut every = tokio::time::interval(SAMPLE_EVERY);
+    loop {
+        every.tick().await;
+        metrics.sample();
+    }
 }
 
 /// Checks the servers that are to be checked.

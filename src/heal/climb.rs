@@ -7,14 +7,15 @@ use super::fleet::Wanted;
 use super::flight::Seat;
 use super::looks::Looks;
 use super::memory::RungOf;
+use super::register::register_path;
 use super::service::{CanvasAnswer, CanvasService, Made};
 use super::truth::Said;
 use super::urgency::Urgency;
 use super::ward::{Patient, Ward};
 use crate::cluster::Flight;
 use crate::config::settings::Rung;
-use crate::iiif::{CanvasUrl, IdentifierKind};
-use crate::observe::Gauged;
+use crate::iiif::IdentifierKind;
+use crate::observe::{Event, Gauged};
 use crate::upstream::guard::Allowed;
 
 /// How a climb ended.
@@ -80,10 +81,24 @@ impl Ward {
     pub(super) async fn climb(self: Arc<Self>, patient: Patient, urgency: Arc<Urgency>) -> Verdict {
         let started = Instant::now();
         let _counted = Gauged::one(&self.metrics.flights);
+        self.metrics.tell(|| Event::HealStarted {
+            request: patient.trace.to_string(),
+            identifier: patient.key.to_string(),
+            lane: urgency.lane().as_str(),
+        });
         let verdict = self.ladder(&patient, &urgency).await;
         let took = started.elapsed();
         let rung = if let Verdict::Healed(rung) = verdict { rung.as_str() } else { "none" };
-        self.metrics.heal(verdict.as_str(), rung, urgency.lane().as_str(), took);
+        self.metrics.heal(verdict.as_str(), rung, urgency.lane().as_str(), took, &patient.trace);
+        self.metrics.tell(|| Event::HealEnded {
+            request: patient.trace.to_string(),
+            identifier: patient.key.to_string(),
+            lane: urgency.lane().as_str(),
+            verdict: verdict.as_str(),
+            rung,
+            duration_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+            waiting: urgency.viewers(),
+        });
         self.record(&patient, verdict, urgency.lane(), took, urgency.viewers());
         tracing::info!(
             request = %patient.trace,
@@ -283,6 +298,7 @@ impl Ward {
         urgency: &Urgency,
         own: &Flight,
     ) -> CanvasAnswer {
+        let started = Instant::now();
         let Some(_place) = service.place(urgency).await else { return CanvasAnswer::Withheld };
         urgency.departs();
         own.departs();
@@ -295,7 +311,7 @@ impl Ward {
             (Ok(()), Rung::Rebuild) => service.canvas(&flight.target, patient, Made::Now).await,
             (Ok(()), _) => service.canvas(&flight.target, patient, Made::NowOrLongAgo).await,
         };
-        self.metrics.canvas_request(flight.rung.as_str(), answer.as_str());
+        self.step_ended(flight, answer, patient, started.elapsed());
         answer
     }
 
@@ -349,45 +365,6 @@ impl Errand {
         Self {
             flight: RungOf { service: canvas.route, target: target.into(), rung: Rung::Rebuild },
             canvas: None,
-        }
-    }
-}
-
-/// `…/fcrepo/rest/{path}/files/{name}` is registered by `fedora/image/{path}/files/{name}`.
-///
-/// SECURITY: a file URL may come from anybody's manifest. Whatever could lead out of `fedora/image/`, or put a query
-/// of its own before ours, is not sent.
-pub(super) fn register_path(file_url: &str) -> Option<String> {
-    let url = CanvasUrl::parse(file_url).filter(|url| url.query.is_none() && !url.has_dot_segments())?;
-    let (_, path) = url.path.split_once("/fcrepo/rest/")?;
-    let is_plain = !file_url.contains(['#', ';']) && !path.contains("//") && !path.starts_with('/');
-    (is_plain && path.contains("/files/")).then(|| format!("fedora/image/{path}"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::register_path;
-
-    #[test]
-    fn a_file_is_registered_by_its_path_in_the_repository() {
-        let path = register_path("http://localhost:9000/fcrepo/rest/a/b/pages/p_0/files/a%20b.jpg");
-        assert_eq!(path.as_deref(), Some("fedora/image/a/b/pages/p_0/files/a%20b.jpg"));
-    }
-
-    #[test]
-    fn a_file_url_out_of_a_bad_manifest_leads_nowhere() {
-        for bad in [
-            "https://x.org/fcrepo/rest/../../../admin/files/a",
-            "https://x.org/fcrepo/rest/a/%2e%2E/files/a",
-            "https://x.org/fcrepo/rest/a/files/a?x=1",
-            "https://x.org/fcrepo/rest/a/files/a#x",
-            "https://x.org/fcrepo/rest/a;x/files/a",
-            "https://x.org/fcrepo/rest//a/files/a",
-            "https://x.org/fcrepo/rest/a/files/a b",
-            "https://x.org/other/a/files/a",
-            "file:/fcrepo/rest/a/files/a",
-        ] {
-            assert_eq!(register_path(bad), None, "{bad}");
         }
     }
 }

@@ -14,7 +14,7 @@ use super::flight::Seat;
 use super::lanes::Lane;
 use super::ward::{Patient, Ward};
 use crate::config::settings::{MassExpiry, RouteKind};
-use crate::observe::Trace;
+use crate::observe::{Event, Trace};
 
 /// Sees many identifiers expire within a short time. Time is an argument.
 #[derive(Debug)]
@@ -77,6 +77,7 @@ impl Ward {
     pub(super) fn mass_expiry(self: &Arc<Self>, trace: &Trace, sweep: bool) {
         self.metrics.event("mass_expiry");
         let in_use = self.readers.in_use();
+        self.metrics.tell(|| Event::MassExpiry { manifests: in_use.len() });
         tracing::warn!(
             request = %trace,
             manifests = in_use.len(),
@@ -84,7 +85,7 @@ impl Ward {
             "mass expiry: many images are gone at once, as after a flush; healing what is being read"
         );
         let (ward, trace) = (Arc::clone(self), trace.clone());
-        tokio::spawn(async move {
+        self.home.spawn(async move {
             ward.heal_manifests(in_use, &trace).await;
             if sweep {
                 ward.sweep_all().await;

@@ -18,10 +18,12 @@ mod lanes;
 mod looks;
 mod mass;
 mod memory;
+mod mended;
 mod poison;
 mod readers;
 mod rebuild;
 mod record;
+mod register;
 mod remarks;
 mod service;
 #[cfg(test)]
@@ -99,7 +101,14 @@ impl Healer {
         cluster: Option<Arc<Cluster>>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        Self { ward: Arc::new(Ward::new(settings, upstreams, index, cluster, metrics)) }
+        let ward = Arc::new(Ward::new(settings, upstreams, index, cluster, metrics));
+        let weak = Arc::downgrade(&ward);
+        ward.metrics.before_scrapes(move |metrics| {
+            if let Some(ward) = weak.upgrade() {
+                ward.show(metrics);
+            }
+        });
+        Self { ward }
     }
 
     /// Is this image being healed right now? Then there is no point in asking for it first.
@@ -146,7 +155,7 @@ impl Healer {
                 ward.board(patient, lane.max(Lane::Ahead));
                 let took = started.elapsed();
                 ward.reader_at(patient, true);
-                ward.metrics.heal("healed", Rung::Direct.as_str(), lane.as_str(), took);
+                ward.metrics.heal("healed", Rung::Direct.as_str(), lane.as_str(), took, &patient.trace);
                 ward.record(patient, Verdict::Healed(Rung::Direct), lane, took, 1);
                 return Treatment::Good { answer, rung: Some(Rung::Direct), took };
             }
@@ -163,7 +172,7 @@ impl Healer {
         seat.urgency.viewer_waits();
         patient.joins(&seat.urgency);
         let landed = timeout(wait.saturating_sub(started.elapsed()), seat.landed()).await;
-        ward.metrics.waited(started.elapsed());
+        ward.metrics.waited(started.elapsed(), &patient.trace);
         match landed {
             Err(_) => Treatment::Pending(COME_BACK),
             Ok(Some(Verdict::Healed(rung))) => self.ask_again(patient, request, Some(rung), started).await,

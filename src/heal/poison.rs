@@ -12,12 +12,13 @@ use moka::sync::Cache;
 use tokio::time::timeout;
 
 use super::Healer;
-use super::climb::register_path;
 use super::fleet::Wanted;
 use super::flight::Flights;
 use super::lanes::Lane;
 use super::memory::RungOf;
+use super::mended::Mended;
 use super::rebuild::Health;
+use super::register::register_path;
 use super::service::{CanvasAnswer, CanvasService};
 use super::truth::Said;
 use super::urgency::Urgency;
@@ -81,37 +82,6 @@ pub enum Mending {
     Off,
 }
 
-/// How one try ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Mended {
-    Whole,
-    /// It carries what its fingerprint says, and that is all there is.
-    Shorter(u64),
-    Unwell,
-    Failed,
-}
-
-impl Mended {
-    /// For other nodes.
-    fn words(self) -> String {
-        match self {
-            Self::Whole => "whole".to_owned(),
-            Self::Shorter(carries) => format!("shorter {carries}"),
-            Self::Unwell => "unwell".to_owned(),
-            Self::Failed => "failed".to_owned(),
-        }
-    }
-
-    fn from_words(words: &str) -> Self {
-        match (words, words.strip_prefix("shorter ").and_then(|carries| carries.parse().ok())) {
-            (_, Some(carries)) => Self::Shorter(carries),
-            ("whole", _) => Self::Whole,
-            ("unwell", _) => Self::Unwell,
-            _ => Self::Failed,
-        }
-    }
-}
-
 /// Would the service's nested request for this image be answered?
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Nested {
@@ -129,13 +99,13 @@ enum Nested {
 pub(super) struct Mends {
     flights: Flights<RungOf, Mended>,
     chased: Flights<RungOf, ()>,
-    truths: Cache<RungOf, u64>,
+    pub(super) truths: Cache<RungOf, u64>,
 }
 
 impl Default for Mends {
     fn default() -> Self {
         let truths = Cache::builder().max_capacity(TRUTHS).time_to_live(BELIEVED).build();
-        Self { flights: Flights::default(), chased: Flights::default(), truths }
+        Self { flights: Flights::here(), chased: Flights::here(), truths }
     }
 }
 
@@ -206,24 +176,7 @@ impl Ward {
     async fn mended(self: &Arc<Self>, key: &RungOf, poisoned: &Arc<Poisoned>, lane: Lane) -> Mended {
         let mut seat = self.mends.flights.board(key, lane, |urgency| {
             let (ward, key, poisoned) = (Arc::clone(self), key.clone(), Arc::clone(poisoned));
-            async move {
-                let Some(service) = ward.service(key.service) else { return Mended::Failed };
-                // Whichever node mends it, mends it for all.
-                match ward.ours(&format!("mend {}", service.name_of(&key))).await {
-                    Ok(own) => {
-                        let mended = ward.try_to_mend(&key, &poisoned, &urgency).await;
-                        own.lands(&mended.words());
-                        mended
-                    }
-                    Err(words) => {
-                        let mended = Mended::from_words(&words);
-                        if let Mended::Shorter(carries) = mended {
-                            ward.mends.truths.insert(key, carries);
-                        }
-                        mended
-                    }
-                }
-            }
+            async move { ward.mend_in_the_fleet(&key, &poisoned, &urgency).await }
         });
         seat.landed().await.unwrap_or(Mended::Failed)
     }
@@ -250,7 +203,7 @@ impl Ward {
         });
     }
 
-    async fn try_to_mend(
+    pub(super) async fn try_to_mend(
         self: &Arc<Self>,
         key: &RungOf,
         poisoned: &Poisoned,
@@ -394,6 +347,7 @@ impl Ward {
         patient: &Patient,
         urgency: &Urgency,
     ) -> Option<(Document, Vec<Canvas>)> {
+        let started = Instant::now();
         let _place = service.place(urgency).await?;
         urgency.departs();
         let _counted = Gauged::one(&self.metrics.canvas_in_flight);
@@ -403,17 +357,17 @@ impl Ward {
         };
         let read = match answer {
             Ok(body) => {
-                service.breaker.good();
+                service.answers();
                 tokio::task::spawn_blocking(move || manifest::read(&body).ok()).await.ok().flatten()
             }
             Err(answer) => {
-                self.metrics.canvas_request(flight.rung.as_str(), answer.as_str());
+                self.step_ended(flight, answer, patient, started.elapsed());
                 return None;
             }
         };
         let whole = read.as_ref().is_some_and(|(_, canvases)| carries(canvases, patient));
         let answer = if whole { CanvasAnswer::Carries } else { CanvasAnswer::Lacks };
-        self.metrics.canvas_request(flight.rung.as_str(), answer.as_str());
+        self.step_ended(flight, answer, patient, started.elapsed());
         read
     }
 

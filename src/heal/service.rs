@@ -21,7 +21,7 @@ use crate::config::Settings;
 use crate::config::settings::Timeouts;
 use crate::iiif::identifier;
 use crate::iiif::manifest;
-use crate::observe::{Metrics, Trace};
+use crate::observe::{Event, Metrics, Trace};
 use crate::upstream::{Body, Upstream, UpstreamError, own_request};
 
 /// The longest canvas that is read; beyond it nothing is known of its contents.
@@ -47,7 +47,7 @@ pub(super) struct CanvasService {
     name: String,
     times: Timeouts,
     patience: Duration,
-    lanes: Arc<Lanes>,
+    pub(super) lanes: Arc<Lanes>,
     /// The other nodes, which share its places.
     cluster: Option<Arc<Cluster>>,
     places: usize,
@@ -147,6 +147,9 @@ impl CanvasService {
         match cluster.place(self.upstream.authority().as_str(), self.places).await {
             Placed::Place(shared) => Some((own, shared)),
             Placed::LeftAlone(left) => {
+                if self.breaker_is_closed() {
+                    self.tell(true);
+                }
                 self.breaker.leave_alone(Instant::now() + left);
                 None
             }
@@ -160,7 +163,7 @@ impl CanvasService {
 
     /// The breaker is closed by hand.
     pub(super) fn close_breaker(&self) {
-        self.breaker.good();
+        self.answers();
         if let Some(cluster) = &self.cluster {
             cluster.leave_alone_no_more(self.upstream.authority().as_str());
         }
@@ -226,22 +229,33 @@ impl CanvasService {
         self.breaker.state(Instant::now()) == BreakerState::Closed
     }
 
+    /// It answers as a healthy service does, or somebody knows that it will.
+    pub(super) fn answers(&self) {
+        if self.breaker.good() {
+            self.tell(false);
+        }
+    }
+
+    fn tell(&self, open: bool) {
+        self.metrics.tell(|| Event::Breaker { upstream: self.upstream.authority().to_string(), open });
+    }
+
     fn note(&self, answer: CanvasAnswer, made: Made) {
         match answer {
             CanvasAnswer::Carries => {
-                self.breaker.good();
+                self.answers();
                 // One out of the cache says nothing of the health now.
                 if made == Made::Now {
                     self.wellness.good();
                 }
             }
             CanvasAnswer::Lacks => {
-                self.breaker.good();
+                self.answers();
                 self.wellness.fault();
             }
             // It answers, only not for this canvas, which has its own cool-down: five dead links in a row must not
             // keep every other image from being healed.
-            CanvasAnswer::Unclear | CanvasAnswer::Refused => self.breaker.good(),
+            CanvasAnswer::Unclear | CanvasAnswer::Refused => self.answers(),
             CanvasAnswer::Withheld => {}
             CanvasAnswer::Busy | CanvasAnswer::Unwell => {
                 if self.breaker.bad(Instant::now()) {
@@ -249,6 +263,7 @@ impl CanvasService {
                     if let Some(cluster) = &self.cluster {
                         cluster.leave_alone(self.upstream.authority().as_str(), self.open_for);
                     }
+                    self.tell(true);
                     tracing::warn!(
                         upstream = %self.upstream.authority(),
                         "the canvas service only fails: leaving it alone for a while ([heal] breaker_open)"

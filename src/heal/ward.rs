@@ -10,6 +10,7 @@ use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use http::StatusCode;
 use http::request::Parts;
 use hyper::Response;
+use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use uuid::Uuid;
 
@@ -76,6 +77,8 @@ pub(super) struct Ward {
     pub(super) guard: Guard,
     pub(super) index: Arc<Index>,
     pub(super) metrics: Arc<Metrics>,
+    /// Where what goes on behind the viewers' backs runs.
+    pub(super) home: Handle,
     pub(super) climbs: Flights<ImageKey, Verdict>,
     pub(super) canvases: Flights<RungOf, CanvasAnswer>,
     pub(super) cures: Flights<RungOf, ()>,
@@ -139,9 +142,10 @@ impl Ward {
             guard: Guard::new(Arc::clone(&settings)),
             index,
             metrics,
-            climbs: Flights::default(),
-            canvases: Flights::default(),
-            cures: Flights::default(),
+            home: Handle::current(),
+            climbs: Flights::here(),
+            canvases: Flights::here(),
+            cures: Flights::here(),
             memory: Memory::new(&settings.heal),
             mends: Mends::default(),
             readers: Readers::default(),
@@ -372,22 +376,6 @@ impl Ward {
 
     pub(super) fn witness(&self) -> Option<Patient> {
         self.witness.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    pub(super) fn echo_answered(&self, at: &Lobby<'_>, status: StatusCode) {
-        self.metrics.event("echo");
-        // SECURITY: anybody can sound like the service. Unless we are having a canvas built, this says nothing; or
-        // a stranger who asks for expired images would keep us from rebuilding them.
-        if self.canvases.len() == 0 {
-            return;
-        }
-        let key = at.request.identifier.key();
-        let owners = self.index.owners(&key).unwrap_or_else(|_| Arc::new([]));
-        let allowed = owners.iter().find_map(|owner| self.guard.allow(&owner.canvas));
-        let service = allowed.and_then(|allowed| self.service(allowed.route)).or(self.services.first());
-        if let (Some(service), false) = (service, owners.is_empty()) {
-            service.wellness.echo(status);
-        }
     }
 }
 

@@ -274,7 +274,11 @@ impl Rooms {
 
     async fn send(&self, asked: &Asked, onward: &Parts, body: Body) -> Result<Response<Body>, Refusal> {
         let times = self.settings.timeouts(asked.route);
+        let started = Instant::now();
         let sent = self.upstreams[asked.route].send(onward, body, times).await;
+        if sent.is_ok() {
+            self.metrics.upstream_answered(asked.kind(), started.elapsed());
+        }
         sent.map_err(|error| {
             if !error.is_the_viewers() {
                 self.metrics.upstream_error(error.kind());

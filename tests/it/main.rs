@@ -50,4 +50,6 @@ mod servers;
 mod sources;
 mod uploads;
 mod watching;
+mod window;
+mod workers;
 mod world;

@@ -76,6 +76,11 @@ impl World {
         self.metric(&format!(r#"iiif_mender_events_total{{kind="{kind}"}}"#))
     }
 
+    /// How many documents that passed through were read with this result.
+    pub(crate) fn learned(&self, kind: &str) -> f64 {
+        self.metric(&format!(r#"iiif_mender_learned_total{{kind="{kind}"}}"#))
+    }
+
     /// What the image server itself answers, asked in our name.
     pub(crate) async fn asks_directly(&self, path: &str) -> Fetched {
         let (host, port) = (self.app.addresses[0].to_string(), self.app.addresses[0].port().to_string());
@@ -134,7 +139,8 @@ pub(crate) fn settings(folder: &Path, images: &str, service: &str, more: &str) -
 pub(crate) fn checked(folder: &Path, text: &str, more: &str) -> Settings {
     let config = folder.join("config.toml");
     let lines = more.lines().map(str::trim).filter(|line| !line.is_empty());
-    let env = lines.map(|line| {
+    // One thread, as a test has; who wants more says so.
+    let env = ["server.workers = 1"].into_iter().chain(lines).map(|line| {
         let (key, value) = line.split_once(" = ").expect("section.key = value");
         (format!("IIIF_MENDER__{}", key.to_uppercase().replace('.', "__")), value.to_owned())
     });
