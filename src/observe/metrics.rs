@@ -119,6 +119,8 @@ pub struct Metrics {
     pub cluster_connected: Gauge,
     /// Upstreams and their servers.
     pub upstream: UpstreamMeters,
+    /// Bytes of bodies that are held (`server.max_held_total`).
+    pub held_bytes: Gauge,
     /// Viewers' connections.
     pub connections: Gauge,
     /// Documents that wait to be learned.
@@ -177,6 +179,7 @@ impl Metrics {
             breakers_open: Gauge::default(),
             cluster_connected: Gauge::default(),
             upstream: UpstreamMeters::default(),
+            held_bytes: Gauge::default(),
             connections: Gauge::default(),
             learn_queue: Gauge::default(),
             index_manifests: Gauge::default(),
@@ -248,6 +251,7 @@ impl Metrics {
                 "1 while this node is joined with others by way of Redis",
                 &self.cluster_connected,
             ),
+            ("held_bytes", "Memory for bodies that are held", &self.held_bytes),
             ("connections", "Open connections of viewers", &self.connections),
             ("learn_queue", "Documents that wait to be learned", &self.learn_queue),
             ("index_manifests", "Manifests in the index", &self.index_manifests),

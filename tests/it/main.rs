@@ -31,6 +31,8 @@ mod framing;
 mod gate;
 mod guard;
 mod healing;
+mod held;
+mod http2_upstream;
 mod ladder;
 mod learning;
 mod limits;
