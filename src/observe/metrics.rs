@@ -246,11 +246,7 @@ impl Metrics {
             ("waiting_viewers", "Viewers kept waiting for a heal", &self.waiting),
             ("canvas_in_flight", "Canvas requests under way", &self.canvas_in_flight),
             ("breakers_open", "Canvas services that are left alone for a while", &self.breakers_open),
-            (
-                "cluster_connected",
-                "1 while this node is joined with others by way of Redis",
-                &self.cluster_connected,
-            ),
+            ("cluster_connected", "1 while joined with others by way of Redis", &self.cluster_connected),
             ("held_bytes", "Memory for bodies that are held", &self.held_bytes),
             ("connections", "Open connections of viewers", &self.connections),
             ("learn_queue", "Documents that wait to be learned", &self.learn_queue),
