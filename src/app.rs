@@ -20,6 +20,7 @@ use crate::config::{Settings, settings};
 use crate::heal::Healer;
 use crate::index::keeper::Keeper;
 use crate::index::learn::Learner;
+use crate::index::shared::Follower;
 use crate::index::{Index, IndexError};
 use crate::listen::{Bounds, Crew, Listener, Stop};
 use crate::observe::{Metrics, SAMPLE_EVERY};
@@ -84,9 +85,14 @@ impl App {
         let index = open_index(&settings)?;
         let upstreams = Upstream::of_routes(&settings, &metrics.upstream)?;
         let cluster = Cluster::start(&settings.cluster, &metrics);
-        let healer =
-            Healer::new(Arc::clone(&settings), &upstreams, Arc::clone(&index), cluster, Arc::clone(&metrics));
-        let proxy = proxy(&settings, &upstreams, &healer, &index, &metrics);
+        let healer = Healer::new(
+            Arc::clone(&settings),
+            &upstreams,
+            Arc::clone(&index),
+            cluster.clone(),
+            Arc::clone(&metrics),
+        );
+        let proxy = proxy(&settings, &upstreams, &healer, &index, cluster.clone(), &metrics);
         let bounds = Bounds {
             head_timeout: settings.server.head_timeout,
             idle_timeout: settings.server.idle_timeout,
@@ -128,8 +134,10 @@ impl App {
                 stop.clone(),
             )));
         }
-        let keeper = Keeper::new(Arc::clone(&index), Arc::clone(&settings), Arc::clone(&metrics));
-        let chores = chores(upstreams, &healer, keeper, Arc::clone(&metrics));
+        let (indexed, set, counted) = (Arc::clone(&index), Arc::clone(&settings), Arc::clone(&metrics));
+        let follower = cluster.map(|cluster| Follower::new(indexed, set, cluster, counted));
+        let keeper = Keeper::new(Arc::clone(&index), settings, Arc::clone(&metrics));
+        let chores = chores(upstreams, &healer, keeper, follower, Arc::clone(&metrics));
         Ok(Self { addresses, admin, metrics, index, stop: stop_button, serving, chores })
     }
 
@@ -153,9 +161,11 @@ fn proxy(
     upstreams: &[Arc<Upstream>],
     healer: &Healer,
     index: &Arc<Index>,
+    cluster: Option<Arc<Cluster>>,
     metrics: &Arc<Metrics>,
 ) -> Proxy {
-    let learner = settings.index.learn.then(|| Learner::start(Arc::clone(index), Arc::clone(metrics)));
+    let learner =
+        settings.index.learn.then(|| Learner::start(Arc::clone(index), cluster, Arc::clone(metrics)));
     let budget = Budget::new(settings.server.max_held_total, metrics.held_bytes.clone());
     let presenter = Presenter::new(
         Arc::clone(settings),
@@ -213,10 +223,11 @@ fn chores(
     upstreams: Vec<Arc<Upstream>>,
     healer: &Healer,
     keeper: Keeper,
+    follower: Option<Follower>,
     metrics: Arc<Metrics>,
 ) -> Vec<JoinHandle<()>> {
     let (warm, sweep, fleet) = (healer.clone(), healer.clone(), healer.clone());
-    vec![
+    let mut chores = vec![
         tokio::spawn(keep_checked(&upstreams)),
         tokio::spawn(keep_tidy(upstreams, healer.clone())),
         tokio::spawn(keep_points(metrics)),
@@ -224,7 +235,9 @@ fn chores(
         tokio::spawn(async move { sweep.resume_sweep().await }),
         tokio::spawn(async move { fleet.heed_the_fleet().await }),
         tokio::spawn(keeper.run()),
-    ]
+    ];
+    chores.extend(follower.map(|follower| tokio::spawn(follower.run())));
+    chores
 }
 
 /// What a live page shows of the last half hour.

@@ -53,11 +53,13 @@ impl Cluster {
         let (about, token) = (super::about(name), link.token());
         let (flight, waiting, cooling) =
             (link.key(&about, "flight"), link.key(&about, "waiting"), link.key(&about, "cooling"));
-        let mut listening = None;
+        // Before it is asked for, or the news could come in between.
+        let mut ear = link.listen(&about);
+        let mut waited = false;
         loop {
             let mut board = BOARD.key(&flight);
             // Who waited already takes what lands now.
-            let anew = anew && listening.is_none();
+            let anew = anew && !waited;
             board
                 .key(&waiting)
                 .key(&cooling)
@@ -70,18 +72,14 @@ impl Cluster {
             };
             match state.as_str() {
                 "taken" => return Boarding::Ours(Flight::shared(link, about, token, &flight)),
-                "landed" => return Boarding::Landed { answer: rest, before: listening.is_none() },
+                "landed" => return Boarding::Landed { answer: rest, before: !waited },
                 "cooling" => {
                     return Boarding::Cooling(Duration::from_millis(rest.parse().unwrap_or(0)));
                 }
                 "departed" => departs(),
                 _ => {}
             }
-            // The first time we only begin to listen, and look once more: it may have landed in between.
-            let Some(ear) = &mut listening else {
-                listening = Some(link.listen(&about));
-                continue;
-            };
+            waited = true;
             while let Some(news) = ear.next(LOOK).await {
                 match news.split_once(' ') {
                     None => departs(),

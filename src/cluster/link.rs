@@ -69,6 +69,11 @@ impl Link {
         *self.joined.borrow()
     }
 
+    /// Changes whenever the link is joined or cut.
+    pub(super) fn changes(&self) -> watch::Receiver<bool> {
+        self.joined.subscribe()
+    }
+
     /// Ends when the link is cut.
     pub(super) async fn cut(&self) {
         let mut joined = self.joined.subscribe();
@@ -150,7 +155,6 @@ impl Link {
     pub(super) fn listen(self: &Arc<Self>, subject: &str) -> Listening {
         let (tell, news) = watch::channel(String::new());
         lock(&self.subjects).insert(subject.to_owned(), tell);
-        self.waiting.send_modify(|waiting| *waiting += 1);
         Listening { link: Arc::clone(self), subject: subject.to_owned(), news }
     }
 
@@ -257,6 +261,7 @@ pub(super) struct Listening {
 impl Listening {
     /// The next news; `None`: nothing came for a while (look yourself), or the link was cut.
     pub(super) async fn next(&mut self, patience: Duration) -> Option<String> {
+        let _waiting = Waiting::one(&self.link.waiting);
         tokio::select! {
             biased;
             changed = self.news.changed() => changed.ok().map(|()| self.news.borrow_and_update().clone()),
@@ -266,10 +271,25 @@ impl Listening {
     }
 }
 
+/// One who waits, for as long as it lives.
+struct Waiting<'a>(&'a watch::Sender<usize>);
+
+impl<'a> Waiting<'a> {
+    fn one(waiting: &'a watch::Sender<usize>) -> Self {
+        waiting.send_modify(|waiting| *waiting += 1);
+        Self(waiting)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|waiting| *waiting -= 1);
+    }
+}
+
 impl Drop for Listening {
     fn drop(&mut self) {
         lock(&self.link.subjects).remove(&self.subject);
-        self.link.waiting.send_modify(|waiting| *waiting -= 1);
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod connect;
 mod flight;
+mod learned;
 mod lease;
 mod link;
 mod places;
@@ -18,6 +19,7 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 pub use flight::{Boarding, Flight};
+pub use learned::{Learned, News};
 pub use places::{Place, Placed};
 
 use crate::config::settings::Cluster as Settings;
@@ -29,6 +31,7 @@ use link::Link;
 pub struct Cluster {
     link: Arc<Link>,
     mass_expiries: watch::Receiver<u64>,
+    learnings: watch::Receiver<u64>,
     keeping: AbortHandle,
 }
 
@@ -39,29 +42,32 @@ impl Cluster {
             return None;
         }
         let (mass, mass_expiries) = watch::channel(0);
+        let (new, learnings) = watch::channel(0);
         let link = Arc::new_cyclic(|own: &std::sync::Weak<Link>| {
             let own = own.clone();
-            let on_news = move |text: &str| match text.split_once(' ') {
-                Some((signals::MASS_EXPIRY, node)) => {
-                    if own.upgrade().is_some_and(|link| link.node != node) {
-                        mass.send_modify(|times| *times += 1);
-                    }
-                }
-                _ => {
-                    if let Some(link) = own.upgrade() {
-                        places::decline(&link, text);
-                    }
+            let on_news = move |text: &str| {
+                let Some(link) = own.upgrade() else { return };
+                match text.split_once(' ') {
+                    Some((_, node)) if node == link.node => {}
+                    Some((signals::MASS_EXPIRY, _)) => mass.send_modify(|times| *times += 1),
+                    Some((learned::LEARNED, _)) => new.send_modify(|times| *times += 1),
+                    _ => places::decline(&link, text),
                 }
             };
             Link::new(settings.clone(), Arc::clone(metrics), Box::new(on_news))
         });
         let keeping = tokio::spawn(Link::keep(Arc::downgrade(&link))).abort_handle();
-        Some(Arc::new(Self { link, mass_expiries, keeping }))
+        Some(Arc::new(Self { link, mass_expiries, learnings, keeping }))
     }
 
     /// Is this node joined with the others now?
     pub fn is_joined(&self) -> bool {
         self.link.is_joined()
+    }
+
+    /// Changes whenever this node joins the others, or is alone again.
+    pub fn changes(&self) -> watch::Receiver<bool> {
+        self.link.changes()
     }
 
     /// Changes whenever another node found that a mass expiry begins.

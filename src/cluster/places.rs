@@ -47,7 +47,8 @@ impl Cluster {
         }
         let (about, token) = (super::about(service), link.token());
         let queue = link.key(&about, "queue");
-        let mut ear = None;
+        // Before it is asked for: a grant that nobody hears is declined.
+        let mut ear = link.listen(&token);
         loop {
             let mut ask = PLACE.key(link.key(&about, "breaker"));
             ask.key(&queue);
@@ -61,11 +62,6 @@ impl Cluster {
                 "open" => return Placed::LeftAlone(Duration::from_millis(rest.parse().unwrap_or(0))),
                 _ => {}
             }
-            // The first time we only begin to listen, and look once more: a grant may have come in between.
-            let Some(ear) = &mut ear else {
-                ear = Some(link.listen(&token));
-                continue;
-            };
             if let Some(news) = ear.next(LOOK).await
                 && let Some(place) = news.strip_prefix("granted ").and_then(|news| news.split(' ').next())
             {

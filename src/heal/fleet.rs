@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use moka::sync::Cache;
+use uuid::Uuid;
 
 use super::memory::RungOf;
 use super::service::{CanvasAnswer, CanvasService};
 use super::urgency::Urgency;
 use super::ward::{Patient, Ward};
-use crate::cluster::{Boarding, Cluster, Flight};
+use crate::cluster::{Boarding, Cluster, Flight, Learned};
 
 /// Clients that began too many heals on all nodes together, remembered at most.
 const CLIENTS: u64 = 10_000;
@@ -155,6 +156,13 @@ impl Ward {
             }
         });
         true
+    }
+
+    /// Tells the other nodes where a file is.
+    pub(super) fn tell_file_url(&self, uuid: Uuid, url: &str) {
+        if let Some(cluster) = self.fleet.joined() {
+            cluster.tell_learned(&Learned::File { uuid: uuid.to_string(), url: url.to_owned() });
+        }
     }
 
     /// Heeds what other nodes find out about all. Ends at once where there are none.

@@ -361,6 +361,7 @@ impl Ward {
         }
         let Ok(writer) = Arc::clone(&self.writing).try_acquire_owned() else { return };
         let (index, file_url) = (Arc::clone(&self.index), file_url.to_owned());
+        self.tell_file_url(uuid, &file_url);
         tokio::task::spawn_blocking(move || {
             if let Err(error) = index.learn_file_url(uuid, &file_url) {
                 tracing::warn!(%error, "a file URL could not be remembered");

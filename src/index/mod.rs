@@ -37,6 +37,7 @@ mod remote;
 mod remove;
 mod report;
 mod schema;
+pub mod shared;
 mod sort;
 pub mod sources;
 mod store;

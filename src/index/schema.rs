@@ -90,6 +90,12 @@ CREATE TABLE heals (                -- the history: one row a heal, later ones h
 );
 CREATE INDEX heals_at ON heals (at);
 ",
+    "
+CREATE TABLE marks (                -- where something stood: 'fleet', how far the other nodes' stream was read
+  name TEXT PRIMARY KEY,
+  value TEXT
+) WITHOUT ROWID;
+",
 ];
 
 /// How long a writer waits for another one.

@@ -11,7 +11,7 @@ const ARROWS: [(&str, &[&str]); 14] = [
     ("config", &["iiif"]),
     ("upstream", &["config", "iiif", "observe"]),
     ("cluster", &["config", "observe"]),
-    ("index", &["config", "iiif", "observe", "upstream"]),
+    ("index", &["cluster", "config", "iiif", "observe", "upstream"]),
     ("heal", &["cluster", "config", "iiif", "index", "observe", "outcome", "upstream"]),
     ("presentation", &["config", "heal", "iiif", "index", "observe", "outcome", "upstream"]),
     ("proxy", &["config", "heal", "iiif", "index", "observe", "outcome", "presentation", "upstream"]),

@@ -18,6 +18,7 @@ mod batch_verdicts;
 mod batch_world;
 mod cluster_flights;
 mod cluster_kinds;
+mod cluster_learning;
 mod cluster_loss;
 mod cluster_world;
 mod commands;
