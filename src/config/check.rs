@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::uri::{Authority, Scheme};
 
 use super::error::ConfigError;
-use super::settings::{ClusterKind, Heal, Route, RouteKind, Rung, Server, Settings};
+use super::settings::{Cluster, ClusterKind, Heal, Route, RouteKind, Rung, Server, Settings};
 use super::sources::Sources;
 use super::tree::Tree;
 
@@ -49,15 +49,32 @@ pub(super) fn check(settings: &Settings, report: &mut Report<'_>) {
     nothing_is_zero(settings, report);
     routes(settings, report);
     rewriting(settings, report);
-    if settings.cluster.urls.len() > 1 && settings.cluster.kind == ClusterKind::Server {
+    nodes(&settings.cluster, report);
+    if settings.heal.enabled {
+        healing(&settings.heal, &settings.routes, report);
+    }
+}
+
+/// What is said about other nodes.
+fn nodes(cluster: &Cluster, report: &mut Report<'_>) {
+    // Leases are renewed three times in their time; shorter ones would be nothing but renewals.
+    const LEAST: Duration = Duration::from_millis(1);
+    const LEAST_LEASE: Duration = Duration::from_millis(100);
+    if cluster.urls.len() > 1 && cluster.kind == ClusterKind::Server {
         report.at(
             &["cluster.url", "cluster.kind"],
             "several URLs, and `kind` says that they lead to one server",
             "write kind = \"sentinel\" or kind = \"cluster\", or one URL only",
         );
     }
-    if settings.heal.enabled {
-        healing(&settings.heal, &settings.routes, report);
+    let times = [
+        ("cluster.connect_timeout", cluster.connect_timeout, LEAST),
+        ("cluster.command_timeout", cluster.command_timeout, LEAST),
+        ("cluster.lease", cluster.lease, LEAST_LEASE),
+    ];
+    for (path, _, least) in times.into_iter().filter(|(_, time, least)| time < least) {
+        let message = format!("`{path}` is too short");
+        report.at(&[path], &message, &format!("write at least \"{}\"", humantime::format_duration(least)));
     }
 }
 
@@ -153,6 +170,8 @@ fn nothing_is_zero(settings: &Settings, report: &mut Report<'_>) {
         ("heal.breaker_failures", usize::try_from(heal.breaker_failures).unwrap_or(usize::MAX)),
         ("heal.sweep_rate", usize::try_from(heal.sweep_rate).unwrap_or(usize::MAX)),
         ("heal.mass_expiry.ids", heal.mass_expiry.ids),
+        ("log.sample", usize::try_from(settings.log.sample).unwrap_or(usize::MAX)),
+        ("log.queue", settings.log.queue),
         ("presentation.max_flights", settings.presentation.max_flights),
         ("presentation.max_body", settings.presentation.max_body),
     ];
@@ -172,9 +191,6 @@ fn nothing_is_zero(settings: &Settings, report: &mut Report<'_>) {
         ("upstream.health.interval", upstream.health.interval),
         ("upstream.health.timeout", upstream.health.timeout),
         ("heal.timeout", heal.timeout),
-        ("cluster.connect_timeout", settings.cluster.connect_timeout),
-        ("cluster.command_timeout", settings.cluster.command_timeout),
-        ("cluster.lease", settings.cluster.lease),
         ("heal.breaker_open", heal.breaker_open),
         ("heal.backoff_max", heal.backoff_max),
         ("heal.resources_recheck", heal.resources_recheck),
