@@ -5,11 +5,8 @@ use std::time::Duration;
 
 use super::Cluster;
 use super::lease::Lease;
-use super::link::{Link, millis};
+use super::link::{Link, after, millis};
 use super::scripts::{BOARD, DEPART, LAND};
-
-/// News may be lost; so who waits looks this often.
-const LOOK: Duration = Duration::from_millis(500);
 
 /// What came of boarding a flight.
 #[derive(Debug)]
@@ -80,7 +77,7 @@ impl Cluster {
                 _ => {}
             }
             waited = true;
-            while let Some(news) = ear.next(LOOK).await {
+            while let Some(news) = ear.next(after(&rest)).await {
                 match news.split_once(' ') {
                     None => departs(),
                     // Given back without an answer: somebody must try again.

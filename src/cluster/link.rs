@@ -18,6 +18,9 @@ use crate::observe::Metrics;
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
+/// Who waits looks no sooner than this.
+const SOONEST: Duration = Duration::from_millis(50);
+
 /// A link that held for so long was a good one.
 const LASTED: Duration = Duration::from_secs(30);
 
@@ -266,7 +269,7 @@ impl Listening {
             biased;
             changed = self.news.changed() => changed.ok().map(|()| self.news.borrow_and_update().clone()),
             () = self.link.cut() => None,
-            () = sleep(patience.mul_f64(0.75 + 0.5 * fastrand::f64())) => None,
+            () = sleep(patience) => None,
         }
     }
 }
@@ -291,6 +294,13 @@ impl Drop for Listening {
     fn drop(&mut self) {
         lock(&self.link.subjects).remove(&self.subject);
     }
+}
+
+/// When to look again, should no news come: as the lease of whoever we wait for ends. A node that lives renews it long
+/// before, so that hardly anybody ever looks; one that died is found out at once. Not all of us at the same moment.
+pub(super) fn after(left: &str) -> Duration {
+    let left = Duration::from_millis(left.parse().unwrap_or(0)).max(SOONEST);
+    left + SOONEST.mul_f64(fastrand::f64())
 }
 
 /// Milliseconds, at least one: Redis refuses a time to live of zero.

@@ -6,12 +6,9 @@ use std::time::Duration;
 
 use super::Cluster;
 use super::lease::Lease;
-use super::link::{Link, millis};
+use super::link::{Link, after, millis};
 use super::scripts::{LEAVE, PLACE};
 use crate::config::settings::ClusterKind;
-
-/// A grant may be lost; so who waits looks this often.
-const LOOK: Duration = Duration::from_millis(500);
 
 /// What came of asking for a place.
 #[derive(Debug)]
@@ -62,7 +59,7 @@ impl Cluster {
                 "open" => return Placed::LeftAlone(Duration::from_millis(rest.parse().unwrap_or(0))),
                 _ => {}
             }
-            if let Some(news) = ear.next(LOOK).await
+            if let Some(news) = ear.next(after(&rest)).await
                 && let Some(place) = news.strip_prefix("granted ").and_then(|news| news.split(' ').next())
             {
                 return Placed::Place(Place::held(link, place.to_owned(), queue, token));

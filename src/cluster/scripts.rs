@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 
 use redis::Script;
 
-/// Takes a flight, or says who has it.
+/// Takes a flight, or says how it stands and when its lease ends (ms).
 /// KEYS: flight, waiting nodes, cool-down. ARGV: token, lease (ms), node, `1` to look past a landed one.
 pub(super) static BOARD: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
@@ -24,8 +24,9 @@ end
 if state == '=' then return {'landed', rest} end
 redis.call('SADD', KEYS[2], ARGV[3])
 redis.call('PEXPIRE', KEYS[2], 600000)
-if state == '>' then return {'departed', ''} end
-return {'held', ''}",
+local left = tostring(redis.call('PTTL', KEYS[1]))
+if state == '>' then return {'departed', left} end
+return {'held', left}",
     )
 });
 
@@ -78,7 +79,7 @@ return redis.call('PEXPIRE', KEYS[1], ARGV[2])",
     )
 });
 
-/// A place among the requests to one canvas service, or one in the queue for it.
+/// A place among the requests to one canvas service, or one in the queue for it, and when the first lease ends (ms).
 /// KEYS: breaker, queue, place 1, place 2, … ARGV: token (`node/ticket`), lease (ms).
 pub(super) static PLACE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
@@ -91,15 +92,17 @@ end
 for i = 3, #KEYS do
   if redis.call('GET', KEYS[i]) == ARGV[1] then return {'granted', KEYS[i]} end
 end
+local first = tonumber(ARGV[2])
 for i = 3, #KEYS do
   if redis.call('SET', KEYS[i], ARGV[1], 'NX', 'PX', ARGV[2]) then
     redis.call('LREM', KEYS[2], 0, ARGV[1])
     return {'granted', KEYS[i]}
   end
+  first = math.min(first, redis.call('PTTL', KEYS[i]))
 end
 if not redis.call('LPOS', KEYS[2], ARGV[1]) then redis.call('RPUSH', KEYS[2], ARGV[1]) end
 redis.call('PEXPIRE', KEYS[2], 600000)
-return {'queued', ''}",
+return {'queued', tostring(first)}",
     )
 });
 
