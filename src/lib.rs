@@ -18,4 +18,5 @@ pub mod observe;
 pub mod outcome;
 pub mod presentation;
 pub mod proxy;
+pub mod top;
 pub mod upstream;

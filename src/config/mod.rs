@@ -20,6 +20,7 @@ mod environment;
 mod leaf;
 mod load;
 mod redis;
+mod reload;
 mod schema;
 mod show;
 mod sources;
@@ -29,6 +30,7 @@ mod write;
 pub use command::ConfigCommand;
 pub use error::{ConfigError, ConfigErrors, Place};
 pub use leaf::{OneOrMany, Text};
+pub use reload::{Asked, Changes, Reload, ReloadError, differences};
 pub use schema::schema;
 pub use settings::Settings;
 

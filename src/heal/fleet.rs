@@ -112,7 +112,12 @@ impl Ward {
 
     /// The file behind this image is gone.
     pub(super) fn file_is_missing(&self, patient: &Patient) {
-        self.memory.file_is_missing(patient.route, &patient.key, self.settings.heal.missing, Instant::now());
+        self.memory.file_is_missing(
+            self.mark(patient),
+            &patient.key,
+            self.settings.heal.missing,
+            Instant::now(),
+        );
         if let Some(cluster) = self.fleet.joined() {
             cluster.file_is_missing(&self.name_of(patient), self.settings.heal.missing);
         }
@@ -122,7 +127,7 @@ impl Ward {
     pub(super) async fn is_missing_elsewhere(&self, patient: &Patient) -> bool {
         let Some(cluster) = self.fleet.joined() else { return false };
         let Some(left) = cluster.missing(&self.name_of(patient)).await else { return false };
-        self.memory.file_is_missing(patient.route, &patient.key, left, Instant::now());
+        self.memory.file_is_missing(self.mark(patient), &patient.key, left, Instant::now());
         true
     }
 

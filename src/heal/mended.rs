@@ -46,7 +46,7 @@ impl Ward {
         poisoned: &Poisoned,
         urgency: &Arc<Urgency>,
     ) -> Mended {
-        let Some(service) = self.service(key.service) else { return Mended::Failed };
+        let Some(service) = self.service(poisoned.route) else { return Mended::Failed };
         match self.ours(&format!("mend {}", service.name_of(key))).await {
             Ok(own) => {
                 let mended = self.try_to_mend(key, poisoned, urgency).await;

@@ -9,6 +9,7 @@ mod batch;
 mod breaker;
 mod climb;
 mod cure;
+mod desk;
 mod direct;
 pub mod echo;
 mod fleet;
@@ -19,6 +20,7 @@ mod looks;
 mod mass;
 mod memory;
 mod mended;
+mod opening;
 mod poison;
 mod readers;
 mod rebuild;
@@ -101,12 +103,27 @@ impl Healer {
         cluster: Option<Arc<Cluster>>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let ward = Arc::new(Ward::new(settings, upstreams, index, cluster, metrics));
+        Self::of(Ward::new(settings, upstreams, index, cluster, metrics, None))
+    }
+
+    /// The same healer under other settings: flights, lanes, cool-downs, breakers and all that is remembered go over.
+    #[must_use]
+    pub fn under(
+        &self,
+        settings: Arc<Settings>,
+        upstreams: &[Arc<Upstream>],
+        cluster: Option<Arc<Cluster>>,
+    ) -> Self {
+        let (index, metrics) = (Arc::clone(&self.ward.index), Arc::clone(&self.ward.metrics));
+        Self::of(Ward::new(settings, upstreams, index, cluster, metrics, Some(&self.ward)))
+    }
+
+    fn of(ward: Ward) -> Self {
+        let ward = Arc::new(ward);
         let weak = Arc::downgrade(&ward);
         ward.metrics.before_scrapes(move |metrics| {
-            if let Some(ward) = weak.upgrade() {
-                ward.show(metrics);
-            }
+            let ward = weak.upgrade();
+            ward.map(|ward| ward.show(metrics)).is_some()
         });
         Self { ward }
     }
@@ -143,7 +160,7 @@ impl Healer {
     ) -> Treatment {
         let started = Instant::now();
         let ward = &self.ward;
-        if ward.memory.is_missing(patient.route, &patient.key, started) {
+        if ward.memory.is_missing(ward.mark(patient), &patient.key, started) {
             return Treatment::Original(Outcome::Missing);
         }
         ward.doubt(patient);
@@ -205,7 +222,7 @@ impl Healer {
             // The image server is in trouble now: that is no healed image.
             Ok(answer) if answer.status().is_server_error() => Treatment::Original(Outcome::Failed),
             Ok(answer) if !ward.is_expiry(answer.status()) => {
-                ward.memory.found(patient.route, &patient.key);
+                ward.memory.found(ward.mark(patient), &patient.key);
                 ward.reader_at(patient, rung.is_some());
                 Treatment::Good { answer, rung, took }
             }

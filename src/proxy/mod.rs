@@ -1,8 +1,10 @@
 //! The life of one request. Read [`Proxy::handle`] first: everything else is a room that it walks through.
 
 mod headers;
+mod rate;
 mod reply;
 mod route;
+mod thumbnail;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -12,17 +14,20 @@ use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
+pub use rate::of_one_client;
 pub use reply::Refusal;
 
 use crate::config::Settings;
 use crate::config::settings::{RouteKind, Rung};
-use crate::heal::{Healer, Lane, Lobby, Patient, Treatment, echo};
+use crate::heal::{Healer, Lobby, Patient, Treatment, echo};
 use crate::iiif::Target;
 use crate::observe::{Metrics, REQUEST_ID, Trace};
 use crate::outcome::Outcome;
 use crate::presentation::{Gateway, Presenter, Rewrite, Wanted, called, cors};
 use crate::upstream::{Body, Budget, Held, Upstream};
+use rate::Rates;
 use route::Asked;
+use thumbnail::lane_of;
 
 /// The reverse proxy. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -38,6 +43,7 @@ struct Rooms {
     healer: Healer,
     presenter: Presenter,
     rewrite: Option<Arc<Rewrite>>,
+    rates: Option<Arc<Rates>>,
     budget: Budget,
     metrics: Arc<Metrics>,
 }
@@ -90,8 +96,38 @@ impl Proxy {
         budget: Budget,
         metrics: Arc<Metrics>,
     ) -> Self {
+        let rates = Rates::of(&settings.server);
+        Self::with(settings, upstreams, healer, presenter, budget, rates, metrics)
+    }
+
+    fn with(
+        settings: Arc<Settings>,
+        upstreams: Vec<Arc<Upstream>>,
+        healer: Healer,
+        presenter: Presenter,
+        budget: Budget,
+        rates: Option<Arc<Rates>>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         let rewrite = Rewrite::of(&settings);
-        Self { rooms: Arc::new(Rooms { settings, upstreams, healer, presenter, rewrite, budget, metrics }) }
+        let parts = Rooms { settings, upstreams, healer, presenter, rewrite, rates, budget, metrics };
+        Self { rooms: Arc::new(parts) }
+    }
+
+    /// The same proxy under other settings.
+    #[must_use]
+    pub fn under(
+        &self,
+        settings: Arc<Settings>,
+        upstreams: Vec<Arc<Upstream>>,
+        healer: Healer,
+        presenter: Presenter,
+        budget: Budget,
+    ) -> Self {
+        let (old, new) = (&self.rooms.settings.server, &settings.server);
+        let same = (old.rate, old.rate_burst) == (new.rate, new.rate_burst);
+        let rates = if same { self.rooms.rates.clone() } else { Rates::of(new) };
+        Self::with(settings, upstreams, healer, presenter, budget, rates, Arc::clone(&self.rooms.metrics))
     }
 
     /// Answers one request, whatever happens.
@@ -101,6 +137,9 @@ impl Proxy {
         let rooms = &*self.rooms;
         let trusted = headers::is_trusted(viewer.peer.ip(), &rooms.settings.server.trusted_proxies);
         let asking = reply::Asking::new(&head, Trace::of(&head.headers, trusted));
+        if let Err(refusal) = rooms.fits(&viewer, &head) {
+            return rooms.reply(&asking, "none", Err(refusal), started);
+        }
         let (route, answer) = match rooms.gateway(&viewer, &head).await {
             Some(answer) => ("manifests", answer),
             None => rooms.routed(&viewer, &asking.trace, head, body).await,
@@ -110,6 +149,21 @@ impl Proxy {
 }
 
 impl Rooms {
+    /// Does this client ask no more often than it may?
+    fn fits(&self, viewer: &Viewer, head: &Parts) -> Result<(), Refusal> {
+        let Some(rates) = &self.rates else { return Ok(()) };
+        let trusted = &self.settings.server.trusted_proxies;
+        let client = headers::client(&head.headers, viewer, trusted);
+        // The canvas service must never wait for viewers who wait for it.
+        if headers::is_trusted(client, trusted) || headers::is_trusted(client, &self.settings.heal.origins) {
+            return Ok(());
+        }
+        rates.check(client).map_err(|after| {
+            self.metrics.event("rate_limited");
+            Refusal::TooOften(after)
+        })
+    }
+
     /// Stored manifests are served before all routes, where they are at all.
     async fn gateway(&self, viewer: &Viewer, head: &Parts) -> Option<Result<Answer, Refusal>> {
         let base = || headers::own_base(head, viewer, &self.settings);
@@ -336,43 +390,7 @@ impl Rooms {
 /// How long the rest of a first answer may take to arrive before it is left where it is.
 const HOLDING: Duration = Duration::from_secs(2);
 
-/// Thumbnails of a whole book come at once: they are healed after the page that somebody looks at.
-fn lane_of(target: Target<'_>) -> Lane {
-    match target {
-        Target::Image { region: "full", size, .. } if is_thumbnail(size) => Lane::Ahead,
-        _ => Lane::Viewer,
-    }
-}
-
-/// No side longer than this is a thumbnail.
-const THUMBNAIL: u32 = 320;
-
-fn is_thumbnail(size: &str) -> bool {
-    let mut sides = size.trim_start_matches(['!', '^']).split([',', ':']);
-    let mut any = false;
-    let small = sides.all(|side| {
-        any |= !side.is_empty();
-        side.is_empty() || side.parse::<u32>().is_ok_and(|pixels| pixels <= THUMBNAIL)
-    });
-    any && small
-}
-
 /// A status is told by its class in logs and labels.
 fn is_quiet(status: StatusCode) -> bool {
     status.is_success() || status.is_redirection()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn small_whole_images_are_thumbnails_and_tiles_are_not() {
-        for size in ["100,", ",200", "!300,300", "320,320", "^!90,90"] {
-            assert!(is_thumbnail(size), "{size}");
-        }
-        for size in ["full", "max", "1024,", "!300,900", "pct:10", ","] {
-            assert!(!is_thumbnail(size), "{size}");
-        }
-    }
 }

@@ -15,9 +15,10 @@ const ARROWS: [(&str, &[&str]); 14] = [
     ("heal", &["cluster", "config", "iiif", "index", "observe", "outcome", "upstream"]),
     ("presentation", &["config", "heal", "iiif", "index", "observe", "outcome", "upstream"]),
     ("proxy", &["config", "heal", "iiif", "index", "observe", "outcome", "presentation", "upstream"]),
-    ("listen", &["observe", "proxy", "upstream"]),
-    ("admin", &["config", "heal", "index", "observe", "outcome", "upstream"]),
+    ("listen", &["config", "observe", "proxy", "upstream"]),
+    ("admin", &["config", "heal", "iiif", "index", "observe", "outcome", "upstream"]),
     ("batch", &["config", "heal", "iiif", "index", "observe", "outcome", "upstream"]),
+    ("top", &["config", "iiif", "observe", "upstream"]),
     (
         "app",
         &[

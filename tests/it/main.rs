@@ -8,6 +8,7 @@
 )]
 #![allow(clippy::cast_precision_loss, reason = "what a scrape counts are small whole numbers")]
 
+mod admin;
 mod ahead;
 mod architecture;
 mod batch_reports;
@@ -16,6 +17,8 @@ mod batch_sources;
 mod batch_troubles;
 mod batch_verdicts;
 mod batch_world;
+mod caps;
+mod certificates;
 mod cluster_flights;
 mod cluster_kinds;
 mod cluster_learning;
@@ -32,6 +35,7 @@ mod forwarding;
 mod framing;
 mod gate;
 mod guard;
+mod handover;
 mod healing;
 mod held;
 mod http2_upstream;
@@ -49,10 +53,13 @@ mod presentation_gateway;
 mod presentation_poison;
 mod presentation_repair;
 mod presentation_rewrite;
+mod proxy_protocol;
 mod readme;
+mod reload;
 mod request_ids;
 mod servers;
 mod sources;
+mod top;
 mod uploads;
 mod watching;
 mod window;
