@@ -10,9 +10,11 @@ mod diary;
 mod events;
 mod gate;
 mod health;
+mod now;
 mod pages;
 mod read;
 mod route;
+mod words;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

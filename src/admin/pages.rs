@@ -1,18 +1,16 @@
 //! The dashboard: what the API tells, for eyes. Everything is made here; the script only renews it.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
-
 use askama::Template;
 use http::Response;
 
 use super::answer::{Problem, typed};
-use super::chart::{self, Chart};
 use super::health::{self, Sheet, State};
+use super::now::{NowLive, NowPage, now};
 use super::read::{self, Query, Told};
 use super::route::Page;
+use super::words::{Row, grouped, row, took};
 use super::{Admin, Rooms};
 use crate::batch::setup::{self, Unmapped};
-use crate::index::history::{Entry, Filter, Page as Piece};
 use crate::upstream::Body;
 
 /// The pages, in the order of the navigation.
@@ -21,52 +19,8 @@ pub(super) const NAV: [(&str, &str); 4] =
 
 const HTML: &str = "text/html; charset=utf-8";
 
-/// Heals that Now shows.
-const LAST: u32 = 8;
-
 /// Canvases whose routes the setup check looks at.
 const SAMPLE: u32 = 200;
-
-#[derive(Template)]
-#[template(path = "now.html")]
-struct NowPage {
-    here: &'static str,
-    tone: &'static str,
-    summary: String,
-    figures: Vec<Figure>,
-    chart: Chart,
-    heals: Vec<Row>,
-    servers: Vec<read::Server>,
-}
-
-#[derive(Template)]
-#[template(path = "now_live.html")]
-struct NowLive {
-    tone: &'static str,
-    summary: String,
-    figures: Vec<Figure>,
-    chart: Chart,
-    heals: Vec<Row>,
-    servers: Vec<read::Server>,
-}
-
-struct Figure {
-    name: &'static str,
-    value: String,
-    note: String,
-}
-
-/// One heal in a table.
-struct Row {
-    id: i64,
-    iso: String,
-    ago: String,
-    verdict: String,
-    rung: String,
-    took: String,
-    waiting: u32,
-    identifier: String,
-}
 
 #[derive(Template)]
 #[template(path = "heals.html")]
@@ -211,59 +165,6 @@ impl Admin {
             Page::Setup => html(&check(rooms).await?),
         }
     }
-}
-
-fn now(rooms: &Rooms) -> Result<NowLive, Problem> {
-    let seen = rooms.metrics.snapshot();
-    let count = |outcome: &str| seen.requests.get(outcome).copied().unwrap_or(0);
-    let healed = count("healed");
-    let lost: u64 = ["missing", "cooling", "pending", "failed"].map(count).iter().sum();
-    let all: u64 = seen.requests.values().sum();
-    let (tone, summary) = if seen.now.breakers_open > 0 {
-        (
-            "bad",
-            "A canvas service only fails and is left alone for a while: nothing can be healed through it."
-                .to_owned(),
-        )
-    } else if rooms.healer.is_sweeping() {
-        ("busy", "A sweep is under way: the whole index is looked at, and what is gone is healed.".to_owned())
-    } else if seen.now.flights > 0 {
-        (
-            "busy",
-            format!("{} heals are under way, {} viewers wait for them.", seen.now.flights, seen.now.waiting),
-        )
-    } else {
-        ("good", "All is quiet: nothing is being healed, nobody waits.".to_owned())
-    };
-    let figure = |name, value: u64, note: String| Figure { name, value: grouped(value), note };
-    let gauge = |value: i64| u64::try_from(value).unwrap_or(0);
-    let up = humantime::format_duration(Duration::from_secs(seen.uptime_seconds / 60 * 60)).to_string();
-    let up = if up == "0s" { "less than a minute".to_owned() } else { up };
-    let figures = vec![
-        figure("Requests", all, format!("in {up}")),
-        figure("Healed", healed, format!("{} canvas requests", grouped(seen.canvas_requests))),
-        figure("Not healed", lost, format!("{} of them missing", grouped(count("missing")))),
-        figure("Viewers waiting", gauge(seen.now.waiting), format!("{} heals under way", seen.now.flights)),
-        figure(
-            "Images known",
-            gauge(seen.now.index_images),
-            format!("in {} manifests", grouped(gauge(seen.now.index_manifests))),
-        ),
-        figure(
-            "Connections",
-            gauge(seen.now.connections),
-            format!("{} with an upstream", seen.now.upstream_in_flight),
-        ),
-    ];
-    let last = rooms.index.history(&Filter::default(), Piece { before: None, limit: LAST })?;
-    Ok(NowLive {
-        tone,
-        summary,
-        figures,
-        chart: chart::draw(&seen.points),
-        heals: last.into_iter().map(row).collect(),
-        servers: read::servers(rooms),
-    })
 }
 
 fn heals(rooms: &Rooms, query: &Query<'_>, words: &str) -> Result<HealsPage, Problem> {
@@ -433,37 +334,4 @@ async fn check(rooms: &Rooms) -> Result<SetupPage, Problem> {
         Finding { class, word, about: finding.about, text: finding.text }
     });
     Ok(SetupPage { here: "/setup", findings: findings.collect() })
-}
-
-fn row(entry: Entry) -> Row {
-    let Entry { id, heal } = entry;
-    let at = UNIX_EPOCH + Duration::from_millis(u64::try_from(heal.at).unwrap_or(0));
-    Row {
-        id,
-        iso: humantime::format_rfc3339_seconds(at).to_string(),
-        ago: ago(SystemTime::now().duration_since(at).unwrap_or_default()),
-        verdict: heal.verdict,
-        rung: heal.rung.unwrap_or_else(|| "–".to_owned()),
-        took: took(heal.duration_ms),
-        waiting: heal.waiting,
-        identifier: heal.identifier,
-    }
-}
-
-fn took(ms: u64) -> String {
-    if ms < 1000 { format!("{ms} ms") } else { format!("{}.{} s", ms / 1000, ms % 1000 / 100) }
-}
-
-fn ago(since: Duration) -> String {
-    match since.as_secs() {
-        0..60 => "just now".to_owned(),
-        seconds @ 60..3600 => format!("{} min ago", seconds / 60),
-        seconds @ 3600..172_800 => format!("{} h ago", seconds / 3600),
-        seconds => format!("{} days ago", seconds / 86_400),
-    }
-}
-
-/// 1234567 as 1,234,567.
-fn grouped(number: u64) -> String {
-    indicatif::HumanCount(number).to_string()
 }

@@ -145,7 +145,8 @@ impl Admin {
 #[derive(Debug, Serialize)]
 pub(super) struct Server {
     pub(super) upstream: String,
-    pub(super) server: String,
+    #[serde(rename = "server")]
+    pub(super) at: String,
     pub(super) standing: &'static str,
     pub(super) failures: u32,
     pub(super) in_flight: usize,
@@ -161,7 +162,7 @@ pub(super) fn servers(rooms: &Rooms) -> Vec<Server> {
     });
     let told = distinct.flat_map(|(_, upstream)| upstream.servers()).map(|server| Server {
         upstream: server.upstream,
-        server: server.server,
+        at: server.server,
         standing: match server.standing {
             Standing::Up => "up",
             Standing::Trial => "trial",
