@@ -21,11 +21,11 @@ use crate::index::keeper::Keeper;
 use crate::index::learn::Learner;
 use crate::index::{Index, IndexError};
 use crate::listen::{Bounds, Listener, Stop};
-use crate::observe::Metrics;
+use crate::observe::{Metrics, SAMPLE_EVERY};
 use crate::presentation::Presenter;
 use crate::proxy::Proxy;
 use crate::upstream::fetch::Web;
-use crate::upstream::{TlsError, Upstream, client_tls};
+use crate::upstream::{TlsError, Upstream};
 
 /// Why it could not start.
 #[derive(Debug, thiserror::Error)]
@@ -78,7 +78,7 @@ impl App {
         let settings = Arc::new(settings);
         let metrics = Arc::new(Metrics::new());
         let index = open_index(&settings)?;
-        let upstreams = upstreams(&settings, &metrics)?;
+        let upstreams = Upstream::of_routes(&settings, &metrics.upstream)?;
         let healer = Healer::new(Arc::clone(&settings), &upstreams, Arc::clone(&index), Arc::clone(&metrics));
         let proxy = proxy(&settings, &upstreams, &healer, &index, &metrics);
         let bounds = Bounds {
@@ -122,7 +122,9 @@ impl App {
             )));
         }
         let chores = vec![
+            tokio::spawn(keep_checked(&upstreams)),
             tokio::spawn(keep_tidy(upstreams, healer.clone())),
+            tokio::spawn(keep_points(Arc::clone(&metrics))),
             tokio::spawn({
                 let healer = healer.clone();
                 async move { healer.keep_warm().await }
@@ -180,31 +182,10 @@ pub fn batch_rooms(settings: Settings) -> Result<Rooms, StartError> {
     let index = Index::open(&settings.index.path, settings.index.cache)?.with_names(&settings);
     let index = Arc::new(index);
     let metrics = Arc::new(Metrics::new());
-    let upstreams = upstreams(&settings, &metrics)?;
+    let upstreams = Upstream::of_routes(&settings, &metrics.upstream)?;
     let healer = Healer::new(Arc::clone(&settings), &upstreams, Arc::clone(&index), metrics);
     let web = Web::new(Arc::clone(&settings))?;
     Ok(Rooms { settings, index, healer, web })
-}
-
-/// One [`Upstream`] for each distinct server, in the order of the routes.
-fn upstreams(settings: &Settings, metrics: &Metrics) -> Result<Vec<Arc<Upstream>>, TlsError> {
-    let tls = client_tls(settings.upstream.ca.as_deref())?;
-    let mut made: Vec<(&settings::Route, Arc<Upstream>)> = Vec::new();
-    for route in &settings.routes {
-        let same = made.iter().find(|(other, _)| {
-            other.upstream.scheme == route.upstream.scheme
-                && other.upstream.authority == route.upstream.authority
-                && other.connect == route.connect
-        });
-        let upstream = if let Some((_, upstream)) = same {
-            Arc::clone(upstream)
-        } else {
-            let (connect, busy) = (route.connect.as_ref(), metrics.upstream_in_flight.clone());
-            Arc::new(Upstream::new(&route.upstream, connect, &settings.upstream, &tls, busy))
-        };
-        made.push((route, upstream));
-    }
-    Ok(made.into_iter().map(|(_, upstream)| upstream).collect())
 }
 
 /// TLS towards viewers: HTTP/2 and HTTP/1.1.
@@ -223,6 +204,29 @@ fn server_tls(tls: &settings::Tls) -> Result<Arc<rustls::ServerConfig>, StartErr
         .with_single_cert(chain, key)?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Arc::new(config))
+}
+
+/// What a live page shows of the last half hour.
+async fn keep_points(metrics: Arc<Metrics>) {
+    let mut every = tokio::time::interval(SAMPLE_EVERY);
+    loop {
+        every.tick().await;
+        metrics.sample();
+    }
+}
+
+/// Checks the servers that are to be checked.
+fn keep_checked(upstreams: &[Arc<Upstream>]) -> impl Future<Output = ()> + use<> {
+    // Routes that lead to the same servers share one upstream, which is checked once.
+    let distinct = upstreams
+        .iter()
+        .enumerate()
+        .filter(|(at, upstream)| !upstreams.iter().take(*at).any(|earlier| Arc::ptr_eq(earlier, upstream)));
+    let checks: Vec<_> =
+        distinct.map(|(_, upstream)| Upstream::keep_checked(Arc::downgrade(upstream))).collect();
+    async move {
+        futures_util::future::join_all(checks).await;
+    }
 }
 
 async fn keep_tidy(upstreams: Vec<Arc<Upstream>>, healer: Healer) {

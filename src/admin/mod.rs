@@ -5,8 +5,8 @@ use std::sync::Arc;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 
-use crate::heal::{BreakerState, Healer};
-use crate::observe::Metrics;
+use crate::heal::Healer;
+use crate::observe::{Format, Metrics};
 use crate::upstream::Body;
 
 /// The admin pages. Cheap to clone.
@@ -36,7 +36,11 @@ impl Admin {
             (true, "/livez") => (StatusCode::OK, TEXT, "alive\n".to_owned()),
             // A proxy whose sockets are bound passes traffic from the first moment, index or not.
             (true, "/readyz") => (StatusCode::OK, TEXT, "ready\n".to_owned()),
-            (true, "/metrics") => (StatusCode::OK, OPEN_METRICS, self.scrape()),
+            (true, "/metrics") => {
+                let accept = request.headers().get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
+                let format = Format::accepted(accept.unwrap_or_default());
+                (StatusCode::OK, format.content_type(), self.metrics.scrape_as(format))
+            }
             (true, _) => (StatusCode::NOT_FOUND, TEXT, "try /livez, /readyz or /metrics\n".to_owned()),
         };
         let mut response = Response::new(Body::from(text));
@@ -49,13 +53,6 @@ impl Admin {
         }
         response
     }
-
-    fn scrape(&self) -> String {
-        let open = self.healer.breakers().into_iter().filter(|state| *state != BreakerState::Closed).count();
-        self.metrics.breakers_open.set(i64::try_from(open).unwrap_or(i64::MAX));
-        self.metrics.scrape()
-    }
 }
 
 const TEXT: &str = "text/plain; charset=utf-8";
-const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";

@@ -158,6 +158,9 @@ impl Batch<'_> {
         }
         let look = self.selection().timeout.unwrap_or(LOOK);
         settings.upstream.first_byte_timeout = settings.upstream.first_byte_timeout.min(look);
+        for route in settings.routes.iter_mut().filter(|route| route.kind == RouteKind::Image) {
+            route.first_byte_timeout = route.first_byte_timeout.map(|own| own.min(look));
+        }
         let Self::Heal(args) = self else { return };
         if let Some(concurrency) = args.concurrency {
             heal.concurrency = usize::from(concurrency);

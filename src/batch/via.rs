@@ -5,17 +5,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::uri::{Authority, Scheme};
-use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, StatusCode, header};
 
 use super::mend::Treated;
 use super::{Entry, Unit, Verdict};
-use prometheus_client::metrics::gauge::Gauge;
-
 use crate::config::Settings;
-use crate::config::settings::{RouteKind, UpstreamUrl};
+use crate::config::settings::{RouteKind, Timeouts, UpstreamUrl};
 use crate::heal::image_segment;
 use crate::iiif::CanvasUrl;
-use crate::upstream::{Body, Chain, TlsError, Upstream, client_tls};
+use crate::observe::UpstreamMeters;
+use crate::upstream::{Body, Chain, TlsError, Upstream, client_tls, own_request};
 
 /// A running iiif-mender.
 #[derive(Debug)]
@@ -23,7 +22,8 @@ pub(crate) struct Via {
     upstream: Arc<Upstream>,
     /// Path before the identifier.
     prefix: String,
-    patience: Duration,
+    name: String,
+    times: Timeouts,
 }
 
 /// Why it cannot be used.
@@ -53,11 +53,13 @@ impl Via {
         let route = settings.routes.iter().find(|route| route.kind == RouteKind::Image);
         let prefix =
             format!("{}{}", parsed.path.trim_end_matches('/'), route.ok_or(ViaError::NoRoute)?.prefix);
-        let tls = client_tls(settings.upstream.ca.as_deref())?;
+        let tls = client_tls(&settings.upstream)?;
         let target = UpstreamUrl { scheme, authority, path: "/".to_owned() };
-        let upstream = Arc::new(Upstream::new(&target, None, &settings.upstream, &tls, Gauge::default()));
+        let upstream =
+            Arc::new(Upstream::new(&target, &[], &settings.upstream, &tls, &UpstreamMeters::default()));
         // It holds a viewer's tile for as long as it says; then it answers by itself.
-        Ok(Self { upstream, prefix, patience: settings.heal.wait + Duration::from_secs(10) })
+        let times = settings.upstream.timeouts().first_byte(settings.heal.wait + Duration::from_secs(10));
+        Ok(Self { upstream, prefix, name: settings.server.name.clone(), times })
     }
 
     /// Asks for every image of a canvas.
@@ -121,13 +123,13 @@ impl Via {
     }
 
     async fn ask(&self, image: &str) -> Result<(StatusCode, HeaderMap), String> {
-        let (mut head, ()) = http::Request::new(()).into_parts();
-        head.method = Method::GET;
+        let host = self.upstream.authority().as_str();
+        let mut head = own_request(host, &self.name).map_err(|_| "--via names no host".to_owned())?;
+        // With it we would sound like the canvas service's own requests, which are never healed.
+        head.headers.remove(header::VIA);
         let target = format!("{}{}/{TILE}", self.prefix, image_segment(image));
         head.uri = target.parse().map_err(|_| "it cannot be written into a request".to_owned())?;
-        let host = HeaderValue::from_str(self.upstream.authority().as_str());
-        head.headers.insert(header::HOST, host.map_err(|_| "--via names no host".to_owned())?);
-        let answer = self.upstream.send(&head, Body::Empty, self.patience).await;
+        let answer = self.upstream.send(&head, Body::Empty, self.times).await;
         let answer = answer.map_err(|error| format!("iiif-mender: {}", Chain(&error)))?;
         let (status, fields) = (answer.status(), answer.headers().clone());
         let _ = tokio::time::timeout(Duration::from_secs(10), answer.into_body().collect(1 << 20)).await;

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use http::uri::Scheme;
+use http::uri::{Authority, Scheme};
 
 use super::error::ConfigError;
 use super::settings::{Heal, Route, RouteKind, Rung, Server, Settings};
@@ -114,6 +114,16 @@ fn nothing_is_zero(settings: &Settings, report: &mut Report<'_>) {
         ("server.max_connections", server.max_connections),
         ("server.max_uri_bytes", server.max_uri_bytes),
         ("upstream.max_requests", upstream.max_requests),
+        ("upstream.http2_streams", upstream.http2_streams),
+        ("upstream.health.failures", usize::try_from(upstream.health.failures).unwrap_or(usize::MAX)),
+        (
+            "upstream.health.healthy_after",
+            usize::try_from(upstream.health.healthy_after).unwrap_or(usize::MAX),
+        ),
+        (
+            "upstream.health.unhealthy_after",
+            usize::try_from(upstream.health.unhealthy_after).unwrap_or(usize::MAX),
+        ),
         ("heal.concurrency", heal.concurrency),
         ("heal.max_waiting", heal.max_waiting),
         ("heal.per_client", usize::try_from(heal.per_client).unwrap_or(usize::MAX)),
@@ -133,6 +143,11 @@ fn nothing_is_zero(settings: &Settings, report: &mut Report<'_>) {
         ("upstream.connect_timeout", upstream.connect_timeout),
         ("upstream.first_byte_timeout", upstream.first_byte_timeout),
         ("upstream.body_timeout", upstream.body_timeout),
+        ("upstream.pool_max_age", upstream.pool_max_age),
+        ("upstream.health.out", upstream.health.out),
+        ("upstream.health.out_max", upstream.health.out_max),
+        ("upstream.health.interval", upstream.health.interval),
+        ("upstream.health.timeout", upstream.health.timeout),
         ("heal.timeout", heal.timeout),
         ("heal.breaker_open", heal.breaker_open),
         ("heal.backoff_max", heal.backoff_max),
@@ -185,6 +200,7 @@ fn routes(settings: &Settings, report: &mut Report<'_>) {
                 "the prefix is replaced by the path of the upstream, letter by letter: end both with a slash, or neither",
             );
         }
+        servers(route, number, report);
         if settings.server.listen.iter().any(|own| leads_to(route, own)) {
             report.at(
                 &[&format!("routes.{number}.connect"), &upstream, "server.listen"],
@@ -195,9 +211,50 @@ fn routes(settings: &Settings, report: &mut Report<'_>) {
     }
 }
 
+/// The addresses and the times of one route.
+fn servers(route: &Route, number: usize, report: &mut Report<'_>) {
+    // What was tried for one request is remembered in the bits of one number.
+    const MOST: usize = 64;
+    let connect = format!("routes.{number}.connect");
+    if route.connect.len() > MOST {
+        report.at(
+            &[&connect],
+            &format!("{} servers are more than {MOST}", route.connect.len()),
+            "name fewer servers, or a name that DNS resolves to all of them",
+        );
+    }
+    for (at, address) in route.connect.iter().enumerate() {
+        if route.connect.iter().take(at).any(|earlier| earlier == address) {
+            report.at(
+                &[&format!("{connect}.{at}"), &connect],
+                &format!("{address} stands in the list twice"),
+                "take one of them out",
+            );
+        }
+    }
+    for (key, time) in [
+        ("connect_timeout", route.connect_timeout),
+        ("first_byte_timeout", route.first_byte_timeout),
+        ("body_timeout", route.body_timeout),
+    ] {
+        if time.is_some_and(|time| time.is_zero()) {
+            let path = format!("routes.{number}.{key}");
+            report.at(
+                &[&path],
+                &format!("`{path}` is zero"),
+                "write more than zero, or leave it out: then that of [upstream] holds",
+            );
+        }
+    }
+}
+
 /// Whether the route's requests would arrive at our own listener.
 fn leads_to(route: &Route, own: &SocketAddr) -> bool {
-    let target = route.connect.as_ref().unwrap_or(&route.upstream.authority);
+    let named = Some(&route.upstream.authority).filter(|_| route.connect.is_empty());
+    route.connect.iter().chain(named).any(|target| arrives(route, target, own))
+}
+
+fn arrives(route: &Route, target: &Authority, own: &SocketAddr) -> bool {
     let port = target.port_u16().unwrap_or(if route.upstream.scheme == Scheme::HTTPS { 443 } else { 80 });
     let host = target.host().trim_start_matches('[').trim_end_matches(']');
     let address = match host {

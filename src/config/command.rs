@@ -93,8 +93,9 @@ fn summary(path: &Path, settings: &Settings) -> String {
             "  {kind:<12}  {:<width$}  →  {}://{}{}",
             route.prefix, url.scheme, url.authority, url.path
         );
-        if let Some(connect) = &route.connect {
-            line = format!("{line} at {connect}");
+        if !route.connect.is_empty() {
+            let servers: Vec<_> = route.connect.iter().map(ToString::to_string).collect();
+            line = format!("{line} at {}", servers.join(", "));
         }
         if !route.hosts.is_empty() {
             line = format!("{line} for {}", route.hosts.join(", "));
@@ -111,8 +112,10 @@ fn summary(path: &Path, settings: &Settings) -> String {
 fn notes(settings: &Settings) -> Vec<String> {
     let mut notes = Vec::new();
     let ours = |host: &str| settings.server.public_hosts.iter().any(|public| public == host);
-    let through_our_name =
-        settings.routes.iter().find(|route| route.connect.is_none() && ours(route.upstream.authority.host()));
+    let through_our_name = settings
+        .routes
+        .iter()
+        .find(|route| route.connect.is_empty() && ours(route.upstream.authority.host()));
     if let Some(route) = through_our_name {
         notes.push(format!(
             "{} is also one of our public_hosts: once that name points here, give its routes `connect`, or requests go round in circles",

@@ -11,7 +11,7 @@ use super::check::Report;
 use super::file::{self, File};
 use super::leaf::Text;
 use super::settings::{
-    Admin, CanvasRule, Heal, Index, Log, MassExpiry, Presentation, Rewrite, Route, RouteKind, Server,
+    Admin, CanvasRule, Heal, Health, Index, Log, MassExpiry, Presentation, Rewrite, Route, RouteKind, Server,
     Settings, Source, SourceKind, Tls, Upstream, UpstreamUrl,
 };
 use super::values::{Count, Size};
@@ -21,7 +21,7 @@ pub(super) fn settings(file: File, folder: &Path, report: &mut Report<'_>) -> Se
     Settings {
         server: server(file.server, folder, report),
         admin: Admin { listen: file.admin.listen.map_or(Admin::default().listen, |listen| listen.0.0) },
-        upstream: upstream(file.upstream, folder),
+        upstream: upstream(file.upstream, folder, report),
         routes: file
             .routes
             .into_iter()
@@ -56,7 +56,7 @@ fn server(file: file::Server, folder: &Path, report: &mut Report<'_>) -> Server 
     let default = Server::default();
     Server {
         listen: file.listen.map_or(default.listen, |list| list.0.into_iter().map(|one| one.0).collect()),
-        tls: file.tls.and_then(|tls| both_files(tls, folder, report)),
+        tls: file.tls.and_then(|tls| both_files(tls, "server.tls", folder, report)),
         public_hosts: list(file.public_hosts, default.public_hosts, |host| host.0),
         trusted_proxies: list(file.trusted_proxies, default.trusted_proxies, |network| network),
         name: file.name.map_or(default.name, |name| name.0.0),
@@ -69,7 +69,7 @@ fn server(file: file::Server, folder: &Path, report: &mut Report<'_>) -> Server 
     }
 }
 
-fn both_files(tls: file::Tls, folder: &Path, report: &mut Report<'_>) -> Option<Tls> {
+fn both_files(tls: file::Tls, key: &str, folder: &Path, report: &mut Report<'_>) -> Option<Tls> {
     let lacking = match (&tls.cert, &tls.key) {
         (None, _) => "cert",
         (_, None) => "key",
@@ -77,24 +77,46 @@ fn both_files(tls: file::Tls, folder: &Path, report: &mut Report<'_>) -> Option<
     };
     if !lacking.is_empty() {
         report.missing(
-            &format!("server.tls.{lacking}"),
-            "`server.tls` needs both a certificate and its key",
-            "write tls = { cert = \"server.pem\", key = \"server.key\" }, or leave it out to speak plain HTTP",
+            &format!("{key}.{lacking}"),
+            &format!("`{key}` needs both a certificate and its key"),
+            "write { cert = \"server.pem\", key = \"server.key\" }, or leave it out to do without",
         );
     }
     Some(Tls { cert: folder.join(tls.cert?.0), key: folder.join(tls.key?.0) })
 }
 
-fn upstream(file: file::Upstream, folder: &Path) -> Upstream {
+fn upstream(file: file::Upstream, folder: &Path, report: &mut Report<'_>) -> Upstream {
     let default = Upstream::default();
+    let certificate = file.client_certificate;
     Upstream {
         ca: file.ca.map(|path| folder.join(path.0)),
+        client_certificate: certificate
+            .and_then(|tls| both_files(tls, "upstream.client_certificate", folder, report)),
         connect_timeout: or(file.connect_timeout, default.connect_timeout),
         first_byte_timeout: or(file.first_byte_timeout, default.first_byte_timeout),
         body_timeout: or(file.body_timeout, default.body_timeout),
         pool_idle: or(file.pool_idle, default.pool_idle),
+        pool_max_age: or(file.pool_max_age, default.pool_max_age),
         max_requests: count(file.max_requests, default.max_requests),
         queue_wait: or(file.queue_wait, default.queue_wait),
+        http2: or(file.http2, default.http2),
+        http2_streams: count(file.http2_streams, default.http2_streams),
+        http2_ping: or(file.http2_ping, default.http2_ping),
+        health: health(file.health),
+    }
+}
+
+fn health(file: file::Health) -> Health {
+    let default = Health::default();
+    Health {
+        failures: file.failures.map_or(default.failures, |count| count.0.0),
+        out: or(file.out, default.out),
+        out_max: or(file.out_max, default.out_max),
+        interval: or(file.interval, default.interval),
+        timeout: or(file.timeout, default.timeout),
+        healthy_after: file.healthy_after.map_or(default.healthy_after, |count| count.0.0),
+        unhealthy_after: file.unhealthy_after.map_or(default.unhealthy_after, |count| count.0.0),
+        status: file.status.map_or(default.status, |status| status.0.0),
     }
 }
 
@@ -118,7 +140,11 @@ fn one_route(file: file::Route, number: usize, report: &mut Report<'_>) -> Route
         prefix: file.prefix.map_or_else(|| "/".to_owned(), |prefix| prefix.0.0),
         upstream: file.upstream.map_or_else(stand_in, |url| url.0),
         kind: or(file.kind, RouteKind::Plain),
-        connect: file.connect.map(|authority| authority.0),
+        connect: file.connect.map_or_else(Vec::new, |list| list.0.into_iter().map(|one| one.0).collect()),
+        health: file.health.map(|path| path.0.0),
+        connect_timeout: file.connect_timeout.map(|time| time.0),
+        first_byte_timeout: file.first_byte_timeout.map(|time| time.0),
+        body_timeout: file.body_timeout.map(|time| time.0),
         preserve_host: file.preserve_host.unwrap_or(false),
         hosts: list(file.hosts, Vec::new(), |host| host.0),
     }

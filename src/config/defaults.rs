@@ -8,8 +8,8 @@ use std::time::Duration;
 use http::HeaderMap;
 
 use super::settings::{
-    Admin, CanvasRule, Heal, Index, Log, LogFormat, MassExpiry, Presentation, Rewrite, Rung, Server,
-    Settings, Source, SourceKind, Upstream,
+    Admin, CanvasRule, Heal, Health, Http2, Index, Log, LogFormat, MassExpiry, Presentation, Rewrite, Rung,
+    Server, Settings, Source, SourceKind, Upstream,
 };
 
 const fn secs(seconds: u64) -> Duration {
@@ -66,14 +66,36 @@ impl Default for Upstream {
     fn default() -> Self {
         Self {
             ca: None,
+            client_certificate: None,
             connect_timeout: secs(5),
             // UPSTREAM: a presentation of many pages is built page by page and takes minutes.
             first_byte_timeout: secs(120),
             body_timeout: secs(60),
             // Below Apache's keep-alive of 5 s, the shortest that is common.
             pool_idle: secs(4),
+            pool_max_age: secs(5 * 60),
             max_requests: 256,
             queue_wait: secs(10),
+            http2: Http2::Off,
+            http2_streams: 100,
+            http2_ping: secs(20),
+            health: Health::default(),
+        }
+    }
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self {
+            failures: 3,
+            // A server that is back is used again within a second.
+            out: Duration::from_millis(500),
+            out_max: secs(30),
+            interval: secs(5),
+            timeout: secs(2),
+            healthy_after: 2,
+            unhealthy_after: 3,
+            status: 200,
         }
     }
 }

@@ -16,8 +16,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::leaf::{OneOrMany, Text};
-use super::settings::{LogFormat, Pattern, RouteKind, Rung, UpstreamUrl};
-use super::values::{Count, Filter, HostName, HttpUrl, MaybeListen, Prefix, Size, Slashed, Status, Token};
+use super::settings::{Http2, LogFormat, Pattern, RouteKind, Rung, UpstreamUrl};
+use super::values::{
+    Count, Filter, GoodStatus, HostName, HttpUrl, MaybeListen, Prefix, Size, Slashed, Status, Token,
+};
 
 /// Configuration of iiif-mender. Relative paths are relative to the folder of this file.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
@@ -96,6 +98,8 @@ pub struct Admin {
 pub struct Upstream {
     /// PEM file with certificate authorities to trust besides the system's.
     pub ca: Option<Text<PathBuf>>,
+    /// Certificate and key that we show to an upstream which asks who we are.
+    pub client_certificate: Option<Tls>,
     /// Time for TCP and TLS together.
     pub connect_timeout: Option<Text<Duration>>,
     /// From the end of our request to the head of the answer.
@@ -104,10 +108,42 @@ pub struct Upstream {
     pub body_timeout: Option<Text<Duration>>,
     /// How long an unused connection is kept; must be below the upstream's own keep-alive.
     pub pool_idle: Option<Text<Duration>>,
+    /// How long a connection is used at all, so that a change in DNS takes hold.
+    pub pool_max_age: Option<Text<Duration>>,
     /// Requests in flight to one upstream at most.
     pub max_requests: Option<Text<Count>>,
     /// How long a request may queue for one of those places before it is refused with 503.
     pub queue_wait: Option<Text<Duration>>,
+    /// Speak HTTP/2: "off"; "auto": over TLS where the server offers it; "always": without TLS as well.
+    pub http2: Option<Text<Http2>>,
+    /// Requests at once on one HTTP/2 connection at most; fewer where the server says so.
+    pub http2_streams: Option<Text<Count>>,
+    /// How often a quiet HTTP/2 connection is asked whether it is alive; "0s": never.
+    pub http2_ping: Option<Text<Duration>>,
+    /// Which servers are passed over.
+    pub health: Health,
+}
+
+/// `[upstream.health]`
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub struct Health {
+    /// Failures in a row (no connection, no answer in time) after which a server is passed over.
+    pub failures: Option<Text<Count>>,
+    /// How long it is passed over at first; then it is dialled, and one request may try it.
+    pub out: Option<Text<Duration>>,
+    /// The longest time to which that grows when such trials fail.
+    pub out_max: Option<Text<Duration>>,
+    /// Time between two checks of a route's `health` path.
+    pub interval: Option<Text<Duration>>,
+    /// How long one check may take.
+    pub timeout: Option<Text<Duration>>,
+    /// Good checks in a row after which a server is in again.
+    pub healthy_after: Option<Text<Count>>,
+    /// Bad checks in a row after which it is passed over.
+    pub unhealthy_after: Option<Text<Count>>,
+    /// The status of a good check.
+    pub status: Option<Text<GoodStatus>>,
 }
 
 /// `[[routes]]`
@@ -120,8 +156,16 @@ pub struct Route {
     pub upstream: Option<Text<UpstreamUrl>>,
     /// What it carries: images are healed, presentations are what heals are requested from, plain is passed through.
     pub kind: Option<Text<RouteKind>>,
-    /// Where to connect once the upstream's name points at us (host:port); Host and TLS name stay those of the URL.
-    pub connect: Option<Text<Authority>>,
+    /// Where to connect (host:port) once the upstream's name points at us, or a list of servers; Host and TLS name stay those of the URL.
+    pub connect: Option<OneOrMany<Text<Authority>>>,
+    /// Path by which each of its servers is checked, as set in [upstream.health]; not given: they are judged by real requests alone.
+    pub health: Option<Text<Prefix>>,
+    /// Time for TCP and TLS together, in place of `upstream.connect_timeout`.
+    pub connect_timeout: Option<Text<Duration>>,
+    /// From the end of a request to the head of its answer, in place of `upstream.first_byte_timeout` (`heal.timeout` on presentation routes).
+    pub first_byte_timeout: Option<Text<Duration>>,
+    /// The longest silence within a body, in place of `upstream.body_timeout`.
+    pub body_timeout: Option<Text<Duration>>,
     /// Send the viewer's Host on instead of the upstream's; X-Forwarded-Host, -Port and -Proto are sent in any case.
     pub preserve_host: Option<bool>,
     /// Only for requests to these hosts; empty: all.

@@ -10,10 +10,13 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use http::uri::{Authority, Scheme};
 use http::{HeaderMap, HeaderName};
 use ipnet::IpNet;
 use regex::Regex;
+
+mod upstream;
+
+pub use upstream::{Health, Http2, Route, RouteKind, Timeouts, Upstream, UpstreamUrl};
 
 /// The whole checked configuration.
 #[derive(Debug, Clone, PartialEq)]
@@ -91,64 +94,6 @@ pub struct Tls {
 pub struct Admin {
     /// Where to listen; `None` switches it off.
     pub listen: Option<SocketAddr>,
-}
-
-/// `[upstream]`: timeouts and bounds that hold for every upstream.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Upstream {
-    /// PEM file with certificate authorities to trust besides the system's.
-    pub ca: Option<PathBuf>,
-    /// Time for TCP and TLS together.
-    pub connect_timeout: Duration,
-    /// From the end of our request to the head of the answer.
-    pub first_byte_timeout: Duration,
-    /// The longest silence within a body.
-    pub body_timeout: Duration,
-    /// How long an unused connection is kept; must be below the upstream's own keep-alive.
-    pub pool_idle: Duration,
-    /// Requests in flight to one upstream at most.
-    pub max_requests: usize,
-    /// How long a request may queue for one of those places before it is refused with 503.
-    pub queue_wait: Duration,
-}
-
-/// What a route carries.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum RouteKind {
-    /// IIIF Image API: 404s are healed.
-    Image,
-    /// IIIF Presentation API: canvases and manifests; heals are requested here.
-    Presentation,
-    /// Anything else: passed through.
-    Plain,
-}
-
-/// `[[routes]]`: requests whose path starts with `prefix` go to `upstream`, the prefix replaced by its path.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Route {
-    /// Path prefix, starting with `/`.
-    pub prefix: String,
-    /// Where it goes.
-    pub upstream: UpstreamUrl,
-    /// What it carries.
-    pub kind: RouteKind,
-    /// Where to connect instead of the upstream's own host and port (`host:port`); Host and TLS name stay the URL's.
-    pub connect: Option<Authority>,
-    /// Send the viewer's Host on instead of the upstream's.
-    pub preserve_host: bool,
-    /// Only for requests to these hosts (lower case); empty: all.
-    pub hosts: Vec<String>,
-}
-
-/// The URL of an upstream, taken apart. Kept as text, never normalised.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct UpstreamUrl {
-    /// `http` or `https`.
-    pub scheme: Scheme,
-    /// Host and optional port as configured.
-    pub authority: Authority,
-    /// Path that replaces the route's prefix, starting with `/`.
-    pub path: String,
 }
 
 /// `[index]`

@@ -10,7 +10,7 @@ use regex::Regex;
 use tracing_subscriber::EnvFilter;
 
 use super::leaf::{Form, Leaf, Mistake, Written, similar};
-use super::settings::{LogFormat, Pattern, RouteKind, Rung};
+use super::settings::{Http2, LogFormat, Pattern, RouteKind, Rung};
 
 pub use super::addresses::{HostName, HttpUrl, MaybeListen, Prefix};
 
@@ -110,6 +110,28 @@ impl Leaf for Status {
                 "write statuses from 400 to 599, such as [404]",
             )),
         }
+    }
+
+    fn write(&self) -> Written {
+        Written::Number(u64::from(self.0))
+    }
+}
+
+/// The status by which a server says that it is well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GoodStatus(pub u16);
+
+impl Leaf for GoodStatus {
+    const EXPECTED: &'static str = "a status such as 200";
+    const FORM: Form = Form::Number;
+
+    fn read(text: &str) -> Result<Self, Mistake> {
+        text.parse().ok().filter(|status| (200..=499).contains(status)).map(Self).ok_or_else(|| {
+            Mistake::new(
+                format!("{text} is not the status of a server that is well"),
+                "write a status from 200 to 499, such as 200",
+            )
+        })
     }
 
     fn write(&self) -> Written {
@@ -281,6 +303,7 @@ fn written<T: PartialEq>(value: &T, words: &[&'static str], values: &[T]) -> Wri
 
 const RUNGS: [Rung; 4] = [Rung::Direct, Rung::Register, Rung::Visit, Rung::Rebuild];
 const KINDS: [RouteKind; 3] = [RouteKind::Image, RouteKind::Presentation, RouteKind::Plain];
+const HTTP2: [Http2; 3] = [Http2::Off, Http2::Auto, Http2::Always];
 const FORMATS: [LogFormat; 3] = [LogFormat::Auto, LogFormat::Text, LogFormat::Json];
 
 impl Leaf for Rung {
@@ -306,6 +329,19 @@ impl Leaf for RouteKind {
 
     fn write(&self) -> Written {
         written(self, Self::WORDS, &KINDS)
+    }
+}
+
+impl Leaf for Http2 {
+    const EXPECTED: &'static str = "\"off\", \"auto\" or \"always\"";
+    const WORDS: &'static [&'static str] = &["off", "auto", "always"];
+
+    fn read(text: &str) -> Result<Self, Mistake> {
+        word(text, "a way to speak HTTP/2", Self::WORDS, &HTTP2)
+    }
+
+    fn write(&self) -> Written {
+        written(self, Self::WORDS, &HTTP2)
     }
 }
 

@@ -6,9 +6,11 @@ use http::{HeaderName, HeaderValue};
 use super::file::{self, File};
 use super::leaf::{OneOrMany, Text};
 use super::settings::{
-    Heal, Index, Presentation, Rewrite, Route, Server, Settings, Source, SourceKind, Upstream,
+    Heal, Health, Index, Presentation, Rewrite, Route, Server, Settings, Source, SourceKind, Tls, Upstream,
 };
-use super::values::{Count, Filter, HostName, HttpUrl, MaybeListen, Prefix, Size, Slashed, Status, Token};
+use super::values::{
+    Count, Filter, GoodStatus, HostName, HttpUrl, MaybeListen, Prefix, Size, Slashed, Status, Token,
+};
 
 impl From<&Settings> for File {
     fn from(settings: &Settings) -> Self {
@@ -59,22 +61,42 @@ fn server(server: &Server) -> file::Server {
         max_connections: count(server.max_connections),
         max_head_bytes: size(server.max_head_bytes),
         max_uri_bytes: size(server.max_uri_bytes),
-        tls: server
-            .tls
-            .as_ref()
-            .map(|tls| file::Tls { cert: text(tls.cert.clone()), key: text(tls.key.clone()) }),
+        tls: server.tls.as_ref().map(tls),
     }
+}
+
+fn tls(tls: &Tls) -> file::Tls {
+    file::Tls { cert: text(tls.cert.clone()), key: text(tls.key.clone()) }
 }
 
 fn upstream(upstream: &Upstream) -> file::Upstream {
     file::Upstream {
         ca: upstream.ca.clone().map(Text),
+        client_certificate: upstream.client_certificate.as_ref().map(tls),
         connect_timeout: text(upstream.connect_timeout),
         first_byte_timeout: text(upstream.first_byte_timeout),
         body_timeout: text(upstream.body_timeout),
         pool_idle: text(upstream.pool_idle),
+        pool_max_age: text(upstream.pool_max_age),
         max_requests: count(upstream.max_requests),
         queue_wait: text(upstream.queue_wait),
+        http2: text(upstream.http2),
+        http2_streams: count(upstream.http2_streams),
+        http2_ping: text(upstream.http2_ping),
+        health: health(&upstream.health),
+    }
+}
+
+fn health(health: &Health) -> file::Health {
+    file::Health {
+        failures: text(Count(health.failures)),
+        out: text(health.out),
+        out_max: text(health.out_max),
+        interval: text(health.interval),
+        timeout: text(health.timeout),
+        healthy_after: text(Count(health.healthy_after)),
+        unhealthy_after: text(Count(health.unhealthy_after)),
+        status: text(GoodStatus(health.status)),
     }
 }
 
@@ -83,7 +105,11 @@ fn route(route: &Route) -> file::Route {
         prefix: text(Prefix(route.prefix.clone())),
         upstream: text(route.upstream.clone()),
         kind: text(route.kind),
-        connect: route.connect.clone().map(Text),
+        connect: list(&route.connect, |address| address).filter(|list| !list.is_empty()).map(OneOrMany),
+        health: route.health.clone().map(|path| Text(Prefix(path))),
+        connect_timeout: route.connect_timeout.map(Text),
+        first_byte_timeout: route.first_byte_timeout.map(Text),
+        body_timeout: route.body_timeout.map(Text),
         preserve_host: Some(route.preserve_host),
         hosts: list(&route.hosts, HostName),
     }

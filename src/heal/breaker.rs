@@ -57,8 +57,10 @@ impl Breaker {
     }
 
     /// A request was answered as a healthy service answers, or somebody knows that the service is well again.
-    pub(super) fn good(&self) {
-        *self.lock() = State::Closed { failures: 0 };
+    /// True: it was open until now.
+    pub(super) fn good(&self) -> bool {
+        let before = std::mem::replace(&mut *self.lock(), State::Closed { failures: 0 });
+        !matches!(before, State::Closed { .. })
     }
 
     /// A request failed in a way that speaks against the service, not against one canvas. True: it opened now.

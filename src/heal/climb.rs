@@ -12,7 +12,7 @@ use super::urgency::Urgency;
 use super::ward::{Patient, Ward};
 use crate::config::settings::Rung;
 use crate::iiif::{CanvasUrl, IdentifierKind};
-use crate::observe::Gauged;
+use crate::observe::{Event, Gauged};
 use crate::upstream::guard::Allowed;
 
 /// How a climb ended.
@@ -78,10 +78,24 @@ impl Ward {
     pub(super) async fn climb(self: Arc<Self>, patient: Patient, urgency: Arc<Urgency>) -> Verdict {
         let started = Instant::now();
         let _counted = Gauged::one(&self.metrics.flights);
+        self.metrics.tell(|| Event::HealStarted {
+            request: patient.trace.to_string(),
+            identifier: patient.key.to_string(),
+            lane: urgency.lane().as_str(),
+        });
         let verdict = self.ladder(&patient, &urgency).await;
         let took = started.elapsed();
         let rung = if let Verdict::Healed(rung) = verdict { rung.as_str() } else { "none" };
-        self.metrics.heal(verdict.as_str(), rung, urgency.lane().as_str(), took);
+        self.metrics.heal(verdict.as_str(), rung, urgency.lane().as_str(), took, &patient.trace);
+        self.metrics.tell(|| Event::HealEnded {
+            request: patient.trace.to_string(),
+            identifier: patient.key.to_string(),
+            lane: urgency.lane().as_str(),
+            verdict: verdict.as_str(),
+            rung,
+            duration_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+            waiting: urgency.viewers(),
+        });
         self.record(&patient, verdict, urgency.lane(), took, urgency.viewers());
         tracing::info!(
             request = %patient.trace,
@@ -276,6 +290,7 @@ impl Ward {
         patient: &Patient,
         urgency: &Urgency,
     ) -> CanvasAnswer {
+        let started = Instant::now();
         let _place = urgency.place(&service.lanes).await;
         if service.rests_from(urgency) {
             return CanvasAnswer::Withheld;
@@ -286,7 +301,7 @@ impl Ward {
             (Ok(()), Rung::Rebuild) => service.canvas(&flight.target, patient, Made::Now).await,
             (Ok(()), _) => service.canvas(&flight.target, patient, Made::NowOrLongAgo).await,
         };
-        self.metrics.canvas_request(flight.rung.as_str(), answer.as_str());
+        self.step_ended(flight, answer, patient, started.elapsed());
         answer
     }
 

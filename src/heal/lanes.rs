@@ -112,7 +112,6 @@ impl Lanes {
     }
 
     /// Waiters in each lane, viewer first.
-    #[cfg(test)]
     pub(super) fn waiting(&self) -> [usize; 3] {
         let state = self.lock();
         std::array::from_fn(|lane| state.waiting[lane].len())

@@ -14,7 +14,7 @@ use super::flight::Seat;
 use super::lanes::Lane;
 use super::ward::{Patient, Ward};
 use crate::config::settings::{MassExpiry, RouteKind};
-use crate::observe::Trace;
+use crate::observe::{Event, Trace};
 
 /// Sees many identifiers expire within a short time. Time is an argument.
 #[derive(Debug)]
@@ -71,6 +71,7 @@ impl Ward {
         }
         self.metrics.event("mass_expiry");
         let in_use = self.readers.in_use();
+        self.metrics.tell(|| Event::MassExpiry { manifests: in_use.len() });
         tracing::warn!(
             request = %patient.trace,
             manifests = in_use.len(),

@@ -96,7 +96,14 @@ impl Healer {
         index: Arc<Index>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        Self { ward: Arc::new(Ward::new(settings, upstreams, index, metrics)) }
+        let ward = Arc::new(Ward::new(settings, upstreams, index, metrics));
+        let weak = Arc::downgrade(&ward);
+        ward.metrics.before_scrapes(move |metrics| {
+            if let Some(ward) = weak.upgrade() {
+                ward.show(metrics);
+            }
+        });
+        Self { ward }
     }
 
     /// Is this image being healed right now? Then there is no point in asking for it first.
@@ -143,7 +150,7 @@ impl Healer {
                 ward.board(patient, lane.max(Lane::Ahead));
                 let took = started.elapsed();
                 ward.reader_at(patient, true);
-                ward.metrics.heal("healed", Rung::Direct.as_str(), lane.as_str(), took);
+                ward.metrics.heal("healed", Rung::Direct.as_str(), lane.as_str(), took, &patient.trace);
                 ward.record(patient, Verdict::Healed(Rung::Direct), lane, took, 1);
                 return Treatment::Good { answer, rung: Some(Rung::Direct), took };
             }
@@ -160,7 +167,7 @@ impl Healer {
         seat.urgency.viewer_waits();
         patient.joins(&seat.urgency);
         let landed = timeout(wait.saturating_sub(started.elapsed()), seat.landed()).await;
-        ward.metrics.waited(started.elapsed());
+        ward.metrics.waited(started.elapsed(), &patient.trace);
         match landed {
             Err(_) => Treatment::Pending(COME_BACK),
             Ok(Some(Verdict::Healed(rung))) => self.ask_again(patient, request, Some(rung), started).await,
@@ -234,7 +241,7 @@ impl Healer {
 
     /// Closes every breaker: the services are asked again at once.
     pub fn reset_breakers(&self) {
-        self.ward.services.iter().for_each(|service| service.breaker.good());
+        self.ward.services.iter().for_each(|service| service.answers());
     }
 
     /// Forgets what is old. Call it every minute or so.

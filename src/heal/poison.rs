@@ -355,6 +355,7 @@ impl Ward {
         patient: &Patient,
         urgency: &Urgency,
     ) -> Option<(Document, Vec<Canvas>)> {
+        let started = Instant::now();
         let _place = urgency.place(&service.lanes).await;
         let _counted = Gauged::one(&self.metrics.canvas_in_flight);
         let answer = match service.breaker.pass(Instant::now()) {
@@ -363,17 +364,17 @@ impl Ward {
         };
         let read = match answer {
             Ok(body) => {
-                service.breaker.good();
+                service.answers();
                 tokio::task::spawn_blocking(move || manifest::read(&body).ok()).await.ok().flatten()
             }
             Err(answer) => {
-                self.metrics.canvas_request(flight.rung.as_str(), answer.as_str());
+                self.step_ended(flight, answer, patient, started.elapsed());
                 return None;
             }
         };
         let whole = read.as_ref().is_some_and(|(_, canvases)| carries(canvases, patient));
         let answer = if whole { CanvasAnswer::Carries } else { CanvasAnswer::Lacks };
-        self.metrics.canvas_request(flight.rung.as_str(), answer.as_str());
+        self.step_ended(flight, answer, patient, started.elapsed());
         read
     }
 

@@ -1,12 +1,17 @@
 //! What is told of heals: to the history, and in the log.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use super::breaker::BreakerState;
 use super::climb::Verdict;
 use super::lanes::Lane;
+use super::memory::RungOf;
+use super::service::CanvasAnswer;
 use super::urgency::Urgency;
 use super::ward::{Patient, Ward};
 use crate::index::history::Heal;
+use crate::observe::{Event, Metrics};
 
 impl Ward {
     /// Notes how a heal ended, for `waiting` viewers. Nothing waits for it. Climbs that tried nothing (it was alive,
@@ -37,6 +42,46 @@ impl Ward {
             request: Some(patient.trace.to_string()),
             ..Heal::default()
         });
+    }
+}
+
+impl Ward {
+    /// One canvas request in this patient's name ended.
+    pub(super) fn step_ended(
+        &self,
+        flight: &RungOf,
+        answer: CanvasAnswer,
+        patient: &Patient,
+        took: Duration,
+    ) {
+        let (rung, answer) = (flight.rung.as_str(), answer.as_str());
+        self.metrics.canvas_request(rung, answer, took, &patient.trace);
+        self.metrics.tell(|| Event::HealStep {
+            request: patient.trace.to_string(),
+            identifier: patient.key.to_string(),
+            rung,
+            answer,
+            duration_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+        });
+    }
+
+    /// Sets the gauges that only a look can tell.
+    pub(super) fn show(&self, metrics: &Metrics) {
+        let now = Instant::now();
+        let open = self.services.iter().filter(|it| it.breaker.state(now) != BreakerState::Closed).count();
+        metrics.breakers_open.set(i64::try_from(open).unwrap_or(i64::MAX));
+        let mut waiting = [0; Lane::ALL.len()];
+        for (at, service) in self.services.iter().enumerate() {
+            // Two services may share their lanes.
+            if self.services[..at].iter().all(|other| !Arc::ptr_eq(&other.lanes, &service.lanes)) {
+                for (sum, here) in waiting.iter_mut().zip(service.lanes.waiting()) {
+                    *sum += here;
+                }
+            }
+        }
+        for (lane, count) in Lane::ALL.into_iter().zip(waiting) {
+            metrics.lane_waiting(lane.as_str(), count);
+        }
     }
 }
 

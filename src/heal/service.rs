@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderValue, Method, Request, StatusCode, header};
+use http::{HeaderValue, StatusCode, header};
 use uuid::Uuid;
 
 use super::breaker::{Breaker, BreakerState};
@@ -15,10 +15,11 @@ use super::truth::Truth;
 use super::ward::Patient;
 use super::wellness::Wellness;
 use crate::config::Settings;
+use crate::config::settings::Timeouts;
 use crate::iiif::identifier;
 use crate::iiif::manifest;
-use crate::observe::{Metrics, Trace};
-use crate::upstream::{Body, Upstream, UpstreamError};
+use crate::observe::{Event, Metrics, Trace};
+use crate::upstream::{Body, Upstream, UpstreamError, own_request};
 
 /// The longest canvas that is read; beyond it nothing is known of its contents.
 const LONGEST_CANVAS: usize = 16 << 20;
@@ -37,7 +38,11 @@ pub(super) struct CanvasService {
     upstream: Arc<Upstream>,
     /// Path that ends in `/`, before `fedora/…` and `resources/…`.
     base: String,
-    head: Parts,
+    /// What its requests say in `Host`.
+    host: String,
+    /// What they say in `Via`.
+    name: String,
+    times: Timeouts,
     patience: Duration,
     pub(super) lanes: Arc<Lanes>,
     pub(super) breaker: Breaker,
@@ -109,8 +114,10 @@ impl CanvasService {
         Self {
             route,
             base,
-            head: request_head(host, &settings.server.name),
+            host: host.to_owned(),
+            name: settings.server.name.clone(),
             upstream,
+            times: settings.timeouts(route),
             patience: heal.timeout,
             lanes,
             breaker: Breaker::new(heal.breaker_failures, heal.breaker_open),
@@ -181,26 +188,38 @@ impl CanvasService {
         self.breaker.state(Instant::now()) == BreakerState::Closed
     }
 
+    /// It answers as a healthy service does, or somebody knows that it will.
+    pub(super) fn answers(&self) {
+        if self.breaker.good() {
+            self.tell(false);
+        }
+    }
+
+    fn tell(&self, open: bool) {
+        self.metrics.tell(|| Event::Breaker { upstream: self.upstream.authority().to_string(), open });
+    }
+
     fn note(&self, answer: CanvasAnswer, made: Made) {
         match answer {
             CanvasAnswer::Carries => {
-                self.breaker.good();
+                self.answers();
                 // One out of the cache says nothing of the health now.
                 if made == Made::Now {
                     self.wellness.good();
                 }
             }
             CanvasAnswer::Lacks => {
-                self.breaker.good();
+                self.answers();
                 self.wellness.fault();
             }
             // It answers, only not for this canvas, which has its own cool-down: five dead links in a row must not
             // keep every other image from being healed.
-            CanvasAnswer::Unclear | CanvasAnswer::Refused => self.breaker.good(),
+            CanvasAnswer::Unclear | CanvasAnswer::Refused => self.answers(),
             CanvasAnswer::Withheld => {}
             CanvasAnswer::Busy | CanvasAnswer::Unwell => {
                 if self.breaker.bad(Instant::now()) {
                     self.metrics.event("breaker_opened");
+                    self.tell(true);
                     tracing::warn!(
                         upstream = %self.upstream.authority(),
                         "the canvas service only fails: leaving it alone for a while ([heal] breaker_open)"
@@ -210,6 +229,15 @@ impl CanvasService {
         }
     }
 
+    /// `Accept` names text too, because `/resources/{uuid}` answers 406 to JSON alone.
+    fn head(&self, target: &str) -> Result<Parts, UpstreamError> {
+        let mut head = own_request(&self.host, &self.name)?;
+        head.uri = target.parse().map_err(|_| UpstreamError::Target)?;
+        let accept = HeaderValue::from_static("text/plain, application/json, */*;q=0.5");
+        head.headers.insert(header::ACCEPT, accept);
+        Ok(head)
+    }
+
     pub(super) async fn get(
         &self,
         target: &str,
@@ -217,10 +245,9 @@ impl CanvasService {
         patience: Duration,
         most: usize,
     ) -> Result<(StatusCode, Bytes), UpstreamError> {
-        let mut head = self.head.clone();
+        let mut head = self.head(target)?;
         trace.send_on(&mut head.headers);
-        head.uri = target.parse().map_err(|_| UpstreamError::Target)?;
-        let answer = self.upstream.send(&head, Body::Empty, patience).await;
+        let answer = self.upstream.send(&head, Body::Empty, self.times.first_byte(patience)).await;
         // A look into Redis is no news: 404 is its word for "expired".
         if most != LONGEST_RESOURCE {
             match &answer {
@@ -238,21 +265,6 @@ impl CanvasService {
         }
         Ok((status, body.unwrap_or_default()))
     }
-}
-
-/// The head of every request to a canvas service.
-///
-/// UPSTREAM: no `Authorization`: with one the service answers 500 (upstream.md "Ways back to life").
-/// `Accept` names text too, because `/resources/{uuid}` answers 406 to JSON alone.
-fn request_head(host: &str, name: &str) -> Parts {
-    let (mut head, ()) = Request::new(()).into_parts();
-    head.method = Method::GET;
-    let text = |text: &str| HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static("-"));
-    head.headers.insert(header::HOST, text(host));
-    head.headers.insert(header::ACCEPT, HeaderValue::from_static("text/plain, application/json, */*;q=0.5"));
-    head.headers.insert(header::USER_AGENT, text(concat!("iiif-mender/", env!("CARGO_PKG_VERSION"))));
-    head.headers.insert(header::VIA, text(&format!("1.1 {name}")));
-    head
 }
 
 fn classify(status: StatusCode) -> CanvasAnswer {

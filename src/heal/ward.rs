@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+use http::StatusCode;
 use http::request::Parts;
-use http::{HeaderValue, Method, StatusCode, header};
 use hyper::Response;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use uuid::Uuid;
@@ -32,7 +32,7 @@ use crate::index::recorder::Recorder;
 use crate::index::{Index, Owner};
 use crate::observe::{Metrics, Trace};
 use crate::upstream::guard::Guard;
-use crate::upstream::{Body, Upstream, UpstreamError};
+use crate::upstream::{Body, Upstream, UpstreamError, own_request};
 
 /// An image request at the door: whose image, on which route.
 #[derive(Debug, Clone, Copy)]
@@ -226,8 +226,8 @@ impl Ward {
         patient: &Patient,
         request: &Parts,
     ) -> Result<Response<Body>, UpstreamError> {
-        let patience = self.settings.upstream.first_byte_timeout;
-        self.upstreams[patient.route].send(request, Body::Empty, patience).await
+        let times = self.settings.timeouts(patient.route);
+        self.upstreams[patient.route].send(request, Body::Empty, times).await
     }
 
     /// Asks the image server for `{identifier}/{tail}` on our own behalf.
@@ -243,14 +243,9 @@ impl Ward {
         tail: &str,
     ) -> Result<StatusCode, UpstreamError> {
         let route = &self.settings.routes[patient.route];
-        let (mut head, ()) = http::Request::new(()).into_parts();
-        head.method = Method::GET;
+        let mut head = own_request(route.upstream.authority.as_str(), &self.settings.server.name)?;
         let target = format!("{}{id}/{tail}", route.upstream.path);
         head.uri = target.parse().map_err(|_| UpstreamError::Target)?;
-        let text = |text: &str| HeaderValue::from_str(text).map_err(|_| UpstreamError::Target);
-        head.headers.insert(header::HOST, text(route.upstream.authority.as_str())?);
-        head.headers.insert(header::VIA, text(&format!("1.1 {}", self.settings.server.name))?);
-        head.headers.insert(header::USER_AGENT, text(concat!("iiif-mender/", env!("CARGO_PKG_VERSION")))?);
         patient.trace.send_on(&mut head.headers);
         let answer = self.ask_image(patient, &head).await?;
         let status = answer.status();

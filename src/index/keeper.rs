@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::Instant;
@@ -89,10 +89,11 @@ impl Keeper {
             }
             busy.insert(location.clone());
             let (index, source, options) = (Arc::clone(&self.index), source.clone(), self.options());
+            let metrics = Arc::clone(&self.metrics);
             looks.spawn(async move {
                 let looked = spawn_blocking(move || index.refresh(&[source], &options, &mut |_, _| {})).await;
                 if let Ok(looked) = looked {
-                    tell(&location, looked);
+                    tell(&location, looked, &metrics);
                 }
                 location
             });
@@ -108,7 +109,7 @@ impl Keeper {
         let (index, configured, options) = (Arc::clone(&self.index), paths.clone(), self.options());
         let built = spawn_blocking(move || index.build(&configured, &options, &mut |_, _| {})).await;
         if let Ok(Ok(report)) = built {
-            tell("all directories", Ok(report));
+            tell("all directories", Ok(report), &self.metrics);
             for source in paths {
                 plan.insert(stored(&source).1, self.next_look(&source));
             }
@@ -125,7 +126,7 @@ impl Keeper {
         match read {
             // Somebody wrote what does not concern us.
             Ok(Ok(report)) if report == Report::default() => {}
-            Ok(read) => tell("watched directories", read),
+            Ok(read) => tell("watched directories", read, &self.metrics),
             Err(_) => {}
         }
     }
@@ -138,6 +139,8 @@ impl Keeper {
                 self.metrics.index_manifests.set(gauge(stats.manifests));
                 self.metrics.index_canvases.set(gauge(stats.canvases));
                 self.metrics.index_images.set(gauge(stats.images));
+                let size = tokio::fs::metadata(&stats.file).await.map_or(0, |file| file.len());
+                self.metrics.index_bytes.set(gauge(size));
                 let (manifests, canvases, images) = (stats.manifests, stats.canvases, stats.images);
                 tracing::info!(manifests, canvases, images, "index");
             }
@@ -165,9 +168,11 @@ impl Keeper {
     }
 }
 
-fn tell(what: &str, looked: Result<Report, IndexError>) {
+fn tell(what: &str, looked: Result<Report, IndexError>, metrics: &Metrics) {
     match looked {
         Ok(report) => {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+            metrics.index_refreshed.set(i64::try_from(now).unwrap_or(i64::MAX));
             for problem in &report.problems {
                 tracing::warn!(path = %problem.path, line = problem.line, column = problem.column,
                     hint = problem.hint, "a source cannot be read: {}", problem.message);

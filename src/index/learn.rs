@@ -44,7 +44,8 @@ impl Learner {
         let counting = Arc::clone(&metrics);
         tokio::task::spawn_blocking(move || {
             while let Some(passed) = waiting.blocking_recv() {
-                counting.event(learn(&index, &passed));
+                counting.learn_queue.dec();
+                counting.learned(learn(&index, &passed));
             }
         });
         Self { queue, metrics }
@@ -59,7 +60,10 @@ impl Learner {
         let Some(url) = url() else { return body };
         let Self { queue, metrics } = self.clone();
         body.tee(LONGEST, move |pieces| {
+            // Before it is sent: the reader may be quicker than we are.
+            metrics.learn_queue.inc();
             if queue.try_send(Passed { url, gzip, pieces }).is_err() {
+                metrics.learn_queue.dec();
                 metrics.event("learn_dropped");
             }
         })

@@ -1,16 +1,28 @@
-//! Counters, gauges and histograms, and the page that shows them (OpenMetrics text).
+//! Counters, gauges and histograms.
 //!
-//! Labels come from closed lists only: a viewer must not be able to make a new series.
+//! Labels come from closed lists only: a viewer must not be able to make a new series. What nearly every request
+//! touches is found by its position and has no lock ([`super::histogram`]); the rest may look itself up.
 
 use std::fmt::{self, Write as _};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
 
+use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::exemplar::HistogramWithExemplars;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
+use tokio::sync::broadcast;
 
+use super::histogram::{ByKind, ROUTES, Requests, bounds, route_position};
+use super::live::{Event, Live, News};
+use super::meters::UpstreamMeters;
+use super::process::{Own, Process};
+use super::scrape::{Format, as_text};
+use super::trace::Trace;
 use crate::outcome::Outcome;
 
 /// A label value out of some closed list: the text of an enum's variant.
@@ -26,7 +38,7 @@ impl EncodeLabelValue for Word {
 /// Labels of `requests`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct RequestLabels {
-    /// `image`, `presentation`, `plain` or `none`.
+    /// `image`, `presentation`, `plain`, `manifests` or `none`.
     pub route: Word,
     /// How it ended.
     pub outcome: Outcome,
@@ -36,8 +48,14 @@ pub struct RequestLabels {
 
 /// One label named `kind`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Kind {
-    kind: Word,
+pub(super) struct Kind {
+    pub(super) kind: Word,
+}
+
+/// One label named `lane`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LaneLabel {
+    lane: Word,
 }
 
 /// Labels of `canvas_requests`.
@@ -55,23 +73,40 @@ struct HealLabels {
     lane: Word,
 }
 
+/// Whose heal an example is.
+type Example = Vec<(&'static str, String)>;
 type Kinds = Family<Kind, Counter>;
-type Durations = Family<Kind, Histogram, fn() -> Histogram>;
+/// Sets gauges that nobody keeps up to date.
+type Look = Box<dyn Fn(&Metrics) + Send>;
+type Timed = HistogramWithExemplars<Example>;
+
+/// Outcomes, by position.
+const OUTCOMES: [&str; Outcome::ALL.len()] =
+    ["served", "healed", "unknown", "missing", "cooling", "pending", "failed", "refused"];
 
 /// Everything that is counted. Cheap to share; counting never blocks for long.
-#[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
-    requests: Family<RequestLabels, Counter>,
-    request_seconds: Durations,
+    /// Of the process: their names have no prefix of ours.
+    process: Registry,
+    pub(super) requests: Requests,
+    request_seconds: ByKind,
+    upstream_seconds: ByKind,
     upstream_errors: Kinds,
     heals: Family<HealLabels, Counter>,
-    heal_seconds: Durations,
-    wait_seconds: Histogram,
+    heal_seconds: Family<Kind, Timed, fn() -> Timed>,
+    wait_seconds: Timed,
     canvas_requests: Family<CanvasLabels, Counter>,
+    pub(super) canvas_total: Counter,
+    canvas_seconds: Family<Kind, Timed, fn() -> Timed>,
     resource_checks: Kinds,
     index_lookups: Kinds,
+    learned: Kinds,
+    spans: Kinds,
     events: Kinds,
+    lane_waiting: Family<LaneLabel, Gauge>,
+    pub(super) live: Live,
+    before: Mutex<Vec<Look>>,
     /// Heals under way.
     pub flights: Gauge,
     /// Viewers kept waiting.
@@ -80,16 +115,28 @@ pub struct Metrics {
     pub canvas_in_flight: Gauge,
     /// Canvas services that are left alone, because they only failed.
     pub breakers_open: Gauge,
-    /// Requests with an upstream, from their place to the end of the answer's body.
-    pub upstream_in_flight: Gauge,
+    /// Upstreams and their servers.
+    pub upstream: UpstreamMeters,
     /// Viewers' connections.
     pub connections: Gauge,
+    /// Documents that wait to be learned.
+    pub learn_queue: Gauge,
     /// Manifests in the index.
     pub index_manifests: Gauge,
     /// Canvases in the index.
     pub index_canvases: Gauge,
     /// Images in the index.
     pub index_images: Gauge,
+    /// Bytes of the index's file.
+    pub index_bytes: Gauge,
+    /// Unix time at which a source was last looked at without an error.
+    pub index_refreshed: Gauge,
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
 }
 
 impl Default for Metrics {
@@ -103,57 +150,56 @@ impl Metrics {
     pub fn new() -> Self {
         let mut all = Self {
             registry: Registry::with_prefix("iiif_mender"),
-            requests: Family::default(),
-            request_seconds: Family::new_with_constructor(seconds),
+            process: Registry::default(),
+            requests: Requests::default(),
+            request_seconds: ByKind::new(&OUTCOMES),
+            upstream_seconds: ByKind::new(&ROUTES),
             upstream_errors: Family::default(),
             heals: Family::default(),
-            heal_seconds: Family::new_with_constructor(seconds),
-            wait_seconds: seconds(),
+            heal_seconds: Family::new_with_constructor(timed),
+            wait_seconds: timed(),
             canvas_requests: Family::default(),
+            canvas_total: Counter::default(),
+            canvas_seconds: Family::new_with_constructor(timed),
             resource_checks: Family::default(),
             index_lookups: Family::default(),
+            learned: Family::default(),
+            spans: Family::default(),
             events: Family::default(),
+            lane_waiting: Family::default(),
+            live: Live::default(),
+            before: Mutex::default(),
             flights: Gauge::default(),
             waiting: Gauge::default(),
             canvas_in_flight: Gauge::default(),
             breakers_open: Gauge::default(),
-            upstream_in_flight: Gauge::default(),
+            upstream: UpstreamMeters::default(),
             connections: Gauge::default(),
+            learn_queue: Gauge::default(),
             index_manifests: Gauge::default(),
             index_canvases: Gauge::default(),
             index_images: Gauge::default(),
+            index_bytes: Gauge::default(),
+            index_refreshed: Gauge::default(),
         };
-        all.register();
+        all.register_counters();
+        all.register_durations();
+        all.register_gauges();
+        all.registry.register_collector(Box::new(Own::default()));
+        all.process.register_collector(Box::new(Process));
         all
     }
 
-    fn register(&mut self) {
+    fn register_counters(&mut self) {
         let r = &mut self.registry;
+        r.register("build", "What runs here", Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]));
         r.register("requests", "Requests by route, outcome and status class", self.requests.clone());
-        r.register_with_unit(
-            "request",
-            "Time from a request's head to the head of its answer, by outcome",
-            Unit::Seconds,
-            self.request_seconds.clone(),
-        );
         r.register(
             "upstream_errors",
             "Requests that an upstream did not answer",
             self.upstream_errors.clone(),
         );
         r.register("heals", "Heals by verdict, rung and lane", self.heals.clone());
-        r.register_with_unit(
-            "heal",
-            "How long heals took, by rung",
-            Unit::Seconds,
-            self.heal_seconds.clone(),
-        );
-        r.register_with_unit(
-            "wait",
-            "How long viewers were kept waiting",
-            Unit::Seconds,
-            self.wait_seconds.clone(),
-        );
         r.register(
             "canvas_requests",
             "Requests to the canvas service that change something, by rung and answer",
@@ -165,39 +211,64 @@ impl Metrics {
             self.resource_checks.clone(),
         );
         r.register("index_lookups", "Identifiers looked up, by what was found", self.index_lookups.clone());
+        r.register("learned", "Documents that passed through, by what was learned", self.learned.clone());
+        r.register("spans", "Spans for the trace collector, by what became of them", self.spans.clone());
         r.register("events", "Rare events by kind", self.events.clone());
-        r.register("flights", "Heals under way", self.flights.clone());
-        r.register("waiting_viewers", "Viewers kept waiting for a heal", self.waiting.clone());
-        r.register("canvas_in_flight", "Canvas requests under way", self.canvas_in_flight.clone());
-        r.register(
-            "breakers_open",
-            "Canvas services that are left alone for a while",
-            self.breakers_open.clone(),
+    }
+
+    fn register_durations(&mut self) {
+        let r = &mut self.registry;
+        let head = "Time from a request's head to the head of its answer, by outcome";
+        r.register_with_unit("request", head, Unit::Seconds, self.request_seconds.clone());
+        let upstream = "Time from sending a viewer's request on to the head of the answer, by kind of route";
+        r.register_with_unit("upstream", upstream, Unit::Seconds, self.upstream_seconds.clone());
+        r.register_with_unit(
+            "heal",
+            "How long heals took, by rung",
+            Unit::Seconds,
+            self.heal_seconds.clone(),
         );
-        r.register(
-            "upstream_in_flight",
-            "Requests with an upstream, until the end of the answer",
-            self.upstream_in_flight.clone(),
-        );
-        r.register("connections", "Open connections of viewers", self.connections.clone());
-        r.register("index_manifests", "Manifests in the index", self.index_manifests.clone());
-        r.register("index_canvases", "Canvases in the index", self.index_canvases.clone());
-        r.register("index_images", "Images in the index", self.index_images.clone());
+        let wait = "How long viewers were kept waiting";
+        r.register_with_unit("wait", wait, Unit::Seconds, self.wait_seconds.clone());
+        let canvas = "How long requests to the canvas service took, with their place in a lane, by rung";
+        r.register_with_unit("canvas_request", canvas, Unit::Seconds, self.canvas_seconds.clone());
+    }
+
+    fn register_gauges(&mut self) {
+        let gauges = [
+            ("flights", "Heals under way", &self.flights),
+            ("waiting_viewers", "Viewers kept waiting for a heal", &self.waiting),
+            ("canvas_in_flight", "Canvas requests under way", &self.canvas_in_flight),
+            ("breakers_open", "Canvas services that are left alone for a while", &self.breakers_open),
+            ("connections", "Open connections of viewers", &self.connections),
+            ("learn_queue", "Documents that wait to be learned", &self.learn_queue),
+            ("index_manifests", "Manifests in the index", &self.index_manifests),
+            ("index_canvases", "Canvases in the index", &self.index_canvases),
+            ("index_images", "Images in the index", &self.index_images),
+            ("index_bytes", "Size of the index file", &self.index_bytes),
+            (
+                "index_refreshed_timestamp_seconds",
+                "Unix time at which a source was last looked at without an error",
+                &self.index_refreshed,
+            ),
+        ];
+        for (name, help, gauge) in gauges {
+            self.registry.register(name, help, gauge.clone());
+        }
+        self.upstream.register(&mut self.registry);
+        let waiting = self.lane_waiting.clone();
+        self.registry.register("lane_waiting", "Canvas requests that wait for a place, by lane", waiting);
     }
 
     /// One request ended.
-    pub fn request(&self, route: &'static str, outcome: Outcome, status: u16, took: std::time::Duration) {
-        let status = Word(match status {
-            100..=199 => "1xx",
-            200..=299 => "2xx",
-            300..=399 => "3xx",
-            400..=499 => "4xx",
-            _ => "5xx",
-        });
-        self.requests.get_or_create(&RequestLabels { route: Word(route), outcome, status }).inc();
-        self.request_seconds
-            .get_or_create(&Kind { kind: Word(outcome.as_str()) })
-            .observe(took.as_secs_f64());
+    pub fn request(&self, route: &'static str, outcome: Outcome, status: u16, took: Duration) {
+        self.requests.count(route, outcome, status);
+        self.request_seconds.observe(outcome as usize, took);
+    }
+
+    /// An upstream answered a viewer's request on a route of this kind.
+    pub fn upstream_answered(&self, route: &'static str, took: Duration) {
+        self.upstream_seconds.observe(route_position(route), took);
     }
 
     /// An upstream gave no answer; `error` is the RFC 9209 error type.
@@ -211,21 +282,24 @@ impl Metrics {
         verdict: &'static str,
         rung: &'static str,
         lane: &'static str,
-        took: std::time::Duration,
+        took: Duration,
+        of: &Trace,
     ) {
         let labels = HealLabels { verdict: Word(verdict), rung: Word(rung), lane: Word(lane) };
         self.heals.get_or_create(&labels).inc();
-        self.heal_seconds.get_or_create(&Kind { kind: Word(rung) }).observe(took.as_secs_f64());
+        observe(&self.heal_seconds.get_or_create(&Kind { kind: Word(rung) }), took, of);
     }
 
     /// One viewer was kept waiting for so long.
-    pub fn waited(&self, time: std::time::Duration) {
-        self.wait_seconds.observe(time.as_secs_f64());
+    pub fn waited(&self, took: Duration, of: &Trace) {
+        observe(&self.wait_seconds, took, of);
     }
 
     /// One canvas request ended.
-    pub fn canvas_request(&self, rung: &'static str, answer: &'static str) {
+    pub fn canvas_request(&self, rung: &'static str, answer: &'static str, took: Duration, of: &Trace) {
         self.canvas_requests.get_or_create(&CanvasLabels { rung: Word(rung), answer: Word(answer) }).inc();
+        self.canvas_total.inc();
+        observe(&self.canvas_seconds.get_or_create(&Kind { kind: Word(rung) }), took, of);
     }
 
     /// The canvas service was asked whether an identifier is alive.
@@ -238,41 +312,78 @@ impl Metrics {
         self.index_lookups.get_or_create(&Kind { kind: Word(found) }).inc();
     }
 
+    /// A document that passed through was read.
+    pub fn learned(&self, what: &'static str) {
+        self.learned.get_or_create(&Kind { kind: Word(what) }).inc();
+    }
+
+    /// So many spans were `sent`, `dropped` or `failed`.
+    pub fn spans(&self, what: &'static str, count: usize) {
+        self.spans.get_or_create(&Kind { kind: Word(what) }).inc_by(count as u64);
+    }
+
+    /// So many canvas requests wait in this lane.
+    pub fn lane_waiting(&self, lane: &'static str, count: usize) {
+        let gauge = self.lane_waiting.get_or_create(&LaneLabel { lane: Word(lane) });
+        gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
     /// Something rare happened.
     pub fn event(&self, kind: &'static str) {
         self.events.get_or_create(&Kind { kind: Word(kind) }).inc();
     }
 
+    /// How often something rare happened.
+    pub(super) fn events(&self, kind: &'static str) -> u64 {
+        self.events.get(&Kind { kind: Word(kind) }).map_or(0, |count| count.get())
+    }
+
+    /// Tells whoever listens; where nobody does, `event` is not made.
+    pub fn tell(&self, event: impl FnOnce() -> Event) {
+        self.live.tell(event);
+    }
+
+    /// News from now on. Who is too slow loses the oldest and is told so.
+    pub fn listen(&self) -> broadcast::Receiver<News> {
+        self.live.listen()
+    }
+
+    /// `look` sets gauges that nobody keeps up to date; it is called before each scrape, and must not block.
+    pub fn before_scrapes(&self, look: impl Fn(&Self) + Send + 'static) {
+        self.before.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(look));
+    }
+
+    /// Gauges that nobody keeps up to date are looked at.
+    pub(super) fn look(&self) {
+        for look in &*self.before.lock().unwrap_or_else(PoisonError::into_inner) {
+            look(self);
+        }
+    }
+
     /// The scrape: OpenMetrics text.
     pub fn scrape(&self) -> String {
-        let mut page = String::new();
-        if prometheus_client::encoding::text::encode(&mut page, &self.registry).is_err() {
+        self.scrape_as(Format::OpenMetrics)
+    }
+
+    /// The scrape in this format.
+    pub fn scrape_as(&self, format: Format) -> String {
+        self.look();
+        let mut page = String::with_capacity(32 << 10);
+        let written = encode_registry(&mut page, &self.registry)
+            .and_then(|()| encode_registry(&mut page, &self.process))
+            .and_then(|()| encode_eof(&mut page));
+        if written.is_err() {
             // Writing to a string does not fail; a cut page must not look whole.
             page.clear();
         }
-        page
+        if format == Format::Text { as_text(&page) } else { page }
     }
 }
 
-/// 0.5 ms … 65 s.
-fn seconds() -> Histogram {
-    Histogram::new(exponential_buckets(0.0005, 2.0, 18))
+fn observe(timed: &Timed, took: Duration, of: &Trace) {
+    timed.observe(took.as_secs_f64(), of.example(), Some(SystemTime::now()));
 }
 
-/// One more in a gauge for as long as it lives. A future that is dropped in the middle cannot leak it.
-#[derive(Debug)]
-pub struct Gauged(Gauge);
-
-impl Gauged {
-    /// Counts one more.
-    pub fn one(gauge: &Gauge) -> Self {
-        gauge.inc();
-        Self(gauge.clone())
-    }
-}
-
-impl Drop for Gauged {
-    fn drop(&mut self) {
-        self.0.dec();
-    }
+fn timed() -> Timed {
+    Timed::new(bounds())
 }

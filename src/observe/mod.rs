@@ -1,9 +1,21 @@
 //! What the people who run it can see. A leaf: every room may use it, it uses none.
 
+mod gauged;
+mod histogram;
+mod live;
 mod logging;
+mod meters;
 mod metrics;
+mod process;
+mod scrape;
+mod snapshot;
 mod trace;
 
+pub use gauged::Gauged;
+pub use live::{Event, News, Point, SAMPLE_EVERY};
 pub use logging::{LoggingError, install as install_logging};
-pub use metrics::{Gauged, Metrics, RequestLabels, Word};
+pub use meters::UpstreamMeters;
+pub use metrics::{Metrics, RequestLabels, Word};
+pub use scrape::Format;
+pub use snapshot::{Now, Snapshot};
 pub use trace::{REQUEST_ID, TRACEPARENT, TRACESTATE, Trace};

@@ -23,6 +23,9 @@ pub const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 /// The longest id that is taken from a proxy; a longer one is replaced.
 const LONGEST: usize = 128;
 
+/// The longest id that stands in an example.
+const LONGEST_EXAMPLE: usize = 64;
+
 /// Digits of an id of our own.
 const DIGITS: usize = 32;
 
@@ -67,6 +70,18 @@ impl Trace {
     /// The id as text.
     pub fn as_str(&self) -> &str {
         self.id.to_str().unwrap_or_default()
+    }
+
+    /// How a histogram names it as an example: trace and request, as far as OpenMetrics has room (128 characters).
+    pub(super) fn example(&self) -> Option<Vec<(&'static str, String)>> {
+        let mut labels = Vec::new();
+        if let Some(parent) = self.parent.as_ref().and_then(|parent| Parent::parse(parent.as_bytes())) {
+            labels.push(("trace_id", format!("{:032x}", parent.trace)));
+        }
+        if self.as_str().len() <= LONGEST_EXAMPLE {
+            labels.push(("request_id", self.as_str().to_owned()));
+        }
+        (!labels.is_empty()).then_some(labels)
     }
 
     /// Puts id and parent among the fields of a request that goes on, in place of what stands there.

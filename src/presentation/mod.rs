@@ -14,7 +14,7 @@ mod shape;
 mod whole;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::request::Parts;
 use http::{Method, Response, StatusCode, Uri};
@@ -251,10 +251,11 @@ impl Desk {
 
     /// Asks upstream; holds what is to be held.
     async fn fetch(&self, wanted: &Wanted, body: Body, hold: bool) -> Result<Made, UpstreamError> {
-        // A canvas or a presentation that is built anew takes seconds, a long one minutes.
-        let patience = self.settings.heal.timeout;
-        let sent = self.upstreams[wanted.route].send(&wanted.onward, body, patience).await;
+        let times = self.settings.timeouts(wanted.route);
+        let started = Instant::now();
+        let sent = self.upstreams[wanted.route].send(&wanted.onward, body, times).await;
         let answer = sent.inspect_err(|error| self.metrics.upstream_error(error.kind()))?;
+        self.metrics.upstream_answered("presentation", started.elapsed());
         let (head, body) = self.heard(wanted, answer).into_parts();
         if !hold && !is_document(&wanted.onward.method, &head) {
             return Ok(Made::Streams(Response::from_parts(head, body)));

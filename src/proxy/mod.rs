@@ -273,12 +273,12 @@ impl Rooms {
     }
 
     async fn send(&self, asked: &Asked, onward: &Parts, body: Body) -> Result<Response<Body>, Refusal> {
-        let patience = match asked.route_kind {
-            // A canvas or a presentation that is built anew takes seconds, a long one minutes.
-            RouteKind::Presentation => self.settings.heal.timeout,
-            RouteKind::Image | RouteKind::Plain => self.settings.upstream.first_byte_timeout,
-        };
-        let sent = self.upstreams[asked.route].send(onward, body, patience).await;
+        let times = self.settings.timeouts(asked.route);
+        let started = Instant::now();
+        let sent = self.upstreams[asked.route].send(onward, body, times).await;
+        if sent.is_ok() {
+            self.metrics.upstream_answered(asked.kind(), started.elapsed());
+        }
         sent.map_err(|error| {
             if !error.is_the_viewers() {
                 self.metrics.upstream_error(error.kind());

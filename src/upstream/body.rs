@@ -12,7 +12,7 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
 use super::Place;
-use super::pool::Lease;
+use super::lease::Lease;
 use super::upload::{FromViewer, Silence};
 
 /// A body: nothing, some bytes, or a stream from either side.
@@ -132,7 +132,7 @@ impl Body {
     pub(super) fn from_upstream(
         incoming: Incoming,
         mut lease: Lease,
-        place: Place,
+        place: Option<Place>,
         patience: Duration,
     ) -> Self {
         if incoming.is_end_stream() {
@@ -142,7 +142,7 @@ impl Body {
         Self::Upstream(Box::new(FromUpstream {
             incoming,
             lease,
-            place: Some(place),
+            place,
             silence: Silence::new(patience),
             end: None,
         }))

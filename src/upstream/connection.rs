@@ -13,12 +13,12 @@ use tokio::task::AbortHandle;
 
 use super::body::{Body, BodyError};
 use super::upload::Progress;
+use crate::config::settings::Timeouts;
 
 /// One connection; at most one request at a time.
 #[derive(Debug)]
 pub(super) struct Connection {
     sender: http1::SendRequest<Body>,
-    reused: bool,
     driver: AbortHandle,
     /// It carries a request whose answer was not read to its end.
     busy: bool,
@@ -26,6 +26,8 @@ pub(super) struct Connection {
     upload: Option<Arc<Progress>>,
     /// When it was last given back to the pool.
     pub(super) idle_since: Instant,
+    /// When it was opened.
+    pub(super) born: Instant,
 }
 
 /// How a request failed before the head of an answer.
@@ -56,13 +58,8 @@ impl Connection {
             }
         })
         .abort_handle();
-        let idle_since = Instant::now();
-        Ok(Self { sender, reused: false, driver, busy: false, upload: None, idle_since })
-    }
-
-    /// It carried a request before this one, so the upstream may have closed it meanwhile.
-    pub(super) fn is_reused(&self) -> bool {
-        self.reused
+        let born = Instant::now();
+        Ok(Self { sender, driver, busy: false, upload: None, idle_since: born, born })
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -73,20 +70,19 @@ impl Connection {
     /// up (the upstream answered early): the next request would wait for that.
     pub(super) fn rest(&mut self, now: Instant) -> bool {
         self.busy = false;
-        self.reused = true;
         self.idle_since = now;
         self.upload.take().is_none_or(|upload| upload.is_whole()) && !self.is_closed()
     }
 
     /// Sends a request and waits for the head of its answer: as long as its body goes up (which may be silent
-    /// for `silence`), and then for `first_byte`.
+    /// for `times.body`), and then for `times.first_byte`.
     pub(super) async fn send(
         &mut self,
         head: &Parts,
         mut body: Body,
-        silence: Duration,
-        first_byte: Duration,
+        times: Timeouts,
     ) -> Result<Response<Incoming>, SendFailure> {
+        let first_byte = times.first_byte;
         let bodyless = matches!(body, Body::Empty);
         // The last answer was read to its end, so this waits at most for the driver to notice.
         match tokio::time::timeout(first_byte, self.sender.ready()).await {
@@ -96,7 +92,7 @@ impl Connection {
         }
         self.busy = true;
         self.upload = match &mut body {
-            Body::Viewer(upload) => Some(upload.watch(silence)),
+            Body::Viewer(upload) => Some(upload.watch(times.body)),
             _ => None,
         };
         let request = Request::from_parts(head.clone(), body);

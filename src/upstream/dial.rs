@@ -1,5 +1,6 @@
 //! Opening a connection: name resolution, TCP, TLS. Where we connect and whom we name are two things.
 
+use std::error::Error;
 use std::path::Path;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -8,13 +9,13 @@ use http::Uri;
 use http::uri::Authority;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
-use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tower_service::Service;
 
 use super::connection::Connection;
 use super::error::UpstreamError;
-use crate::config::settings::UpstreamUrl;
+use crate::config::settings::{self, UpstreamUrl};
 
 /// Why the TLS settings for upstreams could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -29,20 +30,28 @@ pub enum TlsError {
         /// What is wrong with it.
         source: rustls_pki_types::pem::Error,
     },
+    /// Our own certificate or its key cannot be read as PEM.
+    #[error("[upstream] client_certificate: {path}: {source}; it must be a PEM file that this user can read")]
+    Identity {
+        /// The file.
+        path: String,
+        /// What is wrong with it.
+        source: rustls_pki_types::pem::Error,
+    },
     /// rustls refused a certificate or its own settings.
     #[error("TLS: {0}")]
     Rustls(#[from] rustls::Error),
 }
 
-/// TLS towards upstreams: the system's roots plus an optional extra CA, HTTP/1.1 only.
-pub fn client_tls(extra_ca: Option<&Path>) -> Result<Arc<rustls::ClientConfig>, TlsError> {
+/// TLS towards upstreams: the system's roots plus an optional extra CA, and our own certificate where there is one.
+pub fn client_tls(upstream: &settings::Upstream) -> Result<Arc<rustls::ClientConfig>, TlsError> {
     let mut roots = rustls::RootCertStore::empty();
     let native = rustls_native_certs::load_native_certs();
     for error in &native.errors {
         tracing::warn!(%error, "a system certificate store could not be read");
     }
     roots.add_parsable_certificates(native.certs);
-    if let Some(path) = extra_ca {
+    if let Some(path) = &upstream.ca {
         let refuse = |source| TlsError::Ca { path: path.display().to_string(), source };
         let certs = CertificateDer::pem_file_iter(path).map_err(refuse)?.collect::<Result<Vec<_>, _>>();
         let certs = certs.map_err(refuse)?;
@@ -56,9 +65,28 @@ pub fn client_tls(extra_ca: Option<&Path>) -> Result<Arc<rustls::ClientConfig>, 
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(Arc::new(config))
+        .with_root_certificates(roots);
+    Ok(Arc::new(match &upstream.client_certificate {
+        None => config.with_no_client_auth(),
+        Some(files) => {
+            let (chain, key) = identity(files)?;
+            config.with_client_auth_cert(chain, key)?
+        }
+    }))
+}
+
+/// What we show to an upstream that asks who we are.
+fn identity(
+    files: &settings::Tls,
+) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), TlsError> {
+    let refuse = |path: &Path| {
+        let path = path.display().to_string();
+        move |source| TlsError::Identity { path, source }
+    };
+    let chain = CertificateDer::pem_file_iter(&files.cert).map_err(refuse(&files.cert))?;
+    let chain = chain.collect::<Result<Vec<_>, _>>().map_err(refuse(&files.cert))?;
+    let key = PrivateKeyDer::from_pem_file(&files.key).map_err(refuse(&files.key))?;
+    Ok((chain, key))
 }
 
 /// Opens connections to one upstream.
@@ -73,11 +101,14 @@ impl Dialer {
     pub(super) fn new(
         url: &UpstreamUrl,
         connect: Option<Authority>,
+        bounds: &settings::Upstream,
         tls: &Arc<rustls::ClientConfig>,
     ) -> Self {
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
+        // Shared by the addresses that a name has, so that the first, dead one does not use up the time of the rest.
+        tcp.set_connect_timeout(Some(bounds.connect_timeout));
         let connector = HttpsConnectorBuilder::new()
             .with_tls_config((**tls).clone())
             .https_or_http()
@@ -92,9 +123,14 @@ impl Dialer {
 
     /// Resolves, connects, shakes hands. The caller sets the deadline.
     pub(super) async fn dial(&self) -> Result<Connection, UpstreamError> {
-        let io = self.connector.clone().call(self.target.clone()).await.map_err(UpstreamError::Connect)?;
+        let io = self.connector.clone().call(self.target.clone()).await.map_err(refused)?;
         Connection::open(io).await.map_err(UpstreamError::Handshake)
     }
+}
+
+fn refused(error: Box<dyn Error + Send + Sync>) -> UpstreamError {
+    let error = UpstreamError::Connect(error);
+    if error.is_timeout() { UpstreamError::ConnectTimeout } else { error }
 }
 
 /// Connects to `connect` in place of the host that the URL names, so that a proxy can stand under the very

@@ -79,9 +79,16 @@ impl UpstreamError {
 
     /// The kernel said that nobody listens there.
     pub fn is_refused(&self) -> bool {
-        self.causes().any(|cause| {
-            cause.downcast_ref::<io::Error>().is_some_and(|io| io.kind() == io::ErrorKind::ConnectionRefused)
-        })
+        self.is_caused_by(io::ErrorKind::ConnectionRefused)
+    }
+
+    /// Every address had its share of the time.
+    pub(super) fn is_timeout(&self) -> bool {
+        self.is_caused_by(io::ErrorKind::TimedOut)
+    }
+
+    fn is_caused_by(&self, kind: io::ErrorKind) -> bool {
+        self.causes().any(|cause| cause.downcast_ref::<io::Error>().is_some_and(|io| io.kind() == kind))
     }
 
     /// The upstream's certificate is not one that we believe.

@@ -11,15 +11,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::request::Parts;
 use http::uri::{Authority, Scheme};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use hyper::Response;
-use prometheus_client::metrics::gauge::Gauge;
 use tokio::time::timeout;
 
-use super::{Body, Chain, TlsError, Upstream, UpstreamError, client_tls};
+use super::{Body, Chain, TlsError, Upstream, UpstreamError, client_tls, own_request};
 use crate::config::Settings;
 use crate::config::settings::UpstreamUrl;
 use crate::iiif::CanvasUrl;
+use crate::observe::UpstreamMeters;
 
 /// Redirects that are followed one after the other.
 const REDIRECTS: usize = 5;
@@ -40,7 +40,7 @@ pub struct Web {
 impl Web {
     /// Reads the certificates of the system and the configured ones.
     pub fn new(settings: Arc<Settings>) -> Result<Self, TlsError> {
-        let tls = client_tls(settings.upstream.ca.as_deref())?;
+        let tls = client_tls(&settings.upstream)?;
         Ok(Self { settings, tls })
     }
 
@@ -63,7 +63,7 @@ pub struct Fetcher {
 }
 
 /// Scheme, authority, and where to connect instead.
-type Server = (Scheme, Authority, Option<Authority>);
+type Server = (Scheme, Authority, Vec<Authority>);
 
 /// One document to fetch.
 #[derive(Clone, Copy)]
@@ -174,8 +174,7 @@ impl Fetcher {
         if is_home(&parsed, ask.home) {
             head.headers.extend(ask.headers.clone());
         }
-        let first_byte = self.web.settings.upstream.first_byte_timeout;
-        Ok(upstream.send(&head, Body::Empty, first_byte).await?)
+        Ok(upstream.send(&head, Body::Empty, self.web.settings.upstream.timeouts()).await?)
     }
 
     /// Where a URL is asked for: server, `Host`, target. A public name means us, so the route is taken that a
@@ -190,7 +189,7 @@ impl Fetcher {
             let path = format!("{}{}", route.upstream.path, &url.path[route.prefix.len()..]);
             let target = CanvasUrl { path: &path, ..*url }.visit();
             let host = if route.preserve_host { public } else { route.upstream.authority.as_str() };
-            return Some((self.upstream(&route.upstream, route.connect.as_ref()), host.to_owned(), target));
+            return Some((self.upstream(&route.upstream, &route.connect), host.to_owned(), target));
         }
         let scheme = if url.scheme.eq_ignore_ascii_case("https") { Scheme::HTTPS } else { Scheme::HTTP };
         let authority: Authority = url.authority.parse().ok()?;
@@ -198,37 +197,26 @@ impl Fetcher {
         let same = |route: &&crate::config::settings::Route| {
             route.upstream.scheme == server.scheme && url.authority_is(route.upstream.authority.as_str())
         };
-        let connect = settings.routes.iter().find(same).and_then(|route| route.connect.as_ref());
+        let connect = settings.routes.iter().find(same).map_or(&[][..], |route| &route.connect);
         Some((self.upstream(&server, connect), url.authority.to_owned(), url.visit()))
     }
 
-    fn upstream(&self, url: &UpstreamUrl, connect: Option<&Authority>) -> Arc<Upstream> {
+    fn upstream(&self, url: &UpstreamUrl, connect: &[Authority]) -> Arc<Upstream> {
         let mut all = self.upstreams.lock().unwrap_or_else(PoisonError::into_inner);
-        let name = (url.scheme.clone(), url.authority.clone(), connect.cloned());
+        let name = (url.scheme.clone(), url.authority.clone(), connect.to_vec());
         let made = || {
-            Arc::new(Upstream::new(
-                url,
-                connect,
-                &self.web.settings.upstream,
-                &self.web.tls,
-                Gauge::default(),
-            ))
+            let bounds = &self.web.settings.upstream;
+            Arc::new(Upstream::new(url, connect, bounds, &self.web.tls, &UpstreamMeters::default()))
         };
         Arc::clone(all.entry(name).or_insert_with(made))
     }
 
     fn head(&self, host: &str, ask: &Ask<'_>) -> Result<Parts, FetchError> {
-        let text =
-            |text: &str| HeaderValue::from_str(text).map_err(|_| FetchError::NotHttp(ask.url.to_owned()));
-        let (mut head, ()) = Request::new(()).into_parts();
-        head.method = Method::GET;
+        let not_http = |_| FetchError::NotHttp(ask.url.to_owned());
+        let mut head = own_request(host, &self.web.settings.server.name).map_err(not_http)?;
         let fields = &mut head.headers;
-        fields.insert(header::HOST, text(host)?);
         fields.insert(header::ACCEPT, HeaderValue::from_static(ask.accept));
         fields.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
-        let ours = concat!("iiif-mender/", env!("CARGO_PKG_VERSION"));
-        fields.insert(header::USER_AGENT, HeaderValue::from_static(ours));
-        fields.insert(header::VIA, text(&format!("1.1 {}", self.web.settings.server.name))?);
         let (etag, modified) = ask.validators;
         for (name, value) in [(header::IF_NONE_MATCH, etag), (header::IF_MODIFIED_SINCE, modified)] {
             if let Some(value) = value.and_then(|value| HeaderValue::from_str(value).ok()) {

@@ -1,40 +1,51 @@
-//! A server that we call: dialling, a pool of kept-alive connections, bounds and deadlines.
+//! Servers that we call: which of them, dialling, kept-alive connections, bounds and deadlines.
 //!
-//! Only this room opens connections. [`Upstream`] is one server, [`guard`] decides which canvas URLs may be
-//! asked for at all, [`Body`] is the one body type of the whole program.
+//! Only this room opens connections. [`Upstream`] is what one name stands for, one server or several; [`guard`]
+//! decides which canvas URLs may be asked for at all, [`Body`] is the one body type of the whole program.
 
 mod body;
+mod check;
+mod choice;
 mod connection;
 mod dial;
 mod error;
 pub mod fetch;
 pub mod guard;
+mod health;
 mod held;
+mod lease;
+mod own;
 mod pool;
+mod routes;
+mod server;
 mod upload;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
-use http::StatusCode;
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::uri::{Authority, Scheme};
 use hyper::Response;
-use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 pub use body::{Body, BodyError, Break};
 pub use dial::{TlsError, client_tls};
 pub use error::{Chain, UpstreamError};
+pub use health::Standing;
 pub use held::Held;
+pub use own::own_request;
+pub use server::ServerState;
 
-use crate::config::settings;
-use crate::observe::Gauged;
-use connection::{Connection, SendFailure};
+use crate::config::settings::{self, Timeouts};
+use crate::observe::{Gauged, UpstreamMeters};
+use check::Check;
+use choice::Tried;
 use dial::Dialer;
-use pool::Pool;
+use lease::Lease;
+use server::{Answered, Load, Miss, Server};
 
 /// One of the requests that an upstream gets at once. Held until the end of its answer.
 #[derive(Debug)]
@@ -43,39 +54,49 @@ struct Place {
     _counted: Gauged,
 }
 
-/// One server that we call. Shared by all routes that lead to it; cheap to use from many tasks.
+/// What one scheme, host and port stand for: one server or several. Shared by all routes that lead there; cheap to
+/// use from many tasks.
 #[derive(Debug)]
 pub struct Upstream {
     scheme: Scheme,
     authority: Authority,
-    dialer: Dialer,
-    pool: Arc<Pool>,
+    servers: Box<[Arc<Server>]>,
+    /// Where the choice among servers with the same load begins.
+    turn: AtomicUsize,
+    check: Option<Check>,
     places: Arc<Semaphore>,
-    busy: Gauge,
-    connect_timeout: Duration,
-    body_timeout: Duration,
     queue_wait: Duration,
+    meters: UpstreamMeters,
 }
 
 impl Upstream {
-    /// An upstream at `url`; connections go to `connect` instead, where it is set. Nothing is dialled yet.
+    /// An upstream at `url`; connections go to the servers at `connect` instead, where there are any. Nothing is
+    /// dialled yet.
     pub fn new(
         url: &settings::UpstreamUrl,
-        connect: Option<&Authority>,
+        connect: &[Authority],
         bounds: &settings::Upstream,
         tls: &Arc<rustls::ClientConfig>,
-        busy: Gauge,
+        meters: &UpstreamMeters,
     ) -> Self {
+        let server = |name: &Authority, connect: Option<&Authority>| {
+            let dialer = Dialer::new(url, connect.cloned(), bounds, tls);
+            Arc::new(Server::new(name.clone(), url.authority.clone(), dialer, bounds, meters.clone()))
+        };
+        let servers = if connect.is_empty() {
+            Box::from([server(&url.authority, None)])
+        } else {
+            connect.iter().map(|address| server(address, Some(address))).collect()
+        };
         Self {
             scheme: url.scheme.clone(),
             authority: url.authority.clone(),
-            dialer: Dialer::new(url, connect.cloned(), tls),
-            pool: Arc::new(Pool::new(bounds.pool_idle, bounds.max_requests)),
+            servers,
+            turn: AtomicUsize::new(0),
+            check: None,
             places: Arc::new(Semaphore::new(bounds.max_requests)),
-            busy,
-            connect_timeout: bounds.connect_timeout,
-            body_timeout: bounds.body_timeout,
             queue_wait: bounds.queue_wait,
+            meters: meters.clone(),
         }
     }
 
@@ -89,38 +110,45 @@ impl Upstream {
         &self.authority
     }
 
+    /// How its servers stand, in the order of the configuration.
+    pub fn servers(&self) -> Vec<ServerState> {
+        self.servers.iter().map(|server| server.state()).collect()
+    }
+
     /// Sends one request and gives its answer as soon as the head is there; the body streams.
     ///
-    /// `head` carries an origin-form target and a `Host`. A request whose kept-alive connection turns out to
-    /// have been closed under it is sent once more on a new one: always if it was never written, and if it was,
-    /// then only when its body is [`Body::Empty`] and no byte of an answer came (RFC 9110 section 9.2.2;
-    /// [`Body::from_viewer`] says `Empty` for GET and HEAD only).
+    /// `head` carries an origin-form target and a `Host`. A server that cannot be reached is passed over for the
+    /// next one: nothing was sent, so that is so for any request. A request whose connection was closed under it
+    /// is sent once more, if its body is [`Body::Empty`] and no byte of an answer came (RFC 9110 section 9.2.2;
+    /// [`Body::from_viewer`] says `Empty` for GET and HEAD only). An answer is never asked for again.
     pub async fn send(
         &self,
         head: &Parts,
-        body: Body,
-        first_byte: Duration,
+        mut body: Body,
+        times: Timeouts,
     ) -> Result<Response<Body>, UpstreamError> {
         let place = self.place().await?;
-        let body = match self.pool.take() {
-            None => body,
-            Some(connection) => match self.exchange(connection, head, body, first_byte).await? {
-                Ok(answer) => return Ok(self.stream(answer, place)),
-                Err(unsent) => unsent,
-            },
-        };
-        let connection = timeout(self.connect_timeout, self.dialer.dial())
-            .await
-            .map_err(|_| UpstreamError::ConnectTimeout)??;
-        match self.exchange(connection, head, body, first_byte).await? {
-            Ok(answer) => Ok(self.stream(answer, place)),
-            Err(_) => Err(UpstreamError::Closed),
+        let (mut tried, mut repeated) = (Tried::default(), false);
+        let mut last = UpstreamError::Closed;
+        while let Some(load) = self.choose(&mut tried) {
+            match load.ask(head, body, times, &mut repeated).await {
+                Ok(answered) => return Ok(stream(answered, load, place, times.body)),
+                Err(Miss::Unreached(error, back)) => (last, body) = (error, back),
+                Err(Miss::Lost) => (last, body, repeated) = (UpstreamError::Closed, Body::Empty, true),
+                Err(Miss::Failed(error)) => return Err(error),
+            }
+            self.meters.retried("next_server");
         }
+        Err(last)
     }
 
-    /// Closes connections that were not used for a while. Call it every few seconds.
+    /// Closes connections that were not used for a while, and tries servers that are out. Call it every few seconds.
     pub fn prune(&self) {
-        self.pool.prune(Instant::now());
+        let now = Instant::now();
+        for server in &self.servers {
+            server.prune(now);
+            server.try_again(now);
+        }
     }
 
     async fn place(&self) -> Result<Place, UpstreamError> {
@@ -131,42 +159,14 @@ impl Upstream {
                 _ => return Err(UpstreamError::Busy),
             },
         };
-        Ok(Place { _permit: permit, _counted: Gauged::one(&self.busy) })
+        Ok(Place { _permit: permit, _counted: Gauged::one(&self.meters.in_flight) })
     }
+}
 
-    /// One request on one connection. The inner `Err` gives the body back: nothing was answered, and the same
-    /// request may go out once more.
-    async fn exchange(
-        &self,
-        mut connection: Connection,
-        head: &Parts,
-        body: Body,
-        first_byte: Duration,
-    ) -> Result<Result<(Response<hyper::body::Incoming>, Connection), Body>, UpstreamError> {
-        let may_repeat = connection.is_reused();
-        match connection.send(head, body, self.body_timeout, first_byte).await {
-            Ok(answer) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => Err(UpstreamError::Switched),
-            Ok(answer) => Ok(Ok((answer, connection))),
-            Err(SendFailure::Unsent(body)) if may_repeat => Ok(Err(body)),
-            Err(SendFailure::Stale) if may_repeat => Ok(Err(Body::Empty)),
-            Err(SendFailure::Unsent(_) | SendFailure::Stale) => Err(UpstreamError::Closed),
-            Err(SendFailure::Late) => Err(UpstreamError::FirstByteTimeout),
-            Err(SendFailure::Viewer(error)) => Err(UpstreamError::Viewer(error)),
-            Err(SendFailure::Broken(error)) => Err(UpstreamError::Exchange(error)),
-        }
+fn stream((mut answer, connection): Answered, load: Load, place: Place, silence: Duration) -> Response<Body> {
+    // SECURITY: where both stand, the length is wrong (RFC 9112 section 6.3), and hyper would believe it.
+    if answer.headers().contains_key(TRANSFER_ENCODING) {
+        answer.headers_mut().remove(CONTENT_LENGTH);
     }
-
-    fn stream(
-        &self,
-        (mut answer, connection): (Response<hyper::body::Incoming>, Connection),
-        place: Place,
-    ) -> Response<Body> {
-        // SECURITY: where both stand, the length is wrong (RFC 9112 section 6.3), and hyper would believe it.
-        if answer.headers().contains_key(TRANSFER_ENCODING) {
-            answer.headers_mut().remove(CONTENT_LENGTH);
-        }
-        answer.map(|incoming| {
-            Body::from_upstream(incoming, self.pool.lease(connection), place, self.body_timeout)
-        })
-    }
+    answer.map(|incoming| Body::from_upstream(incoming, Lease::new(connection, load), Some(place), silence))
 }

@@ -1,6 +1,6 @@
-//! Kept-alive connections of one upstream, the warmest first.
+//! Kept-alive HTTP/1.1 connections to one server, the warmest first.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::connection::Connection;
@@ -10,20 +10,21 @@ use super::connection::Connection;
 pub(super) struct Pool {
     idle: Mutex<Vec<Connection>>,
     keep: Duration,
+    max_age: Duration,
     most: usize,
 }
 
 impl Pool {
-    pub(super) fn new(keep: Duration, most: usize) -> Self {
-        Self { idle: Mutex::new(Vec::new()), keep, most }
+    pub(super) fn new(keep: Duration, max_age: Duration, most: usize) -> Self {
+        Self { idle: Mutex::new(Vec::new()), keep, max_age, most }
     }
 
     /// The warmest connection that is still open and not too old.
     pub(super) fn take(&self) -> Option<Connection> {
         let now = Instant::now();
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut idle = self.lock();
         while let Some(connection) = idle.pop() {
-            if !connection.is_closed() && now.duration_since(connection.idle_since) < self.keep {
+            if self.is_good(&connection, now) {
                 return Some(connection);
             }
         }
@@ -32,41 +33,35 @@ impl Pool {
 
     /// Closes what is closed already or too old.
     pub(super) fn prune(&self, now: Instant) {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        idle.retain(|connection| {
-            !connection.is_closed() && now.duration_since(connection.idle_since) < self.keep
-        });
+        self.lock().retain(|connection| self.is_good(connection, now));
     }
 
-    /// Lends a connection to a body: it comes back when the body was read to its end.
-    pub(super) fn lease(self: &Arc<Self>, connection: Connection) -> Lease {
-        Lease { connection: Some(connection), pool: Arc::clone(self) }
-    }
-
-    fn give_back(&self, mut connection: Connection) {
-        if !connection.rest(Instant::now()) {
-            return;
+    /// The last answer was read to its end.
+    pub(super) fn give_back(&self, mut connection: Connection) {
+        if connection.rest(Instant::now()) {
+            self.keep(connection);
         }
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+    }
+
+    /// A connection that may carry the next request.
+    pub(super) fn keep(&self, connection: Connection) {
+        let mut idle = self.lock();
         if idle.len() < self.most {
             idle.push(connection);
         }
     }
-}
 
-/// A connection that carries a body. Dropping it early closes the connection: what is left of the body can
-/// not be told from the next answer.
-#[derive(Debug)]
-pub(super) struct Lease {
-    connection: Option<Connection>,
-    pool: Arc<Pool>,
-}
+    pub(super) fn len(&self) -> usize {
+        self.lock().len()
+    }
 
-impl Lease {
-    /// The body was read to its end: the connection may carry the next request.
-    pub(super) fn end(&mut self) {
-        if let Some(connection) = self.connection.take() {
-            self.pool.give_back(connection);
-        }
+    fn is_good(&self, connection: &Connection, now: Instant) -> bool {
+        !connection.is_closed()
+            && now.duration_since(connection.idle_since) < self.keep
+            && now.duration_since(connection.born) < self.max_age
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Connection>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -9,7 +9,7 @@ use clap::CommandFactory as _;
 use iiif_mender::cli::Cli;
 use iiif_mender::config::Settings;
 use iiif_mender::config::settings::Rung;
-use iiif_mender::observe::Metrics;
+use iiif_mender::observe::{Metrics, Trace};
 use iiif_mender::outcome::Outcome;
 use regex::Regex;
 
@@ -113,18 +113,26 @@ fn scraped() -> BTreeMap<String, BTreeSet<String>> {
     let metrics = Metrics::new();
     metrics.request("image", Outcome::Served, 200, Duration::ZERO);
     metrics.upstream_error("connection_refused");
-    metrics.heal("healed", "visit", "viewer", Duration::ZERO);
-    metrics.waited(Duration::ZERO);
-    metrics.canvas_request("visit", "carries");
+    metrics.heal("healed", "visit", "viewer", Duration::ZERO, &Trace::fresh());
+    metrics.waited(Duration::ZERO, &Trace::fresh());
+    metrics.canvas_request("visit", "carries", Duration::ZERO, &Trace::fresh());
+    metrics.upstream_answered("image", Duration::ZERO);
+    metrics.learned("learned");
+    metrics.spans("sent", 1);
+    metrics.lane_waiting("viewer", 1);
     metrics.resource_check("alive");
     metrics.index_lookup("known");
     metrics.event("echo");
+    let authority = http::uri::Authority::from_static("images.test:80");
+    metrics.upstream.stands(&authority, &authority, true);
+    metrics.upstream.retried("stale");
     let scrape = metrics.scrape();
     let mut all = BTreeMap::new();
     for line in scrape.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
         let (name, kind) = line.split_once(' ').expect("name and type");
         let (name, sample) = match kind {
             "counter" => (format!("{name}_total"), format!("{name}_total")),
+            "info" => (format!("{name}_info"), format!("{name}_info")),
             "histogram" => (name.to_owned(), format!("{name}_count")),
             _ => (name.to_owned(), name.to_owned()),
         };
@@ -138,14 +146,19 @@ fn scraped() -> BTreeMap<String, BTreeSet<String>> {
     all
 }
 
+/// A row about a metric: ours, or one that all processes have.
+fn is_metric(row: &str) -> bool {
+    row.starts_with("| `iiif_mender_") || row.starts_with("| `process_")
+}
+
 #[test]
 fn every_metric_and_label_of_the_scrape_is_documented_and_nothing_else() {
     let text = read("docs/METRICS.md");
     let mut documented = BTreeMap::new();
-    for row in text.lines().filter(|line| line.starts_with("| `iiif_mender_")) {
+    for row in text.lines().filter(|line| is_metric(line)) {
         let mut cells = row.trim_matches('|').split('|').map(str::trim);
         let name = cells.next().expect("a name").trim_matches('`').to_owned();
-        // Gauges have no labels, and their table no column for them.
+        // Most gauges have no labels, and their table no column for them.
         let labels = if cells.clone().count() > 1 { cells.next().unwrap_or_default() } else { "" };
         let labels = labels.split(" (").next().unwrap_or_default();
         let labels = found(r"`(\w+)`", labels).into_iter().map(str::to_owned).collect();
@@ -169,6 +182,10 @@ fn every_label_value_is_documented() {
     assert_eq!(values("events"), used(r#"\.event\(\s*"(\w+)""#));
     assert_eq!(values("`outcome`"), Outcome::ALL.map(|outcome| outcome.as_str().to_owned()).into());
     assert_eq!(values("upstream errors"), kinds_of_upstream_errors());
+    let learn = read("src/index/learn.rs");
+    let results: BTreeSet<_> =
+        found(r#""(learned|learn_[a-ce-z]\w*)""#, &learn).into_iter().map(str::to_owned).collect();
+    assert_eq!(values("learned"), results);
     let lookups = used(r#"index_lookup\(\s*"(\w+)""#);
     assert!(values("index lookups").is_superset(&lookups), "{lookups:?}");
 }

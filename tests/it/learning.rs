@@ -45,10 +45,7 @@ async fn a_poisoned_manifest_does_not_make_the_index_forget() {
     world.bed.images.info_faults(503);
     let poisoned = world.get(&page.presentation_path).await;
     assert_eq!(poisoned.status, 200);
-    patiently("it was looked at", || {
-        let event = |kind| world.metric(&format!(r#"iiif_mender_events_total{{kind="{kind}"}}"#));
-        event("learn_nothing") + event("learn_poorer") >= 1.0
-    })
-    .await;
+    patiently("it was looked at", || world.learned("learn_nothing") + world.learned("learn_poorer") >= 1.0)
+        .await;
     assert_eq!(world.app.index.stats().expect("an index").images, 3);
 }

@@ -76,6 +76,11 @@ impl World {
         self.metric(&format!(r#"iiif_mender_events_total{{kind="{kind}"}}"#))
     }
 
+    /// How many documents that passed through were read with this result.
+    pub(crate) fn learned(&self, kind: &str) -> f64 {
+        self.metric(&format!(r#"iiif_mender_learned_total{{kind="{kind}"}}"#))
+    }
+
     /// What the image server itself answers, asked in our name.
     pub(crate) async fn asks_directly(&self, path: &str) -> Fetched {
         let (host, port) = (self.app.addresses[0].to_string(), self.app.addresses[0].port().to_string());

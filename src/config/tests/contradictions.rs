@@ -28,6 +28,8 @@ use super::{ROUTES, bad, good, mistake};
     "heal.concurrency = 0",
     "1:20: `heal.concurrency` is zero (write more than zero; healing is switched off with"
 )]
+#[case("upstream.health = { failures = 0 }", "1:32: `upstream.health.failures` is zero")]
+#[case("upstream.client_certificate = { cert = 'a.pem' }", "1:31: `upstream.client_certificate` needs both")]
 #[case("heal.mass_expiry = { ids = 0 }", "1:28: `heal.mass_expiry.ids` is zero")]
 #[case("heal.ladder = []", "1:15: healing is on, but its ladder has no rungs")]
 #[case("heal.ladder = ['visit', 'visit']", "1:25: this rung stands in the ladder twice")]
@@ -70,6 +72,18 @@ fn a_contradiction_is_refused_where_it_stands(#[case] text: &str, #[case] expect
 #[case(
     "[[routes]]\nprefix = '/'\nupstream = 'http://a.test/'\nconnect = '127.0.0.1:8080'",
     "4:11: this route leads back to our own listener"
+)]
+#[case(
+    "[[routes]]\nprefix = '/'\nupstream = 'http://a.test/'\nconnect = ['10.0.0.1:80', '127.0.0.1:8080']",
+    "4:11: this route leads back to our own listener"
+)]
+#[case(
+    "[[routes]]\nprefix = '/'\nupstream = 'http://a.test/'\nconnect = ['a:80', 'b:80', 'a:80']",
+    "4:28: a:80 stands in the list twice"
+)]
+#[case(
+    "[[routes]]\nprefix = '/'\nupstream = 'http://a.test/'\nfirst_byte_timeout = '0s'",
+    "4:22: `routes.0.first_byte_timeout` is zero"
 )]
 #[case(
     "[[routes]]\nprefix = '/'\nupstream = 'http://a.test/'\nconnect = '10.0.0.1'",

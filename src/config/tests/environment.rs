@@ -85,7 +85,7 @@ fn a_route_can_be_changed_and_added_by_its_number() {
         ],
     );
     let image = settings.routes.iter().find(|route| route.prefix == "/iiif/2/").expect("it is in the file");
-    assert_eq!(image.connect.as_ref().map(ToString::to_string).as_deref(), Some("10.1.2.3:443"));
+    assert_eq!(image.connect, ["10.1.2.3:443"]);
     let added = settings.routes.last().expect("three routes");
     assert_eq!(
         (added.upstream.authority.as_str(), added.hosts.as_slice()),

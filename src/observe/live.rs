@@ -1,0 +1,205 @@
+//! What a live page needs: counts and gauges as they stand, how they went in the last minutes, and news as they come.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::Serialize;
+use tokio::sync::broadcast;
+
+/// A point every so often.
+pub const SAMPLE_EVERY: Duration = Duration::from_secs(5);
+
+/// Points that are kept: half an hour.
+const POINTS: usize = 360;
+
+/// News that a slow listener may lag behind before it loses some.
+const NEWS: usize = 256;
+
+/// One moment of the last half hour. Counts are what came since the point before.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Point {
+    /// Unix milliseconds.
+    pub at: i64,
+    /// Requests of viewers.
+    pub requests: u64,
+    /// Answers with an image that had to be brought back.
+    pub healed: u64,
+    /// Answers without the image that was asked for: missing, cooling, pending, failed.
+    pub broken: u64,
+    /// Requests that we answered ourselves.
+    pub refused: u64,
+    /// Requests to the canvas services that make them work.
+    pub canvas_requests: u64,
+    /// Viewers kept waiting then.
+    pub waiting: i64,
+    /// Heals under way then.
+    pub flights: i64,
+    /// Viewers' connections then.
+    pub connections: i64,
+}
+
+/// Something happened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct News {
+    /// Unix milliseconds.
+    pub at: i64,
+    /// What.
+    #[serde(flatten)]
+    pub event: Event,
+}
+
+/// What can happen. `request` is the id of the request in whose name it does, as in the log and the history.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// A climb began.
+    HealStarted {
+        /// Who began it.
+        request: String,
+        /// Lookup key of the image.
+        identifier: String,
+        /// For whom.
+        lane: &'static str,
+    },
+    /// One request of a climb ended.
+    HealStep {
+        /// Who began it.
+        request: String,
+        /// Lookup key of the image.
+        identifier: String,
+        /// The rung.
+        rung: &'static str,
+        /// What the canvas service answered.
+        answer: &'static str,
+        /// How long that took.
+        duration_ms: u64,
+    },
+    /// A climb ended.
+    HealEnded {
+        /// Who began it.
+        request: String,
+        /// Lookup key of the image.
+        identifier: String,
+        /// For whom.
+        lane: &'static str,
+        /// How it ended.
+        verdict: &'static str,
+        /// The rung that helped, or `none`.
+        rung: &'static str,
+        /// How long it took.
+        duration_ms: u64,
+        /// Viewers who waited for it.
+        waiting: u32,
+    },
+    /// A canvas service is left alone, or asked again.
+    Breaker {
+        /// Host and port of the service.
+        upstream: String,
+        /// It is left alone.
+        open: bool,
+    },
+    /// Very many images are gone at once.
+    MassExpiry {
+        /// Manifests that are being read, and are healed first.
+        manifests: usize,
+    },
+}
+
+/// Totals at some moment, from which points are made.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Totals {
+    pub(super) requests: u64,
+    pub(super) healed: u64,
+    pub(super) broken: u64,
+    pub(super) refused: u64,
+    pub(super) canvas_requests: u64,
+}
+
+/// The last minutes, and who listens.
+#[derive(Debug)]
+pub(super) struct Live {
+    past: Mutex<Past>,
+    news: broadcast::Sender<News>,
+}
+
+#[derive(Debug, Default)]
+struct Past {
+    last: Totals,
+    points: VecDeque<Point>,
+}
+
+impl Default for Live {
+    fn default() -> Self {
+        Self { past: Mutex::default(), news: broadcast::channel(NEWS).0 }
+    }
+}
+
+impl Live {
+    /// Makes a point of the difference to the last totals; `gauges` carries the rest.
+    pub(super) fn sample(&self, now: Totals, gauges: Point) {
+        let mut past = self.lock();
+        let last = std::mem::replace(&mut past.last, now);
+        if past.points.len() == POINTS {
+            past.points.pop_front();
+        }
+        past.points.push_back(Point {
+            at: now_ms(),
+            requests: now.requests.saturating_sub(last.requests),
+            healed: now.healed.saturating_sub(last.healed),
+            broken: now.broken.saturating_sub(last.broken),
+            refused: now.refused.saturating_sub(last.refused),
+            canvas_requests: now.canvas_requests.saturating_sub(last.canvas_requests),
+            ..gauges
+        });
+    }
+
+    pub(super) fn points(&self) -> Vec<Point> {
+        self.lock().points.iter().copied().collect()
+    }
+
+    /// Tells whoever listens; where nobody does, nothing is made.
+    pub(super) fn tell(&self, event: impl FnOnce() -> Event) {
+        if self.news.receiver_count() > 0 {
+            let _ = self.news.send(News { at: now_ms(), event: event() });
+        }
+    }
+
+    pub(super) fn listen(&self) -> broadcast::Receiver<News> {
+        self.news.subscribe()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Past> {
+        self.past.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn points_are_differences_and_the_oldest_go() {
+        let live = Live::default();
+        for requests in 1..=(POINTS as u64 + 2) {
+            live.sample(Totals { requests: requests * 10, ..Totals::default() }, Point::default());
+        }
+        let points = live.points();
+        assert_eq!(points.len(), POINTS);
+        assert!(points.iter().all(|point| point.requests == 10));
+    }
+
+    #[test]
+    fn news_are_made_for_listeners_only() {
+        let live = Live::default();
+        live.tell(|| unreachable!("nobody listens"));
+        let mut listener = live.listen();
+        live.tell(|| Event::MassExpiry { manifests: 3 });
+        assert_eq!(listener.try_recv().expect("news").event, Event::MassExpiry { manifests: 3 });
+    }
+}

@@ -1,0 +1,58 @@
+//! What the rooms that call other servers count.
+
+use http::uri::Authority;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+use super::metrics::{Kind, Word};
+
+/// Labels of `upstream_server_up`: both stand in the configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ServerLabels {
+    upstream: String,
+    server: String,
+}
+
+/// What is counted of upstreams. Cheap to clone; by default nobody ever sees it.
+#[derive(Debug, Clone, Default)]
+pub struct UpstreamMeters {
+    /// Requests with an upstream, from their place to the end of the answer's body.
+    pub in_flight: Gauge,
+    up: Family<ServerLabels, Gauge>,
+    retries: Family<Kind, Counter>,
+}
+
+impl UpstreamMeters {
+    pub(super) fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "upstream_in_flight",
+            "Requests with an upstream, until the end of the answer",
+            self.in_flight.clone(),
+        );
+        registry.register(
+            "upstream_server_up",
+            "1: the server is asked; 0: it is passed over",
+            self.up.clone(),
+        );
+        registry.register("upstream_retries", "Requests that were sent once more", self.retries.clone());
+    }
+
+    /// Whether a server is asked.
+    pub fn stands(&self, upstream: &Authority, server: &Authority, up: bool) {
+        let labels = ServerLabels { upstream: upstream.to_string(), server: server.to_string() };
+        self.up.get_or_create(&labels).set(i64::from(up));
+    }
+
+    /// Forgets every server: the configuration changed, and the new ones tell of themselves.
+    pub fn forget_servers(&self) {
+        self.up.clear();
+    }
+
+    /// A request was sent once more.
+    pub fn retried(&self, why: &'static str) {
+        self.retries.get_or_create(&Kind { kind: Word(why) }).inc();
+    }
+}

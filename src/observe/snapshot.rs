@@ -1,0 +1,113 @@
+//! How things stand, for a page that is looked at.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::live::{Point, Totals};
+use super::metrics::Metrics;
+use super::process::started;
+use crate::outcome::Outcome;
+
+/// Counts since the start, gauges as they stand, and the last half hour. Cheap: a few hundred loads.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Snapshot {
+    /// Which program this is.
+    pub version: &'static str,
+    /// Seconds since the start.
+    pub uptime_seconds: u64,
+    /// Requests so far, by outcome.
+    pub requests: BTreeMap<&'static str, u64>,
+    /// Requests so far to the canvas services that make them work.
+    pub canvas_requests: u64,
+    /// Rare events so far, those that an operator should know of.
+    pub events: BTreeMap<&'static str, u64>,
+    /// Gauges as they stand.
+    pub now: Now,
+    /// The last half hour, a point every five seconds, oldest first.
+    pub points: Vec<Point>,
+}
+
+/// Gauges as they stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Now {
+    /// Heals under way.
+    pub flights: i64,
+    /// Viewers kept waiting.
+    pub waiting: i64,
+    /// Canvas requests under way.
+    pub canvas_in_flight: i64,
+    /// Canvas services that are left alone.
+    pub breakers_open: i64,
+    /// Requests with an upstream.
+    pub upstream_in_flight: i64,
+    /// Viewers' connections.
+    pub connections: i64,
+    /// Documents that wait to be learned.
+    pub learn_queue: i64,
+    /// Manifests in the index.
+    pub index_manifests: i64,
+    /// Canvases in the index.
+    pub index_canvases: i64,
+    /// Images in the index.
+    pub index_images: i64,
+    /// Unix seconds at which a source was last looked at without an error; zero: never.
+    pub index_refreshed: i64,
+}
+
+/// Events that stand in a snapshot.
+const EVENTS: [&str; 6] =
+    ["mass_expiry", "poisoned", "cured", "cure_failed", "breaker_opened", "history_failed"];
+
+impl Metrics {
+    /// How things stand.
+    pub fn snapshot(&self) -> Snapshot {
+        self.look();
+        let outcomes = Outcome::ALL.map(Outcome::as_str);
+        Snapshot {
+            version: env!("CARGO_PKG_VERSION"),
+            uptime_seconds: started().elapsed().unwrap_or(Duration::ZERO).as_secs(),
+            requests: outcomes.into_iter().zip(self.requests.by_outcome()).collect(),
+            canvas_requests: self.canvas_total.get(),
+            events: EVENTS.into_iter().map(|kind| (kind, self.events(kind))).collect(),
+            now: Now {
+                flights: self.flights.get(),
+                waiting: self.waiting.get(),
+                canvas_in_flight: self.canvas_in_flight.get(),
+                breakers_open: self.breakers_open.get(),
+                upstream_in_flight: self.upstream.in_flight.get(),
+                connections: self.connections.get(),
+                learn_queue: self.learn_queue.get(),
+                index_manifests: self.index_manifests.get(),
+                index_canvases: self.index_canvases.get(),
+                index_images: self.index_images.get(),
+                index_refreshed: self.index_refreshed.get(),
+            },
+            points: self.live.points(),
+        }
+    }
+
+    /// Makes a point of what came since the last one. Call it every [`super::SAMPLE_EVERY`].
+    pub fn sample(&self) {
+        let of = self.requests.by_outcome();
+        let count = |outcome: Outcome| of[outcome as usize];
+        let totals = Totals {
+            requests: of.iter().sum(),
+            healed: count(Outcome::Healed),
+            broken: [Outcome::Missing, Outcome::Cooling, Outcome::Pending, Outcome::Failed]
+                .map(count)
+                .iter()
+                .sum(),
+            refused: count(Outcome::Refused),
+            canvas_requests: self.canvas_total.get(),
+        };
+        let gauges = Point {
+            waiting: self.waiting.get(),
+            flights: self.flights.get(),
+            connections: self.connections.get(),
+            ..Point::default()
+        };
+        self.live.sample(totals, gauges);
+    }
+}

@@ -1,0 +1,72 @@
+//! Active checks: each server is asked for a path on a schedule, apart from all traffic.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use http::StatusCode;
+use http::request::Parts;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use super::body::Body;
+use super::lease::Lease;
+use super::server::{Load, Server};
+use super::{Upstream, own_request};
+use crate::config::settings::{Health, Timeouts};
+
+/// The longest body of a check that is read, so that its connection is kept; a longer one costs the connection.
+const LONGEST: usize = 64 << 10;
+
+/// How the servers of an upstream are checked.
+#[derive(Debug)]
+pub(super) struct Check {
+    head: Parts,
+    status: StatusCode,
+    interval: Duration,
+    timeout: Duration,
+}
+
+impl Check {
+    /// `None`: the path or the host cannot be written into a request; the configuration has seen to that.
+    pub(super) fn new(path: &str, host: &str, name: &str, bounds: &Health) -> Option<Self> {
+        let mut head = own_request(host, name).ok()?;
+        head.uri = path.parse().ok()?;
+        let status = StatusCode::from_u16(bounds.status).ok()?;
+        Some(Self { head, status, interval: bounds.interval, timeout: bounds.timeout })
+    }
+}
+
+impl Upstream {
+    /// Checks the servers for as long as the upstream exists; ends at once where nothing is to be checked.
+    pub async fn keep_checked(upstream: Weak<Self>) {
+        let Some(pace) = upstream.upgrade().and_then(|own| Some(own.check.as_ref()?.interval)) else {
+            return;
+        };
+        let mut every = interval(pace);
+        every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            every.tick().await;
+            let Some(own) = upstream.upgrade() else { return };
+            let Some(check) = &own.check else { return };
+            let checks = own.servers.iter().map(|server| look(server, check));
+            futures_util::future::join_all(checks).await;
+        }
+    }
+}
+
+/// One check of one server.
+async fn look(server: &Arc<Server>, check: &Check) {
+    let patience = check.timeout;
+    let times = Timeouts { connect: patience, first_byte: patience, body: patience };
+    let load = Load::on(server);
+    let asked = timeout(patience, load.ask(&check.head, Body::Empty, times, &mut false)).await;
+    let good = match asked {
+        Ok(Ok((answer, connection))) => {
+            let good = answer.status() == check.status;
+            let body = Body::from_upstream(answer.into_body(), Lease::new(connection, load), None, patience);
+            let _read = timeout(patience, body.collect(LONGEST)).await;
+            good
+        }
+        Ok(Err(_)) | Err(_) => false,
+    };
+    server.checked(good);
+}

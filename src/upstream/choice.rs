@@ -1,0 +1,65 @@
+//! Which server gets a request: the one with the least to do among those that are fit.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use super::Upstream;
+use super::server::{Load, Server};
+
+/// Which servers one request was sent to already; their positions are bits.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Tried {
+    servers: u64,
+    /// One that is out was among them.
+    unfit: bool,
+}
+
+impl Tried {
+    fn has(self, at: usize) -> bool {
+        // Beyond the bits (the configuration allows no more servers) all count as tried.
+        self.servers.checked_shr(u32::try_from(at).unwrap_or(u32::MAX)).is_none_or(|bits| bits & 1 == 1)
+    }
+
+    fn add(&mut self, at: usize) {
+        self.servers |= 1_u64.checked_shl(u32::try_from(at).unwrap_or(u32::MAX)).unwrap_or(0);
+    }
+}
+
+impl Upstream {
+    /// A server that this request was not sent to yet. Those that are out are passed over; but one of them is asked
+    /// when nobody else is left: refusing the request unasked could only make it worse.
+    pub(super) fn choose(&self, tried: &mut Tried) -> Option<Load> {
+        let at = match &*self.servers {
+            [_] => (!tried.has(0)).then_some(0),
+            servers => self.least_loaded(servers, *tried, Server::is_fit).or_else(|| {
+                let last = if tried.unfit { None } else { self.least_loaded(servers, *tried, |_| true) };
+                tried.unfit = true;
+                last
+            }),
+        }?;
+        tried.add(at);
+        Some(Load::on(&self.servers[at]))
+    }
+
+    fn least_loaded(
+        &self,
+        servers: &[Arc<Server>],
+        tried: Tried,
+        may: impl Fn(&Server) -> bool,
+    ) -> Option<usize> {
+        // Only the first of equals is taken, so the beginning moves on.
+        let first = self.turn.fetch_add(1, Ordering::Relaxed) % servers.len();
+        let mut now = None;
+        let turn = (first..servers.len()).chain(0..first).filter(|at| !tried.has(*at));
+        turn.filter(|at| {
+            let server = &servers[*at];
+            let fit = may(server);
+            if !fit {
+                server.try_again(*now.get_or_insert_with(Instant::now));
+            }
+            fit
+        })
+        .min_by_key(|at| servers[*at].load())
+    }
+}

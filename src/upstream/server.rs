@@ -1,0 +1,261 @@
+//! One of the servers of an upstream: where it is, its connections, and how it stands.
+
+use std::ops::Deref;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use http::StatusCode;
+use http::request::Parts;
+use http::uri::Authority;
+use hyper::Response;
+use hyper::body::Incoming;
+use tokio::time::timeout;
+
+use super::body::Body;
+use super::connection::{Connection, SendFailure};
+use super::dial::Dialer;
+use super::error::UpstreamError;
+use super::health::{Health, Standing};
+use super::pool::Pool;
+use crate::config::settings::{self, Timeouts};
+use crate::observe::UpstreamMeters;
+
+/// One server.
+#[derive(Debug)]
+pub(super) struct Server {
+    /// `host:port` as configured: its name in metrics and logs.
+    name: Authority,
+    /// The upstream that it belongs to.
+    upstream: Authority,
+    dialer: Dialer,
+    pool: Pool,
+    /// Requests that it has, until the end of their answers.
+    load: AtomicUsize,
+    health: Health,
+    connect_timeout: Duration,
+    meters: UpstreamMeters,
+}
+
+/// What is known of one server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerState {
+    /// The upstream that it belongs to: host and port of its URL.
+    pub upstream: String,
+    /// Where it is, `host:port`.
+    pub server: String,
+    /// Whether it is asked.
+    pub standing: Standing,
+    /// Failures in a row.
+    pub failures: u32,
+    /// Requests that it has, until the end of their answers.
+    pub in_flight: usize,
+    /// HTTP/1.1 connections that wait for a request.
+    pub idle_connections: usize,
+}
+
+/// Why one server gave no answer, and what may be done.
+#[derive(Debug)]
+pub(super) enum Miss {
+    /// Nothing was sent: another server may have the request. Here is its body again.
+    Unreached(UpstreamError, Body),
+    /// The connection broke under a request without a body before any byte of an answer: another server may have
+    /// it, once (RFC 9110 section 9.2.2).
+    Lost,
+    /// That is how it ends.
+    Failed(UpstreamError),
+}
+
+/// An answer's head, and the connection that carries its body.
+pub(super) type Answered = (Response<Incoming>, Connection);
+
+/// One request's share of a server: counts until it is dropped.
+#[derive(Debug)]
+pub(super) struct Load(Arc<Server>);
+
+impl Load {
+    pub(super) fn on(server: &Arc<Server>) -> Self {
+        server.load.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(server))
+    }
+}
+
+impl Deref for Load {
+    type Target = Server;
+
+    fn deref(&self) -> &Server {
+        &self.0
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.0.load.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Server {
+    pub(super) fn new(
+        name: Authority,
+        upstream: Authority,
+        dialer: Dialer,
+        bounds: &settings::Upstream,
+        meters: UpstreamMeters,
+    ) -> Self {
+        meters.stands(&upstream, &name, true);
+        Self {
+            name,
+            upstream,
+            dialer,
+            pool: Pool::new(bounds.pool_idle, bounds.pool_max_age, bounds.max_requests),
+            load: AtomicUsize::new(0),
+            health: Health::new(bounds.health),
+            connect_timeout: bounds.connect_timeout,
+            meters,
+        }
+    }
+
+    pub(super) fn load(&self) -> usize {
+        self.load.load(Ordering::Relaxed)
+    }
+
+    /// May it be asked? On trial it gets one request at a time.
+    pub(super) fn is_fit(&self) -> bool {
+        match self.health.standing() {
+            Standing::Up => true,
+            Standing::Trial => self.load() == 0,
+            Standing::Out => false,
+        }
+    }
+
+    pub(super) fn state(&self) -> ServerState {
+        ServerState {
+            upstream: self.upstream.to_string(),
+            server: self.name.to_string(),
+            standing: self.health.standing(),
+            failures: self.health.failures(),
+            in_flight: self.load(),
+            idle_connections: self.pool.len(),
+        }
+    }
+
+    /// One request to this server. Where a kept-alive connection turns out to have been closed under it, it goes out
+    /// once more on a new one: always if it was never written, and if it was, then only without a body and when no
+    /// byte of an answer came. `repeated`: it was written before and must not be written a third time.
+    pub(super) async fn ask(
+        &self,
+        head: &Parts,
+        mut body: Body,
+        times: Timeouts,
+        repeated: &mut bool,
+    ) -> Result<Answered, Miss> {
+        if let Some(mut connection) = self.pool.take() {
+            match connection.send(head, body, times).await {
+                Ok(answer) => return self.answered(answer, connection),
+                Err(SendFailure::Unsent(back)) => body = back,
+                Err(SendFailure::Stale) if !*repeated => {
+                    *repeated = true;
+                    self.meters.retried("stale");
+                    body = Body::Empty;
+                }
+                Err(failure) => return Err(self.missed(failure)),
+            }
+        }
+        let mut connection = match self.dial(times.connect).await {
+            Ok(connection) => connection,
+            Err(error) => {
+                self.bad();
+                return Err(Miss::Unreached(error, body));
+            }
+        };
+        match connection.send(head, body, times).await {
+            Ok(answer) => self.answered(answer, connection),
+            Err(SendFailure::Unsent(body)) => {
+                self.bad();
+                Err(Miss::Unreached(UpstreamError::Closed, body))
+            }
+            Err(SendFailure::Stale) if !*repeated => {
+                self.bad();
+                Err(Miss::Lost)
+            }
+            Err(failure) => Err(self.missed(failure)),
+        }
+    }
+
+    fn answered(&self, answer: Response<Incoming>, connection: Connection) -> Result<Answered, Miss> {
+        if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+            return Err(Miss::Failed(UpstreamError::Switched));
+        }
+        let changed = self.health.good();
+        self.tell(changed);
+        Ok((answer, connection))
+    }
+
+    fn missed(&self, failure: SendFailure) -> Miss {
+        let error = match failure {
+            SendFailure::Viewer(error) => return Miss::Failed(UpstreamError::Viewer(error)),
+            SendFailure::Unsent(_) | SendFailure::Stale => UpstreamError::Closed,
+            SendFailure::Late => UpstreamError::FirstByteTimeout,
+            SendFailure::Broken(error) => UpstreamError::Exchange(error),
+        };
+        self.bad();
+        Miss::Failed(error)
+    }
+
+    async fn dial(&self, time: Duration) -> Result<Connection, UpstreamError> {
+        timeout(time, self.dialer.dial()).await.map_err(|_| UpstreamError::ConnectTimeout)?
+    }
+
+    /// The connection whose answer was read to its end.
+    pub(super) fn give_back(&self, connection: Connection) {
+        self.pool.give_back(connection);
+    }
+
+    /// Closes connections that were not used for a while.
+    pub(super) fn prune(&self, now: Instant) {
+        self.pool.prune(now);
+    }
+
+    /// Is it out, and is it time to see whether it can be reached again? Nobody waits for that.
+    pub(super) fn try_again(self: &Arc<Self>, now: Instant) {
+        if !self.health.is_due(now) {
+            return;
+        }
+        let server = Arc::clone(self);
+        tokio::spawn(async move {
+            let dialled = server.dial(server.connect_timeout).await;
+            let changed = server.health.dialled(dialled.is_ok(), Instant::now());
+            if let Ok(connection) = dialled {
+                server.pool.keep(connection);
+            }
+            server.tell(changed);
+        });
+    }
+
+    fn bad(&self) {
+        let changed = self.health.bad(Instant::now());
+        self.tell(changed);
+    }
+
+    /// What an active check found.
+    pub(super) fn checked(&self, good: bool) {
+        let changed = self.health.checked(good);
+        self.tell(changed);
+    }
+
+    fn tell(&self, changed: Option<Standing>) {
+        let (upstream, server) = (&self.upstream, &self.name);
+        match changed {
+            None => return,
+            Some(Standing::Up) => tracing::info!(%upstream, %server, "the server is in again"),
+            Some(Standing::Trial) => {
+                tracing::info!(%upstream, %server, "the server can be reached again and is tried");
+                return;
+            }
+            Some(Standing::Out) => {
+                tracing::warn!(%upstream, %server, "the server only fails: it is passed over ([upstream.health])");
+            }
+        }
+        self.meters.stands(upstream, server, changed == Some(Standing::Up));
+    }
+}
