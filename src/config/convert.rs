@@ -66,6 +66,7 @@ fn server(file: file::Server, folder: &Path, report: &mut Report<'_>) -> Server 
         max_connections: count(file.max_connections, default.max_connections),
         max_head_bytes: size(file.max_head_bytes, default.max_head_bytes),
         max_uri_bytes: size(file.max_uri_bytes, default.max_uri_bytes),
+        max_body_bytes: size(file.max_body_bytes, default.max_body_bytes),
     }
 }
 

@@ -52,6 +52,7 @@ impl Default for Server {
             max_connections: 4096,
             max_head_bytes: 64 * 1024,
             max_uri_bytes: 8 * 1024,
+            max_body_bytes: 64 * 1024 * 1024,
         }
     }
 }

@@ -70,6 +70,8 @@ pub struct Server {
     pub max_head_bytes: Option<Text<Size>>,
     /// The longest request target; longer ones get 414.
     pub max_uri_bytes: Option<Text<Size>>,
+    /// The longest request body; longer ones get 413. Image routes take none.
+    pub max_body_bytes: Option<Text<Size>>,
     /// Certificate and key, to speak TLS ourselves.
     pub tls: Option<Tls>,
 }

@@ -78,6 +78,8 @@ pub struct Server {
     pub max_head_bytes: usize,
     /// The longest request target, in bytes; never above `max_head_bytes`.
     pub max_uri_bytes: usize,
+    /// The longest request body, in bytes. Image routes take none at all.
+    pub max_body_bytes: usize,
 }
 
 /// PEM files of a server certificate.

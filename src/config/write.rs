@@ -61,6 +61,7 @@ fn server(server: &Server) -> file::Server {
         max_connections: count(server.max_connections),
         max_head_bytes: size(server.max_head_bytes),
         max_uri_bytes: size(server.max_uri_bytes),
+        max_body_bytes: size(server.max_body_bytes),
         tls: server.tls.as_ref().map(tls),
     }
 }

@@ -41,7 +41,9 @@ pub fn element(client: IpAddr, host: &str, proto: &str) -> String {
         IpAddr::V4(address) => write!(text, "for={address}"),
         IpAddr::V6(address) => write!(text, "for=\"[{address}]\""),
     };
-    if !host.is_empty() && host.bytes().all(|byte| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\')) {
+    if !host.is_empty()
+        && host.bytes().all(|byte| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\'))
+    {
         let _ = write!(text, ";host=\"{host}\"");
     }
     let _ = write!(text, ";proto={proto}");
@@ -138,6 +140,10 @@ fn is_text(byte: u8) -> bool {
 
 /// A node (section 6): an address with or without a port, `unknown`, or a made-up `_name`. The outer `None` is a
 /// mistake, the inner one somebody who hides.
+#[expect(
+    clippy::option_option,
+    reason = "three things are told apart: a mistake, somebody who hides, an address"
+)]
 fn node(value: &[u8]) -> Option<Option<IpAddr>> {
     let text = std::str::from_utf8(value).ok()?;
     let (name, port) = match text.rsplit_once(':') {
@@ -204,7 +210,10 @@ mod tests {
             Some(vec![some("192.0.2.43"), some("198.51.100.17")])
         );
         assert_eq!(clients("for=_hidden, for=_SEVKISEK"), Some(vec![None, None]));
-        assert_eq!(clients("for=unknown;by=\"_x:_y\"\t,\tfor=\"192.0.2.1:80\"").map(|all| all.len()), Some(2));
+        assert_eq!(
+            clients("for=unknown;by=\"_x:_y\"\t,\tfor=\"192.0.2.1:80\"").map(|all| all.len()),
+            Some(2)
+        );
     }
 
     #[test]
@@ -218,10 +227,27 @@ mod tests {
     #[test]
     fn mistakes_are_no_fields() {
         for field in [
-            "", ",", "for", "for=", "=x", "for=1.2.3.4;", "for=1.2.3.4,", "for=1.2.3.4 ;proto=http",
-            "for=1.2.3.4;for=5.6.7.8", "for=2001:db8::1", "for=\"2001:db8::1\"", "for=\"[::1\"", "for=\"1.2.3.4",
-            "for=\"1.2.3.4:99999\"", "for=\"1.2.3.4:+1\"", "for=name", "for=1.2.3.4 for=5.6.7.8",
-            "for=\"_\"", "for=\"1.2.3.4\\", "for=1.2.3.4\0", "for=1.2.3.4,,for=5.6.7.8",
+            "",
+            ",",
+            "for",
+            "for=",
+            "=x",
+            "for=1.2.3.4;",
+            "for=1.2.3.4,",
+            "for=1.2.3.4 ;proto=http",
+            "for=1.2.3.4;for=5.6.7.8",
+            "for=2001:db8::1",
+            "for=\"2001:db8::1\"",
+            "for=\"[::1\"",
+            "for=\"1.2.3.4",
+            "for=\"1.2.3.4:99999\"",
+            "for=\"1.2.3.4:+1\"",
+            "for=name",
+            "for=1.2.3.4 for=5.6.7.8",
+            "for=\"_\"",
+            "for=\"1.2.3.4\\",
+            "for=1.2.3.4\0",
+            "for=1.2.3.4,,for=5.6.7.8",
         ] {
             assert_eq!(clients(field), None, "{field:?}");
         }
@@ -244,9 +270,13 @@ mod tests {
 
     #[test]
     fn bare_addresses_may_have_brackets_and_ports() {
-        for (hop, address) in
-            [("1.2.3.4", "1.2.3.4"), ("1.2.3.4:80", "1.2.3.4"), ("::1", "::1"), ("[::1]", "::1"), ("[::1]:8", "::1")]
-        {
+        for (hop, address) in [
+            ("1.2.3.4", "1.2.3.4"),
+            ("1.2.3.4:80", "1.2.3.4"),
+            ("::1", "::1"),
+            ("[::1]", "::1"),
+            ("[::1]:8", "::1"),
+        ] {
             assert_eq!(bare_address(hop), address.parse().ok(), "{hop}");
         }
         for hop in ["", "unknown", "1.2.3", "[1.2.3.4]", "1.2.3.4:x", "[::1"] {

@@ -1,5 +1,6 @@
 //! The life of one request. Read [`Proxy::handle`] first: everything else is a room that it walks through.
 
+pub mod forwarded;
 mod headers;
 mod reply;
 mod route;
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 
 pub use reply::Refusal;
 
@@ -99,12 +100,24 @@ impl Proxy {
         let rooms = &*self.rooms;
         let trusted = headers::is_trusted(viewer.peer.ip(), &rooms.settings.server.trusted_proxies);
         let asking = reply::Asking::new(&head, Trace::of(&head.headers, trusted));
-        let (route, answer) = match rooms.gateway(&viewer, &head).await {
-            Some(answer) => ("manifests", answer),
-            None => rooms.routed(&viewer, &asking.trace, head, body).await,
+        let (route, answer) = match route::framed(&head) {
+            Err(refusal) => ("none", Err(refusal)),
+            Ok(()) => match rooms.gateway(&viewer, &head).await {
+                Some(answer) => ("manifests", answer),
+                None => rooms.routed(&viewer, &asking.trace, head, body).await,
+            },
         };
         rooms.reply(&asking, route, answer, started)
     }
+}
+
+/// What of this head would go upstream, for fuzzing; `None` where it is refused.
+#[doc(hidden)]
+pub fn onward(settings: &Settings, viewer: Viewer, head: Parts) -> Option<Parts> {
+    route::framed(&head).ok()?;
+    let trusted = headers::is_trusted(viewer.peer.ip(), &settings.server.trusted_proxies);
+    let asked = route::route(settings, &head, &Trace::of(&head.headers, trusted)).ok()?;
+    headers::onward(head, &asked, &viewer, settings).ok()
 }
 
 impl Rooms {
@@ -146,7 +159,7 @@ impl Rooms {
         let client = headers::client(&head.headers, viewer, &self.settings.server.trusted_proxies);
         let echo = self.is_echo(&asked, &head, client);
         let raw = echo || self.skips_healing(&head, viewer);
-        let body = Body::from_viewer(&head.method, body);
+        let body = self.body(&asked, &head.method, body)?;
         let mut onward = headers::onward(head, &asked, viewer, &self.settings)?;
         if let Some(rewrite) = &self.rewrite {
             called(&self.settings, &mut onward);
@@ -188,6 +201,18 @@ impl Rooms {
         } else {
             Ok(Answer::served(first))
         }
+    }
+
+    /// What the viewer sends, as far as the route takes it.
+    fn body(&self, asked: &Asked, method: &Method, body: Incoming) -> Result<Body, Refusal> {
+        let most = match asked.route_kind {
+            // SECURITY: no image request needs one, and what the image server does not expect it may leave unread.
+            RouteKind::Image => 0,
+            RouteKind::Presentation | RouteKind::Plain => self.settings.server.max_body_bytes,
+        };
+        let is_short = body.size_hint().lower() <= u64::try_from(most).unwrap_or(u64::MAX);
+        let is_taken = body.is_end_stream() || most > 0 && is_short;
+        is_taken.then(|| Body::from_viewer(method, body, most)).ok_or(Refusal::TooLong)
     }
 
     /// The image is being healed already, or it is an info.json that must not go out before its image is back

@@ -23,10 +23,14 @@ pub enum Refusal {
     BadRequest(&'static str),
     /// CONNECT or TRACE.
     Method,
+    /// `Expect` with something else than `100-continue`.
+    Expectation,
     /// OPTIONS that asks this server itself.
     Options,
     /// The target is too long.
     UriTooLong,
+    /// The body is longer than this server takes, or the route takes none.
+    TooLong,
     /// No route is for it.
     NoRoute,
     /// The request came back to us twice.
@@ -48,6 +52,7 @@ impl Refusal {
     fn status(&self) -> StatusCode {
         match self {
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Expectation => StatusCode::EXPECTATION_FAILED,
             Self::Options => StatusCode::NO_CONTENT,
             Self::UriTooLong => StatusCode::URI_TOO_LONG,
             Self::NoRoute => StatusCode::NOT_FOUND,
@@ -59,6 +64,9 @@ impl Refusal {
                 StatusCode::GATEWAY_TIMEOUT
             }
             Self::Upstream(UpstreamError::Viewer(BodyError::ViewerStalled)) => StatusCode::REQUEST_TIMEOUT,
+            Self::TooLong | Self::Upstream(UpstreamError::Viewer(BodyError::ViewerTooLong)) => {
+                StatusCode::PAYLOAD_TOO_LARGE
+            }
             Self::BadRequest(_) | Self::Upstream(UpstreamError::Viewer(_)) => StatusCode::BAD_REQUEST,
             Self::Upstream(_) => StatusCode::BAD_GATEWAY,
         }
@@ -67,7 +75,12 @@ impl Refusal {
     /// The error type of RFC 9209 section 2.3.
     fn kind(&self) -> &'static str {
         match self {
-            Self::BadRequest(_) | Self::Method | Self::Options | Self::UriTooLong => "http_request_error",
+            Self::BadRequest(_)
+            | Self::Method
+            | Self::Expectation
+            | Self::Options
+            | Self::UriTooLong
+            | Self::TooLong => "http_request_error",
             Self::NoRoute => "destination_not_found",
             Self::Loop => "proxy_loop_detected",
             Self::Upstream(error) => error.kind(),
@@ -80,8 +93,10 @@ impl Refusal {
         match self {
             Self::BadRequest(why) => format!("{why}."),
             Self::Method => "CONNECT and TRACE are not served here.".to_owned(),
+            Self::Expectation => "Of expectations only 100-continue is met.".to_owned(),
             Self::Options => String::new(),
             Self::UriTooLong => "The target is longer than this server takes.".to_owned(),
+            Self::TooLong => "The body is longer than is taken here; image routes take none.".to_owned(),
             Self::NoRoute => "No route of this server is for this host and path.".to_owned(),
             Self::Loop => "The request came back to this proxy: an upstream points at it.".to_owned(),
             Self::Upstream(UpstreamError::Viewer(error)) => {
@@ -114,6 +129,7 @@ pub(super) struct Asking {
     method: Method,
     uri: Uri,
     wants_json: bool,
+    is_http_1: bool,
     /// Who asks.
     pub(super) trace: Trace,
 }
@@ -121,7 +137,8 @@ pub(super) struct Asking {
 impl Asking {
     pub(super) fn new(head: &Parts, trace: Trace) -> Self {
         let wants_json = wants_json(&head.headers);
-        Self { method: head.method.clone(), uri: head.uri.clone(), wants_json, trace }
+        let is_http_1 = head.version < Version::HTTP_2;
+        Self { method: head.method.clone(), uri: head.uri.clone(), wants_json, is_http_1, trace }
     }
 
     /// One line for each request: loud when something was wrong or healed, quiet for the rest.
@@ -229,6 +246,11 @@ pub(super) fn refuse(refusal: &Refusal, asking: &Asking, name: &str) -> Response
     put(fields, PROXY_STATUS, &format!("{name}; error={}", refusal.kind()));
     if let Some(seconds) = refusal.retry_after() {
         put(fields, header::RETRY_AFTER, &seconds.to_string());
+    }
+    // SECURITY: where the request itself is in doubt, so is what stands behind it: it must not be read as another one.
+    // (hyper writes this field into HTTP/1 only.)
+    if matches!(refusal, Refusal::BadRequest(_)) && asking.is_http_1 {
+        put(fields, header::CONNECTION, "close");
     }
     match refusal {
         Refusal::Pending(_) => put(fields, HEAL_STATUS, Outcome::Pending.as_str()),

@@ -140,6 +140,7 @@ fn viewers(error: hyper::Error) -> SendFailure {
     while let Some(error) = cause {
         match error.downcast_ref::<BodyError>() {
             Some(BodyError::ViewerStalled) => return SendFailure::Viewer(BodyError::ViewerStalled),
+            Some(BodyError::ViewerTooLong) => return SendFailure::Viewer(BodyError::ViewerTooLong),
             Some(BodyError::Viewer(_)) => return SendFailure::Viewer(BodyError::ViewerCut),
             _ => cause = error.source(),
         }
