@@ -20,7 +20,7 @@ use crate::heal::Healer;
 use crate::index::keeper::Keeper;
 use crate::index::learn::Learner;
 use crate::index::{Index, IndexError};
-use crate::listen::{Bounds, Listener, Stop};
+use crate::listen::{Bounds, Crew, Listener, Stop};
 use crate::observe::{Metrics, SAMPLE_EVERY};
 use crate::presentation::Presenter;
 use crate::proxy::Proxy;
@@ -33,6 +33,9 @@ pub enum StartError {
     /// A socket could not be bound.
     #[error("{0}; is another process listening there? See [server] listen and [admin] listen")]
     Listen(#[source] io::Error),
+    /// A thread could not be started.
+    #[error("cannot start the threads that serve: {0}; see [server] workers")]
+    Workers(#[source] io::Error),
     /// The index could not be opened.
     #[error(transparent)]
     Index(#[from] IndexError),
@@ -90,13 +93,14 @@ impl App {
         };
         let tls = settings.server.tls.as_ref().map(server_tls).transpose()?;
         let open = metrics.connections.clone();
-        let viewers = Listener::bind(&settings.server.listen, tls, bounds.clone(), open).await;
+        let crew = Crew::start(settings.server.workers).map_err(StartError::Workers)?;
+        let viewers = Listener::bind(&settings.server.listen, tls, bounds.clone(), open, crew).await;
         let viewers = viewers.map_err(StartError::Listen)?;
         let operators = match settings.admin.listen {
             None => None,
             Some(address) => {
                 let bounds = Bounds { max_connections: 64, ..bounds };
-                let bound = Listener::bind(&[address], None, bounds, Gauge::default()).await;
+                let bound = Listener::bind(&[address], None, bounds, Gauge::default(), Crew::here()).await;
                 Some(bound.map_err(StartError::Listen)?)
             }
         };

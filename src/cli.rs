@@ -137,7 +137,8 @@ fn serve(config: &Path) -> ExitCode {
     if let Err(error) = observe::install_logging(&settings.log) {
         return fail(&error.to_string(), Exit::Usage);
     }
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    // Viewers are served by the workers' own runtimes; heals and chores run here.
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&format!("cannot start: {error}"), Exit::Broken),
     };

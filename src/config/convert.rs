@@ -60,6 +60,7 @@ fn server(file: file::Server, folder: &Path, report: &mut Report<'_>) -> Server 
         public_hosts: list(file.public_hosts, default.public_hosts, |host| host.0),
         trusted_proxies: list(file.trusted_proxies, default.trusted_proxies, |network| network),
         name: file.name.map_or(default.name, |name| name.0.0),
+        workers: count(file.workers, default.workers),
         drain: or(file.drain, default.drain),
         head_timeout: or(file.head_timeout, default.head_timeout),
         idle_timeout: or(file.idle_timeout, default.idle_timeout),

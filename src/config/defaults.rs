@@ -45,6 +45,7 @@ impl Default for Server {
             public_hosts: Vec::new(),
             trusted_proxies: Vec::new(),
             name: "iiif-mender".to_owned(),
+            workers: 0,
             // Longer than `heal.wait`, so that a viewer who waits at SIGTERM still gets the picture.
             drain: secs(30),
             head_timeout: secs(10),

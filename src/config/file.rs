@@ -58,6 +58,8 @@ pub struct Server {
     pub trusted_proxies: Option<Vec<Text<IpNet>>>,
     /// Our name in Via, Proxy-Status and the like.
     pub name: Option<Text<Token>>,
+    /// Threads that serve viewers; zero: one for each core.
+    pub workers: Option<Text<Count>>,
     /// How long in-flight requests may take to end after SIGTERM.
     pub drain: Option<Text<Duration>>,
     /// How long a client may take to send a whole request head.

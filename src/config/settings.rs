@@ -66,6 +66,9 @@ pub struct Server {
     pub trusted_proxies: Vec<IpNet>,
     /// Our name in `Via`, `Proxy-Status` and the like (an RFC 9110 token).
     pub name: String,
+    /// Threads that serve viewers; zero: one for each core. One: they are served where heals and chores run, on a
+    /// single thread.
+    pub workers: usize,
     /// How long in-flight requests may take to end after SIGTERM.
     pub drain: Duration,
     /// From accepting a connection (or from the end of the last request's head) to a whole request head.

@@ -55,6 +55,7 @@ fn server(server: &Server) -> file::Server {
         public_hosts: list(&server.public_hosts, HostName),
         trusted_proxies: list(&server.trusted_proxies, |network| network),
         name: text(Token(server.name.clone())),
+        workers: count(server.workers),
         drain: text(server.drain),
         head_timeout: text(server.head_timeout),
         idle_timeout: text(server.idle_timeout),

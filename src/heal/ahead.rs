@@ -76,7 +76,7 @@ impl Ward {
     /// Looks at these pages one after another, and boards a climb for each that is gone; waits for none of them.
     fn look_after(self: &Arc<Self>, route: usize, manifest: Arc<str>, pages: Vec<Neighbour>, trace: &Trace) {
         let (ward, trace) = (Arc::clone(self), trace.clone());
-        tokio::spawn(async move {
+        self.home.spawn(async move {
             for key in pages.iter().flat_map(|page| page.keys.iter().take(IMAGES)) {
                 // Enough is under way; a viewer who comes for one of the rest starts it anyway.
                 if ward.climbs.len() >= ward.settings.heal.max_waiting {

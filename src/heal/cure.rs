@@ -50,7 +50,7 @@ impl Ward {
         patient: &Patient,
     ) {
         let (ward, service, patient) = (Arc::clone(self), Arc::clone(service), patient.clone());
-        tokio::spawn(async move {
+        self.home.spawn(async move {
             if seat.landed().await == Some(CanvasAnswer::Lacks) {
                 ward.cure(&service, errand, &patient);
             }

@@ -10,6 +10,7 @@ use std::future::Future;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use super::lanes::Lane;
@@ -19,15 +20,11 @@ use super::urgency::Urgency;
 #[derive(Debug)]
 pub(crate) struct Flights<K, V> {
     flying: Listed<K, V>,
+    /// Where they fly: not on the thread that happens to serve the first viewer.
+    home: Handle,
 }
 
 type Listed<K, V> = Arc<Mutex<HashMap<K, Seat<V>>>>;
-
-impl<K, V> Default for Flights<K, V> {
-    fn default() -> Self {
-        Self { flying: Arc::default() }
-    }
-}
 
 /// A seat on a flight.
 #[derive(Debug, Clone)]
@@ -42,6 +39,11 @@ where
     K: Eq + Hash + Clone + Send + 'static,
     V: Clone + Send + Sync + 'static,
 {
+    /// Flights that fly on the runtime that calls this.
+    pub(crate) fn here() -> Self {
+        Self { flying: Arc::default(), home: Handle::current() }
+    }
+
     /// A seat on the flight about `key`; where there is none, `fly` starts it as a task of its own. A flight
     /// that is there already becomes at least as urgent as `lane`.
     pub(crate) fn board<F>(&self, key: &K, lane: Lane, fly: impl FnOnce(Arc<Urgency>) -> F) -> Seat<V>
@@ -64,7 +66,7 @@ where
         drop(flying);
         let landing = Landing { flying: Arc::clone(&self.flying), key: key.clone() };
         let flight = fly(Arc::clone(&urgency));
-        tokio::spawn(async move {
+        self.home.spawn(async move {
             let result = flight.await;
             // Off the list before the news: who comes now finds the new state, not the old flight.
             drop(landing);
@@ -124,7 +126,7 @@ mod tests {
 
     #[tokio::test]
     async fn many_share_one_flight_and_leaving_changes_nothing() {
-        let flights = Flights::<&str, u32>::default();
+        let flights = Flights::<&str, u32>::here();
         let runs = Arc::new(AtomicUsize::new(0));
         let gate = Arc::new(Notify::new());
         let seats: Vec<_> = (0..20)
@@ -147,7 +149,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_flight_whose_task_panics_tells_its_waiters_and_leaves_the_list() {
-        let flights = Flights::<&str, u32>::default();
+        let flights = Flights::<&str, u32>::here();
         let mut seat = flights.board(&"canvas", Lane::Viewer, |_| async { panic!("a bug in the flight") });
         assert_eq!(seat.landed().await, None);
         assert_eq!(flights.len(), 0);
@@ -155,7 +157,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_comes_after_the_landing_starts_anew() {
-        let flights = Flights::<&str, u32>::default();
+        let flights = Flights::<&str, u32>::here();
         let mut first = flights.board(&"canvas", Lane::Viewer, |_| async { 1 });
         assert_eq!(first.landed().await, Some(1));
         let mut second = flights.board(&"canvas", Lane::Viewer, |_| async { 2 });

@@ -79,7 +79,7 @@ impl Ward {
             "mass expiry: many images are gone at once, as after a flush; healing what is being read"
         );
         let (ward, trace) = (Arc::clone(self), patient.trace.clone());
-        tokio::spawn(async move {
+        self.home.spawn(async move {
             ward.heal_manifests(in_use, &trace).await;
             if ward.settings.heal.sweep {
                 ward.sweep_all().await;

@@ -113,7 +113,7 @@ pub(super) struct Mends {
 impl Default for Mends {
     fn default() -> Self {
         let truths = Cache::builder().max_capacity(TRUTHS).time_to_live(BELIEVED).build();
-        Self { flights: Flights::default(), chased: Flights::default(), truths }
+        Self { flights: Flights::here(), chased: Flights::here(), truths }
     }
 }
 

@@ -118,7 +118,7 @@ async fn no_lane_starves_while_viewers_never_end() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn many_flights_about_few_things_all_land_and_tell_everybody() {
-    let flights = Arc::new(Flights::<usize, usize>::default());
+    let flights = Arc::new(Flights::<usize, usize>::here());
     let (flying, runs) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let passengers = (0..10_000usize).map(|number| {
         let (flights, flying, runs) = (Arc::clone(&flights), Arc::clone(&flying), Arc::clone(&runs));

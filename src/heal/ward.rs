@@ -10,6 +10,7 @@ use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use http::StatusCode;
 use http::request::Parts;
 use hyper::Response;
+use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use uuid::Uuid;
 
@@ -73,6 +74,8 @@ pub(super) struct Ward {
     pub(super) guard: Guard,
     pub(super) index: Arc<Index>,
     pub(super) metrics: Arc<Metrics>,
+    /// Where what goes on behind the viewers' backs runs.
+    pub(super) home: Handle,
     pub(super) climbs: Flights<ImageKey, Verdict>,
     pub(super) canvases: Flights<RungOf, CanvasAnswer>,
     pub(super) cures: Flights<RungOf, ()>,
@@ -133,9 +136,10 @@ impl Ward {
             guard: Guard::new(Arc::clone(&settings)),
             index,
             metrics,
-            climbs: Flights::default(),
-            canvases: Flights::default(),
-            cures: Flights::default(),
+            home: Handle::current(),
+            climbs: Flights::here(),
+            canvases: Flights::here(),
+            cures: Flights::here(),
             memory: Memory::new(&settings.heal),
             mends: Mends::default(),
             readers: Readers::default(),

@@ -1,9 +1,10 @@
 //! Accepting connections: for viewers and for the admin pages alike.
 //!
-//! One accept loop a socket, one task a connection. A connection gets a place before it is accepted, so that more
+//! One accept loop a socket, one task a connection, which lives with one worker of the [`Crew`]. A connection gets a place before it is accepted, so that more
 //! of them wait in the kernel's backlog instead of in our memory. Shutting down closes the sockets first, then
 //! lets every request in flight end, up to a deadline.
 
+mod crew;
 mod pulse;
 
 use std::convert::Infallible;
@@ -25,6 +26,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
+pub use crew::Crew;
 use pulse::{Answering, Pulse, Silence, Watched};
 
 use crate::observe::Gauged;
@@ -52,6 +54,7 @@ pub struct Listener {
     tls: Option<TlsAcceptor>,
     bounds: Bounds,
     open: Gauge,
+    crew: Arc<Crew>,
 }
 
 /// Waiting for "stop". Cheap to clone; every room that runs has one.
@@ -78,6 +81,7 @@ impl Listener {
         tls: Option<Arc<rustls::ServerConfig>>,
         bounds: Bounds,
         open: Gauge,
+        crew: Arc<Crew>,
     ) -> io::Result<Self> {
         let mut sockets = Vec::new();
         for address in addresses {
@@ -86,7 +90,7 @@ impl Listener {
                 io::Error::new(error.kind(), format!("cannot listen on {address}: {error}"))
             })?);
         }
-        Ok(Self { sockets, tls: tls.map(TlsAcceptor::from), bounds, open })
+        Ok(Self { sockets, tls: tls.map(TlsAcceptor::from), bounds, open, crew })
     }
 
     /// The addresses that it really listens on (a port 0 has become a real one).
@@ -101,9 +105,10 @@ impl Listener {
         F: Future<Output = Response<Body>> + Send + 'static,
     {
         let places = Arc::new(Semaphore::new(self.bounds.max_connections));
-        let kept = Arc::new(Kept { bounds: self.bounds, tls: self.tls, open: self.open, stop });
+        let Self { sockets, tls, bounds, open, crew } = self;
+        let kept = Arc::new(Kept { bounds, tls, open, crew, stop });
         let mut loops = JoinSet::new();
-        for socket in self.sockets {
+        for socket in sockets {
             loops.spawn(Arc::clone(&kept).accept_all(socket, Arc::clone(&places), service.clone()));
         }
         let mut cut = 0;
@@ -137,6 +142,7 @@ struct Kept {
     bounds: Bounds,
     tls: Option<TlsAcceptor>,
     open: Gauge,
+    crew: Arc<Crew>,
     stop: Stop,
 }
 
@@ -162,11 +168,17 @@ impl Kept {
                 Some(_) = connections.join_next(), if !connections.is_empty() => {}
                 accepted = accept(&socket, &places) => {
                     let Some((stream, peer, place)) = accepted else { break };
+                    // Out of this runtime's reactor, into the worker's.
+                    let Ok(stream) = stream.into_std() else { continue };
                     let (kept, service) = (Arc::clone(&self), service.clone());
-                    connections.spawn(async move {
-                        kept.connection(stream, peer, service).await;
-                        drop(place);
-                    });
+                    let (worker, post) = self.crew.post();
+                    let connection = async move {
+                        if let Ok(stream) = TcpStream::from_std(stream) {
+                            kept.connection(stream, peer, service).await;
+                        }
+                        drop((place, post));
+                    };
+                    connections.spawn_on(connection, &worker);
                 }
             }
         }

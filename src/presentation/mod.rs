@@ -101,7 +101,7 @@ impl Presenter {
         learner: Option<Learner>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let (flights, turns, rewrite) = (Flights::default(), Turns::default(), Rewrite::of(&settings));
+        let (flights, turns, rewrite) = (Flights::here(), Turns::default(), Rewrite::of(&settings));
         Self {
             desk: Arc::new(Desk {
                 settings,

@@ -52,4 +52,5 @@ mod sources;
 mod uploads;
 mod watching;
 mod window;
+mod workers;
 mod world;
