@@ -7,13 +7,13 @@ use http::{HeaderName, HeaderValue, Method, Request};
 use iiif_mender::config::Settings;
 use iiif_mender::iiif::{Identifier, ImageRequest, manifest, salvage};
 use iiif_mender::proxy::{self, Viewer, forwarded};
-use iiif_mender::upstream::Guard;
+use iiif_mender::upstream::guard::Guard;
 
 /// A target: takes any bytes; a broken promise panics.
-pub type Target = fn(&[u8]);
+pub(crate) type Target = fn(&[u8]);
 
 /// All of them, by name.
-pub const ALL: [(&str, Target); 8] = [
+pub(crate) const ALL: [(&str, Target); 8] = [
     ("identifier", identifier),
     ("image_request", image_request),
     ("manifest", walk),
@@ -49,7 +49,7 @@ fn settings(text: &str) -> Option<Settings> {
 }
 
 /// An identifier is kept as it came, and its key is stable.
-pub fn identifier(data: &[u8]) {
+pub(crate) fn identifier(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let identifier = Identifier::new(text);
     assert_eq!(identifier.as_sent(), text);
@@ -58,7 +58,7 @@ pub fn identifier(data: &[u8]) {
 }
 
 /// The identifier of an image request is the beginning of its path.
-pub fn image_request(data: &[u8]) {
+pub(crate) fn image_request(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     if let Some(request) = ImageRequest::parse(text) {
         assert!(text.starts_with(request.identifier.as_sent()));
@@ -67,14 +67,14 @@ pub fn image_request(data: &[u8]) {
 }
 
 /// Any bytes end the walk through a manifest, and give no more canvases than bytes.
-pub fn walk(data: &[u8]) {
+pub(crate) fn walk(data: &[u8]) {
     let mut canvases = 0;
     let _document = manifest::walk_slice(data, &mut |_| canvases += 1);
     assert!(canvases <= data.len());
 }
 
 /// What is mended parses, and mending it again changes nothing.
-pub fn repair(data: &[u8]) {
+pub(crate) fn repair(data: &[u8]) {
     if let Some(mended) = salvage::repair(data) {
         assert!(serde_json::from_slice::<serde::de::IgnoredAny>(&mended).is_ok());
         assert_eq!(salvage::repair(&mended).as_deref(), Some(&*mended));
@@ -82,7 +82,7 @@ pub fn repair(data: &[u8]) {
 }
 
 /// A canvas URL leads to the presentation route's own path, without dots, or nowhere.
-pub fn canvas_guard(data: &[u8]) {
+pub(crate) fn canvas_guard(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     if let Some(allowed) = Guard::new(Arc::clone(&SETTINGS)).allow(text) {
         for target in [&allowed.visit, &allowed.rebuild] {
@@ -96,7 +96,7 @@ pub fn canvas_guard(data: &[u8]) {
 }
 
 /// What goes upstream has one Host, nothing of the hop, and no dots; and a stranger is not believed.
-pub fn header_rules(data: &[u8]) {
+pub(crate) fn header_rules(data: &[u8]) {
     let Some(head) = head(data) else { return };
     let viewer = Viewer { peer: ([192, 0, 2, 7], 4711).into(), tls: false };
     let Some(onward) = proxy::onward(&SETTINGS, viewer, head) else { return };
@@ -128,7 +128,7 @@ fn head(data: &[u8]) -> Option<http::request::Parts> {
 }
 
 /// What is read of `Forwarded` can be written and read again.
-pub fn parse_forwarded(data: &[u8]) {
+pub(crate) fn parse_forwarded(data: &[u8]) {
     for element in forwarded::parse(data).unwrap_or_default() {
         if let Some(client) = element.client {
             let text = forwarded::element(client, "", element.proto.unwrap_or("http"));
@@ -139,7 +139,7 @@ pub fn parse_forwarded(data: &[u8]) {
 }
 
 /// Any text is a configuration or a list of mistakes.
-pub fn config(data: &[u8]) {
+pub(crate) fn config(data: &[u8]) {
     if let Ok(text) = std::str::from_utf8(data) {
         let _read = settings(text);
     }

@@ -196,18 +196,20 @@ mod tests {
         Some(elements.into_iter().map(|element| element.client.map(|client| client.to_string())).collect())
     }
 
-    fn some(address: &str) -> Option<String> {
-        Some(address.to_owned())
-    }
-
     #[test]
     fn the_examples_of_rfc_7239_are_read() {
         assert_eq!(clients("for=\"_gazonk\""), Some(vec![None]));
-        assert_eq!(clients("For=\"[2001:db8:cafe::17]:4711\""), Some(vec![some("2001:db8:cafe::17")]));
-        assert_eq!(clients("for=192.0.2.60;proto=http;by=203.0.113.43"), Some(vec![some("192.0.2.60")]));
+        assert_eq!(
+            clients("For=\"[2001:db8:cafe::17]:4711\""),
+            Some(vec![Some("2001:db8:cafe::17".to_owned())])
+        );
+        assert_eq!(
+            clients("for=192.0.2.60;proto=http;by=203.0.113.43"),
+            Some(vec![Some("192.0.2.60".to_owned())])
+        );
         assert_eq!(
             clients("for=192.0.2.43, for=198.51.100.17"),
-            Some(vec![some("192.0.2.43"), some("198.51.100.17")])
+            Some(vec![Some("192.0.2.43".to_owned()), Some("198.51.100.17".to_owned())])
         );
         assert_eq!(clients("for=_hidden, for=_SEVKISEK"), Some(vec![None, None]));
         assert_eq!(

@@ -2,6 +2,7 @@
 
 pub mod forwarded;
 mod headers;
+mod hops;
 mod reply;
 mod route;
 
@@ -98,7 +99,7 @@ impl Proxy {
         let started = Instant::now();
         let (head, body) = request.into_parts();
         let rooms = &*self.rooms;
-        let trusted = headers::is_trusted(viewer.peer.ip(), &rooms.settings.server.trusted_proxies);
+        let trusted = hops::is_trusted(viewer.peer.ip(), &rooms.settings.server.trusted_proxies);
         let asking = reply::Asking::new(&head, Trace::of(&head.headers, trusted));
         let (route, answer) = match route::framed(&head) {
             Err(refusal) => ("none", Err(refusal)),
@@ -115,7 +116,7 @@ impl Proxy {
 #[doc(hidden)]
 pub fn onward(settings: &Settings, viewer: Viewer, head: Parts) -> Option<Parts> {
     route::framed(&head).ok()?;
-    let trusted = headers::is_trusted(viewer.peer.ip(), &settings.server.trusted_proxies);
+    let trusted = hops::is_trusted(viewer.peer.ip(), &settings.server.trusted_proxies);
     let asked = route::route(settings, &head, &Trace::of(&head.headers, trusted)).ok()?;
     headers::onward(head, &asked, &viewer, settings).ok()
 }
@@ -156,7 +157,7 @@ impl Rooms {
         head: Parts,
         body: Incoming,
     ) -> Result<Answer, Refusal> {
-        let client = headers::client(&head.headers, viewer, &self.settings.server.trusted_proxies);
+        let client = hops::client(&head.headers, viewer, &self.settings.server.trusted_proxies);
         let echo = self.is_echo(&asked, &head, client);
         let raw = echo || self.skips_healing(&head, viewer);
         let body = self.body(&asked, &head.method, body)?;
@@ -323,7 +324,7 @@ impl Rooms {
     fn skips_healing(&self, head: &Parts, viewer: &Viewer) -> bool {
         let header = self.settings.heal.skip_header.as_ref();
         header.is_some_and(|name| head.headers.contains_key(name))
-            && headers::is_trusted(viewer.peer.ip(), &self.settings.server.trusted_proxies)
+            && hops::is_trusted(viewer.peer.ip(), &self.settings.server.trusted_proxies)
     }
 
     /// The last room: headers, one log line, one metrics update.

@@ -1,4 +1,5 @@
 //! An upstream that reads as strictly as RFC 9112 allows, and keeps what it read; and others before it, to compare with.
+#![allow(clippy::print_stdout, reason = "figures, for those who ask with --nocapture")]
 
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
@@ -240,9 +241,10 @@ pub(crate) async fn compares(cases: &[Case], ours: SocketAddr, recorder: &Record
             total.3 += usize::from(smuggled);
             let doubt = if seen.doubts.is_empty() { "" } else { "!" };
             let second = if smuggled { "+smuggled" } else { "" };
-            row.push(format!("{statuses:?}→{}{doubt}{second}", seen.requests.len()));
+            let cell = format!("{statuses:?}→{}{doubt}{second}", seen.requests.len());
+            row.push(format!("{cell:22}"));
         }
-        println!("{:70} {}", case.name, row.iter().map(|cell| format!("{cell:24}")).collect::<String>());
+        println!("{:70} {}", case.name, row.join("  "));
     }
     for ((name, _), (refused, passed, doubts, smuggled)) in all.iter().zip(totals) {
         println!(
