@@ -25,7 +25,7 @@ use crate::observe::{Metrics, SAMPLE_EVERY};
 use crate::presentation::Presenter;
 use crate::proxy::Proxy;
 use crate::upstream::fetch::Web;
-use crate::upstream::{TlsError, Upstream};
+use crate::upstream::{Budget, TlsError, Upstream};
 
 /// Why it could not start.
 #[derive(Debug, thiserror::Error)]
@@ -162,15 +162,18 @@ fn proxy(
     metrics: &Arc<Metrics>,
 ) -> Proxy {
     let learner = settings.index.learn.then(|| Learner::start(Arc::clone(index), Arc::clone(metrics)));
+    let budget = Budget::new(settings.server.max_held_total, metrics.held_bytes.clone());
     let presenter = Presenter::new(
         Arc::clone(settings),
         upstreams.to_vec(),
         healer.clone(),
         Arc::clone(index),
         learner,
+        budget.clone(),
         Arc::clone(metrics),
     );
-    Proxy::new(Arc::clone(settings), upstreams.to_vec(), healer.clone(), presenter, Arc::clone(metrics))
+    let (upstreams, healer) = (upstreams.to_vec(), healer.clone());
+    Proxy::new(Arc::clone(settings), upstreams, healer, presenter, budget, Arc::clone(metrics))
 }
 
 /// The index, with all that it needs to look at its sources.

@@ -2,7 +2,7 @@
 //! every image is asked for once, as a viewer would, and `Heal-Status` tells what became of it.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use http::uri::{Authority, Scheme};
 use http::{HeaderMap, StatusCode, header};
@@ -14,6 +14,7 @@ use crate::config::settings::{RouteKind, Timeouts, UpstreamUrl};
 use crate::heal::image_segment;
 use crate::iiif::CanvasUrl;
 use crate::observe::UpstreamMeters;
+use crate::upstream::fetch::retry_after;
 use crate::upstream::{Body, Chain, TlsError, Upstream, client_tls, own_request};
 
 /// A running iiif-mender.
@@ -81,8 +82,8 @@ impl Via {
             if *status != StatusCode::SERVICE_UNAVAILABLE {
                 break;
             }
-            let after = fields.get(header::RETRY_AFTER).and_then(|after| after.to_str().ok()?.parse().ok());
-            tokio::time::sleep(Duration::from_secs(after.unwrap_or(5)).min(Duration::from_mins(1))).await;
+            let after = retry_after(*status, fields, SystemTime::now()).unwrap_or(Duration::from_secs(5));
+            tokio::time::sleep(after.min(Duration::from_mins(1))).await;
         }
         let mut entry = unit.entry(image, Verdict::Expired, None);
         entry.duration_ms = u64::try_from(started.elapsed().as_millis()).ok();

@@ -45,6 +45,7 @@ impl Report<'_> {
 pub(super) fn check(settings: &Settings, report: &mut Report<'_>) {
     listeners(settings, report);
     bounds(&settings.server, report);
+    memory(settings, report);
     nothing_is_zero(settings, report);
     routes(settings, report);
     rewriting(settings, report);
@@ -105,6 +106,21 @@ fn bounds(server: &Server, report: &mut Report<'_>) {
             "`server.max_uri_bytes` is more than `server.max_head_bytes`",
             "the request target is a part of the head: lower the one or raise the other",
         );
+    }
+}
+
+/// One body must fit where all of them must.
+fn memory(settings: &Settings, report: &mut Report<'_>) {
+    for (one, most) in
+        [("heal.max_held", settings.heal.max_held), ("presentation.max_body", settings.presentation.max_body)]
+    {
+        if most > settings.server.max_held_total {
+            report.at(
+                &["server.max_held_total", one],
+                &format!("`{one}` is more than `server.max_held_total`"),
+                "one body could take more than all of them together: lower the one or raise the other",
+            );
+        }
     }
 }
 

@@ -68,6 +68,7 @@ fn server(file: file::Server, folder: &Path, report: &mut Report<'_>) -> Server 
         max_head_bytes: size(file.max_head_bytes, default.max_head_bytes),
         max_uri_bytes: size(file.max_uri_bytes, default.max_uri_bytes),
         max_body_bytes: size(file.max_body_bytes, default.max_body_bytes),
+        max_held_total: size(file.max_held_total, default.max_held_total),
     }
 }
 
@@ -170,6 +171,7 @@ fn index(file: file::Index, folder: &Path, report: &mut Report<'_>) -> Index {
         sources: sources.filter_map(|(number, source)| one_source(source, number, folder, report)).collect(),
         cache: file.cache.map_or(default.cache, |count| u64::from(count.0.0)),
         refresh: or(file.refresh, default.refresh),
+        max_pause: or(file.max_pause, default.max_pause),
         history_age: or(file.history_age, default.history_age),
         history_rows: file.history_rows.map_or(default.history_rows, |count| count.0.0),
         file_url_bases: list(file.file_url_bases, default.file_url_bases, |base| {

@@ -54,6 +54,7 @@ impl Default for Server {
             max_head_bytes: 64 * 1024,
             max_uri_bytes: 8 * 1024,
             max_body_bytes: 64 * 1024 * 1024,
+            max_held_total: 256 << 20,
         }
     }
 }
@@ -110,6 +111,7 @@ impl Default for Index {
             sources: Vec::new(),
             cache: 100_000,
             refresh: secs(60 * 60),
+            max_pause: secs(60),
             history_age: secs(30 * 24 * 60 * 60),
             history_rows: 100_000,
             file_url_bases: Vec::new(),

@@ -74,6 +74,8 @@ pub struct Server {
     pub max_uri_bytes: Option<Text<Size>>,
     /// The longest request body; longer ones get 413. Image routes take none.
     pub max_body_bytes: Option<Text<Size>>,
+    /// Memory for all bodies that are held at once: first answers while healing, and shared documents.
+    pub max_held_total: Option<Text<Size>>,
     /// Certificate and key, to speak TLS ourselves.
     pub tls: Option<Tls>,
 }
@@ -188,6 +190,8 @@ pub struct Index {
     pub cache: Option<Text<Count>>,
     /// How often the sources are looked at again while serving; "0s": only at the start.
     pub refresh: Option<Text<Duration>>,
+    /// For how long in all a URL source may make one document wait by Retry-After; "0s": it is asked the next time.
+    pub max_pause: Option<Text<Duration>>,
     /// How long the history of heals is kept.
     pub history_age: Option<Text<Duration>>,
     /// How many heals the history holds at most; 0: none is kept.

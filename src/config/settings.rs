@@ -83,6 +83,8 @@ pub struct Server {
     pub max_uri_bytes: usize,
     /// The longest request body, in bytes. Image routes take none at all.
     pub max_body_bytes: usize,
+    /// Memory for all bodies that are held at once, in bytes; never below `heal.max_held` and `presentation.max_body`.
+    pub max_held_total: usize,
 }
 
 /// PEM files of a server certificate.
@@ -114,6 +116,8 @@ pub struct Index {
     pub cache: u64,
     /// How often configured sources are looked at again while serving; zero: only at the start.
     pub refresh: Duration,
+    /// For how long in all a URL source may make one document wait by `Retry-After`; zero: it is asked the next time.
+    pub max_pause: Duration,
     /// How long the history of heals is kept.
     pub history_age: Duration,
     /// How many heals the history holds at most; 0: none is kept.

@@ -63,6 +63,7 @@ fn server(server: &Server) -> file::Server {
         max_head_bytes: size(server.max_head_bytes),
         max_uri_bytes: size(server.max_uri_bytes),
         max_body_bytes: size(server.max_body_bytes),
+        max_held_total: size(server.max_held_total),
         tls: server.tls.as_ref().map(tls),
     }
 }
@@ -123,6 +124,7 @@ fn index(index: &Index) -> file::Index {
         learn: Some(index.learn),
         cache: text(Count(u32::try_from(index.cache).unwrap_or(u32::MAX))),
         refresh: text(index.refresh),
+        max_pause: text(index.max_pause),
         history_age: text(index.history_age),
         history_rows: text(Count(index.history_rows)),
         file_url_bases: list(&index.file_url_bases, HttpUrl),

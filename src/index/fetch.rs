@@ -1,13 +1,13 @@
 //! Fetches one document of a URL source: asks politely, reads it, and says what is wrong with a bad answer.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::{StatusCode, header};
 use rusqlite::{Connection, OptionalExtension, params};
-use tokio::sync::Mutex;
-use tokio::time::{Interval, MissedTickBehavior};
+use tokio::sync::{Mutex, watch};
+use tokio::time::{Instant, Interval, MissedTickBehavior, sleep_until};
 
 use super::sources::{Options, Problem, is_over};
 use super::store::Store;
@@ -15,7 +15,7 @@ use crate::config::Settings;
 use crate::config::settings::Source;
 use crate::iiif::CanvasUrl;
 use crate::iiif::manifest::{self, Canvas, Document, DocumentKind};
-use crate::upstream::fetch::{Ask, FetchError, Fetched, Fetcher, Web};
+use crate::upstream::fetch::{Ask, FetchError, Fetched, Fetcher, Web, retry_after};
 
 const ACCEPT: &str = "application/ld+json, application/json;q=0.9, */*;q=0.1";
 
@@ -90,6 +90,8 @@ pub(super) struct Asker {
     options: Options,
     store: Arc<Store>,
     pace: Option<Mutex<Interval>>,
+    /// The source asked to be left alone until then.
+    pause: watch::Sender<Instant>,
 }
 
 impl Asker {
@@ -102,6 +104,7 @@ impl Asker {
             options,
             store,
             pace: pace(source.rate),
+            pause: watch::Sender::new(Instant::now()),
         }
     }
 
@@ -175,9 +178,6 @@ impl Asker {
     }
 
     async fn fetch(&self, url: &str, validators: &Validators) -> Result<Fetched, Answer> {
-        if let Some(pace) = &self.pace {
-            pace.lock().await.tick().await;
-        }
         let ask = Ask {
             url,
             accept: ACCEPT,
@@ -187,8 +187,18 @@ impl Asker {
             may_follow: &|url| self.may_follow(url),
         };
         let failed = |problem, is_gone| Answer::Failed { problem, is_gone };
-        let fetched = self.fetcher.fetch(&ask).await;
-        let fetched = fetched.map_err(|error| failed(self.problem(url, &error), false))?;
+        let mut patience = self.settings.index.max_pause;
+        let fetched = loop {
+            self.waits().await;
+            let fetched = self.fetcher.fetch(&ask).await;
+            let fetched = fetched.map_err(|error| failed(self.problem(url, &error), false))?;
+            let pause = retry_after(fetched.status, &fetched.fields, SystemTime::now());
+            let left = pause.and_then(|pause| Some((pause, patience.checked_sub(pause)?)));
+            let Some((pause, left)) = left else { break fetched };
+            patience = left;
+            tracing::info!(url = self.shown(url), seconds = pause.as_secs(), "the source asks for a pause");
+            self.pause.send_modify(|until| *until = (*until).max(Instant::now() + pause));
+        };
         let status = fetched.status;
         if status.is_success() || status == StatusCode::NOT_MODIFIED {
             return Ok(fetched);
@@ -196,6 +206,20 @@ impl Asker {
         let is_gone = matches!(status, StatusCode::NOT_FOUND | StatusCode::GONE);
         let problem = Problem::answer(&self.shown(url), format!("it is answered {status}"), hint(status));
         Err(failed(problem, is_gone))
+    }
+
+    /// Until the source may be asked again: by its rate, and by the pause that it asked for.
+    async fn waits(&self) {
+        if let Some(pace) = &self.pace {
+            pace.lock().await.tick().await;
+        }
+        loop {
+            let until = *self.pause.borrow();
+            if until <= Instant::now() {
+                return;
+            }
+            sleep_until(until).await;
+        }
     }
 
     fn problem(&self, url: &str, error: &FetchError) -> Problem {

@@ -117,6 +117,8 @@ pub struct Metrics {
     pub breakers_open: Gauge,
     /// Upstreams and their servers.
     pub upstream: UpstreamMeters,
+    /// Bytes of bodies that are held (`server.max_held_total`).
+    pub held_bytes: Gauge,
     /// Viewers' connections.
     pub connections: Gauge,
     /// Documents that wait to be learned.
@@ -174,6 +176,7 @@ impl Metrics {
             canvas_in_flight: Gauge::default(),
             breakers_open: Gauge::default(),
             upstream: UpstreamMeters::default(),
+            held_bytes: Gauge::default(),
             connections: Gauge::default(),
             learn_queue: Gauge::default(),
             index_manifests: Gauge::default(),
@@ -240,6 +243,7 @@ impl Metrics {
             ("waiting_viewers", "Viewers kept waiting for a heal", &self.waiting),
             ("canvas_in_flight", "Canvas requests under way", &self.canvas_in_flight),
             ("breakers_open", "Canvas services that are left alone for a while", &self.breakers_open),
+            ("held_bytes", "Memory for bodies that are held", &self.held_bytes),
             ("connections", "Open connections of viewers", &self.connections),
             ("learn_queue", "Documents that wait to be learned", &self.learn_queue),
             ("index_manifests", "Manifests in the index", &self.index_manifests),

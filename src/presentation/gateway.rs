@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncRead as _, ReadBuf};
 
 use super::collapse::text;
-use super::whole::Whole;
+use super::whole::{Gathered, Whole, gather};
 use super::{Desk, Presented, Presenter, cors, repair};
 use crate::index::{IndexError, Stored};
 use crate::upstream::{Body, BodyError};
@@ -180,9 +180,16 @@ impl Desk {
             return Some(Response::from_parts(head, Body::Empty));
         }
         if usize::try_from(size).is_ok_and(|size| size <= most) {
-            let mut whole = Whole::new(head, body.collect(most).await.ok()?);
+            let bytes = match gather(body, most, &self.budget).await {
+                Gathered::Whole(bytes) => bytes,
+                Gathered::Longer(body) | Gathered::Refused(body) => {
+                    self.metrics.event("held_refused");
+                    return Some(Response::from_parts(head, body));
+                }
+            };
+            let mut whole = Whole::new(head, bytes);
             if self.settings.presentation.repair {
-                repair::repair(&mut whole, most, &self.metrics).await;
+                repair::repair(&mut whole, most, &self.budget, &self.metrics).await;
             }
             return Some(whole.answer().response);
         }

@@ -26,7 +26,7 @@ use crate::index::Index;
 use crate::index::learn::Learner;
 use crate::observe::{Metrics, Trace};
 use crate::outcome::Outcome;
-use crate::upstream::{Body, Upstream, UpstreamError};
+use crate::upstream::{Body, Budget, Upstream, UpstreamError};
 pub use gateway::Gateway;
 pub use rewrite::{Rewrite, Rewriter};
 pub use shape::called;
@@ -48,6 +48,7 @@ struct Desk {
     healer: Healer,
     index: Arc<Index>,
     learner: Option<Learner>,
+    budget: Budget,
     metrics: Arc<Metrics>,
     flights: Flights<Key, Landed>,
     rewrite: Option<Arc<Rewrite>>,
@@ -99,6 +100,7 @@ impl Presenter {
         healer: Healer,
         index: Arc<Index>,
         learner: Option<Learner>,
+        budget: Budget,
         metrics: Arc<Metrics>,
     ) -> Self {
         let (flights, turns, rewrite) = (Flights::here(), Turns::default(), Rewrite::of(&settings));
@@ -109,6 +111,7 @@ impl Presenter {
                 healer,
                 index,
                 learner,
+                budget,
                 metrics,
                 flights,
                 rewrite,
@@ -175,7 +178,11 @@ impl Desk {
     fn under_our_name(&self, made: Made) -> Made {
         match (made, &self.rewrite) {
             (Made::Whole(mut whole), Some(rewrite)) => {
+                let before = whole.body.clone();
                 rewrite.apply_whole(&mut whole.head, &mut whole.body);
+                if before.as_ptr() != whole.body.as_ptr() {
+                    whole.body = self.budget.count(whole.body.len()).keep(whole.body);
+                }
                 Made::Whole(whole)
             }
             (made, _) => made,
@@ -224,7 +231,7 @@ impl Desk {
             && presentation.repair
             && is_document(&wanted.onward.method, &whole.head)
         {
-            repair::repair(whole, presentation.max_body, &self.metrics).await;
+            repair::repair(whole, presentation.max_body, &self.budget, &self.metrics).await;
         }
         Ok(made)
     }
@@ -264,8 +271,12 @@ impl Desk {
         if !hold && !is_document(&wanted.onward.method, &head) {
             return Ok(Made::Streams(Response::from_parts(head, body)));
         }
-        Ok(match gather(body, self.settings.presentation.max_body).await {
+        Ok(match gather(body, self.settings.presentation.max_body, &self.budget).await {
             Gathered::Whole(body) => Made::Whole(Whole::new(head, body)),
+            Gathered::Refused(body) => {
+                self.metrics.event("held_refused");
+                Made::Streams(Response::from_parts(head, body))
+            }
             Gathered::Longer(body) => Made::Streams(Response::from_parts(head, body)),
         })
     }

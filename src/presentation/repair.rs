@@ -12,6 +12,7 @@ use http::{HeaderName, HeaderValue};
 use super::whole::Whole;
 use crate::iiif::salvage;
 use crate::observe::Metrics;
+use crate::upstream::Budget;
 
 /// Tells that a document was changed, and in which respect.
 const REPAIRED: HeaderName = HeaderName::from_static("iiif-mender-repaired");
@@ -26,13 +27,13 @@ enum Found {
 }
 
 /// Repairs the document if it needs to be; `most`: how long it may be when unpacked.
-pub(super) async fn repair(whole: &mut Whole, most: usize, metrics: &Metrics) {
+pub(super) async fn repair(whole: &mut Whole, most: usize, budget: &Budget, metrics: &Metrics) {
     let held = whole.clone();
     // A long document takes milliseconds to read, and other viewers are served by this thread.
     match tokio::task::spawn_blocking(move || look(&held, most)).await {
         Ok(Found::Mended(body)) => {
             metrics.event("json_repaired");
-            whole.replace(body);
+            whole.replace(budget.count(body.len()).keep(body));
             whole.head.headers.insert(REPAIRED, HeaderValue::from_static("json"));
         }
         Ok(Found::Hopeless) => metrics.event("json_hopeless"),

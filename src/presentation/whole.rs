@@ -12,7 +12,7 @@ use http_body_util::BodyExt as _;
 use super::Presented;
 use super::collapse::text;
 use crate::outcome::Outcome;
-use crate::upstream::Body;
+use crate::upstream::{Body, Budget};
 
 /// A whole answer.
 #[derive(Debug, Clone)]
@@ -84,22 +84,29 @@ pub(super) enum Gathered {
     Whole(Bytes),
     /// Longer than allowed, or it broke: everything that came, and the rest.
     Longer(Body),
+    /// There is no memory for it now: everything that came, and the rest.
+    Refused(Body),
 }
 
-/// Takes in a body of at most `most` bytes; nothing of a longer one is lost.
-pub(super) async fn gather(mut body: Body, most: usize) -> Gathered {
+/// Takes in a body of at most `most` bytes, out of `budget`; nothing of another one is lost.
+pub(super) async fn gather(mut body: Body, most: usize, budget: &Budget) -> Gathered {
     let fits = |size: u64| usize::try_from(size).is_ok_and(|size| size <= most);
     if !fits(body.size_hint().lower()) {
         return Gathered::Longer(body);
     }
-    let (mut begun, mut size) = (VecDeque::new(), 0);
+    let (mut begun, mut size, mut share) = (VecDeque::new(), 0, budget.count(0));
     loop {
         match body.frame().await {
             None => break,
             Some(Ok(frame)) => {
                 let Ok(bytes) = frame.into_data() else { continue };
                 size += bytes.len();
+                let memory = budget.take(bytes.len());
                 begun.push_back(bytes);
+                match memory {
+                    Some(more) => share.join(more),
+                    None => return Gathered::Refused(Body::Chain(begun, Box::new(body))),
+                }
                 if size > most {
                     return Gathered::Longer(Body::Chain(begun, Box::new(body)));
                 }
@@ -111,13 +118,13 @@ pub(super) async fn gather(mut body: Body, most: usize) -> Gathered {
         }
     }
     if begun.len() == 1 {
-        return Gathered::Whole(begun.pop_front().unwrap_or_default());
+        return Gathered::Whole(share.keep(begun.pop_front().unwrap_or_default()));
     }
     let mut whole = Vec::with_capacity(size);
     for bytes in begun {
         whole.extend_from_slice(&bytes);
     }
-    Gathered::Whole(whole.into())
+    Gathered::Whole(share.keep(whole.into()))
 }
 
 /// Does the head announce JSON? (RFC 8259, RFC 6839 section 3.1)

@@ -23,7 +23,7 @@ use crate::iiif::Target;
 use crate::observe::{Metrics, REQUEST_ID, Trace};
 use crate::outcome::Outcome;
 use crate::presentation::{Gateway, Presenter, Rewrite, Wanted, called, cors};
-use crate::upstream::{Body, Held, Upstream};
+use crate::upstream::{Body, Budget, Held, Upstream};
 use route::Asked;
 
 /// The reverse proxy. Cheap to clone.
@@ -40,6 +40,7 @@ struct Rooms {
     healer: Healer,
     presenter: Presenter,
     rewrite: Option<Arc<Rewrite>>,
+    budget: Budget,
     metrics: Arc<Metrics>,
 }
 
@@ -88,10 +89,11 @@ impl Proxy {
         upstreams: Vec<Arc<Upstream>>,
         healer: Healer,
         presenter: Presenter,
+        budget: Budget,
         metrics: Arc<Metrics>,
     ) -> Self {
         let rewrite = Rewrite::of(&settings);
-        Self { rooms: Arc::new(Rooms { settings, upstreams, healer, presenter, rewrite, metrics }) }
+        Self { rooms: Arc::new(Rooms { settings, upstreams, healer, presenter, rewrite, budget, metrics }) }
     }
 
     /// Answers one request, whatever happens.
@@ -261,7 +263,7 @@ impl Rooms {
     ) -> Result<Answer, Refusal> {
         let heal = &self.settings.heal;
         let held = match first {
-            Some(first) => Some(Held::hold(first, heal.max_held, HOLDING).await),
+            Some(first) => self.hold(first).await,
             None => None,
         };
         let target = asked.image().map_or(Target::Other, |image| image.request.target);
@@ -282,6 +284,15 @@ impl Rooms {
                 Ok(Answer::original(original, outcome))
             }
         }
+    }
+
+    /// Keeps an answer back. `None`: there is no memory for it; where it is needed, it is asked for again.
+    async fn hold(&self, first: Response<Body>) -> Option<Held> {
+        let held = Held::hold(first, self.settings.heal.max_held, HOLDING, &self.budget).await;
+        if held.is_none() {
+            self.metrics.event("held_refused");
+        }
+        held
     }
 
     /// The image server is in trouble, not forgetful: the file itself may still be had.

@@ -60,9 +60,9 @@ async fn look(server: &Arc<Server>, check: &Check) {
     let load = Load::on(server);
     let asked = timeout(patience, load.ask(&check.head, Body::Empty, times, &mut false)).await;
     let good = match asked {
-        Ok(Ok((answer, connection))) => {
+        Ok(Ok((answer, carrier))) => {
             let good = answer.status() == check.status;
-            let body = Body::from_upstream(answer.into_body(), Lease::new(connection, load), None, patience);
+            let body = Body::from_upstream(answer.into_body(), Lease::new(carrier, load), None, patience);
             let _read = timeout(patience, body.collect(LONGEST)).await;
             good
         }

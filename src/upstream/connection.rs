@@ -41,6 +41,8 @@ pub(super) enum SendFailure {
     Late,
     /// The viewer did not send its whole body.
     Viewer(BodyError),
+    /// It cannot be written as a request of HTTP/2.
+    Target,
     /// Anything else.
     Broken(hyper::Error),
 }
@@ -117,7 +119,7 @@ impl Drop for Connection {
 }
 
 /// `None`: too late. The clock starts when the request has been sent.
-async fn in_time<A>(
+pub(super) async fn in_time<A>(
     upload: Option<&Progress>,
     first_byte: Duration,
     answer: impl Future<Output = A>,
@@ -135,7 +137,7 @@ async fn in_time<A>(
 }
 
 /// Did the request break, or its answer?
-fn viewers(error: hyper::Error) -> SendFailure {
+pub(super) fn viewers(error: hyper::Error) -> SendFailure {
     let mut cause = std::error::Error::source(&error);
     while let Some(error) = cause {
         match error.downcast_ref::<BodyError>() {
@@ -149,10 +151,13 @@ fn viewers(error: hyper::Error) -> SendFailure {
 }
 
 /// UPSTREAM: a keep-alive timeout that races with our write shows as an incomplete message or a reset.
-fn is_stale(error: &hyper::Error) -> bool {
-    let io = std::error::Error::source(error).and_then(|source| source.downcast_ref::<std::io::Error>());
+pub(super) fn is_stale(error: &hyper::Error) -> bool {
+    let source = std::error::Error::source(error);
+    let http2 = source.and_then(|source| source.downcast_ref::<h2::Error>()).and_then(h2::Error::get_io);
+    let io = source.and_then(|source| source.downcast_ref::<std::io::Error>()).or(http2);
     error.is_incomplete_message()
         || error.is_closed()
+        || error.is_canceled()
         || io.is_some_and(|io| {
             matches!(io.kind(), std::io::ErrorKind::ConnectionReset | std::io::ErrorKind::BrokenPipe)
         })

@@ -8,14 +8,16 @@ use std::task::{Context, Poll};
 use http::Uri;
 use http::uri::Authority;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::{Connection as _, HttpConnector};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tower_service::Service;
 
 use super::connection::Connection;
 use super::error::UpstreamError;
-use crate::config::settings::{self, UpstreamUrl};
+use super::lease::Carrier;
+use super::trunk::Trunks;
+use crate::config::settings::{self, Http2, UpstreamUrl};
 
 /// Why the TLS settings for upstreams could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -95,6 +97,8 @@ pub(super) struct Dialer {
     connector: HttpsConnector<Elsewhere>,
     /// Scheme and authority of the upstream: Host and TLS name.
     target: Uri,
+    /// HTTP/2 without asking.
+    knows_http2: bool,
 }
 
 impl Dialer {
@@ -109,22 +113,32 @@ impl Dialer {
         tcp.set_nodelay(true);
         // Shared by the addresses that a name has, so that the first, dead one does not use up the time of the rest.
         tcp.set_connect_timeout(Some(bounds.connect_timeout));
-        let connector = HttpsConnectorBuilder::new()
-            .with_tls_config((**tls).clone())
-            .https_or_http()
-            .enable_http1()
-            .wrap_connector(Elsewhere { tcp, connect });
+        let connector = HttpsConnectorBuilder::new().with_tls_config((**tls).clone()).https_or_http();
+        let elsewhere = Elsewhere { tcp, connect };
+        let connector = match bounds.http2 {
+            Http2::Off => connector.enable_http1().wrap_connector(elsewhere),
+            Http2::Auto => connector.enable_all_versions().wrap_connector(elsewhere),
+            Http2::Always => connector.enable_http2().wrap_connector(elsewhere),
+        };
         let mut target = http::uri::Parts::default();
         target.scheme = Some(url.scheme.clone());
         target.authority = Some(url.authority.clone());
         target.path_and_query = Some(http::uri::PathAndQuery::from_static("/"));
-        Self { connector, target: Uri::from_parts(target).unwrap_or_default() }
+        let target = Uri::from_parts(target).unwrap_or_default();
+        Self { connector, target, knows_http2: bounds.http2 == Http2::Always }
     }
 
     /// Resolves, connects, shakes hands. The caller sets the deadline.
-    pub(super) async fn dial(&self) -> Result<Connection, UpstreamError> {
+    pub(super) async fn dial(&self, trunks: &Trunks) -> Result<Carrier, UpstreamError> {
         let io = self.connector.clone().call(self.target.clone()).await.map_err(refused)?;
-        Connection::open(io).await.map_err(UpstreamError::Handshake)
+        let is_http2 = self.knows_http2 || io.connected().is_negotiated_h2();
+        trunks.is_none(!is_http2);
+        let carrier = if is_http2 {
+            trunks.open(io).await.map(Carrier::Shared)
+        } else {
+            Connection::open(io).await.map(Carrier::Own)
+        };
+        carrier.map_err(UpstreamError::Handshake)
     }
 }
 

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::io::Read;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::request::Parts;
@@ -141,6 +141,20 @@ impl Fetched {
     pub fn field(&self, name: &HeaderName) -> Option<&str> {
         self.fields.get(name).and_then(|value| value.to_str().ok())
     }
+}
+
+/// The pause that an answer asks for (RFC 9110 section 10.2.3): 429 and 503 with `Retry-After`, at least a second.
+pub fn retry_after(status: StatusCode, fields: &HeaderMap, now: SystemTime) -> Option<Duration> {
+    if !matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
+        return None;
+    }
+    let text = fields.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
+    let pause = match text.parse() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        // A time that is over means now.
+        Err(_) => httpdate::parse_http_date(text).ok()?.duration_since(now).unwrap_or_default(),
+    };
+    Some(pause.max(Duration::from_secs(1)))
 }
 
 fn too_long() -> String {
@@ -303,6 +317,26 @@ mod tests {
     #[case::above_the_root("../../../x", "https://a.test/x")]
     fn a_location_is_read_against_the_url(#[case] location: &str, #[case] url: &str) {
         assert_eq!(join("https://a.test/one/two?q", location).as_deref(), Some(url));
+    }
+
+    #[rstest]
+    #[case::seconds(503, "7", Some(7))]
+    #[case::too_soon(429, "0", Some(1))]
+    #[case::date(503, "Thu, 01 Jan 1970 00:01:10 GMT", Some(10))]
+    #[case::past(503, "Thu, 01 Jan 1970 00:00:10 GMT", Some(1))]
+    #[case::nonsense(503, "soon", None)]
+    #[case::negative(503, "-1", None)]
+    #[case::not_asked(500, "7", None)]
+    fn a_server_that_wants_a_pause_says_for_how_long(
+        #[case] status: u16,
+        #[case] text: &str,
+        #[case] seconds: Option<u64>,
+    ) {
+        let mut fields = HeaderMap::new();
+        fields.insert(header::RETRY_AFTER, text.parse().expect("a value"));
+        let (status, now) = (StatusCode::from_u16(status).expect("a status"), SystemTime::UNIX_EPOCH);
+        let pause = retry_after(status, &fields, now + Duration::from_mins(1));
+        assert_eq!(pause, seconds.map(Duration::from_secs));
     }
 
     #[rstest]

@@ -1,24 +1,54 @@
-//! What an answer's body holds: its place, its share of a server, and its connection.
+//! What carries a request and its answer, and what an answer's body holds of it.
 
-use super::connection::Connection;
+use http::request::Parts;
+use hyper::Response;
+use hyper::body::Incoming;
+
+use super::body::Body;
+use super::connection::{Connection, SendFailure};
 use super::server::Load;
+use super::trunk::Stream;
+use crate::config::settings::Timeouts;
+
+/// What carries one request and its answer.
+#[derive(Debug)]
+pub(super) enum Carrier {
+    /// An HTTP/1.1 connection, alone.
+    Own(Connection),
+    /// An HTTP/2 connection, with others.
+    Shared(Stream),
+}
+
+impl Carrier {
+    pub(super) async fn send(
+        &mut self,
+        head: &Parts,
+        body: Body,
+        times: Timeouts,
+    ) -> Result<Response<Incoming>, SendFailure> {
+        match self {
+            Self::Own(connection) => connection.send(head, body, times).await,
+            Self::Shared(stream) => stream.send(head, body, times).await,
+        }
+    }
+}
 
 /// A connection that carries a body. Dropping it early closes the connection: what is left of the body can
-/// not be told from the next answer.
+/// not be told from the next answer. (With HTTP/2 it can, and only the stream is reset.)
 #[derive(Debug)]
 pub(super) struct Lease {
-    connection: Option<Connection>,
+    carrier: Option<Carrier>,
     load: Option<Load>,
 }
 
 impl Lease {
-    pub(super) fn new(connection: Connection, load: Load) -> Self {
-        Self { connection: Some(connection), load: Some(load) }
+    pub(super) fn new(carrier: Carrier, load: Load) -> Self {
+        Self { carrier: Some(carrier), load: Some(load) }
     }
 
     /// The body was read to its end: the connection may carry the next request.
     pub(super) fn end(&mut self) {
-        if let (Some(connection), Some(load)) = (self.connection.take(), self.load.take()) {
+        if let (Some(Carrier::Own(connection)), Some(load)) = (self.carrier.take(), self.load.take()) {
             load.give_back(connection);
         }
     }

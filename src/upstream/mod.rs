@@ -18,6 +18,7 @@ mod own;
 mod pool;
 mod routes;
 mod server;
+mod trunk;
 mod upload;
 
 use std::sync::Arc;
@@ -35,7 +36,7 @@ pub use body::{Body, BodyError, Break};
 pub use dial::{TlsError, client_tls};
 pub use error::{Chain, UpstreamError};
 pub use health::Standing;
-pub use held::Held;
+pub use held::{Budget, Held, Share};
 pub use own::own_request;
 pub use server::ServerState;
 
@@ -81,7 +82,13 @@ impl Upstream {
     ) -> Self {
         let server = |name: &Authority, connect: Option<&Authority>| {
             let dialer = Dialer::new(url, connect.cloned(), bounds, tls);
-            Arc::new(Server::new(name.clone(), url.authority.clone(), dialer, bounds, meters.clone()))
+            Arc::new(Server::new(
+                name.clone(),
+                (url.scheme.clone(), url.authority.clone()),
+                dialer,
+                bounds,
+                meters.clone(),
+            ))
         };
         let servers = if connect.is_empty() {
             Box::from([server(&url.authority, None)])
@@ -163,10 +170,10 @@ impl Upstream {
     }
 }
 
-fn stream((mut answer, connection): Answered, load: Load, place: Place, silence: Duration) -> Response<Body> {
+fn stream((mut answer, carrier): Answered, load: Load, place: Place, silence: Duration) -> Response<Body> {
     // SECURITY: where both stand, the length is wrong (RFC 9112 section 6.3), and hyper would believe it.
     if answer.headers().contains_key(TRANSFER_ENCODING) {
         answer.headers_mut().remove(CONTENT_LENGTH);
     }
-    answer.map(|incoming| Body::from_upstream(incoming, Lease::new(connection, load), Some(place), silence))
+    answer.map(|incoming| Body::from_upstream(incoming, Lease::new(carrier, load), Some(place), silence))
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use http::StatusCode;
 use http::request::Parts;
-use http::uri::Authority;
+use http::uri::{Authority, Scheme};
 use hyper::Response;
 use hyper::body::Incoming;
 use tokio::time::timeout;
@@ -17,7 +17,9 @@ use super::connection::{Connection, SendFailure};
 use super::dial::Dialer;
 use super::error::UpstreamError;
 use super::health::{Health, Standing};
+use super::lease::Carrier;
 use super::pool::Pool;
+use super::trunk::Trunks;
 use crate::config::settings::{self, Timeouts};
 use crate::observe::UpstreamMeters;
 
@@ -30,6 +32,7 @@ pub(super) struct Server {
     upstream: Authority,
     dialer: Dialer,
     pool: Pool,
+    trunks: Trunks,
     /// Requests that it has, until the end of their answers.
     load: AtomicUsize,
     health: Health,
@@ -52,6 +55,8 @@ pub struct ServerState {
     pub in_flight: usize,
     /// HTTP/1.1 connections that wait for a request.
     pub idle_connections: usize,
+    /// HTTP/2 connections.
+    pub shared_connections: usize,
 }
 
 /// Why one server gave no answer, and what may be done.
@@ -67,7 +72,7 @@ pub(super) enum Miss {
 }
 
 /// An answer's head, and the connection that carries its body.
-pub(super) type Answered = (Response<Incoming>, Connection);
+pub(super) type Answered = (Response<Incoming>, Carrier);
 
 /// One request's share of a server: counts until it is dropped.
 #[derive(Debug)]
@@ -97,7 +102,7 @@ impl Drop for Load {
 impl Server {
     pub(super) fn new(
         name: Authority,
-        upstream: Authority,
+        (scheme, upstream): (Scheme, Authority),
         dialer: Dialer,
         bounds: &settings::Upstream,
         meters: UpstreamMeters,
@@ -108,6 +113,7 @@ impl Server {
             upstream,
             dialer,
             pool: Pool::new(bounds.pool_idle, bounds.pool_max_age, bounds.max_requests),
+            trunks: Trunks::new(scheme, bounds),
             load: AtomicUsize::new(0),
             health: Health::new(bounds.health),
             connect_timeout: bounds.connect_timeout,
@@ -136,6 +142,7 @@ impl Server {
             failures: self.health.failures(),
             in_flight: self.load(),
             idle_connections: self.pool.len(),
+            shared_connections: self.trunks.len(),
         }
     }
 
@@ -149,10 +156,13 @@ impl Server {
         times: Timeouts,
         repeated: &mut bool,
     ) -> Result<Answered, Miss> {
-        if let Some(mut connection) = self.pool.take() {
-            match connection.send(head, body, times).await {
-                Ok(answer) => return self.answered(answer, connection),
-                Err(SendFailure::Unsent(back)) => body = back,
+        if let Some(mut carrier) = self.at_hand() {
+            match carrier.send(head, body, times).await {
+                Ok(answer) => return self.answered(answer, carrier),
+                Err(SendFailure::Unsent(back)) => {
+                    self.meters.retried("unsent");
+                    body = back;
+                }
                 Err(SendFailure::Stale) if !*repeated => {
                     *repeated = true;
                     self.meters.retried("stale");
@@ -161,15 +171,15 @@ impl Server {
                 Err(failure) => return Err(self.missed(failure)),
             }
         }
-        let mut connection = match self.dial(times.connect).await {
-            Ok(connection) => connection,
+        let mut carrier = match self.carrier(times.connect).await {
+            Ok(carrier) => carrier,
             Err(error) => {
                 self.bad();
                 return Err(Miss::Unreached(error, body));
             }
         };
-        match connection.send(head, body, times).await {
-            Ok(answer) => self.answered(answer, connection),
+        match carrier.send(head, body, times).await {
+            Ok(answer) => self.answered(answer, carrier),
             Err(SendFailure::Unsent(body)) => {
                 self.bad();
                 Err(Miss::Unreached(UpstreamError::Closed, body))
@@ -182,18 +192,19 @@ impl Server {
         }
     }
 
-    fn answered(&self, answer: Response<Incoming>, connection: Connection) -> Result<Answered, Miss> {
+    fn answered(&self, answer: Response<Incoming>, carrier: Carrier) -> Result<Answered, Miss> {
         if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
             return Err(Miss::Failed(UpstreamError::Switched));
         }
         let changed = self.health.good();
         self.tell(changed);
-        Ok((answer, connection))
+        Ok((answer, carrier))
     }
 
     fn missed(&self, failure: SendFailure) -> Miss {
         let error = match failure {
             SendFailure::Viewer(error) => return Miss::Failed(UpstreamError::Viewer(error)),
+            SendFailure::Target => return Miss::Failed(UpstreamError::Target),
             SendFailure::Unsent(_) | SendFailure::Stale => UpstreamError::Closed,
             SendFailure::Late => UpstreamError::FirstByteTimeout,
             SendFailure::Broken(error) => UpstreamError::Exchange(error),
@@ -202,8 +213,27 @@ impl Server {
         Miss::Failed(error)
     }
 
-    async fn dial(&self, time: Duration) -> Result<Connection, UpstreamError> {
-        timeout(time, self.dialer.dial()).await.map_err(|_| UpstreamError::ConnectTimeout)?
+    /// A connection that is open already and may carry one more request.
+    fn at_hand(&self) -> Option<Carrier> {
+        self.trunks.take().map(Carrier::Shared).or_else(|| self.pool.take().map(Carrier::Own))
+    }
+
+    /// A new connection; or one that somebody else dialled meanwhile, where it can be shared.
+    async fn carrier(&self, time: Duration) -> Result<Carrier, UpstreamError> {
+        let dial = async {
+            if self.trunks.may_be() {
+                let turn = self.trunks.turn.lock().await;
+                if let Some(stream) = self.trunks.take() {
+                    return Ok(Carrier::Shared(stream));
+                }
+                if self.trunks.may_be() {
+                    return self.dialer.dial(&self.trunks).await;
+                }
+                drop(turn);
+            }
+            self.dialer.dial(&self.trunks).await
+        };
+        timeout(time, dial).await.map_err(|_| UpstreamError::ConnectTimeout)?
     }
 
     /// The connection whose answer was read to its end.
@@ -214,6 +244,7 @@ impl Server {
     /// Closes connections that were not used for a while.
     pub(super) fn prune(&self, now: Instant) {
         self.pool.prune(now);
+        self.trunks.prune();
     }
 
     /// Is it out, and is it time to see whether it can be reached again? Nobody waits for that.
@@ -223,9 +254,10 @@ impl Server {
         }
         let server = Arc::clone(self);
         tokio::spawn(async move {
-            let dialled = server.dial(server.connect_timeout).await;
+            let dialled = server.carrier(server.connect_timeout).await;
             let changed = server.health.dialled(dialled.is_ok(), Instant::now());
-            if let Ok(connection) = dialled {
+            // A shared one is kept already.
+            if let Ok(Carrier::Own(connection)) = dialled {
                 server.pool.keep(connection);
             }
             server.tell(changed);

@@ -13,6 +13,7 @@ use iiif_mender::upstream::fetch::Web;
 use serde_json::{Value, json};
 use testbed::{Flow, Origin, Seen};
 
+mod pause;
 mod stream;
 
 /// An index that can fetch. `refresh` is called as `serve` does: off the runtime.

@@ -22,6 +22,10 @@ use super::{ROUTES, bad, good, mistake};
 #[case("server.tls = { key = 'a.pem' }", "1:14: `server.tls` needs both a certificate and its key")]
 #[case("server.max_head_bytes = '4KiB'", "1:25: request heads need at least 8KiB")]
 #[case("server.max_uri_bytes = '65KiB'", "1:24: `server.max_uri_bytes` is more than `server.max_head_bytes`")]
+#[case(
+    "server.max_held_total = '1MiB'",
+    "1:25: `presentation.max_body` is more than `server.max_held_total`"
+)]
 #[case("server.max_connections = 0", "1:26: `server.max_connections` is zero (write more than zero")]
 #[case("upstream.connect_timeout = '0s'", "1:28: `upstream.connect_timeout` is zero")]
 #[case(

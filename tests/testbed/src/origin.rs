@@ -122,6 +122,26 @@ impl Origin {
         self.server.comes_up();
     }
 
+    /// Connections from now on are HTTP/2 without asking (prior knowledge), with so many requests at once.
+    pub fn speaks_http2(&self, streams: usize) {
+        self.server.speaks_http2(streams);
+    }
+
+    /// The next requests by HTTP/2 are refused (`REFUSED_STREAM`): nothing was done for them.
+    pub fn refuses_streams(&self, count: usize) {
+        self.server.refuses_streams(count);
+    }
+
+    /// Every HTTP/2 connection ends as soon as its requests do (GOAWAY).
+    pub fn says_goodbye(&self) {
+        self.server.says_goodbye();
+    }
+
+    /// Bodies break off after so many bytes; `None`: they are whole again.
+    pub fn cuts_body_after(&self, count: Option<usize>) {
+        self.server.cuts_body_after(count);
+    }
+
     /// Every connection ends with RST instead of an answer.
     pub fn resets(&self) {
         self.server.resets(true);

@@ -1,6 +1,7 @@
 //! How the stand-ins listen: one hyper server on port 0, with the misbehaviour that every server can show.
 
 use std::collections::VecDeque;
+use std::error::Error;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -14,7 +15,7 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::{AbortHandle, JoinHandle, JoinSet};
 
@@ -26,8 +27,10 @@ use crate::reset::ResetOnDrop;
 pub struct Seen {
     /// The method.
     pub method: Method,
-    /// The raw request target, as it stood in the request line.
+    /// The raw request target, as it stood in the request line; of HTTP/2 what stood in `:path`.
     pub target: String,
+    /// `:authority`, where the request came by HTTP/2.
+    pub authority: Option<String>,
     /// The fields, in the order sent, their names in lower case (use [`crate::raw`] for exact bytes).
     pub headers: HeaderMap,
     /// The body.
@@ -165,6 +168,12 @@ pub(crate) struct Manners {
     /// 0 = whole bodies; else one more than the bytes that get through.
     cut: AtomicUsize,
     connections: AtomicUsize,
+    /// Requests at once on an HTTP/2 connection; 0: HTTP/1.1 is spoken.
+    http2: AtomicUsize,
+    /// So many HTTP/2 requests are still refused.
+    refuses: AtomicUsize,
+    /// Every HTTP/2 connection that is older says GOAWAY.
+    goodbye: tokio::sync::watch::Sender<()>,
 }
 
 /// A server on 127.0.0.1 with a port of its own; it ends when dropped.
@@ -228,6 +237,18 @@ impl<H: Handler> Server<H> {
         self.manners.cut.store(count.map_or(0, |count| count + 1), Ordering::SeqCst);
     }
 
+    pub(crate) fn speaks_http2(&self, streams: usize) {
+        self.manners.http2.store(streams, Ordering::SeqCst);
+    }
+
+    pub(crate) fn refuses_streams(&self, count: usize) {
+        self.manners.refuses.store(count, Ordering::SeqCst);
+    }
+
+    pub(crate) fn says_goodbye(&self) {
+        self.manners.goodbye.send_replace(());
+    }
+
     /// Closes listener and connections; the port refuses from here on.
     pub(crate) async fn goes_down(&self) {
         let task = self.accepting.lock().unwrap().take();
@@ -278,6 +299,34 @@ impl<H: Handler> Drop for Server<H> {
     }
 }
 
+/// Why a request gets no answer.
+#[derive(Debug)]
+enum Broken {
+    Io(io::Error),
+    Refused(h2::Error),
+}
+
+impl std::fmt::Display for Broken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("no answer")
+    }
+}
+
+impl Error for Broken {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Io(error) => Some(error),
+            Self::Refused(error) => Some(error),
+        }
+    }
+}
+
+impl From<io::Error> for Broken {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
 /// One connection.
 struct Desk<H: Handler> {
     handler: Arc<H>,
@@ -296,10 +345,24 @@ impl<H: Handler> Desk<H> {
         }
         let io = TokioIo::new(ResetOnDrop::new(stream, resets));
         let desk = Arc::new(self);
+        let streams = u32::try_from(desk.manners.http2.load(Ordering::SeqCst)).unwrap_or(u32::MAX);
+        let mut goodbye = desk.manners.goodbye.subscribe();
         let service = service_fn(move |request| {
             let desk = Arc::clone(&desk);
             async move { desk.answer(request).await }
         });
+        if streams > 0 {
+            let served = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+                .max_concurrent_streams(streams)
+                .serve_connection(io, service);
+            tokio::pin!(served);
+            loop {
+                tokio::select! {
+                    _ended = &mut served => return,
+                    Ok(()) = goodbye.changed() => served.as_mut().graceful_shutdown(),
+                }
+            }
+        }
         // A peer that breaks off is no news here.
         let _ended = hyper::server::conn::http1::Builder::new()
             .half_close(true)
@@ -308,11 +371,18 @@ impl<H: Handler> Desk<H> {
             .await;
     }
 
-    async fn answer(&self, request: Request<Incoming>) -> Result<Response<Flow>, io::Error> {
+    async fn answer(&self, request: Request<Incoming>) -> Result<Response<Flow>, Broken> {
         let (head, body) = request.into_parts();
+        let left = |left: usize| left.checked_sub(1);
+        if self.manners.refuses.fetch_update(Ordering::SeqCst, Ordering::SeqCst, left).is_ok() {
+            return Err(Broken::Refused(h2::Reason::REFUSED_STREAM.into()));
+        }
         let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
-        let target = head.uri.to_string();
-        let seen = Seen { method: head.method, target, headers: head.headers, body };
+        let is_http2 = head.version == http::Version::HTTP_2;
+        let authority = head.uri.authority().filter(|_| is_http2).map(ToString::to_string);
+        let target = head.uri.path_and_query().filter(|_| is_http2).map(ToString::to_string);
+        let target = target.unwrap_or_else(|| head.uri.to_string());
+        let seen = Seen { method: head.method, target, authority, headers: head.headers, body };
         // A task of its own, as in a servlet container: a client who leaves stops nothing (upstream.md "Ways back to life").
         let task = tokio::spawn(Arc::clone(&self.handler).answer(seen));
         {
@@ -323,7 +393,7 @@ impl<H: Handler> Desk<H> {
         let answer = task.await.map_err(|error| self.broken(error))?;
         self.manners.gate.pass().await;
         if self.manners.resets.load(Ordering::SeqCst) {
-            return Err(io::ErrorKind::ConnectionReset.into());
+            return Err(io::Error::from(io::ErrorKind::ConnectionReset).into());
         }
         Ok(match self.manners.cut.load(Ordering::SeqCst) {
             0 => answer,

@@ -1,0 +1,263 @@
+//! HTTP/2 connections to one server: each carries many requests at once.
+
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use http::header::{CONNECTION, HOST, TE, TRANSFER_ENCODING, UPGRADE};
+use http::request::Parts;
+use http::uri::{Authority, Scheme};
+use http::{HeaderName, Uri, Version};
+use hyper::body::Incoming;
+use hyper::client::conn::http2;
+use hyper::rt::{Read, Write};
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+
+use super::body::Body;
+use super::connection::{SendFailure, in_time, is_stale, viewers};
+use crate::config::settings::{self, Http2, Timeouts};
+
+/// How much of one answer may be on its way unread: a whole tile.
+const STREAM_WINDOW: u32 = 1 << 20;
+
+/// The same for a connection. Viewers who read slowly share it, so it is many times that of one answer.
+const CONNECTION_WINDOW: u32 = 32 << 20;
+
+/// The longest frame: fewer than with the least that HTTP/2 allows (16 KiB).
+const FRAME: u32 = 64 << 10;
+
+/// The longest head of an answer.
+const LONGEST_HEAD: u32 = 64 << 10;
+
+/// One connection.
+#[derive(Debug)]
+struct Trunk {
+    sender: http2::SendRequest<Body>,
+    streams: AtomicUsize,
+    /// How many the server allows (`SETTINGS_MAX_CONCURRENT_STREAMS`), as the driver saw it last.
+    allowed: Arc<AtomicUsize>,
+    born: Instant,
+    /// When its last stream ended, in milliseconds after it was born.
+    quiet_since: AtomicU64,
+}
+
+/// One request's share of a connection: counts until it is dropped.
+#[derive(Debug)]
+pub(super) struct Stream {
+    trunk: Arc<Trunk>,
+    scheme: Scheme,
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        let quiet_since = u64::try_from(self.trunk.born.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.trunk.quiet_since.store(quiet_since, Ordering::Relaxed);
+        self.trunk.streams.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// What a server speaks; it is the same for all its connections.
+const UNKNOWN: u8 = 0;
+const HTTP_1: u8 = 1;
+
+/// All HTTP/2 connections to one server.
+#[derive(Debug)]
+pub(super) struct Trunks {
+    open: Mutex<Vec<Arc<Trunk>>>,
+    scheme: Scheme,
+    is_allowed: bool,
+    /// What the last dial found.
+    spoken: AtomicU8,
+    /// Whoever dials; the others wait, because they may share what comes of it.
+    pub(super) turn: tokio::sync::Mutex<()>,
+    keep: Duration,
+    max_age: Duration,
+    most_streams: usize,
+    ping: Duration,
+}
+
+impl Trunks {
+    pub(super) fn new(scheme: Scheme, bounds: &settings::Upstream) -> Self {
+        let is_allowed = match bounds.http2 {
+            Http2::Off => false,
+            Http2::Auto => scheme == Scheme::HTTPS,
+            Http2::Always => true,
+        };
+        Self {
+            open: Mutex::default(),
+            scheme,
+            is_allowed,
+            spoken: AtomicU8::new(UNKNOWN),
+            turn: tokio::sync::Mutex::default(),
+            keep: bounds.pool_idle,
+            max_age: bounds.pool_max_age,
+            most_streams: bounds.http2_streams,
+            ping: bounds.http2_ping,
+        }
+    }
+
+    /// HTTP/2 is allowed, and as far as we know the server speaks it.
+    pub(super) fn may_be(&self) -> bool {
+        self.is_allowed && self.spoken.load(Ordering::Relaxed) != HTTP_1
+    }
+
+    /// The last dial found that the server speaks HTTP/1.1.
+    pub(super) fn is_none(&self, none: bool) {
+        self.spoken.store(if none { HTTP_1 } else { UNKNOWN }, Ordering::Relaxed);
+    }
+
+    /// A share of the connection with the least to do; `None`: all are taken up, and another one is needed.
+    pub(super) fn take(&self) -> Option<Stream> {
+        if !self.may_be() {
+            return None;
+        }
+        let mut open = self.lock();
+        open.retain(|trunk| !trunk.sender.is_closed() && trunk.born.elapsed() < self.max_age);
+        let trunk = open.iter().min_by_key(|trunk| trunk.streams.load(Ordering::Relaxed))?;
+        let most = self.most_streams.min(trunk.allowed.load(Ordering::Relaxed));
+        if trunk.streams.load(Ordering::Relaxed) >= most {
+            return None;
+        }
+        Some(self.share(trunk))
+    }
+
+    /// Starts HTTP/2 on a fresh stream of bytes; a task of its own drives it.
+    pub(super) async fn open<I>(&self, io: I) -> hyper::Result<Stream>
+    where
+        I: Read + Write + Send + Unpin + 'static,
+    {
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        builder
+            .timer(TokioTimer::new())
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_frame_size(FRAME)
+            .max_header_list_size(LONGEST_HEAD);
+        if !self.ping.is_zero() {
+            builder.keep_alive_interval(self.ping).keep_alive_timeout(self.ping);
+        }
+        let (sender, driver) = builder.handshake(io).await?;
+        let allowed = Arc::new(AtomicUsize::new(driver.current_max_send_streams()));
+        let told = Arc::clone(&allowed);
+        tokio::spawn(async move {
+            let mut driver = std::pin::pin!(driver);
+            let ended = std::future::poll_fn(|cx| {
+                let polled = driver.as_mut().poll(cx);
+                told.store(driver.current_max_send_streams(), Ordering::Relaxed);
+                polled
+            });
+            if let Err(error) = ended.await {
+                tracing::debug!(%error, "an HTTP/2 connection to an upstream ended badly");
+            }
+        });
+        let trunk = Arc::new(Trunk {
+            sender,
+            streams: AtomicUsize::new(0),
+            allowed,
+            born: Instant::now(),
+            quiet_since: AtomicU64::new(0),
+        });
+        let stream = self.share(&trunk);
+        self.lock().push(trunk);
+        Ok(stream)
+    }
+
+    /// Closes what is closed already, too old, or was not used for a while.
+    pub(super) fn prune(&self) {
+        self.lock().retain(|trunk| {
+            let age = trunk.born.elapsed();
+            let quiet = age.saturating_sub(Duration::from_millis(trunk.quiet_since.load(Ordering::Relaxed)));
+            let is_used = trunk.streams.load(Ordering::Relaxed) > 0 || quiet < self.keep;
+            !trunk.sender.is_closed() && age < self.max_age && is_used
+        });
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.lock().len()
+    }
+
+    fn share(&self, trunk: &Arc<Trunk>) -> Stream {
+        trunk.streams.fetch_add(1, Ordering::Relaxed);
+        Stream { trunk: Arc::clone(trunk), scheme: self.scheme.clone() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Arc<Trunk>>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Stream {
+    /// Sends a request and waits for the head of its answer, as [`Connection::send`] does.
+    ///
+    /// [`Connection::send`]: super::connection::Connection::send
+    pub(super) async fn send(
+        &self,
+        head: &Parts,
+        mut body: Body,
+        times: Timeouts,
+    ) -> Result<Response<Incoming>, SendFailure> {
+        let bodyless = matches!(body, Body::Empty);
+        let upload = match &mut body {
+            Body::Viewer(upload) => Some(upload.watch(times.body)),
+            _ => None,
+        };
+        let Some(head) = as_http2(head, &self.scheme) else { return Err(SendFailure::Target) };
+        let answer = self.trunk.sender.clone().try_send_request(Request::from_parts(head, body));
+        let answer = in_time(upload.as_deref(), times.first_byte, answer).await;
+        answer.ok_or(SendFailure::Late)?.map_err(|mut failure| match failure.take_message() {
+            Some(request) => SendFailure::Unsent(request.into_body()),
+            None if bodyless && was_refused(failure.error()) => SendFailure::Unsent(Body::Empty),
+            None if bodyless && is_stale(failure.error()) => SendFailure::Stale,
+            None => viewers(failure.into_error()),
+        })
+    }
+}
+
+/// The same request for HTTP/2: `Host` becomes `:authority`, and nothing is left that is about the connection (RFC
+/// 9113 sections 8.2.2 and 8.3.1).
+fn as_http2(head: &Parts, scheme: &Scheme) -> Option<Parts> {
+    const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+    const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+    let mut head = head.clone();
+    let host = head.headers.remove(HOST)?;
+    for name in [CONNECTION, KEEP_ALIVE, PROXY_CONNECTION, TE, TRANSFER_ENCODING, UPGRADE] {
+        head.headers.remove(name);
+    }
+    let mut target = http::uri::Parts::default();
+    target.scheme = Some(scheme.clone());
+    target.authority = Some(Authority::try_from(host.as_bytes()).ok()?);
+    target.path_and_query = head.uri.path_and_query().cloned();
+    head.uri = Uri::from_parts(target).ok()?;
+    head.version = Version::HTTP_2;
+    Some(head)
+}
+
+/// The server says that it did nothing for this request: refused, or sent after the last one of a connection that it
+/// closes (RFC 9113 sections 6.8 and 8.7).
+fn was_refused(error: &hyper::Error) -> bool {
+    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<h2::Error>());
+    cause.is_some_and(|error| {
+        error.is_remote() && (error.is_go_away() || error.reason() == Some(h2::Reason::REFUSED_STREAM))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_host_becomes_the_authority_and_nothing_is_left_of_the_connection() {
+        let head = Request::get("/a%2Fb;1?x=%2C")
+            .header("host", "images.test:81")
+            .header("connection", "close, x")
+            .header("transfer-encoding", "chunked")
+            .header("te", "trailers")
+            .header("accept", "image/jpeg")
+            .body(())
+            .expect("a request");
+        let head = as_http2(&head.into_parts().0, &Scheme::HTTPS).expect("it can be written");
+        assert_eq!(head.uri, "https://images.test:81/a%2Fb;1?x=%2C");
+        assert_eq!(head.headers.len(), 1, "{:?}", head.headers);
+    }
+}
