@@ -134,9 +134,11 @@ fn serve(config: &Path) -> ExitCode {
         Ok(settings) => settings,
         Err(code) => return code,
     };
-    if let Err(error) = observe::install_logging(&settings.log) {
-        return fail(&error.to_string(), Exit::Usage);
-    }
+    // Until the end: what is queued is written when it goes.
+    let _log = match observe::install_logging(&settings.log) {
+        Ok(log) => log,
+        Err(error) => return fail(&error.to_string(), Exit::Usage),
+    };
     // Viewers are served by the workers' own runtimes; heals and chores run here.
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,

@@ -146,6 +146,8 @@ fn nothing_is_zero(settings: &Settings, report: &mut Report<'_>) {
         ("heal.breaker_failures", usize::try_from(heal.breaker_failures).unwrap_or(usize::MAX)),
         ("heal.sweep_rate", usize::try_from(heal.sweep_rate).unwrap_or(usize::MAX)),
         ("heal.mass_expiry.ids", heal.mass_expiry.ids),
+        ("log.sample", usize::try_from(settings.log.sample).unwrap_or(usize::MAX)),
+        ("log.queue", settings.log.queue),
         ("presentation.max_flights", settings.presentation.max_flights),
         ("presentation.max_body", settings.presentation.max_body),
     ];

@@ -333,6 +333,9 @@ fn log(file: file::Log) -> Log {
     Log {
         filter: file.filter.map_or(default.filter, |filter| filter.0.0),
         format: or(file.format, default.format),
+        access: or(file.access, default.access),
+        sample: file.sample.map_or(default.sample, |sample| sample.0.0),
+        queue: count(file.queue, default.queue),
     }
 }
 

@@ -8,8 +8,8 @@ use std::time::Duration;
 use http::HeaderMap;
 
 use super::settings::{
-    Admin, CanvasRule, Heal, Health, Http2, Index, Log, LogFormat, MassExpiry, Presentation, Rewrite, Rung,
-    Server, Settings, Source, SourceKind, Upstream,
+    AccessLog, Admin, CanvasRule, Heal, Health, Http2, Index, Log, LogFormat, MassExpiry, Presentation,
+    Rewrite, Rung, Server, Settings, Source, SourceKind, Upstream,
 };
 
 const fn secs(seconds: u64) -> Duration {
@@ -195,6 +195,13 @@ impl Default for Presentation {
 
 impl Default for Log {
     fn default() -> Self {
-        Self { filter: "info".to_owned(), format: LogFormat::Auto }
+        Self {
+            filter: "info".to_owned(),
+            format: LogFormat::Auto,
+            access: AccessLog::Sampled,
+            sample: 100,
+            // Some MB when it is full.
+            queue: 8192,
+        }
     }
 }

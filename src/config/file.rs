@@ -16,7 +16,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::leaf::{OneOrMany, Text};
-use super::settings::{Http2, LogFormat, Pattern, RouteKind, Rung, UpstreamUrl};
+use super::settings::{AccessLog, Http2, LogFormat, Pattern, RouteKind, Rung, UpstreamUrl};
 use super::values::{
     Count, Filter, GoodStatus, HostName, HttpUrl, MaybeListen, Prefix, Size, Slashed, Status, Token,
 };
@@ -342,4 +342,11 @@ pub struct Log {
     pub filter: Option<Text<Filter>>,
     /// How lines look; "auto" is text on a terminal and JSON otherwise.
     pub format: Option<Text<LogFormat>>,
+    /// Which requests have a line: "off", "errors" (healed, or not well), "sampled" (those, and one in `sample` of the
+    /// rest) or "all".
+    pub access: Option<Text<AccessLog>>,
+    /// One of so many requests that went well has a line, where `access` is "sampled".
+    pub sample: Option<Text<Count>>,
+    /// Lines that may wait to be written; beyond that they are dropped and counted.
+    pub queue: Option<Text<Count>>,
 }

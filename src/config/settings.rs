@@ -321,4 +321,23 @@ pub struct Log {
     pub filter: String,
     /// How lines look.
     pub format: LogFormat,
+    /// Which requests have a line.
+    pub access: AccessLog,
+    /// With [`AccessLog::Sampled`]: one of so many requests that went well has a line.
+    pub sample: u32,
+    /// Lines that may wait to be written; beyond that they are dropped and counted.
+    pub queue: usize,
+}
+
+/// Which requests have a line in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AccessLog {
+    /// None.
+    Off,
+    /// Those that were healed, or did not go well.
+    Errors,
+    /// Those, and some of the rest.
+    Sampled,
+    /// Every one.
+    All,
 }

@@ -10,7 +10,7 @@ use regex::Regex;
 use tracing_subscriber::EnvFilter;
 
 use super::leaf::{Form, Leaf, Mistake, Written, similar};
-use super::settings::{Http2, LogFormat, Pattern, RouteKind, Rung};
+use super::settings::{AccessLog, Http2, LogFormat, Pattern, RouteKind, Rung};
 
 pub use super::addresses::{HostName, HttpUrl, MaybeListen, Prefix};
 
@@ -304,6 +304,7 @@ fn written<T: PartialEq>(value: &T, words: &[&'static str], values: &[T]) -> Wri
 const RUNGS: [Rung; 4] = [Rung::Direct, Rung::Register, Rung::Visit, Rung::Rebuild];
 const KINDS: [RouteKind; 3] = [RouteKind::Image, RouteKind::Presentation, RouteKind::Plain];
 const HTTP2: [Http2; 3] = [Http2::Off, Http2::Auto, Http2::Always];
+const ACCESS: [AccessLog; 4] = [AccessLog::Off, AccessLog::Errors, AccessLog::Sampled, AccessLog::All];
 const FORMATS: [LogFormat; 3] = [LogFormat::Auto, LogFormat::Text, LogFormat::Json];
 
 impl Leaf for Rung {
@@ -342,6 +343,19 @@ impl Leaf for Http2 {
 
     fn write(&self) -> Written {
         written(self, Self::WORDS, &HTTP2)
+    }
+}
+
+impl Leaf for AccessLog {
+    const EXPECTED: &'static str = "\"off\", \"errors\", \"sampled\" or \"all\"";
+    const WORDS: &'static [&'static str] = &["off", "errors", "sampled", "all"];
+
+    fn read(text: &str) -> Result<Self, Mistake> {
+        word(text, "a choice of requests for the log", Self::WORDS, &ACCESS)
+    }
+
+    fn write(&self) -> Written {
+        written(self, Self::WORDS, &ACCESS)
     }
 }
 

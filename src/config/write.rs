@@ -26,6 +26,9 @@ impl From<&Settings> for File {
             log: file::Log {
                 filter: text(Filter(settings.log.filter.clone())),
                 format: text(settings.log.format),
+                access: text(settings.log.access),
+                sample: text(Count(settings.log.sample)),
+                queue: count(settings.log.queue),
             },
         }
     }

@@ -1,10 +1,13 @@
-//! Log lines: text on a terminal, JSON otherwise.
+//! Log lines: text on a terminal, JSON otherwise, written by a thread of their own.
 
 use std::io::IsTerminal;
+use std::sync::OnceLock;
 
+use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::util::SubscriberInitExt;
 
+use super::lines::Lines;
 use crate::config::settings::{Log, LogFormat};
 
 /// Why logging could not be set up.
@@ -18,24 +21,41 @@ pub enum LoggingError {
     Twice(#[from] tracing_subscriber::util::TryInitError),
 }
 
-/// Starts logging to stderr for the whole process. stdout is for results.
-pub fn install(log: &Log) -> Result<(), LoggingError> {
+/// Writes what is still queued when it is dropped, as long as somebody reads it.
+#[derive(Debug)]
+#[must_use = "what is queued is lost without it"]
+pub struct LogGuard {
+    _worker: WorkerGuard,
+}
+
+/// Counts lines that the queue did not hold.
+static LOST: OnceLock<ErrorCounter> = OnceLock::new();
+
+/// Starts logging to stderr for the whole process. stdout is for results. Whoever logs never waits: not for a pipe
+/// that nobody reads, not for a slow journal.
+pub fn install(log: &Log) -> Result<LogGuard, LoggingError> {
     let filter = EnvFilter::try_new(&log.filter)?;
+    let is_terminal = std::io::stderr().is_terminal();
     let json = match log.format {
-        LogFormat::Auto => !std::io::stderr().is_terminal(),
+        LogFormat::Auto => !is_terminal,
         LogFormat::Text => false,
         LogFormat::Json => true,
     };
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let queue = NonBlockingBuilder::default().lossy(true).buffered_lines_limit(log.queue);
+    let (queue, worker) = queue.thread_name("log").finish(std::io::stderr());
+    let lost = queue.error_counter();
+    let coloured = is_terminal && !json;
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(Lines { queue, coloured });
     if json {
         lines.json().flatten_event(true).with_current_span(false).finish().try_init()?;
     } else {
-        lines.with_target(false).with_ansi(std::io::stderr().is_terminal()).finish().try_init()?;
+        lines.with_target(false).with_ansi(coloured).finish().try_init()?;
     }
-    Ok(())
+    let _ = LOST.set(lost);
+    Ok(LogGuard { _worker: worker })
 }
 
 /// Lines that were lost so far.
 pub(super) fn lost_lines() -> u64 {
-    0
+    LOST.get().map_or(0, |lost| u64::try_from(lost.dropped_lines()).unwrap_or(u64::MAX))
 }

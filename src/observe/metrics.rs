@@ -102,7 +102,6 @@ pub struct Metrics {
     resource_checks: Kinds,
     index_lookups: Kinds,
     learned: Kinds,
-    spans: Kinds,
     events: Kinds,
     lane_waiting: Family<LaneLabel, Gauge>,
     pub(super) live: Live,
@@ -166,7 +165,6 @@ impl Metrics {
             resource_checks: Family::default(),
             index_lookups: Family::default(),
             learned: Family::default(),
-            spans: Family::default(),
             events: Family::default(),
             lane_waiting: Family::default(),
             live: Live::default(),
@@ -215,7 +213,6 @@ impl Metrics {
         );
         r.register("index_lookups", "Identifiers looked up, by what was found", self.index_lookups.clone());
         r.register("learned", "Documents that passed through, by what was learned", self.learned.clone());
-        r.register("spans", "Spans for the trace collector, by what became of them", self.spans.clone());
         r.register("events", "Rare events by kind", self.events.clone());
     }
 
@@ -319,11 +316,6 @@ impl Metrics {
     /// A document that passed through was read.
     pub fn learned(&self, what: &'static str) {
         self.learned.get_or_create(&Kind { kind: Word(what) }).inc();
-    }
-
-    /// So many spans were `sent`, `dropped` or `failed`.
-    pub fn spans(&self, what: &'static str, count: usize) {
-        self.spans.get_or_create(&Kind { kind: Word(what) }).inc_by(count as u64);
     }
 
     /// So many canvas requests wait in this lane.

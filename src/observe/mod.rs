@@ -2,6 +2,7 @@
 
 mod gauged;
 mod histogram;
+mod lines;
 mod live;
 mod logging;
 mod meters;
@@ -13,7 +14,7 @@ mod trace;
 
 pub use gauged::Gauged;
 pub use live::{Event, News, Point, SAMPLE_EVERY};
-pub use logging::{LoggingError, install as install_logging};
+pub use logging::{LogGuard, LoggingError, install as install_logging};
 pub use meters::UpstreamMeters;
 pub use metrics::{Metrics, RequestLabels, Word};
 pub use scrape::Format;

@@ -72,6 +72,11 @@ impl Trace {
         self.id.to_str().unwrap_or_default()
     }
 
+    /// The trace that it belongs to, where that has an id of its own.
+    pub fn continued(&self) -> Option<&str> {
+        self.parent.as_ref()?.to_str().ok()?.get(3..35)
+    }
+
     /// How a histogram names it as an example: trace and request, as far as OpenMetrics has room (128 characters).
     pub(super) fn example(&self) -> Option<Vec<(&'static str, String)>> {
         let mut labels = Vec::new();

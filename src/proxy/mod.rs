@@ -354,7 +354,7 @@ impl Rooms {
         response.headers_mut().insert(REQUEST_ID, asking.trace.id().clone());
         let took = started.elapsed();
         self.metrics.request(route, outcome, response.status().as_u16(), took);
-        asking.log(route, outcome, response.status(), took);
+        asking.log(&self.settings.log, route, outcome, response.status(), took);
         response
     }
 }

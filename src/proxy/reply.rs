@@ -8,6 +8,7 @@ use http::{HeaderMap, Method, Response, StatusCode, Uri, Version};
 use serde::Serialize;
 
 use super::{Answer, headers, is_quiet};
+use crate::config::settings::{AccessLog, Log};
 use crate::observe::Trace;
 use crate::outcome::Outcome;
 use crate::upstream::{Body, BodyError, Chain, UpstreamError};
@@ -141,21 +142,31 @@ impl Asking {
         Self { method: head.method.clone(), uri: head.uri.clone(), wants_json, is_http_1, trace }
     }
 
-    /// One line for each request: loud when something was wrong or healed, quiet for the rest.
-    pub(super) fn log(&self, route: &'static str, outcome: Outcome, status: StatusCode, took: Duration) {
-        let duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-        let outcome_text = outcome.as_str();
-        if outcome == Outcome::Served && is_quiet(status) {
-            tracing::debug!(
-                request = %self.trace, method = %self.method, path = self.uri.path(), route, outcome = outcome_text,
-                status = status.as_u16(), duration_ms, "request"
-            );
-        } else {
-            tracing::info!(
-                request = %self.trace, method = %self.method, path = self.uri.path(), route, outcome = outcome_text,
-                status = status.as_u16(), duration_ms, "request"
-            );
+    /// One line for each request that is to have one (`[log] access`).
+    pub(super) fn log(
+        &self,
+        log: &Log,
+        route: &'static str,
+        outcome: Outcome,
+        status: StatusCode,
+        took: Duration,
+    ) {
+        let went_well = outcome == Outcome::Served && is_quiet(status);
+        let wanted = match log.access {
+            AccessLog::Off => false,
+            AccessLog::Errors => !went_well,
+            AccessLog::Sampled => !went_well || fastrand::u32(0..log.sample.max(1)) == 0,
+            AccessLog::All => true,
+        };
+        if !wanted {
+            return;
         }
+        let duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        tracing::info!(
+            request = %self.trace, trace = self.trace.continued(), method = %self.method, path = self.uri.path(),
+            query = self.uri.query(), route, outcome = outcome.as_str(), status = status.as_u16(), duration_ms,
+            "request"
+        );
     }
 }
 

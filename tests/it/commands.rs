@@ -17,7 +17,7 @@ use crate::world::patiently;
 const KNOWN: &str = "88c02c4f-cb78-3d8d-a4a5-2463f29a6565";
 
 /// A folder with a configuration and one manifest.
-fn folder(upstream: &str) -> tempfile::TempDir {
+pub(crate) fn folder(upstream: &str) -> tempfile::TempDir {
     let folder = tempfile::tempdir().expect("a directory");
     let text = format!(
         "[server]\nlisten = \"127.0.0.1:0\"\npublic_hosts = [\"us.example\"]\n[admin]\nlisten = \"127.0.0.1:0\"\n\
@@ -35,7 +35,7 @@ fn folder(upstream: &str) -> tempfile::TempDir {
 }
 
 /// The program, to be run in a folder, with nothing of ours in its environment.
-fn program(folder: &Path, arguments: &[&str]) -> Command {
+pub(crate) fn program(folder: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(assert_cmd::cargo::cargo_bin!("iiif-mender"));
     let ours = std::env::vars_os()
         .map(|(name, _)| name)
@@ -64,11 +64,11 @@ fn code(output: &Output) -> i32 {
 }
 
 /// A running `serve`. Killed with the test.
-struct Serving {
+pub(crate) struct Serving {
     child: Child,
     lines: mpsc::Receiver<String>,
-    viewers: SocketAddr,
-    admin: SocketAddr,
+    pub(crate) viewers: SocketAddr,
+    pub(crate) admin: SocketAddr,
 }
 
 impl Drop for Serving {
@@ -79,7 +79,7 @@ impl Drop for Serving {
 }
 
 impl Serving {
-    fn start(folder: &Path) -> Self {
+    pub(crate) fn start(folder: &Path) -> Self {
         let mut child = program(folder, &["serve"]).stderr(Stdio::piped()).spawn().expect("it starts");
         let (told, lines) = mpsc::channel();
         let stderr = BufReader::new(child.stderr.take().expect("a pipe"));
@@ -92,7 +92,7 @@ impl Serving {
     }
 
     /// Waits for a log line with this message.
-    fn says(&self, message: &str) -> serde_json::Value {
+    pub(crate) fn says(&self, message: &str) -> serde_json::Value {
         loop {
             let line = self.lines.recv_timeout(Duration::from_secs(20));
             let line = line.unwrap_or_else(|error| panic!("never said {message:?}: {error}"));
@@ -103,11 +103,16 @@ impl Serving {
         }
     }
 
+    /// All lines until it ends.
+    pub(crate) fn rest(&self) -> Vec<serde_json::Value> {
+        self.lines.iter().map(|line| serde_json::from_str(&line).expect("a line of JSON")).collect()
+    }
+
     fn address(&self, message: &str) -> SocketAddr {
         self.says(message)["address"].as_str().and_then(|address| address.parse().ok()).expect("an address")
     }
 
-    fn gets(&self, signal: &str) {
+    pub(crate) fn gets(&self, signal: &str) {
         let sent = Command::new("kill").args([signal, &self.child.id().to_string()]).status();
         assert!(sent.expect("kill").success());
     }

@@ -109,7 +109,7 @@ fn each_word_of_the_lexicon_stands_there_once() {
 }
 
 /// Name → labels, of everything that a scrape can hold.
-fn scraped() -> BTreeMap<String, BTreeSet<String>> {
+pub(crate) fn scraped() -> BTreeMap<String, BTreeSet<String>> {
     let metrics = Metrics::new();
     metrics.request("image", Outcome::Served, 200, Duration::ZERO);
     metrics.upstream_error("connection_refused");
@@ -118,7 +118,6 @@ fn scraped() -> BTreeMap<String, BTreeSet<String>> {
     metrics.canvas_request("visit", "carries", Duration::ZERO, &Trace::fresh());
     metrics.upstream_answered("image", Duration::ZERO);
     metrics.learned("learned");
-    metrics.spans("sent", 1);
     metrics.lane_waiting("viewer", 1);
     metrics.resource_check("alive");
     metrics.index_lookup("known");

@@ -1,0 +1,127 @@
+//! The log of the real program: which requests have a line, what stands in it, and what cannot.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Stdio};
+
+use testbed::Origin;
+
+use crate::commands::{Serving, folder, program};
+use crate::world::patiently;
+
+/// The program with `[log]` keys of the test's choice.
+fn serving(origin: &Origin, log: &str) -> (tempfile::TempDir, Serving) {
+    let folder = folder(&origin.url());
+    let file = folder.path().join("config.toml");
+    let text = std::fs::read_to_string(&file).expect("a file");
+    let text = text.replace("[log]\n", &format!("[log]\n{log}\n"));
+    std::fs::write(file, text.replace("[server]\n", "[server]\ntrusted_proxies = [\"127.0.0.1\"]\n"))
+        .expect("a file");
+    let serving = Serving::start(folder.path());
+    (folder, serving)
+}
+
+#[tokio::test]
+async fn a_line_tells_a_request_with_its_id_and_without_its_secrets() {
+    let origin = Origin::fixed(200, "fine");
+    let (_folder, serving) = serving(&origin, "access = \"all\"");
+    let url = format!("http://{}/a/b?x=1&token=hush", serving.viewers);
+    let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let fields = [
+        ("x-request-id", "front-1"),
+        ("traceparent", parent),
+        ("authorization", "Bearer hush"),
+        ("cookie", "session=hush"),
+    ];
+    testbed::get_with(&url, &fields).await;
+    let line = serving.says("request");
+    let expected = serde_json::json!({
+        "request": "front-1", "trace": &parent[3..35], "method": "GET", "path": "/a/b",
+        "query": "x=1&token=[redacted]", "route": "plain", "outcome": "served", "status": 200,
+    });
+    for (name, value) in expected.as_object().expect("an object") {
+        assert_eq!(&line[name], value, "{line}");
+    }
+    assert!(line["duration_ms"].is_u64() && !line.to_string().contains("hush"), "{line}");
+    origin.goes_down().await;
+    testbed::get_with(&url, &fields).await;
+    let warned = serving.says("an upstream gave no answer");
+    assert_eq!(warned["request"], "front-1");
+}
+
+#[tokio::test]
+async fn which_requests_have_a_line_is_configured() {
+    for (log, expected) in [
+        ("access = \"off\"", vec![]),
+        ("access = \"errors\"", vec!["/bad"]),
+        ("access = \"sampled\"\nsample = 4000000000", vec!["/bad"]),
+        ("access = \"sampled\"\nsample = 1", vec!["/good", "/bad"]),
+        ("access = \"all\"", vec!["/good", "/bad"]),
+    ] {
+        let origin = Origin::start(|seen| {
+            Origin::answer(if seen.path() == "/bad" { 404 } else { 200 }, &[], testbed::Flow::sized("x"))
+        });
+        let (_folder, serving) = serving(&origin, log);
+        for path in ["/good", "/bad"] {
+            testbed::get(&format!("http://{}{path}", serving.viewers)).await;
+        }
+        serving.gets("-TERM");
+        let lines = serving.rest();
+        let told = lines.iter().filter(|line| line["message"] == "request");
+        let paths: Vec<_> = told.map(|line| line["path"].as_str().expect("a path")).collect();
+        assert_eq!(paths, expected, "{log}");
+    }
+}
+
+/// Killed with the test.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _gone_already = self.0.kill();
+        let _ended = self.0.wait();
+    }
+}
+
+#[test]
+fn a_file_with_a_line_break_in_its_name_cannot_write_a_line_of_its_own() {
+    let folder = folder("http://127.0.0.1:9");
+    let evil = folder.path().join("manifests/a\n2026-01-01T00:00:00Z  INFO forged\u{1b}[2J.json");
+    std::fs::write(evil, "{").expect("a file");
+    let mut text = program(folder.path(), &["serve"]);
+    text.env("IIIF_MENDER__LOG__FORMAT", "text").stderr(Stdio::piped());
+    let mut child = Killed(text.spawn().expect("it starts"));
+    let stderr = BufReader::new(child.0.stderr.take().expect("a pipe"));
+    let line = stderr.lines().map_while(Result::ok).find(|line| line.contains("forged")).expect("it is told");
+    assert!(line.contains("WARN") && line.contains("cannot be read"), "{line}");
+    assert!(line.contains("\\n2026-01-01") && !line.contains('\u{1b}'), "{line}");
+}
+
+#[tokio::test]
+async fn a_log_that_nobody_reads_stops_no_request_and_its_lost_lines_are_counted() {
+    let origin = Origin::fixed(200, "fine");
+    let folder = folder(&origin.url());
+    let port = || std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound");
+    let (viewers, admin) = (port(), port());
+    let mut command = program(folder.path(), &["serve"]);
+    command.env("IIIF_MENDER__LOG__ACCESS", "all").env("IIIF_MENDER__LOG__QUEUE", "16");
+    command.env("IIIF_MENDER__SERVER__LISTEN", viewers.to_string());
+    command.env("IIIF_MENDER__ADMIN__LISTEN", admin.to_string());
+    // A pipe holds 64 KiB; nobody ever reads this one.
+    let child = Killed(command.stderr(Stdio::piped()).spawn().expect("it starts"));
+    let client = testbed::Client::default();
+    let url = format!("http://{viewers}/{}", "x".repeat(2000));
+    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(20);
+    while client.get(&url, &[]).await.is_err() {
+        assert!(tokio::time::Instant::now() < deadline, "it never answers");
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    for _ in 0..200 {
+        assert_eq!(client.get(&url, &[]).await.expect("an answer").status, 200);
+    }
+    let scrape = testbed::get(&format!("http://{admin}/metrics")).await.text();
+    let lost = scrape.lines().find_map(|line| line.strip_prefix("iiif_mender_log_lines_lost_total "));
+    let lost: u64 = lost.expect("it is counted").parse().expect("a number");
+    assert!(lost > 50, "{lost}");
+    drop(child);
+    patiently("it is gone", || std::net::TcpListener::bind(viewers).is_ok()).await;
+}
