@@ -311,3 +311,83 @@ async fn every_address_of_a_name_is_tried() {
     let edge = Edge::before(&format!("http://localhost:{port}")).await;
     assert_eq!(edge.get("/").await.text(), "ok");
 }
+
+/// What a viewer may see of servers that misbehave: the picture, an error of ours, or an aborted message.
+async fn looks(edge: &Edge, path: &str, whole: &bytes::Bytes) -> bool {
+    let asked = tokio::time::timeout(std::time::Duration::from_secs(20), async {
+        edge.client.get(&edge.url(path), &[]).await
+    });
+    match asked.await.expect("no hang past its deadline") {
+        Ok(answer) if answer.status == 200 => {
+            assert!(answer.body == *whole, "a wrong byte");
+            true
+        }
+        Ok(answer) => {
+            assert!(matches!(answer.status, 502..=504), "{}", answer.status);
+            assert!(answer.header("proxy-status").starts_with("iiif-mender; error="));
+            false
+        }
+        // A message that broke off is seen as broken.
+        Err(_) => false,
+    }
+}
+
+#[tokio::test]
+async fn servers_that_reset_cut_refuse_and_die_under_load_cost_no_wrong_byte_and_leave_nothing_behind() {
+    let whole: bytes::Bytes = (0..1_u32 << 15).flat_map(u32::to_be_bytes).collect();
+    for http2 in ["off", "always"] {
+        let tile = whole.clone();
+        let one = Origin::start(move |_| Origin::answer(200, &[], Flow::sized(tile.clone())));
+        let tile = whole.clone();
+        let other = Origin::start(move |_| Origin::answer(200, &[], Flow::sized(tile.clone())));
+        if http2 == "always" {
+            one.speaks_http2(50);
+            other.speaks_http2(50);
+        }
+        let servers = [one.address().to_string(), other.address().to_string()];
+        let more =
+            format!("upstream.http2 = {http2}\nupstream.first_byte_timeout = 2s\nupstream.body_timeout = 2s");
+        let edge = Arc::new(before(&servers, "", &more).await);
+        let (done, good, bad) = (Arc::new(AtomicBool::new(false)), counter(), counter());
+        let viewers: Vec<_> = (0..12)
+            .map(|_| {
+                let (edge, done, whole) = (Arc::clone(&edge), Arc::clone(&done), whole.clone());
+                let (good, bad) = (Arc::clone(&good), Arc::clone(&bad));
+                tokio::spawn(async move {
+                    while !done.load(Ordering::Relaxed) {
+                        let seen = looks(&edge, "/", &whole).await;
+                        if seen { &good } else { &bad }.fetch_add(1, Ordering::Relaxed);
+                    }
+                })
+            })
+            .collect();
+        let total = || good.load(Ordering::Relaxed) + bad.load(Ordering::Relaxed);
+        for round in 0..8 {
+            match round % 4 {
+                0 => one.resets(),
+                1 => other.cuts_body_after(Some(1000)),
+                2 => one.goes_down().await,
+                _ => one.stalls(),
+            }
+            let aim = total() + 30;
+            patiently("viewers go on", || total() > aim).await;
+            one.recovers();
+            other.recovers();
+            // Well again: soon nothing fails any more.
+            let aim = good.load(Ordering::Relaxed) + 30;
+            patiently("viewers are served again", || good.load(Ordering::Relaxed) > aim).await;
+        }
+        done.store(true, Ordering::Relaxed);
+        for viewer in join_all(viewers).await {
+            viewer.expect("no wrong byte, no hang");
+        }
+        edge.rests().await;
+        for _ in 0..50 {
+            assert!(looks(&edge, "/", &whole).await);
+        }
+    }
+}
+
+fn counter() -> Arc<AtomicUsize> {
+    Arc::default()
+}

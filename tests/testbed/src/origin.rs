@@ -142,6 +142,15 @@ impl Origin {
         self.server.cuts_body_after(count);
     }
 
+    /// Ends every misbehaviour.
+    pub fn recovers(&self) {
+        self.server.resets(false);
+        self.server.cuts_body_after(None);
+        self.server.refuses_streams(0);
+        self.releases();
+        self.comes_up();
+    }
+
     /// Every connection ends with RST instead of an answer.
     pub fn resets(&self) {
         self.server.resets(true);
