@@ -9,11 +9,12 @@ use http::uri::{PathAndQuery, Uri};
 use http::{HeaderMap, Method, Version};
 
 use super::Viewer;
-use super::hops::{FORWARDED_HOST, FORWARDED_PATH, FORWARDED_PROTO, forward};
+use super::hops::{FORWARDED_HOST, FORWARDED_PATH, FORWARDED_PROTO, forward, is_trusted};
 use super::reply::Refusal;
-use super::route::Asked;
+use super::route::{self, Asked};
 use crate::config::Settings;
 use crate::config::settings::{Route, RouteKind};
+use crate::observe::Trace;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -66,6 +67,15 @@ pub(super) fn onward(
     // hyper keeps things there that belong to the viewer's connection.
     head.extensions.clear();
     Ok(head)
+}
+
+/// What of this head would go upstream, for fuzzing; `None` where it is refused.
+#[doc(hidden)]
+pub fn rules(settings: &Settings, viewer: Viewer, head: Parts) -> Option<Parts> {
+    route::framed(&head).ok()?;
+    let trusted = is_trusted(viewer.peer.ip(), &settings.server.trusted_proxies);
+    let asked = route::route(settings, &head, &Trace::of(&head.headers, trusted)).ok()?;
+    onward(head, &asked, &viewer, settings).ok()
 }
 
 /// What stands before the upstream's own path on an image route: `/library` where `/library/iiif/2/` leads to

@@ -11,9 +11,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::request::Parts;
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Request, Response};
 use hyper::body::{Body as _, Incoming};
 
+#[doc(hidden)]
+pub use headers::rules;
 pub use reply::Refusal;
 
 use crate::config::Settings;
@@ -112,15 +114,6 @@ impl Proxy {
         };
         rooms.reply(&asking, route, answer, started)
     }
-}
-
-/// What of this head would go upstream, for fuzzing; `None` where it is refused.
-#[doc(hidden)]
-pub fn onward(settings: &Settings, viewer: Viewer, head: Parts) -> Option<Parts> {
-    route::framed(&head).ok()?;
-    let trusted = hops::is_trusted(viewer.peer.ip(), &settings.server.trusted_proxies);
-    let asked = route::route(settings, &head, &Trace::of(&head.headers, trusted)).ok()?;
-    headers::onward(head, &asked, &viewer, settings).ok()
 }
 
 impl Rooms {
@@ -381,11 +374,6 @@ fn is_thumbnail(size: &str) -> bool {
         side.is_empty() || side.parse::<u32>().is_ok_and(|pixels| pixels <= THUMBNAIL)
     });
     any && small
-}
-
-/// A status is told by its class in logs and labels.
-fn is_quiet(status: StatusCode) -> bool {
-    status.is_success() || status.is_redirection()
 }
 
 #[cfg(test)]

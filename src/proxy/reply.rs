@@ -7,7 +7,7 @@ use http::request::Parts;
 use http::{HeaderMap, Method, Response, StatusCode, Uri, Version};
 use serde::Serialize;
 
-use super::{Answer, headers, is_quiet};
+use super::{Answer, headers};
 use crate::config::settings::{AccessLog, Log};
 use crate::observe::Trace;
 use crate::outcome::Outcome;
@@ -168,6 +168,11 @@ impl Asking {
             "request"
         );
     }
+}
+
+/// A status is told by its class in logs and labels.
+fn is_quiet(status: StatusCode) -> bool {
+    status.is_success() || status.is_redirection()
 }
 
 /// Makes an upstream's answer ready to go out. Untouched answers lose their hop-by-hop fields and gain a `Via`.
