@@ -9,14 +9,15 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::app::{self, App};
+use crate::app;
+use crate::app::run::{self, Ended};
 use crate::batch::command::{Batch, CheckArgs, HealArgs};
 use crate::config::command::ConfigCommand;
 use crate::config::{ConfigErrors, Settings};
 use crate::index::command::{self, Exit, IndexCommand};
 use crate::observe;
+use crate::top::{self, TopArgs, TopError};
 
 /// A self-healing reverse proxy for IIIF images.
 ///
@@ -47,6 +48,8 @@ enum Command {
     Check(CheckArgs),
     /// Mend what is broken, in batch
     Heal(HealArgs),
+    /// Show how a running iiif-mender is doing
+    Top(TopArgs),
     /// Look at the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -68,6 +71,7 @@ pub fn run() -> ExitCode {
         Command::Index(command) => return index(&cli, command, &mut out),
         Command::Check(args) => return batch(&cli, Batch::Check(args), &mut out),
         Command::Heal(args) => return batch(&cli, Batch::Heal(args), &mut out),
+        Command::Top(args) => return top(&cli.config, args, &mut out),
         Command::Config(command) => command.run(&cli.config, std::env::vars_os(), &mut out),
         Command::Completions { shell } => {
             // clap_complete panics where it cannot write, and `| head` is no reason to panic.
@@ -129,6 +133,20 @@ fn batch(cli: &Cli, batch: Batch<'_>, out: &mut dyn Write) -> ExitCode {
     }
 }
 
+fn top(config: &Path, args: &TopArgs, out: &mut dyn Write) -> ExitCode {
+    // With a URL no configuration is needed: it may run on another machine.
+    let settings = if config.exists() { load(config) } else { Ok(Settings::default()) };
+    let settings = match settings {
+        Ok(settings) => settings,
+        Err(code) => return code,
+    };
+    match top::run(args, &settings, out) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(TopError::Terminal(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => fail(&error.to_string(), Exit::Broken),
+    }
+}
+
 fn serve(config: &Path) -> ExitCode {
     let settings = match load(config) {
         Ok(settings) => settings,
@@ -144,62 +162,10 @@ fn serve(config: &Path) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(&format!("cannot start: {error}"), Exit::Broken),
     };
-    runtime.block_on(async {
-        let drain = settings.server.drain;
-        // Before anybody is told that we serve: a signal that comes at once must not kill what it should end.
-        let mut signals = match Signals::new() {
-            Ok(signals) => signals,
-            Err(error) => return fail(&format!("cannot listen for signals: {error}"), Exit::Broken),
-        };
-        let app = match App::start(settings).await {
-            Ok(app) => app,
-            Err(error) => return fail(&error.to_string(), Exit::Usage),
-        };
-        for address in &app.addresses {
-            tracing::info!(%address, "serving");
-        }
-        if let Some(address) = app.admin {
-            tracing::info!(%address, "admin pages: /livez /readyz /metrics");
-        }
-        let why = signals.next().await;
-        tracing::info!(
-            signal = why,
-            drain_s = drain.as_secs(),
-            "stopping: no new connections, requests in flight end; a second signal ends them at once"
-        );
-        let cut = tokio::select! {
-            cut = app.stop() => cut,
-            why = signals.next() => {
-                tracing::warn!(signal = why, "stopped at once: requests in flight were cut");
-                return Exit::Broken.into();
-            }
-        };
-        if cut > 0 {
-            tracing::warn!(connections = cut, "cut at the deadline ([server] drain)");
-        }
-        tracing::info!("stopped");
-        ExitCode::SUCCESS
-    })
-}
-
-/// SIGTERM and SIGINT.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn new() -> io::Result<Self> {
-        let (terminate, interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        Ok(Self { terminate, interrupt })
-    }
-
-    /// Waits for the next one and names it.
-    async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
-        }
+    match runtime.block_on(run::serve(config, settings)) {
+        Ok(Ended::Drained) => ExitCode::SUCCESS,
+        Ok(Ended::AtOnce) => Exit::Broken.into(),
+        Err(error) => fail(&error.to_string(), Exit::Usage),
     }
 }
 

@@ -17,4 +17,5 @@ pub mod observe;
 pub mod outcome;
 pub mod presentation;
 pub mod proxy;
+pub mod top;
 pub mod upstream;

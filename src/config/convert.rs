@@ -11,8 +11,8 @@ use super::check::Report;
 use super::file::{self, File};
 use super::leaf::Text;
 use super::settings::{
-    Admin, CanvasRule, Heal, Health, Index, Log, MassExpiry, Presentation, Rewrite, Route, RouteKind, Server,
-    Settings, Source, SourceKind, Tls, Upstream, UpstreamUrl,
+    Admin, CanvasRule, Heal, Health, Http2Bounds, Index, Log, MassExpiry, Presentation, Rewrite, Route,
+    RouteKind, Server, Settings, Source, SourceKind, Tls, Upstream, UpstreamUrl,
 };
 use super::values::{Count, Size};
 
@@ -20,7 +20,10 @@ use super::values::{Count, Size};
 pub(super) fn settings(file: File, folder: &Path, report: &mut Report<'_>) -> Settings {
     Settings {
         server: server(file.server, folder, report),
-        admin: Admin { listen: file.admin.listen.map_or(Admin::default().listen, |listen| listen.0.0) },
+        admin: Admin {
+            listen: file.admin.listen.map_or(Admin::default().listen, |listen| listen.0.0),
+            token_file: file.admin.token_file.map(|path| folder.join(path.0)),
+        },
         upstream: upstream(file.upstream, folder, report),
         routes: file
             .routes
@@ -56,7 +59,7 @@ fn server(file: file::Server, folder: &Path, report: &mut Report<'_>) -> Server 
     let default = Server::default();
     Server {
         listen: file.listen.map_or(default.listen, |list| list.0.into_iter().map(|one| one.0).collect()),
-        tls: file.tls.and_then(|tls| both_files(tls, "server.tls", folder, report)),
+        tls: file.tls.and_then(|tls| pairs(tls, "server.tls", folder, report)),
         public_hosts: list(file.public_hosts, default.public_hosts, |host| host.0),
         trusted_proxies: list(file.trusted_proxies, default.trusted_proxies, |network| network),
         name: file.name.map_or(default.name, |name| name.0.0),
@@ -64,7 +67,16 @@ fn server(file: file::Server, folder: &Path, report: &mut Report<'_>) -> Server 
         drain: or(file.drain, default.drain),
         head_timeout: or(file.head_timeout, default.head_timeout),
         idle_timeout: or(file.idle_timeout, default.idle_timeout),
+        tls_timeout: or(file.tls_timeout, default.tls_timeout),
+        request_timeout: or(file.request_timeout, default.request_timeout),
         max_connections: count(file.max_connections, default.max_connections),
+        max_connections_per_address: count(
+            file.max_connections_per_address,
+            default.max_connections_per_address,
+        ),
+        rate: file.rate.map_or(default.rate, |rate| rate.0.0),
+        rate_burst: file.rate_burst.map_or(default.rate_burst, |burst| burst.0.0),
+        http2: http2(file.http2.unwrap_or_default()),
         max_head_bytes: size(file.max_head_bytes, default.max_head_bytes),
         max_uri_bytes: size(file.max_uri_bytes, default.max_uri_bytes),
         max_body_bytes: size(file.max_body_bytes, default.max_body_bytes),
@@ -72,7 +84,21 @@ fn server(file: file::Server, folder: &Path, report: &mut Report<'_>) -> Server 
     }
 }
 
+fn http2(file: file::Http2Bounds) -> Http2Bounds {
+    let default = Http2Bounds::default();
+    Http2Bounds {
+        max_streams: file.max_streams.map_or(default.max_streams, |count| count.0.0),
+        max_resets: count(file.max_resets, default.max_resets),
+        ping: or(file.ping, default.ping),
+        ping_timeout: or(file.ping_timeout, default.ping_timeout),
+    }
+}
+
 fn both_files(tls: file::Tls, key: &str, folder: &Path, report: &mut Report<'_>) -> Option<Tls> {
+    pairs(tls, key, folder, report)?.into_iter().next()
+}
+
+fn pairs(tls: file::Tls, key: &str, folder: &Path, report: &mut Report<'_>) -> Option<Vec<Tls>> {
     let lacking = match (&tls.cert, &tls.key) {
         (None, _) => "cert",
         (_, None) => "key",
@@ -85,7 +111,19 @@ fn both_files(tls: file::Tls, key: &str, folder: &Path, report: &mut Report<'_>)
             "write { cert = \"server.pem\", key = \"server.key\" }, or leave it out to do without",
         );
     }
-    Some(Tls { cert: folder.join(tls.cert?.0), key: folder.join(tls.key?.0) })
+    let (certs, keys) = (tls.cert?.0, tls.key?.0);
+    if certs.is_empty() || certs.len() != keys.len() {
+        report.at(
+            &[&format!("{key}.cert"), &format!("{key}.key")],
+            &format!("there are not as many certificates as keys in `{key}`"),
+            "give each certificate its key, in the same order: cert = [\"a.pem\", \"b.pem\"], key = [\"a.key\", \"b.key\"]",
+        );
+    }
+    let pair = |(cert, key): (Text<PathBuf>, Text<PathBuf>)| Tls {
+        cert: folder.join(cert.0),
+        key: folder.join(key.0),
+    };
+    Some(certs.into_iter().zip(keys).map(pair).collect())
 }
 
 fn upstream(file: file::Upstream, folder: &Path, report: &mut Report<'_>) -> Upstream {

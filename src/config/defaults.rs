@@ -8,8 +8,8 @@ use std::time::Duration;
 use http::HeaderMap;
 
 use super::settings::{
-    AccessLog, Admin, CanvasRule, Heal, Health, Http2, Index, Log, LogFormat, MassExpiry, Presentation,
-    Rewrite, Rung, Server, Settings, Source, SourceKind, Upstream,
+    AccessLog, Admin, CanvasRule, Heal, Health, Http2, Http2Bounds, Index, Log, LogFormat, MassExpiry,
+    Presentation, Rewrite, Rung, Server, Settings, Source, SourceKind, Upstream,
 };
 
 const fn secs(seconds: u64) -> Duration {
@@ -40,7 +40,7 @@ impl Default for Settings {
 impl Default for Server {
     fn default() -> Self {
         Self {
-            listen: vec![local(8080)],
+            listen: vec![local(8080).into()],
             tls: None,
             public_hosts: Vec::new(),
             trusted_proxies: Vec::new(),
@@ -50,7 +50,15 @@ impl Default for Server {
             drain: secs(30),
             head_timeout: secs(10),
             idle_timeout: secs(75),
+            tls_timeout: secs(10),
+            // Longer than any heal, and than a whole book as PDF through a slow line.
+            request_timeout: secs(60 * 60),
             max_connections: 4096,
+            // A reading room behind one address fits in, and nobody takes every place.
+            max_connections_per_address: 1024,
+            rate: 0,
+            rate_burst: 200,
+            http2: Http2Bounds::default(),
             max_head_bytes: 64 * 1024,
             max_uri_bytes: 8 * 1024,
             max_body_bytes: 64 * 1024 * 1024,
@@ -59,9 +67,16 @@ impl Default for Server {
     }
 }
 
+impl Default for Http2Bounds {
+    fn default() -> Self {
+        // Viewers ask for dozens of tiles at once, and take many of them back when the reader zooms on.
+        Self { max_streams: 256, max_resets: 256, ping: secs(10), ping_timeout: secs(20) }
+    }
+}
+
 impl Default for Admin {
     fn default() -> Self {
-        Self { listen: Some(local(9090)) }
+        Self { listen: Some(local(9090)), token_file: None }
     }
 }
 

@@ -43,6 +43,16 @@ impl Breaker {
         Self { state: Mutex::new(State::Closed { failures: 0 }), failures: failures.max(1), open_for }
     }
 
+    /// The same breaker with other bounds: what it has seen stays.
+    pub(super) fn under(&self, failures: u32, open_for: Duration) -> Self {
+        Self { state: Mutex::new(*self.lock()), failures: failures.max(1), open_for }
+    }
+
+    /// Does it keep to these bounds?
+    pub(super) fn keeps_to(&self, failures: u32, open_for: Duration) -> bool {
+        self.failures == failures.max(1) && self.open_for == open_for
+    }
+
     /// May a request go out? `Err`: ask again after this time.
     pub(super) fn pass(&self, now: Instant) -> Result<(), Duration> {
         let mut state = self.lock();

@@ -155,7 +155,7 @@ impl Ward {
     }
 
     fn is_gone(&self, patient: &Patient) -> Verdict {
-        self.memory.file_is_missing(patient.route, &patient.key, Instant::now());
+        self.memory.file_is_missing(self.mark(patient), &patient.key, Instant::now());
         Verdict::Missing
     }
 
@@ -182,7 +182,7 @@ impl Ward {
         let (Some(path), Some(service)) = (path, self.services_of(patient).into_iter().next()) else {
             return Step::Skipped;
         };
-        let flight = RungOf { service: service.route, target: path.into(), rung: Rung::Register };
+        let flight = RungOf { service: service.mark, target: path.into(), rung: Rung::Register };
         self.step(&service, Errand { flight, canvas: None }, patient, urgency).await
     }
 
@@ -334,14 +334,13 @@ pub(super) struct Errand {
 
 impl Errand {
     pub(super) fn visit(canvas: &Allowed) -> Self {
-        let flight =
-            RungOf { service: canvas.route, target: canvas.visit.as_str().into(), rung: Rung::Visit };
+        let flight = RungOf { service: canvas.mark, target: canvas.visit.as_str().into(), rung: Rung::Visit };
         Self { flight, canvas: Some(canvas.clone()) }
     }
 
     pub(super) fn rebuild(canvas: &Allowed) -> Self {
         let flight =
-            RungOf { service: canvas.route, target: canvas.rebuild.as_str().into(), rung: Rung::Rebuild };
+            RungOf { service: canvas.mark, target: canvas.rebuild.as_str().into(), rung: Rung::Rebuild };
         Self { flight, canvas: Some(canvas.clone()) }
     }
 
@@ -353,7 +352,7 @@ impl Errand {
     pub(super) fn aside(canvas: &Allowed) -> Self {
         let target = format!("{}&disallow=x-iiif-mender/none", canvas.rebuild);
         Self {
-            flight: RungOf { service: canvas.route, target: target.into(), rung: Rung::Rebuild },
+            flight: RungOf { service: canvas.mark, target: target.into(), rung: Rung::Rebuild },
             canvas: None,
         }
     }

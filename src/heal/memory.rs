@@ -8,13 +8,13 @@ use moka::sync::Cache;
 
 use crate::config::settings::{Heal, Rung};
 
-/// One canvas on one rung of one canvas service.
+/// One canvas on one rung of one canvas service (by its mark, so that a reload of the configuration changes nothing).
 ///
 /// UPSTREAM: all pages of a PDF share one key and one canvas in the cache (upstream.md "Identifiers"), so they share
 /// flights and cool-downs too: two that differ only in `page` are the same.
 #[derive(Debug, Clone)]
 pub(super) struct RungOf {
-    pub(super) service: usize,
+    pub(super) service: u64,
     /// Path and query that are asked for.
     pub(super) target: Arc<str>,
     pub(super) rung: Rung,
@@ -22,7 +22,7 @@ pub(super) struct RungOf {
 
 impl RungOf {
     /// What it is known by.
-    fn known_by(&self) -> (usize, Rung, &str, impl Iterator<Item = &str>) {
+    fn known_by(&self) -> (u64, Rung, &str, impl Iterator<Item = &str>) {
         let (path, query) = self.target.split_once('?').unwrap_or((&self.target, ""));
         let query = query.split('&').filter(|pair| !pair.starts_with("page=") && !pair.is_empty());
         (self.service, self.rung, path, query)
@@ -52,11 +52,14 @@ const FLAPPING: u32 = 5;
 /// Entries at most in each memory; beyond it the least used are forgotten, which costs a request, no more.
 const ENTRIES: u64 = 100_000;
 
+/// Nobody asked for it for so long: forgotten, whatever the settings say.
+const LONGEST: Duration = Duration::from_hours(24);
+
 /// Cool-downs and missing files.
 #[derive(Debug)]
 pub(super) struct Memory {
     rungs: Cache<RungOf, Past>,
-    missing: Cache<(usize, Arc<str>), Instant>,
+    missing: Cache<(u64, Arc<str>), Instant>,
     cooldown: Duration,
     backoff_max: Duration,
     missing_for: Duration,
@@ -77,14 +80,30 @@ struct Past {
 
 impl Memory {
     pub(super) fn new(heal: &Heal) -> Self {
-        let longest = heal.backoff_max.max(heal.cooldown) * 2;
         Self {
-            rungs: Cache::builder().max_capacity(ENTRIES).time_to_live(longest).build(),
-            missing: Cache::builder().max_capacity(ENTRIES).time_to_live(heal.missing).build(),
+            rungs: Cache::builder().max_capacity(ENTRIES).time_to_idle(LONGEST).build(),
+            missing: Cache::builder().max_capacity(ENTRIES).time_to_idle(LONGEST).build(),
             cooldown: heal.cooldown,
             backoff_max: heal.backoff_max,
             missing_for: heal.missing,
         }
+    }
+
+    /// The same memory under other settings: what is remembered stays, also for climbs that still have this one.
+    pub(super) fn under(&self, heal: &Heal) -> Self {
+        Self {
+            rungs: self.rungs.clone(),
+            missing: self.missing.clone(),
+            cooldown: heal.cooldown,
+            backoff_max: heal.backoff_max,
+            missing_for: heal.missing,
+        }
+    }
+
+    /// What happened on this rung, unless it is too long ago to count.
+    fn past(&self, rung: &RungOf, now: Instant) -> Option<Past> {
+        let counts = self.backoff_max.max(self.cooldown) * 2;
+        self.rungs.get(rung).filter(|past| now.saturating_duration_since(past.noted) < counts)
     }
 
     /// How long this rung is to be left alone, if it is.
@@ -98,7 +117,7 @@ impl Memory {
     /// Several images of one canvas share its flight and each tell how it ended for them; `boarded` is when the
     /// teller came aboard. It counts once, and one image that was helped speaks for the canvas.
     pub(super) fn failed(&self, rung: &RungOf, boarded: Instant, now: Instant) {
-        let past = self.rungs.get(rung);
+        let past = self.past(rung, now);
         if past.is_some_and(|past| past.noted >= boarded) {
             return;
         }
@@ -114,7 +133,7 @@ impl Memory {
 
     /// The rung helped: it may help again at once, unless the image is lost again and again.
     pub(super) fn succeeded(&self, rung: &RungOf, boarded: Instant, now: Instant) {
-        let past = self.rungs.get(rung);
+        let past = self.past(rung, now);
         if past.is_some_and(|past| past.noted >= boarded && past.failures == 0) {
             return;
         }
@@ -125,17 +144,24 @@ impl Memory {
     }
 
     /// The file behind this identifier (of this image route) is gone.
-    pub(super) fn file_is_missing(&self, route: usize, key: &Arc<str>, now: Instant) {
+    pub(super) fn file_is_missing(&self, route: u64, key: &Arc<str>, now: Instant) {
         self.missing.insert((route, Arc::clone(key)), now + self.missing_for);
     }
 
     /// Was it found missing a while ago?
-    pub(super) fn is_missing(&self, route: usize, key: &Arc<str>, now: Instant) -> bool {
+    pub(super) fn is_missing(&self, route: u64, key: &Arc<str>, now: Instant) -> bool {
         self.missing.get(&(route, Arc::clone(key))).is_some_and(|until| now < until)
     }
 
+    /// Forgets how these requests ended, on whatever rung.
+    pub(super) fn forget(&self, targets: &[&str]) {
+        for (rung, _) in self.rungs.iter().filter(|(rung, _)| targets.contains(&&*rung.target)) {
+            self.rungs.invalidate(&*rung);
+        }
+    }
+
     /// Forgets that it was missing: it was seen.
-    pub(super) fn found(&self, route: usize, key: &Arc<str>) {
+    pub(super) fn found(&self, route: u64, key: &Arc<str>) {
         self.missing.invalidate(&(route, Arc::clone(key)));
     }
 }

@@ -9,6 +9,7 @@ mod batch;
 mod breaker;
 mod climb;
 mod cure;
+mod desk;
 mod direct;
 pub mod echo;
 pub(crate) mod flight;
@@ -17,6 +18,7 @@ mod lanes;
 mod looks;
 mod mass;
 mod memory;
+mod opening;
 mod poison;
 mod readers;
 mod rebuild;
@@ -96,12 +98,22 @@ impl Healer {
         index: Arc<Index>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let ward = Arc::new(Ward::new(settings, upstreams, index, metrics));
+        Self::of(Ward::new(settings, upstreams, index, metrics, None))
+    }
+
+    /// The same healer under other settings: flights, lanes, cool-downs, breakers and all that is remembered go over.
+    #[must_use]
+    pub fn under(&self, settings: Arc<Settings>, upstreams: &[Arc<Upstream>]) -> Self {
+        let (index, metrics) = (Arc::clone(&self.ward.index), Arc::clone(&self.ward.metrics));
+        Self::of(Ward::new(settings, upstreams, index, metrics, Some(&self.ward)))
+    }
+
+    fn of(ward: Ward) -> Self {
+        let ward = Arc::new(ward);
         let weak = Arc::downgrade(&ward);
         ward.metrics.before_scrapes(move |metrics| {
-            if let Some(ward) = weak.upgrade() {
-                ward.show(metrics);
-            }
+            let ward = weak.upgrade();
+            ward.map(|ward| ward.show(metrics)).is_some()
         });
         Self { ward }
     }
@@ -138,7 +150,7 @@ impl Healer {
     ) -> Treatment {
         let started = Instant::now();
         let ward = &self.ward;
-        if ward.memory.is_missing(patient.route, &patient.key, started) {
+        if ward.memory.is_missing(ward.mark(patient), &patient.key, started) {
             return Treatment::Original(Outcome::Missing);
         }
         ward.doubt(patient);
@@ -155,7 +167,7 @@ impl Healer {
                 return Treatment::Good { answer, rung: Some(Rung::Direct), took };
             }
             Direct::FileIsGone => {
-                ward.memory.file_is_missing(patient.route, &patient.key, started);
+                ward.memory.file_is_missing(ward.mark(patient), &patient.key, started);
                 ward.record(patient, Verdict::Missing, lane, started.elapsed(), 1);
                 return Treatment::Original(Outcome::Missing);
             }
@@ -200,7 +212,7 @@ impl Healer {
             // The image server is in trouble now: that is no healed image.
             Ok(answer) if answer.status().is_server_error() => Treatment::Original(Outcome::Failed),
             Ok(answer) if !ward.is_expiry(answer.status()) => {
-                ward.memory.found(patient.route, &patient.key);
+                ward.memory.found(ward.mark(patient), &patient.key);
                 ward.reader_at(patient, rung.is_some());
                 Treatment::Good { answer, rung, took }
             }

@@ -51,6 +51,8 @@ const TRUTHS: u64 = 10_000;
 pub struct Poisoned {
     /// Position of its presentation route in `settings.routes`.
     pub route: usize,
+    /// The [mark](crate::config::settings::Route::mark) of that route.
+    pub mark: u64,
     /// Path and query as they go upstream.
     pub target: String,
     /// Its public URL, as the index knows it.
@@ -171,11 +173,11 @@ impl Poisoned {
             None => (&*self.target, None),
         };
         let url = CanvasUrl { scheme: "http", authority: "", path, query };
-        RungOf { service: self.route, target: url.rebuild().into(), rung: Rung::Rebuild }
+        RungOf { service: self.mark, target: url.rebuild().into(), rung: Rung::Rebuild }
     }
 
     fn visit(&self) -> RungOf {
-        RungOf { service: self.route, target: self.target.as_str().into(), rung: Rung::Visit }
+        RungOf { service: self.mark, target: self.target.as_str().into(), rung: Rung::Visit }
     }
 }
 
@@ -291,7 +293,7 @@ impl Ward {
             let is_well = health == Health::Well || service.wellness.is_well();
             return if is_well { Nested::Likely } else { Nested::Unwell };
         };
-        let flight = RungOf { service: service.route, target: path.into(), rung: Rung::Register };
+        let flight = RungOf { service: service.mark, target: path.into(), rung: Rung::Register };
         let answer = self.fly(service, &flight, patient, urgency).landed().await;
         if answer == Some(CanvasAnswer::Carries) {
             return Nested::Proven;

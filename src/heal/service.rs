@@ -35,6 +35,8 @@ const RESOURCE_PATIENCE: Duration = Duration::from_secs(2);
 pub(super) struct CanvasService {
     /// Its position in `settings.routes`.
     pub(super) route: usize,
+    /// Its [mark](crate::config::settings::Route::mark).
+    pub(super) mark: u64,
     upstream: Arc<Upstream>,
     /// Path that ends in `/`, before `fedora/…` and `resources/…`.
     base: String,
@@ -45,10 +47,10 @@ pub(super) struct CanvasService {
     times: Timeouts,
     patience: Duration,
     pub(super) lanes: Arc<Lanes>,
-    pub(super) breaker: Breaker,
+    pub(super) breaker: Arc<Breaker>,
     pub(super) truth: Truth,
-    pub(super) wellness: Wellness,
-    pub(super) remarks: Remarks,
+    pub(super) wellness: Arc<Wellness>,
+    pub(super) remarks: Arc<Remarks>,
     metrics: Arc<Metrics>,
 }
 
@@ -95,14 +97,22 @@ impl CanvasAnswer {
 }
 
 impl CanvasService {
+    /// `before`: the same service under other settings; what is known of it stays.
     pub(super) fn new(
         route: usize,
         upstream: Arc<Upstream>,
         lanes: Arc<Lanes>,
         settings: &Settings,
         metrics: Arc<Metrics>,
+        before: Option<&Self>,
     ) -> Self {
         let heal = &settings.heal;
+        let (failures, open_for) = (heal.breaker_failures, heal.breaker_open);
+        let breaker = match before.map(|before| &before.breaker) {
+            Some(breaker) if breaker.keeps_to(failures, open_for) => Arc::clone(breaker),
+            Some(breaker) => Arc::new(breaker.under(failures, open_for)),
+            None => Arc::new(Breaker::new(failures, open_for)),
+        };
         let mut base = settings.routes[route].upstream.path.clone();
         if !base.ends_with('/') {
             base.push('/');
@@ -113,6 +123,7 @@ impl CanvasService {
         };
         Self {
             route,
+            mark: settings.routes[route].mark(),
             base,
             host: host.to_owned(),
             name: settings.server.name.clone(),
@@ -120,10 +131,10 @@ impl CanvasService {
             times: settings.timeouts(route),
             patience: heal.timeout,
             lanes,
-            breaker: Breaker::new(heal.breaker_failures, heal.breaker_open),
+            breaker,
             truth: Truth::new(heal.alive_for, heal.resources_recheck),
-            wellness: Wellness::default(),
-            remarks: Remarks::default(),
+            wellness: before.map(|before| Arc::clone(&before.wellness)).unwrap_or_default(),
+            remarks: before.map(|before| Arc::clone(&before.remarks)).unwrap_or_default(),
             metrics,
         }
     }

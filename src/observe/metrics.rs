@@ -17,6 +17,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 use tokio::sync::broadcast;
 
+use super::edge::EdgeMeters;
 use super::histogram::{ByKind, ROUTES, Requests, bounds, route_position};
 use super::live::{Event, Live, News};
 use super::meters::UpstreamMeters;
@@ -77,7 +78,7 @@ struct HealLabels {
 type Example = Vec<(&'static str, String)>;
 type Kinds = Family<Kind, Counter>;
 /// Sets gauges that nobody keeps up to date.
-type Look = Box<dyn Fn(&Metrics) + Send>;
+type Look = Box<dyn Fn(&Metrics) -> bool + Send>;
 type Timed = HistogramWithExemplars<Example>;
 
 /// Outcomes, by position.
@@ -105,6 +106,8 @@ pub struct Metrics {
     events: Kinds,
     lane_waiting: Family<LaneLabel, Gauge>,
     pub(super) live: Live,
+    /// The edge and the configuration.
+    pub edge: EdgeMeters,
     before: Mutex<Vec<Look>>,
     /// Heals under way.
     pub flights: Gauge,
@@ -168,6 +171,7 @@ impl Metrics {
             events: Family::default(),
             lane_waiting: Family::default(),
             live: Live::default(),
+            edge: EdgeMeters::default(),
             before: Mutex::default(),
             flights: Gauge::default(),
             waiting: Gauge::default(),
@@ -256,6 +260,7 @@ impl Metrics {
         for (name, help, gauge) in gauges {
             self.registry.register(name, help, gauge.clone());
         }
+        self.edge.register(&mut self.registry);
         self.upstream.register(&mut self.registry);
         let waiting = self.lane_waiting.clone();
         self.registry.register("lane_waiting", "Canvas requests that wait for a place, by lane", waiting);
@@ -344,16 +349,15 @@ impl Metrics {
         self.live.listen()
     }
 
-    /// `look` sets gauges that nobody keeps up to date; it is called before each scrape, and must not block.
-    pub fn before_scrapes(&self, look: impl Fn(&Self) + Send + 'static) {
+    /// `look` sets gauges that nobody keeps up to date; it is called before each scrape, and must not block. Once it
+    /// answers false it is not called any more.
+    pub fn before_scrapes(&self, look: impl Fn(&Self) -> bool + Send + 'static) {
         self.before.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(look));
     }
 
     /// Gauges that nobody keeps up to date are looked at.
     pub(super) fn look(&self) {
-        for look in &*self.before.lock().unwrap_or_else(PoisonError::into_inner) {
-            look(self);
-        }
+        self.before.lock().unwrap_or_else(PoisonError::into_inner).retain(|look| look(self));
     }
 
     /// The scrape: OpenMetrics text.

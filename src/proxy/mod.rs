@@ -1,10 +1,13 @@
 //! The life of one request. Read [`Proxy::handle`] first: everything else is a room that it walks through.
 
+mod bodies;
 pub mod forwarded;
 mod headers;
 mod hops;
+mod rate;
 mod reply;
 mod route;
+mod thumbnail;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -12,21 +15,24 @@ use std::time::{Duration, Instant};
 
 use http::request::Parts;
 use http::{Method, Request, Response};
-use hyper::body::{Body as _, Incoming};
+use hyper::body::Incoming;
 
 #[doc(hidden)]
 pub use headers::rules;
+pub use rate::of_one_client;
 pub use reply::Refusal;
 
 use crate::config::Settings;
 use crate::config::settings::{RouteKind, Rung};
-use crate::heal::{Healer, Lane, Lobby, Patient, Treatment, echo};
+use crate::heal::{Healer, Lobby, Patient, Treatment, echo};
 use crate::iiif::Target;
 use crate::observe::{Metrics, REQUEST_ID, Trace};
 use crate::outcome::Outcome;
 use crate::presentation::{Gateway, Presenter, Rewrite, Wanted, called, cors};
 use crate::upstream::{Body, Budget, Held, Upstream};
+use rate::Rates;
 use route::Asked;
+use thumbnail::lane_of;
 
 /// The reverse proxy. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -42,6 +48,7 @@ struct Rooms {
     healer: Healer,
     presenter: Presenter,
     rewrite: Option<Arc<Rewrite>>,
+    rates: Option<Arc<Rates>>,
     budget: Budget,
     metrics: Arc<Metrics>,
 }
@@ -94,8 +101,38 @@ impl Proxy {
         budget: Budget,
         metrics: Arc<Metrics>,
     ) -> Self {
+        let rates = Rates::of(&settings.server);
+        Self::with(settings, upstreams, healer, presenter, budget, rates, metrics)
+    }
+
+    fn with(
+        settings: Arc<Settings>,
+        upstreams: Vec<Arc<Upstream>>,
+        healer: Healer,
+        presenter: Presenter,
+        budget: Budget,
+        rates: Option<Arc<Rates>>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         let rewrite = Rewrite::of(&settings);
-        Self { rooms: Arc::new(Rooms { settings, upstreams, healer, presenter, rewrite, budget, metrics }) }
+        let parts = Rooms { settings, upstreams, healer, presenter, rewrite, rates, budget, metrics };
+        Self { rooms: Arc::new(parts) }
+    }
+
+    /// The same proxy under other settings.
+    #[must_use]
+    pub fn under(
+        &self,
+        settings: Arc<Settings>,
+        upstreams: Vec<Arc<Upstream>>,
+        healer: Healer,
+        presenter: Presenter,
+        budget: Budget,
+    ) -> Self {
+        let (old, new) = (&self.rooms.settings.server, &settings.server);
+        let same = (old.rate, old.rate_burst) == (new.rate, new.rate_burst);
+        let rates = if same { self.rooms.rates.clone() } else { Rates::of(new) };
+        Self::with(settings, upstreams, healer, presenter, budget, rates, Arc::clone(&self.rooms.metrics))
     }
 
     /// Answers one request, whatever happens.
@@ -105,18 +142,35 @@ impl Proxy {
         let rooms = &*self.rooms;
         let trusted = hops::is_trusted(viewer.peer.ip(), &rooms.settings.server.trusted_proxies);
         let asking = reply::Asking::new(&head, Trace::of(&head.headers, trusted));
-        let (route, answer) = match route::framed(&head) {
-            Err(refusal) => ("none", Err(refusal)),
-            Ok(()) => match rooms.gateway(&viewer, &head).await {
-                Some(answer) => ("manifests", answer),
-                None => rooms.routed(&viewer, &asking.trace, head, body).await,
-            },
+        // First of all, because no other refusal ends the connection.
+        let checked = route::framed(&head).and_then(|()| rooms.fits(&viewer, &head));
+        if let Err(refusal) = checked {
+            return rooms.reply(&asking, "none", Err(refusal), started);
+        }
+        let (route, answer) = match rooms.gateway(&viewer, &head).await {
+            Some(answer) => ("manifests", answer),
+            None => rooms.routed(&viewer, &asking.trace, head, body).await,
         };
         rooms.reply(&asking, route, answer, started)
     }
 }
 
 impl Rooms {
+    /// Does this client ask no more often than it may?
+    fn fits(&self, viewer: &Viewer, head: &Parts) -> Result<(), Refusal> {
+        let Some(rates) = &self.rates else { return Ok(()) };
+        let trusted = &self.settings.server.trusted_proxies;
+        let client = hops::client(&head.headers, viewer, trusted);
+        // The canvas service must never wait for viewers who wait for it.
+        if hops::is_trusted(client, trusted) || hops::is_trusted(client, &self.settings.heal.origins) {
+            return Ok(());
+        }
+        rates.check(client).map_err(|after| {
+            self.metrics.event("rate_limited");
+            Refusal::TooOften(after)
+        })
+    }
+
     /// Stored manifests are served before all routes, where they are at all.
     async fn gateway(&self, viewer: &Viewer, head: &Parts) -> Option<Result<Answer, Refusal>> {
         let base = || headers::own_base(head, viewer, &self.settings);
@@ -155,7 +209,7 @@ impl Rooms {
         let client = hops::client(&head.headers, viewer, &self.settings.server.trusted_proxies);
         let echo = self.is_echo(&asked, &head, client);
         let raw = echo || self.skips_healing(&head, viewer);
-        let body = self.body(&asked, &head.method, body)?;
+        let body = bodies::taken(&asked, &head.method, body, &self.settings.server)?;
         let mut onward = headers::onward(head, &asked, viewer, &self.settings)?;
         if let Some(rewrite) = &self.rewrite {
             called(&self.settings, &mut onward);
@@ -197,18 +251,6 @@ impl Rooms {
         } else {
             Ok(Answer::served(first))
         }
-    }
-
-    /// What the viewer sends, as far as the route takes it.
-    fn body(&self, asked: &Asked, method: &Method, body: Incoming) -> Result<Body, Refusal> {
-        let most = match asked.route_kind {
-            // SECURITY: no image request needs one, and what the image server does not expect it may leave unread.
-            RouteKind::Image => 0,
-            RouteKind::Presentation | RouteKind::Plain => self.settings.server.max_body_bytes,
-        };
-        let is_short = body.size_hint().lower() <= u64::try_from(most).unwrap_or(u64::MAX);
-        let is_taken = body.is_end_stream() || most > 0 && is_short;
-        is_taken.then(|| Body::from_viewer(method, body, most)).ok_or(Refusal::TooLong)
     }
 
     /// The image is being healed already, or it is an info.json that must not go out before its image is back
@@ -354,39 +396,3 @@ impl Rooms {
 
 /// How long the rest of a first answer may take to arrive before it is left where it is.
 const HOLDING: Duration = Duration::from_secs(2);
-
-/// Thumbnails of a whole book come at once: they are healed after the page that somebody looks at.
-fn lane_of(target: Target<'_>) -> Lane {
-    match target {
-        Target::Image { region: "full", size, .. } if is_thumbnail(size) => Lane::Ahead,
-        _ => Lane::Viewer,
-    }
-}
-
-/// No side longer than this is a thumbnail.
-const THUMBNAIL: u32 = 320;
-
-fn is_thumbnail(size: &str) -> bool {
-    let mut sides = size.trim_start_matches(['!', '^']).split([',', ':']);
-    let mut any = false;
-    let small = sides.all(|side| {
-        any |= !side.is_empty();
-        side.is_empty() || side.parse::<u32>().is_ok_and(|pixels| pixels <= THUMBNAIL)
-    });
-    any && small
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn small_whole_images_are_thumbnails_and_tiles_are_not() {
-        for size in ["100,", ",200", "!300,300", "320,320", "^!90,90"] {
-            assert!(is_thumbnail(size), "{size}");
-        }
-        for size in ["full", "max", "1024,", "!300,900", "pct:10", ","] {
-            assert!(!is_thumbnail(size), "{size}");
-        }
-    }
-}

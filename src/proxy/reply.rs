@@ -42,6 +42,8 @@ pub enum Refusal {
     Pending(Duration),
     /// Too many viewers wait already.
     Crowded(Duration),
+    /// This client asks more often than it may.
+    TooOften(Duration),
 }
 
 impl Refusal {
@@ -58,6 +60,7 @@ impl Refusal {
             Self::UriTooLong => StatusCode::URI_TOO_LONG,
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::Loop => StatusCode::LOOP_DETECTED,
+            Self::TooOften(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::Pending(_) | Self::Crowded(_) | Self::Upstream(UpstreamError::Busy) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
@@ -87,6 +90,7 @@ impl Refusal {
             Self::Upstream(error) => error.kind(),
             Self::Pending(_) => "http_response_timeout",
             Self::Crowded(_) => "connection_limit_reached",
+            Self::TooOften(_) => "http_request_denied",
         }
     }
 
@@ -108,6 +112,9 @@ impl Refusal {
                 "The image is being brought back, which takes longer than usual. Ask again in {} s.",
                 after.as_secs()
             ),
+            Self::TooOften(after) => {
+                format!("Too many requests from this address. Ask again in {} s.", after.as_secs().max(1))
+            }
             Self::Crowded(after) => format!(
                 "Too many requests wait for images that are being brought back. Ask again in {} s.",
                 after.as_secs()
@@ -117,7 +124,9 @@ impl Refusal {
 
     fn retry_after(&self) -> Option<u64> {
         match self {
-            Self::Pending(after) | Self::Crowded(after) => Some(after.as_secs().max(1)),
+            Self::Pending(after) | Self::Crowded(after) | Self::TooOften(after) => {
+                Some(after.as_secs().max(1))
+            }
             Self::Upstream(UpstreamError::Busy) => Some(1),
             _ => None,
         }

@@ -1,6 +1,9 @@
 //! One HTTP/1.1 connection to an upstream.
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use http::request::Parts;
@@ -12,8 +15,12 @@ use hyper::{Request, Response};
 use tokio::task::AbortHandle;
 
 use super::body::{Body, BodyError};
-use super::upload::Progress;
+use super::upload::{Progress, Silence};
 use crate::config::settings::Timeouts;
+
+/// What is read at once, in bytes; a head must fit as well. hyper's own buffer begins at 8 KiB and grows to 400 KiB:
+/// too little for a tile, and too much for hundreds of connections (docs/decisions/0004-the-data-path.md).
+const READ_BUFFER: usize = 64 * 1024;
 
 /// One connection; at most one request at a time.
 #[derive(Debug)]
@@ -24,6 +31,8 @@ pub(super) struct Connection {
     busy: bool,
     /// How far the body of its last request is.
     upload: Option<Arc<Progress>>,
+    /// How long it waits for the head of an answer.
+    waits: Silence,
     /// When it was last given back to the pool.
     pub(super) idle_since: Instant,
     /// When it was opened.
@@ -53,15 +62,16 @@ impl Connection {
     where
         I: Read + Write + Send + Unpin + 'static,
     {
-        let (sender, driver) = http1::Builder::new().handshake(io).await?;
+        let (sender, driver) =
+            http1::Builder::new().read_buf_exact_size(Some(READ_BUFFER)).handshake(io).await?;
         let driver = tokio::spawn(async move {
             if let Err(error) = driver.await {
                 tracing::debug!(%error, "a connection to an upstream ended badly");
             }
         })
         .abort_handle();
-        let born = Instant::now();
-        Ok(Self { sender, driver, busy: false, upload: None, idle_since: born, born })
+        let (born, waits) = (Instant::now(), Silence::new(Duration::MAX));
+        Ok(Self { sender, driver, busy: false, upload: None, waits, idle_since: born, born })
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -84,13 +94,12 @@ impl Connection {
         mut body: Body,
         times: Timeouts,
     ) -> Result<Response<Incoming>, SendFailure> {
-        let first_byte = times.first_byte;
         let bodyless = matches!(body, Body::Empty);
         // The last answer was read to its end, so this waits at most for the driver to notice.
-        match tokio::time::timeout(first_byte, self.sender.ready()).await {
-            Ok(Ok(())) => {}
-            Ok(Err(_)) => return Err(SendFailure::Unsent(body)),
-            Err(_) => return Err(SendFailure::Late),
+        match in_time(None, &mut self.waits, times.first_byte, self.sender.ready()).await {
+            Some(Ok(())) => {}
+            Some(Err(_)) => return Err(SendFailure::Unsent(body)),
+            None => return Err(SendFailure::Late),
         }
         self.busy = true;
         self.upload = match &mut body {
@@ -99,7 +108,7 @@ impl Connection {
         };
         let request = Request::from_parts(head.clone(), body);
         let answer = self.sender.try_send_request(request);
-        let answer = in_time(self.upload.as_deref(), first_byte, answer).await;
+        let answer = in_time(self.upload.as_deref(), &mut self.waits, times.first_byte, answer).await;
         answer.ok_or(SendFailure::Late)?.map_err(|mut failure| match failure.take_message() {
             Some(request) => SendFailure::Unsent(request.into_body()),
             None if bodyless && is_stale(failure.error()) => SendFailure::Stale,
@@ -121,19 +130,25 @@ impl Drop for Connection {
 /// `None`: too late. The clock starts when the request has been sent.
 pub(super) async fn in_time<A>(
     upload: Option<&Progress>,
-    first_byte: Duration,
+    waits: &mut Silence,
+    patience: Duration,
     answer: impl Future<Output = A>,
 ) -> Option<A> {
-    tokio::pin!(answer);
+    let mut answer = pin!(answer);
     if let Some(upload) = upload {
         tokio::select! {
             biased;
             // An upstream may answer before it has everything.
-            answer = &mut answer => return Some(answer),
+            answer = answer.as_mut() => return Some(answer),
             () = upload.over() => {}
         }
     }
-    tokio::time::timeout(first_byte, answer).await.ok()
+    waits.begin(patience);
+    poll_fn(|cx| match answer.as_mut().poll(cx) {
+        Poll::Ready(answer) => Poll::Ready(Some(answer)),
+        Poll::Pending => waits.poll_over(cx).map(|()| None),
+    })
+    .await
 }
 
 /// Did the request break, or its answer?

@@ -16,6 +16,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 
 use super::body::Body;
 use super::connection::{SendFailure, in_time, is_stale, viewers};
+use super::upload::Silence;
 use crate::config::settings::{self, Http2, Timeouts};
 
 /// How much of one answer may be on its way unread: a whole tile.
@@ -204,7 +205,8 @@ impl Stream {
         };
         let Some(head) = as_http2(head, &self.scheme) else { return Err(SendFailure::Target) };
         let answer = self.trunk.sender.clone().try_send_request(Request::from_parts(head, body));
-        let answer = in_time(upload.as_deref(), times.first_byte, answer).await;
+        let mut waits = Silence::new(times.first_byte);
+        let answer = in_time(upload.as_deref(), &mut waits, times.first_byte, answer).await;
         answer.ok_or(SendFailure::Late)?.map_err(|mut failure| match failure.take_message() {
             Some(request) => SendFailure::Unsent(request.into_body()),
             None if bodyless && was_refused(failure.error()) => SendFailure::Unsent(Body::Empty),

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::sync::Notify;
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::body::BodyError;
 
@@ -96,27 +96,96 @@ impl Drop for FromViewer {
     }
 }
 
-/// The longest silence within a body. The timer is armed only while nothing comes: a body that flows never
-/// touches the clock.
+/// The longest silence: within a body, or before the head of an answer. The timer is armed once and then left alone:
+/// when it rings it is looked whether the silence of this moment has lasted long enough. To arm one for each silence
+/// costs more than the rest of the bookkeeping of a request.
 #[derive(Debug)]
 pub(super) struct Silence {
     patience: Duration,
+    /// When this one began.
+    since: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl Silence {
     pub(super) fn new(patience: Duration) -> Self {
-        Self { patience, timer: None }
+        Self { patience, since: None, timer: None }
+    }
+
+    /// A new one begins, of so long at most.
+    pub(super) fn begin(&mut self, patience: Duration) {
+        (self.patience, self.since) = (patience, Some(Instant::now()));
     }
 
     /// Something came.
     pub(super) fn broken(&mut self) {
-        self.timer = None;
+        self.since = None;
     }
 
     /// Nothing came: ready once that was so for too long.
     pub(super) fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let patience = self.patience;
-        self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(patience))).as_mut().poll(cx)
+        let since = *self.since.get_or_insert_with(Instant::now);
+        let Some(end) = since.checked_add(self.patience) else { return Poll::Pending };
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(end)));
+        // One with less patience came after one with more.
+        if timer.deadline() > end {
+            timer.as_mut().reset(end);
+        }
+        loop {
+            ready!(timer.as_mut().poll(cx));
+            if timer.deadline() >= end {
+                return Poll::Ready(());
+            }
+            timer.as_mut().reset(end);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    async fn lasts(silence: &mut Silence) -> Duration {
+        let began = Instant::now();
+        poll_fn(|cx| silence.poll_over(cx)).await;
+        began.elapsed()
+    }
+
+    fn is_over(silence: &mut Silence) -> bool {
+        silence.poll_over(&mut Context::from_waker(std::task::Waker::noop())).is_ready()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_patience_is_for_each_silence_anew() {
+        let mut silence = Silence::new(PATIENCE);
+        for _ in 0..5 {
+            assert!(!is_over(&mut silence));
+            tokio::time::advance(PATIENCE * 9 / 10).await;
+            assert!(!is_over(&mut silence));
+            silence.broken();
+        }
+        let lasted = lasts(&mut silence).await;
+        assert!(lasted >= PATIENCE && lasted < PATIENCE + Duration::from_secs(1), "{lasted:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_shorter_patience_after_a_longer_one_is_kept_too() {
+        let mut silence = Silence::new(PATIENCE);
+        assert!(!is_over(&mut silence));
+        silence.begin(PATIENCE / 10);
+        let lasted = lasts(&mut silence).await;
+        assert!(lasted >= PATIENCE / 10 && lasted < PATIENCE / 5, "{lasted:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn endless_patience_never_ends() {
+        let mut silence = Silence::new(Duration::MAX);
+        assert!(!is_over(&mut silence));
+        tokio::time::advance(Duration::from_secs(1_000_000)).await;
+        assert!(!is_over(&mut silence));
     }
 }

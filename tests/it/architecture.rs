@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Rooms that each room may name. `outcome` and `observe` are leaves that all may use; `config::settings` is data.
-const ARROWS: [(&str, &[&str]); 13] = [
+const ARROWS: [(&str, &[&str]); 14] = [
     ("outcome", &[]),
     ("observe", &["outcome", "config"]),
     ("iiif", &[]),
@@ -14,9 +14,10 @@ const ARROWS: [(&str, &[&str]); 13] = [
     ("heal", &["config", "iiif", "index", "observe", "outcome", "upstream"]),
     ("presentation", &["config", "heal", "iiif", "index", "observe", "outcome", "upstream"]),
     ("proxy", &["config", "heal", "iiif", "index", "observe", "outcome", "presentation", "upstream"]),
-    ("listen", &["observe", "proxy", "upstream"]),
-    ("admin", &["config", "heal", "index", "observe", "outcome", "upstream"]),
+    ("listen", &["config", "observe", "proxy", "upstream"]),
+    ("admin", &["config", "heal", "iiif", "index", "observe", "outcome", "upstream"]),
     ("batch", &["config", "heal", "iiif", "index", "observe", "outcome", "upstream"]),
+    ("top", &["config", "iiif", "observe", "upstream"]),
     (
         "app",
         &[

@@ -122,6 +122,8 @@ pub(crate) fn scraped() -> BTreeMap<String, BTreeSet<String>> {
     metrics.resource_check("alive");
     metrics.index_lookup("known");
     metrics.event("echo");
+    metrics.edge.connection_cut("stuck");
+    metrics.edge.config_reload("applied");
     let authority = http::uri::Authority::from_static("images.test:80");
     metrics.upstream.stands(&authority, &authority, true);
     metrics.upstream.retried("stale");

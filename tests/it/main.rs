@@ -8,6 +8,7 @@
 )]
 #![allow(clippy::cast_precision_loss, reason = "what a scrape counts are small whole numbers")]
 
+mod admin;
 mod ahead;
 mod architecture;
 mod batch_reports;
@@ -16,6 +17,8 @@ mod batch_sources;
 mod batch_troubles;
 mod batch_verdicts;
 mod batch_world;
+mod caps;
+mod certificates;
 mod commands;
 mod deployed;
 mod docs;
@@ -28,6 +31,7 @@ mod framing;
 mod fuzz_smoke;
 mod gate;
 mod guard;
+mod handover;
 mod healing;
 mod held;
 mod hostile;
@@ -47,12 +51,15 @@ mod presentation_poison;
 mod presentation_repair;
 mod presentation_rewrite;
 mod process;
+mod proxy_protocol;
 mod readme;
 mod recorder;
+mod reload;
 mod request_ids;
 mod servers;
 mod soak;
 mod sources;
+mod top;
 mod uploads;
 mod watching;
 mod window;

@@ -1,0 +1,134 @@
+//! Asking the admin listener.
+
+use std::time::Duration;
+
+use http::header::{self, HeaderValue};
+use http::uri::{Authority, Scheme};
+use http::{StatusCode, Uri};
+
+use super::stats::Stats;
+use crate::config::Settings;
+use crate::config::settings::{Timeouts, UpstreamUrl};
+use crate::iiif::CanvasUrl;
+use crate::observe::UpstreamMeters;
+use crate::upstream::{Body, Chain, TlsError, Upstream, client_tls, own_request};
+
+/// Why nothing can be shown.
+#[derive(Debug, thiserror::Error)]
+pub enum AskError {
+    /// `--url`.
+    #[error("--url {0}: not an http(s) URL; write e.g. http://127.0.0.1:9090")]
+    Url(String),
+    /// No listener to ask.
+    #[error(
+        "[admin] listen is \"off\" in the configuration; name the listener of a running iiif-mender with --url"
+    )]
+    Off,
+    /// TLS towards it.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// It does not answer.
+    #[error("{name} gives no answer: {why}; does iiif-mender run there? ([admin] listen, or --url)")]
+    Silent {
+        /// Whom we asked.
+        name: String,
+        /// What went wrong.
+        why: String,
+    },
+    /// It answers otherwise.
+    #[error("{name} answers {status}; {advice}")]
+    Status {
+        /// Whom we asked.
+        name: String,
+        /// What it said.
+        status: StatusCode,
+        /// What to do.
+        advice: &'static str,
+    },
+    /// It answers something else.
+    #[error("{name} does not answer as an iiif-mender does: {why}")]
+    Strange {
+        /// Whom we asked.
+        name: String,
+        /// What is wrong with it.
+        why: String,
+    },
+}
+
+/// The secret that the admin listener wants, where it wants one.
+const TOKEN: &str = "IIIF_MENDER_TOKEN";
+
+/// The longest answer.
+const LONGEST: usize = 1 << 20;
+
+/// How long an answer may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The admin listener of a running iiif-mender.
+#[derive(Debug)]
+pub(super) struct Admin {
+    upstream: Upstream,
+    path: Uri,
+    name: String,
+    us: String,
+    token: Option<HeaderValue>,
+    times: Timeouts,
+}
+
+impl Admin {
+    pub(super) fn new(url: Option<&str>, settings: &Settings) -> Result<Self, AskError> {
+        let url = match (url, settings.admin.listen) {
+            (Some(url), _) => url.to_owned(),
+            (None, Some(address)) => format!("http://{address}"),
+            (None, None) => return Err(AskError::Off),
+        };
+        let refuse = || AskError::Url(url.clone());
+        let parsed = CanvasUrl::parse(&url).ok_or_else(refuse)?;
+        let authority: Authority = parsed.authority.parse().map_err(|_| refuse())?;
+        let scheme = if parsed.scheme.eq_ignore_ascii_case("https") { Scheme::HTTPS } else { Scheme::HTTP };
+        let path = format!("{}/api/v1/stats", parsed.path.trim_end_matches('/')).parse();
+        let path = path.map_err(|_| refuse())?;
+        let tls = client_tls(&settings.upstream)?;
+        let target = UpstreamUrl { scheme, authority, path: "/".to_owned() };
+        let upstream = Upstream::new(&target, &[], &settings.upstream, &tls, &UpstreamMeters::default());
+        let token = std::env::var(TOKEN).ok().and_then(|token| {
+            let mut value = HeaderValue::try_from(format!("Bearer {token}")).ok()?;
+            value.set_sensitive(true);
+            Some(value)
+        });
+        let times = settings.upstream.timeouts().first_byte(PATIENCE);
+        Ok(Self { upstream, path, name: url, us: settings.server.name.clone(), token, times })
+    }
+
+    /// Whom we ask, as it was written.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) async fn stats(&self) -> Result<Stats, AskError> {
+        let name = || self.name.clone();
+        let silent = |why: String| AskError::Silent { name: name(), why };
+        let head = own_request(self.upstream.authority().as_str(), &self.us);
+        let mut head = head.map_err(|error| silent(error.to_string()))?;
+        head.uri = self.path.clone();
+        if let Some(token) = &self.token {
+            head.headers.insert(header::AUTHORIZATION, token.clone());
+        }
+        let answer = self.upstream.send(&head, Body::Empty, self.times).await;
+        let (head, body) = answer.map_err(|error| silent(Chain(&error).to_string()))?.into_parts();
+        let advice = match head.status {
+            StatusCode::OK => None,
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+                Some("set IIIF_MENDER_TOKEN to the token of [admin]")
+            }
+            StatusCode::NOT_FOUND => Some("--url must name the admin listener, not the one for viewers"),
+            _ => Some("see its log"),
+        };
+        if let Some(advice) = advice {
+            return Err(AskError::Status { name: name(), status: head.status, advice });
+        }
+        let body = body.collect(LONGEST).await.map_err(|error| silent(error.to_string()))?;
+        serde_json::from_slice(&body)
+            .map_err(|error| AskError::Strange { name: name(), why: error.to_string() })
+    }
+}

@@ -1,0 +1,118 @@
+//! `iiif-mender top`: how a running iiif-mender is doing, in a terminal.
+
+mod ask;
+mod draw;
+mod stats;
+
+use std::io::{self, IsTerminal, Write};
+use std::time::Duration;
+
+use clap::Args;
+use ratatui::Terminal;
+use ratatui::backend::TestBackend;
+use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
+
+use crate::config::Settings;
+use ask::Admin;
+pub use ask::AskError;
+use draw::draw;
+use stats::Stats;
+
+/// What `top` is told.
+#[derive(Debug, Args)]
+pub struct TopArgs {
+    /// The admin listener to ask (default: the one of the configuration)
+    #[arg(long, value_name = "URL")]
+    url: Option<String>,
+    /// Seconds between two looks
+    #[arg(long, value_name = "SECONDS", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    every: u64,
+    /// Print one look as text and end
+    #[arg(long)]
+    once: bool,
+}
+
+/// Why it ended.
+#[derive(Debug, thiserror::Error)]
+pub enum TopError {
+    /// The admin listener gave nothing that can be shown.
+    #[error(transparent)]
+    Ask(#[from] AskError),
+    /// The terminal.
+    #[error("the terminal: {0}")]
+    Terminal(#[from] io::Error),
+    /// No terminal to draw on.
+    #[error("this is not a terminal; `iiif-mender top --once` prints one look as text")]
+    NoTerminal,
+}
+
+/// Size of what `--once` prints.
+const PAGE: (u16, u16) = (100, 24);
+
+/// Shows it until `q`, Escape or Ctrl-C.
+pub fn run(args: &TopArgs, settings: &Settings, out: &mut dyn Write) -> Result<(), TopError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let admin = Admin::new(args.url.as_deref(), settings)?;
+    let look = || runtime.block_on(admin.stats());
+    if args.once {
+        return once(&look()?, admin.name(), out);
+    }
+    if !io::stdout().is_terminal() {
+        return Err(TopError::NoTerminal);
+    }
+    // Who cannot be asked at all is told so in words, not in a full screen.
+    let mut told = Ok(look()?);
+    let mut terminal = ratatui::try_init()?;
+    let ended = loop {
+        if let Err(error) = terminal.draw(|frame| draw(frame, &told, admin.name())) {
+            break Err(error);
+        }
+        match leaves(Duration::from_secs(args.every)) {
+            Ok(false) => told = look(),
+            Ok(true) => break Ok(()),
+            Err(error) => break Err(error),
+        }
+    };
+    ratatui::try_restore()?;
+    Ok(ended?)
+}
+
+/// Waits for the next look. True: somebody wants to leave.
+fn leaves(pause: Duration) -> io::Result<bool> {
+    if !event::poll(pause)? {
+        return Ok(false);
+    }
+    let Event::Key(key) = event::read()? else { return Ok(false) };
+    let leaves = match key.code {
+        KeyCode::Char('q') | KeyCode::Esc => true,
+        KeyCode::Char('c') => key.modifiers.contains(KeyModifiers::CONTROL),
+        _ => false,
+    };
+    Ok(leaves && key.kind == KeyEventKind::Press)
+}
+
+fn once(stats: &Stats, name: &str, out: &mut dyn Write) -> Result<(), TopError> {
+    let text = page(stats, name);
+    out.write_all(text.as_bytes())?;
+    Ok(())
+}
+
+/// One look as text.
+fn page(stats: &Stats, name: &str) -> String {
+    let (width, height) = PAGE;
+    // Drawing into memory cannot fail.
+    let Ok(mut terminal) = Terminal::new(TestBackend::new(width, height));
+    let told = Ok(stats.clone());
+    let Ok(drawn) = terminal.draw(|frame| draw(frame, &told, name));
+    let lines = drawn.buffer.content().chunks(usize::from(width));
+    let mut text = String::new();
+    for line in lines {
+        let line: String = line.iter().map(ratatui::buffer::Cell::symbol).collect();
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests;

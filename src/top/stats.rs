@@ -1,0 +1,56 @@
+//! What is shown of `GET /api/v1/stats`.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+/// A snapshot, as far as it is shown. What an older or newer iiif-mender does not say is zero.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub(super) struct Stats {
+    pub(super) version: String,
+    pub(super) uptime_seconds: u64,
+    pub(super) requests: BTreeMap<String, u64>,
+    pub(super) canvas_requests: u64,
+    pub(super) now: Now,
+    pub(super) points: Vec<Point>,
+}
+
+/// Gauges.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub(super) struct Now {
+    pub(super) flights: i64,
+    pub(super) waiting: i64,
+    pub(super) canvas_in_flight: i64,
+    pub(super) breakers_open: i64,
+    pub(super) upstream_in_flight: i64,
+    pub(super) connections: i64,
+    pub(super) learn_queue: i64,
+    pub(super) index_manifests: i64,
+    pub(super) index_canvases: i64,
+    pub(super) index_images: i64,
+}
+
+/// What came in a few seconds.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub(super) struct Point {
+    pub(super) at: i64,
+    pub(super) requests: u64,
+    pub(super) healed: u64,
+    pub(super) broken: u64,
+}
+
+impl Stats {
+    /// Requests a second, over the last points.
+    pub(super) fn rate(&self, of: impl Fn(&Point) -> u64) -> f64 {
+        const LAST: usize = 12;
+        let last = &self.points[self.points.len().saturating_sub(LAST + 1)..];
+        let [first, counted @ ..] = last else { return 0.0 };
+        let Some(end) = counted.last() else { return 0.0 };
+        let seconds = i32::try_from(end.at - first.at).map_or(f64::MAX, f64::from) / 1000.0;
+        let count = counted.iter().map(of).sum::<u64>();
+        if seconds > 0.0 { f64::from(u32::try_from(count).unwrap_or(u32::MAX)) / seconds } else { 0.0 }
+    }
+}
