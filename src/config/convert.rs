@@ -80,6 +80,7 @@ fn server(file: file::Server, folder: &Path, report: &mut Report<'_>) -> Server 
         http2: http2(file.http2.unwrap_or_default()),
         max_head_bytes: size(file.max_head_bytes, default.max_head_bytes),
         max_uri_bytes: size(file.max_uri_bytes, default.max_uri_bytes),
+        max_body_bytes: size(file.max_body_bytes, default.max_body_bytes),
         max_held_total: size(file.max_held_total, default.max_held_total),
     }
 }

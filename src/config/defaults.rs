@@ -62,6 +62,7 @@ impl Default for Server {
             http2: Http2Bounds::default(),
             max_head_bytes: 64 * 1024,
             max_uri_bytes: 8 * 1024,
+            max_body_bytes: 64 * 1024 * 1024,
             max_held_total: 256 << 20,
         }
     }

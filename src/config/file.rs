@@ -92,6 +92,8 @@ pub struct Server {
     pub max_head_bytes: Option<Text<Size>>,
     /// The longest request target; longer ones get 414.
     pub max_uri_bytes: Option<Text<Size>>,
+    /// The longest request body; longer ones get 413. Image routes take none.
+    pub max_body_bytes: Option<Text<Size>>,
     /// Memory for all bodies that are held at once: first answers while healing, and shared documents.
     pub max_held_total: Option<Text<Size>>,
     /// Certificate and key, to speak TLS ourselves.

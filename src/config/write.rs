@@ -84,6 +84,7 @@ fn server(server: &Server) -> file::Server {
         }),
         max_head_bytes: size(server.max_head_bytes),
         max_uri_bytes: size(server.max_uri_bytes),
+        max_body_bytes: size(server.max_body_bytes),
         max_held_total: size(server.max_held_total),
         tls: server.tls.as_deref().map(tls),
     }

@@ -16,7 +16,7 @@ const ARROWS: [(&str, &[&str]); 15] = [
     ("presentation", &["config", "heal", "iiif", "index", "observe", "outcome", "upstream"]),
     ("proxy", &["config", "heal", "iiif", "index", "observe", "outcome", "presentation", "upstream"]),
     ("listen", &["config", "observe", "proxy", "upstream"]),
-    ("admin", &["config", "heal", "iiif", "index", "observe", "outcome", "upstream"]),
+    ("admin", &["batch", "config", "heal", "iiif", "index", "observe", "outcome", "upstream"]),
     ("batch", &["config", "heal", "iiif", "index", "observe", "outcome", "upstream"]),
     ("top", &["config", "iiif", "observe", "upstream"]),
     (
