@@ -2,13 +2,14 @@
 
 use std::net::SocketAddr;
 
-use http::{Request, Response, StatusCode};
+use http::{Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::answer::{Problem, json};
+use super::answer::{self, Problem, json};
+use super::read::Query;
 use super::route::Act;
 use super::{Admin, Rooms};
 use crate::config::ReloadError;
@@ -24,6 +25,8 @@ struct Subject {
     identifier: Option<String>,
     /// URL of a canvas.
     canvas: Option<String>,
+    /// The page of ours that a form without a script goes back to.
+    back: Option<String>,
 }
 
 /// The longest body of an act.
@@ -39,6 +42,7 @@ impl Admin {
         // Operators are trusted with the id of their request, as the proxy's trusted proxies are.
         let trace = Trace::of(request.headers(), true);
         let subject = subject(request).await?;
+        let back = subject.back.clone().filter(|back| is_own_path(back));
         let about =
             subject.identifier.as_deref().or(subject.canvas.as_deref()).unwrap_or_default().to_owned();
         let done = self.rooms.does(act, subject, &trace).await;
@@ -50,19 +54,37 @@ impl Admin {
             client = %peer.ip(), act = act.as_str(), about, result = result.as_u16(), request = %trace, "act of an operator"
         );
         let (status, told) = done?;
+        if let Some(back) = back {
+            return Ok(answer::see_other(&back));
+        }
         let mut response = json(status, &told)?;
         response.headers_mut().insert(REQUEST_ID, trace.id().clone());
         Ok(response)
     }
 }
 
+/// SECURITY: `//evil.example` would lead away.
+fn is_own_path(path: &str) -> bool {
+    path.starts_with('/')
+        && !path.starts_with("//")
+        && path.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\')
+}
+
 async fn subject(request: Request<Incoming>) -> Result<Subject, Problem> {
+    let kind = request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    let is_form = kind.is_some_and(|kind| kind.starts_with("application/x-www-form-urlencoded"));
     let body = Limited::new(request.into_body(), LONGEST).collect();
     let body = tokio::time::timeout(std::time::Duration::from_secs(10), body).await;
     let bad = |what: &str| Problem::bad(format!("the body cannot be read: {what}"));
     let body = body.map_err(|_| bad("it does not end"))?.map_err(|error| bad(&error.to_string()))?.to_bytes();
     if body.is_empty() {
         return Ok(Subject::default());
+    }
+    if is_form {
+        let text = std::str::from_utf8(&body).map_err(|error| bad(&error.to_string()))?;
+        let form = Query::read(text);
+        let of = |name| form.text(name);
+        return Ok(Subject { identifier: of("identifier"), canvas: of("canvas"), back: of("back") });
     }
     serde_json::from_slice(&body).map_err(|error| bad(&error.to_string()))
 }

@@ -23,6 +23,15 @@ pub(super) fn typed(kind: &'static str, body: impl Into<String>) -> Response<Bod
     response
 }
 
+/// Another page of ours.
+pub(super) fn see_other(path: &str) -> Response<Body> {
+    let mut response = Response::new(Body::Empty);
+    *response.status_mut() = StatusCode::SEE_OTHER;
+    let path = HeaderValue::from_str(path).unwrap_or(HeaderValue::from_static("/"));
+    response.headers_mut().insert(header::LOCATION, path);
+    response
+}
+
 /// Plain text.
 pub(super) fn text(status: StatusCode, text: &str) -> Response<Body> {
     let mut response = typed("text/plain; charset=utf-8", text);
@@ -97,10 +106,25 @@ impl Problem {
         self.status
     }
 
+    pub(super) fn detail(&self) -> &str {
+        &self.detail
+    }
+
     pub(super) fn into_response(self) -> Response<Body> {
         let title = self.status.canonical_reason().unwrap_or_default();
         let body = json!({ "title": title, "status": self.status.as_u16(), "detail": self.detail });
-        let mut response = typed("application/problem+json", body.to_string());
+        self.on(typed("application/problem+json", body.to_string()))
+    }
+
+    /// The same told by this page, where there is one.
+    pub(super) fn dressed(self, page: Option<Response<Body>>) -> Response<Body> {
+        match page {
+            Some(page) => self.on(page),
+            None => self.into_response(),
+        }
+    }
+
+    fn on(self, mut response: Response<Body>) -> Response<Body> {
         *response.status_mut() = self.status;
         if let Some((name, value)) = self.field {
             response.headers_mut().insert(name, value);

@@ -25,6 +25,18 @@ pub(super) enum State {
     Unknown,
 }
 
+impl State {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Healed => "healed",
+            Self::Expired => "expired",
+            Self::Missing => "missing",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
 /// Images of one manifest by how they are, as far as the history of heals knows: nobody is asked.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub(super) struct Health {

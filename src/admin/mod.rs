@@ -5,12 +5,16 @@
 
 mod act;
 mod answer;
+mod chart;
 mod diary;
 mod events;
 mod gate;
 mod health;
+mod now;
+mod pages;
 mod read;
 mod route;
+mod words;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -80,8 +84,14 @@ impl Admin {
 
     /// Answers one request.
     pub async fn handle(&self, peer: SocketAddr, request: Request<Incoming>) -> Response<Body> {
+        let accept = request.headers().get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
+        let is_for_eyes = accept.is_some_and(|accept| accept.contains("text/html"));
         let mut response = match self.answer(peer, request).await {
             Ok(response) => response,
+            Err(problem) if is_for_eyes => {
+                let page = pages::problem(&problem);
+                problem.dressed(page)
+            }
             Err(problem) => problem.into_response(),
         };
         let fields = response.headers_mut();
@@ -117,6 +127,8 @@ impl Admin {
             }
             Asked::Description => Ok(answer::typed("application/json", OPENAPI)),
             Asked::Events => self.events(),
+            Asked::Page(page) => self.page(page, request.uri().query().unwrap_or_default()).await,
+            Asked::Asset(kind, text) => Ok(answer::typed(kind, text)),
             Asked::Read(read) => self.read(read, request.uri().query().unwrap_or_default()).await,
             Asked::Live | Asked::Ready => Err(Problem::not_found("there is no such page")),
         }

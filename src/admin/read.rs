@@ -15,7 +15,7 @@ use super::{Admin, Rooms};
 use crate::iiif::Identifier;
 use crate::iiif::image_url::{identifier_in_image_url, identifier_in_service_id};
 use crate::index::Owner;
-use crate::index::browse::Volume;
+use crate::index::browse::{Leaf, Volume};
 use crate::index::history::{Entry, Filter, Page};
 use crate::upstream::{Body, Standing};
 
@@ -24,34 +24,34 @@ const LIMIT: (u32, u32) = (50, 200);
 
 /// A page of something: `next` is the cursor of the page behind it.
 #[derive(Debug, Serialize)]
-struct Listing<T> {
-    items: Vec<T>,
+pub(super) struct Listing<T> {
+    pub(super) items: Vec<T>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    next: Option<i64>,
+    pub(super) next: Option<i64>,
 }
 
 /// A manifest, and how its images are.
 #[derive(Debug, Serialize)]
-struct Told {
+pub(super) struct Told {
     #[serde(flatten)]
-    volume: Volume,
-    health: Health,
+    pub(super) volume: Volume,
+    pub(super) health: Health,
 }
 
 /// One heal, with its steps.
 #[derive(Debug, Serialize)]
-struct Course {
+pub(super) struct Course {
     #[serde(flatten)]
-    entry: Entry,
+    pub(super) entry: Entry,
     /// Since the start only.
-    steps: Vec<Step>,
+    pub(super) steps: Vec<Step>,
 }
 
 /// The query, decoded.
-struct Query<'a>(HashMap<Cow<'a, str>, String>);
+pub(super) struct Query<'a>(HashMap<Cow<'a, str>, String>);
 
 impl<'a> Query<'a> {
-    fn read(query: &'a str) -> Self {
+    pub(super) fn read(query: &'a str) -> Self {
         let pairs = query.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let value = value.replace('+', " ");
@@ -61,11 +61,11 @@ impl<'a> Query<'a> {
         Self(pairs.collect())
     }
 
-    fn text(&self, name: &str) -> Option<String> {
+    pub(super) fn text(&self, name: &str) -> Option<String> {
         self.0.get(name).map(|text| text.trim().to_owned()).filter(|text| !text.is_empty())
     }
 
-    fn number(&self, name: &str) -> Result<Option<i64>, Problem> {
+    pub(super) fn number(&self, name: &str) -> Result<Option<i64>, Problem> {
         let Some(text) = self.text(name) else { return Ok(None) };
         text.parse().map(Some).map_err(|_| Problem::bad(format!("`{name}` must be a number, not `{text}`")))
     }
@@ -103,8 +103,7 @@ impl Admin {
             Read::Manifests => json(StatusCode::OK, &manifests(rooms, &query)?),
             Read::Manifest(id) => {
                 let volume = rooms.index.volume(id)?.ok_or_else(|| Problem::not_found("no such manifest"))?;
-                let (after, limit) = (query.number("after")?.unwrap_or(0), query.limit()?);
-                let leaves = listing(rooms.index.leaves(id, after, limit + 1)?, limit, |leaf| leaf.id);
+                let leaves = leaves(rooms, id, &query)?;
                 let told = told(rooms, vec![volume])?.pop();
                 let sheets = health::look(rooms, leaves.items).await;
                 let canvases = Listing { items: sheets, next: leaves.next };
@@ -142,34 +141,42 @@ impl Admin {
     }
 }
 
-fn servers(rooms: &Rooms) -> Vec<serde_json::Value> {
-    let mut told = Vec::new();
-    for (at, upstream) in rooms.upstreams.iter().enumerate() {
-        // Routes that lead to the same servers share one upstream.
-        if rooms.upstreams.iter().take(at).any(|earlier| std::sync::Arc::ptr_eq(earlier, upstream)) {
-            continue;
-        }
-        told.extend(upstream.servers().into_iter().map(|server| {
-            let standing = match server.standing {
-                Standing::Up => "up",
-                Standing::Trial => "trial",
-                Standing::Out => "out",
-            };
-            json!({
-                "upstream": server.upstream,
-                "server": server.server,
-                "standing": standing,
-                "failures": server.failures,
-                "in_flight": server.in_flight,
-                "idle_connections": server.idle_connections,
-                "shared_connections": server.shared_connections,
-            })
-        }));
-    }
-    told
+/// One server of an upstream, and how it stands.
+#[derive(Debug, Serialize)]
+pub(super) struct Server {
+    pub(super) upstream: String,
+    #[serde(rename = "server")]
+    pub(super) at: String,
+    pub(super) standing: &'static str,
+    pub(super) failures: u32,
+    pub(super) in_flight: usize,
+    idle_connections: usize,
+    shared_connections: usize,
 }
 
-fn heals(rooms: &Rooms, query: &Query<'_>) -> Result<Listing<Entry>, Problem> {
+pub(super) fn servers(rooms: &Rooms) -> Vec<Server> {
+    let all = &rooms.upstreams;
+    // Routes that lead to the same servers share one upstream.
+    let distinct = all.iter().enumerate().filter(|(at, upstream)| {
+        !all.iter().take(*at).any(|earlier| std::sync::Arc::ptr_eq(earlier, upstream))
+    });
+    let told = distinct.flat_map(|(_, upstream)| upstream.servers()).map(|server| Server {
+        upstream: server.upstream,
+        at: server.server,
+        standing: match server.standing {
+            Standing::Up => "up",
+            Standing::Trial => "trial",
+            Standing::Out => "out",
+        },
+        failures: server.failures,
+        in_flight: server.in_flight,
+        idle_connections: server.idle_connections,
+        shared_connections: server.shared_connections,
+    });
+    told.collect()
+}
+
+pub(super) fn heals(rooms: &Rooms, query: &Query<'_>) -> Result<Listing<Entry>, Problem> {
     let verdict = query.text("verdict");
     if let Some(verdict) = verdict.as_deref().filter(|it| !["healed", "missing", "failed"].contains(it)) {
         return Err(Problem::bad(format!("`verdict` is healed, missing or failed, not `{verdict}`")));
@@ -188,14 +195,20 @@ fn heals(rooms: &Rooms, query: &Query<'_>) -> Result<Listing<Entry>, Problem> {
     Ok(listing(rooms.index.history(&filter, page)?, limit, |entry| entry.id))
 }
 
-fn heal(rooms: &Rooms, id: i64) -> Result<Course, Problem> {
+pub(super) fn heal(rooms: &Rooms, id: i64) -> Result<Course, Problem> {
     let entry = rooms.index.heal(id)?.ok_or_else(|| Problem::not_found("no such heal"))?;
     let request = entry.heal.request.as_deref().unwrap_or_default();
     let steps = rooms.diary.steps(request, &entry.heal.identifier);
     Ok(Course { entry, steps })
 }
 
-fn manifests(rooms: &Rooms, query: &Query<'_>) -> Result<Listing<Told>, Problem> {
+/// Canvases of one manifest, page by page.
+pub(super) fn leaves(rooms: &Rooms, manifest: i64, query: &Query<'_>) -> Result<Listing<Leaf>, Problem> {
+    let (after, limit) = (query.number("after")?.unwrap_or(0), query.limit()?);
+    Ok(listing(rooms.index.leaves(manifest, after, limit + 1)?, limit, |leaf| leaf.id))
+}
+
+pub(super) fn manifests(rooms: &Rooms, query: &Query<'_>) -> Result<Listing<Told>, Problem> {
     let limit = query.limit()?;
     let volumes = rooms.index.volumes(query.number("after")?.unwrap_or(0), limit + 1)?;
     let Listing { items, next } = listing(volumes, limit, |volume| volume.id);
@@ -211,8 +224,17 @@ fn told(rooms: &Rooms, volumes: Vec<Volume>) -> Result<Vec<Told>, Problem> {
     Ok(volumes.into_iter().map(|volume| Told { health: of(&volume), volume }).collect())
 }
 
+/// What a search found.
+#[derive(Debug, Serialize)]
+pub(super) struct Found {
+    /// Lookup key, where the words are one.
+    pub(super) identifier: Option<String>,
+    pub(super) owners: Vec<Owner>,
+    pub(super) manifests: Vec<Told>,
+}
+
 /// What a person may paste: an identifier, the URL of an image or a canvas, or words of a label.
-fn images(rooms: &Rooms, words: &str, limit: u32) -> Result<serde_json::Value, Problem> {
+pub(super) fn images(rooms: &Rooms, words: &str, limit: u32) -> Result<Found, Problem> {
     let mut owners: Vec<Owner> = rooms.index.canvas(words)?;
     let identifier = identifier_in_image_url(words).or_else(|| identifier_in_service_id(words));
     let key = identifier.unwrap_or_else(|| Identifier::new(words)).key().into_owned();
@@ -220,5 +242,5 @@ fn images(rooms: &Rooms, words: &str, limit: u32) -> Result<serde_json::Value, P
     let identifier = (!known.is_empty()).then_some(key);
     owners.append(&mut known);
     let manifests = told(rooms, rooms.index.volumes_named(words, limit)?)?;
-    Ok(json!({ "identifier": identifier, "owners": owners, "manifests": manifests }))
+    Ok(Found { identifier, owners, manifests })
 }

@@ -13,6 +13,10 @@ pub(super) enum Asked {
     Description,
     /// What happens, as it happens.
     Events,
+    /// A page of the dashboard.
+    Page(Page),
+    /// What the pages are made with: its type and its text.
+    Asset(&'static str, &'static str),
     /// Something to read.
     Read(Read),
     /// Something to do.
@@ -31,6 +35,20 @@ pub(super) enum Read {
     Manifest(i64),
     Canvas(i64),
     Thumbnail(String),
+}
+
+/// A page of the dashboard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Page {
+    Now,
+    /// What changes on it.
+    NowLive,
+    Collections,
+    Manifest(i64),
+    Heals,
+    Heal(i64),
+    Search,
+    Setup,
 }
 
 /// Something to do.
@@ -71,7 +89,7 @@ pub(super) fn asked(path: &str) -> Option<Asked> {
         "/metrics" => return Some(Asked::Metrics),
         _ => {}
     }
-    let path = path.strip_prefix("/api/v1/")?;
+    let Some(path) = path.strip_prefix("/api/v1/") else { return page(path) };
     if let Some(act) = ACTS.into_iter().find(|act| act.as_str() == path) {
         return Some(Asked::Act(act));
     }
@@ -91,6 +109,26 @@ pub(super) fn asked(path: &str) -> Option<Asked> {
         ("canvases", Some(_)) => Read::Canvas(number()?),
         _ => return None,
     }))
+}
+
+fn page(path: &str) -> Option<Asked> {
+    let number = |id: &str| id.parse::<i64>().ok().filter(|id| *id > 0);
+    let page = match path {
+        "/" => Page::Now,
+        "/now" => Page::NowLive,
+        "/collections" => Page::Collections,
+        "/heals" => Page::Heals,
+        "/search" => Page::Search,
+        "/setup" => Page::Setup,
+        "/style.css" => return Some(Asked::Asset("text/css", include_str!("assets/style.css"))),
+        "/live.js" => return Some(Asked::Asset("text/javascript", include_str!("assets/live.js"))),
+        "/icon.svg" => return Some(Asked::Asset("image/svg+xml", include_str!("assets/icon.svg"))),
+        other => match other.strip_prefix("/collections/") {
+            Some(id) => Page::Manifest(number(id)?),
+            None => Page::Heal(number(other.strip_prefix("/heals/")?)?),
+        },
+    };
+    Some(Asked::Page(page))
 }
 
 /// `{key}/thumbnail`, the key percent-encoded.

@@ -299,7 +299,11 @@ impl Desk {
         let times = self.settings.timeouts(wanted.route);
         let started = Instant::now();
         let sent = self.upstreams[wanted.route].send(&wanted.onward, body, times).await;
-        let answer = sent.inspect_err(|error| self.metrics.upstream_error(error.kind()))?;
+        let answer = sent.inspect_err(|error| {
+            if !error.is_the_viewers() {
+                self.metrics.upstream_error(error.kind());
+            }
+        })?;
         self.metrics.upstream_answered("presentation", started.elapsed());
         let (head, body) = self.heard(wanted, answer).into_parts();
         if !hold && !is_document(&wanted.onward.method, &head) {

@@ -1,6 +1,9 @@
 //! The life of one request. Read [`Proxy::handle`] first: everything else is a room that it walks through.
 
+mod bodies;
+pub mod forwarded;
 mod headers;
+mod hops;
 mod rate;
 mod reply;
 mod route;
@@ -11,9 +14,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::request::Parts;
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Request, Response};
 use hyper::body::Incoming;
 
+#[doc(hidden)]
+pub use headers::rules;
 pub use rate::of_one_client;
 pub use reply::Refusal;
 
@@ -135,9 +140,11 @@ impl Proxy {
         let started = Instant::now();
         let (head, body) = request.into_parts();
         let rooms = &*self.rooms;
-        let trusted = headers::is_trusted(viewer.peer.ip(), &rooms.settings.server.trusted_proxies);
+        let trusted = hops::is_trusted(viewer.peer.ip(), &rooms.settings.server.trusted_proxies);
         let asking = reply::Asking::new(&head, Trace::of(&head.headers, trusted));
-        if let Err(refusal) = rooms.fits(&viewer, &head) {
+        // First of all, because no other refusal ends the connection.
+        let checked = route::framed(&head).and_then(|()| rooms.fits(&viewer, &head));
+        if let Err(refusal) = checked {
             return rooms.reply(&asking, "none", Err(refusal), started);
         }
         let (route, answer) = match rooms.gateway(&viewer, &head).await {
@@ -153,9 +160,9 @@ impl Rooms {
     fn fits(&self, viewer: &Viewer, head: &Parts) -> Result<(), Refusal> {
         let Some(rates) = &self.rates else { return Ok(()) };
         let trusted = &self.settings.server.trusted_proxies;
-        let client = headers::client(&head.headers, viewer, trusted);
+        let client = hops::client(&head.headers, viewer, trusted);
         // The canvas service must never wait for viewers who wait for it.
-        if headers::is_trusted(client, trusted) || headers::is_trusted(client, &self.settings.heal.origins) {
+        if hops::is_trusted(client, trusted) || hops::is_trusted(client, &self.settings.heal.origins) {
             return Ok(());
         }
         rates.check(client).map_err(|after| {
@@ -201,10 +208,10 @@ impl Rooms {
         head: Parts,
         body: Incoming,
     ) -> Result<Answer, Refusal> {
-        let client = headers::client(&head.headers, viewer, &self.settings.server.trusted_proxies);
+        let client = hops::client(&head.headers, viewer, &self.settings.server.trusted_proxies);
         let echo = self.is_echo(&asked, &head, client);
         let raw = echo || self.skips_healing(&head, viewer);
-        let body = Body::from_viewer(&head.method, body);
+        let body = bodies::taken(&asked, &head.method, body, &self.settings.server)?;
         let mut onward = headers::onward(head, &asked, viewer, &self.settings)?;
         if let Some(rewrite) = &self.rewrite {
             called(&self.settings, &mut onward);
@@ -365,7 +372,7 @@ impl Rooms {
     fn skips_healing(&self, head: &Parts, viewer: &Viewer) -> bool {
         let header = self.settings.heal.skip_header.as_ref();
         header.is_some_and(|name| head.headers.contains_key(name))
-            && headers::is_trusted(viewer.peer.ip(), &self.settings.server.trusted_proxies)
+            && hops::is_trusted(viewer.peer.ip(), &self.settings.server.trusted_proxies)
     }
 
     /// The last room: headers, one log line, one metrics update.
@@ -391,8 +398,3 @@ impl Rooms {
 
 /// How long the rest of a first answer may take to arrive before it is left where it is.
 const HOLDING: Duration = Duration::from_secs(2);
-
-/// A status is told by its class in logs and labels.
-fn is_quiet(status: StatusCode) -> bool {
-    status.is_success() || status.is_redirection()
-}

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Browser tests in Debian's chromium: five viewers read expired books through the real iiif-mender.
+# Browser tests in Debian's chromium: five viewers read expired books through the real iiif-mender; its dashboard.
 #
 #   tests/browser/run.sh            short journeys
 #   FULL=1 tests/browser/run.sh     30 pages a viewer in both host modes
@@ -13,4 +13,4 @@ for program in node npm openssl "${CHROMIUM:-/usr/bin/chromium}"; do
 done
 (cd ../.. && cargo build -q --locked --bin iiif-mender && cargo build -q --locked -p iiif-mender-testbed)
 npm ci --silent --no-audit --no-fund
-exec node --test viewers/
+exec node --test viewers/ dashboard/

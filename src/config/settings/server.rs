@@ -46,6 +46,8 @@ pub struct Server {
     pub max_head_bytes: usize,
     /// The longest request target, in bytes; never above `max_head_bytes`.
     pub max_uri_bytes: usize,
+    /// The longest request body, in bytes. Image routes take none at all.
+    pub max_body_bytes: usize,
     /// Memory for all bodies that are held at once, in bytes; never below `heal.max_held` and `presentation.max_body`.
     pub max_held_total: usize,
 }
