@@ -24,6 +24,7 @@ use tokio::task::JoinHandle;
 use crate::admin::{self, Admin, Diary, Gate};
 use crate::config::{Changes, Reload, ReloadError, Settings, differences};
 use crate::index::keeper::Keeper;
+use crate::index::shared::Follower;
 use crate::index::{Index, IndexError};
 use crate::listen::inherit::Inherited;
 use crate::listen::tls::CertificateError;
@@ -286,6 +287,7 @@ struct Chores {
     sweeping: JoinHandle<()>,
     keeping_index: JoinHandle<()>,
     checking: JoinHandle<()>,
+    heeding: JoinHandle<()>,
 }
 
 impl Chores {
@@ -297,6 +299,7 @@ impl Chores {
             sweeping: tokio::spawn(async move { sweep.resume_sweep().await }),
             keeping_index: tokio::spawn(keeper.run()),
             checking: tokio::spawn(keep_checked(&house.upstreams)),
+            heeding: tokio::spawn(heed_others(house, index, metrics)),
         }
     }
 
@@ -309,6 +312,10 @@ impl Chores {
         if others {
             self.checking.abort();
             self.checking = tokio::spawn(keep_checked(&new.upstreams));
+        }
+        if before != after {
+            self.heeding.abort();
+            self.heeding = tokio::spawn(heed_others(new, index, metrics));
         }
         if others || before.index != after.index || before.heal != after.heal {
             self.keeping_warm.abort();
@@ -323,7 +330,8 @@ impl Chores {
     }
 
     fn end(&self) {
-        for chore in [&self.keeping_warm, &self.sweeping, &self.keeping_index, &self.checking] {
+        for chore in [&self.keeping_warm, &self.sweeping, &self.keeping_index, &self.checking, &self.heeding]
+        {
             chore.abort();
         }
     }
@@ -335,6 +343,23 @@ async fn keep_points(metrics: Arc<Metrics>) {
     loop {
         every.tick().await;
         metrics.sample();
+    }
+}
+
+/// What other nodes find out and learn is known here, too.
+fn heed_others(
+    house: &House,
+    index: &Arc<Index>,
+    metrics: &Arc<Metrics>,
+) -> impl Future<Output = ()> + use<> {
+    let healer = house.healer.clone();
+    let follower = house.cluster.clone().map(|cluster| {
+        Follower::new(Arc::clone(index), Arc::clone(&house.settings), cluster, Arc::clone(metrics))
+    });
+    async move {
+        if let Some(follower) = follower {
+            futures_util::future::join(healer.heed_the_fleet(), follower.run()).await;
+        }
     }
 }
 

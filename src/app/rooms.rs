@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use super::StartError;
 use crate::admin;
 use crate::batch::command::Rooms;
+use crate::cluster::Cluster;
 use crate::config::{Reload, Settings};
 use crate::heal::Healer;
 use crate::index::Index;
@@ -23,6 +24,8 @@ use crate::upstream::{Budget, Upstream};
 pub(super) struct House {
     pub(super) settings: Arc<Settings>,
     pub(super) upstreams: Vec<Arc<Upstream>>,
+    /// The other nodes.
+    pub(super) cluster: Option<Arc<Cluster>>,
     pub(super) healer: Healer,
     presenter: Presenter,
     learner: Option<Learner>,
@@ -38,8 +41,11 @@ impl House {
         metrics: &Arc<Metrics>,
     ) -> Result<Self, StartError> {
         let upstreams = Upstream::of_routes(&settings, &metrics.upstream, None)?;
-        let healer = Healer::new(Arc::clone(&settings), &upstreams, Arc::clone(index), Arc::clone(metrics));
-        let learner = settings.index.learn.then(|| Learner::start(Arc::clone(index), Arc::clone(metrics)));
+        let cluster = Cluster::start(&settings.cluster, metrics);
+        let (own, nodes) = (Arc::clone(&settings), cluster.clone());
+        let healer = Healer::new(own, &upstreams, Arc::clone(index), nodes, Arc::clone(metrics));
+        let start = || Learner::start(Arc::clone(index), cluster.clone(), Arc::clone(metrics));
+        let learner = settings.index.learn.then(start);
         let budget = Budget::new(settings.server.max_held_total, metrics.held_bytes.clone());
         let presenter = Presenter::new(
             Arc::clone(&settings),
@@ -53,7 +59,7 @@ impl House {
         let (own, metrics) = (Arc::clone(&settings), Arc::clone(metrics));
         let rooms = (upstreams.clone(), healer.clone(), presenter.clone());
         let proxy = Proxy::new(own, rooms.0, rooms.1, rooms.2, budget.clone(), metrics);
-        Ok(Self { settings, upstreams, healer, presenter, learner, budget, proxy })
+        Ok(Self { settings, upstreams, cluster, healer, presenter, learner, budget, proxy })
     }
 
     /// What the admin pages look into.
@@ -86,9 +92,13 @@ impl House {
     ) -> Result<Self, StartError> {
         let before = Some((&*self.settings, &*self.upstreams));
         let upstreams = Upstream::of_routes(&settings, &metrics.upstream, before)?;
-        let healer = self.healer.under(Arc::clone(&settings), &upstreams);
-        let start = || Learner::start(Arc::clone(index), Arc::clone(metrics));
-        let learner = settings.index.learn.then(|| self.learner.clone().unwrap_or_else(start));
+        let same_nodes = self.settings.cluster == settings.cluster;
+        let cluster =
+            if same_nodes { self.cluster.clone() } else { Cluster::start(&settings.cluster, metrics) };
+        let healer = self.healer.under(Arc::clone(&settings), &upstreams, cluster.clone());
+        let start = || Learner::start(Arc::clone(index), cluster.clone(), Arc::clone(metrics));
+        let kept = self.learner.clone().filter(|_| same_nodes);
+        let learner = settings.index.learn.then(|| kept.unwrap_or_else(start));
         let (old, new) = (self.settings.server.max_held_total, settings.server.max_held_total);
         let budget =
             if old == new { self.budget.clone() } else { Budget::new(new, metrics.held_bytes.clone()) };
@@ -96,7 +106,7 @@ impl House {
         let presenter = self.presenter.under(own, upstreams.clone(), healer.clone(), listening, held);
         let (own, shown, held) = (Arc::clone(&settings), presenter.clone(), budget.clone());
         let proxy = self.proxy.under(own, upstreams.clone(), healer.clone(), shown, held);
-        Ok(Self { settings, upstreams, healer, presenter, learner, budget, proxy })
+        Ok(Self { settings, upstreams, cluster, healer, presenter, learner, budget, proxy })
     }
 }
 
@@ -114,7 +124,8 @@ pub fn batch_rooms(settings: Settings) -> Result<Rooms, StartError> {
     let index = Arc::new(index);
     let metrics = Arc::new(Metrics::new());
     let upstreams = Upstream::of_routes(&settings, &metrics.upstream, None)?;
-    let healer = Healer::new(Arc::clone(&settings), &upstreams, Arc::clone(&index), metrics);
+    let cluster = Cluster::start(&settings.cluster, &metrics);
+    let healer = Healer::new(Arc::clone(&settings), &upstreams, Arc::clone(&index), cluster, metrics);
     let web = Web::new(Arc::clone(&settings))?;
     Ok(Rooms { settings, index, healer, web })
 }

@@ -11,8 +11,8 @@ use super::check::Report;
 use super::file::{self, File};
 use super::leaf::Text;
 use super::settings::{
-    Admin, CanvasRule, Heal, Health, Http2Bounds, Index, Log, MassExpiry, Presentation, Rewrite, Route,
-    RouteKind, Server, Settings, Source, SourceKind, Tls, Upstream, UpstreamUrl,
+    Admin, CanvasRule, Cluster, Heal, Health, Http2Bounds, Index, Log, MassExpiry, Presentation, Rewrite,
+    Route, RouteKind, Server, Settings, Source, SourceKind, Tls, Upstream, UpstreamUrl,
 };
 use super::values::{Count, Size};
 
@@ -35,6 +35,7 @@ pub(super) fn settings(file: File, folder: &Path, report: &mut Report<'_>) -> Se
         heal: heal(file.heal),
         presentation: presentation(file.presentation),
         rewrite: rewrite(file.rewrite, report),
+        cluster: cluster(file.cluster),
         log: log(file.log),
     }
 }
@@ -364,6 +365,22 @@ fn rewrite(file: file::Rewrite, report: &mut Report<'_>) -> Rewrite {
         read
     });
     Rewrite { public_url }
+}
+
+fn cluster(file: file::Cluster) -> Cluster {
+    let default = Cluster::default();
+    Cluster {
+        urls: file.url.map_or(default.urls, |list| list.0.into_iter().map(|url| url.0.0).collect()),
+        kind: or(file.kind, default.kind),
+        master: file.master.map_or(default.master, |name| name.0.0),
+        username: file.username.map(|name| name.0.0),
+        password: file.password.map(|password| password.0.0),
+        prefix: file.prefix.map_or(default.prefix, |prefix| prefix.0.0),
+        connect_timeout: or(file.connect_timeout, default.connect_timeout),
+        command_timeout: or(file.command_timeout, default.command_timeout),
+        lease: or(file.lease, default.lease),
+        learned: file.learned.map_or(default.learned, |count| u64::from(count.0.0)),
+    }
 }
 
 fn log(file: file::Log) -> Log {

@@ -8,8 +8,8 @@ use std::time::Duration;
 use http::HeaderMap;
 
 use super::settings::{
-    AccessLog, Admin, CanvasRule, Heal, Health, Http2, Http2Bounds, Index, Log, LogFormat, MassExpiry,
-    Presentation, Rewrite, Rung, Server, Settings, Source, SourceKind, Upstream,
+    AccessLog, Admin, CanvasRule, Cluster, ClusterKind, Heal, Health, Http2, Http2Bounds, Index, Log,
+    LogFormat, MassExpiry, Presentation, Rewrite, Rung, Server, Settings, Source, SourceKind, Upstream,
 };
 
 const fn secs(seconds: u64) -> Duration {
@@ -32,6 +32,7 @@ impl Default for Settings {
             heal: Heal::default(),
             presentation: Presentation::default(),
             rewrite: Rewrite { public_url: None },
+            cluster: Cluster::default(),
             log: Log::default(),
         }
     }
@@ -217,6 +218,24 @@ impl Default for Log {
             sample: 100,
             // Some MB when it is full.
             queue: 8192,
+        }
+    }
+}
+
+impl Default for Cluster {
+    fn default() -> Self {
+        Self {
+            urls: Vec::new(),
+            kind: ClusterKind::Server,
+            master: "mymaster".to_owned(),
+            username: None,
+            password: None,
+            prefix: "iiif-mender".to_owned(),
+            connect_timeout: secs(1),
+            // With the heartbeat's pause of half of it: less than 100 ms until a node knows that it is alone.
+            command_timeout: Duration::from_millis(50),
+            lease: secs(3),
+            learned: 100_000,
         }
     }
 }

@@ -20,6 +20,10 @@ use super::values::{
     Count, Filter, GoodStatus, HostName, HttpUrl, MaybeListen, Prefix, Size, Slashed, Status, Token,
 };
 
+mod cluster;
+
+pub use cluster::Cluster;
+
 /// Configuration of iiif-mender. Relative paths are relative to the folder of this file.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default, expecting = "a table")]
@@ -41,6 +45,8 @@ pub struct File {
     pub presentation: Presentation,
     /// Another host name than the one written in the manifests.
     pub rewrite: Rewrite,
+    /// Several iiif-menders that share their work by way of Redis.
+    pub cluster: Cluster,
     /// How log lines look.
     pub log: Log,
 }

@@ -19,6 +19,7 @@ mod defaults;
 mod environment;
 mod leaf;
 mod load;
+mod redis;
 mod reload;
 mod schema;
 mod show;

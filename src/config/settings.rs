@@ -16,8 +16,10 @@ use http::{HeaderMap, HeaderName};
 use ipnet::IpNet;
 use regex::Regex;
 
+mod cluster;
 mod upstream;
 
+pub use cluster::{Cluster, ClusterKind};
 pub use server::{Http2Bounds, Listen, Server, Tls};
 pub use upstream::{Health, Http2, Route, RouteKind, Timeouts, Upstream, UpstreamUrl};
 
@@ -40,6 +42,8 @@ pub struct Settings {
     pub presentation: Presentation,
     /// `[rewrite]`
     pub rewrite: Rewrite,
+    /// `[cluster]`
+    pub cluster: Cluster,
     /// `[log]`
     pub log: Log,
 }

@@ -8,10 +8,12 @@ use http::{HeaderName, HeaderValue};
 use super::file::{self, File};
 use super::leaf::{OneOrMany, Text};
 use super::settings::{
-    Heal, Health, Index, Presentation, Rewrite, Route, Server, Settings, Source, SourceKind, Tls, Upstream,
+    Cluster, Heal, Health, Index, Presentation, Rewrite, Route, Server, Settings, Source, SourceKind, Tls,
+    Upstream,
 };
 use super::values::{
-    Count, Filter, GoodStatus, HostName, HttpUrl, MaybeListen, Prefix, Size, Slashed, Status, Token,
+    Count, Filter, GoodStatus, HostName, HttpUrl, MaybeListen, Prefix, RedisUrl, Secret, Size, Slashed,
+    Status, Token,
 };
 
 impl From<&Settings> for File {
@@ -28,6 +30,7 @@ impl From<&Settings> for File {
             heal: heal(&settings.heal),
             presentation: presentation(&settings.presentation),
             rewrite: rewrite(&settings.rewrite),
+            cluster: cluster(&settings.cluster),
             log: file::Log {
                 filter: text(Filter(settings.log.filter.clone())),
                 format: text(settings.log.format),
@@ -227,4 +230,20 @@ fn rewrite(rewrite: &Rewrite) -> file::Rewrite {
     let public_url = rewrite.public_url.as_ref();
     let written = public_url.map(|url| HttpUrl(format!("{}://{}", url.scheme, url.authority)));
     file::Rewrite { public_url: written.map(Text) }
+}
+
+fn cluster(cluster: &Cluster) -> file::Cluster {
+    file::Cluster {
+        url: list(&cluster.urls, RedisUrl).filter(|list| !list.is_empty()).map(OneOrMany),
+        kind: text(cluster.kind),
+        master: text(Token(cluster.master.clone())),
+        // SECURITY: what is shown ends up in tickets.
+        username: cluster.username.clone().map(|name| Text(Secret(name))),
+        password: cluster.password.as_ref().map(|_| Text(Secret("***".to_owned()))),
+        prefix: text(Token(cluster.prefix.clone())),
+        connect_timeout: text(cluster.connect_timeout),
+        command_timeout: text(cluster.command_timeout),
+        lease: text(cluster.lease),
+        learned: text(Count(u32::try_from(cluster.learned).unwrap_or(u32::MAX))),
+    }
 }

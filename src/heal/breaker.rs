@@ -87,6 +87,11 @@ impl Breaker {
         opens
     }
 
+    /// Another node found that the service only fails.
+    pub(super) fn leave_alone(&self, until: Instant) {
+        *self.lock() = State::Open { until };
+    }
+
     pub(super) fn state(&self, now: Instant) -> BreakerState {
         match *self.lock() {
             State::Closed { .. } => BreakerState::Closed,

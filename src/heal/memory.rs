@@ -21,6 +21,12 @@ pub(super) struct RungOf {
 }
 
 impl RungOf {
+    /// The same in words, for other nodes.
+    pub(super) fn words(&self) -> String {
+        let (_, rung, path, query) = self.known_by();
+        query.fold(format!("{} {path}", rung.as_str()), |words, pair| format!("{words}&{pair}"))
+    }
+
     /// What it is known by.
     fn known_by(&self) -> (u64, Rung, &str, impl Iterator<Item = &str>) {
         let (path, query) = self.target.split_once('?').unwrap_or((&self.target, ""));
@@ -62,7 +68,6 @@ pub(super) struct Memory {
     missing: Cache<(u64, Arc<str>), Instant>,
     cooldown: Duration,
     backoff_max: Duration,
-    missing_for: Duration,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -85,7 +90,6 @@ impl Memory {
             missing: Cache::builder().max_capacity(ENTRIES).time_to_idle(LONGEST).build(),
             cooldown: heal.cooldown,
             backoff_max: heal.backoff_max,
-            missing_for: heal.missing,
         }
     }
 
@@ -96,7 +100,6 @@ impl Memory {
             missing: self.missing.clone(),
             cooldown: heal.cooldown,
             backoff_max: heal.backoff_max,
-            missing_for: heal.missing,
         }
     }
 
@@ -116,10 +119,11 @@ impl Memory {
     ///
     /// Several images of one canvas share its flight and each tell how it ended for them; `boarded` is when the
     /// teller came aboard. It counts once, and one image that was helped speaks for the canvas.
-    pub(super) fn failed(&self, rung: &RungOf, boarded: Instant, now: Instant) {
+    /// Says for how long, if it counted.
+    pub(super) fn failed(&self, rung: &RungOf, boarded: Instant, now: Instant) -> Option<Duration> {
         let past = self.past(rung, now);
         if past.is_some_and(|past| past.noted >= boarded) {
-            return;
+            return None;
         }
         let failures = past.map_or(0, |past| past.failures).saturating_add(1);
         let factor = 2u32.saturating_pow((failures - 1).min(16));
@@ -129,6 +133,14 @@ impl Memory {
             rung.clone(),
             Past { failures, successes: 0, since: now, until: now + pause, noted: now },
         );
+        Some(pause)
+    }
+
+    /// Another node tried the rung in vain: left alone for as long as that one leaves it.
+    pub(super) fn cool(&self, rung: &RungOf, left: Duration, now: Instant) {
+        let failures = self.rungs.get(rung).map_or(0, |past| past.failures);
+        let past = Past { failures, successes: 0, since: now, until: now + left, noted: now };
+        self.rungs.insert(rung.clone(), past);
     }
 
     /// The rung helped: it may help again at once, unless the image is lost again and again.
@@ -143,9 +155,9 @@ impl Memory {
         self.rungs.insert(rung.clone(), Past { failures: 0, successes, since, until, noted: now });
     }
 
-    /// The file behind this identifier (of this image route) is gone.
-    pub(super) fn file_is_missing(&self, route: u64, key: &Arc<str>, now: Instant) {
-        self.missing.insert((route, Arc::clone(key)), now + self.missing_for);
+    /// The file behind this identifier (of this image route) is gone; believed for so long.
+    pub(super) fn file_is_missing(&self, route: u64, key: &Arc<str>, time: Duration, now: Instant) {
+        self.missing.insert((route, Arc::clone(key)), now + time);
     }
 
     /// Was it found missing a while ago?
@@ -176,7 +188,6 @@ mod tests {
             missing: Cache::new(100),
             cooldown: Duration::from_secs(10),
             backoff_max: Duration::from_mins(1),
-            missing_for: Duration::from_mins(5),
         }
     }
 
@@ -251,7 +262,7 @@ mod tests {
     fn a_missing_file_is_remembered_for_a_while_and_forgotten_when_seen() {
         let (memory, now) = (memory(), Instant::now());
         let key: Arc<str> = "id".into();
-        memory.file_is_missing(0, &key, now);
+        memory.file_is_missing(0, &key, Duration::from_mins(5), now);
         assert!(memory.is_missing(0, &key, now));
         assert!(!memory.is_missing(1, &key, now));
         assert!(!memory.is_missing(0, &key, now + Duration::from_mins(5)));

@@ -12,17 +12,20 @@ mod cure;
 mod desk;
 mod direct;
 pub mod echo;
+mod fleet;
 pub(crate) mod flight;
 mod inspect;
 mod lanes;
 mod looks;
 mod mass;
 mod memory;
+mod mended;
 mod opening;
 mod poison;
 mod readers;
 mod rebuild;
 mod record;
+mod register;
 mod remarks;
 mod service;
 #[cfg(test)]
@@ -50,6 +53,7 @@ pub use lanes::Lane;
 pub use poison::{Mending, Poisoned, fingerprint};
 pub use ward::{Lobby, Patient};
 
+use crate::cluster::Cluster;
 use crate::config::Settings;
 use crate::config::settings::Rung;
 use crate::index::Index;
@@ -91,21 +95,27 @@ pub enum Treatment {
 const COME_BACK: Duration = Duration::from_secs(5);
 
 impl Healer {
-    /// A healer for these routes; `upstreams` stand in the order of `settings.routes`.
+    /// A healer for these routes; `upstreams` stand in the order of `settings.routes`, `cluster` are the other nodes.
     pub fn new(
         settings: Arc<Settings>,
         upstreams: &[Arc<Upstream>],
         index: Arc<Index>,
+        cluster: Option<Arc<Cluster>>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        Self::of(Ward::new(settings, upstreams, index, metrics, None))
+        Self::of(Ward::new(settings, upstreams, index, cluster, metrics, None))
     }
 
     /// The same healer under other settings: flights, lanes, cool-downs, breakers and all that is remembered go over.
     #[must_use]
-    pub fn under(&self, settings: Arc<Settings>, upstreams: &[Arc<Upstream>]) -> Self {
+    pub fn under(
+        &self,
+        settings: Arc<Settings>,
+        upstreams: &[Arc<Upstream>],
+        cluster: Option<Arc<Cluster>>,
+    ) -> Self {
         let (index, metrics) = (Arc::clone(&self.ward.index), Arc::clone(&self.ward.metrics));
-        Self::of(Ward::new(settings, upstreams, index, metrics, Some(&self.ward)))
+        Self::of(Ward::new(settings, upstreams, index, cluster, metrics, Some(&self.ward)))
     }
 
     fn of(ward: Ward) -> Self {
@@ -167,7 +177,7 @@ impl Healer {
                 return Treatment::Good { answer, rung: Some(Rung::Direct), took };
             }
             Direct::FileIsGone => {
-                ward.memory.file_is_missing(ward.mark(patient), &patient.key, started);
+                ward.file_is_missing(patient);
                 ward.record(patient, Verdict::Missing, lane, started.elapsed(), 1);
                 return Treatment::Original(Outcome::Missing);
             }
@@ -245,6 +255,11 @@ impl Healer {
         Arc::clone(&self.ward).keep_warm().await;
     }
 
+    /// Heeds what other nodes find out about all. Ends at once where there are none.
+    pub async fn heed_the_fleet(&self) {
+        Arc::clone(&self.ward).heed_the_fleet().await;
+    }
+
     /// The breaker of each canvas service, in the order of the presentation routes.
     pub fn breakers(&self) -> Vec<BreakerState> {
         let now = Instant::now();
@@ -253,7 +268,7 @@ impl Healer {
 
     /// Closes every breaker: the services are asked again at once.
     pub fn reset_breakers(&self) {
-        self.ward.services.iter().for_each(|service| service.answers());
+        self.ward.services.iter().for_each(|service| service.close_breaker());
     }
 
     /// Forgets what is old. Call it every minute or so.

@@ -8,12 +8,14 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
 use super::direct::Passage;
+use super::fleet::Fleet;
 use super::flight::Flights;
 use super::lanes::Lanes;
 use super::mass::Detector;
 use super::memory::Memory;
 use super::service::CanvasService;
 use super::ward::Ward;
+use crate::cluster::Cluster;
 use crate::config::Settings;
 use crate::config::settings::RouteKind;
 use crate::index::Index;
@@ -33,6 +35,7 @@ impl Ward {
         settings: Arc<Settings>,
         upstreams: &[Arc<Upstream>],
         index: Arc<Index>,
+        cluster: Option<Arc<Cluster>>,
         metrics: Arc<Metrics>,
         before: Option<&Self>,
     ) -> Self {
@@ -53,7 +56,8 @@ impl Ward {
                 || Recorder::start(Arc::clone(&index), bounds, Arc::clone(&metrics)),
                 |before| before.history.clone(),
             ),
-            services: services(&settings, upstreams, &metrics, before),
+            services: services(&settings, upstreams, cluster.as_ref(), &metrics, before),
+            fleet: Fleet::new(cluster),
             upstreams: upstreams.to_vec(),
             guard: Guard::new(Arc::clone(&settings)),
             index,
@@ -94,6 +98,7 @@ impl Ward {
 fn services(
     settings: &Settings,
     upstreams: &[Arc<Upstream>],
+    cluster: Option<&Arc<Cluster>>,
     metrics: &Arc<Metrics>,
     before: Option<&Ward>,
 ) -> Vec<Arc<CanvasService>> {
@@ -114,7 +119,8 @@ fn services(
             own
         });
         let (upstream, metrics) = (Arc::clone(&upstreams[route]), Arc::clone(metrics));
-        let service = CanvasService::new(route, upstream, own, settings, metrics, old.map(|old| &**old));
+        let (cluster, old) = (cluster.cloned(), old.map(|old| &**old));
+        let service = CanvasService::new(route, upstream, own, settings, cluster, metrics, old);
         services.push(Arc::new(service));
     }
     services

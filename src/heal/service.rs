@@ -9,11 +9,14 @@ use http::{HeaderValue, StatusCode, header};
 use uuid::Uuid;
 
 use super::breaker::{Breaker, BreakerState};
-use super::lanes::Lanes;
+use super::lanes::{Lanes, Place};
+use super::memory::RungOf;
 use super::remarks::Remarks;
 use super::truth::Truth;
+use super::urgency::Urgency;
 use super::ward::Patient;
 use super::wellness::Wellness;
+use crate::cluster::{self, Cluster, Placed};
 use crate::config::Settings;
 use crate::config::settings::Timeouts;
 use crate::iiif::identifier;
@@ -47,6 +50,10 @@ pub(super) struct CanvasService {
     times: Timeouts,
     patience: Duration,
     pub(super) lanes: Arc<Lanes>,
+    /// The other nodes, which share its places.
+    cluster: Option<Arc<Cluster>>,
+    places: usize,
+    open_for: Duration,
     pub(super) breaker: Arc<Breaker>,
     pub(super) truth: Truth,
     pub(super) wellness: Arc<Wellness>,
@@ -103,6 +110,7 @@ impl CanvasService {
         upstream: Arc<Upstream>,
         lanes: Arc<Lanes>,
         settings: &Settings,
+        cluster: Option<Arc<Cluster>>,
         metrics: Arc<Metrics>,
         before: Option<&Self>,
     ) -> Self {
@@ -131,11 +139,44 @@ impl CanvasService {
             times: settings.timeouts(route),
             patience: heal.timeout,
             lanes,
+            cluster,
+            places: heal.concurrency,
+            open_for,
             breaker,
             truth: Truth::new(heal.alive_for, heal.resources_recheck),
             wellness: before.map(|before| Arc::clone(&before.wellness)).unwrap_or_default(),
             remarks: before.map(|before| Arc::clone(&before.remarks)).unwrap_or_default(),
             metrics,
+        }
+    }
+
+    /// A place here, in the lane that is right by then, and with it one among all nodes' requests. `None`: another node
+    /// found that the service only fails.
+    pub(super) async fn place(&self, urgency: &Urgency) -> Option<(Place, cluster::Place)> {
+        let own = urgency.place(&self.lanes).await;
+        let Some(cluster) = &self.cluster else { return Some((own, cluster::Place::default())) };
+        match cluster.place(self.upstream.authority().as_str(), self.places).await {
+            Placed::Place(shared) => Some((own, shared)),
+            Placed::LeftAlone(left) => {
+                if self.breaker_is_closed() {
+                    self.tell(true);
+                }
+                self.breaker.leave_alone(Instant::now() + left);
+                None
+            }
+        }
+    }
+
+    /// What a flight is called on every node: they need not number their routes alike.
+    pub(super) fn name_of(&self, flight: &RungOf) -> String {
+        format!("{} {}", self.upstream.authority(), flight.words())
+    }
+
+    /// The breaker is closed by hand.
+    pub(super) fn close_breaker(&self) {
+        self.answers();
+        if let Some(cluster) = &self.cluster {
+            cluster.leave_alone_no_more(self.upstream.authority().as_str());
         }
     }
 
@@ -230,6 +271,9 @@ impl CanvasService {
             CanvasAnswer::Busy | CanvasAnswer::Unwell => {
                 if self.breaker.bad(Instant::now()) {
                     self.metrics.event("breaker_opened");
+                    if let Some(cluster) = &self.cluster {
+                        cluster.leave_alone(self.upstream.authority().as_str(), self.open_for);
+                    }
                     self.tell(true);
                     tracing::warn!(
                         upstream = %self.upstream.authority(),

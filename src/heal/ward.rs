@@ -15,6 +15,7 @@ use uuid::Uuid;
 
 use super::climb::{SMALL_TILE, Verdict};
 use super::direct::Passage;
+use super::fleet::Fleet;
 use super::flight::{Flights, Seat};
 use super::lanes::Lane;
 use super::mass::Detector;
@@ -68,6 +69,7 @@ pub(super) struct Ward {
     pub(super) services: Vec<Arc<CanvasService>>,
     /// In the order of `settings.routes`.
     pub(super) upstreams: Vec<Arc<Upstream>>,
+    pub(super) fleet: Fleet,
     pub(super) guard: Guard,
     pub(super) index: Arc<Index>,
     pub(super) metrics: Arc<Metrics>,
@@ -146,9 +148,9 @@ impl Ward {
     }
 
     /// The lane for this client: one that starts very many heals stands behind the other readers for a while.
-    pub(super) fn fair(&self, patient: &Patient, client: IpAddr, lane: Lane) -> Lane {
+    pub(super) fn fair(self: &Arc<Self>, patient: &Patient, client: IpAddr, lane: Lane) -> Lane {
         let is_flying = self.climbs.find(&(self.mark(patient), Arc::clone(&patient.key))).is_some();
-        if is_flying || self.clients.check_key(&client).is_ok() {
+        if is_flying || self.clients.check_key(&client).is_ok() && !self.is_greedy_elsewhere(client) {
             return lane;
         }
         self.metrics.event("client_demoted");
@@ -284,7 +286,7 @@ impl Ward {
         let is_missing = tile.is_ok_and(|status| self.is_expiry(status))
             && matches!(self.ask(patient).await, Said::Alive(_));
         if is_missing {
-            self.memory.file_is_missing(self.mark(patient), &patient.key, Instant::now());
+            self.file_is_missing(patient);
         }
         is_missing
     }
@@ -300,6 +302,7 @@ impl Ward {
         }
         let Ok(writer) = Arc::clone(&self.writing).try_acquire_owned() else { return };
         let (index, file_url) = (Arc::clone(&self.index), file_url.to_owned());
+        self.tell_file_url(uuid, &file_url);
         tokio::task::spawn_blocking(move || {
             if let Err(error) = index.learn_file_url(uuid, &file_url) {
                 tracing::warn!(%error, "a file URL could not be remembered");
@@ -315,22 +318,6 @@ impl Ward {
 
     pub(super) fn witness(&self) -> Option<Patient> {
         self.witness.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    pub(super) fn echo_answered(&self, at: &Lobby<'_>, status: StatusCode) {
-        self.metrics.event("echo");
-        // SECURITY: anybody can sound like the service. Unless we are having a canvas built, this says nothing; or
-        // a stranger who asks for expired images would keep us from rebuilding them.
-        if self.canvases.len() == 0 {
-            return;
-        }
-        let key = at.request.identifier.key();
-        let owners = self.index.owners(&key).unwrap_or_else(|_| Arc::new([]));
-        let allowed = owners.iter().find_map(|owner| self.guard.allow(&owner.canvas));
-        let service = allowed.and_then(|allowed| self.service(allowed.route)).or(self.services.first());
-        if let (Some(service), false) = (service, owners.is_empty()) {
-            service.wellness.echo(status);
-        }
     }
 }
 

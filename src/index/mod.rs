@@ -39,6 +39,7 @@ mod remote;
 mod remove;
 mod report;
 mod schema;
+pub mod shared;
 mod sort;
 pub mod sources;
 mod store;

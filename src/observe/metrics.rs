@@ -117,6 +117,8 @@ pub struct Metrics {
     pub canvas_in_flight: Gauge,
     /// Canvas services that are left alone, because they only failed.
     pub breakers_open: Gauge,
+    /// 1 while this node is joined with others by way of Redis.
+    pub cluster_connected: Gauge,
     /// Upstreams and their servers.
     pub upstream: UpstreamMeters,
     /// Bytes of bodies that are held (`server.max_held_total`).
@@ -177,6 +179,7 @@ impl Metrics {
             waiting: Gauge::default(),
             canvas_in_flight: Gauge::default(),
             breakers_open: Gauge::default(),
+            cluster_connected: Gauge::default(),
             upstream: UpstreamMeters::default(),
             held_bytes: Gauge::default(),
             connections: Gauge::default(),
@@ -244,6 +247,7 @@ impl Metrics {
             ("waiting_viewers", "Viewers kept waiting for a heal", &self.waiting),
             ("canvas_in_flight", "Canvas requests under way", &self.canvas_in_flight),
             ("breakers_open", "Canvas services that are left alone for a while", &self.breakers_open),
+            ("cluster_connected", "1 while joined with others by way of Redis", &self.cluster_connected),
             ("held_bytes", "Memory for bodies that are held", &self.held_bytes),
             ("connections", "Open connections of viewers", &self.connections),
             ("learn_queue", "Documents that wait to be learned", &self.learn_queue),
