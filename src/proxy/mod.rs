@@ -199,6 +199,8 @@ impl Rooms {
     }
 
     /// Sends it on; an expired image is healed on the way. Anything but an expiry streams straight back.
+    ///
+    /// What is rare is boxed: a connection keeps room for the largest way that a request may take, even when idle.
     async fn answer(
         &self,
         viewer: &Viewer,
@@ -222,7 +224,7 @@ impl Rooms {
             return Ok(Answer::served(cors::options(&onward, answer.ok())));
         }
         if asked.route_kind == RouteKind::Presentation {
-            return self.present(&asked, onward, body).await;
+            return Box::pin(self.present(&asked, onward, body)).await;
         }
         // A GET that comes with a body (nobody's viewer does that) cannot be repeated, so it is not healed.
         let repeatable = matches!(onward.method, Method::GET | Method::HEAD) && matches!(body, Body::Empty);
@@ -235,7 +237,7 @@ impl Rooms {
             return Ok(Answer::served(answer));
         };
         if let Some(patient) = self.needs_no_asking(&image).await {
-            return self.heal(&asked, &patient, &onward, client, None).await;
+            return Box::pin(self.heal(&asked, &patient, &onward, client, None)).await;
         }
         let first = self.send(&asked, &onward, body).await?;
         let expiry = &self.settings.heal.statuses;
@@ -243,11 +245,11 @@ impl Rooms {
         let status = first.status().as_u16();
         if expiry.contains(&status) {
             match self.healer.admit(&image) {
-                Some(patient) => self.heal(&asked, &patient, &onward, client, Some(first)).await,
+                Some(patient) => Box::pin(self.heal(&asked, &patient, &onward, client, Some(first))).await,
                 None => Ok(Answer::original(first, Outcome::Unknown)),
             }
         } else if trouble.contains(&status) {
-            self.bypass(&image, &onward, first).await
+            Box::pin(self.bypass(&image, &onward, first)).await
         } else {
             Ok(Answer::served(first))
         }
@@ -263,7 +265,7 @@ impl Rooms {
             return None;
         }
         let patient = self.healer.admit(image)?;
-        if self.healer.is_expired(&patient).await {
+        if Box::pin(self.healer.is_expired(&patient)).await {
             return Some(patient);
         }
         self.healer.reader_at(&patient);
