@@ -61,6 +61,14 @@ log=$(mktemp) || exit 2
 trap 'rm -f "$log"' EXIT
 
 tests() { cargo test --locked --workspace 2>&1 | tee "$log"; }
+browser() {
+  local missing=()
+  [[ -x ${CHROMIUM:-/usr/bin/chromium} ]] || missing+=(chromium)
+  command -v npm >/dev/null || missing+=(nodejs npm)
+  command -v openssl >/dev/null || missing+=(openssl)
+  [[ ${#missing[@]} -eq 0 ]] || apt_install "${missing[@]}" || return 1
+  tests/browser/run.sh
+}
 docs() { RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps; }
 
 prepare || exit 2
@@ -69,6 +77,7 @@ step lints cargo clippy --locked --workspace --all-targets -- -D warnings
 step tests tests
 step docs docs
 step demo cargo run --locked --example demo -- --once
+step browser browser
 
 printf '\n== summary\n'
 for i in "${!names[@]}"; do

@@ -96,7 +96,7 @@ async fn what_did_not_help_on_one_node_is_not_tried_on_another() {
 }
 
 #[tokio::test]
-async fn a_missing_file_is_missing_on_every_node_and_an_open_breaker_open() {
+async fn a_breaker_that_one_node_opened_is_open_on_every_node() {
     let redis = Server::redis(&[]).await;
     let fleet =
         fleet(8, &redis, "heal.breaker_failures = 2\nheal.breaker_open = 10m\nheal.concurrency = 1").await;
@@ -140,4 +140,24 @@ async fn a_healthy_image_costs_redis_nothing() {
     let of =
         |all: &[(String, u64)]| -> Vec<_> { all.iter().filter(|(name, _)| !own(name)).cloned().collect() };
     assert_eq!(of(&before), of(&after), "300 healthy requests");
+}
+
+#[tokio::test]
+async fn a_file_that_one_node_found_missing_is_missing_on_every_node() {
+    let redis = Server::redis(&[]).await;
+    let fleet = fleet(1, &redis, "").await;
+    let page = fleet.bed.page();
+    fleet.bed.registers_everything();
+    fleet.bed.fedora.removes_file(&page.path);
+    assert_eq!(fleet.asks(0, &page.image_path(TILE)).await.expect("an answer").status, 404);
+    fleet.settles().await;
+    let asked = |fleet: &Fleet| {
+        let counts = fleet.bed.counts();
+        (counts.canvas, counts.resources)
+    };
+    let before = asked(&fleet);
+    let second = fleet.asks(1, &page.image_path(TILE)).await.expect("an answer");
+    assert_eq!(second.status, 404);
+    fleet.settles().await;
+    assert_eq!(asked(&fleet), before, "the service is not even asked whether it is alive");
 }

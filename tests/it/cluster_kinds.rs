@@ -5,7 +5,6 @@ use std::time::Duration;
 use testbed::Client;
 
 use crate::cluster_world::{Fleet, PATIENT, Process, Server, TILE, all_served, book, free_port};
-use crate::world::patiently;
 
 #[tokio::test]
 async fn the_node_that_asks_is_killed_and_the_other_asks_once_more_and_serves() {
@@ -148,5 +147,6 @@ async fn a_password_is_sent_and_a_wrong_one_leaves_the_node_alone_and_serving() 
     let page = alone.bed.page();
     assert_eq!(alone.asks(0, &page.image_path(TILE)).await.expect("an answer").status, 200);
     alone.are_joined(false).await;
-    patiently("readiness stays green", || alone.metric(0, "iiif_mender_cluster_connected") == 0.0).await;
+    let ready = format!("http://{}/readyz", alone.nodes[0].app.admin.expect("an admin listener"));
+    assert_eq!(alone.client.get(&ready, &[]).await.expect("an answer").status, 200, "readiness stays green");
 }

@@ -124,6 +124,24 @@ test('every page is one that axe finds nothing wrong with, on a desk and on a ph
   }
 });
 
+test('a wrong token opens nothing, and the right one opens everything', async () => {
+  const token = 'a-token-for-browsers';
+  const guarded = await world('another name', ['--single', 'obj/single'], '', token);
+  try {
+    for (const [password, status] of [['wrong-wrong-wrong-wrong', 401], [token, 200]]) {
+      const httpCredentials = { username: 'operator', password };
+      const context = await guarded.browser.newContext({ httpCredentials });
+      const page = await context.newPage();
+      const answer = await page.goto(`http://${guarded.mender.admin}/`);
+      assert.equal(answer.status(), status);
+      assert.equal(await page.getByText('The last half hour').count(), status === 200 ? 1 : 0);
+      await context.close();
+    }
+  } finally {
+    await guarded.ends();
+  }
+});
+
 test('the first thing that Tab reaches skips to the content', async () => {
   const page = await opened('/heals');
   await page.keyboard.press('Tab');

@@ -66,6 +66,7 @@ drain = "1s"
 ${tls ? 'tls = { cert = "server.pem", key = "server.key" }' : ''}
 [admin]
 listen = "127.0.0.1:0"
+${mode.token ? 'token_file = "token"' : ''}
 [[routes]]
 prefix = "/iiif/2/"
 upstream = "${bed.images}/iiif/2/"
@@ -87,14 +88,15 @@ ${mode.rewrite ?? ''}`;
 }
 
 /** Everything that runs in one mode over these holdings (`['--book', 'obj/book:30']`). */
-export async function world(modeName, holdings, heal = '') {
-  const mode = { ...MODES[modeName], heal };
+export async function world(modeName, holdings, heal = '', token = '') {
+  const mode = { ...MODES[modeName], heal, token };
   const folder = mkdtempSync(join(tmpdir(), 'iiif-mender-viewers-'));
   const address = /(http:\/\/\S+)/.source;
   const bed = await started(join(programs, 'iiif-mender-testbed'),
     ['--public-base', mode.publicBase, '--manifests', join(folder, 'manifests'), ...holdings],
     { images: new RegExp(`image server +${address}`), service: new RegExp(`canvas service +${address}`),
       control: new RegExp(`switches +${address}`) }, 'stdout');
+  if (token) writeFileSync(join(folder, 'token'), token);
   writeFileSync(join(folder, 'config.toml'), configuration(mode, bed, folder));
   const mender = await started(join(programs, 'iiif-mender'), ['serve'],
     { address: /"message":"serving".*"address":"([^"]+)"|"address":"([^"]+)".*"message":"serving"/,
@@ -119,7 +121,7 @@ export async function world(modeName, holdings, heal = '') {
     },
     /** How many images the index knows. */
     async indexed() {
-      const scrape = await (await fetch(`http://${mender.admin}/metrics`)).text();
+      const scrape = await (await fetch(`http://${mender.admin}/metrics`, { headers: { authorization: `Bearer ${token}` } })).text();
       return Number(scrape.match(/^iiif_mender_index_images(?:\{[^}]*\})? (\d+)/m)?.[1] ?? 0);
     },
     async ends() {
