@@ -10,7 +10,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::runtime::Handle;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::admin::Admin;
@@ -25,7 +25,7 @@ use crate::observe::{Metrics, SAMPLE_EVERY};
 use crate::presentation::Presenter;
 use crate::proxy::Proxy;
 use crate::upstream::fetch::Web;
-use crate::upstream::{Budget, TlsError, Upstream};
+use crate::upstream::{Budget, Collector, TlsError, Upstream};
 
 /// Why it could not start.
 #[derive(Debug, thiserror::Error)]
@@ -69,7 +69,11 @@ pub struct App {
     stop: watch::Sender<bool>,
     serving: Vec<JoinHandle<usize>>,
     chores: Vec<JoinHandle<()>>,
+    export: Option<Exporting>,
 }
+
+/// Spans on their way to a collector. Dropping the first makes the second send what still waits, and end.
+type Exporting = (oneshot::Sender<()>, JoinHandle<()>);
 
 /// Rarely anything is to be done; then it is cheap.
 const CHORES_EVERY: Duration = Duration::from_secs(5);
@@ -80,6 +84,7 @@ impl App {
     pub async fn start(settings: Settings) -> Result<Self, StartError> {
         let settings = Arc::new(settings);
         let metrics = Arc::new(Metrics::new());
+        let export = export(&settings, &metrics)?;
         let index = open_index(&settings)?;
         let upstreams = Upstream::of_routes(&settings, &metrics.upstream)?;
         let healer = Healer::new(Arc::clone(&settings), &upstreams, Arc::clone(&index), Arc::clone(&metrics));
@@ -129,14 +134,11 @@ impl App {
             tokio::spawn(keep_checked(&upstreams)),
             tokio::spawn(keep_tidy(upstreams, healer.clone())),
             tokio::spawn(keep_points(Arc::clone(&metrics))),
-            tokio::spawn({
-                let healer = healer.clone();
-                async move { healer.keep_warm().await }
-            }),
+            tokio::spawn(keep_warm(healer.clone())),
             tokio::spawn(async move { healer.resume_sweep().await }),
             tokio::spawn(Keeper::new(Arc::clone(&index), Arc::clone(&settings), Arc::clone(&metrics)).run()),
         ];
-        Ok(Self { addresses, admin, metrics, index, stop: stop_button, serving, chores })
+        Ok(Self { addresses, admin, metrics, index, stop: stop_button, serving, chores, export })
     }
 
     /// Stops accepting, lets requests in flight end, and returns how many had to be cut at the deadline.
@@ -149,8 +151,29 @@ impl App {
         for chore in self.chores {
             chore.abort();
         }
+        if let Some((more, sending)) = self.export {
+            drop(more);
+            let _ = tokio::time::timeout(LAST_SPANS, sending).await;
+        }
         cut
     }
+}
+
+/// How long the last spans may take, when everything else has ended.
+const LAST_SPANS: Duration = Duration::from_secs(2);
+
+/// Starts to send spans to the collector, where there is one.
+fn export(settings: &Settings, metrics: &Metrics) -> Result<Option<Exporting>, StartError> {
+    let telemetry = &settings.telemetry;
+    let Some(url) = &telemetry.otlp else { return Ok(None) };
+    let collector = Arc::new(Collector::new(url, settings)?);
+    let Some(export) = metrics.spans.open(telemetry.sample, telemetry.queue) else { return Ok(None) };
+    let (more, last) = oneshot::channel();
+    let post = move |batch| {
+        let collector = Arc::clone(&collector);
+        async move { collector.post(batch).await }
+    };
+    Ok(Some((more, tokio::spawn(export.run(post, last)))))
 }
 
 /// The rooms that a viewer's request goes through.
@@ -234,6 +257,10 @@ fn keep_checked(upstreams: &[Arc<Upstream>]) -> impl Future<Output = ()> + use<>
     async move {
         futures_util::future::join_all(checks).await;
     }
+}
+
+async fn keep_warm(healer: Healer) {
+    healer.keep_warm().await;
 }
 
 async fn keep_tidy(upstreams: Vec<Arc<Upstream>>, healer: Healer) {

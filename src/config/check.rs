@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::uri::{Authority, Scheme};
 
 use super::error::ConfigError;
-use super::settings::{Heal, Route, RouteKind, Rung, Server, Settings};
+use super::settings::{Heal, Route, RouteKind, Rung, Server, Settings, Telemetry};
 use super::sources::Sources;
 use super::tree::Tree;
 
@@ -47,6 +47,7 @@ pub(super) fn check(settings: &Settings, report: &mut Report<'_>) {
     bounds(&settings.server, report);
     memory(settings, report);
     nothing_is_zero(settings, report);
+    telemetry(&settings.telemetry, report);
     routes(settings, report);
     rewriting(settings, report);
     if settings.heal.enabled {
@@ -183,6 +184,21 @@ fn nothing_is_zero(settings: &Settings, report: &mut Report<'_>) {
             "write more than zero: with none nothing could ever be served"
         };
         report.at(&[path], &format!("`{path}` is zero"), help);
+    }
+}
+
+fn telemetry(telemetry: &Telemetry, report: &mut Report<'_>) {
+    let zero = [
+        ("telemetry.sample", telemetry.sample == 0),
+        ("telemetry.timeout", telemetry.timeout.is_zero()),
+        ("telemetry.queue", telemetry.queue == 0),
+    ];
+    for (path, _) in zero.into_iter().filter(|(_, is_zero)| *is_zero) {
+        report.at(
+            &[path],
+            &format!("`{path}` is zero"),
+            "write more than zero; there are no spans where telemetry.otlp is not given",
+        );
     }
 }
 

@@ -12,7 +12,7 @@ use super::file::{self, File};
 use super::leaf::Text;
 use super::settings::{
     Admin, CanvasRule, Heal, Health, Index, Log, MassExpiry, Presentation, Rewrite, Route, RouteKind, Server,
-    Settings, Source, SourceKind, Tls, Upstream, UpstreamUrl,
+    Settings, Source, SourceKind, Telemetry, Tls, Upstream, UpstreamUrl,
 };
 use super::values::{Count, Size};
 
@@ -33,6 +33,7 @@ pub(super) fn settings(file: File, folder: &Path, report: &mut Report<'_>) -> Se
         presentation: presentation(file.presentation),
         rewrite: rewrite(file.rewrite, report),
         log: log(file.log),
+        telemetry: telemetry(file.telemetry, report),
     }
 }
 
@@ -334,6 +335,17 @@ fn log(file: file::Log) -> Log {
         format: or(file.format, default.format),
         access: or(file.access, default.access),
         sample: file.sample.map_or(default.sample, |sample| sample.0.0),
+        queue: count(file.queue, default.queue),
+    }
+}
+
+fn telemetry(file: file::Telemetry, report: &mut Report<'_>) -> Telemetry {
+    let default = Telemetry::default();
+    Telemetry {
+        otlp: file.otlp.map(|otlp| otlp.0),
+        headers: headers(file.headers.unwrap_or_default(), "telemetry", report),
+        sample: file.sample.map_or(default.sample, |sample| sample.0.0),
+        timeout: or(file.timeout, default.timeout),
         queue: count(file.queue, default.queue),
     }
 }

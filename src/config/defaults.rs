@@ -9,7 +9,7 @@ use http::HeaderMap;
 
 use super::settings::{
     AccessLog, Admin, CanvasRule, Heal, Health, Http2, Index, Log, LogFormat, MassExpiry, Presentation,
-    Rewrite, Rung, Server, Settings, Source, SourceKind, Upstream,
+    Rewrite, Rung, Server, Settings, Source, SourceKind, Telemetry, Upstream,
 };
 
 const fn secs(seconds: u64) -> Duration {
@@ -33,6 +33,7 @@ impl Default for Settings {
             presentation: Presentation::default(),
             rewrite: Rewrite { public_url: None },
             log: Log::default(),
+            telemetry: Telemetry::default(),
         }
     }
 }
@@ -201,6 +202,19 @@ impl Default for Log {
             sample: 100,
             // Some MB when it is full.
             queue: 8192,
+        }
+    }
+}
+
+impl Default for Telemetry {
+    fn default() -> Self {
+        Self {
+            otlp: None,
+            headers: HeaderMap::new(),
+            sample: 10,
+            timeout: secs(10),
+            // About a MB when it is full.
+            queue: 2048,
         }
     }
 }

@@ -12,7 +12,7 @@ use super::urgency::Urgency;
 use super::ward::{Patient, Ward};
 use crate::config::settings::Rung;
 use crate::iiif::{CanvasUrl, IdentifierKind};
-use crate::observe::{Event, Gauged};
+use crate::observe::{Event, Gauged, Span};
 use crate::upstream::guard::Allowed;
 
 /// How a climb ended.
@@ -291,6 +291,8 @@ impl Ward {
         urgency: &Urgency,
     ) -> CanvasAnswer {
         let started = Instant::now();
+        let mut span = Span::step(&patient.trace, flight.rung.as_str());
+        let patient = &patient.within(&span);
         let _place = urgency.place(&service.lanes).await;
         if service.rests_from(urgency) {
             return CanvasAnswer::Withheld;
@@ -302,6 +304,7 @@ impl Ward {
             (Ok(()), _) => service.canvas(&flight.target, patient, Made::NowOrLongAgo).await,
         };
         self.step_ended(flight, answer, patient, started.elapsed());
+        span.text("iiif_mender.answer", answer.as_str());
         answer
     }
 

@@ -51,7 +51,7 @@ pub use ward::{Lobby, Patient};
 use crate::config::Settings;
 use crate::config::settings::Rung;
 use crate::index::Index;
-use crate::observe::{Gauged, Metrics, Trace};
+use crate::observe::{Gauged, Metrics, Span, Trace};
 use crate::outcome::Outcome;
 use crate::upstream::{Body, Upstream, UpstreamError};
 use climb::Verdict;
@@ -138,6 +138,9 @@ impl Healer {
     ) -> Treatment {
         let started = Instant::now();
         let ward = &self.ward;
+        let mut span = Span::step(&patient.trace, "heal");
+        span.text("iiif_mender.identifier", &patient.key);
+        let patient = &patient.within(&span);
         if ward.memory.is_missing(patient.route, &patient.key, started) {
             return Treatment::Original(Outcome::Missing);
         }
@@ -167,6 +170,8 @@ impl Healer {
         seat.urgency.viewer_waits();
         patient.joins(&seat.urgency);
         let landed = timeout(wait.saturating_sub(started.elapsed()), seat.landed()).await;
+        // Known by now, even to one who came at the same moment.
+        span.link(seat.urgency.leader());
         ward.metrics.waited(started.elapsed(), &patient.trace);
         match landed {
             Err(_) => Treatment::Pending(COME_BACK),

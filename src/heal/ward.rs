@@ -31,7 +31,7 @@ use crate::iiif::{IdentifierKind, ImageRequest};
 use crate::index::history::Bounds;
 use crate::index::recorder::Recorder;
 use crate::index::{Index, Owner};
-use crate::observe::{Metrics, Trace};
+use crate::observe::{Metrics, Span, Trace};
 use crate::upstream::guard::Guard;
 use crate::upstream::{Body, Upstream, UpstreamError, own_request};
 
@@ -166,7 +166,10 @@ impl Ward {
         {
             return None;
         }
-        let owners = match self.index.owners(&key) {
+        let step = Span::step(at.trace, "index");
+        let owners = self.index.owners(&key);
+        drop(step);
+        let owners = match owners {
             Ok(owners) => owners,
             Err(error) => {
                 self.metrics.index_lookup("error");
@@ -231,7 +234,10 @@ impl Ward {
         request: &Parts,
     ) -> Result<Response<Body>, UpstreamError> {
         let times = self.settings.timeouts(patient.route);
-        self.upstreams[patient.route].send(request, Body::Empty, times).await
+        let mut span = Span::call(&patient.trace, request);
+        let sent = self.upstreams[patient.route].send(&span.onward(request), Body::Empty, times).await;
+        span.answered(&sent);
+        sent
     }
 
     /// Asks the image server for `{identifier}/{tail}` on our own behalf.
@@ -390,6 +396,11 @@ impl Ward {
 }
 
 impl Patient {
+    /// The same, with what is done for its sake below `span`.
+    pub(super) fn within(&self, span: &Span) -> Self {
+        Self { trace: span.within(&self.trace), ..self.clone() }
+    }
+
     /// For logs.
     pub fn key(&self) -> &str {
         &self.key

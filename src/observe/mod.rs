@@ -1,5 +1,6 @@
 //! What the people who run it can see. A leaf: every room may use it, it uses none.
 
+mod export;
 mod gauged;
 mod histogram;
 mod lines;
@@ -10,8 +11,10 @@ mod metrics;
 mod process;
 mod scrape;
 mod snapshot;
+mod spans;
 mod trace;
 
+pub use export::Export;
 pub use gauged::Gauged;
 pub use live::{Event, News, Point, SAMPLE_EVERY};
 pub use logging::{LogGuard, LoggingError, install as install_logging};
@@ -19,4 +22,5 @@ pub use meters::UpstreamMeters;
 pub use metrics::{Metrics, RequestLabels, Word};
 pub use scrape::Format;
 pub use snapshot::{Now, Snapshot};
+pub use spans::{Span, Spans};
 pub use trace::{REQUEST_ID, TRACEPARENT, TRACESTATE, Trace};

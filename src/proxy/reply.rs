@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::{Answer, headers, is_quiet};
 use crate::config::settings::{AccessLog, Log};
-use crate::observe::Trace;
+use crate::observe::{Span, Trace};
 use crate::outcome::Outcome;
 use crate::upstream::{Body, BodyError, Chain, UpstreamError};
 
@@ -123,6 +123,15 @@ impl Asking {
     pub(super) fn new(head: &Parts, trace: Trace) -> Self {
         let wants_json = wants_json(&head.headers);
         Self { method: head.method.clone(), uri: head.uri.clone(), wants_json, trace }
+    }
+
+    /// What its span says of it.
+    pub(super) fn describe(&self, span: &mut Span, route: &'static str, outcome: Outcome) {
+        span.text("http.request.method", self.method.as_str());
+        span.text("url.path", self.uri.path());
+        span.text("iiif_mender.request_id", self.trace.as_str());
+        span.text("iiif_mender.route", route);
+        span.text("iiif_mender.outcome", outcome.as_str());
     }
 
     /// One line for each request that is to have one (`[log] access`).

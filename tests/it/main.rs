@@ -49,6 +49,7 @@ mod request_ids;
 mod servers;
 mod sources;
 mod top;
+mod traces;
 mod uploads;
 mod watching;
 mod window;
