@@ -30,18 +30,6 @@ pub(super) enum Verdict {
     Failed,
 }
 
-impl Verdict {
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::Healed(_) => "healed",
-            Self::Alive => "alive",
-            Self::Missing => "missing",
-            Self::Cooling => "cooling",
-            Self::Failed => "failed",
-        }
-    }
-}
-
 /// How one step on a rung ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Step {

@@ -394,15 +394,3 @@ impl Ward {
         }
     }
 }
-
-impl Patient {
-    /// The same, with what is done for its sake below `span`.
-    pub(super) fn within(&self, span: &Span) -> Self {
-        Self { trace: span.within(&self.trace), ..self.clone() }
-    }
-
-    /// For logs.
-    pub fn key(&self) -> &str {
-        &self.key
-    }
-}
