@@ -1,31 +1,44 @@
 //! Builds the rooms, binds the sockets, serves, drains: the only file that knows them all.
+//!
+//! `rooms` builds the rooms from settings, `doors` opens and closes the sockets, `run` is a process that serves: it
+//! listens to signals, watches the configuration (`files`) and hands its sockets to a successor (`handover`).
 
+mod doors;
+mod files;
+mod handover;
+mod rooms;
+pub mod run;
+mod spans;
+
+use std::fmt;
 use std::io;
-use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use prometheus_client::metrics::gauge::Gauge;
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::runtime::Handle;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::admin::Admin;
-use crate::batch::command::Rooms;
-use crate::config::{Settings, settings};
-use crate::heal::Healer;
+use crate::admin::{self, Admin, Diary, Gate};
+use crate::config::{Changes, Reload, ReloadError, Settings, differences};
 use crate::index::keeper::Keeper;
-use crate::index::learn::Learner;
+use crate::index::shared::Follower;
 use crate::index::{Index, IndexError};
-use crate::listen::{Bounds, Crew, Listener, Stop};
-use crate::observe::{Metrics, SAMPLE_EVERY};
-use crate::presentation::Presenter;
-use crate::proxy::Proxy;
+use crate::listen::inherit::Inherited;
+use crate::listen::tls::CertificateError;
+use crate::listen::{Bounds, Crew, Hall, Stop};
+use crate::observe::{self, Metrics, SAMPLE_EVERY};
+use crate::proxy::Viewer;
 use crate::upstream::fetch::Web;
-use crate::upstream::{Budget, Collector, TlsError, Upstream};
+use crate::upstream::{TlsError, Upstream};
+use doors::Doors;
+use rooms::House;
+use spans::Exporting;
+
+pub use rooms::batch_rooms;
 
 /// Why it could not start.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +46,9 @@ pub enum StartError {
     /// A socket could not be bound.
     #[error("{0}; is another process listening there? See [server] listen and [admin] listen")]
     Listen(#[source] io::Error),
+    /// We were given a socket for an address that we know nothing of.
+    #[error("a socket was passed to us for {0}, which is none of [server] listen and [admin] listen")]
+    Passed(SocketAddr),
     /// A thread could not be started.
     #[error("cannot start the threads that serve: {0}; see [server] workers")]
     Workers(#[source] io::Error),
@@ -43,20 +59,17 @@ pub enum StartError {
     #[error(transparent)]
     Upstream(#[from] TlsError),
     /// Our own certificate.
-    #[error("[server] tls: {path}: {source}; it must be a PEM file that this user can read")]
-    Pem {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        source: rustls_pki_types::pem::Error,
-    },
-    /// Certificate and key do not fit.
-    #[error("[server] tls: {0}; do certificate and key belong together?")]
-    Tls(#[from] rustls::Error),
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
+    /// The token of the admin pages.
+    #[error(transparent)]
+    Gate(#[from] admin::GateError),
+    /// Signals, or standard output.
+    #[error("cannot start: {0}")]
+    Process(#[source] io::Error),
 }
 
 /// A running proxy.
-#[derive(Debug)]
 pub struct App {
     /// Where viewers are served.
     pub addresses: Vec<SocketAddr>,
@@ -66,174 +79,271 @@ pub struct App {
     pub metrics: Arc<Metrics>,
     /// The index in use.
     pub index: Arc<Index>,
+    house: Arc<ArcSwap<House>>,
+    pages: Arc<ArcSwap<Admin>>,
+    doors: Doors,
+    /// How the admin pages ask for the configuration to be read anew.
+    reload: Option<Reload>,
+    admin_socket: Option<TcpListener>,
     stop: watch::Sender<bool>,
     serving: Vec<JoinHandle<usize>>,
-    chores: Vec<JoinHandle<()>>,
+    lasting: [JoinHandle<()>; 3],
+    diary: Diary,
+    chores: Chores,
     export: Option<Exporting>,
 }
 
-/// Spans on their way to a collector. Dropping the first makes the second send what still waits, and end.
-type Exporting = (oneshot::Sender<()>, JoinHandle<()>);
+impl fmt::Debug for App {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("App").field("addresses", &self.addresses).finish_non_exhaustive()
+    }
+}
 
 /// Rarely anything is to be done; then it is cheap.
 const CHORES_EVERY: Duration = Duration::from_secs(5);
+
+/// Operators at once at most.
+const OPERATORS: usize = 64;
+
+/// Keys whose new value holds only after a restart, besides all of `[telemetry]`.
+const AFTER_RESTART: [&str; 6] =
+    ["admin.listen", "index.cache", "index.path", "log.format", "log.queue", "server.workers"];
 
 impl App {
     /// Starts everything; returns as soon as the sockets are bound. Sources are indexed in the background:
     /// traffic passes from the first moment.
     pub async fn start(settings: Settings) -> Result<Self, StartError> {
+        Self::start_on(settings, Inherited::default()).await
+    }
+
+    /// The same on sockets that were open before us, where they are for our addresses.
+    #[expect(clippy::unused_async, reason = "it must be called in a runtime")]
+    pub async fn start_on(settings: Settings, mut inherited: Inherited) -> Result<Self, StartError> {
         let settings = Arc::new(settings);
         let metrics = Arc::new(Metrics::new());
-        let export = export(&settings, &metrics)?;
-        let index = open_index(&settings)?;
-        let upstreams = Upstream::of_routes(&settings, &metrics.upstream)?;
-        let healer = Healer::new(Arc::clone(&settings), &upstreams, Arc::clone(&index), Arc::clone(&metrics));
-        let proxy = proxy(&settings, &upstreams, &healer, &index, &metrics);
-        let bounds = Bounds {
-            head_timeout: settings.server.head_timeout,
-            idle_timeout: settings.server.idle_timeout,
-            max_head_bytes: settings.server.max_head_bytes,
-            max_connections: settings.server.max_connections,
-            drain: settings.server.drain,
-        };
-        let tls = settings.server.tls.as_ref().map(server_tls).transpose()?;
-        let open = metrics.connections.clone();
-        let crew = Crew::start(settings.server.workers).map_err(StartError::Workers)?;
-        let viewers = Listener::bind(&settings.server.listen, tls, bounds.clone(), open, crew).await;
-        let viewers = viewers.map_err(StartError::Listen)?;
-        let operators = match settings.admin.listen {
-            None => None,
-            Some(address) => {
-                let bounds = Bounds { max_connections: 64, ..bounds };
-                let bound = Listener::bind(&[address], None, bounds, Gauge::default(), Crew::here()).await;
-                Some(bound.map_err(StartError::Listen)?)
-            }
-        };
-
+        let export = Exporting::start(&settings, &metrics)?;
+        let index = rooms::open_index(&settings)?;
+        let house = House::build(Arc::clone(&settings), &index, &metrics)?;
         let (stop_button, stop) = Stop::new();
-        let addresses = viewers.addresses();
-        let admin = operators.as_ref().and_then(|listener| listener.addresses().first().copied());
-        let mut serving = vec![tokio::spawn(viewers.serve(
-            move |viewer, request| {
-                let proxy = proxy.clone();
-                async move { proxy.handle(viewer, request).await }
-            },
-            stop.clone(),
-        ))];
-        if let Some(operators) = operators {
-            let pages = Admin::new(Arc::clone(&metrics), healer.clone());
-            serving.push(tokio::spawn(operators.serve(
-                move |_, request| {
-                    let pages = pages.clone();
-                    async move { pages.handle(&request) }
-                },
-                stop.clone(),
-            )));
+        let diary = Diary::default();
+        let rooms = house.for_operators(&index, &metrics, None, &diary, &stop_button);
+        let pages = Arc::new(ArcSwap::from_pointee(Admin::new(rooms, Gate::open(&settings.admin)?)));
+        let house = Arc::new(ArcSwap::from_pointee(house));
+
+        let bounds = Bounds::from(&settings.server);
+        let operators = Bounds { max_connections: OPERATORS, max_per_address: 0, ..bounds.clone() };
+        let crew = Crew::start(settings.server.workers).map_err(StartError::Workers)?;
+        let hall = Hall::new(bounds, crew, metrics.connections.clone(), Arc::clone(&metrics));
+        let mut doors = Doors::new(hall, Arc::clone(&house));
+        let prepared = doors.prepare(&settings.server, &mut inherited)?;
+        let hall = Hall::new(operators, Crew::here(), Gauge::default(), Arc::clone(&metrics));
+        let operators =
+            settings.admin.listen.map(|address| doors::listener(address, false, &mut inherited, &hall));
+        let operators = operators.transpose().map_err(StartError::Listen)?;
+        if let Some(address) = inherited.left().first() {
+            return Err(StartError::Passed(*address));
         }
-        let chores = vec![
-            tokio::spawn(keep_checked(&upstreams)),
-            tokio::spawn(keep_tidy(upstreams, healer.clone())),
-            tokio::spawn(keep_points(Arc::clone(&metrics))),
-            tokio::spawn(keep_warm(healer.clone())),
-            tokio::spawn(async move { healer.resume_sweep().await }),
-            tokio::spawn(Keeper::new(Arc::clone(&index), Arc::clone(&settings), Arc::clone(&metrics)).run()),
-        ];
-        Ok(Self { addresses, admin, metrics, index, stop: stop_button, serving, chores, export })
+
+        doors.change(prepared)?;
+        let mut serving = Vec::new();
+        let (mut admin, mut admin_socket) = (None, None);
+        if let Some(operators) = operators {
+            admin = Some(operators.address().map_err(StartError::Listen)?);
+            admin_socket = Some(operators.socket().map_err(StartError::Listen)?);
+            let pages = Arc::clone(&pages);
+            let service = move |viewer: Viewer, request| {
+                let pages = pages.load_full();
+                async move { pages.handle(viewer.peer, request).await }
+            };
+            serving.push(tokio::spawn(operators.serve(service, stop)));
+        }
+        let chores = Chores::start(&house.load(), &index, &metrics);
+        let tidying = tokio::spawn(keep_tidy(Arc::clone(&house)));
+        let points = tokio::spawn(keep_points(Arc::clone(&metrics)));
+        let lasting = [tidying, points, tokio::spawn(diary.clone().keep(Arc::clone(&metrics)))];
+        metrics.edge.config_is_loaded();
+        let addresses = doors.addresses();
+        let stop = stop_button;
+        Ok(Self {
+            addresses,
+            admin,
+            metrics,
+            index,
+            house,
+            pages,
+            doors,
+            reload: None,
+            admin_socket,
+            stop,
+            serving,
+            lasting,
+            diary,
+            chores,
+            export,
+        })
+    }
+
+    /// Lives by other settings from now on. What cannot be used changes nothing; requests in flight end under the
+    /// old ones. Certificates are read anew in any case.
+    pub fn apply(&mut self, settings: Settings) -> Result<Changes, ReloadError> {
+        let outcome = self.try_apply(settings);
+        let result = match &outcome {
+            Ok(changes) if changes.is_nothing() => "unchanged",
+            Ok(_) => "applied",
+            Err(_) => "refused",
+        };
+        self.metrics.edge.config_reload(result);
+        if result == "applied" {
+            self.metrics.edge.config_is_loaded();
+        }
+        outcome
+    }
+
+    fn try_apply(&mut self, mut settings: Settings) -> Result<Changes, ReloadError> {
+        let unusable = |error: StartError| ReloadError::Unusable(error.to_string());
+        let before = self.house.load_full();
+        let mut keys = differences(&before.settings, &settings);
+        let waits = |key: &String| AFTER_RESTART.contains(&key.as_str()) || key.starts_with("telemetry");
+        let after_restart: Vec<String> = keys.iter().filter(|key| waits(key)).cloned().collect();
+        keys.retain(|key| !waits(key));
+        let old = &before.settings;
+        settings.admin.listen = old.admin.listen;
+        settings.index.cache = old.index.cache;
+        settings.index.path.clone_from(&old.index.path);
+        settings.log.format = old.log.format;
+        settings.log.queue = old.log.queue;
+        settings.server.workers = old.server.workers;
+        settings.telemetry = old.telemetry.clone();
+        let settings = Arc::new(settings);
+
+        // All that can fail comes first.
+        let prepared = self.doors.prepare(&settings.server, &mut Inherited::default()).map_err(unusable)?;
+        let web = Web::new(Arc::clone(&settings)).map_err(|error| unusable(error.into()))?;
+        let house = before.under(Arc::clone(&settings), &self.index, &self.metrics).map_err(unusable)?;
+        let gate = Gate::open(&settings.admin).map_err(|error| unusable(error.into()))?;
+        let certificates = self.doors.change(prepared).map_err(unusable)?;
+        self.addresses = self.doors.addresses();
+        if keys.is_empty() {
+            self.open_pages(Some(gate));
+            return Ok(Changes { keys, after_restart, certificates });
+        }
+        if let Err(error) = observe::set_log_filter(&settings.log.filter) {
+            tracing::warn!(%error, "the log filter stays as it was");
+        }
+        self.index.knows(web, Handle::current());
+        let house = Arc::new(house);
+        self.house.store(Arc::clone(&house));
+        self.open_pages(Some(gate));
+        self.chores.change(&before, &house, &self.index, &self.metrics);
+        Ok(Changes { keys, after_restart, certificates })
+    }
+
+    /// The admin pages ask here for the configuration to be read anew.
+    pub fn reloads_by(&mut self, reload: Reload) {
+        self.reload = Some(reload);
+        self.open_pages(None);
+    }
+
+    /// The admin pages of the house in use, behind another gate where there is one.
+    fn open_pages(&self, gate: Option<Gate>) {
+        let (house, reload) = (self.house.load(), self.reload.clone());
+        let rooms = house.for_operators(&self.index, &self.metrics, reload, &self.diary, &self.stop);
+        let pages = self.pages.load().over(rooms, gate);
+        self.pages.store(Arc::new(pages));
+    }
+
+    /// The settings in use.
+    pub fn settings(&self) -> Arc<Settings> {
+        Arc::clone(&self.house.load().settings)
+    }
+
+    /// The sockets once more, for a successor: those of viewers, then that of the admin pages.
+    fn sockets(&self) -> io::Result<Vec<TcpListener>> {
+        let mut sockets = self.doors.sockets()?;
+        if let Some(socket) = &self.admin_socket {
+            sockets.push(socket.try_clone()?);
+        }
+        Ok(sockets)
+    }
+
+    /// How long requests in flight have to end.
+    pub fn drain(&self) -> Duration {
+        self.house.load().settings.server.drain
     }
 
     /// Stops accepting, lets requests in flight end, and returns how many had to be cut at the deadline.
-    pub async fn stop(self) -> usize {
+    pub async fn stop(mut self) -> usize {
+        drop(self.admin_socket);
         self.stop.send_replace(true);
+        let mut serving = self.doors.close();
+        serving.append(&mut self.serving);
         let mut cut = 0;
-        for serving in self.serving {
+        for serving in serving {
             cut += serving.await.unwrap_or(0);
         }
-        for chore in self.chores {
-            chore.abort();
-        }
-        if let Some((more, sending)) = self.export {
-            drop(more);
-            let _ = tokio::time::timeout(LAST_SPANS, sending).await;
+        self.lasting.iter().for_each(JoinHandle::abort);
+        self.chores.end();
+        if let Some(export) = self.export.take() {
+            export.end().await;
         }
         cut
     }
 }
 
-/// How long the last spans may take, when everything else has ended.
-const LAST_SPANS: Duration = Duration::from_secs(2);
-
-/// Starts to send spans to the collector, where there is one.
-fn export(settings: &Settings, metrics: &Metrics) -> Result<Option<Exporting>, StartError> {
-    let telemetry = &settings.telemetry;
-    let Some(url) = &telemetry.otlp else { return Ok(None) };
-    let collector = Arc::new(Collector::new(url, settings)?);
-    let Some(export) = metrics.spans.open(telemetry.sample, telemetry.queue) else { return Ok(None) };
-    let (more, last) = oneshot::channel();
-    let post = move |batch| {
-        let collector = Arc::clone(&collector);
-        async move { collector.post(batch).await }
-    };
-    Ok(Some((more, tokio::spawn(export.run(post, last)))))
+/// What is done in the background.
+struct Chores {
+    keeping_warm: JoinHandle<()>,
+    sweeping: JoinHandle<()>,
+    keeping_index: JoinHandle<()>,
+    checking: JoinHandle<()>,
+    heeding: JoinHandle<()>,
 }
 
-/// The rooms that a viewer's request goes through.
-fn proxy(
-    settings: &Arc<Settings>,
-    upstreams: &[Arc<Upstream>],
-    healer: &Healer,
-    index: &Arc<Index>,
-    metrics: &Arc<Metrics>,
-) -> Proxy {
-    let learner = settings.index.learn.then(|| Learner::start(Arc::clone(index), Arc::clone(metrics)));
-    let budget = Budget::new(settings.server.max_held_total, metrics.held_bytes.clone());
-    let presenter = Presenter::new(
-        Arc::clone(settings),
-        upstreams.to_vec(),
-        healer.clone(),
-        Arc::clone(index),
-        learner,
-        budget.clone(),
-        Arc::clone(metrics),
-    );
-    let (upstreams, healer) = (upstreams.to_vec(), healer.clone());
-    Proxy::new(Arc::clone(settings), upstreams, healer, presenter, budget, Arc::clone(metrics))
-}
+impl Chores {
+    fn start(house: &House, index: &Arc<Index>, metrics: &Arc<Metrics>) -> Self {
+        let (warm, sweep) = (house.healer.clone(), house.healer.clone());
+        let keeper = Keeper::new(Arc::clone(index), Arc::clone(&house.settings), Arc::clone(metrics));
+        Self {
+            keeping_warm: tokio::spawn(async move { warm.keep_warm().await }),
+            sweeping: tokio::spawn(async move { sweep.resume_sweep().await }),
+            keeping_index: tokio::spawn(keeper.run()),
+            checking: tokio::spawn(keep_checked(&house.upstreams)),
+            heeding: tokio::spawn(heed_others(house, index, metrics)),
+        }
+    }
 
-/// The index, with all that it needs to look at its sources.
-fn open_index(settings: &Arc<Settings>) -> Result<Arc<Index>, StartError> {
-    let web = Web::new(Arc::clone(settings))?;
-    let index = Index::open(&settings.index.path, settings.index.cache)?.with_names(settings);
-    Ok(Arc::new(index.with_web(web, Handle::current())))
-}
+    /// Begins anew what is concerned: rounds that go on for hours are not begun again for nothing.
+    fn change(&mut self, old: &House, new: &House, index: &Arc<Index>, metrics: &Arc<Metrics>) {
+        let (before, after) = (&old.settings, &new.settings);
+        let others = before.routes != after.routes
+            || before.upstream != after.upstream
+            || before.server.public_hosts != after.server.public_hosts;
+        if others {
+            self.checking.abort();
+            self.checking = tokio::spawn(keep_checked(&new.upstreams));
+        }
+        if before != after {
+            self.heeding.abort();
+            self.heeding = tokio::spawn(heed_others(new, index, metrics));
+        }
+        if others || before.index != after.index || before.heal != after.heal {
+            self.keeping_warm.abort();
+            let healer = new.healer.clone();
+            self.keeping_warm = tokio::spawn(async move { healer.keep_warm().await });
+        }
+        if others || before.index != after.index {
+            self.keeping_index.abort();
+            let keeper = Keeper::new(Arc::clone(index), Arc::clone(after), Arc::clone(metrics));
+            self.keeping_index = tokio::spawn(keeper.run());
+        }
+    }
 
-/// The rooms that the batch commands need, without a socket of our own.
-pub fn batch_rooms(settings: Settings) -> Result<Rooms, StartError> {
-    let settings = Arc::new(settings);
-    let index = Index::open(&settings.index.path, settings.index.cache)?.with_names(&settings);
-    let index = Arc::new(index);
-    let metrics = Arc::new(Metrics::new());
-    let upstreams = Upstream::of_routes(&settings, &metrics.upstream)?;
-    let healer = Healer::new(Arc::clone(&settings), &upstreams, Arc::clone(&index), metrics);
-    let web = Web::new(Arc::clone(&settings))?;
-    Ok(Rooms { settings, index, healer, web })
-}
-
-/// TLS towards viewers: HTTP/2 and HTTP/1.1.
-fn server_tls(tls: &settings::Tls) -> Result<Arc<rustls::ServerConfig>, StartError> {
-    let refuse = |path: &PathBuf| {
-        let path = path.clone();
-        move |source| StartError::Pem { path, source }
-    };
-    let chain = CertificateDer::pem_file_iter(&tls.cert).map_err(refuse(&tls.cert))?;
-    let chain = chain.collect::<Result<Vec<_>, _>>().map_err(refuse(&tls.cert))?;
-    let key = PrivateKeyDer::from_pem_file(&tls.key).map_err(refuse(&tls.key))?;
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_no_client_auth()
-        .with_single_cert(chain, key)?;
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(Arc::new(config))
+    fn end(&self) {
+        for chore in [&self.keeping_warm, &self.sweeping, &self.keeping_index, &self.checking, &self.heeding]
+        {
+            chore.abort();
+        }
+    }
 }
 
 /// What a live page shows of the last half hour.
@@ -242,6 +352,23 @@ async fn keep_points(metrics: Arc<Metrics>) {
     loop {
         every.tick().await;
         metrics.sample();
+    }
+}
+
+/// What other nodes find out and learn is known here, too.
+fn heed_others(
+    house: &House,
+    index: &Arc<Index>,
+    metrics: &Arc<Metrics>,
+) -> impl Future<Output = ()> + use<> {
+    let healer = house.healer.clone();
+    let follower = house.cluster.clone().map(|cluster| {
+        Follower::new(Arc::clone(index), Arc::clone(&house.settings), cluster, Arc::clone(metrics))
+    });
+    async move {
+        if let Some(follower) = follower {
+            futures_util::future::join(healer.heed_the_fleet(), follower.run()).await;
+        }
     }
 }
 
@@ -259,17 +386,14 @@ fn keep_checked(upstreams: &[Arc<Upstream>]) -> impl Future<Output = ()> + use<>
     }
 }
 
-async fn keep_warm(healer: Healer) {
-    healer.keep_warm().await;
-}
-
-async fn keep_tidy(upstreams: Vec<Arc<Upstream>>, healer: Healer) {
+async fn keep_tidy(house: Arc<ArcSwap<House>>) {
     let mut every = tokio::time::interval(CHORES_EVERY);
     loop {
         every.tick().await;
-        for upstream in &upstreams {
+        let house = house.load_full();
+        for upstream in &house.upstreams {
             upstream.prune();
         }
-        healer.prune();
+        house.healer.prune();
     }
 }

@@ -9,9 +9,9 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::app::{self, App};
+use crate::app;
+use crate::app::run::{self, Ended};
 use crate::batch::command::{Batch, CheckArgs, HealArgs};
 use crate::config::command::ConfigCommand;
 use crate::config::{ConfigErrors, Settings};
@@ -162,62 +162,10 @@ fn serve(config: &Path) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(&format!("cannot start: {error}"), Exit::Broken),
     };
-    runtime.block_on(async {
-        let drain = settings.server.drain;
-        // Before anybody is told that we serve: a signal that comes at once must not kill what it should end.
-        let mut signals = match Signals::new() {
-            Ok(signals) => signals,
-            Err(error) => return fail(&format!("cannot listen for signals: {error}"), Exit::Broken),
-        };
-        let app = match App::start(settings).await {
-            Ok(app) => app,
-            Err(error) => return fail(&error.to_string(), Exit::Usage),
-        };
-        for address in &app.addresses {
-            tracing::info!(%address, "serving");
-        }
-        if let Some(address) = app.admin {
-            tracing::info!(%address, "admin pages: /livez /readyz /metrics");
-        }
-        let why = signals.next().await;
-        tracing::info!(
-            signal = why,
-            drain_s = drain.as_secs(),
-            "stopping: no new connections, requests in flight end; a second signal ends them at once"
-        );
-        let cut = tokio::select! {
-            cut = app.stop() => cut,
-            why = signals.next() => {
-                tracing::warn!(signal = why, "stopped at once: requests in flight were cut");
-                return Exit::Broken.into();
-            }
-        };
-        if cut > 0 {
-            tracing::warn!(connections = cut, "cut at the deadline ([server] drain)");
-        }
-        tracing::info!("stopped");
-        ExitCode::SUCCESS
-    })
-}
-
-/// SIGTERM and SIGINT.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn new() -> io::Result<Self> {
-        let (terminate, interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        Ok(Self { terminate, interrupt })
-    }
-
-    /// Waits for the next one and names it.
-    async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
-        }
+    match runtime.block_on(run::serve(config, settings)) {
+        Ok(Ended::Drained) => ExitCode::SUCCESS,
+        Ok(Ended::AtOnce) => Exit::Broken.into(),
+        Err(error) => fail(&error.to_string(), Exit::Usage),
     }
 }
 

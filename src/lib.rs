@@ -8,6 +8,7 @@ pub mod admin;
 pub mod app;
 pub mod batch;
 pub mod cli;
+pub mod cluster;
 pub mod config;
 pub mod heal;
 pub mod iiif;

@@ -1,63 +1,136 @@
-//! What the people who run it ask: is it alive, is it ready, what does it count.
+//! What the people who run it ask and do: health, metrics, the API and the dashboard.
+//!
+//! [`Admin::handle`] is the way of a request: `gate` says who may, `route` what is asked, `read` and `act` answer it as
+//! JSON, `pages` for eyes. `events` is a stream of what happens, `diary` remembers the steps of the last heals.
 
+mod act;
+mod answer;
+mod chart;
+mod diary;
+mod events;
+mod gate;
+mod health;
+mod now;
+mod pages;
+mod read;
+mod route;
+mod words;
+
+use std::net::SocketAddr;
 use std::sync::Arc;
 
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
+use tokio::sync::{Semaphore, watch};
 
+pub use diary::Diary;
+pub use gate::{Gate, GateError};
+
+use crate::config::{Reload, Settings};
 use crate::heal::Healer;
+use crate::index::Index;
 use crate::observe::{Format, Metrics};
-use crate::upstream::Body;
+use crate::upstream::{Body, Upstream};
+use answer::{Problem, text};
+use route::Asked;
+
+/// The description of the API (OpenAPI 3.1).
+const OPENAPI: &str = include_str!("openapi.json");
+
+/// Live pages at once, at most.
+const LISTENERS: usize = 16;
+
+/// The rooms that the pages look into.
+#[derive(Debug, Clone)]
+pub struct Rooms {
+    /// The settings in use.
+    pub settings: Arc<Settings>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// The index.
+    pub index: Arc<Index>,
+    /// Who heals.
+    pub healer: Healer,
+    /// In the order of `settings.routes`.
+    pub upstreams: Vec<Arc<Upstream>>,
+    /// Has the configuration read anew.
+    pub reload: Option<Reload>,
+    /// Steps of the last heals.
+    pub diary: Diary,
+    /// Turns true when live streams must end.
+    pub stopping: watch::Receiver<bool>,
+}
 
 /// The admin pages. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Admin {
-    metrics: Arc<Metrics>,
-    healer: Healer,
+    rooms: Arc<Rooms>,
+    gate: Arc<Gate>,
+    listeners: Arc<Semaphore>,
 }
 
 impl Admin {
-    /// Admin pages over these metrics and this healer.
-    pub fn new(metrics: Arc<Metrics>, healer: Healer) -> Self {
-        Self { metrics, healer }
+    /// Admin pages over these rooms, behind this gate.
+    pub fn new(rooms: Rooms, gate: Gate) -> Self {
+        Self { rooms: Arc::new(rooms), gate: Arc::new(gate), listeners: Arc::new(Semaphore::new(LISTENERS)) }
+    }
+
+    /// The same pages over other rooms, and behind another gate where there is one.
+    #[must_use]
+    pub fn over(&self, rooms: Rooms, gate: Option<Gate>) -> Self {
+        let gate = gate.map_or_else(|| Arc::clone(&self.gate), Arc::new);
+        Self { rooms: Arc::new(rooms), gate, listeners: Arc::clone(&self.listeners) }
     }
 
     /// Answers one request.
-    pub fn handle(&self, request: &Request<Incoming>) -> Response<Body> {
-        let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
-        let is_reset = *request.method() == Method::POST && request.uri().path() == "/breakers/reset";
-        let (status, kind, text) = match (is_read, request.uri().path()) {
-            _ if is_reset => {
-                tracing::info!("breakers reset by hand");
-                self.healer.reset_breakers();
-                (StatusCode::OK, TEXT, "reset\n".to_owned())
+    pub async fn handle(&self, peer: SocketAddr, request: Request<Incoming>) -> Response<Body> {
+        let accept = request.headers().get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
+        let is_for_eyes = accept.is_some_and(|accept| accept.contains("text/html"));
+        let mut response = match self.answer(peer, request).await {
+            Ok(response) => response,
+            Err(problem) if is_for_eyes => {
+                let page = pages::problem(&problem);
+                problem.dressed(page)
             }
-            (false, _) => (StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET and HEAD\n".to_owned()),
-            (true, "/livez") => (StatusCode::OK, TEXT, "alive\n".to_owned()),
-            // A proxy whose sockets are bound passes traffic from the first moment, index or not.
-            (true, "/readyz") => (StatusCode::OK, TEXT, "ready\n".to_owned()),
-            (true, "/metrics") => {
-                let accept = request.headers().get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
-                let format = Format::accepted(accept.unwrap_or_default());
-                (StatusCode::OK, format.content_type(), self.metrics.scrape_as(format))
-            }
-            (true, "/api/v1/stats") => (
-                StatusCode::OK,
-                "application/json",
-                serde_json::to_string(&self.metrics.snapshot()).unwrap_or_default(),
-            ),
-            (true, _) => (StatusCode::NOT_FOUND, TEXT, "try /livez, /readyz or /metrics\n".to_owned()),
+            Err(problem) => problem.into_response(),
         };
-        let mut response = Response::new(Body::from(text));
-        *response.status_mut() = status;
         let fields = response.headers_mut();
-        fields.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
-        fields.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if status == StatusCode::METHOD_NOT_ALLOWED {
-            fields.insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
-        }
+        fields.entry(header::CACHE_CONTROL).or_insert(answer::NO_STORE);
+        fields.insert(header::X_CONTENT_TYPE_OPTIONS, answer::NOSNIFF);
+        fields.insert(header::CONTENT_SECURITY_POLICY, answer::POLICY);
+        fields.insert(header::REFERRER_POLICY, answer::SAME_ORIGIN);
         response
     }
-}
 
-const TEXT: &str = "text/plain; charset=utf-8";
+    async fn answer(&self, peer: SocketAddr, request: Request<Incoming>) -> Result<Response<Body>, Problem> {
+        let asked = route::asked(request.uri().path());
+        let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
+        match asked {
+            Some(Asked::Live) if is_read => return Ok(text(StatusCode::OK, "alive\n")),
+            // A proxy whose sockets are bound passes traffic from the first moment, index or not.
+            Some(Asked::Ready) if is_read => return Ok(text(StatusCode::OK, "ready\n")),
+            _ => {}
+        }
+        self.gate.admits(&request)?;
+        let asked = asked.ok_or_else(|| Problem::not_found("there is no such page"))?;
+        match asked {
+            Asked::Act(act) if *request.method() == Method::POST => {
+                self.gate.admits_act(&request)?;
+                self.act(act, peer, request).await
+            }
+            Asked::Act(_) => Err(Problem::method("POST")),
+            _ if !is_read => Err(Problem::method("GET, HEAD")),
+            Asked::Metrics => {
+                let accept = request.headers().get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
+                let format = Format::accepted(accept.unwrap_or_default());
+                Ok(answer::typed(format.content_type(), self.rooms.metrics.scrape_as(format)))
+            }
+            Asked::Description => Ok(answer::typed("application/json", OPENAPI)),
+            Asked::Events => self.events(),
+            Asked::Page(page) => self.page(page, request.uri().query().unwrap_or_default()).await,
+            Asked::Asset(kind, text) => Ok(answer::typed(kind, text)),
+            Asked::Read(read) => self.read(read, request.uri().query().unwrap_or_default()).await,
+            Asked::Live | Asked::Ready => Err(Problem::not_found("there is no such page")),
+        }
+    }
+}

@@ -17,7 +17,7 @@ mod mend;
 mod progress;
 pub mod report;
 mod run;
-mod setup;
+pub(crate) mod setup;
 mod source;
 mod sources;
 mod summary;

@@ -7,7 +7,7 @@ use http::uri::{Authority, PathAndQuery, Scheme};
 use ipnet::IpNet;
 
 use super::leaf::{Leaf, Mistake, Written};
-use super::settings::UpstreamUrl;
+use super::settings::{Listen, UpstreamUrl};
 
 impl Leaf for SocketAddr {
     const EXPECTED: &'static str = "an address and port such as \"127.0.0.1:8080\"";
@@ -27,6 +27,36 @@ impl Leaf for SocketAddr {
 
     fn write(&self) -> Written {
         Written::Text(self.to_string())
+    }
+}
+
+impl Leaf for Listen {
+    const EXPECTED: &'static str = "an address and port such as \"127.0.0.1:8080\"";
+    const EXAMPLES: &'static [&'static str] =
+        &["127.0.0.1:8080", "[::]:443", "0.0.0.0:80 plain", "10.0.0.1:8080 proxy_protocol"];
+
+    fn read(text: &str) -> Result<Self, Mistake> {
+        let mut words = text.split_whitespace();
+        let mut listen = Self::from(SocketAddr::read(words.next().unwrap_or_default())?);
+        for word in words {
+            match word {
+                "plain" => listen.plain = true,
+                "proxy_protocol" => listen.proxy_protocol = true,
+                _ => {
+                    return Err(Mistake::new(
+                        format!("`{word}` says nothing about an address"),
+                        "behind an address may stand `plain` (no TLS there) and `proxy_protocol`",
+                    ));
+                }
+            }
+        }
+        Ok(listen)
+    }
+
+    fn write(&self) -> Written {
+        let word = |is: bool, word: &'static str| if is { word } else { "" };
+        let (plain, proxied) = (word(self.plain, " plain"), word(self.proxy_protocol, " proxy_protocol"));
+        Written::Text(format!("{}{plain}{proxied}", self.address))
     }
 }
 

@@ -1,12 +1,13 @@
 //! What no single value can get wrong: contradictions between keys, and numbers that make no sense.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::time::Duration;
 
 use http::uri::{Authority, Scheme};
 
+use std::time::Duration;
+
 use super::error::ConfigError;
-use super::settings::{Heal, Route, RouteKind, Rung, Server, Settings, Telemetry};
+use super::settings::{Cluster, ClusterKind, Heal, Listen, Route, RouteKind, Rung, Server, Settings};
 use super::sources::Sources;
 use super::tree::Tree;
 
@@ -47,11 +48,34 @@ pub(super) fn check(settings: &Settings, report: &mut Report<'_>) {
     bounds(&settings.server, report);
     memory(settings, report);
     nothing_is_zero(settings, report);
-    telemetry(&settings.telemetry, report);
     routes(settings, report);
     rewriting(settings, report);
+    nodes(&settings.cluster, report);
     if settings.heal.enabled {
         healing(&settings.heal, &settings.routes, report);
+    }
+}
+
+/// What is said about other nodes.
+fn nodes(cluster: &Cluster, report: &mut Report<'_>) {
+    // Leases are renewed three times in their time; shorter ones would be nothing but renewals.
+    const LEAST: Duration = Duration::from_millis(1);
+    const LEAST_LEASE: Duration = Duration::from_millis(100);
+    if cluster.urls.len() > 1 && cluster.kind == ClusterKind::Server {
+        report.at(
+            &["cluster.url", "cluster.kind"],
+            "several URLs, and `kind` says that they lead to one server",
+            "write kind = \"sentinel\" or kind = \"cluster\", or one URL only",
+        );
+    }
+    let times = [
+        ("cluster.connect_timeout", cluster.connect_timeout, LEAST),
+        ("cluster.command_timeout", cluster.command_timeout, LEAST),
+        ("cluster.lease", cluster.lease, LEAST_LEASE),
+    ];
+    for (path, _, least) in times.into_iter().filter(|(_, time, least)| time < least) {
+        let message = format!("`{path}` is too short");
+        report.at(&[path], &message, &format!("write at least \"{}\"", humantime::format_duration(least)));
     }
 }
 
@@ -64,8 +88,8 @@ fn listeners(settings: &Settings, report: &mut Report<'_>) {
             "write listen = \"127.0.0.1:8080\"",
         );
     }
-    for (number, address) in listen.iter().enumerate() {
-        if listen.iter().take(number).any(|earlier| collide(earlier, address)) {
+    for (number, Listen { address, .. }) in listen.iter().enumerate() {
+        if listen.iter().take(number).any(|earlier| collide(&earlier.address, address)) {
             report.at(
                 &[&format!("server.listen.{number}")],
                 &format!("{address} is already taken by an address before it"),
@@ -73,8 +97,25 @@ fn listeners(settings: &Settings, report: &mut Report<'_>) {
             );
         }
     }
+    if listen.iter().any(|listen| listen.proxy_protocol) && settings.server.trusted_proxies.is_empty() {
+        report.at(
+            &["server.trusted_proxies", "server.listen"],
+            "an address expects PROXY headers, but nobody is trusted to send them",
+            "name the proxies before us, such as server.trusted_proxies = [\"10.0.0.5\"]",
+        );
+    }
     if let Some(admin) = settings.admin.listen
-        && let Some(public) = listen.iter().find(|address| collide(address, &admin))
+        && !admin.ip().is_loopback()
+        && settings.admin.token_file.is_none()
+    {
+        report.at(
+            &["admin.listen"],
+            &format!("anybody who reaches {admin} could act as an operator"),
+            "listen on a loopback address such as \"127.0.0.1:9090\", or ask for a token: token_file = \"admin.token\"",
+        );
+    }
+    if let Some(admin) = settings.admin.listen
+        && let Some(public) = listen.iter().map(|listen| listen.address).find(|own| collide(own, &admin))
     {
         report.at(
             &["admin.listen", "server.listen"],
@@ -126,26 +167,24 @@ fn memory(settings: &Settings, report: &mut Report<'_>) {
 }
 
 fn nothing_is_zero(settings: &Settings, report: &mut Report<'_>) {
+    let wide = |count: u32| usize::try_from(count).unwrap_or(usize::MAX);
     let (server, upstream, heal) = (&settings.server, &settings.upstream, &settings.heal);
     let counts = [
         ("server.max_connections", server.max_connections),
         ("server.max_uri_bytes", server.max_uri_bytes),
+        ("server.rate_burst", wide(server.rate_burst)),
+        ("server.http2.max_streams", wide(server.http2.max_streams)),
+        ("server.http2.max_resets", server.http2.max_resets),
         ("upstream.max_requests", upstream.max_requests),
         ("upstream.http2_streams", upstream.http2_streams),
-        ("upstream.health.failures", usize::try_from(upstream.health.failures).unwrap_or(usize::MAX)),
-        (
-            "upstream.health.healthy_after",
-            usize::try_from(upstream.health.healthy_after).unwrap_or(usize::MAX),
-        ),
-        (
-            "upstream.health.unhealthy_after",
-            usize::try_from(upstream.health.unhealthy_after).unwrap_or(usize::MAX),
-        ),
+        ("upstream.health.failures", wide(upstream.health.failures)),
+        ("upstream.health.healthy_after", wide(upstream.health.healthy_after)),
+        ("upstream.health.unhealthy_after", wide(upstream.health.unhealthy_after)),
         ("heal.concurrency", heal.concurrency),
         ("heal.max_waiting", heal.max_waiting),
-        ("heal.per_client", usize::try_from(heal.per_client).unwrap_or(usize::MAX)),
-        ("heal.breaker_failures", usize::try_from(heal.breaker_failures).unwrap_or(usize::MAX)),
-        ("heal.sweep_rate", usize::try_from(heal.sweep_rate).unwrap_or(usize::MAX)),
+        ("heal.per_client", wide(heal.per_client)),
+        ("heal.breaker_failures", wide(heal.breaker_failures)),
+        ("heal.sweep_rate", wide(heal.sweep_rate)),
         ("heal.mass_expiry.ids", heal.mass_expiry.ids),
         ("log.sample", usize::try_from(settings.log.sample).unwrap_or(usize::MAX)),
         ("log.queue", settings.log.queue),
@@ -159,6 +198,10 @@ fn nothing_is_zero(settings: &Settings, report: &mut Report<'_>) {
     let times = [
         ("server.head_timeout", server.head_timeout),
         ("server.idle_timeout", server.idle_timeout),
+        ("server.tls_timeout", server.tls_timeout),
+        ("server.request_timeout", server.request_timeout),
+        ("server.http2.ping", server.http2.ping),
+        ("server.http2.ping_timeout", server.http2.ping_timeout),
         ("upstream.connect_timeout", upstream.connect_timeout),
         ("upstream.first_byte_timeout", upstream.first_byte_timeout),
         ("upstream.body_timeout", upstream.body_timeout),
@@ -173,9 +216,8 @@ fn nothing_is_zero(settings: &Settings, report: &mut Report<'_>) {
         ("heal.resources_recheck", heal.resources_recheck),
         ("heal.mass_expiry.within", heal.mass_expiry.within),
     ];
-    let zero_counts = counts.filter(|(_, count)| *count == 0).map(|(path, _)| path);
-    let zero_times = times.into_iter().filter(|(_, time)| *time == Duration::ZERO).map(|(path, _)| path);
-    for path in zero_counts.chain(zero_times) {
+    let times = times.into_iter().map(|(path, time)| (path, usize::from(!time.is_zero())));
+    for (path, _) in counts.chain(times).filter(|(_, count)| *count == 0) {
         let help = if path.starts_with("heal.") {
             "write more than zero; healing is switched off with heal.enabled = false"
         } else if path.starts_with("presentation.") {
@@ -184,21 +226,6 @@ fn nothing_is_zero(settings: &Settings, report: &mut Report<'_>) {
             "write more than zero: with none nothing could ever be served"
         };
         report.at(&[path], &format!("`{path}` is zero"), help);
-    }
-}
-
-fn telemetry(telemetry: &Telemetry, report: &mut Report<'_>) {
-    let zero = [
-        ("telemetry.sample", telemetry.sample == 0),
-        ("telemetry.timeout", telemetry.timeout.is_zero()),
-        ("telemetry.queue", telemetry.queue == 0),
-    ];
-    for (path, _) in zero.into_iter().filter(|(_, is_zero)| *is_zero) {
-        report.at(
-            &[path],
-            &format!("`{path}` is zero"),
-            "write more than zero; there are no spans where telemetry.otlp is not given",
-        );
     }
 }
 
@@ -235,7 +262,7 @@ fn routes(settings: &Settings, report: &mut Report<'_>) {
             );
         }
         servers(route, number, report);
-        if settings.server.listen.iter().any(|own| leads_to(route, own)) {
+        if settings.server.listen.iter().any(|own| leads_to(route, &own.address)) {
             report.at(
                 &[&format!("routes.{number}.connect"), &upstream, "server.listen"],
                 "this route leads back to our own listener",

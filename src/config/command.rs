@@ -10,7 +10,7 @@ use miette::GraphicalReportHandler;
 use super::error::ConfigErrors;
 use super::load;
 use super::schema::schema;
-use super::settings::{RouteKind, Settings};
+use super::settings::{Listen, RouteKind, Settings};
 use super::show::show;
 
 /// The exit code for a configuration that cannot be used.
@@ -73,14 +73,16 @@ pub(super) fn write_errors(
 
 /// What is served where, and what to keep in mind.
 fn summary(path: &Path, settings: &Settings) -> String {
-    let listen: Vec<String> = settings.server.listen.iter().map(ToString::to_string).collect();
-    let scheme = if settings.server.tls.is_some() { "https" } else { "http" };
+    let scheme = |listen: &Listen| match settings.server.tls {
+        Some(_) if !listen.plain => "https",
+        _ => "http",
+    };
+    let listen = settings.server.listen.iter();
+    let listen: Vec<String> =
+        listen.map(|listen| format!("{} ({})", listen.address, scheme(listen))).collect();
     let admin = settings.admin.listen.map_or_else(|| "off".to_owned(), |address| address.to_string());
-    let mut text = format!(
-        "{} is in order\n\n  listen  {} ({scheme})\n  admin   {admin}\n\n",
-        path.display(),
-        listen.join(", ")
-    );
+    let mut text =
+        format!("{} is in order\n\n  listen  {}\n  admin   {admin}\n\n", path.display(), listen.join(", "));
     let width = settings.routes.iter().map(|route| route.prefix.len()).max().unwrap_or(0);
     for route in &settings.routes {
         let kind = match route.kind {

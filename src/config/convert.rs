@@ -1,26 +1,30 @@
 //! From what the file says to what the program believes: defaults are filled in, paths joined to the file's
 //! folder. What is missing is reported; whether the whole makes sense is asked in [`check`](super::check).
 
-use std::collections::BTreeMap;
+mod told;
+
 use std::path::{Path, PathBuf};
 
 use http::uri::{Authority, Scheme};
-use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use super::check::Report;
 use super::file::{self, File};
 use super::leaf::Text;
 use super::settings::{
-    Admin, CanvasRule, Heal, Health, Index, Log, MassExpiry, Presentation, Rewrite, Route, RouteKind, Server,
-    Settings, Source, SourceKind, Telemetry, Tls, Upstream, UpstreamUrl,
+    Admin, CanvasRule, Cluster, Heal, Health, Http2Bounds, Index, MassExpiry, Presentation, Rewrite, Route,
+    RouteKind, Server, Settings, Source, SourceKind, Tls, Upstream, UpstreamUrl,
 };
 use super::values::{Count, Size};
+use told::{headers, log, telemetry};
 
 /// Everything with its default filled in; routes stay in the order of the file.
 pub(super) fn settings(file: File, folder: &Path, report: &mut Report<'_>) -> Settings {
     Settings {
         server: server(file.server, folder, report),
-        admin: Admin { listen: file.admin.listen.map_or(Admin::default().listen, |listen| listen.0.0) },
+        admin: Admin {
+            listen: file.admin.listen.map_or(Admin::default().listen, |listen| listen.0.0),
+            token_file: file.admin.token_file.map(|path| folder.join(path.0)),
+        },
         upstream: upstream(file.upstream, folder, report),
         routes: file
             .routes
@@ -32,6 +36,7 @@ pub(super) fn settings(file: File, folder: &Path, report: &mut Report<'_>) -> Se
         heal: heal(file.heal),
         presentation: presentation(file.presentation),
         rewrite: rewrite(file.rewrite, report),
+        cluster: cluster(file.cluster),
         log: log(file.log),
         telemetry: telemetry(file.telemetry, report),
     }
@@ -57,7 +62,7 @@ fn server(file: file::Server, folder: &Path, report: &mut Report<'_>) -> Server 
     let default = Server::default();
     Server {
         listen: file.listen.map_or(default.listen, |list| list.0.into_iter().map(|one| one.0).collect()),
-        tls: file.tls.and_then(|tls| both_files(tls, "server.tls", folder, report)),
+        tls: file.tls.and_then(|tls| pairs(tls, "server.tls", folder, report)),
         public_hosts: list(file.public_hosts, default.public_hosts, |host| host.0),
         trusted_proxies: list(file.trusted_proxies, default.trusted_proxies, |network| network),
         name: file.name.map_or(default.name, |name| name.0.0),
@@ -65,14 +70,38 @@ fn server(file: file::Server, folder: &Path, report: &mut Report<'_>) -> Server 
         drain: or(file.drain, default.drain),
         head_timeout: or(file.head_timeout, default.head_timeout),
         idle_timeout: or(file.idle_timeout, default.idle_timeout),
+        tls_timeout: or(file.tls_timeout, default.tls_timeout),
+        request_timeout: or(file.request_timeout, default.request_timeout),
         max_connections: count(file.max_connections, default.max_connections),
+        max_connections_per_address: count(
+            file.max_connections_per_address,
+            default.max_connections_per_address,
+        ),
+        rate: file.rate.map_or(default.rate, |rate| rate.0.0),
+        rate_burst: file.rate_burst.map_or(default.rate_burst, |burst| burst.0.0),
+        http2: http2(file.http2.unwrap_or_default()),
         max_head_bytes: size(file.max_head_bytes, default.max_head_bytes),
         max_uri_bytes: size(file.max_uri_bytes, default.max_uri_bytes),
+        max_body_bytes: size(file.max_body_bytes, default.max_body_bytes),
         max_held_total: size(file.max_held_total, default.max_held_total),
     }
 }
 
+fn http2(file: file::Http2Bounds) -> Http2Bounds {
+    let default = Http2Bounds::default();
+    Http2Bounds {
+        max_streams: file.max_streams.map_or(default.max_streams, |count| count.0.0),
+        max_resets: count(file.max_resets, default.max_resets),
+        ping: or(file.ping, default.ping),
+        ping_timeout: or(file.ping_timeout, default.ping_timeout),
+    }
+}
+
 fn both_files(tls: file::Tls, key: &str, folder: &Path, report: &mut Report<'_>) -> Option<Tls> {
+    pairs(tls, key, folder, report)?.into_iter().next()
+}
+
+fn pairs(tls: file::Tls, key: &str, folder: &Path, report: &mut Report<'_>) -> Option<Vec<Tls>> {
     let lacking = match (&tls.cert, &tls.key) {
         (None, _) => "cert",
         (_, None) => "key",
@@ -85,7 +114,19 @@ fn both_files(tls: file::Tls, key: &str, folder: &Path, report: &mut Report<'_>)
             "write { cert = \"server.pem\", key = \"server.key\" }, or leave it out to do without",
         );
     }
-    Some(Tls { cert: folder.join(tls.cert?.0), key: folder.join(tls.key?.0) })
+    let (certs, keys) = (tls.cert?.0, tls.key?.0);
+    if certs.is_empty() || certs.len() != keys.len() {
+        report.at(
+            &[&format!("{key}.cert"), &format!("{key}.key")],
+            &format!("there are not as many certificates as keys in `{key}`"),
+            "give each certificate its key, in the same order: cert = [\"a.pem\", \"b.pem\"], key = [\"a.key\", \"b.key\"]",
+        );
+    }
+    let pair = |(cert, key): (Text<PathBuf>, Text<PathBuf>)| Tls {
+        cert: folder.join(cert.0),
+        key: folder.join(key.0),
+    };
+    Some(certs.into_iter().zip(keys).map(pair).collect())
 }
 
 fn upstream(file: file::Upstream, folder: &Path, report: &mut Report<'_>) -> Upstream {
@@ -232,39 +273,6 @@ fn one_source(file: file::Source, number: usize, folder: &Path, report: &mut Rep
     })
 }
 
-/// The fields that a source's requests carry; those that are HTTP's own business are mistakes.
-fn headers(file: BTreeMap<String, Text<HeaderValue>>, source: &str, report: &mut Report<'_>) -> HeaderMap {
-    const OURS: [HeaderName; 7] = [
-        header::HOST,
-        header::CONNECTION,
-        header::CONTENT_LENGTH,
-        header::TRANSFER_ENCODING,
-        header::ACCEPT_ENCODING,
-        header::IF_NONE_MATCH,
-        header::IF_MODIFIED_SINCE,
-    ];
-    let mut fields = HeaderMap::new();
-    for (name, value) in file {
-        let path = format!("{source}.headers.{name}");
-        match HeaderName::try_from(&name) {
-            Ok(known) if OURS.contains(&known) => report.at(
-                &[&path],
-                &format!("`{name}` cannot be chosen: every request has its own"),
-                "take it out",
-            ),
-            Ok(known) => {
-                fields.append(known, value.0);
-            }
-            Err(_) => report.at(
-                &[&path],
-                &format!("`{name}` is not the name of a header"),
-                "write the name alone, such as authorization = \"Bearer 1234\"",
-            ),
-        }
-    }
-    fields
-}
-
 fn heal(file: file::Heal) -> Heal {
     let default = Heal::default();
     let mass_expiry = file.mass_expiry.unwrap_or_default();
@@ -328,25 +336,19 @@ fn rewrite(file: file::Rewrite, report: &mut Report<'_>) -> Rewrite {
     Rewrite { public_url }
 }
 
-fn log(file: file::Log) -> Log {
-    let default = Log::default();
-    Log {
-        filter: file.filter.map_or(default.filter, |filter| filter.0.0),
-        format: or(file.format, default.format),
-        access: or(file.access, default.access),
-        sample: file.sample.map_or(default.sample, |sample| sample.0.0),
-        queue: count(file.queue, default.queue),
-    }
-}
-
-fn telemetry(file: file::Telemetry, report: &mut Report<'_>) -> Telemetry {
-    let default = Telemetry::default();
-    Telemetry {
-        otlp: file.otlp.map(|otlp| otlp.0),
-        headers: headers(file.headers.unwrap_or_default(), "telemetry", report),
-        sample: file.sample.map_or(default.sample, |sample| sample.0.0),
-        timeout: or(file.timeout, default.timeout),
-        queue: count(file.queue, default.queue),
+fn cluster(file: file::Cluster) -> Cluster {
+    let default = Cluster::default();
+    Cluster {
+        urls: file.url.map_or(default.urls, |list| list.0.into_iter().map(|url| url.0.0).collect()),
+        kind: or(file.kind, default.kind),
+        master: file.master.map_or(default.master, |name| name.0.0),
+        username: file.username.map(|name| name.0.0),
+        password: file.password.map(|password| password.0.0),
+        prefix: file.prefix.map_or(default.prefix, |prefix| prefix.0.0),
+        connect_timeout: or(file.connect_timeout, default.connect_timeout),
+        command_timeout: or(file.command_timeout, default.command_timeout),
+        lease: or(file.lease, default.lease),
+        learned: file.learned.map_or(default.learned, |count| u64::from(count.0.0)),
     }
 }
 

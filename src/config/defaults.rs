@@ -8,8 +8,9 @@ use std::time::Duration;
 use http::HeaderMap;
 
 use super::settings::{
-    AccessLog, Admin, CanvasRule, Heal, Health, Http2, Index, Log, LogFormat, MassExpiry, Presentation,
-    Rewrite, Rung, Server, Settings, Source, SourceKind, Telemetry, Upstream,
+    AccessLog, Admin, CanvasRule, Cluster, ClusterKind, Heal, Health, Http2, Http2Bounds, Index, Log,
+    LogFormat, MassExpiry, Presentation, Rewrite, Rung, Server, Settings, Source, SourceKind, Telemetry,
+    Upstream,
 };
 
 const fn secs(seconds: u64) -> Duration {
@@ -32,6 +33,7 @@ impl Default for Settings {
             heal: Heal::default(),
             presentation: Presentation::default(),
             rewrite: Rewrite { public_url: None },
+            cluster: Cluster::default(),
             log: Log::default(),
             telemetry: Telemetry::default(),
         }
@@ -41,7 +43,7 @@ impl Default for Settings {
 impl Default for Server {
     fn default() -> Self {
         Self {
-            listen: vec![local(8080)],
+            listen: vec![local(8080).into()],
             tls: None,
             public_hosts: Vec::new(),
             trusted_proxies: Vec::new(),
@@ -51,17 +53,33 @@ impl Default for Server {
             drain: secs(30),
             head_timeout: secs(10),
             idle_timeout: secs(75),
+            tls_timeout: secs(10),
+            // Longer than any heal, and than a whole book as PDF through a slow line.
+            request_timeout: secs(60 * 60),
             max_connections: 4096,
+            // A reading room behind one address fits in, and nobody takes every place.
+            max_connections_per_address: 1024,
+            rate: 0,
+            rate_burst: 200,
+            http2: Http2Bounds::default(),
             max_head_bytes: 64 * 1024,
             max_uri_bytes: 8 * 1024,
+            max_body_bytes: 64 * 1024 * 1024,
             max_held_total: 256 << 20,
         }
     }
 }
 
+impl Default for Http2Bounds {
+    fn default() -> Self {
+        // Viewers ask for dozens of tiles at once, and take many of them back when the reader zooms on.
+        Self { max_streams: 256, max_resets: 256, ping: secs(10), ping_timeout: secs(20) }
+    }
+}
+
 impl Default for Admin {
     fn default() -> Self {
-        Self { listen: Some(local(9090)) }
+        Self { listen: Some(local(9090)), token_file: None }
     }
 }
 
@@ -215,6 +233,24 @@ impl Default for Telemetry {
             timeout: secs(10),
             // About a MB when it is full.
             queue: 2048,
+        }
+    }
+}
+
+impl Default for Cluster {
+    fn default() -> Self {
+        Self {
+            urls: Vec::new(),
+            kind: ClusterKind::Server,
+            master: "mymaster".to_owned(),
+            username: None,
+            password: None,
+            prefix: "iiif-mender".to_owned(),
+            connect_timeout: secs(1),
+            // With the heartbeat's pause of half of it: less than 100 ms until a node knows that it is alone.
+            command_timeout: Duration::from_millis(50),
+            lease: secs(3),
+            learned: 100_000,
         }
     }
 }

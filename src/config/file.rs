@@ -4,8 +4,9 @@
 //! business of `convert`. The doc comments are what operators read: they become the descriptions in
 //! `config schema` and the help under a mistake.
 
+mod telemetry;
+
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -16,10 +17,16 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::leaf::{OneOrMany, Text};
-use super::settings::{AccessLog, Http2, LogFormat, Pattern, RouteKind, Rung, UpstreamUrl};
+use super::settings::{AccessLog, Http2, Listen, LogFormat, Pattern, RouteKind, Rung, UpstreamUrl};
 use super::values::{
     Count, Filter, GoodStatus, HostName, HttpUrl, MaybeListen, Prefix, Size, Slashed, Status, Token,
 };
+
+mod cluster;
+
+pub use cluster::Cluster;
+
+pub use telemetry::Telemetry;
 
 /// Configuration of iiif-mender. Relative paths are relative to the folder of this file.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
@@ -42,6 +49,8 @@ pub struct File {
     pub presentation: Presentation,
     /// Another host name than the one written in the manifests.
     pub rewrite: Rewrite,
+    /// Several iiif-menders that share their work by way of Redis.
+    pub cluster: Cluster,
     /// How log lines look.
     pub log: Log,
     /// Where the spans of requests go.
@@ -52,8 +61,9 @@ pub struct File {
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default, expecting = "a table")]
 pub struct Server {
-    /// Where to listen: one address or a list of them.
-    pub listen: Option<OneOrMany<Text<SocketAddr>>>,
+    /// Where to listen: one address or a list of them, each with `plain` (no TLS although there is a certificate) or
+    /// `proxy_protocol` (each connection begins with a PROXY header) behind it where that is so.
+    pub listen: Option<OneOrMany<Text<Listen>>>,
     /// Host names that mean "us" when they stand in a manifest.
     pub public_hosts: Option<Vec<Text<HostName>>>,
     /// Proxies before us, as addresses or networks, whose X-Forwarded-* headers are believed.
@@ -68,26 +78,56 @@ pub struct Server {
     pub head_timeout: Option<Text<Duration>>,
     /// How long a kept-alive connection may stay without a request.
     pub idle_timeout: Option<Text<Duration>>,
+    /// How long a TLS handshake may take.
+    pub tls_timeout: Option<Text<Duration>>,
+    /// How long one request may take, from its head to the last byte of its answer.
+    pub request_timeout: Option<Text<Duration>>,
     /// Open connections at most; more wait in the kernel's backlog.
     pub max_connections: Option<Text<Count>>,
+    /// Open connections of one address at most (an IPv6 network of 64 bits counts as one); more are closed at once.
+    /// Trusted proxies are exempt. 0: no bound.
+    pub max_connections_per_address: Option<Text<Count>>,
+    /// Requests of one client in a second, on average; more get 429. Trusted proxies and heal.origins are exempt.
+    /// 0: no bound.
+    pub rate: Option<Text<Count>>,
+    /// So many requests may come at once before `rate` counts.
+    pub rate_burst: Option<Text<Count>>,
+    /// Bounds of HTTP/2 connections.
+    pub http2: Option<Http2Bounds>,
     /// The longest request head (request line and headers).
     pub max_head_bytes: Option<Text<Size>>,
     /// The longest request target; longer ones get 414.
     pub max_uri_bytes: Option<Text<Size>>,
+    /// The longest request body; longer ones get 413. Image routes take none.
+    pub max_body_bytes: Option<Text<Size>>,
     /// Memory for all bodies that are held at once: first answers while healing, and shared documents.
     pub max_held_total: Option<Text<Size>>,
     /// Certificate and key, to speak TLS ourselves.
     pub tls: Option<Tls>,
 }
 
+/// `server.http2`
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub struct Http2Bounds {
+    /// Requests at once on one connection.
+    pub max_streams: Option<Text<Count>>,
+    /// Requests that the viewer took back and that are not cleared away yet; beyond that the connection is closed.
+    pub max_resets: Option<Text<Count>>,
+    /// How often a silent connection is asked whether it is still there.
+    pub ping: Option<Text<Duration>>,
+    /// How long it may take to answer that.
+    pub ping_timeout: Option<Text<Duration>>,
+}
+
 /// `server.tls`
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default, expecting = "a table")]
 pub struct Tls {
-    /// PEM file with the certificate chain, leaf first.
-    pub cert: Option<Text<PathBuf>>,
-    /// PEM file with the private key.
-    pub key: Option<Text<PathBuf>>,
+    /// PEM file with the certificate chain, leaf first; or a list of them, chosen by the name that is asked for.
+    pub cert: Option<OneOrMany<Text<PathBuf>>>,
+    /// PEM file with the private key; or a list of them, in the order of the certificates.
+    pub key: Option<OneOrMany<Text<PathBuf>>>,
 }
 
 /// `[admin]`
@@ -96,6 +136,8 @@ pub struct Tls {
 pub struct Admin {
     /// Where to listen, or "off". Keep it away from the public: it tells a lot.
     pub listen: Option<Text<MaybeListen>>,
+    /// File with the token that operators must show: a must on any address but a loopback one.
+    pub token_file: Option<Text<PathBuf>>,
 }
 
 /// `[upstream]`
@@ -348,21 +390,5 @@ pub struct Log {
     /// One of so many requests that went well has a line, where `access` is "sampled".
     pub sample: Option<Text<Count>>,
     /// Lines that may wait to be written; beyond that they are dropped and counted.
-    pub queue: Option<Text<Count>>,
-}
-
-/// `[telemetry]`
-#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default, expecting = "a table")]
-pub struct Telemetry {
-    /// A collector that takes OTLP over HTTP; spans go to `/v1/traces` below it. Not given: there are none.
-    pub otlp: Option<Text<UpstreamUrl>>,
-    /// Header fields for requests to the collector, such as a key.
-    pub headers: Option<BTreeMap<String, Text<HeaderValue>>>,
-    /// One of so many requests has spans, where no trusted proxy decided that by its `traceparent`.
-    pub sample: Option<Text<Count>>,
-    /// How long the collector may take for one batch; then it is lost.
-    pub timeout: Option<Text<Duration>>,
-    /// Spans that may wait to be sent; beyond that they are dropped and counted.
     pub queue: Option<Text<Count>>,
 }

@@ -19,6 +19,8 @@ mod defaults;
 mod environment;
 mod leaf;
 mod load;
+mod redis;
+mod reload;
 mod schema;
 mod show;
 mod sources;
@@ -28,6 +30,7 @@ mod write;
 pub use command::ConfigCommand;
 pub use error::{ConfigError, ConfigErrors, Place};
 pub use leaf::{OneOrMany, Text};
+pub use reload::{Asked, Changes, Reload, ReloadError, differences};
 pub use schema::schema;
 pub use settings::Settings;
 

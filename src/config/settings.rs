@@ -6,6 +6,8 @@
 //!
 //! Each section has a `Default`; `defaults` is the only place where a default stands.
 
+mod server;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -14,8 +16,11 @@ use http::{HeaderMap, HeaderName};
 use ipnet::IpNet;
 use regex::Regex;
 
+mod cluster;
 mod upstream;
 
+pub use cluster::{Cluster, ClusterKind};
+pub use server::{Http2Bounds, Listen, Server, Tls};
 pub use upstream::{Health, Http2, Route, RouteKind, Timeouts, Upstream, UpstreamUrl};
 
 /// The whole checked configuration.
@@ -37,6 +42,8 @@ pub struct Settings {
     pub presentation: Presentation,
     /// `[rewrite]`
     pub rewrite: Rewrite,
+    /// `[cluster]`
+    pub cluster: Cluster,
     /// `[log]`
     pub log: Log,
     /// `[telemetry]`
@@ -55,52 +62,13 @@ impl Settings {
     }
 }
 
-/// `[server]`: the listener that viewers reach.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Server {
-    /// Where to listen; one or several addresses.
-    pub listen: Vec<SocketAddr>,
-    /// Certificate and key, when we speak TLS ourselves.
-    pub tls: Option<Tls>,
-    /// Host names (lower case, with a port only where it is not the scheme's own) that mean "us" in a manifest.
-    pub public_hosts: Vec<String>,
-    /// Whose `X-Forwarded-*` we believe.
-    pub trusted_proxies: Vec<IpNet>,
-    /// Our name in `Via`, `Proxy-Status` and the like (an RFC 9110 token).
-    pub name: String,
-    /// Threads that serve viewers; zero: one for each core. One: they are served where heals and chores run, on a
-    /// single thread.
-    pub workers: usize,
-    /// How long in-flight requests may take to end after SIGTERM.
-    pub drain: Duration,
-    /// From accepting a connection (or from the end of the last request's head) to a whole request head.
-    pub head_timeout: Duration,
-    /// How long a kept-alive connection may stay without a request.
-    pub idle_timeout: Duration,
-    /// Open connections at most; more wait in the kernel's backlog.
-    pub max_connections: usize,
-    /// The longest request head (request line and headers), in bytes; never below hyper's own least, 8 KiB.
-    pub max_head_bytes: usize,
-    /// The longest request target, in bytes; never above `max_head_bytes`.
-    pub max_uri_bytes: usize,
-    /// Memory for all bodies that are held at once, in bytes; never below `heal.max_held` and `presentation.max_body`.
-    pub max_held_total: usize,
-}
-
-/// PEM files of a server certificate.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Tls {
-    /// Certificate chain, leaf first.
-    pub cert: PathBuf,
-    /// Private key.
-    pub key: PathBuf,
-}
-
 /// `[admin]`: `/livez`, `/readyz`, `/metrics`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Admin {
     /// Where to listen; `None` switches it off.
     pub listen: Option<SocketAddr>,
+    /// File with the token that operators show; `None`: nobody is asked for one.
+    pub token_file: Option<PathBuf>,
 }
 
 /// `[index]`

@@ -13,6 +13,7 @@ use super::leaf::{Form, Leaf, Mistake, Written, similar};
 use super::settings::{AccessLog, Http2, LogFormat, Pattern, RouteKind, Rung};
 
 pub use super::addresses::{HostName, HttpUrl, MaybeListen, Prefix};
+pub use super::redis::{RedisUrl, Secret};
 
 /// The longest span of time. Longer ones are slips of the pen, and overflow where they are added to a clock.
 const LONGEST: Duration = Duration::from_hours(366 * 24);

@@ -2,30 +2,36 @@
 //! the schema. Written as whole struct literals, so that the compiler asks for every new key here, too.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::file::{self, File};
 use super::leaf::{OneOrMany, Text};
 use super::settings::{
-    Heal, Health, Index, Presentation, Rewrite, Route, Server, Settings, Source, SourceKind, Telemetry, Tls,
-    Upstream,
+    Cluster, Heal, Health, Index, Presentation, Rewrite, Route, Server, Settings, Source, SourceKind,
+    Telemetry, Tls, Upstream,
 };
 use super::values::{
-    Count, Filter, GoodStatus, HostName, HttpUrl, MaybeListen, Prefix, Size, Slashed, Status, Token,
+    Count, Filter, GoodStatus, HostName, HttpUrl, MaybeListen, Prefix, RedisUrl, Secret, Size, Slashed,
+    Status, Token,
 };
 
 impl From<&Settings> for File {
     fn from(settings: &Settings) -> Self {
         Self {
             server: server(&settings.server),
-            admin: file::Admin { listen: text(MaybeListen(settings.admin.listen)) },
+            admin: file::Admin {
+                listen: text(MaybeListen(settings.admin.listen)),
+                token_file: settings.admin.token_file.clone().map(Text),
+            },
             upstream: upstream(&settings.upstream),
             routes: settings.routes.iter().map(route).collect(),
             index: index(&settings.index),
             heal: heal(&settings.heal),
             presentation: presentation(&settings.presentation),
             rewrite: rewrite(&settings.rewrite),
+            cluster: cluster(&settings.cluster),
             log: file::Log {
                 filter: text(Filter(settings.log.filter.clone())),
                 format: text(settings.log.format),
@@ -58,7 +64,7 @@ fn list<T: Clone, U>(values: &[T], wrap: impl Fn(T) -> U) -> Option<Vec<Text<U>>
 
 fn server(server: &Server) -> file::Server {
     file::Server {
-        listen: list(&server.listen, |address| address).map(OneOrMany),
+        listen: list(&server.listen, |listen| listen).map(OneOrMany),
         public_hosts: list(&server.public_hosts, HostName),
         trusted_proxies: list(&server.trusted_proxies, |network| network),
         name: text(Token(server.name.clone())),
@@ -66,22 +72,35 @@ fn server(server: &Server) -> file::Server {
         drain: text(server.drain),
         head_timeout: text(server.head_timeout),
         idle_timeout: text(server.idle_timeout),
+        tls_timeout: text(server.tls_timeout),
+        request_timeout: text(server.request_timeout),
         max_connections: count(server.max_connections),
+        max_connections_per_address: count(server.max_connections_per_address),
+        rate: text(Count(server.rate)),
+        rate_burst: text(Count(server.rate_burst)),
+        http2: Some(file::Http2Bounds {
+            max_streams: text(Count(server.http2.max_streams)),
+            max_resets: count(server.http2.max_resets),
+            ping: text(server.http2.ping),
+            ping_timeout: text(server.http2.ping_timeout),
+        }),
         max_head_bytes: size(server.max_head_bytes),
         max_uri_bytes: size(server.max_uri_bytes),
+        max_body_bytes: size(server.max_body_bytes),
         max_held_total: size(server.max_held_total),
-        tls: server.tls.as_ref().map(tls),
+        tls: server.tls.as_deref().map(tls),
     }
 }
 
-fn tls(tls: &Tls) -> file::Tls {
-    file::Tls { cert: text(tls.cert.clone()), key: text(tls.key.clone()) }
+fn tls(pairs: &[Tls]) -> file::Tls {
+    let files = |file: fn(Tls) -> PathBuf| list(pairs, file).map(OneOrMany);
+    file::Tls { cert: files(|pair| pair.cert), key: files(|pair| pair.key) }
 }
 
 fn upstream(upstream: &Upstream) -> file::Upstream {
     file::Upstream {
         ca: upstream.ca.clone().map(Text),
-        client_certificate: upstream.client_certificate.as_ref().map(tls),
+        client_certificate: upstream.client_certificate.as_ref().map(|pair| tls(std::slice::from_ref(pair))),
         connect_timeout: text(upstream.connect_timeout),
         first_byte_timeout: text(upstream.first_byte_timeout),
         body_timeout: text(upstream.body_timeout),
@@ -226,5 +245,21 @@ fn telemetry(telemetry: &Telemetry) -> file::Telemetry {
         sample: text(Count(telemetry.sample)),
         timeout: text(telemetry.timeout),
         queue: count(telemetry.queue),
+    }
+}
+
+fn cluster(cluster: &Cluster) -> file::Cluster {
+    file::Cluster {
+        url: list(&cluster.urls, RedisUrl).filter(|list| !list.is_empty()).map(OneOrMany),
+        kind: text(cluster.kind),
+        master: text(Token(cluster.master.clone())),
+        // SECURITY: what is shown ends up in tickets.
+        username: cluster.username.clone().map(|name| Text(Secret(name))),
+        password: cluster.password.as_ref().map(|_| Text(Secret("***".to_owned()))),
+        prefix: text(Token(cluster.prefix.clone())),
+        connect_timeout: text(cluster.connect_timeout),
+        command_timeout: text(cluster.command_timeout),
+        lease: text(cluster.lease),
+        learned: text(Count(u32::try_from(cluster.learned).unwrap_or(u32::MAX))),
     }
 }

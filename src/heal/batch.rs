@@ -10,6 +10,7 @@ use tokio::time::timeout;
 use super::Healer;
 use super::breaker::BreakerState;
 use super::climb::{Errand, SMALL_TILE, Verdict};
+use super::fleet::Wanted;
 use super::lanes::Lane;
 use super::service::{CanvasAnswer, CanvasService};
 use super::truth::Said;
@@ -223,7 +224,7 @@ impl Healer {
     pub async fn document(&self, url: &str, anew: bool) -> Result<Bytes, DocumentError> {
         let ward = &self.ward;
         let (service, allowed) = ward.asked_canvas(url).ok_or(DocumentError::NotOurs)?;
-        let _place = service.lanes.place(|_| Lane::Sweep).await;
+        let _place = service.place(&Urgency::new(Lane::Sweep)).await;
         let target = if anew { &allowed.rebuild } else { &allowed.visit };
         match service.get(target, &Trace::fresh(), ward.settings.heal.timeout, LONGEST_MANIFEST).await {
             Ok((status, body)) if status.is_success() => Ok(body),
@@ -276,7 +277,7 @@ impl Ward {
         errand: &Errand,
         patient: &Patient,
     ) -> CanvasAnswer {
-        let mut seat = self.fly(service, &errand.flight, patient, &Urgency::new(Lane::Sweep));
+        let mut seat = self.fly(service, &errand.flight, patient, &Urgency::new(Lane::Sweep), Wanted::Anew);
         seat.landed().await.unwrap_or(CanvasAnswer::Unwell)
     }
 

@@ -43,6 +43,16 @@ impl Breaker {
         Self { state: Mutex::new(State::Closed { failures: 0 }), failures: failures.max(1), open_for }
     }
 
+    /// The same breaker with other bounds: what it has seen stays.
+    pub(super) fn under(&self, failures: u32, open_for: Duration) -> Self {
+        Self { state: Mutex::new(*self.lock()), failures: failures.max(1), open_for }
+    }
+
+    /// Does it keep to these bounds?
+    pub(super) fn keeps_to(&self, failures: u32, open_for: Duration) -> bool {
+        self.failures == failures.max(1) && self.open_for == open_for
+    }
+
     /// May a request go out? `Err`: ask again after this time.
     pub(super) fn pass(&self, now: Instant) -> Result<(), Duration> {
         let mut state = self.lock();
@@ -75,6 +85,11 @@ impl Breaker {
         let opens = failures >= self.failures;
         *state = if opens { State::Open { until: now + self.open_for } } else { State::Closed { failures } };
         opens
+    }
+
+    /// Another node found that the service only fails.
+    pub(super) fn leave_alone(&self, until: Instant) {
+        *self.lock() = State::Open { until };
     }
 
     pub(super) fn state(&self, now: Instant) -> BreakerState {

@@ -3,15 +3,18 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::fleet::Wanted;
 use super::flight::Seat;
 use super::looks::Looks;
 use super::memory::RungOf;
+use super::register::register_path;
 use super::service::{CanvasAnswer, CanvasService, Made};
 use super::truth::Said;
 use super::urgency::Urgency;
 use super::ward::{Patient, Ward};
+use crate::cluster::Flight;
 use crate::config::settings::Rung;
-use crate::iiif::{CanvasUrl, IdentifierKind};
+use crate::iiif::IdentifierKind;
 use crate::observe::{Event, Gauged, Span};
 use crate::upstream::guard::Allowed;
 
@@ -101,6 +104,9 @@ impl Ward {
         if matches!(patient.kind, IdentifierKind::FileUrl { .. }) {
             return self.is_gone(patient);
         }
+        if self.is_missing_elsewhere(patient).await {
+            return Verdict::Missing;
+        }
         if matches!(self.ask(patient).await, Said::Alive(_)) {
             return Verdict::Alive;
         }
@@ -143,7 +149,7 @@ impl Ward {
     }
 
     fn is_gone(&self, patient: &Patient) -> Verdict {
-        self.memory.file_is_missing(patient.route, &patient.key, Instant::now());
+        self.file_is_missing(patient);
         Verdict::Missing
     }
 
@@ -170,7 +176,7 @@ impl Ward {
         let (Some(path), Some(service)) = (path, self.services_of(patient).into_iter().next()) else {
             return Step::Skipped;
         };
-        let flight = RungOf { service: service.route, target: path.into(), rung: Rung::Register };
+        let flight = RungOf { service: service.mark, target: path.into(), rung: Rung::Register };
         self.step(&service, Errand { flight, canvas: None }, patient, urgency).await
     }
 
@@ -187,7 +193,7 @@ impl Ward {
         if self.memory.cooling(flight, boarded).is_some() {
             return Step::Cooling;
         }
-        let mut seat = self.fly(service, flight, patient, urgency);
+        let mut seat = self.fly(service, flight, patient, urgency, Wanted::OrLanded);
         let leader = Arc::clone(&seat.urgency);
         let answer = tokio::select! {
             // Landed first: when both are ready, the answer says more than the look.
@@ -209,11 +215,12 @@ impl Ward {
         flight: &RungOf,
         patient: &Patient,
         urgency: &Arc<Urgency>,
+        wanted: Wanted,
     ) -> Seat<CanvasAnswer> {
         let seat = self.canvases.board(flight, urgency.lane(), |own| {
             let (ward, service, flight) = (Arc::clone(self), Arc::clone(service), flight.clone());
             let patient = patient.clone();
-            async move { ward.request(&service, &flight, &patient, &own).await }
+            async move { ward.take_off(&service, &flight, &patient, &own, wanted).await }
         });
         urgency.wait_on(&seat.urgency);
         seat
@@ -246,7 +253,7 @@ impl Ward {
         if is_back {
             self.memory.succeeded(&errand.flight, boarded, Instant::now());
         } else {
-            self.memory.failed(&errand.flight, boarded, Instant::now());
+            self.rung_failed(service, &errand.flight, boarded);
         }
         // The key was written and the nested request failed: poisoned. (Where it is not back, the file may be gone;
         // the rung of rebuilding finds that out.)
@@ -271,17 +278,20 @@ impl Ward {
     }
 
     /// One canvas request, in its lane, past the breaker.
-    async fn request(
+    pub(super) async fn request(
         &self,
         service: &CanvasService,
         flight: &RungOf,
         patient: &Patient,
         urgency: &Urgency,
+        own: &Flight,
     ) -> CanvasAnswer {
         let started = Instant::now();
         let mut span = Span::step(&patient.trace, flight.rung.as_str());
         let patient = &patient.within(&span);
-        let _place = urgency.place(&service.lanes).await;
+        let Some(_place) = service.place(urgency).await else { return CanvasAnswer::Withheld };
+        urgency.departs();
+        own.departs();
         if service.rests_from(urgency) {
             return CanvasAnswer::Withheld;
         }
@@ -325,14 +335,13 @@ pub(super) struct Errand {
 
 impl Errand {
     pub(super) fn visit(canvas: &Allowed) -> Self {
-        let flight =
-            RungOf { service: canvas.route, target: canvas.visit.as_str().into(), rung: Rung::Visit };
+        let flight = RungOf { service: canvas.mark, target: canvas.visit.as_str().into(), rung: Rung::Visit };
         Self { flight, canvas: Some(canvas.clone()) }
     }
 
     pub(super) fn rebuild(canvas: &Allowed) -> Self {
         let flight =
-            RungOf { service: canvas.route, target: canvas.rebuild.as_str().into(), rung: Rung::Rebuild };
+            RungOf { service: canvas.mark, target: canvas.rebuild.as_str().into(), rung: Rung::Rebuild };
         Self { flight, canvas: Some(canvas.clone()) }
     }
 
@@ -344,47 +353,8 @@ impl Errand {
     pub(super) fn aside(canvas: &Allowed) -> Self {
         let target = format!("{}&disallow=x-iiif-mender/none", canvas.rebuild);
         Self {
-            flight: RungOf { service: canvas.route, target: target.into(), rung: Rung::Rebuild },
+            flight: RungOf { service: canvas.mark, target: target.into(), rung: Rung::Rebuild },
             canvas: None,
-        }
-    }
-}
-
-/// `…/fcrepo/rest/{path}/files/{name}` is registered by `fedora/image/{path}/files/{name}`.
-///
-/// SECURITY: a file URL may come from anybody's manifest. Whatever could lead out of `fedora/image/`, or put a query
-/// of its own before ours, is not sent.
-pub(super) fn register_path(file_url: &str) -> Option<String> {
-    let url = CanvasUrl::parse(file_url).filter(|url| url.query.is_none() && !url.has_dot_segments())?;
-    let (_, path) = url.path.split_once("/fcrepo/rest/")?;
-    let is_plain = !file_url.contains(['#', ';']) && !path.contains("//") && !path.starts_with('/');
-    (is_plain && path.contains("/files/")).then(|| format!("fedora/image/{path}"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::register_path;
-
-    #[test]
-    fn a_file_is_registered_by_its_path_in_the_repository() {
-        let path = register_path("http://localhost:9000/fcrepo/rest/a/b/pages/p_0/files/a%20b.jpg");
-        assert_eq!(path.as_deref(), Some("fedora/image/a/b/pages/p_0/files/a%20b.jpg"));
-    }
-
-    #[test]
-    fn a_file_url_out_of_a_bad_manifest_leads_nowhere() {
-        for bad in [
-            "https://x.org/fcrepo/rest/../../../admin/files/a",
-            "https://x.org/fcrepo/rest/a/%2e%2E/files/a",
-            "https://x.org/fcrepo/rest/a/files/a?x=1",
-            "https://x.org/fcrepo/rest/a/files/a#x",
-            "https://x.org/fcrepo/rest/a;x/files/a",
-            "https://x.org/fcrepo/rest//a/files/a",
-            "https://x.org/fcrepo/rest/a/files/a b",
-            "https://x.org/other/a/files/a",
-            "file:/fcrepo/rest/a/files/a",
-        ] {
-            assert_eq!(register_path(bad), None, "{bad}");
         }
     }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::climb::Errand;
+use super::fleet::{DONE, Wanted};
 use super::flight::Seat;
 use super::lanes::Lane;
 use super::rebuild::Health;
@@ -71,7 +72,14 @@ impl Ward {
         let key = Errand::rebuild(&canvas).flight;
         self.cures.board(&key, Lane::Sweep, |urgency| {
             let (ward, service, patient) = (Arc::clone(self), Arc::clone(service), patient.clone());
-            async move { ward.cure_until_well(&service, &canvas, &patient, &urgency).await }
+            async move {
+                let name = format!("cure {}", service.name_of(&Errand::rebuild(&canvas).flight));
+                // Whichever node cures it, cures it for all.
+                if let Ok(own) = ward.ours(&name).await {
+                    ward.cure_until_well(&service, &canvas, &patient, &urgency).await;
+                    own.lands(DONE);
+                }
+            }
         });
     }
 
@@ -168,7 +176,7 @@ impl Ward {
         patient: &Patient,
         urgency: &Arc<Urgency>,
     ) -> CanvasAnswer {
-        let mut seat = self.fly(service, &errand.flight, patient, urgency);
+        let mut seat = self.fly(service, &errand.flight, patient, urgency, Wanted::Anew);
         seat.landed().await.unwrap_or(CanvasAnswer::Unwell)
     }
 }

@@ -5,11 +5,14 @@
 //! a deadlock; it must go straight through, whatever the image server says.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use http::HeaderMap;
+use http::StatusCode;
 use http::header::{COOKIE, USER_AGENT, VIA};
 use ipnet::IpNet;
 
+use super::ward::{Lobby, Ward};
 use crate::iiif::Target;
 
 /// Is this request an echo? Any one sign is enough:
@@ -37,6 +40,25 @@ pub fn own_vias(headers: &HeaderMap, name: &str) -> usize {
 fn is_services_voice(headers: &HeaderMap) -> bool {
     let agent = headers.get(USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     agent.starts_with("Apache-HttpClient/") && agent.contains("Java/") && !headers.contains_key(COOKIE)
+}
+
+impl Ward {
+    /// The canvas service's own info.json request was answered with `status`.
+    pub(super) fn echo_answered(&self, at: &Lobby<'_>, status: StatusCode) {
+        self.metrics.event("echo");
+        // SECURITY: anybody can sound like the service. Unless we are having a canvas built, this says nothing; or
+        // a stranger who asks for expired images would keep us from rebuilding them.
+        if self.canvases.len() == 0 {
+            return;
+        }
+        let key = at.request.identifier.key();
+        let owners = self.index.owners(&key).unwrap_or_else(|_| Arc::new([]));
+        let allowed = owners.iter().find_map(|owner| self.guard.allow(&owner.canvas));
+        let service = allowed.and_then(|allowed| self.service(allowed.route)).or(self.services.first());
+        if let (Some(service), false) = (service, owners.is_empty()) {
+            service.wellness.echo(status);
+        }
+    }
 }
 
 #[cfg(test)]

@@ -26,6 +26,13 @@ pub(crate) struct Flights<K, V> {
 
 type Listed<K, V> = Arc<Mutex<HashMap<K, Seat<V>>>>;
 
+/// The same flights, seen by somebody else.
+impl<K, V> Clone for Flights<K, V> {
+    fn clone(&self) -> Self {
+        Self { flying: Arc::clone(&self.flying), home: self.home.clone() }
+    }
+}
+
 /// A seat on a flight.
 #[derive(Debug, Clone)]
 pub(crate) struct Seat<V> {

@@ -45,7 +45,10 @@ pub(super) struct Lanes {
 
 #[derive(Debug)]
 struct State {
+    places: usize,
     free: usize,
+    /// Places that are taken away as soon as they are given back: there are fewer than there were.
+    owed: usize,
     next_ticket: u64,
     /// Places given in a row to a lane while a lower one waited.
     in_a_row: u32,
@@ -71,8 +74,26 @@ pub(super) struct Ticket(u64);
 
 impl Lanes {
     pub(super) fn new(places: usize) -> Arc<Self> {
-        let state = State { free: places.max(1), next_ticket: 0, in_a_row: 0, waiting: Default::default() };
+        let places = places.max(1);
+        let waiting = Default::default();
+        let state = State { places, free: places, owed: 0, next_ticket: 0, in_a_row: 0, waiting };
         Arc::new(Self { state: Mutex::new(state) })
+    }
+
+    /// From now on so many places. Who has one keeps it to the end.
+    pub(super) fn resize(self: &Arc<Self>, places: usize) {
+        let places = places.max(1);
+        let more = {
+            let mut state = self.lock();
+            let fewer = state.places.saturating_sub(places);
+            let more = places.saturating_sub(state.places);
+            let idle = fewer.min(state.free);
+            state.places = places;
+            state.free -= idle;
+            state.owed += fewer - idle;
+            more
+        };
+        (0..more).for_each(|_| self.give_back());
     }
 
     /// Waits for a place. Where there is none free, `stand` gets the ticket and says in which lane to wait: asked
@@ -125,6 +146,10 @@ impl Lanes {
 
     fn give_back(self: &Arc<Self>) {
         let mut state = self.lock();
+        if state.owed > 0 {
+            state.owed -= 1;
+            return;
+        }
         while let Some(waiter) = state.next() {
             match waiter.call.send(Place { lanes: Some(Arc::clone(self)) }) {
                 Ok(()) => return,

@@ -32,7 +32,7 @@ struct Seen {
 }
 
 /// A mass expiry is over when no identifier expired for this many times `within`.
-const OVER_AFTER: u32 = 6;
+pub(super) const OVER_AFTER: u32 = 6;
 
 impl Detector {
     pub(super) fn new(bounds: MassExpiry) -> Self {
@@ -66,22 +66,28 @@ pub(super) const AT_ONCE: usize = 16;
 impl Ward {
     /// An identifier was found expired.
     pub(super) fn note_expired(self: &Arc<Self>, patient: &Patient) {
-        if !self.expiries.note(&patient.key, Instant::now()) {
-            return;
+        let begins = self.expiries.note(&patient.key, Instant::now());
+        // Where there are other nodes, all count together.
+        if !self.tell_expired(patient) && begins {
+            self.mass_expiry(&patient.trace, self.settings.heal.sweep);
         }
+    }
+
+    /// A mass expiry begins; `sweep`: it is ours to go through the whole index afterwards.
+    pub(super) fn mass_expiry(self: &Arc<Self>, trace: &Trace, sweep: bool) {
         self.metrics.event("mass_expiry");
         let in_use = self.readers.in_use();
         self.metrics.tell(|| Event::MassExpiry { manifests: in_use.len() });
         tracing::warn!(
-            request = %patient.trace,
+            request = %trace,
             manifests = in_use.len(),
-            sweep = self.settings.heal.sweep,
+            sweep,
             "mass expiry: many images are gone at once, as after a flush; healing what is being read"
         );
-        let (ward, trace) = (Arc::clone(self), patient.trace.clone());
+        let (ward, trace) = (Arc::clone(self), trace.clone());
         self.home.spawn(async move {
             ward.heal_manifests(in_use, &trace).await;
-            if ward.settings.heal.sweep {
+            if sweep {
                 ward.sweep_all().await;
             }
         });

@@ -8,21 +8,27 @@ use moka::sync::Cache;
 
 use crate::config::settings::{Heal, Rung};
 
-/// One canvas on one rung of one canvas service.
+/// One canvas on one rung of one canvas service (by its mark, so that a reload of the configuration changes nothing).
 ///
 /// UPSTREAM: all pages of a PDF share one key and one canvas in the cache (upstream.md "Identifiers"), so they share
 /// flights and cool-downs too: two that differ only in `page` are the same.
 #[derive(Debug, Clone)]
 pub(super) struct RungOf {
-    pub(super) service: usize,
+    pub(super) service: u64,
     /// Path and query that are asked for.
     pub(super) target: Arc<str>,
     pub(super) rung: Rung,
 }
 
 impl RungOf {
+    /// The same in words, for other nodes.
+    pub(super) fn words(&self) -> String {
+        let (_, rung, path, query) = self.known_by();
+        query.fold(format!("{} {path}", rung.as_str()), |words, pair| format!("{words}&{pair}"))
+    }
+
     /// What it is known by.
-    fn known_by(&self) -> (usize, Rung, &str, impl Iterator<Item = &str>) {
+    fn known_by(&self) -> (u64, Rung, &str, impl Iterator<Item = &str>) {
         let (path, query) = self.target.split_once('?').unwrap_or((&self.target, ""));
         let query = query.split('&').filter(|pair| !pair.starts_with("page=") && !pair.is_empty());
         (self.service, self.rung, path, query)
@@ -52,14 +58,16 @@ const FLAPPING: u32 = 5;
 /// Entries at most in each memory; beyond it the least used are forgotten, which costs a request, no more.
 const ENTRIES: u64 = 100_000;
 
+/// Nobody asked for it for so long: forgotten, whatever the settings say.
+const LONGEST: Duration = Duration::from_hours(24);
+
 /// Cool-downs and missing files.
 #[derive(Debug)]
 pub(super) struct Memory {
     rungs: Cache<RungOf, Past>,
-    missing: Cache<(usize, Arc<str>), Instant>,
+    missing: Cache<(u64, Arc<str>), Instant>,
     cooldown: Duration,
     backoff_max: Duration,
-    missing_for: Duration,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -77,14 +85,28 @@ struct Past {
 
 impl Memory {
     pub(super) fn new(heal: &Heal) -> Self {
-        let longest = heal.backoff_max.max(heal.cooldown) * 2;
         Self {
-            rungs: Cache::builder().max_capacity(ENTRIES).time_to_live(longest).build(),
-            missing: Cache::builder().max_capacity(ENTRIES).time_to_live(heal.missing).build(),
+            rungs: Cache::builder().max_capacity(ENTRIES).time_to_idle(LONGEST).build(),
+            missing: Cache::builder().max_capacity(ENTRIES).time_to_idle(LONGEST).build(),
             cooldown: heal.cooldown,
             backoff_max: heal.backoff_max,
-            missing_for: heal.missing,
         }
+    }
+
+    /// The same memory under other settings: what is remembered stays, also for climbs that still have this one.
+    pub(super) fn under(&self, heal: &Heal) -> Self {
+        Self {
+            rungs: self.rungs.clone(),
+            missing: self.missing.clone(),
+            cooldown: heal.cooldown,
+            backoff_max: heal.backoff_max,
+        }
+    }
+
+    /// What happened on this rung, unless it is too long ago to count.
+    fn past(&self, rung: &RungOf, now: Instant) -> Option<Past> {
+        let counts = self.backoff_max.max(self.cooldown) * 2;
+        self.rungs.get(rung).filter(|past| now.saturating_duration_since(past.noted) < counts)
     }
 
     /// How long this rung is to be left alone, if it is.
@@ -97,10 +119,11 @@ impl Memory {
     ///
     /// Several images of one canvas share its flight and each tell how it ended for them; `boarded` is when the
     /// teller came aboard. It counts once, and one image that was helped speaks for the canvas.
-    pub(super) fn failed(&self, rung: &RungOf, boarded: Instant, now: Instant) {
-        let past = self.rungs.get(rung);
+    /// Says for how long, if it counted.
+    pub(super) fn failed(&self, rung: &RungOf, boarded: Instant, now: Instant) -> Option<Duration> {
+        let past = self.past(rung, now);
         if past.is_some_and(|past| past.noted >= boarded) {
-            return;
+            return None;
         }
         let failures = past.map_or(0, |past| past.failures).saturating_add(1);
         let factor = 2u32.saturating_pow((failures - 1).min(16));
@@ -110,11 +133,19 @@ impl Memory {
             rung.clone(),
             Past { failures, successes: 0, since: now, until: now + pause, noted: now },
         );
+        Some(pause)
+    }
+
+    /// Another node tried the rung in vain: left alone for as long as that one leaves it.
+    pub(super) fn cool(&self, rung: &RungOf, left: Duration, now: Instant) {
+        let failures = self.rungs.get(rung).map_or(0, |past| past.failures);
+        let past = Past { failures, successes: 0, since: now, until: now + left, noted: now };
+        self.rungs.insert(rung.clone(), past);
     }
 
     /// The rung helped: it may help again at once, unless the image is lost again and again.
     pub(super) fn succeeded(&self, rung: &RungOf, boarded: Instant, now: Instant) {
-        let past = self.rungs.get(rung);
+        let past = self.past(rung, now);
         if past.is_some_and(|past| past.noted >= boarded && past.failures == 0) {
             return;
         }
@@ -124,18 +155,25 @@ impl Memory {
         self.rungs.insert(rung.clone(), Past { failures: 0, successes, since, until, noted: now });
     }
 
-    /// The file behind this identifier (of this image route) is gone.
-    pub(super) fn file_is_missing(&self, route: usize, key: &Arc<str>, now: Instant) {
-        self.missing.insert((route, Arc::clone(key)), now + self.missing_for);
+    /// The file behind this identifier (of this image route) is gone; believed for so long.
+    pub(super) fn file_is_missing(&self, route: u64, key: &Arc<str>, time: Duration, now: Instant) {
+        self.missing.insert((route, Arc::clone(key)), now + time);
     }
 
     /// Was it found missing a while ago?
-    pub(super) fn is_missing(&self, route: usize, key: &Arc<str>, now: Instant) -> bool {
+    pub(super) fn is_missing(&self, route: u64, key: &Arc<str>, now: Instant) -> bool {
         self.missing.get(&(route, Arc::clone(key))).is_some_and(|until| now < until)
     }
 
+    /// Forgets how these requests ended, on whatever rung.
+    pub(super) fn forget(&self, targets: &[&str]) {
+        for (rung, _) in self.rungs.iter().filter(|(rung, _)| targets.contains(&&*rung.target)) {
+            self.rungs.invalidate(&*rung);
+        }
+    }
+
     /// Forgets that it was missing: it was seen.
-    pub(super) fn found(&self, route: usize, key: &Arc<str>) {
+    pub(super) fn found(&self, route: u64, key: &Arc<str>) {
         self.missing.invalidate(&(route, Arc::clone(key)));
     }
 }
@@ -150,7 +188,6 @@ mod tests {
             missing: Cache::new(100),
             cooldown: Duration::from_secs(10),
             backoff_max: Duration::from_mins(1),
-            missing_for: Duration::from_mins(5),
         }
     }
 
@@ -225,7 +262,7 @@ mod tests {
     fn a_missing_file_is_remembered_for_a_while_and_forgotten_when_seen() {
         let (memory, now) = (memory(), Instant::now());
         let key: Arc<str> = "id".into();
-        memory.file_is_missing(0, &key, now);
+        memory.file_is_missing(0, &key, Duration::from_mins(5), now);
         assert!(memory.is_missing(0, &key, now));
         assert!(!memory.is_missing(1, &key, now));
         assert!(!memory.is_missing(0, &key, now + Duration::from_mins(5)));

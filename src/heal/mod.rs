@@ -9,18 +9,23 @@ mod batch;
 mod breaker;
 mod climb;
 mod cure;
+mod desk;
 mod direct;
 pub mod echo;
+mod fleet;
 pub(crate) mod flight;
 mod inspect;
 mod lanes;
 mod looks;
 mod mass;
 mod memory;
+mod mended;
+mod opening;
 mod poison;
 mod readers;
 mod rebuild;
 mod record;
+mod register;
 mod remarks;
 mod service;
 #[cfg(test)]
@@ -48,6 +53,7 @@ pub use lanes::Lane;
 pub use poison::{Mending, Poisoned, fingerprint};
 pub use ward::{Lobby, Patient};
 
+use crate::cluster::Cluster;
 use crate::config::Settings;
 use crate::config::settings::Rung;
 use crate::index::Index;
@@ -89,19 +95,35 @@ pub enum Treatment {
 const COME_BACK: Duration = Duration::from_secs(5);
 
 impl Healer {
-    /// A healer for these routes; `upstreams` stand in the order of `settings.routes`.
+    /// A healer for these routes; `upstreams` stand in the order of `settings.routes`, `cluster` are the other nodes.
     pub fn new(
         settings: Arc<Settings>,
         upstreams: &[Arc<Upstream>],
         index: Arc<Index>,
+        cluster: Option<Arc<Cluster>>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let ward = Arc::new(Ward::new(settings, upstreams, index, metrics));
+        Self::of(Ward::new(settings, upstreams, index, cluster, metrics, None))
+    }
+
+    /// The same healer under other settings: flights, lanes, cool-downs, breakers and all that is remembered go over.
+    #[must_use]
+    pub fn under(
+        &self,
+        settings: Arc<Settings>,
+        upstreams: &[Arc<Upstream>],
+        cluster: Option<Arc<Cluster>>,
+    ) -> Self {
+        let (index, metrics) = (Arc::clone(&self.ward.index), Arc::clone(&self.ward.metrics));
+        Self::of(Ward::new(settings, upstreams, index, cluster, metrics, Some(&self.ward)))
+    }
+
+    fn of(ward: Ward) -> Self {
+        let ward = Arc::new(ward);
         let weak = Arc::downgrade(&ward);
         ward.metrics.before_scrapes(move |metrics| {
-            if let Some(ward) = weak.upgrade() {
-                ward.show(metrics);
-            }
+            let ward = weak.upgrade();
+            ward.map(|ward| ward.show(metrics)).is_some()
         });
         Self { ward }
     }
@@ -141,7 +163,7 @@ impl Healer {
         let mut span = Span::step(&patient.trace, "heal");
         span.text("iiif_mender.identifier", &patient.key);
         let patient = &patient.within(&span);
-        if ward.memory.is_missing(patient.route, &patient.key, started) {
+        if ward.memory.is_missing(ward.mark(patient), &patient.key, started) {
             return Treatment::Original(Outcome::Missing);
         }
         ward.doubt(patient);
@@ -158,7 +180,7 @@ impl Healer {
                 return Treatment::Good { answer, rung: Some(Rung::Direct), took };
             }
             Direct::FileIsGone => {
-                ward.memory.file_is_missing(patient.route, &patient.key, started);
+                ward.file_is_missing(patient);
                 ward.record(patient, Verdict::Missing, lane, started.elapsed(), 1);
                 return Treatment::Original(Outcome::Missing);
             }
@@ -205,7 +227,7 @@ impl Healer {
             // The image server is in trouble now: that is no healed image.
             Ok(answer) if answer.status().is_server_error() => Treatment::Original(Outcome::Failed),
             Ok(answer) if !ward.is_expiry(answer.status()) => {
-                ward.memory.found(patient.route, &patient.key);
+                ward.memory.found(ward.mark(patient), &patient.key);
                 ward.reader_at(patient, rung.is_some());
                 Treatment::Good { answer, rung, took }
             }
@@ -238,6 +260,11 @@ impl Healer {
         Arc::clone(&self.ward).keep_warm().await;
     }
 
+    /// Heeds what other nodes find out about all. Ends at once where there are none.
+    pub async fn heed_the_fleet(&self) {
+        Arc::clone(&self.ward).heed_the_fleet().await;
+    }
+
     /// The breaker of each canvas service, in the order of the presentation routes.
     pub fn breakers(&self) -> Vec<BreakerState> {
         let now = Instant::now();
@@ -246,7 +273,7 @@ impl Healer {
 
     /// Closes every breaker: the services are asked again at once.
     pub fn reset_breakers(&self) {
-        self.ward.services.iter().for_each(|service| service.answers());
+        self.ward.services.iter().for_each(|service| service.close_breaker());
     }
 
     /// Forgets what is old. Call it every minute or so.

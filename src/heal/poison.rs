@@ -12,11 +12,13 @@ use moka::sync::Cache;
 use tokio::time::timeout;
 
 use super::Healer;
-use super::climb::register_path;
+use super::fleet::Wanted;
 use super::flight::Flights;
 use super::lanes::Lane;
 use super::memory::RungOf;
+use super::mended::Mended;
 use super::rebuild::Health;
+use super::register::register_path;
 use super::service::{CanvasAnswer, CanvasService};
 use super::truth::Said;
 use super::urgency::Urgency;
@@ -51,6 +53,8 @@ const TRUTHS: u64 = 10_000;
 pub struct Poisoned {
     /// Position of its presentation route in `settings.routes`.
     pub route: usize,
+    /// The [mark](crate::config::settings::Route::mark) of that route.
+    pub mark: u64,
     /// Path and query as they go upstream.
     pub target: String,
     /// Its public URL, as the index knows it.
@@ -80,16 +84,6 @@ pub enum Mending {
     Off,
 }
 
-/// How one try ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Mended {
-    Whole,
-    /// It carries what its fingerprint says, and that is all there is.
-    Shorter(u64),
-    Unwell,
-    Failed,
-}
-
 /// Would the service's nested request for this image be answered?
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Nested {
@@ -107,7 +101,7 @@ enum Nested {
 pub(super) struct Mends {
     flights: Flights<RungOf, Mended>,
     chased: Flights<RungOf, ()>,
-    truths: Cache<RungOf, u64>,
+    pub(super) truths: Cache<RungOf, u64>,
 }
 
 impl Default for Mends {
@@ -171,11 +165,11 @@ impl Poisoned {
             None => (&*self.target, None),
         };
         let url = CanvasUrl { scheme: "http", authority: "", path, query };
-        RungOf { service: self.route, target: url.rebuild().into(), rung: Rung::Rebuild }
+        RungOf { service: self.mark, target: url.rebuild().into(), rung: Rung::Rebuild }
     }
 
     fn visit(&self) -> RungOf {
-        RungOf { service: self.route, target: self.target.as_str().into(), rung: Rung::Visit }
+        RungOf { service: self.mark, target: self.target.as_str().into(), rung: Rung::Visit }
     }
 }
 
@@ -184,7 +178,7 @@ impl Ward {
     async fn mended(self: &Arc<Self>, key: &RungOf, poisoned: &Arc<Poisoned>, lane: Lane) -> Mended {
         let mut seat = self.mends.flights.board(key, lane, |urgency| {
             let (ward, key, poisoned) = (Arc::clone(self), key.clone(), Arc::clone(poisoned));
-            async move { ward.try_to_mend(&key, &poisoned, &urgency).await }
+            async move { ward.mend_in_the_fleet(&key, &poisoned, &urgency).await }
         });
         seat.landed().await.unwrap_or(Mended::Failed)
     }
@@ -211,7 +205,7 @@ impl Ward {
         });
     }
 
-    async fn try_to_mend(
+    pub(super) async fn try_to_mend(
         self: &Arc<Self>,
         key: &RungOf,
         poisoned: &Poisoned,
@@ -231,7 +225,7 @@ impl Ward {
         let mended = self.rebuild_document(&service, key, poisoned, &patient, nested, urgency).await;
         match mended {
             Mended::Whole | Mended::Shorter(_) => self.memory.succeeded(key, boarded, Instant::now()),
-            Mended::Unwell | Mended::Failed => self.memory.failed(key, boarded, Instant::now()),
+            Mended::Unwell | Mended::Failed => self.rung_failed(&service, key, boarded),
         }
         match mended {
             Mended::Whole => self.metrics.event("cured"),
@@ -291,8 +285,8 @@ impl Ward {
             let is_well = health == Health::Well || service.wellness.is_well();
             return if is_well { Nested::Likely } else { Nested::Unwell };
         };
-        let flight = RungOf { service: service.route, target: path.into(), rung: Rung::Register };
-        let answer = self.fly(service, &flight, patient, urgency).landed().await;
+        let flight = RungOf { service: service.mark, target: path.into(), rung: Rung::Register };
+        let answer = self.fly(service, &flight, patient, urgency, Wanted::Anew).landed().await;
         if answer == Some(CanvasAnswer::Carries) {
             return Nested::Proven;
         }
@@ -356,7 +350,8 @@ impl Ward {
         urgency: &Urgency,
     ) -> Option<(Document, Vec<Canvas>)> {
         let started = Instant::now();
-        let _place = urgency.place(&service.lanes).await;
+        let _place = service.place(urgency).await?;
+        urgency.departs();
         let _counted = Gauged::one(&self.metrics.canvas_in_flight);
         let answer = match service.breaker.pass(Instant::now()) {
             Ok(()) => service.document(&flight.target, &patient.trace).await,

@@ -9,11 +9,14 @@ use http::{HeaderValue, StatusCode, header};
 use uuid::Uuid;
 
 use super::breaker::{Breaker, BreakerState};
-use super::lanes::Lanes;
+use super::lanes::{Lanes, Place};
+use super::memory::RungOf;
 use super::remarks::Remarks;
 use super::truth::Truth;
+use super::urgency::Urgency;
 use super::ward::Patient;
 use super::wellness::Wellness;
+use crate::cluster::{self, Cluster, Placed};
 use crate::config::Settings;
 use crate::config::settings::Timeouts;
 use crate::iiif::identifier;
@@ -35,6 +38,8 @@ const RESOURCE_PATIENCE: Duration = Duration::from_secs(2);
 pub(super) struct CanvasService {
     /// Its position in `settings.routes`.
     pub(super) route: usize,
+    /// Its [mark](crate::config::settings::Route::mark).
+    pub(super) mark: u64,
     upstream: Arc<Upstream>,
     /// Path that ends in `/`, before `fedora/…` and `resources/…`.
     base: String,
@@ -45,10 +50,14 @@ pub(super) struct CanvasService {
     times: Timeouts,
     patience: Duration,
     pub(super) lanes: Arc<Lanes>,
-    pub(super) breaker: Breaker,
+    /// The other nodes, which share its places.
+    cluster: Option<Arc<Cluster>>,
+    places: usize,
+    open_for: Duration,
+    pub(super) breaker: Arc<Breaker>,
     pub(super) truth: Truth,
-    pub(super) wellness: Wellness,
-    pub(super) remarks: Remarks,
+    pub(super) wellness: Arc<Wellness>,
+    pub(super) remarks: Arc<Remarks>,
     metrics: Arc<Metrics>,
 }
 
@@ -95,14 +104,23 @@ impl CanvasAnswer {
 }
 
 impl CanvasService {
+    /// `before`: the same service under other settings; what is known of it stays.
     pub(super) fn new(
         route: usize,
         upstream: Arc<Upstream>,
         lanes: Arc<Lanes>,
         settings: &Settings,
+        cluster: Option<Arc<Cluster>>,
         metrics: Arc<Metrics>,
+        before: Option<&Self>,
     ) -> Self {
         let heal = &settings.heal;
+        let (failures, open_for) = (heal.breaker_failures, heal.breaker_open);
+        let breaker = match before.map(|before| &before.breaker) {
+            Some(breaker) if breaker.keeps_to(failures, open_for) => Arc::clone(breaker),
+            Some(breaker) => Arc::new(breaker.under(failures, open_for)),
+            None => Arc::new(Breaker::new(failures, open_for)),
+        };
         let mut base = settings.routes[route].upstream.path.clone();
         if !base.ends_with('/') {
             base.push('/');
@@ -113,6 +131,7 @@ impl CanvasService {
         };
         Self {
             route,
+            mark: settings.routes[route].mark(),
             base,
             host: host.to_owned(),
             name: settings.server.name.clone(),
@@ -120,11 +139,44 @@ impl CanvasService {
             times: settings.timeouts(route),
             patience: heal.timeout,
             lanes,
-            breaker: Breaker::new(heal.breaker_failures, heal.breaker_open),
+            cluster,
+            places: heal.concurrency,
+            open_for,
+            breaker,
             truth: Truth::new(heal.alive_for, heal.resources_recheck),
-            wellness: Wellness::default(),
-            remarks: Remarks::default(),
+            wellness: before.map(|before| Arc::clone(&before.wellness)).unwrap_or_default(),
+            remarks: before.map(|before| Arc::clone(&before.remarks)).unwrap_or_default(),
             metrics,
+        }
+    }
+
+    /// A place here, in the lane that is right by then, and with it one among all nodes' requests. `None`: another node
+    /// found that the service only fails.
+    pub(super) async fn place(&self, urgency: &Urgency) -> Option<(Place, cluster::Place)> {
+        let own = urgency.place(&self.lanes).await;
+        let Some(cluster) = &self.cluster else { return Some((own, cluster::Place::default())) };
+        match cluster.place(self.upstream.authority().as_str(), self.places).await {
+            Placed::Place(shared) => Some((own, shared)),
+            Placed::LeftAlone(left) => {
+                if self.breaker_is_closed() {
+                    self.tell(true);
+                }
+                self.breaker.leave_alone(Instant::now() + left);
+                None
+            }
+        }
+    }
+
+    /// What a flight is called on every node: they need not number their routes alike.
+    pub(super) fn name_of(&self, flight: &RungOf) -> String {
+        format!("{} {}", self.upstream.authority(), flight.words())
+    }
+
+    /// The breaker is closed by hand.
+    pub(super) fn close_breaker(&self) {
+        self.answers();
+        if let Some(cluster) = &self.cluster {
+            cluster.leave_alone_no_more(self.upstream.authority().as_str());
         }
     }
 
@@ -219,6 +271,9 @@ impl CanvasService {
             CanvasAnswer::Busy | CanvasAnswer::Unwell => {
                 if self.breaker.bad(Instant::now()) {
                     self.metrics.event("breaker_opened");
+                    if let Some(cluster) = &self.cluster {
+                        cluster.leave_alone(self.upstream.authority().as_str(), self.open_for);
+                    }
                     self.tell(true);
                     tracing::warn!(
                         upstream = %self.upstream.authority(),

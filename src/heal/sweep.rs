@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 
 use tokio::sync::mpsc;
 
+use super::Healer;
 use super::lanes::Lane;
 use super::mass::{Air, per_second};
 use super::ward::Ward;
@@ -19,6 +20,34 @@ const READ_AHEAD: usize = 256;
 
 /// The position is written down, and the progress told, after so many images.
 const NOTE_EVERY: u64 = 500;
+
+const IDLE: u8 = 0;
+const SWEEPING: u8 = 1;
+/// Asked to end; another one begins only when it has.
+const STOPPING: u8 = 2;
+
+impl Healer {
+    /// Begins a sweep of the whole index; `false`: there is one already.
+    pub fn start_sweep(&self) -> bool {
+        let is_new = self.ward.sweeping.load(Ordering::Acquire) == IDLE;
+        if is_new {
+            let ward = Arc::clone(&self.ward);
+            self.ward.home.spawn(async move { ward.sweep_all().await });
+        }
+        is_new
+    }
+
+    /// Ends the sweep, and forgets how far it came; `false`: there is none. Heals under way go on.
+    pub fn stop_sweep(&self) -> bool {
+        let sweeping = &self.ward.sweeping;
+        sweeping.compare_exchange(SWEEPING, STOPPING, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+
+    /// A sweep is under way.
+    pub fn is_sweeping(&self) -> bool {
+        self.ward.sweeping.load(Ordering::Acquire) != IDLE
+    }
+}
 
 impl Ward {
     /// Goes on with a sweep that was interrupted, if there is one.
@@ -33,7 +62,7 @@ impl Ward {
     /// Sweeps the whole index. One at a time; a second call does nothing.
     pub(super) async fn sweep_all(self: &Arc<Self>) {
         let Some(route) = self.image_route() else { return };
-        if self.sweeping.swap(true, Ordering::AcqRel) {
+        if self.sweeping.compare_exchange(IDLE, SWEEPING, Ordering::AcqRel, Ordering::Acquire).is_err() {
             return;
         }
         let file = self.position_file();
@@ -45,6 +74,9 @@ impl Ward {
         let (mut at, mut gone, mut air) = (start, 0u64, Air::default());
         while let Some(key) = images.recv().await {
             pace.tick().await;
+            if self.sweeping.load(Ordering::Acquire) == STOPPING {
+                break;
+            }
             if let Some(seat) = self.board_if_gone(route, &key, Lane::Sweep, &Trace::fresh()).await {
                 gone += 1;
                 self.metrics.event("swept");
@@ -61,7 +93,7 @@ impl Ward {
             tracing::warn!(%error, file = %file.display(), "the sweep's position cannot be deleted");
         }
         tracing::info!(looked_at = at, gone, "sweep ended");
-        self.sweeping.store(false, Ordering::Release);
+        self.sweeping.store(IDLE, Ordering::Release);
     }
 
     /// Lookup keys of all images behind the first `skip`, in the order of the index.

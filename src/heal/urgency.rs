@@ -100,8 +100,12 @@ impl Urgency {
         };
         let place = lanes.place(stand).await;
         self.lock().queued = None;
-        self.departed.send_replace(true);
         place
+    }
+
+    /// Its request is on the way now, from here or from another node.
+    pub(super) fn departs(&self) {
+        self.departed.send_replace(true);
     }
 
     /// Waits until its request is on the way: before that there is nothing to look for.

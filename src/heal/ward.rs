@@ -1,12 +1,11 @@
 //! What all heals share: the services, the flights in the air, what is remembered.
 
 use std::net::IpAddr;
-use std::num::NonZeroU32;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicU8;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+use governor::DefaultKeyedRateLimiter;
 use http::StatusCode;
 use http::request::Parts;
 use hyper::Response;
@@ -16,8 +15,9 @@ use uuid::Uuid;
 
 use super::climb::{SMALL_TILE, Verdict};
 use super::direct::Passage;
+use super::fleet::Fleet;
 use super::flight::{Flights, Seat};
-use super::lanes::{Lane, Lanes};
+use super::lanes::Lane;
 use super::mass::Detector;
 use super::memory::{Memory, RungOf};
 use super::poison::Mends;
@@ -25,10 +25,8 @@ use super::readers::Readers;
 use super::service::{CanvasAnswer, CanvasService};
 use super::truth::Said;
 use crate::config::Settings;
-use crate::config::settings::RouteKind;
 use crate::iiif::identifier::uuid_of_file_url;
 use crate::iiif::{IdentifierKind, ImageRequest};
-use crate::index::history::Bounds;
 use crate::index::recorder::Recorder;
 use crate::index::{Index, Owner};
 use crate::observe::{Metrics, Span, Trace};
@@ -61,8 +59,8 @@ pub struct Patient {
     pub(super) trace: Trace,
 }
 
-/// Identifier on an image route.
-pub(super) type ImageKey = (usize, Arc<str>);
+/// Identifier behind the image route with this mark.
+pub(super) type ImageKey = (u64, Arc<str>);
 
 /// What all heals share.
 #[derive(Debug)]
@@ -70,7 +68,8 @@ pub(super) struct Ward {
     pub(super) settings: Arc<Settings>,
     pub(super) services: Vec<Arc<CanvasService>>,
     /// In the order of `settings.routes`.
-    upstreams: Vec<Arc<Upstream>>,
+    pub(super) upstreams: Vec<Arc<Upstream>>,
+    pub(super) fleet: Fleet,
     pub(super) guard: Guard,
     pub(super) index: Arc<Index>,
     pub(super) metrics: Arc<Metrics>,
@@ -80,81 +79,26 @@ pub(super) struct Ward {
     pub(super) canvases: Flights<RungOf, CanvasAnswer>,
     pub(super) cures: Flights<RungOf, ()>,
     pub(super) memory: Memory,
-    pub(super) mends: Mends,
+    pub(super) mends: Arc<Mends>,
     pub(super) history: Recorder,
-    pub(super) readers: Readers,
-    pub(super) expiries: Detector,
-    pub(super) sweeping: AtomicBool,
+    pub(super) readers: Arc<Readers>,
+    pub(super) expiries: Arc<Detector>,
+    /// Idle, sweeping, or asked to stop: see `sweep`.
+    pub(super) sweeping: Arc<AtomicU8>,
     /// Base64 identifiers, and those of them that hold an encoded slash.
     pub(super) base64: Passage,
     pub(super) base64_with_slash: Passage,
-    clients: DefaultKeyedRateLimiter<IpAddr>,
-    waiting: Arc<Semaphore>,
-    writing: Arc<Semaphore>,
+    pub(super) clients: Arc<DefaultKeyedRateLimiter<IpAddr>>,
+    pub(super) waiting: Arc<Semaphore>,
+    pub(super) writing: Arc<Semaphore>,
     /// An identifier that was alive a short while ago: it shows whether info.json works at all.
-    witness: Mutex<Option<Patient>>,
+    pub(super) witness: Mutex<Option<Patient>>,
 }
 
-/// File URLs being written to the index at once; beyond that one is simply learned another time.
-const WRITERS: usize = 4;
-
 impl Ward {
-    pub(super) fn new(
-        settings: Arc<Settings>,
-        upstreams: &[Arc<Upstream>],
-        index: Arc<Index>,
-        metrics: Arc<Metrics>,
-    ) -> Self {
-        let mut lanes: Vec<(usize, Arc<Lanes>)> = Vec::new();
-        let mut services = Vec::new();
-        for (route, of) in settings.routes.iter().enumerate() {
-            if of.kind != RouteKind::Presentation {
-                continue;
-            }
-            // Two routes to one server share its lanes: politeness is owed to the server.
-            let server = Arc::as_ptr(&upstreams[route]) as usize;
-            let own = lanes.iter().find(|(other, _)| *other == server).map(|(_, lanes)| Arc::clone(lanes));
-            let own = own.unwrap_or_else(|| {
-                let fresh = Lanes::new(settings.heal.concurrency);
-                lanes.push((server, Arc::clone(&fresh)));
-                fresh
-            });
-            let upstream = Arc::clone(&upstreams[route]);
-            services.push(Arc::new(CanvasService::new(
-                route,
-                upstream,
-                own,
-                &settings,
-                Arc::clone(&metrics),
-            )));
-        }
-        let bounds = Bounds { age: settings.index.history_age, rows: settings.index.history_rows };
-        Self {
-            history: Recorder::start(Arc::clone(&index), bounds, Arc::clone(&metrics)),
-            services,
-            upstreams: upstreams.to_vec(),
-            guard: Guard::new(Arc::clone(&settings)),
-            index,
-            metrics,
-            home: Handle::current(),
-            climbs: Flights::here(),
-            canvases: Flights::here(),
-            cures: Flights::here(),
-            memory: Memory::new(&settings.heal),
-            mends: Mends::default(),
-            readers: Readers::default(),
-            expiries: Detector::new(settings.heal.mass_expiry),
-            sweeping: AtomicBool::new(false),
-            base64: Passage::default(),
-            base64_with_slash: Passage::default(),
-            clients: RateLimiter::keyed(Quota::per_minute(
-                NonZeroU32::new(settings.heal.per_client).unwrap_or(NonZeroU32::MIN),
-            )),
-            waiting: Arc::new(Semaphore::new(settings.heal.max_waiting)),
-            writing: Arc::new(Semaphore::new(WRITERS)),
-            witness: Mutex::new(None),
-            settings,
-        }
+    /// What this image's route is remembered by.
+    pub(super) fn mark(&self, patient: &Patient) -> u64 {
+        self.settings.routes[patient.route].mark()
     }
 
     /// The identifier with its owners, if the index knows it and it may be healed.
@@ -190,7 +134,7 @@ impl Ward {
 
     /// A seat on the climb for this image; where there is none it starts now.
     pub(super) fn board(self: &Arc<Self>, patient: &Patient, lane: Lane) -> Seat<Verdict> {
-        let key = (patient.route, Arc::clone(&patient.key));
+        let key = (self.mark(patient), Arc::clone(&patient.key));
         self.climbs.board(&key, lane, |urgency| {
             urgency.is_led_by(&patient.trace);
             let (ward, patient) = (Arc::clone(self), patient.clone());
@@ -200,13 +144,16 @@ impl Ward {
 
     pub(super) fn is_climbing(&self, at: &Lobby<'_>) -> bool {
         self.climbs.len() > 0
-            && self.climbs.find(&(at.route, Arc::from(&*at.request.identifier.key()))).is_some()
+            && self
+                .climbs
+                .find(&(self.settings.routes[at.route].mark(), Arc::from(&*at.request.identifier.key())))
+                .is_some()
     }
 
     /// The lane for this client: one that starts very many heals stands behind the other readers for a while.
-    pub(super) fn fair(&self, patient: &Patient, client: IpAddr, lane: Lane) -> Lane {
-        let is_flying = self.climbs.find(&(patient.route, Arc::clone(&patient.key))).is_some();
-        if is_flying || self.clients.check_key(&client).is_ok() {
+    pub(super) fn fair(self: &Arc<Self>, patient: &Patient, client: IpAddr, lane: Lane) -> Lane {
+        let is_flying = self.climbs.find(&(self.mark(patient), Arc::clone(&patient.key))).is_some();
+        if is_flying || self.clients.check_key(&client).is_ok() && !self.is_greedy_elsewhere(client) {
             return lane;
         }
         self.metrics.event("client_demoted");
@@ -338,14 +285,14 @@ impl Ward {
     /// The image was said to be alive, and is 404: is its file gone? Remembered, so it is asked with care. The key may
     /// have been lost again in between, and one request may be 404 for a reason of its own.
     pub(super) async fn is_missing(&self, patient: &Patient) -> bool {
-        if self.memory.is_missing(patient.route, &patient.key, Instant::now()) {
+        if self.memory.is_missing(self.mark(patient), &patient.key, Instant::now()) {
             return true;
         }
         let tile = self.look_at(patient, SMALL_TILE).await;
         let is_missing = tile.is_ok_and(|status| self.is_expiry(status))
             && matches!(self.ask(patient).await, Said::Alive(_));
         if is_missing {
-            self.memory.file_is_missing(patient.route, &patient.key, Instant::now());
+            self.file_is_missing(patient);
         }
         is_missing
     }
@@ -361,6 +308,7 @@ impl Ward {
         }
         let Ok(writer) = Arc::clone(&self.writing).try_acquire_owned() else { return };
         let (index, file_url) = (Arc::clone(&self.index), file_url.to_owned());
+        self.tell_file_url(uuid, &file_url);
         tokio::task::spawn_blocking(move || {
             if let Err(error) = index.learn_file_url(uuid, &file_url) {
                 tracing::warn!(%error, "a file URL could not be remembered");
@@ -376,21 +324,5 @@ impl Ward {
 
     pub(super) fn witness(&self) -> Option<Patient> {
         self.witness.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    pub(super) fn echo_answered(&self, at: &Lobby<'_>, status: StatusCode) {
-        self.metrics.event("echo");
-        // SECURITY: anybody can sound like the service. Unless we are having a canvas built, this says nothing; or
-        // a stranger who asks for expired images would keep us from rebuilding them.
-        if self.canvases.len() == 0 {
-            return;
-        }
-        let key = at.request.identifier.key();
-        let owners = self.index.owners(&key).unwrap_or_else(|_| Arc::new([]));
-        let allowed = owners.iter().find_map(|owner| self.guard.allow(&owner.canvas));
-        let service = allowed.and_then(|allowed| self.service(allowed.route)).or(self.services.first());
-        if let (Some(service), false) = (service, owners.is_empty()) {
-            service.wellness.echo(status);
-        }
     }
 }

@@ -92,7 +92,7 @@ impl Index {
             let Some(conn) = conn.take() else {
                 return Err(IndexError::Building { path: file.to_path_buf() });
             };
-            late(old, &conn, &self.names, newest)?;
+            late(old, &conn, &self.names.load(), newest)?;
             conn.execute_batch("COMMIT; PRAGMA journal_mode = WAL;")?;
             conn.close().map_err(|(_, error)| error)?;
             self.place.publish(file)
@@ -111,7 +111,8 @@ impl Index {
         report: &mut Report,
         progress: Progress<'_>,
     ) -> Result<i64, IndexError> {
-        let mut writer = Writer::bulk(conn, &self.names, file)?;
+        let names = self.names.load();
+        let mut writer = Writer::bulk(conn, &names, file)?;
         let mut seen = Seen::default();
         for (source, added) in all {
             let (kind, location) = sources::stored(source);

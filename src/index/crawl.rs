@@ -56,9 +56,9 @@ impl Index {
         url: &str,
         options: &Options,
     ) -> Option<mpsc::Receiver<Found>> {
-        let (web, handle) = self.web.as_ref()?;
+        let (web, handle) = self.web.load_full().as_deref().cloned()?;
         let (send, found) = mpsc::channel(QUEUE);
-        let (web, source, url, options) = (web.clone(), source.clone(), url.to_owned(), *options);
+        let (source, url, options) = (source.clone(), url.to_owned(), *options);
         let store = self.store();
         handle.spawn(async move {
             let asker = Asker::new(&web, &source, &url, options, store);

@@ -62,7 +62,7 @@ impl Index {
         progress: &mut dyn FnMut(&Learned),
     ) -> Result<Learned, IndexError> {
         let mut done = Learned::default();
-        let Some((web, handle)) = &self.web else {
+        let Some((web, handle)) = self.web.load_full().as_deref().cloned() else {
             done.problems.push(Problem::not_fetched("/resources"));
             return Ok(done);
         };

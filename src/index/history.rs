@@ -62,6 +62,10 @@ pub struct Filter {
     pub canvas: Option<String>,
     /// That ended so: `healed`, `missing`, `failed`.
     pub verdict: Option<String>,
+    /// By this rung.
+    pub rung: Option<String>,
+    /// Begun by the request with this id.
+    pub request: Option<String>,
 }
 
 /// A piece of the history.
@@ -190,6 +194,8 @@ fn read(conn: &Connection, filter: &Filter, page: Page) -> rusqlite::Result<Vec<
         ("identifier = ?", filter.identifier.as_ref().map(text)),
         ("canvas = ?", filter.canvas.as_ref().map(text)),
         ("verdict = ?", filter.verdict.as_ref().map(text)),
+        ("rung = ?", filter.rung.as_ref().map(text)),
+        ("request = ?", filter.request.as_ref().map(text)),
     ];
     for (condition, value) in wanted {
         if let Some(value) = value {
@@ -205,7 +211,7 @@ fn read(conn: &Connection, filter: &Filter, page: Page) -> rusqlite::Result<Vec<
 }
 
 /// An old file that nobody may write to stays without one.
-fn has_history(conn: &Connection) -> rusqlite::Result<bool> {
+pub(super) fn has_history(conn: &Connection) -> rusqlite::Result<bool> {
     Ok(schema::number(conn, "PRAGMA user_version")? >= SINCE)
 }
 

@@ -3,7 +3,7 @@
 //! The answer is never delayed, changed or failed for it: its pieces are shared, not copied, as they go by; a
 //! document that is too long, or one more than the queue holds, is simply not learned this time.
 
-use std::io::Read;
+use std::io::{Read, Write as _};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -11,6 +11,7 @@ use http::{HeaderMap, header};
 use tokio::sync::mpsc;
 
 use super::{Index, Learned};
+use crate::cluster::{self, Cluster};
 use crate::iiif::manifest;
 use crate::observe::Metrics;
 use crate::upstream::Body;
@@ -39,13 +40,18 @@ struct Passed {
 
 impl Learner {
     /// Starts reading into `index`, on a thread of its own; it ends when the last clone is gone.
-    pub fn start(index: Arc<Index>, metrics: Arc<Metrics>) -> Self {
+    /// What is new is told to the nodes of `cluster`.
+    pub fn start(index: Arc<Index>, cluster: Option<Arc<Cluster>>, metrics: Arc<Metrics>) -> Self {
         let (queue, mut waiting) = mpsc::channel::<Passed>(QUEUE);
         let counting = Arc::clone(&metrics);
         tokio::task::spawn_blocking(move || {
             while let Some(passed) = waiting.blocking_recv() {
                 counting.learn_queue.dec();
-                counting.learned(learn(&index, &passed));
+                let became = learn(&index, &passed);
+                if let ("learned", Some(cluster)) = (became, &cluster) {
+                    tell(cluster, &passed);
+                }
+                counting.learned(became);
             }
         });
         Self { queue, metrics }
@@ -85,6 +91,19 @@ fn learn(index: &Index, passed: &Passed) -> &'static str {
             "learn_failed"
         }
     }
+}
+
+/// Tells the other nodes of a document that was new here.
+fn tell(cluster: &Cluster, passed: &Passed) {
+    let whole = passed.pieces.concat();
+    let packed = if passed.gzip {
+        whole
+    } else {
+        let mut packing = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        let Ok(packed) = packing.write_all(&whole).and_then(|()| packing.finish()) else { return };
+        packed
+    };
+    cluster.tell_learned(&cluster::Learned::Document { url: passed.url.clone(), packed });
 }
 
 fn unpacked(passed: &Passed) -> Option<Vec<u8>> {

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use arc_swap::{ArcSwap, ArcSwapOption};
 use rusqlite::Connection;
 use tokio::runtime::Handle;
 use uuid::Uuid;
@@ -18,6 +19,7 @@ use crate::config::Settings;
 use crate::iiif::identifier::uuid_of_file_url;
 use crate::upstream::fetch::Web;
 
+pub mod browse;
 mod build;
 mod changes;
 pub mod command;
@@ -37,6 +39,7 @@ mod remote;
 mod remove;
 mod report;
 mod schema;
+pub mod shared;
 mod sort;
 pub mod sources;
 mod store;
@@ -99,8 +102,9 @@ pub enum Learned {
 #[derive(Debug)]
 pub struct Index {
     place: Place,
-    names: Names,
-    web: Option<(Web, Handle)>,
+    /// Both follow the configuration, see [`Index::knows`].
+    names: ArcSwap<Names>,
+    web: ArcSwapOption<(Web, Handle)>,
     store: RwLock<Arc<Store>>,
     /// Answers, each with the epoch in which it was asked for; answers of earlier epochs do not count.
     memory: moka::sync::Cache<u128, (u64, Arc<[Owner]>)>,
@@ -118,8 +122,8 @@ impl Index {
         let store = Arc::new(Store::open(&place)?);
         Ok(Self {
             place,
-            names: Names::default(),
-            web: None,
+            names: ArcSwap::default(),
+            web: ArcSwapOption::empty(),
             store: RwLock::new(store),
             memory: moka::sync::Cache::new(cache),
             epoch: AtomicU64::new(0),
@@ -131,16 +135,24 @@ impl Index {
 
     /// Knows files and canvases by the names that the configuration says.
     #[must_use]
-    pub fn with_names(mut self, settings: &Settings) -> Self {
-        self.names = Names::of(settings);
+    pub fn with_names(self, settings: &Settings) -> Self {
+        self.names.store(Arc::new(Names::of(settings)));
         self
     }
 
     /// Fetches URL sources; `handle` is the runtime in which that is done. Without, they are out of reach.
     #[must_use]
-    pub fn with_web(mut self, web: Web, handle: Handle) -> Self {
-        self.web = Some((web, handle));
+    pub fn with_web(self, web: Web, handle: Handle) -> Self {
+        self.web.store(Some(Arc::new((web, handle))));
         self
+    }
+
+    /// From now on names and sources are understood as the settings of `web` say. What is under way ends as before.
+    pub fn knows(&self, web: Web, handle: Handle) {
+        self.names.store(Arc::new(Names::of(&web.settings())));
+        self.web.store(Some(Arc::new((web, handle))));
+        // Owners that were derived from a file's name may be others now.
+        self.epoch.fetch_add(1, Ordering::AcqRel);
     }
 
     /// The configured path of the index.
@@ -168,7 +180,8 @@ impl Index {
 
     fn ask(&self, key: &str) -> Result<Arc<[Owner]>, IndexError> {
         let store = self.store();
-        let found = store.owners(key, &self.names)?;
+        let names = self.names.load();
+        let found = store.owners(key, &names)?;
         let mut file =
             found.iter().find_map(|owned| owned.carried.as_ref()).map(|c| (c.stands.clone(), c.page));
         let mut owners: Vec<Owner> = found.into_iter().map(|owned| owned.owner).collect();
@@ -176,7 +189,7 @@ impl Index {
             file = store.learned_file(uuid)?.map(|url| (url, page));
         }
         if let Some((url, page)) = file
-            && let Some(canvas) = self.names.derive(&url, page)
+            && let Some(canvas) = names.derive(&url, page)
             && owners.iter().all(|owner| owner.canvas != canvas)
         {
             owners.truncate(store::MAX_OWNERS - 1);
@@ -202,7 +215,7 @@ impl Index {
         ask: impl Fn(&Store, &str) -> Result<Vec<T>, IndexError>,
     ) -> Result<Vec<T>, IndexError> {
         let store = self.store();
-        for name in self.names.of_canvas(url) {
+        for name in self.names.load().of_canvas(url) {
             let found = ask(&store, &name)?;
             if !found.is_empty() {
                 return Ok(found);
@@ -230,7 +243,7 @@ impl Index {
         if let Some(url) = store.learned_file(uuid)? {
             return Ok(Some(url));
         }
-        let found = store.owners(&uuid.to_string(), &self.names)?;
+        let found = store.owners(&uuid.to_string(), &self.names.load())?;
         Ok(found.into_iter().find_map(|owned| owned.carried).map(|carried| carried.url))
     }
 

@@ -129,7 +129,8 @@ impl Index {
 
     fn put(&self, row: i64, url: &str, reading: &Reading, report: &mut Report) -> Result<(), IndexError> {
         let counts = self.write(|conn| {
-            let mut writer = Writer::direct(conn, &self.names)?;
+            let names = self.names.load();
+            let mut writer = Writer::direct(conn, &names)?;
             for canvas in &reading.canvases {
                 writer.canvas(canvas)?;
             }

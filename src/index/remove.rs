@@ -43,7 +43,7 @@ impl Index {
                 let mut gone = 0;
                 for id in some {
                     if store::is_document_of(conn, *id, row)? {
-                        write::remove(conn, &self.names, *id)?;
+                        write::remove(conn, &self.names.load(), *id)?;
                         gone += 1;
                     }
                 }
@@ -54,7 +54,7 @@ impl Index {
         }
         self.write(|conn| {
             for id in store::ids_of_source(conn, row)? {
-                write::remove(conn, &self.names, id)?;
+                write::remove(conn, &self.names.load(), id)?;
             }
             conn.execute("DELETE FROM sources WHERE id = ?1", [row])?;
             Ok(())

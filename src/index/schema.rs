@@ -90,6 +90,17 @@ CREATE TABLE heals (                -- the history: one row a heal, later ones h
 );
 CREATE INDEX heals_at ON heals (at);
 ",
+    "
+CREATE INDEX heals_manifest ON heals (manifest, identifier);
+CREATE INDEX heals_identifier ON heals (identifier);
+CREATE INDEX heals_request ON heals (request);
+",
+    "
+CREATE TABLE marks (                -- where something stood: 'fleet', how far the other nodes' stream was read
+  name TEXT PRIMARY KEY,
+  value TEXT
+) WITHOUT ROWID;
+",
 ];
 
 /// How long a writer waits for another one.

@@ -247,7 +247,8 @@ impl Index {
             }
         };
         let counts = self.write(|conn| {
-            let mut writer = Writer::direct(conn, &self.names)?;
+            let names = self.names.load();
+            let mut writer = Writer::direct(conn, &names)?;
             for canvas in &canvases {
                 writer.canvas(canvas)?;
             }
@@ -290,7 +291,7 @@ impl Index {
                 match since {
                     None => {}
                     Some(since) if is_over(since, options) => {
-                        write::remove(conn, &self.names, *id)?;
+                        write::remove(conn, &self.names.load(), *id)?;
                         dropped += 1;
                     }
                     Some(since) => {

@@ -45,7 +45,8 @@ impl Index {
         }
         self.write(|conn| {
             let source = write::source_row(conn, "traffic", "traffic", false)?;
-            let mut writer = Writer::direct(conn, &self.names)?;
+            let names = self.names.load();
+            let mut writer = Writer::direct(conn, &names)?;
             for canvas in canvases {
                 writer.canvas(canvas)?;
             }

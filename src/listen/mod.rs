@@ -1,60 +1,184 @@
 //! Accepting connections: for viewers and for the admin pages alike.
 //!
-//! One accept loop a socket, one task a connection, which lives with one worker of the [`Crew`]. A connection gets a place before it is accepted, so that more
-//! of them wait in the kernel's backlog instead of in our memory. Shutting down closes the sockets first, then
-//! lets every request in flight end, up to a deadline.
+//! One accept loop a socket (`accept`), one task a connection (`connection`), which lives with one worker of the
+//! [`Crew`]. A connection gets a place before it is accepted, so that more of them wait in the kernel's backlog instead
+//! of in our memory; one address has only so many (`caps`). `proxy_protocol` and [`tls`] come before HTTP, `pulse` sees
+//! who is too slow. What a listener needs to know is read anew for each connection, so that settings change without a
+//! socket being closed.
 
+mod accept;
+mod caps;
+mod connection;
 mod crew;
+pub mod inherit;
+mod proxy_protocol;
 mod pulse;
+pub mod tls;
+mod watched;
 
-use std::convert::Infallible;
+use std::fmt;
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use hyper::body::Incoming;
-use hyper::service::service_fn;
 use hyper::{Request, Response};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
+use ipnet::IpNet;
 use prometheus_client::metrics::gauge::Gauge;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::task::JoinSet;
+use socket2::{Domain, Socket, Type};
+use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
-pub use crew::Crew;
-use pulse::{Answering, Pulse, Silence, Watched};
-
-use crate::observe::Gauged;
+use crate::config::settings::{Http2Bounds, Server};
+use crate::observe::Metrics;
 use crate::proxy::Viewer;
 use crate::upstream::Body;
+use caps::Places;
+pub use crew::Crew;
 
-/// How connections of one listener are kept.
+/// How connections are kept.
 #[derive(Debug, Clone)]
 pub struct Bounds {
-    /// From accepting a connection to its first request, and for each request head.
+    /// From accepting a connection to its first request, and for each request head; for a PROXY header, too.
     pub head_timeout: Duration,
-    /// How long a connection is kept without a request.
+    /// How long a connection is kept without a request, or with a viewer who takes nothing.
     pub idle_timeout: Duration,
+    /// How long a TLS handshake may take.
+    pub tls_timeout: Duration,
+    /// From a request's head to the last byte of its answer.
+    pub request_timeout: Duration,
     /// Request heads beyond this are refused with 431.
     pub max_head_bytes: usize,
     /// Open connections at most.
     pub max_connections: usize,
+    /// Open connections of one address at most; zero: no bound.
+    pub max_per_address: usize,
+    /// Who is exempt from that, and may send PROXY headers.
+    pub trusted: Vec<IpNet>,
+    /// HTTP/2.
+    pub http2: Http2Bounds,
     /// How long requests in flight may take to end.
     pub drain: Duration,
 }
 
-/// A bound socket, and how its connections are kept.
-pub struct Listener {
-    sockets: Vec<TcpListener>,
-    tls: Option<TlsAcceptor>,
-    bounds: Bounds,
-    open: Gauge,
+impl From<&Server> for Bounds {
+    fn from(server: &Server) -> Self {
+        Self {
+            head_timeout: server.head_timeout,
+            idle_timeout: server.idle_timeout,
+            tls_timeout: server.tls_timeout,
+            request_timeout: server.request_timeout,
+            max_head_bytes: server.max_head_bytes,
+            max_connections: server.max_connections,
+            max_per_address: server.max_connections_per_address,
+            trusted: server.trusted_proxies.clone(),
+            http2: server.http2,
+            drain: server.drain,
+        }
+    }
+}
+
+/// What all listeners of one kind share: bounds, places, counts.
+#[derive(Debug)]
+pub struct Hall {
+    bounds: ArcSwap<Bounds>,
+    places: Places,
     crew: Arc<Crew>,
+    open: Gauge,
+    metrics: Arc<Metrics>,
+}
+
+impl Hall {
+    /// `crew` serves the connections, `open` counts them.
+    pub fn new(bounds: Bounds, crew: Arc<Crew>, open: Gauge, metrics: Arc<Metrics>) -> Arc<Self> {
+        let places = Places::new(bounds.max_connections);
+        Arc::new(Self { bounds: ArcSwap::from_pointee(bounds), places, crew, open, metrics })
+    }
+
+    /// From now on so: for each connection that comes. Those that are open keep what they began with.
+    pub fn keep(&self, bounds: Bounds) {
+        self.places.resize(bounds.max_connections);
+        self.bounds.store(Arc::new(bounds));
+    }
+}
+
+/// How a socket is spoken to.
+#[derive(Clone, Default)]
+pub struct Manner {
+    /// TLS, if it is spoken here.
+    pub tls: Option<TlsAcceptor>,
+    /// Each connection begins with a PROXY header.
+    pub proxy_protocol: bool,
+}
+
+impl fmt::Debug for Manner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "tls: {}, proxy_protocol: {}", self.tls.is_some(), self.proxy_protocol)
+    }
+}
+
+/// A bound socket.
+#[derive(Debug)]
+pub struct Listener {
+    socket: TcpListener,
+    manner: Arc<ArcSwap<Manner>>,
+    hall: Arc<Hall>,
+}
+
+/// Connections that wait in the kernel to be accepted; as many as it allows (`net.core.somaxconn`).
+const BACKLOG: i32 = 4096;
+
+impl Listener {
+    /// Binds an address. `[::]` takes IPv4 as well, unless `v6_only`.
+    pub fn bind(address: SocketAddr, v6_only: bool, hall: &Arc<Hall>) -> io::Result<Self> {
+        let bound = || {
+            let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+            if address.is_ipv6() {
+                socket.set_only_v6(v6_only)?;
+            }
+            // A port whose last connections still linger in the kernel is free.
+            socket.set_reuse_address(true)?;
+            socket.bind(&address.into())?;
+            socket.listen(BACKLOG)?;
+            Self::on(socket.into(), hall)
+        };
+        bound().map_err(|error: io::Error| {
+            io::Error::new(error.kind(), format!("cannot listen on {address}: {error}"))
+        })
+    }
+
+    /// On a socket that is bound already.
+    pub fn on(socket: TcpListener, hall: &Arc<Hall>) -> io::Result<Self> {
+        socket.set_nonblocking(true)?;
+        Ok(Self { socket, manner: Arc::default(), hall: Arc::clone(hall) })
+    }
+
+    /// The address that it really listens on (a port 0 has become a real one).
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+
+    /// The same socket once more, to be handed to a successor.
+    pub fn socket(&self) -> io::Result<TcpListener> {
+        self.socket.try_clone()
+    }
+
+    /// How it is spoken to; may be changed at any time, for the connections that come after.
+    pub fn manner(&self) -> Arc<ArcSwap<Manner>> {
+        Arc::clone(&self.manner)
+    }
+
+    /// Serves until `stop`, then drains. Returns how many connections had to be cut at the deadline.
+    pub async fn serve<S, F>(self, service: S, stop: Stop) -> usize
+    where
+        S: Fn(Viewer, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = Response<Body>> + Send + 'static,
+    {
+        accept::accept_all(self, service, stop).await
+    }
 }
 
 /// Waiting for "stop". Cheap to clone; every room that runs has one.
@@ -73,216 +197,3 @@ impl Stop {
         let _ = self.0.wait_for(|pressed| *pressed).await;
     }
 }
-
-impl Listener {
-    /// Binds all addresses, or none.
-    pub async fn bind(
-        addresses: &[SocketAddr],
-        tls: Option<Arc<rustls::ServerConfig>>,
-        bounds: Bounds,
-        open: Gauge,
-        crew: Arc<Crew>,
-    ) -> io::Result<Self> {
-        let mut sockets = Vec::new();
-        for address in addresses {
-            let socket = TcpListener::bind(address).await;
-            sockets.push(socket.map_err(|error| {
-                io::Error::new(error.kind(), format!("cannot listen on {address}: {error}"))
-            })?);
-        }
-        Ok(Self { sockets, tls: tls.map(TlsAcceptor::from), bounds, open, crew })
-    }
-
-    /// The addresses that it really listens on (a port 0 has become a real one).
-    pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.sockets.iter().filter_map(|socket| socket.local_addr().ok()).collect()
-    }
-
-    /// Serves until `stop`, then drains. Returns how many connections had to be cut at the deadline.
-    pub async fn serve<S, F>(self, service: S, stop: Stop) -> usize
-    where
-        S: Fn(Viewer, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
-        F: Future<Output = Response<Body>> + Send + 'static,
-    {
-        let places = Arc::new(Semaphore::new(self.bounds.max_connections));
-        let Self { sockets, tls, bounds, open, crew } = self;
-        let kept = Arc::new(Kept { bounds, tls, open, crew, stop });
-        let mut loops = JoinSet::new();
-        for socket in sockets {
-            loops.spawn(Arc::clone(&kept).accept_all(socket, Arc::clone(&places), service.clone()));
-        }
-        let mut cut = 0;
-        while let Some(ended) = loops.join_next().await {
-            cut += ended.unwrap_or(0);
-        }
-        cut
-    }
-}
-
-/// One connection, with its place. A place comes first, so that who is too many waits in the kernel's backlog.
-async fn accept(
-    socket: &TcpListener,
-    places: &Arc<Semaphore>,
-) -> Option<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
-    let place = Arc::clone(places).acquire_owned().await.ok()?;
-    loop {
-        match socket.accept().await {
-            Ok((stream, peer)) => return Some((stream, peer, place)),
-            Err(error) => {
-                // Mostly "too many open files": pausing beats a busy loop, and the next accept may work.
-                tracing::warn!(%error, "accepting a connection failed");
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-        }
-    }
-}
-
-/// What all connections of a listener share.
-struct Kept {
-    bounds: Bounds,
-    tls: Option<TlsAcceptor>,
-    open: Gauge,
-    crew: Arc<Crew>,
-    stop: Stop,
-}
-
-impl Kept {
-    /// The accept loop of one socket. Its connections are its own tasks: they are spawned where they are accepted,
-    /// so that none is lost between two rooms when the sockets close.
-    async fn accept_all<S, F>(
-        self: Arc<Self>,
-        socket: TcpListener,
-        places: Arc<Semaphore>,
-        service: S,
-    ) -> usize
-    where
-        S: Fn(Viewer, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
-        F: Future<Output = Response<Body>> + Send + 'static,
-    {
-        let mut stop = self.stop.clone();
-        let mut connections = JoinSet::new();
-        loop {
-            tokio::select! {
-                biased;
-                () = stop.pressed() => break,
-                Some(_) = connections.join_next(), if !connections.is_empty() => {}
-                accepted = accept(&socket, &places) => {
-                    let Some((stream, peer, place)) = accepted else { break };
-                    // Out of this runtime's reactor, into the worker's.
-                    let Ok(stream) = stream.into_std() else { continue };
-                    let (kept, service) = (Arc::clone(&self), service.clone());
-                    let (worker, post) = self.crew.post();
-                    let connection = async move {
-                        if let Ok(stream) = TcpStream::from_std(stream) {
-                            kept.connection(stream, peer, service).await;
-                        }
-                        drop((place, post));
-                    };
-                    connections.spawn_on(connection, &worker);
-                }
-            }
-        }
-        // Who connects from now on is refused, and a successor may bind.
-        drop(socket);
-        let drained = async { while connections.join_next().await.is_some() {} };
-        if tokio::time::timeout(self.bounds.drain, drained).await.is_ok() {
-            return 0;
-        }
-        let cut = connections.len();
-        connections.shutdown().await;
-        cut
-    }
-
-    async fn connection<S, F>(&self, stream: TcpStream, peer: SocketAddr, service: S)
-    where
-        S: Fn(Viewer, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
-        F: Future<Output = Response<Body>> + Send + 'static,
-    {
-        let _counted = Gauged::one(&self.open);
-        let _ = stream.set_nodelay(true);
-        match &self.tls {
-            None => self.http(stream, Viewer { peer, tls: false }, service).await,
-            Some(tls) => {
-                let shaken = tokio::time::timeout(self.bounds.head_timeout, tls.accept(stream)).await;
-                match shaken {
-                    Ok(Ok(stream)) => {
-                        self.http(stream, Viewer { peer, tls: true }, service).await;
-                    }
-                    Ok(Err(error)) => tracing::debug!(%peer, %error, "TLS handshake failed"),
-                    Err(_) => tracing::debug!(%peer, "TLS handshake took too long"),
-                }
-            }
-        }
-    }
-
-    async fn http<I, S, F>(&self, io: I, viewer: Viewer, service: S)
-    where
-        I: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-        S: Fn(Viewer, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
-        F: Future<Output = Response<Body>> + Send + 'static,
-    {
-        let pulse = Pulse::new(self.bounds.head_timeout, self.bounds.idle_timeout);
-        let watching = Arc::clone(&pulse);
-        let service = service_fn(move |request: Request<Incoming>| {
-            let in_flight = watching.asks(request.version());
-            let answer = service(viewer, request);
-            async move {
-                let answer = answer.await;
-                Ok::<_, Infallible>(answer.map(|body| Answering { body, _in_flight: in_flight }))
-            }
-        });
-        let builder = self.builder();
-        let io = TokioIo::new(Watched { io, pulse: Arc::clone(&pulse) });
-        let connection = builder.serve_connection(io, service);
-        tokio::pin!(connection);
-        let mut stop = self.stop.clone();
-        let mut ending = false;
-        let ended = loop {
-            tokio::select! {
-                biased;
-                ended = connection.as_mut() => break ended,
-                // What is in flight is finished, nothing new is read.
-                () = stop.pressed(), if !ending => {
-                    ending = true;
-                    connection.as_mut().graceful_shutdown();
-                }
-                // The same; but who does not end soon has nothing in flight and is cut.
-                silence = pulse.ceases() => match silence {
-                    Silence::Idle if !ending => {
-                        ending = true;
-                        connection.as_mut().graceful_shutdown();
-                    }
-                    Silence::Idle | Silence::Stuck => return,
-                },
-            }
-            if ending && pulse.rests() {
-                let goodbye = tokio::time::timeout(GOODBYE, connection.as_mut()).await;
-                match goodbye {
-                    Ok(ended) => break ended,
-                    Err(_) if pulse.rests() => return,
-                    Err(_) => {}
-                }
-            }
-        };
-        if let Err(error) = ended {
-            tracing::debug!(peer = %viewer.peer, %error, "a viewer's connection ended badly");
-        }
-    }
-
-    fn builder(&self) -> auto::Builder<TokioExecutor> {
-        let mut builder = auto::Builder::new(TokioExecutor::new());
-        // No timer for heads: see `pulse`. No `pipeline_flush`: with it, hyper throws an answer away when the
-        // connection ends with bytes unread, as after a request whose body nobody wanted.
-        builder.http1().max_buf_size(self.bounds.max_head_bytes);
-        builder
-            .http2()
-            .timer(TokioTimer::new())
-            .keep_alive_interval(self.bounds.head_timeout)
-            .max_header_list_size(u32::try_from(self.bounds.max_head_bytes).unwrap_or(u32::MAX))
-            .max_concurrent_streams(256);
-        builder
-    }
-}
-
-/// How long the other side has for its part of a polite end.
-const GOODBYE: Duration = Duration::from_secs(1);

@@ -4,18 +4,15 @@
 //! requests as well. So the bytes and the requests are watched here. Nothing is armed for a request: one timer a
 //! connection looks at what was noted, because a timer for each request costs more than the request's bookkeeping.
 
-use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use crate::upstream::{Body, BodyError};
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-
-use crate::upstream::{Body, BodyError};
 
 /// How a connection has used up its time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +21,19 @@ pub(super) enum Silence {
     Idle,
     /// It began to ask and did not end, or it does not take its answer.
     Stuck,
+    /// An answer takes longer than any may.
+    Late,
+}
+
+impl Silence {
+    /// The word used in labels.
+    pub(super) fn kind(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Stuck => "stuck",
+            Self::Late => "late",
+        }
+    }
 }
 
 /// The notes about one connection: moments in milliseconds since it opened, zero for "not so".
@@ -32,6 +42,9 @@ pub(super) struct Pulse {
     opened: Instant,
     head_timeout: Duration,
     idle_timeout: Duration,
+    request_timeout: Duration,
+    /// How long who rests may still ask when we stop.
+    last_request: Duration,
     /// Requests whose answers have not ended.
     in_flight: AtomicU32,
     /// Anything was asked at all.
@@ -44,20 +57,46 @@ pub(super) struct Pulse {
     began: AtomicU64,
     /// The other side takes nothing.
     blocked: AtomicU64,
+    /// The last request came.
+    asked_at: AtomicU64,
+    /// We are told to stop.
+    stopped: AtomicU64,
+    /// The answers of an HTTP/2 connection: one may stand while others move.
+    turns: Mutex<Vec<Arc<Turn>>>,
+}
+
+/// One answer of an HTTP/2 connection.
+///
+/// SECURITY: a viewer who opens no window for a stream takes nothing of its answer, while the connection's bytes flow.
+#[derive(Debug)]
+struct Turn {
+    asked: u64,
+    /// The viewer is the next to move, since then; zero: we are.
+    waits: AtomicU64,
 }
 
 impl Pulse {
-    pub(super) fn new(head_timeout: Duration, idle_timeout: Duration) -> Arc<Self> {
+    pub(super) fn with(
+        head_timeout: Duration,
+        idle_timeout: Duration,
+        request_timeout: Duration,
+        last_request: Duration,
+    ) -> Arc<Self> {
         Arc::new(Self {
             opened: Instant::now(),
             head_timeout,
             idle_timeout,
+            request_timeout,
+            last_request,
             in_flight: AtomicU32::new(0),
             asked: AtomicBool::new(false),
             is_http2: AtomicBool::new(false),
             rested: AtomicU64::new(0),
             began: AtomicU64::new(0),
             blocked: AtomicU64::new(0),
+            asked_at: AtomicU64::new(0),
+            stopped: AtomicU64::new(0),
+            turns: Mutex::default(),
         })
     }
 
@@ -65,8 +104,30 @@ impl Pulse {
     pub(super) fn asks(self: &Arc<Self>, version: http::Version) -> InFlight {
         self.in_flight.fetch_add(1, Relaxed);
         self.asked.store(true, Relaxed);
-        self.is_http2.store(version == http::Version::HTTP_2, Relaxed);
-        InFlight(Arc::clone(self))
+        self.note(&self.asked_at);
+        let is_http2 = version == http::Version::HTTP_2;
+        self.is_http2.store(is_http2, Relaxed);
+        let turn = is_http2.then(|| {
+            let turn = Turn { asked: self.asked_at.load(Relaxed), waits: AtomicU64::new(0) };
+            let turn = Arc::new(turn);
+            self.turns().push(Arc::clone(&turn));
+            turn
+        });
+        InFlight { pulse: Arc::clone(self), turn }
+    }
+
+    /// We stop: who rests may ask once more, within a short while.
+    pub(super) fn is_stopped(&self) {
+        self.note(&self.stopped);
+    }
+
+    /// HTTP/2 was spoken.
+    pub(super) fn is_http2(&self) -> bool {
+        self.is_http2.load(Relaxed)
+    }
+
+    fn turns(&self) -> MutexGuard<'_, Vec<Arc<Turn>>> {
+        self.turns.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Nothing is asked at this moment.
@@ -93,6 +154,22 @@ impl Pulse {
         }
     }
 
+    /// Bytes came.
+    pub(super) fn reads(&self) {
+        if self.began.load(Relaxed) == 0 && self.rests() {
+            self.note(&self.began);
+        }
+    }
+
+    /// The other side takes what is written, or it does not.
+    pub(super) fn writes(&self, is_taken: bool) {
+        match (is_taken, self.blocked.load(Relaxed) != 0) {
+            (false, false) => self.note(&self.blocked),
+            (true, true) => self.blocked.store(0, Relaxed),
+            _ => {}
+        }
+    }
+
     /// When the time is up, as things are now.
     fn deadline(&self) -> Option<(Duration, Silence)> {
         let moment = |noted: &AtomicU64| Duration::from_millis(noted.load(Relaxed));
@@ -100,42 +177,95 @@ impl Pulse {
             return Some((moment(&self.blocked) + self.idle_timeout, Silence::Stuck));
         }
         if !self.rests() {
-            return None;
+            return if self.is_http2() {
+                self.first_turn()
+            } else {
+                Some((moment(&self.asked_at) + self.request_timeout, Silence::Late))
+            };
         }
         let asked = self.asked.load(Relaxed);
-        let began = self.began.load(Relaxed) != 0 && !(asked && self.is_http2.load(Relaxed));
-        Some(if began {
+        let began = self.began.load(Relaxed) != 0 && !(asked && self.is_http2());
+        let end = if began {
             (moment(&self.began) + self.head_timeout, Silence::Stuck)
         } else if asked {
             (moment(&self.rested) + self.idle_timeout, Silence::Idle)
         } else {
             (self.head_timeout, Silence::Idle)
-        })
+        };
+        if self.stopped.load(Relaxed) == 0 {
+            return Some(end);
+        }
+        let stops = moment(&self.stopped).max(moment(&self.rested)) + self.last_request;
+        Some(if stops < end.0 { (stops, Silence::Idle) } else { end })
+    }
+
+    /// The first of the answers of an HTTP/2 connection whose time is up.
+    fn first_turn(&self) -> Option<(Duration, Silence)> {
+        let turns = self.turns();
+        let ends = turns.iter().flat_map(|turn| {
+            let late = Duration::from_millis(turn.asked) + self.request_timeout;
+            let waits = Some(turn.waits.load(Relaxed)).filter(|waits| *waits != 0);
+            let stuck = waits.map(|waits| (Duration::from_millis(waits) + self.idle_timeout, Silence::Stuck));
+            [Some((late, Silence::Late)), stuck].into_iter().flatten()
+        });
+        ends.min_by_key(|(end, _)| *end)
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX).max(1)
     }
 
     fn note(&self, moment: &AtomicU64) {
-        let now = u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
-        moment.store(now.max(1), Relaxed);
+        moment.store(self.now(), Relaxed);
     }
 }
 
 /// One request, from its head to the end of its answer.
 #[derive(Debug)]
-pub(super) struct InFlight(Arc<Pulse>);
+pub(super) struct InFlight {
+    pulse: Arc<Pulse>,
+    turn: Option<Arc<Turn>>,
+}
+
+impl InFlight {
+    /// We are stopping, and the viewer must be told that this is its last answer here. (HTTP/2 says it otherwise.)
+    pub(super) fn is_last(&self) -> bool {
+        self.turn.is_none() && self.pulse.stopped.load(Relaxed) != 0
+    }
+
+    /// Whose move it is.
+    fn is_viewers_turn(&self, is_theirs: bool) {
+        if let Some(turn) = &self.turn {
+            turn.waits.store(if is_theirs { self.pulse.now() } else { 0 }, Relaxed);
+        }
+    }
+}
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.note(&self.0.rested);
-        self.0.began.store(0, Relaxed);
-        self.0.in_flight.fetch_sub(1, Relaxed);
+        let pulse = &self.pulse;
+        if let Some(own) = &self.turn {
+            pulse.turns().retain(|turn| !Arc::ptr_eq(turn, own));
+        }
+        pulse.note(&pulse.rested);
+        pulse.began.store(0, Relaxed);
+        pulse.in_flight.fetch_sub(1, Relaxed);
     }
 }
 
 /// An answer's body, which knows whose it is.
 #[derive(Debug)]
 pub(super) struct Answering {
-    pub(super) body: Body,
-    pub(super) _in_flight: InFlight,
+    body: Body,
+    in_flight: InFlight,
+}
+
+impl Answering {
+    /// The head goes out now.
+    pub(super) fn new(body: Body, in_flight: InFlight) -> Self {
+        in_flight.is_viewers_turn(true);
+        Self { body, in_flight }
+    }
 }
 
 impl HttpBody for Answering {
@@ -146,7 +276,9 @@ impl HttpBody for Answering {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        self.in_flight.is_viewers_turn(polled.is_ready());
+        polled
     }
 
     fn is_end_stream(&self) -> bool {
@@ -158,90 +290,30 @@ impl HttpBody for Answering {
     }
 }
 
-/// A stream whose bytes are watched.
-#[derive(Debug)]
-pub(super) struct Watched<I> {
-    pub(super) io: I,
-    pub(super) pulse: Arc<Pulse>,
-}
-
-impl<I: AsyncRead + Unpin> AsyncRead for Watched<I> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        let read = Pin::new(&mut self.io).poll_read(cx, buf);
-        let pulse = &self.pulse;
-        if buf.filled().len() > before && pulse.began.load(Relaxed) == 0 && pulse.rests() {
-            pulse.note(&pulse.began);
-        }
-        read
-    }
-}
-
-impl<I> Watched<I> {
-    fn noting<T>(&self, written: Poll<T>) -> Poll<T> {
-        let is_blocked = self.pulse.blocked.load(Relaxed) != 0;
-        match (&written, is_blocked) {
-            (Poll::Pending, false) => self.pulse.note(&self.pulse.blocked),
-            (Poll::Ready(_), true) => self.pulse.blocked.store(0, Relaxed),
-            _ => {}
-        }
-        written
-    }
-}
-
-impl<I: AsyncWrite + Unpin> AsyncWrite for Watched<I> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.io).poll_write(cx, buf);
-        self.noting(written)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let flushed = Pin::new(&mut self.io).poll_flush(cx);
-        self.noting(flushed)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let shut = Pin::new(&mut self.io).poll_shutdown(cx);
-        self.noting(shut)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
-        self.noting(written)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     const HEAD: Duration = Duration::from_secs(10);
     const IDLE: Duration = Duration::from_secs(75);
+    const TOTAL: Duration = Duration::from_hours(1);
+
+    fn pulse() -> Arc<Pulse> {
+        Pulse::with(HEAD, IDLE, TOTAL, Duration::from_secs(1))
+    }
 
     #[test]
     fn a_connection_that_says_nothing_has_the_time_of_a_head() {
-        assert_eq!(Pulse::new(HEAD, IDLE).deadline(), Some((HEAD, Silence::Idle)));
+        assert_eq!(pulse().deadline(), Some((HEAD, Silence::Idle)));
     }
 
     #[test]
     fn a_head_that_began_has_its_own_time_and_a_request_in_flight_all_the_time_it_needs() {
-        let pulse = Pulse::new(HEAD, IDLE);
+        let pulse = pulse();
         pulse.began.store(2000, Relaxed);
         assert_eq!(pulse.deadline(), Some((HEAD + Duration::from_secs(2), Silence::Stuck)));
         let asked = pulse.asks(http::Version::HTTP_11);
-        assert_eq!(pulse.deadline(), None);
+        assert_eq!(pulse.deadline().map(|(_, silence)| silence), Some(Silence::Late));
         drop(asked);
         let (end, silence) = pulse.deadline().expect("a deadline");
         assert!(silence == Silence::Idle && end >= IDLE && end < IDLE + Duration::from_secs(1));
@@ -249,15 +321,41 @@ mod tests {
 
     #[test]
     fn a_viewer_that_takes_nothing_is_stuck_even_with_a_request_in_flight() {
-        let pulse = Pulse::new(HEAD, IDLE);
+        let pulse = pulse();
         let _asked = pulse.asks(http::Version::HTTP_11);
         pulse.blocked.store(1000, Relaxed);
         assert_eq!(pulse.deadline(), Some((IDLE + Duration::from_secs(1), Silence::Stuck)));
     }
 
     #[test]
+    fn one_answer_of_many_that_is_not_taken_is_seen() {
+        let pulse = pulse();
+        let (moving, standing) = (pulse.asks(http::Version::HTTP_2), pulse.asks(http::Version::HTTP_2));
+        assert_eq!(pulse.deadline().map(|(_, silence)| silence), Some(Silence::Late));
+        moving.is_viewers_turn(false);
+        standing.is_viewers_turn(true);
+        let (end, silence) = pulse.deadline().expect("a deadline");
+        assert!(silence == Silence::Stuck && end >= IDLE && end < IDLE + Duration::from_secs(5));
+        drop(standing);
+        assert_eq!(pulse.deadline().map(|(_, silence)| silence), Some(Silence::Late));
+    }
+
+    #[test]
+    fn who_rests_when_we_stop_may_ask_once_more_and_its_answer_says_that_it_is_the_last() {
+        let pulse = pulse();
+        let before = pulse.asks(http::Version::HTTP_11);
+        assert!(!before.is_last());
+        pulse.is_stopped();
+        assert!(before.is_last());
+        drop(before);
+        let (end, silence) = pulse.deadline().expect("a deadline");
+        assert!(silence == Silence::Idle && end < Duration::from_secs(5));
+        assert!(!pulse.asks(http::Version::HTTP_2).is_last());
+    }
+
+    #[test]
     fn frames_between_the_requests_of_http_2_begin_no_head() {
-        let pulse = Pulse::new(HEAD, IDLE);
+        let pulse = pulse();
         drop(pulse.asks(http::Version::HTTP_2));
         pulse.began.store(5, Relaxed);
         assert_eq!(pulse.deadline().map(|(_, silence)| silence), Some(Silence::Idle));

@@ -19,6 +19,9 @@ pub enum LoggingError {
     /// Something else in the process logs already.
     #[error("logging is set up already: {0}")]
     Twice(#[from] tracing_subscriber::util::TryInitError),
+    /// The subscriber is gone.
+    #[error("the filter cannot be changed: {0}")]
+    Reload(#[from] tracing_subscriber::reload::Error),
 }
 
 /// Writes what is still queued when it is dropped, as long as somebody reads it.
@@ -46,13 +49,35 @@ pub fn install(log: &Log) -> Result<LogGuard, LoggingError> {
     let lost = queue.error_counter();
     let coloured = is_terminal && !json;
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(Lines { queue, coloured });
-    if json {
-        lines.json().flatten_event(true).with_current_span(false).finish().try_init()?;
+    let set: SetFilter = if json {
+        let lines = lines.json().flatten_event(true).with_current_span(false).with_filter_reloading();
+        let filter = lines.reload_handle();
+        lines.finish().try_init()?;
+        Box::new(move |new| filter.reload(new))
     } else {
-        lines.with_target(false).with_ansi(coloured).finish().try_init()?;
-    }
+        let lines = lines.with_target(false).with_ansi(coloured).with_filter_reloading();
+        let filter = lines.reload_handle();
+        lines.finish().try_init()?;
+        Box::new(move |new| filter.reload(new))
+    };
+    // The first subscriber is the only one.
+    let _ = SET_FILTER.set(set);
     let _ = LOST.set(lost);
     Ok(LogGuard { _worker: worker })
+}
+
+type SetFilter = Box<dyn Fn(EnvFilter) -> Result<(), tracing_subscriber::reload::Error> + Send + Sync>;
+
+/// Changes the filter of the one subscriber of this process.
+static SET_FILTER: OnceLock<SetFilter> = OnceLock::new();
+
+/// Logs what this filter says from now on. Where nothing logs, nothing changes.
+pub fn set_filter(filter: &str) -> Result<(), LoggingError> {
+    let filter = EnvFilter::try_new(filter)?;
+    match SET_FILTER.get() {
+        Some(set) => Ok(set(filter)?),
+        None => Ok(()),
+    }
 }
 
 /// Lines that were lost so far.

@@ -17,6 +17,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 use tokio::sync::broadcast;
 
+use super::edge::EdgeMeters;
 use super::histogram::{ByKind, ROUTES, Requests, bounds, route_position};
 use super::live::{Event, Live, News};
 use super::meters::UpstreamMeters;
@@ -78,7 +79,7 @@ struct HealLabels {
 type Example = Vec<(&'static str, String)>;
 type Kinds = Family<Kind, Counter>;
 /// Sets gauges that nobody keeps up to date.
-type Look = Box<dyn Fn(&Metrics) + Send>;
+type Look = Box<dyn Fn(&Metrics) -> bool + Send>;
 type Timed = HistogramWithExemplars<Example>;
 
 /// Outcomes, by position.
@@ -106,6 +107,8 @@ pub struct Metrics {
     events: Kinds,
     lane_waiting: Family<LaneLabel, Gauge>,
     pub(super) live: Live,
+    /// The edge and the configuration.
+    pub edge: EdgeMeters,
     before: Mutex<Vec<Look>>,
     /// Spans of sampled requests.
     pub spans: Spans,
@@ -117,6 +120,8 @@ pub struct Metrics {
     pub canvas_in_flight: Gauge,
     /// Canvas services that are left alone, because they only failed.
     pub breakers_open: Gauge,
+    /// 1 while this node is joined with others by way of Redis.
+    pub cluster_connected: Gauge,
     /// Upstreams and their servers.
     pub upstream: UpstreamMeters,
     /// Bytes of bodies that are held (`server.max_held_total`).
@@ -171,12 +176,14 @@ impl Metrics {
             events: Family::default(),
             lane_waiting: Family::default(),
             live: Live::default(),
+            edge: EdgeMeters::default(),
             before: Mutex::default(),
             spans: Spans::default(),
             flights: Gauge::default(),
             waiting: Gauge::default(),
             canvas_in_flight: Gauge::default(),
             breakers_open: Gauge::default(),
+            cluster_connected: Gauge::default(),
             upstream: UpstreamMeters::default(),
             held_bytes: Gauge::default(),
             connections: Gauge::default(),
@@ -245,6 +252,7 @@ impl Metrics {
             ("waiting_viewers", "Viewers kept waiting for a heal", &self.waiting),
             ("canvas_in_flight", "Canvas requests under way", &self.canvas_in_flight),
             ("breakers_open", "Canvas services that are left alone for a while", &self.breakers_open),
+            ("cluster_connected", "1 while joined with others by way of Redis", &self.cluster_connected),
             ("held_bytes", "Memory for bodies that are held", &self.held_bytes),
             ("connections", "Open connections of viewers", &self.connections),
             ("learn_queue", "Documents that wait to be learned", &self.learn_queue),
@@ -261,6 +269,7 @@ impl Metrics {
         for (name, help, gauge) in gauges {
             self.registry.register(name, help, gauge.clone());
         }
+        self.edge.register(&mut self.registry);
         self.upstream.register(&mut self.registry);
         let waiting = self.lane_waiting.clone();
         self.registry.register("lane_waiting", "Canvas requests that wait for a place, by lane", waiting);
@@ -349,16 +358,15 @@ impl Metrics {
         self.live.listen()
     }
 
-    /// `look` sets gauges that nobody keeps up to date; it is called before each scrape, and must not block.
-    pub fn before_scrapes(&self, look: impl Fn(&Self) + Send + 'static) {
+    /// `look` sets gauges that nobody keeps up to date; it is called before each scrape, and must not block. Once it
+    /// answers false it is not called any more.
+    pub fn before_scrapes(&self, look: impl Fn(&Self) -> bool + Send + 'static) {
         self.before.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(look));
     }
 
     /// Gauges that nobody keeps up to date are looked at.
     pub(super) fn look(&self) {
-        for look in &*self.before.lock().unwrap_or_else(PoisonError::into_inner) {
-            look(self);
-        }
+        self.before.lock().unwrap_or_else(PoisonError::into_inner).retain(|look| look(self));
     }
 
     /// The scrape: OpenMetrics text.

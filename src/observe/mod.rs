@@ -1,5 +1,6 @@
 //! What the people who run it can see. A leaf: every room may use it, it uses none.
 
+mod edge;
 mod export;
 mod gauged;
 mod histogram;
@@ -14,10 +15,11 @@ mod snapshot;
 mod spans;
 mod trace;
 
+pub use edge::EdgeMeters;
 pub use export::Export;
 pub use gauged::Gauged;
 pub use live::{Event, News, Point, SAMPLE_EVERY};
-pub use logging::{LogGuard, LoggingError, install as install_logging};
+pub use logging::{LogGuard, LoggingError, install as install_logging, set_filter as set_log_filter};
 pub use meters::UpstreamMeters;
 pub use metrics::{Metrics, RequestLabels, Word};
 pub use scrape::Format;

@@ -43,8 +43,8 @@ static OWN: [HeaderName; 8] = [
     header::IF_UNMODIFIED_SINCE,
 ];
 
-/// A document of one route: path and query as they go upstream.
-pub(super) type Target = (usize, Arc<str>);
+/// A document behind the route with this mark: path and query as they go upstream.
+pub(super) type Target = (u64, Arc<str>);
 
 /// What makes two requests the same.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -55,7 +55,7 @@ pub(super) struct Key {
 
 impl Key {
     /// `None`: this request shares nothing.
-    pub(super) fn of(route: usize, onward: &Parts, body: &Body) -> Option<Self> {
+    pub(super) fn of(mark: u64, onward: &Parts, body: &Body) -> Option<Self> {
         let fields = &onward.headers;
         let shares = onward.method == Method::GET
             && matches!(body, Body::Empty)
@@ -64,7 +64,7 @@ impl Key {
         let chosen = CHOOSING.iter().enumerate();
         let chosen_by =
             chosen.flat_map(|(at, name)| fields.get_all(name).iter().map(move |value| (at, value.clone())));
-        Some(Self { target: (route, target.into()), chosen_by: chosen_by.collect() })
+        Some(Self { target: (mark, target.into()), chosen_by: chosen_by.collect() })
     }
 }
 

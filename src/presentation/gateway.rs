@@ -62,9 +62,9 @@ impl Presenter {
         };
         let response = match asked.method {
             Method::GET | Method::HEAD if name.is_empty() => {
-                desk.collection(asked.uri.query(), &desk.base(base)).await
+                Box::pin(desk.collection(asked.uri.query(), &desk.base(base))).await
             }
-            Method::GET | Method::HEAD => desk.stored(name, asked).await,
+            Method::GET | Method::HEAD => Box::pin(desk.stored(name, asked)).await,
             Method::OPTIONS => Some(cors::permission(&asked.headers)),
             _ => Some(not_allowed(&asked.headers)),
         };

@@ -52,7 +52,7 @@ struct Desk {
     metrics: Arc<Metrics>,
     flights: Flights<Key, Landed>,
     rewrite: Option<Arc<Rewrite>>,
-    turns: Turns,
+    turns: Arc<Turns>,
 }
 
 /// A request for a presentation, as it goes upstream.
@@ -103,7 +103,8 @@ impl Presenter {
         budget: Budget,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let (flights, turns, rewrite) = (Flights::here(), Turns::default(), Rewrite::of(&settings));
+        let rewrite = Rewrite::of(&settings);
+        let (flights, turns) = (Flights::here(), Arc::default());
         Self {
             desk: Arc::new(Desk {
                 settings,
@@ -120,9 +121,41 @@ impl Presenter {
         }
     }
 
+    /// The same presenter under other settings: documents that are being asked for are not asked for once more.
+    #[must_use]
+    pub fn under(
+        &self,
+        settings: Arc<Settings>,
+        upstreams: Vec<Arc<Upstream>>,
+        healer: Healer,
+        learner: Option<Learner>,
+        budget: Budget,
+    ) -> Self {
+        let before = &self.desk;
+        let rewrite = Rewrite::of(&settings);
+        // A document under another host name, or repaired no longer, is another document.
+        let same = before.settings.rewrite == settings.rewrite
+            && before.settings.presentation == settings.presentation
+            && before.settings.server.public_hosts == settings.server.public_hosts;
+        Self {
+            desk: Arc::new(Desk {
+                settings,
+                upstreams,
+                healer,
+                index: Arc::clone(&before.index),
+                learner,
+                budget,
+                metrics: Arc::clone(&before.metrics),
+                flights: if same { before.flights.clone() } else { Flights::here() },
+                rewrite,
+                turns: Arc::clone(&before.turns),
+            }),
+        }
+    }
+
     /// Answers one request.
     pub async fn answer(&self, wanted: Wanted, body: Body) -> Result<Presented, UpstreamError> {
-        let key = Key::of(wanted.route, &wanted.onward, &body).filter(|_| self.desk.collapses());
+        let key = Key::of(self.desk.mark(&wanted), &wanted.onward, &body).filter(|_| self.desk.collapses());
         match key {
             Some(key) => self.share(key, wanted).await,
             None => self.desk.alone(&wanted, body).await,
@@ -159,6 +192,11 @@ impl Presenter {
 }
 
 impl Desk {
+    /// What the route of this request is known by.
+    fn mark(&self, wanted: &Wanted) -> u64 {
+        self.settings.routes[wanted.route].mark()
+    }
+
     fn collapses(&self) -> bool {
         self.settings.presentation.collapse
     }
@@ -245,7 +283,7 @@ impl Desk {
             return None;
         }
         let (index, whole, most) = (Arc::clone(&self.index), whole.clone(), presentation.max_body);
-        let target = (wanted.route, onward.uri.path_and_query()?.as_str().to_owned());
+        let target = (wanted.route, self.mark(wanted), onward.uri.path_and_query()?.as_str().to_owned());
         let public = wanted.public.path_and_query()?;
         let hosts = self.settings.server.public_hosts.iter();
         let names =
@@ -261,7 +299,11 @@ impl Desk {
         let times = self.settings.timeouts(wanted.route);
         let started = Instant::now();
         let sent = self.upstreams[wanted.route].send(&wanted.onward, body, times).await;
-        let answer = sent.inspect_err(|error| self.metrics.upstream_error(error.kind()))?;
+        let answer = sent.inspect_err(|error| {
+            if !error.is_the_viewers() {
+                self.metrics.upstream_error(error.kind());
+            }
+        })?;
         self.metrics.upstream_answered("presentation", started.elapsed());
         let (head, body) = self.heard(wanted, answer).into_parts();
         if !hold && !is_document(&wanted.onward.method, &head) {

@@ -21,7 +21,7 @@ pub(super) fn is_comparable(query: Option<&str>) -> bool {
 pub(super) fn suspect(
     index: &Index,
     names: Vec<String>,
-    (route, target): (usize, String),
+    (route, mark, target): (usize, u64, String),
     plain: &[u8],
 ) -> Option<Poisoned> {
     let (document, canvases) = manifest::read(plain).ok()?;
@@ -45,6 +45,7 @@ pub(super) fn suspect(
     let missing = lacking(&canvases, known);
     (!missing.is_empty()).then(|| Poisoned {
         route,
+        mark,
         target,
         name,
         missing,

@@ -1,28 +1,21 @@
 //! What changes in a request's head on its way on: as little as HTTP asks for.
 
 use std::fmt::Write as _;
-use std::net::IpAddr;
 
 use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::uri::{PathAndQuery, Uri};
 use http::{HeaderMap, Method, Version};
-use ipnet::IpNet;
 
 use super::Viewer;
+use super::hops::{FORWARDED_HOST, FORWARDED_PATH, FORWARDED_PROTO, forward, is_trusted};
 use super::reply::Refusal;
-use super::route::Asked;
+use super::route::{self, Asked};
 use crate::config::Settings;
 use crate::config::settings::{Route, RouteKind};
+use crate::observe::Trace;
 
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
-const FORWARDED_PATH: HeaderName = HeaderName::from_static("x-forwarded-path");
-const FORWARDED_ID: HeaderName = HeaderName::from_static("x-forwarded-id");
-const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
@@ -37,31 +30,6 @@ const HOP_BY_HOP: [HeaderName; 8] = [
     header::PROXY_AUTHENTICATE,
     header::PROXY_AUTHORIZATION,
 ];
-
-/// Is this peer one whose `X-Forwarded-*` we believe?
-pub(super) fn is_trusted(peer: IpAddr, trusted: &[IpNet]) -> bool {
-    let peer = peer.to_canonical();
-    trusted.iter().any(|net| net.contains(&peer))
-}
-
-/// The viewer's own address: the rightmost one in `X-Forwarded-For` that is no trusted proxy.
-pub(super) fn client(headers: &HeaderMap, viewer: &Viewer, trusted: &[IpNet]) -> IpAddr {
-    let peer = viewer.peer.ip().to_canonical();
-    if !is_trusted(peer, trusted) {
-        return peer;
-    }
-    let hops = headers.get_all(FORWARDED_FOR).iter().rev().filter_map(|value| value.to_str().ok());
-    let mut hops = hops.flat_map(|value| value.rsplit(',')).map(|hop| hop.trim().parse::<IpAddr>());
-    // The first hop that cannot be read ends the chain: what stands left of it is hearsay.
-    let mut last = peer;
-    while let Some(Ok(hop)) = hops.next() {
-        last = hop.to_canonical();
-        if !is_trusted(last, trusted) {
-            break;
-        }
-    }
-    last
-}
 
 /// The head of the request as it goes upstream.
 pub(super) fn onward(
@@ -80,7 +48,7 @@ pub(super) fn onward(
     }
     // The body streams: hyper answers `100-continue` itself as soon as the upstream reads.
     headers.remove(header::EXPECT);
-    forwarded(headers, &host, viewer, is_trusted(viewer.peer.ip(), &settings.server.trusted_proxies));
+    forward(headers, &host, viewer, &settings.server.trusted_proxies);
     // UPSTREAM: Cantaloupe writes its own path into `@id` and Location, with this one before it.
     if let Some(before) = path_before(route).and_then(|path| HeaderValue::from_str(path).ok()) {
         headers.entry(FORWARDED_PATH).or_insert(before);
@@ -99,6 +67,15 @@ pub(super) fn onward(
     // hyper keeps things there that belong to the viewer's connection.
     head.extensions.clear();
     Ok(head)
+}
+
+/// What of this head would go upstream, for fuzzing; `None` where it is refused.
+#[doc(hidden)]
+pub fn rules(settings: &Settings, viewer: Viewer, head: Parts) -> Option<Parts> {
+    route::framed(&head).ok()?;
+    let trusted = is_trusted(viewer.peer.ip(), &settings.server.trusted_proxies);
+    let asked = route::route(settings, &head, &Trace::of(&head.headers, trusted)).ok()?;
+    onward(head, &asked, &viewer, settings).ok()
 }
 
 /// What stands before the upstream's own path on an image route: `/library` where `/library/iiif/2/` leads to
@@ -174,56 +151,12 @@ pub(super) fn append_via(headers: &mut HeaderMap, version: Version, name: &str) 
     }
 }
 
-/// Who asked whom for what: added to what a trusted proxy says, put in place of what anybody else says.
-///
-/// SECURITY: Cantaloupe writes `X-Forwarded-Host`, `-Path` and `-ID` into its answers (upstream.md "Headers").
-fn forwarded(headers: &mut HeaderMap, host: &HeaderValue, viewer: &Viewer, trusted: bool) {
-    let peer = viewer.peer.ip().to_canonical();
-    if !trusted {
-        for name in [
-            FORWARDED_FOR,
-            FORWARDED_PROTO,
-            FORWARDED_HOST,
-            FORWARDED_PORT,
-            FORWARDED_PATH,
-            FORWARDED_ID,
-            REAL_IP,
-            header::FORWARDED,
-        ] {
-            headers.remove(name);
-        }
-    }
-    let mut chain = String::with_capacity(48);
-    for hop in headers.get_all(FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok()) {
-        chain.push_str(hop);
-        chain.push_str(", ");
-    }
-    let _ = write!(chain, "{peer}");
-    if let Ok(chain) = HeaderValue::from_maybe_shared(Bytes::from(chain)) {
-        headers.insert(FORWARDED_FOR, chain);
-    }
-    let own = if viewer.tls { "https" } else { "http" };
-    let proto = headers.entry(FORWARDED_PROTO).or_insert(HeaderValue::from_static(own));
-    let default_port = if proto == "https" { "443" } else { "80" };
-    let host = headers.entry(FORWARDED_HOST).or_insert_with(|| host.clone());
-    // UPSTREAM: without the port Cantaloupe appends its own to the forwarded host.
-    let port = host.to_str().ok().and_then(port_of).unwrap_or(default_port);
-    if let Ok(port) = HeaderValue::from_str(port) {
-        headers.entry(FORWARDED_PORT).or_insert(port);
-    }
-}
-
-fn port_of(host: &str) -> Option<&str> {
-    let (_, port) = host.rsplit_once(':')?;
-    (!port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit())).then_some(port)
-}
-
 /// Scheme and host that the viewer asked by; a trusted proxy knows them better.
 pub(super) fn own_base(head: &Parts, viewer: &Viewer, settings: &Settings) -> String {
     let mut fields = head.headers.clone();
     let host = super::route::host(head).ok().and_then(|host| host.parse().ok());
     let host = host.unwrap_or(HeaderValue::from_static("localhost"));
-    forwarded(&mut fields, &host, viewer, is_trusted(viewer.peer.ip(), &settings.server.trusted_proxies));
+    forward(&mut fields, &host, viewer, &settings.server.trusted_proxies);
     let told =
         |name| fields.get(name).and_then(|value: &HeaderValue| value.to_str().ok()).unwrap_or_default();
     format!("{}://{}", told(FORWARDED_PROTO), told(FORWARDED_HOST))
@@ -265,10 +198,6 @@ mod tests {
         map
     }
 
-    fn viewer(peer: &str) -> Viewer {
-        Viewer { peer: format!("{peer}:4711").parse().expect("an address"), tls: false }
-    }
-
     #[test]
     fn connection_and_all_that_it_names_stay_on_their_hop() {
         let mut map = headers(&[
@@ -285,51 +214,6 @@ mod tests {
         ]);
         strip_hop_by_hop(&mut map);
         assert_eq!(map, headers(&[("host", "a.example"), ("accept", "*/*")]));
-    }
-
-    #[test]
-    fn an_untrusted_viewer_cannot_say_who_it_is() {
-        let mut map = headers(&[
-            ("x-forwarded-for", "10.0.0.1"),
-            ("x-forwarded-id", "somebody-elses-id"),
-            ("x-forwarded-host", "evil.example"),
-            ("forwarded", "for=10.0.0.1"),
-        ]);
-        forwarded(&mut map, &HeaderValue::from_static("iiif.example:8080"), &viewer("192.0.2.7"), false);
-        let expected = headers(&[
-            ("x-forwarded-for", "192.0.2.7"),
-            ("x-forwarded-proto", "http"),
-            ("x-forwarded-host", "iiif.example:8080"),
-            ("x-forwarded-port", "8080"),
-        ]);
-        assert_eq!(map, expected);
-    }
-
-    #[test]
-    fn a_trusted_proxy_is_believed_and_added_to() {
-        let mut map = headers(&[
-            ("x-forwarded-for", "198.51.100.9"),
-            ("x-forwarded-proto", "https"),
-            ("x-forwarded-host", "iiif.example"),
-        ]);
-        forwarded(&mut map, &HeaderValue::from_static("inner:8080"), &viewer("192.0.2.7"), true);
-        let expected = headers(&[
-            ("x-forwarded-for", "198.51.100.9, 192.0.2.7"),
-            ("x-forwarded-proto", "https"),
-            ("x-forwarded-host", "iiif.example"),
-            ("x-forwarded-port", "443"),
-        ]);
-        assert_eq!(map, expected);
-    }
-
-    #[test]
-    fn the_client_is_the_rightmost_hop_that_is_no_proxy_of_ours() {
-        let trusted = ["10.0.0.0/8".parse().expect("a net")];
-        let chain = headers(&[("x-forwarded-for", "1.1.1.1, 203.0.113.5, 10.0.0.3")]);
-        assert_eq!(client(&chain, &viewer("10.0.0.2"), &trusted).to_string(), "203.0.113.5");
-        assert_eq!(client(&chain, &viewer("192.0.2.7"), &trusted).to_string(), "192.0.2.7");
-        let garbage = headers(&[("x-forwarded-for", "1.1.1.1, unknown")]);
-        assert_eq!(client(&garbage, &viewer("10.0.0.2"), &trusted).to_string(), "10.0.0.2");
     }
 
     #[test]

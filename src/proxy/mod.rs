@@ -1,28 +1,39 @@
 //! The life of one request. Read [`Proxy::handle`] first: everything else is a room that it walks through.
 
+mod bodies;
+pub mod forwarded;
 mod headers;
+mod hops;
+mod rate;
 mod reply;
 mod route;
+mod sending;
+mod thumbnail;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::request::Parts;
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Request, Response};
 use hyper::body::Incoming;
 
+#[doc(hidden)]
+pub use headers::rules;
+pub use rate::of_one_client;
 pub use reply::Refusal;
 
 use crate::config::Settings;
 use crate::config::settings::{RouteKind, Rung};
-use crate::heal::{Healer, Lane, Lobby, Patient, Treatment, echo};
+use crate::heal::{Healer, Lobby, Patient, Treatment, echo};
 use crate::iiif::Target;
 use crate::observe::{Metrics, REQUEST_ID, Span, Trace};
 use crate::outcome::Outcome;
 use crate::presentation::{Gateway, Presenter, Rewrite, Wanted, called, cors};
 use crate::upstream::{Body, Budget, Held, Upstream};
+use rate::Rates;
 use route::Asked;
+use thumbnail::lane_of;
 
 /// The reverse proxy. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -38,6 +49,7 @@ struct Rooms {
     healer: Healer,
     presenter: Presenter,
     rewrite: Option<Arc<Rewrite>>,
+    rates: Option<Arc<Rates>>,
     budget: Budget,
     metrics: Arc<Metrics>,
 }
@@ -90,8 +102,38 @@ impl Proxy {
         budget: Budget,
         metrics: Arc<Metrics>,
     ) -> Self {
+        let rates = Rates::of(&settings.server);
+        Self::with(settings, upstreams, healer, presenter, budget, rates, metrics)
+    }
+
+    fn with(
+        settings: Arc<Settings>,
+        upstreams: Vec<Arc<Upstream>>,
+        healer: Healer,
+        presenter: Presenter,
+        budget: Budget,
+        rates: Option<Arc<Rates>>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         let rewrite = Rewrite::of(&settings);
-        Self { rooms: Arc::new(Rooms { settings, upstreams, healer, presenter, rewrite, budget, metrics }) }
+        let parts = Rooms { settings, upstreams, healer, presenter, rewrite, rates, budget, metrics };
+        Self { rooms: Arc::new(parts) }
+    }
+
+    /// The same proxy under other settings.
+    #[must_use]
+    pub fn under(
+        &self,
+        settings: Arc<Settings>,
+        upstreams: Vec<Arc<Upstream>>,
+        healer: Healer,
+        presenter: Presenter,
+        budget: Budget,
+    ) -> Self {
+        let (old, new) = (&self.rooms.settings.server, &settings.server);
+        let same = (old.rate, old.rate_burst) == (new.rate, new.rate_burst);
+        let rates = if same { self.rooms.rates.clone() } else { Rates::of(new) };
+        Self::with(settings, upstreams, healer, presenter, budget, rates, Arc::clone(&self.rooms.metrics))
     }
 
     /// Answers one request, whatever happens.
@@ -99,9 +141,14 @@ impl Proxy {
         let started = Instant::now();
         let (head, body) = request.into_parts();
         let rooms = &*self.rooms;
-        let trusted = headers::is_trusted(viewer.peer.ip(), &rooms.settings.server.trusted_proxies);
+        let trusted = hops::is_trusted(viewer.peer.ip(), &rooms.settings.server.trusted_proxies);
         let (trace, span) = rooms.metrics.spans.begin(Trace::of(&head.headers, trusted));
         let asking = reply::Asking::new(&head, trace);
+        // First of all, because no other refusal ends the connection.
+        let checked = route::framed(&head).and_then(|()| rooms.fits(&viewer, &head));
+        if let Err(refusal) = checked {
+            return rooms.reply(&asking, span, "none", Err(refusal), started);
+        }
         let (route, answer) = match rooms.gateway(&viewer, &head).await {
             Some(answer) => ("manifests", answer),
             None => rooms.routed(&viewer, &asking.trace, head, body).await,
@@ -111,6 +158,21 @@ impl Proxy {
 }
 
 impl Rooms {
+    /// Does this client ask no more often than it may?
+    fn fits(&self, viewer: &Viewer, head: &Parts) -> Result<(), Refusal> {
+        let Some(rates) = &self.rates else { return Ok(()) };
+        let trusted = &self.settings.server.trusted_proxies;
+        let client = hops::client(&head.headers, viewer, trusted);
+        // The canvas service must never wait for viewers who wait for it.
+        if hops::is_trusted(client, trusted) || hops::is_trusted(client, &self.settings.heal.origins) {
+            return Ok(());
+        }
+        rates.check(client).map_err(|after| {
+            self.metrics.event("rate_limited");
+            Refusal::TooOften(after)
+        })
+    }
+
     /// Stored manifests are served before all routes, where they are at all.
     async fn gateway(&self, viewer: &Viewer, head: &Parts) -> Option<Result<Answer, Refusal>> {
         let base = || headers::own_base(head, viewer, &self.settings);
@@ -142,6 +204,8 @@ impl Rooms {
     }
 
     /// Sends it on; an expired image is healed on the way. Anything but an expiry streams straight back.
+    ///
+    /// What is rare is boxed: a connection keeps room for the largest way that a request may take, even when idle.
     async fn answer(
         &self,
         viewer: &Viewer,
@@ -149,10 +213,10 @@ impl Rooms {
         head: Parts,
         body: Incoming,
     ) -> Result<Answer, Refusal> {
-        let client = headers::client(&head.headers, viewer, &self.settings.server.trusted_proxies);
+        let client = hops::client(&head.headers, viewer, &self.settings.server.trusted_proxies);
         let echo = self.is_echo(&asked, &head, client);
         let raw = echo || self.skips_healing(&head, viewer);
-        let body = Body::from_viewer(&head.method, body);
+        let body = bodies::taken(&asked, &head.method, body, &self.settings.server)?;
         let mut onward = headers::onward(head, &asked, viewer, &self.settings)?;
         if let Some(rewrite) = &self.rewrite {
             called(&self.settings, &mut onward);
@@ -165,7 +229,7 @@ impl Rooms {
             return Ok(Answer::served(cors::options(&onward, answer.ok())));
         }
         if asked.route_kind == RouteKind::Presentation {
-            return self.present(&asked, onward, body).await;
+            return Box::pin(self.present(&asked, onward, body)).await;
         }
         // A GET that comes with a body (nobody's viewer does that) cannot be repeated, so it is not healed.
         let repeatable = matches!(onward.method, Method::GET | Method::HEAD) && matches!(body, Body::Empty);
@@ -178,7 +242,7 @@ impl Rooms {
             return Ok(Answer::served(answer));
         };
         if let Some(patient) = self.needs_no_asking(&image).await {
-            return self.heal(&asked, &patient, &onward, client, None).await;
+            return Box::pin(self.heal(&asked, &patient, &onward, client, None)).await;
         }
         let first = self.send(&asked, &onward, body).await?;
         let expiry = &self.settings.heal.statuses;
@@ -186,11 +250,11 @@ impl Rooms {
         let status = first.status().as_u16();
         if expiry.contains(&status) {
             match self.healer.admit(&image) {
-                Some(patient) => self.heal(&asked, &patient, &onward, client, Some(first)).await,
+                Some(patient) => Box::pin(self.heal(&asked, &patient, &onward, client, Some(first))).await,
                 None => Ok(Answer::original(first, Outcome::Unknown)),
             }
         } else if trouble.contains(&status) {
-            self.bypass(&image, &onward, first).await
+            Box::pin(self.bypass(&image, &onward, first)).await
         } else {
             Ok(Answer::served(first))
         }
@@ -206,7 +270,7 @@ impl Rooms {
             return None;
         }
         let patient = self.healer.admit(image)?;
-        if self.healer.is_expired(&patient).await {
+        if Box::pin(self.healer.is_expired(&patient)).await {
             return Some(patient);
         }
         self.healer.reader_at(&patient);
@@ -288,23 +352,6 @@ impl Rooms {
         }
     }
 
-    async fn send(&self, asked: &Asked, onward: &Parts, body: Body) -> Result<Response<Body>, Refusal> {
-        let times = self.settings.timeouts(asked.route);
-        let started = Instant::now();
-        let mut span = Span::call(&asked.trace, onward);
-        let sent = self.upstreams[asked.route].send(&span.onward(onward), body, times).await;
-        span.answered(&sent);
-        if sent.is_ok() {
-            self.metrics.upstream_answered(asked.kind(), started.elapsed());
-        }
-        sent.map_err(|error| {
-            if !error.is_the_viewers() {
-                self.metrics.upstream_error(error.kind());
-            }
-            Refusal::Upstream(error)
-        })
-    }
-
     fn is_echo(&self, asked: &Asked, head: &Parts, client: IpAddr) -> bool {
         let Some(image) = asked.image() else { return false };
         let (target, has_query) = (image.request.target, head.uri.query().is_some());
@@ -316,7 +363,7 @@ impl Rooms {
     fn skips_healing(&self, head: &Parts, viewer: &Viewer) -> bool {
         let header = self.settings.heal.skip_header.as_ref();
         header.is_some_and(|name| head.headers.contains_key(name))
-            && headers::is_trusted(viewer.peer.ip(), &self.settings.server.trusted_proxies)
+            && hops::is_trusted(viewer.peer.ip(), &self.settings.server.trusted_proxies)
     }
 
     /// The last room: headers, one log line, one metrics update.
@@ -347,44 +394,3 @@ impl Rooms {
 
 /// How long the rest of a first answer may take to arrive before it is left where it is.
 const HOLDING: Duration = Duration::from_secs(2);
-
-/// Thumbnails of a whole book come at once: they are healed after the page that somebody looks at.
-fn lane_of(target: Target<'_>) -> Lane {
-    match target {
-        Target::Image { region: "full", size, .. } if is_thumbnail(size) => Lane::Ahead,
-        _ => Lane::Viewer,
-    }
-}
-
-/// No side longer than this is a thumbnail.
-const THUMBNAIL: u32 = 320;
-
-fn is_thumbnail(size: &str) -> bool {
-    let mut sides = size.trim_start_matches(['!', '^']).split([',', ':']);
-    let mut any = false;
-    let small = sides.all(|side| {
-        any |= !side.is_empty();
-        side.is_empty() || side.parse::<u32>().is_ok_and(|pixels| pixels <= THUMBNAIL)
-    });
-    any && small
-}
-
-/// A status is told by its class in logs and labels.
-fn is_quiet(status: StatusCode) -> bool {
-    status.is_success() || status.is_redirection()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn small_whole_images_are_thumbnails_and_tiles_are_not() {
-        for size in ["100,", ",200", "!300,300", "320,320", "^!90,90"] {
-            assert!(is_thumbnail(size), "{size}");
-        }
-        for size in ["full", "max", "1024,", "!300,900", "pct:10", ","] {
-            assert!(!is_thumbnail(size), "{size}");
-        }
-    }
-}

@@ -7,7 +7,7 @@ use http::request::Parts;
 use http::{HeaderMap, Method, Response, StatusCode, Uri, Version};
 use serde::Serialize;
 
-use super::{Answer, headers, is_quiet};
+use super::{Answer, headers};
 use crate::config::settings::{AccessLog, Log};
 use crate::observe::{Span, Trace};
 use crate::outcome::Outcome;
@@ -24,10 +24,14 @@ pub enum Refusal {
     BadRequest(&'static str),
     /// CONNECT or TRACE.
     Method,
+    /// `Expect` with something else than `100-continue`.
+    Expectation,
     /// OPTIONS that asks this server itself.
     Options,
     /// The target is too long.
     UriTooLong,
+    /// The body is longer than this server takes, or the route takes none.
+    TooLong,
     /// No route is for it.
     NoRoute,
     /// The request came back to us twice.
@@ -38,6 +42,8 @@ pub enum Refusal {
     Pending(Duration),
     /// Too many viewers wait already.
     Crowded(Duration),
+    /// This client asks more often than it may.
+    TooOften(Duration),
 }
 
 impl Refusal {
@@ -49,10 +55,12 @@ impl Refusal {
     fn status(&self) -> StatusCode {
         match self {
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Expectation => StatusCode::EXPECTATION_FAILED,
             Self::Options => StatusCode::NO_CONTENT,
             Self::UriTooLong => StatusCode::URI_TOO_LONG,
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::Loop => StatusCode::LOOP_DETECTED,
+            Self::TooOften(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::Pending(_) | Self::Crowded(_) | Self::Upstream(UpstreamError::Busy) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
@@ -60,6 +68,9 @@ impl Refusal {
                 StatusCode::GATEWAY_TIMEOUT
             }
             Self::Upstream(UpstreamError::Viewer(BodyError::ViewerStalled)) => StatusCode::REQUEST_TIMEOUT,
+            Self::TooLong | Self::Upstream(UpstreamError::Viewer(BodyError::ViewerTooLong)) => {
+                StatusCode::PAYLOAD_TOO_LARGE
+            }
             Self::BadRequest(_) | Self::Upstream(UpstreamError::Viewer(_)) => StatusCode::BAD_REQUEST,
             Self::Upstream(_) => StatusCode::BAD_GATEWAY,
         }
@@ -68,12 +79,18 @@ impl Refusal {
     /// The error type of RFC 9209 section 2.3.
     fn kind(&self) -> &'static str {
         match self {
-            Self::BadRequest(_) | Self::Method | Self::Options | Self::UriTooLong => "http_request_error",
+            Self::BadRequest(_)
+            | Self::Method
+            | Self::Expectation
+            | Self::Options
+            | Self::UriTooLong
+            | Self::TooLong => "http_request_error",
             Self::NoRoute => "destination_not_found",
             Self::Loop => "proxy_loop_detected",
             Self::Upstream(error) => error.kind(),
             Self::Pending(_) => "http_response_timeout",
             Self::Crowded(_) => "connection_limit_reached",
+            Self::TooOften(_) => "http_request_denied",
         }
     }
 
@@ -81,8 +98,10 @@ impl Refusal {
         match self {
             Self::BadRequest(why) => format!("{why}."),
             Self::Method => "CONNECT and TRACE are not served here.".to_owned(),
+            Self::Expectation => "Of expectations only 100-continue is met.".to_owned(),
             Self::Options => String::new(),
             Self::UriTooLong => "The target is longer than this server takes.".to_owned(),
+            Self::TooLong => "The body is longer than is taken here; image routes take none.".to_owned(),
             Self::NoRoute => "No route of this server is for this host and path.".to_owned(),
             Self::Loop => "The request came back to this proxy: an upstream points at it.".to_owned(),
             Self::Upstream(UpstreamError::Viewer(error)) => {
@@ -93,6 +112,9 @@ impl Refusal {
                 "The image is being brought back, which takes longer than usual. Ask again in {} s.",
                 after.as_secs()
             ),
+            Self::TooOften(after) => {
+                format!("Too many requests from this address. Ask again in {} s.", after.as_secs().max(1))
+            }
             Self::Crowded(after) => format!(
                 "Too many requests wait for images that are being brought back. Ask again in {} s.",
                 after.as_secs()
@@ -102,7 +124,9 @@ impl Refusal {
 
     fn retry_after(&self) -> Option<u64> {
         match self {
-            Self::Pending(after) | Self::Crowded(after) => Some(after.as_secs().max(1)),
+            Self::Pending(after) | Self::Crowded(after) | Self::TooOften(after) => {
+                Some(after.as_secs().max(1))
+            }
             Self::Upstream(UpstreamError::Busy) => Some(1),
             _ => None,
         }
@@ -115,6 +139,7 @@ pub(super) struct Asking {
     method: Method,
     uri: Uri,
     wants_json: bool,
+    is_http_1: bool,
     /// Who asks.
     pub(super) trace: Trace,
 }
@@ -122,7 +147,8 @@ pub(super) struct Asking {
 impl Asking {
     pub(super) fn new(head: &Parts, trace: Trace) -> Self {
         let wants_json = wants_json(&head.headers);
-        Self { method: head.method.clone(), uri: head.uri.clone(), wants_json, trace }
+        let is_http_1 = head.version < Version::HTTP_2;
+        Self { method: head.method.clone(), uri: head.uri.clone(), wants_json, is_http_1, trace }
     }
 
     /// What its span says of it.
@@ -160,6 +186,11 @@ impl Asking {
             "request"
         );
     }
+}
+
+/// A status is told by its class in logs and labels.
+fn is_quiet(status: StatusCode) -> bool {
+    status.is_success() || status.is_redirection()
 }
 
 /// Makes an upstream's answer ready to go out. Untouched answers lose their hop-by-hop fields and gain a `Via`.
@@ -249,6 +280,11 @@ pub(super) fn refuse(refusal: &Refusal, asking: &Asking, name: &str) -> Response
     put(fields, PROXY_STATUS, &format!("{name}; error={}", refusal.kind()));
     if let Some(seconds) = refusal.retry_after() {
         put(fields, header::RETRY_AFTER, &seconds.to_string());
+    }
+    // SECURITY: where the request itself is in doubt, so is what stands behind it: it must not be read as another one.
+    // (hyper writes this field into HTTP/1 only.)
+    if matches!(refusal, Refusal::BadRequest(_)) && asking.is_http_1 {
+        put(fields, header::CONNECTION, "close");
     }
     match refusal {
         Refusal::Pending(_) => put(fields, HEAL_STATUS, Outcome::Pending.as_str()),

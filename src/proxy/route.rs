@@ -80,8 +80,10 @@ pub(super) fn route(settings: &Settings, head: &Parts, trace: &Trace) -> Result<
     if has_dot_segment(path) {
         return Err(Refusal::BadRequest("the path must not hold dot segments"));
     }
-    if !is_framed_plainly(head) {
-        return Err(Refusal::BadRequest("of transfer codings only chunked is understood"));
+    // Only this one is defined (RFC 9110 section 10.1.1).
+    let expected = head.headers.get(header::EXPECT);
+    if expected.is_some_and(|expected| !expected.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
+        return Err(Refusal::Expectation);
     }
     // Our own name once is an echo; twice is a circle.
     if echo::own_vias(&head.headers, &settings.server.name) > 1 {
@@ -96,6 +98,12 @@ pub(super) fn route(settings: &Settings, head: &Parts, trace: &Trace) -> Result<
         rest_at: route.prefix.len(),
         uri: head.uri.clone(),
     })
+}
+
+/// Refuses a request whose end is in doubt; asked before everything else, because only this refusal ends the connection.
+pub(super) fn framed(head: &Parts) -> Result<(), Refusal> {
+    let why = "of transfer codings only chunked is understood";
+    is_framed_plainly(head).then_some(()).ok_or(Refusal::BadRequest(why))
 }
 
 /// No transfer coding but one `chunked`.

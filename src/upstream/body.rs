@@ -75,6 +75,9 @@ pub enum BodyError {
     /// The same, told by a connection that keeps the cause to itself.
     #[error("the viewer cut the body")]
     ViewerCut,
+    /// The viewer sends more than is taken.
+    #[error("the body is longer than this server takes")]
+    ViewerTooLong,
     /// The viewer was silent for too long in the middle.
     #[error("the viewer stalled in the middle of a body")]
     ViewerStalled,
@@ -149,12 +152,14 @@ impl Body {
     }
 
     /// A viewer's request body; `Empty` for a GET, HEAD or OPTIONS without one, so that the request may be repeated.
-    pub fn from_viewer(method: &Method, incoming: Incoming) -> Self {
+    ///
+    /// It breaks with [`BodyError::ViewerTooLong`] after `most` bytes.
+    pub fn from_viewer(method: &Method, incoming: Incoming, most: usize) -> Self {
         let repeatable = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
         if repeatable && incoming.is_end_stream() {
             Self::Empty
         } else {
-            Self::Viewer(Box::new(FromViewer::new(incoming)))
+            Self::Viewer(Box::new(FromViewer::new(incoming, most)))
         }
     }
 

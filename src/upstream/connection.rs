@@ -157,6 +157,7 @@ pub(super) fn viewers(error: hyper::Error) -> SendFailure {
     while let Some(error) = cause {
         match error.downcast_ref::<BodyError>() {
             Some(BodyError::ViewerStalled) => return SendFailure::Viewer(BodyError::ViewerStalled),
+            Some(BodyError::ViewerTooLong) => return SendFailure::Viewer(BodyError::ViewerTooLong),
             Some(BodyError::Viewer(_)) => return SendFailure::Viewer(BodyError::ViewerCut),
             _ => cause = error.source(),
         }

@@ -20,6 +20,8 @@ pub struct Guard {
 pub struct Allowed {
     /// Position of the presentation route in `settings.routes`.
     pub route: usize,
+    /// The [mark](crate::config::settings::Route::mark) of that route.
+    pub mark: u64,
     /// Path and query to ask for upstream.
     pub visit: String,
     /// The same with `update=true`.
@@ -42,9 +44,10 @@ impl Guard {
             return None;
         }
         let (route, rest) = self.by_public_host(&url).or_else(|| self.by_upstream_host(&url))?;
-        let path = format!("{}{rest}", self.settings.routes[route].upstream.path);
+        let behind = &self.settings.routes[route];
+        let path = format!("{}{rest}", behind.upstream.path);
         let asked = CanvasUrl { path: &path, ..url };
-        Some(Allowed { route, visit: asked.visit(), rebuild: asked.rebuild() })
+        Some(Allowed { route, mark: behind.mark(), visit: asked.visit(), rebuild: asked.rebuild() })
     }
 
     /// The URL names us: it belongs where a viewer's request for it would go.

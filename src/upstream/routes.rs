@@ -9,21 +9,33 @@ use crate::config::settings::Route;
 use crate::observe::UpstreamMeters;
 
 impl Upstream {
-    /// One for each distinct set of servers, in the order of the routes.
-    pub fn of_routes(settings: &Settings, meters: &UpstreamMeters) -> Result<Vec<Arc<Self>>, TlsError> {
+    /// One for each distinct set of servers, in the order of the routes. Servers that stand in `before` and are called
+    /// in the same way keep their connections and what is known of their health.
+    pub fn of_routes(
+        settings: &Settings,
+        meters: &UpstreamMeters,
+        before: Option<(&Settings, &[Arc<Self>])>,
+    ) -> Result<Vec<Arc<Self>>, TlsError> {
         let tls = client_tls(&settings.upstream)?;
+        let before = before
+            .filter(|(old, _)| old.upstream == settings.upstream && old.server.name == settings.server.name);
         let mut made: Vec<(&Route, Arc<Self>)> = Vec::new();
         for route in &settings.routes {
             let same = made.iter().find(|(other, _)| other.shares_servers(route));
+            let stays = || {
+                let (old, upstreams) = before?;
+                let at = old.routes.iter().position(|other| other.shares_servers(route))?;
+                let as_before = check_path(old, route) == check_path(settings, route);
+                upstreams.get(at).filter(|_| as_before).cloned()
+            };
             let upstream = if let Some((_, upstream)) = same {
                 Arc::clone(upstream)
+            } else if let Some(upstream) = stays() {
+                upstream
             } else {
                 let (url, bounds) = (&route.upstream, &settings.upstream);
                 let mut upstream = Self::new(url, &route.connect, bounds, &tls, meters);
-                // Routes that share their servers share what is known of them: one check is enough.
-                let mut sharing = settings.routes.iter().filter(|other| other.shares_servers(route));
-                let path = sharing.find_map(|other| other.health.as_deref());
-                let check = path.map(|path| {
+                let check = check_path(settings, route).map(|path| {
                     Check::new(path, url.authority.as_str(), &settings.server.name, &bounds.health)
                 });
                 upstream.check = check.flatten();
@@ -33,4 +45,11 @@ impl Upstream {
         }
         Ok(made.into_iter().map(|(_, upstream)| upstream).collect())
     }
+}
+
+/// By what the servers of this route are checked. Routes that share their servers share what is known of them: one
+/// check is enough.
+fn check_path<'s>(settings: &'s Settings, route: &Route) -> Option<&'s str> {
+    let mut sharing = settings.routes.iter().filter(|other| other.shares_servers(route));
+    sharing.find_map(|other| other.health.as_deref())
 }

@@ -171,7 +171,8 @@ impl Server {
                 Err(failure) => return Err(self.missed(failure)),
             }
         }
-        let mut carrier = match self.carrier(times.connect).await {
+        // Boxed, because it is rare and large: every request would carry the room for it.
+        let mut carrier = match Box::pin(self.carrier(times.connect)).await {
             Ok(carrier) => carrier,
             Err(error) => {
                 self.bad();

@@ -18,6 +18,8 @@ use super::body::BodyError;
 #[derive(Debug)]
 pub struct FromViewer {
     incoming: Incoming,
+    /// How many more bytes are taken.
+    left: usize,
     silence: Silence,
     progress: Arc<Progress>,
 }
@@ -42,8 +44,8 @@ impl Progress {
 }
 
 impl FromViewer {
-    pub(super) fn new(incoming: Incoming) -> Self {
-        Self { incoming, silence: Silence::new(Duration::MAX), progress: Arc::default() }
+    pub(super) fn new(incoming: Incoming, most: usize) -> Self {
+        Self { incoming, left: most, silence: Silence::new(Duration::MAX), progress: Arc::default() }
     }
 
     /// How long the viewer may be silent in the middle from now on, and how to see how far it is.
@@ -61,6 +63,13 @@ impl FromViewer {
             return Poll::Ready(Some(Err(BodyError::ViewerStalled)));
         };
         self.silence.broken();
+        if let Some(Ok(data)) = frame.as_ref().map(|frame| frame.as_ref().map(Frame::data_ref)) {
+            let length = data.map_or(0, Bytes::len);
+            if length > self.left {
+                return Poll::Ready(Some(Err(BodyError::ViewerTooLong)));
+            }
+            self.left -= length;
+        }
         if frame.is_none() || self.incoming.is_end_stream() {
             self.progress.whole.store(true, Ordering::Release);
             self.progress.over.notify_one();

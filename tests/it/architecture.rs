@@ -4,18 +4,19 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Rooms that each room may name. `outcome` and `observe` are leaves that all may use; `config::settings` is data.
-const ARROWS: [(&str, &[&str]); 14] = [
+const ARROWS: [(&str, &[&str]); 15] = [
     ("outcome", &[]),
     ("observe", &["outcome", "config"]),
     ("iiif", &[]),
     ("config", &["iiif"]),
     ("upstream", &["config", "iiif", "observe"]),
-    ("index", &["config", "iiif", "observe", "upstream"]),
-    ("heal", &["config", "iiif", "index", "observe", "outcome", "upstream"]),
+    ("cluster", &["config", "observe"]),
+    ("index", &["cluster", "config", "iiif", "observe", "upstream"]),
+    ("heal", &["cluster", "config", "iiif", "index", "observe", "outcome", "upstream"]),
     ("presentation", &["config", "heal", "iiif", "index", "observe", "outcome", "upstream"]),
     ("proxy", &["config", "heal", "iiif", "index", "observe", "outcome", "presentation", "upstream"]),
-    ("listen", &["observe", "proxy", "upstream"]),
-    ("admin", &["config", "heal", "index", "observe", "outcome", "upstream"]),
+    ("listen", &["config", "observe", "proxy", "upstream"]),
+    ("admin", &["batch", "config", "heal", "iiif", "index", "observe", "outcome", "upstream"]),
     ("batch", &["config", "heal", "iiif", "index", "observe", "outcome", "upstream"]),
     ("top", &["config", "iiif", "observe", "upstream"]),
     (
@@ -23,6 +24,7 @@ const ARROWS: [(&str, &[&str]); 14] = [
         &[
             "admin",
             "batch",
+            "cluster",
             "config",
             "heal",
             "index",

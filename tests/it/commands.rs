@@ -65,7 +65,7 @@ fn code(output: &Output) -> i32 {
 
 /// A running `serve`. Killed with the test.
 pub(crate) struct Serving {
-    child: Child,
+    pub(crate) child: Child,
     lines: mpsc::Receiver<String>,
     pub(crate) viewers: SocketAddr,
     pub(crate) admin: SocketAddr,
@@ -80,7 +80,12 @@ impl Drop for Serving {
 
 impl Serving {
     pub(crate) fn start(folder: &Path) -> Self {
-        let mut child = program(folder, &["serve"]).stderr(Stdio::piped()).spawn().expect("it starts");
+        Self::of(program(folder, &["serve"]))
+    }
+
+    /// The same for a command of the test's own.
+    pub(crate) fn of(mut command: Command) -> Self {
+        let mut child = command.stderr(Stdio::piped()).spawn().expect("it starts");
         let (told, lines) = mpsc::channel();
         let stderr = BufReader::new(child.stderr.take().expect("a pipe"));
         std::thread::spawn(move || stderr.lines().map_while(Result::ok).try_for_each(|line| told.send(line)));
@@ -103,6 +108,20 @@ impl Serving {
         }
     }
 
+    /// The same among lines that need not be ours.
+    pub(crate) fn says_somewhere(&self, message: &str) -> serde_json::Value {
+        loop {
+            let line = self.lines.recv_timeout(Duration::from_secs(20));
+            let line = line.unwrap_or_else(|error| panic!("never said {message:?}: {error}"));
+            match serde_json::from_str::<serde_json::Value>(&line) {
+                Ok(line) if line["message"].as_str().is_some_and(|said| said.starts_with(message)) => {
+                    return line;
+                }
+                _ => {}
+            }
+        }
+    }
+
     /// All lines until it ends.
     pub(crate) fn rest(&self) -> Vec<serde_json::Value> {
         self.lines.iter().map(|line| serde_json::from_str(&line).expect("a line of JSON")).collect()
@@ -117,7 +136,7 @@ impl Serving {
         assert!(sent.expect("kill").success());
     }
 
-    async fn ends(&mut self) -> ExitStatus {
+    pub(crate) async fn ends(&mut self) -> ExitStatus {
         let mut ended = None;
         patiently("it ends", || {
             ended = self.child.try_wait().expect("a child");

@@ -123,6 +123,8 @@ pub(crate) fn scraped() -> BTreeMap<String, BTreeSet<String>> {
     metrics.index_lookup("known");
     metrics.event("echo");
     let _export = metrics.spans.open(1, 1);
+    metrics.edge.connection_cut("stuck");
+    metrics.edge.config_reload("applied");
     let authority = http::uri::Authority::from_static("images.test:80");
     metrics.upstream.stands(&authority, &authority, true);
     metrics.upstream.retried("stale");

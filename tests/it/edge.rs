@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use iiif_mender::app::App;
+use iiif_mender::config::Settings;
 use testbed::{Client, Fetched};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -55,6 +56,12 @@ impl Edge {
         let many = manifests.len() as f64;
         patiently("the manifests are indexed", || edge.metric("iiif_mender_index_manifests") == many).await;
         edge
+    }
+
+    /// With settings of the test's own.
+    pub(crate) async fn on(settings: Settings) -> Self {
+        let app = App::start(settings).await.expect("it starts");
+        Self { app, client: Client::default(), _folder: tempfile::tempdir().expect("a directory") }
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -142,7 +149,10 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 impl Viewer {
     pub(crate) async fn to(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).await.expect("a connection");
+        Self::on(TcpStream::connect(address).await.expect("a connection"))
+    }
+
+    pub(crate) fn on(stream: TcpStream) -> Self {
         stream.set_nodelay(true).expect("a socket option");
         Self { stream }
     }
@@ -185,6 +195,14 @@ impl Viewer {
         let ended = tokio::time::timeout(PATIENCE, self.stream.read_to_end(&mut seen)).await;
         let reset = ended.expect("the connection ends").is_err();
         Rest { text: String::from_utf8_lossy(&seen).into_owned(), reset }
+    }
+
+    /// The same as bytes.
+    pub(crate) async fn rest_bytes(&mut self) -> Vec<u8> {
+        let mut seen = Vec::new();
+        let ended = tokio::time::timeout(PATIENCE, self.stream.read_to_end(&mut seen)).await;
+        let _may_be_reset = ended.expect("the connection ends");
+        seen
     }
 
     /// Leaves with RST.

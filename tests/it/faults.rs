@@ -350,19 +350,32 @@ async fn a_404_without_end_is_passed_on_and_given_up_when_the_viewer_leaves() {
 }
 
 #[tokio::test]
-async fn a_get_with_a_body_is_passed_on_once_and_not_healed() {
-    let origin = Origin::start(|seen| Origin::answer(404, &[], Flow::sized(seen.body.clone())));
+async fn an_image_request_with_a_body_is_refused_and_others_have_a_bound() {
+    let origin = Origin::start(|seen| Origin::answer(200, &[], Flow::sized(seen.body.clone())));
     let routes = [
         route("/iiif/2/", &format!("{}/iiif/2/", origin.url()), "image", ""),
         route("/iiif-service/", &format!("{}/iiif-service/", origin.url()), "presentation", ""),
     ];
-    let known = manifest("a", "https://us.example/iiif-service/fedora/canvas/a", KNOWN);
-    let edge = Edge::knowing(&[known], &routes.concat(), "server.public_hosts = us.example").await;
-    let answer = edge
-        .says(&format!(
-            "GET {TILE} HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Length: 4\r\n\r\nbody"
-        ))
-        .await;
-    assert!(status(&answer) == 404 && answer.ends_with("\r\n\r\nbody"), "{answer}");
-    assert_eq!(origin.seen().len(), 1);
+    let edge = Edge::routed(&routes.concat(), "server.max_body_bytes = 10").await;
+    let asks =
+        |path: &str, body: &str| format!("POST {path} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n{body}");
+    let chunked = |pieces: usize| {
+        let pieces = "4\r\nbody\r\n".repeat(pieces);
+        format!("Transfer-Encoding: chunked\r\n\r\n{pieces}0\r\n\r\n")
+    };
+    let sized = |length: usize| format!("Content-Length: {length}\r\n\r\n{}", "x".repeat(length));
+    for (path, body, expected) in [
+        (TILE, sized(4), 413),
+        (TILE, chunked(1), 413),
+        (TILE, sized(0), 200),
+        ("/iiif-service/a", sized(10), 200),
+        ("/iiif-service/a", sized(11), 413),
+        ("/iiif-service/a", chunked(2), 200),
+        ("/iiif-service/a", chunked(3), 413),
+    ] {
+        let answer = edge.says(&asks(path, &body)).await;
+        assert_eq!(status(&answer), expected, "{path} {body}");
+    }
+    assert_eq!(origin.seen().len(), 3);
+    assert!(!edge.app.metrics.scrape().contains("upstream_errors_total{"), "it was not the upstream");
 }

@@ -163,7 +163,7 @@ async fn a_stranger_is_not_believed_about_who_it_is() {
         ("x-forwarded-port", "80"),
         ("x-forwarded-id", ""),
         ("x-forwarded-path", ""),
-        ("forwarded", ""),
+        ("forwarded", "for=127.0.0.1;host=\"h\";proto=http"),
     ] {
         assert_eq!(field(&head, name), value, "{name}");
     }

@@ -149,8 +149,11 @@ async fn an_open_breaker_is_seen_in_the_scrape_and_closed_by_hand() {
     let scrape = testbed::get(&admin("/metrics")).await.text();
     assert!(scrape.contains("\niiif_mender_breakers_open 1\n"), "{scrape}");
     world.bed.service.recovers();
-    let reset =
-        world.client.send(http::Method::POST, &admin("/breakers/reset"), &[]).await.expect("an answer");
+    let reset = world
+        .client
+        .send(http::Method::POST, &admin("/api/v1/breakers/reset"), &[("content-type", "application/json")])
+        .await
+        .expect("an answer");
     assert_eq!(reset.status, 200);
     assert!(testbed::get(&admin("/metrics")).await.text().contains("\niiif_mender_breakers_open 0\n"));
     assert_eq!(world.get(&pages[3].image_path("full/64,/0/default.jpg")).await.status, 200);

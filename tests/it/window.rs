@@ -120,7 +120,15 @@ async fn a_breaker_that_opens_and_closes_is_told() {
     world.bed.service.fails_canvas(503);
     world.get(&world.bed.page().image_path(TILE)).await;
     world.settles().await;
-    world.client.send(http::Method::POST, &admin(&world, "/breakers/reset"), &[]).await.expect("an answer");
+    world
+        .client
+        .send(
+            http::Method::POST,
+            &admin(&world, "/api/v1/breakers/reset"),
+            &[("content-type", "application/json")],
+        )
+        .await
+        .expect("an answer");
     let mut breakers = Vec::new();
     while breakers.len() < 2 {
         let next = tokio::time::timeout(Duration::from_secs(20), news.recv()).await;

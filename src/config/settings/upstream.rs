@@ -1,5 +1,6 @@
 //! `[upstream]` and `[[routes]]`: which servers are called, and how.
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -108,6 +109,15 @@ pub struct Route {
 }
 
 impl Route {
+    /// Tells the servers and the path behind this route, wherever it stands in the list: what is remembered of
+    /// images and canvases is kept under it, and so outlives a reload of the configuration.
+    pub fn mark(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        let UpstreamUrl { scheme, authority, path } = &self.upstream;
+        (scheme.as_str(), authority.as_str(), path).hash(&mut hasher);
+        hasher.finish()
+    }
+
     /// Whether both lead to the same servers.
     pub fn shares_servers(&self, other: &Self) -> bool {
         self.upstream.scheme == other.upstream.scheme

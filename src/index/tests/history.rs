@@ -100,7 +100,7 @@ fn a_file_of_the_first_version_gets_a_history() {
     let index = bench.open();
     bench.refresh(&index);
     drop(index);
-    let first = "DROP TABLE heals; PRAGMA user_version = 1;";
+    let first = "DROP TABLE heals; DROP TABLE marks; PRAGMA user_version = 1;";
     Connection::open(bench.path()).unwrap().execute_batch(first).unwrap();
     let index = bench.open();
     assert!(told(&index).is_empty());

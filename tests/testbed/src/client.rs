@@ -89,11 +89,22 @@ impl Client {
         url: &str,
         headers: &[(&str, &str)],
     ) -> Result<Fetched, Failure> {
+        self.send_body(method, url, headers, Bytes::new()).await
+    }
+
+    /// Any method, with a body.
+    pub async fn send_body(
+        &self,
+        method: Method,
+        url: &str,
+        headers: &[(&str, &str)],
+        body: Bytes,
+    ) -> Result<Fetched, Failure> {
         let mut request = Request::builder().method(method).uri(url);
         for (name, value) in self.always.iter().chain(headers) {
             request = request.header(*name, *value);
         }
-        let response = self.pool.request(request.body(Full::default())?).await?;
+        let response = self.pool.request(request.body(Full::new(body))?).await?;
         let (head, body) = response.into_parts();
         let body = body.collect().await?.to_bytes();
         Ok(Fetched { status: head.status.as_u16(), headers: head.headers, body })

@@ -1,6 +1,7 @@
 //! Cantaloupe: routes, how it finds a file, its caches (upstream.md "The parts", "An expired image").
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -240,7 +241,13 @@ impl Handler for Images {
 }
 
 impl ImageServer {
-    pub(crate) fn start(fedora: Fedora, ledger: Ledger, derivatives: bool, panics: Panics) -> Self {
+    pub(crate) fn start(
+        address: SocketAddr,
+        fedora: Fedora,
+        ledger: Ledger,
+        derivatives: bool,
+        panics: Panics,
+    ) -> Self {
         let images = Arc::new(Images {
             fedora,
             ledger,
@@ -258,7 +265,7 @@ impl ImageServer {
             delay: Mutex::default(),
             delays: Mutex::default(),
         });
-        let server = Server::start(Arc::clone(&images), panics);
+        let server = Server::start_at(address, Arc::clone(&images), panics);
         images.own_port.store(server.address().port(), Ordering::SeqCst);
         Self { server, images }
     }

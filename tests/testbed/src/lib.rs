@@ -13,6 +13,7 @@
 
 mod cantaloupe;
 mod client;
+mod control;
 mod counts;
 mod fedora;
 mod gate;
@@ -31,6 +32,7 @@ mod wire;
 mod world;
 
 pub use client::{Client, Failure, Fetched, get, get_with};
+pub use control::Control;
 pub use counts::{Counts, Kind, Ledger, Logged};
 pub use fedora::{Fedora, Holding, Leaf, uuid_of};
 pub use image_server::ImageServer;

@@ -1,5 +1,6 @@
 //! The IR IIIF Service: routes, refusals, headers (upstream.md "Errors of the canvas service", "Headers").
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -216,9 +217,9 @@ impl Routes {
 const JSON: &str = "application/json;charset=UTF-8";
 
 impl Service {
-    pub(crate) fn start(shop: Workshop, panics: Panics) -> Self {
+    pub(crate) fn start(address: SocketAddr, shop: Workshop, panics: Panics) -> Self {
         let routes = Arc::new(Routes { shop });
-        Self { server: Server::start(Arc::clone(&routes), panics), routes }
+        Self { server: Server::start_at(address, Arc::clone(&routes), panics), routes }
     }
 
     fn shop(&self) -> &Workshop {

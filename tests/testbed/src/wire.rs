@@ -1,9 +1,9 @@
-//! How the stand-ins listen: one hyper server on port 0, with the misbehaviour that every server can show.
+//! How the stand-ins listen: one hyper server, on port 0 unless told otherwise, with the misbehaviour that every server can show.
 
 use std::collections::VecDeque;
 use std::error::Error;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -176,7 +176,10 @@ pub(crate) struct Manners {
     goodbye: tokio::sync::watch::Sender<()>,
 }
 
-/// A server on 127.0.0.1 with a port of its own; it ends when dropped.
+/// Where a stand-in listens unless told otherwise: a port of its own.
+pub(crate) const ANYWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
+/// A server; it ends when dropped.
 #[derive(Debug)]
 pub(crate) struct Server<H: Handler> {
     address: SocketAddr,
@@ -190,7 +193,8 @@ pub(crate) struct Server<H: Handler> {
 }
 
 fn socket(address: SocketAddr) -> TcpSocket {
-    let socket = TcpSocket::new_v4().expect("a socket");
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
+    let socket = socket.expect("a socket");
     socket.set_reuseaddr(true).expect("SO_REUSEADDR");
     socket.bind(address).expect("the port of a stand-in");
     socket
@@ -198,7 +202,11 @@ fn socket(address: SocketAddr) -> TcpSocket {
 
 impl<H: Handler> Server<H> {
     pub(crate) fn start(handler: Arc<H>, panics: Panics) -> Self {
-        let listener = socket(([127, 0, 0, 1], 0).into()).listen(1024).expect("listen");
+        Self::start_at(ANYWHERE, handler, panics)
+    }
+
+    pub(crate) fn start_at(address: SocketAddr, handler: Arc<H>, panics: Panics) -> Self {
+        let listener = socket(address).listen(1024).expect("listen");
         let address = listener.local_addr().expect("a bound address");
         let server = Self {
             address,

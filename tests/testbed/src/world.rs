@@ -1,6 +1,7 @@
 //! All stand-ins together.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
@@ -17,7 +18,7 @@ use crate::picture;
 use crate::redis::{Key, Redis};
 use crate::service::Service;
 use crate::shapes::Shapes;
-use crate::wire::Panics;
+use crate::wire::{ANYWHERE, Panics};
 
 /// One picture as manifests name it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,6 +90,8 @@ pub struct Builder {
     public_file_base: Option<String>,
     derivatives: bool,
     empty_redis: bool,
+    images_at: SocketAddr,
+    service_at: SocketAddr,
 }
 
 impl Default for Builder {
@@ -101,6 +104,8 @@ impl Default for Builder {
             public_file_base: None,
             derivatives: false,
             empty_redis: false,
+            images_at: ANYWHERE,
+            service_at: ANYWHERE,
         }
     }
 }
@@ -176,7 +181,21 @@ impl Builder {
         self
     }
 
-    /// Starts them all, each on a port of its own. Needs a tokio runtime.
+    /// Where the image server listens (127.0.0.1, a port of its own).
+    #[must_use]
+    pub fn images_at(mut self, address: SocketAddr) -> Self {
+        self.images_at = address;
+        self
+    }
+
+    /// Where the canvas service listens (127.0.0.1, a port of its own).
+    #[must_use]
+    pub fn service_at(mut self, address: SocketAddr) -> Self {
+        self.service_at = address;
+        self
+    }
+
+    /// Starts them all. Needs a tokio runtime.
     #[expect(clippy::unused_async, reason = "starting needs a runtime, and may come to wait")]
     pub async fn start(mut self) -> Testbed {
         if self.holdings.is_empty() {
@@ -185,11 +204,17 @@ impl Builder {
         let (panics, ledger, redis) = (Panics::default(), Ledger::default(), Redis::default());
         let public_files = self.public_file_base.unwrap_or_else(|| self.file_base.clone());
         let fedora = Fedora::new(self.holdings, self.file_base, public_files);
-        let images = ImageServer::start(fedora.clone(), ledger.clone(), self.derivatives, panics.clone());
+        let images = ImageServer::start(
+            self.images_at,
+            fedora.clone(),
+            ledger.clone(),
+            self.derivatives,
+            panics.clone(),
+        );
         let switches =
             Switches { image_server_url: images.url(), public_base: self.public_base, ..Switches::default() };
         let shop = Workshop::new(redis.clone(), fedora.clone(), ledger.clone(), switches);
-        let service = Service::start(shop, panics.clone());
+        let service = Service::start(self.service_at, shop, panics.clone());
         images.service_url(service.url());
         let testbed = Testbed { service, images, redis, fedora, ledger, panics };
         if !self.empty_redis {

@@ -1,0 +1,189 @@
+//! What can be done by hand. Each act is written to the log: who, what, and how it ended.
+
+use std::net::SocketAddr;
+
+use http::{Request, Response, StatusCode, header};
+use http_body_util::{BodyExt as _, Limited};
+use hyper::body::Incoming;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::answer::{self, Problem, json};
+use super::read::Query;
+use super::route::Act;
+use super::{Admin, Rooms};
+use crate::config::ReloadError;
+use crate::heal::{Ending, Patient};
+use crate::observe::{REQUEST_ID, Trace};
+use crate::upstream::Body;
+
+/// What an act is about.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Subject {
+    /// Lookup key of an image.
+    identifier: Option<String>,
+    /// URL of a canvas.
+    canvas: Option<String>,
+    /// The page of ours that a form without a script goes back to.
+    back: Option<String>,
+}
+
+/// The longest body of an act.
+const LONGEST: usize = 16 << 10;
+
+impl Admin {
+    pub(super) async fn act(
+        &self,
+        act: Act,
+        peer: SocketAddr,
+        request: Request<Incoming>,
+    ) -> Result<Response<Body>, Problem> {
+        // Operators are trusted with the id of their request, as the proxy's trusted proxies are.
+        let trace = Trace::of(request.headers(), true);
+        let subject = subject(request).await?;
+        let back = subject.back.clone().filter(|back| is_own_path(back));
+        let about =
+            subject.identifier.as_deref().or(subject.canvas.as_deref()).unwrap_or_default().to_owned();
+        let done = self.rooms.does(act, subject, &trace).await;
+        let result = match &done {
+            Ok((status, _)) => *status,
+            Err(problem) => problem.status(),
+        };
+        tracing::info!(
+            client = %peer.ip(), act = act.as_str(), about, result = result.as_u16(), request = %trace, "act of an operator"
+        );
+        let (status, told) = done?;
+        if let Some(back) = back {
+            return Ok(answer::see_other(&back));
+        }
+        let mut response = json(status, &told)?;
+        response.headers_mut().insert(REQUEST_ID, trace.id().clone());
+        Ok(response)
+    }
+}
+
+/// SECURITY: `//evil.example` would lead away.
+fn is_own_path(path: &str) -> bool {
+    path.starts_with('/')
+        && !path.starts_with("//")
+        && path.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\')
+}
+
+async fn subject(request: Request<Incoming>) -> Result<Subject, Problem> {
+    let kind = request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    let is_form = kind.is_some_and(|kind| kind.starts_with("application/x-www-form-urlencoded"));
+    let body = Limited::new(request.into_body(), LONGEST).collect();
+    let body = tokio::time::timeout(std::time::Duration::from_secs(10), body).await;
+    let bad = |what: &str| Problem::bad(format!("the body cannot be read: {what}"));
+    let body = body.map_err(|_| bad("it does not end"))?.map_err(|error| bad(&error.to_string()))?.to_bytes();
+    if body.is_empty() {
+        return Ok(Subject::default());
+    }
+    if is_form {
+        let text = std::str::from_utf8(&body).map_err(|error| bad(&error.to_string()))?;
+        let form = Query::read(text);
+        let of = |name| form.text(name);
+        return Ok(Subject { identifier: of("identifier"), canvas: of("canvas"), back: of("back") });
+    }
+    serde_json::from_slice(&body).map_err(|error| bad(&error.to_string()))
+}
+
+type Done = Result<(StatusCode, Value), Problem>;
+
+impl Rooms {
+    async fn does(&self, act: Act, subject: Subject, trace: &Trace) -> Done {
+        match act {
+            Act::Heal => self.heal(self.patient(&subject, trace)?).await,
+            Act::Rebuild => self.rebuild(&subject).await,
+            Act::Forget => {
+                self.healer.forget(&self.patient(&subject, trace)?);
+                Ok((StatusCode::OK, json!({ "forgotten": subject.identifier })))
+            }
+            Act::ResetBreakers => {
+                self.healer.reset_breakers();
+                Ok((StatusCode::OK, json!({ "breakers": "closed" })))
+            }
+            Act::StartSweep if self.healer.start_sweep() => {
+                Ok((StatusCode::ACCEPTED, json!({ "sweep": "started" })))
+            }
+            Act::StartSweep => Err(Problem::new(StatusCode::CONFLICT, "there is a sweep already")),
+            Act::StopSweep if self.healer.stop_sweep() => {
+                Ok((StatusCode::ACCEPTED, json!({ "sweep": "stopping" })))
+            }
+            Act::StopSweep => Err(Problem::new(StatusCode::CONFLICT, "there is no sweep")),
+            Act::Reload => self.reload().await,
+        }
+    }
+
+    fn patient(&self, subject: &Subject, trace: &Trace) -> Result<Patient, Problem> {
+        let key = subject.identifier.as_deref().ok_or_else(|| Problem::bad("say which image: identifier"))?;
+        let refused = "no image route, or [heal] identifiers leaves it out";
+        let patient = self.healer.image(key, None).ok_or_else(|| Problem::bad(refused))?;
+        let patient = self.healer.with_owners(&patient).in_the_name_of(trace.clone());
+        if patient.canvases().next().is_none() {
+            return Err(Problem::not_found("no canvas in the index owns this image"));
+        }
+        Ok(patient)
+    }
+
+    /// Goes on when the operator leaves.
+    async fn heal(&self, patient: Patient) -> Done {
+        let healer = self.healer.clone();
+        let mended = tokio::spawn(async move { healer.mend(&patient).await }).await;
+        let mended = mended.map_err(|error| Problem::internal(&error.to_string()))?;
+        let (ending, rung) = match mended.ending {
+            Ending::Healed(rung) => ("healed", Some(rung.as_str())),
+            Ending::Alive => ("ok", None),
+            Ending::Missing => ("missing", None),
+            Ending::Failed => ("failed", None),
+            Ending::Poisoned => ("poisoned", None),
+        };
+        let took = u64::try_from(mended.took.as_millis()).unwrap_or(u64::MAX);
+        let told = json!({ "ending": ending, "rung": rung, "reason": mended.reason, "duration_ms": took });
+        Ok((StatusCode::OK, told))
+    }
+
+    async fn rebuild(&self, subject: &Subject) -> Done {
+        let canvas = subject.canvas.clone().ok_or_else(|| Problem::bad("say which canvas: canvas"))?;
+        if self.index.canvas(&canvas)?.is_empty() {
+            return Err(Problem::not_found("no manifest in the index has this canvas"));
+        }
+        if !self.healer.may_ask(&canvas) {
+            return Err(Problem::bad("this canvas belongs to no presentation route"));
+        }
+        // A canvas that is built during a fault comes out without its images.
+        if self.healer.rest().is_some() {
+            let detail =
+                "the canvas service is unwell: a canvas that it builds now would come out without images";
+            return Err(Problem::new(StatusCode::CONFLICT, detail));
+        }
+        let healer = self.healer.clone();
+        let built = tokio::spawn(async move { healer.document(&canvas, true).await }).await;
+        match built.map_err(|error| Problem::internal(&error.to_string()))? {
+            Ok(document) => Ok((StatusCode::OK, json!({ "bytes": document.len() }))),
+            Err(error) => Err(Problem::new(StatusCode::BAD_GATEWAY, error.to_string())),
+        }
+    }
+
+    async fn reload(&self) -> Done {
+        let read = match &self.reload {
+            Some(reload) => reload.reload().await,
+            None => Err(ReloadError::Nobody),
+        };
+        match read {
+            Ok(changes) => {
+                let told = json!({
+                    "changed": changes.keys,
+                    "after_restart": changes.after_restart,
+                    "certificates": changes.certificates,
+                });
+                Ok((StatusCode::OK, told))
+            }
+            Err(error @ ReloadError::Nobody) => {
+                Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()))
+            }
+            Err(error) => Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, error.to_string())),
+        }
+    }
+}

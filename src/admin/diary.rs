@@ -1,0 +1,106 @@
+//! The steps of the last heals: which rung was tried, what was answered, how long that took. The history keeps how each
+//! heal ended; its steps are told only while they are news, so they are written down here, since the start.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde::Serialize;
+use tokio::sync::broadcast::error::RecvError;
+
+use crate::observe::{Event, Metrics};
+
+/// Heals that are remembered.
+const HEALS: usize = 2000;
+
+/// Steps of one heal.
+const STEPS: usize = 32;
+
+/// One request of a heal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Step {
+    /// When it ended, unix milliseconds.
+    pub at: i64,
+    /// The rung.
+    pub rung: &'static str,
+    /// What the canvas service answered.
+    pub answer: &'static str,
+    /// How long that took.
+    pub duration_ms: u64,
+}
+
+/// The steps of the last heals. Cheap to clone: all clones are one.
+#[derive(Debug, Clone, Default)]
+pub struct Diary(Arc<Mutex<Pages>>);
+
+type Name = (String, String);
+
+#[derive(Debug, Default)]
+struct Pages {
+    steps: HashMap<Name, Vec<Step>>,
+    order: VecDeque<Name>,
+}
+
+impl Diary {
+    /// Writes down what is told, until there is nobody to tell.
+    pub async fn keep(self, metrics: Arc<Metrics>) {
+        let mut news = metrics.listen();
+        drop(metrics);
+        loop {
+            match news.recv().await {
+                Ok(news) => {
+                    if let Event::HealStep { request, identifier, rung, answer, duration_ms } = news.event {
+                        self.note((request, identifier), Step { at: news.at, rung, answer, duration_ms });
+                    }
+                }
+                Err(RecvError::Lagged(_)) => {}
+                Err(RecvError::Closed) => return,
+            }
+        }
+    }
+
+    /// The steps of the heal of this image that this request began; none: it is forgotten, or there were none.
+    pub fn steps(&self, request: &str, identifier: &str) -> Vec<Step> {
+        let name = (request.to_owned(), identifier.to_owned());
+        self.lock().steps.get(&name).cloned().unwrap_or_default()
+    }
+
+    fn note(&self, name: Name, step: Step) {
+        let mut pages = self.lock();
+        if let Some(steps) = pages.steps.get_mut(&name) {
+            if steps.len() < STEPS {
+                steps.push(step);
+            }
+            return;
+        }
+        if pages.order.len() == HEALS
+            && let Some(oldest) = pages.order.pop_front()
+        {
+            pages.steps.remove(&oldest);
+        }
+        pages.order.push_back(name.clone());
+        pages.steps.insert(name, vec![step]);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Pages> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_heals_are_forgotten() {
+        let diary = Diary::default();
+        let step = Step { at: 1, rung: "visit", answer: "carries", duration_ms: 2 };
+        for heal in 0..=HEALS {
+            for _ in 0..=STEPS {
+                diary.note((heal.to_string(), "a".to_owned()), step.clone());
+            }
+        }
+        assert_eq!(diary.steps("0", "a"), []);
+        assert_eq!(diary.steps("1", "a").len(), STEPS);
+        assert_eq!(diary.steps("1", "b"), []);
+    }
+}

@@ -1,0 +1,80 @@
+//! What happens, as it happens: server-sent events (HTML Living Standard, section "Server-sent events").
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::Response;
+use http_body::{Body as HttpBody, Frame};
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::mpsc;
+
+use super::answer::{Problem, typed};
+use super::{Admin, Rooms};
+use crate::observe::SAMPLE_EVERY;
+use crate::upstream::{Body, BodyError};
+
+/// Events that wait for a slow page.
+const QUEUE: usize = 64;
+
+/// The receiving end as a body.
+struct Feed(mpsc::Receiver<Bytes>);
+
+impl HttpBody for Feed {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        self.0.poll_recv(cx).map(|event| event.map(|event| Ok(Frame::data(event))))
+    }
+}
+
+impl Admin {
+    /// `event: news` for each that comes, and `event: stats` (without the points) every five seconds.
+    pub(super) fn events(&self) -> Result<Response<Body>, Problem> {
+        let place = Arc::clone(&self.listeners).try_acquire_owned().map_err(|_| Problem::too_many())?;
+        let (tell, told) = mpsc::channel(QUEUE);
+        let rooms = Arc::clone(&self.rooms);
+        tokio::spawn(async move {
+            send_all(&rooms, &tell).await;
+            drop(place);
+        });
+        let mut response = typed("text/event-stream", "");
+        *response.body_mut() = Body::shaped(Feed(told));
+        Ok(response)
+    }
+}
+
+/// Ends when nobody listens any more, or when we stop.
+async fn send_all(rooms: &Rooms, tell: &mpsc::Sender<Bytes>) {
+    let (mut news, mut stopping) = (rooms.metrics.listen(), rooms.stopping.clone());
+    let mut every = tokio::time::interval(SAMPLE_EVERY);
+    loop {
+        let event = tokio::select! {
+            _ = stopping.wait_for(|stopping| *stopping) => return,
+            () = tell.closed() => return,
+            _ = every.tick() => {
+                let mut stats = rooms.metrics.snapshot();
+                stats.points.clear();
+                event("stats", serde_json::to_string(&stats))
+            }
+            news = news.recv() => match news {
+                Ok(news) => event("news", serde_json::to_string(&news)),
+                Err(RecvError::Lagged(_)) => continue,
+                Err(RecvError::Closed) => return,
+            },
+        };
+        if tell.send(event).await.is_err() {
+            return;
+        }
+    }
+}
+
+fn event(name: &str, data: Result<String, serde_json::Error>) -> Bytes {
+    // JSON has no line breaks.
+    Bytes::from(format!("event: {name}\ndata: {}\n\n", data.unwrap_or_default()))
+}

@@ -1,0 +1,145 @@
+//! Who may look and who may act.
+
+use std::io;
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::path::{Path, PathBuf};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use governor::{DefaultDirectRateLimiter, Quota};
+use http::uri::Authority;
+use http::{HeaderMap, Request, StatusCode, header};
+
+use super::answer::Problem;
+use crate::config::settings;
+
+/// Shorter tokens can be guessed.
+const SHORTEST: usize = 16;
+
+/// Acts in a second, and at once.
+const ACTS: (NonZeroU32, NonZeroU32) =
+    (NonZeroU32::MIN.saturating_add(9), NonZeroU32::MIN.saturating_add(29));
+
+/// Wrong tokens in a second, and at once.
+const WRONG: (NonZeroU32, NonZeroU32) = (NonZeroU32::MIN, NonZeroU32::MIN.saturating_add(9));
+
+/// Why there is no gate.
+#[derive(Debug, thiserror::Error)]
+pub enum GateError {
+    /// The file cannot be read.
+    #[error("[admin] token_file: {path}: {source}; it must be a file that this user can read")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The token is too short, or more than one line.
+    #[error(
+        "[admin] token_file: {0}: a token is one line of at least {SHORTEST} visible characters; \
+         `openssl rand -hex 24` makes one"
+    )]
+    Weak(PathBuf),
+}
+
+/// Lets operators in.
+#[derive(Debug)]
+pub struct Gate {
+    /// Of the token: comparing digests takes the same time wherever they differ.
+    token: Option<blake3::Hash>,
+    acts: DefaultDirectRateLimiter,
+    wrong: DefaultDirectRateLimiter,
+}
+
+impl Gate {
+    /// The gate that these settings ask for; reads the token.
+    pub fn open(admin: &settings::Admin) -> Result<Self, GateError> {
+        let limiter =
+            |(rate, burst)| DefaultDirectRateLimiter::direct(Quota::per_second(rate).allow_burst(burst));
+        let token = admin.token_file.as_deref().map(read_token).transpose()?;
+        Ok(Self { token, acts: limiter(ACTS), wrong: limiter(WRONG) })
+    }
+
+    /// May this request be answered at all?
+    pub(super) fn admits<B>(&self, request: &Request<B>) -> Result<(), Problem> {
+        let Some(token) = &self.token else { return named_locally(request) };
+        match shown(request.headers()) {
+            Some(shown) if blake3::hash(shown.as_bytes()) == *token => Ok(()),
+            Some(_) if self.wrong.check().is_err() => Err(Problem::too_many()),
+            _ => Err(Problem::unauthorized()),
+        }
+    }
+
+    /// May it change something?
+    ///
+    /// SECURITY: a page of another site can make a browser send POST, and the browser adds what it knows of us, but it
+    /// names that site in `Origin` (Fetch standard), and who names none must send JSON, which no form can.
+    pub(super) fn admits_act<B>(&self, request: &Request<B>) -> Result<(), Problem> {
+        let fields = request.headers();
+        let is_json = field(fields, header::CONTENT_TYPE)
+            .and_then(|kind| kind.split(';').next())
+            .is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"));
+        let origin = fields.get(header::ORIGIN);
+        if origin.is_none() && !is_json {
+            let detail = "send Content-Type: application/json, with a body or without";
+            return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
+        }
+        if let Some(origin) = origin {
+            let origin = origin.to_str().unwrap_or_default();
+            let own = authority(request).map(|authority| authority.to_string()).unwrap_or_default();
+            let is_own = origin.split_once("://").is_some_and(|(_, from)| from.eq_ignore_ascii_case(&own));
+            if !is_own {
+                return Err(Problem::new(StatusCode::FORBIDDEN, "this request comes from another site"));
+            }
+        }
+        self.acts.check().map_err(|_| Problem::too_many())
+    }
+}
+
+fn read_token(path: &Path) -> Result<blake3::Hash, GateError> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|source| GateError::Unreadable { path: path.to_path_buf(), source })?;
+    let token = text.trim();
+    let is_good = token.len() >= SHORTEST && token.bytes().all(|byte| byte.is_ascii_graphic());
+    if is_good { Ok(blake3::hash(token.as_bytes())) } else { Err(GateError::Weak(path.to_path_buf())) }
+}
+
+/// Without a token whoever reaches the listener is an operator.
+///
+/// SECURITY: a site whose name is made to lead to 127.0.0.1 (DNS rebinding) would reach it from the operator's own
+/// browser; its requests carry its name.
+fn named_locally<B>(request: &Request<B>) -> Result<(), Problem> {
+    let is_local = authority(request).is_some_and(|authority| {
+        let host = authority.host();
+        let bare = host.trim_start_matches('[').trim_end_matches(']');
+        host.eq_ignore_ascii_case("localhost") || bare.parse::<IpAddr>().is_ok()
+    });
+    if is_local {
+        return Ok(());
+    }
+    let detail =
+        "without a token these pages answer to localhost and to IP addresses only: see [admin] token_file";
+    Err(Problem::new(StatusCode::MISDIRECTED_REQUEST, detail))
+}
+
+fn authority<B>(request: &Request<B>) -> Option<Authority> {
+    request.uri().authority().cloned().or_else(|| field(request.headers(), header::HOST)?.parse().ok())
+}
+
+fn field(fields: &HeaderMap, name: header::HeaderName) -> Option<&str> {
+    fields.get(name)?.to_str().ok()
+}
+
+/// The token that is shown: `Bearer` (RFC 6750 section 2.1), or the password of `Basic` (RFC 7617), which a browser asks for.
+fn shown(fields: &HeaderMap) -> Option<String> {
+    let (scheme, rest) = field(fields, header::AUTHORIZATION)?.split_once(' ')?;
+    if scheme.eq_ignore_ascii_case("bearer") {
+        return Some(rest.trim().to_owned());
+    }
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return None;
+    }
+    let decoded = String::from_utf8(STANDARD.decode(rest.trim()).ok()?).ok()?;
+    decoded.split_once(':').map(|(_, password)| password.to_owned())
+}

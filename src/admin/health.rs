@@ -1,0 +1,112 @@
+//! How images are: what a look at each says, and what the history of heals says of all images of a manifest.
+
+use std::time::Duration;
+
+use futures_util::stream::{self, StreamExt as _};
+use serde::Serialize;
+
+use super::Rooms;
+use crate::heal::Look;
+use crate::index::browse::{Leaf, Verdicts};
+
+/// How one image is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum State {
+    /// It is there.
+    Ok,
+    /// It is there, and was brought back.
+    Healed,
+    /// Its key is gone: it can be brought back.
+    Expired,
+    /// Its file is gone.
+    Missing,
+    /// Nothing is known, or nothing could be said in time.
+    Unknown,
+}
+
+impl State {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Healed => "healed",
+            Self::Expired => "expired",
+            Self::Missing => "missing",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// Images of one manifest by how they are, as far as the history of heals knows: nobody is asked.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub(super) struct Health {
+    /// Brought back.
+    pub(super) healed: u64,
+    /// Could not be brought back.
+    pub(super) failed: u64,
+    /// Their file is gone.
+    pub(super) missing: u64,
+    /// Never healed: mostly because they never expired.
+    pub(super) unknown: u64,
+}
+
+impl Health {
+    pub(super) fn of(images: u64, verdicts: &Verdicts) -> Self {
+        let count = |verdict: &str| verdicts.get(verdict).copied().unwrap_or(0);
+        let (healed, failed, missing) = (count("healed"), count("failed"), count("missing"));
+        Self { healed, failed, missing, unknown: images.saturating_sub(healed + failed + missing) }
+    }
+}
+
+/// One image of a canvas, and how it is.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct Seen {
+    /// Lookup key.
+    pub(super) identifier: String,
+    /// How it is now.
+    pub(super) state: State,
+}
+
+/// One canvas, and how its images are.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct Sheet {
+    #[serde(flatten)]
+    pub(super) leaf: Leaf,
+    /// In the order of `images`.
+    pub(super) states: Vec<Seen>,
+}
+
+/// Looks under way at once: a page of a manifest must not be a storm.
+const AT_ONCE: usize = 8;
+
+/// One look; who takes longer is unknown, and the page goes out.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Looks at all images of these canvases. Nothing is healed by looking.
+pub(super) async fn look(rooms: &Rooms, leaves: Vec<Leaf>) -> Vec<Sheet> {
+    let looked = stream::iter(leaves).map(|leaf| async move {
+        let mut states = Vec::new();
+        for key in &leaf.images {
+            states.push(Seen { identifier: key.clone(), state: look_at(rooms, key).await });
+        }
+        Sheet { leaf, states }
+    });
+    looked.buffered(AT_ONCE).collect().await
+}
+
+async fn look_at(rooms: &Rooms, key: &str) -> State {
+    let Some(patient) = rooms.healer.image(key, None).map(|patient| rooms.healer.with_owners(&patient))
+    else {
+        return State::Unknown;
+    };
+    let looked = tokio::time::timeout(PATIENCE, rooms.healer.look(&patient, false)).await;
+    match looked {
+        Ok(Look::Alive) => {
+            let last = rooms.index.last_heal(key).ok().flatten();
+            if last.is_some_and(|last| last.heal.verdict == "healed") { State::Healed } else { State::Ok }
+        }
+        Ok(Look::Expired) => State::Expired,
+        Ok(Look::Missing) => State::Missing,
+        Ok(Look::Unwell(_)) | Err(_) => State::Unknown,
+    }
+}

@@ -1,0 +1,96 @@
+//! How it is now.
+
+use std::time::Duration;
+
+use askama::Template;
+
+use super::answer::Problem;
+use super::chart::{self, Chart};
+use super::words::{Row, grouped, row};
+use super::{Rooms, read};
+use crate::index::history::{Filter, Page};
+
+/// Heals that Now shows.
+const LAST: u32 = 8;
+
+#[derive(Template)]
+#[template(path = "now.html")]
+pub(super) struct NowPage {
+    pub(super) here: &'static str,
+    pub(super) tone: &'static str,
+    pub(super) summary: String,
+    pub(super) figures: Vec<Figure>,
+    pub(super) chart: Chart,
+    pub(super) heals: Vec<Row>,
+    pub(super) servers: Vec<read::Server>,
+}
+
+#[derive(Template)]
+#[template(path = "now_live.html")]
+pub(super) struct NowLive {
+    pub(super) tone: &'static str,
+    pub(super) summary: String,
+    pub(super) figures: Vec<Figure>,
+    pub(super) chart: Chart,
+    pub(super) heals: Vec<Row>,
+    pub(super) servers: Vec<read::Server>,
+}
+
+pub(super) struct Figure {
+    pub(super) name: &'static str,
+    pub(super) value: String,
+    pub(super) note: String,
+}
+
+pub(super) fn now(rooms: &Rooms) -> Result<NowLive, Problem> {
+    let told = rooms.metrics.snapshot();
+    let count = |outcome: &str| told.requests.get(outcome).copied().unwrap_or(0);
+    let healed = count("healed");
+    let broken: u64 = ["missing", "cooling", "pending", "failed"].map(count).iter().sum();
+    let all: u64 = told.requests.values().sum();
+    let (tone, summary) = if told.now.breakers_open > 0 {
+        (
+            "bad",
+            "A canvas service only fails and is left alone for a while: nothing can be healed through it."
+                .to_owned(),
+        )
+    } else if rooms.healer.is_sweeping() {
+        ("busy", "A sweep is under way: the whole index is looked at, and what is gone is healed.".to_owned())
+    } else if told.now.flights > 0 {
+        (
+            "busy",
+            format!("{} heals are under way, {} viewers wait for them.", told.now.flights, told.now.waiting),
+        )
+    } else {
+        ("good", "All is quiet: nothing is being healed, nobody waits.".to_owned())
+    };
+    let figure = |name, value: u64, note: String| Figure { name, value: grouped(value), note };
+    let gauge = |value: i64| u64::try_from(value).unwrap_or(0);
+    let up = humantime::format_duration(Duration::from_secs(told.uptime_seconds / 60 * 60)).to_string();
+    let up = if up == "0s" { "less than a minute".to_owned() } else { up };
+    let figures = vec![
+        figure("Requests", all, format!("in {up}")),
+        figure("Healed", healed, format!("{} canvas requests", grouped(told.canvas_requests))),
+        figure("Not healed", broken, format!("{} of them missing", grouped(count("missing")))),
+        figure("Viewers waiting", gauge(told.now.waiting), format!("{} heals under way", told.now.flights)),
+        figure(
+            "Images known",
+            gauge(told.now.index_images),
+            format!("in {} manifests", grouped(gauge(told.now.index_manifests))),
+        ),
+        figure(
+            "Connections",
+            gauge(told.now.connections),
+            format!("{} with an upstream", told.now.upstream_in_flight),
+        ),
+    ];
+    let last = rooms.index.history(&Filter::default(), Page { before: None, limit: LAST })?;
+    Ok(NowLive {
+        tone,
+        summary,
+        figures,
+        chart: chart::draw(&told.points),
+        heals: last.into_iter().map(row).collect(),
+        servers: read::servers(rooms),
+    })
+}

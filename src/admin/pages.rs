@@ -1,0 +1,337 @@
+//! The dashboard: what the API tells, for eyes. Everything is made here; the script only renews it.
+
+use askama::Template;
+use http::Response;
+
+use super::answer::{Problem, typed};
+use super::health::{self, Sheet, State};
+use super::now::{NowLive, NowPage, now};
+use super::read::{self, Query, Told};
+use super::route::Page;
+use super::words::{Row, grouped, row, took};
+use super::{Admin, Rooms};
+use crate::batch::setup::{self, Unmapped};
+use crate::upstream::Body;
+
+/// The pages, in the order of the navigation.
+pub(super) const NAV: [(&str, &str); 4] =
+    [("/", "Now"), ("/collections", "Collections"), ("/heals", "Heals"), ("/setup", "Setup check")];
+
+const HTML: &str = "text/html; charset=utf-8";
+
+/// Canvases whose routes the setup check looks at.
+const SAMPLE: u32 = 200;
+
+#[derive(Template)]
+#[template(path = "heals.html")]
+struct HealsPage {
+    here: &'static str,
+    heals: Vec<Row>,
+    next: Option<String>,
+    verdict: String,
+    rung: String,
+    identifier: String,
+    request: String,
+    is_filtered: bool,
+    verdicts: [(&'static str, &'static str); 4],
+    rungs: [(&'static str, &'static str); 5],
+}
+
+#[derive(Template)]
+#[template(path = "heal.html")]
+struct HealPage {
+    here: &'static str,
+    row: Row,
+    sentence: String,
+    canvas: Option<String>,
+    manifest: Option<String>,
+    request: Option<String>,
+    lane: String,
+    steps: Vec<Shown>,
+}
+
+struct Shown {
+    rung: &'static str,
+    answer: &'static str,
+    took: String,
+    share: u64,
+}
+
+#[derive(Template)]
+#[template(path = "collections.html")]
+struct CollectionsPage {
+    here: &'static str,
+    volumes: Vec<Shelf>,
+    total: String,
+    is_first: bool,
+    next: Option<String>,
+}
+
+struct Shelf {
+    id: i64,
+    name: String,
+    images: u64,
+    vanished: bool,
+    healed: u64,
+    failed: u64,
+    missing: u64,
+}
+
+#[derive(Template)]
+#[template(path = "manifest.html")]
+struct ManifestPage {
+    here: &'static str,
+    name: String,
+    uri: String,
+    images: u64,
+    cards: Vec<Card>,
+    back: String,
+    next: Option<String>,
+}
+
+struct Card {
+    key: String,
+    label: String,
+    state: &'static str,
+    picture: String,
+    has_picture: bool,
+}
+
+#[derive(Template)]
+#[template(path = "search.html")]
+struct SearchPage {
+    here: &'static str,
+    words: String,
+    key: Option<String>,
+    owners: Vec<Owned>,
+    volumes: Vec<Shelf>,
+}
+
+struct Owned {
+    link: String,
+    label: String,
+    canvas: String,
+}
+
+#[derive(Template)]
+#[template(path = "setup.html")]
+struct SetupPage {
+    here: &'static str,
+    findings: Vec<Finding>,
+}
+
+struct Finding {
+    class: &'static str,
+    word: &'static str,
+    about: &'static str,
+    text: String,
+}
+
+#[derive(Template)]
+#[template(path = "problem.html")]
+struct ProblemPage {
+    here: &'static str,
+    status: String,
+    detail: String,
+}
+
+fn html(page: &impl Template) -> Result<Response<Body>, Problem> {
+    let text = page.render().map_err(|error| Problem::internal(&error.to_string()))?;
+    Ok(typed(HTML, text))
+}
+
+/// A problem for eyes.
+pub(super) fn problem(problem: &Problem) -> Option<Response<Body>> {
+    let page =
+        ProblemPage { here: "", status: problem.status().to_string(), detail: problem.detail().to_owned() };
+    html(&page).ok()
+}
+
+impl Admin {
+    pub(super) async fn page(&self, page: Page, query: &str) -> Result<Response<Body>, Problem> {
+        let (rooms, words) = (&*self.rooms, query);
+        let query = Query::read(query);
+        match page {
+            Page::Now => {
+                let NowLive { tone, summary, figures, chart, heals, servers } = now(rooms)?;
+                html(&NowPage { here: "/", tone, summary, figures, chart, heals, servers })
+            }
+            Page::NowLive => html(&now(rooms)?),
+            Page::Heals => html(&heals(rooms, &query, words)?),
+            Page::Heal(id) => html(&heal(rooms, id)?),
+            Page::Collections => html(&collections(rooms, &query)?),
+            Page::Manifest(id) => html(&manifest(rooms, id, &query).await?),
+            Page::Search => html(&search(rooms, &query.text("q").unwrap_or_default())?),
+            Page::Setup => html(&check(rooms).await?),
+        }
+    }
+}
+
+fn heals(rooms: &Rooms, query: &Query<'_>, words: &str) -> Result<HealsPage, Problem> {
+    let listing = read::heals(rooms, query)?;
+    let text = |name| query.text(name).unwrap_or_default();
+    let is_filtered =
+        ["verdict", "rung", "identifier", "request"].into_iter().any(|name| query.text(name).is_some());
+    let kept: Vec<&str> =
+        words.split('&').filter(|pair| !pair.is_empty() && !pair.starts_with("before=")).collect();
+    let next = listing.next.map(|before| {
+        let before = format!("before={before}");
+        format!("/heals?{}", kept.iter().copied().chain([&*before]).collect::<Vec<_>>().join("&"))
+    });
+    Ok(HealsPage {
+        here: "/heals",
+        heals: listing.items.into_iter().map(row).collect(),
+        next,
+        verdict: text("verdict"),
+        rung: text("rung"),
+        identifier: text("identifier"),
+        request: text("request"),
+        is_filtered,
+        verdicts: [("", "any"), ("healed", "healed"), ("missing", "missing"), ("failed", "failed")],
+        rungs: [
+            ("", "any"),
+            ("direct", "direct"),
+            ("register", "register"),
+            ("visit", "visit"),
+            ("rebuild", "rebuild"),
+        ],
+    })
+}
+
+fn heal(rooms: &Rooms, id: i64) -> Result<HealPage, Problem> {
+    let course = read::heal(rooms, id)?;
+    let longest = course.steps.iter().map(|step| step.duration_ms).max().unwrap_or(1).max(1);
+    let steps = course.steps.iter().map(|step| Shown {
+        rung: step.rung,
+        answer: step.answer,
+        took: took(step.duration_ms),
+        share: (step.duration_ms * 100 / longest).max(1),
+    });
+    let steps = steps.collect();
+    let told = course.entry.heal.clone();
+    let waited = match told.waiting {
+        0 => "Nobody waited for it.".to_owned(),
+        1 => "One viewer waited for it.".to_owned(),
+        more => format!("{more} viewers waited for it."),
+    };
+    let ending = match (&*told.verdict, &told.rung) {
+        ("healed", Some(rung)) => format!("Brought back by {rung} in {}.", took(told.duration_ms)),
+        ("missing", _) => "Its file is gone: that cannot be healed here.".to_owned(),
+        _ => format!("Not brought back, after {}.", took(told.duration_ms)),
+    };
+    Ok(HealPage {
+        here: "/heals",
+        row: row(course.entry),
+        sentence: format!("{ending} {waited}"),
+        canvas: told.canvas,
+        manifest: told.manifest,
+        request: told.request,
+        lane: told.lane,
+        steps,
+    })
+}
+
+fn collections(rooms: &Rooms, query: &Query<'_>) -> Result<CollectionsPage, Problem> {
+    let listing = read::manifests(rooms, query)?;
+    let total = u64::try_from(rooms.metrics.snapshot().now.index_manifests).unwrap_or(0);
+    Ok(CollectionsPage {
+        here: "/collections",
+        volumes: listing.items.into_iter().map(shelf).collect(),
+        total: grouped(total),
+        is_first: query.text("after").is_none(),
+        next: listing.next.map(|after| format!("/collections?after={after}")),
+    })
+}
+
+fn shelf(told: Told) -> Shelf {
+    let Told { volume, health } = told;
+    Shelf {
+        id: volume.id,
+        name: volume.label.unwrap_or(volume.uri),
+        images: volume.images,
+        vanished: volume.vanished.is_some(),
+        healed: health.healed,
+        failed: health.failed,
+        missing: health.missing,
+    }
+}
+
+async fn manifest(rooms: &Rooms, id: i64, query: &Query<'_>) -> Result<ManifestPage, Problem> {
+    let volume = rooms.index.volume(id)?.ok_or_else(|| Problem::not_found("no such manifest"))?;
+    let after = query.number("after")?.unwrap_or(0);
+    let leaves = read::leaves(rooms, id, query)?;
+    let cards = health::look(rooms, leaves.items).await.into_iter().flat_map(cards).collect();
+    Ok(ManifestPage {
+        here: "/collections",
+        name: volume.label.unwrap_or_else(|| volume.uri.clone()),
+        uri: volume.uri,
+        images: volume.images,
+        cards,
+        back: if after > 0 {
+            format!("/collections/{id}?after={after}")
+        } else {
+            format!("/collections/{id}")
+        },
+        next: leaves.next.map(|after| format!("/collections/{id}?after={after}")),
+    })
+}
+
+fn cards(sheet: Sheet) -> Vec<Card> {
+    let label = sheet.leaf.label.unwrap_or(sheet.leaf.canvas);
+    let states = sheet.states.into_iter().map(|seen| {
+        let key = percent_encoding::utf8_percent_encode(&seen.identifier, percent_encoding::NON_ALPHANUMERIC);
+        Card {
+            picture: format!("/api/v1/images/{key}/thumbnail"),
+            label: label.clone(),
+            state: seen.state.as_str(),
+            has_picture: matches!(seen.state, State::Ok | State::Healed),
+            key: seen.identifier,
+        }
+    });
+    states.collect()
+}
+
+fn search(rooms: &Rooms, words: &str) -> Result<SearchPage, Problem> {
+    let mut page =
+        SearchPage { here: "", words: words.to_owned(), key: None, owners: Vec::new(), volumes: Vec::new() };
+    if words.is_empty() {
+        return Ok(page);
+    }
+    let found = read::images(rooms, words, 50)?;
+    for owner in found.owners {
+        let link = rooms.index.volume_of(&owner.manifest)?;
+        page.owners.push(Owned {
+            link: link.map_or_else(|| "/collections".to_owned(), |id| format!("/collections/{id}")),
+            label: owner.label.unwrap_or_else(|| "Canvas".to_owned()),
+            canvas: owner.canvas,
+        });
+    }
+    page.key = found.identifier;
+    page.volumes = found.manifests.into_iter().map(shelf).collect();
+    Ok(page)
+}
+
+async fn check(rooms: &Rooms) -> Result<SetupPage, Problem> {
+    let leaves = rooms.index.first_leaves(SAMPLE)?;
+    let strange: Vec<&str> =
+        leaves.iter().map(|leaf| leaf.canvas.as_str()).filter(|url| !rooms.healer.may_ask(url)).collect();
+    let unmapped = Unmapped {
+        canvases: leaves.len() as u64,
+        strange: strange.len() as u64,
+        example: strange.first().map(|url| (*url).to_owned()),
+    };
+    let witness = leaves.iter().flat_map(|leaf| &leaf.images).find_map(|key| rooms.healer.image(key, None));
+    let facts = match &witness {
+        Some(patient) => Some(rooms.healer.inspect(patient).await),
+        None => None,
+    };
+    let findings = setup::findings(&rooms.settings, facts.as_ref(), &unmapped).into_iter().map(|finding| {
+        let (class, word) = match finding.state {
+            setup::State::Good => ("good", "good"),
+            setup::State::Note => ("note", "to know"),
+            setup::State::Bad => ("bad", "wrong"),
+        };
+        Finding { class, word, about: finding.about, text: finding.text }
+    });
+    Ok(SetupPage { here: "/setup", findings: findings.collect() })
+}

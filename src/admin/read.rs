@@ -1,0 +1,246 @@
+//! What can be read.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use http::{HeaderValue, Response, StatusCode, header};
+use serde::Serialize;
+use serde_json::json;
+
+use super::answer::{Problem, json};
+use super::diary::Step;
+use super::health::{self, Health};
+use super::route::Read;
+use super::{Admin, Rooms};
+use crate::iiif::Identifier;
+use crate::iiif::image_url::{identifier_in_image_url, identifier_in_service_id};
+use crate::index::Owner;
+use crate::index::browse::{Leaf, Volume};
+use crate::index::history::{Entry, Filter, Page};
+use crate::upstream::{Body, Standing};
+
+/// Entries of one answer: unless another number is asked for, and at most.
+const LIMIT: (u32, u32) = (50, 200);
+
+/// A page of something: `next` is the cursor of the page behind it.
+#[derive(Debug, Serialize)]
+pub(super) struct Listing<T> {
+    pub(super) items: Vec<T>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) next: Option<i64>,
+}
+
+/// A manifest, and how its images are.
+#[derive(Debug, Serialize)]
+pub(super) struct Told {
+    #[serde(flatten)]
+    pub(super) volume: Volume,
+    pub(super) health: Health,
+}
+
+/// One heal, with its steps.
+#[derive(Debug, Serialize)]
+pub(super) struct Course {
+    #[serde(flatten)]
+    pub(super) entry: Entry,
+    /// Since the start only.
+    pub(super) steps: Vec<Step>,
+}
+
+/// The query, decoded.
+pub(super) struct Query<'a>(HashMap<Cow<'a, str>, String>);
+
+impl<'a> Query<'a> {
+    pub(super) fn read(query: &'a str) -> Self {
+        let pairs = query.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let value = value.replace('+', " ");
+            let value = percent_encoding::percent_decode_str(&value).decode_utf8_lossy().into_owned();
+            (Cow::Borrowed(name), value)
+        });
+        Self(pairs.collect())
+    }
+
+    pub(super) fn text(&self, name: &str) -> Option<String> {
+        self.0.get(name).map(|text| text.trim().to_owned()).filter(|text| !text.is_empty())
+    }
+
+    pub(super) fn number(&self, name: &str) -> Result<Option<i64>, Problem> {
+        let Some(text) = self.text(name) else { return Ok(None) };
+        text.parse().map(Some).map_err(|_| Problem::bad(format!("`{name}` must be a number, not `{text}`")))
+    }
+
+    fn limit(&self) -> Result<u32, Problem> {
+        let Some(limit) = self.number("limit")? else { return Ok(LIMIT.0) };
+        match u32::try_from(limit) {
+            Ok(limit) if (1..=LIMIT.1).contains(&limit) => Ok(limit),
+            _ => Err(Problem::bad(format!("`limit` must be 1 to {}", LIMIT.1))),
+        }
+    }
+}
+
+/// One more than a page was asked for: is there another behind it?
+fn listing<T>(mut items: Vec<T>, limit: u32, number: impl Fn(&T) -> i64) -> Listing<T> {
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let is_more = items.len() > limit;
+    items.truncate(limit);
+    let next = items.last().filter(|_| is_more).map(number);
+    Listing { items, next }
+}
+
+impl Admin {
+    pub(super) async fn read(&self, read: Read, query: &str) -> Result<Response<Body>, Problem> {
+        let (rooms, query) = (&self.rooms, Query::read(query));
+        match read {
+            Read::Stats => json(StatusCode::OK, &rooms.metrics.snapshot()),
+            Read::Servers => json(StatusCode::OK, &json!({ "items": servers(rooms) })),
+            Read::Heals => json(StatusCode::OK, &heals(rooms, &query)?),
+            Read::Heal(id) => json(StatusCode::OK, &heal(rooms, id)?),
+            Read::Images => {
+                let words = query.text("q").ok_or_else(|| Problem::bad("say what to look for: ?q="))?;
+                json(StatusCode::OK, &images(rooms, &words, query.limit()?)?)
+            }
+            Read::Manifests => json(StatusCode::OK, &manifests(rooms, &query)?),
+            Read::Manifest(id) => {
+                let volume = rooms.index.volume(id)?.ok_or_else(|| Problem::not_found("no such manifest"))?;
+                let leaves = leaves(rooms, id, &query)?;
+                let told = told(rooms, vec![volume])?.pop();
+                let sheets = health::look(rooms, leaves.items).await;
+                let canvases = Listing { items: sheets, next: leaves.next };
+                json(StatusCode::OK, &json!({ "manifest": told, "canvases": canvases }))
+            }
+            Read::Canvas(id) => {
+                let leaf = rooms.index.leaf(id)?.ok_or_else(|| Problem::not_found("no such canvas"))?;
+                let manifest = rooms.index.volume(leaf.manifest)?;
+                let may_ask = rooms.healer.may_ask(&leaf.canvas);
+                let sheet = health::look(rooms, vec![leaf]).await.pop();
+                let canvas = json!({ "canvas": sheet, "manifest": manifest, "may_be_asked": may_ask });
+                json(StatusCode::OK, &canvas)
+            }
+            Read::Thumbnail(key) => self.thumbnail(&key).await,
+        }
+    }
+
+    /// The picture as the image server has it: looking heals nothing.
+    async fn thumbnail(&self, key: &str) -> Result<Response<Body>, Problem> {
+        let patient = self.rooms.healer.image(key, None);
+        let known = !self.rooms.index.owners(key)?.is_empty();
+        let patient = patient.filter(|_| known).ok_or_else(|| Problem::not_found("no such image"))?;
+        let picture = self.rooms.healer.thumbnail(&patient).await;
+        let picture = picture.map_err(|error| Problem::new(StatusCode::BAD_GATEWAY, error.to_string()))?;
+        let (head, body) = picture.into_parts();
+        let kind = head.headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+        // SECURITY: what an upstream calls a page must not be one of ours.
+        if !head.status.is_success() || kind != Some("image/jpeg") {
+            let status = if head.status.is_success() { StatusCode::BAD_GATEWAY } else { head.status };
+            return Err(Problem::new(status, "the image server has no picture of it now"));
+        }
+        let mut response = Response::new(body);
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("image/jpeg"));
+        Ok(response)
+    }
+}
+
+/// One server of an upstream, and how it stands.
+#[derive(Debug, Serialize)]
+pub(super) struct Server {
+    pub(super) upstream: String,
+    #[serde(rename = "server")]
+    pub(super) at: String,
+    pub(super) standing: &'static str,
+    pub(super) failures: u32,
+    pub(super) in_flight: usize,
+    idle_connections: usize,
+    shared_connections: usize,
+}
+
+pub(super) fn servers(rooms: &Rooms) -> Vec<Server> {
+    let all = &rooms.upstreams;
+    // Routes that lead to the same servers share one upstream.
+    let distinct = all.iter().enumerate().filter(|(at, upstream)| {
+        !all.iter().take(*at).any(|earlier| std::sync::Arc::ptr_eq(earlier, upstream))
+    });
+    let told = distinct.flat_map(|(_, upstream)| upstream.servers()).map(|server| Server {
+        upstream: server.upstream,
+        at: server.server,
+        standing: match server.standing {
+            Standing::Up => "up",
+            Standing::Trial => "trial",
+            Standing::Out => "out",
+        },
+        failures: server.failures,
+        in_flight: server.in_flight,
+        idle_connections: server.idle_connections,
+        shared_connections: server.shared_connections,
+    });
+    told.collect()
+}
+
+pub(super) fn heals(rooms: &Rooms, query: &Query<'_>) -> Result<Listing<Entry>, Problem> {
+    let verdict = query.text("verdict");
+    if let Some(verdict) = verdict.as_deref().filter(|it| !["healed", "missing", "failed"].contains(it)) {
+        return Err(Problem::bad(format!("`verdict` is healed, missing or failed, not `{verdict}`")));
+    }
+    let filter = Filter {
+        since: query.number("since")?,
+        until: query.number("until")?,
+        identifier: query.text("identifier"),
+        canvas: query.text("canvas"),
+        verdict,
+        rung: query.text("rung"),
+        request: query.text("request"),
+    };
+    let limit = query.limit()?;
+    let page = Page { before: query.number("before")?, limit: limit + 1 };
+    Ok(listing(rooms.index.history(&filter, page)?, limit, |entry| entry.id))
+}
+
+pub(super) fn heal(rooms: &Rooms, id: i64) -> Result<Course, Problem> {
+    let entry = rooms.index.heal(id)?.ok_or_else(|| Problem::not_found("no such heal"))?;
+    let request = entry.heal.request.as_deref().unwrap_or_default();
+    let steps = rooms.diary.steps(request, &entry.heal.identifier);
+    Ok(Course { entry, steps })
+}
+
+/// Canvases of one manifest, page by page.
+pub(super) fn leaves(rooms: &Rooms, manifest: i64, query: &Query<'_>) -> Result<Listing<Leaf>, Problem> {
+    let (after, limit) = (query.number("after")?.unwrap_or(0), query.limit()?);
+    Ok(listing(rooms.index.leaves(manifest, after, limit + 1)?, limit, |leaf| leaf.id))
+}
+
+pub(super) fn manifests(rooms: &Rooms, query: &Query<'_>) -> Result<Listing<Told>, Problem> {
+    let limit = query.limit()?;
+    let volumes = rooms.index.volumes(query.number("after")?.unwrap_or(0), limit + 1)?;
+    let Listing { items, next } = listing(volumes, limit, |volume| volume.id);
+    Ok(Listing { items: told(rooms, items)?, next })
+}
+
+fn told(rooms: &Rooms, volumes: Vec<Volume>) -> Result<Vec<Told>, Problem> {
+    let names: Vec<&str> = volumes.iter().map(|volume| volume.uri.as_str()).collect();
+    let verdicts = rooms.index.verdicts(&names)?;
+    let of = |volume: &Volume| {
+        verdicts.get(&volume.uri).map_or_else(Default::default, |known| Health::of(volume.images, known))
+    };
+    Ok(volumes.into_iter().map(|volume| Told { health: of(&volume), volume }).collect())
+}
+
+/// What a search found.
+#[derive(Debug, Serialize)]
+pub(super) struct Found {
+    /// Lookup key, where the words are one.
+    pub(super) identifier: Option<String>,
+    pub(super) owners: Vec<Owner>,
+    pub(super) manifests: Vec<Told>,
+}
+
+/// What a person may paste: an identifier, the URL of an image or a canvas, or words of a label.
+pub(super) fn images(rooms: &Rooms, words: &str, limit: u32) -> Result<Found, Problem> {
+    let mut owners: Vec<Owner> = rooms.index.canvas(words)?;
+    let identifier = identifier_in_image_url(words).or_else(|| identifier_in_service_id(words));
+    let key = identifier.unwrap_or_else(|| Identifier::new(words)).key().into_owned();
+    let mut known = rooms.index.owners(&key)?.to_vec();
+    let identifier = (!known.is_empty()).then_some(key);
+    owners.append(&mut known);
+    let manifests = told(rooms, rooms.index.volumes_named(words, limit)?)?;
+    Ok(Found { identifier, owners, manifests })
+}

@@ -1,0 +1,176 @@
+//! Which page is asked for. Pure.
+
+/// What is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// `/livez`
+    Live,
+    /// `/readyz`
+    Ready,
+    /// `/metrics`
+    Metrics,
+    /// The description of the API.
+    Description,
+    /// What happens, as it happens.
+    Events,
+    /// A page of the dashboard.
+    Page(Page),
+    /// What the pages are made with: its type and its text.
+    Asset(&'static str, &'static str),
+    /// Something to read.
+    Read(Read),
+    /// Something to do.
+    Act(Act),
+}
+
+/// Something to read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Read {
+    Stats,
+    Servers,
+    Heals,
+    Heal(i64),
+    Images,
+    Manifests,
+    Manifest(i64),
+    Canvas(i64),
+    Thumbnail(String),
+}
+
+/// A page of the dashboard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Page {
+    Now,
+    /// What changes on it.
+    NowLive,
+    Collections,
+    Manifest(i64),
+    Heals,
+    Heal(i64),
+    Search,
+    Setup,
+}
+
+/// Something to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Act {
+    Heal,
+    Rebuild,
+    Forget,
+    ResetBreakers,
+    StartSweep,
+    StopSweep,
+    Reload,
+}
+
+impl Act {
+    /// Its path, which is its name in the log too.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Heal => "heal",
+            Self::Rebuild => "rebuild",
+            Self::Forget => "forget",
+            Self::ResetBreakers => "breakers/reset",
+            Self::StartSweep => "sweep/start",
+            Self::StopSweep => "sweep/stop",
+            Self::Reload => "reload",
+        }
+    }
+}
+
+const ACTS: [Act; 7] =
+    [Act::Heal, Act::Rebuild, Act::Forget, Act::ResetBreakers, Act::StartSweep, Act::StopSweep, Act::Reload];
+
+/// What stands at this path.
+pub(super) fn asked(path: &str) -> Option<Asked> {
+    match path {
+        "/livez" => return Some(Asked::Live),
+        "/readyz" => return Some(Asked::Ready),
+        "/metrics" => return Some(Asked::Metrics),
+        _ => {}
+    }
+    let Some(path) = path.strip_prefix("/api/v1/") else { return page(path) };
+    if let Some(act) = ACTS.into_iter().find(|act| act.as_str() == path) {
+        return Some(Asked::Act(act));
+    }
+    let (first, rest) = path.split_once('/').map_or((path, None), |(first, rest)| (first, Some(rest)));
+    let number = || rest.and_then(|rest| rest.parse::<i64>().ok()).filter(|id| *id > 0);
+    Some(Asked::Read(match (first, rest) {
+        ("openapi.json", None) => return Some(Asked::Description),
+        ("events", None) => return Some(Asked::Events),
+        ("stats", None) => Read::Stats,
+        ("servers", None) => Read::Servers,
+        ("heals", None) => Read::Heals,
+        ("heals", Some(_)) => Read::Heal(number()?),
+        ("images", None) => Read::Images,
+        ("images", Some(rest)) => Read::Thumbnail(thumbnail(rest)?),
+        ("manifests", None) => Read::Manifests,
+        ("manifests", Some(_)) => Read::Manifest(number()?),
+        ("canvases", Some(_)) => Read::Canvas(number()?),
+        _ => return None,
+    }))
+}
+
+fn page(path: &str) -> Option<Asked> {
+    let number = |id: &str| id.parse::<i64>().ok().filter(|id| *id > 0);
+    let page = match path {
+        "/" => Page::Now,
+        "/now" => Page::NowLive,
+        "/collections" => Page::Collections,
+        "/heals" => Page::Heals,
+        "/search" => Page::Search,
+        "/setup" => Page::Setup,
+        "/style.css" => return Some(Asked::Asset("text/css", include_str!("assets/style.css"))),
+        "/live.js" => return Some(Asked::Asset("text/javascript", include_str!("assets/live.js"))),
+        "/icon.svg" => return Some(Asked::Asset("image/svg+xml", include_str!("assets/icon.svg"))),
+        other => match other.strip_prefix("/collections/") {
+            Some(id) => Page::Manifest(number(id)?),
+            None => Page::Heal(number(other.strip_prefix("/heals/")?)?),
+        },
+    };
+    Some(Asked::Page(page))
+}
+
+/// `{key}/thumbnail`, the key percent-encoded.
+fn thumbnail(rest: &str) -> Option<String> {
+    let key = rest.strip_suffix("/thumbnail").filter(|key| !key.is_empty() && !key.contains('/'))?;
+    let key = percent_encoding::percent_decode_str(key).decode_utf8().ok()?;
+    Some(key.into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_read() {
+        assert_eq!(asked("/livez"), Some(Asked::Live));
+        assert_eq!(asked("/api/v1/heals/7"), Some(Asked::Read(Read::Heal(7))));
+        assert_eq!(asked("/api/v1/sweep/start"), Some(Asked::Act(Act::StartSweep)));
+        let thumbnail = Read::Thumbnail("a/b".to_owned());
+        assert_eq!(asked("/api/v1/images/a%2Fb/thumbnail"), Some(Asked::Read(thumbnail)));
+        for nothing in
+            ["/api/v1/heals/x", "/api/v1/heals/0", "/api/v1/", "/api/v2/stats", "/livez/", "/api/v1/stats/1"]
+        {
+            assert_eq!(asked(nothing), None, "{nothing}");
+        }
+    }
+
+    #[test]
+    fn the_description_names_every_path_and_no_other() {
+        let described: serde_json::Value = serde_json::from_str(super::super::OPENAPI).expect("JSON");
+        assert!(described["openapi"].as_str().is_some_and(|version| version.starts_with("3.1")));
+        let paths = described["paths"].as_object().expect("paths");
+        let mut acts = 0;
+        for (path, operations) in paths {
+            let operations = operations.as_object().expect("operations");
+            let real = path.replace("{id}", "1").replace("{key}", "k");
+            let asked = asked(&real).unwrap_or_else(|| panic!("{path} is described, and is not there"));
+            let method = if matches!(asked, Asked::Act(_)) { "post" } else { "get" };
+            acts += usize::from(method == "post");
+            assert_eq!(operations.keys().collect::<Vec<_>>(), [method], "{path}");
+        }
+        assert_eq!(acts, ACTS.len(), "every act is described");
+        assert_eq!(paths.len(), ACTS.len() + 14, "every page is described");
+    }
+}

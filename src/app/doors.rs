@@ -1,0 +1,156 @@
+//! The sockets of viewers: opened, spoken to otherwise, and closed, while we serve.
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
+
+use super::StartError;
+use super::rooms::House;
+use crate::config::settings::{Listen, Server};
+use crate::listen::inherit::Inherited;
+use crate::listen::tls::{Certificates, Showcase};
+use crate::listen::{Bounds, Hall, Listener, Manner, Stop};
+
+/// One address that is served.
+#[derive(Debug)]
+struct Door {
+    wanted: SocketAddr,
+    address: SocketAddr,
+    /// Kept to be handed to a successor.
+    socket: TcpListener,
+    manner: Arc<ArcSwap<Manner>>,
+    stop: watch::Sender<bool>,
+    serving: JoinHandle<usize>,
+}
+
+/// All addresses that are served.
+pub(super) struct Doors {
+    hall: Arc<Hall>,
+    house: Arc<ArcSwap<House>>,
+    tls: Option<(Arc<Showcase>, TlsAcceptor)>,
+    open: Vec<Door>,
+    /// Closed, with requests in flight.
+    closing: Vec<JoinHandle<usize>>,
+}
+
+/// What a change needs, got before anything is changed.
+pub(super) struct Prepared {
+    bounds: Bounds,
+    listen: Vec<Listen>,
+    certificates: Option<Certificates>,
+    fresh: Vec<(SocketAddr, Listener)>,
+}
+
+impl Doors {
+    /// None is open yet.
+    pub(super) fn new(hall: Arc<Hall>, house: Arc<ArcSwap<House>>) -> Self {
+        Self { hall, house, tls: None, open: Vec::new(), closing: Vec::new() }
+    }
+
+    /// Reads certificates and binds the addresses that are new; nothing else is touched.
+    pub(super) fn prepare(&self, server: &Server, inherited: &mut Inherited) -> Result<Prepared, StartError> {
+        let certificates = server.tls.as_deref().map(Certificates::read).transpose()?;
+        let mut fresh = Vec::new();
+        for Listen { address, .. } in &server.listen {
+            if self.open.iter().any(|door| door.wanted == *address) {
+                continue;
+            }
+            // Without an address of its own IPv4 is served at [::] as well.
+            let v6_only = server.listen.iter().any(|other| {
+                let other = other.address;
+                other.port() == address.port() && other.is_ipv4() && other.ip().is_unspecified()
+            });
+            let listener = listener(*address, v6_only, inherited, &self.hall).map_err(StartError::Listen)?;
+            fresh.push((*address, listener));
+        }
+        Ok(Prepared { bounds: Bounds::from(server), listen: server.listen.clone(), certificates, fresh })
+    }
+
+    /// Serves what is prepared, and no longer what is not wanted. True: the certificates are others.
+    pub(super) fn change(&mut self, prepared: Prepared) -> Result<bool, StartError> {
+        let Prepared { bounds, listen, certificates, fresh } = prepared;
+        let others = match (certificates, &self.tls) {
+            (None, _) => false,
+            (Some(certificates), Some((showcase, _))) => showcase.show(certificates),
+            (Some(certificates), None) => {
+                self.tls = Some(Showcase::open(certificates)?);
+                true
+            }
+        };
+        let manner = |listen: &Listen, has_tls: bool| Manner {
+            tls: self.tls.as_ref().filter(|_| has_tls && !listen.plain).map(|(_, tls)| tls.clone()),
+            proxy_protocol: listen.proxy_protocol,
+        };
+        let has_tls = self.tls.is_some();
+        self.hall.keep(bounds);
+        let mut doors = Vec::new();
+        for door in std::mem::take(&mut self.open) {
+            if let Some(listen) = listen.iter().find(|listen| listen.address == door.wanted) {
+                door.manner.store(Arc::new(manner(listen, has_tls)));
+                doors.push(door);
+            } else {
+                tracing::info!(address = %door.address, "no longer serving");
+                door.stop.send_replace(true);
+                self.closing.push(door.serving);
+            }
+        }
+        for (wanted, listener) in fresh {
+            let Some(listen) = listen.iter().find(|listen| listen.address == wanted) else { continue };
+            listener.manner().store(Arc::new(manner(listen, has_tls)));
+            let door = self.serve(wanted, listener).map_err(StartError::Listen)?;
+            doors.push(door);
+        }
+        self.open = doors;
+        Ok(others)
+    }
+
+    fn serve(&self, wanted: SocketAddr, listener: Listener) -> std::io::Result<Door> {
+        let (address, socket, manner) = (listener.address()?, listener.socket()?, listener.manner());
+        let (press, stop) = Stop::new();
+        let house = Arc::clone(&self.house);
+        let service = move |viewer, request| {
+            let proxy = house.load().proxy.clone();
+            async move { proxy.handle(viewer, request).await }
+        };
+        let serving = tokio::spawn(listener.serve(service, stop));
+        tracing::info!(%address, "serving");
+        Ok(Door { wanted, address, socket, manner, stop: press, serving })
+    }
+
+    /// Where viewers are served, in the order of the configuration.
+    pub(super) fn addresses(&self) -> Vec<SocketAddr> {
+        self.open.iter().map(|door| door.address).collect()
+    }
+
+    /// The sockets once more, for a successor.
+    pub(super) fn sockets(&self) -> std::io::Result<Vec<TcpListener>> {
+        self.open.iter().map(|door| door.socket.try_clone()).collect()
+    }
+
+    /// Closes all. What gives how many connections had to be cut.
+    pub(super) fn close(&mut self) -> Vec<JoinHandle<usize>> {
+        for door in self.open.drain(..) {
+            drop(door.socket);
+            door.stop.send_replace(true);
+            self.closing.push(door.serving);
+        }
+        std::mem::take(&mut self.closing)
+    }
+}
+
+/// On the socket that we inherited for this address, or on one of our own.
+pub(super) fn listener(
+    address: SocketAddr,
+    v6_only: bool,
+    inherited: &mut Inherited,
+    hall: &Arc<Hall>,
+) -> std::io::Result<Listener> {
+    match inherited.take(address) {
+        Some(socket) => Listener::on(socket, hall),
+        None => Listener::bind(address, v6_only, hall),
+    }
+}

@@ -1,0 +1,71 @@
+//! Sees that the configuration or a certificate has another content.
+//!
+//! They are looked at once a second, by their names: that costs nothing, and it sees what watching a directory does
+//! not see, such as network file systems and the links to links by which Kubernetes renews its volumes.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::config::Settings;
+
+const EVERY: Duration = Duration::from_secs(1);
+
+/// Files that are looked at.
+#[derive(Debug)]
+pub(super) struct Files {
+    config: PathBuf,
+    all: Vec<PathBuf>,
+    seen: Vec<Look>,
+}
+
+/// What tells one content from another; `None`: there is no such file.
+type Look = Option<(u64, u64, i64, i64)>;
+
+impl Files {
+    /// The configuration itself, and what it names.
+    pub(super) fn of(config: &Path, settings: &Settings) -> Self {
+        let mut files = Self { config: config.to_owned(), all: Vec::new(), seen: Vec::new() };
+        files.follow(settings);
+        files
+    }
+
+    /// From now on those that these settings name.
+    pub(super) fn follow(&mut self, settings: &Settings) {
+        let pairs = settings.server.tls.iter().flatten();
+        let named = pairs.flat_map(|pair| [pair.cert.clone(), pair.key.clone()]);
+        self.all = std::iter::once(self.config.clone()).chain(named).collect();
+        self.seen = self.look();
+    }
+
+    /// Waits until one of them is another, and has stayed so for a moment: editors write in pieces, and of a pair the
+    /// certificate comes before the key.
+    pub(super) async fn changed(&mut self) {
+        loop {
+            tokio::time::sleep(EVERY).await;
+            let mut look = self.look();
+            if look == self.seen {
+                continue;
+            }
+            loop {
+                tokio::time::sleep(EVERY).await;
+                let again = self.look();
+                if again == look {
+                    break;
+                }
+                look = again;
+            }
+            self.seen = look;
+            return;
+        }
+    }
+
+    fn look(&self) -> Vec<Look> {
+        let look = |path: &PathBuf| {
+            let of = fs::metadata(path).ok()?;
+            Some((of.ino(), of.len(), of.mtime(), of.mtime_nsec()))
+        };
+        self.all.iter().map(look).collect()
+    }
+}

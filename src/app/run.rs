@@ -1,0 +1,185 @@
+//! A process that serves: signals, reloads, handover, and what systemd wants to know.
+
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use sd_notify::NotifyState;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::files::Files;
+use super::{App, StartError, handover};
+use crate::config::{Changes, Reload, ReloadError, Settings};
+use crate::listen::inherit::Inherited;
+
+/// How it ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// All that was in flight has ended, or was cut at the deadline.
+    Drained,
+    /// A second signal came.
+    AtOnce,
+}
+
+/// What a signal asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wish {
+    Stop(&'static str),
+    Reload,
+    Successor,
+}
+
+/// Serves with the settings that were read from `config`, until it is told to stop.
+pub async fn serve(config: &Path, settings: Settings) -> Result<Ended, StartError> {
+    // Before anybody is told that we serve: a signal that comes at once must not kill what it should end.
+    let mut signals = Signals::new().map_err(StartError::Process)?;
+    let inherited = Inherited::from_environment().map_err(StartError::Process)?;
+    let mut files = Files::of(config, &settings);
+    let (reload, mut wishes) = Reload::new();
+    let mut app = App::start_on(settings, inherited).await?;
+    app.reloads_by(reload);
+    if let Some(address) = app.admin {
+        tracing::info!(%address, "admin pages: /livez /readyz /metrics");
+    }
+    handover::tell_predecessor().map_err(StartError::Process)?;
+    tell(&[NotifyState::Ready, NotifyState::Status("serving")]);
+    let watchdog = tokio::spawn(feed_watchdog());
+    let why = loop {
+        let asker = tokio::select! {
+            wish = signals.next() => match wish {
+                Wish::Stop(why) => break why,
+                Wish::Successor if succeed(&app).await => break "SIGUSR2",
+                Wish::Successor => continue,
+                Wish::Reload => None,
+            },
+            Some(asker) = wishes.recv() => Some(asker),
+            () = files.changed() => None,
+        };
+        let changes = read_anew(config, &mut app);
+        files.follow(&app.settings());
+        if let Some(asker) = asker {
+            let _ = asker.send(changes);
+        }
+    };
+    tracing::info!(
+        signal = why,
+        drain_s = app.drain().as_secs(),
+        "stopping: no new connections, requests in flight end; a second signal ends them at once"
+    );
+    tell(&[NotifyState::Stopping, NotifyState::Status("requests in flight end")]);
+    let ended = tokio::select! {
+        cut = app.stop() => {
+            if cut > 0 {
+                tracing::warn!(connections = cut, "cut at the deadline ([server] drain)");
+            }
+            tracing::info!("stopped");
+            Ended::Drained
+        }
+        why = signals.stops() => {
+            tracing::warn!(signal = why, "stopped at once: requests in flight were cut");
+            Ended::AtOnce
+        }
+    };
+    watchdog.abort();
+    Ok(ended)
+}
+
+/// Reads file and environment. A bad one changes nothing.
+fn read_anew(config: &Path, app: &mut App) -> Result<Changes, ReloadError> {
+    let now = NotifyState::monotonic_usec_now();
+    tell(&[NotifyState::Reloading].into_iter().chain(now.ok()).collect::<Vec<_>>());
+    let changes = match Settings::load(config, std::env::vars_os()) {
+        Ok(settings) => app.apply(settings),
+        Err(errors) => {
+            app.metrics.edge.config_reload("refused");
+            Err(errors.into())
+        }
+    };
+    let status = match &changes {
+        Ok(changes) => {
+            let Changes { keys, after_restart, certificates } = changes;
+            tracing::info!(changed = keys.join(", "), certificates, "the configuration was read anew");
+            if !after_restart.is_empty() {
+                tracing::warn!(keys = after_restart.join(", "), "these keys change only with a restart");
+            }
+            "serving"
+        }
+        Err(error) => {
+            tracing::error!(%error, "the configuration was read anew and is of no use: the old one stays");
+            "serving; the new configuration is of no use, the old one stays"
+        }
+    };
+    tell(&[NotifyState::Ready, NotifyState::Status(status)]);
+    changes
+}
+
+/// Starts a successor. True: it serves.
+async fn succeed(app: &App) -> bool {
+    tracing::info!("starting a successor on our sockets");
+    match handover::start(app).await {
+        Ok(process) => {
+            tracing::info!(process, "the successor serves");
+            tell(&[NotifyState::MainPid(process)]);
+            true
+        }
+        Err(error) => {
+            tracing::error!(%error, "there is no successor: going on");
+            false
+        }
+    }
+}
+
+/// Tells systemd, if it asks to be told.
+fn tell(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::debug!(%error, "systemd cannot be told");
+    }
+}
+
+/// Shows systemd that the runtime still runs, where it wants to see that.
+async fn feed_watchdog() {
+    let Some(within) = sd_notify::watchdog_enabled() else { return };
+    let mut every = tokio::time::interval((within / 2).max(Duration::from_millis(10)));
+    loop {
+        every.tick().await;
+        tell(&[NotifyState::Watchdog]);
+    }
+}
+
+/// The signals that mean something.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+    second_user: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+            second_user: signal(SignalKind::user_defined2())?,
+        })
+    }
+
+    /// Waits for the next one.
+    async fn next(&mut self) -> Wish {
+        tokio::select! {
+            _ = self.terminate.recv() => Wish::Stop("SIGTERM"),
+            _ = self.interrupt.recv() => Wish::Stop("SIGINT"),
+            _ = self.hang_up.recv() => Wish::Reload,
+            _ = self.second_user.recv() => Wish::Successor,
+        }
+    }
+
+    /// Waits for one that stops us, and names it.
+    async fn stops(&mut self) -> &'static str {
+        loop {
+            if let Wish::Stop(why) = self.next().await {
+                return why;
+            }
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! Shared flights: one node has the flight, the others wait for its news and look for themselves.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Cluster;
+use super::lease::Lease;
+use super::link::{Link, after, millis};
+use super::scripts::{BOARD, DEPART, LAND};
+
+/// What came of boarding a flight.
+#[derive(Debug)]
+pub enum Boarding {
+    /// It is ours: ask, then say how it landed. Also where there is no cluster, or the link to it is cut.
+    Ours(Flight),
+    /// Another node's landed with this answer.
+    Landed {
+        /// Its word for how it ended.
+        answer: String,
+        /// It had landed before we came: a new one may be needed.
+        before: bool,
+    },
+    /// It did not help a short while ago.
+    Cooling(Duration),
+}
+
+/// A flight of ours, made known to the other nodes if there are any. Given back when dropped.
+#[derive(Debug, Default)]
+pub struct Flight {
+    shared: Option<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    link: Arc<Link>,
+    about: String,
+    token: String,
+    landed: bool,
+    _lease: Lease,
+}
+
+impl Cluster {
+    /// Boards the flight of this name, and waits for it if it is another node's. `departs` is called when that one's
+    /// request is on its way; `anew`: one that landed a moment ago is not enough.
+    pub async fn board(&self, name: &str, anew: bool, departs: impl Fn()) -> Boarding {
+        let link = &self.link;
+        if !link.is_joined() {
+            return Boarding::Ours(Flight::default());
+        }
+        let (about, token) = (super::about(name), link.token());
+        let (flight, waiting, cooling) =
+            (link.key(&about, "flight"), link.key(&about, "waiting"), link.key(&about, "cooling"));
+        // Before it is asked for, or the news could come in between.
+        let mut ear = link.listen(&about);
+        let mut waited = false;
+        loop {
+            let mut board = BOARD.key(&flight);
+            // Who waited already takes what lands now.
+            let anew = anew && !waited;
+            board
+                .key(&waiting)
+                .key(&cooling)
+                .arg(&token)
+                .arg(link.lease_ms())
+                .arg(&link.node)
+                .arg(u8::from(anew));
+            let Some((state, rest)) = link.run::<(String, String)>(&board).await else {
+                return Boarding::Ours(Flight::default());
+            };
+            match state.as_str() {
+                "taken" => return Boarding::Ours(Flight::shared(link, about, token, &flight)),
+                "landed" => return Boarding::Landed { answer: rest, before: !waited },
+                "cooling" => {
+                    return Boarding::Cooling(Duration::from_millis(rest.parse().unwrap_or(0)));
+                }
+                "departed" => departs(),
+                _ => {}
+            }
+            waited = true;
+            while let Some(news) = ear.next(after(&rest)).await {
+                match news.split_once(' ') {
+                    None => departs(),
+                    // Given back without an answer: somebody must try again.
+                    Some((_, "")) => break,
+                    Some((_, answer)) => {
+                        return Boarding::Landed { answer: answer.to_owned(), before: false };
+                    }
+                }
+            }
+        }
+    }
+
+    /// A flight did not help: nobody boards it for so long.
+    pub fn cool(&self, name: &str, pause: Duration) {
+        let key = self.link.key(&super::about(name), "cooling");
+        self.tell(redis::cmd("SET").arg(key).arg(1).arg("PX").arg(millis(pause)).take());
+    }
+}
+
+impl Flight {
+    fn shared(link: &Arc<Link>, about: String, token: String, key: &str) -> Self {
+        let lease = Lease::keep(link, key, &token, ">");
+        Self { shared: Some(Shared { link: Arc::clone(link), about, token, landed: false, _lease: lease }) }
+    }
+
+    /// Its request is on its way: who waits on other nodes may begin to look.
+    pub fn departs(&self) {
+        let Some(shared) = &self.shared else { return };
+        let (link, about, token) = (Arc::clone(&shared.link), shared.about.clone(), shared.token.clone());
+        tokio::spawn(async move {
+            let mut depart = DEPART.key(link.key(&about, "flight"));
+            depart.key(link.key(&about, "waiting"));
+            depart.arg(&token).arg(link.lease_ms()).arg(link.channels()).arg(&about);
+            link.run::<i64>(&depart).await;
+        });
+    }
+
+    /// Tells the others how it ended. Nobody here waits for that.
+    pub fn lands(mut self, answer: &str) {
+        if let Some(shared) = &mut self.shared {
+            shared.land(answer);
+        }
+    }
+}
+
+impl Shared {
+    fn land(&mut self, answer: &str) {
+        self.landed = true;
+        let (link, about) = (Arc::clone(&self.link), self.about.clone());
+        let (token, answer) = (self.token.clone(), answer.to_owned());
+        tokio::spawn(async move {
+            let mut land = LAND.key(link.key(&about, "flight"));
+            land.key(link.key(&about, "waiting"));
+            land.arg(&token).arg(link.lease_ms()).arg(link.channels()).arg(&about).arg(&answer);
+            link.run::<i64>(&land).await;
+        });
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // A flight that broke, or ended without having asked: the others need not wait for the lease.
+        if !self.landed && tokio::runtime::Handle::try_current().is_ok() {
+            self.land("");
+        }
+    }
+}

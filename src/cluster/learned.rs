@@ -1,0 +1,120 @@
+//! What one node learned, for the indexes of all: a stream of documents and file URLs, bounded, with a position for each
+//! node, which it keeps in its own index.
+
+use redis::streams::StreamRangeReply;
+
+use super::Cluster;
+
+/// The longest document that is passed on, packed. Longer ones every node learns for itself.
+const LONGEST: usize = 256 << 10;
+
+/// Entries read at once: few, so that they come within `command_timeout`.
+const PAGE: usize = 8;
+
+/// What is said to every node when there is something new.
+pub(super) const LEARNED: &str = "learned";
+
+/// Something that a node learned.
+#[derive(Debug)]
+pub enum Learned {
+    /// A manifest or canvas that passed through there.
+    Document {
+        /// Its public URL.
+        url: String,
+        /// Its JSON, gzip.
+        packed: Vec<u8>,
+    },
+    /// The file behind a UUID. SECURITY: a claim, to be verified like any other.
+    File {
+        /// The UUID, as text.
+        uuid: String,
+        /// The file URL.
+        url: String,
+    },
+}
+
+/// Some entries of the stream.
+#[derive(Debug, Default)]
+pub struct News {
+    /// In order.
+    pub entries: Vec<Learned>,
+    /// Where to go on.
+    pub position: Option<String>,
+    /// What came between is gone: too much of it, or Redis was flushed.
+    pub is_behind: bool,
+}
+
+impl Cluster {
+    /// Tells the other nodes. Nobody waits for it; what cannot be told now is not told.
+    pub fn tell_learned(&self, learned: &Learned) {
+        let (kind, name, body) = match learned {
+            Learned::Document { url, packed } => ("document", url, packed.as_slice()),
+            Learned::File { uuid, url } => ("file", uuid, url.as_bytes()),
+        };
+        if body.len() > LONGEST {
+            self.link.metrics.event("cluster_too_long");
+            return;
+        }
+        let mut add = redis::cmd("XADD");
+        add.arg(self.stream()).arg("MAXLEN").arg("~").arg(self.link.settings.learned).arg("*");
+        add.arg("node")
+            .arg(&self.link.node)
+            .arg("kind")
+            .arg(kind)
+            .arg("name")
+            .arg(name)
+            .arg("body")
+            .arg(body);
+        self.tell(add);
+        let channel = format!("{}:all", self.link.settings.prefix);
+        self.tell(redis::cmd("PUBLISH").arg(channel).arg(format!("{LEARNED} {}", self.link.node)).take());
+    }
+
+    /// What was learned after `position`; `None`: we are alone.
+    pub async fn learned(&self, position: Option<&str>) -> Option<News> {
+        let range = |from: &str, to: &str, count: usize| {
+            redis::cmd("XRANGE").arg(self.stream()).arg(from).arg(to).arg("COUNT").arg(count).take()
+        };
+        let mut from = "-".to_owned();
+        let mut is_behind = false;
+        if let Some(position) = position {
+            let first: StreamRangeReply = self.link.send(&range("-", "+", 1)).await?;
+            let mut last = redis::cmd("XREVRANGE");
+            last.arg(self.stream()).arg("+").arg("-").arg("COUNT").arg(1);
+            let last: StreamRangeReply = self.link.send(&last).await?;
+            let (first, last) =
+                (first.ids.first().map(|id| number(&id.id)), last.ids.first().map(|id| number(&id.id)));
+            is_behind = first > Some(number(position)) || last < Some(number(position));
+            if !is_behind {
+                from = format!("({position}");
+            }
+        }
+        let page: StreamRangeReply = self.link.send(&range(&from, "+", PAGE)).await?;
+        let position = page.ids.last().map(|id| id.id.clone());
+        let entries = page.ids.iter().filter(|id| id.get::<String>("node").as_ref() != Some(&self.link.node));
+        let entries = entries.filter_map(|id| {
+            let name = id.get("name")?;
+            match id.get::<String>("kind")?.as_str() {
+                "document" => Some(Learned::Document { url: name, packed: id.get("body")? }),
+                "file" => Some(Learned::File { uuid: name, url: id.get("body")? }),
+                _ => None,
+            }
+        });
+        Some(News { entries: entries.collect(), position, is_behind })
+    }
+
+    /// Changes whenever another node has learned something.
+    pub fn learnings(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.learnings.clone()
+    }
+
+    fn stream(&self) -> String {
+        self.link.key(LEARNED, "stream")
+    }
+}
+
+/// An id of the stream, `milliseconds-number`, as it is ordered.
+fn number(id: &str) -> (u64, u64) {
+    let (time, number) = id.split_once('-').unwrap_or((id, "0"));
+    (time.parse().unwrap_or(0), number.parse().unwrap_or(0))
+}

@@ -1,0 +1,43 @@
+//! What a node holds for a while. It is kept for as long as the node lives and wants it, and the others have it back
+//! one lease after the node was last heard of.
+
+use std::sync::Arc;
+
+use tokio::task::AbortHandle;
+use tokio::time::interval;
+
+use super::link::Link;
+use super::scripts::RENEW;
+
+/// Keeps a key of ours alive until it is dropped.
+#[derive(Debug)]
+pub(super) struct Lease {
+    renewing: AbortHandle,
+}
+
+impl Lease {
+    /// `before`: what stands before the token where the key must be written anew, because it was flushed.
+    pub(super) fn keep(link: &Arc<Link>, key: &str, token: &str, before: &'static str) -> Self {
+        let (link, key, token) = (Arc::clone(link), key.to_owned(), token.to_owned());
+        let renewing = tokio::spawn(async move {
+            let mut every = interval(link.settings.lease / 3);
+            every.tick().await;
+            loop {
+                every.tick().await;
+                let mut renew = RENEW.key(&key);
+                renew.arg(&token).arg(link.lease_ms()).arg(before);
+                // Somebody else has it, since we were away: one request too many, and nothing to be done about it.
+                if link.run::<i64>(&renew).await == Some(0) {
+                    return;
+                }
+            }
+        });
+        Self { renewing: renewing.abort_handle() }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.renewing.abort();
+    }
+}

@@ -1,0 +1,313 @@
+//! The link to the others: joined or alone, and nothing between. The first command that fails or takes too long cuts
+//! it; from then on nobody waits for Redis, until a probe behind the scenes has shown that it works again.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use redis::{Cmd, FromRedisValue, PushInfo, PushKind, RedisResult, ScriptInvocation, Value};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::connect::{Wire, connect};
+use crate::config::settings::Cluster as Settings;
+use crate::observe::Metrics;
+
+/// The first pause before Redis is tried again; doubled as long as it does not last, up to the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+/// Who waits looks no sooner than this.
+const SOONEST: Duration = Duration::from_millis(50);
+
+/// A link that held for so long was a good one.
+const LASTED: Duration = Duration::from_secs(30);
+
+/// One node's link to Redis.
+pub(super) struct Link {
+    pub(super) settings: Settings,
+    /// Our name among the nodes: chosen anew at each start.
+    pub(super) node: String,
+    pub(super) metrics: Arc<Metrics>,
+    wire: Mutex<Option<(u64, Wire)>>,
+    joined: watch::Sender<bool>,
+    /// How many wait for another node: only then there is a heartbeat.
+    waiting: watch::Sender<usize>,
+    subjects: Mutex<HashMap<String, watch::Sender<String>>>,
+    tickets: AtomicU64,
+    on_news: Box<dyn Fn(&str) + Send + Sync>,
+}
+
+impl std::fmt::Debug for Link {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Link")
+            .field("node", &self.node)
+            .field("joined", &self.is_joined())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Link {
+    /// A link that is alone until [`Link::keep`] has joined it. `on_news` gets what is said to nobody in particular.
+    pub(super) fn new(
+        settings: Settings,
+        metrics: Arc<Metrics>,
+        on_news: Box<dyn Fn(&str) + Send + Sync>,
+    ) -> Self {
+        Self {
+            settings,
+            node: format!("{:016x}", fastrand::u64(..)),
+            metrics,
+            wire: Mutex::new(None),
+            joined: watch::channel(false).0,
+            waiting: watch::channel(0).0,
+            subjects: Mutex::default(),
+            tickets: AtomicU64::new(0),
+            on_news,
+        }
+    }
+
+    pub(super) fn is_joined(&self) -> bool {
+        *self.joined.borrow()
+    }
+
+    /// Changes whenever the link is joined or cut.
+    pub(super) fn changes(&self) -> watch::Receiver<bool> {
+        self.joined.subscribe()
+    }
+
+    /// Ends when the link is cut.
+    pub(super) async fn cut(&self) {
+        let mut joined = self.joined.subscribe();
+        // The sender lives in `self`, so the channel cannot close meanwhile.
+        let _ = joined.wait_for(|joined| !*joined).await;
+    }
+
+    /// A name for one taking of something, unlike every other on every node.
+    pub(super) fn token(&self) -> String {
+        format!("{}/{}", self.node, self.tickets.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// `prefix:{about}:what`: the braces keep what belongs together on one node of a Redis Cluster.
+    pub(super) fn key(&self, about: &str, what: &str) -> String {
+        format!("{}:{{{about}}}:{what}", self.settings.prefix)
+    }
+
+    /// What the channel of a node is called, before its name.
+    pub(super) fn channels(&self) -> String {
+        format!("{}:node:", self.settings.prefix)
+    }
+
+    pub(super) fn lease_ms(&self) -> u64 {
+        millis(self.settings.lease)
+    }
+
+    /// Runs a script; `None`: we are alone, from now on if not before.
+    pub(super) async fn run<T: FromRedisValue>(&self, script: &ScriptInvocation<'_>) -> Option<T> {
+        let (number, mut wire) = self.wire()?;
+        let asked = script.invoke_async(&mut wire);
+        self.answer(number, timeout(self.settings.command_timeout, asked).await)
+    }
+
+    /// Sends a command; `None`: we are alone, from now on if not before.
+    pub(super) async fn send<T: FromRedisValue>(&self, command: &Cmd) -> Option<T> {
+        let (number, mut wire) = self.wire()?;
+        let asked = command.query_async(&mut wire);
+        self.answer(number, timeout(self.settings.command_timeout, asked).await)
+    }
+
+    fn answer<T>(
+        &self,
+        number: u64,
+        answer: Result<RedisResult<T>, tokio::time::error::Elapsed>,
+    ) -> Option<T> {
+        match answer {
+            Ok(Ok(value)) => Some(value),
+            Ok(Err(error)) => {
+                self.lose(number, &error.to_string());
+                None
+            }
+            Err(_) => {
+                self.lose(number, "no answer within [cluster] command_timeout");
+                None
+            }
+        }
+    }
+
+    fn wire(&self) -> Option<(u64, Wire)> {
+        lock(&self.wire).clone()
+    }
+
+    /// Cuts the link with this number, if it is still the one in use.
+    fn lose(&self, number: u64, why: &str) {
+        {
+            let mut wire = lock(&self.wire);
+            if wire.as_ref().is_none_or(|(own, _)| *own != number) {
+                return;
+            }
+            *wire = None;
+        }
+        self.joined.send_replace(false);
+        self.metrics.cluster_connected.set(0);
+        self.metrics.event("cluster_lost");
+        tracing::warn!(why, "Redis is lost: this node goes on alone, and tries again behind the scenes");
+    }
+
+    /// What is said about `subject` from now on.
+    pub(super) fn listen(self: &Arc<Self>, subject: &str) -> Listening {
+        let (tell, news) = watch::channel(String::new());
+        lock(&self.subjects).insert(subject.to_owned(), tell);
+        Listening { link: Arc::clone(self), subject: subject.to_owned(), news }
+    }
+
+    fn hear(&self, number: u64, push: &PushInfo) {
+        match (&push.kind, push.data.as_slice()) {
+            // A node of a Redis Cluster may leave without the others.
+            (PushKind::Disconnection, _)
+                if self.settings.kind != crate::config::settings::ClusterKind::Cluster =>
+            {
+                self.lose(number, "the connection was closed");
+            }
+            (PushKind::Message, [_, Value::BulkString(text)]) => {
+                let Ok(text) = std::str::from_utf8(text) else { return };
+                let heard = text.split_once(' ').is_some_and(|(subject, news)| {
+                    lock(&self.subjects).get(subject).is_some_and(|tell| {
+                        tell.send_replace(news.to_owned());
+                        true
+                    })
+                });
+                if !heard {
+                    (self.on_news)(text);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Joins, watches, joins again, for ever; ends when nobody else holds the link.
+    pub(super) async fn keep(link: Weak<Self>) {
+        let (mut number, mut pause) = (0, FIRST_PAUSE);
+        let mut told = false;
+        while let Some(own) = link.upgrade() {
+            number += 1;
+            let started = Instant::now();
+            match timeout(own.settings.connect_timeout, own.join(number)).await {
+                Ok(Ok(())) => {
+                    told = false;
+                    own.watch().await;
+                }
+                failed if !told => {
+                    told = true;
+                    let why = match failed {
+                        Ok(Err(error)) => error.to_string(),
+                        _ => "no answer within [cluster] connect_timeout".to_owned(),
+                    };
+                    tracing::warn!(why, "Redis cannot be reached: this node works alone until it can");
+                }
+                _ => {}
+            }
+            pause = if started.elapsed() > LASTED { FIRST_PAUSE } else { (pause * 2).min(LONGEST_PAUSE) };
+            drop(own);
+            sleep(pause.mul_f64(0.5 + 0.5 * fastrand::f64())).await;
+        }
+    }
+
+    /// Connects, and proves that Redis takes what is written: one that is full, still loading or a mere replica
+    /// would answer reads.
+    async fn join(self: &Arc<Self>, number: u64) -> RedisResult<()> {
+        let ear = Arc::downgrade(self);
+        let hear = move |push: PushInfo| ear.upgrade().map(|link| link.hear(number, &push)).ok_or(());
+        let mut wire = connect(&self.settings, hear).await?;
+        let () = redis::cmd("SET")
+            .arg(self.key(&self.node, "here"))
+            .arg("1")
+            .arg("PX")
+            .arg(self.lease_ms())
+            .query_async(&mut wire)
+            .await?;
+        wire.subscribe(&format!("{}{}", self.channels(), self.node)).await?;
+        wire.subscribe(&format!("{}:all", self.settings.prefix)).await?;
+        *lock(&self.wire) = Some((number, wire));
+        self.joined.send_replace(true);
+        self.metrics.cluster_connected.set(1);
+        self.metrics.event("cluster_joined");
+        tracing::info!(node = %self.node, "joined the others by way of Redis");
+        Ok(())
+    }
+
+    /// Until the link is cut. While somebody here waits for another node, Redis is asked for a sign of life, so that
+    /// nobody waits for news that cannot come.
+    async fn watch(&self) {
+        let mut waiting = self.waiting.subscribe();
+        let beat = async {
+            loop {
+                let _ = waiting.wait_for(|waiting| *waiting > 0).await;
+                sleep(self.settings.command_timeout / 2).await;
+                let _: Option<Value> = self.send(&redis::cmd("PING")).await;
+            }
+        };
+        tokio::select! {
+            () = self.cut() => {}
+            () = beat => {}
+        }
+    }
+}
+
+/// An ear for one subject; closed when dropped.
+pub(super) struct Listening {
+    link: Arc<Link>,
+    subject: String,
+    news: watch::Receiver<String>,
+}
+
+impl Listening {
+    /// The next news; `None`: nothing came for a while (look yourself), or the link was cut.
+    pub(super) async fn next(&mut self, patience: Duration) -> Option<String> {
+        let _waiting = Waiting::one(&self.link.waiting);
+        tokio::select! {
+            biased;
+            changed = self.news.changed() => changed.ok().map(|()| self.news.borrow_and_update().clone()),
+            () = self.link.cut() => None,
+            () = sleep(patience) => None,
+        }
+    }
+}
+
+/// One who waits, for as long as it lives.
+struct Waiting<'a>(&'a watch::Sender<usize>);
+
+impl<'a> Waiting<'a> {
+    fn one(waiting: &'a watch::Sender<usize>) -> Self {
+        waiting.send_modify(|waiting| *waiting += 1);
+        Self(waiting)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|waiting| *waiting -= 1);
+    }
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        lock(&self.link.subjects).remove(&self.subject);
+    }
+}
+
+/// When to look again, should no news come: as the lease of whoever we wait for ends. A node that lives renews it long
+/// before, so that hardly anybody ever looks; one that died is found out at once. Not all of us at the same moment.
+pub(super) fn after(left: &str) -> Duration {
+    let left = Duration::from_millis(left.parse().unwrap_or(0)).max(SOONEST);
+    left + SOONEST.mul_f64(fastrand::f64())
+}
+
+/// Milliseconds, at least one: Redis refuses a time to live of zero.
+pub(super) fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX).clamp(1, 1 << 50)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,98 @@
+//! Many iiif-menders, one heal: what nodes behind a load balancer share by way of Redis. Everything here is a promise
+//! with an end. Where Redis is away, each node goes on by itself, and no request waits for it.
+//!
+//! [`Cluster::board`] takes a flight in the fleet, [`Cluster::place`] a place at a canvas service; the rest are marks
+//! that end by themselves, and the stream of what was learned.
+
+mod connect;
+mod flight;
+mod learned;
+mod lease;
+mod link;
+mod places;
+mod scripts;
+mod signals;
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+
+pub use flight::{Boarding, Flight};
+pub use learned::{Learned, News};
+pub use places::{Place, Placed};
+
+use crate::config::settings::Cluster as Settings;
+use crate::observe::Metrics;
+use link::Link;
+
+/// One node among others.
+#[derive(Debug)]
+pub struct Cluster {
+    link: Arc<Link>,
+    mass_expiries: watch::Receiver<u64>,
+    learnings: watch::Receiver<u64>,
+    keeping: AbortHandle,
+}
+
+impl Cluster {
+    /// Joins the others as soon as it can; until then it is alone. `None`: `[cluster]` names no Redis.
+    pub fn start(settings: &Settings, metrics: &Arc<Metrics>) -> Option<Arc<Self>> {
+        if settings.urls.is_empty() {
+            return None;
+        }
+        let (mass, mass_expiries) = watch::channel(0);
+        let (new, learnings) = watch::channel(0);
+        let link = Arc::new_cyclic(|own: &std::sync::Weak<Link>| {
+            let own = own.clone();
+            let on_news = move |text: &str| {
+                let Some(link) = own.upgrade() else { return };
+                match text.split_once(' ') {
+                    Some((_, node)) if node == link.node => {}
+                    Some((signals::MASS_EXPIRY, _)) => mass.send_modify(|times| *times += 1),
+                    Some((learned::LEARNED, _)) => new.send_modify(|times| *times += 1),
+                    _ => places::decline(&link, text),
+                }
+            };
+            Link::new(settings.clone(), Arc::clone(metrics), Box::new(on_news))
+        });
+        let keeping = tokio::spawn(Link::keep(Arc::downgrade(&link))).abort_handle();
+        Some(Arc::new(Self { link, mass_expiries, learnings, keeping }))
+    }
+
+    /// Is this node joined with the others now?
+    pub fn is_joined(&self) -> bool {
+        self.link.is_joined()
+    }
+
+    /// Changes whenever this node joins the others, or is alone again.
+    pub fn changes(&self) -> watch::Receiver<bool> {
+        self.link.changes()
+    }
+
+    /// Changes whenever another node found that a mass expiry begins.
+    pub fn mass_expiries(&self) -> watch::Receiver<u64> {
+        self.mass_expiries.clone()
+    }
+
+    /// Sends a command that nobody waits for.
+    fn tell(&self, command: redis::Cmd) {
+        if !self.link.is_joined() {
+            return;
+        }
+        let link = Arc::clone(&self.link);
+        tokio::spawn(async move { link.send::<redis::Value>(&command).await });
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.keeping.abort();
+    }
+}
+
+/// What a name is called within a key: short, however long the name is, and without anything that means something
+/// to Redis.
+fn about(name: &str) -> String {
+    blake3::hash(name.as_bytes()).to_hex()[..32].to_owned()
+}

@@ -1,0 +1,114 @@
+//! Places at a canvas service, shared by all nodes: never more requests at once than `heal.concurrency`, whoever sends
+//! them. First come, first served among the nodes; within a node its lanes decide.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Cluster;
+use super::lease::Lease;
+use super::link::{Link, after, millis};
+use super::scripts::{LEAVE, PLACE};
+use crate::config::settings::ClusterKind;
+
+/// What came of asking for a place.
+#[derive(Debug)]
+pub enum Placed {
+    /// It is ours. Also where the link to the others is cut.
+    Place(Place),
+    /// The service only fails, another node found: left alone for so long.
+    LeftAlone(Duration),
+}
+
+/// The right to run one canvas request. Given to the next when dropped.
+#[derive(Debug, Default)]
+pub struct Place {
+    _held: Option<Held>,
+}
+
+#[derive(Debug)]
+struct Held {
+    link: Arc<Link>,
+    place: String,
+    queue: String,
+    token: String,
+    _lease: Lease,
+}
+
+impl Cluster {
+    /// Waits for one of `places` places at `service`.
+    pub async fn place(&self, service: &str, places: usize) -> Placed {
+        let link = &self.link;
+        let alone = || Placed::Place(Place::default());
+        if !link.is_joined() {
+            return alone();
+        }
+        let (about, token) = (super::about(service), link.token());
+        let queue = link.key(&about, "queue");
+        // Before it is asked for: a grant that nobody hears is declined.
+        let mut ear = link.listen(&token);
+        loop {
+            let mut ask = PLACE.key(link.key(&about, "breaker"));
+            ask.key(&queue);
+            for number in 0..places {
+                ask.key(link.key(&about, &format!("place:{number}")));
+            }
+            ask.arg(&token).arg(link.lease_ms());
+            let Some((state, rest)) = link.run::<(String, String)>(&ask).await else { return alone() };
+            match state.as_str() {
+                "granted" => return Placed::Place(Place::held(link, rest, queue, token)),
+                "open" => return Placed::LeftAlone(Duration::from_millis(rest.parse().unwrap_or(0))),
+                _ => {}
+            }
+            if let Some(news) = ear.next(after(&rest)).await
+                && let Some(place) = news.strip_prefix("granted ").and_then(|news| news.split(' ').next())
+            {
+                return Placed::Place(Place::held(link, place.to_owned(), queue, token));
+            }
+        }
+    }
+
+    /// The service only fails: every node leaves it alone for so long.
+    pub fn leave_alone(&self, service: &str, time: Duration) {
+        let key = self.link.key(&super::about(service), "breaker");
+        self.tell(redis::cmd("SET").arg(key).arg(1).arg("PX").arg(millis(time)).take());
+    }
+
+    /// Somebody knows that the service is well again.
+    pub fn leave_alone_no_more(&self, service: &str) {
+        self.tell(redis::cmd("DEL").arg(self.link.key(&super::about(service), "breaker")).take());
+    }
+}
+
+/// A place was granted to somebody here who is gone: the next one has it.
+pub(super) fn decline(link: &Arc<Link>, news: &str) {
+    let mut words = news.split(' ');
+    if let (Some(token), Some("granted"), Some(place), Some(queue)) =
+        (words.next(), words.next(), words.next(), words.next())
+    {
+        leave(link, place, queue, token);
+    }
+}
+
+fn leave(link: &Arc<Link>, place: &str, queue: &str, token: &str) {
+    let mut leave = LEAVE.key(place);
+    // Within a Redis Cluster nobody can tell how many have heard.
+    let unheard = link.settings.kind == ClusterKind::Cluster;
+    leave.key(queue).arg(token).arg(link.lease_ms()).arg(link.channels()).arg(u8::from(unheard));
+    let link = Arc::clone(link);
+    tokio::spawn(async move { link.run::<i64>(&leave).await });
+}
+
+impl Place {
+    fn held(link: &Arc<Link>, place: String, queue: String, token: String) -> Self {
+        let lease = Lease::keep(link, &place, &token, "");
+        Self { _held: Some(Held { link: Arc::clone(link), place, queue, token, _lease: lease }) }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if tokio::runtime::Handle::try_current().is_ok() {
+            leave(&self.link, &self.place, &self.queue, &self.token);
+        }
+    }
+}

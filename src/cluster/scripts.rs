@@ -1,0 +1,157 @@
+//! What runs within Redis, each at one stroke. Time is Redis's own in all of them (`PX`, `PTTL`): no node's clock is
+//! ever compared with another's, so a wrong clock does no harm.
+//!
+//! A flight's key holds `?token` (taken, not yet sent), `>token` (on its way) or `=answer` (landed a moment ago).
+
+use std::sync::LazyLock;
+
+use redis::Script;
+
+/// Takes a flight, or says how it stands and when its lease ends (ms).
+/// KEYS: flight, waiting nodes, cool-down. ARGV: token, lease (ms), node, `1` to look past a landed one.
+pub(super) static BOARD: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"
+local cooling = redis.call('PTTL', KEYS[3])
+if cooling > 0 then return {'cooling', tostring(cooling)} end
+local held = redis.call('GET', KEYS[1])
+local state = held and string.sub(held, 1, 1)
+local rest = held and string.sub(held, 2)
+if not held or rest == ARGV[1] or (state == '=' and ARGV[4] == '1') then
+  redis.call('SET', KEYS[1], '?' .. ARGV[1], 'PX', ARGV[2])
+  return {'taken', ''}
+end
+if state == '=' then return {'landed', rest} end
+redis.call('SADD', KEYS[2], ARGV[3])
+redis.call('PEXPIRE', KEYS[2], 600000)
+local left = tostring(redis.call('PTTL', KEYS[1]))
+if state == '>' then return {'departed', left} end
+return {'held', left}",
+    )
+});
+
+/// The request of a flight is on its way, and who waits for it may begin to look.
+/// KEYS: flight, waiting nodes. ARGV: token, lease (ms), channel before a node's name, subject.
+pub(super) static DEPART: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"
+if redis.call('GET', KEYS[1]) ~= '?' .. ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], '>' .. ARGV[1], 'PX', ARGV[2])
+for _, node in ipairs(redis.call('SMEMBERS', KEYS[2])) do
+  redis.call('PUBLISH', ARGV[3] .. node, ARGV[4] .. ' departed')
+end
+return 1",
+    )
+});
+
+/// A flight landed: whoever waits is told, and whoever comes within the lease finds the answer.
+/// KEYS: flight, waiting nodes. ARGV: token, lease (ms), channel before a node's name, subject, answer.
+pub(super) static LAND: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"
+local held = redis.call('GET', KEYS[1])
+if held and string.sub(held, 2) ~= ARGV[1] then return 0 end
+if ARGV[5] == '' then
+  redis.call('DEL', KEYS[1])
+else
+  redis.call('SET', KEYS[1], '=' .. ARGV[5], 'PX', ARGV[2])
+end
+for _, node in ipairs(redis.call('SMEMBERS', KEYS[2])) do
+  redis.call('PUBLISH', ARGV[3] .. node, ARGV[4] .. ' landed ' .. ARGV[5])
+end
+redis.call('DEL', KEYS[2])
+return 1",
+    )
+});
+
+/// Keeps a key for another lease; takes it again if it was lost, as by a flush.
+/// KEYS: the key. ARGV: token, lease (ms), what stands before the token if it must be written anew.
+pub(super) static RENEW: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"
+local held = redis.call('GET', KEYS[1])
+if not held then
+  redis.call('SET', KEYS[1], ARGV[3] .. ARGV[1], 'PX', ARGV[2])
+  return 1
+end
+if held ~= ARGV[1] and string.sub(held, 2) ~= ARGV[1] then return 0 end
+return redis.call('PEXPIRE', KEYS[1], ARGV[2])",
+    )
+});
+
+/// A place among the requests to one canvas service, or one in the queue for it, and when the first lease ends (ms).
+/// KEYS: breaker, queue, place 1, place 2, … ARGV: token (`node/ticket`), lease (ms).
+pub(super) static PLACE: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"
+local open = redis.call('PTTL', KEYS[1])
+if open > 0 then
+  redis.call('LREM', KEYS[2], 0, ARGV[1])
+  return {'open', tostring(open)}
+end
+for i = 3, #KEYS do
+  if redis.call('GET', KEYS[i]) == ARGV[1] then return {'granted', KEYS[i]} end
+end
+local first = tonumber(ARGV[2])
+for i = 3, #KEYS do
+  if redis.call('SET', KEYS[i], ARGV[1], 'NX', 'PX', ARGV[2]) then
+    redis.call('LREM', KEYS[2], 0, ARGV[1])
+    return {'granted', KEYS[i]}
+  end
+  first = math.min(first, redis.call('PTTL', KEYS[i]))
+end
+if not redis.call('LPOS', KEYS[2], ARGV[1]) then redis.call('RPUSH', KEYS[2], ARGV[1]) end
+redis.call('PEXPIRE', KEYS[2], 600000)
+return {'queued', tostring(first)}",
+    )
+});
+
+/// Gives a place to whoever waits longest, on whatever node, or back.
+/// KEYS: place, queue. ARGV: token, lease (ms), channel before a node's name.
+pub(super) static LEAVE: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"
+redis.call('LREM', KEYS[2], 0, ARGV[1])
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+while true do
+  local waiter = redis.call('LPOP', KEYS[2])
+  if not waiter then
+    redis.call('DEL', KEYS[1])
+    return 1
+  end
+  redis.call('SET', KEYS[1], waiter, 'PX', ARGV[2])
+  local node = string.match(waiter, '^[^/]*')
+  local heard = redis.call('PUBLISH', ARGV[3] .. node, waiter .. ' granted ' .. KEYS[1] .. ' ' .. KEYS[2])
+  if heard > 0 or ARGV[4] == '1' then return 1 end
+end",
+    )
+});
+
+/// Counts one more within a window; says how many.
+/// KEYS: counter. ARGV: window (ms).
+pub(super) static COUNT: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"
+local count = redis.call('INCR', KEYS[1])
+if count == 1 then redis.call('PEXPIRE', KEYS[1], ARGV[1]) end
+return count",
+    )
+});
+
+/// One identifier more was found expired; 1 for the node with which a mass expiry begins.
+/// KEYS: the identifiers (`HyperLogLog`), the mark. ARGV: identifier, window (ms), threshold, how long it lasts (ms).
+pub(super) static EXPIRED: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"
+if redis.call('EXISTS', KEYS[2]) == 1 then
+  redis.call('PEXPIRE', KEYS[2], ARGV[4])
+  return 0
+end
+redis.call('PFADD', KEYS[1], ARGV[1])
+if redis.call('PTTL', KEYS[1]) < 0 then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
+if redis.call('PFCOUNT', KEYS[1]) < tonumber(ARGV[3]) then return 0 end
+redis.call('SET', KEYS[2], '1', 'PX', ARGV[4])
+redis.call('DEL', KEYS[1])
+return 1",
+    )
+});

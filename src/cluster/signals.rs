@@ -1,0 +1,52 @@
+//! Small things that one node found out and all should know. Each ends by itself, by Redis's clock.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::Cluster;
+use super::link::millis;
+use super::scripts::{COUNT, EXPIRED};
+
+/// Clients are counted by the minute, as on one node.
+const MINUTE: Duration = Duration::from_mins(1);
+
+/// What is said to every node when a mass expiry begins.
+pub(super) const MASS_EXPIRY: &str = "mass-expiry";
+
+impl Cluster {
+    /// The file behind `name` (an identifier of some image server) is gone; believed for so long.
+    pub fn file_is_missing(&self, name: &str, time: Duration) {
+        let key = self.link.key(&super::about(name), "missing");
+        self.tell(redis::cmd("SET").arg(key).arg(1).arg("PX").arg(millis(time)).take());
+    }
+
+    /// For how much longer some node believes that the file behind `name` is gone.
+    pub async fn missing(&self, name: &str) -> Option<Duration> {
+        let key = self.link.key(&super::about(name), "missing");
+        let left: i64 = self.link.send(redis::cmd("PTTL").arg(key)).await?;
+        u64::try_from(left).ok().filter(|left| *left > 0).map(Duration::from_millis)
+    }
+
+    /// One heal more for this client; how many nodes together have begun for it within the minute.
+    pub async fn heals_of(&self, client: IpAddr) -> Option<u32> {
+        let mut count = COUNT.key(self.link.key(&super::about(&client.to_string()), "client"));
+        count.arg(millis(MINUTE));
+        self.link.run(&count).await
+    }
+
+    /// An identifier was found expired. True for the one node with which a mass expiry begins: `ids` of them within
+    /// `within`, on all nodes together. The other nodes are told.
+    pub async fn expired(&self, identifier: &str, ids: usize, within: Duration, lasts: Duration) -> bool {
+        let mut expired = EXPIRED.key(self.link.key("expiry", "ids"));
+        expired.key(self.link.key("expiry", "mass"));
+        expired.arg(super::about(identifier)).arg(millis(within)).arg(ids).arg(millis(lasts));
+        let begins = self.link.run::<i64>(&expired).await == Some(1);
+        if begins {
+            let news = format!("{MASS_EXPIRY} {}", self.link.node);
+            self.tell(
+                redis::cmd("PUBLISH").arg(format!("{}:all", self.link.settings.prefix)).arg(news).take(),
+            );
+        }
+        begins
+    }
+}

@@ -1,0 +1,89 @@
+//! Reading the configuration anew: who asks for it, and what became of it.
+
+use serde_json::Value;
+use tokio::sync::{mpsc, oneshot};
+
+use super::error::ConfigErrors;
+use super::file::File;
+use super::settings::Settings;
+
+/// What another configuration changed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Keys that have another value now, such as `heal.wait`.
+    pub keys: Vec<String>,
+    /// Keys that have another value in the file, but not here before a restart.
+    pub after_restart: Vec<String>,
+    /// The certificates are others, or were read for the first time.
+    pub certificates: bool,
+}
+
+impl Changes {
+    /// Nothing at all.
+    pub fn is_nothing(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// Why everything stays as it was.
+#[derive(Debug, thiserror::Error)]
+pub enum ReloadError {
+    /// The file or the environment: every mistake at once.
+    #[error("{0:#}")]
+    Config(#[from] ConfigErrors),
+    /// It is in order, but cannot be used: an address that cannot be bound, a certificate that cannot be read.
+    #[error("{0}")]
+    Unusable(String),
+    /// Nobody reads it: the proxy was not started from a file, or it is stopping.
+    #[error(
+        "the configuration is not read anew here: this proxy was not started from a file, or is stopping"
+    )]
+    Nobody,
+}
+
+/// Asks for the configuration to be read anew. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Reload(mpsc::Sender<Asked>);
+
+/// Somebody waits for the configuration to be read.
+pub type Asked = oneshot::Sender<Result<Changes, ReloadError>>;
+
+impl Reload {
+    /// The asking and the answering end.
+    pub fn new() -> (Self, mpsc::Receiver<Asked>) {
+        let (ask, asked) = mpsc::channel(1);
+        (Self(ask), asked)
+    }
+
+    /// Reads file and environment, and uses what they say from now on. On an error everything stays as it was.
+    pub async fn reload(&self) -> Result<Changes, ReloadError> {
+        let (answer, answered) = oneshot::channel();
+        self.0.send(answer).await.map_err(|_| ReloadError::Nobody)?;
+        answered.await.map_err(|_| ReloadError::Nobody)?
+    }
+}
+
+/// The keys whose values differ, in the order of their names.
+pub fn differences(one: &Settings, other: &Settings) -> Vec<String> {
+    let value = |settings| serde_json::to_value(File::from(settings)).unwrap_or_default();
+    let mut found = Vec::new();
+    compare(&value(one), &value(other), "", &mut found);
+    found
+}
+
+fn compare(one: &Value, other: &Value, path: &str, found: &mut Vec<String>) {
+    match (one, other) {
+        (Value::Object(one), Value::Object(other)) => {
+            let mut keys: Vec<&String> = one.keys().chain(other.keys()).collect();
+            keys.sort_unstable();
+            keys.dedup();
+            for key in keys {
+                let of = |table: &serde_json::Map<String, Value>| table.get(key).cloned().unwrap_or_default();
+                let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                compare(&of(one), &of(other), &path, found);
+            }
+        }
+        _ if one == other => {}
+        _ => found.push(path.to_owned()),
+    }
+}

@@ -1,0 +1,198 @@
+//! The other nodes: a flight that was taken here is taken in the fleet, too, before anybody asks. Without `[cluster]`,
+//! or while Redis is away, every flight is ours.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use moka::sync::Cache;
+use uuid::Uuid;
+
+use super::memory::RungOf;
+use super::service::{CanvasAnswer, CanvasService};
+use super::urgency::Urgency;
+use super::ward::{Patient, Ward};
+use crate::cluster::{Boarding, Cluster, Flight, Learned};
+
+/// Clients that began too many heals on all nodes together, remembered at most.
+const CLIENTS: u64 = 10_000;
+
+/// How long such a client stands behind the other readers.
+const DEMOTED_FOR: Duration = Duration::from_secs(10);
+
+/// How this node is one of a fleet, if it is.
+#[derive(Debug)]
+pub(super) struct Fleet {
+    pub(super) cluster: Option<Arc<Cluster>>,
+    demoted: Cache<IpAddr, ()>,
+}
+
+/// May it be a flight that landed a moment ago on another node?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wanted {
+    /// Yes: it is about the same expiry.
+    OrLanded,
+    /// No: something has happened since.
+    Anew,
+}
+
+impl Fleet {
+    pub(super) fn new(cluster: Option<Arc<Cluster>>) -> Self {
+        let demoted = Cache::builder().max_capacity(CLIENTS).time_to_live(DEMOTED_FOR).build();
+        Self { cluster, demoted }
+    }
+
+    fn joined(&self) -> Option<&Arc<Cluster>> {
+        self.cluster.as_ref().filter(|cluster| cluster.is_joined())
+    }
+}
+
+impl Ward {
+    /// Takes the flight in the fleet, then asks; or waits for the node that has it.
+    pub(super) async fn take_off(
+        &self,
+        service: &CanvasService,
+        flight: &RungOf,
+        patient: &Patient,
+        urgency: &Urgency,
+        wanted: Wanted,
+    ) -> CanvasAnswer {
+        let Some(cluster) = self.fleet.joined() else {
+            return self.request(service, flight, patient, urgency, &Flight::default()).await;
+        };
+        let name = service.name_of(flight);
+        let mut anew = wanted == Wanted::Anew;
+        loop {
+            match cluster.board(&name, anew, || urgency.departs()).await {
+                Boarding::Ours(own) => {
+                    let answer = self.request(service, flight, patient, urgency, &own).await;
+                    // Not asked: dropped without an answer, so that whoever waits may try.
+                    if answer != CanvasAnswer::Withheld {
+                        own.lands(answer.as_str());
+                    }
+                    return answer;
+                }
+                Boarding::Landed { answer, before } => {
+                    let answer = CanvasAnswer::from_word(&answer);
+                    // It helped a moment ago, and the image is gone again.
+                    if before && answer.may_help() && !self.is_back(patient).await {
+                        anew = true;
+                        continue;
+                    }
+                    self.metrics.event("cluster_shared");
+                    urgency.departs();
+                    return answer;
+                }
+                Boarding::Cooling(left) => {
+                    self.memory.cool(flight, left, Instant::now());
+                    return CanvasAnswer::Withheld;
+                }
+            }
+        }
+    }
+
+    /// Takes the flight of this name in the fleet. `Err`: another node had it, and it landed with this answer.
+    pub(super) async fn ours(&self, name: &str) -> Result<Flight, String> {
+        let Some(cluster) = self.fleet.joined() else { return Ok(Flight::default()) };
+        match cluster.board(name, true, || {}).await {
+            Boarding::Ours(own) => Ok(own),
+            Boarding::Landed { answer, .. } => Err(answer),
+            Boarding::Cooling(_) => Err(String::new()),
+        }
+    }
+
+    /// The rung did not help, and is left alone for a while: here, and on the other nodes.
+    pub(super) fn rung_failed(&self, service: &CanvasService, rung: &RungOf, boarded: Instant) {
+        if let Some(pause) = self.memory.failed(rung, boarded, Instant::now())
+            && let Some(cluster) = self.fleet.joined()
+        {
+            cluster.cool(&service.name_of(rung), pause);
+        }
+    }
+
+    /// The file behind this image is gone.
+    pub(super) fn file_is_missing(&self, patient: &Patient) {
+        self.memory.file_is_missing(
+            self.mark(patient),
+            &patient.key,
+            self.settings.heal.missing,
+            Instant::now(),
+        );
+        if let Some(cluster) = self.fleet.joined() {
+            cluster.file_is_missing(&self.name_of(patient), self.settings.heal.missing);
+        }
+    }
+
+    /// Has another node found that the file is gone?
+    pub(super) async fn is_missing_elsewhere(&self, patient: &Patient) -> bool {
+        let Some(cluster) = self.fleet.joined() else { return false };
+        let Some(left) = cluster.missing(&self.name_of(patient)).await else { return false };
+        self.memory.file_is_missing(self.mark(patient), &patient.key, left, Instant::now());
+        true
+    }
+
+    /// An image by what it is known on every node: they need not number their routes alike.
+    fn name_of(&self, patient: &Patient) -> String {
+        let upstream = &self.settings.routes[patient.route].upstream;
+        format!("{}{}{}", upstream.authority, upstream.path, patient.key)
+    }
+
+    /// Does this client begin too many heals, on all nodes together? Counted behind: the answer is for the next.
+    pub(super) fn is_greedy_elsewhere(self: &Arc<Self>, client: IpAddr) -> bool {
+        let Some(cluster) = self.fleet.joined() else { return false };
+        let (cluster, ward) = (Arc::clone(cluster), Arc::clone(self));
+        tokio::spawn(async move {
+            if cluster.heals_of(client).await > Some(ward.settings.heal.per_client) {
+                ward.fleet.demoted.insert(client, ());
+            }
+        });
+        self.fleet.demoted.contains_key(&client)
+    }
+
+    /// Counts this expiry in the fleet. False: there is none, and we count alone.
+    pub(super) fn tell_expired(self: &Arc<Self>, patient: &Patient) -> bool {
+        let Some(cluster) = self.fleet.joined() else { return false };
+        let (cluster, ward, patient) = (Arc::clone(cluster), Arc::clone(self), patient.clone());
+        tokio::spawn(async move {
+            let bounds = ward.settings.heal.mass_expiry;
+            let lasts = bounds.within * super::mass::OVER_AFTER;
+            if cluster.expired(&patient.key, bounds.ids, bounds.within, lasts).await {
+                ward.mass_expiry(&patient.trace, ward.settings.heal.sweep);
+            }
+        });
+        true
+    }
+
+    /// Tells the other nodes where a file is.
+    pub(super) fn tell_file_url(&self, uuid: Uuid, url: &str) {
+        if let Some(cluster) = self.fleet.joined() {
+            cluster.tell_learned(&Learned::File { uuid: uuid.to_string(), url: url.to_owned() });
+        }
+    }
+
+    /// Heeds what other nodes find out about all. Ends at once where there are none.
+    pub(super) async fn heed_the_fleet(self: Arc<Self>) {
+        let Some(mut begins) = self.fleet.cluster.as_ref().map(|cluster| cluster.mass_expiries()) else {
+            return;
+        };
+        while begins.changed().await.is_ok() {
+            // The node that found it sweeps; we look after our own readers.
+            self.mass_expiry(&crate::observe::Trace::fresh(), false);
+        }
+    }
+}
+
+impl CanvasAnswer {
+    /// After this answer the image may be back.
+    fn may_help(self) -> bool {
+        matches!(self, Self::Carries | Self::Unclear | Self::Lacks)
+    }
+
+    fn from_word(word: &str) -> Self {
+        let known = [Self::Carries, Self::Lacks, Self::Unclear, Self::Refused, Self::Busy];
+        known.into_iter().find(|answer| answer.as_str() == word).unwrap_or(Self::Unwell)
+    }
+}
+
+/// For [`Flight::lands`] of a cure, and of whatever ends without a word of its own.
+pub(super) const DONE: &str = "done";

@@ -1,0 +1,127 @@
+//! How a ward is opened, and what goes over to it from the one before when the configuration is read anew.
+
+use std::num::NonZeroU32;
+use std::sync::{Arc, Mutex};
+
+use governor::{Quota, RateLimiter};
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+
+use super::direct::Passage;
+use super::fleet::Fleet;
+use super::flight::Flights;
+use super::lanes::Lanes;
+use super::mass::Detector;
+use super::memory::Memory;
+use super::service::CanvasService;
+use super::ward::Ward;
+use crate::cluster::Cluster;
+use crate::config::Settings;
+use crate::config::settings::RouteKind;
+use crate::index::Index;
+use crate::index::history::Bounds;
+use crate::index::recorder::Recorder;
+use crate::observe::Metrics;
+use crate::upstream::Upstream;
+use crate::upstream::guard::Guard;
+
+/// File URLs being written to the index at once; beyond that one is simply learned another time.
+const WRITERS: usize = 4;
+
+impl Ward {
+    /// `before`: the ward under the settings that held until now. Everything that is under way or remembered
+    /// goes over, so that a reload of the configuration never causes a second canvas request.
+    pub(super) fn new(
+        settings: Arc<Settings>,
+        upstreams: &[Arc<Upstream>],
+        index: Arc<Index>,
+        cluster: Option<Arc<Cluster>>,
+        metrics: Arc<Metrics>,
+        before: Option<&Self>,
+    ) -> Self {
+        let heal = &settings.heal;
+        // What belongs to a bound is only as good as the bound.
+        let same =
+            |same: fn(&Settings, &Settings) -> bool| before.filter(|old| same(&old.settings, &settings));
+        let bounds = Bounds { age: settings.index.history_age, rows: settings.index.history_rows };
+        let history = same(|old, new| {
+            let bounds = |settings: &Settings| (settings.index.history_age, settings.index.history_rows);
+            bounds(old) == bounds(new)
+        });
+        let expiries = same(|old, new| old.heal.mass_expiry == new.heal.mass_expiry);
+        let clients = same(|old, new| old.heal.per_client == new.heal.per_client);
+        let waiting = same(|old, new| old.heal.max_waiting == new.heal.max_waiting);
+        Self {
+            history: history.map_or_else(
+                || Recorder::start(Arc::clone(&index), bounds, Arc::clone(&metrics)),
+                |before| before.history.clone(),
+            ),
+            services: services(&settings, upstreams, cluster.as_ref(), &metrics, before),
+            fleet: Fleet::new(cluster),
+            upstreams: upstreams.to_vec(),
+            guard: Guard::new(Arc::clone(&settings)),
+            index,
+            metrics,
+            home: before.map_or_else(Handle::current, |before| before.home.clone()),
+            climbs: before.map_or_else(Flights::here, |before| before.climbs.clone()),
+            canvases: before.map_or_else(Flights::here, |before| before.canvases.clone()),
+            cures: before.map_or_else(Flights::here, |before| before.cures.clone()),
+            memory: before.map_or_else(|| Memory::new(heal), |before| before.memory.under(heal)),
+            mends: before.map(|before| Arc::clone(&before.mends)).unwrap_or_default(),
+            readers: before.map(|before| Arc::clone(&before.readers)).unwrap_or_default(),
+            expiries: expiries.map_or_else(
+                || Arc::new(Detector::new(heal.mass_expiry)),
+                |before| Arc::clone(&before.expiries),
+            ),
+            sweeping: before.map(|before| Arc::clone(&before.sweeping)).unwrap_or_default(),
+            base64: Passage::default(),
+            base64_with_slash: Passage::default(),
+            clients: clients.map_or_else(
+                || {
+                    let most = NonZeroU32::new(heal.per_client).unwrap_or(NonZeroU32::MIN);
+                    Arc::new(RateLimiter::keyed(Quota::per_minute(most)))
+                },
+                |before| Arc::clone(&before.clients),
+            ),
+            waiting: waiting.map_or_else(
+                || Arc::new(Semaphore::new(heal.max_waiting)),
+                |before| Arc::clone(&before.waiting),
+            ),
+            writing: Arc::new(Semaphore::new(WRITERS)),
+            witness: Mutex::new(None),
+            settings,
+        }
+    }
+}
+
+/// One for each presentation route.
+fn services(
+    settings: &Settings,
+    upstreams: &[Arc<Upstream>],
+    cluster: Option<&Arc<Cluster>>,
+    metrics: &Arc<Metrics>,
+    before: Option<&Ward>,
+) -> Vec<Arc<CanvasService>> {
+    let mut lanes: Vec<(usize, Arc<Lanes>)> = Vec::new();
+    let mut services = Vec::new();
+    for (route, of) in settings.routes.iter().enumerate() {
+        if of.kind != RouteKind::Presentation {
+            continue;
+        }
+        let old = before.and_then(|ward| ward.services.iter().find(|service| service.mark == of.mark()));
+        // Two routes to one server share its lanes: politeness is owed to the server.
+        let server = Arc::as_ptr(&upstreams[route]) as usize;
+        let own = lanes.iter().find(|(other, _)| *other == server).map(|(_, lanes)| Arc::clone(lanes));
+        let own = own.unwrap_or_else(|| {
+            let own = old.map_or_else(|| Lanes::new(settings.heal.concurrency), |old| Arc::clone(&old.lanes));
+            own.resize(settings.heal.concurrency);
+            lanes.push((server, Arc::clone(&own)));
+            own
+        });
+        let (upstream, metrics) = (Arc::clone(&upstreams[route]), Arc::clone(metrics));
+        let (cluster, old) = (cluster.cloned(), old.map(|old| &**old));
+        let service = CanvasService::new(route, upstream, own, settings, cluster, metrics, old);
+        services.push(Arc::new(service));
+    }
+    services
+}

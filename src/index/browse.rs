@@ -1,0 +1,176 @@
+//! The index as people walk through it: page by page, and by words.
+//!
+//! Numbers of manifests and canvases hold until the index is built anew.
+
+use std::collections::BTreeMap;
+
+use rusqlite::{Connection, Row, params};
+
+use super::error::IndexError;
+use super::history::{self, Entry, Filter, Page};
+use super::{Index, write};
+
+/// Rows of one answer, at most.
+const LONGEST: u32 = 500;
+
+/// One manifest among the others.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Volume {
+    /// Its number.
+    pub id: i64,
+    /// Its own id, or where it was read.
+    pub uri: String,
+    /// Label.
+    pub label: Option<String>,
+    /// Canvases in it.
+    pub canvases: u64,
+    /// Images on them.
+    pub images: u64,
+    /// Gone from its source since, unix seconds.
+    pub vanished: Option<i64>,
+}
+
+/// One canvas of a manifest.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Leaf {
+    /// Its number.
+    pub id: i64,
+    /// Canvas URL as the manifest writes it.
+    pub canvas: String,
+    /// Label.
+    pub label: Option<String>,
+    /// Lookup keys of its images.
+    pub images: Vec<String>,
+    /// Number of its manifest.
+    pub manifest: i64,
+}
+
+/// How the last heals of the images of one manifest ended: images by verdict.
+pub type Verdicts = BTreeMap<String, u64>;
+
+const VOLUME: &str = "SELECT id, uri, label, canvases, images, vanished FROM manifests";
+const LEAF: &str = "SELECT id, url, label, keys, manifest FROM canvases";
+
+impl Index {
+    /// Manifests behind the one with the number `after`, in the order of their numbers.
+    pub fn volumes(&self, after: i64, limit: u32) -> Result<Vec<Volume>, IndexError> {
+        self.look();
+        let sql =
+            format!("{VOLUME} WHERE id > ?1 AND kind NOT IN ('collection', 'other') ORDER BY id LIMIT ?2");
+        self.read(|conn| all(conn, &sql, params![after, limit.min(LONGEST)], volume))
+    }
+
+    /// The manifest with this number.
+    pub fn volume(&self, id: i64) -> Result<Option<Volume>, IndexError> {
+        self.look();
+        let sql = format!("{VOLUME} WHERE id = ?1");
+        self.read(|conn| Ok(all(conn, &sql, params![id], volume)?.pop()))
+    }
+
+    /// Manifests with these words in their label, or with this id. Reads all labels: a millisecond per thousand.
+    pub fn volumes_named(&self, words: &str, limit: u32) -> Result<Vec<Volume>, IndexError> {
+        let escaped = words.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_");
+        let conn = self.apart()?;
+        let sql = format!(
+            "{VOLUME} WHERE kind NOT IN ('collection', 'other') AND (uri = ?1 OR label LIKE ?2 ESCAPE '\\')
+             ORDER BY id LIMIT ?3"
+        );
+        let found = all(&conn, &sql, params![words, format!("%{escaped}%"), limit.min(LONGEST)], volume);
+        found.map_err(|error| IndexError::of(&self.file(), error))
+    }
+
+    /// The number of the manifest with this id.
+    pub fn volume_of(&self, uri: &str) -> Result<Option<i64>, IndexError> {
+        let sql = "SELECT id FROM manifests WHERE uri = ?1 ORDER BY id DESC LIMIT 1";
+        self.read(|conn| Ok(all(conn, sql, params![uri], |row| row.get(0))?.pop()))
+    }
+
+    /// Canvases of the manifest with this number, those behind the canvas with the number `after`.
+    pub fn leaves(&self, manifest: i64, after: i64, limit: u32) -> Result<Vec<Leaf>, IndexError> {
+        self.look();
+        // Its canvases are numbered in a row: no index on `manifest` is needed.
+        let sql = "SELECT c.id, c.url, c.label, c.keys, c.manifest FROM manifests m
+                   JOIN canvases c ON c.id BETWEEN max(m.first, ?2 + 1) AND m.first + m.canvases - 1
+                   WHERE m.id = ?1 ORDER BY c.id LIMIT ?3";
+        self.read(|conn| all(conn, sql, params![manifest, after, limit.min(LONGEST)], leaf))
+    }
+
+    /// The canvas with this number.
+    pub fn leaf(&self, id: i64) -> Result<Option<Leaf>, IndexError> {
+        self.look();
+        let sql = format!("{LEAF} WHERE id = ?1");
+        self.read(|conn| Ok(all(conn, &sql, params![id], leaf)?.pop()))
+    }
+
+    /// The first canvases of all.
+    pub fn first_leaves(&self, limit: u32) -> Result<Vec<Leaf>, IndexError> {
+        self.look();
+        let sql = format!("{LEAF} ORDER BY id LIMIT ?1");
+        self.read(|conn| all(conn, &sql, params![limit.min(LONGEST)], leaf))
+    }
+
+    /// How the last heal of each image of these manifests ended, as far as the history goes back.
+    pub fn verdicts(&self, manifests: &[&str]) -> Result<BTreeMap<String, Verdicts>, IndexError> {
+        self.look();
+        self.read(|conn| {
+            let mut found = BTreeMap::new();
+            if !history::has_history(conn)? {
+                return Ok(found);
+            }
+            let sql = "SELECT verdict, count(*) FROM
+                         (SELECT verdict, max(id) FROM heals WHERE manifest = ?1 GROUP BY identifier)
+                       GROUP BY verdict";
+            let mut select = conn.prepare_cached(sql)?;
+            for manifest in manifests {
+                let counted = select.query_map([manifest], |row| {
+                    Ok((row.get(0)?, u64::try_from(row.get::<_, i64>(1)?).unwrap_or(0)))
+                })?;
+                found.insert((*manifest).to_owned(), counted.collect::<rusqlite::Result<Verdicts>>()?);
+            }
+            Ok(found)
+        })
+    }
+
+    /// One heal of the history.
+    pub fn heal(&self, id: i64) -> Result<Option<Entry>, IndexError> {
+        let page = Page { before: Some(id.saturating_add(1)), limit: 1 };
+        Ok(self.history(&Filter::default(), page)?.pop().filter(|entry| entry.id == id))
+    }
+
+    /// The last heal of one image.
+    pub fn last_heal(&self, key: &str) -> Result<Option<Entry>, IndexError> {
+        let filter = Filter { identifier: Some(key.to_owned()), ..Filter::default() };
+        Ok(self.history(&filter, Page { before: None, limit: 1 })?.pop())
+    }
+}
+
+fn all<T>(
+    conn: &Connection,
+    sql: &str,
+    values: impl rusqlite::Params,
+    read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
+) -> rusqlite::Result<Vec<T>> {
+    conn.prepare_cached(sql)?.query_map(values, read)?.collect()
+}
+
+fn volume(row: &Row<'_>) -> rusqlite::Result<Volume> {
+    let number = |at: usize| Ok::<_, rusqlite::Error>(u64::try_from(row.get::<_, i64>(at)?).unwrap_or(0));
+    Ok(Volume {
+        id: row.get(0)?,
+        uri: row.get(1)?,
+        label: row.get(2)?,
+        canvases: number(3)?,
+        images: number(4)?,
+        vanished: row.get(5)?,
+    })
+}
+
+fn leaf(row: &Row<'_>) -> rusqlite::Result<Leaf> {
+    Ok(Leaf {
+        id: row.get(0)?,
+        canvas: row.get(1)?,
+        label: row.get(2)?,
+        images: write::read_keys(row.get_ref(3)?.as_str()?),
+        manifest: row.get(4)?,
+    })
+}

@@ -1,0 +1,51 @@
+//! What is counted at the edge: connections that we closed, and configurations that we read.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+use super::metrics::{Kind, Word};
+
+/// One label named `result`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Read {
+    result: Word,
+}
+
+/// Counts of the edge. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct EdgeMeters {
+    cut: Family<Kind, Counter>,
+    reloads: Family<Read, Counter>,
+    loaded: Gauge,
+}
+
+impl EdgeMeters {
+    pub(super) fn register(&self, registry: &mut Registry) {
+        let cut = "Connections of viewers that we closed, by reason";
+        registry.register("connections_cut", cut, self.cut.clone());
+        registry.register("config_reloads", "Readings of the configuration, by result", self.reloads.clone());
+        let loaded = "Unix time at which the configuration in use was read";
+        registry.register("config_loaded_timestamp_seconds", loaded, self.loaded.clone());
+    }
+
+    /// A viewer's connection was closed, and not by him.
+    pub fn connection_cut(&self, kind: &'static str) {
+        self.cut.get_or_create(&Kind { kind: Word(kind) }).inc();
+    }
+
+    /// The configuration was read anew: `applied`, `refused` or `unchanged`.
+    pub fn config_reload(&self, result: &'static str) {
+        self.reloads.get_or_create(&Read { result: Word(result) }).inc();
+    }
+
+    /// The configuration in use was read now.
+    pub fn config_is_loaded(&self) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        self.loaded.set(i64::try_from(now).unwrap_or(i64::MAX));
+    }
+}

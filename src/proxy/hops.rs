@@ -1,0 +1,242 @@
+//! Who asked whom, as the proxies on the way say it: `X-Forwarded-*` and `Forwarded`.
+
+use std::fmt::Write as _;
+use std::net::IpAddr;
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http::header::{self, HeaderName, HeaderValue};
+use ipnet::IpNet;
+
+use super::Viewer;
+use super::forwarded::{self, Element};
+
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+pub(super) const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+pub(super) const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+pub(super) const FORWARDED_PATH: HeaderName = HeaderName::from_static("x-forwarded-path");
+const FORWARDED_ID: HeaderName = HeaderName::from_static("x-forwarded-id");
+const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+
+/// Is this peer one whose `X-Forwarded-*` we believe?
+pub(super) fn is_trusted(peer: IpAddr, trusted: &[IpNet]) -> bool {
+    let peer = peer.to_canonical();
+    trusted.iter().any(|net| net.contains(&peer))
+}
+
+/// The viewer's own address: the rightmost one in `X-Forwarded-For`, or in `Forwarded` where that is absent, that is
+/// no trusted proxy.
+///
+/// SECURITY: a proxy that writes the one field passes the other on as the viewer made it up. So only one counts.
+pub(super) fn client(headers: &HeaderMap, viewer: &Viewer, trusted: &[IpNet]) -> IpAddr {
+    let peer = viewer.peer.ip().to_canonical();
+    if !is_trusted(peer, trusted) {
+        return peer;
+    }
+    if !headers.contains_key(FORWARDED_FOR) {
+        return vouched(headers, peer, trusted).0;
+    }
+    let hops = headers.get_all(FORWARDED_FOR).iter().rev().filter_map(|value| value.to_str().ok());
+    let mut hops = hops.flat_map(|value| value.rsplit(',')).map(|hop| forwarded::bare_address(hop.trim()));
+    // The first hop that cannot be read ends the chain: what stands left of it is hearsay.
+    let mut last = peer;
+    while let Some(Some(hop)) = hops.next() {
+        last = hop;
+        if !is_trusted(last, trusted) {
+            break;
+        }
+    }
+    last
+}
+
+/// The same out of `Forwarded`, and the element that says it: the last one that a trusted proxy vouches for.
+fn vouched(headers: &HeaderMap, peer: IpAddr, trusted: &[IpNet]) -> (IpAddr, Element) {
+    let (mut last, mut said) = (peer, Element::default());
+    let fields = headers.get_all(header::FORWARDED).iter().rev().map(HeaderValue::as_bytes);
+    for elements in fields.map_while(forwarded::parse) {
+        for element in elements.into_iter().rev() {
+            let hop = element.client;
+            said = element;
+            match hop {
+                Some(hop) if is_trusted(hop, trusted) => last = hop,
+                Some(hop) => return (hop, said),
+                // Somebody who hides: what stands left of it is hearsay.
+                None => return (last, said),
+            }
+        }
+    }
+    (last, said)
+}
+
+/// Who asked whom for what: added to what a trusted proxy says, put in place of what anybody else says.
+///
+/// SECURITY: Cantaloupe writes `X-Forwarded-Host`, `-Path` and `-ID` into its answers (upstream.md "Headers").
+pub(super) fn forward(headers: &mut HeaderMap, host: &HeaderValue, viewer: &Viewer, trusted: &[IpNet]) {
+    let peer = viewer.peer.ip().to_canonical();
+    let own = if viewer.tls { "https" } else { "http" };
+    // Nearly nobody sends it; then nobody is sent it.
+    let standard = headers.contains_key(header::FORWARDED);
+    if is_trusted(peer, trusted) {
+        believe_standard(headers, peer, trusted);
+    } else {
+        for name in [
+            FORWARDED_FOR,
+            FORWARDED_PROTO,
+            FORWARDED_HOST,
+            FORWARDED_PORT,
+            FORWARDED_PATH,
+            FORWARDED_ID,
+            REAL_IP,
+            header::FORWARDED,
+        ] {
+            headers.remove(name);
+        }
+    }
+    let mut chain = String::with_capacity(48);
+    for hop in headers.get_all(FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok()) {
+        chain.push_str(hop);
+        chain.push_str(", ");
+    }
+    let _ = write!(chain, "{peer}");
+    if let Ok(chain) = HeaderValue::from_maybe_shared(Bytes::from(chain)) {
+        headers.insert(FORWARDED_FOR, chain);
+    }
+    if standard {
+        append_element(headers, &forwarded::element(peer, host.to_str().unwrap_or_default(), own));
+    }
+    let proto = headers.entry(FORWARDED_PROTO).or_insert(HeaderValue::from_static(own));
+    let default_port = if proto == "https" { "443" } else { "80" };
+    let host = headers.entry(FORWARDED_HOST).or_insert_with(|| host.clone());
+    // UPSTREAM: without the port Cantaloupe appends its own to the forwarded host.
+    let port = host.to_str().ok().and_then(port_of).unwrap_or(default_port);
+    if let Ok(port) = HeaderValue::from_str(port) {
+        headers.entry(FORWARDED_PORT).or_insert(port);
+    }
+}
+
+/// What a trusted proxy says in `Forwarded` alone stands in the older fields from here on.
+fn believe_standard(headers: &mut HeaderMap, peer: IpAddr, trusted: &[IpNet]) {
+    if headers.contains_key(FORWARDED_FOR) || !headers.contains_key(header::FORWARDED) {
+        return;
+    }
+    let (client, said) = vouched(headers, peer, trusted);
+    if client != peer
+        && let Ok(client) = HeaderValue::from_str(&client.to_string())
+    {
+        headers.insert(FORWARDED_FOR, client);
+    }
+    if let Some(proto) = said.proto {
+        headers.entry(FORWARDED_PROTO).or_insert(HeaderValue::from_static(proto));
+    }
+    if let Some(host) = said.host.as_deref().and_then(|host| HeaderValue::from_str(host).ok()) {
+        headers.entry(FORWARDED_HOST).or_insert(host);
+    }
+}
+
+/// Adds our element to `Forwarded`, in one field.
+fn append_element(headers: &mut HeaderMap, own: &str) {
+    let mut chain = String::with_capacity(128);
+    for said in headers.get_all(header::FORWARDED).iter().filter_map(|value| value.to_str().ok()) {
+        chain.push_str(said);
+        chain.push_str(", ");
+    }
+    chain.push_str(own);
+    if let Ok(chain) = HeaderValue::from_maybe_shared(Bytes::from(chain)) {
+        headers.insert(header::FORWARDED, chain);
+    }
+}
+
+fn port_of(host: &str) -> Option<&str> {
+    let (_, port) = host.rsplit_once(':')?;
+    (!port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit())).then_some(port)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        for (name, value) in pairs {
+            map.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+        }
+        map
+    }
+
+    fn viewer(peer: &str) -> Viewer {
+        Viewer { peer: format!("{peer}:4711").parse().expect("an address"), tls: false }
+    }
+
+    #[test]
+    fn an_untrusted_viewer_cannot_say_who_it_is() {
+        let mut map = headers(&[
+            ("x-forwarded-for", "10.0.0.1"),
+            ("x-forwarded-id", "somebody-elses-id"),
+            ("x-forwarded-host", "evil.example"),
+            ("forwarded", "for=10.0.0.1"),
+        ]);
+        forward(&mut map, &HeaderValue::from_static("iiif.example:8080"), &viewer("192.0.2.7"), &[]);
+        let expected = headers(&[
+            ("forwarded", "for=192.0.2.7;host=\"iiif.example:8080\";proto=http"),
+            ("x-forwarded-for", "192.0.2.7"),
+            ("x-forwarded-proto", "http"),
+            ("x-forwarded-host", "iiif.example:8080"),
+            ("x-forwarded-port", "8080"),
+        ]);
+        assert_eq!(map, expected);
+    }
+
+    #[test]
+    fn a_trusted_proxy_is_believed_and_added_to() {
+        let mut map = headers(&[
+            ("x-forwarded-for", "198.51.100.9"),
+            ("x-forwarded-proto", "https"),
+            ("x-forwarded-host", "iiif.example"),
+        ]);
+        let trusted = ["192.0.2.0/24".parse().expect("a net")];
+        forward(&mut map, &HeaderValue::from_static("inner:8080"), &viewer("192.0.2.7"), &trusted);
+        let expected = headers(&[
+            ("x-forwarded-for", "198.51.100.9, 192.0.2.7"),
+            ("x-forwarded-proto", "https"),
+            ("x-forwarded-host", "iiif.example"),
+            ("x-forwarded-port", "443"),
+        ]);
+        assert_eq!(map, expected);
+    }
+
+    #[test]
+    fn the_client_is_the_rightmost_hop_that_is_no_proxy_of_ours() {
+        let trusted = ["10.0.0.0/8".parse().expect("a net")];
+        let chain = headers(&[("x-forwarded-for", "1.1.1.1, 203.0.113.5, 10.0.0.3")]);
+        assert_eq!(client(&chain, &viewer("10.0.0.2"), &trusted).to_string(), "203.0.113.5");
+        assert_eq!(client(&chain, &viewer("192.0.2.7"), &trusted).to_string(), "192.0.2.7");
+        let garbage = headers(&[("x-forwarded-for", "1.1.1.1, unknown")]);
+        assert_eq!(client(&garbage, &viewer("10.0.0.2"), &trusted).to_string(), "10.0.0.2");
+    }
+
+    #[test]
+    fn forwarded_counts_where_a_trusted_proxy_says_nothing_older() {
+        let trusted = ["10.0.0.0/8".parse().expect("a net")];
+        let chain = "for=1.1.1.1, for=\"[2001:db8::9]\";proto=https;host=iiif.example, for=10.0.0.3";
+        let said = headers(&[("forwarded", chain)]);
+        assert_eq!(client(&said, &viewer("10.0.0.2"), &trusted).to_string(), "2001:db8::9");
+        assert_eq!(client(&said, &viewer("192.0.2.7"), &trusted).to_string(), "192.0.2.7");
+        let both = headers(&[("forwarded", "for=1.1.1.1"), ("x-forwarded-for", "2.2.2.2")]);
+        assert_eq!(client(&both, &viewer("10.0.0.2"), &trusted).to_string(), "2.2.2.2");
+        for hidden in ["for=1.1.1.1, for=_hidden", "for=1.1.1.1, for=", "for=1.1.1.1,, for=10.0.0.9"] {
+            let said = headers(&[("forwarded", hidden)]);
+            assert_eq!(client(&said, &viewer("10.0.0.2"), &trusted).to_string(), "10.0.0.2", "{hidden}");
+        }
+        let mut onward = said;
+        forward(&mut onward, &HeaderValue::from_static("inner"), &viewer("10.0.0.2"), &trusted);
+        for (name, value) in [
+            ("x-forwarded-for", "2001:db8::9, 10.0.0.2"),
+            ("x-forwarded-proto", "https"),
+            ("x-forwarded-host", "iiif.example"),
+            ("forwarded", &*format!("{chain}, for=10.0.0.2;host=\"inner\";proto=http")),
+        ] {
+            assert_eq!(onward.get(name).and_then(|value| value.to_str().ok()), Some(value), "{name}");
+        }
+    }
+}

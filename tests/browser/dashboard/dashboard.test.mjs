@@ -1,0 +1,134 @@
+// The dashboard in Debian's chromium, over the testbed: every page, live, by hand, by keyboard, in the dark, on a phone.
+import assert from 'node:assert/strict';
+import { mkdirSync, readFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { join } from 'node:path';
+import { after, before, test } from 'node:test';
+import { world } from '../viewers/world.mjs';
+
+const axe = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
+const shots = process.env.SHOTS;
+const PAGES = ['/', '/collections', '/collections/1', '/heals', '/heals/1', '/search', '/search?q=obj', '/search?q=nobody', '/setup', '/nothing'];
+
+let it;
+let origin;
+
+before(async () => {
+  it = await world('another name', ['--book', 'obj/minutes:60', '--pdf', 'obj/report:3', '--single', 'obj/single']);
+  origin = `http://${it.mender.admin}`;
+});
+after(() => it?.ends());
+
+/** A page that fails the test when the policy stops anything, or a script throws. */
+async function opened(path, options = {}) {
+  const context = await it.browser.newContext({ viewport: { width: 1280, height: 900 }, ...options });
+  const page = await context.newPage();
+  page.wrong = [];
+  page.on('pageerror', (error) => page.wrong.push(String(error)));
+  page.on('console', (message) => {
+    if (/Content Security Policy|Refused to/.test(message.text())) page.wrong.push(message.text());
+  });
+  await page.goto(origin + path);
+  return page;
+}
+
+async function closed(page) {
+  assert.deepEqual(page.wrong, []);
+  await page.context().close();
+}
+
+async function api(path, options) {
+  const answer = await fetch(origin + path, options);
+  return answer.json();
+}
+
+test('an expiry and its heal appear without a reload', async () => {
+  const page = await opened('/');
+  await page.getByText('Nothing has had to be healed yet').waitFor();
+  await it.bedDoes('expire');
+  const { pages } = await it.state();
+  const seen = await fetch(`http://${it.mender.address}/iiif/2/${pages[0].identifier}/full/200,/0/default.jpg`);
+  assert.equal(seen.status, 200);
+  await page.locator('tbody .state.healed').first().waitFor({ timeout: 20_000 });
+  await closed(page);
+});
+
+test('a page is healed with a button, and its heal has a timeline', async () => {
+  await it.bedDoes('expire');
+  const page = await opened('/collections/1');
+  const card = page.locator('.wall li').nth(1);
+  await card.locator('.state.expired').waitFor();
+  await card.getByRole('button').click();
+  await card.locator('.state.healed, .state.ok').waitFor({ timeout: 20_000 });
+  await card.locator('img').waitFor();
+  assert.ok(await card.locator('img').evaluate((image) => image.decode().then(() => image.naturalWidth > 0)));
+  const key = await card.getAttribute('data-key');
+  let heal;
+  while (!heal) [heal] = (await api(`/api/v1/heals?identifier=${encodeURIComponent(key)}`)).items;
+  await page.goto(`${origin}/heals/${heal.id}`);
+  await page.locator('.steps li').first().waitFor();
+  assert.match(await page.locator('main').innerText(), new RegExp(heal.request));
+  await closed(page);
+});
+
+test('without scripts a page is healed, too', async () => {
+  await it.bedDoes('expire');
+  const page = await opened('/collections/1', { javaScriptEnabled: false });
+  await page.locator('.wall li').nth(2).getByRole('button').click();
+  await page.waitForURL('**/collections/1');
+  assert.match(await page.locator('.wall li').nth(2).innerText(), /healed|ok/);
+  await page.context().close();
+});
+
+test('long manifests and long histories come page by page', async () => {
+  const page = await opened('/collections/1');
+  assert.equal(await page.locator('.wall li').count(), 50);
+  await page.getByRole('link', { name: 'More pages' }).click();
+  await page.waitForURL('**after=*');
+  assert.equal(await page.locator('.wall li').count(), 10);
+  await page.goto(`${origin}/heals?limit=1&verdict=healed`);
+  const first = await page.locator('tbody a').getAttribute('href');
+  await page.getByRole('link', { name: 'Older heals' }).click();
+  assert.notEqual(await page.locator('tbody a').getAttribute('href'), first);
+  assert.match(page.url(), /verdict=healed/);
+  await closed(page);
+});
+
+test('an image is found by its URL', async () => {
+  const { pages } = await it.state();
+  const page = await opened('/');
+  await page.getByRole('searchbox').fill(`https://api.library.tamu.edu/iiif/2/${pages[3].identifier}/info.json`);
+  await page.keyboard.press('Enter');
+  await page.getByRole('button', { name: 'Heal this image' }).waitFor();
+  await closed(page);
+});
+
+test('every page is one that axe finds nothing wrong with, on a desk and on a phone, light and dark', async () => {
+  for (const colorScheme of ['light', 'dark']) {
+    for (const width of [1280, 390]) {
+      for (const path of PAGES) {
+        const page = await opened(path, { colorScheme, viewport: { width, height: 844 }, bypassCSP: false });
+        if (path.startsWith('/collections/')) await page.locator('.wall li').first().waitFor();
+        const wide = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+        assert.ok(wide <= 0, `${path} is ${wide} px too wide at ${width}`);
+        if (shots) {
+          mkdirSync(shots, { recursive: true });
+          await page.screenshot({ path: join(shots, `${path.replace(/\W+/g, '_')}-${width}-${colorScheme}.png`) });
+        }
+        await page.evaluate(`${axe}`);
+        const found = await page.evaluate(() => axe.run());
+        assert.deepEqual(found.violations.map((one) => `${path} ${one.id}: ${one.nodes[0].html}`), []);
+        await closed(page);
+      }
+    }
+  }
+});
+
+test('the first thing that Tab reaches skips to the content', async () => {
+  const page = await opened('/heals');
+  await page.keyboard.press('Tab');
+  assert.equal(await page.evaluate(() => document.activeElement.textContent), 'Skip to content');
+  await page.keyboard.press('Enter');
+  assert.equal(await page.evaluate(() => document.activeElement.id), 'main');
+  await closed(page);
+});

@@ -1,0 +1,313 @@
+//! The API for the people who run it: what it tells, what it does, and whom it lets in.
+
+use http::Method;
+use iiif_mender::index::history::{Filter, Page};
+use serde_json::{Value, json};
+use testbed::{Client, Fetched, Kind, Testbed};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use crate::world::{World, checked, patiently};
+
+const JSON: (&str, &str) = ("content-type", "application/json");
+
+fn url(world: &World, path: &str) -> String {
+    format!("http://{}{path}", world.app.admin.expect("an admin listener"))
+}
+
+async fn told(world: &World, path: &str) -> Value {
+    let answer = testbed::get(&url(world, path)).await;
+    assert_eq!(
+        (answer.status, answer.header("content-type")),
+        (200, "application/json"),
+        "{}",
+        answer.text()
+    );
+    answer.json()
+}
+
+async fn does(world: &World, act: &str, fields: &[(&str, &str)], body: &Value) -> Fetched {
+    let url = url(world, &format!("/api/v1/{act}"));
+    let body = if body.is_null() { String::new() } else { body.to_string() };
+    world.client.send_body(Method::POST, &url, fields, body.into()).await.expect("an answer")
+}
+
+async fn acts(world: &World, act: &str, body: &Value) -> Fetched {
+    does(world, act, &[JSON], body).await
+}
+
+#[tokio::test]
+async fn an_image_is_healed_by_hand_and_the_request_id_leads_through_all_of_it() {
+    let world = World::start().await;
+    let page = world.bed.page();
+    world.bed.expires_everything();
+    let fields = [JSON, ("x-request-id", "by-hand-1")];
+    let answer = does(&world, "heal", &fields, &json!({ "identifier": page.identifier })).await;
+    assert_eq!((answer.status, answer.header("x-request-id")), (200, "by-hand-1"), "{}", answer.text());
+    let healed = answer.json();
+    assert_eq!((&healed["ending"], &healed["rung"]), (&json!("healed"), &json!("visit")));
+    let mut heals = Value::Null;
+    let until = tokio::time::Instant::now() + std::time::Duration::from_secs(20);
+    while heals["items"].as_array().is_none_or(Vec::is_empty) {
+        assert!(tokio::time::Instant::now() < until, "the heal never came into the history");
+        heals = told(&world, "/api/v1/heals?request=by-hand-1&verdict=healed&rung=visit").await;
+    }
+    let heal = &heals["items"][0];
+    assert_eq!((&heal["identifier"], &heal["request"]), (&json!(page.identifier), &json!("by-hand-1")));
+    let course = told(&world, &format!("/api/v1/heals/{}", heal["id"])).await;
+    assert_eq!((&course["steps"][0]["rung"], &course["id"]), (&json!("visit"), &heal["id"]), "{course}");
+    assert_eq!(told(&world, "/api/v1/heals?verdict=missing").await["items"], json!([]));
+}
+
+#[tokio::test]
+async fn heals_are_told_page_by_page_and_none_twice() {
+    let world = World::start().await;
+    world.bed.expires_everything();
+    let pages = world.bed.pages();
+    for page in &pages[..3] {
+        assert_eq!(acts(&world, "heal", &json!({ "identifier": page.identifier })).await.status, 200);
+    }
+    let heals = || world.app.index.history(&Filter::default(), Page::default()).expect("a history");
+    patiently("the history is written", || heals().len() >= 3).await;
+    let (mut seen, mut next) = (Vec::new(), String::new());
+    loop {
+        let page = told(&world, &format!("/api/v1/heals?limit=2{next}")).await;
+        seen.extend(page["items"].as_array().expect("items").iter().map(|heal| heal["id"].to_string()));
+        match page["next"].as_i64() {
+            Some(before) => next = format!("&before={before}"),
+            None => break,
+        }
+    }
+    let all: Vec<String> = heals().iter().map(|entry| entry.id.to_string()).collect();
+    assert_eq!(seen, all);
+}
+
+#[tokio::test]
+async fn manifests_lead_to_canvases_and_their_images_and_looking_heals_nothing() {
+    let world = World::start().await;
+    let first = told(&world, "/api/v1/manifests?limit=1").await;
+    let second = told(&world, &format!("/api/v1/manifests?limit=200&after={}", first["next"])).await;
+    let count = 1 + second["items"].as_array().expect("items").len();
+    assert_eq!(count as u64, world.app.index.stats().expect("an index").manifests);
+    assert!(second["next"].is_null());
+    world.bed.expires_everything();
+    let asked = world.bed.counts();
+    let mut states = Vec::new();
+    for manifest in [&first["items"][0]].into_iter().chain(second["items"].as_array().expect("items")) {
+        let book = told(&world, &format!("/api/v1/manifests/{}", manifest["id"])).await;
+        assert_eq!(book["manifest"]["uri"], manifest["uri"]);
+        for canvas in book["canvases"]["items"].as_array().expect("canvases") {
+            states.extend(canvas["states"].as_array().expect("states").clone());
+            let alone = told(&world, &format!("/api/v1/canvases/{}", canvas["id"])).await;
+            assert_eq!(
+                (&alone["canvas"]["canvas"], &alone["may_be_asked"]),
+                (&canvas["canvas"], &json!(true))
+            );
+        }
+    }
+    assert!(!states.is_empty() && states.iter().all(|it| it["state"] == "expired"), "{states:?}");
+    assert_eq!(world.bed.counts().canvas, asked.canvas, "looking asked for canvases");
+    let page = world.bed.page();
+    let thumbnail = url(&world, &format!("/api/v1/images/{}/thumbnail", page.identifier));
+    assert_eq!(testbed::get(&thumbnail).await.status, 404);
+    acts(&world, "heal", &json!({ "identifier": page.identifier })).await;
+    let picture = testbed::get(&thumbnail).await;
+    assert_eq!((picture.status, picture.header("content-type")), (200, "image/jpeg"));
+}
+
+#[tokio::test]
+async fn images_are_found_by_identifier_url_and_label() {
+    let world = World::start().await;
+    let page = world.bed.page();
+    let image = format!("https://api.library.tamu.edu/iiif/2/{}/full/200,/0/default.jpg", page.identifier);
+    for words in [&page.identifier, &image, &page.canvas_url] {
+        let words = words.replace(':', "%3A").replace('/', "%2F").replace('?', "%3F");
+        let found = told(&world, &format!("/api/v1/images?q={words}")).await;
+        assert_eq!(found["owners"][0]["canvas"], *page.canvas_url, "{words}");
+    }
+    let label = world.app.index.list().expect("an index")[0].label.clone().expect("a label");
+    let part: String = label.chars().take(4).collect::<String>().to_uppercase().replace(' ', "+");
+    let found = told(&world, &format!("/api/v1/images?q={part}")).await;
+    assert!(!found["manifests"].as_array().expect("manifests").is_empty(), "{part}: {found}");
+    assert_eq!(told(&world, "/api/v1/images?q=%25").await["manifests"], json!([]), "% is no wildcard");
+}
+
+#[tokio::test]
+async fn mistakes_are_problems() {
+    let world = World::start().await;
+    for (path, status) in [
+        ("/api/v1/heals?limit=0", 400),
+        ("/api/v1/heals?limit=201", 400),
+        ("/api/v1/heals?before=x", 400),
+        ("/api/v1/heals?verdict=good", 400),
+        ("/api/v1/images", 400),
+        ("/api/v1/heals/99999999", 404),
+        ("/api/v1/manifests/99999999", 404),
+        ("/api/v1/images/nobody/thumbnail", 404),
+        ("/api/v1/nothing", 404),
+        ("/api/v1/heal", 405),
+    ] {
+        let answer = testbed::get(&url(&world, path)).await;
+        let kind = answer.header("content-type").to_owned();
+        assert_eq!((answer.status, &*kind), (status, "application/problem+json"), "{path}");
+        assert_eq!(answer.json()["status"], status);
+        assert!(answer.json()["detail"].as_str().is_some_and(|detail| !detail.is_empty()));
+    }
+    for (act, body, status) in [
+        ("heal", json!({}), 400),
+        ("heal", json!({ "identifer": "x" }), 400),
+        ("heal", json!({ "identifier": "x".repeat(20_000) }), 400),
+        ("heal", json!({ "identifier": "nobody" }), 404),
+        ("rebuild", json!({ "canvas": "http://169.254.169.254/latest" }), 404),
+        ("sweep/stop", Value::Null, 409),
+        ("reload", Value::Null, 503),
+    ] {
+        assert_eq!(acts(&world, act, &body).await.status, status, "{act} {body}");
+    }
+}
+
+#[tokio::test]
+async fn a_sweep_is_started_and_stopped_by_hand() {
+    let world = World::with("heal.sweep_rate = 1").await;
+    assert_eq!(acts(&world, "sweep/start", &Value::Null).await.status, 202);
+    let again = async || acts(&world, "sweep/stop", &Value::Null).await.status;
+    let until = tokio::time::Instant::now() + std::time::Duration::from_secs(20);
+    while again().await != 202 {
+        assert!(tokio::time::Instant::now() < until, "it never began");
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    }
+    assert!(again().await == 409, "it is ending already");
+}
+
+#[tokio::test]
+async fn a_canvas_is_rebuilt_and_a_missing_file_is_forgotten_by_hand() {
+    let world = World::start().await;
+    let page = world.bed.page();
+    let rebuilt = acts(&world, "rebuild", &json!({ "canvas": page.canvas_url })).await;
+    assert_eq!(rebuilt.status, 200, "{}", rebuilt.text());
+    assert_eq!(world.bed.targets(Kind::Rebuild).len(), 1);
+    let forgotten = acts(&world, "forget", &json!({ "identifier": page.identifier })).await;
+    assert_eq!((forgotten.status, &forgotten.json()["forgotten"]), (200, &json!(page.identifier)));
+}
+
+#[tokio::test]
+async fn other_sites_and_plain_forms_cannot_act() {
+    let world = World::start().await;
+    let own = format!("http://{}", world.app.admin.expect("an admin listener"));
+    for (fields, status) in [
+        (vec![], 415),
+        (vec![("content-type", "text/plain")], 415),
+        (vec![JSON, ("origin", "https://evil.example")], 403),
+        (vec![JSON, ("origin", "null")], 403),
+        (vec![("origin", &*own)], 200),
+        (vec![JSON, ("origin", &own)], 200),
+    ] {
+        assert_eq!(does(&world, "breakers/reset", &fields, &Value::Null).await.status, status, "{fields:?}");
+    }
+}
+
+#[tokio::test]
+async fn without_a_token_only_local_names_are_answered() {
+    let world = World::start().await;
+    for (host, status) in
+        [("evil.example:9090", 421), ("localhost", 200), ("127.0.0.1", 200), ("[::1]:9090", 200)]
+    {
+        let answer =
+            world.client.get(&url(&world, "/api/v1/stats"), &[("host", host)]).await.expect("an answer");
+        assert_eq!(answer.status, status, "{host}");
+    }
+    assert_eq!(
+        world.client.get(&url(&world, "/livez"), &[("host", "probe")]).await.expect("an answer").status,
+        200
+    );
+}
+
+#[tokio::test]
+async fn with_a_token_everything_but_the_probes_asks_for_it() {
+    let folder = tempfile::tempdir().expect("a directory");
+    let file = folder.path().join("token");
+    std::fs::write(&file, "a-token-that-is-long\n").expect("a file");
+    let world = World::with(&format!("admin.token_file = {}", file.display())).await;
+    let status = async |path: &str, shown: &str| {
+        let fields = [("authorization", shown), ("host", "mender.example")];
+        let fields = if shown.is_empty() { &fields[1..] } else { &fields[..] };
+        world.client.get(&url(&world, path), fields).await.expect("an answer").status
+    };
+    for path in ["/metrics", "/api/v1/stats", "/api/v1/nothing"] {
+        assert_eq!(status(path, "").await, 401, "{path}");
+    }
+    for path in ["/livez", "/readyz"] {
+        assert_eq!(status(path, "").await, 200, "{path}");
+    }
+    assert_eq!(status("/api/v1/stats", "Bearer a-token-that-is-long").await, 200);
+    // user:a-token-that-is-long
+    assert_eq!(status("/api/v1/stats", "Basic dXNlcjphLXRva2VuLXRoYXQtaXMtbG9uZw==").await, 200);
+    let mut wrong = Vec::new();
+    for _ in 0..40 {
+        wrong.push(status("/api/v1/stats", "Bearer a-token-that-is-wrong").await);
+    }
+    assert!(wrong[0] == 401 && wrong.contains(&429), "{wrong:?}");
+    assert_eq!(
+        status("/api/v1/stats", "Bearer a-token-that-is-long").await,
+        200,
+        "the right one still opens"
+    );
+}
+
+#[tokio::test]
+async fn it_does_not_start_with_a_weak_token_nor_in_public_without_one() {
+    let folder = tempfile::tempdir().expect("a directory");
+    std::fs::write(folder.path().join("token"), "short").expect("a file");
+    let bed = Testbed::start().await;
+    let more = "admin.token_file = token";
+    let settings = crate::world::settings(folder.path(), &bed.images.origin(), &bed.service.origin(), more);
+    let error = iiif_mender::app::App::start(settings).await.expect_err("a weak token");
+    assert!(error.to_string().contains("16 visible characters"), "{error}");
+    let text =
+        "[admin]\nlisten = \"0.0.0.0:0\"\n[[routes]]\nprefix = \"/\"\nupstream = \"http://a.example/\"\n";
+    let config = folder.path().join("config.toml");
+    let none: [(String, String); 0] = [];
+    let errors = iiif_mender::config::Settings::from_text(&config, text, none).expect_err("nobody is asked");
+    assert!(format!("{errors:#}").contains("token_file"), "{errors:#}");
+    let asked = text.replace("[[routes]]", "token_file = \"token\"\n[[routes]]");
+    assert!(checked(folder.path(), &asked, "").admin.token_file.is_some());
+}
+
+/// Reads until this is there.
+async fn until(stream: &mut TcpStream, wanted: &str) -> String {
+    let mut seen = String::new();
+    while !seen.contains(wanted) {
+        let mut piece = [0; 4096];
+        let read = tokio::time::timeout(std::time::Duration::from_secs(20), stream.read(&mut piece)).await;
+        let count = read.unwrap_or_else(|_| panic!("`{wanted}` never came: {seen}")).expect("bytes");
+        assert!(count > 0, "it ended before `{wanted}`: {seen}");
+        seen.push_str(&String::from_utf8_lossy(&piece[..count]));
+    }
+    seen
+}
+
+#[tokio::test]
+#[expect(clippy::disallowed_methods, reason = "a viewer of a stream, not the program")]
+async fn what_happens_is_told_as_it_happens() {
+    let world = World::start().await;
+    let mut stream =
+        TcpStream::connect(world.app.admin.expect("an admin listener")).await.expect("a connection");
+    stream.write_all(b"GET /api/v1/events HTTP/1.1\r\nHost: localhost\r\n\r\n").await.expect("sent");
+    let seen = until(&mut stream, "event: stats").await;
+    assert!(seen.contains("text/event-stream"), "{seen}");
+    world.bed.expires_everything();
+    world.get(&world.bed.page().image_path("full/200,/0/default.jpg")).await;
+    until(&mut stream, "\"event\":\"heal_ended\"").await;
+    // A page that listens does not keep us from stopping.
+    assert_eq!(world.app.stop().await, 0);
+}
+
+#[tokio::test]
+async fn pages_of_this_listener_run_nothing_that_is_not_their_own() {
+    let world = World::start().await;
+    let answer = Client::default().get(&url(&world, "/api/v1/stats"), &[]).await.expect("an answer");
+    let policy = answer.header("content-security-policy");
+    assert!(policy.starts_with("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
+    assert_eq!(answer.header("x-content-type-options"), "nosniff");
+    assert_eq!(answer.header("cache-control"), "no-store");
+}

@@ -1,0 +1,129 @@
+//! Certificates that are renewed while connections are open, and chosen by name.
+#![allow(clippy::disallowed_methods, reason = "viewers connect to the proxy; the rule is for the product")]
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls_pki_types::{CertificateDer, ServerName};
+use testbed::Origin;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use crate::edge::{Edge, Viewer, route};
+use crate::world::checked;
+
+/// A fresh certificate in the folder, under these file names.
+fn makes(folder: &Path, file: &str, name: &str) -> CertificateDer<'static> {
+    let made = rcgen::generate_simple_self_signed([name.to_owned()]).expect("a certificate");
+    std::fs::write(folder.join(format!("{file}.pem")), made.cert.pem()).expect("a file");
+    std::fs::write(folder.join(format!("{file}.key")), made.signing_key.serialize_pem()).expect("a file");
+    made.cert.der().clone()
+}
+
+/// Shakes hands, whoever it is.
+async fn shakes(
+    edge: &Edge,
+    name: &str,
+    trusted: &[&CertificateDer<'static>],
+) -> Option<TlsStream<TcpStream>> {
+    let mut roots = rustls::RootCertStore::empty();
+    for certificate in trusted {
+        roots.add((*certificate).clone()).expect("a certificate");
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let client = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("protocol versions")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let tcp = TcpStream::connect(edge.address()).await.expect("a connection");
+    let name = ServerName::try_from(name.to_owned()).expect("a name");
+    TlsConnector::from(Arc::new(client)).connect(name, tcp).await.ok()
+}
+
+fn shown(tls: &TlsStream<TcpStream>) -> CertificateDer<'static> {
+    let chain = tls.get_ref().1.peer_certificates().expect("certificates");
+    chain[0].clone().into_owned()
+}
+
+async fn asks(tls: &mut TlsStream<TcpStream>) -> String {
+    tls.write_all(b"GET / HTTP/1.1\r\nHost: one.test\r\n\r\n").await.expect("it takes it");
+    let mut said = vec![0; 4096];
+    let count = tls.read(&mut said).await.expect("an answer");
+    String::from_utf8_lossy(&said[..count]).into_owned()
+}
+
+const PAIRS: &str = "server.tls = { cert = [\"one.pem\", \"two.pem\"], key = [\"one.key\", \"two.key\"] }";
+
+fn text(origin: &Origin) -> String {
+    let route = route("/", &format!("{}/", origin.url()), "plain", "");
+    format!("[server]\nlisten = [\"127.0.0.1:0\", \"127.0.0.2:0 plain\"]\n[admin]\nlisten = \"off\"\n{route}")
+}
+
+#[tokio::test]
+async fn a_renewed_certificate_is_shown_to_the_next_and_drops_nobody() {
+    let origin = Origin::fixed(200, "here");
+    let folder = tempfile::tempdir().expect("a directory");
+    let old = makes(folder.path(), "one", "one.test");
+    let two = makes(folder.path(), "two", "two.test");
+    let settings = || checked(folder.path(), &text(&origin), PAIRS);
+    let mut edge = Edge::on(settings()).await;
+    let mut kept = shakes(&edge, "one.test", &[&old, &two]).await.expect("TLS");
+    assert_eq!(shown(&kept), old);
+    assert!(asks(&mut kept).await.starts_with("HTTP/1.1 200"));
+    assert_eq!(shown(&shakes(&edge, "two.test", &[&old, &two]).await.expect("TLS")), two);
+    // The same file again, then a new one, then one that does not fit its key.
+    let changes = edge.app.apply(settings()).expect("in order");
+    assert!(changes.is_nothing());
+    let new = makes(folder.path(), "one", "one.test");
+    let changes = edge.app.apply(settings()).expect("in order");
+    assert!(changes.certificates && changes.keys.is_empty());
+    assert!(shakes(&edge, "one.test", &[&old]).await.is_none());
+    assert_eq!(shown(&shakes(&edge, "one.test", &[&new]).await.expect("TLS")), new);
+    std::fs::copy(folder.path().join("two.key"), folder.path().join("one.key")).expect("a file");
+    let refused = edge.app.apply(settings()).expect_err("it does not fit").to_string();
+    assert!(refused.contains("one.pem") && refused.contains("belong together"), "{refused}");
+    assert_eq!(shown(&shakes(&edge, "one.test", &[&new]).await.expect("TLS")), new);
+    assert!(asks(&mut kept).await.starts_with("HTTP/1.1 200"), "the first connection is still open");
+}
+
+#[tokio::test]
+async fn one_address_speaks_tls_and_another_does_not() {
+    let origin = Origin::fixed(200, "here");
+    let folder = tempfile::tempdir().expect("a directory");
+    let own = makes(folder.path(), "one", "one.test");
+    makes(folder.path(), "two", "two.test");
+    let edge = Edge::on(checked(folder.path(), &text(&origin), PAIRS)).await;
+    assert!(shakes(&edge, "one.test", &[&own]).await.is_some());
+    let mut viewer = Viewer::to(edge.app.addresses[1]).await;
+    viewer.gets("/").await;
+    viewer.until("here").await;
+    let seen = origin.seen();
+    assert_eq!(seen[0].header("x-forwarded-proto"), "http");
+}
+
+#[tokio::test]
+async fn ipv4_and_ipv6_share_a_port_in_one_socket_or_in_two() {
+    let origin = Origin::fixed(200, "here");
+    let folder = tempfile::tempdir().expect("a directory");
+    for listen in ["\"[::]:0\"", "[\"0.0.0.0:PORT\", \"[::]:PORT\"]"] {
+        let free =
+            std::net::TcpListener::bind("0.0.0.0:0").and_then(|free| free.local_addr()).expect("a port");
+        let listen = listen.replace("PORT", &free.port().to_string());
+        let route = route("/", &format!("{}/", origin.url()), "plain", "");
+        let text = format!("[server]\nlisten = {listen}\n[admin]\nlisten = \"off\"\n{route}");
+        let edge = Edge::on(checked(folder.path(), &text, "")).await;
+        for host in ["127.0.0.1", "::1"] {
+            let ip: std::net::IpAddr = host.parse().expect("an address");
+            let mut viewer = Viewer::to((ip, edge.address().port()).into()).await;
+            viewer.gets("/").await;
+            viewer.until("here").await;
+        }
+        assert_eq!(edge.app.stop().await, 0);
+    }
+    let seen = origin.seen();
+    let from: Vec<_> = seen.iter().map(|seen| seen.header("x-forwarded-for").to_owned()).collect();
+    assert_eq!(from, ["127.0.0.1", "::1", "127.0.0.1", "::1"]);
+}

@@ -1,0 +1,104 @@
+//! The stand-ins as a program: for browser tests, the tutorial and `deploy/compose.yaml`.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "it talks to whoever started it")]
+
+use std::error::Error;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use testbed::{Control, Testbed};
+
+const USAGE: &str = "\
+Usage: iiif-mender-testbed [OPTIONS]
+
+Stand-ins for an image server (Cantaloupe) and its canvas service (the IR IIIF Service), until they are stopped.
+
+  --book PATH:PAGES     a book; default: obj/minutes:5, obj/report (a PDF of 3 pages) and obj/single
+  --pdf PATH:PAGES      a PDF
+  --single PATH         a picture
+  --page-size W:H       the size of all that is named after it (1200:1600)
+  --manifests DIR       write the manifests there
+  --public-base URL     what URLs in manifests begin with (https://api.library.tamu.edu)
+  --images ADDRESS      where the image server listens (127.0.0.1:0, a free port)
+  --service ADDRESS     where the canvas service listens
+  --control ADDRESS     where the switches are: GET / tells, POST /expire makes everything expire, and so on";
+
+struct Asked {
+    builder: testbed::Builder,
+    control: SocketAddr,
+    manifests: Option<PathBuf>,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let asked = match arguments(std::env::args().skip(1)) {
+        Ok(asked) => asked,
+        Err(why) => {
+            eprintln!("{why}\n\n{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match run(asked).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn arguments(mut given: impl Iterator<Item = String>) -> Result<Asked, String> {
+    let mut asked = Asked {
+        builder: Testbed::builder(),
+        control: SocketAddr::from(([127, 0, 0, 1], 0)),
+        manifests: None,
+    };
+    while let Some(option) = given.next() {
+        let value =
+            given.next().ok_or_else(|| format!("{option}: no such option, or its value is missing"))?;
+        let builder = asked.builder;
+        let counted = || {
+            let (path, pages) =
+                value.rsplit_once(':').ok_or("two values with a colon between them, please")?;
+            Ok::<_, String>((path, pages.parse().map_err(|_| format!("{pages}: not a number"))?))
+        };
+        let address = || value.parse().map_err(|_| format!("{option} {value}: not ADDRESS:PORT"));
+        asked.builder = match &*option {
+            "--book" => counted().map(|(path, pages)| builder.book(path, pages))?,
+            "--pdf" => counted().map(|(path, pages)| builder.pdf(path, pages))?,
+            "--single" => builder.single(&value),
+            "--page-size" => counted().and_then(|(width, height)| {
+                let width = width.parse().map_err(|_| format!("{width}: not a number"))?;
+                Ok(builder.page_size(width, height))
+            })?,
+            "--public-base" => builder.public_base(&*value),
+            "--images" => builder.images_at(address()?),
+            "--service" => builder.service_at(address()?),
+            "--control" => {
+                asked.control = address()?;
+                builder
+            }
+            "--manifests" => {
+                asked.manifests = Some(PathBuf::from(&value));
+                builder
+            }
+            _ => return Err(format!("{option}: no such option")),
+        };
+    }
+    Ok(asked)
+}
+
+async fn run(asked: Asked) -> Result<(), Box<dyn Error>> {
+    let bed = Arc::new(asked.builder.start().await);
+    if let Some(directory) = asked.manifests {
+        std::fs::create_dir_all(&directory)?;
+        bed.write_manifests(&directory)?;
+    }
+    let control = Control::start(Arc::clone(&bed), asked.control);
+    println!("image server    {}", bed.images.origin());
+    println!("canvas service  {}", bed.service.origin());
+    println!("switches        {}", control.url());
+    // Whoever started us ends us: nothing here is worth a farewell.
+    std::future::pending().await
+}
