@@ -8,6 +8,7 @@ mod files;
 mod handover;
 mod rooms;
 pub mod run;
+mod spans;
 
 use std::fmt;
 use std::io;
@@ -35,6 +36,7 @@ use crate::upstream::fetch::Web;
 use crate::upstream::{TlsError, Upstream};
 use doors::Doors;
 use rooms::House;
+use spans::Exporting;
 
 pub use rooms::batch_rooms;
 
@@ -88,6 +90,7 @@ pub struct App {
     lasting: [JoinHandle<()>; 3],
     diary: Diary,
     chores: Chores,
+    export: Option<Exporting>,
 }
 
 impl fmt::Debug for App {
@@ -102,7 +105,7 @@ const CHORES_EVERY: Duration = Duration::from_secs(5);
 /// Operators at once at most.
 const OPERATORS: usize = 64;
 
-/// Keys whose new value holds only after a restart.
+/// Keys whose new value holds only after a restart, besides all of `[telemetry]`.
 const AFTER_RESTART: [&str; 6] =
     ["admin.listen", "index.cache", "index.path", "log.format", "log.queue", "server.workers"];
 
@@ -118,6 +121,7 @@ impl App {
     pub async fn start_on(settings: Settings, mut inherited: Inherited) -> Result<Self, StartError> {
         let settings = Arc::new(settings);
         let metrics = Arc::new(Metrics::new());
+        let export = Exporting::start(&settings, &metrics)?;
         let index = rooms::open_index(&settings)?;
         let house = House::build(Arc::clone(&settings), &index, &metrics)?;
         let (stop_button, stop) = Stop::new();
@@ -175,6 +179,7 @@ impl App {
             lasting,
             diary,
             chores,
+            export,
         })
     }
 
@@ -198,7 +203,7 @@ impl App {
         let unusable = |error: StartError| ReloadError::Unusable(error.to_string());
         let before = self.house.load_full();
         let mut keys = differences(&before.settings, &settings);
-        let waits = |key: &String| AFTER_RESTART.contains(&key.as_str());
+        let waits = |key: &String| AFTER_RESTART.contains(&key.as_str()) || key.starts_with("telemetry");
         let after_restart: Vec<String> = keys.iter().filter(|key| waits(key)).cloned().collect();
         keys.retain(|key| !waits(key));
         let old = &before.settings;
@@ -208,6 +213,7 @@ impl App {
         settings.log.format = old.log.format;
         settings.log.queue = old.log.queue;
         settings.server.workers = old.server.workers;
+        settings.telemetry = old.telemetry.clone();
         let settings = Arc::new(settings);
 
         // All that can fail comes first.
@@ -277,6 +283,9 @@ impl App {
         }
         self.lasting.iter().for_each(JoinHandle::abort);
         self.chores.end();
+        if let Some(export) = self.export.take() {
+            export.end().await;
+        }
         cut
     }
 }

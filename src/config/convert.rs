@@ -1,20 +1,21 @@
 //! From what the file says to what the program believes: defaults are filled in, paths joined to the file's
 //! folder. What is missing is reported; whether the whole makes sense is asked in [`check`](super::check).
 
-use std::collections::BTreeMap;
+mod told;
+
 use std::path::{Path, PathBuf};
 
 use http::uri::{Authority, Scheme};
-use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use super::check::Report;
 use super::file::{self, File};
 use super::leaf::Text;
 use super::settings::{
-    Admin, CanvasRule, Cluster, Heal, Health, Http2Bounds, Index, Log, MassExpiry, Presentation, Rewrite,
-    Route, RouteKind, Server, Settings, Source, SourceKind, Tls, Upstream, UpstreamUrl,
+    Admin, CanvasRule, Cluster, Heal, Health, Http2Bounds, Index, MassExpiry, Presentation, Rewrite, Route,
+    RouteKind, Server, Settings, Source, SourceKind, Tls, Upstream, UpstreamUrl,
 };
 use super::values::{Count, Size};
+use told::{headers, log, telemetry};
 
 /// Everything with its default filled in; routes stay in the order of the file.
 pub(super) fn settings(file: File, folder: &Path, report: &mut Report<'_>) -> Settings {
@@ -37,6 +38,7 @@ pub(super) fn settings(file: File, folder: &Path, report: &mut Report<'_>) -> Se
         rewrite: rewrite(file.rewrite, report),
         cluster: cluster(file.cluster),
         log: log(file.log),
+        telemetry: telemetry(file.telemetry, report),
     }
 }
 
@@ -271,39 +273,6 @@ fn one_source(file: file::Source, number: usize, folder: &Path, report: &mut Rep
     })
 }
 
-/// The fields that a source's requests carry; those that are HTTP's own business are mistakes.
-fn headers(file: BTreeMap<String, Text<HeaderValue>>, source: &str, report: &mut Report<'_>) -> HeaderMap {
-    const OURS: [HeaderName; 7] = [
-        header::HOST,
-        header::CONNECTION,
-        header::CONTENT_LENGTH,
-        header::TRANSFER_ENCODING,
-        header::ACCEPT_ENCODING,
-        header::IF_NONE_MATCH,
-        header::IF_MODIFIED_SINCE,
-    ];
-    let mut fields = HeaderMap::new();
-    for (name, value) in file {
-        let path = format!("{source}.headers.{name}");
-        match HeaderName::try_from(&name) {
-            Ok(known) if OURS.contains(&known) => report.at(
-                &[&path],
-                &format!("`{name}` cannot be chosen: every request has its own"),
-                "take it out",
-            ),
-            Ok(known) => {
-                fields.append(known, value.0);
-            }
-            Err(_) => report.at(
-                &[&path],
-                &format!("`{name}` is not the name of a header"),
-                "write the name alone, such as authorization = \"Bearer 1234\"",
-            ),
-        }
-    }
-    fields
-}
-
 fn heal(file: file::Heal) -> Heal {
     let default = Heal::default();
     let mass_expiry = file.mass_expiry.unwrap_or_default();
@@ -380,17 +349,6 @@ fn cluster(file: file::Cluster) -> Cluster {
         command_timeout: or(file.command_timeout, default.command_timeout),
         lease: or(file.lease, default.lease),
         learned: file.learned.map_or(default.learned, |count| u64::from(count.0.0)),
-    }
-}
-
-fn log(file: file::Log) -> Log {
-    let default = Log::default();
-    Log {
-        filter: file.filter.map_or(default.filter, |filter| filter.0.0),
-        format: or(file.format, default.format),
-        access: or(file.access, default.access),
-        sample: file.sample.map_or(default.sample, |sample| sample.0.0),
-        queue: count(file.queue, default.queue),
     }
 }
 

@@ -9,7 +9,8 @@ use http::HeaderMap;
 
 use super::settings::{
     AccessLog, Admin, CanvasRule, Cluster, ClusterKind, Heal, Health, Http2, Http2Bounds, Index, Log,
-    LogFormat, MassExpiry, Presentation, Rewrite, Rung, Server, Settings, Source, SourceKind, Upstream,
+    LogFormat, MassExpiry, Presentation, Rewrite, Rung, Server, Settings, Source, SourceKind, Telemetry,
+    Upstream,
 };
 
 const fn secs(seconds: u64) -> Duration {
@@ -34,6 +35,7 @@ impl Default for Settings {
             rewrite: Rewrite { public_url: None },
             cluster: Cluster::default(),
             log: Log::default(),
+            telemetry: Telemetry::default(),
         }
     }
 }
@@ -218,6 +220,19 @@ impl Default for Log {
             sample: 100,
             // Some MB when it is full.
             queue: 8192,
+        }
+    }
+}
+
+impl Default for Telemetry {
+    fn default() -> Self {
+        Self {
+            otlp: None,
+            headers: HeaderMap::new(),
+            sample: 10,
+            timeout: secs(10),
+            // About a MB when it is full.
+            queue: 2048,
         }
     }
 }

@@ -4,6 +4,8 @@
 //! business of `convert`. The doc comments are what operators read: they become the descriptions in
 //! `config schema` and the help under a mistake.
 
+mod telemetry;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -23,6 +25,8 @@ use super::values::{
 mod cluster;
 
 pub use cluster::Cluster;
+
+pub use telemetry::Telemetry;
 
 /// Configuration of iiif-mender. Relative paths are relative to the folder of this file.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
@@ -49,6 +53,8 @@ pub struct File {
     pub cluster: Cluster,
     /// How log lines look.
     pub log: Log,
+    /// Where the spans of requests go.
+    pub telemetry: Telemetry,
 }
 
 /// `[server]`

@@ -46,6 +46,8 @@ pub struct Settings {
     pub cluster: Cluster,
     /// `[log]`
     pub log: Log,
+    /// `[telemetry]`
+    pub telemetry: Telemetry,
 }
 
 impl Settings {
@@ -306,4 +308,19 @@ pub enum AccessLog {
     Sampled,
     /// Every one.
     All,
+}
+
+/// `[telemetry]`: where the spans of requests go.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Telemetry {
+    /// A collector that takes OTLP over HTTP. `None`: there are no spans.
+    pub otlp: Option<UpstreamUrl>,
+    /// Fields of requests to it. Likely to be secrets.
+    pub headers: HeaderMap,
+    /// One of so many requests has spans, where no trusted proxy decided that.
+    pub sample: u32,
+    /// How long the collector may take for one batch.
+    pub timeout: Duration,
+    /// Spans that may wait to be sent.
+    pub queue: usize,
 }

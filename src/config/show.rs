@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 
-use http::HeaderValue;
+use http::{HeaderMap, HeaderValue};
 use toml::Spanned;
 use toml_edit::{DocumentMut, InlineTable, Item, Value};
 
@@ -23,6 +23,7 @@ pub(super) fn show(mut settings: Settings, tree: &Tree<'_>, sources: &Sources) -
     for source in &mut settings.index.sources {
         redact(source);
     }
+    hide(&mut settings.telemetry.headers);
     let Ok(text) = toml::to_string(&File::from(&settings)) else { return String::new() };
     let Ok(mut document) = text.parse::<DocumentMut>() else { return text };
     for (name, item) in document.iter_mut() {
@@ -41,12 +42,16 @@ pub(super) fn show(mut settings: Settings, tree: &Tree<'_>, sources: &Sources) -
 /// SECURITY: a source's URL may carry a key in its query, its fields are likely to be one, and what is shown ends
 /// up in tickets.
 fn redact(source: &mut Source) {
-    source.headers.values_mut().for_each(|value| *value = HeaderValue::from_static("***"));
+    hide(&mut source.headers);
     if let SourceKind::Url(url) = &mut source.kind
         && let Some((page, _)) = url.split_once('?')
     {
         *url = format!("{page}?…");
     }
+}
+
+fn hide(fields: &mut HeaderMap) {
+    fields.values_mut().for_each(|value| *value = HeaderValue::from_static("***"));
 }
 
 fn annotate(table: &mut toml_edit::Table, path: &str, tree: &Tree<'_>, sources: &Sources) {

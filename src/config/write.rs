@@ -1,15 +1,16 @@
 //! From what the program believes back to what a file would say: for `config show`, and for the defaults in
 //! the schema. Written as whole struct literals, so that the compiler asks for every new key here, too.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use http::{HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::file::{self, File};
 use super::leaf::{OneOrMany, Text};
 use super::settings::{
-    Cluster, Heal, Health, Index, Presentation, Rewrite, Route, Server, Settings, Source, SourceKind, Tls,
-    Upstream,
+    Cluster, Heal, Health, Index, Presentation, Rewrite, Route, Server, Settings, Source, SourceKind,
+    Telemetry, Tls, Upstream,
 };
 use super::values::{
     Count, Filter, GoodStatus, HostName, HttpUrl, MaybeListen, Prefix, RedisUrl, Secret, Size, Slashed,
@@ -38,6 +39,7 @@ impl From<&Settings> for File {
                 sample: text(Count(settings.log.sample)),
                 queue: count(settings.log.queue),
             },
+            telemetry: telemetry(&settings.telemetry),
         }
     }
 }
@@ -168,18 +170,22 @@ fn source(source: &Source) -> file::Source {
         warm: source.warm.map(Text),
         ..file::Source::default()
     };
-    let field = |(name, value): (&HeaderName, &HeaderValue)| (name.to_string(), Text(value.clone()));
     match &source.kind {
         SourceKind::Path(path) => file::Source { path: text(path.clone()), ..common },
         SourceKind::Url(url) => file::Source {
             url: text(HttpUrl(url.clone())),
-            headers: (!source.headers.is_empty()).then(|| source.headers.iter().map(field).collect()),
+            headers: headers(&source.headers),
             concurrency: count(source.concurrency),
             rate: text(Count(source.rate)),
             hosts: list(&source.hosts, HostName),
             ..common
         },
     }
+}
+
+fn headers(fields: &HeaderMap) -> Option<BTreeMap<String, Text<HeaderValue>>> {
+    let field = |(name, value): (&HeaderName, &HeaderValue)| (name.to_string(), Text(value.clone()));
+    (!fields.is_empty()).then(|| fields.iter().map(field).collect())
 }
 
 fn heal(heal: &Heal) -> file::Heal {
@@ -230,6 +236,16 @@ fn rewrite(rewrite: &Rewrite) -> file::Rewrite {
     let public_url = rewrite.public_url.as_ref();
     let written = public_url.map(|url| HttpUrl(format!("{}://{}", url.scheme, url.authority)));
     file::Rewrite { public_url: written.map(Text) }
+}
+
+fn telemetry(telemetry: &Telemetry) -> file::Telemetry {
+    file::Telemetry {
+        otlp: telemetry.otlp.clone().map(Text),
+        headers: headers(&telemetry.headers),
+        sample: text(Count(telemetry.sample)),
+        timeout: text(telemetry.timeout),
+        queue: count(telemetry.queue),
+    }
 }
 
 fn cluster(cluster: &Cluster) -> file::Cluster {

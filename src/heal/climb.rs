@@ -15,7 +15,7 @@ use super::ward::{Patient, Ward};
 use crate::cluster::Flight;
 use crate::config::settings::Rung;
 use crate::iiif::IdentifierKind;
-use crate::observe::{Event, Gauged};
+use crate::observe::{Event, Gauged, Span};
 use crate::upstream::guard::Allowed;
 
 /// How a climb ended.
@@ -31,18 +31,6 @@ pub(super) enum Verdict {
     Cooling,
     /// Nothing helped.
     Failed,
-}
-
-impl Verdict {
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::Healed(_) => "healed",
-            Self::Alive => "alive",
-            Self::Missing => "missing",
-            Self::Cooling => "cooling",
-            Self::Failed => "failed",
-        }
-    }
 }
 
 /// How one step on a rung ended.
@@ -299,6 +287,8 @@ impl Ward {
         own: &Flight,
     ) -> CanvasAnswer {
         let started = Instant::now();
+        let mut span = Span::step(&patient.trace, flight.rung.as_str());
+        let patient = &patient.within(&span);
         let Some(_place) = service.place(urgency).await else { return CanvasAnswer::Withheld };
         urgency.departs();
         own.departs();
@@ -312,6 +302,7 @@ impl Ward {
             (Ok(()), _) => service.canvas(&flight.target, patient, Made::NowOrLongAgo).await,
         };
         self.step_ended(flight, answer, patient, started.elapsed());
+        span.text("iiif_mender.answer", answer.as_str());
         answer
     }
 

@@ -16,6 +16,7 @@ use super::ward::{Patient, Ward};
 use crate::config::settings::Rung;
 use crate::iiif::IdentifierKind;
 use crate::iiif::identifier;
+use crate::observe::Span;
 use crate::upstream::Body;
 
 /// How `direct` ended.
@@ -88,6 +89,8 @@ impl Ward {
         if let Some(page) = page {
             id = format!("{id};{page}");
         }
+        let span = Span::step(&patient.trace, Rung::Direct.as_str());
+        let patient = &patient.within(&span);
         let Some(head) = self.in_its_name(patient, request, &id) else { return Direct::NoWay };
         let Ok(answer) = self.ask_image(patient, &head).await else { return Direct::NoWay };
         let status = answer.status();

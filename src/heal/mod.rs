@@ -57,7 +57,7 @@ use crate::cluster::Cluster;
 use crate::config::Settings;
 use crate::config::settings::Rung;
 use crate::index::Index;
-use crate::observe::{Gauged, Metrics, Trace};
+use crate::observe::{Gauged, Metrics, Span, Trace};
 use crate::outcome::Outcome;
 use crate::upstream::{Body, Upstream, UpstreamError};
 use climb::Verdict;
@@ -160,6 +160,9 @@ impl Healer {
     ) -> Treatment {
         let started = Instant::now();
         let ward = &self.ward;
+        let mut span = Span::step(&patient.trace, "heal");
+        span.text("iiif_mender.identifier", &patient.key);
+        let patient = &patient.within(&span);
         if ward.memory.is_missing(ward.mark(patient), &patient.key, started) {
             return Treatment::Original(Outcome::Missing);
         }
@@ -189,6 +192,8 @@ impl Healer {
         seat.urgency.viewer_waits();
         patient.joins(&seat.urgency);
         let landed = timeout(wait.saturating_sub(started.elapsed()), seat.landed()).await;
+        // Known by now, even to one who came at the same moment.
+        span.link(seat.urgency.leader());
         ward.metrics.waited(started.elapsed(), &patient.trace);
         match landed {
             Err(_) => Treatment::Pending(COME_BACK),

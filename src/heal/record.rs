@@ -11,7 +11,7 @@ use super::service::CanvasAnswer;
 use super::urgency::Urgency;
 use super::ward::{Patient, Ward};
 use crate::index::history::Heal;
-use crate::observe::{Event, Metrics};
+use crate::observe::{Event, Metrics, Span};
 
 impl Ward {
     /// Notes how a heal ended, for `waiting` viewers. Nothing waits for it. Climbs that tried nothing (it was alive,
@@ -85,7 +85,29 @@ impl Ward {
     }
 }
 
+impl Verdict {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Healed(_) => "healed",
+            Self::Alive => "alive",
+            Self::Missing => "missing",
+            Self::Cooling => "cooling",
+            Self::Failed => "failed",
+        }
+    }
+}
+
 impl Patient {
+    /// The same, with what is done for its sake below `span`.
+    pub(super) fn within(&self, span: &Span) -> Self {
+        Self { trace: span.within(&self.trace), ..self.clone() }
+    }
+
+    /// For logs.
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
     /// Says which request leads the climb that this one waits for, where it is another.
     pub(super) fn joins(&self, climb: &Urgency) {
         if let Some(leader) = climb.leader().filter(|leader| **leader != self.trace) {

@@ -21,7 +21,7 @@ use crate::config::Settings;
 use crate::config::settings::Timeouts;
 use crate::iiif::identifier;
 use crate::iiif::manifest;
-use crate::observe::{Event, Metrics, Trace};
+use crate::observe::{Event, Metrics, Span, Trace};
 use crate::upstream::{Body, Upstream, UpstreamError, own_request};
 
 /// The longest canvas that is read; beyond it nothing is known of its contents.
@@ -302,7 +302,10 @@ impl CanvasService {
     ) -> Result<(StatusCode, Bytes), UpstreamError> {
         let mut head = self.head(target)?;
         trace.send_on(&mut head.headers);
-        let answer = self.upstream.send(&head, Body::Empty, self.times.first_byte(patience)).await;
+        let mut span = Span::call(trace, &head);
+        let times = self.times.first_byte(patience);
+        let answer = self.upstream.send(&span.onward(&head), Body::Empty, times).await;
+        span.answered(&answer);
         // A look into Redis is no news: 404 is its word for "expired".
         if most != LONGEST_RESOURCE {
             match &answer {

@@ -29,7 +29,7 @@ use crate::iiif::identifier::uuid_of_file_url;
 use crate::iiif::{IdentifierKind, ImageRequest};
 use crate::index::recorder::Recorder;
 use crate::index::{Index, Owner};
-use crate::observe::{Metrics, Trace};
+use crate::observe::{Metrics, Span, Trace};
 use crate::upstream::guard::Guard;
 use crate::upstream::{Body, Upstream, UpstreamError, own_request};
 
@@ -110,7 +110,10 @@ impl Ward {
         {
             return None;
         }
-        let owners = match self.index.owners(&key) {
+        let step = Span::step(at.trace, "index");
+        let owners = self.index.owners(&key);
+        drop(step);
+        let owners = match owners {
             Ok(owners) => owners,
             Err(error) => {
                 self.metrics.index_lookup("error");
@@ -178,7 +181,10 @@ impl Ward {
         request: &Parts,
     ) -> Result<Response<Body>, UpstreamError> {
         let times = self.settings.timeouts(patient.route);
-        self.upstreams[patient.route].send(request, Body::Empty, times).await
+        let mut span = Span::call(&patient.trace, request);
+        let sent = self.upstreams[patient.route].send(&span.onward(request), Body::Empty, times).await;
+        span.answered(&sent);
+        sent
     }
 
     /// Asks the image server for `{identifier}/{tail}` on our own behalf.
@@ -318,12 +324,5 @@ impl Ward {
 
     pub(super) fn witness(&self) -> Option<Patient> {
         self.witness.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-}
-
-impl Patient {
-    /// For logs.
-    pub fn key(&self) -> &str {
-        &self.key
     }
 }

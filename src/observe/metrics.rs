@@ -23,6 +23,7 @@ use super::live::{Event, Live, News};
 use super::meters::UpstreamMeters;
 use super::process::{Own, Process};
 use super::scrape::{Format, as_text};
+use super::spans::Spans;
 use super::trace::Trace;
 use crate::outcome::Outcome;
 
@@ -109,6 +110,8 @@ pub struct Metrics {
     /// The edge and the configuration.
     pub edge: EdgeMeters,
     before: Mutex<Vec<Look>>,
+    /// Spans of sampled requests.
+    pub spans: Spans,
     /// Heals under way.
     pub flights: Gauge,
     /// Viewers kept waiting.
@@ -175,6 +178,7 @@ impl Metrics {
             live: Live::default(),
             edge: EdgeMeters::default(),
             before: Mutex::default(),
+            spans: Spans::default(),
             flights: Gauge::default(),
             waiting: Gauge::default(),
             canvas_in_flight: Gauge::default(),
@@ -220,6 +224,7 @@ impl Metrics {
         );
         r.register("index_lookups", "Identifiers looked up, by what was found", self.index_lookups.clone());
         r.register("learned", "Documents that passed through, by what was learned", self.learned.clone());
+        r.register("spans", "Spans of sampled requests, by what became of them", self.spans.counted());
         r.register("events", "Rare events by kind", self.events.clone());
     }
 

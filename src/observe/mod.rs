@@ -1,6 +1,7 @@
 //! What the people who run it can see. A leaf: every room may use it, it uses none.
 
 mod edge;
+mod export;
 mod gauged;
 mod histogram;
 mod lines;
@@ -11,9 +12,11 @@ mod metrics;
 mod process;
 mod scrape;
 mod snapshot;
+mod spans;
 mod trace;
 
 pub use edge::EdgeMeters;
+pub use export::Export;
 pub use gauged::Gauged;
 pub use live::{Event, News, Point, SAMPLE_EVERY};
 pub use logging::{LogGuard, LoggingError, install as install_logging, set_filter as set_log_filter};
@@ -21,4 +24,5 @@ pub use meters::UpstreamMeters;
 pub use metrics::{Metrics, RequestLabels, Word};
 pub use scrape::Format;
 pub use snapshot::{Now, Snapshot};
+pub use spans::{Span, Spans};
 pub use trace::{REQUEST_ID, TRACEPARENT, TRACESTATE, Trace};

@@ -5,11 +5,14 @@
 //! requests came, then 80 random bits. It has the form of a trace id (W3C Trace Context), so that one search finds both.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http::HeaderMap;
 use http::header::{HeaderName, HeaderValue};
+
+use super::spans::Place;
 
 /// The id of a request.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -35,6 +38,8 @@ pub struct Trace {
     id: HeaderValue,
     parent: Option<HeaderValue>,
     state: Option<HeaderValue>,
+    /// Where its spans hang, if it has any.
+    place: Option<Arc<Place>>,
 }
 
 impl Trace {
@@ -54,12 +59,12 @@ impl Trace {
         let parent = one(TRACEPARENT).filter(|parent| Parent::parse(parent.as_bytes()).is_some()).cloned();
         // Without its parent it means nothing (W3C Trace Context section 4.3).
         let state = one(TRACESTATE).filter(|_| parent.is_some()).cloned();
-        Self { id, parent, state }
+        Self { id, parent, state, place: None }
     }
 
     /// A trace that begins here: work that no request asked for.
     pub fn fresh() -> Self {
-        Self { id: fresh_id(), parent: None, state: None }
+        Self { id: fresh_id(), parent: None, state: None, place: None }
     }
 
     /// The id, as it stands in `X-Request-Id`.
@@ -80,13 +85,41 @@ impl Trace {
     /// How a histogram names it as an example: trace and request, as far as OpenMetrics has room (128 characters).
     pub(super) fn example(&self) -> Option<Vec<(&'static str, String)>> {
         let mut labels = Vec::new();
-        if let Some(parent) = self.parent.as_ref().and_then(|parent| Parent::parse(parent.as_bytes())) {
+        if let Some(parent) = self.told() {
             labels.push(("trace_id", format!("{:032x}", parent.trace)));
         }
         if self.as_str().len() <= LONGEST_EXAMPLE {
             labels.push(("request_id", self.as_str().to_owned()));
         }
         (!labels.is_empty()).then_some(labels)
+    }
+
+    /// What the parent says.
+    pub(super) fn told(&self) -> Option<Parent> {
+        self.parent.as_ref().and_then(|parent| Parent::parse(parent.as_bytes()))
+    }
+
+    /// The id as a trace id: one of ours is of that form.
+    pub(super) fn number(&self) -> Option<u128> {
+        let is_ours = self.as_str().len() == DIGITS;
+        u128::from_str_radix(self.as_str(), 16).ok().filter(|number| is_ours && *number != 0)
+    }
+
+    pub(super) fn place(&self) -> Option<&Place> {
+        self.place.as_deref()
+    }
+
+    pub(super) fn state_text(&self) -> &str {
+        self.state.as_ref().and_then(|state| state.to_str().ok()).unwrap_or_default()
+    }
+
+    /// The same request below a span of its own: from here on that is the parent, and sampled.
+    pub(super) fn below(&self, trace: u128, span: u64, place: Place) -> Self {
+        let mut text = *b"00-00000000000000000000000000000000-0000000000000000-01";
+        write_hex(trace, &mut text[3..35]);
+        write_hex(u128::from(span), &mut text[36..52]);
+        let parent = HeaderValue::from_maybe_shared(Bytes::from_owner(text)).ok();
+        Self { parent, place: Some(Arc::new(place)), ..self.clone() }
     }
 
     /// Puts id and parent among the fields of a request that goes on, in place of what stands there.

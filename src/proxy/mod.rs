@@ -7,6 +7,7 @@ mod hops;
 mod rate;
 mod reply;
 mod route;
+mod sending;
 mod thumbnail;
 
 use std::net::{IpAddr, SocketAddr};
@@ -26,7 +27,7 @@ use crate::config::Settings;
 use crate::config::settings::{RouteKind, Rung};
 use crate::heal::{Healer, Lobby, Patient, Treatment, echo};
 use crate::iiif::Target;
-use crate::observe::{Metrics, REQUEST_ID, Trace};
+use crate::observe::{Metrics, REQUEST_ID, Span, Trace};
 use crate::outcome::Outcome;
 use crate::presentation::{Gateway, Presenter, Rewrite, Wanted, called, cors};
 use crate::upstream::{Body, Budget, Held, Upstream};
@@ -141,17 +142,18 @@ impl Proxy {
         let (head, body) = request.into_parts();
         let rooms = &*self.rooms;
         let trusted = hops::is_trusted(viewer.peer.ip(), &rooms.settings.server.trusted_proxies);
-        let asking = reply::Asking::new(&head, Trace::of(&head.headers, trusted));
+        let (trace, span) = rooms.metrics.spans.begin(Trace::of(&head.headers, trusted));
+        let asking = reply::Asking::new(&head, trace);
         // First of all, because no other refusal ends the connection.
         let checked = route::framed(&head).and_then(|()| rooms.fits(&viewer, &head));
         if let Err(refusal) = checked {
-            return rooms.reply(&asking, "none", Err(refusal), started);
+            return rooms.reply(&asking, span, "none", Err(refusal), started);
         }
         let (route, answer) = match rooms.gateway(&viewer, &head).await {
             Some(answer) => ("manifests", answer),
             None => rooms.routed(&viewer, &asking.trace, head, body).await,
         };
-        rooms.reply(&asking, route, answer, started)
+        rooms.reply(&asking, span, route, answer, started)
     }
 }
 
@@ -189,7 +191,10 @@ impl Rooms {
         head: Parts,
         body: Incoming,
     ) -> (&'static str, Result<Answer, Refusal>) {
-        let asked = match route::route(&self.settings, &head, trace) {
+        let step = Span::step(trace, "route");
+        let routed = route::route(&self.settings, &head, trace);
+        drop(step);
+        let asked = match routed {
             Ok(asked) => asked,
             Err(refusal) => return ("none", Err(refusal)),
         };
@@ -282,8 +287,9 @@ impl Rooms {
 
     /// Manifests and canvases have a room of their own.
     async fn present(&self, asked: &Asked, onward: Parts, body: Body) -> Result<Answer, Refusal> {
-        let wanted =
-            Wanted { route: asked.route, public: asked.uri().clone(), onward, trace: asked.trace.clone() };
+        let step = Span::step(&asked.trace, "presentation");
+        let (trace, onward) = (step.within(&asked.trace), step.onward(&onward).into_owned());
+        let wanted = Wanted { route: asked.route, public: asked.uri().clone(), onward, trace };
         let presented = self.presenter.answer(wanted, body).await.map_err(Refusal::Upstream)?;
         let healed = presented.cured.map(|took| (Some(Rung::Rebuild), took));
         Ok(Answer { response: presented.response, outcome: presented.outcome, healed })
@@ -346,21 +352,6 @@ impl Rooms {
         }
     }
 
-    async fn send(&self, asked: &Asked, onward: &Parts, body: Body) -> Result<Response<Body>, Refusal> {
-        let times = self.settings.timeouts(asked.route);
-        let started = Instant::now();
-        let sent = self.upstreams[asked.route].send(onward, body, times).await;
-        if sent.is_ok() {
-            self.metrics.upstream_answered(asked.kind(), started.elapsed());
-        }
-        sent.map_err(|error| {
-            if !error.is_the_viewers() {
-                self.metrics.upstream_error(error.kind());
-            }
-            Refusal::Upstream(error)
-        })
-    }
-
     fn is_echo(&self, asked: &Asked, head: &Parts, client: IpAddr) -> bool {
         let Some(image) = asked.image() else { return false };
         let (target, has_query) = (image.request.target, head.uri.query().is_some());
@@ -379,10 +370,12 @@ impl Rooms {
     fn reply(
         &self,
         asking: &reply::Asking,
+        mut span: Span,
         route: &'static str,
         answer: Result<Answer, Refusal>,
         started: Instant,
     ) -> Response<Body> {
+        let step = Span::step(&asking.trace, "reply");
         let name = &self.settings.server.name;
         let (outcome, mut response) = match answer {
             Ok(answer) => (answer.outcome, reply::finish(self.under_our_name(answer), name)),
@@ -392,6 +385,9 @@ impl Rooms {
         let took = started.elapsed();
         self.metrics.request(route, outcome, response.status().as_u16(), took);
         asking.log(&self.settings.log, route, outcome, response.status(), took);
+        drop(step);
+        asking.describe(&mut span, route, outcome);
+        span.status(response.status());
         response
     }
 }

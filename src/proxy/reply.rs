@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::{Answer, headers};
 use crate::config::settings::{AccessLog, Log};
-use crate::observe::Trace;
+use crate::observe::{Span, Trace};
 use crate::outcome::Outcome;
 use crate::upstream::{Body, BodyError, Chain, UpstreamError};
 
@@ -149,6 +149,15 @@ impl Asking {
         let wants_json = wants_json(&head.headers);
         let is_http_1 = head.version < Version::HTTP_2;
         Self { method: head.method.clone(), uri: head.uri.clone(), wants_json, is_http_1, trace }
+    }
+
+    /// What its span says of it.
+    pub(super) fn describe(&self, span: &mut Span, route: &'static str, outcome: Outcome) {
+        span.text("http.request.method", self.method.as_str());
+        span.text("url.path", self.uri.path());
+        span.text("iiif_mender.request_id", self.trace.as_str());
+        span.text("iiif_mender.route", route);
+        span.text("iiif_mender.outcome", outcome.as_str());
     }
 
     /// One line for each request that is to have one (`[log] access`).

@@ -6,6 +6,7 @@
 mod body;
 mod check;
 mod choice;
+mod collector;
 mod connection;
 mod dial;
 mod error;
@@ -33,6 +34,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 pub use body::{Body, BodyError, Break};
+pub use collector::Collector;
 pub use dial::{TlsError, client_tls};
 pub use error::{Chain, UpstreamError};
 pub use health::Standing;

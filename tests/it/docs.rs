@@ -122,6 +122,7 @@ pub(crate) fn scraped() -> BTreeMap<String, BTreeSet<String>> {
     metrics.resource_check("alive");
     metrics.index_lookup("known");
     metrics.event("echo");
+    let _export = metrics.spans.open(1, 1);
     metrics.edge.connection_cut("stuck");
     metrics.edge.config_reload("applied");
     let authority = http::uri::Authority::from_static("images.test:80");

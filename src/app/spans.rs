@@ -1,0 +1,44 @@
+//! Spans on their way to a collector.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use super::StartError;
+use crate::config::Settings;
+use crate::observe::Metrics;
+use crate::upstream::Collector;
+
+/// How long the last spans may take, when everything else has ended.
+const LAST: Duration = Duration::from_secs(2);
+
+/// What sends them. Dropping `more` makes it send what still waits, and end.
+#[derive(Debug)]
+pub(super) struct Exporting {
+    more: oneshot::Sender<()>,
+    sending: JoinHandle<()>,
+}
+
+impl Exporting {
+    /// Begins, where there is a collector.
+    pub(super) fn start(settings: &Settings, metrics: &Metrics) -> Result<Option<Self>, StartError> {
+        let telemetry = &settings.telemetry;
+        let Some(url) = &telemetry.otlp else { return Ok(None) };
+        let collector = Arc::new(Collector::new(url, settings)?);
+        let Some(export) = metrics.spans.open(telemetry.sample, telemetry.queue) else { return Ok(None) };
+        let (more, last) = oneshot::channel();
+        let post = move |batch| {
+            let collector = Arc::clone(&collector);
+            async move { collector.post(batch).await }
+        };
+        Ok(Some(Self { more, sending: tokio::spawn(export.run(post, last)) }))
+    }
+
+    /// Sends what still waits, for a moment.
+    pub(super) async fn end(self) {
+        drop(self.more);
+        let _ = tokio::time::timeout(LAST, self.sending).await;
+    }
+}

@@ -1,0 +1,225 @@
+//! Spans: what a sampled request went through, step by step, for a collector (OpenTelemetry).
+//!
+//! A request that is not sampled has no spans and allocates nothing for them. A span that ends goes into a bounded
+//! queue; where that is full it is dropped and counted: no request ever waits for it.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use http::request::Parts;
+use opentelemetry_proto::tonic::common::v1::any_value::Value;
+use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
+use opentelemetry_proto::tonic::trace::v1::span::{Link, SpanKind};
+use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
+use opentelemetry_proto::tonic::trace::v1::{Span as Written, Status};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use tokio::sync::mpsc;
+
+use super::export::Export;
+use super::metrics::{Kind, Word};
+use super::trace::{Trace, fresh_number};
+
+/// Where spans come from; none do until there is an export.
+#[derive(Debug, Default)]
+pub struct Spans {
+    outlet: OnceLock<Arc<Outlet>>,
+    counted: Counted,
+}
+
+/// Spans by what became of them. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Counted(pub(super) Family<Kind, Counter>);
+
+impl Counted {
+    pub(super) fn count(&self, kind: &'static str, spans: usize) {
+        self.0.get_or_create(&Kind { kind: Word(kind) }).inc_by(u64::try_from(spans).unwrap_or(u64::MAX));
+    }
+}
+
+/// Where spans go.
+#[derive(Debug)]
+struct Outlet {
+    sample: u32,
+    queue: mpsc::Sender<Written>,
+    counted: Counted,
+}
+
+/// Where the next spans of a trace hang.
+#[derive(Debug)]
+pub(super) struct Place {
+    outlet: Arc<Outlet>,
+    trace: u128,
+    span: u64,
+}
+
+impl PartialEq for Place {
+    fn eq(&self, other: &Self) -> bool {
+        (self.trace, self.span) == (other.trace, other.span)
+    }
+}
+
+impl Eq for Place {}
+
+impl Spans {
+    pub(super) fn counted(&self) -> Family<Kind, Counter> {
+        self.counted.0.clone()
+    }
+
+    /// From now on one of `sample` requests has spans; at most `queue` of them wait to be sent. `None`: it is so
+    /// already.
+    pub fn open(&self, sample: u32, queue: usize) -> Option<Export> {
+        let (sender, waiting) = mpsc::channel(queue.max(1));
+        let outlet = Outlet { sample: sample.max(1), queue: sender, counted: self.counted.clone() };
+        self.outlet.set(Arc::new(outlet)).ok()?;
+        // The first scrape shows them, at zero.
+        for kind in ["sent", "dropped", "failed"] {
+            self.counted.count(kind, 0);
+        }
+        Some(Export::new(waiting, self.counted.clone()))
+    }
+
+    /// The span of a whole request, and the trace as it goes on below it. What a trusted proxy decided about
+    /// sampling holds (W3C Trace Context section 3.2.2.5); where it said nothing, one of so many is taken.
+    pub fn begin(&self, trace: Trace) -> (Trace, Span) {
+        let Some(outlet) = self.outlet.get() else { return (trace, Span::default()) };
+        let parent = trace.told();
+        if !parent.map_or_else(|| fastrand::u32(0..outlet.sample) == 0, |parent| parent.sampled) {
+            return (trace, Span::default());
+        }
+        let own = || trace.number().unwrap_or_else(fresh_number);
+        let (number, above) = parent.map_or_else(|| (own(), 0), |parent| (parent.trace, parent.span));
+        let place = Place { outlet: Arc::clone(outlet), trace: number, span: above };
+        let span = Span::start(&trace, &place, "request", SpanKind::Server);
+        (span.within(&trace), span)
+    }
+}
+
+/// One step of a request. It ends when it is dropped. That of a request that is not sampled is nothing.
+#[derive(Debug, Default)]
+pub struct Span(Option<Box<Open>>);
+
+#[derive(Debug)]
+struct Open {
+    written: Written,
+    trace: Trace,
+    started: Instant,
+}
+
+impl Span {
+    fn start(of: &Trace, at: &Place, name: &'static str, kind: SpanKind) -> Self {
+        let id = fastrand::u64(1..);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+        let written = Written {
+            trace_id: at.trace.to_be_bytes().to_vec(),
+            span_id: id.to_be_bytes().to_vec(),
+            parent_span_id: if at.span == 0 { Vec::new() } else { at.span.to_be_bytes().to_vec() },
+            trace_state: of.state_text().to_owned(),
+            flags: 1,
+            name: name.to_owned(),
+            kind: kind.into(),
+            start_time_unix_nano: u64::try_from(now).unwrap_or_default(),
+            ..Written::default()
+        };
+        let place = Place { outlet: Arc::clone(&at.outlet), trace: at.trace, span: id };
+        let trace = of.below(at.trace, id, place);
+        Self(Some(Box::new(Open { written, trace, started: Instant::now() })))
+    }
+
+    /// A step of our own within what `trace` stands for.
+    pub fn step(trace: &Trace, name: &'static str) -> Self {
+        trace.place().map_or_else(Self::default, |at| Self::start(trace, at, name, SpanKind::Internal))
+    }
+
+    /// A request that we send.
+    pub fn call(trace: &Trace, head: &Parts) -> Self {
+        let Some(at) = trace.place() else { return Self::default() };
+        let mut span = Self::start(trace, at, "upstream", SpanKind::Client);
+        span.text("http.request.method", head.method.as_str());
+        span.text("url.path", head.uri.path());
+        span
+    }
+
+    /// The trace below this step; `trace` itself where there is no span.
+    pub fn within(&self, trace: &Trace) -> Trace {
+        self.0.as_ref().map_or(trace, |open| &open.trace).clone()
+    }
+
+    /// The head as it goes out: it names this span as its parent.
+    pub fn onward<'a>(&self, head: &'a Parts) -> Cow<'a, Parts> {
+        let Some(open) = &self.0 else { return Cow::Borrowed(head) };
+        let mut head = head.clone();
+        open.trace.send_on(&mut head.headers);
+        Cow::Owned(head)
+    }
+
+    /// Says more about it.
+    pub fn text(&mut self, key: &'static str, value: &str) {
+        if self.0.is_some() {
+            self.say(key, Value::StringValue(value.to_owned()));
+        }
+    }
+
+    /// How a request ended; 5xx is an error.
+    pub fn status(&mut self, status: http::StatusCode) {
+        self.say("http.response.status_code", Value::IntValue(i64::from(status.as_u16())));
+        if status.is_server_error() {
+            self.failed(status.as_str());
+        }
+    }
+
+    /// What came of a request that we sent.
+    pub fn answered<B, E: fmt::Display>(&mut self, answer: &Result<http::Response<B>, E>) {
+        match answer {
+            Ok(answer) => self.status(answer.status()),
+            Err(error) if self.0.is_some() => self.failed(&error.to_string()),
+            Err(_) => {}
+        }
+    }
+
+    /// It did not end well.
+    pub fn failed(&mut self, why: &str) {
+        if let Some(open) = &mut self.0 {
+            open.written.status = Some(Status { message: why.to_owned(), code: StatusCode::Error.into() });
+        }
+    }
+
+    /// Its work was done by somebody else: `leader` stands for the step that did it.
+    pub fn link(&mut self, leader: Option<&Trace>) {
+        let (Some(open), Some(leader)) = (&mut self.0, leader.and_then(Trace::place)) else { return };
+        if open.trace.place().is_none_or(|own| own != leader) {
+            open.written.links.push(Link {
+                trace_id: leader.trace.to_be_bytes().to_vec(),
+                span_id: leader.span.to_be_bytes().to_vec(),
+                flags: 1,
+                ..Link::default()
+            });
+        }
+    }
+
+    fn say(&mut self, key: &'static str, value: Value) {
+        if let Some(open) = &mut self.0 {
+            open.written.attributes.push(attribute(key, value));
+        }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        let took = u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let mut written = std::mem::take(&mut self.written);
+        written.end_time_unix_nano = written.start_time_unix_nano.saturating_add(took);
+        if let Some(place) = self.trace.place()
+            && place.outlet.queue.try_send(written).is_err()
+        {
+            place.outlet.counted.count("dropped", 1);
+        }
+    }
+}
+
+/// One attribute of a span or of its resource.
+pub(super) fn attribute(key: &'static str, value: Value) -> KeyValue {
+    KeyValue { key: key.to_owned(), value: Some(AnyValue { value: Some(value) }), ..KeyValue::default() }
+}

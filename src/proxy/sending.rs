@@ -1,0 +1,36 @@
+//! One request of a viewer on its way to its upstream, timed and counted.
+
+use std::time::Instant;
+
+use http::request::Parts;
+use hyper::Response;
+
+use super::Rooms;
+use super::reply::Refusal;
+use super::route::Asked;
+use crate::observe::Span;
+use crate::upstream::Body;
+
+impl Rooms {
+    pub(super) async fn send(
+        &self,
+        asked: &Asked,
+        onward: &Parts,
+        body: Body,
+    ) -> Result<Response<Body>, Refusal> {
+        let times = self.settings.timeouts(asked.route);
+        let started = Instant::now();
+        let mut span = Span::call(&asked.trace, onward);
+        let sent = self.upstreams[asked.route].send(&span.onward(onward), body, times).await;
+        span.answered(&sent);
+        if sent.is_ok() {
+            self.metrics.upstream_answered(asked.kind(), started.elapsed());
+        }
+        sent.map_err(|error| {
+            if !error.is_the_viewers() {
+                self.metrics.upstream_error(error.kind());
+            }
+            Refusal::Upstream(error)
+        })
+    }
+}

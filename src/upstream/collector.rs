@@ -1,0 +1,77 @@
+//! A collector of spans: one URL that batches are posted to.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
+use tokio::time::timeout;
+
+use super::{Body, Chain, TlsError, Upstream, UpstreamError, client_tls, own_request};
+use crate::config::Settings;
+use crate::config::settings::{Timeouts, UpstreamUrl};
+use crate::observe::UpstreamMeters;
+
+/// The longest answer that is read, so that its connection is kept.
+const LONGEST: usize = 64 << 10;
+
+/// Takes batches of spans (OTLP over HTTP, binary).
+#[derive(Debug)]
+pub struct Collector {
+    upstream: Upstream,
+    target: String,
+    name: String,
+    fields: HeaderMap,
+    patience: Duration,
+}
+
+impl Collector {
+    /// The collector at `url`, as `[telemetry]` and `[upstream]` say. Nothing is dialled yet.
+    pub fn new(url: &UpstreamUrl, settings: &Settings) -> Result<Self, TlsError> {
+        let tls = client_tls(&settings.upstream)?;
+        // It is no upstream of viewers: what is counted of those says nothing of it.
+        let meters = UpstreamMeters::default();
+        let upstream = Upstream::new(url, &[], &settings.upstream, &tls, &meters);
+        let mut fields = settings.telemetry.headers.clone();
+        fields.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-protobuf"));
+        Ok(Self {
+            upstream,
+            target: format!("{}/v1/traces", url.path.trim_end_matches('/')),
+            name: settings.server.name.clone(),
+            fields,
+            patience: settings.telemetry.timeout,
+        })
+    }
+
+    /// Posts one batch; `Err` says why it was not taken. One that was lost with an old connection is sent once
+    /// more: a collector knows a span that comes twice by its id.
+    pub async fn post(&self, batch: Bytes) -> Result<(), String> {
+        self.upstream.prune();
+        let both = async {
+            match self.once(batch.clone()).await {
+                Err(UpstreamError::Closed | UpstreamError::Exchange(_)) => self.once(batch).await,
+                first => first,
+            }
+        };
+        match timeout(self.patience, both).await {
+            Err(_) => Err("no answer in time".to_owned()),
+            Ok(Err(error)) => Err(Chain(&error).to_string()),
+            Ok(Ok(status)) if status.is_success() => Ok(()),
+            Ok(Ok(status)) => Err(format!("it answers {status}")),
+        }
+    }
+
+    async fn once(&self, batch: Bytes) -> Result<StatusCode, UpstreamError> {
+        let mut head = own_request(self.upstream.authority().as_str(), &self.name)?;
+        head.method = Method::POST;
+        head.uri = self.target.parse::<Uri>().map_err(|_| UpstreamError::Target)?;
+        head.headers.extend(self.fields.clone());
+        head.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(batch.len()));
+        let patience = self.patience;
+        let times = Timeouts { connect: patience, first_byte: patience, body: patience };
+        let answer = self.upstream.send(&head, Body::Full(batch), times).await?;
+        let status = answer.status();
+        // Where it is too long or breaks, that only costs the connection.
+        let _read = answer.into_body().collect(LONGEST).await;
+        Ok(status)
+    }
+}
