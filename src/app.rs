@@ -162,10 +162,8 @@ impl App {
         let points = tokio::spawn(keep_points(Arc::clone(&metrics)));
         let lasting = [tidying, points, tokio::spawn(diary.clone().keep(Arc::clone(&metrics)))];
         metrics.edge.config_is_loaded();
-        let addresses = doors.addresses();
-        let stop = stop_button;
         Ok(Self {
-            addresses,
+            addresses: doors.addresses(),
             admin,
             metrics,
             index,
@@ -174,7 +172,7 @@ impl App {
             doors,
             reload: None,
             admin_socket,
-            stop,
+            stop: stop_button,
             serving,
             lasting,
             diary,

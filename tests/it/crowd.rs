@@ -15,6 +15,7 @@ const CONNECTIONS: usize = 40;
 const STREAMS: usize = 250;
 
 async fn connected(world: &World) -> SendRequest<Empty<Bytes>> {
+    #[allow(clippy::disallowed_methods, reason = "viewers connect to the proxy; the rule is for the product")]
     let stream = tokio::net::TcpStream::connect(world.app.addresses[0]).await.expect("a connection");
     let (sender, driver) =
         Builder::new(TokioExecutor::new()).handshake(TokioIo::new(stream)).await.expect("HTTP/2");

@@ -140,7 +140,7 @@ async fn other_methods_and_other_shapes_are_passed_on_and_never_healed() {
 
 #[tokio::test]
 #[allow(clippy::disallowed_methods, reason = "a viewer connects")]
-async fn a_get_with_a_body_is_passed_on_once_and_breaks_nobody_s_connection() {
+async fn a_get_with_a_body_is_refused_on_an_image_route_and_breaks_nobody_s_connection() {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let world = book(VISIT).await;
     let page = world.bed.page();
@@ -155,7 +155,7 @@ async fn a_get_with_a_body_is_passed_on_once_and_breaks_nobody_s_connection() {
     let reading =
         tokio::time::timeout(std::time::Duration::from_secs(10), stream.read_to_string(&mut answer));
     reading.await.expect("it does not hang").expect("text");
-    assert!(answer.starts_with("HTTP/1.1 404"), "{answer}");
+    assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
     assert_nothing_was_asked(&world);
     assert_eq!(world.get(&page.image_path(TILE)).await.status, 200);
 }

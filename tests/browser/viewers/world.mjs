@@ -81,6 +81,8 @@ path = "index.sqlite3"
 path = "manifests"
 [heal]
 enabled = ${mode.heals !== false}
+# Here the same image expires once a second; in life between two expiries lie hours.
+cooldown = "100ms"
 ${mode.heal ?? ''}
 [log]
 format = "json"
