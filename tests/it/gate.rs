@@ -95,7 +95,6 @@ async fn an_echo_never_meets_the_gate() {
     world.bed.service.stalls_canvas();
     let viewer = asks(&world, &page.info_path());
     waiting(&world, 1.0).await;
-    let resources = world.bed.counts().resources;
     for _ in 0..3 {
         let echo = world.get_with(&page.info_path(), &[SERVICE]).await;
         assert_eq!((echo.status, echo.header("heal-status")), (200, ""), "the heap's own answer");
@@ -103,8 +102,8 @@ async fn an_echo_never_meets_the_gate() {
     world.bed.restart_image_server();
     let echo = world.get_with(&page.info_path(), &[SERVICE]).await;
     assert_eq!((echo.status, echo.header("heal-status")), (404, ""), "the raw 404");
-    let counts = world.bed.counts();
-    assert_eq!((counts.canvas, counts.resources), (1, resources));
+    // /resources is not counted: the flight itself looks there from time to time.
+    assert_eq!(world.bed.counts().canvas, 1);
     world.bed.service.releases();
     assert_eq!(viewer.await.expect("not aborted").status, 200);
 }
