@@ -24,6 +24,8 @@ after(() => here?.close());
 
 /** The manifest is in the service's cache; all keys are gone. A plain visit of a canvas heals nothing then. */
 async function expired(it, book) {
+  // Of the journey before.
+  while (await it.heals() > 0) await new Promise((soon) => setTimeout(soon, 50));
   const answer = await fetch(`${it.bed.service}/iiif-service/fedora/presentation/${book}`);
   assert.equal(answer.status, 200);
   await answer.arrayBuffer();
@@ -36,12 +38,17 @@ async function open(it, viewer, book) {
   const tab = await context.newPage();
   const troubles = [];
   const asked = [];
+  let [open, last] = [0, Date.now()];
+  const moves = (by) => () => { open += by; last = Date.now(); };
   const note = (text) => {
     if (!(viewer.complains ?? []).some((known) => known.test(text))) troubles.push(text);
   };
   // The manifests' logo is on a host of its own, which is not here.
   await tab.route('https://library.tamu.edu/**', (route) => route.fulfill({ contentType: 'image/svg+xml',
     body: '<svg xmlns="http://www.w3.org/2000/svg" width="1" height="1"/>' }));
+  tab.on('request', moves(1));
+  tab.on('requestfinished', moves(-1));
+  tab.on('requestfailed', moves(-1));
   tab.on('console', (said) => {
     // What the network log says better has its own note below.
     if (said.type() === 'error' && !said.text().startsWith('Failed to load resource')) note(`console: ${said.text()}`);
@@ -58,7 +65,15 @@ async function open(it, viewer, book) {
   });
   await tab.goto(`${here.url}/${viewer.name}.html?manifest=${
     encodeURIComponent(`${it.name}/iiif-service/fedora/presentation/${book}`)}`);
-  return { tab, troubles, asked, close: () => context.close() };
+  /** Waits until viewer and proxy have ended what they do: what expires in the middle of its own heal stays expired. */
+  const rests = async () => {
+    const until = Date.now() + 30_000;
+    while (open > 0 || Date.now() - last < 400 || await it.heals() > 0) {
+      if (Date.now() > until) throw new Error(`${viewer.name}: ${open} requests and ${await it.heals()} heals do not end`);
+      await tab.waitForTimeout(50);
+    }
+  };
+  return { tab, troubles, asked, rests, close: () => context.close() };
 }
 
 /** Waits until the page with this number is seen as it should be. */
@@ -110,9 +125,10 @@ for (const [mode, pages] of [['same name', full ? 30 : 5], ['another name', full
     for (const viewer of VIEWERS) {
       test(`${viewer.name} pages through ${pages} expired pages`, async () => {
         await expired(it, 'obj/book');
-        await journey(it, viewer, 'obj/book', async ({ tab }) => {
+        await journey(it, viewer, 'obj/book', async ({ tab, rests }) => {
           await sees(it, viewer, tab, 1);
           for (let number = 2; number <= pages; number++) {
+            await rests();
             await it.bedDoes('evict-keys');
             await viewer.next(tab);
             await sees(it, viewer, tab, number);
@@ -123,8 +139,9 @@ for (const [mode, pages] of [['same name', full ? 30 : 5], ['another name', full
 
       test(`${viewer.name} zooms into a page that expires meanwhile`, async () => {
         await expired(it, 'obj/atlas');
-        await journey(it, viewer, 'obj/atlas', async ({ tab, asked }) => {
+        await journey(it, viewer, 'obj/atlas', async ({ tab, asked, rests }) => {
           await sees(it, viewer, tab, 1);
+          await rests();
           await it.bedDoes('evict-keys');
           const before = asked.length;
           await viewer.zoom(tab, viewer.picture(tab));

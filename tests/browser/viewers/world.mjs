@@ -121,11 +121,14 @@ export async function world(modeName, holdings, heal = '', token = '') {
     async state() {
       return (await fetch(bed.control)).json();
     },
-    /** How many images the index knows. */
-    async indexed() {
+    async gauge(name) {
       const scrape = await (await fetch(`http://${mender.admin}/metrics`, { headers: { authorization: `Bearer ${token}` } })).text();
-      return Number(scrape.match(/^iiif_mender_index_images(?:\{[^}]*\})? (\d+)/m)?.[1] ?? 0);
+      return Number(scrape.match(new RegExp(`^${name}(?:\\{[^}]*\\})? (\\d+)`, 'm'))?.[1] ?? 0);
     },
+    /** How many images the index knows. */
+    indexed: () => it.gauge('iiif_mender_index_images'),
+    /** Heals under way. */
+    heals: () => it.gauge('iiif_mender_flights'),
     async ends() {
       await browser.close();
       await mender.end();
