@@ -105,9 +105,16 @@ const CHORES_EVERY: Duration = Duration::from_secs(5);
 /// Operators at once at most.
 const OPERATORS: usize = 64;
 
-/// Keys whose new value holds only after a restart, besides all of `[telemetry]`.
-const AFTER_RESTART: [&str; 6] =
-    ["admin.listen", "index.cache", "index.path", "log.format", "log.queue", "server.workers"];
+/// What holds only after a restart stays as it was.
+fn keep_until_restart(settings: &mut Settings, old: &Settings) {
+    settings.admin.listen = old.admin.listen;
+    settings.index.cache = old.index.cache;
+    settings.index.path.clone_from(&old.index.path);
+    settings.log.format = old.log.format;
+    settings.log.queue = old.log.queue;
+    settings.server.workers = old.server.workers;
+    settings.telemetry = old.telemetry.clone();
+}
 
 impl App {
     /// Starts everything; returns as soon as the sockets are bound. Sources are indexed in the background:
@@ -200,18 +207,10 @@ impl App {
     fn try_apply(&mut self, mut settings: Settings) -> Result<Changes, ReloadError> {
         let unusable = |error: StartError| ReloadError::Unusable(error.to_string());
         let before = self.house.load_full();
-        let mut keys = differences(&before.settings, &settings);
-        let waits = |key: &String| AFTER_RESTART.contains(&key.as_str()) || key.starts_with("telemetry");
-        let after_restart: Vec<String> = keys.iter().filter(|key| waits(key)).cloned().collect();
-        keys.retain(|key| !waits(key));
-        let old = &before.settings;
-        settings.admin.listen = old.admin.listen;
-        settings.index.cache = old.index.cache;
-        settings.index.path.clone_from(&old.index.path);
-        settings.log.format = old.log.format;
-        settings.log.queue = old.log.queue;
-        settings.server.workers = old.server.workers;
-        settings.telemetry = old.telemetry.clone();
+        let wanted = differences(&before.settings, &settings);
+        keep_until_restart(&mut settings, &before.settings);
+        let keys = differences(&before.settings, &settings);
+        let after_restart: Vec<String> = wanted.into_iter().filter(|key| !keys.contains(key)).collect();
         let settings = Arc::new(settings);
 
         // All that can fail comes first.

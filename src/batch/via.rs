@@ -4,18 +4,16 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use http::uri::{Authority, Scheme};
 use http::{HeaderMap, StatusCode, header};
 
 use super::mend::Treated;
 use super::{Entry, Unit, Verdict};
 use crate::config::Settings;
-use crate::config::settings::{RouteKind, Timeouts, UpstreamUrl};
+use crate::config::settings::{RouteKind, Timeouts};
 use crate::heal::image_segment;
 use crate::iiif::CanvasUrl;
-use crate::observe::UpstreamMeters;
 use crate::upstream::fetch::retry_after;
-use crate::upstream::{Body, Chain, TlsError, Upstream, client_tls, own_request};
+use crate::upstream::{Body, Chain, TlsError, Upstream, own_request, server_of};
 
 /// A running iiif-mender.
 #[derive(Debug)]
@@ -48,16 +46,11 @@ impl Via {
     pub(crate) fn new(url: &str, settings: &Settings) -> Result<Self, ViaError> {
         let refuse = || ViaError::Url(url.to_owned());
         let parsed = CanvasUrl::parse(url).ok_or_else(refuse)?;
-        let authority: Authority = parsed.authority.parse().map_err(|_| refuse())?;
-        let https = parsed.scheme.eq_ignore_ascii_case("https");
-        let scheme = if https { Scheme::HTTPS } else { Scheme::HTTP };
+        let server = server_of(&parsed).ok_or_else(refuse)?;
         let route = settings.routes.iter().find(|route| route.kind == RouteKind::Image);
         let prefix =
             format!("{}{}", parsed.path.trim_end_matches('/'), route.ok_or(ViaError::NoRoute)?.prefix);
-        let tls = client_tls(&settings.upstream)?;
-        let target = UpstreamUrl { scheme, authority, path: "/".to_owned() };
-        let upstream =
-            Arc::new(Upstream::new(&target, &[], &settings.upstream, &tls, &UpstreamMeters::default()));
+        let upstream = Arc::new(Upstream::apart(&server, &settings.upstream)?);
         // It holds a viewer's tile for as long as it says; then it answers by itself.
         let times = settings.upstream.timeouts().first_byte(settings.heal.wait + Duration::from_secs(10));
         Ok(Self { upstream, prefix, name: settings.server.name.clone(), times })

@@ -3,15 +3,13 @@
 use std::time::Duration;
 
 use http::header::{self, HeaderValue};
-use http::uri::{Authority, Scheme};
 use http::{StatusCode, Uri};
 
 use super::stats::Stats;
 use crate::config::Settings;
-use crate::config::settings::{Timeouts, UpstreamUrl};
+use crate::config::settings::Timeouts;
 use crate::iiif::CanvasUrl;
-use crate::observe::UpstreamMeters;
-use crate::upstream::{Body, Chain, TlsError, Upstream, client_tls, own_request};
+use crate::upstream::{Body, Chain, TlsError, Upstream, own_request, server_of};
 
 /// Why nothing can be shown.
 #[derive(Debug, thiserror::Error)]
@@ -84,13 +82,10 @@ impl Admin {
         };
         let refuse = || AskError::Url(url.clone());
         let parsed = CanvasUrl::parse(&url).ok_or_else(refuse)?;
-        let authority: Authority = parsed.authority.parse().map_err(|_| refuse())?;
-        let scheme = if parsed.scheme.eq_ignore_ascii_case("https") { Scheme::HTTPS } else { Scheme::HTTP };
+        let server = server_of(&parsed).ok_or_else(refuse)?;
         let path = format!("{}/api/v1/stats", parsed.path.trim_end_matches('/')).parse();
         let path = path.map_err(|_| refuse())?;
-        let tls = client_tls(&settings.upstream)?;
-        let target = UpstreamUrl { scheme, authority, path: "/".to_owned() };
-        let upstream = Upstream::new(&target, &[], &settings.upstream, &tls, &UpstreamMeters::default());
+        let upstream = Upstream::apart(&server, &settings.upstream)?;
         let token = std::env::var(TOKEN).ok().and_then(|token| {
             let mut value = HeaderValue::try_from(format!("Bearer {token}")).ok()?;
             value.set_sensitive(true);

@@ -6,10 +6,9 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use tokio::time::timeout;
 
-use super::{Body, Chain, TlsError, Upstream, UpstreamError, client_tls, own_request};
+use super::{Body, Chain, TlsError, Upstream, UpstreamError, own_request};
 use crate::config::Settings;
 use crate::config::settings::{Timeouts, UpstreamUrl};
-use crate::observe::UpstreamMeters;
 
 /// The longest answer that is read, so that its connection is kept.
 const LONGEST: usize = 64 << 10;
@@ -27,14 +26,10 @@ pub struct Collector {
 impl Collector {
     /// The collector at `url`, as `[telemetry]` and `[upstream]` say. Nothing is dialled yet.
     pub fn new(url: &UpstreamUrl, settings: &Settings) -> Result<Self, TlsError> {
-        let tls = client_tls(&settings.upstream)?;
-        // It is no upstream of viewers: what is counted of those says nothing of it.
-        let meters = UpstreamMeters::default();
-        let upstream = Upstream::new(url, &[], &settings.upstream, &tls, &meters);
         let mut fields = settings.telemetry.headers.clone();
         fields.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-protobuf"));
         Ok(Self {
-            upstream,
+            upstream: Upstream::apart(url, &settings.upstream)?,
             target: format!("{}/v1/traces", url.path.trim_end_matches('/')),
             name: settings.server.name.clone(),
             fields,

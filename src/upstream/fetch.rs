@@ -15,7 +15,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use hyper::Response;
 use tokio::time::timeout;
 
-use super::{Body, Chain, TlsError, Upstream, UpstreamError, client_tls, own_request};
+use super::{Body, Chain, TlsError, Upstream, UpstreamError, client_tls, own_request, server_of};
 use crate::config::Settings;
 use crate::config::settings::UpstreamUrl;
 use crate::iiif::CanvasUrl;
@@ -205,9 +205,7 @@ impl Fetcher {
             let host = if route.preserve_host { public } else { route.upstream.authority.as_str() };
             return Some((self.upstream(&route.upstream, &route.connect), host.to_owned(), target));
         }
-        let scheme = if url.scheme.eq_ignore_ascii_case("https") { Scheme::HTTPS } else { Scheme::HTTP };
-        let authority: Authority = url.authority.parse().ok()?;
-        let server = UpstreamUrl { scheme, authority, path: "/".to_owned() };
+        let server = server_of(url)?;
         let same = |route: &&crate::config::settings::Route| {
             route.upstream.scheme == server.scheme && url.authority_is(route.upstream.authority.as_str())
         };

@@ -39,7 +39,7 @@ pub use dial::{TlsError, client_tls};
 pub use error::{Chain, UpstreamError};
 pub use health::Standing;
 pub use held::{Budget, Held, Share};
-pub use own::own_request;
+pub use own::{own_request, server_of};
 pub use server::ServerState;
 
 use crate::config::settings::{self, Timeouts};

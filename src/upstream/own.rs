@@ -1,9 +1,13 @@
 //! Requests of our own, in nobody's name.
 
 use http::request::Parts;
+use http::uri::Scheme;
 use http::{HeaderValue, Method, Request, header};
 
-use super::UpstreamError;
+use super::{TlsError, Upstream, UpstreamError, client_tls};
+use crate::config::settings::{self, UpstreamUrl};
+use crate::iiif::CanvasUrl;
+use crate::observe::UpstreamMeters;
 
 /// What we call ourselves.
 const AGENT: &str = concat!("iiif-mender/", env!("CARGO_PKG_VERSION"));
@@ -19,4 +23,19 @@ pub fn own_request(host: &str, name: &str) -> Result<Parts, UpstreamError> {
     head.headers.insert(header::USER_AGENT, HeaderValue::from_static(AGENT));
     head.headers.insert(header::VIA, text(&format!("1.1 {name}"))?);
     Ok(head)
+}
+
+/// The server that a URL names; `None` where its authority is none. The path is `/`: what is asked for there is the
+/// caller's matter.
+pub fn server_of(url: &CanvasUrl<'_>) -> Option<UpstreamUrl> {
+    let scheme = if url.scheme.eq_ignore_ascii_case("https") { Scheme::HTTPS } else { Scheme::HTTP };
+    Some(UpstreamUrl { scheme, authority: url.authority.parse().ok()?, path: "/".to_owned() })
+}
+
+impl Upstream {
+    /// A server that no viewer's request goes to: a collector of spans, another iiif-mender. What is counted of the
+    /// viewers' upstreams says nothing of it.
+    pub fn apart(url: &UpstreamUrl, bounds: &settings::Upstream) -> Result<Self, TlsError> {
+        Ok(Self::new(url, &[], bounds, &client_tls(bounds)?, &UpstreamMeters::default()))
+    }
 }
