@@ -272,19 +272,11 @@ fn serve(folder: &Path, path: &Path) {
 }
 
 fn configure(folder: &Path, index: &Path, bed: &Testbed) -> PathBuf {
-    let (images, service) = (bed.images.origin(), bed.service.origin());
     let text = format!(
         r#"
         server.public_hosts = ["api.library.tamu.edu"]
         admin.listen = "off"
-        [[routes]]
-        prefix = "/iiif/2/"
-        upstream = "{images}/iiif/2/"
-        kind = "image"
-        [[routes]]
-        prefix = "/iiif-service/"
-        upstream = "{service}/iiif-service/"
-        kind = "presentation"
+        {}
         [index]
         path = "{}"
         [[index.sources]]
@@ -292,6 +284,7 @@ fn configure(folder: &Path, index: &Path, bed: &Testbed) -> PathBuf {
         [[index.sources]]
         path = "bed"
         "#,
+        testbed::routes(&bed.images.origin(), &bed.service.origin()),
         index.display()
     );
     let config = folder.join("config.toml");

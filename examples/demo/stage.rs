@@ -162,7 +162,6 @@ fn settings(
     ladder: &str,
     listen: SocketAddr,
 ) -> Result<Settings, Whatever> {
-    let (images, service) = (bed.images.origin(), bed.service.origin());
     let text = format!(
         r#"
         [server]
@@ -172,15 +171,7 @@ fn settings(
         [admin]
         listen = "off"
 
-        [[routes]]
-        prefix = "/iiif/2/"
-        upstream = "{images}/iiif/2/"
-        kind = "image"
-
-        [[routes]]
-        prefix = "/iiif-service/"
-        upstream = "{service}/iiif-service/"
-        kind = "presentation"
+        {}
 
         [[routes]]
         prefix = "/"
@@ -198,7 +189,8 @@ fn settings(
         cooldown = "1s"
         missing = "3s"
         per_client = 100000
-        "#
+        "#,
+        testbed::routes(&bed.images.origin(), &bed.service.origin())
     );
     let env = [("IIIF_MENDER__HEAL__LADDER".to_owned(), ladder.to_owned())];
     Settings::from_text(&folder.join(format!("{name}.toml")), &text, env)

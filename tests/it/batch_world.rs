@@ -107,20 +107,14 @@ fn write_config(folder: &Path, images: &str, service: &str, more: &str) {
         r#"
 [server]
 public_hosts = ["api.library.tamu.edu"]
-[[routes]]
-prefix = "/iiif/2/"
-upstream = "{images}/iiif/2/"
-kind = "image"
-[[routes]]
-prefix = "/iiif-service/"
-upstream = "{service}/iiif-service/"
-kind = "presentation"
+{}
 [[index.sources]]
 path = "manifests"
 [heal]
 ladder = ["visit", "rebuild"]
 {more}
-"#
+"#,
+        testbed::routes(images, service)
     );
     std::fs::write(folder.join("config.toml"), text).expect("a file");
 }

@@ -247,7 +247,6 @@ impl Process {
         std::fs::create_dir(&manifests).expect("a folder");
         bed.write_manifests(&manifests).expect("manifests");
         let (port, admin) = (free_port(), free_port());
-        let (images, service) = (bed.images.origin(), bed.service.origin());
         let text = format!(
             r#"
             [server]
@@ -255,18 +254,12 @@ impl Process {
             public_hosts = ["api.library.tamu.edu"]
             [admin]
             listen = "127.0.0.1:{admin}"
-            [[routes]]
-            prefix = "/iiif/2/"
-            upstream = "{images}/iiif/2/"
-            kind = "image"
-            [[routes]]
-            prefix = "/iiif-service/"
-            upstream = "{service}/iiif-service/"
-            kind = "presentation"
+            {}
             [[index.sources]]
             path = "manifests"
             {more}
-            "#
+            "#,
+            testbed::routes(&bed.images.origin(), &bed.service.origin())
         );
         std::fs::write(folder.path().join("config.toml"), text).expect("a file");
         let mut command = Command::new(env!("CARGO_BIN_EXE_iiif-mender"));

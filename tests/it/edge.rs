@@ -2,13 +2,17 @@
 #![allow(clippy::disallowed_methods, reason = "viewers connect to the proxy; the rule is for the product")]
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use iiif_mender::app::App;
 use iiif_mender::config::Settings;
 use testbed::{Client, Fetched};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
 
 use crate::world::{checked, patiently};
 
@@ -227,4 +231,43 @@ pub(crate) fn fields<'a>(head: &'a str, name: &str) -> Vec<&'a str> {
 pub(crate) fn status(head: &str) -> u16 {
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
     status.unwrap_or_else(|| panic!("no answer: {head:?}"))
+}
+
+/// Viewers that ask for `/` again and again; whatever happens meanwhile, each answer must be 200.
+pub(crate) struct Load {
+    done: Arc<AtomicBool>,
+    served: Arc<AtomicUsize>,
+    viewers: Vec<JoinHandle<()>>,
+}
+
+impl Load {
+    pub(crate) fn on(edge: &Arc<Edge>, viewers: usize) -> Self {
+        let (done, served) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let viewer = |_| {
+            let (edge, done, served) = (Arc::clone(edge), Arc::clone(&done), Arc::clone(&served));
+            tokio::spawn(async move {
+                while !done.load(Ordering::Relaxed) {
+                    let answer = edge.get("/").await;
+                    assert_eq!(answer.status, 200, "{}", answer.text());
+                    served.fetch_add(1, Ordering::Relaxed);
+                }
+            })
+        };
+        let viewers = (0..viewers).map(viewer).collect();
+        Self { done, served, viewers }
+    }
+
+    /// Waits until so many more were served.
+    pub(crate) async fn more(&self, count: usize) {
+        let aim = self.served.load(Ordering::Relaxed) + count;
+        patiently("viewers are served", || self.served.load(Ordering::Relaxed) >= aim).await;
+    }
+
+    /// No more requests; says whether each was answered.
+    pub(crate) async fn ends(self) {
+        self.done.store(true, Ordering::Relaxed);
+        for viewer in join_all(self.viewers).await {
+            viewer.expect("every GET was answered");
+        }
+    }
 }

@@ -6,7 +6,6 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use futures_util::future::join_all;
@@ -14,7 +13,7 @@ use http::Method;
 use testbed::{Flow, Origin};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::edge::{Edge, Viewer, fields, route, status};
+use crate::edge::{Edge, Load, Viewer, fields, route, status};
 use crate::world::patiently;
 
 const ALWAYS: &str = "upstream.http2 = always";
@@ -172,17 +171,7 @@ async fn a_goodbye_costs_nobody_anything() {
     for viewer in &mut viewers {
         assert_eq!(status(&viewer.head().await), 200);
     }
-    let done = Arc::new(AtomicBool::new(false));
-    let load: Vec<_> = (0..8)
-        .map(|_| {
-            let (edge, done) = (Arc::clone(&edge), Arc::clone(&done));
-            tokio::spawn(async move {
-                while !done.load(Ordering::Relaxed) {
-                    assert_eq!(edge.get("/").await.status, 200);
-                }
-            })
-        })
-        .collect();
+    let load = Load::on(&edge, 8);
     for _ in 0..20 {
         let (connections, seen) = (origin.connections(), origin.seen().len());
         origin.says_goodbye();
@@ -191,10 +180,7 @@ async fn a_goodbye_costs_nobody_anything() {
         })
         .await;
     }
-    done.store(true, Ordering::Relaxed);
-    for load in join_all(load).await {
-        load.expect("every GET was answered");
-    }
+    load.ends().await;
     edge.rests().await;
 }
 
@@ -204,33 +190,16 @@ async fn a_server_killed_under_load_fails_no_get_here_either() {
     let connect = format!("connect = [\"{}\", \"{}\"]", one.address(), other.address());
     let more = format!("{ALWAYS}\nupstream.health.out = 50ms");
     let edge = Arc::new(Edge::routed(&route("/", "http://pair.invalid/", "plain", &connect), &more).await);
-    let (done, served) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
-    let load: Vec<_> = (0..8)
-        .map(|_| {
-            let (edge, done, served) = (Arc::clone(&edge), Arc::clone(&done), Arc::clone(&served));
-            tokio::spawn(async move {
-                while !done.load(Ordering::Relaxed) {
-                    let answer = edge.get("/").await;
-                    assert_eq!(answer.status, 200, "{}", answer.text());
-                    served.fetch_add(1, Ordering::Relaxed);
-                }
-            })
-        })
-        .collect();
+    let load = Load::on(&edge, 8);
     for _ in 0..3 {
-        let aim = served.load(Ordering::Relaxed) + 50;
-        patiently("they are served", || served.load(Ordering::Relaxed) > aim).await;
+        load.more(50).await;
         one.goes_down().await;
-        let aim = served.load(Ordering::Relaxed) + 50;
-        patiently("they are served without it", || served.load(Ordering::Relaxed) > aim).await;
+        load.more(50).await;
         let seen = one.seen().len();
         one.comes_up();
         patiently("it is asked again", || one.seen().len() > seen + 5).await;
     }
-    done.store(true, Ordering::Relaxed);
-    for load in join_all(load).await {
-        load.expect("every GET was answered");
-    }
+    load.ends().await;
     edge.rests().await;
 }
 

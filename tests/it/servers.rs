@@ -8,7 +8,7 @@ use http::Method;
 use testbed::raw::{Peer, Step, answers, ok};
 use testbed::{Flow, Origin};
 
-use crate::edge::{Edge, field, route, status};
+use crate::edge::{Edge, Load, field, route, status};
 use crate::world::patiently;
 
 /// Times that let a test see a server go and come back.
@@ -70,37 +70,18 @@ async fn each_request_goes_to_the_server_with_the_fewest_in_flight() {
 async fn a_server_killed_under_load_fails_no_get_and_is_used_again_when_it_is_back() {
     let (one, other) = (Origin::fixed(200, "one"), Origin::fixed(200, "other"));
     let edge = Arc::new(before_both(&one, &other).await);
-    let (done, served) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
-    let viewers: Vec<_> = (0..16)
-        .map(|_| {
-            let (edge, done, served) = (Arc::clone(&edge), Arc::clone(&done), Arc::clone(&served));
-            tokio::spawn(async move {
-                while !done.load(Ordering::Relaxed) {
-                    let answer = edge.get("/").await;
-                    assert_eq!(answer.status, 200, "{}", answer.text());
-                    served.fetch_add(1, Ordering::Relaxed);
-                }
-            })
-        })
-        .collect();
-    let more = |count: usize| {
-        let (served, aim) = (Arc::clone(&served), served.load(Ordering::Relaxed) + count);
-        patiently("viewers are served", move || served.load(Ordering::Relaxed) >= aim)
-    };
+    let load = Load::on(&edge, 16);
     for _ in 0..3 {
-        more(100).await;
+        load.more(100).await;
         one.goes_down().await;
         patiently("it is passed over", || !is_up(&edge, &one.address().to_string())).await;
-        more(100).await;
+        load.more(100).await;
         let seen = one.seen().len();
         one.comes_up();
         patiently("it is asked again", || one.seen().len() > seen + 10).await;
         assert!(is_up(&edge, &one.address().to_string()));
     }
-    done.store(true, Ordering::Relaxed);
-    for viewer in join_all(viewers).await {
-        viewer.expect("every GET was answered");
-    }
+    load.ends().await;
     edge.rests().await;
     assert_eq!(
         edge.metric(r#"iiif_mender_requests_total{route="plain",outcome="refused",status="5xx"}"#),

@@ -116,21 +116,15 @@ pub(crate) fn settings(folder: &Path, images: &str, service: &str, more: &str) -
         public_hosts = ["api.library.tamu.edu"]
         [admin]
         listen = "127.0.0.1:0"
-        [[routes]]
-        prefix = "/iiif/2/"
-        upstream = "{images}/iiif/2/"
-        kind = "image"
-        [[routes]]
-        prefix = "/iiif-service/"
-        upstream = "{service}/iiif-service/"
-        kind = "presentation"
+        {}
         [[routes]]
         prefix = "/"
         upstream = "{images}/"
         kind = "plain"
         [[index.sources]]
         path = "manifests"
-        "#
+        "#,
+        testbed::routes(images, service)
     );
     checked(folder, &text, more)
 }
