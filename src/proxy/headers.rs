@@ -9,11 +9,11 @@ use http::uri::{PathAndQuery, Uri};
 use http::{HeaderMap, Method, Version};
 
 use super::Viewer;
-use super::hops::{FORWARDED_HOST, FORWARDED_PATH, FORWARDED_PROTO, forward, is_trusted};
+use super::hops::{FORWARDED_HOST, FORWARDED_PATH, FORWARDED_PROTO, forward};
 use super::reply::Refusal;
 use super::route::{self, Asked};
 use crate::config::Settings;
-use crate::config::settings::{Route, RouteKind};
+use crate::config::settings::{Route, RouteKind, is_among};
 use crate::observe::Trace;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
@@ -73,7 +73,7 @@ pub(super) fn onward(
 #[doc(hidden)]
 pub fn rules(settings: &Settings, viewer: Viewer, head: Parts) -> Option<Parts> {
     route::framed(&head).ok()?;
-    let trusted = is_trusted(viewer.peer.ip(), &settings.server.trusted_proxies);
+    let trusted = is_among(viewer.peer.ip(), &settings.server.trusted_proxies);
     let asked = route::route(settings, &head, &Trace::of(&head.headers, trusted)).ok()?;
     onward(head, &asked, &viewer, settings).ok()
 }
@@ -188,15 +188,8 @@ fn target(asked: &Asked, prefix: &str, path: &str) -> Result<Uri, Refusal> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::hops::tests::headers;
     use super::*;
-
-    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
-        let mut map = HeaderMap::new();
-        for (name, value) in pairs {
-            map.append(HeaderName::from_static(name), HeaderValue::from_static(value));
-        }
-        map
-    }
 
     #[test]
     fn connection_and_all_that_it_names_stay_on_their_hop() {

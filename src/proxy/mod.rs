@@ -24,7 +24,7 @@ pub use rate::of_one_client;
 pub use reply::Refusal;
 
 use crate::config::Settings;
-use crate::config::settings::{RouteKind, Rung};
+use crate::config::settings::{RouteKind, Rung, is_among};
 use crate::heal::{Healer, Lobby, Patient, Treatment, echo};
 use crate::iiif::Target;
 use crate::observe::{Metrics, REQUEST_ID, Span, Trace};
@@ -141,7 +141,7 @@ impl Proxy {
         let started = Instant::now();
         let (head, body) = request.into_parts();
         let rooms = &*self.rooms;
-        let trusted = hops::is_trusted(viewer.peer.ip(), &rooms.settings.server.trusted_proxies);
+        let trusted = is_among(viewer.peer.ip(), &rooms.settings.server.trusted_proxies);
         let (trace, span) = rooms.metrics.spans.begin(Trace::of(&head.headers, trusted));
         let asking = reply::Asking::new(&head, trace);
         // First of all, because no other refusal ends the connection.
@@ -164,7 +164,7 @@ impl Rooms {
         let trusted = &self.settings.server.trusted_proxies;
         let client = hops::client(&head.headers, viewer, trusted);
         // The canvas service must never wait for viewers who wait for it.
-        if hops::is_trusted(client, trusted) || hops::is_trusted(client, &self.settings.heal.origins) {
+        if is_among(client, trusted) || is_among(client, &self.settings.heal.origins) {
             return Ok(());
         }
         rates.check(client).map_err(|after| {
@@ -363,7 +363,7 @@ impl Rooms {
     fn skips_healing(&self, head: &Parts, viewer: &Viewer) -> bool {
         let header = self.settings.heal.skip_header.as_ref();
         header.is_some_and(|name| head.headers.contains_key(name))
-            && hops::is_trusted(viewer.peer.ip(), &self.settings.server.trusted_proxies)
+            && is_among(viewer.peer.ip(), &self.settings.server.trusted_proxies)
     }
 
     /// The last room: headers, one log line, one metrics update.

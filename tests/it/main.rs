@@ -66,6 +66,7 @@ mod servers;
 mod soak;
 mod sources;
 mod top;
+mod toxiproxy;
 mod traces;
 mod uploads;
 mod watching;
