@@ -65,6 +65,7 @@ mod request_ids;
 mod servers;
 mod soak;
 mod sources;
+mod systemd;
 mod top;
 mod toxiproxy;
 mod traces;
