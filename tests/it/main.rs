@@ -59,6 +59,7 @@ mod presentation_rewrite;
 mod process;
 mod proxy_protocol;
 mod readme;
+mod readonly;
 mod recorder;
 mod reload;
 mod request_ids;
