@@ -241,14 +241,20 @@ impl Rooms {
             }
             return Ok(Answer::served(answer));
         };
-        if let Some(patient) = self.needs_no_asking(&image).await {
+        if self.healer.is_healing(&image)
+            && let Some(patient) = self.healer.admit(&image)
+        {
             return Box::pin(self.heal(&asked, &patient, &onward, client, None)).await;
         }
+        let gated = self.gated(&image).await;
         let first = self.send(&asked, &onward, body).await?;
         let expiry = &self.settings.heal.statuses;
         let trouble = &self.settings.heal.direct_statuses;
         let status = first.status().as_u16();
-        if expiry.contains(&status) {
+        // Without an image server that is well, a canvas would be built without its image.
+        if let Some(patient) = gated.filter(|_| expiry.contains(&status) || status < 400) {
+            Box::pin(self.heal(&asked, &patient, &onward, client, Some(first))).await
+        } else if expiry.contains(&status) {
             match self.healer.admit(&image) {
                 Some(patient) => Box::pin(self.heal(&asked, &patient, &onward, client, Some(first))).await,
                 None => Ok(Answer::original(first, Outcome::Unknown)),
@@ -260,12 +266,9 @@ impl Rooms {
         }
     }
 
-    /// The image is being healed already, or it is an info.json that must not go out before its image is back
-    /// (viewers wait for info.json, and never ask again for a tile that failed).
-    async fn needs_no_asking(&self, image: &Lobby<'_>) -> Option<Patient> {
-        if self.healer.is_healing(image) {
-            return self.healer.admit(image);
-        }
+    /// An info.json that must not go out before its image is back (viewers wait for info.json, and never ask again for
+    /// a tile that failed).
+    async fn gated(&self, image: &Lobby<'_>) -> Option<Patient> {
         if image.request.target != Target::Info {
             return None;
         }

@@ -49,6 +49,7 @@ mod listening;
 mod logs;
 mod never;
 mod orchestrator;
+mod orchestrator_edge;
 mod poison;
 mod presentation_collapse;
 mod presentation_cors;
