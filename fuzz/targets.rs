@@ -6,6 +6,7 @@ use std::sync::{Arc, LazyLock};
 use http::{HeaderName, HeaderValue, Method, Request};
 use iiif_mender::config::Settings;
 use iiif_mender::iiif::{Identifier, ImageRequest, manifest, salvage};
+use iiif_mender::listen;
 use iiif_mender::proxy::{self, Viewer, forwarded};
 use iiif_mender::upstream::guard::Guard;
 
@@ -13,7 +14,7 @@ use iiif_mender::upstream::guard::Guard;
 pub(crate) type Target = fn(&[u8]);
 
 /// All of them, by name.
-pub(crate) const ALL: [(&str, Target); 8] = [
+pub(crate) const ALL: [(&str, Target); 9] = [
     ("identifier", identifier),
     ("image_request", image_request),
     ("manifest", walk),
@@ -22,6 +23,7 @@ pub(crate) const ALL: [(&str, Target); 8] = [
     ("header_rules", header_rules),
     ("forwarded", parse_forwarded),
     ("config", config),
+    ("proxy_protocol", proxy_protocol),
 ];
 
 static SETTINGS: LazyLock<Arc<Settings>> = LazyLock::new(|| {
@@ -142,5 +144,14 @@ pub(crate) fn parse_forwarded(data: &[u8]) {
 pub(crate) fn config(data: &[u8]) {
     if let Ok(text) = std::str::from_utf8(data) {
         let _read = settings(text);
+    }
+}
+
+/// A header of the PROXY protocol names an address or none; what stands behind a whole one changes nothing.
+pub(crate) fn proxy_protocol(data: &[u8]) {
+    let said = listen::behind(data);
+    if let (Some(said), true) = (said, data.starts_with(b"PROXY ")) {
+        let line = data.iter().position(|byte| *byte == b'\n').map_or(data.len(), |end| end + 1);
+        assert_eq!(listen::behind(&data[..line]), Some(said));
     }
 }

@@ -114,7 +114,9 @@ impl Doors {
         let house = Arc::clone(&self.house);
         let service = move |viewer, request| {
             let proxy = house.load().proxy.clone();
-            async move { proxy.handle(viewer, request).await }
+            // Boxed: hyper moves a request's future several times before it rests, and keeps room for it as long as
+            // the connection lives.
+            Box::pin(async move { proxy.handle(viewer, request).await })
         };
         let serving = tokio::spawn(listener.serve(service, stop));
         tracing::info!(%address, "serving");

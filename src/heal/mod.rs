@@ -15,6 +15,7 @@ pub mod echo;
 mod fleet;
 pub(crate) mod flight;
 mod inspect;
+mod lacking;
 mod lanes;
 mod looks;
 mod mass;
@@ -128,9 +129,9 @@ impl Healer {
         Self { ward }
     }
 
-    /// Is this image being healed right now? Then there is no point in asking for it first.
-    pub fn is_healing(&self, patient: &Lobby<'_>) -> bool {
-        self.ward.is_climbing(patient)
+    /// The same as `admit`, if it is being healed right now: then there is no point in asking for it first.
+    pub fn under_way(&self, patient: &Lobby<'_>) -> Option<Patient> {
+        self.ward.is_climbing(patient).then(|| self.ward.admit(patient)).flatten()
     }
 
     /// The identifier with its owners, if the index knows it and it may be healed.
@@ -263,6 +264,11 @@ impl Healer {
     /// Heeds what other nodes find out about all. Ends at once where there are none.
     pub async fn heed_the_fleet(&self) {
         Arc::clone(&self.ward).heed_the_fleet().await;
+    }
+
+    /// Was a canvas or manifest last seen without this image, although the image is there? (`key`: its lookup key.)
+    pub fn is_poisoned(&self, key: &str) -> bool {
+        self.ward.mends.lacking.holds(key)
     }
 
     /// The breaker of each canvas service, in the order of the presentation routes.

@@ -38,6 +38,8 @@ use crate::proxy::Viewer;
 use crate::upstream::Body;
 use caps::Places;
 pub use crew::Crew;
+#[doc(hidden)]
+pub use proxy_protocol::behind;
 
 /// How connections are kept.
 #[derive(Debug, Clone)]

@@ -96,6 +96,12 @@ async fn read_line(stream: &mut TcpStream, header: &mut Vec<u8>) -> Result<(), R
     Ok(())
 }
 
+/// Who is behind a proxy that wrote these bytes, for fuzzing; `None` where they are refused.
+#[doc(hidden)]
+pub fn behind(header: &[u8]) -> Option<Option<SocketAddr>> {
+    said(header).ok()
+}
+
 /// What a whole header says.
 fn said(header: &[u8]) -> Result<Option<SocketAddr>, Refused> {
     if !header.starts_with(SIGNATURE) {

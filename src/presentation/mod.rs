@@ -29,7 +29,6 @@ use crate::outcome::Outcome;
 use crate::upstream::{Body, Budget, Upstream, UpstreamError};
 pub use gateway::Gateway;
 pub use rewrite::{Rewrite, Rewriter};
-pub use shape::called;
 
 use collapse::{Key, Landed, Turns};
 use whole::{Gathered, Whole, gather, is_json};

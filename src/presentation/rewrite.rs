@@ -6,9 +6,12 @@
 
 use std::sync::Arc;
 
+use http::uri::Scheme;
+use http::{HeaderName, HeaderValue};
 use memchr::memchr;
 
 use crate::config::Settings;
+use crate::config::settings::UpstreamUrl;
 
 /// The longest scheme, and the byte before it.
 const BEFORE: usize = 6;
@@ -24,6 +27,8 @@ pub struct Rewrite {
     escaped: Box<[u8]>,
     /// Bytes behind a colon that must be seen before it can be judged.
     reach: usize,
+    /// The same URL, as `X-Forwarded-*` say it.
+    pub(super) told: [(HeaderName, HeaderValue); 3],
 }
 
 impl Rewrite {
@@ -40,6 +45,7 @@ impl Rewrite {
             escaped: format!("{scheme}:\\/\\/{authority}").into_bytes().into(),
             // `:\/\/`, the host, `:443`, and two bytes to see where it ends.
             reach: 5 + longest + 4 + 2,
+            told: told(url),
         }))
     }
 
@@ -124,6 +130,21 @@ fn ends_host(rest: &[u8]) -> bool {
         [b'\\', b'u', ..] => false,
         [byte, ..] => !byte.is_ascii_alphanumeric() && byte.is_ascii() && !b"-._~%@:".contains(byte),
     }
+}
+
+/// Scheme, host and port of a URL. What cannot be written in a field is left empty.
+fn told(url: &UpstreamUrl) -> [(HeaderName, HeaderValue); 3] {
+    let default = if url.scheme == Scheme::HTTPS { 443 } else { 80 };
+    let port = url.authority.port_u16().unwrap_or(default).to_string();
+    [
+        ("x-forwarded-proto", url.scheme.as_str()),
+        ("x-forwarded-host", url.authority.as_str()),
+        ("x-forwarded-port", &*port),
+    ]
+    .map(|(name, value)| {
+        let value = HeaderValue::from_str(value).unwrap_or(HeaderValue::from_static(""));
+        (HeaderName::from_static(name), value)
+    })
 }
 
 /// Rewrites a text that comes in pieces, wherever they are cut.

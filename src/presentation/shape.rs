@@ -8,7 +8,6 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use flate2::write::MultiGzDecoder;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use http::request::Parts;
 use http::{Response, StatusCode};
 use http_body::{Body as HttpBody, Frame};
 
@@ -30,6 +29,16 @@ impl Rewrite {
         onward.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         onward.remove(header::RANGE);
         onward.remove(header::IF_RANGE);
+    }
+
+    /// Tells the server behind us what it is called (upstream.md "Headers").
+    ///
+    /// Cantaloupe builds absolute URLs from these; with another host name they are that one's for everybody, whichever
+    /// name the request came by.
+    pub fn called(&self, onward: &mut HeaderMap) {
+        for (name, value) in &self.told {
+            onward.insert(name, value.clone());
+        }
     }
 
     /// The same answer with our URLs. Anything but JSON keeps its body.
@@ -83,26 +92,6 @@ impl Rewrite {
             for value in rewritten {
                 fields.append(&name, value);
             }
-        }
-    }
-}
-
-/// What the server behind us must believe to be called (upstream.md "Headers").
-///
-/// Cantaloupe builds absolute URLs from these; with another host name they are that one's for everybody, whichever
-/// name the request came by.
-pub fn called(settings: &crate::config::Settings, onward: &mut Parts) {
-    let Some(url) = &settings.rewrite.public_url else { return };
-    let default = if url.scheme == http::uri::Scheme::HTTPS { 443 } else { 80 };
-    let port = url.authority.port_u16().unwrap_or(default).to_string();
-    let told = [
-        ("x-forwarded-proto", url.scheme.as_str()),
-        ("x-forwarded-host", url.authority.as_str()),
-        ("x-forwarded-port", &*port),
-    ];
-    for (name, value) in told {
-        if let Ok(value) = HeaderValue::from_str(value) {
-            onward.headers.insert(name, value);
         }
     }
 }

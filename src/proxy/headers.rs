@@ -1,14 +1,12 @@
 //! What changes in a request's head on its way on: as little as HTTP asks for.
 
-use std::fmt::Write as _;
-
-use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::uri::{PathAndQuery, Uri};
 use http::{HeaderMap, Method, Version};
 
 use super::Viewer;
+use super::fields::{Via, remove_all};
 use super::hops::{FORWARDED_HOST, FORWARDED_PATH, FORWARDED_PROTO, forward};
 use super::reply::Refusal;
 use super::route::{self, Asked};
@@ -37,6 +35,7 @@ pub(super) fn onward(
     asked: &Asked,
     viewer: &Viewer,
     settings: &Settings,
+    via: &Via,
 ) -> Result<Parts, Refusal> {
     let route = &settings.routes[asked.route];
     let host = host_value(&head)?;
@@ -53,7 +52,7 @@ pub(super) fn onward(
     if let Some(before) = path_before(route).and_then(|path| HeaderValue::from_str(path).ok()) {
         headers.entry(FORWARDED_PATH).or_insert(before);
     }
-    append_via(headers, head.version, &settings.server.name);
+    via.append(headers, head.version);
     asked.trace.send_on(headers);
     let host = if route.preserve_host {
         host
@@ -75,7 +74,7 @@ pub fn rules(settings: &Settings, viewer: Viewer, head: Parts) -> Option<Parts> 
     route::framed(&head).ok()?;
     let trusted = is_among(viewer.peer.ip(), &settings.server.trusted_proxies);
     let asked = route::route(settings, &head, &Trace::of(&head.headers, trusted)).ok()?;
-    onward(head, &asked, &viewer, settings).ok()
+    onward(head, &asked, &viewer, settings, &Via::new(&settings.server.name)).ok()
 }
 
 /// What stands before the upstream's own path on an image route: `/library` where `/library/iiif/2/` leads to
@@ -127,28 +126,7 @@ pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
             headers.remove(name);
         }
     }
-    for name in &HOP_BY_HOP {
-        headers.remove(name);
-    }
-}
-
-/// Adds us to `Via` (RFC 9110 section 7.6.3).
-pub(super) fn append_via(headers: &mut HeaderMap, version: Version, name: &str) {
-    let protocol = match version {
-        Version::HTTP_10 => "1.0",
-        Version::HTTP_2 => "2.0",
-        Version::HTTP_3 => "3.0",
-        _ => "1.1",
-    };
-    let mut via = String::with_capacity(64);
-    for hop in headers.get_all(header::VIA).iter().filter_map(|value| value.to_str().ok()) {
-        via.push_str(hop);
-        via.push_str(", ");
-    }
-    let _ = write!(via, "{protocol} {name}");
-    if let Ok(via) = HeaderValue::from_maybe_shared(Bytes::from(via)) {
-        headers.insert(header::VIA, via);
-    }
+    remove_all(headers, &HOP_BY_HOP);
 }
 
 /// Scheme and host that the viewer asked by; a trusted proxy knows them better.
@@ -174,6 +152,9 @@ fn host_value(head: &Parts) -> Result<HeaderValue, Refusal> {
 fn target(asked: &Asked, prefix: &str, path: &str) -> Result<Uri, Refusal> {
     let refused = |_| Refusal::BadRequest("the target cannot be forwarded");
     let same = (prefix == path).then(|| asked.uri().path_and_query().cloned()).flatten();
+    // A full target may have a query and no path, or nothing at all: `http://a.example?x`, `http://a.example#x`.
+    let same = same.filter(|same| same.as_str().starts_with('/'));
+    let same = same.map(|same| if same == "/" { PathAndQuery::from_static("/") } else { same });
     let target = match (same, asked.uri().query()) {
         (Some(same), _) => same,
         (None, Some(query)) => {
@@ -187,9 +168,16 @@ fn target(asked: &Asked, prefix: &str, path: &str) -> Result<Uri, Refusal> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::hops::tests::headers;
+pub(super) mod tests {
     use super::*;
+
+    pub(in crate::proxy) fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        for (name, value) in pairs {
+            map.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+        }
+        map
+    }
 
     #[test]
     fn connection_and_all_that_it_names_stay_on_their_hop() {
@@ -214,16 +202,5 @@ mod tests {
         let mut map = headers(&[("cookie", "a=1"), ("cookie", "b=2; c=3")]);
         join_cookies(&mut map);
         assert_eq!(map, headers(&[("cookie", "a=1; b=2; c=3")]));
-    }
-
-    #[test]
-    fn via_grows_by_our_name() {
-        let mut map = headers(&[("via", "1.0 fred"), ("via", "1.1 campus")]);
-        append_via(&mut map, Version::HTTP_2, "iiif-mender");
-        assert_eq!(
-            map.get("via").map(HeaderValue::as_bytes),
-            Some(&b"1.0 fred, 1.1 campus, 2.0 iiif-mender"[..])
-        );
-        assert_eq!(map.get_all("via").iter().count(), 1);
     }
 }

@@ -9,6 +9,7 @@ use http::header::{self, HeaderName, HeaderValue};
 use ipnet::IpNet;
 
 use super::Viewer;
+use super::fields::remove_all;
 use super::forwarded::{self, Element};
 use crate::config::settings::is_among;
 
@@ -19,6 +20,18 @@ const FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 pub(super) const FORWARDED_PATH: HeaderName = HeaderName::from_static("x-forwarded-path");
 const FORWARDED_ID: HeaderName = HeaderName::from_static("x-forwarded-id");
 const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+
+/// What only a trusted proxy may say.
+const HEARSAY: [HeaderName; 8] = [
+    FORWARDED_FOR,
+    FORWARDED_PROTO,
+    FORWARDED_HOST,
+    FORWARDED_PORT,
+    FORWARDED_PATH,
+    FORWARDED_ID,
+    REAL_IP,
+    header::FORWARDED,
+];
 
 /// The viewer's own address: the rightmost one in `X-Forwarded-For`, or in `Forwarded` where that is absent, that is
 /// no trusted proxy.
@@ -75,18 +88,7 @@ pub(super) fn forward(headers: &mut HeaderMap, host: &HeaderValue, viewer: &View
     if is_among(peer, trusted) {
         believe_standard(headers, peer, trusted);
     } else {
-        for name in [
-            FORWARDED_FOR,
-            FORWARDED_PROTO,
-            FORWARDED_HOST,
-            FORWARDED_PORT,
-            FORWARDED_PATH,
-            FORWARDED_ID,
-            REAL_IP,
-            header::FORWARDED,
-        ] {
-            headers.remove(name);
-        }
+        remove_all(headers, &HEARSAY);
     }
     let mut chain = String::with_capacity(48);
     for hop in headers.get_all(FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok()) {
@@ -148,17 +150,9 @@ fn port_of(host: &str) -> Option<&str> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use super::*;
-
-    /// A head's fields.
-    pub(in crate::proxy) fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
-        let mut map = HeaderMap::new();
-        for (name, value) in pairs {
-            map.append(HeaderName::from_static(name), HeaderValue::from_static(value));
-        }
-        map
-    }
+    use crate::proxy::headers::tests::headers;
 
     fn viewer(peer: &str) -> Viewer {
         Viewer { peer: format!("{peer}:4711").parse().expect("an address"), tls: false }

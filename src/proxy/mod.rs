@@ -1,6 +1,7 @@
 //! The life of one request. Read [`Proxy::handle`] first: everything else is a room that it walks through.
 
 mod bodies;
+mod fields;
 pub mod forwarded;
 mod headers;
 mod hops;
@@ -29,8 +30,9 @@ use crate::heal::{Healer, Lobby, Patient, Treatment, echo};
 use crate::iiif::Target;
 use crate::observe::{Metrics, REQUEST_ID, Span, Trace};
 use crate::outcome::Outcome;
-use crate::presentation::{Gateway, Presenter, Rewrite, Wanted, called, cors};
+use crate::presentation::{Gateway, Presenter, Rewrite, Wanted, cors};
 use crate::upstream::{Body, Budget, Held, Upstream};
+use fields::Via;
 use rate::Rates;
 use route::Asked;
 use thumbnail::lane_of;
@@ -49,6 +51,7 @@ struct Rooms {
     healer: Healer,
     presenter: Presenter,
     rewrite: Option<Arc<Rewrite>>,
+    via: Via,
     rates: Option<Arc<Rates>>,
     budget: Budget,
     metrics: Arc<Metrics>,
@@ -116,7 +119,8 @@ impl Proxy {
         metrics: Arc<Metrics>,
     ) -> Self {
         let rewrite = Rewrite::of(&settings);
-        let parts = Rooms { settings, upstreams, healer, presenter, rewrite, rates, budget, metrics };
+        let via = Via::new(&settings.server.name);
+        let parts = Rooms { settings, upstreams, healer, presenter, rewrite, via, rates, budget, metrics };
         Self { rooms: Arc::new(parts) }
     }
 
@@ -198,9 +202,10 @@ impl Rooms {
             Ok(asked) => asked,
             Err(refusal) => return ("none", Err(refusal)),
         };
-        let (kind, is_document) = (asked.kind(), asked.is_document());
-        let answer = self.answer(viewer, asked, head, body).await;
-        (kind, answer.map(|answer| if is_document { answer.opened() } else { answer }))
+        let image = asked.image();
+        let is_document = asked.is_document(image.as_ref());
+        let answer = self.answer(viewer, &asked, image, head, body).await;
+        (asked.kind(), answer.map(|answer| if is_document { answer.opened() } else { answer }))
     }
 
     /// Sends it on; an expired image is healed on the way. Anything but an expiry streams straight back.
@@ -209,65 +214,61 @@ impl Rooms {
     async fn answer(
         &self,
         viewer: &Viewer,
-        asked: Asked,
+        asked: &Asked,
+        image: Option<Lobby<'_>>,
         head: Parts,
         body: Incoming,
     ) -> Result<Answer, Refusal> {
         let client = hops::client(&head.headers, viewer, &self.settings.server.trusted_proxies);
-        let echo = self.is_echo(&asked, &head, client);
+        let echo = image.as_ref().is_some_and(|image| self.is_echo(image, &head, client));
         let raw = echo || self.skips_healing(&head, viewer);
-        let body = bodies::taken(&asked, &head.method, body, &self.settings.server)?;
-        let mut onward = headers::onward(head, &asked, viewer, &self.settings)?;
+        let body = bodies::taken(asked, &head.method, body, &self.settings.server)?;
+        let mut onward = headers::onward(head, asked, viewer, &self.settings, &self.via)?;
         if let Some(rewrite) = &self.rewrite {
-            called(&self.settings, &mut onward);
-            if asked.is_document() {
+            rewrite.called(&mut onward.headers);
+            if asked.is_document(image.as_ref()) {
                 rewrite.prepare(&mut onward.headers);
             }
         }
         if cors::concerns(asked.route_kind, &onward) {
-            let answer = self.send(&asked, &onward, body).await;
+            let answer = self.send(asked, &onward, body).await;
             return Ok(Answer::served(cors::options(&onward, answer.ok())));
         }
         if asked.route_kind == RouteKind::Presentation {
-            return Box::pin(self.present(&asked, onward, body)).await;
+            return Box::pin(self.present(asked, onward, body)).await;
         }
         // A GET that comes with a body (nobody's viewer does that) cannot be repeated, so it is not healed.
         let repeatable = matches!(onward.method, Method::GET | Method::HEAD) && matches!(body, Body::Empty);
-        let image = asked.image().filter(|_| repeatable);
-        let Some(image) = image.filter(|image| !raw && image.request.may_heal()) else {
-            let answer = self.send(&asked, &onward, body).await?;
-            if let (true, Some(image)) = (echo, asked.image()) {
+        let heals = |image: &&Lobby<'_>| repeatable && !raw && image.request.may_heal();
+        let Some(image) = image.as_ref().filter(heals) else {
+            let answer = self.send(asked, &onward, body).await?;
+            if let (true, Some(image)) = (echo, image) {
                 self.healer.echo_answered(&image, answer.status());
             }
             return Ok(Answer::served(answer));
         };
-        if self.healer.is_healing(&image)
-            && let Some(patient) = self.healer.admit(&image)
-        {
-            return Box::pin(self.heal(&asked, &patient, &onward, client, None)).await;
+        if let Some(patient) = self.healer.under_way(image) {
+            return Box::pin(self.heal(asked, &patient, &onward, client, None)).await;
         }
-        let gated = self.gated(&image).await;
-        let first = self.send(&asked, &onward, body).await?;
-        let expiry = &self.settings.heal.statuses;
-        let trouble = &self.settings.heal.direct_statuses;
-        let status = first.status().as_u16();
-        // Without an image server that is well, a canvas would be built without its image.
-        if let Some(patient) = gated.filter(|_| expiry.contains(&status) || status < 400) {
-            Box::pin(self.heal(&asked, &patient, &onward, client, Some(first))).await
-        } else if expiry.contains(&status) {
-            match self.healer.admit(&image) {
-                Some(patient) => Box::pin(self.heal(&asked, &patient, &onward, client, Some(first))).await,
+        let gated = self.gated(image).await;
+        let first = self.send(asked, &onward, body).await?;
+        let (heal, status) = (&self.settings.heal, first.status().as_u16());
+        // In trouble nothing is begun: a canvas would be built without its image.
+        if let Some(patient) = gated.filter(|_| status < 400) {
+            Box::pin(self.heal(asked, &patient, &onward, client, Some(first))).await
+        } else if heal.statuses.contains(&status) {
+            match self.healer.admit(image) {
+                Some(patient) => Box::pin(self.heal(asked, &patient, &onward, client, Some(first))).await,
                 None => Ok(Answer::original(first, Outcome::Unknown)),
             }
-        } else if trouble.contains(&status) {
-            Box::pin(self.bypass(&image, &onward, first)).await
+        } else if heal.direct_statuses.contains(&status) {
+            Box::pin(self.bypass(image, &onward, first)).await
         } else {
             Ok(Answer::served(first))
         }
     }
 
-    /// An info.json that must not go out before its image is back (viewers wait for info.json, and never ask again for
-    /// a tile that failed).
+    /// This info.json must not go out before its image is back: viewers never ask again for a tile that failed.
     async fn gated(&self, image: &Lobby<'_>) -> Option<Patient> {
         if image.request.target != Target::Info {
             return None;
@@ -355,8 +356,7 @@ impl Rooms {
         }
     }
 
-    fn is_echo(&self, asked: &Asked, head: &Parts, client: IpAddr) -> bool {
-        let Some(image) = asked.image() else { return false };
+    fn is_echo(&self, image: &Lobby<'_>, head: &Parts, client: IpAddr) -> bool {
         let (target, has_query) = (image.request.target, head.uri.query().is_some());
         let (origins, name) = (&self.settings.heal.origins, &self.settings.server.name);
         echo::is_echo(target, has_query, &head.headers, client, origins, name)
@@ -381,7 +381,7 @@ impl Rooms {
         let step = Span::step(&asking.trace, "reply");
         let name = &self.settings.server.name;
         let (outcome, mut response) = match answer {
-            Ok(answer) => (answer.outcome, reply::finish(self.under_our_name(answer), name)),
+            Ok(answer) => (answer.outcome, reply::finish(self.under_our_name(answer), &self.via)),
             Err(refusal) => (refusal.outcome(), reply::refuse(&refusal, asking, name)),
         };
         response.headers_mut().insert(REQUEST_ID, asking.trace.id().clone());

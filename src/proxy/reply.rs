@@ -7,6 +7,7 @@ use http::request::Parts;
 use http::{HeaderMap, Method, Response, StatusCode, Uri, Version};
 use serde::Serialize;
 
+use super::fields::Via;
 use super::{Answer, headers};
 use crate::config::settings::{AccessLog, Log};
 use crate::observe::{Span, Trace};
@@ -194,12 +195,12 @@ fn is_quiet(status: StatusCode) -> bool {
 }
 
 /// Makes an upstream's answer ready to go out. Untouched answers lose their hop-by-hop fields and gain a `Via`.
-pub(super) fn finish(answer: Answer, name: &str) -> Response<Body> {
+pub(super) fn finish(answer: Answer, via: &Via) -> Response<Body> {
     let Answer { mut response, outcome, healed } = answer;
     let version = response.version();
     let fields = response.headers_mut();
     headers::strip_hop_by_hop(fields);
-    headers::append_via(fields, version, name);
+    via.append(fields, version);
     match (outcome, healed) {
         (Outcome::Healed, Some((rung, took))) => {
             let dur = took.as_millis();

@@ -36,7 +36,7 @@ impl Asked {
         &self.uri
     }
 
-    /// Whose image is asked for, on an image route.
+    /// Whose image is asked for, on an image route. Reads the path: once for each request.
     pub(super) fn image(&self) -> Option<Lobby<'_>> {
         let request = match self.route_kind {
             RouteKind::Image => ImageRequest::parse(self.rest())?,
@@ -46,9 +46,11 @@ impl Asked {
     }
 
     /// Is it JSON for viewers: a manifest, a canvas, an info.json?
-    pub(super) fn is_document(&self) -> bool {
+    ///
+    /// `image` is [`Asked::image`].
+    pub(super) fn is_document(&self, image: Option<&Lobby<'_>>) -> bool {
         self.route_kind == RouteKind::Presentation
-            || self.image().is_some_and(|image| image.request.target == Target::Info)
+            || image.is_some_and(|image| image.request.target == Target::Info)
     }
 
     /// The word used in labels and logs.

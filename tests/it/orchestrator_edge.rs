@@ -3,7 +3,7 @@
 use testbed::{Flow, Kind, Origin, Testbed};
 
 use crate::edge::{Edge, fields, route};
-use crate::world::{World, patiently};
+use crate::world::World;
 
 const TILE: &str = "0,0,256,256/64,/0/default.jpg";
 
@@ -159,7 +159,6 @@ async fn no_20_without_an_image_server_the_answer_is_502_and_no_canvas_is_asked_
     assert_eq!(world.bed.counts().healing(), 0, "{:?}", world.bed.counts());
     // Back again it is asked again, and heals.
     world.bed.images.comes_up();
-    patiently("its port is open", || std::net::TcpStream::connect(world.app.addresses[0]).is_ok()).await;
     assert_eq!(world.get(&page.image_path(TILE)).await.body, page.picture(TILE));
 }
 
