@@ -252,16 +252,16 @@ impl Rooms {
         }
         let gated = self.gated(image).await;
         let first = self.send(asked, &onward, body).await?;
-        let (heal, status) = (&self.settings.heal, first.status().as_u16());
+        let (rules, status) = (&self.settings.heal, first.status().as_u16());
         // In trouble nothing is begun: a canvas would be built without its image.
         if let Some(patient) = gated.filter(|_| status < 400) {
             Box::pin(self.heal(asked, &patient, &onward, client, Some(first))).await
-        } else if heal.statuses.contains(&status) {
+        } else if rules.statuses.contains(&status) {
             match self.healer.admit(image) {
                 Some(patient) => Box::pin(self.heal(asked, &patient, &onward, client, Some(first))).await,
                 None => Ok(Answer::original(first, Outcome::Unknown)),
             }
-        } else if heal.direct_statuses.contains(&status) {
+        } else if rules.direct_statuses.contains(&status) {
             Box::pin(self.bypass(image, &onward, first)).await
         } else {
             Ok(Answer::served(first))
