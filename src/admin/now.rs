@@ -17,14 +17,10 @@ const LAST: u32 = 8;
 #[template(path = "now.html")]
 pub(super) struct NowPage {
     pub(super) here: &'static str,
-    pub(super) tone: &'static str,
-    pub(super) summary: String,
-    pub(super) figures: Vec<Figure>,
-    pub(super) chart: Chart,
-    pub(super) heals: Vec<Row>,
-    pub(super) servers: Vec<read::Server>,
+    pub(super) live: NowLive,
 }
 
+/// What is renewed as it changes.
 #[derive(Template)]
 #[template(path = "now_live.html")]
 pub(super) struct NowLive {
@@ -56,6 +52,8 @@ pub(super) fn now(rooms: &Rooms) -> Result<NowLive, Problem> {
         )
     } else if rooms.healer.is_sweeping() {
         ("busy", "A sweep is under way: the whole index is looked at, and what is gone is healed.".to_owned())
+    } else if !rooms.settings.cluster.urls.is_empty() && told.now.cluster_connected == 0 {
+        ("bad", "Redis does not answer: this node heals alone until it does.".to_owned())
     } else if told.now.flights > 0 {
         (
             "busy",

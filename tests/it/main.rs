@@ -72,6 +72,7 @@ mod systemd;
 mod top;
 mod toxiproxy;
 mod traces;
+mod trail;
 mod uploads;
 mod watching;
 mod window;
