@@ -4,7 +4,8 @@ import { after, before, describe, test } from 'node:test';
 import { TROUBLED, caches, deadService, expired, journey, library, open, sees, shot, zooms } from './reading.mjs';
 import { VIEWERS } from './viewers.mjs';
 
-const SLOW = 20_000;
+// Viewers drop a tile after 30 seconds, and a busy machine needs its own time, too.
+const TILES = process.env.FULL ? 20_000 : 10_000;
 const GONE = 'obj/gap/pages/page_1';
 
 for (const mode of process.env.FULL ? ['same name', 'another name'] : ['same name']) {
@@ -37,36 +38,54 @@ for (const mode of process.env.FULL ? ['same name', 'another name'] : ['same nam
     }
   });
 
-  describe(`slow heals under ${mode}`, { concurrency: true }, () => {
+  describe(`slow heals under ${mode}`, () => {
+    const readers = {};
     let it;
     before(async () => {
       it = await library(mode, VIEWERS.flatMap(({ name }) => ['--page-size', '2400:3200', '--single', `obj/slow-${name}`]), {
         // Nothing is quicker than the canvas: the file is not known, and the key comes with it alone.
         config: 'ladder = ["rebuild"]\nconcurrency = 5\n',
       });
-      await it.bedDoes('canvas-delay', SLOW);
+      for (const { name } of VIEWERS) await caches(it, `obj/slow-${name}`);
     });
     after(() => it?.ends());
 
-    for (const viewer of VIEWERS) {
-      test(`${viewer.name} waits for a heal of 20 seconds, at the door and in the picture`, async () => {
-        const book = `obj/slow-${viewer.name}`;
-        const { identifier } = it.pages.find((page) => page.path === book);
-        await caches(it, book);
-        await it.bedDoes('expire', identifier);
-        const began = Date.now();
-        await journey(it, viewer, book, async (opened) => {
-          await sees(it, viewer, opened.tab, 1, 60);
-          assert.ok(Date.now() - began >= SLOW, 'it was seen before its canvas was built');
+    /** The page of this viewer expires; gives what asks how long that was ago. */
+    const expires = async ({ name }) => {
+      await it.bedDoes('expire', it.pages.find((page) => page.path === `obj/slow-${name}`).identifier);
+      const began = Date.now();
+      return () => Date.now() - began;
+    };
+
+    describe('info.json is held, and viewers wait', { concurrency: true }, () => {
+      before(() => it.bedDoes('canvas-delay', 20_000));
+      for (const viewer of VIEWERS) {
+        test(`${viewer.name} shows a page whose heal takes 20 seconds`, async () => {
+          const ago = await expires(viewer);
+          const opened = await open(it, viewer, `obj/slow-${viewer.name}`);
+          readers[viewer.name] = opened;
+          await sees(it, viewer, opened.tab, 1, 90);
+          assert.ok(ago() >= 20_000, 'it was seen before its canvas was built');
           await opened.rests();
-          await it.bedDoes('expire', identifier);
-          const again = Date.now();
-          await zooms(it, viewer, opened, 60);
-          assert.ok(Date.now() - again >= SLOW, 'tiles came before their canvas was built');
-          await shot(it, viewer, opened.tab, 'slow');
+          assert.deepEqual(opened.troubles, []);
         });
-      });
-    }
+      }
+    });
+
+    describe('tiles are held', { concurrency: true }, () => {
+      before(() => it.bedDoes('canvas-delay', TILES));
+      for (const viewer of VIEWERS) {
+        test(`${viewer.name} zooms into a page whose heal takes ${TILES / 1000} seconds`, async () => {
+          const opened = readers[viewer.name];
+          const ago = await expires(viewer);
+          await zooms(it, viewer, opened, 60);
+          assert.ok(ago() >= TILES, 'tiles came before their canvas was built');
+          await shot(it, viewer, opened.tab, 'slow');
+          assert.deepEqual(opened.troubles, []);
+          await opened.close();
+        });
+      }
+    });
   });
 
   describe(`a dead service under ${mode}`, () => {
