@@ -31,6 +31,7 @@ function keeps(command, args, options) {
   return () => new Promise((gone) => {
     ended = true;
     child.on('exit', gone);
+    if (child.exitCode !== null || child.signalCode !== null) gone();
     child.kill('SIGTERM');
   });
 }

@@ -173,6 +173,17 @@ for (const mode of ['same name', 'another name']) {
         assert.equal((await ask(it, unknown[0])).status, 404);
       });
 
+      if (kind.name === 'iipsrv') {
+        test('a region that ends the image server is not healed, and the next picture comes', async () => {
+          await it.bedDoes('register');
+          assert.equal((await ask(it, `${path}/9000,9000,10,10/full/0/default.jpg`)).status, 502);
+          const deadline = Date.now() + 30_000;
+          let next;
+          do next = await ask(it, `${path}/full/150,/0/default.jpg`); while (next.status !== 200 && Date.now() < deadline);
+          assert.equal(next.status, 200);
+        });
+      }
+
       if (kind.version === 2) {
         // OpenSeadragon asks for `w,h` and the others for `w,`.
         for (const viewer of VIEWERS.slice(0, 2)) {
