@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Clean Debian roots for the tests of this folder. Sourced; needs root, debootstrap and util-linux.
 
 ROOTS=${ROOTS:-/var/tmp/iiif-mender-roots}
