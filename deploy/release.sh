@@ -31,7 +31,7 @@ gzip -9nk "$package/iiif-mender.1"
 "$package/iiif-mender" completions bash >"$package/iiif-mender.bash"
 "$package/iiif-mender" completions zsh >"$package/_iiif-mender"
 "$package/iiif-mender" completions fish >"$package/iiif-mender.fish"
-printf 'iiif-mender (%s-1) stable; urgency=medium\n\n  * See /usr/share/doc/iiif-mender/CHANGELOG.md.\n\n -- %s  %s\n' "$version" \
+printf 'iiif-mender (%s-1) stable; urgency=medium\n\n  * See /usr/share/doc/iiif-mender/changelog.gz.\n\n -- %s  %s\n' "$version" \
   "The iiif-mender maintainers <maintainers@users.noreply.github.com>" "$(date -uRd "@$SOURCE_DATE_EPOCH")" >"$package/changelog"
 
 out=target/release-artifacts
@@ -44,7 +44,7 @@ cargo generate-rpm --target "$target" --set-metadata "version = \"$version\"" --
 
 rm -rf "target/$name" && mkdir -p "target/$name"
 cp -r "$package/iiif-mender" "$package/iiif-mender.1" "$package/iiif-mender.bash" "$package/_iiif-mender" "$package/iiif-mender.fish" \
-  README.md CHANGELOG.md LICENSE-MIT LICENSE-APACHE config.toml deploy/systemd "target/$name/"
+  README.md CHANGELOG.md LICENSE-MIT LICENSE-APACHE config.toml deploy/systemd deploy/socket deploy/sysusers.d "target/$name/"
 tar --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$SOURCE_DATE_EPOCH" -C target -c "$name" | gzip -9n >"$out/$name.tar.gz"
 
 cargo cyclonedx --format json --target "$target" --override-filename sbom --manifest-path Cargo.toml --quiet

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-/// musl's own allocator takes one lock for all threads (docs/PERFORMANCE.md).
+/// musl's own allocator takes one lock for all threads.
 #[cfg(target_env = "musl")]
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
