@@ -76,7 +76,7 @@ heals_a_page
 [[ $(stat -Lc %U "$state/iiif-mender.sqlite3") == iiif-mender ]] || die "the index is not its own"
 
 say "upgrade, with an edited configuration"
-sed -i 's/^public_hosts = .*/public_hosts = ["localhost", "iiif.example.org"]/' "$config"
+sed -i 's/^public_hosts = .*/public_hosts = ["localhost:8080", "iiif.example.org"]/' "$config"
 sha256sum "$config" >/test/edited
 dpkg -i /test/later.deb </dev/null
 [[ $(dpkg-query -W -f '${Version}' iiif-mender) == "$version+later-1" ]] || die "not upgraded"
