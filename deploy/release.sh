@@ -48,8 +48,8 @@ cp -r "$package/iiif-mender" "$package/iiif-mender.1" "$package/iiif-mender.bash
 tar --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$SOURCE_DATE_EPOCH" -C target -c "$name" | gzip -9n >"$out/$name.tar.gz"
 
 cargo cyclonedx --format json --target "$target" --override-filename sbom --manifest-path Cargo.toml --quiet
-mv sbom.json "$out/iiif-mender-$version.cdx.json"
-rm -f tests/testbed/sbom.json
+sed "s|path+file://$PWD|path+file:///iiif-mender|g" sbom.json >"$out/iiif-mender-$version.cdx.json"
+rm -f sbom.json tests/testbed/sbom.json
 
 (cd "$out" && sha256sum "iiif-mender_$version-1_amd64.deb" "iiif-mender-$version-1.x86_64.rpm" "$name.tar.gz" "iiif-mender-$version.cdx.json" |
   tee "iiif-mender-$version.sha256")
