@@ -115,7 +115,10 @@ def main():
             time.sleep(0.2)
         print(f"load average {os.getloadavg()[0]:.1f}; {known()}", flush=True)
         pages()
-        print(f"{'/metrics':28} {told([ask('/metrics')[0] for _ in range(300)])}", flush=True)
+        before = compare.cpu_us(pid)
+        scrapes = told([ask("/metrics")[0] for _ in range(300)])
+        used = (compare.cpu_us(pid) - before) / 300 / 1000
+        print(f"{'/metrics':28} {scrapes}  {used:.2f} ms of processor time each", flush=True)
         proxy = compare.Proxy("iiif-mender", compare.MENDER, 0, pid, pid)
         for case in ("1k-c1", "1k"):
             traffic(case, proxy, args.rounds, args.seconds, folder)

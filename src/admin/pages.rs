@@ -7,7 +7,7 @@ use http::Response;
 
 use super::answer::{Problem, typed};
 use super::health::{self, Sheet, State};
-use super::now::{NowLive, NowPage, now};
+use super::now::{NowPage, now};
 use super::read::{self, Query, Told};
 use super::route::Page;
 use super::words::{Row, grouped, row, took};
@@ -154,10 +154,7 @@ impl Admin {
         let (rooms, words) = (&*self.rooms, query);
         let query = Query::read(query);
         match page {
-            Page::Now => {
-                let NowLive { tone, summary, figures, chart, heals, servers } = now(rooms)?;
-                html(&NowPage { here: "/", tone, summary, figures, chart, heals, servers })
-            }
+            Page::Now => html(&NowPage { here: "/", live: now(rooms)? }),
             Page::NowLive => html(&now(rooms)?),
             Page::Heals => html(&heals(rooms, &query, words)?),
             Page::Heal(id) => html(&heal(rooms, id)?),
