@@ -125,7 +125,8 @@ pub fn batch_rooms(settings: Settings) -> Result<Rooms, StartError> {
     let metrics = Arc::new(Metrics::new());
     let upstreams = Upstream::of_routes(&settings, &metrics.upstream, None)?;
     let cluster = Cluster::start(&settings.cluster, &metrics);
-    let healer = Healer::new(Arc::clone(&settings), &upstreams, Arc::clone(&index), cluster, metrics);
+    let nodes = cluster.clone();
+    let healer = Healer::new(Arc::clone(&settings), &upstreams, Arc::clone(&index), nodes, metrics);
     let web = Web::new(Arc::clone(&settings))?;
-    Ok(Rooms { settings, index, healer, web })
+    Ok(Rooms { settings, index, healer, cluster, web })
 }

@@ -2,10 +2,11 @@
 //! with an end. Where Redis is away, each node goes on by itself, and no request waits for it.
 //!
 //! [`Cluster::board`] takes a flight in the fleet, [`Cluster::place`] a place at a canvas service; the rest are marks
-//! that end by themselves, and the stream of what was learned.
+//! that end by themselves, the stream of what was learned, and the jobs of `heal --job`.
 
 mod connect;
 mod flight;
+mod job;
 mod learned;
 mod lease;
 mod link;
@@ -19,6 +20,7 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 pub use flight::{Boarding, Flight};
+pub use job::{Claim, Job, JobError};
 pub use learned::{Learned, News};
 pub use places::{Place, Placed};
 

@@ -155,3 +155,56 @@ redis.call('DEL', KEYS[1])
 return 1",
     )
 });
+
+/// Opens a job, or says of what other work one with this name is.
+/// KEYS: the job. ARGV: what it does, how long it is remembered (ms).
+pub(super) static OPEN: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"
+local other = redis.call('GET', KEYS[1])
+if other and other ~= ARGV[1] then return other end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return ''",
+    )
+});
+
+/// Claims one unit of a job; says what came of it where it is done, or when the other's lease ends (ms).
+/// KEYS: what is done, the claim. ARGV: unit, token, lease (ms).
+pub(super) static CLAIM: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"
+local done = redis.call('HGET', KEYS[1], ARGV[1])
+if done then return {'done', done} end
+if redis.call('SET', KEYS[2], ARGV[2], 'NX', 'PX', ARGV[3]) then return {'ours', ''} end
+if redis.call('GET', KEYS[2]) == ARGV[2] then return {'ours', ''} end
+return {'elsewhere', ''}",
+    )
+});
+
+/// Gives a claim back, with what came of it or (empty) without. The first who tells is believed.
+/// KEYS: what is done, the claim, the job. ARGV: unit, token, what came of it, how long that is remembered (ms).
+pub(super) static FINISH: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"
+if ARGV[3] ~= '' then
+  redis.call('HSETNX', KEYS[1], ARGV[1], ARGV[3])
+  redis.call('PEXPIRE', KEYS[1], ARGV[4])
+  redis.call('PEXPIRE', KEYS[3], ARGV[4])
+end
+if redis.call('GET', KEYS[2]) == ARGV[2] then redis.call('DEL', KEYS[2]) end
+return 1",
+    )
+});
+
+/// Keeps claims for another lease, also those that were flushed.
+/// KEYS: the claims. ARGV: token, lease (ms).
+pub(super) static RENEW_CLAIMS: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"
+for _, claim in ipairs(KEYS) do
+  local held = redis.call('GET', claim)
+  if not held or held == ARGV[1] then redis.call('SET', claim, ARGV[1], 'PX', ARGV[2]) end
+end
+return 1",
+    )
+});

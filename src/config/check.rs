@@ -61,6 +61,7 @@ fn nodes(cluster: &Cluster, report: &mut Report<'_>) {
     // Leases are renewed three times in their time; shorter ones would be nothing but renewals.
     const LEAST: Duration = Duration::from_millis(1);
     const LEAST_LEASE: Duration = Duration::from_millis(100);
+    const LEAST_JOBS: Duration = Duration::from_mins(1);
     if cluster.urls.len() > 1 && cluster.kind == ClusterKind::Server {
         report.at(
             &["cluster.url", "cluster.kind"],
@@ -72,6 +73,7 @@ fn nodes(cluster: &Cluster, report: &mut Report<'_>) {
         ("cluster.connect_timeout", cluster.connect_timeout, LEAST),
         ("cluster.command_timeout", cluster.command_timeout, LEAST),
         ("cluster.lease", cluster.lease, LEAST_LEASE),
+        ("cluster.jobs", cluster.jobs, LEAST_JOBS),
     ];
     for (path, _, least) in times.into_iter().filter(|(_, time, least)| time < least) {
         let message = format!("`{path}` is too short");

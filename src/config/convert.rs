@@ -349,6 +349,7 @@ fn cluster(file: file::Cluster) -> Cluster {
         command_timeout: or(file.command_timeout, default.command_timeout),
         lease: or(file.lease, default.lease),
         learned: file.learned.map_or(default.learned, |count| u64::from(count.0.0)),
+        jobs: or(file.jobs, default.jobs),
     }
 }
 

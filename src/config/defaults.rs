@@ -251,6 +251,7 @@ impl Default for Cluster {
             command_timeout: Duration::from_millis(50),
             lease: secs(3),
             learned: 100_000,
+            jobs: secs(24 * 3600),
         }
     }
 }

@@ -261,5 +261,6 @@ fn cluster(cluster: &Cluster) -> file::Cluster {
         command_timeout: text(cluster.command_timeout),
         lease: text(cluster.lease),
         learned: text(Count(u32::try_from(cluster.learned).unwrap_or(u32::MAX))),
+        jobs: text(cluster.jobs),
     }
 }

@@ -11,6 +11,7 @@
 mod admin;
 mod ahead;
 mod architecture;
+mod batch_jobs;
 mod batch_reports;
 mod batch_resume;
 mod batch_sources;

@@ -33,4 +33,6 @@ pub struct Cluster {
     pub lease: Option<Text<Duration>>,
     /// Learned documents that are kept for nodes that were away.
     pub learned: Option<Text<Count>>,
+    /// How long it is remembered what came of a job (`heal --job`).
+    pub jobs: Option<Text<Duration>>,
 }

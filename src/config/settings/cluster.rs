@@ -25,6 +25,8 @@ pub struct Cluster {
     pub lease: Duration,
     /// Learned documents that are kept for nodes that were away.
     pub learned: u64,
+    /// How long it is remembered what came of a job.
+    pub jobs: Duration,
 }
 
 /// By hand: a password must not get into a log.
