@@ -13,6 +13,7 @@ use super::read::Query;
 use super::route::Act;
 use super::{Admin, Rooms};
 use crate::config::ReloadError;
+use crate::config::settings::Rung;
 use crate::heal::{Ending, Patient};
 use crate::observe::{REQUEST_ID, Trace};
 use crate::upstream::Body;
@@ -130,9 +131,16 @@ impl Rooms {
     /// Goes on when the operator leaves.
     async fn heal(&self, patient: Patient) -> Done {
         let healer = self.healer.clone();
-        let mended = tokio::spawn(async move { healer.mend(&patient).await }).await;
-        let mended = mended.map_err(|error| Problem::internal(&error.to_string()))?;
+        let mended = tokio::spawn(async move {
+            let was_poisoned = healer.is_poisoned(patient.key());
+            let mended = healer.mend(&patient).await;
+            let cured = if was_poisoned { Some(healer.cure_all(&patient).await) } else { None };
+            (mended, cured)
+        });
+        let (mended, cured) = mended.await.map_err(|error| Problem::internal(&error.to_string()))?;
         let (ending, rung) = match mended.ending {
+            Ending::Alive if cured == Some(true) => ("healed", Some(Rung::Rebuild.as_str())),
+            Ending::Alive if cured == Some(false) => ("poisoned", None),
             Ending::Healed(rung) => ("healed", Some(rung.as_str())),
             Ending::Alive => ("ok", None),
             Ending::Missing => ("missing", None),
@@ -159,7 +167,7 @@ impl Rooms {
             return Err(Problem::new(StatusCode::CONFLICT, detail));
         }
         let healer = self.healer.clone();
-        let built = tokio::spawn(async move { healer.document(&canvas, true).await }).await;
+        let built = tokio::spawn(async move { healer.rebuild(&canvas).await }).await;
         match built.map_err(|error| Problem::internal(&error.to_string()))? {
             Ok(document) => Ok((StatusCode::OK, json!({ "bytes": document.len() }))),
             Err(error) => Err(Problem::new(StatusCode::BAD_GATEWAY, error.to_string())),

@@ -21,6 +21,8 @@ pub(super) enum State {
     Expired,
     /// Its file is gone.
     Missing,
+    /// It is there, and its canvas or manifest was last seen without it.
+    Poisoned,
     /// Nothing is known, or nothing could be said in time.
     Unknown,
 }
@@ -32,6 +34,7 @@ impl State {
             Self::Healed => "healed",
             Self::Expired => "expired",
             Self::Missing => "missing",
+            Self::Poisoned => "poisoned",
             Self::Unknown => "unknown",
         }
     }
@@ -101,6 +104,7 @@ async fn look_at(rooms: &Rooms, key: &str) -> State {
     };
     let looked = tokio::time::timeout(PATIENCE, rooms.healer.look(&patient, false)).await;
     match looked {
+        Ok(Look::Alive) if rooms.healer.is_poisoned(key) => State::Poisoned,
         Ok(Look::Alive) => {
             let last = rooms.index.last_heal(key).ok().flatten();
             if last.is_some_and(|last| last.heal.verdict == "healed") { State::Healed } else { State::Ok }

@@ -284,7 +284,7 @@ fn cards(sheet: Sheet) -> Vec<Card> {
             picture: format!("/api/v1/images/{key}/thumbnail"),
             label: label.clone(),
             state: seen.state.as_str(),
-            has_picture: matches!(seen.state, State::Ok | State::Healed),
+            has_picture: matches!(seen.state, State::Ok | State::Healed | State::Poisoned),
             key: seen.identifier,
         }
     });

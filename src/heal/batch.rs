@@ -201,7 +201,7 @@ impl Healer {
         let ward = &self.ward;
         let Some((service, allowed)) = ward.asked_canvas(canvas) else { return false };
         ward.cure(&service, Errand::visit(&allowed), patient);
-        ward.poison_is_cured(&[(service, allowed)], patient).await.1
+        ward.poison_is_cured(&[(service, allowed)], patient).await == (true, true)
     }
 
     /// How long the canvas services want to be left alone: one asked for a pause, or only fails.

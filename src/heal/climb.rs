@@ -257,8 +257,10 @@ impl Ward {
         }
         // The key was written and the nested request failed: poisoned. (Where it is not back, the file may be gone;
         // the rung of rebuilding finds that out.)
-        if answer == CanvasAnswer::Lacks && is_back {
-            self.cure(service, errand, patient);
+        match answer {
+            CanvasAnswer::Lacks if is_back => self.cure(service, errand, patient),
+            CanvasAnswer::Carries => self.mends.lacking.note([&*patient.key], false),
+            _ => {}
         }
         if is_back { Step::Back } else { Step::NoHelp(answer) }
     }

@@ -61,6 +61,7 @@ impl Ward {
     /// Starts the cure of a canvas that came back without its image; one per canvas.
     pub(super) fn cure(self: &Arc<Self>, service: &Arc<CanvasService>, errand: Errand, patient: &Patient) {
         let Some(canvas) = errand.canvas else { return };
+        self.mends.lacking.note([&*patient.key], true);
         // Who took the rung away wants no rebuild, not even behind the viewers' backs.
         if !self.settings.heal.ladder.contains(&Rung::Rebuild) {
             return;
@@ -97,11 +98,13 @@ impl Ward {
         for _ in 0..LOOKS {
             match self.try_cure(service, canvas, patient, urgency).await {
                 Try::Cured => {
+                    self.mends.lacking.note([&*patient.key], false);
                     self.metrics.event("cured");
                     tracing::info!(request = %patient.trace, canvas = %canvas.visit, rebuilds, "cured");
                     return;
                 }
                 Try::FileIsGone => {
+                    self.mends.lacking.note([&*patient.key], false);
                     tracing::info!(request = %patient.trace, canvas = %canvas.visit, "not poisoned: the file of its image is gone");
                     return;
                 }

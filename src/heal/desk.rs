@@ -1,10 +1,13 @@
 //! What people who run it ask for by hand, one image at a time.
 
+use bytes::Bytes;
 use http::header;
 use hyper::Response;
 
 use super::Healer;
+use super::batch::DocumentError;
 use super::ward::Patient;
+use crate::iiif::manifest;
 use crate::observe::Trace;
 use crate::upstream::{Body, UpstreamError, own_request};
 
@@ -22,6 +25,26 @@ impl Healer {
         head.headers.insert(header::ACCEPT, header::HeaderValue::from_static("image/jpeg"));
         patient.trace.send_on(&mut head.headers);
         ward.ask_image(patient, &head).await
+    }
+
+    /// Has a canvas built anew, whatever state it is in: its bytes.
+    pub async fn rebuild(&self, canvas: &str) -> Result<Bytes, DocumentError> {
+        let document = self.document(canvas, true).await?;
+        if let Ok((_, canvases)) = manifest::read(&document) {
+            let keys = canvases.iter().flat_map(|canvas| &canvas.images).map(String::as_str);
+            self.ward.mends.lacking.note(keys, false);
+        }
+        Ok(document)
+    }
+
+    /// Cures all canvases that own the image; false where one of them still comes back without it.
+    pub async fn cure_all(&self, patient: &Patient) -> bool {
+        for canvas in patient.canvases() {
+            if !self.cure(patient, canvas).await {
+                return false;
+            }
+        }
+        true
     }
 
     /// Forgets what was found out about the image: that its file was missing, that it was there a while ago, and that

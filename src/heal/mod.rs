@@ -15,6 +15,7 @@ pub mod echo;
 mod fleet;
 pub(crate) mod flight;
 mod inspect;
+mod lacking;
 mod lanes;
 mod looks;
 mod mass;
@@ -263,6 +264,11 @@ impl Healer {
     /// Heeds what other nodes find out about all. Ends at once where there are none.
     pub async fn heed_the_fleet(&self) {
         Arc::clone(&self.ward).heed_the_fleet().await;
+    }
+
+    /// Was a canvas or manifest last seen without this image, although the image is there? (`key`: its lookup key.)
+    pub fn is_poisoned(&self, key: &str) -> bool {
+        self.ward.mends.lacking.holds(key)
     }
 
     /// The breaker of each canvas service, in the order of the presentation routes.

@@ -14,6 +14,7 @@ use tokio::time::timeout;
 use super::Healer;
 use super::fleet::Wanted;
 use super::flight::Flights;
+use super::lacking::Lacking;
 use super::lanes::Lane;
 use super::memory::RungOf;
 use super::mended::Mended;
@@ -102,12 +103,13 @@ pub(super) struct Mends {
     flights: Flights<RungOf, Mended>,
     chased: Flights<RungOf, ()>,
     pub(super) truths: Cache<RungOf, u64>,
+    pub(super) lacking: Lacking,
 }
 
 impl Default for Mends {
     fn default() -> Self {
         let truths = Cache::builder().max_capacity(TRUTHS).time_to_live(BELIEVED).build();
-        Self { flights: Flights::here(), chased: Flights::here(), truths }
+        Self { flights: Flights::here(), chased: Flights::here(), truths, lacking: Lacking::default() }
     }
 }
 
@@ -126,12 +128,13 @@ impl Healer {
     pub async fn mend_document(&self, poisoned: Poisoned) -> Mending {
         let (ward, started) = (&self.ward, Instant::now());
         let heal = &ward.settings.heal;
-        if !heal.enabled || !heal.ladder.contains(&Rung::Rebuild) || ward.service(poisoned.route).is_none() {
-            return Mending::Off;
-        }
         let key = poisoned.rebuild();
         if ward.mends.truths.get(&key) == Some(poisoned.carries) {
             return Mending::Truth;
+        }
+        ward.mends.lacking.note(poisoned.lacks(), true);
+        if !heal.enabled || !heal.ladder.contains(&Rung::Rebuild) || ward.service(poisoned.route).is_none() {
+            return Mending::Off;
         }
         if ward.memory.cooling(&key, started).is_some() {
             return Mending::Cooling;
@@ -168,6 +171,10 @@ impl Poisoned {
         RungOf { service: self.mark, target: url.rebuild().into(), rung: Rung::Rebuild }
     }
 
+    fn lacks(&self) -> impl Iterator<Item = &str> {
+        self.missing.iter().map(String::as_str)
+    }
+
     fn visit(&self) -> RungOf {
         RungOf { service: self.mark, target: self.target.as_str().into(), rung: Rung::Visit }
     }
@@ -180,7 +187,11 @@ impl Ward {
             let (ward, key, poisoned) = (Arc::clone(self), key.clone(), Arc::clone(poisoned));
             async move { ward.mend_in_the_fleet(&key, &poisoned, &urgency).await }
         });
-        seat.landed().await.unwrap_or(Mended::Failed)
+        let mended = seat.landed().await.unwrap_or(Mended::Failed);
+        if matches!(mended, Mended::Whole | Mended::Shorter(_)) {
+            self.mends.lacking.note(poisoned.lacks(), false);
+        }
+        mended
     }
 
     /// Tries again until the service is well, for nobody in particular. A viewer who comes meanwhile has a try of

@@ -152,6 +152,9 @@ fn host_value(head: &Parts) -> Result<HeaderValue, Refusal> {
 fn target(asked: &Asked, prefix: &str, path: &str) -> Result<Uri, Refusal> {
     let refused = |_| Refusal::BadRequest("the target cannot be forwarded");
     let same = (prefix == path).then(|| asked.uri().path_and_query().cloned()).flatten();
+    // A full target may have a query and no path, or nothing at all: `http://a.example?x`, `http://a.example#x`.
+    let same = same.filter(|same| same.as_str().starts_with('/'));
+    let same = same.map(|same| if same == "/" { PathAndQuery::from_static("/") } else { same });
     let target = match (same, asked.uri().query()) {
         (Some(same), _) => same,
         (None, Some(query)) => {

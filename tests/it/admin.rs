@@ -190,6 +190,48 @@ async fn a_canvas_is_rebuilt_and_a_missing_file_is_forgotten_by_hand() {
     assert_eq!((forgotten.status, &forgotten.json()["forgotten"]), (200, &json!(page.identifier)));
 }
 
+/// How the wall shows this image.
+async fn state(world: &World, identifier: &str) -> Value {
+    let volume = world.app.index.owners(identifier).expect("an index")[0].manifest.clone();
+    let id = world.app.index.volume_of(&volume).expect("an index").expect("a manifest");
+    let book = told(world, &format!("/api/v1/manifests/{id}?limit=200")).await;
+    let canvases = book["canvases"]["items"].as_array().expect("canvases").clone();
+    let mut states = canvases.iter().flat_map(|canvas| canvas["states"].as_array().expect("states"));
+    states.find(|seen| seen["identifier"] == identifier).expect("on the wall")["state"].clone()
+}
+
+#[tokio::test]
+async fn a_poisoned_canvas_is_shown_as_such_until_it_is_cured() {
+    let world = World::with("heal.ladder = visit").await;
+    let page = world.bed.page();
+    world.bed.expires_everything();
+    world.bed.service.poisons_nested(503);
+    assert_eq!(world.get(&page.image_path("full/200,/0/default.jpg")).await.status, 200, "the image is back");
+    world.settles().await;
+    assert_eq!(state(&world, &page.identifier).await, "poisoned", "and its canvas is not");
+    let left = acts(&world, "heal", &json!({ "identifier": page.identifier })).await.json();
+    assert_eq!(left["ending"], "poisoned", "the ladder has no rebuild: {left}");
+    world.bed.service.nested_is_well();
+    let rebuilt = acts(&world, "rebuild", &json!({ "canvas": page.canvas_url })).await;
+    assert_eq!(rebuilt.status, 200, "{}", rebuilt.text());
+    assert_ne!(state(&world, &page.identifier).await, "poisoned", "rebuilt by hand");
+}
+
+#[tokio::test]
+async fn a_poisoned_canvas_is_cured_by_hand() {
+    let world = World::with("heal.ladder = visit,rebuild").await;
+    let page = world.bed.page();
+    world.bed.expires_everything();
+    world.bed.service.poisons_nested(503);
+    assert_eq!(world.get(&page.image_path("full/200,/0/default.jpg")).await.status, 200);
+    world.settles().await;
+    world.bed.service.nested_is_well();
+    let cured = acts(&world, "heal", &json!({ "identifier": page.identifier })).await.json();
+    assert!(["healed", "ok"].contains(&cured["ending"].as_str().expect("an ending")), "{cured}");
+    assert_eq!(world.bed.redis.poisoned_duplicates(&page.path), 0);
+    assert_ne!(state(&world, &page.identifier).await, "poisoned");
+}
+
 #[tokio::test]
 async fn other_sites_and_plain_forms_cannot_act() {
     let world = World::start().await;

@@ -300,6 +300,17 @@ async fn the_target_of_a_full_request_line_counts_more_than_host() {
 }
 
 #[tokio::test]
+async fn a_full_request_line_without_a_path_asks_for_the_root() {
+    for (target, onward) in
+        [("http://a.example", "/"), ("http://a.example?x=1", "/?x=1"), ("http://a.example#part", "/")]
+    {
+        let request = format!("GET {target} HTTP/1.1\r\nHost: a.example\r\n\r\n");
+        let head = arrives(&request, "").await;
+        assert!(head.starts_with(&format!("GET {onward} HTTP/1.1\r\n")), "{target}: {head}");
+    }
+}
+
+#[tokio::test]
 async fn an_upstream_with_tls_is_believed_with_the_authority_that_the_configuration_names() {
     let made = rcgen::generate_simple_self_signed(["images.example".to_owned()]).expect("a certificate");
     let folder = tempfile::tempdir().expect("a directory");

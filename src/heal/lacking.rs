@@ -1,0 +1,39 @@
+//! Which images are there and yet lacking in their canvas or manifest: what the pages call *poisoned*.
+
+use std::time::Duration;
+
+use moka::sync::Cache;
+
+/// Images remembered at most; of more, those that were seen longest ago are forgotten.
+const IMAGES: u64 = 10_000;
+
+/// For so long it is believed, unless somebody sees otherwise.
+const BELIEVED: Duration = Duration::from_hours(24);
+
+/// Images that a document was seen without. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(super) struct Lacking(Cache<Box<str>, ()>);
+
+impl Default for Lacking {
+    fn default() -> Self {
+        Self(Cache::builder().max_capacity(IMAGES).time_to_live(BELIEVED).build())
+    }
+}
+
+impl Lacking {
+    /// A document came without the images with these lookup keys, or it was seen to have them (or rightly not).
+    pub(super) fn note<'a>(&self, keys: impl IntoIterator<Item = &'a str>, lacks: bool) {
+        for key in keys {
+            if lacks {
+                self.0.insert(key.into(), ());
+            } else {
+                self.0.invalidate(key);
+            }
+        }
+    }
+
+    /// Is the image with this lookup key lacking in a document, as far as is known?
+    pub(super) fn holds(&self, key: &str) -> bool {
+        self.0.contains_key(key)
+    }
+}
