@@ -24,7 +24,6 @@ use tokio::task::JoinHandle;
 
 use crate::admin::{self, Admin, Diary, Gate};
 use crate::config::{Changes, Reload, ReloadError, Settings, differences};
-use crate::index::keeper::Keeper;
 use crate::index::shared::Follower;
 use crate::index::{Index, IndexError};
 use crate::listen::inherit::Inherited;
@@ -299,11 +298,10 @@ struct Chores {
 impl Chores {
     fn start(house: &House, index: &Arc<Index>, metrics: &Arc<Metrics>) -> Self {
         let (warm, sweep) = (house.healer.clone(), house.healer.clone());
-        let keeper = Keeper::new(Arc::clone(index), Arc::clone(&house.settings), Arc::clone(metrics));
         Self {
             keeping_warm: tokio::spawn(async move { warm.keep_warm().await }),
             sweeping: tokio::spawn(async move { sweep.resume_sweep().await }),
-            keeping_index: tokio::spawn(keeper.run()),
+            keeping_index: house.keep_index(index, metrics),
             checking: tokio::spawn(keep_checked(&house.upstreams)),
             heeding: tokio::spawn(heed_others(house, index, metrics)),
         }
@@ -328,10 +326,9 @@ impl Chores {
             let healer = new.healer.clone();
             self.keeping_warm = tokio::spawn(async move { healer.keep_warm().await });
         }
-        if others || before.index != after.index {
+        if others || before.index != after.index || before.cluster != after.cluster {
             self.keeping_index.abort();
-            let keeper = Keeper::new(Arc::clone(index), Arc::clone(after), Arc::clone(metrics));
-            self.keeping_index = tokio::spawn(keeper.run());
+            self.keeping_index = new.keep_index(index, metrics);
         }
     }
 

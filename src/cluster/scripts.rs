@@ -106,22 +106,29 @@ return {'queued', tostring(first)}",
     )
 });
 
-/// Gives a place to whoever waits longest, on whatever node, or back.
-/// KEYS: place, queue. ARGV: token, lease (ms), channel before a node's name.
+/// Gives a place to a viewer's request, or whoever waits longest, on whatever node, or back. Every fourth goes to what
+/// nobody waits for, so that it does not starve.
+/// KEYS: place, first queue, queue, turns. ARGV: token, lease (ms), channel before a node's name, 1: nobody can tell
+/// whether it was heard, subject.
 pub(super) static LEAVE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"
 redis.call('LREM', KEYS[2], 0, ARGV[1])
+redis.call('LREM', KEYS[3], 0, ARGV[1])
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 while true do
-  local waiter = redis.call('LPOP', KEYS[2])
+  local turn = redis.call('INCR', KEYS[4])
+  redis.call('PEXPIRE', KEYS[4], 600000)
+  local a, b = KEYS[2], KEYS[3]
+  if turn % 4 == 0 then a, b = b, a end
+  local waiter = redis.call('LPOP', a) or redis.call('LPOP', b)
   if not waiter then
     redis.call('DEL', KEYS[1])
     return 1
   end
   redis.call('SET', KEYS[1], waiter, 'PX', ARGV[2])
   local node = string.match(waiter, '^[^/]*')
-  local heard = redis.call('PUBLISH', ARGV[3] .. node, waiter .. ' granted ' .. KEYS[1] .. ' ' .. KEYS[2])
+  local heard = redis.call('PUBLISH', ARGV[3] .. node, waiter .. ' granted ' .. KEYS[1] .. ' ' .. ARGV[5])
   if heard > 0 or ARGV[4] == '1' then return 1 end
 end",
     )
