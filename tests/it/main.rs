@@ -26,6 +26,7 @@ mod cluster_learning;
 mod cluster_loss;
 mod cluster_world;
 mod commands;
+mod conformance;
 mod crowd;
 mod deployed;
 mod docs;
