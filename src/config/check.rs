@@ -1,12 +1,14 @@
 //! What no single value can get wrong: contradictions between keys, and numbers that make no sense.
 
+mod admin;
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use http::uri::{Authority, Scheme};
 
 use super::error::ConfigError;
 use super::redis;
-use super::settings::{Heal, Listen, Route, RouteKind, Rung, Server, Settings};
+use super::settings::{Heal, Index, Listen, Route, RouteKind, Rung, Server, Settings};
 use super::sources::Sources;
 use super::tree::Tree;
 
@@ -80,25 +82,7 @@ fn listeners(settings: &Settings, report: &mut Report<'_>) {
             "name the proxies before us, such as server.trusted_proxies = [\"10.0.0.5\"]",
         );
     }
-    if let Some(admin) = settings.admin.listen
-        && !admin.ip().is_loopback()
-        && settings.admin.token_file.is_none()
-    {
-        report.at(
-            &["admin.listen"],
-            &format!("anybody who reaches {admin} could act as an operator"),
-            "listen on a loopback address such as \"127.0.0.1:9090\", or ask for a token: token_file = \"admin.token\"",
-        );
-    }
-    if let Some(admin) = settings.admin.listen
-        && let Some(public) = listen.iter().map(|listen| listen.address).find(|own| collide(own, &admin))
-    {
-        report.at(
-            &["admin.listen", "server.listen"],
-            &format!("the admin listener {admin} and the public one {public} are the same"),
-            "give the admin listener a port of its own, such as \"127.0.0.1:9090\", or switch it off with \"off\"",
-        );
-    }
+    admin::operators(settings, report);
 }
 
 /// Whether binding one leaves no room for the other. Port 0 is a fresh port each time.
@@ -142,6 +126,14 @@ fn memory(settings: &Settings, report: &mut Report<'_>) {
     }
 }
 
+/// How many requests each source may get at once.
+fn politeness(index: &Index) -> Vec<(String, usize)> {
+    let sources = index.sources.iter().enumerate();
+    sources
+        .map(|(number, source)| (format!("index.sources.{number}.concurrency"), source.concurrency))
+        .collect()
+}
+
 fn nothing_is_zero(settings: &Settings, report: &mut Report<'_>) {
     let wide = |count: u32| usize::try_from(count).unwrap_or(usize::MAX);
     let (server, upstream, heal) = (&settings.server, &settings.upstream, &settings.heal);
@@ -167,10 +159,9 @@ fn nothing_is_zero(settings: &Settings, report: &mut Report<'_>) {
         ("presentation.max_flights", settings.presentation.max_flights),
         ("presentation.max_body", settings.presentation.max_body),
     ];
-    let polite: Vec<(String, usize)> = (settings.index.sources.iter().enumerate())
-        .map(|(number, source)| (format!("index.sources.{number}.concurrency"), source.concurrency))
-        .collect();
-    let counts = counts.into_iter().chain(polite.iter().map(|(path, count)| (path.as_str(), *count)));
+    let polite = politeness(&settings.index);
+    let counts = counts.into_iter().chain(admin::counts(&settings.admin));
+    let counts = counts.chain(polite.iter().map(|(path, count)| (path.as_str(), *count)));
     let times = [
         ("server.head_timeout", server.head_timeout),
         ("server.idle_timeout", server.idle_timeout),

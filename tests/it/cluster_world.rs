@@ -60,7 +60,7 @@ impl Server {
         }
     }
 
-    async fn try_ask(&self, words: &[&str]) -> redis::RedisResult<redis::Value> {
+    pub(crate) async fn try_ask(&self, words: &[&str]) -> redis::RedisResult<redis::Value> {
         let client = redis::Client::open(self.url())?;
         let mut connection = client.get_multiplexed_async_connection().await?;
         let mut command = redis::cmd(words[0]);

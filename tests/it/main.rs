@@ -29,6 +29,7 @@ mod cluster_tls;
 mod cluster_trouble;
 mod cluster_world;
 mod commands;
+mod conformance;
 mod crowd;
 mod deployed;
 mod docs;
