@@ -3,6 +3,11 @@
 
 #![allow(clippy::print_stdout, reason = "figures are printed")]
 #![allow(
+    clippy::float_cmp,
+    clippy::cast_precision_loss,
+    reason = "what a scrape counts are small whole numbers"
+)]
+#![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
@@ -10,7 +15,7 @@
 )]
 
 #[path = "../tests/it/cluster_trouble.rs"]
-#[allow(dead_code, reason = "shared with the tests, which use all of it")]
+#[allow(dead_code, unused_imports, reason = "shared with the tests, which use all of it")]
 mod cluster_trouble;
 #[path = "../tests/it/cluster_world.rs"]
 #[allow(dead_code, reason = "shared with the tests, which use all of it")]
