@@ -40,6 +40,8 @@ prepare() {
   # Tests of `[cluster]` start servers of their own.
   command -v redis-server >/dev/null && command -v redis-sentinel >/dev/null ||
     apt_install redis-server redis-sentinel || return 1
+  # And wrong clocks.
+  compgen -G '/usr/lib/*/faketime/libfaketime.so.1' >/dev/null || apt_install libfaketime || return 1
   # With rustup this fetches the toolchain that rust-toolchain.toml names.
   cargo --version && cargo fmt --version && cargo clippy --version
 }
@@ -66,6 +68,8 @@ browser() {
   [[ -x ${CHROMIUM:-/usr/bin/chromium} ]] || missing+=(chromium)
   command -v npm >/dev/null || missing+=(nodejs npm)
   command -v openssl >/dev/null || missing+=(openssl)
+  [[ -x /usr/sbin/nginx ]] || missing+=(nginx-light)
+  [[ -x /usr/lib/iipimage-server/iipsrv.fcgi ]] || missing+=(iipimage-server)
   [[ ${#missing[@]} -eq 0 ]] || apt_install "${missing[@]}" || return 1
   tests/browser/run.sh
 }
