@@ -1,5 +1,7 @@
 //! The dashboard: what the API tells, for eyes. Everything is made here; the script only renews it.
 
+use std::sync::Arc;
+
 use askama::Template;
 use http::Response;
 
@@ -158,7 +160,10 @@ impl Admin {
             Page::Heal(id) => html(&heal(rooms, id)?),
             Page::Collections => html(&collections(rooms, &query)?),
             Page::Manifest(id) => html(&manifest(rooms, id, &query).await?),
-            Page::Search => html(&search(rooms, &query.text("q").unwrap_or_default())?),
+            Page::Search => {
+                let (rooms, words) = (Arc::clone(&self.rooms), query.text("q").unwrap_or_default());
+                html(&read::aside(move || search(&rooms, &words)).await?)
+            }
             Page::Setup => html(&check(rooms).await?),
         }
     }
