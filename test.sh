@@ -40,6 +40,8 @@ prepare() {
   # Tests of `[cluster]` start servers of their own.
   command -v redis-server >/dev/null && command -v redis-sentinel >/dev/null ||
     apt_install redis-server redis-sentinel || return 1
+  # And wrong clocks.
+  compgen -G '/usr/lib/*/faketime/libfaketime.so.1' >/dev/null || apt_install libfaketime || return 1
   # With rustup this fetches the toolchain that rust-toolchain.toml names.
   cargo --version && cargo fmt --version && cargo clippy --version
 }

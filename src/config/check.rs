@@ -6,10 +6,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use http::uri::{Authority, Scheme};
 
-use std::time::Duration;
-
 use super::error::ConfigError;
-use super::settings::{Cluster, ClusterKind, Heal, Index, Listen, Route, RouteKind, Rung, Server, Settings};
+use super::redis;
+use super::settings::{Heal, Index, Listen, Route, RouteKind, Rung, Server, Settings};
 use super::sources::Sources;
 use super::tree::Tree;
 
@@ -52,32 +51,9 @@ pub(super) fn check(settings: &Settings, report: &mut Report<'_>) {
     nothing_is_zero(settings, report);
     routes(settings, report);
     rewriting(settings, report);
-    nodes(&settings.cluster, report);
+    redis::nodes(settings, report);
     if settings.heal.enabled {
         healing(&settings.heal, &settings.routes, report);
-    }
-}
-
-/// What is said about other nodes.
-fn nodes(cluster: &Cluster, report: &mut Report<'_>) {
-    // Leases are renewed three times in their time; shorter ones would be nothing but renewals.
-    const LEAST: Duration = Duration::from_millis(1);
-    const LEAST_LEASE: Duration = Duration::from_millis(100);
-    if cluster.urls.len() > 1 && cluster.kind == ClusterKind::Server {
-        report.at(
-            &["cluster.url", "cluster.kind"],
-            "several URLs, and `kind` says that they lead to one server",
-            "write kind = \"sentinel\" or kind = \"cluster\", or one URL only",
-        );
-    }
-    let times = [
-        ("cluster.connect_timeout", cluster.connect_timeout, LEAST),
-        ("cluster.command_timeout", cluster.command_timeout, LEAST),
-        ("cluster.lease", cluster.lease, LEAST_LEASE),
-    ];
-    for (path, _, least) in times.into_iter().filter(|(_, time, least)| time < least) {
-        let message = format!("`{path}` is too short");
-        report.at(&[path], &message, &format!("write at least \"{}\"", humantime::format_duration(least)));
     }
 }
 
