@@ -73,12 +73,17 @@ browser() {
   [[ ${#missing[@]} -eq 0 ]] || apt_install "${missing[@]}" || return 1
   tests/browser/run.sh
 }
+instructions() {
+  command -v valgrind >/dev/null && command -v python3 >/dev/null || apt_install valgrind python3 || return 1
+  python3 benches/instructions.py --dev
+}
 docs() { RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps; }
 
 prepare || exit 2
 step format cargo fmt --all --check
 step lints cargo clippy --locked --workspace --all-targets -- -D warnings
 step tests tests
+step instructions instructions
 step docs docs
 step demo cargo run --locked --example demo -- --once
 step browser browser
