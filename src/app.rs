@@ -23,7 +23,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::admin::{self, Admin, Diary, Gate};
-use crate::config::{Changes, Reload, ReloadError, Settings, differences};
+use crate::config::{Changes, Reload, ReloadError, Settings, differences, keep_until_restart};
 use crate::index::keeper::Keeper;
 use crate::index::shared::Follower;
 use crate::index::{Index, IndexError};
@@ -104,17 +104,6 @@ const CHORES_EVERY: Duration = Duration::from_secs(5);
 
 /// Operators at once at most.
 const OPERATORS: usize = 64;
-
-/// What holds only after a restart stays as it was.
-fn keep_until_restart(settings: &mut Settings, old: &Settings) {
-    settings.admin.listen = old.admin.listen;
-    settings.index.cache = old.index.cache;
-    settings.index.path.clone_from(&old.index.path);
-    settings.log.format = old.log.format;
-    settings.log.queue = old.log.queue;
-    settings.server.workers = old.server.workers;
-    settings.telemetry = old.telemetry.clone();
-}
 
 impl App {
     /// Starts everything; returns as soon as the sockets are bound. Sources are indexed in the background:

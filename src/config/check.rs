@@ -6,7 +6,10 @@ use http::uri::{Authority, Scheme};
 
 use std::time::Duration;
 
+use serde_json::Value;
+
 use super::error::ConfigError;
+use super::file::File;
 use super::settings::{Cluster, ClusterKind, Heal, Listen, Route, RouteKind, Rung, Server, Settings};
 use super::sources::Sources;
 use super::tree::Tree;
@@ -56,11 +59,16 @@ pub(super) fn check(settings: &Settings, report: &mut Report<'_>) {
     }
 }
 
+/// The shortest times that make sense. Leases are renewed three times in theirs; shorter ones would be nothing but
+/// renewals.
+const LEAST_TIMES: [(&str, Duration); 3] = [
+    ("cluster.connect_timeout", Duration::from_millis(1)),
+    ("cluster.command_timeout", Duration::from_millis(1)),
+    ("cluster.lease", Duration::from_millis(100)),
+];
+
 /// What is said about other nodes.
 fn nodes(cluster: &Cluster, report: &mut Report<'_>) {
-    // Leases are renewed three times in their time; shorter ones would be nothing but renewals.
-    const LEAST: Duration = Duration::from_millis(1);
-    const LEAST_LEASE: Duration = Duration::from_millis(100);
     if cluster.urls.len() > 1 && cluster.kind == ClusterKind::Server {
         report.at(
             &["cluster.url", "cluster.kind"],
@@ -68,14 +76,10 @@ fn nodes(cluster: &Cluster, report: &mut Report<'_>) {
             "write kind = \"sentinel\" or kind = \"cluster\", or one URL only",
         );
     }
-    let times = [
-        ("cluster.connect_timeout", cluster.connect_timeout, LEAST),
-        ("cluster.command_timeout", cluster.command_timeout, LEAST),
-        ("cluster.lease", cluster.lease, LEAST_LEASE),
-    ];
-    for (path, _, least) in times.into_iter().filter(|(_, time, least)| time < least) {
+    let times = [cluster.connect_timeout, cluster.command_timeout, cluster.lease];
+    for ((path, least), _) in LEAST_TIMES.iter().zip(times).filter(|((_, least), time)| time < least) {
         let message = format!("`{path}` is too short");
-        report.at(&[path], &message, &format!("write at least \"{}\"", humantime::format_duration(least)));
+        report.at(&[path], &message, &format!("write at least \"{}\"", humantime::format_duration(*least)));
     }
 }
 
@@ -133,9 +137,10 @@ fn collide(one: &SocketAddr, other: &SocketAddr) -> bool {
         && (covers(one.ip(), other.ip()) || covers(other.ip(), one.ip()))
 }
 
+/// hyper panics below this.
+const LEAST_HEAD: usize = 8 * 1024;
+
 fn bounds(server: &Server, report: &mut Report<'_>) {
-    // hyper panics below this.
-    const LEAST_HEAD: usize = 8 * 1024;
     if server.max_head_bytes < LEAST_HEAD {
         report.at(
             &["server.max_head_bytes"],
@@ -166,66 +171,95 @@ fn memory(settings: &Settings, report: &mut Report<'_>) {
     }
 }
 
+/// Keys whose values must be more than zero; `*` stands for the number of an element.
+const MORE_THAN_ZERO: [&str; 43] = [
+    "heal.backoff_max",
+    "heal.breaker_failures",
+    "heal.breaker_open",
+    "heal.concurrency",
+    "heal.mass_expiry.ids",
+    "heal.mass_expiry.within",
+    "heal.max_waiting",
+    "heal.per_client",
+    "heal.resources_recheck",
+    "heal.sweep_rate",
+    "heal.timeout",
+    "index.sources.*.concurrency",
+    "log.queue",
+    "log.sample",
+    "presentation.max_body",
+    "presentation.max_flights",
+    "routes.*.body_timeout",
+    "routes.*.connect_timeout",
+    "routes.*.first_byte_timeout",
+    "server.head_timeout",
+    "server.http2.max_resets",
+    "server.http2.max_streams",
+    "server.http2.ping",
+    "server.http2.ping_timeout",
+    "server.idle_timeout",
+    "server.max_connections",
+    "server.max_uri_bytes",
+    "server.rate_burst",
+    "server.request_timeout",
+    "server.tls_timeout",
+    "upstream.body_timeout",
+    "upstream.connect_timeout",
+    "upstream.first_byte_timeout",
+    "upstream.health.failures",
+    "upstream.health.healthy_after",
+    "upstream.health.interval",
+    "upstream.health.out",
+    "upstream.health.out_max",
+    "upstream.health.timeout",
+    "upstream.health.unhealthy_after",
+    "upstream.http2_streams",
+    "upstream.max_requests",
+    "upstream.pool_max_age",
+];
+
+/// The least value of the key at `path`, where zero or less than this makes no sense.
+pub(super) fn least(path: &str) -> Option<String> {
+    let time = |(_, least): &(&str, Duration)| humantime::format_duration(*least).to_string();
+    let times = LEAST_TIMES.iter().find(|(key, _)| *key == path).map(time);
+    let head = || (path == "server.max_head_bytes").then(|| format!("{}KiB", LEAST_HEAD / 1024));
+    let zero = || MORE_THAN_ZERO.contains(&path).then(|| "more than 0".to_owned());
+    times.or_else(head).or_else(zero)
+}
+
 fn nothing_is_zero(settings: &Settings, report: &mut Report<'_>) {
-    let wide = |count: u32| usize::try_from(count).unwrap_or(usize::MAX);
-    let (server, upstream, heal) = (&settings.server, &settings.upstream, &settings.heal);
-    let counts = [
-        ("server.max_connections", server.max_connections),
-        ("server.max_uri_bytes", server.max_uri_bytes),
-        ("server.rate_burst", wide(server.rate_burst)),
-        ("server.http2.max_streams", wide(server.http2.max_streams)),
-        ("server.http2.max_resets", server.http2.max_resets),
-        ("upstream.max_requests", upstream.max_requests),
-        ("upstream.http2_streams", upstream.http2_streams),
-        ("upstream.health.failures", wide(upstream.health.failures)),
-        ("upstream.health.healthy_after", wide(upstream.health.healthy_after)),
-        ("upstream.health.unhealthy_after", wide(upstream.health.unhealthy_after)),
-        ("heal.concurrency", heal.concurrency),
-        ("heal.max_waiting", heal.max_waiting),
-        ("heal.per_client", wide(heal.per_client)),
-        ("heal.breaker_failures", wide(heal.breaker_failures)),
-        ("heal.sweep_rate", wide(heal.sweep_rate)),
-        ("heal.mass_expiry.ids", heal.mass_expiry.ids),
-        ("log.sample", usize::try_from(settings.log.sample).unwrap_or(usize::MAX)),
-        ("log.queue", settings.log.queue),
-        ("presentation.max_flights", settings.presentation.max_flights),
-        ("presentation.max_body", settings.presentation.max_body),
-    ];
-    let polite: Vec<(String, usize)> = (settings.index.sources.iter().enumerate())
-        .map(|(number, source)| (format!("index.sources.{number}.concurrency"), source.concurrency))
-        .collect();
-    let counts = counts.into_iter().chain(polite.iter().map(|(path, count)| (path.as_str(), *count)));
-    let times = [
-        ("server.head_timeout", server.head_timeout),
-        ("server.idle_timeout", server.idle_timeout),
-        ("server.tls_timeout", server.tls_timeout),
-        ("server.request_timeout", server.request_timeout),
-        ("server.http2.ping", server.http2.ping),
-        ("server.http2.ping_timeout", server.http2.ping_timeout),
-        ("upstream.connect_timeout", upstream.connect_timeout),
-        ("upstream.first_byte_timeout", upstream.first_byte_timeout),
-        ("upstream.body_timeout", upstream.body_timeout),
-        ("upstream.pool_max_age", upstream.pool_max_age),
-        ("upstream.health.out", upstream.health.out),
-        ("upstream.health.out_max", upstream.health.out_max),
-        ("upstream.health.interval", upstream.health.interval),
-        ("upstream.health.timeout", upstream.health.timeout),
-        ("heal.timeout", heal.timeout),
-        ("heal.breaker_open", heal.breaker_open),
-        ("heal.backoff_max", heal.backoff_max),
-        ("heal.resources_recheck", heal.resources_recheck),
-        ("heal.mass_expiry.within", heal.mass_expiry.within),
-    ];
-    let times = times.into_iter().map(|(path, time)| (path, usize::from(!time.is_zero())));
-    for (path, _) in counts.chain(times).filter(|(_, count)| *count == 0) {
+    let written = serde_json::to_value(File::from(settings)).unwrap_or_default();
+    for path in MORE_THAN_ZERO.iter().flat_map(|pattern| zeros(&written, pattern)) {
         let help = if path.starts_with("heal.") {
             "write more than zero; healing is switched off with heal.enabled = false"
         } else if path.starts_with("presentation.") {
             "write more than zero; presentation.collapse, .repair and .watch are switched off by themselves"
+        } else if path.starts_with("routes.") {
+            "write more than zero, or leave it out: then that of [upstream] holds"
         } else {
             "write more than zero: with none nothing could ever be served"
         };
-        report.at(&[path], &format!("`{path}` is zero"), help);
+        report.at(&[&path], &format!("`{path}` is zero"), help);
+    }
+}
+
+/// The paths that `pattern` stands for and whose values are zero.
+fn zeros(written: &Value, pattern: &str) -> Vec<String> {
+    let Some((list, key)) = pattern.split_once(".*.") else {
+        let value = pattern.split('.').try_fold(written, |here, key| here.get(key));
+        return value.filter(|value| is_zero(value)).map(|_| pattern.to_owned()).into_iter().collect();
+    };
+    let elements = list.split('.').try_fold(written, |here, key| here.get(key)).and_then(Value::as_array);
+    let elements = elements.into_iter().flatten().enumerate();
+    let zeros = elements.filter(|(_, element)| element.get(key).is_some_and(is_zero));
+    zeros.map(|(number, _)| format!("{list}.{number}.{key}")).collect()
+}
+
+fn is_zero(value: &Value) -> bool {
+    match value {
+        Value::Number(number) => number.as_u64() == Some(0),
+        Value::String(text) => humantime::parse_duration(text).is_ok_and(|time| time.is_zero()),
+        _ => false,
     }
 }
 
@@ -272,7 +306,7 @@ fn routes(settings: &Settings, report: &mut Report<'_>) {
     }
 }
 
-/// The addresses and the times of one route.
+/// The addresses of one route.
 fn servers(route: &Route, number: usize, report: &mut Report<'_>) {
     // What was tried for one request is remembered in the bits of one number.
     const MOST: usize = 64;
@@ -290,20 +324,6 @@ fn servers(route: &Route, number: usize, report: &mut Report<'_>) {
                 &[&format!("{connect}.{at}"), &connect],
                 &format!("{address} stands in the list twice"),
                 "take one of them out",
-            );
-        }
-    }
-    for (key, time) in [
-        ("connect_timeout", route.connect_timeout),
-        ("first_byte_timeout", route.first_byte_timeout),
-        ("body_timeout", route.body_timeout),
-    ] {
-        if time.is_some_and(|time| time.is_zero()) {
-            let path = format!("routes.{number}.{key}");
-            report.at(
-                &[&path],
-                &format!("`{path}` is zero"),
-                "write more than zero, or leave it out: then that of [upstream] holds",
             );
         }
     }

@@ -20,6 +20,7 @@ mod environment;
 mod leaf;
 mod load;
 mod redis;
+mod reference;
 mod reload;
 mod schema;
 mod show;
@@ -30,7 +31,8 @@ mod write;
 pub use command::ConfigCommand;
 pub use error::{ConfigError, ConfigErrors, Place};
 pub use leaf::{OneOrMany, Text};
-pub use reload::{Asked, Changes, Reload, ReloadError, differences};
+pub use reference::reference;
+pub use reload::{Asked, Changes, Reload, ReloadError, differences, keep_until_restart};
 pub use schema::schema;
 pub use settings::Settings;
 
