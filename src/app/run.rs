@@ -29,6 +29,9 @@ enum Wish {
     Successor,
 }
 
+/// Why we stop when a successor serves.
+const HANDED_OVER: &str = "SIGUSR2";
+
 /// Serves with the settings that were read from `config`, until it is told to stop.
 pub async fn serve(config: &Path, settings: Settings) -> Result<Ended, StartError> {
     // Before anybody is told that we serve: a signal that comes at once must not kill what it should end.
@@ -48,7 +51,7 @@ pub async fn serve(config: &Path, settings: Settings) -> Result<Ended, StartErro
         let asker = tokio::select! {
             wish = signals.next() => match wish {
                 Wish::Stop(why) => break why,
-                Wish::Successor if succeed(&app).await => break "SIGUSR2",
+                Wish::Successor if succeed(&app).await => break HANDED_OVER,
                 Wish::Successor => continue,
                 Wish::Reload => None,
             },
@@ -66,7 +69,10 @@ pub async fn serve(config: &Path, settings: Settings) -> Result<Ended, StartErro
         drain_s = app.drain().as_secs(),
         "stopping: no new connections, requests in flight end; a second signal ends them at once"
     );
-    tell(&[NotifyState::Stopping, NotifyState::Status("requests in flight end")]);
+    // systemd would end the whole unit, and with it the successor, whoever of us says it.
+    if why != HANDED_OVER {
+        tell(&[NotifyState::Stopping, NotifyState::Status("requests in flight end")]);
+    }
     let ended = tokio::select! {
         cut = app.stop() => {
             if cut > 0 {

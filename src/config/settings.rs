@@ -20,7 +20,7 @@ mod cluster;
 mod upstream;
 
 pub use cluster::{Cluster, ClusterKind};
-pub use server::{Http2Bounds, Listen, Server, Tls};
+pub use server::{Http2Bounds, Listen, Server, Tls, is_among};
 pub use upstream::{Health, Http2, Route, RouteKind, Timeouts, Upstream, UpstreamUrl};
 
 /// The whole checked configuration.

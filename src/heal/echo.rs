@@ -13,6 +13,7 @@ use http::header::{COOKIE, USER_AGENT, VIA};
 use ipnet::IpNet;
 
 use super::ward::{Lobby, Ward};
+use crate::config::settings::is_among;
 use crate::iiif::Target;
 
 /// Is this request an echo? Any one sign is enough:
@@ -26,7 +27,7 @@ pub fn is_echo(
     origins: &[IpNet],
     name: &str,
 ) -> bool {
-    origins.iter().any(|net| net.contains(&client))
+    is_among(client, origins)
         || own_vias(headers, name) > 0
         || (target == Target::Info && !has_query && is_services_voice(headers))
 }

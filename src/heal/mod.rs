@@ -129,9 +129,9 @@ impl Healer {
         Self { ward }
     }
 
-    /// Is this image being healed right now? Then there is no point in asking for it first.
-    pub fn is_healing(&self, patient: &Lobby<'_>) -> bool {
-        self.ward.is_climbing(patient)
+    /// The same as `admit`, if it is being healed right now: then there is no point in asking for it first.
+    pub fn under_way(&self, patient: &Lobby<'_>) -> Option<Patient> {
+        self.ward.is_climbing(patient).then(|| self.ward.admit(patient)).flatten()
     }
 
     /// The identifier with its owners, if the index knows it and it may be healed.

@@ -14,6 +14,7 @@ use tokio::time::timeout;
 use super::caps::{Place, Places, Seat};
 use super::connection::Connection;
 use super::{Hall, Listener, Stop};
+use crate::config::settings::is_among;
 use crate::proxy::Viewer;
 use crate::upstream::Body;
 
@@ -88,8 +89,8 @@ type Accepted = (std::net::TcpStream, SocketAddr, Place);
 /// A connection's seat among those of its address; counted where there is none.
 pub(super) fn seat(hall: &Arc<Hall>, peer: SocketAddr) -> Option<Seat> {
     let bounds = hall.bounds.load();
-    let is_trusted = || bounds.trusted.iter().any(|network| network.contains(&peer.ip().to_canonical()));
-    let most = if bounds.max_per_address == 0 || is_trusted() { usize::MAX } else { bounds.max_per_address };
+    let unbounded = bounds.max_per_address == 0 || is_among(peer.ip(), &bounds.trusted);
+    let most = if unbounded { usize::MAX } else { bounds.max_per_address };
     let seat = hall.places.seat(peer.ip(), most);
     if seat.is_none() {
         hall.metrics.edge.connection_cut("per_address");

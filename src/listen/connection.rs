@@ -22,6 +22,7 @@ use super::proxy_protocol::{self, Refused};
 use super::pulse::{Answering, Pulse, Silence};
 use super::watched::Watched;
 use super::{Bounds, Hall, Manner, Stop};
+use crate::config::settings::is_among;
 use crate::observe::Gauged;
 use crate::proxy::Viewer;
 use crate::upstream::Body;
@@ -80,7 +81,7 @@ impl Connection {
     /// Who is behind the proxy that connected; `None`: it is to be closed.
     async fn introduced(&self, stream: &mut TcpStream, peer: SocketAddr) -> Option<SocketAddr> {
         // SECURITY: whoever may write this header may call himself anybody.
-        let trusted = self.bounds.trusted.iter().any(|network| network.contains(&peer.ip().to_canonical()));
+        let trusted = is_among(peer.ip(), &self.bounds.trusted);
         let read =
             async { if trusted { proxy_protocol::read(stream).await } else { Err(Refused::Untrusted) } };
         let refused = match timeout(self.bounds.head_timeout, read).await {

@@ -7,11 +7,11 @@ use http::{HeaderMap, Method, Version};
 
 use super::Viewer;
 use super::fields::{Via, remove_all};
-use super::hops::{FORWARDED_HOST, FORWARDED_PATH, FORWARDED_PROTO, forward, is_trusted};
+use super::hops::{FORWARDED_HOST, FORWARDED_PATH, FORWARDED_PROTO, forward};
 use super::reply::Refusal;
 use super::route::{self, Asked};
 use crate::config::Settings;
-use crate::config::settings::{Route, RouteKind};
+use crate::config::settings::{Route, RouteKind, is_among};
 use crate::observe::Trace;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
@@ -72,7 +72,7 @@ pub(super) fn onward(
 #[doc(hidden)]
 pub fn rules(settings: &Settings, viewer: Viewer, head: Parts) -> Option<Parts> {
     route::framed(&head).ok()?;
-    let trusted = is_trusted(viewer.peer.ip(), &settings.server.trusted_proxies);
+    let trusted = is_among(viewer.peer.ip(), &settings.server.trusted_proxies);
     let asked = route::route(settings, &head, &Trace::of(&head.headers, trusted)).ok()?;
     onward(head, &asked, &viewer, settings, &Via::new(&settings.server.name)).ok()
 }

@@ -11,6 +11,7 @@ use ipnet::IpNet;
 use super::Viewer;
 use super::fields::remove_all;
 use super::forwarded::{self, Element};
+use crate::config::settings::is_among;
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 pub(super) const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -32,19 +33,13 @@ const HEARSAY: [HeaderName; 8] = [
     header::FORWARDED,
 ];
 
-/// Is this peer one whose `X-Forwarded-*` we believe?
-pub(super) fn is_trusted(peer: IpAddr, trusted: &[IpNet]) -> bool {
-    let peer = peer.to_canonical();
-    trusted.iter().any(|net| net.contains(&peer))
-}
-
 /// The viewer's own address: the rightmost one in `X-Forwarded-For`, or in `Forwarded` where that is absent, that is
 /// no trusted proxy.
 ///
 /// SECURITY: a proxy that writes the one field passes the other on as the viewer made it up. So only one counts.
 pub(super) fn client(headers: &HeaderMap, viewer: &Viewer, trusted: &[IpNet]) -> IpAddr {
     let peer = viewer.peer.ip().to_canonical();
-    if !is_trusted(peer, trusted) {
+    if !is_among(peer, trusted) {
         return peer;
     }
     if !headers.contains_key(FORWARDED_FOR) {
@@ -56,7 +51,7 @@ pub(super) fn client(headers: &HeaderMap, viewer: &Viewer, trusted: &[IpNet]) ->
     let mut last = peer;
     while let Some(Some(hop)) = hops.next() {
         last = hop;
-        if !is_trusted(last, trusted) {
+        if !is_among(last, trusted) {
             break;
         }
     }
@@ -72,7 +67,7 @@ fn vouched(headers: &HeaderMap, peer: IpAddr, trusted: &[IpNet]) -> (IpAddr, Ele
             let hop = element.client;
             said = element;
             match hop {
-                Some(hop) if is_trusted(hop, trusted) => last = hop,
+                Some(hop) if is_among(hop, trusted) => last = hop,
                 Some(hop) => return (hop, said),
                 // Somebody who hides: what stands left of it is hearsay.
                 None => return (last, said),
@@ -90,7 +85,7 @@ pub(super) fn forward(headers: &mut HeaderMap, host: &HeaderValue, viewer: &View
     let own = if viewer.tls { "https" } else { "http" };
     // Nearly nobody sends it; then nobody is sent it.
     let standard = headers.contains_key(header::FORWARDED);
-    if is_trusted(peer, trusted) {
+    if is_among(peer, trusted) {
         believe_standard(headers, peer, trusted);
     } else {
         remove_all(headers, &HEARSAY);

@@ -25,7 +25,7 @@ pub use rate::of_one_client;
 pub use reply::Refusal;
 
 use crate::config::Settings;
-use crate::config::settings::{RouteKind, Rung};
+use crate::config::settings::{RouteKind, Rung, is_among};
 use crate::heal::{Healer, Lobby, Patient, Treatment, echo};
 use crate::iiif::Target;
 use crate::observe::{Metrics, REQUEST_ID, Span, Trace};
@@ -145,7 +145,7 @@ impl Proxy {
         let started = Instant::now();
         let (head, body) = request.into_parts();
         let rooms = &*self.rooms;
-        let trusted = hops::is_trusted(viewer.peer.ip(), &rooms.settings.server.trusted_proxies);
+        let trusted = is_among(viewer.peer.ip(), &rooms.settings.server.trusted_proxies);
         let (trace, span) = rooms.metrics.spans.begin(Trace::of(&head.headers, trusted));
         let asking = reply::Asking::new(&head, trace);
         // First of all, because no other refusal ends the connection.
@@ -168,7 +168,7 @@ impl Rooms {
         let trusted = &self.settings.server.trusted_proxies;
         let client = hops::client(&head.headers, viewer, trusted);
         // The canvas service must never wait for viewers who wait for it.
-        if hops::is_trusted(client, trusted) || hops::is_trusted(client, &self.settings.heal.origins) {
+        if is_among(client, trusted) || is_among(client, &self.settings.heal.origins) {
             return Ok(());
         }
         rates.check(client).map_err(|after| {
@@ -247,31 +247,29 @@ impl Rooms {
             }
             return Ok(Answer::served(answer));
         };
-        if let Some(patient) = self.needs_no_asking(image).await {
+        if let Some(patient) = self.healer.under_way(image) {
             return Box::pin(self.heal(asked, &patient, &onward, client, None)).await;
         }
+        let gated = self.gated(image).await;
         let first = self.send(asked, &onward, body).await?;
-        let expiry = &self.settings.heal.statuses;
-        let trouble = &self.settings.heal.direct_statuses;
-        let status = first.status().as_u16();
-        if expiry.contains(&status) {
+        let (rules, status) = (&self.settings.heal, first.status().as_u16());
+        // In trouble nothing is begun: a canvas would be built without its image.
+        if let Some(patient) = gated.filter(|_| status < 400) {
+            Box::pin(self.heal(asked, &patient, &onward, client, Some(first))).await
+        } else if rules.statuses.contains(&status) {
             match self.healer.admit(image) {
                 Some(patient) => Box::pin(self.heal(asked, &patient, &onward, client, Some(first))).await,
                 None => Ok(Answer::original(first, Outcome::Unknown)),
             }
-        } else if trouble.contains(&status) {
+        } else if rules.direct_statuses.contains(&status) {
             Box::pin(self.bypass(image, &onward, first)).await
         } else {
             Ok(Answer::served(first))
         }
     }
 
-    /// The image is being healed already, or it is an info.json that must not go out before its image is back
-    /// (viewers wait for info.json, and never ask again for a tile that failed).
-    async fn needs_no_asking(&self, image: &Lobby<'_>) -> Option<Patient> {
-        if self.healer.is_healing(image) {
-            return self.healer.admit(image);
-        }
+    /// This info.json must not go out before its image is back: viewers never ask again for a tile that failed.
+    async fn gated(&self, image: &Lobby<'_>) -> Option<Patient> {
         if image.request.target != Target::Info {
             return None;
         }
@@ -368,7 +366,7 @@ impl Rooms {
     fn skips_healing(&self, head: &Parts, viewer: &Viewer) -> bool {
         let header = self.settings.heal.skip_header.as_ref();
         header.is_some_and(|name| head.headers.contains_key(name))
-            && hops::is_trusted(viewer.peer.ip(), &self.settings.server.trusted_proxies)
+            && is_among(viewer.peer.ip(), &self.settings.server.trusted_proxies)
     }
 
     /// The last room: headers, one log line, one metrics update.

@@ -6,5 +6,5 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 cargo build --locked --release --bin iiif-mender
 export IIIF_MENDER_TEST_BINARY=$PWD/target/release/iiif-mender
-export IIIF_MENDER_SOAK_SECONDS=${1:-1800} IIIF_MENDER_SOAK_RATE=${2:-500}
+export IIIF_MENDER_SOAK_SECONDS=${1:-1800} IIIF_MENDER_SOAK_RATE=${2:-150}
 exec cargo test --locked --test it soak:: -- --nocapture

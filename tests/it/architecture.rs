@@ -210,3 +210,27 @@ fn no_name_is_one_that_says_nothing() {
     }
     assert!(wrong.is_empty(), "{wrong:?}");
 }
+
+/// What `cargo deny check sources bans` says of the lock file, for those who have not installed it.
+#[test]
+fn dependencies_come_from_one_place_and_none_is_forbidden() {
+    let table = |path: &str| -> toml::Table {
+        let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).expect("a file");
+        text.parse().expect("TOML")
+    };
+    let (lock, deny) = (table("Cargo.lock"), table("deny.toml"));
+    let packages = lock["package"].as_array().expect("packages");
+    let sources: std::collections::BTreeSet<_> =
+        packages.iter().filter_map(|package| package.get("source")?.as_str()).collect();
+    assert!(sources.len() == 1 && sources.iter().all(|source| source.contains("crates.io")), "{sources:?}");
+    for forbidden in deny["bans"]["deny"].as_array().expect("crates") {
+        let name = &forbidden["crate"];
+        let wrappers = forbidden.get("wrappers").and_then(toml::Value::as_array).cloned().unwrap_or_default();
+        for package in packages {
+            let needs = package.get("dependencies").and_then(toml::Value::as_array).into_iter().flatten();
+            let direct =
+                needs.filter_map(toml::Value::as_str).any(|need| need.split(' ').next() == name.as_str());
+            assert!(!direct || wrappers.contains(&package["name"]), "{} needs {name}", package["name"]);
+        }
+    }
+}

@@ -108,6 +108,20 @@ fn each_word_of_the_lexicon_stands_there_once() {
     }
 }
 
+#[test]
+fn tests_that_the_docs_name_exist() {
+    let text = read("docs/TESTING.md");
+    let named = found(r"`(\w+::\w+)`", &text);
+    assert!(named.len() > 30, "{named:?}");
+    for test in named {
+        let (suite, name) = test.split_once("::").expect("a suite");
+        let source = read(&format!("tests/it/{suite}.rs"));
+        assert!(source.contains(&format!("fn {name}(")), "{test} does not exist");
+    }
+    let scenarios = found(r"(?m)^\| (\d+) \| ", &text);
+    assert_eq!(scenarios, (1..=25).map(|number| number.to_string()).collect::<Vec<_>>());
+}
+
 /// Name → labels, of everything that a scrape can hold.
 pub(crate) fn scraped() -> BTreeMap<String, BTreeSet<String>> {
     let metrics = Metrics::new();

@@ -80,7 +80,7 @@ fn sends(signal: &str, process: u64) {
 }
 
 /// Ends a process that is not our own child, however the test ends.
-struct Last(u64);
+pub(crate) struct Last(pub(crate) u64);
 
 impl Drop for Last {
     fn drop(&mut self) {

@@ -43,9 +43,9 @@ struct Cases {
     case: Vec<Case>,
 }
 
-/// All cases, in the order of their files.
-pub(crate) fn cases() -> Vec<Case> {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/hostile/cases");
+/// All cases of a folder, in the order of their files.
+pub(crate) fn cases(folder: &str) -> Vec<Case> {
+    let folder = format!("{}/{folder}", env!("CARGO_MANIFEST_DIR"));
     let mut files: Vec<_> =
         std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("a file").path()).collect();
     files.sort();
@@ -156,18 +156,10 @@ fn judges(case: &Case, back: &Back, seen: &crate::recorder::Seen) -> Vec<String>
     wrong
 }
 
-#[tokio::test]
-async fn no_bytes_become_two_requests_or_one_that_can_be_read_in_two_ways() {
-    let cases = cases();
-    assert!(cases.len() >= 150, "{}", cases.len());
-    let recorder = Recorder::start().await;
-    let routes = [
-        route("/iiif/2/", &format!("{}/iiif/2/", recorder.url()), "image", ""),
-        route("/", &format!("{}/", recorder.url()), "plain", ""),
-    ];
-    let edge = Edge::routed(&routes.concat(), "heal.enabled = false").await;
+/// Sends each case on a connection of its own to iiif-mender before this recorder; what is wrong, in words.
+pub(crate) async fn sends_all(cases: &[Case], edge: &Edge, recorder: &Recorder) -> Vec<String> {
     let mut wrong = Vec::new();
-    for case in &cases {
+    for case in cases {
         let wanted = case.answers.as_ref().map_or(1, Vec::len);
         let enough = |back: &Back| {
             !case.closes && wanted > 0 && back.statuses().len() >= wanted && back.text.ends_with("ok")
@@ -181,6 +173,25 @@ async fn no_bytes_become_two_requests_or_one_that_can_be_read_in_two_ways() {
             wrong.push(format!("{}: {}", case.name, judged.join("; ")));
         }
     }
+    wrong
+}
+
+/// iiif-mender before a strict reader, with a route of images and a plain one.
+pub(crate) async fn before(recorder: &Recorder) -> Edge {
+    let routes = [
+        route("/iiif/2/", &format!("{}/iiif/2/", recorder.url()), "image", ""),
+        route("/", &format!("{}/", recorder.url()), "plain", ""),
+    ];
+    Edge::routed(&routes.concat(), "heal.enabled = false").await
+}
+
+#[tokio::test]
+async fn no_bytes_become_two_requests_or_one_that_can_be_read_in_two_ways() {
+    let cases = cases("tests/hostile/cases");
+    assert!(cases.len() >= 150, "{}", cases.len());
+    let recorder = Recorder::start().await;
+    let edge = before(&recorder).await;
+    let wrong = sends_all(&cases, &edge, &recorder).await;
     assert!(wrong.is_empty(), "{} of {} are wrong:\n{}", wrong.len(), cases.len(), wrong.join("\n"));
     assert_eq!(edge.get("/still-there").await.status, 200);
     if std::env::var_os("IIIF_MENDER_HOSTILE_COMPARE").is_some() {

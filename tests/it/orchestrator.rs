@@ -1,23 +1,5 @@
-//! Scenarios of the closest relative, DLCS Protagonist's Orchestrator, as far as they concern healing.
-//!
-//! | no | scenario | test |
-//! |---|---|---|
-//! | 1 | 100 tiles of one image: one call, 100 answers; and 100 honest failures | `healing::two_hundred_viewers_…`, `limits::a_failed_heal_is_told_to_all_…` |
-//! | 2 | two images at once heal in parallel | here |
-//! | 3, 4 | who waits leaves: the heal goes on, no leak | `healing::two_hundred_viewers_…`, `limits::viewers_who_leave_…` |
-//! | 5 | a heal fails, the upstream recovers | `limits::a_failed_heal_is_told_to_all_…` |
-//! | 6 | a heal hangs; late success needs no new call | `gate::a_slow_canvas_…`, `gate::a_canvas_slower_than_…` |
-//! | 7 | the heal says OK, the retry is 404 | here |
-//! | 8 | 200 with an error in the body; no second call within the window | here |
-//! | 9 | other statuses, resets and timeouts never heal | `never::no_status_but_the_configured_ones_…` |
-//! | 10 | lost again, healed again at once | here, `limits::a_failed_heal_is_told_to_all_…` |
-//! | 11 | a crawl of 10 000 identifiers | `limits::a_crawl_of_ten_thousand_…`, here |
-//! | 14 | ids in a healed info.json | here, `ladder::direct_answers_are_word_for_word_…` |
-//! | 15 | image root, `canvas/c/1`, malformed requests | `never::other_methods_and_other_shapes_…` |
-//! | 17 | info.json and 50 tiles share one heal | here |
-//! | 21 | two instances | here |
-//! | 22 | OPTIONS, HEAD, Range, If-Modified-Since during a heal | here, `ladder::a_request_is_asked_again_as_it_was_…` |
-//! | 23 | a header that skips healing | `never::a_trusted_peer_may_have_the_raw_answer_…` |
+//! Scenarios of the closest relative, DLCS Protagonist's Orchestrator, as far as they concern healing; those of the edge are
+//! in `orchestrator_edge.rs`. docs/TESTING.md, "Somebody else's scenarios", says which test shows which.
 
 use futures_util::future::join_all;
 use http::Method;

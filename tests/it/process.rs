@@ -4,6 +4,7 @@
     reason = "the admin pages are asked by hand; the rule is for the product"
 )]
 
+use std::fmt;
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;
@@ -22,8 +23,17 @@ pub(crate) struct Process {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Usage {
     pub(crate) resident_kib: u64,
+    /// Heap and stacks, without what is mapped from files.
+    pub(crate) anonymous_kib: u64,
     pub(crate) descriptors: usize,
     pub(crate) threads: u64,
+}
+
+impl fmt::Display for Usage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { resident_kib, anonymous_kib, descriptors, threads } = self;
+        write!(f, "{resident_kib} KiB ({anonymous_kib} anonymous), {descriptors} fds, {threads} threads")
+    }
 }
 
 impl Drop for Process {
@@ -90,7 +100,12 @@ impl Process {
             digits.and_then(|digits| digits.parse().ok()).expect("a number")
         };
         let descriptors = std::fs::read_dir(format!("{about}/fd")).expect("it runs").count();
-        Usage { resident_kib: number("VmRSS"), descriptors, threads: number("Threads") }
+        Usage {
+            resident_kib: number("VmRSS"),
+            anonymous_kib: number("RssAnon"),
+            descriptors,
+            threads: number("Threads"),
+        }
     }
 
     /// The sum of all series of a metric whose line begins with this.

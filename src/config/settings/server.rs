@@ -1,6 +1,6 @@
 //! `[server]`, checked and complete.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -50,6 +50,13 @@ pub struct Server {
     pub max_body_bytes: usize,
     /// Memory for all bodies that are held at once, in bytes; never below `heal.max_held` and `presentation.max_body`.
     pub max_held_total: usize,
+}
+
+/// Does this address belong to one of the networks? An IPv4 address may be written as IPv6 (RFC 4291 section 2.5.5.2),
+/// as a socket that takes both gives it.
+pub fn is_among(address: IpAddr, networks: &[IpNet]) -> bool {
+    let address = address.to_canonical();
+    networks.iter().any(|network| network.contains(&address))
 }
 
 /// `server.http2`
