@@ -18,6 +18,7 @@ mod convert;
 mod defaults;
 mod environment;
 mod leaf;
+mod least;
 mod load;
 mod redis;
 mod reference;

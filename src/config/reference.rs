@@ -5,8 +5,8 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::check::least;
 use super::file::File;
+use super::least::least;
 use super::reload::AFTER_RESTART;
 use super::schema::{any_key, items, schema};
 use super::settings::Settings;
