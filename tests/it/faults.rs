@@ -81,6 +81,20 @@ async fn a_reset_a_close_and_a_broken_head_are_502() {
     }
 }
 
+#[tokio::test]
+async fn an_upstream_that_closes_late_holds_nobody_up() {
+    // It says that it closes, and does not: neither viewer nor place waits for it.
+    let late = "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 5\r\n\r\nwhole";
+    let script = vec![Step::ReadHead, Step::Write(late.into()), Step::Stall];
+    let peer = Peer::start(script).await;
+    let edge = Edge::with(&peer.url(), "upstream.max_requests = 1").await;
+    for asked in 1..=3 {
+        assert_eq!(edge.get("/").await.text(), "whole");
+        edge.rests().await;
+        assert_eq!(peer.connections(), asked);
+    }
+}
+
 /// What the viewer gets of an answer that breaks: everything so far, and no end.
 async fn assert_aborted(script: Vec<Step>, last: &str) {
     let (_peer, edge) = broken_once(script).await;

@@ -39,8 +39,8 @@ fn configure(folder: &Path, bed: &Testbed, images: &str) {
          max_connections_per_address = 0\n\
          [admin]\nlisten = \"127.0.0.1:0\"\n[log]\nformat = \"json\"\nfilter = \"info,iiif_mender::proxy=warn\"\n\
          [upstream]\nfirst_byte_timeout = \"2s\"\nbody_timeout = \"2s\"\n\
-         [heal]\nwait = \"3s\"\nwait_info = \"3s\"\ncooldown = \"500ms\"\nbackoff_max = \"1s\"\n\
-         breaker_open = \"500ms\"\ntimeout = \"3s\"\n{}\
+         [heal]\nwait = \"3s\"\nwait_info = \"3s\"\ncooldown = \"200ms\"\nbackoff_max = \"400ms\"\n\
+         breaker_open = \"200ms\"\ntimeout = \"3s\"\n{}\
          [[index.sources]]\npath = \"manifests\"\n",
         testbed::routes(images, &bed.service.origin())
     );
@@ -154,8 +154,9 @@ impl Ground {
                 );
             }
             87..92 => {
+                // Few, so that the bounded memory of the index is full soon.
                 let unknown =
-                    format!("/iiif/2/{:08x}-0000-3000-8000-000000000000/info.json", fastrand::u32(..));
+                    format!("/iiif/2/{:08x}-0000-3000-8000-000000000000/info.json", fastrand::u32(..500));
                 let answer = self.client.get(&self.process.url(&unknown), &[]).await;
                 assert!(answer.as_ref().map_or(true, |answer| answer.status != 200), "{unknown}");
                 self.counts("unknown");
@@ -371,8 +372,9 @@ fn stays_flat(usages: &[Usage], seconds: u64) {
         kib[kib.len() / 2]
     };
     let (before, after) = (&usages[third..2 * third], &usages[2 * third..]);
-    // Twenty seconds are too short for more than the coarsest look.
-    let slack = if seconds >= 600 { 2048 } else { 32 * 1024 };
+    // What the allocator keeps grows a little while it finds no better place (glibc's 10 % in half an hour, with less than
+    // 6 MiB in use all the time); twenty seconds are too short for more than the coarsest look.
+    let slack = if seconds >= 600 { median(before) / 8 } else { 32 * 1024 };
     assert!(median(after) <= median(before) + slack, "memory grows: {before:?} {after:?}");
     let most = |of: &[Usage]| of.iter().map(|usage| (usage.descriptors, usage.threads)).max();
     let (before, after) = (most(before).expect("some"), most(after).expect("some"));
