@@ -3,9 +3,11 @@
 //! `rooms` builds the rooms from settings, `doors` opens and closes the sockets, `run` is a process that serves: it
 //! listens to signals, watches the configuration (`files`) and hands its sockets to a successor (`handover`).
 
+mod chores;
 mod doors;
 mod files;
 mod handover;
+mod operators;
 mod rooms;
 pub mod run;
 mod spans;
@@ -17,24 +19,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use prometheus_client::metrics::gauge::Gauge;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::admin::{self, Admin, Diary, Gate};
 use crate::config::{Changes, Reload, ReloadError, Settings, differences, keep_until_restart};
-use crate::index::keeper::Keeper;
-use crate::index::shared::Follower;
 use crate::index::{Index, IndexError};
 use crate::listen::inherit::Inherited;
 use crate::listen::tls::CertificateError;
 use crate::listen::{Bounds, Crew, Hall, Stop};
-use crate::observe::{self, Metrics, SAMPLE_EVERY};
-use crate::proxy::Viewer;
+use crate::observe::{self, Metrics};
+use crate::upstream::TlsError;
 use crate::upstream::fetch::Web;
-use crate::upstream::{TlsError, Upstream};
+use chores::{Chores, keep_points, keep_tidy};
 use doors::Doors;
+use operators::Operators;
 use rooms::House;
 use spans::Exporting;
 
@@ -84,7 +84,7 @@ pub struct App {
     doors: Doors,
     /// How the admin pages ask for the configuration to be read anew.
     reload: Option<Reload>,
-    admin_socket: Option<TcpListener>,
+    operators: Option<Operators>,
     stop: watch::Sender<bool>,
     serving: Vec<JoinHandle<usize>>,
     lasting: [JoinHandle<()>; 3],
@@ -98,12 +98,6 @@ impl fmt::Debug for App {
         f.debug_struct("App").field("addresses", &self.addresses).finish_non_exhaustive()
     }
 }
-
-/// Rarely anything is to be done; then it is cheap.
-const CHORES_EVERY: Duration = Duration::from_secs(5);
-
-/// Operators at once at most.
-const OPERATORS: usize = 64;
 
 impl App {
     /// Starts everything; returns as soon as the sockets are bound. Sources are indexed in the background:
@@ -127,32 +121,17 @@ impl App {
         let house = Arc::new(ArcSwap::from_pointee(house));
 
         let bounds = Bounds::from(&settings.server);
-        let operators = Bounds { max_connections: OPERATORS, max_per_address: 0, ..bounds.clone() };
         let crew = Crew::start(settings.server.workers).map_err(StartError::Workers)?;
         let hall = Hall::new(bounds, crew, metrics.connections.clone(), Arc::clone(&metrics));
         let mut doors = Doors::new(hall, Arc::clone(&house));
         let prepared = doors.prepare(&settings.server, &mut inherited)?;
-        let hall = Hall::new(operators, Crew::here(), Gauge::default(), Arc::clone(&metrics));
-        let operators =
-            settings.admin.listen.map(|address| doors::listener(address, false, &mut inherited, &hall));
-        let operators = operators.transpose().map_err(StartError::Listen)?;
+        let (operators, listener) = Operators::open(&settings, &mut inherited, &metrics)?.unzip();
         if let Some(address) = inherited.left().first() {
             return Err(StartError::Passed(*address));
         }
 
         doors.change(prepared)?;
-        let mut serving = Vec::new();
-        let (mut admin, mut admin_socket) = (None, None);
-        if let Some(operators) = operators {
-            admin = Some(operators.address().map_err(StartError::Listen)?);
-            admin_socket = Some(operators.socket().map_err(StartError::Listen)?);
-            let pages = Arc::clone(&pages);
-            let service = move |viewer: Viewer, request| {
-                let pages = pages.load_full();
-                async move { pages.handle(viewer.peer, request).await }
-            };
-            serving.push(tokio::spawn(operators.serve(service, stop)));
-        }
+        let serving = listener.map(|listener| operators::serve(listener, &pages, stop));
         let chores = Chores::start(&house.load(), &index, &metrics);
         let tidying = tokio::spawn(keep_tidy(Arc::clone(&house)));
         let points = tokio::spawn(keep_points(Arc::clone(&metrics)));
@@ -160,16 +139,16 @@ impl App {
         metrics.edge.config_is_loaded();
         Ok(Self {
             addresses: doors.addresses(),
-            admin,
+            admin: operators.as_ref().map(|operators| operators.address),
             metrics,
             index,
             house,
             pages,
             doors,
             reload: None,
-            admin_socket,
+            operators,
             stop: stop_button,
-            serving,
+            serving: serving.into_iter().collect(),
             lasting,
             diary,
             chores,
@@ -207,7 +186,11 @@ impl App {
         let web = Web::new(Arc::clone(&settings)).map_err(|error| unusable(error.into()))?;
         let house = before.under(Arc::clone(&settings), &self.index, &self.metrics).map_err(unusable)?;
         let gate = Gate::open(&settings.admin).map_err(|error| unusable(error.into()))?;
-        let certificates = self.doors.change(prepared).map_err(unusable)?;
+        let shown = match (&self.operators, &settings.admin.tls) {
+            (Some(operators), Some(pair)) => operators.show(pair).map_err(|error| unusable(error.into()))?,
+            _ => false,
+        };
+        let certificates = self.doors.change(prepared).map_err(unusable)? | shown;
         self.addresses = self.doors.addresses();
         if keys.is_empty() {
             self.open_pages(Some(gate));
@@ -246,8 +229,8 @@ impl App {
     /// The sockets once more, for a successor: those of viewers, then that of the admin pages.
     fn sockets(&self) -> io::Result<Vec<TcpListener>> {
         let mut sockets = self.doors.sockets()?;
-        if let Some(socket) = &self.admin_socket {
-            sockets.push(socket.try_clone()?);
+        if let Some(operators) = &self.operators {
+            sockets.push(operators.socket()?);
         }
         Ok(sockets)
     }
@@ -259,7 +242,7 @@ impl App {
 
     /// Stops accepting, lets requests in flight end, and returns how many had to be cut at the deadline.
     pub async fn stop(mut self) -> usize {
-        drop(self.admin_socket);
+        drop(self.operators.take());
         self.stop.send_replace(true);
         let mut serving = self.doors.close();
         serving.append(&mut self.serving);
@@ -273,113 +256,5 @@ impl App {
             export.end().await;
         }
         cut
-    }
-}
-
-/// What is done in the background.
-struct Chores {
-    keeping_warm: JoinHandle<()>,
-    sweeping: JoinHandle<()>,
-    keeping_index: JoinHandle<()>,
-    checking: JoinHandle<()>,
-    heeding: JoinHandle<()>,
-}
-
-impl Chores {
-    fn start(house: &House, index: &Arc<Index>, metrics: &Arc<Metrics>) -> Self {
-        let (warm, sweep) = (house.healer.clone(), house.healer.clone());
-        let keeper = Keeper::new(Arc::clone(index), Arc::clone(&house.settings), Arc::clone(metrics));
-        Self {
-            keeping_warm: tokio::spawn(async move { warm.keep_warm().await }),
-            sweeping: tokio::spawn(async move { sweep.resume_sweep().await }),
-            keeping_index: tokio::spawn(keeper.run()),
-            checking: tokio::spawn(keep_checked(&house.upstreams)),
-            heeding: tokio::spawn(heed_others(house, index, metrics)),
-        }
-    }
-
-    /// Begins anew what is concerned: rounds that go on for hours are not begun again for nothing.
-    fn change(&mut self, old: &House, new: &House, index: &Arc<Index>, metrics: &Arc<Metrics>) {
-        let (before, after) = (&old.settings, &new.settings);
-        let others = before.routes != after.routes
-            || before.upstream != after.upstream
-            || before.server.public_hosts != after.server.public_hosts;
-        if others {
-            self.checking.abort();
-            self.checking = tokio::spawn(keep_checked(&new.upstreams));
-        }
-        if before != after {
-            self.heeding.abort();
-            self.heeding = tokio::spawn(heed_others(new, index, metrics));
-        }
-        if others || before.index != after.index || before.heal != after.heal {
-            self.keeping_warm.abort();
-            let healer = new.healer.clone();
-            self.keeping_warm = tokio::spawn(async move { healer.keep_warm().await });
-        }
-        if others || before.index != after.index {
-            self.keeping_index.abort();
-            let keeper = Keeper::new(Arc::clone(index), Arc::clone(after), Arc::clone(metrics));
-            self.keeping_index = tokio::spawn(keeper.run());
-        }
-    }
-
-    fn end(&self) {
-        for chore in [&self.keeping_warm, &self.sweeping, &self.keeping_index, &self.checking, &self.heeding]
-        {
-            chore.abort();
-        }
-    }
-}
-
-/// What a live page shows of the last half hour.
-async fn keep_points(metrics: Arc<Metrics>) {
-    let mut every = tokio::time::interval(SAMPLE_EVERY);
-    loop {
-        every.tick().await;
-        metrics.sample();
-    }
-}
-
-/// What other nodes find out and learn is known here, too.
-fn heed_others(
-    house: &House,
-    index: &Arc<Index>,
-    metrics: &Arc<Metrics>,
-) -> impl Future<Output = ()> + use<> {
-    let healer = house.healer.clone();
-    let follower = house.cluster.clone().map(|cluster| {
-        Follower::new(Arc::clone(index), Arc::clone(&house.settings), cluster, Arc::clone(metrics))
-    });
-    async move {
-        if let Some(follower) = follower {
-            futures_util::future::join(healer.heed_the_fleet(), follower.run()).await;
-        }
-    }
-}
-
-/// Checks the servers that are to be checked.
-fn keep_checked(upstreams: &[Arc<Upstream>]) -> impl Future<Output = ()> + use<> {
-    // Routes that lead to the same servers share one upstream, which is checked once.
-    let distinct = upstreams
-        .iter()
-        .enumerate()
-        .filter(|(at, upstream)| !upstreams.iter().take(*at).any(|earlier| Arc::ptr_eq(earlier, upstream)));
-    let checks: Vec<_> =
-        distinct.map(|(_, upstream)| Upstream::keep_checked(Arc::downgrade(upstream))).collect();
-    async move {
-        futures_util::future::join_all(checks).await;
-    }
-}
-
-async fn keep_tidy(house: Arc<ArcSwap<House>>) {
-    let mut every = tokio::time::interval(CHORES_EVERY);
-    loop {
-        every.tick().await;
-        let house = house.load_full();
-        for upstream in &house.upstreams {
-            upstream.prune();
-        }
-        house.healer.prune();
     }
 }

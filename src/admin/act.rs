@@ -30,9 +30,6 @@ struct Subject {
     back: Option<String>,
 }
 
-/// The longest body of an act.
-const LONGEST: usize = 16 << 10;
-
 impl Admin {
     pub(super) async fn act(
         &self,
@@ -42,7 +39,7 @@ impl Admin {
     ) -> Result<Response<Body>, Problem> {
         // Operators are trusted with the id of their request, as the proxy's trusted proxies are.
         let trace = Trace::of(request.headers(), true);
-        let subject = subject(request).await?;
+        let subject = subject(request, self.rooms.settings.admin.max_body).await?;
         let back = subject.back.clone().filter(|back| is_own_path(back));
         let about =
             subject.identifier.as_deref().or(subject.canvas.as_deref()).unwrap_or_default().to_owned();
@@ -71,10 +68,10 @@ fn is_own_path(path: &str) -> bool {
         && path.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\')
 }
 
-async fn subject(request: Request<Incoming>) -> Result<Subject, Problem> {
+async fn subject(request: Request<Incoming>, longest: usize) -> Result<Subject, Problem> {
     let kind = request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
     let is_form = kind.is_some_and(|kind| kind.starts_with("application/x-www-form-urlencoded"));
-    let body = Limited::new(request.into_body(), LONGEST).collect();
+    let body = Limited::new(request.into_body(), longest).collect();
     let body = tokio::time::timeout(std::time::Duration::from_secs(10), body).await;
     let bad = |what: &str| Problem::bad(format!("the body cannot be read: {what}"));
     let body = body.map_err(|_| bad("it does not end"))?.map_err(|error| bad(&error.to_string()))?.to_bytes();

@@ -82,7 +82,8 @@ impl Problem {
     pub(super) fn unauthorized() -> Self {
         Self::new(
             StatusCode::UNAUTHORIZED,
-            "show the token of [admin] token_file: Authorization: Bearer …, or in a browser as the password",
+            "show the token of [admin] token_file (Authorization: Bearer …, or in a browser as the password), or a \
+             certificate of [admin] client_ca",
         )
         .with(
             header::WWW_AUTHENTICATE,

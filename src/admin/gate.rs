@@ -17,10 +17,6 @@ use crate::config::settings;
 /// Shorter tokens can be guessed.
 const SHORTEST: usize = 16;
 
-/// Acts in a second, and at once.
-const ACTS: (NonZeroU32, NonZeroU32) =
-    (NonZeroU32::MIN.saturating_add(9), NonZeroU32::MIN.saturating_add(29));
-
 /// Wrong tokens in a second, and at once.
 const WRONG: (NonZeroU32, NonZeroU32) = (NonZeroU32::MIN, NonZeroU32::MIN.saturating_add(9));
 
@@ -48,6 +44,8 @@ pub enum GateError {
 pub struct Gate {
     /// Of the token: comparing digests takes the same time wherever they differ.
     token: Option<blake3::Hash>,
+    /// Must they show who they are?
+    asks: bool,
     acts: DefaultDirectRateLimiter,
     wrong: DefaultDirectRateLimiter,
 }
@@ -57,15 +55,24 @@ impl Gate {
     pub fn open(admin: &settings::Admin) -> Result<Self, GateError> {
         let limiter =
             |(rate, burst)| DefaultDirectRateLimiter::direct(Quota::per_second(rate).allow_burst(burst));
+        let acts = NonZeroU32::new(admin.acts).unwrap_or(NonZeroU32::MIN);
         let token = admin.token_file.as_deref().map(read_token).transpose()?;
-        Ok(Self { token, acts: limiter(ACTS), wrong: limiter(WRONG) })
+        let three = NonZeroU32::MIN.saturating_add(2);
+        let acts = limiter((acts, acts.saturating_mul(three)));
+        Ok(Self { token, asks: admin.asks_who(), acts, wrong: limiter(WRONG) })
     }
 
     /// May this request be answered at all?
-    pub(super) fn admits<B>(&self, request: &Request<B>) -> Result<(), Problem> {
-        let Some(token) = &self.token else { return named_locally(request) };
+    ///
+    /// `certified`: the client showed a certificate of `client_ca` (RFC 8446 section 4.4.2).
+    pub(super) fn admits<B>(&self, request: &Request<B>, certified: bool) -> Result<(), Problem> {
+        if !self.asks {
+            return named_locally(request);
+        }
+        let is_right = |shown: &str| self.token.is_some_and(|token| blake3::hash(shown.as_bytes()) == token);
         match shown(request.headers()) {
-            Some(shown) if blake3::hash(shown.as_bytes()) == *token => Ok(()),
+            _ if certified => Ok(()),
+            Some(shown) if is_right(&shown) => Ok(()),
             Some(_) if self.wrong.check().is_err() => Err(Problem::too_many()),
             _ => Err(Problem::unauthorized()),
         }

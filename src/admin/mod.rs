@@ -37,9 +37,6 @@ use route::Asked;
 /// The description of the API (OpenAPI 3.1).
 const OPENAPI: &str = include_str!("openapi.json");
 
-/// Live pages at once, at most.
-const LISTENERS: usize = 16;
-
 /// The rooms that the pages look into.
 #[derive(Debug, Clone)]
 pub struct Rooms {
@@ -61,6 +58,15 @@ pub struct Rooms {
     pub stopping: watch::Receiver<bool>,
 }
 
+/// Who asks.
+#[derive(Debug, Clone, Copy)]
+pub struct Operator {
+    /// The other end of the connection.
+    pub peer: SocketAddr,
+    /// It showed a certificate of `[admin] client_ca`.
+    pub certified: bool,
+}
+
 /// The admin pages. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Admin {
@@ -72,7 +78,8 @@ pub struct Admin {
 impl Admin {
     /// Admin pages over these rooms, behind this gate.
     pub fn new(rooms: Rooms, gate: Gate) -> Self {
-        Self { rooms: Arc::new(rooms), gate: Arc::new(gate), listeners: Arc::new(Semaphore::new(LISTENERS)) }
+        let listeners = Arc::new(Semaphore::new(rooms.settings.admin.max_live));
+        Self { rooms: Arc::new(rooms), gate: Arc::new(gate), listeners }
     }
 
     /// The same pages over other rooms, and behind another gate where there is one.
@@ -83,10 +90,10 @@ impl Admin {
     }
 
     /// Answers one request.
-    pub async fn handle(&self, peer: SocketAddr, request: Request<Incoming>) -> Response<Body> {
+    pub async fn handle(&self, operator: Operator, request: Request<Incoming>) -> Response<Body> {
         let accept = request.headers().get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
         let is_for_eyes = accept.is_some_and(|accept| accept.contains("text/html"));
-        let mut response = match self.answer(peer, request).await {
+        let mut response = match self.answer(operator, request).await {
             Ok(response) => response,
             Err(problem) if is_for_eyes => {
                 let page = pages::problem(&problem);
@@ -102,7 +109,11 @@ impl Admin {
         response
     }
 
-    async fn answer(&self, peer: SocketAddr, request: Request<Incoming>) -> Result<Response<Body>, Problem> {
+    async fn answer(
+        &self,
+        operator: Operator,
+        request: Request<Incoming>,
+    ) -> Result<Response<Body>, Problem> {
         let asked = route::asked(request.uri().path());
         let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
         match asked {
@@ -111,12 +122,16 @@ impl Admin {
             Some(Asked::Ready) if is_read => return Ok(text(StatusCode::OK, "ready\n")),
             _ => {}
         }
-        self.gate.admits(&request)?;
+        let counted = |problem: Problem| {
+            self.count(&problem);
+            problem
+        };
+        self.gate.admits(&request, operator.certified).map_err(counted)?;
         let asked = asked.ok_or_else(|| Problem::not_found("there is no such page"))?;
         match asked {
             Asked::Act(act) if *request.method() == Method::POST => {
-                self.gate.admits_act(&request)?;
-                self.act(act, peer, request).await
+                self.gate.admits_act(&request).map_err(counted)?;
+                self.act(act, operator.peer, request).await
             }
             Asked::Act(_) => Err(Problem::method("POST")),
             _ if !is_read => Err(Problem::method("GET, HEAD")),
@@ -126,11 +141,21 @@ impl Admin {
                 Ok(answer::typed(format.content_type(), self.rooms.metrics.scrape_as(format)))
             }
             Asked::Description => Ok(answer::typed("application/json", OPENAPI)),
-            Asked::Events => self.events(),
+            Asked::Events => self.events().map_err(counted),
             Asked::Page(page) => self.page(page, request.uri().query().unwrap_or_default()).await,
             Asked::Asset(kind, text) => Ok(answer::typed(kind, text)),
             Asked::Read(read) => self.read(read, request.uri().query().unwrap_or_default()).await,
             Asked::Live | Asked::Ready => Err(Problem::not_found("there is no such page")),
+        }
+    }
+
+    /// Who is turned away leaves a mark: a wrong token, too many acts, another site's page.
+    fn count(&self, problem: &Problem) {
+        let metrics = &self.rooms.metrics;
+        if problem.status() == StatusCode::TOO_MANY_REQUESTS {
+            metrics.event("admin_too_many");
+        } else {
+            metrics.event("admin_refused");
         }
     }
 }

@@ -17,10 +17,10 @@ use crate::iiif::image_url::{identifier_in_image_url, identifier_in_service_id};
 use crate::index::Owner;
 use crate::index::browse::{Leaf, Volume};
 use crate::index::history::{Entry, Filter, Page};
-use crate::upstream::{Body, Standing};
+use crate::upstream::{Body, Standing, Upstream};
 
-/// Entries of one answer: unless another number is asked for, and at most.
-const LIMIT: (u32, u32) = (50, 200);
+/// Entries of one answer, unless another number is asked for.
+const LIMIT: u32 = 50;
 
 /// A page of something: `next` is the cursor of the page behind it.
 #[derive(Debug, Serialize)]
@@ -70,11 +70,12 @@ impl<'a> Query<'a> {
         text.parse().map(Some).map_err(|_| Problem::bad(format!("`{name}` must be a number, not `{text}`")))
     }
 
-    fn limit(&self) -> Result<u32, Problem> {
-        let Some(limit) = self.number("limit")? else { return Ok(LIMIT.0) };
+    fn limit(&self, rooms: &Rooms) -> Result<u32, Problem> {
+        let most = rooms.settings.admin.max_entries;
+        let Some(limit) = self.number("limit")? else { return Ok(LIMIT.min(most)) };
         match u32::try_from(limit) {
-            Ok(limit) if (1..=LIMIT.1).contains(&limit) => Ok(limit),
-            _ => Err(Problem::bad(format!("`limit` must be 1 to {}", LIMIT.1))),
+            Ok(limit) if (1..=most).contains(&limit) => Ok(limit),
+            _ => Err(Problem::bad(format!("`limit` must be 1 to {most}"))),
         }
     }
 }
@@ -98,7 +99,7 @@ impl Admin {
             Read::Heal(id) => json(StatusCode::OK, &heal(rooms, id)?),
             Read::Images => {
                 let words = query.text("q").ok_or_else(|| Problem::bad("say what to look for: ?q="))?;
-                json(StatusCode::OK, &images(rooms, &words, query.limit()?)?)
+                json(StatusCode::OK, &images(rooms, &words, query.limit(rooms)?)?)
             }
             Read::Manifests => json(StatusCode::OK, &manifests(rooms, &query)?),
             Read::Manifest(id) => {
@@ -155,24 +156,20 @@ pub(super) struct Server {
 }
 
 pub(super) fn servers(rooms: &Rooms) -> Vec<Server> {
-    let all = &rooms.upstreams;
-    // Routes that lead to the same servers share one upstream.
-    let distinct = all.iter().enumerate().filter(|(at, upstream)| {
-        !all.iter().take(*at).any(|earlier| std::sync::Arc::ptr_eq(earlier, upstream))
-    });
-    let told = distinct.flat_map(|(_, upstream)| upstream.servers()).map(|server| Server {
-        upstream: server.upstream,
-        at: server.server,
-        standing: match server.standing {
-            Standing::Up => "up",
-            Standing::Trial => "trial",
-            Standing::Out => "out",
-        },
-        failures: server.failures,
-        in_flight: server.in_flight,
-        idle_connections: server.idle_connections,
-        shared_connections: server.shared_connections,
-    });
+    let told =
+        Upstream::distinct(&rooms.upstreams).flat_map(|upstream| upstream.servers()).map(|server| Server {
+            upstream: server.upstream,
+            at: server.server,
+            standing: match server.standing {
+                Standing::Up => "up",
+                Standing::Trial => "trial",
+                Standing::Out => "out",
+            },
+            failures: server.failures,
+            in_flight: server.in_flight,
+            idle_connections: server.idle_connections,
+            shared_connections: server.shared_connections,
+        });
     told.collect()
 }
 
@@ -190,7 +187,7 @@ pub(super) fn heals(rooms: &Rooms, query: &Query<'_>) -> Result<Listing<Entry>, 
         rung: query.text("rung"),
         request: query.text("request"),
     };
-    let limit = query.limit()?;
+    let limit = query.limit(rooms)?;
     let page = Page { before: query.number("before")?, limit: limit + 1 };
     Ok(listing(rooms.index.history(&filter, page)?, limit, |entry| entry.id))
 }
@@ -204,12 +201,12 @@ pub(super) fn heal(rooms: &Rooms, id: i64) -> Result<Course, Problem> {
 
 /// Canvases of one manifest, page by page.
 pub(super) fn leaves(rooms: &Rooms, manifest: i64, query: &Query<'_>) -> Result<Listing<Leaf>, Problem> {
-    let (after, limit) = (query.number("after")?.unwrap_or(0), query.limit()?);
+    let (after, limit) = (query.number("after")?.unwrap_or(0), query.limit(rooms)?);
     Ok(listing(rooms.index.leaves(manifest, after, limit + 1)?, limit, |leaf| leaf.id))
 }
 
 pub(super) fn manifests(rooms: &Rooms, query: &Query<'_>) -> Result<Listing<Told>, Problem> {
-    let limit = query.limit()?;
+    let limit = query.limit(rooms)?;
     let volumes = rooms.index.volumes(query.number("after")?.unwrap_or(0), limit + 1)?;
     let Listing { items, next } = listing(volumes, limit, |volume| volume.id);
     Ok(Listing { items: told(rooms, items)?, next })

@@ -77,7 +77,7 @@ impl Doors {
             (None, _) => false,
             (Some(certificates), Some((showcase, _))) => showcase.show(certificates),
             (Some(certificates), None) => {
-                self.tls = Some(Showcase::open(certificates)?);
+                self.tls = Some(Showcase::open(certificates, None)?);
                 true
             }
         };

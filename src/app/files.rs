@@ -33,7 +33,7 @@ impl Files {
 
     /// From now on those that these settings name.
     pub(super) fn follow(&mut self, settings: &Settings) {
-        let pairs = settings.server.tls.iter().flatten();
+        let pairs = settings.server.tls.iter().flatten().chain(&settings.admin.tls);
         let named = pairs.flat_map(|pair| [pair.cert.clone(), pair.key.clone()]);
         self.all = std::iter::once(self.config.clone()).chain(named).collect();
         self.seen = self.look();

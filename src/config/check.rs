@@ -1,5 +1,7 @@
 //! What no single value can get wrong: contradictions between keys, and numbers that make no sense.
 
+mod admin;
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use http::uri::{Authority, Scheme};
@@ -96,25 +98,7 @@ fn listeners(settings: &Settings, report: &mut Report<'_>) {
             "name the proxies before us, such as server.trusted_proxies = [\"10.0.0.5\"]",
         );
     }
-    if let Some(admin) = settings.admin.listen
-        && !admin.ip().is_loopback()
-        && settings.admin.token_file.is_none()
-    {
-        report.at(
-            &["admin.listen"],
-            &format!("anybody who reaches {admin} could act as an operator"),
-            "listen on a loopback address such as \"127.0.0.1:9090\", or ask for a token: token_file = \"admin.token\"",
-        );
-    }
-    if let Some(admin) = settings.admin.listen
-        && let Some(public) = listen.iter().map(|listen| listen.address).find(|own| collide(own, &admin))
-    {
-        report.at(
-            &["admin.listen", "server.listen"],
-            &format!("the admin listener {admin} and the public one {public} are the same"),
-            "give the admin listener a port of its own, such as \"127.0.0.1:9090\", or switch it off with \"off\"",
-        );
-    }
+    admin::operators(settings, report);
 }
 
 /// Whether binding one leaves no room for the other. Port 0 is a fresh port each time.

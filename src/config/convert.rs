@@ -21,10 +21,7 @@ use told::{headers, log, telemetry};
 pub(super) fn settings(file: File, folder: &Path, report: &mut Report<'_>) -> Settings {
     Settings {
         server: server(file.server, folder, report),
-        admin: Admin {
-            listen: file.admin.listen.map_or(Admin::default().listen, |listen| listen.0.0),
-            token_file: file.admin.token_file.map(|path| folder.join(path.0)),
-        },
+        admin: admin(file.admin, folder, report),
         upstream: upstream(file.upstream, folder, report),
         routes: file
             .routes
@@ -94,6 +91,22 @@ fn http2(file: file::Http2Bounds) -> Http2Bounds {
         max_resets: count(file.max_resets, default.max_resets),
         ping: or(file.ping, default.ping),
         ping_timeout: or(file.ping_timeout, default.ping_timeout),
+    }
+}
+
+fn admin(file: file::Admin, folder: &Path, report: &mut Report<'_>) -> Admin {
+    let default = Admin::default();
+    let most = |given: Option<Text<Count>>, default: u32| given.map_or(default, |given| given.0.0);
+    Admin {
+        listen: file.listen.map_or(default.listen, |listen| listen.0.0),
+        token_file: file.token_file.map(|path| folder.join(path.0)),
+        tls: file.tls.and_then(|tls| both_files(tls, "admin.tls", folder, report)),
+        client_ca: file.client_ca.map(|path| folder.join(path.0)),
+        max_connections: count(file.max_connections, default.max_connections),
+        max_live: count(file.max_live, default.max_live),
+        acts: most(file.acts, default.acts),
+        max_body: size(file.max_body, default.max_body),
+        max_entries: most(file.max_entries, default.max_entries),
     }
 }
 

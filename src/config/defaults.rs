@@ -79,7 +79,17 @@ impl Default for Http2Bounds {
 
 impl Default for Admin {
     fn default() -> Self {
-        Self { listen: Some(local(9090)), token_file: None }
+        Self {
+            listen: Some(local(9090)),
+            token_file: None,
+            tls: None,
+            client_ca: None,
+            max_connections: 64,
+            max_live: 16,
+            acts: 10,
+            max_body: 16 * 1024,
+            max_entries: 200,
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 //! business of `convert`. The doc comments are what operators read: they become the descriptions in
 //! `config schema` and the help under a mistake.
 
+mod admin;
 mod telemetry;
 
 use std::collections::BTreeMap;
@@ -18,12 +19,11 @@ use serde::{Deserialize, Serialize};
 
 use super::leaf::{OneOrMany, Text};
 use super::settings::{AccessLog, Http2, Listen, LogFormat, Pattern, RouteKind, Rung, UpstreamUrl};
-use super::values::{
-    Count, Filter, GoodStatus, HostName, HttpUrl, MaybeListen, Prefix, Size, Slashed, Status, Token,
-};
+use super::values::{Count, Filter, GoodStatus, HostName, HttpUrl, Prefix, Size, Slashed, Status, Token};
 
 mod cluster;
 
+pub use admin::Admin;
 pub use cluster::Cluster;
 
 pub use telemetry::Telemetry;
@@ -128,16 +128,6 @@ pub struct Tls {
     pub cert: Option<OneOrMany<Text<PathBuf>>>,
     /// PEM file with the private key; or a list of them, in the order of the certificates.
     pub key: Option<OneOrMany<Text<PathBuf>>>,
-}
-
-/// `[admin]`
-#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default, expecting = "a table")]
-pub struct Admin {
-    /// Where to listen, or "off". Keep it away from the public: it tells a lot.
-    pub listen: Option<Text<MaybeListen>>,
-    /// File with the token that operators must show: a must on any address but a loopback one.
-    pub token_file: Option<Text<PathBuf>>,
 }
 
 /// `[upstream]`

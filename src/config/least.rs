@@ -20,7 +20,11 @@ pub(super) const LEAST_TIMES: [(&str, Duration); 3] = [
 pub(super) const LEAST_HEAD: usize = 8 * 1024;
 
 /// Keys whose values must be more than zero; `*` stands for the number of an element.
-const MORE_THAN_ZERO: [&str; 43] = [
+const MORE_THAN_ZERO: [&str; 47] = [
+    "admin.acts",
+    "admin.max_connections",
+    "admin.max_entries",
+    "admin.max_live",
     "heal.backoff_max",
     "heal.breaker_failures",
     "heal.breaker_open",

@@ -70,6 +70,13 @@ pub(super) const AFTER_RESTART: [&str; 7] =
 /// What holds only after a restart stays as it was.
 pub fn keep_until_restart(settings: &mut Settings, old: &Settings) {
     settings.admin.listen = old.admin.listen;
+    settings.admin.client_ca.clone_from(&old.admin.client_ca);
+    settings.admin.max_connections = old.admin.max_connections;
+    settings.admin.max_live = old.admin.max_live;
+    // Other files are taken up; whether TLS is spoken is not.
+    if settings.admin.tls.is_some() != old.admin.tls.is_some() {
+        settings.admin.tls.clone_from(&old.admin.tls);
+    }
     settings.index.cache = old.index.cache;
     settings.index.path.clone_from(&old.index.path);
     settings.log.format = old.log.format;

@@ -6,9 +6,9 @@
 //!
 //! Each section has a `Default`; `defaults` is the only place where a default stands.
 
+mod admin;
 mod server;
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use regex::Regex;
 mod cluster;
 mod upstream;
 
+pub use admin::Admin;
 pub use cluster::{Cluster, ClusterKind};
 pub use server::{Http2Bounds, Listen, Server, Tls, is_among};
 pub use upstream::{Health, Http2, Route, RouteKind, Timeouts, Upstream, UpstreamUrl};
@@ -60,15 +61,6 @@ impl Settings {
             path.starts_with(&route.prefix) && (route.hosts.is_empty() || route.hosts.iter().any(is_for))
         })
     }
-}
-
-/// `[admin]`: `/livez`, `/readyz`, `/metrics`.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Admin {
-    /// Where to listen; `None` switches it off.
-    pub listen: Option<SocketAddr>,
-    /// File with the token that operators show; `None`: nobody is asked for one.
-    pub token_file: Option<PathBuf>,
 }
 
 /// `[index]`

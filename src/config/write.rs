@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use super::file::{self, File};
 use super::leaf::{OneOrMany, Text};
 use super::settings::{
-    Cluster, Heal, Health, Index, Presentation, Rewrite, Route, Server, Settings, Source, SourceKind,
+    Admin, Cluster, Heal, Health, Index, Presentation, Rewrite, Route, Server, Settings, Source, SourceKind,
     Telemetry, Tls, Upstream,
 };
 use super::values::{
@@ -21,10 +21,7 @@ impl From<&Settings> for File {
     fn from(settings: &Settings) -> Self {
         Self {
             server: server(&settings.server),
-            admin: file::Admin {
-                listen: text(MaybeListen(settings.admin.listen)),
-                token_file: settings.admin.token_file.clone().map(Text),
-            },
+            admin: admin(&settings.admin),
             upstream: upstream(&settings.upstream),
             routes: settings.routes.iter().map(route).collect(),
             index: index(&settings.index),
@@ -89,6 +86,20 @@ fn server(server: &Server) -> file::Server {
         max_body_bytes: size(server.max_body_bytes),
         max_held_total: size(server.max_held_total),
         tls: server.tls.as_deref().map(tls),
+    }
+}
+
+fn admin(admin: &Admin) -> file::Admin {
+    file::Admin {
+        listen: text(MaybeListen(admin.listen)),
+        token_file: admin.token_file.clone().map(Text),
+        tls: admin.tls.as_ref().map(|pair| tls(std::slice::from_ref(pair))),
+        client_ca: admin.client_ca.clone().map(Text),
+        max_connections: count(admin.max_connections),
+        max_live: count(admin.max_live),
+        acts: text(Count(admin.acts)),
+        max_body: size(admin.max_body),
+        max_entries: text(Count(admin.max_entries)),
     }
 }
 

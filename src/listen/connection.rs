@@ -56,7 +56,7 @@ impl Connection {
     {
         let _counted = Gauged::one(&self.hall.open);
         let _ = stream.set_nodelay(true);
-        let mut viewer = Viewer { peer, tls: false };
+        let mut viewer = Viewer { peer, tls: false, certified: false };
         if self.manner.proxy_protocol {
             let Some(behind) = self.introduced(&mut stream, peer).await else { return };
             let Some(seat) = accept::seat(&self.hall, behind) else { return };
@@ -66,7 +66,10 @@ impl Connection {
         let Some(tls) = self.manner.tls.clone() else { return self.http(stream, viewer, service).await };
         viewer.tls = true;
         match timeout(self.bounds.tls_timeout, tls.accept(stream)).await {
-            Ok(Ok(stream)) => self.http(stream, viewer, service).await,
+            Ok(Ok(stream)) => {
+                viewer.certified = stream.get_ref().1.peer_certificates().is_some();
+                self.http(stream, viewer, service).await;
+            }
             Ok(Err(error)) => {
                 self.hall.metrics.edge.connection_cut("tls");
                 tracing::debug!(%peer, %error, "TLS handshake failed");

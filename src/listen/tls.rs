@@ -4,9 +4,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use rustls::RootCertStore;
 use rustls::client::verify_server_name;
 use rustls::crypto::ring;
-use rustls::server::{ClientHello, ParsedCertificate, ResolvesServerCert};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{
+    ClientHello, ParsedCertificate, ResolvesServerCert, VerifierBuilderError, WebPkiClientVerifier,
+};
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -18,7 +22,7 @@ use crate::config::settings::Tls;
 #[derive(Debug, thiserror::Error)]
 pub enum CertificateError {
     /// A file.
-    #[error("[server] tls: {path}: {source}; it must be a PEM file that this user can read")]
+    #[error("TLS: {path}: {source}; it must be a PEM file that this user can read")]
     Pem {
         /// The file.
         path: PathBuf,
@@ -26,18 +30,26 @@ pub enum CertificateError {
         source: rustls_pki_types::pem::Error,
     },
     /// A file without a certificate.
-    #[error("[server] tls: there is no certificate in {0}")]
+    #[error("TLS: there is no certificate in {0}")]
     Empty(PathBuf),
     /// Certificate and key do not fit, or cannot be used.
-    #[error("[server] tls: {path}: {source}; do certificate and key belong together?")]
+    #[error("TLS: {path}: {source}; do certificate and key belong together?")]
     Pair {
         /// The certificate.
         path: PathBuf,
         /// What is wrong with it.
         source: rustls::Error,
     },
+    /// Authorities that cannot be used.
+    #[error("TLS: {path}: {source}; it must hold certificates of authorities")]
+    Authorities {
+        /// Their file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: VerifierBuilderError,
+    },
     /// Rustls.
-    #[error("[server] tls: {0}")]
+    #[error("TLS: {0}")]
     Tls(#[from] rustls::Error),
 }
 
@@ -75,18 +87,34 @@ fn is_for(leaf: &CertificateDer<'_>, name: &ServerName<'_>) -> bool {
 }
 
 fn read(pair: &Tls) -> Result<CertifiedKey, CertificateError> {
-    let refuse = |path: &Path| {
-        let path = path.to_owned();
-        move |source| CertificateError::Pem { path, source }
-    };
-    let chain = CertificateDer::pem_file_iter(&pair.cert).map_err(refuse(&pair.cert))?;
-    let chain = chain.collect::<Result<Vec<_>, _>>().map_err(refuse(&pair.cert))?;
-    if chain.is_empty() {
-        return Err(CertificateError::Empty(pair.cert.clone()));
-    }
+    let chain = all(&pair.cert)?;
     let key = PrivateKeyDer::from_pem_file(&pair.key).map_err(refuse(&pair.key))?;
     CertifiedKey::from_der(chain, key, &ring::default_provider())
         .map_err(|source| CertificateError::Pair { path: pair.cert.clone(), source })
+}
+
+/// All certificates of a file; at least one.
+fn all(path: &Path) -> Result<Vec<CertificateDer<'static>>, CertificateError> {
+    let found = CertificateDer::pem_file_iter(path).map_err(refuse(path))?;
+    let found = found.collect::<Result<Vec<_>, _>>().map_err(refuse(path))?;
+    if found.is_empty() { Err(CertificateError::Empty(path.to_owned())) } else { Ok(found) }
+}
+
+fn refuse(path: &Path) -> impl FnOnce(rustls_pki_types::pem::Error) -> CertificateError {
+    let path = path.to_owned();
+    move |source| CertificateError::Pem { path, source }
+}
+
+/// Believes certificates of these authorities; who shows none is let in, too, and is nobody in particular.
+fn clients(path: &Path) -> Result<Arc<dyn ClientCertVerifier>, CertificateError> {
+    let mut authorities = RootCertStore::empty();
+    for authority in all(path)? {
+        authorities.add(authority)?;
+    }
+    let provider = Arc::new(ring::default_provider());
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(authorities), provider);
+    let verifier = verifier.allow_unauthenticated().build();
+    verifier.map_err(|source| CertificateError::Authorities { path: path.to_owned(), source })
 }
 
 /// The certificates in use. A handshake takes those that hold at its beginning.
@@ -94,12 +122,17 @@ fn read(pair: &Tls) -> Result<CertifiedKey, CertificateError> {
 pub struct Showcase(ArcSwap<Certificates>);
 
 impl Showcase {
-    /// TLS 1.2 and 1.3 with these certificates, HTTP/2 before HTTP/1.1.
-    pub fn open(certificates: Certificates) -> Result<(Arc<Self>, TlsAcceptor), CertificateError> {
+    /// TLS 1.2 and 1.3 with these certificates, HTTP/2 before HTTP/1.1. With the file of some `authorities` a client
+    /// may show a certificate of theirs; one of somebody else ends the handshake.
+    pub fn open(
+        certificates: Certificates,
+        authorities: Option<&Path>,
+    ) -> Result<(Arc<Self>, TlsAcceptor), CertificateError> {
+        let clients = authorities.map(clients).transpose()?;
         let showcase = Arc::new(Self(ArcSwap::from_pointee(certificates)));
         let mut config = rustls::ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()?
-            .with_no_client_auth()
+            .with_client_cert_verifier(clients.unwrap_or_else(WebPkiClientVerifier::no_client_auth))
             .with_cert_resolver(Arc::clone(&showcase) as Arc<dyn ResolvesServerCert>);
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Ok((showcase, TlsAcceptor::from(Arc::new(config))))

@@ -1,14 +1,13 @@
 //! Who asked whom, as the proxies on the way say it: `X-Forwarded-*` and `Forwarded`.
 
 use std::fmt::Write as _;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use bytes::Bytes;
 use http::HeaderMap;
 use http::header::{self, HeaderName, HeaderValue};
 use ipnet::IpNet;
 
-use super::Viewer;
 use super::fields::remove_all;
 use super::forwarded::{self, Element};
 use crate::config::settings::is_among;
@@ -20,6 +19,17 @@ const FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 pub(super) const FORWARDED_PATH: HeaderName = HeaderName::from_static("x-forwarded-path");
 const FORWARDED_ID: HeaderName = HeaderName::from_static("x-forwarded-id");
 const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+
+/// Who asks.
+#[derive(Debug, Clone, Copy)]
+pub struct Viewer {
+    /// The other end of the connection.
+    pub peer: SocketAddr,
+    /// The connection is encrypted.
+    pub tls: bool,
+    /// Its other end showed a certificate, which was asked for and is good.
+    pub certified: bool,
+}
 
 /// What only a trusted proxy may say.
 const HEARSAY: [HeaderName; 8] = [
@@ -155,7 +165,7 @@ mod tests {
     use crate::proxy::headers::tests::headers;
 
     fn viewer(peer: &str) -> Viewer {
-        Viewer { peer: format!("{peer}:4711").parse().expect("an address"), tls: false }
+        Viewer { peer: format!("{peer}:4711").parse().expect("an address"), tls: false, certified: false }
     }
 
     #[test]

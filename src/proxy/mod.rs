@@ -11,7 +11,7 @@ mod route;
 mod sending;
 mod thumbnail;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,6 +21,7 @@ use hyper::body::Incoming;
 
 #[doc(hidden)]
 pub use headers::rules;
+pub use hops::Viewer;
 pub use rate::of_one_client;
 pub use reply::Refusal;
 
@@ -55,15 +56,6 @@ struct Rooms {
     rates: Option<Arc<Rates>>,
     budget: Budget,
     metrics: Arc<Metrics>,
-}
-
-/// Who asks.
-#[derive(Debug, Clone, Copy)]
-pub struct Viewer {
-    /// The other end of the connection.
-    pub peer: SocketAddr,
-    /// The connection is encrypted.
-    pub tls: bool,
 }
 
 /// What goes out, and how the request ended.

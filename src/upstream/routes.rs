@@ -45,6 +45,13 @@ impl Upstream {
         }
         Ok(made.into_iter().map(|(_, upstream)| upstream).collect())
     }
+
+    /// Each once: routes that lead to the same servers share one upstream.
+    pub fn distinct(all: &[Arc<Self>]) -> impl Iterator<Item = &Arc<Self>> {
+        let is_first =
+            |at: usize, it: &Arc<Self>| !all.iter().take(at).any(|earlier| Arc::ptr_eq(earlier, it));
+        all.iter().enumerate().filter(move |(at, it)| is_first(*at, it)).map(|(_, it)| it)
+    }
 }
 
 /// By what the servers of this route are checked. Routes that share their servers share what is known of them: one

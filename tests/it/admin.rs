@@ -315,6 +315,45 @@ async fn it_does_not_start_with_a_weak_token_nor_in_public_without_one() {
     assert!(checked(folder.path(), &asked, "").admin.token_file.is_some());
 }
 
+#[tokio::test]
+async fn every_bound_of_this_listener_holds_and_is_counted() {
+    let more = "admin.acts = 1\nadmin.max_body = 1KiB\nadmin.max_entries = 3\nadmin.max_live = 1\nadmin.max_connections = 8";
+    let world = World::with(more).await;
+    let statuses = async |count: usize| {
+        let mut seen = Vec::new();
+        for _ in 0..count {
+            seen.push(acts(&world, "breakers/reset", &Value::Null).await.status);
+        }
+        seen
+    };
+    let seen = statuses(20).await;
+    assert!(seen[..3] == [200, 200, 200] && seen.contains(&429), "{seen:?}");
+    assert!(world.events("admin_too_many") >= 1.0);
+    let answer = testbed::get(&url(&world, "/api/v1/heals?limit=4")).await;
+    assert!(answer.status == 400 && answer.text().contains("1 to 3"), "{}", answer.text());
+    let books = told(&world, "/api/v1/manifests").await;
+    assert!(books["items"].as_array().expect("items").len() <= 3, "{books}");
+    let long = json!({ "identifier": "x".repeat(2_000) });
+    let until = tokio::time::Instant::now() + std::time::Duration::from_secs(20);
+    while acts(&world, "heal", &long).await.status == 429 {
+        assert!(tokio::time::Instant::now() < until, "no act was ever taken again");
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    }
+    let (admin, live) = (
+        world.app.admin.expect("an admin listener"),
+        "GET /api/v1/events HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    );
+    let mut first = crate::edge::Viewer::to(admin).await;
+    first.says(live).await;
+    first.until("event: stats").await;
+    let mut second = crate::edge::Viewer::to(admin).await;
+    second.says(live).await;
+    assert_eq!(crate::edge::status(&second.head().await), 429, "one live page at once");
+    let refused = does(&world, "reload", &[JSON, ("origin", "https://evil.example")], &Value::Null).await;
+    assert!([403, 429].contains(&refused.status));
+    assert!(world.events("admin_refused") >= 1.0 || refused.status == 429);
+}
+
 /// Reads until this is there.
 async fn until(stream: &mut TcpStream, wanted: &str) -> String {
     let mut seen = String::new();

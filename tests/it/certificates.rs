@@ -1,10 +1,12 @@
 //! Certificates that are renewed while connections are open, and chosen by name.
 #![allow(clippy::disallowed_methods, reason = "viewers connect to the proxy; the rule is for the product")]
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use rustls_pki_types::{CertificateDer, ServerName};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use testbed::Origin;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -28,6 +30,16 @@ async fn shakes(
     name: &str,
     trusted: &[&CertificateDer<'static>],
 ) -> Option<TlsStream<TcpStream>> {
+    shakes_as(edge.address(), name, trusted, None).await
+}
+
+/// The same at any address, and as somebody who has a certificate.
+async fn shakes_as(
+    address: SocketAddr,
+    name: &str,
+    trusted: &[&CertificateDer<'static>],
+    own: Option<(CertificateDer<'static>, PrivateKeyDer<'static>)>,
+) -> Option<TlsStream<TcpStream>> {
     let mut roots = rustls::RootCertStore::empty();
     for certificate in trusted {
         roots.add((*certificate).clone()).expect("a certificate");
@@ -36,9 +48,12 @@ async fn shakes(
     let client = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .expect("protocol versions")
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    let tcp = TcpStream::connect(edge.address()).await.expect("a connection");
+        .with_root_certificates(roots);
+    let client = match own {
+        Some((certificate, key)) => client.with_client_auth_cert(vec![certificate], key).expect("a pair"),
+        None => client.with_no_client_auth(),
+    };
+    let tcp = TcpStream::connect(address).await.expect("a connection");
     let name = ServerName::try_from(name.to_owned()).expect("a name");
     TlsConnector::from(Arc::new(client)).connect(name, tcp).await.ok()
 }
@@ -126,4 +141,63 @@ async fn ipv4_and_ipv6_share_a_port_in_one_socket_or_in_two() {
     let seen = origin.seen();
     let from: Vec<_> = seen.iter().map(|seen| seen.header("x-forwarded-for").to_owned()).collect();
     assert_eq!(from, ["127.0.0.1", "::1", "127.0.0.1", "::1"]);
+}
+
+/// An authority, and how it signs.
+fn authority() -> CertifiedIssuer<'static, KeyPair> {
+    let mut wanted = CertificateParams::new([]).expect("parameters");
+    wanted.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    CertifiedIssuer::self_signed(wanted, KeyPair::generate().expect("a key")).expect("an authority")
+}
+
+/// A certificate of this authority, with its key.
+fn operator(of: &CertifiedIssuer<'static, KeyPair>) -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
+    let key = KeyPair::generate().expect("a key");
+    let wanted = CertificateParams::new(["operator".to_owned()]).expect("parameters");
+    let signed = wanted.signed_by(&key, of).expect("a certificate");
+    (signed.der().clone(), PrivateKeyDer::try_from(key.serialize_der()).expect("a key"))
+}
+
+#[tokio::test]
+async fn operators_show_a_certificate_or_a_token_and_others_see_the_probes_only() {
+    let origin = Origin::fixed(200, "here");
+    let folder = tempfile::tempdir().expect("a directory");
+    let own = makes(folder.path(), "admin", "admin.test");
+    let (ours, theirs) = (authority(), authority());
+    std::fs::write(folder.path().join("ca.pem"), ours.pem()).expect("a file");
+    std::fs::write(folder.path().join("token"), "a-token-that-is-long").expect("a file");
+    let route = route("/", &format!("{}/", origin.url()), "plain", "");
+    let text = format!(
+        "[server]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\nclient_ca = \"ca.pem\"\n\
+         token_file = \"token\"\ntls = {{ cert = \"admin.pem\", key = \"admin.key\" }}\n{route}"
+    );
+    let settings = || checked(folder.path(), &text, "");
+    let mut edge = Edge::on(settings()).await;
+    let admin = edge.app.admin.expect("an admin listener");
+    let says = async |tls: Option<TlsStream<TcpStream>>, path: &str, field: &str| {
+        let mut tls = tls.expect("TLS");
+        let asked = format!("GET {path} HTTP/1.1\r\nHost: admin.test\r\n{field}\r\n");
+        tls.write_all(asked.as_bytes()).await.expect("it takes it");
+        let mut said = vec![0; 12];
+        tls.read_exact(&mut said).await.expect("an answer");
+        String::from_utf8_lossy(&said[9..]).into_owned()
+    };
+    let nobody = async || shakes_as(admin, "admin.test", &[&own], None).await;
+    assert_eq!(says(nobody().await, "/api/v1/stats", "").await, "401");
+    assert_eq!(says(nobody().await, "/livez", "").await, "200");
+    let token = "Authorization: Bearer a-token-that-is-long\r\n";
+    assert_eq!(says(nobody().await, "/api/v1/stats", token).await, "200");
+    let known = shakes_as(admin, "admin.test", &[&own], Some(operator(&ours))).await;
+    assert_eq!(says(known, "/api/v1/stats", "").await, "200");
+    // In TLS 1.3 the refusal of a client's certificate comes behind the client's own last word.
+    let stranger = shakes_as(admin, "admin.test", &[&own], Some(operator(&theirs))).await;
+    if let Some(mut stranger) = stranger {
+        let _sent = stranger.write_all(b"GET /api/v1/stats HTTP/1.1\r\nHost: admin.test\r\n\r\n").await;
+        let mut said = Vec::new();
+        let _ended = stranger.read_to_end(&mut said).await;
+        assert!(said.is_empty(), "{}", String::from_utf8_lossy(&said));
+    }
+    let new = makes(folder.path(), "admin", "admin.test");
+    assert!(edge.app.apply(settings()).expect("in order").certificates);
+    assert_eq!(shown(&shakes_as(admin, "admin.test", &[&new], None).await.expect("TLS")), new);
 }

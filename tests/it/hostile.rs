@@ -92,13 +92,8 @@ impl Back {
     }
 }
 
-/// Sends the bytes on a connection of their own and reads until `enough`, or until nothing more came for `patience`.
-pub(crate) async fn sends(
-    to: SocketAddr,
-    case: &Case,
-    patience: Duration,
-    enough: impl Fn(&Back) -> bool,
-) -> Back {
+/// Sends the bytes on a connection of their own and reads as long as `waits` says that more may come; `None`: enough.
+pub(crate) async fn sends(to: SocketAddr, case: &Case, waits: impl Fn(&Back) -> Option<Duration>) -> Back {
     let (mut read, mut write) = TcpStream::connect(to).await.expect("a connection").into_split();
     let (bytes, half) = (case.bytes(), case.half);
     // At the same time: who is refused in the middle gets no farther with sending.
@@ -110,7 +105,7 @@ pub(crate) async fn sends(
         write
     });
     let (mut back, mut piece) = (Back::default(), [0; 4096]);
-    while !enough(&back) {
+    while let Some(patience) = waits(&back) {
         match tokio::time::timeout(patience, read.read(&mut piece)).await {
             Err(_) => break,
             Ok(Ok(0)) => back.closed = true,
@@ -160,13 +155,17 @@ fn judges(case: &Case, back: &Back, seen: &crate::recorder::Seen) -> Vec<String>
 pub(crate) async fn sends_all(cases: &[Case], edge: &Edge, recorder: &Recorder) -> Vec<String> {
     let mut wrong = Vec::new();
     for case in cases {
-        let wanted = case.answers.as_ref().map_or(1, Vec::len);
-        let enough = |back: &Back| {
-            !case.closes && wanted > 0 && back.statuses().len() >= wanted && back.text.ends_with("ok")
+        let wanted = case.answers.as_ref().map_or(0, Vec::len);
+        let waits = |back: &Back| {
+            let count = back.statuses().len();
+            // What must come, or must end, has all the time it needs; for what must not come a moment is waited.
+            match case {
+                _ if case.closes || count < wanted => Some(Duration::from_secs(10)),
+                _ if wanted > 0 && back.text.ends_with("ok") => None,
+                _ => Some(Duration::from_millis(400)),
+            }
         };
-        // A connection that stays open is waited for; one that must end has all the time it needs.
-        let patience = if case.closes { Duration::from_secs(10) } else { Duration::from_millis(400) };
-        let back = sends(edge.address(), case, patience, enough).await;
+        let back = sends(edge.address(), case, waits).await;
         let seen = recorder.takes();
         let judged = judges(case, &back, &seen);
         if !judged.is_empty() {

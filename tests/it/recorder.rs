@@ -230,7 +230,7 @@ pub(crate) async fn compares(cases: &[Case], ours: SocketAddr, recorder: &Record
     for case in cases {
         let mut row = Vec::new();
         for ((_, address), total) in all.iter().zip(&mut totals) {
-            let back = sends(*address, case, Duration::from_millis(250), |_: &Back| false).await;
+            let back = sends(*address, case, |_: &Back| Some(Duration::from_millis(250))).await;
             tokio::time::sleep(Duration::from_millis(20)).await;
             let seen = recorder.takes();
             let statuses = back.statuses();

@@ -65,7 +65,7 @@ async fn systemd_is_told_of_the_start_a_reload_a_bad_file_and_the_end() {
 #[tokio::test]
 async fn the_watchdog_is_fed_at_half_its_time() {
     let folder = folder("http://127.0.0.1:9");
-    let patience = Duration::from_secs(2);
+    let patience = Duration::from_secs(3);
     let (systemd, _serving) = Systemd::starts(folder.path(), Some(patience));
     systemd.hears_of("WATCHDOG=1");
     let began = Instant::now();

@@ -37,6 +37,7 @@ use super::{ROUTES, bad, good, mistake};
 #[case("heal.mass_expiry = { ids = 0 }", "1:28: `heal.mass_expiry.ids` is zero")]
 #[case("heal.ladder = []", "1:15: healing is on, but its ladder has no rungs")]
 #[case("heal.ladder = ['visit', 'visit']", "1:25: this rung stands in the ladder twice")]
+#[case("admin.client_ca = 'ca.pem'", "1:19: without TLS nobody can show a certificate")]
 #[case("heal.statuses = []", "1:17: healing is on, but no status means \"expired\"")]
 #[case("heal.wait = '3m'", "1:13: `heal.wait` is longer than `heal.wait_info`")]
 #[case(

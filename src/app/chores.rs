@@ -1,0 +1,121 @@
+//! What is done in the background, for nobody in particular.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::task::JoinHandle;
+
+use super::rooms::House;
+use crate::index::Index;
+use crate::index::keeper::Keeper;
+use crate::index::shared::Follower;
+use crate::observe::{Metrics, SAMPLE_EVERY};
+use crate::upstream::Upstream;
+
+/// Rarely anything is to be done; then it is cheap.
+const CHORES_EVERY: Duration = Duration::from_secs(5);
+
+/// What is done in the background.
+pub(super) struct Chores {
+    keeping_warm: JoinHandle<()>,
+    sweeping: JoinHandle<()>,
+    keeping_index: JoinHandle<()>,
+    checking: JoinHandle<()>,
+    heeding: JoinHandle<()>,
+}
+
+impl Chores {
+    pub(super) fn start(house: &House, index: &Arc<Index>, metrics: &Arc<Metrics>) -> Self {
+        let (warm, sweep) = (house.healer.clone(), house.healer.clone());
+        let keeper = Keeper::new(Arc::clone(index), Arc::clone(&house.settings), Arc::clone(metrics));
+        Self {
+            keeping_warm: tokio::spawn(async move { warm.keep_warm().await }),
+            sweeping: tokio::spawn(async move { sweep.resume_sweep().await }),
+            keeping_index: tokio::spawn(keeper.run()),
+            checking: tokio::spawn(keep_checked(&house.upstreams)),
+            heeding: tokio::spawn(heed_others(house, index, metrics)),
+        }
+    }
+
+    /// Begins anew what is concerned: rounds that go on for hours are not begun again for nothing.
+    pub(super) fn change(&mut self, old: &House, new: &House, index: &Arc<Index>, metrics: &Arc<Metrics>) {
+        let (before, after) = (&old.settings, &new.settings);
+        let others = before.routes != after.routes
+            || before.upstream != after.upstream
+            || before.server.public_hosts != after.server.public_hosts;
+        if others {
+            self.checking.abort();
+            self.checking = tokio::spawn(keep_checked(&new.upstreams));
+        }
+        if before != after {
+            self.heeding.abort();
+            self.heeding = tokio::spawn(heed_others(new, index, metrics));
+        }
+        if others || before.index != after.index || before.heal != after.heal {
+            self.keeping_warm.abort();
+            let healer = new.healer.clone();
+            self.keeping_warm = tokio::spawn(async move { healer.keep_warm().await });
+        }
+        if others || before.index != after.index {
+            self.keeping_index.abort();
+            let keeper = Keeper::new(Arc::clone(index), Arc::clone(after), Arc::clone(metrics));
+            self.keeping_index = tokio::spawn(keeper.run());
+        }
+    }
+
+    pub(super) fn end(&self) {
+        for chore in [&self.keeping_warm, &self.sweeping, &self.keeping_index, &self.checking, &self.heeding]
+        {
+            chore.abort();
+        }
+    }
+}
+
+/// What a live page shows of the last half hour.
+pub(super) async fn keep_points(metrics: Arc<Metrics>) {
+    let mut every = tokio::time::interval(SAMPLE_EVERY);
+    loop {
+        every.tick().await;
+        metrics.sample();
+    }
+}
+
+/// What other nodes find out and learn is known here, too.
+fn heed_others(
+    house: &House,
+    index: &Arc<Index>,
+    metrics: &Arc<Metrics>,
+) -> impl Future<Output = ()> + use<> {
+    let healer = house.healer.clone();
+    let follower = house.cluster.clone().map(|cluster| {
+        Follower::new(Arc::clone(index), Arc::clone(&house.settings), cluster, Arc::clone(metrics))
+    });
+    async move {
+        if let Some(follower) = follower {
+            futures_util::future::join(healer.heed_the_fleet(), follower.run()).await;
+        }
+    }
+}
+
+/// Checks the servers that are to be checked.
+fn keep_checked(upstreams: &[Arc<Upstream>]) -> impl Future<Output = ()> + use<> {
+    let checks =
+        Upstream::distinct(upstreams).map(|upstream| Upstream::keep_checked(Arc::downgrade(upstream)));
+    let checks: Vec<_> = checks.collect();
+    async move {
+        futures_util::future::join_all(checks).await;
+    }
+}
+
+pub(super) async fn keep_tidy(house: Arc<ArcSwap<House>>) {
+    let mut every = tokio::time::interval(CHORES_EVERY);
+    loop {
+        every.tick().await;
+        let house = house.load_full();
+        for upstream in &house.upstreams {
+            upstream.prune();
+        }
+        house.healer.prune();
+    }
+}
