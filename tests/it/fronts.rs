@@ -2,15 +2,16 @@
 //! most libraries have.
 
 use std::fs;
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use testbed::{Kind, Page};
 
 use crate::cluster_world::free_port;
 use crate::docs::{fenced, read};
-use crate::world::{World, patiently};
+use crate::world::World;
 
 /// The only snippet of this server in the manual, with the places of this test.
 fn snippet(language: &str, proxy: SocketAddr, admin: SocketAddr) -> String {
@@ -83,19 +84,19 @@ async fn world() -> (World, SocketAddr, SocketAddr, u16) {
 async fn heals_through(world: &World, port: u16, mut serve: Command) {
     let serve = serve.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let _front = Front(serve.spawn().expect("it was found"));
-    patiently("the front listens", || TcpStream::connect(("127.0.0.1", port)).is_ok()).await;
-    let ask = async |path: &str| {
+    let asked = async |path: &str| {
         let url = format!("http://127.0.0.1:{port}{path}");
-        world.client.get(&url, &[]).await.expect("an answer")
+        world.client.get(&url, &[]).await
     };
-    // HAProxy passes nothing on before its own first check went well.
     let page: Page = world.bed.page();
-    for _ in 0..200 {
-        if ask(&page.thumbnail_path()).await.status == 200 {
-            break;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    // It must listen, and HAProxy passes nothing on before its own first check went well.
+    let mut tries = 0;
+    while !asked(&page.thumbnail_path()).await.is_ok_and(|answer| answer.status == 200) {
+        tries += 1;
+        assert!(tries < 400, "nothing comes through the front");
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
+    let ask = async |path: &str| asked(path).await.expect("an answer");
 
     world.bed.expires_everything();
     world.bed.ledger.clear();
@@ -109,8 +110,8 @@ async fn heals_through(world: &World, port: u16, mut serve: Command) {
 
     let odd = "/iiif/2/a%2Fb%3B2;3//full/max/0/default.jpg?t=1%20x";
     ask(odd).await;
-    let asked = world.bed.ledger.log();
-    let seen = asked.iter().find(|seen| seen.target == odd);
+    let log = world.bed.ledger.log();
+    let seen = log.iter().find(|seen| seen.target == odd);
     let seen =
         seen.unwrap_or_else(|| panic!("{odd} arrived otherwise: {:?}", world.bed.targets(Kind::Image)));
     let field = |name: &str| seen.headers[name].to_str().expect("text").to_owned();
