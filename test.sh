@@ -72,6 +72,8 @@ browser() {
   [[ -x ${CHROMIUM:-/usr/bin/chromium} ]] || missing+=(chromium)
   command -v npm >/dev/null || missing+=(nodejs npm)
   command -v openssl >/dev/null || missing+=(openssl)
+  [[ -x /usr/sbin/nginx ]] || missing+=(nginx-light)
+  [[ -x /usr/lib/iipimage-server/iipsrv.fcgi ]] || missing+=(iipimage-server)
   [[ ${#missing[@]} -eq 0 ]] || apt_install "${missing[@]}" || return 1
   tests/browser/run.sh
 }

@@ -126,7 +126,7 @@ test('every page is one that axe finds nothing wrong with, on a desk and on a ph
 
 test('a wrong token opens nothing, and the right one opens everything', async () => {
   const token = 'a-token-for-browsers';
-  const guarded = await world('another name', ['--single', 'obj/single'], '', token);
+  const guarded = await world('another name', ['--single', 'obj/single'], { token });
   try {
     for (const [password, status] of [['wrong-wrong-wrong-wrong', 401], [token, 200]]) {
       const httpCredentials = { username: 'operator', password };

@@ -92,12 +92,18 @@ async function findPaper({ shot }) {
   return ours / (data.length / 4);
 }
 
+/** A picture of an element, as it is now: Playwright's own waits for it to stand still first. */
+async function shot(place) {
+  const clip = await place.boundingBox();
+  return (await place.page().screenshot(clip ? { clip } : {})).toString('base64');
+}
+
 /** Eyes: a tab of its own in this browser, and the pictures that there should be. */
 export async function eyes(world) {
   const tab = await world.browser.newPage();
-  const { pages, images } = await world.state();
+  const { images } = world.bed;
   const references = {};
-  for (const page of pages) {
+  for (const page of world.pages) {
     // By its file URL, which always works at the image server itself.
     const answer = await fetch(`${images}/iiif/2/${page.base64}/full/300,/0/default.jpg`);
     if (!answer.ok) throw new Error(`no reference for page ${page.number}: ${answer.status}`);
@@ -106,12 +112,11 @@ export async function eyes(world) {
   return {
     /** What is seen in an element, or on the whole page. */
     async look(place) {
-      const shot = (await place.screenshot()).toString('base64');
-      return tab.evaluate(findPage, { shot, references });
+      return tab.evaluate(findPage, { shot: await shot(place), references });
     },
     /** Which share of an element has a page's colours. */
     async paper(place) {
-      return tab.evaluate(findPaper, { shot: (await place.screenshot()).toString('base64') });
+      return tab.evaluate(findPaper, { shot: await shot(place) });
     },
   };
 }

@@ -16,7 +16,7 @@ const clicks = (selector) => (tab) => tab.locator(selector).first().click();
 
 /**
  * `next` turns the page; `thumbnails` finds small pictures where the viewer shows any; `complains` are the viewer's own
- * troubles, which it has over any image server.
+ * troubles, which it has over any image server; `onlyByItsId`: it opens no manifest at another URL than its id.
  */
 export const VIEWERS = [
   {
@@ -45,6 +45,7 @@ export const VIEWERS = [
   {
     name: 'clover',
     picture: openseadragon,
+    onlyByItsId: true,
     async next(tab) {
       // The strip of pages under the picture; the chosen one is marked.
       const cards = tab.locator('[data-testid="media-group"] [role="radio"], button[role="radio"]');

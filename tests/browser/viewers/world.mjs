@@ -51,7 +51,7 @@ async function started(command, args, wanted, stream, options = {}) {
   return { ...caught, said, end };
 }
 
-function configuration(mode, bed, folder) {
+function configuration(mode, bed, images, folder) {
   const tls = mode.publicBase.startsWith('https') && !mode.name;
   if (tls) {
     execFileSync('openssl', ['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes',
@@ -67,11 +67,11 @@ ${tls ? 'tls = { cert = "server.pem", key = "server.key" }' : ''}
 [admin]
 listen = "127.0.0.1:0"
 ${mode.token ? 'token_file = "token"' : ''}
-[[routes]]
-prefix = "/iiif/2/"
-upstream = "${bed.images}/iiif/2/"
+${['/iiif/2/', '/iiif/3/'].map((prefix) => `[[routes]]
+prefix = "${prefix}"
+upstream = "${images}${prefix}"
 kind = "image"
-[[routes]]
+`).join('')}[[routes]]
 prefix = "/iiif-service/"
 upstream = "${bed.service}/iiif-service/"
 kind = "presentation"
@@ -79,27 +79,33 @@ kind = "presentation"
 path = "index.sqlite3"
 [[index.sources]]
 path = "manifests"
+[log]
+format = "json"
+${mode.rewrite ?? ''}
 [heal]
 enabled = ${mode.heals !== false}
 # Here the same image expires once a second; in life between two expiries lie hours.
-cooldown = "100ms"
-${mode.heal ?? ''}
-[log]
-format = "json"
-${mode.rewrite ?? ''}`;
+cooldown = "1ms"
+${mode.config ?? ''}`;
 }
 
-/** Everything that runs in one mode over these holdings (`['--book', 'obj/book:30']`). */
-export async function world(modeName, holdings, heal = '', token = '') {
-  const mode = { ...MODES[modeName], heal, token };
+/**
+ * Everything that runs in one mode over these holdings (`['--book', 'obj/book:30']`). `config` is laid at the end of the
+ * configuration, within `[heal]`; `token` guards the admin pages; `imageServer` starts another image server than the
+ * testbed's over the same pages.
+ */
+export async function world(modeName, holdings, { config = '', token = '', imageServer } = {}) {
+  const mode = { ...MODES[modeName], config, token };
   const folder = mkdtempSync(join(tmpdir(), 'iiif-mender-viewers-'));
   const address = /(http:\/\/\S+)/.source;
   const bed = await started(join(programs, 'iiif-mender-testbed'),
     ['--public-base', mode.publicBase, '--manifests', join(folder, 'manifests'), ...holdings],
     { images: new RegExp(`image server +${address}`), service: new RegExp(`canvas service +${address}`),
       control: new RegExp(`switches +${address}`) }, 'stdout');
+  const { pages } = await (await fetch(bed.control)).json();
+  const images = await imageServer?.(bed, pages);
   if (token) writeFileSync(join(folder, 'token'), token);
-  writeFileSync(join(folder, 'config.toml'), configuration(mode, bed, folder));
+  writeFileSync(join(folder, 'config.toml'), configuration(mode, bed, images?.url ?? bed.images, folder));
   const mender = await started(join(programs, 'iiif-mender'), ['serve'],
     { address: /"message":"serving".*"address":"([^"]+)"|"address":"([^"]+)".*"message":"serving"/,
       admin: /"message":"admin pages[^"]*".*"address":"([^"]+)"/ }, 'stderr', { cwd: folder });
@@ -111,7 +117,7 @@ export async function world(modeName, holdings, heal = '', token = '') {
       `--host-resolver-rules=MAP ${new URL(name).hostname}:${mode.port} ${mender.address}`],
   });
   const it = {
-    modeName, bed, mender, browser, name,
+    modeName, bed, mender, browser, name, images, pages,
     /** Flips a switch of the testbed; gives its state. */
     async bedDoes(what, value = '') {
       const answer = await fetch(`${bed.control}/${what}${value === '' ? '' : `?${encodeURIComponent(value)}`}`, { method: 'POST' });
@@ -132,14 +138,14 @@ export async function world(modeName, holdings, heal = '', token = '') {
     async ends() {
       await browser.close();
       await mender.end();
+      await images?.end();
       await bed.end();
       rmSync(folder, { recursive: true, force: true });
     },
   };
-  const pages = (await it.state()).pages.length;
   const deadline = Date.now() + 30_000;
-  while (await it.indexed() < pages) {
-    if (Date.now() > deadline) throw new Error(`only ${await it.indexed()} of ${pages} images were indexed:\n${mender.said.join('\n')}`);
+  while (await it.indexed() < pages.length) {
+    if (Date.now() > deadline) throw new Error(`only ${await it.indexed()} of ${pages.length} images were indexed:\n${mender.said.join('\n')}`);
     await new Promise((soon) => setTimeout(soon, 50));
   }
   return it;
