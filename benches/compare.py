@@ -70,7 +70,7 @@ def manifests(folder, images, pages=100):
                 "images": [{"@type": "oa:Annotation", "motivation": "sc:painting", "resource": {
                     "@id": f"{image}/full/full/0/default.jpg", "@type": "dctypes:Image",
                     "service": {"@context": "http://iiif.io/api/image/2/context.json", "@id": image}}}]})
-        text = {"@context": "http://iiif.io/api/presentation/2/context.json", "@type": "sc:Manifest",
+        text = {"@context": "http://iiif.io/api/presentation/2/context.json", "@type": "sc:Manifest", "label": f"Book {book}",
                 "@id": f"{base}/iiif-service/fedora/presentation/book-{book}", "sequences": [{"canvases": canvases}]}
         (folder / f"{book}.json").write_text(json.dumps(text))
 

@@ -3,12 +3,23 @@
 
 #![allow(clippy::print_stdout, reason = "figures are printed")]
 #![allow(
+    clippy::float_cmp,
+    clippy::cast_precision_loss,
+    reason = "what a scrape counts are small whole numbers"
+)]
+#![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
     reason = "a bench that does not do what it measures must stop"
 )]
 
+#[path = "../tests/it/cluster_trouble.rs"]
+#[allow(dead_code, unused_imports, reason = "shared with the tests, which use all of it")]
+mod cluster_trouble;
+#[path = "../tests/it/cluster_world.rs"]
+#[allow(dead_code, reason = "shared with the tests, which use all of it")]
+mod cluster_world;
 #[path = "../tests/it/world.rs"]
 #[allow(dead_code, reason = "shared with the tests, which use all of it")]
 mod world;
@@ -17,6 +28,7 @@ use std::time::{Duration, Instant};
 
 use testbed::{Client, Testbed};
 
+use cluster_trouble::{Mood, Moody};
 use world::World;
 
 const TILE: &str = "0,0,64,64/64,/0/default.jpg";
@@ -35,7 +47,7 @@ async fn timed(client: &Client, url: &str) -> (u16, Duration) {
 
 #[tokio::main]
 async fn main() {
-    let only = std::env::args().find(|arg| matches!(&**arg, "cost" | "book" | "flush"));
+    let only = std::env::args().find(|arg| matches!(&**arg, "cost" | "book" | "flush" | "cluster"));
     let wanted = |name: &str| only.as_deref().is_none_or(|only| only == name);
     if wanted("cost") {
         what_a_heal_costs().await;
@@ -43,9 +55,62 @@ async fn main() {
     if wanted("book") {
         a_book_is_read().await;
     }
+    if wanted("cluster") {
+        what_redis_costs().await;
+    }
     if wanted("flush") {
         a_flush_of_two_thousand().await;
     }
+}
+
+/// One node alone and one that is joined with others by a Redis on loopback; then Redis vanishes at each heal.
+async fn what_redis_costs() {
+    let redis = cluster_world::Server::redis(&[]).await;
+    let moody = Moody::before(&redis).await;
+    let plain = "heal.ahead = 0\nheal.ladder = visit,rebuild\nheal.cooldown = 1ms";
+    let world = async |more: &str| {
+        let bed = Testbed::builder().book("obj/book", 1).page_size(64, 64).start().await;
+        World::over(bed, &format!("{plain}\n{more}")).await
+    };
+    let alone = world("").await;
+    let joined = world(&format!("cluster.url = {}", redis.url())).await;
+    let losing = world(&format!("cluster.url = {}", moody.url())).await;
+    let is_joined = async |world: &World| {
+        while world.metric("iiif_mender_cluster_connected") != 1.0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let heals = async |world: &World| {
+        world.bed.expires_everything();
+        let page = world.bed.page();
+        let (status, took) = timed(&world.client, &world.url(&page.image_path(TILE))).await;
+        assert_eq!(status, 200);
+        world.settles().await;
+        took
+    };
+    let (mut by_one, mut by_many, mut without) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        by_one.push(heals(&alone).await);
+        is_joined(&joined).await;
+        by_many.push(heals(&joined).await);
+    }
+    for _ in 0..8 {
+        is_joined(&losing).await;
+        moody.is(Mood::Partitioned);
+        without.push(heals(&losing).await);
+        moody.is(Mood::Well);
+    }
+    let worst = without.iter().max().copied().unwrap_or_default();
+    let (by_one, by_many, without) = (median(by_one), median(by_many), median(without));
+    println!(
+        "a heal by one node {by_one:?}, joined by Redis {by_many:?}: added {:?}",
+        by_many.saturating_sub(by_one)
+    );
+    println!(
+        "Redis vanishes just before: {without:?}, added {:?}; the worst of 8 added {:?}",
+        without.saturating_sub(by_one),
+        worst.saturating_sub(by_one)
+    );
 }
 
 /// A reader looks at each page for a second; each canvas takes two, and two are built at once: just as fast as the

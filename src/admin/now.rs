@@ -17,12 +17,7 @@ const LAST: u32 = 8;
 #[template(path = "now.html")]
 pub(super) struct NowPage {
     pub(super) here: &'static str,
-    pub(super) tone: &'static str,
-    pub(super) summary: String,
-    pub(super) figures: Vec<Figure>,
-    pub(super) chart: Chart,
-    pub(super) heals: Vec<Row>,
-    pub(super) servers: Vec<read::Server>,
+    pub(super) live: NowLive,
 }
 
 #[derive(Template)]

@@ -1,11 +1,13 @@
 //! The dashboard: what the API tells, for eyes. Everything is made here; the script only renews it.
 
+use std::sync::Arc;
+
 use askama::Template;
 use http::Response;
 
 use super::answer::{Problem, typed};
 use super::health::{self, Sheet, State};
-use super::now::{NowLive, NowPage, now};
+use super::now::{NowPage, now};
 use super::read::{self, Query, Told};
 use super::route::Page;
 use super::words::{Row, grouped, row, took};
@@ -152,16 +154,16 @@ impl Admin {
         let (rooms, words) = (&*self.rooms, query);
         let query = Query::read(query);
         match page {
-            Page::Now => {
-                let NowLive { tone, summary, figures, chart, heals, servers } = now(rooms)?;
-                html(&NowPage { here: "/", tone, summary, figures, chart, heals, servers })
-            }
+            Page::Now => html(&NowPage { here: "/", live: now(rooms)? }),
             Page::NowLive => html(&now(rooms)?),
             Page::Heals => html(&heals(rooms, &query, words)?),
             Page::Heal(id) => html(&heal(rooms, id)?),
             Page::Collections => html(&collections(rooms, &query)?),
             Page::Manifest(id) => html(&manifest(rooms, id, &query).await?),
-            Page::Search => html(&search(rooms, &query.text("q").unwrap_or_default())?),
+            Page::Search => {
+                let (rooms, words) = (Arc::clone(&self.rooms), query.text("q").unwrap_or_default());
+                html(&read::aside(move || search(&rooms, &words)).await?)
+            }
             Page::Setup => html(&check(rooms).await?),
         }
     }

@@ -32,7 +32,13 @@ pub(super) fn row(entry: Entry) -> Row {
 }
 
 pub(super) fn took(ms: u64) -> String {
-    if ms < 1000 { format!("{ms} ms") } else { format!("{}.{} s", ms / 1000, ms % 1000 / 100) }
+    if ms == 0 {
+        "under 1 ms".to_owned()
+    } else if ms < 1000 {
+        format!("{ms} ms")
+    } else {
+        format!("{}.{} s", ms / 1000, ms % 1000 / 100)
+    }
 }
 
 fn ago(since: Duration) -> String {

@@ -8,7 +8,6 @@ use tokio::task::JoinHandle;
 
 use super::rooms::House;
 use crate::index::Index;
-use crate::index::keeper::Keeper;
 use crate::index::shared::Follower;
 use crate::observe::{Metrics, SAMPLE_EVERY};
 use crate::upstream::Upstream;
@@ -28,11 +27,10 @@ pub(super) struct Chores {
 impl Chores {
     pub(super) fn start(house: &House, index: &Arc<Index>, metrics: &Arc<Metrics>) -> Self {
         let (warm, sweep) = (house.healer.clone(), house.healer.clone());
-        let keeper = Keeper::new(Arc::clone(index), Arc::clone(&house.settings), Arc::clone(metrics));
         Self {
             keeping_warm: tokio::spawn(async move { warm.keep_warm().await }),
             sweeping: tokio::spawn(async move { sweep.resume_sweep().await }),
-            keeping_index: tokio::spawn(keeper.run()),
+            keeping_index: house.keep_index(index, metrics),
             checking: tokio::spawn(keep_checked(&house.upstreams)),
             heeding: tokio::spawn(heed_others(house, index, metrics)),
         }
@@ -57,10 +55,9 @@ impl Chores {
             let healer = new.healer.clone();
             self.keeping_warm = tokio::spawn(async move { healer.keep_warm().await });
         }
-        if others || before.index != after.index {
+        if others || before.index != after.index || before.cluster != after.cluster {
             self.keeping_index.abort();
-            let keeper = Keeper::new(Arc::clone(index), Arc::clone(after), Arc::clone(metrics));
-            self.keeping_index = tokio::spawn(keeper.run());
+            self.keeping_index = new.keep_index(index, metrics);
         }
     }
 

@@ -4,15 +4,19 @@ use std::sync::Arc;
 
 use tokio::runtime::Handle;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use super::StartError;
 use crate::admin;
 use crate::batch::command::Rooms;
 use crate::cluster::Cluster;
+use crate::config::settings::Store;
 use crate::config::{Reload, Settings};
 use crate::heal::Healer;
 use crate::index::Index;
+use crate::index::keeper::Keeper;
 use crate::index::learn::Learner;
+use crate::index::press::Press;
 use crate::observe::Metrics;
 use crate::presentation::Presenter;
 use crate::proxy::Proxy;
@@ -60,6 +64,17 @@ impl House {
         let rooms = (upstreams.clone(), healer.clone(), presenter.clone());
         let proxy = Proxy::new(own, rooms.0, rooms.1, rooms.2, budget.clone(), metrics);
         Ok(Self { settings, upstreams, cluster, healer, presenter, learner, budget, proxy })
+    }
+
+    /// Keeps the index up to date, from its sources or from what other nodes publish.
+    pub(super) fn keep_index(&self, index: &Arc<Index>, metrics: &Arc<Metrics>) -> JoinHandle<()> {
+        let (index, settings) = (Arc::clone(index), Arc::clone(&self.settings));
+        match &self.cluster {
+            Some(cluster) if settings.index.store == Store::Redis => {
+                tokio::spawn(Press::new(index, settings, Arc::clone(cluster), Arc::clone(metrics)).run())
+            }
+            _ => tokio::spawn(Keeper::new(index, settings, Arc::clone(metrics)).run()),
+        }
     }
 
     /// What the admin pages look into.
@@ -125,7 +140,8 @@ pub fn batch_rooms(settings: Settings) -> Result<Rooms, StartError> {
     let metrics = Arc::new(Metrics::new());
     let upstreams = Upstream::of_routes(&settings, &metrics.upstream, None)?;
     let cluster = Cluster::start(&settings.cluster, &metrics);
-    let healer = Healer::new(Arc::clone(&settings), &upstreams, Arc::clone(&index), cluster, metrics);
+    let nodes = cluster.clone();
+    let healer = Healer::new(Arc::clone(&settings), &upstreams, Arc::clone(&index), nodes, metrics);
     let web = Web::new(Arc::clone(&settings))?;
-    Ok(Rooms { settings, index, healer, web })
+    Ok(Rooms { settings, index, healer, cluster, web })
 }

@@ -10,6 +10,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
 use super::elsewhere::Elsewhere;
+use super::job::Share;
 use super::journal::{Journal, JournalError};
 use super::mend::{Aim, Plan, Surgeon};
 use super::progress::Progress;
@@ -18,6 +19,7 @@ use super::run::Run;
 use super::source::{Expected, Reader};
 use super::summary::Summary;
 use super::via::{Via, ViaError};
+use crate::cluster::{Cluster, JobError};
 use crate::config::Settings;
 use crate::config::settings::{RouteKind, Rung};
 use crate::heal::Healer;
@@ -98,6 +100,9 @@ pub struct HealArgs {
     /// Let a running iiif-mender do it: its URL
     #[arg(long, value_name = "URL", conflicts_with_all = ["all", "rung", "dry_run"])]
     via: Option<String>,
+    /// Share the work with every other run that names this job, by way of [cluster]
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["via", "dry_run", "limit", "resume", "journal"])]
+    job: Option<String>,
 }
 
 /// What is to be done.
@@ -118,6 +123,8 @@ pub struct Rooms {
     pub index: Arc<Index>,
     /// The ladder.
     pub healer: Healer,
+    /// The other nodes.
+    pub cluster: Option<Arc<Cluster>>,
     /// What fetches documents that belong to no route.
     pub web: Web,
 }
@@ -186,7 +193,7 @@ impl Batch<'_> {
         let reports = formats(&selection.report)?;
         let started = Instant::now();
         let mut summary = runtime.block_on(async {
-            let run = self.prepare(rooms)?;
+            let run = self.prepare(rooms).await?;
             Ok::<_, BatchError>(run.run().await)
         })?;
         summary.took = started.elapsed().as_secs_f64();
@@ -206,8 +213,9 @@ impl Batch<'_> {
         })
     }
 
-    fn prepare(&self, rooms: Rooms) -> Result<Run, BatchError> {
-        let Rooms { settings, index, healer, web } = rooms;
+    async fn prepare(&self, rooms: Rooms) -> Result<Run, BatchError> {
+        let share = self.share(rooms.cluster.as_deref()).await?;
+        let Rooms { settings, index, healer, web, .. } = rooms;
         let selection = self.selection();
         let heal = match self {
             Self::Check(_) => None,
@@ -223,7 +231,10 @@ impl Batch<'_> {
         };
         let path =
             selection.journal.clone().unwrap_or_else(|| journal_path(&settings.index.path, self.name()));
-        let journal = Journal::open(&path, selection.resume, &mut summary)?;
+        let journal = match &share {
+            Some(_) => Journal::unwritten(),
+            None => Journal::open(&path, selection.resume, &mut summary)?,
+        };
         let via =
             heal.and_then(|args| args.via.as_deref()).map(|url| Via::new(url, &settings)).transpose()?;
         let (send, items) = mpsc::channel(READ_AHEAD);
@@ -251,6 +262,7 @@ impl Batch<'_> {
         Ok(Run {
             surgeon: surgeon(healer, heal, selection.tiles, journal, &settings),
             via,
+            share,
             items,
             expected,
             summary,
@@ -260,6 +272,22 @@ impl Batch<'_> {
             only_setup,
             settings,
         })
+    }
+}
+
+impl Batch<'_> {
+    /// The job, if the work is to be shared. All runs of it must mean the same.
+    async fn share(&self, cluster: Option<&Cluster>) -> Result<Option<Share>, BatchError> {
+        let Self::Heal(HealArgs { job: Some(name), all, rung, selection, .. }) = self else {
+            return Ok(None);
+        };
+        let Some(cluster) = cluster else { return Err(JobError::Alone.into()) };
+        let mut words = vec!["heal"];
+        words.extend(all.then_some("--all"));
+        words.extend(selection.tiles.then_some("--tiles"));
+        words.extend(rung.iter().map(|rung| rung.as_str()));
+        words.extend(selection.sources.iter().map(String::as_str));
+        Ok(Some(Share::join(cluster, name, &words.join(" ")).await?))
     }
 }
 
@@ -303,6 +331,9 @@ pub enum BatchError {
     /// `--via`.
     #[error("{0}")]
     Via(String),
+    /// `--job`.
+    #[error(transparent)]
+    Job(#[from] JobError),
     /// A report whose kind its name does not tell.
     #[error("--report {0}: its name must end in .json, .csv, .html or .xml")]
     Format(PathBuf),
@@ -330,7 +361,7 @@ impl BatchError {
     /// The exit status.
     pub fn exit(&self) -> Exit {
         match self {
-            Self::Journal(_) | Self::Via(_) | Self::Format(_) => Exit::Usage,
+            Self::Journal(_) | Self::Via(_) | Self::Job(_) | Self::Format(_) => Exit::Usage,
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Well,
             Self::Report(..) | Self::Output(_) => Exit::Broken,
         }

@@ -54,7 +54,8 @@ struct Done {
 #[derive(Debug)]
 pub(crate) struct Journal {
     path: PathBuf,
-    file: File,
+    /// `None`: nothing is written down, because the other processes of a job remember it.
+    file: Option<File>,
     gathered: Vec<u8>,
     synced: Instant,
     manifests: HashMap<Arc<str>, usize>,
@@ -81,24 +82,17 @@ impl Journal {
     pub(crate) fn open(path: &Path, resume: bool, summary: &mut Summary) -> Result<Self, JournalError> {
         let refuse = |error| JournalError::Io(path.to_path_buf(), error);
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
-        let file = file.map_err(refuse)?;
+        let mut file = file.map_err(refuse)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(JournalError::Busy(path.to_path_buf())),
             Err(TryLockError::Error(error)) => return Err(refuse(error)),
         }
-        let mut journal = Self {
-            path: path.to_path_buf(),
-            file,
-            gathered: Vec::new(),
-            synced: Instant::now(),
-            manifests: HashMap::new(),
-            done: HashSet::new(),
-            in_flight: HashSet::new(),
-        };
-        let whole = if resume { journal.replay(summary)? } else { 0 };
-        journal.file.set_len(whole).map_err(refuse)?;
-        journal.file.seek(SeekFrom::End(0)).map_err(refuse)?;
+        let mut journal = Self { path: path.to_path_buf(), ..Self::unwritten() };
+        let whole = if resume { journal.replay(&file, summary)? } else { 0 };
+        file.set_len(whole).map_err(refuse)?;
+        file.seek(SeekFrom::End(0)).map_err(refuse)?;
+        journal.file = Some(file);
         if whole == 0 {
             let (command, sources) = (summary.command.clone(), summary.sources.clone());
             journal.write(&Line::Begin { version: 1, command, sources, started: summary.started });
@@ -107,10 +101,23 @@ impl Journal {
         Ok(journal)
     }
 
+    /// One in memory only.
+    pub(crate) fn unwritten() -> Self {
+        Self {
+            path: PathBuf::new(),
+            file: None,
+            gathered: Vec::new(),
+            synced: Instant::now(),
+            manifests: HashMap::new(),
+            done: HashSet::new(),
+            in_flight: HashSet::new(),
+        }
+    }
+
     /// Takes in what an earlier run wrote; tells how many bytes of it are whole lines.
-    fn replay(&mut self, summary: &mut Summary) -> Result<u64, JournalError> {
+    fn replay(&mut self, file: &File, summary: &mut Summary) -> Result<u64, JournalError> {
         let refuse = |error| JournalError::Io(self.path.clone(), error);
-        let mut lines = BufReader::new(&self.file);
+        let mut lines = BufReader::new(file);
         let (mut whole, mut text) = (0, Vec::new());
         let mut names: HashMap<usize, Named> = HashMap::new();
         loop {
@@ -186,23 +193,29 @@ impl Journal {
 
     /// Writes everything down, to the disk.
     pub(crate) fn sync(&mut self) -> Result<(), JournalError> {
-        let written = self.flush().and_then(|()| self.file.sync_data());
+        let written = self.flush().and_then(|()| self.file.as_ref().map_or(Ok(()), File::sync_data));
         written.map_err(|error| JournalError::Io(self.path.clone(), error))
     }
 
     /// The run came to its end: there is nothing to go on with.
     pub(crate) fn finish(self) {
+        if self.file.is_none() {
+            return;
+        }
         if let Err(error) = std::fs::remove_file(&self.path) {
             tracing::warn!(%error, path = %self.path.display(), "the journal cannot be deleted");
         }
     }
 
-    /// Where it is.
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
+    /// Where it is; `None`: nothing is written down.
+    pub(crate) fn path(&self) -> Option<&Path> {
+        self.file.as_ref().map(|_| self.path.as_path())
     }
 
     fn write(&mut self, line: &Line) {
+        if self.file.is_none() {
+            return;
+        }
         // A line is made of text and numbers: it can always be written as JSON.
         if serde_json::to_writer(&mut self.gathered, line).is_ok() {
             self.gathered.push(b'\n');
@@ -210,10 +223,11 @@ impl Journal {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.file.write_all(&self.gathered)?;
+        let Some(file) = &mut self.file else { return Ok(()) };
+        file.write_all(&self.gathered)?;
         self.gathered.clear();
         if self.synced.elapsed() >= SYNC {
-            self.file.sync_data()?;
+            file.sync_data()?;
             self.synced = Instant::now();
         }
         Ok(())

@@ -69,8 +69,21 @@ pub(crate) struct Treated {
     pub(crate) again: bool,
     /// It was left undone: `--resume` goes on with it.
     pub(crate) undone: bool,
+    /// Whose work it was.
+    pub(crate) by: By,
     /// One that is alive: the deployment is looked at by it.
     pub(crate) alive: Option<Patient>,
+}
+
+/// Whose work a canvas was.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum By {
+    #[default]
+    Us,
+    /// Another process of the job did it.
+    Others,
+    /// Another process of the job is at it.
+    NobodyYet,
 }
 
 /// Why a canvas may not be asked for now.

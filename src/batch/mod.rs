@@ -1,7 +1,7 @@
 //! The batch commands: `check` tells which images are broken, `heal` mends them.
 //!
 //! `source` reads what was named and hands out `Unit`s, one canvas each; `run` takes them through `check` (look)
-//! and `mend` (bring back), writes the `journal`, feeds `progress` and the `summary`; `report` writes it down.
+//! and `mend` (bring back), shares them with others (`job`), writes the `journal`, feeds `progress` and the `summary`; `report` writes it down.
 
 use std::sync::Arc;
 
@@ -11,6 +11,7 @@ mod check;
 pub mod command;
 mod content_state;
 mod elsewhere;
+mod job;
 mod journal;
 mod manifests;
 mod mend;
@@ -120,13 +121,7 @@ impl Entry {
 impl Unit {
     /// The same canvas with the same images is the same work, whichever source names it.
     pub(crate) fn id(&self) -> u64 {
-        let mut hasher = blake3::Hasher::new();
-        for text in self.canvas.iter().chain(&self.images) {
-            hasher.update(&text.len().to_be_bytes()).update(text.as_bytes());
-        }
-        let mut first = [0; 8];
-        first.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
-        u64::from_be_bytes(first)
+        digest(self.canvas.iter().chain(&self.images).map(String::as_str))
     }
 
     pub(crate) fn entry(&self, image: &str, before: Verdict, reason: Option<String>) -> Entry {
@@ -143,4 +138,14 @@ impl Unit {
             place: self.place,
         }
     }
+}
+
+fn digest<'a>(texts: impl Iterator<Item = &'a str>) -> u64 {
+    let mut hasher = blake3::Hasher::new();
+    for text in texts {
+        hasher.update(&text.len().to_be_bytes()).update(text.as_bytes());
+    }
+    let mut first = [0; 8];
+    first.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
+    u64::from_be_bytes(first)
 }

@@ -11,8 +11,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
+use super::job::{self, Share};
 use super::manifests::{self, Trouble};
-use super::mend::{Aim, Surgeon, Treated};
+use super::mend::{Aim, By, Surgeon, Treated};
 use super::progress::Progress;
 use super::setup::{self, Unmapped};
 use super::source::{Expected, Item};
@@ -28,6 +29,8 @@ pub(crate) struct Run {
     pub(crate) settings: Arc<Settings>,
     pub(crate) surgeon: Surgeon,
     pub(crate) via: Option<Via>,
+    /// Other processes do a part of it.
+    pub(crate) share: Option<Share>,
     pub(crate) items: mpsc::Receiver<Item>,
     pub(crate) expected: Arc<Expected>,
     pub(crate) summary: Summary,
@@ -53,6 +56,10 @@ const SAMPLE: u64 = 8;
 #[derive(Default)]
 struct State {
     later: VecDeque<(Unit, u64)>,
+    /// Other processes of the job are at these.
+    elsewhere: VecDeque<(Unit, u64)>,
+    /// Canvases that we treated ourselves, and those that others did.
+    shares: (u64, u64),
     round: u32,
     /// Canvases read so far.
     read: u64,
@@ -61,6 +68,26 @@ struct State {
     unmapped: Unmapped,
     troubles: Vec<(Arc<Named>, Trouble)>,
     undone: bool,
+}
+
+impl State {
+    fn is_done(&self) -> bool {
+        self.later.is_empty() && self.elsewhere.is_empty()
+    }
+
+    fn pause(&self, surgeon: &Surgeon) -> Duration {
+        if self.elsewhere.is_empty() { pause(surgeon, self.round) } else { job::LOOK }
+    }
+
+    /// First what others were at: they may be done with it, or gone.
+    fn take_up_again(&mut self, queue: &mut VecDeque<(Unit, u64)>) {
+        if self.elsewhere.is_empty() {
+            self.round += 1;
+            queue.append(&mut self.later);
+        } else {
+            queue.append(&mut self.elsewhere);
+        }
+    }
 }
 
 /// SIGINT and SIGTERM.
@@ -114,8 +141,8 @@ impl Run {
         state: &mut State,
         signals: &mut Signals,
     ) -> Stop {
-        let Self { surgeon, via, summary, progress, expected, width, only_setup, .. } = self;
-        let (surgeon, via) = (&*surgeon, via.as_ref());
+        let Self { surgeon, via, share, summary, progress, expected, width, only_setup, .. } = self;
+        let (surgeon, via, share) = (&*surgeon, via.as_ref(), share.as_ref());
         let mut under_way: FuturesUnordered<LocalBoxFuture<'_, (Unit, u64, Treated)>> =
             FuturesUnordered::new();
         let mut queue: VecDeque<(Unit, u64)> = VecDeque::new();
@@ -127,20 +154,22 @@ impl Run {
             let may_start = stop == Stop::No && !surgeon.stopping.get() && wake.is_none();
             while may_start && under_way.len() < *width {
                 let Some((unit, id)) = queue.pop_front() else { break };
+                let is_last = state.round >= ROUNDS;
                 under_way.push(Box::pin(async move {
-                    let treated = match via {
-                        Some(via) => via.treat(&unit).await,
-                        None => surgeon.treat(&unit, id).await,
+                    let treated = match (via, share) {
+                        (Some(via), _) => via.treat(&unit).await,
+                        (None, Some(share)) => share.treat(surgeon, &unit, id, is_last).await,
+                        (None, None) => surgeon.treat(&unit, id).await,
                     };
                     (unit, id, treated)
                 }));
             }
             if under_way.is_empty() && (queue.is_empty() || !may_start) && wake.is_none() {
-                if !may_start || (state.read_to_the_end && state.later.is_empty()) {
+                if !may_start || (state.read_to_the_end && state.is_done()) {
                     return stop;
                 }
                 if state.read_to_the_end {
-                    wake = Some(Instant::now() + pause(surgeon, state.round));
+                    wake = Some(Instant::now() + state.pause(surgeon));
                 }
             }
             let is_hungry = may_start && !state.read_to_the_end && under_way.len() < *width;
@@ -158,8 +187,7 @@ impl Run {
                 },
                 () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => {
                     wake = None;
-                    state.round += 1;
-                    queue.append(&mut state.later);
+                    state.take_up_again(&mut queue);
                 }
                 _ = tick.tick() => {
                     progress.words(&summary.totals);
@@ -176,7 +204,12 @@ impl Run {
     async fn mend_manifests(&mut self, troubles: Vec<(Arc<Named>, Trouble)>) {
         let heals = matches!(self.surgeon.plan.aim, Aim::Mend | Aim::MendAll) && self.via.is_none();
         for (named, trouble) in troubles {
+            let is_ours = match &self.share {
+                Some(share) if heals => share.is_ours(&self.surgeon, &named.uri).await,
+                _ => true,
+            };
             let cured = match &trouble.poisoned {
+                Some(_) if !is_ours => Some(Err("another process of the job cures it".to_owned())),
                 Some(known) if heals => Some(manifests::cure(&self.surgeon.healer, &named.uri, known).await),
                 _ => None,
             };
@@ -201,17 +234,28 @@ impl Run {
     }
 
     fn end(self, stop: Stop, state: &State) -> Summary {
-        let Self { surgeon, mut summary, progress, .. } = self;
+        let Self { surgeon, share, mut summary, progress, .. } = self;
         progress.finish();
         summary.images.sort_by_key(|entry| entry.place);
         // Those that were to be tried again and were not: as they are now.
         summary.interrupted = stop != Stop::No || state.undone || surgeon.stopping.get();
+        if let Some(share) = &share {
+            let (own, others) = state.shares;
+            let name = &share.name;
+            progress.say(&match own {
+                0 if others > 0 => format!("job {name}: all {others} canvases were done by others"),
+                _ => format!("job {name}: {own} canvases by this run, {others} by others"),
+            });
+        }
         let mut journal = surgeon.journal.into_inner();
         if let Some(error) = surgeon.broken_journal.into_inner() {
             progress.say(&format!("iiif-mender: stopped, because {error}"));
         }
         if summary.interrupted {
-            let goes_on = format!("--resume goes on from {}", journal.path().display());
+            let goes_on = match journal.path() {
+                Some(path) => format!("--resume goes on from {}", path.display()),
+                None => "the job goes on without this run; the same command joins it again".to_owned(),
+            };
             match journal.sync() {
                 Ok(()) => progress.say(&goes_on),
                 Err(error) => progress.say(&error.to_string()),
@@ -280,6 +324,16 @@ fn settle(
     if state.alive.is_none() {
         state.alive = treated.alive.take();
     }
+    if treated.by == By::NobodyYet {
+        if surgeon.stopping.get() {
+            state.undone = true;
+        } else {
+            state.elsewhere.push_back((unit, id));
+        }
+        return;
+    }
+    let (own, others) = &mut state.shares;
+    *if treated.by == By::Others { others } else { own } += u64::from(!treated.again && !treated.undone);
     if treated.again && state.round < ROUNDS && !surgeon.stopping.get() {
         state.later.push_back((unit, id));
         return;

@@ -5,10 +5,10 @@ use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::cluster::ClusterClientBuilder;
 use redis::cluster_async::ClusterConnection;
 use redis::io::tcp::TcpSettings;
-use redis::sentinel::{SentinelClient, SentinelNodeConnectionInfo, SentinelServerType};
+use redis::sentinel::{SentinelClientBuilder, SentinelServerType};
 use redis::{
     AsyncConnectionConfig, Client, Cmd, IntoConnectionInfo, Pipeline, ProtocolVersion, PushInfo,
-    RedisConnectionInfo, RedisFuture, RedisResult, TlsMode, Value,
+    RedisConnectionInfo, RedisFuture, RedisResult, TlsCertificates, TlsMode, Value,
 };
 
 use crate::config::settings::{Cluster as Settings, ClusterKind};
@@ -31,28 +31,22 @@ where
     let config = AsyncConnectionConfig::new()
         .set_connection_timeout(Some(patience))
         .set_response_timeout(Some(patience));
+    let authorities = authorities(settings).await?;
     match settings.kind {
         ClusterKind::Server => {
             let url = settings.urls.first().map(String::as_str).unwrap_or_default();
             let info = url.into_connection_info()?;
             let login = login(settings, info.redis_settings().clone());
-            let client = Client::open(info.set_redis_settings(login).set_tcp_settings(at_once))?;
+            let info = info.set_redis_settings(login).set_tcp_settings(at_once);
+            let client = match authorities {
+                Some(authorities) => Client::build_with_tls(info, authorities)?,
+                None => Client::open(info)?,
+            };
             let config = config.set_push_sender(hear);
             Ok(Wire::One(client.get_multiplexed_async_connection_with_config(&config).await?))
         }
         ClusterKind::Sentinel => {
-            let mut node = SentinelNodeConnectionInfo::default()
-                .set_redis_connection_info(login(settings, RedisConnectionInfo::default()))
-                .set_tcp_settings(at_once);
-            if settings.urls.iter().any(|url| url.starts_with("rediss:")) {
-                node = node.set_tls_mode(TlsMode::Secure);
-            }
-            let mut sentinels = SentinelClient::build(
-                settings.urls.clone(),
-                &settings.master,
-                Some(node),
-                SentinelServerType::Master,
-            )?;
+            let mut sentinels = sentinels(settings, at_once, authorities)?.build()?;
             let config = config.set_push_sender(hear);
             Ok(Wire::One(sentinels.get_async_connection_with_config(&config).await?))
         }
@@ -70,9 +64,46 @@ where
             if let Some(password) = &settings.password {
                 nodes = nodes.password(password);
             }
+            if let Some(authorities) = authorities {
+                nodes = nodes.certs(authorities);
+            }
             Ok(Wire::Many(nodes.build()?.get_async_connection().await?))
         }
     }
+}
+
+/// Sentinels take no password of ours: it is the master's.
+fn sentinels(
+    settings: &Settings,
+    at_once: TcpSettings,
+    authorities: Option<TlsCertificates>,
+) -> RedisResult<SentinelClientBuilder> {
+    let address = |url: &String| Ok(url.as_str().into_connection_info()?.addr().clone());
+    let addresses = settings.urls.iter().map(address).collect::<RedisResult<Vec<_>>>()?;
+    let mut all = SentinelClientBuilder::new(addresses, &settings.master, SentinelServerType::Master)?
+        .set_client_to_redis_protocol(ProtocolVersion::RESP3)
+        .set_client_to_redis_tcp_settings(at_once);
+    if settings.urls.iter().any(|url| url.starts_with("rediss:")) {
+        all = all.set_client_to_redis_tls_mode(TlsMode::Secure);
+    }
+    if let Some(authorities) = authorities {
+        all = all.set_client_to_redis_certificates(authorities.clone());
+        all = all.set_client_to_sentinel_certificates(authorities);
+    }
+    if let Some(username) = &settings.username {
+        all = all.set_client_to_redis_username(username);
+    }
+    if let Some(password) = &settings.password {
+        all = all.set_client_to_redis_password(password);
+    }
+    Ok(all)
+}
+
+/// `[cluster] ca`, read whenever we connect: it may be renewed.
+async fn authorities(settings: &Settings) -> RedisResult<Option<TlsCertificates>> {
+    let Some(path) = &settings.ca else { return Ok(None) };
+    let root_cert = Some(tokio::fs::read(path).await?);
+    Ok(Some(TlsCertificates { client_tls: None, root_cert }))
 }
 
 fn login(settings: &Settings, mut info: RedisConnectionInfo) -> RedisConnectionInfo {

@@ -79,11 +79,8 @@ impl Cluster {
         let mut is_behind = false;
         if let Some(position) = position {
             let first: StreamRangeReply = self.link.send(&range("-", "+", 1)).await?;
-            let mut last = redis::cmd("XREVRANGE");
-            last.arg(self.stream()).arg("+").arg("-").arg("COUNT").arg(1);
-            let last: StreamRangeReply = self.link.send(&last).await?;
-            let (first, last) =
-                (first.ids.first().map(|id| number(&id.id)), last.ids.first().map(|id| number(&id.id)));
+            let first = first.ids.first().map(|id| number(&id.id));
+            let last = self.learned_up_to().await?.map(|last| number(&last));
             is_behind = first > Some(number(position)) || last < Some(number(position));
             if !is_behind {
                 from = format!("({position}");
@@ -101,6 +98,14 @@ impl Cluster {
             }
         });
         Some(News { entries: entries.collect(), position, is_behind })
+    }
+
+    /// The last position of the stream; `Some(None)`: nothing was learned, `None`: we are alone.
+    pub async fn learned_up_to(&self) -> Option<Option<String>> {
+        let mut last = redis::cmd("XREVRANGE");
+        last.arg(self.stream()).arg("+").arg("-").arg("COUNT").arg(1);
+        let last: StreamRangeReply = self.link.send(&last).await?;
+        Some(last.ids.into_iter().next().map(|id| id.id))
     }
 
     /// Changes whenever another node has learned something.

@@ -2,10 +2,12 @@
 //! with an end. Where Redis is away, each node goes on by itself, and no request waits for it.
 //!
 //! [`Cluster::board`] takes a flight in the fleet, [`Cluster::place`] a place at a canvas service; the rest are marks
-//! that end by themselves, and the stream of what was learned.
+//! that end by themselves, the stream of what was learned, editions of the index, and the jobs of `heal --job`.
 
 mod connect;
+mod edition;
 mod flight;
+mod job;
 mod learned;
 mod lease;
 mod link;
@@ -18,7 +20,9 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
+pub use edition::Edition;
 pub use flight::{Boarding, Flight};
+pub use job::{Claim, Job, JobError};
 pub use learned::{Learned, News};
 pub use places::{Place, Placed};
 
@@ -32,6 +36,7 @@ pub struct Cluster {
     link: Arc<Link>,
     mass_expiries: watch::Receiver<u64>,
     learnings: watch::Receiver<u64>,
+    editions: watch::Receiver<u64>,
     keeping: AbortHandle,
 }
 
@@ -43,6 +48,7 @@ impl Cluster {
         }
         let (mass, mass_expiries) = watch::channel(0);
         let (new, learnings) = watch::channel(0);
+        let (published, editions) = watch::channel(0);
         let link = Arc::new_cyclic(|own: &std::sync::Weak<Link>| {
             let own = own.clone();
             let on_news = move |text: &str| {
@@ -51,13 +57,14 @@ impl Cluster {
                     Some((_, node)) if node == link.node => {}
                     Some((signals::MASS_EXPIRY, _)) => mass.send_modify(|times| *times += 1),
                     Some((learned::LEARNED, _)) => new.send_modify(|times| *times += 1),
+                    Some((edition::EDITION, _)) => published.send_modify(|times| *times += 1),
                     _ => places::decline(&link, text),
                 }
             };
             Link::new(settings.clone(), Arc::clone(metrics), Box::new(on_news))
         });
         let keeping = tokio::spawn(Link::keep(Arc::downgrade(&link))).abort_handle();
-        Some(Arc::new(Self { link, mass_expiries, learnings, keeping }))
+        Some(Arc::new(Self { link, mass_expiries, learnings, editions, keeping }))
     }
 
     /// Is this node joined with the others now?

@@ -1,5 +1,6 @@
 //! Places at a canvas service, shared by all nodes: never more requests at once than `heal.concurrency`, whoever sends
-//! them. First come, first served among the nodes; within a node its lanes decide.
+//! them. Viewers come before whatever nobody waits for, on all nodes
+//! together; but for that, first come, first served among the nodes. Within a node its lanes decide.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,21 +30,21 @@ pub struct Place {
 struct Held {
     link: Arc<Link>,
     place: String,
-    queue: String,
+    about: String,
     token: String,
     _lease: Lease,
 }
 
 impl Cluster {
-    /// Waits for one of `places` places at `service`.
-    pub async fn place(&self, service: &str, places: usize) -> Placed {
+    /// Waits for one of `places` places at `service`; `is_first`: before all that nobody waits for.
+    pub async fn place(&self, service: &str, places: usize, is_first: bool) -> Placed {
         let link = &self.link;
         let alone = || Placed::Place(Place::default());
         if !link.is_joined() {
             return alone();
         }
         let (about, token) = (super::about(service), link.token());
-        let queue = link.key(&about, "queue");
+        let queue = link.key(&about, if is_first { "first" } else { "queue" });
         // Before it is asked for: a grant that nobody hears is declined.
         let mut ear = link.listen(&token);
         loop {
@@ -55,14 +56,14 @@ impl Cluster {
             ask.arg(&token).arg(link.lease_ms());
             let Some((state, rest)) = link.run::<(String, String)>(&ask).await else { return alone() };
             match state.as_str() {
-                "granted" => return Placed::Place(Place::held(link, rest, queue, token)),
+                "granted" => return Placed::Place(Place::held(link, rest, about, token)),
                 "open" => return Placed::LeftAlone(Duration::from_millis(rest.parse().unwrap_or(0))),
                 _ => {}
             }
             if let Some(news) = ear.next(after(&rest)).await
                 && let Some(place) = news.strip_prefix("granted ").and_then(|news| news.split(' ').next())
             {
-                return Placed::Place(Place::held(link, place.to_owned(), queue, token));
+                return Placed::Place(Place::held(link, place.to_owned(), about, token));
             }
         }
     }
@@ -82,33 +83,34 @@ impl Cluster {
 /// A place was granted to somebody here who is gone: the next one has it.
 pub(super) fn decline(link: &Arc<Link>, news: &str) {
     let mut words = news.split(' ');
-    if let (Some(token), Some("granted"), Some(place), Some(queue)) =
+    if let (Some(token), Some("granted"), Some(place), Some(about)) =
         (words.next(), words.next(), words.next(), words.next())
     {
-        leave(link, place, queue, token);
+        leave(link, place, about, token);
     }
 }
 
-fn leave(link: &Arc<Link>, place: &str, queue: &str, token: &str) {
+fn leave(link: &Arc<Link>, place: &str, about: &str, token: &str) {
     let mut leave = LEAVE.key(place);
     // Within a Redis Cluster nobody can tell how many have heard.
     let unheard = link.settings.kind == ClusterKind::Cluster;
-    leave.key(queue).arg(token).arg(link.lease_ms()).arg(link.channels()).arg(u8::from(unheard));
+    leave.key(link.key(about, "first")).key(link.key(about, "queue")).key(link.key(about, "turns"));
+    leave.arg(token).arg(link.lease_ms()).arg(link.channels()).arg(u8::from(unheard)).arg(about);
     let link = Arc::clone(link);
     tokio::spawn(async move { link.run::<i64>(&leave).await });
 }
 
 impl Place {
-    fn held(link: &Arc<Link>, place: String, queue: String, token: String) -> Self {
+    fn held(link: &Arc<Link>, place: String, about: String, token: String) -> Self {
         let lease = Lease::keep(link, &place, &token, "");
-        Self { _held: Some(Held { link: Arc::clone(link), place, queue, token, _lease: lease }) }
+        Self { _held: Some(Held { link: Arc::clone(link), place, about, token, _lease: lease }) }
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
         if tokio::runtime::Handle::try_current().is_ok() {
-            leave(&self.link, &self.place, &self.queue, &self.token);
+            leave(&self.link, &self.place, &self.about, &self.token);
         }
     }
 }

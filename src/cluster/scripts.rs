@@ -106,22 +106,29 @@ return {'queued', tostring(first)}",
     )
 });
 
-/// Gives a place to whoever waits longest, on whatever node, or back.
-/// KEYS: place, queue. ARGV: token, lease (ms), channel before a node's name.
+/// Gives a place to a viewer's request, or whoever waits longest, on whatever node, or back. Every fourth goes to what
+/// nobody waits for, so that it does not starve.
+/// KEYS: place, first queue, queue, turns. ARGV: token, lease (ms), channel before a node's name, 1: nobody can tell
+/// whether it was heard, subject.
 pub(super) static LEAVE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"
 redis.call('LREM', KEYS[2], 0, ARGV[1])
+redis.call('LREM', KEYS[3], 0, ARGV[1])
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 while true do
-  local waiter = redis.call('LPOP', KEYS[2])
+  local turn = redis.call('INCR', KEYS[4])
+  redis.call('PEXPIRE', KEYS[4], 600000)
+  local a, b = KEYS[2], KEYS[3]
+  if turn % 4 == 0 then a, b = b, a end
+  local waiter = redis.call('LPOP', a) or redis.call('LPOP', b)
   if not waiter then
     redis.call('DEL', KEYS[1])
     return 1
   end
   redis.call('SET', KEYS[1], waiter, 'PX', ARGV[2])
   local node = string.match(waiter, '^[^/]*')
-  local heard = redis.call('PUBLISH', ARGV[3] .. node, waiter .. ' granted ' .. KEYS[1] .. ' ' .. KEYS[2])
+  local heard = redis.call('PUBLISH', ARGV[3] .. node, waiter .. ' granted ' .. KEYS[1] .. ' ' .. ARGV[5])
   if heard > 0 or ARGV[4] == '1' then return 1 end
 end",
     )
@@ -152,6 +159,59 @@ if redis.call('PTTL', KEYS[1]) < 0 then redis.call('PEXPIRE', KEYS[1], ARGV[2]) 
 if redis.call('PFCOUNT', KEYS[1]) < tonumber(ARGV[3]) then return 0 end
 redis.call('SET', KEYS[2], '1', 'PX', ARGV[4])
 redis.call('DEL', KEYS[1])
+return 1",
+    )
+});
+
+/// Opens a job, or says of what other work one with this name is.
+/// KEYS: the job. ARGV: what it does, how long it is remembered (ms).
+pub(super) static OPEN: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"
+local other = redis.call('GET', KEYS[1])
+if other and other ~= ARGV[1] then return other end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return ''",
+    )
+});
+
+/// Claims one unit of a job; says what came of it where it is done, or when the other's lease ends (ms).
+/// KEYS: what is done, the claim. ARGV: unit, token, lease (ms).
+pub(super) static CLAIM: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"
+local done = redis.call('HGET', KEYS[1], ARGV[1])
+if done then return {'done', done} end
+if redis.call('SET', KEYS[2], ARGV[2], 'NX', 'PX', ARGV[3]) then return {'ours', ''} end
+if redis.call('GET', KEYS[2]) == ARGV[2] then return {'ours', ''} end
+return {'elsewhere', ''}",
+    )
+});
+
+/// Gives a claim back, with what came of it or (empty) without. The first who tells is believed.
+/// KEYS: what is done, the claim, the job. ARGV: unit, token, what came of it, how long that is remembered (ms).
+pub(super) static FINISH: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"
+if ARGV[3] ~= '' then
+  redis.call('HSETNX', KEYS[1], ARGV[1], ARGV[3])
+  redis.call('PEXPIRE', KEYS[1], ARGV[4])
+  redis.call('PEXPIRE', KEYS[3], ARGV[4])
+end
+if redis.call('GET', KEYS[2]) == ARGV[2] then redis.call('DEL', KEYS[2]) end
+return 1",
+    )
+});
+
+/// Keeps claims for another lease, also those that were flushed.
+/// KEYS: the claims. ARGV: token, lease (ms).
+pub(super) static RENEW_CLAIMS: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"
+for _, claim in ipairs(KEYS) do
+  local held = redis.call('GET', claim)
+  if not held or held == ARGV[1] then redis.call('SET', claim, ARGV[1], 'PX', ARGV[2]) end
+end
 return 1",
     )
 });

@@ -7,8 +7,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use http::uri::{Authority, Scheme};
 
 use super::error::ConfigError;
-use super::least::{LEAST_HEAD, LEAST_TIMES, nothing_is_zero};
-use super::settings::{Cluster, ClusterKind, Heal, Listen, Route, RouteKind, Rung, Server, Settings};
+use super::least::{LEAST_HEAD, nothing_is_zero};
+use super::redis;
+use super::settings::{Heal, Listen, Route, RouteKind, Rung, Server, Settings};
 use super::sources::Sources;
 use super::tree::Tree;
 
@@ -51,25 +52,9 @@ pub(super) fn check(settings: &Settings, report: &mut Report<'_>) {
     nothing_is_zero(settings, report);
     routes(settings, report);
     rewriting(settings, report);
-    nodes(&settings.cluster, report);
+    redis::nodes(settings, report);
     if settings.heal.enabled {
         healing(&settings.heal, &settings.routes, report);
-    }
-}
-
-/// What is said about other nodes.
-fn nodes(cluster: &Cluster, report: &mut Report<'_>) {
-    if cluster.urls.len() > 1 && cluster.kind == ClusterKind::Server {
-        report.at(
-            &["cluster.url", "cluster.kind"],
-            "several URLs, and `kind` says that they lead to one server",
-            "write kind = \"sentinel\" or kind = \"cluster\", or one URL only",
-        );
-    }
-    let times = [cluster.connect_timeout, cluster.command_timeout, cluster.lease];
-    for ((path, least), _) in LEAST_TIMES.iter().zip(times).filter(|((_, least), time)| time < least) {
-        let message = format!("`{path}` is too short");
-        report.at(&[path], &message, &format!("write at least \"{}\"", humantime::format_duration(*least)));
     }
 }
 

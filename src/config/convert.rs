@@ -33,7 +33,7 @@ pub(super) fn settings(file: File, folder: &Path, report: &mut Report<'_>) -> Se
         heal: heal(file.heal),
         presentation: presentation(file.presentation),
         rewrite: rewrite(file.rewrite, report),
-        cluster: cluster(file.cluster),
+        cluster: cluster(file.cluster, folder),
         log: log(file.log),
         telemetry: telemetry(file.telemetry, report),
     }
@@ -221,6 +221,7 @@ fn index(file: file::Index, folder: &Path, report: &mut Report<'_>) -> Index {
     let rule = file.canvas_rule.unwrap_or_default();
     Index {
         path: folder.join(or(file.path, default.path)),
+        store: or(file.store, default.store),
         learn: file.learn.unwrap_or(default.learn),
         sources: sources.filter_map(|(number, source)| one_source(source, number, folder, report)).collect(),
         cache: file.cache.map_or(default.cache, |count| u64::from(count.0.0)),
@@ -349,7 +350,7 @@ fn rewrite(file: file::Rewrite, report: &mut Report<'_>) -> Rewrite {
     Rewrite { public_url }
 }
 
-fn cluster(file: file::Cluster) -> Cluster {
+fn cluster(file: file::Cluster, folder: &Path) -> Cluster {
     let default = Cluster::default();
     Cluster {
         urls: file.url.map_or(default.urls, |list| list.0.into_iter().map(|url| url.0.0).collect()),
@@ -362,6 +363,11 @@ fn cluster(file: file::Cluster) -> Cluster {
         command_timeout: or(file.command_timeout, default.command_timeout),
         lease: or(file.lease, default.lease),
         learned: file.learned.map_or(default.learned, |count| u64::from(count.0.0)),
+        ca: file.ca.map(|path| folder.join(path.0)),
+        jobs: or(file.jobs, default.jobs),
+        edition_every: or(file.edition_every, default.edition_every),
+        edition_max: file.edition_max.map_or(default.edition_max, |size| size.0.0),
+        edition_lasts: or(file.edition_lasts, default.edition_lasts),
     }
 }
 

@@ -9,8 +9,8 @@ use http::HeaderMap;
 
 use super::settings::{
     AccessLog, Admin, CanvasRule, Cluster, ClusterKind, Heal, Health, Http2, Http2Bounds, Index, Log,
-    LogFormat, MassExpiry, Presentation, Rewrite, Rung, Server, Settings, Source, SourceKind, Telemetry,
-    Upstream,
+    LogFormat, MassExpiry, Presentation, Rewrite, Rung, Server, Settings, Source, SourceKind, Store,
+    Telemetry, Upstream,
 };
 
 const fn secs(seconds: u64) -> Duration {
@@ -135,6 +135,7 @@ impl Default for Index {
     fn default() -> Self {
         Self {
             path: PathBuf::from("iiif-mender.sqlite3"),
+            store: Store::Sqlite,
             learn: true,
             sources: Vec::new(),
             cache: 100_000,
@@ -255,12 +256,17 @@ impl Default for Cluster {
             master: "mymaster".to_owned(),
             username: None,
             password: None,
+            ca: None,
             prefix: "iiif-mender".to_owned(),
             connect_timeout: secs(1),
             // With the heartbeat's pause of half of it: less than 100 ms until a node knows that it is alone.
             command_timeout: Duration::from_millis(50),
             lease: secs(3),
             learned: 100_000,
+            jobs: secs(24 * 3600),
+            edition_every: secs(60),
+            edition_max: 1 << 30,
+            edition_lasts: secs(7 * 24 * 3600),
         }
     }
 }

@@ -18,7 +18,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::leaf::{OneOrMany, Text};
-use super::settings::{AccessLog, Http2, Listen, LogFormat, Pattern, RouteKind, Rung, UpstreamUrl};
+use super::settings::{AccessLog, Http2, Listen, LogFormat, Pattern, RouteKind, Rung, Store, UpstreamUrl};
 use super::values::{Count, Filter, GoodStatus, HostName, HttpUrl, Prefix, Size, Slashed, Status, Token};
 
 mod cluster;
@@ -216,6 +216,8 @@ pub struct Route {
 pub struct Index {
     /// The SQLite file; it is made when it is missing.
     pub path: Option<Text<PathBuf>>,
+    /// sqlite, or redis: the file is a copy of the index of all nodes of `[cluster]`.
+    pub store: Option<Text<Store>>,
     /// Learn from manifests and canvases that pass through.
     pub learn: Option<bool>,
     /// How many identifiers (known and unknown) are remembered in memory.

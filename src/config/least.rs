@@ -10,10 +10,13 @@ use super::settings::Settings;
 
 /// The shortest times that make sense. Leases are renewed three times in theirs; shorter ones would be nothing but
 /// renewals.
-pub(super) const LEAST_TIMES: [(&str, Duration); 3] = [
+pub(super) const LEAST_TIMES: [(&str, Duration); 6] = [
     ("cluster.connect_timeout", Duration::from_millis(1)),
     ("cluster.command_timeout", Duration::from_millis(1)),
     ("cluster.lease", Duration::from_millis(100)),
+    ("cluster.jobs", Duration::from_mins(1)),
+    ("cluster.edition_lasts", Duration::from_mins(1)),
+    ("cluster.edition_every", Duration::from_millis(100)),
 ];
 
 /// hyper panics below this.

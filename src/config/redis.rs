@@ -1,9 +1,11 @@
-//! Values of `[cluster]`: where Redis is, and what may not be shown.
+//! Values of `[cluster]`: where Redis is, and what may not be shown; and what contradicts itself there.
 
 use std::fmt;
 
+use super::check::Report;
 use super::leaf::{Leaf, Mistake, Written};
-use super::settings::ClusterKind;
+use super::least::LEAST_TIMES;
+use super::settings::{ClusterKind, Settings, Store};
 
 /// Where Redis, a Sentinel or a node of a Redis Cluster is: `redis://host:port/database`, `rediss://` for TLS.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,5 +88,60 @@ impl Leaf for ClusterKind {
             }
             .to_owned(),
         )
+    }
+}
+
+impl Leaf for Store {
+    const EXPECTED: &'static str = "sqlite or redis";
+    const WORDS: &'static [&'static str] = &["sqlite", "redis"];
+
+    fn read(text: &str) -> Result<Self, Mistake> {
+        match text {
+            "sqlite" => Ok(Self::Sqlite),
+            "redis" => Ok(Self::Redis),
+            _ => Err(Mistake::new(format!("an index is not kept in `{text}`"), "write sqlite or redis")),
+        }
+    }
+
+    fn write(&self) -> Written {
+        Written::Text(if *self == Self::Sqlite { "sqlite" } else { "redis" }.to_owned())
+    }
+}
+
+/// What is said about other nodes.
+pub(super) fn nodes(settings: &Settings, report: &mut Report<'_>) {
+    let cluster = &settings.cluster;
+    if cluster.urls.len() > 1 && cluster.kind == ClusterKind::Server {
+        report.at(
+            &["cluster.url", "cluster.kind"],
+            "several URLs, and `kind` says that they lead to one server",
+            "write kind = \"sentinel\" or kind = \"cluster\", or one URL only",
+        );
+    }
+    if settings.index.store == Store::Redis && cluster.urls.is_empty() {
+        report.at(
+            &["index.store"],
+            "the index is to be in Redis, and none is named",
+            "write [cluster] url, or store = \"sqlite\"",
+        );
+    }
+    if cluster.ca.is_some() && !cluster.urls.iter().any(|url| url.starts_with("rediss:")) {
+        report.at(
+            &["cluster.ca"],
+            "an authority is named, and no URL speaks TLS",
+            "write rediss:// in place of redis://, or leave `ca` out",
+        );
+    }
+    let times = [
+        cluster.connect_timeout,
+        cluster.command_timeout,
+        cluster.lease,
+        cluster.jobs,
+        cluster.edition_lasts,
+        cluster.edition_every,
+    ];
+    for ((path, least), _) in LEAST_TIMES.iter().zip(times).filter(|((_, least), time)| time < least) {
+        let message = format!("`{path}` is too short");
+        report.at(&[path], &message, &format!("write at least \"{}\"", humantime::format_duration(*least)));
     }
 }

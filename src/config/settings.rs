@@ -68,6 +68,8 @@ impl Settings {
 pub struct Index {
     /// The SQLite file.
     pub path: PathBuf,
+    /// Whether the file is the index, or a copy of it.
+    pub store: Store,
     /// Learn from manifests and canvases that pass through.
     pub learn: bool,
     /// `[[index.sources]]`
@@ -89,6 +91,15 @@ pub struct Index {
     pub grace: Duration,
     /// How the canvas of a file is derived from the file's URL.
     pub canvas_rule: CanvasRule,
+}
+
+/// `index.store`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Store {
+    /// The SQLite file is the index of this node.
+    Sqlite,
+    /// It is a copy of the one that all nodes share in Redis.
+    Redis,
 }
 
 /// `index.canvas_rule`: `https://host{rest}{path}{files}{name}` → `https://host{canvas}{path}`.

@@ -159,6 +159,7 @@ fn index(index: &Index) -> file::Index {
         path: text(index.path.clone()),
         learn: Some(index.learn),
         cache: text(Count(u32::try_from(index.cache).unwrap_or(u32::MAX))),
+        store: text(index.store),
         refresh: text(index.refresh),
         max_pause: text(index.max_pause),
         history_age: text(index.history_age),
@@ -272,5 +273,10 @@ fn cluster(cluster: &Cluster) -> file::Cluster {
         command_timeout: text(cluster.command_timeout),
         lease: text(cluster.lease),
         learned: text(Count(u32::try_from(cluster.learned).unwrap_or(u32::MAX))),
+        ca: cluster.ca.clone().map(Text),
+        jobs: text(cluster.jobs),
+        edition_every: text(cluster.edition_every),
+        edition_max: text(Size(cluster.edition_max)),
+        edition_lasts: text(cluster.edition_lasts),
     }
 }

@@ -9,7 +9,7 @@ use http::{HeaderValue, StatusCode, header};
 use uuid::Uuid;
 
 use super::breaker::{Breaker, BreakerState};
-use super::lanes::{Lanes, Place};
+use super::lanes::{Lane, Lanes, Place};
 use super::memory::RungOf;
 use super::remarks::Remarks;
 use super::truth::Truth;
@@ -155,7 +155,8 @@ impl CanvasService {
     pub(super) async fn place(&self, urgency: &Urgency) -> Option<(Place, cluster::Place)> {
         let own = urgency.place(&self.lanes).await;
         let Some(cluster) = &self.cluster else { return Some((own, cluster::Place::default())) };
-        match cluster.place(self.upstream.authority().as_str(), self.places).await {
+        let is_first = urgency.lane() == Lane::Viewer;
+        match cluster.place(self.upstream.authority().as_str(), self.places, is_first).await {
             Placed::Place(shared) => Some((own, shared)),
             Placed::LeftAlone(left) => {
                 if self.breaker_is_closed() {

@@ -56,36 +56,46 @@ impl Index {
         options: &Options,
         progress: Progress<'_>,
     ) -> Result<Report, IndexError> {
-        let lock = self.place.lock()?;
-        // Another process may have built since; from here on none can.
-        self.catch_up()?;
-        let all = self.read(|conn| sources::with_added(conn, configured))?;
-        let file = self.place.next(&lock)?;
-        let built = self.build_file(&file, &all, options, progress);
-        if built.is_err() {
-            let _ = self.place.sweep(&lock);
-        }
-        let report = built?;
-        self.reopen()?;
-        let _ = self.place.sweep(&lock);
+        let mut report = Report::default();
+        self.anew(|conn, file| {
+            let all = self.read(|conn| sources::with_added(conn, configured))?;
+            self.fill(conn, file, &all, options, &mut report, progress).map(Some)
+        })?;
         Ok(report)
     }
 
-    fn build_file(
+    /// Fills a new generation and swaps it in. `pour` tells the newest document of the old one that it has seen, or
+    /// that it gives up: then nothing changes, and false is told.
+    pub(super) fn anew(
+        &self,
+        pour: impl FnOnce(&Connection, &Path) -> Result<Option<i64>, IndexError>,
+    ) -> Result<bool, IndexError> {
+        let lock = self.place.lock()?;
+        // Another process may have built since; from here on none can.
+        self.catch_up()?;
+        let file = self.place.next(&lock)?;
+        let made = self.make(&file, pour);
+        if !matches!(made, Ok(true)) {
+            let _ = self.place.sweep(&lock);
+            return made;
+        }
+        self.reopen()?;
+        let _ = self.place.sweep(&lock);
+        Ok(true)
+    }
+
+    fn make(
         &self,
         file: &Path,
-        all: &[(Source, bool)],
-        options: &Options,
-        progress: Progress<'_>,
-    ) -> Result<Report, IndexError> {
+        pour: impl FnOnce(&Connection, &Path) -> Result<Option<i64>, IndexError>,
+    ) -> Result<bool, IndexError> {
         let conn = schema::open_bulk(file)?;
         let named = |error| match error {
             IndexError::Store(error) => IndexError::of(file, error),
             other => other,
         };
         conn.execute_batch("BEGIN")?;
-        let mut report = Report::default();
-        let newest = self.fill(&conn, file, all, options, &mut report, progress).map_err(named)?;
+        let Some(newest) = pour(&conn, file).map_err(named)? else { return Ok(false) };
         // From here on nobody writes to the old file any more, until the new one stands in its place.
         let mut conn = Some(conn);
         self.write(|old| {
@@ -98,7 +108,7 @@ impl Index {
             self.place.publish(file)
         })
         .map_err(named)?;
-        Ok(report)
+        Ok(true)
     }
 
     /// Everything but what is written to the old file meanwhile; answers the newest document of that.
@@ -251,6 +261,15 @@ fn carry_over(
     Ok(())
 }
 
+/// Copies what was learned from traffic, and nothing else.
+pub(super) fn carry_traffic(
+    old: &Connection,
+    conn: &Connection,
+    writer: &mut Writer<'_>,
+) -> Result<(), IndexError> {
+    carry_over(old, conn, writer, &Seen::default(), &Options::default(), &mut Report::default())
+}
+
 /// Copies what other threads and processes wrote to the old generation while the new one was built. The
 /// caller holds the old one's write lock.
 fn late(old: &Connection, conn: &Connection, names: &Names, newest: i64) -> Result<(), IndexError> {
@@ -276,6 +295,12 @@ fn late(old: &Connection, conn: &Connection, names: &Names, newest: i64) -> Resu
         )?;
     }
     history::carry_over(old, conn)?;
+    let mut marks = old.prepare("SELECT name, value FROM marks")?;
+    let mut rows = marks.query([])?;
+    while let Some(row) = rows.next()? {
+        let (name, value): (String, Option<String>) = (row.get(0)?, row.get(1)?);
+        conn.execute("INSERT OR IGNORE INTO marks (name, value) VALUES (?1, ?2)", params![name, value])?;
+    }
     let mut files = old.prepare("SELECT uuid, url FROM files ORDER BY uuid")?;
     let mut insert = conn.prepare("INSERT OR REPLACE INTO files (uuid, url) VALUES (?1, ?2)")?;
     let mut rows = files.query([])?;
@@ -328,7 +353,7 @@ fn copy(
     Ok(())
 }
 
-fn kind_of(name: &str) -> DocumentKind {
+pub(super) fn kind_of(name: &str) -> DocumentKind {
     use DocumentKind::{Annotations, Canvas, Collection, Manifest, Other, Sequence};
     [Manifest, Sequence, Canvas, Annotations, Collection]
         .into_iter()

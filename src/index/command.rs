@@ -10,11 +10,14 @@ use serde::Serialize;
 use tokio::runtime::{Builder, Runtime};
 
 use super::files::Manners;
+use super::press::{self, PressError};
 use super::sources::{Options, Problem, Report, is_same};
 use super::{Index, IndexError};
+use crate::cluster::Cluster;
 use crate::config::Settings;
-use crate::config::settings::Source;
+use crate::config::settings::{Source, Store};
 use crate::iiif::CanvasUrl;
+use crate::observe::Metrics;
 use crate::upstream::TlsError;
 use crate::upstream::fetch::Web;
 
@@ -99,6 +102,9 @@ pub enum CommandError {
     /// The index said no.
     #[error(transparent)]
     Index(#[from] IndexError),
+    /// The other nodes were not told.
+    #[error(transparent)]
+    Press(#[from] PressError),
     /// Nothing can be fetched.
     #[error(transparent)]
     Upstream(#[from] TlsError),
@@ -140,6 +146,10 @@ pub fn run(
     // Only what may have to fetch something starts a runtime.
     let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let done = work(command, settings, &runtime, json, out);
+    let done = done.and_then(|exit| match settings.index.store {
+        Store::Sqlite => Ok(exit),
+        Store::Redis => runtime.block_on(publish(settings)).map(|()| exit).map_err(CommandError::from),
+    });
     // A name that is being resolved cannot be broken off.
     runtime.shutdown_background();
     done
@@ -198,6 +208,16 @@ fn work(
         }
         _ => Ok(Exit::Usage),
     }
+}
+
+/// Tells the other nodes what was changed here.
+async fn publish(settings: &Settings) -> Result<(), PressError> {
+    let index = Arc::new(Index::open(&settings.index.path, settings.index.cache)?);
+    let cluster = Cluster::start(&settings.cluster, &Arc::new(Metrics::new())).ok_or(PressError::Alone)?;
+    let mut joined = cluster.changes();
+    let patience = settings.cluster.connect_timeout * 3;
+    let _ = tokio::time::timeout(patience, joined.wait_for(|joined| *joined)).await;
+    press::publish(&index, &cluster, settings.cluster.edition_max).await.map(drop)
 }
 
 fn tell_aside(aside: &Path) {

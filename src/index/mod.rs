@@ -3,7 +3,7 @@
 //! `store` reads one generation of the file, `write` writes documents into it, `generation` swaps in a new one.
 //! `sources` looks at the sources: `documents` finds those on disk and `watch` sees them change, `crawl` walks what
 //! must be fetched (`fetch` one document, `changes` a stream of them) and `remote` writes what it found; `build`
-//! reads everything anew. `keeper` does all that in time while we serve, `command` is the command line.
+//! reads everything anew, `edition` what another node published and `press` says when. `keeper` does all that in time while we serve, `command` is the command line.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,6 +25,7 @@ mod changes;
 pub mod command;
 mod crawl;
 mod documents;
+mod edition;
 mod error;
 mod fetch;
 pub mod files;
@@ -34,6 +35,7 @@ pub mod history;
 pub mod keeper;
 mod keys;
 pub mod learn;
+pub mod press;
 pub mod recorder;
 mod remote;
 mod remove;

@@ -7,10 +7,11 @@ use std::time::Duration;
 use rusqlite::OptionalExtension as _;
 use tokio::task::spawn_blocking;
 
-use super::sources::Options;
+use super::sources::{Options, Report};
 use super::{Index, IndexError};
 use crate::cluster::{Cluster, Learned, News};
 use crate::config::Settings;
+use crate::config::settings::Store;
 use crate::iiif::manifest;
 use crate::observe::Metrics;
 
@@ -79,14 +80,17 @@ impl Follower {
         }
     }
 
-    /// Too far behind: the sources are read again, and then what the stream still holds.
+    /// Too far behind: the sources (or the edition) are read again, and then what the stream still holds.
     async fn start_over(&self) {
         self.metrics.event("cluster_behind");
         tracing::warn!(
-            "too far behind the other nodes: what they learned meanwhile is gone, reading the sources again"
+            "too far behind the other nodes: what they learned meanwhile is gone, reading all again"
         );
         let (index, settings) = (Arc::clone(&self.index), Arc::clone(&self.settings));
         let read = spawn_blocking(move || {
+            if settings.index.store == Store::Redis {
+                return index.is_edition(None).map(|()| Report::default());
+            }
             let sources = index.sources(&settings.index.sources)?;
             index.refresh(&sources, &Options { grace: settings.index.grace }, &mut |_, _| {})
         });

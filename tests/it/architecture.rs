@@ -17,7 +17,7 @@ const ARROWS: [(&str, &[&str]); 15] = [
     ("proxy", &["config", "heal", "iiif", "index", "observe", "outcome", "presentation", "upstream"]),
     ("listen", &["config", "observe", "proxy", "upstream"]),
     ("admin", &["batch", "config", "heal", "iiif", "index", "observe", "outcome", "upstream"]),
-    ("batch", &["config", "heal", "iiif", "index", "observe", "outcome", "upstream"]),
+    ("batch", &["cluster", "config", "heal", "iiif", "index", "observe", "outcome", "upstream"]),
     ("top", &["config", "iiif", "observe", "upstream"]),
     (
         "app",

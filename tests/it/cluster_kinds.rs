@@ -72,24 +72,37 @@ async fn sentinels_name_the_master_and_the_next_one_after_a_failover() {
     }
     let urls: Vec<_> = sentinels.iter().map(|(sentinel, _)| format!("\"{}\"", sentinel.url())).collect();
     let redis = format!("cluster.url = [{}]\ncluster.kind = sentinel", urls.join(", "));
-    let fleet = Fleet::start(book(2).await, 3, &redis, PATIENT).await;
+    let fleet = Fleet::start(book(3).await, 3, &redis, PATIENT).await;
     fleet.are_joined(true).await;
     let pages = fleet.bed.pages();
     all_served(fleet.storm(&vec![pages[0].clone(); 9])).await;
     fleet.settles().await;
     assert_eq!(fleet.bed.counts().canvas, 1);
+    // In the middle of a storm: nobody waits for the failover.
+    fleet.bed.service.stalls_canvas();
+    let storm = fleet.storm(&vec![pages[1].clone(); 9]);
+    fleet.bed.ledger.until(|counts| counts.canvas == 2).await;
     master.dies();
     fleet.are_joined(false).await;
-    let replica_leads = async || replica.text(&["INFO", "replication"]).await.contains("role:master");
+    fleet.bed.service.releases();
+    all_served(storm).await;
+    fleet.settles().await;
+    let alone = fleet.bed.counts().canvas;
+    assert!((2..=4).contains(&alone), "at most one request a node: {alone}");
+    // It closes its connections as it becomes the master.
+    let replica_leads = async || {
+        let said = replica.try_ask(&["INFO", "replication"]).await;
+        said.is_ok_and(|said| format!("{said:?}").contains("role:master"))
+    };
     let deadline = std::time::Instant::now() + Duration::from_mins(1);
     while !replica_leads().await {
         assert!(std::time::Instant::now() < deadline, "no failover");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     fleet.are_joined(true).await;
-    all_served(fleet.storm(&vec![pages[1].clone(); 9])).await;
+    all_served(fleet.storm(&vec![pages[2].clone(); 9])).await;
     fleet.settles().await;
-    assert_eq!(fleet.bed.counts().canvas, 2);
+    assert_eq!(fleet.bed.counts().canvas, alone + 1);
 }
 
 #[tokio::test]

@@ -60,7 +60,7 @@ impl Server {
         }
     }
 
-    async fn try_ask(&self, words: &[&str]) -> redis::RedisResult<redis::Value> {
+    pub(crate) async fn try_ask(&self, words: &[&str]) -> redis::RedisResult<redis::Value> {
         let client = redis::Client::open(self.url())?;
         let mut connection = client.get_multiplexed_async_connection().await?;
         let mut command = redis::cmd(words[0]);
@@ -131,7 +131,7 @@ impl Drop for Server {
 /// One iiif-mender of several.
 pub(crate) struct Node {
     pub(crate) app: App,
-    _folder: tempfile::TempDir,
+    pub(crate) folder: tempfile::TempDir,
 }
 
 /// Several iiif-menders in front of one testbed.
@@ -162,11 +162,11 @@ impl Fleet {
         let pages = self.bed.pages();
         let is_known = |page: &Page| !app.index.owners(&page.identifier).expect("an index").is_empty();
         if more.contains("index.sources") {
-            self.nodes.push(Node { app, _folder: folder });
+            self.nodes.push(Node { app, folder });
             return;
         }
         patiently("the index is built", || pages.iter().all(is_known)).await;
-        self.nodes.push(Node { app, _folder: folder });
+        self.nodes.push(Node { app, folder });
     }
 
     pub(crate) fn metric(&self, node: usize, series: &str) -> f64 {
@@ -242,6 +242,22 @@ pub(crate) struct Process {
 impl Process {
     /// `more`: further sections of its configuration.
     pub(crate) async fn start(bed: &Testbed, more: &str) -> Self {
+        Self::spawned(bed, more, &[]).await
+    }
+
+    /// With a clock that is so much ahead ("+3600s") or behind.
+    pub(crate) async fn start_at(bed: &Testbed, more: &str, offset: &str) -> Self {
+        let folders = std::fs::read_dir("/usr/lib").expect("a folder");
+        let mut libraries =
+            folders.map(|folder| folder.expect("a folder").path().join("faketime/libfaketime.so.1"));
+        let library = libraries.find(|library| library.exists());
+        let library = library.expect("libfaketime; install it with `apt-get install libfaketime`");
+        let library = library.to_string_lossy();
+        let env = [("LD_PRELOAD", &*library), ("FAKETIME", offset), ("FAKETIME_DONT_FAKE_MONOTONIC", "1")];
+        Self::spawned(bed, more, &env).await
+    }
+
+    async fn spawned(bed: &Testbed, more: &str, env: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let manifests = folder.path().join("manifests");
         std::fs::create_dir(&manifests).expect("a folder");
@@ -264,6 +280,7 @@ impl Process {
         std::fs::write(folder.path().join("config.toml"), text).expect("a file");
         let mut command = Command::new(env!("CARGO_BIN_EXE_iiif-mender"));
         command.args(["serve", "--config"]).arg(folder.path().join("config.toml"));
+        command.envs(env.iter().copied());
         command.stdout(Stdio::null()).stderr(Stdio::null());
         let process = Self { port, admin, child: command.spawn().expect("the binary"), folder };
         let images = bed.pages().len();

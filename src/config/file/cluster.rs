@@ -1,5 +1,6 @@
 //! `[cluster]`, as the file may say it.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use schemars::JsonSchema;
@@ -7,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::leaf::{OneOrMany, Text};
 use crate::config::settings::ClusterKind;
-use crate::config::values::{Count, RedisUrl, Secret, Token};
+use crate::config::values::{Count, RedisUrl, Secret, Size, Token};
 
 /// `[cluster]`
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
@@ -23,6 +24,8 @@ pub struct Cluster {
     pub username: Option<Text<Secret>>,
     /// Better written as `IIIF_MENDER__CLUSTER__PASSWORD` than here.
     pub password: Option<Text<Secret>>,
+    /// For `rediss://`: certificates (PEM) of the authorities that are believed, in place of the system's.
+    pub ca: Option<Text<PathBuf>>,
     /// What all our keys begin with; nodes with the same prefix are one cluster.
     pub prefix: Option<Text<Token>>,
     /// Time to connect, log in and subscribe.
@@ -33,4 +36,12 @@ pub struct Cluster {
     pub lease: Option<Text<Duration>>,
     /// Learned documents that are kept for nodes that were away.
     pub learned: Option<Text<Count>>,
+    /// How long it is remembered what came of a job (`heal --job`).
+    pub jobs: Option<Text<Duration>>,
+    /// With `index.store = "redis"`: how often the index is published at most.
+    pub edition_every: Option<Text<Duration>>,
+    /// The longest index that is published, packed.
+    pub edition_max: Option<Text<Size>>,
+    /// How long a published index stays in Redis when no node renews it.
+    pub edition_lasts: Option<Text<Duration>>,
 }

@@ -1,5 +1,6 @@
 //! `[cluster]`: several iiif-menders that share their work by way of Redis.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// `[cluster]`
@@ -15,6 +16,8 @@ pub struct Cluster {
     pub username: Option<String>,
     /// With what.
     pub password: Option<String>,
+    /// The authorities that are believed in place of the system's.
+    pub ca: Option<PathBuf>,
     /// What all our keys begin with.
     pub prefix: String,
     /// Time to connect, log in and subscribe.
@@ -25,6 +28,14 @@ pub struct Cluster {
     pub lease: Duration,
     /// Learned documents that are kept for nodes that were away.
     pub learned: u64,
+    /// How long it is remembered what came of a job.
+    pub jobs: Duration,
+    /// How often the index is published at most.
+    pub edition_every: Duration,
+    /// The longest index that is published, packed, bytes.
+    pub edition_max: u64,
+    /// How long a published index stays when no node renews it.
+    pub edition_lasts: Duration,
 }
 
 /// By hand: a password must not get into a log.

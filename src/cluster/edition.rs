@@ -1,0 +1,129 @@
+//! The index for all nodes: an edition is a list of chunks, each named by what is in it. So a chunk that did not change
+//! is not sent again, and one that was damaged is none.
+
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::Cluster;
+use super::link::millis;
+use super::scripts::RENEW;
+
+/// What is said to every node when there is a new edition.
+pub(super) const EDITION: &str = "edition";
+
+/// Chunks of an earlier edition stay for whoever reads it now.
+const AFTERWARDS: Duration = Duration::from_mins(10);
+
+/// How long the editor is the editor, from the last time that it said so.
+const EDITOR: Duration = Duration::from_secs(90);
+
+/// An index as one node published it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Edition {
+    /// Made from the names of its chunks.
+    pub name: String,
+    /// The names of its chunks, in order: BLAKE3 of what they hold, hexadecimal.
+    pub chunks: Vec<String>,
+    /// Up to here the stream of what was learned is in it.
+    pub position: Option<String>,
+}
+
+impl Edition {
+    /// The edition of these chunks.
+    pub fn of(chunks: Vec<String>, position: Option<String>) -> Self {
+        Self { name: blake3::hash(chunks.concat().as_bytes()).to_hex().to_string(), chunks, position }
+    }
+}
+
+impl Cluster {
+    /// Is this node the editor, who looks at the sources for all? One is, as long as it says so at least once a minute.
+    pub async fn is_editor(&self) -> bool {
+        let mut renew = RENEW.key(self.link.key("index", "editor"));
+        renew.arg(&self.link.node).arg(millis(EDITOR)).arg("");
+        self.link.run::<i64>(&renew).await == Some(1)
+    }
+
+    /// The edition in Redis. `None`: we are alone; `Some(None)`: there is none.
+    pub async fn edition(&self) -> Option<Option<Edition>> {
+        let mut get = redis::cmd("HMGET");
+        get.arg(self.link.key("index", EDITION)).arg("chunks").arg("position");
+        let (chunks, position): (Option<String>, Option<String>) = self.link.send(&get).await?;
+        let Some(chunks) = chunks else { return Some(None) };
+        let chunks = chunks.split_whitespace().map(str::to_owned).collect();
+        Some(Some(Edition::of(chunks, position.filter(|position| !position.is_empty()))))
+    }
+
+    /// The name of the edition in Redis; see [`Cluster::edition`].
+    pub async fn edition_name(&self) -> Option<Option<String>> {
+        self.link.send(redis::cmd("HGET").arg(self.link.key("index", EDITION)).arg("name")).await
+    }
+
+    /// What a chunk holds. `None`: it is not there, or is not what it is called, or we are alone.
+    pub async fn chunk(&self, name: &str) -> Option<Vec<u8>> {
+        let packed: Option<Vec<u8>> = self.link.send(redis::cmd("GET").arg(self.chunk_key(name))).await?;
+        packed.filter(|packed| blake3::hash(packed).to_hex().as_str() == name)
+    }
+
+    /// Puts a chunk there, if it is not there already; tells its name. `None`: we are alone.
+    pub async fn put_chunk(&self, packed: &[u8]) -> Option<String> {
+        let name = blake3::hash(packed).to_hex().to_string();
+        if !self.keep_chunk(&name, self.link.settings.edition_lasts).await? {
+            let mut set = redis::cmd("SET");
+            set.arg(self.chunk_key(&name))
+                .arg(packed)
+                .arg("PX")
+                .arg(millis(self.link.settings.edition_lasts));
+            let () = self.link.send(&set).await?;
+        }
+        Some(name)
+    }
+
+    /// Makes this the edition for all, and tells them. False: we are alone.
+    pub async fn publish(&self, edition: &Edition) -> bool {
+        let Some(before) = self.edition().await else { return false };
+        let key = self.link.key("index", EDITION);
+        let mut set = redis::cmd("HSET");
+        set.arg(&key).arg("name").arg(&edition.name).arg("chunks").arg(edition.chunks.join(" "));
+        set.arg("position").arg(edition.position.as_deref().unwrap_or_default());
+        if self.link.send::<redis::Value>(&set).await.is_none() {
+            return false;
+        }
+        self.keep_edition(edition).await;
+        let old = before.map(|before| before.chunks).unwrap_or_default();
+        for name in old.iter().filter(|name| !edition.chunks.contains(name)) {
+            self.keep_chunk(name, AFTERWARDS).await;
+        }
+        let channel = format!("{}:all", self.link.settings.prefix);
+        self.tell(redis::cmd("PUBLISH").arg(channel).arg(format!("{EDITION} {}", self.link.node)).take());
+        true
+    }
+
+    /// Keeps the edition for as long again. `Some(false)`: a part of it is gone.
+    pub async fn keep_edition(&self, edition: &Edition) -> Option<bool> {
+        let lasts = self.link.settings.edition_lasts;
+        let mut keep = redis::cmd("PEXPIRE");
+        keep.arg(self.link.key("index", EDITION)).arg(millis(lasts));
+        let mut is_whole = self.link.send::<i64>(&keep).await? == 1;
+        for name in &edition.chunks {
+            is_whole &= self.keep_chunk(name, lasts).await?;
+        }
+        Some(is_whole)
+    }
+
+    async fn keep_chunk(&self, name: &str, lasts: Duration) -> Option<bool> {
+        let mut keep = redis::cmd("PEXPIRE");
+        keep.arg(self.chunk_key(name)).arg(millis(lasts));
+        Some(self.link.send::<i64>(&keep).await? == 1)
+    }
+
+    /// Changes whenever another node has published an edition.
+    pub fn editions(&self) -> watch::Receiver<u64> {
+        self.editions.clone()
+    }
+
+    /// Each chunk has a place of its own in a Redis Cluster.
+    fn chunk_key(&self, name: &str) -> String {
+        self.link.key(name, "chunk")
+    }
+}
