@@ -1,0 +1,55 @@
+#!/usr/bin/env bash
+# Makes what is released into target/release-artifacts/: a Debian package, an RPM, a tarball, all with the same static
+# program, its bill of materials (CycloneDX), and checksums.
+#
+#   deploy/release.sh                      version of Cargo.toml
+#   VERSION=0.2.0 deploy/release.sh        packages with another version, as the upgrade test makes them
+#   PROFILE=release deploy/release.sh      links in a third of the time, for trying
+#
+# Needs musl-tools, rustup's target x86_64-unknown-linux-musl, and: cargo install cargo-deb cargo-generate-rpm cargo-cyclonedx
+# The same commit, toolchain and folder layout give the same program: no path of this machine and no time is in it.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+profile=${PROFILE:-dist}
+target=x86_64-unknown-linux-musl
+version=${VERSION:-$(cargo metadata --locked --no-deps --format-version 1 | sed -E 's/.*"name":"iiif-mender","version":"([^"]+)".*/\1/')}
+SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}
+RUSTFLAGS="--remap-path-prefix=$PWD=iiif-mender --remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=cargo --remap-path-prefix=$(rustc --print sysroot)=rust"
+# C sources too: SQLite, ring and mimalloc.
+CFLAGS="-ffile-prefix-map=$PWD=iiif-mender -ffile-prefix-map=${CARGO_HOME:-$HOME/.cargo}=cargo"
+export SOURCE_DATE_EPOCH RUSTFLAGS CFLAGS
+
+cargo build --locked --profile "$profile" --target "$target" --bin iiif-mender
+
+package=target/package
+rm -rf "$package" && mkdir -p "$package"
+install -m 755 "target/$target/$profile/iiif-mender" "$package/iiif-mender"
+strip --strip-all "$package/iiif-mender"
+"$package/iiif-mender" man >"$package/iiif-mender.1"
+gzip -9nk "$package/iiif-mender.1"
+"$package/iiif-mender" completions bash >"$package/iiif-mender.bash"
+"$package/iiif-mender" completions zsh >"$package/_iiif-mender"
+"$package/iiif-mender" completions fish >"$package/iiif-mender.fish"
+printf 'iiif-mender (%s-1) stable; urgency=medium\n\n  * See /usr/share/doc/iiif-mender/changelog.gz.\n\n -- %s  %s\n' "$version" \
+  "The iiif-mender maintainers <maintainers@users.noreply.github.com>" "$(date -uRd "@$SOURCE_DATE_EPOCH")" >"$package/changelog"
+
+out=target/release-artifacts
+mkdir -p "$out"
+deb=$out/iiif-mender_$version-1_amd64.deb rpm=$out/iiif-mender-$version-1.x86_64.rpm
+name=iiif-mender-$version-$target
+# What is packed is what lies in target/package/: neither packager builds.
+cargo deb --no-build --no-strip --target "$target" --deb-version "$version-1" --output "$deb"
+cargo generate-rpm --target "$target" --set-metadata "version = \"$version\"" --source-date "$SOURCE_DATE_EPOCH" --output "$rpm"
+
+rm -rf "target/$name" && mkdir -p "target/$name"
+cp -r "$package/iiif-mender" "$package/iiif-mender.1" "$package/iiif-mender.bash" "$package/_iiif-mender" "$package/iiif-mender.fish" \
+  README.md CHANGELOG.md LICENSE-MIT LICENSE-APACHE config.toml deploy/systemd deploy/socket deploy/sysusers.d "target/$name/"
+tar --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$SOURCE_DATE_EPOCH" -C target -c "$name" | gzip -9n >"$out/$name.tar.gz"
+
+cargo cyclonedx --format json --target "$target" --override-filename sbom --manifest-path Cargo.toml --quiet
+sed "s|path+file://$PWD|path+file:///iiif-mender|g" sbom.json >"$out/iiif-mender-$version.cdx.json"
+rm -f sbom.json tests/testbed/sbom.json
+
+(cd "$out" && sha256sum "iiif-mender_$version-1_amd64.deb" "iiif-mender-$version-1.x86_64.rpm" "$name.tar.gz" "iiif-mender-$version.cdx.json" |
+  tee "iiif-mender-$version.sha256")
