@@ -20,6 +20,7 @@ pub(super) struct NowPage {
     pub(super) live: NowLive,
 }
 
+/// What is renewed as it changes.
 #[derive(Template)]
 #[template(path = "now_live.html")]
 pub(super) struct NowLive {
@@ -51,6 +52,8 @@ pub(super) fn now(rooms: &Rooms) -> Result<NowLive, Problem> {
         )
     } else if rooms.healer.is_sweeping() {
         ("busy", "A sweep is under way: the whole index is looked at, and what is gone is healed.".to_owned())
+    } else if !rooms.settings.cluster.urls.is_empty() && told.now.cluster_connected == 0 {
+        ("bad", "Redis does not answer: this node heals alone until it does.".to_owned())
     } else if told.now.flights > 0 {
         (
             "busy",

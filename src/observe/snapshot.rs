@@ -46,6 +46,8 @@ pub struct Now {
     pub connections: i64,
     /// Documents that wait to be learned.
     pub learn_queue: i64,
+    /// 1 while joined with other nodes by way of Redis.
+    pub cluster_connected: i64,
     /// Manifests in the index.
     pub index_manifests: i64,
     /// Canvases in the index.
@@ -79,6 +81,7 @@ impl Metrics {
                 upstream_in_flight: self.upstream.in_flight.get(),
                 connections: self.connections.get(),
                 learn_queue: self.learn_queue.get(),
+                cluster_connected: self.cluster_connected.get(),
                 index_manifests: self.index_manifests.get(),
                 index_canvases: self.index_canvases.get(),
                 index_images: self.index_images.get(),

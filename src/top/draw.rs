@@ -50,6 +50,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, told: &Result<Stats, AskError>, name: 
             gauge("breakers open", gauges.breakers_open),
             gauge("requests upstream", gauges.upstream_in_flight),
             gauge("connections", gauges.connections),
+            gauge("joined with other nodes", gauges.cluster_connected),
         ],
     );
     table(

@@ -30,6 +30,7 @@ pub(super) struct Now {
     pub(super) index_manifests: i64,
     pub(super) index_canvases: i64,
     pub(super) index_images: i64,
+    pub(super) cluster_connected: i64,
 }
 
 /// What came in a few seconds.

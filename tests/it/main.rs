@@ -78,6 +78,7 @@ mod systemd;
 mod top;
 mod toxiproxy;
 mod traces;
+mod trail;
 mod tutorial;
 mod uploads;
 mod watching;

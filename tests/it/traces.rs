@@ -12,7 +12,7 @@ const TILE: &str = "0,0,512,512/512,/0/default.jpg";
 const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 const UNSAMPLED: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00";
 
-fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
     bytes.iter().fold(String::new(), |mut text, byte| {
         write!(text, "{byte:02x}").expect("a string");
@@ -21,13 +21,13 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 /// Every span that came to the collector.
-fn spans(collector: &Origin) -> Vec<Span> {
+pub(crate) fn spans(collector: &Origin) -> Vec<Span> {
     let of = |body: &[u8]| ExportTraceServiceRequest::decode(body).expect("an export request");
     let all = collector.seen().into_iter().flat_map(|seen| of(&seen.body).resource_spans);
     all.flat_map(|all| all.scope_spans).flat_map(|scope| scope.spans).collect()
 }
 
-fn named<'a>(spans: &'a [Span], name: &str) -> Vec<&'a Span> {
+pub(crate) fn named<'a>(spans: &'a [Span], name: &str) -> Vec<&'a Span> {
     spans.iter().filter(|span| span.name == name).collect()
 }
 

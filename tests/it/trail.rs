@@ -1,0 +1,87 @@
+//! One id leads from an answer to everything that is known of it: the log, the trace, the history, the dashboard.
+
+use testbed::{Origin, Testbed};
+
+use crate::commands::{Serving, program};
+use crate::traces::{named, spans};
+use crate::world::patiently;
+
+const TILE: &str = "0,0,512,512/512,/0/default.jpg";
+
+/// A folder with a configuration in front of these, and the manifests.
+fn configured(bed: &Testbed, collector: &Origin) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("a directory");
+    std::fs::create_dir(folder.path().join("manifests")).expect("a directory");
+    bed.write_manifests(&folder.path().join("manifests")).expect("manifests");
+    let text = format!(
+        "[server]\nlisten = \"127.0.0.1:0\"\npublic_hosts = [\"api.library.tamu.edu\"]\n\
+         [admin]\nlisten = \"127.0.0.1:0\"\n[log]\nformat = \"json\"\naccess = \"all\"\n\
+         [heal]\nladder = [\"visit\"]\nahead = 0\n[telemetry]\notlp = \"{}\"\nsample = 1\n\
+         [[index.sources]]\npath = \"manifests\"\n{}",
+        collector.url(),
+        testbed::routes(&bed.images.origin(), &bed.service.origin())
+    );
+    std::fs::write(folder.path().join("config.toml"), text).expect("a file");
+    folder
+}
+
+#[tokio::test]
+async fn a_heal_is_followed_by_its_request_id_through_everything_that_tells_of_it() {
+    let (bed, collector) = (Testbed::start().await, Origin::fixed(200, ""));
+    let folder = configured(&bed, &collector);
+    let serving = Serving::of(program(folder.path(), &["serve"]));
+    let page = bed.page();
+    let asked = format!("http://{}{}", serving.viewers, page.image_path(TILE));
+    // Until its manifest is indexed, the image is nobody's.
+    let until = tokio::time::Instant::now() + std::time::Duration::from_secs(30);
+    bed.expires_everything();
+    let answer = loop {
+        let answer = testbed::get(&asked).await;
+        if answer.status == 200 {
+            break answer;
+        }
+        assert!(tokio::time::Instant::now() < until, "never healed: {}", answer.text());
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    };
+    let id = answer.header("x-request-id").to_owned();
+    assert!(
+        answer.header("heal-status").starts_with("healed; rung=visit"),
+        "{}",
+        answer.header("heal-status")
+    );
+
+    let ended = serving.says("heal ended");
+    assert_eq!((&ended["request"], &ended["verdict"]), (&id.clone().into(), &"healed".into()));
+    loop {
+        let line = serving.says("request");
+        if line["request"] == *id {
+            assert_eq!(line["outcome"], "healed", "{line}");
+            break;
+        }
+    }
+
+    let of = |name: &str| {
+        let all = spans(&collector);
+        let ours = named(&all, name).into_iter().filter(|span| crate::traces::hex(&span.trace_id) == id);
+        ours.count()
+    };
+    patiently("its spans came", || of("request") == 1 && of("heal") == 1 && of("visit") == 1).await;
+
+    let admin = format!("http://{}", serving.admin);
+    let history = format!("{admin}/api/v1/heals?request={id}");
+    let until = tokio::time::Instant::now() + std::time::Duration::from_secs(30);
+    let heal = loop {
+        let told = testbed::get(&history).await.json();
+        if let Some(heal) = told["items"].get(0) {
+            break heal.clone();
+        }
+        assert!(tokio::time::Instant::now() < until, "it never came into the history");
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    };
+    assert_eq!((&heal["identifier"], &heal["verdict"]), (&page.identifier.clone().into(), &"healed".into()));
+
+    let found = testbed::get(&format!("{admin}/heals?request={id}")).await.text();
+    assert!(found.contains(&format!("/heals/{}", heal["id"])), "the list of the dashboard: {found}");
+    let shown = testbed::get(&format!("{admin}/heals/{}", heal["id"])).await.text();
+    assert!(shown.contains(&id) && shown.contains("visit"), "its own page: {shown}");
+}
