@@ -40,6 +40,12 @@ prepare() {
   # Tests of `[cluster]` start servers of their own.
   command -v redis-server >/dev/null && command -v redis-sentinel >/dev/null ||
     apt_install redis-server redis-sentinel || return 1
+  # Tests give the web servers of docs/OPERATIONS.md their snippets.
+  local servers=()
+  [[ -x /usr/sbin/nginx ]] || servers+=(nginx-light)
+  [[ -x /usr/sbin/haproxy ]] || servers+=(haproxy)
+  [[ -x /usr/sbin/apache2 ]] || servers+=(apache2-bin)
+  [[ ${#servers[@]} -eq 0 ]] || apt_install "${servers[@]}" || return 1
   # And wrong clocks.
   compgen -G '/usr/lib/*/faketime/libfaketime.so.1' >/dev/null || apt_install libfaketime || return 1
   # With rustup this fetches the toolchain that rust-toolchain.toml names.

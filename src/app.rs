@@ -24,7 +24,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::admin::{self, Admin, Diary, Gate};
-use crate::config::{Changes, Reload, ReloadError, Settings, differences};
+use crate::config::{Changes, Reload, ReloadError, Settings, differences, keep_until_restart};
 use crate::index::{Index, IndexError};
 use crate::listen::inherit::Inherited;
 use crate::listen::tls::CertificateError;
@@ -97,24 +97,6 @@ impl fmt::Debug for App {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("App").field("addresses", &self.addresses).finish_non_exhaustive()
     }
-}
-
-/// What holds only after a restart stays as it was.
-fn keep_until_restart(settings: &mut Settings, old: &Settings) {
-    settings.admin.listen = old.admin.listen;
-    settings.admin.client_ca.clone_from(&old.admin.client_ca);
-    settings.admin.max_connections = old.admin.max_connections;
-    settings.admin.max_live = old.admin.max_live;
-    // Other files are taken up; whether TLS is spoken is not.
-    if settings.admin.tls.is_some() != old.admin.tls.is_some() {
-        settings.admin.tls.clone_from(&old.admin.tls);
-    }
-    settings.index.cache = old.index.cache;
-    settings.index.path.clone_from(&old.index.path);
-    settings.log.format = old.log.format;
-    settings.log.queue = old.log.queue;
-    settings.server.workers = old.server.workers;
-    settings.telemetry = old.telemetry.clone();
 }
 
 impl App {

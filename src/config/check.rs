@@ -7,8 +7,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use http::uri::{Authority, Scheme};
 
 use super::error::ConfigError;
+use super::least::{LEAST_HEAD, nothing_is_zero};
 use super::redis;
-use super::settings::{Heal, Index, Listen, Route, RouteKind, Rung, Server, Settings};
+use super::settings::{Heal, Listen, Route, RouteKind, Rung, Server, Settings};
 use super::sources::Sources;
 use super::tree::Tree;
 
@@ -94,8 +95,6 @@ fn collide(one: &SocketAddr, other: &SocketAddr) -> bool {
 }
 
 fn bounds(server: &Server, report: &mut Report<'_>) {
-    // hyper panics below this.
-    const LEAST_HEAD: usize = 8 * 1024;
     if server.max_head_bytes < LEAST_HEAD {
         report.at(
             &["server.max_head_bytes"],
@@ -123,76 +122,6 @@ fn memory(settings: &Settings, report: &mut Report<'_>) {
                 "one body could take more than all of them together: lower the one or raise the other",
             );
         }
-    }
-}
-
-/// How many requests each source may get at once.
-fn politeness(index: &Index) -> Vec<(String, usize)> {
-    let sources = index.sources.iter().enumerate();
-    sources
-        .map(|(number, source)| (format!("index.sources.{number}.concurrency"), source.concurrency))
-        .collect()
-}
-
-fn nothing_is_zero(settings: &Settings, report: &mut Report<'_>) {
-    let wide = |count: u32| usize::try_from(count).unwrap_or(usize::MAX);
-    let (server, upstream, heal) = (&settings.server, &settings.upstream, &settings.heal);
-    let counts = [
-        ("server.max_connections", server.max_connections),
-        ("server.max_uri_bytes", server.max_uri_bytes),
-        ("server.rate_burst", wide(server.rate_burst)),
-        ("server.http2.max_streams", wide(server.http2.max_streams)),
-        ("server.http2.max_resets", server.http2.max_resets),
-        ("upstream.max_requests", upstream.max_requests),
-        ("upstream.http2_streams", upstream.http2_streams),
-        ("upstream.health.failures", wide(upstream.health.failures)),
-        ("upstream.health.healthy_after", wide(upstream.health.healthy_after)),
-        ("upstream.health.unhealthy_after", wide(upstream.health.unhealthy_after)),
-        ("heal.concurrency", heal.concurrency),
-        ("heal.max_waiting", heal.max_waiting),
-        ("heal.per_client", wide(heal.per_client)),
-        ("heal.breaker_failures", wide(heal.breaker_failures)),
-        ("heal.sweep_rate", wide(heal.sweep_rate)),
-        ("heal.mass_expiry.ids", heal.mass_expiry.ids),
-        ("log.sample", usize::try_from(settings.log.sample).unwrap_or(usize::MAX)),
-        ("log.queue", settings.log.queue),
-        ("presentation.max_flights", settings.presentation.max_flights),
-        ("presentation.max_body", settings.presentation.max_body),
-    ];
-    let polite = politeness(&settings.index);
-    let counts = counts.into_iter().chain(admin::counts(&settings.admin));
-    let counts = counts.chain(polite.iter().map(|(path, count)| (path.as_str(), *count)));
-    let times = [
-        ("server.head_timeout", server.head_timeout),
-        ("server.idle_timeout", server.idle_timeout),
-        ("server.tls_timeout", server.tls_timeout),
-        ("server.request_timeout", server.request_timeout),
-        ("server.http2.ping", server.http2.ping),
-        ("server.http2.ping_timeout", server.http2.ping_timeout),
-        ("upstream.connect_timeout", upstream.connect_timeout),
-        ("upstream.first_byte_timeout", upstream.first_byte_timeout),
-        ("upstream.body_timeout", upstream.body_timeout),
-        ("upstream.pool_max_age", upstream.pool_max_age),
-        ("upstream.health.out", upstream.health.out),
-        ("upstream.health.out_max", upstream.health.out_max),
-        ("upstream.health.interval", upstream.health.interval),
-        ("upstream.health.timeout", upstream.health.timeout),
-        ("heal.timeout", heal.timeout),
-        ("heal.breaker_open", heal.breaker_open),
-        ("heal.backoff_max", heal.backoff_max),
-        ("heal.resources_recheck", heal.resources_recheck),
-        ("heal.mass_expiry.within", heal.mass_expiry.within),
-    ];
-    let times = times.into_iter().map(|(path, time)| (path, usize::from(!time.is_zero())));
-    for (path, _) in counts.chain(times).filter(|(_, count)| *count == 0) {
-        let help = if path.starts_with("heal.") {
-            "write more than zero; healing is switched off with heal.enabled = false"
-        } else if path.starts_with("presentation.") {
-            "write more than zero; presentation.collapse, .repair and .watch are switched off by themselves"
-        } else {
-            "write more than zero: with none nothing could ever be served"
-        };
-        report.at(&[path], &format!("`{path}` is zero"), help);
     }
 }
 
@@ -239,7 +168,7 @@ fn routes(settings: &Settings, report: &mut Report<'_>) {
     }
 }
 
-/// The addresses and the times of one route.
+/// The addresses of one route.
 fn servers(route: &Route, number: usize, report: &mut Report<'_>) {
     // What was tried for one request is remembered in the bits of one number.
     const MOST: usize = 64;
@@ -257,20 +186,6 @@ fn servers(route: &Route, number: usize, report: &mut Report<'_>) {
                 &[&format!("{connect}.{at}"), &connect],
                 &format!("{address} stands in the list twice"),
                 "take one of them out",
-            );
-        }
-    }
-    for (key, time) in [
-        ("connect_timeout", route.connect_timeout),
-        ("first_byte_timeout", route.first_byte_timeout),
-        ("body_timeout", route.body_timeout),
-    ] {
-        if time.is_some_and(|time| time.is_zero()) {
-            let path = format!("routes.{number}.{key}");
-            report.at(
-                &[&path],
-                &format!("`{path}` is zero"),
-                "write more than zero, or leave it out: then that of [upstream] holds",
             );
         }
     }

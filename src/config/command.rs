@@ -1,4 +1,4 @@
-//! `config check|show|schema`: what they print. Exit codes: 0 all well, 2 the configuration is wrong.
+//! `config check|show|schema|reference`: what they print. Exit codes: 0 all well, 2 the configuration is wrong.
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -9,6 +9,7 @@ use miette::GraphicalReportHandler;
 
 use super::error::ConfigErrors;
 use super::load;
+use super::reference::reference;
 use super::schema::schema;
 use super::settings::{Listen, RouteKind, Settings};
 use super::show::show;
@@ -25,6 +26,8 @@ pub enum ConfigCommand {
     Show,
     /// Print the JSON schema of the file.
     Schema,
+    /// Print every key with its type, default and range, as Markdown.
+    Reference,
 }
 
 impl ConfigCommand {
@@ -44,6 +47,7 @@ impl ConfigCommand {
                 writeln!(out, "{:#}", schema())?;
                 return Ok(0);
             }
+            Self::Reference => return out.write_all(reference().as_bytes()).map(|()| 0),
             Self::Check => Settings::load(path, env).map(|settings| summary(path, &settings)),
             Self::Show => {
                 load::read(path).and_then(|text| load::gather(path, &text, env)).and_then(|sources| {

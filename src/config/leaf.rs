@@ -63,6 +63,8 @@ pub(super) trait Leaf: Sized {
     /// The only words allowed, where there are only some.
     const WORDS: &'static [&'static str] = &[];
     const FORM: Form = Form::Text;
+    /// The least and the greatest number, where numbers are written.
+    const RANGE: (u64, u64) = (0, u64::MAX);
 
     fn read(text: &str) -> Result<Self, Mistake>;
     fn write(&self) -> Written;
@@ -133,9 +135,12 @@ impl<T: Leaf> JsonSchema for Text<T> {
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         let mut schema = match T::FORM {
             Form::Text => json_schema!({ "type": "string" }),
-            Form::Number => json_schema!({ "type": "integer", "minimum": 0 }),
+            Form::Number => {
+                json_schema!({ "type": "integer", "minimum": T::RANGE.0, "maximum": T::RANGE.1 })
+            }
             Form::TextOrNumber => json_schema!({ "type": ["string", "integer"] }),
         };
+        schema.insert("title".to_owned(), T::EXPECTED.into());
         if !T::WORDS.is_empty() {
             schema.insert("enum".to_owned(), T::WORDS.into());
         }

@@ -1,10 +1,10 @@
 //! Values of `[cluster]`: where Redis is, and what may not be shown; and what contradicts itself there.
 
 use std::fmt;
-use std::time::Duration;
 
 use super::check::Report;
 use super::leaf::{Leaf, Mistake, Written};
+use super::least::LEAST_TIMES;
 use super::settings::{ClusterKind, Settings, Store};
 
 /// Where Redis, a Sentinel or a node of a Redis Cluster is: `redis://host:port/database`, `rediss://` for TLS.
@@ -110,10 +110,6 @@ impl Leaf for Store {
 
 /// What is said about other nodes.
 pub(super) fn nodes(settings: &Settings, report: &mut Report<'_>) {
-    // Leases are renewed three times in their time; shorter ones would be nothing but renewals.
-    const LEAST: Duration = Duration::from_millis(1);
-    const LEAST_LEASE: Duration = Duration::from_millis(100);
-    const LEAST_KEPT: Duration = Duration::from_mins(1);
     let cluster = &settings.cluster;
     if cluster.urls.len() > 1 && cluster.kind == ClusterKind::Server {
         report.at(
@@ -137,15 +133,15 @@ pub(super) fn nodes(settings: &Settings, report: &mut Report<'_>) {
         );
     }
     let times = [
-        ("cluster.connect_timeout", cluster.connect_timeout, LEAST),
-        ("cluster.command_timeout", cluster.command_timeout, LEAST),
-        ("cluster.lease", cluster.lease, LEAST_LEASE),
-        ("cluster.jobs", cluster.jobs, LEAST_KEPT),
-        ("cluster.edition_lasts", cluster.edition_lasts, LEAST_KEPT),
-        ("cluster.edition_every", cluster.edition_every, LEAST_LEASE),
+        cluster.connect_timeout,
+        cluster.command_timeout,
+        cluster.lease,
+        cluster.jobs,
+        cluster.edition_lasts,
+        cluster.edition_every,
     ];
-    for (path, _, least) in times.into_iter().filter(|(_, time, least)| time < least) {
+    for ((path, least), _) in LEAST_TIMES.iter().zip(times).filter(|((_, least), time)| time < least) {
         let message = format!("`{path}` is too short");
-        report.at(&[path], &message, &format!("write at least \"{}\"", humantime::format_duration(least)));
+        report.at(&[path], &message, &format!("write at least \"{}\"", humantime::format_duration(*least)));
     }
 }

@@ -75,6 +75,7 @@ pub struct Count(pub u32);
 impl Leaf for Count {
     const EXPECTED: &'static str = "a whole number";
     const FORM: Form = Form::Number;
+    const RANGE: (u64, u64) = (0, u32::MAX as u64);
 
     fn read(text: &str) -> Result<Self, Mistake> {
         text.parse().map(Self).map_err(|_| {
@@ -97,6 +98,7 @@ pub struct Status(pub u16);
 impl Leaf for Status {
     const EXPECTED: &'static str = "a status such as 404";
     const FORM: Form = Form::Number;
+    const RANGE: (u64, u64) = (400, 599);
 
     fn read(text: &str) -> Result<Self, Mistake> {
         match text.parse::<u16>() {
@@ -125,6 +127,7 @@ pub struct GoodStatus(pub u16);
 impl Leaf for GoodStatus {
     const EXPECTED: &'static str = "a status such as 200";
     const FORM: Form = Form::Number;
+    const RANGE: (u64, u64) = (200, 499);
 
     fn read(text: &str) -> Result<Self, Mistake> {
         text.parse().ok().filter(|status| (200..=499).contains(status)).map(Self).ok_or_else(|| {

@@ -21,6 +21,15 @@ impl<'a> CanvasUrl<'a> {
     /// `None` for anything else: other schemes, userinfo, no host, a host or port of odd characters, and anywhere
     /// control characters, spaces, backslashes, `"<>` or backticks, or anything beyond ASCII (RFC 3986 wants those
     /// escaped, and two readers would not agree on them).
+    ///
+    /// ```
+    /// use iiif_mender::iiif::CanvasUrl;
+    ///
+    /// let canvas = CanvasUrl::parse("https://Example.org/canvas/obj?page=2#xywh=1").unwrap();
+    /// assert_eq!((canvas.path, canvas.query), ("/canvas/obj", Some("page=2")));
+    /// assert_eq!((&*canvas.host(), canvas.port()), ("example.org", 443));
+    /// assert_eq!(CanvasUrl::parse("https://user@example.org/canvas"), None);
+    /// ```
     pub fn parse(url: &'a str) -> Option<Self> {
         if !url.bytes().all(|byte| byte.is_ascii_graphic() && !b"\\\"<>`".contains(&byte)) {
             return None;
@@ -59,6 +68,13 @@ impl<'a> CanvasUrl<'a> {
 
     /// Whether the canvas is on `host` (`example.org`, `example.org:8080`, `[::1]`), in any case; the port that the
     /// scheme stands for may be written or not on either side.
+    ///
+    /// ```
+    /// use iiif_mender::iiif::CanvasUrl;
+    ///
+    /// let canvas = CanvasUrl::parse("https://example.org/canvas").unwrap();
+    /// assert!(canvas.authority_is("EXAMPLE.org:443") && !canvas.authority_is("example.org:80"));
+    /// ```
     pub fn authority_is(&self, host: &str) -> bool {
         let (Some((own, own_port)), Some((other, other_port))) =
             (split_port(self.authority), split_port(host))
@@ -73,6 +89,13 @@ impl<'a> CanvasUrl<'a> {
     ///
     /// SECURITY: a path that lies under a prefix as text must also lie there once the server has resolved it.
     /// Servlet containers cut `;…` off a segment first, and some decode `%2f` and `%5c`, so those count as well.
+    ///
+    /// ```
+    /// use iiif_mender::iiif::CanvasUrl;
+    ///
+    /// assert!(CanvasUrl::parse("https://example.org/canvas/%2e%2e;x/admin").unwrap().has_dot_segments());
+    /// assert!(!CanvasUrl::parse("https://example.org/canvas/a..b").unwrap().has_dot_segments());
+    /// ```
     pub fn has_dot_segments(&self) -> bool {
         let path = self.path.to_ascii_lowercase().replace("%2e", ".").replace("%3b", ";");
         path.replace("%2f", "/")
@@ -94,6 +117,14 @@ impl<'a> CanvasUrl<'a> {
     /// says so already.
     ///
     /// UPSTREAM: the service takes `update`, `update=` and `update=true` for yes, and no other spelling.
+    ///
+    /// ```
+    /// use iiif_mender::iiif::CanvasUrl;
+    ///
+    /// let canvas = CanvasUrl::parse("https://example.org/canvas/obj?page=2").unwrap();
+    /// assert_eq!(canvas.visit(), "/canvas/obj?page=2");
+    /// assert_eq!(canvas.rebuild(), "/canvas/obj?page=2&update=true");
+    /// ```
     pub fn rebuild(&self) -> String {
         match self.query {
             None | Some("") => format!("{}?update=true", self.path),

@@ -49,12 +49,28 @@ impl<'a> Identifier<'a> {
     ///
     /// Case stays, since an upper-case UUID is not the same identifier upstream. Escapes that are none (`%zz`)
     /// stay as they are; where the decoded bytes are not UTF-8 the whole identifier does.
+    ///
+    /// ```
+    /// use iiif_mender::iiif::Identifier;
+    ///
+    /// assert_eq!(Identifier::new("a%2Fb%3B2").key(), "a/b;2");
+    /// assert_eq!(Identifier::new("%zz").key(), "%zz");
+    /// ```
     pub fn key(&self) -> Cow<'a, str> {
         // `decode_utf8` borrows when there was nothing to decode, so the common identifier costs nothing.
         percent_decode_str(self.0).decode_utf8().unwrap_or(Cow::Borrowed(self.0))
     }
 
     /// What it is made of; read from the [key](Self::key), so `%3B` and `%3D` count as `;` and `=`.
+    ///
+    /// ```
+    /// use iiif_mender::iiif::{Identifier, IdentifierKind};
+    ///
+    /// let page = Identifier::new("7f25e640-6dfd-3e3a-955d-524f259c8039;2").kind();
+    /// assert!(matches!(page, IdentifierKind::Uuid { page: Some(2), .. }));
+    /// let file = Identifier::new("aHR0cHM6Ly9hLnRlc3QvZmlsZS5qcGc").kind();
+    /// assert!(matches!(file, IdentifierKind::FileUrl { url, page: None } if url == "https://a.test/file.jpg"));
+    /// ```
     pub fn kind(&self) -> IdentifierKind {
         let key = self.key();
         let Some((name, page)) = split_page(&key) else { return IdentifierKind::Other };
@@ -70,6 +86,13 @@ impl<'a> Identifier<'a> {
 
 /// Do two lookup keys name the same file? A picture is named by its base64 identifier here and by its UUID there,
 /// and a single page of a PDF may be named without its page (upstream.md "Identifiers").
+///
+/// ```
+/// use iiif_mender::iiif::identifier::{same_file, uuid_of_file_url};
+///
+/// let uuid = uuid_of_file_url("https://a.test/file.jpg").to_string();
+/// assert!(same_file("aHR0cHM6Ly9hLnRlc3QvZmlsZS5qcGc", &uuid));
+/// ```
 pub fn same_file(one: &str, other: &str) -> bool {
     let file = |key: &str| match Identifier::new(key).kind() {
         IdentifierKind::Uuid { uuid, .. } => Some(uuid),
@@ -81,11 +104,24 @@ pub fn same_file(one: &str, other: &str) -> bool {
 
 /// The identifier that the canvas service gives to a file URL: Java's `UUID.nameUUIDFromBytes`, which is
 /// UUID version 3 without a namespace (upstream.md "Identifiers").
+///
+/// ```
+/// use iiif_mender::iiif::identifier::uuid_of_file_url;
+///
+/// let uuid = uuid_of_file_url("https://a.test/file.jpg");
+/// assert_eq!(uuid.get_version_num(), 3);
+/// ```
 pub fn uuid_of_file_url(url: &str) -> Uuid {
     uuid::Builder::from_md5_bytes(Md5::digest(url.as_bytes()).into()).into_uuid()
 }
 
 /// The identifier that needs no Redis: base64 of the file URL, ready to stand in a path as one segment.
+///
+/// ```
+/// use iiif_mender::iiif::identifier::base64_of_file_url;
+///
+/// assert_eq!(base64_of_file_url("https://a.test/f.jpg"), "aHR0cHM6Ly9hLnRlc3QvZi5qcGc%3D");
+/// ```
 pub fn base64_of_file_url(url: &str) -> String {
     /// What base64 makes that a path segment must not hold, or that a server may read as something else.
     const IN_A_SEGMENT: &AsciiSet = &CONTROLS.add(b'/').add(b'+').add(b'=');

@@ -45,6 +45,15 @@ impl<'a> ImageRequest<'a> {
     ///
     /// One more slash behind the identifier is tolerated: viewers make it from a service id that ends in `/`.
     /// `None`: there is no identifier. Never allocates.
+    ///
+    /// ```
+    /// use iiif_mender::iiif::{ImageRequest, Target};
+    ///
+    /// let tile = ImageRequest::parse("abc/0,0,512,512/256,/0/default.jpg").unwrap();
+    /// assert_eq!(tile.identifier.as_sent(), "abc");
+    /// assert!(matches!(tile.target, Target::Image { size: "256,", .. }));
+    /// assert_eq!(ImageRequest::parse("abc/info.json").unwrap().target, Target::Info);
+    /// ```
     pub fn parse(rest: &'a str) -> Option<Self> {
         let (identifier, tail) = rest.split_once('/').unwrap_or((rest, ""));
         if identifier.is_empty() {
@@ -58,6 +67,13 @@ impl<'a> ImageRequest<'a> {
     ///
     /// The base URI may not: its 303 is made from the identifier's text alone and works when all else is gone
     /// (upstream.md "An expired image"). A malformed request is answered 400 or 404 by a healthy image too.
+    ///
+    /// ```
+    /// use iiif_mender::iiif::ImageRequest;
+    ///
+    /// assert!(ImageRequest::parse("abc/info.json").unwrap().may_heal());
+    /// assert!(!ImageRequest::parse("abc").unwrap().may_heal());
+    /// ```
     pub fn may_heal(&self) -> bool {
         matches!(self.target, Target::Info | Target::Image { .. })
     }

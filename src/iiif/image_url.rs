@@ -9,6 +9,13 @@ use super::image_request::is_image;
 ///
 /// `None` when the four last segments are not well formed (Image API 2.1 and 3.0 section 2.1) or the URL is not
 /// absolute http(s). Query and fragment do not matter.
+///
+/// ```
+/// use iiif_mender::iiif::image_url::identifier_in_image_url;
+///
+/// let url = "https://a.test/iiif/2/abc/full/max/0/default.jpg";
+/// assert_eq!(identifier_in_image_url(url).unwrap().as_sent(), "abc");
+/// ```
 pub fn identifier_in_image_url(url: &str) -> Option<Identifier<'_>> {
     let mut segments = path(url)?.rsplitn(5, '/');
     let (file, rotation, size, region) =
@@ -24,6 +31,12 @@ pub fn identifier_in_image_url(url: &str) -> Option<Identifier<'_>> {
 /// `/info.json` are tolerated, and so is the URL of an image where the base URI belongs.
 ///
 /// `None`: not an absolute http(s) URL, or no path.
+///
+/// ```
+/// use iiif_mender::iiif::image_url::identifier_in_service_id;
+///
+/// assert_eq!(identifier_in_service_id("https://a.test/iiif/2/a%2Fb/").unwrap().key(), "a/b");
+/// ```
 pub fn identifier_in_service_id(id: &str) -> Option<Identifier<'_>> {
     if let Some(identifier) = identifier_in_image_url(id) {
         return Some(identifier);

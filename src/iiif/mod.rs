@@ -1,6 +1,25 @@
 //! The standard's own things, pure: no tokio, no hyper, no clock.
 //!
 //! Start with [`image_request`] (what a viewer asks for), then [`manifest`] (who owns it).
+//!
+//! This room is for other programs as well: what is public here follows semantic versioning, and a test compares it with
+//! `tests/it/surface.txt`. `examples/` has programs that use it.
+//!
+//! ```
+//! use iiif_mender::iiif::{ImageRequest, manifest};
+//!
+//! let manifest = br#"{
+//!     "@context": "http://iiif.io/api/presentation/3/context.json", "type": "Manifest", "id": "https://a.test/m",
+//!     "items": [{"type": "Canvas", "id": "https://a.test/canvas/1", "items": [{"type": "AnnotationPage", "items": [
+//!         {"type": "Annotation", "motivation": "painting", "target": "https://a.test/canvas/1", "body":
+//!             {"type": "Image", "id": "https://a.test/iiif/3/abc/full/max/0/default.jpg"}}]}]}]}"#;
+//! let (_, canvases) = manifest::read(manifest)?;
+//!
+//! let request = ImageRequest::parse("abc/full/600,/0/default.jpg").ok_or("not a request")?;
+//! let owner = canvases.iter().find(|canvas| canvas.images.iter().any(|image| *image == request.identifier.key()));
+//! assert_eq!(owner.map(|canvas| &*canvas.id), Some("https://a.test/canvas/1"));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 pub mod canvas;
 pub mod identifier;

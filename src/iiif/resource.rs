@@ -20,6 +20,14 @@ pub enum Said {
 /// UPSTREAM: alive is 200 with the file URL as text; forgotten is 404 with a sentence that names the identifier. A
 /// gateway's own 404 is a page, or JSON, or names the whole path, and must not pass for "expired": every image
 /// would be taken for expired, and none for healed.
+///
+/// ```
+/// use iiif_mender::iiif::resource::{Said, read};
+///
+/// let said = read(uuid::Uuid::nil(), 200, b"https://a.test/file.jpg\n");
+/// assert_eq!(said, Said::Alive("https://a.test/file.jpg".to_owned()));
+/// assert_eq!(read(uuid::Uuid::nil(), 404, b"<html>not found</html>"), Said::Nothing);
+/// ```
 pub fn read(uuid: Uuid, status: u16, body: &[u8]) -> Said {
     let text = String::from_utf8_lossy(body);
     let text = text.trim();

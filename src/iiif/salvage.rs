@@ -19,6 +19,14 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// the closing quote (`"label\",`) is seen only where nothing else makes the document valid.
 ///
 /// Time is linear in the length; at most two passes. The result always parses.
+///
+/// ```
+/// use iiif_mender::iiif::salvage::repair;
+///
+/// let mended = repair(br#"{"label": "a\ b"}"#).unwrap();
+/// assert_eq!(&*mended, br#"{"label": "a\\ b"}"#);
+/// assert_eq!(repair(b"{cut short"), None);
+/// ```
 pub fn repair(bytes: &[u8]) -> Option<Cow<'_, [u8]>> {
     let bytes = without_mark(bytes);
     // JSON is UTF-8, and serde_json does not look inside strings that it ignores.

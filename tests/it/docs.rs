@@ -223,6 +223,29 @@ fn metrics_that_docs_speak_of_exist() {
 }
 
 #[test]
+fn the_runbook_names_what_exists() {
+    let (text, source) = (read("docs/OPERATIONS.md"), source());
+    let (metrics, alerts) = (scraped(), read("deploy/prometheus/alerts.yml"));
+    let (_, runbook) = text.split_once("\n## Runbook\n").expect("a runbook");
+    let rows: Vec<_> = runbook.lines().filter(|line| line.starts_with("| ")).skip(1).collect();
+    assert!(rows.len() > 15, "{rows:?}");
+    for row in rows {
+        let look = row.split(" | ").nth(1).expect("a second cell");
+        let names = found("`([^`]+)`", look);
+        assert!(!names.is_empty(), "where is it seen? {row}");
+        for name in names {
+            // Log lines, outcomes and fields stand in the source as they are; fields in lower case.
+            let is_ours = [name.to_owned(), name.to_lowercase()].iter().any(|name| source.contains(name));
+            let is_alert = alerts.contains(&format!("alert: {name}\n"));
+            assert!(metrics.contains_key(name) || is_alert || is_ours, "{name} does not exist: {row}");
+        }
+    }
+    for line in found("log lines? `([^`]+)`", &text) {
+        assert!(source.contains(line), "nothing logs `{line}`");
+    }
+}
+
+#[test]
 fn the_readme_lists_every_command_and_no_other() {
     let text = read("README.md");
     let listed: BTreeSet<_> = found(r"(?m)^\| `iiif-mender ([a-z -]+)`", &text).into_iter().collect();

@@ -7,5 +7,5 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 home=${VALIDATORS_HOME:-target/validators}
 [[ -x $home/bin/python ]] || python3 -m venv "$home"
 "$home/bin/pip" -q install --disable-pip-version-check -r tests/validators/requirements.txt
-cargo build -q --locked --bin iiif-mender --example testbed
+cargo build -q --locked --workspace --bins
 exec "$home/bin/python" tests/validators/compare.py "$home/bin" "${CARGO_TARGET_DIR:-target}/debug"

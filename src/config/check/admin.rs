@@ -2,18 +2,6 @@
 
 use super::{Report, collide};
 use crate::config::Settings;
-use crate::config::settings::Admin;
-
-/// Counts that must not be zero.
-pub(super) fn counts(admin: &Admin) -> [(&'static str, usize); 4] {
-    let wide = |count: u32| usize::try_from(count).unwrap_or(usize::MAX);
-    [
-        ("admin.max_connections", admin.max_connections),
-        ("admin.max_live", admin.max_live),
-        ("admin.max_entries", wide(admin.max_entries)),
-        ("admin.acts", wide(admin.acts)),
-    ]
-}
 
 pub(super) fn operators(settings: &Settings, report: &mut Report<'_>) {
     if let Some(admin) = settings.admin.listen

@@ -5,8 +5,9 @@ use std::path::Path;
 use serde_json::Value;
 use toml::Table;
 
+use super::super::reload::{AFTER_RESTART, differences, keep_until_restart};
 use super::super::settings::{Admin, Heal, Index, Log, RouteKind, Server, Source, Upstream};
-use super::super::{Settings, schema};
+use super::super::{Settings, reference, schema};
 
 const SHIPPED: &str = include_str!("../../../config.toml");
 
@@ -95,4 +96,45 @@ fn every_key_of_the_schema_is_described() {
         }
     }
     walk(schema(), "");
+}
+
+#[test]
+fn the_reference_in_the_docs_is_what_the_program_says() {
+    let page = include_str!("../../../docs/CONFIG.md");
+    let renew = "renew it: cargo run -- config reference > docs/CONFIG.md";
+    for (written, said) in page.lines().zip(reference().lines()) {
+        assert_eq!(written, said, "{renew}");
+    }
+    assert_eq!(page, reference(), "{renew}");
+}
+
+#[test]
+fn keys_that_the_reference_calls_restart_are_those_that_a_reload_leaves() {
+    let old = Settings::default();
+    let other = read(&format!(
+        "{}\n[cluster]\nurl = 'redis://a.test'\n",
+        "admin = { listen = 'off', tls = { cert = 'a', key = 'b' }, client_ca = 'c', max_connections = 7, max_live = 7, acts = 7 }
+         index = { cache = 7, path = 'other', learn = false, refresh = '7s' }
+         log = { format = 'json', queue = 7, filter = 'warn', access = 'all', sample = 7 }
+         server = { workers = 7, listen = '127.0.0.1:7', drain = '7m', name = 'seven', public_hosts = ['a.test'] }
+         telemetry = { otlp = 'http://a.test', headers = { a = 'b' }, sample = 7, timeout = '7s', queue = 7 }
+         heal = { ahead = 7, wait = '7s', cooldown = '7s' }
+         presentation = { max_flights = 7, manifests = true }
+         rewrite.public_url = 'https://b.test'
+         upstream = { max_requests = 7, http2 = 'auto' }
+         routes = [{ prefix = '/iiif/2/', upstream = 'http://i.test/iiif/2/', kind = 'image' },
+                   { prefix = '/', upstream = 'http://c.test/', kind = 'presentation' }]"
+    ));
+    let wanted = differences(&old, &other);
+    let mut kept = other;
+    keep_until_restart(&mut kept, &old);
+    let changed = differences(&old, &kept);
+    let left: Vec<_> = wanted.iter().filter(|key| !changed.contains(key)).collect();
+    // Whether TLS is spoken waits for a restart, too; other files do not.
+    let named =
+        |key: &str| key.starts_with("admin.tls") || AFTER_RESTART.iter().any(|named| key.starts_with(named));
+    assert_eq!(left, wanted.iter().filter(|key| named(key)).collect::<Vec<_>>());
+    for named in AFTER_RESTART {
+        assert!(left.iter().any(|key| key.starts_with(named)), "{named} was taken up");
+    }
 }

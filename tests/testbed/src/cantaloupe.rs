@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 use http::header::{HeaderName, HeaderValue};
 use http::{HeaderMap, Response};
 
-use crate::wire::{Flow, Seen, response};
+use crate::flow::Flow;
+use crate::wire::{Seen, response};
 
 /// The date of every file.
 pub(crate) const LAST_MODIFIED: &str = "Sun, 22 Nov 2026 12:00:00 GMT";

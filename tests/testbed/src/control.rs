@@ -11,8 +11,10 @@ use http::{Method, Response};
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 
-use crate::wire::{Flow, Handler, Panics, Seen, Server, reply};
-use crate::world::{Page, Testbed};
+use crate::flow::Flow;
+use crate::page::Page;
+use crate::wire::{Handler, Panics, Seen, Server, reply};
+use crate::world::Testbed;
 
 /// A listener for the switches of a testbed; it ends when dropped.
 #[derive(Debug)]

@@ -17,10 +17,11 @@ use crate::cantaloupe::{LAST_MODIFIED, always, base, error, info_json, lasting, 
 use crate::client::Client;
 use crate::counts::{Kind, Ledger};
 use crate::fedora::{Fedora, Refused};
+use crate::flow::Flow;
 use crate::gate::Gate;
 use crate::geometry::Parameters;
 use crate::picture;
-use crate::wire::{Flow, Handler, Panics, Seen, Server, reply, response};
+use crate::wire::{Handler, Panics, Seen, Server, reply, response};
 
 const PREFIX: &str = "/iiif/2/";
 const LENIENT: GeneralPurposeConfig =

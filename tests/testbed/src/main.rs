@@ -1,4 +1,4 @@
-//! The stand-ins as a program: for browser tests, the tutorial and `deploy/compose.yaml`.
+//! The stand-ins as a program: for browser tests, validators, the tutorial and `deploy/compose.yaml`.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "it talks to whoever started it")]
 
 use std::error::Error;
@@ -19,6 +19,7 @@ Stand-ins for an image server (Cantaloupe) and its canvas service (the IR IIIF S
   --single PATH         a picture
   --page-size W:H       the size of all that is named after it (1200:1600)
   --manifests DIR       write the manifests there
+  --presentation-3 PATH that book's manifest as Presentation 3 as well, in presentation-3.json
   --public-base URL     what URLs in manifests begin with (https://api.library.tamu.edu)
   --images ADDRESS      where the image server listens (127.0.0.1:0, a free port)
   --service ADDRESS     where the canvas service listens
@@ -28,6 +29,7 @@ struct Asked {
     builder: testbed::Builder,
     control: SocketAddr,
     manifests: Option<PathBuf>,
+    presentation_3: Option<String>,
 }
 
 #[tokio::main]
@@ -53,6 +55,7 @@ fn arguments(mut given: impl Iterator<Item = String>) -> Result<Asked, String> {
         builder: Testbed::builder(),
         control: SocketAddr::from(([127, 0, 0, 1], 0)),
         manifests: None,
+        presentation_3: None,
     };
     while let Some(option) = given.next() {
         let value =
@@ -79,6 +82,10 @@ fn arguments(mut given: impl Iterator<Item = String>) -> Result<Asked, String> {
                 asked.control = address()?;
                 builder
             }
+            "--presentation-3" => {
+                asked.presentation_3 = Some(value.clone());
+                builder
+            }
             "--manifests" => {
                 asked.manifests = Some(PathBuf::from(&value));
                 builder
@@ -94,6 +101,9 @@ async fn run(asked: Asked) -> Result<(), Box<dyn Error>> {
     if let Some(directory) = asked.manifests {
         std::fs::create_dir_all(&directory)?;
         bed.write_manifests(&directory)?;
+        if let Some(path) = asked.presentation_3 {
+            std::fs::write(directory.join("presentation-3.json"), bed.manifest_json_p3(&path))?;
+        }
     }
     let control = Control::start(Arc::clone(&bed), asked.control);
     println!("image server    {}", bed.images.origin());

@@ -4,7 +4,8 @@ use std::sync::{Arc, Mutex};
 
 use http::Response;
 
-use crate::wire::{Flow, Handler, Panics, Seen, Server, reply, response};
+use crate::flow::Flow;
+use crate::wire::{Handler, Panics, Seen, Server, reply, response};
 
 type Route = Box<dyn Fn(&Seen) -> Response<Flow> + Send + Sync>;
 

@@ -9,9 +9,10 @@ use http::{Method, Response};
 use percent_encoding::percent_decode_str;
 
 use crate::counts::{Kind, Ledger};
+use crate::flow::Flow;
 use crate::generate::{Failed, Workshop};
 use crate::redis::Key;
-use crate::wire::{Flow, Handler, Panics, Seen, Server, reply, response};
+use crate::wire::{Handler, Panics, Seen, Server, reply, response};
 
 const PREFIX: &str = "/iiif-service";
 

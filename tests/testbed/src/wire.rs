@@ -1,17 +1,13 @@
 //! How the stand-ins listen: one hyper server, on port 0 unless told otherwise, with the misbehaviour that every server can show.
 
-use std::collections::VecDeque;
 use std::error::Error;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response};
-use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -19,6 +15,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::{AbortHandle, JoinHandle, JoinSet};
 
+use crate::flow::Flow;
 use crate::gate::Gate;
 use crate::reset::ResetOnDrop;
 
@@ -51,91 +48,6 @@ impl Seen {
     /// A field as text; empty where it is absent.
     pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
-    }
-}
-
-/// How a body ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Ending {
-    Clean,
-    Cut,
-    Hangs,
-}
-
-/// A body of known frames: with a length, chunked, cut short or stuck.
-#[derive(Debug)]
-pub struct Flow {
-    frames: VecDeque<Bytes>,
-    ending: Ending,
-    exact: Option<u64>,
-    flushed: bool,
-}
-
-impl Flow {
-    /// A body with `Content-Length`.
-    pub fn sized(bytes: impl Into<Bytes>) -> Self {
-        let bytes = bytes.into();
-        let exact = Some(bytes.len() as u64);
-        Self { frames: VecDeque::from([bytes]), ending: Ending::Clean, exact, flushed: false }
-    }
-
-    /// A body without a length: hyper sends it chunked, as Jetty does.
-    pub fn chunked(bytes: impl Into<Bytes>) -> Self {
-        Self { exact: None, ..Self::sized(bytes) }
-    }
-
-    /// The same body, broken off after `count` bytes (its announced length stays).
-    #[must_use]
-    pub fn cut_after(self, count: usize) -> Self {
-        self.shortened(count, Ending::Cut)
-    }
-
-    /// The same body, which says nothing any more after `count` bytes.
-    #[must_use]
-    pub fn stuck_after(self, count: usize) -> Self {
-        self.shortened(count, Ending::Hangs)
-    }
-
-    fn shortened(mut self, count: usize, ending: Ending) -> Self {
-        let whole: Vec<u8> = self.frames.iter().flatten().copied().take(count).collect();
-        self.frames = VecDeque::from([Bytes::from(whole)]);
-        self.ending = ending;
-        self
-    }
-}
-
-impl Body for Flow {
-    type Data = Bytes;
-    type Error = io::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
-        while let Some(frame) = self.frames.pop_front() {
-            if !frame.is_empty() {
-                return Poll::Ready(Some(Ok(Frame::data(frame))));
-            }
-        }
-        match self.ending {
-            Ending::Clean => Poll::Ready(None),
-            Ending::Hangs => Poll::Pending,
-            // hyper throws its write buffer away when a body fails: a pause first lets the bytes out.
-            Ending::Cut if !self.flushed => {
-                self.flushed = true;
-                cx.waker().wake_by_ref();
-                Poll::Pending
-            }
-            Ending::Cut => Poll::Ready(Some(Err(io::ErrorKind::ConnectionAborted.into()))),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.ending == Ending::Clean && self.frames.iter().all(Bytes::is_empty) && self.exact.is_some()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.exact.map_or_else(SizeHint::default, SizeHint::with_exact)
     }
 }
 

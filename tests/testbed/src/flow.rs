@@ -1,0 +1,94 @@
+//! The bodies of the stand-ins' answers: whole, cut short or stuck.
+
+use std::collections::VecDeque;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+
+/// How a body ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    Clean,
+    Cut,
+    Hangs,
+}
+
+/// A body of known frames: with a length, chunked, cut short or stuck.
+#[derive(Debug)]
+pub struct Flow {
+    frames: VecDeque<Bytes>,
+    ending: Ending,
+    exact: Option<u64>,
+    flushed: bool,
+}
+
+impl Flow {
+    /// A body with `Content-Length`.
+    pub fn sized(bytes: impl Into<Bytes>) -> Self {
+        let bytes = bytes.into();
+        let exact = Some(bytes.len() as u64);
+        Self { frames: VecDeque::from([bytes]), ending: Ending::Clean, exact, flushed: false }
+    }
+
+    /// A body without a length: hyper sends it chunked, as Jetty does.
+    pub fn chunked(bytes: impl Into<Bytes>) -> Self {
+        Self { exact: None, ..Self::sized(bytes) }
+    }
+
+    /// The same body, broken off after `count` bytes (its announced length stays).
+    #[must_use]
+    pub fn cut_after(self, count: usize) -> Self {
+        self.shortened(count, Ending::Cut)
+    }
+
+    /// The same body, which says nothing any more after `count` bytes.
+    #[must_use]
+    pub fn stuck_after(self, count: usize) -> Self {
+        self.shortened(count, Ending::Hangs)
+    }
+
+    fn shortened(mut self, count: usize, ending: Ending) -> Self {
+        let whole: Vec<u8> = self.frames.iter().flatten().copied().take(count).collect();
+        self.frames = VecDeque::from([Bytes::from(whole)]);
+        self.ending = ending;
+        self
+    }
+}
+
+impl Body for Flow {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        while let Some(frame) = self.frames.pop_front() {
+            if !frame.is_empty() {
+                return Poll::Ready(Some(Ok(Frame::data(frame))));
+            }
+        }
+        match self.ending {
+            Ending::Clean => Poll::Ready(None),
+            Ending::Hangs => Poll::Pending,
+            // hyper throws its write buffer away when a body fails: a pause first lets the bytes out.
+            Ending::Cut if !self.flushed => {
+                self.flushed = true;
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            Ending::Cut => Poll::Ready(Some(Err(io::ErrorKind::ConnectionAborted.into()))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.ending == Ending::Clean && self.frames.iter().all(Bytes::is_empty) && self.exact.is_some()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.exact.map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+}
