@@ -1,7 +1,7 @@
 // What every viewer must be able to do with a book whose images have expired.
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
-import { expired, journey, library, sees, shot } from './reading.mjs';
+import { expired, journey, library, sees, shot, zooms } from './reading.mjs';
 import { VIEWERS } from './viewers.mjs';
 
 const HOLDINGS = ['--book', 'obj/book:30', '--pdf', 'obj/report:3',

@@ -86,6 +86,8 @@ ${mode.rewrite ?? ''}
 enabled = ${mode.heals !== false}
 # Here the same image expires once a second; in life between two expiries lie hours.
 cooldown = "1ms"
+# Longer than a viewer waits for a tile: a machine that is busy with other tests is no fault of the proxy.
+wait = "60s"
 ${mode.config ?? ''}`;
 }
 
