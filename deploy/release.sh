@@ -4,7 +4,7 @@
 #
 #   deploy/release.sh                      version of Cargo.toml
 #   VERSION=0.2.0 deploy/release.sh        packages with another version, as the upgrade test makes them
-#   PROFILE=release deploy/release.sh      links in a third of the time, for trying
+#   PROFILE=release deploy/release.sh      links sooner, for trying
 #
 # Needs musl-tools, rustup's target x86_64-unknown-linux-musl, and: cargo install cargo-deb cargo-generate-rpm cargo-cyclonedx
 # The same commit, toolchain and folder layout give the same program: no path of this machine and no time is in it.

@@ -64,8 +64,18 @@ impl Reload {
 }
 
 /// Keys and tables that hold only after a restart, as [`keep_until_restart`] has it.
-pub(super) const AFTER_RESTART: [&str; 7] =
-    ["admin.listen", "index.cache", "index.path", "log.format", "log.queue", "server.workers", "telemetry"];
+pub(super) const AFTER_RESTART: [&str; 10] = [
+    "admin.client_ca",
+    "admin.listen",
+    "admin.max_connections",
+    "admin.max_live",
+    "index.cache",
+    "index.path",
+    "log.format",
+    "log.queue",
+    "server.workers",
+    "telemetry",
+];
 
 /// What holds only after a restart stays as it was.
 pub fn keep_until_restart(settings: &mut Settings, old: &Settings) {

@@ -2,7 +2,7 @@
 # The packages as somebody gets them: made by deploy/release.sh, looked into, and then installed, run, upgraded, removed
 # and purged in a fresh Debian (life.sh).
 #
-#   tests/packages/run.sh                  a quarter of an hour
+#   tests/packages/run.sh                  builds, installs, upgrades, removes
 #   PROFILE=release tests/packages/run.sh  the program linked faster
 #
 # Needs root, debootstrap, Debian's mirror, lintian, rpm, systemd-analyze (252 or later), and what deploy/release.sh needs.
