@@ -27,7 +27,7 @@ pub use reply::Refusal;
 
 use crate::config::Settings;
 use crate::config::settings::{RouteKind, Rung, is_among};
-use crate::heal::{Healer, Lobby, Patient, Treatment, echo};
+use crate::heal::{Approach, Healer, Lobby, Patient, Treatment, echo};
 use crate::iiif::Target;
 use crate::observe::{Metrics, REQUEST_ID, Span, Trace};
 use crate::outcome::Outcome;
@@ -239,9 +239,12 @@ impl Rooms {
             }
             return Ok(Answer::served(answer));
         };
-        if let Some(patient) = self.healer.under_way(image) {
-            return Box::pin(self.heal(asked, &patient, &onward, client, None)).await;
-        }
+        let ask = match self.healer.approach(image).await {
+            Approach::Heal(patient) => {
+                return Box::pin(self.heal(asked, &patient, &onward, client, None)).await;
+            }
+            Approach::Ask(ask) => ask,
+        };
         let gated = self.gated(image).await;
         let first = self.send(asked, &onward, body).await?;
         let (rules, status) = (&self.settings.heal, first.status().as_u16());
@@ -250,12 +253,17 @@ impl Rooms {
             Box::pin(self.heal(asked, &patient, &onward, client, Some(first))).await
         } else if rules.statuses.contains(&status) {
             match self.healer.admit(image) {
-                Some(patient) => Box::pin(self.heal(asked, &patient, &onward, client, Some(first))).await,
+                Some(patient) => {
+                    ask.found_gone();
+                    Box::pin(self.heal(asked, &patient, &onward, client, Some(first))).await
+                }
                 None => Ok(Answer::original(first, Outcome::Unknown)),
             }
         } else if rules.direct_statuses.contains(&status) {
+            drop(ask);
             Box::pin(self.bypass(image, &onward, first)).await
         } else {
+            ask.found(first.status());
             Ok(Answer::served(first))
         }
     }
