@@ -121,6 +121,11 @@ impl Firsts {
         self.know(self.hasher.hash_one((mark, identifier)), Known::Well(Instant::now() + WELL_FOR));
     }
 
+    /// The heal is over.
+    pub(super) fn forget(&self, mark: u64, identifier: &str) {
+        self.know(self.hasher.hash_one((mark, identifier)), Known::Nothing);
+    }
+
     fn know(&self, image: u64, known: Known) {
         let mut asked = self.place(image).lock();
         if asked.image == image {

@@ -140,7 +140,13 @@ impl Ward {
         self.climbs.board(&key, lane, |urgency| {
             urgency.is_led_by(&patient.trace);
             let (ward, patient) = (Arc::clone(self), patient.clone());
-            async move { ward.climb(patient, urgency).await }
+            async move {
+                let (mark, sent) = (ward.mark(&patient), Arc::clone(&patient.sent));
+                let verdict = Arc::clone(&ward).climb(patient, urgency).await;
+                // Whether that helped or not: the next one asks for it first.
+                ward.firsts.forget(mark, &sent);
+                verdict
+            }
         })
     }
 
