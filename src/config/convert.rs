@@ -301,6 +301,7 @@ fn heal(file: file::Heal) -> Heal {
         cooldown: or(file.cooldown, default.cooldown),
         missing: or(file.missing, default.missing),
         max_waiting: count(file.max_waiting, default.max_waiting),
+        max_flights: count(file.max_flights, default.max_flights),
         max_held: size(file.max_held, default.max_held),
         origins: list(file.origins, default.origins, |network| network),
         ahead: count(file.ahead, default.ahead),

@@ -190,6 +190,7 @@ impl Default for Heal {
             cooldown: secs(30),
             missing: secs(10 * 60),
             max_waiting: 1000,
+            max_flights: 10_000,
             max_held: 64 * 1024,
             origins: Vec::new(),
             ahead: 8,

@@ -298,6 +298,8 @@ pub struct Heal {
     pub concurrency: Option<Text<Count>>,
     /// Viewers waiting at once at most; more get 503 and Retry-After.
     pub max_waiting: Option<Text<Count>>,
+    /// Images healed at once at most, also where no viewer waits any more; of others viewers get 503 and Retry-After.
+    pub max_flights: Option<Text<Count>>,
     /// How much of the first error's body is held in memory while healing.
     pub max_held: Option<Text<Size>>,
     /// Heals that one client address may start in a minute.

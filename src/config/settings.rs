@@ -191,6 +191,8 @@ pub struct Heal {
     pub missing: Duration,
     /// Viewers waiting at once at most; more get 503 and Retry-After.
     pub max_waiting: usize,
+    /// Images healed at once at most, also where no viewer waits any more; of others viewers get 503 and Retry-After.
+    pub max_flights: usize,
     /// How much of the first error's body is held in memory while healing, in bytes.
     pub max_held: usize,
     /// Addresses of the canvas service: requests from there are echoes and never wait.

@@ -211,6 +211,7 @@ fn heal(heal: &Heal) -> file::Heal {
         timeout: text(heal.timeout),
         concurrency: count(heal.concurrency),
         max_waiting: count(heal.max_waiting),
+        max_flights: count(heal.max_flights),
         max_held: size(heal.max_held),
         per_client: text(Count(heal.per_client)),
         cooldown: text(heal.cooldown),

@@ -254,7 +254,7 @@ impl Rooms {
                 None => Ok(Answer::original(first, Outcome::Unknown)),
             }
         } else if rules.direct_statuses.contains(&status) {
-            Box::pin(self.bypass(image, &onward, first)).await
+            Box::pin(self.bypass(asked, image, &onward, first)).await
         } else {
             Ok(Answer::served(first))
         }
@@ -307,7 +307,7 @@ impl Rooms {
         };
         let target = asked.image().map_or(Target::Other, |image| image.request.target);
         let wait = if target == Target::Info { heal.wait_info } else { heal.wait };
-        match self.healer.treat(patient, onward, client, wait, lane_of(target)).await {
+        match self.healer.treat(patient, onward, of_one_client(client), wait, lane_of(target)).await {
             Treatment::Good { answer, rung, took } => Ok(Answer::healed(answer, rung, took)),
             Treatment::Pending(after) => Err(Refusal::Pending(after)),
             Treatment::Crowded(after) => Err(Refusal::Crowded(after)),
@@ -334,17 +334,21 @@ impl Rooms {
         held
     }
 
-    /// The image server is in trouble, not forgetful: the file itself may still be had.
+    /// The image server is in trouble, not forgetful: the file itself may still be had. Of the same server: so the
+    /// first answer is held, or all the places there might be taken by those who wait for one more.
     async fn bypass(
         &self,
+        asked: &Asked,
         image: &Lobby<'_>,
         onward: &Parts,
         first: Response<Body>,
     ) -> Result<Answer, Refusal> {
         let Some(patient) = self.healer.admit(image) else { return Ok(Answer::served(first)) };
-        match self.healer.bypass(&patient, onward).await {
-            Some((answer, took)) => Ok(Answer::healed(answer, Some(Rung::Direct), took)),
-            None => Ok(Answer::served(first)),
+        let held = self.hold(first).await;
+        match (self.healer.bypass(&patient, onward).await, held) {
+            (Some((answer, took)), _) => Ok(Answer::healed(answer, Some(Rung::Direct), took)),
+            (None, Some(held)) => Ok(Answer::served(held.release())),
+            (None, None) => self.send(asked, onward, Body::Empty).await.map(Answer::served),
         }
     }
 
