@@ -193,6 +193,10 @@ pub struct Heal {
     pub max_waiting: usize,
     /// Images healed at once at most, also where no viewer waits any more; of others viewers get 503 and Retry-After.
     pub max_flights: usize,
+    /// Requests for one image that are sent on before any is answered; zero: all are.
+    pub first_asks: usize,
+    /// How long more of them wait for what these find.
+    pub first_asks_wait: Duration,
     /// How much of the first error's body is held in memory while healing, in bytes.
     pub max_held: usize,
     /// Addresses of the canvas service: requests from there are echoes and never wait.

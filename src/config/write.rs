@@ -212,6 +212,8 @@ fn heal(heal: &Heal) -> file::Heal {
         concurrency: count(heal.concurrency),
         max_waiting: count(heal.max_waiting),
         max_flights: count(heal.max_flights),
+        first_asks: count(heal.first_asks),
+        first_asks_wait: text(heal.first_asks_wait),
         max_held: size(heal.max_held),
         per_client: text(Count(heal.per_client)),
         cooldown: text(heal.cooldown),

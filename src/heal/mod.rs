@@ -12,6 +12,7 @@ mod cure;
 mod desk;
 mod direct;
 pub mod echo;
+mod firsts;
 mod fleet;
 pub(crate) mod flight;
 mod inspect;
@@ -49,6 +50,7 @@ use tokio::time::timeout;
 pub use ahead::as_segment as image_segment;
 pub use batch::{DocumentError, Ending, Look, Mended, Visited};
 pub use breaker::BreakerState;
+pub use firsts::FirstAsk;
 pub use inspect::Facts;
 pub use lanes::Lane;
 pub use poison::{Mending, Poisoned, fingerprint};
@@ -92,6 +94,15 @@ pub enum Treatment {
     Crowded(Duration),
 }
 
+/// What comes first for an image request.
+#[derive(Debug)]
+pub enum Approach {
+    /// It is being healed, or was 404 a moment ago: straight to the treatment.
+    Heal(Patient),
+    /// The request itself. Say what it found.
+    Ask(FirstAsk),
+}
+
 /// A viewer that is told "come back" should do so after this time.
 const COME_BACK: Duration = Duration::from_secs(5);
 
@@ -129,9 +140,16 @@ impl Healer {
         Self { ward }
     }
 
-    /// The same as `admit`, if it is being healed right now: then there is no point in asking for it first.
-    pub fn under_way(&self, patient: &Lobby<'_>) -> Option<Patient> {
-        self.ward.is_climbing(patient).then(|| self.ward.admit(patient)).flatten()
+    /// Is there a point in asking for this image first? Not while it is being healed. While many ask already and none
+    /// was answered, this waits for what they find.
+    pub async fn approach(&self, at: &Lobby<'_>) -> Approach {
+        let ask = self.ward.first_ask(at).await;
+        if (ask.is_gone() || self.ward.is_climbing(at))
+            && let Some(patient) = self.ward.admit(at)
+        {
+            return Approach::Heal(patient);
+        }
+        Approach::Ask(ask)
     }
 
     /// The identifier with its owners, if the index knows it and it may be healed.
@@ -233,6 +251,7 @@ impl Healer {
             Ok(answer) if answer.status().is_server_error() => Treatment::Original(Outcome::Failed),
             Ok(answer) if !ward.is_expiry(answer.status()) => {
                 ward.memory.found(ward.mark(patient), &patient.key);
+                ward.firsts.found_well(ward.mark(patient), &patient.sent);
                 ward.reader_at(patient, rung.is_some());
                 Treatment::Good { answer, rung, took }
             }

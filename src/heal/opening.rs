@@ -66,6 +66,7 @@ impl Ward {
             climbs: before.map_or_else(Flights::here, |before| before.climbs.clone()),
             canvases: before.map_or_else(Flights::here, |before| before.canvases.clone()),
             cures: before.map_or_else(Flights::here, |before| before.cures.clone()),
+            firsts: before.map(|before| Arc::clone(&before.firsts)).unwrap_or_default(),
             memory: before.map_or_else(|| Memory::new(heal), |before| before.memory.under(heal)),
             mends: before.map(|before| Arc::clone(&before.mends)).unwrap_or_default(),
             readers: before.map(|before| Arc::clone(&before.readers)).unwrap_or_default(),

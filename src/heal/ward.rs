@@ -15,6 +15,7 @@ use uuid::Uuid;
 
 use super::climb::{SMALL_TILE, Verdict};
 use super::direct::Passage;
+use super::firsts::{FirstAsk, Firsts};
 use super::fleet::Fleet;
 use super::flight::{Flights, Seat};
 use super::lanes::Lane;
@@ -26,7 +27,7 @@ use super::service::{CanvasAnswer, CanvasService};
 use super::truth::Said;
 use crate::config::Settings;
 use crate::iiif::identifier::uuid_of_file_url;
-use crate::iiif::{IdentifierKind, ImageRequest};
+use crate::iiif::{IdentifierKind, ImageRequest, Target};
 use crate::index::recorder::Recorder;
 use crate::index::{Index, Owner};
 use crate::observe::{Metrics, Span, Trace};
@@ -78,6 +79,7 @@ pub(super) struct Ward {
     pub(super) climbs: Flights<ImageKey, Verdict>,
     pub(super) canvases: Flights<RungOf, CanvasAnswer>,
     pub(super) cures: Flights<RungOf, ()>,
+    pub(super) firsts: Arc<Firsts>,
     pub(super) memory: Memory,
     pub(super) mends: Arc<Mends>,
     pub(super) history: Recorder,
@@ -138,7 +140,13 @@ impl Ward {
         self.climbs.board(&key, lane, |urgency| {
             urgency.is_led_by(&patient.trace);
             let (ward, patient) = (Arc::clone(self), patient.clone());
-            async move { ward.climb(patient, urgency).await }
+            async move {
+                let (mark, sent) = (ward.mark(&patient), Arc::clone(&patient.sent));
+                let verdict = Arc::clone(&ward).climb(patient, urgency).await;
+                // Whether that helped or not: the next one asks for it first.
+                ward.firsts.forget(mark, &sent);
+                verdict
+            }
         })
     }
 
@@ -159,6 +167,16 @@ impl Ward {
                 .climbs
                 .find(&(self.settings.routes[at.route].mark(), Arc::from(&*at.request.identifier.key())))
                 .is_some()
+    }
+
+    /// The turn of a request that asks before anything is known. An info.json has none: it proves nothing.
+    pub(super) async fn first_ask(&self, at: &Lobby<'_>) -> FirstAsk {
+        if at.request.target == Target::Info {
+            return FirstAsk::free();
+        }
+        let mark = self.settings.routes[at.route].mark();
+        let held = || self.metrics.event("first_ask_held");
+        self.firsts.ask(mark, at.request.identifier.as_sent(), &self.settings.heal, held).await
     }
 
     /// The lane for this client: one that starts very many heals stands behind the other readers for a while.

@@ -4,6 +4,7 @@ mod bodies;
 mod fields;
 pub mod forwarded;
 mod headers;
+mod holding;
 mod hops;
 mod rate;
 mod reply;
@@ -27,12 +28,12 @@ pub use reply::Refusal;
 
 use crate::config::Settings;
 use crate::config::settings::{RouteKind, Rung, is_among};
-use crate::heal::{Healer, Lobby, Patient, Treatment, echo};
+use crate::heal::{Approach, Healer, Lobby, Patient, Treatment, echo};
 use crate::iiif::Target;
 use crate::observe::{Metrics, REQUEST_ID, Span, Trace};
 use crate::outcome::Outcome;
 use crate::presentation::{Gateway, Presenter, Rewrite, Wanted, cors};
-use crate::upstream::{Body, Budget, Held, Upstream};
+use crate::upstream::{Body, Budget, Upstream};
 use fields::Via;
 use rate::Rates;
 use route::Asked;
@@ -239,9 +240,12 @@ impl Rooms {
             }
             return Ok(Answer::served(answer));
         };
-        if let Some(patient) = self.healer.under_way(image) {
-            return Box::pin(self.heal(asked, &patient, &onward, client, None)).await;
-        }
+        let ask = match self.healer.approach(image).await {
+            Approach::Heal(patient) => {
+                return Box::pin(self.heal(asked, &patient, &onward, client, None)).await;
+            }
+            Approach::Ask(ask) => ask,
+        };
         let gated = self.gated(image).await;
         let first = self.send(asked, &onward, body).await?;
         let (rules, status) = (&self.settings.heal, first.status().as_u16());
@@ -250,12 +254,17 @@ impl Rooms {
             Box::pin(self.heal(asked, &patient, &onward, client, Some(first))).await
         } else if rules.statuses.contains(&status) {
             match self.healer.admit(image) {
-                Some(patient) => Box::pin(self.heal(asked, &patient, &onward, client, Some(first))).await,
+                Some(patient) => {
+                    ask.found_gone();
+                    Box::pin(self.heal(asked, &patient, &onward, client, Some(first))).await
+                }
                 None => Ok(Answer::original(first, Outcome::Unknown)),
             }
         } else if rules.direct_statuses.contains(&status) {
+            drop(ask);
             Box::pin(self.bypass(asked, image, &onward, first)).await
         } else {
+            ask.found(first.status());
             Ok(Answer::served(first))
         }
     }
@@ -325,33 +334,6 @@ impl Rooms {
         }
     }
 
-    /// Keeps an answer back. `None`: there is no memory for it; where it is needed, it is asked for again.
-    async fn hold(&self, first: Response<Body>) -> Option<Held> {
-        let held = Held::hold(first, self.settings.heal.max_held, HOLDING, &self.budget).await;
-        if held.is_none() {
-            self.metrics.event("held_refused");
-        }
-        held
-    }
-
-    /// The image server is in trouble, not forgetful: the file itself may still be had. Of the same server: so the
-    /// first answer is held, or all the places there might be taken by those who wait for one more.
-    async fn bypass(
-        &self,
-        asked: &Asked,
-        image: &Lobby<'_>,
-        onward: &Parts,
-        first: Response<Body>,
-    ) -> Result<Answer, Refusal> {
-        let Some(patient) = self.healer.admit(image) else { return Ok(Answer::served(first)) };
-        let held = self.hold(first).await;
-        match (self.healer.bypass(&patient, onward).await, held) {
-            (Some((answer, took)), _) => Ok(Answer::healed(answer, Some(Rung::Direct), took)),
-            (None, Some(held)) => Ok(Answer::served(held.release())),
-            (None, None) => self.send(asked, onward, Body::Empty).await.map(Answer::served),
-        }
-    }
-
     fn is_echo(&self, image: &Lobby<'_>, head: &Parts, client: IpAddr) -> bool {
         let (target, has_query) = (image.request.target, head.uri.query().is_some());
         let (origins, name) = (&self.settings.heal.origins, &self.settings.server.name);
@@ -390,6 +372,3 @@ impl Rooms {
         response
     }
 }
-
-/// How long the rest of a first answer may take to arrive before it is left where it is.
-const HOLDING: Duration = Duration::from_secs(2);

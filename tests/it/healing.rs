@@ -3,8 +3,9 @@
 use futures_util::future::join_all;
 use http::Method;
 use testbed::Testbed;
+use tokio::task::JoinHandle;
 
-use crate::world::World;
+use crate::world::{World, patiently};
 
 /// Nothing but the seed's way: visit, then rebuild, and nothing for pages that nobody asked for.
 const VISIT: &str = "heal.ladder = visit,rebuild\nheal.ahead = 0";
@@ -66,6 +67,56 @@ async fn an_expired_info_json_and_a_head_are_good_at_the_first_request_too() {
     assert_eq!((head.status, head.body.len()), (200, 0));
     world.settles().await;
     assert_eq!(world.bed.counts().canvas, 2);
+}
+
+/// So many GETs of the same tile in one moment.
+fn crowd(world: &World, path: &str, many: usize) -> Vec<JoinHandle<u16>> {
+    let ask = || {
+        let (client, url) = (world.client.clone(), world.url(path));
+        tokio::spawn(async move { client.get(&url, &[]).await.expect("an answer").status })
+    };
+    (0..many).map(|_| ask()).collect()
+}
+
+#[tokio::test]
+async fn sixteen_of_two_hundred_find_out_that_an_image_is_expired() {
+    let world = World::with(&format!("{VISIT}\nheal.first_asks_wait = 100s")).await;
+    let page = world.bed.page();
+    world.bed.expires_everything();
+    world.bed.images.stalls_images();
+    let viewers = crowd(&world, &page.image_path(TILE), 200);
+    patiently("the others wait", || world.events("first_ask_held") == 184.0).await;
+    assert_eq!(world.bed.counts().image, 16);
+    world.bed.images.releases();
+    for status in join_all(viewers).await {
+        assert_eq!(status.expect("no panic"), 200);
+    }
+    world.settles().await;
+    let counts = world.bed.counts();
+    assert_eq!(counts.canvas, 1);
+    assert!(counts.image <= 220, "{} image requests for 200 answers", counts.image);
+}
+
+#[tokio::test]
+async fn who_asks_for_an_image_that_is_well_or_waits_for_too_long_is_sent_on() {
+    let world = World::with(&format!("{VISIT}\nheal.first_asks = 2\nheal.first_asks_wait = 1ms")).await;
+    let pages = world.bed.pages();
+    world.bed.images.stalls_images();
+    let unknown = crowd(&world, &pages[0].image_path(TILE), 20);
+    world.bed.ledger.until(|counts| counts.image == 20).await;
+    assert_eq!(world.events("first_ask_held"), 18.0);
+    world.bed.images.releases();
+    for status in join_all(unknown).await {
+        assert_eq!(status.expect("no panic"), 200);
+    }
+    world.bed.images.stalls_images();
+    let well = crowd(&world, &pages[0].image_path(TILE), 20);
+    world.bed.ledger.until(|counts| counts.image == 40).await;
+    assert_eq!(world.events("first_ask_held"), 18.0, "nobody who knows it to be well");
+    world.bed.images.releases();
+    for status in join_all(well).await {
+        assert_eq!(status.expect("no panic"), 200);
+    }
 }
 
 #[tokio::test]

@@ -61,7 +61,7 @@ rpm -i --root "$plain/root" --dbpath /db --nodeps --noscripts "$rpm" 2>/dev/null
 chroot "$plain/root" /usr/bin/iiif-mender --config /etc/iiif-mender/config.toml config check
 
 say "the tarball"
-tar -tzf "$out/iiif-mender-$version-$target.tar.gz" | grep -qx "iiif-mender-$version-$target/iiif-mender" || die "no program in it"
+tar -xzOf "$out/iiif-mender-$version-$target.tar.gz" "iiif-mender-$version-$target/iiif-mender" | cmp - "$program" || die "another program, or none"
 
 say "a life in a fresh $SUITE"
 cargo build -q --locked -p iiif-mender-testbed
