@@ -99,6 +99,26 @@ async fn what_did_not_help_on_one_node_is_not_tried_on_another() {
 }
 
 #[tokio::test]
+async fn a_mass_expiry_is_not_heard_of_again_when_the_configuration_is_read_anew() {
+    let redis = Server::redis(&[]).await;
+    let more = "heal.mass_expiry.ids = 2";
+    let mut fleet = fleet(2, &redis, more).await;
+    all_served(
+        fleet.bed.pages().iter().map(|page| (page.clone(), fleet.asks(0, &page.image_path(TILE)))).collect(),
+    )
+    .await;
+    patiently("all have heard", || (0..3).all(|node| fleet.event(node, "mass_expiry") == 1.0)).await;
+    let node = &mut fleet.nodes[1];
+    let mut settings = (*node.app.settings()).clone();
+    settings.heal.wait += Duration::from_secs(1);
+    let changes = node.app.apply(settings).expect("it is in order");
+    assert_eq!(changes.keys, ["heal.wait"]);
+    // It listens again from here on; by the end of a request it would have heard.
+    all_served(vec![(fleet.bed.page(), fleet.asks(1, &fleet.bed.page().image_path(TILE)))]).await;
+    assert_eq!(fleet.event(1, "mass_expiry"), 1.0);
+}
+
+#[tokio::test]
 async fn what_an_operator_has_forgotten_is_forgotten_in_redis_too() {
     let redis = Server::redis(&[]).await;
     let fleet = fleet(2, &redis, "heal.cooldown = 10m").await;
