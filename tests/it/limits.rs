@@ -301,7 +301,9 @@ async fn whoever_has_an_ipv6_network_is_one_client_under_all_its_addresses() {
 async fn images_that_are_served_from_their_files_leave_no_more_heals_behind_than_there_may_be() {
     let world = book(8, "heal.ladder = direct,visit\nheal.max_flights = 3").await;
     let pages = world.bed.pages();
-    pages.iter().for_each(|page| world.knows_file_of(page));
+    for page in &pages {
+        world.knows_file_of(page);
+    }
     world.bed.expires_everything();
     world.bed.service.stalls_canvas();
     for page in &pages {
