@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::Cluster;
 use super::lease::Lease;
 use super::link::{Link, after, millis};
-use super::scripts::{BOARD, DEPART, LAND};
+use super::scripts::{BOARD, DEPART, FORGET, LAND};
 
 /// What came of boarding a flight.
 #[derive(Debug)]
@@ -94,6 +94,19 @@ impl Cluster {
     pub fn cool(&self, name: &str, pause: Duration) {
         let key = self.link.key(&super::about(name), "cooling");
         self.tell(redis::cmd("SET").arg(key).arg(1).arg("PX").arg(millis(pause)).take());
+    }
+
+    /// Somebody wants it tried again: it may be boarded at once.
+    pub fn cool_no_more(&self, name: &str) {
+        if !self.link.is_joined() {
+            return;
+        }
+        let (link, about) = (Arc::clone(&self.link), super::about(name));
+        tokio::spawn(async move {
+            let mut forget = FORGET.key(link.key(&about, "flight"));
+            forget.key(link.key(&about, "cooling"));
+            link.run::<i64>(&forget).await;
+        });
     }
 }
 

@@ -77,9 +77,12 @@ impl Cluster {
         self.link.changes()
     }
 
-    /// Changes whenever another node found that a mass expiry begins.
+    /// Changes whenever another node finds, from now on, that a mass expiry begins.
     pub fn mass_expiries(&self) -> watch::Receiver<u64> {
-        self.mass_expiries.clone()
+        let mut from_now_on = self.mass_expiries.clone();
+        // A copy has seen no more than what it was copied from.
+        from_now_on.mark_unchanged();
+        from_now_on
     }
 
     /// Sends a command that nobody waits for.

@@ -64,6 +64,17 @@ return 1",
     )
 });
 
+/// Ends a cool-down, and lets go of a flight that landed a moment ago: one that is in the air stays.
+/// KEYS: flight, cool-down.
+pub(super) static FORGET: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"
+local held = redis.call('GET', KEYS[1])
+if held and string.sub(held, 1, 1) == '=' then redis.call('DEL', KEYS[1]) end
+return redis.call('DEL', KEYS[2])",
+    )
+});
+
 /// Keeps a key for another lease; takes it again if it was lost, as by a flush.
 /// KEYS: the key. ARGV: token, lease (ms), what stands before the token if it must be written anew.
 pub(super) static RENEW: LazyLock<Script> = LazyLock::new(|| {

@@ -20,6 +20,11 @@ impl Cluster {
         self.tell(redis::cmd("SET").arg(key).arg(1).arg("PX").arg(millis(time)).take());
     }
 
+    /// Somebody wants it looked at again.
+    pub fn file_may_be_there(&self, name: &str) {
+        self.tell(redis::cmd("DEL").arg(self.link.key(&super::about(name), "missing")).take());
+    }
+
     /// For how much longer some node believes that the file behind `name` is gone.
     pub async fn missing(&self, name: &str) -> Option<Duration> {
         let key = self.link.key(&super::about(name), "missing");

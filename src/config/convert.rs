@@ -301,6 +301,7 @@ fn heal(file: file::Heal) -> Heal {
         cooldown: or(file.cooldown, default.cooldown),
         missing: or(file.missing, default.missing),
         max_waiting: count(file.max_waiting, default.max_waiting),
+        max_flights: count(file.max_flights, default.max_flights),
         first_asks: count(file.first_asks, default.first_asks),
         first_asks_wait: or(file.first_asks_wait, default.first_asks_wait),
         max_held: size(file.max_held, default.max_held),

@@ -190,6 +190,7 @@ impl Default for Heal {
             cooldown: secs(30),
             missing: secs(10 * 60),
             max_waiting: 1000,
+            max_flights: 10_000,
             first_asks: 16,
             first_asks_wait: Duration::from_millis(50),
             max_held: 64 * 1024,

@@ -298,6 +298,8 @@ pub struct Heal {
     pub concurrency: Option<Text<Count>>,
     /// Viewers waiting at once at most; more get 503 and Retry-After.
     pub max_waiting: Option<Text<Count>>,
+    /// Images healed at once at most, also where no viewer waits any more; of others viewers get 503 and Retry-After.
+    pub max_flights: Option<Text<Count>>,
     /// Requests for one image that are sent on before any is answered; more wait for what these find; 0: all are sent on.
     pub first_asks: Option<Text<Count>>,
     /// How long they wait for that at most.

@@ -23,7 +23,7 @@ pub(super) const LEAST_TIMES: [(&str, Duration); 6] = [
 pub(super) const LEAST_HEAD: usize = 8 * 1024;
 
 /// Keys whose values must be more than zero; `*` stands for the number of an element.
-const MORE_THAN_ZERO: [&str; 47] = [
+const MORE_THAN_ZERO: [&str; 48] = [
     "admin.acts",
     "admin.max_connections",
     "admin.max_entries",
@@ -34,6 +34,7 @@ const MORE_THAN_ZERO: [&str; 47] = [
     "heal.concurrency",
     "heal.mass_expiry.ids",
     "heal.mass_expiry.within",
+    "heal.max_flights",
     "heal.max_waiting",
     "heal.per_client",
     "heal.resources_recheck",

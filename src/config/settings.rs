@@ -191,6 +191,8 @@ pub struct Heal {
     pub missing: Duration,
     /// Viewers waiting at once at most; more get 503 and Retry-After.
     pub max_waiting: usize,
+    /// Images healed at once at most, also where no viewer waits any more; of others viewers get 503 and Retry-After.
+    pub max_flights: usize,
     /// Requests for one image that are sent on before any is answered; zero: all are.
     pub first_asks: usize,
     /// How long more of them wait for what these find.

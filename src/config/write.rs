@@ -211,6 +211,7 @@ fn heal(heal: &Heal) -> file::Heal {
         timeout: text(heal.timeout),
         concurrency: count(heal.concurrency),
         max_waiting: count(heal.max_waiting),
+        max_flights: count(heal.max_flights),
         first_asks: count(heal.first_asks),
         first_asks_wait: text(heal.first_asks_wait),
         max_held: size(heal.max_held),

@@ -262,7 +262,7 @@ impl CanvasService {
 }
 
 impl Ward {
-    fn asked_canvas(&self, canvas: &str) -> Option<Asked> {
+    pub(super) fn asked_canvas(&self, canvas: &str) -> Option<Asked> {
         let allowed = self.guard.allow(canvas)?;
         Some((Arc::clone(self.service(allowed.route)?), allowed))
     }

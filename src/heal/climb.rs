@@ -171,13 +171,17 @@ impl Ward {
 
     /// Register: the service learns anew where the file is, without building anything.
     async fn register(self: &Arc<Self>, patient: &Patient, urgency: &Arc<Urgency>) -> Step {
-        let IdentifierKind::Uuid { uuid, .. } = patient.kind else { return Step::Skipped };
-        let path = self.file_url(uuid).as_deref().and_then(register_path);
-        let (Some(path), Some(service)) = (path, self.services_of(patient).into_iter().next()) else {
-            return Step::Skipped;
-        };
+        let Some((service, errand)) = self.registration(patient) else { return Step::Skipped };
+        self.step(&service, errand, patient, urgency).await
+    }
+
+    /// `None`: it is not known where its file is, or not by a name that can be registered.
+    pub(super) fn registration(&self, patient: &Patient) -> Option<(Arc<CanvasService>, Errand)> {
+        let IdentifierKind::Uuid { uuid, .. } = patient.kind else { return None };
+        let path = register_path(&self.file_url(uuid)?)?;
+        let service = self.services_of(patient).into_iter().next()?;
         let flight = RungOf { service: service.mark, target: path.into(), rung: Rung::Register };
-        self.step(&service, Errand { flight, canvas: None }, patient, urgency).await
+        Some((service, Errand { flight, canvas: None }))
     }
 
     /// One shared request on one rung. Looks early: the image is good again before the request ends.

@@ -1,12 +1,16 @@
 //! What people who run it ask for by hand, one image at a time.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::header;
 use hyper::Response;
 
 use super::Healer;
 use super::batch::DocumentError;
+use super::climb::Errand;
 use super::ward::Patient;
+use crate::config::settings::RouteKind;
 use crate::iiif::manifest;
 use crate::observe::Trace;
 use crate::upstream::{Body, UpstreamError, own_request};
@@ -47,16 +51,24 @@ impl Healer {
         true
     }
 
-    /// Forgets what was found out about the image: that its file was missing, that it was there a while ago, and that
-    /// its canvases did not help. The next viewer has it looked at afresh.
+    /// Forgets what was found out about the image, here and in Redis: that its file was missing, that it was there a
+    /// while ago, and that no rung helped. The next viewer has it looked at afresh. (Other nodes remember by themselves
+    /// what they found or heard.)
     pub fn forget(&self, patient: &Patient) {
         let ward = &self.ward;
-        ward.memory.found(ward.mark(patient), &patient.key);
+        for route in ward.settings.routes.iter().filter(|route| route.kind == RouteKind::Image) {
+            ward.memory.found(route.mark(), &patient.key);
+        }
+        ward.file_may_be_there(patient);
         ward.doubt(patient);
-        for owner in patient.owners.iter() {
-            if let Some(allowed) = ward.guard.allow(&owner.canvas) {
-                ward.memory.forget(&[&allowed.visit, &allowed.rebuild]);
-            }
+        let canvases = patient.canvases().filter_map(|canvas| ward.asked_canvas(canvas));
+        let errands = canvases.flat_map(|(service, canvas)| {
+            [Errand::visit(&canvas), Errand::rebuild(&canvas), Errand::aside(&canvas)]
+                .map(|errand| (Arc::clone(&service), errand))
+        });
+        for (service, errand) in errands.chain(ward.registration(patient)) {
+            ward.memory.forget(&errand.flight);
+            ward.may_try_again(&service, &errand.flight);
         }
     }
 }

@@ -110,6 +110,20 @@ impl Ward {
         }
     }
 
+    /// Somebody wants this rung tried again: no other node speaks against it any more.
+    pub(super) fn may_try_again(&self, service: &CanvasService, rung: &RungOf) {
+        if let Some(cluster) = self.fleet.joined() {
+            cluster.cool_no_more(&service.name_of(rung));
+        }
+    }
+
+    /// The same for a file that some node found gone.
+    pub(super) fn file_may_be_there(&self, patient: &Patient) {
+        if let Some(cluster) = self.fleet.joined() {
+            cluster.file_may_be_there(&self.name_of(patient));
+        }
+    }
+
     /// The file behind this image is gone.
     pub(super) fn file_is_missing(&self, patient: &Patient) {
         self.memory.file_is_missing(

@@ -165,11 +165,9 @@ impl Memory {
         self.missing.get(&(route, Arc::clone(key))).is_some_and(|until| now < until)
     }
 
-    /// Forgets how these requests ended, on whatever rung.
-    pub(super) fn forget(&self, targets: &[&str]) {
-        for (rung, _) in self.rungs.iter().filter(|(rung, _)| targets.contains(&&*rung.target)) {
-            self.rungs.invalidate(&*rung);
-        }
+    /// Forgets how this went.
+    pub(super) fn forget(&self, rung: &RungOf) {
+        self.rungs.invalidate(rung);
     }
 
     /// Forgets that it was missing: it was seen.
@@ -206,6 +204,11 @@ mod tests {
         for same in ["/canvas/a?page=2", "/canvas/a"] {
             assert!(memory.cooling(&of(same), Instant::now()).is_some(), "{same}");
         }
+        memory.forget(&of("/canvas/a?page=3"));
+        assert!(
+            memory.cooling(&of("/canvas/a?page=1"), Instant::now()).is_none(),
+            "forgotten for all of them"
+        );
         for other in ["/canvas/b?page=1", "/canvas/a?allow=image/jpeg&page=1"] {
             assert!(memory.cooling(&of(other), Instant::now()).is_none(), "{other}");
         }

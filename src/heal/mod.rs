@@ -191,7 +191,9 @@ impl Healer {
         let lane = match direct {
             Direct::Answer(answer) => {
                 // The viewer has the picture; the lasting repair follows without hurry.
-                ward.board(patient, lane.max(Lane::Ahead));
+                if ward.may_board(patient) {
+                    ward.board(patient, lane.max(Lane::Ahead));
+                }
                 let took = started.elapsed();
                 ward.reader_at(patient, true);
                 ward.metrics.heal("healed", Rung::Direct.as_str(), lane.as_str(), took, &patient.trace);
@@ -205,7 +207,8 @@ impl Healer {
             }
             Direct::NoWay => lane,
         };
-        let Some(_waiting) = ward.wait_place() else { return Treatment::Crowded(COME_BACK) };
+        let waiting = ward.wait_place().filter(|_| ward.may_board(patient));
+        let Some(_waiting) = waiting else { return Treatment::Crowded(COME_BACK) };
         let _counted = Gauged::one(&ward.metrics.waiting);
         let mut seat = ward.board(patient, ward.fair(patient, client, lane));
         seat.urgency.viewer_waits();
@@ -224,12 +227,13 @@ impl Healer {
         }
     }
 
-    /// The image server is unwell, not forgetful (`heal.direct_statuses`): only the file itself can help.
+    /// The image server is unwell, not forgetful (`heal.direct_statuses`): only the file itself can help, within
+    /// `heal.wait`.
     pub async fn bypass(&self, patient: &Patient, request: &Parts) -> Option<(Response<Body>, Duration)> {
         let started = Instant::now();
-        match self.ward.direct(patient, request).await {
-            Direct::Answer(answer) => Some((answer, started.elapsed())),
-            Direct::FileIsGone | Direct::NoWay => None,
+        match timeout(self.ward.settings.heal.wait, self.ward.direct(patient, request)).await {
+            Ok(Direct::Answer(answer)) => Some((answer, started.elapsed())),
+            Ok(Direct::FileIsGone | Direct::NoWay) | Err(_) => None,
         }
     }
 

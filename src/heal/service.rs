@@ -168,9 +168,10 @@ impl CanvasService {
         }
     }
 
-    /// What a flight is called on every node: they need not number their routes alike.
+    /// What a flight is called on every node: they need not number their routes alike. Two flights of one node never
+    /// have the same name: all that makes a [mark](crate::config::settings::Route::mark) is in it.
     pub(super) fn name_of(&self, flight: &RungOf) -> String {
-        format!("{} {}", self.upstream.authority(), flight.words())
+        format!("{}://{}{} {}", self.upstream.scheme(), self.upstream.authority(), self.base, flight.words())
     }
 
     /// The breaker is closed by hand.

@@ -53,7 +53,8 @@ impl Ward {
     /// Goes on with a sweep that was interrupted, if there is one.
     pub(super) async fn resume_sweep(self: Arc<Self>) {
         let file = self.position_file();
-        if self.settings.heal.sweep && tokio::fs::try_exists(&file).await.unwrap_or(false) {
+        let heal = &self.settings.heal;
+        if heal.enabled && heal.sweep && tokio::fs::try_exists(&file).await.unwrap_or(false) {
             tracing::info!(file = %file.display(), "a sweep was interrupted: going on with it");
             self.sweep_all().await;
         }

@@ -150,6 +150,17 @@ impl Ward {
         })
     }
 
+    /// May this image be healed now? Heals go on when their viewers leave, and some never had any: without a bound
+    /// whoever asks for one expired image after the other would fill the memory with them.
+    pub(super) fn may_board(&self, patient: &Patient) -> bool {
+        let may = self.climbs.len() < self.settings.heal.max_flights
+            || self.climbs.find(&(self.mark(patient), Arc::clone(&patient.key))).is_some();
+        if !may {
+            self.metrics.event("heal_refused");
+        }
+        may
+    }
+
     pub(super) fn is_climbing(&self, at: &Lobby<'_>) -> bool {
         self.climbs.len() > 0
             && self

@@ -11,8 +11,11 @@ use crate::config::settings::Source;
 use crate::observe::Trace;
 
 impl Ward {
-    /// Keeps the images of every source warm that asks for it. Ends at once where none does.
+    /// Keeps the images of every source warm that asks for it. Ends at once where none does, or nothing is healed.
     pub(super) async fn keep_warm(self: Arc<Self>) {
+        if !self.settings.heal.enabled {
+            return;
+        }
         let wanted = self.settings.index.sources.iter().filter(|source| source.enabled);
         let rounds = wanted.filter_map(|source| Some(self.warm_again(source, source.warm?)));
         futures_util::future::join_all(rounds).await;

@@ -30,7 +30,7 @@ use crate::upstream::{Body, Budget, Upstream, UpstreamError};
 pub use gateway::Gateway;
 pub use rewrite::{Rewrite, Rewriter};
 
-use collapse::{Key, Landed, Turns};
+use collapse::{Key, Landed, OwnTurn, Turns};
 use whole::{Gathered, Whole, gather, is_json};
 
 /// Answers what is asked for on presentation routes. Cheap to clone.
@@ -202,8 +202,8 @@ impl Desk {
 
     /// One request for many viewers.
     async fn fly(&self, key: &Key, wanted: &Wanted) -> Landed {
-        let _turn = self.turns.take(&key.target).await;
-        match self.make(wanted, Body::Empty, true).await.map(|made| self.under_our_name(made)) {
+        let turn = self.turns.take(&key.target).await;
+        match self.make(wanted, Body::Empty, Some(turn)).await.map(|made| self.under_our_name(made)) {
             Ok(Made::Whole(whole)) if collapse::may_be_shared(&whole.head) => Landed::Shared(Arc::new(whole)),
             Ok(Made::Whole(whole)) => Landed::one(whole.answer()),
             Ok(Made::Streams(response)) => Landed::one(response.into()),
@@ -228,19 +228,26 @@ impl Desk {
 
     /// One request for one viewer.
     async fn alone(&self, wanted: &Wanted, body: Body) -> Result<Presented, UpstreamError> {
-        Ok(match self.make(wanted, body, false).await? {
+        Ok(match self.make(wanted, body, None).await? {
             Made::Whole(whole) => whole.answer(),
             Made::Streams(response) => response.into(),
         })
     }
 
-    /// Asks upstream and does what is to be done. `hold`: held even where there is nothing to do.
-    async fn make(&self, wanted: &Wanted, body: Body, hold: bool) -> Result<Made, UpstreamError> {
-        let may_repeat = matches!(body, Body::Empty);
+    /// Asks upstream and does what is to be done. `turn`: for several viewers, so that it is held even where there is
+    /// nothing to do. The turn ends with the first answer: who waits for a document to be mended waits beside others.
+    async fn make(
+        &self,
+        wanted: &Wanted,
+        body: Body,
+        turn: Option<OwnTurn<'_>>,
+    ) -> Result<Made, UpstreamError> {
+        let (may_repeat, hold) = (matches!(body, Body::Empty), turn.is_some());
         let mut whole = match self.repaired(wanted, body, hold).await? {
             Made::Whole(whole) => whole,
             streams @ Made::Streams(_) => return Ok(streams),
         };
+        drop(turn);
         let Some(poisoned) = self.suspect(wanted, &whole).await.filter(|_| may_repeat) else {
             return Ok(Made::Whole(whole));
         };

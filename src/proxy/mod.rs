@@ -4,6 +4,7 @@ mod bodies;
 mod fields;
 pub mod forwarded;
 mod headers;
+mod holding;
 mod hops;
 mod rate;
 mod reply;
@@ -32,7 +33,7 @@ use crate::iiif::Target;
 use crate::observe::{Metrics, REQUEST_ID, Span, Trace};
 use crate::outcome::Outcome;
 use crate::presentation::{Gateway, Presenter, Rewrite, Wanted, cors};
-use crate::upstream::{Body, Budget, Held, Upstream};
+use crate::upstream::{Body, Budget, Upstream};
 use fields::Via;
 use rate::Rates;
 use route::Asked;
@@ -261,7 +262,7 @@ impl Rooms {
             }
         } else if rules.direct_statuses.contains(&status) {
             drop(ask);
-            Box::pin(self.bypass(image, &onward, first)).await
+            Box::pin(self.bypass(asked, image, &onward, first)).await
         } else {
             ask.found(first.status());
             Ok(Answer::served(first))
@@ -315,7 +316,7 @@ impl Rooms {
         };
         let target = asked.image().map_or(Target::Other, |image| image.request.target);
         let wait = if target == Target::Info { heal.wait_info } else { heal.wait };
-        match self.healer.treat(patient, onward, client, wait, lane_of(target)).await {
+        match self.healer.treat(patient, onward, of_one_client(client), wait, lane_of(target)).await {
             Treatment::Good { answer, rung, took } => Ok(Answer::healed(answer, rung, took)),
             Treatment::Pending(after) => Err(Refusal::Pending(after)),
             Treatment::Crowded(after) => Err(Refusal::Crowded(after)),
@@ -330,29 +331,6 @@ impl Rooms {
                 }
                 Ok(Answer::original(original, outcome))
             }
-        }
-    }
-
-    /// Keeps an answer back. `None`: there is no memory for it; where it is needed, it is asked for again.
-    async fn hold(&self, first: Response<Body>) -> Option<Held> {
-        let held = Held::hold(first, self.settings.heal.max_held, HOLDING, &self.budget).await;
-        if held.is_none() {
-            self.metrics.event("held_refused");
-        }
-        held
-    }
-
-    /// The image server is in trouble, not forgetful: the file itself may still be had.
-    async fn bypass(
-        &self,
-        image: &Lobby<'_>,
-        onward: &Parts,
-        first: Response<Body>,
-    ) -> Result<Answer, Refusal> {
-        let Some(patient) = self.healer.admit(image) else { return Ok(Answer::served(first)) };
-        match self.healer.bypass(&patient, onward).await {
-            Some((answer, took)) => Ok(Answer::healed(answer, Some(Rung::Direct), took)),
-            None => Ok(Answer::served(first)),
         }
     }
 
@@ -394,6 +372,3 @@ impl Rooms {
         response
     }
 }
-
-/// How long the rest of a first answer may take to arrive before it is left where it is.
-const HOLDING: Duration = Duration::from_secs(2);

@@ -155,3 +155,17 @@ async fn an_interrupted_sweep_goes_on_after_the_next_start() {
     assert_eq!(back()[..4], [false; 4]);
     tokio::time::timeout(Duration::from_secs(20), second.stop()).await.expect("it stops");
 }
+
+#[tokio::test]
+async fn switched_off_nothing_is_kept_warm_either() {
+    let bed = Testbed::builder().book("obj/book", 5).page_size(64, 64).start().await;
+    let more = "heal.enabled = false\nindex.sources.0.warm = 1ms\nheal.sweep_rate = 1000";
+    let world = World::over(bed, more).await;
+    world.bed.expires_everything();
+    // Long enough for several rounds.
+    for _ in 0..100 {
+        assert_eq!(world.get(&world.bed.page().image_path("full/full/0/default.jpg")).await.status, 404);
+    }
+    let counts = world.bed.counts();
+    assert_eq!((counts.resources, counts.healing()), (0, 0));
+}

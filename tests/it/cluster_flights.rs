@@ -99,6 +99,53 @@ async fn what_did_not_help_on_one_node_is_not_tried_on_another() {
 }
 
 #[tokio::test]
+async fn a_mass_expiry_is_not_heard_of_again_when_the_configuration_is_read_anew() {
+    let redis = Server::redis(&[]).await;
+    let more = "heal.mass_expiry.ids = 2";
+    let mut fleet = fleet(2, &redis, more).await;
+    all_served(
+        fleet.bed.pages().iter().map(|page| (page.clone(), fleet.asks(0, &page.image_path(TILE)))).collect(),
+    )
+    .await;
+    patiently("all have heard", || (0..3).all(|node| fleet.event(node, "mass_expiry") == 1.0)).await;
+    let node = &mut fleet.nodes[1];
+    let mut settings = (*node.app.settings()).clone();
+    settings.heal.wait += Duration::from_secs(1);
+    let changes = node.app.apply(settings).expect("it is in order");
+    assert_eq!(changes.keys, ["heal.wait"]);
+    // It listens again from here on; by the end of a request it would have heard.
+    all_served(vec![(fleet.bed.page(), fleet.asks(1, &fleet.bed.page().image_path(TILE)))]).await;
+    assert_eq!(fleet.event(1, "mass_expiry"), 1.0);
+}
+
+#[tokio::test]
+async fn what_an_operator_has_forgotten_is_forgotten_in_redis_too() {
+    let redis = Server::redis(&[]).await;
+    let fleet = fleet(2, &redis, "heal.cooldown = 10m").await;
+    let pages = fleet.bed.pages();
+    let (failed, gone) = (&pages[0], &pages[1]);
+    fleet.bed.service.fails_canvas(500);
+    assert_eq!(fleet.asks(0, &failed.image_path(TILE)).await.expect("an answer").status, 404);
+    fleet.settles().await;
+    fleet.bed.service.recovers();
+    fleet.bed.fedora.removes_file(&gone.path);
+    let missing = fleet.asks(0, &gone.image_path(TILE)).await.expect("an answer");
+    assert_eq!((missing.status, missing.header("heal-status")), (404, "missing"));
+    fleet.bed.fedora.restores_file(&gone.path);
+    fleet.bed.expires_everything();
+    for page in [failed, gone] {
+        let admin = fleet.nodes[0].app.admin.expect("operators are served");
+        let url = format!("http://{admin}/api/v1/forget");
+        let body = serde_json::json!({ "identifier": page.identifier }).to_string();
+        let fields = [("content-type", "application/json")];
+        let told = fleet.client.send_body(http::Method::POST, &url, &fields, body.into()).await;
+        assert_eq!(told.expect("an answer").status, 200);
+        let answer = fleet.asks(0, &page.image_path(TILE)).await.expect("an answer");
+        assert_eq!(answer.status, 200, "{}", page.path);
+    }
+}
+
+#[tokio::test]
 async fn a_breaker_that_one_node_opened_is_open_on_every_node() {
     let redis = Server::redis(&[]).await;
     let fleet =

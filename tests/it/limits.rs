@@ -285,3 +285,59 @@ async fn a_crawl_of_ten_thousand_unknown_identifiers_asks_the_canvas_service_not
     assert_eq!(world.metric("iiif_mender_flights"), 0.0);
     assert_eq!(world.get(&world.bed.page().image_path(TILE)).await.status, 200);
 }
+
+#[tokio::test]
+async fn whoever_has_an_ipv6_network_is_one_client_under_all_its_addresses() {
+    let world = book(3, "heal.per_client = 1\nserver.trusted_proxies = 127.0.0.0/8").await;
+    world.bed.expires_everything();
+    for (page, client) in world.bed.pages().iter().zip(["2001:db8::1", "2001:db8::2", "2001:db8:0:1::1"]) {
+        let answer = world.get_with(&page.image_path(TILE), &[("x-forwarded-for", client)]).await;
+        assert_eq!(answer.status, 200);
+    }
+    assert_eq!(world.events("client_demoted"), 1.0);
+}
+
+#[tokio::test]
+async fn images_that_are_served_from_their_files_leave_no_more_heals_behind_than_there_may_be() {
+    let world = book(8, "heal.ladder = direct,visit\nheal.max_flights = 3").await;
+    let pages = world.bed.pages();
+    for page in &pages {
+        world.knows_file_of(page);
+    }
+    world.bed.expires_everything();
+    world.bed.service.stalls_canvas();
+    for page in &pages {
+        let answer = world.get(&page.image_path(TILE)).await;
+        assert_eq!(answer.status, 200);
+    }
+    assert_eq!(world.metric("iiif_mender_flights"), 3.0);
+    assert_eq!(world.events("heal_refused"), 5.0);
+    world.bed.service.releases();
+    world.settles().await;
+    world.get(&pages[7].image_path(TILE)).await;
+    world.settles().await;
+    assert!(world.bed.redis.has_key(&pages[7].identifier), "healed another time");
+}
+
+#[tokio::test]
+async fn viewers_who_leave_at_once_cannot_begin_heals_without_end() {
+    let world = book(3, "heal.max_flights = 2").await;
+    let pages = world.bed.pages();
+    world.bed.expires_everything();
+    world.bed.service.stalls_canvas();
+    for (page, flights) in pages.iter().zip([1.0, 2.0]) {
+        let viewer = asks(&world, &page.image_path(TILE));
+        patiently("it begins", || world.metric("iiif_mender_flights") == flights).await;
+        viewer.abort();
+    }
+    patiently("they left", || world.metric("iiif_mender_waiting_viewers") == 0.0).await;
+    let third = world.get(&pages[2].image_path(TILE)).await;
+    assert_eq!((third.status, third.header("cache-control")), (503, "no-store"));
+    // What is being healed already may be waited for.
+    let first = asks(&world, &pages[0].image_path(TILE));
+    patiently("it waits", || world.metric("iiif_mender_waiting_viewers") == 1.0).await;
+    world.bed.service.releases();
+    assert_eq!(first.await.expect("not aborted").status, 200);
+    world.settles().await;
+    assert_eq!(world.get(&pages[2].image_path(TILE)).await.status, 200);
+}

@@ -54,6 +54,18 @@ async fn trouble_is_bridged_by_the_file_where_it_is_known_and_passes_where_it_is
 }
 
 #[tokio::test]
+async fn trouble_is_bridged_although_its_answer_has_the_last_place() {
+    let world = book("heal.ahead = 0\nupstream.max_requests = 1\nupstream.queue_wait = 100ms").await;
+    let pages = world.bed.pages();
+    world.knows_file_of(&pages[0]);
+    world.bed.redis.goes_down();
+    assert_eq!(world.get(&pages[0].image_path(TILE)).await.status, 200);
+    let live = world.asks_directly(&pages[1].image_path(TILE)).await;
+    let unknown = world.get(&pages[1].image_path(TILE)).await;
+    assert_eq!((unknown.status, &unknown.body), (500, &live.body));
+}
+
+#[tokio::test]
 async fn without_direct_statuses_trouble_passes_even_where_the_file_is_known() {
     let world = book("heal.ahead = 0\nheal.direct_statuses = 404").await;
     let page = world.bed.page();

@@ -68,6 +68,28 @@ async fn a_poisoned_canvas_is_whole_for_fifty_viewers_after_one_rebuild() {
 }
 
 #[tokio::test]
+async fn viewers_of_other_languages_wait_for_the_rebuild_beside_each_other() {
+    let world = world().await;
+    let page = world.bed.page();
+    world.bed.images.info_faults(503);
+    testbed::get(&format!("{}{}", world.bed.service.origin(), page.canvas_path)).await;
+    world.bed.images.info_is_well();
+    world.bed.service.stalls_after_key();
+    let viewers = ["de", "en", "fr"].map(|language| {
+        let (client, url) = (world.client.clone(), world.url(&page.canvas_path));
+        tokio::spawn(async move { client.get(&url, &[("accept-language", language)]).await })
+    });
+    patiently("all wait", || world.metric("iiif_mender_waiting_viewers") == 3.0).await;
+    world.bed.service.releases();
+    for viewer in viewers {
+        let whole = viewer.await.expect("it ends").expect("an answer");
+        assert_eq!(whole.text(), world.bed.canvas_json(&page.path));
+    }
+    world.settles().await;
+    assert_eq!(rebuilds(&world), 1);
+}
+
+#[tokio::test]
 async fn a_fault_that_only_the_service_can_see_is_not_rebuilt_into_either() {
     let world = world().await;
     let page = world.bed.page();
