@@ -173,6 +173,6 @@ mod tests {
             assert_eq!(operations.keys().collect::<Vec<_>>(), [method], "{path}");
         }
         assert_eq!(acts, ACTS.len(), "every act is described");
-        assert_eq!(paths.len(), ACTS.len() + 14, "every page is described");
+        assert_eq!(paths.len(), ACTS.len() + 15, "every page is described");
     }
 }
