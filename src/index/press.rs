@@ -1,7 +1,7 @@
 //! `index.store = "redis"`: the index of the fleet is an edition in Redis, and the SQLite file a copy of it.
 //!
 //! One node is the editor: it looks at the sources and publishes what it found. The others read its editions, and what
-//! was learned since from the stream. Who is alone looks at the sources by itself, as if there were no others.
+//! was learned since from the stream. Who is alone for a while looks at the sources by itself, as if there were no others.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +18,10 @@ use crate::observe::Metrics;
 
 /// News may be lost, and the editor says that it lives: so it is looked this often in any case.
 const LOOK: Duration = Duration::from_secs(30);
+
+/// A node that was joined and is alone for so long looks at the sources by itself. Sooner, one slow command of Redis
+/// would send every node to all sources at once.
+const ALONE: Duration = Duration::from_secs(30);
 
 /// Keeps the copy of one node, and publishes where it is the editor.
 #[derive(Debug)]
@@ -75,16 +79,22 @@ impl Press {
         let (mut editions, mut link) = (self.cluster.editions(), self.cluster.changes());
         // A node with an empty disk must not read all sources because Redis is a moment late.
         let patience = self.settings.cluster.connect_timeout * 2;
-        let _ = timeout(patience, link.wait_for(|joined| *joined)).await;
+        let was_joined = timeout(patience, link.wait_for(|joined| *joined)).await.is_ok();
+        let mut last_joined = was_joined.then(Instant::now);
         let (mut published, mut keeping) = (Published::default(), None);
         loop {
             editions.mark_unchanged();
             link.mark_unchanged();
             self.catch_up().await;
             let is_editor = self.is_editor().await;
-            if is_editor || !self.cluster.is_joined() {
+            let is_joined = self.cluster.is_joined();
+            if is_joined {
+                last_joined = Some(Instant::now());
+            }
+            let is_left = !is_joined && last_joined.is_none_or(|last| last.elapsed() >= ALONE);
+            if is_editor || is_left {
                 keeping.get_or_insert_with(|| self.keep_sources());
-            } else {
+            } else if is_joined {
                 keeping = None;
             }
             if is_editor {

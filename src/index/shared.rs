@@ -97,6 +97,12 @@ impl Follower {
         if let Ok(Err(error)) = read.await {
             tracing::warn!(%error, "the sources cannot be read again");
         }
+        // Of a stream that was emptied there is nothing to read, and so no new place; from the old one we would be
+        // behind again at the next look, and at each one after it.
+        let index = Arc::clone(&self.index);
+        if let Ok(Err(error)) = spawn_blocking(move || index.loses_place()).await {
+            tracing::warn!(%error, "the place among what was learned cannot be forgotten");
+        }
     }
 }
 
@@ -105,6 +111,14 @@ impl Index {
     fn position(&self) -> Result<Option<String>, IndexError> {
         self.read(|conn| {
             conn.query_row("SELECT value FROM marks WHERE name = 'fleet'", [], |row| row.get(0)).optional()
+        })
+    }
+
+    /// The stream is read from its beginning.
+    fn loses_place(&self) -> Result<(), IndexError> {
+        self.write(|conn| {
+            conn.execute("DELETE FROM marks WHERE name = 'fleet'", [])?;
+            Ok(())
         })
     }
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use iiif_mender::app::App;
-use testbed::{Page, Testbed};
+use testbed::{Flow, Origin, Page, Testbed};
 
 use crate::batch_world::Batch;
 use crate::cluster_world::{Fleet, PATIENT, Server, TILE, all_served, book};
@@ -60,6 +60,28 @@ async fn redis_may_go_and_come_back_empty_the_copies_go_on_and_the_editor_publis
     all_are_known(&fleet, 2).await;
     assert!(fleet.event(0, "edition_published") >= 2.0);
     assert!(knows(&fleet.nodes[1].app, &fleet.bed.pages()), "what it had stays");
+}
+
+#[tokio::test]
+async fn a_moment_without_redis_sends_nobody_to_the_sources() {
+    let mut redis = Server::redis(&[]).await;
+    let bed = book(2).await;
+    let manifest = bed.manifest_json("obj/book");
+    let origin = Origin::start(move |_| {
+        Origin::answer(200, &[("content-type", "application/json")], Flow::sized(manifest.clone()))
+    });
+    let source = format!("index.sources = [{{ url = \"{}/book.json\" }}]", origin.url());
+    let fleet = Fleet::start(bed, 2, "", &shared(&redis, &source)).await;
+    fleet.are_joined(true).await;
+    all_are_known(&fleet, 0).await;
+    all_are_known(&fleet, 1).await;
+    let asked = origin.seen().len();
+    redis.dies();
+    fleet.are_joined(false).await;
+    for _ in 0..100 {
+        assert_eq!(fleet.asks(1, "/nothing").await.expect("an answer").status, 404);
+    }
+    assert_eq!(origin.seen().len(), asked);
 }
 
 #[tokio::test]

@@ -81,3 +81,31 @@ async fn who_is_too_far_behind_says_so_and_reads_on() {
     patiently("the rest, too", || images(&fleet, 1) >= 3).await;
     assert!(fleet.event(1, "cluster_behind") >= 1.0);
 }
+
+#[tokio::test]
+async fn an_emptied_stream_is_no_reason_to_read_the_sources_again_and_again() {
+    let redis = Server::redis(&[]).await;
+    let fleet = ignorant(&redis, 2).await;
+    let page = fleet.bed.page();
+    assert_eq!(fleet.asks(0, &page.canvas_path).await.expect("an answer").status, 200);
+    patiently("it is known", || images(&fleet, 1) == 1).await;
+    redis.ask(&["FLUSHALL"]).await;
+    let looks = async || {
+        let commands = redis.commands().await;
+        commands.into_iter().find(|(name, _)| name == "xrange").map_or(0, |(_, calls)| calls)
+    };
+    let news = ["PUBLISH", "iiif-mender:all", "learned somebody"];
+    redis.ask(&news).await;
+    patiently("it notices", || fleet.event(1, "cluster_behind") == 1.0).await;
+    for _ in 0..3 {
+        let before = looks().await;
+        redis.ask(&news).await;
+        let until = tokio::time::Instant::now() + std::time::Duration::from_secs(20);
+        // One command for each of them, at least.
+        while looks().await < before + 2 {
+            assert!(tokio::time::Instant::now() < until, "nobody looked");
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    }
+    assert_eq!(fleet.event(1, "cluster_behind"), 1.0);
+}
