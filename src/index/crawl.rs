@@ -196,7 +196,7 @@ impl<'a> Walk<'a> {
         let shown = self.asker.shown(self.asker.home());
         let Some(parsed) = CanvasUrl::parse(url) else {
             let problem = Problem::answer(
-                url,
+                &self.asker.shown(url),
                 format!("{shown} leads there, but it is no URL to fetch"),
                 "only http and https URLs of plain characters are fetched; correct the collection",
             );
@@ -211,7 +211,7 @@ impl<'a> Walk<'a> {
             }
             let problem = Problem::answer(
                 &shown,
-                format!("it leads to {}, such as {url}", parsed.authority),
+                format!("it leads to {}, such as {}", parsed.authority, self.asker.shown(url)),
                 "links to another host are followed only if it stands in the source's `hosts`",
             );
             return self.tell(Found::Failed(url.to_owned(), problem)).await;
@@ -301,12 +301,16 @@ impl<'a> Walk<'a> {
         let may = CanvasUrl::parse(url).is_some_and(|parsed| self.asker.may_follow(&parsed));
         if !may {
             let hint = "links to another host are followed only if it stands in the source's `hosts`";
-            return Err(Problem::answer(url, "this page of changes is on another host".to_owned(), hint));
+            return Err(Problem::answer(
+                &self.asker.shown(url),
+                "this page of changes is on another host".to_owned(),
+                hint,
+            ));
         }
         let body = self.asker.body(url).await?;
         Page::read(&body).map_err(|error| {
             let hint = "the server writes a page of changes that cannot be read: ask those who run it";
-            Problem::answer(url, error.to_string(), hint)
+            Problem::answer(&self.asker.shown(url), error.to_string(), hint)
         })
     }
 }

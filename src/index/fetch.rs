@@ -15,7 +15,7 @@ use crate::config::Settings;
 use crate::config::settings::Source;
 use crate::iiif::CanvasUrl;
 use crate::iiif::manifest::{self, Canvas, Document, DocumentKind};
-use crate::upstream::fetch::{Ask, FetchError, Fetched, Fetcher, Web, retry_after};
+use crate::upstream::fetch::{Ask, FetchError, Fetched, Fetcher, Web, retry_after, without_query};
 
 const ACCEPT: &str = "application/ld+json, application/json;q=0.9, */*;q=0.1";
 
@@ -128,12 +128,9 @@ impl Asker {
             || routes.any(|route| url.authority_is(route.upstream.authority.as_str()))
     }
 
-    /// SECURITY: the source's own URL may carry a key in its query.
+    /// SECURITY: the source's own URL may carry a key in its query, and then its further pages do as well.
     pub(super) fn shown(&self, url: &str) -> String {
-        match url.split_once('?') {
-            Some((page, _)) if url == self.home => format!("{page}?…"),
-            _ => url.to_owned(),
-        }
+        if self.home.contains('?') { without_query(url) } else { url.to_owned() }
     }
 
     /// What the index knows of a URL. An index that cannot answer knows nothing.

@@ -157,6 +157,13 @@ pub fn retry_after(status: StatusCode, fields: &HeaderMap, now: SystemTime) -> O
     Some(pause.max(Duration::from_secs(1)))
 }
 
+/// A URL as it may be told.
+///
+/// SECURITY: a query may hold a key; a redirect to a login page repeats the whole URL in its own.
+pub fn without_query(url: &str) -> String {
+    url.split_once('?').map_or_else(|| url.to_owned(), |(page, _)| format!("{page}?…"))
+}
+
 fn too_long() -> String {
     format!("it is longer than {} MiB", LONGEST >> 20)
 }
@@ -169,18 +176,18 @@ impl Fetcher {
             let answer = self.once(&url, ask).await?;
             let to = if is_redirect(answer.status()) { answer.headers().get(header::LOCATION) } else { None };
             let Some(to) = to.and_then(|to| to.to_str().ok()) else { return whole(answer).await };
-            let next = join(&url, to).ok_or_else(|| FetchError::NotHttp(to.to_owned()))?;
-            let target = CanvasUrl::parse(&next).ok_or_else(|| FetchError::NotHttp(next.clone()))?;
+            let next = join(&url, to).ok_or_else(|| FetchError::NotHttp(without_query(to)))?;
+            let target = CanvasUrl::parse(&next).ok_or_else(|| FetchError::NotHttp(without_query(&next)))?;
             if !(ask.may_follow)(&target) {
-                return Err(FetchError::LeadsAway(next));
+                return Err(FetchError::LeadsAway(without_query(&next)));
             }
             url = next;
         }
-        Err(FetchError::Circle(url))
+        Err(FetchError::Circle(without_query(&url)))
     }
 
     async fn once(&self, url: &str, ask: &Ask<'_>) -> Result<Response<Body>, FetchError> {
-        let refuse = || FetchError::NotHttp(url.to_owned());
+        let refuse = || FetchError::NotHttp(without_query(url));
         let parsed = CanvasUrl::parse(url).ok_or_else(refuse)?;
         let (upstream, host, target) = self.place(&parsed).ok_or_else(refuse)?;
         let mut head = self.head(&host, ask)?;
@@ -224,7 +231,7 @@ impl Fetcher {
     }
 
     fn head(&self, host: &str, ask: &Ask<'_>) -> Result<Parts, FetchError> {
-        let not_http = |_| FetchError::NotHttp(ask.url.to_owned());
+        let not_http = |_| FetchError::NotHttp(without_query(ask.url));
         let mut head = own_request(host, &self.web.settings.server.name).map_err(not_http)?;
         let fields = &mut head.headers;
         fields.insert(header::ACCEPT, HeaderValue::from_static(ask.accept));

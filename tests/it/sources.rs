@@ -348,6 +348,26 @@ async fn other_hosts_are_asked_only_if_the_source_names_them_and_never_see_its_k
 }
 
 #[tokio::test]
+async fn a_key_in_a_query_is_told_nowhere_nor_that_of_a_page_further_on() {
+    let origin = Origin::start(|seen| {
+        let here = here(seen);
+        match seen.path() {
+            "/c" => answer(&json!({"@id": "c", "@type": "sc:Collection", "manifests": [
+                format!("{here}/broken?key=secret"), format!("{here}/login?key=secret"),
+                "http://elsewhere.test/x?key=secret"]})),
+            "/login" => {
+                let login = [("location", "http://login.test/?back=secret")];
+                Origin::answer(302, &login, Flow::sized(""))
+            }
+            _ => Origin::answer(500, &[], Flow::sized("")),
+        }
+    });
+    let report = Bench::new().refresh(&source(&origin, "/c?key=secret")).await;
+    assert_eq!(report.problems.len(), 3, "{:?}", report.problems);
+    assert!(!format!("{:?}", report.problems).contains("secret"), "{:?}", report.problems);
+}
+
+#[tokio::test]
 async fn a_public_name_is_asked_for_where_its_route_leads_and_not_through_ourselves() {
     let origin = Origin::start(|_| answer(&manifest("a", &["a"])));
     let upstream = origin.url();
