@@ -22,6 +22,8 @@ fresh_root() {
   fi
   rm -rf "$root"
   cp -a "$model" "$root"
+  # debootstrap writes none, every installer does.
+  printf '127.0.0.1 localhost\n::1 localhost\n' >"$root/etc/hosts"
   # It reaches and trusts what this machine does.
   cp /etc/resolv.conf "$root/etc/resolv.conf"
   cp /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/ca-certificates.crt"
