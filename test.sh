@@ -46,6 +46,8 @@ prepare() {
   [[ -x /usr/sbin/haproxy ]] || servers+=(haproxy)
   [[ -x /usr/sbin/apache2 ]] || servers+=(apache2-bin)
   [[ ${#servers[@]} -eq 0 ]] || apt_install "${servers[@]}" || return 1
+  # They stop and wake programs.
+  [[ -x /bin/kill ]] || apt_install procps || return 1
   # And wrong clocks.
   compgen -G '/usr/lib/*/faketime/libfaketime.so.1' >/dev/null || apt_install libfaketime || return 1
   # With rustup this fetches the toolchain that rust-toolchain.toml names.

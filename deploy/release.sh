@@ -4,14 +4,15 @@
 #
 #   deploy/release.sh                      version of Cargo.toml
 #   VERSION=0.2.0 deploy/release.sh        packages with another version, as the upgrade test makes them
-#   PROFILE=release deploy/release.sh      links sooner, for trying
+#   PROFDATA=FILE deploy/release.sh        with a profile that deploy/profile.sh made earlier, from the same sources
 #
-# Needs musl-tools, rustup's target x86_64-unknown-linux-musl, and: cargo install cargo-deb cargo-generate-rpm cargo-cyclonedx
-# The same commit, toolchain and folder layout give the same program: no path of this machine and no time is in it.
+# Needs musl-tools, rustup's target x86_64-unknown-linux-musl, what deploy/profile.sh needs, and:
+# cargo install cargo-deb cargo-generate-rpm cargo-cyclonedx
+# The same commit, toolchain, folder layout and profile (it is among the artifacts) give the same program: no path of this
+# machine and no time is in it.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-profile=${PROFILE:-dist}
 target=x86_64-unknown-linux-musl
 version=${VERSION:-$(cargo metadata --locked --no-deps --format-version 1 | sed -E 's/.*"name":"iiif-mender","version":"([^"]+)".*/\1/')}
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}
@@ -20,11 +21,17 @@ RUSTFLAGS="--remap-path-prefix=$PWD=iiif-mender --remap-path-prefix=${CARGO_HOME
 CFLAGS="-ffile-prefix-map=$PWD=iiif-mender -ffile-prefix-map=${CARGO_HOME:-$HOME/.cargo}=cargo"
 export SOURCE_DATE_EPOCH RUSTFLAGS CFLAGS
 
-cargo build --locked --profile "$profile" --target "$target" --bin iiif-mender
+out=target/release-artifacts
+mkdir -p "$out"
+name=iiif-mender-$version-$target
+[[ -n ${PROFDATA:-} ]] || { PROFDATA=target/profile/$target.profdata; deploy/profile.sh "$PROFDATA" "$target"; }
+# Under one name, whatever it was called; the same bytes are no reason to build anew.
+for copy in "$out/$name.profdata" target/release.profdata; do cmp -s "$PROFDATA" "$copy" || cp "$PROFDATA" "$copy"; done
+RUSTFLAGS="$RUSTFLAGS -Cprofile-use=$PWD/target/release.profdata" cargo build --locked --release --target "$target" --bin iiif-mender
 
 package=target/package
 rm -rf "$package" && mkdir -p "$package"
-install -m 755 "target/$target/$profile/iiif-mender" "$package/iiif-mender"
+install -m 755 "target/$target/release/iiif-mender" "$package/iiif-mender"
 strip --strip-all "$package/iiif-mender"
 "$package/iiif-mender" man >"$package/iiif-mender.1"
 gzip -9nk "$package/iiif-mender.1"
@@ -34,10 +41,7 @@ gzip -9nk "$package/iiif-mender.1"
 printf 'iiif-mender (%s-1) stable; urgency=medium\n\n  * See /usr/share/doc/iiif-mender/changelog.gz.\n\n -- %s  %s\n' "$version" \
   "The iiif-mender maintainers <maintainers@users.noreply.github.com>" "$(date -uRd "@$SOURCE_DATE_EPOCH")" >"$package/changelog"
 
-out=target/release-artifacts
-mkdir -p "$out"
 deb=$out/iiif-mender_$version-1_amd64.deb rpm=$out/iiif-mender-$version-1.x86_64.rpm
-name=iiif-mender-$version-$target
 # What is packed is what lies in target/package/: neither packager builds.
 cargo deb --no-build --no-strip --target "$target" --deb-version "$version-1" --output "$deb"
 cargo generate-rpm --target "$target" --set-metadata "version = \"$version\"" --source-date "$SOURCE_DATE_EPOCH" --output "$rpm"
@@ -51,5 +55,5 @@ cargo cyclonedx --format json --target "$target" --override-filename sbom --mani
 sed "s|path+file://$PWD|path+file:///iiif-mender|g" sbom.json >"$out/iiif-mender-$version.cdx.json"
 rm -f sbom.json tests/testbed/sbom.json
 
-(cd "$out" && sha256sum "iiif-mender_$version-1_amd64.deb" "iiif-mender-$version-1.x86_64.rpm" "$name.tar.gz" "iiif-mender-$version.cdx.json" |
+(cd "$out" && sha256sum "iiif-mender_$version-1_amd64.deb" "iiif-mender-$version-1.x86_64.rpm" "$name.tar.gz" "$name.profdata" "iiif-mender-$version.cdx.json" |
   tee "iiif-mender-$version.sha256")

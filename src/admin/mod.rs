@@ -6,6 +6,7 @@
 mod act;
 mod answer;
 mod chart;
+mod collections;
 mod diary;
 mod events;
 mod gate;

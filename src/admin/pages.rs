@@ -6,11 +6,12 @@ use askama::Template;
 use http::Response;
 
 use super::answer::{Problem, typed};
+use super::collections::{Shelf, collections, shelf};
 use super::health::{self, Sheet, State};
 use super::now::{NowPage, now};
-use super::read::{self, Query, Told};
+use super::read::{self, Query};
 use super::route::Page;
-use super::words::{Row, grouped, row, took};
+use super::words::{Row, row, took};
 use super::{Admin, Rooms};
 use crate::batch::setup::{self, Unmapped};
 use crate::upstream::Body;
@@ -57,26 +58,6 @@ struct Shown {
     answer: &'static str,
     took: String,
     share: u64,
-}
-
-#[derive(Template)]
-#[template(path = "collections.html")]
-struct CollectionsPage {
-    here: &'static str,
-    volumes: Vec<Shelf>,
-    total: String,
-    is_first: bool,
-    next: Option<String>,
-}
-
-struct Shelf {
-    id: i64,
-    name: String,
-    images: u64,
-    vanished: bool,
-    healed: u64,
-    failed: u64,
-    missing: u64,
 }
 
 #[derive(Template)]
@@ -158,7 +139,7 @@ impl Admin {
             Page::NowLive => html(&now(rooms)?),
             Page::Heals => html(&heals(rooms, &query, words)?),
             Page::Heal(id) => html(&heal(rooms, id)?),
-            Page::Collections => html(&collections(rooms, &query)?),
+            Page::Collections => html(&collections(rooms, &query).await?),
             Page::Manifest(id) => html(&manifest(rooms, id, &query).await?),
             Page::Search => {
                 let (rooms, words) = (Arc::clone(&self.rooms), query.text("q").unwrap_or_default());
@@ -231,31 +212,6 @@ fn heal(rooms: &Rooms, id: i64) -> Result<HealPage, Problem> {
         lane: told.lane,
         steps,
     })
-}
-
-fn collections(rooms: &Rooms, query: &Query<'_>) -> Result<CollectionsPage, Problem> {
-    let listing = read::manifests(rooms, query)?;
-    let total = u64::try_from(rooms.metrics.snapshot().now.index_manifests).unwrap_or(0);
-    Ok(CollectionsPage {
-        here: "/collections",
-        volumes: listing.items.into_iter().map(shelf).collect(),
-        total: grouped(total),
-        is_first: query.text("after").is_none(),
-        next: listing.next.map(|after| format!("/collections?after={after}")),
-    })
-}
-
-fn shelf(told: Told) -> Shelf {
-    let Told { volume, health } = told;
-    Shelf {
-        id: volume.id,
-        name: volume.label.unwrap_or(volume.uri),
-        images: volume.images,
-        vanished: volume.vanished.is_some(),
-        healed: health.healed,
-        failed: health.failed,
-        missing: health.missing,
-    }
 }
 
 async fn manifest(rooms: &Rooms, id: i64, query: &Query<'_>) -> Result<ManifestPage, Problem> {

@@ -16,7 +16,7 @@ use super::{Admin, Rooms};
 use crate::iiif::Identifier;
 use crate::iiif::image_url::{identifier_in_image_url, identifier_in_service_id};
 use crate::index::Owner;
-use crate::index::browse::{Leaf, Volume};
+use crate::index::browse::{Collected, Leaf, Volume};
 use crate::index::history::{Entry, Filter, Page};
 use crate::upstream::{Body, Standing, Upstream};
 
@@ -103,6 +103,7 @@ impl Admin {
                 let (limit, rooms) = (query.limit(rooms)?, Arc::clone(rooms));
                 json(StatusCode::OK, &aside(move || images(&rooms, &words, limit)).await?)
             }
+            Read::Sources => json(StatusCode::OK, &json!({ "items": sources(rooms).await? })),
             Read::Manifests => json(StatusCode::OK, &manifests(rooms, &query)?),
             Read::Manifest(id) => {
                 let volume = rooms.index.volume(id)?.ok_or_else(|| Problem::not_found("no such manifest"))?;
@@ -207,9 +208,16 @@ pub(super) fn leaves(rooms: &Rooms, manifest: i64, query: &Query<'_>) -> Result<
     Ok(listing(rooms.index.leaves(manifest, after, limit + 1)?, limit, |leaf| leaf.id))
 }
 
+/// Where manifests came from.
+pub(super) async fn sources(rooms: &Rooms) -> Result<Vec<Collected>, Problem> {
+    let index = Arc::clone(&rooms.index);
+    aside(move || Ok(index.collected()?)).await
+}
+
 pub(super) fn manifests(rooms: &Rooms, query: &Query<'_>) -> Result<Listing<Told>, Problem> {
     let limit = query.limit(rooms)?;
-    let volumes = rooms.index.volumes(query.number("after")?.unwrap_or(0), limit + 1)?;
+    let (source, after) = (query.number("source")?, query.number("after")?.unwrap_or(0));
+    let volumes = rooms.index.volumes(source, after, limit + 1)?;
     let Listing { items, next } = listing(volumes, limit, |volume| volume.id);
     Ok(Listing { items: told(rooms, items)?, next })
 }

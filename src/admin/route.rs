@@ -31,6 +31,7 @@ pub(super) enum Read {
     Heals,
     Heal(i64),
     Images,
+    Sources,
     Manifests,
     Manifest(i64),
     Canvas(i64),
@@ -104,6 +105,7 @@ pub(super) fn asked(path: &str) -> Option<Asked> {
         ("heals", Some(_)) => Read::Heal(number()?),
         ("images", None) => Read::Images,
         ("images", Some(rest)) => Read::Thumbnail(thumbnail(rest)?),
+        ("sources", None) => Read::Sources,
         ("manifests", None) => Read::Manifests,
         ("manifests", Some(_)) => Read::Manifest(number()?),
         ("canvases", Some(_)) => Read::Canvas(number()?),
@@ -171,6 +173,6 @@ mod tests {
             assert_eq!(operations.keys().collect::<Vec<_>>(), [method], "{path}");
         }
         assert_eq!(acts, ACTS.len(), "every act is described");
-        assert_eq!(paths.len(), ACTS.len() + 14, "every page is described");
+        assert_eq!(paths.len(), ACTS.len() + 15, "every page is described");
     }
 }

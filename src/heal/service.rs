@@ -306,6 +306,7 @@ impl CanvasService {
         trace.send_on(&mut head.headers);
         let mut span = Span::call(trace, &head);
         let times = self.times.first_byte(patience);
+        let until = tokio::time::Instant::now() + patience;
         let answer = self.upstream.send(&span.onward(&head), Body::Empty, times).await;
         span.answered(&answer);
         // A look into Redis is no news: 404 is its word for "expired".
@@ -318,7 +319,7 @@ impl CanvasService {
         let answer = answer?;
         let status = answer.status();
         // A body that is too long or breaks says nothing; the status still does.
-        let body = tokio::time::timeout(patience, answer.into_body().collect(most)).await;
+        let body = tokio::time::timeout_at(until, answer.into_body().collect(most)).await;
         let body = body.ok().and_then(Result::ok);
         if body.is_none() && most != LONGEST_RESOURCE {
             self.remarks.broke_off(target);

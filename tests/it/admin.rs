@@ -190,6 +190,54 @@ async fn a_canvas_is_rebuilt_and_a_missing_file_is_forgotten_by_hand() {
     assert_eq!((forgotten.status, &forgotten.json()["forgotten"]), (200, &json!(page.identifier)));
 }
 
+#[tokio::test]
+async fn a_file_that_came_back_is_shown_as_soon_as_its_absence_is_forgotten() {
+    let world = World::with("heal.ladder = visit\nheal.missing = 10m\nheal.cooldown = 10m").await;
+    let page = world.bed.page();
+    let path = page.image_path("full/200,/0/default.jpg");
+    world.bed.fedora.removes_file(&page.path);
+    let gone = world.get(&path).await;
+    assert_eq!((gone.status, gone.header("heal-status")), (404, "missing"), "{:?}", gone.headers);
+    world.settles().await;
+    world.bed.fedora.restores_file(&page.path);
+    world.bed.expires_everything();
+    assert_eq!(world.get(&path).await.header("heal-status"), "missing", "remembered for ten minutes");
+    acts(&world, "forget", &json!({ "identifier": page.identifier })).await;
+    assert_eq!(world.get(&path).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_rebuild_that_the_service_refuses_is_told_and_harms_nothing() {
+    let world = World::start().await;
+    let page = world.bed.page();
+    world.bed.service.fails_canvas(500);
+    let refused = acts(&world, "rebuild", &json!({ "canvas": page.canvas_url })).await;
+    assert_eq!(refused.status, 502, "{}", refused.text());
+    assert!(
+        refused.json()["detail"].as_str().is_some_and(|detail| detail.contains("500")),
+        "{}",
+        refused.text()
+    );
+    assert_eq!(world.get(&page.image_path("full/200,/0/default.jpg")).await.status, 200);
+}
+
+#[tokio::test]
+async fn manifests_are_told_by_where_they_came_from() {
+    let world = World::start().await;
+    let through = world.bed.service.origin();
+    let sources = told(&world, "/api/v1/sources").await;
+    let source = &sources["items"][0];
+    assert_eq!(source["kind"], "path", "{sources}");
+    assert_eq!(source["manifests"], world.app.index.stats().expect("an index").manifests, "{through}");
+    let ours = told(&world, &format!("/api/v1/manifests?limit=200&source={}", source["id"])).await;
+    let all = told(&world, "/api/v1/manifests?limit=200").await;
+    assert_eq!(ours, all);
+    assert_eq!(told(&world, "/api/v1/manifests?source=4711").await["items"], json!([]));
+    // One source only: its manifests are shown at once.
+    let shown = testbed::get(&url(&world, "/collections")).await.text();
+    assert!(shown.contains("href=\"/collections/1\""), "{shown}");
+}
+
 /// How the wall shows this image.
 async fn state(world: &World, identifier: &str) -> Value {
     let volume = world.app.index.owners(identifier).expect("an index")[0].manifest.clone();

@@ -84,4 +84,18 @@ async fn a_heal_is_followed_by_its_request_id_through_everything_that_tells_of_i
     assert!(found.contains(&format!("/heals/{}", heal["id"])), "the list of the dashboard: {found}");
     let shown = testbed::get(&format!("{admin}/heals/{}", heal["id"])).await.text();
     assert!(shown.contains(&id) && shown.contains("visit"), "its own page: {shown}");
+    an_act_is_in_the_log(&serving, &page.identifier).await;
+}
+
+/// What people do by hand is told with who did it, to what, and how it ended.
+async fn an_act_is_in_the_log(serving: &Serving, identifier: &str) {
+    let fields = [("content-type", "application/json"), ("x-request-id", "by-hand-1")];
+    let body = serde_json::json!({ "identifier": identifier }).to_string();
+    let act = format!("http://{}/api/v1/forget", serving.admin);
+    let done = testbed::Client::default().send_body(http::Method::POST, &act, &fields, body.into()).await;
+    assert_eq!(done.expect("an answer").header("x-request-id"), "by-hand-1");
+    let line = serving.says("act of an operator");
+    let told = ["act", "about", "request", "client"].map(|name| line[name].as_str().unwrap_or_default());
+    assert_eq!(told, ["forget", identifier, "by-hand-1", "127.0.0.1"], "{line}");
+    assert_eq!(line["result"], 200, "{line}");
 }

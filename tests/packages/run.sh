@@ -3,7 +3,7 @@
 # and purged in a fresh Debian (life.sh).
 #
 #   tests/packages/run.sh                  builds, installs, upgrades, removes
-#   PROFILE=release tests/packages/run.sh  the program linked faster
+#   PROFDATA=FILE tests/packages/run.sh    with a profile that is there (deploy/profile.sh)
 #
 # Needs root, debootstrap, Debian's mirror, lintian, rpm, systemd-analyze (252 or later), and what deploy/release.sh needs.
 set -euo pipefail
@@ -15,13 +15,14 @@ die() { printf 'FAILED: %s\n' "$*" >&2; exit 1; }
 
 version=$(cargo metadata --locked --no-deps --format-version 1 | sed -E 's/.*"name":"iiif-mender","version":"([^"]+)".*/\1/')
 later=$version+later
-VERSION=$later deploy/release.sh
-deploy/release.sh
 out=target/release-artifacts target=x86_64-unknown-linux-musl
+deploy/release.sh
+# The same program under a later version.
+VERSION=$later PROFDATA=$out/iiif-mender-$version-$target.profdata deploy/release.sh
 deb=$out/iiif-mender_$version-1_amd64.deb rpm=$out/iiif-mender-$version-1.x86_64.rpm program=target/package/iiif-mender
 
 say "the program"
-ldd "$program" 2>&1 | grep -Eq 'statically linked|not a dynamic executable' || die "it is not static"
+[[ $(ldd "$program" 2>&1) =~ statically\ linked|not\ a\ dynamic ]] || die "it is not static"
 for path in "$PWD" "${CARGO_HOME:-$HOME/.cargo}" "$(rustc --print sysroot)"; do
   ! grep -Fqa "$path" "$program" || die "it knows this machine's $path"
 done
@@ -44,10 +45,11 @@ lintian --fail-on error "$deb" || die "lintian"
 
 say "the RPM"
 rpm -K --nosignature "$rpm" || die "its digests"
+rpm -qpl "$rpm" >"$plain/files"
 for file in /usr/bin/iiif-mender /etc/iiif-mender/config.toml /usr/lib/systemd/system/iiif-mender.service \
   /usr/lib/sysusers.d/iiif-mender.conf /usr/share/man/man1/iiif-mender.1.gz /usr/share/bash-completion/completions/iiif-mender \
   /usr/share/zsh/site-functions/_iiif-mender /usr/share/fish/vendor_completions.d/iiif-mender.fish; do
-  rpm -qpl "$rpm" | grep -qx "$file" || die "it lacks $file"
+  grep -qx "$file" "$plain/files" || die "it lacks $file"
 done
 [[ $(rpm -qpc "$rpm") == /etc/iiif-mender/config.toml ]] || die "its configuration would be overwritten"
 ! rpm -qpR "$rpm" | grep -E '^lib|GLIBC' || die "it wants libraries"

@@ -8,13 +8,15 @@ import { world } from '../viewers/world.mjs';
 
 const axe = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 const shots = process.env.SHOTS;
-const PAGES = ['/', '/collections', '/collections/1', '/heals', '/heals/1', '/search', '/search?q=obj', '/search?q=nobody', '/setup', '/nothing'];
+const PAGES = ['/', '/collections', '/collections?source=1', '/collections/1', '/heals', '/heals/1', '/search', '/search?q=obj', '/search?q=nobody', '/setup', '/nothing'];
 
 let it;
 let origin;
 
 before(async () => {
-  it = await world('another name', ['--book', 'obj/minutes:60', '--pdf', 'obj/report:3', '--single', 'obj/single']);
+  // A second source, within the first one: the same manifest, read from two places.
+  const config = 'ladder = ["visit", "rebuild"]\n[[index.sources]]\npath = "manifests/obj_single.json"';
+  it = await world('another name', ['--book', 'obj/minutes:60', '--pdf', 'obj/report:3', '--single', 'obj/single'], { config });
   origin = `http://${it.mender.admin}`;
 });
 after(() => it?.ends());
@@ -91,6 +93,40 @@ test('long manifests and long histories come page by page', async () => {
   await page.getByRole('link', { name: 'Older heals' }).click();
   assert.notEqual(await page.locator('tbody a').getAttribute('href'), first);
   assert.match(page.url(), /verdict=healed/);
+  await closed(page);
+});
+
+test('collections lead to manifests, and manifests to pages', async () => {
+  const page = await opened('/collections');
+  assert.equal(await page.locator('.volumes li').count(), 2);
+  await page.getByRole('link', { name: 'obj_single.json' }).click();
+  await page.waitForURL('**source=*');
+  assert.equal(await page.locator('.volumes li').count(), 1);
+  await page.locator('.volumes a').click();
+  await page.locator('.wall li').first().waitFor();
+  await page.goBack();
+  await page.getByRole('link', { name: 'All collections' }).click();
+  await page.waitForURL('**/collections');
+  await page.locator('.volumes a').first().click();
+  await page.waitForURL('**source=*');
+  assert.equal(await page.locator('.volumes li').count(), 3);
+  await closed(page);
+});
+
+test('a poisoned page is shown as such, and cured with its button', async () => {
+  const { pages } = await it.state();
+  await it.bedDoes('expire');
+  await it.bedDoes('poison-nested', '503');
+  const seen = await fetch(`http://${it.mender.address}/iiif/2/${pages[5].identifier}/full/200,/0/default.jpg`);
+  assert.equal(seen.status, 200);
+  const page = await opened('/collections/1');
+  const card = page.locator(`.wall li[data-key="${pages[5].identifier}"]`);
+  for (let looks = 0; looks < 50 && await card.locator('.state.poisoned').count() === 0; looks += 1) await page.reload();
+  assert.equal(await card.locator('.state.poisoned').count(), 1);
+  if (shots) await page.screenshot({ path: join(shots, 'poisoned.png') });
+  await it.bedDoes('nested-is-well');
+  await card.getByRole('button').click();
+  await card.locator('.state.healed, .state.ok').waitFor({ timeout: 20_000 });
   await closed(page);
 });
 

@@ -1,0 +1,96 @@
+//! The way down to one manifest: where manifests came from, and those of one source, page by page.
+
+use askama::Template;
+
+use super::Rooms;
+use super::answer::Problem;
+use super::read::{self, Query, Told};
+use super::words::grouped;
+use crate::index::browse::Collected;
+
+/// The sources, or the manifests of one of them, or of all.
+#[derive(Template)]
+#[template(path = "collections.html")]
+pub(super) struct CollectionsPage {
+    here: &'static str,
+    sources: Vec<Room>,
+    /// The source whose manifests these are.
+    source: Option<Room>,
+    volumes: Vec<Shelf>,
+    total: String,
+    is_first: bool,
+    next: Option<String>,
+}
+
+/// A source.
+struct Room {
+    id: i64,
+    name: String,
+    manifests: String,
+    images: String,
+}
+
+/// A manifest.
+pub(super) struct Shelf {
+    pub(super) id: i64,
+    pub(super) name: String,
+    pub(super) images: u64,
+    pub(super) vanished: bool,
+    pub(super) healed: u64,
+    pub(super) failed: u64,
+    pub(super) missing: u64,
+}
+
+/// Where there is one source only, its manifests come at once.
+pub(super) async fn collections(rooms: &Rooms, query: &Query<'_>) -> Result<CollectionsPage, Problem> {
+    let wanted = query.number("source")?;
+    let is_first = query.text("after").is_none();
+    let mut known = Vec::new();
+    if wanted.is_some() || is_first {
+        known.extend(read::sources(rooms).await?.into_iter().map(room));
+    }
+    let total = u64::try_from(rooms.metrics.snapshot().now.index_manifests).unwrap_or(0);
+    let mut page = CollectionsPage {
+        here: "/collections",
+        sources: Vec::new(),
+        source: None,
+        volumes: Vec::new(),
+        total: grouped(total),
+        is_first,
+        next: None,
+    };
+    if wanted.is_none() && known.len() > 1 {
+        page.sources = known;
+        return Ok(page);
+    }
+    page.source = known.into_iter().find(|source| Some(source.id) == wanted);
+    if let Some(source) = &page.source {
+        page.total.clone_from(&source.manifests);
+    }
+    let listing = read::manifests(rooms, query)?;
+    page.volumes = listing.items.into_iter().map(shelf).collect();
+    let source = wanted.map(|source| format!("source={source}&")).unwrap_or_default();
+    page.next = listing.next.map(|after| format!("/collections?{source}after={after}"));
+    Ok(page)
+}
+
+fn room(source: Collected) -> Room {
+    let name = match &*source.kind {
+        "traffic" => "Learned from traffic".to_owned(),
+        _ => source.location,
+    };
+    Room { id: source.id, name, manifests: grouped(source.manifests), images: grouped(source.images) }
+}
+
+pub(super) fn shelf(told: Told) -> Shelf {
+    let Told { volume, health } = told;
+    Shelf {
+        id: volume.id,
+        name: volume.label.unwrap_or(volume.uri),
+        images: volume.images,
+        vanished: volume.vanished.is_some(),
+        healed: health.healed,
+        failed: health.failed,
+        missing: health.missing,
+    }
+}
