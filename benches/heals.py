@@ -7,7 +7,7 @@ Builds both (release) unless told which. Needs two cores, taskset (util-linux) a
 nothing. One core has the proxy, the other the stand-ins and the load.
 
     cold    a client that makes the three requests itself (404, canvas, 200) against one that asks the proxy; canvas 0 ms
-    burst   200 viewers ask for tiles of one expired image in the same moment; canvas 100 ms
+    burst   200 viewers ask for tiles of one expired image in the same moment; canvas 100 ms; another image each round
     sweep   2,000 expired images, 32 clients, concurrency 32, canvas 5 ms
     hang    the healthy p50 before, and while 100 heals wait for canvases that do not come
 """
@@ -183,11 +183,12 @@ def cold(world, rounds):
 def burst(world, rounds):
     world.switch("canvas-delay?100")
     figures = {"canvas": [], "images": []}
-    for number in range(rounds):
-        world.load([world.tile(1)] * 200, 200)
+    for number in range(min(rounds, 100)):
+        world.load([world.tile(0)] * 200, 200)
         world.switch("expire")
         world.switch("clear-counts")
-        world.load([world.tile(0)] * 200, 200)
+        # One that nobody asked for yet: an image that was well within the last minute is never held.
+        world.load([world.tile(1 + number)] * 200, 200)
         counts = world.counts()
         figures["canvas"].append(counts["visits"] + counts["rebuilds"])
         figures["images"].append(counts["images"] + counts["info"])
@@ -233,7 +234,7 @@ def hang(world, rounds):
 
 
 # What it needs: pages, and what the configuration says more.
-CASES = {"cold": (cold, 50, ""), "burst": (burst, 2, ""), "sweep": (sweep, 2000, "concurrency = 32"),
+CASES = {"cold": (cold, 50, ""), "burst": (burst, 101, ""), "sweep": (sweep, 2000, "concurrency = 32"),
          "hang": (hang, 200, "concurrency = 100")}
 
 
