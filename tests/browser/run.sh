@@ -8,7 +8,7 @@
 #
 #   JOBS=1 tests/browser/run.sh     one file after the other
 #
-# Needs node 20, npm, openssl, chromium, nginx and IIPImage (Debian: apt-get install chromium nginx-light
+# Needs node 18, npm, openssl, chromium, nginx and IIPImage (Debian: apt-get install chromium nginx-light
 # iipimage-server), and npm's registry for the viewers.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
