@@ -69,7 +69,7 @@ const VOLUME: &str = "SELECT id, uri, label, canvases, images, vanished FROM man
 const LEAF: &str = "SELECT id, url, label, keys, manifest FROM canvases";
 
 impl Index {
-    /// The sources that manifests came from, those with most manifests first. Counts all manifests: 50 ms for 100,000.
+    /// The sources that manifests came from, those with most manifests first. Counts all manifests: 25 ms for 100,000.
     pub fn collected(&self) -> Result<Vec<Collected>, IndexError> {
         self.look();
         let sql = "SELECT s.id, s.kind, s.location, s.seen, m.manifests, m.images FROM sources s
