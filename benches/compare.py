@@ -221,6 +221,13 @@ def start(command, core, ports, folder, running):
     return process.pid
 
 
+def stop(running):
+    for process in running:
+        process.send_signal(signal.SIGTERM)
+    for process in running:
+        process.wait(40)
+
+
 def check_bodies(proxies, folder):
     for proxy in proxies:
         connection = http.client.HTTPConnection("127.0.0.1", proxy.ports[0])
@@ -441,10 +448,7 @@ def main():
         args.json.write_text(json.dumps(results, indent=1))
         print(f"load average {os.getloadavg()[0]:.1f}; all figures in {args.json}")
     finally:
-        for process in running:
-            process.send_signal(signal.SIGTERM)
-        for process in running:
-            process.wait(40)
+        stop(running)
         shutil.rmtree(folder)
 
 

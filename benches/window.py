@@ -13,7 +13,6 @@ import http.client
 import os
 import pathlib
 import shutil
-import signal
 import statistics
 import subprocess
 import sys
@@ -124,10 +123,7 @@ def main():
             traffic(case, proxy, args.rounds, args.seconds, folder)
         print(f"load average {os.getloadavg()[0]:.1f}")
     finally:
-        for process in running:
-            process.send_signal(signal.SIGTERM)
-        for process in running:
-            process.wait(40)
+        compare.stop(running)
         if not args.folder:
             shutil.rmtree(folder)
 

@@ -6,25 +6,13 @@
 use std::io::Write as _;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
+use super::Unit;
+use super::journal::Told;
 use super::mend::{By, Surgeon, Treated};
-use super::{Entry, Unit};
 use crate::cluster::{Claim, Cluster, Job, JobError};
 
 /// How soon is asked again for what others are at, and for a Redis that is away.
 pub(crate) const LOOK: Duration = Duration::from_millis(200);
-
-/// What came of one canvas, as the others are told.
-#[derive(Debug, Default, Serialize, Deserialize)]
-struct Told {
-    #[serde(rename = "n")]
-    images: u64,
-    #[serde(rename = "a", skip_serializing_if = "std::ops::Not::not", default)]
-    asked: bool,
-    #[serde(rename = "e", skip_serializing_if = "Vec::is_empty", default)]
-    entries: Vec<Entry>,
-}
 
 /// Our part in a job.
 #[derive(Debug)]
@@ -52,8 +40,7 @@ impl Share {
         if treated.undone {
             self.job.give_back(id).await;
         } else if !treated.again || is_last {
-            let (images, asked, entries) = (treated.images, treated.asked, treated.entries.clone());
-            self.finish(surgeon, id, &Told { images, asked, entries }).await;
+            self.finish(surgeon, id, &Told::from(&treated)).await;
         }
         // What is tried again stays claimed meanwhile.
         treated

@@ -42,12 +42,25 @@ struct Done {
     unit: u64,
     #[serde(rename = "m")]
     manifest: usize,
+    #[serde(flatten)]
+    told: Told,
+}
+
+/// What came of one canvas, as a later run is told, and the other processes of a job.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Told {
     #[serde(rename = "n")]
-    images: u64,
+    pub(super) images: u64,
     #[serde(rename = "a", skip_serializing_if = "std::ops::Not::not", default)]
-    asked: bool,
+    pub(super) asked: bool,
     #[serde(rename = "e", skip_serializing_if = "Vec::is_empty", default)]
-    entries: Vec<Entry>,
+    pub(super) entries: Vec<Entry>,
+}
+
+impl From<&Treated> for Told {
+    fn from(treated: &Treated) -> Self {
+        Self { images: treated.images, asked: treated.asked, entries: treated.entries.clone() }
+    }
 }
 
 /// The journal of this run.
@@ -147,7 +160,7 @@ impl Journal {
                     if let Some(manifest) = names.get(&done.manifest)
                         && self.done.insert(done.unit)
                     {
-                        summary.take(manifest, done.images, done.entries, done.asked);
+                        summary.take(manifest, done.told.images, done.told.entries, done.told.asked);
                     }
                 }
             }
@@ -182,10 +195,9 @@ impl Journal {
             self.write(&Line::Manifest(number, unit.manifest.uri.clone(), unit.manifest.label.clone()));
             number
         };
-        let (images, asked, entries) = (treated.images, treated.asked, treated.entries.clone());
-        self.write(&Line::Done(Done { unit: id, manifest, images, asked, entries }));
+        self.write(&Line::Done(Done { unit: id, manifest, told: treated.into() }));
         // A healthy canvas cost a probe, which may be made again; anything else may not.
-        if asked || self.gathered.len() >= GATHER || self.synced.elapsed() >= SYNC {
+        if treated.asked || self.gathered.len() >= GATHER || self.synced.elapsed() >= SYNC {
             self.flush().map_err(|error| JournalError::Io(self.path.clone(), error))?;
         }
         Ok(())

@@ -17,7 +17,7 @@ use super::service::CanvasService;
 use super::ward::Ward;
 use crate::cluster::Cluster;
 use crate::config::Settings;
-use crate::config::settings::RouteKind;
+use crate::config::settings::{Route, RouteKind};
 use crate::index::Index;
 use crate::index::history::Bounds;
 use crate::index::recorder::Recorder;
@@ -59,6 +59,7 @@ impl Ward {
             services: services(&settings, upstreams, cluster.as_ref(), &metrics, before),
             fleet: Fleet::new(cluster),
             upstreams: upstreams.to_vec(),
+            marks: settings.routes.iter().map(Route::mark).collect(),
             guard: Guard::new(Arc::clone(&settings)),
             index,
             metrics,

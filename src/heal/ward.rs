@@ -70,6 +70,8 @@ pub(super) struct Ward {
     pub(super) services: Vec<Arc<CanvasService>>,
     /// In the order of `settings.routes`.
     pub(super) upstreams: Vec<Arc<Upstream>>,
+    /// What each route is remembered by, in the same order: every image asks for it.
+    pub(super) marks: Vec<u64>,
     pub(super) fleet: Fleet,
     pub(super) guard: Guard,
     pub(super) index: Arc<Index>,
@@ -100,7 +102,7 @@ pub(super) struct Ward {
 impl Ward {
     /// What this image's route is remembered by.
     pub(super) fn mark(&self, patient: &Patient) -> u64 {
-        self.settings.routes[patient.route].mark()
+        self.marks[patient.route]
     }
 
     /// The identifier with its owners, if the index knows it and it may be healed.
@@ -163,10 +165,7 @@ impl Ward {
 
     pub(super) fn is_climbing(&self, at: &Lobby<'_>) -> bool {
         self.climbs.len() > 0
-            && self
-                .climbs
-                .find(&(self.settings.routes[at.route].mark(), Arc::from(&*at.request.identifier.key())))
-                .is_some()
+            && self.climbs.find(&(self.marks[at.route], Arc::from(&*at.request.identifier.key()))).is_some()
     }
 
     /// The turn of a request that asks before anything is known. An info.json has none: it proves nothing.
@@ -174,9 +173,10 @@ impl Ward {
         if at.request.target == Target::Info {
             return FirstAsk::free();
         }
-        let mark = self.settings.routes[at.route].mark();
         let held = || self.metrics.event("first_ask_held");
-        self.firsts.ask(mark, at.request.identifier.as_sent(), &self.settings.heal, held).await
+        self.firsts
+            .ask(self.marks[at.route], at.request.identifier.as_sent(), &self.settings.heal, held)
+            .await
     }
 
     /// The lane for this client: one that starts very many heals stands behind the other readers for a while.

@@ -1,6 +1,6 @@
 //! What one node learns, the others know: against a real Redis.
 
-use testbed::Testbed;
+use testbed::{Page, Testbed};
 
 use crate::cluster_world::{Fleet, PATIENT, Server, TILE};
 use crate::world::patiently;
@@ -69,14 +69,20 @@ async fn a_verified_file_url_is_known_everywhere_and_a_false_one_nowhere() {
     assert_eq!(knows(&pages[1]), None);
 }
 
-#[tokio::test]
-async fn who_is_too_far_behind_says_so_and_reads_on() {
+/// Two nodes that learned the canvas of this page, and their Redis, which has lost everything since.
+async fn emptied() -> (Server, Fleet, Page) {
     let redis = Server::redis(&[]).await;
     let fleet = ignorant(&redis, 2).await;
     let page = fleet.bed.page();
     assert_eq!(fleet.asks(0, &page.canvas_path).await.expect("an answer").status, 200);
     patiently("it is known", || images(&fleet, 1) == 1).await;
     redis.ask(&["FLUSHALL"]).await;
+    (redis, fleet, page)
+}
+
+#[tokio::test]
+async fn who_is_too_far_behind_says_so_and_reads_on() {
+    let (_redis, fleet, page) = emptied().await;
     assert_eq!(fleet.asks(0, &page.presentation_path).await.expect("an answer").status, 200);
     patiently("the rest, too", || images(&fleet, 1) >= 3).await;
     assert!(fleet.event(1, "cluster_behind") >= 1.0);
@@ -84,12 +90,7 @@ async fn who_is_too_far_behind_says_so_and_reads_on() {
 
 #[tokio::test]
 async fn an_emptied_stream_is_no_reason_to_read_the_sources_again_and_again() {
-    let redis = Server::redis(&[]).await;
-    let fleet = ignorant(&redis, 2).await;
-    let page = fleet.bed.page();
-    assert_eq!(fleet.asks(0, &page.canvas_path).await.expect("an answer").status, 200);
-    patiently("it is known", || images(&fleet, 1) == 1).await;
-    redis.ask(&["FLUSHALL"]).await;
+    let (redis, fleet, _) = emptied().await;
     let looks = async || {
         let commands = redis.commands().await;
         commands.into_iter().find(|(name, _)| name == "xrange").map_or(0, |(_, calls)| calls)

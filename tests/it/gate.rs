@@ -3,8 +3,7 @@
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-use testbed::{Fetched, Page, Testbed};
-use tokio::task::JoinHandle;
+use testbed::{Page, Testbed};
 
 use crate::world::{World, patiently};
 
@@ -12,12 +11,6 @@ const VISIT: &str = "heal.ahead = 0\nheal.ladder = visit,rebuild";
 
 /// The canvas service's own voice.
 const SERVICE: (&str, &str) = ("user-agent", "Apache-HttpClient/4.5.13 (Java/11.0.24)");
-
-/// Asks on a task of its own.
-fn asks(world: &World, path: &str) -> JoinHandle<Fetched> {
-    let (client, url) = (world.client.clone(), world.url(path));
-    tokio::spawn(async move { client.get(&url, &[]).await.expect("an answer") })
-}
 
 async fn waiting(world: &World, viewers: f64) {
     patiently("they wait", || world.metric("iiif_mender_waiting_viewers") >= viewers).await;
@@ -40,7 +33,7 @@ async fn info_json_of_an_expired_page_waits_and_then_no_tile_is_404_or_held() {
             world.bed.restart_image_server();
         }
         world.bed.service.stalls_canvas();
-        let info = asks(&world, &page.info_path());
+        let info = world.asks(&page.info_path());
         world.bed.ledger.until(|counts| counts.canvas == 1).await;
         waiting(&world, 1.0).await;
         assert!(!info.is_finished(), "info.json went out before its image was good");
@@ -93,7 +86,7 @@ async fn an_echo_never_meets_the_gate() {
     world.bed.heats_info();
     world.bed.expires_everything();
     world.bed.service.stalls_canvas();
-    let viewer = asks(&world, &page.info_path());
+    let viewer = world.asks(&page.info_path());
     waiting(&world, 1.0).await;
     for _ in 0..3 {
         let echo = world.get_with(&page.info_path(), &[SERVICE]).await;
@@ -133,7 +126,7 @@ async fn a_slow_canvas_holds_info_json_for_long_and_tiles_only_as_long_as_a_view
     world.bed.heats_info();
     world.bed.expires_everything();
     world.bed.service.stalls_canvas();
-    let info = asks(&world, &page.info_path());
+    let info = world.asks(&page.info_path());
     world.bed.ledger.until(|counts| counts.canvas == 1).await;
     let began = Instant::now();
     let tile = world.get(&tiles(&page)[0]).await;

@@ -2,7 +2,7 @@
 
 use futures_util::future::join_all;
 use http::Method;
-use testbed::Testbed;
+use testbed::{Fetched, Testbed};
 use tokio::task::JoinHandle;
 
 use crate::world::{World, patiently};
@@ -69,13 +69,8 @@ async fn an_expired_info_json_and_a_head_are_good_at_the_first_request_too() {
     assert_eq!(world.bed.counts().canvas, 2);
 }
 
-/// So many GETs of the same tile in one moment.
-fn crowd(world: &World, path: &str, many: usize) -> Vec<JoinHandle<u16>> {
-    let ask = || {
-        let (client, url) = (world.client.clone(), world.url(path));
-        tokio::spawn(async move { client.get(&url, &[]).await.expect("an answer").status })
-    };
-    (0..many).map(|_| ask()).collect()
+fn crowd(world: &World, path: &str, many: usize) -> Vec<JoinHandle<Fetched>> {
+    (0..many).map(|_| world.asks(path)).collect()
 }
 
 #[tokio::test]
@@ -88,8 +83,8 @@ async fn sixteen_of_two_hundred_find_out_that_an_image_is_expired() {
     patiently("the others wait", || world.events("first_ask_held") == 184.0).await;
     assert_eq!(world.bed.counts().image, 16);
     world.bed.images.releases();
-    for status in join_all(viewers).await {
-        assert_eq!(status.expect("no panic"), 200);
+    for answer in join_all(viewers).await {
+        assert_eq!(answer.expect("no panic").status, 200);
     }
     world.settles().await;
     let counts = world.bed.counts();
@@ -106,16 +101,16 @@ async fn who_asks_for_an_image_that_is_well_or_waits_for_too_long_is_sent_on() {
     world.bed.ledger.until(|counts| counts.image == 20).await;
     assert_eq!(world.events("first_ask_held"), 18.0);
     world.bed.images.releases();
-    for status in join_all(unknown).await {
-        assert_eq!(status.expect("no panic"), 200);
+    for answer in join_all(unknown).await {
+        assert_eq!(answer.expect("no panic").status, 200);
     }
     world.bed.images.stalls_images();
     let well = crowd(&world, &pages[0].image_path(TILE), 20);
     world.bed.ledger.until(|counts| counts.image == 40).await;
     assert_eq!(world.events("first_ask_held"), 18.0, "nobody who knows it to be well");
     world.bed.images.releases();
-    for status in join_all(well).await {
-        assert_eq!(status.expect("no panic"), 200);
+    for answer in join_all(well).await {
+        assert_eq!(answer.expect("no panic").status, 200);
     }
 }
 
@@ -125,13 +120,9 @@ async fn two_hundred_viewers_of_one_expired_canvas_cost_one_canvas_request() {
     let page = world.bed.page();
     world.bed.expires_everything();
     world.bed.service.stalls_canvas();
-    let viewers = (0..200).map(|_| {
-        let (client, url) = (world.client.clone(), world.url(&page.image_path(TILE)));
-        tokio::spawn(async move { client.get(&url, &[]).await.expect("an answer") })
-    });
-    let viewers: Vec<_> = viewers.collect();
+    let viewers = crowd(&world, &page.image_path(TILE), 200);
     world.bed.ledger.until(|counts| counts.canvas == 1).await;
-    crate::world::patiently("all wait", || world.metric("iiif_mender_waiting_viewers") >= 200.0).await;
+    patiently("all wait", || world.metric("iiif_mender_waiting_viewers") >= 200.0).await;
     // Twenty of them leave at once, the first one among them.
     for viewer in &viewers[..20] {
         viewer.abort();
@@ -277,7 +268,7 @@ async fn all_pages_of_an_expired_pdf_come_back_with_one_canvas_request() {
     let pages = world.bed.pages_of("obj/report");
     let paths: Vec<_> = pages.iter().map(|page| page.image_path("0,0,64,64/64,/0/default.jpg")).collect();
     let (answers, ()) = tokio::join!(join_all(paths.iter().map(|path| world.get(path))), async {
-        crate::world::patiently("all wait", || world.metric("iiif_mender_waiting_viewers") >= 3.0).await;
+        patiently("all wait", || world.metric("iiif_mender_waiting_viewers") >= 3.0).await;
         world.bed.service.releases();
     });
     assert!(answers.iter().all(|answer| answer.status == 200));

@@ -1,8 +1,7 @@
 //! Limits: how much the canvas service is asked at most, who goes first, and what is left alone.
 
 use futures_util::future::join_all;
-use testbed::{Fetched, Kind, Testbed};
-use tokio::task::JoinHandle;
+use testbed::{Kind, Testbed};
 
 use crate::world::{World, patiently};
 
@@ -14,11 +13,6 @@ const THUMBNAIL: &str = "full/90,/0/default.jpg";
 async fn book(pages: u32, more: &str) -> World {
     let bed = Testbed::builder().book("obj/book", pages).page_size(600, 800).start().await;
     World::over(bed, &format!("{VISIT}\n{more}")).await
-}
-
-fn asks(world: &World, path: &str) -> JoinHandle<Fetched> {
-    let (client, url) = (world.client.clone(), world.url(path));
-    tokio::spawn(async move { client.get(&url, &[]).await.expect("an answer") })
 }
 
 /// So many heals are under way, and all that can queue does: a round trip of somebody else's has passed since.
@@ -50,17 +44,17 @@ async fn a_viewer_goes_before_thumbnails_and_takes_a_page_of_theirs_along() {
     world.bed.service.closes_resources();
     world.bed.expires_everything();
     world.bed.service.stalls_canvas();
-    let first = asks(&world, &pages[0].image_path(TILE));
+    let first = world.asks(&pages[0].image_path(TILE));
     world.bed.ledger.until(|counts| counts.canvas == 1).await;
     let mut asked = vec![first];
     for (waiting, page) in pages[1..6].iter().enumerate() {
-        asked.push(asks(&world, &page.image_path(THUMBNAIL)));
+        asked.push(world.asks(&page.image_path(THUMBNAIL)));
         heals_are_queued(&world, waiting as f64 + 2.0).await;
     }
     // A page that nobody asked for before, and one whose thumbnail waits already, last of all.
-    asked.push(asks(&world, &pages[7].image_path(TILE)));
+    asked.push(world.asks(&pages[7].image_path(TILE)));
     heals_are_queued(&world, 7.0).await;
-    asked.push(asks(&world, &pages[5].image_path(TILE)));
+    asked.push(world.asks(&pages[5].image_path(TILE)));
     patiently("all wait", || world.metric("iiif_mender_waiting_viewers") == 8.0).await;
     world.bed.service.releases();
     for answer in join_all(asked).await {
@@ -79,7 +73,7 @@ async fn a_failed_heal_is_told_to_all_who_waited_and_remembered_for_a_while_only
     world.bed.service.fails_canvas(500);
     world.bed.service.stalls_canvas();
     let path = page.image_path(TILE);
-    let waiting: Vec<_> = (0..100).map(|_| asks(&world, &path)).collect();
+    let waiting: Vec<_> = (0..100).map(|_| world.asks(&path)).collect();
     patiently("they wait", || world.metric("iiif_mender_waiting_viewers") == 100.0).await;
     world.bed.service.releases();
     let original = world.asks_directly(&path).await;
@@ -205,7 +199,7 @@ async fn more_viewers_than_may_wait_are_told_to_come_back() {
     world.bed.expires_everything();
     world.bed.service.stalls_canvas();
     let path = page.image_path(TILE);
-    let waiting: Vec<_> = (0..3).map(|_| asks(&world, &path)).collect();
+    let waiting: Vec<_> = (0..3).map(|_| world.asks(&path)).collect();
     patiently("they wait", || world.metric("iiif_mender_waiting_viewers") == 3.0).await;
     for _ in 0..5 {
         let crowded = world.get(&path).await;
@@ -227,7 +221,7 @@ async fn viewers_who_leave_leave_nothing_behind() {
     for _ in 0..3 {
         let paths = pages.iter().map(|page| page.image_path(TILE));
         let waiting: Vec<_> = paths.flat_map(|path| (0..5).map(move |_| path.clone())).collect();
-        let waiting: Vec<_> = waiting.iter().map(|path| asks(&world, path)).collect();
+        let waiting: Vec<_> = waiting.iter().map(|path| world.asks(path)).collect();
         patiently("they wait", || world.metric("iiif_mender_waiting_viewers") == 15.0).await;
         for viewer in &waiting {
             viewer.abort();
@@ -326,7 +320,7 @@ async fn viewers_who_leave_at_once_cannot_begin_heals_without_end() {
     world.bed.expires_everything();
     world.bed.service.stalls_canvas();
     for (page, flights) in pages.iter().zip([1.0, 2.0]) {
-        let viewer = asks(&world, &page.image_path(TILE));
+        let viewer = world.asks(&page.image_path(TILE));
         patiently("it begins", || world.metric("iiif_mender_flights") == flights).await;
         viewer.abort();
     }
@@ -334,7 +328,7 @@ async fn viewers_who_leave_at_once_cannot_begin_heals_without_end() {
     let third = world.get(&pages[2].image_path(TILE)).await;
     assert_eq!((third.status, third.header("cache-control")), (503, "no-store"));
     // What is being healed already may be waited for.
-    let first = asks(&world, &pages[0].image_path(TILE));
+    let first = world.asks(&pages[0].image_path(TILE));
     patiently("it waits", || world.metric("iiif_mender_waiting_viewers") == 1.0).await;
     world.bed.service.releases();
     assert_eq!(first.await.expect("not aborted").status, 200);

@@ -6,6 +6,7 @@ use std::time::Duration;
 use iiif_mender::app::App;
 use iiif_mender::config::Settings;
 use testbed::{Client, Fetched, Page, Testbed};
+use tokio::task::JoinHandle;
 
 /// iiif-mender in front of a testbed. Ends with the test.
 pub(crate) struct World {
@@ -79,6 +80,12 @@ impl World {
     /// How many documents that passed through were read with this result.
     pub(crate) fn learned(&self, kind: &str) -> f64 {
         self.metric(&format!(r#"iiif_mender_learned_total{{kind="{kind}"}}"#))
+    }
+
+    /// A GET by a viewer of its own, who waits.
+    pub(crate) fn asks(&self, path: &str) -> JoinHandle<Fetched> {
+        let (client, url) = (self.client.clone(), self.url(path));
+        tokio::spawn(async move { client.get(&url, &[]).await.expect("an answer") })
     }
 
     /// What the image server itself answers, asked in our name.
