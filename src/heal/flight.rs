@@ -72,7 +72,8 @@ where
         slot.insert(Seat { news: news.clone(), urgency: Arc::clone(&urgency) });
         drop(flying);
         let landing = Landing { flying: Arc::clone(&self.flying), key: key.clone() };
-        let flight = fly(Arc::clone(&urgency));
+        // Boxed, because it is large, and tokio moves what it spawns three times.
+        let flight = Box::pin(fly(Arc::clone(&urgency)));
         self.home.spawn(async move {
             let result = flight.await;
             // Off the list before the news: who comes now finds the new state, not the old flight.

@@ -4,7 +4,7 @@
 //! identifiers at once (upstream.md "Redis"). What viewers ask for is healed first, as ever; then the rest of the
 //! manifests in use, in the ahead lane; then, if configured, everything, in the sweep lane.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -25,8 +25,10 @@ pub(super) struct Detector {
 
 #[derive(Debug, Default)]
 struct Seen {
-    /// The last expired identifiers, each once; never more than `bounds.ids`.
+    /// The last expired identifiers, oldest first; never more than `bounds.ids`.
     ids: VecDeque<(Instant, Arc<str>)>,
+    /// The same: each counts once.
+    known: HashSet<Arc<str>>,
     /// The last one of a mass expiry that was told already.
     during: Option<Instant>,
 }
@@ -49,12 +51,20 @@ impl Detector {
             }
             seen.during = None;
         }
-        seen.ids.retain(|(when, other)| now.duration_since(*when) < self.bounds.within && other != key);
-        seen.ids.push_back((now, Arc::clone(key)));
-        let begins = seen.ids.len() >= self.bounds.ids;
+        let Seen { ids, known, during } = &mut *seen;
+        while let Some((_, old)) =
+            ids.pop_front_if(|(when, _)| now.duration_since(*when) >= self.bounds.within)
+        {
+            known.remove(&old);
+        }
+        if known.insert(Arc::clone(key)) {
+            ids.push_back((now, Arc::clone(key)));
+        }
+        let begins = ids.len() >= self.bounds.ids;
         if begins {
-            seen.ids.clear();
-            seen.during = Some(now);
+            ids.clear();
+            known.clear();
+            *during = Some(now);
         }
         begins
     }

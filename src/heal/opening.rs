@@ -2,8 +2,10 @@
 
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use governor::{Quota, RateLimiter};
+use moka::sync::Cache;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
@@ -25,8 +27,11 @@ use crate::observe::Metrics;
 use crate::upstream::Upstream;
 use crate::upstream::guard::Guard;
 
-/// File URLs being written to the index at once; beyond that one is simply learned another time.
-const WRITERS: usize = 4;
+/// UUIDs of which is remembered that their file URL is in the index; of others it is looked up.
+const FILED: u64 = 20_000;
+
+/// For so long, because writing it may have failed.
+const FILED_FOR: Duration = Duration::from_mins(10);
 
 impl Ward {
     /// `before`: the ward under the settings that held until now. Everything that is under way or remembered
@@ -89,7 +94,7 @@ impl Ward {
                 || Arc::new(Semaphore::new(heal.max_waiting)),
                 |before| Arc::clone(&before.waiting),
             ),
-            writing: Arc::new(Semaphore::new(WRITERS)),
+            filed: Cache::builder().max_capacity(FILED).time_to_live(FILED_FOR).build(),
             witness: Mutex::new(None),
             settings,
         }

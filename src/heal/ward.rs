@@ -9,6 +9,7 @@ use governor::DefaultKeyedRateLimiter;
 use http::StatusCode;
 use http::request::Parts;
 use hyper::Response;
+use moka::sync::Cache;
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use uuid::Uuid;
@@ -94,7 +95,8 @@ pub(super) struct Ward {
     pub(super) base64_with_slash: Passage,
     pub(super) clients: Arc<DefaultKeyedRateLimiter<IpAddr>>,
     pub(super) waiting: Arc<Semaphore>,
-    pub(super) writing: Arc<Semaphore>,
+    /// UUIDs whose file URL stands in the index, or will in a moment.
+    pub(super) filed: Cache<Uuid, ()>,
     /// An identifier that was alive a short while ago: it shows whether info.json works at all.
     pub(super) witness: Mutex<Option<Patient>>,
 }
@@ -242,6 +244,9 @@ impl Ward {
 
     /// The services that may know this identifier, those of its canvases first.
     pub(super) fn services_of(&self, patient: &Patient) -> Vec<Arc<CanvasService>> {
+        if let [only] = &*self.services {
+            return vec![Arc::clone(only)];
+        }
         let mut of: Vec<Arc<CanvasService>> = Vec::new();
         for owner in &*patient.owners {
             let Some(allowed) = self.guard.allow(&owner.canvas) else { continue };
@@ -332,18 +337,14 @@ impl Ward {
 
     /// Remembers where the file is, if the claim is true. Written behind; nobody waits for it.
     fn learn_file_url(&self, uuid: Uuid, file_url: &str) {
-        if uuid_of_file_url(file_url) != uuid || self.file_url(uuid).is_some() {
+        if self.filed.contains_key(&uuid) || uuid_of_file_url(file_url) != uuid {
             return;
         }
-        let Ok(writer) = Arc::clone(&self.writing).try_acquire_owned() else { return };
-        let (index, file_url) = (Arc::clone(&self.index), file_url.to_owned());
-        self.tell_file_url(uuid, &file_url);
-        tokio::task::spawn_blocking(move || {
-            if let Err(error) = index.learn_file_url(uuid, &file_url) {
-                tracing::warn!(%error, "a file URL could not be remembered");
-            }
-            drop(writer);
-        });
+        self.filed.insert(uuid, ());
+        if self.file_url(uuid).is_none() {
+            self.tell_file_url(uuid, file_url);
+            self.history.learn_file_url(uuid, file_url);
+        }
     }
 
     /// This identifier is alive: it can show later whether info.json works at all.

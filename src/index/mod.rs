@@ -258,10 +258,17 @@ impl Index {
         if self.store().learned_file(uuid)?.as_deref() == Some(url) {
             return Ok(());
         }
+        self.learn_file_urls(&[(uuid, url.to_owned())])
+    }
+
+    /// The same for several that are known to be true, in one transaction.
+    fn learn_file_urls(&self, files: &[(Uuid, String)]) -> Result<(), IndexError> {
         self.write(|conn| {
             let mut insert =
                 conn.prepare_cached("INSERT OR REPLACE INTO files (uuid, url) VALUES (?1, ?2)")?;
-            insert.execute(rusqlite::params![uuid.as_bytes(), url])?;
+            for (uuid, url) in files {
+                insert.execute(rusqlite::params![uuid.as_bytes(), url])?;
+            }
             Ok(())
         })
     }

@@ -187,19 +187,18 @@ impl Store {
         }
     }
 
-    /// Reads with the first free connection.
+    /// Reads with the first free connection: its pages are warm, and those of the others take no memory.
     pub(super) fn read<T>(
         &self,
         query: impl FnOnce(&Connection) -> rusqlite::Result<T>,
     ) -> Result<T, IndexError> {
-        let start = self.turn.fetch_add(1, Ordering::Relaxed);
-        let len = self.readers.len();
-        let free = (0..len).find_map(|i| match self.readers[(start.wrapping_add(i)) % len].try_lock() {
+        let free = self.readers.iter().find_map(|reader| match reader.try_lock() {
             Ok(free) => Some(free),
             Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
             Err(TryLockError::WouldBlock) => None,
         });
-        let mut reader = free.unwrap_or_else(|| lock(&self.readers[start % len]));
+        let turn = || self.turn.fetch_add(1, Ordering::Relaxed) % self.readers.len();
+        let mut reader = free.unwrap_or_else(|| lock(&self.readers[turn()]));
         reader.query(&self.commits, query).map_err(|e| self.wrap(e))
     }
 

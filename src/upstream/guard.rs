@@ -6,13 +6,15 @@
 
 use std::sync::Arc;
 
-use crate::config::settings::{RouteKind, Settings};
+use crate::config::settings::{Route, RouteKind, Settings};
 use crate::iiif::CanvasUrl;
 
 /// Decides which canvas URLs may be asked for.
 #[derive(Debug, Clone)]
 pub struct Guard {
     settings: Arc<Settings>,
+    /// Of each route.
+    marks: Arc<[u64]>,
 }
 
 /// A canvas that may be asked for.
@@ -31,7 +33,8 @@ pub struct Allowed {
 impl Guard {
     /// The guard for these routes and hosts.
     pub fn new(settings: Arc<Settings>) -> Self {
-        Self { settings }
+        let marks = settings.routes.iter().map(Route::mark).collect();
+        Self { settings, marks }
     }
 
     /// What to ask for, or `None`: this canvas is nobody's that we may call.
@@ -44,10 +47,9 @@ impl Guard {
             return None;
         }
         let (route, rest) = self.by_public_host(&url).or_else(|| self.by_upstream_host(&url))?;
-        let behind = &self.settings.routes[route];
-        let path = format!("{}{rest}", behind.upstream.path);
+        let path = format!("{}{rest}", self.settings.routes[route].upstream.path);
         let asked = CanvasUrl { path: &path, ..url };
-        Some(Allowed { route, mark: behind.mark(), visit: asked.visit(), rebuild: asked.rebuild() })
+        Some(Allowed { route, mark: self.marks[route], visit: asked.visit(), rebuild: asked.rebuild() })
     }
 
     /// The URL names us: it belongs where a viewer's request for it would go.
