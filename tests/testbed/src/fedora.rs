@@ -101,6 +101,8 @@ pub struct Fedora(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     holdings: Vec<Holding>,
+    /// Holding and leaf by path; a testbed may have thousands.
+    by_path: HashMap<String, (usize, usize)>,
     base: String,
     public_base: String,
     /// UPSTREAM: the service's client holds two connections per host, Fedora's included.
@@ -126,7 +128,13 @@ pub fn uuid_of(file_url: &str) -> String {
 impl Fedora {
     pub(crate) fn new(holdings: Vec<Holding>, base: String, public_base: String) -> Self {
         let (connections, state) = (Semaphore::new(2), Mutex::default());
-        Self(Arc::new(Inner { holdings, base, public_base, connections, state }))
+        let mut by_path = HashMap::new();
+        for (at, holding) in holdings.iter().enumerate() {
+            for (number, leaf) in holding.leaves.iter().enumerate() {
+                by_path.entry(leaf.path.clone()).or_insert((at, number));
+            }
+        }
+        Self(Arc::new(Inner { holdings, by_path, base, public_base, connections, state }))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -197,7 +205,8 @@ impl Fedora {
     }
 
     pub(crate) fn leaf(&self, path: &str) -> Option<&Leaf> {
-        self.0.holdings.iter().flat_map(|holding| &holding.leaves).find(|leaf| leaf.path == path)
+        let (holding, leaf) = self.0.by_path.get(path)?;
+        self.0.holdings.get(*holding)?.leaves.get(*leaf)
     }
 
     /// One read of an object's RDF.
@@ -229,8 +238,10 @@ impl Fedora {
         if self.state().down {
             return Err(Refused::Unreachable);
         }
-        let mut leaves = self.0.holdings.iter().flat_map(|holding| &holding.leaves);
-        let leaf = leaves.find(|leaf| self.file_url(leaf) == url || self.public_file_url(leaf) == url);
+        let bases = [&self.0.base, &self.0.public_base];
+        let below = bases.into_iter().find_map(|base| url.strip_prefix(base.as_str())?.strip_prefix('/'));
+        let named = below.and_then(|below| below.rsplit_once("/files/"));
+        let leaf = named.and_then(|(path, file)| self.leaf(path).filter(|leaf| leaf.file == file));
         let leaf = leaf.ok_or(Refused::Missing)?;
         self.file(leaf).map(|()| leaf)
     }

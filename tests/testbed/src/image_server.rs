@@ -206,6 +206,9 @@ impl Images {
         let plan = params.plan(found.size)?;
         let canonical = params.canonical(&plan, found.size);
         self.heap.lock().unwrap().insert(id.to_owned(), found.size);
+        if let Some(known) = picture::known(found.number, found.size, plan) {
+            return Ok((known, canonical));
+        }
         // Painting is work: it must not hold up the other tasks of a current-thread runtime's io.
         let paint = tokio::task::spawn_blocking(move || picture::jpeg(found.number, found.size, plan));
         Ok((paint.await.expect("a painted page"), canonical))

@@ -32,7 +32,7 @@ struct Asked {
     presentation_3: Option<String>,
 }
 
-#[tokio::main]
+#[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let asked = match arguments(std::env::args().skip(1)) {
         Ok(asked) => asked,
