@@ -2,7 +2,7 @@
 """The data path against nginx and HAProxy: processor time per request, in the same rounds, on the same core.
 
     python3 benches/compare.py [--rounds 12] [--seconds 2] [--images 100000] [--case NAME …] [--json FILE]
-                               [--binary FILE]
+                               [--binary FILE] [--bare [FILE]]
 
 Builds iiif-mender (release) unless told which --binary. Needs two cores and these Debian packages; it installs nothing
 and says what is missing: nginx-core haproxy wrk nghttp2-client openssl util-linux.
@@ -16,6 +16,9 @@ iiif-mender runs as shipped: healing, metrics, headers, an index with --images i
     cores  processor time of a request with two workers on two cores, of which the load has a part, against one worker;
            two divided by it is how many times one core two of them can be
     idle   KiB that a kept-alive connection costs
+
+--bare puts the least proxy that hyper allows beside them (benches/floor/bare.rs) where HTTP/1.1 is spoken without TLS: nothing of
+ours can be faster than that.
 
 Every body is checked before the rounds (SHA-256 of each kind, through each proxy); in the rounds, status and length
 of all of them (bytes read by the load generator) are.
@@ -39,7 +42,7 @@ import time
 import uuid
 
 PROXY_CORE, LOAD_CORE = "1", "0"
-ORIGIN, NGINX, HAPROXY, MENDER, ADMIN = 18080, 18081, 18082, 18083, 18084
+ORIGIN, NGINX, HAPROXY, MENDER, ADMIN, BARE = 18080, 18081, 18082, 18083, 18084, 18085
 TLS = 100  # Added to a proxy's port: the same with TLS and HTTP/2.
 TWO = 200  # Added to ours: the same with two workers.
 PACKAGES = {"nginx": "nginx-core", "haproxy": "haproxy", "wrk": "wrk", "h2load": "nghttp2-client",
@@ -370,6 +373,7 @@ def two_cores(one, two, rounds, seconds, folder):
 
 
 def compare(case, proxies, rounds, seconds, folder):
+    proxies = [proxy for proxy in proxies if CASES[case][2] == "h1" or proxy.ports[1]]
     runs = {proxy.name: [] for proxy in proxies}
     for proxy in proxies:
         load(case, proxy, 1, folder)
@@ -381,7 +385,7 @@ def compare(case, proxies, rounds, seconds, folder):
         if other != "iiif-mender":
             ratios[other] = spread([a["cpu_us"] / b["cpu_us"] for a, b in zip(runs["iiif-mender"], runs[other])])
     # TLS and HTTP/2 are held against nginx, everything else against the better one.
-    best = "nginx" if CASES[case][2] != "h1" else min(ratios, key=lambda name: middle[name]["cpu_us"])
+    best = "nginx" if CASES[case][2] != "h1" else min(["nginx", "haproxy"], key=lambda name: middle[name]["cpu_us"])
     for name, own in middle.items():
         tails = f"p50 {own['p50_us']:6.0f}  p99 {own['p99_us']:6.0f}  p99.9 {own['p999_us']:6.0f} µs" if "p50_us" in own else ""
         ratio = ratios.get(name)
@@ -400,6 +404,7 @@ def main():
     words.add_argument("--case", nargs="+", choices=[*CASES, *APART])
     words.add_argument("--json", type=pathlib.Path, default=pathlib.Path("target/compare.json"))
     words.add_argument("--binary")
+    words.add_argument("--bare", nargs="?", const="")
     args = words.parse_args()
     missing = [package for tool, package in PACKAGES.items() if not shutil.which(tool, path=os.environ["PATH"] + ":/usr/sbin")]
     if missing:
@@ -411,6 +416,9 @@ def main():
     if not args.binary:
         subprocess.run(["cargo", "build", "--locked", "--release", "--bin", "iiif-mender"], cwd=root, check=True)
     binary = args.binary or str(root / "target/release/iiif-mender")
+    if args.bare == "":
+        subprocess.run(["cargo", "build", "--locked", "--release", "--example", "bare"], cwd=root, check=True)
+        args.bare = str(root / "target/release/examples/bare")
     cases = args.case or [*CASES, *APART]
     running, results = [], {"machine": os.uname().version, "load": os.getloadavg(), "cases": {}}
     folder = pathlib.Path(tempfile.mkdtemp(dir="/dev/shm"))
@@ -431,6 +439,11 @@ def main():
               f"{resident_kib(plain) / 1024:.1f} MiB resident\n", flush=True)
         check_bodies(proxies, folder)
         check_ciphers(proxies)
+        others = []
+        if args.bare:
+            command = [args.bare, f"127.0.0.1:{BARE}", f"127.0.0.1:{ORIGIN}"]
+            others.append(Proxy("bare hyper", BARE, None, start(command, PROXY_CORE, [BARE], folder, running), None))
+            check_bodies(others, folder)
         for case in cases:
             if case == "idle":
                 results["idle"] = {proxy.name: idle_connections(proxy) for proxy in proxies}
@@ -443,7 +456,7 @@ def main():
                 two = Proxy("two workers", MENDER + TWO, None, pair, None)
                 results["cores"] = two_cores(proxies[-1], two, args.rounds, args.seconds, folder)
             else:
-                results["cases"][case] = compare(case, proxies, args.rounds, args.seconds, folder)
+                results["cases"][case] = compare(case, proxies + others, args.rounds, args.seconds, folder)
         args.json.parent.mkdir(parents=True, exist_ok=True)
         args.json.write_text(json.dumps(results, indent=1))
         print(f"load average {os.getloadavg()[0]:.1f}; all figures in {args.json}")
