@@ -106,8 +106,8 @@ pub(crate) fn canvas_guard(data: &[u8]) {
 /// What goes upstream has one Host, nothing of the hop, and no dots; and a stranger is not believed.
 pub(crate) fn header_rules(data: &[u8]) {
     let Some(head) = head(data) else { return };
-    let viewer = Viewer { peer: ([192, 0, 2, 7], 4711).into(), tls: false, certified: false };
-    let Some(onward) = proxy::rules(&SETTINGS, viewer, head) else { return };
+    let viewer = Viewer::new(([192, 0, 2, 7], 4711).into());
+    let Some(onward) = proxy::rules(&SETTINGS, &viewer, head) else { return };
     let count = |name: &str| onward.headers.get_all(name).iter().count();
     for gone in
         ["connection", "keep-alive", "proxy-connection", "te", "upgrade", "transfer-encoding", "expect"]

@@ -56,12 +56,12 @@ impl Connection {
     {
         let _counted = Gauged::one(&self.hall.open);
         let _ = stream.set_nodelay(true);
-        let mut viewer = Viewer { peer, tls: false, certified: false };
+        let mut viewer = Viewer::new(peer);
         if self.manner.proxy_protocol {
             let Some(behind) = self.introduced(&mut stream, peer).await else { return };
             let Some(seat) = accept::seat(&self.hall, behind) else { return };
             self.seat = Some(seat);
-            viewer.peer = behind;
+            viewer = Viewer::new(behind);
         }
         let Some(tls) = self.manner.tls.clone() else { return self.http(stream, viewer, service).await };
         viewer.tls = true;
@@ -103,11 +103,11 @@ impl Connection {
         S: Fn(Viewer, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Response<Body>> + Send + 'static,
     {
-        let pulse = Pulse::new(&self.bounds);
+        let (peer, pulse) = (viewer.peer, Pulse::new(&self.bounds));
         let watching = Arc::clone(&pulse);
         let service = service_fn(move |request: Request<Incoming>| {
             let in_flight = watching.asks(request.version());
-            let answer = service(viewer, request);
+            let answer = service(viewer.clone(), request);
             async move {
                 let mut answer = answer.await;
                 if in_flight.is_last() {
@@ -157,7 +157,7 @@ impl Connection {
             }
         };
         if let Err(error) = ended {
-            tracing::debug!(peer = %viewer.peer, %error, "a viewer's connection ended badly");
+            tracing::debug!(%peer, %error, "a viewer's connection ended badly");
         }
     }
 

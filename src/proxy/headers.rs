@@ -6,7 +6,7 @@ use http::uri::{PathAndQuery, Uri};
 use http::{HeaderMap, Method, Version};
 
 use super::Viewer;
-use super::fields::{Via, remove_all};
+use super::fields::{Names, Via};
 use super::hops::{FORWARDED_HOST, FORWARDED_PATH, FORWARDED_PROTO, forward};
 use super::reply::Refusal;
 use super::route::{self, Asked};
@@ -14,20 +14,17 @@ use crate::config::Settings;
 use crate::config::settings::{Route, RouteKind, is_among};
 use crate::observe::Trace;
 
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
-
 /// Fields that are for one connection only (RFC 9110 section 7.6.1), besides those that `Connection` names.
-const HOP_BY_HOP: [HeaderName; 8] = [
-    header::CONNECTION,
-    KEEP_ALIVE,
-    PROXY_CONNECTION,
-    header::TE,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-    header::PROXY_AUTHENTICATE,
-    header::PROXY_AUTHORIZATION,
-];
+const HOP_BY_HOP: Names<8> = Names::new([
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "transfer-encoding",
+    "upgrade",
+    "proxy-authenticate",
+    "proxy-authorization",
+]);
 
 /// The head of the request as it goes upstream.
 pub(super) fn onward(
@@ -70,11 +67,11 @@ pub(super) fn onward(
 
 /// What of this head would go upstream, for fuzzing; `None` where it is refused.
 #[doc(hidden)]
-pub fn rules(settings: &Settings, viewer: Viewer, head: Parts) -> Option<Parts> {
+pub fn rules(settings: &Settings, viewer: &Viewer, head: Parts) -> Option<Parts> {
     route::framed(&head).ok()?;
     let trusted = is_among(viewer.peer.ip(), &settings.server.trusted_proxies);
     let asked = route::route(settings, &head, &Trace::of(&head.headers, trusted)).ok()?;
-    onward(head, &asked, &viewer, settings, &Via::new(&settings.server.name)).ok()
+    onward(head, &asked, viewer, settings, &Via::new(&settings.server.name)).ok()
 }
 
 /// What stands before the upstream's own path on an image route: `/library` where `/library/iiif/2/` leads to
@@ -126,7 +123,7 @@ pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
             headers.remove(name);
         }
     }
-    remove_all(headers, &HOP_BY_HOP);
+    HOP_BY_HOP.remove_from(headers);
 }
 
 /// Scheme and host that the viewer asked by; a trusted proxy knows them better.

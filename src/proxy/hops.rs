@@ -1,6 +1,5 @@
 //! Who asked whom, as the proxies on the way say it: `X-Forwarded-*` and `Forwarded`.
 
-use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 
 use bytes::Bytes;
@@ -8,7 +7,7 @@ use http::HeaderMap;
 use http::header::{self, HeaderName, HeaderValue};
 use ipnet::IpNet;
 
-use super::fields::remove_all;
+use super::fields::Names;
 use super::forwarded::{self, Element};
 use crate::config::settings::is_among;
 
@@ -17,11 +16,9 @@ pub(super) const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwar
 pub(super) const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 pub(super) const FORWARDED_PATH: HeaderName = HeaderName::from_static("x-forwarded-path");
-const FORWARDED_ID: HeaderName = HeaderName::from_static("x-forwarded-id");
-const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 
-/// Who asks.
-#[derive(Debug, Clone, Copy)]
+/// Who asks. Cheap to clone.
+#[derive(Debug, Clone)]
 pub struct Viewer {
     /// The other end of the connection.
     pub peer: SocketAddr,
@@ -29,19 +26,30 @@ pub struct Viewer {
     pub tls: bool,
     /// Its other end showed a certificate, which was asked for and is good.
     pub certified: bool,
+    /// Its address, as it stands in `X-Forwarded-For`: written once for all requests of the connection.
+    address: HeaderValue,
+}
+
+impl Viewer {
+    /// Whoever is at the other end of a plain connection.
+    pub fn new(peer: SocketAddr) -> Self {
+        let address = HeaderValue::from_maybe_shared(Bytes::from(peer.ip().to_canonical().to_string()));
+        let address = address.unwrap_or(HeaderValue::from_static("unknown"));
+        Self { peer, tls: false, certified: false, address }
+    }
 }
 
 /// What only a trusted proxy may say.
-const HEARSAY: [HeaderName; 8] = [
-    FORWARDED_FOR,
-    FORWARDED_PROTO,
-    FORWARDED_HOST,
-    FORWARDED_PORT,
-    FORWARDED_PATH,
-    FORWARDED_ID,
-    REAL_IP,
-    header::FORWARDED,
-];
+const HEARSAY: Names<8> = Names::new([
+    "x-forwarded-for",
+    "x-forwarded-proto",
+    "x-forwarded-host",
+    "x-forwarded-port",
+    "x-forwarded-path",
+    "x-forwarded-id",
+    "x-real-ip",
+    "forwarded",
+]);
 
 /// The viewer's own address: the rightmost one in `X-Forwarded-For`, or in `Forwarded` where that is absent, that is
 /// no trusted proxy.
@@ -97,17 +105,10 @@ pub(super) fn forward(headers: &mut HeaderMap, host: &HeaderValue, viewer: &View
     let standard = headers.contains_key(header::FORWARDED);
     if is_among(peer, trusted) {
         believe_standard(headers, peer, trusted);
+        append_address(headers, &viewer.address);
     } else {
-        remove_all(headers, &HEARSAY);
-    }
-    let mut chain = String::with_capacity(48);
-    for hop in headers.get_all(FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok()) {
-        chain.push_str(hop);
-        chain.push_str(", ");
-    }
-    let _ = write!(chain, "{peer}");
-    if let Ok(chain) = HeaderValue::from_maybe_shared(Bytes::from(chain)) {
-        headers.insert(FORWARDED_FOR, chain);
+        HEARSAY.remove_from(headers);
+        headers.insert(FORWARDED_FOR, viewer.address.clone());
     }
     if standard {
         append_element(headers, &forwarded::element(peer, host.to_str().unwrap_or_default(), own));
@@ -116,10 +117,16 @@ pub(super) fn forward(headers: &mut HeaderMap, host: &HeaderValue, viewer: &View
     let default_port = if proto == "https" { "443" } else { "80" };
     let host = headers.entry(FORWARDED_HOST).or_insert_with(|| host.clone());
     // UPSTREAM: without the port Cantaloupe appends its own to the forwarded host.
-    let port = host.to_str().ok().and_then(port_of).unwrap_or(default_port);
-    if let Ok(port) = HeaderValue::from_str(port) {
-        headers.entry(FORWARDED_PORT).or_insert(port);
-    }
+    let port = host.to_str().ok().and_then(port_of).and_then(|port| HeaderValue::from_str(port).ok());
+    headers.entry(FORWARDED_PORT).or_insert(port.unwrap_or(HeaderValue::from_static(default_port)));
+}
+
+/// Adds an address to those in `X-Forwarded-For`, in one field.
+fn append_address(headers: &mut HeaderMap, own: &HeaderValue) {
+    let hops = headers.get_all(FORWARDED_FOR).iter().filter(|hop| hop.to_str().is_ok());
+    let chain: Vec<&[u8]> = hops.chain([own]).map(HeaderValue::as_bytes).collect();
+    let chain = HeaderValue::from_bytes(&chain.join(&b", "[..])).unwrap_or_else(|_| own.clone());
+    headers.insert(FORWARDED_FOR, chain);
 }
 
 /// What a trusted proxy says in `Forwarded` alone stands in the older fields from here on.
@@ -165,7 +172,7 @@ mod tests {
     use crate::proxy::headers::tests::headers;
 
     fn viewer(peer: &str) -> Viewer {
-        Viewer { peer: format!("{peer}:4711").parse().expect("an address"), tls: false, certified: false }
+        Viewer::new(format!("{peer}:4711").parse().expect("an address"))
     }
 
     #[test]

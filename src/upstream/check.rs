@@ -58,7 +58,7 @@ async fn look(server: &Arc<Server>, check: &Check) {
     let patience = check.timeout;
     let times = Timeouts { connect: patience, first_byte: patience, body: patience };
     let load = Load::on(server);
-    let asked = timeout(patience, load.ask(&check.head, Body::Empty, times, &mut false)).await;
+    let asked = timeout(patience, load.ask(&check.head, &mut Body::Empty, &times, &mut false)).await;
     let good = match asked {
         Ok(Ok((answer, carrier))) => {
             let good = answer.status() == check.status;

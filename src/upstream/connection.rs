@@ -1,7 +1,7 @@
 //! One HTTP/1.1 connection to an upstream.
 
 use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -42,8 +42,8 @@ pub(super) struct Connection {
 /// How a request failed before the head of an answer.
 #[derive(Debug)]
 pub(super) enum SendFailure {
-    /// Nothing was written; here is the body again.
-    Unsent(Body),
+    /// Nothing was written; the body is whole again.
+    Unsent,
     /// The connection was closed under a request without a body before any byte of an answer.
     Stale,
     /// No answer in time.
@@ -87,30 +87,36 @@ impl Connection {
     }
 
     /// Sends a request and waits for the head of its answer: as long as its body goes up (which may be silent
-    /// for `times.body`), and then for `times.first_byte`.
+    /// for `times.body`), and then for `times.first_byte`. The body is taken; where nothing was written it is put back.
     pub(super) async fn send(
         &mut self,
         head: &Parts,
-        mut body: Body,
-        times: Timeouts,
+        body: &mut Body,
+        times: &Timeouts,
     ) -> Result<Response<Incoming>, SendFailure> {
         let bodyless = matches!(body, Body::Empty);
         // The last answer was read to its end, so this waits at most for the driver to notice.
-        match in_time(None, &mut self.waits, times.first_byte, self.sender.ready()).await {
-            Some(Ok(())) => {}
-            Some(Err(_)) => return Err(SendFailure::Unsent(body)),
-            None => return Err(SendFailure::Late),
+        if !self.sender.is_ready() {
+            let ready = pin!(self.sender.ready());
+            match in_time(None, &mut self.waits, times.first_byte, ready).await {
+                Some(Ok(())) => {}
+                Some(Err(_)) => return Err(SendFailure::Unsent),
+                None => return Err(SendFailure::Late),
+            }
         }
         self.busy = true;
-        self.upload = match &mut body {
+        self.upload = match body {
             Body::Viewer(upload) => Some(upload.watch(times.body)),
             _ => None,
         };
-        let request = Request::from_parts(head.clone(), body);
-        let answer = self.sender.try_send_request(request);
+        let request = Request::from_parts(head.clone(), std::mem::take(body));
+        let answer = pin!(self.sender.try_send_request(request));
         let answer = in_time(self.upload.as_deref(), &mut self.waits, times.first_byte, answer).await;
         answer.ok_or(SendFailure::Late)?.map_err(|mut failure| match failure.take_message() {
-            Some(request) => SendFailure::Unsent(request.into_body()),
+            Some(request) => {
+                *body = request.into_body();
+                SendFailure::Unsent
+            }
             None if bodyless && is_stale(failure.error()) => SendFailure::Stale,
             None => viewers(failure.into_error()),
         })
@@ -127,14 +133,14 @@ impl Drop for Connection {
     }
 }
 
-/// `None`: too late. The clock starts when the request has been sent.
+/// `None`: too late. The clock starts when the request has been sent. The answer comes pinned: moved in, it would take
+/// its room twice.
 pub(super) async fn in_time<A>(
     upload: Option<&Progress>,
     waits: &mut Silence,
     patience: Duration,
-    answer: impl Future<Output = A>,
+    mut answer: Pin<&mut impl Future<Output = A>>,
 ) -> Option<A> {
-    let mut answer = pin!(answer);
     if let Some(upload) = upload {
         tokio::select! {
             biased;

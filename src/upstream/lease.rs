@@ -23,8 +23,8 @@ impl Carrier {
     pub(super) async fn send(
         &mut self,
         head: &Parts,
-        body: Body,
-        times: Timeouts,
+        body: &mut Body,
+        times: &Timeouts,
     ) -> Result<Response<Incoming>, SendFailure> {
         match self {
             Self::Own(connection) => connection.send(head, body, times).await,

@@ -140,10 +140,10 @@ impl Upstream {
         let (mut tried, mut repeated) = (Tried::default(), false);
         let mut last = UpstreamError::Closed;
         while let Some(load) = self.choose(&mut tried) {
-            match load.ask(head, body, times, &mut repeated).await {
+            match load.ask(head, &mut body, &times, &mut repeated).await {
                 Ok(answered) => return Ok(stream(answered, load, place, times.body)),
-                Err(Miss::Unreached(error, back)) => (last, body) = (error, back),
-                Err(Miss::Lost) => (last, body, repeated) = (UpstreamError::Closed, Body::Empty, true),
+                Err(Miss::Unreached(error)) => last = error,
+                Err(Miss::Lost) => (last, repeated) = (UpstreamError::Closed, true),
                 Err(Miss::Failed(error)) => return Err(error),
             }
             self.meters.retried("next_server");

@@ -62,8 +62,8 @@ pub struct ServerState {
 /// Why one server gave no answer, and what may be done.
 #[derive(Debug)]
 pub(super) enum Miss {
-    /// Nothing was sent: another server may have the request. Here is its body again.
-    Unreached(UpstreamError, Body),
+    /// Nothing was sent: another server may have the request. Its body is whole.
+    Unreached(UpstreamError),
     /// The connection broke under a request without a body before any byte of an answer: another server may have
     /// it, once (RFC 9110 section 9.2.2).
     Lost,
@@ -148,25 +148,22 @@ impl Server {
 
     /// One request to this server. Where a kept-alive connection turns out to have been closed under it, it goes out
     /// once more on a new one: always if it was never written, and if it was, then only without a body and when no
-    /// byte of an answer came. `repeated`: it was written before and must not be written a third time.
+    /// byte of an answer came. `repeated`: it was written before and must not be written a third time. The body is
+    /// taken when it goes out.
     pub(super) async fn ask(
         &self,
         head: &Parts,
-        mut body: Body,
-        times: Timeouts,
+        body: &mut Body,
+        times: &Timeouts,
         repeated: &mut bool,
     ) -> Result<Answered, Miss> {
         if let Some(mut carrier) = self.at_hand() {
             match carrier.send(head, body, times).await {
                 Ok(answer) => return self.answered(answer, carrier),
-                Err(SendFailure::Unsent(back)) => {
-                    self.meters.retried("unsent");
-                    body = back;
-                }
+                Err(SendFailure::Unsent) => self.meters.retried("unsent"),
                 Err(SendFailure::Stale) if !*repeated => {
                     *repeated = true;
                     self.meters.retried("stale");
-                    body = Body::Empty;
                 }
                 Err(failure) => return Err(self.missed(failure)),
             }
@@ -176,14 +173,14 @@ impl Server {
             Ok(carrier) => carrier,
             Err(error) => {
                 self.bad();
-                return Err(Miss::Unreached(error, body));
+                return Err(Miss::Unreached(error));
             }
         };
         match carrier.send(head, body, times).await {
             Ok(answer) => self.answered(answer, carrier),
-            Err(SendFailure::Unsent(body)) => {
+            Err(SendFailure::Unsent) => {
                 self.bad();
-                Err(Miss::Unreached(UpstreamError::Closed, body))
+                Err(Miss::Unreached(UpstreamError::Closed))
             }
             Err(SendFailure::Stale) if !*repeated => {
                 self.bad();
@@ -206,7 +203,7 @@ impl Server {
         let error = match failure {
             SendFailure::Viewer(error) => return Miss::Failed(UpstreamError::Viewer(error)),
             SendFailure::Target => return Miss::Failed(UpstreamError::Target),
-            SendFailure::Unsent(_) | SendFailure::Stale => UpstreamError::Closed,
+            SendFailure::Unsent | SendFailure::Stale => UpstreamError::Closed,
             SendFailure::Late => UpstreamError::FirstByteTimeout,
             SendFailure::Broken(error) => UpstreamError::Exchange(error),
         };

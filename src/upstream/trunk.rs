@@ -1,5 +1,6 @@
 //! HTTP/2 connections to one server: each carries many requests at once.
 
+use std::pin::pin;
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -195,21 +196,25 @@ impl Stream {
     pub(super) async fn send(
         &self,
         head: &Parts,
-        mut body: Body,
-        times: Timeouts,
+        body: &mut Body,
+        times: &Timeouts,
     ) -> Result<Response<Incoming>, SendFailure> {
         let bodyless = matches!(body, Body::Empty);
-        let upload = match &mut body {
+        let upload = match body {
             Body::Viewer(upload) => Some(upload.watch(times.body)),
             _ => None,
         };
         let Some(head) = as_http2(head, &self.scheme) else { return Err(SendFailure::Target) };
-        let answer = self.trunk.sender.clone().try_send_request(Request::from_parts(head, body));
+        let request = Request::from_parts(head, std::mem::take(body));
+        let answer = pin!(self.trunk.sender.clone().try_send_request(request));
         let mut waits = Silence::new(times.first_byte);
         let answer = in_time(upload.as_deref(), &mut waits, times.first_byte, answer).await;
         answer.ok_or(SendFailure::Late)?.map_err(|mut failure| match failure.take_message() {
-            Some(request) => SendFailure::Unsent(request.into_body()),
-            None if bodyless && was_refused(failure.error()) => SendFailure::Unsent(Body::Empty),
+            Some(request) => {
+                *body = request.into_body();
+                SendFailure::Unsent
+            }
+            None if bodyless && was_refused(failure.error()) => SendFailure::Unsent,
             None if bodyless && is_stale(failure.error()) => SendFailure::Stale,
             None => viewers(failure.into_error()),
         })

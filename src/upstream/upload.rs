@@ -112,9 +112,9 @@ impl Silence {
         Self { patience, since: None, timer: None }
     }
 
-    /// A new one begins, of so long at most.
+    /// A new one begins with the next poll, of so long at most.
     pub(super) fn begin(&mut self, patience: Duration) {
-        (self.patience, self.since) = (patience, Some(Instant::now()));
+        (self.patience, self.since) = (patience, None);
     }
 
     /// Something came.

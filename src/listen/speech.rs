@@ -1,0 +1,128 @@
+//! The HTTP of one connection: silent at first, then in one version, and silent again for as long as nothing is asked.
+//!
+//! hyper keeps its buffers (16 KiB) for as long as a connection of HTTP/1 lives, and most connections of viewers rest
+//! most of the time. So one that rests is parked: hyper gives the stream back, and begins anew with the next byte.
+
+use std::error::Error;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use http_body::Body;
+use hyper::body::Incoming;
+use hyper::rt::bounds::Http2ServerConnExec;
+use hyper::server::conn::{http1, http2};
+use hyper::service::HttpService;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::Bounds;
+use super::watched::{Opening, Watched};
+
+type Cause = Box<dyn Error + Send + Sync>;
+
+/// A connection's HTTP. Ready when the connection has ended.
+pub(super) struct Speech<I, S: HttpService<Incoming>> {
+    state: State<I, S>,
+    service: S,
+    bounds: Arc<Bounds>,
+}
+
+/// Boxed, so that who is silent needs no room for more.
+enum State<I, S: HttpService<Incoming>> {
+    Silent(Watched<I>),
+    Http1(Box<http1::Connection<TokioIo<Watched<I>>, S>>),
+    Http2(Pin<Box<http2::Connection<TokioIo<Watched<I>>, S, TokioExecutor>>>),
+    Over,
+}
+
+impl<I, S, B> Speech<I, S>
+where
+    I: AsyncRead + AsyncWrite + Unpin,
+    S: HttpService<Incoming, ResBody = B> + Clone,
+    S::Error: Into<Cause>,
+    B: Body + 'static,
+    B::Error: Into<Cause>,
+    TokioExecutor: Http2ServerConnExec<S::Future, B>,
+{
+    pub(super) fn new(io: Watched<I>, service: S, bounds: Arc<Bounds>) -> Self {
+        Self { state: State::Silent(io), service, bounds }
+    }
+
+    /// Lets go of all that was kept for the next request.
+    ///
+    /// To be called only where nothing is in flight, nothing waits to be written, and no request had a body: what is
+    /// left of that would be read as the next request.
+    pub(super) fn park(&mut self) {
+        match std::mem::replace(&mut self.state, State::Over) {
+            State::Http1(connection) => {
+                let parts = connection.into_parts();
+                self.state = State::Silent(parts.io.into_inner().unread(parts.read_buf));
+            }
+            other => self.state = other,
+        }
+    }
+
+    /// Ends it as soon as what is in flight has ended.
+    pub(super) fn graceful_shutdown(&mut self) {
+        match &mut self.state {
+            State::Silent(_) => self.state = State::Over,
+            State::Http1(connection) => Pin::new(&mut **connection).graceful_shutdown(),
+            State::Http2(connection) => connection.as_mut().graceful_shutdown(),
+            State::Over => {}
+        }
+    }
+
+    fn http1(&self, io: Watched<I>) -> State<I, S> {
+        let mut builder = http1::Builder::new();
+        // No timer for heads: see `pulse`. No `pipeline_flush`: with it, hyper throws an answer away when the
+        // connection ends with bytes unread, as after a request whose body nobody wanted.
+        builder.max_buf_size(self.bounds.max_head_bytes);
+        State::Http1(Box::new(builder.serve_connection(TokioIo::new(io), self.service.clone())))
+    }
+
+    fn http2(&self, io: Watched<I>) -> State<I, S> {
+        let (bounds, http2) = (&self.bounds, self.bounds.http2);
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        builder
+            .timer(TokioTimer::new())
+            .keep_alive_interval(http2.ping)
+            .keep_alive_timeout(http2.ping_timeout)
+            .max_header_list_size(u32::try_from(bounds.max_head_bytes).unwrap_or(u32::MAX))
+            .max_concurrent_streams(http2.max_streams)
+            // SECURITY: rapid reset (CVE-2023-44487) and its twin by our own resets (CVE-2025-8671).
+            .max_pending_accept_reset_streams(http2.max_resets)
+            .max_local_error_reset_streams(http2.max_resets);
+        State::Http2(Box::pin(builder.serve_connection(TokioIo::new(io), self.service.clone())))
+    }
+}
+
+impl<I, S, B> Future for Speech<I, S>
+where
+    I: AsyncRead + AsyncWrite + Unpin,
+    S: HttpService<Incoming, ResBody = B> + Clone + Unpin,
+    S::Error: Into<Cause>,
+    B: Body + 'static,
+    B::Error: Into<Cause>,
+    TokioExecutor: Http2ServerConnExec<S::Future, B>,
+{
+    type Output = Result<(), Cause>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        loop {
+            let opening = match &mut self.state {
+                State::Http1(connection) => return Pin::new(&mut **connection).poll(cx).map_err(Cause::from),
+                State::Http2(connection) => return connection.as_mut().poll(cx).map_err(Cause::from),
+                State::Over => return Poll::Ready(Ok(())),
+                State::Silent(io) => ready!(io.poll_opening(cx))?,
+            };
+            let State::Silent(io) = std::mem::replace(&mut self.state, State::Over) else { continue };
+            self.state = match opening {
+                Opening::Http1 => self.http1(io),
+                Opening::Http2 => self.http2(io),
+                Opening::End => State::Over,
+            };
+        }
+    }
+}
