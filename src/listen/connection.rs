@@ -1,25 +1,28 @@
 //! One connection: its PROXY header, its handshake, its requests, and its end.
 
 use std::convert::Infallible;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use http::header::{CONNECTION, HeaderValue};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::service::service_fn;
 use hyper::{Request, Response};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_rustls::TlsAcceptor;
 
 use super::accept;
+use super::answering::Answering;
 use super::caps::Seat;
 use super::proxy_protocol::{self, Refused};
-use super::pulse::{Answering, Pulse, Silence};
+use super::pulse::{Look, Pulse, Silence};
+use super::speech::{Cause, Speaks, Speech};
 use super::watched::Watched;
 use super::{Bounds, Hall, Manner, Stop};
 use crate::config::settings::is_among;
@@ -33,6 +36,14 @@ const GOODBYE: Duration = Duration::from_secs(1);
 /// When we stop, a kept connection may ask once more within this time; its answer says that it is the last. Closing it
 /// at once would break a request that is on its way.
 const LAST_REQUEST: Duration = Duration::from_secs(1);
+
+/// What a connection waits for.
+enum Event {
+    End(Result<(), Cause>),
+    Stop,
+    /// It is time to look how it does.
+    Look,
+}
 
 /// What one connection needs to know.
 pub(super) struct Connection {
@@ -63,7 +74,19 @@ impl Connection {
             self.seat = Some(seat);
             viewer = Viewer::new(behind);
         }
-        let Some(tls) = self.manner.tls.clone() else { return self.http(stream, viewer, service).await };
+        match self.manner.tls.clone() {
+            None => self.http(stream, viewer, service).await,
+            // Boxed: a plain connection has no room for it.
+            Some(tls) => Box::pin(self.encrypted(tls, stream, viewer, service)).await,
+        }
+    }
+
+    async fn encrypted<S, F>(self, tls: TlsAcceptor, stream: TcpStream, mut viewer: Viewer, service: S)
+    where
+        S: Fn(Viewer, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = Response<Body>> + Send + 'static,
+    {
+        let peer = viewer.peer;
         viewer.tls = true;
         match timeout(self.bounds.tls_timeout, tls.accept(stream)).await {
             Ok(Ok(stream)) => {
@@ -97,7 +120,7 @@ impl Connection {
         None
     }
 
-    async fn http<I, S, F>(mut self, io: I, viewer: Viewer, service: S)
+    async fn http<I, S, F>(self, io: I, viewer: Viewer, service: S)
     where
         I: AsyncRead + AsyncWrite + Send + Unpin + 'static,
         S: Fn(Viewer, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
@@ -106,7 +129,7 @@ impl Connection {
         let (peer, pulse) = (viewer.peer, Pulse::new(&self.bounds));
         let watching = Arc::clone(&pulse);
         let service = service_fn(move |request: Request<Incoming>| {
-            let in_flight = watching.asks(request.version());
+            let in_flight = watching.asks(request.version(), !request.body().is_end_stream());
             let answer = service(viewer.clone(), request);
             async move {
                 let mut answer = answer.await;
@@ -116,68 +139,74 @@ impl Connection {
                 Ok::<_, Infallible>(answer.map(|body| Answering::new(body, in_flight)))
             }
         });
-        let builder = self.builder();
-        let io = TokioIo::new(Watched { io, pulse: Arc::clone(&pulse) });
-        let connection = builder.serve_connection(io, service);
-        tokio::pin!(connection);
-        // Waiting for the last request, and then for the end.
-        let (mut stopping, mut ending) = (false, false);
-        let ended = loop {
-            tokio::select! {
-                biased;
-                ended = connection.as_mut() => break ended,
-                () = self.stop.pressed(), if !stopping => {
-                    stopping = true;
-                    pulse.is_stopped();
-                    // HTTP/2 has a way to say it: what is in flight is finished, nothing new is read.
-                    ending = pulse.is_http2();
-                    if ending {
-                        connection.as_mut().graceful_shutdown();
-                    }
-                }
-                silence = pulse.ceases() => match silence {
-                    // The same; but who does not end soon has nothing in flight and is cut.
-                    Silence::Idle if !ending => {
-                        ending = true;
-                        connection.as_mut().graceful_shutdown();
-                    }
-                    Silence::Idle => return,
-                    Silence::Stuck | Silence::Late => {
-                        self.hall.metrics.edge.connection_cut(silence.kind());
-                        return;
-                    }
-                },
-            }
-            if ending && pulse.rests() {
-                match timeout(GOODBYE, connection.as_mut()).await {
-                    Ok(ended) => break ended,
-                    Err(_) if pulse.rests() => return,
-                    Err(_) => {}
-                }
-            }
-        };
-        if let Err(error) = ended {
+        let io = Watched::new(io, Arc::clone(&pulse));
+        let speech = Speech::new(io, service, Arc::clone(&self.bounds));
+        if let Err(error) = self.until_the_end(speech, &pulse).await {
             tracing::debug!(%peer, %error, "a viewer's connection ended badly");
         }
     }
 
-    fn builder(&self) -> auto::Builder<TokioExecutor> {
-        let (bounds, http2) = (&self.bounds, self.bounds.http2);
-        let mut builder = auto::Builder::new(TokioExecutor::new());
-        // No timer for heads: see `pulse`. No `pipeline_flush`: with it, hyper throws an answer away when the
-        // connection ends with bytes unread, as after a request whose body nobody wanted.
-        builder.http1().max_buf_size(bounds.max_head_bytes);
-        builder
-            .http2()
-            .timer(TokioTimer::new())
-            .keep_alive_interval(http2.ping)
-            .keep_alive_timeout(http2.ping_timeout)
-            .max_header_list_size(u32::try_from(bounds.max_head_bytes).unwrap_or(u32::MAX))
-            .max_concurrent_streams(http2.max_streams)
-            // SECURITY: rapid reset (CVE-2023-44487) and its twin by our own resets (CVE-2025-8671).
-            .max_pending_accept_reset_streams(http2.max_resets)
-            .max_local_error_reset_streams(http2.max_resets);
-        builder
+    /// As long as its pulse allows, and a little longer than we are told to stop.
+    async fn until_the_end(self, mut speech: impl Speaks, pulse: &Pulse) -> Result<(), Cause> {
+        let mut stop = self.stop.clone();
+        let (mut pressed, mut timer) = (pin!(stop.pressed()), pin!(sleep(pulse.step())));
+        // Waiting for the last request, and then for the end.
+        let (mut stopping, mut ending) = (false, false);
+        loop {
+            let mut asked = None;
+            let event = poll_fn(|cx| {
+                if let Poll::Ready(ended) = Pin::new(&mut speech).poll(cx) {
+                    return Poll::Ready(Event::End(ended));
+                }
+                // These have nothing to say before they wake us; asked each time, they would cost more than the rest.
+                let first = asked.as_ref().is_none_or(|waker: &Waker| !waker.will_wake(cx.waker()));
+                if first {
+                    asked = Some(cx.waker().clone());
+                }
+                let may_be_pressed = !stopping && (first || self.stop.may_be_pressed());
+                if may_be_pressed && pressed.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(Event::Stop);
+                }
+                let rings = (first || timer.is_elapsed()) && timer.as_mut().poll(cx).is_ready();
+                if rings { Poll::Ready(Event::Look) } else { Poll::Pending }
+            });
+            match event.await {
+                Event::End(ended) => return ended,
+                Event::Stop => {
+                    stopping = true;
+                    pulse.is_stopped();
+                    // HTTP/2 has a way to say it: what is in flight is finished, nothing new is read.
+                    if pulse.is_http2() {
+                        ending = true;
+                        speech.graceful_shutdown();
+                    }
+                }
+                Event::Look => {}
+            }
+            match pulse.look() {
+                Look::Again(after) => timer.as_mut().reset(Instant::now() + after),
+                // The same; but who does not end soon has nothing in flight and is cut.
+                Look::Over(Silence::Idle) if !ending => {
+                    ending = true;
+                    speech.graceful_shutdown();
+                }
+                Look::Over(Silence::Idle) => return Ok(()),
+                Look::Over(silence) => {
+                    self.hall.metrics.edge.connection_cut(silence.kind());
+                    return Ok(());
+                }
+            }
+            if pulse.is_at_leisure() {
+                speech.park();
+            }
+            if ending && pulse.rests() {
+                match timeout(GOODBYE, &mut speech).await {
+                    Ok(ended) => return ended,
+                    Err(_) if pulse.rests() => return Ok(()),
+                    Err(_) => {}
+                }
+            }
+        }
     }
 }
 

@@ -2,17 +2,19 @@
 //!
 //! One accept loop a socket (`accept`), one task a connection (`connection`), which lives with one worker of the
 //! [`Crew`]. A connection gets a place before it is accepted, so that more of them wait in the kernel's backlog instead
-//! of in our memory; one address has only so many (`caps`). `proxy_protocol` and [`tls`] come before HTTP, `pulse` sees
-//! who is too slow. What a listener needs to know is read anew for each connection, so that settings change without a
+//! of in our memory; one address has only so many (`caps`). `proxy_protocol` and [`tls`] come before HTTP (`speech`), `pulse`
+//! sees who is too slow. What a listener needs to know is read anew for each connection, so that settings change without a
 //! socket being closed.
 
 mod accept;
+mod answering;
 mod caps;
 mod connection;
 mod crew;
 pub mod inherit;
 mod proxy_protocol;
 mod pulse;
+mod speech;
 pub mod tls;
 mod watched;
 
@@ -192,6 +194,11 @@ impl Stop {
     pub fn new() -> (watch::Sender<bool>, Self) {
         let (press, pressed) = watch::channel(false);
         (press, Self(pressed))
+    }
+
+    /// Not before this is so will [`Stop::pressed`], once it was polled, have anything to say. Costs next to nothing.
+    fn may_be_pressed(&self) -> bool {
+        self.0.has_changed().unwrap_or(true)
     }
 
     /// Waits until it is pressed (or its owner is gone).

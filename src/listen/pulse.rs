@@ -4,15 +4,9 @@
 //! requests as well. So the bytes and the requests are watched here. Nothing is armed for a request: one timer a
 //! connection looks at what was noted, because a timer for each request costs more than the request's bookkeeping.
 
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
-
-use crate::upstream::{Body, BodyError};
-use bytes::Bytes;
-use http_body::{Body as HttpBody, Frame, SizeHint};
 
 /// How a connection has used up its time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +30,18 @@ impl Silence {
     }
 }
 
+/// What is to be done now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Look {
+    /// To end it.
+    Over(Silence),
+    /// To look again after so long.
+    Again(Duration),
+}
+
+/// After so many milliseconds without a request a connection is at leisure: a reader looks at the page.
+const LULL: u64 = 1000;
+
 /// The notes about one connection: moments in milliseconds since it opened, zero for "not so".
 #[derive(Debug)]
 pub(super) struct Pulse {
@@ -49,6 +55,8 @@ pub(super) struct Pulse {
     in_flight: AtomicU32,
     /// Anything was asked at all.
     asked: AtomicBool,
+    /// One of the requests came with a body.
+    had_body: AtomicBool,
     /// Frames other than requests come as well, so bytes do not mean that a head has begun.
     is_http2: AtomicBool,
     /// The last answer ended.
@@ -90,6 +98,7 @@ impl Pulse {
             last_request,
             in_flight: AtomicU32::new(0),
             asked: AtomicBool::new(false),
+            had_body: AtomicBool::new(false),
             is_http2: AtomicBool::new(false),
             rested: AtomicU64::new(0),
             began: AtomicU64::new(0),
@@ -101,9 +110,12 @@ impl Pulse {
     }
 
     /// A request's head is here. It is in flight until what this gives is dropped.
-    pub(super) fn asks(self: &Arc<Self>, version: http::Version) -> InFlight {
+    pub(super) fn asks(self: &Arc<Self>, version: http::Version, has_body: bool) -> InFlight {
         self.in_flight.fetch_add(1, Relaxed);
         self.asked.store(true, Relaxed);
+        if has_body {
+            self.had_body.store(true, Relaxed);
+        }
         self.note(&self.asked_at);
         let is_http2 = version == http::Version::HTTP_2;
         self.is_http2.store(is_http2, Relaxed);
@@ -135,23 +147,32 @@ impl Pulse {
         self.in_flight.load(Relaxed) == 0
     }
 
-    /// Waits until the connection has used up its time.
-    pub(super) async fn ceases(&self) -> Silence {
-        // A head that never ends is cut a little late; nobody minds.
-        let step = (self.head_timeout.min(self.idle_timeout) / 4).max(Duration::from_millis(5));
-        loop {
-            match self.deadline() {
-                Some((end, silence)) => {
-                    let Some(left) = end.checked_sub(self.opened.elapsed()).filter(|left| !left.is_zero())
-                    else {
-                        return silence;
-                    };
-                    tokio::time::sleep(left.min(step)).await;
-                }
-                // Upstreams have timeouts of their own.
-                None => tokio::time::sleep(step).await,
-            }
+    /// How long nobody needs to look. A head that never ends is cut a little late; nobody minds.
+    pub(super) fn step(&self) -> Duration {
+        (self.head_timeout.min(self.idle_timeout) / 4).max(Duration::from_millis(5))
+    }
+
+    /// Has the connection used up its time?
+    pub(super) fn look(&self) -> Look {
+        // Upstreams have timeouts of their own.
+        let Some((end, silence)) = self.deadline() else { return Look::Again(self.step()) };
+        match end.checked_sub(self.opened.elapsed()) {
+            Some(left) if !left.is_zero() => Look::Again(left.min(self.step())),
+            _ => Look::Over(silence),
         }
+    }
+
+    /// It has rested for a while in HTTP/1.1: nothing is in flight, nothing waits to be written, no head has begun, and
+    /// no request had a body, of which something might be unread.
+    pub(super) fn is_at_leisure(&self) -> bool {
+        let is_zero = |noted: &AtomicU64| noted.load(Relaxed) == 0;
+        self.rests()
+            && self.asked.load(Relaxed)
+            && !self.is_http2()
+            && !self.had_body.load(Relaxed)
+            && is_zero(&self.began)
+            && is_zero(&self.blocked)
+            && self.now().saturating_sub(self.rested.load(Relaxed)) >= LULL
     }
 
     /// Bytes came.
@@ -234,7 +255,7 @@ impl InFlight {
     }
 
     /// Whose move it is.
-    fn is_viewers_turn(&self, is_theirs: bool) {
+    pub(super) fn is_viewers_turn(&self, is_theirs: bool) {
         if let Some(turn) = &self.turn {
             turn.waits.store(if is_theirs { self.pulse.now() } else { 0 }, Relaxed);
         }
@@ -250,43 +271,6 @@ impl Drop for InFlight {
         pulse.note(&pulse.rested);
         pulse.began.store(0, Relaxed);
         pulse.in_flight.fetch_sub(1, Relaxed);
-    }
-}
-
-/// An answer's body, which knows whose it is.
-#[derive(Debug)]
-pub(super) struct Answering {
-    body: Body,
-    in_flight: InFlight,
-}
-
-impl Answering {
-    /// The head goes out now.
-    pub(super) fn new(body: Body, in_flight: InFlight) -> Self {
-        in_flight.is_viewers_turn(true);
-        Self { body, in_flight }
-    }
-}
-
-impl HttpBody for Answering {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let polled = Pin::new(&mut self.body).poll_frame(cx);
-        self.in_flight.is_viewers_turn(polled.is_ready());
-        polled
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }
 
@@ -312,7 +296,7 @@ mod tests {
         let pulse = pulse();
         pulse.began.store(2000, Relaxed);
         assert_eq!(pulse.deadline(), Some((HEAD + Duration::from_secs(2), Silence::Stuck)));
-        let asked = pulse.asks(http::Version::HTTP_11);
+        let asked = pulse.asks(http::Version::HTTP_11, false);
         assert_eq!(pulse.deadline().map(|(_, silence)| silence), Some(Silence::Late));
         drop(asked);
         let (end, silence) = pulse.deadline().expect("a deadline");
@@ -320,9 +304,32 @@ mod tests {
     }
 
     #[test]
+    fn only_who_rests_for_a_while_and_never_sent_a_body_is_at_leisure() {
+        // Open for a minute already.
+        let opened = Instant::now().checked_sub(TOTAL / 60).expect("the machine runs for longer");
+        let new = Arc::into_inner(pulse()).expect("nobody else has it");
+        let pulse = Arc::new(Pulse { opened, ..new });
+        assert!(!pulse.is_at_leisure(), "nothing was asked");
+        let asked = pulse.asks(http::Version::HTTP_11, false);
+        assert!(!pulse.is_at_leisure(), "in flight");
+        drop(asked);
+        assert!(!pulse.is_at_leisure(), "only now");
+        pulse.rested.store(pulse.now() - LULL, Relaxed);
+        assert!(pulse.is_at_leisure());
+        for noted in [&pulse.began, &pulse.blocked] {
+            noted.store(1, Relaxed);
+            assert!(!pulse.is_at_leisure());
+            noted.store(0, Relaxed);
+        }
+        drop(pulse.asks(http::Version::HTTP_11, true));
+        pulse.rested.store(1, Relaxed);
+        assert!(!pulse.is_at_leisure(), "some of the body may be unread");
+    }
+
+    #[test]
     fn a_viewer_that_takes_nothing_is_stuck_even_with_a_request_in_flight() {
         let pulse = pulse();
-        let _asked = pulse.asks(http::Version::HTTP_11);
+        let _asked = pulse.asks(http::Version::HTTP_11, false);
         pulse.blocked.store(1000, Relaxed);
         assert_eq!(pulse.deadline(), Some((IDLE + Duration::from_secs(1), Silence::Stuck)));
     }
@@ -330,7 +337,8 @@ mod tests {
     #[test]
     fn one_answer_of_many_that_is_not_taken_is_seen() {
         let pulse = pulse();
-        let (moving, standing) = (pulse.asks(http::Version::HTTP_2), pulse.asks(http::Version::HTTP_2));
+        let (moving, standing) =
+            (pulse.asks(http::Version::HTTP_2, false), pulse.asks(http::Version::HTTP_2, false));
         assert_eq!(pulse.deadline().map(|(_, silence)| silence), Some(Silence::Late));
         moving.is_viewers_turn(false);
         standing.is_viewers_turn(true);
@@ -343,20 +351,20 @@ mod tests {
     #[test]
     fn who_rests_when_we_stop_may_ask_once_more_and_its_answer_says_that_it_is_the_last() {
         let pulse = pulse();
-        let before = pulse.asks(http::Version::HTTP_11);
+        let before = pulse.asks(http::Version::HTTP_11, false);
         assert!(!before.is_last());
         pulse.is_stopped();
         assert!(before.is_last());
         drop(before);
         let (end, silence) = pulse.deadline().expect("a deadline");
         assert!(silence == Silence::Idle && end < Duration::from_secs(5));
-        assert!(!pulse.asks(http::Version::HTTP_2).is_last());
+        assert!(!pulse.asks(http::Version::HTTP_2, false).is_last());
     }
 
     #[test]
     fn frames_between_the_requests_of_http_2_begin_no_head() {
         let pulse = pulse();
-        drop(pulse.asks(http::Version::HTTP_2));
+        drop(pulse.asks(http::Version::HTTP_2, false));
         pulse.began.store(5, Relaxed);
         assert_eq!(pulse.deadline().map(|(_, silence)| silence), Some(Silence::Idle));
     }

@@ -20,7 +20,20 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::Bounds;
 use super::watched::{Opening, Watched};
 
-type Cause = Box<dyn Error + Send + Sync>;
+/// Why it ended badly.
+pub(super) type Cause = Box<dyn Error + Send + Sync>;
+
+/// What a connection may do with its HTTP, whatever is below and above that. Ready when it has ended.
+pub(super) trait Speaks: Future<Output = Result<(), Cause>> + Unpin {
+    /// Lets go of all that was kept for the next request.
+    ///
+    /// To be called only where nothing is in flight, nothing waits to be written, and no request had a body: what is
+    /// left of that would be read as the next request.
+    fn park(&mut self);
+
+    /// Ends it as soon as what is in flight has ended.
+    fn graceful_shutdown(&mut self);
+}
 
 /// A connection's HTTP. Ready when the connection has ended.
 pub(super) struct Speech<I, S: HttpService<Incoming>> {
@@ -29,11 +42,13 @@ pub(super) struct Speech<I, S: HttpService<Incoming>> {
     bounds: Arc<Bounds>,
 }
 
+type Stream<I> = TokioIo<Watched<I>>;
+
 /// Boxed, so that who is silent needs no room for more.
 enum State<I, S: HttpService<Incoming>> {
     Silent(Watched<I>),
-    Http1(Box<http1::Connection<TokioIo<Watched<I>>, S>>),
-    Http2(Pin<Box<http2::Connection<TokioIo<Watched<I>>, S, TokioExecutor>>>),
+    Http1(Box<http1::Connection<Stream<I>, S>>),
+    Http2(Pin<Box<http2::Connection<Stream<I>, S, TokioExecutor>>>),
     Over,
 }
 
@@ -48,30 +63,6 @@ where
 {
     pub(super) fn new(io: Watched<I>, service: S, bounds: Arc<Bounds>) -> Self {
         Self { state: State::Silent(io), service, bounds }
-    }
-
-    /// Lets go of all that was kept for the next request.
-    ///
-    /// To be called only where nothing is in flight, nothing waits to be written, and no request had a body: what is
-    /// left of that would be read as the next request.
-    pub(super) fn park(&mut self) {
-        match std::mem::replace(&mut self.state, State::Over) {
-            State::Http1(connection) => {
-                let parts = connection.into_parts();
-                self.state = State::Silent(parts.io.into_inner().unread(parts.read_buf));
-            }
-            other => self.state = other,
-        }
-    }
-
-    /// Ends it as soon as what is in flight has ended.
-    pub(super) fn graceful_shutdown(&mut self) {
-        match &mut self.state {
-            State::Silent(_) => self.state = State::Over,
-            State::Http1(connection) => Pin::new(&mut **connection).graceful_shutdown(),
-            State::Http2(connection) => connection.as_mut().graceful_shutdown(),
-            State::Over => {}
-        }
     }
 
     fn http1(&self, io: Watched<I>) -> State<I, S> {
@@ -98,10 +89,42 @@ where
     }
 }
 
+// Nothing is pinned in it that is not boxed.
+impl<I, S: HttpService<Incoming>> Unpin for Speech<I, S> {}
+
+impl<I, S, B> Speaks for Speech<I, S>
+where
+    I: AsyncRead + AsyncWrite + Unpin,
+    S: HttpService<Incoming, ResBody = B> + Clone,
+    S::Error: Into<Cause>,
+    B: Body + 'static,
+    B::Error: Into<Cause>,
+    TokioExecutor: Http2ServerConnExec<S::Future, B>,
+{
+    fn park(&mut self) {
+        match std::mem::replace(&mut self.state, State::Over) {
+            State::Http1(connection) => {
+                let parts = connection.into_parts();
+                self.state = State::Silent(parts.io.into_inner().unread(parts.read_buf));
+            }
+            other => self.state = other,
+        }
+    }
+
+    fn graceful_shutdown(&mut self) {
+        match &mut self.state {
+            State::Silent(_) => self.state = State::Over,
+            State::Http1(connection) => Pin::new(&mut **connection).graceful_shutdown(),
+            State::Http2(connection) => connection.as_mut().graceful_shutdown(),
+            State::Over => {}
+        }
+    }
+}
+
 impl<I, S, B> Future for Speech<I, S>
 where
     I: AsyncRead + AsyncWrite + Unpin,
-    S: HttpService<Incoming, ResBody = B> + Clone + Unpin,
+    S: HttpService<Incoming, ResBody = B> + Clone,
     S::Error: Into<Cause>,
     B: Body + 'static,
     B::Error: Into<Cause>,
@@ -124,5 +147,73 @@ where
                 Opening::End => State::Over,
             };
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::time::Duration;
+
+    use http_body_util::Full;
+    use hyper::service::service_fn;
+    use hyper::{Request, Response};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+
+    use super::super::pulse::Pulse;
+    use super::*;
+    use crate::config::Settings;
+
+    async fn hello(request: Request<Incoming>) -> Result<Response<Full<&'static [u8]>>, Infallible> {
+        Ok(Response::new(Full::new(if request.uri() == "/1" { b"<1>" } else { b"<2>" })))
+    }
+
+    /// Says something and reads up to the end of the answer, while `ours` runs.
+    async fn says(theirs: &mut DuplexStream, ours: &mut impl Speaks, said: &str) -> String {
+        let mut heard = Vec::new();
+        let exchange = async {
+            theirs.write_all(said.as_bytes()).await.expect("room");
+            while !heard.ends_with(b">") {
+                assert_ne!(theirs.read_buf(&mut heard).await.expect("bytes"), 0);
+            }
+        };
+        tokio::select! {
+            () = exchange => {}
+            _ = ours => panic!("it ended"),
+        }
+        String::from_utf8_lossy(&heard).into_owned()
+    }
+
+    #[tokio::test]
+    async fn a_parked_connection_keeps_nothing_but_its_bytes_and_goes_on() {
+        let (mut theirs, ours) = duplex(1024);
+        let second = Duration::from_secs(1);
+        let io = Watched::new(ours, Pulse::with(second, second, second, second));
+        let bounds = Arc::new(Bounds::from(&Settings::default().server));
+        let mut ours = Speech::new(io, service_fn(hello), bounds);
+        let (first, half) = ("GET /1 HTTP/1.1\r\nHost: a\r\n\r\n", "GET /2 HTTP/1.1\r\nHo");
+        assert!(says(&mut theirs, &mut ours, &format!("{first}{half}")).await.ends_with("<1>"));
+        ours.park();
+        assert!(matches!(&ours.state, State::Silent(_)));
+        ours.park();
+        assert!(says(&mut theirs, &mut ours, "st: a\r\n\r\n").await.ends_with("<2>"));
+        assert!(matches!(&ours.state, State::Http1(_)));
+        ours.park();
+        assert!(says(&mut theirs, &mut ours, first).await.ends_with("<1>"));
+        ours.park();
+        drop(theirs);
+        assert!((&mut ours).await.is_ok() && matches!(ours.state, State::Over));
+    }
+
+    #[tokio::test]
+    async fn a_silent_connection_ends_at_once_when_it_is_told_to() {
+        let (theirs, ours) = duplex(1024);
+        let second = Duration::from_secs(1);
+        let io = Watched::new(ours, Pulse::with(second, second, second, second));
+        let mut ours =
+            Speech::new(io, service_fn(hello), Arc::new(Bounds::from(&Settings::default().server)));
+        ours.graceful_shutdown();
+        assert!(ours.await.is_ok());
+        drop(theirs);
     }
 }

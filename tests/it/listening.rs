@@ -136,6 +136,42 @@ async fn an_idle_connection_is_kept_for_idle_timeout_and_not_for_head_timeout() 
     assert!((700..5000).contains(&took) && !rest.reset, "{took}");
 }
 
+/// After a second without a request a connection's buffers are let go, at the next look (a fourth of `head_timeout`).
+const LULL: Duration = Duration::from_millis(1600);
+
+#[tokio::test]
+async fn who_rests_for_a_while_is_served_as_before() {
+    let origin = parrot();
+    let edge = Edge::with(&origin.url(), "server.head_timeout = 800ms\nserver.idle_timeout = 1h").await;
+    let (mut reader, mut sender, mut slow) = (edge.viewer().await, edge.viewer().await, edge.viewer().await);
+    for round in ["/1", "/2", "/3"] {
+        reader.gets(round).await;
+        reader.until(round).await;
+        // Its body keeps it from being parked; what comes later is read as before.
+        let post = format!("POST {round} HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\nbody");
+        sender.says(&post).await;
+        sender.until(round).await;
+        slow.gets(round).await;
+        slow.until(round).await;
+        tokio::time::sleep(LULL).await;
+    }
+    // A head in pieces; then one that never ends.
+    for piece in ["G", "ET /4 HTTP/1.1\r\nHo", "st: h\r\n\r\n"] {
+        slow.says(piece).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    slow.until("/4").await;
+    tokio::time::sleep(LULL).await;
+    slow.says("GET /5 HTT").await;
+    assert_eq!(slow.rest().await.text, "");
+    // Who leaves is not kept, and who is still there when we stop ends well.
+    drop(sender);
+    patiently("it is gone", || edge.metric("iiif_mender_connections") == 1.0).await;
+    assert_eq!(origin.seen().len(), 10);
+    assert_eq!(edge.app.stop().await, 0);
+    assert_eq!(reader.rest().await.text, "");
+}
+
 #[tokio::test]
 async fn an_answer_that_takes_longer_than_every_timeout_of_the_listener_arrives() {
     let slow = testbed::raw::Peer::start(vec![
@@ -333,8 +369,13 @@ async fn tls_speaks_http2_or_http1_as_agreed() {
             let (mut sender, connection) = shaken.expect("HTTP/1.1");
             tokio::spawn(connection);
             let request = ask("/one").header("host", "iiif.example").body(Empty::<Bytes>::new());
-            let answer = sender.send_request(request.expect("a request")).await.expect("an answer");
-            assert_eq!((answer.status().as_u16(), answer.version()), (200, Version::HTTP_11));
+            let request = request.expect("a request");
+            for _ in 0..2 {
+                let answer = sender.send_request(request.clone()).await.expect("an answer");
+                assert_eq!((answer.status().as_u16(), answer.version()), (200, Version::HTTP_11));
+                answer.into_body().collect().await.expect("a body");
+                tokio::time::sleep(LULL).await;
+            }
         }
     }
     let seen = origin.seen();
