@@ -91,7 +91,8 @@ impl Connection {
         match timeout(self.bounds.tls_timeout, tls.accept(stream)).await {
             Ok(Ok(stream)) => {
                 viewer.certified = stream.get_ref().1.peer_certificates().is_some();
-                self.http(stream, viewer, service).await;
+                // Boxed: each future that it passes through would have room for it.
+                self.http(Box::new(stream), viewer, service).await;
             }
             Ok(Err(error)) => {
                 self.hall.metrics.edge.connection_cut("tls");

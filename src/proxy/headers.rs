@@ -26,16 +26,16 @@ const HOP_BY_HOP: Names<8> = Names::new([
     "proxy-authorization",
 ]);
 
-/// The head of the request as it goes upstream.
+/// Makes the head of a request what goes upstream.
 pub(super) fn onward(
-    mut head: Parts,
+    head: &mut Parts,
     asked: &Asked,
     viewer: &Viewer,
     settings: &Settings,
     via: &Via,
-) -> Result<Parts, Refusal> {
+) -> Result<(), Refusal> {
     let route = &settings.routes[asked.route];
-    let host = host_value(&head)?;
+    let host = host_value(head)?;
     let headers = &mut head.headers;
     strip_hop_by_hop(headers);
     join_cookies(headers);
@@ -62,16 +62,17 @@ pub(super) fn onward(
     head.version = Version::HTTP_11;
     // hyper keeps things there that belong to the viewer's connection.
     head.extensions.clear();
-    Ok(head)
+    Ok(())
 }
 
 /// What of this head would go upstream, for fuzzing; `None` where it is refused.
 #[doc(hidden)]
-pub fn rules(settings: &Settings, viewer: &Viewer, head: Parts) -> Option<Parts> {
+pub fn rules(settings: &Settings, viewer: &Viewer, mut head: Parts) -> Option<Parts> {
     route::framed(&head).ok()?;
     let trusted = is_among(viewer.peer.ip(), &settings.server.trusted_proxies);
     let asked = route::route(settings, &head, &Trace::of(&head.headers, trusted)).ok()?;
-    onward(head, &asked, viewer, settings, &Via::new(&settings.server.name)).ok()
+    onward(&mut head, &asked, viewer, settings, &Via::new(&settings.server.name)).ok()?;
+    Some(head)
 }
 
 /// What stands before the upstream's own path on an image route: `/library` where `/library/iiif/2/` leads to

@@ -136,7 +136,7 @@ impl Proxy {
     /// Answers one request, whatever happens.
     pub async fn handle(&self, viewer: Viewer, request: Request<Incoming>) -> Response<Body> {
         let started = Instant::now();
-        let (head, body) = request.into_parts();
+        let (mut head, body) = request.into_parts();
         let rooms = &*self.rooms;
         let trusted = is_among(viewer.peer.ip(), &rooms.settings.server.trusted_proxies);
         let (trace, span) = rooms.metrics.spans.begin(Trace::of(&head.headers, trusted));
@@ -148,7 +148,7 @@ impl Proxy {
         }
         let (route, answer) = match rooms.gateway(&viewer, &head).await {
             Some(answer) => ("manifests", answer),
-            None => rooms.routed(&viewer, &asking.trace, head, body).await,
+            None => rooms.routed(&viewer, &asking.trace, &mut head, body).await,
         };
         rooms.reply(&asking, span, route, answer, started)
     }
@@ -185,11 +185,11 @@ impl Rooms {
         &self,
         viewer: &Viewer,
         trace: &Trace,
-        head: Parts,
+        head: &mut Parts,
         body: Incoming,
     ) -> (&'static str, Result<Answer, Refusal>) {
         let step = Span::step(trace, "route");
-        let routed = route::route(&self.settings, &head, trace);
+        let routed = route::route(&self.settings, head, trace);
         drop(step);
         let asked = match routed {
             Ok(asked) => asked,
@@ -197,35 +197,37 @@ impl Rooms {
         };
         let image = asked.image();
         let is_document = asked.is_document(image.as_ref());
-        let answer = self.answer(viewer, &asked, image, head, body).await;
+        let answer = self.answer(viewer, &asked, image.as_ref(), head, body).await;
         (asked.kind(), answer.map(|answer| if is_document { answer.opened() } else { answer }))
     }
 
     /// Sends it on; an expired image is healed on the way. Anything but an expiry streams straight back.
     ///
-    /// What is rare is boxed: a connection keeps room for the largest way that a request may take, even when idle.
+    /// What is rare is boxed, and the head is changed where it lies: a request has room for the largest way that it may
+    /// take.
     async fn answer(
         &self,
         viewer: &Viewer,
         asked: &Asked,
-        image: Option<Lobby<'_>>,
-        head: Parts,
+        image: Option<&Lobby<'_>>,
+        head: &mut Parts,
         body: Incoming,
     ) -> Result<Answer, Refusal> {
         let client = hops::client(&head.headers, viewer, &self.settings.server.trusted_proxies);
-        let echo = image.as_ref().is_some_and(|image| self.is_echo(image, &head, client));
-        let raw = echo || self.skips_healing(&head, viewer);
+        let echo = image.is_some_and(|image| self.is_echo(image, head, client));
+        let raw = echo || self.skips_healing(head, viewer);
         let body = bodies::taken(asked, &head.method, body, &self.settings.server)?;
-        let mut onward = headers::onward(head, asked, viewer, &self.settings, &self.via)?;
+        headers::onward(head, asked, viewer, &self.settings, &self.via)?;
         if let Some(rewrite) = &self.rewrite {
-            rewrite.called(&mut onward.headers);
-            if asked.is_document(image.as_ref()) {
-                rewrite.prepare(&mut onward.headers);
+            rewrite.called(&mut head.headers);
+            if asked.is_document(image) {
+                rewrite.prepare(&mut head.headers);
             }
         }
-        if cors::concerns(asked.route_kind, &onward) {
-            let answer = self.send(asked, &onward, body).await;
-            return Ok(Answer::served(cors::options(&onward, answer.ok())));
+        let onward = &*head;
+        if cors::concerns(asked.route_kind, onward) {
+            let answer = self.send(asked, onward, body).await;
+            return Ok(Answer::served(cors::options(onward, answer.ok())));
         }
         if asked.route_kind == RouteKind::Presentation {
             return Box::pin(self.present(asked, onward, body)).await;
@@ -233,36 +235,36 @@ impl Rooms {
         // A GET that comes with a body (nobody's viewer does that) cannot be repeated, so it is not healed.
         let repeatable = matches!(onward.method, Method::GET | Method::HEAD) && matches!(body, Body::Empty);
         let heals = |image: &&Lobby<'_>| repeatable && !raw && image.request.may_heal();
-        let Some(image) = image.as_ref().filter(heals) else {
-            let answer = self.send(asked, &onward, body).await?;
+        let Some(image) = image.filter(heals) else {
+            let answer = self.send(asked, onward, body).await?;
             if let (true, Some(image)) = (echo, image) {
-                self.healer.echo_answered(&image, answer.status());
+                self.healer.echo_answered(image, answer.status());
             }
             return Ok(Answer::served(answer));
         };
         let ask = match self.healer.approach(image).await {
             Approach::Heal(patient) => {
-                return Box::pin(self.heal(asked, &patient, &onward, client, None)).await;
+                return Box::pin(self.heal(asked, &patient, onward, client, None)).await;
             }
             Approach::Ask(ask) => ask,
         };
         let gated = self.gated(image).await;
-        let first = self.send(asked, &onward, body).await?;
+        let first = self.send(asked, onward, body).await?;
         let (rules, status) = (&self.settings.heal, first.status().as_u16());
         // In trouble nothing is begun: a canvas would be built without its image.
         if let Some(patient) = gated.filter(|_| status < 400) {
-            Box::pin(self.heal(asked, &patient, &onward, client, Some(first))).await
+            Box::pin(self.heal(asked, &patient, onward, client, Some(first))).await
         } else if rules.statuses.contains(&status) {
             match self.healer.admit(image) {
                 Some(patient) => {
                     ask.found_gone();
-                    Box::pin(self.heal(asked, &patient, &onward, client, Some(first))).await
+                    Box::pin(self.heal(asked, &patient, onward, client, Some(first))).await
                 }
                 None => Ok(Answer::original(first, Outcome::Unknown)),
             }
         } else if rules.direct_statuses.contains(&status) {
             drop(ask);
-            Box::pin(self.bypass(asked, image, &onward, first)).await
+            Box::pin(self.bypass(asked, image, onward, first)).await
         } else {
             ask.found(first.status());
             Ok(Answer::served(first))
@@ -291,9 +293,9 @@ impl Rooms {
     }
 
     /// Manifests and canvases have a room of their own.
-    async fn present(&self, asked: &Asked, onward: Parts, body: Body) -> Result<Answer, Refusal> {
+    async fn present(&self, asked: &Asked, onward: &Parts, body: Body) -> Result<Answer, Refusal> {
         let step = Span::step(&asked.trace, "presentation");
-        let (trace, onward) = (step.within(&asked.trace), step.onward(&onward).into_owned());
+        let (trace, onward) = (step.within(&asked.trace), step.onward(onward).into_owned());
         let wanted = Wanted { route: asked.route, public: asked.uri().clone(), onward, trace };
         let presented = self.presenter.answer(wanted, body).await.map_err(Refusal::Upstream)?;
         let healed = presented.cured.map(|took| (Some(Rung::Rebuild), took));

@@ -309,8 +309,8 @@ fn put(fields: &mut HeaderMap, name: HeaderName, value: &str) {
 /// JSON is asked for by name, and not only by `*/*`.
 fn wants_json(headers: &HeaderMap) -> bool {
     let accepts = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    // Nearly no image is asked for with any JSON among the types.
-    let accepts = accepts.filter(|accept| accept.contains("json"));
+    // Nearly no image is asked for with JSON, or any other word with this letter, among the types.
+    let accepts = accepts.filter(|accept| accept.as_bytes().contains(&b'j'));
     accepts.flat_map(|accept| accept.split(',')).any(|range| {
         let kind = range.split(';').next().unwrap_or_default().trim();
         kind == "application/json" || kind.ends_with("+json")
