@@ -122,9 +122,12 @@ fn uuid_key(uuid: Uuid, page: Option<u32>) -> String {
 
 /// The hash under which the store keeps a key or a canvas URL.
 pub(super) fn hash(text: &str) -> i64 {
-    let mut first = [0; 8];
-    first.copy_from_slice(&blake3::hash(text.as_bytes()).as_bytes()[..8]);
-    i64::from_be_bytes(first)
+    hash_of(digest(text))
+}
+
+/// The same of what has a name already: the first half of it.
+pub(super) fn hash_of(name: u128) -> i64 {
+    ((name >> 64) as u64).cast_signed()
 }
 
 /// The name under which memory keeps a key: of one size whatever the key's, and nobody finds two keys with

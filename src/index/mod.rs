@@ -175,15 +175,15 @@ impl Index {
         {
             return Ok(owners);
         }
-        let owners = self.ask(key)?;
+        let owners = self.ask(key, name)?;
         self.memory.insert(name, (epoch, Arc::clone(&owners)));
         Ok(owners)
     }
 
-    fn ask(&self, key: &str) -> Result<Arc<[Owner]>, IndexError> {
+    fn ask(&self, key: &str, name: u128) -> Result<Arc<[Owner]>, IndexError> {
         let store = self.store();
         let names = self.names.load();
-        let found = store.owners(key, &names)?;
+        let found = store.owners(key, name, &names)?;
         let mut file =
             found.iter().find_map(|owned| owned.carried.as_ref()).map(|c| (c.stands.clone(), c.page));
         let mut owners: Vec<Owner> = found.into_iter().map(|owned| owned.owner).collect();
@@ -245,7 +245,8 @@ impl Index {
         if let Some(url) = store.learned_file(uuid)? {
             return Ok(Some(url));
         }
-        let found = store.owners(&uuid.to_string(), &self.names.load())?;
+        let key = uuid.to_string();
+        let found = store.owners(&key, keys::digest(&key), &self.names.load())?;
         Ok(found.into_iter().find_map(|owned| owned.carried).map(|carried| carried.url))
     }
 

@@ -226,8 +226,8 @@ impl Store {
         Ok(Written::Done(done))
     }
 
-    /// The canvases that own a key, those of manifests before later ones.
-    pub(super) fn owners(&self, key: &str, names: &Names) -> Result<Vec<Owned>, IndexError> {
+    /// The canvases that own a key, those of manifests before later ones. `name` is its [`keys::digest`].
+    pub(super) fn owners(&self, key: &str, name: u128, names: &Names) -> Result<Vec<Owned>, IndexError> {
         self.read(|conn| {
             let mut found: Vec<Owned> = Vec::new();
             let mut select = conn.prepare_cached(
@@ -235,7 +235,7 @@ impl Store {
                  JOIN canvases c ON c.id = i.canvas JOIN manifests m ON m.id = c.manifest
                  WHERE i.hash = ?1 ORDER BY i.canvas LIMIT ?2",
             )?;
-            let mut rows = select.query(params![keys::hash(key), MAX_ROWS])?;
+            let mut rows = select.query(params![keys::hash_of(name), MAX_ROWS])?;
             while let Some(row) = rows.next()? {
                 // Two keys may share a hash; the row tells.
                 let Some(carried) = matches(key, row.get_ref(3)?.as_str()?, names) else { continue };

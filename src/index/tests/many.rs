@@ -46,8 +46,21 @@ fn lookups_stay_right_while_builds_swap_the_file_and_old_generations_go() {
                     let mut asked = 0_u64;
                     while !done.load(Ordering::Relaxed) {
                         assert_eq!(canvases_of(&index, "two"), [canvas_url("a.json", 2)]);
-                        assert!(index.store().owners("nobody", &index.names.load()).unwrap().is_empty());
-                        assert_eq!(index.store().owners("three", &index.names.load()).unwrap().len(), 1);
+                        assert!(
+                            index
+                                .store()
+                                .owners("nobody", keys::digest("nobody"), &index.names.load())
+                                .unwrap()
+                                .is_empty()
+                        );
+                        assert_eq!(
+                            index
+                                .store()
+                                .owners("three", keys::digest("three"), &index.names.load())
+                                .unwrap()
+                                .len(),
+                            1
+                        );
                         asked += 1;
                     }
                     asked
