@@ -4,6 +4,7 @@
 //! poisoned one, and if the file is gone it turns a good canvas into an empty one (upstream.md "Ways back to life").
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use http::StatusCode;
 
@@ -72,6 +73,9 @@ impl Ward {
         let is_safe = health == Health::Well && said == Said::Expired;
         let errand = if nothing_to_lose || is_safe { Errand::rebuild(canvas) } else { Errand::aside(canvas) };
         let step = self.step(service, errand, patient, urgency).await;
+        if step == Step::Back {
+            self.visit_was_not_in_vain(service, canvas);
+        }
         // Whoever builds a canvas writes the key first, unless there is no file to write it for.
         if step != Step::NoHelp(CanvasAnswer::Lacks) {
             // UPSTREAM: a poisoned duplicate may stand behind the good one. Only plain GETs show it.
@@ -85,6 +89,16 @@ impl Ward {
             return step;
         }
         Step::Gone
+    }
+
+    /// A rebuild helped, and it comes after a visit only: where visits cool down, the next expiry would be healed by
+    /// neither. (An image that is lost again and again is left alone for its rebuilds.)
+    fn visit_was_not_in_vain(&self, service: &CanvasService, canvas: &Allowed) {
+        let visit = Errand::visit(canvas).flight;
+        if self.memory.cooling(&visit, Instant::now()).is_some() {
+            self.memory.forget(&visit);
+            self.may_try_again(service, &visit);
+        }
     }
 
     /// Would the nested info.json be answered well? A rebuild during a fault poisons.

@@ -54,6 +54,7 @@ async fn each_request_goes_to_the_server_with_the_fewest_in_flight() {
         viewers.push(viewer);
     }
     patiently("one of them is stuck", || one.seen().len() == 6).await;
+    patiently("and the other is not", || edge.metric("iiif_mender_upstream_in_flight") == 1.0).await;
     for _ in 0..10 {
         assert_eq!(edge.get("/").await.text(), "other");
     }
