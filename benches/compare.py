@@ -12,7 +12,8 @@ turn, round after round, so that what disturbs the machine disturbs all of them;
 one round each. Processor time is the kernel's own count for the proxy's threads (/proc/PID/task/*/schedstat).
 iiif-mender runs as shipped: healing, metrics, headers, an index with --images images, one worker.
 
-    half   p99 while each proxy is asked for half of what nginx answers at most: the same rate for all of them
+    half   p99 while each proxy is asked for half of what nginx answers at most: the same rate for all of them, on cores
+           that are kept awake (awake.py)
     cores  processor time of a request with two workers on two cores, of which the load has a part, against one worker;
            two divided by it is how many times one core two of them can be
     idle   KiB that a kept-alive connection costs
@@ -40,6 +41,8 @@ import sys
 import tempfile
 import time
 import uuid
+
+from awake import awake
 
 PROXY_CORE, LOAD_CORE = "1", "0"
 ORIGIN, NGINX, HAPROXY, MENDER, ADMIN, BARE = 18080, 18081, 18082, 18083, 18084, 18085
@@ -314,7 +317,8 @@ def idle_connections(proxy, many=1000):
         connection.request("GET", target("32k", number))
         connection.getresponse().read()
         held.append(connection)
-    time.sleep(0.5)
+    # Buffers are given back after a second of rest.
+    time.sleep(3)
     grown = resident_kib(pid) - before
     for connection in held:
         connection.close()
@@ -345,7 +349,8 @@ def half_load(proxies, rounds, seconds, folder):
         command = ["h2load", "--h1", "-c", "32", "-D", str(seconds), "--rps", str(each_second), f"--log-file={log}",
                    "-i", urls("1k", proxy.ports[0], "http", folder)]
         log.unlink(missing_ok=True)
-        subprocess.run(["taskset", "-c", LOAD_CORE, *command], capture_output=True, check=True)
+        with awake(PROXY_CORE, LOAD_CORE):
+            subprocess.run(["taskset", "-c", LOAD_CORE, *command], capture_output=True, check=True)
         rows = [row.split("\t") for row in log.read_text().splitlines()]
         if not rows or any(status != "200" for _, status, _ in rows):
             sys.exit(f"{proxy.name}, half: not every answer is 200")

@@ -4,7 +4,7 @@
     python3 benches/heals.py [--rounds 12] [--case cold burst sweep hang …] [--binary FILE] [--testbed FILE] [--json FILE]
 
 Builds both (release) unless told which. Needs two cores, taskset (util-linux) and wrk; it installs
-nothing. One core has the proxy, the other the stand-ins and the load.
+nothing. One core has the proxy, the other the stand-ins and the load; both are kept awake (awake.py).
 
     cold    a client that makes the three requests itself (404, canvas, 200) against one that asks the proxy; canvas 0 ms
     burst   200 viewers ask for tiles of one expired image in the same moment; canvas 100 ms; another image each round
@@ -24,6 +24,8 @@ import subprocess
 import sys
 import tempfile
 import time
+
+from awake import awake
 
 PROXY_CORE, LOAD_CORE = "1", "0"
 BASE = "https://api.library.tamu.edu"
@@ -262,7 +264,8 @@ def main():
         with tempfile.TemporaryDirectory() as folder:
             world = World(pathlib.Path(folder), binary, testbed, pages, more)
             try:
-                results[name] = measure(world, args.rounds)
+                with awake(PROXY_CORE, LOAD_CORE):
+                    results[name] = measure(world, args.rounds)
             finally:
                 world.stop()
         print(f"{name:6} " + "  ".join(f"{key} {value:.2f}" for key, value in results[name].items()), flush=True)

@@ -179,7 +179,7 @@ def main():
     if not args.binary:
         subprocess.run(["cargo", "build", "--locked", "--profile", profile, "--bin", "iiif-mender"], cwd=root, check=True)
     with tempfile.TemporaryDirectory() as folder:
-        binary = os.path.abspath(args.binary or root / f"target/{place}/iiif-mender")
+        binary = os.path.abspath(args.binary or root / os.environ.get("CARGO_TARGET_DIR", "target") / place / "iiif-mender")
         figures = measured(binary, pathlib.Path(folder), 5 if args.dev else 1)
     known = json.loads(BASELINE.read_text()) if BASELINE.exists() else {}
     baseline = known.get(profile, {})

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Makes FILE for -Cprofile-use: where the program spends its time under the loads of benches/compare.py and benches/heals.py.
-# With it a request costs a third fewer instructions (docs/decisions/0004-the-data-path.md).
+# With it a request costs nearly a third fewer instructions (docs/decisions/0004-the-data-path.md).
 #
 #   deploy/profile.sh FILE [TARGET]        TARGET: rustc's; this machine's if it is not given
-#   RUSTFLAGS=-Cprofile-use=FILE cargo build --locked --release
+#   RUSTFLAGS=-Cprofile-use=FILE cargo build --locked --release --target TARGET
 #
-# The flags of the later build but for -Cprofile-use must stand in RUSTFLAGS now. It fits the sources it was made from.
+# --target, RUSTFLAGS (but for -Cprofile-use) and CARGO_PROFILE_* of the later build must be those of now: they are in the names of
+# functions, and what the profile calls otherwise is built without it. It fits the sources it was made from.
 # Needs: rustup component add llvm-tools; what the two benches name.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
