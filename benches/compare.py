@@ -345,17 +345,17 @@ def half_load(proxies, rounds, seconds, folder):
     nginx_most = load("1k", proxies[0], seconds, folder)["rps"]
     each_second = max(1, round(nginx_most / 2 / 32))
     log, runs = folder / "half.log", {proxy.name: [] for proxy in proxies}
-    for proxy in in_turns(proxies, rounds):
-        command = ["h2load", "--h1", "-c", "32", "-D", str(seconds), "--rps", str(each_second), f"--log-file={log}",
-                   "-i", urls("1k", proxy.ports[0], "http", folder)]
-        log.unlink(missing_ok=True)
-        with awake(PROXY_CORE, LOAD_CORE):
+    with awake(PROXY_CORE, LOAD_CORE):
+        for proxy in in_turns(proxies, rounds):
+            command = ["h2load", "--h1", "-c", "32", "-D", str(seconds), "--rps", str(each_second), f"--log-file={log}",
+                       "-i", urls("1k", proxy.ports[0], "http", folder)]
+            log.unlink(missing_ok=True)
             subprocess.run(["taskset", "-c", LOAD_CORE, *command], capture_output=True, check=True)
-        rows = [row.split("\t") for row in log.read_text().splitlines()]
-        if not rows or any(status != "200" for _, status, _ in rows):
-            sys.exit(f"{proxy.name}, half: not every answer is 200")
-        cuts = statistics.quantiles((int(took) for *_, took in rows), n=1000)
-        runs[proxy.name].append({"rps": len(rows) / seconds, "p50_us": cuts[499], "p99_us": cuts[989], "p999_us": cuts[998]})
+            rows = [row.split("\t") for row in log.read_text().splitlines()]
+            if not rows or any(status != "200" for _, status, _ in rows):
+                sys.exit(f"{proxy.name}, half: not every answer is 200")
+            cuts = statistics.quantiles((int(took) for *_, took in rows), n=1000)
+            runs[proxy.name].append({"rps": len(rows) / seconds, "p50_us": cuts[499], "p99_us": cuts[989], "p999_us": cuts[998]})
     ratio = spread([ours["p99_us"] / theirs["p99_us"] for ours, theirs in zip(runs["iiif-mender"], runs["nginx"])])
     for name, own in runs.items():
         middle = {key: statistics.median(run[key] for run in own) for key in own[0]}

@@ -67,7 +67,6 @@ impl Healer {
                 .map(|errand| (Arc::clone(&service), errand))
         });
         for (service, errand) in errands.chain(ward.registration(patient)) {
-            ward.memory.forget(&errand.flight);
             ward.may_try_again(&service, &errand.flight);
         }
     }

@@ -110,8 +110,9 @@ impl Ward {
         }
     }
 
-    /// Somebody wants this rung tried again: no other node speaks against it any more.
+    /// This rung is to be tried again: nothing speaks against it any more, here or in what the other nodes share.
     pub(super) fn may_try_again(&self, service: &CanvasService, rung: &RungOf) {
+        self.memory.forget(rung);
         if let Some(cluster) = self.fleet.joined() {
             cluster.cool_no_more(&service.name_of(rung));
         }

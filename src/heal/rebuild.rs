@@ -96,7 +96,6 @@ impl Ward {
     fn visit_was_not_in_vain(&self, service: &CanvasService, canvas: &Allowed) {
         let visit = Errand::visit(canvas).flight;
         if self.memory.cooling(&visit, Instant::now()).is_some() {
-            self.memory.forget(&visit);
             self.may_try_again(service, &visit);
         }
     }

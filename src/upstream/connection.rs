@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use http::request::Parts;
 use hyper::body::Incoming;
-use hyper::client::conn::http1;
+use hyper::client::conn::{TrySendError, http1};
 use hyper::rt::{Read, Write};
 use hyper::{Request, Response};
 
@@ -112,14 +112,7 @@ impl Connection {
         let request = Request::from_parts(head.clone(), std::mem::take(body));
         let answer = pin!(self.sender.try_send_request(request));
         let answer = in_time(self.upload.as_deref(), &mut self.waits, times.first_byte, answer).await;
-        answer.ok_or(SendFailure::Late)?.map_err(|mut failure| match failure.take_message() {
-            Some(request) => {
-                *body = request.into_body();
-                SendFailure::Unsent
-            }
-            None if bodyless && is_stale(failure.error()) => SendFailure::Stale,
-            None => viewers(failure.into_error()),
-        })
+        answer.ok_or(SendFailure::Late)?.map_err(|failure| failed(failure, bodyless, body))
     }
 }
 
@@ -157,8 +150,24 @@ pub(super) async fn in_time<A>(
     .await
 }
 
+/// How it failed. Where nothing was written the body is put back.
+pub(super) fn failed(
+    mut failure: TrySendError<Request<Body>>,
+    bodyless: bool,
+    body: &mut Body,
+) -> SendFailure {
+    match failure.take_message() {
+        Some(request) => {
+            *body = request.into_body();
+            SendFailure::Unsent
+        }
+        None if bodyless && is_stale(failure.error()) => SendFailure::Stale,
+        None => viewers(failure.into_error()),
+    }
+}
+
 /// Did the request break, or its answer?
-pub(super) fn viewers(error: hyper::Error) -> SendFailure {
+fn viewers(error: hyper::Error) -> SendFailure {
     let mut cause = std::error::Error::source(&error);
     while let Some(error) = cause {
         match error.downcast_ref::<BodyError>() {
@@ -172,7 +181,7 @@ pub(super) fn viewers(error: hyper::Error) -> SendFailure {
 }
 
 /// UPSTREAM: a keep-alive timeout that races with our write shows as an incomplete message or a reset.
-pub(super) fn is_stale(error: &hyper::Error) -> bool {
+fn is_stale(error: &hyper::Error) -> bool {
     let source = std::error::Error::source(error);
     let http2 = source.and_then(|source| source.downcast_ref::<h2::Error>()).and_then(h2::Error::get_io);
     let io = source.and_then(|source| source.downcast_ref::<std::io::Error>()).or(http2);

@@ -16,7 +16,7 @@ use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
 use super::body::Body;
-use super::connection::{SendFailure, in_time, is_stale, viewers};
+use super::connection::{SendFailure, failed, in_time};
 use super::upload::Silence;
 use crate::config::settings::{self, Http2, Timeouts};
 
@@ -209,14 +209,12 @@ impl Stream {
         let answer = pin!(self.trunk.sender.clone().try_send_request(request));
         let mut waits = Silence::new(times.first_byte);
         let answer = in_time(upload.as_deref(), &mut waits, times.first_byte, answer).await;
-        answer.ok_or(SendFailure::Late)?.map_err(|mut failure| match failure.take_message() {
-            Some(request) => {
-                *body = request.into_body();
+        answer.ok_or(SendFailure::Late)?.map_err(|failure| {
+            if bodyless && was_refused(failure.error()) {
                 SendFailure::Unsent
+            } else {
+                failed(failure, bodyless, body)
             }
-            None if bodyless && was_refused(failure.error()) => SendFailure::Unsent,
-            None if bodyless && is_stale(failure.error()) => SendFailure::Stale,
-            None => viewers(failure.into_error()),
         })
     }
 }
