@@ -30,8 +30,8 @@ use crate::listen::inherit::Inherited;
 use crate::listen::tls::CertificateError;
 use crate::listen::{Bounds, Crew, Hall, Stop};
 use crate::observe::{self, Metrics};
-use crate::upstream::TlsError;
 use crate::upstream::fetch::Web;
+use crate::upstream::{Clients, TlsError};
 use chores::{Chores, keep_points, keep_tidy};
 use doors::Doors;
 use operators::Operators;
@@ -89,6 +89,7 @@ pub struct App {
     serving: Vec<JoinHandle<usize>>,
     lasting: [JoinHandle<()>; 3],
     diary: Diary,
+    clients: Clients,
     chores: Chores,
     export: Option<Exporting>,
 }
@@ -122,7 +123,9 @@ impl App {
 
         let bounds = Bounds::from(&settings.server);
         let crew = Crew::start(settings.server.workers).map_err(StartError::Workers)?;
-        let hall = Hall::new(bounds, crew, metrics.connections.clone(), Arc::clone(&metrics));
+        let clients = Clients::new(house.load().budget.clone(), settings.upstream.max_requests);
+        let open = metrics.connections.clone();
+        let hall = Hall::new(bounds, clients.clone(), crew, open, Arc::clone(&metrics));
         let mut doors = Doors::new(hall, Arc::clone(&house));
         let prepared = doors.prepare(&settings.server, &mut inherited)?;
         let (operators, listener) = Operators::open(&settings, &mut inherited, &metrics)?.unzip();
@@ -151,6 +154,7 @@ impl App {
             serving: serving.into_iter().collect(),
             lasting,
             diary,
+            clients,
             chores,
             export,
         })
@@ -200,6 +204,8 @@ impl App {
             tracing::warn!(%error, "the log filter stays as it was");
         }
         self.index.knows(web, Handle::current());
+        self.clients.resize(settings.upstream.max_requests);
+        house.budget.resize(settings.server.max_held_total);
         let house = Arc::new(house);
         self.house.store(Arc::clone(&house));
         self.open_pages(Some(gate));

@@ -33,7 +33,7 @@ pub(super) struct House {
     pub(super) healer: Healer,
     presenter: Presenter,
     learner: Option<Learner>,
-    budget: Budget,
+    pub(super) budget: Budget,
     pub(super) proxy: Proxy,
 }
 
@@ -114,9 +114,7 @@ impl House {
         let start = || Learner::start(Arc::clone(index), cluster.clone(), Arc::clone(metrics));
         let kept = self.learner.clone().filter(|_| same_nodes);
         let learner = settings.index.learn.then(|| kept.unwrap_or_else(start));
-        let (old, new) = (self.settings.server.max_held_total, settings.server.max_held_total);
-        let budget =
-            if old == new { self.budget.clone() } else { Budget::new(new, metrics.held_bytes.clone()) };
+        let budget = self.budget.clone();
         let (own, listening, held) = (Arc::clone(&settings), learner.clone(), budget.clone());
         let presenter = self.presenter.under(own, upstreams.clone(), healer.clone(), listening, held);
         let (own, shown, held) = (Arc::clone(&settings), presenter.clone(), budget.clone());

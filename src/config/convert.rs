@@ -80,6 +80,7 @@ fn server(file: file::Server, folder: &Path, report: &mut Report<'_>) -> Server 
         max_head_bytes: size(file.max_head_bytes, default.max_head_bytes),
         max_uri_bytes: size(file.max_uri_bytes, default.max_uri_bytes),
         max_body_bytes: size(file.max_body_bytes, default.max_body_bytes),
+        min_rate: size(file.min_rate, default.min_rate),
         max_held_total: size(file.max_held_total, default.max_held_total),
     }
 }
@@ -156,6 +157,7 @@ fn upstream(file: file::Upstream, folder: &Path, report: &mut Report<'_>) -> Ups
         pool_max_age: or(file.pool_max_age, default.pool_max_age),
         max_requests: count(file.max_requests, default.max_requests),
         queue_wait: or(file.queue_wait, default.queue_wait),
+        buffer: size(file.buffer, default.buffer),
         http2: or(file.http2, default.http2),
         http2_streams: count(file.http2_streams, default.http2_streams),
         http2_ping: or(file.http2_ping, default.http2_ping),

@@ -65,6 +65,8 @@ impl Default for Server {
             max_head_bytes: 64 * 1024,
             max_uri_bytes: 8 * 1024,
             max_body_bytes: 64 * 1024 * 1024,
+            // A sixth of what the slowest mobile networks still give; what uploads of Apache must reach as well.
+            min_rate: 512,
             max_held_total: 256 << 20,
         }
     }
@@ -73,7 +75,7 @@ impl Default for Server {
 impl Default for Http2Bounds {
     fn default() -> Self {
         // Viewers ask for dozens of tiles at once, and take many of them back when the reader zooms on.
-        Self { max_streams: 256, max_resets: 256, ping: secs(10), ping_timeout: secs(20) }
+        Self { max_streams: 100, max_resets: 256, ping: secs(10), ping_timeout: secs(20) }
     }
 }
 
@@ -107,6 +109,8 @@ impl Default for Upstream {
             pool_max_age: secs(5 * 60),
             max_requests: 256,
             queue_wait: secs(10),
+            // Nearly every tile, and the info.json of all.
+            buffer: 256 << 10,
             http2: Http2::Off,
             http2_streams: 100,
             http2_ping: secs(20),

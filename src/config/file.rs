@@ -100,7 +100,11 @@ pub struct Server {
     pub max_uri_bytes: Option<Text<Size>>,
     /// The longest request body; longer ones get 413. Image routes take none.
     pub max_body_bytes: Option<Text<Size>>,
-    /// Memory for all bodies that are held at once: first answers while healing, and shared documents.
+    /// Bytes in a second that a client must send of a request's body, or take of an answer, while it is its turn; looked at
+    /// every 16 KiB. Slower ones are cut. 0: no bound.
+    pub min_rate: Option<Text<Size>>,
+    /// Memory for all bodies that are held at once: answers and uploads that wait for their client, first answers while
+    /// healing, and shared documents.
     pub max_held_total: Option<Text<Size>>,
     /// Certificate and key, to speak TLS ourselves.
     pub tls: Option<Tls>,
@@ -148,10 +152,14 @@ pub struct Upstream {
     pub pool_idle: Option<Text<Duration>>,
     /// How long a connection is used at all, so that a change in DNS takes hold.
     pub pool_max_age: Option<Text<Duration>>,
-    /// Requests in flight to one upstream at most.
+    /// Requests of viewers in flight to one upstream at most: of one client a quarter, for one kind of route three quarters.
+    /// Our own requests (heals, probes) have a quarter as many on top.
     pub max_requests: Option<Text<Count>>,
     /// How long a request may queue for one of those places before it is refused with 503.
     pub queue_wait: Option<Text<Duration>>,
+    /// The longest answer or upload that is read into memory at once, whether its client takes or sends it as fast or not.
+    /// 0: none.
+    pub buffer: Option<Text<Size>>,
     /// Speak HTTP/2: "off"; "auto": over TLS where the server offers it; "always": without TLS as well.
     pub http2: Option<Text<Http2>>,
     /// Requests at once on one HTTP/2 connection at most; fewer where the server says so.

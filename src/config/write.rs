@@ -84,6 +84,7 @@ fn server(server: &Server) -> file::Server {
         max_head_bytes: size(server.max_head_bytes),
         max_uri_bytes: size(server.max_uri_bytes),
         max_body_bytes: size(server.max_body_bytes),
+        min_rate: size(server.min_rate),
         max_held_total: size(server.max_held_total),
         tls: server.tls.as_deref().map(tls),
     }
@@ -119,6 +120,7 @@ fn upstream(upstream: &Upstream) -> file::Upstream {
         pool_max_age: text(upstream.pool_max_age),
         max_requests: count(upstream.max_requests),
         queue_wait: text(upstream.queue_wait),
+        buffer: size(upstream.buffer),
         http2: text(upstream.http2),
         http2_streams: count(upstream.http2_streams),
         http2_ping: text(upstream.http2_ping),

@@ -11,12 +11,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::caps::{Place, Places, Seat};
+use super::caps::{Place, Places};
 use super::connection::Connection;
 use super::{Hall, Listener, Stop};
 use crate::config::settings::is_among;
 use crate::proxy::Viewer;
-use crate::upstream::Body;
+use crate::upstream::{Body, ClientConnection};
 
 /// How long a connection that the kernel has accepted may wait for a place when we stop.
 const LAST_PLACE: Duration = Duration::from_secs(1);
@@ -34,8 +34,8 @@ where
     let begin = |(stream, peer, place): Accepted, stop: &Stop, connections: &mut JoinSet<()>| {
         // SECURITY: one address must not take every place. Who stands behind a PROXY header is counted later.
         let manner = listener.manner.load_full();
-        let seat = if manner.proxy_protocol { None } else { Some(seat(&hall, peer)?) };
-        let connection = Connection::new(&hall, manner, stop.clone(), seat);
+        let client = if manner.proxy_protocol { None } else { Some(client(&hall, peer)?) };
+        let connection = Connection::new(&hall, manner, stop.clone(), client);
         let service = service.clone();
         let (worker, post) = hall.crew.post();
         let runs = async move {
@@ -86,17 +86,17 @@ where
 
 type Accepted = (std::net::TcpStream, SocketAddr, Place);
 
-/// A connection's seat among those of its address; counted where there is none.
-pub(super) fn seat(hall: &Arc<Hall>, peer: SocketAddr) -> Option<Seat> {
+/// One more connection of this client. `None`: it has too many, which is counted.
+pub(super) fn client(hall: &Arc<Hall>, peer: SocketAddr) -> Option<ClientConnection> {
     let bounds = hall.bounds.load();
     let unbounded = bounds.max_per_address == 0 || is_among(peer.ip(), &bounds.trusted);
     let most = if unbounded { usize::MAX } else { bounds.max_per_address };
-    let seat = hall.places.seat(peer.ip(), most);
-    if seat.is_none() {
+    let connection = hall.clients.get(peer.ip()).connect(most);
+    if connection.is_none() {
         hall.metrics.edge.connection_cut("per_address");
         tracing::debug!(%peer, "too many connections of one address ([server] max_connections_per_address)");
     }
-    seat
+    connection
 }
 
 /// One connection, with its place. A place comes first, so that who is too many waits in the kernel's backlog.

@@ -19,7 +19,6 @@ use tokio_rustls::TlsAcceptor;
 
 use super::accept;
 use super::answering::Answering;
-use super::caps::Seat;
 use super::proxy_protocol::{self, Refused};
 use super::pulse::{Look, Pulse, Silence};
 use super::speech::{Cause, Speaks, Speech};
@@ -28,7 +27,7 @@ use super::{Bounds, Hall, Manner, Stop};
 use crate::config::settings::is_among;
 use crate::observe::Gauged;
 use crate::proxy::Viewer;
-use crate::upstream::Body;
+use crate::upstream::{Body, ClientConnection};
 
 /// How long the other side has for its part of a polite end.
 const GOODBYE: Duration = Duration::from_secs(1);
@@ -51,13 +50,13 @@ pub(super) struct Connection {
     bounds: Arc<Bounds>,
     manner: Arc<Manner>,
     stop: Stop,
-    /// Its seat among those of its address; `None`: not yet known.
-    seat: Option<Seat>,
+    /// Whose it is; `None`: not yet known.
+    client: Option<ClientConnection>,
 }
 
 impl Connection {
-    pub(super) fn new(hall: &Arc<Hall>, manner: Arc<Manner>, stop: Stop, seat: Option<Seat>) -> Self {
-        Self { hall: Arc::clone(hall), bounds: hall.bounds.load_full(), manner, stop, seat }
+    pub(super) fn new(hall: &Arc<Hall>, manner: Arc<Manner>, stop: Stop, client: Option<ClientConnection>) -> Self {
+        Self { hall: Arc::clone(hall), bounds: hall.bounds.load_full(), manner, stop, client }
     }
 
     pub(super) async fn run<S, F>(mut self, mut stream: TcpStream, peer: SocketAddr, service: S)
@@ -67,13 +66,14 @@ impl Connection {
     {
         let _counted = Gauged::one(&self.hall.open);
         let _ = stream.set_nodelay(true);
-        let mut viewer = Viewer::new(peer);
+        let mut address = peer;
         if self.manner.proxy_protocol {
             let Some(behind) = self.introduced(&mut stream, peer).await else { return };
-            let Some(seat) = accept::seat(&self.hall, behind) else { return };
-            self.seat = Some(seat);
-            viewer = Viewer::new(behind);
+            address = behind;
+            self.client = accept::client(&self.hall, behind);
         }
+        let Some(client) = &self.client else { return };
+        let viewer = Viewer::new(address, Arc::clone(client.client()));
         match self.manner.tls.clone() {
             None => self.http(stream, viewer, service).await,
             // Boxed: a plain connection has no room for it.
@@ -215,6 +215,6 @@ impl Pulse {
     /// A pulse under these bounds.
     fn new(bounds: &Bounds) -> Arc<Self> {
         let stop = LAST_REQUEST;
-        Self::with(bounds.head_timeout, bounds.idle_timeout, bounds.request_timeout, stop)
+        Self::with(bounds.head_timeout, bounds.idle_timeout, bounds.pace, bounds.request_timeout, stop)
     }
 }

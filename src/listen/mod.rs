@@ -2,7 +2,7 @@
 //!
 //! One accept loop a socket (`accept`), one task a connection (`connection`), which lives with one worker of the
 //! [`Crew`]. A connection gets a place before it is accepted, so that more of them wait in the kernel's backlog instead
-//! of in our memory; one address has only so many (`caps`). `proxy_protocol` and [`tls`] come before HTTP (`speech`), `pulse`
+//! of in our memory; one client has only so many ([`Clients`]). `proxy_protocol` and [`tls`] come before HTTP (`speech`), `pulse`
 //! sees who is too slow. What a listener needs to know is read anew for each connection, so that settings change without a
 //! socket being closed.
 
@@ -37,7 +37,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::config::settings::{Http2Bounds, Server};
 use crate::observe::Metrics;
 use crate::proxy::Viewer;
-use crate::upstream::Body;
+use crate::upstream::{Body, Clients, pace};
 use caps::Places;
 pub use crew::Crew;
 #[doc(hidden)]
@@ -60,7 +60,9 @@ pub struct Bounds {
     pub max_connections: usize,
     /// Open connections of one address at most; zero: no bound.
     pub max_per_address: usize,
-    /// Who is exempt from that, and may send PROXY headers.
+    /// How long a client may take for [`PIECE`](crate::upstream::PIECE) bytes of an answer.
+    pub pace: Duration,
+    /// Who is exempt from the bound for one address, and may send PROXY headers.
     pub trusted: Vec<IpNet>,
     /// HTTP/2.
     pub http2: Http2Bounds,
@@ -78,6 +80,7 @@ impl From<&Server> for Bounds {
             max_head_bytes: server.max_head_bytes,
             max_connections: server.max_connections,
             max_per_address: server.max_connections_per_address,
+            pace: pace(server.min_rate),
             trusted: server.trusted_proxies.clone(),
             http2: server.http2,
             drain: server.drain,
@@ -90,16 +93,23 @@ impl From<&Server> for Bounds {
 pub struct Hall {
     bounds: ArcSwap<Bounds>,
     places: Places,
+    clients: Clients,
     crew: Arc<Crew>,
     open: Gauge,
     metrics: Arc<Metrics>,
 }
 
 impl Hall {
-    /// `crew` serves the connections, `open` counts them.
-    pub fn new(bounds: Bounds, crew: Arc<Crew>, open: Gauge, metrics: Arc<Metrics>) -> Arc<Self> {
+    /// `crew` serves the connections, which are those of `clients`; `open` counts them.
+    pub fn new(
+        bounds: Bounds,
+        clients: Clients,
+        crew: Arc<Crew>,
+        open: Gauge,
+        metrics: Arc<Metrics>,
+    ) -> Arc<Self> {
         let places = Places::new(bounds.max_connections);
-        Arc::new(Self { bounds: ArcSwap::from_pointee(bounds), places, crew, open, metrics })
+        Arc::new(Self { bounds: ArcSwap::from_pointee(bounds), places, clients, crew, open, metrics })
     }
 
     /// From now on so: for each connection that comes. Those that are open keep what they began with.

@@ -4,9 +4,11 @@
 //! requests as well. So the bytes and the requests are watched here. Nothing is armed for a request: one timer a
 //! connection looks at what was noted, because a timer for each request costs more than the request's bookkeeping.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use crate::upstream::PIECE;
 
 /// How a connection has used up its time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +50,8 @@ pub(super) struct Pulse {
     opened: Instant,
     head_timeout: Duration,
     idle_timeout: Duration,
+    /// How long [`PIECE`] bytes of an answer may take.
+    pace: Duration,
     request_timeout: Duration,
     /// How long who rests may still ask when we stop.
     last_request: Duration,
@@ -65,6 +69,10 @@ pub(super) struct Pulse {
     began: AtomicU64,
     /// The other side takes nothing.
     blocked: AtomicU64,
+    /// The other side took nothing at some time since then, and has not taken [`PIECE`] bytes yet.
+    slow: AtomicU64,
+    /// What it took since then.
+    taken: AtomicUsize,
     /// The last request came.
     asked_at: AtomicU64,
     /// We are told to stop.
@@ -81,12 +89,15 @@ struct Turn {
     asked: u64,
     /// The viewer is the next to move, since then; zero: we are.
     waits: AtomicU64,
+    /// Pieces of the answer that were given to hyper and are not written yet.
+    unsent: AtomicUsize,
 }
 
 impl Pulse {
     pub(super) fn with(
         head_timeout: Duration,
         idle_timeout: Duration,
+        pace: Duration,
         request_timeout: Duration,
         last_request: Duration,
     ) -> Arc<Self> {
@@ -94,6 +105,7 @@ impl Pulse {
             opened: Instant::now(),
             head_timeout,
             idle_timeout,
+            pace,
             request_timeout,
             last_request,
             in_flight: AtomicU32::new(0),
@@ -103,6 +115,8 @@ impl Pulse {
             rested: AtomicU64::new(0),
             began: AtomicU64::new(0),
             blocked: AtomicU64::new(0),
+            slow: AtomicU64::new(0),
+            taken: AtomicUsize::new(0),
             asked_at: AtomicU64::new(0),
             stopped: AtomicU64::new(0),
             turns: Mutex::default(),
@@ -120,8 +134,11 @@ impl Pulse {
         let is_http2 = version == http::Version::HTTP_2;
         self.is_http2.store(is_http2, Relaxed);
         let turn = is_http2.then(|| {
-            let turn = Turn { asked: self.asked_at.load(Relaxed), waits: AtomicU64::new(0) };
-            let turn = Arc::new(turn);
+            let turn = Arc::new(Turn {
+                asked: self.asked_at.load(Relaxed),
+                waits: AtomicU64::new(0),
+                unsent: AtomicUsize::new(0),
+            });
             self.turns().push(Arc::clone(&turn));
             turn
         });
@@ -182,12 +199,26 @@ impl Pulse {
         }
     }
 
-    /// The other side takes what is written, or it does not.
-    pub(super) fn writes(&self, is_taken: bool) {
-        match (is_taken, self.blocked.load(Relaxed) != 0) {
-            (false, false) => self.note(&self.blocked),
-            (true, true) => self.blocked.store(0, Relaxed),
-            _ => {}
+    /// The other side takes so many bytes of what is written; `None`: nothing.
+    pub(super) fn writes(&self, taken: Option<usize>) {
+        let is_blocked = self.blocked.load(Relaxed) != 0;
+        match taken {
+            None if is_blocked => {}
+            None => {
+                self.note(&self.blocked);
+                if self.slow.load(Relaxed) == 0 {
+                    self.note(&self.slow);
+                    self.taken.store(0, Relaxed);
+                }
+            }
+            Some(bytes) => {
+                if is_blocked {
+                    self.blocked.store(0, Relaxed);
+                }
+                if self.slow.load(Relaxed) != 0 && self.taken.fetch_add(bytes, Relaxed) + bytes >= PIECE {
+                    self.slow.store(0, Relaxed);
+                }
+            }
         }
     }
 
@@ -195,7 +226,9 @@ impl Pulse {
     fn deadline(&self) -> Option<(Duration, Silence)> {
         let moment = |noted: &AtomicU64| Duration::from_millis(noted.load(Relaxed));
         if self.blocked.load(Relaxed) != 0 {
-            return Some((moment(&self.blocked) + self.idle_timeout, Silence::Stuck));
+            let silent = moment(&self.blocked) + self.idle_timeout;
+            let slow = moment(&self.slow).saturating_add(self.pace);
+            return Some((silent.min(slow), Silence::Stuck));
         }
         if !self.rests() {
             return if self.is_http2() {
@@ -226,7 +259,8 @@ impl Pulse {
         let ends = turns.iter().flat_map(|turn| {
             let late = Duration::from_millis(turn.asked) + self.request_timeout;
             let waits = Some(turn.waits.load(Relaxed)).filter(|waits| *waits != 0);
-            let stuck = waits.map(|waits| (Duration::from_millis(waits) + self.idle_timeout, Silence::Stuck));
+            let patience = self.idle_timeout.min(self.pace);
+            let stuck = waits.map(|waits| (Duration::from_millis(waits) + patience, Silence::Stuck));
             [Some((late, Silence::Late)), stuck].into_iter().flatten()
         });
         ends.min_by_key(|(end, _)| *end)
@@ -254,10 +288,33 @@ impl InFlight {
         self.turn.is_none() && self.pulse.stopped.load(Relaxed) != 0
     }
 
-    /// Whose move it is.
-    pub(super) fn is_viewers_turn(&self, is_theirs: bool) {
-        if let Some(turn) = &self.turn {
-            turn.waits.store(if is_theirs { self.pulse.now() } else { 0 }, Relaxed);
+    /// HTTP/2 carries it.
+    pub(super) fn is_http2(&self) -> bool {
+        self.turn.is_some()
+    }
+
+    /// The head goes out, or a piece of the body: the viewer is the next to move.
+    pub(super) fn gives(&self, pieces: usize) {
+        let Some(turn) = &self.turn else { return };
+        turn.unsent.fetch_add(pieces, Relaxed);
+        if turn.waits.load(Relaxed) == 0 {
+            self.pulse.note(&turn.waits);
+        }
+    }
+
+    /// The viewer took a piece. The time of the next one begins.
+    pub(super) fn took(&self) {
+        let Some(turn) = &self.turn else { return };
+        turn.unsent.fetch_sub(1, Relaxed);
+        self.pulse.note(&turn.waits);
+    }
+
+    /// The viewer takes more than there is.
+    pub(super) fn waits_for_us(&self) {
+        if let Some(turn) = &self.turn
+            && turn.unsent.load(Relaxed) == 0
+        {
+            turn.waits.store(0, Relaxed);
         }
     }
 }
@@ -269,6 +326,7 @@ impl Drop for InFlight {
             pulse.turns().retain(|turn| !Arc::ptr_eq(turn, own));
         }
         pulse.note(&pulse.rested);
+        pulse.slow.store(0, Relaxed);
         pulse.began.store(0, Relaxed);
         pulse.in_flight.fetch_sub(1, Relaxed);
     }
@@ -280,10 +338,11 @@ mod tests {
 
     const HEAD: Duration = Duration::from_secs(10);
     const IDLE: Duration = Duration::from_secs(75);
+    const PACE: Duration = Duration::from_secs(32);
     const TOTAL: Duration = Duration::from_hours(1);
 
     fn pulse() -> Arc<Pulse> {
-        Pulse::with(HEAD, IDLE, TOTAL, Duration::from_secs(1))
+        Pulse::with(HEAD, IDLE, PACE, TOTAL, Duration::from_secs(1))
     }
 
     #[test]
@@ -330,8 +389,29 @@ mod tests {
     fn a_viewer_that_takes_nothing_is_stuck_even_with_a_request_in_flight() {
         let pulse = pulse();
         let _asked = pulse.asks(http::Version::HTTP_11, false);
+        pulse.writes(None);
         pulse.blocked.store(1000, Relaxed);
-        assert_eq!(pulse.deadline(), Some((IDLE + Duration::from_secs(1), Silence::Stuck)));
+        pulse.slow.store(1000, Relaxed);
+        assert_eq!(pulse.deadline(), Some((PACE + Duration::from_secs(1), Silence::Stuck)));
+        let patient = Pulse::with(HEAD, IDLE, Duration::MAX, TOTAL, Duration::from_secs(1));
+        patient.blocked.store(1000, Relaxed);
+        assert_eq!(patient.deadline(), Some((IDLE + Duration::from_secs(1), Silence::Stuck)));
+    }
+
+    #[test]
+    fn who_takes_a_little_now_and_then_is_too_slow_all_the_same() {
+        let pulse = pulse();
+        let _asked = pulse.asks(http::Version::HTTP_11, false);
+        pulse.writes(None);
+        let since = pulse.slow.load(Relaxed);
+        for _ in 0..3 {
+            pulse.writes(Some(PIECE / 4));
+            assert_eq!(pulse.deadline().map(|(_, silence)| silence), Some(Silence::Late));
+            pulse.writes(None);
+            assert_eq!(pulse.slow.load(Relaxed), since);
+        }
+        pulse.writes(Some(PIECE / 4));
+        assert_eq!(pulse.slow.load(Relaxed), 0);
     }
 
     #[test]
@@ -340,10 +420,14 @@ mod tests {
         let (moving, standing) =
             (pulse.asks(http::Version::HTTP_2, false), pulse.asks(http::Version::HTTP_2, false));
         assert_eq!(pulse.deadline().map(|(_, silence)| silence), Some(Silence::Late));
-        moving.is_viewers_turn(false);
-        standing.is_viewers_turn(true);
+        moving.gives(1);
+        standing.gives(1);
+        moving.waits_for_us();
+        assert_ne!(moving.turn.as_ref().map(|turn| turn.waits.load(Relaxed)), Some(0), "a piece is unsent");
+        moving.took();
+        moving.waits_for_us();
         let (end, silence) = pulse.deadline().expect("a deadline");
-        assert!(silence == Silence::Stuck && end >= IDLE && end < IDLE + Duration::from_secs(5));
+        assert!(silence == Silence::Stuck && end >= PACE && end < PACE + Duration::from_secs(5));
         drop(standing);
         assert_eq!(pulse.deadline().map(|(_, silence)| silence), Some(Silence::Late));
     }

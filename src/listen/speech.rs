@@ -188,7 +188,7 @@ mod tests {
     async fn a_parked_connection_keeps_nothing_but_its_bytes_and_goes_on() {
         let (mut theirs, ours) = duplex(1024);
         let second = Duration::from_secs(1);
-        let io = Watched::new(ours, Pulse::with(second, second, second, second));
+        let io = Watched::new(ours, Pulse::with(second, second, second, second, second));
         let bounds = Arc::new(Bounds::from(&Settings::default().server));
         let mut ours = Speech::new(io, service_fn(hello), bounds);
         let (first, half) = ("GET /1 HTTP/1.1\r\nHost: a\r\n\r\n", "GET /2 HTTP/1.1\r\nHo");
@@ -209,7 +209,7 @@ mod tests {
     async fn a_silent_connection_ends_at_once_when_it_is_told_to() {
         let (theirs, ours) = duplex(1024);
         let second = Duration::from_secs(1);
-        let io = Watched::new(ours, Pulse::with(second, second, second, second));
+        let io = Watched::new(ours, Pulse::with(second, second, second, second, second));
         let mut ours =
             Speech::new(io, service_fn(hello), Arc::new(Bounds::from(&Settings::default().server)));
         ours.graceful_shutdown();

@@ -45,8 +45,11 @@ impl<I> Watched<I> {
         Self { unread, is_http1: true, ..self }
     }
 
-    fn noting<T>(&self, written: Poll<T>) -> Poll<T> {
-        self.pulse.writes(written.is_ready());
+    fn noting<T>(&self, written: Poll<T>, bytes: impl FnOnce(&T) -> usize) -> Poll<T> {
+        self.pulse.writes(match &written {
+            Poll::Ready(written) => Some(bytes(written)),
+            Poll::Pending => None,
+        });
         written
     }
 
@@ -105,17 +108,17 @@ impl<I: AsyncRead + Unpin> AsyncRead for Watched<I> {
 impl<I: AsyncWrite + Unpin> AsyncWrite for Watched<I> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.io).poll_write(cx, buf);
-        self.noting(written)
+        self.noting(written, |written| *written.as_ref().unwrap_or(&0))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.io).poll_flush(cx);
-        self.noting(flushed)
+        self.noting(flushed, |_| 0)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let shut = Pin::new(&mut self.io).poll_shutdown(cx);
-        self.noting(shut)
+        self.noting(shut, |_| 0)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -128,7 +131,7 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Watched<I> {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
-        self.noting(written)
+        self.noting(written, |written| *written.as_ref().unwrap_or(&0))
     }
 }
 
@@ -144,7 +147,7 @@ mod tests {
     fn stream() -> (DuplexStream, Watched<DuplexStream>) {
         let (theirs, ours) = duplex(256);
         let second = Duration::from_secs(1);
-        (theirs, Watched::new(ours, Pulse::with(second, second, second, second)))
+        (theirs, Watched::new(ours, Pulse::with(second, second, second, second, second)))
     }
 
     async fn opening(pieces: &[&[u8]]) -> (Opening, Vec<u8>) {

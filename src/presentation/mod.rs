@@ -26,7 +26,7 @@ use crate::index::Index;
 use crate::index::learn::Learner;
 use crate::observe::{Metrics, Trace};
 use crate::outcome::Outcome;
-use crate::upstream::{Body, Budget, Upstream, UpstreamError};
+use crate::upstream::{Body, Budget, Caller, Upstream, UpstreamError};
 pub use gateway::Gateway;
 pub use rewrite::{Rewrite, Rewriter};
 
@@ -65,6 +65,8 @@ pub struct Wanted {
     pub onward: Parts,
     /// Who asks.
     pub trace: Trace,
+    /// On whose behalf it goes upstream: of the first one who asks, where several share it.
+    pub caller: Caller,
 }
 
 /// An answer, and how it came about.
@@ -304,7 +306,7 @@ impl Desk {
     async fn fetch(&self, wanted: &Wanted, body: Body, hold: bool) -> Result<Made, UpstreamError> {
         let times = self.settings.timeouts(wanted.route);
         let started = Instant::now();
-        let sent = self.upstreams[wanted.route].send(&wanted.onward, body, times).await;
+        let sent = self.upstreams[wanted.route].send_for(&wanted.caller, &wanted.onward, body, times).await;
         let answer = sent.inspect_err(|error| {
             if !error.is_the_viewers() {
                 self.metrics.upstream_error(error.kind());

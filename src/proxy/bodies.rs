@@ -22,5 +22,5 @@ pub(super) fn taken(
     };
     let is_short = body.size_hint().lower() <= u64::try_from(most).unwrap_or(u64::MAX);
     let is_taken = body.is_end_stream() || most > 0 && is_short;
-    is_taken.then(|| Body::from_viewer(method, body, most)).ok_or(Refusal::TooLong)
+    is_taken.then(|| Body::from_viewer(method, body, most, server.min_rate)).ok_or(Refusal::TooLong)
 }

@@ -10,7 +10,7 @@ use super::route::Asked;
 use super::{Answer, Rooms};
 use crate::config::settings::Rung;
 use crate::heal::Lobby;
-use crate::upstream::{Body, Held};
+use crate::upstream::{Body, Caller, Held};
 
 /// How long the rest of a first answer may take to arrive before it is left where it is.
 const HOLDING: Duration = Duration::from_secs(2);
@@ -33,13 +33,14 @@ impl Rooms {
         image: &Lobby<'_>,
         onward: &Parts,
         first: Response<Body>,
+        caller: &Caller,
     ) -> Result<Answer, Refusal> {
         let Some(patient) = self.healer.admit(image) else { return Ok(Answer::served(first)) };
         let held = self.hold(first).await;
         match (self.healer.bypass(&patient, onward).await, held) {
             (Some((answer, took)), _) => Ok(Answer::healed(answer, Some(Rung::Direct), took)),
             (None, Some(held)) => Ok(Answer::served(held.release())),
-            (None, None) => self.send(asked, onward, Body::Empty).await.map(Answer::served),
+            (None, None) => self.send(asked, onward, Body::Empty, caller).await.map(Answer::served),
         }
     }
 }

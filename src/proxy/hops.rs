@@ -1,6 +1,7 @@
 //! Who asked whom, as the proxies on the way say it: `X-Forwarded-*` and `Forwarded`.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -10,6 +11,7 @@ use ipnet::IpNet;
 use super::fields::Names;
 use super::forwarded::{self, Element};
 use crate::config::settings::is_among;
+use crate::upstream::Client;
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 pub(super) const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -26,16 +28,18 @@ pub struct Viewer {
     pub tls: bool,
     /// Its other end showed a certificate, which was asked for and is good.
     pub certified: bool,
+    /// What it holds of the capacity that all share.
+    pub client: Arc<Client>,
     /// Its address, as it stands in `X-Forwarded-For`: written once for all requests of the connection.
     address: HeaderValue,
 }
 
 impl Viewer {
     /// Whoever is at the other end of a plain connection.
-    pub fn new(peer: SocketAddr) -> Self {
+    pub fn new(peer: SocketAddr, client: Arc<Client>) -> Self {
         let address = HeaderValue::from_maybe_shared(Bytes::from(peer.ip().to_canonical().to_string()));
         let address = address.unwrap_or(HeaderValue::from_static("unknown"));
-        Self { peer, tls: false, certified: false, address }
+        Self { peer, tls: false, certified: false, client, address }
     }
 }
 
@@ -172,7 +176,9 @@ mod tests {
     use crate::proxy::headers::tests::headers;
 
     fn viewer(peer: &str) -> Viewer {
-        Viewer::new(format!("{peer}:4711").parse().expect("an address"))
+        let peer: SocketAddr = format!("{peer}:4711").parse().expect("an address");
+        let clients = crate::upstream::Clients::new(crate::upstream::Budget::new(1, Default::default()), 4);
+        Viewer::new(peer, clients.get(peer.ip()))
     }
 
     #[test]

@@ -23,7 +23,6 @@ use hyper::body::Incoming;
 #[doc(hidden)]
 pub use headers::rules;
 pub use hops::Viewer;
-pub use rate::of_one_client;
 pub use reply::Refusal;
 
 use crate::config::Settings;
@@ -33,7 +32,7 @@ use crate::iiif::Target;
 use crate::observe::{Metrics, REQUEST_ID, Span, Trace};
 use crate::outcome::Outcome;
 use crate::presentation::{Gateway, Presenter, Rewrite, Wanted, cors};
-use crate::upstream::{Body, Budget, Upstream};
+use crate::upstream::{Body, Budget, Caller, Upstream, one_client};
 use fields::Via;
 use rate::Rates;
 use route::Asked;
@@ -216,6 +215,7 @@ impl Rooms {
         let client = hops::client(&head.headers, viewer, &self.settings.server.trusted_proxies);
         let echo = image.is_some_and(|image| self.is_echo(image, head, client));
         let raw = echo || self.skips_healing(head, viewer);
+        let caller = self.caller(viewer, client, asked.route_kind);
         let body = bodies::taken(asked, &head.method, body, &self.settings.server)?;
         headers::onward(head, asked, viewer, &self.settings, &self.via)?;
         if let Some(rewrite) = &self.rewrite {
@@ -226,17 +226,17 @@ impl Rooms {
         }
         let onward = &*head;
         if cors::concerns(asked.route_kind, onward) {
-            let answer = self.send(asked, onward, body).await;
+            let answer = self.send(asked, onward, body, &caller).await;
             return Ok(Answer::served(cors::options(onward, answer.ok())));
         }
         if asked.route_kind == RouteKind::Presentation {
-            return Box::pin(self.present(asked, onward, body)).await;
+            return Box::pin(self.present(asked, onward, body, caller)).await;
         }
         // A GET that comes with a body (nobody's viewer does that) cannot be repeated, so it is not healed.
         let repeatable = matches!(onward.method, Method::GET | Method::HEAD) && matches!(body, Body::Empty);
         let heals = |image: &&Lobby<'_>| repeatable && !raw && image.request.may_heal();
         let Some(image) = image.filter(heals) else {
-            let answer = self.send(asked, onward, body).await?;
+            let answer = self.send(asked, onward, body, &caller).await?;
             if let (true, Some(image)) = (echo, image) {
                 self.healer.echo_answered(image, answer.status());
             }
@@ -244,31 +244,42 @@ impl Rooms {
         };
         let ask = match self.healer.approach(image).await {
             Approach::Heal(patient) => {
-                return Box::pin(self.heal(asked, &patient, onward, client, None)).await;
+                return Box::pin(self.heal(asked, &patient, onward, (client, &caller), None)).await;
             }
             Approach::Ask(ask) => ask,
         };
         let gated = self.gated(image).await;
-        let first = self.send(asked, onward, body).await?;
+        let first = self.send(asked, onward, body, &caller).await?;
         let (rules, status) = (&self.settings.heal, first.status().as_u16());
         // In trouble nothing is begun: a canvas would be built without its image.
         if let Some(patient) = gated.filter(|_| status < 400) {
-            Box::pin(self.heal(asked, &patient, onward, client, Some(first))).await
+            Box::pin(self.heal(asked, &patient, onward, (client, &caller), Some(first))).await
         } else if rules.statuses.contains(&status) {
             match self.healer.admit(image) {
                 Some(patient) => {
                     ask.found_gone();
-                    Box::pin(self.heal(asked, &patient, onward, client, Some(first))).await
+                    Box::pin(self.heal(asked, &patient, onward, (client, &caller), Some(first))).await
                 }
                 None => Ok(Answer::original(first, Outcome::Unknown)),
             }
         } else if rules.direct_statuses.contains(&status) {
             drop(ask);
-            Box::pin(self.bypass(asked, image, onward, first)).await
+            Box::pin(self.bypass(asked, image, onward, first, &caller)).await
         } else {
             ask.found(first.status());
             Ok(Answer::served(first))
         }
+    }
+
+    /// On whose behalf this request goes upstream. The canvas service asks on behalf of our own heals.
+    fn caller(&self, viewer: &Viewer, client: IpAddr, kind: RouteKind) -> Caller {
+        let (peer, trusted) = (viewer.peer.ip().to_canonical(), &self.settings.server.trusted_proxies);
+        if is_among(client, &self.settings.heal.origins) {
+            return Caller::default();
+        }
+        let own = || Arc::clone(&viewer.client);
+        let caller = Caller::viewer(if client == peer { own() } else { viewer.client.at(client) }, kind);
+        if is_among(client, trusted) { caller.unbounded() } else { caller }
     }
 
     /// This info.json must not go out before its image is back: viewers never ask again for a tile that failed.
@@ -293,10 +304,16 @@ impl Rooms {
     }
 
     /// Manifests and canvases have a room of their own.
-    async fn present(&self, asked: &Asked, onward: &Parts, body: Body) -> Result<Answer, Refusal> {
+    async fn present(
+        &self,
+        asked: &Asked,
+        onward: &Parts,
+        body: Body,
+        caller: Caller,
+    ) -> Result<Answer, Refusal> {
         let step = Span::step(&asked.trace, "presentation");
         let (trace, onward) = (step.within(&asked.trace), step.onward(onward).into_owned());
-        let wanted = Wanted { route: asked.route, public: asked.uri().clone(), onward, trace };
+        let wanted = Wanted { route: asked.route, public: asked.uri().clone(), onward, trace, caller };
         let presented = self.presenter.answer(wanted, body).await.map_err(Refusal::Upstream)?;
         let healed = presented.cured.map(|took| (Some(Rung::Rebuild), took));
         Ok(Answer { response: presented.response, outcome: presented.outcome, healed })
@@ -308,7 +325,7 @@ impl Rooms {
         asked: &Asked,
         patient: &Patient,
         onward: &Parts,
-        client: IpAddr,
+        (client, caller): (IpAddr, &Caller),
         first: Option<Response<Body>>,
     ) -> Result<Answer, Refusal> {
         let heal = &self.settings.heal;
@@ -318,14 +335,14 @@ impl Rooms {
         };
         let target = asked.image().map_or(Target::Other, |image| image.request.target);
         let wait = if target == Target::Info { heal.wait_info } else { heal.wait };
-        match self.healer.treat(patient, onward, of_one_client(client), wait, lane_of(target)).await {
+        match self.healer.treat(patient, onward, one_client(client), wait, lane_of(target)).await {
             Treatment::Good { answer, rung, took } => Ok(Answer::healed(answer, rung, took)),
             Treatment::Pending(after) => Err(Refusal::Pending(after)),
             Treatment::Crowded(after) => Err(Refusal::Crowded(after)),
             Treatment::Original(outcome) => {
                 let original = match held {
                     Some(held) => held.release(),
-                    None => self.send(asked, onward, Body::Empty).await?,
+                    None => self.send(asked, onward, Body::Empty, caller).await?,
                 };
                 // It was not asked for before, and is well. (Of info.json that proves nothing.)
                 if target != Target::Info && original.status().is_success() {

@@ -1,6 +1,6 @@
 //! How often one client may ask.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +10,7 @@ use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use moka::sync::Cache;
 
 use crate::config::settings::Server;
+use crate::upstream::one_client;
 
 /// Clients that are remembered at most; beyond it those that asked longest ago begin anew.
 const CLIENTS: u64 = 100_000;
@@ -37,18 +38,8 @@ impl Rates {
     /// May this client ask now? `Err`: after this time.
     pub(super) fn check(&self, client: IpAddr) -> Result<(), Duration> {
         let fresh = || Arc::new(RateLimiter::direct(self.quota));
-        let own = self.clients.get_with(of_one_client(client), fresh);
+        let own = self.clients.get_with(one_client(client), fresh);
         own.check().map_err(|later| later.wait_time_from(self.clock.now()))
-    }
-}
-
-/// What counts as one client.
-///
-/// SECURITY: whoever has one IPv6 address has the 2^64 of its network, too.
-pub fn of_one_client(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V4(address) => address.into(),
-        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)).into(),
     }
 }
 

@@ -9,7 +9,7 @@ use super::Rooms;
 use super::reply::Refusal;
 use super::route::Asked;
 use crate::observe::Span;
-use crate::upstream::Body;
+use crate::upstream::{Body, Caller};
 
 impl Rooms {
     pub(super) async fn send(
@@ -17,11 +17,12 @@ impl Rooms {
         asked: &Asked,
         onward: &Parts,
         body: Body,
+        caller: &Caller,
     ) -> Result<Response<Body>, Refusal> {
         let times = self.settings.timeouts(asked.route);
         let started = Instant::now();
         let mut span = Span::call(&asked.trace, onward);
-        let sent = self.upstreams[asked.route].send(&span.onward(onward), body, times).await;
+        let sent = self.upstreams[asked.route].send_for(caller, &span.onward(onward), body, times).await;
         span.answered(&sent);
         if sent.is_ok() {
             self.metrics.upstream_answered(asked.kind(), started.elapsed());

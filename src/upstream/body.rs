@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -11,9 +12,9 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
-use super::Place;
-use super::lease::Lease;
-use super::upload::{FromViewer, Silence};
+use super::client::Client;
+use super::transfer::{Exchange, Transfer};
+use super::upload::{FromViewer, Progress, Silence};
 
 /// A body: nothing, some bytes, or a stream from either side.
 #[derive(Debug, Default)]
@@ -84,18 +85,18 @@ pub enum BodyError {
     /// The upstream was silent for too long in the middle.
     #[error("the upstream stalled in the middle of a body")]
     Stalled,
+    /// Other clients waited for the permit of this request, and its own client did not move.
+    #[error("the client did not move while others waited")]
+    Ended,
     /// It cannot be unpacked, or its file cannot be read to the end.
     #[error("the body cannot be read to its end")]
     Unreadable(#[source] std::io::Error),
 }
 
-/// A streaming answer. Holds its place and its connection until it ends.
+/// A streaming answer. Holds its permit and its connection until it ends, or until others need them more.
 #[derive(Debug)]
 pub struct FromUpstream {
-    incoming: Incoming,
-    lease: Lease,
-    /// Freed with the body.
-    place: Option<Place>,
+    transfer: Arc<Transfer>,
     silence: Silence,
     /// It broke.
     end: Option<Break>,
@@ -129,37 +130,53 @@ impl Break {
     fn is_told(&self) -> bool {
         self.error.is_none()
     }
+
+    /// The error, if it was not told yet.
+    pub(super) fn into_error(self) -> Option<BodyError> {
+        self.error
+    }
 }
 
 impl Body {
-    pub(super) fn from_upstream(
-        incoming: Incoming,
-        mut lease: Lease,
-        place: Option<Place>,
-        patience: Duration,
-    ) -> Self {
-        if incoming.is_end_stream() {
-            lease.end();
+    /// The body of an answer, which may be silent for so long.
+    pub(super) fn from_upstream(mut exchange: Exchange, client: Option<Arc<Client>>, patience: Duration) -> Self {
+        if exchange.incoming.is_end_stream() {
+            exchange.lease.end();
             return Self::Empty;
         }
-        Self::Upstream(Box::new(FromUpstream {
-            incoming,
-            lease,
-            place,
-            silence: Silence::new(patience),
-            end: None,
-        }))
+        let transfer = Transfer::new(client, Some(exchange));
+        Self::Upstream(Box::new(FromUpstream { transfer, silence: Silence::new(patience), end: None }))
+    }
+
+    /// How it may be ended when others wait; `None`: it holds nothing that anybody waits for.
+    pub(super) fn transfer(&self) -> Option<&Arc<Transfer>> {
+        match self {
+            Self::Upstream(stream) => Some(&stream.transfer),
+            Self::Viewer(upload) => Some(upload.transfer()),
+            Self::Chain(_, rest) => rest.transfer(),
+            _ => None,
+        }
+    }
+
+    /// How to see how far an upload is, which may be silent for so long from now on; `None`: no viewer sends this body.
+    pub(super) fn watch_upload(&mut self, patience: Duration) -> Option<Arc<Progress>> {
+        match self {
+            Self::Viewer(upload) => Some(upload.watch(patience)),
+            Self::Chain(_, rest) => rest.watch_upload(patience),
+            _ => None,
+        }
     }
 
     /// A viewer's request body; `Empty` for a GET, HEAD or OPTIONS without one, so that the request may be repeated.
     ///
-    /// It breaks with [`BodyError::ViewerTooLong`] after `most` bytes.
-    pub fn from_viewer(method: &Method, incoming: Incoming, most: usize) -> Self {
+    /// It breaks with [`BodyError::ViewerTooLong`] after `most` bytes, and with [`BodyError::ViewerStalled`] when fewer
+    /// than `min_rate` bytes come in a second.
+    pub fn from_viewer(method: &Method, incoming: Incoming, most: usize, min_rate: usize) -> Self {
         let repeatable = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
         if repeatable && incoming.is_end_stream() {
             Self::Empty
         } else {
-            Self::Viewer(Box::new(FromViewer::new(incoming, most)))
+            Self::Viewer(Box::new(FromViewer::new(incoming, most, min_rate)))
         }
     }
 
@@ -235,7 +252,7 @@ impl HttpBody for Body {
             Self::Empty => true,
             Self::Full(_) => false,
             Self::Viewer(upload) => upload.is_end_stream(),
-            Self::Upstream(stream) => stream.incoming.is_end_stream(),
+            Self::Upstream(stream) => stream.is_end_stream(),
             Self::Chain(begun, rest) => begun.is_empty() && rest.is_end_stream(),
             Self::Broken(end) => end.is_told(),
             // The listener is told at the end, so the end must be polled for.
@@ -249,7 +266,7 @@ impl HttpBody for Body {
             Self::Empty => SizeHint::with_exact(0),
             Self::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Self::Viewer(upload) => upload.size_hint(),
-            Self::Upstream(stream) => stream.incoming.size_hint(),
+            Self::Upstream(stream) => stream.size_hint(),
             Self::Chain(begun, rest) => {
                 let here: u64 = begun.iter().map(|bytes| bytes.len() as u64).sum();
                 let there = rest.size_hint();
@@ -304,21 +321,40 @@ impl FromUpstream {
         if let Some(end) = &mut self.end {
             return end.poll(cx).map(|error| error.map(Err));
         }
-        let frame = match Pin::new(&mut self.incoming).poll_frame(cx) {
-            Poll::Ready(Some(Err(error))) => return self.breaks(BodyError::Upstream(error), cx),
-            Poll::Ready(frame) => frame,
+        let mut held = self.transfer.lock();
+        let Some(exchange) = &mut *held else {
+            drop(held);
+            return if self.transfer.is_ended() { self.breaks(BodyError::Ended, cx) } else { Poll::Ready(None) };
+        };
+        let polled = Pin::new(&mut exchange.incoming).poll_frame(cx);
+        // Given back as early as possible: the last frame, not the call after it.
+        if exchange.incoming.is_end_stream() || matches!(polled, Poll::Ready(None)) {
+            if let Some(mut exchange) = held.take() {
+                exchange.lease.end();
+            }
+        }
+        drop(held);
+        self.transfer.waits_for_client(polled.is_ready());
+        match polled {
+            Poll::Ready(Some(Err(error))) => self.breaks(BodyError::Upstream(error), cx),
+            Poll::Ready(frame) => {
+                self.silence.broken();
+                Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Upstream)))
+            }
             Poll::Pending => {
                 ready!(self.silence.poll_over(cx));
-                return self.breaks(BodyError::Stalled, cx);
+                self.breaks(BodyError::Stalled, cx)
             }
-        };
-        self.silence.broken();
-        // Given back as early as possible: the last frame, not the call after it.
-        if self.incoming.is_end_stream() || frame.is_none() {
-            self.lease.end();
-            self.place = None;
         }
-        Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Upstream)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.end.as_ref().is_some_and(Break::is_told)
+            || self.end.is_none() && self.transfer.lock().is_none() && !self.transfer.is_ended()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.transfer.lock().as_ref().map_or_else(SizeHint::default, |held| held.incoming.size_hint())
     }
 
     fn breaks(

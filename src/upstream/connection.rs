@@ -20,7 +20,7 @@ use crate::config::settings::Timeouts;
 
 /// What is read at once, in bytes; a head must fit as well. hyper's own buffer begins at 8 KiB and grows to 400 KiB:
 /// too little for a tile, and too much for hundreds of connections (docs/decisions/0004-the-data-path.md).
-const READ_BUFFER: usize = 64 * 1024;
+pub(super) const READ_BUFFER: usize = 64 * 1024;
 
 /// One connection; at most one request at a time.
 #[derive(Debug)]
@@ -105,10 +105,7 @@ impl Connection {
             }
         }
         self.busy = true;
-        self.upload = match body {
-            Body::Viewer(upload) => Some(upload.watch(times.body)),
-            _ => None,
-        };
+        self.upload = body.watch_upload(times.body);
         let request = Request::from_parts(head.clone(), std::mem::take(body));
         let answer = pin!(self.sender.try_send_request(request));
         let answer = in_time(self.upload.as_deref(), &mut self.waits, times.first_byte, answer).await;

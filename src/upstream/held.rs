@@ -14,6 +14,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use tokio::time::Instant;
 
 use super::body::{Body, Break};
+use super::client::Client;
 
 /// Memory for bodies that are held: so many bytes for all of them together. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -23,8 +24,11 @@ pub struct Budget {
 
 #[derive(Debug)]
 struct Purse {
-    most: usize,
+    most: AtomicUsize,
     taken: AtomicUsize,
+    /// Of these, bytes that wait for their client. They may take half of the budget: with all of it taken by clients who
+    /// do not read, no document could be learned or repaired.
+    waiting: AtomicUsize,
     shown: Gauge,
 }
 
@@ -33,6 +37,8 @@ struct Purse {
 pub struct Share {
     budget: Budget,
     bytes: usize,
+    /// Whose bytes they are.
+    client: Option<Arc<Client>>,
 }
 
 /// Bytes and their share.
@@ -50,26 +56,54 @@ impl AsRef<[u8]> for Kept {
 impl Budget {
     /// At most so many bytes; `shown` says how many are taken.
     pub fn new(most: usize, shown: Gauge) -> Self {
-        Self { purse: Arc::new(Purse { most, taken: AtomicUsize::new(0), shown }) }
+        let purse =
+            Purse { most: AtomicUsize::new(most), taken: AtomicUsize::new(0), waiting: AtomicUsize::new(0), shown };
+        Self { purse: Arc::new(purse) }
+    }
+
+    /// From now on at most so many bytes.
+    pub fn resize(&self, most: usize) {
+        self.purse.most.store(most, Ordering::Relaxed);
+    }
+
+    /// The bound, in bytes.
+    pub(super) fn most(&self) -> usize {
+        self.purse.most.load(Ordering::Relaxed)
     }
 
     /// So many bytes; `None`: they would be too many.
     pub fn take(&self, bytes: usize) -> Option<Share> {
-        let fits = |taken: usize| taken.checked_add(bytes).filter(|sum| *sum <= self.purse.most);
-        self.purse.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).ok()?;
-        Some(self.share(bytes))
+        add(&self.purse.taken, bytes, self.most()).ok()?;
+        Some(self.share(bytes, None))
+    }
+
+    /// So many bytes that wait for this client.
+    pub(super) fn take_for(&self, bytes: usize, client: Arc<Client>) -> Result<Share, ()> {
+        let most = self.most();
+        add(&self.purse.waiting, bytes, most / 2)?;
+        if add(&self.purse.taken, bytes, most).is_err() {
+            self.purse.waiting.fetch_sub(bytes, Ordering::Relaxed);
+            return Err(());
+        }
+        Ok(self.share(bytes, Some(client)))
     }
 
     /// So many bytes that are in memory already, whatever that makes of the sum.
     pub fn count(&self, bytes: usize) -> Share {
         self.purse.taken.fetch_add(bytes, Ordering::Relaxed);
-        self.share(bytes)
+        self.share(bytes, None)
     }
 
-    fn share(&self, bytes: usize) -> Share {
+    fn share(&self, bytes: usize, client: Option<Arc<Client>>) -> Share {
         self.purse.shown.inc_by(shown(bytes));
-        Share { budget: self.clone(), bytes }
+        Share { budget: self.clone(), bytes, client }
     }
+}
+
+/// Adds `bytes` to `taken`, unless that would be more than `most`.
+fn add(taken: &AtomicUsize, bytes: usize, most: usize) -> Result<(), ()> {
+    let fits = |taken: usize| taken.checked_add(bytes).filter(|sum| *sum <= most);
+    taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).map(|_| ()).map_err(|_| ())
 }
 
 impl Share {
@@ -86,6 +120,10 @@ impl Share {
 
 impl Drop for Share {
     fn drop(&mut self) {
+        if let Some(client) = &self.client {
+            client.give_back(self.bytes);
+            self.budget.purse.waiting.fetch_sub(self.bytes, Ordering::Relaxed);
+        }
         self.budget.purse.taken.fetch_sub(self.bytes, Ordering::Relaxed);
         self.budget.purse.shown.dec_by(shown(self.bytes));
     }
@@ -95,8 +133,7 @@ fn shown(bytes: usize) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
-/// An answer that is kept back while its image is healed. What fits the cap is in memory; a longer body stays
-/// where it is, in the upstream's connection, and costs no memory either.
+/// A whole answer that is kept back while its image is healed.
 #[derive(Debug)]
 pub struct Held {
     head: Parts,
@@ -104,33 +141,38 @@ pub struct Held {
 }
 
 impl Held {
-    /// Takes in at most about `cap` bytes of the body within `time`; nothing of it is ever lost. `None`: the budget
-    /// is used up, and the answer is given up instead. (Left in its connection it would keep a place with the
-    /// upstream, and healing needs those.)
+    /// Takes in a body of at most `cap` bytes within `time`. `None`: it is longer, it takes longer, or the budget is used
+    /// up. Then the answer is given up: left in its connection it would keep its permit, and healing needs those.
     pub async fn hold(answer: Response<Body>, cap: usize, time: Duration, budget: &Budget) -> Option<Self> {
         let (head, mut body) = answer.into_parts();
         let mut begun = VecDeque::new();
         let mut size = 0;
         let deadline = Instant::now() + time;
-        while size < cap && !body.is_end_stream() {
-            match tokio::time::timeout_at(deadline, body.frame()).await {
-                Ok(Some(Ok(frame))) => {
+        while !body.is_end_stream() {
+            match tokio::time::timeout_at(deadline, body.frame()).await.ok()? {
+                Some(Ok(frame)) => {
                     let Ok(bytes) = frame.into_data() else { continue };
                     size += bytes.len();
+                    if size > cap {
+                        return None;
+                    }
                     begun.push_back(budget.take(bytes.len())?.keep(bytes));
                 }
                 // A break is kept, so that the viewer sees an aborted message and not a clean short one.
-                Ok(Some(Err(error))) => {
+                Some(Err(error)) => {
                     body = Body::Broken(Break::new(error));
                     break;
                 }
-                Ok(None) | Err(_) => break,
+                None => {
+                    body = Body::Empty;
+                    break;
+                }
             }
         }
-        let body = if body.is_end_stream() && begun.len() <= 1 {
-            begun.pop_front().map_or(Body::Empty, Body::Full)
-        } else {
-            Body::Chain(begun, Box::new(body))
+        let body = match (begun.len(), &body) {
+            (0, Body::Broken(_)) => body,
+            (0 | 1, Body::Empty) => begun.pop_front().map_or(Body::Empty, Body::Full),
+            _ => Body::Chain(begun, Box::new(body)),
         };
         Some(Self { head, body })
     }

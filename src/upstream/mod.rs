@@ -6,6 +6,7 @@
 mod body;
 mod check;
 mod choice;
+mod client;
 mod collector;
 mod connection;
 mod dial;
@@ -16,9 +17,12 @@ mod health;
 mod held;
 mod lease;
 mod own;
+mod permits;
 mod pool;
+mod receive;
 mod routes;
 mod server;
+mod transfer;
 mod trunk;
 mod upload;
 
@@ -26,7 +30,6 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
-use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::uri::{Authority, Scheme};
 use hyper::Response;
@@ -34,6 +37,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 pub use body::{Body, BodyError, Break};
+pub use client::{Caller, Client, ClientConnection, Clients, one_client};
 pub use collector::Collector;
 pub use dial::{TlsError, client_tls};
 pub use error::{Chain, UpstreamError};
@@ -41,21 +45,35 @@ pub use health::Standing;
 pub use held::{Budget, Held, Share};
 pub use own::{own_request, server_of};
 pub use server::ServerState;
+pub use upload::{PIECE, pace};
 
 use crate::config::settings::{self, Timeouts};
 use crate::observe::{Gauged, UpstreamMeters};
 use check::Check;
 use choice::Tried;
 use dial::Dialer;
-use lease::Lease;
-use server::{Answered, Load, Miss, Server};
+use permits::{Permit, Permits};
+use server::{Miss, Server};
 
-/// One of the requests that an upstream gets at once. Held until the end of its answer.
+/// The right to one request. Held until its answer was read to its end.
 #[derive(Debug)]
-struct Place {
-    _permit: OwnedSemaphorePermit,
+struct Admission {
+    _upstream: UpstreamPermit,
+    _client: Option<Permit>,
     _counted: Gauged,
 }
+
+/// A permit of an upstream.
+#[derive(Debug)]
+enum UpstreamPermit {
+    /// One of those for viewers.
+    Viewer(#[expect(dead_code, reason = "free when dropped")] Permit),
+    /// One of those for our own requests.
+    Own(#[expect(dead_code, reason = "free when dropped")] OwnedSemaphorePermit),
+}
+
+/// Our own requests (heals, probes, health checks) have a quarter as many permits as viewers have, and at least so many.
+const LEAST_OWN: usize = 4;
 
 /// What one scheme, host and port stand for: one server or several. Shared by all routes that lead there; cheap to
 /// use from many tasks.
@@ -67,8 +85,11 @@ pub struct Upstream {
     /// Where the choice among servers with the same load begins.
     turn: AtomicUsize,
     check: Option<Check>,
-    places: Arc<Semaphore>,
+    permits: Arc<Permits>,
+    own_permits: Arc<Semaphore>,
     queue_wait: Duration,
+    /// The longest answer that is read at once, whether its client takes it or not.
+    buffer: usize,
     meters: UpstreamMeters,
 }
 
@@ -103,8 +124,10 @@ impl Upstream {
             servers,
             turn: AtomicUsize::new(0),
             check: None,
-            places: Arc::new(Semaphore::new(bounds.max_requests)),
+            permits: Permits::new(bounds.max_requests),
+            own_permits: Arc::new(Semaphore::new((bounds.max_requests / 4).max(LEAST_OWN))),
             queue_wait: bounds.queue_wait,
+            buffer: bounds.buffer,
             meters: meters.clone(),
         }
     }
@@ -124,24 +147,43 @@ impl Upstream {
         self.servers.iter().map(|server| server.state()).collect()
     }
 
-    /// Sends one request and gives its answer as soon as the head is there; the body streams.
+    /// Sends a request of our own. See [`send_for`](Self::send_for).
+    pub async fn send(
+        &self,
+        head: &Parts,
+        body: Body,
+        times: Timeouts,
+    ) -> Result<Response<Body>, UpstreamError> {
+        self.send_for(&Caller::default(), head, body, times).await
+    }
+
+    /// Sends one request and gives its answer: for a viewer with a body of up to `upstream.buffer` bytes that was read to
+    /// its end already, otherwise as soon as the head is there.
     ///
     /// `head` carries an origin-form target and a `Host`. A server that cannot be reached is passed over for the
     /// next one: nothing was sent, so that is so for any request. A request whose connection was closed under it
     /// is sent once more, if its body is [`Body::Empty`] and no byte of an answer came (RFC 9110 section 9.2.2;
     /// [`Body::from_viewer`] says `Empty` for GET and HEAD only). An answer is never asked for again.
-    pub async fn send(
+    pub async fn send_for(
         &self,
+        caller: &Caller,
         head: &Parts,
         mut body: Body,
         times: Timeouts,
     ) -> Result<Response<Body>, UpstreamError> {
-        let place = self.place().await?;
+        if matches!(body, Body::Viewer(_)) {
+            // Before there is a permit: a slow upload would hold it without a need.
+            body = Box::pin(self.buffered_upload(caller, body)).await.map_err(UpstreamError::Viewer)?;
+        }
+        let admission = self.admit(caller).await?;
+        if let Some(transfer) = body.transfer() {
+            self.watch(caller, transfer);
+        }
         let (mut tried, mut repeated) = (Tried::default(), false);
         let mut last = UpstreamError::Closed;
         while let Some(load) = self.choose(&mut tried) {
             match load.ask(head, &mut body, &times, &mut repeated).await {
-                Ok(answered) => return Ok(stream(answered, load, place, times.body)),
+                Ok(answered) => return Ok(self.receive(caller, answered, load, admission, times.body).await),
                 Err(Miss::Unreached(error)) => last = error,
                 Err(Miss::Lost) => (last, repeated) = (UpstreamError::Closed, true),
                 Err(Miss::Failed(error)) => return Err(error),
@@ -160,22 +202,38 @@ impl Upstream {
         }
     }
 
-    async fn place(&self) -> Result<Place, UpstreamError> {
-        let permit = match Arc::clone(&self.places).try_acquire_owned() {
-            Ok(permit) => permit,
-            Err(_) => match timeout(self.queue_wait, Arc::clone(&self.places).acquire_owned()).await {
-                Ok(Ok(permit)) => permit,
-                _ => return Err(UpstreamError::Busy),
-            },
+    /// Waits for the permits of one request: first for one of its client's own, so that who asks for too much waits among
+    /// his own requests.
+    async fn admit(&self, caller: &Caller) -> Result<Admission, UpstreamError> {
+        let Some(kind) = caller.kind() else {
+            let own = Arc::clone(&self.own_permits).acquire_owned();
+            let permit = timeout(self.queue_wait, own).await.ok().and_then(Result::ok);
+            let permit = UpstreamPermit::Own(permit.ok_or(UpstreamError::Busy)?);
+            return Ok(Admission { _upstream: permit, _client: None, _counted: self.counted() });
         };
-        Ok(Place { _permit: permit, _counted: Gauged::one(&self.meters.in_flight) })
+        let client = match caller.bounded() {
+            None => None,
+            Some(client) => {
+                let permit = client.permits().acquire(kind, None, self.queue_wait).await;
+                Some(permit.ok_or(UpstreamError::Busy)?)
+            }
+        };
+        let permit = self.permits.acquire(kind, caller.client(), self.queue_wait).await;
+        let permit = UpstreamPermit::Viewer(permit.ok_or(UpstreamError::Busy)?);
+        Ok(Admission { _upstream: permit, _client: client, _counted: self.counted() })
     }
-}
 
-fn stream((mut answer, carrier): Answered, load: Load, place: Place, silence: Duration) -> Response<Body> {
-    // SECURITY: where both stand, the length is wrong (RFC 9112 section 6.3), and hyper would believe it.
-    if answer.headers().contains_key(TRANSFER_ENCODING) {
-        answer.headers_mut().remove(CONTENT_LENGTH);
+    fn counted(&self) -> Gauged {
+        Gauged::one(&self.meters.in_flight)
     }
-    answer.map(|incoming| Body::from_upstream(incoming, Lease::new(carrier, load), Some(place), silence))
+
+    /// From now on this transfer is ended when others wait for its permits while it waits for its client.
+    fn watch(&self, caller: &Caller, transfer: &Arc<transfer::Transfer>) {
+        if caller.kind().is_some() {
+            self.permits.watch(transfer);
+        }
+        if let Some(client) = caller.bounded() {
+            client.permits().watch(transfer);
+        }
+    }
 }

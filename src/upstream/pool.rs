@@ -1,10 +1,15 @@
-//! Kept-alive HTTP/1.1 connections to one server, the warmest first.
+//! Kept-alive HTTP/1.1 connections to one server, the warmest first; and requests that wait for one.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use tokio::sync::oneshot;
+
 use super::connection::Connection;
+use super::error::UpstreamError;
+use super::lease::Carrier;
 
 /// Idle connections, last in first out: the warm ones stay warm, the others age and are closed.
 ///
@@ -22,7 +27,23 @@ pub(super) struct Pool {
 /// On a cache line of its own, so that a lock which nobody else takes is not felt elsewhere either.
 #[derive(Debug, Default)]
 #[repr(align(64))]
-struct Shard(Mutex<Vec<Connection>>);
+struct Shard(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    idle: Vec<Connection>,
+    /// Requests that wait for a connection.
+    waiters: VecDeque<oneshot::Sender<Dialled>>,
+    /// Connections that are being opened. There are never fewer than requests that wait, and never more than once did.
+    dialling: usize,
+}
+
+/// What came of opening a connection.
+pub(super) type Dialled = Result<Carrier, UpstreamError>;
+
+/// A connection that is to be opened, for the shard with this number.
+#[derive(Debug)]
+pub(super) struct Dial(usize);
 
 /// Threads get shards as they come; beyond these they share.
 const SHARDS: usize = 64;
@@ -42,8 +63,8 @@ impl Pool {
     /// The warmest connection of this thread that is still open and not too old.
     pub(super) fn take(&self) -> Option<Connection> {
         let now = Instant::now();
-        let mut idle = self.own();
-        while let Some(connection) = idle.pop() {
+        let mut own = self.own();
+        while let Some(connection) = own.idle.pop() {
             if self.is_good(&connection, now) {
                 return Some(connection);
             }
@@ -54,7 +75,7 @@ impl Pool {
     /// Closes what is closed already or too old.
     pub(super) fn prune(&self, now: Instant) {
         for shard in &self.shards {
-            shard.lock().retain(|connection| self.is_good(connection, now));
+            shard.lock().idle.retain(|connection| self.is_good(connection, now));
         }
     }
 
@@ -65,16 +86,59 @@ impl Pool {
         }
     }
 
-    /// A connection that may carry the next request.
+    /// A connection that may carry the next request: of one that waits, if there is one.
     pub(super) fn keep(&self, connection: Connection) {
-        let mut idle = self.own();
-        if idle.len() < self.most {
-            idle.push(connection);
+        self.offer(&mut self.own(), Carrier::Own(connection));
+    }
+
+    /// A seat in the queue for the next connection. `Some`: one has to be opened for it. Where others were opened for
+    /// requests that were given up meanwhile, those serve as well.
+    pub(super) fn wait(&self) -> (oneshot::Receiver<Dialled>, Option<Dial>) {
+        let (tell, told) = oneshot::channel();
+        let shard = OWN.with(|own| *own);
+        let mut state = self.shards[shard].lock();
+        state.waiters.retain(|waiter| !waiter.is_closed());
+        state.waiters.push_back(tell);
+        let dials = state.dialling < state.waiters.len();
+        state.dialling += usize::from(dials);
+        (told, dials.then_some(Dial(shard)))
+    }
+
+    /// This is what came of a dial. Nobody waits for it any more: the connection is kept.
+    pub(super) fn dialled(&self, Dial(shard): Dial, mut dialled: Dialled) {
+        let mut state = self.shards[shard].lock();
+        state.dialling -= 1;
+        match dialled {
+            Ok(carrier) => self.offer(&mut state, carrier),
+            Err(_) => {
+                while let Some(waiter) = state.waiters.pop_front() {
+                    match waiter.send(dialled) {
+                        Ok(()) => return,
+                        Err(back) => dialled = back,
+                    }
+                }
+            }
+        }
+    }
+
+    fn offer(&self, state: &mut State, carrier: Carrier) {
+        let mut dialled = Ok(carrier);
+        while let Some(waiter) = state.waiters.pop_front() {
+            match waiter.send(dialled) {
+                Ok(()) => return,
+                Err(back) => dialled = back,
+            }
+        }
+        // A shared connection is kept already.
+        if let Ok(Carrier::Own(connection)) = dialled
+            && state.idle.len() < self.most
+        {
+            state.idle.push(connection);
         }
     }
 
     pub(super) fn len(&self) -> usize {
-        self.shards.iter().map(|shard| shard.lock().len()).sum()
+        self.shards.iter().map(|shard| shard.lock().idle.len()).sum()
     }
 
     fn is_good(&self, connection: &Connection, now: Instant) -> bool {
@@ -83,13 +147,13 @@ impl Pool {
             && now.duration_since(connection.born) < self.max_age
     }
 
-    fn own(&self) -> MutexGuard<'_, Vec<Connection>> {
+    fn own(&self) -> MutexGuard<'_, State> {
         self.shards[OWN.with(|own| *own)].lock()
     }
 }
 
 impl Shard {
-    fn lock(&self) -> MutexGuard<'_, Vec<Connection>> {
+    fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

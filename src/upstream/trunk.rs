@@ -200,10 +200,7 @@ impl Stream {
         times: &Timeouts,
     ) -> Result<Response<Incoming>, SendFailure> {
         let bodyless = matches!(body, Body::Empty);
-        let upload = match body {
-            Body::Viewer(upload) => Some(upload.watch(times.body)),
-            _ => None,
-        };
+        let upload = body.watch_upload(times.body);
         let Some(head) = as_http2(head, &self.scheme) else { return Err(SendFailure::Target) };
         let request = Request::from_parts(head, std::mem::take(body));
         let answer = pin!(self.trunk.sender.clone().try_send_request(request));

@@ -13,6 +13,8 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::body::BodyError;
+use super::client::Client;
+use super::transfer::Transfer;
 
 /// A viewer's request body.
 #[derive(Debug)]
@@ -21,7 +23,22 @@ pub struct FromViewer {
     /// How many more bytes are taken.
     left: usize,
     silence: Silence,
+    /// How long [`PIECE`] may take.
+    pace: Duration,
+    /// What came of the piece that is under way.
+    piece: usize,
     progress: Arc<Progress>,
+    transfer: Arc<Transfer>,
+}
+
+/// A client that is slower than `server.min_rate` is seen after so many bytes: 32 s with the default of 512 bytes a
+/// second.
+pub const PIECE: usize = 16 << 10;
+
+/// How long [`PIECE`] may take at `min_rate` bytes a second; without end where that is zero.
+pub fn pace(min_rate: usize) -> Duration {
+    let seconds = PIECE.checked_div(min_rate);
+    seconds.map_or(Duration::MAX, |seconds| Duration::from_secs(seconds as u64).max(Duration::from_secs(1)))
 }
 
 /// How far an upload is. The connection that carries it has one as well.
@@ -44,13 +61,31 @@ impl Progress {
 }
 
 impl FromViewer {
-    pub(super) fn new(incoming: Incoming, most: usize) -> Self {
-        Self { incoming, left: most, silence: Silence::new(Duration::MAX), progress: Arc::default() }
+    pub(super) fn new(incoming: Incoming, most: usize, min_rate: usize) -> Self {
+        let pace = pace(min_rate);
+        Self {
+            incoming,
+            left: most,
+            silence: Silence::new(pace),
+            pace,
+            piece: 0,
+            progress: Arc::default(),
+            transfer: Transfer::new(None, None),
+        }
+    }
+
+    /// Whose upload it is.
+    pub(super) fn belongs_to(&mut self, client: Option<Arc<Client>>) {
+        self.transfer = Transfer::new(client, None);
+    }
+
+    pub(super) fn transfer(&self) -> &Arc<Transfer> {
+        &self.transfer
     }
 
     /// How long the viewer may be silent in the middle from now on, and how to see how far it is.
     pub(super) fn watch(&mut self, patience: Duration) -> Arc<Progress> {
-        self.silence = Silence::new(patience);
+        self.silence = Silence::new(patience.min(self.pace));
         Arc::clone(&self.progress)
     }
 
@@ -58,13 +93,22 @@ impl FromViewer {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(cx) else {
-            ready!(self.silence.poll_over(cx));
+        let polled = Pin::new(&mut self.incoming).poll_frame(cx);
+        self.transfer.waits_for_client(polled.is_pending());
+        let Poll::Ready(frame) = polled else {
+            if self.silence.poll_over(cx).is_pending() {
+                ready!(self.transfer.poll_ended(cx));
+            }
             return Poll::Ready(Some(Err(BodyError::ViewerStalled)));
         };
-        self.silence.broken();
+        self.silence.pause();
         if let Some(Ok(data)) = frame.as_ref().map(|frame| frame.as_ref().map(Frame::data_ref)) {
             let length = data.map_or(0, Bytes::len);
+            self.piece += length;
+            if self.piece >= PIECE {
+                self.piece = 0;
+                self.silence.broken();
+            }
             if length > self.left {
                 return Poll::Ready(Some(Err(BodyError::ViewerTooLong)));
             }
@@ -102,6 +146,8 @@ impl Drop for FromViewer {
 #[derive(Debug)]
 pub(super) struct Silence {
     patience: Duration,
+    /// How much of the patience was used up before.
+    used: Duration,
     /// When this one began.
     since: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
@@ -109,23 +155,31 @@ pub(super) struct Silence {
 
 impl Silence {
     pub(super) fn new(patience: Duration) -> Self {
-        Self { patience, since: None, timer: None }
+        Self { patience, used: Duration::ZERO, since: None, timer: None }
     }
 
     /// A new one begins with the next poll, of so long at most.
     pub(super) fn begin(&mut self, patience: Duration) {
-        (self.patience, self.since) = (patience, None);
+        self.patience = patience;
+        self.broken();
     }
 
     /// Something came.
     pub(super) fn broken(&mut self) {
-        self.since = None;
+        (self.used, self.since) = (Duration::ZERO, None);
+    }
+
+    /// Something came, but not enough: what was used up of the patience stays so.
+    pub(super) fn pause(&mut self) {
+        if let Some(since) = self.since.take() {
+            self.used = self.used.saturating_add(since.elapsed());
+        }
     }
 
     /// Nothing came: ready once that was so for too long.
     pub(super) fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let since = *self.since.get_or_insert_with(Instant::now);
-        let Some(end) = since.checked_add(self.patience) else { return Poll::Pending };
+        let Some(end) = since.checked_add(self.patience.saturating_sub(self.used)) else { return Poll::Pending };
         let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(end)));
         // One with less patience came after one with more.
         if timer.deadline() > end {
@@ -179,6 +233,20 @@ mod tests {
         silence.begin(PATIENCE / 10);
         let lasted = lasts(&mut silence).await;
         assert!(lasted >= PATIENCE / 10 && lasted < PATIENCE / 5, "{lasted:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_comes_too_slowly_uses_up_the_patience() {
+        let mut silence = Silence::new(PATIENCE);
+        for _ in 0..9 {
+            assert!(!is_over(&mut silence));
+            tokio::time::advance(PATIENCE / 10).await;
+            silence.pause();
+            // The other side does not ask for more now; that is not the client's time.
+            tokio::time::advance(PATIENCE).await;
+        }
+        let lasted = lasts(&mut silence).await;
+        assert!(lasted <= PATIENCE / 5, "{lasted:?}");
     }
 
     #[tokio::test(start_paused = true)]

@@ -48,6 +48,8 @@ pub struct Server {
     pub max_uri_bytes: usize,
     /// The longest request body, in bytes. Image routes take none at all.
     pub max_body_bytes: usize,
+    /// Bytes in a second that a client must send or take while it is its turn; zero: no bound.
+    pub min_rate: usize,
     /// Memory for all bodies that are held at once, in bytes; never below `heal.max_held` and `presentation.max_body`.
     pub max_held_total: usize,
 }

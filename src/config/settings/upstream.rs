@@ -25,10 +25,12 @@ pub struct Upstream {
     pub pool_idle: Duration,
     /// How long a connection is used at all, so that a change in DNS takes hold.
     pub pool_max_age: Duration,
-    /// Requests in flight to one upstream at most.
+    /// Requests of viewers in flight to one upstream at most.
     pub max_requests: usize,
     /// How long a request may queue for one of those places before it is refused with 503.
     pub queue_wait: Duration,
+    /// The longest answer or upload that is read into memory at once, in bytes; zero: none.
+    pub buffer: usize,
     /// Whether HTTP/2 is spoken.
     pub http2: Http2,
     /// Requests at once on one HTTP/2 connection at most; fewer where the server says so.

@@ -1,0 +1,244 @@
+//! How many requests may be under way at once, shared fairly among kinds of routes and among clients.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout_at};
+
+use super::client::Client;
+use super::transfer::Transfer;
+use crate::config::settings::RouteKind;
+
+/// How often a request that waits looks for a transfer to end in its favour.
+const RECHECK: Duration = Duration::from_millis(25);
+
+/// A transfer that has waited for its client for less time than this is left alone: a round trip on a slow line.
+const STALLED: Duration = Duration::from_millis(100);
+
+/// Requests that wait, for each permit that there is.
+const WAITERS_PER_PERMIT: usize = 16;
+
+/// Bits of [`Permits::taken`] for one kind of route.
+const BITS: u32 = 20;
+const MASK: u64 = (1 << BITS) - 1;
+
+/// Permits for requests of viewers: so many at once, of which no kind of route may take all.
+///
+/// A quarter is kept free for the two kinds that hold less. Who finds none waits; the next one that becomes free goes to
+/// the waiter whose client holds the fewest. While somebody waits, transfers that wait for their own client are ended.
+#[derive(Debug)]
+pub(super) struct Permits {
+    most: u64,
+    most_of_a_kind: u64,
+    /// How many are taken, [`BITS`] for each kind.
+    taken: AtomicU64,
+    /// Length of the queue. Looked at without the lock.
+    waiting: AtomicUsize,
+    queue: Mutex<Queue>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    next_id: u64,
+    waiters: VecDeque<Waiter>,
+    /// Transfers that hold a permit and may be ended.
+    transfers: Vec<Weak<Transfer>>,
+}
+
+#[derive(Debug)]
+struct Waiter {
+    id: u64,
+    kind: RouteKind,
+    client: Option<Arc<Client>>,
+    tell: oneshot::Sender<Permit>,
+}
+
+impl Waiter {
+    fn load(&self) -> usize {
+        self.client.as_ref().map_or(0, |client| client.requests())
+    }
+}
+
+/// One permit. Free again when dropped.
+#[derive(Debug)]
+pub(super) struct Permit {
+    permits: Arc<Permits>,
+    kind: RouteKind,
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.permits.taken.fetch_sub(one(self.kind), SeqCst);
+        if self.permits.waiting.load(SeqCst) > 0 {
+            self.permits.serve(&mut self.permits.lock());
+        }
+    }
+}
+
+/// Takes a waiter off the queue when its request is given up.
+struct Waiting<'a> {
+    permits: &'a Permits,
+    id: u64,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let mut queue = self.permits.lock();
+        if let Some(at) = queue.waiters.iter().position(|waiter| waiter.id == self.id) {
+            queue.waiters.remove(at);
+            self.permits.waiting.fetch_sub(1, SeqCst);
+        }
+    }
+}
+
+fn shift(kind: RouteKind) -> u32 {
+    match kind {
+        RouteKind::Image => 0,
+        RouteKind::Presentation => BITS,
+        RouteKind::Plain => 2 * BITS,
+    }
+}
+
+fn one(kind: RouteKind) -> u64 {
+    1 << shift(kind)
+}
+
+impl Permits {
+    /// So many permits, at least one.
+    pub(super) fn new(most: usize) -> Arc<Self> {
+        let most = u64::try_from(most).unwrap_or(MASK).clamp(1, MASK);
+        Arc::new(Self {
+            most,
+            most_of_a_kind: most - most / 4,
+            taken: AtomicU64::new(0),
+            waiting: AtomicUsize::new(0),
+            queue: Mutex::default(),
+        })
+    }
+
+    /// How many are taken.
+    pub(super) fn taken(&self) -> usize {
+        let taken = self.taken.load(SeqCst);
+        let sum = (taken & MASK) + (taken >> BITS & MASK) + (taken >> (2 * BITS) & MASK);
+        usize::try_from(sum).unwrap_or(usize::MAX)
+    }
+
+    /// A permit; waits for one until `deadline`. `None`: there was none in time, or too many wait already.
+    pub(super) async fn acquire(
+        self: &Arc<Self>,
+        kind: RouteKind,
+        client: Option<&Arc<Client>>,
+        patience: Duration,
+    ) -> Option<Permit> {
+        if self.waiting.load(SeqCst) == 0 && self.try_take(kind) {
+            return Some(Permit { permits: Arc::clone(self), kind });
+        }
+        // Boxed, because it is rare: every request would carry the room for it.
+        Box::pin(self.wait(kind, client.cloned(), Instant::now() + patience)).await
+    }
+
+    /// From now on `transfer` may be ended when somebody waits.
+    pub(super) fn watch(&self, transfer: &Arc<Transfer>) {
+        let mut queue = self.lock();
+        if queue.transfers.len() == queue.transfers.capacity() {
+            queue.transfers.retain(|transfer| transfer.strong_count() > 0);
+        }
+        queue.transfers.push(Arc::downgrade(transfer));
+    }
+
+    async fn wait(
+        self: &Arc<Self>,
+        kind: RouteKind,
+        client: Option<Arc<Client>>,
+        deadline: Instant,
+    ) -> Option<Permit> {
+        let (tell, mut told) = oneshot::channel();
+        let waiting = {
+            let mut queue = self.lock();
+            let id = queue.next_id;
+            queue.next_id += 1;
+            queue.waiters.push_back(Waiter { id, kind, client, tell });
+            self.waiting.fetch_add(1, SeqCst);
+            self.shorten(&mut queue);
+            // One may have become free before the waiter could be seen.
+            self.serve(&mut queue);
+            Waiting { permits: self, id }
+        };
+        loop {
+            let now = Instant::now();
+            match timeout_at((now + RECHECK).min(deadline), &mut told).await {
+                Ok(permit) => return permit.ok(),
+                Err(_) if Instant::now() >= deadline => break,
+                Err(_) => self.end_stalled(),
+            }
+        }
+        drop(waiting);
+        // It may have come at the last moment.
+        told.try_recv().ok()
+    }
+
+    /// Ends the transfer that has waited for its client for the longest time: of the client that holds the most.
+    fn end_stalled(&self) {
+        let transfers: Vec<_> = {
+            let mut queue = self.lock();
+            queue.transfers.retain(|transfer| transfer.strong_count() > 0);
+            queue.transfers.iter().filter_map(Weak::upgrade).collect()
+        };
+        // Not under the lock: what a transfer holds is given back to this queue.
+        let stalled = transfers.iter().filter(|transfer| transfer.waits() >= STALLED);
+        if let Some(stalled) = stalled.max_by_key(|transfer| (transfer.client_load(), transfer.waits())) {
+            stalled.end();
+        }
+    }
+
+    /// Refuses the waiter of the client that asks for the most, where too many wait.
+    fn shorten(&self, queue: &mut Queue) {
+        let most = usize::try_from(self.most).unwrap_or(usize::MAX).saturating_mul(WAITERS_PER_PERMIT);
+        if queue.waiters.len() <= most {
+            return;
+        }
+        let greediest = (0..queue.waiters.len()).max_by_key(|at| queue.waiters[*at].load());
+        if let Some(at) = greediest {
+            queue.waiters.remove(at);
+            self.waiting.fetch_sub(1, SeqCst);
+        }
+    }
+
+    /// Gives what is free to those who wait.
+    fn serve(self: &Arc<Self>, queue: &mut Queue) {
+        loop {
+            let free = self.taken.load(SeqCst);
+            let fits = |at: &usize| self.fits(free, queue.waiters[*at].kind);
+            let next = (0..queue.waiters.len()).filter(fits).min_by_key(|at| queue.waiters[*at].load());
+            let Some(at) = next else { return };
+            if !self.try_take(queue.waiters[at].kind) {
+                continue;
+            }
+            let Some(Waiter { kind, tell, .. }) = queue.waiters.remove(at) else { return };
+            self.waiting.fetch_sub(1, SeqCst);
+            if let Err(permit) = tell.send(Permit { permits: Arc::clone(self), kind }) {
+                // Dropped, it would lock the queue once more.
+                self.taken.fetch_sub(one(kind), SeqCst);
+                std::mem::forget(permit);
+            }
+        }
+    }
+
+    fn try_take(&self, kind: RouteKind) -> bool {
+        let taken = |taken: u64| self.fits(taken, kind).then(|| taken + one(kind));
+        self.taken.fetch_update(SeqCst, SeqCst, taken).is_ok()
+    }
+
+    fn fits(&self, taken: u64, kind: RouteKind) -> bool {
+        let of = |kind| taken >> shift(kind) & MASK;
+        let all = of(RouteKind::Image) + of(RouteKind::Presentation) + of(RouteKind::Plain);
+        all < self.most && of(kind) < self.most_of_a_kind
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
