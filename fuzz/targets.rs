@@ -1,5 +1,6 @@
 //! What every fuzz target does with its bytes. Used by `fuzz/fuzz_targets/` and by `tests/it/fuzz_smoke.rs`.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
@@ -8,6 +9,7 @@ use iiif_mender::config::Settings;
 use iiif_mender::iiif::{Identifier, ImageRequest, manifest, salvage};
 use iiif_mender::listen;
 use iiif_mender::proxy::{self, Viewer, forwarded};
+use iiif_mender::upstream::Clients;
 use iiif_mender::upstream::guard::Guard;
 
 /// A target: takes any bytes; a broken promise panics.
@@ -106,7 +108,8 @@ pub(crate) fn canvas_guard(data: &[u8]) {
 /// What goes upstream has one Host, nothing of the hop, and no dots; and a stranger is not believed.
 pub(crate) fn header_rules(data: &[u8]) {
     let Some(head) = head(data) else { return };
-    let viewer = Viewer::new(([192, 0, 2, 7], 4711).into());
+    let peer = SocketAddr::from(([192, 0, 2, 7], 4711));
+    let viewer = Viewer::new(peer, Clients::default().get(peer.ip()));
     let Some(onward) = proxy::rules(&SETTINGS, &viewer, head) else { return };
     let count = |name: &str| onward.headers.get_all(name).iter().count();
     for gone in

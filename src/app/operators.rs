@@ -17,7 +17,7 @@ use crate::listen::tls::{CertificateError, Certificates, Showcase};
 use crate::listen::{Bounds, Crew, Hall, Listener, Manner, Stop};
 use crate::observe::Metrics;
 use crate::proxy::Viewer;
-use crate::upstream::{Budget, Clients};
+use crate::upstream::Clients;
 
 /// Where operators are served.
 pub(super) struct Operators {
@@ -41,8 +41,7 @@ impl Operators {
             max_per_address: 0,
             ..Bounds::from(&settings.server)
         };
-        let clients = Clients::new(Budget::new(0, Gauge::default()), 0);
-        let hall = Hall::new(bounds, clients, Crew::here(), Gauge::default(), Arc::clone(metrics));
+        let hall = Hall::new(bounds, Clients::default(), Crew::here(), Gauge::default(), Arc::clone(metrics));
         let listener = doors::listener(address, false, inherited, &hall).map_err(StartError::Listen)?;
         let tls = admin.tls.as_ref().map(|pair| {
             Showcase::open(Certificates::read(std::slice::from_ref(pair))?, admin.client_ca.as_deref())

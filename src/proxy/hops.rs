@@ -177,8 +177,7 @@ mod tests {
 
     fn viewer(peer: &str) -> Viewer {
         let peer: SocketAddr = format!("{peer}:4711").parse().expect("an address");
-        let clients = crate::upstream::Clients::new(crate::upstream::Budget::new(1, Default::default()), 4);
-        Viewer::new(peer, clients.get(peer.ip()))
+        Viewer::new(peer, crate::upstream::Clients::default().get(peer.ip()))
     }
 
     #[test]

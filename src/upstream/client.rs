@@ -6,6 +6,7 @@ use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use dashmap::DashMap;
+use prometheus_client::metrics::gauge::Gauge;
 
 use super::held::{Budget, Share};
 use super::permits::Permits;
@@ -102,6 +103,13 @@ impl Clients {
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.registry.by_address.len()
+    }
+}
+
+impl Default for Clients {
+    /// Clients of a listener from which nothing goes to an upstream.
+    fn default() -> Self {
+        Self::new(Budget::new(0, Gauge::default()), 0)
     }
 }
 
@@ -207,5 +215,63 @@ pub fn one_client(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => address.into(),
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)).into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().expect("an address")
+    }
+
+    fn clients(memory: usize) -> Clients {
+        Clients::new(Budget::new(memory, Gauge::default()), 256)
+    }
+
+    #[test]
+    fn a_client_has_so_many_connections_and_a_network_of_64_bits_is_one_client() {
+        let clients = clients(0);
+        let first = clients.get(ip("192.0.2.1")).connect(2).expect("one");
+        let _second = clients.get(ip("::ffff:192.0.2.1")).connect(2).expect("two");
+        assert!(clients.get(ip("192.0.2.1")).connect(2).is_none());
+        assert!(clients.get(ip("192.0.2.2")).connect(2).is_some());
+        drop(first);
+        assert!(clients.get(ip("192.0.2.1")).connect(2).is_some());
+        let _six = clients.get(ip("2001:db8::1")).connect(1).expect("one");
+        assert!(clients.get(ip("2001:db8::ffff:1")).connect(1).is_none());
+        assert!(clients.get(ip("2001:db8:0:1::1")).connect(1).is_some());
+    }
+
+    #[test]
+    fn nobody_is_known_who_has_nothing() {
+        let clients = clients(100);
+        let client = clients.get(ip("192.0.2.1"));
+        let kept = client.keep(Bytes::from_static(b"12345"));
+        drop(client);
+        assert_eq!(clients.len(), 1, "it has memory");
+        drop(kept);
+        assert_eq!(clients.len(), 0);
+        drop(clients.get(ip("192.0.2.1")).connect(1));
+        assert_eq!(clients.len(), 0);
+    }
+
+    #[test]
+    fn a_client_has_a_quarter_of_the_memory_and_all_together_half() {
+        let clients = clients(100);
+        let take = |last: u8, bytes| clients.get(IpAddr::from([192, 0, 2, last])).take(bytes);
+        let first = take(1, 25).expect("a quarter");
+        assert!(take(1, 1).is_none());
+        let _second = take(2, 25).expect("another quarter");
+        assert!(take(3, 1).is_none(), "the rest is for documents and first answers");
+        assert!(clients.registry.budget.take(50).is_some());
+        drop(first);
+        assert!(take(3, 25).is_some());
+    }
+
+    #[test]
+    fn a_few_permits_are_not_shared_out() {
+        assert_eq!([1, 2, 4, 8, 16, 256].map(share_of), [1, 2, 4, 4, 4, 64]);
     }
 }
