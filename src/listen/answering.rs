@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 
-use super::pulse::InFlight;
+use super::in_flight::InFlight;
 use crate::upstream::{Body, BodyError, PIECE};
 
 /// An answer's body, which knows whose it is.
@@ -51,8 +51,11 @@ impl Answering {
     /// The head goes out now.
     pub(super) fn new(body: Body, in_flight: InFlight) -> Self {
         in_flight.gives(0);
-        let in_flight =
-            if in_flight.is_http2() { Request::Http2(Arc::new(in_flight)) } else { Request::Http1(in_flight) };
+        let in_flight = if in_flight.is_http2() {
+            Request::Http2(Arc::new(in_flight))
+        } else {
+            Request::Http1(in_flight)
+        };
         Self { body, rest: Bytes::new(), in_flight }
     }
 }

@@ -55,7 +55,12 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(hall: &Arc<Hall>, manner: Arc<Manner>, stop: Stop, client: Option<ClientConnection>) -> Self {
+    pub(super) fn new(
+        hall: &Arc<Hall>,
+        manner: Arc<Manner>,
+        stop: Stop,
+        client: Option<ClientConnection>,
+    ) -> Self {
         Self { hall: Arc::clone(hall), bounds: hall.bounds.load_full(), manner, stop, client }
     }
 

@@ -11,6 +11,7 @@ mod answering;
 mod caps;
 mod connection;
 mod crew;
+mod in_flight;
 pub mod inherit;
 mod proxy_protocol;
 mod pulse;

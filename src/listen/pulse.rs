@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering:
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::in_flight::{InFlight, Turn};
 use crate::upstream::PIECE;
 
 /// How a connection has used up its time.
@@ -56,7 +57,7 @@ pub(super) struct Pulse {
     /// How long who rests may still ask when we stop.
     last_request: Duration,
     /// Requests whose answers have not ended.
-    in_flight: AtomicU32,
+    pub(super) in_flight: AtomicU32,
     /// Anything was asked at all.
     asked: AtomicBool,
     /// One of the requests came with a body.
@@ -64,33 +65,21 @@ pub(super) struct Pulse {
     /// Frames other than requests come as well, so bytes do not mean that a head has begun.
     is_http2: AtomicBool,
     /// The last answer ended.
-    rested: AtomicU64,
+    pub(super) rested: AtomicU64,
     /// The first byte since then.
-    began: AtomicU64,
+    pub(super) began: AtomicU64,
     /// The other side takes nothing.
     blocked: AtomicU64,
     /// The other side took nothing at some time since then, and has not taken [`PIECE`] bytes yet.
-    slow: AtomicU64,
+    pub(super) slow: AtomicU64,
     /// What it took since then.
     taken: AtomicUsize,
     /// The last request came.
     asked_at: AtomicU64,
     /// We are told to stop.
-    stopped: AtomicU64,
+    pub(super) stopped: AtomicU64,
     /// The answers of an HTTP/2 connection: one may stand while others move.
     turns: Mutex<Vec<Arc<Turn>>>,
-}
-
-/// One answer of an HTTP/2 connection.
-///
-/// SECURITY: a viewer who opens no window for a stream takes nothing of its answer, while the connection's bytes flow.
-#[derive(Debug)]
-struct Turn {
-    asked: u64,
-    /// The viewer is the next to move, since then; zero: we are.
-    waits: AtomicU64,
-    /// Pieces of the answer that were given to hyper and are not written yet.
-    unsent: AtomicUsize,
 }
 
 impl Pulse {
@@ -134,15 +123,11 @@ impl Pulse {
         let is_http2 = version == http::Version::HTTP_2;
         self.is_http2.store(is_http2, Relaxed);
         let turn = is_http2.then(|| {
-            let turn = Arc::new(Turn {
-                asked: self.asked_at.load(Relaxed),
-                waits: AtomicU64::new(0),
-                unsent: AtomicUsize::new(0),
-            });
+            let turn = Arc::new(Turn::new(self.asked_at.load(Relaxed)));
             self.turns().push(Arc::clone(&turn));
             turn
         });
-        InFlight { pulse: Arc::clone(self), turn }
+        InFlight::new(Arc::clone(self), turn)
     }
 
     /// We stop: who rests may ask once more, within a short while.
@@ -155,7 +140,7 @@ impl Pulse {
         self.is_http2.load(Relaxed)
     }
 
-    fn turns(&self) -> MutexGuard<'_, Vec<Arc<Turn>>> {
+    pub(super) fn turns(&self) -> MutexGuard<'_, Vec<Arc<Turn>>> {
         self.turns.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -266,69 +251,12 @@ impl Pulse {
         ends.min_by_key(|(end, _)| *end)
     }
 
-    fn now(&self) -> u64 {
+    pub(super) fn now(&self) -> u64 {
         u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX).max(1)
     }
 
-    fn note(&self, moment: &AtomicU64) {
+    pub(super) fn note(&self, moment: &AtomicU64) {
         moment.store(self.now(), Relaxed);
-    }
-}
-
-/// One request, from its head to the end of its answer.
-#[derive(Debug)]
-pub(super) struct InFlight {
-    pulse: Arc<Pulse>,
-    turn: Option<Arc<Turn>>,
-}
-
-impl InFlight {
-    /// We are stopping, and the viewer must be told that this is its last answer here. (HTTP/2 says it otherwise.)
-    pub(super) fn is_last(&self) -> bool {
-        self.turn.is_none() && self.pulse.stopped.load(Relaxed) != 0
-    }
-
-    /// HTTP/2 carries it.
-    pub(super) fn is_http2(&self) -> bool {
-        self.turn.is_some()
-    }
-
-    /// The head goes out, or a piece of the body: the viewer is the next to move.
-    pub(super) fn gives(&self, pieces: usize) {
-        let Some(turn) = &self.turn else { return };
-        turn.unsent.fetch_add(pieces, Relaxed);
-        if turn.waits.load(Relaxed) == 0 {
-            self.pulse.note(&turn.waits);
-        }
-    }
-
-    /// The viewer took a piece. The time of the next one begins.
-    pub(super) fn took(&self) {
-        let Some(turn) = &self.turn else { return };
-        turn.unsent.fetch_sub(1, Relaxed);
-        self.pulse.note(&turn.waits);
-    }
-
-    /// The viewer takes more than there is.
-    pub(super) fn waits_for_us(&self) {
-        if let Some(turn) = &self.turn
-            && turn.unsent.load(Relaxed) == 0
-        {
-            turn.waits.store(0, Relaxed);
-        }
-    }
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        let pulse = &self.pulse;
-        if let Some(own) = &self.turn {
-            pulse.turns().retain(|turn| !Arc::ptr_eq(turn, own));
-        }
-        pulse.note(&pulse.rested);
-        pulse.slow.store(0, Relaxed);
-        pulse.began.store(0, Relaxed);
-        pulse.in_flight.fetch_sub(1, Relaxed);
     }
 }
 

@@ -13,6 +13,7 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
 use super::client::Client;
+use super::receive::Ahead;
 use super::transfer::{Exchange, Transfer};
 use super::upload::{FromViewer, Progress, Silence};
 
@@ -30,6 +31,10 @@ pub enum Body {
     Upstream(Box<FromUpstream>),
     /// The beginning is here, the rest still streams.
     Chain(VecDeque<Bytes>, Box<Body>),
+    /// A task reads it.
+    Ahead(Box<Ahead>),
+    /// The end of a body whose length was not known.
+    End,
     /// It is known to break here.
     Broken(Break),
     /// Somebody listens.
@@ -139,7 +144,11 @@ impl Break {
 
 impl Body {
     /// The body of an answer, which may be silent for so long.
-    pub(super) fn from_upstream(mut exchange: Exchange, client: Option<Arc<Client>>, patience: Duration) -> Self {
+    pub(super) fn from_upstream(
+        mut exchange: Exchange,
+        client: Option<Arc<Client>>,
+        patience: Duration,
+    ) -> Self {
         if exchange.incoming.is_end_stream() {
             exchange.lease.end();
             return Self::Empty;
@@ -155,6 +164,15 @@ impl Body {
             Self::Viewer(upload) => Some(upload.transfer()),
             Self::Chain(_, rest) => rest.transfer(),
             _ => None,
+        }
+    }
+
+    /// Is any of it still to come from an upstream?
+    pub(super) fn is_under_way(&self) -> bool {
+        match self {
+            Self::Upstream(_) | Self::Ahead(_) => true,
+            Self::Chain(_, rest) => rest.is_under_way(),
+            _ => false,
         }
     }
 
@@ -230,7 +248,7 @@ impl HttpBody for Body {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match &mut *self {
-            Self::Empty => Poll::Ready(None),
+            Self::Empty | Self::End => Poll::Ready(None),
             Self::Full(_) => {
                 let Self::Full(bytes) = std::mem::take(&mut *self) else { return Poll::Ready(None) };
                 Poll::Ready(Some(Ok(Frame::data(bytes))))
@@ -241,6 +259,13 @@ impl HttpBody for Body {
                 Some(bytes) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
                 None => Pin::new(&mut **rest).poll_frame(cx),
             },
+            Self::Ahead(ahead) => match ready!(ahead.poll_next(cx)) {
+                Ok(bytes) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
+                Err(rest) => {
+                    *self = rest;
+                    self.poll_frame(cx)
+                }
+            },
             Self::Broken(end) => end.poll(cx).map(|error| error.map(Err)),
             Self::Teed(teed) => teed.poll_frame(cx),
             Self::Shaped(Shaped(body)) => body.as_mut().poll_frame(cx),
@@ -249,8 +274,8 @@ impl HttpBody for Body {
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Self::Empty => true,
-            Self::Full(_) => false,
+            Self::Empty | Self::End => true,
+            Self::Full(_) | Self::Ahead(_) => false,
             Self::Viewer(upload) => upload.is_end_stream(),
             Self::Upstream(stream) => stream.is_end_stream(),
             Self::Chain(begun, rest) => begun.is_empty() && rest.is_end_stream(),
@@ -277,7 +302,7 @@ impl HttpBody for Body {
                 }
                 hint
             }
-            Self::Broken(_) => SizeHint::default(),
+            Self::Broken(_) | Self::Ahead(_) | Self::End => SizeHint::default(),
             Self::Teed(teed) => teed.body.size_hint(),
             Self::Shaped(Shaped(body)) => body.size_hint(),
         }
@@ -324,7 +349,11 @@ impl FromUpstream {
         let mut held = self.transfer.lock();
         let Some(exchange) = &mut *held else {
             drop(held);
-            return if self.transfer.is_ended() { self.breaks(BodyError::Ended, cx) } else { Poll::Ready(None) };
+            return if self.transfer.is_ended() {
+                self.breaks(BodyError::Ended, cx)
+            } else {
+                Poll::Ready(None)
+            };
         };
         let polled = Pin::new(&mut exchange.incoming).poll_frame(cx);
         // Given back as early as possible: the last frame, not the call after it.

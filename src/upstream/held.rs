@@ -56,8 +56,12 @@ impl AsRef<[u8]> for Kept {
 impl Budget {
     /// At most so many bytes; `shown` says how many are taken.
     pub fn new(most: usize, shown: Gauge) -> Self {
-        let purse =
-            Purse { most: AtomicUsize::new(most), taken: AtomicUsize::new(0), waiting: AtomicUsize::new(0), shown };
+        let purse = Purse {
+            most: AtomicUsize::new(most),
+            taken: AtomicUsize::new(0),
+            waiting: AtomicUsize::new(0),
+            shown,
+        };
         Self { purse: Arc::new(purse) }
     }
 

@@ -297,7 +297,8 @@ mod tests {
     async fn the_next_permit_goes_to_the_client_that_holds_the_fewest() {
         let (permits, clients) = (Permits::new(1), clients());
         let (greedy, modest) = (client(&clients, 1), client(&clients, 2));
-        let _others = [now(greedy.permits(), RouteKind::Image).await, now(greedy.permits(), RouteKind::Image).await];
+        let _others =
+            [now(greedy.permits(), RouteKind::Image).await, now(greedy.permits(), RouteKind::Image).await];
         let held = now(&permits, RouteKind::Image).await.expect("a permit");
         let waits = |client: &Arc<Client>| {
             let (permits, client) = (Arc::clone(&permits), Arc::clone(client));
@@ -362,7 +363,9 @@ mod tests {
         let held = now(&permits, RouteKind::Image).await.expect("a permit");
         let waits = |client: &Arc<Client>| {
             let (permits, client) = (Arc::clone(&permits), Arc::clone(client));
-            tokio::spawn(async move { permits.acquire(RouteKind::Image, Some(&client), SOON).await.is_some() })
+            tokio::spawn(
+                async move { permits.acquire(RouteKind::Image, Some(&client), SOON).await.is_some() },
+            )
         };
         let many: Vec<_> = (0..WAITERS_PER_PERMIT).map(|_| waits(&greedy)).collect();
         tokio::task::yield_now().await;

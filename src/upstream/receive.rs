@@ -4,14 +4,16 @@ use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::HeaderMap;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
+use http::{HeaderMap, HeaderValue};
 use http_body::Body as _;
+use http_body_util::BodyExt as _;
 use hyper::Response;
+use tokio::sync::mpsc;
 
 use super::body::{Body, BodyError};
 use super::client::{Caller, Client};
@@ -43,23 +45,29 @@ impl Upstream {
         let (head, incoming) = answer.into_parts();
         let exchange = Exchange { incoming, lease: Lease::new(carrier, load), admission: Some(admission) };
         let mut body = Body::from_upstream(exchange, caller.client().cloned(), silence);
+        let transfer = body.transfer().cloned();
         if let (Some(client), false) = (caller.client(), body.is_end_stream()) {
-            let waits = is_sent_at_once(&head.headers);
-            body = buffered(body, self.buffer, client, waits).await;
+            body = buffered(body, self.buffer, client, Reading::of(&head.headers)).await;
         }
-        if let Some(transfer) = body.transfer() {
+        if let (Some(transfer), true) = (&transfer, body.is_under_way()) {
             self.watch(caller, transfer);
         }
         Response::from_parts(head, body)
     }
 
     /// The same for what a viewer sends: up to `upstream.buffer` bytes of it are here before a permit is asked for.
-    pub(super) async fn buffered_upload(&self, caller: &Caller, mut body: Body) -> Result<Body, BodyError> {
+    pub(super) async fn buffered_upload(
+        &self,
+        caller: &Caller,
+        mut body: Body,
+        silence: Duration,
+    ) -> Result<Body, BodyError> {
         if let Body::Viewer(upload) = &mut body {
             upload.belongs_to(caller.client().cloned());
+            upload.watch(silence);
         }
         let Some(client) = caller.client() else { return Ok(body) };
-        match buffered(body, self.buffer, client, true).await {
+        match buffered(body, self.buffer, client, Reading::Whole).await {
             Body::Chain(begun, rest) => match *rest {
                 Body::Broken(end) => Err(end.into_error().unwrap_or(BodyError::ViewerCut)),
                 rest => Ok(Body::Chain(begun, Box::new(rest))),
@@ -70,40 +78,122 @@ impl Upstream {
     }
 }
 
-/// Is the whole body on its way? One that is made bit by bit (a stream of events, a page that grows) is passed on as it
-/// comes. Images are not: viewers show them when they are whole.
-fn is_sent_at_once(fields: &HeaderMap) -> bool {
-    fields.contains_key(CONTENT_LENGTH)
-        || fields.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"image/"))
+/// How a body that is not here yet is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reading {
+    /// It is waited for: nothing can be done with a part of it.
+    Whole,
+    /// What comes is passed on, and a task reads ahead of who takes it.
+    Ahead,
 }
 
+impl Reading {
+    /// Viewers show an image when it is whole. Anything else may be made bit by bit: a page that grows, a stream of events.
+    fn of(fields: &HeaderMap) -> Self {
+        let is_image = |kind: &HeaderValue| kind.as_bytes().starts_with(b"image/");
+        if fields.get(CONTENT_TYPE).is_some_and(is_image) { Self::Whole } else { Self::Ahead }
+    }
+}
+
+/// How often a body that is to be passed on as it comes is looked at before a task is started for it. The connection's own
+/// task must run once in between; nearly all short answers are whole then.
+const LOOKS: u32 = 2;
+
 /// Reads up to about `most` bytes of a body into the memory of this client. Nothing is lost of a longer one, of one that
-/// breaks, or where there is no memory. `waits`: for the next bytes, too; otherwise only what is here already is read.
-async fn buffered(mut body: Body, most: usize, client: &Arc<Client>, waits: bool) -> Body {
+/// breaks, or where there is no memory.
+async fn buffered(mut body: Body, most: usize, client: &Arc<Client>, reading: Reading) -> Body {
     let fits = |size: u64| usize::try_from(size).is_ok_and(|size| size <= most);
-    if !fits(body.size_hint().lower()) {
+    if most == 0 || !fits(body.size_hint().lower()) {
         return body;
     }
-    let mut begun = Pieces::default();
-    let mut has_room = true;
+    let is_sized = body.size_hint().exact().is_some();
+    let (mut begun, mut has_room, mut looks) = (Pieces::default(), true, 0);
     while has_room && begun.size <= most && !body.is_end_stream() {
         let next = poll_fn(|cx| match Pin::new(&mut body).poll_frame(cx) {
             Poll::Ready(frame) => Poll::Ready(Some(frame)),
-            Poll::Pending if waits => Poll::Pending,
+            Poll::Pending if reading == Reading::Whole => Poll::Pending,
             Poll::Pending => Poll::Ready(None),
         });
         match next.await {
             // Trailers are not passed on.
-            Some(Some(Ok(frame))) => has_room = frame.into_data().is_ok_and(|bytes| begun.push(bytes, client)),
+            Some(Some(Ok(frame))) => {
+                has_room = frame.into_data().is_ok_and(|bytes| begun.push(bytes, client))
+            }
             Some(Some(Err(error))) => {
                 body = Body::broken(error);
                 break;
             }
-            Some(None) => body = Body::Empty,
-            None => break,
+            Some(None) => body = Body::End,
+            None if looks == LOOKS => {
+                body = read_ahead(body, most - begun.size, Arc::clone(client));
+                break;
+            }
+            None => {
+                looks += 1;
+                tokio::task::yield_now().await;
+            }
         }
     }
+    if body.is_end_stream() {
+        // A body that came without a length goes out without one: the head stays as it was.
+        body = if is_sized { Body::Empty } else { Body::End };
+    }
     begun.followed_by(body, client)
+}
+
+/// The same body, read up to about `most` bytes by a task of its own.
+fn read_ahead(mut body: Body, most: usize, client: Arc<Client>) -> Body {
+    let (send, parts) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        let (mut size, mut has_room) = (0, true);
+        while has_room && size < most {
+            let frame = tokio::select! {
+                frame = body.frame() => frame,
+                () = send.closed() => return,
+            };
+            let bytes = match frame {
+                Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
+                Some(Err(error)) => {
+                    body = Body::broken(error);
+                    break;
+                }
+                None => return,
+            };
+            size += bytes.len();
+            let mut pieces = Pieces::default();
+            has_room = pieces.push(bytes, &client) && pieces.end_short(&client);
+            for piece in pieces.whole {
+                let _ = send.send(Part::Piece(piece));
+            }
+            if body.is_end_stream() {
+                return;
+            }
+        }
+        let _ = send.send(Part::Rest(body));
+    });
+    Body::Ahead(Box::new(Ahead(parts)))
+}
+
+/// What a task reads of a body.
+#[derive(Debug)]
+pub struct Ahead(mpsc::UnboundedReceiver<Part>);
+
+#[derive(Debug)]
+enum Part {
+    Piece(Bytes),
+    /// What the task did not read.
+    Rest(Body),
+}
+
+impl Ahead {
+    /// The next piece; or what takes the place of this body.
+    pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bytes, Body>> {
+        self.0.poll_recv(cx).map(|part| match part {
+            Some(Part::Piece(bytes)) => Ok(bytes),
+            Some(Part::Rest(body)) => Err(body),
+            None => Err(Body::End),
+        })
+    }
 }
 
 /// What was read of a body.
@@ -148,6 +238,7 @@ impl Pieces {
     fn followed_by(mut self, rest: Body, client: &Arc<Client>) -> Body {
         self.end_short(client);
         match (self.whole.len(), rest) {
+            (0, Body::End) => Body::Empty,
             (0, rest) => rest,
             (1, Body::Empty) => self.whole.pop_front().map_or(Body::Empty, Body::Full),
             (_, rest) => Body::Chain(self.whole, Box::new(rest)),

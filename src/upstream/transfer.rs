@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use futures_util::task::AtomicWaker;
 use hyper::body::Incoming;
 
+use super::Admission;
 use super::client::Client;
 use super::lease::Lease;
-use super::Admission;
 
 /// An answer that streams: what is to be given back when it is over.
 #[derive(Debug)]

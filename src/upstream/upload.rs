@@ -179,7 +179,9 @@ impl Silence {
     /// Nothing came: ready once that was so for too long.
     pub(super) fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let since = *self.since.get_or_insert_with(Instant::now);
-        let Some(end) = since.checked_add(self.patience.saturating_sub(self.used)) else { return Poll::Pending };
+        let Some(end) = since.checked_add(self.patience.saturating_sub(self.used)) else {
+            return Poll::Pending;
+        };
         let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(end)));
         // One with less patience came after one with more.
         if timer.deadline() > end {

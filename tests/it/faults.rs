@@ -28,7 +28,7 @@ pub(crate) async fn broken_once(script: Vec<Step>) -> (Peer, Edge) {
     let peer = Peer::scripted(vec![script, answers(ok("ok"))]).await;
     let edge = Edge::with(
         &peer.url(),
-        &format!("{NARROW}\nupstream.first_byte_timeout = 300ms\nupstream.body_timeout = 300ms"),
+        &format!("{NARROW}\nupstream.first_byte_timeout = 300ms\nupstream.body_timeout = 300ms\nupstream.buffer = 0"),
     )
     .await;
     (peer, edge)
@@ -358,7 +358,7 @@ async fn a_404_without_end_is_passed_on_and_given_up_when_the_viewer_leaves() {
     let mut viewer = edge.viewer().await;
     viewer.gets(TILE).await;
     assert_eq!(status(&viewer.head().await), 404);
-    viewer.until(&chunk).await;
+    viewer.until(&"n".repeat(0x2000)).await;
     viewer.leaves();
     edge.rests().await;
 }

@@ -9,7 +9,7 @@ use crate::edge::{Edge, Viewer, field, status};
 async fn a_request_body_streams_piece_by_piece_with_its_length() {
     let script = vec![Step::ReadHead, Step::Read(5), Step::Read(6), Step::Write(ok("done"))];
     let peer = Peer::start(script).await;
-    let edge = Edge::before(&peer.url()).await;
+    let edge = Edge::with(&peer.url(), "upstream.buffer = 0").await;
     let mut viewer = edge.viewer().await;
     viewer.says("POST /form HTTP/1.1\r\nHost: h\r\nContent-Length: 11\r\n\r\nfirst").await;
     let heads = peer.heads_at_least(2).await;
@@ -27,7 +27,7 @@ async fn a_chunked_request_body_streams_chunked() {
     let script =
         vec![Step::ReadHead, Step::Read(first.len()), Step::Read(rest.len()), Step::Write(ok("done"))];
     let peer = Peer::start(script).await;
-    let edge = Edge::before(&peer.url()).await;
+    let edge = Edge::with(&peer.url(), "upstream.buffer = 0").await;
     let mut viewer = edge.viewer().await;
     viewer.says(&format!("PUT /x HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n{first}")).await;
     let heads = peer.heads_at_least(2).await;

@@ -45,7 +45,7 @@ async fn asking(edge: &Edge, count: usize, path: &str) -> Vec<Viewer> {
 #[tokio::test]
 async fn many_requests_share_a_connection() {
     let origin = speaking_http2(100);
-    let edge = Edge::with(&origin.url(), ALWAYS).await;
+    let edge = Edge::with(&origin.url(), &format!("{ALWAYS}\nupstream.max_requests = 1000")).await;
     origin.stalls();
     let mut viewers = asking(&edge, 50, "/a%2Fb;1/!200,200?x=%2C").await;
     let seen = origin.seen_at_least(50).await;

@@ -30,8 +30,11 @@ async fn an_answer_in_the_middle_of_an_upload_reaches_the_viewer_and_the_connect
 #[tokio::test]
 async fn an_upload_may_take_longer_than_the_first_byte_of_its_answer() {
     let peer = Peer::start(vec![Step::ReadHead, Step::Read(6), Step::Write(ok("ok"))]).await;
-    let edge =
-        Edge::with(&peer.url(), "upstream.first_byte_timeout = 150ms\nupstream.body_timeout = 10s").await;
+    let edge = Edge::with(
+        &peer.url(),
+        "upstream.first_byte_timeout = 150ms\nupstream.body_timeout = 10s\nupstream.buffer = 0",
+    )
+    .await;
     let mut viewer = edge.viewer().await;
     viewer.says("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 6\r\n\r\n").await;
     // Six pieces that take three times as long as the first byte may.
@@ -82,7 +85,7 @@ async fn a_viewer_who_leaves_frees_place_and_connection_at_every_stage() {
     ];
     for (script, request, seen) in stages {
         let peer = Peer::scripted(vec![script, answers(ok("ok"))]).await;
-        let edge = Edge::with(&peer.url(), "upstream.max_requests = 1").await;
+        let edge = Edge::with(&peer.url(), "upstream.max_requests = 1\nupstream.buffer = 0").await;
         let mut viewer = edge.viewer().await;
         viewer.says(request).await;
         peer.heads_at_least(1).await;
@@ -120,4 +123,22 @@ async fn a_viewer_who_does_not_take_the_answer_is_cut_and_its_place_is_free() {
     edge.rests().await;
     next_works(&edge, "/").await;
     assert!(viewer.rest().await.text.len() < 64 << 20);
+}
+
+#[tokio::test]
+async fn a_short_upload_takes_a_permit_and_a_connection_when_it_is_whole() {
+    let script = vec![Step::ReadHead, Step::Read(11), Step::Write(ok("done"))];
+    let peer = Peer::start(script).await;
+    let edge = Edge::with(&peer.url(), "upstream.max_requests = 1\nupstream.body_timeout = 300ms").await;
+    // Its first half, and then nothing.
+    let mut stalled = edge.viewer().await;
+    stalled.says("POST /form HTTP/1.1\r\nHost: h\r\nContent-Length: 11\r\n\r\nfirst").await;
+    assert_eq!(status(&stalled.head().await), 408);
+    assert_eq!(peer.connections(), 0);
+    let mut viewer = edge.viewer().await;
+    viewer.says("POST /form HTTP/1.1\r\nHost: h\r\nContent-Length: 11\r\n\r\nfirst").await;
+    viewer.says("second").await;
+    assert_eq!(status(&viewer.head().await), 200);
+    assert_eq!(peer.heads_at_least(2).await[1], "firstsecond");
+    edge.rests().await;
 }

@@ -1,0 +1,86 @@
+//! Requests that are not answered to their end.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+
+use super::pulse::Pulse;
+
+/// One answer of an HTTP/2 connection.
+///
+/// SECURITY: a viewer who opens no window for a stream takes nothing of its answer, while the connection's bytes flow.
+#[derive(Debug)]
+pub(super) struct Turn {
+    /// When it was asked for.
+    pub(super) asked: u64,
+    /// The viewer is the next to move, since then; zero: we are.
+    pub(super) waits: AtomicU64,
+    /// Pieces of the answer that were given to hyper and are not written yet.
+    unsent: AtomicUsize,
+}
+
+impl Turn {
+    pub(super) fn new(asked: u64) -> Self {
+        Self { asked, waits: AtomicU64::new(0), unsent: AtomicUsize::new(0) }
+    }
+}
+
+/// One request, from its head to the end of its answer.
+#[derive(Debug)]
+pub(super) struct InFlight {
+    pulse: Arc<Pulse>,
+    pub(super) turn: Option<Arc<Turn>>,
+}
+
+impl InFlight {
+    pub(super) fn new(pulse: Arc<Pulse>, turn: Option<Arc<Turn>>) -> Self {
+        Self { pulse, turn }
+    }
+
+    /// We are stopping, and the viewer must be told that this is its last answer here. (HTTP/2 says it otherwise.)
+    pub(super) fn is_last(&self) -> bool {
+        self.turn.is_none() && self.pulse.stopped.load(Relaxed) != 0
+    }
+
+    /// HTTP/2 carries it.
+    pub(super) fn is_http2(&self) -> bool {
+        self.turn.is_some()
+    }
+
+    /// The head goes out, or a piece of the body: the viewer is the next to move.
+    pub(super) fn gives(&self, pieces: usize) {
+        let Some(turn) = &self.turn else { return };
+        turn.unsent.fetch_add(pieces, Relaxed);
+        if turn.waits.load(Relaxed) == 0 {
+            self.pulse.note(&turn.waits);
+        }
+    }
+
+    /// The viewer took a piece. The time of the next one begins.
+    pub(super) fn took(&self) {
+        let Some(turn) = &self.turn else { return };
+        turn.unsent.fetch_sub(1, Relaxed);
+        self.pulse.note(&turn.waits);
+    }
+
+    /// The viewer takes more than there is.
+    pub(super) fn waits_for_us(&self) {
+        if let Some(turn) = &self.turn
+            && turn.unsent.load(Relaxed) == 0
+        {
+            turn.waits.store(0, Relaxed);
+        }
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        let pulse = &self.pulse;
+        if let Some(own) = &self.turn {
+            pulse.turns().retain(|turn| !Arc::ptr_eq(turn, own));
+        }
+        pulse.note(&pulse.rested);
+        pulse.slow.store(0, Relaxed);
+        pulse.began.store(0, Relaxed);
+        pulse.in_flight.fetch_sub(1, Relaxed);
+    }
+}
