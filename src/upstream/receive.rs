@@ -73,6 +73,8 @@ impl Upstream {
                 rest => Ok(Body::Chain(begun, Box::new(rest))),
             },
             Body::Broken(end) => Err(end.into_error().unwrap_or(BodyError::ViewerCut)),
+            // A request whose method may not be repeated is told by its body.
+            Body::Empty | Body::End => Ok(Body::Full(Bytes::new())),
             body => Ok(body),
         }
     }
