@@ -12,10 +12,9 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
-use super::client::Client;
 use super::receive::Ahead;
-use super::transfer::{Exchange, Transfer};
-use super::upload::{FromViewer, Progress, Silence};
+use super::transfer::Transfer;
+use super::upload::{FromViewer, Progress};
 
 /// A body: nothing, some bytes, or a stream from either side.
 #[derive(Debug, Default)]
@@ -102,7 +101,6 @@ pub enum BodyError {
 #[derive(Debug)]
 pub struct FromUpstream {
     transfer: Arc<Transfer>,
-    silence: Silence,
     /// It broke.
     end: Option<Break>,
 }
@@ -135,44 +133,20 @@ impl Break {
     fn is_told(&self) -> bool {
         self.error.is_none()
     }
-
-    /// The error, if it was not told yet.
-    pub(super) fn into_error(self) -> Option<BodyError> {
-        self.error
-    }
 }
 
 impl Body {
-    /// The body of an answer, which may be silent for so long.
-    pub(super) fn from_upstream(
-        mut exchange: Exchange,
-        client: Option<Arc<Client>>,
-        patience: Duration,
-    ) -> Self {
-        if exchange.incoming.is_end_stream() {
-            exchange.lease.end();
-            return Self::Empty;
-        }
-        let transfer = Transfer::new(client, Some(exchange));
-        Self::Upstream(Box::new(FromUpstream { transfer, silence: Silence::new(patience), end: None }))
+    /// The body of an answer that streams.
+    pub(super) fn from_upstream(transfer: Arc<Transfer>) -> Self {
+        Self::Upstream(Box::new(FromUpstream { transfer, end: None }))
     }
 
     /// How it may be ended when others wait; `None`: it holds nothing that anybody waits for.
     pub(super) fn transfer(&self) -> Option<&Arc<Transfer>> {
         match self {
-            Self::Upstream(stream) => Some(&stream.transfer),
             Self::Viewer(upload) => Some(upload.transfer()),
             Self::Chain(_, rest) => rest.transfer(),
             _ => None,
-        }
-    }
-
-    /// Is any of it still to come from an upstream?
-    pub(super) fn is_under_way(&self) -> bool {
-        match self {
-            Self::Upstream(_) | Self::Ahead(_) => true,
-            Self::Chain(_, rest) => rest.is_under_way(),
-            _ => false,
         }
     }
 
@@ -355,25 +329,18 @@ impl FromUpstream {
                 Poll::Ready(None)
             };
         };
-        let polled = Pin::new(&mut exchange.incoming).poll_frame(cx);
+        let polled = Pin::new(&mut *exchange).poll_frame(cx);
         // Given back as early as possible: the last frame, not the call after it.
-        if exchange.incoming.is_end_stream() || matches!(polled, Poll::Ready(None)) {
+        if exchange.is_end_stream() || matches!(polled, Poll::Ready(None)) {
             if let Some(mut exchange) = held.take() {
                 exchange.lease.end();
             }
         }
         drop(held);
         self.transfer.waits_for_client(polled.is_ready());
-        match polled {
-            Poll::Ready(Some(Err(error))) => self.breaks(BodyError::Upstream(error), cx),
-            Poll::Ready(frame) => {
-                self.silence.broken();
-                Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Upstream)))
-            }
-            Poll::Pending => {
-                ready!(self.silence.poll_over(cx));
-                self.breaks(BodyError::Stalled, cx)
-            }
+        match ready!(polled) {
+            Some(Err(error)) => self.breaks(error, cx),
+            frame => Poll::Ready(frame),
         }
     }
 
@@ -383,7 +350,7 @@ impl FromUpstream {
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.transfer.lock().as_ref().map_or_else(SizeHint::default, |held| held.incoming.size_hint())
+        self.transfer.lock().as_ref().map_or_else(SizeHint::default, HttpBody::size_hint)
     }
 
     fn breaks(

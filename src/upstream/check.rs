@@ -10,7 +10,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use super::body::Body;
 use super::lease::Lease;
 use super::server::{Load, Server};
-use super::transfer::Exchange;
+use super::transfer::{Exchange, Transfer};
 use super::{Upstream, own_request};
 use crate::config::settings::{Health, Timeouts};
 
@@ -63,9 +63,9 @@ async fn look(server: &Arc<Server>, check: &Check) {
     let good = match asked {
         Ok(Ok((answer, carrier))) => {
             let good = answer.status() == check.status;
-            let lease = Lease::new(carrier, load);
+            let lease = Lease::new(carrier, load, patience);
             let exchange = Exchange { incoming: answer.into_body(), lease, admission: None };
-            let body = Body::from_upstream(exchange, None, patience);
+            let body = Body::from_upstream(Transfer::new(None, Some(exchange)));
             let _read = timeout(patience, body.collect(LONGEST)).await;
             good
         }

@@ -31,8 +31,8 @@ pub(super) struct Connection {
     busy: bool,
     /// How far the body of its last request is.
     upload: Option<Arc<Progress>>,
-    /// How long it waits for the head of an answer.
-    waits: Silence,
+    /// How long it waits for the head of an answer, or the next piece of its body.
+    pub(super) waits: Silence,
     /// When it was last given back to the pool.
     pub(super) idle_since: Instant,
     /// When it was opened.

@@ -1,5 +1,8 @@
 //! What carries a request and its answer, and what an answer's body holds of it.
 
+use std::task::{Context, Poll};
+use std::time::Duration;
+
 use http::request::Parts;
 use hyper::Response;
 use hyper::body::Incoming;
@@ -8,6 +11,7 @@ use super::body::Body;
 use super::connection::{Connection, SendFailure};
 use super::server::Load;
 use super::trunk::Stream;
+use super::upload::Silence;
 use crate::config::settings::Timeouts;
 
 /// What carries one request and its answer.
@@ -33,6 +37,16 @@ impl Carrier {
     }
 }
 
+impl Carrier {
+    /// Its timer. One for each request would cost more than the rest of the request's bookkeeping.
+    fn waits(&mut self) -> &mut Silence {
+        match self {
+            Self::Own(connection) => &mut connection.waits,
+            Self::Shared(stream) => &mut stream.waits,
+        }
+    }
+}
+
 /// A connection that carries a body. Dropping it early closes the connection: what is left of the body can
 /// not be told from the next answer. (With HTTP/2 it can, and only the stream is reset.)
 #[derive(Debug)]
@@ -42,8 +56,22 @@ pub(super) struct Lease {
 }
 
 impl Lease {
-    pub(super) fn new(carrier: Carrier, load: Load) -> Self {
+    /// The body may be silent for so long.
+    pub(super) fn new(mut carrier: Carrier, load: Load, silence: Duration) -> Self {
+        carrier.waits().begin(silence);
         Self { carrier: Some(carrier), load: Some(load) }
+    }
+
+    /// Something came.
+    pub(super) fn is_heard(&mut self) {
+        if let Some(carrier) = &mut self.carrier {
+            carrier.waits().broken();
+        }
+    }
+
+    /// Nothing came: ready once that was so for too long.
+    pub(super) fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.carrier.as_mut().map_or(Poll::Pending, |carrier| carrier.waits().poll_over(cx))
     }
 
     /// The body was read to its end: the connection may carry the next request.

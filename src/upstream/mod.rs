@@ -173,7 +173,7 @@ impl Upstream {
     ) -> Result<Response<Body>, UpstreamError> {
         if matches!(body, Body::Viewer(_)) {
             // Before there is a permit: a slow upload would hold it without a need.
-            body = Box::pin(self.buffered_upload(caller, body, times.body))
+            body = Box::pin(self.receive_upload(caller, body, times.body))
                 .await
                 .map_err(UpstreamError::Viewer)?;
         }

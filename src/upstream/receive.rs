@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue};
-use http_body::Body as _;
+use http_body::Body as HttpBody;
 use http_body_util::BodyExt as _;
 use hyper::Response;
 use tokio::sync::mpsc;
@@ -20,7 +20,7 @@ use super::client::{Caller, Client};
 use super::connection::READ_BUFFER;
 use super::lease::Lease;
 use super::server::{Answered, Load};
-use super::transfer::Exchange;
+use super::transfer::{Exchange, Transfer};
 use super::{Admission, Upstream};
 
 /// A shorter piece is copied: it is a part of a read buffer, which it would keep in memory.
@@ -43,39 +43,52 @@ impl Upstream {
             answer.headers_mut().remove(CONTENT_LENGTH);
         }
         let (head, incoming) = answer.into_parts();
-        let exchange = Exchange { incoming, lease: Lease::new(carrier, load), admission: Some(admission) };
-        let mut body = Body::from_upstream(exchange, caller.client().cloned(), silence);
-        let transfer = body.transfer().cloned();
-        if let (Some(client), false) = (caller.client(), body.is_end_stream()) {
-            body = buffered(body, self.buffer, client, Reading::of(&head.headers)).await;
+        let lease = Lease::new(carrier, load, silence);
+        let mut exchange = Exchange { incoming, lease, admission: Some(admission) };
+        if exchange.is_end_stream() {
+            exchange.lease.end();
+            return Response::from_parts(head, Body::Empty);
         }
-        if let (Some(transfer), true) = (&transfer, body.is_under_way()) {
-            self.watch(caller, transfer);
-        }
-        Response::from_parts(head, body)
+        let Some(client) = caller.client() else {
+            return Response::from_parts(head, Body::from_upstream(Transfer::new(None, Some(exchange))));
+        };
+        let reading = Reading::of(&head.headers);
+        let (begun, read) = read(&mut exchange, self.buffer, client, reading).await;
+        let rest = match read {
+            Read::Whole(end) => {
+                exchange.lease.end();
+                end
+            }
+            Read::Broken(error) => Body::broken(error),
+            Read::Begun(left) => {
+                let transfer = Transfer::new(Some(Arc::clone(client)), Some(exchange));
+                self.watch(caller, &transfer);
+                let body = Body::from_upstream(transfer);
+                if left > 0 { read_ahead(body, left, Arc::clone(client)) } else { body }
+            }
+        };
+        Response::from_parts(head, begun.followed_by(rest))
     }
 
     /// The same for what a viewer sends: up to `upstream.buffer` bytes of it are here before a permit is asked for.
-    pub(super) async fn buffered_upload(
+    pub(super) async fn receive_upload(
         &self,
         caller: &Caller,
         mut body: Body,
         silence: Duration,
     ) -> Result<Body, BodyError> {
+        let Some(client) = caller.client() else { return Ok(body) };
         if let Body::Viewer(upload) = &mut body {
-            upload.belongs_to(caller.client().cloned());
+            upload.belongs_to(Arc::clone(client));
             upload.watch(silence);
         }
-        let Some(client) = caller.client() else { return Ok(body) };
-        match buffered(body, self.buffer, client, Reading::Whole).await {
-            Body::Chain(begun, rest) => match *rest {
-                Body::Broken(end) => Err(end.into_error().unwrap_or(BodyError::ViewerCut)),
-                rest => Ok(Body::Chain(begun, Box::new(rest))),
-            },
-            Body::Broken(end) => Err(end.into_error().unwrap_or(BodyError::ViewerCut)),
+        let (begun, read) = read(&mut body, self.buffer, client, Reading::Whole).await;
+        match read {
             // A request whose method may not be repeated is told by its body.
-            Body::Empty | Body::End => Ok(Body::Full(Bytes::new())),
-            body => Ok(body),
+            Read::Whole(_) if begun.whole.is_none() => Ok(Body::Full(Bytes::new())),
+            Read::Whole(end) => Ok(begun.followed_by(end)),
+            Read::Begun(_) => Ok(begun.followed_by(body)),
+            Read::Broken(error) => Err(error),
         }
     }
 }
@@ -97,50 +110,62 @@ impl Reading {
     }
 }
 
+/// What was read of a body.
+enum Read {
+    /// All of it. What stands behind the pieces tells whether the length was known: the head stays as it was.
+    Whole(Body),
+    /// It goes on. So many more bytes may be read ahead.
+    Begun(usize),
+    Broken(BodyError),
+}
+
 /// How often a body that is to be passed on as it comes is looked at before a task is started for it. The connection's own
 /// task must run once in between; nearly all short answers are whole then.
 const LOOKS: u32 = 2;
 
-/// Reads up to about `most` bytes of a body into the memory of this client. Nothing is lost of a longer one, of one that
-/// breaks, or where there is no memory.
-async fn buffered(mut body: Body, most: usize, client: &Arc<Client>, reading: Reading) -> Body {
-    let fits = |size: u64| usize::try_from(size).is_ok_and(|size| size <= most);
-    if most == 0 || !fits(body.size_hint().lower()) {
-        return body;
+/// Reads up to about `most` bytes of a body into the memory of this client; fewer where there is no memory for them.
+async fn read(
+    body: &mut (impl HttpBody<Data = Bytes, Error = BodyError> + Unpin),
+    most: usize,
+    client: &Arc<Client>,
+    reading: Reading,
+) -> (Pieces, Read) {
+    let mut begun = Pieces::default();
+    let hint = body.size_hint();
+    let is_short = usize::try_from(hint.lower()).is_ok_and(|size| size <= most);
+    if most == 0 || !is_short {
+        return (begun, Read::Begun(0));
     }
-    let is_sized = body.size_hint().exact().is_some();
-    let (mut begun, mut has_room, mut looks) = (Pieces::default(), true, 0);
-    while has_room && begun.size <= most && !body.is_end_stream() {
-        let next = poll_fn(|cx| match Pin::new(&mut body).poll_frame(cx) {
+    let end = if hint.exact().is_some() { Body::Empty } else { Body::End };
+    let mut looks = 0;
+    let read = loop {
+        if body.is_end_stream() {
+            break Read::Whole(end);
+        }
+        let next = poll_fn(|cx| match Pin::new(&mut *body).poll_frame(cx) {
             Poll::Ready(frame) => Poll::Ready(Some(frame)),
             Poll::Pending if reading == Reading::Whole => Poll::Pending,
             Poll::Pending => Poll::Ready(None),
         });
         match next.await {
-            // Trailers are not passed on.
             Some(Some(Ok(frame))) => {
-                has_room = frame.into_data().is_ok_and(|bytes| begun.push(bytes, client))
+                // Trailers are not passed on.
+                let has_room = frame.into_data().map_or(true, |bytes| begun.push(bytes, client));
+                if !has_room || begun.size > most {
+                    break Read::Begun(0);
+                }
             }
-            Some(Some(Err(error))) => {
-                body = Body::broken(error);
-                break;
-            }
-            Some(None) => body = Body::End,
-            None if looks == LOOKS => {
-                body = read_ahead(body, most - begun.size, Arc::clone(client));
-                break;
-            }
+            Some(Some(Err(error))) => break Read::Broken(error),
+            Some(None) => break Read::Whole(end),
+            None if looks == LOOKS => break Read::Begun(most - begun.size),
             None => {
                 looks += 1;
                 tokio::task::yield_now().await;
             }
         }
-    }
-    if body.is_end_stream() {
-        // A body that came without a length goes out without one: the head stays as it was.
-        body = if is_sized { Body::Empty } else { Body::End };
-    }
-    begun.followed_by(body, client)
+    };
+    begun.end_short(client);
+    (begun, read)
 }
 
 /// The same body, read up to about `most` bytes by a task of its own.
@@ -164,7 +189,7 @@ fn read_ahead(mut body: Body, most: usize, client: Arc<Client>) -> Body {
             size += bytes.len();
             let mut pieces = Pieces::default();
             has_room = pieces.push(bytes, &client) && pieces.end_short(&client);
-            for piece in pieces.whole {
+            for piece in pieces.whole.into_iter().chain(pieces.more) {
                 let _ = send.send(Part::Piece(piece));
             }
             if body.is_end_stream() {
@@ -198,10 +223,12 @@ impl Ahead {
     }
 }
 
-/// What was read of a body.
+/// The pieces that were read.
 #[derive(Debug, Default)]
 struct Pieces {
-    whole: VecDeque<Bytes>,
+    /// Mostly the only one.
+    whole: Option<Bytes>,
+    more: VecDeque<Bytes>,
     /// Short pieces, put together. Each would cost more memory than it has bytes.
     short: Vec<u8>,
     size: usize,
@@ -230,20 +257,26 @@ impl Pieces {
     fn keep(&mut self, bytes: Bytes, least: usize, client: &Arc<Client>) -> bool {
         let share = client.take(bytes.len().max(least));
         let has_room = share.is_some();
-        self.whole.push_back(match share {
+        let bytes = match share {
             Some(share) => share.keep(bytes),
             None => bytes,
-        });
+        };
+        match self.whole {
+            None => self.whole = Some(bytes),
+            Some(_) => self.more.push_back(bytes),
+        }
         has_room
     }
 
-    fn followed_by(mut self, rest: Body, client: &Arc<Client>) -> Body {
-        self.end_short(client);
-        match (self.whole.len(), rest) {
-            (0, Body::End) => Body::Empty,
-            (0, rest) => rest,
-            (1, Body::Empty) => self.whole.pop_front().map_or(Body::Empty, Body::Full),
-            (_, rest) => Body::Chain(self.whole, Box::new(rest)),
+    fn followed_by(mut self, rest: Body) -> Body {
+        match (self.whole, rest) {
+            (None, Body::End) => Body::Empty,
+            (None, rest) => rest,
+            (Some(only), Body::Empty) if self.more.is_empty() => Body::Full(only),
+            (Some(first), rest) => {
+                self.more.push_front(first);
+                Body::Chain(self.more, Box::new(rest))
+            }
         }
     }
 }

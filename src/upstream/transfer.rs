@@ -1,14 +1,18 @@
 //! Bodies that hold a permit while they go by, and how they are ended when others wait.
 
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use futures_util::task::AtomicWaker;
+use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::Admission;
+use super::body::BodyError;
 use super::client::Client;
 use super::lease::Lease;
 
@@ -19,6 +23,32 @@ pub(super) struct Exchange {
     pub(super) lease: Lease,
     #[expect(dead_code, reason = "free when dropped")]
     pub(super) admission: Option<Admission>,
+}
+
+impl HttpBody for Exchange {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let polled = Pin::new(&mut self.incoming).poll_frame(cx);
+        if polled.is_ready() {
+            self.lease.is_heard();
+            return polled.map_err(BodyError::Upstream);
+        }
+        ready!(self.lease.poll_silence(cx));
+        Poll::Ready(Some(Err(BodyError::Stalled)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
 }
 
 /// One body on its way, either up or down.

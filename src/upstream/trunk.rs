@@ -49,6 +49,8 @@ struct Trunk {
 pub(super) struct Stream {
     trunk: Arc<Trunk>,
     scheme: Scheme,
+    /// How long it waits for the head of an answer, or the next piece of its body.
+    pub(super) waits: Silence,
 }
 
 impl Drop for Stream {
@@ -181,7 +183,8 @@ impl Trunks {
 
     fn share(&self, trunk: &Arc<Trunk>) -> Stream {
         trunk.streams.fetch_add(1, Ordering::Relaxed);
-        Stream { trunk: Arc::clone(trunk), scheme: self.scheme.clone() }
+        let waits = Silence::new(Duration::MAX);
+        Stream { trunk: Arc::clone(trunk), scheme: self.scheme.clone(), waits }
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Arc<Trunk>>> {
@@ -194,7 +197,7 @@ impl Stream {
     ///
     /// [`Connection::send`]: super::connection::Connection::send
     pub(super) async fn send(
-        &self,
+        &mut self,
         head: &Parts,
         body: &mut Body,
         times: &Timeouts,
@@ -204,8 +207,7 @@ impl Stream {
         let Some(head) = as_http2(head, &self.scheme) else { return Err(SendFailure::Target) };
         let request = Request::from_parts(head, std::mem::take(body));
         let answer = pin!(self.trunk.sender.clone().try_send_request(request));
-        let mut waits = Silence::new(times.first_byte);
-        let answer = in_time(upload.as_deref(), &mut waits, times.first_byte, answer).await;
+        let answer = in_time(upload.as_deref(), &mut self.waits, times.first_byte, answer).await;
         answer.ok_or(SendFailure::Late)?.map_err(|failure| {
             if bodyless && was_refused(failure.error()) {
                 SendFailure::Unsent

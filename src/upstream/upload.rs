@@ -75,8 +75,8 @@ impl FromViewer {
     }
 
     /// Whose upload it is.
-    pub(super) fn belongs_to(&mut self, client: Option<Arc<Client>>) {
-        self.transfer = Transfer::new(client, None);
+    pub(super) fn belongs_to(&mut self, client: Arc<Client>) {
+        self.transfer = Transfer::new(Some(client), None);
     }
 
     pub(super) fn transfer(&self) -> &Arc<Transfer> {
