@@ -23,6 +23,8 @@ pub(crate) struct Process {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Usage {
     pub(crate) resident_kib: u64,
+    /// The most that was ever resident.
+    pub(crate) peak_kib: u64,
     /// Heap and stacks, without what is mapped from files.
     pub(crate) anonymous_kib: u64,
     pub(crate) descriptors: usize,
@@ -31,7 +33,7 @@ pub(crate) struct Usage {
 
 impl fmt::Display for Usage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { resident_kib, anonymous_kib, descriptors, threads } = self;
+        let Self { resident_kib, anonymous_kib, descriptors, threads, .. } = self;
         write!(f, "{resident_kib} KiB ({anonymous_kib} anonymous), {descriptors} fds, {threads} threads")
     }
 }
@@ -102,6 +104,7 @@ impl Process {
         let descriptors = std::fs::read_dir(format!("{about}/fd")).expect("it runs").count();
         Usage {
             resident_kib: number("VmRSS"),
+            peak_kib: number("VmHWM"),
             anonymous_kib: number("RssAnon"),
             descriptors,
             threads: number("Threads"),

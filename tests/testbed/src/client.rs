@@ -52,8 +52,18 @@ impl Default for Client {
 }
 
 impl Client {
-    fn saying(always: Vec<(&'static str, &'static str)>) -> Self {
+    /// A client at this address, such as another one of 127.0.0.0/8.
+    pub fn at(address: std::net::IpAddr) -> Self {
         let mut connector = HttpConnector::new();
+        connector.set_local_address(Some(address));
+        Self::by(connector, Vec::new())
+    }
+
+    fn saying(always: Vec<(&'static str, &'static str)>) -> Self {
+        Self::by(HttpConnector::new(), always)
+    }
+
+    fn by(mut connector: HttpConnector, always: Vec<(&'static str, &'static str)>) -> Self {
         connector.set_nodelay(true);
         Self { pool: legacy::Client::builder(TokioExecutor::new()).build(connector), always }
     }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use testbed::{Control, Testbed};
+use testbed::{Control, Gateway, Testbed};
 
 const USAGE: &str = "\
 Usage: iiif-mender-testbed [OPTIONS]
@@ -23,11 +23,15 @@ Stand-ins for an image server (Cantaloupe) and its canvas service (the IR IIIF S
   --public-base URL     what URLs in manifests begin with (https://api.library.tamu.edu)
   --images ADDRESS      where the image server listens (127.0.0.1:0, a free port)
   --service ADDRESS     where the canvas service listens
+  --gateway ADDRESS     one host for both and for everything else, at this address (default: none)
+  --error-bytes N       error pages that pass the gateway have at least so many bytes
   --control ADDRESS     where the switches are: GET / tells, POST /expire makes everything expire, and so on";
 
 struct Asked {
     builder: testbed::Builder,
     control: SocketAddr,
+    gateway: Option<SocketAddr>,
+    error_bytes: usize,
     manifests: Option<PathBuf>,
     presentation_3: Option<String>,
 }
@@ -54,6 +58,8 @@ fn arguments(mut given: impl Iterator<Item = String>) -> Result<Asked, String> {
     let mut asked = Asked {
         builder: Testbed::builder(),
         control: SocketAddr::from(([127, 0, 0, 1], 0)),
+        gateway: None,
+        error_bytes: 0,
         manifests: None,
         presentation_3: None,
     };
@@ -78,6 +84,14 @@ fn arguments(mut given: impl Iterator<Item = String>) -> Result<Asked, String> {
             "--public-base" => builder.public_base(&*value),
             "--images" => builder.images_at(address()?),
             "--service" => builder.service_at(address()?),
+            "--gateway" => {
+                asked.gateway = Some(address()?);
+                builder
+            }
+            "--error-bytes" => {
+                asked.error_bytes = value.parse().map_err(|_| format!("{value}: not a number"))?;
+                builder
+            }
             "--control" => {
                 asked.control = address()?;
                 builder
@@ -105,9 +119,14 @@ async fn run(asked: Asked) -> Result<(), Box<dyn Error>> {
             std::fs::write(directory.join("presentation-3.json"), bed.manifest_json_p3(&path))?;
         }
     }
+    let gateway = asked.gateway.map(|address| Gateway::start_at(address, &bed));
     let control = Control::start(Arc::clone(&bed), asked.control);
     println!("image server    {}", bed.images.origin());
     println!("canvas service  {}", bed.service.origin());
+    if let Some(gateway) = &gateway {
+        gateway.errors_of(asked.error_bytes);
+        println!("gateway         {}", gateway.origin());
+    }
     println!("switches        {}", control.url());
     // Whoever started us ends us: nothing here is worth a farewell.
     std::future::pending().await
