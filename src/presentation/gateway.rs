@@ -25,7 +25,7 @@ use super::collapse::text;
 use super::whole::{Gathered, Whole, gather};
 use super::{Desk, Presented, Presenter, cors, repair};
 use crate::index::{IndexError, Stored};
-use crate::upstream::{Body, BodyError};
+use crate::upstream::{Body, BodyError, Budget, Client};
 
 /// Where the manifests are.
 const PREFIX: &str = "/manifests";
@@ -48,8 +48,14 @@ pub enum Gateway {
 }
 
 impl Presenter {
-    /// Answers a request for `/manifests/…`, where that is switched on. `base`: scheme and host that the viewer knows.
-    pub async fn gateway(&self, asked: &Parts, base: impl FnOnce() -> String) -> Gateway {
+    /// Answers a request for `/manifests/…`, where that is switched on. `base`: scheme and host that the viewer knows;
+    /// `client`: who asks.
+    pub async fn gateway(
+        &self,
+        asked: &Parts,
+        base: impl FnOnce() -> String,
+        client: impl FnOnce() -> Arc<Client>,
+    ) -> Gateway {
         let desk = &self.desk;
         let rest = asked.uri.path().strip_prefix(PREFIX).filter(|_| desk.settings.presentation.manifests);
         let name = match rest {
@@ -64,7 +70,9 @@ impl Presenter {
             Method::GET | Method::HEAD if name.is_empty() => {
                 Box::pin(desk.collection(asked.uri.query(), &desk.base(base))).await
             }
-            Method::GET | Method::HEAD => Box::pin(desk.stored(name, asked)).await,
+            Method::GET | Method::HEAD => {
+                Box::pin(desk.stored(name, asked, &desk.budget.of(Some(&client())))).await
+            }
             Method::OPTIONS => Some(cors::permission(&asked.headers)),
             _ => Some(not_allowed(&asked.headers)),
         };
@@ -155,7 +163,7 @@ impl Desk {
     }
 
     /// One manifest out of its file.
-    async fn stored(self: &Arc<Self>, name: &str, asked: &Parts) -> Option<Response<Body>> {
+    async fn stored(self: &Arc<Self>, name: &str, asked: &Parts, budget: &Budget) -> Option<Response<Body>> {
         let uri = String::from_utf8(URL_SAFE_NO_PAD.decode(name).ok()?).ok()?;
         let desk = Arc::clone(self);
         let opened = tokio::task::spawn_blocking(move || {
@@ -180,7 +188,7 @@ impl Desk {
             return Some(Response::from_parts(head, Body::Empty));
         }
         if usize::try_from(size).is_ok_and(|size| size <= most) {
-            let bytes = match gather(body, most, &self.budget).await {
+            let bytes = match gather(body, most, budget).await {
                 Gathered::Whole(bytes) => bytes,
                 Gathered::Longer(body) | Gathered::Refused(body) => {
                     self.metrics.event("held_refused");
@@ -189,7 +197,7 @@ impl Desk {
             };
             let mut whole = Whole::new(head, bytes);
             if self.settings.presentation.repair {
-                repair::repair(&mut whole, most, &self.budget, &self.metrics).await;
+                repair::repair(&mut whole, most, budget, &self.metrics).await;
             }
             return Some(whole.answer().response);
         }

@@ -205,7 +205,9 @@ impl Desk {
     /// One request for many viewers.
     async fn fly(&self, key: &Key, wanted: &Wanted) -> Landed {
         let turn = self.turns.take(&key.target).await;
-        match self.make(wanted, Body::Empty, Some(turn)).await.map(|made| self.under_our_name(made)) {
+        let budget = self.budget.of(wanted.caller.client());
+        match self.make(wanted, Body::Empty, Some(turn)).await.map(|made| self.under_our_name(made, &budget))
+        {
             Ok(Made::Whole(whole)) if collapse::may_be_shared(&whole.head) => Landed::Shared(Arc::new(whole)),
             Ok(Made::Whole(whole)) => Landed::one(whole.answer()),
             Ok(Made::Streams(response)) => Landed::one(response.into()),
@@ -214,13 +216,13 @@ impl Desk {
     }
 
     /// Rewritten once for all who share it. What streams is rewritten on its way out.
-    fn under_our_name(&self, made: Made) -> Made {
+    fn under_our_name(&self, made: Made, budget: &Budget) -> Made {
         match (made, &self.rewrite) {
             (Made::Whole(mut whole), Some(rewrite)) => {
                 let before = whole.body.clone();
                 rewrite.apply_whole(&mut whole.head, &mut whole.body);
                 if before.as_ptr() != whole.body.as_ptr() {
-                    whole.body = self.budget.count(whole.body.len()).keep(whole.body);
+                    whole.body = budget.count(whole.body.len()).keep(whole.body);
                 }
                 Made::Whole(whole)
             }
@@ -277,7 +279,8 @@ impl Desk {
             && presentation.repair
             && is_document(&wanted.onward.method, &whole.head)
         {
-            repair::repair(whole, presentation.max_body, &self.budget, &self.metrics).await;
+            let budget = self.budget.of(wanted.caller.client());
+            repair::repair(whole, presentation.max_body, &budget, &self.metrics).await;
         }
         Ok(made)
     }
@@ -317,7 +320,8 @@ impl Desk {
         if !hold && !is_document(&wanted.onward.method, &head) {
             return Ok(Made::Streams(Response::from_parts(head, body)));
         }
-        Ok(match gather(body, self.settings.presentation.max_body, &self.budget).await {
+        let budget = self.budget.of(wanted.caller.client());
+        Ok(match gather(body, self.settings.presentation.max_body, &budget).await {
             Gathered::Whole(body) => Made::Whole(Whole::new(head, body)),
             Gathered::Refused(body) => {
                 self.metrics.event("held_refused");

@@ -32,7 +32,7 @@ use crate::iiif::Target;
 use crate::observe::{Metrics, REQUEST_ID, Span, Trace};
 use crate::outcome::Outcome;
 use crate::presentation::{Gateway, Presenter, Rewrite, Wanted, cors};
-use crate::upstream::{Body, Budget, Caller, Upstream, one_client};
+use crate::upstream::{Body, Budget, Caller, Client, Upstream, one_client};
 use fields::Via;
 use rate::Rates;
 use route::Asked;
@@ -172,7 +172,11 @@ impl Rooms {
     /// Stored manifests are served before all routes, where they are at all.
     async fn gateway(&self, viewer: &Viewer, head: &Parts) -> Option<Result<Answer, Refusal>> {
         let base = || headers::own_base(head, viewer, &self.settings);
-        match self.presenter.gateway(head, base).await {
+        let client = || {
+            let client = hops::client(&head.headers, viewer, &self.settings.server.trusted_proxies);
+            Self::client_at(viewer, client)
+        };
+        match self.presenter.gateway(head, base, client).await {
             Gateway::Elsewhere => None,
             Gateway::Unknown => Some(Err(Refusal::NoRoute)),
             Gateway::Answer(presented) => Some(Ok(Answer::served(presented.response))),
@@ -273,13 +277,17 @@ impl Rooms {
 
     /// On whose behalf this request goes upstream. The canvas service asks on behalf of our own heals.
     fn caller(&self, viewer: &Viewer, client: IpAddr, kind: RouteKind) -> Caller {
-        let (peer, trusted) = (viewer.peer.ip().to_canonical(), &self.settings.server.trusted_proxies);
         if is_among(client, &self.settings.heal.origins) {
             return Caller::default();
         }
-        let own = || Arc::clone(&viewer.client);
-        let caller = Caller::viewer(if client == peer { own() } else { viewer.client.at(client) }, kind);
-        if is_among(client, trusted) { caller.unbounded() } else { caller }
+        let caller = Caller::viewer(Self::client_at(viewer, client), kind);
+        if is_among(client, &self.settings.server.trusted_proxies) { caller.unbounded() } else { caller }
+    }
+
+    /// The client at this address, which is mostly that of the connection.
+    fn client_at(viewer: &Viewer, address: IpAddr) -> Arc<Client> {
+        let is_peer = address == viewer.peer.ip().to_canonical();
+        if is_peer { Arc::clone(&viewer.client) } else { viewer.client.at(address) }
     }
 
     /// This info.json must not go out before its image is back: viewers never ask again for a tile that failed.

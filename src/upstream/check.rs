@@ -7,10 +7,10 @@ use http::StatusCode;
 use http::request::Parts;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
+use super::attempt::Attempt;
 use super::body::Body;
-use super::lease::Lease;
 use super::server::{Load, Server};
-use super::transfer::{Exchange, Transfer};
+use super::transfer::Transfer;
 use super::{Upstream, own_request};
 use crate::config::settings::{Health, Timeouts};
 
@@ -58,14 +58,15 @@ impl Upstream {
 async fn look(server: &Arc<Server>, check: &Check) {
     let patience = check.timeout;
     let times = Timeouts { connect: patience, first_byte: patience, body: patience };
-    let load = Load::on(server);
-    let asked = timeout(patience, load.ask(&check.head, &mut Body::Empty, &times, &mut false)).await;
+    let mut attempt = Attempt::new(None);
+    let (mut body, mut repeated) = (Body::Empty, false);
+    let ask = attempt.ask(Load::on(server), &check.head, &mut body, &times, &mut repeated);
+    let asked = timeout(patience, ask).await;
     let good = match asked {
-        Ok(Ok((answer, carrier))) => {
+        Ok(Ok(answer)) => {
             let good = answer.status() == check.status;
-            let lease = Lease::new(carrier, load, patience);
-            let exchange = Exchange { incoming: answer.into_body(), lease, admission: None };
-            let body = Body::from_upstream(Transfer::new(None, Some(exchange)));
+            let exchange = attempt.answered(answer.into_body(), patience);
+            let body = Body::from_upstream(Transfer::new(None, exchange));
             let _read = timeout(patience, body.collect(LONGEST)).await;
             good
         }

@@ -4,7 +4,6 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 
-use bytes::Bytes;
 use dashmap::DashMap;
 use prometheus_client::metrics::gauge::Gauge;
 
@@ -12,7 +11,7 @@ use super::held::{Budget, Share};
 use super::permits::Permits;
 use crate::config::settings::RouteKind;
 
-/// One client may hold a quarter of the permits of an upstream, and a quarter of the memory for bodies.
+/// One client may hold a quarter of the permits of an upstream. (And a quarter of the memory: see [`Budget`].)
 const QUARTER: usize = 4;
 
 /// So many requests at once are allowed to a client however few permits there are.
@@ -68,7 +67,8 @@ impl Caller {
         Self { is_unbounded: true, ..self }
     }
 
-    pub(super) fn client(&self) -> Option<&Arc<Client>> {
+    /// Whose request it is; `None`: our own.
+    pub fn client(&self) -> Option<&Arc<Client>> {
         self.viewer.as_ref().map(|(client, _)| client)
     }
 
@@ -167,31 +167,14 @@ impl Client {
         self.permits.taken()
     }
 
-    /// Memory for bytes of an answer or upload of this client; `None`: its share, or that of all clients, is used up.
-    pub fn take(self: &Arc<Self>, bytes: usize) -> Option<Share> {
-        let most = self.registry.budget.most() / QUARTER;
-        let fits = |taken: usize| taken.checked_add(bytes).filter(|sum| *sum <= most);
-        self.bytes.fetch_update(Relaxed, Relaxed, fits).ok()?;
-        match self.registry.budget.take_for(bytes, Arc::clone(self)) {
-            Ok(share) => Some(share),
-            Err(()) => {
-                self.give_back(bytes);
-                None
-            }
-        }
+    /// What it has of the memory for bodies, in bytes.
+    pub(super) fn bytes(&self) -> &AtomicUsize {
+        &self.bytes
     }
 
-    /// The same bytes, counted for this client until nobody has any of them; as they are where there is no memory for
-    /// them.
-    pub fn keep(self: &Arc<Self>, bytes: Bytes) -> Bytes {
-        match self.take(bytes.len()) {
-            Some(share) => share.keep(bytes),
-            None => bytes,
-        }
-    }
-
-    pub(super) fn give_back(&self, bytes: usize) {
-        self.bytes.fetch_sub(bytes, Relaxed);
+    /// Memory for bytes of an answer or upload that wait for this client; `None`: its share, or that of all, is used up.
+    pub(super) fn take(self: &Arc<Self>, bytes: usize) -> Option<Share> {
+        self.registry.budget.of(Some(self)).take_waiting(bytes)
     }
 }
 
@@ -248,7 +231,7 @@ mod tests {
     fn nobody_is_known_who_has_nothing() {
         let clients = clients(100);
         let client = clients.get(ip("192.0.2.1"));
-        let kept = client.keep(Bytes::from_static(b"12345"));
+        let kept = client.take(5).map(|share| share.keep(bytes::Bytes::from_static(b"12345")));
         drop(client);
         assert_eq!(clients.len(), 1, "it has memory");
         drop(kept);

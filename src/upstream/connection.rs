@@ -1,5 +1,6 @@
 //! One HTTP/1.1 connection to an upstream.
 
+use std::fmt;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -29,6 +30,8 @@ pub(super) struct Connection {
     driver: AbortHandle,
     /// It carries a request whose answer was not read to its end.
     busy: bool,
+    /// The answer that is waited for. hyper closes the connection when this is dropped.
+    answer: Option<Answer>,
     /// How far the body of its last request is.
     upload: Option<Arc<Progress>>,
     /// How long it waits for the head of an answer, or the next piece of its body.
@@ -37,6 +40,15 @@ pub(super) struct Connection {
     pub(super) idle_since: Instant,
     /// When it was opened.
     pub(super) born: Instant,
+}
+
+/// An answer that is waited for.
+struct Answer(Pin<Box<dyn Future<Output = Result<Response<Incoming>, TrySendError<Request<Body>>>> + Send>>);
+
+impl fmt::Debug for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Answer")
+    }
 }
 
 /// How a request failed before the head of an answer.
@@ -71,7 +83,19 @@ impl Connection {
         })
         .abort_handle();
         let (born, waits) = (Instant::now(), Silence::new(Duration::MAX));
-        Ok(Self { sender, driver, busy: false, upload: None, waits, idle_since: born, born })
+        Ok(Self { sender, driver, busy: false, answer: None, upload: None, waits, idle_since: born, born })
+    }
+
+    /// Its last request was not answered yet.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.answer.is_some()
+    }
+
+    /// Waits for the answer to it.
+    pub(super) async fn answer(&mut self) -> Option<Incoming> {
+        let answer = self.answer.as_mut()?.0.as_mut().await;
+        self.answer = None;
+        answer.ok().map(Response::into_body)
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -107,8 +131,10 @@ impl Connection {
         self.busy = true;
         self.upload = body.watch_upload(times.body);
         let request = Request::from_parts(head.clone(), std::mem::take(body));
-        let answer = pin!(self.sender.try_send_request(request));
-        let answer = in_time(self.upload.as_deref(), &mut self.waits, times.first_byte, answer).await;
+        let answer = self.answer.insert(Answer(Box::pin(self.sender.try_send_request(request))));
+        let answer =
+            in_time(self.upload.as_deref(), &mut self.waits, times.first_byte, answer.0.as_mut()).await;
+        self.answer = None;
         answer.ok_or(SendFailure::Late)?.map_err(|failure| failed(failure, bodyless, body))
     }
 }
@@ -129,7 +155,7 @@ pub(super) async fn in_time<A>(
     upload: Option<&Progress>,
     waits: &mut Silence,
     patience: Duration,
-    mut answer: Pin<&mut impl Future<Output = A>>,
+    mut answer: Pin<&mut (impl Future<Output = A> + ?Sized)>,
 ) -> Option<A> {
     if let Some(upload) = upload {
         tokio::select! {

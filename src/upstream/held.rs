@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -20,6 +20,8 @@ use super::client::Client;
 #[derive(Debug, Clone)]
 pub struct Budget {
     purse: Arc<Purse>,
+    /// Whose bodies they are. One client may have a quarter.
+    client: Option<Arc<Client>>,
 }
 
 #[derive(Debug)]
@@ -37,8 +39,7 @@ struct Purse {
 pub struct Share {
     budget: Budget,
     bytes: usize,
-    /// Whose bytes they are.
-    client: Option<Arc<Client>>,
+    is_waiting: bool,
 }
 
 /// Bytes and their share.
@@ -56,58 +57,65 @@ impl AsRef<[u8]> for Kept {
 impl Budget {
     /// At most so many bytes; `shown` says how many are taken.
     pub fn new(most: usize, shown: Gauge) -> Self {
-        let purse = Purse {
-            most: AtomicUsize::new(most),
-            taken: AtomicUsize::new(0),
-            waiting: AtomicUsize::new(0),
-            shown,
-        };
-        Self { purse: Arc::new(purse) }
+        let most = AtomicUsize::new(most);
+        let purse = Purse { most, taken: AtomicUsize::new(0), waiting: AtomicUsize::new(0), shown };
+        Self { purse: Arc::new(purse), client: None }
     }
 
     /// From now on at most so many bytes.
     pub fn resize(&self, most: usize) {
-        self.purse.most.store(most, Ordering::Relaxed);
+        self.purse.most.store(most, Relaxed);
     }
 
-    /// The bound, in bytes.
-    pub(super) fn most(&self) -> usize {
-        self.purse.most.load(Ordering::Relaxed)
+    /// The same budget for bodies of one client: a quarter of it.
+    #[must_use]
+    pub fn of(&self, client: Option<&Arc<Client>>) -> Self {
+        Self { purse: Arc::clone(&self.purse), client: client.cloned() }
     }
 
     /// So many bytes; `None`: they would be too many.
     pub fn take(&self, bytes: usize) -> Option<Share> {
-        add(&self.purse.taken, bytes, self.most()).ok()?;
-        Some(self.share(bytes, None))
+        self.try_take(bytes, false)
     }
 
-    /// So many bytes that wait for this client.
-    pub(super) fn take_for(&self, bytes: usize, client: Arc<Client>) -> Result<Share, ()> {
-        let most = self.most();
-        add(&self.purse.waiting, bytes, most / 2)?;
-        if add(&self.purse.taken, bytes, most).is_err() {
-            self.purse.waiting.fetch_sub(bytes, Ordering::Relaxed);
-            return Err(());
+    /// So many bytes that are here already and wait for their client to take or send more.
+    pub(super) fn take_waiting(&self, bytes: usize) -> Option<Share> {
+        self.try_take(bytes, true)
+    }
+
+    fn try_take(&self, bytes: usize, is_waiting: bool) -> Option<Share> {
+        let most = self.purse.most.load(Relaxed);
+        // What was taken is given back if the rest cannot be had.
+        let mut share = Share { budget: self.of(None), bytes: 0, is_waiting: false };
+        add(&self.purse.taken, bytes, most)?;
+        self.purse.shown.inc_by(shown(bytes));
+        share.bytes = bytes;
+        if is_waiting {
+            add(&self.purse.waiting, bytes, most / 2)?;
+            share.is_waiting = true;
         }
-        Ok(self.share(bytes, Some(client)))
+        if let Some(client) = &self.client {
+            add(client.bytes(), bytes, most / 4)?;
+            share.budget.client = Some(Arc::clone(client));
+        }
+        Some(share)
     }
 
     /// So many bytes that are in memory already, whatever that makes of the sum.
     pub fn count(&self, bytes: usize) -> Share {
-        self.purse.taken.fetch_add(bytes, Ordering::Relaxed);
-        self.share(bytes, None)
-    }
-
-    fn share(&self, bytes: usize, client: Option<Arc<Client>>) -> Share {
+        self.purse.taken.fetch_add(bytes, Relaxed);
         self.purse.shown.inc_by(shown(bytes));
-        Share { budget: self.clone(), bytes, client }
+        if let Some(client) = &self.client {
+            client.bytes().fetch_add(bytes, Relaxed);
+        }
+        Share { budget: self.clone(), bytes, is_waiting: false }
     }
 }
 
-/// Adds `bytes` to `taken`, unless that would be more than `most`.
-fn add(taken: &AtomicUsize, bytes: usize, most: usize) -> Result<(), ()> {
+/// Adds `bytes` to `taken`; `None`: that would be more than `most`.
+fn add(taken: &AtomicUsize, bytes: usize, most: usize) -> Option<()> {
     let fits = |taken: usize| taken.checked_add(bytes).filter(|sum| *sum <= most);
-    taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).map(|_| ()).map_err(|_| ())
+    taken.fetch_update(Relaxed, Relaxed, fits).ok().map(drop)
 }
 
 impl Share {
@@ -124,11 +132,13 @@ impl Share {
 
 impl Drop for Share {
     fn drop(&mut self) {
-        if let Some(client) = &self.client {
-            client.give_back(self.bytes);
-            self.budget.purse.waiting.fetch_sub(self.bytes, Ordering::Relaxed);
+        if let Some(client) = &self.budget.client {
+            client.bytes().fetch_sub(self.bytes, Relaxed);
         }
-        self.budget.purse.taken.fetch_sub(self.bytes, Ordering::Relaxed);
+        if self.is_waiting {
+            self.budget.purse.waiting.fetch_sub(self.bytes, Relaxed);
+        }
+        self.budget.purse.taken.fetch_sub(self.bytes, Relaxed);
         self.budget.purse.shown.dec_by(shown(self.bytes));
     }
 }

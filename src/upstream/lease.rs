@@ -38,6 +38,19 @@ impl Carrier {
 }
 
 impl Carrier {
+    /// A request was sent on it, of which nobody else knows, and its answer has not come.
+    pub(super) fn is_awaited(&self) -> bool {
+        matches!(self, Self::Own(connection) if connection.is_awaited())
+    }
+
+    /// Waits for that answer.
+    pub(super) async fn answer(&mut self) -> Option<Incoming> {
+        match self {
+            Self::Own(connection) => connection.answer().await,
+            Self::Shared(_) => None,
+        }
+    }
+
     /// Its timer. One for each request would cost more than the rest of the request's bookkeeping.
     fn waits(&mut self) -> &mut Silence {
         match self {

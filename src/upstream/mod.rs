@@ -3,6 +3,7 @@
 //! Only this room opens connections. [`Upstream`] is what one name stands for, one server or several; [`guard`]
 //! decides which canvas URLs may be asked for at all, [`Body`] is the one body type of the whole program.
 
+mod attempt;
 mod body;
 mod check;
 mod choice;
@@ -49,6 +50,7 @@ pub use upload::{PIECE, pace};
 
 use crate::config::settings::{self, Timeouts};
 use crate::observe::{Gauged, UpstreamMeters};
+use attempt::Attempt;
 use check::Check;
 use choice::Tried;
 use dial::Dialer;
@@ -181,11 +183,12 @@ impl Upstream {
         if let Some(transfer) = body.transfer() {
             self.watch(caller, transfer);
         }
+        let mut attempt = Attempt::new(Some(admission));
         let (mut tried, mut repeated) = (Tried::default(), false);
         let mut last = UpstreamError::Closed;
         while let Some(load) = self.choose(&mut tried) {
-            match load.ask(head, &mut body, &times, &mut repeated).await {
-                Ok(answered) => return Ok(self.receive(caller, answered, load, admission, times.body).await),
+            match attempt.ask(load, head, &mut body, &times, &mut repeated).await {
+                Ok(answer) => return Ok(self.receive(caller, answer, attempt, times.body).await),
                 Err(Miss::Unreached(error)) => last = error,
                 Err(Miss::Lost) => (last, repeated) = (UpstreamError::Closed, true),
                 Err(Miss::Failed(error)) => return Err(error),

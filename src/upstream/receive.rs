@@ -13,15 +13,15 @@ use http::{HeaderMap, HeaderValue};
 use http_body::Body as HttpBody;
 use http_body_util::BodyExt as _;
 use hyper::Response;
+use hyper::body::Incoming;
 use tokio::sync::mpsc;
 
+use super::Upstream;
+use super::attempt::Attempt;
 use super::body::{Body, BodyError};
 use super::client::{Caller, Client};
 use super::connection::READ_BUFFER;
-use super::lease::Lease;
-use super::server::{Answered, Load};
-use super::transfer::{Exchange, Transfer};
-use super::{Admission, Upstream};
+use super::transfer::Transfer;
 
 /// A shorter piece is copied: it is a part of a read buffer, which it would keep in memory.
 const SHORT: usize = 16 << 10;
@@ -33,9 +33,8 @@ impl Upstream {
     pub(super) async fn receive(
         &self,
         caller: &Caller,
-        (mut answer, carrier): Answered,
-        load: Load,
-        admission: Admission,
+        mut answer: Response<Incoming>,
+        attempt: Attempt,
         silence: Duration,
     ) -> Response<Body> {
         // SECURITY: where both stand, the length is wrong (RFC 9112 section 6.3), and hyper would believe it.
@@ -43,8 +42,9 @@ impl Upstream {
             answer.headers_mut().remove(CONTENT_LENGTH);
         }
         let (head, incoming) = answer.into_parts();
-        let lease = Lease::new(carrier, load, silence);
-        let mut exchange = Exchange { incoming, lease, admission: Some(admission) };
+        let Some(mut exchange) = attempt.answered(incoming, silence) else {
+            return Response::from_parts(head, Body::Empty);
+        };
         if exchange.is_end_stream() {
             exchange.lease.end();
             return Response::from_parts(head, Body::Empty);
@@ -62,6 +62,8 @@ impl Upstream {
             Read::Broken(error) => Body::broken(error),
             Read::Begun(left) => {
                 let transfer = Transfer::new(Some(Arc::clone(client)), Some(exchange));
+                // hyper does not ask for a body whose client opens no window.
+                transfer.waits_for_client(true);
                 self.watch(caller, &transfer);
                 let body = Body::from_upstream(transfer);
                 if left > 0 { read_ahead(body, left, Arc::clone(client)) } else { body }

@@ -6,13 +6,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use http::StatusCode;
-use http::request::Parts;
 use http::uri::{Authority, Scheme};
 use hyper::Response;
 use hyper::body::Incoming;
 use tokio::time::timeout;
 
-use super::body::Body;
 use super::connection::{Connection, SendFailure};
 use super::dial::Dialer;
 use super::error::UpstreamError;
@@ -20,7 +18,7 @@ use super::health::{Health, Standing};
 use super::lease::Carrier;
 use super::pool::Pool;
 use super::trunk::Trunks;
-use crate::config::settings::{self, Timeouts};
+use crate::config::settings;
 use crate::observe::UpstreamMeters;
 
 /// One server.
@@ -37,7 +35,7 @@ pub(super) struct Server {
     load: AtomicUsize,
     health: Health,
     connect_timeout: Duration,
-    meters: UpstreamMeters,
+    pub(super) meters: UpstreamMeters,
 }
 
 /// What is known of one server.
@@ -71,9 +69,6 @@ pub(super) enum Miss {
     Failed(UpstreamError),
 }
 
-/// An answer's head, and the connection that carries its body.
-pub(super) type Answered = (Response<Incoming>, Carrier);
-
 /// One request's share of a server: counts until it is dropped.
 #[derive(Debug)]
 pub(super) struct Load(Arc<Server>);
@@ -82,6 +77,12 @@ impl Load {
     pub(super) fn on(server: &Arc<Server>) -> Self {
         server.load.fetch_add(1, Ordering::Relaxed);
         Self(Arc::clone(server))
+    }
+}
+
+impl Load {
+    pub(super) fn server(&self) -> Arc<Server> {
+        Arc::clone(&self.0)
     }
 }
 
@@ -146,60 +147,16 @@ impl Server {
         }
     }
 
-    /// One request to this server. Where a kept-alive connection turns out to have been closed under it, it goes out
-    /// once more on a new one: always if it was never written, and if it was, then only without a body and when no
-    /// byte of an answer came. `repeated`: it was written before and must not be written a third time. The body is
-    /// taken when it goes out.
-    pub(super) async fn ask(
-        self: &Arc<Self>,
-        head: &Parts,
-        body: &mut Body,
-        times: &Timeouts,
-        repeated: &mut bool,
-    ) -> Result<Answered, Miss> {
-        if let Some(mut carrier) = self.at_hand() {
-            match carrier.send(head, body, times).await {
-                Ok(answer) => return self.answered(answer, carrier),
-                Err(SendFailure::Unsent) => self.meters.retried("unsent"),
-                Err(SendFailure::Stale) if !*repeated => {
-                    *repeated = true;
-                    self.meters.retried("stale");
-                }
-                Err(failure) => return Err(self.missed(failure)),
-            }
-        }
-        // Boxed, because it is rare and large: every request would carry the room for it.
-        let mut carrier = match Box::pin(self.carrier(times.connect)).await {
-            Ok(carrier) => carrier,
-            Err(error) => {
-                self.bad();
-                return Err(Miss::Unreached(error));
-            }
-        };
-        match carrier.send(head, body, times).await {
-            Ok(answer) => self.answered(answer, carrier),
-            Err(SendFailure::Unsent) => {
-                self.bad();
-                Err(Miss::Unreached(UpstreamError::Closed))
-            }
-            Err(SendFailure::Stale) if !*repeated => {
-                self.bad();
-                Err(Miss::Lost)
-            }
-            Err(failure) => Err(self.missed(failure)),
-        }
-    }
-
-    fn answered(&self, answer: Response<Incoming>, carrier: Carrier) -> Result<Answered, Miss> {
+    pub(super) fn answered(&self, answer: Response<Incoming>) -> Result<Response<Incoming>, Miss> {
         if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
             return Err(Miss::Failed(UpstreamError::Switched));
         }
         let changed = self.health.good();
         self.tell(changed);
-        Ok((answer, carrier))
+        Ok(answer)
     }
 
-    fn missed(&self, failure: SendFailure) -> Miss {
+    pub(super) fn missed(&self, failure: SendFailure) -> Miss {
         let error = match failure {
             SendFailure::Viewer(error) => return Miss::Failed(UpstreamError::Viewer(error)),
             SendFailure::Target => return Miss::Failed(UpstreamError::Target),
@@ -212,13 +169,13 @@ impl Server {
     }
 
     /// A connection that is open already and may carry one more request.
-    fn at_hand(&self) -> Option<Carrier> {
+    pub(super) fn at_hand(&self) -> Option<Carrier> {
         self.trunks.take().map(Carrier::Shared).or_else(|| self.pool.take().map(Carrier::Own))
     }
 
     /// A new connection, or one that becomes free meanwhile. A task opens it: when the request is given up, the
     /// connection serves the next one. (One client that resets its streams caused 12,000 dials in 5 s without that.)
-    async fn carrier(self: &Arc<Self>, time: Duration) -> Result<Carrier, UpstreamError> {
+    pub(super) async fn carrier(self: &Arc<Self>, time: Duration) -> Result<Carrier, UpstreamError> {
         let (told, dial) = self.pool.wait();
         if let Some(dial) = dial {
             let server = Arc::clone(self);
@@ -273,7 +230,7 @@ impl Server {
         });
     }
 
-    fn bad(&self) {
+    pub(super) fn bad(&self) {
         let changed = self.health.bad(Instant::now());
         self.tell(changed);
     }

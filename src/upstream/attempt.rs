@@ -1,0 +1,128 @@
+//! One request on its way to one server, and what becomes of it when its client leaves.
+
+use std::time::Duration;
+
+use http::request::Parts;
+use hyper::Response;
+use hyper::body::Incoming;
+use tokio::runtime::Handle;
+use tokio::time::timeout;
+
+use super::Admission;
+use super::body::Body;
+use super::connection::SendFailure;
+use super::error::UpstreamError;
+use super::lease::{Carrier, Lease};
+use super::server::{Load, Miss};
+use super::transfer::{Exchange, Transfer};
+use crate::config::settings::Timeouts;
+
+/// When a client leaves, its answer may still come within this time: then the connection is kept. Longer, and the server
+/// learns that nobody wants the answer. Without it one client that takes its requests back costs a dial for each: 7,000 in
+/// 1.5 s were seen.
+const LINGER: Duration = Duration::from_millis(100);
+
+/// The longest answer that is read to its end in that time.
+const LONGEST: usize = 256 << 10;
+
+/// A request that has its permits.
+#[derive(Debug)]
+pub(super) struct Attempt {
+    admission: Option<Admission>,
+    sent: Option<(Carrier, Load)>,
+}
+
+impl Attempt {
+    pub(super) fn new(admission: Option<Admission>) -> Self {
+        Self { admission, sent: None }
+    }
+
+    /// One request to this server. Where a kept-alive connection turns out to have been closed under it, it goes out
+    /// once more on a new one: always if it was never written, and if it was, then only without a body and when no
+    /// byte of an answer came. `repeated`: it was written before and must not be written a third time. The body is
+    /// taken when it goes out.
+    pub(super) async fn ask(
+        &mut self,
+        load: Load,
+        head: &Parts,
+        body: &mut Body,
+        times: &Timeouts,
+        repeated: &mut bool,
+    ) -> Result<Response<Incoming>, Miss> {
+        let mut load = Some(load);
+        let Some(server) = load.as_ref().map(Load::server) else { return Err(Miss::Lost) };
+        if let Some(carrier) = server.at_hand() {
+            match self.send(carrier, &mut load, head, body, times).await {
+                Ok(answer) => return server.answered(answer),
+                Err(SendFailure::Unsent) => server.meters.retried("unsent"),
+                Err(SendFailure::Stale) if !*repeated => {
+                    *repeated = true;
+                    server.meters.retried("stale");
+                }
+                Err(failure) => return Err(server.missed(failure)),
+            }
+        }
+        // Boxed, because it is rare and large: every request would carry the room for it.
+        let carrier = match Box::pin(server.carrier(times.connect)).await {
+            Ok(carrier) => carrier,
+            Err(error) => {
+                server.bad();
+                return Err(Miss::Unreached(error));
+            }
+        };
+        match self.send(carrier, &mut load, head, body, times).await {
+            Ok(answer) => server.answered(answer),
+            Err(SendFailure::Unsent) => {
+                server.bad();
+                Err(Miss::Unreached(UpstreamError::Closed))
+            }
+            Err(SendFailure::Stale) if !*repeated => {
+                server.bad();
+                Err(Miss::Lost)
+            }
+            Err(failure) => Err(server.missed(failure)),
+        }
+    }
+
+    async fn send(
+        &mut self,
+        carrier: Carrier,
+        load: &mut Option<Load>,
+        head: &Parts,
+        body: &mut Body,
+        times: &Timeouts,
+    ) -> Result<Response<Incoming>, SendFailure> {
+        let Some(own) = load.take() else { return Err(SendFailure::Unsent) };
+        let (carrier, _) = self.sent.insert((carrier, own));
+        let sent = carrier.send(head, body, times).await;
+        if sent.is_err() {
+            *load = self.sent.take().map(|(_, load)| load);
+        }
+        sent
+    }
+
+    /// The answer is here: what carries it, and its permits.
+    pub(super) fn answered(mut self, incoming: Incoming, silence: Duration) -> Option<Exchange> {
+        let (carrier, load) = self.sent.take()?;
+        Some(Exchange {
+            incoming,
+            lease: Lease::new(carrier, load, silence),
+            admission: self.admission.take(),
+        })
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        let (sent, admission) = (self.sent.take(), self.admission.take());
+        if let (Some((mut carrier, load)), Ok(runtime)) = (sent, Handle::try_current())
+            && carrier.is_awaited()
+        {
+            runtime.spawn(timeout(LINGER, async move {
+                let Some(incoming) = carrier.answer().await else { return };
+                let exchange = Exchange { incoming, lease: Lease::new(carrier, load, LINGER), admission };
+                let _read = Body::from_upstream(Transfer::new(None, Some(exchange))).collect(LONGEST).await;
+            }));
+        }
+    }
+}
