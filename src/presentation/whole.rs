@@ -94,19 +94,19 @@ pub(super) async fn gather(mut body: Body, most: usize, budget: &Budget) -> Gath
     if !fits(body.size_hint().lower()) {
         return Gathered::Longer(body);
     }
-    let (mut begun, mut size, mut share) = (VecDeque::new(), 0, budget.count(0));
+    // Each piece has its own share: what is passed on in the end still counts.
+    let (mut begun, mut size) = (VecDeque::new(), 0);
     loop {
         match body.frame().await {
             None => break,
             Some(Ok(frame)) => {
                 let Ok(bytes) = frame.into_data() else { continue };
                 size += bytes.len();
-                let memory = budget.take(bytes.len());
-                begun.push_back(bytes);
-                match memory {
-                    Some(more) => share.join(more),
-                    None => return Gathered::Refused(Body::Chain(begun, Box::new(body))),
-                }
+                let Some(share) = budget.take(bytes.len()) else {
+                    begun.push_back(bytes);
+                    return Gathered::Refused(Body::Chain(begun, Box::new(body)));
+                };
+                begun.push_back(share.keep(bytes));
                 if size > most {
                     return Gathered::Longer(Body::Chain(begun, Box::new(body)));
                 }
@@ -117,14 +117,14 @@ pub(super) async fn gather(mut body: Body, most: usize, budget: &Budget) -> Gath
             }
         }
     }
-    if begun.len() == 1 {
-        return Gathered::Whole(share.keep(begun.pop_front().unwrap_or_default()));
+    if begun.len() <= 1 {
+        return Gathered::Whole(begun.pop_front().unwrap_or_default());
     }
     let mut whole = Vec::with_capacity(size);
     for bytes in begun {
         whole.extend_from_slice(&bytes);
     }
-    Gathered::Whole(share.keep(whole.into()))
+    Gathered::Whole(budget.count(size).keep(whole.into()))
 }
 
 /// Does the head announce JSON? (RFC 8259, RFC 6839 section 3.1)

@@ -1,7 +1,8 @@
 //! How many requests may be under way at once, shared fairly among kinds of routes and among clients.
 
+use std::cmp::Reverse;
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -9,11 +10,15 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
 use super::client::Client;
-use super::transfer::Transfer;
+use super::transfer::{self, Transfer};
 use crate::config::settings::RouteKind;
 
-/// How often a request that waits looks for a transfer to end in its favour.
-const RECHECK: Duration = Duration::from_millis(25);
+/// How often transfers are looked for that may be ended in favour of requests that wait.
+const RECHECK: Duration = Duration::from_millis(RECHECK_MS);
+const RECHECK_MS: u64 = 25;
+
+/// A request that has waited for long looks less often, up to this.
+const LAST_RECHECK: Duration = Duration::from_millis(200);
 
 /// A transfer that has waited for its client for less time than this is left alone: a round trip on a slow line.
 const STALLED: Duration = Duration::from_millis(100);
@@ -38,6 +43,8 @@ pub(super) struct Permits {
     /// Length of the queue. Looked at without the lock.
     waiting: AtomicUsize,
     queue: Mutex<Queue>,
+    /// When transfers were looked at last, in milliseconds of [`transfer::now`].
+    looked: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -116,6 +123,7 @@ impl Permits {
             taken: AtomicU64::new(0),
             waiting: AtomicUsize::new(0),
             queue: Mutex::default(),
+            looked: AtomicU64::new(0),
         })
     }
 
@@ -167,30 +175,46 @@ impl Permits {
             self.serve(&mut queue);
             Waiting { permits: self, id }
         };
+        let mut pause = RECHECK;
         loop {
-            let now = Instant::now();
-            match timeout_at((now + RECHECK).min(deadline), &mut told).await {
+            match timeout_at((Instant::now() + pause).min(deadline), &mut told).await {
                 Ok(permit) => return permit.ok(),
                 Err(_) if Instant::now() >= deadline => break,
                 Err(_) => self.end_stalled(),
             }
+            pause = (2 * pause).min(LAST_RECHECK);
         }
         drop(waiting);
         // It may have come at the last moment.
         told.try_recv().ok()
     }
 
-    /// Ends the transfer that has waited for its client for the longest time: of the client that holds the most.
+    /// Ends transfers that wait for their clients, one for each request that waits: those of the clients that hold the most
+    /// first, and none for a client that holds more itself.
     fn end_stalled(&self) {
-        let transfers: Vec<_> = {
+        let now = transfer::now();
+        let looked = self.looked.load(Relaxed);
+        let is_due = now.saturating_sub(looked) >= RECHECK_MS;
+        if !is_due || self.looked.compare_exchange(looked, now, Relaxed, Relaxed).is_err() {
+            return;
+        }
+        let (mut waiters, transfers) = {
             let mut queue = self.lock();
             queue.transfers.retain(|transfer| transfer.strong_count() > 0);
-            queue.transfers.iter().filter_map(Weak::upgrade).collect()
+            let waiters: Vec<_> = queue.waiters.iter().map(Waiter::load).collect();
+            (waiters, queue.transfers.iter().filter_map(Weak::upgrade).collect::<Vec<_>>())
         };
         // Not under the lock: what a transfer holds is given back to this queue.
         let stalled = transfers.iter().filter(|transfer| transfer.waits() >= STALLED);
-        if let Some(stalled) = stalled.max_by_key(|transfer| (transfer.client_load(), transfer.waits())) {
-            stalled.end();
+        let mut stalled: Vec<_> =
+            stalled.map(|transfer| (transfer.client_load(), transfer.waits(), transfer)).collect();
+        stalled.sort_unstable_by_key(|(load, waits, _)| Reverse((*load, *waits)));
+        waiters.sort_unstable();
+        for (waiter, (load, _, transfer)) in waiters.into_iter().zip(stalled) {
+            if load < waiter {
+                break;
+            }
+            transfer.end();
         }
     }
 

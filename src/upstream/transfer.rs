@@ -90,6 +90,7 @@ impl Transfer {
     /// Ends it: what it holds is given back at once.
     pub(super) fn end(&self) {
         self.ended.store(true, Relaxed);
+        self.waits_for_client(false);
         let exchange = self.lock().take();
         drop(exchange);
         self.sender.wake();
@@ -111,7 +112,7 @@ impl Transfer {
 }
 
 /// Milliseconds of this process, never zero.
-fn now() -> u64 {
+pub(super) fn now() -> u64 {
     static START: LazyLock<Instant> = LazyLock::new(Instant::now);
     u64::try_from(START.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(1)
 }
