@@ -1,9 +1,11 @@
 //! One HTTP/1.1 connection to an upstream.
 
 use std::future::poll_fn;
+use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::Poll;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use http::request::Parts;
@@ -11,7 +13,8 @@ use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1};
 use hyper::rt::{Read, Write};
 use hyper::{Request, Response};
-
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::AbortHandle;
 
 use super::body::{Body, BodyError};
@@ -22,6 +25,54 @@ use crate::config::settings::Timeouts;
 /// too little for a tile, and too much for hundreds of connections (docs/decisions/0004-the-data-path.md).
 const READ_BUFFER: usize = 64 * 1024;
 
+/// A stream that notes that bytes came.
+#[derive(Debug)]
+struct Listening<I> {
+    io: I,
+    heard: Arc<AtomicBool>,
+}
+
+impl<I: AsyncRead + Unpin> AsyncRead for Listening<I> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let read = Pin::new(&mut self.io).poll_read(cx, buf);
+        if buf.filled().len() > before {
+            self.heard.store(true, Ordering::Relaxed);
+        }
+        read
+    }
+}
+
+impl<I: AsyncWrite + Unpin> AsyncWrite for Listening<I> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+    }
+}
+
 /// One connection; at most one request at a time.
 #[derive(Debug)]
 pub(super) struct Connection {
@@ -29,6 +80,8 @@ pub(super) struct Connection {
     driver: AbortHandle,
     /// It carries a request whose answer was not read to its end.
     busy: bool,
+    /// Bytes came since its last request was sent.
+    heard: Arc<AtomicBool>,
     /// How far the body of its last request is.
     upload: Option<Arc<Progress>>,
     /// How long it waits for the head of an answer.
@@ -62,6 +115,8 @@ impl Connection {
     where
         I: Read + Write + Send + Unpin + 'static,
     {
+        let heard = Arc::<AtomicBool>::default();
+        let io = TokioIo::new(Listening { io: TokioIo::new(io), heard: Arc::clone(&heard) });
         let (sender, driver) =
             http1::Builder::new().read_buf_exact_size(Some(READ_BUFFER)).handshake(io).await?;
         let driver = tokio::spawn(async move {
@@ -71,7 +126,7 @@ impl Connection {
         })
         .abort_handle();
         let (born, waits) = (Instant::now(), Silence::new(Duration::MAX));
-        Ok(Self { sender, driver, busy: false, upload: None, waits, idle_since: born, born })
+        Ok(Self { sender, driver, busy: false, heard, upload: None, waits, idle_since: born, born })
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -109,10 +164,15 @@ impl Connection {
             Body::Viewer(upload) => Some(upload.watch(times.body)),
             _ => None,
         };
+        self.heard.store(false, Ordering::Relaxed);
         let request = Request::from_parts(head.clone(), std::mem::take(body));
         let answer = pin!(self.sender.try_send_request(request));
         let answer = in_time(self.upload.as_deref(), &mut self.waits, times.first_byte, answer).await;
-        answer.ok_or(SendFailure::Late)?.map_err(|failure| failed(failure, bodyless, body))
+        answer.ok_or(SendFailure::Late)?.map_err(|failure| {
+            // An answer that has begun, be it with a hint of 1xx or with half a head, is not asked for again.
+            let repeatable = bodyless && !self.heard.load(Ordering::Relaxed);
+            failed(failure, repeatable, body)
+        })
     }
 }
 
@@ -150,10 +210,11 @@ pub(super) async fn in_time<A>(
     .await
 }
 
-/// How it failed. Where nothing was written the body is put back.
+/// How it failed. Where nothing was written the body is put back. `repeatable`: it had no body, and no byte of an answer
+/// is known to have come.
 pub(super) fn failed(
     mut failure: TrySendError<Request<Body>>,
-    bodyless: bool,
+    repeatable: bool,
     body: &mut Body,
 ) -> SendFailure {
     match failure.take_message() {
@@ -161,7 +222,7 @@ pub(super) fn failed(
             *body = request.into_body();
             SendFailure::Unsent
         }
-        None if bodyless && is_stale(failure.error()) => SendFailure::Stale,
+        None if repeatable && is_stale(failure.error()) => SendFailure::Stale,
         None => viewers(failure.into_error()),
     }
 }

@@ -11,6 +11,7 @@ mod connection;
 mod dial;
 mod error;
 pub mod fetch;
+mod framing;
 pub mod guard;
 mod health;
 mod held;
@@ -26,7 +27,6 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
-use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::uri::{Authority, Scheme};
 use hyper::Response;
@@ -172,10 +172,6 @@ impl Upstream {
     }
 }
 
-fn stream((mut answer, carrier): Answered, load: Load, place: Place, silence: Duration) -> Response<Body> {
-    // SECURITY: where both stand, the length is wrong (RFC 9112 section 6.3), and hyper would believe it.
-    if answer.headers().contains_key(TRANSFER_ENCODING) {
-        answer.headers_mut().remove(CONTENT_LENGTH);
-    }
+fn stream((answer, carrier): Answered, load: Load, place: Place, silence: Duration) -> Response<Body> {
     answer.map(|incoming| Body::from_upstream(incoming, Lease::new(carrier, load), Some(place), silence))
 }

@@ -16,6 +16,7 @@ use super::body::Body;
 use super::connection::{Connection, SendFailure};
 use super::dial::Dialer;
 use super::error::UpstreamError;
+use super::framing;
 use super::health::{Health, Standing};
 use super::lease::Carrier;
 use super::pool::Pool;
@@ -190,10 +191,11 @@ impl Server {
         }
     }
 
-    fn answered(&self, answer: Response<Incoming>, carrier: Carrier) -> Result<Answered, Miss> {
+    fn answered(&self, mut answer: Response<Incoming>, carrier: Carrier) -> Result<Answered, Miss> {
         if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
             return Err(Miss::Failed(UpstreamError::Switched));
         }
+        framing::settle(answer.headers_mut()).map_err(Miss::Failed)?;
         let changed = self.health.good();
         self.tell(changed);
         Ok((answer, carrier))

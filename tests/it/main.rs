@@ -73,6 +73,7 @@ mod request_ids;
 mod servers;
 mod soak;
 mod sources;
+mod strictness;
 mod surface;
 mod systemd;
 mod top;
