@@ -38,6 +38,7 @@ impl Operators {
         let bounds = Bounds {
             max_connections: admin.max_connections,
             max_per_address: 0,
+            explains: false,
             ..Bounds::from(&settings.server)
         };
         let hall = Hall::new(bounds, Crew::here(), Gauge::default(), Arc::clone(metrics));

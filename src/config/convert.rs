@@ -67,6 +67,7 @@ fn server(file: file::Server, folder: &Path, report: &mut Report<'_>) -> Server 
         drain: or(file.drain, default.drain),
         head_timeout: or(file.head_timeout, default.head_timeout),
         idle_timeout: or(file.idle_timeout, default.idle_timeout),
+        half_closed_timeout: or(file.half_closed_timeout, default.half_closed_timeout),
         tls_timeout: or(file.tls_timeout, default.tls_timeout),
         request_timeout: or(file.request_timeout, default.request_timeout),
         max_connections: count(file.max_connections, default.max_connections),

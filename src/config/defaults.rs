@@ -53,6 +53,7 @@ impl Default for Server {
             drain: secs(30),
             head_timeout: secs(10),
             idle_timeout: secs(75),
+            half_closed_timeout: secs(5),
             tls_timeout: secs(10),
             // Longer than any heal, and than a whole book as PDF through a slow line.
             request_timeout: secs(60 * 60),

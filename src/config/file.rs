@@ -78,6 +78,9 @@ pub struct Server {
     pub head_timeout: Option<Text<Duration>>,
     /// How long a kept-alive connection may stay without a request.
     pub idle_timeout: Option<Text<Duration>>,
+    /// How long a client that ended its side of the connection behind a whole request still gets its answer. One that is
+    /// gone looks the same. 0: it is taken for gone.
+    pub half_closed_timeout: Option<Text<Duration>>,
     /// How long a TLS handshake may take.
     pub tls_timeout: Option<Text<Duration>>,
     /// How long one request may take, from its head to the last byte of its answer.

@@ -69,6 +69,7 @@ fn server(server: &Server) -> file::Server {
         drain: text(server.drain),
         head_timeout: text(server.head_timeout),
         idle_timeout: text(server.idle_timeout),
+        half_closed_timeout: text(server.half_closed_timeout),
         tls_timeout: text(server.tls_timeout),
         request_timeout: text(server.request_timeout),
         max_connections: count(server.max_connections),

@@ -4,9 +4,11 @@
 //! requests as well. So the bytes and the requests are watched here. Nothing is armed for a request: one timer a
 //! connection looks at what was noted, because a timer for each request costs more than the request's bookkeeping.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use http::StatusCode;
 
 /// How a connection has used up its time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +61,10 @@ pub(super) struct Pulse {
     had_body: AtomicBool,
     /// Frames other than requests come as well, so bytes do not mean that a head has begun.
     is_http2: AtomicBool,
+    /// A request came, and not all of its answer is written.
+    owes: AtomicBool,
+    /// What the head that could not be read is answered with; zero: all could be read.
+    malformed: AtomicU16,
     /// The last answer ended.
     rested: AtomicU64,
     /// The first byte since then.
@@ -100,6 +106,8 @@ impl Pulse {
             asked: AtomicBool::new(false),
             had_body: AtomicBool::new(false),
             is_http2: AtomicBool::new(false),
+            owes: AtomicBool::new(false),
+            malformed: AtomicU16::new(0),
             rested: AtomicU64::new(0),
             began: AtomicU64::new(0),
             blocked: AtomicU64::new(0),
@@ -113,6 +121,7 @@ impl Pulse {
     pub(super) fn asks(self: &Arc<Self>, version: http::Version, has_body: bool) -> InFlight {
         self.in_flight.fetch_add(1, Relaxed);
         self.asked.store(true, Relaxed);
+        self.owes.store(true, Relaxed);
         if has_body {
             self.had_body.store(true, Relaxed);
         }
@@ -175,10 +184,47 @@ impl Pulse {
             && self.now().saturating_sub(self.rested.load(Relaxed)) >= LULL
     }
 
-    /// Bytes came.
-    pub(super) fn reads(&self) {
-        if self.began.load(Relaxed) == 0 && self.rests() {
+    /// Bytes came while nothing is in flight. True: a head begins with them.
+    pub(super) fn reads(&self) -> bool {
+        let begins = self.began.load(Relaxed) == 0;
+        if begins {
             self.note(&self.began);
+        }
+        begins
+    }
+
+    /// Bytes came since the last answer ended.
+    pub(super) fn has_begun(&self) -> bool {
+        self.began.load(Relaxed) != 0
+    }
+
+    /// Nothing was asked so far.
+    pub(super) fn is_new(&self) -> bool {
+        !self.asked.load(Relaxed)
+    }
+
+    /// A request is in flight, or something of its answer is still to be written.
+    pub(super) fn owes(&self) -> bool {
+        self.owes.load(Relaxed)
+    }
+
+    /// All is written that there was to be written.
+    pub(super) fn is_flushed(&self) {
+        if self.owes() && self.rests() {
+            self.owes.store(false, Relaxed);
+        }
+    }
+
+    /// The next request stands for a head that could not be read, to be answered with this status.
+    pub(super) fn is_malformed(&self, status: StatusCode) {
+        self.malformed.store(status.as_u16(), Relaxed);
+    }
+
+    /// The same, asked for by the request's service.
+    pub(super) fn malformed(&self) -> Option<StatusCode> {
+        match self.malformed.load(Relaxed) {
+            0 => None,
+            status => StatusCode::from_u16(status).ok(),
         }
     }
 

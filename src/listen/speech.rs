@@ -17,11 +17,16 @@ use hyper::service::HttpService;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::Bounds;
 use super::watched::{Opening, Watched};
+use super::{Bounds, malformed};
 
 /// Why it ended badly.
 pub(super) type Cause = Box<dyn Error + Send + Sync>;
+
+/// What came first is neither HTTP/1 nor the preface of HTTP/2: an answer in either would be a guess.
+#[derive(Debug, thiserror::Error)]
+#[error("the first bytes are neither HTTP/1 nor the preface of HTTP/2")]
+pub(super) struct NoHttp;
 
 /// What a connection may do with its HTTP, whatever is below and above that. Ready when it has ended.
 pub(super) trait Speaks: Future<Output = Result<(), Cause>> + Unpin {
@@ -68,9 +73,26 @@ where
     fn http1(&self, io: Watched<I>) -> State<I, S> {
         let mut builder = http1::Builder::new();
         // No timer for heads: see `pulse`. No `pipeline_flush`: with it, hyper throws an answer away when the
-        // connection ends with bytes unread, as after a request whose body nobody wanted.
-        builder.max_buf_size(self.bounds.max_head_bytes);
-        State::Http1(Box::new(builder.serve_connection(TokioIo::new(io), self.service.clone())))
+        // connection ends with bytes unread, as after a request whose body nobody wanted. `half_close`: see `watched`.
+        builder.max_buf_size(self.bounds.max_head_bytes).half_close(true);
+        let io = TokioIo::new(io.is_http1());
+        State::Http1(Box::new(builder.serve_connection(io, self.service.clone())))
+    }
+
+    /// hyper could not read a head. Its own answer was kept back: the service gets a request in place of that head, and
+    /// says what is wrong with it as it says everything else.
+    fn explain(&mut self, error: hyper::Error) -> Result<(), Cause> {
+        let State::Http1(connection) = std::mem::replace(&mut self.state, State::Over) else {
+            return Err(error.into());
+        };
+        let mut io = connection.into_parts().io.into_inner();
+        let Some((refused, head)) = io.refused() else { return Err(error.into()) };
+        if io.pulse().is_new() && malformed::is_no_http(&head) {
+            return Err(NoHttp.into());
+        }
+        io.pulse().is_malformed(refused.0);
+        self.state = self.http1(io.unread(malformed::stand_in(&head)));
+        Ok(())
     }
 
     fn http2(&self, io: Watched<I>) -> State<I, S> {
@@ -135,7 +157,13 @@ where
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         loop {
             let opening = match &mut self.state {
-                State::Http1(connection) => return Pin::new(&mut **connection).poll(cx).map_err(Cause::from),
+                State::Http1(connection) => match ready!(Pin::new(&mut **connection).poll(cx)) {
+                    Ok(()) => return Poll::Ready(Ok(())),
+                    Err(error) => {
+                        self.explain(error)?;
+                        continue;
+                    }
+                },
                 State::Http2(connection) => return connection.as_mut().poll(cx).map_err(Cause::from),
                 State::Over => return Poll::Ready(Ok(())),
                 State::Silent(io) => ready!(io.poll_opening(cx))?,

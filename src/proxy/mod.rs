@@ -24,7 +24,7 @@ use hyper::body::Incoming;
 pub use headers::rules;
 pub use hops::Viewer;
 pub use rate::of_one_client;
-pub use reply::Refusal;
+pub use reply::{Malformed, Refusal};
 
 use crate::config::Settings;
 use crate::config::settings::{RouteKind, Rung, is_among};
@@ -142,7 +142,9 @@ impl Proxy {
         let (trace, span) = rooms.metrics.spans.begin(Trace::of(&head.headers, trusted));
         let asking = reply::Asking::new(&head, trace);
         // First of all, because no other refusal ends the connection.
-        let checked = route::framed(&head).and_then(|()| rooms.fits(&viewer, &head));
+        let checked = route::readable(&head)
+            .and_then(|()| route::framed(&head))
+            .and_then(|()| rooms.fits(&viewer, &head));
         if let Err(refusal) = checked {
             return rooms.reply(&asking, span, "none", Err(refusal), started);
         }

@@ -18,11 +18,17 @@ const HEAL_STATUS: HeaderName = HeaderName::from_static("heal-status");
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 
+/// Marks a request that stands for a head which could not be read, with the status that is due.
+#[derive(Debug, Clone, Copy)]
+pub struct Malformed(pub StatusCode);
+
 /// Why we answer ourselves.
 #[derive(Debug)]
 pub enum Refusal {
     /// The request is not one that may be passed on.
     BadRequest(&'static str),
+    /// The head cannot be read, or is too long.
+    Malformed(StatusCode),
     /// CONNECT or TRACE.
     Method,
     /// `Expect` with something else than `100-continue`.
@@ -55,6 +61,7 @@ impl Refusal {
 
     fn status(&self) -> StatusCode {
         match self {
+            Self::Malformed(status) => *status,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::Expectation => StatusCode::EXPECTATION_FAILED,
             Self::Options => StatusCode::NO_CONTENT,
@@ -81,6 +88,7 @@ impl Refusal {
     fn kind(&self) -> &'static str {
         match self {
             Self::BadRequest(_)
+            | Self::Malformed(_)
             | Self::Method
             | Self::Expectation
             | Self::Options
@@ -98,6 +106,13 @@ impl Refusal {
     fn detail(&self) -> String {
         match self {
             Self::BadRequest(why) => format!("{why}."),
+            Self::Malformed(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE) => {
+                "The head of the request is longer than this server takes.".to_owned()
+            }
+            Self::Malformed(_) => {
+                "The head of the request cannot be read: its first line or one of its fields breaks the rules of HTTP."
+                    .to_owned()
+            }
             Self::Method => "CONNECT and TRACE are not served here.".to_owned(),
             Self::Expectation => "Of expectations only 100-continue is met.".to_owned(),
             Self::Options => String::new(),
@@ -284,7 +299,7 @@ pub(super) fn refuse(refusal: &Refusal, asking: &Asking, name: &str) -> Response
     }
     // SECURITY: where the request itself is in doubt, so is what stands behind it: it must not be read as another one.
     // (hyper writes this field into HTTP/1 only.)
-    if matches!(refusal, Refusal::BadRequest(_)) && asking.is_http_1 {
+    if matches!(refusal, Refusal::BadRequest(_) | Refusal::Malformed(_)) && asking.is_http_1 {
         put(fields, header::CONNECTION, "close");
     }
     match refusal {

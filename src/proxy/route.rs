@@ -5,7 +5,7 @@ use http::uri::Uri;
 use http::{HeaderValue, Method, Version, header};
 
 use super::headers;
-use super::reply::Refusal;
+use super::reply::{Malformed, Refusal};
 use crate::config::Settings;
 use crate::config::settings::RouteKind;
 use crate::heal::{Lobby, echo};
@@ -106,6 +106,11 @@ fn is_expected(head: &Parts) -> bool {
     let mut expected = head.headers.get_all(header::EXPECT).iter();
     let is_met = |one: &HeaderValue| one.as_bytes().eq_ignore_ascii_case(b"100-continue");
     expected.next().is_none_or(is_met) && expected.next().is_none()
+}
+
+/// Refuses what stands for a head that could not be read.
+pub(super) fn readable(head: &Parts) -> Result<(), Refusal> {
+    head.extensions.get().map_or(Ok(()), |Malformed(status)| Err(Refusal::Malformed(*status)))
 }
 
 /// Refuses a request whose end is in doubt; asked before everything else, because only this refusal ends the connection.

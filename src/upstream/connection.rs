@@ -99,6 +99,8 @@ pub(super) enum SendFailure {
     Unsent,
     /// The connection was closed under a request without a body before any byte of an answer.
     Stale,
+    /// The same after some bytes of an answer.
+    Ended,
     /// No answer in time.
     Late,
     /// The viewer did not send its whole body.
@@ -168,10 +170,10 @@ impl Connection {
         let request = Request::from_parts(head.clone(), std::mem::take(body));
         let answer = pin!(self.sender.try_send_request(request));
         let answer = in_time(self.upload.as_deref(), &mut self.waits, times.first_byte, answer).await;
-        answer.ok_or(SendFailure::Late)?.map_err(|failure| {
+        answer.ok_or(SendFailure::Late)?.map_err(|failure| match failed(failure, bodyless, body) {
             // An answer that has begun, be it with a hint of 1xx or with half a head, is not asked for again.
-            let repeatable = bodyless && !self.heard.load(Ordering::Relaxed);
-            failed(failure, repeatable, body)
+            SendFailure::Stale if self.heard.load(Ordering::Relaxed) => SendFailure::Ended,
+            failure => failure,
         })
     }
 }
@@ -210,11 +212,10 @@ pub(super) async fn in_time<A>(
     .await
 }
 
-/// How it failed. Where nothing was written the body is put back. `repeatable`: it had no body, and no byte of an answer
-/// is known to have come.
+/// How it failed. Where nothing was written the body is put back.
 pub(super) fn failed(
     mut failure: TrySendError<Request<Body>>,
-    repeatable: bool,
+    bodyless: bool,
     body: &mut Body,
 ) -> SendFailure {
     match failure.take_message() {
@@ -222,7 +223,7 @@ pub(super) fn failed(
             *body = request.into_body();
             SendFailure::Unsent
         }
-        None if repeatable && is_stale(failure.error()) => SendFailure::Stale,
+        None if bodyless && is_stale(failure.error()) => SendFailure::Stale,
         None => viewers(failure.into_error()),
     }
 }

@@ -205,7 +205,7 @@ impl Server {
         let error = match failure {
             SendFailure::Viewer(error) => return Miss::Failed(UpstreamError::Viewer(error)),
             SendFailure::Target => return Miss::Failed(UpstreamError::Target),
-            SendFailure::Unsent | SendFailure::Stale => UpstreamError::Closed,
+            SendFailure::Unsent | SendFailure::Stale | SendFailure::Ended => UpstreamError::Closed,
             SendFailure::Late => UpstreamError::FirstByteTimeout,
             SendFailure::Broken(error) => UpstreamError::Exchange(error),
         };

@@ -28,6 +28,8 @@ pub struct Server {
     pub head_timeout: Duration,
     /// How long a kept-alive connection may stay without a request.
     pub idle_timeout: Duration,
+    /// How long a viewer who ended his side of the connection still gets his answer; zero: he is gone.
+    pub half_closed_timeout: Duration,
     /// How long a TLS handshake may take.
     pub tls_timeout: Duration,
     /// From a request's head to the last byte of its answer.
