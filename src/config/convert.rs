@@ -75,6 +75,8 @@ fn server(file: file::Server, folder: &Path, report: &mut Report<'_>) -> Server 
             file.max_connections_per_address,
             default.max_connections_per_address,
         ),
+        max_upgrades: count(file.max_upgrades, default.max_upgrades),
+        max_upgrades_per_client: count(file.max_upgrades_per_client, default.max_upgrades_per_client),
         rate: file.rate.map_or(default.rate, |rate| rate.0.0),
         rate_burst: file.rate_burst.map_or(default.rate_burst, |burst| burst.0.0),
         http2: http2(file.http2.unwrap_or_default()),

@@ -60,6 +60,9 @@ impl Default for Server {
             max_connections: 4096,
             // A reading room behind one address fits in, and nobody takes every place.
             max_connections_per_address: 1024,
+            // Far below the open files of a process; a reading room behind one address has a few.
+            max_upgrades: 256,
+            max_upgrades_per_client: 32,
             rate: 0,
             rate_burst: 200,
             http2: Http2Bounds::default(),

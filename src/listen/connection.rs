@@ -28,7 +28,7 @@ use super::{Bounds, Hall, Manner, Stop};
 use crate::config::settings::is_among;
 use crate::observe::Gauged;
 use crate::proxy::{Malformed, Viewer};
-use crate::upstream::Body;
+use crate::upstream::{Body, Upgrade};
 
 /// How long the other side has for its part of a polite end.
 const GOODBYE: Duration = Duration::from_secs(1);
@@ -143,7 +143,9 @@ impl Connection {
             let answer = service(viewer.clone(), request);
             async move {
                 let mut answer = answer.await;
-                if in_flight.is_last() {
+                if let Some(upgrade) = answer.extensions_mut().remove::<Upgrade>() {
+                    in_flight.switches(upgrade);
+                } else if in_flight.is_last() {
                     answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 }
                 Ok::<_, Infallible>(answer.map(|body| Answering::new(body, in_flight)))

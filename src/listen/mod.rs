@@ -17,6 +17,7 @@ mod proxy_protocol;
 mod pulse;
 mod speech;
 pub mod tls;
+mod tunnel;
 mod watched;
 
 use std::fmt;

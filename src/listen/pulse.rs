@@ -4,11 +4,13 @@
 //! requests as well. So the bytes and the requests are watched here. Nothing is armed for a request: one timer a
 //! connection looks at what was noted, because a timer for each request costs more than the request's bookkeeping.
 
-use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed};
+mod exchange;
+
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use http::StatusCode;
+use exchange::Exchange;
 
 /// How a connection has used up its time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +21,8 @@ pub(super) enum Silence {
     Stuck,
     /// An answer takes longer than any may.
     Late,
+    /// Nothing moves in another protocol than HTTP.
+    Unmoved,
 }
 
 impl Silence {
@@ -28,6 +32,7 @@ impl Silence {
             Self::Idle => "idle",
             Self::Stuck => "stuck",
             Self::Late => "late",
+            Self::Unmoved => "upgrade_idle",
         }
     }
 }
@@ -61,10 +66,8 @@ pub(super) struct Pulse {
     had_body: AtomicBool,
     /// Frames other than requests come as well, so bytes do not mean that a head has begun.
     is_http2: AtomicBool,
-    /// A request came, and not all of its answer is written.
-    owes: AtomicBool,
-    /// What the head that could not be read is answered with; zero: all could be read.
-    malformed: AtomicU16,
+    /// What is neither asked nor answered in HTTP as usual.
+    exchange: Exchange,
     /// The last answer ended.
     rested: AtomicU64,
     /// The first byte since then.
@@ -106,8 +109,7 @@ impl Pulse {
             asked: AtomicBool::new(false),
             had_body: AtomicBool::new(false),
             is_http2: AtomicBool::new(false),
-            owes: AtomicBool::new(false),
-            malformed: AtomicU16::new(0),
+            exchange: Exchange::default(),
             rested: AtomicU64::new(0),
             began: AtomicU64::new(0),
             blocked: AtomicU64::new(0),
@@ -121,7 +123,7 @@ impl Pulse {
     pub(super) fn asks(self: &Arc<Self>, version: http::Version, has_body: bool) -> InFlight {
         self.in_flight.fetch_add(1, Relaxed);
         self.asked.store(true, Relaxed);
-        self.owes.store(true, Relaxed);
+        self.exchange.asks();
         if has_body {
             self.had_body.store(true, Relaxed);
         }
@@ -178,6 +180,7 @@ impl Pulse {
         self.rests()
             && self.asked.load(Relaxed)
             && !self.is_http2()
+            && !self.is_switched()
             && !self.had_body.load(Relaxed)
             && is_zero(&self.began)
             && is_zero(&self.blocked)
@@ -186,6 +189,7 @@ impl Pulse {
 
     /// Bytes came while nothing is in flight. True: a head begins with them.
     pub(super) fn reads(&self) -> bool {
+        self.moves();
         let begins = self.began.load(Relaxed) == 0;
         if begins {
             self.note(&self.began);
@@ -193,43 +197,11 @@ impl Pulse {
         begins
     }
 
-    /// Bytes came since the last answer ended.
-    pub(super) fn has_begun(&self) -> bool {
-        self.began.load(Relaxed) != 0
-    }
-
-    /// Nothing was asked so far.
-    pub(super) fn is_new(&self) -> bool {
-        !self.asked.load(Relaxed)
-    }
-
-    /// A request is in flight, or something of its answer is still to be written.
-    pub(super) fn owes(&self) -> bool {
-        self.owes.load(Relaxed)
-    }
-
-    /// All is written that there was to be written.
-    pub(super) fn is_flushed(&self) {
-        if self.owes() && self.rests() {
-            self.owes.store(false, Relaxed);
-        }
-    }
-
-    /// The next request stands for a head that could not be read, to be answered with this status.
-    pub(super) fn is_malformed(&self, status: StatusCode) {
-        self.malformed.store(status.as_u16(), Relaxed);
-    }
-
-    /// The same, asked for by the request's service.
-    pub(super) fn malformed(&self) -> Option<StatusCode> {
-        match self.malformed.load(Relaxed) {
-            0 => None,
-            status => StatusCode::from_u16(status).ok(),
-        }
-    }
-
     /// The other side takes what is written, or it does not.
     pub(super) fn writes(&self, is_taken: bool) {
+        if is_taken {
+            self.moves();
+        }
         match (is_taken, self.blocked.load(Relaxed) != 0) {
             (false, false) => self.note(&self.blocked),
             (true, true) => self.blocked.store(0, Relaxed),
@@ -242,6 +214,9 @@ impl Pulse {
         let moment = |noted: &AtomicU64| Duration::from_millis(noted.load(Relaxed));
         if self.blocked.load(Relaxed) != 0 {
             return Some((moment(&self.blocked) + self.idle_timeout, Silence::Stuck));
+        }
+        if self.is_switched() {
+            return Some((moment(self.exchange.moved()) + self.idle_timeout, Silence::Unmoved));
         }
         if !self.rests() {
             return if self.is_http2() {

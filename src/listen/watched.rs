@@ -83,8 +83,13 @@ impl<I> Watched<I> {
     }
 
     /// HTTP/1 is spoken from now on.
-    pub(super) fn is_http1(self) -> Self {
+    pub(super) fn in_http1(self) -> Self {
         Self { only: Some(Opening::Http1), ..self }
+    }
+
+    /// Another protocol is spoken from now on.
+    pub(super) fn beyond_http(self) -> Self {
+        Self { withholds: false, ..self }
     }
 
     /// What hyper refused to read, with the beginning of that head as far as it is known.

@@ -11,14 +11,15 @@ mod reply;
 mod route;
 mod sending;
 mod thumbnail;
+mod upgrade;
 
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::request::Parts;
-use http::{Method, Request, Response};
-use hyper::body::Incoming;
+use http::{HeaderMap, Method, Request, Response};
+use hyper::body::{Body as _, Incoming};
 
 #[doc(hidden)]
 pub use headers::rules;
@@ -38,6 +39,7 @@ use fields::Via;
 use rate::Rates;
 use route::Asked;
 use thumbnail::lane_of;
+use upgrade::Upgrades;
 
 /// The reverse proxy. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -55,6 +57,7 @@ struct Rooms {
     rewrite: Option<Arc<Rewrite>>,
     via: Via,
     rates: Option<Arc<Rates>>,
+    upgrades: Upgrades,
     budget: Budget,
     metrics: Arc<Metrics>,
 }
@@ -77,8 +80,8 @@ impl Answer {
     }
 
     /// A document: whoever asks may read it.
-    fn opened(mut self) -> Self {
-        cors::open(self.response.headers_mut());
+    fn opened(mut self, asked: &HeaderMap) -> Self {
+        cors::open(asked, self.response.headers_mut());
         self
     }
 
@@ -98,8 +101,8 @@ impl Proxy {
         budget: Budget,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let rates = Rates::of(&settings.server);
-        Self::with(settings, upstreams, healer, presenter, budget, rates, metrics)
+        let counts = (Rates::of(&settings.server), Upgrades::of(&settings.server));
+        Self::with(settings, upstreams, healer, presenter, budget, counts, metrics)
     }
 
     fn with(
@@ -108,13 +111,14 @@ impl Proxy {
         healer: Healer,
         presenter: Presenter,
         budget: Budget,
-        rates: Option<Arc<Rates>>,
+        (rates, upgrades): (Option<Arc<Rates>>, Upgrades),
         metrics: Arc<Metrics>,
     ) -> Self {
         let rewrite = Rewrite::of(&settings);
         let via = Via::new(&settings.server.name);
-        let parts = Rooms { settings, upstreams, healer, presenter, rewrite, via, rates, budget, metrics };
-        Self { rooms: Arc::new(parts) }
+        let rooms =
+            Rooms { settings, upstreams, healer, presenter, rewrite, via, rates, upgrades, budget, metrics };
+        Self { rooms: Arc::new(rooms) }
     }
 
     /// The same proxy under other settings.
@@ -130,7 +134,8 @@ impl Proxy {
         let (old, new) = (&self.rooms.settings.server, &settings.server);
         let same = (old.rate, old.rate_burst) == (new.rate, new.rate_burst);
         let rates = if same { self.rooms.rates.clone() } else { Rates::of(new) };
-        Self::with(settings, upstreams, healer, presenter, budget, rates, Arc::clone(&self.rooms.metrics))
+        let counts = (rates, self.rooms.upgrades.under(new));
+        Self::with(settings, upstreams, healer, presenter, budget, counts, Arc::clone(&self.rooms.metrics))
     }
 
     /// Answers one request, whatever happens.
@@ -146,13 +151,13 @@ impl Proxy {
             .and_then(|()| route::framed(&head))
             .and_then(|()| rooms.fits(&viewer, &head));
         if let Err(refusal) = checked {
-            return rooms.reply(&asking, span, "none", Err(refusal), started);
+            return rooms.reply(&asking, &head.headers, span, "none", Err(refusal), started);
         }
         let (route, answer) = match rooms.gateway(&viewer, &head).await {
             Some(answer) => ("manifests", answer),
             None => rooms.routed(&viewer, &asking.trace, &mut head, body).await,
         };
-        rooms.reply(&asking, span, route, answer, started)
+        rooms.reply(&asking, &head.headers, span, route, answer, started)
     }
 }
 
@@ -197,10 +202,14 @@ impl Rooms {
             Ok(asked) => asked,
             Err(refusal) => return ("none", Err(refusal)),
         };
+        if let Some(protocols) = self.protocols(asked.route_kind, head, !body.is_end_stream()) {
+            let answer = Box::pin(self.upgrade(&asked, protocols, viewer, head)).await;
+            return (asked.kind(), answer);
+        }
         let image = asked.image();
         let is_document = asked.is_document(image.as_ref());
         let answer = self.answer(viewer, &asked, image.as_ref(), head, body).await;
-        (asked.kind(), answer.map(|answer| if is_document { answer.opened() } else { answer }))
+        (asked.kind(), answer.map(|answer| if is_document { answer.opened(&head.headers) } else { answer }))
     }
 
     /// Sends it on; an expired image is healed on the way. Anything but an expiry streams straight back.
@@ -355,6 +364,7 @@ impl Rooms {
     fn reply(
         &self,
         asking: &reply::Asking,
+        asked: &HeaderMap,
         mut span: Span,
         route: &'static str,
         answer: Result<Answer, Refusal>,
@@ -364,7 +374,7 @@ impl Rooms {
         let name = &self.settings.server.name;
         let (outcome, mut response) = match answer {
             Ok(answer) => (answer.outcome, reply::finish(self.under_our_name(answer), &self.via)),
-            Err(refusal) => (refusal.outcome(), reply::refuse(&refusal, asking, name)),
+            Err(refusal) => (refusal.outcome(), reply::refuse(&refusal, asking, asked, name)),
         };
         response.headers_mut().insert(REQUEST_ID, asking.trace.id().clone());
         let took = started.elapsed();

@@ -86,6 +86,8 @@ pub(super) struct Connection {
     upload: Option<Arc<Progress>>,
     /// How long it waits for the head of an answer.
     waits: Silence,
+    /// It carries one request, and no other one after that.
+    pub(super) alone: bool,
     /// When it was last given back to the pool.
     pub(super) idle_since: Instant,
     /// When it was opened.
@@ -122,13 +124,23 @@ impl Connection {
         let (sender, driver) =
             http1::Builder::new().read_buf_exact_size(Some(READ_BUFFER)).handshake(io).await?;
         let driver = tokio::spawn(async move {
-            if let Err(error) = driver.await {
+            if let Err(error) = driver.with_upgrades().await {
                 tracing::debug!(%error, "a connection to an upstream ended badly");
             }
         })
         .abort_handle();
         let (born, waits) = (Instant::now(), Silence::new(Duration::MAX));
-        Ok(Self { sender, driver, busy: false, heard, upload: None, waits, idle_since: born, born })
+        Ok(Self {
+            sender,
+            driver,
+            busy: false,
+            heard,
+            upload: None,
+            waits,
+            alone: false,
+            idle_since: born,
+            born,
+        })
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -140,7 +152,7 @@ impl Connection {
     pub(super) fn rest(&mut self, now: Instant) -> bool {
         self.busy = false;
         self.idle_since = now;
-        self.upload.take().is_none_or(|upload| upload.is_whole()) && !self.is_closed()
+        self.upload.take().is_none_or(|upload| upload.is_whole()) && !self.is_closed() && !self.alone
     }
 
     /// Sends a request and waits for the head of its answer: as long as its body goes up (which may be silent

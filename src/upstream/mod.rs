@@ -21,6 +21,7 @@ mod pool;
 mod routes;
 mod server;
 mod trunk;
+mod upgrade;
 mod upload;
 
 use std::sync::Arc;
@@ -41,6 +42,7 @@ pub use health::Standing;
 pub use held::{Budget, Held, Share};
 pub use own::{own_request, server_of};
 pub use server::ServerState;
+pub use upgrade::{Tunnel, Upgrade};
 
 use crate::config::settings::{self, Timeouts};
 use crate::observe::{Gauged, UpstreamMeters};

@@ -191,6 +191,28 @@ impl Server {
         }
     }
 
+    /// One request on a connection of its own, in HTTP/1.1, which may go on in another protocol.
+    pub(super) async fn ask_alone(
+        &self,
+        head: &Parts,
+        times: &Timeouts,
+    ) -> Result<(Response<Incoming>, Connection), Miss> {
+        let dialled = timeout(times.connect, self.dialer.dial_alone()).await;
+        let dialled = dialled.unwrap_or(Err(UpstreamError::ConnectTimeout));
+        let mut connection = dialled.map_err(|error| {
+            self.bad();
+            Miss::Unreached(error)
+        })?;
+        let sent = connection.send(head, &mut Body::Empty, times).await;
+        let mut answer = sent.map_err(|failure| self.missed(failure))?;
+        if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+            framing::settle(answer.headers_mut()).map_err(Miss::Failed)?;
+        }
+        let changed = self.health.good();
+        self.tell(changed);
+        Ok((answer, connection))
+    }
+
     fn answered(&self, mut answer: Response<Incoming>, carrier: Carrier) -> Result<Answered, Miss> {
         if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
             return Err(Miss::Failed(UpstreamError::Switched));

@@ -83,6 +83,7 @@ mod traces;
 mod trail;
 mod tutorial;
 mod unreadable;
+mod upgrades;
 mod uploads;
 mod watching;
 mod window;

@@ -201,7 +201,7 @@ async fn strangers_do_not_say_what_only_a_proxy_knows() {
         "X_Real_IP",
         "X-Proxied-Https",
     ];
-    let said: String = hearsay.iter().map(|name| format!("{name}: /evil\r\n")).collect();
+    let said = hearsay.map(|name| format!("{name}: /evil\r\n")).concat();
     let ask = format!("GET / HTTP/1.1\r\nHost: h\r\n{said}X-Own: 1\r\nConnection: close\r\n\r\n");
     for (more, passes) in [("", false), ("server.trusted_proxies = 127.0.0.1", true)] {
         let peer = Peer::start(answers(ok("ok"))).await;

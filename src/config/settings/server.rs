@@ -38,6 +38,10 @@ pub struct Server {
     pub max_connections: usize,
     /// Open connections of one address (of IPv6: one /64) at most; zero: no bound.
     pub max_connections_per_address: usize,
+    /// Connections that may speak another protocol at once, on plain routes; zero: none.
+    pub max_upgrades: usize,
+    /// The same of one client (address, or /64).
+    pub max_upgrades_per_client: usize,
     /// Requests of one client in a second, on average; zero: no bound.
     pub rate: u32,
     /// So many requests of one client may come at once.
