@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
+use http::StatusCode;
 use http::header::{CONNECTION, HeaderValue};
 use hyper::body::{Body as _, Incoming};
 use hyper::service::service_fn;
@@ -143,8 +144,10 @@ impl Connection {
             let answer = service(viewer.clone(), request);
             async move {
                 let mut answer = answer.await;
-                if let Some(upgrade) = answer.extensions_mut().remove::<Upgrade>() {
-                    in_flight.switches(upgrade);
+                if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+                    if let Some(upgrade) = answer.extensions_mut().remove::<Upgrade>() {
+                        in_flight.switches(upgrade);
+                    }
                 } else if in_flight.is_last() {
                     answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 }

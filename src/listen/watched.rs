@@ -128,10 +128,10 @@ impl<I> Watched<I> {
     /// Are these bytes hyper's own answer to a head that it cannot read? Nothing else is written while no request is in
     /// flight and nothing of an answer is left. Then they are taken, and go no further.
     fn withholds(&mut self, bytes: &[u8]) -> bool {
-        if self.withheld.is_none()
-            && self.withholds
-            && self.only == Some(Opening::Http1)
+        if self.withholds
             && !self.pulse.owes()
+            && self.withheld.is_none()
+            && self.only == Some(Opening::Http1)
         {
             self.withheld = Refused::of(bytes);
         }
@@ -156,7 +156,7 @@ impl<I: AsyncRead + Unpin> Watched<I> {
             if let Some(opening) = self.opening() {
                 return Poll::Ready(Ok(opening));
             }
-            let mut room = [MaybeUninit::uninit(); AHEAD];
+            let mut room = [const { MaybeUninit::uninit() }; AHEAD];
             let mut room = ReadBuf::uninit(&mut room);
             ready!(Pin::new(&mut self.io).poll_read(cx, &mut room))?;
             if room.filled().is_empty() {
@@ -175,7 +175,7 @@ impl<I: AsyncRead + Unpin> Watched<I> {
         if self.only == Some(Opening::Http2) || self.pulse.rests() || !self.unread.is_empty() {
             return Ok(());
         }
-        let mut room = [MaybeUninit::uninit(); AHEAD];
+        let mut room = [const { MaybeUninit::uninit() }; AHEAD];
         let mut room = ReadBuf::uninit(&mut room);
         match Pin::new(&mut self.io).poll_read(cx, &mut room)? {
             Poll::Ready(()) if room.filled().is_empty() => {

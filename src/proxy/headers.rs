@@ -86,7 +86,7 @@ fn path_before(route: &Route) -> Option<&str> {
 
 /// HTTP/2 may send cookies in several fields, HTTP/1.1 in one only (RFC 9113 section 8.2.3).
 fn join_cookies(headers: &mut HeaderMap) {
-    if headers.get_all(header::COOKIE).iter().nth(1).is_none() {
+    if !headers.contains_key(header::COOKIE) || headers.get_all(header::COOKIE).iter().nth(1).is_none() {
         return;
     }
     let cookies: Vec<&[u8]> = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();

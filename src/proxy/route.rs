@@ -2,7 +2,7 @@
 
 use http::request::Parts;
 use http::uri::Uri;
-use http::{HeaderValue, Method, Version, header};
+use http::{Method, Version, header};
 
 use super::headers;
 use super::reply::{Malformed, Refusal};
@@ -103,9 +103,9 @@ pub(super) fn route(settings: &Settings, head: &Parts, trace: &Trace) -> Result<
 /// Is nothing expected, or only what is met? One expectation is defined (RFC 9110 section 10.1.1); hyper heeds the last
 /// line of several.
 fn is_expected(head: &Parts) -> bool {
-    let mut expected = head.headers.get_all(header::EXPECT).iter();
-    let is_met = |one: &HeaderValue| one.as_bytes().eq_ignore_ascii_case(b"100-continue");
-    expected.next().is_none_or(is_met) && expected.next().is_none()
+    let Some(expected) = head.headers.get(header::EXPECT) else { return true };
+    let is_only = head.headers.get_all(header::EXPECT).iter().nth(1).is_none();
+    is_only && expected.as_bytes().eq_ignore_ascii_case(b"100-continue")
 }
 
 /// Refuses what stands for a head that could not be read.
@@ -128,9 +128,9 @@ pub(super) fn framed(head: &Parts) -> Result<(), Refusal> {
 ///
 /// SECURITY: HTTP/2 ends a body by itself, so nobody looked at these fields; upstream, in HTTP/1.1, they end it.
 fn has_one_length(head: &Parts) -> bool {
-    let mut lengths = head.headers.get_all(header::CONTENT_LENGTH).iter();
-    let plain = |length: &HeaderValue| !length.is_empty() && length.as_bytes().iter().all(u8::is_ascii_digit);
-    lengths.next().is_none_or(plain) && lengths.next().is_none()
+    let Some(length) = head.headers.get(header::CONTENT_LENGTH) else { return true };
+    let is_only = head.headers.get_all(header::CONTENT_LENGTH).iter().nth(1).is_none();
+    is_only && !length.is_empty() && length.as_bytes().iter().all(u8::is_ascii_digit)
 }
 
 /// No transfer coding but one `chunked`.
@@ -138,9 +138,9 @@ fn has_one_length(head: &Parts) -> bool {
 /// SECURITY: hyper takes the chunks off and leaves a coding below them in place; the field stays on this hop, so the
 /// upstream would take coded bytes for plain ones.
 fn is_framed_plainly(head: &Parts) -> bool {
-    let mut codings = head.headers.get_all(header::TRANSFER_ENCODING).iter();
-    let plain = |coding: &HeaderValue| coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");
-    codings.next().is_none_or(plain) && codings.next().is_none()
+    let Some(coding) = head.headers.get(header::TRANSFER_ENCODING) else { return true };
+    let is_only = head.headers.get_all(header::TRANSFER_ENCODING).iter().nth(1).is_none();
+    is_only && coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked")
 }
 
 /// The host that the viewer means: the target's own where it has one, else the one `Host` (RFC 9112 section 3.2). Empty
@@ -334,7 +334,7 @@ mod tests {
         let with = |name: &'static str, values: &[&'static str]| {
             let mut head = asking(Version::HTTP_2, "http://a/x", &[]);
             for value in values {
-                head.headers.append(name, HeaderValue::from_static(value));
+                head.headers.append(name, http::HeaderValue::from_static(value));
             }
             (framed(&head).is_ok(), is_expected(&head))
         };

@@ -10,10 +10,9 @@ use super::error::UpstreamError;
 /// SECURITY: hyper takes the chunks off, leaves a coding below them in place and drops the field: coded bytes would go
 /// out as plain ones. Lengths go out as they came, and whoever reads `2, 2` otherwise than hyper sees another end.
 pub(super) fn settle(fields: &mut HeaderMap) -> Result<(), UpstreamError> {
-    let mut codings = fields.get_all(TRANSFER_ENCODING).iter();
-    if let Some(coding) = codings.next() {
+    if let Some(coding) = fields.get(TRANSFER_ENCODING) {
         let is_chunked = coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");
-        if !is_chunked || codings.next().is_some() {
+        if !is_chunked || fields.get_all(TRANSFER_ENCODING).iter().nth(1).is_some() {
             return Err(UpstreamError::Coding);
         }
         // Where both stand, the length is wrong (RFC 9112 section 6.3).

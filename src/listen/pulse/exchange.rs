@@ -62,10 +62,8 @@ impl Pulse {
 
     /// The same, asked for by the request's service.
     pub(in crate::listen) fn malformed(&self) -> Option<StatusCode> {
-        match self.exchange.malformed.load(Relaxed) {
-            0 => None,
-            status => StatusCode::from_u16(status).ok(),
-        }
+        let status = self.exchange.malformed.load(Relaxed);
+        if status == 0 { None } else { StatusCode::from_u16(status).ok() }
     }
 
     /// The other end of what comes after HTTP.
