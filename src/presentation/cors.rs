@@ -75,15 +75,15 @@ pub(super) fn permission(asked: &HeaderMap) -> Response<Body> {
 /// SECURITY: what the upstream marks as one person's is not opened to the scripts of other sites that ask with that
 /// person's cookie.
 pub fn open(asked: &HeaderMap, fields: &mut HeaderMap) {
-    if !fields.contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN) {
-        let named = credentialed(asked).filter(|_| !is_personal(fields));
-        if let Some(origin) = named {
-            fields.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
-            fields.append(header::VARY, HeaderValue::from_static("Origin"));
-            fields.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
-        } else {
-            fields.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
-        }
+    if fields.contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN) {
+        return;
+    }
+    if let Some(origin) = credentialed(asked).filter(|_| !is_personal(fields)) {
+        fields.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
+        fields.append(header::VARY, HeaderValue::from_static("Origin"));
+        fields.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+    } else {
+        fields.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
     }
     expose(fields);
 }

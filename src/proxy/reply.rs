@@ -233,8 +233,8 @@ pub(super) fn finish(answer: Answer, via: &Via) -> Response<Body> {
         }
         _ => {}
     }
-    // A script may see that, and by which id to ask about it.
-    if outcome != Outcome::Served {
+    // A script may see what was done for it.
+    if !matches!(outcome, Outcome::Served | Outcome::Unknown) {
         cors::expose(fields);
     }
     // The version is the upstream connection's; hyper writes that of the viewer's.
