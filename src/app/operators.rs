@@ -39,6 +39,7 @@ impl Operators {
         let bounds = Bounds {
             max_connections: admin.max_connections,
             max_per_address: 0,
+            explains: false,
             ..Bounds::from(&settings.server)
         };
         let hall = Hall::new(bounds, Clients::default(), Crew::here(), Gauge::default(), Arc::clone(metrics));

@@ -53,12 +53,16 @@ impl Default for Server {
             drain: secs(30),
             head_timeout: secs(10),
             idle_timeout: secs(75),
+            half_closed_timeout: secs(5),
             tls_timeout: secs(10),
             // Longer than any heal, and than a whole book as PDF through a slow line.
             request_timeout: secs(60 * 60),
             max_connections: 4096,
             // A reading room behind one address fits in, and nobody takes every place.
             max_connections_per_address: 1024,
+            // Far below the open files of a process; a reading room behind one address has a few.
+            max_upgrades: 256,
+            max_upgrades_per_client: 32,
             rate: 0,
             rate_burst: 200,
             http2: Http2Bounds::default(),

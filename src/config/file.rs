@@ -78,6 +78,9 @@ pub struct Server {
     pub head_timeout: Option<Text<Duration>>,
     /// How long a kept-alive connection may stay without a request.
     pub idle_timeout: Option<Text<Duration>>,
+    /// How long a client that ended its side of the connection behind a whole request still gets its answer. One that is
+    /// gone looks the same. 0: it is taken for gone.
+    pub half_closed_timeout: Option<Text<Duration>>,
     /// How long a TLS handshake may take.
     pub tls_timeout: Option<Text<Duration>>,
     /// How long one request may take, from its head to the last byte of its answer.
@@ -87,6 +90,11 @@ pub struct Server {
     /// Open connections of one address at most (an IPv6 network of 64 bits counts as one); more are closed at once.
     /// Trusted proxies are exempt. 0: no bound.
     pub max_connections_per_address: Option<Text<Count>>,
+    /// Connections that may speak another protocol at once (WebSocket, on plain routes); more get 503. 0: nobody is let
+    /// switch.
+    pub max_upgrades: Option<Text<Count>>,
+    /// The same of one client (an address, or an IPv6 network of 64 bits). Trusted proxies are exempt.
+    pub max_upgrades_per_client: Option<Text<Count>>,
     /// Requests of one client in a second, on average; more get 429. Trusted proxies and heal.origins are exempt.
     /// 0: no bound.
     pub rate: Option<Text<Count>>,

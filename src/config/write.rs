@@ -69,10 +69,13 @@ fn server(server: &Server) -> file::Server {
         drain: text(server.drain),
         head_timeout: text(server.head_timeout),
         idle_timeout: text(server.idle_timeout),
+        half_closed_timeout: text(server.half_closed_timeout),
         tls_timeout: text(server.tls_timeout),
         request_timeout: text(server.request_timeout),
         max_connections: count(server.max_connections),
         max_connections_per_address: count(server.max_connections_per_address),
+        max_upgrades: count(server.max_upgrades),
+        max_upgrades_per_client: count(server.max_upgrades_per_client),
         rate: text(Count(server.rate)),
         rate_burst: text(Count(server.rate_burst)),
         http2: Some(file::Http2Bounds {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
+use http::StatusCode;
 use http::header::{CONNECTION, HeaderValue};
 use hyper::body::{Body as _, Incoming};
 use hyper::service::service_fn;
@@ -21,13 +22,13 @@ use super::accept;
 use super::answering::Answering;
 use super::proxy_protocol::{self, Refused};
 use super::pulse::{Look, Pulse, Silence};
-use super::speech::{Cause, Speaks, Speech};
-use super::watched::Watched;
+use super::speech::{Cause, NoHttp, Speaks, Speech};
+use super::watched::{Opening, Watched};
 use super::{Bounds, Hall, Manner, Stop};
 use crate::config::settings::is_among;
 use crate::observe::Gauged;
-use crate::proxy::Viewer;
-use crate::upstream::{Body, ClientConnection};
+use crate::proxy::{Malformed, Viewer};
+use crate::upstream::{Body, ClientConnection, Upgrade};
 
 /// How long the other side has for its part of a polite end.
 const GOODBYE: Duration = Duration::from_secs(1);
@@ -80,7 +81,7 @@ impl Connection {
         let Some(client) = &self.client else { return };
         let viewer = Viewer::new(address, Arc::clone(client.client()));
         match self.manner.tls.clone() {
-            None => self.http(stream, viewer, service).await,
+            None => self.http(stream, viewer, None, service).await,
             // Boxed: a plain connection has no room for it.
             Some(tls) => Box::pin(self.encrypted(tls, stream, viewer, service)).await,
         }
@@ -95,9 +96,15 @@ impl Connection {
         viewer.tls = true;
         match timeout(self.bounds.tls_timeout, tls.accept(stream)).await {
             Ok(Ok(stream)) => {
-                viewer.certified = stream.get_ref().1.peer_certificates().is_some();
+                let session = stream.get_ref().1;
+                viewer.certified = session.peer_certificates().is_some();
+                // What was agreed upon is spoken, and nothing else (RFC 9113 section 3.2).
+                let only = session.alpn_protocol().map(|name| match name {
+                    b"h2" => Opening::Http2,
+                    _ => Opening::Http1,
+                });
                 // Boxed: each future that it passes through would have room for it.
-                self.http(Box::new(stream), viewer, service).await;
+                self.http(Box::new(stream), viewer, only, service).await;
             }
             Ok(Err(error)) => {
                 self.hall.metrics.edge.connection_cut("tls");
@@ -126,7 +133,7 @@ impl Connection {
         None
     }
 
-    async fn http<I, S, F>(self, io: I, viewer: Viewer, service: S)
+    async fn http<I, S, F>(self, io: I, viewer: Viewer, only: Option<Opening>, service: S)
     where
         I: AsyncRead + AsyncWrite + Send + Unpin + 'static,
         S: Fn(Viewer, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
@@ -134,20 +141,33 @@ impl Connection {
     {
         let (peer, pulse) = (viewer.peer, Pulse::new(&self.bounds));
         let watching = Arc::clone(&pulse);
-        let service = service_fn(move |request: Request<Incoming>| {
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            if let Some(status) = watching.malformed() {
+                request.extensions_mut().insert(Malformed(status));
+            }
             let in_flight = watching.asks(request.version(), !request.body().is_end_stream());
             let answer = service(viewer.clone(), request);
             async move {
                 let mut answer = answer.await;
-                if in_flight.is_last() {
+                if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+                    if let Some(upgrade) = answer.extensions_mut().remove::<Upgrade>() {
+                        in_flight.switches(upgrade);
+                    }
+                } else if in_flight.is_last() {
                     answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 }
                 Ok::<_, Infallible>(answer.map(|body| Answering::new(body, in_flight)))
             }
         });
-        let io = Watched::new(io, Arc::clone(&pulse));
+        let io = Watched::new(io, Arc::clone(&pulse)).under(&self.bounds, only);
         let speech = Speech::new(io, service, Arc::clone(&self.bounds));
+        let hall = Arc::clone(&self.hall);
         if let Err(error) = self.until_the_end(speech, &pulse).await {
+            if error.is::<NoHttp>() {
+                hall.metrics.edge.connection_cut("preface");
+            } else if is_half_closed(&*error) {
+                hall.metrics.edge.connection_cut("half_closed");
+            }
             tracing::debug!(%peer, %error, "a viewer's connection ended badly");
         }
     }
@@ -214,6 +234,12 @@ impl Connection {
             }
         }
     }
+}
+
+/// A viewer who had ended his side waited for too long.
+fn is_half_closed(error: &(dyn std::error::Error + 'static)) -> bool {
+    let io = error.source().and_then(|cause| cause.downcast_ref::<std::io::Error>());
+    io.is_some_and(|io| io.kind() == std::io::ErrorKind::ConnectionAborted)
 }
 
 impl Pulse {

@@ -27,7 +27,7 @@ impl Turn {
 /// One request, from its head to the end of its answer.
 #[derive(Debug)]
 pub(super) struct InFlight {
-    pulse: Arc<Pulse>,
+    pub(super) pulse: Arc<Pulse>,
     pub(super) turn: Option<Arc<Turn>>,
 }
 

@@ -13,10 +13,12 @@ mod connection;
 mod crew;
 mod in_flight;
 pub mod inherit;
+mod malformed;
 mod proxy_protocol;
 mod pulse;
 mod speech;
 pub mod tls;
+mod tunnel;
 mod watched;
 
 use std::fmt;
@@ -51,6 +53,8 @@ pub struct Bounds {
     pub head_timeout: Duration,
     /// How long a connection is kept without a request, or with a viewer who takes nothing.
     pub idle_timeout: Duration,
+    /// How long a viewer who ended his side of the connection still gets his answer; zero: he is gone.
+    pub half_closed_timeout: Duration,
     /// How long a TLS handshake may take.
     pub tls_timeout: Duration,
     /// From a request's head to the last byte of its answer.
@@ -69,6 +73,10 @@ pub struct Bounds {
     pub http2: Http2Bounds,
     /// How long requests in flight may take to end.
     pub drain: Duration,
+    /// The service says itself what is wrong with a head that cannot be read: it looks for [`Malformed`].
+    ///
+    /// [`Malformed`]: crate::proxy::Malformed
+    pub explains: bool,
 }
 
 impl From<&Server> for Bounds {
@@ -76,6 +84,7 @@ impl From<&Server> for Bounds {
         Self {
             head_timeout: server.head_timeout,
             idle_timeout: server.idle_timeout,
+            half_closed_timeout: server.half_closed_timeout,
             tls_timeout: server.tls_timeout,
             request_timeout: server.request_timeout,
             max_head_bytes: server.max_head_bytes,
@@ -85,6 +94,7 @@ impl From<&Server> for Bounds {
             trusted: server.trusted_proxies.clone(),
             http2: server.http2,
             drain: server.drain,
+            explains: true,
         }
     }
 }

@@ -4,9 +4,13 @@
 //! requests as well. So the bytes and the requests are watched here. Nothing is armed for a request: one timer a
 //! connection looks at what was noted, because a timer for each request costs more than the request's bookkeeping.
 
+mod exchange;
+
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use exchange::Exchange;
 
 use super::in_flight::{InFlight, Turn};
 use crate::upstream::PIECE;
@@ -20,6 +24,8 @@ pub(super) enum Silence {
     Stuck,
     /// An answer takes longer than any may.
     Late,
+    /// Nothing moves in another protocol than HTTP.
+    Unmoved,
 }
 
 impl Silence {
@@ -29,6 +35,7 @@ impl Silence {
             Self::Idle => "idle",
             Self::Stuck => "stuck",
             Self::Late => "late",
+            Self::Unmoved => "upgrade_idle",
         }
     }
 }
@@ -64,6 +71,8 @@ pub(super) struct Pulse {
     had_body: AtomicBool,
     /// Frames other than requests come as well, so bytes do not mean that a head has begun.
     is_http2: AtomicBool,
+    /// What is neither asked nor answered in HTTP as usual.
+    exchange: Exchange,
     /// The last answer ended.
     pub(super) rested: AtomicU64,
     /// The first byte since then.
@@ -101,6 +110,7 @@ impl Pulse {
             asked: AtomicBool::new(false),
             had_body: AtomicBool::new(false),
             is_http2: AtomicBool::new(false),
+            exchange: Exchange::default(),
             rested: AtomicU64::new(0),
             began: AtomicU64::new(0),
             blocked: AtomicU64::new(0),
@@ -116,6 +126,7 @@ impl Pulse {
     pub(super) fn asks(self: &Arc<Self>, version: http::Version, has_body: bool) -> InFlight {
         self.in_flight.fetch_add(1, Relaxed);
         self.asked.store(true, Relaxed);
+        self.exchange.asks();
         if has_body {
             self.had_body.store(true, Relaxed);
         }
@@ -171,21 +182,28 @@ impl Pulse {
         self.rests()
             && self.asked.load(Relaxed)
             && !self.is_http2()
+            && !self.is_switched()
             && !self.had_body.load(Relaxed)
             && is_zero(&self.began)
             && is_zero(&self.blocked)
             && self.now().saturating_sub(self.rested.load(Relaxed)) >= LULL
     }
 
-    /// Bytes came.
-    pub(super) fn reads(&self) {
-        if self.began.load(Relaxed) == 0 && self.rests() {
+    /// Bytes came while nothing is in flight. True: a head begins with them.
+    pub(super) fn reads(&self) -> bool {
+        self.moves();
+        let begins = self.began.load(Relaxed) == 0;
+        if begins {
             self.note(&self.began);
         }
+        begins
     }
 
     /// The other side takes so many bytes of what is written; `None`: nothing.
     pub(super) fn writes(&self, taken: Option<usize>) {
+        if taken.is_some() {
+            self.moves();
+        }
         let is_blocked = self.blocked.load(Relaxed) != 0;
         match taken {
             None if is_blocked => {}
@@ -214,6 +232,9 @@ impl Pulse {
             let silent = moment(&self.blocked) + self.idle_timeout;
             let slow = moment(&self.slow).saturating_add(self.pace);
             return Some((silent.min(slow), Silence::Stuck));
+        }
+        if self.is_switched() {
+            return Some((moment(self.exchange.moved()) + self.idle_timeout, Silence::Unmoved));
         }
         if !self.rests() {
             return if self.is_http2() {

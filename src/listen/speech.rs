@@ -17,11 +17,16 @@ use hyper::service::HttpService;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::Bounds;
 use super::watched::{Opening, Watched};
+use super::{Bounds, malformed, tunnel};
 
 /// Why it ended badly.
 pub(super) type Cause = Box<dyn Error + Send + Sync>;
+
+/// What came first is neither HTTP/1 nor the preface of HTTP/2: an answer in either would be a guess.
+#[derive(Debug, thiserror::Error)]
+#[error("the first bytes are neither HTTP/1 nor the preface of HTTP/2")]
+pub(super) struct NoHttp;
 
 /// What a connection may do with its HTTP, whatever is below and above that. Ready when it has ended.
 pub(super) trait Speaks: Future<Output = Result<(), Cause>> + Unpin {
@@ -49,12 +54,14 @@ enum State<I, S: HttpService<Incoming>> {
     Silent(Watched<I>),
     Http1(Box<http1::Connection<Stream<I>, S>>),
     Http2(Pin<Box<http2::Connection<Stream<I>, S, TokioExecutor>>>),
+    /// Another protocol is spoken.
+    Tunnel(Pin<Box<dyn Future<Output = Result<(), Cause>> + Send>>),
     Over,
 }
 
 impl<I, S, B> Speech<I, S>
 where
-    I: AsyncRead + AsyncWrite + Unpin,
+    I: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     S: HttpService<Incoming, ResBody = B> + Clone,
     S::Error: Into<Cause>,
     B: Body + 'static,
@@ -68,9 +75,36 @@ where
     fn http1(&self, io: Watched<I>) -> State<I, S> {
         let mut builder = http1::Builder::new();
         // No timer for heads: see `pulse`. No `pipeline_flush`: with it, hyper throws an answer away when the
-        // connection ends with bytes unread, as after a request whose body nobody wanted.
-        builder.max_buf_size(self.bounds.max_head_bytes);
-        State::Http1(Box::new(builder.serve_connection(TokioIo::new(io), self.service.clone())))
+        // connection ends with bytes unread, as after a request whose body nobody wanted. `half_close`: see `watched`.
+        builder.max_buf_size(self.bounds.max_head_bytes).half_close(true);
+        let io = TokioIo::new(io.in_http1());
+        State::Http1(Box::new(builder.serve_connection(io, self.service.clone())))
+    }
+
+    /// HTTP/1 has ended: for good, or to go on in another protocol.
+    fn switch(&mut self) {
+        let State::Http1(connection) = std::mem::replace(&mut self.state, State::Over) else { return };
+        let parts = connection.into_parts();
+        let io = parts.io.into_inner();
+        if let Some(tunnel) = io.pulse().upgrade().and_then(|upgrade| upgrade.take()) {
+            self.state = State::Tunnel(Box::pin(tunnel::pass(io, parts.read_buf, tunnel)));
+        }
+    }
+
+    /// hyper could not read a head. Its own answer was kept back: the service gets a request in place of that head, and
+    /// says what is wrong with it as it says everything else.
+    fn explain(&mut self, error: hyper::Error) -> Result<(), Cause> {
+        let State::Http1(connection) = std::mem::replace(&mut self.state, State::Over) else {
+            return Err(error.into());
+        };
+        let mut io = connection.into_parts().io.into_inner();
+        let Some((refused, head)) = io.refused() else { return Err(error.into()) };
+        if io.pulse().is_new() && malformed::is_no_http(&head) {
+            return Err(NoHttp.into());
+        }
+        io.pulse().notes_malformed(refused.0);
+        self.state = self.http1(io.unread(malformed::stand_in(&head)));
+        Ok(())
     }
 
     fn http2(&self, io: Watched<I>) -> State<I, S> {
@@ -94,7 +128,7 @@ impl<I, S: HttpService<Incoming>> Unpin for Speech<I, S> {}
 
 impl<I, S, B> Speaks for Speech<I, S>
 where
-    I: AsyncRead + AsyncWrite + Unpin,
+    I: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     S: HttpService<Incoming, ResBody = B> + Clone,
     S::Error: Into<Cause>,
     B: Body + 'static,
@@ -113,7 +147,7 @@ where
 
     fn graceful_shutdown(&mut self) {
         match &mut self.state {
-            State::Silent(_) => self.state = State::Over,
+            State::Silent(_) | State::Tunnel(_) => self.state = State::Over,
             State::Http1(connection) => Pin::new(&mut **connection).graceful_shutdown(),
             State::Http2(connection) => connection.as_mut().graceful_shutdown(),
             State::Over => {}
@@ -123,7 +157,7 @@ where
 
 impl<I, S, B> Future for Speech<I, S>
 where
-    I: AsyncRead + AsyncWrite + Unpin,
+    I: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     S: HttpService<Incoming, ResBody = B> + Clone,
     S::Error: Into<Cause>,
     B: Body + 'static,
@@ -135,8 +169,18 @@ where
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         loop {
             let opening = match &mut self.state {
-                State::Http1(connection) => return Pin::new(&mut **connection).poll(cx).map_err(Cause::from),
+                State::Http1(connection) => match ready!(Pin::new(&mut **connection).poll(cx)) {
+                    Ok(()) => {
+                        self.switch();
+                        continue;
+                    }
+                    Err(error) => {
+                        self.explain(error)?;
+                        continue;
+                    }
+                },
                 State::Http2(connection) => return connection.as_mut().poll(cx).map_err(Cause::from),
+                State::Tunnel(tunnel) => return tunnel.as_mut().poll(cx),
                 State::Over => return Poll::Ready(Ok(())),
                 State::Silent(io) => ready!(io.poll_opening(cx))?,
             };

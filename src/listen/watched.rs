@@ -1,17 +1,26 @@
 //! The bytes of a connection, seen as they pass.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep, sleep};
 
+use super::Bounds;
+use super::malformed::{self, Refused};
 use super::pulse::Pulse;
 
 /// What a client of HTTP/2 says first (RFC 9113 section 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// How much is read at once before hyper reads: most heads, so that one that cannot be read is known as a whole; and while a
+/// request is in flight, enough to see that the other side is gone.
+const AHEAD: usize = 512;
 
 /// A stream whose bytes are watched.
 #[derive(Debug)]
@@ -20,8 +29,18 @@ pub(super) struct Watched<I> {
     pulse: Arc<Pulse>,
     /// Bytes that came already and are to be read once more.
     unread: Bytes,
-    /// HTTP/1 was spoken, and nothing else will be.
-    is_http1: bool,
+    /// What is spoken, and nothing else; `None`: the first bytes will tell.
+    only: Option<Opening>,
+    /// hyper's own answer to a head that it cannot read is kept back, because a better one follows.
+    withholds: bool,
+    /// The beginning of the head that comes now.
+    head: Vec<u8>,
+    /// What was kept back.
+    withheld: Option<Refused>,
+    /// How long a viewer who ended his side of the connection is taken for one who waits.
+    half_closed: Duration,
+    /// Until then, since he did so or last took something.
+    left: Option<Pin<Box<Sleep>>>,
 }
 
 /// How a silence ends.
@@ -37,29 +56,97 @@ pub(super) enum Opening {
 
 impl<I> Watched<I> {
     pub(super) fn new(io: I, pulse: Arc<Pulse>) -> Self {
-        Self { io, pulse, unread: Bytes::new(), is_http1: false }
+        Self {
+            io,
+            pulse,
+            unread: Bytes::new(),
+            only: None,
+            withholds: false,
+            head: Vec::new(),
+            withheld: None,
+            half_closed: Duration::ZERO,
+            left: None,
+        }
     }
 
-    /// The same after a conversation in HTTP/1, which left these bytes.
-    pub(super) fn unread(self, unread: Bytes) -> Self {
-        Self { unread, is_http1: true, ..self }
+    /// The same under these bounds; `only` this version is spoken, where it was agreed upon.
+    pub(super) fn under(self, bounds: &Bounds, only: Option<Opening>) -> Self {
+        Self { only, withholds: bounds.explains, half_closed: bounds.half_closed_timeout, ..self }
     }
 
-    fn noting<T>(&self, written: Poll<T>, bytes: impl FnOnce(&T) -> usize) -> Poll<T> {
+    /// The same after a conversation in HTTP/1, which left these bytes before those that are here still.
+    pub(super) fn unread(mut self, unread: Bytes) -> Self {
+        let unread =
+            if self.unread.is_empty() { unread } else { [&unread[..], &self.unread[..]].concat().into() };
+        self.withheld = None;
+        Self { unread, only: Some(Opening::Http1), head: Vec::new(), ..self }
+    }
+
+    /// HTTP/1 is spoken from now on.
+    pub(super) fn in_http1(self) -> Self {
+        Self { only: Some(Opening::Http1), ..self }
+    }
+
+    /// Another protocol is spoken from now on.
+    pub(super) fn beyond_http(self) -> Self {
+        Self { withholds: false, ..self }
+    }
+
+    /// What hyper refused to read, with the beginning of that head as far as it is known.
+    pub(super) fn refused(&mut self) -> Option<(Refused, Vec<u8>)> {
+        let refused = self.withheld.take()?;
+        let is_known = self.pulse.has_begun();
+        Some((refused, if is_known { std::mem::take(&mut self.head) } else { Vec::new() }))
+    }
+
+    pub(super) fn pulse(&self) -> &Arc<Pulse> {
+        &self.pulse
+    }
+
+    fn noting<T>(&mut self, written: Poll<T>, bytes: impl FnOnce(&T) -> usize) -> Poll<T> {
         self.pulse.writes(match &written {
             Poll::Ready(written) => Some(bytes(written)),
             Poll::Pending => None,
         });
+        if let (Some(left), true) = (&mut self.left, written.is_ready()) {
+            left.as_mut().reset(Instant::now() + self.half_closed);
+        }
         written
+    }
+
+    /// Bytes came, maybe of a head.
+    fn hears(&mut self, bytes: &[u8]) {
+        if !self.pulse.rests() {
+            return;
+        }
+        if self.pulse.reads() {
+            self.head.clear();
+        }
+        if self.withholds && self.only != Some(Opening::Http2) {
+            let room = malformed::LONGEST.saturating_sub(self.head.len());
+            self.head.extend_from_slice(&bytes[..bytes.len().min(room)]);
+        }
+    }
+
+    /// Are these bytes hyper's own answer to a head that it cannot read? Nothing else is written while no request is in
+    /// flight and nothing of an answer is left. Then they are taken, and go no further.
+    fn withholds(&mut self, bytes: &[u8]) -> bool {
+        if self.withholds
+            && !self.pulse.owes()
+            && self.withheld.is_none()
+            && self.only == Some(Opening::Http1)
+        {
+            self.withheld = Refused::of(bytes);
+        }
+        self.withheld.is_some()
     }
 
     /// What the bytes so far say; `None`: too few.
     fn opening(&self) -> Option<Opening> {
         match &*self.unread {
             [] => None,
-            said if self.is_http1 || !PREFACE.starts_with(&said[..said.len().min(PREFACE.len())]) => {
-                Some(Opening::Http1)
-            }
+            _ if self.only.is_some() => self.only,
+            said if !PREFACE.starts_with(&said[..said.len().min(PREFACE.len())]) => Some(Opening::Http1),
             said => (said.len() >= PREFACE.len()).then_some(Opening::Http2),
         }
     }
@@ -72,16 +159,39 @@ impl<I: AsyncRead + Unpin> Watched<I> {
             if let Some(opening) = self.opening() {
                 return Poll::Ready(Ok(opening));
             }
-            let mut room = [0; PREFACE.len()];
-            let mut room = ReadBuf::new(&mut room[self.unread.len()..]);
+            let mut room = [const { MaybeUninit::uninit() }; AHEAD];
+            let mut room = ReadBuf::uninit(&mut room);
             ready!(Pin::new(&mut self.io).poll_read(cx, &mut room))?;
             if room.filled().is_empty() {
                 let began = !self.unread.is_empty();
                 return Poll::Ready(Ok(if began { Opening::Http1 } else { Opening::End }));
             }
-            self.pulse.reads();
             self.unread = [&self.unread, room.filled()].concat().into();
+            self.hears(room.filled());
         }
+    }
+
+    /// While an answer is made, hyper reads nothing (`half_close`): so it is looked here whether the other side is still
+    /// there. One who ended his side only is a viewer who waits; but so looks one who is gone, until something is
+    /// written to him. So he waits for a while only.
+    fn poll_left(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        if self.only == Some(Opening::Http2) || self.pulse.rests() || !self.unread.is_empty() {
+            return Ok(());
+        }
+        let mut room = [const { MaybeUninit::uninit() }; AHEAD];
+        let mut room = ReadBuf::uninit(&mut room);
+        match Pin::new(&mut self.io).poll_read(cx, &mut room)? {
+            Poll::Ready(()) if room.filled().is_empty() => {
+                let patience = self.half_closed;
+                let left = self.left.get_or_insert_with(|| Box::pin(sleep(patience)));
+                if patience.is_zero() || left.as_mut().poll(cx).is_ready() {
+                    return Err(io::ErrorKind::ConnectionAborted.into());
+                }
+            }
+            Poll::Ready(()) => self.unread = Bytes::copy_from_slice(room.filled()),
+            Poll::Pending => {}
+        }
+        Ok(())
     }
 }
 
@@ -99,24 +209,38 @@ impl<I: AsyncRead + Unpin> AsyncRead for Watched<I> {
         let before = buf.filled().len();
         let read = Pin::new(&mut self.io).poll_read(cx, buf);
         if buf.filled().len() > before {
-            self.pulse.reads();
+            self.hears(&buf.filled()[before..]);
         }
         read
     }
 }
 
-impl<I: AsyncWrite + Unpin> AsyncWrite for Watched<I> {
+impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<I> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        if self.withholds(buf) {
+            return Poll::Ready(Ok(buf.len()));
+        }
         let written = Pin::new(&mut self.io).poll_write(cx, buf);
         self.noting(written, |written| *written.as_ref().unwrap_or(&0))
     }
 
+    /// hyper calls this with every look at the connection, and only where nothing is left to be written.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.withheld.is_some() {
+            return Poll::Ready(Ok(()));
+        }
         let flushed = Pin::new(&mut self.io).poll_flush(cx);
-        self.noting(flushed, |_| 0)
+        self.pulse.writes(flushed.is_ready().then_some(0));
+        ready!(flushed)?;
+        self.pulse.is_flushed();
+        self.poll_left(cx)?;
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.withheld.is_some() {
+            return Poll::Ready(Ok(()));
+        }
         let shut = Pin::new(&mut self.io).poll_shutdown(cx);
         self.noting(shut, |_| 0)
     }
@@ -130,6 +254,9 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Watched<I> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if self.withholds(bufs.first().map_or(&[][..], |first| first)) {
+            return Poll::Ready(Ok(bufs.iter().map(|buf| buf.len()).sum()));
+        }
         let written = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
         self.noting(written, |written| *written.as_ref().unwrap_or(&0))
     }

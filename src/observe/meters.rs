@@ -21,6 +21,8 @@ struct ServerLabels {
 pub struct UpstreamMeters {
     /// Requests with an upstream, from their place to the end of the answer's body.
     pub in_flight: Gauge,
+    /// Connections that speak another protocol.
+    pub upgraded: Gauge,
     up: Family<ServerLabels, Gauge>,
     retries: Family<Kind, Counter>,
 }
@@ -31,6 +33,11 @@ impl UpstreamMeters {
             "upstream_in_flight",
             "Requests with an upstream, until the end of the answer",
             self.in_flight.clone(),
+        );
+        registry.register(
+            "upgraded_connections",
+            "Connections of viewers that speak another protocol, such as WebSocket",
+            self.upgraded.clone(),
         );
         registry.register(
             "upstream_server_up",

@@ -150,6 +150,8 @@ pub(super) fn again(error: Arc<UpstreamError>) -> UpstreamError {
         UpstreamError::Busy => UpstreamError::Busy,
         UpstreamError::Target => UpstreamError::Target,
         UpstreamError::Switched => UpstreamError::Switched,
+        UpstreamError::Coding => UpstreamError::Coding,
+        UpstreamError::Length => UpstreamError::Length,
         // A shared request has no body that its viewer could fail to send.
         UpstreamError::Closed | UpstreamError::Exchange(_) | UpstreamError::Viewer(_) => {
             UpstreamError::Closed

@@ -18,6 +18,13 @@ const METHODS: &str = "GET, HEAD, OPTIONS";
 /// How long a browser may remember its permission: as long as the longest of them do.
 const A_DAY: &str = "86400";
 
+/// Fields of ours that a script may read as well.
+const EXPOSED: [&str; 6] =
+    ["Retry-After", "Heal-Status", "Cache-Status", "X-Request-ID", "Server-Timing", "Proxy-Status"];
+
+/// The same, as they stand where nobody else exposes anything.
+const ALL_EXPOSED: &str = "Retry-After, Heal-Status, Cache-Status, X-Request-ID, Server-Timing, Proxy-Status";
+
 /// Is this OPTIONS one that is answered here if the upstream does not?
 pub fn concerns(kind: RouteKind, asked: &Parts) -> bool {
     asked.method == Method::OPTIONS
@@ -48,7 +55,7 @@ pub(super) fn permission(asked: &HeaderMap) -> Response<Body> {
     *response.status_mut() = StatusCode::NO_CONTENT;
     let fields = response.headers_mut();
     fields.insert(header::ALLOW, HeaderValue::from_static(METHODS));
-    open(fields);
+    open(asked, fields);
     if is_preflight(asked) {
         fields.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(METHODS));
         fields.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static(A_DAY));
@@ -62,11 +69,137 @@ pub(super) fn permission(asked: &HeaderMap) -> Response<Body> {
     response
 }
 
-/// Lets everybody read, unless the upstream said who may.
-pub fn open(fields: &mut HeaderMap) {
-    fields.entry(header::ACCESS_CONTROL_ALLOW_ORIGIN).or_insert(HeaderValue::from_static("*"));
+/// Lets everybody read, unless the upstream said who may. Who asks with credentials is named: a browser takes `*` for no
+/// permission then (Fetch standard, "CORS check").
+///
+/// SECURITY: what the upstream marks as one person's is not opened to the scripts of other sites that ask with that
+/// person's cookie.
+pub fn open(asked: &HeaderMap, fields: &mut HeaderMap) {
+    if fields.contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN) {
+        return;
+    }
+    if let Some(origin) = credentialed(asked).filter(|_| !is_personal(fields)) {
+        fields.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
+        fields.append(header::VARY, HeaderValue::from_static("Origin"));
+        fields.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+    } else {
+        fields.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    }
+    expose(fields);
+}
+
+/// Whoever may read an answer may read our fields in it, besides those that the upstream exposes.
+pub fn expose(fields: &mut HeaderMap) {
+    const NAMES: header::HeaderName = header::ACCESS_CONTROL_EXPOSE_HEADERS;
+    if !fields.contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN) {
+        return;
+    }
+    if !fields.contains_key(NAMES) {
+        fields.insert(NAMES, HeaderValue::from_static(ALL_EXPOSED));
+        return;
+    }
+    let said = fields.get_all(NAMES).iter().filter_map(|value| value.to_str().ok());
+    let mut names: Vec<&str> =
+        said.flat_map(|value| value.split(',')).map(str::trim).filter(|name| !name.is_empty()).collect();
+    // With credentials a star is a name like any other.
+    if names.contains(&"*") && !fields.contains_key(header::ACCESS_CONTROL_ALLOW_CREDENTIALS) {
+        return;
+    }
+    for own in EXPOSED {
+        if !names.iter().any(|name| name.eq_ignore_ascii_case(own)) {
+            names.push(own);
+        }
+    }
+    if let Ok(all) = HeaderValue::try_from(names.join(", ")) {
+        fields.insert(NAMES, all);
+    }
+}
+
+/// The origin of a script that asks with credentials. (`null` is that of anybody's sandbox.)
+fn credentialed(asked: &HeaderMap) -> Option<&HeaderValue> {
+    let origin =
+        asked.get(header::ORIGIN).filter(|origin| !matches!(origin.as_bytes(), b"null" | b"*" | b""))?;
+    let has_credentials = asked.contains_key(header::COOKIE) || asked.contains_key(header::AUTHORIZATION);
+    has_credentials.then_some(origin)
+}
+
+/// Does the upstream say that this answer is for one person?
+fn is_personal(fields: &HeaderMap) -> bool {
+    let says = |name: header::HeaderName, words: &[&str]| {
+        let values = fields.get_all(name).iter().filter_map(|value| value.to_str().ok());
+        let mut said = values.flat_map(|value| value.split(',')).map(str::trim);
+        said.any(|one| words.iter().any(|word| one.eq_ignore_ascii_case(word)))
+    };
+    fields.contains_key(header::SET_COOKIE)
+        || says(header::CACHE_CONTROL, &["private"])
+        || says(header::VARY, &["cookie", "authorization"])
 }
 
 fn is_preflight(asked: &HeaderMap) -> bool {
     asked.contains_key(header::ORIGIN) && !text(asked, header::ACCESS_CONTROL_REQUEST_METHOD).is_empty()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        for (name, value) in pairs {
+            map.append(*name, HeaderValue::from_static(value));
+        }
+        map
+    }
+
+    fn opened(
+        asked: &[(&'static str, &'static str)],
+        fields: &[(&'static str, &'static str)],
+    ) -> (String, String) {
+        let mut fields = map(fields);
+        open(&map(asked), &mut fields);
+        let credentials = text(&fields, header::ACCESS_CONTROL_ALLOW_CREDENTIALS).to_owned();
+        (text(&fields, header::ACCESS_CONTROL_ALLOW_ORIGIN).to_owned(), credentials)
+    }
+
+    #[test]
+    fn who_asks_with_credentials_is_named_unless_the_answer_is_one_persons() {
+        let origin = ("origin", "https://a.example");
+        let named = ("https://a.example".to_owned(), "true".to_owned());
+        let star = ("*".to_owned(), String::new());
+        assert_eq!(opened(&[origin], &[]), star);
+        assert_eq!(opened(&[("cookie", "a=1")], &[]), star);
+        assert_eq!(opened(&[origin, ("cookie", "a=1")], &[]), named);
+        assert_eq!(opened(&[origin, ("authorization", "Bearer x")], &[("vary", "Accept")]), named);
+        assert_eq!(opened(&[("origin", "null"), ("cookie", "a=1")], &[]), star);
+        for own in
+            [("set-cookie", "a=2"), ("cache-control", "max-age=1, Private"), ("vary", "accept, Cookie")]
+        {
+            assert_eq!(opened(&[origin, ("cookie", "a=1")], &[own]), star, "{own:?}");
+        }
+        let said = [("access-control-allow-origin", "https://b.example")];
+        assert_eq!(
+            opened(&[origin, ("cookie", "a=1")], &said),
+            ("https://b.example".to_owned(), String::new())
+        );
+    }
+
+    #[test]
+    fn what_others_expose_stays_exposed() {
+        for (said, expected) in [
+            (&[][..], ALL_EXPOSED.to_owned()),
+            (&["Link", "ETag, retry-after"], {
+                let more = ALL_EXPOSED.replace("Retry-After, ", "");
+                format!("Link, ETag, retry-after, {more}")
+            }),
+            (&["*"], "*".to_owned()),
+        ] {
+            let mut fields = map(&[("access-control-allow-origin", "*")]);
+            for value in said {
+                fields.append(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(value));
+            }
+            expose(&mut fields);
+            let all: Vec<_> = fields.get_all(header::ACCESS_CONTROL_EXPOSE_HEADERS).iter().collect();
+            assert_eq!(all, [&*expected]);
+        }
+    }
 }

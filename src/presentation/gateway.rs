@@ -77,7 +77,7 @@ impl Presenter {
             _ => Some(not_allowed(&asked.headers)),
         };
         let Some(mut response) = response else { return Gateway::Unknown };
-        cors::open(response.headers_mut());
+        cors::open(&asked.headers, response.headers_mut());
         if asked.method == Method::HEAD {
             *response.body_mut() = Body::Empty;
         }

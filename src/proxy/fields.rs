@@ -39,27 +39,34 @@ impl Via {
     }
 }
 
+/// One of 64 slots, by length and first letter: `content-length` and `http2-settings` are of one length, and every answer
+/// has the one.
+const fn slot(name: &str) -> u32 {
+    let first = if name.is_empty() { 0 } else { name.as_bytes()[0] as usize };
+    (name.len().wrapping_mul(7).wrapping_add(first) & 63) as u32
+}
+
 /// Names of fields that go together, 32 at most.
 #[derive(Debug)]
 pub(super) struct Names<const N: usize> {
     names: [&'static str; N],
-    /// Which lengths they have, as bits: most fields of a message are passed over at a glance.
-    lengths: u64,
+    /// Which slots they have, as bits: most fields of a message are passed over at a glance.
+    slots: u64,
 }
 
 impl<const N: usize> Names<N> {
-    /// These names: lower-case, of less than 64 letters.
+    /// These names, lower-case.
     pub(super) const fn new(names: [&'static str; N]) -> Self {
-        let (mut lengths, mut at) = (0, 0);
+        let (mut slots, mut at) = (0, 0);
         while at < N {
-            lengths |= 1 << names[at].len();
+            slots |= 1 << slot(names[at]);
             at += 1;
         }
-        Self { names, lengths }
+        Self { names, slots }
     }
 
     fn position(&self, name: &str) -> Option<usize> {
-        let may_be = name.len() < 64 && self.lengths >> name.len() & 1 == 1;
+        let may_be = self.slots >> slot(name) & 1 == 1;
         if may_be { self.names.iter().position(|other| *other == name) } else { None }
     }
 

@@ -15,14 +15,16 @@ use crate::config::settings::{Route, RouteKind, is_among};
 use crate::observe::Trace;
 
 /// Fields that are for one connection only (RFC 9110 section 7.6.1), besides those that `Connection` names.
-const HOP_BY_HOP: Names<8> = Names::new([
+const HOP_BY_HOP: Names<10> = Names::new([
     "connection",
     "keep-alive",
     "proxy-connection",
     "te",
     "transfer-encoding",
     "upgrade",
+    "http2-settings",
     "proxy-authenticate",
+    "proxy-authentication-info",
     "proxy-authorization",
 ]);
 
@@ -35,7 +37,7 @@ pub(super) fn onward(
     via: &Via,
 ) -> Result<(), Refusal> {
     let route = &settings.routes[asked.route];
-    let host = host_value(head)?;
+    let host = host_value(head, route, settings)?;
     let headers = &mut head.headers;
     strip_hop_by_hop(headers);
     join_cookies(headers);
@@ -84,7 +86,7 @@ fn path_before(route: &Route) -> Option<&str> {
 
 /// HTTP/2 may send cookies in several fields, HTTP/1.1 in one only (RFC 9113 section 8.2.3).
 fn join_cookies(headers: &mut HeaderMap) {
-    if headers.get_all(header::COOKIE).iter().nth(1).is_none() {
+    if !headers.contains_key(header::COOKIE) || headers.get_all(header::COOKIE).iter().nth(1).is_none() {
         return;
     }
     let cookies: Vec<&[u8]> = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
@@ -114,9 +116,9 @@ pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
         let named: Vec<HeaderName> = headers
             .get_all(header::CONNECTION)
             .iter()
-            .filter_map(|value| value.to_str().ok())
-            .flat_map(|value| value.split(','))
-            .filter_map(|name| name.trim().parse().ok())
+            // SECURITY: as bytes, so that one member that is no name takes no other one along.
+            .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+            .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
             // SECURITY: `Connection: host` and the like would take away what the next server needs to be safe.
             .filter(|name| !matches!(*name, header::HOST | header::CONTENT_LENGTH | header::VIA))
             .collect();
@@ -130,19 +132,24 @@ pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
 /// Scheme and host that the viewer asked by; a trusted proxy knows them better.
 pub(super) fn own_base(head: &Parts, viewer: &Viewer, settings: &Settings) -> String {
     let mut fields = head.headers.clone();
-    let host = super::route::host(head).ok().and_then(|host| host.parse().ok());
-    let host = host.unwrap_or(HeaderValue::from_static("localhost"));
+    let host = super::route::host(head).ok().filter(|host| !host.is_empty());
+    let host = host.or(settings.server.public_hosts.first().map(String::as_str));
+    let host = host.and_then(|host| host.parse().ok()).unwrap_or(HeaderValue::from_static("localhost"));
     forward(&mut fields, &host, viewer, &settings.server.trusted_proxies);
     let told =
         |name| fields.get(name).and_then(|value: &HeaderValue| value.to_str().ok()).unwrap_or_default();
     format!("{}://{}", told(FORWARDED_PROTO), told(FORWARDED_HOST))
 }
 
-fn host_value(head: &Parts) -> Result<HeaderValue, Refusal> {
+/// The host that the viewer asked for; where HTTP/1.0 names none, the one that we are known by.
+fn host_value(head: &Parts, route: &Route, settings: &Settings) -> Result<HeaderValue, Refusal> {
     if let (None, Some(host)) = (head.uri.authority(), head.headers.get(header::HOST)) {
         return Ok(host.clone());
     }
-    let host = super::route::host(head)?;
+    let host = match super::route::host(head)? {
+        "" => settings.server.public_hosts.first().map_or(route.upstream.authority.as_str(), String::as_str),
+        host => host,
+    };
     HeaderValue::from_str(host).map_err(|_| Refusal::BadRequest("Host is not a host"))
 }
 
@@ -193,6 +200,16 @@ pub(super) mod tests {
         ]);
         strip_hop_by_hop(&mut map);
         assert_eq!(map, headers(&[("host", "a.example"), ("accept", "*/*")]));
+    }
+
+    #[test]
+    fn a_member_of_connection_that_is_no_name_takes_no_other_one_along() {
+        let mut map = headers(&[("x-secret", "1"), ("x-other", "1"), ("x-stays", "1")]);
+        for value in [&b"\xff, x-secret"[..], b"a b,, \t,x-other\t,\"x-stays\""] {
+            map.append("connection", HeaderValue::from_bytes(value).expect("a value"));
+        }
+        strip_hop_by_hop(&mut map);
+        assert_eq!(map, headers(&[("x-stays", "1")]));
     }
 
     #[test]

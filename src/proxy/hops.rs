@@ -8,7 +8,6 @@ use http::HeaderMap;
 use http::header::{self, HeaderName, HeaderValue};
 use ipnet::IpNet;
 
-use super::fields::Names;
 use super::forwarded::{self, Element};
 use crate::config::settings::is_among;
 use crate::upstream::Client;
@@ -43,17 +42,51 @@ impl Viewer {
     }
 }
 
-/// What only a trusted proxy may say.
-const HEARSAY: Names<8> = Names::new([
-    "x-forwarded-for",
-    "x-forwarded-proto",
-    "x-forwarded-host",
-    "x-forwarded-port",
-    "x-forwarded-path",
-    "x-forwarded-id",
-    "x-real-ip",
+/// What only a trusted proxy may say, besides what begins with one of [`HEARSAY_FAMILIES`].
+///
+/// Cantaloupe takes the identifier from `X-IIIF-ID` as well, and Jetty, in which it runs, reads `X-Proxied-Https` and the
+/// two of `Proxy-`.
+const HEARSAY: [&str; 11] = [
     "forwarded",
-]);
+    "front-end-https",
+    "proxy-auth-cert",
+    "proxy-ssl-id",
+    "true-client-ip",
+    "x-client-ip",
+    "x-cluster-client-ip",
+    "x-forwarded",
+    "x-iiif-id",
+    "x-proxied-https",
+    "x-url-scheme",
+];
+
+/// Spring reads `X-Forwarded-Prefix` and `-Ssl`, Cantaloupe `-Path` and `-ID`; `X-Original-URL` and `X-Rewrite-URL` name
+/// another path than the one that was routed.
+const HEARSAY_FAMILIES: [&str; 4] = ["x-forwarded-", "x-original-", "x-rewrite-", "x-real-"];
+
+/// Is this a field that only a trusted proxy may send? `name` is in small letters.
+///
+/// SECURITY: an underscore counts as a dash: servers with variables for fields cannot tell the two apart.
+fn is_hearsay(name: &str) -> bool {
+    // Nearly all other fields are passed over at a glance.
+    if !matches!(name.as_bytes().first(), Some(b'f' | b'p' | b't' | b'x')) {
+        return false;
+    }
+    let same = |own: &u8, other: &u8| own == other || (*own == b'-' && *other == b'_');
+    let begins = |own: &str| {
+        own.len() <= name.len() && own.bytes().zip(name.bytes()).all(|(own, other)| same(&own, &other))
+    };
+    HEARSAY_FAMILIES.iter().any(|family| begins(family))
+        || HEARSAY.iter().any(|own| own.len() == name.len() && begins(own))
+}
+
+/// Removes what nobody vouches for.
+fn remove_hearsay(headers: &mut HeaderMap) {
+    let found: Vec<HeaderName> = headers.keys().filter(|name| is_hearsay(name.as_str())).cloned().collect();
+    for name in found {
+        headers.remove(name);
+    }
+}
 
 /// The viewer's own address: the rightmost one in `X-Forwarded-For`, or in `Forwarded` where that is absent, that is
 /// no trusted proxy.
@@ -111,7 +144,7 @@ pub(super) fn forward(headers: &mut HeaderMap, host: &HeaderValue, viewer: &View
         believe_standard(headers, peer, trusted);
         append_address(headers, &viewer.address);
     } else {
-        HEARSAY.remove_from(headers);
+        remove_hearsay(headers);
         headers.insert(FORWARDED_FOR, viewer.address.clone());
     }
     if standard {
@@ -197,6 +230,33 @@ mod tests {
             ("x-forwarded-port", "8080"),
         ]);
         assert_eq!(map, expected);
+    }
+
+    #[test]
+    fn what_only_a_proxy_says_is_known_in_every_spelling() {
+        for name in [
+            "x-iiif-id",
+            "x_iiif_id",
+            "x-forwarded",
+            "x-forwarded-prefix",
+            "x-forwarded-server",
+            "x-forwarded-of-any-name",
+            "x_forwarded_host",
+            "x-forwarded_for",
+            "x-original-url",
+            "x_original_uri",
+            "x-rewrite-url",
+            "x-real-ip",
+            "forwarded",
+            "true_client_ip",
+        ] {
+            assert!(is_hearsay(name), "{name}");
+        }
+        for name in
+            ["x-forward", "x-iiif-ids", "x-originals", "from", "te", "x", "x-requested-with", "prefer"]
+        {
+            assert!(!is_hearsay(name), "{name}");
+        }
     }
 
     #[test]

@@ -11,19 +11,20 @@ mod reply;
 mod route;
 mod sending;
 mod thumbnail;
+mod upgrade;
 
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::request::Parts;
-use http::{Method, Request, Response};
-use hyper::body::Incoming;
+use http::{HeaderMap, Method, Request, Response};
+use hyper::body::{Body as _, Incoming};
 
 #[doc(hidden)]
 pub use headers::rules;
 pub use hops::Viewer;
-pub use reply::Refusal;
+pub use reply::{Malformed, Refusal};
 
 use crate::config::Settings;
 use crate::config::settings::{RouteKind, Rung, is_among};
@@ -37,6 +38,7 @@ use fields::Via;
 use rate::Rates;
 use route::Asked;
 use thumbnail::lane_of;
+use upgrade::Upgrades;
 
 /// The reverse proxy. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -54,6 +56,7 @@ struct Rooms {
     rewrite: Option<Arc<Rewrite>>,
     via: Via,
     rates: Option<Arc<Rates>>,
+    upgrades: Upgrades,
     budget: Budget,
     metrics: Arc<Metrics>,
 }
@@ -76,8 +79,8 @@ impl Answer {
     }
 
     /// A document: whoever asks may read it.
-    fn opened(mut self) -> Self {
-        cors::open(self.response.headers_mut());
+    fn opened(mut self, asked: &HeaderMap) -> Self {
+        cors::open(asked, self.response.headers_mut());
         self
     }
 
@@ -97,8 +100,8 @@ impl Proxy {
         budget: Budget,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let rates = Rates::of(&settings.server);
-        Self::with(settings, upstreams, healer, presenter, budget, rates, metrics)
+        let counts = (Rates::of(&settings.server), Upgrades::of(&settings.server));
+        Self::with(settings, upstreams, healer, presenter, budget, counts, metrics)
     }
 
     fn with(
@@ -107,13 +110,14 @@ impl Proxy {
         healer: Healer,
         presenter: Presenter,
         budget: Budget,
-        rates: Option<Arc<Rates>>,
+        (rates, upgrades): (Option<Arc<Rates>>, Upgrades),
         metrics: Arc<Metrics>,
     ) -> Self {
         let rewrite = Rewrite::of(&settings);
         let via = Via::new(&settings.server.name);
-        let parts = Rooms { settings, upstreams, healer, presenter, rewrite, via, rates, budget, metrics };
-        Self { rooms: Arc::new(parts) }
+        let rooms =
+            Rooms { settings, upstreams, healer, presenter, rewrite, via, rates, upgrades, budget, metrics };
+        Self { rooms: Arc::new(rooms) }
     }
 
     /// The same proxy under other settings.
@@ -129,7 +133,8 @@ impl Proxy {
         let (old, new) = (&self.rooms.settings.server, &settings.server);
         let same = (old.rate, old.rate_burst) == (new.rate, new.rate_burst);
         let rates = if same { self.rooms.rates.clone() } else { Rates::of(new) };
-        Self::with(settings, upstreams, healer, presenter, budget, rates, Arc::clone(&self.rooms.metrics))
+        let counts = (rates, self.rooms.upgrades.under(new));
+        Self::with(settings, upstreams, healer, presenter, budget, counts, Arc::clone(&self.rooms.metrics))
     }
 
     /// Answers one request, whatever happens.
@@ -141,15 +146,17 @@ impl Proxy {
         let (trace, span) = rooms.metrics.spans.begin(Trace::of(&head.headers, trusted));
         let asking = reply::Asking::new(&head, trace);
         // First of all, because no other refusal ends the connection.
-        let checked = route::framed(&head).and_then(|()| rooms.fits(&viewer, &head));
+        let checked = route::readable(&head)
+            .and_then(|()| route::framed(&head))
+            .and_then(|()| rooms.fits(&viewer, &head));
         if let Err(refusal) = checked {
-            return rooms.reply(&asking, span, "none", Err(refusal), started);
+            return rooms.reply(&asking, &head.headers, span, "none", Err(refusal), started);
         }
         let (route, answer) = match rooms.gateway(&viewer, &head).await {
             Some(answer) => ("manifests", answer),
             None => rooms.routed(&viewer, &asking.trace, &mut head, body).await,
         };
-        rooms.reply(&asking, span, route, answer, started)
+        rooms.reply(&asking, &head.headers, span, route, answer, started)
     }
 }
 
@@ -198,10 +205,14 @@ impl Rooms {
             Ok(asked) => asked,
             Err(refusal) => return ("none", Err(refusal)),
         };
+        if let Some(protocols) = self.protocols(asked.route_kind, head, !body.is_end_stream()) {
+            let answer = Box::pin(self.upgrade(&asked, protocols, viewer, head)).await;
+            return (asked.kind(), answer);
+        }
         let image = asked.image();
         let is_document = asked.is_document(image.as_ref());
         let answer = self.answer(viewer, &asked, image.as_ref(), head, body).await;
-        (asked.kind(), answer.map(|answer| if is_document { answer.opened() } else { answer }))
+        (asked.kind(), answer.map(|answer| if is_document { answer.opened(&head.headers) } else { answer }))
     }
 
     /// Sends it on; an expired image is healed on the way. Anything but an expiry streams straight back.
@@ -378,6 +389,7 @@ impl Rooms {
     fn reply(
         &self,
         asking: &reply::Asking,
+        asked: &HeaderMap,
         mut span: Span,
         route: &'static str,
         answer: Result<Answer, Refusal>,
@@ -387,7 +399,7 @@ impl Rooms {
         let name = &self.settings.server.name;
         let (outcome, mut response) = match answer {
             Ok(answer) => (answer.outcome, reply::finish(self.under_our_name(answer), &self.via)),
-            Err(refusal) => (refusal.outcome(), reply::refuse(&refusal, asking, name)),
+            Err(refusal) => (refusal.outcome(), reply::refuse(&refusal, asking, asked, name)),
         };
         response.headers_mut().insert(REQUEST_ID, asking.trace.id().clone());
         let took = started.elapsed();

@@ -8,21 +8,28 @@ use http::{HeaderMap, Method, Response, StatusCode, Uri, Version};
 use serde::Serialize;
 
 use super::fields::Via;
-use super::{Answer, headers};
+use super::{Answer, headers, upgrade};
 use crate::config::settings::{AccessLog, Log};
 use crate::observe::{Span, Trace};
 use crate::outcome::Outcome;
+use crate::presentation::cors;
 use crate::upstream::{Body, BodyError, Chain, UpstreamError};
 
 const HEAL_STATUS: HeaderName = HeaderName::from_static("heal-status");
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 
+/// Marks a request that stands for a head which could not be read, with the status that is due.
+#[derive(Debug, Clone, Copy)]
+pub struct Malformed(pub StatusCode);
+
 /// Why we answer ourselves.
 #[derive(Debug)]
 pub enum Refusal {
     /// The request is not one that may be passed on.
     BadRequest(&'static str),
+    /// The head cannot be read, or is too long.
+    Malformed(StatusCode),
     /// CONNECT or TRACE.
     Method,
     /// `Expect` with something else than `100-continue`.
@@ -45,6 +52,8 @@ pub enum Refusal {
     Crowded(Duration),
     /// This client asks more often than it may.
     TooOften(Duration),
+    /// Too many connections speak another protocol already.
+    Upgrades,
 }
 
 impl Refusal {
@@ -55,6 +64,7 @@ impl Refusal {
 
     fn status(&self) -> StatusCode {
         match self {
+            Self::Malformed(status) => *status,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::Expectation => StatusCode::EXPECTATION_FAILED,
             Self::Options => StatusCode::NO_CONTENT,
@@ -62,7 +72,7 @@ impl Refusal {
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::Loop => StatusCode::LOOP_DETECTED,
             Self::TooOften(_) => StatusCode::TOO_MANY_REQUESTS,
-            Self::Pending(_) | Self::Crowded(_) | Self::Upstream(UpstreamError::Busy) => {
+            Self::Pending(_) | Self::Crowded(_) | Self::Upgrades | Self::Upstream(UpstreamError::Busy) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             Self::Upstream(UpstreamError::ConnectTimeout | UpstreamError::FirstByteTimeout) => {
@@ -81,6 +91,7 @@ impl Refusal {
     fn kind(&self) -> &'static str {
         match self {
             Self::BadRequest(_)
+            | Self::Malformed(_)
             | Self::Method
             | Self::Expectation
             | Self::Options
@@ -90,7 +101,7 @@ impl Refusal {
             Self::Loop => "proxy_loop_detected",
             Self::Upstream(error) => error.kind(),
             Self::Pending(_) => "http_response_timeout",
-            Self::Crowded(_) => "connection_limit_reached",
+            Self::Crowded(_) | Self::Upgrades => "connection_limit_reached",
             Self::TooOften(_) => "http_request_denied",
         }
     }
@@ -98,6 +109,13 @@ impl Refusal {
     fn detail(&self) -> String {
         match self {
             Self::BadRequest(why) => format!("{why}."),
+            Self::Malformed(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE) => {
+                "The head of the request is longer than this server takes.".to_owned()
+            }
+            Self::Malformed(_) => {
+                "The head of the request cannot be read: its first line or one of its fields breaks the rules of HTTP."
+                    .to_owned()
+            }
             Self::Method => "CONNECT and TRACE are not served here.".to_owned(),
             Self::Expectation => "Of expectations only 100-continue is met.".to_owned(),
             Self::Options => String::new(),
@@ -113,6 +131,7 @@ impl Refusal {
                 "The image is being brought back, which takes longer than usual. Ask again in {} s.",
                 after.as_secs()
             ),
+            Self::Upgrades => "Too many connections speak another protocol already.".to_owned(),
             Self::TooOften(after) => {
                 format!("Too many requests from this address. Ask again in {} s.", after.as_secs().max(1))
             }
@@ -128,7 +147,7 @@ impl Refusal {
             Self::Pending(after) | Self::Crowded(after) | Self::TooOften(after) => {
                 Some(after.as_secs().max(1))
             }
-            Self::Upstream(UpstreamError::Busy) => Some(1),
+            Self::Upgrades | Self::Upstream(UpstreamError::Busy) => Some(1),
             _ => None,
         }
     }
@@ -139,7 +158,6 @@ impl Refusal {
 pub(super) struct Asking {
     method: Method,
     uri: Uri,
-    wants_json: bool,
     is_http_1: bool,
     /// Who asks.
     pub(super) trace: Trace,
@@ -147,9 +165,8 @@ pub(super) struct Asking {
 
 impl Asking {
     pub(super) fn new(head: &Parts, trace: Trace) -> Self {
-        let wants_json = wants_json(&head.headers);
         let is_http_1 = head.version < Version::HTTP_2;
-        Self { method: head.method.clone(), uri: head.uri.clone(), wants_json, is_http_1, trace }
+        Self { method: head.method.clone(), uri: head.uri.clone(), is_http_1, trace }
     }
 
     /// What its span says of it.
@@ -191,15 +208,15 @@ impl Asking {
 
 /// A status is told by its class in logs and labels.
 fn is_quiet(status: StatusCode) -> bool {
-    status.is_success() || status.is_redirection()
+    status.is_informational() || status.is_success() || status.is_redirection()
 }
 
 /// Makes an upstream's answer ready to go out. Untouched answers lose their hop-by-hop fields and gain a `Via`.
 pub(super) fn finish(answer: Answer, via: &Via) -> Response<Body> {
     let Answer { mut response, outcome, healed } = answer;
-    let version = response.version();
+    let (version, status) = (response.version(), response.status());
     let fields = response.headers_mut();
-    headers::strip_hop_by_hop(fields);
+    upgrade::announced(status, fields, headers::strip_hop_by_hop);
     via.append(fields, version);
     match (outcome, healed) {
         (Outcome::Healed, Some((rung, took))) => {
@@ -215,6 +232,10 @@ pub(super) fn finish(answer: Answer, via: &Via) -> Response<Body> {
             fields.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         }
         _ => {}
+    }
+    // A script may see what was done for it.
+    if !matches!(outcome, Outcome::Served | Outcome::Unknown) {
+        cors::expose(fields);
     }
     // The version is the upstream connection's; hyper writes that of the viewer's.
     *response.version_mut() = Version::HTTP_11;
@@ -244,8 +265,8 @@ fn options() -> Response<Body> {
     response
 }
 
-/// Builds an answer of our own.
-pub(super) fn refuse(refusal: &Refusal, asking: &Asking, name: &str) -> Response<Body> {
+/// Builds an answer of our own to who asked with these fields.
+pub(super) fn refuse(refusal: &Refusal, asking: &Asking, asked: &HeaderMap, name: &str) -> Response<Body> {
     if matches!(refusal, Refusal::Options) {
         return options();
     }
@@ -257,7 +278,7 @@ pub(super) fn refuse(refusal: &Refusal, asking: &Asking, name: &str) -> Response
         tracing::warn!(request = %asking.trace, path = asking.uri.path(), error = %Chain(error), "an upstream gave no answer");
     }
     let title = status.canonical_reason().unwrap_or("Error");
-    let (kind, text) = if asking.wants_json {
+    let (kind, text) = if wants_json(asked) {
         let problem = Problem {
             title,
             status: status.as_u16(),
@@ -277,14 +298,14 @@ pub(super) fn refuse(refusal: &Refusal, asking: &Asking, name: &str) -> Response
     put(fields, header::CONTENT_LENGTH, &text.len().to_string());
     put(fields, header::CACHE_CONTROL, "no-store");
     // Without it a browser hides the status from the viewer's script.
-    put(fields, header::ACCESS_CONTROL_ALLOW_ORIGIN, "*");
+    cors::open(asked, fields);
     put(fields, PROXY_STATUS, &format!("{name}; error={}", refusal.kind()));
     if let Some(seconds) = refusal.retry_after() {
         put(fields, header::RETRY_AFTER, &seconds.to_string());
     }
     // SECURITY: where the request itself is in doubt, so is what stands behind it: it must not be read as another one.
     // (hyper writes this field into HTTP/1 only.)
-    if matches!(refusal, Refusal::BadRequest(_)) && asking.is_http_1 {
+    if matches!(refusal, Refusal::BadRequest(_) | Refusal::Malformed(_)) && asking.is_http_1 {
         put(fields, header::CONNECTION, "close");
     }
     match refusal {

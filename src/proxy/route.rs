@@ -2,10 +2,10 @@
 
 use http::request::Parts;
 use http::uri::Uri;
-use http::{HeaderValue, Method, Version, header};
+use http::{Method, Version, header};
 
 use super::headers;
-use super::reply::Refusal;
+use super::reply::{Malformed, Refusal};
 use crate::config::Settings;
 use crate::config::settings::RouteKind;
 use crate::heal::{Lobby, echo};
@@ -82,9 +82,7 @@ pub(super) fn route(settings: &Settings, head: &Parts, trace: &Trace) -> Result<
     if has_dot_segment(path) {
         return Err(Refusal::BadRequest("the path must not hold dot segments"));
     }
-    // Only this one is defined (RFC 9110 section 10.1.1).
-    let expected = head.headers.get(header::EXPECT);
-    if expected.is_some_and(|expected| !expected.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
+    if !is_expected(head) {
         return Err(Refusal::Expectation);
     }
     // Our own name once is an echo; twice is a circle.
@@ -102,10 +100,37 @@ pub(super) fn route(settings: &Settings, head: &Parts, trace: &Trace) -> Result<
     })
 }
 
+/// Is nothing expected, or only what is met? One expectation is defined (RFC 9110 section 10.1.1); hyper heeds the last
+/// line of several.
+fn is_expected(head: &Parts) -> bool {
+    let Some(expected) = head.headers.get(header::EXPECT) else { return true };
+    let is_only = head.headers.get_all(header::EXPECT).iter().nth(1).is_none();
+    is_only && expected.as_bytes().eq_ignore_ascii_case(b"100-continue")
+}
+
+/// Refuses what stands for a head that could not be read.
+pub(super) fn readable(head: &Parts) -> Result<(), Refusal> {
+    head.extensions.get().map_or(Ok(()), |Malformed(status)| Err(Refusal::Malformed(*status)))
+}
+
 /// Refuses a request whose end is in doubt; asked before everything else, because only this refusal ends the connection.
 pub(super) fn framed(head: &Parts) -> Result<(), Refusal> {
-    let why = "of transfer codings only chunked is understood";
-    is_framed_plainly(head).then_some(()).ok_or(Refusal::BadRequest(why))
+    if !is_framed_plainly(head) {
+        return Err(Refusal::BadRequest("of transfer codings only chunked is understood"));
+    }
+    if !has_one_length(head) {
+        return Err(Refusal::BadRequest("the length of the body is in doubt"));
+    }
+    Ok(())
+}
+
+/// No `Content-Length`, or one of digits.
+///
+/// SECURITY: HTTP/2 ends a body by itself, so nobody looked at these fields; upstream, in HTTP/1.1, they end it.
+fn has_one_length(head: &Parts) -> bool {
+    let Some(length) = head.headers.get(header::CONTENT_LENGTH) else { return true };
+    let is_only = head.headers.get_all(header::CONTENT_LENGTH).iter().nth(1).is_none();
+    is_only && !length.is_empty() && length.as_bytes().iter().all(u8::is_ascii_digit)
 }
 
 /// No transfer coding but one `chunked`.
@@ -113,12 +138,13 @@ pub(super) fn framed(head: &Parts) -> Result<(), Refusal> {
 /// SECURITY: hyper takes the chunks off and leaves a coding below them in place; the field stays on this hop, so the
 /// upstream would take coded bytes for plain ones.
 fn is_framed_plainly(head: &Parts) -> bool {
-    let mut codings = head.headers.get_all(header::TRANSFER_ENCODING).iter();
-    let plain = |coding: &HeaderValue| coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");
-    codings.next().is_none_or(plain) && codings.next().is_none()
+    let Some(coding) = head.headers.get(header::TRANSFER_ENCODING) else { return true };
+    let is_only = head.headers.get_all(header::TRANSFER_ENCODING).iter().nth(1).is_none();
+    is_only && coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked")
 }
 
-/// The host that the viewer means: the target's own where it has one, else the one `Host` (RFC 9112 section 3.2).
+/// The host that the viewer means: the target's own where it has one, else the one `Host` (RFC 9112 section 3.2). Empty
+/// where HTTP/1.0 names none: then the routes for every host are left.
 ///
 /// SECURITY: a request with two hosts, or none, is read differently by different servers.
 pub(super) fn host(head: &Parts) -> Result<&str, Refusal> {
@@ -139,6 +165,8 @@ pub(super) fn host(head: &Parts) -> Result<&str, Refusal> {
         }
         (Some(authority), _) => authority.as_str(),
         (None, Some(host)) => host,
+        // Health checks ask so.
+        (None, None) if head.version == Version::HTTP_10 => return Ok(""),
         (None, None) => return Err(Refusal::BadRequest("no Host")),
     };
     if is_host(host) { Ok(host) } else { Err(Refusal::BadRequest("Host is not a host")) }
@@ -297,6 +325,31 @@ mod tests {
         }
         assert_eq!(host_of("/x", &[]), None);
         assert_eq!(host_of("/x", &["a", "a"]), None);
+        assert_eq!(host(&asking(Version::HTTP_10, "/x", &[])).ok(), Some(""));
+        assert!(host(&asking(Version::HTTP_10, "/x", &[""])).is_err());
+    }
+
+    #[test]
+    fn one_length_of_digits_and_one_expectation_are_taken() {
+        let with = |name: &'static str, values: &[&'static str]| {
+            let mut head = asking(Version::HTTP_2, "http://a/x", &[]);
+            for value in values {
+                head.headers.append(name, http::HeaderValue::from_static(value));
+            }
+            (framed(&head).is_ok(), is_expected(&head))
+        };
+        assert_eq!(with("content-length", &["5"]), (true, true));
+        for bad in
+            [&["5", "5"][..], &["5", "05"], &["5, 5"], &["5,5"], &["+5"], &["-0"], &[""], &["5 5"], &["0x5"]]
+        {
+            assert_eq!(with("content-length", bad), (false, true), "{bad:?}");
+        }
+        assert_eq!(with("expect", &["100-Continue"]), (true, true));
+        for bad in
+            [&["100-continue", "100-continue"][..], &["100-continue", "x"], &["100-continue, x"], &[""]]
+        {
+            assert_eq!(with("expect", bad), (true, false), "{bad:?}");
+        }
     }
 
     #[test]

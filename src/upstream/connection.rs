@@ -2,9 +2,11 @@
 
 use std::fmt;
 use std::future::poll_fn;
+use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::Poll;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use http::request::Parts;
@@ -12,7 +14,8 @@ use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1};
 use hyper::rt::{Read, Write};
 use hyper::{Request, Response};
-
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::AbortHandle;
 
 use super::body::{Body, BodyError};
@@ -23,6 +26,54 @@ use crate::config::settings::Timeouts;
 /// too little for a tile, and too much for hundreds of connections (docs/decisions/0004-the-data-path.md).
 pub(super) const READ_BUFFER: usize = 64 * 1024;
 
+/// A stream that notes that bytes came.
+#[derive(Debug)]
+struct Listening<I> {
+    io: I,
+    heard: Arc<AtomicBool>,
+}
+
+impl<I: AsyncRead + Unpin> AsyncRead for Listening<I> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let read = Pin::new(&mut self.io).poll_read(cx, buf);
+        if buf.filled().len() > before {
+            self.heard.store(true, Ordering::Relaxed);
+        }
+        read
+    }
+}
+
+impl<I: AsyncWrite + Unpin> AsyncWrite for Listening<I> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+    }
+}
+
 /// One connection; at most one request at a time.
 #[derive(Debug)]
 pub(super) struct Connection {
@@ -30,12 +81,16 @@ pub(super) struct Connection {
     driver: AbortHandle,
     /// It carries a request whose answer was not read to its end.
     busy: bool,
+    /// Bytes came since its last request was sent.
+    heard: Arc<AtomicBool>,
     /// The answer that is waited for. hyper closes the connection when this is dropped.
     answer: Option<Answer>,
     /// How far the body of its last request is.
     upload: Option<Arc<Progress>>,
     /// How long it waits for the head of an answer, or the next piece of its body.
     pub(super) waits: Silence,
+    /// It carries one request, and no other one after that.
+    pub(super) alone: bool,
     /// When it was last given back to the pool.
     pub(super) idle_since: Instant,
     /// When it was opened.
@@ -58,6 +113,8 @@ pub(super) enum SendFailure {
     Unsent,
     /// The connection was closed under a request without a body before any byte of an answer.
     Stale,
+    /// The same after some bytes of an answer.
+    Ended,
     /// No answer in time.
     Late,
     /// The viewer did not send its whole body.
@@ -74,16 +131,29 @@ impl Connection {
     where
         I: Read + Write + Send + Unpin + 'static,
     {
+        let heard = Arc::<AtomicBool>::default();
+        let io = TokioIo::new(Listening { io: TokioIo::new(io), heard: Arc::clone(&heard) });
         let (sender, driver) =
             http1::Builder::new().read_buf_exact_size(Some(READ_BUFFER)).handshake(io).await?;
         let driver = tokio::spawn(async move {
-            if let Err(error) = driver.await {
+            if let Err(error) = driver.with_upgrades().await {
                 tracing::debug!(%error, "a connection to an upstream ended badly");
             }
         })
         .abort_handle();
         let (born, waits) = (Instant::now(), Silence::new(Duration::MAX));
-        Ok(Self { sender, driver, busy: false, answer: None, upload: None, waits, idle_since: born, born })
+        Ok(Self {
+            sender,
+            driver,
+            busy: false,
+            heard,
+            answer: None,
+            upload: None,
+            waits,
+            alone: false,
+            idle_since: born,
+            born,
+        })
     }
 
     /// Its last request was not answered yet.
@@ -107,7 +177,7 @@ impl Connection {
     pub(super) fn rest(&mut self, now: Instant) -> bool {
         self.busy = false;
         self.idle_since = now;
-        self.upload.take().is_none_or(|upload| upload.is_whole()) && !self.is_closed()
+        self.upload.take().is_none_or(|upload| upload.is_whole()) && !self.is_closed() && !self.alone
     }
 
     /// Sends a request and waits for the head of its answer: as long as its body goes up (which may be silent
@@ -130,12 +200,17 @@ impl Connection {
         }
         self.busy = true;
         self.upload = body.watch_upload(times.body);
+        self.heard.store(false, Ordering::Relaxed);
         let request = Request::from_parts(head.clone(), std::mem::take(body));
         let answer = self.answer.insert(Answer(Box::pin(self.sender.try_send_request(request))));
         let answer =
             in_time(self.upload.as_deref(), &mut self.waits, times.first_byte, answer.0.as_mut()).await;
         self.answer = None;
-        answer.ok_or(SendFailure::Late)?.map_err(|failure| failed(failure, bodyless, body))
+        answer.ok_or(SendFailure::Late)?.map_err(|failure| match failed(failure, bodyless, body) {
+            // An answer that has begun, be it with a hint of 1xx or with half a head, is not asked for again.
+            SendFailure::Stale if self.heard.load(Ordering::Relaxed) => SendFailure::Ended,
+            failure => failure,
+        })
     }
 }
 

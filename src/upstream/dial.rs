@@ -95,6 +95,8 @@ fn identity(
 #[derive(Debug, Clone)]
 pub(super) struct Dialer {
     connector: HttpsConnector<Elsewhere>,
+    /// For HTTP/1.1 only.
+    alone: HttpsConnector<Elsewhere>,
     /// Scheme and authority of the upstream: Host and TLS name.
     target: Uri,
     /// HTTP/2 without asking.
@@ -113,19 +115,20 @@ impl Dialer {
         tcp.set_nodelay(true);
         // Shared by the addresses that a name has, so that the first, dead one does not use up the time of the rest.
         tcp.set_connect_timeout(Some(bounds.connect_timeout));
-        let connector = HttpsConnectorBuilder::new().with_tls_config((**tls).clone()).https_or_http();
+        let connector = || HttpsConnectorBuilder::new().with_tls_config((**tls).clone()).https_or_http();
         let elsewhere = Elsewhere { tcp, connect };
+        let alone = connector().enable_http1().wrap_connector(elsewhere.clone());
         let connector = match bounds.http2 {
-            Http2::Off => connector.enable_http1().wrap_connector(elsewhere),
-            Http2::Auto => connector.enable_all_versions().wrap_connector(elsewhere),
-            Http2::Always => connector.enable_http2().wrap_connector(elsewhere),
+            Http2::Off => alone.clone(),
+            Http2::Auto => connector().enable_all_versions().wrap_connector(elsewhere),
+            Http2::Always => connector().enable_http2().wrap_connector(elsewhere),
         };
         let mut target = http::uri::Parts::default();
         target.scheme = Some(url.scheme.clone());
         target.authority = Some(url.authority.clone());
         target.path_and_query = Some(http::uri::PathAndQuery::from_static("/"));
         let target = Uri::from_parts(target).unwrap_or_default();
-        Self { connector, target, knows_http2: bounds.http2 == Http2::Always }
+        Self { connector, alone, target, knows_http2: bounds.http2 == Http2::Always }
     }
 
     /// Resolves, connects, shakes hands. The caller sets the deadline.
@@ -139,6 +142,16 @@ impl Dialer {
             Connection::open(io).await.map(Carrier::Own)
         };
         carrier.map_err(UpstreamError::Handshake)
+    }
+}
+
+impl Dialer {
+    /// A connection in HTTP/1.1 that never goes to the pool, because it may go on in another protocol.
+    pub(super) async fn dial_alone(&self) -> Result<Connection, UpstreamError> {
+        let io = self.alone.clone().call(self.target.clone()).await.map_err(refused)?;
+        let mut connection = Connection::open(io).await.map_err(UpstreamError::Handshake)?;
+        connection.alone = true;
+        Ok(connection)
     }
 }
 

@@ -26,6 +26,12 @@ pub enum UpstreamError {
     /// The answer was not HTTP, or broke in its head.
     #[error("the answer broke")]
     Exchange(#[source] hyper::Error),
+    /// The answer's transfer codings are not understood here.
+    #[error("the answer comes in a transfer coding other than chunked")]
+    Coding,
+    /// The answer's lengths contradict each other, or are none.
+    #[error("the length of the answer is in doubt")]
+    Length,
     /// The upstream wants to speak something other than HTTP, although nobody asked for it.
     #[error("the answer switches protocols unasked")]
     Switched,
@@ -66,7 +72,8 @@ impl UpstreamError {
             Self::ConnectTimeout => "connection_timeout",
             Self::FirstByteTimeout => "http_response_timeout",
             Self::Closed => "connection_terminated",
-            Self::Exchange(_) | Self::Switched => "http_protocol_error",
+            Self::Exchange(_) | Self::Switched | Self::Length => "http_protocol_error",
+            Self::Coding => "http_response_transfer_coding",
             Self::Busy => "connection_limit_reached",
             Self::Target | Self::Viewer(_) => "http_request_error",
         }

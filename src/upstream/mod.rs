@@ -13,6 +13,7 @@ mod connection;
 mod dial;
 mod error;
 pub mod fetch;
+mod framing;
 pub mod guard;
 mod health;
 mod held;
@@ -25,6 +26,7 @@ mod routes;
 mod server;
 mod transfer;
 mod trunk;
+mod upgrade;
 mod upload;
 
 use std::sync::Arc;
@@ -46,6 +48,7 @@ pub use health::Standing;
 pub use held::{Budget, Held, Share};
 pub use own::{own_request, server_of};
 pub use server::ServerState;
+pub use upgrade::{Tunnel, Upgrade};
 pub use upload::{PIECE, pace};
 
 use crate::config::settings::{self, Timeouts};

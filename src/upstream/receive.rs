@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
+use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue};
 use http_body::Body as HttpBody;
 use http_body_util::BodyExt as _;
@@ -33,14 +33,10 @@ impl Upstream {
     pub(super) async fn receive(
         &self,
         caller: &Caller,
-        mut answer: Response<Incoming>,
+        answer: Response<Incoming>,
         attempt: Attempt,
         silence: Duration,
     ) -> Response<Body> {
-        // SECURITY: where both stand, the length is wrong (RFC 9112 section 6.3), and hyper would believe it.
-        if answer.headers().contains_key(TRANSFER_ENCODING) {
-            answer.headers_mut().remove(CONTENT_LENGTH);
-        }
         let (head, incoming) = answer.into_parts();
         let Some(mut exchange) = attempt.answered(incoming, silence) else {
             return Response::from_parts(head, Body::Empty);

@@ -6,19 +6,22 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use http::StatusCode;
+use http::request::Parts;
 use http::uri::{Authority, Scheme};
 use hyper::Response;
 use hyper::body::Incoming;
 use tokio::time::timeout;
 
+use super::body::Body;
 use super::connection::{Connection, SendFailure};
 use super::dial::Dialer;
 use super::error::UpstreamError;
+use super::framing;
 use super::health::{Health, Standing};
 use super::lease::Carrier;
 use super::pool::Pool;
 use super::trunk::Trunks;
-use crate::config::settings;
+use crate::config::settings::{self, Timeouts};
 use crate::observe::UpstreamMeters;
 
 /// One server.
@@ -147,10 +150,33 @@ impl Server {
         }
     }
 
-    pub(super) fn answered(&self, answer: Response<Incoming>) -> Result<Response<Incoming>, Miss> {
+    /// One request on a connection of its own, in HTTP/1.1, which may go on in another protocol.
+    pub(super) async fn ask_alone(
+        &self,
+        head: &Parts,
+        times: &Timeouts,
+    ) -> Result<(Response<Incoming>, Connection), Miss> {
+        let dialled = timeout(times.connect, self.dialer.dial_alone()).await;
+        let dialled = dialled.unwrap_or(Err(UpstreamError::ConnectTimeout));
+        let mut connection = dialled.map_err(|error| {
+            self.bad();
+            Miss::Unreached(error)
+        })?;
+        let sent = connection.send(head, &mut Body::Empty, times).await;
+        let mut answer = sent.map_err(|failure| self.missed(failure))?;
+        if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+            framing::settle(answer.headers_mut()).map_err(Miss::Failed)?;
+        }
+        let changed = self.health.good();
+        self.tell(changed);
+        Ok((answer, connection))
+    }
+
+    pub(super) fn answered(&self, mut answer: Response<Incoming>) -> Result<Response<Incoming>, Miss> {
         if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
             return Err(Miss::Failed(UpstreamError::Switched));
         }
+        framing::settle(answer.headers_mut()).map_err(Miss::Failed)?;
         let changed = self.health.good();
         self.tell(changed);
         Ok(answer)
@@ -160,7 +186,7 @@ impl Server {
         let error = match failure {
             SendFailure::Viewer(error) => return Miss::Failed(UpstreamError::Viewer(error)),
             SendFailure::Target => return Miss::Failed(UpstreamError::Target),
-            SendFailure::Unsent | SendFailure::Stale => UpstreamError::Closed,
+            SendFailure::Unsent | SendFailure::Stale | SendFailure::Ended => UpstreamError::Closed,
             SendFailure::Late => UpstreamError::FirstByteTimeout,
             SendFailure::Broken(error) => UpstreamError::Exchange(error),
         };

@@ -17,7 +17,7 @@ use crate::edge::{Edge, Viewer, route};
 use crate::world::checked;
 
 /// A fresh certificate in the folder, under these file names.
-fn makes(folder: &Path, file: &str, name: &str) -> CertificateDer<'static> {
+pub(crate) fn makes(folder: &Path, file: &str, name: &str) -> CertificateDer<'static> {
     let made = rcgen::generate_simple_self_signed([name.to_owned()]).expect("a certificate");
     std::fs::write(folder.join(format!("{file}.pem")), made.cert.pem()).expect("a file");
     std::fs::write(folder.join(format!("{file}.key")), made.signing_key.serialize_pem()).expect("a file");

@@ -70,3 +70,79 @@ async fn a_server_that_answers_options_itself_is_heard() {
     let answer = testbed::Client::default().send(Method::OPTIONS, &url, PREFLIGHT).await.expect("an answer");
     assert_eq!((answer.status, answer.header(ANYBODY)), (200, "https://mirador.example"));
 }
+
+const EXPOSED: &str = "access-control-expose-headers";
+const OURS: [&str; 6] =
+    ["Retry-After", "Heal-Status", "Cache-Status", "X-Request-ID", "Server-Timing", "Proxy-Status"];
+
+fn exposes_ours(answer: &Fetched) -> bool {
+    let said: Vec<_> = answer.header(EXPOSED).split(", ").collect();
+    OURS.iter().all(|name| said.contains(name))
+}
+
+#[tokio::test]
+async fn scripts_may_read_our_fields_besides_those_of_the_upstream() {
+    let world = World::start().await;
+    let page = world.bed.page();
+    // Opened by us: the service says nothing to who names no origin.
+    let answer = world.get(&page.presentation_path).await;
+    assert!(answer.status == 200 && exposes_ours(&answer), "{:?}", answer.headers);
+    world.bed.expires_everything();
+    let healed = world.get(&page.thumbnail_path()).await;
+    assert!(
+        healed.status == 200 && healed.header("heal-status").starts_with("healed"),
+        "{:?}",
+        healed.headers
+    );
+    assert!(exposes_ours(&healed), "{:?}", healed.headers);
+    world.bed.service.goes_down().await;
+    let refused = world.get(&page.presentation_path).await;
+    assert!(refused.status == 502 && exposes_ours(&refused), "{:?}", refused.headers);
+    let origin = Origin::start(|_| {
+        let said = [(EXPOSED, "Link, x-request-id")];
+        Origin::answer(200, &said, Flow::sized("{}"))
+    });
+    let folder = tempfile::tempdir().expect("a folder");
+    let app = App::start(settings(folder.path(), &origin.url(), &origin.url(), "index.sources = []"))
+        .await
+        .expect("it starts");
+    let answer = testbed::get(&format!("http://{}/iiif-service/x", app.addresses[0])).await;
+    let all: Vec<_> = answer.headers.get_all(EXPOSED).iter().collect();
+    let expected = "Link, x-request-id, Retry-After, Heal-Status, Cache-Status, Server-Timing, Proxy-Status";
+    assert_eq!(all, [expected]);
+}
+
+#[tokio::test]
+async fn who_asks_with_credentials_is_named() {
+    let origin = Origin::start(|seen| {
+        let own: &[(&str, &str)] = if seen.target.ends_with("/own") { &[("vary", "Cookie")] } else { &[] };
+        Origin::answer(200, own, Flow::sized("{}"))
+    });
+    let folder = tempfile::tempdir().expect("a folder");
+    let app = App::start(settings(folder.path(), &origin.url(), &origin.url(), "index.sources = []"))
+        .await
+        .expect("it starts");
+    let get = async |path: &str, fields: &[(&str, &str)]| {
+        testbed::get_with(&format!("http://{}{path}", app.addresses[0]), fields).await
+    };
+    let viewer = ("origin", "https://mirador.example");
+    let document = "/iiif-service/x";
+    for credentials in [("cookie", "session=1"), ("authorization", "Bearer x")] {
+        for path in [document, "/iiif/2/../x"] {
+            let answer = get(path, &[viewer, credentials]).await;
+            assert_eq!(answer.header(ANYBODY), viewer.1, "{path}: {:?}", answer.headers);
+            assert_eq!(answer.header("access-control-allow-credentials"), "true");
+            assert!(answer.header("vary").contains("Origin"), "{:?}", answer.headers);
+        }
+    }
+    // Without credentials, and what is one person's own, as before.
+    for (path, fields) in [
+        (document, &[viewer][..]),
+        (document, &[("cookie", "session=1")]),
+        ("/iiif-service/own", &[viewer, ("cookie", "session=1")]),
+    ] {
+        let answer = get(path, fields).await;
+        assert_eq!(answer.header(ANYBODY), "*", "{path} {fields:?}");
+        assert_eq!(answer.header("access-control-allow-credentials"), "");
+    }
+}

@@ -28,6 +28,8 @@ pub struct Server {
     pub head_timeout: Duration,
     /// How long a kept-alive connection may stay without a request.
     pub idle_timeout: Duration,
+    /// How long a viewer who ended his side of the connection still gets his answer; zero: he is gone.
+    pub half_closed_timeout: Duration,
     /// How long a TLS handshake may take.
     pub tls_timeout: Duration,
     /// From a request's head to the last byte of its answer.
@@ -36,6 +38,10 @@ pub struct Server {
     pub max_connections: usize,
     /// Open connections of one address (of IPv6: one /64) at most; zero: no bound.
     pub max_connections_per_address: usize,
+    /// Connections that may speak another protocol at once, on plain routes; zero: none.
+    pub max_upgrades: usize,
+    /// The same of one client (address, or /64).
+    pub max_upgrades_per_client: usize,
     /// Requests of one client in a second, on average; zero: no bound.
     pub rate: u32,
     /// So many requests of one client may come at once.

@@ -1,0 +1,92 @@
+//! What a connection does besides asking and answering in HTTP: heads that cannot be read, and other protocols.
+
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
+
+use http::StatusCode;
+
+use super::{InFlight, Pulse};
+use crate::upstream::Upgrade;
+
+/// The notes about that.
+#[derive(Debug, Default)]
+pub(super) struct Exchange {
+    /// A request came, and not all of its answer is written.
+    owes: AtomicBool,
+    /// What the head that could not be read is answered with; zero: all could be read.
+    malformed: AtomicU16,
+    /// Another protocol is spoken: when its bytes last moved.
+    moved: AtomicU64,
+    /// The other end of it, until HTTP has ended.
+    upgrade: Mutex<Option<Upgrade>>,
+}
+
+impl Exchange {
+    /// A request came.
+    pub(super) fn asks(&self) {
+        self.owes.store(true, Relaxed);
+    }
+
+    pub(super) fn moved(&self) -> &AtomicU64 {
+        &self.moved
+    }
+}
+
+impl Pulse {
+    /// Bytes came since the last answer ended.
+    pub(in crate::listen) fn has_begun(&self) -> bool {
+        self.began.load(Relaxed) != 0
+    }
+
+    /// Nothing was asked so far.
+    pub(in crate::listen) fn is_new(&self) -> bool {
+        !self.asked.load(Relaxed)
+    }
+
+    /// A request is in flight, or something of its answer is still to be written.
+    pub(in crate::listen) fn owes(&self) -> bool {
+        self.exchange.owes.load(Relaxed)
+    }
+
+    /// All is written that there was to be written.
+    pub(in crate::listen) fn is_flushed(&self) {
+        if self.owes() && self.rests() {
+            self.exchange.owes.store(false, Relaxed);
+        }
+    }
+
+    /// The next request stands for a head that could not be read, to be answered with this status.
+    pub(in crate::listen) fn notes_malformed(&self, status: StatusCode) {
+        self.exchange.malformed.store(status.as_u16(), Relaxed);
+    }
+
+    /// The same, asked for by the request's service.
+    pub(in crate::listen) fn malformed(&self) -> Option<StatusCode> {
+        let status = self.exchange.malformed.load(Relaxed);
+        if status == 0 { None } else { StatusCode::from_u16(status).ok() }
+    }
+
+    /// The other end of what comes after HTTP.
+    pub(in crate::listen) fn upgrade(&self) -> Option<Upgrade> {
+        self.exchange.upgrade.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    pub(in crate::listen) fn is_switched(&self) -> bool {
+        self.exchange.moved.load(Relaxed) != 0
+    }
+
+    pub(in crate::listen) fn moves(&self) {
+        if self.is_switched() {
+            self.note(&self.exchange.moved);
+        }
+    }
+}
+
+impl InFlight {
+    /// This answer is the last one in HTTP.
+    pub(in crate::listen) fn switches(&self, upgrade: Upgrade) {
+        let pulse = &self.pulse;
+        pulse.note(&pulse.exchange.moved);
+        *pulse.exchange.upgrade.lock().unwrap_or_else(PoisonError::into_inner) = Some(upgrade);
+    }
+}

@@ -1,0 +1,39 @@
+//! A connection after HTTP: bytes of another protocol, passed on both ways.
+//!
+//! It ends when the upstream has ended its side, after `server.idle_timeout` in which nothing moved or a viewer took
+//! nothing, and with `server.drain` when we stop. A viewer may end his side before.
+
+use std::future::pending;
+use std::io;
+
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, copy, split};
+
+use super::speech::Cause;
+use super::watched::Watched;
+use crate::upstream::Tunnel;
+
+/// Passes bytes on until the end; `said` came behind the request already.
+pub(super) async fn pass<I>(io: Watched<I>, said: Bytes, tunnel: Tunnel) -> Result<(), Cause>
+where
+    I: AsyncRead + AsyncWrite + Unpin,
+{
+    let Tunnel { io: upstream, held: _held } = tunnel;
+    let (mut from_viewer, mut to_viewer) = split(io.unread(said).beyond_http());
+    let (mut from_upstream, mut to_upstream) = split(upstream);
+    let up = async {
+        copy(&mut from_viewer, &mut to_upstream).await?;
+        to_upstream.shutdown().await?;
+        // The upstream may still have something to say.
+        pending::<io::Result<()>>().await
+    };
+    let down = async {
+        copy(&mut from_upstream, &mut to_viewer).await?;
+        to_viewer.shutdown().await
+    };
+    tokio::select! {
+        ended = down => ended?,
+        broken = up => broken?,
+    }
+    Ok(())
+}

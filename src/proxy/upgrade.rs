@@ -1,0 +1,180 @@
+//! Requests of plain routes that ask for another protocol, such as WebSocket: who may, and how many.
+//!
+//! Image and presentation routes never switch: there `Upgrade` is one of the fields of one hop, and goes no further.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use http::header::{CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderValue, UPGRADE};
+use http::request::Parts;
+use http::{Method, StatusCode, Version};
+
+use super::reply::Refusal;
+use super::route::Asked;
+use super::{Answer, Rooms, Viewer, headers, hops};
+use crate::config::settings::{RouteKind, Server, is_among};
+use crate::observe::{Gauged, Metrics, Span};
+use crate::upstream::{Upgrade, UpstreamError, one_client};
+
+const SWITCHES: HeaderValue = HeaderValue::from_static("upgrade");
+
+/// How many connections may speak another protocol: in all, and of one client.
+#[derive(Debug, Clone)]
+pub(super) struct Upgrades {
+    all: usize,
+    each: usize,
+    open: Open,
+}
+
+/// How many each client has; who has none is not listed.
+type Open = Arc<Mutex<HashMap<IpAddr, usize>>>;
+
+/// One of them. Free again when dropped.
+#[derive(Debug)]
+pub(super) struct UpgradePermit {
+    client: IpAddr,
+    open: Open,
+    _counted: Gauged,
+}
+
+impl Upgrades {
+    pub(super) fn of(server: &Server) -> Self {
+        Self { all: server.max_upgrades, each: server.max_upgrades_per_client, open: Open::default() }
+    }
+
+    /// The same under other bounds. Who has one keeps it.
+    pub(super) fn under(&self, server: &Server) -> Self {
+        Self { open: Arc::clone(&self.open), ..Self::of(server) }
+    }
+
+    /// One more for this client, if it may have it.
+    fn take(&self, client: IpAddr, is_trusted: bool, metrics: &Metrics) -> Option<UpgradePermit> {
+        let client = one_client(client);
+        let mut open = lock(&self.open);
+        let (all, own) = (open.values().sum::<usize>(), open.get(&client).copied().unwrap_or(0));
+        if all >= self.all || (!is_trusted && own >= self.each) {
+            return None;
+        }
+        open.insert(client, own + 1);
+        drop(open);
+        let counted = Gauged::one(&metrics.upstream.upgraded);
+        Some(UpgradePermit { client, open: Arc::clone(&self.open), _counted: counted })
+    }
+}
+
+impl Drop for UpgradePermit {
+    fn drop(&mut self) {
+        let mut open = lock(&self.open);
+        if let Some(count) = open.get_mut(&self.client) {
+            *count -= 1;
+            if *count == 0 {
+                open.remove(&self.client);
+            }
+        }
+    }
+}
+
+fn lock(open: &Mutex<HashMap<IpAddr, usize>>) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
+    open.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The words of a list field, in small letters.
+fn words(headers: &HeaderMap, name: http::HeaderName) -> impl Iterator<Item = String> {
+    let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+    let words = values.flat_map(|value| value.split(',')).map(|word| word.trim().to_ascii_lowercase());
+    words.filter(|word| !word.is_empty())
+}
+
+/// A protocol that is still HTTP, or one that the proxy itself would have to speak.
+///
+/// SECURITY: behind `h2c` requests would go upstream that nobody here reads.
+fn is_ours(protocol: &str) -> bool {
+    let name = protocol.split('/').next().unwrap_or_default();
+    matches!(name, "h2c" | "h2" | "h3" | "http" | "tls")
+}
+
+impl Rooms {
+    /// The protocols that a request asks for and that may pass; `None`: it stays in HTTP.
+    pub(super) fn protocols(&self, kind: RouteKind, head: &Parts, has_body: bool) -> Option<HeaderValue> {
+        let may = kind == RouteKind::Plain && head.headers.contains_key(UPGRADE);
+        if !may || has_body || head.version != Version::HTTP_11 || head.method != Method::GET {
+            return None;
+        }
+        let is_meant = words(&head.headers, CONNECTION).any(|word| word == "upgrade");
+        if !is_meant || self.upgrades.all == 0 {
+            return None;
+        }
+        let values = head.headers.get_all(UPGRADE).iter().filter_map(|value| value.to_str().ok());
+        let asked = values.flat_map(|value| value.split(',')).map(str::trim);
+        let asked: Vec<_> =
+            asked.filter(|one| !one.is_empty() && !is_ours(&one.to_ascii_lowercase())).collect();
+        (!asked.is_empty()).then(|| HeaderValue::try_from(asked.join(", ")).ok())?
+    }
+
+    /// Sends it on, and gives what came: a 101 with the upstream's side of the connection, or another answer.
+    pub(super) async fn upgrade(
+        &self,
+        asked: &Asked,
+        protocols: HeaderValue,
+        viewer: &Viewer,
+        head: &mut Parts,
+    ) -> Result<Answer, Refusal> {
+        let trusted = &self.settings.server.trusted_proxies;
+        let client = hops::client(&head.headers, viewer, trusted);
+        let permit = self.upgrades.take(client, is_among(client, trusted), &self.metrics);
+        let Some(permit) = permit else {
+            self.metrics.event("upgrade_refused");
+            return Err(Refusal::Upgrades);
+        };
+        let caller = self.caller(viewer, client, asked.route_kind);
+        headers::onward(head, asked, viewer, &self.settings, &self.via)?;
+        if let Some(rewrite) = &self.rewrite {
+            rewrite.called(&mut head.headers);
+        }
+        head.headers.insert(CONNECTION, SWITCHES);
+        head.headers.insert(UPGRADE, protocols);
+        let (times, started) = (self.settings.timeouts(asked.route), Instant::now());
+        let mut span = Span::call(&asked.trace, head);
+        let sent = self.upstreams[asked.route].upgrade(&caller, &span.onward(head), times).await;
+        span.answered(&sent);
+        let answer = sent.and_then(|answer| {
+            let is_switched = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
+            if is_switched && !is_among_those(answer.headers(), &head.headers) {
+                return Err(UpstreamError::Switched);
+            }
+            Ok(answer)
+        });
+        let answer = answer.map_err(|error| {
+            self.metrics.upstream_error(error.kind());
+            Refusal::Upstream(error)
+        })?;
+        self.metrics.upstream_answered(asked.kind(), started.elapsed());
+        if let Some(upgrade) = answer.extensions().get::<Upgrade>() {
+            upgrade.keep(permit);
+        }
+        Ok(Answer::served(answer))
+    }
+}
+
+/// Does the answer switch to protocols that were asked for, and to no other (RFC 9110 section 7.8)?
+fn is_among_those(answer: &HeaderMap, asked: &HeaderMap) -> bool {
+    let asked: Vec<_> = words(asked, UPGRADE).collect();
+    let mut chosen = words(answer, UPGRADE).peekable();
+    chosen.peek().is_some() && chosen.all(|protocol| asked.contains(&protocol))
+}
+
+/// Takes the fields of one hop off by `strip`, all but those that announce another protocol.
+pub(super) fn announced(status: StatusCode, fields: &mut HeaderMap, strip: impl FnOnce(&mut HeaderMap)) {
+    if status != StatusCode::SWITCHING_PROTOCOLS {
+        return strip(fields);
+    }
+    let chosen = fields.get(UPGRADE).cloned();
+    strip(fields);
+    fields.remove(CONTENT_LENGTH);
+    if let Some(chosen) = chosen {
+        fields.insert(CONNECTION, SWITCHES);
+        fields.insert(UPGRADE, chosen);
+    }
+}

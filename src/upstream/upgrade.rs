@@ -1,0 +1,97 @@
+//! Requests that hand their connection over to another protocol, such as WebSocket (RFC 9110 section 7.8).
+
+use std::any::Any;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use http::StatusCode;
+use http::request::Parts;
+use hyper::Response;
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
+use tokio::time::timeout;
+
+use super::attempt::Attempt;
+use super::body::Body;
+use super::choice::Tried;
+use super::error::UpstreamError;
+use super::lease::Carrier;
+use super::server::Miss;
+use super::{Caller, Upstream};
+use crate::config::settings::Timeouts;
+
+/// The upstream's side of a connection that speaks another protocol now, with all that is held while it does.
+pub struct Tunnel {
+    /// Bytes of that protocol.
+    pub io: TokioIo<Upgraded>,
+    /// Free again with the tunnel.
+    pub held: Vec<Box<dyn Any + Send>>,
+}
+
+/// A [`Tunnel`] on its way to the viewer's connection, among the extensions of the answer that announces it.
+#[derive(Clone)]
+pub struct Upgrade(Arc<Mutex<Option<Tunnel>>>);
+
+impl fmt::Debug for Upgrade {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Upgrade").finish_non_exhaustive()
+    }
+}
+
+impl Upgrade {
+    fn new(tunnel: Tunnel) -> Self {
+        Self(Arc::new(Mutex::new(Some(tunnel))))
+    }
+
+    /// This is held for as long as the tunnel is open.
+    pub fn keep(&self, permit: impl Any + Send) {
+        let mut tunnel = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(tunnel) = &mut *tunnel {
+            tunnel.held.push(Box::new(permit));
+        }
+    }
+
+    /// For one taker.
+    pub fn take(&self) -> Option<Tunnel> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl Upstream {
+    /// Sends a request that names another protocol, on a connection of its own that is in HTTP/1.1 and never goes to the
+    /// pool. A 101 carries an [`Upgrade`]; then its permits are free again: who stays for hours must not keep others out.
+    /// Any other answer is one like all others.
+    pub async fn upgrade(
+        &self,
+        caller: &Caller,
+        head: &Parts,
+        times: Timeouts,
+    ) -> Result<Response<Body>, UpstreamError> {
+        let admission = self.admit(caller).await?;
+        let (mut tried, mut last) = (Tried::default(), UpstreamError::Closed);
+        while let Some(load) = self.choose(&mut tried) {
+            let (mut answer, connection) = match load.ask_alone(head, &times).await {
+                Ok(answered) => answered,
+                Err(Miss::Unreached(error)) => {
+                    last = error;
+                    self.meters.retried("next_server");
+                    continue;
+                }
+                Err(Miss::Lost) => return Err(UpstreamError::Closed),
+                Err(Miss::Failed(error)) => return Err(error),
+            };
+            if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+                let attempt = Attempt::sent(admission, Carrier::Own(connection), load);
+                return Ok(self.receive(caller, answer, attempt, times.body).await);
+            }
+            let switched = timeout(times.first_byte, hyper::upgrade::on(&mut answer)).await;
+            let switched = switched.map_err(|_| UpstreamError::FirstByteTimeout)?;
+            let io = TokioIo::new(switched.map_err(UpstreamError::Exchange)?);
+            let mut answer = answer.map(|_| Body::Empty);
+            answer.extensions_mut().clear();
+            answer.extensions_mut().insert(Upgrade::new(Tunnel { io, held: vec![Box::new(load)] }));
+            return Ok(answer);
+        }
+        Err(last)
+    }
+}
