@@ -44,7 +44,11 @@ pub(super) fn now(rooms: &Rooms) -> Result<NowLive, Problem> {
     let healed = count("healed");
     let broken: u64 = ["missing", "cooling", "pending", "failed"].map(count).iter().sum();
     let all: u64 = told.requests.values().sum();
-    let (tone, summary) = if told.now.breakers_open > 0 {
+    let (tone, summary) = if let Some((part, fault)) = told.degraded.first_key_value() {
+        let more = told.degraded.len() - 1;
+        let more = if more > 0 { format!(" ({more} more parts are out of order, see the log.)") } else { String::new() };
+        ("bad", format!("Out of order: {part}. {}.{more}", fault.why.trim_end_matches('.')))
+    } else if told.now.breakers_open > 0 {
         (
             "bad",
             "A canvas service only fails and is left alone for a while: nothing can be healed through it."
@@ -82,7 +86,9 @@ pub(super) fn now(rooms: &Rooms) -> Result<NowLive, Problem> {
             format!("{} with an upstream", told.now.upstream_in_flight),
         ),
     ];
-    let last = rooms.index.history(&Filter::default(), Page { before: None, limit: LAST })?;
+    let last = rooms.index.history(&Filter::default(), Page { before: None, limit: LAST });
+    // An index that cannot be read is told above; the rest of the page can be told.
+    let last = last.unwrap_or_default();
     Ok(NowLive {
         tone,
         summary,

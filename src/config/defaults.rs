@@ -9,6 +9,7 @@ use http::HeaderMap;
 
 use super::settings::{
     AccessLog, Admin, CanvasRule, Cluster, ClusterKind, Heal, Health, Http2, Http2Bounds, Index, Log,
+    LogClient,
     LogFormat, MassExpiry, Presentation, Rewrite, Rung, Server, Settings, Source, SourceKind, Store,
     Telemetry, Upstream,
 };
@@ -232,6 +233,7 @@ impl Default for Log {
             format: LogFormat::Auto,
             access: AccessLog::Sampled,
             sample: 100,
+            client: LogClient::Masked,
             // Some MB when it is full.
             queue: 8192,
         }

@@ -21,6 +21,7 @@ mod routes;
 mod server;
 mod trunk;
 mod upload;
+pub mod whole;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;

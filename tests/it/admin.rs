@@ -332,16 +332,32 @@ async fn with_a_token_everything_but_the_probes_asks_for_it() {
     assert_eq!(status("/api/v1/stats", "Bearer a-token-that-is-long").await, 200);
     // user:a-token-that-is-long
     assert_eq!(status("/api/v1/stats", "Basic dXNlcjphLXRva2VuLXRoYXQtaXMtbG9uZw==").await, 200);
-    let mut wrong = Vec::new();
-    for _ in 0..40 {
-        wrong.push(status("/api/v1/stats", "Bearer a-token-that-is-wrong").await);
+}
+
+#[tokio::test]
+async fn who_guesses_tokens_is_not_listened_to_and_others_are() {
+    let folder = tempfile::tempdir().expect("a directory");
+    let file = folder.path().join("token");
+    std::fs::write(&file, "a-token-that-is-long\n").expect("a file");
+    let text = format!("admin.token_file = {}\nserver.trusted_proxies = [\"127.0.0.1\"]", file.display());
+    let world = World::with(&text).await;
+    let ask = async |from: &str, shown: &str| {
+        let fields = [("authorization", shown), ("x-forwarded-for", from)];
+        world.client.get(&url(&world, "/api/v1/stats"), &fields).await.expect("an answer")
+    };
+    let (right, wrong) = ("Bearer a-token-that-is-long", "Bearer a-token-that-is-wrong");
+    let mut seen = Vec::new();
+    for at in 0..40 {
+        seen.push(ask(&format!("2001:db8::{at:x}"), wrong).await.status);
     }
-    assert!(wrong[0] == 401 && wrong.contains(&429), "{wrong:?}");
-    assert_eq!(
-        status("/api/v1/stats", "Bearer a-token-that-is-long").await,
-        200,
-        "the right one still opens"
-    );
+    assert!(seen[0] == 401 && seen[39] == 429, "{seen:?}");
+    let held = ask("2001:db8::ffff", right).await;
+    assert_eq!(held.status, 429, "a right guess tells nothing");
+    let after: u64 = held.header("retry-after").parse().expect("a time");
+    assert!((1..=60).contains(&after), "{after}");
+    assert_eq!(ask("2001:db8:0:1::1", right).await.status, 200, "others are not concerned");
+    assert_eq!(ask("192.0.2.1", right).await.status, 200, "others are not concerned");
+    assert_eq!(world.client.get(&url(&world, "/readyz"), &[]).await.expect("an answer").status, 200);
 }
 
 #[tokio::test]
