@@ -118,7 +118,8 @@ impl App {
         let (stop_button, stop) = Stop::new();
         let diary = Diary::default();
         let rooms = house.for_operators(&index, &metrics, None, &diary, &stop_button);
-        let pages = Arc::new(ArcSwap::from_pointee(Admin::new(rooms, accessories::gate(&settings, &metrics))));
+        let pages =
+            Arc::new(ArcSwap::from_pointee(Admin::new(rooms, accessories::gate(&settings, &metrics))));
         let house = Arc::new(ArcSwap::from_pointee(house));
 
         let bounds = Bounds::from(&settings.server);

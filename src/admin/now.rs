@@ -46,7 +46,11 @@ pub(super) fn now(rooms: &Rooms) -> Result<NowLive, Problem> {
     let all: u64 = told.requests.values().sum();
     let (tone, summary) = if let Some((part, fault)) = told.degraded.first_key_value() {
         let more = told.degraded.len() - 1;
-        let more = if more > 0 { format!(" ({more} more parts are out of order, see the log.)") } else { String::new() };
+        let more = if more > 0 {
+            format!(" ({more} more parts are out of order, see the log.)")
+        } else {
+            String::new()
+        };
         ("bad", format!("Out of order: {part}. {}.{more}", fault.why.trim_end_matches('.')))
     } else if told.now.breakers_open > 0 {
         (

@@ -79,7 +79,10 @@ impl Operators {
                 Some(listener)
             }
             Err(error) => {
-                let why = format!("{error}. Viewers are served without it; it is tried again every {} s", RETRY.as_secs());
+                let why = format!(
+                    "{error}. Viewers are served without it; it is tried again every {} s",
+                    RETRY.as_secs()
+                );
                 metrics.edge.degraded.begins(ADMIN, &why);
                 None
             }
@@ -119,6 +122,7 @@ fn open(
     let bounds = Bounds {
         max_connections: admin.max_connections,
         max_per_address: 0,
+        evicts: true,
         ..Bounds::from(&settings.server)
     };
     let hall = Hall::new(bounds, Crew::here(), Gauge::default(), Arc::clone(metrics));

@@ -9,9 +9,8 @@ use http::HeaderMap;
 
 use super::settings::{
     AccessLog, Admin, CanvasRule, Cluster, ClusterKind, Heal, Health, Http2, Http2Bounds, Index, Log,
-    LogClient,
-    LogFormat, MassExpiry, Presentation, Rewrite, Rung, Server, Settings, Source, SourceKind, Store,
-    Telemetry, Upstream,
+    LogClient, LogFormat, MassExpiry, Presentation, Rewrite, Rung, Server, Settings, Source, SourceKind,
+    Store, Telemetry, Upstream,
 };
 
 const fn secs(seconds: u64) -> Duration {

@@ -18,7 +18,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::leaf::{OneOrMany, Text};
-use super::settings::{AccessLog, Http2, Listen, LogClient, LogFormat, Pattern, RouteKind, Rung, Store, UpstreamUrl};
+use super::settings::{
+    AccessLog, Http2, Listen, LogClient, LogFormat, Pattern, RouteKind, Rung, Store, UpstreamUrl,
+};
 use super::values::{Count, Filter, GoodStatus, HostName, HttpUrl, Prefix, Size, Slashed, Status, Token};
 
 mod cluster;

@@ -136,6 +136,7 @@ impl Place {
         if fs::symlink_metadata(&self.path).is_ok_and(|left| left.is_symlink()) {
             let _ = fs::remove_file(&self.path);
         }
+        self.sync_directory()?;
         self.forget_old();
         Ok(aside)
     }

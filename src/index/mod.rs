@@ -64,8 +64,8 @@ pub use report::{Exported, Listed, Stats};
 pub use stored::Stored;
 
 use generation::Place;
-use recover::Recovery;
 use keys::Names;
+use recover::Recovery;
 use store::{Store, Written};
 
 /// How often lookups look whether another process changed the file.

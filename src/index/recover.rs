@@ -116,7 +116,10 @@ impl Index {
                 other => IndexError::Refused(other.to_string()),
             });
         }
+        // Under a name that the old one never had: SQLite removes the logs of a file by their names when it is closed.
+        let fresh = self.place.next(&lock)?;
         let aside = self.place.put_aside(&lock)?;
+        self.place.publish(&fresh)?;
         self.reopen()?;
         drop(lock);
         self.salvage(&aside);
@@ -211,13 +214,19 @@ impl Trouble {
 fn is_useless(error: &IndexError, place: &Place) -> bool {
     match error {
         IndexError::Damaged { .. } | IndexError::Cut { .. } | IndexError::Newer { .. } => true,
-        IndexError::Foreign { what, .. } => place.is_ours() || (*what == schema::NOT_SQLITE && place.is_for_databases()),
+        IndexError::Foreign { what, .. } => {
+            place.is_ours() || (*what == schema::NOT_SQLITE && place.is_for_databases())
+        }
         // A directory, or a file that we may not read.
-        IndexError::ReadOnly { .. } | IndexError::Io { .. } => match fs::metadata(place.path()) {
-            Ok(found) if found.is_dir() => true,
-            Ok(_) => File::open(place.path()).is_err_and(|error| error.kind() == ErrorKind::PermissionDenied),
-            Err(_) => false,
-        },
+        IndexError::ReadOnly { .. } | IndexError::Io { .. } | IndexError::Failing { .. } => {
+            match fs::metadata(place.path()) {
+                Ok(found) if found.is_dir() => true,
+                Ok(_) => {
+                    File::open(place.path()).is_err_and(|error| error.kind() == ErrorKind::PermissionDenied)
+                }
+                Err(_) => false,
+            }
+        }
         _ => false,
     }
 }

@@ -176,7 +176,8 @@ pub(super) fn open_reader_or_frozen(file: &Path) -> Result<Opened, IndexError> {
 
 /// Opens a file that is damaged, to read what can be read: without its log, and without a lock.
 pub(super) fn open_as_it_lies(file: &Path) -> rusqlite::Result<Connection> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
+    let flags =
+        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
     Connection::open_with_flags(format!("file:{}?immutable=1", uri_path(&file.to_string_lossy())), flags)
 }
 

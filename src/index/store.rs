@@ -119,7 +119,8 @@ impl Store {
 
     /// An index of nothing, in place of one that cannot be opened.
     pub(super) fn absent(place: &Place, bell: &Arc<Notify>) -> Result<Self, IndexError> {
-        let reader = || Ok::<_, IndexError>(Mutex::new(Reader { conn: schema::open_memory()?, snapshot: None }));
+        let reader =
+            || Ok::<_, IndexError>(Mutex::new(Reader { conn: schema::open_memory()?, snapshot: None }));
         Ok(Self {
             file: place.path().to_path_buf(),
             identity: Identity::NONE,
@@ -286,7 +287,11 @@ impl Store {
 
     /// SQLite may be asked only while what it has mapped is there.
     pub(super) fn check(&self) -> Result<(), IndexError> {
-        if self.shared.is_cut() { Err(self.noted(IndexError::Cut { path: self.file.clone() })) } else { Ok(()) }
+        if self.shared.is_cut() {
+            Err(self.noted(IndexError::Cut { path: self.file.clone() }))
+        } else {
+            Ok(())
+        }
     }
 }
 

@@ -11,6 +11,7 @@ mod answering;
 mod caps;
 mod connection;
 mod crew;
+mod evict;
 pub mod inherit;
 mod proxy_protocol;
 mod pulse;
@@ -58,6 +59,8 @@ pub struct Bounds {
     pub max_head_bytes: usize,
     /// Open connections at most.
     pub max_connections: usize,
+    /// Whether a connection goes for each that comes when there is no place, instead of letting it wait.
+    pub evicts: bool,
     /// Open connections of one address at most; zero: no bound.
     pub max_per_address: usize,
     /// Who is exempt from that, and may send PROXY headers.
@@ -77,6 +80,7 @@ impl From<&Server> for Bounds {
             request_timeout: server.request_timeout,
             max_head_bytes: server.max_head_bytes,
             max_connections: server.max_connections,
+            evicts: false,
             max_per_address: server.max_connections_per_address,
             trusted: server.trusted_proxies.clone(),
             http2: server.http2,

@@ -18,6 +18,9 @@ struct Part {
     part: Word,
 }
 
+/// All parts that may be.
+const PARTS: [&str; 5] = ["admin", "admin_token", "index", "telemetry", "upstream_tls"];
+
 /// The parts that are out of order, and why. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Degraded {
@@ -36,6 +39,9 @@ pub struct Fault {
 
 impl Degraded {
     pub(super) fn register(&self, registry: &mut Registry) {
+        for part in PARTS {
+            self.gauge.get_or_create(&Part { part: Word(part) }).set(0);
+        }
         registry.register(
             "degraded",
             "1 while this part is out of order and traffic is served without it",

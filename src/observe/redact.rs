@@ -16,7 +16,16 @@ const USER: &str = r#"(?P<url>://)[^\s/@:"']*:[^\s/@"']*@"#;
 
 /// Fields whose value is a URL or a part of one. Viewers write them, and no header stands in them.
 const URLS: [&str; 11] = [
-    "path", "query", "url", "uri", "instance", "identifier", "canvas", "manifest", "source", "location",
+    "path",
+    "query",
+    "url",
+    "uri",
+    "instance",
+    "identifier",
+    "canvas",
+    "manifest",
+    "source",
+    "location",
     "upstream",
 ];
 
@@ -39,9 +48,7 @@ static IN_QUERY: LazyLock<Option<Regex>> = LazyLock::new(|| {
 static IN_TEXT: LazyLock<Option<Regex>> = LazyLock::new(|| {
     // A header's name begins a word; in a path a slash stands before it.
     let header = r#"(?P<header>(?:^|[\s"'{\[(,;])(?:(?:proxy-)?authorization|(?:set-)?cookie)\\?["']?\s*[=:]\s*\\?["']?)[^"'\\]+"#;
-    let pair = format!(
-        r#"(?P<kept>{NAMED}(?:=|%3d|\\?["']?:\s*\\?["']?))[^\s&"'<>#;,\\)}}\]]+"#
-    );
+    let pair = format!(r#"(?P<kept>{NAMED}(?:=|%3d|\\?["']?:\s*\\?["']?))[^\s&"'<>#;,\\)}}\]]+"#);
     let scheme = r"(?P<scheme>\b(?:bearer|basic) )[a-z0-9._~+/=-]{6,}";
     Regex::new(&format!("(?i){header}|{pair}|{scheme}|{USER}")).ok()
 });

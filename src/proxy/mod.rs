@@ -160,7 +160,9 @@ impl Rooms {
     fn fits(&self, client: IpAddr) -> Result<(), Refusal> {
         let Some(rates) = &self.rates else { return Ok(()) };
         // The canvas service must never wait for viewers who wait for it.
-        if is_among(client, &self.settings.server.trusted_proxies) || is_among(client, &self.settings.heal.origins) {
+        if is_among(client, &self.settings.server.trusted_proxies)
+            || is_among(client, &self.settings.heal.origins)
+        {
             return Ok(());
         }
         rates.check(client).map_err(|after| {

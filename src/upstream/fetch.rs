@@ -272,7 +272,11 @@ async fn fetched(answer: Response<Body>) -> Result<Fetched, FetchError> {
         return Err(FetchError::Body(too_long()));
     }
     let body = whole::read(body, LONGEST).await.map_err(|error| {
-        FetchError::Body(if matches!(error, WholeError::TooLong) { too_long() } else { Chain(&error).to_string() })
+        FetchError::Body(if matches!(error, WholeError::TooLong) {
+            too_long()
+        } else {
+            Chain(&error).to_string()
+        })
     })?;
     Ok(Fetched { status: head.status, fields: head.headers, body })
 }

@@ -31,6 +31,7 @@ mod cluster_world;
 mod commands;
 mod conformance;
 mod crowd;
+mod damage;
 mod deployed;
 mod docs;
 mod durability;
