@@ -345,9 +345,10 @@ async fn silent_connections_to_the_admin_listener_delay_no_health_check() {
         silent.push(one);
     }
     for path in ["/livez", "/readyz", "/metrics"] {
-        let asked = testbed::get(&format!("http://{}{path}", serving.admin));
-        let answer =
-            tokio::time::timeout(Duration::from_secs(5), asked).await.expect("no health check waits");
+        let url = format!("http://{}{path}", serving.admin);
+        let answer = tokio::time::timeout(Duration::from_secs(5), testbed::get(&url))
+            .await
+            .expect("no health check waits");
         assert_eq!(answer.status, 200, "{path}");
     }
     let scrape = asked(&serving, "/metrics").await;
