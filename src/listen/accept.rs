@@ -25,6 +25,7 @@ const LAST_PLACE: Duration = Duration::from_secs(1);
 
 /// Connections are the tasks of their loop: they are spawned where they are accepted, so that none is lost between
 /// two rooms when the socket closes. Returns how many had to be cut.
+#[expect(clippy::too_many_lines, reason = "one loop, and what it begins")]
 pub(super) async fn accept_all<S, F>(listener: Listener, service: S, mut stop: Stop) -> usize
 where
     S: Fn(Viewer, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
@@ -44,26 +45,23 @@ where
         let (worker, post) = hall.crew.post();
         // Into the worker's reactor.
         let into = TcpStream::from_std;
-        Some(match asking {
-            Some(asking) => {
-                let service = marking(service, asking);
-                let runs = async move {
-                    if let Ok(stream) = into(stream) {
-                        connection.run(stream, peer, service).await;
-                    }
-                    drop((place, post));
-                };
-                connections.spawn_on(runs, &worker)
-            }
-            None => {
-                let runs = async move {
-                    if let Ok(stream) = into(stream) {
-                        connection.run(stream, peer, service).await;
-                    }
-                    drop((place, post));
-                };
-                connections.spawn_on(runs, &worker)
-            }
+        Some(if let Some(asking) = asking {
+            let service = marking(service, asking);
+            let runs = async move {
+                if let Ok(stream) = into(stream) {
+                    connection.run(stream, peer, service).await;
+                }
+                drop((place, post));
+            };
+            connections.spawn_on(runs, &worker)
+        } else {
+            let runs = async move {
+                if let Ok(stream) = into(stream) {
+                    connection.run(stream, peer, service).await;
+                }
+                drop((place, post));
+            };
+            connections.spawn_on(runs, &worker)
         })
     };
     loop {
