@@ -8,6 +8,7 @@ use http::{HeaderName, HeaderValue, Method, Request};
 use iiif_mender::config::Settings;
 use iiif_mender::iiif::{Identifier, ImageRequest, manifest, salvage};
 use iiif_mender::listen;
+use iiif_mender::observe::line_of;
 use iiif_mender::proxy::{self, Viewer, forwarded};
 use iiif_mender::upstream::Clients;
 use iiif_mender::upstream::guard::Guard;
@@ -16,7 +17,7 @@ use iiif_mender::upstream::guard::Guard;
 pub(crate) type Target = fn(&[u8]);
 
 /// All of them, by name.
-pub(crate) const ALL: [(&str, Target); 9] = [
+pub(crate) const ALL: [(&str, Target); 10] = [
     ("identifier", identifier),
     ("image_request", image_request),
     ("manifest", walk),
@@ -26,6 +27,7 @@ pub(crate) const ALL: [(&str, Target); 9] = [
     ("forwarded", parse_forwarded),
     ("config", config),
     ("proxy_protocol", proxy_protocol),
+    ("log_line", log_line),
 ];
 
 static SETTINGS: LazyLock<Arc<Settings>> = LazyLock::new(|| {
@@ -175,4 +177,22 @@ pub(crate) fn proxy_protocol(data: &[u8]) {
     if said.is_some() && data.starts_with(b"PROXY ") && data[..line].ends_with(b"\r\n") {
         assert_eq!(listen::behind(&data[..line]), said);
     }
+}
+
+/// Whatever a request says is one line of the log: of JSON, or of text that ends as it does for any other request.
+pub(crate) fn log_line(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    for name in ["path", "query", "message"] {
+        let line = line_of(name, &text, true);
+        let read: serde_json::Value = serde_json::from_str(&line).expect("JSON");
+        assert_eq!(read["zlast"], "end", "{line}");
+        assert!(!line.contains(is_break), "{line:?}");
+        let line = line_of(name, &text, false);
+        assert!(line.ends_with("\" zlast=\"end\"") && !line.contains(is_break), "{line:?}");
+    }
+}
+
+/// What begins another line for somebody, or turns one round.
+fn is_break(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }

@@ -3,6 +3,7 @@
 //! `rooms` builds the rooms from settings, `doors` opens and closes the sockets, `run` is a process that serves: it
 //! listens to signals, watches the configuration (`files`) and hands its sockets to a successor (`handover`).
 
+mod accessories;
 mod chores;
 mod doors;
 mod files;
@@ -25,7 +26,7 @@ use tokio::task::JoinHandle;
 
 use crate::admin::{self, Admin, Diary, Gate};
 use crate::config::{Changes, Reload, ReloadError, Settings, differences, keep_until_restart};
-use crate::index::{Index, IndexError};
+use crate::index::{Index, IndexError, recover};
 use crate::listen::inherit::Inherited;
 use crate::listen::tls::CertificateError;
 use crate::listen::{Bounds, Crew, Hall, Stop};
@@ -87,7 +88,7 @@ pub struct App {
     operators: Option<Operators>,
     stop: watch::Sender<bool>,
     serving: Vec<JoinHandle<usize>>,
-    lasting: [JoinHandle<()>; 3],
+    lasting: [JoinHandle<()>; 4],
     diary: Diary,
     clients: Clients,
     chores: Chores,
@@ -110,15 +111,16 @@ impl App {
     /// The same on sockets that were open before us, where they are for our addresses.
     #[expect(clippy::unused_async, reason = "it must be called in a runtime")]
     pub async fn start_on(settings: Settings, mut inherited: Inherited) -> Result<Self, StartError> {
-        let settings = Arc::new(settings);
         let metrics = Arc::new(Metrics::new());
-        let export = Exporting::start(&settings, &metrics)?;
-        let index = rooms::open_index(&settings)?;
+        let settings = Arc::new(accessories::usable(settings, &metrics)?);
+        let export = accessories::spans(&settings, &metrics);
+        let index = rooms::open_index(&settings, &metrics)?;
         let house = House::build(Arc::clone(&settings), &index, &metrics)?;
         let (stop_button, stop) = Stop::new();
         let diary = Diary::default();
         let rooms = house.for_operators(&index, &metrics, None, &diary, &stop_button);
-        let pages = Arc::new(ArcSwap::from_pointee(Admin::new(rooms, Gate::open(&settings.admin)?)));
+        let pages =
+            Arc::new(ArcSwap::from_pointee(Admin::new(rooms, accessories::gate(&settings, &metrics))));
         let house = Arc::new(ArcSwap::from_pointee(house));
 
         let bounds = Bounds::from(&settings.server);
@@ -128,21 +130,23 @@ impl App {
         let hall = Hall::new(bounds, clients.clone(), crew, open, Arc::clone(&metrics));
         let mut doors = Doors::new(hall, Arc::clone(&house));
         let prepared = doors.prepare(&settings.server, &mut inherited)?;
-        let (operators, listener) = Operators::open(&settings, &mut inherited, &metrics)?.unzip();
+        let operators = Operators::open_or_later(&house, &mut inherited, &metrics, &pages, stop);
         if let Some(address) = inherited.left().first() {
             return Err(StartError::Passed(*address));
         }
 
         doors.change(prepared)?;
-        let serving = listener.map(|listener| operators::serve(listener, &pages, stop));
+        let (operators, serving) = operators.unzip();
         let chores = Chores::start(&house.load(), &index, &metrics);
         let tidying = tokio::spawn(keep_tidy(Arc::clone(&house)));
         let points = tokio::spawn(keep_points(Arc::clone(&metrics)));
-        let lasting = [tidying, points, tokio::spawn(diary.clone().keep(Arc::clone(&metrics)))];
+        let keeping_diary = tokio::spawn(diary.clone().keep(Arc::clone(&metrics)));
+        let watching = tokio::spawn(recover::watch_over(Arc::clone(&index), Arc::clone(&metrics)));
+        let lasting = [tidying, points, keeping_diary, watching];
         metrics.edge.config_is_loaded();
         Ok(Self {
             addresses: doors.addresses(),
-            admin: operators.as_ref().map(|operators| operators.address),
+            admin: operators.as_ref().and_then(Operators::address),
             metrics,
             index,
             house,
@@ -176,8 +180,10 @@ impl App {
         outcome
     }
 
-    fn try_apply(&mut self, mut settings: Settings) -> Result<Changes, ReloadError> {
+    fn try_apply(&mut self, settings: Settings) -> Result<Changes, ReloadError> {
         let unusable = |error: StartError| ReloadError::Unusable(error.to_string());
+        let settings = accessories::usable_again(settings, &self.metrics);
+        let mut settings = settings.map_err(|error| unusable(error.into()))?;
         let before = self.house.load_full();
         let wanted = differences(&before.settings, &settings);
         keep_until_restart(&mut settings, &before.settings);
@@ -189,7 +195,8 @@ impl App {
         let prepared = self.doors.prepare(&settings.server, &mut Inherited::default()).map_err(unusable)?;
         let web = Web::new(Arc::clone(&settings)).map_err(|error| unusable(error.into()))?;
         let house = before.under(Arc::clone(&settings), &self.index, &self.metrics).map_err(unusable)?;
-        let gate = Gate::open(&settings.admin).map_err(|error| unusable(error.into()))?;
+        let gate = accessories::gate_again(&settings, &self.metrics);
+        let gate = gate.map_err(|error| unusable(error.into()))?;
         let shown = match (&self.operators, &settings.admin.tls) {
             (Some(operators), Some(pair)) => operators.show(pair).map_err(|error| unusable(error.into()))?,
             _ => false,
@@ -236,7 +243,7 @@ impl App {
     fn sockets(&self) -> io::Result<Vec<TcpListener>> {
         let mut sockets = self.doors.sockets()?;
         if let Some(operators) = &self.operators {
-            sockets.push(operators.socket()?);
+            sockets.extend(operators.socket()?);
         }
         Ok(sockets)
     }
@@ -248,7 +255,9 @@ impl App {
 
     /// Stops accepting, lets requests in flight end, and returns how many had to be cut at the deadline.
     pub async fn stop(mut self) -> usize {
-        drop(self.operators.take());
+        if let Some(operators) = self.operators.take() {
+            operators.close();
+        }
         self.stop.send_replace(true);
         let mut serving = self.doors.close();
         serving.append(&mut self.serving);

@@ -1,5 +1,7 @@
 //! Answers: text, JSON, and problems (RFC 9457).
 
+use std::time::Duration;
+
 use http::{HeaderValue, Response, StatusCode, header};
 use serde::Serialize;
 use serde_json::json;
@@ -97,6 +99,13 @@ impl Problem {
     pub(super) fn too_many() -> Self {
         Self::new(StatusCode::TOO_MANY_REQUESTS, "too many requests of this kind: come back in a second")
             .with(header::RETRY_AFTER, HeaderValue::from_static("1"))
+    }
+
+    /// The same, for so long.
+    pub(super) fn after(self, wait: Duration) -> Self {
+        let seconds = wait.as_secs().saturating_add(1);
+        let detail = format!("too many wrong tokens came from this address: come back in {seconds} s");
+        Self { detail, ..self }.with(header::RETRY_AFTER, HeaderValue::from(seconds))
     }
 
     fn with(self, name: header::HeaderName, value: HeaderValue) -> Self {

@@ -4,6 +4,8 @@ use std::io;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -11,14 +13,13 @@ use governor::{DefaultDirectRateLimiter, Quota};
 use http::uri::Authority;
 use http::{HeaderMap, Request, StatusCode, header};
 
+use super::Operator;
 use super::answer::Problem;
+use super::brake::Brake;
 use crate::config::settings;
 
 /// Shorter tokens can be guessed.
 const SHORTEST: usize = 16;
-
-/// Wrong tokens in a second, and at once.
-const WRONG: (NonZeroU32, NonZeroU32) = (NonZeroU32::MIN, NonZeroU32::MIN.saturating_add(9));
 
 /// Why there is no gate.
 #[derive(Debug, thiserror::Error)]
@@ -47,35 +48,50 @@ pub struct Gate {
     /// Must they show who they are?
     asks: bool,
     acts: DefaultDirectRateLimiter,
-    wrong: DefaultDirectRateLimiter,
+    /// The same for all gates of a process: a new configuration must not let anybody guess anew.
+    brake: Arc<Brake>,
 }
 
 impl Gate {
     /// The gate that these settings ask for; reads the token.
     pub fn open(admin: &settings::Admin) -> Result<Self, GateError> {
-        let limiter =
-            |(rate, burst)| DefaultDirectRateLimiter::direct(Quota::per_second(rate).allow_burst(burst));
-        let acts = NonZeroU32::new(admin.acts).unwrap_or(NonZeroU32::MIN);
         let token = admin.token_file.as_deref().map(read_token).transpose()?;
-        let three = NonZeroU32::MIN.saturating_add(2);
-        let acts = limiter((acts, acts.saturating_mul(three)));
-        Ok(Self { token, asks: admin.asks_who(), acts, wrong: limiter(WRONG) })
+        Ok(Self { token, ..Self::shut(admin) })
+    }
+
+    /// A gate for who shows a certificate of `client_ca` and for nobody else: there is no token that could be read.
+    pub fn shut(admin: &settings::Admin) -> Self {
+        let acts = NonZeroU32::new(admin.acts).unwrap_or(NonZeroU32::MIN);
+        let burst = acts.saturating_mul(NonZeroU32::MIN.saturating_add(2));
+        let acts = DefaultDirectRateLimiter::direct(Quota::per_second(acts).allow_burst(burst));
+        Self { token: None, asks: admin.asks_who(), acts, brake: Arc::default() }
+    }
+
+    /// The same gate, with what another one knows of wrong tokens.
+    #[must_use]
+    pub(super) fn after(self, other: &Self) -> Self {
+        Self { brake: Arc::clone(&other.brake), ..self }
     }
 
     /// May this request be answered at all?
-    ///
-    /// `certified`: the client showed a certificate of `client_ca` (RFC 8446 section 4.4.2).
-    pub(super) fn admits<B>(&self, request: &Request<B>, certified: bool) -> Result<(), Problem> {
+    pub(super) fn admits<B>(&self, request: &Request<B>, operator: &Operator) -> Result<(), Problem> {
         if !self.asks {
             return named_locally(request);
         }
-        let is_right = |shown: &str| self.token.is_some_and(|token| blake3::hash(shown.as_bytes()) == token);
-        match shown(request.headers()) {
-            _ if certified => Ok(()),
-            Some(shown) if is_right(&shown) => Ok(()),
-            Some(_) if self.wrong.check().is_err() => Err(Problem::too_many()),
-            _ => Err(Problem::unauthorized()),
+        if operator.certified {
+            return Ok(());
         }
+        let Some(shown) = shown(request.headers()) else { return Err(Problem::unauthorized()) };
+        let (address, now) = (operator.peer.ip(), Instant::now());
+        // SECURITY: before the token is looked at, so that a right guess tells nothing.
+        if let Some(after) = self.brake.holds(address, now) {
+            return Err(Problem::too_many().after(after));
+        }
+        if self.token.is_some_and(|token| blake3::hash(shown.as_bytes()) == token) {
+            return Ok(());
+        }
+        self.brake.was_wrong(address, now);
+        Err(Problem::unauthorized())
     }
 
     /// May it change something?

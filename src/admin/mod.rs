@@ -5,6 +5,7 @@
 
 mod act;
 mod answer;
+mod brake;
 mod chart;
 mod collections;
 mod diary;
@@ -22,6 +23,7 @@ use std::sync::Arc;
 
 use http::{Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
+use ipnet::IpNet;
 use tokio::sync::{Semaphore, watch};
 
 pub use diary::Diary;
@@ -62,7 +64,7 @@ pub struct Rooms {
 /// Who asks.
 #[derive(Debug, Clone, Copy)]
 pub struct Operator {
-    /// The other end of the connection.
+    /// The other end of the connection, or who is behind a trusted proxy there.
     pub peer: SocketAddr,
     /// It showed a certificate of `[admin] client_ca`.
     pub certified: bool,
@@ -86,8 +88,14 @@ impl Admin {
     /// The same pages over other rooms, and behind another gate where there is one.
     #[must_use]
     pub fn over(&self, rooms: Rooms, gate: Option<Gate>) -> Self {
-        let gate = gate.map_or_else(|| Arc::clone(&self.gate), Arc::new);
+        let gate = gate.map(|gate| Arc::new(gate.after(&self.gate)));
+        let gate = gate.unwrap_or_else(|| Arc::clone(&self.gate));
         Self { rooms: Arc::new(rooms), gate, listeners: Arc::clone(&self.listeners) }
+    }
+
+    /// Who may say for whom it asks.
+    pub fn trusted_proxies(&self) -> &[IpNet] {
+        &self.rooms.settings.server.trusted_proxies
     }
 
     /// Answers one request.
@@ -119,15 +127,14 @@ impl Admin {
         let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
         match asked {
             Some(Asked::Live) if is_read => return Ok(text(StatusCode::OK, "alive\n")),
-            // A proxy whose sockets are bound passes traffic from the first moment, index or not.
-            Some(Asked::Ready) if is_read => return Ok(text(StatusCode::OK, "ready\n")),
+            Some(Asked::Ready) if is_read => return Ok(text(StatusCode::OK, &self.ready())),
             _ => {}
         }
         let counted = |problem: Problem| {
             self.count(&problem);
             problem
         };
-        self.gate.admits(&request, operator.certified).map_err(counted)?;
+        self.gate.admits(&request, &operator).map_err(counted)?;
         let asked = asked.ok_or_else(|| Problem::not_found("there is no such page"))?;
         match asked {
             Asked::Act(act) if *request.method() == Method::POST => {
@@ -148,6 +155,21 @@ impl Admin {
             Asked::Read(read) => self.read(read, request.uri().query().unwrap_or_default()).await,
             Asked::Live | Asked::Ready => Err(Problem::not_found("there is no such page")),
         }
+    }
+
+    /// A proxy whose sockets are bound passes traffic from the first moment, index or not.
+    ///
+    /// SECURITY: everybody may ask, so it names what is out of order, and not why: paths and addresses stand there.
+    fn ready(&self) -> String {
+        let (mut told, Rooms { settings, metrics, .. }) = ("ready\n".to_owned(), &*self.rooms);
+        let is_alone = !settings.cluster.urls.is_empty() && metrics.cluster_connected.get() == 0;
+        let parts = metrics.edge.degraded.parts();
+        for part in parts.keys().copied().chain(is_alone.then_some("cluster")) {
+            told.push_str("degraded: ");
+            told.push_str(part);
+            told.push('\n');
+        }
+        told
     }
 
     /// Who is turned away leaves a mark: a wrong token, too many acts, another site's page.

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use askama::Template;
 
-use super::answer::Problem;
 use super::chart::{self, Chart};
 use super::words::{Row, grouped, row};
 use super::{Rooms, read};
 use crate::index::history::{Filter, Page};
+use crate::observe::Snapshot;
 
 /// Heals that Now shows.
 const LAST: u32 = 8;
@@ -38,30 +38,13 @@ pub(super) struct Figure {
     pub(super) note: String,
 }
 
-pub(super) fn now(rooms: &Rooms) -> Result<NowLive, Problem> {
+pub(super) fn now(rooms: &Rooms) -> NowLive {
     let told = rooms.metrics.snapshot();
     let count = |outcome: &str| told.requests.get(outcome).copied().unwrap_or(0);
     let healed = count("healed");
     let broken: u64 = ["missing", "cooling", "pending", "failed"].map(count).iter().sum();
     let all: u64 = told.requests.values().sum();
-    let (tone, summary) = if told.now.breakers_open > 0 {
-        (
-            "bad",
-            "A canvas service only fails and is left alone for a while: nothing can be healed through it."
-                .to_owned(),
-        )
-    } else if rooms.healer.is_sweeping() {
-        ("busy", "A sweep is under way: the whole index is looked at, and what is gone is healed.".to_owned())
-    } else if !rooms.settings.cluster.urls.is_empty() && told.now.cluster_connected == 0 {
-        ("bad", "Redis does not answer: this node heals alone until it does.".to_owned())
-    } else if told.now.flights > 0 {
-        (
-            "busy",
-            format!("{} heals are under way, {} viewers wait for them.", told.now.flights, told.now.waiting),
-        )
-    } else {
-        ("good", "All is quiet: nothing is being healed, nobody waits.".to_owned())
-    };
+    let (tone, summary) = summary(rooms, &told);
     let figure = |name, value: u64, note: String| Figure { name, value: grouped(value), note };
     let gauge = |value: i64| u64::try_from(value).unwrap_or(0);
     let up = humantime::format_duration(Duration::from_secs(told.uptime_seconds / 60 * 60)).to_string();
@@ -82,13 +65,45 @@ pub(super) fn now(rooms: &Rooms) -> Result<NowLive, Problem> {
             format!("{} with an upstream", told.now.upstream_in_flight),
         ),
     ];
-    let last = rooms.index.history(&Filter::default(), Page { before: None, limit: LAST })?;
-    Ok(NowLive {
+    let last = rooms.index.history(&Filter::default(), Page { before: None, limit: LAST });
+    // An index that cannot be read is told above; the rest of the page can be told.
+    let last = last.unwrap_or_default();
+    NowLive {
         tone,
         summary,
         figures,
         chart: chart::draw(&told.points),
         heals: last.into_iter().map(row).collect(),
         servers: read::servers(rooms),
-    })
+    }
+}
+
+/// How it is, in a sentence.
+fn summary(rooms: &Rooms, told: &Snapshot) -> (&'static str, String) {
+    if let Some((part, fault)) = told.degraded.first_key_value() {
+        let more = told.degraded.len() - 1;
+        let more = if more > 0 {
+            format!(" ({more} more parts are out of order, see the log.)")
+        } else {
+            String::new()
+        };
+        ("bad", format!("Out of order: {part}. {}.{more}", fault.why.trim_end_matches('.')))
+    } else if told.now.breakers_open > 0 {
+        (
+            "bad",
+            "A canvas service only fails and is left alone for a while: nothing can be healed through it."
+                .to_owned(),
+        )
+    } else if rooms.healer.is_sweeping() {
+        ("busy", "A sweep is under way: the whole index is looked at, and what is gone is healed.".to_owned())
+    } else if !rooms.settings.cluster.urls.is_empty() && told.now.cluster_connected == 0 {
+        ("bad", "Redis does not answer: this node heals alone until it does.".to_owned())
+    } else if told.now.flights > 0 {
+        (
+            "busy",
+            format!("{} heals are under way, {} viewers wait for them.", told.now.flights, told.now.waiting),
+        )
+    } else {
+        ("good", "All is quiet: nothing is being healed, nobody waits.".to_owned())
+    }
 }

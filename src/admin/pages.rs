@@ -135,8 +135,8 @@ impl Admin {
         let (rooms, words) = (&*self.rooms, query);
         let query = Query::read(query);
         match page {
-            Page::Now => html(&NowPage { here: "/", live: now(rooms)? }),
-            Page::NowLive => html(&now(rooms)?),
+            Page::Now => html(&NowPage { here: "/", live: now(rooms) }),
+            Page::NowLive => html(&now(rooms)),
             Page::Heals => html(&heals(rooms, &query, words)?),
             Page::Heal(id) => html(&heal(rooms, id)?),
             Page::Collections => html(&collections(rooms, &query).await?),

@@ -21,7 +21,7 @@ pub(super) struct Files {
 }
 
 /// What tells one content from another; `None`: there is no such file.
-type Look = Option<(u64, u64, i64, i64)>;
+type Look = Option<(u64, u64, i64, i64, u32)>;
 
 impl Files {
     /// The configuration itself, and what it names.
@@ -34,8 +34,11 @@ impl Files {
     /// From now on those that these settings name.
     pub(super) fn follow(&mut self, settings: &Settings) {
         let pairs = settings.server.tls.iter().flatten().chain(&settings.admin.tls);
+        let pairs = pairs.chain(&settings.upstream.client_certificate);
         let named = pairs.flat_map(|pair| [pair.cert.clone(), pair.key.clone()]);
-        self.all = std::iter::once(self.config.clone()).chain(named).collect();
+        let alone = [&settings.admin.token_file, &settings.admin.client_ca, &settings.upstream.ca];
+        let alone = alone.into_iter().flatten().cloned();
+        self.all = std::iter::once(self.config.clone()).chain(named).chain(alone).collect();
         self.seen = self.look();
     }
 
@@ -64,7 +67,7 @@ impl Files {
     fn look(&self) -> Vec<Look> {
         let look = |path: &PathBuf| {
             let of = fs::metadata(path).ok()?;
-            Some((of.ino(), of.len(), of.mtime(), of.mtime_nsec()))
+            Some((of.ino(), of.len(), of.mtime(), of.mtime_nsec(), of.mode() ^ of.uid().rotate_left(16)))
         };
         self.all.iter().map(look).collect()
     }

@@ -3,11 +3,16 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
+use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
+use hyper::Request;
+use hyper::body::Incoming;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::task::JoinHandle;
 
+use super::accessories::ADMIN;
+use super::rooms::House;
 use super::{StartError, doors};
 use crate::admin::{Admin, Operator};
 use crate::config::Settings;
@@ -16,62 +21,132 @@ use crate::listen::inherit::Inherited;
 use crate::listen::tls::{CertificateError, Certificates, Showcase};
 use crate::listen::{Bounds, Crew, Hall, Listener, Manner, Stop};
 use crate::observe::Metrics;
-use crate::proxy::Viewer;
+use crate::proxy::{self, Viewer};
 use crate::upstream::Clients;
 
-/// Where operators are served.
-pub(super) struct Operators {
-    pub(super) address: SocketAddr,
+/// How often a listener that cannot be opened is tried again.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// Where operators are served, as soon as that can be.
+pub(super) struct Operators(Arc<ArcSwapOption<Open>>);
+
+/// An open listener.
+struct Open {
+    address: SocketAddr,
     /// Kept to be handed to a successor.
     socket: TcpListener,
     showcase: Option<Arc<Showcase>>,
 }
 
 impl Operators {
-    /// Binds the socket; `None`: there is to be none.
-    pub(super) fn open(
-        settings: &Settings,
+    /// Binds the socket and serves; `None`: there is to be none. One that cannot be bound, or whose certificate cannot be
+    /// read, is tried again until it can: viewers are served meanwhile.
+    pub(super) fn open_or_later(
+        house: &Arc<ArcSwap<House>>,
         inherited: &mut Inherited,
         metrics: &Arc<Metrics>,
-    ) -> Result<Option<(Self, Listener)>, StartError> {
-        let admin = &settings.admin;
-        let Some(address) = admin.listen else { return Ok(None) };
-        let bounds = Bounds {
-            max_connections: admin.max_connections,
-            max_per_address: 0,
-            explains: false,
-            ..Bounds::from(&settings.server)
-        };
-        let hall = Hall::new(bounds, Clients::default(), Crew::here(), Gauge::default(), Arc::clone(metrics));
-        let listener = doors::listener(address, false, inherited, &hall).map_err(StartError::Listen)?;
-        let tls = admin.tls.as_ref().map(|pair| {
-            Showcase::open(Certificates::read(std::slice::from_ref(pair))?, admin.client_ca.as_deref())
+        pages: &Arc<ArcSwap<Admin>>,
+        mut stop: Stop,
+    ) -> Option<(Self, JoinHandle<usize>)> {
+        let address = house.load().settings.admin.listen?;
+        let own = Self(Arc::default());
+        let opened = open(address, &house.load().settings, inherited, metrics);
+        if let Some(listener) = own.keep(opened, metrics) {
+            return Some((own, serve(listener, pages, stop)));
+        }
+        let (later, house) = (Self(Arc::clone(&own.0)), Arc::clone(house));
+        let (metrics, pages) = (Arc::clone(metrics), Arc::clone(pages));
+        let opening = tokio::spawn(async move {
+            loop {
+                tokio::select! {
+                    () = stop.pressed() => return 0,
+                    () = tokio::time::sleep(RETRY) => {}
+                }
+                let settings = Arc::clone(&house.load().settings);
+                let opened = open(address, &settings, &mut Inherited::default(), &metrics);
+                if let Some(listener) = later.keep(opened, &metrics) {
+                    return serve(listener, &pages, stop).await.unwrap_or(0);
+                }
+            }
         });
-        let (showcase, tls) = tls.transpose()?.unzip();
-        listener.manner().store(Arc::new(Manner { tls, proxy_protocol: false }));
-        let address = listener.address().map_err(StartError::Listen)?;
-        let socket = listener.socket().map_err(StartError::Listen)?;
-        Ok(Some((Self { address, socket, showcase }, listener)))
+        Some((own, opening))
+    }
+
+    fn keep(&self, opened: Result<(Open, Listener), StartError>, metrics: &Metrics) -> Option<Listener> {
+        match opened {
+            Ok((open, listener)) => {
+                metrics.edge.degraded.ends(ADMIN);
+                self.0.store(Some(Arc::new(open)));
+                Some(listener)
+            }
+            Err(error) => {
+                let why = format!(
+                    "{error}. Viewers are served without it; it is tried again every {} s",
+                    RETRY.as_secs()
+                );
+                metrics.edge.degraded.begins(ADMIN, &why);
+                None
+            }
+        }
+    }
+
+    /// Where they are served now.
+    pub(super) fn address(&self) -> Option<SocketAddr> {
+        self.0.load().as_ref().map(|open| open.address)
     }
 
     /// The socket once more.
-    pub(super) fn socket(&self) -> io::Result<TcpListener> {
-        self.socket.try_clone()
+    pub(super) fn socket(&self) -> io::Result<Option<TcpListener>> {
+        self.0.load().as_ref().map(|open| open.socket.try_clone()).transpose()
     }
 
     /// Another certificate from now on. True: it really is another one.
     pub(super) fn show(&self, pair: &Tls) -> Result<bool, CertificateError> {
-        let Some(showcase) = &self.showcase else { return Ok(false) };
+        let open = self.0.load();
+        let Some(showcase) = open.as_ref().and_then(|open| open.showcase.as_ref()) else { return Ok(false) };
         Ok(showcase.show(Certificates::read(std::slice::from_ref(pair))?))
+    }
+
+    /// Keeps the socket no longer.
+    pub(super) fn close(self) {
+        self.0.store(None);
     }
 }
 
+fn open(
+    address: SocketAddr,
+    settings: &Settings,
+    inherited: &mut Inherited,
+    metrics: &Arc<Metrics>,
+) -> Result<(Open, Listener), StartError> {
+    let admin = &settings.admin;
+    let bounds = Bounds {
+        max_connections: admin.max_connections,
+        max_per_address: 0,
+        evicts: true,
+        explains: false,
+        ..Bounds::from(&settings.server)
+    };
+    let hall = Hall::new(bounds, Clients::default(), Crew::here(), Gauge::default(), Arc::clone(metrics));
+    let listener = doors::listener(address, false, inherited, &hall).map_err(StartError::Listen)?;
+    let tls = admin.tls.as_ref().map(|pair| {
+        Showcase::open(Certificates::read(std::slice::from_ref(pair))?, admin.client_ca.as_deref())
+    });
+    let (showcase, tls) = tls.transpose()?.unzip();
+    listener.manner().store(Arc::new(Manner { tls, proxy_protocol: false }));
+    let address = listener.address().map_err(StartError::Listen)?;
+    let socket = listener.socket().map_err(StartError::Listen)?;
+    Ok((Open { address, socket, showcase }, listener))
+}
+
 /// Serves the pages that are in use at the time.
-pub(super) fn serve(listener: Listener, pages: &Arc<ArcSwap<Admin>>, stop: Stop) -> JoinHandle<usize> {
+fn serve(listener: Listener, pages: &Arc<ArcSwap<Admin>>, stop: Stop) -> JoinHandle<usize> {
     let pages = Arc::clone(pages);
-    let service = move |viewer: Viewer, request| {
+    let service = move |viewer: Viewer, request: Request<Incoming>| {
         let pages = pages.load_full();
-        let operator = Operator { peer: viewer.peer, certified: viewer.certified };
+        let client = proxy::client(request.headers(), &viewer, pages.trusted_proxies());
+        let peer = SocketAddr::new(client, viewer.peer.port());
+        let operator = Operator { peer, certified: viewer.certified };
         async move { pages.handle(operator, request).await }
     };
     tokio::spawn(listener.serve(service, stop))

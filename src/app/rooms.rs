@@ -17,6 +17,7 @@ use crate::index::Index;
 use crate::index::keeper::Keeper;
 use crate::index::learn::Learner;
 use crate::index::press::Press;
+use crate::index::recover;
 use crate::observe::Metrics;
 use crate::presentation::Presenter;
 use crate::proxy::Proxy;
@@ -123,11 +124,15 @@ impl House {
     }
 }
 
-/// The index, with all that it needs to look at its sources.
-pub(super) fn open_index(settings: &Arc<Settings>) -> Result<Arc<Index>, StartError> {
+/// The index, with all that it needs to look at its sources. One that cannot be used is begun anew.
+pub(super) fn open_index(settings: &Arc<Settings>, metrics: &Metrics) -> Result<Arc<Index>, StartError> {
     let web = Web::new(Arc::clone(settings))?;
-    let index = Index::open(&settings.index.path, settings.index.cache)?.with_names(settings);
-    Ok(Arc::new(index.with_web(web, Handle::current())))
+    let (index, trouble) = Index::open_in_any_case(&settings.index.path, settings.index.cache)?;
+    if let Some(trouble) = trouble {
+        metrics.event("index_begun_anew");
+        metrics.edge.degraded.begins(recover::PART, &trouble.told());
+    }
+    Ok(Arc::new(index.with_names(settings).with_web(web, Handle::current())))
 }
 
 /// The rooms that the batch commands need, without a socket of our own.

@@ -9,8 +9,8 @@ use http::HeaderMap;
 
 use super::settings::{
     AccessLog, Admin, CanvasRule, Cluster, ClusterKind, Heal, Health, Http2, Http2Bounds, Index, Log,
-    LogFormat, MassExpiry, Presentation, Rewrite, Rung, Server, Settings, Source, SourceKind, Store,
-    Telemetry, Upstream,
+    LogClient, LogFormat, MassExpiry, Presentation, Rewrite, Rung, Server, Settings, Source, SourceKind,
+    Store, Telemetry, Upstream,
 };
 
 const fn secs(seconds: u64) -> Duration {
@@ -240,6 +240,7 @@ impl Default for Log {
             format: LogFormat::Auto,
             access: AccessLog::Sampled,
             sample: 100,
+            client: LogClient::Masked,
             // Some MB when it is full.
             queue: 8192,
         }

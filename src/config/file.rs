@@ -18,7 +18,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::leaf::{OneOrMany, Text};
-use super::settings::{AccessLog, Http2, Listen, LogFormat, Pattern, RouteKind, Rung, Store, UpstreamUrl};
+use super::settings::{
+    AccessLog, Http2, Listen, LogClient, LogFormat, Pattern, RouteKind, Rung, Store, UpstreamUrl,
+};
 use super::values::{Count, Filter, GoodStatus, HostName, HttpUrl, Prefix, Size, Slashed, Status, Token};
 
 mod cluster;
@@ -403,6 +405,8 @@ pub struct Log {
     pub access: Option<Text<AccessLog>>,
     /// One of so many requests that went well has a line, where `access` is "sampled".
     pub sample: Option<Text<Count>>,
+    /// The client's address in the line of its request: "none", "masked" (24 bits of IPv4, 48 of IPv6) or "full".
+    pub client: Option<Text<LogClient>>,
     /// Lines that may wait to be written; beyond that they are dropped and counted.
     pub queue: Option<Text<Count>>,
 }

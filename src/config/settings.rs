@@ -302,6 +302,8 @@ pub struct Log {
     pub access: AccessLog,
     /// With [`AccessLog::Sampled`]: one of so many requests that went well has a line.
     pub sample: u32,
+    /// How much of a client's address stands in the line of its request.
+    pub client: LogClient,
     /// Lines that may wait to be written; beyond that they are dropped and counted.
     pub queue: usize,
 }
@@ -317,6 +319,17 @@ pub enum AccessLog {
     Sampled,
     /// Every one.
     All,
+}
+
+/// How much of a client's address is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogClient {
+    /// Nothing.
+    None,
+    /// Its network: 24 bits of an IPv4 address, 48 of an IPv6 address.
+    Masked,
+    /// All of it.
+    Full,
 }
 
 /// `[telemetry]`: where the spans of requests go.

@@ -10,7 +10,7 @@ use regex::Regex;
 use tracing_subscriber::EnvFilter;
 
 use super::leaf::{Form, Leaf, Mistake, Written, similar};
-use super::settings::{AccessLog, Http2, LogFormat, Pattern, RouteKind, Rung};
+use super::settings::{AccessLog, Http2, LogClient, LogFormat, Pattern, RouteKind, Rung};
 
 pub use super::addresses::{HostName, HttpUrl, MaybeListen, Prefix};
 pub use super::redis::{RedisUrl, Secret};
@@ -309,6 +309,7 @@ const RUNGS: [Rung; 4] = [Rung::Direct, Rung::Register, Rung::Visit, Rung::Rebui
 const KINDS: [RouteKind; 3] = [RouteKind::Image, RouteKind::Presentation, RouteKind::Plain];
 const HTTP2: [Http2; 3] = [Http2::Off, Http2::Auto, Http2::Always];
 const ACCESS: [AccessLog; 4] = [AccessLog::Off, AccessLog::Errors, AccessLog::Sampled, AccessLog::All];
+const CLIENTS: [LogClient; 3] = [LogClient::None, LogClient::Masked, LogClient::Full];
 const FORMATS: [LogFormat; 3] = [LogFormat::Auto, LogFormat::Text, LogFormat::Json];
 
 impl Leaf for Rung {
@@ -360,6 +361,19 @@ impl Leaf for AccessLog {
 
     fn write(&self) -> Written {
         written(self, Self::WORDS, &ACCESS)
+    }
+}
+
+impl Leaf for LogClient {
+    const EXPECTED: &'static str = "\"none\", \"masked\" or \"full\"";
+    const WORDS: &'static [&'static str] = &["none", "masked", "full"];
+
+    fn read(text: &str) -> Result<Self, Mistake> {
+        word(text, "how much of an address is told", Self::WORDS, &CLIENTS)
+    }
+
+    fn write(&self) -> Written {
+        written(self, Self::WORDS, &CLIENTS)
     }
 }
 

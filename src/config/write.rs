@@ -34,6 +34,7 @@ impl From<&Settings> for File {
                 format: text(settings.log.format),
                 access: text(settings.log.access),
                 sample: text(Count(settings.log.sample)),
+                client: text(settings.log.client),
                 queue: count(settings.log.queue),
             },
             telemetry: telemetry(&settings.telemetry),

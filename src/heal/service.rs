@@ -22,7 +22,7 @@ use crate::config::settings::Timeouts;
 use crate::iiif::identifier;
 use crate::iiif::manifest;
 use crate::observe::{Event, Metrics, Span, Trace};
-use crate::upstream::{Body, Upstream, UpstreamError, own_request};
+use crate::upstream::{Body, Upstream, UpstreamError, own_request, whole};
 
 /// The longest canvas that is read; beyond it nothing is known of its contents.
 const LONGEST_CANVAS: usize = 16 << 20;
@@ -319,7 +319,7 @@ impl CanvasService {
         let answer = answer?;
         let status = answer.status();
         // A body that is too long or breaks says nothing; the status still does.
-        let body = tokio::time::timeout_at(until, answer.into_body().collect(most)).await;
+        let body = tokio::time::timeout_at(until, whole::read(answer.into_body(), most)).await;
         let body = body.ok().and_then(Result::ok);
         if body.is_none() && most != LONGEST_RESOURCE {
             self.remarks.broke_off(target);

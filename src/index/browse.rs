@@ -78,7 +78,7 @@ impl Index {
                    ORDER BY m.manifests DESC, s.id LIMIT ?1";
         let conn = self.apart()?;
         let found = all(&conn, sql, params![LONGEST], collected);
-        found.map_err(|error| IndexError::of(&self.file(), error))
+        found.map_err(|error| self.store().wrap(error))
     }
 
     /// Manifests (of one source, or of all) behind the one with the number `after`, in the order of their numbers.
@@ -107,7 +107,7 @@ impl Index {
              ORDER BY id LIMIT ?3"
         );
         let found = all(&conn, &sql, params![words, format!("%{escaped}%"), limit.min(LONGEST)], volume);
-        found.map_err(|error| IndexError::of(&self.file(), error))
+        found.map_err(|error| self.store().wrap(error))
     }
 
     /// The number of the manifest with this id.

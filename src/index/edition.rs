@@ -105,7 +105,7 @@ impl Index {
             packer.pack();
             Ok(())
         };
-        run().map_err(|error| IndexError::of(&self.file(), error))?;
+        run().map_err(|error| self.store().wrap(error))?;
         Ok(packer.goes_on)
     }
 

@@ -28,6 +28,18 @@ pub enum IndexError {
         /// What SQLite said.
         source: rusqlite::Error,
     },
+    /// Somebody cut the file short while it was in use.
+    #[error("{path}: the index was cut short while it was in use")]
+    Cut {
+        /// The file.
+        path: PathBuf,
+    },
+    /// There is none that can be used; lookups find nothing, and nothing is learned.
+    #[error("{path}: the index cannot be opened; it is tried again from time to time")]
+    Absent {
+        /// The file.
+        path: PathBuf,
+    },
     /// Written by a later version of this program.
     #[error(
         "{path}: the index was made by a newer iiif-mender (schema {found}, this one knows up to {known}). Run the newer version, or let `[index] path` name another file and run `iiif-mender index build`"
@@ -98,6 +110,9 @@ pub enum IndexError {
         /// What the URL gives.
         actual: Uuid,
     },
+    /// What was said before, once more.
+    #[error("{0}")]
+    Refused(String),
     /// Anything else that SQLite said.
     #[error("index: {0}")]
     Store(#[from] rusqlite::Error),
@@ -111,6 +126,11 @@ impl IndexError {
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
                 Self::Damaged { path, source: error }
             }
+            // The file, or its log, ends before what is known to be in it.
+            Some(ErrorCode::SystemIoFailure) if extended(&error) == Some(ffi::SQLITE_IOERR_SHORT_READ) => {
+                Self::Damaged { path, source: error }
+            }
+            _ if is_of_another_shape(&error) => Self::Damaged { path, source: error },
             Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => {
                 Self::ReadOnly { path }
             }
@@ -125,6 +145,11 @@ impl IndexError {
         }
     }
 
+    /// Whether it says that what is in the file is of no use, and not that it cannot be reached.
+    pub(super) fn is_damage(&self) -> bool {
+        matches!(self, Self::Damaged { .. } | Self::Cut { .. })
+    }
+
     /// Gives the operating system's error the name of the file.
     pub(super) fn io(path: &Path, source: std::io::Error) -> Self {
         let path = path.to_path_buf();
@@ -134,6 +159,14 @@ impl IndexError {
             _ => Self::Io { path, source },
         }
     }
+}
+
+/// Our own statements fit our own tables: where they do not, others are there, or what is in them is no text.
+fn is_of_another_shape(error: &rusqlite::Error) -> bool {
+    use rusqlite::Error::{FromSqlConversionFailure, InvalidColumnType, Utf8Error};
+    let is_garbage = matches!(error, FromSqlConversionFailure(..) | InvalidColumnType(..) | Utf8Error(..));
+    let text = error.to_string();
+    is_garbage || text.contains("no such table") || text.contains("no such column")
 }
 
 fn extended(error: &rusqlite::Error) -> Option<i32> {

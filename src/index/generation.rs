@@ -13,15 +13,32 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use super::error::IndexError;
 use super::schema;
+
+/// What SQLite keeps beside a file.
+const LOGS: [&str; 2] = ["-wal", "-shm"];
+
+/// Files that were put aside, kept at most: each may be as long as an index.
+const KEPT: usize = 3;
 
 /// Which file a path leads to; unlike the path it tells two generations apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Identity {
     device: u64,
     inode: u64,
+}
+
+impl Identity {
+    /// Of no file.
+    pub(super) const NONE: Self = Self { device: 0, inode: 0 };
+
+    /// Of the file that was looked at.
+    pub(super) fn of(found: &fs::Metadata) -> Self {
+        Self { device: found.dev(), inode: found.ino() }
+    }
 }
 
 /// Where the index lives.
@@ -64,7 +81,7 @@ impl Place {
     /// Which file the path leads to now; `None`: to none. One system call.
     pub(super) fn identity(&self) -> Result<Option<Identity>, IndexError> {
         match fs::metadata(&self.path) {
-            Ok(found) => Ok(Some(Identity { device: found.dev(), inode: found.ino() })),
+            Ok(found) => Ok(Some(Identity::of(&found))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(IndexError::io(&self.path, error)),
         }
@@ -106,17 +123,61 @@ impl Place {
         self.sync_directory()
     }
 
-    /// Puts a damaged file out of the way; answers where it is now.
+    /// Puts a file that is of no use out of the way, under a name with the time; answers where it is now. Of those that
+    /// were put aside before the oldest go.
     pub(super) fn put_aside(&self, _lock: &BuildLock) -> Result<PathBuf, IndexError> {
-        let damaged = self.target()?;
-        let aside = self.beside("damaged");
-        fs::rename(&damaged, &aside).map_err(|error| IndexError::io(&damaged, error))?;
-        for log in ["-wal", "-shm"] {
-            let _ = fs::rename(with_suffix(&damaged, log), with_suffix(&aside, log));
+        let useless = self.target().unwrap_or_else(|_| self.path.clone());
+        let aside = self.aside();
+        fs::rename(&useless, &aside).map_err(|error| IndexError::io(&useless, error))?;
+        for log in LOGS {
+            let _ = fs::rename(with_suffix(&useless, log), with_suffix(&aside, log));
         }
         // What is left of the link leads nowhere, so the next opening starts with an empty index.
-        let _ = fs::remove_file(&self.path);
+        if fs::symlink_metadata(&self.path).is_ok_and(|left| left.is_symlink()) {
+            let _ = fs::remove_file(&self.path);
+        }
+        self.sync_directory()?;
+        self.forget_old();
         Ok(aside)
+    }
+
+    /// Whether a build of ours made what the path leads to: then whatever that is, it was an index.
+    pub(super) fn is_ours(&self) -> bool {
+        fs::read_link(&self.path).is_ok_and(|link| number_of(&self.path, link.as_os_str()).is_some())
+    }
+
+    /// Whether the name is one of a database.
+    ///
+    /// SECURITY: a path that is a mistake may name any file, and to put that aside would break whoever needs it.
+    pub(super) fn is_for_databases(&self) -> bool {
+        let named = self.path.extension().and_then(OsStr::to_str);
+        named.is_some_and(|named| matches!(named, "sqlite3" | "sqlite" | "db"))
+    }
+
+    /// A name that nobody has.
+    fn aside(&self) -> PathBuf {
+        let now = humantime::format_rfc3339_seconds(SystemTime::now()).to_string().replace(['-', ':'], "");
+        let name = self.beside(&format!("damaged-{now}"));
+        let others = (2..).map(|number| self.beside(&format!("damaged-{now}-{number}")));
+        let mut free = std::iter::once(name.clone()).chain(others);
+        free.find(|name| fs::symlink_metadata(name).is_err()).unwrap_or(name)
+    }
+
+    fn forget_old(&self) {
+        let (directory, own) = (self.directory(), self.beside("damaged-"));
+        let Some(own) = own.file_name().map(|own| own.to_string_lossy().into_owned()) else { return };
+        let names = fs::read_dir(directory).into_iter().flatten().flatten();
+        let names = names.map(|entry| entry.file_name().to_string_lossy().into_owned());
+        let is_log = |name: &String| LOGS.iter().any(|log| name.ends_with(log));
+        let mut aside: Vec<String> = names.filter(|name| name.starts_with(&own) && !is_log(name)).collect();
+        aside.sort();
+        for name in aside.iter().rev().skip(KEPT) {
+            let path = directory.join(name);
+            for log in LOGS {
+                let _ = fs::remove_file(with_suffix(&path, log));
+            }
+            let _ = fs::remove_file(&path).or_else(|_| fs::remove_dir(&path));
+        }
     }
 
     /// Removes every generation that the path does not lead to. Who still reads one keeps it until it lets go.
@@ -129,7 +190,7 @@ impl Place {
         }
         if current.is_some() {
             // Logs of the plain file that the first generation replaced: never to be replayed into another.
-            for log in ["-wal", "-shm"] {
+            for log in LOGS {
                 let _ = fs::remove_file(with_suffix(&self.path, log));
             }
         }
@@ -169,7 +230,7 @@ impl Place {
     }
 }
 
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = OsString::from(path);
     name.push(suffix);
     PathBuf::from(name)

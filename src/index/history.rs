@@ -97,7 +97,7 @@ impl Index {
     pub fn history(&self, filter: &Filter, page: Page) -> Result<Vec<Entry>, IndexError> {
         self.look();
         let conn = self.apart()?;
-        read(&conn, filter, page).map_err(|error| IndexError::of(&self.file(), error))
+        read(&conn, filter, page).map_err(|error| self.store().wrap(error))
     }
 
     /// Adds heals to the history in one transaction, and forgets those that are out of bounds.

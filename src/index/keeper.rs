@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::Instant;
 
+use super::recover::PART;
 use super::sources::{Options, Report, stored};
 use super::watch::Watch;
 use super::{Index, IndexError};
@@ -37,8 +38,23 @@ impl Keeper {
 
     /// Looks at everything once, then goes on until it is dropped.
     pub async fn run(self) {
+        let mut begun = self.index.begun_anew();
         let mut watch = Watch::start();
         watch.follow(&self.sources(), true);
+        loop {
+            begun.mark_unchanged();
+            if !self.index.is_absent() {
+                tokio::select! {
+                    () = self.keep(&mut watch) => {}
+                    _ = begun.changed() => continue,
+                }
+            }
+            let _ = begun.changed().await;
+        }
+    }
+
+    /// Keeps one index up to date, until another is begun.
+    async fn keep(&self, watch: &mut Watch) {
         let mut plan = Plan::new();
         if matches!(self.index.is_empty(), Ok(true)) {
             self.build(&mut plan).await;
@@ -49,6 +65,9 @@ impl Keeper {
             let sources = self.sources();
             watch.follow(&sources, false);
             let next = self.start_due(&sources, &mut plan, &mut busy, &mut looks);
+            if busy.is_empty() && self.metrics.edge.degraded.is(PART) && self.is_filled(&sources) {
+                self.metrics.edge.degraded.ends(PART);
+            }
             tokio::select! {
                 () = tokio::time::sleep_until(next) => {}
                 Some(Ok(location)) = looks.join_next(), if !looks.is_empty() => {
@@ -129,6 +148,11 @@ impl Keeper {
             Ok(read) => tell("watched directories", read, &self.metrics),
             Err(_) => {}
         }
+    }
+
+    /// Every source was looked at; and something was found, where there are any.
+    fn is_filled(&self, sources: &[Source]) -> bool {
+        sources.is_empty() || matches!(self.index.is_empty(), Ok(false))
     }
 
     async fn count(&self) {

@@ -1,6 +1,6 @@
 //! Which canvas owns which image. One door: [`Index`]; behind it SQLite and a bounded memory.
 //!
-//! `store` reads one generation of the file, `write` writes documents into it, `generation` swaps in a new one.
+//! `store` reads one generation of the file (`queries` says for what), `recover` begins it anew where it is damaged, `write` writes documents into it, `generation` swaps in a new one.
 //! `sources` looks at the sources: `documents` finds those on disk and `watch` sees them change, `crawl` walks what
 //! must be fetched (`fetch` one document, `changes` a stream of them) and `remote` writes what it found; `build`
 //! reads everything anew, `edition` what another node published and `press` says when. `keeper` does all that in time while we serve, `command` is the command line.
@@ -35,11 +35,15 @@ pub mod history;
 pub mod keeper;
 mod keys;
 pub mod learn;
+mod mapped;
 pub mod press;
+mod queries;
 pub mod recorder;
+pub mod recover;
 mod remote;
 mod remove;
 mod report;
+mod rows;
 mod schema;
 pub mod shared;
 mod sort;
@@ -61,6 +65,7 @@ pub use stored::Stored;
 
 use generation::Place;
 use keys::Names;
+use recover::Recovery;
 use store::{Store, Written};
 
 /// How often lookups look whether another process changed the file.
@@ -115,24 +120,30 @@ pub struct Index {
     born: Instant,
     next_look: AtomicU64,
     nobody: Arc<[Owner]>,
+    recovery: Recovery,
 }
 
 impl Index {
     /// Opens the index, or makes an empty one. `cache`: identifiers, known and unknown, kept in memory.
     pub fn open(path: &Path, cache: u64) -> Result<Self, IndexError> {
-        let place = Place::new(path);
-        let store = Arc::new(Store::open(&place)?);
-        Ok(Self {
+        let (place, recovery) = (Place::new(path), Recovery::default());
+        let store = Store::open(&place, recovery.bell())?;
+        Ok(Self::over(place, store, cache, recovery))
+    }
+
+    fn over(place: Place, store: Store, cache: u64, recovery: Recovery) -> Self {
+        Self {
             place,
             names: ArcSwap::default(),
             web: ArcSwapOption::empty(),
-            store: RwLock::new(store),
+            store: RwLock::new(Arc::new(store)),
+            recovery,
             memory: moka::sync::Cache::new(cache),
             epoch: AtomicU64::new(0),
             born: Instant::now(),
             next_look: AtomicU64::new(0),
             nobody: Arc::new([]),
-        })
+        }
     }
 
     /// Knows files and canvases by the names that the configuration says.
@@ -194,7 +205,7 @@ impl Index {
             && let Some(canvas) = names.derive(&url, page)
             && owners.iter().all(|owner| owner.canvas != canvas)
         {
-            owners.truncate(store::MAX_OWNERS - 1);
+            owners.truncate(queries::MAX_OWNERS - 1);
             let (manifest, label) = match owners.first() {
                 Some(first) => (first.manifest.clone(), first.label.clone()),
                 None => (url, None),
@@ -314,6 +325,9 @@ impl Index {
             return;
         }
         let store = self.store();
+        if store.is_absent() {
+            return;
+        }
         match self.place.identity() {
             Ok(Some(identity)) if identity != store.identity() || store.is_outdated() => {
                 // The old file is whole; when the new one is not (yet), the old answers are better than none.
@@ -335,6 +349,9 @@ impl Index {
 
     /// Opens the generation that is there now, unless it is open already.
     fn catch_up(&self) -> Result<(), IndexError> {
+        if self.store().is_absent() {
+            return Ok(());
+        }
         match self.place.identity()? {
             Some(now) if now != self.store().identity() => self.reopen(),
             _ => Ok(()),
@@ -343,7 +360,7 @@ impl Index {
 
     /// Opens whatever the path leads to now, and forgets the answers in memory.
     fn reopen(&self) -> Result<(), IndexError> {
-        let fresh = Arc::new(Store::open(&self.place)?);
+        let fresh = Arc::new(Store::open(&self.place, self.recovery.bell())?);
         *self.store.write().unwrap_or_else(PoisonError::into_inner) = fresh;
         self.epoch.fetch_add(1, Ordering::AcqRel);
         Ok(())

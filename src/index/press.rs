@@ -11,6 +11,7 @@ use tokio::task::{AbortHandle, spawn_blocking};
 use tokio::time::{Instant, timeout};
 
 use super::keeper::Keeper;
+use super::recover::PART;
 use super::{Index, IndexError};
 use crate::cluster::{Cluster, Edition};
 use crate::config::Settings;
@@ -77,6 +78,7 @@ impl Press {
     /// Goes on until it is dropped.
     pub async fn run(self) {
         let (mut editions, mut link) = (self.cluster.editions(), self.cluster.changes());
+        let mut begun = self.index.begun_anew();
         // A node with an empty disk must not read all sources because Redis is a moment late.
         let patience = self.settings.cluster.connect_timeout * 2;
         let was_joined = timeout(patience, link.wait_for(|joined| *joined)).await.is_ok();
@@ -85,6 +87,7 @@ impl Press {
         loop {
             editions.mark_unchanged();
             link.mark_unchanged();
+            begun.mark_unchanged();
             self.catch_up().await;
             let is_editor = self.is_editor().await;
             let is_joined = self.cluster.is_joined();
@@ -104,6 +107,7 @@ impl Press {
             tokio::select! {
                 _ = editions.changed() => {}
                 _ = link.changed() => {}
+                _ = begun.changed() => {}
                 () = tokio::time::sleep(pause) => {}
             }
         }
@@ -137,6 +141,7 @@ impl Press {
         match read.await {
             Ok(Ok(true)) => {
                 self.metrics.event("edition_read");
+                self.metrics.edge.degraded.ends(PART);
                 tracing::info!(edition = name, chunks, "the index of the other nodes was read from Redis");
             }
             Ok(Ok(false)) => {

@@ -9,7 +9,7 @@ use super::error::IndexError;
 use super::fetch::{self, Reading, Validators};
 use super::sources::{Options, Problem, Progress, Report, stored};
 use super::write::{self, Facts, Writer};
-use super::{Index, now, store};
+use super::{Index, now, rows};
 use crate::config::settings::Source;
 
 /// One look at a source, as far as it got.
@@ -44,7 +44,7 @@ impl Index {
         let (kind, location) = stored(source);
         let row = self.write(|conn| Ok(write::source_row(conn, kind, &location, false)?))?;
         let mut look = Look {
-            unseen: self.read(|conn| store::ids_of_source(conn, row))?,
+            unseen: self.read(|conn| rows::ids_of_source(conn, row))?,
             gone: BTreeSet::new(),
             location,
             row,
@@ -58,7 +58,7 @@ impl Index {
         let Look { unseen, mut gone, only_changes, is_whole, has_ended, .. } = look;
         if only_changes {
             // What vanished earlier is looked at again, so that the grace can end.
-            gone.extend(self.read(|conn| store::vanished_of_source(conn, row))?.intersection(&unseen));
+            gone.extend(self.read(|conn| rows::vanished_of_source(conn, row))?.intersection(&unseen));
         } else {
             gone = unseen;
         }

@@ -2,7 +2,7 @@
 
 use super::error::IndexError;
 use super::sources::{is_same, stored};
-use super::{Index, store, write};
+use super::{Index, rows, write};
 use crate::config::settings::Source;
 
 /// Documents forgotten in one transaction: others may write in between.
@@ -32,17 +32,17 @@ impl Index {
         let (_, location) = stored(source);
         let is_configured = configured.iter().any(|other| is_same(other, source));
         let mut removed = Removed { source: location, documents: 0, is_known: false, is_configured };
-        let Some(row) = self.read(|conn| store::source_at(conn, &removed.source))? else {
+        let Some(row) = self.read(|conn| rows::source_at(conn, &removed.source))? else {
             return Ok(removed);
         };
         removed.is_known = true;
-        let all: Vec<i64> = self.read(|conn| store::ids_of_source(conn, row))?.into_iter().collect();
+        let all: Vec<i64> = self.read(|conn| rows::ids_of_source(conn, row))?.into_iter().collect();
         for some in all.chunks(AT_ONCE) {
             let gone = self.write(|conn| {
                 // Another process may have read the source meanwhile: its documents have other rows then.
                 let mut gone = 0;
                 for id in some {
-                    if store::is_document_of(conn, *id, row)? {
+                    if rows::is_document_of(conn, *id, row)? {
                         write::remove(conn, &self.names.load(), *id)?;
                         gone += 1;
                     }
@@ -53,7 +53,7 @@ impl Index {
             progress(removed.documents);
         }
         self.write(|conn| {
-            for id in store::ids_of_source(conn, row)? {
+            for id in rows::ids_of_source(conn, row)? {
                 write::remove(conn, &self.names.load(), id)?;
             }
             conn.execute("DELETE FROM sources WHERE id = ?1", [row])?;

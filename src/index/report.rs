@@ -103,7 +103,7 @@ impl Index {
                 schema: count("PRAGMA user_version")?,
             })
         };
-        counted().map_err(|error| IndexError::of(&file, error))
+        counted().map_err(|error| self.store().wrap(error))
     }
 
     /// All documents with images, in the order of their ids.
@@ -185,7 +185,7 @@ impl Index {
             }
             Ok(())
         };
-        run().map_err(|error| IndexError::of(&self.file(), error))
+        run().map_err(|error| self.store().wrap(error))
     }
 
     /// A connection of its own, so that a long answer keeps no lookup waiting. It reads the same generation as
@@ -195,6 +195,10 @@ impl Index {
             // The path of the first generation leads to the second once that is swapped in: look before and after.
             self.catch_up()?;
             let store = self.store();
+            if store.is_absent() {
+                return schema::open_memory();
+            }
+            store.check()?;
             let opened = schema::open_reader(store.file());
             if self.place.identity()?.is_none_or(|now| now == store.identity()) {
                 return opened;

@@ -6,7 +6,7 @@
 //! People with the `sqlite3` shell ask the view `owners`.
 
 use std::fs::{File, OpenOptions};
-use std::io::{ErrorKind, Read};
+use std::io::{ErrorKind, Read as _};
 use std::path::Path;
 use std::time::Duration;
 
@@ -109,8 +109,7 @@ const BUSY: Duration = Duration::from_secs(5);
 /// Opens the file for writing, making or migrating its tables; the file itself must exist. SQLite may never
 /// create it: a generation that was replaced a moment ago would come back as an empty one.
 pub(super) fn open_writer(file: &Path) -> Result<Connection, IndexError> {
-    check_header(file)?;
-    let wrap = |error| IndexError::of(file, error);
+    let wrap = |error| refused(file, error);
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut conn = Connection::open_with_flags(file, flags).map_err(wrap)?;
     steady(&conn).map_err(wrap)?;
@@ -140,7 +139,6 @@ pub(super) fn open_reader(file: &Path) -> Result<Connection, IndexError> {
 /// Opens the file for reading. The cache is small and nothing is mapped, because mapped pages count as ours:
 /// the kernel keeps what is hot, and reading a page from there costs about a microsecond.
 pub(super) fn open_reader_or_frozen(file: &Path) -> Result<Opened, IndexError> {
-    check_header(file)?;
     let read_only = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let open = |name: &str, flags| {
         let conn = Connection::open_with_flags(name, flags)?;
@@ -171,9 +169,16 @@ pub(super) fn open_reader_or_frozen(file: &Path) -> Result<Opened, IndexError> {
         let uri = format!("file:{}?immutable=1", uri_path(&name));
         open(&uri, read_only | OpenFlags::SQLITE_OPEN_URI)
     });
-    let conn = conn.map_err(|error| IndexError::of(file, error))?;
+    let conn = conn.map_err(|error| refused(file, error))?;
     check_owner(&conn, file)?;
     Ok(Opened { conn, is_frozen })
+}
+
+/// Opens a file that is damaged, to read what can be read: without its log, and without a lock.
+pub(super) fn open_as_it_lies(file: &Path) -> rusqlite::Result<Connection> {
+    let flags =
+        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
+    Connection::open_with_flags(format!("file:{}?immutable=1", uri_path(&file.to_string_lossy())), flags)
 }
 
 /// Opens an empty file for a bulk load: no journal and no fsync, since nobody sees the file before it is
@@ -206,21 +211,52 @@ fn uri_path(name: &str) -> String {
     name.replace('%', "%25").replace('?', "%3f").replace('#', "%23")
 }
 
-/// A file that is neither empty nor SQLite's is somebody else's; SQLite itself would call it damaged.
-fn check_header(file: &Path) -> Result<(), IndexError> {
-    let mut head = Vec::with_capacity(16);
-    File::open(file)
-        .and_then(|open| open.take(16).read_to_end(&mut head))
-        .map_err(|error| IndexError::io(file, error))?;
-    if head.is_empty() || head.starts_with(b"SQLite format 3\0") {
-        return Ok(());
+/// A file that is neither empty nor SQLite's is somebody else's; SQLite itself calls it damaged.
+///
+/// It is looked at only when SQLite could not open it: to close a file makes the kernel forget all locks that this
+/// process has on it, those of SQLite's other connections among them.
+fn refused(file: &Path, error: rusqlite::Error) -> IndexError {
+    if code(&error) == Some(ErrorCode::NotADatabase) {
+        let mut head = Vec::with_capacity(16);
+        let read = File::open(file).and_then(|open| open.take(16).read_to_end(&mut head));
+        if read.is_ok() && !head.starts_with(b"SQLite format 3\0") {
+            return IndexError::Foreign { path: file.to_path_buf(), what: NOT_SQLITE };
+        }
     }
-    Err(IndexError::Foreign { path: file.to_path_buf(), what: "it is not an SQLite file" })
+    IndexError::of(file, error)
+}
+
+/// What a file is said to be that is no index, and no database at all.
+pub(super) const NOT_SQLITE: &str = "it is not an SQLite file";
+
+/// Whether the tables are those that our statements ask.
+pub(super) fn check_shape(conn: &Connection, file: &Path) -> Result<(), IndexError> {
+    // A file that is read as it lies, and was never migrated, has not all of them.
+    let version = number(conn, "PRAGMA user_version").map_err(|error| IndexError::of(file, error))?;
+    let asked = [
+        "SELECT id, kind, location, added, seen FROM sources",
+        "SELECT id, source, origin, kind, uri, label, first, canvases, images, hash, vanished FROM manifests",
+        "SELECT id, manifest, url, label, keys FROM canvases",
+        "SELECT hash, canvas FROM images",
+        "SELECT hash, canvas FROM canvas_urls",
+        "SELECT uuid, url FROM files",
+    ];
+    for sql in asked.into_iter().filter(|_| version > 0) {
+        conn.prepare(sql).map_err(|error| IndexError::of(file, error))?;
+    }
+    Ok(())
+}
+
+/// An index of nothing, in memory.
+pub(super) fn open_memory() -> Result<Connection, IndexError> {
+    let mut conn = Connection::open_in_memory()?;
+    migrate(&mut conn, Path::new("memory"))?;
+    Ok(conn)
 }
 
 /// Refuses files of other programs and of later versions.
 fn check_owner(conn: &Connection, file: &Path) -> Result<(), IndexError> {
-    let wrap = |error| IndexError::of(file, error);
+    let wrap = |error| refused(file, error);
     let id = number(conn, "PRAGMA application_id").map_err(wrap)?;
     let version = number(conn, "PRAGMA user_version").map_err(wrap)?;
     let tables = number(conn, "SELECT count(*) FROM sqlite_schema").map_err(wrap)?;

@@ -9,7 +9,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::documents::{self, Looks};
 use super::error::IndexError;
 use super::write::{self, Facts, Writer};
-use super::{Index, now, store};
+use super::{Index, now, rows};
 use crate::config::settings::{Source, SourceKind};
 use crate::iiif::manifest::{DocumentKind, WalkError};
 
@@ -182,7 +182,7 @@ impl Index {
 
     /// Whether it knows no document yet.
     pub fn is_empty(&self) -> Result<bool, IndexError> {
-        Ok(self.read(|conn| store::number_of_documents(conn, 1))? == 0)
+        Ok(self.read(|conn| rows::number_of_documents(conn, 1))? == 0)
     }
 
     /// The configured sources and the added ones, but for those that are switched off.
@@ -201,7 +201,7 @@ impl Index {
     ) -> Result<(), IndexError> {
         let (kind, location) = stored(source);
         let row = self.write(|conn| Ok(write::source_row(conn, kind, &location, false)?))?;
-        let mut gone = self.read(|conn| store::ids_of_source(conn, row))?;
+        let mut gone = self.read(|conn| rows::ids_of_source(conn, row))?;
         let mut complete = true;
         for found in documents::find(Path::new(&location)) {
             match found {

@@ -1,24 +1,17 @@
 //! One generation of the index file, open: a few readers, a watch, and at most one writer.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 use std::time::SystemTime;
 
-use rusqlite::{Connection, Row, TransactionBehavior, params};
-use uuid::Uuid;
+use rusqlite::{Connection, TransactionBehavior};
+use tokio::sync::Notify;
 
 use super::error::IndexError;
 use super::generation::{Identity, Place};
-use super::keys::Names;
-use super::{Neighbour, Owner, keys, schema, write};
-
-/// Owners of one image that are told at most; a placeholder picture can stand on a million canvases.
-pub(super) const MAX_OWNERS: usize = 8;
-
-/// Rows looked at to find them: the same canvas may stand in several manifests.
-const MAX_ROWS: i64 = 64;
+use super::mapped::Shared;
+use super::schema;
 
 /// Readers at least and at most; a lookup takes some microseconds, so even many workers seldom meet.
 const READERS: (usize, usize) = (4, 8);
@@ -26,6 +19,8 @@ const READERS: (usize, usize) = (4, 8);
 /// One generation, open.
 #[derive(Debug)]
 pub(super) struct Store {
+    /// Before the connections: it is dropped first.
+    shared: Shared,
     /// The file behind the index's path when it was opened.
     file: PathBuf,
     identity: Identity,
@@ -38,6 +33,18 @@ pub(super) struct Store {
     writer: Mutex<Option<Connection>>,
     /// Some reader sees only the file, not its log, which looked like this: see [`Store::is_outdated`].
     frozen: Option<LogLooks>,
+    health: Health,
+}
+
+/// What was found out about the file since it was opened.
+#[derive(Debug, Default)]
+struct Health {
+    /// Why it is of no use any more.
+    damage: OnceLock<String>,
+    /// There is no file that could be used: this is an empty index in memory.
+    is_absent: bool,
+    /// Rung when damage is found.
+    bell: Arc<Notify>,
 }
 
 /// Size and time of a log; `None`: there is none.
@@ -94,14 +101,15 @@ pub(super) enum Written<T> {
 }
 
 impl Store {
-    /// Opens what the path leads to now, making an empty index where there is nothing.
-    pub(super) fn open(place: &Place) -> Result<Self, IndexError> {
+    /// Opens what the path leads to now, making an empty index where there is nothing. `bell` is rung when its file
+    /// turns out to be damaged.
+    pub(super) fn open(place: &Place, bell: &Arc<Notify>) -> Result<Self, IndexError> {
         loop {
             if place.identity()?.is_none() {
                 schema::create(place.path())?;
             }
             let before = place.identity()?;
-            let store = place.target().and_then(|file| Self::open_file(file, before));
+            let store = place.target().and_then(|file| Self::open_file(file, before, bell));
             // The file may have been replaced and removed between looking and opening: look again.
             if place.identity()? == before {
                 return store;
@@ -109,7 +117,26 @@ impl Store {
         }
     }
 
-    fn open_file(file: PathBuf, identity: Option<Identity>) -> Result<Self, IndexError> {
+    /// An index of nothing, in place of one that cannot be opened.
+    pub(super) fn absent(place: &Place, bell: &Arc<Notify>) -> Result<Self, IndexError> {
+        let reader =
+            || Ok::<_, IndexError>(Mutex::new(Reader { conn: schema::open_memory()?, snapshot: None }));
+        Ok(Self {
+            file: place.path().to_path_buf(),
+            identity: Identity::NONE,
+            readers: (0..READERS.0).map(|_| reader()).collect::<Result<_, _>>()?,
+            turn: AtomicUsize::new(0),
+            commits: AtomicU64::new(0),
+            watch: Mutex::new(schema::open_memory()?),
+            seen: AtomicI64::new(0),
+            writer: Mutex::new(None),
+            frozen: None,
+            shared: Shared::default(),
+            health: Health { is_absent: true, bell: Arc::clone(bell), ..Health::default() },
+        })
+    }
+
+    fn open_file(file: PathBuf, identity: Option<Identity>, bell: &Arc<Notify>) -> Result<Self, IndexError> {
         let Some(identity) = identity else {
             return Err(IndexError::io(&file, std::io::ErrorKind::NotFound.into()));
         };
@@ -133,12 +160,15 @@ impl Store {
             Ok(opened.conn)
         };
         let watch = open()?;
+        schema::check_shape(&watch, &file)?;
         let readers = (0..(2 * cores).clamp(READERS.0, READERS.1))
             .map(|_| open().map(|conn| Mutex::new(Reader { conn, snapshot: None })))
             .collect::<Result<Vec<_>, _>>()?
             .into_boxed_slice();
         let seen = schema::number(&watch, "PRAGMA data_version").map_err(|e| IndexError::of(&file, e))?;
         Ok(Self {
+            shared: Shared::of(&file),
+            health: Health { bell: Arc::clone(bell), ..Health::default() },
             file,
             identity,
             readers,
@@ -167,6 +197,7 @@ impl Store {
 
     /// Whether anything was committed to the file since the last call, by whomever.
     pub(super) fn changed(&self) -> Result<bool, IndexError> {
+        self.check()?;
         let watch = lock(&self.watch);
         let version = schema::number(&watch, "PRAGMA data_version").map_err(|e| self.wrap(e))?;
         drop(watch);
@@ -192,6 +223,7 @@ impl Store {
         &self,
         query: impl FnOnce(&Connection) -> rusqlite::Result<T>,
     ) -> Result<T, IndexError> {
+        self.check()?;
         let free = self.readers.iter().find_map(|reader| match reader.try_lock() {
             Ok(free) => Some(free),
             Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
@@ -208,7 +240,12 @@ impl Store {
         place: &Place,
         change: &mut dyn FnMut(&Connection) -> Result<T, IndexError>,
     ) -> Result<Written<T>, IndexError> {
+        if self.health.is_absent {
+            return Err(IndexError::Absent { path: self.file.clone() });
+        }
         let mut writer = lock(&self.writer);
+        // Behind the lock: who waited for it has waited long.
+        self.check()?;
         if writer.is_none() {
             *writer = Some(schema::open_writer(&self.file)?);
         }
@@ -221,172 +258,43 @@ impl Store {
             IndexError::Store(error) => self.wrap(error),
             other => other,
         })?;
+        self.check()?;
         tx.commit().map_err(|e| self.wrap(e))?;
         self.let_go();
         Ok(Written::Done(done))
     }
 
-    /// The canvases that own a key, those of manifests before later ones. `name` is its [`keys::digest`].
-    pub(super) fn owners(&self, key: &str, name: u128, names: &Names) -> Result<Vec<Owned>, IndexError> {
-        self.read(|conn| {
-            let mut found: Vec<Owned> = Vec::new();
-            let mut select = conn.prepare_cached(
-                "SELECT c.url, m.uri, c.label, c.keys FROM images i
-                 JOIN canvases c ON c.id = i.canvas JOIN manifests m ON m.id = c.manifest
-                 WHERE i.hash = ?1 ORDER BY i.canvas LIMIT ?2",
-            )?;
-            let mut rows = select.query(params![keys::hash_of(name), MAX_ROWS])?;
-            while let Some(row) = rows.next()? {
-                // Two keys may share a hash; the row tells.
-                let Some(carried) = matches(key, row.get_ref(3)?.as_str()?, names) else { continue };
-                let owner = owner(row)?;
-                if found.len() < MAX_OWNERS && !found.iter().any(|other| other.owner.canvas == owner.canvas) {
-                    found.push(Owned { owner, carried });
-                }
-            }
-            Ok(found)
-        })
+    /// Whether this is no file at all, see [`Store::absent`].
+    pub(super) fn is_absent(&self) -> bool {
+        self.health.is_absent
     }
 
-    /// The canvas with this URL, as each manifest that has it tells it.
-    pub(super) fn canvas(&self, url: &str) -> Result<Vec<Owner>, IndexError> {
-        self.read(|conn| {
-            let mut found = Vec::new();
-            let mut select = conn.prepare_cached(
-                "SELECT c.url, m.uri, c.label FROM canvas_urls u
-                 JOIN canvases c ON c.id = u.canvas JOIN manifests m ON m.id = c.manifest
-                 WHERE u.hash = ?1 ORDER BY u.canvas LIMIT ?2",
-            )?;
-            let mut rows = select.query(params![keys::hash(url), MAX_ROWS])?;
-            while let Some(row) = rows.next()? {
-                if found.len() < MAX_OWNERS && row.get_ref(0)?.as_str()? == url {
-                    found.push(owner(row)?);
-                }
-            }
-            Ok(found)
-        })
+    /// Why the file is of no use any more, once that was found out.
+    pub(super) fn damage(&self) -> Option<&str> {
+        self.health.damage.get().map(String::as_str)
     }
 
-    /// The canvases that follow this one in the first manifest that has it.
-    pub(super) fn neighbours(&self, url: &str, n: usize) -> Result<Vec<Neighbour>, IndexError> {
-        self.read(|conn| {
-            let mut select = conn.prepare_cached(
-                "SELECT c.url, c.id, c.manifest FROM canvas_urls u JOIN canvases c ON c.id = u.canvas
-                 WHERE u.hash = ?1 ORDER BY u.canvas LIMIT ?2",
-            )?;
-            let mut rows = select.query(params![keys::hash(url), MAX_ROWS])?;
-            while let Some(row) = rows.next()? {
-                if row.get_ref(0)?.as_str()? == url {
-                    let (id, manifest): (i64, i64) = (row.get(1)?, row.get(2)?);
-                    let limit = i64::try_from(n).unwrap_or(i64::MAX);
-                    return canvases(conn, id.saturating_add(1), manifest, limit);
-                }
-            }
-            Ok(Vec::new())
-        })
+    /// SQLite's error with the name of the file; damage is told to who mends it.
+    pub(super) fn wrap(&self, error: rusqlite::Error) -> IndexError {
+        self.noted(IndexError::of(&self.file, error))
     }
 
-    /// All canvases of a manifest, in order. Of several with the same id the last one read counts.
-    pub(super) fn manifest_canvases(&self, uri: &str) -> Result<Vec<Neighbour>, IndexError> {
-        self.read(|conn| {
-            let mut select = conn
-                .prepare_cached("SELECT id, first FROM manifests WHERE uri = ?1 ORDER BY id DESC LIMIT 1")?;
-            let mut rows = select.query([uri])?;
-            match rows.next()? {
-                Some(row) => canvases(conn, row.get(1)?, row.get(0)?, i64::MAX),
-                None => Ok(Vec::new()),
-            }
-        })
+    fn noted(&self, error: IndexError) -> IndexError {
+        if error.is_damage() && !self.health.is_absent {
+            self.health.damage.get_or_init(|| error.to_string());
+            self.health.bell.notify_one();
+        }
+        error
     }
 
-    /// A file URL that was learned.
-    pub(super) fn learned_file(&self, uuid: Uuid) -> Result<Option<String>, IndexError> {
-        self.read(|conn| {
-            let mut select = conn.prepare_cached("SELECT url FROM files WHERE uuid = ?1")?;
-            let mut rows = select.query([uuid.as_bytes()])?;
-            rows.next()?.map(|row| row.get(0)).transpose()
-        })
+    /// SQLite may be asked only while what it has mapped is there.
+    pub(super) fn check(&self) -> Result<(), IndexError> {
+        if self.shared.is_cut() {
+            Err(self.noted(IndexError::Cut { path: self.file.clone() }))
+        } else {
+            Ok(())
+        }
     }
-
-    fn wrap(&self, error: rusqlite::Error) -> IndexError {
-        IndexError::of(&self.file, error)
-    }
-}
-
-/// An owner, and the file that the canvas's own identifier carries.
-#[derive(Debug)]
-pub(super) struct Owned {
-    pub(super) owner: Owner,
-    pub(super) carried: Option<keys::Carried>,
-}
-
-fn owner(row: &Row<'_>) -> rusqlite::Result<Owner> {
-    Ok(Owner { canvas: row.get(0)?, manifest: row.get(1)?, label: row.get(2)? })
-}
-
-/// Whether one of a canvas's keys is the one asked for, by either of its names; and the file it carries.
-#[expect(clippy::option_option, reason = "found or not, and with a file or without")]
-fn matches(key: &str, listed: &str, names: &Names) -> Option<Option<keys::Carried>> {
-    let listed = write::read_keys(listed);
-    if listed.iter().any(|listed| listed == key) {
-        return Some(names.carried(key).into_iter().next());
-    }
-    let mut carried = listed.iter().flat_map(|listed| names.carried(listed));
-    carried.find(|carried| carried.key == key).map(Some)
-}
-
-fn canvases(conn: &Connection, from: i64, manifest: i64, limit: i64) -> rusqlite::Result<Vec<Neighbour>> {
-    let mut select = conn.prepare_cached(
-        "SELECT c.url, c.keys FROM manifests m
-         JOIN canvases c ON c.id BETWEEN max(m.first, ?1) AND m.first + m.canvases - 1
-         WHERE m.id = ?2 ORDER BY c.id LIMIT ?3",
-    )?;
-    let mut rows = select.query(params![from, manifest, limit])?;
-    let mut found = Vec::new();
-    while let Some(row) = rows.next()? {
-        found.push(Neighbour { canvas: row.get(0)?, keys: write::read_keys(row.get_ref(1)?.as_str()?) });
-    }
-    Ok(found)
-}
-
-/// Document ids that stand at one source, for telling what vanished.
-pub(super) fn ids_of_source(conn: &Connection, source: i64) -> rusqlite::Result<BTreeSet<i64>> {
-    let mut select = conn.prepare_cached("SELECT id FROM manifests WHERE source = ?1")?;
-    select.query_map([source], |row| row.get(0))?.collect()
-}
-
-/// The row of the source at this location.
-pub(super) fn source_at(conn: &Connection, location: &str) -> rusqlite::Result<Option<i64>> {
-    let mut select = conn.prepare_cached("SELECT id FROM sources WHERE location = ?1")?;
-    let mut rows = select.query([location])?;
-    rows.next()?.map(|row| row.get(0)).transpose()
-}
-
-/// Whether a document is there and stands at this source.
-pub(super) fn is_document_of(conn: &Connection, id: i64, source: i64) -> rusqlite::Result<bool> {
-    conn.prepare_cached("SELECT EXISTS (SELECT 1 FROM manifests WHERE id = ?1 AND source = ?2)")?
-        .query_row([id, source], |row| row.get(0))
-}
-
-/// Documents of one source that were read from this path, or below it.
-pub(super) fn ids_below(conn: &Connection, source: i64, path: &str) -> rusqlite::Result<BTreeSet<i64>> {
-    // `0` is the character behind `/`.
-    let mut select = conn.prepare_cached(
-        "SELECT id FROM manifests WHERE source = ?1 AND (origin = ?2 OR (origin > ?2 || '/' AND origin < ?2 || '0'))",
-    )?;
-    select.query_map(params![source, path], |row| row.get(0))?.collect()
-}
-
-/// Documents of one source that vanished and are kept for the grace.
-pub(super) fn vanished_of_source(conn: &Connection, source: i64) -> rusqlite::Result<BTreeSet<i64>> {
-    let mut select =
-        conn.prepare_cached("SELECT id FROM manifests WHERE source = ?1 AND vanished IS NOT NULL")?;
-    select.query_map([source], |row| row.get(0))?.collect()
-}
-
-/// Documents in the index, counted up to a limit.
-pub(super) fn number_of_documents(conn: &Connection, limit: u32) -> rusqlite::Result<u32> {
-    conn.query_row("SELECT count(*) FROM (SELECT 1 FROM manifests LIMIT ?1)", [limit], |row| row.get(0))
 }
 
 /// A panic while a lock was held leaves at worst a connection whose transaction rolls back.

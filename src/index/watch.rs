@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 
 use super::error::IndexError;
 use super::sources::{Options, Progress, Report, stored};
-use super::{Index, documents, store, write};
+use super::{Index, documents, rows, store, write};
 use crate::config::settings::{Source, SourceKind};
 
 /// Changes closer together than this are one.
@@ -191,7 +191,7 @@ impl Index {
     ) -> Result<(), IndexError> {
         if !path.exists() {
             let name = path.to_string_lossy();
-            let gone = self.read(|conn| store::ids_below(conn, row, &name))?;
+            let gone = self.read(|conn| rows::ids_below(conn, row, &name))?;
             return if gone.is_empty() { Ok(()) } else { self.drop_vanished(row, &gone, options, report) };
         }
         if path.is_file() && !documents::is_json(path) {

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use tokio::time::timeout;
 
 use super::caps::{Place, Places};
 use super::connection::Connection;
+use super::evict::{Asking, Guests};
 use super::{Hall, Listener, Stop};
 use crate::config::settings::is_among;
 use crate::proxy::Viewer;
@@ -23,6 +25,7 @@ const LAST_PLACE: Duration = Duration::from_secs(1);
 
 /// Connections are the tasks of their loop: they are spawned where they are accepted, so that none is lost between
 /// two rooms when the socket closes. Returns how many had to be cut.
+#[expect(clippy::too_many_lines, reason = "one loop, and what it begins")]
 pub(super) async fn accept_all<S, F>(listener: Listener, service: S, mut stop: Stop) -> usize
 where
     S: Fn(Viewer, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
@@ -31,33 +34,56 @@ where
     let hall = Arc::clone(&listener.hall);
     let Ok(socket) = TcpListener::from_std(listener.socket) else { return 0 };
     let mut connections = JoinSet::new();
-    let begin = |(stream, peer, place): Accepted, stop: &Stop, connections: &mut JoinSet<()>| {
+    let evicts = hall.bounds.load().evicts;
+    let mut guests = Guests::default();
+    let begin = |(stream, peer, place): Accepted, asking, stop: &Stop, connections: &mut JoinSet<()>| {
         // SECURITY: one address must not take every place. Who stands behind a PROXY header is counted later.
         let manner = listener.manner.load_full();
         let client = if manner.proxy_protocol { None } else { Some(client(&hall, peer)?) };
         let connection = Connection::new(&hall, manner, stop.clone(), client);
         let service = service.clone();
         let (worker, post) = hall.crew.post();
-        let runs = async move {
-            // Into the worker's reactor.
-            if let Ok(stream) = TcpStream::from_std(stream) {
-                connection.run(stream, peer, service).await;
-            }
-            drop((place, post));
-        };
-        connections.spawn_on(runs, &worker);
-        Some(())
+        // Into the worker's reactor.
+        let into = TcpStream::from_std;
+        Some(if let Some(asking) = asking {
+            let service = marking(service, asking);
+            let runs = async move {
+                if let Ok(stream) = into(stream) {
+                    connection.run(stream, peer, service).await;
+                }
+                drop((place, post));
+            };
+            connections.spawn_on(runs, &worker)
+        } else {
+            let runs = async move {
+                if let Ok(stream) = into(stream) {
+                    connection.run(stream, peer, service).await;
+                }
+                drop((place, post));
+            };
+            connections.spawn_on(runs, &worker)
+        })
     };
     loop {
         tokio::select! {
             biased;
             () = stop.pressed() => break,
             Some(_) = connections.join_next(), if !connections.is_empty() => {}
-            accepted = accept(&socket, &hall.places) => {
+            accepted = next(&socket), if evicts => {
+                let Some(place) = place_for_another(&hall, &mut guests).await else { continue };
+                let (stream, peer) = accepted;
+                let Ok(stream) = stream.into_std() else { continue };
+                let asking = Arc::new(Asking::default());
+                let own = Some(Arc::clone(&asking));
+                if let Some(connection) = begin((stream, peer, place), own, &stop, &mut connections) {
+                    guests.add(asking, connection);
+                }
+            }
+            accepted = accept(&socket, &hall.places), if !evicts => {
                 let Some((stream, peer, place)) = accepted else { break };
                 // Out of this runtime's reactor.
                 let Ok(stream) = stream.into_std() else { continue };
-                begin((stream, peer, place), &stop, &mut connections);
+                begin((stream, peer, place), None, &stop, &mut connections);
             }
         }
     }
@@ -66,7 +92,7 @@ where
         while let Ok((stream, peer)) = socket.accept() {
             let Ok(Some(place)) = timeout(LAST_PLACE, hall.places.take()).await else { break };
             if stream.set_nonblocking(true).is_ok() {
-                begin((stream, peer, place), &stop, &mut connections);
+                begin((stream, peer, place), None, &stop, &mut connections);
             }
         }
     }
@@ -99,12 +125,48 @@ pub(super) fn client(hall: &Arc<Hall>, peer: SocketAddr) -> Option<ClientConnect
     connection
 }
 
+/// The same service, which marks what its connection asks.
+fn marking<S, F>(
+    service: S,
+    asking: Arc<Asking>,
+) -> impl Fn(Viewer, Request<Incoming>) -> Pin<Box<dyn Future<Output = Response<Body>> + Send>> + Clone + Send + Sync
+where
+    S: Fn(Viewer, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Response<Body>> + Send + 'static,
+{
+    move |viewer, request| {
+        let asked = asking.begins();
+        let answer = service(viewer, request);
+        Box::pin(async move {
+            let answer = answer.await;
+            drop(asked);
+            answer
+        })
+    }
+}
+
+/// A place for a connection that is here already; somebody goes for it where none is free.
+async fn place_for_another(hall: &Arc<Hall>, guests: &mut Guests) -> Option<Place> {
+    if let Some(place) = hall.places.try_take() {
+        return Some(place);
+    }
+    guests.cut_one();
+    hall.metrics.edge.connection_cut("evicted");
+    timeout(LAST_PLACE, hall.places.take()).await.ok().flatten()
+}
+
 /// One connection, with its place. A place comes first, so that who is too many waits in the kernel's backlog.
 async fn accept(socket: &TcpListener, places: &Places) -> Option<(TcpStream, SocketAddr, Place)> {
     let place = places.take().await?;
+    let (stream, peer) = next(socket).await;
+    Some((stream, peer, place))
+}
+
+/// The next connection.
+async fn next(socket: &TcpListener) -> (TcpStream, SocketAddr) {
     loop {
         match socket.accept().await {
-            Ok((stream, peer)) => return Some((stream, peer, place)),
+            Ok(accepted) => return accepted,
             Err(error) => {
                 // Mostly too many open files. Waiting a moment lets some be closed; spinning would not.
                 tracing::warn!(%error, "accepting a connection failed");

@@ -26,6 +26,11 @@ impl Places {
         Arc::clone(&self.free).acquire_owned().await.ok()
     }
 
+    /// A place, if one is free.
+    pub(super) fn try_take(&self) -> Option<Place> {
+        Arc::clone(&self.free).try_acquire_owned().ok()
+    }
+
     /// From now on so many. Who has one keeps it.
     pub(super) fn resize(&self, all: usize) {
         let all = all.min(Semaphore::MAX_PERMITS);

@@ -8,6 +8,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+use super::degraded::Degraded;
 use super::metrics::{Kind, Word};
 
 /// One label named `result`.
@@ -22,6 +23,8 @@ pub struct EdgeMeters {
     cut: Family<Kind, Counter>,
     reloads: Family<Read, Counter>,
     loaded: Gauge,
+    /// Parts that are out of order.
+    pub degraded: Degraded,
 }
 
 impl EdgeMeters {
@@ -31,6 +34,7 @@ impl EdgeMeters {
         registry.register("config_reloads", "Readings of the configuration, by result", self.reloads.clone());
         let loaded = "Unix time at which the configuration in use was read";
         registry.register("config_loaded_timestamp_seconds", loaded, self.loaded.clone());
+        self.degraded.register(registry);
     }
 
     /// A viewer's connection was closed, and not by him.

@@ -1,19 +1,36 @@
-//! From a formatted event to a line: secrets blacked out, control characters made visible, written by another thread.
+//! From an event to a line of the log: secrets blacked out, control characters made visible, written by another thread.
+//!
+//! A line of JSON is JSON and a line of text is one line, whatever stands in their values. In text [`Values`] cleans each
+//! value as it is written; in JSON each string is cleaned when the object is whole.
 
 use std::borrow::Cow;
+use std::fmt::{self, Debug, Write as _};
 use std::io;
-use std::sync::LazyLock;
 
-use regex::{Captures, Regex};
+use tracing::field::{Field, Visit};
 use tracing_appender::non_blocking::NonBlocking;
-use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::field::RecordFields;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FormatFields, MakeWriter};
+
+use super::redact::redacted;
 
 /// Makes lines of events and queues them. What the queue does not hold is dropped and counted.
 #[derive(Debug, Clone)]
 pub(super) struct Lines {
     pub(super) queue: NonBlocking,
-    /// The lines may carry colours of our own.
-    pub(super) coloured: bool,
+    pub(super) form: Form,
+}
+
+/// What events are written as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// Text without colours.
+    Plain,
+    /// Text with colours of our own.
+    Coloured,
+    /// A JSON object.
+    Json,
 }
 
 /// One event on its way.
@@ -33,9 +50,10 @@ impl io::Write for Line<'_> {
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
         let text = String::from_utf8_lossy(event);
         let line = text.strip_suffix('\n').unwrap_or(&text);
-        let clean = visible(redacted(line), self.0.coloured);
-        let mut out = String::with_capacity(clean.len() + 1);
-        out.push_str(&clean);
+        let mut out = match self.0.form {
+            Form::Json => json(line),
+            form => visible(line, form == Form::Coloured).into_owned(),
+        };
         out.push('\n');
         self.0.queue.clone().write_all(out.as_bytes())?;
         Ok(event.len())
@@ -46,37 +64,73 @@ impl io::Write for Line<'_> {
     }
 }
 
-/// What a secret is called, where its value follows; a scheme of `Authorization`; a name and password in a URL.
-///
-/// A name counts from its end, so that `access_token` and `X-Amz-Signature` are found as well.
-static SECRET: LazyLock<Option<Regex>> = LazyLock::new(|| {
-    let named = r"(?:token|secret|password|passwd|pwd|signature|sig|api[_-]?key|apikey|session(?:id)?|jwt)";
-    let fields = r#"(?:authorization|cookie)\\?["']?\s*[=:]\s*\\?["']?"#;
-    let pattern = format!(
-        r#"(?i)(?P<field>{fields})[^"'\\]+|(?P<name>{named}(?:=|%3d|\\?["']?:\s*\\?["']?))[^\s&"'<>#;,\\)}}\]]+|(?P<scheme>\b(?:bearer|basic) )[a-z0-9._~+/=-]{{6,}}|(?P<url>://)[^\s/@:"']*:[^\s/@"']*@"#
-    );
-    Regex::new(&pattern).ok()
-});
-
-/// SECURITY: a query may carry a token, and a message may quote a URL that does.
-fn redacted(line: &str) -> Cow<'_, str> {
-    let Some(secret) = &*SECRET else { return Cow::Borrowed(line) };
-    secret.replace_all(line, |found: &Captures<'_>| {
-        let kept = ["field", "name", "scheme"].iter().find_map(|group| found.name(group));
-        match kept {
-            Some(kept) => format!("{}[redacted]", kept.as_str()),
-            None => "://[redacted]@".to_owned(),
+/// An object of JSON as a line: each string without its secrets, and no character in it that is not seen.
+fn json(object: &str) -> String {
+    let mut out = String::with_capacity(object.len() + 16);
+    let (mut rest, mut name) = (object, String::new());
+    while let Some((before, from)) = rest.split_once('"') {
+        out.push_str(before);
+        let Some(end) = end_of_string(from) else { return whole(object) };
+        let (raw, after) = from.split_at(end);
+        let Ok(text) = serde_json::from_str::<String>(&format!("\"{raw}\"")) else { return whole(object) };
+        rest = &after[1..];
+        if rest.trim_start().starts_with(':') {
+            push_string(&mut out, &text);
+            name = text;
+        } else {
+            push_string(&mut out, &redacted(&name, &text));
         }
+    }
+    out.push_str(rest);
+    // Outside of strings an object has nothing that is not ASCII.
+    if out.is_ascii() || out.chars().all(|c| !is_hidden(c)) { out } else { whole(object) }
+}
+
+/// What is no object after all, as the message of one. tracing-subscriber writes none such.
+fn whole(line: &str) -> String {
+    let mut out = "{\"message\":".to_owned();
+    push_string(&mut out, &redacted("message", line));
+    out.push('}');
+    out
+}
+
+/// Where a JSON string ends that begins before this text.
+fn end_of_string(text: &str) -> Option<usize> {
+    let mut is_escaped = false;
+    text.bytes().position(|byte| {
+        let is_end = byte == b'"' && !is_escaped;
+        is_escaped = byte == b'\\' && !is_escaped;
+        is_end
     })
 }
 
+fn push_string(out: &mut String, text: &str) {
+    out.push('"');
+    for c in text.chars() {
+        match c {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            c if is_hidden(c) => {
+                for unit in c.encode_utf16(&mut [0; 2]) {
+                    let _ = write!(out, "\\u{unit:04x}");
+                }
+            }
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+}
+
 /// SECURITY: whoever can put a line break into a log can write lines of his own, and an escape can do worse to the
-/// terminal of who reads it. JSON has none of them left; in text they are shown as they are written in Rust.
-fn visible(line: Cow<'_, str>, coloured: bool) -> Cow<'_, str> {
-    // tracing-subscriber escapes those of values; what is left are our own colours.
-    let stays = |c: char| !is_control(c) || (coloured && c == '\u{1b}');
+/// terminal of who reads it. In text they are shown as they are written in Rust.
+fn visible(line: &str, coloured: bool) -> Cow<'_, str> {
+    // Those of values are gone by now; what is left are our own colours.
+    let stays = |c: char| !is_hidden(c) || (coloured && c == '\u{1b}');
     if line.chars().all(stays) {
-        return line;
+        return Cow::Borrowed(line);
     }
     let mut out = String::with_capacity(line.len() + 16);
     for c in line.chars() {
@@ -85,49 +139,140 @@ fn visible(line: Cow<'_, str>, coloured: bool) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// Control characters, line and paragraph separators, and those that turn the direction of text.
-fn is_control(c: char) -> bool {
-    c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+/// Control characters, line and paragraph separators, and those that turn the direction of text or have no width.
+fn is_hidden(c: char) -> bool {
+    c.is_control()
+        || matches!(c,
+            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+}
+
+/// Writes the fields of events as text.
+#[derive(Debug)]
+pub(super) struct Values;
+
+impl<'writer> FormatFields<'writer> for Values {
+    fn format_fields<R: RecordFields>(&self, writer: Writer<'writer>, fields: R) -> fmt::Result {
+        let mut pairs = Pairs { writer, is_first: true, result: Ok(()) };
+        fields.record(&mut pairs);
+        pairs.result
+    }
+}
+
+/// Fields, one after the other: `name=value`, the message without its name.
+struct Pairs<'writer> {
+    writer: Writer<'writer>,
+    is_first: bool,
+    result: fmt::Result,
+}
+
+impl Pairs<'_> {
+    fn pair(&mut self, name: &str, value: &str) {
+        // Fields of the `log` crate's records: where they come from.
+        if name.starts_with("log.") || self.result.is_err() {
+            return;
+        }
+        let space = if std::mem::take(&mut self.is_first) { "" } else { " " };
+        let value = visible(value, false);
+        let name = name.strip_prefix("r#").unwrap_or(name);
+        self.result = if name == "message" {
+            write!(self.writer, "{space}{value}")
+        } else if self.writer.has_ansi_escapes() {
+            write!(self.writer, "{space}\x1b[3m{name}\x1b[0m\x1b[2m=\x1b[0m{value}")
+        } else {
+            write!(self.writer, "{space}{name}={value}")
+        };
+    }
+}
+
+impl Visit for Pairs<'_> {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        let value = redacted(field.name(), value);
+        if field.name() == "message" {
+            self.pair("message", &value);
+        } else {
+            self.pair(field.name(), &format!("{value:?}"));
+        }
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        let text = format!("{value:?}");
+        self.pair(field.name(), &redacted(field.name(), &text));
+    }
+}
+
+/// What the log makes of a request's line; for fuzzing.
+#[doc(hidden)]
+pub fn line_of(name: &str, value: &str, as_json: bool) -> String {
+    if as_json {
+        let pair = serde_json::json!({ "before": 1, name: value, "zlast": "end" });
+        return json(&pair.to_string());
+    }
+    visible(&format!("before=1 {name}={:?} zlast=\"end\"", redacted(name, value)), false).into_owned()
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use serde_json::Value;
+
     use super::*;
 
     #[test]
-    fn secrets_are_blacked_out_wherever_they_stand() {
-        for (line, clean) in [
-            ("path=/a?token=abc&x=1", "path=/a?token=[redacted]&x=1"),
-            ("GET /a?x=1&Access_Token=abc end", "GET /a?x=1&Access_Token=[redacted] end"),
-            (r#"{"query":"sig=a%2Bb","path":"/x"}"#, r#"{"query":"sig=[redacted]","path":"/x"}"#),
-            (r#"{"password":"a b"}"#, r#"{"password":"[redacted] b"}"#),
-            ("X-Amz-Signature=00ff;", "X-Amz-Signature=[redacted];"),
-            ("Authorization: Bearer abc.def", "Authorization: [redacted]"),
-            (r#""cookie":"a=1; b=2""#, r#""cookie":"[redacted]""#),
-            ("said bearer abcdef.123", "said bearer [redacted]"),
-            ("redis://me:secret@host/0", "redis://[redacted]@host/0"),
-            ("u=%3Ftoken%3Dabc", "u=%3Ftoken%3D[redacted]"),
-        ] {
-            assert_eq!(redacted(line), clean);
-        }
-        for plain in [
-            "request=0af7651916cd43dd identifier=88c02c4f-cb78 status=200 duration_ms=3",
-            "https://x.test:8080/iiif/2/a;1/full/max/0/default.jpg",
-            "a token was spent, and a basic thing",
-        ] {
-            assert!(matches!(redacted(plain), Cow::Borrowed(_)), "{plain}");
-        }
+    fn a_line_stays_one_line_and_cannot_speak_to_the_terminal() {
+        let evil = "a\nb\r\u{1b}[2Jc\u{9b}d\u{202e}e\u{2028}f\tg\u{85}h";
+        let shown = visible(evil, false);
+        assert_eq!(shown, r"a\nb\r\u{1b}[2Jc\u{9b}d\u{202e}e\u{2028}f\tg\u{85}h");
+        assert_eq!(visible("\u{1b}[32m INFO\u{1b}[0m x\ny", true), "\u{1b}[32m INFO\u{1b}[0m x\\ny");
+        assert!(matches!(visible("Æ 漢 plain", false), Cow::Borrowed(_)));
     }
 
     #[test]
-    fn a_line_stays_one_line_and_cannot_speak_to_the_terminal() {
-        let evil = "a\nb\r\u{1b}[2Jc\u{9b}d\u{202e}e\u{2028}f\tg";
-        let shown = visible(Cow::Borrowed(evil), false);
-        assert_eq!(shown, r"a\nb\r\u{1b}[2Jc\u{9b}d\u{202e}e\u{2028}f\tg");
-        assert_eq!(
-            visible(Cow::Borrowed("\u{1b}[32m INFO\u{1b}[0m x\ny"), true),
-            "\u{1b}[32m INFO\u{1b}[0m x\\ny"
-        );
-        assert!(matches!(visible(Cow::Borrowed("Æ 漢 plain"), false), Cow::Borrowed(_)));
+    fn in_json_what_is_not_seen_is_escaped_as_json_does_it() {
+        let path = "/a\u{202e}\u{2028}\u{85}\u{1b}\u{e0041}\"\\Æ漢";
+        let line = json(&serde_json::json!({ "path": path, "status": 200 }).to_string());
+        assert!(line.contains(r"\u202e\u2028\u0085\u001b\udb40\udc41"), "{line}");
+        let read: Value = serde_json::from_str(&line).expect("JSON");
+        assert_eq!((&read["path"], &read["status"]), (&path.into(), &200.into()));
+    }
+
+    #[test]
+    fn a_value_hides_nothing_of_what_stands_behind_it() {
+        for value in ["/authorization:", "/token=", "/password\":\"", "cookie=\\", "authorization: x"] {
+            let line = json(&serde_json::json!({ "path": value, "zstatus": 404 }).to_string());
+            let read: Value = serde_json::from_str(&line).expect("JSON");
+            assert_eq!(read["zstatus"], 404, "{line}");
+            assert!(line_of("path", value, false).ends_with(" zlast=\"end\""), "{value}");
+        }
+        assert_eq!(json(r#"{"password":"a b","x":["y"]}"#), r#"{"password":"[redacted]","x":["y"]}"#);
+    }
+
+    #[test]
+    fn what_is_no_object_becomes_the_message_of_one() {
+        for line in ["panicked at \"x", "\"\\x\"", "\u{202e}", ""] {
+            let read = serde_json::from_str::<Value>(&whole(line)).expect("JSON");
+            assert_eq!(read["message"], line);
+        }
+        assert!(serde_json::from_str::<Value>(&json("{\"a\":\"\\ud800\"}")).is_ok());
+    }
+
+    proptest! {
+        #[test]
+        fn every_value_gives_one_line_of_json(name in ".*", value in any::<String>()) {
+            let line = line_of(&name, &value, true);
+            prop_assert!(line.chars().all(|c| !is_hidden(c)), "{line:?}");
+            let read: Value = serde_json::from_str(&line).expect("JSON");
+            prop_assert!(read.is_object());
+            if name != "zlast" {
+                prop_assert_eq!(&read["zlast"], "end");
+            }
+        }
+
+        #[test]
+        fn every_bytes_give_one_line_of_text(bytes in any::<Vec<u8>>()) {
+            let line = line_of("path", &String::from_utf8_lossy(&bytes), false);
+            prop_assert!(line.chars().all(|c| !is_hidden(c)), "{line:?}");
+            prop_assert!(line.starts_with("before=1 path=\"") && line.ends_with("\" zlast=\"end\""));
+        }
     }
 }

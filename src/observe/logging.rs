@@ -7,7 +7,7 @@ use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGua
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::util::SubscriberInitExt;
 
-use super::lines::Lines;
+use super::lines::{Form, Lines, Values};
 use crate::config::settings::{Log, LogFormat};
 
 /// Why logging could not be set up.
@@ -47,15 +47,20 @@ pub fn install(log: &Log) -> Result<LogGuard, LoggingError> {
     let queue = NonBlockingBuilder::default().lossy(true).buffered_lines_limit(log.queue);
     let (queue, worker) = queue.thread_name("log").finish(std::io::stderr());
     let lost = queue.error_counter();
-    let coloured = is_terminal && !json;
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(Lines { queue, coloured });
+    let form = match (json, is_terminal) {
+        (true, _) => Form::Json,
+        (false, true) => Form::Coloured,
+        (false, false) => Form::Plain,
+    };
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(Lines { queue, form });
     let set: SetFilter = if json {
         let lines = lines.json().flatten_event(true).with_current_span(false).with_filter_reloading();
         let filter = lines.reload_handle();
         lines.finish().try_init()?;
         Box::new(move |new| filter.reload(new))
     } else {
-        let lines = lines.with_target(false).with_ansi(coloured).with_filter_reloading();
+        let lines = lines.with_target(false).with_ansi(is_terminal).fmt_fields(Values);
+        let lines = lines.with_filter_reloading();
         let filter = lines.reload_handle();
         lines.finish().try_init()?;
         Box::new(move |new| filter.reload(new))

@@ -1,5 +1,6 @@
 //! What the people who run it can see. A leaf: every room may use it, it uses none.
 
+mod degraded;
 mod edge;
 mod export;
 mod gauged;
@@ -10,14 +11,18 @@ mod logging;
 mod meters;
 mod metrics;
 mod process;
+mod redact;
 mod scrape;
 mod snapshot;
 mod spans;
 mod trace;
 
+pub use degraded::{Degraded, Fault};
 pub use edge::EdgeMeters;
 pub use export::Export;
 pub use gauged::Gauged;
+#[doc(hidden)]
+pub use lines::line_of;
 pub use live::{Event, News, Point, SAMPLE_EVERY};
 pub use logging::{LogGuard, LoggingError, install as install_logging, set_filter as set_log_filter};
 pub use meters::UpstreamMeters;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::degraded::Fault;
 use super::live::{Point, Totals};
 use super::metrics::Metrics;
 use super::process::started;
@@ -25,6 +26,8 @@ pub struct Snapshot {
     pub events: BTreeMap<&'static str, u64>,
     /// Gauges as they stand.
     pub now: Now,
+    /// Parts that are out of order while traffic is served.
+    pub degraded: BTreeMap<&'static str, Fault>,
     /// The last half hour, a point every five seconds, oldest first.
     pub points: Vec<Point>,
 }
@@ -87,6 +90,7 @@ impl Metrics {
                 index_images: self.index_images.get(),
                 index_refreshed: self.index_refreshed.get(),
             },
+            degraded: self.edge.degraded.parts(),
             points: self.live.points(),
         }
     }

@@ -92,7 +92,7 @@ fn remove_hearsay(headers: &mut HeaderMap) {
 /// no trusted proxy.
 ///
 /// SECURITY: a proxy that writes the one field passes the other on as the viewer made it up. So only one counts.
-pub(super) fn client(headers: &HeaderMap, viewer: &Viewer, trusted: &[IpNet]) -> IpAddr {
+pub fn client(headers: &HeaderMap, viewer: &Viewer, trusted: &[IpNet]) -> IpAddr {
     let peer = viewer.peer.ip().to_canonical();
     if !is_among(peer, trusted) {
         return peer;

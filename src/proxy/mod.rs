@@ -23,7 +23,7 @@ use hyper::body::{Body as _, Incoming};
 
 #[doc(hidden)]
 pub use headers::rules;
-pub use hops::Viewer;
+pub use hops::{Viewer, client};
 pub use reply::{Malformed, Refusal};
 
 use crate::config::Settings;
@@ -144,17 +144,17 @@ impl Proxy {
         let rooms = &*self.rooms;
         let trusted = is_among(viewer.peer.ip(), &rooms.settings.server.trusted_proxies);
         let (trace, span) = rooms.metrics.spans.begin(Trace::of(&head.headers, trusted));
-        let asking = reply::Asking::new(&head, trace);
+        let client = hops::client(&head.headers, &viewer, &rooms.settings.server.trusted_proxies);
+        let asking = reply::Asking::new(&head, client, trace);
         // First of all, because no other refusal ends the connection.
-        let checked = route::readable(&head)
-            .and_then(|()| route::framed(&head))
-            .and_then(|()| rooms.fits(&viewer, &head));
+        let checked =
+            route::readable(&head).and_then(|()| route::framed(&head)).and_then(|()| rooms.fits(client));
         if let Err(refusal) = checked {
             return rooms.reply(&asking, &head.headers, span, "none", Err(refusal), started);
         }
         let (route, answer) = match rooms.gateway(&viewer, &head).await {
             Some(answer) => ("manifests", answer),
-            None => rooms.routed(&viewer, &asking.trace, &mut head, body).await,
+            None => rooms.routed(&viewer, &asking, &mut head, body).await,
         };
         rooms.reply(&asking, &head.headers, span, route, answer, started)
     }
@@ -162,12 +162,12 @@ impl Proxy {
 
 impl Rooms {
     /// Does this client ask no more often than it may?
-    fn fits(&self, viewer: &Viewer, head: &Parts) -> Result<(), Refusal> {
+    fn fits(&self, client: IpAddr) -> Result<(), Refusal> {
         let Some(rates) = &self.rates else { return Ok(()) };
-        let trusted = &self.settings.server.trusted_proxies;
-        let client = hops::client(&head.headers, viewer, trusted);
         // The canvas service must never wait for viewers who wait for it.
-        if is_among(client, trusted) || is_among(client, &self.settings.heal.origins) {
+        if is_among(client, &self.settings.server.trusted_proxies)
+            || is_among(client, &self.settings.heal.origins)
+        {
             return Ok(());
         }
         rates.check(client).map_err(|after| {
@@ -194,12 +194,12 @@ impl Rooms {
     async fn routed(
         &self,
         viewer: &Viewer,
-        trace: &Trace,
+        asking: &reply::Asking,
         head: &mut Parts,
         body: Incoming,
     ) -> (&'static str, Result<Answer, Refusal>) {
-        let step = Span::step(trace, "route");
-        let routed = route::route(&self.settings, head, trace);
+        let step = Span::step(&asking.trace, "route");
+        let routed = route::route(&self.settings, head, &asking.trace);
         drop(step);
         let asked = match routed {
             Ok(asked) => asked,
@@ -211,7 +211,7 @@ impl Rooms {
         }
         let image = asked.image();
         let is_document = asked.is_document(image.as_ref());
-        let answer = self.answer(viewer, &asked, image.as_ref(), head, body).await;
+        let answer = self.answer(viewer, asking.client, &asked, image.as_ref(), head, body).await;
         (asked.kind(), answer.map(|answer| if is_document { answer.opened(&head.headers) } else { answer }))
     }
 
@@ -222,12 +222,12 @@ impl Rooms {
     async fn answer(
         &self,
         viewer: &Viewer,
+        client: IpAddr,
         asked: &Asked,
         image: Option<&Lobby<'_>>,
         head: &mut Parts,
         body: Incoming,
     ) -> Result<Answer, Refusal> {
-        let client = hops::client(&head.headers, viewer, &self.settings.server.trusted_proxies);
         let echo = image.is_some_and(|image| self.is_echo(image, head, client));
         let raw = echo || self.skips_healing(head, viewer);
         let caller = self.caller(viewer, client, asked.route_kind);

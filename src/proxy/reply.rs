@@ -1,5 +1,6 @@
 //! The last room: the only one that builds answers of our own, and that adds to those of the upstream.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use http::header::{self, HeaderName, HeaderValue};
@@ -9,7 +10,7 @@ use serde::Serialize;
 
 use super::fields::Via;
 use super::{Answer, headers, upgrade};
-use crate::config::settings::{AccessLog, Log};
+use crate::config::settings::{AccessLog, Log, LogClient};
 use crate::observe::{Span, Trace};
 use crate::outcome::Outcome;
 use crate::presentation::cors;
@@ -160,13 +161,15 @@ pub(super) struct Asking {
     uri: Uri,
     is_http_1: bool,
     /// Who asks.
+    pub(super) client: IpAddr,
+    /// Under which name it is followed.
     pub(super) trace: Trace,
 }
 
 impl Asking {
-    pub(super) fn new(head: &Parts, trace: Trace) -> Self {
+    pub(super) fn new(head: &Parts, client: IpAddr, trace: Trace) -> Self {
         let is_http_1 = head.version < Version::HTTP_2;
-        Self { method: head.method.clone(), uri: head.uri.clone(), is_http_1, trace }
+        Self { method: head.method.clone(), uri: head.uri.clone(), is_http_1, client, trace }
     }
 
     /// What its span says of it.
@@ -199,10 +202,25 @@ impl Asking {
         }
         let duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         tracing::info!(
+            client = told(self.client, log.client).map(tracing::field::display),
             request = %self.trace, trace = self.trace.continued(), method = %self.method, path = self.uri.path(),
             query = self.uri.query(), route, outcome = outcome.as_str(), status = status.as_u16(), duration_ms,
             "request"
         );
+    }
+}
+
+/// As much of an address as the log may tell.
+fn told(client: IpAddr, how: LogClient) -> Option<IpAddr> {
+    match (how, client.to_canonical()) {
+        (LogClient::None, _) => None,
+        (LogClient::Full, client) => Some(client),
+        (LogClient::Masked, IpAddr::V4(client)) => {
+            Some(Ipv4Addr::from_bits(client.to_bits() & (u32::MAX << 8)).into())
+        }
+        (LogClient::Masked, IpAddr::V6(client)) => {
+            Some(Ipv6Addr::from_bits(client.to_bits() & (u128::MAX << 80)).into())
+        }
     }
 }
 
@@ -336,4 +354,27 @@ fn wants_json(headers: &HeaderMap) -> bool {
         let kind = range.split(';').next().unwrap_or_default().trim();
         kind == "application/json" || kind.ends_with("+json")
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case("192.0.2.77", LogClient::Masked, Some("192.0.2.0"))]
+    #[case("::ffff:192.0.2.77", LogClient::Masked, Some("192.0.2.0"))]
+    #[case("2001:db8:1:2:3::4", LogClient::Masked, Some("2001:db8:1::"))]
+    #[case("2001:db8:1:2:3::4", LogClient::Full, Some("2001:db8:1:2:3::4"))]
+    #[case("::ffff:192.0.2.77", LogClient::Full, Some("192.0.2.77"))]
+    #[case("192.0.2.77", LogClient::None, None)]
+    fn as_much_of_an_address_is_told_as_may_be(
+        #[case] client: &str,
+        #[case] how: LogClient,
+        #[case] shown: Option<&str>,
+    ) {
+        let client = client.parse().expect("an address");
+        assert_eq!(told(client, how).map(|shown| shown.to_string()).as_deref(), shown);
+    }
 }

@@ -9,7 +9,7 @@ use super::stats::Stats;
 use crate::config::Settings;
 use crate::config::settings::Timeouts;
 use crate::iiif::CanvasUrl;
-use crate::upstream::{Body, Chain, TlsError, Upstream, own_request, server_of};
+use crate::upstream::{Body, Chain, TlsError, Upstream, own_request, server_of, whole};
 
 /// Why nothing can be shown.
 #[derive(Debug, thiserror::Error)]
@@ -122,7 +122,7 @@ impl Admin {
         if let Some(advice) = advice {
             return Err(AskError::Status { name: name(), status: head.status, advice });
         }
-        let body = body.collect(LONGEST).await.map_err(|error| silent(error.to_string()))?;
+        let body = whole::read(body, LONGEST).await.map_err(|error| silent(error.to_string()))?;
         serde_json::from_slice(&body)
             .map_err(|error| AskError::Strange { name: name(), why: error.to_string() })
     }

@@ -15,6 +15,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use hyper::Response;
 use tokio::time::timeout;
 
+use super::whole::{self, WholeError};
 use super::{Body, Chain, TlsError, Upstream, UpstreamError, client_tls, own_request, server_of};
 use crate::config::Settings;
 use crate::config::settings::UpstreamUrl;
@@ -24,7 +25,7 @@ use crate::observe::UpstreamMeters;
 /// Redirects that are followed one after the other.
 const REDIRECTS: usize = 5;
 
-/// How long one document may take from its first byte to its last.
+/// How long one document may take, from asking for it to its last byte, redirects among it.
 const WHOLE: Duration = Duration::from_mins(15);
 
 /// The longest document, as it comes and unpacked.
@@ -171,11 +172,15 @@ fn too_long() -> String {
 impl Fetcher {
     /// Fetches one document, following redirects.
     pub async fn fetch(&self, ask: &Ask<'_>) -> Result<Fetched, FetchError> {
+        timeout(WHOLE, self.follow(ask)).await.unwrap_or(Err(FetchError::Endless))
+    }
+
+    async fn follow(&self, ask: &Ask<'_>) -> Result<Fetched, FetchError> {
         let mut url = ask.url.to_owned();
         for _ in 0..=REDIRECTS {
             let answer = self.once(&url, ask).await?;
             let to = if is_redirect(answer.status()) { answer.headers().get(header::LOCATION) } else { None };
-            let Some(to) = to.and_then(|to| to.to_str().ok()) else { return whole(answer).await };
+            let Some(to) = to.and_then(|to| to.to_str().ok()) else { return fetched(answer).await };
             let next = join(&url, to).ok_or_else(|| FetchError::NotHttp(without_query(to)))?;
             let target = CanvasUrl::parse(&next).ok_or_else(|| FetchError::NotHttp(without_query(&next)))?;
             if !(ask.may_follow)(&target) {
@@ -260,16 +265,18 @@ fn is_redirect(status: StatusCode) -> bool {
     matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
 }
 
-async fn whole(answer: Response<Body>) -> Result<Fetched, FetchError> {
+async fn fetched(answer: Response<Body>) -> Result<Fetched, FetchError> {
     let (head, body) = answer.into_parts();
     let announced = head.headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok());
     if announced.and_then(|length| length.parse::<usize>().ok()).is_some_and(|length| length > LONGEST) {
         return Err(FetchError::Body(too_long()));
     }
-    let body = timeout(WHOLE, body.collect(LONGEST)).await.map_err(|_| FetchError::Endless)?;
-    let body = body.map_err(|error| {
-        let is_long = error.is::<http_body_util::LengthLimitError>();
-        FetchError::Body(if is_long { too_long() } else { Chain(&*error).to_string() })
+    let body = whole::read(body, LONGEST).await.map_err(|error| {
+        FetchError::Body(if matches!(error, WholeError::TooLong) {
+            too_long()
+        } else {
+            Chain(&error).to_string()
+        })
     })?;
     Ok(Fetched { status: head.status, fields: head.headers, body })
 }

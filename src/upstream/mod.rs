@@ -28,6 +28,7 @@ mod transfer;
 mod trunk;
 mod upgrade;
 mod upload;
+pub mod whole;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;

@@ -1,6 +1,7 @@
 //! The commands, as people and scripts call them: the real program in a folder of its own.
 #![allow(clippy::disallowed_methods, reason = "viewers connect to the proxy; the rule is for the product")]
 
+use std::cell::RefCell;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
@@ -67,6 +68,8 @@ fn code(output: &Output) -> i32 {
 pub(crate) struct Serving {
     pub(crate) child: Child,
     lines: mpsc::Receiver<String>,
+    /// Lines that were passed over.
+    passed: RefCell<Vec<serde_json::Value>>,
     pub(crate) viewers: SocketAddr,
     pub(crate) admin: SocketAddr,
 }
@@ -84,15 +87,26 @@ impl Serving {
     }
 
     /// The same for a command of the test's own.
-    pub(crate) fn of(mut command: Command) -> Self {
+    pub(crate) fn of(command: Command) -> Self {
+        let mut serving = Self::of_viewers(command);
+        serving.admin = serving.address("admin pages");
+        serving
+    }
+
+    /// The same, whose admin pages may come later.
+    pub(crate) fn of_viewers(mut command: Command) -> Self {
         let mut child = command.stderr(Stdio::piped()).spawn().expect("it starts");
         let (told, lines) = mpsc::channel();
         let stderr = BufReader::new(child.stderr.take().expect("a pipe"));
         std::thread::spawn(move || stderr.lines().map_while(Result::ok).try_for_each(|line| told.send(line)));
-        let mut serving =
-            Self { child, lines, viewers: ([0, 0, 0, 0], 0).into(), admin: ([0, 0, 0, 0], 0).into() };
+        let mut serving = Self {
+            child,
+            lines,
+            passed: RefCell::default(),
+            viewers: ([0, 0, 0, 0], 0).into(),
+            admin: ([0, 0, 0, 0], 0).into(),
+        };
         serving.viewers = serving.address("serving");
-        serving.admin = serving.address("admin pages");
         serving
     }
 
@@ -105,7 +119,15 @@ impl Serving {
             if line["message"].as_str().is_some_and(|said| said.starts_with(message)) {
                 return line;
             }
+            self.passed.borrow_mut().push(line);
         }
+    }
+
+    /// All lines from the start until it ends, but those that were waited for.
+    pub(crate) fn all(&self) -> Vec<serde_json::Value> {
+        let mut all = self.passed.take();
+        all.extend(self.rest());
+        all
     }
 
     /// The same among lines that need not be ours.
@@ -172,11 +194,10 @@ async fn serve_on_a_taken_port_says_which_and_exits() {
     let folder = folder("http://127.0.0.1:9");
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = taken.local_addr().expect("an address").to_string();
-    for key in ["IIIF_MENDER__SERVER__LISTEN", "IIIF_MENDER__ADMIN__LISTEN"] {
-        let output = program(folder.path(), &["serve"]).env(key, &address).output().expect("it runs");
-        let said = text(&output.stderr);
-        assert!(!output.status.success() && said.contains(&address) && said.contains("listen"), "{said}");
-    }
+    let output = program(folder.path(), &["serve"]).env("IIIF_MENDER__SERVER__LISTEN", &address).output();
+    let output = output.expect("it runs");
+    let said = text(&output.stderr);
+    assert!(!output.status.success() && said.contains(&address) && said.contains("listen"), "{said}");
 }
 
 #[tokio::test]

@@ -125,3 +125,84 @@ async fn a_log_that_nobody_reads_stops_no_request_and_its_lost_lines_are_counted
     drop(child);
     patiently("it is gone", || std::net::TcpListener::bind(viewers).is_ok()).await;
 }
+
+#[tokio::test]
+async fn a_client_stands_in_its_line_as_far_as_it_may_and_no_path_forges_one() {
+    let origin = Origin::fixed(404, "gone");
+    for (how, shown) in [
+        ("", Some("198.51.100.0")),
+        ("client = \"masked\"", Some("198.51.100.0")),
+        ("client = \"full\"", Some("198.51.100.7")),
+        ("client = \"none\"", None),
+    ] {
+        let (_folder, serving) = serving(&origin, how);
+        let evil = "/x\",\"client\":\"203.0.113.9\",\"status\":403,\"duration_ms\":1,authorization:\u{202e}\u{2028}\u{85}/end";
+        let request = format!(
+            "GET {evil} HTTP/1.1\r\nhost: x\r\nx-forwarded-for: 203.0.113.1, 198.51.100.7\r\nconnection: close\r\n\r\n"
+        );
+        let viewers = serving.viewers;
+        // Not on this thread: the server behind runs here.
+        let asked = tokio::task::spawn_blocking(move || {
+            let mut viewer = std::net::TcpStream::connect(viewers).expect("connected");
+            viewer.set_read_timeout(Some(std::time::Duration::from_secs(20))).expect("set");
+            std::io::Write::write_all(&mut viewer, request.as_bytes()).expect("written");
+            let mut answer = Vec::new();
+            let _cut = std::io::Read::read_to_end(&mut viewer, &mut answer);
+            String::from_utf8_lossy(&answer).into_owned()
+        });
+        let answer = asked.await.expect("an answer");
+        if !answer.starts_with("HTTP/1.1 404") {
+            // The parser refuses it; then it stands in no line.
+            assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
+            testbed::get_with(
+                &format!("http://{}/plain", serving.viewers),
+                &[("x-forwarded-for", "198.51.100.7")],
+            )
+            .await;
+        }
+        let line = serving.says("request");
+        assert_eq!(line.get("client").and_then(|client| client.as_str()), shown, "{how}: {line}");
+        if line["path"] != "/plain" {
+            assert!(line["path"].as_str().is_some_and(|path| path.ends_with("/end")), "{line}");
+        }
+        if how.contains("full") {
+            let text = line_as_written(&line);
+            let found = failregex().captures(&text).map(|found| found[1].to_owned());
+            assert_eq!(found.as_deref(), Some("198.51.100.7"), "{text}");
+        }
+    }
+}
+
+/// The expression of the manual, with the address that fail2ban looks for in place of its own word for it.
+fn failregex() -> regex::Regex {
+    let manual = include_str!("../../docs/OPERATIONS.md");
+    let written = manual.lines().find_map(|line| line.strip_prefix("failregex = ")).expect("an expression");
+    regex::Regex::new(&written.replace("<HOST>", r"([0-9a-fA-F.:]+)")).expect("an expression")
+}
+
+/// The fields in the order in which the program writes them: fail2ban reads text.
+fn line_as_written(line: &serde_json::Value) -> String {
+    let order =
+        ["timestamp", "level", "message", "client", "request", "method", "path", "query", "route", "outcome"];
+    let rest = ["status", "duration_ms", "target"];
+    let pairs = order.iter().chain(&rest).filter(|name| line.get(**name).is_some());
+    let pairs: Vec<_> = pairs.map(|name| format!("\"{name}\":{}", line[*name])).collect();
+    format!("{{{}}}", pairs.join(","))
+}
+
+#[tokio::test]
+async fn the_expression_for_fail2ban_finds_who_is_refused_in_real_lines() {
+    let origin = Origin::fixed(404, "gone");
+    let folder = folder(&origin.url());
+    let mut command = program(folder.path(), &["serve"]);
+    command.env("IIIF_MENDER__LOG__CLIENT", "full").env("IIIF_MENDER__LOG__ACCESS", "errors");
+    let viewers = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound");
+    command.env("IIIF_MENDER__SERVER__LISTEN", viewers.to_string());
+    let mut child = Killed(command.stderr(Stdio::piped()).spawn().expect("it starts"));
+    let stderr = BufReader::new(child.0.stderr.take().expect("a pipe"));
+    patiently("it serves", || std::net::TcpStream::connect(viewers).is_ok()).await;
+    testbed::get(&format!("http://{viewers}/nothing?status=1")).await;
+    let mut lines = stderr.lines().map_while(Result::ok);
+    let line = lines.find(|line| line.contains("\"request\"") && line.contains("/nothing")).expect("a line");
+    assert_eq!(&failregex().captures(&line).unwrap_or_else(|| panic!("not found in {line}"))[1], "127.0.0.1");
+}

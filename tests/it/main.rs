@@ -33,6 +33,7 @@ mod cluster_world;
 mod commands;
 mod conformance;
 mod crowd;
+mod damage;
 mod deployed;
 mod docs;
 mod durability;

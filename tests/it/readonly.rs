@@ -165,10 +165,12 @@ async fn with_the_state_read_only_too_an_index_is_served_from_and_a_missing_one_
         return;
     }
     let place = Place::new().await;
-    let mut serve = place.confined(&["serve"], true);
-    let ended = serve.output().expect("it runs");
-    let said = String::from_utf8_lossy(&ended.stderr).into_owned();
-    assert_eq!(ended.status.code(), Some(2), "{said}");
+    let mut bare = Serving::of(place.confined(&["serve"], true));
+    let ready = testbed::get(&format!("http://{}/readyz", bare.admin)).await.text();
+    assert_eq!(ready, "ready\ndegraded: index\n");
+    bare.gets("-TERM");
+    assert_eq!(bare.ends().await.code(), Some(0));
+    let said = bare.all().iter().map(ToString::to_string).collect::<String>();
     for word in ["state/index.sqlite3", "the index cannot be written", "Give this user write access"] {
         assert!(said.contains(word), "{said}");
     }

@@ -17,6 +17,7 @@ pub(super) fn log(file: file::Log) -> Log {
         format: or(file.format, default.format),
         access: or(file.access, default.access),
         sample: file.sample.map_or(default.sample, |sample| sample.0.0),
+        client: or(file.client, default.client),
         queue: count(file.queue, default.queue),
     }
 }

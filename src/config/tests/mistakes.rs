@@ -26,7 +26,7 @@ use super::{bad, load, mistake};
 )]
 #[case::unheard_of(
     "[log]\nvolume = 11",
-    "2:1: unknown key `volume` in `log` (take it out, or use one of `access`, `filter`, `format`, `queue`, `sample`)"
+    "2:1: unknown key `volume` in `log` (take it out, or use one of `access`, `client`, `filter`, `format`, `queue`, `sample`)"
 )]
 #[case::inside(
     "server.tls = { crt = 'x' }",

@@ -24,7 +24,6 @@ impl Library {
     fn tells(&self, exit: i32, wrong: &str, cure: &str) {
         self.run(&["index", "lookup", &key(1, 0, 0)]).fails(exit, wrong, cure);
         self.run(&["index", "refresh"]).fails(exit, wrong, cure);
-        self.run(&["serve"]).fails(2, wrong, cure);
     }
 
     /// `index build` makes it good again.
@@ -42,8 +41,10 @@ fn a_file_cut_short_is_told_and_a_build_makes_a_new_one() {
     fs::File::options().write(true).open(&file).unwrap().set_len(length / 2).unwrap();
     library.tells(1, "the index is damaged", "`iiif-mender index build` makes a new one");
     library.is_cured_by_a_build();
-    let aside = format!("{}.damaged", library.path().display());
-    assert_eq!(fs::metadata(aside).unwrap().len(), length / 2, "the damaged one is kept");
+    let beside = fs::read_dir(library.path().parent().unwrap()).unwrap().map(|entry| entry.unwrap().path());
+    let aside = beside.filter(|path| path.to_string_lossy().contains(".damaged-")).collect::<Vec<_>>();
+    assert_eq!(aside.len(), 1, "{aside:?}");
+    assert_eq!(fs::metadata(&aside[0]).unwrap().len(), length / 2, "the damaged one is kept");
 }
 
 #[test]

@@ -1,0 +1,105 @@
+//! Slows down who guesses tokens, each address for itself.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Wrong tokens that an address may show within [`WINDOW`].
+const WRONG: u32 = 10;
+
+/// After its first wrong token an address begins anew when this is over.
+const WINDOW: Duration = Duration::from_mins(1);
+
+/// Addresses that are remembered at most; beyond that the oldest is forgotten.
+const ADDRESSES: usize = 4096;
+
+/// Wrong tokens by address. An address that showed too many is not listened to until its window is over, whatever it
+/// shows: otherwise a guess would be as good after the brake as before.
+#[derive(Debug, Default)]
+pub(super) struct Brake(Mutex<HashMap<IpAddr, Wrong>>);
+
+#[derive(Debug, Clone, Copy)]
+struct Wrong {
+    first: Instant,
+    count: u32,
+}
+
+impl Brake {
+    /// How long this address must wait before any token of its is looked at.
+    pub(super) fn holds(&self, address: IpAddr, now: Instant) -> Option<Duration> {
+        let wrong = self.lock().get(&of_one_guesser(address)).copied()?;
+        let left = WINDOW.checked_sub(now.saturating_duration_since(wrong.first))?;
+        (wrong.count >= WRONG && !left.is_zero()).then_some(left)
+    }
+
+    /// This address showed a wrong token.
+    pub(super) fn was_wrong(&self, address: IpAddr, now: Instant) {
+        let mut all = self.lock();
+        let address = of_one_guesser(address);
+        let is_over = |wrong: &Wrong| now.saturating_duration_since(wrong.first) >= WINDOW;
+        if !all.contains_key(&address) && all.len() >= ADDRESSES {
+            all.retain(|_, wrong| !is_over(wrong));
+            let oldest = all.iter().min_by_key(|(_, wrong)| wrong.first).map(|(address, _)| *address);
+            if let Some(oldest) = oldest.filter(|_| all.len() >= ADDRESSES) {
+                all.remove(&oldest);
+            }
+        }
+        let wrong = all.entry(address).or_insert(Wrong { first: now, count: 0 });
+        if is_over(wrong) {
+            *wrong = Wrong { first: now, count: 0 };
+        }
+        wrong.count = wrong.count.saturating_add(1);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<IpAddr, Wrong>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// SECURITY: whoever has one IPv6 address has the 2^64 of its network, too.
+fn of_one_guesser(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(address) => address.into(),
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)).into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().expect("an address")
+    }
+
+    #[test]
+    fn an_address_that_guesses_is_not_listened_to_until_its_window_is_over() {
+        let (brake, now) = (Brake::default(), Instant::now());
+        for _ in 0..WRONG {
+            assert_eq!(brake.holds(ip("2001:db8::1"), now), None);
+            brake.was_wrong(ip("2001:db8::1"), now);
+        }
+        let later = now + Duration::from_secs(20);
+        assert_eq!(brake.holds(ip("2001:db8::2"), later), Some(Duration::from_secs(40)));
+        assert_eq!(brake.holds(ip("2001:db8:0:1::1"), later), None);
+        // Guesses while it holds do not make it longer: who shares the address gets in some time.
+        brake.was_wrong(ip("2001:db8::1"), later);
+        assert_eq!(brake.holds(ip("2001:db8::1"), now + WINDOW), None);
+        brake.was_wrong(ip("2001:db8::1"), now + WINDOW);
+        assert_eq!(brake.holds(ip("2001:db8::1"), now + WINDOW), None);
+    }
+
+    #[test]
+    fn only_so_many_addresses_are_remembered() {
+        let (brake, now) = (Brake::default(), Instant::now());
+        for at in 0..ADDRESSES + 100 {
+            let bits = u32::try_from(at).expect("few");
+            let address = IpAddr::V4(bits.into());
+            (0..WRONG).for_each(|_| brake.was_wrong(address, now + Duration::from_micros(bits.into())));
+        }
+        assert_eq!(brake.lock().len(), ADDRESSES);
+        assert!(brake.holds(ip("0.0.0.1"), now).is_none(), "the oldest is forgotten");
+        assert!(brake.holds(IpAddr::V4(4190.into()), now).is_some());
+    }
+}

@@ -1,0 +1,72 @@
+//! Files that only some of the traffic needs, or none: one that cannot be used is told, and the rest is served.
+
+use std::sync::Arc;
+
+use super::StartError;
+use super::spans::Exporting;
+use crate::admin::{Gate, GateError};
+use crate::config::Settings;
+use crate::observe::Metrics;
+use crate::upstream::{TlsError, client_tls};
+
+/// The parts, as metrics and the log call them.
+const TLS: &str = "upstream_tls";
+const TOKEN: &str = "admin_token";
+const TELEMETRY: &str = "telemetry";
+/// The listener for operators.
+pub(super) const ADMIN: &str = "admin";
+
+/// The same settings without those files for TLS to upstreams that cannot be used.
+///
+/// SECURITY: without the authorities of `[upstream] ca` fewer servers are believed, never more.
+pub(super) fn usable(mut settings: Settings, metrics: &Metrics) -> Result<Settings, TlsError> {
+    let mut is_whole = true;
+    while let Err(error) = client_tls(&settings.upstream) {
+        match &error {
+            TlsError::Ca { .. } => settings.upstream.ca = None,
+            TlsError::Identity { .. } => settings.upstream.client_certificate = None,
+            TlsError::Rustls(_) if settings.upstream.ca.take().is_some() => {}
+            TlsError::Rustls(_) if settings.upstream.client_certificate.take().is_some() => {}
+            TlsError::Rustls(_) => return Err(error),
+        }
+        is_whole = false;
+        let why = format!("{error}. It is left out: servers that need it are not reached");
+        metrics.edge.degraded.begins(TLS, &why);
+    }
+    if is_whole {
+        metrics.edge.degraded.ends(TLS);
+    }
+    Ok(settings)
+}
+
+/// The settings of a reload: what was left out at the start does not keep it from being read.
+pub(super) fn usable_again(settings: Settings, metrics: &Metrics) -> Result<Settings, TlsError> {
+    if metrics.edge.degraded.is(TLS) { usable(settings, metrics) } else { Ok(settings) }
+}
+
+/// The gate of the admin pages; without a token that can be read it is shut.
+pub(super) fn gate(settings: &Settings, metrics: &Metrics) -> Gate {
+    match Gate::open(&settings.admin) {
+        Ok(gate) => {
+            metrics.edge.degraded.ends(TOKEN);
+            gate
+        }
+        Err(error) => {
+            metrics.edge.degraded.begins(TOKEN, &format!("{error}. No token opens the admin pages"));
+            Gate::shut(&settings.admin)
+        }
+    }
+}
+
+/// The gate of a reload: a token that was good and is bad is a mistake; one that was bad may stay so.
+pub(super) fn gate_again(settings: &Settings, metrics: &Metrics) -> Result<Gate, GateError> {
+    if metrics.edge.degraded.is(TOKEN) { Ok(gate(settings, metrics)) } else { Gate::open(&settings.admin) }
+}
+
+/// Spans to a collector, where they can be sent.
+pub(super) fn spans(settings: &Arc<Settings>, metrics: &Metrics) -> Option<Exporting> {
+    Exporting::start(settings, metrics).unwrap_or_else(|error: StartError| {
+        metrics.edge.degraded.begins(TELEMETRY, &format!("{error}. No spans are sent"));
+        None
+    })
+}

@@ -1,0 +1,86 @@
+//! Parts that are out of order while traffic is served all the same.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+use serde::Serialize;
+
+use super::metrics::Word;
+
+/// One label named `part`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Part {
+    part: Word,
+}
+
+/// All parts that may be.
+const PARTS: [&str; 5] = ["admin", "admin_token", "index", "telemetry", "upstream_tls"];
+
+/// The parts that are out of order, and why. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Degraded {
+    parts: Arc<Mutex<BTreeMap<&'static str, Fault>>>,
+    gauge: Family<Part, Gauge>,
+}
+
+/// Why a part is out of order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Fault {
+    /// Unix seconds.
+    pub since: u64,
+    /// What is wrong.
+    pub why: String,
+}
+
+impl Degraded {
+    pub(super) fn register(&self, registry: &mut Registry) {
+        for part in PARTS {
+            self.gauge.get_or_create(&Part { part: Word(part) }).set(0);
+        }
+        registry.register(
+            "degraded",
+            "1 while this part is out of order and traffic is served without it",
+            self.gauge.clone(),
+        );
+    }
+
+    /// A part is out of order from now on. The log tells it once, and again when the reason is another one.
+    pub fn begins(&self, part: &'static str, why: &str) {
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        let mut parts = self.lock();
+        let fault = parts.entry(part).or_insert_with(|| Fault { since, why: String::new() });
+        if fault.why != why {
+            why.clone_into(&mut fault.why);
+            tracing::error!(part, "degraded: {why}");
+        }
+        drop(parts);
+        self.gauge.get_or_create(&Part { part: Word(part) }).set(1);
+    }
+
+    /// A part is in order again, or never was not.
+    pub fn ends(&self, part: &'static str) {
+        if self.lock().remove(part).is_some() {
+            tracing::info!(part, "in order again");
+            self.gauge.get_or_create(&Part { part: Word(part) }).set(0);
+        }
+    }
+
+    /// Whether a part is out of order.
+    pub fn is(&self, part: &str) -> bool {
+        self.lock().contains_key(part)
+    }
+
+    /// All parts that are out of order.
+    pub fn parts(&self) -> BTreeMap<&'static str, Fault> {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<&'static str, Fault>> {
+        self.parts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
