@@ -1,9 +1,10 @@
 //! What some image servers do and others do not: logins, a source cache, base64 identifiers, the second face of expiry.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use crate::gate::Gate;
 use crate::image_server::{Found, ImageServer};
 use crate::wire::Seen;
 
@@ -13,6 +14,8 @@ pub(crate) struct Habits {
     ignores_base64: AtomicBool,
     vanishing: AtomicUsize,
     sources: Mutex<Option<HashMap<String, Found>>>,
+    late: Mutex<HashSet<String>>,
+    late_gate: Gate,
 }
 
 impl Habits {
@@ -42,7 +45,17 @@ impl Habits {
         self.login.load(Ordering::SeqCst) && !is_service && !seen.headers.contains_key("cookie")
     }
 
+    /// Waits with an answer that is decided, where its target is one of those that are late.
+    pub(crate) async fn delivers(&self, target: &str) {
+        let late = self.late.lock().unwrap().iter().any(|part| target.contains(part.as_str()));
+        if late {
+            self.late_gate.pass().await;
+        }
+    }
+
     pub(crate) fn is_well(&self) {
+        self.late.lock().unwrap().clear();
+        self.late_gate.open();
         self.vanishing.store(0, Ordering::SeqCst);
     }
 }
@@ -63,6 +76,19 @@ impl ImageServer {
     /// (upstream.md "An expired image").
     pub fn loses_keys_while_opening(&self, count: usize) {
         self.habits().vanishing.store(count, Ordering::SeqCst);
+    }
+
+    /// Answers whose target contains this are decided at once and sent only after [`ImageServer::delivers_all`]: what they
+    /// say is old by then.
+    pub fn delivers_late(&self, part: &str) {
+        self.habits().late.lock().unwrap().insert(part.to_owned());
+        self.habits().late_gate.shut();
+    }
+
+    /// Sends what [`ImageServer::delivers_late`] held.
+    pub fn delivers_all(&self) {
+        self.habits().late.lock().unwrap().clear();
+        self.habits().late_gate.open();
     }
 
     pub(crate) fn keeps_sources(&self, keeps: bool) {

@@ -260,12 +260,14 @@ impl Handler for Images {
             return error(401, &seen, "resource.RequestHandler.authorize");
         }
         let id = percent_decode_str(raw_id).decode_utf8_lossy().into_owned();
-        match kind {
+        let answer = match kind {
             Kind::Base => self.redirect(&seen, raw_id),
             Kind::Info => self.info(&seen, raw_id, &id).await,
             Kind::Image => self.image(&seen, raw_id, &id, what).await,
             _ => error(404, &seen, "resource.HandlerServlet.handle"),
-        }
+        };
+        self.habits.delivers(&seen.target).await;
+        answer
     }
 }
 
