@@ -113,6 +113,31 @@ async fn a_crowd_in_a_flush_costs_one_canvas_request_a_page() {
 }
 
 #[tokio::test]
+async fn twenty_readers_of_one_page_register_it_once_and_the_pages_ahead_once_each() {
+    let world = World::over(pages(3).start().await, "heal.cooldown = 1ms").await;
+    let pages = world.bed.pages();
+    for page in &pages {
+        world.knows_file_of(page);
+    }
+    world.bed.expires_everything();
+    let readers = (0..20).map(|round| world.asks(&pages[0].image_path(&tile(round))));
+    for reader in readers.collect::<Vec<_>>() {
+        assert_eq!(reader.await.expect("not aborted").status, 200);
+    }
+    crate::world::patiently("the pages ahead are back", || {
+        pages.iter().all(|page| world.bed.redis.has_key(&page.identifier))
+    })
+    .await;
+    world.settles().await;
+    let asked = world.bed.targets(testbed::Kind::Register);
+    for page in &pages {
+        let own = asked.iter().filter(|target| target.starts_with(&page.register_path)).count();
+        assert!(own <= 1, "registered {own} times: {asked:?}");
+    }
+    assert_eq!(world.bed.counts().canvas, 0);
+}
+
+#[tokio::test]
 async fn a_sweep_over_whole_books_asks_for_books() {
     let bed = testbed::Testbed::builder().page_size(64, 64);
     let bed = (0..5).fold(bed, |bed, book| bed.book(&format!("obj/b{book}"), 40)).start().await;

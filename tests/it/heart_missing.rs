@@ -17,6 +17,8 @@ async fn a_good_canvas_whose_file_and_key_are_gone_stays_as_it_is_at_every_expir
             world.bed.service.closes_resources();
         }
         world.bed.caches_everything();
+        // The image server remembers its info.json: the nested request is well.
+        world.bed.heats_info();
         world.bed.fedora.removes_file(&page.path);
         let before = Before::of(&world);
         for round in 0..5 {

@@ -21,6 +21,8 @@ async fn behind_a_derivative_cache_every_flush_is_healed_and_not_only_the_first(
     for closed in [true, false] {
         let world = cached(20, closed, "heal.ahead = 0").await;
         let pages = world.bed.pages();
+        // As in life: an early look finds nothing yet.
+        world.bed.service.canvas_delay(Duration::from_millis(300));
         let before = Before::of(&world);
         for round in 0..4 {
             world.bed.expires_everything();
@@ -127,6 +129,7 @@ async fn readers_with_a_cookie_are_healed_where_the_image_server_asks_for_a_logi
         if closed {
             world.bed.service.closes_resources();
         }
+        world.bed.service.canvas_delay(Duration::from_millis(300));
         let before = Before::of(&world);
         world.bed.expires_everything();
         let readers = pages.iter().map(|page| async {
