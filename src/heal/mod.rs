@@ -42,6 +42,7 @@ pub use canvas_service::circuit_breaker::BreakerState;
 pub use canvas_service::priority_semaphore::Priority;
 pub use canvas_service::viewer_request::{ViewerRequest, without_update};
 pub use evidence::Evidence;
+use evidence::proves_nothing;
 pub use operator::inspect::DeploymentFacts;
 pub use operator::{CanvasVisit, DocumentError, ImageCheck, ImageHealReport, ImageHealResult};
 pub use repair::{DocumentRepair, PoisonedDocument, fingerprint};
@@ -178,7 +179,7 @@ impl Healer {
     /// The gate: does the canvas service say that this identifier is expired? Asked before an info.json goes out,
     /// because viewers wait for that one, and not for the tiles behind it. Remembered, so that it is cheap.
     async fn is_expired(&self, patient: &IndexedImage) -> bool {
-        matches!(self.ward.ask_remembered(patient).await, Said::Expired)
+        matches!(self.ward.ask_remembered(patient, None).await, Said::Expired)
     }
 
     /// The canvas service's own info.json request was answered with `status`.
@@ -200,7 +201,7 @@ impl Healer {
         let mut span = Span::step(&patient.trace, "heal");
         span.text("iiif_mender.identifier", &patient.key);
         let patient = &patient.within(&span);
-        if ward.is_known_missing(patient) {
+        if ward.is_missing_for_all(patient).await {
             return HealResponse::Original(Outcome::Missing);
         }
         ward.doubt(patient);
@@ -228,22 +229,37 @@ impl Healer {
         let waiting = ward.wait_place().filter(|_| ward.may_board(patient));
         let Some(_waiting) = waiting else { return HealResponse::Crowded(COME_BACK) };
         let _counted = Gauged::one(&ward.metrics.waiting);
-        let mut seat = ward.board(patient, ward.fair(patient, client, lane));
-        seat.urgency.viewer_waits();
-        patient.joins(&seat.urgency);
-        let landed = timeout(wait.saturating_sub(started.elapsed()), seat.landed()).await;
-        // Known by now, even to one who came at the same moment.
-        span.link(seat.urgency.leader());
-        ward.metrics.waited(started.elapsed(), &patient.trace);
-        match landed {
-            Err(_) => self.last_try(patient, request, started).await,
-            Ok(Some(HealOutcome::Healed(rung))) => {
-                self.ask_again(patient, request, Some(rung), started).await
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let mut seat = ward.board(patient, ward.fair(patient, client, lane));
+            seat.urgency.viewer_waits();
+            patient.joins(&seat.urgency);
+            let landed = timeout(wait.saturating_sub(started.elapsed()), seat.landed()).await;
+            // Known by now, even to one who came at the same moment.
+            span.link(seat.urgency.leader());
+            ward.metrics.waited(started.elapsed(), &patient.trace);
+            let (rung, answered) = match landed {
+                Err(_) => return self.last_try(patient, request, started).await,
+                Ok(Some(HealOutcome::Healed(rung))) => {
+                    (Some(rung), self.ask_again(patient, request, Some(rung), started).await)
+                }
+                Ok(Some(HealOutcome::Alive)) => (None, self.ask_again(patient, request, None, started).await),
+                Ok(Some(HealOutcome::Missing)) => return HealResponse::Original(Outcome::Missing),
+                Ok(Some(HealOutcome::Cooling)) => return HealResponse::Original(Outcome::Cooling),
+                Ok(Some(HealOutcome::Failed) | None) => return HealResponse::Original(Outcome::Failed),
+            };
+            match answered {
+                // Nothing proved that it was back, and it is not: the first canvas beside may have been an old one.
+                None if tries == 1 && rung == Some(Rung::Variant) => {}
+                None => {
+                    if rung.is_some() {
+                        ward.file_is_missing(patient, Proof::Likely { well_at: None });
+                    }
+                    return HealResponse::Original(Outcome::Failed);
+                }
+                Some(answered) => return answered,
             }
-            Ok(Some(HealOutcome::Alive)) => self.ask_again(patient, request, None, started).await,
-            Ok(Some(HealOutcome::Missing)) => HealResponse::Original(Outcome::Missing),
-            Ok(Some(HealOutcome::Cooling)) => HealResponse::Original(Outcome::Cooling),
-            Ok(Some(HealOutcome::Failed) | None) => HealResponse::Original(Outcome::Failed),
         }
     }
 
@@ -257,38 +273,39 @@ impl Healer {
         }
     }
 
+    /// The viewer's own request once more. `None`: the image server still does not find it, and nobody says that its file
+    /// is gone.
     async fn ask_again(
         &self,
         patient: &IndexedImage,
         request: &Parts,
         rung: Option<Rung>,
         started: Instant,
-    ) -> HealResponse {
+    ) -> Option<HealResponse> {
         let ward = &self.ward;
         let took = started.elapsed();
         match ward.ask_image(patient, request).await {
             // The image server is in trouble now: that is no healed image.
-            Ok(answer) if answer.status().is_server_error() => HealResponse::Original(Outcome::Failed),
+            Ok(answer) if proves_nothing(answer.status()) && answer.status().is_server_error() => {
+                Some(HealResponse::Original(Outcome::Failed))
+            }
             Ok(answer) if !ward.is_expiry(answer.status()) => {
                 ward.found(patient);
                 ward.image_route.store(patient.route, Ordering::Relaxed);
                 ward.firsts.found_well(ward.mark(patient), &patient.sent);
                 ward.reader_at(patient, rung.is_some());
-                HealResponse::Good { answer, rung, took }
+                Some(HealResponse::Good { answer, rung, took })
             }
-            Ok(_) if ward.is_missing(patient).await => HealResponse::Original(Outcome::Missing),
-            // Nothing proved that it was back. Not tried again with every request.
-            Ok(_) if rung.is_some() => {
-                if ward.probe(patient).await == Evidence::Alive {
+            Ok(_) if ward.is_missing(patient).await => Some(HealResponse::Original(Outcome::Missing)),
+            Ok(_) => {
+                if rung.is_some() && ward.probe(patient).await == Evidence::Alive {
                     ward.probe_lied(patient);
                 }
-                ward.file_is_missing(patient, Proof::Likely { well_at: None });
-                HealResponse::Original(Outcome::Failed)
+                None
             }
-            Ok(_) => HealResponse::Original(Outcome::Failed),
             Err(error) => {
                 self.note(&error);
-                HealResponse::Original(Outcome::Failed)
+                Some(HealResponse::Original(Outcome::Failed))
             }
         }
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// A fault is forgotten after this time without another one.
-const FAULT_LASTS: Duration = Duration::from_secs(30);
+const FAULT_LASTS: Duration = Duration::from_secs(2);
 
 /// The last signs of health and of faults of one canvas service.
 #[derive(Debug, Default)]

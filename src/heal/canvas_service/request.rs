@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use crate::cluster::Flight;
 use crate::config::settings::Rung;
 use crate::heal::canvas_service::response::{CacheStatus, CanvasResponse};
+use crate::heal::canvas_service::shared_request::Freshness;
 use crate::heal::canvas_service::{CanvasService, variants};
 use crate::heal::cooldowns::CanvasRequestKey;
 use crate::heal::evidence::Evidence;
@@ -54,13 +55,15 @@ impl Ward {
         patient: &IndexedImage,
         urgency: &FlightPriority,
         own: &Flight,
+        wanted: Freshness,
     ) -> CanvasResponse {
         let started = Instant::now();
         let mut span = Span::step(&patient.trace, flight.rung.as_str());
         let patient = &patient.within(&span);
         let mut place = service.place(urgency).await;
-        if place.is_none() {
-            return CanvasResponse::Withheld;
+        let Some(got) = &place else { return CanvasResponse::Withheld };
+        if wanted == Freshness::OrLanded && got.was_contended() && self.is_back(patient).await {
+            return CanvasResponse::Needless;
         }
         urgency.departs();
         own.departs();
@@ -100,7 +103,7 @@ impl Ward {
             let answer = service.canvas(target, key, trace, CacheStatus::NowOrLongAgo).await;
             self.share_variants(service);
             let is_honoured = service.variants.known(Instant::now()) == Some(true);
-            if !is_honoured || self.evidence(patient).await == Evidence::Alive {
+            if !is_honoured || self.evidence(patient).await != Evidence::Expired {
                 return answer;
             }
         }
