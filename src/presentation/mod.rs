@@ -20,8 +20,9 @@ use http::request::Parts;
 use http::{Method, Response, StatusCode, Uri};
 
 use crate::config::Settings;
-use crate::heal::flight::Flights;
-use crate::heal::{Healer, Lane, Mending, Poisoned};
+use crate::config::settings::Timeouts;
+use crate::heal::single_flight::SingleFlight;
+use crate::heal::{DocumentRepair, Healer, PoisonedDocument, Priority, without_update};
 use crate::index::Index;
 use crate::index::learn::Learner;
 use crate::observe::{Metrics, Trace};
@@ -49,7 +50,7 @@ struct Desk {
     learner: Option<Learner>,
     budget: Budget,
     metrics: Arc<Metrics>,
-    flights: Flights<Key, Landed>,
+    flights: SingleFlight<Key, Landed>,
     rewrite: Option<Arc<Rewrite>>,
     turns: Arc<Turns>,
 }
@@ -67,6 +68,8 @@ pub struct Wanted {
     pub trace: Trace,
     /// On whose behalf it goes upstream: of the first one who asks, where several share it.
     pub caller: Caller,
+    /// He may have documents built anew (`update=true`).
+    pub may_update: bool,
 }
 
 /// An answer, and how it came about.
@@ -78,6 +81,21 @@ pub struct Presented {
     pub outcome: Outcome,
     /// How long it took to get it rebuilt, where that was needed.
     pub cured: Option<Duration>,
+}
+
+impl Wanted {
+    /// Takes out of it what would have a document built anew: during a fault that makes a good one worse.
+    fn never_builds_anew(&mut self) -> Result<(), UpstreamError> {
+        for uri in [&mut self.public, &mut self.onward.uri] {
+            let Some(plain) = uri.path_and_query().and_then(|target| without_update(target.as_str())) else {
+                continue;
+            };
+            let mut parts = uri.clone().into_parts();
+            parts.path_and_query = Some(plain.parse().map_err(|_| UpstreamError::Target)?);
+            *uri = Uri::from_parts(parts).map_err(|_| UpstreamError::Target)?;
+        }
+        Ok(())
+    }
 }
 
 impl From<Response<Body>> for Presented {
@@ -105,7 +123,7 @@ impl Presenter {
         metrics: Arc<Metrics>,
     ) -> Self {
         let rewrite = Rewrite::of(&settings);
-        let (flights, turns) = (Flights::here(), Arc::default());
+        let (flights, turns) = (SingleFlight::here(), Arc::default());
         Self {
             desk: Arc::new(Desk {
                 settings,
@@ -147,7 +165,7 @@ impl Presenter {
                 learner,
                 budget,
                 metrics: Arc::clone(&before.metrics),
-                flights: if same { before.flights.clone() } else { Flights::here() },
+                flights: if same { before.flights.clone() } else { SingleFlight::here() },
                 rewrite,
                 turns: Arc::clone(&before.turns),
             }),
@@ -155,7 +173,10 @@ impl Presenter {
     }
 
     /// Answers one request.
-    pub async fn answer(&self, wanted: Wanted, body: Body) -> Result<Presented, UpstreamError> {
+    pub async fn answer(&self, mut wanted: Wanted, body: Body) -> Result<Presented, UpstreamError> {
+        if !wanted.may_update {
+            wanted.never_builds_anew()?;
+        }
         let key = Key::of(self.desk.mark(&wanted), &wanted.onward, &body).filter(|_| self.desk.collapses());
         match key {
             Some(key) => self.share(key, wanted).await,
@@ -173,7 +194,7 @@ impl Presenter {
             return desk.alone(&wanted, Body::Empty).await;
         }
         let wanted = Arc::new(wanted);
-        let mut seat = desk.flights.board(&key, Lane::Viewer, |_| {
+        let mut seat = desk.flights.board(&key, Priority::Viewer, |_| {
             let (desk, key, wanted) = (Arc::clone(desk), key.clone(), Arc::clone(&wanted));
             async move { desk.fly(&key, &wanted).await }
         });
@@ -256,17 +277,17 @@ impl Desk {
             return Ok(Made::Whole(whole));
         };
         whole.outcome = match self.healer.mend_document(poisoned).await {
-            Mending::Whole(took) => {
+            DocumentRepair::Whole(took) => {
                 let mut again = self.repaired(wanted, Body::Empty, hold).await?;
                 if let Made::Whole(whole) = &mut again {
                     (whole.outcome, whole.cured) = (Outcome::Healed, Some(took));
                 }
                 return Ok(again);
             }
-            Mending::Pending => Outcome::Pending,
-            Mending::Cooling => Outcome::Cooling,
-            Mending::Failed => Outcome::Failed,
-            Mending::Truth | Mending::Off => Outcome::Served,
+            DocumentRepair::Pending => Outcome::Pending,
+            DocumentRepair::Cooling => Outcome::Cooling,
+            DocumentRepair::Failed => Outcome::Failed,
+            DocumentRepair::Truth | DocumentRepair::Off => Outcome::Served,
         };
         Ok(Made::Whole(whole))
     }
@@ -286,7 +307,7 @@ impl Desk {
     }
 
     /// Does it lack what the index knows?
-    async fn suspect(&self, wanted: &Wanted, whole: &Whole) -> Option<Poisoned> {
+    async fn suspect(&self, wanted: &Wanted, whole: &Whole) -> Option<PoisonedDocument> {
         let presentation = &self.settings.presentation;
         let onward = &wanted.onward;
         let query = wanted.public.query();
@@ -302,14 +323,14 @@ impl Desk {
         let names = names.collect();
         let looked = move || poison::suspect(&index, names, target, &whole.plain(most)?);
         let suspected = tokio::task::spawn_blocking(looked).await.ok().flatten()?;
-        Some(Poisoned { trace: wanted.trace.clone(), ..suspected })
+        Some(PoisonedDocument { trace: wanted.trace.clone(), ..suspected })
     }
 
     /// Asks upstream; holds what is to be held.
     async fn fetch(&self, wanted: &Wanted, body: Body, hold: bool) -> Result<Made, UpstreamError> {
         let times = self.settings.timeouts(wanted.route);
         let started = Instant::now();
-        let sent = self.upstreams[wanted.route].send_for(&wanted.caller, &wanted.onward, body, times).await;
+        let sent = self.send(wanted, body, times).await;
         let answer = sent.inspect_err(|error| {
             if !error.is_the_viewers() {
                 self.metrics.upstream_error(error.kind());
@@ -329,6 +350,27 @@ impl Desk {
             }
             Gathered::Longer(body) => Made::Streams(Response::from_parts(head, body)),
         })
+    }
+
+    /// Sends it, in its turn: the canvas service builds what it has not stored, and not more at once than it can.
+    async fn send(
+        &self,
+        wanted: &Wanted,
+        body: Body,
+        times: Timeouts,
+    ) -> Result<Response<Body>, UpstreamError> {
+        let onward = &wanted.onward;
+        let sent = self.upstreams[wanted.route].send_for(&wanted.caller, onward, body, times);
+        let reads = matches!(onward.method, Method::GET | Method::HEAD);
+        let Some(target) = onward.uri.path_and_query().filter(|_| reads) else { return sent.await };
+        match self.healer.viewer_request(wanted.route, target.as_str()).await {
+            Ok(Some(request)) => request.hold(sent).await,
+            Ok(None) => sent.await,
+            Err(_) => {
+                self.metrics.event("viewer_refused");
+                Err(UpstreamError::Busy)
+            }
+        }
     }
 
     /// What passes is learned from, and its pages are looked after.

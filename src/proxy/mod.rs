@@ -4,7 +4,6 @@ mod bodies;
 mod fields;
 pub mod forwarded;
 mod headers;
-mod holding;
 mod hops;
 mod rate;
 mod reply;
@@ -28,8 +27,7 @@ pub use reply::{Malformed, Refusal};
 
 use crate::config::Settings;
 use crate::config::settings::{RouteKind, Rung, is_among};
-use crate::heal::{Approach, Healer, Lobby, Patient, Treatment, echo};
-use crate::iiif::Target;
+use crate::heal::{Answered, Healer, ImageExchange, RoutedImage, Unanswered};
 use crate::observe::{Metrics, REQUEST_ID, Span, Trace};
 use crate::outcome::Outcome;
 use crate::presentation::{Gateway, Presenter, Rewrite, Wanted, cors};
@@ -74,19 +72,10 @@ impl Answer {
         Self { response, outcome: Outcome::Served, healed: None }
     }
 
-    fn healed(response: Response<Body>, rung: Option<Rung>, took: Duration) -> Self {
-        Self { response, outcome: Outcome::Healed, healed: Some((rung, took)) }
-    }
-
     /// A document: whoever asks may read it.
     fn opened(mut self, asked: &HeaderMap) -> Self {
         cors::open(asked, self.response.headers_mut());
         self
-    }
-
-    /// The image server's own answer, although something was tried.
-    fn original(response: Response<Body>, outcome: Outcome) -> Self {
-        Self { response, outcome, healed: None }
     }
 }
 
@@ -224,11 +213,11 @@ impl Rooms {
         viewer: &Viewer,
         client: IpAddr,
         asked: &Asked,
-        image: Option<&Lobby<'_>>,
+        image: Option<&RoutedImage<'_>>,
         head: &mut Parts,
         body: Incoming,
     ) -> Result<Answer, Refusal> {
-        let echo = image.is_some_and(|image| self.is_echo(image, head, client));
+        let echo = image.is_some_and(|image| self.healer.is_callback(image, head, client));
         let raw = echo || self.skips_healing(head, viewer);
         let caller = self.caller(viewer, client, asked.route_kind);
         let body = bodies::taken(asked, &head.method, body, &self.settings.server)?;
@@ -245,11 +234,13 @@ impl Rooms {
             return Ok(Answer::served(cors::options(onward, answer.ok())));
         }
         if asked.route_kind == RouteKind::Presentation {
-            return Box::pin(self.present(asked, onward, body, caller)).await;
+            let trusted = &self.settings.server.trusted_proxies;
+            let may_update = is_among(client, trusted) || is_among(client, &self.settings.heal.origins);
+            return Box::pin(self.present(asked, onward, body, caller, may_update)).await;
         }
         // A GET that comes with a body (nobody's viewer does that) cannot be repeated, so it is not healed.
         let repeatable = matches!(onward.method, Method::GET | Method::HEAD) && matches!(body, Body::Empty);
-        let heals = |image: &&Lobby<'_>| repeatable && !raw && image.request.may_heal();
+        let heals = |image: &&RoutedImage<'_>| repeatable && !raw && image.request.may_heal();
         let Some(image) = image.filter(heals) else {
             let answer = self.send(asked, onward, body, &caller).await?;
             if let (true, Some(image)) = (echo, image) {
@@ -257,32 +248,19 @@ impl Rooms {
             }
             return Ok(Answer::served(answer));
         };
-        let ask = match self.healer.approach(image).await {
-            Approach::Heal(patient) => {
-                return Box::pin(self.heal(asked, &patient, onward, (client, &caller), None)).await;
-            }
-            Approach::Ask(ask) => ask,
+        let exchange = ImageExchange {
+            image,
+            head: onward,
+            client: one_client(client),
+            lane: lane_of(image.request.target),
+            budget: &self.budget,
+            caller: &caller,
         };
-        let gated = self.gated(image).await;
-        let first = self.send(asked, onward, body, &caller).await?;
-        let (rules, status) = (&self.settings.heal, first.status().as_u16());
-        // In trouble nothing is begun: a canvas would be built without its image.
-        if let Some(patient) = gated.filter(|_| status < 400) {
-            Box::pin(self.heal(asked, &patient, onward, (client, &caller), Some(first))).await
-        } else if rules.statuses.contains(&status) {
-            match self.healer.admit(image) {
-                Some(patient) => {
-                    ask.found_gone();
-                    Box::pin(self.heal(asked, &patient, onward, (client, &caller), Some(first))).await
-                }
-                None => Ok(Answer::original(first, Outcome::Unknown)),
-            }
-        } else if rules.direct_statuses.contains(&status) {
-            drop(ask);
-            Box::pin(self.bypass(asked, image, onward, first, &caller)).await
-        } else {
-            ask.found(first.status());
-            Ok(Answer::served(first))
+        match self.healer.answer(&exchange, || self.send(asked, onward, Body::Empty, &caller)).await {
+            Ok(Answered { response, outcome, healed }) => Ok(Answer { response, outcome, healed }),
+            Err(Unanswered::Pending(after)) => Err(Refusal::Pending(after)),
+            Err(Unanswered::Crowded(after)) => Err(Refusal::Crowded(after)),
+            Err(Unanswered::Failed(refusal)) => Err(refusal),
         }
     }
 
@@ -301,19 +279,6 @@ impl Rooms {
         if is_peer { Arc::clone(&viewer.client) } else { viewer.client.at(address) }
     }
 
-    /// This info.json must not go out before its image is back: viewers never ask again for a tile that failed.
-    async fn gated(&self, image: &Lobby<'_>) -> Option<Patient> {
-        if image.request.target != Target::Info {
-            return None;
-        }
-        let patient = self.healer.admit(image)?;
-        if Box::pin(self.healer.is_expired(&patient)).await {
-            return Some(patient);
-        }
-        self.healer.reader_at(&patient);
-        None
-    }
-
     /// Under the host name that viewers know, if that is another one.
     fn under_our_name(&self, mut answer: Answer) -> Answer {
         if let Some(rewrite) = &self.rewrite {
@@ -329,53 +294,15 @@ impl Rooms {
         onward: &Parts,
         body: Body,
         caller: Caller,
+        may_update: bool,
     ) -> Result<Answer, Refusal> {
         let step = Span::step(&asked.trace, "presentation");
         let (trace, onward) = (step.within(&asked.trace), step.onward(onward).into_owned());
-        let wanted = Wanted { route: asked.route, public: asked.uri().clone(), onward, trace, caller };
+        let public = asked.uri().clone();
+        let wanted = Wanted { route: asked.route, public, onward, trace, caller, may_update };
         let presented = self.presenter.answer(wanted, body).await.map_err(Refusal::Upstream)?;
         let healed = presented.cured.map(|took| (Some(Rung::Rebuild), took));
         Ok(Answer { response: presented.response, outcome: presented.outcome, healed })
-    }
-
-    /// Holds the first answer, if there is one, while the image is treated.
-    async fn heal(
-        &self,
-        asked: &Asked,
-        patient: &Patient,
-        onward: &Parts,
-        (client, caller): (IpAddr, &Caller),
-        first: Option<Response<Body>>,
-    ) -> Result<Answer, Refusal> {
-        let heal = &self.settings.heal;
-        let held = match first {
-            Some(first) => self.hold(first).await,
-            None => None,
-        };
-        let target = asked.image().map_or(Target::Other, |image| image.request.target);
-        let wait = if target == Target::Info { heal.wait_info } else { heal.wait };
-        match self.healer.treat(patient, onward, one_client(client), wait, lane_of(target)).await {
-            Treatment::Good { answer, rung, took } => Ok(Answer::healed(answer, rung, took)),
-            Treatment::Pending(after) => Err(Refusal::Pending(after)),
-            Treatment::Crowded(after) => Err(Refusal::Crowded(after)),
-            Treatment::Original(outcome) => {
-                let original = match held {
-                    Some(held) => held.release(),
-                    None => self.send(asked, onward, Body::Empty, caller).await?,
-                };
-                // It was not asked for before, and is well. (Of info.json that proves nothing.)
-                if target != Target::Info && original.status().is_success() {
-                    return Ok(Answer::served(original));
-                }
-                Ok(Answer::original(original, outcome))
-            }
-        }
-    }
-
-    fn is_echo(&self, image: &Lobby<'_>, head: &Parts, client: IpAddr) -> bool {
-        let (target, has_query) = (image.request.target, head.uri.query().is_some());
-        let (origins, name) = (&self.settings.heal.origins, &self.settings.server.name);
-        echo::is_echo(target, has_query, &head.headers, client, origins, name)
     }
 
     /// A trusted peer asks for the raw answer (`heal.skip_header`).

@@ -30,10 +30,16 @@ impl World {
 
     /// Before a testbed of one's own.
     pub(crate) async fn over(bed: Testbed, more: &str) -> Self {
+        Self::beside(bed, more, |_| ()).await
+    }
+
+    /// With more documents, which are written beside the testbed's manifests.
+    pub(crate) async fn beside(bed: Testbed, more: &str, write: impl FnOnce(&Path)) -> Self {
         let folder = tempfile::tempdir().expect("a temporary directory");
         let manifests = folder.path().join("manifests");
         std::fs::create_dir(&manifests).expect("a directory");
         bed.write_manifests(&manifests).expect("manifests");
+        write(&manifests);
         let settings = settings(folder.path(), &bed.images.origin(), &bed.service.origin(), more);
         let app = App::start(settings).await.expect("it starts");
         // The echo comes back through us.

@@ -49,7 +49,9 @@ for (const mode of ['same name', 'another name']) {
       let path;
       const whole = kind.version === 3 ? 'max' : 'full';
       before(async () => {
-        it = await library(mode, HOLDINGS, { imageServer: kind.starts });
+        // Nothing ahead of the reader. The pages behind are healed once in five seconds: on a machine that is slower
+        // than that between two tests, their requests were counted as those of the page that a test asks for.
+        it = await library(mode, HOLDINGS, { imageServer: kind.starts, config: 'ahead = 0' });
         // The canvas service asks this image server, through us where it can: that is how it comes by sizes.
         const images = mode === 'another name' ? `http://${it.mender.address}` : it.images.url;
         await it.bedDoes('image-server-url', `${images}/iiif/2`);
@@ -155,8 +157,9 @@ for (const mode of ['same name', 'another name']) {
         while (await it.heals() > 0) await new Promise((soon) => setTimeout(soon, 50));
         const { counts } = await it.state();
         const { visits, rebuilds, register } = counts;
-        assert.ok(visits + rebuilds + register <= 3, JSON.stringify({ visits, rebuilds, register }));
-        assert.ok(rebuilds <= 1 && visits <= 1 && register <= 1, JSON.stringify({ visits, rebuilds, register }));
+        const variants = counts.variants ?? 0;
+        const all = JSON.stringify({ visits, rebuilds, register, variants });
+        assert.ok(rebuilds <= 1 && visits <= 1 && register <= 1 && variants <= 1, all);
       });
 
       test('what is wrong or unknown is answered as the image server answers it', async () => {

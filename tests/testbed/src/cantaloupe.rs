@@ -33,7 +33,9 @@ fn reason(status: u16) -> &'static str {
         400 => "Bad Request",
         403 => "Forbidden",
         404 => "Not Found",
+        401 => "Unauthorized",
         415 => "Unsupported Media Type",
+        501 => "Not Implemented",
         _ => "Internal Server Error",
     }
 }
@@ -41,8 +43,13 @@ fn reason(status: u16) -> &'static str {
 /// An error page: about 3 KB, chunked, text or HTML by Accept.
 pub(crate) fn error(status: u16, seen: &Seen, room: &str) -> Response<Flow> {
     let title = format!("{status} {}", reason(status));
-    let cause =
-        if status == 404 { "java.nio.file.NoSuchFileException: HTTP 404" } else { "java.io.IOException" };
+    let cause = match status {
+        404 => "java.nio.file.NoSuchFileException: HTTP 404",
+        501 => {
+            "edu.illinois.library.cantaloupe.source.UnsupportedSourceFormatException: Unsupported source format"
+        }
+        _ => "java.io.IOException",
+    };
     let mut trace = cause.to_owned();
     let rooms = [room, "resource.HandlerServlet.handle", "resource.HandlerServlet.doGet"];
     for line in 0..28 {

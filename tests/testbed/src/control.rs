@@ -78,6 +78,7 @@ impl Desk {
             "recover" => {
                 bed.service.recovers();
                 bed.images.recovers();
+                bed.fedora.files_are_well();
                 bed.service.comes_up();
                 bed.images.comes_up();
                 bed.fedora.holdings().iter().flat_map(|book| &book.leaves).for_each(|leaf| {
@@ -102,6 +103,12 @@ impl Desk {
             "nested-is-well" => bed.service.nested_is_well(),
             "close-resources" => bed.service.closes_resources(),
             "open-resources" => bed.service.opens_resources(),
+            "close-resources-with" => bed.service.closes_resources_with(value.parse().unwrap_or(404)),
+            "ignore-disallow" => bed.service.ignores_disallow(),
+            "honour-disallow" => bed.service.honours_disallow(),
+            "files-fail" => bed.fedora.files_fail(),
+            "files-are-well" => bed.fedora.files_are_well(),
+            "login" => bed.images.asks_for_login(value != "off"),
             "image-delay" => bed.images.image_delay(time()),
             "images-down" => bed.images.goes_down().await,
             "images-up" => bed.images.comes_up(),
@@ -121,7 +128,8 @@ impl Desk {
             "images": self.bed.images.origin(),
             "service": self.bed.service.origin(),
             "pages": self.bed.pages().into_iter().map(page).collect::<Vec<_>>(),
-            "counts": {"visits": counts.visits, "rebuilds": counts.rebuilds, "register": counts.register,
+            "counts": {"visits": counts.visits, "rebuilds": counts.rebuilds,
+                "variants": counts.variants, "register": counts.register,
                 "generations": counts.generations, "direct": counts.direct, "images": counts.image,
                 "info": counts.info, "most_canvases_at_once": counts.canvas_most},
         })

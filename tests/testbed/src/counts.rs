@@ -15,6 +15,10 @@ pub enum Kind {
     Visit,
     /// Canvas service: a canvas with `update=true`.
     Rebuild,
+    /// Canvas service: a canvas with a `disallow`, which is built beside the plain one.
+    Variant,
+    /// Canvas service: a presentation manifest with a `disallow`.
+    BookVariant,
     /// Canvas service: a presentation manifest.
     Presentation,
     /// Canvas service: a sequence.
@@ -55,16 +59,24 @@ pub struct Logged {
 /// How often the stand-ins were asked for what, since the start or the last [`Ledger::clear`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Canvas requests, with and without `update`.
+    /// Canvas requests of every kind.
     pub canvas: usize,
-    /// Canvas requests without `update`.
+    /// Canvas requests without `update` and `disallow`.
     pub visits: usize,
-    /// Canvas requests with `update`.
+    /// Canvas requests with `update` and without `disallow`.
     pub rebuilds: usize,
+    /// Canvas requests with a `disallow`.
+    pub variants: usize,
     /// Canvases really generated (not taken from Redis).
     pub generations: usize,
-    /// Presentation requests.
+    /// Canvases being generated now, those of presentations not counted.
+    pub generations_now: usize,
+    /// The most canvases generated at once.
+    pub generations_most: usize,
+    /// Presentation requests of every kind.
     pub presentation: usize,
+    /// Presentation requests with a `disallow`.
+    pub book_variants: usize,
     /// Sequence requests.
     pub sequence: usize,
     /// Collection requests.
@@ -152,6 +164,8 @@ impl Ledger {
             *counts = Counts {
                 canvas_now: counts.canvas_now,
                 canvas_most: counts.canvas_now,
+                generations_now: counts.generations_now,
+                generations_most: counts.generations_now,
                 nested_now: counts.nested_now,
                 nested_most: counts.nested_now,
                 ..Counts::default()
@@ -193,6 +207,14 @@ impl Ledger {
                     counts.canvas += 1;
                     &mut counts.rebuilds
                 }
+                Kind::Variant => {
+                    counts.canvas += 1;
+                    &mut counts.variants
+                }
+                Kind::BookVariant => {
+                    counts.presentation += 1;
+                    &mut counts.book_variants
+                }
                 Kind::Presentation => &mut counts.presentation,
                 Kind::Sequence => &mut counts.sequence,
                 Kind::Collection => &mut counts.collection,
@@ -218,6 +240,18 @@ impl Ledger {
             counts.canvas_most = counts.canvas_most.max(counts.canvas_now);
         });
         InWork { ledger: self.clone(), end: |counts| counts.canvas_now = counts.canvas_now.saturating_sub(1) }
+    }
+
+    pub(crate) fn generation_in_work(&self) -> InWork {
+        self.count(|counts| {
+            counts.generations += 1;
+            counts.generations_now += 1;
+            counts.generations_most = counts.generations_most.max(counts.generations_now);
+        });
+        InWork {
+            ledger: self.clone(),
+            end: |counts| counts.generations_now = counts.generations_now.saturating_sub(1),
+        }
     }
 
     pub(crate) fn nested_in_work(&self) -> InWork {

@@ -40,6 +40,11 @@ pub struct Holding {
 }
 
 impl Holding {
+    /// Whether the object holds its picture or PDF itself.
+    pub(crate) fn is_its_own_page(&self) -> bool {
+        self.leaves.iter().all(|leaf| leaf.path == self.path)
+    }
+
     /// A book: its pages are objects of their own under `{path}/pages/`.
     pub fn book(path: &str, pages: u32, (width, height): (u32, u32)) -> Self {
         let leaf = |page: u32| Leaf {
@@ -92,6 +97,8 @@ pub(crate) enum Refused {
     Missing,
     /// 401.
     Unauthorized,
+    /// 5xx for the file, while the objects are answered.
+    Faulty,
 }
 
 /// The handle; clones share the repository.
@@ -114,6 +121,7 @@ struct Inner {
 struct State {
     missing: HashSet<String>,
     guarded: HashSet<String>,
+    faulty: bool,
     labels: HashMap<String, String>,
     down: bool,
     delay: Duration,
@@ -176,6 +184,16 @@ impl Fedora {
         self.state().guarded.insert(path.to_owned());
     }
 
+    /// Every file answers 5xx while objects are readable: to the canvas service each file looks missing (upstream.md "Poison").
+    pub fn files_fail(&self) {
+        self.state().faulty = true;
+    }
+
+    /// Files are answered again.
+    pub fn files_are_well(&self) {
+        self.state().faulty = false;
+    }
+
     /// Fedora refuses connections.
     pub fn goes_down(&self) {
         self.state().down = true;
@@ -224,6 +242,8 @@ impl Fedora {
         let state = self.state();
         if state.down {
             Err(Refused::Unreachable)
+        } else if state.faulty {
+            Err(Refused::Faulty)
         } else if state.missing.contains(&leaf.path) {
             Err(Refused::Missing)
         } else if state.guarded.contains(&leaf.path) {

@@ -1,6 +1,7 @@
 //! How the canvas service makes a document: Fedora reads, the key, the nested request, the cache
 //! (upstream.md "Ways back to life", "Poison", "Load").
 
+use std::collections::HashSet;
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -23,6 +24,8 @@ pub(crate) enum Failed {
     Fedora,
     /// Redis down: 503 text.
     Redis,
+    /// A picture that does not answer while it is registered: 404.
+    Picture,
 }
 
 impl From<Refused> for Failed {
@@ -46,6 +49,9 @@ pub(crate) struct Switches {
     pub(crate) delay_after_key: Duration,
     pub(crate) poisons_nested: Option<u16>,
     pub(crate) fails_canvas: Option<u16>,
+    pub(crate) retry_after: Option<u32>,
+    pub(crate) ignores_disallow: bool,
+    pub(crate) hanging: HashSet<String>,
     pub(crate) closes_resources: Option<u16>,
     pub(crate) broken_json: bool,
 }
@@ -60,6 +66,10 @@ pub(crate) struct Workshop {
     pub(crate) canvas_gate: Gate,
     /// Generations stop here, the key written, before the nested request.
     pub(crate) key_gate: Gate,
+    /// The canvases of [`Switches::hanging`] stop here.
+    pub(crate) hang_gate: Gate,
+    /// `/resources/{uuid}` stops here.
+    pub(crate) resources_gate: Gate,
     switches: Mutex<Switches>,
     client: Client,
     /// UPSTREAM: two outbound connections per host, in all.
@@ -74,6 +84,8 @@ impl Workshop {
             ledger,
             canvas_gate: Gate::default(),
             key_gate: Gate::default(),
+            hang_gate: Gate::default(),
+            resources_gate: Gate::default(),
             switches: Mutex::new(switches),
             client: Client::java(),
             connections: Semaphore::new(2),
@@ -124,9 +136,13 @@ impl Workshop {
                         sized.push((leaf, size));
                     }
                 }
+                // UPSTREAM: an object without `ldp:contains` has no empty manifest.
+                if sized.is_empty() && kind == "presentation" && holding.is_its_own_page() {
+                    return Err(Failed::Internal);
+                }
                 Ok(match kind {
-                    "sequence" => shapes.sequence(&holding, &sized),
-                    _ => shapes.presentation(&holding, &sized),
+                    "sequence" => shapes.sequence(&holding, &sized, &kept_query(key)),
+                    _ => shapes.presentation(&holding, &sized, &kept_query(key)),
                 }
                 .written())
             }
@@ -134,7 +150,7 @@ impl Workshop {
     }
 
     async fn canvas(&self, key: &Key, shapes: &Shapes) -> Result<String, Failed> {
-        self.ledger.count(|counts| counts.generations += 1);
+        let _in_work = self.ledger.generation_in_work();
         // UPSTREAM: a `%20` is encoded once more on the way to the file: such a canvas is empty from birth.
         let path = key.path.replace("%20", " ");
         let leaf = self.fedora.leaf(&path).ok_or(Failed::Internal);
@@ -145,12 +161,7 @@ impl Workshop {
                 return Err(unknown);
             }
         };
-        let allow = match (&*key.allow, &*key.disallow) {
-            ("", "") => String::new(),
-            ("", disallow) => format!("?disallow={disallow}"),
-            (allow, _) => format!("?allow={allow}"),
-        };
-        Ok(shapes.canvas(&key.path, leaf?, size, &allow).written())
+        Ok(shapes.canvas(&key.path, leaf?, size, &kept_query(key)).written())
     }
 
     /// A book, or one of its pages as a manifest of its own.
@@ -191,7 +202,7 @@ impl Workshop {
         let url = format!("{}/{path}", self.fedora.file_base());
         let id = uuid_of(&url);
         self.redis.register(&id, &url)?;
-        let info = self.nested(&id).await.ok_or(Failed::Internal)?;
+        let info = self.nested(&id).await.ok_or(Failed::Picture)?;
         String::from_utf8(info.to_vec()).map_err(|_| Failed::Internal)
     }
 
@@ -216,6 +227,15 @@ impl Workshop {
             }
         }
         None
+    }
+}
+
+/// The part of the query that `@id` and `on` keep.
+fn kept_query(key: &Key) -> String {
+    match (&*key.allow, &*key.disallow) {
+        ("", "") => String::new(),
+        ("", disallow) => format!("?disallow={disallow}"),
+        (allow, _) => format!("?allow={allow}"),
     }
 }
 

@@ -20,6 +20,7 @@ use crate::fedora::{Fedora, Refused};
 use crate::flow::Flow;
 use crate::gate::Gate;
 use crate::geometry::Parameters;
+use crate::habits::Habits;
 use crate::picture;
 use crate::wire::{Handler, Panics, Seen, Server, reply, response};
 
@@ -31,7 +32,7 @@ const URL_SAFE: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, LENIEN
 
 /// A picture that was found.
 #[derive(Debug, Clone, Copy)]
-struct Found {
+pub(crate) struct Found {
     number: u32,
     size: (u32, u32),
 }
@@ -51,6 +52,7 @@ pub(crate) struct Images {
     info_fault: AtomicU16,
     image_fault: AtomicU16,
     broken_info: AtomicBool,
+    habits: Habits,
     gate: Gate,
     info_gate: Gate,
     delay: Mutex<Duration>,
@@ -62,6 +64,11 @@ pub(crate) struct Images {
 pub struct ImageServer {
     server: Server<Images>,
     images: Arc<Images>,
+}
+
+/// `?cache=nocache`: no cache of derivatives or info.json is read.
+fn asks_for_truth(seen: &Seen) -> bool {
+    seen.query().is_some_and(|query| query.split('&').any(|pair| pair == "cache=nocache"))
 }
 
 fn is_uuid(id: &str) -> bool {
@@ -92,16 +99,28 @@ impl Images {
                 _ => Err(500),
             };
         }
+        if self.habits.ignores_base64() {
+            return Err(404);
+        }
         let decoded = STANDARD.decode(id).or_else(|_| URL_SAFE.decode(id)).ok();
         let url = decoded.and_then(|bytes| String::from_utf8(bytes).ok());
         url.filter(|url| url.starts_with("http://") || url.starts_with("https://")).ok_or(404)
     }
 
     async fn find(&self, id: &str) -> Result<Found, u16> {
+        if let Some(opened) = self.habits.opened(id) {
+            return Ok(opened);
+        }
+        let found = self.open(id).await?;
+        self.habits.keep(id, found);
+        Ok(found)
+    }
+
+    async fn open(&self, id: &str) -> Result<Found, u16> {
         let (id, page) = page_of(id);
         let url = self.file_url(id).await?;
         let leaf = self.fedora.by_file_url(&url).map_err(|refused| match refused {
-            Refused::Unreachable => 500_u16,
+            Refused::Unreachable | Refused::Faulty => 500_u16,
             Refused::Missing => 404,
             Refused::Unauthorized => 403,
         })?;
@@ -136,7 +155,7 @@ impl Images {
         if fault != 0 {
             return error(fault, seen, "resource.InformationRequestHandler.handle");
         }
-        let truth = seen.query().is_some_and(|query| query.split('&').any(|pair| pair == "cache=nocache"));
+        let truth = asks_for_truth(seen);
         let cached = self.heap.lock().unwrap().get(id).copied().filter(|_| !truth);
         let size = match cached {
             Some(size) => size,
@@ -177,11 +196,14 @@ impl Images {
             Ok(params) => params,
         };
         let slot = format!("{id}/{rest}");
+        let truth = asks_for_truth(seen);
         let kept = self.derivatives.lock().unwrap().as_ref().and_then(|cache| cache.get(&slot).cloned());
+        let kept = kept.filter(|_| !truth);
         let (bytes, canonical) = match kept {
             Some(kept) => kept,
             None => match self.painted(id, params).await {
                 Ok(painted) => painted,
+                Err(404) if self.habits.loses_key_while_opening() => return error(501, seen, room),
                 Err(status) => return error(status, seen, room),
             },
         };
@@ -234,13 +256,18 @@ impl Handler for Images {
         if seen.method != Method::GET && seen.method != Method::HEAD {
             return reply(405, "");
         }
+        if kind != Kind::Base && self.habits.refuses_stranger(&seen) {
+            return error(401, &seen, "resource.RequestHandler.authorize");
+        }
         let id = percent_decode_str(raw_id).decode_utf8_lossy().into_owned();
-        match kind {
+        let answer = match kind {
             Kind::Base => self.redirect(&seen, raw_id),
             Kind::Info => self.info(&seen, raw_id, &id).await,
             Kind::Image => self.image(&seen, raw_id, &id, what).await,
             _ => error(404, &seen, "resource.HandlerServlet.handle"),
-        }
+        };
+        self.habits.delivers(&seen.target).await;
+        answer
     }
 }
 
@@ -264,6 +291,7 @@ impl ImageServer {
             info_fault: AtomicU16::new(0),
             image_fault: AtomicU16::new(0),
             broken_info: AtomicBool::new(false),
+            habits: Habits::default(),
             gate: Gate::default(),
             info_gate: Gate::default(),
             delay: Mutex::default(),
@@ -289,9 +317,12 @@ impl ImageServer {
         *self.images.service_url.lock().unwrap() = url.into();
     }
 
-    /// The heap is gone: info.json tells the truth again. A derivative cache, being on disk, stays.
+    /// The heap is gone: info.json tells the truth again. A derivative cache, being on disk, stays, info.json with it.
     pub fn restarts(&self) {
-        self.images.heap.lock().unwrap().clear();
+        // UPSTREAM: info.json is kept in the derivative cache as well.
+        if self.images.derivatives.lock().unwrap().is_none() {
+            self.images.heap.lock().unwrap().clear();
+        }
     }
 
     /// The derivative cache is emptied.
@@ -299,6 +330,11 @@ impl ImageServer {
         if let Some(cache) = self.images.derivatives.lock().unwrap().as_mut() {
             cache.clear();
         }
+    }
+
+    /// Habits of this image server that a test switches on.
+    pub(crate) fn habits(&self) -> &Habits {
+        &self.images.habits
     }
 
     /// Puts an identifier's info.json into the heap, as if it had been asked for.
@@ -392,6 +428,7 @@ impl ImageServer {
             fault.store(0, Ordering::SeqCst);
         }
         self.images.broken_info.store(false, Ordering::SeqCst);
+        self.images.habits.is_well();
         self.image_delay(Duration::ZERO);
         self.images.delays.lock().unwrap().clear();
     }

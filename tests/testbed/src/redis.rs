@@ -1,7 +1,10 @@
 //! The canvas service's Redis: resource keys and generated JSON, with duplicates (upstream.md "Redis", "Load").
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard};
+
+use crate::stored::Stored;
 
 /// From this many duplicates on, one update is not enough.
 const CROWD: usize = 5;
@@ -16,6 +19,26 @@ pub(crate) struct Key {
     pub(crate) path: String,
     pub(crate) allow: String,
     pub(crate) disallow: String,
+}
+
+impl Key {
+    fn is_plain(&self) -> bool {
+        self.allow.is_empty() && self.disallow.is_empty()
+    }
+
+    fn is_plain_canvas(&self, path: &str) -> bool {
+        self.kind == "canvas" && self.path == path && self.is_plain()
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.kind, self.path)?;
+        if !self.allow.is_empty() {
+            write!(f, " allow={}", self.allow)?;
+        }
+        if self.disallow.is_empty() { Ok(()) } else { write!(f, " disallow={}", self.disallow) }
+    }
 }
 
 /// Why Redis did not do it.
@@ -103,17 +126,33 @@ impl Redis {
         self.store().keys.contains_key(identifier.split(';').next().unwrap_or_default())
     }
 
-    /// How many duplicates are stored of a canvas.
-    pub fn canvas_duplicates(&self, path: &str) -> usize {
+    /// All stored documents, to compare with later.
+    pub fn stored(&self) -> Stored {
+        let store = self.store();
+        let named = |(key, entries): (&Key, &Vec<Entry>)| {
+            (key.to_string(), entries.iter().map(|entry| entry.json.clone()).collect())
+        };
+        Stored::new(store.manifests.iter().map(named).collect())
+    }
+
+    /// How many entries of a canvas are stored beside the plain one, under an `allow` or `disallow`.
+    pub fn canvas_variants(&self, path: &str) -> usize {
         let store = self.store();
         let canvases = store.manifests.iter().filter(|(key, _)| key.kind == "canvas" && key.path == path);
+        canvases.filter(|(key, _)| !key.is_plain()).map(|(_, entries)| entries.len()).sum()
+    }
+
+    /// How many duplicates are stored of a canvas, as it is asked for without `allow` and `disallow`.
+    pub fn canvas_duplicates(&self, path: &str) -> usize {
+        let store = self.store();
+        let canvases = store.manifests.iter().filter(|(key, _)| key.is_plain_canvas(path));
         canvases.map(|(_, entries)| entries.len()).sum()
     }
 
     /// How many duplicates of a canvas are poisoned (`images` empty).
     pub fn poisoned_duplicates(&self, path: &str) -> usize {
         let store = self.store();
-        let canvases = store.manifests.iter().filter(|(key, _)| key.kind == "canvas" && key.path == path);
+        let canvases = store.manifests.iter().filter(|(key, _)| key.is_plain_canvas(path));
         canvases
             .flat_map(|(_, entries)| entries)
             .filter(|entry| entry.json.contains("\"images\" : [ ]"))

@@ -125,6 +125,12 @@ impl Routes {
         let update = wants_update(seen);
         let repository = path.strip_prefix("/fedora/").and_then(|rest| rest.split_once('/'));
         let (kind, stored) = match repository {
+            Some(("canvas", _)) if !parameter(seen, "disallow").unwrap_or_default().is_empty() => {
+                (Kind::Variant, Some("canvas"))
+            }
+            Some(("presentation", _)) if !parameter(seen, "disallow").unwrap_or_default().is_empty() => {
+                (Kind::BookVariant, Some("presentation"))
+            }
             Some(("canvas", _)) if update => (Kind::Rebuild, Some("canvas")),
             Some(("canvas", _)) => (Kind::Visit, Some("canvas")),
             Some(("presentation", _)) => (Kind::Presentation, Some("presentation")),
@@ -153,7 +159,12 @@ impl Routes {
                 self.document(seen, stored, path, update).await
             }
             _ if kind == Kind::Other => error_json(404, seen),
-            _ => self.resources(seen, kind, path, inside),
+            _ => {
+                if !inside {
+                    self.shop.resources_gate.pass().await;
+                }
+                self.resources(seen, kind, path, inside)
+            }
         }
     }
 
@@ -161,19 +172,28 @@ impl Routes {
         let shop = &self.shop;
         if kind == "canvas" {
             shop.canvas_gate.pass().await;
-            let (delay, fails) = {
+            let (delay, fails, retry_after, hangs) = {
                 let switches = shop.switches();
-                (switches.canvas_delay, switches.fails_canvas)
+                let hangs = switches.hanging.contains(path);
+                (switches.canvas_delay, switches.fails_canvas, switches.retry_after, hangs)
             };
+            if hangs {
+                shop.hang_gate.pass().await;
+            }
             if !delay.is_zero() {
                 tokio::time::sleep(delay).await;
             }
             if let Some(status) = fails {
-                return error_json(status, seen);
+                let mut answer = error_json(status, seen);
+                if let Some(seconds) = retry_after {
+                    answer.headers_mut().insert("retry-after", HeaderValue::from(seconds));
+                }
+                return answer;
             }
         }
         let allow = parameter(seen, "allow").unwrap_or_default();
-        let disallow = parameter(seen, "disallow").unwrap_or_default();
+        let ignored = shop.switches().ignores_disallow;
+        let disallow = parameter(seen, "disallow").filter(|_| !ignored).unwrap_or_default();
         let key = Key { kind, path: path.to_owned(), allow, disallow };
         let broken = shop.switches().broken_json;
         match shop.document(key, update).await {
@@ -184,6 +204,7 @@ impl Routes {
             ),
             Ok(json) => typed(reply(200, json), JSON),
             Err(Failed::Internal) => error_json(500, seen),
+            Err(Failed::Picture) => error_json(404, seen),
             Err(Failed::Fedora) => reply(503, ""),
             Err(Failed::Redis) => plain(503, "Unable to connect to Redis".to_owned()),
         }
@@ -193,7 +214,9 @@ impl Routes {
         let redis = &self.shop.redis;
         let closed = self.shop.switches().closes_resources;
         if let Some(status) = closed.filter(|_| !inside) {
-            return plain(status, "Forbidden".to_owned());
+            // A gateway's own page, not the service's sentence.
+            let page = "<html><head><title>Not here</title></head><body>nginx</body></html>";
+            return typed(reply(status, page), "text/html");
         }
         if kind != Kind::Redirect && !takes_text(seen) {
             return reply(406, "");
@@ -271,6 +294,9 @@ impl Service {
     pub fn releases(&self) {
         self.shop().canvas_gate.open();
         self.shop().key_gate.open();
+        self.shop().switches().hanging.clear();
+        self.shop().hang_gate.open();
+        self.shop().resources_gate.open();
         self.server.hangs(false);
     }
 
@@ -292,6 +318,45 @@ impl Service {
     /// A gateway answers `/resources/…` with 403 to everyone but the image server.
     pub fn closes_resources(&self) {
         self.shop().switches().closes_resources = Some(403);
+    }
+
+    /// A gateway answers `/resources/…` with this status and a page of its own: a 404 of it says nothing of any key.
+    pub fn closes_resources_with(&self, status: u16) {
+        self.shop().switches().closes_resources = Some(status);
+    }
+
+    /// `/resources/…` takes requests of everyone but the image server and never answers, until [`Service::releases`].
+    pub fn hangs_resources(&self) {
+        self.shop().resources_gate.shut();
+    }
+
+    /// The canvas of this path never answers, until [`Service::releases`].
+    pub fn hangs_canvas(&self, path: &str) {
+        self.shop().switches().hanging.insert(path.to_owned());
+        self.shop().hang_gate.shut();
+    }
+
+    /// Every canvas request answers this status, with `Retry-After` in seconds.
+    pub fn fails_canvas_until(&self, status: u16, seconds: u32) {
+        let mut switches = self.shop().switches();
+        switches.fails_canvas = Some(status);
+        switches.retry_after = Some(seconds);
+    }
+
+    /// `disallow` is not known here: such a GET is a plain one.
+    pub fn ignores_disallow(&self) {
+        self.shop().switches().ignores_disallow = true;
+    }
+
+    /// `disallow` is honoured again, which is how it starts.
+    pub fn honours_disallow(&self) {
+        self.shop().switches().ignores_disallow = false;
+    }
+
+    /// Every canvas is answered again, after [`Service::fails_canvas`].
+    pub fn canvas_is_well(&self) {
+        let mut switches = self.shop().switches();
+        (switches.fails_canvas, switches.retry_after) = (None, None);
     }
 
     /// `/resources/…` is open again.
@@ -338,6 +403,7 @@ impl Service {
         *switches = crate::generate::Switches {
             image_server_url: switches.image_server_url.clone(),
             public_base: switches.public_base.clone(),
+            ignores_disallow: switches.ignores_disallow,
             ..Default::default()
         };
     }

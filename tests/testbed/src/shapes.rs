@@ -42,10 +42,10 @@ impl Shapes {
         ])
     }
 
-    /// A canvas. `size` is what the nested info.json said; `None` poisons. `allow` is the part of the query that the
-    /// service keeps in `@id` and `on` (`?allow=…`); `?page=N` it drops (recorded: `canvas-pdf-page2.json`).
-    pub(crate) fn canvas(&self, path: &str, leaf: &Leaf, size: Option<(u32, u32)>, allow: &str) -> Json {
-        let id = format!("{}{allow}", self.url("canvas", path));
+    /// A canvas. `size` is what the nested info.json said; `None` poisons. `query` is the part of the query that the
+    /// service keeps in `@id` and `on` (`?allow=…`, `?disallow=…`); `?page=N` it drops (recorded: `canvas-pdf-page2.json`).
+    pub(crate) fn canvas(&self, path: &str, leaf: &Leaf, size: Option<(u32, u32)>, query: &str) -> Json {
+        let id = format!("{}{query}", self.url("canvas", path));
         let label = self.fedora.label(&leaf.path, &leaf.label);
         let (width, height) = size.unwrap_or((0, 0));
         let images = size.map(|size| self.annotation(leaf, &uuid_of(&self.fedora.file_url(leaf)), &id, size));
@@ -94,36 +94,36 @@ impl Shapes {
         ])
     }
 
-    fn canvases(&self, sized: &[(&Leaf, (u32, u32))]) -> Vec<Json> {
+    fn canvases(&self, sized: &[(&Leaf, (u32, u32))], query: &str) -> Vec<Json> {
         let of = |(leaf, size): &(&Leaf, (u32, u32))| match leaf.pdf_pages {
-            0 => vec![self.canvas(&leaf.path, leaf, Some(*size), "")],
+            0 => vec![self.canvas(&leaf.path, leaf, Some(*size), query)],
             pages => (1..=pages).map(|page| self.pdf_canvas(leaf, page, *size)).collect(),
         };
         sized.iter().flat_map(of).collect()
     }
 
     /// A sequence of the leaves whose info.json came; the others are simply not in it (upstream.md "Poison").
-    pub(crate) fn sequence(&self, holding: &Holding, sized: &[(&Leaf, (u32, u32))]) -> Json {
+    pub(crate) fn sequence(&self, holding: &Holding, sized: &[(&Leaf, (u32, u32))], query: &str) -> Json {
         let label = self.fedora.label(&holding.path, &holding.label);
         Json::Object(vec![
-            ("@id", text(self.url("sequence", &holding.path))),
+            ("@id", text(format!("{}{query}", self.url("sequence", &holding.path)))),
             ("@type", text("sc:Sequence")),
-            ("canvases", Json::List(self.canvases(sized))),
+            ("canvases", Json::List(self.canvases(sized, query))),
             ("label", texts(&[&label, called(holding)])),
         ])
     }
 
     /// A manifest of Presentation 2.
-    pub(crate) fn presentation(&self, holding: &Holding, sized: &[(&Leaf, (u32, u32))]) -> Json {
+    pub(crate) fn presentation(&self, holding: &Holding, sized: &[(&Leaf, (u32, u32))], query: &str) -> Json {
         let label = self.fedora.label(&holding.path, &holding.label);
         let mut fields = vec![
             ("@context", text("http://iiif.io/api/presentation/2/context.json")),
-            ("@id", text(self.url("presentation", &holding.path))),
+            ("@id", text(format!("{}{query}", self.url("presentation", &holding.path)))),
             ("@type", text("sc:Manifest")),
             ("label", texts(&[&label, called(holding)])),
             ("logo", text(LOGO)),
             ("metadata", metadata(&label, called(holding), &holding.path)),
-            ("sequences", Json::List(vec![self.sequence(holding, sized)])),
+            ("sequences", Json::List(vec![self.sequence(holding, sized, query)])),
         ];
         if let Some((leaf, _)) = sized.first() {
             let page = if leaf.pdf_pages == 0 { "" } else { ";1" };

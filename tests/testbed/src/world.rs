@@ -27,6 +27,7 @@ pub struct Builder {
     file_base: String,
     public_file_base: Option<String>,
     derivatives: bool,
+    sources: bool,
     empty_redis: bool,
     images_at: SocketAddr,
     service_at: SocketAddr,
@@ -41,6 +42,7 @@ impl Default for Builder {
             file_base: "https://api.library.tamu.edu/fcrepo/rest".to_owned(),
             public_file_base: None,
             derivatives: false,
+            sources: false,
             empty_redis: false,
             images_at: ANYWHERE,
             service_at: ANYWHERE,
@@ -112,6 +114,13 @@ impl Builder {
         self
     }
 
+    /// Gives the image server a source cache: what was opened once is served whatever becomes of its key.
+    #[must_use]
+    pub fn source_cache(mut self) -> Self {
+        self.sources = true;
+        self
+    }
+
     /// Starts with an empty Redis: everything is expired. Default: every key is there, no document is cached.
     #[must_use]
     pub fn empty_redis(mut self) -> Self {
@@ -154,6 +163,7 @@ impl Builder {
         let shop = Workshop::new(redis.clone(), fedora.clone(), ledger.clone(), switches);
         let service = Service::start(self.service_at, shop, panics.clone());
         images.service_url(service.url());
+        images.keeps_sources(self.sources);
         let testbed = Testbed { service, images, redis, fedora, ledger, panics };
         if !self.empty_redis {
             testbed.registers_everything();
@@ -271,7 +281,7 @@ impl Testbed {
     pub fn manifest_json(&self, path: &str) -> String {
         let holding = self.fedora.holding(path).expect("a holding of the testbed");
         let sized: Vec<_> = holding.leaves.iter().map(|leaf| (leaf, (leaf.width, leaf.height))).collect();
-        self.shapes().presentation(holding, &sized).written()
+        self.shapes().presentation(holding, &sized, "").written()
     }
 
     /// The canvas of one page as the service generates it, asking nobody.

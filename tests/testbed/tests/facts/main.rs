@@ -2,10 +2,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
 
 mod edge;
+mod evidence;
 mod healing;
 mod images;
 mod poison;
 mod service;
+mod variants;
 
 use testbed::{Fetched, Page, Testbed};
 

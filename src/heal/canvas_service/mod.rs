@@ -1,0 +1,417 @@
+//! One canvas service, as the ladder sees it: asked politely, through lanes and a breaker.
+
+pub(in crate::heal) mod circuit_breaker;
+pub(in crate::heal) mod failure_log;
+pub(in crate::heal) mod fault_tracker;
+pub(in crate::heal) mod place_files;
+pub(in crate::heal) mod priority_semaphore;
+pub(in crate::heal) mod register_path;
+pub(in crate::heal) mod registration;
+pub(in crate::heal) mod request;
+pub(in crate::heal) mod response;
+pub(in crate::heal) mod shared_request;
+pub(in crate::heal) mod variants;
+pub(in crate::heal) mod viewer_request;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
+
+use bytes::Bytes;
+use http::request::Parts;
+use http::{HeaderValue, StatusCode, header};
+use uuid::Uuid;
+
+use crate::cluster::{self, Cluster, Placed};
+use crate::config::Settings;
+use crate::config::settings::Timeouts;
+use crate::heal::canvas_service::circuit_breaker::{BreakerState, CircuitBreaker};
+use crate::heal::canvas_service::failure_log::FailureLog;
+use crate::heal::canvas_service::fault_tracker::FaultTracker;
+use crate::heal::canvas_service::place_files::{PlaceFile, PlaceFiles};
+use crate::heal::canvas_service::priority_semaphore::{Permit, Priority, PrioritySemaphore};
+use crate::heal::canvas_service::registration::RegistrationCheck;
+use crate::heal::canvas_service::response::{CacheStatus, CanvasResponse, classify};
+use crate::heal::canvas_service::variants::VariantSupport;
+use crate::heal::canvas_service::viewer_request::ViewerRequests;
+use crate::heal::cooldowns::CanvasRequestKey;
+use crate::heal::flight_priority::FlightPriority;
+use crate::heal::server::SendRequest;
+use crate::iiif::identifier;
+use crate::iiif::manifest;
+use crate::observe::{Event, Metrics, Span, Trace};
+use crate::upstream::{Caller, UpstreamError, own_request, whole};
+
+/// The longest canvas that is read; beyond it nothing is known of its contents.
+const LONGEST_CANVAS: usize = 16 << 20;
+
+/// The longest answer to `/resources/{uuid}` that is read.
+const LONGEST_RESOURCE: usize = 16 << 10;
+
+/// How long `/resources/{uuid}` may take: it is one look into Redis.
+const RESOURCE_PATIENCE: Duration = Duration::from_secs(2);
+
+/// One canvas service.
+#[derive(Debug)]
+pub(in crate::heal) struct CanvasService {
+    /// Its position in `settings.routes`.
+    pub(in crate::heal) route: usize,
+    /// Its [mark](crate::config::settings::Route::mark).
+    pub(in crate::heal) mark: u64,
+    server: Arc<dyn SendRequest>,
+    scheme: String,
+    /// Host and port as configured.
+    authority: String,
+    /// Path that ends in `/`, before `fedora/…` and `resources/…`.
+    base: String,
+    /// What its requests say in `Host`.
+    host: String,
+    /// What they say in `Via`.
+    name: String,
+    times: Timeouts,
+    patience: Duration,
+    pub(in crate::heal) lanes: Arc<PrioritySemaphore>,
+    /// The other nodes, which share its places.
+    cluster: Option<Arc<Cluster>>,
+    places: usize,
+    open_for: Duration,
+    pub(in crate::heal) breaker: Arc<CircuitBreaker>,
+    pub(in crate::heal) truth: Arc<RegistrationCheck>,
+    pub(in crate::heal) variants: Arc<VariantSupport>,
+    pub(in crate::heal) viewers: Arc<ViewerRequests>,
+    /// Places shared with other processes, where there are no other nodes.
+    files: PlaceFiles,
+    /// Whose rebuild finds out whether it is well.
+    finds_out: Arc<Semaphore>,
+    /// When its breaker last closed.
+    recovered: Arc<Mutex<Option<Instant>>>,
+    pub(in crate::heal) wellness: Arc<FaultTracker>,
+    pub(in crate::heal) remarks: Arc<FailureLog>,
+    pub(in crate::heal) metrics: Arc<Metrics>,
+}
+
+/// The right to send one request that makes the service build: here, on all nodes, and on this machine.
+#[derive(Debug)]
+pub(in crate::heal) struct Place {
+    #[expect(dead_code, reason = "given back when it is dropped")]
+    own: Permit,
+    #[expect(dead_code, reason = "given back when it is dropped")]
+    shared: cluster::Place,
+    file: PlaceFile,
+}
+
+impl Place {
+    /// Another process had all places when this one was wanted: it may have done what we are about to do.
+    pub(in crate::heal) fn was_contended(&self) -> bool {
+        self.file.was_contended
+    }
+}
+
+impl CanvasService {
+    /// `before`: the same service under other settings; what is known of it stays.
+    pub(in crate::heal) fn new(
+        route: usize,
+        server: Arc<dyn SendRequest>,
+        lanes: Arc<PrioritySemaphore>,
+        settings: &Settings,
+        cluster: Option<Arc<Cluster>>,
+        metrics: Arc<Metrics>,
+        before: Option<&Self>,
+    ) -> Self {
+        let heal = &settings.heal;
+        let (failures, open_for) = (heal.breaker_failures, heal.breaker_open);
+        let breaker = match before.map(|before| &before.breaker) {
+            Some(breaker) if breaker.keeps_to(failures, open_for) => Arc::clone(breaker),
+            Some(breaker) => Arc::new(breaker.under(failures, open_for)),
+            None => Arc::new(CircuitBreaker::new(failures, open_for)),
+        };
+        let mut base = settings.routes[route].upstream.path.clone();
+        if !base.ends_with('/') {
+            base.push('/');
+        }
+        let host = match settings.server.public_hosts.first() {
+            Some(public) if settings.routes[route].preserve_host => public.as_str(),
+            _ => settings.routes[route].upstream.authority.as_str(),
+        };
+        Self {
+            route,
+            mark: settings.routes[route].mark(),
+            base,
+            host: host.to_owned(),
+            name: settings.server.name.clone(),
+            server,
+            scheme: settings.routes[route].upstream.scheme.to_string(),
+            authority: settings.routes[route].upstream.authority.to_string(),
+            times: settings.timeouts(route),
+            patience: heal.timeout,
+            lanes,
+            cluster,
+            places: heal.concurrency,
+            open_for,
+            breaker,
+            truth: before
+                .map(|before| &before.truth)
+                .filter(|truth| truth.keeps_to(heal.alive_for, heal.resources_recheck))
+                .map_or_else(
+                    || Arc::new(RegistrationCheck::new(heal.alive_for, heal.resources_recheck)),
+                    Arc::clone,
+                ),
+            variants: before.map(|before| Arc::clone(&before.variants)).unwrap_or_default(),
+            viewers: before.map(|before| Arc::clone(&before.viewers)).unwrap_or_default(),
+            files: PlaceFiles::new(&settings.index.path, settings.routes[route].upstream.authority.as_str()),
+            finds_out: before
+                .map_or_else(|| Arc::new(Semaphore::new(1)), |before| Arc::clone(&before.finds_out)),
+            recovered: before.map(|before| Arc::clone(&before.recovered)).unwrap_or_default(),
+            wellness: before.map(|before| Arc::clone(&before.wellness)).unwrap_or_default(),
+            remarks: before.map(|before| Arc::clone(&before.remarks)).unwrap_or_default(),
+            metrics,
+        }
+    }
+
+    /// A place here, in the lane that is right by then, and with it one among all nodes' requests, or among those of other
+    /// processes on this machine. `None`: another node found that the service only fails.
+    pub(in crate::heal) async fn place(&self, urgency: &FlightPriority) -> Option<Place> {
+        let own = urgency.place(&self.lanes).await;
+        self.share_place(own, urgency.lane() == Priority::Viewer).await
+    }
+
+    /// The same for one who has a place here.
+    pub(in crate::heal) async fn share_place(&self, own: Permit, is_first: bool) -> Option<Place> {
+        let Some(cluster) = &self.cluster else {
+            let file = self.files.place(self.places).await;
+            return Some(Place { own, shared: cluster::Place::default(), file });
+        };
+        match cluster.place(&self.authority, self.places, is_first).await {
+            Placed::Place(shared) => Some(Place { own, shared, file: PlaceFile::default() }),
+            Placed::LeftAlone(left) => {
+                if self.breaker_is_closed() {
+                    self.tell(true);
+                }
+                self.breaker.leave_alone(Instant::now() + left);
+                None
+            }
+        }
+    }
+
+    /// What a flight is called on every node: they need not number their routes alike. Two flights of one node never
+    /// have the same name: all that makes a [mark](crate::config::settings::Route::mark) is in it.
+    pub(in crate::heal) fn name_of(&self, flight: &CanvasRequestKey) -> String {
+        format!("{}://{}{} {}", self.scheme, self.authority, self.base, flight.words())
+    }
+
+    /// The breaker is closed by hand.
+    pub(in crate::heal) fn close_breaker(&self) {
+        self.answers();
+        if let Some(cluster) = &self.cluster {
+            cluster.leave_alone_no_more(&self.authority);
+        }
+    }
+
+    /// Asks for a canvas and says whether it carries the image with this lookup key.
+    pub(in crate::heal) async fn canvas(
+        &self,
+        target: &str,
+        key: &str,
+        trace: &Trace,
+        made: CacheStatus,
+    ) -> CanvasResponse {
+        let _counted = crate::observe::Gauged::one(&self.metrics.canvas_in_flight);
+        let answer = match self.get(target, trace, self.patience, LONGEST_CANVAS).await {
+            Ok((status, body)) => self.read_canvas(target, status, &body, key, made),
+            Err(error) => {
+                self.metrics.upstream_error(error.kind());
+                tracing::warn!(request = %trace, canvas = target, error = %crate::upstream::Chain(&error), "canvas request failed");
+                CanvasResponse::Unwell
+            }
+        };
+        self.note(answer);
+        answer
+    }
+
+    /// Asks whether the service knows where the file of `uuid` is: its own answer, not a copy.
+    pub(in crate::heal) async fn resource(
+        &self,
+        uuid: Uuid,
+        trace: &Trace,
+    ) -> Result<(StatusCode, Bytes), UpstreamError> {
+        let target = format!("{}resources/{uuid}", self.base);
+        let asked = self.get(&target, trace, RESOURCE_PATIENCE, LONGEST_RESOURCE);
+        // All of it together: queueing and dialling have patience of their own, and a viewer waits for this.
+        let answer = tokio::time::timeout(RESOURCE_PATIENCE, asked).await;
+        answer.unwrap_or(Err(UpstreamError::FirstByteTimeout))
+    }
+
+    /// Registers one image anew: `{base}{path}?update=true`, where `path` is `fedora/image/…`.
+    pub(in crate::heal) async fn register(&self, path: &str, trace: &Trace) -> CanvasResponse {
+        let target = format!("{}{path}?update=true", self.base);
+        let answer = match self.get(&target, trace, self.patience, LONGEST_CANVAS).await {
+            Ok((status, _)) if status.is_success() => CanvasResponse::Built,
+            Ok((status, _)) => classify(status),
+            Err(_) => CanvasResponse::Unwell,
+        };
+        self.note(answer);
+        answer
+    }
+
+    /// Asks for a document of any kind; `Err`: what the answer says instead.
+    pub(in crate::heal) async fn document(
+        &self,
+        target: &str,
+        trace: &Trace,
+    ) -> Result<Bytes, CanvasResponse> {
+        match self.get(target, trace, self.patience, LONGEST_CANVAS).await {
+            Ok((status, body)) if status.is_success() => Ok(body),
+            Ok((status, _)) => {
+                let answer = classify(status);
+                self.note(answer);
+                Err(answer)
+            }
+            Err(_) => {
+                self.note(CanvasResponse::Unwell);
+                Err(CanvasResponse::Unwell)
+            }
+        }
+    }
+
+    /// The only one who has a canvas built of which nobody knows how it will come. `None`: another one has.
+    pub(in crate::heal) fn try_alone(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.finds_out).try_acquire_owned().ok()
+    }
+
+    /// When it was seen to be well again after its breaker was open: what failed before says nothing any more.
+    pub(in crate::heal) fn recovered(&self) -> Option<Instant> {
+        *self.recovered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What it is called on every node.
+    pub(in crate::heal) fn cluster_name(&self) -> String {
+        format!("{}://{}{}", self.scheme, self.authority, self.base)
+    }
+
+    pub(in crate::heal) fn breaker_is_closed(&self) -> bool {
+        self.breaker.state(Instant::now()) == BreakerState::Closed
+    }
+
+    /// It answers as a healthy service does, or somebody knows that it will.
+    pub(in crate::heal) fn answers(&self) {
+        if self.breaker.good() {
+            *self.recovered.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+            self.tell(false);
+        }
+    }
+
+    fn tell(&self, open: bool) {
+        self.metrics.tell(|| Event::Breaker { upstream: self.authority.clone(), open });
+    }
+
+    /// What an answer to a canvas request says about one image, and about the service.
+    fn read_canvas(
+        &self,
+        target: &str,
+        status: StatusCode,
+        body: &[u8],
+        image: &str,
+        made: CacheStatus,
+    ) -> CanvasResponse {
+        if !status.is_success() {
+            return classify(status);
+        }
+        let Ok((document, canvases)) = manifest::read(body) else { return CanvasResponse::Unclear };
+        if let (Some(id), true) = (&document.id, variants::is_honoured(target)) {
+            self.heard_of_variants(variants::is_honoured(id));
+        }
+        let mut images = canvases.iter().flat_map(|canvas| &canvas.images).peekable();
+        if !canvases.is_empty() && images.peek().is_none() {
+            CanvasResponse::Lacks
+        } else if !images.any(|own| identifier::same_file(own, image)) {
+            CanvasResponse::Unclear
+        } else if made == CacheStatus::Now {
+            CanvasResponse::Built
+        } else {
+            CanvasResponse::Carries
+        }
+    }
+
+    /// Somebody has seen whether it builds beside.
+    pub(in crate::heal) fn heard_of_variants(&self, honoured: bool) {
+        if self.variants.record(honoured, Instant::now()) {
+            self.metrics.event(if honoured { "variants_honoured" } else { "variants_ignored" });
+            tracing::info!(upstream = %self.authority, honoured, "whether the canvas service builds beside (disallow)");
+        }
+    }
+
+    fn note(&self, answer: CanvasResponse) {
+        match answer {
+            CanvasResponse::Built => {
+                self.answers();
+                self.wellness.good();
+            }
+            // One out of the cache says nothing of the health now.
+            CanvasResponse::Carries => self.answers(),
+            CanvasResponse::Lacks => {
+                self.answers();
+                self.wellness.fault();
+            }
+            // It answers, only not for this canvas, which has its own cool-down: five dead links in a row must not
+            // keep every other image from being healed.
+            CanvasResponse::Unclear | CanvasResponse::Refused => self.answers(),
+            CanvasResponse::Withheld | CanvasResponse::Needless => {}
+            CanvasResponse::Busy | CanvasResponse::Unwell => {
+                if self.breaker.bad(Instant::now()) {
+                    self.metrics.event("breaker_opened");
+                    if let Some(cluster) = &self.cluster {
+                        cluster.leave_alone(&self.authority, self.open_for);
+                    }
+                    self.tell(true);
+                    tracing::warn!(
+                        upstream = %self.authority,
+                        "the canvas service only fails: leaving it alone for a while ([heal] breaker_open)"
+                    );
+                }
+            }
+        }
+    }
+
+    /// `Accept` names text too, because `/resources/{uuid}` answers 406 to JSON alone.
+    fn head(&self, target: &str) -> Result<Parts, UpstreamError> {
+        let mut head = own_request(&self.host, &self.name)?;
+        head.uri = target.parse().map_err(|_| UpstreamError::Target)?;
+        let accept = HeaderValue::from_static("text/plain, application/json, */*;q=0.5");
+        head.headers.insert(header::ACCEPT, accept);
+        Ok(head)
+    }
+
+    pub(in crate::heal) async fn get(
+        &self,
+        target: &str,
+        trace: &Trace,
+        patience: Duration,
+        most: usize,
+    ) -> Result<(StatusCode, Bytes), UpstreamError> {
+        let mut head = self.head(target)?;
+        trace.send_on(&mut head.headers);
+        let mut span = Span::call(trace, &head);
+        let times = self.times.first_byte(patience);
+        let until = tokio::time::Instant::now() + patience;
+        let answer = self.server.send(&Caller::default(), &span.onward(&head), times).await;
+        span.answered(&answer);
+        // A look into Redis is no news: 404 is its word for "expired".
+        if most != LONGEST_RESOURCE {
+            match &answer {
+                Ok(answer) => self.remarks.answered(target, answer.status(), answer.headers()),
+                Err(error) => self.remarks.failed(target, error),
+            }
+        }
+        let answer = answer?;
+        let status = answer.status();
+        // A body that is too long or breaks says nothing; the status still does.
+        let body = tokio::time::timeout_at(until, whole::read(answer.into_body(), most)).await;
+        let body = body.ok().and_then(Result::ok);
+        if body.is_none() && most != LONGEST_RESOURCE {
+            self.remarks.broke_off(target);
+        }
+        Ok((status, body.unwrap_or_default()))
+    }
+}
