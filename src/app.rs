@@ -125,7 +125,10 @@ impl App {
 
         let bounds = Bounds::from(&settings.server);
         let crew = Crew::start(settings.server.workers).map_err(StartError::Workers)?;
-        let clients = Clients::new(house.load().budget.clone(), settings.upstream.max_requests);
+        let clients = {
+            let (budget, ended) = (house.load().budget.clone(), metrics.upstream.ended.clone());
+            Clients::new(budget, settings.upstream.max_requests, ended)
+        };
         let open = metrics.connections.clone();
         let hall = Hall::new(bounds, clients.clone(), crew, open, Arc::clone(&metrics));
         let mut doors = Doors::new(hall, Arc::clone(&house));

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
 
-use super::pulse::Pulse;
+use super::pulse::{Pulse, Silence};
 
 /// One answer of an HTTP/2 connection.
 ///
@@ -19,6 +20,13 @@ pub(super) struct Turn {
 }
 
 impl Turn {
+    /// When its time is up: that of all of it, or that of a viewer who does not take a piece.
+    pub(super) fn deadline(&self, whole: Duration, piece: Duration) -> (Duration, Silence) {
+        let (late, waits) = (Duration::from_millis(self.asked) + whole, self.waits.load(Relaxed));
+        let stuck = Duration::from_millis(waits) + piece;
+        if waits != 0 && stuck < late { (stuck, Silence::Stuck) } else { (late, Silence::Late) }
+    }
+
     pub(super) fn new(asked: u64) -> Self {
         Self { asked, waits: AtomicU64::new(0), unsent: AtomicUsize::new(0) }
     }

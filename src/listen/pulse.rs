@@ -261,15 +261,9 @@ impl Pulse {
 
     /// The first of the answers of an HTTP/2 connection whose time is up.
     fn first_turn(&self) -> Option<(Duration, Silence)> {
+        let patience = self.idle_timeout.min(self.pace);
         let turns = self.turns();
-        let ends = turns.iter().flat_map(|turn| {
-            let late = Duration::from_millis(turn.asked) + self.request_timeout;
-            let waits = Some(turn.waits.load(Relaxed)).filter(|waits| *waits != 0);
-            let patience = self.idle_timeout.min(self.pace);
-            let stuck = waits.map(|waits| (Duration::from_millis(waits) + patience, Silence::Stuck));
-            [Some((late, Silence::Late)), stuck].into_iter().flatten()
-        });
-        ends.min_by_key(|(end, _)| *end)
+        turns.iter().map(|turn| turn.deadline(self.request_timeout, patience)).min_by_key(|(end, _)| *end)
     }
 
     pub(super) fn now(&self) -> u64 {

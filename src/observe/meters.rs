@@ -23,6 +23,8 @@ pub struct UpstreamMeters {
     pub in_flight: Gauge,
     /// Connections that speak another protocol.
     pub upgraded: Gauge,
+    /// Answers and uploads that were ended because others waited while their client did nothing.
+    pub ended: Counter,
     up: Family<ServerLabels, Gauge>,
     retries: Family<Kind, Counter>,
 }
@@ -43,6 +45,11 @@ impl UpstreamMeters {
             "upstream_server_up",
             "1: the server is asked; 0: it is passed over",
             self.up.clone(),
+        );
+        registry.register(
+            "upstream_ended",
+            "Answers and uploads that were ended because others waited while their client did nothing",
+            self.ended.clone(),
         );
         registry.register("upstream_retries", "Requests that were sent once more", self.retries.clone());
     }

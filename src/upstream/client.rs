@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 
 use dashmap::DashMap;
+use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 
 use super::held::{Budget, Share};
@@ -29,6 +30,8 @@ struct Registry {
     budget: Budget,
     /// Permits of a client. Changes hold for clients that come after.
     permits: AtomicUsize,
+    /// Transfers of a client that ended because it waited for a permit itself.
+    ended: Counter,
 }
 
 /// One address, or one IPv6 network of 64 bits: its connections, its requests and its memory.
@@ -83,10 +86,11 @@ impl Caller {
 }
 
 impl Clients {
-    /// Clients that share this memory and the permits of upstreams which have `max_requests` each.
-    pub fn new(budget: Budget, max_requests: usize) -> Self {
+    /// Clients that share this memory and the permits of upstreams which have `max_requests` each. `ended` counts transfers
+    /// that were ended in favour of others.
+    pub fn new(budget: Budget, max_requests: usize, ended: Counter) -> Self {
         let permits = AtomicUsize::new(share_of(max_requests));
-        Self { registry: Arc::new(Registry { by_address: DashMap::new(), budget, permits }) }
+        Self { registry: Arc::new(Registry { by_address: DashMap::new(), budget, permits, ended }) }
     }
 
     /// From now on `max_requests` is the number of permits of each upstream.
@@ -109,7 +113,7 @@ impl Clients {
 impl Default for Clients {
     /// Clients of a listener from which nothing goes to an upstream.
     fn default() -> Self {
-        Self::new(Budget::new(0, Gauge::default()), 0)
+        Self::new(Budget::new(0, Gauge::default()), 0, Counter::default())
     }
 }
 
@@ -130,7 +134,7 @@ impl Registry {
         let client = Arc::new(Client {
             address,
             registry: Arc::clone(self),
-            permits: Permits::new(self.permits.load(Relaxed)),
+            permits: Permits::new(self.permits.load(Relaxed), self.ended.clone()),
             connections: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
         });
@@ -210,7 +214,7 @@ mod tests {
     }
 
     fn clients(memory: usize) -> Clients {
-        Clients::new(Budget::new(memory, Gauge::default()), 256)
+        Clients::new(Budget::new(memory, Gauge::default()), 256, Counter::default())
     }
 
     #[test]

@@ -130,7 +130,7 @@ impl Upstream {
             servers,
             turn: AtomicUsize::new(0),
             check: None,
-            permits: Permits::new(bounds.max_requests),
+            permits: Permits::new(bounds.max_requests, meters.ended.clone()),
             own_permits: Arc::new(Semaphore::new((bounds.max_requests / 4).max(LEAST_OWN))),
             queue_wait: bounds.queue_wait,
             buffer: bounds.buffer,

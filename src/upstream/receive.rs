@@ -82,8 +82,11 @@ impl Upstream {
         }
         let (begun, read) = read(&mut body, self.buffer, client, Reading::Whole).await;
         match read {
-            // A request whose method may not be repeated is told by its body.
-            Read::Whole(_) if begun.whole.is_none() => Ok(Body::Full(Bytes::new())),
+            // A request whose method may not be repeated is told by its body, and it keeps its framing.
+            Read::Whole(Body::Empty) if begun.whole.is_none() => Ok(Body::Full(Bytes::new())),
+            Read::Whole(end) if begun.whole.is_none() => {
+                Ok(Body::Chain(VecDeque::from([Bytes::new()]), Box::new(end)))
+            }
             Read::Whole(end) => Ok(begun.followed_by(end)),
             Read::Begun(_) => Ok(begun.followed_by(body)),
             Read::Broken(error) => Err(error),

@@ -8,11 +8,11 @@ use crate::world::{World, patiently};
 
 const TILE: &str = "0,0,256,256/64,/0/default.jpg";
 const HELD: &str = "iiif_mender_held_bytes";
-const SMALL: &str = "heal.max_held = 1KiB\npresentation.max_body = 1KiB\nserver.max_held_total = 1KiB";
+const SMALL: &str = "heal.max_held = 1KiB\npresentation.max_body = 1KiB\nserver.max_held_total = 4KiB";
 
 #[tokio::test]
 async fn first_answers_beyond_the_sum_are_not_held_and_everybody_gets_the_same() {
-    let small = SMALL.replace("1KiB", "8KiB");
+    let small = SMALL.replace("1KiB", "8KiB").replace("4KiB", "32KiB");
     let world = World::with(&format!("heal.ahead = 0\nheal.ladder = visit\n{small}")).await;
     let path = world.bed.page().image_path(TILE);
     world.bed.expires_everything();
@@ -38,7 +38,7 @@ async fn first_answers_beyond_the_sum_are_not_held_and_everybody_gets_the_same()
 
 #[tokio::test]
 async fn an_answer_that_was_not_held_is_asked_for_again() {
-    // No answer fits: a whole sum is taken by a document that does not end.
+    // No answer fits: the client's quarter of the sum is taken by a document that does not end.
     let origin = Origin::start(|seen| match seen.path() {
         "/iiif-service/slow" => json(1000).stuck(900),
         "/iiif-service/quick" => json(1000).whole(),
