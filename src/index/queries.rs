@@ -15,14 +15,14 @@ pub(super) const MAX_OWNERS: usize = 8;
 const MAX_ROWS: i64 = 64;
 
 impl Store {
-    /// The canvases that own a key, those of manifests before later ones. `name` is its [`keys::digest`].
+    /// The canvases that own a key, those of the newest manifest first: older ones may name canvases that are gone. `name` is its [`keys::digest`].
     pub(super) fn owners(&self, key: &str, name: u128, names: &Names) -> Result<Vec<Owned>, IndexError> {
         self.read(|conn| {
             let mut found: Vec<Owned> = Vec::new();
             let mut select = conn.prepare_cached(
                 "SELECT c.url, m.uri, c.label, c.keys FROM images i
                  JOIN canvases c ON c.id = i.canvas JOIN manifests m ON m.id = c.manifest
-                 WHERE i.hash = ?1 ORDER BY i.canvas DESC LIMIT ?2",
+                 WHERE i.hash = ?1 ORDER BY c.manifest DESC, i.canvas LIMIT ?2",
             )?;
             let mut rows = select.query(params![keys::hash_of(name), MAX_ROWS])?;
             while let Some(row) = rows.next()? {

@@ -178,7 +178,7 @@ impl Client {
 
     /// Memory for bytes of an answer or upload that wait for this client; `None`: its share, or that of all, is used up.
     pub(super) fn take(self: &Arc<Self>, bytes: usize) -> Option<Share> {
-        self.registry.budget.of(Some(self)).take_waiting(bytes)
+        self.registry.budget.take_waiting(bytes, self)
     }
 }
 

@@ -139,7 +139,7 @@ impl Dialer {
         let carrier = if is_http2 {
             trunks.open(io).await.map(Carrier::Shared)
         } else {
-            Connection::open(io).await.map(Carrier::Own)
+            Connection::open(io).await.map(|connection| Carrier::Own(Box::new(connection)))
         };
         carrier.map_err(UpstreamError::Handshake)
     }

@@ -75,30 +75,33 @@ impl Budget {
 
     /// So many bytes; `None`: they would be too many.
     pub fn take(&self, bytes: usize) -> Option<Share> {
-        self.try_take(bytes, false)
+        self.try_take(bytes, self.client.as_ref(), false)
     }
 
-    /// So many bytes that are here already and wait for their client to take or send more.
-    pub(super) fn take_waiting(&self, bytes: usize) -> Option<Share> {
-        self.try_take(bytes, true)
+    /// So many bytes that are here already and wait for this client to take or send more.
+    pub(super) fn take_waiting(&self, bytes: usize, client: &Arc<Client>) -> Option<Share> {
+        self.try_take(bytes, Some(client), true)
     }
 
-    fn try_take(&self, bytes: usize, is_waiting: bool) -> Option<Share> {
-        let most = self.purse.most.load(Relaxed);
-        // What was taken is given back if the rest cannot be had.
-        let mut share = Share { budget: self.of(None), bytes: 0, is_waiting: false };
-        add(&self.purse.taken, bytes, most)?;
-        self.purse.shown.inc_by(shown(bytes));
-        share.bytes = bytes;
-        if is_waiting {
-            add(&self.purse.waiting, bytes, most / 2)?;
-            share.is_waiting = true;
+    fn try_take(&self, bytes: usize, client: Option<&Arc<Client>>, is_waiting: bool) -> Option<Share> {
+        let purse = &*self.purse;
+        let most = purse.most.load(Relaxed);
+        add(&purse.taken, bytes, most)?;
+        if is_waiting && add(&purse.waiting, bytes, most / 2).is_none() {
+            purse.taken.fetch_sub(bytes, Relaxed);
+            return None;
         }
-        if let Some(client) = &self.client {
-            add(client.bytes(), bytes, most / 4)?;
-            share.budget.client = Some(Arc::clone(client));
+        if let Some(client) = client
+            && add(client.bytes(), bytes, most / 4).is_none()
+        {
+            purse.taken.fetch_sub(bytes, Relaxed);
+            if is_waiting {
+                purse.waiting.fetch_sub(bytes, Relaxed);
+            }
+            return None;
         }
-        Some(share)
+        purse.shown.inc_by(shown(bytes));
+        Some(Share { budget: self.of(client), bytes, is_waiting })
     }
 
     /// So many bytes that are in memory already, whatever that makes of the sum.

@@ -18,7 +18,7 @@ use crate::config::settings::Timeouts;
 #[derive(Debug)]
 pub(super) enum Carrier {
     /// An HTTP/1.1 connection, alone.
-    Own(Connection),
+    Own(Box<Connection>),
     /// An HTTP/2 connection, with others.
     Shared(Stream),
 }

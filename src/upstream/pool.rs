@@ -31,7 +31,9 @@ struct Shard(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    idle: Vec<Connection>,
+    // Boxed: a connection is moved several times for each request.
+    #[expect(clippy::vec_box, reason = "moved as a pointer")]
+    idle: Vec<Box<Connection>>,
     /// Requests that wait for a connection.
     waiters: VecDeque<oneshot::Sender<Dialled>>,
     /// Connections that are being opened. There are never fewer than requests that wait, and never more than once did.
@@ -61,7 +63,7 @@ impl Pool {
     }
 
     /// The warmest connection of this thread that is still open and not too old.
-    pub(super) fn take(&self) -> Option<Connection> {
+    pub(super) fn take(&self) -> Option<Box<Connection>> {
         let now = Instant::now();
         let mut own = self.own();
         while let Some(connection) = own.idle.pop() {
@@ -80,14 +82,14 @@ impl Pool {
     }
 
     /// The last answer was read to its end.
-    pub(super) fn give_back(&self, mut connection: Connection) {
+    pub(super) fn give_back(&self, mut connection: Box<Connection>) {
         if connection.rest(Instant::now()) {
             self.keep(connection);
         }
     }
 
     /// A connection that may carry the next request: of one that waits, if there is one.
-    pub(super) fn keep(&self, connection: Connection) {
+    pub(super) fn keep(&self, connection: Box<Connection>) {
         self.offer(&mut self.own(), Carrier::Own(connection));
     }
 

@@ -229,7 +229,7 @@ impl Server {
     }
 
     /// The connection whose answer was read to its end.
-    pub(super) fn give_back(&self, connection: Connection) {
+    pub(super) fn give_back(&self, connection: Box<Connection>) {
         self.pool.give_back(connection);
     }
 

@@ -81,7 +81,7 @@ impl Upstream {
                 Err(Miss::Failed(error)) => return Err(error),
             };
             if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
-                let attempt = Attempt::sent(admission, Carrier::Own(connection), load);
+                let attempt = Attempt::sent(admission, Carrier::Own(Box::new(connection)), load);
                 return Ok(self.receive(caller, answer, attempt, times.body).await);
             }
             let switched = timeout(times.first_byte, hyper::upgrade::on(&mut answer)).await;
