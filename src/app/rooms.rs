@@ -12,7 +12,7 @@ use crate::batch::command::Rooms;
 use crate::cluster::Cluster;
 use crate::config::settings::Store;
 use crate::config::{Reload, Settings};
-use crate::heal::Healer;
+use crate::heal::{Healer, SendRequest};
 use crate::index::Index;
 use crate::index::keeper::Keeper;
 use crate::index::learn::Learner;
@@ -47,7 +47,7 @@ impl House {
         let upstreams = Upstream::of_routes(&settings, &metrics.upstream, None)?;
         let cluster = Cluster::start(&settings.cluster, metrics);
         let (own, nodes) = (Arc::clone(&settings), cluster.clone());
-        let healer = Healer::new(own, &upstreams, Arc::clone(index), nodes, Arc::clone(metrics));
+        let healer = Healer::new(own, servers(&upstreams), Arc::clone(index), nodes, Arc::clone(metrics));
         let start = || Learner::start(Arc::clone(index), cluster.clone(), Arc::clone(metrics));
         let learner = settings.index.learn.then(start);
         let budget = Budget::new(settings.server.max_held_total, metrics.held_bytes.clone());
@@ -110,7 +110,7 @@ impl House {
         let same_nodes = self.settings.cluster == settings.cluster;
         let cluster =
             if same_nodes { self.cluster.clone() } else { Cluster::start(&settings.cluster, metrics) };
-        let healer = self.healer.under(Arc::clone(&settings), &upstreams, cluster.clone());
+        let healer = self.healer.under(Arc::clone(&settings), servers(&upstreams), cluster.clone());
         let start = || Learner::start(Arc::clone(index), cluster.clone(), Arc::clone(metrics));
         let kept = self.learner.clone().filter(|_| same_nodes);
         let learner = settings.index.learn.then(|| kept.unwrap_or_else(start));
@@ -123,6 +123,11 @@ impl House {
         let proxy = self.proxy.under(own, upstreams.clone(), healer.clone(), shown, held);
         Ok(Self { settings, upstreams, cluster, healer, presenter, learner, budget, proxy })
     }
+}
+
+/// The same servers, as the healer asks them.
+fn servers(upstreams: &[Arc<Upstream>]) -> Vec<Arc<dyn SendRequest>> {
+    upstreams.iter().map(|upstream| Arc::clone(upstream) as Arc<dyn SendRequest>).collect()
 }
 
 /// The index, with all that it needs to look at its sources.
@@ -141,7 +146,7 @@ pub fn batch_rooms(settings: Settings) -> Result<Rooms, StartError> {
     let upstreams = Upstream::of_routes(&settings, &metrics.upstream, None)?;
     let cluster = Cluster::start(&settings.cluster, &metrics);
     let nodes = cluster.clone();
-    let healer = Healer::new(Arc::clone(&settings), &upstreams, Arc::clone(&index), nodes, metrics);
+    let healer = Healer::new(Arc::clone(&settings), servers(&upstreams), Arc::clone(&index), nodes, metrics);
     let web = Web::new(Arc::clone(&settings))?;
     Ok(Rooms { settings, index, healer, cluster, web })
 }

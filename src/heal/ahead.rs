@@ -121,7 +121,7 @@ impl Ward {
     /// Has the image expired? The cheapest truthful probe: the service's word, else a small tile; never info.json,
     /// which the image server answers from its own memory. A file that is known to be missing is not gone *now*.
     pub(super) async fn is_gone_now(&self, patient: &Patient) -> bool {
-        if self.memory.is_missing(self.mark(patient), &patient.key, std::time::Instant::now()) {
+        if self.memory.is_missing(self.mark(patient), &patient.key, tokio::time::Instant::now()) {
             return false;
         }
         match self.ask_remembered(patient).await {

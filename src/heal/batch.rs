@@ -2,7 +2,9 @@
 //! proxy's own; only the hurry is less: everything here goes in the sweep lane.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use bytes::Bytes;
 use tokio::time::timeout;

@@ -1,7 +1,9 @@
 //! A breaker per canvas service: when it only fails, leave it alone for a while, then try once.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 /// The breaker of one canvas service. Time is an argument, so that tests need no clock.
 #[derive(Debug)]

@@ -1,7 +1,7 @@
 //! Up the ladder, for one identifier, once for all who wait.
 
 use std::sync::Arc;
-use std::time::Instant;
+use tokio::time::Instant;
 
 use super::fleet::Wanted;
 use super::flight::Seat;

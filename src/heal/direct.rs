@@ -5,7 +5,7 @@
 //! life"). It heals nothing in Redis, so a lasting repair must follow.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use tokio::time::Instant;
 
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, StatusCode};

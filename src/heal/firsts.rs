@@ -5,7 +5,9 @@
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use http::StatusCode;
 use tokio::sync::Notify;
@@ -53,7 +55,7 @@ enum Known {
 
 /// One request before its first answer. Dropping it makes room for the next one, and wakes those who wait.
 #[derive(Debug)]
-pub struct FirstAsk {
+pub(super) struct FirstAsk {
     counted: Option<(Arc<Firsts>, u64)>,
     is_gone: bool,
 }
@@ -157,14 +159,14 @@ impl FirstAsk {
     }
 
     /// It was answered, and is not expired. Only a picture says that the image is well.
-    pub fn found(self, status: StatusCode) {
+    pub(super) fn found(self, status: StatusCode) {
         if status.is_success() {
             self.finds(|now| Known::Well(now + WELL_FOR));
         }
     }
 
     /// The image server had forgotten it.
-    pub fn found_gone(self) {
+    pub(super) fn found_gone(self) {
         self.finds(|now| Known::Gone(now + GONE_FOR));
     }
 

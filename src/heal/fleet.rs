@@ -3,13 +3,15 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use moka::sync::Cache;
+use tokio::time::Instant;
+
 use uuid::Uuid;
 
 use super::memory::RungOf;
 use super::service::{CanvasAnswer, CanvasService};
+use super::timed_cache::TimedCache;
 use super::urgency::Urgency;
 use super::ward::{Patient, Ward};
 use crate::cluster::{Boarding, Cluster, Flight, Learned};
@@ -24,7 +26,7 @@ const DEMOTED_FOR: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(super) struct Fleet {
     pub(super) cluster: Option<Arc<Cluster>>,
-    demoted: Cache<IpAddr, ()>,
+    demoted: TimedCache<IpAddr>,
 }
 
 /// May it be a flight that landed a moment ago on another node?
@@ -38,8 +40,7 @@ pub(super) enum Wanted {
 
 impl Fleet {
     pub(super) fn new(cluster: Option<Arc<Cluster>>) -> Self {
-        let demoted = Cache::builder().max_capacity(CLIENTS).time_to_live(DEMOTED_FOR).build();
-        Self { cluster, demoted }
+        Self { cluster, demoted: TimedCache::new(CLIENTS) }
     }
 
     fn joined(&self) -> Option<&Arc<Cluster>> {
@@ -158,10 +159,10 @@ impl Ward {
         let (cluster, ward) = (Arc::clone(cluster), Arc::clone(self));
         tokio::spawn(async move {
             if cluster.heals_of(client).await > Some(ward.settings.heal.per_client) {
-                ward.fleet.demoted.insert(client, ());
+                ward.fleet.demoted.insert(client, (), DEMOTED_FOR);
             }
         });
-        self.fleet.demoted.contains_key(&client)
+        self.fleet.demoted.contains(&client)
     }
 
     /// Counts this expiry in the fleet. False: there is none, and we count alone.

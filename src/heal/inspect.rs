@@ -1,6 +1,8 @@
 //! A look at the deployment itself: facts that decide whether healing can work at all.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
+
+use tokio::time::Instant;
 
 use http::{HeaderValue, Method, header};
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use moka::sync::Cache;
+use super::timed_cache::TimedCache;
 
 /// Images remembered at most; of more, those that were seen longest ago are forgotten.
 const IMAGES: u64 = 10_000;
@@ -12,11 +12,11 @@ const BELIEVED: Duration = Duration::from_hours(24);
 
 /// Images that a document was seen without. Cheap to clone.
 #[derive(Debug, Clone)]
-pub(super) struct Lacking(Cache<Box<str>, ()>);
+pub(super) struct Lacking(TimedCache<Box<str>>);
 
 impl Default for Lacking {
     fn default() -> Self {
-        Self(Cache::builder().max_capacity(IMAGES).time_to_live(BELIEVED).build())
+        Self(TimedCache::new(IMAGES))
     }
 }
 
@@ -25,15 +25,15 @@ impl Lacking {
     pub(super) fn note<'a>(&self, keys: impl IntoIterator<Item = &'a str>, lacks: bool) {
         for key in keys {
             if lacks {
-                self.0.insert(key.into(), ());
+                self.0.insert(key.into(), (), BELIEVED);
             } else {
-                self.0.invalidate(key);
+                self.0.remove(key);
             }
         }
     }
 
     /// Is the image with this lookup key lacking in a document, as far as is known?
     pub(super) fn holds(&self, key: &str) -> bool {
-        self.0.contains_key(key)
+        self.0.contains(key)
     }
 }

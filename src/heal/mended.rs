@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::memory::RungOf;
-use super::poison::Poisoned;
+use super::poison::{BELIEVED, Poisoned};
 use super::urgency::Urgency;
 use super::ward::Ward;
 
@@ -56,7 +56,7 @@ impl Ward {
             Err(words) => {
                 let mended = Mended::from_words(&words);
                 if let Mended::Shorter(carries) = mended {
-                    self.mends.truths.insert(key.clone(), carries);
+                    self.mends.truths.insert(key.clone(), carries, BELIEVED);
                 }
                 mended
             }

@@ -5,6 +5,7 @@
 //! as the viewer can, and asks again. `climb` goes up the rungs; every canvas request goes through `service`.
 
 mod ahead;
+mod answer;
 mod batch;
 mod breaker;
 mod climb;
@@ -12,6 +13,7 @@ mod cure;
 mod desk;
 mod direct;
 pub mod echo;
+mod evidence;
 mod firsts;
 mod fleet;
 pub(crate) mod flight;
@@ -29,10 +31,12 @@ mod rebuild;
 mod record;
 mod register;
 mod remarks;
+mod server;
 mod service;
 #[cfg(test)]
 mod stress;
 mod sweep;
+mod timed_cache;
 mod truth;
 pub(crate) mod urgency;
 mod ward;
@@ -41,30 +45,35 @@ mod wellness;
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use http::request::Parts;
 use hyper::Response;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 pub use ahead::as_segment as image_segment;
+pub use answer::{Answered, ImageExchange, Unanswered};
 pub use batch::{DocumentError, Ending, Look, Mended, Visited};
 pub use breaker::BreakerState;
-pub use firsts::FirstAsk;
+pub use evidence::Evidence;
 pub use inspect::Facts;
 pub use lanes::Lane;
 pub use poison::{Mending, Poisoned, fingerprint};
+pub use server::{SendRequest, Sending};
 pub use ward::{Lobby, Patient};
 
 use crate::cluster::Cluster;
 use crate::config::Settings;
 use crate::config::settings::Rung;
 use crate::index::Index;
+use crate::index::history::Bounds;
+use crate::index::recorder::Recorder;
 use crate::observe::{Gauged, Metrics, Span, Trace};
 use crate::outcome::Outcome;
-use crate::upstream::{Body, Upstream, UpstreamError};
+use crate::upstream::{Body, UpstreamError};
 use climb::Verdict;
 use direct::Direct;
+use firsts::FirstAsk;
 use truth::Said;
 use ward::Ward;
 
@@ -76,7 +85,7 @@ pub struct Healer {
 
 /// How a treatment ended for one viewer.
 #[derive(Debug)]
-pub enum Treatment {
+enum Treatment {
     /// The image is back; this is the answer to the viewer's own request.
     Good {
         /// The image server's answer.
@@ -96,7 +105,7 @@ pub enum Treatment {
 
 /// What comes first for an image request.
 #[derive(Debug)]
-pub enum Approach {
+enum Approach {
     /// It is being healed, or was 404 a moment ago: straight to the treatment.
     Heal(Patient),
     /// The request itself. Say what it found.
@@ -107,15 +116,29 @@ pub enum Approach {
 const COME_BACK: Duration = Duration::from_secs(5);
 
 impl Healer {
-    /// A healer for these routes; `upstreams` stand in the order of `settings.routes`, `cluster` are the other nodes.
+    /// A healer for these routes; `servers` stand in the order of `settings.routes`, `cluster` are the other nodes.
     pub fn new(
         settings: Arc<Settings>,
-        upstreams: &[Arc<Upstream>],
+        servers: Vec<Arc<dyn SendRequest>>,
         index: Arc<Index>,
         cluster: Option<Arc<Cluster>>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        Self::of(Ward::new(settings, upstreams, index, cluster, metrics, None))
+        let bounds = Bounds { age: settings.index.history_age, rows: settings.index.history_rows };
+        let history = Recorder::start(Arc::clone(&index), bounds, Arc::clone(&metrics));
+        Self::of(Ward::new(settings, servers, index, cluster, metrics, history, None))
+    }
+
+    /// A healer for tests in virtual time: it starts no thread.
+    #[cfg(test)]
+    pub(crate) fn simulated(
+        settings: Arc<Settings>,
+        servers: Vec<Arc<dyn SendRequest>>,
+        index: Arc<Index>,
+        metrics: Arc<Metrics>,
+        history: Recorder,
+    ) -> Self {
+        Self::of(Ward::new(settings, servers, index, None, metrics, history, None))
     }
 
     /// The same healer under other settings: flights, lanes, cool-downs, breakers and all that is remembered go over.
@@ -123,11 +146,18 @@ impl Healer {
     pub fn under(
         &self,
         settings: Arc<Settings>,
-        upstreams: &[Arc<Upstream>],
+        servers: Vec<Arc<dyn SendRequest>>,
         cluster: Option<Arc<Cluster>>,
     ) -> Self {
         let (index, metrics) = (Arc::clone(&self.ward.index), Arc::clone(&self.ward.metrics));
-        Self::of(Ward::new(settings, upstreams, index, cluster, metrics, Some(&self.ward)))
+        let (old, new) = (&self.ward.settings.index, &settings.index);
+        let history = if (old.history_age, old.history_rows) == (new.history_age, new.history_rows) {
+            self.ward.history.clone()
+        } else {
+            let bounds = Bounds { age: new.history_age, rows: new.history_rows };
+            Recorder::start(Arc::clone(&index), bounds, Arc::clone(&metrics))
+        };
+        Self::of(Ward::new(settings, servers, index, cluster, metrics, history, Some(&self.ward)))
     }
 
     fn of(ward: Ward) -> Self {
@@ -142,7 +172,7 @@ impl Healer {
 
     /// Is there a point in asking for this image first? Not while it is being healed. While many ask already and none
     /// was answered, this waits for what they find.
-    pub async fn approach(&self, at: &Lobby<'_>) -> Approach {
+    async fn approach(&self, at: &Lobby<'_>) -> Approach {
         let ask = self.ward.first_ask(at).await;
         if (ask.is_gone() || self.ward.is_climbing(at))
             && let Some(patient) = self.ward.admit(at)
@@ -153,13 +183,13 @@ impl Healer {
     }
 
     /// The identifier with its owners, if the index knows it and it may be healed.
-    pub fn admit(&self, patient: &Lobby<'_>) -> Option<Patient> {
+    fn admit(&self, patient: &Lobby<'_>) -> Option<Patient> {
         self.ward.admit(patient)
     }
 
     /// The gate: does the canvas service say that this identifier is expired? Asked before an info.json goes out,
     /// because viewers wait for that one, and not for the tiles behind it. Remembered, so that it is cheap.
-    pub async fn is_expired(&self, patient: &Patient) -> bool {
+    async fn is_expired(&self, patient: &Patient) -> bool {
         matches!(self.ward.ask_remembered(patient).await, Said::Expired)
     }
 
@@ -169,7 +199,7 @@ impl Healer {
     }
 
     /// Brings the image back and answers `request` (the viewer's own, as it goes upstream) within `wait`.
-    pub async fn treat(
+    async fn treat(
         &self,
         patient: &Patient,
         request: &Parts,
@@ -229,7 +259,7 @@ impl Healer {
 
     /// The image server is unwell, not forgetful (`heal.direct_statuses`): only the file itself can help, within
     /// `heal.wait`.
-    pub async fn bypass(&self, patient: &Patient, request: &Parts) -> Option<(Response<Body>, Duration)> {
+    async fn bypass(&self, patient: &Patient, request: &Parts) -> Option<(Response<Body>, Duration)> {
         let started = Instant::now();
         match timeout(self.ward.settings.heal.wait, self.ward.direct(patient, request)).await {
             Ok(Direct::Answer(answer)) => Some((answer, started.elapsed())),
@@ -265,7 +295,7 @@ impl Healer {
     }
 
     /// A reader opened this page, and its image is there: the pages behind it may not be.
-    pub fn reader_at(&self, patient: &Patient) {
+    fn reader_at(&self, patient: &Patient) {
         self.ward.reader_at(patient, false);
     }
 

@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use governor::{Quota, RateLimiter};
-use moka::sync::Cache;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
@@ -15,55 +14,48 @@ use super::flight::Flights;
 use super::lanes::Lanes;
 use super::mass::Detector;
 use super::memory::Memory;
+use super::server::SendRequest;
 use super::service::CanvasService;
+use super::timed_cache::TimedCache;
 use super::ward::Ward;
 use crate::cluster::Cluster;
 use crate::config::Settings;
-use crate::config::settings::{Route, RouteKind};
+use crate::config::settings::{Route, RouteKind, UpstreamUrl};
 use crate::index::Index;
-use crate::index::history::Bounds;
 use crate::index::recorder::Recorder;
 use crate::observe::Metrics;
-use crate::upstream::Upstream;
 use crate::upstream::guard::Guard;
 
 /// UUIDs of which is remembered that their file URL is in the index; of others it is looked up.
 const FILED: u64 = 20_000;
 
 /// For so long, because writing it may have failed.
-const FILED_FOR: Duration = Duration::from_mins(10);
+pub(super) const FILED_FOR: Duration = Duration::from_mins(10);
 
 impl Ward {
     /// `before`: the ward under the settings that held until now. Everything that is under way or remembered
     /// goes over, so that a reload of the configuration never causes a second canvas request.
     pub(super) fn new(
         settings: Arc<Settings>,
-        upstreams: &[Arc<Upstream>],
+        servers: Vec<Arc<dyn SendRequest>>,
         index: Arc<Index>,
         cluster: Option<Arc<Cluster>>,
         metrics: Arc<Metrics>,
+        history: Recorder,
         before: Option<&Self>,
     ) -> Self {
         let heal = &settings.heal;
         // What belongs to a bound is only as good as the bound.
         let same =
             |same: fn(&Settings, &Settings) -> bool| before.filter(|old| same(&old.settings, &settings));
-        let bounds = Bounds { age: settings.index.history_age, rows: settings.index.history_rows };
-        let history = same(|old, new| {
-            let bounds = |settings: &Settings| (settings.index.history_age, settings.index.history_rows);
-            bounds(old) == bounds(new)
-        });
         let expiries = same(|old, new| old.heal.mass_expiry == new.heal.mass_expiry);
         let clients = same(|old, new| old.heal.per_client == new.heal.per_client);
         let waiting = same(|old, new| old.heal.max_waiting == new.heal.max_waiting);
         Self {
-            history: history.map_or_else(
-                || Recorder::start(Arc::clone(&index), bounds, Arc::clone(&metrics)),
-                |before| before.history.clone(),
-            ),
-            services: services(&settings, upstreams, cluster.as_ref(), &metrics, before),
+            history,
+            services: services(&settings, &servers, cluster.as_ref(), &metrics, before),
             fleet: Fleet::new(cluster),
-            upstreams: upstreams.to_vec(),
+            servers,
             marks: settings.routes.iter().map(Route::mark).collect(),
             guard: Guard::new(Arc::clone(&settings)),
             index,
@@ -94,7 +86,7 @@ impl Ward {
                 || Arc::new(Semaphore::new(heal.max_waiting)),
                 |before| Arc::clone(&before.waiting),
             ),
-            filed: Cache::builder().max_capacity(FILED).time_to_live(FILED_FOR).build(),
+            filed: TimedCache::new(FILED),
             witness: Mutex::new(None),
             settings,
         }
@@ -104,12 +96,12 @@ impl Ward {
 /// One for each presentation route.
 fn services(
     settings: &Settings,
-    upstreams: &[Arc<Upstream>],
+    servers: &[Arc<dyn SendRequest>],
     cluster: Option<&Arc<Cluster>>,
     metrics: &Arc<Metrics>,
     before: Option<&Ward>,
 ) -> Vec<Arc<CanvasService>> {
-    let mut lanes: Vec<(usize, Arc<Lanes>)> = Vec::new();
+    let mut lanes: Vec<(&UpstreamUrl, Arc<Lanes>)> = Vec::new();
     let mut services = Vec::new();
     for (route, of) in settings.routes.iter().enumerate() {
         if of.kind != RouteKind::Presentation {
@@ -117,15 +109,17 @@ fn services(
         }
         let old = before.and_then(|ward| ward.services.iter().find(|service| service.mark == of.mark()));
         // Two routes to one server share its lanes: politeness is owed to the server.
-        let server = Arc::as_ptr(&upstreams[route]) as usize;
-        let own = lanes.iter().find(|(other, _)| *other == server).map(|(_, lanes)| Arc::clone(lanes));
+        let server = &of.upstream;
+        let is_same =
+            |other: &UpstreamUrl| (&other.scheme, &other.authority) == (&server.scheme, &server.authority);
+        let own = lanes.iter().find(|(other, _)| is_same(other)).map(|(_, lanes)| Arc::clone(lanes));
         let own = own.unwrap_or_else(|| {
             let own = old.map_or_else(|| Lanes::new(settings.heal.concurrency), |old| Arc::clone(&old.lanes));
             own.resize(settings.heal.concurrency);
             lanes.push((server, Arc::clone(&own)));
             own
         });
-        let (upstream, metrics) = (Arc::clone(&upstreams[route]), Arc::clone(metrics));
+        let (upstream, metrics) = (Arc::clone(&servers[route]), Arc::clone(metrics));
         let (cluster, old) = (cluster.cloned(), old.map(|old| &**old));
         let service = CanvasService::new(route, upstream, own, settings, cluster, metrics, old);
         services.push(Arc::new(service));

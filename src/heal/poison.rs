@@ -6,9 +6,10 @@
 //! one of the missing images, that its own way to the image server works: that touches no document.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use moka::sync::Cache;
+use tokio::time::Instant;
+
 use tokio::time::timeout;
 
 use super::Healer;
@@ -21,6 +22,7 @@ use super::mended::Mended;
 use super::rebuild::Health;
 use super::register::register_path;
 use super::service::{CanvasAnswer, CanvasService};
+use super::timed_cache::TimedCache;
 use super::truth::Said;
 use super::urgency::Urgency;
 use super::ward::{Patient, Ward};
@@ -44,7 +46,7 @@ const LOOKS: usize = 40;
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 
 /// How long it is believed that a document has really become shorter.
-const BELIEVED: Duration = Duration::from_hours(24);
+pub(super) const BELIEVED: Duration = Duration::from_hours(24);
 
 /// Documents of which that is remembered at most.
 const TRUTHS: u64 = 10_000;
@@ -102,13 +104,13 @@ enum Nested {
 pub(super) struct Mends {
     flights: Flights<RungOf, Mended>,
     chased: Flights<RungOf, ()>,
-    pub(super) truths: Cache<RungOf, u64>,
+    pub(super) truths: TimedCache<RungOf, u64>,
     pub(super) lacking: Lacking,
 }
 
 impl Default for Mends {
     fn default() -> Self {
-        let truths = Cache::builder().max_capacity(TRUTHS).time_to_live(BELIEVED).build();
+        let truths = TimedCache::new(TRUTHS);
         Self { flights: Flights::here(), chased: Flights::here(), truths, lacking: Lacking::default() }
     }
 }
@@ -228,7 +230,7 @@ impl Ward {
             Ok(Some(found)) => found,
             // Every file is gone: the document tells the truth, and a rebuild could only tell it once more.
             Ok(None) => {
-                self.mends.truths.insert(key.clone(), poisoned.carries);
+                self.mends.truths.insert(key.clone(), poisoned.carries, BELIEVED);
                 return Mended::Shorter(poisoned.carries);
             }
             Err(unwell) => return unwell,
@@ -339,7 +341,7 @@ impl Ward {
                         return Mended::Failed;
                     }
                     let truth = fingerprint(&canvases);
-                    self.mends.truths.insert(key.clone(), truth);
+                    self.mends.truths.insert(key.clone(), truth, BELIEVED);
                     self.believe(document, canvases, poisoned.name.clone()).await;
                     return Mended::Shorter(truth);
                 }

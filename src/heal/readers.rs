@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use moka::sync::Cache;
+use super::timed_cache::TimedCache;
 
 /// A manifest counts as being read for so long after its last page.
 const READ_FOR: Duration = Duration::from_mins(30);
@@ -11,54 +11,57 @@ const READ_FOR: Duration = Duration::from_mins(30);
 /// A manifest with an expired image is looked after for so long.
 const FRAIL_FOR: Duration = Duration::from_mins(10);
 
+/// A page from which was looked ahead is left alone for so long.
+const LOOKED_FOR: Duration = Duration::from_secs(5);
+
 /// Manifests remembered at most.
 const MANIFESTS: u64 = 10_000;
 
 /// The manifests that somebody reads.
 #[derive(Debug)]
 pub(super) struct Readers {
-    read: Cache<Arc<str>, ()>,
-    frail: Cache<Arc<str>, ()>,
+    read: TimedCache<Arc<str>>,
+    frail: TimedCache<Arc<str>>,
     /// Canvases from which was looked ahead a moment ago: one look serves all tiles of a page.
-    looked: Cache<Arc<str>, ()>,
+    looked: TimedCache<Arc<str>>,
 }
 
 impl Default for Readers {
     fn default() -> Self {
-        let lasting = |time| Cache::builder().max_capacity(MANIFESTS).time_to_live(time).build();
-        Self { read: lasting(READ_FOR), frail: lasting(FRAIL_FOR), looked: lasting(Duration::from_secs(5)) }
+        let new = || TimedCache::new(MANIFESTS);
+        Self { read: new(), frail: new(), looked: new() }
     }
 }
 
 impl Readers {
     /// Somebody reads a page of this manifest.
     pub(super) fn at(&self, manifest: &Arc<str>) {
-        if !self.read.contains_key(manifest) {
-            self.read.insert(Arc::clone(manifest), ());
+        if !self.read.contains(manifest) {
+            self.read.insert(Arc::clone(manifest), (), READ_FOR);
         }
     }
 
     /// An image of this manifest had expired: the others probably have too.
     pub(super) fn found_expired(&self, manifest: &Arc<str>) {
-        self.frail.insert(Arc::clone(manifest), ());
+        self.frail.insert(Arc::clone(manifest), (), FRAIL_FOR);
     }
 
     /// Had an image of it expired a short while ago?
     pub(super) fn is_frail(&self, manifest: &str) -> bool {
-        self.frail.contains_key(manifest)
+        self.frail.contains(manifest)
     }
 
     /// Is it time to look ahead from this canvas? True once in a while.
     pub(super) fn may_look_from(&self, canvas: &str) -> bool {
-        let fresh = !self.looked.contains_key(canvas);
+        let fresh = !self.looked.contains(canvas);
         if fresh {
-            self.looked.insert(canvas.into(), ());
+            self.looked.insert(canvas.into(), (), LOOKED_FOR);
         }
         fresh
     }
 
     /// The manifests that are being read.
     pub(super) fn in_use(&self) -> Vec<Arc<str>> {
-        self.read.iter().map(|(manifest, ())| (*manifest).clone()).collect()
+        self.read.keys()
     }
 }

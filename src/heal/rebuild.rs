@@ -4,7 +4,7 @@
 //! poisoned one, and if the file is gone it turns a good canvas into an empty one (upstream.md "Ways back to life").
 
 use std::sync::Arc;
-use std::time::Instant;
+use tokio::time::Instant;
 
 use http::StatusCode;
 

@@ -1,7 +1,9 @@
 //! What is told of heals: to the history, and in the log.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::breaker::BreakerState;
 use super::climb::Verdict;

@@ -3,7 +3,9 @@
 //! The ladder only needs to know *that* a rung did not help; a report must say why.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use http::{HeaderMap, StatusCode, header};
 use moka::sync::Cache;

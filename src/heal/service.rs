@@ -1,7 +1,9 @@
 //! One canvas service, as the ladder sees it: asked politely, through lanes and a breaker.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use bytes::Bytes;
 use http::request::Parts;
@@ -12,6 +14,7 @@ use super::breaker::{Breaker, BreakerState};
 use super::lanes::{Lane, Lanes, Place};
 use super::memory::RungOf;
 use super::remarks::Remarks;
+use super::server::SendRequest;
 use super::truth::Truth;
 use super::urgency::Urgency;
 use super::ward::Patient;
@@ -22,7 +25,7 @@ use crate::config::settings::Timeouts;
 use crate::iiif::identifier;
 use crate::iiif::manifest;
 use crate::observe::{Event, Metrics, Span, Trace};
-use crate::upstream::{Body, Upstream, UpstreamError, own_request};
+use crate::upstream::{UpstreamError, own_request};
 
 /// The longest canvas that is read; beyond it nothing is known of its contents.
 const LONGEST_CANVAS: usize = 16 << 20;
@@ -40,7 +43,10 @@ pub(super) struct CanvasService {
     pub(super) route: usize,
     /// Its [mark](crate::config::settings::Route::mark).
     pub(super) mark: u64,
-    upstream: Arc<Upstream>,
+    server: Arc<dyn SendRequest>,
+    scheme: String,
+    /// Host and port as configured.
+    authority: String,
     /// Path that ends in `/`, before `fedora/…` and `resources/…`.
     base: String,
     /// What its requests say in `Host`.
@@ -107,7 +113,7 @@ impl CanvasService {
     /// `before`: the same service under other settings; what is known of it stays.
     pub(super) fn new(
         route: usize,
-        upstream: Arc<Upstream>,
+        server: Arc<dyn SendRequest>,
         lanes: Arc<Lanes>,
         settings: &Settings,
         cluster: Option<Arc<Cluster>>,
@@ -127,7 +133,7 @@ impl CanvasService {
         }
         let host = match settings.server.public_hosts.first() {
             Some(public) if settings.routes[route].preserve_host => public.as_str(),
-            _ => upstream.authority().as_str(),
+            _ => settings.routes[route].upstream.authority.as_str(),
         };
         Self {
             route,
@@ -135,7 +141,9 @@ impl CanvasService {
             base,
             host: host.to_owned(),
             name: settings.server.name.clone(),
-            upstream,
+            server,
+            scheme: settings.routes[route].upstream.scheme.to_string(),
+            authority: settings.routes[route].upstream.authority.to_string(),
             times: settings.timeouts(route),
             patience: heal.timeout,
             lanes,
@@ -156,7 +164,7 @@ impl CanvasService {
         let own = urgency.place(&self.lanes).await;
         let Some(cluster) = &self.cluster else { return Some((own, cluster::Place::default())) };
         let is_first = urgency.lane() == Lane::Viewer;
-        match cluster.place(self.upstream.authority().as_str(), self.places, is_first).await {
+        match cluster.place(&self.authority, self.places, is_first).await {
             Placed::Place(shared) => Some((own, shared)),
             Placed::LeftAlone(left) => {
                 if self.breaker_is_closed() {
@@ -171,14 +179,14 @@ impl CanvasService {
     /// What a flight is called on every node: they need not number their routes alike. Two flights of one node never
     /// have the same name: all that makes a [mark](crate::config::settings::Route::mark) is in it.
     pub(super) fn name_of(&self, flight: &RungOf) -> String {
-        format!("{}://{}{} {}", self.upstream.scheme(), self.upstream.authority(), self.base, flight.words())
+        format!("{}://{}{} {}", self.scheme, self.authority, self.base, flight.words())
     }
 
     /// The breaker is closed by hand.
     pub(super) fn close_breaker(&self) {
         self.answers();
         if let Some(cluster) = &self.cluster {
-            cluster.leave_alone_no_more(self.upstream.authority().as_str());
+            cluster.leave_alone_no_more(&self.authority);
         }
     }
 
@@ -250,7 +258,7 @@ impl CanvasService {
     }
 
     fn tell(&self, open: bool) {
-        self.metrics.tell(|| Event::Breaker { upstream: self.upstream.authority().to_string(), open });
+        self.metrics.tell(|| Event::Breaker { upstream: self.authority.clone(), open });
     }
 
     fn note(&self, answer: CanvasAnswer, made: Made) {
@@ -274,11 +282,11 @@ impl CanvasService {
                 if self.breaker.bad(Instant::now()) {
                     self.metrics.event("breaker_opened");
                     if let Some(cluster) = &self.cluster {
-                        cluster.leave_alone(self.upstream.authority().as_str(), self.open_for);
+                        cluster.leave_alone(&self.authority, self.open_for);
                     }
                     self.tell(true);
                     tracing::warn!(
-                        upstream = %self.upstream.authority(),
+                        upstream = %self.authority,
                         "the canvas service only fails: leaving it alone for a while ([heal] breaker_open)"
                     );
                 }
@@ -307,7 +315,7 @@ impl CanvasService {
         let mut span = Span::call(trace, &head);
         let times = self.times.first_byte(patience);
         let until = tokio::time::Instant::now() + patience;
-        let answer = self.upstream.send(&span.onward(&head), Body::Empty, times).await;
+        let answer = self.server.send(&span.onward(&head), times).await;
         span.answered(&answer);
         // A look into Redis is no news: 404 is its word for "expired".
         if most != LONGEST_RESOURCE {

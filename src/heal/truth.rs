@@ -3,13 +3,15 @@
 //! image"). A gateway may have it closed: that is found out, remembered, and tried again later.
 
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use bytes::Bytes;
 use http::StatusCode;
-use moka::sync::Cache;
 use uuid::Uuid;
 
+use super::timed_cache::TimedCache;
 use crate::iiif::resource;
 pub(super) use crate::iiif::resource::Said;
 
@@ -18,16 +20,19 @@ pub(super) use crate::iiif::resource::Said;
 pub(super) struct Truth {
     closed_until: Mutex<Option<Instant>>,
     recheck: Duration,
-    alive: Cache<Uuid, ()>,
+    alive_for: Duration,
+    alive: TimedCache<Uuid>,
 }
+
+/// Identifiers of which is remembered that they are alive, at most.
+const ALIVE: u64 = 200_000;
 
 /// How long a service that gave no answer is not asked again.
 const UNHEARD: Duration = Duration::from_secs(2);
 
 impl Truth {
     pub(super) fn new(alive_for: Duration, recheck: Duration) -> Self {
-        let alive = Cache::builder().max_capacity(200_000).time_to_live(alive_for).build();
-        Self { closed_until: Mutex::new(None), recheck, alive }
+        Self { closed_until: Mutex::new(None), recheck, alive_for, alive: TimedCache::new(ALIVE) }
     }
 
     /// May it be asked at all?
@@ -37,12 +42,12 @@ impl Truth {
 
     /// It said "alive" a short while ago, and nothing spoke against it since.
     pub(super) fn remembers_alive(&self, uuid: Uuid) -> bool {
-        self.alive.contains_key(&uuid)
+        self.alive.contains(&uuid)
     }
 
     /// The image answered 404: what was remembered is no longer true.
     pub(super) fn doubt(&self, uuid: Uuid) {
-        self.alive.invalidate(&uuid);
+        self.alive.remove(&uuid);
     }
 
     /// It gave no answer at all: not asked for a moment, so that not every request waits for it in turn.
@@ -61,11 +66,11 @@ impl Truth {
         let said = resource::read(uuid, status.as_u16(), body);
         let closed = match &said {
             Said::Alive(_) => {
-                self.alive.insert(uuid, ());
+                self.alive.insert(uuid, (), self.alive_for);
                 None
             }
             Said::Expired => {
-                self.alive.invalidate(&uuid);
+                self.alive.remove(&uuid);
                 None
             }
             // A service in trouble is not a closed door: it is asked again next time.

@@ -3,13 +3,14 @@
 use std::net::IpAddr;
 use std::sync::atomic::AtomicU8;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use governor::DefaultKeyedRateLimiter;
 use http::StatusCode;
 use http::request::Parts;
 use hyper::Response;
-use moka::sync::Cache;
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use uuid::Uuid;
@@ -24,7 +25,9 @@ use super::mass::Detector;
 use super::memory::{Memory, RungOf};
 use super::poison::Mends;
 use super::readers::Readers;
+use super::server::SendRequest;
 use super::service::{CanvasAnswer, CanvasService};
+use super::timed_cache::TimedCache;
 use super::truth::Said;
 use crate::config::Settings;
 use crate::iiif::identifier::uuid_of_file_url;
@@ -33,7 +36,7 @@ use crate::index::recorder::Recorder;
 use crate::index::{Index, Owner};
 use crate::observe::{Metrics, Span, Trace};
 use crate::upstream::guard::Guard;
-use crate::upstream::{Body, Upstream, UpstreamError, own_request};
+use crate::upstream::{Body, UpstreamError, own_request};
 
 /// An image request at the door: whose image, on which route.
 #[derive(Debug, Clone, Copy)]
@@ -70,7 +73,7 @@ pub(super) struct Ward {
     pub(super) settings: Arc<Settings>,
     pub(super) services: Vec<Arc<CanvasService>>,
     /// In the order of `settings.routes`.
-    pub(super) upstreams: Vec<Arc<Upstream>>,
+    pub(super) servers: Vec<Arc<dyn SendRequest>>,
     /// What each route is remembered by, in the same order: every image asks for it.
     pub(super) marks: Vec<u64>,
     pub(super) fleet: Fleet,
@@ -96,7 +99,7 @@ pub(super) struct Ward {
     pub(super) clients: Arc<DefaultKeyedRateLimiter<IpAddr>>,
     pub(super) waiting: Arc<Semaphore>,
     /// UUIDs whose file URL stands in the index, or will in a moment.
-    pub(super) filed: Cache<Uuid, ()>,
+    pub(super) filed: TimedCache<Uuid>,
     /// An identifier that was alive a short while ago: it shows whether info.json works at all.
     pub(super) witness: Mutex<Option<Patient>>,
 }
@@ -213,7 +216,7 @@ impl Ward {
     ) -> Result<Response<Body>, UpstreamError> {
         let times = self.settings.timeouts(patient.route);
         let mut span = Span::call(&patient.trace, request);
-        let sent = self.upstreams[patient.route].send(&span.onward(request), Body::Empty, times).await;
+        let sent = self.servers[patient.route].send(&span.onward(request), times).await;
         span.answered(&sent);
         sent
     }
@@ -337,10 +340,10 @@ impl Ward {
 
     /// Remembers where the file is, if the claim is true. Written behind; nobody waits for it.
     fn learn_file_url(&self, uuid: Uuid, file_url: &str) {
-        if self.filed.contains_key(&uuid) || uuid_of_file_url(file_url) != uuid {
+        if self.filed.contains(&uuid) || uuid_of_file_url(file_url) != uuid {
             return;
         }
-        self.filed.insert(uuid, ());
+        self.filed.insert(uuid, (), super::opening::FILED_FOR);
         if self.file_url(uuid).is_none() {
             self.tell_file_url(uuid, file_url);
             self.history.learn_file_url(uuid, file_url);

@@ -1,7 +1,9 @@
 //! Is the canvas service well? Asked before a rebuild, because a rebuild into a fault ruins a good canvas.
 
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 /// A fault is forgotten after this time without another one.
 const FAULT_LASTS: Duration = Duration::from_secs(30);

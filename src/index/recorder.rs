@@ -114,6 +114,19 @@ impl Recorder {
         Self { desk: Arc::new(Closes(desk)), keeps_history: bounds.rows > 0, metrics }
     }
 
+    /// A recorder without a thread, for tests in virtual time: what is noted waits for [`Self::write_now`].
+    #[cfg(test)]
+    pub(crate) fn idle(metrics: Arc<Metrics>) -> Self {
+        Self { desk: Arc::new(Closes(Arc::default())), keeps_history: true, metrics }
+    }
+
+    /// Writes what is noted.
+    #[cfg(test)]
+    pub(crate) fn write_now(&self, index: &Index, bounds: Bounds) {
+        let batch = std::mem::take(&mut *self.desk.0.lock());
+        write(index, &batch, bounds, &self.metrics);
+    }
+
     /// Notes a heal that ended now. Never waits.
     pub fn note(&self, heal: Heal) {
         if self.keeps_history && !self.desk.0.takes(Heal { at: now_ms(), ..heal }, |notes| &mut notes.heals) {

@@ -4,7 +4,6 @@ mod bodies;
 mod fields;
 pub mod forwarded;
 mod headers;
-mod holding;
 mod hops;
 mod rate;
 mod reply;
@@ -28,8 +27,7 @@ pub use reply::Refusal;
 
 use crate::config::Settings;
 use crate::config::settings::{RouteKind, Rung, is_among};
-use crate::heal::{Approach, Healer, Lobby, Patient, Treatment, echo};
-use crate::iiif::Target;
+use crate::heal::{Answered, Healer, ImageExchange, Lobby, Unanswered, echo};
 use crate::observe::{Metrics, REQUEST_ID, Span, Trace};
 use crate::outcome::Outcome;
 use crate::presentation::{Gateway, Presenter, Rewrite, Wanted, cors};
@@ -72,19 +70,10 @@ impl Answer {
         Self { response, outcome: Outcome::Served, healed: None }
     }
 
-    fn healed(response: Response<Body>, rung: Option<Rung>, took: Duration) -> Self {
-        Self { response, outcome: Outcome::Healed, healed: Some((rung, took)) }
-    }
-
     /// A document: whoever asks may read it.
     fn opened(mut self) -> Self {
         cors::open(self.response.headers_mut());
         self
-    }
-
-    /// The image server's own answer, although something was tried.
-    fn original(response: Response<Body>, outcome: Outcome) -> Self {
-        Self { response, outcome, healed: None }
     }
 }
 
@@ -242,46 +231,19 @@ impl Rooms {
             }
             return Ok(Answer::served(answer));
         };
-        let ask = match self.healer.approach(image).await {
-            Approach::Heal(patient) => {
-                return Box::pin(self.heal(asked, &patient, onward, client, None)).await;
-            }
-            Approach::Ask(ask) => ask,
+        let exchange = ImageExchange {
+            image,
+            head: onward,
+            client: of_one_client(client),
+            lane: lane_of(image.request.target),
+            budget: &self.budget,
         };
-        let gated = self.gated(image).await;
-        let first = self.send(asked, onward, body).await?;
-        let (rules, status) = (&self.settings.heal, first.status().as_u16());
-        // In trouble nothing is begun: a canvas would be built without its image.
-        if let Some(patient) = gated.filter(|_| status < 400) {
-            Box::pin(self.heal(asked, &patient, onward, client, Some(first))).await
-        } else if rules.statuses.contains(&status) {
-            match self.healer.admit(image) {
-                Some(patient) => {
-                    ask.found_gone();
-                    Box::pin(self.heal(asked, &patient, onward, client, Some(first))).await
-                }
-                None => Ok(Answer::original(first, Outcome::Unknown)),
-            }
-        } else if rules.direct_statuses.contains(&status) {
-            drop(ask);
-            Box::pin(self.bypass(asked, image, onward, first)).await
-        } else {
-            ask.found(first.status());
-            Ok(Answer::served(first))
+        match self.healer.answer(&exchange, || self.send(asked, onward, Body::Empty)).await {
+            Ok(Answered { response, outcome, healed }) => Ok(Answer { response, outcome, healed }),
+            Err(Unanswered::Pending(after)) => Err(Refusal::Pending(after)),
+            Err(Unanswered::Crowded(after)) => Err(Refusal::Crowded(after)),
+            Err(Unanswered::Failed(refusal)) => Err(refusal),
         }
-    }
-
-    /// This info.json must not go out before its image is back: viewers never ask again for a tile that failed.
-    async fn gated(&self, image: &Lobby<'_>) -> Option<Patient> {
-        if image.request.target != Target::Info {
-            return None;
-        }
-        let patient = self.healer.admit(image)?;
-        if Box::pin(self.healer.is_expired(&patient)).await {
-            return Some(patient);
-        }
-        self.healer.reader_at(&patient);
-        None
     }
 
     /// Under the host name that viewers know, if that is another one.
@@ -300,40 +262,6 @@ impl Rooms {
         let presented = self.presenter.answer(wanted, body).await.map_err(Refusal::Upstream)?;
         let healed = presented.cured.map(|took| (Some(Rung::Rebuild), took));
         Ok(Answer { response: presented.response, outcome: presented.outcome, healed })
-    }
-
-    /// Holds the first answer, if there is one, while the image is treated.
-    async fn heal(
-        &self,
-        asked: &Asked,
-        patient: &Patient,
-        onward: &Parts,
-        client: IpAddr,
-        first: Option<Response<Body>>,
-    ) -> Result<Answer, Refusal> {
-        let heal = &self.settings.heal;
-        let held = match first {
-            Some(first) => self.hold(first).await,
-            None => None,
-        };
-        let target = asked.image().map_or(Target::Other, |image| image.request.target);
-        let wait = if target == Target::Info { heal.wait_info } else { heal.wait };
-        match self.healer.treat(patient, onward, of_one_client(client), wait, lane_of(target)).await {
-            Treatment::Good { answer, rung, took } => Ok(Answer::healed(answer, rung, took)),
-            Treatment::Pending(after) => Err(Refusal::Pending(after)),
-            Treatment::Crowded(after) => Err(Refusal::Crowded(after)),
-            Treatment::Original(outcome) => {
-                let original = match held {
-                    Some(held) => held.release(),
-                    None => self.send(asked, onward, Body::Empty).await?,
-                };
-                // It was not asked for before, and is well. (Of info.json that proves nothing.)
-                if target != Target::Info && original.status().is_success() {
-                    return Ok(Answer::served(original));
-                }
-                Ok(Answer::original(original, outcome))
-            }
-        }
     }
 
     fn is_echo(&self, image: &Lobby<'_>, head: &Parts, client: IpAddr) -> bool {

@@ -1,0 +1,210 @@
+//! One viewer's request for an image, from its first try to what goes out.
+
+use std::future::Future;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use http::request::Parts;
+use hyper::Response;
+
+use super::firsts::FirstAsk;
+use super::lanes::Lane;
+use super::ward::{Lobby, Patient};
+use super::{Approach, Healer, Treatment};
+use crate::config::settings::Rung;
+use crate::iiif::Target;
+use crate::outcome::Outcome;
+use crate::upstream::{Body, Budget, Held};
+
+/// How long the rest of a first answer may take to arrive before it is left where it is.
+const HOLDING: Duration = Duration::from_secs(2);
+
+/// `ImageExchange` is a viewer's request for an image, as it goes to the image server.
+#[derive(Debug, Clone, Copy)]
+pub struct ImageExchange<'a> {
+    /// Whose image, on which route.
+    pub image: &'a Lobby<'a>,
+    /// The head as it goes upstream.
+    pub head: &'a Parts,
+    /// Who asks: one client.
+    pub client: IpAddr,
+    /// How soon it is wanted.
+    pub lane: Lane,
+    /// Memory for first answers that wait.
+    pub budget: &'a Budget,
+}
+
+/// `Answered` is what goes out to the viewer, and how it came about.
+#[derive(Debug)]
+pub struct Answered {
+    /// What goes out.
+    pub response: Response<Body>,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// What helped (nothing: it was back by itself), and how long the viewer waited for it.
+    pub healed: Option<(Option<Rung>, Duration)>,
+}
+
+/// `Unanswered` says why nothing can go out but words of our own.
+#[derive(Debug)]
+pub enum Unanswered<E> {
+    /// The image is being healed, but not within this viewer's patience: come back after this time.
+    Pending(Duration),
+    /// Too many viewers wait already.
+    Crowded(Duration),
+    /// The viewer's own request failed.
+    Failed(E),
+}
+
+impl Answered {
+    fn served(response: Response<Body>) -> Self {
+        Self { response, outcome: Outcome::Served, healed: None }
+    }
+
+    fn healed(response: Response<Body>, rung: Option<Rung>, took: Duration) -> Self {
+        Self { response, outcome: Outcome::Healed, healed: Some((rung, took)) }
+    }
+
+    /// The image server's own answer, although something was tried.
+    fn original(response: Response<Body>, outcome: Outcome) -> Self {
+        Self { response, outcome, healed: None }
+    }
+}
+
+type Result<T, E> = std::result::Result<T, Unanswered<E>>;
+
+impl Healer {
+    /// Answers a viewer's request, which `send` sends to the image server. Anything but an expiry streams straight
+    /// back; an expired image is healed on the way.
+    ///
+    /// What is rare is boxed: a request has room for the largest way that it may take.
+    pub async fn answer<E, F>(
+        &self,
+        exchange: &ImageExchange<'_>,
+        send: impl Fn() -> F,
+    ) -> Result<Answered, E>
+    where
+        F: Future<Output = std::result::Result<Response<Body>, E>>,
+    {
+        let image = exchange.image;
+        let ask = match self.approach(image).await {
+            Approach::Heal(patient) => {
+                return Box::pin(self.heal(exchange, &patient, None, &send)).await;
+            }
+            Approach::Ask(ask) => ask,
+        };
+        let gated = self.gated(image).await;
+        let first = send().await.map_err(Unanswered::Failed)?;
+        // In trouble nothing is begun: a canvas would be built without its image.
+        match gated.filter(|_| first.status().as_u16() < 400) {
+            Some(patient) => Box::pin(self.heal(exchange, &patient, Some(first), &send)).await,
+            None => self.after_first(exchange, ask, first, &send).await,
+        }
+    }
+
+    async fn after_first<E, F>(
+        &self,
+        exchange: &ImageExchange<'_>,
+        ask: FirstAsk,
+        first: Response<Body>,
+        send: &impl Fn() -> F,
+    ) -> Result<Answered, E>
+    where
+        F: Future<Output = std::result::Result<Response<Body>, E>>,
+    {
+        let rules = &self.ward.settings.heal;
+        let status = first.status();
+        if self.ward.is_expiry(status) {
+            let Some(patient) = self.admit(exchange.image) else {
+                return Ok(Answered::original(first, Outcome::Unknown));
+            };
+            ask.found_gone();
+            Box::pin(self.heal(exchange, &patient, Some(first), send)).await
+        } else if rules.direct_statuses.contains(&status.as_u16()) {
+            drop(ask);
+            Box::pin(self.try_direct_only(exchange, first, send)).await
+        } else {
+            ask.found(status);
+            Ok(Answered::served(first))
+        }
+    }
+
+    /// This info.json must not go out before its image is back: viewers never ask again for a tile that failed.
+    async fn gated(&self, image: &Lobby<'_>) -> Option<Patient> {
+        if image.request.target != Target::Info {
+            return None;
+        }
+        let patient = self.admit(image)?;
+        if Box::pin(self.is_expired(&patient)).await {
+            return Some(patient);
+        }
+        self.reader_at(&patient);
+        None
+    }
+
+    /// Holds the first answer, if there is one, while the image is healed.
+    async fn heal<E, F>(
+        &self,
+        exchange: &ImageExchange<'_>,
+        patient: &Patient,
+        first: Option<Response<Body>>,
+        send: &impl Fn() -> F,
+    ) -> Result<Answered, E>
+    where
+        F: Future<Output = std::result::Result<Response<Body>, E>>,
+    {
+        let rules = &self.ward.settings.heal;
+        let held = match first {
+            Some(first) => self.hold(exchange, first).await,
+            None => None,
+        };
+        let target = exchange.image.request.target;
+        let wait = if target == Target::Info { rules.wait_info } else { rules.wait };
+        match self.treat(patient, exchange.head, exchange.client, wait, exchange.lane).await {
+            Treatment::Good { answer, rung, took } => Ok(Answered::healed(answer, rung, took)),
+            Treatment::Pending(after) => Err(Unanswered::Pending(after)),
+            Treatment::Crowded(after) => Err(Unanswered::Crowded(after)),
+            Treatment::Original(outcome) => {
+                let original = match held {
+                    Some(held) => held.release(),
+                    None => send().await.map_err(Unanswered::Failed)?,
+                };
+                // It was not asked for before, and is well. (Of info.json that proves nothing.)
+                if target != Target::Info && original.status().is_success() {
+                    return Ok(Answered::served(original));
+                }
+                Ok(Answered::original(original, outcome))
+            }
+        }
+    }
+
+    /// The image server is in trouble, not forgetful: the file itself may still be had. Of the same server: so the
+    /// first answer is held, or all the places there might be taken by those who wait for one more.
+    async fn try_direct_only<E, F>(
+        &self,
+        exchange: &ImageExchange<'_>,
+        first: Response<Body>,
+        send: &impl Fn() -> F,
+    ) -> Result<Answered, E>
+    where
+        F: Future<Output = std::result::Result<Response<Body>, E>>,
+    {
+        let Some(patient) = self.admit(exchange.image) else { return Ok(Answered::served(first)) };
+        let held = self.hold(exchange, first).await;
+        match (self.bypass(&patient, exchange.head).await, held) {
+            (Some((answer, took)), _) => Ok(Answered::healed(answer, Some(Rung::Direct), took)),
+            (None, Some(held)) => Ok(Answered::served(held.release())),
+            (None, None) => send().await.map(Answered::served).map_err(Unanswered::Failed),
+        }
+    }
+
+    /// Keeps an answer back. `None`: there is no memory for it; where it is needed, it is asked for again.
+    async fn hold(&self, exchange: &ImageExchange<'_>, first: Response<Body>) -> Option<Held> {
+        let most = self.ward.settings.heal.max_held;
+        let held = Held::hold(first, most, HOLDING, exchange.budget).await;
+        if held.is_none() {
+            self.ward.metrics.event("held_refused");
+        }
+        held
+    }
+}

@@ -1,0 +1,123 @@
+//! What an answer proves about an image. One type, one place: whoever reads an answer asks here.
+//!
+//! | seen | proves |
+//! |---|---|
+//! | `/resources/{uuid}` 200 with a URL whose UUID version 3 is the identifier | alive (a tile may still be 404: then the file is missing, or the image server is behind) |
+//! | `/resources/{uuid}` 404 with the service's own sentence | expired |
+//! | the viewer's own request answered 2xx, 3xx, or 400, 403, 415 that a live image gives | this request is served; nothing of others behind a derivative cache |
+//! | 404 (or 501) from the image server for an indexed identifier | expired, or its file is missing |
+//! | a probe tile 200, a plain info.json 200 | nothing: a cache can hold it |
+//! | `info.json?cache=nocache` (200 alive, 404 expired), a size above the maximum (403, 404), a region outside (400, 404) | alive or expired, where this image server was seen to answer truthfully |
+//! | 401, 403 without a look-up, 407, 429, 5xx, no answer | nothing: not alive, not expired, not missing, not a fault of this canvas |
+//! | a canvas without our image, and no key | missing, or a fault of the file store: believed for seconds first |
+//! | the canvas service answers 5xx, 429, or not at all | the service is unwell: counts against the service, never against the canvas |
+
+use http::StatusCode;
+use uuid::Uuid;
+
+use crate::iiif::identifier::uuid_of_file_url;
+use crate::iiif::resource::{self, Said};
+
+/// `Evidence` is what one answer proves about one image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Evidence {
+    /// The canvas service knows where its file is.
+    Alive,
+    /// The canvas service has forgotten it; or, read from an image server alone, its file may be missing.
+    Expired,
+    /// Neither.
+    Nothing,
+}
+
+/// `Probe` is a request whose answer tells a live image from an expired one without decoding a picture.
+///
+/// UPSTREAM: errors are never cached, and the identifier is looked up before the size or the region is read
+/// (upstream.md "An expired image"). Which of them an image server answers truthfully is learned once for each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Probe {
+    /// info.json past every cache.
+    InfoUncached,
+    /// A size that no picture has.
+    SizeAboveMaximum,
+    /// A region outside of every picture.
+    RegionOutside,
+    /// A small tile: where none of the others tells the truth. What is 404 is expired; what is 200 proves nothing
+    /// behind a cache.
+    SmallTile,
+}
+
+impl Probe {
+    /// Cheapest first.
+    pub(super) const ALL: [Self; 4] =
+        [Self::SizeAboveMaximum, Self::RegionOutside, Self::InfoUncached, Self::SmallTile];
+
+    /// What is asked for behind the identifier.
+    pub(super) fn tail(self) -> &'static str {
+        match self {
+            Self::InfoUncached => "info.json?cache=nocache",
+            Self::SizeAboveMaximum => "full/99999,/0/default.jpg",
+            Self::RegionOutside => "9999999,9999999,1,1/1,/0/default.jpg",
+            Self::SmallTile => "full/16,/0/default.jpg",
+        }
+    }
+
+    /// What the answer to this probe proves, where the image server answers it truthfully.
+    pub(super) fn read(self, status: StatusCode) -> Evidence {
+        match (self, status.as_u16()) {
+            (_, 404 | 410 | 501) => Evidence::Expired,
+            (Self::InfoUncached, 200)
+            | (Self::SizeAboveMaximum, 400 | 403)
+            | (Self::RegionOutside, 400)
+            | (Self::SmallTile, 200) => Evidence::Alive,
+            _ => Evidence::Nothing,
+        }
+    }
+}
+
+impl Evidence {
+    /// Reads an answer of `/resources/{uuid}`; with the file URL where it proves that the image is alive.
+    pub fn of_registration(uuid: Uuid, status: StatusCode, body: &[u8]) -> (Self, Option<String>) {
+        match resource::read(uuid, status.as_u16(), body) {
+            Said::Alive(url) if uuid_of_file_url(&url) == uuid => (Self::Alive, Some(url)),
+            // Whatever the service calls this file, it is registered: but the URL is not to be remembered.
+            Said::Alive(_) => (Self::Alive, None),
+            Said::Expired => (Self::Expired, None),
+            Said::Nothing => (Self::Nothing, None),
+        }
+    }
+}
+
+/// Does this answer of an image server say nothing about the image, alive, expired or missing?
+pub(super) fn proves_nothing(status: StatusCode) -> bool {
+    let is_refusal = matches!(status.as_u16(), 401 | 403 | 407 | 408 | 421 | 423 | 425 | 429);
+    is_refusal || status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_and_trouble_prove_nothing() {
+        for status in [401, 403, 407, 429, 500, 502, 503, 504] {
+            let status = StatusCode::from_u16(status).expect("a status");
+            assert!(proves_nothing(status), "{status}");
+            for probe in [Probe::InfoUncached, Probe::RegionOutside, Probe::SmallTile] {
+                assert_eq!(probe.read(status), Evidence::Nothing, "{probe:?} {status}");
+            }
+        }
+        for status in [200, 304, 400, 404, 410, 415, 501] {
+            assert!(!proves_nothing(StatusCode::from_u16(status).expect("a status")), "{status}");
+        }
+    }
+
+    #[test]
+    fn a_probe_tells_alive_from_expired_by_its_own_errors() {
+        assert_eq!(Probe::SizeAboveMaximum.read(StatusCode::FORBIDDEN), Evidence::Alive);
+        assert_eq!(Probe::RegionOutside.read(StatusCode::BAD_REQUEST), Evidence::Alive);
+        assert_eq!(Probe::InfoUncached.read(StatusCode::OK), Evidence::Alive);
+        for probe in Probe::ALL {
+            assert_eq!(probe.read(StatusCode::NOT_FOUND), Evidence::Expired);
+        }
+    }
+}

@@ -1,0 +1,27 @@
+//! What the healer needs of a server: one request, one answer.
+
+use std::fmt::Debug;
+use std::future::Future;
+use std::pin::Pin;
+
+use http::request::Parts;
+use hyper::Response;
+
+use crate::config::settings::Timeouts;
+use crate::upstream::{Body, Upstream, UpstreamError};
+
+/// The answer to one request, when it comes.
+pub type Sending<'a> = Pin<Box<dyn Future<Output = Result<Response<Body>, UpstreamError>> + Send + 'a>>;
+
+/// `SendRequest` is an image server or a canvas service, as the healer sees it. [`Upstream`] is the real one; a model
+/// of it lets the whole healer run without sockets, in virtual time.
+pub trait SendRequest: Debug + Send + Sync {
+    /// Sends a request without a body. `head` carries an origin-form target and a `Host`.
+    fn send<'a>(&'a self, head: &'a Parts, times: Timeouts) -> Sending<'a>;
+}
+
+impl SendRequest for Upstream {
+    fn send<'a>(&'a self, head: &'a Parts, times: Timeouts) -> Sending<'a> {
+        Box::pin(Self::send(self, head, Body::Empty, times))
+    }
+}
