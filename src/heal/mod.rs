@@ -34,6 +34,8 @@ mod remarks;
 mod server;
 mod service;
 #[cfg(test)]
+mod sim;
+#[cfg(test)]
 mod stress;
 mod sweep;
 mod timed_cache;

@@ -66,6 +66,12 @@ impl Budget {
         self.share(bytes)
     }
 
+    /// So many bytes are taken now.
+    #[cfg(test)]
+    pub(crate) fn taken(&self) -> usize {
+        self.purse.taken.load(Ordering::Relaxed)
+    }
+
     fn share(&self, bytes: usize) -> Share {
         self.purse.shown.inc_by(shown(bytes));
         Share { budget: self.clone(), bytes }

@@ -1,0 +1,78 @@
+//! The simulation: the real healer over a model of the upstream, in virtual time, with one seed for every choice.
+//!
+//! A seed draws a *case*: a world (how this installation is made) and a story (what happens in it). `check` says what
+//! must be true of every request, `run` what must be true at the end. A case that breaks something is shrunk and
+//! printed; it stays as a test of its own in `seen`.
+//!
+//! `HEAL_SIM_SEEDS` says how many seeds are played (10,000), `HEAL_SIM_FIRST` which is the first.
+
+mod canvas_service;
+mod case;
+mod check;
+mod image_server;
+mod library;
+mod model;
+mod run;
+mod shrink;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use case::Case;
+use run::play;
+
+fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
+/// The kind of a broken invariant: what stands before its first colon behind the time, without figures.
+fn kind(broken: &str) -> String {
+    let what = broken.split_once(" ms: ").map_or(broken, |(_, what)| what);
+    let what = what.split(':').next().unwrap_or(what);
+    what.chars().filter(|sign| !sign.is_ascii_digit() || what.starts_with('(')).take(60).collect()
+}
+
+#[test]
+fn ten_thousand_worlds_break_no_promise() {
+    let (seeds, first) = (number("HEAL_SIM_SEEDS", 10_000), number("HEAL_SIM_FIRST", 0));
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let (next, failed) = (AtomicU64::new(first), Mutex::new(BTreeMap::<u64, Vec<String>>::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= first + seeds {
+                        return;
+                    }
+                    let (broken, _) = play(&Case::draw(seed), false);
+                    if !broken.is_empty() {
+                        failed.lock().unwrap_or_else(PoisonError::into_inner).insert(seed, broken);
+                    }
+                }
+            });
+        }
+    });
+    let failed = failed.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let mut kinds = BTreeMap::<String, (usize, u64)>::new();
+    for (seed, broken) in &failed {
+        kinds.entry(kind(&broken[0])).or_insert((0, *seed)).0 += 1;
+    }
+    if failed.is_empty() {
+        return;
+    }
+    let mut told = String::new();
+    for (kind, (count, seed)) in &kinds {
+        told += &format!("{count:>6} {kind} (seed {seed})\n");
+    }
+    let (seed, broken) = failed.first_key_value().expect("one failed");
+    let case = shrink::smallest(Case::draw(*seed), &kind(&broken[0]));
+    let (broken, log) = play(&case, true);
+    panic!(
+        "{} of {seeds} worlds broke a promise\n{told}\nseed {seed}, shrunk: {case:#?}\n{}\n{}",
+        failed.len(),
+        log.join("\n"),
+        broken.join("\n")
+    );
+}
