@@ -202,11 +202,11 @@ impl Model {
         let rest = format!("{}/info.json", self.library.leaves[leaf].uuid);
         let answered = self.image(&format!("/iiif/2/{rest}"), true).await;
         let status = answered.as_ref().map_or(502, |(status, _)| *status);
-        if let (true, Some(healer), Some(request)) =
+        if let (true, Some((healer, route)), Some(request)) =
             (self.world().echoes, self.healer(), ImageRequest::parse(&rest))
         {
             let trace = Trace::fresh();
-            let image = Lobby { route: usize::from(self.world().two_routes), request, trace: &trace };
+            let image = Lobby { route, request, trace: &trace };
             healer.echo_answered(&image, http::StatusCode::from_u16(status).unwrap_or_default());
         }
         status == 200

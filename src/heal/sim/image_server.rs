@@ -102,6 +102,9 @@ impl Model {
     }
 
     fn image_status(&self, id: &str, tail: &str, truth: bool, cookie: bool) -> u16 {
+        if self.world().login && !cookie {
+            return 401;
+        }
         let is_info = tail == "info.json";
         let fault = self.fault(|fault| match fault {
             Fault::Info(status) if is_info => Some(status),
@@ -110,9 +113,6 @@ impl Model {
         });
         if let Some(status) = fault {
             return status;
-        }
-        if self.world().login && !cookie {
-            return 401;
         }
         let slot = format!("{id}/{tail}");
         let derivatives = self.world().cache == Cache::Derivative;

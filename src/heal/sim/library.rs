@@ -40,8 +40,6 @@ pub(super) struct Image {
     pub(super) leaf: usize,
     /// As in `/iiif/2/{id}/`.
     pub(super) id: String,
-    /// Of a PDF; else 0.
-    pub(super) page: u32,
 }
 
 /// `Library` is everything that there is.
@@ -65,16 +63,17 @@ impl Library {
     fn new() -> Self {
         let books = ["obj/long", "obj/short", "obj/report", "obj/single"].map(str::to_owned).to_vec();
         let page = |book: usize, number: usize| {
-            leaf(book, format!("{}/pages/page_{number}", ["obj/long", "obj/short"][book]), "page.jpg", 0)
+            let path = format!("{}/pages/page_{number}", ["obj/long", "obj/short"][book]);
+            leaf(book, path, &format!("page_{number}.jpg"), 0)
         };
         let mut leaves: Vec<_> = (0..12).map(|number| page(0, number)).collect();
         leaves.extend((0..4).map(|number| page(1, number)));
         leaves.push(leaf(2, "obj/report".to_owned(), "report.pdf", 3));
         leaves.push(leaf(3, "obj/single".to_owned(), "image.jpg", 0));
         let of = |(at, leaf): (usize, &Leaf)| match leaf.pages {
-            0 => vec![Image { leaf: at, id: leaf.uuid.clone(), page: 0 }],
+            0 => vec![Image { leaf: at, id: leaf.uuid.clone() }],
             pages => {
-                let page = |page| Image { leaf: at, id: format!("{};{page}", leaf.uuid), page };
+                let page = |page: u32| Image { leaf: at, id: format!("{};{page}", leaf.uuid) };
                 (1..=pages).map(page).collect()
             }
         };

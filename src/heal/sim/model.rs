@@ -63,7 +63,7 @@ pub(super) struct Model {
     state: Mutex<State>,
     /// UPSTREAM: two outbound connections per host.
     pub(super) nested: Semaphore,
-    healer: Mutex<Option<Healer>>,
+    healer: Mutex<Option<(Healer, usize)>>,
     logs: bool,
 }
 
@@ -103,7 +103,11 @@ impl Model {
 
     pub(super) fn log(&self, what: impl FnOnce() -> String) {
         if self.logs {
-            let line = format!("{:>7} {}", self.now(), what());
+            let mut line = format!("{:>7} {}", self.now(), what());
+            // Nobody can tell UUIDs from one another.
+            for (at, leaf) in self.library.leaves.iter().enumerate() {
+                line = line.replace(&leaf.uuid, &format!("leaf-{at}"));
+            }
             self.state().log.push(line);
         }
     }
@@ -149,11 +153,12 @@ impl Model {
         (0..self.library.leaves.len()).for_each(|leaf| self.loses(leaf));
     }
 
-    pub(super) fn set_healer(&self, healer: Option<Healer>) {
+    pub(super) fn set_healer(&self, healer: Option<(Healer, usize)>) {
         *self.healer.lock().unwrap_or_else(PoisonError::into_inner) = healer;
     }
 
-    pub(super) fn healer(&self) -> Option<Healer> {
+    /// The healer, and the position of its image route.
+    pub(super) fn healer(&self) -> Option<(Healer, usize)> {
         self.healer.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 

@@ -16,7 +16,7 @@ use super::check::{Exchange, Seen};
 use super::image_server::{ImageServer, StrayServer};
 use super::model::{Model, Place};
 use crate::config::Settings;
-use crate::config::settings::Timeouts;
+use crate::config::settings::{Route, Timeouts};
 use crate::heal::{Answered, Ending, Healer, ImageExchange, Lane, Lobby, Look, SendRequest, Unanswered};
 use crate::iiif::ImageRequest;
 use crate::index::Index;
@@ -75,6 +75,8 @@ pub(super) struct Run {
     pub(super) model: Arc<Model>,
     healer: Mutex<Healer>,
     servers: Vec<Arc<dyn SendRequest>>,
+    /// Position of the image route.
+    route: usize,
     settings: Arc<Settings>,
     index: Arc<Index>,
     pub(super) metrics: Arc<Metrics>,
@@ -89,11 +91,15 @@ impl Run {
         let index = model.library.index(world.stale_owners, world.files_known, &settings);
         let metrics = Arc::new(Metrics::new());
         let history = Recorder::idle(Arc::clone(&metrics));
-        let mut servers: Vec<Arc<dyn SendRequest>> =
-            vec![Arc::new(ImageServer(Arc::clone(&model))), Arc::new(CanvasService(Arc::clone(&model)))];
-        if world.two_routes {
-            servers.insert(0, Arc::new(StrayServer(Arc::clone(&model))));
-        }
+        let server = |route: &Route| -> Arc<dyn SendRequest> {
+            match &*route.prefix {
+                "/iiif/2/" => Arc::new(ImageServer(Arc::clone(&model))),
+                "/iiif-service/" => Arc::new(CanvasService(Arc::clone(&model))),
+                _ => Arc::new(StrayServer(Arc::clone(&model))),
+            }
+        };
+        let servers: Vec<_> = settings.routes.iter().map(server).collect();
+        let route = settings.routes.iter().position(|route| &*route.prefix == "/iiif/2/").expect("a route");
         let healer = Healer::simulated(
             Arc::clone(&settings),
             servers.clone(),
@@ -101,17 +107,13 @@ impl Run {
             Arc::clone(&metrics),
             history,
         );
-        model.set_healer(Some(healer.clone()));
+        model.set_healer(Some((healer.clone(), route)));
         let budget = Budget::new(1 << 26, Gauge::default());
-        Arc::new(Self { model, healer: Mutex::new(healer), servers, settings, index, metrics, budget })
+        Arc::new(Self { model, healer: Mutex::new(healer), servers, route, settings, index, metrics, budget })
     }
 
     pub(super) fn healer(&self) -> Healer {
         self.healer.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    pub(super) fn route(&self) -> usize {
-        usize::from(self.model.world().two_routes)
     }
 
     /// One request of a reader, as the proxy sends it to the healer. `None`: the reader left.
@@ -128,7 +130,7 @@ impl Run {
         let (head, ()) = request.body(()).expect("a request").into_parts();
         let (trace, rest) = (Trace::fresh(), format!("{id}/{tail}"));
         let request = ImageRequest::parse(&rest).expect("an image request");
-        let of = Lobby { route: self.route(), request, trace: &trace };
+        let of = Lobby { route: self.route, request, trace: &trace };
         let exchange = ImageExchange {
             image: &of,
             head: &head,
@@ -137,8 +139,8 @@ impl Run {
             budget: &self.budget,
         };
         let healer = self.healer();
-        let times: Timeouts = self.settings.timeouts(self.route());
-        let send = || self.servers[self.route()].send(&head, times);
+        let times: Timeouts = self.settings.timeouts(self.route);
+        let send = || self.servers[self.route].send(&head, times);
         let answered = timeout(patience, healer.answer(&exchange, send)).await.ok()?;
         Some(match answered {
             Ok(Answered { response, outcome, healed }) => {
@@ -186,7 +188,7 @@ impl Run {
             Act::Reload => {
                 let settings = settings(model.world(), 1_000_001);
                 let healer = self.healer().under(settings, self.servers.clone(), None);
-                model.set_healer(Some(healer.clone()));
+                model.set_healer(Some((healer.clone(), self.route)));
                 *self.healer.lock().unwrap_or_else(PoisonError::into_inner) = healer;
             }
             Act::Mend(image) => {
