@@ -14,7 +14,7 @@ use super::route::Act;
 use super::{Admin, Rooms};
 use crate::config::ReloadError;
 use crate::config::settings::Rung;
-use crate::heal::{Ending, Patient};
+use crate::heal::{ImageHealResult, IndexedImage};
 use crate::observe::{REQUEST_ID, Trace};
 use crate::upstream::Body;
 
@@ -114,7 +114,7 @@ impl Rooms {
         }
     }
 
-    fn patient(&self, subject: &Subject, trace: &Trace) -> Result<Patient, Problem> {
+    fn patient(&self, subject: &Subject, trace: &Trace) -> Result<IndexedImage, Problem> {
         let key = subject.identifier.as_deref().ok_or_else(|| Problem::bad("say which image: identifier"))?;
         let refused = "no image route, or [heal] identifiers leaves it out";
         let patient = self.healer.image(key, None).ok_or_else(|| Problem::bad(refused))?;
@@ -126,7 +126,7 @@ impl Rooms {
     }
 
     /// Goes on when the operator leaves.
-    async fn heal(&self, patient: Patient) -> Done {
+    async fn heal(&self, patient: IndexedImage) -> Done {
         let healer = self.healer.clone();
         let mended = tokio::spawn(async move {
             let was_poisoned = healer.is_poisoned(patient.key());
@@ -136,13 +136,13 @@ impl Rooms {
         });
         let (mended, cured) = mended.await.map_err(|error| Problem::internal(&error.to_string()))?;
         let (ending, rung) = match mended.ending {
-            Ending::Alive if cured == Some(true) => ("healed", Some(Rung::Rebuild.as_str())),
-            Ending::Alive if cured == Some(false) => ("poisoned", None),
-            Ending::Healed(rung) => ("healed", Some(rung.as_str())),
-            Ending::Alive => ("ok", None),
-            Ending::Missing => ("missing", None),
-            Ending::Failed => ("failed", None),
-            Ending::Poisoned => ("poisoned", None),
+            ImageHealResult::Alive if cured == Some(true) => ("healed", Some(Rung::Rebuild.as_str())),
+            ImageHealResult::Alive if cured == Some(false) => ("poisoned", None),
+            ImageHealResult::Healed(rung) => ("healed", Some(rung.as_str())),
+            ImageHealResult::Alive => ("ok", None),
+            ImageHealResult::Missing => ("missing", None),
+            ImageHealResult::Failed => ("failed", None),
+            ImageHealResult::Poisoned => ("poisoned", None),
         };
         let took = u64::try_from(mended.took.as_millis()).unwrap_or(u64::MAX);
         let told = json!({ "ending": ending, "rung": rung, "reason": mended.reason, "duration_ms": took });

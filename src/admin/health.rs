@@ -6,7 +6,7 @@ use futures_util::stream::{self, StreamExt as _};
 use serde::Serialize;
 
 use super::Rooms;
-use crate::heal::Look;
+use crate::heal::ImageCheck;
 use crate::index::browse::{Leaf, Verdicts};
 
 /// How one image is.
@@ -104,13 +104,13 @@ async fn look_at(rooms: &Rooms, key: &str) -> State {
     };
     let looked = tokio::time::timeout(PATIENCE, rooms.healer.look(&patient, false)).await;
     match looked {
-        Ok(Look::Alive) if rooms.healer.is_poisoned(key) => State::Poisoned,
-        Ok(Look::Alive) => {
+        Ok(ImageCheck::Alive) if rooms.healer.is_poisoned(key) => State::Poisoned,
+        Ok(ImageCheck::Alive) => {
             let last = rooms.index.last_heal(key).ok().flatten();
             if last.is_some_and(|last| last.heal.verdict == "healed") { State::Healed } else { State::Ok }
         }
-        Ok(Look::Expired) => State::Expired,
-        Ok(Look::Missing) => State::Missing,
-        Ok(Look::Unwell(_)) | Err(_) => State::Unknown,
+        Ok(ImageCheck::Expired) => State::Expired,
+        Ok(ImageCheck::Missing) => State::Missing,
+        Ok(ImageCheck::Unwell(_)) | Err(_) => State::Unknown,
     }
 }

@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use super::{Unit, Verdict};
-use crate::heal::{Healer, Look, Patient};
+use crate::heal::{Healer, ImageCheck, IndexedImage};
 use crate::index::Owner;
 
 /// How one image was found.
 #[derive(Debug, Clone)]
 pub(crate) struct Looked {
     /// `None`: the canvas names no image, or the configuration leaves it out.
-    pub(crate) patient: Option<Patient>,
+    pub(crate) patient: Option<IndexedImage>,
     /// Lookup key.
     pub(crate) image: String,
     pub(crate) verdict: Verdict,
@@ -39,11 +39,11 @@ pub(crate) async fn unit(healer: &Healer, unit: &Unit, tiles: bool) -> Vec<Looke
     for image in &unit.images {
         let Some(patient) = healer.image(image, owner(unit)) else { continue };
         let (verdict, reason) = match (patiently(healer, &patient, tiles).await, unit.lacks) {
-            (Look::Alive, Some(lacks)) => (Verdict::Poisoned, Some(lacks.to_owned())),
-            (Look::Alive, None) => (Verdict::Ok, None),
-            (Look::Expired, _) => (Verdict::Expired, Some(FORGOTTEN.to_owned())),
-            (Look::Missing, _) => (Verdict::Missing, Some("the file itself is gone".to_owned())),
-            (Look::Unwell(why), _) => (Verdict::Error, Some(why)),
+            (ImageCheck::Alive, Some(lacks)) => (Verdict::Poisoned, Some(lacks.to_owned())),
+            (ImageCheck::Alive, None) => (Verdict::Ok, None),
+            (ImageCheck::Expired, _) => (Verdict::Expired, Some(FORGOTTEN.to_owned())),
+            (ImageCheck::Missing, _) => (Verdict::Missing, Some("the file itself is gone".to_owned())),
+            (ImageCheck::Unwell(why), _) => (Verdict::Error, Some(why)),
         };
         all.push(Looked { patient: Some(patient), image: image.clone(), verdict, reason });
     }
@@ -51,9 +51,9 @@ pub(crate) async fn unit(healer: &Healer, unit: &Unit, tiles: bool) -> Vec<Looke
 }
 
 /// One look, and a second one where the first was in vain.
-pub(crate) async fn patiently(healer: &Healer, patient: &Patient, tiles: bool) -> Look {
+pub(crate) async fn patiently(healer: &Healer, patient: &IndexedImage, tiles: bool) -> ImageCheck {
     match healer.look(patient, tiles).await {
-        Look::Unwell(_) => {
+        ImageCheck::Unwell(_) => {
             tokio::time::sleep(PAUSE.mul_f64(0.5 + fastrand::f64())).await;
             healer.look(patient, tiles).await
         }

@@ -82,7 +82,7 @@ pub struct HealArgs {
     /// Ask for every canvas, broken or not
     #[arg(long)]
     all: bool,
-    /// Only these rungs of the ladder: register, visit, rebuild (which comes only after a visit that did not help)
+    /// Only these rungs of the ladder: register, variant, visit, rebuild (which comes only after a visit that did not help)
     #[arg(long, value_name = "RUNG", value_delimiter = ',', value_parser = parse_rung)]
     rung: Vec<Rung>,
     /// Canvas requests at once (default: [heal] concurrency)
@@ -174,10 +174,10 @@ impl Batch<'_> {
         }
         if !args.rung.is_empty() {
             let wants = |rung: &Rung| {
-                // A rebuild may only follow a visit that did not help.
                 args.rung.contains(rung) || (*rung == Rung::Visit && args.rung.contains(&Rung::Rebuild))
             };
-            heal.ladder = [Rung::Register, Rung::Visit, Rung::Rebuild].into_iter().filter(wants).collect();
+            let all = [Rung::Register, Rung::Variant, Rung::Visit, Rung::Rebuild];
+            heal.ladder = all.into_iter().filter(wants).collect();
         }
     }
 
@@ -391,9 +391,10 @@ fn image_base(settings: &Settings) -> String {
 fn parse_rung(text: &str) -> Result<Rung, String> {
     match text {
         "register" => Ok(Rung::Register),
+        "variant" => Ok(Rung::Variant),
         "visit" => Ok(Rung::Visit),
         "rebuild" => Ok(Rung::Rebuild),
         "direct" => Err("`direct` answers viewers and mends nothing".to_owned()),
-        _ => Err("one of register, visit, rebuild".to_owned()),
+        _ => Err("one of register, variant, visit, rebuild".to_owned()),
     }
 }

@@ -9,7 +9,7 @@ use tokio::time::Interval;
 use super::check::{self, Looked, patiently};
 use super::journal::Journal;
 use super::{Entry, Unit, Verdict};
-use crate::heal::{Ending, Healer, Look, Patient, Visited};
+use crate::heal::{CanvasVisit, Healer, ImageCheck, ImageHealResult, IndexedImage};
 
 /// How far a run goes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -72,7 +72,7 @@ pub(crate) struct Treated {
     /// Whose work it was.
     pub(crate) by: By,
     /// One that is alive: the deployment is looked at by it.
-    pub(crate) alive: Option<Patient>,
+    pub(crate) alive: Option<IndexedImage>,
 }
 
 /// Whose work a canvas was.
@@ -179,12 +179,12 @@ impl Surgeon {
         entry.duration_ms = u64::try_from(mended.took.as_millis()).ok();
         entry.reason = mended.reason;
         entry.after = Some(match mended.ending {
-            Ending::Healed(_) | Ending::Alive => self.verify(&patient, entry).await,
-            Ending::Missing => Verdict::Missing,
-            Ending::Failed => Verdict::Expired,
-            Ending::Poisoned => Verdict::Poisoned,
+            ImageHealResult::Healed(_) | ImageHealResult::Alive => self.verify(&patient, entry).await,
+            ImageHealResult::Missing => Verdict::Missing,
+            ImageHealResult::Failed => Verdict::Expired,
+            ImageHealResult::Poisoned => Verdict::Poisoned,
         });
-        if let Ending::Healed(rung) = mended.ending {
+        if let ImageHealResult::Healed(rung) = mended.ending {
             entry.rung = Some(rung.as_str().to_owned());
         }
         if mended.was_poisoned && entry.now() == Verdict::Ok {
@@ -196,21 +196,21 @@ impl Surgeon {
     }
 
     /// The ladder has seen it back; where tiles are looked at, the tile has the last word.
-    async fn verify(&self, patient: &Patient, entry: &mut Entry) -> Verdict {
+    async fn verify(&self, patient: &IndexedImage, entry: &mut Entry) -> Verdict {
         if !self.plan.tiles {
             return Verdict::Ok;
         }
         match patiently(&self.healer, patient, true).await {
-            Look::Alive => Verdict::Ok,
-            Look::Expired => {
+            ImageCheck::Alive => Verdict::Ok,
+            ImageCheck::Expired => {
                 entry.reason = Some("its canvas was asked for, and the image did not come back".to_owned());
                 Verdict::Expired
             }
-            Look::Missing => {
+            ImageCheck::Missing => {
                 entry.reason = Some("the file itself is gone".to_owned());
                 Verdict::Missing
             }
-            Look::Unwell(why) => {
+            ImageCheck::Unwell(why) => {
                 entry.reason = Some(why);
                 Verdict::Error
             }
@@ -233,29 +233,29 @@ impl Surgeon {
             }
             (Some(patient), Ok(())) => self.visited(patient, canvas).await,
             (None, Ok(())) => {
-                Visited::Failed { reason: "no image of it is known".to_owned(), passing: false }
+                CanvasVisit::Failed { reason: "no image of it is known".to_owned(), passing: false }
             }
         };
         drop(place);
         let cured = match (&visited, &first) {
-            (Visited::Poisoned, Some(patient)) => self.healer.cure(patient, canvas).await,
+            (CanvasVisit::Poisoned, Some(patient)) => self.healer.cure(patient, canvas).await,
             _ => false,
         };
         for one in looked {
             let mut entry = unit.entry(&one.image, one.verdict, one.reason.clone());
             match &visited {
-                Visited::Failed { reason, passing } => {
+                CanvasVisit::Failed { reason, passing } => {
                     treated.again |= *passing;
                     entry.after = Some(if one.verdict == Verdict::Ok { Verdict::Error } else { one.verdict });
                     entry.reason = Some(reason.clone());
                 }
-                Visited::Poisoned if one.verdict == Verdict::Ok => {
+                CanvasVisit::Poisoned if one.verdict == Verdict::Ok => {
                     entry.before = Verdict::Poisoned;
                     entry.after = Some(if cured { Verdict::Ok } else { Verdict::Poisoned });
                     entry.reason = Some("its canvas came back without images".to_owned());
                 }
-                Visited::Good if one.verdict == Verdict::Ok => continue,
-                Visited::Good | Visited::Poisoned => {
+                CanvasVisit::Good if one.verdict == Verdict::Ok => continue,
+                CanvasVisit::Good | CanvasVisit::Poisoned => {
                     self.visited_image(unit, id, one, &mut entry, treated).await;
                 }
             }
@@ -263,9 +263,9 @@ impl Surgeon {
         }
     }
 
-    async fn visited(&self, patient: &Patient, canvas: &str) -> Visited {
+    async fn visited(&self, patient: &IndexedImage, canvas: &str) -> CanvasVisit {
         let visited = self.healer.visit(patient, canvas).await;
-        if !matches!(visited, Visited::Failed { passing: true, .. }) {
+        if !matches!(visited, CanvasVisit::Failed { passing: true, .. }) {
             self.stalled.set(None);
         }
         visited
@@ -282,12 +282,12 @@ impl Surgeon {
     ) {
         let Some(patient) = &one.patient else { return };
         match patiently(&self.healer, patient, self.plan.tiles).await {
-            Look::Alive => {
+            ImageCheck::Alive => {
                 entry.after = Some(Verdict::Ok);
                 entry.rung = Some("visit".to_owned());
                 entry.reason = None;
             }
-            Look::Expired if one.verdict == Verdict::Expired => {
+            ImageCheck::Expired if one.verdict == Verdict::Expired => {
                 self.mend(unit, id, one, entry, treated).await;
             }
             _ => entry.after = Some(one.verdict),

@@ -21,7 +21,7 @@ use super::summary::Summary;
 use super::via::Via;
 use super::{Named, Unit};
 use crate::config::Settings;
-use crate::heal::Patient;
+use crate::heal::IndexedImage;
 
 /// Everything that one run needs.
 #[derive(Debug)]
@@ -64,7 +64,7 @@ struct State {
     /// Canvases read so far.
     read: u64,
     read_to_the_end: bool,
-    alive: Option<Patient>,
+    alive: Option<IndexedImage>,
     unmapped: Unmapped,
     troubles: Vec<(Arc<Named>, Trouble)>,
     undone: bool,

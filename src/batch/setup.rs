@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::config::Settings;
 use crate::config::settings::RouteKind;
-use crate::heal::Facts;
+use crate::heal::DeploymentFacts;
 use crate::iiif::CanvasUrl;
 
 /// How one thing about the deployment is.
@@ -51,7 +51,11 @@ pub(crate) struct Unmapped {
 const CLOCKS: i64 = 60;
 
 /// What the facts mean.
-pub(crate) fn findings(settings: &Settings, facts: Option<&Facts>, unmapped: &Unmapped) -> Vec<Finding> {
+pub(crate) fn findings(
+    settings: &Settings,
+    facts: Option<&DeploymentFacts>,
+    unmapped: &Unmapped,
+) -> Vec<Finding> {
     let mut all = Vec::new();
     if let Some(facts) = facts {
         all.extend(facts.info_id.as_ref().map(|id| public_id(settings, id)));

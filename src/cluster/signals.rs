@@ -32,6 +32,19 @@ impl Cluster {
         u64::try_from(left).ok().filter(|left| *left > 0).map(Duration::from_millis)
     }
 
+    /// Whether this canvas service builds a canvas beside the stored one; believed for so long.
+    pub fn tell_variants(&self, service: &str, honoured: bool, time: Duration) {
+        let key = self.link.key(&super::about(service), "variants");
+        self.tell(redis::cmd("SET").arg(key).arg(u8::from(honoured)).arg("PX").arg(millis(time)).take());
+    }
+
+    /// What some node has seen of that.
+    pub async fn honours_variants(&self, service: &str) -> Option<bool> {
+        let key = self.link.key(&super::about(service), "variants");
+        let known: Option<u8> = self.link.send(redis::cmd("GET").arg(key)).await?;
+        known.map(|honoured| honoured == 1)
+    }
+
     /// One heal more for this client; how many nodes together have begun for it within the minute.
     pub async fn heals_of(&self, client: IpAddr) -> Option<u32> {
         let mut count = COUNT.key(self.link.key(&super::about(&client.to_string()), "client"));

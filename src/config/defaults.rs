@@ -180,8 +180,9 @@ impl Default for Heal {
     fn default() -> Self {
         Self {
             enabled: true,
-            ladder: vec![Rung::Direct, Rung::Register, Rung::Visit, Rung::Rebuild],
-            statuses: vec![404],
+            ladder: vec![Rung::Direct, Rung::Register, Rung::Variant, Rung::Visit, Rung::Rebuild],
+            // UPSTREAM: a key that vanishes while the image is being opened makes the answer 501.
+            statuses: vec![404, 501],
             wait: secs(25),
             wait_info: secs(110),
             concurrency: 2,
@@ -201,7 +202,7 @@ impl Default for Heal {
             skip_header: None,
             per_client: 600,
             breaker_failures: 5,
-            breaker_open: secs(10),
+            breaker_open: secs(1),
             backoff_max: secs(60),
             resources_recheck: secs(60),
             alive_for: secs(60),

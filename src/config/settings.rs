@@ -162,6 +162,8 @@ pub enum Rung {
     Direct,
     /// Register the image alone: `GET {presentation}/{repository}/image/{path}?update=true`.
     Register,
+    /// `GET canvas?disallow=…`: the canvas built beside the stored one.
+    Variant,
     /// `GET canvas`.
     Visit,
     /// `GET canvas?update=true`.

@@ -305,7 +305,7 @@ fn written<T: PartialEq>(value: &T, words: &[&'static str], values: &[T]) -> Wri
     Written::Text(known.map_or_else(String::new, |(word, _)| (*word).to_owned()))
 }
 
-const RUNGS: [Rung; 4] = [Rung::Direct, Rung::Register, Rung::Visit, Rung::Rebuild];
+const RUNGS: [Rung; 5] = [Rung::Direct, Rung::Register, Rung::Variant, Rung::Visit, Rung::Rebuild];
 const KINDS: [RouteKind; 3] = [RouteKind::Image, RouteKind::Presentation, RouteKind::Plain];
 const HTTP2: [Http2; 3] = [Http2::Off, Http2::Auto, Http2::Always];
 const ACCESS: [AccessLog; 4] = [AccessLog::Off, AccessLog::Errors, AccessLog::Sampled, AccessLog::All];
@@ -313,7 +313,7 @@ const FORMATS: [LogFormat; 3] = [LogFormat::Auto, LogFormat::Text, LogFormat::Js
 
 impl Leaf for Rung {
     const EXPECTED: &'static str = "a rung such as \"visit\"";
-    const WORDS: &'static [&'static str] = &["direct", "register", "visit", "rebuild"];
+    const WORDS: &'static [&'static str] = &["direct", "register", "variant", "visit", "rebuild"];
 
     fn read(text: &str) -> Result<Self, Mistake> {
         word(text, "a rung of the ladder", Self::WORDS, &RUNGS)

@@ -7,11 +7,11 @@ use std::time::Duration;
 use http::request::Parts;
 use hyper::Response;
 
-use super::firsts::FirstAsk;
-use super::lanes::Lane;
-use super::ward::{Lobby, Patient};
-use super::{Approach, Healer, Treatment};
+use super::{HealResponse, Healer, NextStep};
 use crate::config::settings::Rung;
+use crate::heal::canvas_service::priority_semaphore::Priority;
+use crate::heal::first_requests::FirstRequestPermit;
+use crate::heal::ward::{IndexedImage, RoutedImage};
 use crate::iiif::Target;
 use crate::outcome::Outcome;
 use crate::upstream::{Body, Budget, Held};
@@ -23,13 +23,13 @@ const HOLDING: Duration = Duration::from_secs(2);
 #[derive(Debug, Clone, Copy)]
 pub struct ImageExchange<'a> {
     /// Whose image, on which route.
-    pub image: &'a Lobby<'a>,
+    pub image: &'a RoutedImage<'a>,
     /// The head as it goes upstream.
     pub head: &'a Parts,
     /// Who asks: one client.
     pub client: IpAddr,
     /// How soon it is wanted.
-    pub lane: Lane,
+    pub lane: Priority,
     /// Memory for first answers that wait.
     pub budget: &'a Budget,
 }
@@ -88,10 +88,10 @@ impl Healer {
     {
         let image = exchange.image;
         let ask = match self.approach(image).await {
-            Approach::Heal(patient) => {
+            NextStep::Heal(patient) => {
                 return Box::pin(self.heal(exchange, &patient, None, &send)).await;
             }
-            Approach::Ask(ask) => ask,
+            NextStep::Ask(ask) => ask,
         };
         let gated = self.gated(image).await;
         let first = send().await.map_err(Unanswered::Failed)?;
@@ -105,7 +105,7 @@ impl Healer {
     async fn after_first<E, F>(
         &self,
         exchange: &ImageExchange<'_>,
-        ask: FirstAsk,
+        ask: FirstRequestPermit,
         first: Response<Body>,
         send: &impl Fn() -> F,
     ) -> Result<Answered, E>
@@ -125,12 +125,28 @@ impl Healer {
             Box::pin(self.try_direct_only(exchange, first, send)).await
         } else {
             ask.found(status);
+            if status.is_success() && self.ward.missing.remembers_missing() {
+                self.found(exchange.image);
+            }
             Ok(Answered::served(first))
         }
     }
 
+    /// What was believed to be missing is there. (info.json proves nothing.)
+    fn found(&self, image: &RoutedImage<'_>) {
+        if image.request.target != Target::Info
+            && self
+                .ward
+                .missing
+                .is_remembered_missing(self.ward.marks[image.route], &image.request.identifier.key())
+            && let Some(patient) = self.admit(image)
+        {
+            self.ward.found(&patient);
+        }
+    }
+
     /// This info.json must not go out before its image is back: viewers never ask again for a tile that failed.
-    async fn gated(&self, image: &Lobby<'_>) -> Option<Patient> {
+    async fn gated(&self, image: &RoutedImage<'_>) -> Option<IndexedImage> {
         if image.request.target != Target::Info {
             return None;
         }
@@ -146,7 +162,7 @@ impl Healer {
     async fn heal<E, F>(
         &self,
         exchange: &ImageExchange<'_>,
-        patient: &Patient,
+        patient: &IndexedImage,
         first: Option<Response<Body>>,
         send: &impl Fn() -> F,
     ) -> Result<Answered, E>
@@ -161,10 +177,10 @@ impl Healer {
         let target = exchange.image.request.target;
         let wait = if target == Target::Info { rules.wait_info } else { rules.wait };
         match self.treat(patient, exchange.head, exchange.client, wait, exchange.lane).await {
-            Treatment::Good { answer, rung, took } => Ok(Answered::healed(answer, rung, took)),
-            Treatment::Pending(after) => Err(Unanswered::Pending(after)),
-            Treatment::Crowded(after) => Err(Unanswered::Crowded(after)),
-            Treatment::Original(outcome) => {
+            HealResponse::Good { answer, rung, took } => Ok(Answered::healed(answer, rung, took)),
+            HealResponse::Pending(after) => Err(Unanswered::Pending(after)),
+            HealResponse::Crowded(after) => Err(Unanswered::Crowded(after)),
+            HealResponse::Original(outcome) => {
                 let original = match held {
                     Some(held) => held.release(),
                     None => send().await.map_err(Unanswered::Failed)?,

@@ -31,44 +31,41 @@ pub enum Evidence {
 
 /// `Probe` is a request whose answer tells a live image from an expired one without decoding a picture.
 ///
-/// UPSTREAM: errors are never cached, and the identifier is looked up before the size or the region is read
-/// (upstream.md "An expired image"). Which of them an image server answers truthfully is learned once for each.
+/// UPSTREAM: errors are never cached, and the identifier is looked up before the size is read (upstream.md "An expired
+/// image"). A region outside of the picture would tell as much, but it ends iipsrv (SIGSEGV), so it is never sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Probe {
-    /// info.json past every cache.
-    InfoUncached,
+pub(in crate::heal) enum Probe {
     /// A size that no picture has.
     SizeAboveMaximum,
-    /// A region outside of every picture.
-    RegionOutside,
-    /// A small tile: where none of the others tells the truth. What is 404 is expired; what is 200 proves nothing
-    /// behind a cache.
+    /// info.json past every cache.
+    InfoUncached,
+    /// A small tile, where none of the others tells the truth: 404 is expired, 200 may be out of a cache.
     SmallTile,
 }
 
 impl Probe {
-    /// Cheapest first.
-    pub(super) const ALL: [Self; 4] =
-        [Self::SizeAboveMaximum, Self::RegionOutside, Self::InfoUncached, Self::SmallTile];
+    /// Those that may tell the truth, cheapest first.
+    pub(in crate::heal) const TRUTHFUL: [Self; 2] = [Self::SizeAboveMaximum, Self::InfoUncached];
 
     /// What is asked for behind the identifier.
-    pub(super) fn tail(self) -> &'static str {
+    pub(in crate::heal) fn tail(self) -> &'static str {
         match self {
-            Self::InfoUncached => "info.json?cache=nocache",
             Self::SizeAboveMaximum => "full/99999,/0/default.jpg",
-            Self::RegionOutside => "9999999,9999999,1,1/1,/0/default.jpg",
+            Self::InfoUncached => "info.json?cache=nocache",
             Self::SmallTile => "full/16,/0/default.jpg",
         }
     }
 
-    /// What the answer to this probe proves, where the image server answers it truthfully.
-    pub(super) fn read(self, status: StatusCode) -> Evidence {
+    /// Is this status, an error, what this probe is after?
+    pub(in crate::heal) fn takes(self, status: StatusCode) -> bool {
+        self == Self::SizeAboveMaximum && matches!(status.as_u16(), 400 | 403)
+    }
+
+    /// What the answer to this probe proves, where the image server looks identifiers up before it answers.
+    pub(in crate::heal) fn read(self, status: StatusCode) -> Evidence {
         match (self, status.as_u16()) {
             (_, 404 | 410 | 501) => Evidence::Expired,
-            (Self::InfoUncached, 200)
-            | (Self::SizeAboveMaximum, 400 | 403)
-            | (Self::RegionOutside, 400)
-            | (Self::SmallTile, 200) => Evidence::Alive,
+            (Self::InfoUncached, 200) | (Self::SizeAboveMaximum, 400 | 403) => Evidence::Alive,
             _ => Evidence::Nothing,
         }
     }
@@ -88,7 +85,7 @@ impl Evidence {
 }
 
 /// Does this answer of an image server say nothing about the image, alive, expired or missing?
-pub(super) fn proves_nothing(status: StatusCode) -> bool {
+pub(in crate::heal) fn proves_nothing(status: StatusCode) -> bool {
     let is_refusal = matches!(status.as_u16(), 401 | 403 | 407 | 408 | 421 | 423 | 425 | 429);
     is_refusal || status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED
 }
@@ -102,7 +99,7 @@ mod tests {
         for status in [401, 403, 407, 429, 500, 502, 503, 504] {
             let status = StatusCode::from_u16(status).expect("a status");
             assert!(proves_nothing(status), "{status}");
-            for probe in [Probe::InfoUncached, Probe::RegionOutside, Probe::SmallTile] {
+            for probe in [Probe::InfoUncached, Probe::SmallTile] {
                 assert_eq!(probe.read(status), Evidence::Nothing, "{probe:?} {status}");
             }
         }
@@ -114,9 +111,9 @@ mod tests {
     #[test]
     fn a_probe_tells_alive_from_expired_by_its_own_errors() {
         assert_eq!(Probe::SizeAboveMaximum.read(StatusCode::FORBIDDEN), Evidence::Alive);
-        assert_eq!(Probe::RegionOutside.read(StatusCode::BAD_REQUEST), Evidence::Alive);
+        assert_eq!(Probe::SmallTile.read(StatusCode::OK), Evidence::Nothing);
         assert_eq!(Probe::InfoUncached.read(StatusCode::OK), Evidence::Alive);
-        for probe in Probe::ALL {
+        for probe in [Probe::SizeAboveMaximum, Probe::InfoUncached, Probe::SmallTile] {
             assert_eq!(probe.read(StatusCode::NOT_FOUND), Evidence::Expired);
         }
     }

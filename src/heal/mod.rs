@@ -4,46 +4,30 @@
 //! file is known (`direct`); otherwise it takes a seat on the one shared climb for that identifier, waits as long
 //! as the viewer can, and asks again. `climb` goes up the rungs; every canvas request goes through `service`.
 
-mod ahead;
 mod answer;
-mod batch;
-mod breaker;
-mod climb;
-mod cure;
-mod desk;
-mod direct;
-pub mod echo;
+mod background;
+pub mod callback;
+mod canvas_service;
+mod cooldowns;
 mod evidence;
-mod firsts;
-mod fleet;
-pub(crate) mod flight;
-mod inspect;
-mod lacking;
-mod lanes;
-mod looks;
-mod mass;
-mod memory;
-mod mended;
+mod first_requests;
+pub(crate) mod flight_priority;
+mod image_server;
+mod knowledge;
+mod ladder;
+mod missing_files;
 mod opening;
-mod poison;
-mod readers;
-mod rebuild;
-mod record;
-mod register;
-mod remarks;
+mod operator;
+mod repair;
+mod report;
 mod server;
-mod service;
+pub(crate) mod single_flight;
 #[cfg(test)]
 mod sim;
 #[cfg(test)]
 mod stress;
-mod sweep;
 mod timed_cache;
-mod truth;
-pub(crate) mod urgency;
 mod ward;
-mod warm;
-mod wellness;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -53,16 +37,16 @@ use http::request::Parts;
 use hyper::Response;
 use tokio::time::{Instant, timeout};
 
-pub use ahead::as_segment as image_segment;
 pub use answer::{Answered, ImageExchange, Unanswered};
-pub use batch::{DocumentError, Ending, Look, Mended, Visited};
-pub use breaker::BreakerState;
+pub use background::prefetch::as_segment as image_segment;
+pub use canvas_service::circuit_breaker::BreakerState;
+pub use canvas_service::priority_semaphore::Priority;
 pub use evidence::Evidence;
-pub use inspect::Facts;
-pub use lanes::Lane;
-pub use poison::{Mending, Poisoned, fingerprint};
+pub use operator::inspect::DeploymentFacts;
+pub use operator::{CanvasVisit, DocumentError, ImageCheck, ImageHealReport, ImageHealResult};
+pub use repair::{DocumentRepair, PoisonedDocument, fingerprint};
 pub use server::{SendRequest, Sending};
-pub use ward::{Lobby, Patient};
+pub use ward::{IndexedImage, RoutedImage};
 
 use crate::cluster::Cluster;
 use crate::config::Settings;
@@ -73,10 +57,11 @@ use crate::index::recorder::Recorder;
 use crate::observe::{Gauged, Metrics, Span, Trace};
 use crate::outcome::Outcome;
 use crate::upstream::{Body, UpstreamError};
-use climb::Verdict;
-use direct::Direct;
-use firsts::FirstAsk;
-use truth::Said;
+use canvas_service::registration::Said;
+use first_requests::FirstRequestPermit;
+use ladder::HealOutcome;
+use ladder::direct::DirectResult;
+use missing_files::Proof;
 use ward::Ward;
 
 /// Heals images. Cheap to clone.
@@ -87,7 +72,7 @@ pub struct Healer {
 
 /// How a treatment ended for one viewer.
 #[derive(Debug)]
-enum Treatment {
+enum HealResponse {
     /// The image is back; this is the answer to the viewer's own request.
     Good {
         /// The image server's answer.
@@ -107,11 +92,11 @@ enum Treatment {
 
 /// What comes first for an image request.
 #[derive(Debug)]
-enum Approach {
+enum NextStep {
     /// It is being healed, or was 404 a moment ago: straight to the treatment.
-    Heal(Patient),
+    Heal(IndexedImage),
     /// The request itself. Say what it found.
-    Ask(FirstAsk),
+    Ask(FirstRequestPermit),
 }
 
 /// A viewer that is told "come back" should do so after this time.
@@ -172,75 +157,76 @@ impl Healer {
         Self { ward }
     }
 
-    /// Is there a point in asking for this image first? Not while it is being healed. While many ask already and none
+    /// Is there a point in sending this request on first? Not when the same one was 404 a moment ago. (While the image is
+    /// being healed there is: what the image server has in its cache is not withheld.) While many ask already and none
     /// was answered, this waits for what they find.
-    async fn approach(&self, at: &Lobby<'_>) -> Approach {
+    async fn approach(&self, at: &RoutedImage<'_>) -> NextStep {
         let ask = self.ward.first_ask(at).await;
-        if (ask.is_gone() || self.ward.is_climbing(at))
+        if ask.is_gone()
             && let Some(patient) = self.ward.admit(at)
         {
-            return Approach::Heal(patient);
+            return NextStep::Heal(patient);
         }
-        Approach::Ask(ask)
+        NextStep::Ask(ask)
     }
 
     /// The identifier with its owners, if the index knows it and it may be healed.
-    fn admit(&self, patient: &Lobby<'_>) -> Option<Patient> {
+    fn admit(&self, patient: &RoutedImage<'_>) -> Option<IndexedImage> {
         self.ward.admit(patient)
     }
 
     /// The gate: does the canvas service say that this identifier is expired? Asked before an info.json goes out,
     /// because viewers wait for that one, and not for the tiles behind it. Remembered, so that it is cheap.
-    async fn is_expired(&self, patient: &Patient) -> bool {
+    async fn is_expired(&self, patient: &IndexedImage) -> bool {
         matches!(self.ward.ask_remembered(patient).await, Said::Expired)
     }
 
     /// The canvas service's own info.json request was answered with `status`.
-    pub fn echo_answered(&self, patient: &Lobby<'_>, status: http::StatusCode) {
+    pub fn echo_answered(&self, patient: &RoutedImage<'_>, status: http::StatusCode) {
         self.ward.echo_answered(patient, status);
     }
 
     /// Brings the image back and answers `request` (the viewer's own, as it goes upstream) within `wait`.
     async fn treat(
         &self,
-        patient: &Patient,
+        patient: &IndexedImage,
         request: &Parts,
         client: IpAddr,
         wait: Duration,
-        lane: Lane,
-    ) -> Treatment {
+        lane: Priority,
+    ) -> HealResponse {
         let started = Instant::now();
         let ward = &self.ward;
         let mut span = Span::step(&patient.trace, "heal");
         span.text("iiif_mender.identifier", &patient.key);
         let patient = &patient.within(&span);
-        if ward.memory.is_missing(ward.mark(patient), &patient.key, started) {
-            return Treatment::Original(Outcome::Missing);
+        if ward.is_known_missing(patient) {
+            return HealResponse::Original(Outcome::Missing);
         }
         ward.doubt(patient);
         // In its time too, the file must not keep the viewer waiting for longer than he can.
-        let direct = timeout(wait, ward.direct(patient, request)).await.unwrap_or(Direct::NoWay);
+        let direct = timeout(wait, ward.direct(patient, request)).await.unwrap_or(DirectResult::NoWay);
         let lane = match direct {
-            Direct::Answer(answer) => {
+            DirectResult::Answer(answer) => {
                 // The viewer has the picture; the lasting repair follows without hurry.
                 if ward.may_board(patient) {
-                    ward.board(patient, lane.max(Lane::Ahead));
+                    ward.board(patient, lane.max(Priority::Prefetch));
                 }
                 let took = started.elapsed();
                 ward.reader_at(patient, true);
                 ward.metrics.heal("healed", Rung::Direct.as_str(), lane.as_str(), took, &patient.trace);
-                ward.record(patient, Verdict::Healed(Rung::Direct), lane, took, 1);
-                return Treatment::Good { answer, rung: Some(Rung::Direct), took };
+                ward.record(patient, HealOutcome::Healed(Rung::Direct), lane, took, 1);
+                return HealResponse::Good { answer, rung: Some(Rung::Direct), took };
             }
-            Direct::FileIsGone => {
-                ward.file_is_missing(patient);
-                ward.record(patient, Verdict::Missing, lane, started.elapsed(), 1);
-                return Treatment::Original(Outcome::Missing);
+            DirectResult::FileIsGone => {
+                ward.file_is_missing(patient, Proof::Shown);
+                ward.record(patient, HealOutcome::Missing, lane, started.elapsed(), 1);
+                return HealResponse::Original(Outcome::Missing);
             }
-            Direct::NoWay => lane,
+            DirectResult::NoWay => lane,
         };
         let waiting = ward.wait_place().filter(|_| ward.may_board(patient));
-        let Some(_waiting) = waiting else { return Treatment::Crowded(COME_BACK) };
+        let Some(_waiting) = waiting else { return HealResponse::Crowded(COME_BACK) };
         let _counted = Gauged::one(&ward.metrics.waiting);
         let mut seat = ward.board(patient, ward.fair(patient, client, lane));
         seat.urgency.viewer_waits();
@@ -250,54 +236,78 @@ impl Healer {
         span.link(seat.urgency.leader());
         ward.metrics.waited(started.elapsed(), &patient.trace);
         match landed {
-            Err(_) => Treatment::Pending(COME_BACK),
-            Ok(Some(Verdict::Healed(rung))) => self.ask_again(patient, request, Some(rung), started).await,
-            Ok(Some(Verdict::Alive)) => self.ask_again(patient, request, None, started).await,
-            Ok(Some(Verdict::Missing)) => Treatment::Original(Outcome::Missing),
-            Ok(Some(Verdict::Cooling)) => Treatment::Original(Outcome::Cooling),
-            Ok(Some(Verdict::Failed) | None) => Treatment::Original(Outcome::Failed),
+            Err(_) => self.last_try(patient, request, started).await,
+            Ok(Some(HealOutcome::Healed(rung))) => {
+                self.ask_again(patient, request, Some(rung), started).await
+            }
+            Ok(Some(HealOutcome::Alive)) => self.ask_again(patient, request, None, started).await,
+            Ok(Some(HealOutcome::Missing)) => HealResponse::Original(Outcome::Missing),
+            Ok(Some(HealOutcome::Cooling)) => HealResponse::Original(Outcome::Cooling),
+            Ok(Some(HealOutcome::Failed) | None) => HealResponse::Original(Outcome::Failed),
         }
     }
 
     /// The image server is unwell, not forgetful (`heal.direct_statuses`): only the file itself can help, within
     /// `heal.wait`.
-    async fn bypass(&self, patient: &Patient, request: &Parts) -> Option<(Response<Body>, Duration)> {
+    async fn bypass(&self, patient: &IndexedImage, request: &Parts) -> Option<(Response<Body>, Duration)> {
         let started = Instant::now();
         match timeout(self.ward.settings.heal.wait, self.ward.direct(patient, request)).await {
-            Ok(Direct::Answer(answer)) => Some((answer, started.elapsed())),
-            Ok(Direct::FileIsGone | Direct::NoWay) | Err(_) => None,
+            Ok(DirectResult::Answer(answer)) => Some((answer, started.elapsed())),
+            Ok(DirectResult::FileIsGone | DirectResult::NoWay) | Err(_) => None,
         }
     }
 
     async fn ask_again(
         &self,
-        patient: &Patient,
+        patient: &IndexedImage,
         request: &Parts,
         rung: Option<Rung>,
         started: Instant,
-    ) -> Treatment {
+    ) -> HealResponse {
         let ward = &self.ward;
         let took = started.elapsed();
         match ward.ask_image(patient, request).await {
             // The image server is in trouble now: that is no healed image.
-            Ok(answer) if answer.status().is_server_error() => Treatment::Original(Outcome::Failed),
+            Ok(answer) if answer.status().is_server_error() => HealResponse::Original(Outcome::Failed),
             Ok(answer) if !ward.is_expiry(answer.status()) => {
-                ward.memory.found(ward.mark(patient), &patient.key);
+                ward.found(patient);
                 ward.firsts.found_well(ward.mark(patient), &patient.sent);
                 ward.reader_at(patient, rung.is_some());
-                Treatment::Good { answer, rung, took }
+                HealResponse::Good { answer, rung, took }
             }
-            Ok(_) if ward.is_missing(patient).await => Treatment::Original(Outcome::Missing),
-            Ok(_) => Treatment::Original(Outcome::Failed),
+            Ok(_) if ward.is_missing(patient).await => HealResponse::Original(Outcome::Missing),
+            // Nothing proved that it was back. Not tried again with every request.
+            Ok(_) if rung.is_some() => {
+                if ward.probe(patient).await == Evidence::Alive {
+                    ward.probe_lied(patient);
+                }
+                ward.file_is_missing(patient, Proof::Likely { well_at: None });
+                HealResponse::Original(Outcome::Failed)
+            }
+            Ok(_) => HealResponse::Original(Outcome::Failed),
             Err(error) => {
                 self.note(&error);
-                Treatment::Original(Outcome::Failed)
+                HealResponse::Original(Outcome::Failed)
             }
         }
     }
 
+    /// The heal takes longer than this viewer can wait. What he asks for may be there all the same.
+    async fn last_try(&self, patient: &IndexedImage, request: &Parts, started: Instant) -> HealResponse {
+        // An info.json may be out of the image server's memory, and its tiles would fail.
+        if request.uri.path().ends_with("/info.json") {
+            return HealResponse::Pending(COME_BACK);
+        }
+        match self.ward.ask_image(patient, request).await {
+            Ok(answer) if !self.ward.is_expiry(answer.status()) && !answer.status().is_server_error() => {
+                HealResponse::Good { answer, rung: None, took: started.elapsed() }
+            }
+            _ => HealResponse::Pending(COME_BACK),
+        }
+    }
+
     /// A reader opened this page, and its image is there: the pages behind it may not be.
-    fn reader_at(&self, patient: &Patient) {
+    fn reader_at(&self, patient: &IndexedImage) {
         self.ward.reader_at(patient, false);
     }
 
@@ -353,6 +363,7 @@ impl Rung {
         match self {
             Self::Direct => "direct",
             Self::Register => "register",
+            Self::Variant => "variant",
             Self::Visit => "visit",
             Self::Rebuild => "rebuild",
         }

@@ -8,19 +8,21 @@ use governor::{Quota, RateLimiter};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
-use super::direct::Passage;
-use super::fleet::Fleet;
-use super::flight::Flights;
-use super::lanes::Lanes;
-use super::mass::Detector;
-use super::memory::Memory;
-use super::server::SendRequest;
-use super::service::CanvasService;
-use super::timed_cache::TimedCache;
-use super::ward::Ward;
 use crate::cluster::Cluster;
 use crate::config::Settings;
 use crate::config::settings::{Route, RouteKind, UpstreamUrl};
+use crate::heal::background::mass_expiry::MassExpiryDetector;
+use crate::heal::canvas_service::CanvasService;
+use crate::heal::canvas_service::priority_semaphore::PrioritySemaphore;
+use crate::heal::canvas_service::shared_request::SharedHeals;
+use crate::heal::cooldowns::Cooldowns;
+use crate::heal::image_server::TruthfulProbe;
+use crate::heal::ladder::direct::DirectSupport;
+use crate::heal::missing_files::MissingFiles;
+use crate::heal::server::SendRequest;
+use crate::heal::single_flight::SingleFlight;
+use crate::heal::timed_cache::TimedCache;
+use crate::heal::ward::Ward;
 use crate::index::Index;
 use crate::index::recorder::Recorder;
 use crate::observe::Metrics;
@@ -29,13 +31,16 @@ use crate::upstream::guard::Guard;
 /// UUIDs of which is remembered that their file URL is in the index; of others it is looked up.
 const FILED: u64 = 20_000;
 
+/// Images that are remembered to be alive, at most.
+const ALIVE: u64 = 200_000;
+
 /// For so long, because writing it may have failed.
-pub(super) const FILED_FOR: Duration = Duration::from_mins(10);
+pub(in crate::heal) const FILED_FOR: Duration = Duration::from_mins(10);
 
 impl Ward {
     /// `before`: the ward under the settings that held until now. Everything that is under way or remembered
     /// goes over, so that a reload of the configuration never causes a second canvas request.
-    pub(super) fn new(
+    pub(in crate::heal) fn new(
         settings: Arc<Settings>,
         servers: Vec<Arc<dyn SendRequest>>,
         index: Arc<Index>,
@@ -54,27 +59,30 @@ impl Ward {
         Self {
             history,
             services: services(&settings, &servers, cluster.as_ref(), &metrics, before),
-            fleet: Fleet::new(cluster),
+            probes: settings.routes.iter().map(|route| probe_of(before, route.mark())).collect(),
+            alive: before.map_or_else(|| TimedCache::new(ALIVE), |before| before.alive.clone()),
+            fleet: SharedHeals::new(cluster),
             servers,
             marks: settings.routes.iter().map(Route::mark).collect(),
             guard: Guard::new(Arc::clone(&settings)),
             index,
             metrics,
             home: before.map_or_else(Handle::current, |before| before.home.clone()),
-            climbs: before.map_or_else(Flights::here, |before| before.climbs.clone()),
-            canvases: before.map_or_else(Flights::here, |before| before.canvases.clone()),
-            cures: before.map_or_else(Flights::here, |before| before.cures.clone()),
+            climbs: before.map_or_else(SingleFlight::here, |before| before.climbs.clone()),
+            canvases: before.map_or_else(SingleFlight::here, |before| before.canvases.clone()),
+            cures: before.map_or_else(SingleFlight::here, |before| before.cures.clone()),
             firsts: before.map(|before| Arc::clone(&before.firsts)).unwrap_or_default(),
-            memory: before.map_or_else(|| Memory::new(heal), |before| before.memory.under(heal)),
+            memory: before.map_or_else(|| Cooldowns::new(heal), |before| before.memory.under(heal)),
+            missing: before.map_or_else(|| MissingFiles::new(heal), |before| before.missing.under(heal)),
             mends: before.map(|before| Arc::clone(&before.mends)).unwrap_or_default(),
             readers: before.map(|before| Arc::clone(&before.readers)).unwrap_or_default(),
             expiries: expiries.map_or_else(
-                || Arc::new(Detector::new(heal.mass_expiry)),
+                || Arc::new(MassExpiryDetector::new(heal.mass_expiry)),
                 |before| Arc::clone(&before.expiries),
             ),
             sweeping: before.map(|before| Arc::clone(&before.sweeping)).unwrap_or_default(),
-            base64: Passage::default(),
-            base64_with_slash: Passage::default(),
+            base64: DirectSupport::default(),
+            base64_with_slash: DirectSupport::default(),
             clients: clients.map_or_else(
                 || {
                     let most = NonZeroU32::new(heal.per_client).unwrap_or(NonZeroU32::MIN);
@@ -93,6 +101,12 @@ impl Ward {
     }
 }
 
+/// What is known of the probes of an image server stays.
+fn probe_of(before: Option<&Ward>, mark: u64) -> Arc<TruthfulProbe> {
+    let at = |ward: &Ward| ward.marks.iter().position(|other| *other == mark);
+    before.and_then(|ward| Some(Arc::clone(&ward.probes[at(ward)?]))).unwrap_or_default()
+}
+
 /// One for each presentation route.
 fn services(
     settings: &Settings,
@@ -101,7 +115,7 @@ fn services(
     metrics: &Arc<Metrics>,
     before: Option<&Ward>,
 ) -> Vec<Arc<CanvasService>> {
-    let mut lanes: Vec<(&UpstreamUrl, Arc<Lanes>)> = Vec::new();
+    let mut lanes: Vec<(&UpstreamUrl, Arc<PrioritySemaphore>)> = Vec::new();
     let mut services = Vec::new();
     for (route, of) in settings.routes.iter().enumerate() {
         if of.kind != RouteKind::Presentation {
@@ -114,7 +128,10 @@ fn services(
             |other: &UpstreamUrl| (&other.scheme, &other.authority) == (&server.scheme, &server.authority);
         let own = lanes.iter().find(|(other, _)| is_same(other)).map(|(_, lanes)| Arc::clone(lanes));
         let own = own.unwrap_or_else(|| {
-            let own = old.map_or_else(|| Lanes::new(settings.heal.concurrency), |old| Arc::clone(&old.lanes));
+            let own = old.map_or_else(
+                || PrioritySemaphore::new(settings.heal.concurrency),
+                |old| Arc::clone(&old.lanes),
+            );
             own.resize(settings.heal.concurrency);
             lanes.push((server, Arc::clone(&own)));
             own

@@ -10,10 +10,10 @@ use tokio::time::Instant;
 use futures_util::future::join_all;
 use tokio::task::yield_now;
 
-use super::breaker::{Breaker, BreakerState};
-use super::flight::Flights;
-use super::lanes::{Lane, Lanes};
-use super::urgency::Urgency;
+use crate::heal::canvas_service::circuit_breaker::{BreakerState, CircuitBreaker};
+use crate::heal::canvas_service::priority_semaphore::{Priority, PrioritySemaphore};
+use crate::heal::flight_priority::FlightPriority;
+use crate::heal::single_flight::SingleFlight;
 
 const THREADS: usize = 4;
 
@@ -33,14 +33,14 @@ impl Drop for Inside<'_> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn never_more_places_than_there_are_and_every_waiter_gets_one() {
-    let lanes = Lanes::new(2);
+    let lanes = PrioritySemaphore::new(2);
     let (inside, most, served) =
         (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let visitors = (0..6_000usize).map(|number| {
         let (lanes, inside) = (Arc::clone(&lanes), Arc::clone(&inside));
         let (most, served) = (Arc::clone(&most), Arc::clone(&served));
         tokio::spawn(async move {
-            let urgency = Urgency::new(Lane::ALL[number % 3]);
+            let urgency = FlightPriority::new(Priority::ALL[number % 3]);
             let place = urgency.place(&lanes).await;
             most.fetch_max(inside.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
             // Counted out before the place is given back, also where the task is aborted in between.
@@ -65,14 +65,14 @@ async fn never_more_places_than_there_are_and_every_waiter_gets_one() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_promotion_is_never_lost_between_lane_and_queue() {
     for _ in 0..300 {
-        let lanes = Lanes::new(1);
-        let held = lanes.place(|_| Lane::Viewer).await;
+        let lanes = PrioritySemaphore::new(1);
+        let held = lanes.place(|_| Priority::Viewer).await;
         let waiters: Vec<_> = (0..THREADS)
             .flat_map(|_| {
-                let urgency = Urgency::new(Lane::Sweep);
+                let urgency = FlightPriority::new(Priority::Background);
                 let (own, lanes) = (Arc::clone(&urgency), Arc::clone(&lanes));
                 let waits = tokio::spawn(async move { drop(own.place(&lanes).await) });
-                [waits, tokio::spawn(async move { urgency.hasten(Lane::Viewer) })]
+                [waits, tokio::spawn(async move { urgency.hasten(Priority::Viewer) })]
             })
             .collect();
         soon(async {
@@ -91,13 +91,13 @@ async fn a_promotion_is_never_lost_between_lane_and_queue() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn no_lane_starves_while_viewers_never_end() {
-    let lanes = Lanes::new(1);
-    let held = lanes.place(|_| Lane::Viewer).await;
+    let lanes = PrioritySemaphore::new(1);
+    let held = lanes.place(|_| Priority::Viewer).await;
     let sweeper = tokio::spawn({
         let lanes = Arc::clone(&lanes);
-        async move { drop(lanes.place(|_| Lane::Sweep).await) }
+        async move { drop(lanes.place(|_| Priority::Background).await) }
     });
-    while lanes.waiting()[Lane::Sweep as usize] == 0 {
+    while lanes.waiting()[Priority::Background as usize] == 0 {
         yield_now().await;
     }
     let stop = Arc::new(AtomicUsize::new(0));
@@ -105,7 +105,7 @@ async fn no_lane_starves_while_viewers_never_end() {
         let (lanes, stop) = (Arc::clone(&lanes), Arc::clone(&stop));
         tokio::spawn(async move {
             while stop.load(Ordering::Relaxed) == 0 {
-                drop(lanes.place(|_| Lane::Viewer).await);
+                drop(lanes.place(|_| Priority::Viewer).await);
                 yield_now().await;
             }
         })
@@ -120,13 +120,13 @@ async fn no_lane_starves_while_viewers_never_end() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn many_flights_about_few_things_all_land_and_tell_everybody() {
-    let flights = Arc::new(Flights::<usize, usize>::here());
+    let flights = Arc::new(SingleFlight::<usize, usize>::here());
     let (flying, runs) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let passengers = (0..10_000usize).map(|number| {
         let (flights, flying, runs) = (Arc::clone(&flights), Arc::clone(&flying), Arc::clone(&runs));
         tokio::spawn(async move {
             let about = number % 7;
-            let mut seat = flights.board(&about, Lane::ALL[number % 3], |_| {
+            let mut seat = flights.board(&about, Priority::ALL[number % 3], |_| {
                 let flying = Arc::clone(&flying);
                 async move {
                     runs.fetch_add(1, Ordering::SeqCst);
@@ -150,7 +150,7 @@ async fn many_flights_about_few_things_all_land_and_tell_everybody() {
 async fn an_open_breaker_lets_one_try_at_a_time_and_one_good_answer_closes_it() {
     let open_for = Duration::from_hours(1);
     for _ in 0..500 {
-        let breaker = Arc::new(Breaker::new(1, open_for));
+        let breaker = Arc::new(CircuitBreaker::new(1, open_for));
         let start = Instant::now();
         assert!(breaker.bad(start));
         let tries = (0..8).map(|_| {

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 /// `TimedCache` remembers something for a while: bounded in number, each entry with an end of its own. Cheap to clone.
 #[derive(Debug, Clone)]
-pub(super) struct TimedCache<K, V = ()>
+pub(in crate::heal) struct TimedCache<K, V = ()>
 where
     K: Eq + Hash + Send + Sync + 'static,
     V: Clone + Send + Sync + 'static,
@@ -23,17 +23,17 @@ where
     V: Clone + Send + Sync + 'static,
 {
     /// At most so many entries; beyond that the least used are forgotten.
-    pub(super) fn new(most: u64) -> Self {
+    pub(in crate::heal) fn new(most: u64) -> Self {
         Self { entries: Cache::builder().max_capacity(most).build() }
     }
 
     /// Remembers `value` for `time`.
-    pub(super) fn insert(&self, key: K, value: V, time: Duration) {
+    pub(in crate::heal) fn insert(&self, key: K, value: V, time: Duration) {
         self.entries.insert(key, (Instant::now() + time, value));
     }
 
     /// What is remembered, until its end.
-    pub(super) fn get<Q>(&self, key: &Q) -> Option<V>
+    pub(in crate::heal) fn get<Q>(&self, key: &Q) -> Option<V>
     where
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
@@ -42,7 +42,7 @@ where
     }
 
     /// Is anything remembered?
-    pub(super) fn contains<Q>(&self, key: &Q) -> bool
+    pub(in crate::heal) fn contains<Q>(&self, key: &Q) -> bool
     where
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
@@ -51,7 +51,7 @@ where
     }
 
     /// Forgets it.
-    pub(super) fn remove<Q>(&self, key: &Q)
+    pub(in crate::heal) fn remove<Q>(&self, key: &Q)
     where
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
@@ -59,13 +59,8 @@ where
         self.entries.invalidate(key);
     }
 
-    /// Forgets everything.
-    pub(super) fn clear(&self) {
-        self.entries.invalidate_all();
-    }
-
     /// What is remembered now.
-    pub(super) fn keys(&self) -> Vec<K>
+    pub(in crate::heal) fn keys(&self) -> Vec<K>
     where
         K: Clone,
     {

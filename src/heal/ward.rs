@@ -5,8 +5,6 @@ use std::sync::atomic::AtomicU8;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 use governor::DefaultKeyedRateLimiter;
 use http::StatusCode;
 use http::request::Parts;
@@ -15,21 +13,23 @@ use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use uuid::Uuid;
 
-use super::climb::{SMALL_TILE, Verdict};
-use super::direct::Passage;
-use super::firsts::{FirstAsk, Firsts};
-use super::fleet::Fleet;
-use super::flight::{Flights, Seat};
-use super::lanes::Lane;
-use super::mass::Detector;
-use super::memory::{Memory, RungOf};
-use super::poison::Mends;
-use super::readers::Readers;
-use super::server::SendRequest;
-use super::service::{CanvasAnswer, CanvasService};
-use super::timed_cache::TimedCache;
-use super::truth::Said;
 use crate::config::Settings;
+use crate::heal::background::mass_expiry::MassExpiryDetector;
+use crate::heal::background::reading::ReadingActivity;
+use crate::heal::canvas_service::CanvasService;
+use crate::heal::canvas_service::priority_semaphore::Priority;
+use crate::heal::canvas_service::response::CanvasResponse;
+use crate::heal::canvas_service::shared_request::SharedHeals;
+use crate::heal::cooldowns::{CanvasRequestKey, Cooldowns};
+use crate::heal::first_requests::{FirstRequestLimiter, FirstRequestPermit};
+use crate::heal::image_server::TruthfulProbe;
+use crate::heal::ladder::HealOutcome;
+use crate::heal::ladder::direct::DirectSupport;
+use crate::heal::missing_files::MissingFiles;
+use crate::heal::repair::DocumentRepairs;
+use crate::heal::server::SendRequest;
+use crate::heal::single_flight::{FlightHandle, SingleFlight};
+use crate::heal::timed_cache::TimedCache;
 use crate::iiif::identifier::uuid_of_file_url;
 use crate::iiif::{IdentifierKind, ImageRequest, Target};
 use crate::index::recorder::Recorder;
@@ -40,7 +40,7 @@ use crate::upstream::{Body, UpstreamError, own_request};
 
 /// An image request at the door: whose image, on which route.
 #[derive(Debug, Clone, Copy)]
-pub struct Lobby<'a> {
+pub struct RoutedImage<'a> {
     /// Position of the image route in `settings.routes`.
     pub route: usize,
     /// The request as read.
@@ -51,67 +51,72 @@ pub struct Lobby<'a> {
 
 /// An image that may be healed.
 #[derive(Debug, Clone)]
-pub struct Patient {
+pub struct IndexedImage {
     /// Position of the image route in `settings.routes`.
-    pub(super) route: usize,
+    pub(in crate::heal) route: usize,
     /// Lookup key.
-    pub(super) key: Arc<str>,
+    pub(in crate::heal) key: Arc<str>,
     /// As sent.
-    pub(super) sent: Arc<str>,
-    pub(super) kind: IdentifierKind,
-    pub(super) owners: Arc<[Owner]>,
+    pub(in crate::heal) sent: Arc<str>,
+    pub(in crate::heal) kind: IdentifierKind,
+    pub(in crate::heal) owners: Arc<[Owner]>,
     /// Who asks for it: what is done for its sake is done in this name.
-    pub(super) trace: Trace,
+    pub(in crate::heal) trace: Trace,
 }
 
 /// Identifier behind the image route with this mark.
-pub(super) type ImageKey = (u64, Arc<str>);
+pub(in crate::heal) type ImageKey = (u64, Arc<str>);
 
 /// What all heals share.
 #[derive(Debug)]
-pub(super) struct Ward {
-    pub(super) settings: Arc<Settings>,
-    pub(super) services: Vec<Arc<CanvasService>>,
+pub(in crate::heal) struct Ward {
+    pub(in crate::heal) settings: Arc<Settings>,
+    pub(in crate::heal) services: Vec<Arc<CanvasService>>,
     /// In the order of `settings.routes`.
-    pub(super) servers: Vec<Arc<dyn SendRequest>>,
+    pub(in crate::heal) servers: Vec<Arc<dyn SendRequest>>,
     /// What each route is remembered by, in the same order: every image asks for it.
-    pub(super) marks: Vec<u64>,
-    pub(super) fleet: Fleet,
-    pub(super) guard: Guard,
-    pub(super) index: Arc<Index>,
-    pub(super) metrics: Arc<Metrics>,
+    pub(in crate::heal) marks: Vec<u64>,
+    /// Which probe tells the truth on each route, in the same order.
+    pub(in crate::heal) probes: Vec<Arc<TruthfulProbe>>,
+    /// Images that a probe has shown to be alive, by their keys and the marks of their routes.
+    pub(in crate::heal) alive: TimedCache<ImageKey>,
+    pub(in crate::heal) fleet: SharedHeals,
+    pub(in crate::heal) guard: Guard,
+    pub(in crate::heal) index: Arc<Index>,
+    pub(in crate::heal) metrics: Arc<Metrics>,
     /// Where what goes on behind the viewers' backs runs.
-    pub(super) home: Handle,
-    pub(super) climbs: Flights<ImageKey, Verdict>,
-    pub(super) canvases: Flights<RungOf, CanvasAnswer>,
-    pub(super) cures: Flights<RungOf, ()>,
-    pub(super) firsts: Arc<Firsts>,
-    pub(super) memory: Memory,
-    pub(super) mends: Arc<Mends>,
-    pub(super) history: Recorder,
-    pub(super) readers: Arc<Readers>,
-    pub(super) expiries: Arc<Detector>,
+    pub(in crate::heal) home: Handle,
+    pub(in crate::heal) climbs: SingleFlight<ImageKey, HealOutcome>,
+    pub(in crate::heal) canvases: SingleFlight<CanvasRequestKey, CanvasResponse>,
+    pub(in crate::heal) cures: SingleFlight<CanvasRequestKey, ()>,
+    pub(in crate::heal) firsts: Arc<FirstRequestLimiter>,
+    pub(in crate::heal) memory: Cooldowns,
+    pub(in crate::heal) missing: MissingFiles,
+    pub(in crate::heal) mends: Arc<DocumentRepairs>,
+    pub(in crate::heal) history: Recorder,
+    pub(in crate::heal) readers: Arc<ReadingActivity>,
+    pub(in crate::heal) expiries: Arc<MassExpiryDetector>,
     /// Idle, sweeping, or asked to stop: see `sweep`.
-    pub(super) sweeping: Arc<AtomicU8>,
+    pub(in crate::heal) sweeping: Arc<AtomicU8>,
     /// Base64 identifiers, and those of them that hold an encoded slash.
-    pub(super) base64: Passage,
-    pub(super) base64_with_slash: Passage,
-    pub(super) clients: Arc<DefaultKeyedRateLimiter<IpAddr>>,
-    pub(super) waiting: Arc<Semaphore>,
+    pub(in crate::heal) base64: DirectSupport,
+    pub(in crate::heal) base64_with_slash: DirectSupport,
+    pub(in crate::heal) clients: Arc<DefaultKeyedRateLimiter<IpAddr>>,
+    pub(in crate::heal) waiting: Arc<Semaphore>,
     /// UUIDs whose file URL stands in the index, or will in a moment.
-    pub(super) filed: TimedCache<Uuid>,
+    pub(in crate::heal) filed: TimedCache<Uuid>,
     /// An identifier that was alive a short while ago: it shows whether info.json works at all.
-    pub(super) witness: Mutex<Option<Patient>>,
+    pub(in crate::heal) witness: Mutex<Option<IndexedImage>>,
 }
 
 impl Ward {
     /// What this image's route is remembered by.
-    pub(super) fn mark(&self, patient: &Patient) -> u64 {
+    pub(in crate::heal) fn mark(&self, patient: &IndexedImage) -> u64 {
         self.marks[patient.route]
     }
 
     /// The identifier with its owners, if the index knows it and it may be healed.
-    pub(super) fn admit(&self, at: &Lobby<'_>) -> Option<Patient> {
+    pub(in crate::heal) fn admit(&self, at: &RoutedImage<'_>) -> Option<IndexedImage> {
         let identifier = at.request.identifier;
         let key = identifier.key();
         if !self.settings.heal.enabled
@@ -131,7 +136,7 @@ impl Ward {
             }
         };
         self.metrics.index_lookup(if owners.is_empty() { "unknown" } else { "known" });
-        (!owners.is_empty()).then(|| Patient {
+        (!owners.is_empty()).then(|| IndexedImage {
             route: at.route,
             key: key.into(),
             sent: identifier.as_sent().into(),
@@ -142,7 +147,11 @@ impl Ward {
     }
 
     /// A seat on the climb for this image; where there is none it starts now.
-    pub(super) fn board(self: &Arc<Self>, patient: &Patient, lane: Lane) -> Seat<Verdict> {
+    pub(in crate::heal) fn board(
+        self: &Arc<Self>,
+        patient: &IndexedImage,
+        lane: Priority,
+    ) -> FlightHandle<HealOutcome> {
         let key = (self.mark(patient), Arc::clone(&patient.key));
         self.climbs.board(&key, lane, |urgency| {
             urgency.is_led_by(&patient.trace);
@@ -159,7 +168,7 @@ impl Ward {
 
     /// May this image be healed now? Heals go on when their viewers leave, and some never had any: without a bound
     /// whoever asks for one expired image after the other would fill the memory with them.
-    pub(super) fn may_board(&self, patient: &Patient) -> bool {
+    pub(in crate::heal) fn may_board(&self, patient: &IndexedImage) -> bool {
         let may = self.climbs.len() < self.settings.heal.max_flights
             || self.climbs.find(&(self.mark(patient), Arc::clone(&patient.key))).is_some();
         if !may {
@@ -168,50 +177,56 @@ impl Ward {
         may
     }
 
-    pub(super) fn is_climbing(&self, at: &Lobby<'_>) -> bool {
-        self.climbs.len() > 0
-            && self.climbs.find(&(self.marks[at.route], Arc::from(&*at.request.identifier.key()))).is_some()
-    }
-
     /// The turn of a request that asks before anything is known. An info.json has none: it proves nothing.
-    pub(super) async fn first_ask(&self, at: &Lobby<'_>) -> FirstAsk {
+    pub(in crate::heal) async fn first_ask(&self, at: &RoutedImage<'_>) -> FirstRequestPermit {
         if at.request.target == Target::Info {
-            return FirstAsk::free();
+            return FirstRequestPermit::free();
         }
         let held = || self.metrics.event("first_ask_held");
         self.firsts
-            .ask(self.marks[at.route], at.request.identifier.as_sent(), &self.settings.heal, held)
+            .ask(
+                self.marks[at.route],
+                at.request.identifier.as_sent(),
+                at.request.target,
+                &self.settings.heal,
+                held,
+            )
             .await
     }
 
     /// The lane for this client: one that starts very many heals stands behind the other readers for a while.
-    pub(super) fn fair(self: &Arc<Self>, patient: &Patient, client: IpAddr, lane: Lane) -> Lane {
+    pub(in crate::heal) fn fair(
+        self: &Arc<Self>,
+        patient: &IndexedImage,
+        client: IpAddr,
+        lane: Priority,
+    ) -> Priority {
         let is_flying = self.climbs.find(&(self.mark(patient), Arc::clone(&patient.key))).is_some();
         if is_flying || self.clients.check_key(&client).is_ok() && !self.is_greedy_elsewhere(client) {
             return lane;
         }
         self.metrics.event("client_demoted");
-        lane.max(Lane::Ahead)
+        lane.max(Priority::Prefetch)
     }
 
     /// Forgets clients that were not seen for a while. Call it every minute or so.
-    pub(super) fn prune(&self) {
+    pub(in crate::heal) fn prune(&self) {
         self.clients.retain_recent();
     }
 
     /// A place among the viewers who may wait at once.
-    pub(super) fn wait_place(&self) -> Option<OwnedSemaphorePermit> {
+    pub(in crate::heal) fn wait_place(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.waiting).try_acquire_owned().ok()
     }
 
-    pub(super) fn is_expiry(&self, status: StatusCode) -> bool {
+    pub(in crate::heal) fn is_expiry(&self, status: StatusCode) -> bool {
         self.settings.heal.statuses.contains(&status.as_u16())
     }
 
     /// Sends `request` to the image server of this route.
-    pub(super) async fn ask_image(
+    pub(in crate::heal) async fn ask_image(
         &self,
-        patient: &Patient,
+        patient: &IndexedImage,
         request: &Parts,
     ) -> Result<Response<Body>, UpstreamError> {
         let times = self.settings.timeouts(patient.route);
@@ -222,14 +237,18 @@ impl Ward {
     }
 
     /// Asks the image server for `{identifier}/{tail}` on our own behalf.
-    pub(super) async fn look_at(&self, patient: &Patient, tail: &str) -> Result<StatusCode, UpstreamError> {
+    pub(in crate::heal) async fn look_at(
+        &self,
+        patient: &IndexedImage,
+        tail: &str,
+    ) -> Result<StatusCode, UpstreamError> {
         self.look_at_id(patient, &patient.sent, tail).await
     }
 
     /// The same for another identifier of the same image server.
-    pub(super) async fn look_at_id(
+    pub(in crate::heal) async fn look_at_id(
         &self,
-        patient: &Patient,
+        patient: &IndexedImage,
         id: &str,
         tail: &str,
     ) -> Result<StatusCode, UpstreamError> {
@@ -246,7 +265,7 @@ impl Ward {
     }
 
     /// The services that may know this identifier, those of its canvases first.
-    pub(super) fn services_of(&self, patient: &Patient) -> Vec<Arc<CanvasService>> {
+    pub(in crate::heal) fn services_of(&self, patient: &IndexedImage) -> Vec<Arc<CanvasService>> {
         if let [only] = &*self.services {
             return vec![Arc::clone(only)];
         }
@@ -265,85 +284,20 @@ impl Ward {
         of
     }
 
-    pub(super) fn service(&self, route: usize) -> Option<&Arc<CanvasService>> {
+    pub(in crate::heal) fn service(&self, route: usize) -> Option<&Arc<CanvasService>> {
         self.services.iter().find(|service| service.route == route)
     }
 
-    /// What the canvas service says of this identifier now.
-    pub(super) async fn ask(&self, patient: &Patient) -> Said {
-        let IdentifierKind::Uuid { uuid, .. } = patient.kind else { return Said::Nothing };
-        for service in self.services_of(patient) {
-            if !service.truth.is_open(Instant::now()) {
-                continue;
-            }
-            let said = match service.resource(uuid, &patient.trace).await {
-                Ok((status, body)) => service.truth.hear(uuid, status, &body, Instant::now()),
-                Err(error) => {
-                    self.metrics.upstream_error(error.kind());
-                    service.truth.no_answer(Instant::now());
-                    Said::Nothing
-                }
-            };
-            self.metrics.resource_check(match said {
-                Said::Alive(_) => "alive",
-                Said::Expired => "expired",
-                Said::Nothing => "nothing",
-            });
-            if let Said::Alive(file_url) = &said {
-                self.learn_file_url(uuid, file_url);
-                self.bear_witness(patient);
-            }
-            if said != Said::Nothing {
-                return said;
-            }
-        }
-        Said::Nothing
-    }
-
-    /// The same, but "alive" is believed for a while.
-    pub(super) async fn ask_remembered(&self, patient: &Patient) -> Said {
-        if self.knows_alive(patient) { Said::Alive(String::new()) } else { self.ask(patient).await }
-    }
-
-    /// The service said "alive" a short while ago.
-    pub(super) fn knows_alive(&self, patient: &Patient) -> bool {
-        let IdentifierKind::Uuid { uuid, .. } = patient.kind else { return false };
-        self.services_of(patient).iter().any(|service| service.truth.remembers_alive(uuid))
-    }
-
-    /// The image server answered 404, so "alive" is not believed any more.
-    pub(super) fn doubt(&self, patient: &Patient) {
-        let IdentifierKind::Uuid { uuid, .. } = patient.kind else { return };
-        for service in &self.services {
-            service.truth.doubt(uuid);
-        }
-    }
-
-    /// The image was said to be alive, and is 404: is its file gone? Remembered, so it is asked with care. The key may
-    /// have been lost again in between, and one request may be 404 for a reason of its own.
-    pub(super) async fn is_missing(&self, patient: &Patient) -> bool {
-        if self.memory.is_missing(self.mark(patient), &patient.key, Instant::now()) {
-            return true;
-        }
-        let tile = self.look_at(patient, SMALL_TILE).await;
-        let is_missing = tile.is_ok_and(|status| self.is_expiry(status))
-            && matches!(self.ask(patient).await, Said::Alive(_));
-        if is_missing {
-            self.file_is_missing(patient);
-        }
-        is_missing
-    }
-
-    pub(super) fn file_url(&self, uuid: Uuid) -> Option<String> {
+    pub(in crate::heal) fn file_url(&self, uuid: Uuid) -> Option<String> {
         self.index.file_url(uuid).ok().flatten()
     }
 
     /// Remembers where the file is, if the claim is true. Written behind; nobody waits for it.
-    fn learn_file_url(&self, uuid: Uuid, file_url: &str) {
+    pub(in crate::heal) fn learn_file_url(&self, uuid: Uuid, file_url: &str) {
         if self.filed.contains(&uuid) || uuid_of_file_url(file_url) != uuid {
             return;
         }
-        self.filed.insert(uuid, (), super::opening::FILED_FOR);
+        self.filed.insert(uuid, (), crate::heal::opening::FILED_FOR);
         if self.file_url(uuid).is_none() {
             self.tell_file_url(uuid, file_url);
             self.history.learn_file_url(uuid, file_url);
@@ -351,11 +305,11 @@ impl Ward {
     }
 
     /// This identifier is alive: it can show later whether info.json works at all.
-    pub(super) fn bear_witness(&self, patient: &Patient) {
+    pub(in crate::heal) fn bear_witness(&self, patient: &IndexedImage) {
         *self.witness.lock().unwrap_or_else(PoisonError::into_inner) = Some(patient.clone());
     }
 
-    pub(super) fn witness(&self) -> Option<Patient> {
+    pub(in crate::heal) fn witness(&self) -> Option<IndexedImage> {
         self.witness.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }

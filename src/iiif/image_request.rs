@@ -18,7 +18,7 @@ pub struct ImageRequest<'a> {
 }
 
 /// What of the image is asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Target<'a> {
     /// The bare base URI, which answers 303 to info.json.
     Base,

@@ -20,8 +20,8 @@ use http::request::Parts;
 use http::{Method, Response, StatusCode, Uri};
 
 use crate::config::Settings;
-use crate::heal::flight::Flights;
-use crate::heal::{Healer, Lane, Mending, Poisoned};
+use crate::heal::single_flight::SingleFlight;
+use crate::heal::{DocumentRepair, Healer, PoisonedDocument, Priority};
 use crate::index::Index;
 use crate::index::learn::Learner;
 use crate::observe::{Metrics, Trace};
@@ -49,7 +49,7 @@ struct Desk {
     learner: Option<Learner>,
     budget: Budget,
     metrics: Arc<Metrics>,
-    flights: Flights<Key, Landed>,
+    flights: SingleFlight<Key, Landed>,
     rewrite: Option<Arc<Rewrite>>,
     turns: Arc<Turns>,
 }
@@ -103,7 +103,7 @@ impl Presenter {
         metrics: Arc<Metrics>,
     ) -> Self {
         let rewrite = Rewrite::of(&settings);
-        let (flights, turns) = (Flights::here(), Arc::default());
+        let (flights, turns) = (SingleFlight::here(), Arc::default());
         Self {
             desk: Arc::new(Desk {
                 settings,
@@ -145,7 +145,7 @@ impl Presenter {
                 learner,
                 budget,
                 metrics: Arc::clone(&before.metrics),
-                flights: if same { before.flights.clone() } else { Flights::here() },
+                flights: if same { before.flights.clone() } else { SingleFlight::here() },
                 rewrite,
                 turns: Arc::clone(&before.turns),
             }),
@@ -171,7 +171,7 @@ impl Presenter {
             return desk.alone(&wanted, Body::Empty).await;
         }
         let wanted = Arc::new(wanted);
-        let mut seat = desk.flights.board(&key, Lane::Viewer, |_| {
+        let mut seat = desk.flights.board(&key, Priority::Viewer, |_| {
             let (desk, key, wanted) = (Arc::clone(desk), key.clone(), Arc::clone(&wanted));
             async move { desk.fly(&key, &wanted).await }
         });
@@ -252,17 +252,17 @@ impl Desk {
             return Ok(Made::Whole(whole));
         };
         whole.outcome = match self.healer.mend_document(poisoned).await {
-            Mending::Whole(took) => {
+            DocumentRepair::Whole(took) => {
                 let mut again = self.repaired(wanted, Body::Empty, hold).await?;
                 if let Made::Whole(whole) = &mut again {
                     (whole.outcome, whole.cured) = (Outcome::Healed, Some(took));
                 }
                 return Ok(again);
             }
-            Mending::Pending => Outcome::Pending,
-            Mending::Cooling => Outcome::Cooling,
-            Mending::Failed => Outcome::Failed,
-            Mending::Truth | Mending::Off => Outcome::Served,
+            DocumentRepair::Pending => Outcome::Pending,
+            DocumentRepair::Cooling => Outcome::Cooling,
+            DocumentRepair::Failed => Outcome::Failed,
+            DocumentRepair::Truth | DocumentRepair::Off => Outcome::Served,
         };
         Ok(Made::Whole(whole))
     }
@@ -281,7 +281,7 @@ impl Desk {
     }
 
     /// Does it lack what the index knows?
-    async fn suspect(&self, wanted: &Wanted, whole: &Whole) -> Option<Poisoned> {
+    async fn suspect(&self, wanted: &Wanted, whole: &Whole) -> Option<PoisonedDocument> {
         let presentation = &self.settings.presentation;
         let onward = &wanted.onward;
         let query = wanted.public.query();
@@ -297,7 +297,7 @@ impl Desk {
         let names = names.collect();
         let looked = move || poison::suspect(&index, names, target, &whole.plain(most)?);
         let suspected = tokio::task::spawn_blocking(looked).await.ok().flatten()?;
-        Some(Poisoned { trace: wanted.trace.clone(), ..suspected })
+        Some(PoisonedDocument { trace: wanted.trace.clone(), ..suspected })
     }
 
     /// Asks upstream; holds what is to be held.

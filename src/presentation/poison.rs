@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use crate::heal::{Poisoned, fingerprint};
+use crate::heal::{PoisonedDocument, fingerprint};
 use crate::iiif::identifier;
 use crate::iiif::manifest::{self, Canvas, DocumentKind};
 use crate::index::Index;
@@ -23,7 +23,7 @@ pub(super) fn suspect(
     names: Vec<String>,
     (route, mark, target): (usize, u64, String),
     plain: &[u8],
-) -> Option<Poisoned> {
+) -> Option<PoisonedDocument> {
     let (document, canvases) = manifest::read(plain).ok()?;
     // What it calls itself comes last: the canvases of a PDF's pages all call themselves the same.
     let names = names.into_iter().chain(document.id);
@@ -43,7 +43,7 @@ pub(super) fn suspect(
         return None;
     }
     let missing = lacking(&canvases, known);
-    (!missing.is_empty()).then(|| Poisoned {
+    (!missing.is_empty()).then(|| PoisonedDocument {
         route,
         mark,
         target,

@@ -27,7 +27,7 @@ pub use reply::Refusal;
 
 use crate::config::Settings;
 use crate::config::settings::{RouteKind, Rung, is_among};
-use crate::heal::{Answered, Healer, ImageExchange, Lobby, Unanswered, echo};
+use crate::heal::{Answered, Healer, ImageExchange, RoutedImage, Unanswered, callback};
 use crate::observe::{Metrics, REQUEST_ID, Span, Trace};
 use crate::outcome::Outcome;
 use crate::presentation::{Gateway, Presenter, Rewrite, Wanted, cors};
@@ -198,7 +198,7 @@ impl Rooms {
         &self,
         viewer: &Viewer,
         asked: &Asked,
-        image: Option<&Lobby<'_>>,
+        image: Option<&RoutedImage<'_>>,
         head: &mut Parts,
         body: Incoming,
     ) -> Result<Answer, Refusal> {
@@ -223,7 +223,7 @@ impl Rooms {
         }
         // A GET that comes with a body (nobody's viewer does that) cannot be repeated, so it is not healed.
         let repeatable = matches!(onward.method, Method::GET | Method::HEAD) && matches!(body, Body::Empty);
-        let heals = |image: &&Lobby<'_>| repeatable && !raw && image.request.may_heal();
+        let heals = |image: &&RoutedImage<'_>| repeatable && !raw && image.request.may_heal();
         let Some(image) = image.filter(heals) else {
             let answer = self.send(asked, onward, body).await?;
             if let (true, Some(image)) = (echo, image) {
@@ -264,10 +264,10 @@ impl Rooms {
         Ok(Answer { response: presented.response, outcome: presented.outcome, healed })
     }
 
-    fn is_echo(&self, image: &Lobby<'_>, head: &Parts, client: IpAddr) -> bool {
+    fn is_echo(&self, image: &RoutedImage<'_>, head: &Parts, client: IpAddr) -> bool {
         let (target, has_query) = (image.request.target, head.uri.query().is_some());
         let (origins, name) = (&self.settings.heal.origins, &self.settings.server.name);
-        echo::is_echo(target, has_query, &head.headers, client, origins, name)
+        callback::is_echo(target, has_query, &head.headers, client, origins, name)
     }
 
     /// A trusted peer asks for the raw answer (`heal.skip_header`).

@@ -8,7 +8,7 @@ use super::headers;
 use super::reply::Refusal;
 use crate::config::Settings;
 use crate::config::settings::RouteKind;
-use crate::heal::{Lobby, echo};
+use crate::heal::{RoutedImage, callback};
 use crate::iiif::{ImageRequest, Target};
 use crate::observe::Trace;
 
@@ -37,18 +37,18 @@ impl Asked {
     }
 
     /// Whose image is asked for, on an image route. Reads the path: once for each request.
-    pub(super) fn image(&self) -> Option<Lobby<'_>> {
+    pub(super) fn image(&self) -> Option<RoutedImage<'_>> {
         let request = match self.route_kind {
             RouteKind::Image => ImageRequest::parse(self.rest())?,
             RouteKind::Presentation | RouteKind::Plain => return None,
         };
-        Some(Lobby { route: self.route, request, trace: &self.trace })
+        Some(RoutedImage { route: self.route, request, trace: &self.trace })
     }
 
     /// Is it JSON for viewers: a manifest, a canvas, an info.json?
     ///
     /// `image` is [`Asked::image`].
-    pub(super) fn is_document(&self, image: Option<&Lobby<'_>>) -> bool {
+    pub(super) fn is_document(&self, image: Option<&RoutedImage<'_>>) -> bool {
         self.route_kind == RouteKind::Presentation
             || image.is_some_and(|image| image.request.target == Target::Info)
     }
@@ -88,7 +88,7 @@ pub(super) fn route(settings: &Settings, head: &Parts, trace: &Trace) -> Result<
         return Err(Refusal::Expectation);
     }
     // Our own name once is an echo; twice is a circle.
-    if echo::own_vias(&head.headers, &settings.server.name) > 1 {
+    if callback::own_vias(&head.headers, &settings.server.name) > 1 {
         return Err(Refusal::Loop);
     }
     let position = settings.route_of(host, path).ok_or(Refusal::NoRoute)?;

@@ -1,13 +1,13 @@
 //! Which images are looked at, and which are only glanced over.
 
-use crate::heal::Lane;
+use crate::heal::Priority;
 use crate::iiif::Target;
 
 /// Thumbnails of a whole book come at once: they are healed after the page that somebody looks at.
-pub(super) fn lane_of(target: Target<'_>) -> Lane {
+pub(super) fn lane_of(target: Target<'_>) -> Priority {
     match target {
-        Target::Image { region: "full", size, .. } if is_thumbnail(size) => Lane::Ahead,
-        _ => Lane::Viewer,
+        Target::Image { region: "full", size, .. } if is_thumbnail(size) => Priority::Prefetch,
+        _ => Priority::Viewer,
     }
 }
 

@@ -28,6 +28,8 @@ pub struct Allowed {
     pub visit: String,
     /// The same with `update=true`.
     pub rebuild: String,
+    /// The same, built beside the stored one; `None`: the name says itself what is left out.
+    pub variant: Option<String>,
 }
 
 impl Guard {
@@ -49,7 +51,13 @@ impl Guard {
         let (route, rest) = self.by_public_host(&url).or_else(|| self.by_upstream_host(&url))?;
         let path = format!("{}{rest}", self.settings.routes[route].upstream.path);
         let asked = CanvasUrl { path: &path, ..url };
-        Some(Allowed { route, mark: self.marks[route], visit: asked.visit(), rebuild: asked.rebuild() })
+        Some(Allowed {
+            route,
+            mark: self.marks[route],
+            visit: asked.visit(),
+            rebuild: asked.rebuild(),
+            variant: asked.variant(),
+        })
     }
 
     /// The URL names us: it belongs where a viewer's request for it would go.

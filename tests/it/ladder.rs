@@ -139,7 +139,7 @@ async fn a_gateway_that_refuses_encoded_slashes_is_found_out_and_not_asked_again
                 world.bed.expires_everything();
                 let tile = world.get(&page.image_path("full/99,/0/default.jpg")).await;
                 assert_eq!(tile.status, 200, "{status}: {}", tile.text());
-                assert!(tile.header("heal-status").contains("rung=visit"), "{status}: {:?}", tile.headers);
+                assert!(tile.header("heal-status").contains("rung=variant"), "{status}: {:?}", tile.headers);
                 world.settles().await;
             }
         }
@@ -316,7 +316,7 @@ async fn the_file_is_learned_by_the_way_so_that_the_next_expiry_is_direct() {
     let page = world.bed.page();
     world.bed.expires_everything();
     let first = world.get(&page.image_path(TILE)).await;
-    assert!(first.header("heal-status").contains("rung=visit"), "{:?}", first.headers);
+    assert!(first.header("heal-status").contains("rung=variant"), "{:?}", first.headers);
     let uuid = page.uuid.parse().expect("a UUID");
     patiently("the file is learned", || world.app.index.file_url(uuid).expect("an index").is_some()).await;
     world.bed.expires_everything();

@@ -115,7 +115,7 @@ fn show_tells_where_each_value_came_from() {
         "prefix = \"/iiif-service/\"  # line 14",
         "path = \"FOLDER/iiif-mender.sqlite3\"  # default",
         "url = \"https://a.test/m?…\"  # line 3",
-        "ladder = [\"direct\", \"register\", \"visit\", \"rebuild\"]  # default",
+        "ladder = [\"direct\", \"register\", \"variant\", \"visit\", \"rebuild\"]  # default",
         "wait = \"20s\"  # line 1",
         "mass_expiry = { ids = 7, within = \"10s\" }  # ids: IIIF_MENDER__HEAL__MASS_EXPIRY__IDS, within: default",
         "format = \"json\"  # IIIF_MENDER__LOG__FORMAT",

@@ -103,7 +103,10 @@ fn a_wrong_type_is_refused_with_what_must_stand_there(#[case] text: &str, #[case
 #[case("server.public_hosts = ['a.test:70000']", "is not a host name")]
 #[case("server.name = 'a b'", "`a b` cannot stand in a Via header")]
 #[case("heal.ladder = ['vist']", "`vist` is not a rung of the ladder (did you mean \"visit\"?)")]
-#[case("heal.ladder = ['climb']", "write one of \"direct\", \"register\", \"visit\", \"rebuild\"")]
+#[case(
+    "heal.ladder = ['climb']",
+    "write one of \"direct\", \"register\", \"variant\", \"visit\", \"rebuild\""
+)]
 #[case("heal.statuses = [200]", "200 is not the status of an error (write statuses from 400 to 599")]
 #[case("heal.statuses = [70000]", "70000 is not the status of an error")]
 #[case("heal.statuses = [403]", "403 must not be healed (take it out")]

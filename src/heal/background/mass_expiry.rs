@@ -1,0 +1,196 @@
+//! Mass expiry: Redis was flushed or restarted, and everything is gone at once.
+//!
+//! UPSTREAM: no key has a time to live, so expiry is eviction, a flush or a restart, and tends to hit many
+//! identifiers at once (upstream.md "Redis"). What viewers ask for is healed first, as ever; then the rest of the
+//! manifests in use, in the ahead lane; then, if configured, everything, in the sweep lane.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::heal::ladder::HealOutcome;
+use crate::heal::single_flight::FlightHandle;
+
+use crate::config::settings::{MassExpiry, RouteKind};
+use crate::heal::canvas_service::priority_semaphore::Priority;
+use crate::heal::ward::{IndexedImage, Ward};
+use crate::observe::{Event, Trace};
+
+/// Sees many identifiers expire within a short time. Time is an argument.
+#[derive(Debug)]
+pub(in crate::heal) struct MassExpiryDetector {
+    bounds: MassExpiry,
+    seen: Mutex<DetectorState>,
+}
+
+#[derive(Debug, Default)]
+struct DetectorState {
+    /// The last expired identifiers, oldest first; never more than `bounds.ids`.
+    ids: VecDeque<(Instant, Arc<str>)>,
+    /// The same: each counts once.
+    known: HashSet<Arc<str>>,
+    /// The last one of a mass expiry that was told already.
+    during: Option<Instant>,
+}
+
+/// A mass expiry is over when no identifier expired for this many times `within`.
+pub(in crate::heal) const OVER_AFTER: u32 = 6;
+
+impl MassExpiryDetector {
+    pub(in crate::heal) fn new(bounds: MassExpiry) -> Self {
+        Self { bounds, seen: Mutex::default() }
+    }
+
+    /// This identifier was found expired. True: with it a mass expiry begins (told once).
+    pub(in crate::heal) fn note(&self, key: &Arc<str>, now: Instant) -> bool {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(last) = seen.during {
+            if now.duration_since(last) < self.bounds.within * OVER_AFTER {
+                seen.during = Some(now);
+                return false;
+            }
+            seen.during = None;
+        }
+        let DetectorState { ids, known, during } = &mut *seen;
+        while let Some((_, old)) =
+            ids.pop_front_if(|(when, _)| now.duration_since(*when) >= self.bounds.within)
+        {
+            known.remove(&old);
+        }
+        if known.insert(Arc::clone(key)) {
+            ids.push_back((now, Arc::clone(key)));
+        }
+        let begins = ids.len() >= self.bounds.ids;
+        if begins {
+            ids.clear();
+            known.clear();
+            *during = Some(now);
+        }
+        begins
+    }
+}
+
+/// Climbs that nobody waits for, in the air at once: enough to keep every lane busy, not enough to fill memory.
+pub(in crate::heal) const AT_ONCE: usize = 16;
+
+impl Ward {
+    /// An identifier was found expired.
+    pub(in crate::heal) fn note_expired(self: &Arc<Self>, patient: &IndexedImage) {
+        let begins = self.expiries.note(&patient.key, Instant::now());
+        // Where there are other nodes, all count together.
+        if !self.tell_expired(patient) && begins {
+            self.mass_expiry(&patient.trace, self.settings.heal.sweep);
+        }
+    }
+
+    /// A mass expiry begins; `sweep`: it is ours to go through the whole index afterwards.
+    pub(in crate::heal) fn mass_expiry(self: &Arc<Self>, trace: &Trace, sweep: bool) {
+        self.metrics.event("mass_expiry");
+        let in_use = self.readers.in_use();
+        self.metrics.tell(|| Event::MassExpiry { manifests: in_use.len() });
+        tracing::warn!(
+            request = %trace,
+            manifests = in_use.len(),
+            sweep,
+            "mass expiry: many images are gone at once, as after a flush; healing what is being read"
+        );
+        let (ward, trace) = (Arc::clone(self), trace.clone());
+        self.home.spawn(async move {
+            ward.heal_manifests(in_use, &trace).await;
+            if sweep {
+                ward.sweep_all().await;
+            }
+        });
+    }
+
+    async fn heal_manifests(self: &Arc<Self>, manifests: Vec<Arc<str>>, trace: &Trace) {
+        let Some(route) = self.image_route() else { return };
+        let mut air = HealQueue::default();
+        for manifest in manifests {
+            let Ok(pages) = self.index.manifest_canvases(&manifest) else { continue };
+            self.readers.found_expired(&manifest);
+            for key in pages.iter().flat_map(|page| &page.keys) {
+                if let Some(seat) = self.board_if_gone(route, key, Priority::Prefetch, trace).await {
+                    air.take(seat).await;
+                }
+            }
+        }
+        air.landed().await;
+    }
+
+    /// The image route that background heals ask.
+    pub(in crate::heal) fn image_route(&self) -> Option<usize> {
+        self.settings.routes.iter().position(|route| route.kind == RouteKind::Image)
+    }
+}
+
+/// Climbs in the air, a bounded number.
+#[derive(Debug, Default)]
+pub(in crate::heal) struct HealQueue(VecDeque<FlightHandle<HealOutcome>>);
+
+impl HealQueue {
+    /// One more; waits for the oldest first when there are too many.
+    pub(in crate::heal) async fn take(&mut self, seat: FlightHandle<HealOutcome>) -> Option<HealOutcome> {
+        self.0.push_back(seat);
+        if self.0.len() <= AT_ONCE {
+            return None;
+        }
+        match self.0.pop_front() {
+            Some(mut oldest) => oldest.landed().await,
+            None => None,
+        }
+    }
+
+    /// Waits for all of them.
+    pub(in crate::heal) async fn landed(&mut self) {
+        for mut seat in self.0.drain(..) {
+            seat.landed().await;
+        }
+    }
+}
+
+/// Shown so that a sweep's pause reads as one.
+pub(in crate::heal) fn per_second(rate: u32) -> Duration {
+    Duration::from_secs(1) / rate.max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn detector() -> MassExpiryDetector {
+        MassExpiryDetector::new(MassExpiry { ids: 3, within: Duration::from_secs(10) })
+    }
+
+    fn key(name: &str) -> Arc<str> {
+        name.into()
+    }
+
+    #[test]
+    fn many_distinct_identifiers_in_a_short_time_are_a_mass_expiry_told_once() {
+        let (detector, now) = (detector(), Instant::now());
+        assert!(!detector.note(&key("a"), now));
+        assert!(!detector.note(&key("a"), now), "the same one again is no other");
+        assert!(!detector.note(&key("b"), now));
+        assert!(detector.note(&key("c"), now));
+        for name in ["d", "e", "f", "g"] {
+            assert!(!detector.note(&key(name), now));
+        }
+    }
+
+    #[test]
+    fn a_slow_trickle_is_none_and_a_new_one_is_told_after_the_old_one_ended() {
+        let (detector, now) = (detector(), Instant::now());
+        for (second, name) in (0u64..).step_by(6).zip(["a", "b", "c", "d"]) {
+            assert!(!detector.note(&key(name), now + Duration::from_secs(second)));
+        }
+        let later = now + Duration::from_secs(100);
+        let told = ["a", "b", "c"].map(|name| detector.note(&key(name), later));
+        assert_eq!(told, [false, false, true]);
+        let much_later = later + Duration::from_secs(100);
+        let told = ["a", "b", "c"].map(|name| detector.note(&key(name), much_later));
+        assert_eq!(told, [false, false, true]);
+    }
+}

@@ -1,0 +1,7 @@
+//! What is done for nobody who waits: the pages ahead of a reader, mass expiries, sweeps, sources that are kept warm.
+
+mod keep_warm;
+pub(in crate::heal) mod mass_expiry;
+pub(in crate::heal) mod prefetch;
+pub(in crate::heal) mod reading;
+mod sweep;

@@ -1,0 +1,131 @@
+//! Ahead of the reader: the next pages are healed before somebody turns to them.
+//!
+//! Images expire together (upstream.md "Redis"), and a viewer never asks again for a tile that failed. So after a heal
+//! the next pages of the manifest are looked at, cheaply and truthfully, and those that are gone are healed in the
+//! ahead lane. Each page that is then opened moves the window on, as long as the manifest is known to be frail.
+
+use std::sync::Arc;
+
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+
+use crate::heal::canvas_service::priority_semaphore::Priority;
+use crate::heal::evidence::Evidence;
+use crate::heal::ladder::HealOutcome;
+use crate::heal::single_flight::FlightHandle;
+use crate::heal::ward::{IndexedImage, Ward};
+use crate::iiif::Identifier;
+use crate::index::Neighbour;
+use crate::observe::Trace;
+
+/// What must not stand raw in a path segment (RFC 3986 section 3.3), besides what is not ASCII.
+const SEGMENT: &AsciiSet = &CONTROLS
+    .add(b' ')
+    .add(b'"')
+    .add(b'#')
+    .add(b'%')
+    .add(b'/')
+    .add(b'<')
+    .add(b'>')
+    .add(b'?')
+    .add(b'[')
+    .add(b']');
+
+/// Images of one canvas that are looked at: more than one stands for a choice, which few readers make.
+const IMAGES: usize = 2;
+
+impl Ward {
+    /// A reader is at this page. `healed`: it had to be healed.
+    pub(in crate::heal) fn reader_at(self: &Arc<Self>, patient: &IndexedImage, healed: bool) {
+        let Some(owner) = patient.owners.first() else { return };
+        let manifest: Arc<str> = owner.manifest.as_str().into();
+        self.readers.at(&manifest);
+        if healed {
+            self.readers.found_expired(&manifest);
+        }
+        let pages = self.settings.heal.ahead;
+        if pages == 0 || !self.readers.is_frail(&manifest) || !self.readers.may_look_from(&owner.canvas) {
+            return;
+        }
+        let Ok(next) = self.index.neighbours(&owner.canvas, pages) else { return };
+        self.look_after(patient.route, manifest, next, &patient.trace);
+    }
+
+    /// Somebody fetched this manifest through us: its first pages will be wanted next.
+    pub(in crate::heal) fn manifest_opened(self: &Arc<Self>, path: &str, trace: &Trace) {
+        let pages = self.settings.heal.ahead;
+        let Some(route) = self.image_route() else { return };
+        if pages == 0 || !self.settings.heal.enabled {
+            return;
+        }
+        for host in &self.settings.server.public_hosts {
+            for scheme in ["https", "http"] {
+                let manifest: Arc<str> = format!("{scheme}://{host}{path}").into();
+                let Ok(mut canvases) = self.index.manifest_canvases(&manifest) else { return };
+                if !canvases.is_empty() {
+                    self.readers.at(&manifest);
+                    canvases.truncate(pages);
+                    if self.readers.may_look_from(&manifest) {
+                        self.look_after(route, manifest, canvases, trace);
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Looks at these pages one after another, and boards a climb for each that is gone; waits for none of them.
+    fn look_after(self: &Arc<Self>, route: usize, manifest: Arc<str>, pages: Vec<Neighbour>, trace: &Trace) {
+        let (ward, trace) = (Arc::clone(self), trace.clone());
+        self.home.spawn(async move {
+            for key in pages.iter().flat_map(|page| page.keys.iter().take(IMAGES)) {
+                // Enough is under way; a viewer who comes for one of the rest starts it anyway.
+                if ward.climbs.len() >= ward.settings.heal.max_waiting {
+                    ward.metrics.event("ahead_refused");
+                    return;
+                }
+                if ward.board_if_gone(route, key, Priority::Prefetch, &trace).await.is_some() {
+                    ward.readers.found_expired(&manifest);
+                    ward.metrics.event("ahead");
+                }
+            }
+        });
+    }
+
+    /// The image with this lookup key, as somebody would ask for it.
+    pub(in crate::heal) fn patient(&self, route: usize, key: &str, trace: &Trace) -> Option<IndexedImage> {
+        let wanted = self.settings.heal.identifiers.as_ref().is_none_or(|pattern| pattern.is_match(key));
+        let owners = self.index.owners(key).ok().filter(|owners| wanted && !owners.is_empty())?;
+        let sent = as_segment(key);
+        Some(IndexedImage {
+            route,
+            key: key.into(),
+            kind: Identifier::new(&sent).kind(),
+            sent: sent.into(),
+            owners,
+            trace: trace.clone(),
+        })
+    }
+
+    /// A seat on the climb for this image, if it is gone now; else nothing is started.
+    pub(in crate::heal) async fn board_if_gone(
+        self: &Arc<Self>,
+        route: usize,
+        key: &str,
+        lane: Priority,
+        trace: &Trace,
+    ) -> Option<FlightHandle<HealOutcome>> {
+        let patient = self.patient(route, key, trace)?;
+        self.is_gone_now(&patient).await.then(|| self.board(&patient, lane))
+    }
+
+    /// Has the image expired? The cheapest truthful probe: the service's word, else a small tile; never info.json,
+    /// which the image server answers from its own memory. A file that is known to be missing is not gone *now*.
+    pub(in crate::heal) async fn is_gone_now(&self, patient: &IndexedImage) -> bool {
+        !self.is_known_missing(patient) && self.evidence_remembered(patient).await == Evidence::Expired
+    }
+}
+
+/// A lookup key as it stands in a path.
+pub fn as_segment(key: &str) -> String {
+    utf8_percent_encode(key, SEGMENT).to_string()
+}

@@ -1,0 +1,67 @@
+//! Who reads what: the manifests in use, and those in which images had expired a short while ago.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::heal::timed_cache::TimedCache;
+
+/// A manifest counts as being read for so long after its last page.
+const READ_FOR: Duration = Duration::from_mins(30);
+
+/// A manifest with an expired image is looked after for so long.
+const FRAIL_FOR: Duration = Duration::from_mins(10);
+
+/// A page from which was looked ahead is left alone for so long.
+const LOOKED_FOR: Duration = Duration::from_secs(5);
+
+/// Manifests remembered at most.
+const MANIFESTS: u64 = 10_000;
+
+/// The manifests that somebody reads.
+#[derive(Debug)]
+pub(in crate::heal) struct ReadingActivity {
+    read: TimedCache<Arc<str>>,
+    frail: TimedCache<Arc<str>>,
+    /// Canvases from which was looked ahead a moment ago: one look serves all tiles of a page.
+    looked: TimedCache<Arc<str>>,
+}
+
+impl Default for ReadingActivity {
+    fn default() -> Self {
+        let new = || TimedCache::new(MANIFESTS);
+        Self { read: new(), frail: new(), looked: new() }
+    }
+}
+
+impl ReadingActivity {
+    /// Somebody reads a page of this manifest.
+    pub(in crate::heal) fn at(&self, manifest: &Arc<str>) {
+        if !self.read.contains(manifest) {
+            self.read.insert(Arc::clone(manifest), (), READ_FOR);
+        }
+    }
+
+    /// An image of this manifest had expired: the others probably have too.
+    pub(in crate::heal) fn found_expired(&self, manifest: &Arc<str>) {
+        self.frail.insert(Arc::clone(manifest), (), FRAIL_FOR);
+    }
+
+    /// Had an image of it expired a short while ago?
+    pub(in crate::heal) fn is_frail(&self, manifest: &str) -> bool {
+        self.frail.contains(manifest)
+    }
+
+    /// Is it time to look ahead from this canvas? True once in a while.
+    pub(in crate::heal) fn may_look_from(&self, canvas: &str) -> bool {
+        let fresh = !self.looked.contains(canvas);
+        if fresh {
+            self.looked.insert(canvas.into(), (), LOOKED_FOR);
+        }
+        fresh
+    }
+
+    /// The manifests that are being read.
+    pub(in crate::heal) fn in_use(&self) -> Vec<Arc<str>> {
+        self.read.keys()
+    }
+}

@@ -1,0 +1,123 @@
+//! Why a canvas request failed, in words, and whether its server asked to be left alone.
+//!
+//! The ladder only needs to know *that* a rung did not help; a report must say why.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use http::{HeaderMap, StatusCode, header};
+use moka::sync::Cache;
+
+use crate::upstream::{Chain, UpstreamError};
+
+/// Targets that are remembered; beyond it the least used are forgotten, which costs a reason, no more.
+const REMARKS: u64 = 10_000;
+
+/// A server may ask for a pause, but not for the whole night.
+const LONGEST_REST: Duration = Duration::from_mins(10);
+
+/// What is to be said of the last request to one target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::heal) struct FailureReason {
+    /// For people.
+    pub(in crate::heal) text: String,
+    /// Another try after a while may go better.
+    pub(in crate::heal) passing: bool,
+}
+
+/// The remarks on one canvas service.
+#[derive(Debug)]
+pub(in crate::heal) struct FailureLog {
+    last: Cache<Arc<str>, FailureReason>,
+    rest_until: Mutex<Option<Instant>>,
+}
+
+impl Default for FailureLog {
+    fn default() -> Self {
+        Self { last: Cache::new(REMARKS), rest_until: Mutex::new(None) }
+    }
+}
+
+impl FailureLog {
+    /// The request to `target` was answered.
+    pub(in crate::heal) fn answered(&self, target: &str, status: StatusCode, fields: &HeaderMap) {
+        if status.is_success() {
+            self.last.invalidate(target);
+            return;
+        }
+        if matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE)
+            && let Some(pause) = retry_after(fields)
+        {
+            *self.rest_until.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + pause);
+        }
+        let text = format!("the canvas service answered {status}");
+        // UPSTREAM: 500 is an unknown canvas or a Fedora that refuses; asking again does not change that.
+        let passing = status == StatusCode::TOO_MANY_REQUESTS
+            || (status.is_server_error() && status != StatusCode::INTERNAL_SERVER_ERROR);
+        self.last.insert(target.into(), FailureReason { text, passing });
+    }
+
+    /// The request to `target` was not answered.
+    pub(in crate::heal) fn failed(&self, target: &str, error: &UpstreamError) {
+        let text = format!("the canvas service: {}", Chain(error));
+        self.last.insert(target.into(), FailureReason { text, passing: true });
+    }
+
+    /// The answer to `target` did not come to its end.
+    pub(in crate::heal) fn broke_off(&self, target: &str) {
+        let text = "the canvas service: the answer broke off, or stopped".to_owned();
+        self.last.insert(target.into(), FailureReason { text, passing: true });
+    }
+
+    /// What is to be said of the last request to `target`; nothing where it went well or was never made.
+    pub(in crate::heal) fn of(&self, target: &str) -> Option<FailureReason> {
+        self.last.get(target)
+    }
+
+    /// How long the service asked to be left alone yet.
+    pub(in crate::heal) fn rest(&self, now: Instant) -> Option<Duration> {
+        let until = *self.rest_until.lock().unwrap_or_else(PoisonError::into_inner);
+        until?.checked_duration_since(now).filter(|left| !left.is_zero())
+    }
+}
+
+/// `Retry-After` in seconds; its other form, a date, is treated as a short pause.
+fn retry_after(fields: &HeaderMap) -> Option<Duration> {
+    let text = fields.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
+    let pause = text.parse().map_or(Duration::from_secs(10), Duration::from_secs);
+    Some(pause.min(LONGEST_REST))
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn a_failure_is_told_until_the_same_request_goes_well() {
+        let remarks = FailureLog::default();
+        remarks.answered("/canvas/a", StatusCode::INTERNAL_SERVER_ERROR, &HeaderMap::new());
+        let remark = remarks.of("/canvas/a").expect("a remark");
+        assert_eq!(remark.text, "the canvas service answered 500 Internal Server Error");
+        assert!(!remark.passing);
+        assert_eq!(remarks.of("/canvas/b"), None);
+        remarks.answered("/canvas/a", StatusCode::OK, &HeaderMap::new());
+        assert_eq!(remarks.of("/canvas/a"), None);
+    }
+
+    #[test]
+    fn a_pause_that_the_server_asks_for_is_remembered_but_not_for_the_whole_night() {
+        let remarks = FailureLog::default();
+        let mut fields = HeaderMap::new();
+        for (text, most) in [("7", 7), ("999999", 600), ("Wed, 21 Oct 2026 07:28:00 GMT", 10)] {
+            fields.insert(header::RETRY_AFTER, HeaderValue::from_static(text));
+            remarks.answered("/canvas/a", StatusCode::TOO_MANY_REQUESTS, &fields);
+            let left = remarks.rest(Instant::now()).expect("a pause");
+            assert!(left <= Duration::from_secs(most) && left > Duration::from_secs(most - 2), "{text}");
+        }
+        assert_eq!(remarks.rest(Instant::now() + LONGEST_REST), None);
+    }
+}

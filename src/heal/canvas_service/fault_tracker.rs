@@ -1,0 +1,46 @@
+//! Is the canvas service well? Asked before a rebuild, because a rebuild into a fault ruins a good canvas.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// A fault is forgotten after this time without another one.
+const FAULT_LASTS: Duration = Duration::from_secs(30);
+
+/// The last signs of health and of faults of one canvas service.
+#[derive(Debug, Default)]
+pub(in crate::heal) struct FaultTracker {
+    last_fault: Mutex<Option<Instant>>,
+    /// When it last built something whole.
+    last_good: Mutex<Option<Instant>>,
+}
+
+impl FaultTracker {
+    /// A canvas came back whole, or the service's own info.json was answered well.
+    pub(in crate::heal) fn good(&self) {
+        *self.last_good.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        *self.last_fault.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// A canvas came back without its image, or the service's own info.json failed.
+    pub(in crate::heal) fn fault(&self) {
+        *self.last_fault.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    /// The service's own info.json request came by, answered with `status`.
+    pub(in crate::heal) fn echo(&self, status: http::StatusCode) {
+        if status.is_success() { self.good() } else { self.fault() }
+    }
+
+    /// When it last built something whole.
+    pub(in crate::heal) fn well_at(&self) -> Option<Instant> {
+        *self.last_good.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// No sign of a fault lately.
+    pub(in crate::heal) fn is_well(&self) -> bool {
+        let last = *self.last_fault.lock().unwrap_or_else(PoisonError::into_inner);
+        last.is_none_or(|fault| fault.elapsed() > FAULT_LASTS)
+    }
+}

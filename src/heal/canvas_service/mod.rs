@@ -1,0 +1,374 @@
+//! One canvas service, as the ladder sees it: asked politely, through lanes and a breaker.
+
+pub(in crate::heal) mod circuit_breaker;
+pub(in crate::heal) mod failure_log;
+pub(in crate::heal) mod fault_tracker;
+pub(in crate::heal) mod priority_semaphore;
+pub(in crate::heal) mod register_path;
+pub(in crate::heal) mod registration;
+pub(in crate::heal) mod request;
+pub(in crate::heal) mod response;
+pub(in crate::heal) mod shared_request;
+pub(in crate::heal) mod variants;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use bytes::Bytes;
+use http::request::Parts;
+use http::{HeaderValue, StatusCode, header};
+use uuid::Uuid;
+
+use crate::cluster::{self, Cluster, Placed};
+use crate::config::Settings;
+use crate::config::settings::Timeouts;
+use crate::heal::canvas_service::circuit_breaker::{BreakerState, CircuitBreaker};
+use crate::heal::canvas_service::failure_log::FailureLog;
+use crate::heal::canvas_service::fault_tracker::FaultTracker;
+use crate::heal::canvas_service::priority_semaphore::{Permit, Priority, PrioritySemaphore};
+use crate::heal::canvas_service::registration::RegistrationCheck;
+use crate::heal::canvas_service::response::{CacheStatus, CanvasResponse, classify};
+use crate::heal::canvas_service::variants::VariantSupport;
+use crate::heal::cooldowns::CanvasRequestKey;
+use crate::heal::flight_priority::FlightPriority;
+use crate::heal::server::SendRequest;
+use crate::iiif::identifier;
+use crate::iiif::manifest;
+use crate::observe::{Event, Metrics, Span, Trace};
+use crate::upstream::{UpstreamError, own_request};
+
+/// The longest canvas that is read; beyond it nothing is known of its contents.
+const LONGEST_CANVAS: usize = 16 << 20;
+
+/// The longest answer to `/resources/{uuid}` that is read.
+const LONGEST_RESOURCE: usize = 16 << 10;
+
+/// How long `/resources/{uuid}` may take: it is one look into Redis.
+const RESOURCE_PATIENCE: Duration = Duration::from_secs(2);
+
+/// One canvas service.
+#[derive(Debug)]
+pub(in crate::heal) struct CanvasService {
+    /// Its position in `settings.routes`.
+    pub(in crate::heal) route: usize,
+    /// Its [mark](crate::config::settings::Route::mark).
+    pub(in crate::heal) mark: u64,
+    server: Arc<dyn SendRequest>,
+    scheme: String,
+    /// Host and port as configured.
+    authority: String,
+    /// Path that ends in `/`, before `fedora/…` and `resources/…`.
+    base: String,
+    /// What its requests say in `Host`.
+    host: String,
+    /// What they say in `Via`.
+    name: String,
+    times: Timeouts,
+    patience: Duration,
+    pub(in crate::heal) lanes: Arc<PrioritySemaphore>,
+    /// The other nodes, which share its places.
+    cluster: Option<Arc<Cluster>>,
+    places: usize,
+    open_for: Duration,
+    pub(in crate::heal) breaker: Arc<CircuitBreaker>,
+    pub(in crate::heal) truth: Arc<RegistrationCheck>,
+    pub(in crate::heal) variants: Arc<VariantSupport>,
+    /// When its breaker last closed.
+    recovered: Arc<Mutex<Option<Instant>>>,
+    pub(in crate::heal) wellness: Arc<FaultTracker>,
+    pub(in crate::heal) remarks: Arc<FailureLog>,
+    pub(in crate::heal) metrics: Arc<Metrics>,
+}
+
+impl CanvasService {
+    /// `before`: the same service under other settings; what is known of it stays.
+    pub(in crate::heal) fn new(
+        route: usize,
+        server: Arc<dyn SendRequest>,
+        lanes: Arc<PrioritySemaphore>,
+        settings: &Settings,
+        cluster: Option<Arc<Cluster>>,
+        metrics: Arc<Metrics>,
+        before: Option<&Self>,
+    ) -> Self {
+        let heal = &settings.heal;
+        let (failures, open_for) = (heal.breaker_failures, heal.breaker_open);
+        let breaker = match before.map(|before| &before.breaker) {
+            Some(breaker) if breaker.keeps_to(failures, open_for) => Arc::clone(breaker),
+            Some(breaker) => Arc::new(breaker.under(failures, open_for)),
+            None => Arc::new(CircuitBreaker::new(failures, open_for)),
+        };
+        let mut base = settings.routes[route].upstream.path.clone();
+        if !base.ends_with('/') {
+            base.push('/');
+        }
+        let host = match settings.server.public_hosts.first() {
+            Some(public) if settings.routes[route].preserve_host => public.as_str(),
+            _ => settings.routes[route].upstream.authority.as_str(),
+        };
+        Self {
+            route,
+            mark: settings.routes[route].mark(),
+            base,
+            host: host.to_owned(),
+            name: settings.server.name.clone(),
+            server,
+            scheme: settings.routes[route].upstream.scheme.to_string(),
+            authority: settings.routes[route].upstream.authority.to_string(),
+            times: settings.timeouts(route),
+            patience: heal.timeout,
+            lanes,
+            cluster,
+            places: heal.concurrency,
+            open_for,
+            breaker,
+            truth: before
+                .map(|before| &before.truth)
+                .filter(|truth| truth.keeps_to(heal.alive_for, heal.resources_recheck))
+                .map_or_else(
+                    || Arc::new(RegistrationCheck::new(heal.alive_for, heal.resources_recheck)),
+                    Arc::clone,
+                ),
+            variants: before.map(|before| Arc::clone(&before.variants)).unwrap_or_default(),
+            recovered: before.map(|before| Arc::clone(&before.recovered)).unwrap_or_default(),
+            wellness: before.map(|before| Arc::clone(&before.wellness)).unwrap_or_default(),
+            remarks: before.map(|before| Arc::clone(&before.remarks)).unwrap_or_default(),
+            metrics,
+        }
+    }
+
+    /// A place here, in the lane that is right by then, and with it one among all nodes' requests. `None`: another node
+    /// found that the service only fails.
+    pub(in crate::heal) async fn place(&self, urgency: &FlightPriority) -> Option<(Permit, cluster::Place)> {
+        let own = urgency.place(&self.lanes).await;
+        let Some(cluster) = &self.cluster else { return Some((own, cluster::Place::default())) };
+        let is_first = urgency.lane() == Priority::Viewer;
+        match cluster.place(&self.authority, self.places, is_first).await {
+            Placed::Place(shared) => Some((own, shared)),
+            Placed::LeftAlone(left) => {
+                if self.breaker_is_closed() {
+                    self.tell(true);
+                }
+                self.breaker.leave_alone(Instant::now() + left);
+                None
+            }
+        }
+    }
+
+    /// What a flight is called on every node: they need not number their routes alike. Two flights of one node never
+    /// have the same name: all that makes a [mark](crate::config::settings::Route::mark) is in it.
+    pub(in crate::heal) fn name_of(&self, flight: &CanvasRequestKey) -> String {
+        format!("{}://{}{} {}", self.scheme, self.authority, self.base, flight.words())
+    }
+
+    /// The breaker is closed by hand.
+    pub(in crate::heal) fn close_breaker(&self) {
+        self.answers();
+        if let Some(cluster) = &self.cluster {
+            cluster.leave_alone_no_more(&self.authority);
+        }
+    }
+
+    /// Asks for a canvas and says whether it carries the image with this lookup key.
+    pub(in crate::heal) async fn canvas(
+        &self,
+        target: &str,
+        key: &str,
+        trace: &Trace,
+        made: CacheStatus,
+    ) -> CanvasResponse {
+        let _counted = crate::observe::Gauged::one(&self.metrics.canvas_in_flight);
+        let answer = match self.get(target, trace, self.patience, LONGEST_CANVAS).await {
+            Ok((status, body)) => self.read_canvas(target, status, &body, key, made),
+            Err(error) => {
+                self.metrics.upstream_error(error.kind());
+                tracing::warn!(request = %trace, canvas = target, error = %crate::upstream::Chain(&error), "canvas request failed");
+                CanvasResponse::Unwell
+            }
+        };
+        self.note(answer);
+        answer
+    }
+
+    /// Asks whether the service knows where the file of `uuid` is: its own answer, not a copy.
+    pub(in crate::heal) async fn resource(
+        &self,
+        uuid: Uuid,
+        trace: &Trace,
+    ) -> Result<(StatusCode, Bytes), UpstreamError> {
+        let target = format!("{}resources/{uuid}", self.base);
+        let asked = self.get(&target, trace, RESOURCE_PATIENCE, LONGEST_RESOURCE);
+        // All of it together: queueing and dialling have patience of their own, and a viewer waits for this.
+        let answer = tokio::time::timeout(RESOURCE_PATIENCE, asked).await;
+        answer.unwrap_or(Err(UpstreamError::FirstByteTimeout))
+    }
+
+    /// Registers one image anew: `{base}{path}?update=true`, where `path` is `fedora/image/…`.
+    pub(in crate::heal) async fn register(&self, path: &str, trace: &Trace) -> CanvasResponse {
+        let target = format!("{}{path}?update=true", self.base);
+        let answer = match self.get(&target, trace, self.patience, LONGEST_CANVAS).await {
+            Ok((status, _)) if status.is_success() => CanvasResponse::Built,
+            Ok((status, _)) => classify(status),
+            Err(_) => CanvasResponse::Unwell,
+        };
+        self.note(answer);
+        answer
+    }
+
+    /// Asks for a document of any kind; `Err`: what the answer says instead.
+    pub(in crate::heal) async fn document(
+        &self,
+        target: &str,
+        trace: &Trace,
+    ) -> Result<Bytes, CanvasResponse> {
+        match self.get(target, trace, self.patience, LONGEST_CANVAS).await {
+            Ok((status, body)) if status.is_success() => Ok(body),
+            Ok((status, _)) => {
+                let answer = classify(status);
+                self.note(answer);
+                Err(answer)
+            }
+            Err(_) => {
+                self.note(CanvasResponse::Unwell);
+                Err(CanvasResponse::Unwell)
+            }
+        }
+    }
+
+    /// When it was seen to be well again after its breaker was open: what failed before says nothing any more.
+    pub(in crate::heal) fn recovered(&self) -> Option<Instant> {
+        *self.recovered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What it is called on every node.
+    pub(in crate::heal) fn cluster_name(&self) -> String {
+        format!("{}://{}{}", self.scheme, self.authority, self.base)
+    }
+
+    pub(in crate::heal) fn breaker_is_closed(&self) -> bool {
+        self.breaker.state(Instant::now()) == BreakerState::Closed
+    }
+
+    /// It answers as a healthy service does, or somebody knows that it will.
+    pub(in crate::heal) fn answers(&self) {
+        if self.breaker.good() {
+            *self.recovered.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+            self.tell(false);
+        }
+    }
+
+    fn tell(&self, open: bool) {
+        self.metrics.tell(|| Event::Breaker { upstream: self.authority.clone(), open });
+    }
+
+    /// What an answer to a canvas request says about one image, and about the service.
+    fn read_canvas(
+        &self,
+        target: &str,
+        status: StatusCode,
+        body: &[u8],
+        image: &str,
+        made: CacheStatus,
+    ) -> CanvasResponse {
+        if !status.is_success() {
+            return classify(status);
+        }
+        let Ok((document, canvases)) = manifest::read(body) else { return CanvasResponse::Unclear };
+        if let (Some(id), true) = (&document.id, variants::is_honoured(target)) {
+            self.heard_of_variants(variants::is_honoured(id));
+        }
+        let mut images = canvases.iter().flat_map(|canvas| &canvas.images).peekable();
+        if !canvases.is_empty() && images.peek().is_none() {
+            CanvasResponse::Lacks
+        } else if !images.any(|own| identifier::same_file(own, image)) {
+            CanvasResponse::Unclear
+        } else if made == CacheStatus::Now {
+            CanvasResponse::Built
+        } else {
+            CanvasResponse::Carries
+        }
+    }
+
+    /// Somebody has seen whether it builds beside.
+    pub(in crate::heal) fn heard_of_variants(&self, honoured: bool) {
+        if self.variants.record(honoured, Instant::now()) {
+            self.metrics.event(if honoured { "variants_honoured" } else { "variants_ignored" });
+            tracing::info!(upstream = %self.authority, honoured, "whether the canvas service builds beside (disallow)");
+        }
+    }
+
+    fn note(&self, answer: CanvasResponse) {
+        match answer {
+            CanvasResponse::Built => {
+                self.answers();
+                self.wellness.good();
+            }
+            // One out of the cache says nothing of the health now.
+            CanvasResponse::Carries => self.answers(),
+            CanvasResponse::Lacks => {
+                self.answers();
+                self.wellness.fault();
+            }
+            // It answers, only not for this canvas, which has its own cool-down: five dead links in a row must not
+            // keep every other image from being healed.
+            CanvasResponse::Unclear | CanvasResponse::Refused => self.answers(),
+            CanvasResponse::Withheld => {}
+            CanvasResponse::Busy | CanvasResponse::Unwell => {
+                if self.breaker.bad(Instant::now()) {
+                    self.metrics.event("breaker_opened");
+                    if let Some(cluster) = &self.cluster {
+                        cluster.leave_alone(&self.authority, self.open_for);
+                    }
+                    self.tell(true);
+                    tracing::warn!(
+                        upstream = %self.authority,
+                        "the canvas service only fails: leaving it alone for a while ([heal] breaker_open)"
+                    );
+                }
+            }
+        }
+    }
+
+    /// `Accept` names text too, because `/resources/{uuid}` answers 406 to JSON alone.
+    fn head(&self, target: &str) -> Result<Parts, UpstreamError> {
+        let mut head = own_request(&self.host, &self.name)?;
+        head.uri = target.parse().map_err(|_| UpstreamError::Target)?;
+        let accept = HeaderValue::from_static("text/plain, application/json, */*;q=0.5");
+        head.headers.insert(header::ACCEPT, accept);
+        Ok(head)
+    }
+
+    pub(in crate::heal) async fn get(
+        &self,
+        target: &str,
+        trace: &Trace,
+        patience: Duration,
+        most: usize,
+    ) -> Result<(StatusCode, Bytes), UpstreamError> {
+        let mut head = self.head(target)?;
+        trace.send_on(&mut head.headers);
+        let mut span = Span::call(trace, &head);
+        let times = self.times.first_byte(patience);
+        let until = tokio::time::Instant::now() + patience;
+        let answer = self.server.send(&span.onward(&head), times).await;
+        span.answered(&answer);
+        // A look into Redis is no news: 404 is its word for "expired".
+        if most != LONGEST_RESOURCE {
+            match &answer {
+                Ok(answer) => self.remarks.answered(target, answer.status(), answer.headers()),
+                Err(error) => self.remarks.failed(target, error),
+            }
+        }
+        let answer = answer?;
+        let status = answer.status();
+        // A body that is too long or breaks says nothing; the status still does.
+        let body = tokio::time::timeout_at(until, answer.into_body().collect(most)).await;
+        let body = body.ok().and_then(Result::ok);
+        if body.is_none() && most != LONGEST_RESOURCE {
+            self.remarks.broke_off(target);
+        }
+        Ok((status, body.unwrap_or_default()))
+    }
+}

@@ -1,0 +1,275 @@
+//! Lanes: who gets the next of the few canvas requests that may run at once.
+//!
+//! UPSTREAM: the canvas service holds two outbound connections per host, so two requests at once are polite and
+//! a third one only stands in its queue (upstream.md "Load"). Viewers go first, then the pages ahead of a reader,
+//! then sweeps; every fourth place goes to whoever waits longest in a lower lane, so that no lane starves.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::oneshot;
+
+/// Why a heal is wanted; lower is sooner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Priority {
+    /// A viewer waits.
+    Viewer,
+    /// A reader will turn to this page soon.
+    Prefetch,
+    /// Nobody waits.
+    Background,
+}
+
+impl Priority {
+    /// Every lane, soonest first.
+    pub const ALL: [Self; 3] = [Self::Viewer, Self::Prefetch, Self::Background];
+
+    /// The word used in labels and logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Viewer => "viewer",
+            Self::Prefetch => "ahead",
+            Self::Background => "sweep",
+        }
+    }
+}
+
+/// After this many viewers in a row one place goes to a lower lane, if anyone waits there.
+const FAIRNESS: u32 = 3;
+
+/// The places of one canvas service.
+#[derive(Debug)]
+pub(in crate::heal) struct PrioritySemaphore {
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    places: usize,
+    free: usize,
+    /// Places that are taken away as soon as they are given back: there are fewer than there were.
+    owed: usize,
+    next_ticket: u64,
+    /// Places given in a row to a lane while a lower one waited.
+    in_a_row: u32,
+    waiting: [VecDeque<Waiter>; 3],
+}
+
+#[derive(Debug)]
+struct Waiter {
+    ticket: u64,
+    call: oneshot::Sender<Permit>,
+}
+
+/// The right to run one canvas request. Given back when dropped.
+#[derive(Debug)]
+pub(in crate::heal) struct Permit {
+    /// `None` once it was given on.
+    lanes: Option<Arc<PrioritySemaphore>>,
+}
+
+/// A waiter's number, by which it can be moved to a sooner lane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::heal) struct WaiterId(u64);
+
+impl PrioritySemaphore {
+    pub(in crate::heal) fn new(places: usize) -> Arc<Self> {
+        let places = places.max(1);
+        let waiting = Default::default();
+        let state = State { places, free: places, owed: 0, next_ticket: 0, in_a_row: 0, waiting };
+        Arc::new(Self { state: Mutex::new(state) })
+    }
+
+    /// From now on so many places. Who has one keeps it to the end.
+    pub(in crate::heal) fn resize(self: &Arc<Self>, places: usize) {
+        let places = places.max(1);
+        let more = {
+            let mut state = self.lock();
+            let fewer = state.places.saturating_sub(places);
+            let more = places.saturating_sub(state.places);
+            let idle = fewer.min(state.free);
+            state.places = places;
+            state.free -= idle;
+            state.owed += fewer - idle;
+            more
+        };
+        (0..more).for_each(|_| self.give_back());
+    }
+
+    /// Waits for a place. Where there is none free, `stand` gets the ticket and says in which lane to wait: asked
+    /// only then, and with the queue locked, so that no [`PrioritySemaphore::promote`] can fall between question and queue.
+    pub(in crate::heal) async fn place(self: &Arc<Self>, stand: impl FnOnce(WaiterId) -> Priority) -> Permit {
+        let called = {
+            let mut state = self.lock();
+            if state.free > 0 && state.waiting.iter().all(VecDeque::is_empty) {
+                state.free -= 1;
+                return Permit { lanes: Some(Arc::clone(self)) };
+            }
+            let ticket = state.next_ticket;
+            state.next_ticket += 1;
+            let (call, called) = oneshot::channel();
+            let lane = stand(WaiterId(ticket));
+            state.waiting[lane as usize].push_back(Waiter { ticket, call });
+            called
+        };
+        match called.await {
+            Ok(place) => place,
+            // The lanes never drop a waiter's call; a place out of thin air is better than a panic.
+            Err(_) => Permit { lanes: None },
+        }
+    }
+
+    /// Moves a waiter to a sooner lane: a viewer has come for a page that only waited to be healed ahead.
+    pub(in crate::heal) fn promote(&self, ticket: WaiterId, to: Priority) {
+        let mut state = self.lock();
+        for lane in (to as usize + 1)..state.waiting.len() {
+            if let Some(at) = state.waiting[lane].iter().position(|waiter| waiter.ticket == ticket.0) {
+                if let Some(waiter) = state.waiting[lane].remove(at) {
+                    state.waiting[to as usize].push_back(waiter);
+                }
+                return;
+            }
+        }
+    }
+
+    /// Waiters in each lane, viewer first.
+    pub(in crate::heal) fn waiting(&self) -> [usize; 3] {
+        let state = self.lock();
+        std::array::from_fn(|lane| state.waiting[lane].len())
+    }
+
+    /// Places that nobody holds.
+    #[cfg(test)]
+    pub(in crate::heal) fn free(&self) -> usize {
+        self.lock().free
+    }
+
+    fn give_back(self: &Arc<Self>) {
+        let mut state = self.lock();
+        if state.owed > 0 {
+            state.owed -= 1;
+            return;
+        }
+        while let Some(waiter) = state.next() {
+            match waiter.call.send(Permit { lanes: Some(Arc::clone(self)) }) {
+                Ok(()) => return,
+                // It left while it waited. The place comes back to us, not through its drop: that would lock twice.
+                Err(mut place) => place.lanes = None,
+            }
+        }
+        state.free += 1;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn next(&mut self) -> Option<Waiter> {
+        let first = self.waiting.iter().position(|lane| !lane.is_empty())?;
+        let lower = (first + 1..self.waiting.len()).find(|&lane| !self.waiting[lane].is_empty());
+        match lower {
+            Some(_) if self.in_a_row < FAIRNESS => {
+                self.in_a_row += 1;
+                self.waiting[first].pop_front()
+            }
+            Some(_) => {
+                self.in_a_row = 0;
+                // The one that waits longest, whichever lower lane it is in.
+                let oldest = (first + 1..self.waiting.len())
+                    .filter(|&lane| !self.waiting[lane].is_empty())
+                    .min_by_key(|&lane| self.waiting[lane].front().map(|waiter| waiter.ticket))?;
+                self.waiting[oldest].pop_front()
+            }
+            None => {
+                self.in_a_row = 0;
+                self.waiting[first].pop_front()
+            }
+        }
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        if let Some(lanes) = self.lanes.take() {
+            lanes.give_back();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn queue(
+        lanes: &Arc<PrioritySemaphore>,
+        lane: Priority,
+        name: u32,
+        order: &Arc<Mutex<Vec<u32>>>,
+    ) -> WaiterId {
+        let (tell, told) = oneshot::channel();
+        let (own, order) = (Arc::clone(lanes), Arc::clone(order));
+        tokio::spawn(async move {
+            let stand = move |ticket| {
+                let _ = tell.send(ticket);
+                lane
+            };
+            let place = own.place(stand).await;
+            order.lock().expect("not poisoned").push(name);
+            drop(place);
+        });
+        told.await.expect("it waits")
+    }
+
+    async fn drained(lanes: &Arc<PrioritySemaphore>) {
+        while lanes.waiting().iter().sum::<usize>() > 0 || lanes.lock().free == 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn viewers_go_before_pages_ahead_and_nobody_starves() {
+        let lanes = PrioritySemaphore::new(1);
+        let held = lanes.place(|_| Priority::Viewer).await;
+        let order = Arc::default();
+        queue(&lanes, Priority::Background, 300, &order).await;
+        queue(&lanes, Priority::Prefetch, 200, &order).await;
+        for viewer in 0..8 {
+            queue(&lanes, Priority::Viewer, viewer, &order).await;
+        }
+        drop(held);
+        drained(&lanes).await;
+        assert_eq!(*order.lock().expect("not poisoned"), [0, 1, 2, 300, 3, 4, 5, 200, 6, 7]);
+    }
+
+    #[tokio::test]
+    async fn a_promoted_waiter_goes_with_the_viewers() {
+        let lanes = PrioritySemaphore::new(1);
+        let held = lanes.place(|_| Priority::Viewer).await;
+        let order = Arc::default();
+        queue(&lanes, Priority::Prefetch, 1, &order).await;
+        let ticket = queue(&lanes, Priority::Prefetch, 2, &order).await;
+        lanes.promote(ticket, Priority::Viewer);
+        drop(held);
+        drained(&lanes).await;
+        assert_eq!(*order.lock().expect("not poisoned"), [2, 1]);
+    }
+
+    #[tokio::test]
+    async fn a_waiter_that_leaves_takes_no_place_with_it() {
+        let lanes = PrioritySemaphore::new(1);
+        let held = lanes.place(|_| Priority::Viewer).await;
+        let leaving = tokio::spawn({
+            let lanes = Arc::clone(&lanes);
+            async move { lanes.place(|_| Priority::Viewer).await }
+        });
+        while lanes.waiting()[0] == 0 {
+            tokio::task::yield_now().await;
+        }
+        leaving.abort();
+        assert!(leaving.await.expect_err("it was aborted").is_cancelled());
+        drop(held);
+        assert_eq!(lanes.lock().free, 1);
+    }
+}

@@ -1,0 +1,226 @@
+//! Does the canvas service know where the file is? `GET {canvas service}/resources/{uuid}` tells expiry (404)
+//! from a missing file (200), and while an identifier is alive it teaches its file URL (upstream.md "An expired
+//! image"). A gateway may have it closed: that is found out, remembered, and tried again later.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use bytes::Bytes;
+use http::StatusCode;
+use uuid::Uuid;
+
+use crate::heal::timed_cache::TimedCache;
+use crate::iiif::resource;
+pub(in crate::heal) use crate::iiif::resource::Said;
+
+/// What is remembered of `/resources` of one canvas service.
+#[derive(Debug)]
+pub(in crate::heal) struct RegistrationCheck {
+    closed: Mutex<Closed>,
+    recheck: Duration,
+    alive_for: Duration,
+    alive: TimedCache<Uuid>,
+    /// What was said to be expired a moment ago.
+    expired: TimedCache<Uuid>,
+    /// When it last said "alive" of anything.
+    confirmed: Mutex<Option<Instant>>,
+    /// Somebody waits for an answer that takes long.
+    is_slow: AtomicBool,
+}
+
+/// Not asked for a while; each time without an answer in between for twice as long.
+#[derive(Debug, Default)]
+struct Closed {
+    until: Option<Instant>,
+    life: Duration,
+}
+
+/// Identifiers of which is remembered that they are alive, at most.
+const ALIVE: u64 = 200_000;
+
+/// Identifiers of which is remembered that they had expired a moment ago.
+const EXPIRED: u64 = 10_000;
+
+/// For so long: who looked, and whoever heals because of it, need not both ask.
+const EXPIRED_FOR: Duration = Duration::from_millis(500);
+
+/// How long a service that gave no answer, or that was caught lying, is not asked again at first.
+const FIRST_LIFE: Duration = Duration::from_secs(2);
+
+/// An answer that takes longer is waited for by one; the others go on without.
+const SLOW: Duration = Duration::from_millis(250);
+
+/// What makes one the only one who waits.
+struct Waits<'a>(&'a AtomicBool);
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
+}
+
+impl RegistrationCheck {
+    pub(in crate::heal) fn new(alive_for: Duration, recheck: Duration) -> Self {
+        Self {
+            closed: Mutex::default(),
+            recheck,
+            alive_for,
+            alive: TimedCache::new(ALIVE),
+            expired: TimedCache::new(EXPIRED),
+            confirmed: Mutex::new(None),
+            is_slow: AtomicBool::new(false),
+        }
+    }
+
+    /// Does it keep to these bounds?
+    pub(in crate::heal) fn keeps_to(&self, alive_for: Duration, recheck: Duration) -> bool {
+        (self.alive_for, self.recheck) == (alive_for, recheck)
+    }
+
+    /// May it be asked at all?
+    pub(in crate::heal) fn is_open(&self, now: Instant) -> bool {
+        self.closed().until.is_none_or(|until| now >= until)
+    }
+
+    /// Waits for an answer of `/resources`; one that takes long is waited for by one request at a time. `None`: it does,
+    /// and another one waits for it.
+    pub(in crate::heal) async fn patiently<T>(&self, asked: impl Future<Output = T>) -> Option<T> {
+        if self.is_slow.load(Ordering::Acquire) {
+            return None;
+        }
+        let mut asked = std::pin::pin!(asked);
+        if let Ok(answer) = tokio::time::timeout(SLOW, &mut asked).await {
+            return Some(answer);
+        }
+        if self.is_slow.swap(true, Ordering::AcqRel) {
+            return None;
+        }
+        let _waits = Waits(&self.is_slow);
+        Some(asked.await)
+    }
+
+    /// It said "alive" a short while ago, and nothing spoke against it since.
+    pub(in crate::heal) fn remembers_alive(&self, uuid: Uuid) -> bool {
+        self.alive.contains(&uuid)
+    }
+
+    /// It said "expired" a moment ago.
+    pub(in crate::heal) fn remembers_expired(&self, uuid: Uuid) -> bool {
+        self.expired.contains(&uuid)
+    }
+
+    /// Did it say "alive" of anything within the time for which that is believed?
+    pub(in crate::heal) fn was_confirmed(&self, now: Instant) -> bool {
+        let confirmed = *self.confirmed.lock().unwrap_or_else(PoisonError::into_inner);
+        confirmed.is_some_and(|at| now.saturating_duration_since(at) < self.alive_for.max(FIRST_LIFE))
+    }
+
+    /// The image answered 404: what was remembered is no longer true.
+    pub(in crate::heal) fn doubt(&self, uuid: Uuid) {
+        self.alive.remove(&uuid);
+    }
+
+    /// It gave no answer at all: not asked for a moment, so that not every request waits for it in turn.
+    pub(in crate::heal) fn no_answer(&self, now: Instant) {
+        self.close(now);
+    }
+
+    /// It says "expired" of an image that is alive: whoever speaks there, it is not the service.
+    pub(in crate::heal) fn distrust(&self, now: Instant) {
+        self.close(now);
+    }
+
+    fn close(&self, now: Instant) {
+        let mut closed = self.closed();
+        closed.life = (closed.life * 2).max(FIRST_LIFE).min(self.recheck);
+        closed.until = Some(now + closed.life);
+    }
+
+    /// Reads an answer and remembers what it means.
+    pub(in crate::heal) fn hear(&self, uuid: Uuid, status: StatusCode, body: &Bytes, now: Instant) -> Said {
+        let said = resource::read(uuid, status.as_u16(), body);
+        match &said {
+            Said::Alive(_) => {
+                self.expired.remove(&uuid);
+                self.alive.insert(uuid, (), self.alive_for);
+                *self.confirmed.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
+                *self.closed() = Closed::default();
+            }
+            Said::Expired => {
+                self.alive.remove(&uuid);
+                self.expired.insert(uuid, (), EXPIRED_FOR);
+                self.closed().until = None;
+            }
+            // A service in trouble is not a closed door: it is asked again next time.
+            Said::Nothing if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {}
+            Said::Nothing => self.closed().until = Some(now + self.recheck),
+        }
+        said
+    }
+
+    fn closed(&self) -> MutexGuard<'_, Closed> {
+        self.closed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const UUID: Uuid = Uuid::from_u128(0x13c0_9e7b_ddb5_30f5_a4ce_eece_bd33_0564);
+
+    fn hear(truth: &RegistrationCheck, status: u16, body: &'static str) -> Said {
+        let status = StatusCode::from_u16(status).expect("a status");
+        truth.hear(UUID, status, &Bytes::from_static(body.as_bytes()), Instant::now())
+    }
+
+    fn truth() -> RegistrationCheck {
+        RegistrationCheck::new(Duration::from_mins(1), Duration::from_mins(1))
+    }
+
+    #[test]
+    fn the_services_own_answers_tell_alive_from_expired() {
+        let truth = truth();
+        let url = "http://localhost:9000/fcrepo/rest/obj/a/files/a.jpg";
+        assert_eq!(hear(&truth, 200, url), Said::Alive(url.to_owned()));
+        assert!(truth.remembers_alive(UUID));
+        let forgotten = "Resource with id 13c09e7b-ddb5-30f5-a4ce-eecebd330564 not found!";
+        assert_eq!(hear(&truth, 404, forgotten), Said::Expired);
+        assert!(!truth.remembers_alive(UUID));
+        assert!(truth.is_open(Instant::now()));
+    }
+
+    #[test]
+    fn a_gateways_refusal_closes_it_until_the_recheck() {
+        for (status, body) in [
+            (403, "Forbidden"),
+            (404, "<p>/iiif-service/resources/13c09e7b-ddb5-30f5-a4ce-eecebd330564 was not found</p>"),
+            (200, "<html>login</html>"),
+            (404, r#"{"status":404,"path":"/iiif-service/resources/13c09e7b-ddb5-30f5-a4ce-eecebd330564"}"#),
+            (404, "no route: /iiif-service/resources/13c09e7b-ddb5-30f5-a4ce-eecebd330564"),
+        ] {
+            let truth = truth();
+            assert_eq!(hear(&truth, status, body), Said::Nothing, "{status}");
+            assert!(!truth.is_open(Instant::now()));
+            assert!(truth.is_open(Instant::now() + Duration::from_secs(61)));
+        }
+    }
+
+    #[test]
+    fn a_service_in_trouble_is_asked_again() {
+        let truth = truth();
+        assert_eq!(hear(&truth, 503, ""), Said::Nothing);
+        assert!(truth.is_open(Instant::now()));
+    }
+
+    #[test]
+    fn a_service_that_says_nothing_is_asked_again_soon() {
+        let (truth, now) = (truth(), Instant::now());
+        truth.no_answer(now);
+        assert!(!truth.is_open(now));
+        assert!(truth.is_open(now + FIRST_LIFE));
+    }
+}

@@ -1,0 +1,158 @@
+//! One request to a canvas service: what is asked for, and how it is sent.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::cluster::{self, Flight};
+use crate::config::settings::Rung;
+use crate::heal::canvas_service::priority_semaphore::Permit;
+use crate::heal::canvas_service::response::{CacheStatus, CanvasResponse};
+use crate::heal::canvas_service::{CanvasService, variants};
+use crate::heal::cooldowns::CanvasRequestKey;
+use crate::heal::evidence::Evidence;
+use crate::heal::flight_priority::FlightPriority;
+use crate::heal::ward::{IndexedImage, Ward};
+use crate::observe::Span;
+use crate::upstream::guard::Allowed;
+
+/// A request that took longer gives its place to whoever waits.
+const HANGS_AFTER: Duration = Duration::from_secs(10);
+
+/// How often it is looked for somebody who waits.
+const HANG_LOOK: Duration = Duration::from_millis(500);
+
+impl CanvasService {
+    /// Waits for `work`, a request that was sent, with its place. One that hangs loses the place when others wait, and
+    /// goes on without: two canvases that never answer must not keep all others from being healed.
+    pub(in crate::heal) async fn hold<T>(
+        &self,
+        place: (Permit, cluster::Place),
+        work: impl Future<Output = T>,
+    ) -> T {
+        let mut work = std::pin::pin!(work);
+        let mut place = Some(place);
+        let mut pause = HANGS_AFTER;
+        loop {
+            match tokio::time::timeout(pause, &mut work).await {
+                Ok(answer) => return answer,
+                Err(_) if place.is_some() && self.lanes.waiting().iter().any(|waiting| *waiting > 0) => {
+                    self.metrics.event("canvas_hangs");
+                    place = None;
+                }
+                Err(_) => {}
+            }
+            pause = HANG_LOOK;
+        }
+    }
+}
+
+impl Ward {
+    /// One canvas request, in its lane, past the breaker.
+    pub(in crate::heal) async fn request(
+        &self,
+        service: &CanvasService,
+        flight: &CanvasRequestKey,
+        patient: &IndexedImage,
+        urgency: &FlightPriority,
+        own: &Flight,
+    ) -> CanvasResponse {
+        let started = Instant::now();
+        let mut span = Span::step(&patient.trace, flight.rung.as_str());
+        let patient = &patient.within(&span);
+        let Some(place) = service.place(urgency).await else { return CanvasResponse::Withheld };
+        urgency.departs();
+        own.departs();
+        if service.rests_from(urgency) || service.breaker.pass(Instant::now()).is_err() {
+            return CanvasResponse::Withheld;
+        }
+        let asked = async {
+            match flight.rung {
+                Rung::Register => service.register(&flight.target, &patient.trace).await,
+                Rung::Rebuild => {
+                    service.canvas(&flight.target, &patient.key, &patient.trace, CacheStatus::Now).await
+                }
+                Rung::Variant => self.request_variant(service, &flight.target, patient).await,
+                _ => {
+                    service
+                        .canvas(&flight.target, &patient.key, &patient.trace, CacheStatus::NowOrLongAgo)
+                        .await
+                }
+            }
+        };
+        let answer = service.hold(place, asked).await;
+        self.step_ended(flight, answer, patient, started.elapsed());
+        span.text("iiif_mender.answer", answer.as_str());
+        answer
+    }
+
+    /// The canvas beside. A service of which it is not known whether it can do that is asked without `update` first: it
+    /// is a plain visit where it cannot. Where it can, such an answer may be an old one, which wrote no key.
+    async fn request_variant(
+        &self,
+        service: &CanvasService,
+        target: &str,
+        patient: &IndexedImage,
+    ) -> CanvasResponse {
+        let (key, trace) = (&patient.key, &patient.trace);
+        if service.variants.known(Instant::now()) != Some(true) {
+            let answer = service.canvas(target, key, trace, CacheStatus::NowOrLongAgo).await;
+            self.share_variants(service);
+            let is_honoured = service.variants.known(Instant::now()) == Some(true);
+            if !is_honoured || self.evidence(patient).await == Evidence::Alive {
+                return answer;
+            }
+        }
+        let answer = service.canvas(&variants::built_anew(target), key, trace, CacheStatus::Now).await;
+        self.share_variants(service);
+        answer
+    }
+}
+
+/// One request to a canvas service, and the canvas it is about.
+#[derive(Debug, Clone)]
+pub(in crate::heal) struct CanvasRequest {
+    pub(in crate::heal) flight: CanvasRequestKey,
+    /// `None` for a registration, which leaves the canvas alone.
+    pub(in crate::heal) canvas: Option<Allowed>,
+}
+
+impl CanvasRequest {
+    pub(in crate::heal) fn visit(canvas: &Allowed) -> Self {
+        let flight = CanvasRequestKey {
+            service: canvas.mark,
+            target: canvas.visit.as_str().into(),
+            rung: Rung::Visit,
+        };
+        Self { flight, canvas: Some(canvas.clone()) }
+    }
+
+    /// `None`: this canvas has no place beside.
+    pub(in crate::heal) fn variant(canvas: &Allowed) -> Option<Self> {
+        let target = canvas.variant.as_deref()?.into();
+        let flight = CanvasRequestKey { service: canvas.mark, target, rung: Rung::Variant };
+        Some(Self { flight, canvas: None })
+    }
+
+    pub(in crate::heal) fn rebuild(canvas: &Allowed) -> Self {
+        let flight = CanvasRequestKey {
+            service: canvas.mark,
+            target: canvas.rebuild.as_str().into(),
+            rung: Rung::Rebuild,
+        };
+        Self { flight, canvas: Some(canvas.clone()) }
+    }
+
+    /// The canvas built anew beside the good one, which stays as it is. The key is written all the same.
+    ///
+    /// UPSTREAM: what is stored belongs to path, `allow` and `disallow` together; a `disallow` that fits no file
+    /// leaves nothing out of the canvas, and has a place of its own in the cache. A service that knows no
+    /// `disallow` does what it does for any rebuild.
+    pub(in crate::heal) fn aside(canvas: &Allowed) -> Self {
+        let target = format!("{}&disallow=x-iiif-mender/none", canvas.rebuild);
+        Self {
+            flight: CanvasRequestKey { service: canvas.mark, target: target.into(), rung: Rung::Rebuild },
+            canvas: None,
+        }
+    }
+}

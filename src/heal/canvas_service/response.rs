@@ -1,0 +1,64 @@
+//! What the answer to one canvas request says.
+
+use http::StatusCode;
+
+/// What a canvas request brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::heal) enum CanvasResponse {
+    /// The canvas, built for this request, and it carries the image: its key is written.
+    Built,
+    /// The canvas, and it carries the image; it may be an old one.
+    Carries,
+    /// The canvas without the image: poisoned, or the file is gone.
+    Lacks,
+    /// Good JSON, or none at all, that says nothing about the image.
+    Unclear,
+    /// The service does not know the canvas, or cannot build it: it speaks against this canvas only.
+    Refused,
+    /// The service asks for a pause.
+    Busy,
+    /// No answer, or one that speaks against the service.
+    Unwell,
+    /// It was not asked: the breaker is open.
+    Withheld,
+}
+
+/// Was the canvas built for this request?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::heal) enum CacheStatus {
+    /// For certain.
+    Now,
+    /// Or it came out of the service's cache.
+    NowOrLongAgo,
+}
+
+impl CanvasResponse {
+    /// Does it speak against the service, and not against the canvas or the rung?
+    pub(in crate::heal) fn is_about_the_service(self) -> bool {
+        matches!(self, Self::Busy | Self::Unwell | Self::Withheld)
+    }
+
+    pub(in crate::heal) fn as_str(self) -> &'static str {
+        match self {
+            Self::Built | Self::Carries => "carries",
+            Self::Lacks => "lacks",
+            Self::Unclear => "unclear",
+            Self::Refused => "refused",
+            Self::Busy => "busy",
+            Self::Unwell => "unwell",
+            Self::Withheld => "withheld",
+        }
+    }
+}
+
+/// What a status alone says.
+pub(in crate::heal) fn classify(status: StatusCode) -> CanvasResponse {
+    match status {
+        StatusCode::TOO_MANY_REQUESTS => CanvasResponse::Busy,
+        // UPSTREAM: an unknown canvas and a Fedora that answers 4xx or 5xx are both 500 (upstream.md "Errors").
+        StatusCode::INTERNAL_SERVER_ERROR => CanvasResponse::Refused,
+        status if status.is_server_error() => CanvasResponse::Unwell,
+        status if status.is_success() => CanvasResponse::Unclear,
+        _ => CanvasResponse::Refused,
+    }
+}

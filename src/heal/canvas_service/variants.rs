@@ -1,0 +1,102 @@
+//! Does a canvas service build a canvas *beside* the stored one when it is asked with a `disallow` that fits nothing?
+//!
+//! UPSTREAM: what is stored belongs to path, type, repository, `allow` and `disallow` together. The `@id` of such an
+//! answer carries the query, which proves it; a service that ignores the parameter answers with its plain canvas, so
+//! that the first request, without `update`, is harmless anywhere (upstream.md "Ways back to life").
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// `VariantSupport` is what is known of one canvas service.
+#[derive(Debug, Default)]
+pub(in crate::heal) struct VariantSupport {
+    state: Mutex<State>,
+    /// When the other nodes were last told.
+    shared: Mutex<Option<Instant>>,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+enum State {
+    #[default]
+    Unknown,
+    Honoured,
+    /// Tried anew from then on: the service may be another one by then.
+    Ignored {
+        until: Instant,
+    },
+}
+
+/// How soon a service that ignored the parameter is tried anew.
+pub(in crate::heal) const RETRY_AFTER: Duration = Duration::from_mins(10);
+
+impl VariantSupport {
+    /// Does it? `None`: not known, or not known any more.
+    pub(in crate::heal) fn known(&self, now: Instant) -> Option<bool> {
+        match *self.lock() {
+            State::Honoured => Some(true),
+            State::Ignored { until } if now < until => Some(false),
+            State::Unknown | State::Ignored { .. } => None,
+        }
+    }
+
+    /// An answer has shown it. True: that is news.
+    pub(in crate::heal) fn record(&self, honoured: bool, now: Instant) -> bool {
+        let is_news = self.known(now) != Some(honoured);
+        *self.lock() = if honoured { State::Honoured } else { State::Ignored { until: now + RETRY_AFTER } };
+        is_news
+    }
+
+    /// Is it time to tell the other nodes? They forget it, so once in a while. Asking is telling.
+    pub(in crate::heal) fn is_to_be_shared(&self, now: Instant) -> bool {
+        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_due = shared.is_none_or(|at| now.saturating_duration_since(at) >= RETRY_AFTER / 2);
+        if is_due {
+            *shared = Some(now);
+        }
+        is_due
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The target with `update=true` before its last pair.
+pub(in crate::heal) fn built_anew(variant: &str) -> String {
+    match variant.rsplit_once("disallow=") {
+        Some((before, value)) => format!("{before}update=true&disallow={value}"),
+        None => variant.to_owned(),
+    }
+}
+
+/// Does this `@id` carry the query?
+pub(in crate::heal) fn is_honoured(id: &str) -> bool {
+    id.split_once('?').is_some_and(|(_, query)| query.contains("disallow="))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_answer_has_shown_is_known_and_a_service_that_ignores_it_is_tried_anew() {
+        let (support, now) = (VariantSupport::default(), Instant::now());
+        assert_eq!(support.known(now), None);
+        assert!(support.record(false, now));
+        assert_eq!((support.known(now), support.known(now + RETRY_AFTER)), (Some(false), None));
+        assert!(support.record(true, now) && !support.record(true, now));
+        assert_eq!(support.known(now + RETRY_AFTER), Some(true));
+    }
+
+    #[test]
+    fn update_stands_before_what_is_left_out() {
+        let asked = |variant| built_anew(variant);
+        assert_eq!(asked("/c?disallow=x-iiif-mender/none"), "/c?update=true&disallow=x-iiif-mender/none");
+        assert_eq!(asked("/c?page=2&disallow=x"), "/c?page=2&update=true&disallow=x");
+        assert!(
+            is_honoured("https://a.test/c?disallow=x-iiif-mender/none") && !is_honoured("https://a.test/c")
+        );
+    }
+}

@@ -1,0 +1,294 @@
+//! What is remembered of heals that did not help: bounded, with an end, and apart from successes.
+
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use moka::sync::Cache;
+
+use crate::config::settings::{Heal, Rung};
+
+/// One canvas on one rung of one canvas service (by its mark, so that a reload of the configuration changes nothing).
+///
+/// UPSTREAM: all pages of a PDF share one key and one canvas in the cache (upstream.md "Identifiers"), so they share
+/// flights and cool-downs too: two that differ only in `page` are the same.
+#[derive(Debug, Clone)]
+pub(in crate::heal) struct CanvasRequestKey {
+    pub(in crate::heal) service: u64,
+    /// Path and query that are asked for.
+    pub(in crate::heal) target: Arc<str>,
+    pub(in crate::heal) rung: Rung,
+}
+
+impl CanvasRequestKey {
+    /// The same in words, for other nodes.
+    pub(in crate::heal) fn words(&self) -> String {
+        let (_, rung, path, query) = self.known_by();
+        query.fold(format!("{} {path}", rung.as_str()), |words, pair| format!("{words}&{pair}"))
+    }
+
+    /// What it is known by.
+    fn known_by(&self) -> (u64, Rung, &str, impl Iterator<Item = &str>) {
+        let (path, query) = self.target.split_once('?').unwrap_or((&self.target, ""));
+        let query = query.split('&').filter(|pair| !pair.starts_with("page=") && !pair.is_empty());
+        (self.service, self.rung, path, query)
+    }
+}
+
+impl PartialEq for CanvasRequestKey {
+    fn eq(&self, other: &Self) -> bool {
+        let (own, others) = (self.known_by(), other.known_by());
+        (own.0, own.1, own.2) == (others.0, others.1, others.2) && own.3.eq(others.3)
+    }
+}
+
+impl Eq for CanvasRequestKey {}
+
+impl Hash for CanvasRequestKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let (service, rung, path, query) = self.known_by();
+        (service, rung, path).hash(state);
+        query.for_each(|pair| pair.hash(state));
+    }
+}
+
+/// Heals of one canvas that succeeded within one cool-down before it counts as flapping.
+const FLAPPING: u32 = 5;
+
+/// Entries at most in each memory; beyond it the least used are forgotten, which costs a request, no more.
+const ENTRIES: u64 = 100_000;
+
+/// Nobody asked for it for so long: forgotten, whatever the settings say.
+const LONGEST: Duration = Duration::from_hours(24);
+
+/// The first life of what speaks against a canvas or a file; it doubles with each proof more.
+const FIRST_LIFE: Duration = Duration::from_secs(1);
+
+/// As long as nothing has shown that the service is well, nothing is believed for longer: a fault looks just like a
+/// canvas that cannot be built, or a file that is gone, and its end cannot be seen.
+pub(in crate::heal) const UNPROVEN_LIFE: Duration = Duration::from_secs(2);
+
+/// Cool-downs.
+#[derive(Debug)]
+pub(in crate::heal) struct Cooldowns {
+    rungs: Cache<CanvasRequestKey, CooldownEntry>,
+    cooldown: Duration,
+    backoff_max: Duration,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct CooldownEntry {
+    /// Failures in a row.
+    failures: u32,
+    /// Successes since `since`.
+    successes: u32,
+    since: Instant,
+    /// Not before this.
+    until: Instant,
+    /// When this was last written.
+    noted: Instant,
+}
+
+impl Cooldowns {
+    pub(in crate::heal) fn new(heal: &Heal) -> Self {
+        Self {
+            rungs: Cache::builder().max_capacity(ENTRIES).time_to_idle(LONGEST).build(),
+            cooldown: heal.cooldown,
+            backoff_max: heal.backoff_max,
+        }
+    }
+
+    /// The same memory under other settings: what is remembered stays, also for climbs that still have this one.
+    pub(in crate::heal) fn under(&self, heal: &Heal) -> Self {
+        Self { rungs: self.rungs.clone(), cooldown: heal.cooldown, backoff_max: heal.backoff_max }
+    }
+
+    /// What happened on this rung, unless it is too long ago to count.
+    fn past(&self, rung: &CanvasRequestKey, now: Instant) -> Option<CooldownEntry> {
+        let counts = self.backoff_max.max(self.cooldown) * 2;
+        self.rungs.get(rung).filter(|past| now.saturating_duration_since(past.noted) < counts)
+    }
+
+    /// How long this rung is to be left alone, if it is. What was noted before `recovered`, when its service was seen
+    /// to be well again, speaks against it no more.
+    pub(in crate::heal) fn cooling(
+        &self,
+        rung: &CanvasRequestKey,
+        recovered: Option<Instant>,
+        now: Instant,
+    ) -> Option<Duration> {
+        let past = self.rungs.get(rung)?;
+        if past.failures > 0 && recovered.is_some_and(|recovered| past.noted <= recovered) {
+            return None;
+        }
+        past.until.checked_duration_since(now).filter(|left| !left.is_zero())
+    }
+
+    /// The rung was tried and did not help: left alone for a moment, twice as long each time, with jitter; but for no
+    /// more than two seconds as long as the service has built nothing whole since it was tried before (`well_at`).
+    ///
+    /// Several images of one canvas share its flight and each tell how it ended for them; `boarded` is when the
+    /// teller came aboard. It counts once, and one image that was helped speaks for the canvas.
+    /// Says for how long, if it counted.
+    pub(in crate::heal) fn failed(
+        &self,
+        rung: &CanvasRequestKey,
+        boarded: Instant,
+        well_at: Option<Instant>,
+        now: Instant,
+    ) -> Option<Duration> {
+        let past = self.past(rung, now);
+        if past.is_some_and(|past| past.noted >= boarded) {
+            return None;
+        }
+        let before = past.filter(|past| past.failures > 0);
+        let was_well = before.is_none_or(|past| well_at.is_some_and(|well| well >= past.noted));
+        let failures = before.map_or(0, |past| past.failures);
+        let failures = if was_well { failures.saturating_add(1) } else { failures };
+        let factor = 2u32.saturating_pow((failures - 1).min(16));
+        let longest = self.backoff_max.max(self.cooldown);
+        let pause = self.cooldown.min(FIRST_LIFE).saturating_mul(factor).min(longest);
+        let pause = pause.mul_f64(0.9 + 0.2 * fastrand::f64());
+        let pause = if was_well { pause } else { pause.min(UNPROVEN_LIFE) };
+        self.rungs.insert(
+            rung.clone(),
+            CooldownEntry { failures, successes: 0, since: now, until: now + pause, noted: now },
+        );
+        Some(pause)
+    }
+
+    /// Another node tried the rung in vain: left alone for as long as that one leaves it.
+    pub(in crate::heal) fn cool(&self, rung: &CanvasRequestKey, left: Duration, now: Instant) {
+        let failures = self.rungs.get(rung).map_or(1, |past| past.failures.max(1));
+        let past = CooldownEntry { failures, successes: 0, since: now, until: now + left, noted: now };
+        self.rungs.insert(rung.clone(), past);
+    }
+
+    /// The rung helped: it may help again at once, unless the image is lost again and again.
+    pub(in crate::heal) fn succeeded(&self, rung: &CanvasRequestKey, boarded: Instant, now: Instant) {
+        let past = self.past(rung, now);
+        if past.is_some_and(|past| past.noted >= boarded && past.failures == 0) {
+            return;
+        }
+        let past = past.filter(|past| now.duration_since(past.since) < self.cooldown);
+        let (since, successes) = past.map_or((now, 1), |past| (past.since, past.successes + 1));
+        // What touches nothing that is stored may be done as often as it is needed.
+        let is_harmless = matches!(rung.rung, Rung::Register | Rung::Variant);
+        let until = if successes >= FLAPPING && !is_harmless { now + self.cooldown } else { now };
+        self.rungs.insert(rung.clone(), CooldownEntry { failures: 0, successes, since, until, noted: now });
+    }
+
+    /// Forgets how this went.
+    pub(in crate::heal) fn forget(&self, rung: &CanvasRequestKey) {
+        self.rungs.invalidate(rung);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn memory() -> Cooldowns {
+        Cooldowns {
+            rungs: Cache::new(100),
+            cooldown: Duration::from_secs(10),
+            backoff_max: Duration::from_mins(1),
+        }
+    }
+
+    /// Aboard after all that was noted before: a flight of its own.
+    const AFTER: Duration = Duration::from_nanos(1);
+
+    fn rung() -> CanvasRequestKey {
+        CanvasRequestKey { service: 0, target: "/canvas/a".into(), rung: Rung::Visit }
+    }
+
+    #[test]
+    fn pages_of_one_pdf_share_a_canvas_and_other_queries_do_not() {
+        let of = |target: &str| CanvasRequestKey { target: target.into(), ..rung() };
+        let memory = memory();
+        memory.failed(&of("/canvas/a?page=1"), Instant::now() + AFTER, None, Instant::now());
+        for same in ["/canvas/a?page=2", "/canvas/a"] {
+            assert!(memory.cooling(&of(same), None, Instant::now()).is_some(), "{same}");
+        }
+        memory.forget(&of("/canvas/a?page=3"));
+        assert!(
+            memory.cooling(&of("/canvas/a?page=1"), None, Instant::now()).is_none(),
+            "forgotten for all of them"
+        );
+        for other in ["/canvas/b?page=1", "/canvas/a?allow=image/jpeg&page=1"] {
+            assert!(memory.cooling(&of(other), None, Instant::now()).is_none(), "{other}");
+        }
+    }
+
+    #[test]
+    fn failures_cool_down_longer_each_time_up_to_a_bound() {
+        let (memory, now) = (memory(), Instant::now());
+        assert_eq!(memory.cooling(&rung(), None, now), None);
+        let mut last = Duration::ZERO;
+        for expected in [1, 2, 4, 8, 16, 32, 60, 60] {
+            memory.failed(&rung(), now + AFTER, Some(now), now);
+            last = memory.cooling(&rung(), None, now).expect("it cools");
+            let expected = Duration::from_secs(expected);
+            assert!(
+                last >= expected.mul_f64(0.9) && last <= expected.mul_f64(1.1),
+                "{last:?} of {expected:?}"
+            );
+        }
+        assert_eq!(memory.cooling(&rung(), None, now + last), None);
+    }
+
+    #[test]
+    fn a_success_does_not_stop_the_next_heal_but_flapping_does() {
+        let (memory, now) = (memory(), Instant::now());
+        for _ in 1..FLAPPING {
+            memory.succeeded(&rung(), now + AFTER, now);
+            assert_eq!(memory.cooling(&rung(), None, now), None);
+        }
+        memory.succeeded(&rung(), now + AFTER, now);
+        assert!(memory.cooling(&rung(), None, now).is_some());
+        assert_eq!(memory.cooling(&rung(), None, now + Duration::from_secs(10)), None);
+    }
+
+    #[test]
+    fn many_images_of_one_canvas_tell_of_one_flight_and_it_counts_once() {
+        let (memory, boarded) = (memory(), Instant::now());
+        let landed = boarded + Duration::from_secs(1);
+        for _ in 0..20 {
+            memory.failed(&rung(), boarded, None, landed);
+        }
+        let pause = memory.cooling(&rung(), None, landed).expect("it cools");
+        assert!(pause <= Duration::from_secs(11), "counted once: {pause:?}");
+        memory.succeeded(&rung(), boarded, landed);
+        assert_eq!(
+            memory.cooling(&rung(), None, landed),
+            None,
+            "one image that was helped speaks for the canvas"
+        );
+        for _ in 0..20 {
+            memory.succeeded(&rung(), boarded, landed);
+            memory.failed(&rung(), boarded, None, landed);
+        }
+        assert_eq!(memory.cooling(&rung(), None, landed), None, "that is no flapping");
+    }
+
+    #[test]
+    fn as_long_as_nothing_shows_that_the_service_is_well_nothing_cools_for_long() {
+        let (memory, now) = (memory(), Instant::now());
+        let mut pauses = (0u32..20).map(|second| {
+            let now = now + Duration::from_secs(3) * second;
+            memory.failed(&rung(), now, Some(now - Duration::from_mins(1)), now).expect("it counts")
+        });
+        assert!(pauses.all(|pause| pause <= UNPROVEN_LIFE));
+    }
+
+    #[test]
+    fn what_failed_during_a_fault_is_tried_again_at_its_end() {
+        let (memory, now) = (memory(), Instant::now());
+        memory.failed(&rung(), now + AFTER, None, now);
+        assert!(memory.cooling(&rung(), None, now).is_some());
+        assert_eq!(memory.cooling(&rung(), Some(now + AFTER), now), None);
+    }
+}

@@ -1,0 +1,254 @@
+//! First asks: while many ask for one image and nobody has an answer yet, the others wait for the first one.
+//!
+//! Two hundred who open an expired page in the same moment would each be sent on, be answered 404, and be sent on once
+//! more after the heal. A few are enough to find out. Readers of an image that was well a moment ago are never held.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use http::StatusCode;
+use tokio::sync::Notify;
+use tokio::time::timeout_at;
+
+use crate::config::settings::Heal;
+use crate::iiif::Target;
+
+/// So many images are looked after at once; two that share a place take turns.
+const PLACES: usize = 1024;
+
+/// An image that was answered is well for so long.
+const WELL_FOR: Duration = Duration::from_mins(1);
+
+/// An image that was 404 is not asked for first for so long: it is about to be healed, or was.
+const GONE_FOR: Duration = Duration::from_secs(1);
+
+/// The images that are asked for.
+#[derive(Debug)]
+pub(in crate::heal) struct FirstRequestLimiter {
+    places: Box<[Slot]>,
+    hasher: RandomState,
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    asked: Mutex<SlotState>,
+    told: Notify,
+}
+
+/// What is known of the image that has this place.
+#[derive(Debug, Default, Clone, Copy)]
+struct SlotState {
+    image: u64,
+    unanswered: usize,
+    known: LastResult,
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+enum LastResult {
+    #[default]
+    Nothing,
+    Well(Instant),
+    /// This request for it was 404; another one may be in the image server's cache.
+    Gone(Instant, u64),
+}
+
+/// One request before its first answer. Dropping it makes room for the next one, and wakes those who wait.
+#[derive(Debug)]
+pub(in crate::heal) struct FirstRequestPermit {
+    counted: Option<(Arc<FirstRequestLimiter>, u64)>,
+    /// Which request it is.
+    target: u64,
+    is_gone: bool,
+}
+
+impl Default for FirstRequestLimiter {
+    fn default() -> Self {
+        Self { places: (0..PLACES).map(|_| Slot::default()).collect(), hasher: RandomState::new() }
+    }
+}
+
+impl FirstRequestLimiter {
+    /// Lets a request for this identifier of this route in: at once, or when somebody else was answered, or after
+    /// `heal.first_asks_wait`. `held` is called if it has to wait.
+    pub(in crate::heal) async fn ask(
+        self: &Arc<Self>,
+        mark: u64,
+        identifier: &str,
+        target: Target<'_>,
+        bounds: &Heal,
+        held: impl FnOnce(),
+    ) -> FirstRequestPermit {
+        let image = self.hasher.hash_one((mark, identifier));
+        let target = self.hasher.hash_one(target);
+        if let Some(ask) = self.enter(image, target, bounds.first_asks, Instant::now()) {
+            return ask;
+        }
+        held();
+        Box::pin(self.wait(image, target, bounds)).await
+    }
+
+    async fn wait(self: &Arc<Self>, image: u64, target: u64, bounds: &Heal) -> FirstRequestPermit {
+        let until = tokio::time::Instant::now() + bounds.first_asks_wait;
+        loop {
+            let mut told = std::pin::pin!(self.place(image).told.notified());
+            // From here on no word is missed.
+            told.as_mut().enable();
+            if let Some(ask) = self.enter(image, target, bounds.first_asks, Instant::now()) {
+                return ask;
+            }
+            if timeout_at(until, told).await.is_err() {
+                return FirstRequestPermit::free();
+            }
+        }
+    }
+
+    /// `None`: it has to wait.
+    fn enter(
+        self: &Arc<Self>,
+        image: u64,
+        target: u64,
+        most: usize,
+        now: Instant,
+    ) -> Option<FirstRequestPermit> {
+        let mut asked = self.place(image).lock();
+        if asked.image != image {
+            if asked.unanswered > 0 {
+                return Some(FirstRequestPermit::free());
+            }
+            *asked = SlotState { image, ..SlotState::default() };
+        }
+        match asked.known {
+            LastResult::Well(until) if now < until => return Some(FirstRequestPermit::free()),
+            LastResult::Gone(until, gone)
+                if now < until && (gone == target || most > 0 && asked.unanswered >= most) =>
+            {
+                return Some(FirstRequestPermit { counted: None, target, is_gone: true });
+            }
+            LastResult::Gone(until, _) if now < until => asked.unanswered += 1,
+            _ if most > 0 && asked.unanswered >= most => return None,
+            _ => asked.unanswered += 1,
+        }
+        drop(asked);
+        Some(FirstRequestPermit { counted: Some((Arc::clone(self), image)), target, is_gone: false })
+    }
+
+    /// It is back.
+    pub(in crate::heal) fn found_well(&self, mark: u64, identifier: &str) {
+        self.know(self.hasher.hash_one((mark, identifier)), LastResult::Well(Instant::now() + WELL_FOR));
+    }
+
+    /// The heal is over.
+    pub(in crate::heal) fn forget(&self, mark: u64, identifier: &str) {
+        self.know(self.hasher.hash_one((mark, identifier)), LastResult::Nothing);
+    }
+
+    fn know(&self, image: u64, known: LastResult) {
+        let mut asked = self.place(image).lock();
+        if asked.image == image {
+            asked.known = known;
+        }
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "any bits will do")]
+    fn place(&self, image: u64) -> &Slot {
+        &self.places[image as usize % PLACES]
+    }
+}
+
+impl Slot {
+    fn lock(&self) -> MutexGuard<'_, SlotState> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl FirstRequestPermit {
+    /// Nobody counts it.
+    pub(in crate::heal) fn free() -> Self {
+        Self { counted: None, target: 0, is_gone: false }
+    }
+
+    /// Somebody was answered 404 a moment ago.
+    pub(in crate::heal) fn is_gone(&self) -> bool {
+        self.is_gone
+    }
+
+    /// It was answered, and is not expired. Only a picture says that the image is well.
+    pub(in crate::heal) fn found(self, status: StatusCode) {
+        if status.is_success() {
+            self.finds(|now| LastResult::Well(now + WELL_FOR));
+        }
+    }
+
+    /// The image server had forgotten it.
+    pub(in crate::heal) fn found_gone(self) {
+        let target = self.target;
+        self.finds(|now| LastResult::Gone(now + GONE_FOR, target));
+    }
+
+    fn finds(&self, known: impl FnOnce(Instant) -> LastResult) {
+        if let Some((firsts, image)) = &self.counted {
+            firsts.know(*image, known(Instant::now()));
+        }
+    }
+}
+
+impl Drop for FirstRequestPermit {
+    fn drop(&mut self) {
+        let Some((firsts, image)) = self.counted.take() else { return };
+        let place = firsts.place(image);
+        place.lock().unanswered -= 1;
+        place.told.notify_waiters();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: fn() -> Instant = Instant::now;
+
+    #[test]
+    fn no_more_than_so_many_ask_before_one_is_answered() {
+        let firsts = Arc::new(FirstRequestLimiter::default());
+        let first = firsts.enter(7, 1, 2, NOW()).expect("room");
+        let second = firsts.enter(7, 1, 2, NOW()).expect("room");
+        assert!(firsts.enter(7, 1, 2, NOW()).is_none());
+        // Another image, and one that shares the place: they are not held.
+        assert!(firsts.enter(8, 1, 2, NOW()).is_some());
+        assert!(firsts.enter(7 + PLACES as u64, 1, 2, NOW()).is_some_and(|ask| ask.counted.is_none()));
+        // Who leaves without an answer makes room for one.
+        drop(first);
+        let third = firsts.enter(7, 1, 2, NOW()).expect("room");
+        assert!(firsts.enter(7, 1, 2, NOW()).is_none());
+        drop((second, third));
+        assert_eq!(firsts.place(7).lock().unanswered, 0);
+    }
+
+    #[test]
+    fn an_image_that_is_well_is_asked_for_by_everybody_and_one_that_is_gone_by_nobody() {
+        let firsts = Arc::new(FirstRequestLimiter::default());
+        firsts.enter(7, 1, 1, NOW()).expect("room").found(StatusCode::OK);
+        let many: Vec<_> = (0..9).filter_map(|_| firsts.enter(7, 1, 1, NOW())).collect();
+        assert_eq!((many.len(), firsts.place(7).lock().unanswered), (9, 0));
+        let later = NOW() + WELL_FOR;
+        let ask = firsts.enter(7, 1, 1, later).expect("room");
+        assert!(firsts.enter(7, 1, 1, later).is_none());
+        ask.found_gone();
+        assert!(firsts.enter(7, 1, 1, NOW()).expect("word").is_gone());
+        let other = firsts.enter(7, 2, 1, NOW()).expect("room");
+        assert!(!other.is_gone(), "another tile may be in the image server's cache");
+        assert!(firsts.enter(7, 3, 1, NOW()).expect("word").is_gone(), "but not all of them at once");
+        drop(other);
+        assert!(!firsts.enter(7, 1, 1, NOW() + GONE_FOR).expect("room").is_gone());
+    }
+
+    #[test]
+    fn without_a_bound_nobody_is_held() {
+        let firsts = Arc::new(FirstRequestLimiter::default());
+        let many: Vec<_> = (0..99).filter_map(|_| firsts.enter(7, 1, 0, NOW())).collect();
+        assert_eq!(many.len(), 99);
+    }
+}

@@ -1,0 +1,121 @@
+//! How urgent a flight is. A viewer who comes for a page that only waited to be healed ahead makes it urgent.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use tokio::sync::watch;
+
+use crate::heal::canvas_service::priority_semaphore::{Permit, Priority, PrioritySemaphore, WaiterId};
+use crate::observe::Trace;
+
+/// The urgency of one flight, shared by all who wait for it.
+#[derive(Debug)]
+pub(crate) struct FlightPriority {
+    state: Mutex<State>,
+    viewers: AtomicU32,
+    departed: watch::Sender<bool>,
+    leader: OnceLock<Trace>,
+}
+
+#[derive(Debug)]
+struct State {
+    lane: Priority,
+    /// Where it stands in a queue, while it does.
+    queued: Option<(Arc<PrioritySemaphore>, WaiterId)>,
+    /// The flight that this one waits for.
+    waits_on: Option<Arc<FlightPriority>>,
+}
+
+impl FlightPriority {
+    pub(in crate::heal) fn new(lane: Priority) -> Arc<Self> {
+        let state = State { lane, queued: None, waits_on: None };
+        Arc::new(Self {
+            state: Mutex::new(state),
+            viewers: AtomicU32::new(0),
+            departed: watch::channel(false).0,
+            leader: OnceLock::new(),
+        })
+    }
+
+    pub(in crate::heal) fn lane(&self) -> Priority {
+        self.lock().lane
+    }
+
+    /// The request that started it. Said once, by whoever starts it.
+    pub(in crate::heal) fn is_led_by(&self, trace: &Trace) {
+        let _ = self.leader.set(trace.clone());
+    }
+
+    /// The request that started it.
+    pub(in crate::heal) fn leader(&self) -> Option<&Trace> {
+        self.leader.get()
+    }
+
+    /// One viewer more waits for this flight.
+    pub(in crate::heal) fn viewer_waits(&self) {
+        self.viewers.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Viewers who waited so far, those among them who left.
+    pub(in crate::heal) fn viewers(&self) -> u32 {
+        self.viewers.load(Ordering::Relaxed)
+    }
+
+    /// At least as urgent as `lane` from now on, and all that it waits for too.
+    pub(in crate::heal) fn hasten(&self, lane: Priority) {
+        let (queued, waits_on) = {
+            let mut state = self.lock();
+            if lane >= state.lane {
+                return;
+            }
+            state.lane = lane;
+            (state.queued.clone(), state.waits_on.clone())
+        };
+        if let Some((lanes, ticket)) = queued {
+            lanes.promote(ticket, lane);
+        }
+        if let Some(other) = waits_on {
+            other.hasten(lane);
+        }
+    }
+
+    /// This flight waits for that one now.
+    pub(in crate::heal) fn wait_on(&self, other: &Arc<Self>) {
+        let lane = {
+            let mut state = self.lock();
+            state.waits_on = Some(Arc::clone(other));
+            state.lane
+        };
+        other.hasten(lane);
+    }
+
+    /// Waits for a place in the lane that is right by then.
+    pub(in crate::heal) async fn place(&self, lanes: &Arc<PrioritySemaphore>) -> Permit {
+        // Ticket and lane change hands in one step: whoever hastens us comes before it and is read here, or after
+        // it and finds the ticket.
+        let stand = |ticket| {
+            let mut state = self.lock();
+            state.queued = Some((Arc::clone(lanes), ticket));
+            state.lane
+        };
+        let place = lanes.place(stand).await;
+        self.lock().queued = None;
+        place
+    }
+
+    /// Its request is on the way now, from here or from another node.
+    pub(in crate::heal) fn departs(&self) {
+        self.departed.send_replace(true);
+    }
+
+    /// Waits until its request is on the way: before that there is nothing to look for.
+    pub(in crate::heal) async fn departed(&self) {
+        let mut news = self.departed.subscribe();
+        // The sender lives in `self`, so the channel cannot close meanwhile.
+        let _ = news.wait_for(|departed| *departed).await;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

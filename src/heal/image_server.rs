@@ -1,0 +1,121 @@
+//! Image servers, as the healer asks them on its own behalf: is this image alive, expired, or is there no telling?
+//!
+//! UPSTREAM: behind a derivative cache every tile that was ever answered stays 200, and so does info.json: what is good
+//! there proves nothing. Errors are never cached, and the identifier is looked up before the size is read, so that a
+//! size above every maximum tells a live image (403) from an expired one (404) without decoding anything (upstream.md
+//! "An expired image"). Not every image server does: which probe tells the truth is learned, once for each.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use http::StatusCode;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::heal::evidence::{Evidence, Probe, proves_nothing};
+use crate::heal::ward::{IndexedImage, Ward};
+use crate::upstream::UpstreamError;
+
+/// `TruthfulProbe` is what is known of the probes of one image server.
+#[derive(Debug, Default)]
+pub(in crate::heal) struct TruthfulProbe(Mutex<State>);
+
+#[derive(Debug, Clone, Copy, Default)]
+enum State {
+    #[default]
+    Unknown,
+    /// This one tells the truth.
+    Known(Probe),
+    /// None of them does; tried anew from then on.
+    None { until: Instant },
+}
+
+/// How soon an image server of which no probe told the truth is tried anew.
+const RETRY_AFTER: Duration = Duration::from_mins(10);
+
+impl TruthfulProbe {
+    fn state(&self) -> State {
+        match *self.lock() {
+            State::None { until } if Instant::now() >= until => State::Unknown,
+            state => state,
+        }
+    }
+
+    fn set(&self, state: State) {
+        *self.lock() = state;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Ward {
+    /// What the image server itself proves of this image, by a probe that tells the truth there; "alive" never by one
+    /// that a cache could answer.
+    pub(in crate::heal) async fn probe(&self, patient: &IndexedImage) -> Evidence {
+        let truthful = &self.probes[patient.route];
+        match truthful.state() {
+            State::Known(probe) => self.try_probe(patient, &patient.sent, probe).await,
+            State::None { .. } => self.try_probe(patient, &patient.sent, Probe::SmallTile).await,
+            State::Unknown => self.learn_probe(patient, truthful).await,
+        }
+    }
+
+    /// Tries each probe on this image. One that calls it alive, and calls an identifier expired that cannot exist,
+    /// looks identifiers up: it tells the truth.
+    async fn learn_probe(&self, patient: &IndexedImage, truthful: &TruthfulProbe) -> Evidence {
+        let mut silent = 0;
+        for probe in Probe::TRUTHFUL {
+            match self.try_probe(patient, &patient.sent, probe).await {
+                Evidence::Alive => {}
+                // It cannot be learned by an image that is expired, but that is known by now.
+                Evidence::Expired => return Evidence::Expired,
+                Evidence::Nothing => {
+                    silent += 1;
+                    continue;
+                }
+            }
+            let nobody = Uuid::new_v4().to_string();
+            if self.try_probe(patient, &nobody, probe).await == Evidence::Expired {
+                truthful.set(State::Known(probe));
+                tracing::info!(request = %patient.trace, probe = probe.tail(), "this probe tells a live image from an expired one");
+                return Evidence::Alive;
+            }
+        }
+        if silent < Probe::TRUTHFUL.len() {
+            truthful.set(State::None { until: Instant::now() + RETRY_AFTER });
+        }
+        self.try_probe(patient, &patient.sent, Probe::SmallTile).await
+    }
+
+    async fn try_probe(&self, patient: &IndexedImage, id: &str, probe: Probe) -> Evidence {
+        self.metrics.event("probe");
+        match self.look_at_id(patient, id, probe.tail()).await {
+            Ok(status) if proves_nothing(status) && !(self.is_expiry(status) || probe.takes(status)) => {
+                Evidence::Nothing
+            }
+            Ok(status) if self.is_expiry(status) => Evidence::Expired,
+            Ok(status) => probe.read(status),
+            Err(_) => Evidence::Nothing,
+        }
+    }
+
+    /// The probe called an image alive whose own request is 404 for its viewer, and whose key is gone: it lies.
+    pub(in crate::heal) fn probe_lied(&self, patient: &IndexedImage) {
+        self.probes[patient.route].set(State::None { until: Instant::now() + RETRY_AFTER });
+        self.metrics.event("probe_distrusted");
+    }
+
+    /// Does the image server show it? That proves nothing of its key: a cache may hold it.
+    pub(in crate::heal) async fn shows(&self, patient: &IndexedImage) -> bool {
+        let tile = self.look_at(patient, Probe::SmallTile.tail()).await;
+        tile.is_ok_and(|status| !self.is_expiry(status) && !proves_nothing(status))
+    }
+
+    /// Does the image server find nothing behind this image, whatever its key?
+    pub(in crate::heal) async fn shows_nothing(&self, patient: &IndexedImage) -> bool {
+        let tile: Result<StatusCode, UpstreamError> = self.look_at(patient, Probe::SmallTile.tail()).await;
+        tile.is_ok_and(|status| self.is_expiry(status))
+    }
+}

@@ -1,0 +1,146 @@
+//! What is proven of one image, asked now or remembered for a while.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use crate::heal::canvas_service::CanvasService;
+use crate::heal::canvas_service::registration::Said;
+use crate::heal::evidence::Evidence;
+use crate::heal::missing_files::Proof;
+use crate::heal::ward::{IndexedImage, Ward};
+use crate::iiif::IdentifierKind;
+
+impl Ward {
+    /// What the canvas service says of this identifier now.
+    pub(in crate::heal) async fn ask(&self, patient: &IndexedImage) -> Said {
+        let IdentifierKind::Uuid { uuid, .. } = patient.kind else { return Said::Nothing };
+        for service in self.services_of(patient) {
+            if !service.truth.is_open(Instant::now()) {
+                continue;
+            }
+            let asked = service.truth.patiently(service.resource(uuid, &patient.trace));
+            let Some(answer) = asked.await else { continue };
+            let said = match answer {
+                Ok((status, body)) => service.truth.hear(uuid, status, &body, Instant::now()),
+                Err(error) => {
+                    self.metrics.upstream_error(error.kind());
+                    service.truth.no_answer(Instant::now());
+                    Said::Nothing
+                }
+            };
+            self.metrics.resource_check(match said {
+                Said::Alive(_) => "alive",
+                Said::Expired => "expired",
+                Said::Nothing => "nothing",
+            });
+            if let Said::Alive(file_url) = &said {
+                self.learn_file_url(uuid, file_url);
+                self.bear_witness(patient);
+            }
+            if said != Said::Nothing {
+                return said;
+            }
+        }
+        Said::Nothing
+    }
+
+    /// The same, but "alive" is believed for a while.
+    pub(in crate::heal) async fn ask_remembered(&self, patient: &IndexedImage) -> Said {
+        if self.knows_alive(patient) { Said::Alive(String::new()) } else { self.ask(patient).await }
+    }
+
+    /// The same, but "expired" is believed for a moment: whoever looked has asked already.
+    pub(in crate::heal) async fn ask_lately(&self, patient: &IndexedImage) -> Said {
+        let IdentifierKind::Uuid { uuid, .. } = patient.kind else { return Said::Nothing };
+        let is_expired = |service: &Arc<CanvasService>| service.truth.remembers_expired(uuid);
+        if self.services_of(patient).iter().any(is_expired) {
+            return Said::Expired;
+        }
+        self.ask(patient).await
+    }
+
+    /// What is proven of the image; that it is alive is remembered for a while (`heal.alive_for`).
+    pub(in crate::heal) async fn evidence_remembered(&self, patient: &IndexedImage) -> Evidence {
+        match self.ask_remembered(patient).await {
+            Said::Alive(_) => return Evidence::Alive,
+            Said::Expired => return Evidence::Expired,
+            Said::Nothing => {}
+        }
+        let key = (self.mark(patient), Arc::clone(&patient.key));
+        if self.alive.contains(&key) {
+            return Evidence::Alive;
+        }
+        let evidence = self.probe(patient).await;
+        if evidence != Evidence::Expired {
+            // What proves nothing is not asked again and again either.
+            self.alive.insert(key, (), self.settings.heal.alive_for);
+        }
+        evidence
+    }
+
+    /// When the services of this image last built something whole.
+    pub(in crate::heal) fn well_at(&self, patient: &IndexedImage) -> Option<Instant> {
+        self.services_of(patient).iter().filter_map(|service| service.wellness.well_at()).max()
+    }
+
+    /// When the services of this image were last seen to be well again.
+    pub(in crate::heal) fn recovered(&self, patient: &IndexedImage) -> Option<Instant> {
+        self.services_of(patient).iter().filter_map(|service| service.recovered()).max()
+    }
+
+    /// Was its file found missing a while ago, with nothing that speaks against it since?
+    pub(in crate::heal) fn is_known_missing(&self, patient: &IndexedImage) -> bool {
+        self.missing.is_missing(self.mark(patient), &patient.key, self.recovered(patient), Instant::now())
+    }
+
+    /// It is there: whatever was remembered against it is forgotten, here and on the other nodes.
+    pub(in crate::heal) fn found(&self, patient: &IndexedImage) {
+        if self.missing.found(self.mark(patient), &patient.key) {
+            self.file_may_be_there(patient);
+        }
+    }
+
+    /// The service said "alive" a short while ago.
+    pub(in crate::heal) fn knows_alive(&self, patient: &IndexedImage) -> bool {
+        let IdentifierKind::Uuid { uuid, .. } = patient.kind else { return false };
+        self.services_of(patient).iter().any(|service| service.truth.remembers_alive(uuid))
+    }
+
+    /// The image server answered 404, so "alive" is not believed any more.
+    pub(in crate::heal) fn doubt(&self, patient: &IndexedImage) {
+        if let IdentifierKind::Uuid { uuid, .. } = patient.kind {
+            self.services.iter().for_each(|service| service.truth.doubt(uuid));
+        }
+        self.alive.remove(&(self.mark(patient), Arc::clone(&patient.key)));
+    }
+
+    /// The image was said to be alive, and is 404: is its file gone? Remembered, so it is asked with care. The key may
+    /// have been lost again in between, and one request may be 404 for a reason of its own.
+    pub(in crate::heal) async fn is_missing(&self, patient: &IndexedImage) -> bool {
+        if self.is_known_missing(patient) {
+            return true;
+        }
+        let is_missing =
+            self.shows_nothing(patient).await && matches!(self.ask(patient).await, Said::Alive(_));
+        if is_missing {
+            self.file_is_missing(patient, Proof::Shown);
+        }
+        is_missing
+    }
+
+    /// Is the image back, for certain?
+    pub(in crate::heal) async fn is_back(&self, patient: &IndexedImage) -> bool {
+        self.evidence(patient).await == Evidence::Alive
+    }
+
+    /// What is proven of the image now: by the service's word where it gives one, else by a probe of the image server
+    /// that no cache can answer.
+    pub(in crate::heal) async fn evidence(&self, patient: &IndexedImage) -> Evidence {
+        match self.ask(patient).await {
+            Said::Alive(_) => Evidence::Alive,
+            Said::Expired => Evidence::Expired,
+            Said::Nothing => self.probe(patient).await,
+        }
+    }
+}

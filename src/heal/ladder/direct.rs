@@ -1,0 +1,153 @@
+//! Direct: ask the image server for the file itself, in the name of the forgotten identifier.
+//!
+//! UPSTREAM: the base64 of a file URL is an identifier too, answered without Redis and without the canvas
+//! service; with `X-Forwarded-ID` its answers are byte for byte those of the live UUID (upstream.md "Ways back to
+//! life"). It heals nothing in Redis, so a lasting repair must follow.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use tokio::time::Instant;
+
+use http::request::Parts;
+use http::{HeaderName, HeaderValue, StatusCode};
+use hyper::Response;
+
+use crate::config::settings::Rung;
+use crate::heal::evidence::Probe;
+use crate::heal::ward::{IndexedImage, Ward};
+use crate::iiif::IdentifierKind;
+use crate::iiif::identifier;
+use crate::observe::Span;
+use crate::upstream::Body;
+
+/// How `direct` ended.
+#[derive(Debug)]
+pub(in crate::heal) enum DirectResult {
+    /// The image server's answer, as good as the live one.
+    Answer(Response<Body>),
+    /// The image server does not find the file either.
+    FileIsGone,
+    /// The file is not known, or the image server does not do this.
+    NoWay,
+}
+
+const FORWARDED_ID: HeaderName = HeaderName::from_static("x-forwarded-id");
+
+/// Is this way to the image server open? Not every image server decodes base64, and gateways differ about `%2F`
+/// (standard base64 may hold `/`). What was never seen to work proves nothing when it fails.
+#[derive(Debug, Default)]
+pub(in crate::heal) struct DirectSupport(Mutex<SupportState>);
+
+#[derive(Debug, Default, Clone, Copy)]
+enum SupportState {
+    #[default]
+    Nothing,
+    /// It worked once.
+    Open,
+    /// It failed before it ever worked. Tried again from then on: a missing file looks the same.
+    Shut { until: Instant },
+}
+
+impl DirectSupport {
+    fn is_shut(&self, now: Instant) -> bool {
+        matches!(*self.lock(), SupportState::Shut { until } if now < until)
+    }
+
+    fn is_open(&self) -> bool {
+        matches!(*self.lock(), SupportState::Open)
+    }
+
+    fn works(&self) {
+        *self.lock() = SupportState::Open;
+    }
+
+    fn failed(&self, until: Instant) {
+        let mut seen = self.lock();
+        if !matches!(*seen, SupportState::Open) {
+            *seen = SupportState::Shut { until };
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, SupportState> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Ward {
+    /// Answers `request` from the file, if it is known where that is and `direct` is a rung of the ladder.
+    pub(in crate::heal) async fn direct(&self, patient: &IndexedImage, request: &Parts) -> DirectResult {
+        let IdentifierKind::Uuid { uuid, page } = &patient.kind else { return DirectResult::NoWay };
+        if !self.settings.heal.ladder.contains(&Rung::Direct) {
+            return DirectResult::NoWay;
+        }
+        let Some(file_url) = self.file_url(*uuid) else { return DirectResult::NoWay };
+        let mut id = identifier::base64_of_file_url(&file_url);
+        let has_slash = id.contains("%2F");
+        let passage = if has_slash { &self.base64_with_slash } else { &self.base64 };
+        if passage.is_shut(Instant::now()) {
+            return DirectResult::NoWay;
+        }
+        if let Some(page) = page {
+            id = format!("{id};{page}");
+        }
+        let span = Span::step(&patient.trace, Rung::Direct.as_str());
+        let patient = &patient.within(&span);
+        let Some(head) = self.in_its_name(patient, request, &id) else { return DirectResult::NoWay };
+        let Ok(answer) = self.ask_image(patient, &head).await else { return DirectResult::NoWay };
+        let status = answer.status();
+        let is_refused = matches!(status, StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND);
+        if has_slash && is_refused && !passage.is_open() {
+            passage.failed(Instant::now() + self.settings.heal.resources_recheck);
+            return DirectResult::NoWay;
+        }
+        if status.is_success() {
+            passage.works();
+        }
+        match status {
+            StatusCode::NOT_FOUND | StatusCode::GONE if !passage.is_open() => DirectResult::NoWay,
+            StatusCode::NOT_FOUND | StatusCode::GONE => self.gone_or_no_way(patient, &id).await,
+            _ if status.is_success() || status.is_redirection() => DirectResult::Answer(answer),
+            // What a live image says to a request that is wrong.
+            StatusCode::BAD_REQUEST | StatusCode::UNSUPPORTED_MEDIA_TYPE => DirectResult::Answer(answer),
+            _ => DirectResult::NoWay,
+        }
+    }
+
+    /// One 404 is about one request (info.json may be broken on its own); that of a small tile is about the file.
+    async fn gone_or_no_way(&self, patient: &IndexedImage, id: &str) -> DirectResult {
+        match self.look_at_id(patient, id, Probe::SmallTile.tail()).await {
+            Ok(StatusCode::NOT_FOUND | StatusCode::GONE) => DirectResult::FileIsGone,
+            _ => DirectResult::NoWay,
+        }
+    }
+
+    /// Is this image's file gone, as the file's own identifier tells? `None`: it is not known where it is, or the image
+    /// server was never seen to answer such identifiers.
+    pub(in crate::heal) async fn look_at_file(&self, patient: &IndexedImage) -> Option<bool> {
+        let IdentifierKind::Uuid { uuid, page } = &patient.kind else { return None };
+        let mut id = identifier::base64_of_file_url(&self.file_url(*uuid)?);
+        let passage = if id.contains("%2F") { &self.base64_with_slash } else { &self.base64 };
+        if let Some(page) = page {
+            id = format!("{id};{page}");
+        }
+        match self.look_at_id(patient, &id, Probe::SmallTile.tail()).await {
+            Ok(StatusCode::NOT_FOUND | StatusCode::GONE) => passage.is_open().then_some(true),
+            Ok(status) if status.is_success() => {
+                passage.works();
+                Some(false)
+            }
+            Ok(status) if status.is_server_error() => Some(false),
+            Ok(_) | Err(_) => None,
+        }
+    }
+
+    /// The same request for another identifier, in the name of the one that was asked for.
+    fn in_its_name(&self, patient: &IndexedImage, request: &Parts, id: &str) -> Option<Parts> {
+        let base = &self.settings.routes[patient.route].upstream.path;
+        let target = request.uri.path_and_query()?.as_str();
+        let tail = target.strip_prefix(base.as_str())?.strip_prefix(&*patient.sent)?;
+        let mut head = request.clone();
+        head.uri = format!("{base}{id}{tail}").parse().ok()?;
+        head.headers.insert(FORWARDED_ID, HeaderValue::from_str(&patient.sent).ok()?);
+        Some(head)
+    }
+}

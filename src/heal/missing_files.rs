@@ -1,0 +1,165 @@
+//! Files that were found missing: bounded, each with a short first life, and taken back by any proof of life.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use moka::sync::Cache;
+use tokio::time::Instant;
+
+use crate::config::settings::Heal;
+use crate::heal::cooldowns::UNPROVEN_LIFE;
+
+/// The first life of a missing file that two sources tell of.
+const PROVEN_LIFE: Duration = Duration::from_secs(10);
+
+/// Entries at most; beyond that the least used are forgotten, which costs a request, no more.
+const ENTRIES: u64 = 100_000;
+
+/// Nobody asked for it for so long: forgotten, whatever the settings say.
+const LONGEST: Duration = Duration::from_hours(24);
+
+/// `MissingFiles` remembers which files are gone, by the lookup keys of their images and the marks of their routes.
+#[derive(Debug)]
+pub(in crate::heal) struct MissingFiles {
+    missing: Cache<(u64, Arc<str>), Missing>,
+    /// Anything was ever found missing.
+    has_missing: Arc<AtomicBool>,
+    longest: Duration,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Missing {
+    until: Instant,
+    life: Duration,
+    noted: Instant,
+}
+
+/// `Proof` is how much speaks for it that a file is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::heal) enum Proof {
+    /// The canvas service knows the file and the image server finds none, or the image server says so of the file's
+    /// own identifier.
+    Shown,
+    /// A canvas came without it. So it would if the file store was in trouble.
+    Likely {
+        /// When the service last built something whole.
+        well_at: Option<Instant>,
+    },
+}
+
+impl MissingFiles {
+    pub(in crate::heal) fn new(heal: &Heal) -> Self {
+        let missing = Cache::builder().max_capacity(ENTRIES).time_to_idle(LONGEST).build();
+        Self { missing, has_missing: Arc::default(), longest: heal.missing }
+    }
+
+    /// The same under other settings: what is remembered stays.
+    pub(in crate::heal) fn under(&self, heal: &Heal) -> Self {
+        let (missing, has_missing) = (self.missing.clone(), Arc::clone(&self.has_missing));
+        Self { missing, has_missing, longest: heal.missing }
+    }
+
+    /// The file behind this identifier (of this image route) is gone, as far as this proves it. Says for how long that
+    /// is believed.
+    pub(in crate::heal) fn file_is_missing(
+        &self,
+        route: u64,
+        key: &Arc<str>,
+        proof: Proof,
+        now: Instant,
+    ) -> Duration {
+        let before = self.missing.get(&(route, Arc::clone(key))).map(|missing| (missing.life, missing.noted));
+        let life = match (proof, before) {
+            (Proof::Shown, None) => PROVEN_LIFE,
+            (Proof::Shown, Some((life, _))) => PROVEN_LIFE.max(life * 2),
+            (Proof::Likely { .. }, None) => UNPROVEN_LIFE,
+            (Proof::Likely { well_at }, Some((life, noted))) if well_at.is_some_and(|well| well >= noted) => {
+                life * 2
+            }
+            (Proof::Likely { .. }, Some(_)) => UNPROVEN_LIFE,
+        };
+        let life = life.min(self.longest);
+        self.has_missing.store(true, Ordering::Relaxed);
+        self.missing.insert((route, Arc::clone(key)), Missing { until: now + life, life, noted: now });
+        life
+    }
+
+    /// Another node found it missing, and believes so for this long yet.
+    pub(in crate::heal) fn missing_elsewhere(
+        &self,
+        route: u64,
+        key: &Arc<str>,
+        left: Duration,
+        now: Instant,
+    ) {
+        self.has_missing.store(true, Ordering::Relaxed);
+        let missing = Missing { until: now + left, life: left, noted: now };
+        self.missing.insert((route, Arc::clone(key)), missing);
+    }
+
+    /// Was it found missing a while ago, and not before `recovered`?
+    pub(in crate::heal) fn is_missing(
+        &self,
+        route: u64,
+        key: &Arc<str>,
+        recovered: Option<Instant>,
+        now: Instant,
+    ) -> bool {
+        self.missing.get(&(route, Arc::clone(key))).is_some_and(|missing| {
+            now < missing.until && recovered.is_none_or(|recovered| missing.noted > recovered)
+        })
+    }
+
+    /// Is there anything that was found missing? A quick look for requests that are well.
+    pub(in crate::heal) fn remembers_missing(&self) -> bool {
+        self.has_missing.load(Ordering::Relaxed)
+    }
+
+    /// Was this identifier (of this image route) found missing at all?
+    pub(in crate::heal) fn is_remembered_missing(&self, route: u64, key: &str) -> bool {
+        self.missing.contains_key(&(route, Arc::from(key)))
+    }
+
+    /// Forgets that it was missing: it was seen. True: it was remembered.
+    pub(in crate::heal) fn found(&self, route: u64, key: &Arc<str>) -> bool {
+        self.missing.remove(&(route, Arc::clone(key))).is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn memory() -> MissingFiles {
+        let longest = Duration::from_mins(10);
+        MissingFiles { missing: Cache::new(100), has_missing: Arc::default(), longest }
+    }
+
+    #[test]
+    fn a_missing_file_is_believed_for_longer_each_time_the_service_was_well_in_between() {
+        let (memory, now) = (memory(), Instant::now());
+        let key: Arc<str> = "id".into();
+        let told = |proof, after: u64| {
+            memory.file_is_missing(0, &key, proof, now + Duration::from_secs(after)).as_secs()
+        };
+        let unproven = Proof::Likely { well_at: None };
+        assert_eq!([told(unproven, 0), told(unproven, 3), told(unproven, 6)], [2, 2, 2]);
+        let well = |at| Proof::Likely { well_at: Some(now + Duration::from_secs(at)) };
+        assert_eq!([told(well(7), 9), told(well(10), 20), told(Proof::Shown, 40)], [4, 8, 16]);
+        assert!((0u64..20).map(|time| told(Proof::Shown, 100 + time)).all(|life| life <= 600));
+    }
+
+    #[test]
+    fn a_missing_file_is_remembered_for_a_while_and_forgotten_when_seen_or_at_the_end_of_a_fault() {
+        let (memory, now) = (memory(), Instant::now());
+        let key: Arc<str> = "id".into();
+        memory.file_is_missing(0, &key, Proof::Shown, now);
+        assert!(memory.is_missing(0, &key, None, now));
+        assert!(!memory.is_missing(1, &key, None, now));
+        assert!(!memory.is_missing(0, &key, None, now + PROVEN_LIFE));
+        assert!(!memory.is_missing(0, &key, Some(now), now));
+        assert!(memory.found(0, &key) && !memory.found(0, &key));
+        assert!(!memory.is_missing(0, &key, None, now));
+    }
+}

@@ -1,0 +1,104 @@
+//! A look at the deployment itself: facts that decide whether healing can work at all.
+
+use std::time::{Duration, SystemTime};
+
+use tokio::time::Instant;
+
+use http::{HeaderValue, Method, header};
+
+use crate::heal::Healer;
+use crate::heal::canvas_service::registration::Said;
+use crate::heal::ward::{IndexedImage, Ward};
+use crate::upstream::{Chain, UpstreamError};
+
+/// What was seen of the deployment.
+#[derive(Debug, Clone, Default)]
+pub struct DeploymentFacts {
+    /// `/resources/{uuid}` is answered; `None`: no image at hand to ask about.
+    pub resources_open: Option<bool>,
+    /// The `@id` of a live image's info.json, asked for as the proxy does for the first public host.
+    pub info_id: Option<Result<String, String>>,
+    /// Seconds that the image server's clock is ahead of ours.
+    pub clock_ahead: Option<i64>,
+}
+
+const LONGEST_INFO: usize = 1 << 20;
+
+impl Healer {
+    /// Looks at the deployment by this image, which should be alive.
+    pub async fn inspect(&self, patient: &IndexedImage) -> DeploymentFacts {
+        let ward = &self.ward;
+        let said = ward.ask(patient).await;
+        let is_asked = ward.services_of(patient).iter().any(|service| service.truth.is_open(Instant::now()));
+        let is_uuid = matches!(patient.kind, crate::iiif::IdentifierKind::Uuid { .. });
+        let resources_open = is_uuid.then_some(said != Said::Nothing && is_asked);
+        let (info_id, clock_ahead) = match ward.info_as_public(patient).await {
+            Ok((id, ahead)) => (Some(id), ahead),
+            Err(error) => (Some(Err(Chain(&error).to_string())), None),
+        };
+        DeploymentFacts { resources_open, info_id, clock_ahead }
+    }
+}
+
+impl Ward {
+    async fn info_as_public(
+        &self,
+        patient: &IndexedImage,
+    ) -> Result<(Result<String, String>, Option<i64>), UpstreamError> {
+        let route = &self.settings.routes[patient.route];
+        let own = route.upstream.authority.as_str();
+        let public = self.settings.server.public_hosts.first().map_or(own, String::as_str);
+        let (mut head, ()) = http::Request::new(()).into_parts();
+        head.method = Method::GET;
+        let target = format!("{}{}/info.json", route.upstream.path, patient.sent);
+        head.uri = target.parse().map_err(|_| UpstreamError::Target)?;
+        let text = |text: &str| HeaderValue::from_str(text).map_err(|_| UpstreamError::Target);
+        head.headers.insert(header::HOST, text(if route.preserve_host { public } else { own })?);
+        head.headers.insert("x-forwarded-host", text(public)?);
+        head.headers.insert("x-forwarded-proto", text("https")?);
+        let port = public.rsplit_once(':').map_or("443", |(_, port)| port);
+        head.headers.insert("x-forwarded-port", text(port)?);
+        head.headers.insert(header::VIA, text(&format!("1.1 {}", self.settings.server.name))?);
+        let answer = self.ask_image(patient, &head).await?;
+        let date = answer.headers().get(header::DATE).and_then(|date| date.to_str().ok());
+        let ahead = date.and_then(clock_ahead);
+        let status = answer.status();
+        if !status.is_success() {
+            return Ok((Err(format!("info.json was answered {status}")), ahead));
+        }
+        let body = tokio::time::timeout(Duration::from_secs(10), answer.into_body().collect(LONGEST_INFO));
+        let body = body.await.ok().and_then(Result::ok).unwrap_or_default();
+        let info: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
+        let id = info.get("@id").or_else(|| info.get("id")).and_then(serde_json::Value::as_str);
+        Ok((id.map(str::to_owned).ok_or_else(|| "info.json is not JSON with an id".to_owned()), ahead))
+    }
+}
+
+/// Seconds from our clock to this `Date` (RFC 9110 section 5.6.7, the form that servers send).
+fn clock_ahead(date: &str) -> Option<i64> {
+    let theirs = i64::try_from(unix_of(date)?).ok()?;
+    let ours = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).ok()?.as_secs();
+    Some(theirs - i64::try_from(ours).ok()?)
+}
+
+fn unix_of(date: &str) -> Option<u64> {
+    let mut words = date.split_once(", ")?.1.split(' ');
+    let (day, month, year, time) = (words.next()?, words.next()?, words.next()?, words.next()?);
+    let months = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let month = months.iter().position(|name| *name == month)? + 1;
+    let text = format!("{year}-{month:02}-{day}T{time}Z");
+    let time = humantime::parse_rfc3339(&text).ok()?;
+    time.duration_since(SystemTime::UNIX_EPOCH).ok().map(|since| since.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::unix_of;
+
+    #[test]
+    fn a_date_field_is_read() {
+        assert_eq!(unix_of("Sun, 06 Nov 1994 08:49:37 GMT"), Some(784_111_777));
+        assert_eq!(unix_of("yesterday"), None);
+        assert_eq!(unix_of(""), None);
+    }
+}

@@ -1,0 +1,342 @@
+//! The door for batch work: look at one image, mend one image. Limits, lanes, cool-downs and the breaker are the
+//! proxy's own; only the hurry is less: everything here goes in the sweep lane.
+
+mod actions;
+pub(in crate::heal) mod inspect;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use bytes::Bytes;
+use tokio::time::timeout;
+
+use crate::config::settings::Rung;
+use crate::heal::Healer;
+use crate::heal::canvas_service::CanvasService;
+use crate::heal::canvas_service::circuit_breaker::BreakerState;
+use crate::heal::canvas_service::priority_semaphore::Priority;
+use crate::heal::canvas_service::registration::Said;
+use crate::heal::canvas_service::request::CanvasRequest;
+use crate::heal::canvas_service::response::CanvasResponse;
+use crate::heal::canvas_service::shared_request::Freshness;
+use crate::heal::evidence::Probe;
+use crate::heal::flight_priority::FlightPriority;
+use crate::heal::ladder::HealOutcome;
+use crate::heal::ward::{IndexedImage, Ward};
+use crate::iiif::{Identifier, IdentifierKind};
+use crate::index::Owner;
+use crate::observe::Trace;
+use crate::upstream::guard::Allowed;
+use crate::upstream::{Chain, UpstreamError};
+
+/// What a look at one image tells. Nothing is rebuilt by looking.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ImageCheck {
+    /// It is there.
+    Alive,
+    /// It can be brought back.
+    Expired,
+    /// The service knows the file (or the identifier is the file's URL), and the image server does not find it.
+    Missing,
+    /// Nothing can be said: this is in the way.
+    Unwell(String),
+}
+
+/// How the mending of one image ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageHealReport {
+    /// How.
+    pub ending: ImageHealResult,
+    /// Why it is not mended.
+    pub reason: Option<String>,
+    /// Another try after a pause may go better.
+    pub passing: bool,
+    /// Nothing was asked: the service only fails, and is left alone for a while.
+    pub was_withheld: bool,
+    /// Its canvas came back without its image, and was cured.
+    pub was_poisoned: bool,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// How a mending ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ImageHealResult {
+    /// It is back, by this rung.
+    Healed(Rung),
+    /// It was back before anything was asked for.
+    Alive,
+    /// The file is gone.
+    Missing,
+    /// It is not back.
+    Failed,
+    /// The image is back, but its canvas is still without it.
+    Poisoned,
+}
+
+/// What the plain visit of one canvas brought.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CanvasVisit {
+    /// The canvas, with the image or with nothing that speaks against it.
+    Good,
+    /// The canvas without its image.
+    Poisoned,
+    /// No canvas, for this reason.
+    Failed {
+        /// Why.
+        reason: String,
+        /// Another try after a pause may go better.
+        passing: bool,
+    },
+}
+
+/// The longest manifest that is fetched.
+const LONGEST_MANIFEST: usize = 256 << 20;
+
+/// How soon an open breaker is looked at again.
+const BREAKER_LOOK: Duration = Duration::from_millis(100);
+
+impl Healer {
+    /// The image with this lookup key as it stands on `canvas` of `manifest`. `None`: no route is for images, or
+    /// `[heal] identifiers` leaves it out.
+    pub fn image(&self, key: &str, owner: Option<Owner>) -> Option<IndexedImage> {
+        let ward = &self.ward;
+        let route = ward.image_route()?;
+        if ward.settings.heal.identifiers.as_ref().is_some_and(|pattern| !pattern.is_match(key)) {
+            return None;
+        }
+        let sent = crate::heal::background::prefetch::as_segment(key);
+        let kind = Identifier::new(&sent).kind();
+        Some(IndexedImage {
+            route,
+            key: key.into(),
+            sent: sent.into(),
+            kind,
+            owners: owner.into_iter().collect(),
+            trace: Trace::fresh(),
+        })
+    }
+
+    /// Its other canvases too, as the index knows them.
+    #[must_use]
+    pub fn with_owners(&self, patient: &IndexedImage) -> IndexedImage {
+        let known = self.ward.index.owners(&patient.key).unwrap_or_else(|_| Arc::new([]));
+        let more = known.iter().filter(|more| patient.owners.iter().all(|own| own.canvas != more.canvas));
+        IndexedImage { owners: patient.owners.iter().chain(more).cloned().collect(), ..patient.clone() }
+    }
+
+    /// Does this canvas belong to a presentation route, so that it may be asked for?
+    pub fn may_ask(&self, canvas: &str) -> bool {
+        self.ward.guard.allow(canvas).is_some()
+    }
+
+    /// Is it there? The cheapest truthful probe: `/resources/{uuid}` where the service answers it, else a small
+    /// tile; `tiles`: the tile in any case, which also finds files that are gone. Never info.json, which the image
+    /// server answers from its own memory.
+    pub async fn look(&self, patient: &IndexedImage, tiles: bool) -> ImageCheck {
+        let said = self.ward.ask(patient).await;
+        match said {
+            Said::Expired => ImageCheck::Expired,
+            Said::Alive(_) if !tiles => ImageCheck::Alive,
+            Said::Alive(_) | Said::Nothing => self.look_at_tile(patient, said != Said::Nothing).await,
+        }
+    }
+
+    async fn look_at_tile(&self, patient: &IndexedImage, registered: bool) -> ImageCheck {
+        match self.ward.look_at(patient, Probe::SmallTile.tail()).await {
+            Ok(status) if self.ward.is_expiry(status) => {
+                let needs_no_key = matches!(patient.kind, IdentifierKind::FileUrl { .. });
+                if registered || needs_no_key { ImageCheck::Missing } else { ImageCheck::Expired }
+            }
+            Ok(status) if status.is_server_error() || matches!(status.as_u16(), 401 | 403 | 429) => {
+                ImageCheck::Unwell(format!("the image server answered {status}"))
+            }
+            Ok(_) => ImageCheck::Alive,
+            Err(error) => ImageCheck::Unwell(format!("the image server: {}", Chain(&error))),
+        }
+    }
+
+    /// Brings it back, up the ladder, and waits until the canvas itself is known to be good as well.
+    pub async fn mend(&self, patient: &IndexedImage) -> ImageHealReport {
+        let (ward, started) = (&self.ward, Instant::now());
+        let verdict = ward.board(patient, Priority::Background).landed().await.unwrap_or(HealOutcome::Failed);
+        let canvases = ward.asked_canvases(patient);
+        let is_back = matches!(verdict, HealOutcome::Healed(_) | HealOutcome::Alive);
+        // Without its image the canvas is not cured either: nobody waits for that.
+        let (was_poisoned, cured) =
+            if is_back { ward.poison_is_cured(&canvases, patient).await } else { (false, false) };
+        let (ending, reason, passing) = match verdict {
+            HealOutcome::Healed(_) | HealOutcome::Alive if was_poisoned && !cured => {
+                (ImageHealResult::Poisoned, Some("its canvas comes back without images".to_owned()), false)
+            }
+            HealOutcome::Healed(rung) => (ImageHealResult::Healed(rung), None, false),
+            HealOutcome::Alive => (ImageHealResult::Alive, None, false),
+            HealOutcome::Missing => {
+                (ImageHealResult::Missing, Some("the file itself is gone".to_owned()), false)
+            }
+            HealOutcome::Cooling | HealOutcome::Failed => {
+                let (reason, passing) = ward.reason(patient, &canvases, verdict);
+                (ImageHealResult::Failed, Some(reason), passing)
+            }
+        };
+        let was_withheld = reason.as_deref() == Some(LEFT_ALONE);
+        ImageHealReport { ending, reason, passing, was_withheld, was_poisoned, took: started.elapsed() }
+    }
+
+    /// Asks for one canvas of the image, as the old script did, whatever state it is in.
+    pub async fn visit(&self, patient: &IndexedImage, canvas: &str) -> CanvasVisit {
+        let ward = &self.ward;
+        let Some((service, allowed)) = ward.asked_canvas(canvas) else {
+            let reason = "its canvas belongs to no presentation route ([server] public_hosts, [[routes]])";
+            return CanvasVisit::Failed { reason: reason.to_owned(), passing: false };
+        };
+        let errand = CanvasRequest::visit(&allowed);
+        match ward.landed_visit(&service, &errand, patient).await {
+            CanvasResponse::Built | CanvasResponse::Carries | CanvasResponse::Unclear => CanvasVisit::Good,
+            CanvasResponse::Lacks => CanvasVisit::Poisoned,
+            CanvasResponse::Withheld => CanvasVisit::Failed { reason: LEFT_ALONE.to_owned(), passing: true },
+            CanvasResponse::Refused | CanvasResponse::Busy | CanvasResponse::Unwell => {
+                match service.remarks.of(&errand.flight.target) {
+                    Some(remark) => CanvasVisit::Failed { reason: remark.text, passing: remark.passing },
+                    None => CanvasVisit::Failed { reason: NO_HELP.to_owned(), passing: true },
+                }
+            }
+        }
+    }
+
+    /// Cures a canvas that is known to be poisoned; true when a plain visit carries the image afterwards.
+    pub async fn cure(&self, patient: &IndexedImage, canvas: &str) -> bool {
+        let ward = &self.ward;
+        let Some((service, allowed)) = ward.asked_canvas(canvas) else { return false };
+        ward.cure(&service, CanvasRequest::visit(&allowed), patient);
+        ward.poison_is_cured(&[(service, allowed)], patient).await == (true, true)
+    }
+
+    /// How long the canvas services want to be left alone: one asked for a pause, or only fails.
+    pub fn rest(&self) -> Option<Duration> {
+        let now = Instant::now();
+        let rests = self.ward.services.iter().filter_map(|service| {
+            let open = service.breaker.state(now) == BreakerState::Open;
+            service.remarks.rest(now).or(open.then_some(BREAKER_LOOK))
+        });
+        rests.max()
+    }
+
+    /// How long a rung is left alone after it did not help.
+    pub fn cooldown(&self) -> Duration {
+        self.ward.settings.heal.cooldown
+    }
+
+    /// A document of a presentation route: a manifest, a collection, a canvas. `anew`: with `update=true`. In the
+    /// sweep lane like everything else here, because the service builds it from as many reads as it has pages.
+    pub async fn document(&self, url: &str, anew: bool) -> Result<Bytes, DocumentError> {
+        let ward = &self.ward;
+        let (service, allowed) = ward.asked_canvas(url).ok_or(DocumentError::NotOurs)?;
+        let _place = service.place(&FlightPriority::new(Priority::Background)).await;
+        let target = if anew { &allowed.rebuild } else { &allowed.visit };
+        match service.get(target, &Trace::fresh(), ward.settings.heal.timeout, LONGEST_MANIFEST).await {
+            Ok((status, body)) if status.is_success() => Ok(body),
+            Ok((status, _)) => Err(DocumentError::Status(status)),
+            Err(error) => Err(DocumentError::NoAnswer(error)),
+        }
+    }
+}
+
+/// Why there is no document.
+#[derive(Debug, thiserror::Error)]
+pub enum DocumentError {
+    /// The URL belongs to no presentation route.
+    #[error("it belongs to no presentation route of the configuration")]
+    NotOurs,
+    /// The service answered something else.
+    #[error("the canvas service answered {0}")]
+    Status(http::StatusCode),
+    /// The service did not answer.
+    #[error("{}", Chain(.0))]
+    NoAnswer(UpstreamError),
+}
+
+const LEFT_ALONE: &str = "the canvas service only fails and is left alone for a while";
+const EMPTY: &str = "its canvas comes back without images: the file is gone, or a fault goes on";
+const NO_HELP: &str = "its canvas was asked for, and the image did not come back";
+
+type Asked = (Arc<CanvasService>, Allowed);
+
+impl CanvasService {
+    /// It asked for a pause: nobody waits for what is in the sweep lane, so that lane keeps it.
+    pub(in crate::heal) fn rests_from(&self, urgency: &FlightPriority) -> bool {
+        urgency.lane() == Priority::Background && self.remarks.rest(Instant::now()).is_some()
+    }
+}
+
+impl Ward {
+    pub(in crate::heal) fn asked_canvas(&self, canvas: &str) -> Option<Asked> {
+        let allowed = self.guard.allow(canvas)?;
+        Some((Arc::clone(self.service(allowed.route)?), allowed))
+    }
+
+    fn asked_canvases(&self, patient: &IndexedImage) -> Vec<Asked> {
+        patient.owners.iter().filter_map(|owner| self.asked_canvas(&owner.canvas)).collect()
+    }
+
+    async fn landed_visit(
+        self: &Arc<Self>,
+        service: &Arc<CanvasService>,
+        errand: &CanvasRequest,
+        patient: &IndexedImage,
+    ) -> CanvasResponse {
+        let (mut seat, _) = self.fly(
+            service,
+            &errand.flight,
+            patient,
+            &FlightPriority::new(Priority::Background),
+            Freshness::Anew,
+        );
+        seat.landed().await.unwrap_or(CanvasResponse::Unwell)
+    }
+
+    /// Were these canvases poisoned, and are they well now? Waits for canvas requests that still run (the image is
+    /// back before they end), and for cures, but not for ever: a service that stays unwell is not cured tonight.
+    async fn poison_is_cured(self: &Arc<Self>, canvases: &[Asked], patient: &IndexedImage) -> (bool, bool) {
+        let (mut was_poisoned, mut cured) = (false, true);
+        for (service, allowed) in canvases {
+            let visit = CanvasRequest::visit(allowed);
+            if let Some(mut flight) = self.canvases.find(&visit.flight)
+                && flight.landed().await == Some(CanvasResponse::Lacks)
+            {
+                self.cure(service, visit.clone(), patient);
+            }
+            let Some(mut cure) = self.cures.find(&CanvasRequest::rebuild(allowed).flight) else { continue };
+            was_poisoned = true;
+            let in_time = timeout(self.settings.heal.backoff_max, cure.landed()).await.is_ok();
+            cured &= in_time && self.landed_visit(service, &visit, patient).await == CanvasResponse::Carries;
+        }
+        (was_poisoned, cured)
+    }
+
+    fn reason(&self, patient: &IndexedImage, canvases: &[Asked], verdict: HealOutcome) -> (String, bool) {
+        if patient.owners.is_empty() {
+            return ("no canvas is known that owns it".to_owned(), false);
+        }
+        if canvases.is_empty() {
+            let text = "its canvas belongs to no presentation route ([server] public_hosts, [[routes]])";
+            return (text.to_owned(), false);
+        }
+        let remarks = canvases.iter().filter_map(|(service, allowed)| {
+            service.remarks.of(&allowed.rebuild).or_else(|| service.remarks.of(&allowed.visit))
+        });
+        // One that may pass comes first: it is worth another try.
+        if let Some(remark) = remarks.max_by_key(|remark| remark.passing) {
+            return (remark.text, remark.passing);
+        }
+        let in_cure =
+            |(_, allowed): &Asked| self.cures.find(&CanvasRequest::rebuild(allowed).flight).is_some();
+        match verdict {
+            _ if canvases.iter().any(in_cure) => (EMPTY.to_owned(), false),
+            HealOutcome::Cooling => (LEFT_ALONE.to_owned(), true),
+            _ => (NO_HELP.to_owned(), false),
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! Poison: a canvas that came back, and was cached, without its image. Cured behind the viewers' backs.
+//!
+//! UPSTREAM: only `update=true` on that same URL cures it, and only after the fault ended; duplicates hide behind
+//! one another, so that up to three rebuilds are needed, each proven by a plain GET (upstream.md "Poison", "Load").
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config::settings::Rung;
+use crate::heal::canvas_service::CanvasService;
+use crate::heal::canvas_service::priority_semaphore::Priority;
+use crate::heal::canvas_service::registration::Said;
+use crate::heal::canvas_service::request::CanvasRequest;
+use crate::heal::canvas_service::response::CanvasResponse;
+use crate::heal::canvas_service::shared_request::{DONE, Freshness};
+use crate::heal::evidence::Probe;
+use crate::heal::flight_priority::FlightPriority;
+use crate::heal::ladder::rebuild::ServiceHealth;
+use crate::heal::single_flight::FlightHandle;
+use crate::heal::ward::{IndexedImage, Ward};
+use crate::upstream::guard::Allowed;
+
+/// Cures under way at most; a canvas beyond that stays poisoned until somebody asks for it again.
+const CURES: usize = 1_000;
+
+/// Rebuilds of one canvas at most that brought it back whole and yet did not last: duplicates hide.
+const REBUILDS: u32 = 3;
+
+/// How often the service is looked at before the cure gives up; with the pauses about half an hour.
+const LOOKS: u32 = 40;
+
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+
+/// How one try ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum CureAttempt {
+    Cured,
+    /// The file itself is gone, so an empty canvas is the truth.
+    FileIsGone,
+    /// A rebuild brought it back whole, and the next plain GET did not.
+    Rebuilt,
+    /// The service is not well.
+    Unwell,
+}
+
+impl Ward {
+    /// After an early release: the canvas request still runs, and may yet end in poison.
+    pub(in crate::heal) fn watch(
+        self: &Arc<Self>,
+        service: &Arc<CanvasService>,
+        errand: CanvasRequest,
+        mut seat: FlightHandle<CanvasResponse>,
+        patient: &IndexedImage,
+    ) {
+        let (ward, service, patient) = (Arc::clone(self), Arc::clone(service), patient.clone());
+        self.home.spawn(async move {
+            if seat.landed().await == Some(CanvasResponse::Lacks) {
+                ward.cure(&service, errand, &patient);
+            }
+        });
+    }
+
+    /// Starts the cure of a canvas that came back without its image; one per canvas.
+    pub(in crate::heal) fn cure(
+        self: &Arc<Self>,
+        service: &Arc<CanvasService>,
+        errand: CanvasRequest,
+        patient: &IndexedImage,
+    ) {
+        let Some(canvas) = errand.canvas else { return };
+        self.mends.lacking.note([&*patient.key], true);
+        // Who took the rung away wants no rebuild, not even behind the viewers' backs.
+        if !self.settings.heal.ladder.contains(&Rung::Rebuild) {
+            return;
+        }
+        if self.cures.len() >= CURES {
+            self.metrics.event("cure_refused");
+            return;
+        }
+        let key = CanvasRequest::rebuild(&canvas).flight;
+        self.cures.board(&key, Priority::Background, |urgency| {
+            let (ward, service, patient) = (Arc::clone(self), Arc::clone(service), patient.clone());
+            async move {
+                let name = format!("cure {}", service.name_of(&CanvasRequest::rebuild(&canvas).flight));
+                // Whichever node cures it, cures it for all.
+                if let Ok(own) = ward.ours(&name).await {
+                    ward.cure_until_well(&service, &canvas, &patient, &urgency).await;
+                    own.lands(DONE);
+                }
+            }
+        });
+    }
+
+    async fn cure_until_well(
+        self: &Arc<Self>,
+        service: &Arc<CanvasService>,
+        canvas: &Allowed,
+        patient: &IndexedImage,
+        urgency: &Arc<FlightPriority>,
+    ) {
+        self.metrics.event("poisoned");
+        tracing::warn!(request = %patient.trace, canvas = %canvas.visit, "poisoned: it came back without its image; curing it when the service is well");
+        let mut pause = FIRST_PAUSE;
+        let mut rebuilds = 0;
+        for _ in 0..LOOKS {
+            match self.try_cure(service, canvas, patient, urgency).await {
+                CureAttempt::Cured => {
+                    self.mends.lacking.note([&*patient.key], false);
+                    self.metrics.event("cured");
+                    tracing::info!(request = %patient.trace, canvas = %canvas.visit, rebuilds, "cured");
+                    return;
+                }
+                CureAttempt::FileIsGone => {
+                    self.mends.lacking.note([&*patient.key], false);
+                    tracing::info!(request = %patient.trace, canvas = %canvas.visit, "not poisoned: the file of its image is gone");
+                    return;
+                }
+                CureAttempt::Rebuilt => {
+                    rebuilds += 1;
+                    if rebuilds == REBUILDS {
+                        break;
+                    }
+                    continue;
+                }
+                CureAttempt::Unwell => {}
+            }
+            tokio::time::sleep(pause.mul_f64(0.9 + 0.2 * fastrand::f64())).await;
+            pause = (pause * 2).min(self.settings.heal.backoff_max);
+        }
+        self.metrics.event("cure_failed");
+        tracing::warn!(request = %patient.trace, canvas = %canvas.visit, rebuilds, "still poisoned; giving up until it is seen again");
+    }
+
+    async fn try_cure(
+        self: &Arc<Self>,
+        service: &Arc<CanvasService>,
+        canvas: &Allowed,
+        patient: &IndexedImage,
+        urgency: &Arc<FlightPriority>,
+    ) -> CureAttempt {
+        if !service.breaker_is_closed() {
+            return CureAttempt::Unwell;
+        }
+        let is_well = match (self.ask(patient).await, self.shows(patient).await) {
+            (Said::Alive(_), false) => return self.gone_or_unwell(patient).await,
+            (Said::Alive(_) | Said::Nothing, true) => self.nested_is_well(patient).await,
+            // Poisoned, and expired too: its own info.json cannot be well before it is registered again.
+            (Said::Expired, _) | (Said::Nothing, false) => {
+                self.health(service, patient).await != ServiceHealth::Unwell
+            }
+        };
+        if !is_well {
+            return CureAttempt::Unwell;
+        }
+        // A plain GET first: somebody else may have cured it, and a good canvas is never rebuilt.
+        match self.asked(service, CanvasRequest::visit(canvas), patient, urgency).await {
+            CanvasResponse::Built | CanvasResponse::Carries => return CureAttempt::Cured,
+            CanvasResponse::Lacks => {}
+            _ => return CureAttempt::Unwell,
+        }
+        match self.asked(service, CanvasRequest::rebuild(canvas), patient, urgency).await {
+            CanvasResponse::Built | CanvasResponse::Carries => {}
+            // Whoever builds a canvas writes the key first, unless there is no file to write it for.
+            CanvasResponse::Lacks if !self.is_back(patient).await => return CureAttempt::FileIsGone,
+            // The fault is one that we cannot see: the service's own way to the image server is broken.
+            _ => return CureAttempt::Unwell,
+        }
+        match self.asked(service, CanvasRequest::visit(canvas), patient, urgency).await {
+            CanvasResponse::Built | CanvasResponse::Carries => CureAttempt::Cured,
+            CanvasResponse::Lacks => CureAttempt::Rebuilt,
+            _ => CureAttempt::Unwell,
+        }
+    }
+
+    /// The service knows where the file is: does the image server say that nothing is there, or is it in trouble?
+    async fn gone_or_unwell(&self, patient: &IndexedImage) -> CureAttempt {
+        let tile = self.look_at(patient, Probe::SmallTile.tail()).await;
+        if tile.is_ok_and(|status| self.is_expiry(status)) {
+            CureAttempt::FileIsGone
+        } else {
+            CureAttempt::Unwell
+        }
+    }
+
+    /// One request, shared with whoever else wants just that.
+    async fn asked(
+        self: &Arc<Self>,
+        service: &Arc<CanvasService>,
+        errand: CanvasRequest,
+        patient: &IndexedImage,
+        urgency: &Arc<FlightPriority>,
+    ) -> CanvasResponse {
+        let (mut seat, _) = self.fly(service, &errand.flight, patient, urgency, Freshness::Anew);
+        seat.landed().await.unwrap_or(CanvasResponse::Unwell)
+    }
+}

@@ -1,0 +1,336 @@
+//! Poison that a viewer meets: a manifest or canvas that lacks images which the index knows. Rebuilt while he waits.
+//!
+//! UPSTREAM: while info.json fails, a canvas comes back 200 without its image, a presentation 200 with fewer canvases, and
+//! both are cached; only `update=true` on that same URL cures it, and only after the fault ended. During the fault a
+//! rebuild makes it worse (upstream.md "Poison"). So nothing is rebuilt before the service has shown, by registering
+//! one of the missing images, that its own way to the image server works: that touches no document.
+
+pub(in crate::heal) mod background;
+mod nested;
+pub(in crate::heal) mod poisoned_images;
+pub(in crate::heal) mod result;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use tokio::time::timeout;
+
+use crate::config::settings::Rung;
+use crate::heal::Healer;
+use crate::heal::canvas_service::CanvasService;
+use crate::heal::canvas_service::priority_semaphore::Priority;
+use crate::heal::canvas_service::response::CanvasResponse;
+use crate::heal::cooldowns::CanvasRequestKey;
+use crate::heal::flight_priority::FlightPriority;
+use crate::heal::repair::nested::NestedCheck;
+use crate::heal::repair::poisoned_images::PoisonedImages;
+use crate::heal::repair::result::RepairResult;
+use crate::heal::single_flight::SingleFlight;
+use crate::heal::timed_cache::TimedCache;
+use crate::heal::ward::{IndexedImage, Ward};
+use crate::iiif::manifest::{self, Canvas, Document};
+use crate::iiif::{CanvasUrl, identifier};
+use crate::observe::{Gauged, Trace};
+
+/// Documents that are mended or waited for at once at most.
+const MENDS: usize = 1_000;
+
+/// Rebuilds of one document at most that brought it back whole and yet did not last: duplicates hide.
+const REBUILDS: usize = 3;
+
+/// How often a service that is not well is looked at behind the viewers' backs; with the pauses about half an hour.
+const LOOKS: usize = 40;
+
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+
+/// How long it is believed that a document has really become shorter.
+pub(in crate::heal) const BELIEVED: Duration = Duration::from_hours(24);
+
+/// Documents of which that is remembered at most.
+const TRUTHS: u64 = 10_000;
+
+/// A document that lacks images which the index knows.
+#[derive(Debug, Clone)]
+pub struct PoisonedDocument {
+    /// Position of its presentation route in `settings.routes`.
+    pub route: usize,
+    /// The [mark](crate::config::settings::Route::mark) of that route.
+    pub mark: u64,
+    /// Path and query as they go upstream.
+    pub target: String,
+    /// Its public URL, as the index knows it.
+    pub name: String,
+    /// Lookup keys of the images that it lacks.
+    pub missing: Vec<String>,
+    /// Tells what it carries, see [`fingerprint`].
+    pub carries: u64,
+    /// Who asks.
+    pub trace: Trace,
+}
+
+/// How it ended for one viewer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DocumentRepair {
+    /// It is whole again: ask once more.
+    Whole(Duration),
+    /// It has really become shorter.
+    Truth,
+    /// It goes on, or waits for the service to be well.
+    Pending,
+    /// It did not help a short while ago.
+    Cooling,
+    /// It did not help.
+    Failed,
+    /// Nothing is rebuilt here.
+    Off,
+}
+
+/// What is being mended, and what was found out.
+#[derive(Debug)]
+pub(in crate::heal) struct DocumentRepairs {
+    flights: SingleFlight<CanvasRequestKey, RepairResult>,
+    chased: SingleFlight<CanvasRequestKey, ()>,
+    pub(in crate::heal) truths: TimedCache<CanvasRequestKey, u64>,
+    pub(in crate::heal) lacking: PoisonedImages,
+}
+
+impl Default for DocumentRepairs {
+    fn default() -> Self {
+        let truths = TimedCache::new(TRUTHS);
+        Self {
+            flights: SingleFlight::here(),
+            chased: SingleFlight::here(),
+            truths,
+            lacking: PoisonedImages::default(),
+        }
+    }
+}
+
+/// What a document carries, in one number.
+pub fn fingerprint(canvases: &[Canvas]) -> u64 {
+    use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+    let mut hasher = DefaultHasher::new();
+    for canvas in canvases {
+        canvas.images.hash(&mut hasher);
+    }
+    hasher.finish()
+}
+
+impl Healer {
+    /// Has the document rebuilt if that can help and do no harm; waits for it at most `heal.wait`.
+    pub async fn mend_document(&self, poisoned: PoisonedDocument) -> DocumentRepair {
+        let (ward, started) = (&self.ward, Instant::now());
+        let heal = &ward.settings.heal;
+        let key = poisoned.rebuild();
+        if ward.mends.truths.get(&key) == Some(poisoned.carries) {
+            return DocumentRepair::Truth;
+        }
+        ward.mends.lacking.note(poisoned.lacks(), true);
+        if !heal.enabled || !heal.ladder.contains(&Rung::Rebuild) || ward.service(poisoned.route).is_none() {
+            return DocumentRepair::Off;
+        }
+        if ward.memory.cooling(&key, None, started).is_some() {
+            return DocumentRepair::Cooling;
+        }
+        if ward.mends.flights.len() >= MENDS {
+            return DocumentRepair::Pending;
+        }
+        let Some(_waiting) = ward.wait_place() else { return DocumentRepair::Pending };
+        let _counted = Gauged::one(&ward.metrics.waiting);
+        ward.metrics.event("poison_seen");
+        let poisoned = Arc::new(poisoned);
+        let mended = timeout(heal.wait, ward.mended(&key, &poisoned, Priority::Viewer)).await;
+        match mended {
+            Ok(RepairResult::Shorter(carries)) if carries == poisoned.carries => DocumentRepair::Truth,
+            // Or shorter than the index knew, and yet longer than what the viewer has.
+            Ok(RepairResult::Whole | RepairResult::Shorter(_)) => DocumentRepair::Whole(started.elapsed()),
+            Ok(RepairResult::Failed) => DocumentRepair::Failed,
+            Ok(RepairResult::Unwell) => {
+                ward.chase(key, poisoned);
+                DocumentRepair::Pending
+            }
+            Err(_) => DocumentRepair::Pending,
+        }
+    }
+}
+
+impl PoisonedDocument {
+    fn rebuild(&self) -> CanvasRequestKey {
+        let (path, query) = match self.target.split_once('?') {
+            Some((path, query)) => (path, Some(query)),
+            None => (&*self.target, None),
+        };
+        let url = CanvasUrl { scheme: "http", authority: "", path, query };
+        CanvasRequestKey { service: self.mark, target: url.rebuild().into(), rung: Rung::Rebuild }
+    }
+
+    fn lacks(&self) -> impl Iterator<Item = &str> {
+        self.missing.iter().map(String::as_str)
+    }
+
+    fn visit(&self) -> CanvasRequestKey {
+        CanvasRequestKey { service: self.mark, target: self.target.as_str().into(), rung: Rung::Visit }
+    }
+}
+
+impl Ward {
+    /// One try for all who wait for this document.
+    async fn mended(
+        self: &Arc<Self>,
+        key: &CanvasRequestKey,
+        poisoned: &Arc<PoisonedDocument>,
+        lane: Priority,
+    ) -> RepairResult {
+        let mut seat = self.mends.flights.board(key, lane, |urgency| {
+            let (ward, key, poisoned) = (Arc::clone(self), key.clone(), Arc::clone(poisoned));
+            async move { ward.mend_in_the_fleet(&key, &poisoned, &urgency).await }
+        });
+        let mended = seat.landed().await.unwrap_or(RepairResult::Failed);
+        if matches!(mended, RepairResult::Whole | RepairResult::Shorter(_)) {
+            self.mends.lacking.note(poisoned.lacks(), false);
+        }
+        mended
+    }
+
+    /// Tries again until the service is well, for nobody in particular. A viewer who comes meanwhile has a try of
+    /// his own, so nobody waits for the next look.
+    fn chase(self: &Arc<Self>, key: CanvasRequestKey, poisoned: Arc<PoisonedDocument>) {
+        if self.mends.chased.len() >= MENDS {
+            self.metrics.event("cure_refused");
+            return;
+        }
+        self.mends.chased.board(&key.clone(), Priority::Background, |_| {
+            let ward = Arc::clone(self);
+            async move {
+                let mut pause = FIRST_PAUSE;
+                for _ in 0..LOOKS {
+                    tokio::time::sleep(pause.mul_f64(0.9 + 0.2 * fastrand::f64())).await;
+                    if ward.mended(&key, &poisoned, Priority::Background).await != RepairResult::Unwell {
+                        return;
+                    }
+                    pause = (pause * 2).min(ward.settings.heal.backoff_max);
+                }
+            }
+        });
+    }
+
+    pub(in crate::heal) async fn try_to_mend(
+        self: &Arc<Self>,
+        key: &CanvasRequestKey,
+        poisoned: &PoisonedDocument,
+        urgency: &Arc<FlightPriority>,
+    ) -> RepairResult {
+        let boarded = Instant::now();
+        let Some(service) = self.service(poisoned.route).cloned() else { return RepairResult::Failed };
+        let (patient, nested) = match self.first_that_is_there(&service, poisoned, urgency).await {
+            Ok(Some(found)) => found,
+            // Every file is gone: the document tells the truth, and a rebuild could only tell it once more.
+            Ok(None) => {
+                self.mends.truths.insert(key.clone(), poisoned.carries, BELIEVED);
+                return RepairResult::Shorter(poisoned.carries);
+            }
+            Err(unwell) => return unwell,
+        };
+        let mended = self.rebuild_document(&service, key, poisoned, &patient, nested, urgency).await;
+        match mended {
+            RepairResult::Whole | RepairResult::Shorter(_) => {
+                self.memory.succeeded(key, boarded, Instant::now())
+            }
+            RepairResult::Unwell | RepairResult::Failed => self.rung_failed(&service, key, boarded),
+        }
+        match mended {
+            RepairResult::Whole => self.metrics.event("cured"),
+            RepairResult::Shorter(_) => self.metrics.event("poison_refuted"),
+            RepairResult::Unwell | RepairResult::Failed => self.metrics.event("cure_failed"),
+        }
+        tracing::info!(request = %poisoned.trace, document = %poisoned.target, ended = ?mended, "a document lacked images that the index knows");
+        mended
+    }
+
+    async fn rebuild_document(
+        self: &Arc<Self>,
+        service: &Arc<CanvasService>,
+        key: &CanvasRequestKey,
+        poisoned: &PoisonedDocument,
+        patient: &IndexedImage,
+        nested: NestedCheck,
+        urgency: &Arc<FlightPriority>,
+    ) -> RepairResult {
+        let visit = poisoned.visit();
+        for _ in 0..REBUILDS {
+            // A plain GET first: somebody else may have cured it, and a good document is never rebuilt.
+            match self.document(service, &visit, patient, urgency).await {
+                Some((_, canvases)) if carries(&canvases, patient) => return RepairResult::Whole,
+                Some(_) => {}
+                None => return RepairResult::Unwell,
+            }
+            match self.document(service, key, patient, urgency).await {
+                Some((_, canvases)) if carries(&canvases, patient) => {}
+                Some((document, canvases)) => {
+                    // A fault that began meanwhile must not be taken for the truth.
+                    let still = nested == NestedCheck::Proven
+                        && self.nested(service, patient, urgency).await == NestedCheck::Proven;
+                    if !still {
+                        return RepairResult::Failed;
+                    }
+                    let truth = fingerprint(&canvases);
+                    self.mends.truths.insert(key.clone(), truth, BELIEVED);
+                    self.believe(document, canvases, poisoned.name.clone()).await;
+                    return RepairResult::Shorter(truth);
+                }
+                None => return RepairResult::Unwell,
+            }
+        }
+        match self.document(service, &visit, patient, urgency).await {
+            Some((_, canvases)) if carries(&canvases, patient) => RepairResult::Whole,
+            _ => RepairResult::Failed,
+        }
+    }
+
+    /// Asks for a document in its lane, past the breaker. `None`: there is none to read.
+    async fn document(
+        &self,
+        service: &CanvasService,
+        flight: &CanvasRequestKey,
+        patient: &IndexedImage,
+        urgency: &FlightPriority,
+    ) -> Option<(Document, Vec<Canvas>)> {
+        let started = Instant::now();
+        let _place = service.place(urgency).await?;
+        urgency.departs();
+        let _counted = Gauged::one(&self.metrics.canvas_in_flight);
+        let answer = match service.breaker.pass(Instant::now()) {
+            Ok(()) => service.document(&flight.target, &patient.trace).await,
+            Err(_) => return None,
+        };
+        let read = match answer {
+            Ok(body) => {
+                service.answers();
+                tokio::task::spawn_blocking(move || manifest::read(&body).ok()).await.ok().flatten()
+            }
+            Err(answer) => {
+                self.step_ended(flight, answer, patient, started.elapsed());
+                return None;
+            }
+        };
+        let whole = read.as_ref().is_some_and(|(_, canvases)| carries(canvases, patient));
+        let answer = if whole { CanvasResponse::Carries } else { CanvasResponse::Lacks };
+        self.step_ended(flight, answer, patient, started.elapsed());
+        read
+    }
+
+    /// What a healthy service builds is the truth, although it is less than the index knew.
+    async fn believe(&self, document: Document, canvases: Vec<Canvas>, name: String) {
+        let index = Arc::clone(&self.index);
+        let written = tokio::task::spawn_blocking(move || index.believe(&document, &canvases, &name)).await;
+        if let Ok(Err(error)) = written {
+            tracing::warn!(%error, "a shorter document cannot be remembered");
+        }
+    }
+}
+
+fn carries(canvases: &[Canvas], patient: &IndexedImage) -> bool {
+    canvases.iter().flat_map(|canvas| &canvas.images).any(|own| identifier::same_file(own, &patient.key))
+}

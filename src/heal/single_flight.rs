@@ -1,0 +1,180 @@
+//! Flights: work that many wait for and nobody owns.
+//!
+//! A flight is a task of its own. Viewers come and go; hyper drops a request's future soon after its client
+//! leaves, so a flight inside one of them would die with the first impatient reader (measured: with a
+//! memoising cache as the flight, 20 leaving clients caused 15 upstream runs instead of 1).
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::future::Future;
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+
+use crate::heal::canvas_service::priority_semaphore::Priority;
+use crate::heal::flight_priority::FlightPriority;
+
+/// Flights in the air, by what they are about.
+#[derive(Debug)]
+pub(crate) struct SingleFlight<K, V> {
+    flying: Listed<K, V>,
+    /// Where they fly: not on the thread that happens to serve the first viewer.
+    home: Handle,
+}
+
+type Listed<K, V> = Arc<Mutex<HashMap<K, FlightHandle<V>>>>;
+
+/// The same flights, seen by somebody else.
+impl<K, V> Clone for SingleFlight<K, V> {
+    fn clone(&self) -> Self {
+        Self { flying: Arc::clone(&self.flying), home: self.home.clone() }
+    }
+}
+
+/// A seat on a flight.
+#[derive(Debug, Clone)]
+pub(crate) struct FlightHandle<V> {
+    news: watch::Receiver<Option<V>>,
+    /// How urgent the flight is; a seat can make it more urgent.
+    pub(crate) urgency: Arc<FlightPriority>,
+}
+
+impl<K, V> SingleFlight<K, V>
+where
+    K: Eq + Hash + Clone + Send + 'static,
+    V: Clone + Send + Sync + 'static,
+{
+    /// Flights that fly on the runtime that calls this.
+    pub(crate) fn here() -> Self {
+        Self { flying: Arc::default(), home: Handle::current() }
+    }
+
+    /// A seat on the flight about `key`; where there is none, `fly` starts it as a task of its own. A flight
+    /// that is there already becomes at least as urgent as `lane`.
+    pub(crate) fn board<F>(
+        &self,
+        key: &K,
+        lane: Priority,
+        fly: impl FnOnce(Arc<FlightPriority>) -> F,
+    ) -> FlightHandle<V>
+    where
+        F: Future<Output = V> + Send + 'static,
+    {
+        let mut flying = lock(&self.flying);
+        let slot = match flying.entry(key.clone()) {
+            Entry::Occupied(flight) => {
+                let seat = flight.get().clone();
+                drop(flying);
+                seat.urgency.hasten(lane);
+                return seat;
+            }
+            Entry::Vacant(slot) => slot,
+        };
+        let (tell, news) = watch::channel(None);
+        let urgency = FlightPriority::new(lane);
+        slot.insert(FlightHandle { news: news.clone(), urgency: Arc::clone(&urgency) });
+        drop(flying);
+        let landing = RemoveOnDrop { flying: Arc::clone(&self.flying), key: key.clone() };
+        // Boxed, because it is large, and tokio moves what it spawns three times.
+        let flight = Box::pin(fly(Arc::clone(&urgency)));
+        self.home.spawn(async move {
+            let result = flight.await;
+            // Off the list before the news: who comes now finds the new state, not the old flight.
+            drop(landing);
+            tell.send_replace(Some(result));
+        });
+        FlightHandle { news, urgency }
+    }
+
+    /// A seat on the flight about `key`, if there is one.
+    pub(crate) fn find<Q>(&self, key: &Q) -> Option<FlightHandle<V>>
+    where
+        K: std::borrow::Borrow<Q>,
+        Q: Eq + Hash + ?Sized,
+    {
+        lock(&self.flying).get(key).cloned()
+    }
+
+    /// Flights in the air.
+    pub(crate) fn len(&self) -> usize {
+        lock(&self.flying).len()
+    }
+}
+
+impl<V: Clone> FlightHandle<V> {
+    /// How the flight ended; `None` if it broke (a bug: its task panicked).
+    pub(crate) async fn landed(&mut self) -> Option<V> {
+        match self.news.wait_for(Option::is_some).await {
+            Ok(result) => result.clone(),
+            Err(_) => None,
+        }
+    }
+}
+
+/// Takes the flight off the list, however it ends.
+struct RemoveOnDrop<K: Eq + Hash, V> {
+    flying: Listed<K, V>,
+    key: K,
+}
+
+impl<K: Eq + Hash, V> Drop for RemoveOnDrop<K, V> {
+    fn drop(&mut self) {
+        lock(&self.flying).remove(&self.key);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tokio::sync::Notify;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn many_share_one_flight_and_leaving_changes_nothing() {
+        let flights = SingleFlight::<&str, u32>::here();
+        let runs = Arc::new(AtomicUsize::new(0));
+        let gate = Arc::new(Notify::new());
+        let seats: Vec<_> = (0..20)
+            .map(|_| {
+                let (runs, gate) = (Arc::clone(&runs), Arc::clone(&gate));
+                flights.board(&"canvas", Priority::Viewer, |_| async move {
+                    runs.fetch_add(1, Ordering::Relaxed);
+                    gate.notified().await;
+                    7
+                })
+            })
+            .collect();
+        assert_eq!(flights.len(), 1);
+        let mut last = seats.into_iter().next_back().expect("twenty seats");
+        gate.notify_one();
+        assert_eq!(last.landed().await, Some(7));
+        assert_eq!(runs.load(Ordering::Relaxed), 1);
+        assert_eq!(flights.len(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_flight_whose_task_panics_tells_its_waiters_and_leaves_the_list() {
+        let flights = SingleFlight::<&str, u32>::here();
+        let mut seat =
+            flights.board(&"canvas", Priority::Viewer, |_| async { panic!("a bug in the flight") });
+        assert_eq!(seat.landed().await, None);
+        assert_eq!(flights.len(), 0);
+    }
+
+    #[tokio::test]
+    async fn who_comes_after_the_landing_starts_anew() {
+        let flights = SingleFlight::<&str, u32>::here();
+        let mut first = flights.board(&"canvas", Priority::Viewer, |_| async { 1 });
+        assert_eq!(first.landed().await, Some(1));
+        let mut second = flights.board(&"canvas", Priority::Viewer, |_| async { 2 });
+        assert_eq!(second.landed().await, Some(2));
+    }
+}
