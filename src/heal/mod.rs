@@ -21,9 +21,9 @@ mod operator;
 mod repair;
 mod report;
 mod server;
-pub(crate) mod single_flight;
 #[cfg(test)]
 mod sim;
+pub(crate) mod single_flight;
 #[cfg(test)]
 mod stress;
 mod timed_cache;

@@ -239,6 +239,9 @@ impl Ward {
     }
 
     /// One shared request on one rung. Looks early: the image is good again before the request ends.
+    ///
+    /// A request that was under way may have begun before the image was found gone: it wrote the key, which was lost
+    /// again, or met a fault that is over. So one that helps those who joined it in no way is asked once more.
     pub(in crate::heal) async fn step(
         self: &Arc<Self>,
         service: &Arc<CanvasService>,
@@ -246,12 +249,29 @@ impl Ward {
         patient: &IndexedImage,
         urgency: &Arc<FlightPriority>,
     ) -> StepResult {
-        let flight = &errand.flight;
         let boarded = Instant::now();
-        if self.memory.cooling(flight, service.recovered(), boarded).is_some() {
+        if self.memory.cooling(&errand.flight, service.recovered(), boarded).is_some() {
             return StepResult::Cooling;
         }
-        let (mut seat, is_leader) = self.fly(service, flight, patient, urgency, Freshness::OrLanded);
+        let seat = self.fly(service, &errand.flight, patient, urgency, Freshness::OrLanded);
+        match self.step_on(service, errand.clone(), seat, patient).await {
+            (StepResult::NoHelp(answer), false) if !answer.is_about_the_service() => {
+                let seat = self.fly(service, &errand.flight, patient, urgency, Freshness::Anew);
+                self.step_on(service, errand, seat, patient).await.0
+            }
+            (step, _) => step,
+        }
+    }
+
+    /// The step with this seat. True: its request is ours.
+    async fn step_on(
+        self: &Arc<Self>,
+        service: &Arc<CanvasService>,
+        errand: CanvasRequest,
+        (mut seat, is_leader): (FlightHandle<CanvasResponse>, bool),
+        patient: &IndexedImage,
+    ) -> (StepResult, bool) {
+        let (flight, boarded) = (&errand.flight, Instant::now());
         let leader = Arc::clone(&seat.urgency);
         let answer = tokio::select! {
             // Landed first: when both are ready, the answer says more than the look.
@@ -260,10 +280,10 @@ impl Ward {
             () = self.looks(patient, &leader) => {
                 self.memory.succeeded(flight, boarded, Instant::now());
                 self.watch(service, errand, seat, patient);
-                return StepResult::Back;
+                return (StepResult::Back, is_leader);
             }
         };
-        self.judge(service, errand, answer, is_leader, patient, boarded).await
+        (self.judge(service, errand, answer, is_leader, patient, boarded).await, is_leader)
     }
 
     /// A seat on the one request to this canvas on this rung, made as urgent as we are. True: it is ours.
@@ -319,7 +339,7 @@ impl Ward {
         if is_back {
             self.memory.succeeded(&errand.flight, boarded, Instant::now());
             self.note_expired(patient);
-        } else if !answer.is_about_the_service() {
+        } else if is_leader && !answer.is_about_the_service() {
             self.rung_failed(service, &errand.flight, boarded);
         }
         // The key was written and the nested request failed: poisoned. (Where it is not back, the file may be gone;

@@ -13,7 +13,7 @@ use super::case::{Fault, Resources};
 use super::image_server::{answer, refused};
 use super::model::{Model, Place};
 use crate::config::settings::Timeouts;
-use crate::heal::{Lobby, SendRequest, Sending};
+use crate::heal::{RoutedImage, SendRequest, Sending};
 use crate::iiif::ImageRequest;
 use crate::observe::Trace;
 use crate::upstream::{Body, UpstreamError};
@@ -206,7 +206,7 @@ impl Model {
             (self.world().echoes, self.healer(), ImageRequest::parse(&rest))
         {
             let trace = Trace::fresh();
-            let image = Lobby { route, request, trace: &trace };
+            let image = RoutedImage { route, request, trace: &trace };
             healer.echo_answered(&image, http::StatusCode::from_u16(status).unwrap_or_default());
         }
         status == 200

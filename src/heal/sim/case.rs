@@ -154,6 +154,8 @@ pub(super) struct Case {
     pub(super) troubles: Vec<Trouble>,
     pub(super) gone: Vec<Gone>,
     pub(super) acts: Vec<At>,
+    /// Images that are read at the end.
+    pub(super) last: Vec<usize>,
 }
 
 fn one_in(rng: &mut Rng, n: u32) -> bool {
@@ -276,7 +278,8 @@ impl Case {
             acts.push(At { ms: rng.u64(0..until), act });
         }
         acts.sort_by_key(|at| at.ms);
-        Self { world, stored: rng.usize(0..3), troubles, gone, acts }
+        let last = (0..library.images.len()).collect();
+        Self { world, stored: rng.usize(0..3), troubles, gone, acts, last }
     }
 
     /// When the last fault is over, and the last act done.

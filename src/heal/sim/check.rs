@@ -130,13 +130,15 @@ impl Exchange {
             }
             Seen::Answer { outcome, .. } => {
                 if healable {
-                    model.breaks(format!("(1) it could be healed: {}", what()));
+                    model.breaks(format!("(1) it could be healed and is {outcome:?}: {}", what()));
                 }
                 if matches!(outcome, Outcome::Healed | Outcome::Unknown) {
                     model.breaks(format!("(8) {}", what()));
                 }
             }
-            Seen::Failed if healable => model.breaks(format!("(1) it could be healed: {}", what())),
+            Seen::Failed if healable => {
+                model.breaks(format!("(1) it could be healed and has no answer: {}", what()))
+            }
             Seen::Failed => {}
             Seen::Later { crowded, after } => {
                 let is_early = took + Duration::from_millis(200) < WAIT;

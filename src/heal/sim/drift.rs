@@ -119,7 +119,8 @@ fn modelled(world: &World, script: &[Step]) -> Vec<Answer> {
     let ends = |from: usize, is: &dyn Fn(&Step) -> bool| {
         script.iter().skip(from).position(is).map_or(u64::MAX, |later| at(from + later))
     };
-    let mut case = Case { world: world.clone(), stored: 0, troubles: vec![], gone: vec![], acts: vec![] };
+    let mut case =
+        Case { world: world.clone(), stored: 0, troubles: vec![], gone: vec![], acts: vec![], last: vec![] };
     for (number, step) in script.iter().enumerate() {
         match step {
             Step::Fault(fault, true) => {

@@ -17,7 +17,10 @@ use super::image_server::{ImageServer, StrayServer};
 use super::model::{Model, Place};
 use crate::config::Settings;
 use crate::config::settings::{Route, Timeouts};
-use crate::heal::{Answered, Ending, Healer, ImageExchange, Lane, Lobby, Look, SendRequest, Unanswered};
+use crate::heal::{
+    Answered, Healer, ImageCheck, ImageExchange, ImageHealResult, Priority, RoutedImage, SendRequest,
+    Unanswered,
+};
 use crate::iiif::ImageRequest;
 use crate::index::Index;
 use crate::index::recorder::Recorder;
@@ -130,12 +133,12 @@ impl Run {
         let (head, ()) = request.body(()).expect("a request").into_parts();
         let (trace, rest) = (Trace::fresh(), format!("{id}/{tail}"));
         let request = ImageRequest::parse(&rest).expect("an image request");
-        let of = Lobby { route: self.route, request, trace: &trace };
+        let of = RoutedImage { route: self.route, request, trace: &trace };
         let exchange = ImageExchange {
             image: &of,
             head: &head,
             client: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
-            lane: Lane::Viewer,
+            lane: Priority::Viewer,
             budget: &self.budget,
         };
         let healer = self.healer();
@@ -203,7 +206,7 @@ impl Run {
         let (healer, of) = (self.healer(), &self.model.library.images[image]);
         let owners = self.index.owners(&of.id).expect("an index");
         let Some(known) = healer.image(&of.id, owners.first().cloned()) else { return };
-        if healer.look(&known, false).await != Look::Expired {
+        if healer.look(&known, false).await != ImageCheck::Expired {
             return;
         }
         let began = self.model.now();
@@ -212,7 +215,7 @@ impl Run {
         let gone = &self.model.case.gone;
         let all_the_time =
             gone.iter().any(|gone| gone.leaf == of.leaf && gone.from <= began && self.model.now() < gone.to);
-        if all_the_time && matches!(mended.ending, Ending::Healed(_)) {
+        if all_the_time && matches!(mended.ending, ImageHealResult::Healed(_)) {
             self.model
                 .breaks(format!("(8) batch says {:?} of image {image}, whose file is gone", mended.ending));
         }
@@ -225,7 +228,8 @@ impl Run {
         sleep_until(model.start + Duration::from_millis(model.case.end()) + rest).await;
         for round in 0..2 {
             model.log(|| format!("---- all images, round {round}"));
-            let readers = (0..model.library.images.len()).map(|image| {
+            let readers = model.case.last.iter().map(|image| {
+                let image = *image;
                 let run = Arc::clone(self);
                 tokio::spawn(async move { run.reads_to_the_end(image, Want::Tile(200 + round)).await })
             });
@@ -289,7 +293,7 @@ impl Run {
             model.breaks(format!("(3) {most} canvases were built at once"));
         }
         if stray > 0 {
-            model.breaks(format!("{stray} requests went to the other image route's server"));
+            model.breaks(format!("(3) {stray} requests went to the other image route's server"));
         }
         // What is stored can be read: a canvas whose file is there shows it.
         let empty = model.state().documents.iter().find_map(|(place, pictures)| match place {

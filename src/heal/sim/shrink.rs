@@ -43,6 +43,21 @@ impl Shrinker {
         any
     }
 
+    fn fewer_last(&mut self) -> bool {
+        let (mut any, mut size) = (false, self.case.last.len());
+        while size > 0 {
+            let mut from = 0;
+            while from < self.case.last.len() {
+                let mut other = self.case.clone();
+                let to = (from + size).min(other.last.len());
+                other.last.drain(from..to);
+                if self.takes(other) { any = true } else { from += size }
+            }
+            size /= 2;
+        }
+        any
+    }
+
     fn fewer_troubles(&mut self) -> bool {
         let mut any = false;
         for at in (0..self.case.troubles.len()).rev() {
@@ -104,6 +119,7 @@ pub(super) fn smallest(case: Case, wanted: &str) -> Case {
     let mut shrinker = Shrinker { case, wanted: wanted.to_owned(), tries: 0 };
     loop {
         let mut any = shrinker.fewer_acts();
+        any |= shrinker.fewer_last();
         any |= shrinker.fewer_troubles();
         any |= shrinker.plainer_world();
         any |= shrinker.fewer_readers();
