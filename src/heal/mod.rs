@@ -228,23 +228,32 @@ impl Healer {
         let waiting = ward.wait_place().filter(|_| ward.may_board(patient));
         let Some(_waiting) = waiting else { return HealResponse::Crowded(COME_BACK) };
         let _counted = Gauged::one(&ward.metrics.waiting);
-        let mut seat = ward.board(patient, ward.fair(patient, client, lane));
-        seat.urgency.viewer_waits();
-        patient.joins(&seat.urgency);
-        let landed = timeout(wait.saturating_sub(started.elapsed()), seat.landed()).await;
-        // Known by now, even to one who came at the same moment.
-        span.link(seat.urgency.leader());
-        ward.metrics.waited(started.elapsed(), &patient.trace);
-        match landed {
-            Err(_) => self.last_try(patient, request, started).await,
-            Ok(Some(HealOutcome::Healed(rung))) => {
-                self.ask_again(patient, request, Some(rung), started).await
+        let lane = ward.fair(patient, client, lane);
+        // A climb that was under way may have brought the image back before it was lost again, as this viewer found it.
+        let mut may_be_stale = ward.is_under_way(patient);
+        let response = loop {
+            let mut seat = ward.board(patient, lane);
+            seat.urgency.viewer_waits();
+            patient.joins(&seat.urgency);
+            let landed = timeout(wait.saturating_sub(started.elapsed()), seat.landed()).await;
+            // Known by now, even to one who came at the same moment.
+            span.link(seat.urgency.leader());
+            let rung = match landed {
+                Err(_) => break self.last_try(patient, request, started).await,
+                Ok(Some(HealOutcome::Healed(rung))) => Some(rung),
+                Ok(Some(HealOutcome::Alive)) => None,
+                Ok(Some(HealOutcome::Missing)) => break HealResponse::Original(Outcome::Missing),
+                Ok(Some(HealOutcome::Cooling)) => break HealResponse::Original(Outcome::Cooling),
+                Ok(Some(HealOutcome::Failed) | None) => break HealResponse::Original(Outcome::Failed),
+            };
+            match self.ask_again(patient, request, rung, started).await {
+                Some(response) => break response,
+                None if may_be_stale => may_be_stale = false,
+                None => break self.came_to_nothing(patient, rung).await,
             }
-            Ok(Some(HealOutcome::Alive)) => self.ask_again(patient, request, None, started).await,
-            Ok(Some(HealOutcome::Missing)) => HealResponse::Original(Outcome::Missing),
-            Ok(Some(HealOutcome::Cooling)) => HealResponse::Original(Outcome::Cooling),
-            Ok(Some(HealOutcome::Failed) | None) => HealResponse::Original(Outcome::Failed),
-        }
+        };
+        ward.metrics.waited(started.elapsed(), &patient.trace);
+        response
     }
 
     /// The image server is unwell, not forgetful (`heal.direct_statuses`): only the file itself can help, within
@@ -257,16 +266,17 @@ impl Healer {
         }
     }
 
+    /// Asks the viewer's own request again. `None`: it is as gone as before, and its file is not known to be.
     async fn ask_again(
         &self,
         patient: &IndexedImage,
         request: &Parts,
         rung: Option<Rung>,
         started: Instant,
-    ) -> HealResponse {
+    ) -> Option<HealResponse> {
         let ward = &self.ward;
         let took = started.elapsed();
-        match ward.ask_image(patient, request).await {
+        Some(match ward.ask_image(patient, request).await {
             // The image server is in trouble now: that is no healed image.
             Ok(answer) if answer.status().is_server_error() => HealResponse::Original(Outcome::Failed),
             Ok(answer) if !ward.is_expiry(answer.status()) => {
@@ -276,20 +286,24 @@ impl Healer {
                 HealResponse::Good { answer, rung, took }
             }
             Ok(_) if ward.is_missing(patient).await => HealResponse::Original(Outcome::Missing),
-            // Nothing proved that it was back. Not tried again with every request.
-            Ok(_) if rung.is_some() => {
-                if ward.probe(patient).await == Evidence::Alive {
-                    ward.probe_lied(patient);
-                }
-                ward.file_is_missing(patient, Proof::Likely { well_at: None });
-                HealResponse::Original(Outcome::Failed)
-            }
-            Ok(_) => HealResponse::Original(Outcome::Failed),
+            Ok(_) => return None,
             Err(error) => {
                 self.note(&error);
                 HealResponse::Original(Outcome::Failed)
             }
+        })
+    }
+
+    /// The image was said to be back, and is not. Nothing proved it. Not tried again with every request.
+    async fn came_to_nothing(&self, patient: &IndexedImage, rung: Option<Rung>) -> HealResponse {
+        let ward = &self.ward;
+        if rung.is_some() {
+            if ward.probe(patient).await == Evidence::Alive {
+                ward.probe_lied(patient);
+            }
+            ward.file_is_missing(patient, Proof::Likely { well_at: None });
         }
+        HealResponse::Original(Outcome::Failed)
     }
 
     /// The heal takes longer than this viewer can wait. What he asks for may be there all the same.
