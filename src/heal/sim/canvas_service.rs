@@ -209,6 +209,7 @@ impl Model {
             let image = RoutedImage { route, request, trace: &trace };
             healer.echo_answered(&image, http::StatusCode::from_u16(status).unwrap_or_default());
         }
+        self.log(|| format!("         nested {status} for key of {leaf}"));
         status == 200
     }
 
