@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::net::IpAddr;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use http::request::Parts;
@@ -95,6 +96,9 @@ impl Healer {
         };
         let gated = self.gated(image).await;
         let first = send().await.map_err(Unanswered::Failed)?;
+        if image.request.target == Target::Info && first.status().is_success() {
+            self.seen_on(image);
+        }
         // In trouble nothing is begun: a canvas would be built without its image.
         match gated.filter(|_| first.status().as_u16() < 400) {
             Some(patient) => Box::pin(self.heal(exchange, &patient, Some(first), &send)).await,
@@ -129,6 +133,14 @@ impl Healer {
                 self.found(exchange.image);
             }
             Ok(Answered::served(first))
+        }
+    }
+
+    /// Indexed images are to be had on this route: those who look after others ask there.
+    fn seen_on(&self, image: &RoutedImage<'_>) {
+        let seen = &self.ward.image_route;
+        if seen.load(Ordering::Relaxed) != image.route && self.admit(image).is_some() {
+            seen.store(image.route, Ordering::Relaxed);
         }
     }
 

@@ -6,30 +6,28 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use http::HeaderMap;
 use http::StatusCode;
 use http::header::{COOKIE, USER_AGENT, VIA};
+use http::request::Parts;
 use ipnet::IpNet;
 
+use crate::config::settings::Rung;
 use crate::config::settings::is_among;
+use crate::heal::Healer;
+use crate::heal::canvas_service::register_path::register_path;
+use crate::heal::canvas_service::request::CanvasRequest;
+use crate::heal::cooldowns::CanvasRequestKey;
 use crate::heal::ward::{RoutedImage, Ward};
-use crate::iiif::Target;
+use crate::iiif::{IdentifierKind, Target};
 
-/// Is this request an echo? Any one sign is enough:
-/// it comes from an address of the canvas service (`heal.origins`); it carries our own `Via`; it asks for info.json
-/// in the service's voice: Apache's HTTP client on Java, without cookies or a query.
-pub fn is_echo(
-    target: Target<'_>,
-    has_query: bool,
-    headers: &HeaderMap,
-    client: IpAddr,
-    origins: &[IpNet],
-    name: &str,
-) -> bool {
-    is_among(client, origins)
-        || own_vias(headers, name) > 0
-        || (target == Target::Info && !has_query && is_services_voice(headers))
+/// Is this request an echo for certain? It comes from an address of the canvas service (`heal.origins`), or carries our
+/// own `Via`.
+fn is_echo(headers: &HeaderMap, client: IpAddr, origins: &[IpNet], name: &str) -> bool {
+    is_among(client, origins) || own_vias(headers, name) > 0
 }
 
 /// How often our own name stands in `Via` (RFC 9110 section 7.6.3).
@@ -38,25 +36,86 @@ pub fn own_vias(headers: &HeaderMap, name: &str) -> usize {
     hops.filter(|hop| hop.split_whitespace().nth(1) == Some(name)).count()
 }
 
-fn is_services_voice(headers: &HeaderMap) -> bool {
+/// Does it ask for info.json as the service does: Apache's HTTP client on Java, without cookies or a query?
+fn is_services_voice(target: Target<'_>, has_query: bool, headers: &HeaderMap) -> bool {
+    if target != Target::Info || has_query {
+        return false;
+    }
     let agent = headers.get(USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     agent.starts_with("Apache-HttpClient/") && agent.contains("Java/") && !headers.contains_key(COOKIE)
 }
 
+/// Addresses that echoes are known to come from, at most.
+pub(in crate::heal) const ADDRESSES: u64 = 64;
+
+/// An address is known for so long after its last echo.
+const KNOWN_FOR: Duration = Duration::from_hours(1);
+
+impl Healer {
+    /// Is this the canvas service's own request, which must not wait for the heal that caused it?
+    ///
+    /// SECURITY: anybody can sound like the service, and an echo is not healed. So the voice counts only for the image of
+    /// a canvas that is being built for us, and from an address that such an echo came from before.
+    pub fn is_callback(&self, at: &RoutedImage<'_>, head: &Parts, client: IpAddr) -> bool {
+        let ward = &self.ward;
+        let settings = &ward.settings;
+        if is_echo(&head.headers, client, &settings.heal.origins, &settings.server.name) {
+            return true;
+        }
+        if !is_services_voice(at.request.target, head.uri.query().is_some(), &head.headers) {
+            return false;
+        }
+        let is_built = ward.is_being_built(at);
+        if is_built {
+            ward.callers.insert(client, (), KNOWN_FOR);
+        }
+        is_built || ward.callers.contains(&client)
+    }
+}
+
 impl Ward {
-    /// The canvas service's own info.json request was answered with `status`.
-    pub(in crate::heal) fn echo_answered(&self, at: &RoutedImage<'_>, status: StatusCode) {
-        self.metrics.event("echo");
-        // SECURITY: anybody can sound like the service. Unless we are having a canvas built, this says nothing; or
-        // a stranger who asks for expired images would keep us from rebuilding them.
+    /// Is a canvas of this image being asked for now?
+    fn is_being_built(&self, at: &RoutedImage<'_>) -> bool {
         if self.canvases.len() == 0 {
-            return;
+            return false;
         }
         let key = at.request.identifier.key();
         let owners = self.index.owners(&key).unwrap_or_else(|_| Arc::new([]));
+        let canvases = owners.iter().filter_map(|owner| self.guard.allow(&owner.canvas));
+        let requests = canvases.flat_map(|canvas| {
+            let plain = [CanvasRequest::visit(&canvas), CanvasRequest::rebuild(&canvas)];
+            plain.into_iter().chain(CanvasRequest::variant(&canvas))
+        });
+        let mut keys = requests.map(|request| request.flight);
+        let registers = || {
+            let IdentifierKind::Uuid { uuid, .. } = at.request.identifier.kind() else { return false };
+            let Some(path) = self.file_url(uuid).as_deref().and_then(register_path) else { return false };
+            let target: Arc<str> = path.into();
+            let key =
+                |mark| CanvasRequestKey { service: mark, target: Arc::clone(&target), rung: Rung::Register };
+            self.services.iter().any(|service| self.canvases.find(&key(service.mark)).is_some())
+        };
+        keys.any(|key| self.canvases.find(&key).is_some()) || registers()
+    }
+
+    /// The canvas service's own info.json request was answered with `status`.
+    pub(in crate::heal) fn echo_answered(&self, at: &RoutedImage<'_>, status: StatusCode) {
+        self.metrics.event("echo");
+        let key = at.request.identifier.key();
+        let owners = self.index.owners(&key).unwrap_or_else(|_| Arc::new([]));
+        if owners.is_empty() {
+            return;
+        }
+        if status.is_success() {
+            self.image_route.store(at.route, Ordering::Relaxed);
+        }
+        // Of a canvas that nobody builds for us it says nothing.
+        if !self.is_being_built(at) {
+            return;
+        }
         let allowed = owners.iter().find_map(|owner| self.guard.allow(&owner.canvas));
         let service = allowed.and_then(|allowed| self.service(allowed.route)).or(self.services.first());
-        if let (Some(service), false) = (service, owners.is_empty()) {
+        if let Some(service) = service {
             service.wellness.echo(status);
         }
     }
@@ -74,35 +133,35 @@ mod tests {
         pairs.iter().map(|(name, value)| (name.clone(), HeaderValue::from_static(value))).collect()
     }
 
-    fn echo(target: Target<'_>, headers: &HeaderMap) -> bool {
-        is_echo(target, false, headers, VIEWER, &[], "iiif-mender")
+    fn echo(headers: &HeaderMap) -> bool {
+        is_echo(headers, VIEWER, &[], "iiif-mender")
     }
 
     #[test]
-    fn the_services_own_info_json_is_an_echo_and_its_other_requests_are_not() {
+    fn the_services_own_info_json_sounds_like_it_and_its_other_requests_do_not() {
         let service = headers(&[(USER_AGENT, "Apache-HttpClient/4.5.13 (Java/11.0.16)")]);
-        assert!(echo(Target::Info, &service));
-        assert!(!echo(Target::Base, &service));
-        assert!(!is_echo(Target::Info, true, &service, VIEWER, &[], "iiif-mender"));
+        assert!(is_services_voice(Target::Info, false, &service));
+        assert!(!is_services_voice(Target::Base, false, &service));
+        assert!(!is_services_voice(Target::Info, true, &service));
     }
 
     #[test]
     fn a_browser_is_no_echo() {
         let browser = headers(&[(USER_AGENT, "Mozilla/5.0"), (VIA, "1.1 campus-cache")]);
-        assert!(!echo(Target::Info, &browser));
+        assert!(!echo(&browser) && !is_services_voice(Target::Info, false, &browser));
     }
 
     #[test]
     fn our_own_via_in_any_line_and_place_is_an_echo() {
         for via in ["1.1 iiif-mender", "2.0 edge, 1.1 iiif-mender (x), 1.1 z", "HTTP/1.1 iiif-mender"] {
-            assert!(echo(Target::Base, &headers(&[(VIA, via)])), "{via}");
+            assert!(echo(&headers(&[(VIA, via)])), "{via}");
         }
-        assert!(!echo(Target::Base, &headers(&[(VIA, "1.1 not-iiif-mender")])));
+        assert!(!echo(&headers(&[(VIA, "1.1 not-iiif-mender")])));
     }
 
     #[test]
     fn the_services_addresses_are_echoes_whatever_they_ask() {
         let origins = ["192.0.2.0/24".parse().expect("a net")];
-        assert!(is_echo(Target::Other, true, &HeaderMap::new(), VIEWER, &origins, "iiif-mender"));
+        assert!(is_echo(&HeaderMap::new(), VIEWER, &origins, "iiif-mender"));
     }
 }

@@ -44,8 +44,8 @@ pub(in crate::heal) enum Probe {
 }
 
 impl Probe {
-    /// Those that may tell the truth, cheapest first.
-    pub(in crate::heal) const TRUTHFUL: [Self; 2] = [Self::SizeAboveMaximum, Self::InfoUncached];
+    /// Those that may tell the truth, those first that ask for no picture.
+    pub(in crate::heal) const TRUTHFUL: [Self; 2] = [Self::InfoUncached, Self::SizeAboveMaximum];
 
     /// What is asked for behind the identifier.
     pub(in crate::heal) fn tail(self) -> &'static str {

@@ -8,7 +8,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use http::StatusCode;
+use http::{StatusCode, response};
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -91,7 +91,20 @@ impl Ward {
 
     async fn try_probe(&self, patient: &IndexedImage, id: &str, probe: Probe) -> Evidence {
         self.metrics.event("probe");
-        match self.look_at_id(patient, id, probe.tail()).await {
+        let answer = self.head_of_id(patient, id, probe.tail()).await;
+        let knows_nocache = |head: &response::Parts| {
+            let by = head.headers.get("x-powered-by").and_then(|by| by.to_str().ok());
+            by.is_some_and(|by| by.starts_with("Cantaloupe"))
+        };
+        let status = match answer {
+            // UPSTREAM: only Cantaloupe knows `cache=nocache`; another one may answer from a cache all the same.
+            Ok(head) if probe == Probe::InfoUncached && head.status.is_success() && !knows_nocache(&head) => {
+                return Evidence::Nothing;
+            }
+            Ok(head) => Ok(head.status),
+            Err(error) => Err(error),
+        };
+        match status {
             Ok(status) if proves_nothing(status) && !(self.is_expiry(status) || probe.takes(status)) => {
                 Evidence::Nothing
             }

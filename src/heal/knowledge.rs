@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use crate::heal::canvas_service::CanvasService;
+use crate::heal::canvas_service::priority_semaphore::Priority;
 use crate::heal::canvas_service::registration::Said;
 use crate::heal::evidence::Evidence;
 use crate::heal::missing_files::Proof;
@@ -46,8 +47,20 @@ impl Ward {
     }
 
     /// The same, but "alive" is believed for a while.
-    pub(in crate::heal) async fn ask_remembered(&self, patient: &IndexedImage) -> Said {
-        if self.knows_alive(patient) { Said::Alive(String::new()) } else { self.ask(patient).await }
+    pub(in crate::heal) async fn ask_remembered(self: &Arc<Self>, patient: &IndexedImage) -> Said {
+        if self.knows_alive(patient) {
+            return Said::Alive(String::new());
+        }
+        let IdentifierKind::Uuid { uuid, .. } = patient.kind else { return Said::Nothing };
+        if self.services_of(patient).iter().any(|service| service.truth.remembers_expired(uuid)) {
+            return Said::Expired;
+        }
+        // Two hundred who open the same page are one question.
+        let mut asked = self.asked.board(&uuid, Priority::Viewer, |_| {
+            let (ward, patient) = (Arc::clone(self), patient.clone());
+            async move { ward.ask(&patient).await }
+        });
+        asked.landed().await.unwrap_or(Said::Nothing)
     }
 
     /// The same, but "expired" is believed for a moment: whoever looked has asked already.
@@ -61,7 +74,7 @@ impl Ward {
     }
 
     /// What is proven of the image; that it is alive is remembered for a while (`heal.alive_for`).
-    pub(in crate::heal) async fn evidence_remembered(&self, patient: &IndexedImage) -> Evidence {
+    pub(in crate::heal) async fn evidence_remembered(self: &Arc<Self>, patient: &IndexedImage) -> Evidence {
         match self.ask_remembered(patient).await {
             Said::Alive(_) => return Evidence::Alive,
             Said::Expired => return Evidence::Expired,

@@ -31,6 +31,7 @@ mod ward;
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use http::request::Parts;
@@ -41,6 +42,7 @@ pub use answer::{Answered, ImageExchange, Unanswered};
 pub use background::prefetch::as_segment as image_segment;
 pub use canvas_service::circuit_breaker::BreakerState;
 pub use canvas_service::priority_semaphore::Priority;
+pub use canvas_service::viewer_request::{ViewerRequest, without_update};
 pub use evidence::Evidence;
 pub use operator::inspect::DeploymentFacts;
 pub use operator::{CanvasVisit, DocumentError, ImageCheck, ImageHealReport, ImageHealResult};
@@ -281,6 +283,7 @@ impl Healer {
             Ok(answer) if answer.status().is_server_error() => HealResponse::Original(Outcome::Failed),
             Ok(answer) if !ward.is_expiry(answer.status()) => {
                 ward.found(patient);
+                ward.image_route.store(patient.route, Ordering::Relaxed);
                 ward.firsts.found_well(ward.mark(patient), &patient.sent);
                 ward.reader_at(patient, rung.is_some());
                 HealResponse::Good { answer, rung, took }

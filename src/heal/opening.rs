@@ -1,6 +1,7 @@
 //! How a ward is opened, and what goes over to it from the one before when the configuration is read anew.
 
 use std::num::NonZeroU32;
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use crate::cluster::Cluster;
 use crate::config::Settings;
 use crate::config::settings::{Route, RouteKind, UpstreamUrl};
 use crate::heal::background::mass_expiry::MassExpiryDetector;
+use crate::heal::callback;
 use crate::heal::canvas_service::CanvasService;
 use crate::heal::canvas_service::priority_semaphore::PrioritySemaphore;
 use crate::heal::canvas_service::shared_request::SharedHeals;
@@ -74,6 +76,11 @@ impl Ward {
             firsts: before.map(|before| Arc::clone(&before.firsts)).unwrap_or_default(),
             memory: before.map_or_else(|| Cooldowns::new(heal), |before| before.memory.under(heal)),
             missing: before.map_or_else(|| MissingFiles::new(heal), |before| before.missing.under(heal)),
+            callers: before
+                .map_or_else(|| TimedCache::new(callback::ADDRESSES), |before| before.callers.clone()),
+            asked: before.map_or_else(SingleFlight::here, |before| before.asked.clone()),
+            // Routes may have other numbers now.
+            image_route: AtomicUsize::new(usize::MAX),
             mends: before.map(|before| Arc::clone(&before.mends)).unwrap_or_default(),
             readers: before.map(|before| Arc::clone(&before.readers)).unwrap_or_default(),
             expiries: expiries.map_or_else(

@@ -1,13 +1,14 @@
 //! What all heals share: the services, the flights in the air, what is remembered.
 
 use std::net::IpAddr;
-use std::sync::atomic::AtomicU8;
+use std::sync::atomic::{AtomicU8, AtomicUsize};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use governor::DefaultKeyedRateLimiter;
 use http::StatusCode;
 use http::request::Parts;
+use http::response;
 use hyper::Response;
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -18,6 +19,7 @@ use crate::heal::background::mass_expiry::MassExpiryDetector;
 use crate::heal::background::reading::ReadingActivity;
 use crate::heal::canvas_service::CanvasService;
 use crate::heal::canvas_service::priority_semaphore::Priority;
+use crate::heal::canvas_service::registration::Said;
 use crate::heal::canvas_service::response::CanvasResponse;
 use crate::heal::canvas_service::shared_request::SharedHeals;
 use crate::heal::cooldowns::{CanvasRequestKey, Cooldowns};
@@ -89,6 +91,12 @@ pub(in crate::heal) struct Ward {
     pub(in crate::heal) climbs: SingleFlight<ImageKey, HealOutcome>,
     pub(in crate::heal) canvases: SingleFlight<CanvasRequestKey, CanvasResponse>,
     pub(in crate::heal) cures: SingleFlight<CanvasRequestKey, ()>,
+    /// Addresses that echoes are known to come from.
+    pub(in crate::heal) callers: TimedCache<IpAddr>,
+    /// Questions to `/resources` that many wait for.
+    pub(in crate::heal) asked: SingleFlight<Uuid, Said>,
+    /// The image route on which an indexed image was last seen; none yet: `usize::MAX`.
+    pub(in crate::heal) image_route: AtomicUsize,
     pub(in crate::heal) firsts: Arc<FirstRequestLimiter>,
     pub(in crate::heal) memory: Cooldowns,
     pub(in crate::heal) missing: MissingFiles,
@@ -256,16 +264,26 @@ impl Ward {
         id: &str,
         tail: &str,
     ) -> Result<StatusCode, UpstreamError> {
+        self.head_of_id(patient, id, tail).await.map(|head| head.status)
+    }
+
+    /// The same: the head of the answer.
+    pub(in crate::heal) async fn head_of_id(
+        &self,
+        patient: &IndexedImage,
+        id: &str,
+        tail: &str,
+    ) -> Result<response::Parts, UpstreamError> {
         let route = &self.settings.routes[patient.route];
         let mut head = own_request(route.upstream.authority.as_str(), &self.settings.server.name)?;
         let target = format!("{}{id}/{tail}", route.upstream.path);
         head.uri = target.parse().map_err(|_| UpstreamError::Target)?;
         patient.trace.send_on(&mut head.headers);
         let answer = self.ask_image(patient, &head).await?;
-        let status = answer.status();
+        let (head, body) = answer.into_parts();
         // Read to its end, so that the connection is kept; a body that is too long only costs the connection.
-        let _ = tokio::time::timeout(Duration::from_secs(10), answer.into_body().collect(1 << 20)).await;
-        Ok(status)
+        let _ = tokio::time::timeout(Duration::from_secs(10), body.collect(1 << 20)).await;
+        Ok(head)
     }
 
     /// The services that may know this identifier, those of its canvases first.

@@ -20,8 +20,9 @@ use http::request::Parts;
 use http::{Method, Response, StatusCode, Uri};
 
 use crate::config::Settings;
+use crate::config::settings::Timeouts;
 use crate::heal::single_flight::SingleFlight;
-use crate::heal::{DocumentRepair, Healer, PoisonedDocument, Priority};
+use crate::heal::{DocumentRepair, Healer, PoisonedDocument, Priority, without_update};
 use crate::index::Index;
 use crate::index::learn::Learner;
 use crate::observe::{Metrics, Trace};
@@ -65,6 +66,8 @@ pub struct Wanted {
     pub onward: Parts,
     /// Who asks.
     pub trace: Trace,
+    /// He may have documents built anew (`update=true`).
+    pub may_update: bool,
 }
 
 /// An answer, and how it came about.
@@ -76,6 +79,21 @@ pub struct Presented {
     pub outcome: Outcome,
     /// How long it took to get it rebuilt, where that was needed.
     pub cured: Option<Duration>,
+}
+
+impl Wanted {
+    /// Takes out of it what would have a document built anew: during a fault that makes a good one worse.
+    fn never_builds_anew(&mut self) -> Result<(), UpstreamError> {
+        for uri in [&mut self.public, &mut self.onward.uri] {
+            let Some(plain) = uri.path_and_query().and_then(|target| without_update(target.as_str())) else {
+                continue;
+            };
+            let mut parts = uri.clone().into_parts();
+            parts.path_and_query = Some(plain.parse().map_err(|_| UpstreamError::Target)?);
+            *uri = Uri::from_parts(parts).map_err(|_| UpstreamError::Target)?;
+        }
+        Ok(())
+    }
 }
 
 impl From<Response<Body>> for Presented {
@@ -153,7 +171,10 @@ impl Presenter {
     }
 
     /// Answers one request.
-    pub async fn answer(&self, wanted: Wanted, body: Body) -> Result<Presented, UpstreamError> {
+    pub async fn answer(&self, mut wanted: Wanted, body: Body) -> Result<Presented, UpstreamError> {
+        if !wanted.may_update {
+            wanted.never_builds_anew()?;
+        }
         let key = Key::of(self.desk.mark(&wanted), &wanted.onward, &body).filter(|_| self.desk.collapses());
         match key {
             Some(key) => self.share(key, wanted).await,
@@ -304,7 +325,7 @@ impl Desk {
     async fn fetch(&self, wanted: &Wanted, body: Body, hold: bool) -> Result<Made, UpstreamError> {
         let times = self.settings.timeouts(wanted.route);
         let started = Instant::now();
-        let sent = self.upstreams[wanted.route].send(&wanted.onward, body, times).await;
+        let sent = self.send(wanted, body, times).await;
         let answer = sent.inspect_err(|error| {
             if !error.is_the_viewers() {
                 self.metrics.upstream_error(error.kind());
@@ -323,6 +344,27 @@ impl Desk {
             }
             Gathered::Longer(body) => Made::Streams(Response::from_parts(head, body)),
         })
+    }
+
+    /// Sends it, in its turn: the canvas service builds what it has not stored, and not more at once than it can.
+    async fn send(
+        &self,
+        wanted: &Wanted,
+        body: Body,
+        times: Timeouts,
+    ) -> Result<Response<Body>, UpstreamError> {
+        let onward = &wanted.onward;
+        let sent = self.upstreams[wanted.route].send(onward, body, times);
+        let reads = matches!(onward.method, Method::GET | Method::HEAD);
+        let Some(target) = onward.uri.path_and_query().filter(|_| reads) else { return sent.await };
+        match self.healer.viewer_request(wanted.route, target.as_str()).await {
+            Ok(Some(request)) => request.hold(sent).await,
+            Ok(None) => sent.await,
+            Err(_) => {
+                self.metrics.event("viewer_refused");
+                Err(UpstreamError::Busy)
+            }
+        }
     }
 
     /// What passes is learned from, and its pages are looked after.

@@ -11,7 +11,6 @@ mod route;
 mod sending;
 mod thumbnail;
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -27,7 +26,7 @@ pub use reply::Refusal;
 
 use crate::config::Settings;
 use crate::config::settings::{RouteKind, Rung, is_among};
-use crate::heal::{Answered, Healer, ImageExchange, RoutedImage, Unanswered, callback};
+use crate::heal::{Answered, Healer, ImageExchange, RoutedImage, Unanswered};
 use crate::observe::{Metrics, REQUEST_ID, Span, Trace};
 use crate::outcome::Outcome;
 use crate::presentation::{Gateway, Presenter, Rewrite, Wanted, cors};
@@ -203,7 +202,7 @@ impl Rooms {
         body: Incoming,
     ) -> Result<Answer, Refusal> {
         let client = hops::client(&head.headers, viewer, &self.settings.server.trusted_proxies);
-        let echo = image.is_some_and(|image| self.is_echo(image, head, client));
+        let echo = image.is_some_and(|image| self.healer.is_callback(image, head, client));
         let raw = echo || self.skips_healing(head, viewer);
         let body = bodies::taken(asked, &head.method, body, &self.settings.server)?;
         headers::onward(head, asked, viewer, &self.settings, &self.via)?;
@@ -219,7 +218,9 @@ impl Rooms {
             return Ok(Answer::served(cors::options(onward, answer.ok())));
         }
         if asked.route_kind == RouteKind::Presentation {
-            return Box::pin(self.present(asked, onward, body)).await;
+            let trusted = &self.settings.server.trusted_proxies;
+            let may_update = is_among(client, trusted) || is_among(client, &self.settings.heal.origins);
+            return Box::pin(self.present(asked, onward, body, may_update)).await;
         }
         // A GET that comes with a body (nobody's viewer does that) cannot be repeated, so it is not healed.
         let repeatable = matches!(onward.method, Method::GET | Method::HEAD) && matches!(body, Body::Empty);
@@ -255,19 +256,19 @@ impl Rooms {
     }
 
     /// Manifests and canvases have a room of their own.
-    async fn present(&self, asked: &Asked, onward: &Parts, body: Body) -> Result<Answer, Refusal> {
+    async fn present(
+        &self,
+        asked: &Asked,
+        onward: &Parts,
+        body: Body,
+        may_update: bool,
+    ) -> Result<Answer, Refusal> {
         let step = Span::step(&asked.trace, "presentation");
         let (trace, onward) = (step.within(&asked.trace), step.onward(onward).into_owned());
-        let wanted = Wanted { route: asked.route, public: asked.uri().clone(), onward, trace };
+        let wanted = Wanted { route: asked.route, public: asked.uri().clone(), onward, trace, may_update };
         let presented = self.presenter.answer(wanted, body).await.map_err(Refusal::Upstream)?;
         let healed = presented.cured.map(|took| (Some(Rung::Rebuild), took));
         Ok(Answer { response: presented.response, outcome: presented.outcome, healed })
-    }
-
-    fn is_echo(&self, image: &RoutedImage<'_>, head: &Parts, client: IpAddr) -> bool {
-        let (target, has_query) = (image.request.target, head.uri.query().is_some());
-        let (origins, name) = (&self.settings.heal.origins, &self.settings.server.name);
-        callback::is_echo(target, has_query, &head.headers, client, origins, name)
     }
 
     /// A trusted peer asks for the raw answer (`heal.skip_header`).

@@ -5,6 +5,7 @@
 //! manifests in use, in the ahead lane; then, if configured, everything, in the sweep lane.
 
 use std::collections::{HashSet, VecDeque};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use tokio::time::Instant;
 use crate::heal::ladder::HealOutcome;
 use crate::heal::single_flight::FlightHandle;
 
-use crate::config::settings::{MassExpiry, RouteKind};
+use crate::config::settings::{MassExpiry, Route, RouteKind};
 use crate::heal::canvas_service::priority_semaphore::Priority;
 use crate::heal::ward::{IndexedImage, Ward};
 use crate::observe::{Event, Trace};
@@ -122,7 +123,12 @@ impl Ward {
 
     /// The image route that background heals ask.
     pub(in crate::heal) fn image_route(&self) -> Option<usize> {
-        self.settings.routes.iter().position(|route| route.kind == RouteKind::Image)
+        let is_image = |route: &Route| route.kind == RouteKind::Image;
+        let first = self.settings.routes.iter().position(is_image)?;
+        let seen = self.image_route.load(Ordering::Relaxed);
+        // Two image routes may lead to two servers, and an image belongs to one of them: the one that readers and the
+        // canvas service itself ask for indexed images.
+        Some(if seen < self.settings.routes.len() { seen } else { first })
     }
 }
 

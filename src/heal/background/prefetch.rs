@@ -54,7 +54,14 @@ impl Ward {
     pub(in crate::heal) fn manifest_opened(self: &Arc<Self>, path: &str, trace: &Trace) {
         let pages = self.settings.heal.ahead;
         let Some(route) = self.image_route() else { return };
-        if pages == 0 || !self.settings.heal.enabled {
+        if !self.settings.heal.enabled {
+            return;
+        }
+        if path.contains("/canvas/") {
+            let host = self.settings.server.public_hosts.first();
+            return host.map_or((), |host| self.canvas_opened(&format!("https://{host}{path}"), trace));
+        }
+        if pages == 0 {
             return;
         }
         for host in &self.settings.server.public_hosts {
@@ -71,6 +78,18 @@ impl Ward {
                 }
             }
         }
+    }
+
+    /// Somebody fetched this canvas through us: the image on it is healed if it is gone. He will ask for it next.
+    fn canvas_opened(self: &Arc<Self>, canvas: &str, trace: &Trace) {
+        let Ok(owners) = self.index.canvas(canvas) else { return };
+        let (Some(owner), Some(route)) = (owners.into_iter().next(), self.image_route()) else { return };
+        if !self.readers.may_look_from(&owner.canvas) {
+            return;
+        }
+        let pages = self.index.manifest_canvases(&owner.manifest).unwrap_or_default();
+        let own: Vec<_> = pages.into_iter().filter(|page| page.canvas == owner.canvas).collect();
+        self.look_after(route, owner.manifest.into(), own, trace);
     }
 
     /// Looks at these pages one after another, and boards a climb for each that is gone; waits for none of them.
@@ -120,7 +139,7 @@ impl Ward {
 
     /// Has the image expired? The cheapest truthful probe: the service's word, else a small tile; never info.json,
     /// which the image server answers from its own memory. A file that is known to be missing is not gone *now*.
-    pub(in crate::heal) async fn is_gone_now(&self, patient: &IndexedImage) -> bool {
+    pub(in crate::heal) async fn is_gone_now(self: &Arc<Self>, patient: &IndexedImage) -> bool {
         !self.is_known_missing(patient) && self.evidence_remembered(patient).await == Evidence::Expired
     }
 }

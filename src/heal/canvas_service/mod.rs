@@ -10,6 +10,7 @@ pub(in crate::heal) mod request;
 pub(in crate::heal) mod response;
 pub(in crate::heal) mod shared_request;
 pub(in crate::heal) mod variants;
+pub(in crate::heal) mod viewer_request;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -31,6 +32,7 @@ use crate::heal::canvas_service::priority_semaphore::{Permit, Priority, Priority
 use crate::heal::canvas_service::registration::RegistrationCheck;
 use crate::heal::canvas_service::response::{CacheStatus, CanvasResponse, classify};
 use crate::heal::canvas_service::variants::VariantSupport;
+use crate::heal::canvas_service::viewer_request::ViewerRequests;
 use crate::heal::cooldowns::CanvasRequestKey;
 use crate::heal::flight_priority::FlightPriority;
 use crate::heal::server::SendRequest;
@@ -75,6 +77,7 @@ pub(in crate::heal) struct CanvasService {
     pub(in crate::heal) breaker: Arc<CircuitBreaker>,
     pub(in crate::heal) truth: Arc<RegistrationCheck>,
     pub(in crate::heal) variants: Arc<VariantSupport>,
+    pub(in crate::heal) viewers: Arc<ViewerRequests>,
     /// When its breaker last closed.
     recovered: Arc<Mutex<Option<Instant>>>,
     pub(in crate::heal) wellness: Arc<FaultTracker>,
@@ -132,6 +135,7 @@ impl CanvasService {
                     Arc::clone,
                 ),
             variants: before.map(|before| Arc::clone(&before.variants)).unwrap_or_default(),
+            viewers: before.map(|before| Arc::clone(&before.viewers)).unwrap_or_default(),
             recovered: before.map(|before| Arc::clone(&before.recovered)).unwrap_or_default(),
             wellness: before.map(|before| Arc::clone(&before.wellness)).unwrap_or_default(),
             remarks: before.map(|before| Arc::clone(&before.remarks)).unwrap_or_default(),

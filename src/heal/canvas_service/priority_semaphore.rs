@@ -6,8 +6,10 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 /// Why a heal is wanted; lower is sooner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -37,6 +39,9 @@ impl Priority {
 /// After this many viewers in a row one place goes to a lower lane, if anyone waits there.
 const FAIRNESS: u32 = 3;
 
+/// How often somebody who waits looks whether all places are held for long.
+const EXTRA_LOOK: Duration = Duration::from_millis(20);
+
 /// The places of one canvas service.
 #[derive(Debug)]
 pub(in crate::heal) struct PrioritySemaphore {
@@ -53,6 +58,10 @@ struct State {
     /// Places given in a row to a lane while a lower one waited.
     in_a_row: u32,
     waiting: [VecDeque<Waiter>; 3],
+    /// Who holds a place, by number, and since when.
+    held: Vec<(u64, Instant)>,
+    /// Somebody was let in beside those who hold the places.
+    has_extra: bool,
 }
 
 #[derive(Debug)]
@@ -66,6 +75,8 @@ struct Waiter {
 pub(in crate::heal) struct Permit {
     /// `None` once it was given on.
     lanes: Option<Arc<PrioritySemaphore>>,
+    /// `None`: it was let in beside the others.
+    number: Option<u64>,
 }
 
 /// A waiter's number, by which it can be moved to a sooner lane.
@@ -76,7 +87,9 @@ impl PrioritySemaphore {
     pub(in crate::heal) fn new(places: usize) -> Arc<Self> {
         let places = places.max(1);
         let waiting = Default::default();
-        let state = State { places, free: places, owed: 0, next_ticket: 0, in_a_row: 0, waiting };
+        let (held, has_extra) = (Vec::new(), false);
+        let state =
+            State { places, free: places, owed: 0, next_ticket: 0, in_a_row: 0, waiting, held, has_extra };
         Arc::new(Self { state: Mutex::new(state) })
     }
 
@@ -93,7 +106,7 @@ impl PrioritySemaphore {
             state.owed += fewer - idle;
             more
         };
-        (0..more).for_each(|_| self.give_back());
+        (0..more).for_each(|_| self.give_back(None));
     }
 
     /// Waits for a place. Where there is none free, `stand` gets the ticket and says in which lane to wait: asked
@@ -103,7 +116,8 @@ impl PrioritySemaphore {
             let mut state = self.lock();
             if state.free > 0 && state.waiting.iter().all(VecDeque::is_empty) {
                 state.free -= 1;
-                return Permit { lanes: Some(Arc::clone(self)) };
+                let number = state.hold();
+                return Permit { lanes: Some(Arc::clone(self)), number: Some(number) };
             }
             let ticket = state.next_ticket;
             state.next_ticket += 1;
@@ -115,7 +129,7 @@ impl PrioritySemaphore {
         match called.await {
             Ok(place) => place,
             // The lanes never drop a waiter's call; a place out of thin air is better than a panic.
-            Err(_) => Permit { lanes: None },
+            Err(_) => Permit { lanes: None, number: None },
         }
     }
 
@@ -144,17 +158,45 @@ impl PrioritySemaphore {
         self.lock().free
     }
 
-    fn give_back(self: &Arc<Self>) {
+    /// Waits for a place as [`PrioritySemaphore::place`] does, or until all who have one have had it for `aged`: then one
+    /// more is let in, for a request that is probably answered at once, behind which nobody needs to wait.
+    pub(in crate::heal) async fn place_or_extra(
+        self: &Arc<Self>,
+        priority: Priority,
+        aged: Duration,
+    ) -> Permit {
+        let mut place = std::pin::pin!(self.place(|_| priority));
+        loop {
+            if let Ok(permit) = tokio::time::timeout(EXTRA_LOOK, &mut place).await {
+                return permit;
+            }
+            let mut state = self.lock();
+            let now = Instant::now();
+            let all_aged = state.free == 0
+                && state.held.iter().all(|(_, since)| now.saturating_duration_since(*since) >= aged);
+            if all_aged && !state.has_extra {
+                state.has_extra = true;
+                return Permit { lanes: Some(Arc::clone(self)), number: None };
+            }
+        }
+    }
+
+    fn give_back(self: &Arc<Self>, number: Option<u64>) {
         let mut state = self.lock();
+        state.held.retain(|(own, _)| Some(*own) != number);
         if state.owed > 0 {
             state.owed -= 1;
             return;
         }
         while let Some(waiter) = state.next() {
-            match waiter.call.send(Permit { lanes: Some(Arc::clone(self)) }) {
+            let number = state.hold();
+            match waiter.call.send(Permit { lanes: Some(Arc::clone(self)), number: Some(number) }) {
                 Ok(()) => return,
                 // It left while it waited. The place comes back to us, not through its drop: that would lock twice.
-                Err(mut place) => place.lanes = None,
+                Err(mut place) => {
+                    place.lanes = None;
+                    state.held.retain(|(own, _)| *own != number);
+                }
             }
         }
         state.free += 1;
@@ -166,6 +208,13 @@ impl PrioritySemaphore {
 }
 
 impl State {
+    /// One more holds a place, by this number.
+    fn hold(&mut self) -> u64 {
+        self.next_ticket += 1;
+        self.held.push((self.next_ticket, Instant::now()));
+        self.next_ticket
+    }
+
     fn next(&mut self) -> Option<Waiter> {
         let first = self.waiting.iter().position(|lane| !lane.is_empty())?;
         let lower = (first + 1..self.waiting.len()).find(|&lane| !self.waiting[lane].is_empty());
@@ -193,7 +242,10 @@ impl State {
 impl Drop for Permit {
     fn drop(&mut self) {
         if let Some(lanes) = self.lanes.take() {
-            lanes.give_back();
+            match self.number {
+                Some(number) => lanes.give_back(Some(number)),
+                None => lanes.lock().has_extra = false,
+            }
         }
     }
 }

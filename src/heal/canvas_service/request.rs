@@ -4,9 +4,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::cluster::{self, Flight};
+use crate::cluster::Flight;
 use crate::config::settings::Rung;
-use crate::heal::canvas_service::priority_semaphore::Permit;
 use crate::heal::canvas_service::response::{CacheStatus, CanvasResponse};
 use crate::heal::canvas_service::{CanvasService, variants};
 use crate::heal::cooldowns::CanvasRequestKey;
@@ -25,20 +24,19 @@ const HANG_LOOK: Duration = Duration::from_millis(500);
 impl CanvasService {
     /// Waits for `work`, a request that was sent, with its place. One that hangs loses the place when others wait, and
     /// goes on without: two canvases that never answer must not keep all others from being healed.
-    pub(in crate::heal) async fn hold<T>(
+    pub(in crate::heal) async fn hold<T, P>(
         &self,
-        place: (Permit, cluster::Place),
+        place: &mut Option<P>,
         work: impl Future<Output = T>,
     ) -> T {
         let mut work = std::pin::pin!(work);
-        let mut place = Some(place);
         let mut pause = HANGS_AFTER;
         loop {
             match tokio::time::timeout(pause, &mut work).await {
                 Ok(answer) => return answer,
                 Err(_) if place.is_some() && self.lanes.waiting().iter().any(|waiting| *waiting > 0) => {
                     self.metrics.event("canvas_hangs");
-                    place = None;
+                    *place = None;
                 }
                 Err(_) => {}
             }
@@ -60,7 +58,10 @@ impl Ward {
         let started = Instant::now();
         let mut span = Span::step(&patient.trace, flight.rung.as_str());
         let patient = &patient.within(&span);
-        let Some(place) = service.place(urgency).await else { return CanvasResponse::Withheld };
+        let mut place = service.place(urgency).await;
+        if place.is_none() {
+            return CanvasResponse::Withheld;
+        }
         urgency.departs();
         own.departs();
         if service.rests_from(urgency) || service.breaker.pass(Instant::now()).is_err() {
@@ -80,7 +81,7 @@ impl Ward {
                 }
             }
         };
-        let answer = service.hold(place, asked).await;
+        let answer = service.hold(&mut place, asked).await;
         self.step_ended(flight, answer, patient, started.elapsed());
         span.text("iiif_mender.answer", answer.as_str());
         answer

@@ -1,0 +1,230 @@
+//! Viewers' own requests to a canvas service: through the same door as the heals, and on the same budget.
+//!
+//! UPSTREAM: the service has no single flight, and holds two outbound connections. Whoever asks for a canvas that is not
+//! stored has it built, as often as it is asked for at once, and a crawler has as many built as it opens connections
+//! (upstream.md "Load"). What is stored is answered in milliseconds, and must never wait behind a build.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use percent_encoding::percent_decode_str;
+use tokio::sync::{Mutex as Turn, OwnedMutexGuard};
+use tokio::time::{Instant, timeout};
+
+use crate::heal::Healer;
+use crate::heal::canvas_service::CanvasService;
+use crate::heal::canvas_service::priority_semaphore::{Permit, Priority, PrioritySemaphore};
+use crate::heal::timed_cache::TimedCache;
+
+/// Whatever is answered sooner was stored, and is no build.
+const BUILD: Duration = Duration::from_millis(250);
+
+/// A document that was answered is asked for by everybody at once for so long.
+const OPEN_FOR: Duration = Duration::from_secs(2);
+
+/// Documents of which that is remembered, at most.
+const OPEN: u64 = 10_000;
+
+/// Manifests and other long documents that viewers have built at once.
+const DOCUMENT_BUILDS: usize = 4;
+
+/// Viewers that wait for their turn at one canvas service, at most.
+const WAITING: usize = 1_000;
+
+/// What those are told who would have to wait for too long.
+const COME_BACK: Duration = Duration::from_secs(5);
+
+/// `ViewerRequests` is the order in which viewers are let through to one canvas service.
+#[derive(Debug)]
+pub(in crate::heal) struct ViewerRequests {
+    /// One request at a time for a document that may have to be built.
+    turns: Mutex<HashMap<Arc<str>, Arc<Turn<()>>>>,
+    /// Documents that were answered a moment ago.
+    open: TimedCache<Arc<str>>,
+    /// Places for manifests.
+    documents: Arc<PrioritySemaphore>,
+    waiting: Mutex<usize>,
+}
+
+impl Default for ViewerRequests {
+    fn default() -> Self {
+        Self {
+            turns: Mutex::default(),
+            open: TimedCache::new(OPEN),
+            documents: PrioritySemaphore::new(DOCUMENT_BUILDS),
+            waiting: Mutex::new(0),
+        }
+    }
+}
+
+/// `ViewerRequest` is one viewer's request on its way. The next one comes when it is dropped.
+#[derive(Debug)]
+pub struct ViewerRequest {
+    service: Arc<CanvasService>,
+    name: Arc<str>,
+    turn: Option<OwnedMutexGuard<()>>,
+    place: Option<Permit>,
+}
+
+/// A viewer who leaves does not stop the build that he asked for: his place is not free at once.
+struct Lingers(Option<Permit>);
+
+/// How long the place of a viewer who left is kept.
+const LINGER: Duration = Duration::from_secs(2);
+
+impl Drop for Lingers {
+    fn drop(&mut self) {
+        if let (Some(place), Ok(runtime)) = (self.0.take(), tokio::runtime::Handle::try_current()) {
+            runtime.spawn(async move {
+                tokio::time::sleep(LINGER).await;
+                drop(place);
+            });
+        }
+    }
+}
+
+/// One who waits.
+struct Waiting<'a>(&'a ViewerRequests);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        *self.0.waiting() -= 1;
+    }
+}
+
+impl Healer {
+    /// Lets a viewer's request through to the canvas service of this route. `Err`: too many wait; come back after this
+    /// time. Where the route has no canvas service, everything passes.
+    pub async fn viewer_request(
+        &self,
+        route: usize,
+        target: &str,
+    ) -> Result<Option<ViewerRequest>, Duration> {
+        let Some(service) = self.ward.service(route) else { return Ok(None) };
+        let wait = self.ward.settings.heal.wait;
+        match timeout(wait, service.let_through(target)).await {
+            Ok(request) => request.map(Some),
+            Err(_) => Err(COME_BACK),
+        }
+    }
+}
+
+impl CanvasService {
+    async fn let_through(self: &Arc<Self>, target: &str) -> Result<ViewerRequest, Duration> {
+        let requests = &self.viewers;
+        let name: Arc<str> = canonical(target).into();
+        let (service, turn, place) = (Arc::clone(self), None, None);
+        let mut request = ViewerRequest { service, name, turn, place };
+        if requests.open.contains(&request.name) {
+            return Ok(request);
+        }
+        let Some(_waiting) = requests.wait() else { return Err(COME_BACK) };
+        let turn = Arc::clone(requests.turns().entry(Arc::clone(&request.name)).or_default());
+        request.turn = Some(turn.lock_owned().await);
+        // It was answered meanwhile.
+        if !requests.open.contains(&request.name) {
+            let places = if is_canvas(&request.name) { &self.lanes } else { &requests.documents };
+            request.place = Some(places.place_or_extra(Priority::Viewer, BUILD).await);
+        }
+        Ok(request)
+    }
+}
+
+impl ViewerRequest {
+    /// Waits for the answer to this request. One that hangs loses its place when others wait.
+    pub async fn hold<T>(mut self, sent: impl Future<Output = T>) -> T {
+        let (Some(place), service) = (self.place.take(), Arc::clone(&self.service)) else {
+            return sent.await;
+        };
+        let began = Instant::now();
+        let mut place = Some(Lingers(Some(place)));
+        let answer = service.hold(&mut place, sent).await;
+        drop(place.and_then(|mut place| place.0.take()));
+        let requests = &service.viewers;
+        requests.open.insert(Arc::clone(&self.name), (), OPEN_FOR);
+        tracing::trace!(document = &*self.name, was_built = began.elapsed() >= BUILD, "let through");
+        answer
+    }
+}
+
+impl Drop for ViewerRequest {
+    fn drop(&mut self) {
+        if self.turn.is_none() {
+            return;
+        }
+        let mut turns = self.service.viewers.turns();
+        self.turn = None;
+        // Only the list knows it: nobody waits, and nobody can come while the list is locked.
+        if turns.get(&self.name).is_some_and(|turn| Arc::strong_count(turn) == 1) {
+            turns.remove(&self.name);
+        }
+    }
+}
+
+impl ViewerRequests {
+    fn wait(&self) -> Option<Waiting<'_>> {
+        let mut waiting = self.waiting();
+        if *waiting >= WAITING {
+            return None;
+        }
+        *waiting += 1;
+        Some(Waiting(self))
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, usize> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn turns(&self) -> MutexGuard<'_, HashMap<Arc<str>, Arc<Turn<()>>>> {
+        self.turns.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A canvas, or something that costs as much; anything else is a manifest.
+fn is_canvas(target: &str) -> bool {
+    target.contains("/canvas/") || target.contains("/image/")
+}
+
+/// What the service keeps the document under: odd pairs in the query change nothing.
+fn canonical(target: &str) -> String {
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    let path = path.trim_end_matches('/');
+    let own = query.split('&').filter(|pair| is_named(pair, "allow") || is_named(pair, "disallow"));
+    own.fold(path.to_owned(), |name, pair| format!("{name}&{pair}"))
+}
+
+fn is_named(pair: &str, name: &str) -> bool {
+    let own = pair.split('=').next().unwrap_or_default();
+    percent_decode_str(own).eq(name.bytes())
+}
+
+/// The target without what would have a document built anew; `None`: it says nothing of that.
+pub fn without_update(target: &str) -> Option<String> {
+    let (path, query) = target.split_once('?')?;
+    if !query.split('&').any(|pair| is_named(pair, "update")) {
+        return None;
+    }
+    let own: Vec<&str> = query.split('&').filter(|pair| !is_named(pair, "update")).collect();
+    Some(if own.is_empty() { path.to_owned() } else { format!("{path}?{}", own.join("&")) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_service_does_not_read_makes_no_other_document() {
+        assert_eq!(canonical("/s/fedora/canvas/a/?x=1&page=2"), "/s/fedora/canvas/a");
+        assert_eq!(canonical("/s/canvas/a?allow=image/png&x=1"), "/s/canvas/a&allow=image/png");
+    }
+
+    #[test]
+    fn update_is_dropped_in_every_spelling() {
+        for target in ["/c?update=true", "/c?update", "/c?%75pdate=true", "/c?update=1"] {
+            assert_eq!(without_update(target).as_deref(), Some("/c"), "{target}");
+        }
+        assert_eq!(without_update("/c?a=b&update=true").as_deref(), Some("/c?a=b"));
+        assert_eq!((without_update("/c?noupdate"), without_update("/c")), (None, None));
+    }
+}
