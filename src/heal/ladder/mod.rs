@@ -278,6 +278,7 @@ impl Ward {
             biased;
             answer = seat.landed() => answer,
             () = self.looks(patient, &leader) => {
+                self.no_longer_expired(patient);
                 self.memory.succeeded(flight, boarded, Instant::now());
                 self.watch(service, errand, seat, patient);
                 return (StepResult::Back, is_leader);
@@ -337,6 +338,7 @@ impl Ward {
             _ => self.is_back_after(service, answer, patient).await,
         };
         if is_back {
+            self.no_longer_expired(patient);
             self.memory.succeeded(&errand.flight, boarded, Instant::now());
             self.note_expired(patient);
         } else if is_leader && !answer.is_about_the_service() {

@@ -41,6 +41,10 @@ pub(super) struct Exchange {
 /// What is remembered of a file that is gone may outlast it for so long.
 const REMEMBERED: u64 = 2_000;
 
+/// Where a canvas can only be built over the stored one, a sign of a fault is heeded for so long. (A key that is lost while
+/// its canvas is built looks like one.)
+const DOUBT: u64 = 32_000;
+
 impl Case {
     /// Something hangs: places are given back while what they were for goes on.
     pub(super) fn hangs(&self) -> bool {
@@ -85,8 +89,9 @@ impl Exchange {
     /// there, its key not lost in between.
     fn could_be_healed(&self, model: &Model, to: u64) -> bool {
         let (case, leaf) = (&model.case, self.leaf(model));
-        let lately = self.from.saturating_sub(2_000 + case.world.canvas_ms);
         let honours = case.world.honours_disallow;
+        let grace = if honours { 2_000 } else { DOUBT };
+        let lately = self.from.saturating_sub(grace + case.world.canvas_ms);
         let excuses = |fault: Fault| match fault {
             // Beside the stored canvas the key is written although info.json fails.
             Fault::Nested => !honours,
@@ -103,7 +108,7 @@ impl Exchange {
         let remembered = u64::try_from(MISSING.as_millis()).unwrap_or(u64::MAX) + REMEMBERED;
         !case.troubled(lately, to, excuses)
             && !was_gone(self.from.saturating_sub(remembered).saturating_sub(case.world.canvas_ms))
-            && !case.loses_within(self.from, to)
+            && !case.loses_within(if honours { self.from } else { lately }, to)
     }
 
     /// A heal takes longer than a reader waits, because canvases do or because something hangs.

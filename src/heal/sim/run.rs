@@ -227,6 +227,9 @@ impl Run {
         let rest = Duration::from_millis(2_100) + model.world().canvas();
         sleep_until(model.start + Duration::from_millis(model.case.end()) + rest).await;
         for round in 0..2 {
+            if !model.world().honours_disallow {
+                sleep(Duration::from_secs(33)).await;
+            }
             model.log(|| format!("---- all images, round {round}"));
             let readers = model.case.last.iter().map(|image| {
                 let image = *image;
@@ -237,7 +240,9 @@ impl Run {
                 reader.await.expect("a reader");
             }
             // Once more, with every canvas still stored.
-            model.loses_all();
+            if round == 0 {
+                model.loses_all();
+            }
         }
     }
 
