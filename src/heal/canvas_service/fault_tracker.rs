@@ -8,6 +8,10 @@ use tokio::time::Instant;
 /// A fault is forgotten after this time without another one.
 const FAULT_LASTS: Duration = Duration::from_secs(30);
 
+/// How long it is waited for something that refutes a sign of a fault, and how often it is looked for.
+const DOUBT_LASTS: Duration = Duration::from_secs(3);
+const DOUBT_LOOK: Duration = Duration::from_millis(50);
+
 /// The last signs of health and of faults of one canvas service.
 #[derive(Debug, Default)]
 pub(in crate::heal) struct FaultTracker {
@@ -36,6 +40,17 @@ impl FaultTracker {
     /// When it last built something whole.
     pub(in crate::heal) fn well_at(&self) -> Option<Instant> {
         *self.last_good.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// No sign of a fault lately, or one that is refuted within a moment. A canvas without its image may have been stored
+    /// so long ago; it is built anew at once, which tells.
+    pub(in crate::heal) async fn is_well_soon(&self) -> bool {
+        let refuted = async {
+            while !self.is_well() {
+                tokio::time::sleep(DOUBT_LOOK).await;
+            }
+        };
+        tokio::time::timeout(DOUBT_LASTS, refuted).await.is_ok()
     }
 
     /// No sign of a fault lately.

@@ -65,7 +65,7 @@ impl Ward {
         if matches!(said, Said::Alive(_)) {
             return StepResult::Alive;
         }
-        let health = if service.wellness.is_well() || visited == Some(CanvasResponse::Lacks) {
+        let health = if service.wellness.is_well_soon().await || visited == Some(CanvasResponse::Lacks) {
             self.health(service, patient).await
         } else {
             ServiceHealth::Unwell

@@ -131,6 +131,10 @@ impl Model {
             return (500, JSON, r#"{"status":500}"#.to_owned());
         };
         self.state().asked.entry(leaf).or_default().asked += 1;
+        if !update && !disallow.is_empty() {
+            // Such an answer may be an old one: it proves nothing.
+            self.reason(leaf);
+        }
         let query = if disallow.is_empty() { String::new() } else { format!("?disallow={disallow}") };
         if self.has(Fault::Stuck(leaf)) {
             self.reason(leaf);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::case::{Act, Case, Fault, Trouble, Want};
+use super::case::{Case, Fault, Resources, Trouble, Want, World};
 use super::model::Model;
 use super::run::{MISSING, WAIT};
 use crate::outcome::Outcome;
@@ -45,17 +45,18 @@ const REMEMBERED: u64 = 2_000;
 /// its canvas is built looks like one.)
 const DOUBT: u64 = 32_000;
 
+impl World {
+    /// Nothing proves anything here before a reader's own request does: not the image server, not `/resources`.
+    pub(super) fn is_blind(&self) -> bool {
+        self.login && self.resources != Resources::Open
+    }
+}
+
 impl Case {
     /// Something hangs: places are given back while what they were for goes on.
     pub(super) fn hangs(&self) -> bool {
         let hangs = |trouble: &Trouble| matches!(trouble.fault, Fault::ServiceHangs | Fault::Stuck(_));
         self.world.canvas_ms > 5_000 || self.troubles.iter().any(hangs)
-    }
-
-    /// Keys are lost within this time.
-    fn loses_within(&self, from: u64, to: u64) -> bool {
-        let loses = |act: Act| matches!(act, Act::Flush | Act::EvictKeys | Act::Expire(_));
-        self.acts.iter().any(|at| (from..=to).contains(&at.ms) && loses(at.act))
     }
 
     fn troubled(&self, from: u64, to: u64, counts: impl Fn(Fault) -> bool) -> bool {
@@ -108,7 +109,7 @@ impl Exchange {
         let remembered = u64::try_from(MISSING.as_millis()).unwrap_or(u64::MAX) + REMEMBERED;
         !case.troubled(lately, to, excuses)
             && !was_gone(self.from.saturating_sub(remembered).saturating_sub(case.world.canvas_ms))
-            && !case.loses_within(if honours { self.from } else { lately }, to)
+            && !model.lost_since(leaf, if honours && !case.world.is_blind() { self.from } else { lately })
     }
 
     /// A heal takes longer than a reader waits, because canvases do or because something hangs.
@@ -173,7 +174,7 @@ impl Exchange {
         let leaf = self.leaf(model);
         let was_gone =
             case.gone.iter().any(|gone| gone.leaf == leaf && gone.from <= to && gone.to >= self.from);
-        if !would || was_gone || case.troubled(self.from, to, fails) || case.loses_within(self.from, to) {
+        if !would || was_gone || case.troubled(self.from, to, fails) || model.lost_since(leaf, self.from) {
             return;
         }
         let soon = Duration::from_millis(model.world().image_ms * 3 + 150);

@@ -149,6 +149,12 @@ impl Model {
         }
     }
 
+    /// Was the key of this leaf lost since this millisecond?
+    pub(super) fn lost_since(&self, leaf: usize, ms: u64) -> bool {
+        let since = self.start + Duration::from_millis(ms);
+        self.state().lost.get(&leaf).is_some_and(|lost| *lost >= since)
+    }
+
     pub(super) fn loses_all(&self) {
         (0..self.library.leaves.len()).for_each(|leaf| self.loses(leaf));
     }

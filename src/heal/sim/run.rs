@@ -287,7 +287,7 @@ impl Run {
             (state.asked.clone(), state.most, state.stray)
         };
         for (leaf, asked) in asked {
-            if asked.asked > asked.reasons {
+            if asked.asked > asked.reasons && !model.world().is_blind() {
                 model.breaks(format!(
                     "(3) canvas {leaf} was asked for {} times for {} reasons",
                     asked.asked, asked.reasons
