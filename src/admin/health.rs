@@ -111,6 +111,6 @@ async fn look_at(rooms: &Rooms, key: &str) -> State {
         }
         Ok(ImageCheck::Expired) => State::Expired,
         Ok(ImageCheck::Missing) => State::Missing,
-        Ok(ImageCheck::Unwell(_)) | Err(_) => State::Unknown,
+        Ok(ImageCheck::Unwell(_) | ImageCheck::Hidden(_)) | Err(_) => State::Unknown,
     }
 }

@@ -15,6 +15,8 @@ pub(crate) struct Looked {
     pub(crate) image: String,
     pub(crate) verdict: Verdict,
     pub(crate) reason: Option<String>,
+    /// Only the credentials of a viewer would show it.
+    pub(crate) is_hidden: bool,
 }
 
 /// Why an image is expired, where nothing was tried yet.
@@ -33,19 +35,27 @@ pub(crate) fn owner(unit: &Unit) -> Option<Owner> {
 pub(crate) async fn unit(healer: &Healer, unit: &Unit, tiles: bool) -> Vec<Looked> {
     if unit.images.is_empty() {
         let reason = unit.lacks.map(str::to_owned);
-        return vec![Looked { patient: None, image: String::new(), verdict: Verdict::Poisoned, reason }];
+        return vec![Looked {
+            patient: None,
+            image: String::new(),
+            verdict: Verdict::Poisoned,
+            reason,
+            is_hidden: false,
+        }];
     }
     let mut all = Vec::with_capacity(unit.images.len());
     for image in &unit.images {
         let Some(patient) = healer.image(image, owner(unit)) else { continue };
-        let (verdict, reason) = match (patiently(healer, &patient, tiles).await, unit.lacks) {
+        let look = patiently(healer, &patient, tiles).await;
+        let is_hidden = matches!(look, ImageCheck::Hidden(_));
+        let (verdict, reason) = match (look, unit.lacks) {
             (ImageCheck::Alive, Some(lacks)) => (Verdict::Poisoned, Some(lacks.to_owned())),
             (ImageCheck::Alive, None) => (Verdict::Ok, None),
             (ImageCheck::Expired, _) => (Verdict::Expired, Some(FORGOTTEN.to_owned())),
             (ImageCheck::Missing, _) => (Verdict::Missing, Some("the file itself is gone".to_owned())),
-            (ImageCheck::Unwell(why), _) => (Verdict::Error, Some(why)),
+            (ImageCheck::Unwell(why) | ImageCheck::Hidden(why), _) => (Verdict::Error, Some(why)),
         };
-        all.push(Looked { patient: Some(patient), image: image.clone(), verdict, reason });
+        all.push(Looked { patient: Some(patient), image: image.clone(), verdict, reason, is_hidden });
     }
     all
 }

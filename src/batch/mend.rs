@@ -130,6 +130,10 @@ impl Surgeon {
                     entry.reason = Some("asked for by a run that was interrupted".to_owned());
                 }
                 Verdict::Ok => continue,
+                // It may be well or not: what is built beside harms nothing, and brings it back.
+                Verdict::Error if one.is_hidden && self.plan.aim == Aim::Mend => {
+                    self.mend(unit, id, one, &mut entry, &mut treated).await;
+                }
                 Verdict::Missing | Verdict::Error => {}
                 Verdict::Expired | Verdict::Poisoned if self.plan.aim == Aim::Look => {}
                 Verdict::Expired | Verdict::Poisoned if self.plan.aim == Aim::Tell => {
@@ -210,7 +214,7 @@ impl Surgeon {
                 entry.reason = Some("the file itself is gone".to_owned());
                 Verdict::Missing
             }
-            ImageCheck::Unwell(why) => {
+            ImageCheck::Unwell(why) | ImageCheck::Hidden(why) => {
                 entry.reason = Some(why);
                 Verdict::Error
             }

@@ -47,8 +47,12 @@ impl Ward {
     }
 
     /// The same, but "alive" is believed for a while.
-    pub(in crate::heal) async fn ask_remembered(self: &Arc<Self>, patient: &IndexedImage) -> Said {
-        if self.knows_alive(patient) {
+    pub(in crate::heal) async fn ask_remembered(
+        self: &Arc<Self>,
+        patient: &IndexedImage,
+        since: Option<Instant>,
+    ) -> Said {
+        if self.knows_alive(patient, since) {
             return Said::Alive(String::new());
         }
         let IdentifierKind::Uuid { uuid, .. } = patient.kind else { return Said::Nothing };
@@ -73,21 +77,26 @@ impl Ward {
         self.ask(patient).await
     }
 
-    /// What is proven of the image; that it is alive is remembered for a while (`heal.alive_for`).
-    pub(in crate::heal) async fn evidence_remembered(self: &Arc<Self>, patient: &IndexedImage) -> Evidence {
-        match self.ask_remembered(patient).await {
+    /// What is proven of the image; that it is alive is remembered for a while (`heal.alive_for`), unless that was seen
+    /// before `since`.
+    pub(in crate::heal) async fn evidence_remembered(
+        self: &Arc<Self>,
+        patient: &IndexedImage,
+        since: Option<Instant>,
+    ) -> Evidence {
+        match self.ask_remembered(patient, since).await {
             Said::Alive(_) => return Evidence::Alive,
             Said::Expired => return Evidence::Expired,
             Said::Nothing => {}
         }
         let key = (self.mark(patient), Arc::clone(&patient.key));
-        if self.alive.contains(&key) {
+        if self.alive.get(&key).is_some_and(|shown| since.is_none_or(|since| shown >= since)) {
             return Evidence::Alive;
         }
         let evidence = self.probe(patient).await;
         if evidence != Evidence::Expired {
             // What proves nothing is not asked again and again either.
-            self.alive.insert(key, (), self.settings.heal.alive_for);
+            self.alive.insert(key, Instant::now(), self.settings.heal.alive_for);
         }
         evidence
     }
@@ -107,6 +116,25 @@ impl Ward {
         self.missing.is_missing(self.mark(patient), &patient.key, self.recovered(patient), Instant::now())
     }
 
+    /// The same, and no other node has seen it since.
+    pub(in crate::heal) async fn is_missing_for_all(&self, patient: &IndexedImage) -> bool {
+        if !self.is_known_missing(patient) {
+            return false;
+        }
+        let was_seen = self.was_seen_elsewhere(patient).await;
+        if was_seen {
+            self.missing.found(self.mark(patient), &patient.key);
+        }
+        !was_seen
+    }
+
+    /// It was healed: whatever was said of it a moment ago is no longer true.
+    pub(in crate::heal) fn was_healed(&self, patient: &IndexedImage) {
+        if let IdentifierKind::Uuid { uuid, .. } = patient.kind {
+            self.services.iter().for_each(|service| service.truth.was_healed(uuid));
+        }
+    }
+
     /// It is there: whatever was remembered against it is forgotten, here and on the other nodes.
     pub(in crate::heal) fn found(&self, patient: &IndexedImage) {
         self.no_longer_expired(patient);
@@ -123,9 +151,9 @@ impl Ward {
     }
 
     /// The service said "alive" a short while ago.
-    pub(in crate::heal) fn knows_alive(&self, patient: &IndexedImage) -> bool {
+    pub(in crate::heal) fn knows_alive(&self, patient: &IndexedImage, since: Option<Instant>) -> bool {
         let IdentifierKind::Uuid { uuid, .. } = patient.kind else { return false };
-        self.services_of(patient).iter().any(|service| service.truth.remembers_alive(uuid))
+        self.services_of(patient).iter().any(|service| service.truth.remembers_alive(uuid, since))
     }
 
     /// The image server answered 404, so "alive" is not believed any more.

@@ -44,6 +44,7 @@ pub use canvas_service::circuit_breaker::BreakerState;
 pub use canvas_service::priority_semaphore::Priority;
 pub use canvas_service::viewer_request::{ViewerRequest, without_update};
 pub use evidence::Evidence;
+use evidence::proves_nothing;
 pub use operator::inspect::DeploymentFacts;
 pub use operator::{CanvasVisit, DocumentError, ImageCheck, ImageHealReport, ImageHealResult};
 pub use repair::{DocumentRepair, PoisonedDocument, fingerprint};
@@ -180,7 +181,7 @@ impl Healer {
     /// The gate: does the canvas service say that this identifier is expired? Asked before an info.json goes out,
     /// because viewers wait for that one, and not for the tiles behind it. Remembered, so that it is cheap.
     async fn is_expired(&self, patient: &IndexedImage) -> bool {
-        matches!(self.ward.ask_remembered(patient).await, Said::Expired)
+        matches!(self.ward.ask_remembered(patient, None).await, Said::Expired)
     }
 
     /// The canvas service's own info.json request was answered with `status`.
@@ -202,7 +203,7 @@ impl Healer {
         let mut span = Span::step(&patient.trace, "heal");
         span.text("iiif_mender.identifier", &patient.key);
         let patient = &patient.within(&span);
-        if ward.is_known_missing(patient) {
+        if ward.is_missing_for_all(patient).await {
             return HealResponse::Original(Outcome::Missing);
         }
         ward.doubt(patient);
@@ -232,8 +233,9 @@ impl Healer {
         let _counted = Gauged::one(&ward.metrics.waiting);
         let lane = ward.fair(patient, client, lane);
         // A climb that was under way may have brought the image back before it was lost again, as this viewer found it.
-        let mut may_be_stale = ward.is_under_way(patient);
+        let (mut tries, was_under_way) = (0, ward.is_under_way(patient));
         let response = loop {
+            tries += 1;
             let mut seat = ward.board(patient, lane);
             seat.urgency.viewer_waits();
             patient.joins(&seat.urgency);
@@ -250,7 +252,11 @@ impl Healer {
             };
             match self.ask_again(patient, request, rung, started).await {
                 Some(response) => break response,
-                None if may_be_stale => may_be_stale = false,
+                None if tries == 1 && was_under_way => {}
+                // Nothing proved that it was back, and it is not: the first canvas beside may have been an old one.
+                None if tries == 1 && rung == Some(Rung::Variant) => {
+                    self.a_probe_may_have_lied(patient).await
+                }
                 None => break self.came_to_nothing(patient, rung).await,
             }
         };
@@ -268,7 +274,8 @@ impl Healer {
         }
     }
 
-    /// Asks the viewer's own request again. `None`: it is as gone as before, and its file is not known to be.
+    /// The viewer's own request once more. `None`: the image server still does not find it, and nobody says that its file
+    /// is gone.
     async fn ask_again(
         &self,
         patient: &IndexedImage,
@@ -280,7 +287,11 @@ impl Healer {
         let took = started.elapsed();
         Some(match ward.ask_image(patient, request).await {
             // The image server is in trouble now: that is no healed image.
-            Ok(answer) if answer.status().is_server_error() => HealResponse::Original(Outcome::Failed),
+            Ok(answer)
+                if proves_nothing(answer.status()) && !matches!(answer.status().as_u16(), 401 | 403) =>
+            {
+                HealResponse::Original(Outcome::Failed)
+            }
             Ok(answer) if !ward.is_expiry(answer.status()) => {
                 ward.found(patient);
                 ward.image_route.store(patient.route, Ordering::Relaxed);
@@ -299,14 +310,18 @@ impl Healer {
 
     /// The image was said to be back, and is not. Nothing proved it. Not tried again with every request.
     async fn came_to_nothing(&self, patient: &IndexedImage, rung: Option<Rung>) -> HealResponse {
-        let ward = &self.ward;
         if rung.is_some() {
-            if ward.probe(patient).await == Evidence::Alive {
-                ward.probe_lied(patient);
-            }
-            ward.file_is_missing(patient, Proof::Likely { well_at: None });
+            self.a_probe_may_have_lied(patient).await;
+            self.ward.file_is_missing(patient, Proof::Likely { well_at: None });
         }
         HealResponse::Original(Outcome::Failed)
+    }
+
+    /// A probe that still says that the image is there is not asked any more.
+    async fn a_probe_may_have_lied(&self, patient: &IndexedImage) {
+        if self.ward.probe(patient).await == Evidence::Alive {
+            self.ward.probe_lied(patient);
+        }
     }
 
     /// The heal takes longer than this viewer can wait. What he asks for may be there all the same.

@@ -76,6 +76,7 @@ impl Ward {
             firsts: before.map(|before| Arc::clone(&before.firsts)).unwrap_or_default(),
             memory: before.map_or_else(|| Cooldowns::new(heal), |before| before.memory.under(heal)),
             missing: before.map_or_else(|| MissingFiles::new(heal), |before| before.missing.under(heal)),
+            visited: before.map_or_else(|| TimedCache::new(ALIVE), |before| before.visited.clone()),
             callers: before
                 .map_or_else(|| TimedCache::new(callback::ADDRESSES), |before| before.callers.clone()),
             asked: before.map_or_else(SingleFlight::here, |before| before.asked.clone()),

@@ -12,6 +12,7 @@ use http::response;
 use hyper::Response;
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::config::Settings;
@@ -81,7 +82,7 @@ pub(in crate::heal) struct Ward {
     /// Which probe tells the truth on each route, in the same order.
     pub(in crate::heal) probes: Vec<Arc<TruthfulProbe>>,
     /// Images that a probe has shown to be alive, by their keys and the marks of their routes.
-    pub(in crate::heal) alive: TimedCache<ImageKey>,
+    pub(in crate::heal) alive: TimedCache<ImageKey, Instant>,
     pub(in crate::heal) fleet: SharedHeals,
     pub(in crate::heal) guard: Guard,
     pub(in crate::heal) index: Arc<Index>,
@@ -91,6 +92,8 @@ pub(in crate::heal) struct Ward {
     pub(in crate::heal) climbs: SingleFlight<ImageKey, HealOutcome>,
     pub(in crate::heal) canvases: SingleFlight<CanvasRequestKey, CanvasResponse>,
     pub(in crate::heal) cures: SingleFlight<CanvasRequestKey, ()>,
+    /// What the last visits brought that did not help.
+    pub(in crate::heal) visited: TimedCache<CanvasRequestKey, CanvasResponse>,
     /// Addresses that echoes are known to come from.
     pub(in crate::heal) callers: TimedCache<IpAddr>,
     /// Questions to `/resources` that many wait for.

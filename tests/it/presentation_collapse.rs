@@ -69,18 +69,20 @@ async fn another_origin_never_gets_the_first_ones_permission_but_nothing_is_buil
 }
 
 #[tokio::test]
-async fn who_says_who_it_is_goes_alone() {
+async fn who_says_who_it_is_goes_alone_and_no_canvas_is_built_twice() {
     let world = World::start().await;
     let page = world.bed.page();
     world.bed.service.stalls_after_key();
     let mut all = viewers(&world, 2, &page.canvas_path, &[("cookie", "session=1")]);
     all.extend(viewers(&world, 1, &page.canvas_path, &[]));
     all.extend(viewers(&world, 1, &page.canvas_path, &[("range", "bytes=0-9")]));
-    world.bed.ledger.until(|counts| counts.canvas == 4).await;
+    world.bed.ledger.until(|counts| counts.canvas == 1).await;
     world.bed.service.releases();
     for answer in join_all(all).await {
         assert_eq!(answer.expect("an answer").status, 200);
     }
+    let counts = world.bed.counts();
+    assert_eq!((counts.canvas, counts.generations), (4, 1), "each has an answer of his own");
 }
 
 #[tokio::test]
@@ -116,7 +118,8 @@ async fn without_collapsing_everybody_asks_for_oneself() {
     let page = world.bed.page();
     world.bed.service.stalls_after_key();
     let all = viewers(&world, 3, &page.presentation_path, &[]);
-    world.bed.ledger.until(|counts| counts.presentation == 3).await;
+    world.bed.ledger.until(|counts| counts.presentation == 1).await;
     world.bed.service.releases();
     assert!(join_all(all).await.into_iter().all(|answer| answer.expect("an answer").status == 200));
+    assert_eq!(world.bed.counts().presentation, 3);
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::settings::Source;
+use crate::heal::background::book::BookProgress;
 use crate::heal::background::mass_expiry::{HealQueue, per_second};
 use crate::heal::canvas_service::priority_semaphore::Priority;
 use crate::heal::ward::Ward;
@@ -36,15 +37,17 @@ impl Ward {
         let (Ok(Ok(manifests)), Some(route)) = (manifests, self.image_route()) else { return (0, 0) };
         let mut pace = tokio::time::interval(per_second(self.settings.heal.sweep_rate));
         pace.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut progress = BookProgress::from_now();
         let (mut looked_at, mut gone, mut air) = (0, 0, HealQueue::default());
         for manifest in manifests {
             let Ok(pages) = self.index.manifest_canvases(&manifest) else { continue };
             for key in pages.iter().flat_map(|page| &page.keys) {
                 pace.tick().await;
                 looked_at += 1;
-                if let Some(seat) =
-                    self.board_if_gone(route, key, Priority::Background, &Trace::fresh()).await
-                {
+                let page = (&*manifest, &**key);
+                let trace = Trace::fresh();
+                let looked = self.look_at_page(route, page, Priority::Background, &mut progress, &trace);
+                if let Some(seat) = looked.await {
                     gone += 1;
                     self.metrics.event("swept");
                     air.take(seat).await;

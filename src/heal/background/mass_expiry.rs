@@ -15,6 +15,7 @@ use crate::heal::ladder::HealOutcome;
 use crate::heal::single_flight::FlightHandle;
 
 use crate::config::settings::{MassExpiry, Route, RouteKind};
+use crate::heal::background::book::BookProgress;
 use crate::heal::canvas_service::priority_semaphore::Priority;
 use crate::heal::ward::{IndexedImage, Ward};
 use crate::observe::{Event, Trace};
@@ -108,12 +109,15 @@ impl Ward {
 
     async fn heal_manifests(self: &Arc<Self>, manifests: Vec<Arc<str>>, trace: &Trace) {
         let Some(route) = self.image_route() else { return };
+        let mut progress = BookProgress::from_now();
         let mut air = HealQueue::default();
         for manifest in manifests {
             let Ok(pages) = self.index.manifest_canvases(&manifest) else { continue };
             self.readers.found_expired(&manifest);
             for key in pages.iter().flat_map(|page| &page.keys) {
-                if let Some(seat) = self.board_if_gone(route, key, Priority::Prefetch, trace).await {
+                let page = (&*manifest, &**key);
+                let looked = self.look_at_page(route, page, Priority::Prefetch, &mut progress, trace);
+                if let Some(seat) = looked.await {
                     air.take(seat).await;
                 }
             }

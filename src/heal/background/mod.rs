@@ -1,5 +1,6 @@
 //! What is done for nobody who waits: the pages ahead of a reader, mass expiries, sweeps, sources that are kept warm.
 
+pub(in crate::heal) mod book;
 mod keep_warm;
 pub(in crate::heal) mod mass_expiry;
 pub(in crate::heal) mod prefetch;

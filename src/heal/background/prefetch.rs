@@ -6,6 +6,8 @@
 
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 use crate::heal::canvas_service::priority_semaphore::Priority;
@@ -47,7 +49,8 @@ impl Ward {
             return;
         }
         let Ok(next) = self.index.neighbours(&owner.canvas, pages) else { return };
-        self.look_after(patient.route, manifest, next, &patient.trace);
+        let since = self.readers.expired_at(&manifest);
+        self.look_after(patient.route, manifest, next, since, &patient.trace);
     }
 
     /// Somebody fetched this manifest through us: its first pages will be wanted next.
@@ -72,7 +75,8 @@ impl Ward {
                     self.readers.at(&manifest);
                     canvases.truncate(pages);
                     if self.readers.may_look_from(&manifest) {
-                        self.look_after(route, manifest, canvases, trace);
+                        let since = self.readers.expired_at(&manifest);
+                        self.look_after(route, manifest, canvases, since, trace);
                     }
                     return;
                 }
@@ -89,11 +93,18 @@ impl Ward {
         }
         let pages = self.index.manifest_canvases(&owner.manifest).unwrap_or_default();
         let own: Vec<_> = pages.into_iter().filter(|page| page.canvas == owner.canvas).collect();
-        self.look_after(route, owner.manifest.into(), own, trace);
+        self.look_after(route, owner.manifest.into(), own, None, trace);
     }
 
     /// Looks at these pages one after another, and boards a climb for each that is gone; waits for none of them.
-    fn look_after(self: &Arc<Self>, route: usize, manifest: Arc<str>, pages: Vec<Neighbour>, trace: &Trace) {
+    fn look_after(
+        self: &Arc<Self>,
+        route: usize,
+        manifest: Arc<str>,
+        pages: Vec<Neighbour>,
+        since: Option<Instant>,
+        trace: &Trace,
+    ) {
         let (ward, trace) = (Arc::clone(self), trace.clone());
         self.home.spawn(async move {
             for key in pages.iter().flat_map(|page| page.keys.iter().take(IMAGES)) {
@@ -102,7 +113,7 @@ impl Ward {
                     ward.metrics.event("ahead_refused");
                     return;
                 }
-                if ward.board_if_gone(route, key, Priority::Prefetch, &trace).await.is_some() {
+                if ward.board_if_gone(route, key, Priority::Prefetch, since, &trace).await.is_some() {
                     ward.readers.found_expired(&manifest);
                     ward.metrics.event("ahead");
                 }
@@ -131,16 +142,21 @@ impl Ward {
         route: usize,
         key: &str,
         lane: Priority,
+        since: Option<Instant>,
         trace: &Trace,
     ) -> Option<FlightHandle<HealOutcome>> {
         let patient = self.patient(route, key, trace)?;
-        self.is_gone_now(&patient).await.then(|| self.board(&patient, lane))
+        self.is_gone_now(&patient, since).await.then(|| self.board(&patient, lane))
     }
 
     /// Has the image expired? The cheapest truthful probe: the service's word, else a small tile; never info.json,
     /// which the image server answers from its own memory. A file that is known to be missing is not gone *now*.
-    pub(in crate::heal) async fn is_gone_now(self: &Arc<Self>, patient: &IndexedImage) -> bool {
-        !self.is_known_missing(patient) && self.evidence_remembered(patient).await == Evidence::Expired
+    pub(in crate::heal) async fn is_gone_now(
+        self: &Arc<Self>,
+        patient: &IndexedImage,
+        since: Option<Instant>,
+    ) -> bool {
+        !self.is_known_missing(patient) && self.evidence_remembered(patient, since).await == Evidence::Expired
     }
 }
 

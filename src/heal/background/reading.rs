@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use crate::heal::timed_cache::TimedCache;
 
 /// A manifest counts as being read for so long after its last page.
@@ -21,7 +23,8 @@ const MANIFESTS: u64 = 10_000;
 #[derive(Debug)]
 pub(in crate::heal) struct ReadingActivity {
     read: TimedCache<Arc<str>>,
-    frail: TimedCache<Arc<str>>,
+    /// When an image of it had expired.
+    frail: TimedCache<Arc<str>, Instant>,
     /// Canvases from which was looked ahead a moment ago: one look serves all tiles of a page.
     looked: TimedCache<Arc<str>>,
 }
@@ -29,7 +32,7 @@ pub(in crate::heal) struct ReadingActivity {
 impl Default for ReadingActivity {
     fn default() -> Self {
         let new = || TimedCache::new(MANIFESTS);
-        Self { read: new(), frail: new(), looked: new() }
+        Self { read: new(), frail: TimedCache::new(MANIFESTS), looked: new() }
     }
 }
 
@@ -43,12 +46,17 @@ impl ReadingActivity {
 
     /// An image of this manifest had expired: the others probably have too.
     pub(in crate::heal) fn found_expired(&self, manifest: &Arc<str>) {
-        self.frail.insert(Arc::clone(manifest), (), FRAIL_FOR);
+        self.frail.insert(Arc::clone(manifest), Instant::now(), FRAIL_FOR);
     }
 
     /// Had an image of it expired a short while ago?
     pub(in crate::heal) fn is_frail(&self, manifest: &str) -> bool {
         self.frail.contains(manifest)
+    }
+
+    /// When an image of it was last found expired: what was known of the others before is worth nothing.
+    pub(in crate::heal) fn expired_at(&self, manifest: &str) -> Option<Instant> {
+        self.frail.get(manifest)
     }
 
     /// Is it time to look ahead from this canvas? True once in a while.

@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use tokio::sync::mpsc;
-
 use crate::heal::Healer;
+use crate::heal::background::book::BookProgress;
 use crate::heal::background::mass_expiry::{HealQueue, per_second};
 use crate::heal::canvas_service::priority_semaphore::Priority;
 use crate::heal::ward::Ward;
 use crate::observe::Trace;
+use tokio::sync::mpsc;
 
 /// Images read from the index ahead of the sweep.
 const READ_AHEAD: usize = 256;
@@ -69,16 +69,20 @@ impl Ward {
         let file = self.position_file();
         let start = read_position(&file).await;
         note_position(&file, start).await;
+        let mut progress = BookProgress::from_now();
         let mut images = self.images_from(start);
         let mut pace = tokio::time::interval(per_second(self.settings.heal.sweep_rate));
         pace.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let (mut at, mut gone, mut air) = (start, 0u64, HealQueue::default());
-        while let Some(key) = images.recv().await {
+        while let Some((manifest, key)) = images.recv().await {
             pace.tick().await;
             if self.sweeping.load(Ordering::Acquire) == STOPPING {
                 break;
             }
-            if let Some(seat) = self.board_if_gone(route, &key, Priority::Background, &Trace::fresh()).await {
+            let page = (&*manifest, &*key);
+            let trace = Trace::fresh();
+            let looked = self.look_at_page(route, page, Priority::Background, &mut progress, &trace);
+            if let Some(seat) = looked.await {
                 gone += 1;
                 self.metrics.event("swept");
                 air.take(seat).await;
@@ -98,7 +102,7 @@ impl Ward {
     }
 
     /// Lookup keys of all images behind the first `skip`, in the order of the index.
-    fn images_from(&self, skip: u64) -> mpsc::Receiver<String> {
+    fn images_from(&self, skip: u64) -> mpsc::Receiver<(String, String)> {
         let (tell, told) = mpsc::channel(READ_AHEAD);
         let index = Arc::clone(&self.index);
         tokio::task::spawn_blocking(move || {
@@ -108,7 +112,7 @@ impl Ward {
                 if position <= skip {
                     return ControlFlow::Continue(());
                 }
-                match tell.blocking_send(image.image) {
+                match tell.blocking_send((image.manifest, image.image)) {
                     Ok(()) => ControlFlow::Continue(()),
                     Err(_) => ControlFlow::Break(()),
                 }

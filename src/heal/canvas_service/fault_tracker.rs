@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// A fault is forgotten after this time without another one.
-const FAULT_LASTS: Duration = Duration::from_secs(30);
+const FAULT_LASTS: Duration = Duration::from_secs(2);
 
 /// How long it is waited for something that refutes a sign of a fault, and how often it is looked for.
 const DOUBT_LASTS: Duration = Duration::from_secs(3);

@@ -3,6 +3,7 @@
 pub(in crate::heal) mod circuit_breaker;
 pub(in crate::heal) mod failure_log;
 pub(in crate::heal) mod fault_tracker;
+pub(in crate::heal) mod place_files;
 pub(in crate::heal) mod priority_semaphore;
 pub(in crate::heal) mod register_path;
 pub(in crate::heal) mod registration;
@@ -15,6 +16,7 @@ pub(in crate::heal) mod viewer_request;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use bytes::Bytes;
@@ -28,6 +30,7 @@ use crate::config::settings::Timeouts;
 use crate::heal::canvas_service::circuit_breaker::{BreakerState, CircuitBreaker};
 use crate::heal::canvas_service::failure_log::FailureLog;
 use crate::heal::canvas_service::fault_tracker::FaultTracker;
+use crate::heal::canvas_service::place_files::{PlaceFile, PlaceFiles};
 use crate::heal::canvas_service::priority_semaphore::{Permit, Priority, PrioritySemaphore};
 use crate::heal::canvas_service::registration::RegistrationCheck;
 use crate::heal::canvas_service::response::{CacheStatus, CanvasResponse, classify};
@@ -78,11 +81,32 @@ pub(in crate::heal) struct CanvasService {
     pub(in crate::heal) truth: Arc<RegistrationCheck>,
     pub(in crate::heal) variants: Arc<VariantSupport>,
     pub(in crate::heal) viewers: Arc<ViewerRequests>,
+    /// Places shared with other processes, where there are no other nodes.
+    files: PlaceFiles,
+    /// Whose rebuild finds out whether it is well.
+    finds_out: Arc<Semaphore>,
     /// When its breaker last closed.
     recovered: Arc<Mutex<Option<Instant>>>,
     pub(in crate::heal) wellness: Arc<FaultTracker>,
     pub(in crate::heal) remarks: Arc<FailureLog>,
     pub(in crate::heal) metrics: Arc<Metrics>,
+}
+
+/// The right to send one request that makes the service build: here, on all nodes, and on this machine.
+#[derive(Debug)]
+pub(in crate::heal) struct Place {
+    #[expect(dead_code, reason = "given back when it is dropped")]
+    own: Permit,
+    #[expect(dead_code, reason = "given back when it is dropped")]
+    shared: cluster::Place,
+    file: PlaceFile,
+}
+
+impl Place {
+    /// Another process had all places when this one was wanted: it may have done what we are about to do.
+    pub(in crate::heal) fn was_contended(&self) -> bool {
+        self.file.was_contended
+    }
 }
 
 impl CanvasService {
@@ -136,6 +160,9 @@ impl CanvasService {
                 ),
             variants: before.map(|before| Arc::clone(&before.variants)).unwrap_or_default(),
             viewers: before.map(|before| Arc::clone(&before.viewers)).unwrap_or_default(),
+            files: PlaceFiles::new(&settings.index.path, settings.routes[route].upstream.authority.as_str()),
+            finds_out: before
+                .map_or_else(|| Arc::new(Semaphore::new(1)), |before| Arc::clone(&before.finds_out)),
             recovered: before.map(|before| Arc::clone(&before.recovered)).unwrap_or_default(),
             wellness: before.map(|before| Arc::clone(&before.wellness)).unwrap_or_default(),
             remarks: before.map(|before| Arc::clone(&before.remarks)).unwrap_or_default(),
@@ -143,14 +170,21 @@ impl CanvasService {
         }
     }
 
-    /// A place here, in the lane that is right by then, and with it one among all nodes' requests. `None`: another node
-    /// found that the service only fails.
-    pub(in crate::heal) async fn place(&self, urgency: &FlightPriority) -> Option<(Permit, cluster::Place)> {
+    /// A place here, in the lane that is right by then, and with it one among all nodes' requests, or among those of other
+    /// processes on this machine. `None`: another node found that the service only fails.
+    pub(in crate::heal) async fn place(&self, urgency: &FlightPriority) -> Option<Place> {
         let own = urgency.place(&self.lanes).await;
-        let Some(cluster) = &self.cluster else { return Some((own, cluster::Place::default())) };
-        let is_first = urgency.lane() == Priority::Viewer;
+        self.share_place(own, urgency.lane() == Priority::Viewer).await
+    }
+
+    /// The same for one who has a place here.
+    pub(in crate::heal) async fn share_place(&self, own: Permit, is_first: bool) -> Option<Place> {
+        let Some(cluster) = &self.cluster else {
+            let file = self.files.place(self.places).await;
+            return Some(Place { own, shared: cluster::Place::default(), file });
+        };
         match cluster.place(&self.authority, self.places, is_first).await {
-            Placed::Place(shared) => Some((own, shared)),
+            Placed::Place(shared) => Some(Place { own, shared, file: PlaceFile::default() }),
             Placed::LeftAlone(left) => {
                 if self.breaker_is_closed() {
                     self.tell(true);
@@ -241,6 +275,11 @@ impl CanvasService {
         }
     }
 
+    /// The only one who has a canvas built of which nobody knows how it will come. `None`: another one has.
+    pub(in crate::heal) fn try_alone(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.finds_out).try_acquire_owned().ok()
+    }
+
     /// When it was seen to be well again after its breaker was open: what failed before says nothing any more.
     pub(in crate::heal) fn recovered(&self) -> Option<Instant> {
         *self.recovered.lock().unwrap_or_else(PoisonError::into_inner)
@@ -318,7 +357,7 @@ impl CanvasService {
             // It answers, only not for this canvas, which has its own cool-down: five dead links in a row must not
             // keep every other image from being healed.
             CanvasResponse::Unclear | CanvasResponse::Refused => self.answers(),
-            CanvasResponse::Withheld => {}
+            CanvasResponse::Withheld | CanvasResponse::Needless => {}
             CanvasResponse::Busy | CanvasResponse::Unwell => {
                 if self.breaker.bad(Instant::now()) {
                     self.metrics.event("breaker_opened");

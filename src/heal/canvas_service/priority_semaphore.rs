@@ -239,6 +239,13 @@ impl State {
     }
 }
 
+impl Permit {
+    /// Was it let in beside those who hold the places?
+    pub(in crate::heal) fn is_extra(&self) -> bool {
+        self.number.is_none()
+    }
+}
+
 impl Drop for Permit {
     fn drop(&mut self) {
         if let Some(lanes) = self.lanes.take() {

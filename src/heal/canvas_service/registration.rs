@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use bytes::Bytes;
@@ -22,11 +23,16 @@ pub(in crate::heal) struct RegistrationCheck {
     closed: Mutex<Closed>,
     recheck: Duration,
     alive_for: Duration,
-    alive: TimedCache<Uuid>,
+    /// When it was said.
+    alive: TimedCache<Uuid, Instant>,
     /// What was said to be expired a moment ago.
     expired: TimedCache<Uuid>,
     /// When it last said "alive" of anything.
     confirmed: Mutex<Option<Instant>>,
+    /// When it last answered at all.
+    answered: Mutex<Option<Instant>>,
+    /// Who asks while it is not known whether it answers, alone.
+    prober: Semaphore,
     /// Somebody waits for an answer that takes long.
     is_slow: AtomicBool,
 }
@@ -50,6 +56,9 @@ const EXPIRED_FOR: Duration = Duration::from_millis(500);
 /// How long a service that gave no answer, or that was caught lying, is not asked again at first.
 const FIRST_LIFE: Duration = Duration::from_secs(2);
 
+/// Whoever answered is believed to answer for so long.
+const ANSWERS_FOR: Duration = Duration::from_secs(2);
+
 /// An answer that takes longer is waited for by one; the others go on without.
 const SLOW: Duration = Duration::from_millis(250);
 
@@ -71,6 +80,8 @@ impl RegistrationCheck {
             alive: TimedCache::new(ALIVE),
             expired: TimedCache::new(EXPIRED),
             confirmed: Mutex::new(None),
+            answered: Mutex::new(None),
+            prober: Semaphore::new(1),
             is_slow: AtomicBool::new(false),
         }
     }
@@ -91,6 +102,13 @@ impl RegistrationCheck {
         if self.is_slow.load(Ordering::Acquire) {
             return None;
         }
+        // As long as nobody knows whether it answers, one finds out.
+        let _prober = if self.answered_lately() {
+            None
+        } else {
+            let prober = tokio::time::timeout(SLOW, self.prober.acquire()).await.ok()?;
+            prober.ok().filter(|_| !self.answered_lately())
+        };
         let mut asked = std::pin::pin!(asked);
         if let Ok(answer) = tokio::time::timeout(SLOW, &mut asked).await {
             return Some(answer);
@@ -103,8 +121,18 @@ impl RegistrationCheck {
     }
 
     /// It said "alive" a short while ago, and nothing spoke against it since.
-    pub(in crate::heal) fn remembers_alive(&self, uuid: Uuid) -> bool {
-        self.alive.contains(&uuid)
+    pub(in crate::heal) fn remembers_alive(&self, uuid: Uuid, since: Option<Instant>) -> bool {
+        self.alive.get(&uuid).is_some_and(|said| since.is_none_or(|since| said >= since))
+    }
+
+    /// It was healed: what was said a moment ago is no longer true.
+    pub(in crate::heal) fn was_healed(&self, uuid: Uuid) {
+        self.expired.remove(&uuid);
+    }
+
+    fn answered_lately(&self) -> bool {
+        let answered = *self.answered.lock().unwrap_or_else(PoisonError::into_inner);
+        answered.is_some_and(|at| at.elapsed() < ANSWERS_FOR)
     }
 
     /// It said "expired" a moment ago.
@@ -146,11 +174,12 @@ impl RegistrationCheck {
 
     /// Reads an answer and remembers what it means.
     pub(in crate::heal) fn hear(&self, uuid: Uuid, status: StatusCode, body: &Bytes, now: Instant) -> Said {
+        *self.answered.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
         let said = resource::read(uuid, status.as_u16(), body);
         match &said {
             Said::Alive(_) => {
                 self.expired.remove(&uuid);
-                self.alive.insert(uuid, (), self.alive_for);
+                self.alive.insert(uuid, now, self.alive_for);
                 *self.confirmed.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
                 *self.closed() = Closed::default();
             }
@@ -191,10 +220,10 @@ mod tests {
         let truth = truth();
         let url = "http://localhost:9000/fcrepo/rest/obj/a/files/a.jpg";
         assert_eq!(hear(&truth, 200, url), Said::Alive(url.to_owned()));
-        assert!(truth.remembers_alive(UUID));
+        assert!(truth.remembers_alive(UUID, None));
         let forgotten = "Resource with id 13c09e7b-ddb5-30f5-a4ce-eecebd330564 not found!";
         assert_eq!(hear(&truth, 404, forgotten), Said::Expired);
-        assert!(!truth.remembers_alive(UUID));
+        assert!(!truth.remembers_alive(UUID, None));
         assert!(truth.is_open(Instant::now()));
     }
 

@@ -21,6 +21,8 @@ pub(in crate::heal) enum CanvasResponse {
     Unwell,
     /// It was not asked: the breaker is open.
     Withheld,
+    /// It was not asked: the image is back already.
+    Needless,
 }
 
 /// Was the canvas built for this request?
@@ -35,7 +37,7 @@ pub(in crate::heal) enum CacheStatus {
 impl CanvasResponse {
     /// Does it speak against the service, and not against the canvas or the rung?
     pub(in crate::heal) fn is_about_the_service(self) -> bool {
-        matches!(self, Self::Busy | Self::Unwell | Self::Withheld)
+        matches!(self, Self::Busy | Self::Unwell | Self::Withheld | Self::Needless)
     }
 
     pub(in crate::heal) fn as_str(self) -> &'static str {
@@ -47,6 +49,7 @@ impl CanvasResponse {
             Self::Busy => "busy",
             Self::Unwell => "unwell",
             Self::Withheld => "withheld",
+            Self::Needless => "needless",
         }
     }
 }

@@ -61,16 +61,16 @@ impl Ward {
         wanted: Freshness,
     ) -> CanvasResponse {
         let Some(cluster) = self.fleet.joined() else {
-            return self.request(service, flight, patient, urgency, &Flight::default()).await;
+            return self.request(service, flight, patient, urgency, &Flight::default(), wanted).await;
         };
         let name = service.name_of(flight);
         let mut anew = wanted == Freshness::Anew;
         loop {
             match cluster.board(&name, anew, || urgency.departs()).await {
                 Boarding::Ours(own) => {
-                    let answer = self.request(service, flight, patient, urgency, &own).await;
+                    let answer = self.request(service, flight, patient, urgency, &own, wanted).await;
                     // Not asked: dropped without an answer, so that whoever waits may try.
-                    if answer != CanvasResponse::Withheld {
+                    if !matches!(answer, CanvasResponse::Withheld | CanvasResponse::Needless) {
                         own.lands(answer.as_str());
                     }
                     return answer;
@@ -172,6 +172,12 @@ impl Ward {
         let Some(left) = cluster.missing(&self.name_of(patient)).await else { return false };
         self.missing.missing_elsewhere(self.mark(patient), &patient.key, left, Instant::now());
         true
+    }
+
+    /// We hold the file for missing, and told the others so: was that taken back?
+    pub(in crate::heal) async fn was_seen_elsewhere(&self, patient: &IndexedImage) -> bool {
+        let Some(cluster) = self.fleet.joined() else { return false };
+        cluster.missing(&self.name_of(patient)).await.is_none() && cluster.is_joined()
     }
 
     /// An image by what it is known on every node: they need not number their routes alike.

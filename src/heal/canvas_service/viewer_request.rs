@@ -13,8 +13,8 @@ use tokio::sync::{Mutex as Turn, OwnedMutexGuard};
 use tokio::time::{Instant, timeout};
 
 use crate::heal::Healer;
-use crate::heal::canvas_service::CanvasService;
 use crate::heal::canvas_service::priority_semaphore::{Permit, Priority, PrioritySemaphore};
+use crate::heal::canvas_service::{CanvasService, Place};
 use crate::heal::timed_cache::TimedCache;
 
 /// Whatever is answered sooner was stored, and is no build.
@@ -64,11 +64,20 @@ pub struct ViewerRequest {
     service: Arc<CanvasService>,
     name: Arc<str>,
     turn: Option<OwnedMutexGuard<()>>,
-    place: Option<Permit>,
+    place: Option<Held>,
+}
+
+/// The place of a viewer's request.
+#[derive(Debug)]
+enum Held {
+    /// Among the viewers of this node.
+    Own { _place: Permit },
+    /// Among all that make the service build.
+    Shared(#[expect(dead_code, reason = "given back when it is dropped")] Place),
 }
 
 /// A viewer who leaves does not stop the build that he asked for: his place is not free at once.
-struct Lingers(Option<Permit>);
+struct Lingers(Option<Held>);
 
 /// How long the place of a viewer who left is kept.
 const LINGER: Duration = Duration::from_secs(2);
@@ -125,7 +134,12 @@ impl CanvasService {
         // It was answered meanwhile.
         if !requests.open.contains(&request.name) {
             let places = if is_canvas(&request.name) { &self.lanes } else { &requests.documents };
-            request.place = Some(places.place_or_extra(Priority::Viewer, BUILD).await);
+            let place = places.place_or_extra(Priority::Viewer, BUILD).await;
+            request.place = if is_canvas(&request.name) && !place.is_extra() {
+                self.share_place(place, true).await.map(Held::Shared)
+            } else {
+                Some(Held::Own { _place: place })
+            };
         }
         Ok(request)
     }

@@ -6,10 +6,12 @@ pub(in crate::heal) mod rebuild;
 mod variant;
 
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::config::settings::Rung;
 use crate::heal::canvas_service::CanvasService;
+use crate::heal::canvas_service::priority_semaphore::Priority;
 use crate::heal::canvas_service::register_path::register_path;
 use crate::heal::canvas_service::registration::Said;
 use crate::heal::canvas_service::request::CanvasRequest;
@@ -75,6 +77,12 @@ pub(in crate::heal) struct Turn {
     canvas: Allowed,
     visited: VisitResult,
 }
+
+/// How often a service that is not well is looked at by those who can wait.
+const WELL_LOOK: Duration = Duration::from_millis(250);
+
+/// What a visit brought in vain is remembered for so long: a stored canvas does not change by being asked for.
+const VISITED_FOR: Duration = Duration::from_secs(30);
 
 /// Canvases of one image that are asked for at most; those that are refused do not count.
 const CANVASES: usize = 3;
@@ -204,12 +212,20 @@ impl Ward {
         match rung {
             Rung::Variant => self.variant(turn, patient, urgency).await,
             Rung::Visit if may_overwrite && turn.visited == VisitResult::Never => {
-                turn.visited = VisitResult::InVain;
-                let step =
-                    self.step(&turn.service, CanvasRequest::visit(&turn.canvas), patient, urgency).await;
-                if let StepResult::NoHelp(answer) = step {
-                    turn.visited = VisitResult::Got(answer);
-                }
+                let visit = CanvasRequest::visit(&turn.canvas);
+                let key = visit.flight.clone();
+                let step = self.step(&turn.service, visit, patient, urgency).await;
+                turn.visited = match step {
+                    StepResult::NoHelp(answer) => {
+                        self.visited.insert(key, answer, VISITED_FOR);
+                        VisitResult::Got(answer)
+                    }
+                    // What it brought a moment ago still holds.
+                    StepResult::Cooling => {
+                        self.visited.get(&key).map_or(VisitResult::InVain, VisitResult::Got)
+                    }
+                    _ => VisitResult::InVain,
+                };
                 step
             }
             Rung::Rebuild if may_overwrite => {
@@ -249,6 +265,9 @@ impl Ward {
         patient: &IndexedImage,
         urgency: &Arc<FlightPriority>,
     ) -> StepResult {
+        if !self.waits_until_well(service, urgency).await {
+            return StepResult::Cooling;
+        }
         let boarded = Instant::now();
         if self.memory.cooling(&errand.flight, service.recovered(), boarded).is_some() {
             return StepResult::Cooling;
@@ -280,11 +299,29 @@ impl Ward {
             () = self.looks(patient, &leader) => {
                 self.no_longer_expired(patient);
                 self.memory.succeeded(flight, boarded, Instant::now());
+                self.was_healed(patient);
+                self.note_expired(patient);
                 self.watch(service, errand, seat, patient);
                 return (StepResult::Back, is_leader);
             }
         };
         (self.judge(service, errand, answer, is_leader, patient, boarded).await, is_leader)
+    }
+
+    /// What nobody waits for is not built into a fault that was seen, where that would store it without its image. False:
+    /// the fault goes on.
+    async fn waits_until_well(&self, service: &CanvasService, urgency: &FlightPriority) -> bool {
+        let until = Instant::now() + self.settings.heal.backoff_max;
+        while urgency.lane() != Priority::Viewer
+            && service.variants.known(Instant::now()) != Some(true)
+            && !service.wellness.is_well()
+        {
+            if Instant::now() >= until {
+                return false;
+            }
+            tokio::time::sleep(WELL_LOOK).await;
+        }
+        true
     }
 
     /// A seat on the one request to this canvas on this rung, made as urgent as we are. True: it is ours.
@@ -328,8 +365,10 @@ impl Ward {
         boarded: Instant,
     ) -> StepResult {
         let Some(answer) = answer else { return StepResult::Skipped };
-        if answer == CanvasResponse::Withheld {
-            return StepResult::Cooling;
+        match answer {
+            CanvasResponse::Withheld => return StepResult::Cooling,
+            CanvasResponse::Needless => return StepResult::Alive,
+            _ => {}
         }
         let is_back = match answer {
             // The key is written before the canvas is built: that needs no look, as long as /resources is known to
@@ -340,7 +379,11 @@ impl Ward {
         if is_back {
             self.no_longer_expired(patient);
             self.memory.succeeded(&errand.flight, boarded, Instant::now());
+            self.was_healed(patient);
             self.note_expired(patient);
+        } else if answer == CanvasResponse::Carries && errand.flight.rung == Rung::Visit {
+            // It is stored, and asking for it again changes nothing.
+            self.memory.cool(&errand.flight, VISITED_FOR, Instant::now());
         } else if is_leader && !answer.is_about_the_service() {
             self.rung_failed(service, &errand.flight, boarded);
         }

@@ -78,6 +78,14 @@ impl Ward {
             return StepResult::Skipped;
         }
         let nothing_to_lose = visited == Some(CanvasResponse::Lacks);
+        // Nothing shows that it is well, and what it stores could become worse: one finds out, the others wait.
+        let cannot_build_beside = service.variants.known(Instant::now()) == Some(false);
+        let _alone = if cannot_build_beside && !nothing_to_lose && health != ServiceHealth::Well {
+            let Some(alone) = service.try_alone() else { return StepResult::Cooling };
+            Some(alone)
+        } else {
+            None
+        };
         let is_safe = health == ServiceHealth::Well && said == Said::Expired;
         let errand = if nothing_to_lose || is_safe {
             CanvasRequest::rebuild(canvas)

@@ -21,7 +21,7 @@ use crate::heal::canvas_service::registration::Said;
 use crate::heal::canvas_service::request::CanvasRequest;
 use crate::heal::canvas_service::response::CanvasResponse;
 use crate::heal::canvas_service::shared_request::Freshness;
-use crate::heal::evidence::Probe;
+use crate::heal::evidence::{Evidence, Probe, proves_nothing};
 use crate::heal::flight_priority::FlightPriority;
 use crate::heal::ladder::HealOutcome;
 use crate::heal::ward::{IndexedImage, Ward};
@@ -42,6 +42,8 @@ pub enum ImageCheck {
     Missing,
     /// Nothing can be said: this is in the way.
     Unwell(String),
+    /// Nothing can be said without the credentials of a viewer: this was answered.
+    Hidden(String),
 }
 
 /// How the mending of one image ended.
@@ -132,25 +134,34 @@ impl Healer {
         self.ward.guard.allow(canvas).is_some()
     }
 
-    /// Is it there? The cheapest truthful probe: `/resources/{uuid}` where the service answers it, else a small
-    /// tile; `tiles`: the tile in any case, which also finds files that are gone. Never info.json, which the image
-    /// server answers from its own memory.
+    /// Is it there? The cheapest truthful probe: `/resources/{uuid}` where the service answers it, else one of the image
+    /// server that no cache can answer; `tiles`: a tile in any case, which also finds files that are gone.
     pub async fn look(&self, patient: &IndexedImage, tiles: bool) -> ImageCheck {
         let said = self.ward.ask(patient).await;
-        match said {
-            Said::Expired => ImageCheck::Expired,
-            Said::Alive(_) if !tiles => ImageCheck::Alive,
-            Said::Alive(_) | Said::Nothing => self.look_at_tile(patient, said != Said::Nothing).await,
+        let shown = match said {
+            Said::Expired => return ImageCheck::Expired,
+            Said::Alive(_) => Evidence::Alive,
+            Said::Nothing => self.ward.probe(patient).await,
+        };
+        let needs_no_key = matches!(patient.kind, IdentifierKind::FileUrl { .. });
+        match shown {
+            Evidence::Expired if needs_no_key => ImageCheck::Missing,
+            Evidence::Expired => ImageCheck::Expired,
+            Evidence::Alive if !tiles => ImageCheck::Alive,
+            Evidence::Alive | Evidence::Nothing => {
+                self.look_at_tile(patient, said != Said::Nothing || needs_no_key).await
+            }
         }
     }
 
     async fn look_at_tile(&self, patient: &IndexedImage, registered: bool) -> ImageCheck {
         match self.ward.look_at(patient, Probe::SmallTile.tail()).await {
-            Ok(status) if self.ward.is_expiry(status) => {
-                let needs_no_key = matches!(patient.kind, IdentifierKind::FileUrl { .. });
-                if registered || needs_no_key { ImageCheck::Missing } else { ImageCheck::Expired }
+            Ok(status) if self.ward.is_expiry(status) && registered => ImageCheck::Missing,
+            Ok(status) if self.ward.is_expiry(status) => ImageCheck::Expired,
+            Ok(status) if matches!(status.as_u16(), 401 | 403 | 407) => {
+                ImageCheck::Hidden(format!("the image server answered {status}"))
             }
-            Ok(status) if status.is_server_error() || matches!(status.as_u16(), 401 | 403 | 429) => {
+            Ok(status) if proves_nothing(status) => {
                 ImageCheck::Unwell(format!("the image server answered {status}"))
             }
             Ok(_) => ImageCheck::Alive,
@@ -162,6 +173,10 @@ impl Healer {
     pub async fn mend(&self, patient: &IndexedImage) -> ImageHealReport {
         let (ward, started) = (&self.ward, Instant::now());
         let verdict = ward.board(patient, Priority::Background).landed().await.unwrap_or(HealOutcome::Failed);
+        // UPSTREAM: whoever registers a file writes its key, whether the file is there or not.
+        let is_proven = !matches!(verdict, HealOutcome::Healed(Rung::Register) | HealOutcome::Alive);
+        let verdict =
+            if !is_proven && ward.is_missing(patient).await { HealOutcome::Missing } else { verdict };
         let canvases = ward.asked_canvases(patient);
         let is_back = matches!(verdict, HealOutcome::Healed(_) | HealOutcome::Alive);
         // Without its image the canvas is not cured either: nobody waits for that.
@@ -194,7 +209,10 @@ impl Healer {
         };
         let errand = CanvasRequest::visit(&allowed);
         match ward.landed_visit(&service, &errand, patient).await {
-            CanvasResponse::Built | CanvasResponse::Carries | CanvasResponse::Unclear => CanvasVisit::Good,
+            CanvasResponse::Built
+            | CanvasResponse::Carries
+            | CanvasResponse::Unclear
+            | CanvasResponse::Needless => CanvasVisit::Good,
             CanvasResponse::Lacks => CanvasVisit::Poisoned,
             CanvasResponse::Withheld => CanvasVisit::Failed { reason: LEFT_ALONE.to_owned(), passing: true },
             CanvasResponse::Refused | CanvasResponse::Busy | CanvasResponse::Unwell => {
