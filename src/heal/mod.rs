@@ -243,12 +243,20 @@ impl Healer {
             // Known by now, even to one who came at the same moment.
             span.link(seat.urgency.leader());
             let rung = match landed {
-                Err(_) => break self.last_try(patient, request, started).await,
+                Err(_) => {
+                    let pending = HealResponse::Pending(COME_BACK);
+                    break self.last_try(patient, request, started, pending).await;
+                }
                 Ok(Some(HealOutcome::Healed(rung))) => Some(rung),
                 Ok(Some(HealOutcome::Alive)) => None,
-                Ok(Some(HealOutcome::Missing)) => break HealResponse::Original(Outcome::Missing),
-                Ok(Some(HealOutcome::Cooling)) => break HealResponse::Original(Outcome::Cooling),
-                Ok(Some(HealOutcome::Failed) | None) => break HealResponse::Original(Outcome::Failed),
+                Ok(other) => {
+                    let original = HealResponse::Original(match other {
+                        Some(HealOutcome::Missing) => Outcome::Missing,
+                        Some(HealOutcome::Cooling) => Outcome::Cooling,
+                        _ => Outcome::Failed,
+                    });
+                    break self.last_try(patient, request, started, original).await;
+                }
             };
             match self.ask_again(patient, request, rung, started).await {
                 Some(response) => break response,
@@ -324,17 +332,25 @@ impl Healer {
         }
     }
 
-    /// The heal takes longer than this viewer can wait. What he asks for may be there all the same.
-    async fn last_try(&self, patient: &IndexedImage, request: &Parts, started: Instant) -> HealResponse {
+    /// The heal takes longer than this viewer can wait, or came to nothing. What he asks for may be there all the same: a
+    /// probe may be 404 for a reason of its own, and a cache may hold it.
+    async fn last_try(
+        &self,
+        patient: &IndexedImage,
+        request: &Parts,
+        started: Instant,
+        otherwise: HealResponse,
+    ) -> HealResponse {
         // An info.json may be out of the image server's memory, and its tiles would fail.
         if request.uri.path().ends_with("/info.json") {
-            return HealResponse::Pending(COME_BACK);
+            return otherwise;
         }
         match self.ward.ask_image(patient, request).await {
-            Ok(answer) if !self.ward.is_expiry(answer.status()) && !answer.status().is_server_error() => {
+            Ok(answer) if !self.ward.is_expiry(answer.status()) && !proves_nothing(answer.status()) => {
+                self.ward.found(patient);
                 HealResponse::Good { answer, rung: None, took: started.elapsed() }
             }
-            _ => HealResponse::Pending(COME_BACK),
+            _ => otherwise,
         }
     }
 

@@ -59,7 +59,7 @@ impl Case {
         self.world.canvas_ms > 5_000 || self.troubles.iter().any(hangs)
     }
 
-    fn troubled(&self, from: u64, to: u64, counts: impl Fn(Fault) -> bool) -> bool {
+    pub(super) fn troubled(&self, from: u64, to: u64, counts: impl Fn(Fault) -> bool) -> bool {
         let overlaps = |trouble: &&Trouble| trouble.from <= to && trouble.until() >= from;
         self.troubles.iter().filter(overlaps).any(|trouble| counts(trouble.fault))
     }
