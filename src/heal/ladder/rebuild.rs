@@ -134,6 +134,8 @@ impl Ward {
         match self.look_at(patient, INFO_TRUTH).await {
             Ok(status) if status.is_success() => ServiceHealth::Well,
             Ok(status) if self.is_expiry(status) => self.health_by_others(patient).await,
+            // It asks for a login before it looks: that is no fault, and the service has a way of its own.
+            Ok(status) if matches!(status.as_u16(), 401 | 407) => ServiceHealth::Unproven,
             Ok(_) | Err(_) => ServiceHealth::Unwell,
         }
     }
