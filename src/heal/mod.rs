@@ -181,7 +181,10 @@ impl Healer {
     /// The gate: does the canvas service say that this identifier is expired? Asked before an info.json goes out,
     /// because viewers wait for that one, and not for the tiles behind it. Remembered, so that it is cheap.
     async fn is_expired(&self, patient: &IndexedImage) -> bool {
-        matches!(self.ward.ask_remembered(patient, None).await, Said::Expired)
+        // Where a page of the same manifest had to be healed, what was known of the others before is worth nothing.
+        let manifest = patient.owners.first().map(|owner| owner.manifest.as_str());
+        let since = manifest.and_then(|manifest| self.ward.readers.expired_at(manifest));
+        matches!(self.ward.ask_remembered(patient, since).await, Said::Expired)
     }
 
     /// The canvas service's own info.json request was answered with `status`.

@@ -3,6 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 /// A fault is forgotten after this time without another one.
@@ -18,6 +19,8 @@ pub(in crate::heal) struct FaultTracker {
     last_fault: Mutex<Option<Instant>>,
     /// When it last built something whole.
     last_good: Mutex<Option<Instant>>,
+    /// Rung when it builds something whole.
+    news: Notify,
 }
 
 impl FaultTracker {
@@ -25,6 +28,7 @@ impl FaultTracker {
     pub(in crate::heal) fn good(&self) {
         *self.last_good.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
         *self.last_fault.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.news.notify_waiters();
     }
 
     /// A canvas came back without its image, or the service's own info.json failed.
@@ -35,6 +39,11 @@ impl FaultTracker {
     /// The service's own info.json request came by, answered with `status`.
     pub(in crate::heal) fn echo(&self, status: http::StatusCode) {
         if status.is_success() { self.good() } else { self.fault() }
+    }
+
+    /// Waits until it builds something whole, but no longer than this.
+    pub(in crate::heal) async fn until_good(&self, longest: Duration) {
+        let _ = tokio::time::timeout(longest, self.news.notified()).await;
     }
 
     /// When it last built something whole.

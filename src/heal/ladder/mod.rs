@@ -78,8 +78,14 @@ pub(in crate::heal) struct Turn {
     visited: VisitResult,
 }
 
+/// It is soon known whether a service builds beside, once it was asked.
+const SOON_KNOWN: Duration = Duration::from_millis(300);
+
 /// How often a service that is not well is looked at by those who can wait.
 const WELL_LOOK: Duration = Duration::from_millis(250);
+
+/// And at first: whoever waits may be about to say so.
+const FIRST_LOOK: Duration = Duration::from_millis(5);
 
 /// What a visit brought in vain is remembered for so long: a stored canvas does not change by being asked for.
 const VISITED_FOR: Duration = Duration::from_secs(30);
@@ -311,17 +317,28 @@ impl Ward {
     /// What nobody waits for is not built into a fault that was seen, where that would store it without its image. False:
     /// the fault goes on.
     async fn waits_until_well(&self, service: &CanvasService, urgency: &FlightPriority) -> bool {
-        let until = Instant::now() + self.settings.heal.backoff_max;
+        let began = Instant::now();
+        let until = began + self.settings.heal.backoff_max;
+        let mut pause = FIRST_LOOK;
+        // A thumbnail is wanted less soon than a page, but somebody waits for it.
         while urgency.lane() != Priority::Viewer
+            && urgency.viewers() == 0
             && service.variants.known(Instant::now()) != Some(true)
-            && !service.wellness.is_well()
+            && (!service.wellness.is_well()
+                || began.elapsed() < SOON_KNOWN && self.is_about_to_be_known(service))
         {
             if Instant::now() >= until {
                 return false;
             }
-            tokio::time::sleep(WELL_LOOK).await;
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(WELL_LOOK);
         }
         true
+    }
+
+    /// Nobody knows yet whether the service builds beside, and somebody finds out now.
+    fn is_about_to_be_known(&self, service: &CanvasService) -> bool {
+        service.variants.known(Instant::now()).is_none() && self.canvases.len() > 0
     }
 
     /// A seat on the one request to this canvas on this rung, made as urgent as we are. True: it is ours.

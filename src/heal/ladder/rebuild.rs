@@ -86,8 +86,8 @@ impl Ward {
         } else {
             None
         };
-        let is_safe = health == ServiceHealth::Well && said == Said::Expired;
-        let errand = if nothing_to_lose || is_safe {
+        // Beside it, wherever that may be possible: of a file that is gone a canvas built anew would be empty.
+        let errand = if cannot_build_beside || canvas.variant.is_none() {
             CanvasRequest::rebuild(canvas)
         } else {
             CanvasRequest::aside(canvas)

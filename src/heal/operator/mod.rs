@@ -147,9 +147,9 @@ impl Healer {
         match shown {
             Evidence::Expired if needs_no_key => ImageCheck::Missing,
             Evidence::Expired => ImageCheck::Expired,
-            Evidence::Alive if !tiles => ImageCheck::Alive,
+            Evidence::Alive if !tiles && said != Said::Nothing => ImageCheck::Alive,
             Evidence::Alive | Evidence::Nothing => {
-                self.look_at_tile(patient, said != Said::Nothing || needs_no_key).await
+                self.look_at_tile(patient, shown == Evidence::Alive || needs_no_key).await
             }
         }
     }
