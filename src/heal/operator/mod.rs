@@ -105,7 +105,7 @@ impl Healer {
     /// `[heal] identifiers` leaves it out.
     pub fn image(&self, key: &str, owner: Option<Owner>) -> Option<IndexedImage> {
         let ward = &self.ward;
-        let route = ward.image_route()?;
+        let route = ward.any_image_route()?;
         if ward.settings.heal.identifiers.as_ref().is_some_and(|pattern| !pattern.is_match(key)) {
             return None;
         }
