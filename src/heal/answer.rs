@@ -8,11 +8,12 @@ use std::time::Duration;
 use http::request::Parts;
 use hyper::Response;
 
-use super::{HealResponse, Healer, NextStep};
 use crate::config::settings::Rung;
+use crate::heal::callback::is_services_voice;
 use crate::heal::canvas_service::priority_semaphore::Priority;
 use crate::heal::first_requests::FirstRequestPermit;
 use crate::heal::ward::{IndexedImage, RoutedImage};
+use crate::heal::{HealResponse, Healer, NextStep};
 use crate::iiif::Target;
 use crate::outcome::Outcome;
 use crate::upstream::{Body, Budget, Caller, Held};
@@ -96,7 +97,7 @@ impl Healer {
             }
             NextStep::Ask(ask) => ask,
         };
-        let gated = self.gated(image).await;
+        let gated = self.gated(exchange).await;
         let first = send().await.map_err(Unanswered::Failed)?;
         if image.request.target == Target::Info && first.status().is_success() {
             self.seen_on(image);
@@ -160,8 +161,10 @@ impl Healer {
     }
 
     /// This info.json must not go out before its image is back: viewers never ask again for a tile that failed.
-    async fn gated(&self, image: &RoutedImage<'_>) -> Option<IndexedImage> {
-        if image.request.target != Target::Info {
+    async fn gated(&self, exchange: &ImageExchange<'_>) -> Option<IndexedImage> {
+        let (image, head) = (exchange.image, exchange.head);
+        // What sounds like the canvas service may be it: no reader, who would ask for tiles.
+        if image.request.target != Target::Info || is_services_voice(image.request.target, head) {
             return None;
         }
         let patient = self.admit(image)?;

@@ -37,8 +37,9 @@ pub fn own_vias(headers: &HeaderMap, name: &str) -> usize {
 }
 
 /// Does it ask for info.json as the service does: Apache's HTTP client on Java, without cookies or a query?
-fn is_services_voice(target: Target<'_>, has_query: bool, headers: &HeaderMap) -> bool {
-    if target != Target::Info || has_query {
+pub(in crate::heal) fn is_services_voice(target: Target<'_>, head: &Parts) -> bool {
+    let headers = &head.headers;
+    if target != Target::Info || head.uri.query().is_some() {
         return false;
     }
     let agent = headers.get(USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
@@ -62,7 +63,7 @@ impl Healer {
         if is_echo(&head.headers, client, &settings.heal.origins, &settings.server.name) {
             return true;
         }
-        if !is_services_voice(at.request.target, head.uri.query().is_some(), &head.headers) {
+        if !is_services_voice(at.request.target, head) {
             return false;
         }
         let is_built = ward.is_being_built(at);
@@ -133,6 +134,12 @@ mod tests {
         pairs.iter().map(|(name, value)| (name.clone(), HeaderValue::from_static(value))).collect()
     }
 
+    fn head(target: &str, headers: &HeaderMap) -> Parts {
+        let (mut head, ()) = http::Request::get(target).body(()).expect("a request").into_parts();
+        head.headers = headers.clone();
+        head
+    }
+
     fn echo(headers: &HeaderMap) -> bool {
         is_echo(headers, VIEWER, &[], "iiif-mender")
     }
@@ -140,15 +147,15 @@ mod tests {
     #[test]
     fn the_services_own_info_json_sounds_like_it_and_its_other_requests_do_not() {
         let service = headers(&[(USER_AGENT, "Apache-HttpClient/4.5.13 (Java/11.0.16)")]);
-        assert!(is_services_voice(Target::Info, false, &service));
-        assert!(!is_services_voice(Target::Base, false, &service));
-        assert!(!is_services_voice(Target::Info, true, &service));
+        assert!(is_services_voice(Target::Info, &head("/a/info.json", &service)));
+        assert!(!is_services_voice(Target::Base, &head("/a", &service)));
+        assert!(!is_services_voice(Target::Info, &head("/a/info.json?x", &service)));
     }
 
     #[test]
     fn a_browser_is_no_echo() {
         let browser = headers(&[(USER_AGENT, "Mozilla/5.0"), (VIA, "1.1 campus-cache")]);
-        assert!(!echo(&browser) && !is_services_voice(Target::Info, false, &browser));
+        assert!(!echo(&browser) && !is_services_voice(Target::Info, &head("/a/info.json", &browser)));
     }
 
     #[test]

@@ -137,8 +137,16 @@ impl Ward {
 
     /// It is there: whatever was remembered against it is forgotten, here and on the other nodes.
     pub(in crate::heal) fn found(&self, patient: &IndexedImage) {
+        self.no_longer_expired(patient);
         if self.missing.found(self.mark(patient), &patient.key) {
             self.file_may_be_there(patient);
+        }
+    }
+
+    /// It is back. Who looks at it for somebody else must not have it healed once more.
+    pub(in crate::heal) fn no_longer_expired(&self, patient: &IndexedImage) {
+        if let IdentifierKind::Uuid { uuid, .. } = patient.kind {
+            self.services.iter().for_each(|service| service.truth.is_back(uuid));
         }
     }
 

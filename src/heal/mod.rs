@@ -21,6 +21,8 @@ mod operator;
 mod repair;
 mod report;
 mod server;
+#[cfg(test)]
+mod sim;
 pub(crate) mod single_flight;
 #[cfg(test)]
 mod stress;
@@ -179,7 +181,10 @@ impl Healer {
     /// The gate: does the canvas service say that this identifier is expired? Asked before an info.json goes out,
     /// because viewers wait for that one, and not for the tiles behind it. Remembered, so that it is cheap.
     async fn is_expired(&self, patient: &IndexedImage) -> bool {
-        matches!(self.ward.ask_remembered(patient, None).await, Said::Expired)
+        // Where a page of the same manifest had to be healed, what was known of the others before is worth nothing.
+        let manifest = patient.owners.first().map(|owner| owner.manifest.as_str());
+        let since = manifest.and_then(|manifest| self.ward.readers.expired_at(manifest));
+        matches!(self.ward.ask_remembered(patient, since).await, Said::Expired)
     }
 
     /// The canvas service's own info.json request was answered with `status`.
@@ -230,40 +235,45 @@ impl Healer {
         let waiting = ward.wait_place().filter(|_| ward.may_board(patient));
         let Some(_waiting) = waiting else { return HealResponse::Crowded(COME_BACK) };
         let _counted = Gauged::one(&ward.metrics.waiting);
-        let mut tries = 0;
-        loop {
+        let lane = ward.fair(patient, client, lane);
+        // A climb that was under way may have brought the image back before it was lost again, as this viewer found it.
+        let (mut tries, was_under_way) = (0, ward.is_under_way(patient));
+        let response = loop {
             tries += 1;
-            let mut seat = ward.board(patient, ward.fair(patient, client, lane));
+            let mut seat = ward.board(patient, lane);
             seat.urgency.viewer_waits();
             patient.joins(&seat.urgency);
             let landed = timeout(wait.saturating_sub(started.elapsed()), seat.landed()).await;
             // Known by now, even to one who came at the same moment.
             span.link(seat.urgency.leader());
-            ward.metrics.waited(started.elapsed(), &patient.trace);
-            let (rung, answered) = match landed {
-                Err(_) => return self.last_try(patient, (request, caller), started).await,
-                Ok(Some(HealOutcome::Healed(rung))) => {
-                    (Some(rung), self.ask_again(patient, (request, caller), Some(rung), started).await)
+            let rung = match landed {
+                Err(_) => {
+                    let pending = HealResponse::Pending(COME_BACK);
+                    break self.last_try(patient, (request, caller), started, pending).await;
                 }
-                Ok(Some(HealOutcome::Alive)) => {
-                    (None, self.ask_again(patient, (request, caller), None, started).await)
+                Ok(Some(HealOutcome::Healed(rung))) => Some(rung),
+                Ok(Some(HealOutcome::Alive)) => None,
+                Ok(other) => {
+                    let original = HealResponse::Original(match other {
+                        Some(HealOutcome::Missing) => Outcome::Missing,
+                        Some(HealOutcome::Cooling) => Outcome::Cooling,
+                        _ => Outcome::Failed,
+                    });
+                    break self.last_try(patient, (request, caller), started, original).await;
                 }
-                Ok(Some(HealOutcome::Missing)) => return HealResponse::Original(Outcome::Missing),
-                Ok(Some(HealOutcome::Cooling)) => return HealResponse::Original(Outcome::Cooling),
-                Ok(Some(HealOutcome::Failed) | None) => return HealResponse::Original(Outcome::Failed),
             };
-            match answered {
+            match self.ask_again(patient, (request, caller), rung, started).await {
+                Some(response) => break response,
+                None if tries == 1 && was_under_way => {}
                 // Nothing proved that it was back, and it is not: the first canvas beside may have been an old one.
-                None if tries == 1 && rung == Some(Rung::Variant) => {}
-                None => {
-                    if rung.is_some() {
-                        ward.file_is_missing(patient, Proof::Likely { well_at: None });
-                    }
-                    return HealResponse::Original(Outcome::Failed);
+                None if tries == 1 && rung == Some(Rung::Variant) => {
+                    self.a_probe_may_have_lied(patient).await
                 }
-                Some(answered) => return answered,
+                None => break self.came_to_nothing(patient, rung).await,
             }
-        }
+        };
+        ward.metrics.waited(started.elapsed(), &patient.trace);
+        response
     }
 
     /// The image server is unwell, not forgetful (`heal.direct_statuses`): only the file itself can help, within
@@ -292,48 +302,67 @@ impl Healer {
     ) -> Option<HealResponse> {
         let ward = &self.ward;
         let took = started.elapsed();
-        match ward.ask_image(patient, request, caller).await {
+        // A live image refuses some sizes; its info.json it never does.
+        let is_picture = !request.uri.path().ends_with("/info.json");
+        Some(match ward.ask_image(patient, request, caller).await {
             // The image server is in trouble now: that is no healed image.
-            Ok(answer) if proves_nothing(answer.status()) && answer.status().is_server_error() => {
-                Some(HealResponse::Original(Outcome::Failed))
+            Ok(answer)
+                if proves_nothing(answer.status())
+                    && !(is_picture && matches!(answer.status().as_u16(), 401 | 403)) =>
+            {
+                HealResponse::Original(Outcome::Failed)
             }
             Ok(answer) if !ward.is_expiry(answer.status()) => {
                 ward.found(patient);
                 ward.image_route.store(patient.route, Ordering::Relaxed);
                 ward.firsts.found_well(ward.mark(patient), &patient.sent);
                 ward.reader_at(patient, rung.is_some());
-                Some(HealResponse::Good { answer, rung, took })
+                HealResponse::Good { answer, rung, took }
             }
-            Ok(_) if ward.is_missing(patient).await => Some(HealResponse::Original(Outcome::Missing)),
-            Ok(_) => {
-                if rung.is_some() && ward.probe(patient).await == Evidence::Alive {
-                    ward.probe_lied(patient);
-                }
-                None
-            }
+            Ok(_) if ward.is_missing(patient).await => HealResponse::Original(Outcome::Missing),
+            Ok(_) => return None,
             Err(error) => {
                 self.note(&error);
-                Some(HealResponse::Original(Outcome::Failed))
+                HealResponse::Original(Outcome::Failed)
             }
+        })
+    }
+
+    /// The image was said to be back, and is not. Nothing proved it. Not tried again with every request.
+    async fn came_to_nothing(&self, patient: &IndexedImage, rung: Option<Rung>) -> HealResponse {
+        if rung.is_some() {
+            self.a_probe_may_have_lied(patient).await;
+            self.ward.file_is_missing(patient, Proof::Likely { well_at: None });
+        }
+        HealResponse::Original(Outcome::Failed)
+    }
+
+    /// A probe that still says that the image is there is not asked any more.
+    async fn a_probe_may_have_lied(&self, patient: &IndexedImage) {
+        if self.ward.probe(patient).await == Evidence::Alive {
+            self.ward.probe_lied(patient);
         }
     }
 
-    /// The heal takes longer than this viewer can wait. What he asks for may be there all the same.
+    /// The heal takes longer than this viewer can wait, or came to nothing. What he asks for may be there all the same: a
+    /// probe may be 404 for a reason of its own, and a cache may hold it.
     async fn last_try(
         &self,
         patient: &IndexedImage,
         (request, caller): (&Parts, &Caller),
         started: Instant,
+        otherwise: HealResponse,
     ) -> HealResponse {
         // An info.json may be out of the image server's memory, and its tiles would fail.
         if request.uri.path().ends_with("/info.json") {
-            return HealResponse::Pending(COME_BACK);
+            return otherwise;
         }
         match self.ward.ask_image(patient, request, caller).await {
-            Ok(answer) if !self.ward.is_expiry(answer.status()) && !answer.status().is_server_error() => {
+            Ok(answer) if !self.ward.is_expiry(answer.status()) && !proves_nothing(answer.status()) => {
+                self.ward.found(patient);
                 HealResponse::Good { answer, rung: None, took: started.elapsed() }
             }
-            _ => HealResponse::Pending(COME_BACK),
+            _ => otherwise,
         }
     }
 

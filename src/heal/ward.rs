@@ -177,11 +177,15 @@ impl Ward {
         })
     }
 
+    /// Is this image being healed now?
+    pub(in crate::heal) fn is_under_way(&self, patient: &IndexedImage) -> bool {
+        self.climbs.find(&(self.mark(patient), Arc::clone(&patient.key))).is_some()
+    }
+
     /// May this image be healed now? Heals go on when their viewers leave, and some never had any: without a bound
     /// whoever asks for one expired image after the other would fill the memory with them.
     pub(in crate::heal) fn may_board(&self, patient: &IndexedImage) -> bool {
-        let may = self.climbs.len() < self.settings.heal.max_flights
-            || self.climbs.find(&(self.mark(patient), Arc::clone(&patient.key))).is_some();
+        let may = self.climbs.len() < self.settings.heal.max_flights || self.is_under_way(patient);
         if !may {
             self.metrics.event("heal_refused");
         }

@@ -104,6 +104,12 @@ impl Budget {
         Some(Share { budget: self.of(client), bytes, is_waiting })
     }
 
+    /// So many bytes are taken now.
+    #[cfg(test)]
+    pub(crate) fn taken(&self) -> usize {
+        self.purse.taken.load(Relaxed)
+    }
+
     /// So many bytes that are in memory already, whatever that makes of the sum.
     pub fn count(&self, bytes: usize) -> Share {
         self.purse.taken.fetch_add(bytes, Relaxed);

@@ -125,14 +125,26 @@ impl Ward {
         air.landed().await;
     }
 
-    /// The image route that background heals ask.
+    /// The image route that background heals ask. `None`: image routes lead to several servers, and it is not known yet
+    /// which of them has what is indexed. (Readers show it, and the canvas service, which asks for what it builds.)
     pub(in crate::heal) fn image_route(&self) -> Option<usize> {
-        let is_image = |route: &Route| route.kind == RouteKind::Image;
-        let first = self.settings.routes.iter().position(is_image)?;
         let seen = self.image_route.load(Ordering::Relaxed);
-        // Two image routes may lead to two servers, and an image belongs to one of them: the one that readers and the
-        // canvas service itself ask for indexed images.
-        Some(if seen < self.settings.routes.len() { seen } else { first })
+        if seen < self.settings.routes.len() {
+            return Some(seen);
+        }
+        let first = self.any_image_route()?;
+        let is_image = |route: &&Route| route.kind == RouteKind::Image;
+        let server = &self.settings.routes[first].upstream;
+        let mut images = self.settings.routes.iter().filter(is_image);
+        images.all(|route| route.upstream.authority == server.authority).then_some(first)
+    }
+
+    /// The same; where it is not known, the first one.
+    pub(in crate::heal) fn any_image_route(&self) -> Option<usize> {
+        let seen = self.image_route.load(Ordering::Relaxed);
+        let is_image = |route: &Route| route.kind == RouteKind::Image;
+        let first = || self.settings.routes.iter().position(is_image);
+        if seen < self.settings.routes.len() { Some(seen) } else { first() }
     }
 }
 

@@ -45,7 +45,10 @@ impl Ward {
             self.readers.found_expired(&manifest);
         }
         let pages = self.settings.heal.ahead;
-        if pages == 0 || !self.readers.is_frail(&manifest) || !self.readers.may_look_from(&owner.canvas) {
+        if pages == 0
+            || !self.readers.is_frail(&manifest)
+            || !self.readers.may_look_from(&owner.canvas, healed)
+        {
             return;
         }
         let Ok(next) = self.index.neighbours(&owner.canvas, pages) else { return };
@@ -74,7 +77,7 @@ impl Ward {
                 if !canvases.is_empty() {
                     self.readers.at(&manifest);
                     canvases.truncate(pages);
-                    if self.readers.may_look_from(&manifest) {
+                    if self.readers.may_look_from(&manifest, false) {
                         let since = self.readers.expired_at(&manifest);
                         self.look_after(route, manifest, canvases, since, trace);
                     }
@@ -88,7 +91,7 @@ impl Ward {
     fn canvas_opened(self: &Arc<Self>, canvas: &str, trace: &Trace) {
         let Ok(owners) = self.index.canvas(canvas) else { return };
         let (Some(owner), Some(route)) = (owners.into_iter().next(), self.image_route()) else { return };
-        if !self.readers.may_look_from(&owner.canvas) {
+        if !self.readers.may_look_from(&owner.canvas, false) {
             return;
         }
         let pages = self.index.manifest_canvases(&owner.manifest).unwrap_or_default();

@@ -16,6 +16,9 @@ const FRAIL_FOR: Duration = Duration::from_mins(10);
 /// A page from which was looked ahead is left alone for so long.
 const LOOKED_FOR: Duration = Duration::from_secs(5);
 
+/// The same for one that had to be healed: its tiles come together.
+const HEALED_FOR: Duration = Duration::from_millis(250);
+
 /// Manifests remembered at most.
 const MANIFESTS: u64 = 10_000;
 
@@ -26,13 +29,13 @@ pub(in crate::heal) struct ReadingActivity {
     /// When an image of it had expired.
     frail: TimedCache<Arc<str>, Instant>,
     /// Canvases from which was looked ahead a moment ago: one look serves all tiles of a page.
-    looked: TimedCache<Arc<str>>,
+    looked: TimedCache<Arc<str>, Instant>,
 }
 
 impl Default for ReadingActivity {
     fn default() -> Self {
         let new = || TimedCache::new(MANIFESTS);
-        Self { read: new(), frail: TimedCache::new(MANIFESTS), looked: new() }
+        Self { read: new(), frail: TimedCache::new(MANIFESTS), looked: TimedCache::new(MANIFESTS) }
     }
 }
 
@@ -59,13 +62,15 @@ impl ReadingActivity {
         self.frail.get(manifest)
     }
 
-    /// Is it time to look ahead from this canvas? True once in a while.
-    pub(in crate::heal) fn may_look_from(&self, canvas: &str) -> bool {
-        let fresh = !self.looked.contains(canvas);
-        if fresh {
-            self.looked.insert(canvas.into(), (), LOOKED_FOR);
+    /// Is it time to look ahead from this canvas? True once in a while; sooner where it had to be healed, because then the
+    /// pages behind it are probably gone as well, whatever was seen of them before.
+    pub(in crate::heal) fn may_look_from(&self, canvas: &str, healed: bool) -> bool {
+        let pause = if healed { HEALED_FOR } else { LOOKED_FOR };
+        let is_due = self.looked.get(canvas).is_none_or(|at| at.elapsed() >= pause);
+        if is_due {
+            self.looked.insert(canvas.into(), Instant::now(), LOOKED_FOR);
         }
-        fresh
+        is_due
     }
 
     /// The manifests that are being read.

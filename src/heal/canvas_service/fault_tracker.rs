@@ -3,10 +3,15 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 /// A fault is forgotten after this time without another one.
 const FAULT_LASTS: Duration = Duration::from_secs(2);
+
+/// How long it is waited for something that refutes a sign of a fault, and how often it is looked for.
+const DOUBT_LASTS: Duration = Duration::from_secs(3);
+const DOUBT_LOOK: Duration = Duration::from_millis(50);
 
 /// The last signs of health and of faults of one canvas service.
 #[derive(Debug, Default)]
@@ -14,6 +19,8 @@ pub(in crate::heal) struct FaultTracker {
     last_fault: Mutex<Option<Instant>>,
     /// When it last built something whole.
     last_good: Mutex<Option<Instant>>,
+    /// Rung when it builds something whole.
+    news: Notify,
 }
 
 impl FaultTracker {
@@ -21,6 +28,7 @@ impl FaultTracker {
     pub(in crate::heal) fn good(&self) {
         *self.last_good.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
         *self.last_fault.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.news.notify_waiters();
     }
 
     /// A canvas came back without its image, or the service's own info.json failed.
@@ -33,9 +41,25 @@ impl FaultTracker {
         if status.is_success() { self.good() } else { self.fault() }
     }
 
+    /// Waits until it builds something whole, but no longer than this.
+    pub(in crate::heal) async fn until_good(&self, longest: Duration) {
+        let _ = tokio::time::timeout(longest, self.news.notified()).await;
+    }
+
     /// When it last built something whole.
     pub(in crate::heal) fn well_at(&self) -> Option<Instant> {
         *self.last_good.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// No sign of a fault lately, or one that is refuted within a moment. A canvas without its image may have been stored
+    /// so long ago; it is built anew at once, which tells.
+    pub(in crate::heal) async fn is_well_soon(&self) -> bool {
+        let refuted = async {
+            while !self.is_well() {
+                tokio::time::sleep(DOUBT_LOOK).await;
+            }
+        };
+        tokio::time::timeout(DOUBT_LASTS, refuted).await.is_ok()
     }
 
     /// No sign of a fault lately.

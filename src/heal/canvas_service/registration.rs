@@ -151,6 +151,11 @@ impl RegistrationCheck {
         self.alive.remove(&uuid);
     }
 
+    /// The image is back: what it said of it a moment ago is no longer true.
+    pub(in crate::heal) fn is_back(&self, uuid: Uuid) {
+        self.expired.remove(&uuid);
+    }
+
     /// It gave no answer at all: not asked for a moment, so that not every request waits for it in turn.
     pub(in crate::heal) fn no_answer(&self, now: Instant) {
         self.close(now);

@@ -6,6 +6,7 @@ use tokio::time::Instant;
 
 use crate::cluster::Flight;
 use crate::config::settings::Rung;
+use crate::heal::canvas_service::circuit_breaker::BreakerState;
 use crate::heal::canvas_service::response::{CacheStatus, CanvasResponse};
 use crate::heal::canvas_service::shared_request::Freshness;
 use crate::heal::canvas_service::{CanvasService, variants};
@@ -22,7 +23,27 @@ const HANGS_AFTER: Duration = Duration::from_secs(10);
 /// How often it is looked for somebody who waits.
 const HANG_LOOK: Duration = Duration::from_millis(500);
 
+/// How long it is waited for the one request that tries a service which only failed, and how often it is looked.
+const TRIAL_LASTS: Duration = Duration::from_secs(5);
+const TRIAL_LOOK: Duration = Duration::from_millis(20);
+
 impl CanvasService {
+    /// May a request go out? While one tries whether the service is well again, the others wait for what it finds: a
+    /// viewer who came a moment later must not be told that the image is gone.
+    async fn passes(&self) -> bool {
+        let deadline = Instant::now() + TRIAL_LASTS;
+        loop {
+            let now = Instant::now();
+            if self.breaker.pass(now).is_ok() {
+                return true;
+            }
+            if self.breaker.state(now) != BreakerState::HalfOpen || now >= deadline {
+                return false;
+            }
+            tokio::time::sleep(TRIAL_LOOK).await;
+        }
+    }
+
     /// Waits for `work`, a request that was sent, with its place. One that hangs loses the place when others wait, and
     /// goes on without: two canvases that never answer must not keep all others from being healed.
     pub(in crate::heal) async fn hold<T, P>(
@@ -67,7 +88,7 @@ impl Ward {
         }
         urgency.departs();
         own.departs();
-        if service.rests_from(urgency) || service.breaker.pass(Instant::now()).is_err() {
+        if service.rests_from(urgency) || !service.passes().await {
             return CanvasResponse::Withheld;
         }
         let asked = async {

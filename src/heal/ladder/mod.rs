@@ -78,8 +78,14 @@ pub(in crate::heal) struct Turn {
     visited: VisitResult,
 }
 
+/// It is soon known whether a service builds beside, once it was asked.
+const SOON_KNOWN: Duration = Duration::from_millis(300);
+
 /// How often a service that is not well is looked at by those who can wait.
 const WELL_LOOK: Duration = Duration::from_millis(250);
+
+/// And at first: whoever waits may be about to say so.
+const FIRST_LOOK: Duration = Duration::from_millis(5);
 
 /// What a visit brought in vain is remembered for so long: a stored canvas does not change by being asked for.
 const VISITED_FOR: Duration = Duration::from_secs(30);
@@ -255,6 +261,9 @@ impl Ward {
     }
 
     /// One shared request on one rung. Looks early: the image is good again before the request ends.
+    ///
+    /// A request that was under way may have begun before the image was found gone: it wrote the key, which was lost
+    /// again, or met a fault that is over. So one that helps those who joined it in no way is asked once more.
     pub(in crate::heal) async fn step(
         self: &Arc<Self>,
         service: &Arc<CanvasService>,
@@ -265,42 +274,71 @@ impl Ward {
         if !self.waits_until_well(service, urgency).await {
             return StepResult::Cooling;
         }
-        let flight = &errand.flight;
         let boarded = Instant::now();
-        if self.memory.cooling(flight, service.recovered(), boarded).is_some() {
+        if self.memory.cooling(&errand.flight, service.recovered(), boarded).is_some() {
             return StepResult::Cooling;
         }
-        let (mut seat, is_leader) = self.fly(service, flight, patient, urgency, Freshness::OrLanded);
+        let seat = self.fly(service, &errand.flight, patient, urgency, Freshness::OrLanded);
+        match self.step_on(service, errand.clone(), seat, patient).await {
+            (StepResult::NoHelp(answer), false) if !answer.is_about_the_service() => {
+                let seat = self.fly(service, &errand.flight, patient, urgency, Freshness::Anew);
+                self.step_on(service, errand, seat, patient).await.0
+            }
+            (step, _) => step,
+        }
+    }
+
+    /// The step with this seat. True: its request is ours.
+    async fn step_on(
+        self: &Arc<Self>,
+        service: &Arc<CanvasService>,
+        errand: CanvasRequest,
+        (mut seat, is_leader): (FlightHandle<CanvasResponse>, bool),
+        patient: &IndexedImage,
+    ) -> (StepResult, bool) {
+        let (flight, boarded) = (&errand.flight, Instant::now());
         let leader = Arc::clone(&seat.urgency);
         let answer = tokio::select! {
             // Landed first: when both are ready, the answer says more than the look.
             biased;
             answer = seat.landed() => answer,
             () = self.looks(patient, &leader) => {
+                self.no_longer_expired(patient);
                 self.memory.succeeded(flight, boarded, Instant::now());
                 self.was_healed(patient);
                 self.note_expired(patient);
                 self.watch(service, errand, seat, patient);
-                return StepResult::Back;
+                return (StepResult::Back, is_leader);
             }
         };
-        self.judge(service, errand, answer, is_leader, patient, boarded).await
+        (self.judge(service, errand, answer, is_leader, patient, boarded).await, is_leader)
     }
 
     /// What nobody waits for is not built into a fault that was seen, where that would store it without its image. False:
     /// the fault goes on.
     async fn waits_until_well(&self, service: &CanvasService, urgency: &FlightPriority) -> bool {
-        let until = Instant::now() + self.settings.heal.backoff_max;
+        let began = Instant::now();
+        let until = began + self.settings.heal.backoff_max;
+        let mut pause = FIRST_LOOK;
+        // A thumbnail is wanted less soon than a page, but somebody waits for it.
         while urgency.lane() != Priority::Viewer
+            && urgency.viewers() == 0
             && service.variants.known(Instant::now()) != Some(true)
-            && !service.wellness.is_well()
+            && (!service.wellness.is_well()
+                || began.elapsed() < SOON_KNOWN && self.is_about_to_be_known(service))
         {
             if Instant::now() >= until {
                 return false;
             }
-            tokio::time::sleep(WELL_LOOK).await;
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(WELL_LOOK);
         }
         true
+    }
+
+    /// Nobody knows yet whether the service builds beside, and somebody finds out now.
+    fn is_about_to_be_known(&self, service: &CanvasService) -> bool {
+        service.variants.known(Instant::now()).is_none() && self.canvases.len() > 0
     }
 
     /// A seat on the one request to this canvas on this rung, made as urgent as we are. True: it is ours.
@@ -356,13 +394,14 @@ impl Ward {
             _ => self.is_back_after(service, answer, patient).await,
         };
         if is_back {
+            self.no_longer_expired(patient);
             self.memory.succeeded(&errand.flight, boarded, Instant::now());
             self.was_healed(patient);
             self.note_expired(patient);
         } else if answer == CanvasResponse::Carries && errand.flight.rung == Rung::Visit {
             // It is stored, and asking for it again changes nothing.
             self.memory.cool(&errand.flight, VISITED_FOR, Instant::now());
-        } else if !answer.is_about_the_service() {
+        } else if is_leader && !answer.is_about_the_service() {
             self.rung_failed(service, &errand.flight, boarded);
         }
         // The key was written and the nested request failed: poisoned. (Where it is not back, the file may be gone;

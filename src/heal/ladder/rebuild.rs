@@ -65,7 +65,7 @@ impl Ward {
         if matches!(said, Said::Alive(_)) {
             return StepResult::Alive;
         }
-        let health = if service.wellness.is_well() || visited == Some(CanvasResponse::Lacks) {
+        let health = if service.wellness.is_well_soon().await || visited == Some(CanvasResponse::Lacks) {
             self.health(service, patient).await
         } else {
             ServiceHealth::Unwell
@@ -86,8 +86,8 @@ impl Ward {
         } else {
             None
         };
-        let is_safe = health == ServiceHealth::Well && said == Said::Expired;
-        let errand = if nothing_to_lose || is_safe {
+        // Beside it, wherever that may be possible: of a file that is gone a canvas built anew would be empty.
+        let errand = if cannot_build_beside || canvas.variant.is_none() {
             CanvasRequest::rebuild(canvas)
         } else {
             CanvasRequest::aside(canvas)
@@ -134,6 +134,8 @@ impl Ward {
         match self.look_at(patient, INFO_TRUTH).await {
             Ok(status) if status.is_success() => ServiceHealth::Well,
             Ok(status) if self.is_expiry(status) => self.health_by_others(patient).await,
+            // It asks for a login before it looks: that is no fault, and the service has a way of its own.
+            Ok(status) if matches!(status.as_u16(), 401 | 407) => ServiceHealth::Unproven,
             Ok(_) | Err(_) => ServiceHealth::Unwell,
         }
     }

@@ -105,7 +105,7 @@ impl Healer {
     /// `[heal] identifiers` leaves it out.
     pub fn image(&self, key: &str, owner: Option<Owner>) -> Option<IndexedImage> {
         let ward = &self.ward;
-        let route = ward.image_route()?;
+        let route = ward.any_image_route()?;
         if ward.settings.heal.identifiers.as_ref().is_some_and(|pattern| !pattern.is_match(key)) {
             return None;
         }
@@ -147,9 +147,9 @@ impl Healer {
         match shown {
             Evidence::Expired if needs_no_key => ImageCheck::Missing,
             Evidence::Expired => ImageCheck::Expired,
-            Evidence::Alive if !tiles => ImageCheck::Alive,
+            Evidence::Alive if !tiles && said != Said::Nothing => ImageCheck::Alive,
             Evidence::Alive | Evidence::Nothing => {
-                self.look_at_tile(patient, said != Said::Nothing || needs_no_key).await
+                self.look_at_tile(patient, shown == Evidence::Alive || needs_no_key).await
             }
         }
     }
@@ -173,6 +173,10 @@ impl Healer {
     pub async fn mend(&self, patient: &IndexedImage) -> ImageHealReport {
         let (ward, started) = (&self.ward, Instant::now());
         let verdict = ward.board(patient, Priority::Background).landed().await.unwrap_or(HealOutcome::Failed);
+        // UPSTREAM: whoever registers a file writes its key, whether the file is there or not.
+        let is_proven = !matches!(verdict, HealOutcome::Healed(Rung::Register) | HealOutcome::Alive);
+        let verdict =
+            if !is_proven && ward.is_missing(patient).await { HealOutcome::Missing } else { verdict };
         let canvases = ward.asked_canvases(patient);
         let is_back = matches!(verdict, HealOutcome::Healed(_) | HealOutcome::Alive);
         // Without its image the canvas is not cured either: nobody waits for that.

@@ -6,6 +6,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use crate::config::settings::Rung;
 use crate::heal::canvas_service::CanvasService;
 use crate::heal::canvas_service::priority_semaphore::Priority;
@@ -26,10 +28,16 @@ const CURES: usize = 1_000;
 /// Rebuilds of one canvas at most that brought it back whole and yet did not last: duplicates hide.
 const REBUILDS: u32 = 3;
 
-/// How often the service is looked at before the cure gives up; with the pauses about half an hour.
-const LOOKS: u32 = 40;
+/// How long it is tried.
+const LONGEST: Duration = Duration::from_mins(30);
 
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
+
+/// For so long after it was seen, the end of a fault is noticed at once.
+const SOON: Duration = Duration::from_mins(1);
+
+/// How often it is looked whether a fault that was seen has passed.
+const FAULT_LOOK: Duration = Duration::from_millis(100);
 
 /// How one try ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,7 +110,8 @@ impl Ward {
         tracing::warn!(request = %patient.trace, canvas = %canvas.visit, "poisoned: it came back without its image; curing it when the service is well");
         let mut pause = FIRST_PAUSE;
         let mut rebuilds = 0;
-        for _ in 0..LOOKS {
+        let began = Instant::now();
+        while began.elapsed() < LONGEST {
             match self.try_cure(service, canvas, patient, urgency).await {
                 CureAttempt::Cured => {
                     self.mends.lacking.note([&*patient.key], false);
@@ -124,8 +133,11 @@ impl Ward {
                 }
                 CureAttempt::Unwell => {}
             }
-            tokio::time::sleep(pause.mul_f64(0.9 + 0.2 * fastrand::f64())).await;
-            pause = (pause * 2).min(self.settings.heal.backoff_max);
+            // A fault that was just seen costs nobody a request to look at.
+            let next = if service.wellness.is_well() { pause } else { FAULT_LOOK };
+            service.wellness.until_good(next.mul_f64(0.9 + 0.2 * fastrand::f64())).await;
+            let most = if began.elapsed() < SOON { FIRST_PAUSE * 4 } else { self.settings.heal.backoff_max };
+            pause = (pause * 2).min(most);
         }
         self.metrics.event("cure_failed");
         tracing::warn!(request = %patient.trace, canvas = %canvas.visit, rebuilds, "still poisoned; giving up until it is seen again");
@@ -138,9 +150,11 @@ impl Ward {
         patient: &IndexedImage,
         urgency: &Arc<FlightPriority>,
     ) -> CureAttempt {
-        if !service.breaker_is_closed() {
+        // A fault that only the service sees shows in what it builds: one finds out, and not more often than that.
+        if !service.breaker_is_closed() || !service.wellness.is_well() {
             return CureAttempt::Unwell;
         }
+        let Some(_alone) = service.try_alone() else { return CureAttempt::Unwell };
         let is_well = match (self.ask(patient).await, self.shows(patient).await) {
             (Said::Alive(_), false) => return self.gone_or_unwell(patient).await,
             (Said::Alive(_) | Said::Nothing, true) => self.nested_is_well(patient).await,

@@ -1,0 +1,291 @@
+//! The canvas service of a simulated world.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{HeaderValue, RETRY_AFTER};
+use http::request::Parts;
+use hyper::Response;
+use percent_encoding::percent_decode_str;
+use tokio::time::{sleep, timeout};
+
+use super::case::{Fault, Resources};
+use super::image_server::{answer, refused};
+use super::model::{Model, Place};
+use crate::config::settings::Timeouts;
+use crate::heal::{RoutedImage, SendRequest, Sending};
+use crate::iiif::ImageRequest;
+use crate::observe::Trace;
+use crate::upstream::{Body, Caller, UpstreamError};
+
+/// `CanvasService` answers below `/iiif-service/`.
+#[derive(Debug)]
+pub(super) struct CanvasService(pub(super) Arc<Model>);
+
+/// Status, media type and body.
+type Told = (u16, &'static str, String);
+
+const JSON: &str = "application/json;charset=UTF-8";
+const TEXT: &str = "text/plain;charset=UTF-8";
+
+impl SendRequest for CanvasService {
+    fn send<'a>(&'a self, _caller: &'a Caller, head: &'a Parts, times: Timeouts) -> Sending<'a> {
+        Box::pin(async move {
+            let target = head.uri.path_and_query().map(ToString::to_string).unwrap_or_default();
+            self.0.log(|| format!("service asked {target}"));
+            // UPSTREAM: who leaves stops no generation.
+            let working = tokio::spawn(Arc::clone(&self.0).service(target.clone()));
+            let told = match timeout(times.first_byte, working).await {
+                Err(_) => Err(UpstreamError::FirstByteTimeout),
+                Ok(Err(panicked)) => panic!("the model broke: {panicked}"),
+                Ok(Ok(told)) => told,
+            };
+            self.0.log(|| match &told {
+                Ok(told) => format!("service {} {target}", told.status()),
+                Err(error) => format!("service {error} {target}"),
+            });
+            told
+        })
+    }
+}
+
+/// One value of the query; the first counts.
+fn parameter<'a>(query: &'a str, name: &str) -> Option<&'a str> {
+    let mut pairs = query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+    pairs.find(|(key, _)| *key == name).map(|(_, value)| value)
+}
+
+impl Model {
+    async fn service(self: Arc<Self>, target: String) -> Result<Response<Body>, UpstreamError> {
+        if self.has(Fault::ServiceDown) {
+            return Err(refused());
+        }
+        let (path, query) = target.split_once('?').unwrap_or((&target, ""));
+        let path = path.strip_prefix("/iiif-service/").unwrap_or_default();
+        if let Some(id) = path.strip_prefix("resources/") {
+            let (status, media_type, body) = self.resource(id).await;
+            return Ok(answer(status, media_type, body));
+        }
+        let update = parameter(query, "update").is_some_and(|value| value.is_empty() || value == "true");
+        let disallow = parameter(query, "disallow").filter(|_| self.world().honours_disallow);
+        let disallow = percent_decode_str(disallow.unwrap_or_default()).decode_utf8_lossy().into_owned();
+        if self.has(Fault::ServiceHangs) {
+            self.excuses(path);
+            self.outlasts(Fault::ServiceHangs).await;
+        }
+        let busy = |fault| if let Fault::Busy(seconds) = fault { Some(seconds) } else { None };
+        if let Some(seconds) = self.fault(busy) {
+            let mut busy = answer(429, TEXT, "too many");
+            busy.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+            return Ok(busy);
+        }
+        let (status, media_type, body) = if let Some(path) = path.strip_prefix("fedora/canvas/") {
+            self.canvas(path, update, disallow).await
+        } else if let Some(path) = path.strip_prefix("fedora/presentation/") {
+            self.book(path, update, disallow).await
+        } else if let Some(path) = path.strip_prefix("fedora/image/") {
+            self.registers(path, update).await
+        } else {
+            (404, JSON, "{}".to_owned())
+        };
+        Ok(answer(status, media_type, body))
+    }
+
+    async fn resource(&self, id: &str) -> Told {
+        sleep(Duration::from_millis(3)).await;
+        let closed = match self.world().resources {
+            Resources::Open => false,
+            Resources::Closed => true,
+            Resources::ClosedFrom(from) => self.now() >= from,
+            Resources::Gateway => return (404, "text/html", "<html>nginx</html>".to_owned()),
+        };
+        if closed {
+            return (403, "text/html", "<html>Forbidden</html>".to_owned());
+        }
+        self.outlasts(Fault::ResourcesHang).await;
+        if self.has(Fault::Redis) {
+            return (503, TEXT, "Unable to connect to Redis".to_owned());
+        }
+        let leaf = self.library.leaf_with(id);
+        match leaf.filter(|leaf| self.state().keys.contains(leaf)) {
+            Some(leaf) => (200, TEXT, self.library.leaves[leaf].file_url.clone()),
+            None => (404, TEXT, format!("Resource with id {id} not found!")),
+        }
+    }
+
+    /// The canvas at this path hangs: it may be asked for again.
+    fn excuses(&self, path: &str) {
+        let path = path.strip_prefix("fedora/canvas/").unwrap_or(path);
+        if let Some(leaf) = self.library.leaf_at(path) {
+            self.reason(leaf);
+        }
+    }
+
+    fn reason(&self, leaf: usize) {
+        self.state().asked.entry(leaf).or_default().reasons += 1;
+    }
+
+    async fn canvas(&self, path: &str, update: bool, disallow: String) -> Told {
+        let Some(leaf) = self.library.leaf_at(path) else {
+            sleep(self.world().canvas() / 3).await;
+            return (500, JSON, r#"{"status":500}"#.to_owned());
+        };
+        self.state().asked.entry(leaf).or_default().asked += 1;
+        if !update && !disallow.is_empty() {
+            // Such an answer may be an old one: it proves nothing.
+            self.reason(leaf);
+        }
+        let query = if disallow.is_empty() { String::new() } else { format!("?disallow={disallow}") };
+        if self.has(Fault::Stuck(leaf)) {
+            self.reason(leaf);
+            self.outlasts(Fault::Stuck(leaf)).await;
+        }
+        if self.has(Fault::Redis) {
+            self.reason(leaf);
+            return (503, TEXT, "Unable to connect to Redis".to_owned());
+        }
+        let place = Place::Canvas(leaf, disallow);
+        let stored = self.state().documents.get(&place).copied();
+        if let (Some(pictures), false) = (stored, update) {
+            sleep(Duration::from_millis(5)).await;
+            self.reason(leaf);
+            return (200, JSON, self.library.canvas(leaf, pictures > 0, &query));
+        }
+        let built = {
+            let _building = Building::of(self);
+            self.builds(leaf).await
+        };
+        match built {
+            Ok(has_picture) => {
+                if !has_picture {
+                    self.reason(leaf);
+                }
+                let of = usize::from(!self.file_is_gone(leaf));
+                self.stores(place, usize::from(has_picture), of);
+                (200, JSON, self.library.canvas(leaf, has_picture, &query))
+            }
+            Err(status) => {
+                self.reason(leaf);
+                (status, JSON, format!(r#"{{"status":{status}}}"#))
+            }
+        }
+    }
+
+    /// Three reads, a HEAD of the file, the key, the nested info.json. False: the picture is left out.
+    async fn builds(&self, leaf: usize) -> Result<bool, u16> {
+        let part = self.world().canvas() / 4;
+        sleep(part).await;
+        if self.has(Fault::Repository) {
+            return Err(500);
+        }
+        if self.file_is_gone(leaf) || self.has(Fault::FileStore) {
+            return Ok(false);
+        }
+        if !self.world().key_early {
+            sleep(part * 2).await;
+        }
+        if self.has(Fault::Redis) {
+            return Err(503);
+        }
+        self.state().keys.insert(leaf);
+        self.log(|| format!("         key of {leaf} written"));
+        if self.world().key_early {
+            sleep(part * 2).await;
+        }
+        let seen = self.nested_info(leaf).await;
+        sleep(part).await;
+        Ok(seen)
+    }
+
+    /// The service's own info.json: through us, or straight to the image server.
+    async fn nested_info(&self, leaf: usize) -> bool {
+        let _connection = self.nested.acquire().await;
+        if self.has(Fault::Nested) {
+            return false;
+        }
+        let rest = format!("{}/info.json", self.library.leaves[leaf].uuid);
+        let answered = self.image(&format!("/iiif/2/{rest}"), true).await;
+        let status = answered.as_ref().map_or(502, |(status, _)| *status);
+        if let (true, Some((healer, route)), Some(request)) =
+            (self.world().echoes, self.healer(), ImageRequest::parse(&rest))
+        {
+            let trace = Trace::fresh();
+            let image = RoutedImage { route, request, trace: &trace };
+            healer.echo_answered(&image, http::StatusCode::from_u16(status).unwrap_or_default());
+        }
+        self.log(|| format!("         nested {status} for key of {leaf}"));
+        status == 200
+    }
+
+    async fn book(&self, path: &str, update: bool, disallow: String) -> Told {
+        let Some(book) = self.library.books.iter().position(|book| book == path) else {
+            sleep(self.world().canvas() / 3).await;
+            return (500, JSON, r#"{"status":500}"#.to_owned());
+        };
+        let query = if disallow.is_empty() { String::new() } else { format!("?disallow={disallow}") };
+        if self.has(Fault::Redis) {
+            return (503, TEXT, "Unable to connect to Redis".to_owned());
+        }
+        let leaves: Vec<_> = self.library.leaves_of(book).collect();
+        let place = Place::Book(book, disallow);
+        let stored = self.state().documents.get(&place).copied();
+        if let (Some(pictures), false) = (stored, update) {
+            sleep(Duration::from_millis(5)).await;
+            return (200, JSON, self.library.manifest(book, &leaves[..pictures.min(leaves.len())], &query));
+        }
+        let _building = Building::of(self);
+        let mut whole = Vec::new();
+        for leaf in &leaves {
+            match self.builds(*leaf).await {
+                Ok(true) => whole.push(*leaf),
+                Ok(false) => {}
+                Err(status) => return (status, JSON, format!(r#"{{"status":{status}}}"#)),
+            }
+        }
+        let there = leaves.iter().filter(|leaf| !self.file_is_gone(**leaf)).count();
+        self.stores(place, whole.len(), there);
+        (200, JSON, self.library.manifest(book, &whole, &query))
+    }
+
+    async fn registers(&self, path: &str, update: bool) -> Told {
+        sleep(self.world().canvas() / 4).await;
+        let found = self.library.leaves.iter().position(|leaf| {
+            path.strip_prefix(&leaf.path).and_then(|rest| rest.strip_prefix("/files/")) == Some(&leaf.name)
+        });
+        let Some(leaf) = found else { return (404, JSON, "{}".to_owned()) };
+        if self.has(Fault::Redis) {
+            return (503, TEXT, "Unable to connect to Redis".to_owned());
+        }
+        if self.state().documents.contains_key(&Place::Image(leaf)) && !update {
+            return (200, JSON, "{}".to_owned());
+        }
+        // UPSTREAM: the key is written whatever becomes of info.json.
+        self.state().keys.insert(leaf);
+        self.log(|| format!("         key of {leaf} registered"));
+        if self.nested_info(leaf).await {
+            self.stores(Place::Image(leaf), 1, 1);
+            (200, JSON, "{}".to_owned())
+        } else {
+            (404, JSON, "{}".to_owned())
+        }
+    }
+}
+
+/// `Building` counts what is built at once.
+struct Building<'a>(&'a Model);
+
+impl<'a> Building<'a> {
+    fn of(model: &'a Model) -> Self {
+        let mut state = model.state();
+        state.building += 1;
+        state.most = state.most.max(state.building);
+        drop(state);
+        Self(model)
+    }
+}
+
+impl Drop for Building<'_> {
+    fn drop(&mut self) {
+        self.0.state().building -= 1;
+    }
+}

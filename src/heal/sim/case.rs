@@ -1,0 +1,323 @@
+//! What a seed draws: a world, and what happens in it.
+
+use std::time::Duration;
+
+use fastrand::Rng;
+
+use super::library::{Library, STALE};
+
+/// `Resources` is how `/resources/{uuid}` answers us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Resources {
+    Open,
+    /// A gateway's 403.
+    Closed,
+    /// Open at first, closed from this millisecond on.
+    ClosedFrom(u64),
+    /// A gateway's 404, which is not the service's.
+    Gateway,
+}
+
+/// `Cache` is what the image server keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cache {
+    /// info.json in its memory, as every one does.
+    Info,
+    /// Tiles and info.json, for good.
+    Derivative,
+    /// Files that were opened once.
+    Source,
+}
+
+/// `World` is how this installation is made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct World {
+    pub(super) resources: Resources,
+    pub(super) cache: Cache,
+    /// The service keeps a canvas with a `disallow` beside the plain one.
+    pub(super) honours_disallow: bool,
+    /// The image server takes base64 identifiers.
+    pub(super) base64: bool,
+    /// Requests without a cookie are 401 before the identifier is looked up.
+    pub(super) login: bool,
+    /// Older manifests with dead canvases for every image.
+    pub(super) stale_owners: usize,
+    /// An image route before the right one leads to a server that knows none of our images.
+    pub(super) two_routes: bool,
+    /// The index knows where files are.
+    pub(super) files_known: bool,
+    /// The service's own info.json comes back through us.
+    pub(super) echoes: bool,
+    /// How long one canvas takes, in milliseconds.
+    pub(super) canvas_ms: u64,
+    /// The key is written in the first half of that time, not at its end.
+    pub(super) key_early: bool,
+    /// How long a picture takes, in milliseconds.
+    pub(super) image_ms: u64,
+    /// `heal.concurrency`.
+    pub(super) concurrency: usize,
+    /// `heal.ahead`.
+    pub(super) ahead: usize,
+    /// `heal.sweep`.
+    pub(super) sweep: bool,
+}
+
+/// `Fault` is what is wrong for a while.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// Every info.json of the image server answers this status.
+    Info(u16),
+    /// The nested info.json fails on a way that we do not see.
+    Nested,
+    /// Objects cannot be read: the service answers 500.
+    Repository,
+    /// HEAD of a file answers 5xx, and so does the file.
+    FileStore,
+    /// Redis is down.
+    Redis,
+    /// The service refuses connections.
+    ServiceDown,
+    /// The service takes requests, and goes on with them when the fault is over.
+    ServiceHangs,
+    /// The service answers 429 and wants this many seconds of rest.
+    Busy(u64),
+    /// `/resources` never answers.
+    ResourcesHang,
+    /// The image server refuses connections.
+    ImagesDown,
+    /// The image server answers every picture with this status.
+    Images(u16),
+    /// The canvas of this leaf never answers.
+    Stuck(usize),
+}
+
+/// `Trouble` is a fault with its time, in milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Trouble {
+    pub(super) fault: Fault,
+    pub(super) from: u64,
+    pub(super) to: u64,
+}
+
+/// `Gone` is a file that is not there for a while.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Gone {
+    pub(super) leaf: usize,
+    pub(super) from: u64,
+    pub(super) to: u64,
+}
+
+/// `Want` is what a reader wants of an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Want {
+    Info,
+    /// A tile of this width.
+    Tile(u32),
+}
+
+/// `Act` is one thing that happens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Act {
+    /// So many readers ask for this image at once, and leave after so many milliseconds.
+    Ask { image: usize, want: Want, readers: usize, patience: u64, cookie: bool },
+    /// A reader opens this manifest.
+    Opened(usize),
+    /// Redis loses everything.
+    Flush,
+    /// Redis loses its resource keys.
+    EvictKeys,
+    /// Redis loses its documents.
+    EvictDocuments,
+    /// Redis loses the key of one leaf.
+    Expire(usize),
+    /// The image server starts anew: what it had in memory is gone.
+    ImagesRestart,
+    /// The configuration is read anew, with another number in it.
+    Reload,
+    /// Batch mends this image.
+    Mend(usize),
+}
+
+/// `At` is an act with its time, in milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct At {
+    pub(super) ms: u64,
+    pub(super) act: Act,
+}
+
+/// `Case` is a world and its story. Equal cases go equally.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Case {
+    pub(super) world: World,
+    /// Canvases that are stored at the beginning, as 1 of so many; 0: none.
+    pub(super) stored: usize,
+    pub(super) troubles: Vec<Trouble>,
+    pub(super) gone: Vec<Gone>,
+    pub(super) acts: Vec<At>,
+    /// Images that are read at the end.
+    pub(super) last: Vec<usize>,
+}
+
+fn one_in(rng: &mut Rng, n: u32) -> bool {
+    rng.u32(0..n) == 0
+}
+
+impl World {
+    /// The simplest one, to which a failing case is brought as near as possible.
+    pub(super) fn plain() -> Self {
+        Self {
+            resources: Resources::Open,
+            cache: Cache::Info,
+            honours_disallow: true,
+            base64: true,
+            login: false,
+            stale_owners: 0,
+            two_routes: false,
+            files_known: false,
+            echoes: true,
+            canvas_ms: 20,
+            key_early: true,
+            image_ms: 5,
+            concurrency: 2,
+            ahead: 0,
+            sweep: false,
+        }
+    }
+
+    fn draw(rng: &mut Rng) -> Self {
+        let resources = match rng.u32(0..8) {
+            0 | 1 => Resources::Closed,
+            2 => Resources::ClosedFrom(rng.u64(0..60_000)),
+            3 => Resources::Gateway,
+            _ => Resources::Open,
+        };
+        let cache = match rng.u32(0..8) {
+            0..=2 => Cache::Derivative,
+            3 => Cache::Source,
+            _ => Cache::Info,
+        };
+        Self {
+            resources,
+            cache,
+            honours_disallow: !one_in(rng, 4),
+            base64: !one_in(rng, 4),
+            login: one_in(rng, 6),
+            stale_owners: if one_in(rng, 3) { STALE[rng.usize(0..STALE.len())] } else { 0 },
+            two_routes: one_in(rng, 4),
+            files_known: one_in(rng, 3),
+            echoes: !one_in(rng, 4),
+            canvas_ms: [10, 20, 50, 100, 200, 500, 2_000, 10_000, 60_000][rng.usize(0..9)],
+            key_early: !one_in(rng, 3),
+            image_ms: [1, 5, 20][rng.usize(0..3)],
+            concurrency: rng.usize(1..=3),
+            ahead: [0, 0, 4, 8][rng.usize(0..4)],
+            sweep: one_in(rng, 4),
+        }
+    }
+
+    /// How long one canvas takes at most.
+    pub(super) fn canvas(&self) -> Duration {
+        Duration::from_millis(self.canvas_ms)
+    }
+}
+
+fn trouble(rng: &mut Rng, until: u64) -> Trouble {
+    let fault = match rng.u32(0..14) {
+        0 => Fault::Info([403, 404, 429, 500, 503][rng.usize(0..5)]),
+        1 | 2 => Fault::Nested,
+        3 => Fault::Repository,
+        4 | 5 => Fault::FileStore,
+        6 => Fault::Redis,
+        7 => Fault::ServiceDown,
+        8 => Fault::ServiceHangs,
+        9 => Fault::Busy(rng.u64(1..10)),
+        10 => Fault::ResourcesHang,
+        11 => Fault::ImagesDown,
+        12 => Fault::Images([429, 500, 503][rng.usize(0..3)]),
+        _ => Fault::Stuck(rng.usize(0..Library::get().leaves.len())),
+    };
+    let from = rng.u64(0..until);
+    Trouble { fault, from, to: from + [500, 2_000, 8_000, 20_000, 60_000][rng.usize(0..5)] }
+}
+
+impl Case {
+    /// What this seed draws.
+    pub(super) fn draw(seed: u64) -> Self {
+        let rng = &mut Rng::with_seed(seed);
+        let world = World::draw(rng);
+        let library = Library::get();
+        let until = [20_000, 60_000, 180_000][rng.usize(0..3)];
+        let troubles = (0..rng.usize(0..3)).map(|_| trouble(rng, until)).collect();
+        let gone = |rng: &mut Rng| {
+            let from = if one_in(rng, 2) { 0 } else { rng.u64(0..until) };
+            let to = if one_in(rng, 2) { u64::MAX / 2 } else { from + rng.u64(500..60_000) };
+            Gone { leaf: rng.usize(0..library.leaves.len()), from, to }
+        };
+        let gone =
+            if one_in(rng, 2) { (0..rng.usize(1..4)).map(|_| gone(rng)).collect() } else { Vec::new() };
+        let mut acts = Vec::new();
+        for _ in 0..rng.usize(1..5) {
+            let act = match rng.u32(0..6) {
+                0 | 1 => Act::Flush,
+                2 | 3 => Act::EvictKeys,
+                4 => Act::EvictDocuments,
+                _ => Act::Expire(rng.usize(0..library.leaves.len())),
+            };
+            acts.push(At { ms: rng.u64(0..until), act });
+        }
+        for _ in 0..rng.usize(1..6) {
+            reader(rng, library, until, &mut acts);
+        }
+        for _ in 0..rng.usize(0..3) {
+            let act = match rng.u32(0..5) {
+                0 => Act::ImagesRestart,
+                1 => Act::Reload,
+                2 => Act::Opened(rng.usize(0..library.books.len())),
+                _ => Act::Mend(rng.usize(0..library.images.len())),
+            };
+            acts.push(At { ms: rng.u64(0..until), act });
+        }
+        acts.sort_by_key(|at| at.ms);
+        let last = (0..library.images.len()).collect();
+        Self { world, stored: rng.usize(0..3), troubles, gone, acts, last }
+    }
+
+    /// When the last fault is over, and the last act done.
+    pub(super) fn end(&self) -> u64 {
+        let acts = self.acts.iter().map(|at| at.ms);
+        acts.chain(self.troubles.iter().map(|trouble| trouble.until())).max().unwrap_or(0)
+    }
+}
+
+impl Trouble {
+    /// Until when it may be heeded: who was told to rest does.
+    pub(super) fn until(&self) -> u64 {
+        if let Fault::Busy(seconds) = self.fault { self.to + seconds * 1000 } else { self.to }
+    }
+}
+
+/// One who reads: pages on, jumps, looks at one page with many, or crawls.
+fn reader(rng: &mut Rng, library: &Library, until: u64, acts: &mut Vec<At>) {
+    let mut ms = rng.u64(0..until);
+    let mut image = rng.usize(0..library.images.len());
+    let style = rng.u32(0..4);
+    let cookie = !one_in(rng, 4);
+    for _ in 0..rng.usize(1..9) {
+        let patience = if one_in(rng, 6) { rng.u64(1..2_000) } else { 200_000 };
+        let readers = if style == 2 { rng.usize(2..20) } else { 1 };
+        if one_in(rng, 2) {
+            acts.push(At { ms, act: Act::Ask { image, want: Want::Info, readers: 1, patience, cookie } });
+        }
+        let want = Want::Tile([64, 100, 128, 256][rng.usize(0..4)]);
+        acts.push(At { ms, act: Act::Ask { image, want, readers, patience, cookie } });
+        ms += match style {
+            3 => rng.u64(0..50),
+            _ => rng.u64(100..8_000),
+        };
+        image = match style {
+            1 => rng.usize(0..library.images.len()),
+            2 if one_in(rng, 2) => image,
+            _ => (image + 1) % library.images.len(),
+        };
+    }
+}

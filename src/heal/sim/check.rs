@@ -1,0 +1,203 @@
+//! What must be true of every request that a reader makes.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::case::{Case, Fault, Resources, Trouble, Want, World};
+use super::model::Model;
+use super::run::{MISSING, WAIT};
+use crate::outcome::Outcome;
+
+/// `Seen` is what a reader got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Seen {
+    Answer {
+        status: u16,
+        outcome: Outcome,
+        healed: bool,
+    },
+    /// 503 with `Retry-After`.
+    Later {
+        crowded: bool,
+        after: Duration,
+    },
+    /// The image server gave no answer.
+    Failed,
+}
+
+/// `Exchange` is one request, from its first byte.
+#[derive(Debug)]
+pub(super) struct Exchange {
+    image: usize,
+    want: Want,
+    cookie: bool,
+    from: u64,
+    began: Instant,
+    /// What the image server would have answered at the beginning.
+    first: u16,
+}
+
+/// What is remembered of a file that is gone may outlast it for so long.
+const REMEMBERED: u64 = 2_000;
+
+/// Where a canvas can only be built over the stored one, a sign of a fault is heeded for so long. (A key that is lost while
+/// its canvas is built looks like one.)
+const DOUBT: u64 = 32_000;
+
+impl World {
+    /// Nothing proves anything here before a reader's own request does: not the image server, not `/resources`.
+    pub(super) fn is_blind(&self) -> bool {
+        self.login && self.resources != Resources::Open
+    }
+}
+
+impl Case {
+    /// Something hangs: places are given back while what they were for goes on.
+    pub(super) fn hangs(&self) -> bool {
+        let hangs = |trouble: &Trouble| matches!(trouble.fault, Fault::ServiceHangs | Fault::Stuck(_));
+        self.world.canvas_ms > 5_000 || self.troubles.iter().any(hangs)
+    }
+
+    pub(super) fn troubled(&self, from: u64, to: u64, counts: impl Fn(Fault) -> bool) -> bool {
+        let overlaps = |trouble: &&Trouble| trouble.from <= to && trouble.until() >= from;
+        self.troubles.iter().filter(overlaps).any(|trouble| counts(trouble.fault))
+    }
+}
+
+impl Exchange {
+    pub(super) fn begins(model: &Model, image: usize, want: Want, cookie: bool) -> Self {
+        let first = Self::now(model, image, want, cookie);
+        Self { image, want, cookie, from: model.now(), began: Instant::now(), first }
+    }
+
+    /// What the image server would answer now.
+    fn now(model: &Model, image: usize, want: Want, cookie: bool) -> u16 {
+        match want {
+            Want::Info => 0,
+            Want::Tile(width) => {
+                let id = &model.library.images[image].id;
+                model.tile(id, &format!("full/{width},/0/default.jpg"), cookie)
+            }
+        }
+    }
+
+    fn leaf(&self, model: &Model) -> usize {
+        model.library.images[self.image].leaf
+    }
+
+    /// Whether nothing but us can be why this image is not there: no fault in this time or shortly before it, its file
+    /// there, its key not lost in between.
+    fn could_be_healed(&self, model: &Model, to: u64) -> bool {
+        let (case, leaf) = (&model.case, self.leaf(model));
+        let honours = case.world.honours_disallow;
+        let grace = if honours { 2_000 } else { DOUBT };
+        let lately = self.from.saturating_sub(grace + case.world.canvas_ms);
+        let excuses = |fault: Fault| match fault {
+            // Beside the stored canvas the key is written although info.json fails.
+            Fault::Nested => !honours,
+            Fault::Info(_) => !honours || self.want == Want::Info,
+            Fault::ResourcesHang => false,
+            Fault::Stuck(stuck) => stuck == leaf,
+            _ => true,
+        };
+        let was_gone = |from: u64| {
+            let overlaps =
+                |from: u64, to: u64, gone_from: u64, gone_to: u64| gone_from <= to && gone_to >= from;
+            case.gone.iter().any(|gone| gone.leaf == leaf && overlaps(from, to, gone.from, gone.to))
+        };
+        let remembered = u64::try_from(MISSING.as_millis()).unwrap_or(u64::MAX) + REMEMBERED;
+        !case.troubled(lately, to, excuses)
+            && !was_gone(self.from.saturating_sub(remembered).saturating_sub(case.world.canvas_ms))
+            && !model.lost_since(leaf, if honours && !case.world.is_blind() { self.from } else { lately })
+    }
+
+    /// A heal takes longer than a reader waits, because canvases do or because something hangs.
+    fn may_take_long(model: &Model, from: u64, to: u64) -> bool {
+        let world = &model.case.world;
+        let all = u64::try_from(model.library.leaves.len()).unwrap_or(u64::MAX) * world.canvas_ms;
+        let wait = u64::try_from(WAIT.as_millis()).unwrap_or(u64::MAX);
+        all / world.concurrency as u64 > wait / 3
+            || model.case.troubled(from.saturating_sub(wait * 3), to, |fault| fault != Fault::ResourcesHang)
+    }
+
+    pub(super) fn ends(&self, model: &Model, seen: &Seen) {
+        let (to, took) = (model.now(), self.began.elapsed());
+        if model.world().login && !self.cookie {
+            return;
+        }
+        let what = || format!("image {} {:?}: {seen:?} after {took:?}", self.image, self.want);
+        let healable = self.could_be_healed(model, to);
+        match *seen {
+            Seen::Answer { status: 200..=399, outcome, healed } => {
+                if (outcome == Outcome::Healed) != healed {
+                    model.breaks(format!("(8) {}", what()));
+                }
+            }
+            Seen::Answer { outcome, .. } => {
+                if healable {
+                    model.breaks(format!("(1) it could be healed and is {outcome:?}: {}", what()));
+                }
+                if matches!(outcome, Outcome::Healed | Outcome::Unknown) {
+                    model.breaks(format!("(8) {}", what()));
+                }
+            }
+            Seen::Failed if healable => {
+                model.breaks(format!("(1) it could be healed and has no answer: {}", what()))
+            }
+            Seen::Failed => {}
+            Seen::Later { crowded, after } => {
+                let is_early = took + Duration::from_millis(200) < WAIT;
+                if crowded
+                    || is_early
+                    || after.is_zero()
+                    || (healable && !Self::may_take_long(model, self.from, to))
+                {
+                    model.breaks(format!("(1) it is not told when it should be: {}", what()));
+                }
+            }
+        }
+        self.is_served(model, seen, to, took);
+        self.stays_gone(model, seen, to, &what);
+    }
+
+    /// A tile that the image server would serve is served, at once.
+    fn is_served(&self, model: &Model, seen: &Seen, to: u64, took: Duration) {
+        let would = self.first == 200 && Self::now(model, self.image, self.want, self.cookie) == 200;
+        let fails = |fault| {
+            matches!(
+                fault,
+                Fault::ImagesDown | Fault::Images(_) | Fault::FileStore | Fault::Redis | Fault::ServiceDown
+            )
+        };
+        let case = &model.case;
+        let leaf = self.leaf(model);
+        let was_gone =
+            case.gone.iter().any(|gone| gone.leaf == leaf && gone.from <= to && gone.to >= self.from);
+        if !would || was_gone || case.troubled(self.from, to, fails) || model.lost_since(leaf, self.from) {
+            return;
+        }
+        let soon = Duration::from_millis(model.world().image_ms * 3 + 150);
+        let is_good = matches!(seen, Seen::Answer { status: 200, .. });
+        if !is_good || took > soon {
+            model.breaks(format!(
+                "(4) the image server would have served it: image {} {:?}: {seen:?} after {took:?}",
+                self.image, self.want
+            ));
+        }
+    }
+
+    /// A file that is gone is 404, and no reader waits for it for long.
+    fn stays_gone(&self, model: &Model, seen: &Seen, to: u64, what: &impl Fn() -> String) {
+        let (case, leaf) = (&model.case, self.leaf(model));
+        let is_gone =
+            case.gone.iter().any(|gone| gone.leaf == leaf && gone.from <= self.from && gone.to > to);
+        let troubled = case.troubled(self.from.saturating_sub(30_000), to, |_| true);
+        if !is_gone || troubled || Self::may_take_long(model, self.from, to) {
+            return;
+        }
+        if matches!(seen, Seen::Later { .. } | Seen::Failed) {
+            model.breaks(format!("(6) its file is gone: {}", what()));
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! The upstream as it was measured: what Redis, the repository, the image server and the canvas service share.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, sleep};
+
+use super::case::{Cache, Case, Fault, World};
+use super::library::Library;
+use crate::heal::Healer;
+
+/// Where a document is stored.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) enum Place {
+    /// A canvas, by leaf and `disallow`.
+    Canvas(usize, String),
+    /// A manifest, by book and `disallow`.
+    Book(usize, String),
+    /// What registering left.
+    Image(usize),
+}
+
+/// How often the canvas of one leaf was asked for, and how often there was a reason to.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Asked {
+    pub(super) asked: usize,
+    pub(super) reasons: usize,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct State {
+    /// Leaves whose resource key is there.
+    pub(super) keys: HashSet<usize>,
+    /// When the key of a leaf was lost last.
+    pub(super) lost: HashMap<usize, Instant>,
+    /// Pictures in each stored document.
+    pub(super) documents: HashMap<Place, usize>,
+    /// Identifiers whose info.json is in the image server's memory.
+    pub(super) infos: HashSet<String>,
+    /// Tiles in the derivative cache.
+    pub(super) tiles: HashSet<String>,
+    /// Files in the source cache.
+    pub(super) opened: HashSet<usize>,
+    /// Canvases being built now, and the most at once.
+    pub(super) building: usize,
+    pub(super) most: usize,
+    pub(super) asked: HashMap<usize, Asked>,
+    /// Requests to the server of the other image route.
+    pub(super) stray: usize,
+    /// Everything that was asked of us, for a failing case.
+    pub(super) log: Vec<String>,
+    pub(super) broken: Vec<String>,
+}
+
+/// `Model` is the whole upstream. Everything it does depends on its case and on tokio's clock alone.
+#[derive(Debug)]
+pub(super) struct Model {
+    pub(super) library: &'static Library,
+    pub(super) case: Case,
+    pub(super) start: Instant,
+    state: Mutex<State>,
+    /// UPSTREAM: two outbound connections per host.
+    pub(super) nested: Semaphore,
+    healer: Mutex<Option<(Healer, usize)>>,
+    logs: bool,
+}
+
+impl Model {
+    pub(super) fn new(case: Case, logs: bool) -> Arc<Self> {
+        let library = Library::get();
+        let mut state = State::default();
+        state.keys.extend(0..library.leaves.len());
+        for leaf in 0..library.leaves.len() {
+            if case.stored > 0 && leaf % case.stored == 0 {
+                state.documents.insert(Place::Canvas(leaf, String::new()), 1);
+            }
+        }
+        Arc::new(Self {
+            library,
+            case,
+            start: Instant::now(),
+            state: Mutex::new(state),
+            nested: Semaphore::new(2),
+            healer: Mutex::default(),
+            logs,
+        })
+    }
+
+    pub(super) fn world(&self) -> &World {
+        &self.case.world
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Milliseconds since the beginning.
+    pub(super) fn now(&self) -> u64 {
+        u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    pub(super) fn log(&self, what: impl FnOnce() -> String) {
+        if self.logs {
+            let mut line = format!("{:>7} {}", self.now(), what());
+            // Nobody can tell UUIDs from one another.
+            for (at, leaf) in self.library.leaves.iter().enumerate() {
+                line = line.replace(&leaf.uuid, &format!("leaf-{at}"));
+            }
+            self.state().log.push(line);
+        }
+    }
+
+    pub(super) fn breaks(&self, what: String) {
+        let line = format!("at {} ms: {what}", self.now());
+        self.state().broken.push(line);
+    }
+
+    /// The fault of this kind that lasts now.
+    pub(super) fn fault<T>(&self, is: impl Fn(Fault) -> Option<T>) -> Option<T> {
+        let now = self.now();
+        let lasting = self.case.troubles.iter().filter(|trouble| (trouble.from..trouble.to).contains(&now));
+        lasting.filter_map(|trouble| is(trouble.fault)).next()
+    }
+
+    pub(super) fn has(&self, fault: Fault) -> bool {
+        self.fault(|lasting| (lasting == fault).then_some(())).is_some()
+    }
+
+    /// Waits until this fault is over.
+    pub(super) async fn outlasts(&self, fault: Fault) {
+        while self.has(fault) {
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    pub(super) fn file_is_gone(&self, leaf: usize) -> bool {
+        let now = self.now();
+        self.case.gone.iter().any(|gone| gone.leaf == leaf && (gone.from..gone.to).contains(&now))
+    }
+
+    /// The key of a leaf is gone: from now on there is a reason to ask for its canvas.
+    pub(super) fn loses(&self, leaf: usize) {
+        let mut state = self.state();
+        state.lost.insert(leaf, Instant::now());
+        if state.keys.remove(&leaf) {
+            state.asked.entry(leaf).or_default().reasons += 1;
+        }
+    }
+
+    /// Was the key of this leaf lost since this millisecond?
+    pub(super) fn lost_since(&self, leaf: usize, ms: u64) -> bool {
+        let since = self.start + Duration::from_millis(ms);
+        self.state().lost.get(&leaf).is_some_and(|lost| *lost >= since)
+    }
+
+    pub(super) fn loses_all(&self) {
+        (0..self.library.leaves.len()).for_each(|leaf| self.loses(leaf));
+    }
+
+    pub(super) fn set_healer(&self, healer: Option<(Healer, usize)>) {
+        *self.healer.lock().unwrap_or_else(PoisonError::into_inner) = healer;
+    }
+
+    /// The healer, and the position of its image route.
+    pub(super) fn healer(&self) -> Option<(Healer, usize)> {
+        self.healer.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Stores a document. Fewer pictures than before where everybody reads them is what must never come of us.
+    pub(super) fn stores(&self, place: Place, pictures: usize, of: usize) {
+        let before = self.state().documents.insert(place.clone(), pictures);
+        let plain = matches!(&place, Place::Canvas(_, query) | Place::Book(_, query) if query.is_empty());
+        if !plain {
+            return;
+        }
+        self.log(|| format!("         stored {place:?}: {before:?} -> {pictures}"));
+        // Where `disallow` is not known a rebuild may meet a fault that begins after it.
+        let worse = before.is_some_and(|before| pictures < before) || (before.is_none() && pictures < of);
+        if worse && self.world().honours_disallow {
+            self.breaks(format!("(2) {place:?} was made worse: {before:?} pictures, {pictures} now"));
+        }
+    }
+
+    /// What the image server answers for a tile now, were it asked; no time passes.
+    pub(super) fn tile(&self, id: &str, tail: &str, cookie: bool) -> u16 {
+        if self.world().login && !cookie {
+            return 401;
+        }
+        let kept =
+            self.world().cache == Cache::Derivative && self.state().tiles.contains(&format!("{id}/{tail}"));
+        if kept { 200 } else { self.open(id).map_or_else(|status| status, |_| 200) }
+    }
+
+    /// The leaf behind an identifier, as the image server finds it; no time passes.
+    pub(super) fn open(&self, id: &str) -> Result<usize, u16> {
+        let id = id.split(';').next().unwrap_or_default();
+        let by_uuid = self.library.leaf_with(id);
+        let leaf = match by_uuid {
+            Some(leaf) => leaf,
+            None if self.world().base64 => self.decoded(id).ok_or(404_u16)?,
+            None => return Err(404),
+        };
+        if self.world().cache == Cache::Source && self.state().opened.contains(&leaf) {
+            return Ok(leaf);
+        }
+        if by_uuid.is_some() {
+            if self.has(Fault::Redis) || self.has(Fault::ServiceDown) {
+                return Err(500);
+            }
+            let state = self.state();
+            if !state.keys.contains(&leaf) {
+                // UPSTREAM: a key that goes while an image is opened is 501.
+                let just_lost =
+                    state.lost.get(&leaf).is_some_and(|lost| lost.elapsed() < Duration::from_millis(3));
+                return Err(if just_lost { 501 } else { 404 });
+            }
+        }
+        if self.has(Fault::FileStore) {
+            return Err(500);
+        }
+        if self.file_is_gone(leaf) {
+            return Err(404);
+        }
+        Ok(leaf)
+    }
+
+    fn decoded(&self, id: &str) -> Option<usize> {
+        use base64::Engine as _;
+        use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
+        let engines = [&STANDARD, &STANDARD_NO_PAD, &URL_SAFE, &URL_SAFE_NO_PAD];
+        let bytes = engines.into_iter().find_map(|engine| engine.decode(id).ok())?;
+        self.library.leaf_of_file(&String::from_utf8(bytes).ok()?)
+    }
+}

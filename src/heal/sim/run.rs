@@ -1,0 +1,348 @@
+//! Plays one case: the real healer over the model, in virtual time.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use hyper::Request;
+use prometheus_client::metrics::gauge::Gauge;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use super::canvas_service::CanvasService;
+use super::case::{Act, Case, Want, World};
+use super::check::{Exchange, Seen};
+use super::image_server::{ImageServer, StrayServer};
+use super::model::{Model, Place};
+use crate::config::Settings;
+use crate::config::settings::{Route, Timeouts};
+use crate::heal::{
+    Answered, Healer, ImageCheck, ImageExchange, ImageHealResult, Priority, RoutedImage, SendRequest,
+    Unanswered,
+};
+use crate::iiif::ImageRequest;
+use crate::index::Index;
+use crate::index::recorder::Recorder;
+use crate::observe::{Metrics, Trace};
+use crate::upstream::{Budget, Caller};
+
+/// `heal.wait` of every world.
+pub(super) const WAIT: Duration = Duration::from_secs(25);
+/// `heal.missing` of every world.
+pub(super) const MISSING: Duration = Duration::from_secs(20);
+
+/// The settings of a world; `number` is what a reload changes.
+fn settings(world: &World, number: u32) -> Arc<Settings> {
+    static MADE: OnceLock<Mutex<HashMap<String, Arc<Settings>>>> = OnceLock::new();
+    let thumbs = if world.two_routes {
+        "[[routes]]\nprefix = \"/thumbs/\"\nupstream = \"http://thumbs.invalid/iiif/2/\"\nkind = \"image\"\n"
+    } else {
+        ""
+    };
+    let text = format!(
+        r#"
+[server]
+listen = "127.0.0.1:0"
+public_hosts = ["lib.example"]
+{thumbs}[[routes]]
+prefix = "/iiif/2/"
+upstream = "http://images.invalid/iiif/2/"
+kind = "image"
+[[routes]]
+prefix = "/iiif-service/"
+upstream = "http://service.invalid/iiif-service/"
+kind = "presentation"
+# In a folder that is not there: cases that are played side by side share nothing.
+[index]
+path = "no-such-folder/index.sqlite3"
+[[index.sources]]
+path = "."
+[heal]
+wait = "25s"
+missing = "20s"
+per_client = {number}
+concurrency = {}
+ahead = {}
+"#,
+        world.concurrency, world.ahead
+    );
+    let mut made = MADE.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
+    let read = || {
+        let nothing: [(&str, &str); 0] = [];
+        Arc::new(Settings::from_text(Path::new("config.toml"), &text, nothing).expect("in order"))
+    };
+    Arc::clone(made.entry(text.clone()).or_insert_with(read))
+}
+
+/// `Run` is a case that is being played.
+#[derive(Debug)]
+pub(super) struct Run {
+    pub(super) model: Arc<Model>,
+    healer: Mutex<Healer>,
+    servers: Vec<Arc<dyn SendRequest>>,
+    /// Position of the image route.
+    route: usize,
+    settings: Arc<Settings>,
+    index: Arc<Index>,
+    pub(super) metrics: Arc<Metrics>,
+    budget: Budget,
+}
+
+impl Run {
+    fn new(case: &Case, logs: bool) -> Arc<Self> {
+        let world = &case.world;
+        let settings = settings(world, 1_000_000);
+        let model = Model::new(case.clone(), logs);
+        let index = model.library.index(world.stale_owners, world.files_known, &settings);
+        let metrics = Arc::new(Metrics::new());
+        let history = Recorder::idle(Arc::clone(&metrics));
+        let server = |route: &Route| -> Arc<dyn SendRequest> {
+            match &*route.prefix {
+                "/iiif/2/" => Arc::new(ImageServer(Arc::clone(&model))),
+                "/iiif-service/" => Arc::new(CanvasService(Arc::clone(&model))),
+                _ => Arc::new(StrayServer(Arc::clone(&model))),
+            }
+        };
+        let servers: Vec<_> = settings.routes.iter().map(server).collect();
+        let route = settings.routes.iter().position(|route| &*route.prefix == "/iiif/2/").expect("a route");
+        let healer = Healer::simulated(
+            Arc::clone(&settings),
+            servers.clone(),
+            Arc::clone(&index),
+            Arc::clone(&metrics),
+            history,
+        );
+        model.set_healer(Some((healer.clone(), route)));
+        let budget = Budget::new(1 << 26, Gauge::default());
+        Arc::new(Self { model, healer: Mutex::new(healer), servers, route, settings, index, metrics, budget })
+    }
+
+    pub(super) fn healer(&self) -> Healer {
+        self.healer.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// One request of a reader, as the proxy sends it to the healer. `None`: the reader left.
+    async fn asks(&self, image: usize, want: Want, patience: Duration, cookie: bool) -> Option<Seen> {
+        let id = &self.model.library.images[image].id;
+        let tail = match want {
+            Want::Info => "info.json".to_owned(),
+            Want::Tile(width) => format!("full/{width},/0/default.jpg"),
+        };
+        let mut request = Request::get(format!("/iiif/2/{id}/{tail}")).header("host", "images.invalid");
+        if cookie {
+            request = request.header("cookie", "session=1");
+        }
+        let (head, ()) = request.body(()).expect("a request").into_parts();
+        let (trace, rest) = (Trace::fresh(), format!("{id}/{tail}"));
+        let request = ImageRequest::parse(&rest).expect("an image request");
+        let of = RoutedImage { route: self.route, request, trace: &trace };
+        let caller = Caller::default();
+        let exchange = ImageExchange {
+            image: &of,
+            head: &head,
+            client: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
+            lane: Priority::Viewer,
+            budget: &self.budget,
+            caller: &caller,
+        };
+        let healer = self.healer();
+        let times: Timeouts = self.settings.timeouts(self.route);
+        let send = || self.servers[self.route].send(&caller, &head, times);
+        let answered = timeout(patience, healer.answer(&exchange, send)).await.ok()?;
+        Some(match answered {
+            Ok(Answered { response, outcome, healed }) => {
+                Seen::Answer { status: response.status().as_u16(), outcome, healed: healed.is_some() }
+            }
+            Err(Unanswered::Pending(after)) => Seen::Later { crowded: false, after },
+            Err(Unanswered::Crowded(after)) => Seen::Later { crowded: true, after },
+            Err(Unanswered::Failed(_)) => Seen::Failed,
+        })
+    }
+
+    /// The same, and what it must have been.
+    pub(super) async fn reads(&self, image: usize, want: Want, patience: u64, cookie: bool) -> Option<Seen> {
+        let exchange = Exchange::begins(&self.model, image, want, cookie);
+        let seen = self.asks(image, want, Duration::from_millis(patience), cookie).await;
+        self.model.log(|| format!("reader {seen:?} of image {image} {want:?}"));
+        if let Some(seen) = &seen {
+            exchange.ends(&self.model, seen);
+        }
+        seen
+    }
+
+    async fn acts(self: &Arc<Self>, act: Act) {
+        let model = &self.model;
+        model.log(|| format!("---- {act:?}"));
+        match act {
+            Act::Ask { image, want, readers, patience, cookie } => {
+                for _ in 0..readers {
+                    let run = Arc::clone(self);
+                    tokio::spawn(async move { run.reads(image, want, patience, cookie).await });
+                }
+            }
+            Act::Opened(book) => {
+                let path = format!("/iiif-service/fedora/presentation/{}", model.library.books[book]);
+                self.healer().manifest_opened(&path, &Trace::fresh());
+            }
+            Act::Flush => {
+                model.loses_all();
+                model.state().documents.clear();
+            }
+            Act::EvictKeys => model.loses_all(),
+            Act::EvictDocuments => model.state().documents.clear(),
+            Act::Expire(leaf) => model.loses(leaf),
+            Act::ImagesRestart => model.images_restart(),
+            Act::Reload => {
+                let settings = settings(model.world(), 1_000_001);
+                let healer = self.healer().under(settings, self.servers.clone(), None);
+                model.set_healer(Some((healer.clone(), self.route)));
+                *self.healer.lock().unwrap_or_else(PoisonError::into_inner) = healer;
+            }
+            Act::Mend(image) => {
+                let run = Arc::clone(self);
+                tokio::spawn(async move { run.mends(image).await });
+            }
+        }
+    }
+
+    /// As batch does.
+    async fn mends(&self, image: usize) {
+        let (healer, of) = (self.healer(), &self.model.library.images[image]);
+        let owners = self.index.owners(&of.id).expect("an index");
+        let Some(known) = healer.image(&of.id, owners.first().cloned()) else { return };
+        if healer.look(&known, false).await != ImageCheck::Expired {
+            return;
+        }
+        let began = self.model.now();
+        let mended = healer.mend(&healer.with_owners(&known)).await;
+        self.model.log(|| format!("batch  {mended:?} of image {image}"));
+        let gone = &self.model.case.gone;
+        let all_the_time =
+            gone.iter().any(|gone| gone.leaf == of.leaf && gone.from <= began && self.model.now() < gone.to);
+        // While the image server is in trouble nobody can see that.
+        let troubled = self.model.case.troubled(began, self.model.now(), |_| true);
+        if all_the_time && !troubled && matches!(mended.ending, ImageHealResult::Healed(_)) {
+            self.model
+                .breaks(format!("(8) batch says {:?} of image {image}, whose file is gone", mended.ending));
+        }
+    }
+
+    /// Two seconds after the last fault: everything heals at the first request.
+    async fn ends(self: &Arc<Self>) {
+        let model = &self.model;
+        let rest = Duration::from_millis(2_100) + model.world().canvas();
+        sleep_until(model.start + Duration::from_millis(model.case.end()) + rest).await;
+        for round in 0..2 {
+            if !model.world().honours_disallow {
+                sleep(Duration::from_secs(33)).await;
+            }
+            model.log(|| format!("---- all images, round {round}"));
+            let readers = model.case.last.iter().map(|image| {
+                let image = *image;
+                let run = Arc::clone(self);
+                tokio::spawn(async move { run.reads_to_the_end(image, Want::Tile(200 + round)).await })
+            });
+            for reader in readers.collect::<Vec<_>>() {
+                reader.await.expect("a reader");
+            }
+            // Once more, with every canvas still stored.
+            if round == 0 {
+                model.loses_all();
+            }
+        }
+    }
+
+    /// A reader who comes again when he is told to.
+    async fn reads_to_the_end(&self, image: usize, want: Want) {
+        let all = u32::try_from(self.model.library.images.len()).expect("few");
+        let deadline = Instant::now() + self.model.world().canvas() * all * 2 + Duration::from_mins(3);
+        while let Some(Seen::Later { after, .. }) = self.reads(image, want, u64::MAX >> 20, true).await {
+            if Instant::now() > deadline {
+                self.model.breaks(format!("(5) image {image} is never back"));
+                return;
+            }
+            sleep(after).await;
+        }
+    }
+
+    /// Nothing is left of all that.
+    async fn is_at_rest(&self) {
+        self.model.log(|| "---- at rest".to_owned());
+        sleep(Duration::from_mins(30)).await;
+        let metrics = &self.metrics;
+        for (name, gauge) in [
+            ("flights", &metrics.flights),
+            ("waiting_viewers", &metrics.waiting),
+            ("canvas_in_flight", &metrics.canvas_in_flight),
+        ] {
+            if gauge.get() != 0 {
+                self.model.breaks(format!("(7) {name} is {} at the end", gauge.get()));
+            }
+        }
+        let held = self.budget.taken();
+        if held != 0 {
+            self.model.breaks(format!("(7) {held} bytes are held at the end"));
+        }
+        self.counts_are_right();
+    }
+
+    fn counts_are_right(&self) {
+        let model = &self.model;
+        let (asked, most, stray) = {
+            let state = model.state();
+            (state.asked.clone(), state.most, state.stray)
+        };
+        for (leaf, asked) in asked {
+            if asked.asked > asked.reasons && !model.world().is_blind() {
+                model.breaks(format!(
+                    "(3) canvas {leaf} was asked for {} times for {} reasons",
+                    asked.asked, asked.reasons
+                ));
+            }
+        }
+        if most > model.world().concurrency && !model.case.hangs() {
+            model.breaks(format!("(3) {most} canvases were built at once"));
+        }
+        // Batch, before any reader, has nothing to tell the routes apart by.
+        let mends = model.case.acts.iter().filter(|at| matches!(at.act, Act::Mend(_))).count();
+        if stray > 0 && mends == 0 {
+            model.breaks(format!("(3) {stray} requests went to the other image route's server"));
+        }
+        // What is stored can be read: a canvas whose file is there shows it.
+        let empty = model.state().documents.iter().find_map(|(place, pictures)| match place {
+            Place::Canvas(leaf, query) if query.is_empty() && *pictures == 0 => Some(*leaf),
+            _ => None,
+        });
+        if let (Some(leaf), true) = (empty, model.world().honours_disallow) {
+            if !model.case.gone.iter().any(|gone| gone.leaf == leaf) {
+                model.breaks(format!("(2) canvas {leaf} is stored without its picture at the end"));
+            }
+        }
+    }
+}
+
+/// What is broken in this case, and the log if it is wanted.
+pub(super) fn play(case: &Case, logs: bool) -> (Vec<String>, Vec<String>) {
+    fastrand::seed(1);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+    let runtime = runtime.expect("a runtime");
+    let model = runtime.block_on(async {
+        let run = Run::new(case, logs);
+        for at in &case.acts {
+            sleep_until(run.model.start + Duration::from_millis(at.ms)).await;
+            run.acts(at.act).await;
+        }
+        run.ends().await;
+        run.is_at_rest().await;
+        let alive = tokio::runtime::Handle::current().metrics().num_alive_tasks();
+        // Where canvases can only be built over stored ones, a poisoned one is looked at again and again.
+        if alive > 0 && case.world.honours_disallow {
+            run.model.breaks(format!("(7) {alive} tasks are alive at the end"));
+        }
+        run.model.set_healer(None);
+        Arc::clone(&run.model)
+    });
+    let state = model.state();
+    (state.broken.clone(), state.log.clone())
+}
