@@ -36,6 +36,8 @@ pub(super) struct Exchange {
     began: Instant,
     /// What the image server would have answered at the beginning.
     first: u16,
+    /// Some other image was there, which shows whether info.json works.
+    has_witness: bool,
 }
 
 /// What is remembered of a file that is gone may outlast it for so long.
@@ -68,7 +70,8 @@ impl Case {
 impl Exchange {
     pub(super) fn begins(model: &Model, image: usize, want: Want, cookie: bool) -> Self {
         let first = Self::now(model, image, want, cookie);
-        Self { image, want, cookie, from: model.now(), began: Instant::now(), first }
+        let has_witness = !model.state().keys.is_empty();
+        Self { image, want, cookie, from: model.now(), began: Instant::now(), first, has_witness }
     }
 
     /// What the image server would answer now.
@@ -107,7 +110,11 @@ impl Exchange {
             case.gone.iter().any(|gone| gone.leaf == leaf && overlaps(from, to, gone.from, gone.to))
         };
         let remembered = u64::try_from(MISSING.as_millis()).unwrap_or(u64::MAX) + REMEMBERED;
-        !case.troubled(lately, to, excuses)
+        // Built over the stored one, and nobody tells whether that helped: a stored canvas is believed.
+        // Where nothing shows that info.json works, none is built over a good one.
+        let may_be_left = !honours && (case.world.is_blind() || !self.has_witness);
+        !may_be_left
+            && !case.troubled(lately, to, excuses)
             && !was_gone(self.from.saturating_sub(remembered).saturating_sub(case.world.canvas_ms))
             && !model.lost_since(leaf, if honours && !case.world.is_blind() { self.from } else { lately })
     }

@@ -16,6 +16,7 @@ mod image_server;
 mod library;
 mod model;
 mod run;
+mod seen;
 mod shrink;
 
 use std::collections::BTreeMap;

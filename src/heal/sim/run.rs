@@ -292,7 +292,9 @@ impl Run {
             (state.asked.clone(), state.most, state.stray)
         };
         for (leaf, asked) in asked {
-            if asked.asked > asked.reasons && !model.world().is_blind() {
+            // The pages of a PDF that is poisoned are cured one by one where they cannot be built beside.
+            let more = if model.world().honours_disallow { 0 } else { 2 };
+            if asked.asked > asked.reasons + more && !model.world().is_blind() {
                 model.breaks(format!(
                     "(3) canvas {leaf} was asked for {} times for {} reasons",
                     asked.asked, asked.reasons
