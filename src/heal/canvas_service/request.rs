@@ -23,6 +23,13 @@ const HANGS_AFTER: Duration = Duration::from_secs(10);
 const HANG_LOOK: Duration = Duration::from_millis(500);
 
 impl CanvasService {
+    /// A fault was seen, and what is built now would be stored without its image: not for what nobody waits for.
+    pub(in crate::heal) fn is_not_for(&self, urgency: &FlightPriority) -> bool {
+        urgency.is_for_nobody()
+            && self.variants.known(Instant::now()) != Some(true)
+            && !self.wellness.is_well()
+    }
+
     /// Waits for `work`, a request that was sent, with its place. One that hangs loses the place when others wait, and
     /// goes on without: two canvases that never answer must not keep all others from being healed.
     pub(in crate::heal) async fn hold<T, P>(
@@ -67,6 +74,9 @@ impl Ward {
         }
         urgency.departs();
         own.departs();
+        if wanted == Freshness::OrLanded && service.is_not_for(urgency) {
+            return CanvasResponse::Withheld;
+        }
         if service.rests_from(urgency) || service.breaker.pass(Instant::now()).is_err() {
             return CanvasResponse::Withheld;
         }
