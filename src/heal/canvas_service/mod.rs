@@ -50,6 +50,9 @@ const LONGEST_CANVAS: usize = 16 << 20;
 /// The longest answer to `/resources/{uuid}` that is read.
 const LONGEST_RESOURCE: usize = 16 << 10;
 
+/// So many requests for each place may hang at once without one.
+const HANGING: usize = 4;
+
 /// How long `/resources/{uuid}` may take: it is one look into Redis.
 const RESOURCE_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -83,6 +86,8 @@ pub(in crate::heal) struct CanvasService {
     pub(in crate::heal) viewers: Arc<ViewerRequests>,
     /// Places shared with other processes, where there are no other nodes.
     files: PlaceFiles,
+    /// Requests that hang and have given their places on.
+    hanging: Arc<Semaphore>,
     /// Whose rebuild finds out whether it is well.
     finds_out: Arc<Semaphore>,
     /// When its breaker last closed.
@@ -144,6 +149,10 @@ impl CanvasService {
             variants: before.map(|before| Arc::clone(&before.variants)).unwrap_or_default(),
             viewers: before.map(|before| Arc::clone(&before.viewers)).unwrap_or_default(),
             files: PlaceFiles::new(&settings.index.path, settings.routes[route].upstream.authority.as_str()),
+            hanging: before.map_or_else(
+                || Arc::new(Semaphore::new(heal.concurrency.saturating_mul(HANGING))),
+                |before| Arc::clone(&before.hanging),
+            ),
             finds_out: before
                 .map_or_else(|| Arc::new(Semaphore::new(1)), |before| Arc::clone(&before.finds_out)),
             recovered: before.map(|before| Arc::clone(&before.recovered)).unwrap_or_default(),
@@ -306,15 +315,14 @@ impl CanvasService {
                 self.answers();
                 self.wellness.good();
             }
-            // One out of the cache says nothing of the health now.
-            CanvasResponse::Carries => self.answers(),
             CanvasResponse::Lacks => {
                 self.answers();
                 self.wellness.fault();
             }
             // It answers, only not for this canvas, which has its own cool-down: five dead links in a row must not
             // keep every other image from being healed.
-            CanvasResponse::Unclear | CanvasResponse::Refused => self.answers(),
+            // And one out of the cache says nothing of the health now.
+            CanvasResponse::Carries | CanvasResponse::Unclear | CanvasResponse::Refused => self.answers(),
             CanvasResponse::Withheld | CanvasResponse::Needless => {}
             CanvasResponse::Busy | CanvasResponse::Unwell => {
                 if self.breaker.bad(Instant::now()) {

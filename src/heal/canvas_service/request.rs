@@ -1,5 +1,6 @@
 //! One request to a canvas service: what is asked for, and how it is sent.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -39,12 +40,19 @@ impl CanvasService {
     ) -> T {
         let mut work = std::pin::pin!(work);
         let mut pause = HANGS_AFTER;
+        let mut hangs = None;
         loop {
             match tokio::time::timeout(pause, &mut work).await {
-                Ok(answer) => return answer,
+                Ok(answer) => {
+                    drop(hangs);
+                    return answer;
+                }
                 Err(_) if place.is_some() && self.lanes.waiting().iter().any(|waiting| *waiting > 0) => {
-                    self.metrics.event("canvas_hangs");
-                    *place = None;
+                    // As many may hang as there are places, a few times over; a service that hangs is not piled up on.
+                    if let Ok(own) = Arc::clone(&self.hanging).try_acquire_owned() {
+                        self.metrics.event("canvas_hangs");
+                        (hangs, *place) = (Some(own), None);
+                    }
                 }
                 Err(_) => {}
             }

@@ -143,7 +143,7 @@ impl Ward {
         let is_back = match answer {
             // The key is written before the canvas is built: that needs no look, as long as /resources is known to
             // tell the truth.
-            CanvasResponse::Built if is_leader && !self.must_confirm(service) => true,
+            CanvasResponse::Built if is_leader && !must_confirm(service) => true,
             _ => self.is_back_after(service, answer, patient).await,
         };
         if is_back {
@@ -196,9 +196,9 @@ impl Ward {
         }
         true
     }
+}
 
-    /// Is it time to see whether `/resources` says "alive" of anything at all?
-    fn must_confirm(&self, service: &CanvasService) -> bool {
-        service.truth.is_open(Instant::now()) && !service.truth.was_confirmed(Instant::now())
-    }
+/// Is it time to see whether `/resources` says "alive" of anything at all?
+fn must_confirm(service: &CanvasService) -> bool {
+    service.truth.is_open(Instant::now()) && !service.truth.was_confirmed(Instant::now())
 }
