@@ -121,6 +121,7 @@ impl Healer {
 
     /// A healer for tests in virtual time: it starts no thread.
     #[cfg(test)]
+    #[allow(dead_code, reason = "a simulation begins here")]
     pub(crate) fn simulated(
         settings: Arc<Settings>,
         servers: Vec<Arc<dyn SendRequest>>,
@@ -232,6 +233,20 @@ impl Healer {
             }
             DirectResult::NoWay => lane,
         };
+        self.wait_for_heal(patient, request, (client, lane), wait, started, &mut span).await
+    }
+
+    /// A seat on the one heal of this image, and the viewer's own request once more after it.
+    async fn wait_for_heal(
+        &self,
+        patient: &IndexedImage,
+        request: &Parts,
+        (client, lane): (IpAddr, Priority),
+        wait: Duration,
+        started: Instant,
+        span: &mut Span,
+    ) -> HealResponse {
+        let ward = &self.ward;
         let waiting = ward.wait_place().filter(|_| ward.may_board(patient));
         let Some(_waiting) = waiting else { return HealResponse::Crowded(COME_BACK) };
         let _counted = Gauged::one(&ward.metrics.waiting);
@@ -414,18 +429,5 @@ impl Healer {
 
     fn note(&self, error: &UpstreamError) {
         self.ward.metrics.upstream_error(error.kind());
-    }
-}
-
-impl Rung {
-    /// The word used in headers, labels, logs and the configuration.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Direct => "direct",
-            Self::Register => "register",
-            Self::Variant => "variant",
-            Self::Visit => "visit",
-            Self::Rebuild => "rebuild",
-        }
     }
 }

@@ -136,7 +136,7 @@ impl<'a> CanvasUrl<'a> {
     /// assert_eq!(canvas.rebuild(), "/canvas/obj?page=2&update=true");
     /// ```
     pub fn rebuild(&self) -> String {
-        with_query(&self.visit(), "update=true")
+        rebuild_target(&self.visit())
     }
 
     /// Path and query of the canvas built *beside* the stored one. `None`: the name itself chooses what is left out,
@@ -171,6 +171,11 @@ pub const NOTHING: &str = "x-iiif-mender/none";
 fn is_named(pair: &str, name: &str) -> bool {
     let own = pair.split('=').next().unwrap_or_default();
     own == name || own.contains('%') && percent_decode_str(own).eq(name.bytes())
+}
+
+/// The same for a target of which it is known that it says nothing of `update`.
+pub fn rebuild_target(visit: &str) -> String {
+    with_query(visit, "update=true")
 }
 
 /// The target with one more pair in its query.

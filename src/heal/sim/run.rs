@@ -293,8 +293,16 @@ impl Run {
             let state = model.state();
             (state.asked.clone(), state.most, state.stray)
         };
+        // Batch, before any reader, has nothing to tell the routes apart by.
+        let mends = model.case.acts.iter().filter(|at| matches!(at.act, Act::Mend(_))).count();
         for (leaf, asked) in asked {
-            if asked.asked > asked.reasons && !model.world().is_blind() {
+            // The images of batch are looked at by the first route, which cannot see that they are back.
+            if mends > 0 && model.world().two_routes {
+                continue;
+            }
+            // The pages of a PDF that is poisoned are cured one by one where they cannot be built beside.
+            let more = if model.world().honours_disallow { 0 } else { 2 };
+            if asked.asked > asked.reasons + more && !model.world().is_blind() {
                 model.breaks(format!(
                     "(3) canvas {leaf} was asked for {} times for {} reasons",
                     asked.asked, asked.reasons
@@ -304,8 +312,6 @@ impl Run {
         if most > model.world().concurrency && !model.case.hangs() {
             model.breaks(format!("(3) {most} canvases were built at once"));
         }
-        // Batch, before any reader, has nothing to tell the routes apart by.
-        let mends = model.case.acts.iter().filter(|at| matches!(at.act, Act::Mend(_))).count();
         if stray > 0 && mends == 0 {
             model.breaks(format!("(3) {stray} requests went to the other image route's server"));
         }
