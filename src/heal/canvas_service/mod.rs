@@ -304,7 +304,11 @@ impl CanvasService {
     /// Somebody has seen whether it builds beside.
     pub(in crate::heal) fn heard_of_variants(&self, honoured: bool) {
         if self.variants.record(honoured, Instant::now()) {
-            self.metrics.event(if honoured { "variants_honoured" } else { "variants_ignored" });
+            if honoured {
+                self.metrics.event("variants_honoured");
+            } else {
+                self.metrics.event("variants_ignored");
+            }
             tracing::info!(upstream = %self.authority, honoured, "whether the canvas service builds beside (disallow)");
         }
     }
