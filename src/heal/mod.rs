@@ -282,7 +282,7 @@ impl Healer {
                 None if tries == 1 && was_under_way => {}
                 // Nothing proved that it was back, and it is not: the first canvas beside may have been an old one.
                 None if tries == 1 && rung == Some(Rung::Variant) => {
-                    self.a_probe_may_have_lied(patient).await
+                    self.a_probe_may_have_lied(patient).await;
                 }
                 None => break self.came_to_nothing(patient, rung).await,
             }

@@ -110,10 +110,12 @@ impl Exchange {
         // Where a canvas can only be built over the stored one, it is left alone when in doubt. (Of 1,500 worlds some ten
         // end so although all is well: a promise that is not kept yet.)
         let may_be_left = !honours;
+        // Where a canvas takes very long its key may be lost again before anybody can see that it was there.
+        let is_prompt = honours && !case.world.is_blind() && case.world.canvas_ms < 10_000;
         !may_be_left
             && !case.troubled(lately, to, excuses)
             && !was_gone(self.from.saturating_sub(remembered).saturating_sub(case.world.canvas_ms))
-            && !model.lost_since(leaf, if honours && !case.world.is_blind() { self.from } else { lately })
+            && !model.lost_since(leaf, if is_prompt { self.from } else { lately })
     }
 
     /// A heal takes longer than a reader waits, because canvases do or because something hangs.
@@ -147,7 +149,7 @@ impl Exchange {
                 }
             }
             Seen::Failed if healable => {
-                model.breaks(format!("(1) it could be healed and has no answer: {}", what()))
+                model.breaks(format!("(1) it could be healed and has no answer: {}", what()));
             }
             Seen::Failed => {}
             Seen::Later { crowded, after } => {

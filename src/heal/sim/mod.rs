@@ -8,6 +8,14 @@
 //! `HEAL_SIM_SEEDS` says how many seeds are played (1,000; `./test.sh` plays 10,000), `HEAL_SIM_FIRST` which is the first, `HEAL_SIM_KIND` which kind
 //! of failure is shrunk (a part of its text).
 
+#![allow(
+    clippy::needless_pass_by_value,
+    clippy::print_stderr,
+    clippy::format_push_string,
+    clippy::too_many_lines,
+    reason = "what a test says reads better without references"
+)]
+
 mod canvas_service;
 mod case;
 mod check;

@@ -171,7 +171,7 @@ impl Run {
         seen
     }
 
-    async fn acts(self: &Arc<Self>, act: Act) {
+    fn acts(self: &Arc<Self>, act: Act) {
         let model = &self.model;
         model.log(|| format!("---- {act:?}"));
         match act {
@@ -320,10 +320,10 @@ impl Run {
             Place::Canvas(leaf, query) if query.is_empty() && *pictures == 0 => Some(*leaf),
             _ => None,
         });
-        if let (Some(leaf), true) = (empty, model.world().honours_disallow) {
-            if !model.case.gone.iter().any(|gone| gone.leaf == leaf) {
-                model.breaks(format!("(2) canvas {leaf} is stored without its picture at the end"));
-            }
+        if let (Some(leaf), true) = (empty, model.world().honours_disallow)
+            && !model.case.gone.iter().any(|gone| gone.leaf == leaf)
+        {
+            model.breaks(format!("(2) canvas {leaf} is stored without its picture at the end"));
         }
     }
 }
@@ -337,7 +337,7 @@ pub(super) fn play(case: &Case, logs: bool) -> (Vec<String>, Vec<String>) {
         let run = Run::new(case, logs);
         for at in &case.acts {
             sleep_until(run.model.start + Duration::from_millis(at.ms)).await;
-            run.acts(at.act).await;
+            run.acts(at.act);
         }
         run.ends().await;
         run.is_at_rest().await;
