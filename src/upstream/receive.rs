@@ -190,11 +190,13 @@ fn read_ahead(mut body: Body, most: usize, client: Arc<Client>) -> Body {
             size += bytes.len();
             let mut pieces = Pieces::default();
             has_room = pieces.push(bytes, &client) && pieces.end_short(&client);
+            if body.is_end_stream() {
+                // The last piece tells that it is: nobody asks once more where the length is known.
+                body = pieces.followed_by(Body::End);
+                break;
+            }
             for piece in pieces.whole.into_iter().chain(pieces.more) {
                 let _ = send.send(Part::Piece(piece));
-            }
-            if body.is_end_stream() {
-                return;
             }
         }
         let _ = send.send(Part::Rest(body));
