@@ -330,7 +330,7 @@ impl Desk {
     async fn fetch(&self, wanted: &Wanted, body: Body, hold: bool) -> Result<Made, UpstreamError> {
         let times = self.settings.timeouts(wanted.route);
         let started = Instant::now();
-        let sent = self.send(wanted, body, times).await;
+        let sent = self.send(wanted, body, hold, times).await;
         let answer = sent.inspect_err(|error| {
             if !error.is_the_viewers() {
                 self.metrics.upstream_error(error.kind());
@@ -357,10 +357,13 @@ impl Desk {
         &self,
         wanted: &Wanted,
         body: Body,
+        hold: bool,
         times: Timeouts,
     ) -> Result<Response<Body>, UpstreamError> {
         let onward = &wanted.onward;
-        let sent = self.upstreams[wanted.route].send_for(&wanted.caller, onward, body, times);
+        let caller = wanted.caller.clone();
+        let caller = if hold { caller.collecting() } else { caller };
+        let sent = self.upstreams[wanted.route].send_for(&caller, onward, body, times);
         let reads = matches!(onward.method, Method::GET | Method::HEAD);
         let Some(target) = onward.uri.path_and_query().filter(|_| reads) else { return sent.await };
         match self.healer.viewer_request(wanted.route, target.as_str()).await {
