@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
-use std::time::SystemTime;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
 
 use rusqlite::{Connection, Row, TransactionBehavior, params};
 use uuid::Uuid;
@@ -12,16 +12,26 @@ use uuid::Uuid;
 use super::error::IndexError;
 use super::generation::{Identity, Place};
 use super::keys::Names;
+use super::readers::Readers;
 use super::{Neighbour, Owner, keys, schema, write};
 
 /// Owners of one image that are told at most; a placeholder picture can stand on a million canvases.
 pub(super) const MAX_OWNERS: usize = 8;
 
 /// Rows looked at to find them: the same canvas may stand in several manifests.
-const MAX_ROWS: i64 = 64;
+pub(super) const MAX_ROWS: i64 = 64;
 
 /// Readers at least and at most; a lookup takes some microseconds, so even many workers seldom meet.
 const READERS: (usize, usize) = (4, 8);
+
+/// From this size on the log is emptied after a commit, in bytes.
+const LONG_LOG: u64 = 4 << 20;
+
+/// From this size on a writer waits until it can be emptied.
+const LONGEST_LOG: u64 = 12 << 20;
+
+/// A writer that waited in vain, as beside a long export, does not wait again for so long.
+const AFTER_WAITING: Duration = Duration::from_mins(1);
 
 /// One generation, open.
 #[derive(Debug)]
@@ -29,13 +39,12 @@ pub(super) struct Store {
     /// The file behind the index's path when it was opened.
     file: PathBuf,
     identity: Identity,
-    readers: Box<[Mutex<Reader>]>,
-    turn: AtomicUsize,
-    /// Counts the commits that were noticed: snapshots of earlier ones are let go.
-    commits: AtomicU64,
+    readers: Readers,
     watch: Mutex<Connection>,
     seen: AtomicI64,
     writer: Mutex<Option<Connection>>,
+    /// When a writer last waited for the log in vain.
+    waited: Mutex<Option<Instant>>,
     /// Some reader sees only the file, not its log, which looked like this: see [`Store::is_outdated`].
     frozen: Option<LogLooks>,
 }
@@ -47,42 +56,6 @@ fn log_looks(file: &Path) -> LogLooks {
     let mut log = file.as_os_str().to_owned();
     log.push("-wal");
     std::fs::metadata(log).ok().map(|found| (found.len(), found.modified().ok()))
-}
-
-/// A connection that keeps its snapshot from one lookup to the next. To take one costs six system calls, three
-/// times as much as the lookup itself; it is let go as soon as a commit is noticed, so it neither tells old
-/// things nor keeps the log from being emptied.
-#[derive(Debug)]
-struct Reader {
-    conn: Connection,
-    /// The commits that had been noticed before the snapshot was taken; `None`: there is none.
-    snapshot: Option<u64>,
-}
-
-impl Reader {
-    fn query<T>(
-        &mut self,
-        commits: &AtomicU64,
-        query: impl FnOnce(&Connection) -> rusqlite::Result<T>,
-    ) -> rusqlite::Result<T> {
-        let noticed = commits.load(Ordering::Acquire);
-        if self.snapshot != Some(noticed) {
-            self.let_go();
-            self.conn.execute_batch("BEGIN")?;
-            self.snapshot = Some(noticed);
-        }
-        let answer = query(&self.conn);
-        if answer.is_err() {
-            self.let_go();
-        }
-        answer
-    }
-
-    fn let_go(&mut self) {
-        if self.snapshot.take().is_some() {
-            let _ = self.conn.execute_batch("ROLLBACK");
-        }
-    }
 }
 
 /// What a write was told about the file it writes to.
@@ -134,19 +107,18 @@ impl Store {
         };
         let watch = open()?;
         let readers = (0..(2 * cores).clamp(READERS.0, READERS.1))
-            .map(|_| open().map(|conn| Mutex::new(Reader { conn, snapshot: None })))
-            .collect::<Result<Vec<_>, _>>()?
-            .into_boxed_slice();
+            .map(|_| open())
+            .collect::<Result<Vec<_>, _>>()
+            .map(Readers::new)?;
         let seen = schema::number(&watch, "PRAGMA data_version").map_err(|e| IndexError::of(&file, e))?;
         Ok(Self {
             file,
             identity,
             readers,
-            turn: AtomicUsize::new(0),
-            commits: AtomicU64::new(0),
             watch: Mutex::new(watch),
             seen: AtomicI64::new(seen),
             writer: Mutex::new(writer),
+            waited: Mutex::new(None),
             frozen: is_frozen.then_some(log),
         })
     }
@@ -172,34 +144,17 @@ impl Store {
         drop(watch);
         let changed = self.seen.swap(version, Ordering::AcqRel) != version;
         if changed {
-            self.let_go();
+            self.readers.let_go();
         }
         Ok(changed)
     }
 
-    /// Lets all snapshots go: those of busy readers as soon as they are asked again.
-    fn let_go(&self) {
-        self.commits.fetch_add(1, Ordering::AcqRel);
-        for reader in &self.readers {
-            if let Ok(mut idle) = reader.try_lock() {
-                idle.let_go();
-            }
-        }
-    }
-
-    /// Reads with the first free connection: its pages are warm, and those of the others take no memory.
+    /// Reads with one of the connections.
     pub(super) fn read<T>(
         &self,
         query: impl FnOnce(&Connection) -> rusqlite::Result<T>,
     ) -> Result<T, IndexError> {
-        let free = self.readers.iter().find_map(|reader| match reader.try_lock() {
-            Ok(free) => Some(free),
-            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
-            Err(TryLockError::WouldBlock) => None,
-        });
-        let turn = || self.turn.fetch_add(1, Ordering::Relaxed) % self.readers.len();
-        let mut reader = free.unwrap_or_else(|| lock(&self.readers[turn()]));
-        reader.query(&self.commits, query).map_err(|e| self.wrap(e))
+        self.readers.read(query).map_err(|e| self.wrap(e))
     }
 
     /// Writes in one transaction, unless the file was replaced.
@@ -222,8 +177,41 @@ impl Store {
             other => other,
         })?;
         tx.commit().map_err(|e| self.wrap(e))?;
-        self.let_go();
+        self.readers.let_go();
+        self.shorten_log(conn);
         Ok(Written::Done(done))
+    }
+
+    /// Copies the log into the file and empties it where it grew long.
+    ///
+    /// SQLite does that by itself at each commit, but never beyond what the oldest snapshot sees, and ours are of the
+    /// commit before: under look-ups the log would never be emptied and grow without bound.
+    fn shorten_log(&self, conn: &Connection) {
+        let Some((size, _)) = log_looks(&self.file).filter(|(size, _)| *size >= LONG_LOG) else { return };
+        // What others read is copied the next time, unless the log grows faster than they let go of it.
+        let last = lock(&self.waited);
+        let waits = size >= LONGEST_LOG && last.is_none_or(|last| last.elapsed() > AFTER_WAITING);
+        drop(last);
+        let patience = if waits { schema::BUSY } else { Duration::ZERO };
+        let busy = self.checkpoint(conn, patience);
+        let _ = conn.busy_timeout(schema::BUSY);
+        match busy {
+            Ok(busy) if busy && waits => *lock(&self.waited) = Some(Instant::now()),
+            Ok(_) => {}
+            Err(error) => tracing::debug!(%error, "the log of the index cannot be shortened now"),
+        }
+    }
+
+    /// Whether somebody still needs the log.
+    fn checkpoint(&self, conn: &Connection, patience: Duration) -> rusqlite::Result<bool> {
+        // Snapshots of this commit see all of the log and do not hinder its being copied; those that are taken after
+        // that do not need it.
+        conn.busy_timeout(Duration::ZERO)?;
+        self.readers.let_all_go();
+        conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?;
+        self.readers.let_all_go();
+        conn.busy_timeout(patience)?;
+        conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))
     }
 
     /// The canvases that own a key, those of manifests before later ones. `name` is its [`keys::digest`].
@@ -248,7 +236,7 @@ impl Store {
         })
     }
 
-    /// The canvas with this URL, as each manifest that has it tells it.
+    /// The canvas with this [name](keys::canvas_name), as each manifest that has it tells it.
     pub(super) fn canvas(&self, url: &str) -> Result<Vec<Owner>, IndexError> {
         self.read(|conn| {
             let mut found = Vec::new();
@@ -259,7 +247,7 @@ impl Store {
             )?;
             let mut rows = select.query(params![keys::hash(url), MAX_ROWS])?;
             while let Some(row) = rows.next()? {
-                if found.len() < MAX_OWNERS && row.get_ref(0)?.as_str()? == url {
+                if found.len() < MAX_OWNERS && keys::canvas_name(row.get_ref(0)?.as_str()?) == url {
                     found.push(owner(row)?);
                 }
             }
@@ -276,7 +264,7 @@ impl Store {
             )?;
             let mut rows = select.query(params![keys::hash(url), MAX_ROWS])?;
             while let Some(row) = rows.next()? {
-                if row.get_ref(0)?.as_str()? == url {
+                if keys::canvas_name(row.get_ref(0)?.as_str()?) == url {
                     let (id, manifest): (i64, i64) = (row.get(1)?, row.get(2)?);
                     let limit = i64::try_from(n).unwrap_or(i64::MAX);
                     return canvases(conn, id.saturating_add(1), manifest, limit);
@@ -335,7 +323,12 @@ fn matches(key: &str, listed: &str, names: &Names) -> Option<Option<keys::Carrie
     carried.find(|carried| carried.key == key).map(Some)
 }
 
-fn canvases(conn: &Connection, from: i64, manifest: i64, limit: i64) -> rusqlite::Result<Vec<Neighbour>> {
+pub(super) fn canvases(
+    conn: &Connection,
+    from: i64,
+    manifest: i64,
+    limit: i64,
+) -> rusqlite::Result<Vec<Neighbour>> {
     let mut select = conn.prepare_cached(
         "SELECT c.url, c.keys FROM manifests m
          JOIN canvases c ON c.id BETWEEN max(m.first, ?1) AND m.first + m.canvases - 1
@@ -353,6 +346,12 @@ fn canvases(conn: &Connection, from: i64, manifest: i64, limit: i64) -> rusqlite
 pub(super) fn ids_of_source(conn: &Connection, source: i64) -> rusqlite::Result<BTreeSet<i64>> {
     let mut select = conn.prepare_cached("SELECT id FROM manifests WHERE source = ?1")?;
     select.query_map([source], |row| row.get(0))?.collect()
+}
+
+/// Whether an image is known from a source.
+pub(super) fn has_images(conn: &Connection, source: i64) -> rusqlite::Result<bool> {
+    conn.prepare_cached("SELECT EXISTS (SELECT 1 FROM manifests WHERE source = ?1 AND images > 0)")?
+        .query_row([source], |row| row.get(0))
 }
 
 /// The row of the source at this location.

@@ -6,6 +6,7 @@
 mod body;
 mod check;
 mod choice;
+pub mod coding;
 mod collector;
 mod connection;
 mod dial;
@@ -19,6 +20,7 @@ mod own;
 mod pool;
 mod routes;
 mod server;
+mod tee;
 mod trunk;
 mod upload;
 

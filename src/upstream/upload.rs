@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::body::BodyError;
+use super::tee::is_over;
 
 /// A viewer's request body.
 #[derive(Debug)]
@@ -70,7 +71,7 @@ impl FromViewer {
             }
             self.left -= length;
         }
-        if frame.is_none() || self.incoming.is_end_stream() {
+        if is_over(&self.incoming, frame.as_ref()) {
             self.progress.whole.store(true, Ordering::Release);
             self.progress.over.notify_one();
         }

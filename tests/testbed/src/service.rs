@@ -182,7 +182,8 @@ impl Routes {
                 reply(200, json.replacen("\"label\" : [ \"", "\"label\" : [ \"back\\slash \t", 1)),
                 JSON,
             ),
-            Ok(json) => typed(reply(200, json), JSON),
+            // As Tomcat does.
+            Ok(json) => typed(response(200, Flow::chunked(json)), JSON),
             Err(Failed::Internal) => error_json(500, seen),
             Err(Failed::Fedora) => reply(503, ""),
             Err(Failed::Redis) => plain(503, "Unable to connect to Redis".to_owned()),
