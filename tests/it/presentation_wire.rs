@@ -16,7 +16,7 @@ struct Wire {
     service: Origin,
     app: App,
     client: Client,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl Wire {
@@ -41,7 +41,7 @@ impl Wire {
             "#
         );
         let app = App::start(checked(folder.path(), &text, more)).await.expect("it starts");
-        Self { service, app, client: Client::default(), _folder: folder }
+        Self { service, app, client: Client::default(), folder }
     }
 
     async fn get(&self, path: &str, fields: &[(&str, &str)]) -> Fetched {
@@ -285,4 +285,47 @@ async fn an_answer_with_a_cookie_is_shared_and_its_cookie_is_not() {
     // Who has a cookie goes alone.
     wire.get("/svc/book", &[("cookie", "a=1")]).await;
     assert_eq!(asked(), 2);
+}
+
+/// A book of these pages.
+fn book(pages: &[&str]) -> Vec<u8> {
+    let canvas = |page: &&str| {
+        let service = json!({ "@id": format!("https://lib.test/iiif/2/{page}"), "profile": "level2" });
+        json!({ "@id": format!("https://lib.test/svc/canvas/{page}"), "@type": "sc:Canvas", "height": 9, "width": 9,
+            "images": [{ "resource": { "service": service } }] })
+    };
+    let canvases: Vec<_> = pages.iter().map(canvas).collect();
+    json!({ "@id": "https://lib.test/svc/book", "@type": "sc:Manifest", "sequences": [{ "canvases": canvases }] })
+        .to_string()
+        .into_bytes()
+}
+
+#[tokio::test]
+async fn a_manifest_that_lacks_a_page_is_marked_and_never_stands_before_the_one_of_a_source() {
+    for served in [&["a", "c"][..], &["a", "c", "new"]] {
+        let wire = Wire::before(
+            Origin::start(move |seen| match seen.path() {
+                "/service/book" => Origin::answer(200, &[JSON], Flow::chunked(book(served))),
+                _ => Origin::answer(404, &[], Flow::sized("not found")),
+            }),
+            "heal.wait = 1s",
+        )
+        .await;
+        let file = wire.folder.path().join("book.json");
+        std::fs::write(&file, book(&["a", "b", "c"])).expect("a file");
+        let source = iiif_mender::config::settings::Source::path(file);
+        let options = iiif_mender::index::sources::Options::default();
+        wire.app.index.refresh(&[source], &options, &mut |_, _| {}).expect("it is read");
+        for _ in 0..2 {
+            let came = wire.get("/svc/book", &[]).await;
+            assert_eq!((came.status, came.header("cache-control")), (200, "no-store"), "{served:?}");
+            assert_ne!(came.header("heal-status"), "", "{served:?}");
+        }
+        let is_read = || wire.learned("learn_poorer") + wire.learned("learned") >= 1.0;
+        patiently("it was looked at", is_read).await;
+        let known = wire.app.index.manifest_canvases("https://lib.test/svc/book").expect("an index");
+        let known: BTreeSet<_> = known.into_iter().flat_map(|canvas| canvas.keys).collect();
+        assert!(["a", "b", "c"].iter().all(|page| known.contains(*page)), "{served:?}: {known:?}");
+        assert_eq!(known.contains("new"), served.contains(&"new"));
+    }
 }
