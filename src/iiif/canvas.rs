@@ -78,13 +78,7 @@ impl<'a> CanvasUrl<'a> {
     /// assert!(canvas.authority_is("EXAMPLE.org:443") && !canvas.authority_is("example.org:80"));
     /// ```
     pub fn authority_is(&self, host: &str) -> bool {
-        let (Some((own, own_port)), Some((other, other_port))) =
-            (split_port(self.authority), split_port(host))
-        else {
-            return false;
-        };
-        let default = self.default_port();
-        own.eq_ignore_ascii_case(other) && own_port.unwrap_or(default) == other_port.unwrap_or(default)
+        is_same_authority(self.default_port(), self.authority, host)
     }
 
     /// Whether some reader of the path may take a part of it for `.` or `..`.
@@ -180,6 +174,50 @@ fn with_query(target: &str, pair: &str) -> String {
         Some((path, "")) => format!("{path}?{pair}"),
         Some(_) => format!("{target}&{pair}"),
     }
+}
+
+/// The URI of a name: what RFC 3986 does not allow is percent-encoded, as every client does before it asks (RFC 3987
+/// section 3.1). Borrowed where the name is a URI already.
+///
+/// Manifests name canvases with spaces and letters beyond ASCII in them; that is a name like any other. `None`: it holds
+/// control characters or a backslash, on which two readers do not agree. Everything else is judged by
+/// [`CanvasUrl::parse`], of the URI and never of the name.
+///
+/// ```
+/// use iiif_mender::iiif::canvas::uri;
+///
+/// assert_eq!(uri("https://a.test/canvas/ir i-1").as_deref(), Some("https://a.test/canvas/ir%20i-1"));
+/// assert_eq!(uri("https://a.test/canvas/irié").as_deref(), Some("https://a.test/canvas/iri%C3%A9"));
+/// assert_eq!(uri("https://a.test/canvas\\..\\a"), None);
+/// ```
+pub fn uri(name: &str) -> Option<Cow<'_, str>> {
+    if name.chars().any(|character| character.is_control() || character == '\\') {
+        return None;
+    }
+    let is_allowed = |byte: u8| byte.is_ascii_graphic() && !b"\"<>`{|}^".contains(&byte);
+    let is_escape =
+        |rest: &[u8]| matches!(rest, [b'%', a, b, ..] if a.is_ascii_hexdigit() && b.is_ascii_hexdigit());
+    let stays = |at: usize, byte: u8| is_allowed(byte) && (byte != b'%' || is_escape(&name.as_bytes()[at..]));
+    if name.bytes().enumerate().all(|(at, byte)| stays(at, byte)) {
+        return Some(Cow::Borrowed(name));
+    }
+    let mut encoded = String::with_capacity(name.len() + 16);
+    for (at, byte) in name.bytes().enumerate() {
+        if stays(at, byte) {
+            encoded.push(char::from(byte));
+        } else {
+            encoded.push_str(percent_encoding::percent_encode_byte(byte));
+        }
+    }
+    Some(Cow::Owned(encoded))
+}
+
+/// Whether two authorities are the same host and port; `default`: the port of one that names none.
+pub(super) fn is_same_authority(default: u16, one: &str, other: &str) -> bool {
+    let (Some((one, one_port)), Some((other, other_port))) = (split_port(one), split_port(other)) else {
+        return false;
+    };
+    one.eq_ignore_ascii_case(other) && one_port.unwrap_or(default) == other_port.unwrap_or(default)
 }
 
 /// Host and port of an authority. `None`: no host, userinfo, or characters that have no place in either.
@@ -317,7 +355,48 @@ mod tests {
         assert_eq!((canvas.host().as_ref(), canvas.port()), ("[::1]", 80));
     }
 
+    #[rstest]
+    #[case::space("http://h/ir i-1", "http://h/ir%20i-1")]
+    #[case::beyond_ascii("http://h/irié-2?q=ü", "http://h/iri%C3%A9-2?q=%C3%BC")]
+    #[case::escapes_stay("http://h/a%20b%C3%A9", "http://h/a%20b%C3%A9")]
+    #[case::mixed("http://h/a%20b c", "http://h/a%20b%20c")]
+    #[case::no_escape("http://h/100% x%zz", "http://h/100%25%20x%25zz")]
+    #[case::quotes("http://h/\"a\"<b>`{c|d}^", "http://h/%22a%22%3Cb%3E%60%7Bc%7Cd%7D%5E")]
+    #[case::fragment("http://h/a b#x y", "http://h/a%20b#x%20y")]
+    fn a_name_becomes_the_uri_that_a_client_asks_for(#[case] name: &str, #[case] expected: &str) {
+        assert_eq!(uri(name).as_deref(), Some(expected));
+        assert_eq!(uri(expected).as_deref(), Some(expected), "once");
+        assert!(CanvasUrl::parse(expected).is_some());
+    }
+
+    #[rstest]
+    #[case::control("http://h/a\u{1}b")]
+    #[case::newline("http://h/a\r\nHost: x")]
+    #[case::control_beyond_ascii("http://h/a\u{85}b")]
+    #[case::backslash("http://h/a\\b c")]
+    fn some_characters_are_in_no_name(#[case] name: &str) {
+        assert_eq!(uri(name), None);
+    }
+
+    #[rstest]
+    #[case::space_in_host("http://h h/a")]
+    #[case::host_beyond_ascii("http://ｈ/a")]
+    #[case::userinfo("http://u ser@h/a")]
+    #[case::leading_space(" http://h/a")]
+    fn what_is_no_url_is_none_encoded_either(#[case] name: &str) {
+        assert_eq!(CanvasUrl::parse(&uri(name).unwrap()), None);
+    }
+
     proptest! {
+        #[test]
+        fn any_name_is_encoded_once(name in "(https?://h/)?\\PC*") {
+            if let Some(encoded) = uri(&name) {
+                let again = uri(&encoded);
+                prop_assert_eq!(again.as_deref(), Some(&*encoded));
+                prop_assert!(encoded.is_ascii());
+            }
+        }
+
         #[test]
         fn any_text_is_read_without_panic(url in "(https?://)?\\PC*") {
             let _ = CanvasUrl::parse(&url);

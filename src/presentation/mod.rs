@@ -13,11 +13,11 @@ mod rewrite;
 mod shape;
 mod whole;
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use http::request::Parts;
-use http::{Method, Response, StatusCode, Uri};
+use http::{Method, Response, StatusCode, Uri, header};
 
 use crate::config::Settings;
 use crate::config::settings::Timeouts;
@@ -27,12 +27,16 @@ use crate::index::Index;
 use crate::index::learn::Learner;
 use crate::observe::{Metrics, Trace};
 use crate::outcome::Outcome;
+use crate::upstream::coding::{self, Coding};
 use crate::upstream::{Body, Budget, Caller, Upstream, UpstreamError};
 pub use gateway::Gateway;
 pub use rewrite::{Rewrite, Rewriter};
 
-use collapse::{Key, Landed, OwnTurn, Turns};
+use collapse::{Carried, FirstRequests, Go, Key, Landed};
 use whole::{Gathered, Whole, gather, is_json};
+
+/// How often a document is mended for one viewer that comes back with other images missing.
+const MENDS: usize = 2;
 
 /// Answers what is asked for on presentation routes. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -52,7 +56,8 @@ struct Desk {
     metrics: Arc<Metrics>,
     flights: SingleFlight<Key, Landed>,
     rewrite: Option<Arc<Rewrite>>,
-    turns: Arc<Turns>,
+    carried: Arc<Carried>,
+    first_requests: Arc<FirstRequests>,
 }
 
 /// A request for a presentation, as it goes upstream.
@@ -123,7 +128,7 @@ impl Presenter {
         metrics: Arc<Metrics>,
     ) -> Self {
         let rewrite = Rewrite::of(&settings);
-        let (flights, turns) = (SingleFlight::here(), Arc::default());
+        let (flights, carried, first_requests) = (SingleFlight::here(), Arc::default(), Arc::default());
         Self {
             desk: Arc::new(Desk {
                 settings,
@@ -135,7 +140,8 @@ impl Presenter {
                 metrics,
                 flights,
                 rewrite,
-                turns,
+                carried,
+                first_requests,
             }),
         }
     }
@@ -167,7 +173,8 @@ impl Presenter {
                 metrics: Arc::clone(&before.metrics),
                 flights: if same { before.flights.clone() } else { SingleFlight::here() },
                 rewrite,
-                turns: Arc::clone(&before.turns),
+                carried: if same { Arc::clone(&before.carried) } else { Arc::default() },
+                first_requests: Arc::clone(&before.first_requests),
             }),
         }
     }
@@ -176,6 +183,9 @@ impl Presenter {
     pub async fn answer(&self, mut wanted: Wanted, body: Body) -> Result<Presented, UpstreamError> {
         if !wanted.may_update {
             wanted.never_builds_anew()?;
+        }
+        if self.desk.reads_documents() {
+            coding::narrow(&mut wanted.onward.headers);
         }
         let key = Key::of(self.desk.mark(&wanted), &wanted.onward, &body).filter(|_| self.desk.collapses());
         match key {
@@ -187,22 +197,33 @@ impl Presenter {
     /// A seat on the flight that brings this document. A flight belongs to nobody who can leave.
     async fn share(&self, key: Key, wanted: Wanted) -> Result<Presented, UpstreamError> {
         let desk = &self.desk;
-        if desk.flights.find(&key).is_some() {
+        let is_flying = desk.flights.find(&key).is_some();
+        if is_flying || desk.carried.has(&key) {
             desk.metrics.event("collapsed");
             tracing::debug!(request = %wanted.trace, target = &*key.target.1, "shares the request of another viewer");
-        } else if desk.flights.len() >= desk.settings.presentation.max_flights {
-            return desk.alone(&wanted, Body::Empty).await;
         }
         let wanted = Arc::new(wanted);
-        let mut seat = desk.flights.board(&key, Priority::Viewer, |_| {
-            let (desk, key, wanted) = (Arc::clone(desk), key.clone(), Arc::clone(&wanted));
-            async move { desk.fly(&key, &wanted).await }
-        });
-        match seat.landed().await {
-            Some(Landed::Shared(whole)) => Ok(whole.answer()),
+        let landed = if is_flying || desk.flights.len() < desk.settings.presentation.max_flights {
+            let mut seat = desk.flights.board(&key, Priority::Viewer, |_| {
+                let (desk, key, wanted) = (Arc::clone(desk), key.clone(), Arc::clone(&wanted));
+                async move { desk.fly(&key, &wanted).await }
+            });
+            seat.landed().await
+        } else {
+            Some(desk.carried.landed(&key, Box::pin(desk.fly(&key, &wanted))).await)
+        };
+        match landed {
+            Some(Landed::Shared(whole, cookies)) => {
+                let mut presented = whole.answer();
+                let cookies = std::mem::take(&mut *cookies.lock().unwrap_or_else(PoisonError::into_inner));
+                for cookie in cookies {
+                    presented.response.headers_mut().append(header::SET_COOKIE, cookie);
+                }
+                Ok(presented)
+            }
             Some(Landed::Failed(error)) => Err(collapse::again(error)),
             Some(Landed::One(for_one)) => {
-                let taken = for_one.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+                let taken = for_one.lock().unwrap_or_else(PoisonError::into_inner).take();
                 match taken {
                     Some(presented) => Ok(presented),
                     None => desk.alone(&wanted, Body::Empty).await,
@@ -219,17 +240,26 @@ impl Desk {
         self.settings.routes[wanted.route].mark()
     }
 
+    /// Whether anything here depends on what documents say.
+    fn reads_documents(&self) -> bool {
+        let presentation = &self.settings.presentation;
+        self.learner.is_some() || presentation.watch || presentation.repair || self.rewrite.is_some()
+    }
+
     fn collapses(&self) -> bool {
         self.settings.presentation.collapse
     }
 
     /// One request for many viewers.
     async fn fly(&self, key: &Key, wanted: &Wanted) -> Landed {
-        let turn = self.turns.take(&key.target).await;
+        let most = self.settings.heal.wait;
+        let go = self.first_requests.wait(&key.target, most).await.unwrap_or_else(|go| {
+            self.metrics.event("first_document_late");
+            go
+        });
         let budget = self.budget.of(wanted.caller.client());
-        match self.make(wanted, Body::Empty, Some(turn)).await.map(|made| self.under_our_name(made, &budget))
-        {
-            Ok(Made::Whole(whole)) if collapse::may_be_shared(&whole.head) => Landed::Shared(Arc::new(whole)),
+        match self.make(wanted, Body::Empty, Some(go)).await.map(|made| self.under_our_name(made, &budget)) {
+            Ok(Made::Whole(whole)) if collapse::may_be_shared(&whole.head) => Landed::shared(whole),
             Ok(Made::Whole(whole)) => Landed::one(whole.answer()),
             Ok(Made::Streams(response)) => Landed::one(response.into()),
             Err(error) => Landed::Failed(Arc::new(error)),
@@ -259,37 +289,39 @@ impl Desk {
         })
     }
 
-    /// Asks upstream and does what is to be done. `turn`: for several viewers, so that it is held even where there is
-    /// nothing to do. The turn ends with the first answer: who waits for a document to be mended waits beside others.
-    async fn make(
-        &self,
-        wanted: &Wanted,
-        body: Body,
-        turn: Option<OwnTurn<'_>>,
-    ) -> Result<Made, UpstreamError> {
-        let (may_repeat, hold) = (matches!(body, Body::Empty), turn.is_some());
+    /// Asks upstream and does what is to be done. `go`: for several viewers, so that it is held even where there is
+    /// nothing to do. It ends with the first answer: who waits for a document to be mended waits beside others.
+    async fn make(&self, wanted: &Wanted, body: Body, go: Option<Go<'_>>) -> Result<Made, UpstreamError> {
+        let (may_repeat, hold) = (matches!(body, Body::Empty), go.is_some());
         let mut whole = match self.repaired(wanted, body, hold).await? {
             Made::Whole(whole) => whole,
             streams @ Made::Streams(_) => return Ok(streams),
         };
-        drop(turn);
-        let Some(poisoned) = self.suspect(wanted, &whole).await.filter(|_| may_repeat) else {
-            return Ok(Made::Whole(whole));
-        };
-        whole.outcome = match self.healer.mend_document(poisoned).await {
-            DocumentRepair::Whole(took) => {
-                let mut again = self.repaired(wanted, Body::Empty, hold).await?;
-                if let Made::Whole(whole) = &mut again {
-                    (whole.outcome, whole.cured) = (Outcome::Healed, Some(took));
-                }
-                return Ok(again);
-            }
-            DocumentRepair::Pending => Outcome::Pending,
-            DocumentRepair::Cooling => Outcome::Cooling,
-            DocumentRepair::Failed => Outcome::Failed,
-            DocumentRepair::Truth | DocumentRepair::Off => Outcome::Served,
-        };
-        Ok(Made::Whole(whole))
+        drop(go);
+        for _ in 0..=MENDS {
+            let Some(poisoned) = self.suspect(wanted, &whole).await.filter(|_| may_repeat) else {
+                return Ok(Made::Whole(whole));
+            };
+            let outcome = match self.healer.mend_document(poisoned).await {
+                // Mended for the sake of one image; whether it has all of them is seen when it is here.
+                DocumentRepair::Whole(took) => match self.repaired(wanted, Body::Empty, hold).await? {
+                    Made::Whole(mended) => {
+                        let cured = whole.cured.map_or(took, |before| before + took);
+                        whole = Whole { outcome: Outcome::Healed, cured: Some(cured), ..mended };
+                        continue;
+                    }
+                    streams @ Made::Streams(_) => return Ok(streams),
+                },
+                DocumentRepair::Pending => Outcome::Pending,
+                DocumentRepair::Cooling => Outcome::Cooling,
+                DocumentRepair::Failed => Outcome::Failed,
+                // It is all there is; of one that was mended before, the last time.
+                DocumentRepair::Truth | DocumentRepair::Off => whole.outcome,
+            };
+            let cured = whole.cured.filter(|_| outcome == Outcome::Healed);
+            return Ok(Made::Whole(Whole { outcome, cured, ..whole }));
+        }
+        Ok(Made::Whole(Whole { outcome: Outcome::Failed, cured: None, ..whole }))
     }
 
     /// Asks upstream; what says JSON and is not is repaired.
@@ -338,6 +370,13 @@ impl Desk {
         })?;
         self.metrics.upstream_answered("presentation", started.elapsed());
         let (head, body) = self.heard(wanted, answer).into_parts();
+        if let (true, Err(unread)) = (is_document(&wanted.onward.method, &head), Coding::of(&head.headers)) {
+            match unread {
+                "br" => self.metrics.event("coding_br"),
+                "zstd" => self.metrics.event("coding_zstd"),
+                _ => self.metrics.event("coding_other"),
+            }
+        }
         if !hold && !is_document(&wanted.onward.method, &head) {
             return Ok(Made::Streams(Response::from_parts(head, body)));
         }
@@ -348,7 +387,10 @@ impl Desk {
                 self.metrics.event("held_refused");
                 Made::Streams(Response::from_parts(head, body))
             }
-            Gathered::Longer(body) => Made::Streams(Response::from_parts(head, body)),
+            Gathered::Longer(body) => {
+                self.metrics.event("held_too_long");
+                Made::Streams(Response::from_parts(head, body))
+            }
         })
     }
 

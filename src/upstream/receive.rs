@@ -21,6 +21,7 @@ use super::attempt::Attempt;
 use super::body::{Body, BodyError};
 use super::client::{Caller, Client};
 use super::connection::READ_BUFFER;
+use super::tee::is_over;
 use super::transfer::Transfer;
 
 /// A shorter piece is copied: it is a part of a read buffer, which it would keep in memory.
@@ -148,10 +149,15 @@ async fn read(
             Poll::Pending if reading == Reading::Whole => Poll::Pending,
             Poll::Pending => Poll::Ready(None),
         });
-        match next.await {
+        let next = next.await;
+        let is_whole = next.as_ref().is_some_and(|frame| is_over(body, frame.as_ref()));
+        match next {
             Some(Some(Ok(frame))) => {
                 // Trailers are not passed on.
                 let has_room = frame.into_data().map_or(true, |bytes| begun.push(bytes, client));
+                if is_whole {
+                    break Read::Whole(end);
+                }
                 if !has_room || begun.size > most {
                     break Read::Begun(0);
                 }
@@ -179,6 +185,7 @@ fn read_ahead(mut body: Body, most: usize, client: Arc<Client>) -> Body {
                 frame = body.frame() => frame,
                 () = send.closed() => return,
             };
+            let is_whole = is_over(&body, frame.as_ref());
             let bytes = match frame {
                 Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
                 Some(Err(error)) => {
@@ -193,7 +200,7 @@ fn read_ahead(mut body: Body, most: usize, client: Arc<Client>) -> Body {
             for piece in pieces.whole.into_iter().chain(pieces.more) {
                 let _ = send.send(Part::Piece(piece));
             }
-            if body.is_end_stream() {
+            if is_whole {
                 return;
             }
         }
