@@ -193,10 +193,7 @@ impl Healer {
         };
         let target = exchange.image.request.target;
         let wait = if target == Target::Info { rules.wait_info } else { rules.wait };
-        match self
-            .treat(patient, exchange.head, (exchange.client, exchange.caller), wait, exchange.lane)
-            .await
-        {
+        match self.treat(patient, exchange, wait).await {
             HealResponse::Good { answer, rung, took } => Ok(Answered::healed(answer, rung, took)),
             HealResponse::Pending(after) => Err(Unanswered::Pending(after)),
             HealResponse::Crowded(after) => Err(Unanswered::Crowded(after)),
@@ -227,7 +224,7 @@ impl Healer {
     {
         let Some(patient) = self.admit(exchange.image) else { return Ok(Answered::served(first)) };
         let held = self.hold(exchange, first).await;
-        match (self.bypass(&patient, exchange.head, exchange.caller).await, held) {
+        match (self.bypass(&patient, exchange).await, held) {
             (Some((answer, took)), _) => Ok(Answered::healed(answer, Some(Rung::Direct), took)),
             (None, Some(held)) => Ok(Answered::served(held.release())),
             (None, None) => send().await.map(Answered::served).map_err(Unanswered::Failed),

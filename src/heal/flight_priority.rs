@@ -56,6 +56,11 @@ impl FlightPriority {
         self.viewers.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Does nobody wait for it? (A thumbnail is wanted less soon than a page, but somebody waits for it.)
+    pub(in crate::heal) fn is_for_nobody(&self) -> bool {
+        self.lane() != Priority::Viewer && self.viewers() == 0
+    }
+
     /// Viewers who waited so far, those among them who left.
     pub(in crate::heal) fn viewers(&self) -> u32 {
         self.viewers.load(Ordering::Relaxed)

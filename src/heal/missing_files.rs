@@ -73,11 +73,10 @@ impl MissingFiles {
         let life = match (proof, before) {
             (Proof::Shown, None) => PROVEN_LIFE,
             (Proof::Shown, Some((life, _))) => PROVEN_LIFE.max(life * 2),
-            (Proof::Likely { .. }, None) => UNPROVEN_LIFE,
             (Proof::Likely { well_at }, Some((life, noted))) if well_at.is_some_and(|well| well >= noted) => {
                 life * 2
             }
-            (Proof::Likely { .. }, Some(_)) => UNPROVEN_LIFE,
+            (Proof::Likely { .. }, _) => UNPROVEN_LIFE,
         };
         let life = life.min(self.longest);
         self.has_missing.store(true, Ordering::Relaxed);

@@ -20,6 +20,7 @@ mod opening;
 mod operator;
 mod repair;
 mod report;
+mod respond;
 mod server;
 #[cfg(test)]
 mod sim;
@@ -29,14 +30,11 @@ mod stress;
 mod timed_cache;
 mod ward;
 
-use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use http::request::Parts;
 use hyper::Response;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 pub use answer::{Answered, ImageExchange, Unanswered};
 pub use background::prefetch::as_segment as image_segment;
@@ -44,7 +42,6 @@ pub use canvas_service::circuit_breaker::BreakerState;
 pub use canvas_service::priority_semaphore::Priority;
 pub use canvas_service::viewer_request::{ViewerRequest, without_update};
 pub use evidence::Evidence;
-use evidence::proves_nothing;
 pub use operator::inspect::DeploymentFacts;
 pub use operator::{CanvasVisit, DocumentError, ImageCheck, ImageHealReport, ImageHealResult};
 pub use repair::{DocumentRepair, PoisonedDocument, fingerprint};
@@ -57,14 +54,11 @@ use crate::config::settings::Rung;
 use crate::index::Index;
 use crate::index::history::Bounds;
 use crate::index::recorder::Recorder;
-use crate::observe::{Gauged, Metrics, Span, Trace};
+use crate::observe::{Metrics, Trace};
 use crate::outcome::Outcome;
-use crate::upstream::{Body, Caller, UpstreamError};
+use crate::upstream::{Body, UpstreamError};
 use canvas_service::registration::Said;
 use first_requests::FirstRequestPermit;
-use ladder::HealOutcome;
-use ladder::direct::DirectResult;
-use missing_files::Proof;
 use ward::Ward;
 
 /// Heals images. Cheap to clone.
@@ -121,6 +115,7 @@ impl Healer {
 
     /// A healer for tests in virtual time: it starts no thread.
     #[cfg(test)]
+    #[allow(dead_code, reason = "a simulation begins here")]
     pub(crate) fn simulated(
         settings: Arc<Settings>,
         servers: Vec<Arc<dyn SendRequest>>,
@@ -192,180 +187,6 @@ impl Healer {
         self.ward.echo_answered(patient, status);
     }
 
-    /// Brings the image back and answers `request` (the viewer's own, as it goes upstream) within `wait`.
-    async fn treat(
-        &self,
-        patient: &IndexedImage,
-        request: &Parts,
-        (client, caller): (IpAddr, &Caller),
-        wait: Duration,
-        lane: Priority,
-    ) -> HealResponse {
-        let started = Instant::now();
-        let ward = &self.ward;
-        let mut span = Span::step(&patient.trace, "heal");
-        span.text("iiif_mender.identifier", &patient.key);
-        let patient = &patient.within(&span);
-        if ward.is_missing_for_all(patient).await {
-            return HealResponse::Original(Outcome::Missing);
-        }
-        ward.doubt(patient);
-        // In its time too, the file must not keep the viewer waiting for longer than he can.
-        let direct =
-            timeout(wait, ward.direct(patient, request, caller)).await.unwrap_or(DirectResult::NoWay);
-        let lane = match direct {
-            DirectResult::Answer(answer) => {
-                // The viewer has the picture; the lasting repair follows without hurry.
-                if ward.may_board(patient) {
-                    ward.board(patient, lane.max(Priority::Prefetch));
-                }
-                let took = started.elapsed();
-                ward.reader_at(patient, true);
-                ward.metrics.heal("healed", Rung::Direct.as_str(), lane.as_str(), took, &patient.trace);
-                ward.record(patient, HealOutcome::Healed(Rung::Direct), lane, took, 1);
-                return HealResponse::Good { answer, rung: Some(Rung::Direct), took };
-            }
-            DirectResult::FileIsGone => {
-                ward.file_is_missing(patient, Proof::Shown);
-                ward.record(patient, HealOutcome::Missing, lane, started.elapsed(), 1);
-                return HealResponse::Original(Outcome::Missing);
-            }
-            DirectResult::NoWay => lane,
-        };
-        let waiting = ward.wait_place().filter(|_| ward.may_board(patient));
-        let Some(_waiting) = waiting else { return HealResponse::Crowded(COME_BACK) };
-        let _counted = Gauged::one(&ward.metrics.waiting);
-        let lane = ward.fair(patient, client, lane);
-        // A climb that was under way may have brought the image back before it was lost again, as this viewer found it.
-        let (mut tries, was_under_way) = (0, ward.is_under_way(patient));
-        let response = loop {
-            tries += 1;
-            let mut seat = ward.board(patient, lane);
-            seat.urgency.viewer_waits();
-            patient.joins(&seat.urgency);
-            let landed = timeout(wait.saturating_sub(started.elapsed()), seat.landed()).await;
-            // Known by now, even to one who came at the same moment.
-            span.link(seat.urgency.leader());
-            let rung = match landed {
-                Err(_) => {
-                    let pending = HealResponse::Pending(COME_BACK);
-                    break self.last_try(patient, (request, caller), started, pending).await;
-                }
-                Ok(Some(HealOutcome::Healed(rung))) => Some(rung),
-                Ok(Some(HealOutcome::Alive)) => None,
-                Ok(other) => {
-                    let original = HealResponse::Original(match other {
-                        Some(HealOutcome::Missing) => Outcome::Missing,
-                        Some(HealOutcome::Cooling) => Outcome::Cooling,
-                        _ => Outcome::Failed,
-                    });
-                    break self.last_try(patient, (request, caller), started, original).await;
-                }
-            };
-            match self.ask_again(patient, (request, caller), rung, started).await {
-                Some(response) => break response,
-                None if tries == 1 && was_under_way => {}
-                // Nothing proved that it was back, and it is not: the first canvas beside may have been an old one.
-                None if tries == 1 && rung == Some(Rung::Variant) => {
-                    self.a_probe_may_have_lied(patient).await
-                }
-                None => break self.came_to_nothing(patient, rung).await,
-            }
-        };
-        ward.metrics.waited(started.elapsed(), &patient.trace);
-        response
-    }
-
-    /// The image server is unwell, not forgetful (`heal.direct_statuses`): only the file itself can help, within
-    /// `heal.wait`.
-    async fn bypass(
-        &self,
-        patient: &IndexedImage,
-        request: &Parts,
-        caller: &Caller,
-    ) -> Option<(Response<Body>, Duration)> {
-        let started = Instant::now();
-        match timeout(self.ward.settings.heal.wait, self.ward.direct(patient, request, caller)).await {
-            Ok(DirectResult::Answer(answer)) => Some((answer, started.elapsed())),
-            Ok(DirectResult::FileIsGone | DirectResult::NoWay) | Err(_) => None,
-        }
-    }
-
-    /// The viewer's own request once more. `None`: the image server still does not find it, and nobody says that its file
-    /// is gone.
-    async fn ask_again(
-        &self,
-        patient: &IndexedImage,
-        (request, caller): (&Parts, &Caller),
-        rung: Option<Rung>,
-        started: Instant,
-    ) -> Option<HealResponse> {
-        let ward = &self.ward;
-        let took = started.elapsed();
-        // A live image refuses some sizes; its info.json it never does.
-        let is_picture = !request.uri.path().ends_with("/info.json");
-        Some(match ward.ask_image(patient, request, caller).await {
-            // The image server is in trouble now: that is no healed image.
-            Ok(answer)
-                if proves_nothing(answer.status())
-                    && !(is_picture && matches!(answer.status().as_u16(), 401 | 403)) =>
-            {
-                HealResponse::Original(Outcome::Failed)
-            }
-            Ok(answer) if !ward.is_expiry(answer.status()) => {
-                ward.found(patient);
-                ward.image_route.store(patient.route, Ordering::Relaxed);
-                ward.firsts.found_well(ward.mark(patient), &patient.sent);
-                ward.reader_at(patient, rung.is_some());
-                HealResponse::Good { answer, rung, took }
-            }
-            Ok(_) if ward.is_missing(patient).await => HealResponse::Original(Outcome::Missing),
-            Ok(_) => return None,
-            Err(error) => {
-                self.note(&error);
-                HealResponse::Original(Outcome::Failed)
-            }
-        })
-    }
-
-    /// The image was said to be back, and is not. Nothing proved it. Not tried again with every request.
-    async fn came_to_nothing(&self, patient: &IndexedImage, rung: Option<Rung>) -> HealResponse {
-        if rung.is_some() {
-            self.a_probe_may_have_lied(patient).await;
-            self.ward.file_is_missing(patient, Proof::Likely { well_at: None });
-        }
-        HealResponse::Original(Outcome::Failed)
-    }
-
-    /// A probe that still says that the image is there is not asked any more.
-    async fn a_probe_may_have_lied(&self, patient: &IndexedImage) {
-        if self.ward.probe(patient).await == Evidence::Alive {
-            self.ward.probe_lied(patient);
-        }
-    }
-
-    /// The heal takes longer than this viewer can wait, or came to nothing. What he asks for may be there all the same: a
-    /// probe may be 404 for a reason of its own, and a cache may hold it.
-    async fn last_try(
-        &self,
-        patient: &IndexedImage,
-        (request, caller): (&Parts, &Caller),
-        started: Instant,
-        otherwise: HealResponse,
-    ) -> HealResponse {
-        // An info.json may be out of the image server's memory, and its tiles would fail.
-        if request.uri.path().ends_with("/info.json") {
-            return otherwise;
-        }
-        match self.ward.ask_image(patient, request, caller).await {
-            Ok(answer) if !self.ward.is_expiry(answer.status()) && !proves_nothing(answer.status()) => {
-                self.ward.found(patient);
-                HealResponse::Good { answer, rung: None, took: started.elapsed() }
-            }
-            _ => otherwise,
-        }
-    }
-
     /// A reader opened this page, and its image is there: the pages behind it may not be.
     fn reader_at(&self, patient: &IndexedImage) {
         self.ward.reader_at(patient, false);
@@ -414,18 +235,5 @@ impl Healer {
 
     fn note(&self, error: &UpstreamError) {
         self.ward.metrics.upstream_error(error.kind());
-    }
-}
-
-impl Rung {
-    /// The word used in headers, labels, logs and the configuration.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Direct => "direct",
-            Self::Register => "register",
-            Self::Variant => "variant",
-            Self::Visit => "visit",
-            Self::Rebuild => "rebuild",
-        }
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::config::settings::Rung;
 use crate::heal::canvas_service::circuit_breaker::BreakerState;
 use crate::heal::canvas_service::priority_semaphore::Priority;
 use crate::heal::canvas_service::response::CanvasResponse;
@@ -114,6 +115,19 @@ impl IndexedImage {
     pub(in crate::heal) fn joins(&self, climb: &FlightPriority) {
         if let Some(leader) = climb.leader().filter(|leader| **leader != self.trace) {
             tracing::info!(request = %self.trace, led_by = %leader, identifier = &*self.key, "waits for a heal");
+        }
+    }
+}
+
+impl Rung {
+    /// The word used in headers, labels, logs and the configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Direct => "direct",
+            Self::Register => "register",
+            Self::Variant => "variant",
+            Self::Visit => "visit",
+            Self::Rebuild => "rebuild",
         }
     }
 }

@@ -77,7 +77,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_entry_ends_at_its_time_and_not_before() {
         let cache = TimedCache::<&str, u8>::new(10);
-        cache.insert("a", 1, Duration::from_secs(60));
+        cache.insert("a", 1, Duration::from_mins(1));
         tokio::time::advance(Duration::from_secs(59)).await;
         assert_eq!((cache.get("a"), cache.keys()), (Some(1), vec!["a"]));
         tokio::time::advance(Duration::from_secs(1)).await;

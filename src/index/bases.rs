@@ -1,15 +1,32 @@
-//! By which bases of images an index was read. Where they are others now, its keys may be others as well, and only the
+//! By which bases documents are read, and by which an index was read. Where they are others now, its keys may be others as well, and only the
 //! documents themselves tell: so all are read once more.
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::{Index, IndexError};
 use crate::iiif::image_url::ImageBases;
+use crate::iiif::manifest::{self, Canvas, Document, WalkError};
 
 /// The row of `marks` that says it.
 const NAME: &str = "image bases";
 
 impl Index {
+    /// Reads a document, with the images' lookup keys as the routes tell them.
+    pub fn read_document(&self, bytes: &[u8]) -> Result<(Document, Vec<Canvas>), WalkError> {
+        manifest::read_under(bytes, &self.names.load().images)
+    }
+
+    /// Where images stand, as the routes tell.
+    pub(crate) fn image_bases(&self) -> ImageBases {
+        self.names.load().images.clone()
+    }
+
+    /// The lookup key of the image with this URL, or of the image service with this id.
+    pub fn key_in_url(&self, url: &str) -> Option<String> {
+        let names = self.names.load();
+        names.images.in_service_id(url).map(|identifier| identifier.key().into_owned())
+    }
+
     /// Makes the next look at each document a reading, where the index was read by other bases: by those of an older
     /// version, whose keys were the last segments alone, or of another configuration.
     pub(super) fn is_read_by_these_bases(&self) -> Result<(), IndexError> {

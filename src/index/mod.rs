@@ -17,8 +17,6 @@ use uuid::Uuid;
 
 use crate::config::Settings;
 use crate::iiif::identifier::uuid_of_file_url;
-use crate::iiif::image_url::ImageBases;
-use crate::iiif::manifest::{self, Canvas, Document, WalkError};
 use crate::upstream::fetch::Web;
 
 mod bases;
@@ -173,22 +171,6 @@ impl Index {
         self.web.store(Some(Arc::new((web, handle))));
         // Owners that were derived from a file's name may be others now.
         self.epoch.fetch_add(1, Ordering::AcqRel);
-    }
-
-    /// Reads a document, with the images' lookup keys as the routes tell them.
-    pub fn read_document(&self, bytes: &[u8]) -> Result<(Document, Vec<Canvas>), WalkError> {
-        manifest::read_under(bytes, &self.names.load().images)
-    }
-
-    /// Where images stand, as the routes tell.
-    pub(crate) fn image_bases(&self) -> ImageBases {
-        self.names.load().images.clone()
-    }
-
-    /// The lookup key of the image with this URL, or of the image service with this id.
-    pub fn key_in_url(&self, url: &str) -> Option<String> {
-        let names = self.names.load();
-        names.images.in_service_id(url).map(|identifier| identifier.key().into_owned())
     }
 
     /// The configured path of the index.

@@ -22,7 +22,7 @@ impl Store {
             let mut select = conn.prepare_cached(
                 "SELECT c.url, m.uri, c.label, c.keys FROM images i
                  JOIN canvases c ON c.id = i.canvas JOIN manifests m ON m.id = c.manifest
-                 WHERE i.hash = ?1 ORDER BY c.manifest DESC, i.canvas LIMIT ?2",
+                 WHERE i.hash = ?1 ORDER BY m.id DESC, i.canvas LIMIT ?2",
             )?;
             let mut rows = select.query(params![keys::hash_of(name), MAX_ROWS])?;
             while let Some(row) = rows.next()? {

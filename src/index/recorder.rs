@@ -116,12 +116,14 @@ impl Recorder {
 
     /// A recorder without a thread, for tests in virtual time: what is noted waits for [`Self::write_now`].
     #[cfg(test)]
+    #[allow(dead_code, reason = "a simulation begins here")]
     pub(crate) fn idle(metrics: Arc<Metrics>) -> Self {
         Self { desk: Arc::new(Closes(Arc::default())), keeps_history: true, metrics }
     }
 
     /// Writes what is noted.
     #[cfg(test)]
+    #[allow(dead_code, reason = "a simulation begins here")]
     pub(crate) fn write_now(&self, index: &Index, bounds: Bounds) {
         let batch = std::mem::take(&mut *self.desk.0.lock());
         write(index, &batch, bounds, &self.metrics);

@@ -68,10 +68,14 @@ fn is_test(path: &Path) -> bool {
     if path.iter().any(|part| part == "tests" || part == "tests.rs") {
         return true;
     }
-    let parent = path.parent().expect("a folder").join("mod.rs");
-    let parent = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(parent));
-    let name = path.file_stem().expect("a name").to_string_lossy().into_owned();
-    parent.is_ok_and(|parent| parent.contains(&format!("#[cfg(test)]\nmod {name};")))
+    let is_declared = |module: &Path| {
+        let Some(parent) = module.parent() else { return false };
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(parent).join("mod.rs");
+        let name = module.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        std::fs::read_to_string(file)
+            .is_ok_and(|parent| parent.contains(&format!("#[cfg(test)]\nmod {name};")))
+    };
+    path.ancestors().any(is_declared)
 }
 
 fn room(path: &Path) -> String {

@@ -109,7 +109,9 @@ async fn canvases_asked_for_are_those_that_the_service_was_asked_for() {
             batch.bed.images.asks_for_login(true);
         }
         if kind == "lost" {
-            all.iter().for_each(|page| batch.bed.fedora.removes_file(&page.path));
+            for page in &all {
+                batch.bed.fedora.removes_file(&page.path);
+            }
         }
         if closed {
             batch.bed.service.closes_resources();
@@ -129,7 +131,9 @@ async fn canvases_asked_for_are_those_that_the_service_was_asked_for() {
         ]
         .map(|kind| batch.bed.targets(kind))
         .concat();
-        asked.iter_mut().for_each(|target| target.truncate(target.find('?').unwrap_or(target.len())));
+        for target in &mut asked {
+            target.truncate(target.find('?').unwrap_or(target.len()));
+        }
         asked.sort();
         asked.dedup();
         let told = healed.json()["asked"].as_u64().expect("a number");

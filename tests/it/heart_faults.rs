@@ -167,7 +167,7 @@ async fn two_canvases_that_never_answer_keep_nobody_else_from_being_healed() {
     let stuck: Vec<_> =
         pages[..2].iter().map(|page| world.asks(&page.image_path("full/64,/0/default.jpg"))).collect();
     world.bed.ledger.until(|counts| counts.canvas_now == 2).await;
-    all_back(&world, &pages[2..], Duration::from_secs(60)).await;
+    all_back(&world, &pages[2..], Duration::from_mins(1)).await;
     for viewer in stuck {
         let answer = viewer.await.expect("not aborted");
         assert_eq!(answer.status, 503);

@@ -83,16 +83,16 @@ impl Before {
         let now = world.bed.redis.stored();
         assert_eq!(now.worse_than(&self.0), [""; 0], "stored documents became worse");
         assert_eq!(now.empty_since(&self.0), [""; 0], "empty documents were stored");
-        self.polite(world);
+        Self::polite(world);
     }
 
     /// No stored document is worse, and at most two canvases were built at once.
     pub(crate) fn no_worse(&self, world: &World) {
         assert_eq!(world.bed.redis.stored().worse_than(&self.0), [""; 0], "stored documents became worse");
-        self.polite(world);
+        Self::polite(world);
     }
 
-    fn polite(&self, world: &World) {
+    fn polite(world: &World) {
         let most = world.bed.counts().generations_most;
         assert!(most <= 2, "{most} canvases were built at once");
     }

@@ -44,9 +44,9 @@ impl Ward {
             for key in pages.iter().flat_map(|page| &page.keys) {
                 pace.tick().await;
                 looked_at += 1;
-                let page = (&*manifest, &**key);
+                let image = (&*manifest, &**key);
                 let trace = Trace::fresh();
-                let looked = self.look_at_page(route, page, Priority::Background, &mut progress, &trace);
+                let looked = self.look_at_page(route, image, Priority::Background, &mut progress, &trace);
                 if let Some(seat) = looked.await {
                     gone += 1;
                     self.metrics.event("swept");

@@ -115,8 +115,8 @@ impl Ward {
             let Ok(pages) = self.index.manifest_canvases(&manifest) else { continue };
             self.readers.found_expired(&manifest);
             for key in pages.iter().flat_map(|page| &page.keys) {
-                let page = (&*manifest, &**key);
-                let looked = self.look_at_page(route, page, Priority::Prefetch, &mut progress, trace);
+                let image = (&*manifest, &**key);
+                let looked = self.look_at_page(route, image, Priority::Prefetch, &mut progress, trace);
                 if let Some(seat) = looked.await {
                     air.take(seat).await;
                 }

@@ -17,7 +17,7 @@ const FRAIL_FOR: Duration = Duration::from_mins(10);
 const LOOKED_FOR: Duration = Duration::from_secs(5);
 
 /// The same for one that had to be healed: its tiles come together.
-const HEALED_FOR: Duration = Duration::from_millis(250);
+const HEALED_FOR: Duration = Duration::from_millis(20);
 
 /// Manifests remembered at most.
 const MANIFESTS: u64 = 10_000;

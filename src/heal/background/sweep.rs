@@ -79,9 +79,9 @@ impl Ward {
             if self.sweeping.load(Ordering::Acquire) == STOPPING {
                 break;
             }
-            let page = (&*manifest, &*key);
+            let image = (&*manifest, &*key);
             let trace = Trace::fresh();
-            let looked = self.look_at_page(route, page, Priority::Background, &mut progress, &trace);
+            let looked = self.look_at_page(route, image, Priority::Background, &mut progress, &trace);
             if let Some(seat) = looked.await {
                 gone += 1;
                 self.metrics.event("swept");

@@ -3,13 +3,14 @@
 //! The ladder only needs to know *that* a rung did not help; a report must say why.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, StatusCode};
 use moka::sync::Cache;
 
+use crate::upstream::fetch::retry_after;
 use crate::upstream::{Chain, UpstreamError};
 
 /// Targets that are remembered; beyond it the least used are forgotten, which costs a reason, no more.
@@ -47,10 +48,9 @@ impl FailureLog {
             self.last.invalidate(target);
             return;
         }
-        if matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE)
-            && let Some(pause) = retry_after(fields)
-        {
-            *self.rest_until.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + pause);
+        if let Some(pause) = retry_after(status, fields, SystemTime::now()) {
+            *self.rest_until.lock().unwrap_or_else(PoisonError::into_inner) =
+                Some(Instant::now() + pause.min(LONGEST_REST));
         }
         let text = format!("the canvas service answered {status}");
         // UPSTREAM: 500 is an unknown canvas or a Fedora that refuses; asking again does not change that.
@@ -83,16 +83,9 @@ impl FailureLog {
     }
 }
 
-/// `Retry-After` in seconds; its other form, a date, is treated as a short pause.
-fn retry_after(fields: &HeaderMap) -> Option<Duration> {
-    let text = fields.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
-    let pause = text.parse().map_or(Duration::from_secs(10), Duration::from_secs);
-    Some(pause.min(LONGEST_REST))
-}
-
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
+    use http::{HeaderValue, header};
 
     use super::*;
 
@@ -112,12 +105,16 @@ mod tests {
     fn a_pause_that_the_server_asks_for_is_remembered_but_not_for_the_whole_night() {
         let remarks = FailureLog::default();
         let mut fields = HeaderMap::new();
-        for (text, most) in [("7", 7), ("999999", 600), ("Wed, 21 Oct 2026 07:28:00 GMT", 10)] {
+        for (text, most) in [("7", 7), ("999999", 600)] {
             fields.insert(header::RETRY_AFTER, HeaderValue::from_static(text));
             remarks.answered("/canvas/a", StatusCode::TOO_MANY_REQUESTS, &fields);
             let left = remarks.rest(Instant::now()).expect("a pause");
             assert!(left <= Duration::from_secs(most) && left > Duration::from_secs(most - 2), "{text}");
         }
         assert_eq!(remarks.rest(Instant::now() + LONGEST_REST), None);
+        let remarks = FailureLog::default();
+        fields.insert(header::RETRY_AFTER, HeaderValue::from_static("soon"));
+        remarks.answered("/canvas/a", StatusCode::TOO_MANY_REQUESTS, &fields);
+        assert_eq!(remarks.rest(Instant::now()), None, "that is no time");
     }
 }

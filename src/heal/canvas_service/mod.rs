@@ -3,6 +3,7 @@
 pub(in crate::heal) mod circuit_breaker;
 pub(in crate::heal) mod failure_log;
 pub(in crate::heal) mod fault_tracker;
+pub(in crate::heal) mod place;
 pub(in crate::heal) mod place_files;
 pub(in crate::heal) mod priority_semaphore;
 pub(in crate::heal) mod register_path;
@@ -24,20 +25,19 @@ use http::request::Parts;
 use http::{HeaderValue, StatusCode, header};
 use uuid::Uuid;
 
-use crate::cluster::{self, Cluster, Placed};
+use crate::cluster::Cluster;
 use crate::config::Settings;
 use crate::config::settings::Timeouts;
 use crate::heal::canvas_service::circuit_breaker::{BreakerState, CircuitBreaker};
 use crate::heal::canvas_service::failure_log::FailureLog;
 use crate::heal::canvas_service::fault_tracker::FaultTracker;
-use crate::heal::canvas_service::place_files::{PlaceFile, PlaceFiles};
-use crate::heal::canvas_service::priority_semaphore::{Permit, Priority, PrioritySemaphore};
+use crate::heal::canvas_service::place_files::PlaceFiles;
+use crate::heal::canvas_service::priority_semaphore::PrioritySemaphore;
 use crate::heal::canvas_service::registration::RegistrationCheck;
 use crate::heal::canvas_service::response::{CacheStatus, CanvasResponse, classify};
 use crate::heal::canvas_service::variants::VariantSupport;
 use crate::heal::canvas_service::viewer_request::ViewerRequests;
 use crate::heal::cooldowns::CanvasRequestKey;
-use crate::heal::flight_priority::FlightPriority;
 use crate::heal::server::SendRequest;
 use crate::iiif::identifier;
 use crate::iiif::manifest;
@@ -49,6 +49,9 @@ const LONGEST_CANVAS: usize = 16 << 20;
 
 /// The longest answer to `/resources/{uuid}` that is read.
 const LONGEST_RESOURCE: usize = 16 << 10;
+
+/// So many requests for each place may hang at once without one.
+const HANGING: usize = 4;
 
 /// How long `/resources/{uuid}` may take: it is one look into Redis.
 const RESOURCE_PATIENCE: Duration = Duration::from_secs(2);
@@ -83,6 +86,8 @@ pub(in crate::heal) struct CanvasService {
     pub(in crate::heal) viewers: Arc<ViewerRequests>,
     /// Places shared with other processes, where there are no other nodes.
     files: PlaceFiles,
+    /// Requests that hang and have given their places on.
+    hanging: Arc<Semaphore>,
     /// Whose rebuild finds out whether it is well.
     finds_out: Arc<Semaphore>,
     /// When its breaker last closed.
@@ -90,23 +95,6 @@ pub(in crate::heal) struct CanvasService {
     pub(in crate::heal) wellness: Arc<FaultTracker>,
     pub(in crate::heal) remarks: Arc<FailureLog>,
     pub(in crate::heal) metrics: Arc<Metrics>,
-}
-
-/// The right to send one request that makes the service build: here, on all nodes, and on this machine.
-#[derive(Debug)]
-pub(in crate::heal) struct Place {
-    #[expect(dead_code, reason = "given back when it is dropped")]
-    own: Permit,
-    #[expect(dead_code, reason = "given back when it is dropped")]
-    shared: cluster::Place,
-    file: PlaceFile,
-}
-
-impl Place {
-    /// Another process had all places when this one was wanted: it may have done what we are about to do.
-    pub(in crate::heal) fn was_contended(&self) -> bool {
-        self.file.was_contended
-    }
 }
 
 impl CanvasService {
@@ -161,37 +149,16 @@ impl CanvasService {
             variants: before.map(|before| Arc::clone(&before.variants)).unwrap_or_default(),
             viewers: before.map(|before| Arc::clone(&before.viewers)).unwrap_or_default(),
             files: PlaceFiles::new(&settings.index.path, settings.routes[route].upstream.authority.as_str()),
+            hanging: before.map_or_else(
+                || Arc::new(Semaphore::new(heal.concurrency.saturating_mul(HANGING))),
+                |before| Arc::clone(&before.hanging),
+            ),
             finds_out: before
                 .map_or_else(|| Arc::new(Semaphore::new(1)), |before| Arc::clone(&before.finds_out)),
             recovered: before.map(|before| Arc::clone(&before.recovered)).unwrap_or_default(),
             wellness: before.map(|before| Arc::clone(&before.wellness)).unwrap_or_default(),
             remarks: before.map(|before| Arc::clone(&before.remarks)).unwrap_or_default(),
             metrics,
-        }
-    }
-
-    /// A place here, in the lane that is right by then, and with it one among all nodes' requests, or among those of other
-    /// processes on this machine. `None`: another node found that the service only fails.
-    pub(in crate::heal) async fn place(&self, urgency: &FlightPriority) -> Option<Place> {
-        let own = urgency.place(&self.lanes).await;
-        self.share_place(own, urgency.lane() == Priority::Viewer).await
-    }
-
-    /// The same for one who has a place here.
-    pub(in crate::heal) async fn share_place(&self, own: Permit, is_first: bool) -> Option<Place> {
-        let Some(cluster) = &self.cluster else {
-            let file = self.files.place(self.places).await;
-            return Some(Place { own, shared: cluster::Place::default(), file });
-        };
-        match cluster.place(&self.authority, self.places, is_first).await {
-            Placed::Place(shared) => Some(Place { own, shared, file: PlaceFile::default() }),
-            Placed::LeftAlone(left) => {
-                if self.breaker_is_closed() {
-                    self.tell(true);
-                }
-                self.breaker.leave_alone(Instant::now() + left);
-                None
-            }
         }
     }
 
@@ -337,7 +304,11 @@ impl CanvasService {
     /// Somebody has seen whether it builds beside.
     pub(in crate::heal) fn heard_of_variants(&self, honoured: bool) {
         if self.variants.record(honoured, Instant::now()) {
-            self.metrics.event(if honoured { "variants_honoured" } else { "variants_ignored" });
+            if honoured {
+                self.metrics.event("variants_honoured");
+            } else {
+                self.metrics.event("variants_ignored");
+            }
             tracing::info!(upstream = %self.authority, honoured, "whether the canvas service builds beside (disallow)");
         }
     }
@@ -348,15 +319,14 @@ impl CanvasService {
                 self.answers();
                 self.wellness.good();
             }
-            // One out of the cache says nothing of the health now.
-            CanvasResponse::Carries => self.answers(),
             CanvasResponse::Lacks => {
                 self.answers();
                 self.wellness.fault();
             }
             // It answers, only not for this canvas, which has its own cool-down: five dead links in a row must not
             // keep every other image from being healed.
-            CanvasResponse::Unclear | CanvasResponse::Refused => self.answers(),
+            // And one out of the cache says nothing of the health now.
+            CanvasResponse::Carries | CanvasResponse::Unclear | CanvasResponse::Refused => self.answers(),
             CanvasResponse::Withheld | CanvasResponse::Needless => {}
             CanvasResponse::Busy | CanvasResponse::Unwell => {
                 if self.breaker.bad(Instant::now()) {

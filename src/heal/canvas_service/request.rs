@@ -1,5 +1,6 @@
 //! One request to a canvas service: what is asked for, and how it is sent.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -44,6 +45,13 @@ impl CanvasService {
         }
     }
 
+    /// A fault was seen, and what is built now would be stored without its image: not for what nobody waits for.
+    pub(in crate::heal) fn is_not_for(&self, urgency: &FlightPriority) -> bool {
+        urgency.is_for_nobody()
+            && self.variants.known(Instant::now()) != Some(true)
+            && !self.wellness.is_well()
+    }
+
     /// Waits for `work`, a request that was sent, with its place. One that hangs loses the place when others wait, and
     /// goes on without: two canvases that never answer must not keep all others from being healed.
     pub(in crate::heal) async fn hold<T, P>(
@@ -53,12 +61,19 @@ impl CanvasService {
     ) -> T {
         let mut work = std::pin::pin!(work);
         let mut pause = HANGS_AFTER;
+        let mut hangs = None;
         loop {
             match tokio::time::timeout(pause, &mut work).await {
-                Ok(answer) => return answer,
+                Ok(answer) => {
+                    drop(hangs);
+                    return answer;
+                }
                 Err(_) if place.is_some() && self.lanes.waiting().iter().any(|waiting| *waiting > 0) => {
-                    self.metrics.event("canvas_hangs");
-                    *place = None;
+                    // As many may hang as there are places, a few times over; a service that hangs is not piled up on.
+                    if let Ok(own) = Arc::clone(&self.hanging).try_acquire_owned() {
+                        self.metrics.event("canvas_hangs");
+                        (hangs, *place) = (Some(own), None);
+                    }
                 }
                 Err(_) => {}
             }
@@ -88,6 +103,9 @@ impl Ward {
         }
         urgency.departs();
         own.departs();
+        if wanted == Freshness::OrLanded && service.is_not_for(urgency) {
+            return CanvasResponse::Withheld;
+        }
         if service.rests_from(urgency) || !service.passes().await {
             return CanvasResponse::Withheld;
         }

@@ -13,8 +13,9 @@ use tokio::sync::{Mutex as Turn, OwnedMutexGuard};
 use tokio::time::{Instant, timeout};
 
 use crate::heal::Healer;
+use crate::heal::canvas_service::CanvasService;
+use crate::heal::canvas_service::place::Place;
 use crate::heal::canvas_service::priority_semaphore::{Permit, Priority, PrioritySemaphore};
-use crate::heal::canvas_service::{CanvasService, Place};
 use crate::heal::timed_cache::TimedCache;
 
 /// Whatever is answered sooner was stored, and is no build.

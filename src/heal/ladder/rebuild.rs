@@ -80,11 +80,9 @@ impl Ward {
         let nothing_to_lose = visited == Some(CanvasResponse::Lacks);
         // Nothing shows that it is well, and what it stores could become worse: one finds out, the others wait.
         let cannot_build_beside = service.variants.known(Instant::now()) == Some(false);
-        let _alone = if cannot_build_beside && !nothing_to_lose && health != ServiceHealth::Well {
-            let Some(alone) = service.try_alone() else { return StepResult::Cooling };
-            Some(alone)
-        } else {
-            None
+        let is_a_trial = cannot_build_beside && !nothing_to_lose && health != ServiceHealth::Well;
+        let Ok(alone) = is_a_trial.then(|| service.try_alone().ok_or(())).transpose() else {
+            return StepResult::Cooling;
         };
         // Beside it, wherever that may be possible: of a file that is gone a canvas built anew would be empty.
         let errand = if cannot_build_beside || canvas.variant.is_none() {
@@ -93,6 +91,7 @@ impl Ward {
             CanvasRequest::aside(canvas)
         };
         let step = self.step(service, errand, patient, urgency).await;
+        drop(alone);
         if step == StepResult::Back {
             self.visit_was_not_in_vain(service, canvas);
         }

@@ -30,8 +30,9 @@ use crate::heal::repair::result::RepairResult;
 use crate::heal::single_flight::SingleFlight;
 use crate::heal::timed_cache::TimedCache;
 use crate::heal::ward::{IndexedImage, Ward};
+use crate::iiif::canvas::rebuild_target;
+use crate::iiif::identifier;
 use crate::iiif::manifest::{self, Canvas, Document};
-use crate::iiif::{CanvasUrl, identifier};
 use crate::observe::{Gauged, Trace};
 
 /// Documents that are mended or waited for at once at most.
@@ -158,12 +159,12 @@ impl Healer {
 
 impl PoisonedDocument {
     fn rebuild(&self) -> CanvasRequestKey {
-        let (path, query) = match self.target.split_once('?') {
-            Some((path, query)) => (path, Some(query)),
-            None => (&*self.target, None),
-        };
-        let url = CanvasUrl { scheme: "http", authority: "", path, query };
-        CanvasRequestKey { service: self.mark, target: url.rebuild().into(), rung: Rung::Rebuild }
+        // What a viewer asked for with `update` was not compared with anything.
+        CanvasRequestKey {
+            service: self.mark,
+            target: rebuild_target(&self.target).into(),
+            rung: Rung::Rebuild,
+        }
     }
 
     fn lacks(&self) -> impl Iterator<Item = &str> {
@@ -236,7 +237,7 @@ impl Ward {
         let mended = self.rebuild_document(&service, key, poisoned, &patient, nested, urgency).await;
         match mended {
             RepairResult::Whole | RepairResult::Shorter(_) => {
-                self.memory.succeeded(key, boarded, Instant::now())
+                self.memory.succeeded(key, boarded, Instant::now());
             }
             RepairResult::Unwell | RepairResult::Failed => self.rung_failed(&service, key, boarded),
         }

@@ -31,6 +31,7 @@ pub(super) enum Cache {
 
 /// `World` is how this installation is made.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is there or not, by itself")]
 pub(super) struct World {
     pub(super) resources: Resources,
     pub(super) cache: Cache,
@@ -285,7 +286,7 @@ impl Case {
     /// When the last fault is over, and the last act done.
     pub(super) fn end(&self) -> u64 {
         let acts = self.acts.iter().map(|at| at.ms);
-        acts.chain(self.troubles.iter().map(|trouble| trouble.until())).max().unwrap_or(0)
+        acts.chain(self.troubles.iter().map(Trouble::until)).max().unwrap_or(0)
     }
 }
 

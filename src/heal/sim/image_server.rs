@@ -67,10 +67,10 @@ impl SendRequest for StrayServer {
 fn judged(tail: &str) -> u16 {
     let mut parts = tail.split('/');
     let (region, size) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
-    let side = region.split(',').next().and_then(|x| x.parse::<u32>().ok()).unwrap_or(0);
+    let left = region.split(',').next().and_then(|left| left.parse::<u32>().ok()).unwrap_or(0);
     let width = size.split(',').next().and_then(|width| width.trim_start_matches('!').parse::<u32>().ok());
     match width {
-        _ if side >= SIDE => 400,
+        _ if left >= SIDE => 400,
         Some(width) if width > SIDE => 403,
         _ => 200,
     }

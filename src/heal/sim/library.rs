@@ -188,11 +188,11 @@ impl Library {
             }
             (folder, Arc::new(index))
         };
-        let built = BUILT.get_or_init(|| {
+        let indexes = BUILT.get_or_init(|| {
             STALE.iter().flat_map(|stale| [false, true].map(|known| build(*stale, known))).collect()
         });
         let at = STALE.iter().position(|count| *count == stale).expect("one that is built") * 2;
-        Arc::clone(&built[at + usize::from(known)].1)
+        Arc::clone(&indexes[at + usize::from(known)].1)
     }
 }
 

@@ -121,7 +121,7 @@ impl Model {
     pub(super) fn fault<T>(&self, is: impl Fn(Fault) -> Option<T>) -> Option<T> {
         let now = self.now();
         let lasting = self.case.troubles.iter().filter(|trouble| (trouble.from..trouble.to).contains(&now));
-        lasting.filter_map(|trouble| is(trouble.fault)).next()
+        lasting.into_iter().find_map(|trouble| is(trouble.fault))
     }
 
     pub(super) fn has(&self, fault: Fault) -> bool {

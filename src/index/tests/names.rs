@@ -96,6 +96,7 @@ fn an_image_on_several_canvases_of_several_manifests_has_them_all_as_owners() {
     bench.write("b.json", &["other", "same"]);
     let index = bench.open();
     bench.build(&index);
+    // The newest manifest first: what older ones name may be no more.
     assert_eq!(canvases_of(&index, "same"), [canvas_url("b.json", 2), canvas_url("a.json", 1)]);
 }
 

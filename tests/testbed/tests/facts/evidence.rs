@@ -126,8 +126,8 @@ async fn what_is_stored_can_be_compared() {
     testbed.service.poisons_nested(503);
     ask(&testbed, &format!("{}?update=true", page.canvas_path)).await;
     let place = format!("canvas {}", page.path);
-    assert_eq!(testbed.redis.stored().worse_than(&before), [place.clone()]);
-    assert_eq!(testbed.redis.stored().changed_since(&before), [place.clone()]);
+    assert_eq!(testbed.redis.stored().worse_than(&before), std::slice::from_ref(&place));
+    assert_eq!(testbed.redis.stored().changed_since(&before), std::slice::from_ref(&place));
     testbed.redis.evict_manifests();
     let none = testbed.redis.stored();
     ask(&testbed, &page.canvas_path).await;

@@ -1,0 +1,208 @@
+//! One viewer's request for an image that is to be healed: what it waits for, and what it is answered with.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use hyper::Response;
+use tokio::time::{Instant, timeout};
+
+use super::answer::ImageExchange;
+use super::evidence::{Evidence, proves_nothing};
+use super::ladder::HealOutcome;
+use super::ladder::direct::DirectResult;
+use super::missing_files::Proof;
+use super::{COME_BACK, HealResponse, Healer, IndexedImage, Priority};
+use crate::config::settings::Rung;
+use crate::observe::{Gauged, Span};
+use crate::outcome::Outcome;
+use crate::upstream::Body;
+
+impl Healer {
+    /// Brings the image back and answers the viewer's own request within `wait`.
+    pub(in crate::heal) async fn treat(
+        &self,
+        patient: &IndexedImage,
+        exchange: &ImageExchange<'_>,
+        wait: Duration,
+    ) -> HealResponse {
+        let started = Instant::now();
+        let ward = &self.ward;
+        let mut span = Span::step(&patient.trace, "heal");
+        span.text("iiif_mender.identifier", &patient.key);
+        let patient = &patient.within(&span);
+        if ward.is_missing_for_all(patient).await {
+            return HealResponse::Original(Outcome::Missing);
+        }
+        ward.doubt(patient);
+        // In its time too, the file must not keep the viewer waiting for longer than he can.
+        let direct = timeout(wait, ward.direct(patient, exchange.head, exchange.caller))
+            .await
+            .unwrap_or(DirectResult::NoWay);
+        let lane = exchange.lane;
+        match direct {
+            DirectResult::Answer(answer) => {
+                // The viewer has the picture; the lasting repair follows without hurry.
+                if ward.may_board(patient) {
+                    ward.board(patient, lane.max(Priority::Prefetch));
+                }
+                let took = started.elapsed();
+                ward.reader_at(patient, true);
+                ward.metrics.heal("healed", Rung::Direct.as_str(), lane.as_str(), took, &patient.trace);
+                ward.record(patient, HealOutcome::Healed(Rung::Direct), lane, took, 1);
+                return HealResponse::Good { answer, rung: Some(Rung::Direct), took };
+            }
+            DirectResult::FileIsGone => {
+                ward.file_is_missing(patient, Proof::Shown);
+                ward.record(patient, HealOutcome::Missing, lane, started.elapsed(), 1);
+                return HealResponse::Original(Outcome::Missing);
+            }
+            DirectResult::NoWay => {}
+        }
+        self.wait_for_heal(patient, exchange, wait, started, &mut span).await
+    }
+
+    /// A seat on the one heal of this image, and the viewer's own request once more after it.
+    async fn wait_for_heal(
+        &self,
+        patient: &IndexedImage,
+        exchange: &ImageExchange<'_>,
+        wait: Duration,
+        started: Instant,
+        span: &mut Span,
+    ) -> HealResponse {
+        let ward = &self.ward;
+        let waiting = ward.wait_place().filter(|_| ward.may_board(patient));
+        let Some(_waiting) = waiting else { return HealResponse::Crowded(COME_BACK) };
+        let _counted = Gauged::one(&ward.metrics.waiting);
+        let lane = ward.fair(patient, exchange.client, exchange.lane);
+        // A climb that was under way may have brought the image back before it was lost again, as this viewer found it.
+        let (mut tries, was_under_way) = (0, ward.is_under_way(patient));
+        let response = loop {
+            tries += 1;
+            let mut seat = ward.board(patient, lane);
+            seat.urgency.viewer_waits();
+            patient.joins(&seat.urgency);
+            let landed = timeout(wait.saturating_sub(started.elapsed()), seat.landed()).await;
+            // Known by now, even to one who came at the same moment.
+            span.link(seat.urgency.leader());
+            let rung = match landed {
+                Err(_) => {
+                    let pending = HealResponse::Pending(COME_BACK);
+                    break self.last_try(patient, exchange, started, pending).await;
+                }
+                Ok(Some(HealOutcome::Healed(rung))) => Some(rung),
+                Ok(Some(HealOutcome::Alive)) => None,
+                Ok(other) => {
+                    let original = HealResponse::Original(match other {
+                        Some(HealOutcome::Missing) => Outcome::Missing,
+                        Some(HealOutcome::Cooling) => Outcome::Cooling,
+                        _ => Outcome::Failed,
+                    });
+                    break self.last_try(patient, exchange, started, original).await;
+                }
+            };
+            match self.ask_again(patient, exchange, rung, started).await {
+                Some(response) => break response,
+                None if tries == 1 && was_under_way => {}
+                // Nothing proved that it was back, and it is not: the first canvas beside may have been an old one.
+                None if tries == 1 && rung == Some(Rung::Variant) => {
+                    self.a_probe_may_have_lied(patient).await;
+                }
+                None => break self.came_to_nothing(patient, rung).await,
+            }
+        };
+        ward.metrics.waited(started.elapsed(), &patient.trace);
+        response
+    }
+
+    /// The image server is unwell, not forgetful (`heal.direct_statuses`): only the file itself can help, within
+    /// `heal.wait`.
+    pub(in crate::heal) async fn bypass(
+        &self,
+        patient: &IndexedImage,
+        exchange: &ImageExchange<'_>,
+    ) -> Option<(Response<Body>, Duration)> {
+        let started = Instant::now();
+        match timeout(self.ward.settings.heal.wait, self.ward.direct(patient, exchange.head, exchange.caller))
+            .await
+        {
+            Ok(DirectResult::Answer(answer)) => Some((answer, started.elapsed())),
+            Ok(DirectResult::FileIsGone | DirectResult::NoWay) | Err(_) => None,
+        }
+    }
+
+    /// The viewer's own request once more. `None`: the image server still does not find it, and nobody says that its file
+    /// is gone.
+    async fn ask_again(
+        &self,
+        patient: &IndexedImage,
+        exchange: &ImageExchange<'_>,
+        rung: Option<Rung>,
+        started: Instant,
+    ) -> Option<HealResponse> {
+        let ward = &self.ward;
+        let took = started.elapsed();
+        // A live image refuses some sizes; its info.json it never does.
+        let is_picture = !exchange.head.uri.path().ends_with("/info.json");
+        Some(match ward.ask_image(patient, exchange.head, exchange.caller).await {
+            // The image server is in trouble now: that is no healed image.
+            Ok(answer)
+                if proves_nothing(answer.status())
+                    && !(is_picture && matches!(answer.status().as_u16(), 401 | 403)) =>
+            {
+                HealResponse::Original(Outcome::Failed)
+            }
+            Ok(answer) if !ward.is_expiry(answer.status()) => {
+                ward.found(patient);
+                ward.image_route.store(patient.route, Ordering::Relaxed);
+                ward.firsts.found_well(ward.mark(patient), &patient.sent);
+                ward.reader_at(patient, rung.is_some());
+                HealResponse::Good { answer, rung, took }
+            }
+            Ok(_) if ward.is_missing(patient).await => HealResponse::Original(Outcome::Missing),
+            Ok(_) => return None,
+            Err(error) => {
+                self.note(&error);
+                HealResponse::Original(Outcome::Failed)
+            }
+        })
+    }
+
+    /// The image was said to be back, and is not. Nothing proved it. Not tried again with every request.
+    async fn came_to_nothing(&self, patient: &IndexedImage, rung: Option<Rung>) -> HealResponse {
+        if rung.is_some() {
+            self.a_probe_may_have_lied(patient).await;
+            self.ward.file_is_missing(patient, Proof::Likely { well_at: None });
+        }
+        HealResponse::Original(Outcome::Failed)
+    }
+
+    /// A probe that still says that the image is there is not asked any more.
+    async fn a_probe_may_have_lied(&self, patient: &IndexedImage) {
+        if self.ward.probe(patient).await == Evidence::Alive {
+            self.ward.probe_lied(patient);
+        }
+    }
+
+    /// The heal takes longer than this viewer can wait, or came to nothing. What he asks for may be there all the same: a
+    /// probe may be 404 for a reason of its own, and a cache may hold it.
+    async fn last_try(
+        &self,
+        patient: &IndexedImage,
+        exchange: &ImageExchange<'_>,
+        started: Instant,
+        otherwise: HealResponse,
+    ) -> HealResponse {
+        // An info.json may be out of the image server's memory, and its tiles would fail.
+        if exchange.head.uri.path().ends_with("/info.json") {
+            return otherwise;
+        }
+        match self.ward.ask_image(patient, exchange.head, exchange.caller).await {
+            Ok(answer) if !self.ward.is_expiry(answer.status()) && !proves_nothing(answer.status()) => {
+                self.ward.found(patient);
+                HealResponse::Good { answer, rung: None, took: started.elapsed() }
+            }
+            _ => otherwise,
+        }
+    }
+}
