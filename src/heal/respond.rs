@@ -15,7 +15,7 @@ use super::{COME_BACK, HealResponse, Healer, IndexedImage, Priority};
 use crate::config::settings::Rung;
 use crate::observe::{Gauged, Span};
 use crate::outcome::Outcome;
-use crate::upstream::Body;
+use crate::upstream::{Body, UpstreamError};
 
 impl Healer {
     /// Brings the image back and answers the viewer's own request within `wait`.
@@ -161,6 +161,8 @@ impl Healer {
             }
             Ok(_) if ward.is_missing(patient).await => HealResponse::Original(Outcome::Missing),
             Ok(_) => return None,
+            // It is back, and only this viewer's turn did not come.
+            Err(UpstreamError::Busy) => HealResponse::Crowded(COME_BACK),
             Err(error) => {
                 self.note(&error);
                 HealResponse::Original(Outcome::Failed)

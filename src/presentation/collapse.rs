@@ -125,6 +125,7 @@ pub(super) struct FirstRequests {
 #[derive(Debug)]
 pub(super) struct Go<'a> {
     first: Option<(&'a FirstRequests, &'a Target, watch::Sender<()>)>,
+    is_late: bool,
 }
 
 impl FirstRequests {
@@ -135,16 +136,24 @@ impl FirstRequests {
             Entry::Vacant(none) => {
                 let (told, first) = watch::channel(());
                 none.insert(first);
-                return Ok(Go { first: Some((self, target, told)) });
+                return Ok(Go { first: Some((self, target, told)), is_late: false });
             }
         };
         // Nothing is ever sent: it ends.
         let ended = timeout(most, first.changed()).await;
-        if ended.is_ok() { Ok(Go { first: None }) } else { Err(Go { first: None }) }
+        let go = Go { first: None, is_late: ended.is_err() };
+        if go.is_late { Err(go) } else { Ok(go) }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Target, watch::Receiver<()>>> {
         self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Go<'_> {
+    /// Whether it waited for the first one in vain.
+    pub(super) fn is_late(&self) -> bool {
+        self.is_late
     }
 }
 

@@ -5,17 +5,17 @@ use std::time::Instant;
 use http::{Method, Response, StatusCode};
 
 use super::whole::{Gathered, Whole, gather, is_json};
-use super::{Desk, Made, Wanted};
+use super::{Desk, How, Made, Wanted};
 use crate::config::settings::Timeouts;
 use crate::upstream::coding::Coding;
 use crate::upstream::{Body, UpstreamError};
 
 impl Desk {
     /// Asks upstream; holds what is to be held.
-    pub(super) async fn fetch(&self, wanted: &Wanted, body: Body, hold: bool) -> Result<Made, UpstreamError> {
+    pub(super) async fn fetch(&self, wanted: &Wanted, body: Body, how: How) -> Result<Made, UpstreamError> {
         let times = self.settings.timeouts(wanted.route);
         let started = Instant::now();
-        let sent = self.send(wanted, body, times).await;
+        let sent = self.send(wanted, body, times, how).await;
         let answer = sent.inspect_err(|error| {
             if !error.is_the_viewers() {
                 self.metrics.upstream_error(error.kind());
@@ -30,7 +30,7 @@ impl Desk {
                 _ => self.metrics.event("coding_other"),
             }
         }
-        if !hold && !is_document(&wanted.onward.method, &head) {
+        if !how.holds && !is_document(&wanted.onward.method, &head) {
             return Ok(Made::Streams(Response::from_parts(head, body)));
         }
         let budget = self.budget.of(wanted.caller.client());
@@ -53,12 +53,13 @@ impl Desk {
         wanted: &Wanted,
         body: Body,
         times: Timeouts,
+        how: How,
     ) -> Result<Response<Body>, UpstreamError> {
         let onward = &wanted.onward;
         let sent = self.upstreams[wanted.route].send_for(&wanted.caller, onward, body, times);
         let reads = matches!(onward.method, Method::GET | Method::HEAD);
         let Some(target) = onward.uri.path_and_query().filter(|_| reads) else { return sent.await };
-        match self.healer.viewer_request(wanted.route, target.as_str()).await {
+        match self.healer.viewer_request(wanted.route, target.as_str(), how.has_waited).await {
             Ok(Some(request)) => request.hold(sent).await,
             Ok(None) => sent.await,
             Err(_) => {

@@ -110,6 +110,15 @@ impl From<Response<Body>> for Presented {
     }
 }
 
+/// How a document is asked for.
+#[derive(Debug, Clone, Copy)]
+struct How {
+    /// It is for several viewers, and held even where there is nothing to do with it.
+    holds: bool,
+    /// It waited for the first request of its document in vain.
+    has_waited: bool,
+}
+
 /// What became of one upstream request.
 enum Made {
     Whole(Whole),
@@ -293,19 +302,21 @@ impl Desk {
     /// Asks upstream and does what is to be done. `go`: for several viewers, so that it is held even where there is
     /// nothing to do. It ends with the first answer: who waits for a document to be mended waits beside others.
     async fn make(&self, wanted: &Wanted, body: Body, go: Option<Go<'_>>) -> Result<Made, UpstreamError> {
-        let (may_repeat, hold) = (matches!(body, Body::Empty), go.is_some());
-        let mut whole = match self.repaired(wanted, body, hold).await? {
+        let may_repeat = matches!(body, Body::Empty);
+        let mut how = How { holds: go.is_some(), has_waited: go.as_ref().is_some_and(Go::is_late) };
+        let mut whole = match self.repaired(wanted, body, how).await? {
             Made::Whole(whole) => whole,
             streams @ Made::Streams(_) => return Ok(streams),
         };
         drop(go);
+        how.has_waited = false;
         for _ in 0..=MENDS {
             let Some(poisoned) = self.suspect(wanted, &whole).await.filter(|_| may_repeat) else {
                 return Ok(Made::Whole(whole));
             };
             let outcome = match self.healer.mend_document(poisoned).await {
                 // Mended for the sake of one image; whether it has all of them is seen when it is here.
-                DocumentRepair::Whole(took) => match self.repaired(wanted, Body::Empty, hold).await? {
+                DocumentRepair::Whole(took) => match self.repaired(wanted, Body::Empty, how).await? {
                     Made::Whole(mended) => {
                         let cured = whole.cured.map_or(took, |before| before + took);
                         whole = Whole { outcome: Outcome::Healed, cured: Some(cured), ..mended };
@@ -326,8 +337,8 @@ impl Desk {
     }
 
     /// Asks upstream; what says JSON and is not is repaired.
-    async fn repaired(&self, wanted: &Wanted, body: Body, hold: bool) -> Result<Made, UpstreamError> {
-        let mut made = self.fetch(wanted, body, hold).await?;
+    async fn repaired(&self, wanted: &Wanted, body: Body, how: How) -> Result<Made, UpstreamError> {
+        let mut made = self.fetch(wanted, body, how).await?;
         let presentation = &self.settings.presentation;
         if let Made::Whole(whole) = &mut made
             && presentation.repair

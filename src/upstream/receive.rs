@@ -197,11 +197,13 @@ fn read_ahead(mut body: Body, most: usize, client: Arc<Client>) -> Body {
             size += bytes.len();
             let mut pieces = Pieces::default();
             has_room = pieces.push(bytes, &client) && pieces.end_short(&client);
+            if is_whole {
+                // The last piece tells that it is: nobody asks once more where the length is known.
+                body = pieces.followed_by(Body::End);
+                break;
+            }
             for piece in pieces.whole.into_iter().chain(pieces.more) {
                 let _ = send.send(Part::Piece(piece));
-            }
-            if is_whole {
-                return;
             }
         }
         let _ = send.send(Part::Rest(body));

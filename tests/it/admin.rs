@@ -45,17 +45,17 @@ async fn an_image_is_healed_by_hand_and_the_request_id_leads_through_all_of_it()
     let answer = does(&world, "heal", &fields, &json!({ "identifier": page.identifier })).await;
     assert_eq!((answer.status, answer.header("x-request-id")), (200, "by-hand-1"), "{}", answer.text());
     let healed = answer.json();
-    assert_eq!((&healed["ending"], &healed["rung"]), (&json!("healed"), &json!("visit")));
+    assert_eq!((&healed["ending"], &healed["rung"]), (&json!("healed"), &json!("variant")));
     let mut heals = Value::Null;
     let until = tokio::time::Instant::now() + std::time::Duration::from_secs(20);
     while heals["items"].as_array().is_none_or(Vec::is_empty) {
         assert!(tokio::time::Instant::now() < until, "the heal never came into the history");
-        heals = told(&world, "/api/v1/heals?request=by-hand-1&verdict=healed&rung=visit").await;
+        heals = told(&world, "/api/v1/heals?request=by-hand-1&verdict=healed&rung=variant").await;
     }
     let heal = &heals["items"][0];
     assert_eq!((&heal["identifier"], &heal["request"]), (&json!(page.identifier), &json!("by-hand-1")));
     let course = told(&world, &format!("/api/v1/heals/{}", heal["id"])).await;
-    assert_eq!((&course["steps"][0]["rung"], &course["id"]), (&json!("visit"), &heal["id"]), "{course}");
+    assert_eq!((&course["steps"][0]["rung"], &course["id"]), (&json!("variant"), &heal["id"]), "{course}");
     assert_eq!(told(&world, "/api/v1/heals?verdict=missing").await["items"], json!([]));
 }
 

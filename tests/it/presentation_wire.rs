@@ -219,11 +219,12 @@ async fn readers_that_differ_wait_for_the_first_only() {
 async fn readers_that_differ_do_not_wait_for_the_first_for_ever() {
     let wire = Wire::before(service(), "heal.wait = 1s").await;
     wire.service.stalls();
-    let readers: Vec<_> = (0..10)
+    // As many as the service has built at once.
+    let readers: Vec<_> = (0..4)
         .map(|number| wire.asks("/svc/book", vec![("accept-language", format!("x-{number}"))]))
         .collect();
-    wire.service.seen_at_least(10).await;
-    assert!(wire.event("first_document_late") >= 9.0);
+    wire.service.seen_at_least(4).await;
+    assert!(wire.event("first_document_late") >= 3.0);
     wire.service.releases();
     for answer in join_all(readers).await {
         assert_eq!(answer.expect("it ends").status, 200);
