@@ -13,7 +13,8 @@ use super::read::{self, Query};
 use super::route::Page;
 use super::words::{Row, row, took};
 use super::{Admin, Rooms};
-use crate::batch::setup::{self, Unmapped};
+use crate::batch::setup::{self, Unmapped, can_be_asked_for};
+use crate::index::browse::Leaf;
 use crate::upstream::Body;
 
 /// The pages, in the order of the navigation.
@@ -271,8 +272,8 @@ fn search(rooms: &Rooms, words: &str) -> Result<SearchPage, Problem> {
 
 async fn check(rooms: &Rooms) -> Result<SetupPage, Problem> {
     let leaves = rooms.index.first_leaves(SAMPLE)?;
-    let strange: Vec<&str> =
-        leaves.iter().map(|leaf| leaf.canvas.as_str()).filter(|url| !rooms.healer.may_ask(url)).collect();
+    let is_strange = |leaf: &&Leaf| !can_be_asked_for(&rooms.healer, &leaf.canvas, &leaf.images);
+    let strange: Vec<&str> = leaves.iter().filter(is_strange).map(|leaf| leaf.canvas.as_str()).collect();
     let unmapped = Unmapped {
         canvases: leaves.len() as u64,
         strange: strange.len() as u64,

@@ -14,7 +14,6 @@ use super::health::{self, Health};
 use super::route::Read;
 use super::{Admin, Rooms};
 use crate::iiif::Identifier;
-use crate::iiif::image_url::{identifier_in_image_url, identifier_in_service_id};
 use crate::index::Owner;
 use crate::index::browse::{Collected, Leaf, Volume};
 use crate::index::history::{Entry, Filter, Page};
@@ -252,8 +251,8 @@ where
 /// What a person may paste: an identifier, the URL of an image or a canvas, or words of a label.
 pub(super) fn images(rooms: &Rooms, words: &str, limit: u32) -> Result<Found, Problem> {
     let mut owners: Vec<Owner> = rooms.index.canvas(words)?;
-    let identifier = identifier_in_image_url(words).or_else(|| identifier_in_service_id(words));
-    let key = identifier.unwrap_or_else(|| Identifier::new(words)).key().into_owned();
+    let in_url = rooms.index.key_in_url(words);
+    let key = in_url.unwrap_or_else(|| Identifier::new(words).key().into_owned());
     let mut known = rooms.index.owners(&key)?.to_vec();
     let identifier = (!known.is_empty()).then_some(key);
     owners.append(&mut known);

@@ -49,7 +49,8 @@ impl House {
         let cluster = Cluster::start(&settings.cluster, metrics);
         let (own, nodes) = (Arc::clone(&settings), cluster.clone());
         let healer = Healer::new(own, servers(&upstreams), Arc::clone(index), nodes, Arc::clone(metrics));
-        let start = || Learner::start(Arc::clone(index), cluster.clone(), Arc::clone(metrics));
+        let longest = settings.presentation.max_body;
+        let start = || Learner::start(Arc::clone(index), cluster.clone(), longest, Arc::clone(metrics));
         let learner = settings.index.learn.then(start);
         let budget = Budget::new(settings.server.max_held_total, metrics.held_bytes.clone());
         let presenter = Presenter::new(
@@ -112,8 +113,10 @@ impl House {
         let cluster =
             if same_nodes { self.cluster.clone() } else { Cluster::start(&settings.cluster, metrics) };
         let healer = self.healer.under(Arc::clone(&settings), servers(&upstreams), cluster.clone());
-        let start = || Learner::start(Arc::clone(index), cluster.clone(), Arc::clone(metrics));
-        let kept = self.learner.clone().filter(|_| same_nodes);
+        let longest = settings.presentation.max_body;
+        let start = || Learner::start(Arc::clone(index), cluster.clone(), longest, Arc::clone(metrics));
+        let same_bound = self.settings.presentation.max_body == longest;
+        let kept = self.learner.clone().filter(|_| same_nodes && same_bound);
         let learner = settings.index.learn.then(|| kept.unwrap_or_else(start));
         let budget = self.budget.clone();
         let (own, listening, held) = (Arc::clone(&settings), learner.clone(), budget.clone());

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 
 use crate::iiif::CanvasUrl;
+use crate::iiif::canvas::uri;
 use crate::upstream::Chain;
 use crate::upstream::fetch::{Ask, Fetcher, Web};
 
@@ -20,13 +21,14 @@ const ACCEPT: &str = "application/ld+json, application/json";
 
 impl Elsewhere {
     pub(crate) fn new(web: &Web, sources: &[String]) -> Self {
-        let hosts = sources.iter().filter_map(|source| Some(CanvasUrl::parse(source)?.authority.to_owned()));
+        let host = |source: &String| Some(CanvasUrl::parse(&uri(source)?)?.authority.to_owned());
+        let hosts = sources.iter().filter_map(host);
         Self { hosts: hosts.collect(), fetcher: web.fetcher() }
     }
 
     /// May it be fetched?
     pub(crate) fn is_there(&self, url: &str) -> bool {
-        CanvasUrl::parse(url).is_some_and(|url| self.is_named(&url))
+        uri(url).is_some_and(|url| CanvasUrl::parse(&url).is_some_and(|url| self.is_named(&url)))
     }
 
     fn is_named(&self, url: &CanvasUrl<'_>) -> bool {

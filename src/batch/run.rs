@@ -15,7 +15,7 @@ use super::job::{self, Share};
 use super::manifests::{self, Trouble};
 use super::mend::{Aim, By, Surgeon, Treated};
 use super::progress::Progress;
-use super::setup::{self, Unmapped};
+use super::setup::{self, Unmapped, can_be_asked_for};
 use super::source::{Expected, Item};
 use super::summary::Summary;
 use super::via::Via;
@@ -210,7 +210,10 @@ impl Run {
             };
             let cured = match &trouble.poisoned {
                 Some(_) if !is_ours => Some(Err("another process of the job cures it".to_owned())),
-                Some(known) if heals => Some(manifests::cure(&self.surgeon.healer, &named.uri, known).await),
+                Some(known) if heals => {
+                    let bases = self.settings.image_bases();
+                    Some(manifests::cure(&self.surgeon.healer, &bases, &named.uri, known).await)
+                }
                 _ => None,
             };
             let row = self.summary.row(&named);
@@ -301,7 +304,7 @@ fn take(
             let id = unit.id();
             if let Some(canvas) = &unit.canvas {
                 state.unmapped.canvases += 1;
-                if !surgeon.healer.may_ask(canvas) {
+                if !can_be_asked_for(&surgeon.healer, canvas, &unit.images) {
                     state.unmapped.strange += 1;
                     state.unmapped.example.get_or_insert_with(|| canvas.clone());
                 }

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::config::Settings;
 use crate::config::settings::RouteKind;
-use crate::heal::DeploymentFacts;
+use crate::heal::{DeploymentFacts, Healer};
 use crate::iiif::CanvasUrl;
 
 /// How one thing about the deployment is.
@@ -45,6 +45,16 @@ pub(crate) struct Unmapped {
     pub(crate) canvases: u64,
     pub(crate) strange: u64,
     pub(crate) example: Option<String>,
+}
+
+/// Whether a heal of one of these images has a canvas to ask for: the one that its manifest names, or another one, such
+/// as that which the index derives from the image's file.
+pub(crate) fn can_be_asked_for(healer: &Healer, canvas: &str, images: &[String]) -> bool {
+    let derived = |key: &String| {
+        let image = healer.image(key, None).map(|image| healer.with_owners(&image));
+        image.is_some_and(|image| image.canvases().any(|canvas| healer.may_ask(canvas)))
+    };
+    healer.may_ask(canvas) || images.iter().any(derived)
 }
 
 /// Clocks may differ by this many seconds.

@@ -1,8 +1,6 @@
 //! Reads what was named, and hands out one [`Unit`] for each canvas. Runs beside the work on them, a little ahead.
 
 use std::collections::HashSet;
-use std::fs::File;
-use std::io::Read as _;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,7 +8,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures_util::StreamExt as _;
 use tokio::sync::mpsc;
-use walkdir::WalkDir;
 
 use super::elsewhere::Elsewhere;
 use super::manifests::Trouble;
@@ -19,7 +16,8 @@ use super::summary::Problem;
 use super::{Named, Unit};
 use crate::config::Settings;
 use crate::heal::Healer;
-use crate::iiif::manifest::{self, Canvas, Document, DocumentKind};
+use crate::iiif::manifest::{Canvas, Document, DocumentKind};
+use crate::index::documents::{self, Found};
 use crate::index::{Index, IndexError};
 
 /// What reading brings.
@@ -78,9 +76,6 @@ pub(super) type Going = Result<(), Stopped>;
 
 /// Collections within collections that are followed.
 const DEPTH: usize = 8;
-
-/// Larger files are read in pieces.
-const WHOLE: u64 = 32 << 20;
 
 impl Reader {
     /// Reads all of them, one after another.
@@ -141,20 +136,25 @@ impl Reader {
 
     async fn path(&self, text: &str, path: PathBuf) -> Going {
         let is_file = path.is_file();
-        let found = tokio::task::spawn_blocking(move || find(&path)).await.map_err(|_| Stopped)?;
+        let find = move || documents::find(&path).collect::<Vec<_>>();
+        let mut found = tokio::task::spawn_blocking(find).await.map_err(|_| Stopped)?;
+        let all = found.len();
+        found.retain(|found| !matches!(found, Found::PassedOver));
         self.expected.documents.fetch_add(u64::try_from(found.len()).unwrap_or(0), Ordering::Relaxed);
         if found.is_empty() {
-            return self.problem(text, "no *.json files in it".to_owned(), true).await;
+            let why = format!("none of its {all} files is a document by its name: {}", documents::NAMES);
+            return self.problem(text, why, true).await;
         }
         let mut manifests = Vec::new();
-        for file in found {
-            let origin =
-                file.as_ref().map_or_else(|(path, _)| path.clone(), |path| path.display().to_string());
-            let read = match file {
-                Ok(path) => {
-                    tokio::task::spawn_blocking(move || read_file(&path)).await.map_err(|_| Stopped)?
+        for found in found {
+            let (origin, read) = match found {
+                Found::Document(path) => {
+                    let (origin, index) = (path.display().to_string(), Arc::clone(&self.index));
+                    let read = tokio::task::spawn_blocking(move || read_file(&path, &index));
+                    (origin, read.await.map_err(|_| Stopped)?)
                 }
-                Err((_, why)) => Err(why),
+                Found::Problem(problem) => (problem.path, Err(problem.message)),
+                Found::PassedOver => continue,
             };
             match read {
                 Ok((document, canvases)) => {
@@ -349,35 +349,13 @@ fn export(index: &Index, out: &mpsc::Sender<Item>) -> Result<(), IndexError> {
     Ok(())
 }
 
-type Found = Result<PathBuf, (String, String)>;
-
-/// The `*.json` files of a directory in the order of their names, or the file itself.
-fn find(path: &Path) -> Vec<Found> {
-    let is_json = |path: &Path| path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("json"));
-    let walk = WalkDir::new(path).follow_links(true).max_depth(64).sort_by_file_name();
-    let found = walk.into_iter().filter_map(|entry| match entry {
-        Ok(entry) if entry.file_type().is_file() && (entry.depth() == 0 || is_json(entry.path())) => {
-            Some(Ok(entry.into_path()))
+fn read_file(path: &Path, index: &Index) -> Result<(Document, Vec<Canvas>), String> {
+    let mut canvases = Vec::new();
+    let read = documents::read(path, &index.image_bases(), &mut |canvas| canvases.push(canvas));
+    read.map(|read| (read.document, canvases)).map_err(|problem| match (problem.line, problem.column) {
+        (Some(line), Some(column)) => {
+            format!("not JSON: {} at line {line} column {column}", problem.message)
         }
-        Ok(_) => None,
-        Err(error) if error.loop_ancestor().is_some() => None,
-        Err(error) => {
-            let place = error.path().unwrap_or(path).display().to_string();
-            Some(Err((place, error.io_error().map_or_else(|| error.to_string(), ToString::to_string))))
-        }
-    });
-    found.collect()
-}
-
-fn read_file(path: &Path) -> Result<(Document, Vec<Canvas>), String> {
-    let mut file = File::open(path).map_err(|error| error.to_string())?;
-    let size = file.metadata().map_err(|error| error.to_string())?.len();
-    if size > WHOLE {
-        let mut canvases = Vec::new();
-        let document = manifest::walk(file, &mut |canvas| canvases.push(canvas));
-        return document.map(|document| (document, canvases)).map_err(|error| format!("not JSON: {error}"));
-    }
-    let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes).map_err(|error| error.to_string())?;
-    manifest::read(&bytes).map_err(|error| format!("not JSON: {error}"))
+        _ => problem.message,
+    })
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::content_state::{self, Pointed};
 use crate::config::Settings;
 use crate::config::settings::RouteKind;
-use crate::iiif::image_url::{identifier_in_image_url, identifier_in_service_id};
+use crate::iiif::canvas::uri;
 use crate::iiif::{CanvasUrl, Identifier, IdentifierKind};
 use crate::index::Index;
 
@@ -38,8 +38,8 @@ pub(crate) fn parse(text: &str, settings: &Settings, index: &Index) -> Source {
             Pointed::Document(url) => url_source(&url, settings, index),
         };
     }
-    if CanvasUrl::parse(text).is_some() {
-        return url_source(text, settings, index);
+    if let Some(url) = uri(text).filter(|url| CanvasUrl::parse(url).is_some()) {
+        return url_source(&url, settings, index);
     }
     let identifier = Identifier::new(text);
     let is_known = |key: &str| index.owners(key).is_ok_and(|owners| !owners.is_empty());
@@ -62,7 +62,8 @@ fn url_source(url: &str, settings: &Settings, index: &Index) -> Source {
     if index.canvas(bare).is_ok_and(|owners| !owners.is_empty()) {
         return Source::Canvas { url: bare.to_owned(), manifest: None };
     }
-    if let Some(identifier) = identifier_in_image_url(bare) {
+    let bases = settings.image_bases();
+    if let Some(identifier) = bases.in_image_url(bare) {
         return Source::Image(identifier.key().into_owned());
     }
     let is_image = CanvasUrl::parse(bare).is_some_and(|parsed| {
@@ -70,7 +71,7 @@ fn url_source(url: &str, settings: &Settings, index: &Index) -> Source {
         let on_image_route = |of: &crate::config::settings::Route| of.kind == RouteKind::Image;
         settings.route_of(&host, parsed.path).is_some_and(|at| on_image_route(&settings.routes[at]))
     });
-    match identifier_in_service_id(bare) {
+    match bases.in_service_id(bare) {
         Some(identifier) if is_image => Source::Image(identifier.key().into_owned()),
         _ => Source::Document(bare.to_owned()),
     }

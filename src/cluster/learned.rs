@@ -1,9 +1,13 @@
 //! What one node learned, for the indexes of all: a stream of documents and file URLs, bounded, with a position for each
 //! node, which it keeps in its own index.
 
+use std::sync::Arc;
+
 use redis::streams::StreamRangeReply;
 
 use super::Cluster;
+use super::link::millis;
+use super::scripts::LEARN;
 
 /// The longest document that is passed on, packed. Longer ones every node learns for itself.
 const LONGEST: usize = 256 << 10;
@@ -55,19 +59,21 @@ impl Cluster {
             self.link.metrics.event("cluster_too_long");
             return;
         }
-        let mut add = redis::cmd("XADD");
-        add.arg(self.stream()).arg("MAXLEN").arg("~").arg(self.link.settings.learned).arg("*");
-        add.arg("node")
-            .arg(&self.link.node)
-            .arg("kind")
-            .arg(kind)
-            .arg("name")
-            .arg(name)
-            .arg("body")
-            .arg(body);
-        self.tell(add);
+        if !self.link.is_joined() {
+            return;
+        }
+        let settings = &self.link.settings;
+        let mut add = LEARN.key(self.stream());
+        add.arg(settings.learned).arg(settings.learned_max).arg(millis(settings.edition_lasts));
+        add.arg(&self.link.node).arg(kind).arg(name).arg(body);
         let channel = format!("{}:all", self.link.settings.prefix);
-        self.tell(redis::cmd("PUBLISH").arg(channel).arg(format!("{LEARNED} {}", self.link.node)).take());
+        let publish = redis::cmd("PUBLISH").arg(channel).arg(format!("{LEARNED} {}", self.link.node)).take();
+        let link = Arc::clone(&self.link);
+        tokio::spawn(async move {
+            if link.run::<redis::Value>(&add).await.is_some() {
+                let _told: Option<redis::Value> = link.send(&publish).await;
+            }
+        });
     }
 
     /// What was learned after `position`; `None`: we are alone.

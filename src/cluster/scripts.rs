@@ -30,6 +30,34 @@ return {'held', left}",
     )
 });
 
+/// Adds to the stream of what was learned, and lets its oldest entries go where it holds more bytes than it may. Each
+/// entry has the sum of all before it, so that what the stream holds is a difference.
+/// KEYS: stream. ARGV: most entries, most bytes, how long it stays (ms), node, kind, name, body.
+pub(super) static LEARN: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"
+local function sum_of(entry)
+  if not entry then return 0 end
+  for i = 1, #entry[2], 2 do
+    if entry[2][i] == 'sum' then return tonumber(entry[2][i + 1]) or 0 end
+  end
+  return 0
+end
+local last = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
+local sum = sum_of(last) + #ARGV[6] + #ARGV[7]
+redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[1], '*', 'node', ARGV[4], 'kind', ARGV[5], 'name', ARGV[6],
+  'body', ARGV[7], 'sum', string.format('%.0f', sum))
+redis.call('PEXPIRE', KEYS[1], ARGV[3])
+for _ = 1, 1000 do
+  local first = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 1)[1]
+  local left = redis.call('XLEN', KEYS[1])
+  if left < 2 or sum - sum_of(first) <= tonumber(ARGV[2]) then break end
+  redis.call('XTRIM', KEYS[1], 'MAXLEN', left - 1)
+end
+return 1",
+    )
+});
+
 /// The request of a flight is on its way, and who waits for it may begin to look.
 /// KEYS: flight, waiting nodes. ARGV: token, lease (ms), channel before a node's name, subject.
 pub(super) static DEPART: LazyLock<Script> = LazyLock::new(|| {

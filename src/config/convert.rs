@@ -371,6 +371,7 @@ fn cluster(file: file::Cluster, folder: &Path) -> Cluster {
         command_timeout: or(file.command_timeout, default.command_timeout),
         lease: or(file.lease, default.lease),
         learned: file.learned.map_or(default.learned, |count| u64::from(count.0.0)),
+        learned_max: file.learned_max.map_or(default.learned_max, |size| size.0.0),
         ca: file.ca.map(|path| folder.join(path.0)),
         jobs: or(file.jobs, default.jobs),
         edition_every: or(file.edition_every, default.edition_every),

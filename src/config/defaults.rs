@@ -276,6 +276,7 @@ impl Default for Cluster {
             command_timeout: Duration::from_millis(50),
             lease: secs(3),
             learned: 100_000,
+            learned_max: 64 << 20,
             jobs: secs(24 * 3600),
             edition_every: secs(60),
             edition_max: 1 << 30,

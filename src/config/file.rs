@@ -188,7 +188,8 @@ pub struct CanvasRule {
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default, expecting = "a table")]
 pub struct Source {
-    /// A directory (walked for *.json) or a file.
+    /// A directory (walked for *.json, *.jsonld, both packed by gzip or not, and files named manifest or collection) or a
+    /// file.
     pub path: Option<Text<PathBuf>>,
     /// A manifest, a collection or a stream of changes (IIIF Change Discovery) to fetch.
     pub url: Option<Text<HttpUrl>>,
@@ -286,9 +287,11 @@ pub struct MassExpiry {
 pub struct Presentation {
     /// Requests for the same document at the same time share one upstream request.
     pub collapse: Option<bool>,
-    /// Documents that are shared at once at most; each holds at most `max_body` of memory.
+    /// Documents that are shared at once at most whose request goes on when its viewers leave; of more the viewers carry it
+    /// themselves. Each holds at most `max_body` of memory.
     pub max_flights: Option<Text<Count>>,
-    /// The longest document that is shared, repaired and looked at for missing pages; longer ones only stream by.
+    /// The longest document that is shared, repaired, learned and looked at for missing pages; longer ones only stream by,
+    /// and are counted.
     pub max_body: Option<Text<Size>>,
     /// Mend JSON that is broken by a raw backslash, newline or tab in a label.
     pub repair: Option<bool>,

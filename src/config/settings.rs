@@ -16,6 +16,8 @@ use http::{HeaderMap, HeaderName};
 use ipnet::IpNet;
 use regex::Regex;
 
+use crate::iiif::image_url::ImageBases;
+
 mod cluster;
 mod upstream;
 
@@ -52,6 +54,32 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// Where images stand: under the image routes of each host that means us, under their upstreams by whatever name,
+    /// and under the same paths of hosts that nobody named.
+    pub fn image_bases(&self) -> ImageBases {
+        let mut bases = ImageBases::default();
+        let own = self.rewrite.public_url.as_ref().map(|own| own.authority.as_str());
+        let hosts = self.server.public_hosts.iter().map(String::as_str).chain(own);
+        let routes = || self.routes.iter().filter(|route| route.kind == RouteKind::Image);
+        for host in hosts {
+            let is_for = |route: &&Route| route.hosts.is_empty() || route.hosts.iter().any(|own| own == host);
+            for route in routes().filter(is_for) {
+                bases.push(Some(host), &route.prefix);
+            }
+        }
+        for route in routes() {
+            bases.push(Some(route.upstream.authority.as_str()), &route.upstream.path);
+        }
+        let paths = routes().flat_map(|route| [route.prefix.as_str(), route.upstream.path.as_str()]);
+        let mut anywhere: Vec<&str> = paths.filter(|path| *path != "/").collect();
+        anywhere.sort_by_key(|path| std::cmp::Reverse(path.len()));
+        anywhere.dedup();
+        for path in anywhere {
+            bases.push(None, path);
+        }
+        bases
+    }
+
     /// The route of a request: the longest prefix of `path` among the routes that are for `host`, which is a host
     /// name in any case, with or without a port. A route's own host without a port stands for every port.
     pub fn route_of(&self, host: &str, path: &str) -> Option<usize> {
@@ -137,7 +165,7 @@ pub struct Source {
 /// Where a source is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SourceKind {
-    /// A directory (walked for `*.json`) or a file.
+    /// A directory (walked for what is named as documents are) or a file.
     Path(PathBuf),
     /// A manifest, a collection or a stream of changes to fetch.
     Url(String),
@@ -246,9 +274,9 @@ pub struct MassExpiry {
 pub struct Presentation {
     /// Requests for the same document at the same time share one upstream request.
     pub collapse: bool,
-    /// Documents that are shared at once at most.
+    /// Documents that are shared at once at most whose request goes on when its viewers leave.
     pub max_flights: usize,
-    /// The longest document that is held in memory to be shared, repaired or looked at, in bytes.
+    /// The longest document that is held in memory to be shared, repaired, learned or looked at, in bytes.
     pub max_body: usize,
     /// Mend JSON that is broken by a raw backslash, newline or tab in a label.
     pub repair: bool,

@@ -282,6 +282,7 @@ fn cluster(cluster: &Cluster) -> file::Cluster {
         command_timeout: text(cluster.command_timeout),
         lease: text(cluster.lease),
         learned: text(Count(u32::try_from(cluster.learned).unwrap_or(u32::MAX))),
+        learned_max: text(Size(cluster.learned_max)),
         ca: cluster.ca.clone().map(Text),
         jobs: text(cluster.jobs),
         edition_every: text(cluster.edition_every),

@@ -94,12 +94,16 @@ impl<'a> Identifier<'a> {
 /// assert!(same_file("aHR0cHM6Ly9hLnRlc3QvZmlsZS5qcGc", &uuid));
 /// ```
 pub fn same_file(one: &str, other: &str) -> bool {
-    let file = |key: &str| match Identifier::new(key).kind() {
+    one == other || matches!((file_of(one), file_of(other)), (Some(one), Some(other)) if one == other)
+}
+
+/// The UUID of the file that a lookup key names, whichever way it does.
+pub(crate) fn file_of(key: &str) -> Option<Uuid> {
+    match Identifier::new(key).kind() {
         IdentifierKind::Uuid { uuid, .. } => Some(uuid),
         IdentifierKind::FileUrl { url, .. } => Some(uuid_of_file_url(&url)),
         IdentifierKind::Other => None,
-    };
-    one == other || matches!((file(one), file(other)), (Some(one), Some(other)) if one == other)
+    }
 }
 
 /// The identifier that the canvas service gives to a file URL: Java's `UUID.nameUUIDFromBytes`, which is

@@ -1,4 +1,4 @@
-//! The path behind an image route's prefix, read by the grammar of Image API 2 and 3.
+//! What stands behind an image route's prefix, read by the grammar of Image API 2 and 3.
 
 use super::Identifier;
 
@@ -35,16 +35,20 @@ pub enum Target<'a> {
         /// `default.jpg` …
         file: &'a str,
     },
-    /// Not a request that the grammar knows; it is passed on and never healed.
+    /// Not a request that the grammar knows, or the base URI of an identifier with slashes; it is passed on and never
+    /// healed.
     Other,
 }
 
 impl<'a> ImageRequest<'a> {
-    /// Reads the path behind the route's prefix, without the query: `{id}`, `{id}/`, `{id}/info.json`,
+    /// Reads what stands behind the route's prefix: `{id}`, `{id}/`, `{id}/info.json`,
     /// `{id}/{region}/{size}/{rotation}/{quality}.{format}` (Image API 2.1 section 4, 3.0 section 4).
     ///
-    /// One more slash behind the identifier is tolerated: viewers make it from a service id that ends in `/`.
-    /// `None`: there is no identifier. Never allocates.
+    /// The parts are told from the right, as the appendix of the Image API allows: an identifier may hold slashes
+    /// that nobody encoded. A server that takes the path in its query (`?IIIF={id}/info.json`, as the Internet Imaging Protocol's servers do) has
+    /// identifiers that begin with what stands before it; any other query is passed over. One more slash behind the
+    /// identifier is tolerated: viewers make it from a service id that ends in `/`. `None`: there is no identifier.
+    /// Never allocates.
     ///
     /// ```
     /// use iiif_mender::iiif::{ImageRequest, Target};
@@ -52,15 +56,32 @@ impl<'a> ImageRequest<'a> {
     /// let tile = ImageRequest::parse("abc/0,0,512,512/256,/0/default.jpg").unwrap();
     /// assert_eq!(tile.identifier.as_sent(), "abc");
     /// assert!(matches!(tile.target, Target::Image { size: "256,", .. }));
-    /// assert_eq!(ImageRequest::parse("abc/info.json").unwrap().target, Target::Info);
+    /// let info = ImageRequest::parse("volume/page/info.json").unwrap();
+    /// assert_eq!((info.identifier.as_sent(), info.target), ("volume/page", Target::Info));
     /// ```
     pub fn parse(rest: &'a str) -> Option<Self> {
-        let (identifier, tail) = rest.split_once('/').unwrap_or((rest, ""));
-        if identifier.is_empty() {
+        let Some((path, query)) = rest.split_once('?') else { return Self::from_right(rest, 0) };
+        let by_path = Self::from_right(path, 0);
+        if by_path.is_some_and(|request| request.may_heal()) {
+            return by_path;
+        }
+        let Some(value) = query.split('&').find_map(path_in_query) else { return by_path };
+        // Both are parts of one text.
+        let from = value.as_ptr().addr() - rest.as_ptr().addr();
+        Self::from_right(rest.get(..from + value.len())?, from).or(by_path)
+    }
+
+    /// `from`: where the path of the Image API begins in `text`; what stands before belongs to the identifier.
+    fn from_right(text: &'a str, from: usize) -> Option<Self> {
+        let path = text.get(from..)?;
+        let is_in_query = from > 0;
+        if path.is_empty() || path.starts_with('/') && !is_in_query {
             return None;
         }
-        let tail = tail.strip_prefix('/').unwrap_or(tail);
-        Some(Self { identifier: Identifier::new(identifier), target: Target::parse(tail) })
+        let (length, target) = Target::parse(path);
+        let identifier = text.get(..from + length)?;
+        (!path.get(..length)?.trim_matches('/').is_empty())
+            .then(|| Self { identifier: Identifier::new(identifier), target })
     }
 
     /// Whether a 404 to this request may mean that the image expired.
@@ -79,23 +100,32 @@ impl<'a> ImageRequest<'a> {
     }
 }
 
+/// The value of `IIIF=`.
+fn path_in_query(pair: &str) -> Option<&str> {
+    let (name, value) = pair.split_once('=')?;
+    name.eq_ignore_ascii_case("IIIF").then_some(value)
+}
+
 impl<'a> Target<'a> {
-    fn parse(tail: &'a str) -> Self {
-        match tail {
-            "" => return Self::Base,
-            "info.json" => return Self::Info,
-            _ => {}
-        }
-        let mut segments = tail.split('/');
-        let (Some(region), Some(size), Some(rotation), Some(file), None) =
-            (segments.next(), segments.next(), segments.next(), segments.next(), segments.next())
-        else {
-            return Self::Other;
+    /// The length of the identifier before it, and what is asked for.
+    fn parse(path: &'a str) -> (usize, Self) {
+        let behind = |identifier: &str| {
+            let identifier = identifier.strip_suffix('/').unwrap_or(identifier);
+            (!identifier.ends_with('/')).then_some(identifier.len())
         };
-        if is_image(region, size, rotation, file) {
-            Self::Image { region, size, rotation, file }
-        } else {
-            Self::Other
+        if let Some(length) = path.strip_suffix("/info.json").and_then(behind) {
+            return (length, Self::Info);
         }
+        let mut segments = path.rsplitn(5, '/');
+        if let (Some(file), Some(rotation), Some(size), Some(region), Some(identifier)) =
+            (segments.next(), segments.next(), segments.next(), segments.next(), segments.next())
+            && is_image(region, size, rotation, file)
+            && let Some(length) = behind(identifier)
+        {
+            return (length, Self::Image { region, size, rotation, file });
+        }
+        let bare = path.strip_suffix('/').unwrap_or(path);
+        // A base URI with slashes of its own cannot be told from a request that is malformed.
+        (bare.len(), if bare.contains('/') { Self::Other } else { Self::Base })
     }
 }

@@ -4,16 +4,21 @@
 //! its type may stand behind its content. What was found inside waits on a pile until the canvas that holds it is
 //! complete (module `node`).
 
-use std::io::{BufReader, Cursor, Read};
+use std::borrow::Cow;
+use std::io::{BufReader, Read};
 
 use serde::de::DeserializeSeed as _;
 
+use super::image_url::ImageBases;
 use super::salvage;
+use decode::Utf8;
 use node::Seed;
 use walker::{Place, Walker};
 
+mod decode;
 mod key;
 mod node;
+mod shape;
 mod text;
 mod walker;
 
@@ -67,6 +72,8 @@ pub struct Document {
     /// Images that stand on no canvas and were not handed out: thumbnails and logos of manifests, sequences,
     /// ranges. Most of them occur on a canvas as well.
     pub unowned: usize,
+    /// Those of them that an annotation paints: they belong on a canvas, and none was found for them.
+    pub unclaimed: usize,
     /// Manifests and collections that a collection links to, as written, in the order found.
     pub members: Vec<String>,
 }
@@ -76,7 +83,8 @@ pub struct Document {
 pub enum WalkError {
     /// Not JSON, cut short, or nested deeper than 127 levels; with line and column. Also a reader that failed
     /// ([`serde_json::Error::is_io`]). JSON's grammar allows two things that are errors here all the same, where
-    /// they stand at a place that is looked at: half a surrogate pair (`"\ud800"`), and a number like `1e999`.
+    /// they stand at a place that is looked at: half a surrogate pair (`"\ud800"`) in a document that streams, and a
+    /// number like `1e999`.
     #[error("{0}")]
     Json(#[from] serde_json::Error),
 }
@@ -84,14 +92,22 @@ pub enum WalkError {
 /// Walks one document, handing out each canvas as soon as it is complete; memory is bounded by the largest
 /// canvas, not by the document (but for the [members](Document::members) of a collection).
 ///
-/// A value of a type that has no business at its place is skipped; only broken JSON is an error.
-pub fn walk(mut reader: impl Read, each: &mut dyn FnMut(Canvas)) -> Result<Document, WalkError> {
-    let mut head = Vec::with_capacity(3);
-    reader.by_ref().take(3).read_to_end(&mut head).map_err(serde_json::Error::io)?;
-    let head = Cursor::new(salvage::without_mark(&head));
+/// A value of a type that has no business at its place is skipped; only broken JSON is an error. Text that is UTF-16,
+/// with or without a mark, is read, and bytes that are no text become U+FFFD: a label keeps it, a name with it is none.
+/// Identifiers of images are told by their last segment.
+pub fn walk(reader: impl Read, each: &mut dyn FnMut(Canvas)) -> Result<Document, WalkError> {
+    walk_under(reader, &ImageBases::default(), each)
+}
+
+/// [`walk`], with the identifiers of images as `bases` tell them.
+pub fn walk_under(
+    reader: impl Read,
+    bases: &ImageBases,
+    each: &mut dyn FnMut(Canvas),
+) -> Result<Document, WalkError> {
     // serde_json asks for one byte at a time.
-    let buffered = BufReader::with_capacity(64 * 1024, head.chain(reader));
-    run(serde_json::Deserializer::from_reader(buffered), each)
+    let buffered = BufReader::with_capacity(64 * 1024, Utf8::new(reader));
+    run(serde_json::Deserializer::from_reader(buffered), bases, each)
 }
 
 /// [`walk`] over a document in memory, which takes two thirds of the time.
@@ -108,28 +124,37 @@ pub fn walk(mut reader: impl Read, each: &mut dyn FnMut(Canvas)) -> Result<Docum
 /// # Ok::<(), iiif_mender::iiif::manifest::WalkError>(())
 /// ```
 pub fn walk_slice(bytes: &[u8], each: &mut dyn FnMut(Canvas)) -> Result<Document, WalkError> {
-    run(serde_json::Deserializer::from_slice(salvage::without_mark(bytes)), each)
+    run(serde_json::Deserializer::from_slice(&decode::utf8(bytes)), &ImageBases::default(), each)
 }
 
 /// Everything at once, for a document small enough to be held: all its canvases, and where the JSON is broken in
 /// the way in which the canvas service breaks it ([`salvage::repair`]), those of the mended document. The error is
-/// that of the document as it came.
+/// that of the document as it came. Identifiers of images are told by their last segment.
 pub fn read(bytes: &[u8]) -> Result<(Document, Vec<Canvas>), WalkError> {
-    let collect = |bytes: &[u8]| {
+    read_under(bytes, &ImageBases::default())
+}
+
+/// [`read`], with the identifiers of images as `bases` tell them.
+pub fn read_under(bytes: &[u8], bases: &ImageBases) -> Result<(Document, Vec<Canvas>), WalkError> {
+    let text = decode::utf8(bytes);
+    let collect = |text: &[u8]| {
         let mut canvases = Vec::new();
-        walk_slice(bytes, &mut |canvas| canvases.push(canvas)).map(|document| (document, canvases))
+        let json = serde_json::Deserializer::from_slice(text);
+        run(json, bases, &mut |canvas| canvases.push(canvas)).map(|document| (document, canvases))
     };
-    collect(bytes).or_else(|error| match salvage::repair(bytes) {
-        Some(mended) => collect(&mended).map_err(|_| error),
-        None => Err(error),
+    collect(&text).or_else(|error| {
+        let mended = salvage::repair(&text).unwrap_or(Cow::Borrowed(&text));
+        // Halves of a surrogate pair are grammar, and no text.
+        collect(&decode::without_half_surrogates(&mended)).map_err(|_| error)
     })
 }
 
 fn run<'de, R: serde_json::de::Read<'de>>(
     mut json: serde_json::Deserializer<R>,
+    bases: &ImageBases,
     each: &mut dyn FnMut(Canvas),
 ) -> Result<Document, WalkError> {
-    let mut walker = Walker::new(each);
+    let mut walker = Walker::new(bases, each);
     Seed::new(&mut walker, Place::Root).deserialize(&mut json)?;
     json.end()?;
     Ok(walker.finish())

@@ -1,6 +1,6 @@
 //! Builds the index anew: one thread reads, the other writes a new generation, then the two are swapped.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, sync_channel};
 
@@ -9,9 +9,9 @@ use rusqlite::{Connection, params};
 use super::error::IndexError;
 use super::gather::{BATCHES, Message};
 use super::keys::Names;
-use super::sources::{self, Options, Progress, Report};
+use super::sources::{self, Options, Problem, Progress, Report};
 use super::write::{self, Facts, Writer};
-use super::{Index, history, now, schema};
+use super::{Index, bases, history, now, rows, schema};
 use crate::config::settings::Source;
 use crate::iiif::manifest::{Canvas, Document, DocumentKind};
 
@@ -25,6 +25,8 @@ struct Seen {
     gone: HashSet<String>,
     only_changes: HashSet<i64>,
     incomplete: HashSet<i64>,
+    /// Files that are no documents by their names.
+    passed_over: HashMap<i64, u64>,
 }
 
 impl Index {
@@ -139,6 +141,13 @@ impl Index {
         old.execute_batch("BEGIN")?;
         let newest = schema::number(&old, "SELECT ifnull(max(id), 0) FROM manifests")?;
         carry_over(&old, conn, &mut writer, &seen, options, report)?;
+        for (location, row) in &seen.sources {
+            if !seen.incomplete.contains(row) && !rows::has_images(conn, *row)? {
+                let passed_over = seen.passed_over.get(row).copied().unwrap_or(0);
+                report.warnings.push(Problem::no_images(location, passed_over));
+            }
+        }
+        bases::note(conn, &names.images)?;
         // Most of it here; `late` has to bring only what is healed meanwhile.
         history::carry_over(&old, conn)?;
         writer.load()?;
@@ -172,7 +181,12 @@ fn receive_all(
                 let counts = writer.finish(&document, &facts)?;
                 report.files += 1;
                 report.count(document.kind, counts);
+                report.warnings.extend(Problem::unclaimed(&facts.origin, &document));
                 progress(report, &facts.origin);
+            }
+            Message::PassedOver => {
+                report.passed_over += 1;
+                *seen.passed_over.entry(row).or_default() += 1;
             }
             Message::Failed(origin, problem) => {
                 writer.abandon()?;

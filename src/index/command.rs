@@ -17,6 +17,7 @@ use crate::cluster::Cluster;
 use crate::config::Settings;
 use crate::config::settings::{Source, Store};
 use crate::iiif::CanvasUrl;
+use crate::iiif::canvas::uri;
 use crate::observe::Metrics;
 use crate::upstream::TlsError;
 use crate::upstream::fetch::Web;
@@ -316,6 +317,7 @@ fn told(
         write_report(out, &report, started.elapsed())?;
     }
     tell_problems(&report.problems)?;
+    tell_problems(&report.warnings)?;
     Ok(if report.problems.is_empty() { Exit::Well } else { Exit::Broken })
 }
 
@@ -327,13 +329,15 @@ fn write_report(out: &mut dyn Write, report: &Report, took: Duration) -> io::Res
         ("images", report.images, true),
         ("unchanged", report.unchanged, false),
         ("skipped", report.skipped, false),
+        ("passed over", report.passed_over, false),
         ("vanished", report.vanished, false),
         ("dropped", report.dropped, false),
         ("problems", u64::try_from(report.problems.len()).unwrap_or(u64::MAX), false),
+        ("warnings", u64::try_from(report.warnings.len()).unwrap_or(u64::MAX), false),
     ];
     for (name, count, always) in lines {
         if always || count > 0 {
-            writeln!(out, "{name:<10} {:>13}", HumanCount(count).to_string())?;
+            writeln!(out, "{name:<11} {:>12}", HumanCount(count).to_string())?;
         }
     }
     let took = if took < Duration::from_mins(1) {
@@ -358,8 +362,8 @@ fn tell_problems(problems: &[Problem]) -> io::Result<()> {
 
 /// Sources by their names; those that are configured with all that the configuration says of them.
 fn named(names: &[String], configured: &[Source]) -> Vec<Source> {
-    let source = |name: &String| match CanvasUrl::parse(name) {
-        Some(_) => Source::url(name),
+    let source = |name: &String| match uri(name).filter(|url| CanvasUrl::parse(url).is_some()) {
+        Some(url) => Source::url(url),
         None => Source::path(name),
     };
     let all = names.iter().map(source);

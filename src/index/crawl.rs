@@ -16,6 +16,7 @@ use super::fetch::{Answer, Asker, Reading, Validators};
 use super::sources::{Options, Problem};
 use crate::config::settings::Source;
 use crate::iiif::CanvasUrl;
+use crate::iiif::canvas::uri;
 use crate::iiif::manifest::{Document, DocumentKind};
 
 /// Collections within collections that are followed.
@@ -194,7 +195,9 @@ impl<'a> Walk<'a> {
     async fn enqueue(&mut self, url: &str, depth: usize) -> Result<(), Left> {
         let url = url.split('#').next().unwrap_or(url);
         let shown = self.asker.shown(self.asker.home());
-        let Some(parsed) = CanvasUrl::parse(url) else {
+        let encoded = uri(url);
+        let url = encoded.as_deref().unwrap_or(url);
+        let Some(parsed) = CanvasUrl::parse(url).filter(|_| encoded.is_some()) else {
             let problem = Problem::answer(
                 &self.asker.shown(url),
                 format!("{shown} leads there, but it is no URL to fetch"),
@@ -298,6 +301,8 @@ impl<'a> Walk<'a> {
     }
 
     async fn page(&self, url: &str) -> Result<Page, Problem> {
+        let encoded = uri(url);
+        let url = encoded.as_deref().unwrap_or(url);
         let may = CanvasUrl::parse(url).is_some_and(|parsed| self.asker.may_follow(&parsed));
         if !may {
             let hint = "links to another host are followed only if it stands in the source's `hosts`";

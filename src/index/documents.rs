@@ -1,24 +1,32 @@
 //! Finds and reads the documents of a directory.
 
 use std::fs::{File, Metadata};
-use std::io::{self, Read};
+use std::io::{self, BufRead as _, BufReader, Cursor, Read};
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
+use flate2::read::MultiGzDecoder;
 use walkdir::WalkDir;
 
 use super::sources::Problem;
+use crate::iiif::image_url::ImageBases;
 use crate::iiif::manifest::{self, Canvas, Document, WalkError};
 
 /// Larger files are read in pieces, so that memory does not grow with them.
 const WHOLE: u64 = 8 << 20;
+
+/// Bytes read from a file at once.
+const BUFFER: usize = 64 << 10;
+
+/// What a gzip file begins with (RFC 1952 section 2.3.1).
+const GZIP: &[u8] = &[0x1f, 0x8b];
 
 /// Directories within directories that are followed.
 const DEPTH: usize = 64;
 
 /// What a file looks like from outside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Looks {
+pub(crate) struct Looks {
     /// Bytes.
     pub(super) size: i64,
     /// Unix nanoseconds.
@@ -39,20 +47,34 @@ impl Looks {
 
 /// A document that was read to its end.
 #[derive(Debug)]
-pub(super) struct Reading {
-    pub(super) document: Document,
+pub(crate) struct Reading {
+    pub(crate) document: Document,
     pub(super) looks: Looks,
     pub(super) hash: [u8; 32],
 }
 
-/// The `*.json` files of a directory in the order of their names, or the file itself. Links are followed,
-/// but never in circles. What cannot be looked at is a problem among them.
-pub(super) fn find(path: &Path) -> impl Iterator<Item = Result<PathBuf, Problem>> {
+/// What a look into a directory finds.
+#[derive(Debug)]
+pub(crate) enum Found {
+    /// A file to read.
+    Document(PathBuf),
+    /// A file whose name is none of a document.
+    PassedOver,
+    /// What cannot be looked at.
+    Problem(Problem),
+}
+
+/// What documents are called, for people.
+pub(crate) const NAMES: &str = "*.json, *.jsonld, *.json.gz, *.jsonld.gz, manifest and collection";
+
+/// The files of a directory in the order of their names, or the file itself. Links are followed, but never in circles.
+pub(crate) fn find(path: &Path) -> impl Iterator<Item = Found> {
     WalkDir::new(path).follow_links(true).max_depth(DEPTH).sort_by_file_name().into_iter().filter_map(
         |entry| match entry {
             // A file that is named by itself is read whatever its name ends in.
-            Ok(entry) if entry.file_type().is_file() && (entry.depth() == 0 || is_json(entry.path())) => {
-                Some(Ok(entry.into_path()))
+            Ok(entry) if entry.file_type().is_file() => {
+                let is_document = entry.depth() == 0 || is_document(entry.path());
+                Some(if is_document { Found::Document(entry.into_path()) } else { Found::PassedOver })
             }
             Ok(_) => None,
             // Not a problem: what the link leads to is being read anyway.
@@ -60,35 +82,52 @@ pub(super) fn find(path: &Path) -> impl Iterator<Item = Result<PathBuf, Problem>
             Err(error) => {
                 let path = error.path().unwrap_or(path).to_path_buf();
                 let message = error.io_error().map_or_else(|| error.to_string(), ToString::to_string);
-                Some(Err(Problem::unreadable(&path, message)))
+                Some(Found::Problem(Problem::unreadable(&path, message)))
             }
         },
     )
 }
 
-pub(super) fn is_json(path: &Path) -> bool {
-    path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("json"))
+/// Whether a file's name is that of a document: by its ending, packed or not, or the whole of it, as the last part of a
+/// manifest's URL is where a server's documents were mirrored.
+pub(super) fn is_document(path: &Path) -> bool {
+    let Some(name) = path.file_name().and_then(|name| name.to_str()) else { return false };
+    let name = name.to_ascii_lowercase();
+    let name = name.strip_suffix(".gz").unwrap_or(&name);
+    match name.rsplit_once('.') {
+        Some((_, ending)) => matches!(ending, "json" | "jsonld"),
+        None => matches!(name, "manifest" | "collection"),
+    }
 }
 
-/// Reads one file, handing out its canvases. On a problem, canvases handed out before do not count.
-pub(super) fn read(path: &Path, each: &mut dyn FnMut(Canvas)) -> Result<Reading, Problem> {
+/// Reads one file, packed or not, handing out its canvases. On a problem, canvases handed out before do not count.
+pub(crate) fn read(
+    path: &Path,
+    bases: &ImageBases,
+    each: &mut dyn FnMut(Canvas),
+) -> Result<Reading, Problem> {
     let unreadable = |error: io::Error| Problem::unreadable(path, error.to_string());
-    let mut file = File::open(path).map_err(unreadable)?;
+    let file = File::open(path).map_err(unreadable)?;
     let metadata = file.metadata().map_err(unreadable)?;
     let looks = Looks::from_metadata(&metadata);
     let broken = |error: WalkError| Problem::broken(&path.display().to_string(), &error);
-    if metadata.len() <= WHOLE {
-        let mut bytes = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(0) + 1);
-        file.read_to_end(&mut bytes).map_err(unreadable)?;
+    let mut tee = BufReader::with_capacity(BUFFER, Tee { inner: file, hasher: blake3::Hasher::new() });
+    let is_packed = tee.fill_buf().map_err(unreadable)?.starts_with(GZIP);
+    let mut plain: Box<dyn Read + '_> =
+        if is_packed { Box::new(MultiGzDecoder::new(&mut tee)) } else { Box::new(&mut tee) };
+    let mut bytes = Vec::with_capacity(usize::try_from(metadata.len().min(WHOLE)).unwrap_or(0) + 1);
+    plain.by_ref().take(WHOLE + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    let document = if u64::try_from(bytes.len()).unwrap_or(u64::MAX) <= WHOLE {
         // Broken in the way in which the canvas service breaks its JSON, it still tells the same pairs.
-        let (document, canvases) = manifest::read(&bytes).map_err(broken)?;
+        let (document, canvases) = manifest::read_under(&bytes, bases).map_err(broken)?;
         canvases.into_iter().for_each(each);
-        return Ok(Reading { document, looks, hash: blake3::hash(&bytes).into() });
-    }
-    let mut tee = Tee { inner: file, hasher: blake3::Hasher::new() };
-    let document = manifest::walk(&mut tee, each).map_err(broken)?;
+        document
+    } else {
+        manifest::walk_under(Cursor::new(bytes).chain(plain.by_ref()), bases, each).map_err(broken)?
+    };
+    drop(plain);
     io::copy(&mut tee, &mut io::sink()).map_err(unreadable)?;
-    Ok(Reading { document, looks, hash: tee.hasher.finalize().into() })
+    Ok(Reading { document, looks, hash: tee.into_inner().hasher.finalize().into() })
 }
 
 /// BLAKE3 of a file, as [`read`] would tell it.

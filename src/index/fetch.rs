@@ -9,11 +9,15 @@ use rusqlite::{Connection, OptionalExtension, params};
 use tokio::sync::{Mutex, watch};
 use tokio::time::{Instant, Interval, MissedTickBehavior, sleep_until};
 
+use super::keys::Names;
+use super::lacking;
+use super::lacking::keys_of_document;
 use super::sources::{Options, Problem, is_over};
 use super::store::Store;
 use crate::config::Settings;
 use crate::config::settings::Source;
 use crate::iiif::CanvasUrl;
+use crate::iiif::image_url::ImageBases;
 use crate::iiif::manifest::{self, Canvas, Document, DocumentKind};
 use crate::upstream::fetch::{Ask, FetchError, Fetched, Fetcher, Web, retry_after, without_query};
 
@@ -156,9 +160,16 @@ impl Asker {
             return Answer::Unchanged(Validators { etag, last_modified });
         }
         let (known, shown, options) = (known.cloned(), self.shown(url), self.options);
+        let (bases, names, store) =
+            (self.settings.image_bases(), Names::of(&self.settings), Arc::clone(&self.store));
         // Unpacking and reading many megabytes is nothing for the threads that carry viewers.
-        let read =
-            tokio::task::spawn_blocking(move || read(&fetched, given, known.as_ref(), &shown, options));
+        let read = tokio::task::spawn_blocking(move || {
+            let lacking = |known: &Known, canvases: &[Canvas]| {
+                let keys = store.read(|conn| keys_of_document(conn, known.id)).unwrap_or_default();
+                lacking::among(&names, keys, canvases, usize::MAX)
+            };
+            read(&fetched, &bases, given, known.as_ref(), &lacking, &shown, options)
+        });
         read.await.unwrap_or_else(|_| {
             let problem = Problem::answer(&self.shown(url), "reading it was broken off".to_owned(), AGAIN);
             Answer::Failed { problem, is_gone: false }
@@ -260,8 +271,10 @@ pub(super) fn pace(rate: u32) -> Option<Mutex<Interval>> {
 
 fn read(
     fetched: &Fetched,
+    bases: &ImageBases,
     validators: Validators,
     known: Option<&Known>,
+    lacking: &dyn Fn(&Known, &[Canvas]) -> Vec<String>,
     shown: &str,
     options: Options,
 ) -> Answer {
@@ -274,7 +287,7 @@ fn read(
     if known.is_some_and(|known| known.hash == Some(hash)) {
         return Answer::Unchanged(validators);
     }
-    let read = match manifest::read(&body) {
+    let read = match manifest::read_under(&body, bases) {
         Ok(read) => read,
         Err(_) if is_html(fetched, &body) => {
             let hint = "that may be a login page or a viewer: the URL of the JSON itself is needed, or a key in the \
@@ -284,13 +297,19 @@ fn read(
         Err(error) => return failed(Problem::broken(shown, &error)),
     };
     let (document, canvases) = read;
-    let images: usize = canvases.iter().map(|canvas| canvas.images.len()).sum();
-    let images = i64::try_from(images).unwrap_or(i64::MAX);
     // Something else altogether, such as an error told in JSON, is no document with fewer images.
     let known = known.filter(|_| document.kind != DocumentKind::Other || !canvases.is_empty());
     // UPSTREAM: during a fault the canvas service answers 200 with images missing, and keeps that.
-    if let Some(known) = known.filter(|known| images < known.images && !is_over(known.vanished, &options)) {
-        let message = format!("it names {images} images; the index knows {} from there", known.images);
+    let missing = known
+        .filter(|known| !is_over(known.vanished, &options))
+        .map_or_else(Vec::new, |known| lacking(known, &canvases));
+    if let (Some(known), Some(example)) = (known, missing.first()) {
+        let images: usize = canvases.iter().map(|canvas| canvas.images.len()).sum();
+        let message = format!(
+            "it names {images} images; the index knows {} from there, and {} of those are missing, such as {example}",
+            known.images,
+            missing.len()
+        );
         let hint = "the canvas service tells fewer when it was in trouble: ask for the same URL with ?update=true. \
                     If it still says so after [index] grace, it is believed";
         return Answer::Poorer(Problem::answer(shown, message, hint));

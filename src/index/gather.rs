@@ -8,6 +8,7 @@ use super::sources::{self, Options, Problem};
 use super::write::Facts;
 use super::{Index, documents, remote};
 use crate::config::settings::{Source, SourceKind};
+use crate::iiif::image_url::ImageBases;
 use crate::iiif::manifest::{Canvas, Document};
 
 /// Canvases handed over at once, and batches on their way: memory stays bounded by these.
@@ -21,6 +22,8 @@ pub(super) enum Message {
     Document(Box<(Document, Facts)>),
     /// It could not be read: what is known from there is kept.
     Failed(String, Problem),
+    /// A file that is no document by its name.
+    PassedOver,
     /// It is as the old generation knows it.
     Unchanged(String),
     /// It lost images: what is known from there goes after the grace.
@@ -35,6 +38,7 @@ pub(super) enum Message {
 
 impl Index {
     pub(super) fn read_all(&self, all: &[(Source, bool)], options: &Options, send: &SyncSender<Message>) {
+        let bases = self.image_bases();
         for (at, (source, _)) in all.iter().enumerate() {
             let is_heard = send.send(Message::Source(at)).is_ok()
                 && match &source.kind {
@@ -42,8 +46,9 @@ impl Index {
                     SourceKind::Url(url) => self.read_url(source, url, options, send),
                     SourceKind::Path(_) => documents::find(Path::new(&sources::stored(source).1))
                         .map(|found| match found {
-                            Ok(path) => read_one(&path, send),
-                            Err(problem) => Message::Incomplete(Some(problem)),
+                            documents::Found::Document(path) => read_one(&path, &bases, send),
+                            documents::Found::PassedOver => Message::PassedOver,
+                            documents::Found::Problem(problem) => Message::Incomplete(Some(problem)),
                         })
                         .all(|message| send.send(message).is_ok()),
                 };
@@ -85,9 +90,9 @@ impl Index {
     }
 }
 
-fn read_one(path: &Path, send: &SyncSender<Message>) -> Message {
+fn read_one(path: &Path, bases: &ImageBases, send: &SyncSender<Message>) -> Message {
     let mut batch = Vec::new();
-    let read = documents::read(path, &mut |canvas| {
+    let read = documents::read(path, bases, &mut |canvas| {
         batch.push(canvas);
         if batch.len() >= BATCH {
             let _ = send.send(Message::Canvases(std::mem::take(&mut batch)));

@@ -201,12 +201,16 @@ fn tell(what: &str, looked: Result<Report, IndexError>, metrics: &Metrics) {
                 tracing::warn!(path = %problem.path, line = problem.line, column = problem.column,
                     hint = problem.hint, "a source cannot be read: {}", problem.message);
             }
+            for warning in &report.warnings {
+                tracing::warn!(path = %warning.path, hint = warning.hint, "{}", warning.message);
+            }
             tracing::info!(
                 source = without_query(what),
                 documents = report.files,
                 manifests = report.manifests,
                 unchanged = report.unchanged,
                 vanished = report.vanished,
+                passed_over = report.passed_over,
                 problems = report.problems.len(),
                 "sources looked at"
             );

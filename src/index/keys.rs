@@ -1,11 +1,15 @@
 //! By which names images and canvases are known: what a lookup key stands for, its hash, its other names, its
 //! file, and the canvas derived from that.
 
+use std::borrow::Cow;
+
 use uuid::Uuid;
 
 use crate::config::Settings;
 use crate::config::settings::CanvasRule;
+use crate::iiif::canvas::uri;
 use crate::iiif::identifier::uuid_of_file_url;
+use crate::iiif::image_url::ImageBases;
 use crate::iiif::{CanvasUrl, Identifier, IdentifierKind};
 
 impl CanvasRule {
@@ -36,6 +40,8 @@ pub(super) struct Names {
     pub(super) bases: Vec<String>,
     /// Hosts that mean us.
     pub(super) hosts: Vec<String>,
+    /// Where images stand.
+    pub(super) images: ImageBases,
 }
 
 impl Names {
@@ -44,6 +50,7 @@ impl Names {
             rule: settings.index.canvas_rule.clone(),
             bases: settings.index.file_url_bases.clone(),
             hosts: settings.server.public_hosts.clone(),
+            images: settings.image_bases(),
         }
     }
 
@@ -77,9 +84,9 @@ impl Names {
 
     /// The names under which a canvas may stand: as given, by the other scheme, by each host that means us.
     pub(super) fn of_canvas(&self, url: &str) -> Vec<String> {
-        let bare = url.split('#').next().unwrap_or(url);
-        let mut names = vec![bare.to_owned()];
-        let Some(parsed) = CanvasUrl::parse(bare) else { return names };
+        let bare = canvas_name(url.split('#').next().unwrap_or(url));
+        let mut names = vec![bare.clone().into_owned()];
+        let Some(parsed) = CanvasUrl::parse(&bare) else { return names };
         let rest = &bare[parsed.scheme.len() + "://".len() + parsed.authority.len()..];
         let is_ours = self.hosts.iter().any(|host| parsed.authority_is(host));
         let hosts = self.hosts.iter().filter(|_| is_ours).map(String::as_str);
@@ -120,7 +127,12 @@ fn uuid_key(uuid: Uuid, page: Option<u32>) -> String {
     }
 }
 
-/// The hash under which the store keeps a key or a canvas URL.
+/// The name by which a canvas is looked up: manifests write letters and spaces as they are, clients ask for them encoded.
+pub(super) fn canvas_name(url: &str) -> Cow<'_, str> {
+    uri(url).unwrap_or(Cow::Borrowed(url))
+}
+
+/// The hash under which the store keeps a key or the [name](canvas_name) of a canvas.
 pub(super) fn hash(text: &str) -> i64 {
     hash_of(digest(text))
 }

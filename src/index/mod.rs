@@ -19,12 +19,13 @@ use crate::config::Settings;
 use crate::iiif::identifier::uuid_of_file_url;
 use crate::upstream::fetch::Web;
 
+mod bases;
 pub mod browse;
 mod build;
 mod changes;
 pub mod command;
 mod crawl;
-mod documents;
+pub(crate) mod documents;
 mod edition;
 mod error;
 mod fetch;
@@ -34,10 +35,13 @@ mod generation;
 pub mod history;
 pub mod keeper;
 mod keys;
+mod lacking;
 pub mod learn;
 mod mapped;
 pub mod press;
+mod problem;
 mod queries;
+mod readers;
 pub mod recorder;
 pub mod recover;
 mod remote;
@@ -98,7 +102,8 @@ pub enum Learned {
     New,
     /// It was there already, word for word.
     Known,
-    /// It tells of fewer images than the index knows from there, as poisoned JSON does: it was not believed.
+    /// It lacks images that the index knows by its name, as poisoned JSON does, and has none that is new: it was not
+    /// believed.
     Poorer,
     /// It names no images.
     Nothing,

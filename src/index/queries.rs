@@ -12,7 +12,7 @@ use super::{Neighbour, Owner, keys, write};
 pub(super) const MAX_OWNERS: usize = 8;
 
 /// Rows looked at to find them: the same canvas may stand in several manifests.
-const MAX_ROWS: i64 = 64;
+pub(super) const MAX_ROWS: i64 = 64;
 
 impl Store {
     /// The canvases that own a key, those of the newest manifest first: older ones may name canvases that are gone. `name` is its [`keys::digest`].
@@ -37,7 +37,7 @@ impl Store {
         })
     }
 
-    /// The canvas with this URL, as each manifest that has it tells it.
+    /// The canvas with this [name](keys::canvas_name), as each manifest that has it tells it.
     pub(super) fn canvas(&self, url: &str) -> Result<Vec<Owner>, IndexError> {
         self.read(|conn| {
             let mut found = Vec::new();
@@ -48,7 +48,7 @@ impl Store {
             )?;
             let mut rows = select.query(params![keys::hash(url), MAX_ROWS])?;
             while let Some(row) = rows.next()? {
-                if found.len() < MAX_OWNERS && row.get_ref(0)?.as_str()? == url {
+                if found.len() < MAX_OWNERS && keys::canvas_name(row.get_ref(0)?.as_str()?) == url {
                     found.push(owner(row)?);
                 }
             }
@@ -65,7 +65,7 @@ impl Store {
             )?;
             let mut rows = select.query(params![keys::hash(url), MAX_ROWS])?;
             while let Some(row) = rows.next()? {
-                if row.get_ref(0)?.as_str()? == url {
+                if keys::canvas_name(row.get_ref(0)?.as_str()?) == url {
                     let (id, manifest): (i64, i64) = (row.get(1)?, row.get(2)?);
                     let limit = i64::try_from(n).unwrap_or(i64::MAX);
                     return canvases(conn, id.saturating_add(1), manifest, limit);
@@ -120,7 +120,12 @@ fn matches(key: &str, listed: &str, names: &Names) -> Option<Option<keys::Carrie
     carried.find(|carried| carried.key == key).map(Some)
 }
 
-fn canvases(conn: &Connection, from: i64, manifest: i64, limit: i64) -> rusqlite::Result<Vec<Neighbour>> {
+pub(super) fn canvases(
+    conn: &Connection,
+    from: i64,
+    manifest: i64,
+    limit: i64,
+) -> rusqlite::Result<Vec<Neighbour>> {
     let mut select = conn.prepare_cached(
         "SELECT c.url, c.keys FROM manifests m
          JOIN canvases c ON c.id BETWEEN max(m.first, ?1) AND m.first + m.canvases - 1

@@ -11,6 +11,7 @@ use super::sources::{Options, Problem, Progress, Report, stored};
 use super::write::{self, Facts, Writer};
 use super::{Index, now, rows};
 use crate::config::settings::Source;
+use crate::upstream::fetch::without_query;
 
 /// One look at a source, as far as it got.
 struct Look {
@@ -61,6 +62,9 @@ impl Index {
             gone.extend(self.read(|conn| rows::vanished_of_source(conn, row))?.intersection(&unseen));
         } else {
             gone = unseen;
+        }
+        if has_ended && is_whole && !self.read(|conn| rows::has_images(conn, row))? {
+            report.warnings.push(Problem::no_images(&without_query(url), 0));
         }
         if has_ended && is_whole { self.drop_vanished(row, &gone, options, report) } else { Ok(()) }
     }
@@ -137,6 +141,7 @@ impl Index {
             writer.finish(&reading.document, &facts(row, url, reading))
         })?;
         report.count(reading.document.kind, counts);
+        report.warnings.extend(Problem::unclaimed(&without_query(url), &reading.document));
         Ok(())
     }
 

@@ -10,6 +10,12 @@ pub(super) fn ids_of_source(conn: &Connection, source: i64) -> rusqlite::Result<
     select.query_map([source], |row| row.get(0))?.collect()
 }
 
+/// Whether an image is known from a source.
+pub(super) fn has_images(conn: &Connection, source: i64) -> rusqlite::Result<bool> {
+    conn.prepare_cached("SELECT EXISTS (SELECT 1 FROM manifests WHERE source = ?1 AND images > 0)")?
+        .query_row([source], |row| row.get(0))
+}
+
 /// The row of the source at this location.
 pub(super) fn source_at(conn: &Connection, location: &str) -> rusqlite::Result<Option<i64>> {
     let mut select = conn.prepare_cached("SELECT id FROM sources WHERE location = ?1")?;

@@ -104,7 +104,7 @@ CREATE TABLE marks (                -- where something stood: 'fleet', how far t
 ];
 
 /// How long a writer waits for another one.
-const BUSY: Duration = Duration::from_secs(5);
+pub(super) const BUSY: Duration = Duration::from_secs(5);
 
 /// Opens the file for writing, making or migrating its tables; the file itself must exist. SQLite may never
 /// create it: a generation that was replaced a moment ago would come back as an empty one.

@@ -1,6 +1,5 @@
 //! What other nodes learned: read from their stream into this index, from where it stood.
 
-use std::io::Read;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,17 +11,14 @@ use super::{Index, IndexError};
 use crate::cluster::{Cluster, Learned, News};
 use crate::config::Settings;
 use crate::config::settings::Store;
-use crate::iiif::manifest;
 use crate::observe::Metrics;
+use crate::upstream::coding::Coding;
 
 /// News may be lost; so it is looked this often in any case.
 const LOOK: Duration = Duration::from_secs(30);
 
 /// News that come one after the other are read together.
 const LINGER: Duration = Duration::from_millis(100);
-
-/// The longest document that is unpacked.
-const LONGEST: u64 = 8 << 20;
 
 /// Follows what other nodes learn.
 #[derive(Debug)]
@@ -71,7 +67,8 @@ impl Follower {
             }
             let Some(next) = news.position.clone() else { return };
             let (index, metrics) = (Arc::clone(&self.index), Arc::clone(&self.metrics));
-            let taken = spawn_blocking(move || index.take_in(&news, &metrics)).await;
+            let most = self.settings.presentation.max_body;
+            let taken = spawn_blocking(move || index.take_in(news, most, &metrics)).await;
             if let Ok(Err(error)) = taken {
                 tracing::warn!(%error, "what other nodes learned cannot be remembered; tried again later");
                 return;
@@ -123,21 +120,18 @@ impl Index {
     }
 
     /// Learns what another node learned, as if it had passed here, and keeps the place.
-    fn take_in(&self, news: &News, metrics: &Metrics) -> Result<(), IndexError> {
-        for learned in &news.entries {
+    fn take_in(&self, news: News, most: usize, metrics: &Metrics) -> Result<(), IndexError> {
+        for learned in news.entries {
             match learned {
                 Learned::Document { url, packed } => {
-                    let mut plain = Vec::new();
-                    let unpacked = flate2::read::MultiGzDecoder::new(packed.as_slice())
-                        .take(LONGEST)
-                        .read_to_end(&mut plain);
-                    let read = unpacked.ok().and_then(|_| manifest::read(&plain).ok());
+                    let unpacked = Coding::Gzip.unpack(&packed.into(), most);
+                    let read = unpacked.ok().and_then(|plain| self.read_document(&plain).ok());
                     let Some((document, canvases)) = read else { continue };
-                    self.learn(&document, &canvases, url)?;
+                    self.learn(&document, &canvases, &url)?;
                 }
                 Learned::File { uuid, url } => {
                     let Ok(uuid) = uuid.parse() else { continue };
-                    match self.learn_file_url(uuid, url) {
+                    match self.learn_file_url(uuid, &url) {
                         // SECURITY: not the file of that UUID, whoever says so.
                         Err(IndexError::WrongFile { .. }) => continue,
                         learned => learned?,

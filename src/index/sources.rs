@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::documents::{self, Looks};
+use super::documents::{self, Found, Looks};
 use super::error::IndexError;
+pub use super::problem::Problem;
 use super::write::{self, Facts, Writer};
 use super::{Index, now, rows};
 use crate::config::settings::{Source, SourceKind};
-use crate::iiif::manifest::{DocumentKind, WalkError};
+use crate::iiif::manifest::DocumentKind;
 
 /// What was done, and what went wrong on the way.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
@@ -32,23 +33,12 @@ pub struct Report {
     pub vanished: u64,
     /// Documents gone for longer than the grace, now forgotten.
     pub dropped: u64,
+    /// Files of the directories whose names are none of documents.
+    pub passed_over: u64,
     /// What went wrong; what the index knew from there is kept.
     pub problems: Vec<Problem>,
-}
-
-/// A file or source that could not be read.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct Problem {
-    /// File or URL.
-    pub path: String,
-    /// Line, counted from 1.
-    pub line: Option<usize>,
-    /// Column, counted from 1.
-    pub column: Option<usize>,
-    /// What is wrong.
-    pub message: String,
-    /// What to do.
-    pub hint: &'static str,
+    /// What was read, and is hardly what was meant: a source without images, images without a canvas.
+    pub warnings: Vec<Problem>,
 }
 
 /// How sources are looked at.
@@ -66,39 +56,6 @@ impl Default for Options {
 
 /// Called after each document, with what was done so far and its file or URL.
 pub type Progress<'a> = &'a mut dyn FnMut(&Report, &str);
-
-impl Problem {
-    pub(super) fn unreadable(path: &Path, message: String) -> Self {
-        let hint =
-            "check that it exists and that this user may read it; what the index knows from there is kept";
-        Self { path: path.display().to_string(), line: None, column: None, message, hint }
-    }
-
-    pub(super) fn broken(path: &str, error: &WalkError) -> Self {
-        let WalkError::Json(json) = error;
-        let (line, column) = (json.line(), json.column());
-        let message = error.to_string();
-        let message = message.rsplit_once(" at line ").map_or(message.as_str(), |(text, _)| text).to_owned();
-        let hint = match json.classify() {
-            serde_json::error::Category::Eof => {
-                "it is cut short: copy the file again, or ask again; what the index knows from it is kept"
-            }
-            serde_json::error::Category::Io => "the disk or the network failed while reading: try again",
-            _ => "correct the JSON at this place; what the index knows from it is kept",
-        };
-        let place = |at: usize| (line > 0).then_some(at);
-        Self { path: path.to_owned(), line: place(line), column: place(column), message, hint }
-    }
-
-    pub(super) fn not_fetched(url: &str) -> Self {
-        let message = "nothing can be fetched here".to_owned();
-        Self::answer(url, message, "download it into a directory and let a `path` source name that")
-    }
-
-    pub(super) fn answer(url: &str, message: String, hint: &'static str) -> Self {
-        Self { path: url.to_owned(), line: None, column: None, message, hint }
-    }
-}
 
 /// The kind and the location of a source as the index stores them.
 pub(super) fn stored(source: &Source) -> (&'static str, String) {
@@ -156,6 +113,7 @@ impl Index {
         options: &Options,
         progress: Progress<'_>,
     ) -> Result<Report, IndexError> {
+        self.is_read_by_these_bases()?;
         let mut report = Report::default();
         for source in sources {
             match &source.kind {
@@ -202,18 +160,23 @@ impl Index {
         let (kind, location) = stored(source);
         let row = self.write(|conn| Ok(write::source_row(conn, kind, &location, false)?))?;
         let mut gone = self.read(|conn| rows::ids_of_source(conn, row))?;
-        let mut complete = true;
+        let (mut complete, mut passed_over) = (true, 0);
         for found in documents::find(Path::new(&location)) {
             match found {
-                Ok(file) => {
+                Found::Document(file) => {
                     self.refresh_file(row, &file, &mut gone, report)?;
                     progress(report, &file.to_string_lossy());
                 }
-                Err(problem) => {
+                Found::PassedOver => passed_over += 1,
+                Found::Problem(problem) => {
                     complete = false;
                     report.problems.push(problem);
                 }
             }
+        }
+        report.passed_over += passed_over;
+        if complete && !self.read(|conn| rows::has_images(conn, row))? {
+            report.warnings.push(Problem::no_images(&location, passed_over));
         }
         tracing::debug!(source = %path.display(), gone = gone.len(), "source looked at");
         // A directory that cannot be seen whole (a disk that is not mounted) proves nothing about its files.
@@ -239,7 +202,8 @@ impl Index {
         }
         // Read first, then write: the write lock is never held while a disk or a network file system dawdles.
         let mut canvases = Vec::new();
-        let read = match documents::read(file, &mut |canvas| canvases.push(canvas)) {
+        let bases = self.image_bases();
+        let read = match documents::read(file, &bases, &mut |canvas| canvases.push(canvas)) {
             Ok(read) => read,
             Err(problem) => {
                 report.problems.push(problem);
@@ -256,6 +220,7 @@ impl Index {
             writer.finish(&read.document, &facts)
         })?;
         report.count(read.document.kind, counts);
+        report.warnings.extend(Problem::unclaimed(&origin, &read.document));
         Ok(())
     }
 

@@ -1,9 +1,9 @@
 //! One generation of the index file, open: a few readers, a watch, and at most one writer.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
-use std::time::SystemTime;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
 
 use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::Notify;
@@ -11,10 +11,20 @@ use tokio::sync::Notify;
 use super::error::IndexError;
 use super::generation::{Identity, Place};
 use super::mapped::Shared;
+use super::readers::Readers;
 use super::schema;
 
 /// Readers at least and at most; a lookup takes some microseconds, so even many workers seldom meet.
 const READERS: (usize, usize) = (4, 8);
+
+/// From this size on the log is emptied after a commit, in bytes.
+const LONG_LOG: u64 = 4 << 20;
+
+/// From this size on a writer waits until it can be emptied.
+const LONGEST_LOG: u64 = 12 << 20;
+
+/// A writer that waited in vain, as beside a long export, does not wait again for so long.
+const AFTER_WAITING: Duration = Duration::from_mins(1);
 
 /// One generation, open.
 #[derive(Debug)]
@@ -24,13 +34,12 @@ pub(super) struct Store {
     /// The file behind the index's path when it was opened.
     file: PathBuf,
     identity: Identity,
-    readers: Box<[Mutex<Reader>]>,
-    turn: AtomicUsize,
-    /// Counts the commits that were noticed: snapshots of earlier ones are let go.
-    commits: AtomicU64,
+    readers: Readers,
     watch: Mutex<Connection>,
     seen: AtomicI64,
     writer: Mutex<Option<Connection>>,
+    /// When a writer last waited for the log in vain.
+    waited: Mutex<Option<Instant>>,
     /// Some reader sees only the file, not its log, which looked like this: see [`Store::is_outdated`].
     frozen: Option<LogLooks>,
     health: Health,
@@ -54,42 +63,6 @@ fn log_looks(file: &Path) -> LogLooks {
     let mut log = file.as_os_str().to_owned();
     log.push("-wal");
     std::fs::metadata(log).ok().map(|found| (found.len(), found.modified().ok()))
-}
-
-/// A connection that keeps its snapshot from one lookup to the next. To take one costs six system calls, three
-/// times as much as the lookup itself; it is let go as soon as a commit is noticed, so it neither tells old
-/// things nor keeps the log from being emptied.
-#[derive(Debug)]
-struct Reader {
-    conn: Connection,
-    /// The commits that had been noticed before the snapshot was taken; `None`: there is none.
-    snapshot: Option<u64>,
-}
-
-impl Reader {
-    fn query<T>(
-        &mut self,
-        commits: &AtomicU64,
-        query: impl FnOnce(&Connection) -> rusqlite::Result<T>,
-    ) -> rusqlite::Result<T> {
-        let noticed = commits.load(Ordering::Acquire);
-        if self.snapshot != Some(noticed) {
-            self.let_go();
-            self.conn.execute_batch("BEGIN")?;
-            self.snapshot = Some(noticed);
-        }
-        let answer = query(&self.conn);
-        if answer.is_err() {
-            self.let_go();
-        }
-        answer
-    }
-
-    fn let_go(&mut self) {
-        if self.snapshot.take().is_some() {
-            let _ = self.conn.execute_batch("ROLLBACK");
-        }
-    }
 }
 
 /// What a write was told about the file it writes to.
@@ -119,17 +92,17 @@ impl Store {
 
     /// An index of nothing, in place of one that cannot be opened.
     pub(super) fn absent(place: &Place, bell: &Arc<Notify>) -> Result<Self, IndexError> {
-        let reader =
-            || Ok::<_, IndexError>(Mutex::new(Reader { conn: schema::open_memory()?, snapshot: None }));
         Ok(Self {
             file: place.path().to_path_buf(),
             identity: Identity::NONE,
-            readers: (0..READERS.0).map(|_| reader()).collect::<Result<_, _>>()?,
-            turn: AtomicUsize::new(0),
-            commits: AtomicU64::new(0),
+            readers: (0..READERS.0)
+                .map(|_| schema::open_memory())
+                .collect::<Result<_, _>>()
+                .map(Readers::new)?,
             watch: Mutex::new(schema::open_memory()?),
             seen: AtomicI64::new(0),
             writer: Mutex::new(None),
+            waited: Mutex::new(None),
             frozen: None,
             shared: Shared::default(),
             health: Health { is_absent: true, bell: Arc::clone(bell), ..Health::default() },
@@ -162,9 +135,9 @@ impl Store {
         let watch = open()?;
         schema::check_shape(&watch, &file)?;
         let readers = (0..(2 * cores).clamp(READERS.0, READERS.1))
-            .map(|_| open().map(|conn| Mutex::new(Reader { conn, snapshot: None })))
-            .collect::<Result<Vec<_>, _>>()?
-            .into_boxed_slice();
+            .map(|_| open())
+            .collect::<Result<Vec<_>, _>>()
+            .map(Readers::new)?;
         let seen = schema::number(&watch, "PRAGMA data_version").map_err(|e| IndexError::of(&file, e))?;
         Ok(Self {
             shared: Shared::of(&file),
@@ -172,11 +145,10 @@ impl Store {
             file,
             identity,
             readers,
-            turn: AtomicUsize::new(0),
-            commits: AtomicU64::new(0),
             watch: Mutex::new(watch),
             seen: AtomicI64::new(seen),
             writer: Mutex::new(writer),
+            waited: Mutex::new(None),
             frozen: is_frozen.then_some(log),
         })
     }
@@ -203,35 +175,18 @@ impl Store {
         drop(watch);
         let changed = self.seen.swap(version, Ordering::AcqRel) != version;
         if changed {
-            self.let_go();
+            self.readers.let_go();
         }
         Ok(changed)
     }
 
-    /// Lets all snapshots go: those of busy readers as soon as they are asked again.
-    fn let_go(&self) {
-        self.commits.fetch_add(1, Ordering::AcqRel);
-        for reader in &self.readers {
-            if let Ok(mut idle) = reader.try_lock() {
-                idle.let_go();
-            }
-        }
-    }
-
-    /// Reads with the first free connection: its pages are warm, and those of the others take no memory.
+    /// Reads with one of the connections.
     pub(super) fn read<T>(
         &self,
         query: impl FnOnce(&Connection) -> rusqlite::Result<T>,
     ) -> Result<T, IndexError> {
         self.check()?;
-        let free = self.readers.iter().find_map(|reader| match reader.try_lock() {
-            Ok(free) => Some(free),
-            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
-            Err(TryLockError::WouldBlock) => None,
-        });
-        let turn = || self.turn.fetch_add(1, Ordering::Relaxed) % self.readers.len();
-        let mut reader = free.unwrap_or_else(|| lock(&self.readers[turn()]));
-        reader.query(&self.commits, query).map_err(|e| self.wrap(e))
+        self.readers.read(query).map_err(|e| self.wrap(e))
     }
 
     /// Writes in one transaction, unless the file was replaced.
@@ -260,8 +215,41 @@ impl Store {
         })?;
         self.check()?;
         tx.commit().map_err(|e| self.wrap(e))?;
-        self.let_go();
+        self.readers.let_go();
+        self.shorten_log(conn);
         Ok(Written::Done(done))
+    }
+
+    /// Copies the log into the file and empties it where it grew long.
+    ///
+    /// SQLite does that by itself at each commit, but never beyond what the oldest snapshot sees, and ours are of the
+    /// commit before: under look-ups the log would never be emptied and grow without bound.
+    fn shorten_log(&self, conn: &Connection) {
+        let Some((size, _)) = log_looks(&self.file).filter(|(size, _)| *size >= LONG_LOG) else { return };
+        // What others read is copied the next time, unless the log grows faster than they let go of it.
+        let last = lock(&self.waited);
+        let waits = size >= LONGEST_LOG && last.is_none_or(|last| last.elapsed() > AFTER_WAITING);
+        drop(last);
+        let patience = if waits { schema::BUSY } else { Duration::ZERO };
+        let busy = self.check().and_then(|()| self.checkpoint(conn, patience).map_err(|e| self.wrap(e)));
+        let _ = conn.busy_timeout(schema::BUSY);
+        match busy {
+            Ok(busy) if busy && waits => *lock(&self.waited) = Some(Instant::now()),
+            Ok(_) => {}
+            Err(error) => tracing::debug!(%error, "the log of the index cannot be shortened now"),
+        }
+    }
+
+    /// Whether somebody still needs the log.
+    fn checkpoint(&self, conn: &Connection, patience: Duration) -> rusqlite::Result<bool> {
+        // Snapshots of this commit see all of the log and do not hinder its being copied; those that are taken after
+        // that do not need it.
+        conn.busy_timeout(Duration::ZERO)?;
+        self.readers.let_all_go();
+        conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?;
+        self.readers.let_all_go();
+        conn.busy_timeout(patience)?;
+        conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))
     }
 
     /// Whether this is no file at all, see [`Store::absent`].

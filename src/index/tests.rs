@@ -14,8 +14,11 @@ use crate::iiif::identifier::base64_of_file_url;
 
 mod changed;
 mod commands;
+mod documents;
 mod files;
 mod history;
+mod lacking;
+mod log;
 mod looking;
 mod many;
 mod names;

@@ -1,9 +1,12 @@
 //! What passed through: documents that no source names, learned as they went by.
 
+use std::borrow::Cow;
+use std::collections::HashSet;
+
 use rusqlite::Connection;
 
 use super::write::{self, Facts, Writer};
-use super::{Index, IndexError, Learned, now};
+use super::{Index, IndexError, Learned, lacking, now};
 use crate::iiif::manifest::{Canvas, Document};
 
 impl Index {
@@ -34,41 +37,57 @@ impl Index {
         if images == 0 {
             return Ok(Learned::Nothing);
         }
-        let hash = content_hash(canvases);
+        let uri = document.id.as_deref().unwrap_or(url);
         let known = self.read(|conn| learned_from(conn, url))?;
-        match known {
-            Some((_, known)) if known == Some(hash) => return Ok(Learned::Known),
-            Some((count, _)) if !though_poorer && i64::try_from(images).unwrap_or(i64::MAX) < count => {
-                return Ok(Learned::Poorer);
-            }
-            _ => {}
+        if !though_poorer && known == Some(Some(content_hash(canvases))) {
+            return Ok(Learned::Known);
         }
+        let mut all = Cow::Borrowed(canvases);
+        if !though_poorer {
+            let known_images = self.known_images(uri)?;
+            let lacking = lacking::among(&self.names.load(), known_images.clone(), canvases, usize::MAX);
+            if !lacking.is_empty() {
+                let known_images: HashSet<String> = known_images.into_iter().collect();
+                if canvases.iter().flat_map(|canvas| &canvas.images).all(|key| known_images.contains(key)) {
+                    return Ok(Learned::Poorer);
+                }
+                // It has something new all the same: that is learned, and what it lacks is kept.
+                let mut lacking: HashSet<String> = lacking.into_iter().collect();
+                for canvas in self.known_canvases(uri)? {
+                    let is_missing = canvas.images.iter().any(|key| lacking.contains(key));
+                    if is_missing {
+                        lacking.retain(|key| !canvas.images.contains(key));
+                        all.to_mut().push(canvas);
+                    }
+                }
+            }
+        }
+        let hash = content_hash(&all);
         self.write(|conn| {
             let source = write::source_row(conn, "traffic", "traffic", false)?;
             let names = self.names.load();
             let mut writer = Writer::direct(conn, &names)?;
-            for canvas in canvases {
+            for canvas in &*all {
                 writer.canvas(canvas)?;
             }
             let origin = url.to_owned();
-            writer.finish(
-                document,
-                &Facts { source, origin, hash: Some(hash), seen: now(), ..Facts::default() },
-            )
+            let facts = Facts { source, origin, hash: Some(hash), seen: now(), ..Facts::default() };
+            writer.finish(document, &facts)?;
+            if though_poorer { Ok(lacking::believe(conn, uri)?) } else { Ok(()) }
         })?;
         Ok(Learned::New)
     }
 }
 
-type KnownContent = (i64, Option<[u8; 32]>);
-
-fn learned_from(conn: &Connection, url: &str) -> rusqlite::Result<Option<KnownContent>> {
+/// The hash of what was learned from a URL.
+#[expect(clippy::option_option, reason = "learned or not, and with a hash or without")]
+fn learned_from(conn: &Connection, url: &str) -> rusqlite::Result<Option<Option<[u8; 32]>>> {
     let mut select = conn.prepare_cached(
-        "SELECT m.images, m.hash FROM sources s JOIN manifests m ON m.source = s.id
+        "SELECT m.hash FROM sources s JOIN manifests m ON m.source = s.id
          WHERE s.location = 'traffic' AND m.origin = ?1",
     )?;
     let mut rows = select.query([url])?;
-    rows.next()?.map(|row| Ok((row.get(0)?, row.get(1)?))).transpose()
+    rows.next()?.map(|row| row.get(0)).transpose()
 }
 
 /// BLAKE3 of what the index keeps of some canvases; the JSON around them does not matter.

@@ -13,6 +13,7 @@ use notify_debouncer_full::notify::{EventKind, RecommendedWatcher, RecursiveMode
 use notify_debouncer_full::{DebounceEventResult, Debouncer, RecommendedCache, new_debouncer};
 use tokio::sync::Notify;
 
+use super::documents::Found;
 use super::error::IndexError;
 use super::sources::{Options, Progress, Report, stored};
 use super::{Index, documents, rows, store, write};
@@ -194,12 +195,13 @@ impl Index {
             let gone = self.read(|conn| rows::ids_below(conn, row, &name))?;
             return if gone.is_empty() { Ok(()) } else { self.drop_vanished(row, &gone, options, report) };
         }
-        if path.is_file() && !documents::is_json(path) {
+        if path.is_file() && !documents::is_document(path) {
             return Ok(());
         }
         let mut unseen = BTreeSet::new();
         // What went away again is told of by the next event.
-        for file in documents::find(path).flatten() {
+        for found in documents::find(path) {
+            let Found::Document(file) = found else { continue };
             self.refresh_file(row, &file, &mut unseen, report)?;
             progress(report, &file.to_string_lossy());
         }

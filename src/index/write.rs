@@ -106,7 +106,7 @@ impl<'c> Writer<'c> {
             )?
             .execute(params![id, self.manifest, canvas.id, canvas.label, keys])?;
         self.counts.canvases += 1;
-        self.add_url((keys::hash(&canvas.id), id))?;
+        self.add_url((keys::hash(&keys::canvas_name(&canvas.id)), id))?;
         for key in &canvas.images {
             self.counts.images += 1;
             self.add_image((keys::hash(key), id))?;
@@ -233,7 +233,8 @@ pub(super) fn remove(conn: &Connection, names: &Names, manifest: i64) -> Result<
                 conn.prepare_cached(&format!("DELETE FROM {table} WHERE hash = ?1 AND canvas = ?2"))?
                     .execute(params![keys::hash(text), id])
             };
-            forget("canvas_urls", row.get_ref(1)?.as_str().unwrap_or_default())?;
+            let name = keys::canvas_name(row.get_ref(1)?.as_str().unwrap_or_default());
+            forget("canvas_urls", &name)?;
             for key in read_keys(row.get_ref(2)?.as_str().unwrap_or_default()) {
                 forget("images", &key)?;
                 for alias in names.carried(&key) {

@@ -4,12 +4,15 @@
 //! and leave N duplicates in Redis, which later hide a cure behind one another (upstream.md "Load").
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{Method, response};
-use tokio::sync::{Mutex as Turn, OwnedMutexGuard};
+use tokio::sync::{OnceCell, watch};
+use tokio::time::timeout;
 
 use super::Presented;
 use super::whole::Whole;
@@ -70,23 +73,25 @@ impl Key {
 
 /// May an answer go out to others than the one who asked?
 ///
-/// SECURITY: a cookie, or an answer that depends on a field which is not in the key, would reach the wrong viewer.
+/// SECURITY: an answer that depends on a field which is not in the key would reach the wrong viewer. Fields that a
+/// request which is shared never has (a cookie) are the same for all of them. A cookie that the answer sets is kept for
+/// one of them ([`Landed::shared`]).
 pub(super) fn may_be_shared(head: &response::Parts) -> bool {
     let listed = |name: HeaderName| {
         let values = head.headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
         values.flat_map(|value| value.split(',')).map(str::trim)
     };
-    let chosen = |name: &str| CHOOSING.iter().any(|known| name.eq_ignore_ascii_case(known.as_str()));
-    !head.headers.contains_key(header::SET_COOKIE)
-        && !listed(header::CACHE_CONTROL).any(|word| word.eq_ignore_ascii_case("private"))
+    let chosen =
+        |name: &str| CHOOSING.iter().chain(&OWN).any(|known| name.eq_ignore_ascii_case(known.as_str()));
+    !listed(header::CACHE_CONTROL).any(|word| word.eq_ignore_ascii_case("private"))
         && listed(header::VARY).filter(|name| !name.is_empty()).all(chosen)
 }
 
 /// How a shared request ended.
 #[derive(Debug, Clone)]
 pub(super) enum Landed {
-    /// The answer, for all.
-    Shared(Arc<Whole>),
+    /// The answer, for all; and the cookies that came with it, for the first who takes them.
+    Shared(Arc<Whole>, Arc<Mutex<Vec<HeaderValue>>>),
     /// Too long to be held, or somebody's own: for the first who takes it. The others ask for themselves.
     One(Arc<Mutex<Option<Presented>>>),
     /// No answer, for anybody.
@@ -94,46 +99,115 @@ pub(super) enum Landed {
 }
 
 impl Landed {
+    /// An answer for all.
+    pub(super) fn shared(mut whole: Whole) -> Self {
+        let fields = &mut whole.head.headers;
+        let cookies = fields.get_all(header::SET_COOKIE).iter().cloned().collect();
+        fields.remove(header::SET_COOKIE);
+        Self::Shared(Arc::new(whole), Arc::new(Mutex::new(cookies)))
+    }
+
     pub(super) fn one(presented: Presented) -> Self {
         Self::One(Arc::new(Mutex::new(Some(presented))))
     }
 }
 
-/// Documents that are being asked for, each by one request at a time.
+/// Documents of which the first request is on its way.
 ///
-/// Requests that differ in `Origin` or `Accept` share no answer, but the document behind it is the same: the
-/// second one waits until the first has made the service build and cache it.
+/// Requests that differ in `Origin` or `Accept` share no answer, but the document behind it is the same: they wait until
+/// the first has made the service build and cache it, and then all go at once.
 #[derive(Debug, Default)]
-pub(super) struct Turns {
-    waiting: Mutex<HashMap<Target, Arc<Turn<()>>>>,
+pub(super) struct FirstRequests {
+    under_way: Mutex<HashMap<Target, watch::Receiver<()>>>,
 }
 
-/// One's turn; the next one comes when it is dropped.
+/// A request's right to go; of the first one it holds the others back.
 #[derive(Debug)]
-pub(super) struct OwnTurn<'a> {
-    turns: &'a Turns,
-    target: &'a Target,
-    turn: Option<OwnedMutexGuard<()>>,
+pub(super) struct Go<'a> {
+    first: Option<(&'a FirstRequests, &'a Target, watch::Sender<()>)>,
+    is_late: bool,
 }
 
-impl Turns {
-    pub(super) async fn take<'a>(&'a self, target: &'a Target) -> OwnTurn<'a> {
-        let turn = Arc::clone(self.lock().entry(target.clone()).or_default());
-        OwnTurn { turns: self, target, turn: Some(turn.lock_owned().await) }
+impl FirstRequests {
+    /// Waits for the first request of this document, but no longer than `most`; `Err`: that is over, and all go.
+    pub(super) async fn wait<'a>(&'a self, target: &'a Target, most: Duration) -> Result<Go<'a>, Go<'a>> {
+        let mut first = match self.lock().entry(target.clone()) {
+            Entry::Occupied(first) => first.get().clone(),
+            Entry::Vacant(none) => {
+                let (told, first) = watch::channel(());
+                none.insert(first);
+                return Ok(Go { first: Some((self, target, told)), is_late: false });
+            }
+        };
+        // Nothing is ever sent: it ends.
+        let ended = timeout(most, first.changed()).await;
+        let go = Go { first: None, is_late: ended.is_err() };
+        if go.is_late { Err(go) } else { Ok(go) }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Target, Arc<Turn<()>>>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, HashMap<Target, watch::Receiver<()>>> {
+        self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for OwnTurn<'_> {
+impl Go<'_> {
+    /// Whether it waited for the first one in vain.
+    pub(super) fn is_late(&self) -> bool {
+        self.is_late
+    }
+}
+
+impl Drop for Go<'_> {
     fn drop(&mut self) {
-        let mut waiting = self.turns.lock();
-        self.turn = None;
-        // Only the list knows it: nobody waits, and nobody can come while the list is locked.
-        if waiting.get(self.target).is_some_and(|turn| Arc::strong_count(turn) == 1) {
-            waiting.remove(self.target);
+        if let Some((requests, target, _)) = &self.first {
+            requests.lock().remove(*target);
+        }
+    }
+}
+
+/// Requests that are shared beyond `presentation.max_flights`: the first of the viewers carries each, and when he leaves
+/// the next one begins it anew. So there are never more than there are viewers.
+#[derive(Debug, Default)]
+pub(super) struct Carried {
+    all: Mutex<HashMap<Key, Arc<OnceCell<Landed>>>>,
+}
+
+/// Takes the request off the list when the last viewer of it goes.
+struct Rider<'a> {
+    carried: &'a Carried,
+    key: &'a Key,
+    cell: Option<Arc<OnceCell<Landed>>>,
+}
+
+impl Carried {
+    /// Whether a viewer carries a request for this document.
+    pub(super) fn has(&self, key: &Key) -> bool {
+        self.lock().contains_key(key)
+    }
+
+    /// How the request for this document ended; `fly` makes it where nobody does.
+    pub(super) async fn landed(&self, key: &Key, fly: impl Future<Output = Landed> + Send) -> Landed {
+        let cell = Arc::clone(self.lock().entry(key.clone()).or_default());
+        let rider = Rider { carried: self, key, cell: Some(Arc::clone(&cell)) };
+        let landed = cell.get_or_init(|| fly).await.clone();
+        drop(cell);
+        drop(rider);
+        landed
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Arc<OnceCell<Landed>>>> {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Rider<'_> {
+    fn drop(&mut self) {
+        let mut all = self.carried.lock();
+        self.cell = None;
+        // What has landed is told to those who wait and to nobody later.
+        let is_last = |cell: &Arc<OnceCell<Landed>>| cell.initialized() || Arc::strong_count(cell) <= 2;
+        if all.get(self.key).is_some_and(is_last) {
+            all.remove(self.key);
         }
     }
 }
@@ -174,7 +248,67 @@ pub(super) fn text(fields: &HeaderMap, name: HeaderName) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
+
+    /// Requests by viewers of whom the first leaves.
+    #[tokio::test]
+    async fn who_carries_a_request_and_leaves_hands_it_to_the_next() {
+        let (carried, begun) = (Arc::new(Carried::default()), Arc::new(AtomicUsize::new(0)));
+        let key = asked(Method::GET, &[]).expect("a key");
+        let (open, gate) = watch::channel(false);
+        let rides = || {
+            let (carried, key, begun, mut gate) =
+                (Arc::clone(&carried), key.clone(), Arc::clone(&begun), gate.clone());
+            tokio::spawn(async move {
+                let fly = async {
+                    begun.fetch_add(1, Ordering::SeqCst);
+                    let _open = gate.wait_for(|open| *open).await;
+                    Landed::Failed(Arc::new(UpstreamError::Busy))
+                };
+                let _landed = carried.landed(&key, fly).await;
+            })
+        };
+        let first = rides();
+        while begun.load(Ordering::SeqCst) < 1 {
+            tokio::task::yield_now().await;
+        }
+        let rest: Vec<_> = (0..5).map(|_| rides()).collect();
+        first.abort();
+        let _aborted = first.await;
+        while begun.load(Ordering::SeqCst) < 2 {
+            tokio::task::yield_now().await;
+        }
+        open.send_replace(true);
+        for one in rest {
+            one.await.expect("it ends");
+        }
+        assert_eq!(begun.load(Ordering::SeqCst), 2);
+        assert!(!carried.has(&key), "nothing is left behind");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_not_the_first_waits_for_the_first_only_and_not_for_ever() {
+        let requests = FirstRequests::default();
+        let target: Target = (0, "/canvas/a".into());
+        let most = Duration::from_secs(30);
+        let first = requests.wait(&target, most).await.expect("nobody is before it");
+        let rest = async {
+            let all = futures_util::future::join_all((0..60).map(|_| requests.wait(&target, most))).await;
+            assert!(all.iter().all(Result::is_ok));
+        };
+        let ends = async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            drop(first);
+        };
+        let begun = tokio::time::Instant::now();
+        tokio::join!(rest, ends);
+        assert_eq!(begun.elapsed(), Duration::from_secs(1));
+        let _first = requests.wait(&target, most).await.expect("nobody is before it");
+        assert!(requests.wait(&target, most).await.is_err());
+        assert_eq!(begun.elapsed(), Duration::from_secs(31));
+    }
 
     fn asked(method: Method, fields: &[(&'static str, &'static str)]) -> Option<Key> {
         let mut request = http::Request::builder().method(method).uri("/canvas/a?b=c");
@@ -214,15 +348,12 @@ mod tests {
             let response = http::Response::builder().header(name, value).body(());
             response.expect("a response").into_parts().0
         };
-        for (name, value) in [
-            ("set-cookie", "a=b"),
-            ("cache-control", "max-age=1, Private"),
-            ("vary", "User-Agent"),
-            ("vary", "*"),
-        ] {
+        for (name, value) in [("cache-control", "max-age=1, Private"), ("vary", "User-Agent"), ("vary", "*")]
+        {
             assert!(!may_be_shared(&head(name, value)), "{name}: {value}");
         }
         assert!(may_be_shared(&head("vary", "Origin, Accept-Encoding")));
+        assert!(may_be_shared(&head("vary", "Cookie, Authorization")), "none of those who share has one");
         assert!(may_be_shared(&head("cache-control", "no-store")));
     }
 }

@@ -1,11 +1,12 @@
 //! Manifests and canvases on their way to a viewer: asked for once, whole, and under the host name that the viewer knows.
 //!
 //! [`Presenter::answer`] is the one door. A request that others make too shares their flight (`collapse`); its
-//! document is held as long as it is not too long (`whole`), is made JSON where it is none
+//! document is asked for and learned from (`fetch`), is held as long as it is not too long (`whole`), is made JSON where it is none
 //! (`repair`), and is rebuilt where it lacks what the index knows (`poison`).
 
 mod collapse;
 pub mod cors;
+mod fetch;
 mod gateway;
 mod poison;
 mod repair;
@@ -13,26 +14,30 @@ mod rewrite;
 mod shape;
 mod whole;
 
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use http::request::Parts;
-use http::{Method, Response, StatusCode, Uri};
+use http::{Response, Uri, header};
 
 use crate::config::Settings;
-use crate::config::settings::Timeouts;
 use crate::heal::single_flight::SingleFlight;
 use crate::heal::{DocumentRepair, Healer, PoisonedDocument, Priority, without_update};
 use crate::index::Index;
 use crate::index::learn::Learner;
 use crate::observe::{Metrics, Trace};
 use crate::outcome::Outcome;
+use crate::upstream::coding;
 use crate::upstream::{Body, Budget, Caller, Upstream, UpstreamError};
 pub use gateway::Gateway;
 pub use rewrite::{Rewrite, Rewriter};
 
-use collapse::{Key, Landed, OwnTurn, Turns};
-use whole::{Gathered, Whole, gather, is_json};
+use collapse::{Carried, FirstRequests, Go, Key, Landed};
+use fetch::is_document;
+use whole::Whole;
+
+/// How often a document is mended for one viewer that comes back with other images missing.
+const MENDS: usize = 2;
 
 /// Answers what is asked for on presentation routes. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -52,7 +57,8 @@ struct Desk {
     metrics: Arc<Metrics>,
     flights: SingleFlight<Key, Landed>,
     rewrite: Option<Arc<Rewrite>>,
-    turns: Arc<Turns>,
+    carried: Arc<Carried>,
+    first_requests: Arc<FirstRequests>,
 }
 
 /// A request for a presentation, as it goes upstream.
@@ -104,6 +110,15 @@ impl From<Response<Body>> for Presented {
     }
 }
 
+/// How a document is asked for.
+#[derive(Debug, Clone, Copy)]
+struct How {
+    /// It is for several viewers, and held even where there is nothing to do with it.
+    holds: bool,
+    /// It waited for the first request of its document in vain.
+    has_waited: bool,
+}
+
 /// What became of one upstream request.
 enum Made {
     Whole(Whole),
@@ -123,7 +138,7 @@ impl Presenter {
         metrics: Arc<Metrics>,
     ) -> Self {
         let rewrite = Rewrite::of(&settings);
-        let (flights, turns) = (SingleFlight::here(), Arc::default());
+        let (flights, carried, first_requests) = (SingleFlight::here(), Arc::default(), Arc::default());
         Self {
             desk: Arc::new(Desk {
                 settings,
@@ -135,7 +150,8 @@ impl Presenter {
                 metrics,
                 flights,
                 rewrite,
-                turns,
+                carried,
+                first_requests,
             }),
         }
     }
@@ -167,7 +183,8 @@ impl Presenter {
                 metrics: Arc::clone(&before.metrics),
                 flights: if same { before.flights.clone() } else { SingleFlight::here() },
                 rewrite,
-                turns: Arc::clone(&before.turns),
+                carried: if same { Arc::clone(&before.carried) } else { Arc::default() },
+                first_requests: Arc::clone(&before.first_requests),
             }),
         }
     }
@@ -176,6 +193,9 @@ impl Presenter {
     pub async fn answer(&self, mut wanted: Wanted, body: Body) -> Result<Presented, UpstreamError> {
         if !wanted.may_update {
             wanted.never_builds_anew()?;
+        }
+        if self.desk.reads_documents() {
+            coding::narrow(&mut wanted.onward.headers);
         }
         let key = Key::of(self.desk.mark(&wanted), &wanted.onward, &body).filter(|_| self.desk.collapses());
         match key {
@@ -187,22 +207,33 @@ impl Presenter {
     /// A seat on the flight that brings this document. A flight belongs to nobody who can leave.
     async fn share(&self, key: Key, wanted: Wanted) -> Result<Presented, UpstreamError> {
         let desk = &self.desk;
-        if desk.flights.find(&key).is_some() {
+        let is_flying = desk.flights.find(&key).is_some();
+        if is_flying || desk.carried.has(&key) {
             desk.metrics.event("collapsed");
             tracing::debug!(request = %wanted.trace, target = &*key.target.1, "shares the request of another viewer");
-        } else if desk.flights.len() >= desk.settings.presentation.max_flights {
-            return desk.alone(&wanted, Body::Empty).await;
         }
         let wanted = Arc::new(wanted);
-        let mut seat = desk.flights.board(&key, Priority::Viewer, |_| {
-            let (desk, key, wanted) = (Arc::clone(desk), key.clone(), Arc::clone(&wanted));
-            async move { desk.fly(&key, &wanted).await }
-        });
-        match seat.landed().await {
-            Some(Landed::Shared(whole)) => Ok(whole.answer()),
+        let landed = if is_flying || desk.flights.len() < desk.settings.presentation.max_flights {
+            let mut seat = desk.flights.board(&key, Priority::Viewer, |_| {
+                let (desk, key, wanted) = (Arc::clone(desk), key.clone(), Arc::clone(&wanted));
+                async move { desk.fly(&key, &wanted).await }
+            });
+            seat.landed().await
+        } else {
+            Some(desk.carried.landed(&key, Box::pin(desk.fly(&key, &wanted))).await)
+        };
+        match landed {
+            Some(Landed::Shared(whole, cookies)) => {
+                let mut presented = whole.answer();
+                let cookies = std::mem::take(&mut *cookies.lock().unwrap_or_else(PoisonError::into_inner));
+                for cookie in cookies {
+                    presented.response.headers_mut().append(header::SET_COOKIE, cookie);
+                }
+                Ok(presented)
+            }
             Some(Landed::Failed(error)) => Err(collapse::again(error)),
             Some(Landed::One(for_one)) => {
-                let taken = for_one.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+                let taken = for_one.lock().unwrap_or_else(PoisonError::into_inner).take();
                 match taken {
                     Some(presented) => Ok(presented),
                     None => desk.alone(&wanted, Body::Empty).await,
@@ -219,17 +250,26 @@ impl Desk {
         self.settings.routes[wanted.route].mark()
     }
 
+    /// Whether anything here depends on what documents say.
+    fn reads_documents(&self) -> bool {
+        let presentation = &self.settings.presentation;
+        self.learner.is_some() || presentation.watch || presentation.repair || self.rewrite.is_some()
+    }
+
     fn collapses(&self) -> bool {
         self.settings.presentation.collapse
     }
 
     /// One request for many viewers.
     async fn fly(&self, key: &Key, wanted: &Wanted) -> Landed {
-        let turn = self.turns.take(&key.target).await;
+        let most = self.settings.heal.wait;
+        let go = self.first_requests.wait(&key.target, most).await.unwrap_or_else(|go| {
+            self.metrics.event("first_document_late");
+            go
+        });
         let budget = self.budget.of(wanted.caller.client());
-        match self.make(wanted, Body::Empty, Some(turn)).await.map(|made| self.under_our_name(made, &budget))
-        {
-            Ok(Made::Whole(whole)) if collapse::may_be_shared(&whole.head) => Landed::Shared(Arc::new(whole)),
+        match self.make(wanted, Body::Empty, Some(go)).await.map(|made| self.under_our_name(made, &budget)) {
+            Ok(Made::Whole(whole)) if collapse::may_be_shared(&whole.head) => Landed::shared(whole),
             Ok(Made::Whole(whole)) => Landed::one(whole.answer()),
             Ok(Made::Streams(response)) => Landed::one(response.into()),
             Err(error) => Landed::Failed(Arc::new(error)),
@@ -259,42 +299,46 @@ impl Desk {
         })
     }
 
-    /// Asks upstream and does what is to be done. `turn`: for several viewers, so that it is held even where there is
-    /// nothing to do. The turn ends with the first answer: who waits for a document to be mended waits beside others.
-    async fn make(
-        &self,
-        wanted: &Wanted,
-        body: Body,
-        turn: Option<OwnTurn<'_>>,
-    ) -> Result<Made, UpstreamError> {
-        let (may_repeat, hold) = (matches!(body, Body::Empty), turn.is_some());
-        let mut whole = match self.repaired(wanted, body, hold).await? {
+    /// Asks upstream and does what is to be done. `go`: for several viewers, so that it is held even where there is
+    /// nothing to do. It ends with the first answer: who waits for a document to be mended waits beside others.
+    async fn make(&self, wanted: &Wanted, body: Body, go: Option<Go<'_>>) -> Result<Made, UpstreamError> {
+        let may_repeat = matches!(body, Body::Empty);
+        let mut how = How { holds: go.is_some(), has_waited: go.as_ref().is_some_and(Go::is_late) };
+        let mut whole = match self.repaired(wanted, body, how).await? {
             Made::Whole(whole) => whole,
             streams @ Made::Streams(_) => return Ok(streams),
         };
-        drop(turn);
-        let Some(poisoned) = self.suspect(wanted, &whole).await.filter(|_| may_repeat) else {
-            return Ok(Made::Whole(whole));
-        };
-        whole.outcome = match self.healer.mend_document(poisoned).await {
-            DocumentRepair::Whole(took) => {
-                let mut again = self.repaired(wanted, Body::Empty, hold).await?;
-                if let Made::Whole(whole) = &mut again {
-                    (whole.outcome, whole.cured) = (Outcome::Healed, Some(took));
-                }
-                return Ok(again);
-            }
-            DocumentRepair::Pending => Outcome::Pending,
-            DocumentRepair::Cooling => Outcome::Cooling,
-            DocumentRepair::Failed => Outcome::Failed,
-            DocumentRepair::Truth | DocumentRepair::Off => Outcome::Served,
-        };
-        Ok(Made::Whole(whole))
+        drop(go);
+        how.has_waited = false;
+        for _ in 0..=MENDS {
+            let Some(poisoned) = self.suspect(wanted, &whole).await.filter(|_| may_repeat) else {
+                return Ok(Made::Whole(whole));
+            };
+            let outcome = match self.healer.mend_document(poisoned).await {
+                // Mended for the sake of one image; whether it has all of them is seen when it is here.
+                DocumentRepair::Whole(took) => match self.repaired(wanted, Body::Empty, how).await? {
+                    Made::Whole(mended) => {
+                        let cured = whole.cured.map_or(took, |before| before + took);
+                        whole = Whole { outcome: Outcome::Healed, cured: Some(cured), ..mended };
+                        continue;
+                    }
+                    streams @ Made::Streams(_) => return Ok(streams),
+                },
+                DocumentRepair::Pending => Outcome::Pending,
+                DocumentRepair::Cooling => Outcome::Cooling,
+                DocumentRepair::Failed => Outcome::Failed,
+                // It is all there is; of one that was mended before, the last time.
+                DocumentRepair::Truth | DocumentRepair::Off => whole.outcome,
+            };
+            let cured = whole.cured.filter(|_| outcome == Outcome::Healed);
+            return Ok(Made::Whole(Whole { outcome, cured, ..whole }));
+        }
+        Ok(Made::Whole(Whole { outcome: Outcome::Failed, cured: None, ..whole }))
     }
 
     /// Asks upstream; what says JSON and is not is repaired.
-    async fn repaired(&self, wanted: &Wanted, body: Body, hold: bool) -> Result<Made, UpstreamError> {
-        let mut made = self.fetch(wanted, body, hold).await?;
+    async fn repaired(&self, wanted: &Wanted, body: Body, how: How) -> Result<Made, UpstreamError> {
+        let mut made = self.fetch(wanted, body, how).await?;
         let presentation = &self.settings.presentation;
         if let Made::Whole(whole) = &mut made
             && presentation.repair
@@ -325,75 +369,4 @@ impl Desk {
         let suspected = tokio::task::spawn_blocking(looked).await.ok().flatten()?;
         Some(PoisonedDocument { trace: wanted.trace.clone(), ..suspected })
     }
-
-    /// Asks upstream; holds what is to be held.
-    async fn fetch(&self, wanted: &Wanted, body: Body, hold: bool) -> Result<Made, UpstreamError> {
-        let times = self.settings.timeouts(wanted.route);
-        let started = Instant::now();
-        let sent = self.send(wanted, body, hold, times).await;
-        let answer = sent.inspect_err(|error| {
-            if !error.is_the_viewers() {
-                self.metrics.upstream_error(error.kind());
-            }
-        })?;
-        self.metrics.upstream_answered("presentation", started.elapsed());
-        let (head, body) = self.heard(wanted, answer).into_parts();
-        if !hold && !is_document(&wanted.onward.method, &head) {
-            return Ok(Made::Streams(Response::from_parts(head, body)));
-        }
-        let budget = self.budget.of(wanted.caller.client());
-        Ok(match gather(body, self.settings.presentation.max_body, &budget).await {
-            Gathered::Whole(body) => Made::Whole(Whole::new(head, body)),
-            Gathered::Refused(body) => {
-                self.metrics.event("held_refused");
-                Made::Streams(Response::from_parts(head, body))
-            }
-            Gathered::Longer(body) => Made::Streams(Response::from_parts(head, body)),
-        })
-    }
-
-    /// Sends it, in its turn: the canvas service builds what it has not stored, and not more at once than it can.
-    async fn send(
-        &self,
-        wanted: &Wanted,
-        body: Body,
-        hold: bool,
-        times: Timeouts,
-    ) -> Result<Response<Body>, UpstreamError> {
-        let onward = &wanted.onward;
-        let caller = wanted.caller.clone();
-        let caller = if hold { caller.collecting() } else { caller };
-        let sent = self.upstreams[wanted.route].send_for(&caller, onward, body, times);
-        let reads = matches!(onward.method, Method::GET | Method::HEAD);
-        let Some(target) = onward.uri.path_and_query().filter(|_| reads) else { return sent.await };
-        match self.healer.viewer_request(wanted.route, target.as_str()).await {
-            Ok(Some(request)) => request.hold(sent).await,
-            Ok(None) => sent.await,
-            Err(_) => {
-                self.metrics.event("viewer_refused");
-                Err(UpstreamError::Busy)
-            }
-        }
-    }
-
-    /// What passes is learned from, and its pages are looked after.
-    fn heard(&self, wanted: &Wanted, answer: Response<Body>) -> Response<Body> {
-        if wanted.onward.method != Method::GET || answer.status() != StatusCode::OK {
-            return answer;
-        }
-        self.healer.manifest_opened(wanted.public.path(), &wanted.trace);
-        let Some(learner) = &self.learner else { return answer };
-        let (head, body) = answer.into_parts();
-        let name = || {
-            let host = self.settings.server.public_hosts.first()?;
-            Some(format!("https://{host}{}", wanted.public.path_and_query()?))
-        };
-        let body = learner.listen(name, &head.headers, body);
-        Response::from_parts(head, body)
-    }
-}
-
-/// Is it a whole JSON document?
-fn is_document(method: &Method, head: &http::response::Parts) -> bool {
-    *method == Method::GET && head.status == StatusCode::OK && is_json(&head.headers)
 }

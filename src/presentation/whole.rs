@@ -1,7 +1,6 @@
 //! Documents that are held as a whole, up to a bound; beyond it they only stream by.
 
 use std::collections::VecDeque;
-use std::io::Read as _;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,6 +11,7 @@ use http_body_util::BodyExt as _;
 use super::Presented;
 use super::collapse::text;
 use crate::outcome::Outcome;
+use crate::upstream::coding::Coding;
 use crate::upstream::{Body, Budget};
 
 /// A whole answer.
@@ -45,17 +45,7 @@ impl Whole {
 
     /// The document without its coding; `None`: a coding that is not read here, or longer than `most`.
     pub(super) fn plain(&self, most: usize) -> Option<Bytes> {
-        match text(&self.head.headers, header::CONTENT_ENCODING) {
-            "" | "identity" => Some(self.body.clone()),
-            "gzip" | "x-gzip" => {
-                let limit = u64::try_from(most).unwrap_or(u64::MAX).saturating_add(1);
-                let mut plain = Vec::new();
-                let unpacker = flate2::read::MultiGzDecoder::new(&*self.body);
-                unpacker.take(limit).read_to_end(&mut plain).ok()?;
-                (plain.len() <= most).then(|| plain.into())
-            }
-            _ => None,
-        }
+        Coding::of(&self.head.headers).ok()?.unpack(&self.body, most).ok()
     }
 }
 

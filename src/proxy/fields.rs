@@ -41,6 +41,7 @@ impl Via {
 
 /// One of 64 slots, by length and first letter: `content-length` and `http2-settings` are of one length, and every answer
 /// has the one.
+#[expect(clippy::cast_possible_truncation, reason = "less than 64")]
 const fn slot(name: &str) -> u32 {
     let first = if name.is_empty() { 0 } else { name.as_bytes()[0] as usize };
     (name.len().wrapping_mul(7).wrapping_add(first) & 63) as u32

@@ -31,6 +31,12 @@ impl Asked {
         &self.uri.path()[self.rest_at..]
     }
 
+    /// The same with the query, which may hold the identifier.
+    fn rest_and_query(&self) -> &str {
+        let target = self.uri.path_and_query().map_or("", |target| target.as_str());
+        target.get(self.rest_at..).unwrap_or_default()
+    }
+
     /// Path and query as they came.
     pub(super) fn uri(&self) -> &Uri {
         &self.uri
@@ -39,7 +45,7 @@ impl Asked {
     /// Whose image is asked for, on an image route. Reads the path: once for each request.
     pub(super) fn image(&self) -> Option<RoutedImage<'_>> {
         let request = match self.route_kind {
-            RouteKind::Image => ImageRequest::parse(self.rest())?,
+            RouteKind::Image => ImageRequest::parse(self.rest_and_query())?,
             RouteKind::Presentation | RouteKind::Plain => return None,
         };
         Some(RoutedImage { route: self.route, request, trace: &self.trace })

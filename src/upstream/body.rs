@@ -13,6 +13,7 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
 use super::receive::Ahead;
+use super::tee::{Teed, is_over};
 use super::transfer::Transfer;
 use super::upload::{FromViewer, Progress};
 
@@ -42,29 +43,12 @@ pub enum Body {
     Shaped(Shaped),
 }
 
-/// A body that is listened to as it goes by. Its pieces are shared, not copied.
-pub struct Teed {
-    body: Body,
-    heard: Vec<Bytes>,
-    /// How many more bytes may be heard; beyond that the listener is let go.
-    left: usize,
-    done: Option<Listener>,
-}
-
 /// A body that another room makes.
 pub struct Shaped(Pin<Box<dyn HttpBody<Data = Bytes, Error = BodyError> + Send + Sync>>);
 
 impl std::fmt::Debug for Shaped {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Shaped").finish_non_exhaustive()
-    }
-}
-
-type Listener = Box<dyn FnOnce(Vec<Bytes>) + Send + Sync>;
-
-impl std::fmt::Debug for Teed {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Teed").field("body", &self.body).field("left", &self.left).finish_non_exhaustive()
     }
 }
 
@@ -172,10 +156,11 @@ impl Body {
         }
     }
 
-    /// The same body; `done` gets all of it once it has gone by whole, unless it is longer than `most` bytes.
+    /// The same body; `done` gets all of it once it has gone by whole, or nothing once it is longer than `most` bytes.
+    /// Of a body that breaks, or that nobody reads to its end, it is not told.
     #[must_use]
-    pub fn tee(self, most: usize, done: impl FnOnce(Vec<Bytes>) + Send + Sync + 'static) -> Self {
-        Self::Teed(Box::new(Teed { body: self, heard: Vec::new(), left: most, done: Some(Box::new(done)) }))
+    pub fn tee(self, most: usize, done: impl FnOnce(Option<Vec<Bytes>>) + Send + Sync + 'static) -> Self {
+        Self::Teed(Box::new(Teed::new(self, most, Box::new(done))))
     }
 
     /// A body that breaks at once.
@@ -254,8 +239,7 @@ impl HttpBody for Body {
             Self::Upstream(stream) => stream.is_end_stream(),
             Self::Chain(begun, rest) => begun.is_empty() && rest.is_end_stream(),
             Self::Broken(end) => end.is_told(),
-            // The listener is told at the end, so the end must be polled for.
-            Self::Teed(teed) => teed.done.is_none() && teed.body.is_end_stream(),
+            Self::Teed(teed) => teed.is_end_stream(),
             Self::Shaped(Shaped(body)) => body.is_end_stream(),
         }
     }
@@ -277,40 +261,8 @@ impl HttpBody for Body {
                 hint
             }
             Self::Broken(_) | Self::Ahead(_) | Self::End => SizeHint::default(),
-            Self::Teed(teed) => teed.body.size_hint(),
+            Self::Teed(teed) => teed.size_hint(),
             Self::Shaped(Shaped(body)) => body.size_hint(),
-        }
-    }
-}
-
-impl Teed {
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
-        match &frame {
-            Some(Ok(frame)) => {
-                if let (Some(bytes), true) = (frame.data_ref(), self.done.is_some()) {
-                    self.hear(bytes.clone());
-                }
-            }
-            Some(Err(_)) => self.done = None,
-            None => {}
-        }
-        // Told with the last frame: hyper does not ask once more when the length is known.
-        if self.body.is_end_stream()
-            && let Some(done) = self.done.take()
-        {
-            done(std::mem::take(&mut self.heard));
-        }
-        Poll::Ready(frame)
-    }
-
-    fn hear(&mut self, bytes: Bytes) {
-        if let Some(left) = self.left.checked_sub(bytes.len()) {
-            self.left = left;
-            self.heard.push(bytes);
-        } else {
-            self.done = None;
-            self.heard = Vec::new();
         }
     }
 }
@@ -331,10 +283,12 @@ impl FromUpstream {
         };
         let polled = Pin::new(&mut *exchange).poll_frame(cx);
         // Given back as early as possible: the last frame, not the call after it.
-        if exchange.is_end_stream() || matches!(polled, Poll::Ready(None)) {
-            if let Some(mut exchange) = held.take() {
-                exchange.lease.end();
-            }
+        let is_over = match &polled {
+            Poll::Ready(frame) => is_over(&*exchange, frame.as_ref()),
+            Poll::Pending => false,
+        };
+        if is_over && let Some(mut exchange) = held.take() {
+            exchange.lease.end();
         }
         drop(held);
         self.transfer.waits_for_client(polled.is_ready());

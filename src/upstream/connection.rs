@@ -98,7 +98,9 @@ pub(super) struct Connection {
 }
 
 /// An answer that is waited for.
-struct Answer(Pin<Box<dyn Future<Output = Result<Response<Incoming>, TrySendError<Request<Body>>>> + Send>>);
+struct Answer(Pin<Box<dyn Future<Output = Answered> + Send>>);
+
+type Answered = Result<Response<Incoming>, TrySendError<Request<Body>>>;
 
 impl fmt::Debug for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

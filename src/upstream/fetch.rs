@@ -4,7 +4,6 @@
 //! asked for at all, and is asked again at each redirect.
 
 use std::collections::HashMap;
-use std::io::Read;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -15,11 +14,13 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use hyper::Response;
 use tokio::time::timeout;
 
+use super::coding::{Coding, CodingError};
 use super::whole::{self, WholeError};
 use super::{Body, Chain, TlsError, Upstream, UpstreamError, client_tls, own_request, server_of};
 use crate::config::Settings;
 use crate::config::settings::UpstreamUrl;
 use crate::iiif::CanvasUrl;
+use crate::iiif::canvas::uri;
 use crate::observe::UpstreamMeters;
 
 /// Redirects that are followed one after the other.
@@ -119,23 +120,14 @@ pub enum FetchError {
 impl Fetched {
     /// The body, unpacked. Takes as long as unpacking takes.
     pub fn plain(&self) -> Result<Bytes, FetchError> {
-        match self.fields.get(header::CONTENT_ENCODING).map(HeaderValue::as_bytes) {
-            None | Some(b"identity" | b"") => return Ok(self.body.clone()),
-            Some(b"gzip" | b"x-gzip") => {}
-            Some(other) => {
-                let other = String::from_utf8_lossy(other);
-                return Err(FetchError::Body(format!("it is encoded as {other}, which was not asked for")));
-            }
-        }
-        let mut plain = Vec::new();
-        // One byte more than allowed tells "too long" from "just fits".
-        let limit = u64::try_from(LONGEST).unwrap_or(u64::MAX).saturating_add(1);
-        let unpacked = flate2::read::MultiGzDecoder::new(&*self.body).take(limit).read_to_end(&mut plain);
-        unpacked.map_err(|error| FetchError::Body(format!("unpacking it failed: {error}")))?;
-        if plain.len() > LONGEST {
-            return Err(FetchError::Body(too_long()));
-        }
-        Ok(plain.into())
+        let coding = Coding::of(&self.fields).map_err(|_| {
+            let named = self.field(&header::CONTENT_ENCODING).unwrap_or_default();
+            FetchError::Body(format!("it is encoded as {named}, which was not asked for"))
+        })?;
+        coding.unpack(&self.body, LONGEST).map_err(|error| match error {
+            CodingError::TooLong(_) => FetchError::Body(too_long()),
+            broken @ CodingError::Broken(_) => FetchError::Body(Chain(&broken).to_string()),
+        })
     }
 
     /// A field as text.
@@ -176,13 +168,18 @@ impl Fetcher {
     }
 
     async fn follow(&self, ask: &Ask<'_>) -> Result<Fetched, FetchError> {
-        let mut url = ask.url.to_owned();
+        let refuse = |url: &str| FetchError::NotHttp(without_query(url));
+        let mut url = uri(ask.url).ok_or_else(|| refuse(ask.url))?.into_owned();
         for _ in 0..=REDIRECTS {
             let answer = self.once(&url, ask).await?;
             let to = if is_redirect(answer.status()) { answer.headers().get(header::LOCATION) } else { None };
-            let Some(to) = to.and_then(|to| to.to_str().ok()) else { return fetched(answer).await };
-            let next = join(&url, to).ok_or_else(|| FetchError::NotHttp(without_query(to)))?;
-            let target = CanvasUrl::parse(&next).ok_or_else(|| FetchError::NotHttp(without_query(&next)))?;
+            // Servers write letters beyond ASCII into it as they are.
+            let Some(to) = to.and_then(|to| std::str::from_utf8(to.as_bytes()).ok()) else {
+                return fetched(answer).await;
+            };
+            let next = join(&url, to).ok_or_else(|| refuse(to))?;
+            let next = uri(&next).ok_or_else(|| refuse(to))?.into_owned();
+            let target = CanvasUrl::parse(&next).ok_or_else(|| refuse(&next))?;
             if !(ask.may_follow)(&target) {
                 return Err(FetchError::LeadsAway(without_query(&next)));
             }

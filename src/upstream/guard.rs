@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use crate::config::settings::{Route, RouteKind, Settings};
 use crate::iiif::CanvasUrl;
+use crate::iiif::canvas::uri;
 
 /// Decides which canvas URLs may be asked for.
 #[derive(Debug, Clone)]
@@ -44,7 +45,9 @@ impl Guard {
     /// SECURITY: everything that an attacker can write into a manifest ends here: other hosts, other ports,
     /// userinfo, IP literals, dot segments in any spelling, paths outside the canvas service.
     pub fn allow(&self, canvas: &str) -> Option<Allowed> {
-        let url = CanvasUrl::parse(canvas)?;
+        // A name is encoded first and judged then.
+        let canvas = uri(canvas)?;
+        let url = CanvasUrl::parse(&canvas)?;
         if url.has_dot_segments() {
             return None;
         }
@@ -122,6 +125,9 @@ mod tests {
     #[case::query_is_its_own("http://us.example/iiif-service/a?page=2&x=%2f", "/inner/a?page=2&x=%2f")]
     #[case::dots_in_the_query("http://us.example/iiif-service/a?x=/../", "/inner/a?x=/../")]
     #[case::the_upstream_itself("http://service.internal:9000/inner/canvas/a", "/inner/canvas/a")]
+    #[case::space("https://us.example/iiif-service/ir i-1?a=b c", "/inner/ir%20i-1?a=b%20c")]
+    #[case::letters_beyond_ascii("https://us.example/iiif-service/irié-2", "/inner/iri%C3%A9-2")]
+    #[case::no_escape("https://us.example/iiif-service/100%/a", "/inner/100%25/a")]
     #[case::double_slashes("https://us.example/iiif-service//evil.example/a", "/inner//evil.example/a")]
     fn a_canvas_of_ours_goes_to_its_route(#[case] canvas: &str, #[case] visit: &str) {
         let guard = guard();
@@ -156,7 +162,11 @@ mod tests {
     #[case::escaped_slash("https://us.example/iiif-service/..%2Fa")]
     #[case::parameters("https://us.example/iiif-service/..;a=b/a")]
     #[case::newline("https://us.example/iiif-service/a\r\nHost: x")]
-    #[case::beyond_ascii("https://us.example/iiif-service/\u{ff0e}\u{ff0e}/a")]
+    #[case::control_beyond_ascii("https://us.example/iiif-service/\u{85}/a")]
+    #[case::host_beyond_ascii("https://us.examplé/iiif-service/a")]
+    #[case::space_in_userinfo("https://a b@us.example/iiif-service/a")]
+    #[case::space_and_dots("https://us.example/iiif-service/a b/../c")]
+    #[case::prefix_with_a_space("https://us.example/iiif-service /a")]
     fn anything_else_is_nobodys(#[case] canvas: &str) {
         assert_eq!(guard().allow(canvas), None);
     }

@@ -21,6 +21,7 @@ use super::attempt::Attempt;
 use super::body::{Body, BodyError};
 use super::client::{Caller, Client};
 use super::connection::READ_BUFFER;
+use super::tee::is_over;
 use super::transfer::Transfer;
 use crate::config::settings::RouteKind;
 
@@ -155,10 +156,15 @@ async fn read(
             Poll::Pending if reading == Reading::Whole => Poll::Pending,
             Poll::Pending => Poll::Ready(None),
         });
-        match next.await {
+        let next = next.await;
+        let is_whole = next.as_ref().is_some_and(|frame| is_over(body, frame.as_ref()));
+        match next {
             Some(Some(Ok(frame))) => {
                 // Trailers are not passed on.
                 let has_room = frame.into_data().map_or(true, |bytes| begun.push(bytes, client));
+                if is_whole {
+                    break Read::Whole(end);
+                }
                 if !has_room || begun.size > most {
                     break Read::Begun(0);
                 }
@@ -186,6 +192,7 @@ fn read_ahead(mut body: Body, most: usize, client: Arc<Client>) -> Body {
                 frame = body.frame() => frame,
                 () = send.closed() => return,
             };
+            let is_whole = is_over(&body, frame.as_ref());
             let bytes = match frame {
                 Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
                 Some(Err(error)) => {
@@ -197,7 +204,7 @@ fn read_ahead(mut body: Body, most: usize, client: Arc<Client>) -> Body {
             size += bytes.len();
             let mut pieces = Pieces { counts_short: true, ..Pieces::default() };
             has_room = pieces.push(bytes, &client) && pieces.end_short(&client);
-            if body.is_end_stream() {
+            if is_whole {
                 // The last piece tells that it is: nobody asks once more where the length is known.
                 body = pieces.followed_by(Body::End);
                 break;

@@ -14,6 +14,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::body::BodyError;
 use super::client::Client;
+use super::tee::is_over;
 use super::transfer::Transfer;
 
 /// A viewer's request body.
@@ -114,7 +115,7 @@ impl FromViewer {
             }
             self.left -= length;
         }
-        if frame.is_none() || self.incoming.is_end_stream() {
+        if is_over(&self.incoming, frame.as_ref()) {
             self.progress.whole.store(true, Ordering::Release);
             self.progress.over.notify_one();
         }

@@ -188,6 +188,23 @@ async fn the_deployment_is_looked_at_and_a_closed_resources_is_only_a_note() {
 }
 
 #[tokio::test]
+async fn a_canvas_elsewhere_counts_as_ours_where_the_rule_derives_ours_from_its_file() {
+    let batch = Batch::book(3).await;
+    let manifests = batch.file("manifests");
+    for file in std::fs::read_dir(&manifests).expect("a directory") {
+        std::fs::remove_file(file.expect("a file").path()).expect("it goes");
+    }
+    // As the library publishes them: canvases on another host, images by their files.
+    std::fs::write(manifests.join("p3.json"), batch.bed.manifest_json_p3("obj/book")).expect("a file");
+    assert_eq!(batch.run(&["index", "build"]).await.code, 0);
+    let checked = batch.run(&["check", "--json"]).await;
+    let setup = checked.json()["setup"].as_array().expect("findings").clone();
+    let canvases = setup.iter().find(|finding| finding["about"] == "canvases").expect("it is looked at");
+    assert_eq!(canvases["state"], "good", "{canvases}");
+    assert_eq!(checked.code, 0, "{}", checked.stdout);
+}
+
+#[tokio::test]
 async fn a_wrong_public_id_and_a_clock_that_is_wrong_are_found() {
     let batch = Batch::book(2).await;
     let images = testbed::Origin::start(|seen| {

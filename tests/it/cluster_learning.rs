@@ -110,3 +110,26 @@ async fn an_emptied_stream_is_no_reason_to_read_the_sources_again_and_again() {
     }
     assert_eq!(fleet.event(1, "cluster_behind"), 1.0);
 }
+
+#[tokio::test]
+async fn the_stream_ends_by_itself_and_holds_no_more_bytes_than_it_may() {
+    let redis = Server::redis(&[]).await;
+    let bed = Testbed::builder().book("obj/book", 12).page_size(600, 800).start().await;
+    let settings = format!("cluster.url = {}\n{PATIENT}\nindex.sources = []", redis.url());
+    let fleet = Fleet::start(bed, 2, &format!("cluster.learned_max = 2KiB\n{settings}"), "").await;
+    fleet.are_joined(true).await;
+    let pages = fleet.bed.pages();
+    for page in &pages {
+        assert_eq!(fleet.asks(0, &page.canvas_path).await.expect("an answer").status, 200);
+        let known = || !fleet.nodes[1].app.index.owners(&page.identifier).expect("an index").is_empty();
+        patiently("the other node knows it", known).await;
+    }
+    let stream = "iiif-mender:{learned}:stream";
+    let number = async |words: &[&str]| match redis.ask(words).await {
+        redis::Value::Int(number) => number,
+        other => panic!("{other:?}"),
+    };
+    let left = number(&["XLEN", stream]).await;
+    assert!((1..12).contains(&left), "{left} entries are kept");
+    assert!(number(&["PTTL", stream]).await > 6 * 24 * 3600 * 1000, "it ends a week after the last one");
+}

@@ -36,12 +36,14 @@ pub struct Cluster {
     pub lease: Option<Text<Duration>>,
     /// Learned documents that are kept for nodes that were away.
     pub learned: Option<Text<Count>>,
+    /// How much memory they take in Redis at most.
+    pub learned_max: Option<Text<Size>>,
     /// How long it is remembered what came of a job (`heal --job`).
     pub jobs: Option<Text<Duration>>,
     /// With `index.store = "redis"`: how often the index is published at most.
     pub edition_every: Option<Text<Duration>>,
     /// The longest index that is published, packed.
     pub edition_max: Option<Text<Size>>,
-    /// How long a published index stays in Redis when no node renews it.
+    /// How long a published index stays in Redis when no node renews it, and what was learned when nothing more is.
     pub edition_lasts: Option<Text<Duration>>,
 }

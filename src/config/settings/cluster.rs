@@ -28,13 +28,15 @@ pub struct Cluster {
     pub lease: Duration,
     /// Learned documents that are kept for nodes that were away.
     pub learned: u64,
+    /// Their names and bodies at most, bytes.
+    pub learned_max: u64,
     /// How long it is remembered what came of a job.
     pub jobs: Duration,
     /// How often the index is published at most.
     pub edition_every: Duration,
     /// The longest index that is published, packed, bytes.
     pub edition_max: u64,
-    /// How long a published index stays when no node renews it.
+    /// How long a published index stays when no node renews it, and what was learned when nothing more is.
     pub edition_lasts: Duration,
 }
 

@@ -105,15 +105,17 @@ impl Drop for Waiting<'_> {
 
 impl Healer {
     /// Lets a viewer's request through to the canvas service of this route. `Err`: too many wait; come back after this
-    /// time. Where the route has no canvas service, everything passes.
+    /// time. Where the route has no canvas service, everything passes. `has_waited`: it waited for the first request of
+    /// its document already, and waits for a place only.
     pub async fn viewer_request(
         &self,
         route: usize,
         target: &str,
+        has_waited: bool,
     ) -> Result<Option<ViewerRequest>, Duration> {
         let Some(service) = self.ward.service(route) else { return Ok(None) };
         let wait = self.ward.settings.heal.wait;
-        match timeout(wait, service.let_through(target)).await {
+        match timeout(wait, service.let_through(target, has_waited)).await {
             Ok(request) => request.map(Some),
             Err(_) => Err(COME_BACK),
         }
@@ -121,7 +123,11 @@ impl Healer {
 }
 
 impl CanvasService {
-    async fn let_through(self: &Arc<Self>, target: &str) -> Result<ViewerRequest, Duration> {
+    async fn let_through(
+        self: &Arc<Self>,
+        target: &str,
+        has_waited: bool,
+    ) -> Result<ViewerRequest, Duration> {
         let requests = &self.viewers;
         let name: Arc<str> = canonical(target).into();
         let (service, turn, place) = (Arc::clone(self), None, None);
@@ -130,8 +136,10 @@ impl CanvasService {
             return Ok(request);
         }
         let Some(_waiting) = requests.wait() else { return Err(COME_BACK) };
-        let turn = Arc::clone(requests.turns().entry(Arc::clone(&request.name)).or_default());
-        request.turn = Some(turn.lock_owned().await);
+        if !has_waited {
+            let turn = Arc::clone(requests.turns().entry(Arc::clone(&request.name)).or_default());
+            request.turn = Some(turn.lock_owned().await);
+        }
         // It was answered meanwhile.
         if !requests.open.contains(&request.name) {
             let places = if is_canvas(&request.name) { &self.lanes } else { &requests.documents };

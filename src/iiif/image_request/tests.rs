@@ -118,6 +118,35 @@ fn a_malformed_request_is_never_healed(#[case] rest: &str) {
     assert!(!ImageRequest::parse(rest).unwrap().may_heal());
 }
 
+#[rstest]
+#[case::slash("vol1/f1", "/info.json", "vol1/f1")]
+#[case::slashes("a/b/c", "/full/max/0/default.jpg", "a/b/c")]
+#[case::encoded_slash("vol1%2Ff1", "/full/max/0/default.jpg", "vol1/f1")]
+#[case::words_of_the_grammar("full/max/0/default.jpg", "/full/max/0/default.jpg", "full/max/0/default.jpg")]
+#[case::in_the_query("iipsrv.fcgi?IIIF=vol1/f1", "/full/max/0/default.jpg", "iipsrv.fcgi?IIIF=vol1/f1")]
+#[case::in_the_query_from_the_root("?IIIF=/vol1/f1", "/info.json", "?IIIF=/vol1/f1")]
+#[case::in_the_query_behind_others("x?a=b&iiif=vol1/f1", "/info.json", "x?a=b&iiif=vol1/f1")]
+#[case::encoded_in_the_query("x?IIIF=vol1%2Ff1", "/info.json&c=d", "x?IIIF=vol1/f1")]
+fn what_stands_before_the_last_segments_is_the_identifier(
+    #[case] id: &str,
+    #[case] tail: &str,
+    #[case] key: &str,
+) {
+    let rest = format!("{id}{tail}");
+    let request = ImageRequest::parse(&rest).unwrap();
+    assert!(request.may_heal(), "{request:?}");
+    assert_eq!((request.identifier.as_sent(), &*request.identifier.key()), (id, key));
+}
+
+#[rstest]
+#[case("id/info.json?cache=nocache", Target::Info)]
+#[case("id?IIIF=", Target::Base)]
+#[case("id?t=IIIF=x/info.json", Target::Base)]
+fn any_other_query_is_passed_over(#[case] rest: &str, #[case] expected: Target<'_>) {
+    let request = ImageRequest::parse(rest).unwrap();
+    assert_eq!((request.identifier.as_sent(), request.target), ("id", expected));
+}
+
 #[test]
 fn a_404_of_the_base_uri_is_no_expiry() {
     assert!(!ImageRequest::parse("id/").unwrap().may_heal());
@@ -135,7 +164,7 @@ proptest! {
     fn any_path_is_read_without_panic_and_its_identifier_kept(rest in "\\PC*") {
         match ImageRequest::parse(&rest) {
             Some(request) => prop_assert!(rest.starts_with(request.identifier.as_sent())),
-            None => prop_assert!(rest.is_empty() || rest.starts_with('/')),
+            None => prop_assert!(rest.is_empty() || rest.starts_with(['/', '?'])),
         }
     }
 

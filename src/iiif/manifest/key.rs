@@ -94,29 +94,54 @@ pub(super) enum Kind {
     AnnotationPage,
     Image,
     ImageService,
-    /// Something else, and so nothing to be guessed from its shape.
+    /// Something of which it is known that it is no image: sound, text, a choice of others.
+    NoImage,
+    /// A word that no standard has.
     Else,
 }
 
 impl Kind {
-    /// Reads `Canvas`, `sc:Canvas` and `http://iiif.io/api/presentation/2#Canvas` alike.
+    /// Reads `Canvas`, `sc:Canvas` and `http://iiif.io/api/presentation/2#Canvas` alike, in any case.
     pub(super) fn named(name: &str) -> Self {
-        match name.rsplit([':', '#', '/']).next().unwrap_or_default() {
-            "Manifest" => Self::Manifest,
-            "Collection" => Self::Collection,
-            "Sequence" | "Range" => Self::Sequence,
-            "Canvas" => Self::Canvas,
-            "Annotation" => Self::Annotation,
-            "AnnotationPage" | "AnnotationList" => Self::AnnotationPage,
-            "Image" => Self::Image,
-            service if service.starts_with("ImageService") => Self::ImageService,
-            _ => Self::Else,
+        const NAMES: [(&str, Kind); 24] = [
+            ("Manifest", Kind::Manifest),
+            ("Collection", Kind::Collection),
+            ("Sequence", Kind::Sequence),
+            ("Range", Kind::Sequence),
+            ("Canvas", Kind::Canvas),
+            ("Annotation", Kind::Annotation),
+            ("AnnotationPage", Kind::AnnotationPage),
+            ("AnnotationList", Kind::AnnotationPage),
+            ("AnnotationCollection", Kind::AnnotationPage),
+            ("Layer", Kind::AnnotationPage),
+            ("Image", Kind::Image),
+            ("Sound", Kind::NoImage),
+            ("Video", Kind::NoImage),
+            ("MovingImage", Kind::NoImage),
+            ("Text", Kind::NoImage),
+            ("TextualBody", Kind::NoImage),
+            ("ContentAsText", Kind::NoImage),
+            ("Dataset", Kind::NoImage),
+            ("Model", Kind::NoImage),
+            ("PhysicalObject", Kind::NoImage),
+            ("Choice", Kind::NoImage),
+            ("List", Kind::NoImage),
+            ("Composite", Kind::NoImage),
+            ("SpecificResource", Kind::NoImage),
+        ];
+        let name = name.rsplit([':', '#', '/']).next().unwrap_or_default();
+        let is_service = name.get(..12).is_some_and(|head| head.eq_ignore_ascii_case("ImageService"));
+        let known = NAMES.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
+        match known {
+            Some((_, kind)) => *kind,
+            None if is_service => Self::ImageService,
+            None => Self::Else,
         }
     }
 
     /// Whether an `id` of this kind may be the URL of an image: an annotation that borrows one is still none.
     pub(super) fn may_be_image(self) -> bool {
-        matches!(self, Self::Unsaid | Self::Image | Self::Else)
+        matches!(self, Self::Unsaid | Self::Image | Self::NoImage | Self::Else)
     }
 }
 

@@ -8,6 +8,7 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::key::{Key, Kind, is_image_api};
+use super::shape::Shape;
 use super::text::{Each, First};
 use super::walker::{Place, Walker, without_fragment};
 use super::{Document, DocumentKind};
@@ -82,29 +83,35 @@ impl<'de> Visitor<'de> for Seed<'_, '_> {
 }
 
 /// Which keys an object had, as bits.
-mod seen {
-    pub(super) const IMAGES: u8 = 1;
-    pub(super) const CANVASES: u8 = 1 << 1;
-    pub(super) const SEQUENCES: u8 = 1 << 2;
-    pub(super) const LINKS: u8 = 1 << 3;
-    pub(super) const ITEMS: u8 = 1 << 4;
-    pub(super) const DIMENSION: u8 = 1 << 5;
+pub(super) mod seen {
+    pub(in crate::iiif::manifest) const IMAGES: u16 = 1;
+    pub(in crate::iiif::manifest) const CANVASES: u16 = 1 << 1;
+    pub(in crate::iiif::manifest) const SEQUENCES: u16 = 1 << 2;
+    pub(in crate::iiif::manifest) const LINKS: u16 = 1 << 3;
+    pub(in crate::iiif::manifest) const ITEMS: u16 = 1 << 4;
+    pub(in crate::iiif::manifest) const DIMENSION: u16 = 1 << 5;
     /// It says what it is, so it is no bare mention.
-    pub(super) const DESCRIBED: u8 = 1 << 6;
+    pub(in crate::iiif::manifest) const DESCRIBED: u16 = 1 << 6;
     /// A profile, context or protocol of the Image API, or `format: image/…`.
-    pub(super) const IMAGE: u8 = 1 << 7;
+    pub(in crate::iiif::manifest) const IMAGE: u16 = 1 << 7;
+    /// `body`, `resource` and what they may hold.
+    pub(in crate::iiif::manifest) const BODY: u16 = 1 << 8;
+    /// A `service` that is an image service, or may be one.
+    pub(in crate::iiif::manifest) const SERVICE: u16 = 1 << 9;
 }
 
 /// One object while it is read.
-struct Node {
-    place: Place,
-    kind: Kind,
-    seen: u8,
-    id: Option<String>,
+pub(super) struct Node {
+    pub(super) place: Place,
+    pub(super) kind: Kind,
+    seen: u16,
+    pub(super) id: Option<String>,
     label: Option<String>,
     target: Option<String>,
+    /// The most that is said by what stands in its `items`.
+    pub(super) held: Shape,
     /// Height of the walker's pile of images when the object began.
-    images_from: usize,
+    pub(super) images_from: usize,
     /// Height of the walker's pile of mentioned services when the object began.
     mentions_from: usize,
 }
@@ -118,12 +125,13 @@ impl Node {
             id: None,
             label: None,
             target: None,
+            held: Shape::Unknown,
             images_from: walker.height(),
             mentions_from: walker.mentions.len(),
         }
     }
 
-    fn has(&self, keys: u8) -> bool {
+    pub(super) fn has(&self, keys: u16) -> bool {
         self.seen & keys != 0
     }
 
@@ -160,7 +168,19 @@ impl Node {
             }))?,
             Key::Into(place) => {
                 let place = self.inside(place);
+                let around = std::mem::take(&mut walker.shape);
+                let paints = usize::from(place == Place::Painted);
+                let before = walker.height() + walker.mentions.len();
+                walker.paintings += paints;
                 map.next_value_seed(Seed::new(walker, place))?;
+                walker.paintings -= paints;
+                if place == Place::Service && walker.height() + walker.mentions.len() > before {
+                    self.seen |= seen::SERVICE;
+                }
+                let inside = std::mem::replace(&mut walker.shape, around);
+                if matches!(place, Place::Items | Place::TopItems | Place::Images) {
+                    self.held = self.held.max(inside);
+                }
             }
             Key::Dimension => {
                 self.seen |= seen::DIMENSION;
@@ -181,6 +201,7 @@ impl Node {
             Place::Sequences => seen::SEQUENCES,
             Place::Links => seen::LINKS,
             Place::Items => seen::ITEMS,
+            Place::Painted => seen::BODY,
             _ => 0,
         };
         if self.place == Place::Root && place == Place::Items { Place::TopItems } else { place }
@@ -191,10 +212,12 @@ impl Node {
         if self.place == Place::Service {
             return self.close_service(walker);
         }
-        self.claim_own_image(walker);
-        if self.kind == Kind::Unsaid {
-            self.kind = self.kind_by_shape(walker);
+        if self.is_image_by_place(walker) {
+            self.kind = Kind::Image;
         }
+        self.claim_own_image(walker);
+        let shape = self.shape();
+        self.kind = self.kind_by_place(shape, walker);
         match self.kind {
             Kind::Canvas => self.close_canvas(walker),
             Kind::Manifest | Kind::Collection => {
@@ -207,8 +230,9 @@ impl Node {
             }
             Kind::Sequence => walker.drop_images(self.images_from),
             Kind::Annotation => self.close_annotation(walker),
-            Kind::AnnotationPage | Kind::Image | Kind::ImageService | Kind::Unsaid | Kind::Else => {}
+            _ => {}
         }
+        walker.shape = walker.shape.max(shape);
         if self.place == Place::Root {
             self.describe(&mut walker.document);
         }
@@ -225,51 +249,29 @@ impl Node {
         }
     }
 
-    /// The image that the object itself is: by its URL, and by the services that it mentions.
+    /// The image that the object itself is: by its URL, and by its services.
+    ///
+    /// A service that says nothing of itself is the image's only where nothing else says which image it is: beside an
+    /// image service it is one to log in, or to search with.
     fn claim_own_image(&self, walker: &mut Walker<'_>) {
         let is_image = match self.kind {
             Kind::Image => true,
-            Kind::Unsaid => matches!(self.place, Place::Painted | Place::Picture) || self.has(seen::IMAGE),
-            Kind::Else => self.has(seen::IMAGE),
+            // A word that nobody knows, where an image belongs, says nothing against it.
+            Kind::Unsaid | Kind::Else => {
+                matches!(self.place, Place::Painted | Place::Picture) || self.has(seen::IMAGE)
+            }
+            Kind::NoImage => self.has(seen::IMAGE),
             _ => false,
         };
         let mentions: Vec<String> = walker.mentions.drain(self.mentions_from..).collect();
-        for service in mentions.iter().filter(|_| is_image) {
-            walker.push_service(service, self.images_from);
-        }
+        let has_service = walker.has_images(self.images_from);
         if let Some(id) = self.id.as_ref().filter(|_| self.kind.may_be_image()) {
             walker.push_image_url(id, self.images_from);
         }
-    }
-
-    /// What an object without `type` must be, by its keys and the company it keeps.
-    fn kind_by_shape(&self, walker: &Walker<'_>) -> Kind {
-        let has_images = walker.has_images(self.images_from);
-        let at_items = matches!(self.place, Place::Root | Place::TopItems | Place::Items);
-        if self.place == Place::Canvases
-            || (self.has(seen::IMAGES) && (has_images || self.has(seen::DIMENSION)))
-            || (at_items && self.has(seen::ITEMS) && self.has(seen::DIMENSION))
-        {
-            Kind::Canvas
-        } else if self.place == Place::Links {
-            Kind::Manifest
-        } else if self.place != Place::Root {
-            // A wrong guess further inside would cost images; no guess costs nothing.
-            Kind::Unsaid
-        } else if self.has(seen::SEQUENCES) {
-            Kind::Manifest
-        } else if self.has(seen::CANVASES) {
-            Kind::Sequence
-        } else if self.has(seen::LINKS) {
-            Kind::Collection
-        } else if !self.has(seen::ITEMS) {
-            Kind::Unsaid
-        } else if walker.document.canvases > 0 {
-            Kind::Manifest
-        } else if walker.document.members.is_empty() {
-            Kind::Unsaid
-        } else {
-            Kind::Collection
+        if is_image && !has_service {
+            for service in &mentions {
+                walker.push_service(service, self.images_from);
+            }
         }
     }
 
@@ -306,7 +308,7 @@ impl Node {
             Kind::Canvas => DocumentKind::Canvas,
             Kind::Sequence => DocumentKind::Sequence,
             Kind::Annotation | Kind::AnnotationPage => DocumentKind::Annotations,
-            Kind::Image | Kind::ImageService | Kind::Unsaid | Kind::Else => DocumentKind::Other,
+            _ => DocumentKind::Other,
         };
         document.id = self.id;
         document.label = self.label;

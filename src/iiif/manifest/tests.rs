@@ -157,6 +157,62 @@ fn a_mentioned_service_counts_only_on_an_image() {
 }
 
 #[test]
+fn beside_an_image_service_a_mentioned_one_is_none() {
+    for mention in [json!("https://lib.test/login"), json!({ "@id": "https://lib.test/login" })] {
+        for service in [json!([service_2("a"), mention]), json!([mention, service_3("a")])] {
+            let body = json!({ "@id": "https://h/a.jpg", "@type": "dctypes:Image", "service": service });
+            let canvas = json!({ "id": CANVAS, "type": "Canvas", "items": [{ "body": body }] });
+            assert_eq!(images_of_one(&canvas), ["a"], "{canvas}");
+        }
+    }
+}
+
+#[test]
+fn letters_that_are_no_text_spoil_a_label_and_a_name_that_has_them_only() {
+    let canvas = |id: &str, image: &str| json!({ "id": id, "type": "Canvas", "items": [{ "body": { "id": picture(image), "type": "Image" } }] });
+    let document = json!({
+        "type": "Manifest", "label": "Caf~", "items": [
+            canvas("https://h/1", "a"), canvas("https://h/~2", "b"), canvas("https://h/3", "c~"),
+        ],
+    });
+    let bytes: Vec<u8> =
+        document.to_string().bytes().map(|byte| if byte == b'~' { 0xe9 } else { byte }).collect();
+    let mut streamed = Vec::new();
+    let by_reader = walk(&*bytes, &mut |canvas| streamed.push(canvas)).unwrap();
+    let (document, canvases) = read(&bytes).unwrap();
+    assert_eq!((&by_reader, &streamed), (&document, &canvases));
+    assert_eq!(document.label.as_deref(), Some("Caf\u{fffd}"));
+    let pairs: Vec<_> = canvases.iter().map(|canvas| (canvas.id.as_str(), canvas.images.clone())).collect();
+    assert_eq!(pairs, [("https://h/1", vec!["a".to_owned()]), ("https://h/3", Vec::new())]);
+    assert_eq!(document.unclaimed, 1);
+}
+
+#[test]
+fn half_a_surrogate_pair_in_a_label_is_read_over() {
+    let text = format!(
+        r#"{{"type":"Canvas","id":"{CANVAS}","label":"a \ud83d b","items":[{{"body":"{}"}}]}}"#,
+        picture("a")
+    );
+    let (document, canvases) = read(text.as_bytes()).unwrap();
+    assert_eq!(document.label.as_deref(), Some("a \u{fffd} b"));
+    assert_eq!(canvases[0].images, ["a"]);
+}
+
+#[test]
+fn utf_16_is_read() {
+    let text =
+        format!(r#"{{"type":"Canvas","id":"{CANVAS}","label":"é","items":[{{"body":"{}"}}]}}"#, picture("a"));
+    for mark in ["\u{feff}", ""] {
+        for unit in [u16::to_le_bytes, u16::to_be_bytes] {
+            let bytes: Vec<u8> = format!("{mark}{text}").encode_utf16().flat_map(unit).collect();
+            let (document, canvases) = read(&bytes).unwrap();
+            assert_eq!((document.label.as_deref(), &*canvases[0].images), (Some("é"), &["a".to_owned()][..]));
+            assert_eq!(walk(&*bytes, &mut |_| ()).unwrap(), document);
+        }
+    }
+}
+
+#[test]
 fn the_order_of_keys_does_not_matter() {
     let text = r#"{
         "items": [{

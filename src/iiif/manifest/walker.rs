@@ -2,8 +2,10 @@
 
 use std::collections::HashSet;
 
+use super::shape::Shape;
 use super::{Canvas, Document};
-use crate::iiif::image_url::{identifier_in_image_url, identifier_in_service_id};
+use crate::iiif::Identifier;
+use crate::iiif::image_url::ImageBases;
 
 /// What stands where a value stands, by the key that it is under; elements of a list stand where the list does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,19 +34,32 @@ pub(super) enum Place {
     Elsewhere,
 }
 
+/// An image that waits for its canvas.
+struct Waiting {
+    key: String,
+    /// An annotation paints it; it is no thumbnail or logo.
+    is_painted: bool,
+}
+
 /// What the walk knows so far.
 pub(super) struct Walker<'f> {
     each: &'f mut dyn FnMut(Canvas),
-    /// Keys of the images that no finished canvas has claimed yet.
-    pile: Vec<String>,
+    bases: &'f ImageBases,
+    /// The images that no finished canvas has claimed yet.
+    pile: Vec<Waiting>,
+    /// How many `body` and `resource` values the walk is in.
+    pub(super) paintings: usize,
+    /// The most that an object said of the list it stands in.
+    pub(super) shape: Shape,
     /// Ids of services that say nothing of themselves, until the object that holds them is known for an image.
     pub(super) mentions: Vec<String>,
     pub(super) document: Document,
 }
 
 impl<'f> Walker<'f> {
-    pub(super) fn new(each: &'f mut dyn FnMut(Canvas)) -> Self {
-        Self { each, pile: Vec::new(), mentions: Vec::new(), document: Document::default() }
+    pub(super) fn new(bases: &'f ImageBases, each: &'f mut dyn FnMut(Canvas)) -> Self {
+        let (pile, mentions, document) = (Vec::new(), Vec::new(), Document::default());
+        Self { each, bases, pile, paintings: 0, shape: Shape::Unknown, mentions, document }
     }
 
     pub(super) fn finish(mut self) -> Document {
@@ -71,29 +86,38 @@ impl<'f> Walker<'f> {
         }
     }
 
+    pub(super) fn is_image_url(&self, url: &str) -> bool {
+        self.bases.in_image_url(url).is_some()
+    }
+
     /// `from`: where the pile of the object that holds the image begins.
     pub(super) fn push_image_url(&mut self, url: &str, from: usize) {
-        if let Some(identifier) = identifier_in_image_url(url) {
-            self.push(identifier.key().into_owned(), from);
+        if let Some(identifier) = self.bases.in_image_url(url) {
+            self.push(identifier, from);
         }
     }
 
     pub(super) fn push_service(&mut self, id: &str, from: usize) {
-        if let Some(identifier) = identifier_in_service_id(id) {
-            self.push(identifier.key().into_owned(), from);
+        if let Some(identifier) = self.bases.in_service_id(id) {
+            self.push(identifier, from);
         }
     }
 
-    fn push(&mut self, key: String, from: usize) {
+    fn push(&mut self, identifier: Identifier<'_>, from: usize) {
+        let key = identifier.key();
+        // What was no text when it was read names nothing.
+        if key.contains(char::REPLACEMENT_CHARACTER) {
+            return;
+        }
         // An image resource and its service name the same image, one after the other.
-        if self.pile.get(from..).and_then(<[String]>::last) != Some(&key) {
-            self.pile.push(key);
+        if self.pile.get(from..).and_then(<[Waiting]>::last).is_none_or(|last| last.key != key) {
+            self.pile.push(Waiting { key: key.into_owned(), is_painted: self.paintings > 0 });
         }
     }
 
     /// A canvas is complete: what lies on the pile from `from` on is its own.
     pub(super) fn hand_out(&mut self, id: &str, label: Option<String>, from: usize) {
-        let images = distinct(self.pile.drain(from..).collect());
+        let images = distinct(self.pile.drain(from..).map(|waiting| waiting.key).collect());
         self.document.canvases += 1;
         self.document.images += images.len();
         (self.each)(Canvas { id: without_fragment(id).to_owned(), label, images });
@@ -101,12 +125,19 @@ impl<'f> Walker<'f> {
 
     /// No canvas can claim what lies on the pile from `from` on.
     pub(super) fn drop_images(&mut self, from: usize) {
-        let images = distinct(self.pile.drain(from..).collect());
+        let painted = self.pile.iter().skip(from).filter(|waiting| waiting.is_painted);
+        self.document.unclaimed += distinct(painted.map(|waiting| waiting.key.clone()).collect()).len();
+        let images = distinct(self.pile.drain(from..).map(|waiting| waiting.key).collect());
         self.document.unowned += images.len();
     }
 }
 
+/// The id of a canvas without its fragment; empty where it is none.
 pub(super) fn without_fragment(id: &str) -> &str {
+    // U+FFFD stands where something was no text, and no name has it (RFC 3987 section 2.2).
+    if id.contains(char::REPLACEMENT_CHARACTER) {
+        return "";
+    }
     id.split('#').next().unwrap_or_default()
 }
 

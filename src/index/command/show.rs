@@ -11,7 +11,6 @@ use super::super::history::{Entry, Filter, Page};
 use super::super::{Index, IndexError, Owner};
 use super::{CommandError, Exit, write_json, write_json_line};
 use crate::iiif::Identifier;
-use crate::iiif::image_url::{identifier_in_image_url, identifier_in_service_id};
 
 pub(super) fn lookup(
     index: &Index,
@@ -45,11 +44,9 @@ fn find(index: &Index, image: &str) -> Result<Vec<Owner>, IndexError> {
     if !canvases.is_empty() {
         return Ok(canvases);
     }
-    let identifier = identifier_in_image_url(image)
-        .or_else(|| identifier_in_service_id(image))
-        .unwrap_or_else(|| Identifier::new(image));
+    let key = index.key_in_url(image).unwrap_or_else(|| Identifier::new(image).key().into_owned());
     // An identifier may be given as it stands in a path or as it is kept.
-    for key in [identifier.key(), Cow::Borrowed(image)] {
+    for key in [Cow::Owned(key), Cow::Borrowed(image)] {
         let owners = index.owners(&key)?;
         if !owners.is_empty() {
             return Ok(owners.to_vec());

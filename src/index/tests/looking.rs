@@ -137,8 +137,12 @@ fn what_passes_through_is_learned_and_replaced_but_poisoned_json_is_not_believed
     assert_eq!(learn(&[canvas("c1", &[])]), Learned::Nothing);
     assert_eq!(canvases_of(&index, "two"), ["c2"]);
     assert_eq!(learn(&[canvas("c1", &["one"]), canvas("c3", &["three"])]), Learned::New);
-    assert!(canvases_of(&index, "two").is_empty());
     assert_eq!(canvases_of(&index, "three"), ["c3"]);
+    assert_eq!(canvases_of(&index, "two"), ["c2"], "what it lacks is kept until it is proven to be gone");
+    let shorter = [canvas("c1", &["one"]), canvas("c3", &["three"])];
+    assert_eq!(learn(&shorter), Learned::Poorer);
+    assert_eq!(index.believe(&document, &shorter, "https://images.test/m").unwrap(), Learned::New);
+    assert!(canvases_of(&index, "two").is_empty());
     assert_eq!(index.stats().unwrap().manifests, 1);
     bench.write("a.json", &["from-file"]);
     bench.build(&index);

@@ -202,7 +202,8 @@ impl Routes {
                 reply(200, json.replacen("\"label\" : [ \"", "\"label\" : [ \"back\\slash \t", 1)),
                 JSON,
             ),
-            Ok(json) => typed(reply(200, json), JSON),
+            // As Tomcat does.
+            Ok(json) => typed(response(200, Flow::chunked(json)), JSON),
             Err(Failed::Internal) => error_json(500, seen),
             Err(Failed::Picture) => error_json(404, seen),
             Err(Failed::Fedora) => reply(503, ""),

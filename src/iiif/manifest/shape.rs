@@ -1,0 +1,125 @@
+//! What an object is: by the place where it stands, by what it holds, and last by what it says of itself.
+
+use super::key::Kind;
+use super::node::{Node, seen};
+use super::walker::{Place, Walker};
+
+/// What an object must be by what stands in its `items` (or `resources`, or `images`), whatever it calls itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub(super) enum Shape {
+    /// Nothing can be told.
+    #[default]
+    Unknown,
+    /// Has a `body` or a `resource`.
+    Annotation,
+    /// Its items are annotations.
+    AnnotationPage,
+    /// Its items are pages of annotations, or it has `images` that are annotations.
+    Canvas,
+    /// Its items are canvases.
+    HoldsCanvases,
+}
+
+impl Node {
+    /// Whether it stands where an image belongs, and has the URL or the service of one, but calls itself something else
+    /// that is never painted.
+    pub(super) fn is_image_by_place(&self, walker: &Walker<'_>) -> bool {
+        use Kind::{Annotation, AnnotationPage, Canvas, Collection, Manifest, Sequence};
+        let is_said_otherwise =
+            matches!(self.kind, Annotation | AnnotationPage | Canvas | Collection | Manifest | Sequence);
+        let has_url = || self.id.as_deref().is_some_and(|id| walker.is_image_url(id));
+        let is_structure = self.has(seen::ITEMS | seen::IMAGES | seen::CANVASES | seen::SEQUENCES);
+        matches!(self.place, Place::Painted | Place::Picture)
+            && is_said_otherwise
+            && !is_structure
+            && (self.has(seen::SERVICE) || has_url())
+    }
+
+    /// What the object must be by what it holds.
+    pub(super) fn shape(&self) -> Shape {
+        match self.held {
+            Shape::Annotation if self.has(seen::IMAGES) => Shape::Canvas,
+            Shape::Annotation => Shape::AnnotationPage,
+            Shape::AnnotationPage => Shape::Canvas,
+            Shape::Canvas | Shape::HoldsCanvases => Shape::HoldsCanvases,
+            Shape::Unknown if self.has(seen::BODY) => Shape::Annotation,
+            Shape::Unknown => Shape::Unknown,
+        }
+    }
+
+    /// What the object is. The place where it stands and the things that it holds outrank what it calls itself:
+    /// generators write `sc:Sequence`, `oa:Annotation`, `canvas` or `Page` over a canvas, and one such word would lose
+    /// all images below it.
+    pub(super) fn kind_by_place(&self, shape: Shape, walker: &Walker<'_>) -> Kind {
+        let has_images = walker.has_images(self.images_from);
+        let in_a_list = matches!(self.place, Place::TopItems | Place::Items | Place::Images);
+        match (self.place, shape) {
+            (Place::Sequences, _) if self.has(seen::CANVASES) => Kind::Sequence,
+            // A manifest or a collection says so once, at its own top; nobody writes it over a single canvas there.
+            (Place::Root, Shape::Canvas)
+                if matches!(self.kind, Kind::Manifest | Kind::Collection) && !self.has(seen::IMAGES) =>
+            {
+                self.kind
+            }
+            (Place::Canvases, _) => Kind::Canvas,
+            (_, Shape::Canvas)
+                if has_images
+                    && self.place != Place::Painted
+                    && (self.has(seen::IMAGES) || in_a_list || self.kind != Kind::AnnotationPage) =>
+            {
+                Kind::Canvas
+            }
+            (_, Shape::AnnotationPage) if in_a_list && !self.is_canvas_of_annotations() => {
+                Kind::AnnotationPage
+            }
+            (_, Shape::Annotation) if in_a_list => Kind::Annotation,
+            (Place::Root, _) if self.has(seen::SEQUENCES) => Kind::Manifest,
+            (Place::Root, Shape::HoldsCanvases)
+                if !matches!(self.kind, Kind::Manifest | Kind::Collection | Kind::Sequence) =>
+            {
+                Kind::Manifest
+            }
+            _ if matches!(self.kind, Kind::Unsaid | Kind::Else) => self.kind_by_shape(walker),
+            _ => self.kind,
+        }
+    }
+
+    /// Whether it stands for a canvas that leaves out the pages between itself and its annotations.
+    fn is_canvas_of_annotations(&self) -> bool {
+        match self.kind {
+            Kind::Canvas => self.place == Place::TopItems || self.has(seen::DIMENSION),
+            Kind::Unsaid | Kind::Else => self.has(seen::DIMENSION),
+            _ => false,
+        }
+    }
+
+    /// What an object without `type`, or of an unheard-of one, must be by its keys and the company it keeps.
+    fn kind_by_shape(&self, walker: &Walker<'_>) -> Kind {
+        let has_images = walker.has_images(self.images_from);
+        let at_items = matches!(self.place, Place::Root | Place::TopItems | Place::Items);
+        if (self.has(seen::IMAGES) && (has_images || self.has(seen::DIMENSION)))
+            || (at_items && self.has(seen::ITEMS) && self.has(seen::DIMENSION))
+        {
+            Kind::Canvas
+        } else if self.place == Place::Links {
+            Kind::Manifest
+        } else if self.place != Place::Root {
+            // A wrong guess further inside would cost images; no guess costs nothing.
+            self.kind
+        } else if self.has(seen::SEQUENCES) {
+            Kind::Manifest
+        } else if self.has(seen::CANVASES) {
+            Kind::Sequence
+        } else if self.has(seen::LINKS) {
+            Kind::Collection
+        } else if !self.has(seen::ITEMS) {
+            self.kind
+        } else if walker.document.canvases > 0 {
+            Kind::Manifest
+        } else if walker.document.members.is_empty() {
+            self.kind
+        } else {
+            Kind::Collection
+        }
+    }
+}

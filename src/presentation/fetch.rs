@@ -1,0 +1,94 @@
+//! Documents from their upstream: asked for in their turn, learned from as they pass, and held.
+
+use std::time::Instant;
+
+use http::{Method, Response, StatusCode};
+
+use super::whole::{Gathered, Whole, gather, is_json};
+use super::{Desk, How, Made, Wanted};
+use crate::config::settings::Timeouts;
+use crate::upstream::coding::Coding;
+use crate::upstream::{Body, UpstreamError};
+
+impl Desk {
+    /// Asks upstream; holds what is to be held.
+    pub(super) async fn fetch(&self, wanted: &Wanted, body: Body, how: How) -> Result<Made, UpstreamError> {
+        let times = self.settings.timeouts(wanted.route);
+        let started = Instant::now();
+        let sent = self.send(wanted, body, times, how).await;
+        let answer = sent.inspect_err(|error| {
+            if !error.is_the_viewers() {
+                self.metrics.upstream_error(error.kind());
+            }
+        })?;
+        self.metrics.upstream_answered("presentation", started.elapsed());
+        let (head, body) = self.heard(wanted, answer).into_parts();
+        if let (true, Err(unread)) = (is_document(&wanted.onward.method, &head), Coding::of(&head.headers)) {
+            match unread {
+                "br" => self.metrics.event("coding_br"),
+                "zstd" => self.metrics.event("coding_zstd"),
+                _ => self.metrics.event("coding_other"),
+            }
+        }
+        if !how.holds && !is_document(&wanted.onward.method, &head) {
+            return Ok(Made::Streams(Response::from_parts(head, body)));
+        }
+        let budget = self.budget.of(wanted.caller.client());
+        Ok(match gather(body, self.settings.presentation.max_body, &budget).await {
+            Gathered::Whole(body) => Made::Whole(Whole::new(head, body)),
+            Gathered::Refused(body) => {
+                self.metrics.event("held_refused");
+                Made::Streams(Response::from_parts(head, body))
+            }
+            Gathered::Longer(body) => {
+                self.metrics.event("held_too_long");
+                Made::Streams(Response::from_parts(head, body))
+            }
+        })
+    }
+
+    /// Sends it, in its turn: the canvas service builds what it has not stored, and not more at once than it can.
+    async fn send(
+        &self,
+        wanted: &Wanted,
+        body: Body,
+        times: Timeouts,
+        how: How,
+    ) -> Result<Response<Body>, UpstreamError> {
+        let onward = &wanted.onward;
+        let caller = wanted.caller.clone();
+        let caller = if how.holds { caller.collecting() } else { caller };
+        let sent = self.upstreams[wanted.route].send_for(&caller, onward, body, times);
+        let reads = matches!(onward.method, Method::GET | Method::HEAD);
+        let Some(target) = onward.uri.path_and_query().filter(|_| reads) else { return sent.await };
+        match self.healer.viewer_request(wanted.route, target.as_str(), how.has_waited).await {
+            Ok(Some(request)) => request.hold(sent).await,
+            Ok(None) => sent.await,
+            Err(_) => {
+                self.metrics.event("viewer_refused");
+                Err(UpstreamError::Busy)
+            }
+        }
+    }
+
+    /// What passes is learned from, and its pages are looked after.
+    fn heard(&self, wanted: &Wanted, answer: Response<Body>) -> Response<Body> {
+        if wanted.onward.method != Method::GET || answer.status() != StatusCode::OK {
+            return answer;
+        }
+        self.healer.manifest_opened(wanted.public.path(), &wanted.trace);
+        let Some(learner) = &self.learner else { return answer };
+        let (head, body) = answer.into_parts();
+        let name = || {
+            let host = self.settings.server.public_hosts.first()?;
+            Some(format!("https://{host}{}", wanted.public.path_and_query()?))
+        };
+        let body = learner.listen(name, &head.headers, body);
+        Response::from_parts(head, body)
+    }
+}
+
+/// Is it a whole JSON document?
+pub(super) fn is_document(method: &Method, head: &http::response::Parts) -> bool {
+    *method == Method::GET && head.status == StatusCode::OK && is_json(&head.headers)
+}

@@ -1,0 +1,184 @@
+//! A body that somebody listens to, and when a body is over.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+
+use super::{Body, BodyError};
+
+/// A body that is listened to as it goes by. Its pieces are shared, not copied.
+pub struct Teed {
+    body: Body,
+    heard: Vec<Bytes>,
+    /// How many more bytes may be heard; beyond that the listener is let go.
+    left: usize,
+    done: Option<Listener>,
+}
+
+pub(super) type Listener = Box<dyn FnOnce(Option<Vec<Bytes>>) + Send + Sync>;
+
+impl std::fmt::Debug for Teed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Teed").field("body", &self.body).field("left", &self.left).finish_non_exhaustive()
+    }
+}
+
+/// Whether a body went by whole with this frame.
+///
+/// It ends in one of three ways: it says so with its last piece (a length, HTTP/2 with `END_STREAM` on data), its fields
+/// follow and are the last (a trailer section), or only the next poll brings nothing (chunked, until close). Whoever is
+/// polled by hyper must take all three: it does not poll behind the first two.
+pub(super) fn is_over<B: HttpBody>(body: &B, frame: Option<&Result<Frame<Bytes>, B::Error>>) -> bool {
+    match frame {
+        None => true,
+        Some(Ok(frame)) => frame.is_trailers() || body.is_end_stream(),
+        Some(Err(_)) => false,
+    }
+}
+
+impl Teed {
+    pub(super) fn new(body: Body, most: usize, done: Listener) -> Self {
+        Self { body, heard: Vec::new(), left: most, done: Some(done) }
+    }
+
+    /// The listener is told at the end, so the end must be polled for.
+    pub(super) fn is_end_stream(&self) -> bool {
+        self.done.is_none() && self.body.is_end_stream()
+    }
+
+    pub(super) fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+
+    pub(super) fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        match &frame {
+            Some(Ok(frame)) => {
+                if let (Some(bytes), true) = (frame.data_ref(), self.done.is_some()) {
+                    self.hear(bytes.clone());
+                }
+            }
+            Some(Err(_)) => self.done = None,
+            None => {}
+        }
+        if is_over(&self.body, frame.as_ref())
+            && let Some(done) = self.done.take()
+        {
+            done(Some(std::mem::take(&mut self.heard)));
+        }
+        Poll::Ready(frame)
+    }
+
+    fn hear(&mut self, bytes: Bytes) {
+        if let Some(left) = self.left.checked_sub(bytes.len()) {
+            self.left = left;
+            self.heard.push(bytes);
+        } else {
+            self.heard = Vec::new();
+            if let Some(done) = self.done.take() {
+                done(None);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use http::HeaderMap;
+    use http_body_util::BodyExt as _;
+    use rstest::rstest;
+
+    use super::*;
+
+    /// How a body tells that it is over.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    enum End {
+        /// With its last piece: a length, or `END_STREAM` on data.
+        WithTheLast,
+        /// With nothing: chunked, until close, `END_STREAM` on an empty frame.
+        WithNothing,
+        /// With a trailer section, behind which hyper does not ask again.
+        Trailers,
+        /// Not at all.
+        Cut,
+    }
+
+    struct Pieces(std::vec::IntoIter<&'static str>, End);
+
+    impl HttpBody for Pieces {
+        type Data = Bytes;
+        type Error = BodyError;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+            if let Some(piece) = self.0.next() {
+                return Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(piece.as_bytes())))));
+            }
+            Poll::Ready(match self.1 {
+                End::Trailers => {
+                    self.1 = End::WithNothing;
+                    Some(Ok(Frame::trailers(HeaderMap::new())))
+                }
+                End::Cut => Some(Err(BodyError::Stalled)),
+                End::WithTheLast | End::WithNothing => None,
+            })
+        }
+
+        fn is_end_stream(&self) -> bool {
+            self.1 == End::WithTheLast && self.0.as_slice().is_empty()
+        }
+    }
+
+    /// Polls as hyper does: not behind a body that says that it is over, and not behind trailers.
+    async fn as_hyper_does(mut body: Body) {
+        while !body.is_end_stream() {
+            match body.frame().await {
+                Some(Ok(frame)) if frame.is_data() => {}
+                _ => return,
+            }
+        }
+    }
+
+    #[rstest]
+    #[case::length(End::WithTheLast, true)]
+    #[case::chunked(End::WithNothing, true)]
+    #[case::trailers(End::Trailers, true)]
+    #[case::cut(End::Cut, false)]
+    #[tokio::test]
+    async fn whoever_listens_to_a_body_hears_each_of_its_ends(#[case] end: End, #[case] is_told: bool) {
+        for pieces in [vec!["a", "b", "c"], vec!["a"], vec![]] {
+            let heard = Arc::new(Mutex::new(Vec::new()));
+            let told = Arc::clone(&heard);
+            let whole = pieces.concat();
+            let body = Body::shaped(Pieces(pieces.into_iter(), end)).tee(3, move |heard| {
+                let heard = heard.map(|pieces| String::from_utf8(pieces.concat()).expect("text"));
+                told.lock().expect("a lock").push(heard);
+            });
+            as_hyper_does(body).await;
+            let expected = if is_told { vec![Some(whole)] } else { Vec::new() };
+            assert_eq!(*heard.lock().expect("a lock"), expected, "{end:?}");
+        }
+    }
+
+    #[rstest]
+    #[tokio::test]
+    async fn of_one_that_is_too_long_it_is_told_once_and_that_only(
+        #[values(End::WithTheLast, End::WithNothing, End::Trailers)] end: End,
+    ) {
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let told = Arc::clone(&heard);
+        let body = Body::shaped(Pieces(vec!["ab", "cd", "ef"].into_iter(), end))
+            .tee(3, move |heard| told.lock().expect("a lock").push(heard.is_some()));
+        as_hyper_does(body).await;
+        assert_eq!(*heard.lock().expect("a lock"), [false]);
+    }
+}
