@@ -50,7 +50,7 @@ impl Upstream {
         let Some(client) = caller.client() else {
             return Response::from_parts(head, Body::from_upstream(Transfer::new(None, Some(exchange))));
         };
-        let reading = Reading::of(&head.headers);
+        let reading = Reading::of(&head.headers, exchange.size_hint().exact());
         let begun = Pieces {
             counts_short: caller.shares_connection() || caller.kind() != Some(RouteKind::Image),
             ..Pieces::default()
@@ -113,9 +113,11 @@ enum Reading {
 
 impl Reading {
     /// Viewers show an image when it is whole. Anything else may be made bit by bit: a page that grows, a stream of events.
-    fn of(fields: &HeaderMap) -> Self {
+    /// What is told to be short (an error, an info.json) is on its way already.
+    fn of(fields: &HeaderMap, length: Option<u64>) -> Self {
         let is_image = |kind: &HeaderValue| kind.as_bytes().starts_with(b"image/");
-        if fields.get(CONTENT_TYPE).is_some_and(is_image) { Self::Whole } else { Self::Ahead }
+        let is_short = length.is_some_and(|length| length <= SHORT as u64);
+        if is_short || fields.get(CONTENT_TYPE).is_some_and(is_image) { Self::Whole } else { Self::Ahead }
     }
 }
 
