@@ -71,7 +71,6 @@ step() {
 log=$(mktemp) || exit 2
 trap 'rm -f "$log"' EXIT
 
-simulation() { HEAL_SIM_SEEDS=10000 cargo test --locked --lib heal::sim; }
 tests() { cargo test --locked --workspace 2>&1 | tee "$log"; }
 browser() {
   local missing=()
@@ -93,7 +92,6 @@ prepare || exit 2
 step format cargo fmt --all --check
 step lints cargo clippy --locked --workspace --all-targets -- -D warnings
 step tests tests
-step simulation simulation
 step instructions instructions
 step docs docs
 step demo cargo run --locked --example demo -- --once

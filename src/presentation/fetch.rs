@@ -56,7 +56,9 @@ impl Desk {
         how: How,
     ) -> Result<Response<Body>, UpstreamError> {
         let onward = &wanted.onward;
-        let sent = self.upstreams[wanted.route].send_for(&wanted.caller, onward, body, times);
+        let caller = wanted.caller.clone();
+        let caller = if how.holds { caller.collecting() } else { caller };
+        let sent = self.upstreams[wanted.route].send_for(&caller, onward, body, times);
         let reads = matches!(onward.method, Method::GET | Method::HEAD);
         let Some(target) = onward.uri.path_and_query().filter(|_| reads) else { return sent.await };
         match self.healer.viewer_request(wanted.route, target.as_str(), how.has_waited).await {

@@ -84,10 +84,6 @@ pub(super) async fn gather(mut body: Body, most: usize, budget: &Budget) -> Gath
     if !fits(body.size_hint().lower()) {
         return Gathered::Longer(body);
     }
-    // It was short, and counts already.
-    if let Body::Full(whole) = body {
-        return Gathered::Whole(whole);
-    }
     // Each piece has its own share: what is passed on in the end still counts.
     let (mut begun, mut size) = (VecDeque::new(), 0);
     loop {

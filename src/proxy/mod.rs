@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::request::Parts;
-use http::{HeaderMap, Method, Request, Response};
+use http::{HeaderMap, Method, Request, Response, Version};
 use hyper::body::{Body as _, Incoming};
 
 #[doc(hidden)]
@@ -219,7 +219,7 @@ impl Rooms {
     ) -> Result<Answer, Refusal> {
         let echo = image.is_some_and(|image| self.healer.is_callback(image, head, client));
         let raw = echo || self.skips_healing(head, viewer);
-        let caller = self.caller(viewer, client, asked.route_kind);
+        let caller = self.caller(viewer, client, asked.route_kind, head.version);
         let body = bodies::taken(asked, &head.method, body, &self.settings.server)?;
         headers::onward(head, asked, viewer, &self.settings, &self.via)?;
         if let Some(rewrite) = &self.rewrite {
@@ -265,11 +265,11 @@ impl Rooms {
     }
 
     /// On whose behalf this request goes upstream. The canvas service asks on behalf of our own heals.
-    fn caller(&self, viewer: &Viewer, client: IpAddr, kind: RouteKind) -> Caller {
+    fn caller(&self, viewer: &Viewer, client: IpAddr, kind: RouteKind, version: Version) -> Caller {
         if is_among(client, &self.settings.heal.origins) {
             return Caller::default();
         }
-        let caller = Caller::viewer(Self::client_at(viewer, client), kind);
+        let caller = Caller::viewer(Self::client_at(viewer, client), kind, version);
         if is_among(client, &self.settings.server.trusted_proxies) { caller.unbounded() } else { caller }
     }
 

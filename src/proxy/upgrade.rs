@@ -128,7 +128,7 @@ impl Rooms {
             self.metrics.event("upgrade_refused");
             return Err(Refusal::Upgrades);
         };
-        let caller = self.caller(viewer, client, asked.route_kind);
+        let caller = self.caller(viewer, client, asked.route_kind, head.version);
         headers::onward(head, asked, viewer, &self.settings, &self.via)?;
         if let Some(rewrite) = &self.rewrite {
             rewrite.called(&mut head.headers);

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 
 use dashmap::DashMap;
+use http::Version;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 
@@ -56,18 +57,33 @@ pub struct Caller {
     viewer: Option<(Arc<Client>, RouteKind)>,
     /// A trusted proxy that does not say for whom it asks, and may ask for many.
     is_unbounded: bool,
+    /// Its connection carries other answers at the same time.
+    shares_connection: bool,
+    /// Who asks takes in the whole answer, and counts it.
+    collects: bool,
 }
 
 impl Caller {
-    /// A request of a client on a route of this kind.
-    pub fn viewer(client: Arc<Client>, kind: RouteKind) -> Self {
-        Self { viewer: Some((client, kind)), is_unbounded: false }
+    /// A request of a client on a route of this kind, made in this version.
+    pub fn viewer(client: Arc<Client>, kind: RouteKind, version: Version) -> Self {
+        let shares_connection = version >= Version::HTTP_2;
+        Self { viewer: Some((client, kind)), is_unbounded: false, shares_connection, collects: false }
     }
 
     /// The same without a share of its own in permits.
     #[must_use]
     pub fn unbounded(self) -> Self {
         Self { is_unbounded: true, ..self }
+    }
+
+    /// The same request, whose answer is taken in at once by who asks: it need not be read before.
+    #[must_use]
+    pub fn collecting(self) -> Self {
+        Self { collects: true, ..self }
+    }
+
+    pub(super) fn collects(&self) -> bool {
+        self.collects
     }
 
     /// Whose request it is; `None`: our own.
@@ -77,6 +93,11 @@ impl Caller {
 
     pub(super) fn kind(&self) -> Option<RouteKind> {
         self.viewer.as_ref().map(|(_, kind)| *kind)
+    }
+
+    /// How many answers wait for the client is not bounded by its connections.
+    pub(super) fn shares_connection(&self) -> bool {
+        self.shares_connection
     }
 
     /// The client, if it has permits of its own.

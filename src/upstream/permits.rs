@@ -28,7 +28,7 @@ const LAST_RECHECK: Duration = Duration::from_millis(200);
 const STALLED: Duration = Duration::from_millis(100);
 
 /// Requests that wait, for each permit that there is.
-const WAITERS_PER_PERMIT: usize = 16;
+const WAITERS_PER_PERMIT: usize = 100;
 
 /// Bits of [`Permits::taken`] for one kind of route.
 const BITS: u32 = 20;

@@ -23,6 +23,7 @@ use super::client::{Caller, Client};
 use super::connection::READ_BUFFER;
 use super::tee::is_over;
 use super::transfer::Transfer;
+use crate::config::settings::RouteKind;
 
 /// A shorter piece is copied: it is a part of a read buffer, which it would keep in memory.
 const SHORT: usize = 16 << 10;
@@ -50,7 +51,12 @@ impl Upstream {
             return Response::from_parts(head, Body::from_upstream(Transfer::new(None, Some(exchange))));
         };
         let reading = Reading::of(&head.headers);
-        let (begun, read) = read(&mut exchange, self.buffer, client, reading).await;
+        let begun = Pieces {
+            counts_short: caller.shares_connection() || caller.kind() != Some(RouteKind::Image),
+            ..Pieces::default()
+        };
+        let most = if caller.collects() { 0 } else { self.buffer };
+        let (begun, read) = read(&mut exchange, most, client, reading, begun).await;
         let rest = match read {
             Read::Whole(end) => {
                 exchange.lease.end();
@@ -81,7 +87,8 @@ impl Upstream {
             upload.belongs_to(Arc::clone(client));
             upload.watch(silence);
         }
-        let (begun, read) = read(&mut body, self.buffer, client, Reading::Whole).await;
+        let begun = Pieces { counts_short: true, ..Pieces::default() };
+        let (begun, read) = read(&mut body, self.buffer, client, Reading::Whole, begun).await;
         match read {
             // A request whose method may not be repeated is told by its body, and it keeps its framing.
             Read::Whole(Body::Empty) if begun.whole.is_none() => Ok(Body::Full(Bytes::new())),
@@ -131,8 +138,8 @@ async fn read(
     most: usize,
     client: &Arc<Client>,
     reading: Reading,
+    mut begun: Pieces,
 ) -> (Pieces, Read) {
-    let mut begun = Pieces::default();
     let hint = body.size_hint();
     let is_short = usize::try_from(hint.lower()).is_ok_and(|size| size <= most);
     if most == 0 || !is_short {
@@ -195,7 +202,7 @@ fn read_ahead(mut body: Body, most: usize, client: Arc<Client>) -> Body {
                 None => return,
             };
             size += bytes.len();
-            let mut pieces = Pieces::default();
+            let mut pieces = Pieces { counts_short: true, ..Pieces::default() };
             has_room = pieces.push(bytes, &client) && pieces.end_short(&client);
             if is_whole {
                 // The last piece tells that it is: nobody asks once more where the length is known.
@@ -242,6 +249,8 @@ struct Pieces {
     /// Short pieces, put together. Each would cost more memory than it has bytes.
     short: Vec<u8>,
     size: usize,
+    /// A short body counts, too. Not on HTTP/1: there is one for each connection, and no more than one read buffer.
+    counts_short: bool,
 }
 
 impl Pieces {
@@ -251,6 +260,10 @@ impl Pieces {
         if bytes.len() >= SHORT {
             // It is a part of a read buffer.
             return self.end_short(client) && self.keep(bytes, READ_BUFFER, client);
+        }
+        if !self.counts_short && self.size == bytes.len() {
+            self.whole = Some(bytes);
+            return true;
         }
         if self.short.is_empty() {
             self.short.reserve_exact(bytes.len());

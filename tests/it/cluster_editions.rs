@@ -115,7 +115,12 @@ async fn who_is_too_far_behind_the_others_reads_the_whole_index_again() {
     let read = fleet.event(1, "edition_read");
     redis.ask(&["DEL", "iiif-mender:{learned}:stream"]).await;
     let pages = fleet.bed.pages();
-    assert_eq!(fleet.asks(0, &pages[1].info_path()).await.expect("an answer").status, 200);
+    // A third node has learned what both know: where a file is.
+    let stream = "iiif-mender:{learned}:stream";
+    let url = fleet.nodes[1].app.index.file_url(uuid).expect("an index").expect("it is known");
+    let fields = ["node", "third", "kind", "file", "name", &page.uuid, "body", &url];
+    redis.ask(&[&["XADD", stream, "*"][..], &fields[..]].concat()).await;
+    redis.ask(&["PUBLISH", "iiif-mender:all", "learned third"]).await;
     patiently("it notices", || fleet.event(1, "cluster_behind") >= 1.0).await;
     patiently("it reads again", || fleet.event(1, "edition_read") > read).await;
     assert!(knows(&fleet.nodes[1].app, &pages) && learned(), "nothing was lost");

@@ -35,7 +35,12 @@ struct DetectorState {
     known: HashSet<Arc<str>>,
     /// The last one of a mass expiry that was told already.
     during: Option<Instant>,
+    /// Others expired since the index is gone through.
+    again: bool,
 }
+
+/// How often the index is gone through for one mass expiry, at most.
+const SWEEPS: usize = 2;
 
 /// A mass expiry is over when no identifier expired for this many times `within`.
 pub(in crate::heal) const OVER_AFTER: u32 = 6;
@@ -45,17 +50,29 @@ impl MassExpiryDetector {
         Self { bounds, seen: Mutex::default() }
     }
 
+    /// All is looked at from now on.
+    pub(in crate::heal) fn begins_anew(&self) {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).again = false;
+    }
+
+    /// All was looked at: what expires from now on is another mass expiry. True: something expired meanwhile.
+    pub(in crate::heal) fn ends(&self) -> bool {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.during = None;
+        seen.again
+    }
+
     /// This identifier was found expired. True: with it a mass expiry begins (told once).
     pub(in crate::heal) fn note(&self, key: &Arc<str>, now: Instant) -> bool {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(last) = seen.during {
             if now.duration_since(last) < self.bounds.within * OVER_AFTER {
-                seen.during = Some(now);
+                (seen.during, seen.again) = (Some(now), true);
                 return false;
             }
             seen.during = None;
         }
-        let DetectorState { ids, known, during } = &mut *seen;
+        let DetectorState { ids, known, during, .. } = &mut *seen;
         while let Some((_, old)) =
             ids.pop_front_if(|(when, _)| now.duration_since(*when) >= self.bounds.within)
         {
@@ -101,8 +118,16 @@ impl Ward {
         let (ward, trace) = (Arc::clone(self), trace.clone());
         self.home.spawn(async move {
             ward.heal_manifests(in_use, &trace).await;
-            if sweep {
+            // What expired behind the sweep while it went on is swept, too: once more, and not without end.
+            for _ in 0..SWEEPS {
+                if !sweep {
+                    return;
+                }
+                ward.expiries.begins_anew();
                 ward.sweep_all().await;
+                if !ward.expiries.ends() {
+                    return;
+                }
             }
         });
     }
