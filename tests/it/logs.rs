@@ -143,6 +143,7 @@ async fn a_client_stands_in_its_line_as_far_as_it_may_and_no_path_forges_one() {
         let viewers = serving.viewers;
         // Not on this thread: the server behind runs here.
         let asked = tokio::task::spawn_blocking(move || {
+            #[expect(clippy::disallowed_methods, reason = "a raw client, on a thread of its own")]
             let mut viewer = std::net::TcpStream::connect(viewers).expect("connected");
             viewer.set_read_timeout(Some(std::time::Duration::from_secs(20))).expect("set");
             std::io::Write::write_all(&mut viewer, request.as_bytes()).expect("written");
@@ -200,7 +201,9 @@ async fn the_expression_for_fail2ban_finds_who_is_refused_in_real_lines() {
     command.env("IIIF_MENDER__SERVER__LISTEN", viewers.to_string());
     let mut child = Killed(command.stderr(Stdio::piped()).spawn().expect("it starts"));
     let stderr = BufReader::new(child.0.stderr.take().expect("a pipe"));
-    patiently("it serves", || std::net::TcpStream::connect(viewers).is_ok()).await;
+    #[expect(clippy::disallowed_methods, reason = "a raw client, in a test")]
+    let is_there = || std::net::TcpStream::connect(viewers).is_ok();
+    patiently("it serves", is_there).await;
     testbed::get(&format!("http://{viewers}/nothing?status=1")).await;
     let mut lines = stderr.lines().map_while(Result::ok);
     let line = lines.find(|line| line.contains("\"request\"") && line.contains("/nothing")).expect("a line");
