@@ -1,6 +1,6 @@
 //! The ladder: the fastest safe way back for an image that the image server has forgotten.
 //!
-//! [`Healer::treat`] is what the proxy calls. It answers the viewer's own request from the file at once where the
+//! [`Healer::answer`] is what the proxy calls. It answers the viewer's own request from the file at once where the
 //! file is known (`direct`); otherwise it takes a seat on the one shared climb for that identifier, waits as long
 //! as the viewer can, and asks again. `climb` goes up the rungs; every canvas request goes through `service`.
 
