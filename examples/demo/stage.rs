@@ -50,7 +50,7 @@ impl Stage {
 
         let ports = page::Ports::default();
         let page = page::serve(Arc::clone(&bed), Arc::clone(&ports)).await?;
-        let whole = "direct,register,visit,rebuild";
+        let whole = "direct,register,variant,visit,rebuild";
         let mender = App::start(settings(folder.path(), &bed, page, "whole", whole, listen)?).await?;
         let anywhere = SocketAddr::new(listen.ip(), 0);
         let careful =
@@ -135,8 +135,8 @@ impl Stage {
 
     /// How often the canvas of this page was asked for until now.
     pub(crate) fn canvas_requests(&self, of: &Page) -> usize {
-        let targets = [Kind::Visit, Kind::Rebuild].map(|kind| self.bed.targets(kind)).concat();
-        // A rebuild is the same target with `update=true` appended.
+        let targets = [Kind::Visit, Kind::Rebuild, Kind::Variant].map(|kind| self.bed.targets(kind)).concat();
+        // A rebuild or a variant is the same target with a query appended.
         targets.iter().filter(|target| target.starts_with(&of.canvas_path)).count()
     }
 
