@@ -1,9 +1,11 @@
 //! Slows down who guesses tokens, each address for itself.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use crate::upstream::one_client;
 
 /// Wrong tokens that an address may show within [`WINDOW`].
 const WRONG: u32 = 10;
@@ -28,7 +30,7 @@ struct Wrong {
 impl Brake {
     /// How long this address must wait before any token of its is looked at.
     pub(super) fn holds(&self, address: IpAddr, now: Instant) -> Option<Duration> {
-        let wrong = self.lock().get(&of_one_guesser(address)).copied()?;
+        let wrong = self.lock().get(&one_client(address)).copied()?;
         let left = WINDOW.checked_sub(now.saturating_duration_since(wrong.first))?;
         (wrong.count >= WRONG && !left.is_zero()).then_some(left)
     }
@@ -36,7 +38,7 @@ impl Brake {
     /// This address showed a wrong token.
     pub(super) fn was_wrong(&self, address: IpAddr, now: Instant) {
         let mut all = self.lock();
-        let address = of_one_guesser(address);
+        let address = one_client(address);
         let is_over = |wrong: &Wrong| now.saturating_duration_since(wrong.first) >= WINDOW;
         if !all.contains_key(&address) && all.len() >= ADDRESSES {
             all.retain(|_, wrong| !is_over(wrong));
@@ -54,14 +56,6 @@ impl Brake {
 
     fn lock(&self) -> MutexGuard<'_, HashMap<IpAddr, Wrong>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// SECURITY: whoever has one IPv6 address has the 2^64 of its network, too.
-fn of_one_guesser(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V4(address) => address.into(),
-        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)).into(),
     }
 }
 

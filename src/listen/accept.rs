@@ -43,26 +43,18 @@ where
         let connection = Connection::new(&hall, manner, stop.clone(), client);
         let service = service.clone();
         let (worker, post) = hall.crew.post();
-        // Into the worker's reactor.
-        let into = TcpStream::from_std;
-        Some(if let Some(asking) = asking {
-            let service = marking(service, asking);
-            let runs = async move {
-                if let Ok(stream) = into(stream) {
-                    connection.run(stream, peer, service).await;
+        Some(connections.spawn_on(
+            async move {
+                // Into the worker's reactor.
+                let Ok(stream) = TcpStream::from_std(stream) else { return };
+                match asking {
+                    Some(asking) => connection.run(stream, peer, marking(service, asking)).await,
+                    None => connection.run(stream, peer, service).await,
                 }
                 drop((place, post));
-            };
-            connections.spawn_on(runs, &worker)
-        } else {
-            let runs = async move {
-                if let Ok(stream) = into(stream) {
-                    connection.run(stream, peer, service).await;
-                }
-                drop((place, post));
-            };
-            connections.spawn_on(runs, &worker)
-        })
+            },
+            &worker,
+        ))
     };
     loop {
         tokio::select! {

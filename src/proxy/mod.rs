@@ -141,7 +141,7 @@ impl Proxy {
         if let Err(refusal) = checked {
             return rooms.reply(&asking, &head.headers, span, "none", Err(refusal), started);
         }
-        let (route, answer) = match rooms.gateway(&viewer, &head).await {
+        let (route, answer) = match rooms.gateway(&viewer, client, &head).await {
             Some(answer) => ("manifests", answer),
             None => rooms.routed(&viewer, &asking, &mut head, body).await,
         };
@@ -166,13 +166,14 @@ impl Rooms {
     }
 
     /// Stored manifests are served before all routes, where they are at all.
-    async fn gateway(&self, viewer: &Viewer, head: &Parts) -> Option<Result<Answer, Refusal>> {
+    async fn gateway(
+        &self,
+        viewer: &Viewer,
+        client: IpAddr,
+        head: &Parts,
+    ) -> Option<Result<Answer, Refusal>> {
         let base = || headers::own_base(head, viewer, &self.settings);
-        let client = || {
-            let client = hops::client(&head.headers, viewer, &self.settings.server.trusted_proxies);
-            Self::client_at(viewer, client)
-        };
-        match self.presenter.gateway(head, base, client).await {
+        match self.presenter.gateway(head, base, || Self::client_at(viewer, client)).await {
             Gateway::Elsewhere => None,
             Gateway::Unknown => Some(Err(Refusal::NoRoute)),
             Gateway::Answer(presented) => Some(Ok(Answer::served(presented.response))),
@@ -195,7 +196,7 @@ impl Rooms {
             Err(refusal) => return ("none", Err(refusal)),
         };
         if let Some(protocols) = self.protocols(asked.route_kind, head, !body.is_end_stream()) {
-            let answer = Box::pin(self.upgrade(&asked, protocols, viewer, head)).await;
+            let answer = Box::pin(self.upgrade(&asked, protocols, (viewer, asking.client), head)).await;
             return (asked.kind(), answer);
         }
         let image = asked.image();

@@ -2,9 +2,9 @@
 //!
 //! Image and presentation routes never switch: there `Upgrade` is one of the fields of one hop, and goes no further.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Instant;
 
 use http::header::{CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderValue, UPGRADE};
@@ -13,10 +13,10 @@ use http::{Method, StatusCode, Version};
 
 use super::reply::Refusal;
 use super::route::Asked;
-use super::{Answer, Rooms, Viewer, headers, hops};
+use super::{Answer, Rooms, Viewer, headers};
 use crate::config::settings::{RouteKind, Server, is_among};
 use crate::observe::{Gauged, Metrics, Span};
-use crate::upstream::{Upgrade, UpstreamError, one_client};
+use crate::upstream::{Client, ClientUpgrade, Upgrade, UpstreamError};
 
 const SWITCHES: HeaderValue = HeaderValue::from_static("upgrade");
 
@@ -25,23 +25,20 @@ const SWITCHES: HeaderValue = HeaderValue::from_static("upgrade");
 pub(super) struct Upgrades {
     all: usize,
     each: usize,
-    open: Open,
+    open: Arc<AtomicUsize>,
 }
-
-/// How many each client has; who has none is not listed.
-type Open = Arc<Mutex<HashMap<IpAddr, usize>>>;
 
 /// One of them. Free again when dropped.
 #[derive(Debug)]
 pub(super) struct UpgradePermit {
-    client: IpAddr,
-    open: Open,
+    open: Arc<AtomicUsize>,
+    _client: ClientUpgrade,
     _counted: Gauged,
 }
 
 impl Upgrades {
     pub(super) fn of(server: &Server) -> Self {
-        Self { all: server.max_upgrades, each: server.max_upgrades_per_client, open: Open::default() }
+        Self { all: server.max_upgrades, each: server.max_upgrades_per_client, open: Arc::default() }
     }
 
     /// The same under other bounds. Who has one keeps it.
@@ -50,34 +47,19 @@ impl Upgrades {
     }
 
     /// One more for this client, if it may have it.
-    fn take(&self, client: IpAddr, is_trusted: bool, metrics: &Metrics) -> Option<UpgradePermit> {
-        let client = one_client(client);
-        let mut open = lock(&self.open);
-        let (all, own) = (open.values().sum::<usize>(), open.get(&client).copied().unwrap_or(0));
-        if all >= self.all || (!is_trusted && own >= self.each) {
-            return None;
-        }
-        open.insert(client, own + 1);
-        drop(open);
+    fn take(&self, client: &Arc<Client>, is_trusted: bool, metrics: &Metrics) -> Option<UpgradePermit> {
+        let own = client.upgrade(if is_trusted { usize::MAX } else { self.each })?;
+        let fits = |open: usize| (open < self.all).then_some(open + 1);
+        self.open.fetch_update(Relaxed, Relaxed, fits).ok()?;
         let counted = Gauged::one(&metrics.upstream.upgraded);
-        Some(UpgradePermit { client, open: Arc::clone(&self.open), _counted: counted })
+        Some(UpgradePermit { open: Arc::clone(&self.open), _client: own, _counted: counted })
     }
 }
 
 impl Drop for UpgradePermit {
     fn drop(&mut self) {
-        let mut open = lock(&self.open);
-        if let Some(count) = open.get_mut(&self.client) {
-            *count -= 1;
-            if *count == 0 {
-                open.remove(&self.client);
-            }
-        }
+        self.open.fetch_sub(1, Relaxed);
     }
-}
-
-fn lock(open: &Mutex<HashMap<IpAddr, usize>>) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
-    open.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The words of a list field, in small letters.
@@ -118,12 +100,11 @@ impl Rooms {
         &self,
         asked: &Asked,
         protocols: HeaderValue,
-        viewer: &Viewer,
+        (viewer, client): (&Viewer, IpAddr),
         head: &mut Parts,
     ) -> Result<Answer, Refusal> {
-        let trusted = &self.settings.server.trusted_proxies;
-        let client = hops::client(&head.headers, viewer, trusted);
-        let permit = self.upgrades.take(client, is_among(client, trusted), &self.metrics);
+        let is_trusted = is_among(client, &self.settings.server.trusted_proxies);
+        let permit = self.upgrades.take(&Self::client_at(viewer, client), is_trusted, &self.metrics);
         let Some(permit) = permit else {
             self.metrics.event("upgrade_refused");
             return Err(Refusal::Upgrades);

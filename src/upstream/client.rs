@@ -9,7 +9,7 @@ use http::Version;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 
-use super::held::{Budget, Share};
+use super::held::{Budget, Share, add};
 use super::permits::Permits;
 use crate::config::settings::RouteKind;
 
@@ -42,6 +42,8 @@ pub struct Client {
     registry: Arc<Registry>,
     permits: Arc<Permits>,
     connections: AtomicUsize,
+    /// Connections that speak another protocol than HTTP.
+    upgrades: AtomicUsize,
     /// Bytes of answers and uploads that it did not take or send to their end.
     bytes: AtomicUsize,
 }
@@ -49,6 +51,16 @@ pub struct Client {
 /// One connection of a client: counts until it is dropped.
 #[derive(Debug)]
 pub struct ClientConnection(Arc<Client>);
+
+/// One connection of a client that speaks another protocol than HTTP: counts until it is dropped.
+#[derive(Debug)]
+pub struct ClientUpgrade(Arc<Client>);
+
+impl Drop for ClientUpgrade {
+    fn drop(&mut self) {
+        self.0.upgrades.fetch_sub(1, Relaxed);
+    }
+}
 
 /// On whose behalf a request goes to an upstream.
 #[derive(Debug, Clone, Default)]
@@ -157,6 +169,7 @@ impl Registry {
             registry: Arc::clone(self),
             permits: Permits::new(self.permits.load(Relaxed), self.ended.clone()),
             connections: AtomicUsize::new(0),
+            upgrades: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
         });
         *entry = Arc::downgrade(&client);
@@ -178,9 +191,14 @@ impl Client {
 
     /// One more connection, if the client has fewer than `most`.
     pub fn connect(self: &Arc<Self>, most: usize) -> Option<ClientConnection> {
-        let fits = |count: usize| (count < most).then_some(count + 1);
-        self.connections.fetch_update(Relaxed, Relaxed, fits).ok()?;
+        add(&self.connections, 1, most)?;
         Some(ClientConnection(Arc::clone(self)))
+    }
+
+    /// One more connection that speaks another protocol, if the client has fewer than `most`.
+    pub fn upgrade(self: &Arc<Self>, most: usize) -> Option<ClientUpgrade> {
+        add(&self.upgrades, 1, most)?;
+        Some(ClientUpgrade(Arc::clone(self)))
     }
 
     pub(super) fn permits(&self) -> &Arc<Permits> {

@@ -2,11 +2,10 @@
 
 use std::fmt;
 use std::future::poll_fn;
-use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use http::request::Parts;
@@ -15,8 +14,8 @@ use hyper::client::conn::{TrySendError, http1};
 use hyper::rt::{Read, Write};
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::AbortHandle;
+use tokio_util::io::InspectReader;
 
 use super::body::{Body, BodyError};
 use super::upload::{Progress, Silence};
@@ -25,54 +24,6 @@ use crate::config::settings::Timeouts;
 /// What is read at once, in bytes; a head must fit as well. hyper's own buffer begins at 8 KiB and grows to 400 KiB:
 /// too little for a tile, and too much for hundreds of connections (docs/decisions/0004-the-data-path.md).
 pub(super) const READ_BUFFER: usize = 64 * 1024;
-
-/// A stream that notes that bytes came.
-#[derive(Debug)]
-struct Listening<I> {
-    io: I,
-    heard: Arc<AtomicBool>,
-}
-
-impl<I: AsyncRead + Unpin> AsyncRead for Listening<I> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        let read = Pin::new(&mut self.io).poll_read(cx, buf);
-        if buf.filled().len() > before {
-            self.heard.store(true, Ordering::Relaxed);
-        }
-        read
-    }
-}
-
-impl<I: AsyncWrite + Unpin> AsyncWrite for Listening<I> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
-    }
-}
 
 /// One connection; at most one request at a time.
 #[derive(Debug)]
@@ -134,7 +85,14 @@ impl Connection {
         I: Read + Write + Send + Unpin + 'static,
     {
         let heard = Arc::<AtomicBool>::default();
-        let io = TokioIo::new(Listening { io: TokioIo::new(io), heard: Arc::clone(&heard) });
+        let notes = Arc::clone(&heard);
+        // At the end of the stream it is called with nothing.
+        let io = InspectReader::new(TokioIo::new(io), move |bytes| {
+            if !bytes.is_empty() {
+                notes.store(true, Ordering::Relaxed);
+            }
+        });
+        let io = TokioIo::new(io);
         let (sender, driver) =
             http1::Builder::new().read_buf_exact_size(Some(READ_BUFFER)).handshake(io).await?;
         let driver = tokio::spawn(async move {

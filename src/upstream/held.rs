@@ -121,18 +121,13 @@ impl Budget {
     }
 }
 
-/// Adds `bytes` to `taken`; `None`: that would be more than `most`.
-fn add(taken: &AtomicUsize, bytes: usize, most: usize) -> Option<()> {
+/// Adds `bytes` (or whatever is counted) to `taken`; `None`: that would be more than `most`.
+pub(super) fn add(taken: &AtomicUsize, bytes: usize, most: usize) -> Option<()> {
     let fits = |taken: usize| taken.checked_add(bytes).filter(|sum| *sum <= most);
     taken.fetch_update(Relaxed, Relaxed, fits).ok().map(drop)
 }
 
 impl Share {
-    /// Both as one.
-    pub fn join(&mut self, mut other: Self) {
-        self.bytes += std::mem::take(&mut other.bytes);
-    }
-
     /// The same bytes; the share is given back when nobody has any of them any more.
     pub fn keep(self, bytes: Bytes) -> Bytes {
         Bytes::from_owner(Kept { bytes, _share: self })
@@ -226,8 +221,7 @@ mod tests {
         assert_eq!((shown.get(), &piece[..]), (6, &b"2"[..]));
         drop(piece);
         assert_eq!(shown.get(), 0);
-        let mut both = budget.take(5).expect("it fits");
-        both.join(budget.take(5).expect("it fits"));
+        let both = [budget.take(5).expect("it fits"), budget.take(5).expect("it fits")];
         assert_eq!(shown.get(), 10);
         let over = budget.count(7);
         assert_eq!(shown.get(), 17);

@@ -43,7 +43,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 pub use body::{Body, BodyError, Break};
-pub use client::{Caller, Client, ClientConnection, Clients, one_client};
+pub use client::{Caller, Client, ClientConnection, ClientUpgrade, Clients, one_client};
 pub use collector::Collector;
 pub use dial::{TlsError, client_tls};
 pub use error::{Chain, UpstreamError};

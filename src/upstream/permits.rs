@@ -140,7 +140,7 @@ impl Permits {
         usize::try_from(sum).unwrap_or(usize::MAX)
     }
 
-    /// A permit; waits for one until `deadline`. `None`: there was none in time, or too many wait already.
+    /// A permit; waits for one as long as `patience`. `None`: there was none in time, or too many wait already.
     pub(super) async fn acquire(
         self: &Arc<Self>,
         kind: RouteKind,

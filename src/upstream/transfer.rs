@@ -61,7 +61,7 @@ pub(super) struct Transfer {
     /// Who sends the body up.
     sender: AtomicWaker,
     /// What an answer holds. hyper does not ask for a body that its client does not take, so it is taken away here.
-    pub(super) exchange: Mutex<Option<Exchange>>,
+    exchange: Mutex<Option<Exchange>>,
 }
 
 impl Transfer {
