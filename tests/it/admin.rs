@@ -267,7 +267,8 @@ async fn a_poisoned_canvas_is_shown_as_such_until_it_is_cured() {
 
 #[tokio::test]
 async fn a_poisoned_canvas_is_cured_by_hand() {
-    let world = World::with("heal.ladder = visit,rebuild").await;
+    // Without pages ahead: their cures go on for as long as the fault does.
+    let world = World::with("heal.ladder = visit,rebuild\nheal.ahead = 0").await;
     let page = world.bed.page();
     world.bed.expires_everything();
     world.bed.service.poisons_nested(503);

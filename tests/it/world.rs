@@ -111,12 +111,17 @@ impl World {
 
     /// Waits until all that was started has ended: no heal in the air, no viewer waiting.
     pub(crate) async fn settles(&self) {
-        patiently("all gauges are back to zero", || {
-            ["flights", "waiting_viewers", "canvas_in_flight"]
-                .iter()
-                .all(|gauge| self.metric(&format!("iiif_mender_{gauge}")) == 0.0)
-        })
-        .await;
+        const GAUGES: [&str; 3] =
+            ["iiif_mender_flights", "iiif_mender_waiting_viewers", "iiif_mender_canvas_in_flight"];
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+        loop {
+            let values = GAUGES.map(|gauge| self.metric(gauge));
+            if values == [0.0; 3] {
+                return;
+            }
+            assert!(tokio::time::Instant::now() < deadline, "never came to rest: {GAUGES:?} are {values:?}");
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
     }
 }
 
