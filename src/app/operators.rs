@@ -123,7 +123,6 @@ fn open(
     let bounds = Bounds {
         max_connections: admin.max_connections,
         max_per_address: 0,
-        evicts: true,
         explains: false,
         ..Bounds::from(&settings.server)
     };

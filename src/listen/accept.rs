@@ -2,26 +2,29 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use hyper::body::Incoming;
 use hyper::{Request, Response};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::caps::{Place, Places};
+use super::caps::Place;
 use super::connection::Connection;
-use super::evict::{Asking, Guests};
-use super::{Hall, Listener, Stop};
+use super::evict::{OpenConnection, OpenConnections};
+use super::{Hall, Listener, Manner, Stop};
 use crate::config::settings::is_among;
 use crate::proxy::Viewer;
 use crate::upstream::{Body, ClientConnection};
 
 /// How long a connection that the kernel has accepted may wait for a place when we stop.
 const LAST_PLACE: Duration = Duration::from_secs(1);
+
+/// How soon it is looked again whether a connection can be closed for another.
+const LOOK: Duration = Duration::from_millis(250);
 
 /// Connections are the tasks of their loop: they are spawned where they are accepted, so that none is lost between
 /// two rooms when the socket closes. Returns how many had to be cut.
@@ -34,57 +37,50 @@ where
     let hall = Arc::clone(&listener.hall);
     let Ok(socket) = TcpListener::from_std(listener.socket) else { return 0 };
     let mut connections = JoinSet::new();
-    let evicts = hall.bounds.load().evicts;
-    let mut guests = Guests::default();
-    let begin = |(stream, peer, place): Accepted, asking, stop: &Stop, connections: &mut JoinSet<()>| {
-        // SECURITY: one address must not take every place. Who stands behind a PROXY header is counted later.
-        let manner = listener.manner.load_full();
-        let client = if manner.proxy_protocol { None } else { Some(client(&hall, peer)?) };
+    let mut open = OpenConnections::default();
+    let begin = |newcomer: Newcomer, place, stop: &Stop, connections: &mut JoinSet<()>| {
+        let Newcomer { stream, peer, manner, client, .. } = newcomer;
+        let known = client.as_ref().map(|client| Arc::clone(client.client()));
         let connection = Connection::new(&hall, manner, stop.clone(), client);
+        let pulse = connection.pulse();
         let service = service.clone();
         let (worker, post) = hall.crew.post();
-        Some(connections.spawn_on(
+        let task = connections.spawn_on(
             async move {
                 // Into the worker's reactor.
                 let Ok(stream) = TcpStream::from_std(stream) else { return };
-                match asking {
-                    Some(asking) => connection.run(stream, peer, marking(service, asking)).await,
-                    None => connection.run(stream, peer, service).await,
-                }
+                connection.run(stream, peer, service).await;
                 drop((place, post));
             },
             &worker,
-        ))
+        );
+        let client = known.filter(|_| !newcomer.is_trusted);
+        OpenConnection { client, pulse, task }
     };
     loop {
         tokio::select! {
             biased;
             () = stop.pressed() => break,
-            Some(_) = connections.join_next(), if !connections.is_empty() => {}
-            accepted = next(&socket), if evicts => {
-                let Some(place) = place_for_another(&hall, &mut guests).await else { continue };
-                let (stream, peer) = accepted;
-                let Ok(stream) = stream.into_std() else { continue };
-                let asking = Arc::new(Asking::default());
-                let own = Some(Arc::clone(&asking));
-                if let Some(connection) = begin((stream, peer, place), own, &stop, &mut connections) {
-                    guests.add(asking, connection);
-                }
+            Some(ended) = connections.join_next_with_id(), if !connections.is_empty() => {
+                open.remove(ended.map_or_else(|failed| failed.id(), |(id, ())| id));
             }
-            accepted = accept(&socket, &hall.places), if !evicts => {
-                let Some((stream, peer, place)) = accepted else { break };
+            accepted = next(&socket, &hall, &open) => {
+                let (place, (stream, peer)) = accepted;
                 // Out of this runtime's reactor.
                 let Ok(stream) = stream.into_std() else { continue };
-                begin((stream, peer, place), None, &stop, &mut connections);
+                let Some(newcomer) = Newcomer::of(&listener.manner, &hall, stream, peer) else { continue };
+                let Some(place) = place_for(&newcomer, place, &hall, &mut open).await else { continue };
+                open.add(begin(newcomer, place, &stop, &mut connections));
             }
         }
     }
     // What the kernel has accepted already is served: closing the socket would reset it.
     if let Ok(socket) = socket.into_std() {
         while let Ok((stream, peer)) = socket.accept() {
+            let Some(newcomer) = Newcomer::of(&listener.manner, &hall, stream, peer) else { continue };
             let Ok(Some(place)) = timeout(LAST_PLACE, hall.places.take()).await else { break };
-            if stream.set_nonblocking(true).is_ok() {
-                begin((stream, peer, place), None, &stop, &mut connections);
+            if newcomer.stream.set_nonblocking(true).is_ok() {
+                begin(newcomer, place, &stop, &mut connections);
             }
         }
     }
@@ -102,7 +98,32 @@ where
     cut
 }
 
-type Accepted = (std::net::TcpStream, SocketAddr, Place);
+/// A connection that was accepted.
+struct Newcomer {
+    stream: std::net::TcpStream,
+    peer: SocketAddr,
+    manner: Arc<Manner>,
+    /// `None`: whose it is, its PROXY header will tell.
+    client: Option<ClientConnection>,
+    /// A trusted proxy's: it has many viewers behind it.
+    is_trusted: bool,
+}
+
+impl Newcomer {
+    /// `None`: its client has too many connections.
+    fn of(
+        manner: &ArcSwap<Manner>,
+        hall: &Arc<Hall>,
+        stream: std::net::TcpStream,
+        peer: SocketAddr,
+    ) -> Option<Self> {
+        let manner = manner.load_full();
+        // SECURITY: one address must not take every place. Who stands behind a PROXY header is counted later.
+        let client = if manner.proxy_protocol { None } else { Some(client(hall, peer)?) };
+        let is_trusted = is_among(peer.ip(), &hall.bounds.load().trusted);
+        Some(Self { stream, peer, manner, client, is_trusted })
+    }
+}
 
 /// One more connection of this client. `None`: it has too many, which is counted.
 pub(super) fn client(hall: &Arc<Hall>, peer: SocketAddr) -> Option<ClientConnection> {
@@ -117,45 +138,47 @@ pub(super) fn client(hall: &Arc<Hall>, peer: SocketAddr) -> Option<ClientConnect
     connection
 }
 
-/// The same service, which marks what its connection asks.
-fn marking<S, F>(
-    service: S,
-    asking: Arc<Asking>,
-) -> impl Fn(Viewer, Request<Incoming>) -> Pin<Box<dyn Future<Output = Response<Body>> + Send>> + Clone + Send + Sync
-where
-    S: Fn(Viewer, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
-    F: Future<Output = Response<Body>> + Send + 'static,
-{
-    move |viewer, request| {
-        let asked = asking.begins();
-        let answer = service(viewer, request);
-        Box::pin(async move {
-            let answer = answer.await;
-            drop(asked);
-            answer
-        })
-    }
-}
-
-/// A place for a connection that is here already; somebody goes for it where none is free.
-async fn place_for_another(hall: &Arc<Hall>, guests: &mut Guests) -> Option<Place> {
-    if let Some(place) = hall.places.try_take() {
+/// The place that was found before it came, or that of another connection, which is closed. `None`: no other has less right to
+/// its place, and this one is closed.
+async fn place_for(
+    newcomer: &Newcomer,
+    place: Option<Place>,
+    hall: &Hall,
+    open: &mut OpenConnections,
+) -> Option<Place> {
+    if let Some(place) = place.or_else(|| hall.places.try_take()) {
         return Some(place);
     }
-    guests.cut_one();
+    let client = newcomer.client.as_ref().map(ClientConnection::client).filter(|_| !newcomer.is_trusted);
+    if !open.evict(client) {
+        hall.metrics.edge.connection_cut("max_connections");
+        return None;
+    }
     hall.metrics.edge.connection_cut("evicted");
     timeout(LAST_PLACE, hall.places.take()).await.ok().flatten()
 }
 
-/// One connection, with its place. A place comes first, so that who is too many waits in the kernel's backlog.
-async fn accept(socket: &TcpListener, places: &Places) -> Option<(TcpStream, SocketAddr, Place)> {
-    let place = places.take().await?;
-    let (stream, peer) = next(socket).await;
-    Some((stream, peer, place))
+/// The next connection, with a place if one is free. Where none is, and none could be taken from another connection, who comes
+/// waits in the kernel's backlog.
+async fn next(
+    socket: &TcpListener,
+    hall: &Hall,
+    open: &OpenConnections,
+) -> (Option<Place>, (TcpStream, SocketAddr)) {
+    loop {
+        let mut place = hall.places.try_take();
+        if place.is_none() && !open.can_evict() {
+            // Meanwhile some connections may become idle, or stuck.
+            place = timeout(LOOK, hall.places.take()).await.ok().flatten();
+            if place.is_none() {
+                continue;
+            }
+        }
+        return (place, accept(socket).await);
+    }
 }
 
-/// The next connection.
-async fn next(socket: &TcpListener) -> (TcpStream, SocketAddr) {
+async fn accept(socket: &TcpListener) -> (TcpStream, SocketAddr) {
     loop {
         match socket.accept().await {
             Ok(accepted) => return accepted,

@@ -53,6 +53,7 @@ pub(super) struct Connection {
     stop: Stop,
     /// Whose it is; `None`: not yet known.
     client: Option<ClientConnection>,
+    pulse: Arc<Pulse>,
 }
 
 impl Connection {
@@ -62,7 +63,14 @@ impl Connection {
         stop: Stop,
         client: Option<ClientConnection>,
     ) -> Self {
-        Self { hall: Arc::clone(hall), bounds: hall.bounds.load_full(), manner, stop, client }
+        let bounds = hall.bounds.load_full();
+        let pulse = Pulse::new(&bounds);
+        Self { hall: Arc::clone(hall), bounds, manner, stop, client, pulse }
+    }
+
+    /// What is noted about it as it runs.
+    pub(super) fn pulse(&self) -> Arc<Pulse> {
+        Arc::clone(&self.pulse)
     }
 
     pub(super) async fn run<S, F>(mut self, mut stream: TcpStream, peer: SocketAddr, service: S)
@@ -139,7 +147,7 @@ impl Connection {
         S: Fn(Viewer, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Response<Body>> + Send + 'static,
     {
-        let (peer, pulse) = (viewer.peer, Pulse::new(&self.bounds));
+        let (peer, pulse) = (viewer.peer, Arc::clone(&self.pulse));
         let watching = Arc::clone(&pulse);
         let service = service_fn(move |mut request: Request<Incoming>| {
             if let Some(status) = watching.malformed() {

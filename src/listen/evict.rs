@@ -1,85 +1,183 @@
-//! Who goes when there is no place for another connection, where somebody has to: at the listener for operators.
+//! Which connection is closed for a new one when all places are taken.
 //!
-//! SECURITY: connections that say nothing cost nothing to open, and a health check must never stand behind them.
+//! SECURITY: connections that say nothing, or that do not take their answers, cost nothing to open. Who holds many of them
+//! must not shut out who comes with one.
 
+use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, Id};
 
-/// The connections of one socket, in the order in which they came.
+use super::pulse::Pulse;
+use crate::upstream::Client;
+
+/// The open connections of one socket.
 #[derive(Debug, Default)]
-pub(super) struct Guests(Vec<(Arc<Asking>, AbortHandle)>);
+pub(super) struct OpenConnections(HashMap<Id, OpenConnection>);
 
-/// What one connection has asked.
-#[derive(Debug, Default)]
-pub(super) struct Asking {
-    has_asked: AtomicBool,
-    waits: AtomicU32,
-}
-
-/// A request that is being answered, until this is dropped.
+/// One open connection.
 #[derive(Debug)]
-pub(super) struct Asked(Arc<Asking>);
-
-impl Asking {
-    /// A request came.
-    pub(super) fn begins(self: &Arc<Self>) -> Asked {
-        self.has_asked.store(true, Relaxed);
-        self.waits.fetch_add(1, Relaxed);
-        Asked(Arc::clone(self))
-    }
-
-    /// Less is cut first: silence, then who has its answers, then who waits for one.
-    fn worth(&self) -> u8 {
-        u8::from(self.has_asked.load(Relaxed)) + u8::from(self.waits.load(Relaxed) > 0)
-    }
+pub(super) struct OpenConnection {
+    /// Whose it is. `None`: a trusted proxy's, which has many viewers behind it.
+    pub(super) client: Option<Arc<Client>>,
+    pub(super) pulse: Arc<Pulse>,
+    pub(super) task: AbortHandle,
 }
 
-impl Drop for Asked {
-    fn drop(&mut self) {
-        self.0.waits.fetch_sub(1, Relaxed);
-    }
+/// What a connection does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Activity {
+    /// Nothing is in flight.
+    Resting,
+    /// Its viewer has taken nothing of an answer, or too little, for a while.
+    Stuck,
+    /// A request is being answered.
+    Moving,
 }
 
-impl Guests {
-    pub(super) fn add(&mut self, asking: Arc<Asking>, connection: AbortHandle) {
-        self.0.retain(|(_, connection)| !connection.is_finished());
-        self.0.push((asking, connection));
+/// A browser opens six connections to a host; who has so many times as many as a newcomer may lose one that is being answered.
+const FAR_MORE: usize = 8;
+
+/// Who goes before whom: first rank, then the client with the most connections, then who has been so for the longest time.
+type Order = (u8, std::cmp::Reverse<usize>, std::cmp::Reverse<Duration>);
+
+impl OpenConnections {
+    pub(super) fn add(&mut self, connection: OpenConnection) {
+        self.0.insert(connection.task.id(), connection);
     }
 
-    /// Cuts one: of those that are worth least the oldest.
-    pub(super) fn cut_one(&mut self) {
-        self.0.retain(|(_, connection)| !connection.is_finished());
-        let least = self.0.iter().enumerate().min_by_key(|(at, (asking, _))| (asking.worth(), *at));
-        if let Some(at) = least.map(|(at, _)| at) {
-            self.0.remove(at).1.abort();
+    /// The connection's task ended.
+    pub(super) fn remove(&mut self, task: Id) {
+        self.0.remove(&task);
+    }
+
+    /// Whether one would be closed for a client that has no connection yet.
+    pub(super) fn can_evict(&self) -> bool {
+        let now = Instant::now();
+        self.0.values().any(|open| open.order(None, 1, now).is_some())
+    }
+
+    /// Closes one for another connection of `client`, if there is one that has less right to its place.
+    pub(super) fn evict(&mut self, client: Option<&Arc<Client>>) -> bool {
+        let now = Instant::now();
+        let own = client.map_or(1, |client| client.connections());
+        let orders = self.0.iter().filter_map(|(id, open)| Some((open.order(client, own, now)?, *id)));
+        let Some((_, id)) = orders.min_by_key(|(order, _)| *order) else { return false };
+        if let Some(open) = self.0.remove(&id) {
+            open.task.abort();
         }
+        true
+    }
+}
+
+impl OpenConnection {
+    /// `None`: it is not closed for a connection of `client`, which has `own` of them.
+    fn order(&self, client: Option<&Arc<Client>>, own: usize, now: Instant) -> Option<Order> {
+        let (activity, since) = self.pulse.activity(now);
+        let is_own = matches!((&self.client, client), (Some(one), Some(other)) if Arc::ptr_eq(one, other));
+        let count = self.client.as_ref().map(|client| client.connections());
+        let has_more = count.is_none_or(|count| count > own);
+        let rank = match activity {
+            Activity::Resting if has_more => 0,
+            Activity::Stuck if is_own || count.is_some() && has_more => 1,
+            Activity::Moving if count.is_some_and(|count| count > own.saturating_mul(FAR_MORE)) => 2,
+            Activity::Resting if count == Some(own) => 3,
+            _ => return None,
+        };
+        let count = count.unwrap_or(0);
+        Some((rank, std::cmp::Reverse(count), std::cmp::Reverse(since)))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+
     use super::*;
+    use crate::upstream::{ClientConnection, Clients};
+
+    /// Connections of clients at 10.0.0.0/24, on paper.
+    struct World {
+        clients: Clients,
+        open: OpenConnections,
+        held: Vec<ClientConnection>,
+        tasks: Vec<tokio::task::JoinHandle<()>>,
+    }
+
+    impl World {
+        fn new() -> Self {
+            Self {
+                clients: Clients::default(),
+                open: OpenConnections::default(),
+                held: Vec::new(),
+                tasks: Vec::new(),
+            }
+        }
+
+        fn client(&self, number: u8) -> Arc<Client> {
+            self.clients.get(IpAddr::V4(Ipv4Addr::new(10, 0, 0, number)))
+        }
+
+        /// One more connection of this client; its number and its pulse.
+        fn connects(&mut self, number: u8) -> (usize, Arc<Pulse>) {
+            let client = self.client(number);
+            self.held.push(client.connect(usize::MAX).expect("no bound"));
+            let task = tokio::spawn(std::future::pending());
+            let pulse = Pulse::of_a_test();
+            let connection =
+                OpenConnection { client: Some(client), pulse: Arc::clone(&pulse), task: task.abort_handle() };
+            self.open.add(connection);
+            self.tasks.push(task);
+            (self.tasks.len() - 1, pulse)
+        }
+
+        async fn is_gone(&mut self, number: usize) -> bool {
+            tokio::task::yield_now().await;
+            self.tasks[number].is_finished()
+        }
+    }
 
     #[tokio::test]
-    async fn the_silent_go_first_and_of_those_the_oldest() {
-        let mut guests = Guests::default();
-        let mut all = Vec::new();
-        for _ in 0..4 {
-            let asking = Arc::new(Asking::default());
-            let task = tokio::spawn(std::future::pending::<()>());
-            guests.add(Arc::clone(&asking), task.abort_handle());
-            all.push((asking, task));
+    async fn who_has_the_most_goes_first_at_rest_then_stuck_and_in_flight_only_where_it_has_far_more() {
+        let mut world = World::new();
+        let (polite, _) = world.connects(1);
+        let mut many = Vec::new();
+        for _ in 0..FAR_MORE + 2 {
+            let (number, pulse) = world.connects(2);
+            let asked = pulse.asks(http::Version::HTTP_11, false);
+            many.push((number, pulse, asked));
         }
-        let waits = all[0].0.begins();
-        drop(all[1].0.begins());
-        for (gone, left) in [(2, 3), (3, 2), (1, 1), (0, 0)] {
-            guests.cut_one();
-            assert!((&mut all[gone].1).await.is_err_and(|error| error.is_cancelled()), "{gone}");
-            assert_eq!(guests.0.len(), left);
-        }
-        drop(waits);
-        guests.cut_one();
+        let (resting, _) = world.connects(2);
+        let newcomer = world.client(3);
+        world.held.push(newcomer.connect(usize::MAX).expect("no bound"));
+        assert!(world.open.can_evict() && world.open.evict(Some(&newcomer)));
+        assert!(world.is_gone(resting).await, "at rest, of the client that has most");
+        many[2].1.is_stuck_since(1);
+        assert!(world.open.evict(Some(&newcomer)));
+        assert!(world.is_gone(many[2].0).await, "stuck");
+        assert!(world.open.evict(Some(&newcomer)), "in flight, of one who has far more");
+        assert!(!world.is_gone(polite).await);
+        world.held.push(newcomer.connect(usize::MAX).expect("no bound"));
+        assert!(!world.open.evict(Some(&newcomer)), "at rest, of one who has fewer");
+        world.held.pop();
+        world.held.retain(|held| Arc::ptr_eq(held.client(), &newcomer) || held.client().connections() == 1);
+        assert!(world.open.evict(Some(&newcomer)));
+        assert!(world.is_gone(polite).await, "at rest, of one who has as many");
+    }
+
+    #[tokio::test]
+    async fn a_client_gives_up_what_is_stuck_or_at_rest_for_its_own_and_nothing_else() {
+        let mut world = World::new();
+        let (first, pulse) = world.connects(1);
+        let (second, other) = world.connects(1);
+        let asked = [pulse.asks(http::Version::HTTP_11, false), other.asks(http::Version::HTTP_11, false)];
+        let own = world.client(1);
+        assert!(!world.open.evict(Some(&own)), "both are being answered");
+        pulse.is_stuck_since(1);
+        assert!(world.open.evict(Some(&own)) && world.is_gone(first).await);
+        drop(asked);
+        assert!(world.open.evict(Some(&own)) && world.is_gone(second).await);
+        assert!(!world.open.can_evict());
     }
 }

@@ -64,8 +64,6 @@ pub struct Bounds {
     pub max_head_bytes: usize,
     /// Open connections at most.
     pub max_connections: usize,
-    /// Whether a connection goes for each that comes when there is no place, instead of letting it wait.
-    pub evicts: bool,
     /// Open connections of one address at most; zero: no bound.
     pub max_per_address: usize,
     /// How long a client may take for [`PIECE`](crate::upstream::PIECE) bytes of an answer.
@@ -92,7 +90,6 @@ impl From<&Server> for Bounds {
             request_timeout: server.request_timeout,
             max_head_bytes: server.max_head_bytes,
             max_connections: server.max_connections,
-            evicts: false,
             max_per_address: server.max_connections_per_address,
             pace: pace(server.min_rate),
             trusted: server.trusted_proxies.clone(),

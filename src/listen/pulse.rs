@@ -5,6 +5,8 @@
 //! connection looks at what was noted, because a timer for each request costs more than the request's bookkeeping.
 
 mod exchange;
+#[cfg(test)]
+mod tests;
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use exchange::Exchange;
 
+use super::evict::Activity;
 use super::in_flight::{InFlight, Turn};
 use crate::upstream::PIECE;
 
@@ -189,6 +192,26 @@ impl Pulse {
             && self.now().saturating_sub(self.rested.load(Relaxed)) >= LULL
     }
 
+    /// What the connection does, and for how long.
+    pub(super) fn activity(&self, now: Instant) -> (Activity, Duration) {
+        let now = now.saturating_duration_since(self.opened);
+        let since = |moment: u64| now.saturating_sub(Duration::from_millis(moment));
+        if self.rests() {
+            return (Activity::Resting, since(self.rested.load(Relaxed)));
+        }
+        let slow = match self.slow.load(Relaxed) {
+            // The first that waits of all that do; zero: one of them does not.
+            0 if self.is_http2() => {
+                self.turns().iter().map(|turn| turn.waits.load(Relaxed)).min().unwrap_or(0)
+            }
+            slow => slow,
+        };
+        match since(slow) {
+            stuck if slow != 0 && stuck >= Duration::from_millis(LULL) => (Activity::Stuck, stuck),
+            _ => (Activity::Moving, since(self.asked_at.load(Relaxed))),
+        }
+    }
+
     /// Bytes came while nothing is in flight. True: a head begins with them.
     pub(super) fn reads(&self) -> bool {
         self.moves();
@@ -276,123 +299,16 @@ impl Pulse {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const HEAD: Duration = Duration::from_secs(10);
-    const IDLE: Duration = Duration::from_secs(75);
-    const PACE: Duration = Duration::from_secs(32);
-    const TOTAL: Duration = Duration::from_hours(1);
-
-    fn pulse() -> Arc<Pulse> {
-        Pulse::with(HEAD, IDLE, PACE, TOTAL, Duration::from_secs(1))
+impl Pulse {
+    /// The pulse of a connection that has been open for a minute.
+    pub(super) fn of_a_test() -> Arc<Self> {
+        let second = Duration::from_secs(1);
+        let pulse = Self::with(10 * second, 75 * second, 32 * second, 3600 * second, second);
+        let opened = Instant::now().checked_sub(60 * second).expect("the machine runs for longer");
+        Arc::new(Self { opened, ..Arc::into_inner(pulse).expect("nobody else has it") })
     }
 
-    #[test]
-    fn a_connection_that_says_nothing_has_the_time_of_a_head() {
-        assert_eq!(pulse().deadline(), Some((HEAD, Silence::Idle)));
-    }
-
-    #[test]
-    fn a_head_that_began_has_its_own_time_and_a_request_in_flight_all_the_time_it_needs() {
-        let pulse = pulse();
-        pulse.began.store(2000, Relaxed);
-        assert_eq!(pulse.deadline(), Some((HEAD + Duration::from_secs(2), Silence::Stuck)));
-        let asked = pulse.asks(http::Version::HTTP_11, false);
-        assert_eq!(pulse.deadline().map(|(_, silence)| silence), Some(Silence::Late));
-        drop(asked);
-        let (end, silence) = pulse.deadline().expect("a deadline");
-        assert!(silence == Silence::Idle && end >= IDLE && end < IDLE + Duration::from_secs(1));
-    }
-
-    #[test]
-    fn only_who_rests_for_a_while_and_never_sent_a_body_is_at_leisure() {
-        // Open for a minute already.
-        let opened = Instant::now().checked_sub(TOTAL / 60).expect("the machine runs for longer");
-        let new = Arc::into_inner(pulse()).expect("nobody else has it");
-        let pulse = Arc::new(Pulse { opened, ..new });
-        assert!(!pulse.is_at_leisure(), "nothing was asked");
-        let asked = pulse.asks(http::Version::HTTP_11, false);
-        assert!(!pulse.is_at_leisure(), "in flight");
-        drop(asked);
-        assert!(!pulse.is_at_leisure(), "only now");
-        pulse.rested.store(pulse.now() - LULL, Relaxed);
-        assert!(pulse.is_at_leisure());
-        for noted in [&pulse.began, &pulse.blocked] {
-            noted.store(1, Relaxed);
-            assert!(!pulse.is_at_leisure());
-            noted.store(0, Relaxed);
-        }
-        drop(pulse.asks(http::Version::HTTP_11, true));
-        pulse.rested.store(1, Relaxed);
-        assert!(!pulse.is_at_leisure(), "some of the body may be unread");
-    }
-
-    #[test]
-    fn a_viewer_that_takes_nothing_is_stuck_even_with_a_request_in_flight() {
-        let pulse = pulse();
-        let _asked = pulse.asks(http::Version::HTTP_11, false);
-        pulse.writes(None);
-        pulse.blocked.store(1000, Relaxed);
-        pulse.slow.store(1000, Relaxed);
-        assert_eq!(pulse.deadline(), Some((PACE + Duration::from_secs(1), Silence::Stuck)));
-        let patient = Pulse::with(HEAD, IDLE, Duration::MAX, TOTAL, Duration::from_secs(1));
-        patient.blocked.store(1000, Relaxed);
-        assert_eq!(patient.deadline(), Some((IDLE + Duration::from_secs(1), Silence::Stuck)));
-    }
-
-    #[test]
-    fn who_takes_a_little_now_and_then_is_too_slow_all_the_same() {
-        let pulse = pulse();
-        let _asked = pulse.asks(http::Version::HTTP_11, false);
-        pulse.writes(None);
-        let since = pulse.slow.load(Relaxed);
-        for _ in 0..3 {
-            pulse.writes(Some(PIECE / 4));
-            assert_eq!(pulse.deadline().map(|(_, silence)| silence), Some(Silence::Late));
-            pulse.writes(None);
-            assert_eq!(pulse.slow.load(Relaxed), since);
-        }
-        pulse.writes(Some(PIECE / 4));
-        assert_eq!(pulse.slow.load(Relaxed), 0);
-    }
-
-    #[test]
-    fn one_answer_of_many_that_is_not_taken_is_seen() {
-        let pulse = pulse();
-        let (moving, standing) =
-            (pulse.asks(http::Version::HTTP_2, false), pulse.asks(http::Version::HTTP_2, false));
-        assert_eq!(pulse.deadline().map(|(_, silence)| silence), Some(Silence::Late));
-        moving.gives(1);
-        standing.gives(1);
-        moving.waits_for_us();
-        assert_ne!(moving.turn.as_ref().map(|turn| turn.waits.load(Relaxed)), Some(0), "a piece is unsent");
-        moving.took();
-        moving.waits_for_us();
-        let (end, silence) = pulse.deadline().expect("a deadline");
-        assert!(silence == Silence::Stuck && end >= PACE && end < PACE + Duration::from_secs(5));
-        drop(standing);
-        assert_eq!(pulse.deadline().map(|(_, silence)| silence), Some(Silence::Late));
-    }
-
-    #[test]
-    fn who_rests_when_we_stop_may_ask_once_more_and_its_answer_says_that_it_is_the_last() {
-        let pulse = pulse();
-        let before = pulse.asks(http::Version::HTTP_11, false);
-        assert!(!before.is_last());
-        pulse.is_stopped();
-        assert!(before.is_last());
-        drop(before);
-        let (end, silence) = pulse.deadline().expect("a deadline");
-        assert!(silence == Silence::Idle && end < Duration::from_secs(5));
-        assert!(!pulse.asks(http::Version::HTTP_2, false).is_last());
-    }
-
-    #[test]
-    fn frames_between_the_requests_of_http_2_begin_no_head() {
-        let pulse = pulse();
-        drop(pulse.asks(http::Version::HTTP_2, false));
-        pulse.began.store(5, Relaxed);
-        assert_eq!(pulse.deadline().map(|(_, silence)| silence), Some(Silence::Idle));
+    pub(super) fn is_stuck_since(&self, moment: u64) {
+        self.slow.store(moment, Relaxed);
     }
 }

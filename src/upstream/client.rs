@@ -189,6 +189,11 @@ impl Client {
         self.registry.get(address)
     }
 
+    /// How many connections it has.
+    pub fn connections(&self) -> usize {
+        self.connections.load(Relaxed)
+    }
+
     /// One more connection, if the client has fewer than `most`.
     pub fn connect(self: &Arc<Self>, most: usize) -> Option<ClientConnection> {
         add(&self.connections, 1, most)?;

@@ -180,6 +180,13 @@ impl Attacker {
         }
     }
 
+    /// So many connections that say this and nothing more.
+    pub(crate) fn stays(&self, attack: &mut Attack, count: usize, first: &str) {
+        for _ in 0..count {
+            attack.tasks.spawn(self.wish(attack, first, Pace::Never).stays());
+        }
+    }
+
     /// HTTP/2: requests that are taken back after `stay`, without end; a connection ends before the proxy would end it.
     pub(crate) fn resets(&self, attack: &mut Attack, path: &str, stay: Duration) {
         attack.tasks.spawn(self.wish(attack, path, Pace::Never).takes_back(stay));
@@ -282,6 +289,22 @@ impl Wish {
                 () = self.waits() => stream.write_all(byte.as_bytes()).await?,
             }
         }
+    }
+
+    async fn stays(self) {
+        loop {
+            let _cut = self.stays_once().await;
+            sleep(PAUSE).await;
+        }
+    }
+
+    async fn stays_once(&self) -> io::Result<()> {
+        let mut stream = self.attacker.connects().await?;
+        stream.write_all(self.path.as_bytes()).await?;
+        self.asks();
+        self.begins();
+        while stream.read(&mut [0; 1024]).await? > 0 {}
+        Ok(())
     }
 
     async fn leaves(self, number: usize, stay: Duration) {

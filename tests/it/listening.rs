@@ -185,19 +185,26 @@ async fn an_answer_that_takes_longer_than_every_timeout_of_the_listener_arrives(
 }
 
 #[tokio::test]
-async fn more_connections_than_allowed_wait_for_a_place() {
+async fn more_connections_than_allowed_wait_for_one_that_is_at_rest() {
     let origin = parrot();
     let edge = Edge::with(&origin.url(), "server.max_connections = 1").await;
+    origin.stalls();
     let mut first = edge.viewer().await;
     first.gets("/first").await;
-    first.until("/first").await;
+    origin.seen_at_least(1).await;
     let mut second = edge.viewer().await;
     second.gets("/second").await;
-    first.gets("/again").await;
-    first.until("/again").await;
-    assert_eq!((edge.metric("iiif_mender_connections"), origin.seen().len()), (1.0, 2));
-    drop(first);
+    let closed = r#"iiif_mender_connections_cut_total{kind="evicted"}"#;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(
+        (edge.metric("iiif_mender_connections"), edge.metric(closed), origin.seen().len()),
+        (1.0, 0.0, 1)
+    );
+    origin.releases();
+    first.until("/first").await;
     second.until("/second").await;
+    assert_eq!((edge.metric(closed), origin.seen().len()), (1.0, 2));
+    assert_eq!(first.rest().await.text, "", "it was at rest, and went");
 }
 
 #[tokio::test]

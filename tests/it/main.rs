@@ -39,6 +39,7 @@ mod docs;
 mod durability;
 mod echo;
 mod edge;
+mod fair_connections;
 mod fair_heals;
 mod fair_shares;
 mod fair_uploads;

@@ -21,7 +21,7 @@ pub struct Admin {
     pub tls: Option<Tls>,
     /// PEM file with certificate authorities: whoever shows a certificate of theirs is an operator. Needs `tls`.
     pub client_ca: Option<Text<PathBuf>>,
-    /// Connections at once; more wait in the kernel's backlog.
+    /// Connections at once; for each that comes then, one that rests or is stuck is closed.
     pub max_connections: Option<Text<Count>>,
     /// Pages at once that are told what happens as it happens.
     pub max_live: Option<Text<Count>>,

@@ -39,7 +39,7 @@ pub struct Server {
     pub tls_timeout: Option<Text<Duration>>,
     /// How long one request may take, from its head to the last byte of its answer.
     pub request_timeout: Option<Text<Duration>>,
-    /// Open connections at most; more wait in the kernel's backlog.
+    /// Open connections at most; for each that comes then, one that rests or is stuck is closed.
     pub max_connections: Option<Text<Count>>,
     /// Open connections of one address at most (an IPv6 network of 64 bits counts as one); more are closed at once.
     /// Trusted proxies are exempt. 0: no bound.

@@ -74,6 +74,27 @@ fn a_large_file_cut_short_leaves_nothing_behind() {
 }
 
 #[test]
+fn a_log_whose_mapped_index_was_cut_is_an_error_and_no_end_of_the_process() {
+    for part in [0, 1] {
+        let bench = Bench::new();
+        bench.write("a.json", &["one"]);
+        let index = bench.open();
+        bench.build(&index);
+        assert_eq!(canvases_of(&index, "one").len(), 1);
+        let mut mapped = fs::canonicalize(bench.path()).unwrap().into_os_string();
+        mapped.push("-shm");
+        let length = fs::metadata(&mapped).unwrap().len();
+        assert!(length >= 32 << 10, "{length}");
+        fs::OpenOptions::new().write(true).open(&mapped).unwrap().set_len(length * part / 2).unwrap();
+        let uuid = "0b2ad5fd-bd0b-3a33-a5ee-8c1d1f2d5a54".parse().unwrap();
+        assert!(matches!(index.file_url(uuid), Err(IndexError::Cut { .. })), "{part}/2");
+        assert_eq!(fs::metadata(&mapped).unwrap().len(), length, "{part}/2");
+        drop(index);
+        assert_eq!(canvases_of(&bench.open(), "one").len(), 1, "{part}/2");
+    }
+}
+
+#[test]
 fn what_vanished_is_kept_for_the_grace_and_comes_back_if_the_file_does() {
     let bench = Bench::new();
     bench.write("a.json", &["one"]);
