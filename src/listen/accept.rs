@@ -28,7 +28,6 @@ const LOOK: Duration = Duration::from_millis(250);
 
 /// Connections are the tasks of their loop: they are spawned where they are accepted, so that none is lost between
 /// two rooms when the socket closes. Returns how many had to be cut.
-#[expect(clippy::too_many_lines, reason = "one loop, and what it begins")]
 pub(super) async fn accept_all<S, F>(listener: Listener, service: S, mut stop: Stop) -> usize
 where
     S: Fn(Viewer, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
@@ -64,12 +63,11 @@ where
             Some(ended) = connections.join_next_with_id(), if !connections.is_empty() => {
                 open.remove(ended.map_or_else(|failed| failed.id(), |(id, ())| id));
             }
-            accepted = next(&socket, &hall, &open) => {
-                let (place, (stream, peer)) = accepted;
+            (stream, peer) = accept(&socket) => {
                 // Out of this runtime's reactor.
                 let Ok(stream) = stream.into_std() else { continue };
                 let Some(newcomer) = Newcomer::of(&listener.manner, &hall, stream, peer) else { continue };
-                let Some(place) = place_for(&newcomer, place, &hall, &mut open).await else { continue };
+                let Some(place) = place_for(&newcomer, &hall, &mut open, &mut stop).await else { continue };
                 open.add(begin(newcomer, place, &stop, &mut connections));
             }
         }
@@ -138,46 +136,38 @@ pub(super) fn client(hall: &Arc<Hall>, peer: SocketAddr) -> Option<ClientConnect
     connection
 }
 
-/// The place that was found before it came, or that of another connection, which is closed. `None`: no other has less right to
-/// its place, and this one is closed.
+/// A free place, or that of another connection, which is closed. Where nobody has less right to a place than a client that comes
+/// with its first connection, it waits, and who comes next waits in the kernel's backlog. `None`: it is closed, because
+/// others would get a place, but its client has as many connections as they.
 async fn place_for(
     newcomer: &Newcomer,
-    place: Option<Place>,
     hall: &Hall,
     open: &mut OpenConnections,
+    stop: &mut Stop,
 ) -> Option<Place> {
-    if let Some(place) = place.or_else(|| hall.places.try_take()) {
-        return Some(place);
-    }
     let client = newcomer.client.as_ref().map(ClientConnection::client).filter(|_| !newcomer.is_trusted);
-    if !open.evict(client) {
-        hall.metrics.edge.connection_cut("max_connections");
-        return None;
-    }
-    hall.metrics.edge.connection_cut("evicted");
-    timeout(LAST_PLACE, hall.places.take()).await.ok().flatten()
-}
-
-/// The next connection, with a place if one is free. Where none is, and none could be taken from another connection, who comes
-/// waits in the kernel's backlog.
-async fn next(
-    socket: &TcpListener,
-    hall: &Hall,
-    open: &OpenConnections,
-) -> (Option<Place>, (TcpStream, SocketAddr)) {
     loop {
-        let mut place = hall.places.try_take();
-        if place.is_none() && !open.can_evict() {
-            // Meanwhile some connections may become idle, or stuck.
-            place = timeout(LOOK, hall.places.take()).await.ok().flatten();
-            if place.is_none() {
-                continue;
-            }
+        if let Some(place) = hall.places.try_take() {
+            return Some(place);
         }
-        return (place, accept(socket).await);
+        let mut look = LOOK;
+        if open.evict(client) {
+            hall.metrics.edge.connection_cut("evicted");
+            look = LAST_PLACE;
+        } else if open.can_evict() {
+            hall.metrics.edge.connection_cut("max_connections");
+            return None;
+        }
+        // Meanwhile others may end, rest, or become stuck.
+        tokio::select! {
+            place = hall.places.take() => return place,
+            () = tokio::time::sleep(look) => {}
+            () = stop.pressed() => return timeout(LAST_PLACE, hall.places.take()).await.ok().flatten(),
+        }
     }
 }
 
+/// The next connection.
 async fn accept(socket: &TcpListener) -> (TcpStream, SocketAddr) {
     loop {
         match socket.accept().await {

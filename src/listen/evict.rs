@@ -74,6 +74,9 @@ impl OpenConnections {
 impl OpenConnection {
     /// `None`: it is not closed for a connection of `client`, which has `own` of them.
     fn order(&self, client: Option<&Arc<Client>>, own: usize, now: Instant) -> Option<Order> {
+        if self.task.is_finished() {
+            return None;
+        }
         let (activity, since) = self.pulse.activity(now);
         let is_own = matches!((&self.client, client), (Some(one), Some(other)) if Arc::ptr_eq(one, other));
         let count = self.client.as_ref().map(|client| client.connections());

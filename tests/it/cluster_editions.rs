@@ -9,6 +9,9 @@ use crate::batch_world::Batch;
 use crate::cluster_world::{Fleet, PATIENT, Server, TILE, all_served, book};
 use crate::world::{patiently, settings};
 
+/// The id of a stream's last entry.
+const LAST: &str = "return redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1][1]";
+
 /// Published as soon as anything changes.
 fn shared(redis: &Server, more: &str) -> String {
     let redis = redis.url();
@@ -123,7 +126,6 @@ async fn who_is_too_far_behind_the_others_reads_the_whole_index_again() {
     };
     patiently("the last edition is read", || mark("edition") == edition).await;
     // The edition may be older than what was learned, and then the stream is read once more from there.
-    const LAST: &str = "return redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1][1]";
     redis.ask(&["PUBLISH", "iiif-mender:all", "learned third"]).await;
     let last = redis.text(&["EVAL", LAST, "1", "iiif-mender:{learned}:stream"]).await;
     patiently("the stream is read", || mark("fleet") == last).await;
