@@ -1,4 +1,4 @@
-//! Issue 4, item 2: every spelling of an image service, and of a canvas, leads to the same owner.
+//! Names: every spelling of an image service, and of a canvas, leads to the same owner.
 
 use serde_json::{Value, json};
 
