@@ -32,7 +32,7 @@ use crate::heal::timed_cache::TimedCache;
 use crate::heal::ward::{IndexedImage, Ward};
 use crate::iiif::canvas::rebuild_target;
 use crate::iiif::identifier;
-use crate::iiif::manifest::{self, Canvas, Document};
+use crate::iiif::manifest::{Canvas, Document};
 use crate::observe::{Gauged, Trace};
 
 /// Documents that are mended or waited for at once at most.
@@ -309,7 +309,9 @@ impl Ward {
         let read = match answer {
             Ok(body) => {
                 service.answers();
-                tokio::task::spawn_blocking(move || manifest::read(&body).ok()).await.ok().flatten()
+                let index = Arc::clone(&self.index);
+                let read = move || index.read_document(&body).ok();
+                tokio::task::spawn_blocking(read).await.ok().flatten()
             }
             Err(answer) => {
                 self.step_ended(flight, answer, patient, started.elapsed());
