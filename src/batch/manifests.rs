@@ -121,7 +121,7 @@ fn lacking<'a>(known: &'a [Canvas], served: &[Canvas]) -> Vec<&'a Canvas> {
     let served: HashMap<&str, &Canvas> = served.iter().map(|canvas| (canvas.id.as_str(), canvas)).collect();
     let is_whole = |canvas: &&Canvas| {
         served.get(canvas.id.as_str()).is_some_and(|served| {
-            let has = |key: &String| served.images.iter().any(|own| identifier::same_file(own, key));
+            let has = |key: &String| served.images.iter().any(|own| identifier::same_image(own, key));
             canvas.images.iter().all(has) || served.images.len() >= canvas.images.len()
         })
     };
