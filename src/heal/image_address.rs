@@ -63,6 +63,11 @@ impl ImageAddresses {
         Some(self.of(key).load(Ordering::Relaxed)).filter(|route| *route < routes)
     }
 
+    /// The route on which any images were seen.
+    fn any_route(&self, routes: usize) -> Option<usize> {
+        self.route("", routes).or_else(|| self.route("?", routes))
+    }
+
     fn slashes(&self, route: usize) -> Option<Slashes> {
         match self.slashes.get(route).map(|known| known.load(Ordering::Relaxed)) {
             Some(ENCODED) => Some(Slashes::Encoded),
@@ -77,9 +82,22 @@ impl ImageAddresses {
 }
 
 impl Ward {
-    /// The image route on which images were last seen; none yet: the first one. `None`: there is none.
+    /// The image route that background heals ask. `None`: image routes lead to several servers, and it is not known yet
+    /// which of them has what is indexed. (Readers show it, and the canvas service, which asks for what it builds.)
     pub(in crate::heal) fn image_route(&self) -> Option<usize> {
-        let seen = self.addresses.route("", self.settings.routes.len());
+        let routes = &self.settings.routes;
+        if let Some(seen) = self.addresses.any_route(routes.len()) {
+            return Some(seen);
+        }
+        let first = self.any_image_route()?;
+        let server = &routes[first].upstream;
+        let mut images = routes.iter().filter(|route| route.kind == RouteKind::Image);
+        images.all(|route| route.upstream.authority == server.authority).then_some(first)
+    }
+
+    /// The same; where it is not known, the first one.
+    pub(in crate::heal) fn any_image_route(&self) -> Option<usize> {
+        let seen = self.addresses.any_route(self.settings.routes.len());
         seen.or_else(|| self.settings.routes.iter().position(|route| route.kind == RouteKind::Image))
     }
 
@@ -113,11 +131,7 @@ impl Ward {
         let routes = &self.settings.routes;
         let seen = self.addresses.route(key, routes.len());
         let first = seen.unwrap_or(route);
-        // Two routes to one server are two ways to the same images.
-        let is_other = |at: &usize| {
-            let is_elsewhere = routes[*at].upstream.authority != routes[first].upstream.authority;
-            routes[*at].kind == RouteKind::Image && *at != first && (seen.is_none() || is_elsewhere)
-        };
+        let is_other = |at: &usize| seen.is_none() && *at != first && routes[*at].kind == RouteKind::Image;
         let others = (0..routes.len()).filter(is_other);
         let mut addresses: Vec<ImageAddress> = Vec::new();
         for route in std::iter::once(first).chain(others) {

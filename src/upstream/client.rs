@@ -167,7 +167,7 @@ impl Registry {
         let client = Arc::new(Client {
             address,
             registry: Arc::clone(self),
-            permits: Permits::new(self.permits.load(Relaxed), self.ended.clone()),
+            permits: Permits::of_client(self.permits.load(Relaxed), self.ended.clone()),
             connections: AtomicUsize::new(0),
             upgrades: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),

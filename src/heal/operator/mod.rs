@@ -106,7 +106,7 @@ impl Healer {
     /// `[heal] identifiers` leaves it out.
     pub fn image(&self, key: &str, owner: Option<Owner>) -> Option<IndexedImage> {
         let ward = &self.ward;
-        let image = ward.unowned(ward.image_route()?, key, &Trace::fresh())?;
+        let image = ward.unowned(ward.any_image_route()?, key, &Trace::fresh())?;
         Some(IndexedImage { owners: owner.into_iter().collect(), ..image })
     }
 

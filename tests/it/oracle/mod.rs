@@ -3,6 +3,7 @@
 //! stream; both must find the same in documents of every shape.
 
 mod codings;
+mod hostile;
 mod identifiers;
 mod places;
 mod services;

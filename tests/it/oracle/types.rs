@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::{agree, book_2, book_3};
 
 /// Words that generators were seen to write, or could.
-const TYPES: [&str; 20] = [
+pub(super) const TYPES: [&str; 20] = [
     "sc:Manifest",
     "sc:Sequence",
     "sc:Canvas",
