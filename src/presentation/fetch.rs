@@ -59,12 +59,17 @@ impl Desk {
         let onward = &wanted.onward;
         let caller = wanted.caller.clone();
         let caller = if holds { caller.collecting() } else { caller };
-        let sent = self.upstreams[wanted.route].send_for(&caller, onward, body, times);
+        let upstream = &self.upstreams[wanted.route];
         let reads = matches!(onward.method, Method::GET | Method::HEAD);
-        let Some(target) = onward.uri.path_and_query().filter(|_| reads) else { return sent.await };
-        match self.healer.viewer_request(wanted.route, target.as_str()).await {
-            Ok(Some(request)) => request.hold(sent).await,
-            Ok(None) => sent.await,
+        let Some(target) = onward.uri.path_and_query().filter(|_| reads) else {
+            return upstream.send_for(&caller, onward, body, times).await;
+        };
+        let admitted = upstream.admit_client(&caller);
+        match self.healer.viewer_request(wanted.route, target.as_str(), admitted).await {
+            Ok((Some(request), caller)) => {
+                request.hold(upstream.send_for(&caller, onward, body, times)).await
+            }
+            Ok((None, caller)) => upstream.send_for(&caller, onward, body, times).await,
             Err(_) => {
                 self.metrics.event("viewer_refused");
                 Err(UpstreamError::Busy)

@@ -66,8 +66,6 @@ struct FirstRequests(Mutex<HashMap<Arc<str>, watch::Receiver<bool>>>);
 /// How it stands with the first request of a document.
 #[derive(Debug)]
 enum First {
-    /// There is none: this one is it. It says when it is sent, and ends with its sender.
-    Own(watch::Sender<bool>),
     /// It has ended.
     Over,
     /// It takes too long. True: it was sent.
@@ -75,20 +73,25 @@ enum First {
 }
 
 impl FirstRequests {
-    /// Waits for the first request of this document, until then at most.
-    async fn wait(&self, name: &Arc<str>, until: Instant) -> First {
-        let mut first = match self.lock().entry(Arc::clone(name)) {
-            Entry::Occupied(first) => first.get().clone(),
+    /// Waits for the first request of this document, until then at most. `None`: there is none.
+    async fn wait(&self, name: &str, until: Instant) -> Option<First> {
+        let mut first = self.lock().get(name)?.clone();
+        let ends = async { while first.changed().await.is_ok() {} };
+        Some(match timeout_at(until, ends).await {
+            Ok(()) => First::Over,
+            Err(_) => First::Late(*first.borrow()),
+        })
+    }
+
+    /// This one is the first. It says when it is sent, and ends with the sender. `None`: there is one already.
+    fn begin(&self, name: &Arc<str>) -> Option<watch::Sender<bool>> {
+        match self.lock().entry(Arc::clone(name)) {
+            Entry::Occupied(_) => None,
             Entry::Vacant(none) => {
                 let (told, first) = watch::channel(false);
                 none.insert(first);
-                return First::Own(told);
+                Some(told)
             }
-        };
-        let ends = async { while first.changed().await.is_ok() {} };
-        match timeout_at(until, ends).await {
-            Ok(()) => First::Over,
-            Err(_) => First::Late(*first.borrow()),
         }
     }
 
@@ -150,54 +153,74 @@ impl Drop for Waiting<'_> {
 
 impl Healer {
     /// Lets a viewer's request through to the canvas service of this route. `Err`: too many wait; come back after this
-    /// time. Where the route has no canvas service, everything passes.
-    pub async fn viewer_request(
+    /// time. Where the route has no canvas service, everything passes. `admitted` waits for what its client may have at
+    /// once: who has to wait for that holds nobody up.
+    pub async fn viewer_request<T, E>(
         &self,
         route: usize,
         target: &str,
-    ) -> Result<Option<ViewerRequest>, Duration> {
-        let Some(service) = self.ward.service(route) else { return Ok(None) };
-        service.let_through(target, self.ward.settings.heal.wait).await.map(Some)
+        admitted: impl Future<Output = Result<T, E>>,
+    ) -> Result<(Option<ViewerRequest>, T), Duration> {
+        let Some(service) = self.ward.service(route) else {
+            return Ok((None, admitted.await.map_err(|_| COME_BACK)?));
+        };
+        let (request, own) = service.let_through(target, self.ward.settings.heal.wait, admitted).await?;
+        Ok((Some(request), own))
     }
 }
 
 impl CanvasService {
-    async fn let_through(self: &Arc<Self>, target: &str, wait: Duration) -> Result<ViewerRequest, Duration> {
+    async fn let_through<T, E>(
+        self: &Arc<Self>,
+        target: &str,
+        wait: Duration,
+        admitted: impl Future<Output = Result<T, E>>,
+    ) -> Result<(ViewerRequest, T), Duration> {
         let requests = &self.viewers;
         let name: Arc<str> = canonical(target).into();
         let service = Arc::clone(self);
         let mut request = ViewerRequest { service, name, first: None, place: None, tells: false };
         if requests.open.contains(&request.name) {
-            return Ok(request);
+            return Ok((request, admitted.await.map_err(|_| COME_BACK)?));
         }
         let Some(_waiting) = requests.wait() else { return Err(COME_BACK) };
         let until = Instant::now() + wait;
-        let is_canvas = is_canvas(&request.name);
-        while request.first.is_none() && !request.tells {
+        let (mut admitted, mut own) = (std::pin::pin!(admitted), None);
+        // Until it was answered. (Where the first one's viewer left, another one is the first.)
+        while !requests.open.contains(&request.name) {
             match requests.first.wait(&request.name, until).await {
-                First::Own(told) => request.first = Some(told),
+                Some(First::Over) => {}
                 // It may hang for reasons of its own, so the others go. (Of canvases no more are built at once for that.)
-                First::Late(true) => {
+                Some(First::Late(true)) => {
                     self.metrics.event("first_document_late");
                     request.tells = true;
+                    break;
                 }
                 // It did not find a place itself.
-                First::Late(false) => return Err(COME_BACK),
-                First::Over => {}
-            }
-            // It was answered meanwhile. (Where its viewer left, another one is the first.)
-            if requests.open.contains(&request.name) {
-                return Ok(request);
+                Some(First::Late(false)) => return Err(COME_BACK),
+                // Nobody is the first who cannot go.
+                None if own.is_none() => own = Some(admitted.as_mut().await.map_err(|_| COME_BACK)?),
+                None => {
+                    request.first = requests.first.begin(&request.name);
+                    if request.first.is_some() {
+                        break;
+                    }
+                }
             }
         }
-        if request.first.is_some() || is_canvas {
+        let own = match own {
+            Some(own) => own,
+            None => admitted.await.map_err(|_| COME_BACK)?,
+        };
+        let is_canvas = is_canvas(&request.name);
+        if request.first.is_some() || request.tells && is_canvas {
             let place = timeout(wait, self.viewer_place(is_canvas)).await;
             request.place = place.map_err(|_| COME_BACK)?;
         }
         if let Some(first) = &request.first {
             first.send_replace(true);
         }
-        Ok(request)
+        Ok((request, own))
     }
 
     /// The right to have something built for a viewer.
@@ -293,11 +316,13 @@ mod tests {
         let requests = FirstRequests::default();
         let (name, begun): (Arc<str>, _) = ("/canvas/a".into(), Instant::now());
         let until = begun + Duration::from_secs(30);
-        let First::Own(first) = requests.wait(&name, until).await else { panic!("nobody is before it") };
+        assert!(requests.wait(&name, until).await.is_none());
+        let first = requests.begin(&name).expect("nobody is before it");
+        assert!(requests.begin(&name).is_none());
         let rest = async {
             let all = (0..60).map(|_| requests.wait(&name, until));
             let all = futures_util::future::join_all(all).await;
-            assert!(all.iter().all(|one| matches!(one, First::Over)), "{all:?}");
+            assert!(all.iter().all(|one| matches!(one, Some(First::Over))), "{all:?}");
         };
         let ends = async {
             tokio::time::sleep(Duration::from_secs(1)).await;
@@ -306,10 +331,10 @@ mod tests {
         };
         tokio::join!(rest, ends);
         assert_eq!(begun.elapsed(), Duration::from_secs(1));
-        let First::Own(first) = requests.wait(&name, until).await else { panic!("it has ended") };
-        assert!(matches!(requests.wait(&name, until).await, First::Late(false)));
+        let first = requests.begin(&name).expect("it has ended");
+        assert!(matches!(requests.wait(&name, until).await, Some(First::Late(false))));
         first.send_replace(true);
-        assert!(matches!(requests.wait(&name, until).await, First::Late(true)));
+        assert!(matches!(requests.wait(&name, until).await, Some(First::Late(true))));
         assert_eq!(begun.elapsed(), Duration::from_secs(30));
     }
 
