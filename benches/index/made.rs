@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{BufWriter, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Pages of each manifest.
 pub(crate) const PAGES: u64 = 100;
@@ -15,15 +15,30 @@ pub(crate) fn identifier(number: u64) -> String {
         .to_string()
 }
 
+/// Manifests in a directory.
+const SHELF: u64 = 1000;
+
+fn shelf(folder: &Path, number: u64) -> PathBuf {
+    folder.join(format!("{number:06}"))
+}
+
 /// Writes manifests for so many images; answers their size in bytes.
 pub(crate) fn generate(folder: &Path, images: u64) -> u64 {
-    let mut bytes = 0;
-    for first in (0..images).step_by(usize::try_from(PAGES).unwrap()) {
-        let book = first / PAGES;
-        // A thousand files in a directory.
-        let shelf = folder.join(format!("{:05}", book / 1000));
-        if book.is_multiple_of(1000) {
-            fs::create_dir(&shelf).unwrap();
+    (0..images.div_ceil(PAGES * SHELF))
+        .map(|number| {
+            fs::create_dir(shelf(folder, number)).unwrap();
+            fill(folder, number, images)
+        })
+        .sum()
+}
+
+/// Writes the manifests of one directory; answers their size in bytes.
+fn fill(folder: &Path, number: u64, images: u64) -> u64 {
+    let (shelf, mut bytes) = (shelf(folder, number), 0);
+    for book in number * SHELF..(number + 1) * SHELF {
+        let first = book * PAGES;
+        if first >= images {
+            break;
         }
         let mut text = head(book);
         for (page, number) in (first..images.min(first + PAGES)).enumerate() {
@@ -31,9 +46,58 @@ pub(crate) fn generate(folder: &Path, images: u64) -> u64 {
         }
         text.push_str("]}]}");
         bytes += text.len() as u64;
-        fs::write(shelf.join(format!("{book}.json")), text).unwrap();
+        fs::write(shelf.join(format!("{book:08}.json")), text).unwrap();
     }
     bytes
+}
+
+/// Makes manifests some directories ahead of who reads them, and deletes those behind.
+#[derive(Debug)]
+pub(crate) struct Maker {
+    folder: PathBuf,
+    images: u64,
+    /// Directories that are made, and those that are deleted again.
+    made: u64,
+    deleted: u64,
+}
+
+/// Directories that are made at once.
+const AHEAD: u64 = 20;
+
+impl Maker {
+    /// Makes all directories, and fills the first ones; answers the size in bytes that all would have, reckoned by those.
+    pub(crate) fn prepare(folder: &Path, images: u64) -> u64 {
+        let all = images.div_ceil(PAGES * SHELF);
+        (0..all).for_each(|number| fs::create_dir(shelf(folder, number)).unwrap());
+        let filled: u64 = (0..all.min(AHEAD)).map(|number| fill(folder, number, images)).sum();
+        filled / all.min(AHEAD) * all
+    }
+
+    /// Goes on where [`Maker::prepare`] ended.
+    pub(crate) fn begin(folder: &Path, images: u64) -> Self {
+        let made = images.div_ceil(PAGES * SHELF).min(AHEAD);
+        Self { folder: folder.to_path_buf(), images, made, deleted: 0 }
+    }
+
+    /// So many manifests were read: must more be made?
+    pub(crate) fn is_due(&self, read: u64) -> bool {
+        let left = (self.made * SHELF).saturating_sub(read);
+        left < 2 * SHELF && self.made * SHELF * PAGES < self.images
+    }
+
+    pub(crate) fn go_on(&mut self) {
+        let all = self.images.div_ceil(PAGES * SHELF);
+        for _ in 0..AHEAD.min(all - self.made) {
+            fill(&self.folder, self.made, self.images);
+            self.made += 1;
+        }
+        while self.deleted + AHEAD + 3 < self.made {
+            for file in fs::read_dir(shelf(&self.folder, self.deleted)).unwrap() {
+                fs::remove_file(file.unwrap().path()).unwrap();
+            }
+            self.deleted += 1;
+        }
+    }
 }
 
 const BASE: &str = "https://api.library.tamu.edu";

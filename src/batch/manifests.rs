@@ -10,8 +10,7 @@ use super::Named;
 use super::source::{Going, Item, Reader, known_canvases, named};
 use crate::heal::{DocumentError, Healer};
 use crate::iiif::identifier;
-use crate::iiif::image_url::ImageBases;
-use crate::iiif::manifest::{self, Canvas, Document, DocumentKind};
+use crate::iiif::manifest::{Canvas, Document, DocumentKind};
 
 /// What is wrong with a manifest as it is served.
 #[derive(Debug, Clone)]
@@ -32,9 +31,9 @@ impl Reader {
     /// Fetches a document of IIIF's.
     pub(super) async fn get(&self, url: &str) -> Got {
         if self.elsewhere.is_there(url) && !self.healer.may_ask(url) {
-            return read(&self.elsewhere.document(url).await?, &self.index.image_bases());
+            return read(&self.healer, &self.elsewhere.document(url).await?);
         }
-        get(&self.healer, &self.index.image_bases(), url, false).await
+        get(&self.healer, url, false).await
     }
 
     /// A document that was named by its URL.
@@ -89,7 +88,7 @@ impl Reader {
     }
 }
 
-async fn get(healer: &Healer, bases: &ImageBases, url: &str, anew: bool) -> Got {
+async fn get(healer: &Healer, url: &str, anew: bool) -> Got {
     let bytes = healer.document(url, anew).await.map_err(|error| match error {
         DocumentError::NotOurs => {
             "it belongs to no presentation route ([[routes]], [server] public_hosts): download it and name the file"
@@ -97,24 +96,19 @@ async fn get(healer: &Healer, bases: &ImageBases, url: &str, anew: bool) -> Got 
         }
         error => error.to_string(),
     })?;
-    read(&bytes, bases)
+    read(healer, &bytes)
 }
 
-fn read(bytes: &[u8], bases: &ImageBases) -> Got {
-    let read = manifest::read_under(bytes, bases).map_err(|error| format!("not JSON: {error}"))?;
+fn read(healer: &Healer, bytes: &[u8]) -> Got {
+    let read = healer.read_document(bytes).map_err(|error| format!("not JSON: {error}"))?;
     if read.0.kind == DocumentKind::Other { Err("JSON, but no manifest".to_owned()) } else { Ok(read) }
 }
 
 /// Builds a poisoned manifest anew until it holds what is known of it.
-pub(crate) async fn cure(
-    healer: &Healer,
-    bases: &ImageBases,
-    url: &str,
-    known: &[Canvas],
-) -> Result<(), String> {
+pub(crate) async fn cure(healer: &Healer, url: &str, known: &[Canvas]) -> Result<(), String> {
     for _ in 0..REBUILDS {
-        get(healer, bases, url, true).await?;
-        let (_, served) = get(healer, bases, url, false).await?;
+        get(healer, url, true).await?;
+        let (_, served) = get(healer, url, false).await?;
         if poison(&lacking(known, &served), &served).is_none() {
             return Ok(());
         }
@@ -127,7 +121,7 @@ fn lacking<'a>(known: &'a [Canvas], served: &[Canvas]) -> Vec<&'a Canvas> {
     let served: HashMap<&str, &Canvas> = served.iter().map(|canvas| (canvas.id.as_str(), canvas)).collect();
     let is_whole = |canvas: &&Canvas| {
         served.get(canvas.id.as_str()).is_some_and(|served| {
-            let has = |key: &String| served.images.iter().any(|own| identifier::same_file(own, key));
+            let has = |key: &String| served.images.iter().any(|own| identifier::same_image(own, key));
             canvas.images.iter().all(has) || served.images.len() >= canvas.images.len()
         })
     };

@@ -210,10 +210,7 @@ impl Run {
             };
             let cured = match &trouble.poisoned {
                 Some(_) if !is_ours => Some(Err("another process of the job cures it".to_owned())),
-                Some(known) if heals => {
-                    let bases = self.settings.image_bases();
-                    Some(manifests::cure(&self.surgeon.healer, &bases, &named.uri, known).await)
-                }
+                Some(known) if heals => Some(manifests::cure(&self.surgeon.healer, &named.uri, known).await),
                 _ => None,
             };
             let row = self.summary.row(&named);

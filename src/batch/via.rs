@@ -2,6 +2,7 @@
 //! every image is asked for once, as a viewer would, and `Heal-Status` tells what became of it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use http::{HeaderMap, StatusCode, header};
@@ -10,8 +11,8 @@ use super::mend::Treated;
 use super::{Entry, Unit, Verdict};
 use crate::config::Settings;
 use crate::config::settings::{RouteKind, Timeouts};
-use crate::heal::image_segment;
 use crate::iiif::CanvasUrl;
+use crate::iiif::image_path::{Slashes, path_of_key};
 use crate::upstream::fetch::retry_after;
 use crate::upstream::{Body, Chain, TlsError, Upstream, own_request, server_of};
 
@@ -19,8 +20,10 @@ use crate::upstream::{Body, Chain, TlsError, Upstream, own_request, server_of};
 #[derive(Debug)]
 pub(crate) struct Via {
     upstream: Arc<Upstream>,
-    /// Path before the identifier.
-    prefix: String,
+    /// What stands before an identifier, on each image route.
+    prefixes: Vec<String>,
+    /// Which prefix and which way to write slashes found an image last.
+    found_by: AtomicUsize,
     name: String,
     times: Timeouts,
 }
@@ -47,13 +50,23 @@ impl Via {
         let refuse = || ViaError::Url(url.to_owned());
         let parsed = CanvasUrl::parse(url).ok_or_else(refuse)?;
         let server = server_of(&parsed).ok_or_else(refuse)?;
-        let route = settings.routes.iter().find(|route| route.kind == RouteKind::Image);
-        let prefix =
-            format!("{}{}", parsed.path.trim_end_matches('/'), route.ok_or(ViaError::NoRoute)?.prefix);
+        let routes = settings.routes.iter().filter(|route| route.kind == RouteKind::Image);
+        let mut prefixes: Vec<String> =
+            routes.map(|route| format!("{}{}", parsed.path.trim_end_matches('/'), route.prefix)).collect();
+        prefixes.dedup();
+        if prefixes.is_empty() {
+            return Err(ViaError::NoRoute);
+        }
         let upstream = Arc::new(Upstream::apart(&server, &settings.upstream)?);
         // It holds a viewer's tile for as long as it says; then it answers by itself.
         let times = settings.upstream.timeouts().first_byte(settings.heal.wait + Duration::from_secs(10));
-        Ok(Self { upstream, prefix, name: settings.server.name.clone(), times })
+        Ok(Self {
+            upstream,
+            prefixes,
+            found_by: AtomicUsize::new(0),
+            name: settings.server.name.clone(),
+            times,
+        })
     }
 
     /// Asks for every image of a canvas.
@@ -116,12 +129,38 @@ impl Via {
         Some(entry)
     }
 
+    /// Asks for it wherever it may stand: where one was found last, then the other ways.
     async fn ask(&self, image: &str) -> Result<(StatusCode, HeaderMap), String> {
+        let mut ways: Vec<(usize, String)> = Vec::new();
+        for (at, prefix) in self.prefixes.iter().enumerate() {
+            for (slashes, way) in [(Slashes::Encoded, 2 * at), (Slashes::Literal, 2 * at + 1)] {
+                let path = path_of_key(image, slashes).map(|path| format!("{prefix}{path}"));
+                if let Some(path) = path.filter(|path| ways.iter().all(|(_, known)| known != path)) {
+                    ways.push((way, path));
+                }
+            }
+        }
+        let found_by = self.found_by.load(Ordering::Relaxed);
+        ways.sort_by_key(|(way, _)| *way != found_by);
+        let mut told = Err("it cannot be written into a request".to_owned());
+        for (way, path) in ways {
+            let asked = self.ask_at(&path).await;
+            if !matches!(&asked, Ok((StatusCode::NOT_FOUND, _))) {
+                self.found_by.store(way, Ordering::Relaxed);
+                return asked;
+            }
+            // What the likeliest way brought says the most.
+            told = told.or(asked);
+        }
+        told
+    }
+
+    async fn ask_at(&self, path: &str) -> Result<(StatusCode, HeaderMap), String> {
         let host = self.upstream.authority().as_str();
         let mut head = own_request(host, &self.name).map_err(|_| "--via names no host".to_owned())?;
         // With it we would sound like the canvas service's own requests, which are never healed.
         head.headers.remove(header::VIA);
-        let target = format!("{}{}/{TILE}", self.prefix, image_segment(image));
+        let target = format!("{path}/{TILE}");
         head.uri = target.parse().map_err(|_| "it cannot be written into a request".to_owned())?;
         let answer = self.upstream.send(&head, Body::Empty, self.times).await;
         let answer = answer.map_err(|error| format!("iiif-mender: {}", Chain(&error)))?;

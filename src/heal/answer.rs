@@ -2,7 +2,6 @@
 
 use std::future::Future;
 use std::net::IpAddr;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use http::request::Parts;
@@ -141,9 +140,9 @@ impl Healer {
 
     /// Indexed images are to be had on this route: those who look after others ask there.
     fn seen_on(&self, image: &RoutedImage<'_>) {
-        let seen = &self.ward.image_route;
-        if seen.load(Ordering::Relaxed) != image.route && self.admit(image).is_some() {
-            seen.store(image.route, Ordering::Relaxed);
+        let (seen, sent) = (&self.ward.addresses, image.request.identifier.as_sent());
+        if !seen.knows(image.route, sent) && self.admit(image).is_some() {
+            seen.found(image.route, sent);
         }
     }
 

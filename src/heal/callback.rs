@@ -6,7 +6,6 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use http::HeaderMap;
@@ -108,7 +107,7 @@ impl Ward {
             return;
         }
         if status.is_success() {
-            self.image_route.store(at.route, Ordering::Relaxed);
+            self.addresses.found(at.route, at.request.identifier.as_sent());
         }
         // Of a canvas that nobody builds for us it says nothing.
         if !self.is_being_built(at) {

@@ -12,6 +12,7 @@ mod cooldowns;
 mod evidence;
 mod first_requests;
 pub(crate) mod flight_priority;
+mod image_address;
 mod image_server;
 mod knowledge;
 mod ladder;
@@ -37,7 +38,6 @@ use hyper::Response;
 use tokio::time::Instant;
 
 pub use answer::{Answered, ImageExchange, Unanswered};
-pub use background::prefetch::as_segment as image_segment;
 pub use canvas_service::circuit_breaker::BreakerState;
 pub use canvas_service::priority_semaphore::Priority;
 pub use canvas_service::viewer_request::{ViewerRequest, without_update};

@@ -1,7 +1,6 @@
 //! How a ward is opened, and what goes over to it from the one before when the configuration is read anew.
 
 use std::num::NonZeroU32;
-use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -18,6 +17,7 @@ use crate::heal::canvas_service::CanvasService;
 use crate::heal::canvas_service::priority_semaphore::PrioritySemaphore;
 use crate::heal::canvas_service::shared_request::SharedHeals;
 use crate::heal::cooldowns::Cooldowns;
+use crate::heal::image_address::ImageAddresses;
 use crate::heal::image_server::TruthfulProbe;
 use crate::heal::ladder::direct::DirectSupport;
 use crate::heal::missing_files::MissingFiles;
@@ -60,7 +60,7 @@ impl Ward {
         let waiting = same(|old, new| old.heal.max_waiting == new.heal.max_waiting);
         Self {
             history,
-            services: services(&settings, &servers, cluster.as_ref(), &metrics, before),
+            services: services(&settings, &servers, &index, cluster.as_ref(), &metrics, before),
             probes: settings.routes.iter().map(|route| probe_of(before, route.mark())).collect(),
             alive: before.map_or_else(|| TimedCache::new(ALIVE), |before| before.alive.clone()),
             fleet: SharedHeals::new(cluster),
@@ -81,7 +81,7 @@ impl Ward {
                 .map_or_else(|| TimedCache::new(callback::ADDRESSES), |before| before.callers.clone()),
             asked: before.map_or_else(SingleFlight::here, |before| before.asked.clone()),
             // Routes may have other numbers now.
-            image_route: AtomicUsize::new(usize::MAX),
+            addresses: ImageAddresses::new(settings.routes.len()),
             mends: before.map(|before| Arc::clone(&before.mends)).unwrap_or_default(),
             readers: before.map(|before| Arc::clone(&before.readers)).unwrap_or_default(),
             expiries: expiries.map_or_else(
@@ -119,6 +119,7 @@ fn probe_of(before: Option<&Ward>, mark: u64) -> Arc<TruthfulProbe> {
 fn services(
     settings: &Settings,
     servers: &[Arc<dyn SendRequest>],
+    index: &Arc<Index>,
     cluster: Option<&Arc<Cluster>>,
     metrics: &Arc<Metrics>,
     before: Option<&Ward>,
@@ -146,6 +147,7 @@ fn services(
         });
         let (upstream, metrics) = (Arc::clone(&servers[route]), Arc::clone(metrics));
         let (cluster, old) = (cluster.cloned(), old.map(|old| &**old));
+        let upstream = (upstream, Arc::clone(index));
         let service = CanvasService::new(route, upstream, own, settings, cluster, metrics, old);
         services.push(Arc::new(service));
     }

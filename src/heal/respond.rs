@@ -1,6 +1,5 @@
 //! One viewer's request for an image that is to be healed: what it waits for, and what it is answered with.
 
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use hyper::Response;
@@ -154,7 +153,7 @@ impl Healer {
             }
             Ok(answer) if !ward.is_expiry(answer.status()) => {
                 ward.found(patient);
-                ward.image_route.store(patient.route, Ordering::Relaxed);
+                ward.addresses.found(patient.route, &patient.sent);
                 ward.firsts.found_well(ward.mark(patient), &patient.sent);
                 ward.reader_at(patient, rung.is_some());
                 HealResponse::Good { answer, rung, took }

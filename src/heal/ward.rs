@@ -1,7 +1,7 @@
 //! What all heals share: the services, the flights in the air, what is remembered.
 
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU8, AtomicUsize};
+use std::sync::atomic::AtomicU8;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -24,7 +24,9 @@ use crate::heal::canvas_service::registration::Said;
 use crate::heal::canvas_service::response::CanvasResponse;
 use crate::heal::canvas_service::shared_request::SharedHeals;
 use crate::heal::cooldowns::{CanvasRequestKey, Cooldowns};
+use crate::heal::evidence::proves_nothing;
 use crate::heal::first_requests::{FirstRequestLimiter, FirstRequestPermit};
+use crate::heal::image_address::{ImageAddress, ImageAddresses};
 use crate::heal::image_server::TruthfulProbe;
 use crate::heal::ladder::HealOutcome;
 use crate::heal::ladder::direct::DirectSupport;
@@ -61,6 +63,8 @@ pub struct IndexedImage {
     pub(in crate::heal) key: Arc<str>,
     /// As sent.
     pub(in crate::heal) sent: Arc<str>,
+    /// Where it may stand as well, if nobody has asked for it and it is not known yet.
+    pub(in crate::heal) others: Arc<[ImageAddress]>,
     pub(in crate::heal) kind: IdentifierKind,
     pub(in crate::heal) owners: Arc<[Owner]>,
     /// Who asks for it: what is done for its sake is done in this name.
@@ -98,8 +102,7 @@ pub(in crate::heal) struct Ward {
     pub(in crate::heal) callers: TimedCache<IpAddr>,
     /// Questions to `/resources` that many wait for.
     pub(in crate::heal) asked: SingleFlight<Uuid, Said>,
-    /// The image route on which an indexed image was last seen; none yet: `usize::MAX`.
-    pub(in crate::heal) image_route: AtomicUsize,
+    pub(in crate::heal) addresses: ImageAddresses,
     pub(in crate::heal) firsts: Arc<FirstRequestLimiter>,
     pub(in crate::heal) memory: Cooldowns,
     pub(in crate::heal) missing: MissingFiles,
@@ -151,6 +154,7 @@ impl Ward {
             route: at.route,
             key: key.into(),
             sent: identifier.as_sent().into(),
+            others: Arc::default(),
             kind: identifier.kind(),
             owners,
             trace: at.trace.clone(),
@@ -245,9 +249,19 @@ impl Ward {
         request: &Parts,
         caller: &Caller,
     ) -> Result<Response<Body>, UpstreamError> {
-        let times = self.settings.timeouts(patient.route);
+        self.ask_image_on(patient.route, patient, request, caller).await
+    }
+
+    async fn ask_image_on(
+        &self,
+        route: usize,
+        patient: &IndexedImage,
+        request: &Parts,
+        caller: &Caller,
+    ) -> Result<Response<Body>, UpstreamError> {
+        let times = self.settings.timeouts(route);
         let mut span = Span::call(&patient.trace, request);
-        let sent = self.servers[patient.route].send(caller, &span.onward(request), times).await;
+        let sent = self.servers[route].send(caller, &span.onward(request), times).await;
         span.answered(&sent);
         sent
     }
@@ -271,19 +285,49 @@ impl Ward {
         self.head_of_id(patient, id, tail).await.map(|head| head.status)
     }
 
-    /// The same: the head of the answer.
+    /// The same: the head of the answer. The image itself is looked for at each address that it may have.
     pub(in crate::heal) async fn head_of_id(
         &self,
         patient: &IndexedImage,
         id: &str,
         tail: &str,
     ) -> Result<response::Parts, UpstreamError> {
-        let route = &self.settings.routes[patient.route];
-        let mut head = own_request(route.upstream.authority.as_str(), &self.settings.server.name)?;
-        let target = format!("{}{id}/{tail}", route.upstream.path);
+        let first = self.head_at(patient, patient.route, id, tail).await;
+        let is_gone = |head: &Result<response::Parts, UpstreamError>| {
+            head.as_ref().is_ok_and(|head| self.is_expiry(head.status))
+        };
+        if patient.others.is_empty() || id != &*patient.sent {
+            return first;
+        }
+        if !is_gone(&first) {
+            if first.as_ref().is_ok_and(|head| !proves_nothing(head.status)) {
+                self.addresses.found(patient.route, id);
+            }
+            return first;
+        }
+        for other in &*patient.others {
+            let head = self.head_at(patient, other.route, &other.sent, tail).await;
+            if head.as_ref().is_ok_and(|head| !self.is_expiry(head.status) && !proves_nothing(head.status)) {
+                self.addresses.found(other.route, &other.sent);
+                return head;
+            }
+        }
+        first
+    }
+
+    async fn head_at(
+        &self,
+        patient: &IndexedImage,
+        route: usize,
+        id: &str,
+        tail: &str,
+    ) -> Result<response::Parts, UpstreamError> {
+        let of = &self.settings.routes[route];
+        let mut head = own_request(of.upstream.authority.as_str(), &self.settings.server.name)?;
+        let target = format!("{}{id}/{tail}", of.upstream.path);
         head.uri = target.parse().map_err(|_| UpstreamError::Target)?;
         patient.trace.send_on(&mut head.headers);
-        let answer = self.ask_image(patient, &head, &Caller::default()).await?;
+        let answer = self.ask_image_on(route, patient, &head, &Caller::default()).await?;
         let (head, body) = answer.into_parts();
         // Read to its end, so that the connection is kept; a body that is too long only costs the connection.
         let _ = tokio::time::timeout(Duration::from_secs(10), body.collect(1 << 20)).await;

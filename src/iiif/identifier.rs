@@ -97,6 +97,29 @@ pub fn same_file(one: &str, other: &str) -> bool {
     one == other || matches!((file_of(one), file_of(other)), (Some(one), Some(other)) if one == other)
 }
 
+/// Do two lookup keys name the same image: the same file, and the same page of it? No page is the first one.
+///
+/// ```
+/// use iiif_mender::iiif::identifier::same_image;
+///
+/// let uuid = "7f25e640-6dfd-3e3a-955d-524f259c8039";
+/// assert!(same_image(uuid, &format!("{uuid};1")));
+/// assert!(!same_image(uuid, &format!("{uuid};2")));
+/// ```
+pub fn same_image(one: &str, other: &str) -> bool {
+    one == other || matches!((image_of(one), image_of(other)), (Some(one), Some(other)) if one == other)
+}
+
+/// The UUID of the file that a lookup key names, whichever way it does, and the page of it.
+pub(crate) fn image_of(key: &str) -> Option<(Uuid, u32)> {
+    match Identifier::new(key).kind() {
+        IdentifierKind::Uuid { page, .. } | IdentifierKind::FileUrl { page, .. } => {
+            Some((file_of(key)?, page.unwrap_or(1)))
+        }
+        IdentifierKind::Other => None,
+    }
+}
+
 /// The UUID of the file that a lookup key names, whichever way it does.
 pub(crate) fn file_of(key: &str) -> Option<Uuid> {
     match Identifier::new(key).kind() {

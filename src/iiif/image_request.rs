@@ -60,15 +60,14 @@ impl<'a> ImageRequest<'a> {
     /// assert_eq!((info.identifier.as_sent(), info.target), ("volume/page", Target::Info));
     /// ```
     pub fn parse(rest: &'a str) -> Option<Self> {
-        let Some((path, query)) = rest.split_once('?') else { return Self::from_right(rest, 0) };
+        let Some((path, _)) = rest.split_once('?') else { return Self::from_right(rest, 0) };
         let by_path = Self::from_right(path, 0);
         if by_path.is_some_and(|request| request.may_heal()) {
             return by_path;
         }
-        let Some(value) = query.split('&').find_map(path_in_query) else { return by_path };
-        // Both are parts of one text.
-        let from = value.as_ptr().addr() - rest.as_ptr().addr();
-        Self::from_right(rest.get(..from + value.len())?, from).or(by_path)
+        let Some(from) = value_in_query(rest) else { return by_path };
+        let length = rest.get(from..)?.find('&').unwrap_or(rest.len() - from);
+        Self::from_right(rest.get(..from + length)?, from).or(by_path)
     }
 
     /// `from`: where the path of the Image API begins in `text`; what stands before belongs to the identifier.
@@ -100,10 +99,16 @@ impl<'a> ImageRequest<'a> {
     }
 }
 
-/// The value of `IIIF=`.
-fn path_in_query(pair: &str) -> Option<&str> {
-    let (name, value) = pair.split_once('=')?;
-    name.eq_ignore_ascii_case("IIIF").then_some(value)
+/// Where the value of `IIIF=` begins, in a path with a query.
+pub(super) fn value_in_query(target: &str) -> Option<usize> {
+    let mut from = target.find('?')? + 1;
+    for pair in target.get(from..)?.split('&') {
+        if pair.get(..5).is_some_and(|name| name.eq_ignore_ascii_case("IIIF=")) {
+            return Some(from + 5);
+        }
+        from += pair.len() + 1;
+    }
+    None
 }
 
 impl<'a> Target<'a> {

@@ -83,7 +83,7 @@ pub struct Document {
 pub enum WalkError {
     /// Not JSON, cut short, or nested deeper than 127 levels; with line and column. Also a reader that failed
     /// ([`serde_json::Error::is_io`]). JSON's grammar allows two things that are errors here all the same, where
-    /// they stand at a place that is looked at: half a surrogate pair (`"\ud800"`) in a document that streams, and a
+    /// they stand at a place that is looked at of a document that streams: half a surrogate pair (`"\ud800"`), and a
     /// number like `1e999`.
     #[error("{0}")]
     Json(#[from] serde_json::Error),
@@ -144,8 +144,9 @@ pub fn read_under(bytes: &[u8], bases: &ImageBases) -> Result<(Document, Vec<Can
     };
     collect(&text).or_else(|error| {
         let mended = salvage::repair(&text).unwrap_or(Cow::Borrowed(&text));
-        // Halves of a surrogate pair are grammar, and no text.
-        collect(&decode::without_half_surrogates(&mended)).map_err(|_| error)
+        // Halves of a surrogate pair are grammar, and no text; numbers beyond all bounds are, and no numbers.
+        let text = decode::without_half_surrogates(&mended);
+        collect(&decode::without_huge_numbers(&text)).map_err(|_| error)
     })
 }
 

@@ -23,6 +23,7 @@
 
 pub mod canvas;
 pub mod identifier;
+pub mod image_path;
 pub mod image_request;
 pub mod image_url;
 pub mod manifest;

@@ -11,30 +11,36 @@ use uuid::Uuid;
 
 use super::keys::Names;
 use super::{Index, IndexError, Neighbour, keys, now, queries, write};
-use crate::iiif::identifier::file_of;
+use crate::iiif::identifier::image_of;
 use crate::iiif::manifest::{Canvas, DocumentKind};
 
 /// The images of some canvases, by all their names.
 struct Carried<'c> {
     keys: HashSet<&'c str>,
-    files: HashSet<Uuid>,
+    /// Files, and pages of them.
+    images: HashSet<(Uuid, u32)>,
 }
 
 impl<'c> Carried<'c> {
     fn of(names: &Names, canvases: &'c [Canvas]) -> Self {
-        let mut own = Self { keys: HashSet::new(), files: HashSet::new() };
+        let mut own = Self { keys: HashSet::new(), images: HashSet::new() };
         for key in canvases.iter().flat_map(|canvas| &canvas.images) {
             own.keys.insert(key);
-            own.files.extend(file_of(key));
-            own.files.extend(names.carried(key).into_iter().map(|carried| carried.uuid));
+            own.images.extend(image_of(key));
+            own.images.extend(names.carried(key).iter().map(Self::image));
         }
         own
     }
 
     fn has(&self, names: &Names, key: &str) -> bool {
         self.keys.contains(key)
-            || file_of(key).is_some_and(|file| self.files.contains(&file))
-            || names.carried(key).iter().any(|carried| self.files.contains(&carried.uuid))
+            || image_of(key).is_some_and(|image| self.images.contains(&image))
+            || names.carried(key).iter().any(|carried| self.images.contains(&Self::image(carried)))
+    }
+
+    /// The pages of a PDF are one file, and yet each an image.
+    fn image(carried: &keys::Carried) -> (Uuid, u32) {
+        (carried.uuid, carried.page.unwrap_or(1))
     }
 }
 

@@ -4,15 +4,12 @@
 //! and leave N duplicates in Redis, which later hide a cure behind one another (upstream.md "Load").
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{Method, response};
-use tokio::sync::{OnceCell, watch};
-use tokio::time::timeout;
+use tokio::sync::OnceCell;
 
 use super::Presented;
 use super::whole::Whole;
@@ -112,59 +109,6 @@ impl Landed {
     }
 }
 
-/// Documents of which the first request is on its way.
-///
-/// Requests that differ in `Origin` or `Accept` share no answer, but the document behind it is the same: they wait until
-/// the first has made the service build and cache it, and then all go at once.
-#[derive(Debug, Default)]
-pub(super) struct FirstRequests {
-    under_way: Mutex<HashMap<Target, watch::Receiver<()>>>,
-}
-
-/// A request's right to go; of the first one it holds the others back.
-#[derive(Debug)]
-pub(super) struct Go<'a> {
-    first: Option<(&'a FirstRequests, &'a Target, watch::Sender<()>)>,
-    is_late: bool,
-}
-
-impl FirstRequests {
-    /// Waits for the first request of this document, but no longer than `most`; `Err`: that is over, and all go.
-    pub(super) async fn wait<'a>(&'a self, target: &'a Target, most: Duration) -> Result<Go<'a>, Go<'a>> {
-        let mut first = match self.lock().entry(target.clone()) {
-            Entry::Occupied(first) => first.get().clone(),
-            Entry::Vacant(none) => {
-                let (told, first) = watch::channel(());
-                none.insert(first);
-                return Ok(Go { first: Some((self, target, told)), is_late: false });
-            }
-        };
-        // Nothing is ever sent: it ends.
-        let ended = timeout(most, first.changed()).await;
-        let go = Go { first: None, is_late: ended.is_err() };
-        if go.is_late { Err(go) } else { Ok(go) }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<Target, watch::Receiver<()>>> {
-        self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Go<'_> {
-    /// Whether it waited for the first one in vain.
-    pub(super) fn is_late(&self) -> bool {
-        self.is_late
-    }
-}
-
-impl Drop for Go<'_> {
-    fn drop(&mut self) {
-        if let Some((requests, target, _)) = &self.first {
-            requests.lock().remove(*target);
-        }
-    }
-}
-
 /// Requests that are shared beyond `presentation.max_flights`: the first of the viewers carries each, and when he leaves
 /// the next one begins it anew. So there are never more than there are viewers.
 #[derive(Debug, Default)]
@@ -250,6 +194,8 @@ pub(super) fn text(fields: &HeaderMap, name: HeaderName) -> &str {
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
+    use tokio::sync::watch;
+
     use super::*;
 
     /// Requests by viewers of whom the first leaves.
@@ -286,28 +232,6 @@ mod tests {
         }
         assert_eq!(begun.load(Ordering::SeqCst), 2);
         assert!(!carried.has(&key), "nothing is left behind");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn who_is_not_the_first_waits_for_the_first_only_and_not_for_ever() {
-        let requests = FirstRequests::default();
-        let target: Target = (0, "/canvas/a".into());
-        let most = Duration::from_secs(30);
-        let first = requests.wait(&target, most).await.expect("nobody is before it");
-        let rest = async {
-            let all = futures_util::future::join_all((0..60).map(|_| requests.wait(&target, most))).await;
-            assert!(all.iter().all(Result::is_ok));
-        };
-        let ends = async {
-            tokio::time::sleep(Duration::from_secs(1)).await;
-            drop(first);
-        };
-        let begun = tokio::time::Instant::now();
-        tokio::join!(rest, ends);
-        assert_eq!(begun.elapsed(), Duration::from_secs(1));
-        let _first = requests.wait(&target, most).await.expect("nobody is before it");
-        assert!(requests.wait(&target, most).await.is_err());
-        assert_eq!(begun.elapsed(), Duration::from_secs(31));
     }
 
     fn asked(method: Method, fields: &[(&'static str, &'static str)]) -> Option<Key> {

@@ -5,17 +5,22 @@ use std::time::Instant;
 use http::{Method, Response, StatusCode};
 
 use super::whole::{Gathered, Whole, gather, is_json};
-use super::{Desk, How, Made, Wanted};
+use super::{Desk, Made, Wanted};
 use crate::config::settings::Timeouts;
 use crate::upstream::coding::Coding;
 use crate::upstream::{Body, UpstreamError};
 
 impl Desk {
     /// Asks upstream; holds what is to be held.
-    pub(super) async fn fetch(&self, wanted: &Wanted, body: Body, how: How) -> Result<Made, UpstreamError> {
+    pub(super) async fn fetch(
+        &self,
+        wanted: &Wanted,
+        body: Body,
+        holds: bool,
+    ) -> Result<Made, UpstreamError> {
         let times = self.settings.timeouts(wanted.route);
         let started = Instant::now();
-        let sent = self.send(wanted, body, times, how).await;
+        let sent = self.send(wanted, body, times, holds).await;
         let answer = sent.inspect_err(|error| {
             if !error.is_the_viewers() {
                 self.metrics.upstream_error(error.kind());
@@ -23,14 +28,10 @@ impl Desk {
         })?;
         self.metrics.upstream_answered("presentation", started.elapsed());
         let (head, body) = self.heard(wanted, answer).into_parts();
-        if let (true, Err(unread)) = (is_document(&wanted.onward.method, &head), Coding::of(&head.headers)) {
-            match unread {
-                "br" => self.metrics.event("coding_br"),
-                "zstd" => self.metrics.event("coding_zstd"),
-                _ => self.metrics.event("coding_other"),
-            }
+        if is_document(&wanted.onward.method, &head) && Coding::of(&head.headers).is_err() {
+            self.metrics.event("coding_other");
         }
-        if !how.holds && !is_document(&wanted.onward.method, &head) {
+        if !holds && !is_document(&wanted.onward.method, &head) {
             return Ok(Made::Streams(Response::from_parts(head, body)));
         }
         let budget = self.budget.of(wanted.caller.client());
@@ -53,17 +54,22 @@ impl Desk {
         wanted: &Wanted,
         body: Body,
         times: Timeouts,
-        how: How,
+        holds: bool,
     ) -> Result<Response<Body>, UpstreamError> {
         let onward = &wanted.onward;
         let caller = wanted.caller.clone();
-        let caller = if how.holds { caller.collecting() } else { caller };
-        let sent = self.upstreams[wanted.route].send_for(&caller, onward, body, times);
+        let caller = if holds { caller.collecting() } else { caller };
+        let upstream = &self.upstreams[wanted.route];
         let reads = matches!(onward.method, Method::GET | Method::HEAD);
-        let Some(target) = onward.uri.path_and_query().filter(|_| reads) else { return sent.await };
-        match self.healer.viewer_request(wanted.route, target.as_str(), how.has_waited).await {
-            Ok(Some(request)) => request.hold(sent).await,
-            Ok(None) => sent.await,
+        let Some(target) = onward.uri.path_and_query().filter(|_| reads) else {
+            return upstream.send_for(&caller, onward, body, times).await;
+        };
+        let admitted = upstream.admit_client(&caller);
+        match self.healer.viewer_request(wanted.route, target.as_str(), admitted).await {
+            Ok((Some(request), caller)) => {
+                request.hold(upstream.send_for(&caller, onward, body, times)).await
+            }
+            Ok((None, caller)) => upstream.send_for(&caller, onward, body, times).await,
             Err(_) => {
                 self.metrics.event("viewer_refused");
                 Err(UpstreamError::Busy)

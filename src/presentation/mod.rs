@@ -32,7 +32,7 @@ use crate::upstream::{Body, Budget, Caller, Upstream, UpstreamError};
 pub use gateway::Gateway;
 pub use rewrite::{Rewrite, Rewriter};
 
-use collapse::{Carried, FirstRequests, Go, Key, Landed};
+use collapse::{Carried, Key, Landed};
 use fetch::is_document;
 use whole::Whole;
 
@@ -58,7 +58,6 @@ struct Desk {
     flights: SingleFlight<Key, Landed>,
     rewrite: Option<Arc<Rewrite>>,
     carried: Arc<Carried>,
-    first_requests: Arc<FirstRequests>,
 }
 
 /// A request for a presentation, as it goes upstream.
@@ -110,15 +109,6 @@ impl From<Response<Body>> for Presented {
     }
 }
 
-/// How a document is asked for.
-#[derive(Debug, Clone, Copy)]
-struct How {
-    /// It is for several viewers, and held even where there is nothing to do with it.
-    holds: bool,
-    /// It waited for the first request of its document in vain.
-    has_waited: bool,
-}
-
 /// What became of one upstream request.
 enum Made {
     Whole(Whole),
@@ -138,7 +128,7 @@ impl Presenter {
         metrics: Arc<Metrics>,
     ) -> Self {
         let rewrite = Rewrite::of(&settings);
-        let (flights, carried, first_requests) = (SingleFlight::here(), Arc::default(), Arc::default());
+        let (flights, carried) = (SingleFlight::here(), Arc::default());
         Self {
             desk: Arc::new(Desk {
                 settings,
@@ -151,7 +141,6 @@ impl Presenter {
                 flights,
                 rewrite,
                 carried,
-                first_requests,
             }),
         }
     }
@@ -184,7 +173,6 @@ impl Presenter {
                 flights: if same { before.flights.clone() } else { SingleFlight::here() },
                 rewrite,
                 carried: if same { Arc::clone(&before.carried) } else { Arc::default() },
-                first_requests: Arc::clone(&before.first_requests),
             }),
         }
     }
@@ -215,12 +203,12 @@ impl Presenter {
         let wanted = Arc::new(wanted);
         let landed = if is_flying || desk.flights.len() < desk.settings.presentation.max_flights {
             let mut seat = desk.flights.board(&key, Priority::Viewer, |_| {
-                let (desk, key, wanted) = (Arc::clone(desk), key.clone(), Arc::clone(&wanted));
-                async move { desk.fly(&key, &wanted).await }
+                let (desk, wanted) = (Arc::clone(desk), Arc::clone(&wanted));
+                async move { desk.fly(&wanted).await }
             });
             seat.landed().await
         } else {
-            Some(desk.carried.landed(&key, Box::pin(desk.fly(&key, &wanted))).await)
+            Some(desk.carried.landed(&key, Box::pin(desk.fly(&wanted))).await)
         };
         match landed {
             Some(Landed::Shared(whole, cookies)) => {
@@ -261,14 +249,9 @@ impl Desk {
     }
 
     /// One request for many viewers.
-    async fn fly(&self, key: &Key, wanted: &Wanted) -> Landed {
-        let most = self.settings.heal.wait;
-        let go = self.first_requests.wait(&key.target, most).await.unwrap_or_else(|go| {
-            self.metrics.event("first_document_late");
-            go
-        });
+    async fn fly(&self, wanted: &Wanted) -> Landed {
         let budget = self.budget.of(wanted.caller.client());
-        match self.make(wanted, Body::Empty, Some(go)).await.map(|made| self.under_our_name(made, &budget)) {
+        match self.make(wanted, Body::Empty, true).await.map(|made| self.under_our_name(made, &budget)) {
             Ok(Made::Whole(whole)) if collapse::may_be_shared(&whole.head) => Landed::shared(whole),
             Ok(Made::Whole(whole)) => Landed::one(whole.answer()),
             Ok(Made::Streams(response)) => Landed::one(response.into()),
@@ -293,30 +276,27 @@ impl Desk {
 
     /// One request for one viewer.
     async fn alone(&self, wanted: &Wanted, body: Body) -> Result<Presented, UpstreamError> {
-        Ok(match self.make(wanted, body, None).await? {
+        Ok(match self.make(wanted, body, false).await? {
             Made::Whole(whole) => whole.answer(),
             Made::Streams(response) => response.into(),
         })
     }
 
-    /// Asks upstream and does what is to be done. `go`: for several viewers, so that it is held even where there is
-    /// nothing to do. It ends with the first answer: who waits for a document to be mended waits beside others.
-    async fn make(&self, wanted: &Wanted, body: Body, go: Option<Go<'_>>) -> Result<Made, UpstreamError> {
+    /// Asks upstream and does what is to be done. `holds`: it is for several viewers, and held even where there is nothing to
+    /// do with it.
+    async fn make(&self, wanted: &Wanted, body: Body, holds: bool) -> Result<Made, UpstreamError> {
         let may_repeat = matches!(body, Body::Empty);
-        let mut how = How { holds: go.is_some(), has_waited: go.as_ref().is_some_and(Go::is_late) };
-        let mut whole = match self.repaired(wanted, body, how).await? {
+        let mut whole = match self.repaired(wanted, body, holds).await? {
             Made::Whole(whole) => whole,
             streams @ Made::Streams(_) => return Ok(streams),
         };
-        drop(go);
-        how.has_waited = false;
         for _ in 0..=MENDS {
             let Some(poisoned) = self.suspect(wanted, &whole).await.filter(|_| may_repeat) else {
                 return Ok(Made::Whole(whole));
             };
             let outcome = match self.healer.mend_document(poisoned).await {
                 // Mended for the sake of one image; whether it has all of them is seen when it is here.
-                DocumentRepair::Whole(took) => match self.repaired(wanted, Body::Empty, how).await? {
+                DocumentRepair::Whole(took) => match self.repaired(wanted, Body::Empty, holds).await? {
                     Made::Whole(mended) => {
                         let cured = whole.cured.map_or(took, |before| before + took);
                         whole = Whole { outcome: Outcome::Healed, cured: Some(cured), ..mended };
@@ -337,8 +317,8 @@ impl Desk {
     }
 
     /// Asks upstream; what says JSON and is not is repaired.
-    async fn repaired(&self, wanted: &Wanted, body: Body, how: How) -> Result<Made, UpstreamError> {
-        let mut made = self.fetch(wanted, body, how).await?;
+    async fn repaired(&self, wanted: &Wanted, body: Body, holds: bool) -> Result<Made, UpstreamError> {
+        let mut made = self.fetch(wanted, body, holds).await?;
         let presentation = &self.settings.presentation;
         if let Made::Whole(whole) = &mut made
             && presentation.repair

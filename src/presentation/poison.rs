@@ -4,8 +4,8 @@ use crate::heal::{PoisonedDocument, fingerprint};
 use crate::index::Index;
 use crate::observe::Trace;
 
-/// Missing images that are told at most.
-const TOLD: usize = 8;
+/// Missing images that are told at most: each of them is looked at before a shorter document is believed.
+const TOLD: usize = 500;
 
 /// May a document that was asked for with this query be compared? `allow` and `disallow` leave images out on purpose.
 pub(super) fn is_comparable(query: Option<&str>) -> bool {
@@ -23,7 +23,18 @@ pub(super) fn suspect(
     let (document, canvases) = index.read_document(plain).ok()?;
     // What it calls itself comes last: the canvases of a PDF's pages all call themselves the same.
     let names = names.into_iter().chain(document.id);
-    let (name, missing) = index.lacking(document.kind, names, &canvases, TOLD).ok()??;
+    let (name, mut missing) = index.lacking(document.kind, names, &canvases, TOLD + 1).ok()??;
+    let is_cut_short = missing.len() > TOLD;
+    missing.truncate(TOLD);
     let carries = fingerprint(&canvases);
-    Some(PoisonedDocument { route, mark, target, name, missing, carries, trace: Trace::fresh() })
+    Some(PoisonedDocument {
+        route,
+        mark,
+        target,
+        name,
+        missing,
+        is_cut_short,
+        carries,
+        trace: Trace::fresh(),
+    })
 }

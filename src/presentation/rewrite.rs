@@ -27,6 +27,8 @@ pub struct Rewrite {
     escaped: Box<[u8]>,
     /// Bytes behind a colon that must be seen before it can be judged.
     reach: usize,
+    /// The longest document that is held to be unpacked.
+    pub(super) longest: usize,
     /// The same URL, as `X-Forwarded-*` say it.
     pub(super) told: [(HeaderName, HeaderValue); 3],
 }
@@ -45,6 +47,7 @@ impl Rewrite {
             escaped: format!("{scheme}:\\/\\/{authority}").into_bytes().into(),
             // `:\/\/`, the host, `:443`, and two bytes to see where it ends.
             reach: 5 + longest + 4 + 2,
+            longest: settings.presentation.max_body,
             told: told(url),
         }))
     }

@@ -1,19 +1,18 @@
 //! Answers under another host: which ones are rewritten, and what their heads say then.
 
-use std::io::{self, Write as _};
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use flate2::write::MultiGzDecoder;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 use http_body::{Body as HttpBody, Frame};
 
-use super::collapse::text;
 use super::rewrite::{Rewrite, Rewriter};
 use super::whole::{changed, is_json};
+use crate::upstream::coding::{Coding, Unpacker};
 use crate::upstream::{Body, BodyError};
 
 /// Fields whose values are URLs, or hold some.
@@ -52,24 +51,21 @@ impl Rewrite {
         let (mut head, body) = answer.into_parts();
         self.links(&mut head.headers);
         let is_whole = head.status != StatusCode::PARTIAL_CONTENT;
-        let is_packed = match text(&head.headers, header::CONTENT_ENCODING) {
-            "" | "identity" => Some(false),
-            "gzip" | "x-gzip" => Some(true),
-            _ => None,
-        };
-        let (true, Some(is_packed)) = (is_whole && is_json(&head.headers), is_packed) else {
+        let (true, Ok(coding)) = (is_whole && is_json(&head.headers), Coding::of(&head.headers)) else {
             return Response::from_parts(head, body);
         };
         changed(&mut head.headers);
         let body = match body {
             // The answer to a HEAD, or a 304: there is nothing to unpack.
             Body::Empty => Body::Empty,
-            Body::Full(bytes) if !is_packed => Bytes::from(self.whole(&bytes)).into(),
-            body => Body::shaped(Shaping::new(body, is_packed, self)),
+            Body::Full(bytes) if coding == Coding::Identity => Bytes::from(self.whole(&bytes)).into(),
+            Body::Full(bytes) => match coding.unpack(&bytes, self.longest) {
+                Ok(bytes) => Bytes::from(self.whole(&bytes)).into(),
+                Err(_) => Body::shaped(Shaping::new(bytes.into(), coding, self)),
+            },
+            body => Body::shaped(Shaping::new(body, coding, self)),
         };
-        if is_packed {
-            head.headers.remove(header::CONTENT_ENCODING);
-        }
+        head.headers.remove(header::CONTENT_ENCODING);
         Response::from_parts(head, body)
     }
 
@@ -101,40 +97,23 @@ impl Rewrite {
 struct Shaping {
     body: Body,
     rewriter: Rewriter,
-    /// Unpacks into memory that is emptied after each piece.
-    unpacker: Option<MultiGzDecoder<Vec<u8>>>,
+    unpacker: Unpacker,
     is_over: bool,
 }
 
-/// How much is unpacked at once at most: a small packed piece may be a very long one.
-const PACKED_PIECE: usize = 4 << 10;
-
 impl Shaping {
-    fn new(body: Body, is_packed: bool, rewrite: &Arc<Rewrite>) -> Self {
-        let unpacker = is_packed.then(|| MultiGzDecoder::new(Vec::new()));
+    fn new(body: Body, coding: Coding, rewrite: &Arc<Rewrite>) -> Self {
+        let unpacker = Unpacker::new(coding, rewrite.longest);
         Self { body, rewriter: Rewriter::new(Arc::clone(rewrite)), unpacker, is_over: false }
     }
 
     fn take(&mut self, piece: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
-        let Some(unpacker) = &mut self.unpacker else {
-            out.reserve(piece.len() + piece.len() / 16);
-            self.rewriter.push(piece, out);
-            return Ok(());
-        };
-        for part in piece.chunks(PACKED_PIECE) {
-            unpacker.write_all(part)?;
-            self.rewriter.push(unpacker.get_ref(), out);
-            unpacker.get_mut().clear();
-        }
-        Ok(())
+        out.reserve(piece.len() + piece.len() / 16);
+        self.unpacker.push(piece, &mut |plain| self.rewriter.push(plain, out))
     }
 
     fn end(&mut self, out: &mut Vec<u8>) -> io::Result<()> {
-        if let Some(unpacker) = &mut self.unpacker {
-            unpacker.try_finish()?;
-            self.rewriter.push(unpacker.get_ref(), out);
-            unpacker.get_mut().clear();
-        }
+        self.unpacker.finish(&mut |plain| self.rewriter.push(plain, out))?;
         self.rewriter.finish(out);
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use dashmap::DashMap;
 use http::Version;
@@ -10,7 +10,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 
 use super::held::{Budget, Share, add};
-use super::permits::Permits;
+use super::permits::{Permit, Permits};
 use crate::config::settings::RouteKind;
 
 /// One client may hold a quarter of the permits of an upstream. (And a quarter of the memory: see [`Budget`].)
@@ -73,13 +73,15 @@ pub struct Caller {
     shares_connection: bool,
     /// Who asks takes in the whole answer, and counts it.
     collects: bool,
+    /// A permit of its client, if it waited for one already.
+    permit: Option<Arc<Mutex<Option<Permit>>>>,
 }
 
 impl Caller {
     /// A request of a client on a route of this kind, made in this version.
     pub fn viewer(client: Arc<Client>, kind: RouteKind, version: Version) -> Self {
         let shares_connection = version >= Version::HTTP_2;
-        Self { viewer: Some((client, kind)), is_unbounded: false, shares_connection, collects: false }
+        Self { viewer: Some((client, kind)), shares_connection, ..Self::default() }
     }
 
     /// The same without a share of its own in permits.
@@ -92,6 +94,15 @@ impl Caller {
     #[must_use]
     pub fn collecting(self) -> Self {
         Self { collects: true, ..self }
+    }
+
+    /// The same with a permit of its client, for its next request.
+    pub(super) fn with_permit(&self, permit: Permit) -> Self {
+        Self { permit: Some(Arc::new(Mutex::new(Some(permit)))), ..self.clone() }
+    }
+
+    pub(super) fn take_permit(&self) -> Option<Permit> {
+        self.permit.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     pub(super) fn collects(&self) -> bool {
@@ -167,7 +178,7 @@ impl Registry {
         let client = Arc::new(Client {
             address,
             registry: Arc::clone(self),
-            permits: Permits::new(self.permits.load(Relaxed), self.ended.clone()),
+            permits: Permits::of_client(self.permits.load(Relaxed), self.ended.clone()),
             connections: AtomicUsize::new(0),
             upgrades: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),

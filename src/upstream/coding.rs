@@ -1,10 +1,13 @@
 //! The codings of documents that are read here (RFC 9110 section 8.4.1).
 
-use std::io::Read;
+use std::io::{self, Read, Write as _};
 
+use brotli_decompressor::Decompressor;
 use bytes::Bytes;
 use flate2::read::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
+use flate2::write;
 use http::{HeaderMap, HeaderValue, header};
+use ruzstd::decoding::{FrameDecoder, StreamingDecoder};
 
 /// How a document is packed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,7 +18,17 @@ pub enum Coding {
     Gzip,
     /// `deflate`
     Deflate,
+    /// `br`
+    Brotli,
+    /// `zstd`
+    Zstd,
 }
+
+/// The largest window of `zstd` that is read (RFC 9659 section 3).
+const ZSTD_WINDOW: u64 = 8 << 20;
+
+/// The piece of a `br` document that is read at once.
+const BROTLI_PIECE: usize = 4 << 10;
 
 /// Why a document cannot be unpacked.
 #[derive(Debug, thiserror::Error)]
@@ -38,8 +51,8 @@ impl Coding {
             b"" | b"identity" => Ok(Self::Identity),
             b"gzip" | b"x-gzip" => Ok(Self::Gzip),
             b"deflate" => Ok(Self::Deflate),
-            b"br" => Err("br"),
-            b"zstd" => Err("zstd"),
+            b"br" => Ok(Self::Brotli),
+            b"zstd" => Ok(Self::Zstd),
             _ => Err("other"),
         }
     }
@@ -56,6 +69,13 @@ impl Coding {
                 Err(CodingError::Broken(_)) => read(DeflateDecoder::new(&**packed), most),
                 other => other,
             },
+            Self::Brotli => read(Decompressor::new(&**packed, BROTLI_PIECE), most),
+            Self::Zstd => {
+                let mut decoder = FrameDecoder::new();
+                decoder.set_max_window_size(ZSTD_WINDOW);
+                let decoder = StreamingDecoder::new_with_decoder(&**packed, decoder);
+                read(decoder.map_err(|error| CodingError::Broken(io::Error::other(error)))?, most)
+            }
         }
     }
 }
@@ -66,6 +86,111 @@ fn read(packed: impl Read, most: usize) -> Result<Bytes, CodingError> {
     let limit = u64::try_from(most).unwrap_or(u64::MAX).saturating_add(1);
     packed.take(limit).read_to_end(&mut plain).map_err(CodingError::Broken)?;
     if plain.len() > most { Err(CodingError::TooLong(most)) } else { Ok(plain.into()) }
+}
+
+/// Unpacks a document that comes in pieces.
+#[derive(Debug)]
+pub struct Unpacker(State);
+
+#[derive(Debug)]
+enum State {
+    Identity,
+    Gzip(write::MultiGzDecoder<Vec<u8>>),
+    /// Which of its two forms it has shows in the first two bytes.
+    Deflate(Vec<u8>),
+    Zlib(write::ZlibDecoder<Vec<u8>>),
+    Raw(write::DeflateDecoder<Vec<u8>>),
+    /// Kept until its end, up to so many bytes: few servers send these to whom did not ask for them.
+    Kept(Coding, Vec<u8>, usize),
+}
+
+/// How much is unpacked at once at most: a small packed piece may be a very long one.
+const PACKED_PIECE: usize = 4 << 10;
+
+impl Unpacker {
+    /// `most`: the longest document in a coding that is not unpacked piece by piece.
+    pub fn new(coding: Coding, most: usize) -> Self {
+        Self(match coding {
+            Coding::Identity => State::Identity,
+            Coding::Gzip => State::Gzip(write::MultiGzDecoder::new(Vec::new())),
+            Coding::Deflate => State::Deflate(Vec::new()),
+            Coding::Brotli | Coding::Zstd => State::Kept(coding, Vec::new(), most),
+        })
+    }
+
+    /// Takes a piece, and hands out what it holds.
+    pub fn push(&mut self, piece: &[u8], each: &mut impl FnMut(&[u8])) -> io::Result<()> {
+        let piece = match &mut self.0 {
+            State::Identity => {
+                each(piece);
+                return Ok(());
+            }
+            State::Kept(_, kept, most) if kept.len() + piece.len() > *most => {
+                return Err(io::Error::other(CodingError::TooLong(*most)));
+            }
+            State::Kept(_, kept, _) => {
+                kept.extend_from_slice(piece);
+                return Ok(());
+            }
+            State::Deflate(head) => {
+                head.extend_from_slice(piece);
+                // RFC 1950 section 2.2: the method is 8, and the two bytes are a multiple of 31.
+                let is_zlib = match head[..] {
+                    [first, second, ..] => {
+                        first & 0x0f == 8 && u16::from_be_bytes([first, second]).is_multiple_of(31)
+                    }
+                    _ => return Ok(()),
+                };
+                let piece = std::mem::take(head);
+                self.0 = if is_zlib {
+                    State::Zlib(write::ZlibDecoder::new(Vec::new()))
+                } else {
+                    State::Raw(write::DeflateDecoder::new(Vec::new()))
+                };
+                return self.push(&piece, each);
+            }
+            State::Gzip(_) | State::Zlib(_) | State::Raw(_) => piece,
+        };
+        for part in piece.chunks(PACKED_PIECE) {
+            match &mut self.0 {
+                State::Gzip(unpacker) => unpacker.write_all(part)?,
+                State::Zlib(unpacker) => unpacker.write_all(part)?,
+                State::Raw(unpacker) => unpacker.write_all(part)?,
+                State::Identity | State::Deflate(_) | State::Kept(..) => {}
+            }
+            self.hand_out(each);
+        }
+        Ok(())
+    }
+
+    /// Nothing follows.
+    pub fn finish(&mut self, each: &mut impl FnMut(&[u8])) -> io::Result<()> {
+        match &mut self.0 {
+            State::Identity => {}
+            State::Gzip(unpacker) => unpacker.try_finish()?,
+            State::Zlib(unpacker) => unpacker.try_finish()?,
+            State::Raw(unpacker) => unpacker.try_finish()?,
+            State::Deflate(head) if head.is_empty() => {}
+            State::Deflate(_) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            State::Kept(coding, kept, most) => {
+                let packed = Bytes::from(std::mem::take(kept));
+                each(&coding.unpack(&packed, *most).map_err(io::Error::other)?);
+            }
+        }
+        self.hand_out(each);
+        Ok(())
+    }
+
+    fn hand_out(&mut self, each: &mut impl FnMut(&[u8])) {
+        let plain = match &mut self.0 {
+            State::Gzip(unpacker) => unpacker.get_mut(),
+            State::Zlib(unpacker) => unpacker.get_mut(),
+            State::Raw(unpacker) => unpacker.get_mut(),
+            State::Identity | State::Deflate(_) | State::Kept(..) => return,
+        };
+        each(plain);
+        plain.clear();
+    }
 }
 
 /// Asks only for codings that are read here, as far as the viewer takes them.
@@ -140,21 +265,46 @@ mod tests {
             packing.write_all(&text).unwrap();
             packing.finish().unwrap()
         };
-        for (name, packed) in
-            [("identity", text.clone()), ("GZIP", gzip), ("deflate", zlib), ("deflate", raw)]
-        {
+        let zstd = ruzstd::encoding::compress_to_vec(&*text, ruzstd::encoding::CompressionLevel::Fastest);
+        // One block that is not compressed, and an empty last one (RFC 7932 section 9.2).
+        let head = u32::try_from(text.len() - 1).unwrap() << 4 | 1 << 20;
+        let brotli = [&head.to_le_bytes()[..3], &text, &[3]].concat();
+        for (name, packed) in [
+            ("identity", text.clone()),
+            ("GZIP", gzip),
+            ("deflate", zlib),
+            ("deflate", raw),
+            ("br", brotli),
+            ("zstd", zstd),
+        ] {
             let mut fields = HeaderMap::new();
             fields.insert(header::CONTENT_ENCODING, HeaderValue::from_static(name));
             let (coding, packed) = (Coding::of(&fields).unwrap(), Bytes::from(packed));
             assert_eq!(coding.unpack(&packed, text.len()).unwrap(), text, "{name}");
             assert!(matches!(coding.unpack(&packed, text.len() - 1), Err(CodingError::TooLong(_))), "{name}");
+            for size in [1, 2, 7, packed.len()] {
+                let (mut unpacker, mut plain) = (Unpacker::new(coding, text.len()), Vec::new());
+                let mut each = |piece: &[u8]| plain.extend_from_slice(piece);
+                for piece in packed.chunks(size) {
+                    unpacker.push(piece, &mut each).unwrap();
+                }
+                unpacker.finish(&mut each).unwrap();
+                assert_eq!(plain, text, "{name} in pieces of {size}");
+            }
+            if coding == Coding::Identity {
+                continue;
+            }
+            let (mut unpacker, mut plain) = (Unpacker::new(coding, text.len()), Vec::new());
+            let mut each = |piece: &[u8]| plain.extend_from_slice(piece);
+            let cut = unpacker.push(&packed[..packed.len() - 1], &mut each);
+            assert!(cut.and_then(|()| unpacker.finish(&mut each)).is_err(), "{name}, cut");
         }
         assert!(matches!(Coding::Gzip.unpack(&Bytes::from_static(b"x"), 9), Err(CodingError::Broken(_))));
     }
 
     #[test]
     fn what_is_not_read_has_a_name() {
-        for (name, told) in [("br", "br"), ("zstd", "zstd"), ("gzip, br", "other"), ("compress", "other")] {
+        for (name, told) in [("gzip, br", "other"), ("compress", "other")] {
             let mut fields = HeaderMap::new();
             fields.insert(header::CONTENT_ENCODING, HeaderValue::from_static(name));
             assert_eq!(Coding::of(&fields), Err(told));

@@ -213,6 +213,14 @@ impl Upstream {
         }
     }
 
+    /// Waits for a permit of the caller's client, and keeps it for the caller's next request: who has none must not hold
+    /// anything else for which others wait.
+    pub async fn admit_client(&self, caller: &Caller) -> Result<Caller, UpstreamError> {
+        let (Some(client), Some(kind)) = (caller.bounded(), caller.kind()) else { return Ok(caller.clone()) };
+        let permit = client.permits().acquire(kind, None, self.queue_wait).await;
+        Ok(caller.with_permit(permit.ok_or(UpstreamError::Busy)?))
+    }
+
     /// Waits for the permits of one request: first for one of its client's own, so that who asks for too much waits among
     /// his own requests.
     async fn admit(&self, caller: &Caller) -> Result<Admission, UpstreamError> {
@@ -224,10 +232,13 @@ impl Upstream {
         };
         let client = match caller.bounded() {
             None => None,
-            Some(client) => {
-                let permit = client.permits().acquire(kind, None, self.queue_wait).await;
-                Some(permit.ok_or(UpstreamError::Busy)?)
-            }
+            Some(client) => match caller.take_permit() {
+                Some(permit) => Some(permit),
+                None => {
+                    let permit = client.permits().acquire(kind, None, self.queue_wait).await;
+                    Some(permit.ok_or(UpstreamError::Busy)?)
+                }
+            },
         };
         let permit = self.permits.acquire(kind, caller.client(), self.queue_wait).await;
         let permit = UpstreamPermit::Viewer(permit.ok_or(UpstreamError::Busy)?);

@@ -121,10 +121,20 @@ fn one(kind: RouteKind) -> u64 {
 impl Permits {
     /// So many permits, at least one. `ended` counts transfers that were ended in favour of others.
     pub(super) fn new(most: usize, ended: Counter) -> Arc<Self> {
+        Self::keeping(|most| most / 4, most, ended)
+    }
+
+    /// The same for one client, which shares with nobody: few are kept free for its requests of other kinds, so that many
+    /// readers behind one address need not queue for a document one after another.
+    pub(super) fn of_client(most: usize, ended: Counter) -> Arc<Self> {
+        Self::keeping(|most| (most / 16).max(most.min(4) / 4), most, ended)
+    }
+
+    fn keeping(free: fn(u64) -> u64, most: usize, ended: Counter) -> Arc<Self> {
         let most = u64::try_from(most).unwrap_or(MASK).clamp(1, MASK);
         Arc::new(Self {
             most,
-            most_of_a_kind: most - most / 4,
+            most_of_a_kind: most - free(most),
             taken: AtomicU64::new(0),
             waiting: AtomicUsize::new(0),
             queue: Mutex::default(),

@@ -15,7 +15,13 @@ fn decoded(text: &str) -> String {
     percent_decode_str(text).decode_utf8_lossy().into_owned()
 }
 
-/// An image server and a canvas service in one: an image is there once its canvas was asked for.
+/// As a client writes it.
+fn encoded(image: &str) -> String {
+    image.replace(' ', "%20").replace('é', "%C3%A9")
+}
+
+/// An image server and a canvas service in one: an image is there once its canvas was asked for, by the spelling of its
+/// manifest and by no other, and on its own route.
 fn library(books: Vec<(&'static str, &'static str)>) -> (Origin, Arc<Mutex<BTreeSet<String>>>) {
     let alive = Arc::new(Mutex::new(BTreeSet::new()));
     let there = Arc::clone(&alive);
@@ -26,7 +32,7 @@ fn library(books: Vec<(&'static str, &'static str)>) -> (Origin, Arc<Mutex<BTree
             let Some((image, _)) = books.iter().find(|(_, name)| *name == bare) else {
                 return Origin::answer(500, &[], Flow::sized("{}"));
             };
-            there.lock().unwrap().insert(decoded(image));
+            there.lock().unwrap().insert((*image).to_owned());
             let canvas = canvas_of(image, bare);
             return Origin::answer(
                 200,
@@ -34,9 +40,11 @@ fn library(books: Vec<(&'static str, &'static str)>) -> (Origin, Arc<Mutex<BTree
                 Flow::sized(canvas.to_string()),
             );
         }
-        let is_there =
-            there.lock().unwrap().iter().any(|image| target.starts_with(&format!("/images/{image}/")));
-        if is_there {
+        let is_asked = |image: &String| {
+            let folder = if image.contains("?IIIF=") { "cgi" } else { "images" };
+            seen.target.starts_with(&format!("/{folder}/{}/", encoded(image)))
+        };
+        if there.lock().unwrap().iter().any(is_asked) {
             Origin::answer(200, &[("content-type", "image/jpeg")], Flow::sized("a picture"))
         } else {
             Origin::answer(404, &[("content-type", "text/plain")], Flow::sized("not found"))
@@ -59,12 +67,12 @@ fn canvas_of(image: &str, canvas: &str) -> serde_json::Value {
     })
 }
 
-async fn world(folder: &Path, origin: &Origin, books: &[(&str, &str)]) -> App {
+fn configure(folder: &Path, origin: &Origin, books: &[(&str, &str)]) -> String {
     let canvases: Vec<_> = books.iter().map(|(image, canvas)| canvas_of(image, canvas)).collect();
     let manifest = json!({ "@id": "https://lib.test/svc/m", "@type": "sc:Manifest", "sequences": [{ "canvases": canvases }] });
     std::fs::write(folder.join("m.json"), manifest.to_string()).expect("a file");
     let at = origin.url();
-    let text = format!(
+    format!(
         r#"
         [server]
         listen = "127.0.0.1:0"
@@ -77,7 +85,7 @@ async fn world(folder: &Path, origin: &Origin, books: &[(&str, &str)]) -> App {
         kind = "image"
         [[routes]]
         prefix = "/fcgi-bin/"
-        upstream = "{at}/images/"
+        upstream = "{at}/cgi/"
         kind = "image"
         [[routes]]
         prefix = "/svc/"
@@ -86,8 +94,12 @@ async fn world(folder: &Path, origin: &Origin, books: &[(&str, &str)]) -> App {
         [[index.sources]]
         path = "m.json"
         "#
-    );
-    let app = App::start(checked(folder, &text, "heal.ahead = 0")).await.expect("it starts");
+    )
+}
+
+async fn world(folder: &Path, origin: &Origin, books: &[(&str, &str)], more: &str) -> App {
+    let text = configure(folder, origin, books);
+    let app = App::start(checked(folder, &text, more)).await.expect("it starts");
     patiently("the index is built", || app.index.stats().expect("an index").images == books.len() as u64)
         .await;
     let known = |(image, _): &(&str, &str)| !app.index.owners(&decoded(image)).expect("an index").is_empty();
@@ -95,22 +107,27 @@ async fn world(folder: &Path, origin: &Origin, books: &[(&str, &str)]) -> App {
     app
 }
 
+/// Where a client asks for a small picture.
+fn tile(app: &App, image: &str) -> String {
+    let path =
+        encoded(&image_url(image)).replace("https://lib.test", &format!("http://{}", app.addresses[0]));
+    format!("{path}/full/64,/0/default.jpg")
+}
+
 /// Each image is asked for as the manifest writes it, as a client does; its own canvas alone is asked for, and built beside
 /// what is stored, once.
 async fn heals(books: &[(&'static str, &'static str)]) {
     let (origin, alive) = library(books.to_vec());
     let folder = tempfile::tempdir().expect("a directory");
-    let app = world(folder.path(), &origin, books).await;
+    let app = world(folder.path(), &origin, books, "heal.ahead = 0").await;
     let client = Client::default();
     let mut met = 0;
     for (image, canvas) in books {
-        let path = image_url(image).replace("https://lib.test", &format!("http://{}", app.addresses[0]));
-        let path = path.replace(' ', "%20").replace('é', "%C3%A9");
-        let answer = client.get(&format!("{path}/full/64,/0/default.jpg"), &[]).await.expect("an answer");
+        let answer = client.get(&tile(&app, image), &[]).await.expect("an answer");
         assert_eq!(answer.status, 200, "{image}: {:?}", answer.headers);
         let status = answer.header("heal-status");
         assert!(status.starts_with("healed; rung="), "{image}: {:?}", answer.headers);
-        assert!(alive.lock().expect("a lock").contains(&decoded(image)));
+        assert!(alive.lock().expect("a lock").contains(*image));
         let asked: Vec<_> = origin.seen().into_iter().map(|seen| decoded(&seen.target)).collect();
         let asked: Vec<_> =
             asked.into_iter().filter(|target| target.starts_with("/service/")).skip(met).collect();
@@ -144,4 +161,107 @@ async fn canvases_whose_names_a_client_must_encode_heal() {
         ("ir i", "canvas/{x}"),
     ])
     .await;
+}
+
+/// Libraries whose identifiers are written in one way each, as servers want them.
+const LIBRARIES: [&[(&str, &str)]; 4] = [
+    &[("vol1/f1", "canvas/1"), ("vol2/f1", "canvas/2"), ("vol1/deep/er/f é", "canvas/3"), ("f1", "canvas/4")],
+    &[("vol1%2Ff1", "canvas/1"), ("vol2%2Ff1", "canvas/2"), ("a%252Fb", "canvas/3"), ("ir i;2", "canvas/4")],
+    &[
+        ("iipsrv.fcgi?IIIF=vol1/f1.tif", "canvas/1"),
+        ("iipsrv.fcgi?IIIF=vol2/f é.tif", "canvas/2"),
+        ("iipsrv.fcgi?IIIF=/abs/f.tif", "canvas/3"),
+        ("iipsrv.fcgi?IIIF=f", "canvas/4"),
+    ],
+    &[
+        ("vol1/f1", "canvas/1"),
+        ("iipsrv.fcgi?IIIF=vol1/f1", "canvas/2"),
+        ("iriée", "canvas/3"),
+        ("iipsrv.fcgi?IIIF=vol2/f1", "canvas/4"),
+    ],
+];
+
+/// Which canvases were asked for, each once for each time.
+fn canvases(origin: &Origin) -> Vec<String> {
+    let targets = origin.seen().into_iter().map(|seen| decoded(&seen.target));
+    let canvases = targets.filter_map(|target| {
+        let canvas = target.strip_prefix("/service/canvas/")?;
+        Some(canvas.split('?').next().unwrap_or(canvas).to_owned())
+    });
+    canvases.collect()
+}
+
+/// Every image came back, and for none of them a canvas was asked for that had been asked for in the same way.
+fn is_whole(origin: &Origin, alive: &Mutex<BTreeSet<String>>, books: &[(&str, &str)]) -> bool {
+    let asked = canvases(origin).len();
+    // Asked for beside once, and once plainly until it is known that this service does not do that.
+    assert!(asked <= 2 * books.len(), "{:?}", canvases(origin));
+    alive.lock().expect("a lock").len() == books.len()
+}
+
+#[tokio::test]
+async fn keep_warm_and_the_pages_ahead_ask_for_each_image_by_its_own_url() {
+    for books in LIBRARIES {
+        for warm in [true, false] {
+            let (origin, alive) = library(books.to_vec());
+            let folder = tempfile::tempdir().expect("a directory");
+            let more =
+                if warm { "index.sources.0.warm = 200ms\nheal.sweep_rate = 1000" } else { "heal.ahead = 3" };
+            let app = world(folder.path(), &origin, books, more).await;
+            if !warm {
+                let healed = Client::default().get(&tile(&app, books[0].0), &[]).await.expect("an answer");
+                assert_eq!(healed.status, 200, "{books:?}");
+            }
+            patiently("all are back", || is_whole(&origin, &alive, books)).await;
+            // Those that are there are known to be there: no canvas is asked for any more.
+            let before = canvases(&origin).len();
+            let rounds = origin.seen().len();
+            if warm {
+                patiently("another round", || origin.seen().len() >= rounds + 3 * books.len()).await;
+            }
+            assert_eq!(canvases(&origin).len(), before, "{books:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_sweep_asks_for_each_image_by_its_own_url() {
+    for books in LIBRARIES {
+        let (origin, alive) = library(books.to_vec());
+        let folder = tempfile::tempdir().expect("a directory");
+        let position = folder.path().join("iiif-mender.sqlite3.sweep");
+        drop(world(folder.path(), &origin, books, "heal.ahead = 0").await);
+        // One that was interrupted at its beginning.
+        std::fs::write(&position, "0\n").expect("a file");
+        let _app = world(folder.path(), &origin, books, "heal.sweep = true\nheal.sweep_rate = 1000").await;
+        patiently("all are back", || is_whole(&origin, &alive, books)).await;
+        patiently("it ends", || !position.exists()).await;
+    }
+}
+
+#[tokio::test]
+async fn batch_asks_for_each_image_by_its_own_url() {
+    for books in LIBRARIES {
+        let (origin, alive) = library(books.to_vec());
+        let folder = tempfile::tempdir().expect("a directory");
+        let text = configure(folder.path(), &origin, books);
+        std::fs::write(folder.path().join("config.toml"), text).expect("a file");
+        let run = async |command: &str| {
+            let mut program = tokio::process::Command::new(env!("CARGO_BIN_EXE_iiif-mender"));
+            program.args(["--config", "config.toml", command, "m.json", "--json"]).current_dir(folder.path());
+            let ended = program.kill_on_drop(true).output().await.expect("it ends");
+            let told = String::from_utf8_lossy(&ended.stdout).into_owned();
+            let json: serde_json::Value = serde_json::from_str(&told)
+                .unwrap_or_else(|error| panic!("{error}: {told} {}", String::from_utf8_lossy(&ended.stderr)));
+            let images = json["images"].as_array().expect("images").clone();
+            images
+                .iter()
+                .map(|image| image["before"].as_str().unwrap_or_default().to_owned())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(run("check").await, vec!["expired"; books.len()], "{books:?}");
+        assert_eq!(run("heal").await, vec!["expired"; books.len()], "{books:?}");
+        assert!(is_whole(&origin, &alive, books), "{books:?}: {:?}", canvases(&origin));
+        assert!(run("check").await.is_empty(), "{books:?}: {:?}", origin.seen());
+    }
 }

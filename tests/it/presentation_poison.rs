@@ -131,15 +131,7 @@ async fn a_book_that_lost_a_file_is_served_as_it_is_and_never_rebuilt() {
 async fn a_book_that_lost_a_page_whose_file_is_still_there_is_rebuilt_once_and_then_believed() {
     let world = book("heal.ahead = 0\nindex.learn = true").await;
     let page = world.bed.page();
-    // What is indexed has a page more than the book: that of another one.
-    let mut longer: Value = serde_json::from_str(&world.bed.manifest_json("obj/book")).expect("JSON");
-    let other: Value = serde_json::from_str(&world.bed.manifest_json("obj/single")).expect("JSON");
-    let pages = longer["sequences"][0]["canvases"].as_array_mut().expect("a list");
-    pages.push(other["sequences"][0]["canvases"][0].clone());
-    let (document, canvases_of_it) =
-        iiif_mender::iiif::manifest::read(longer.to_string().as_bytes()).expect("a manifest");
-    let name = document.id.clone().expect("an id");
-    world.app.index.learn(&document, &canvases_of_it, &name).expect("it is learned");
+    let name = knows_a_page_more(&world);
     for _ in 0..5 {
         let shorter = world.get(&page.presentation_path).await;
         assert_eq!((shorter.status, canvases(&shorter), shorter.header("heal-status")), (200, 3, ""));
@@ -151,6 +143,92 @@ async fn a_book_that_lost_a_page_whose_file_is_still_there_is_rebuilt_once_and_t
         3,
         "the new truth is learned"
     );
+}
+
+/// What is indexed has a page more than the book: that of another one.
+fn knows_a_page_more(world: &World) -> String {
+    let mut longer: Value = serde_json::from_str(&world.bed.manifest_json("obj/book")).expect("JSON");
+    let other: Value = serde_json::from_str(&world.bed.manifest_json("obj/single")).expect("JSON");
+    let pages = longer["sequences"][0]["canvases"].as_array_mut().expect("a list");
+    pages.push(other["sequences"][0]["canvases"][0].clone());
+    let read = iiif_mender::iiif::manifest::read(longer.to_string().as_bytes());
+    let (document, canvases_of_it) = read.expect("a manifest");
+    let name = document.id.clone().expect("an id");
+    world.app.index.learn(&document, &canvases_of_it, &name).expect("it is learned");
+    name
+}
+
+/// Asks for the book until it is believed to be all there is: by then it was built anew so often.
+async fn until_believed(world: &World, path: &str, pages: usize) -> usize {
+    for _ in 0..100 {
+        let shorter = world.get(path).await;
+        assert_eq!((shorter.status, canvases(&shorter)), (200, pages));
+        if shorter.header("heal-status").is_empty() {
+            return rebuilds(world);
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    panic!("it is never believed: {} rebuilds", rebuilds(world));
+}
+
+#[tokio::test]
+async fn without_resources_a_book_that_lost_files_is_believed_and_never_rebuilt() {
+    for status in [403, 404] {
+        let world = world().await;
+        world.bed.service.closes_resources_with(status);
+        let pages = world.bed.pages();
+        for page in &pages[..2] {
+            world.bed.fedora.removes_file(&page.path);
+        }
+        world.bed.expires_everything();
+        assert_eq!(until_believed(&world, &pages[0].presentation_path, 1).await, 0, "{status}");
+        for _ in 0..5 {
+            assert_eq!(world.get(&pages[0].presentation_path).await.header("heal-status"), "", "{status}");
+        }
+        assert_eq!(rebuilds(&world), 0, "{status}");
+    }
+}
+
+#[tokio::test]
+async fn without_resources_a_page_that_is_elsewhere_now_is_believed_after_one_rebuild() {
+    for more in ["", "\nheal.ladder = direct,register,visit,rebuild"] {
+        let world = book(&format!(
+            "heal.ahead = 0\nindex.learn = true\nheal.cooldown = 100ms\nheal.backoff_max = 100ms{more}"
+        ))
+        .await;
+        world.bed.service.closes_resources();
+        let page = world.bed.page();
+        let name = knows_a_page_more(&world);
+        let so_far = until_believed(&world, &page.presentation_path, 3).await;
+        // With nothing that proves it, it must come the same several times.
+        assert!(so_far >= 1 && so_far <= if more.is_empty() { 1 } else { 10 }, "{more}: {so_far}");
+        if more.is_empty() {
+            let known = world.app.index.manifest_canvases(&name).expect("an index").len();
+            assert_eq!(known, 3, "the new truth is learned");
+            for _ in 0..5 {
+                assert_eq!(world.get(&page.presentation_path).await.header("heal-status"), "");
+            }
+            assert_eq!(rebuilds(&world), so_far);
+        }
+    }
+}
+
+#[tokio::test]
+async fn without_resources_a_fault_is_not_taken_for_the_truth() {
+    let world = world().await;
+    world.bed.service.closes_resources();
+    let page = world.bed.page();
+    world.bed.service.poisons_nested(503);
+    for _ in 0..5 {
+        let poisoned = world.get(&page.presentation_path).await;
+        assert_eq!(canvases(&poisoned), 0);
+        assert_ne!(poisoned.header("heal-status"), "");
+        assert_eq!(poisoned.header("cache-control"), "no-store");
+    }
+    assert_eq!(rebuilds(&world), 0);
+    world.bed.service.nested_is_well();
+    patiently("it is cured", || world.events("cured") >= 1.0).await;
+    assert_eq!(canvases(&world.get(&page.presentation_path).await), 3);
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use super::escaped;
 use crate::batch::setup::State;
 use crate::batch::summary::{Row, Summary};
 use crate::batch::{Entry, Verdict};
-use crate::heal::image_segment;
+use crate::iiif::image_path::{Slashes, path_of_key};
 
 pub(super) fn write(summary: &Summary, out: &mut dyn Write) -> io::Result<()> {
     let heals = summary.command == "heal";
@@ -167,7 +167,8 @@ fn manifest(
 
 fn card(summary: &Summary, entry: &Entry, out: &mut dyn Write) -> io::Result<()> {
     let label = entry.label.as_deref().unwrap_or(&entry.image);
-    let base = format!("{}{}", summary.image_base, image_segment(&entry.image));
+    let base =
+        format!("{}{}", summary.image_base, path_of_key(&entry.image, Slashes::Encoded).unwrap_or_default());
     let picture = if summary.image_base.is_empty() || entry.image.is_empty() {
         r#"<span class="thumb"></span>"#.to_owned()
     } else {

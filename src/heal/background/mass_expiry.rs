@@ -5,7 +5,6 @@
 //! manifests in use, in the ahead lane; then, if configured, everything, in the sweep lane.
 
 use std::collections::{HashSet, VecDeque};
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -14,7 +13,7 @@ use tokio::time::Instant;
 use crate::heal::ladder::HealOutcome;
 use crate::heal::single_flight::FlightHandle;
 
-use crate::config::settings::{MassExpiry, Route, RouteKind};
+use crate::config::settings::MassExpiry;
 use crate::heal::background::book::BookProgress;
 use crate::heal::canvas_service::priority_semaphore::Priority;
 use crate::heal::ward::{IndexedImage, Ward};
@@ -148,28 +147,6 @@ impl Ward {
             }
         }
         air.landed().await;
-    }
-
-    /// The image route that background heals ask. `None`: image routes lead to several servers, and it is not known yet
-    /// which of them has what is indexed. (Readers show it, and the canvas service, which asks for what it builds.)
-    pub(in crate::heal) fn image_route(&self) -> Option<usize> {
-        let seen = self.image_route.load(Ordering::Relaxed);
-        if seen < self.settings.routes.len() {
-            return Some(seen);
-        }
-        let first = self.any_image_route()?;
-        let is_image = |route: &&Route| route.kind == RouteKind::Image;
-        let server = &self.settings.routes[first].upstream;
-        let mut images = self.settings.routes.iter().filter(is_image);
-        images.all(|route| route.upstream.authority == server.authority).then_some(first)
-    }
-
-    /// The same; where it is not known, the first one.
-    pub(in crate::heal) fn any_image_route(&self) -> Option<usize> {
-        let seen = self.image_route.load(Ordering::Relaxed);
-        let is_image = |route: &Route| route.kind == RouteKind::Image;
-        let first = || self.settings.routes.iter().position(is_image);
-        if seen < self.settings.routes.len() { Some(seen) } else { first() }
     }
 }
 

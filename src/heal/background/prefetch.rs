@@ -8,29 +8,13 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
-
 use crate::heal::canvas_service::priority_semaphore::Priority;
 use crate::heal::evidence::Evidence;
 use crate::heal::ladder::HealOutcome;
 use crate::heal::single_flight::FlightHandle;
 use crate::heal::ward::{IndexedImage, Ward};
-use crate::iiif::Identifier;
 use crate::index::Neighbour;
 use crate::observe::Trace;
-
-/// What must not stand raw in a path segment (RFC 3986 section 3.3), besides what is not ASCII.
-const SEGMENT: &AsciiSet = &CONTROLS
-    .add(b' ')
-    .add(b'"')
-    .add(b'#')
-    .add(b'%')
-    .add(b'/')
-    .add(b'<')
-    .add(b'>')
-    .add(b'?')
-    .add(b'[')
-    .add(b']');
 
 /// Images of one canvas that are looked at: more than one stands for a choice, which few readers make.
 const IMAGES: usize = 2;
@@ -124,21 +108,6 @@ impl Ward {
         });
     }
 
-    /// The image with this lookup key, as somebody would ask for it.
-    pub(in crate::heal) fn patient(&self, route: usize, key: &str, trace: &Trace) -> Option<IndexedImage> {
-        let wanted = self.settings.heal.identifiers.as_ref().is_none_or(|pattern| pattern.is_match(key));
-        let owners = self.index.owners(key).ok().filter(|owners| wanted && !owners.is_empty())?;
-        let sent = as_segment(key);
-        Some(IndexedImage {
-            route,
-            key: key.into(),
-            kind: Identifier::new(&sent).kind(),
-            sent: sent.into(),
-            owners,
-            trace: trace.clone(),
-        })
-    }
-
     /// A seat on the climb for this image, if it is gone now; else nothing is started.
     pub(in crate::heal) async fn board_if_gone(
         self: &Arc<Self>,
@@ -161,9 +130,4 @@ impl Ward {
     ) -> bool {
         !self.is_known_missing(patient) && self.evidence_remembered(patient, since).await == Evidence::Expired
     }
-}
-
-/// A lookup key as it stands in a path.
-pub fn as_segment(key: &str) -> String {
-    utf8_percent_encode(key, SEGMENT).to_string()
 }

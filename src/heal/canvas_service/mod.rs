@@ -40,8 +40,9 @@ use crate::heal::canvas_service::viewer_request::ViewerRequests;
 use crate::heal::cooldowns::CanvasRequestKey;
 use crate::heal::server::SendRequest;
 use crate::iiif::identifier;
-use crate::iiif::manifest;
+use crate::index::Index;
 use crate::observe::{Event, Metrics, Span, Trace};
+use crate::upstream::coding::Coding;
 use crate::upstream::{Caller, UpstreamError, own_request, whole};
 
 /// The longest canvas that is read; beyond it nothing is known of its contents.
@@ -64,6 +65,8 @@ pub(in crate::heal) struct CanvasService {
     /// Its [mark](crate::config::settings::Route::mark).
     pub(in crate::heal) mark: u64,
     server: Arc<dyn SendRequest>,
+    /// Reads its documents.
+    index: Arc<Index>,
     scheme: String,
     /// Host and port as configured.
     authority: String,
@@ -75,6 +78,8 @@ pub(in crate::heal) struct CanvasService {
     name: String,
     times: Timeouts,
     patience: Duration,
+    /// The longest document that is read.
+    longest: usize,
     pub(in crate::heal) lanes: Arc<PrioritySemaphore>,
     /// The other nodes, which share its places.
     cluster: Option<Arc<Cluster>>,
@@ -101,7 +106,7 @@ impl CanvasService {
     /// `before`: the same service under other settings; what is known of it stays.
     pub(in crate::heal) fn new(
         route: usize,
-        server: Arc<dyn SendRequest>,
+        (server, index): (Arc<dyn SendRequest>, Arc<Index>),
         lanes: Arc<PrioritySemaphore>,
         settings: &Settings,
         cluster: Option<Arc<Cluster>>,
@@ -130,6 +135,8 @@ impl CanvasService {
             host: host.to_owned(),
             name: settings.server.name.clone(),
             server,
+            index,
+            longest: settings.presentation.max_body.max(LONGEST_CANVAS),
             scheme: settings.routes[route].upstream.scheme.to_string(),
             authority: settings.routes[route].upstream.authority.to_string(),
             times: settings.timeouts(route),
@@ -228,7 +235,7 @@ impl CanvasService {
         target: &str,
         trace: &Trace,
     ) -> Result<Bytes, CanvasResponse> {
-        match self.get(target, trace, self.patience, LONGEST_CANVAS).await {
+        match self.get(target, trace, self.patience, self.longest).await {
             Ok((status, body)) if status.is_success() => Ok(body),
             Ok((status, _)) => {
                 let answer = classify(status);
@@ -285,7 +292,7 @@ impl CanvasService {
         if !status.is_success() {
             return classify(status);
         }
-        let Ok((document, canvases)) = manifest::read(body) else { return CanvasResponse::Unclear };
+        let Ok((document, canvases)) = self.index.read_document(body) else { return CanvasResponse::Unclear };
         if let (Some(id), true) = (&document.id, variants::is_honoured(target)) {
             self.heard_of_variants(variants::is_honoured(id));
         }
@@ -375,10 +382,10 @@ impl CanvasService {
             }
         }
         let answer = answer?;
-        let status = answer.status();
+        let (status, coding) = (answer.status(), Coding::of(answer.headers()));
         // A body that is too long or breaks says nothing; the status still does.
         let body = tokio::time::timeout_at(until, whole::read(answer.into_body(), most)).await;
-        let body = body.ok().and_then(Result::ok);
+        let body = body.ok().and_then(Result::ok).and_then(|body| coding.ok()?.unpack(&body, most).ok());
         if body.is_none() && most != LONGEST_RESOURCE {
             self.remarks.broke_off(target);
         }

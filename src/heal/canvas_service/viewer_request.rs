@@ -5,12 +5,13 @@
 //! (upstream.md "Load"). What is stored is answered in milliseconds, and must never wait behind a build.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use percent_encoding::percent_decode_str;
-use tokio::sync::{Mutex as Turn, OwnedMutexGuard};
-use tokio::time::{Instant, timeout};
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::heal::Healer;
 use crate::heal::canvas_service::CanvasService;
@@ -39,8 +40,7 @@ const COME_BACK: Duration = Duration::from_secs(5);
 /// `ViewerRequests` is the order in which viewers are let through to one canvas service.
 #[derive(Debug)]
 pub(in crate::heal) struct ViewerRequests {
-    /// One request at a time for a document that may have to be built.
-    turns: Mutex<HashMap<Arc<str>, Arc<Turn<()>>>>,
+    first: FirstRequests,
     /// Documents that were answered a moment ago.
     open: TimedCache<Arc<str>>,
     /// Places for manifests.
@@ -51,7 +51,7 @@ pub(in crate::heal) struct ViewerRequests {
 impl Default for ViewerRequests {
     fn default() -> Self {
         Self {
-            turns: Mutex::default(),
+            first: FirstRequests::default(),
             open: TimedCache::new(OPEN),
             documents: PrioritySemaphore::new(DOCUMENT_BUILDS),
             waiting: Mutex::new(0),
@@ -59,13 +59,61 @@ impl Default for ViewerRequests {
     }
 }
 
-/// `ViewerRequest` is one viewer's request on its way. The next one comes when it is dropped.
+/// Documents of which the first request is on its way: the others wait for its answer, and then all go at once.
+#[derive(Debug, Default)]
+struct FirstRequests(Mutex<HashMap<Arc<str>, watch::Receiver<bool>>>);
+
+/// How it stands with the first request of a document.
+#[derive(Debug)]
+enum First {
+    /// It has ended.
+    Over,
+    /// It takes too long. True: it was sent.
+    Late(bool),
+}
+
+impl FirstRequests {
+    /// Waits for the first request of this document, until then at most. `None`: there is none.
+    async fn wait(&self, name: &str, until: Instant) -> Option<First> {
+        let mut first = self.lock().get(name)?.clone();
+        let ends = async { while first.changed().await.is_ok() {} };
+        Some(match timeout_at(until, ends).await {
+            Ok(()) => First::Over,
+            Err(_) => First::Late(*first.borrow()),
+        })
+    }
+
+    /// This one is the first. It says when it is sent, and ends with the sender. `None`: there is one already.
+    fn begin(&self, name: &Arc<str>) -> Option<watch::Sender<bool>> {
+        match self.lock().entry(Arc::clone(name)) {
+            Entry::Occupied(_) => None,
+            Entry::Vacant(none) => {
+                let (told, first) = watch::channel(false);
+                none.insert(first);
+                Some(told)
+            }
+        }
+    }
+
+    fn ends(&self, name: &Arc<str>) {
+        self.lock().remove(name);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, watch::Receiver<bool>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// `ViewerRequest` is one viewer's request on its way. Those that wait for it go when it is dropped.
 #[derive(Debug)]
 pub struct ViewerRequest {
     service: Arc<CanvasService>,
     name: Arc<str>,
-    turn: Option<OwnedMutexGuard<()>>,
+    /// It is the first one of its document.
+    first: Option<watch::Sender<bool>>,
     place: Option<Held>,
+    /// It tells whether the document is to be had: it is not one of many that follow.
+    tells: bool,
 }
 
 /// The place of a viewer's request.
@@ -105,82 +153,113 @@ impl Drop for Waiting<'_> {
 
 impl Healer {
     /// Lets a viewer's request through to the canvas service of this route. `Err`: too many wait; come back after this
-    /// time. Where the route has no canvas service, everything passes. `has_waited`: it waited for the first request of
-    /// its document already, and waits for a place only.
-    pub async fn viewer_request(
+    /// time. Where the route has no canvas service, everything passes. `admitted` waits for what its client may have at
+    /// once: who has to wait for that holds nobody up.
+    pub async fn viewer_request<T, E>(
         &self,
         route: usize,
         target: &str,
-        has_waited: bool,
-    ) -> Result<Option<ViewerRequest>, Duration> {
-        let Some(service) = self.ward.service(route) else { return Ok(None) };
-        let wait = self.ward.settings.heal.wait;
-        match timeout(wait, service.let_through(target, has_waited)).await {
-            Ok(request) => request.map(Some),
-            Err(_) => Err(COME_BACK),
-        }
+        admitted: impl Future<Output = Result<T, E>>,
+    ) -> Result<(Option<ViewerRequest>, T), Duration> {
+        let Some(service) = self.ward.service(route) else {
+            return Ok((None, admitted.await.map_err(|_| COME_BACK)?));
+        };
+        let (request, own) = service.let_through(target, self.ward.settings.heal.wait, admitted).await?;
+        Ok((Some(request), own))
     }
 }
 
 impl CanvasService {
-    async fn let_through(
+    async fn let_through<T, E>(
         self: &Arc<Self>,
         target: &str,
-        has_waited: bool,
-    ) -> Result<ViewerRequest, Duration> {
+        wait: Duration,
+        admitted: impl Future<Output = Result<T, E>>,
+    ) -> Result<(ViewerRequest, T), Duration> {
         let requests = &self.viewers;
         let name: Arc<str> = canonical(target).into();
-        let (service, turn, place) = (Arc::clone(self), None, None);
-        let mut request = ViewerRequest { service, name, turn, place };
+        let service = Arc::clone(self);
+        let mut request = ViewerRequest { service, name, first: None, place: None, tells: false };
         if requests.open.contains(&request.name) {
-            return Ok(request);
+            return Ok((request, admitted.await.map_err(|_| COME_BACK)?));
         }
         let Some(_waiting) = requests.wait() else { return Err(COME_BACK) };
-        if !has_waited {
-            let turn = Arc::clone(requests.turns().entry(Arc::clone(&request.name)).or_default());
-            request.turn = Some(turn.lock_owned().await);
+        let until = Instant::now() + wait;
+        let (mut admitted, mut own) = (std::pin::pin!(admitted), None);
+        // Until it was answered. (Where the first one's viewer left, another one is the first.)
+        while !requests.open.contains(&request.name) {
+            match requests.first.wait(&request.name, until).await {
+                Some(First::Over) => {}
+                // It may hang for reasons of its own, so the others go. (Of canvases no more are built at once for that.)
+                Some(First::Late(true)) => {
+                    self.metrics.event("first_document_late");
+                    request.tells = true;
+                    break;
+                }
+                // It did not find a place itself.
+                Some(First::Late(false)) => return Err(COME_BACK),
+                // Nobody is the first who cannot go.
+                None if own.is_none() => own = Some(admitted.as_mut().await.map_err(|_| COME_BACK)?),
+                None => {
+                    request.first = requests.first.begin(&request.name);
+                    if request.first.is_some() {
+                        break;
+                    }
+                }
+            }
         }
-        // It was answered meanwhile.
-        if !requests.open.contains(&request.name) {
-            let places = if is_canvas(&request.name) { &self.lanes } else { &requests.documents };
-            let place = places.place_or_extra(Priority::Viewer, BUILD).await;
-            request.place = if is_canvas(&request.name) && !place.is_extra() {
-                self.share_place(place, true).await.map(Held::Shared)
-            } else {
-                Some(Held::Own { _place: place })
-            };
+        let own = match own {
+            Some(own) => own,
+            None => admitted.await.map_err(|_| COME_BACK)?,
+        };
+        let is_canvas = is_canvas(&request.name);
+        if request.first.is_some() || request.tells && is_canvas {
+            let place = timeout(wait, self.viewer_place(is_canvas)).await;
+            request.place = place.map_err(|_| COME_BACK)?;
         }
-        Ok(request)
+        if let Some(first) = &request.first {
+            first.send_replace(true);
+        }
+        Ok((request, own))
+    }
+
+    /// The right to have something built for a viewer.
+    async fn viewer_place(&self, is_canvas: bool) -> Option<Held> {
+        let places = if is_canvas { &self.lanes } else { &self.viewers.documents };
+        let place = places.place_or_extra(Priority::Viewer, BUILD).await;
+        if is_canvas && !place.is_extra() {
+            return self.share_place(place, true).await.map(Held::Shared);
+        }
+        Some(Held::Own { _place: place })
     }
 }
 
 impl ViewerRequest {
     /// Waits for the answer to this request. One that hangs loses its place when others wait.
     pub async fn hold<T>(mut self, sent: impl Future<Output = T>) -> T {
-        let (Some(place), service) = (self.place.take(), Arc::clone(&self.service)) else {
-            return sent.await;
+        let service = Arc::clone(&self.service);
+        let tells = self.first.is_some() || self.tells;
+        let answer = match self.place.take() {
+            Some(place) => {
+                let mut place = Some(Lingers(Some(place)));
+                let answer = service.hold(&mut place, sent).await;
+                drop(place.and_then(|mut place| place.0.take()));
+                answer
+            }
+            None => sent.await,
         };
-        let began = Instant::now();
-        let mut place = Some(Lingers(Some(place)));
-        let answer = service.hold(&mut place, sent).await;
-        drop(place.and_then(|mut place| place.0.take()));
-        let requests = &service.viewers;
-        requests.open.insert(Arc::clone(&self.name), (), OPEN_FOR);
-        tracing::trace!(document = &*self.name, was_built = began.elapsed() >= BUILD, "let through");
+        if tells {
+            service.viewers.open.insert(Arc::clone(&self.name), (), OPEN_FOR);
+        }
         answer
     }
 }
 
 impl Drop for ViewerRequest {
     fn drop(&mut self) {
-        if self.turn.is_none() {
-            return;
-        }
-        let mut turns = self.service.viewers.turns();
-        self.turn = None;
-        // Only the list knows it: nobody waits, and nobody can come while the list is locked.
-        if turns.get(&self.name).is_some_and(|turn| Arc::strong_count(turn) == 1) {
-            turns.remove(&self.name);
+        // Before its sender ends: who wakes finds none, and may be the next.
+        if self.first.is_some() {
+            self.service.viewers.first.ends(&self.name);
         }
     }
 }
@@ -197,10 +276,6 @@ impl ViewerRequests {
 
     fn waiting(&self) -> MutexGuard<'_, usize> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn turns(&self) -> MutexGuard<'_, HashMap<Arc<str>, Arc<Turn<()>>>> {
-        self.turns.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -235,6 +310,33 @@ pub fn without_update(target: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_not_the_first_waits_for_the_first_only_and_not_for_ever() {
+        let requests = FirstRequests::default();
+        let (name, begun): (Arc<str>, _) = ("/canvas/a".into(), Instant::now());
+        let until = begun + Duration::from_secs(30);
+        assert!(requests.wait(&name, until).await.is_none());
+        let first = requests.begin(&name).expect("nobody is before it");
+        assert!(requests.begin(&name).is_none());
+        let rest = async {
+            let all = (0..60).map(|_| requests.wait(&name, until));
+            let all = futures_util::future::join_all(all).await;
+            assert!(all.iter().all(|one| matches!(one, Some(First::Over))), "{all:?}");
+        };
+        let ends = async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            requests.ends(&name);
+            drop(first);
+        };
+        tokio::join!(rest, ends);
+        assert_eq!(begun.elapsed(), Duration::from_secs(1));
+        let first = requests.begin(&name).expect("it has ended");
+        assert!(matches!(requests.wait(&name, until).await, Some(First::Late(false))));
+        first.send_replace(true);
+        assert!(matches!(requests.wait(&name, until).await, Some(First::Late(true))));
+        assert_eq!(begun.elapsed(), Duration::from_secs(30));
+    }
 
     #[test]
     fn what_the_service_does_not_read_makes_no_other_document() {

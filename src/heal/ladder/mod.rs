@@ -167,7 +167,7 @@ impl Ward {
 
     /// A canvas came without the image, and no key was written: its file is gone, or the file store is in trouble. Where
     /// it is known which file that is, one look at it tells.
-    async fn gone_or_in_trouble(&self, patient: &IndexedImage) -> HealOutcome {
+    pub(in crate::heal) async fn gone_or_in_trouble(&self, patient: &IndexedImage) -> HealOutcome {
         let proof = match self.look_at_file(patient).await {
             Some(true) => Proof::Shown,
             None => Proof::Likely { well_at: self.well_at(patient) },

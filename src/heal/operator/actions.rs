@@ -11,7 +11,6 @@ use crate::heal::Healer;
 use crate::heal::canvas_service::request::CanvasRequest;
 use crate::heal::operator::DocumentError;
 use crate::heal::ward::IndexedImage;
-use crate::iiif::manifest;
 use crate::observe::Trace;
 use crate::upstream::{Body, Caller, UpstreamError, own_request};
 
@@ -34,7 +33,7 @@ impl Healer {
     /// Has a canvas built anew, whatever state it is in: its bytes.
     pub async fn rebuild(&self, canvas: &str) -> Result<Bytes, DocumentError> {
         let document = self.document(canvas, true).await?;
-        if let Ok((_, canvases)) = manifest::read(&document) {
+        if let Ok((_, canvases)) = self.ward.index.read_document(&document) {
             let keys = canvases.iter().flat_map(|canvas| &canvas.images).map(String::as_str);
             self.ward.mends.lacking.note(keys, false);
         }

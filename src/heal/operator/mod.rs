@@ -25,7 +25,8 @@ use crate::heal::evidence::{Evidence, Probe, proves_nothing};
 use crate::heal::flight_priority::FlightPriority;
 use crate::heal::ladder::HealOutcome;
 use crate::heal::ward::{IndexedImage, Ward};
-use crate::iiif::{Identifier, IdentifierKind};
+use crate::iiif::IdentifierKind;
+use crate::iiif::manifest::{Canvas, Document, WalkError};
 use crate::index::Owner;
 use crate::observe::Trace;
 use crate::upstream::guard::Allowed;
@@ -105,20 +106,8 @@ impl Healer {
     /// `[heal] identifiers` leaves it out.
     pub fn image(&self, key: &str, owner: Option<Owner>) -> Option<IndexedImage> {
         let ward = &self.ward;
-        let route = ward.any_image_route()?;
-        if ward.settings.heal.identifiers.as_ref().is_some_and(|pattern| !pattern.is_match(key)) {
-            return None;
-        }
-        let sent = crate::heal::background::prefetch::as_segment(key);
-        let kind = Identifier::new(&sent).kind();
-        Some(IndexedImage {
-            route,
-            key: key.into(),
-            sent: sent.into(),
-            kind,
-            owners: owner.into_iter().collect(),
-            trace: Trace::fresh(),
-        })
+        let image = ward.unowned(ward.any_image_route()?, key, &Trace::fresh())?;
+        Some(IndexedImage { owners: owner.into_iter().collect(), ..image })
     }
 
     /// Its other canvases too, as the index knows them.
@@ -230,6 +219,11 @@ impl Healer {
         let Some((service, allowed)) = ward.asked_canvas(canvas) else { return false };
         ward.cure(&service, CanvasRequest::visit(&allowed), patient);
         ward.poison_is_cured(&[(service, allowed)], patient).await == (true, true)
+    }
+
+    /// Reads a document as the index does.
+    pub fn read_document(&self, bytes: &[u8]) -> Result<(Document, Vec<Canvas>), WalkError> {
+        self.ward.index.read_document(bytes)
     }
 
     /// How long the canvas services want to be left alone: one asked for a pause, or only fails.

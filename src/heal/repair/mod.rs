@@ -24,7 +24,7 @@ use crate::heal::canvas_service::priority_semaphore::Priority;
 use crate::heal::canvas_service::response::CanvasResponse;
 use crate::heal::cooldowns::CanvasRequestKey;
 use crate::heal::flight_priority::FlightPriority;
-use crate::heal::repair::nested::NestedCheck;
+use crate::heal::repair::nested::{Lacking, NestedCheck};
 use crate::heal::repair::poisoned_images::PoisonedImages;
 use crate::heal::repair::result::RepairResult;
 use crate::heal::single_flight::SingleFlight;
@@ -32,7 +32,7 @@ use crate::heal::timed_cache::TimedCache;
 use crate::heal::ward::{IndexedImage, Ward};
 use crate::iiif::canvas::rebuild_target;
 use crate::iiif::identifier;
-use crate::iiif::manifest::{self, Canvas, Document};
+use crate::iiif::manifest::{Canvas, Document};
 use crate::observe::{Gauged, Trace};
 
 /// Documents that are mended or waited for at once at most.
@@ -40,6 +40,9 @@ const MENDS: usize = 1_000;
 
 /// Rebuilds of one document at most that brought it back whole and yet did not last: duplicates hide.
 const REBUILDS: usize = 3;
+
+/// Rebuilds that bring the same, without proof, before it is believed for a while. Their cool-downs grow meanwhile.
+const IN_VAIN: u32 = 5;
 
 /// How often a service that is not well is looked at behind the viewers' backs; with the pauses about half an hour.
 const LOOKS: usize = 40;
@@ -65,6 +68,8 @@ pub struct PoisonedDocument {
     pub name: String,
     /// Lookup keys of the images that it lacks.
     pub missing: Vec<String>,
+    /// It lacks more than these.
+    pub is_cut_short: bool,
     /// Tells what it carries, see [`fingerprint`].
     pub carries: u64,
     /// Who asks.
@@ -94,6 +99,8 @@ pub(in crate::heal) struct DocumentRepairs {
     flights: SingleFlight<CanvasRequestKey, RepairResult>,
     chased: SingleFlight<CanvasRequestKey, ()>,
     pub(in crate::heal) truths: TimedCache<CanvasRequestKey, u64>,
+    /// How often a document was built anew and came with the same images, of which not all were proven.
+    in_vain: TimedCache<CanvasRequestKey, (u64, u32)>,
     pub(in crate::heal) lacking: PoisonedImages,
 }
 
@@ -104,6 +111,7 @@ impl Default for DocumentRepairs {
             flights: SingleFlight::here(),
             chased: SingleFlight::here(),
             truths,
+            in_vain: TimedCache::new(TRUTHS),
             lacking: PoisonedImages::default(),
         }
     }
@@ -144,9 +152,9 @@ impl Healer {
         let poisoned = Arc::new(poisoned);
         let mended = timeout(heal.wait, ward.mended(&key, &poisoned, Priority::Viewer)).await;
         match mended {
-            Ok(RepairResult::Shorter(carries)) if carries == poisoned.carries => DocumentRepair::Truth,
+            Ok(RepairResult::Shorter(carries, _)) if carries == poisoned.carries => DocumentRepair::Truth,
             // Or shorter than the index knew, and yet longer than what the viewer has.
-            Ok(RepairResult::Whole | RepairResult::Shorter(_)) => DocumentRepair::Whole(started.elapsed()),
+            Ok(RepairResult::Whole | RepairResult::Shorter(..)) => DocumentRepair::Whole(started.elapsed()),
             Ok(RepairResult::Failed) => DocumentRepair::Failed,
             Ok(RepairResult::Unwell) => {
                 ward.chase(key, poisoned);
@@ -189,7 +197,7 @@ impl Ward {
             async move { ward.mend_in_the_fleet(&key, &poisoned, &urgency).await }
         });
         let mended = seat.landed().await.unwrap_or(RepairResult::Failed);
-        if matches!(mended, RepairResult::Whole | RepairResult::Shorter(_)) {
+        if matches!(mended, RepairResult::Whole | RepairResult::Shorter(..)) {
             self.mends.lacking.note(poisoned.lacks(), false);
         }
         mended
@@ -226,24 +234,24 @@ impl Ward {
         let boarded = Instant::now();
         let Some(service) = self.service(poisoned.route).cloned() else { return RepairResult::Failed };
         let (patient, nested) = match self.first_that_is_there(&service, poisoned, urgency).await {
-            Ok(Some(found)) => found,
+            Ok(Lacking::There(patient, nested)) => (*patient, nested),
             // Every file is gone: the document tells the truth, and a rebuild could only tell it once more.
-            Ok(None) => {
-                self.mends.truths.insert(key.clone(), poisoned.carries, BELIEVED);
-                return RepairResult::Shorter(poisoned.carries);
+            Ok(Lacking::Gone(life)) => {
+                self.mends.truths.insert(key.clone(), poisoned.carries, life);
+                return RepairResult::Shorter(poisoned.carries, life);
             }
             Err(unwell) => return unwell,
         };
         let mended = self.rebuild_document(&service, key, poisoned, &patient, nested, urgency).await;
         match mended {
-            RepairResult::Whole | RepairResult::Shorter(_) => {
+            RepairResult::Whole | RepairResult::Shorter(..) => {
                 self.memory.succeeded(key, boarded, Instant::now());
             }
             RepairResult::Unwell | RepairResult::Failed => self.rung_failed(&service, key, boarded),
         }
         match mended {
             RepairResult::Whole => self.metrics.event("cured"),
-            RepairResult::Shorter(_) => self.metrics.event("poison_refuted"),
+            RepairResult::Shorter(..) => self.metrics.event("poison_refuted"),
             RepairResult::Unwell | RepairResult::Failed => self.metrics.event("cure_failed"),
         }
         tracing::info!(request = %poisoned.trace, document = %poisoned.target, ended = ?mended, "a document lacked images that the index knows");
@@ -263,35 +271,48 @@ impl Ward {
         for _ in 0..REBUILDS {
             // A plain GET first: somebody else may have cured it, and a good document is never rebuilt.
             match self.document(service, &visit, patient, urgency).await {
-                Some((_, canvases)) if carries(&canvases, patient) => return RepairResult::Whole,
+                Some((_, canvases)) if carries(&canvases, &patient.key) => return RepairResult::Whole,
                 Some(_) => {}
                 None => return RepairResult::Unwell,
             }
             match self.document(service, key, patient, urgency).await {
-                Some((_, canvases)) if carries(&canvases, patient) => {}
+                Some((_, canvases)) if carries(&canvases, &patient.key) => {}
                 Some((document, canvases)) => {
                     // A fault that began meanwhile must not be taken for the truth.
-                    let still = nested == NestedCheck::Proven
-                        && self.nested(service, patient, urgency).await == NestedCheck::Proven;
-                    if !still {
-                        return RepairResult::Failed;
-                    }
                     let truth = fingerprint(&canvases);
+                    let is_proven = nested == NestedCheck::Proven
+                        && self.are_rightly_lacking(service, poisoned, &canvases, urgency).await;
+                    if !is_proven {
+                        return self.built_in_vain(key, truth);
+                    }
                     self.mends.truths.insert(key.clone(), truth, BELIEVED);
                     self.believe(document, canvases, poisoned.name.clone()).await;
-                    return RepairResult::Shorter(truth);
+                    return RepairResult::Shorter(truth, BELIEVED);
                 }
                 None => return RepairResult::Unwell,
             }
         }
         match self.document(service, &visit, patient, urgency).await {
-            Some((_, canvases)) if carries(&canvases, patient) => RepairResult::Whole,
+            Some((_, canvases)) if carries(&canvases, &patient.key) => RepairResult::Whole,
             _ => RepairResult::Failed,
         }
     }
 
+    /// It was built anew by a service that seemed well, and lacks an image of which nothing is proven. What comes the same
+    /// again and again is believed in the end, for longer each time: not everything can be proven, and a rebuild costs the
+    /// service minutes.
+    fn built_in_vain(&self, key: &CanvasRequestKey, truth: u64) -> RepairResult {
+        let before =
+            self.mends.in_vain.get(key).filter(|(same, _)| *same == truth).map_or(0, |(_, times)| times);
+        self.mends.in_vain.insert(key.clone(), (truth, before + 1), 2 * BELIEVED);
+        let Some(more) = before.checked_sub(IN_VAIN) else { return RepairResult::Failed };
+        let life = self.settings.heal.backoff_max.saturating_mul(2u32.saturating_pow(more)).min(BELIEVED);
+        self.mends.truths.insert(key.clone(), truth, life);
+        RepairResult::Shorter(truth, life)
+    }
+
     /// Asks for a document in its lane, past the breaker. `None`: there is none to read.
-    async fn document(
+    pub(in crate::heal) async fn document(
         &self,
         service: &CanvasService,
         flight: &CanvasRequestKey,
@@ -309,14 +330,16 @@ impl Ward {
         let read = match answer {
             Ok(body) => {
                 service.answers();
-                tokio::task::spawn_blocking(move || manifest::read(&body).ok()).await.ok().flatten()
+                let index = Arc::clone(&self.index);
+                let read = move || index.read_document(&body).ok();
+                tokio::task::spawn_blocking(read).await.ok().flatten()
             }
             Err(answer) => {
                 self.step_ended(flight, answer, patient, started.elapsed());
                 return None;
             }
         };
-        let whole = read.as_ref().is_some_and(|(_, canvases)| carries(canvases, patient));
+        let whole = read.as_ref().is_some_and(|(_, canvases)| carries(canvases, &patient.key));
         let answer = if whole { CanvasResponse::Carries } else { CanvasResponse::Lacks };
         self.step_ended(flight, answer, patient, started.elapsed());
         read
@@ -332,6 +355,7 @@ impl Ward {
     }
 }
 
-fn carries(canvases: &[Canvas], patient: &IndexedImage) -> bool {
-    canvases.iter().flat_map(|canvas| &canvas.images).any(|own| identifier::same_file(own, &patient.key))
+/// Whether a document has the image with this lookup key, by whichever of its names.
+fn carries(canvases: &[Canvas], key: &str) -> bool {
+    canvases.iter().flat_map(|canvas| &canvas.images).any(|own| identifier::same_image(own, key))
 }

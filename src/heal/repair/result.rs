@@ -1,6 +1,7 @@
 //! How one try to mend a document ended, here or on another node.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::heal::cooldowns::CanvasRequestKey;
 use crate::heal::flight_priority::FlightPriority;
@@ -11,8 +12,8 @@ use crate::heal::ward::Ward;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::heal) enum RepairResult {
     Whole,
-    /// It carries what its fingerprint says, and that is all there is.
-    Shorter(u64),
+    /// It carries what its fingerprint says, and that is all there is; so it is believed for so long.
+    Shorter(u64, Duration),
     Unwell,
     Failed,
 }
@@ -22,15 +23,19 @@ impl RepairResult {
     fn words(self) -> String {
         match self {
             Self::Whole => "whole".to_owned(),
-            Self::Shorter(carries) => format!("shorter {carries}"),
+            Self::Shorter(carries, life) => format!("shorter {carries} {}", life.as_secs()),
             Self::Unwell => "unwell".to_owned(),
             Self::Failed => "failed".to_owned(),
         }
     }
 
     fn from_words(words: &str) -> Self {
-        match (words, words.strip_prefix("shorter ").and_then(|carries| carries.parse().ok())) {
-            (_, Some(carries)) => Self::Shorter(carries),
+        let shorter = words.strip_prefix("shorter ").and_then(|rest| {
+            let (carries, life) = rest.split_once(' ')?;
+            Some((carries.parse().ok()?, Duration::from_secs(life.parse().ok()?)))
+        });
+        match (words, shorter) {
+            (_, Some((carries, life))) => Self::Shorter(carries, life.min(BELIEVED)),
             ("whole", _) => Self::Whole,
             ("unwell", _) => Self::Unwell,
             _ => Self::Failed,
@@ -55,8 +60,8 @@ impl Ward {
             }
             Err(words) => {
                 let mended = RepairResult::from_words(&words);
-                if let RepairResult::Shorter(carries) = mended {
-                    self.mends.truths.insert(key.clone(), carries, BELIEVED);
+                if let RepairResult::Shorter(carries, life) = mended {
+                    self.mends.truths.insert(key.clone(), carries, life);
                 }
                 mended
             }

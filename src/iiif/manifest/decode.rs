@@ -65,6 +65,33 @@ pub(super) fn without_half_surrogates(json: &[u8]) -> Cow<'_, [u8]> {
     changed.map_or(Cow::Borrowed(json), Cow::Owned)
 }
 
+/// The document with a zero for each number that is too large to be one (`1e999`), which is grammar as well.
+pub(super) fn without_huge_numbers(json: &[u8]) -> Cow<'_, [u8]> {
+    let mut changed: Option<Vec<u8>> = None;
+    let (mut at, mut in_string) = (0, false);
+    while let Some(&byte) = json.get(at) {
+        match byte {
+            b'\\' if in_string => at += 1,
+            b'"' => in_string = !in_string,
+            b'-' | b'0'..=b'9' if !in_string => {
+                let is_number = |byte: &u8| byte.is_ascii_digit() || b"+-.eE".contains(byte);
+                let length = json[at..].iter().take_while(|byte| is_number(byte)).count();
+                let number =
+                    std::str::from_utf8(&json[at..at + length]).ok().and_then(|text| text.parse().ok());
+                if number.is_some_and(f64::is_infinite) {
+                    let text = changed.get_or_insert_with(|| json.to_vec());
+                    text[at..at + length].fill(b' ');
+                    text[at] = b'0';
+                }
+                at += length - 1;
+            }
+            _ => {}
+        }
+        at += 1;
+    }
+    changed.map_or(Cow::Borrowed(json), Cow::Owned)
+}
+
 /// The number of `\\uXXXX` at this place.
 fn unit_of(json: &[u8], at: usize) -> Option<u16> {
     let digits = json.get(at..at + 6)?.strip_prefix(b"\\u")?;

@@ -95,3 +95,18 @@ fn a_canvas_lacks_something_when_it_has_no_image_at_all() {
     assert_eq!(lacking(canvas(&["one"])), None);
     assert_eq!(lacking(canvas(&["other"])), None);
 }
+
+#[test]
+fn the_pages_of_one_pdf_are_missed_each_by_itself() {
+    let bench = Bench::new();
+    let page = |number: u32| format!("13c09e7b-ddb5-30f5-a4ce-eecebd330564;{number}");
+    let pages: Vec<String> = (1..=4).map(page).collect();
+    let pages: Vec<&str> = pages.iter().map(String::as_str).collect();
+    bench.write("a.json", &pages);
+    let index = bench.open();
+    bench.build(&index);
+    assert_eq!(lacks(&index, &[pages[0], pages[2]]), [pages[1], pages[3]]);
+    assert_eq!(learns(&index, &[pages[0], pages[2]]), Learned::Poorer);
+    // The first page may be named without its number.
+    assert!(lacks(&index, &[&page(1)[..36], pages[1], pages[2], pages[3]]).is_empty());
+}

@@ -1,0 +1,86 @@
+//! Services of images and of other things, choices and parts.
+
+use serde_json::json;
+
+use super::{IMAGES, agree, book_2, book_3, service, tile};
+
+#[test]
+fn services_that_are_no_image_service_make_no_image() {
+    let mention = "https://lib.test/iiif/2/login";
+    let others = [
+        json!(mention),
+        json!({ "@id": mention }),
+        json!({ "@id": mention, "@context": "http://iiif.io/api/auth/1/context.json", "profile": "http://iiif.io/api/auth/1/login" }),
+        json!({ "id": mention, "type": "AuthAccessService2" }),
+    ];
+    for other in &others {
+        for order in [json!([service("f1"), other]), json!([other, service("f1")])] {
+            let mut document = book_2();
+            document["sequences"][0]["canvases"][0]["images"][0]["resource"]["service"] = order.clone();
+            agree(&document, 2);
+            let mut document = book_3();
+            document["items"][0]["items"][0]["items"][0]["body"]["service"] = order;
+            agree(&document, 2);
+        }
+    }
+    // Where nothing else says which image it is, a bare service does.
+    for bare in [
+        json!(format!("{IMAGES}f1")),
+        json!({ "@id": format!("{IMAGES}f1") }),
+        json!([format!("{IMAGES}f1")]),
+    ] {
+        let mut document = book_3();
+        document["items"][0]["items"][0]["items"][0]["body"] =
+            json!({ "id": "https://lib.test/f1.jpg", "type": "Image", "service": bare });
+        agree(&document, 2);
+    }
+}
+
+#[test]
+fn choices_parts_and_thumbnails_are_read_alike() {
+    let mut document = book_3();
+    document["items"][0]["items"][0]["items"][0]["body"] = json!({ "type": "Choice", "items": [
+        { "id": tile("a"), "type": "Image" },
+        { "type": "SpecificResource", "source": { "id": tile("b"), "type": "Image", "service": [service("b")] } },
+    ] });
+    document["items"][1]["thumbnail"] =
+        json!([{ "id": tile("t"), "type": "Image", "service": [service("t")] }]);
+    agree(&document, 4);
+    let mut document = book_2();
+    document["sequences"][0]["canvases"][0]["images"][0]["resource"] = json!({
+        "@type": "oa:Choice", "default": { "@id": tile("a"), "service": service("a") }, "item": [{ "service": service("b") }, "rdf:nil"],
+    });
+    agree(&document, 3);
+}
+
+#[test]
+fn services_in_lists_of_lists_and_inside_of_services_are_read_alike() {
+    let login = json!({ "@id": "https://lib.test/iiif/2/login", "profile": "http://iiif.io/api/auth/1/login",
+        "service": { "@id": "https://lib.test/iiif/2/token", "profile": "http://iiif.io/api/auth/1/token" } });
+    let mut guarded = service("f1");
+    guarded["service"] = json!([login]);
+    let forms = [
+        json!(guarded),
+        json!([guarded]),
+        json!([[guarded]]),
+        json!([login, [guarded, "https://lib.test/iiif/2/search"]]),
+        json!({ "@id": format!("{IMAGES}f1"), "type": "ImageService2" }),
+        json!([{ "id": format!("{IMAGES}f1"), "type": "ImageService3", "profile": "level1", "service": login }]),
+        json!({ "@id": format!("{IMAGES}f1"), "profile": ["http://iiif.io/api/image/2/level1.json", { "formats": ["jpg"] }] }),
+        json!({ "@id": format!("{IMAGES}f1"), "profile": "http://library.stanford.edu/iiif/image-api/1.1/compliance.html#level1" }),
+    ];
+    for form in forms {
+        let mut document = book_2();
+        document["sequences"][0]["canvases"][0]["images"][0]["resource"]["service"] = form.clone();
+        agree(&document, 2);
+        // The service alone tells which image it is.
+        let resource = &mut document["sequences"][0]["canvases"][0]["images"][0]["resource"];
+        resource["@id"] = "https://lib.test/pictures/1.jpg".into();
+        if !form.to_string().contains("stanford") {
+            agree(&document, 2);
+        }
+        let mut document = book_3();
+        document["items"][0]["items"][0]["items"][0]["body"]["service"] = form;
+        agree(&document, 2);
+    }
+}
