@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
+use super::books::Books;
 use super::elsewhere::Elsewhere;
 use super::job::Share;
 use super::journal::{Journal, JournalError};
@@ -227,6 +228,7 @@ impl Batch<'_> {
             sources: selection.sources.clone(),
             started,
             image_base: image_base(&settings),
+            asked: Some(0),
             ..Summary::default()
         };
         let path =
@@ -237,6 +239,9 @@ impl Batch<'_> {
         };
         let via =
             heal.and_then(|args| args.via.as_deref()).map(|url| Via::new(url, &settings)).transpose()?;
+        if via.is_some() {
+            summary.asked = None;
+        }
         let (send, items) = mpsc::channel(READ_AHEAD);
         let expected = Arc::new(Expected::default());
         let elsewhere = Arc::new(Elsewhere::new(&web, &selection.sources));
@@ -310,6 +315,7 @@ fn surgeon(
             },
             tiles,
             limit: heal.and_then(|args| args.limit),
+            books: heal.is_some_and(|args| args.limit.is_none() && args.rate.is_none()),
         },
         pace: rate.map(|rate| tokio::sync::Mutex::new(tokio::time::interval(Duration::from_secs(1) / rate))),
         journal: RefCell::new(journal),
@@ -319,6 +325,8 @@ fn surgeon(
         begun: Cell::new(0),
         stalled: Cell::new(None),
         broken_journal: RefCell::new(None),
+        books: Books::default(),
+        told: Cell::new(0),
     }
 }
 

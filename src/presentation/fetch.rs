@@ -64,10 +64,7 @@ impl Desk {
         match self.healer.viewer_request(wanted.route, target.as_str(), how.has_waited).await {
             Ok(Some(request)) => request.hold(sent).await,
             Ok(None) => sent.await,
-            Err(_) => {
-                self.metrics.event("viewer_refused");
-                Err(UpstreamError::Busy)
-            }
+            Err(_) => Err(UpstreamError::Busy),
         }
     }
 

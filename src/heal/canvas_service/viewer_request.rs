@@ -18,20 +18,11 @@ use crate::heal::canvas_service::place::Place;
 use crate::heal::canvas_service::priority_semaphore::{Permit, Priority, PrioritySemaphore};
 use crate::heal::timed_cache::TimedCache;
 
-/// Whatever is answered sooner was stored, and is no build.
-const BUILD: Duration = Duration::from_millis(250);
-
 /// A document that was answered is asked for by everybody at once for so long.
 const OPEN_FOR: Duration = Duration::from_secs(2);
 
 /// Documents of which that is remembered, at most.
 const OPEN: u64 = 10_000;
-
-/// Manifests and other long documents that viewers have built at once.
-const DOCUMENT_BUILDS: usize = 4;
-
-/// Viewers that wait for their turn at one canvas service, at most.
-const WAITING: usize = 1_000;
 
 /// What those are told who would have to wait for too long.
 const COME_BACK: Duration = Duration::from_secs(5);
@@ -48,15 +39,15 @@ pub(in crate::heal) struct ViewerRequests {
     waiting: Mutex<usize>,
 }
 
-impl Default for ViewerRequests {
-    fn default() -> Self {
-        Self {
-            turns: Mutex::default(),
-            open: TimedCache::new(OPEN),
-            documents: PrioritySemaphore::new(DOCUMENT_BUILDS),
-            waiting: Mutex::new(0),
-        }
-    }
+/// `DoorBounds` are the bounds of viewers' requests to one canvas service, as configured.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::heal) struct DoorBounds {
+    /// `heal.build_after`.
+    pub(in crate::heal) build_after: Duration,
+    /// `heal.hang_after`.
+    pub(in crate::heal) hang_after: Duration,
+    /// `heal.max_waiting`.
+    pub(in crate::heal) max_waiting: usize,
 }
 
 /// `ViewerRequest` is one viewer's request on its way. The next one comes when it is dropped.
@@ -116,8 +107,15 @@ impl Healer {
         let Some(service) = self.ward.service(route) else { return Ok(None) };
         let wait = self.ward.settings.heal.wait;
         match timeout(wait, service.let_through(target, has_waited)).await {
-            Ok(request) => request.map(Some),
-            Err(_) => Err(COME_BACK),
+            Ok(Ok(request)) => Ok(Some(request)),
+            Ok(Err(after)) => {
+                self.ward.metrics.event("viewer_refused");
+                Err(after)
+            }
+            Err(_) => {
+                self.ward.metrics.event("viewer_wait_expired");
+                Err(COME_BACK)
+            }
         }
     }
 }
@@ -135,7 +133,7 @@ impl CanvasService {
         if requests.open.contains(&request.name) {
             return Ok(request);
         }
-        let Some(_waiting) = requests.wait() else { return Err(COME_BACK) };
+        let Some(_waiting) = requests.wait(self.bounds.max_waiting) else { return Err(COME_BACK) };
         if !has_waited {
             let turn = Arc::clone(requests.turns().entry(Arc::clone(&request.name)).or_default());
             request.turn = Some(turn.lock_owned().await);
@@ -143,9 +141,9 @@ impl CanvasService {
         // It was answered meanwhile.
         if !requests.open.contains(&request.name) {
             let places = if is_canvas(&request.name) { &self.lanes } else { &requests.documents };
-            let place = places.place_or_extra(Priority::Viewer, BUILD).await;
+            let place = places.place_or_extra(Priority::Viewer, self.bounds.build_after).await;
             request.place = if is_canvas(&request.name) && !place.is_extra() {
-                self.share_place(place, true).await.map(Held::Shared)
+                self.share_place(place, true, None).await.map(Held::Shared)
             } else {
                 Some(Held::Own { _place: place })
             };
@@ -166,7 +164,11 @@ impl ViewerRequest {
         drop(place.and_then(|mut place| place.0.take()));
         let requests = &service.viewers;
         requests.open.insert(Arc::clone(&self.name), (), OPEN_FOR);
-        tracing::trace!(document = &*self.name, was_built = began.elapsed() >= BUILD, "let through");
+        tracing::trace!(
+            document = &*self.name,
+            was_built = began.elapsed() >= service.bounds.build_after,
+            "let through"
+        );
         answer
     }
 }
@@ -186,9 +188,30 @@ impl Drop for ViewerRequest {
 }
 
 impl ViewerRequests {
-    fn wait(&self) -> Option<Waiting<'_>> {
+    /// For so many manifests at once.
+    pub(in crate::heal) fn new(documents: usize) -> Self {
+        Self {
+            turns: Mutex::default(),
+            open: TimedCache::new(OPEN),
+            documents: PrioritySemaphore::new(documents),
+            waiting: Mutex::new(0),
+        }
+    }
+
+    /// The same for so many manifests at once.
+    pub(in crate::heal) fn under(self: &Arc<Self>, documents: usize) -> Arc<Self> {
+        self.documents.resize(documents);
+        Arc::clone(self)
+    }
+
+    /// Viewers who wait for their turn.
+    pub(in crate::heal) fn waiting_viewers(&self) -> usize {
+        *self.waiting()
+    }
+
+    fn wait(&self, most: usize) -> Option<Waiting<'_>> {
         let mut waiting = self.waiting();
-        if *waiting >= WAITING {
+        if *waiting >= most {
             return None;
         }
         *waiting += 1;
@@ -205,7 +228,7 @@ impl ViewerRequests {
 }
 
 /// A canvas, or something that costs as much; anything else is a manifest.
-fn is_canvas(target: &str) -> bool {
+pub(in crate::heal) fn is_canvas(target: &str) -> bool {
     target.contains("/canvas/") || target.contains("/image/")
 }
 
