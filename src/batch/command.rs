@@ -17,6 +17,7 @@ use super::mend::{Aim, Plan, Surgeon};
 use super::progress::Progress;
 use super::report::{self, Format, table};
 use super::run::Run;
+use super::setup;
 use super::source::{Expected, Reader};
 use super::summary::Summary;
 use super::via::{Via, ViaError};
@@ -227,7 +228,7 @@ impl Batch<'_> {
             command: self.name().to_owned(),
             sources: selection.sources.clone(),
             started,
-            image_base: image_base(&settings),
+            image_base: setup::image_base(&settings),
             asked: Some(0),
             ..Summary::default()
         };
@@ -385,15 +386,6 @@ fn journal_path(index: &Path, command: &str) -> PathBuf {
     let mut name = index.to_path_buf().into_os_string();
     name.push(format!(".{command}-journal"));
     name.into()
-}
-
-/// What image URLs start with for the public.
-fn image_base(settings: &Settings) -> String {
-    let route = settings.routes.iter().find(|route| route.kind == RouteKind::Image);
-    match (settings.server.public_hosts.first(), route) {
-        (Some(host), Some(route)) => format!("https://{host}{}", route.prefix),
-        _ => String::new(),
-    }
 }
 
 fn parse_rung(text: &str) -> Result<Rung, String> {

@@ -48,7 +48,15 @@ impl Ward {
         priority: Priority,
     ) -> bool {
         let Some((service, request)) = self.book_request(manifest) else { return false };
-        let (Ok(_turn), service) = (service.books.acquire().await, &service) else { return false };
+        let service = &service;
+        let mut turn = service.books.try_acquire().ok();
+        if turn.is_none() {
+            turn = service.books.acquire().await.ok();
+            // Whoever had the turn before may have asked for this very book.
+            if !self.is_gone_now(patient, Some(Instant::now())).await {
+                return true;
+            }
+        }
         let name = format!("book {}", service.cluster_name());
         // Whichever node asks for one. Another one may have had it meanwhile, or a shorter turn than we waited.
         let own = loop {
@@ -71,6 +79,7 @@ impl Ward {
             self.memory.cool(&request.flight, self.settings.heal.backoff_max, Instant::now());
         }
         own.lands(DONE);
+        drop(turn);
         helped
     }
 

@@ -19,7 +19,7 @@ const LATELY: Duration = Duration::from_secs(2);
 const ENTRY: usize = 16;
 
 /// Entries of processes, before those of places.
-const PROCESSES: usize = 8;
+const PROCESSES: usize = 64;
 
 /// Places of which it is told what they are used for.
 const PLACES: usize = 256;
@@ -42,6 +42,8 @@ struct Files {
     places: Vec<PlaceState>,
     /// What the places are used for.
     uses: Option<Arc<File>>,
+    /// Our entry among the processes.
+    entry: Option<usize>,
 }
 
 #[derive(Debug, Default)]
@@ -211,13 +213,36 @@ impl Shared {
         self.uses()?.write_all_at(entry, at)
     }
 
+    /// An entry that no other process has.
+    fn own_entry(&self) -> io::Result<usize> {
+        let known = self.files().entry;
+        let mut entries = [0; PROCESSES * ENTRY];
+        let length = self.uses()?.read_at(&mut entries, 0)?;
+        let entries = &entries[..length];
+        let is_ours = |at: usize| {
+            let entry = entries.get(at * ENTRY..at * ENTRY + ENTRY / 2);
+            entry.is_some_and(|entry| entry == self.number.to_be_bytes())
+        };
+        if let Some(at) = known.filter(|at| is_ours(*at)) {
+            return Ok(at);
+        }
+        let is_used = |at: &usize| {
+            entries.chunks_exact(ENTRY).nth(*at).is_some_and(|entry| self.is_lately_elsewhere(entry))
+        };
+        // Any of those that are free: another process may look for one at the same time.
+        let first = fastrand::usize(..PROCESSES);
+        let mut all = (0..PROCESSES).map(|at| (first + at) % PROCESSES);
+        let at = all.find(|at| !is_used(at)).unwrap_or(first);
+        self.files().entry = Some(at);
+        Ok(at)
+    }
+
     fn ended(&self, place: usize) -> io::Result<()> {
         let mut entry = NOTHING;
         let (number, ended) = entry.split_at_mut(ENTRY / 2);
         number.copy_from_slice(&self.number.to_be_bytes());
         ended.copy_from_slice(&now().to_be_bytes());
-        let at = usize::try_from(self.number).unwrap_or(0) % PROCESSES;
-        self.writes_entry(at, &entry)?;
+        self.writes_entry(self.own_entry()?, &entry)?;
         self.writes(place, &NOTHING)
     }
 }
