@@ -80,7 +80,7 @@ impl Ward {
             at_the_door += status.waiting_viewers;
             metrics.upstream.variants(&status.upstream, &CanvasServiceStatus::VARIANTS, status.variants);
         }
-        metrics.document_waiting.set(i64::try_from(at_the_door).unwrap_or(i64::MAX));
+        metrics.upstream.document_waiting.set(i64::try_from(at_the_door).unwrap_or(i64::MAX));
         let mut waiting = [0; Priority::ALL.len()];
         for (at, service) in self.services.iter().enumerate() {
             // Two services may share their lanes.

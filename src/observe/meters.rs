@@ -32,6 +32,8 @@ pub struct UpstreamMeters {
     pub upgraded: Gauge,
     /// Answers and uploads that were ended because others waited while their client did nothing.
     pub ended: Counter,
+    /// Viewers who wait for their turn at a canvas service.
+    pub document_waiting: Gauge,
     up: Family<ServerLabels, Gauge>,
     variants: Family<VariantLabels, Gauge>,
     retries: Family<Kind, Counter>,
@@ -58,6 +60,11 @@ impl UpstreamMeters {
             "canvas_service_variants",
             "1 for what is known: does the canvas service build beside the stored canvas",
             self.variants.clone(),
+        );
+        registry.register(
+            "document_waiting",
+            "Viewers who wait for their turn at a canvas service",
+            self.document_waiting.clone(),
         );
         registry.register(
             "upstream_ended",

@@ -118,8 +118,6 @@ pub struct Metrics {
     pub waiting: Gauge,
     /// Canvas requests under way.
     pub canvas_in_flight: Gauge,
-    /// Viewers who wait for their turn at a canvas service.
-    pub document_waiting: Gauge,
     /// Canvas services that are left alone, because they only failed.
     pub breakers_open: Gauge,
     /// 1 while this node is joined with others by way of Redis.
@@ -184,7 +182,6 @@ impl Metrics {
             flights: Gauge::default(),
             waiting: Gauge::default(),
             canvas_in_flight: Gauge::default(),
-            document_waiting: Gauge::default(),
             breakers_open: Gauge::default(),
             cluster_connected: Gauge::default(),
             upstream: UpstreamMeters::default(),
@@ -254,11 +251,6 @@ impl Metrics {
             ("flights", "Heals under way", &self.flights),
             ("waiting_viewers", "Viewers kept waiting for a heal", &self.waiting),
             ("canvas_in_flight", "Canvas requests under way", &self.canvas_in_flight),
-            (
-                "document_waiting",
-                "Viewers who wait for their turn at a canvas service",
-                &self.document_waiting,
-            ),
             ("breakers_open", "Canvas services that are left alone for a while", &self.breakers_open),
             ("cluster_connected", "1 while joined with others by way of Redis", &self.cluster_connected),
             ("held_bytes", "Memory for bodies that are held", &self.held_bytes),
