@@ -20,6 +20,9 @@ mod cluster_trouble;
 #[path = "../tests/it/cluster_world.rs"]
 #[allow(dead_code, reason = "shared with the tests, which use all of it")]
 mod cluster_world;
+#[path = "../tests/it/heart_world.rs"]
+#[allow(dead_code, reason = "shared with the tests, which use all of it")]
+mod heart_world;
 #[path = "../tests/it/world.rs"]
 #[allow(dead_code, reason = "shared with the tests, which use all of it")]
 mod world;
@@ -47,7 +50,8 @@ async fn timed(client: &Client, url: &str) -> (u16, Duration) {
 
 #[tokio::main]
 async fn main() {
-    let only = std::env::args().find(|arg| matches!(&**arg, "cost" | "book" | "flush" | "cluster"));
+    let all = ["cost", "book", "flush", "cluster", "books", "exchanges", "faults", "healthy"];
+    let only = std::env::args().find(|arg| all.contains(&&**arg));
     let wanted = |name: &str| only.as_deref().is_none_or(|only| only == name);
     if wanted("cost") {
         what_a_heal_costs().await;
@@ -59,7 +63,21 @@ async fn main() {
         what_redis_costs().await;
     }
     if wanted("flush") {
-        a_flush_of_two_thousand().await;
+        for (json_kept, closed) in [(false, false), (false, true), (true, false), (true, true)] {
+            a_flush_of_two_thousand(json_kept, closed).await;
+        }
+    }
+    if wanted("books") {
+        a_sweep_over_books().await;
+    }
+    if wanted("exchanges") {
+        what_one_heal_asks_for().await;
+    }
+    if wanted("faults") {
+        how_soon_all_is_back().await;
+    }
+    if wanted("healthy") {
+        what_healthy_pages_cost().await;
     }
 }
 
@@ -67,7 +85,7 @@ async fn main() {
 async fn what_redis_costs() {
     let redis = cluster_world::Server::redis(&[]).await;
     let moody = Moody::before(&redis).await;
-    let plain = "heal.ahead = 0\nheal.ladder = visit,rebuild\nheal.cooldown = 1ms";
+    let plain = "heal.ahead = 0\nheal.cooldown = 1ms";
     let world = async |more: &str| {
         let bed = Testbed::builder().book("obj/book", 1).page_size(64, 64).start().await;
         World::over(bed, &format!("{plain}\n{more}")).await
@@ -137,42 +155,195 @@ async fn a_book_is_read() {
     );
 }
 
-/// Redis is flushed under 32 viewers who ask at random.
-async fn a_flush_of_two_thousand() {
+/// Redis is flushed under 32 viewers, who each read a part of the book, page by page.
+async fn a_flush_of_two_thousand(json_kept: bool, closed: bool) {
+    const READERS: usize = 32;
     let bed = Testbed::builder().book("obj/book", 2000).page_size(64, 64).start().await;
-    let world = World::over(bed, "heal.ladder = visit\nheal.ahead = 0").await;
+    let world = World::over(bed, "").await;
     world.bed.service.canvas_delay(Duration::from_millis(5));
-    world.bed.expires_everything();
+    if closed {
+        world.bed.service.closes_resources();
+    }
+    if json_kept {
+        world.bed.caches_everything();
+        world.bed.redis.evict_keys();
+    } else {
+        world.bed.expires_everything();
+    }
+    world.bed.ledger.clear();
     let pages = world.bed.pages();
-    let next = std::sync::atomic::AtomicUsize::new(0);
-    let viewers = (0..32).map(|_| async {
+    let (began, part) = (Instant::now(), pages.len().div_ceil(READERS));
+    let readers = pages.chunks(part).map(|own| async {
         let mut times = Vec::new();
-        loop {
-            let turn = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-            // Every page once, in an order that has nothing to do with theirs.
-            let Some(page) = (turn < pages.len()).then(|| &pages[turn * 1_237 % pages.len()]) else { break };
+        for page in own {
             let (status, took) = timed(&world.client, &world.url(&page.image_path(TILE))).await;
             assert_eq!(status, 200);
             times.push(took);
         }
         times
     });
-    let began = Instant::now();
-    let times = futures_util::future::join_all(viewers).await.concat();
+    let times = futures_util::future::join_all(readers).await.concat();
+    let took = began.elapsed();
+    world.settles().await;
     let counts = world.bed.counts();
+    let asked = counts.canvas + counts.book_variants + counts.register;
+    // The service's own are none of ours; nor is a reader's own first request.
+    let looks = counts.image + counts.info + counts.resources - counts.nested;
     println!(
-        "flush of {} canvases, 32 viewers: {} canvas requests, at most {} at once, {:?} in all, median wait {:?}",
+        "flush of {}, {READERS} readers, JSON {}, /resources {}: {asked} canvas requests ({:.2} a page; {} of books), \
+         at most {} at once; {:.2} image and /resources requests a page; {took:?} in all, median wait {:?}",
         pages.len(),
-        counts.canvas,
-        counts.canvas_most,
-        began.elapsed(),
+        if json_kept { "kept" } else { "gone" },
+        if closed { "closed" } else { "open" },
+        asked as f64 / pages.len() as f64,
+        counts.book_variants,
+        counts.generations_most,
+        looks as f64 / pages.len() as f64,
         median(times)
     );
 }
 
+/// Twenty books of a hundred pages are gone, a few are read: the sweep brings back the rest.
+async fn a_sweep_over_books() {
+    let bed = Testbed::builder().page_size(64, 64);
+    let bed = (0..20).fold(bed, |bed, book| bed.book(&format!("obj/b{book}"), 100)).start().await;
+    let more = "heal.ahead = 0\nheal.mass_expiry.ids = 5\nheal.sweep = true\nheal.sweep_rate = 1000";
+    let world = World::over(bed, more).await;
+    let pages = world.bed.pages();
+    world.bed.caches_everything();
+    world.bed.redis.evict_keys();
+    let before = world.bed.redis.stored();
+    world.bed.ledger.clear();
+    let began = Instant::now();
+    for page in &pages[..5] {
+        assert_eq!(timed(&world.client, &world.url(&page.image_path(TILE))).await.0, 200);
+    }
+    while !pages.iter().all(|page| world.bed.redis.has_key(&page.identifier)) {
+        assert!(began.elapsed() < Duration::from_mins(5), "the sweep does not end");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let took = began.elapsed();
+    world.settles().await;
+    let counts = world.bed.counts();
+    println!(
+        "sweep over 20 books of 100: {} requests to the canvas service ({} books, {} canvases), {took:?}; stored documents \
+         that became worse: {}",
+        counts.book_variants + counts.canvas + counts.register,
+        counts.book_variants,
+        counts.canvas,
+        world.bed.redis.stored().worse_than(&before).len()
+    );
+}
+
+/// All that goes upstream for one reader of one expired image.
+async fn what_one_heal_asks_for() {
+    for (json_kept, closed) in [(false, false), (true, false), (false, true), (true, true)] {
+        let bed = Testbed::builder().book("obj/book", 20).page_size(64, 64).start().await;
+        let world = World::over(bed, "heal.ahead = 0").await;
+        if closed {
+            world.bed.service.closes_resources();
+        }
+        let mut worst = 0;
+        for (turn, page) in world.bed.pages().iter().enumerate() {
+            if json_kept {
+                world.bed.caches_everything();
+                world.bed.redis.evict_keys();
+            } else {
+                world.bed.expires_everything();
+            }
+            world.bed.ledger.clear();
+            assert_eq!(timed(&world.client, &world.url(&page.image_path(TILE))).await.0, 200);
+            world.settles().await;
+            let counts = world.bed.counts();
+            let all = counts.image + counts.info + counts.resources - counts.nested + counts.healing();
+            // The first ones find out what the services can do.
+            worst = if turn < 3 { 0 } else { worst.max(all) };
+        }
+        println!(
+            "a heal, JSON {}, /resources {}: {worst} exchanges upstream at most",
+            if json_kept { "kept" } else { "gone" },
+            if closed { "closed" } else { "open" }
+        );
+    }
+}
+
+/// Faults of 3 s while twenty expired pages are read: how soon after its end the last one is back.
+async fn how_soon_all_is_back() {
+    type Switch = fn(&Testbed);
+    let faults: [(&str, Switch, Switch); 7] = [
+        ("info.json 403", |bed| bed.images.info_faults(403), |bed| bed.images.info_is_well()),
+        ("info.json 404", |bed| bed.images.info_faults(404), |bed| bed.images.info_is_well()),
+        ("info.json 503", |bed| bed.images.info_faults(503), |bed| bed.images.info_is_well()),
+        (
+            "a fault that only the service sees",
+            |bed| bed.service.poisons_nested(503),
+            |bed| bed.service.nested_is_well(),
+        ),
+        ("repository 500", |bed| bed.service.fails_canvas(500), |bed| bed.service.canvas_is_well()),
+        ("file store 5xx", |bed| bed.fedora.files_fail(), |bed| bed.fedora.files_are_well()),
+        ("Redis down", |bed| bed.redis.goes_down(), |bed| bed.redis.comes_up()),
+    ];
+    for (name, begins, ends) in faults {
+        for json_kept in [true, false] {
+            let world = heart_world::book(20, "").await;
+            let pages = world.bed.pages();
+            world.bed.caches_everything();
+            if json_kept {
+                world.bed.redis.evict_keys();
+            } else {
+                world.bed.expires_everything();
+            }
+            let before = world.bed.redis.stored();
+            begins(&world.bed);
+            heart_world::read_for(&world, &pages, Duration::from_secs(3)).await;
+            ends(&world.bed);
+            let took = heart_world::all_back(&world, &pages, Duration::from_secs(30)).await;
+            world.settles().await;
+            println!(
+                "{name}, JSON {}: the last image is back {took:?} after its end; {} stored documents are worse",
+                if json_kept { "kept" } else { "gone" },
+                world.bed.redis.stored().worse_than(&before).len()
+            );
+        }
+    }
+}
+
+/// One minute of readers who open the same healthy pages again and again.
+async fn what_healthy_pages_cost() {
+    for closed in [false, true] {
+        let bed = Testbed::builder().book("obj/book", 20).page_size(64, 64).start().await;
+        let world = World::over(bed, "").await;
+        let pages = world.bed.pages();
+        world.bed.heats_info();
+        if closed {
+            world.bed.service.closes_resources();
+        }
+        world.bed.ledger.clear();
+        let (began, mut own) = (Instant::now(), (0, 0));
+        while began.elapsed() < Duration::from_secs(55) {
+            for page in &pages {
+                assert_eq!(timed(&world.client, &world.url(&page.info_path())).await.0, 200);
+                assert_eq!(timed(&world.client, &world.url(&page.image_path(TILE))).await.0, 200);
+                own = (own.0 + 1, own.1 + 1);
+            }
+            assert_eq!(timed(&world.client, &world.url(&pages[0].presentation_path)).await.0, 200);
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        let counts = world.bed.counts();
+        let extra = counts.info + counts.resources - counts.nested - own.0;
+        println!(
+            "20 healthy pages opened for a minute, /resources {}: {:.2} more requests an image, {} tiles more, {} canvases",
+            if closed { "closed" } else { "open" },
+            extra as f64 / pages.len() as f64,
+            counts.image - own.1,
+            counts.canvas
+        );
+    }
+}
+
 async fn what_a_heal_costs() {
     let bed = Testbed::builder().book("obj/book", 1).page_size(64, 64).start().await;
-    let world = World::over(bed, "heal.ahead = 0\nheal.ladder = visit,rebuild\nheal.cooldown = 1ms").await;
+    let world = World::over(bed, "heal.ahead = 0\nheal.cooldown = 1ms").await;
     let page = world.bed.page();
     let own = format!("{}{}", world.bed.images.origin(), page.image_path(TILE));
     let canvas = format!("{}{}", world.bed.service.origin(), page.canvas_path);

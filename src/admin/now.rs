@@ -30,6 +30,7 @@ pub(super) struct NowLive {
     pub(super) chart: Chart,
     pub(super) heals: Vec<Row>,
     pub(super) servers: Vec<read::Server>,
+    pub(super) canvas_services: Vec<read::CanvasService>,
 }
 
 pub(super) struct Figure {
@@ -75,6 +76,7 @@ pub(super) fn now(rooms: &Rooms) -> NowLive {
         chart: chart::draw(&told.points),
         heals: last.into_iter().map(row).collect(),
         servers: read::servers(rooms),
+        canvas_services: read::canvas_services(rooms),
     }
 }
 

@@ -13,6 +13,7 @@ use super::diary::Step;
 use super::health::{self, Health};
 use super::route::Read;
 use super::{Admin, Rooms};
+use crate::heal::BreakerState;
 use crate::iiif::Identifier;
 use crate::index::Owner;
 use crate::index::browse::{Collected, Leaf, Volume};
@@ -94,7 +95,10 @@ impl Admin {
         let (rooms, query) = (&self.rooms, Query::read(query));
         match read {
             Read::Stats => json(StatusCode::OK, &rooms.metrics.snapshot()),
-            Read::Servers => json(StatusCode::OK, &json!({ "items": servers(rooms) })),
+            Read::Servers => {
+                let all = json!({ "items": servers(rooms), "canvas_services": canvas_services(rooms) });
+                json(StatusCode::OK, &all)
+            }
             Read::Heals => json(StatusCode::OK, &heals(rooms, &query)?),
             Read::Heal(id) => json(StatusCode::OK, &heal(rooms, id)?),
             Read::Images => {
@@ -172,6 +176,30 @@ pub(super) fn servers(rooms: &Rooms) -> Vec<Server> {
             idle_connections: server.idle_connections,
             shared_connections: server.shared_connections,
         });
+    told.collect()
+}
+
+/// One canvas service.
+#[derive(Debug, Serialize)]
+pub(super) struct CanvasService {
+    pub(super) upstream: String,
+    /// Does it build beside the stored canvas: `honoured`, `ignored` or `unknown`.
+    pub(super) variants: &'static str,
+    pub(super) breaker: &'static str,
+    pub(super) waiting_viewers: usize,
+}
+
+pub(super) fn canvas_services(rooms: &Rooms) -> Vec<CanvasService> {
+    let told = rooms.healer.canvas_services().into_iter().map(|service| CanvasService {
+        upstream: service.upstream,
+        variants: service.variants,
+        breaker: match service.breaker {
+            BreakerState::Closed => "closed",
+            BreakerState::Open => "open",
+            BreakerState::HalfOpen => "half-open",
+        },
+        waiting_viewers: service.waiting_viewers,
+    });
     told.collect()
 }
 

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
+use super::books::Books;
 use super::elsewhere::Elsewhere;
 use super::job::Share;
 use super::journal::{Journal, JournalError};
@@ -16,6 +17,7 @@ use super::mend::{Aim, Plan, Surgeon};
 use super::progress::Progress;
 use super::report::{self, Format, table};
 use super::run::Run;
+use super::setup;
 use super::source::{Expected, Reader};
 use super::summary::Summary;
 use super::via::{Via, ViaError};
@@ -226,7 +228,8 @@ impl Batch<'_> {
             command: self.name().to_owned(),
             sources: selection.sources.clone(),
             started,
-            image_base: image_base(&settings),
+            image_base: setup::image_base(&settings),
+            asked: Some(0),
             ..Summary::default()
         };
         let path =
@@ -237,6 +240,9 @@ impl Batch<'_> {
         };
         let via =
             heal.and_then(|args| args.via.as_deref()).map(|url| Via::new(url, &settings)).transpose()?;
+        if via.is_some() {
+            summary.asked = None;
+        }
         let (send, items) = mpsc::channel(READ_AHEAD);
         let expected = Arc::new(Expected::default());
         let elsewhere = Arc::new(Elsewhere::new(&web, &selection.sources));
@@ -310,6 +316,7 @@ fn surgeon(
             },
             tiles,
             limit: heal.and_then(|args| args.limit),
+            books: heal.is_some_and(|args| args.limit.is_none() && args.rate.is_none()),
         },
         pace: rate.map(|rate| tokio::sync::Mutex::new(tokio::time::interval(Duration::from_secs(1) / rate))),
         journal: RefCell::new(journal),
@@ -319,6 +326,8 @@ fn surgeon(
         begun: Cell::new(0),
         stalled: Cell::new(None),
         broken_journal: RefCell::new(None),
+        books: Books::default(),
+        told: Cell::new(0),
     }
 }
 
@@ -377,15 +386,6 @@ fn journal_path(index: &Path, command: &str) -> PathBuf {
     let mut name = index.to_path_buf().into_os_string();
     name.push(format!(".{command}-journal"));
     name.into()
-}
-
-/// What image URLs start with for the public.
-fn image_base(settings: &Settings) -> String {
-    let route = settings.routes.iter().find(|route| route.kind == RouteKind::Image);
-    match (settings.server.public_hosts.first(), route) {
-        (Some(host), Some(route)) => format!("https://{host}{}", route.prefix),
-        _ => String::new(),
-    }
 }
 
 fn parse_rung(text: &str) -> Result<Rung, String> {

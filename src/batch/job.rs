@@ -31,7 +31,7 @@ impl Share {
 
     /// Treats a canvas if nobody else does or did. `is_last`: it is not tried again, whatever comes of it.
     pub(crate) async fn treat(&self, surgeon: &Surgeon, unit: &Unit, id: u64, is_last: bool) -> Treated {
-        let treated = match self.claim(surgeon, id).await {
+        let mut treated = match self.claim(surgeon, id).await {
             None => return Treated { undone: true, ..Treated::default() },
             Some(Claim::Elsewhere) => return Treated { by: By::NobodyYet, ..Treated::default() },
             Some(Claim::Done(told)) => return by_others(&told, unit),
@@ -40,6 +40,7 @@ impl Share {
         if treated.undone {
             self.job.give_back(id).await;
         } else if !treated.again || is_last {
+            treated.asked = surgeon.requests();
             self.finish(surgeon, id, &Told::from(&treated)).await;
         }
         // What is tried again stays claimed meanwhile.

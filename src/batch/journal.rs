@@ -34,6 +34,8 @@ enum Line {
     Asking(u64),
     /// This canvas is done.
     Done(Done),
+    /// Requests to canvas services for canvases that are not done.
+    Sent(u64),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,10 +53,15 @@ struct Done {
 pub(super) struct Told {
     #[serde(rename = "n")]
     pub(super) images: u64,
-    #[serde(rename = "a", skip_serializing_if = "std::ops::Not::not", default)]
-    pub(super) asked: bool,
+    #[serde(rename = "r", skip_serializing_if = "is_zero", default)]
+    pub(super) asked: u64,
     #[serde(rename = "e", skip_serializing_if = "Vec::is_empty", default)]
     pub(super) entries: Vec<Entry>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes it so")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl From<&Treated> for Told {
@@ -155,6 +162,7 @@ impl Journal {
                 Line::Asking(unit) => {
                     self.in_flight.insert(unit);
                 }
+                Line::Sent(requests) => summary.count_requests(requests),
                 Line::Done(done) => {
                     self.in_flight.remove(&done.unit);
                     if let Some(manifest) = names.get(&done.manifest)
@@ -184,6 +192,11 @@ impl Journal {
         self.flush().map_err(|error| JournalError::Io(self.path.clone(), error))
     }
 
+    /// So many requests were sent besides those that canvases which are done tell of.
+    pub(crate) fn sent(&mut self, requests: u64) {
+        self.write(&Line::Sent(requests));
+    }
+
     /// One canvas is done.
     pub(crate) fn done(&mut self, unit: &Unit, id: u64, treated: &Treated) -> Result<(), JournalError> {
         let known = self.manifests.get(unit.manifest.uri.as_str()).copied();
@@ -197,7 +210,7 @@ impl Journal {
         };
         self.write(&Line::Done(Done { unit: id, manifest, told: treated.into() }));
         // A healthy canvas cost a probe, which may be made again; anything else may not.
-        if treated.asked || self.gathered.len() >= GATHER || self.synced.elapsed() >= SYNC {
+        if treated.is_begun || self.gathered.len() >= GATHER || self.synced.elapsed() >= SYNC {
             self.flush().map_err(|error| JournalError::Io(self.path.clone(), error))?;
         }
         Ok(())

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 use tokio::time::Interval;
 
+use super::books::Books;
 use super::check::{self, Looked, patiently};
 use super::journal::Journal;
 use super::{Entry, Unit, Verdict};
@@ -33,6 +34,8 @@ pub(crate) struct Plan {
     pub(crate) tiles: bool,
     /// Canvases asked for at most.
     pub(crate) limit: Option<u64>,
+    /// Whole manifests may be asked for. Not where canvases are counted.
+    pub(crate) books: bool,
 }
 
 /// Mends canvases, many at once in one task.
@@ -54,6 +57,9 @@ pub(crate) struct Surgeon {
     /// Since when nothing went well.
     pub(crate) stalled: Cell<Option<Instant>>,
     pub(crate) broken_journal: RefCell<Option<String>>,
+    pub(crate) books: Books,
+    /// Requests to canvas services that were told of already.
+    pub(crate) told: Cell<u64>,
 }
 
 /// What became of one canvas.
@@ -63,8 +69,10 @@ pub(crate) struct Treated {
     pub(crate) entries: Vec<Entry>,
     /// Images looked at.
     pub(crate) images: u64,
-    /// Its canvas was asked for.
-    pub(crate) asked: bool,
+    /// Its canvas may be asked for, as the journal says.
+    pub(crate) is_begun: bool,
+    /// Requests to canvas services that nothing before has told of.
+    pub(crate) asked: u64,
     /// Another try after a pause may go better.
     pub(crate) again: bool,
     /// It was left undone: `--resume` goes on with it.
@@ -120,6 +128,8 @@ impl Surgeon {
             self.visit(unit, id, looked, &mut treated).await;
             return treated;
         }
+        let is_gone = looked.iter().any(|one| one.verdict == Verdict::Expired);
+        self.books.page_seen(&unit.manifest.uri, is_gone);
         let mut hopeless: Option<String> = None;
         for one in looked {
             let mut entry = unit.entry(&one.image, one.verdict, one.reason.clone());
@@ -167,6 +177,9 @@ impl Surgeon {
             entry.rung = cured.then(|| "rebuild".to_owned());
             return;
         }
+        if self.is_healed_by_book(unit, &patient, entry).await {
+            return;
+        }
         let patient = self.healer.with_owners(&patient);
         let mended = loop {
             let mended = self.healer.mend(&patient).await;
@@ -197,6 +210,28 @@ impl Surgeon {
         if !mended.passing {
             self.stalled.set(None);
         }
+    }
+
+    /// Is the image back, because the whole manifest was built beside?
+    async fn is_healed_by_book(&self, unit: &Unit, patient: &IndexedImage, entry: &mut Entry) -> bool {
+        let began = Instant::now();
+        let is_back = self.plan.books
+            && unit.canvas.is_some()
+            && self.books.heal(&self.healer, &unit.manifest.uri, patient).await
+            && patiently(&self.healer, patient, self.plan.tiles).await == ImageCheck::Alive;
+        if is_back {
+            self.stalled.set(None);
+            entry.duration_ms = u64::try_from(began.elapsed().as_millis()).ok();
+            (entry.after, entry.reason) = (Some(Verdict::Ok), None);
+            entry.rung = Some("variant".to_owned());
+        }
+        is_back
+    }
+
+    /// Requests to canvas services since this was last asked.
+    pub(crate) fn requests(&self) -> u64 {
+        let sent = self.healer.requests_sent();
+        sent - self.told.replace(sent)
     }
 
     /// The ladder has seen it back; where tiles are looked at, the tile has the last word.
@@ -306,7 +341,7 @@ impl Surgeon {
 
     /// May this canvas be asked for now? Waits for its turn, and writes down that it is asked for.
     async fn gate(&self, id: u64, treated: &mut Treated) -> Result<(), Barred> {
-        if treated.asked {
+        if treated.is_begun {
             return Ok(());
         }
         if self.plan.limit.is_some_and(|limit| self.begun.get() >= limit) {
@@ -317,7 +352,7 @@ impl Surgeon {
         if passed.is_err() {
             self.begun.set(self.begun.get().saturating_sub(1));
         }
-        treated.asked = passed.is_ok();
+        treated.is_begun = passed.is_ok();
         passed
     }
 

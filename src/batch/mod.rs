@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+mod books;
 mod check;
 pub mod command;
 mod content_state;

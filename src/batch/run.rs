@@ -247,7 +247,10 @@ impl Run {
                 _ => format!("job {name}: {own} canvases by this run, {others} by others"),
             });
         }
+        let requests = surgeon.requests();
+        summary.count_requests(requests);
         let mut journal = surgeon.journal.into_inner();
+        journal.sent(requests);
         if let Some(error) = surgeon.broken_journal.into_inner() {
             progress.say(&format!("iiif-mender: stopped, because {error}"));
         }
@@ -339,6 +342,9 @@ fn settle(
         return;
     }
     state.undone |= treated.undone;
+    if treated.by == By::Us {
+        treated.asked += surgeon.requests();
+    }
     let is_to_go_on = treated.undone || (treated.again && surgeon.stopping.get());
     if !is_to_go_on {
         let written = surgeon.journal.borrow_mut().done(&unit, id, &treated);
@@ -346,6 +352,8 @@ fn settle(
             *surgeon.broken_journal.borrow_mut() = Some(error.to_string());
             surgeon.stopping.set(true);
         }
+    } else {
+        surgeon.journal.borrow_mut().sent(treated.asked);
     }
     summary.take(&unit.manifest, treated.images, treated.entries, treated.asked);
 }

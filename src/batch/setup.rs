@@ -57,6 +57,15 @@ pub(crate) fn can_be_asked_for(healer: &Healer, canvas: &str, images: &[String])
     healer.may_ask(canvas) || images.iter().any(derived)
 }
 
+/// What image URLs start with for the public.
+pub(crate) fn image_base(settings: &Settings) -> String {
+    let route = settings.routes.iter().find(|route| route.kind == RouteKind::Image);
+    match (settings.server.public_hosts.first(), route) {
+        (Some(host), Some(route)) => format!("https://{host}{}", route.prefix),
+        _ => String::new(),
+    }
+}
+
 /// Clocks may differ by this many seconds.
 const CLOCKS: i64 = 60;
 

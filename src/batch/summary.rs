@@ -91,8 +91,9 @@ pub struct Summary {
     pub took: f64,
     /// It was stopped before its end.
     pub interrupted: bool,
-    /// Canvases that were asked for.
-    pub asked: u64,
+    /// Requests to canvas services, so that they build something or register a file. Not known where another program
+    /// did the work (`--via`).
+    pub asked: Option<u64>,
     /// All images.
     pub totals: Counts,
     /// Each manifest.
@@ -130,11 +131,16 @@ impl Summary {
     }
 
     /// One canvas is done.
-    pub(crate) fn take(&mut self, manifest: &Named, images: u64, entries: Vec<Entry>, asked: bool) {
+    pub(crate) fn take(&mut self, manifest: &Named, images: u64, entries: Vec<Entry>, asked: u64) {
         self.row(manifest).counts.take(images, &entries);
         self.totals.take(images, &entries);
-        self.asked += u64::from(asked);
+        self.count_requests(asked);
         self.images.extend(entries);
+    }
+
+    /// So many requests more were sent to canvas services.
+    pub(crate) fn count_requests(&mut self, more: u64) {
+        self.asked = self.asked.map(|asked| asked + more);
     }
 
     /// Is anything not well now?

@@ -71,7 +71,7 @@ impl Via {
 
     /// Asks for every image of a canvas.
     pub(crate) async fn treat(&self, unit: &Unit) -> Treated {
-        let mut treated = Treated { asked: true, ..Treated::default() };
+        let mut treated = Treated { is_begun: true, ..Treated::default() };
         for image in &unit.images {
             treated.images += 1;
             treated.entries.extend(self.image(unit, image).await);

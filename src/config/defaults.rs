@@ -194,6 +194,9 @@ impl Default for Heal {
             wait: secs(25),
             wait_info: secs(110),
             concurrency: 2,
+            document_concurrency: 4,
+            build_after: Duration::from_millis(250),
+            hang_after: secs(10),
             // UPSTREAM: the service's own timeouts are 10 to 30 minutes.
             timeout: secs(10 * 60),
             cooldown: secs(30),

@@ -229,7 +229,13 @@ pub struct Heal {
     pub timeout: Option<Text<Duration>>,
     /// Canvas requests at once per canvas service (it holds two connections per host itself).
     pub concurrency: Option<Text<Count>>,
-    /// Viewers waiting at once at most; more get 503 and Retry-After.
+    /// Manifests and other long documents that viewers have built at once per canvas service.
+    pub document_concurrency: Option<Text<Count>>,
+    /// Whatever a canvas service answers sooner was stored: a viewer's request waits no longer behind others that take longer.
+    pub build_after: Option<Text<Duration>>,
+    /// A request to a canvas service that takes longer gives its place to whoever waits; four for each place at most do.
+    pub hang_after: Option<Text<Duration>>,
+    /// Viewers waiting at once at most, for heals, and for their turn at each canvas service; more get 503 and Retry-After.
     pub max_waiting: Option<Text<Count>>,
     /// Images healed at once at most, also where no viewer waits any more; of others viewers get 503 and Retry-After.
     pub max_flights: Option<Text<Count>>,

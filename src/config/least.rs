@@ -23,7 +23,7 @@ pub(super) const LEAST_TIMES: [(&str, Duration); 6] = [
 pub(super) const LEAST_HEAD: usize = 8 * 1024;
 
 /// Keys whose values must be more than zero; `*` stands for the number of an element.
-const MORE_THAN_ZERO: [&str; 48] = [
+const MORE_THAN_ZERO: [&str; 50] = [
     "admin.acts",
     "admin.max_connections",
     "admin.max_entries",
@@ -32,6 +32,8 @@ const MORE_THAN_ZERO: [&str; 48] = [
     "heal.breaker_failures",
     "heal.breaker_open",
     "heal.concurrency",
+    "heal.document_concurrency",
+    "heal.hang_after",
     "heal.mass_expiry.ids",
     "heal.mass_expiry.within",
     "heal.max_flights",

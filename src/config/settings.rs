@@ -213,13 +213,19 @@ pub struct Heal {
     pub wait_info: Duration,
     /// Canvas requests at once per canvas service (it holds two connections per host itself).
     pub concurrency: usize,
+    /// Manifests and other long documents that viewers have built at once per canvas service.
+    pub document_concurrency: usize,
+    /// Whatever a canvas service answers sooner was stored, and is no build.
+    pub build_after: Duration,
+    /// A request to a canvas service that takes longer gives its place to whoever waits.
+    pub hang_after: Duration,
     /// How long one canvas request may take; it goes on without its viewers until then.
     pub timeout: Duration,
     /// Time between two requests of one canvas on one rung.
     pub cooldown: Duration,
     /// How long a file that is truly missing is remembered as missing.
     pub missing: Duration,
-    /// Viewers waiting at once at most; more get 503 and Retry-After.
+    /// Viewers waiting at once at most, for heals, and for their turn at each canvas service.
     pub max_waiting: usize,
     /// Images healed at once at most, also where no viewer waits any more; of others viewers get 503 and Retry-After.
     pub max_flights: usize,

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use moka::sync::Cache;
 
 use crate::config::settings::{Heal, Rung};
+use crate::heal::canvas_service::viewer_request::is_canvas;
 
 /// One canvas on one rung of one canvas service (by its mark, so that a reload of the configuration changes nothing).
 ///
@@ -27,6 +28,11 @@ impl CanvasRequestKey {
     pub(in crate::heal) fn words(&self) -> String {
         let (_, rung, path, query) = self.known_by();
         query.fold(format!("{} {path}", rung.as_str()), |words, pair| format!("{words}&{pair}"))
+    }
+
+    /// Is it for a whole manifest, of which several pages are gone?
+    pub(in crate::heal) fn is_book(&self) -> bool {
+        self.rung == Rung::Variant && !is_canvas(&self.target)
     }
 
     /// What it is known by.

@@ -20,10 +20,12 @@ impl Ward {
             if !service.truth.is_open(Instant::now()) {
                 continue;
             }
+            // What it says was so when it was asked, and may be so no more when it is heard.
+            let asked_at = Instant::now();
             let asked = service.truth.patiently(service.resource(uuid, &patient.trace));
             let Some(answer) = asked.await else { continue };
             let said = match answer {
-                Ok((status, body)) => service.truth.hear(uuid, status, &body, Instant::now()),
+                Ok((status, body)) => service.truth.hear(uuid, status, &body, asked_at),
                 Err(error) => {
                     self.metrics.upstream_error(error.kind());
                     service.truth.no_answer(Instant::now());
@@ -59,12 +61,18 @@ impl Ward {
         if self.services_of(patient).iter().any(|service| service.truth.remembers_expired(uuid)) {
             return Said::Expired;
         }
-        // Two hundred who open the same page are one question.
-        let mut asked = self.asked.board(&uuid, Priority::Viewer, |_| {
-            let (ward, patient) = (Arc::clone(self), patient.clone());
-            async move { ward.ask(&patient).await }
-        });
-        asked.landed().await.unwrap_or(Said::Nothing)
+        loop {
+            // Two hundred who open the same page are one question.
+            let mut asked = self.asked.board(&uuid, Priority::Viewer, |_| {
+                let (ward, patient) = (Arc::clone(self), patient.clone());
+                async move { (Instant::now(), ward.ask(&patient).await) }
+            });
+            let Some((at, said)) = asked.landed().await else { return Said::Nothing };
+            // One that was asked before that may have been answered before it, too.
+            if since.is_none_or(|since| at >= since) {
+                return said;
+            }
+        }
     }
 
     /// The same, but "expired" is believed for a moment: whoever looked has asked already.
@@ -93,10 +101,11 @@ impl Ward {
         if self.alive.get(&key).is_some_and(|shown| since.is_none_or(|since| shown >= since)) {
             return Evidence::Alive;
         }
+        let asked_at = Instant::now();
         let evidence = self.probe(patient).await;
         if evidence != Evidence::Expired {
             // What proves nothing is not asked again and again either.
-            self.alive.insert(key, Instant::now(), self.settings.heal.alive_for);
+            self.alive.insert(key, asked_at, self.settings.heal.alive_for);
         }
         evidence
     }

@@ -38,8 +38,10 @@ use hyper::Response;
 use tokio::time::Instant;
 
 pub use answer::{Answered, ImageExchange, Unanswered};
+pub use background::book::PagesSeen;
 pub use canvas_service::circuit_breaker::BreakerState;
 pub use canvas_service::priority_semaphore::Priority;
+pub use canvas_service::variants::CanvasServiceStatus;
 pub use canvas_service::viewer_request::{ViewerRequest, without_update};
 pub use evidence::Evidence;
 pub use operator::inspect::DeploymentFacts;
@@ -189,7 +191,7 @@ impl Healer {
 
     /// A reader opened this page, and its image is there: the pages behind it may not be.
     fn reader_at(&self, patient: &IndexedImage) {
-        self.ward.reader_at(patient, false);
+        self.ward.reader_at(patient, None);
     }
 
     /// A manifest went out to a reader, asked for by this path (without the query).
@@ -215,6 +217,12 @@ impl Healer {
     /// Was a canvas or manifest last seen without this image, although the image is there? (`key`: its lookup key.)
     pub fn is_poisoned(&self, key: &str) -> bool {
         self.ward.mends.lacking.holds(key)
+    }
+
+    /// How each canvas service stands, in the order of the presentation routes.
+    pub fn canvas_services(&self) -> Vec<CanvasServiceStatus> {
+        let now = Instant::now();
+        self.ward.services.iter().map(|service| service.status(now)).collect()
     }
 
     /// The breaker of each canvas service, in the order of the presentation routes.

@@ -9,6 +9,7 @@ use crate::config::settings::Rung;
 use crate::heal::canvas_service::circuit_breaker::BreakerState;
 use crate::heal::canvas_service::priority_semaphore::Priority;
 use crate::heal::canvas_service::response::CanvasResponse;
+use crate::heal::canvas_service::variants::CanvasServiceStatus;
 use crate::heal::cooldowns::CanvasRequestKey;
 use crate::heal::flight_priority::FlightPriority;
 use crate::heal::ladder::HealOutcome;
@@ -73,6 +74,13 @@ impl Ward {
         let now = Instant::now();
         let open = self.services.iter().filter(|it| it.breaker.state(now) != BreakerState::Closed).count();
         metrics.breakers_open.set(i64::try_from(open).unwrap_or(i64::MAX));
+        metrics.upstream.forget_services();
+        let mut at_the_door = 0;
+        for status in self.services.iter().map(|service| service.status(now)) {
+            at_the_door += status.waiting_viewers;
+            metrics.upstream.variants(&status.upstream, &CanvasServiceStatus::VARIANTS, status.variants);
+        }
+        metrics.upstream.document_waiting.set(i64::try_from(at_the_door).unwrap_or(i64::MAX));
         let mut waiting = [0; Priority::ALL.len()];
         for (at, service) in self.services.iter().enumerate() {
             // Two services may share their lanes.

@@ -45,7 +45,7 @@ impl Healer {
                     ward.board(patient, lane.max(Priority::Prefetch));
                 }
                 let took = started.elapsed();
-                ward.reader_at(patient, true);
+                ward.reader_at(patient, Some(started));
                 ward.metrics.heal("healed", Rung::Direct.as_str(), lane.as_str(), took, &patient.trace);
                 ward.record(patient, HealOutcome::Healed(Rung::Direct), lane, took, 1);
                 return HealResponse::Good { answer, rung: Some(Rung::Direct), took };
@@ -155,7 +155,7 @@ impl Healer {
                 ward.found(patient);
                 ward.addresses.found(patient.route, &patient.sent);
                 ward.firsts.found_well(ward.mark(patient), &patient.sent);
-                ward.reader_at(patient, rung.is_some());
+                ward.reader_at(patient, rung.map(|_| started));
                 HealResponse::Good { answer, rung, took }
             }
             Ok(_) if ward.is_missing(patient).await => HealResponse::Original(Outcome::Missing),

@@ -100,8 +100,8 @@ pub(in crate::heal) struct Ward {
     pub(in crate::heal) visited: TimedCache<CanvasRequestKey, CanvasResponse>,
     /// Addresses that echoes are known to come from.
     pub(in crate::heal) callers: TimedCache<IpAddr>,
-    /// Questions to `/resources` that many wait for.
-    pub(in crate::heal) asked: SingleFlight<Uuid, Said>,
+    /// Questions to `/resources` that many wait for, and when each was asked.
+    pub(in crate::heal) asked: SingleFlight<Uuid, (Instant, Said)>,
     pub(in crate::heal) addresses: ImageAddresses,
     pub(in crate::heal) firsts: Arc<FirstRequestLimiter>,
     pub(in crate::heal) memory: Cooldowns,

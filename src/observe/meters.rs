@@ -16,6 +16,13 @@ struct ServerLabels {
     server: String,
 }
 
+/// Labels of `canvas_service_variants`: the one stands in the configuration, the other comes from a closed list.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct VariantLabels {
+    upstream: String,
+    state: Word,
+}
+
 /// What is counted of upstreams. Cheap to clone; by default nobody ever sees it.
 #[derive(Debug, Clone, Default)]
 pub struct UpstreamMeters {
@@ -25,7 +32,10 @@ pub struct UpstreamMeters {
     pub upgraded: Gauge,
     /// Answers and uploads that were ended because others waited while their client did nothing.
     pub ended: Counter,
+    /// Viewers who wait for their turn at a canvas service.
+    pub document_waiting: Gauge,
     up: Family<ServerLabels, Gauge>,
+    variants: Family<VariantLabels, Gauge>,
     retries: Family<Kind, Counter>,
 }
 
@@ -47,6 +57,16 @@ impl UpstreamMeters {
             self.up.clone(),
         );
         registry.register(
+            "canvas_service_variants",
+            "1 for what is known: does the canvas service build beside the stored canvas",
+            self.variants.clone(),
+        );
+        registry.register(
+            "document_waiting",
+            "Viewers who wait for their turn at a canvas service",
+            self.document_waiting.clone(),
+        );
+        registry.register(
             "upstream_ended",
             "Answers and uploads that were ended because others waited while their client did nothing",
             self.ended.clone(),
@@ -58,6 +78,19 @@ impl UpstreamMeters {
     pub fn stands(&self, upstream: &Authority, server: &Authority, up: bool) {
         let labels = ServerLabels { upstream: upstream.to_string(), server: server.to_string() };
         self.up.get_or_create(&labels).set(i64::from(up));
+    }
+
+    /// What is known of a canvas service, of all that may be known: does it build beside the stored canvas?
+    pub fn variants(&self, upstream: &str, states: &[&'static str], known: &str) {
+        for state in states {
+            let labels = VariantLabels { upstream: upstream.to_owned(), state: Word(state) };
+            self.variants.get_or_create(&labels).set(i64::from(*state == known));
+        }
+    }
+
+    /// Forgets every canvas service: those that are configured now tell of themselves.
+    pub fn forget_services(&self) {
+        self.variants.clear();
     }
 
     /// Forgets every server: the configuration changed, and the new ones tell of themselves.

@@ -70,10 +70,7 @@ impl Desk {
                 request.hold(upstream.send_for(&caller, onward, body, times)).await
             }
             Ok((None, caller)) => upstream.send_for(&caller, onward, body, times).await,
-            Err(_) => {
-                self.metrics.event("viewer_refused");
-                Err(UpstreamError::Busy)
-            }
+            Err(_) => Err(UpstreamError::Busy),
         }
     }
 

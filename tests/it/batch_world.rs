@@ -67,6 +67,15 @@ impl Batch {
         Self { bed, folder }
     }
 
+    /// With the ladder that is the default.
+    pub(crate) fn with_default_ladder(self) -> Self {
+        let path = self.file("config.toml");
+        let text = std::fs::read_to_string(&path).expect("a file");
+        let text = text.replace("ladder = [\"visit\", \"rebuild\"]\n", "");
+        std::fs::write(path, text).expect("a file");
+        self
+    }
+
     /// The same with another canvas service.
     pub(crate) fn reconfigure(&mut self, service: &str, more: &str) {
         write_config(self.folder.path(), &self.bed.images.origin(), service, more);

@@ -142,6 +142,7 @@ pub(crate) fn scraped() -> BTreeMap<String, BTreeSet<String>> {
     let authority = http::uri::Authority::from_static("images.test:80");
     metrics.upstream.stands(&authority, &authority, true);
     metrics.upstream.retried("stale");
+    metrics.upstream.variants("service.test:80", &["honoured"], "honoured");
     let scrape = metrics.scrape();
     let mut all = BTreeMap::new();
     for line in scrape.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {

@@ -162,6 +162,61 @@ async fn a_sweep_over_whole_books_asks_for_books() {
 }
 
 #[tokio::test]
+async fn a_sweep_over_twenty_books_costs_no_more_than_thirty_requests_and_changes_nothing_that_is_stored() {
+    let bed = testbed::Testbed::builder().page_size(64, 64);
+    let bed = (0..20).fold(bed, |bed, book| bed.book(&format!("obj/b{book}"), 30)).start().await;
+    let more = "heal.ahead = 0\nheal.mass_expiry.ids = 5\nheal.sweep = true\nheal.sweep_rate = 1000";
+    let world = World::over(bed, more).await;
+    let pages = world.bed.pages();
+    world.bed.caches_everything();
+    world.bed.redis.evict_keys();
+    let before = Before::of(&world);
+    world.bed.ledger.clear();
+    for page in &pages[..5] {
+        assert_eq!(world.get(&page.image_path(&tile(0))).await.status, 200);
+    }
+    crate::world::patiently("everything is back", || {
+        pages.iter().all(|page| world.bed.redis.has_key(&page.identifier))
+    })
+    .await;
+    world.settles().await;
+    let counts = world.bed.counts();
+    let asked = counts.canvas + counts.book_variants + counts.register;
+    assert!(asked <= 30, "{asked} requests for 20 books of 30 pages: {counts:?}");
+    before.unharmed(&world);
+}
+
+#[tokio::test]
+async fn pages_ahead_in_a_short_book_come_by_the_book_and_in_a_long_one_page_by_page() {
+    for (count, books) in [(16, 1), (60, 0)] {
+        let world = World::over(pages(count).start().await, "heal.mass_expiry.ids = 1000").await;
+        let pages = world.bed.pages();
+        // It is known by then that the service builds beside, and how fast.
+        for page in [&pages[0], &pages[0]] {
+            world.bed.expires(&page.identifier);
+            assert_eq!(world.get(&page.image_path(&tile(0))).await.status, 200);
+            world.settles().await;
+        }
+        world.bed.caches_everything();
+        world.bed.redis.evict_keys();
+        let before = Before::of(&world);
+        world.bed.ledger.clear();
+        assert_eq!(world.get(&pages[0].image_path(&tile(1))).await.status, 200);
+        crate::world::patiently("the next pages are back", || {
+            pages[1..9].iter().all(|page| world.bed.redis.has_key(&page.identifier))
+        })
+        .await;
+        world.settles().await;
+        let counts = world.bed.counts();
+        assert_eq!(counts.book_variants, books, "{count} pages: {counts:?}");
+        // By the file where it was learned meanwhile.
+        let pages = counts.canvas + counts.register;
+        assert_eq!(pages, if books == 1 { 1 } else { 9 }, "{count} pages: {counts:?}");
+        before.unharmed(&world);
+    }
+}
+
+#[tokio::test]
 async fn with_two_image_routes_the_pages_ahead_are_looked_at_by_their_own() {
     let bed = pages(20).start().await;
     bed.service.closes_resources();

@@ -93,8 +93,6 @@ async fn the_pages_ahead_behind_a_derivative_cache_are_healed_at_every_expiry() 
         let world = cached(8, closed, "heal.ahead = 3").await;
         let pages = world.bed.pages();
         for round in 0..2 {
-            // What was just healed is known to be alive for a moment.
-            tokio::time::sleep(std::time::Duration::from_secs(1)).await;
             world.bed.expires_everything();
             assert_eq!(world.get(&pages[0].image_path(&tile(round))).await.status, 200);
             patiently("the next pages are back", || {

@@ -182,3 +182,47 @@ async fn a_forged_echo_is_no_404_for_whoever_asked_by_it() {
     assert_eq!(lost(&join_all(forged).await), 0);
     assert_eq!(reader.await.expect("not aborted").status, 200);
 }
+
+#[tokio::test]
+async fn how_many_manifests_are_built_at_once_and_how_many_viewers_wait_for_them_is_configured() {
+    let bed = Testbed::builder().page_size(64, 64);
+    let bed = (0..6).fold(bed, |bed, book| bed.book(&format!("obj/b{book}"), 2)).start().await;
+    let more = "heal.ahead = 0\nheal.document_concurrency = 1\nheal.max_waiting = 2\nheal.build_after = 1h";
+    let world = World::over(bed, more).await;
+    world.bed.images.stalls_info();
+    let paths: std::collections::BTreeSet<_> =
+        world.bed.pages().into_iter().map(|page| page.presentation_path).collect();
+    let mut paths = paths.into_iter();
+    let mut asks = || world.asks(&paths.next().expect("a manifest"));
+    let first = asks();
+    world.bed.ledger.until(|counts| counts.presentation == 1).await;
+    let waiting = [asks(), asks()];
+    patiently("two wait", || world.metric("iiif_mender_document_waiting") == 2.0).await;
+    let refused = asks().await.expect("not aborted");
+    assert_eq!(refused.status, 503);
+    assert!(refused.header("retry-after").parse::<u32>().is_ok(), "{:?}", refused.headers);
+    assert_eq!(world.events("viewer_refused"), 1.0);
+    assert_eq!(world.bed.counts().presentation, 1, "one at once");
+    world.bed.images.releases();
+    assert_eq!(first.await.expect("not aborted").status, 200);
+    for waits in waiting {
+        assert_eq!(waits.await.expect("not aborted").status, 200);
+    }
+    assert_eq!(world.metric("iiif_mender_document_waiting"), 0.0);
+}
+
+#[tokio::test]
+async fn a_viewer_whose_turn_does_not_come_in_time_is_told_to_come_back_and_counted() {
+    let bed = Testbed::builder().book("obj/a", 2).book("obj/b", 2).page_size(64, 64).start().await;
+    let more = "heal.ahead = 0\nheal.document_concurrency = 1\nheal.wait = 200ms\nheal.build_after = 1h";
+    let world = World::over(bed, more).await;
+    world.bed.images.stalls_info();
+    let pages = world.bed.pages();
+    let first = world.asks(&pages[0].presentation_path);
+    world.bed.ledger.until(|counts| counts.presentation == 1).await;
+    let late = world.get(&pages[3].presentation_path).await;
+    assert_eq!((late.status, world.events("viewer_wait_expired")), (503, 1.0));
+    assert!(late.header("retry-after").parse::<u32>().is_ok(), "{:?}", late.headers);
+    world.bed.images.releases();
+    assert_eq!(first.await.expect("not aborted").status, 200);
+}

@@ -275,6 +275,7 @@ async fn with_resources_closed_a_missing_file_is_tried_once_and_its_good_canvas_
     world.bed.service.closes_resources();
     world.bed.caches_everything();
     world.bed.fedora.removes_file(&page.path);
+    let began = std::time::Instant::now();
     for _ in 0..20 {
         let path = page.image_path(TILE);
         let answers = join_all((0..50).map(|_| world.get(&path))).await;
@@ -284,7 +285,9 @@ async fn with_resources_closed_a_missing_file_is_tried_once_and_its_good_canvas_
     }
     world.settles().await;
     let counts = world.bed.counts();
-    assert_eq!((counts.visits, counts.rebuilds + counts.variants), (1, 1));
+    // Nothing has shown that the service is well: it is believed for a second at first, and then tried once more.
+    let lives = 1 + usize::try_from(began.elapsed().as_secs()).expect("few");
+    assert!(counts.visits == 1 && (1..=lives).contains(&(counts.rebuilds + counts.variants)), "{counts:?}");
     let canvas = testbed::get(&format!("{}{}", world.bed.service.origin(), page.canvas_path)).await;
     assert!(canvas.text().contains(&page.uuid), "the good canvas was ruined: {}", canvas.text());
 }
@@ -345,8 +348,7 @@ async fn a_canvas_that_takes_long_does_not_keep_the_viewer_once_the_key_is_there
     assert_eq!(tile.await.expect("not aborted").status, 200);
     world.settles().await;
     let counts = world.bed.counts();
-    // A request that began before the image was lost proves nothing, so the canvas is asked for once more.
-    assert_eq!((counts.visits, counts.rebuilds + counts.variants), (2, 1));
+    assert_eq!((counts.visits, counts.rebuilds + counts.variants), (1, 1));
 }
 
 #[tokio::test]

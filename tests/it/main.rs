@@ -59,6 +59,7 @@ mod heart_cost;
 mod heart_faults;
 mod heart_missing;
 mod heart_probes;
+mod heart_services;
 mod heart_viewers;
 mod heart_world;
 mod held;

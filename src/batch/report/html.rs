@@ -66,7 +66,7 @@ fn tiles(summary: &Summary, heals: bool, out: &mut dyn Write) -> io::Result<()> 
         ("error", totals.error, of(totals.error, "error")),
     ]);
     if heals {
-        all.push(("canvases asked for", summary.asked, ""));
+        all.extend(summary.asked.map(|asked| ("canvas requests", asked, "")));
     }
     writeln!(out, r#"<ul class="tiles">"#)?;
     for (name, count, class) in all {

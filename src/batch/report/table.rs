@@ -165,8 +165,10 @@ fn last_line(summary: &Summary, heals: bool) -> String {
             HumanCount(left)
         ),
     };
-    if summary.asked > 0 {
-        line = format!("{line}, {} canvases asked for", HumanCount(summary.asked));
+    match summary.asked {
+        None | Some(0) => {}
+        Some(1) => line.push_str(", 1 canvas request"),
+        Some(asked) => line = format!("{line}, {} canvas requests", HumanCount(asked)),
     }
     if summary.interrupted {
         line.push_str(", stopped before the end");

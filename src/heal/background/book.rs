@@ -1,102 +1,138 @@
 //! A whole book beside: where several pages of a manifest are gone, one request brings back all of them.
 //!
 //! UPSTREAM: a presentation asked for with a `disallow` that fits nothing is built beside the stored one, and writes the
-//! keys of all its pages: 200 of them in 4.4 s, one nested call at a time (upstream.md "Ways back to life").
+//! keys of all its pages: 200 of them in 4.4 s, one nested call at a time (upstream.md "Ways back to life"). It keeps its
+//! place as long as it takes, so one book at a time is asked for, and only where another place is left for readers.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::config::settings::Rung;
+use crate::heal::canvas_service::CanvasService;
 use crate::heal::canvas_service::priority_semaphore::Priority;
 use crate::heal::canvas_service::request::CanvasRequest;
 use crate::heal::canvas_service::response::CanvasResponse;
-use crate::heal::canvas_service::shared_request::Freshness;
+use crate::heal::canvas_service::shared_request::{DONE, Freshness};
 use crate::heal::flight_priority::FlightPriority;
-use crate::heal::ladder::HealOutcome;
-use crate::heal::single_flight::FlightHandle;
 use crate::heal::ward::{IndexedImage, Ward};
-use crate::observe::Trace;
 
-/// So many pages that are gone make it worth to ask for the book.
-const PAGES: u32 = 2;
-
-/// `BookProgress` is how far somebody who goes through manifests, page by page, has come in the present one.
-#[derive(Debug, Default)]
-pub(in crate::heal) struct BookProgress {
-    manifest: String,
-    gone: u32,
-    was_asked: bool,
-    /// What was seen before counts no more.
-    since: Option<Instant>,
+/// `PagesSeen` is what was seen of the pages of one manifest: how many, and how many of them are gone.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct PagesSeen {
+    /// Looked at, or all that there are.
+    pub pages: usize,
+    /// Not to be had.
+    pub gone: usize,
 }
 
-impl BookProgress {
-    /// What was seen before now counts no more.
-    pub(in crate::heal) fn from_now() -> Self {
-        Self { since: Some(Instant::now()), ..Self::default() }
-    }
+/// What a canvas costs the service, counted in pages of a book.
+///
+/// UPSTREAM: a page of a book takes 22 ms, a canvas by itself 20 to 106 ms.
+const CANVAS_IN_PAGES: usize = 4;
 
-    fn turn_to(&mut self, manifest: &str) {
-        if self.manifest != manifest {
-            *self = Self { manifest: manifest.to_owned(), since: self.since, ..Self::default() };
-        }
+impl PagesSeen {
+    /// Is one request for the whole manifest cheaper than one for each page that is gone?
+    pub fn are_cheaper_as_book(self) -> bool {
+        self.gone >= 2 && self.gone * CANVAS_IN_PAGES >= self.pages
     }
 }
 
 impl Ward {
-    /// Looks at one page of a manifest. Where it is gone a seat on its heal, unless the whole book was healed at once.
-    pub(in crate::heal) async fn look_at_page(
+    /// Has the whole manifest built beside. False: that is not possible here, or did not help.
+    pub(in crate::heal) async fn heal_book(
         self: &Arc<Self>,
-        route: usize,
-        (manifest, key): (&str, &str),
-        lane: Priority,
-        progress: &mut BookProgress,
-        trace: &Trace,
-    ) -> Option<FlightHandle<HealOutcome>> {
-        progress.turn_to(manifest);
-        let patient = self.patient(route, key, trace)?;
-        if !self.is_gone_now(&patient, progress.since).await {
-            return None;
-        }
-        progress.gone += 1;
-        if progress.gone >= PAGES && !progress.was_asked {
-            progress.was_asked = true;
-            if self.heal_book(manifest, &patient, lane).await {
-                progress.since = Some(Instant::now());
-                if !self.is_gone_now(&patient, progress.since).await {
-                    return None;
-                }
+        manifest: &str,
+        patient: &IndexedImage,
+        priority: Priority,
+    ) -> bool {
+        let Some((service, request)) = self.book_request(manifest) else { return false };
+        let service = &service;
+        let mut turn = service.books.try_acquire().ok();
+        if turn.is_none() {
+            turn = service.books.acquire().await.ok();
+            // Whoever had the turn before may have asked for this very book.
+            if !self.is_gone_now(patient, Some(Instant::now())).await {
+                return true;
             }
         }
-        Some(self.board(&patient, lane))
-    }
-
-    /// Has the whole manifest built beside. False: that is not possible here, or did not help.
-    async fn heal_book(self: &Arc<Self>, manifest: &str, patient: &IndexedImage, lane: Priority) -> bool {
-        let Some(allowed) = self.guard.allow(manifest) else { return false };
-        let (Some(service), Some(request)) = (self.service(allowed.route), CanvasRequest::variant(&allowed))
-        else {
-            return false;
+        let name = format!("book {}", service.cluster_name());
+        // Whichever node asks for one. Another one may have had it meanwhile, or a shorter turn than we waited.
+        let own = loop {
+            match self.ours(&name).await {
+                Ok(own) => break own,
+                Err(_) if !self.is_gone_now(patient, Some(Instant::now())).await => return true,
+                Err(_) => {}
+            }
         };
-        let now = Instant::now();
-        if service.variants.known(now) != Some(true)
-            || !self.settings.heal.ladder.contains(&Rung::Variant)
-            || self.memory.cooling(&request.flight, service.recovered(), now).is_some()
-        {
-            return false;
-        }
-        let urgency = FlightPriority::new(lane);
+        let urgency = FlightPriority::new(priority);
         let (mut seat, _) = self.fly(service, &request.flight, patient, &urgency, Freshness::Anew);
         let answer = seat.landed().await.unwrap_or(CanvasResponse::Unwell);
         let helped =
             matches!(answer, CanvasResponse::Built | CanvasResponse::Carries | CanvasResponse::Unclear);
         if helped {
             self.metrics.event("book_healed");
-            self.was_healed(patient);
-        } else if !answer.is_about_the_service() {
-            self.rung_failed(service, &request.flight, now);
+            self.pages_were_healed(manifest, patient);
+        } else if answer != CanvasResponse::Withheld {
+            // The service may still be at it, although we waited no longer.
+            self.memory.cool(&request.flight, self.settings.heal.backoff_max, Instant::now());
         }
+        own.lands(DONE);
+        drop(turn);
         helped
+    }
+
+    /// The request for the whole manifest. `None`: its service does not build beside, as far as is known, it was asked for
+    /// in vain a moment ago, or it would take longer than is waited for anything.
+    pub(in crate::heal) fn book_request(
+        &self,
+        manifest: &str,
+    ) -> Option<(Arc<CanvasService>, CanvasRequest)> {
+        let pages = self.index.manifest_canvases(manifest).ok()?.len();
+        self.book_within(manifest, pages, self.settings.heal.timeout / 2)
+    }
+
+    /// The same for one of so many pages, if it is probably there within this time.
+    pub(in crate::heal) fn book_within(
+        &self,
+        manifest: &str,
+        pages: usize,
+        time: Duration,
+    ) -> Option<(Arc<CanvasService>, CanvasRequest)> {
+        let allowed = self.guard.allow(manifest)?;
+        let (service, request) = (self.service(allowed.route)?, CanvasRequest::variant(&allowed)?);
+        let (now, pages) = (Instant::now(), u32::try_from(pages).unwrap_or(u32::MAX));
+        let is_possible = service.variants.known(now) == Some(true)
+            && self.settings.heal.concurrency > 1
+            && service.build_time().is_some_and(|page| page.saturating_mul(pages) <= time)
+            && self.settings.heal.ladder.contains(&Rung::Variant)
+            && self.memory.cooling(&request.flight, service.recovered(), now).is_none();
+        is_possible.then(|| (Arc::clone(service), request))
+    }
+
+    /// What was said of its pages a moment ago is no longer true.
+    fn pages_were_healed(&self, manifest: &str, patient: &IndexedImage) {
+        self.was_healed(patient);
+        let pages = self.index.manifest_canvases(manifest).unwrap_or_default();
+        for key in pages.iter().flat_map(|page| &page.keys) {
+            if let Some(page) = self.patient(patient.route, key, &patient.trace) {
+                self.was_healed(&page);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_book_is_asked_for_where_that_costs_less_than_its_pages_that_are_gone() {
+        for (pages, gone, cheaper) in
+            [(1, 1, false), (2, 2, true), (8, 2, true), (9, 2, false), (500, 2, false), (32, 8, true)]
+        {
+            assert_eq!(PagesSeen { pages, gone }.are_cheaper_as_book(), cheaper, "{gone} of {pages}");
+        }
     }
 }

@@ -5,11 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::settings::Source;
-use crate::heal::background::book::BookProgress;
-use crate::heal::background::mass_expiry::{HealQueue, per_second};
+use crate::heal::background::scan::BackgroundScan;
 use crate::heal::canvas_service::priority_semaphore::Priority;
 use crate::heal::ward::Ward;
-use crate::observe::Trace;
 
 impl Ward {
     /// Keeps the images of every source warm that asks for it. Ends at once where none does, or nothing is healed.
@@ -34,27 +32,12 @@ impl Ward {
     async fn warm(self: &Arc<Self>, source: &Source) -> (u64, u64) {
         let (index, wanted) = (Arc::clone(&self.index), source.clone());
         let manifests = tokio::task::spawn_blocking(move || index.manifests_of(&wanted)).await;
-        let (Ok(Ok(manifests)), Some(route)) = (manifests, self.image_route()) else { return (0, 0) };
-        let mut pace = tokio::time::interval(per_second(self.settings.heal.sweep_rate));
-        pace.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut progress = BookProgress::from_now();
-        let (mut looked_at, mut gone, mut air) = (0, 0, HealQueue::default());
+        let scan = BackgroundScan::new(self, Priority::Background);
+        let (Ok(Ok(manifests)), Some(scan)) = (manifests, scan) else { return (0, 0) };
+        let mut scan = scan.at_sweep_rate();
         for manifest in manifests {
-            let Ok(pages) = self.index.manifest_canvases(&manifest) else { continue };
-            for key in pages.iter().flat_map(|page| &page.keys) {
-                pace.tick().await;
-                looked_at += 1;
-                let image = (&*manifest, &**key);
-                let trace = Trace::fresh();
-                let looked = self.look_at_page(route, image, Priority::Background, &mut progress, &trace);
-                if let Some(seat) = looked.await {
-                    gone += 1;
-                    self.metrics.event("swept");
-                    air.take(seat).await;
-                }
-            }
+            scan.look_at_manifest(&manifest).await;
         }
-        air.landed().await;
-        (looked_at, gone)
+        scan.end().await
     }
 }

@@ -6,15 +6,11 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::heal::ladder::HealOutcome;
-use crate::heal::single_flight::FlightHandle;
-
 use crate::config::settings::MassExpiry;
-use crate::heal::background::book::BookProgress;
+use crate::heal::background::scan::BackgroundScan;
 use crate::heal::canvas_service::priority_semaphore::Priority;
 use crate::heal::ward::{IndexedImage, Ward};
 use crate::observe::{Event, Trace};
@@ -90,9 +86,6 @@ impl MassExpiryDetector {
     }
 }
 
-/// Climbs that nobody waits for, in the air at once: enough to keep every lane busy, not enough to fill memory.
-pub(in crate::heal) const AT_ONCE: usize = 16;
-
 impl Ward {
     /// An identifier was found expired.
     pub(in crate::heal) fn note_expired(self: &Arc<Self>, patient: &IndexedImage) {
@@ -132,56 +125,20 @@ impl Ward {
     }
 
     async fn heal_manifests(self: &Arc<Self>, manifests: Vec<Arc<str>>, trace: &Trace) {
-        let Some(route) = self.image_route() else { return };
-        let mut progress = BookProgress::from_now();
-        let mut air = HealQueue::default();
+        let Some(scan) = BackgroundScan::new(self, Priority::Prefetch) else { return };
+        let mut scan = scan.in_the_name_of(trace);
         for manifest in manifests {
-            let Ok(pages) = self.index.manifest_canvases(&manifest) else { continue };
             self.readers.found_expired(&manifest);
-            for key in pages.iter().flat_map(|page| &page.keys) {
-                let image = (&*manifest, &**key);
-                let looked = self.look_at_page(route, image, Priority::Prefetch, &mut progress, trace);
-                if let Some(seat) = looked.await {
-                    air.take(seat).await;
-                }
-            }
+            scan.look_at_manifest(&manifest).await;
         }
-        air.landed().await;
+        scan.end().await;
     }
-}
-
-/// Climbs in the air, a bounded number.
-#[derive(Debug, Default)]
-pub(in crate::heal) struct HealQueue(VecDeque<FlightHandle<HealOutcome>>);
-
-impl HealQueue {
-    /// One more; waits for the oldest first when there are too many.
-    pub(in crate::heal) async fn take(&mut self, seat: FlightHandle<HealOutcome>) -> Option<HealOutcome> {
-        self.0.push_back(seat);
-        if self.0.len() <= AT_ONCE {
-            return None;
-        }
-        match self.0.pop_front() {
-            Some(mut oldest) => oldest.landed().await,
-            None => None,
-        }
-    }
-
-    /// Waits for all of them.
-    pub(in crate::heal) async fn landed(&mut self) {
-        for mut seat in self.0.drain(..) {
-            seat.landed().await;
-        }
-    }
-}
-
-/// Shown so that a sweep's pause reads as one.
-pub(in crate::heal) fn per_second(rate: u32) -> Duration {
-    Duration::from_secs(1) / rate.max(1)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn detector() -> MassExpiryDetector {

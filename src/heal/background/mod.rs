@@ -5,4 +5,5 @@ mod keep_warm;
 pub(in crate::heal) mod mass_expiry;
 pub(in crate::heal) mod prefetch;
 pub(in crate::heal) mod reading;
+mod scan;
 mod sweep;

@@ -8,10 +8,9 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
+use crate::heal::background::book::PagesSeen;
 use crate::heal::canvas_service::priority_semaphore::Priority;
 use crate::heal::evidence::Evidence;
-use crate::heal::ladder::HealOutcome;
-use crate::heal::single_flight::FlightHandle;
 use crate::heal::ward::{IndexedImage, Ward};
 use crate::index::Neighbour;
 use crate::observe::Trace;
@@ -20,18 +19,18 @@ use crate::observe::Trace;
 const IMAGES: usize = 2;
 
 impl Ward {
-    /// A reader is at this page. `healed`: it had to be healed.
-    pub(in crate::heal) fn reader_at(self: &Arc<Self>, patient: &IndexedImage, healed: bool) {
+    /// A reader is at this page. `gone_at`: when it was found gone, if it had to be healed.
+    pub(in crate::heal) fn reader_at(self: &Arc<Self>, patient: &IndexedImage, gone_at: Option<Instant>) {
         let Some(owner) = patient.owners.first() else { return };
         let manifest: Arc<str> = owner.manifest.as_str().into();
         self.readers.at(&manifest);
-        if healed {
+        if gone_at.is_some() {
             self.readers.found_expired(&manifest);
         }
         let pages = self.settings.heal.ahead;
         if pages == 0
             || !self.readers.is_frail(&manifest)
-            || !self.readers.may_look_from(&owner.canvas, healed)
+            || !self.readers.may_look_from(&owner.canvas, gone_at)
         {
             return;
         }
@@ -61,7 +60,7 @@ impl Ward {
                 if !canvases.is_empty() {
                     self.readers.at(&manifest);
                     canvases.truncate(pages);
-                    if self.readers.may_look_from(&manifest, false) {
+                    if self.readers.may_look_from(&manifest, None) {
                         let since = self.readers.expired_at(&manifest);
                         self.look_after(route, manifest, canvases, since, trace);
                     }
@@ -75,7 +74,7 @@ impl Ward {
     fn canvas_opened(self: &Arc<Self>, canvas: &str, trace: &Trace) {
         let Ok(owners) = self.index.canvas(canvas) else { return };
         let (Some(owner), Some(route)) = (owners.into_iter().next(), self.image_route()) else { return };
-        if !self.readers.may_look_from(&owner.canvas, false) {
+        if !self.readers.may_look_from(&owner.canvas, None) {
             return;
         }
         let pages = self.index.manifest_canvases(&owner.manifest).unwrap_or_default();
@@ -93,32 +92,61 @@ impl Ward {
         trace: &Trace,
     ) {
         let (ward, trace) = (Arc::clone(self), trace.clone());
-        self.home.spawn(async move {
-            for key in pages.iter().flat_map(|page| page.keys.iter().take(IMAGES)) {
-                // Enough is under way; a viewer who comes for one of the rest starts it anyway.
-                if ward.climbs.len() >= ward.settings.heal.max_waiting {
-                    ward.metrics.event("ahead_refused");
-                    return;
-                }
-                if ward.board_if_gone(route, key, Priority::Prefetch, since, &trace).await.is_some() {
-                    ward.readers.found_expired(&manifest);
-                    ward.metrics.event("ahead");
-                }
-            }
-        });
+        self.home.spawn(async move { ward.heal_gone(route, &manifest, &pages, since, &trace).await });
     }
 
-    /// A seat on the climb for this image, if it is gone now; else nothing is started.
-    pub(in crate::heal) async fn board_if_gone(
+    async fn heal_gone(
         self: &Arc<Self>,
         route: usize,
-        key: &str,
-        lane: Priority,
+        manifest: &Arc<str>,
+        pages: &[Neighbour],
         since: Option<Instant>,
         trace: &Trace,
-    ) -> Option<FlightHandle<HealOutcome>> {
-        let patient = self.patient(route, key, trace)?;
-        self.is_gone_now(&patient, since).await.then(|| self.board(&patient, lane))
+    ) {
+        let book = self.index.manifest_canvases(manifest).map_or(0, |all| all.len());
+        // What comes later than a reader waits does not come ahead of him.
+        let book = self.book_within(manifest, book, self.settings.heal.wait).map(|_| book);
+        let is_cheaper = |gone| book.is_some_and(|pages| PagesSeen { pages, gone }.are_cheaper_as_book());
+        // As long as the book may turn out to be cheaper, pages that are gone wait for the look at the others.
+        let (mut gone, mut held, mut was_asked) = (0, Vec::new(), false);
+        for (at, page) in pages.iter().enumerate() {
+            let before = held.len();
+            for key in page.keys.iter().take(IMAGES) {
+                let Some(patient) = self.patient(route, key, trace) else { continue };
+                if self.is_gone_now(&patient, since).await {
+                    self.readers.found_expired(manifest);
+                    held.push(patient);
+                }
+            }
+            gone += usize::from(held.len() > before);
+            if let Some(first) = held.first()
+                && !was_asked
+                && is_cheaper(gone)
+            {
+                was_asked = true;
+                if self.heal_book(manifest, first, Priority::Prefetch).await {
+                    self.metrics.event("ahead");
+                    return;
+                }
+            }
+            if was_asked || !is_cheaper(gone + pages.len() - at - 1) {
+                self.heal_ahead(held.drain(..));
+            }
+        }
+        self.heal_ahead(held.drain(..));
+    }
+
+    /// Begins to heal these pages; waits for none of them.
+    fn heal_ahead(self: &Arc<Self>, pages: impl Iterator<Item = IndexedImage>) {
+        for patient in pages {
+            // Enough is under way; a viewer who comes for one of the rest starts it anyway.
+            if self.climbs.len() >= self.settings.heal.max_waiting {
+                self.metrics.event("ahead_refused");
+                return;
+            }
+            self.board(&patient, Priority::Prefetch);
+            self.metrics.event("ahead");
+        }
     }
 
     /// Has the image expired? The cheapest truthful probe: the service's word, else a small tile; never info.json,

@@ -16,9 +16,6 @@ const FRAIL_FOR: Duration = Duration::from_mins(10);
 /// A page from which was looked ahead is left alone for so long.
 const LOOKED_FOR: Duration = Duration::from_secs(5);
 
-/// The same for one that had to be healed: its tiles come together.
-const HEALED_FOR: Duration = Duration::from_millis(20);
-
 /// Manifests remembered at most.
 const MANIFESTS: u64 = 10_000;
 
@@ -62,11 +59,13 @@ impl ReadingActivity {
         self.frail.get(manifest)
     }
 
-    /// Is it time to look ahead from this canvas? True once in a while; sooner where it had to be healed, because then the
-    /// pages behind it are probably gone as well, whatever was seen of them before.
-    pub(in crate::heal) fn may_look_from(&self, canvas: &str, healed: bool) -> bool {
-        let pause = if healed { HEALED_FOR } else { LOOKED_FOR };
-        let is_due = self.looked.get(canvas).is_none_or(|at| at.elapsed() >= pause);
+    /// Is it time to look ahead from this canvas? True once in a while; and once more where its image was found gone after
+    /// the last look (`gone_at`), because then the pages behind it are probably gone as well.
+    pub(in crate::heal) fn may_look_from(&self, canvas: &str, gone_at: Option<Instant>) -> bool {
+        let is_due = self
+            .looked
+            .get(canvas)
+            .is_none_or(|at| gone_at.map_or_else(|| at.elapsed() >= LOOKED_FOR, |gone_at| gone_at > at));
         if is_due {
             self.looked.insert(canvas.into(), Instant::now(), LOOKED_FOR);
         }

@@ -8,11 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::heal::Healer;
-use crate::heal::background::book::BookProgress;
-use crate::heal::background::mass_expiry::{HealQueue, per_second};
+use crate::heal::background::scan::BackgroundScan;
 use crate::heal::canvas_service::priority_semaphore::Priority;
 use crate::heal::ward::Ward;
-use crate::observe::Trace;
 use tokio::sync::mpsc;
 
 /// Images read from the index ahead of the sweep.
@@ -62,42 +60,31 @@ impl Ward {
 
     /// Sweeps the whole index. One at a time; a second call does nothing.
     pub(in crate::heal) async fn sweep_all(self: &Arc<Self>) {
-        let Some(route) = self.image_route() else { return };
+        let Some(scan) = BackgroundScan::new(self, Priority::Background) else { return };
         if self.sweeping.compare_exchange(IDLE, SWEEPING, Ordering::AcqRel, Ordering::Acquire).is_err() {
             return;
         }
         let file = self.position_file();
         let start = read_position(&file).await;
         note_position(&file, start).await;
-        let mut progress = BookProgress::from_now();
+        let mut scan = scan.at_sweep_rate();
         let mut images = self.images_from(start);
-        let mut pace = tokio::time::interval(per_second(self.settings.heal.sweep_rate));
-        pace.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let (mut at, mut gone, mut air) = (start, 0u64, HealQueue::default());
         while let Some((manifest, key)) = images.recv().await {
-            pace.tick().await;
             if self.sweeping.load(Ordering::Acquire) == STOPPING {
                 break;
             }
-            let image = (&*manifest, &*key);
-            let trace = Trace::fresh();
-            let looked = self.look_at_page(route, image, Priority::Background, &mut progress, &trace);
-            if let Some(seat) = looked.await {
-                gone += 1;
-                self.metrics.event("swept");
-                air.take(seat).await;
-            }
-            at += 1;
-            if at % NOTE_EVERY == 0 {
-                note_position(&file, at).await;
-                tracing::info!(looked_at = at, gone, "sweep");
+            scan.look(&manifest, &key).await;
+            let (looked_at, gone) = scan.counts();
+            if looked_at % NOTE_EVERY == 0 {
+                note_position(&file, start + looked_at).await;
+                tracing::info!(looked_at = start + looked_at, gone, "sweep");
             }
         }
-        air.landed().await;
+        let (looked_at, gone) = scan.end().await;
         if let Err(error) = tokio::fs::remove_file(&file).await {
             tracing::warn!(%error, file = %file.display(), "the sweep's position cannot be deleted");
         }
-        tracing::info!(looked_at = at, gone, "sweep ended");
+        tracing::info!(looked_at = start + looked_at, gone, "sweep ended");
         self.sweeping.store(IDLE, Ordering::Release);
     }
 

@@ -14,6 +14,7 @@ pub(in crate::heal) mod shared_request;
 pub(in crate::heal) mod variants;
 pub(in crate::heal) mod viewer_request;
 
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -36,7 +37,7 @@ use crate::heal::canvas_service::priority_semaphore::PrioritySemaphore;
 use crate::heal::canvas_service::registration::RegistrationCheck;
 use crate::heal::canvas_service::response::{CacheStatus, CanvasResponse, classify};
 use crate::heal::canvas_service::variants::VariantSupport;
-use crate::heal::canvas_service::viewer_request::ViewerRequests;
+use crate::heal::canvas_service::viewer_request::{DoorBounds, ViewerRequests};
 use crate::heal::cooldowns::CanvasRequestKey;
 use crate::heal::server::SendRequest;
 use crate::iiif::identifier;
@@ -51,7 +52,7 @@ const LONGEST_CANVAS: usize = 16 << 20;
 /// The longest answer to `/resources/{uuid}` that is read.
 const LONGEST_RESOURCE: usize = 16 << 10;
 
-/// So many requests for each place may hang at once without one.
+/// So many requests for each place (`heal.concurrency`) may hang at once without one.
 const HANGING: usize = 4;
 
 /// How long `/resources/{uuid}` may take: it is one look into Redis.
@@ -84,6 +85,7 @@ pub(in crate::heal) struct CanvasService {
     /// The other nodes, which share its places.
     cluster: Option<Arc<Cluster>>,
     places: usize,
+    pub(in crate::heal) bounds: DoorBounds,
     open_for: Duration,
     pub(in crate::heal) breaker: Arc<CircuitBreaker>,
     pub(in crate::heal) truth: Arc<RegistrationCheck>,
@@ -93,8 +95,14 @@ pub(in crate::heal) struct CanvasService {
     files: PlaceFiles,
     /// Requests that hang and have given their places on.
     hanging: Arc<Semaphore>,
+    /// Requests that had it build something, or register a file, since the program began.
+    sent: Arc<AtomicU64>,
     /// Whose rebuild finds out whether it is well.
     finds_out: Arc<Semaphore>,
+    /// How long it takes to build a canvas, in microseconds.
+    build_time: Arc<AtomicU64>,
+    /// Whose turn it is to have a whole manifest built for nobody in particular.
+    pub(in crate::heal) books: Arc<Semaphore>,
     /// When its breaker last closed.
     recovered: Arc<Mutex<Option<Instant>>>,
     pub(in crate::heal) wellness: Arc<FaultTracker>,
@@ -144,6 +152,11 @@ impl CanvasService {
             lanes,
             cluster,
             places: heal.concurrency,
+            bounds: DoorBounds {
+                build_after: heal.build_after,
+                hang_after: heal.hang_after,
+                max_waiting: heal.max_waiting,
+            },
             open_for,
             breaker,
             truth: before
@@ -154,14 +167,20 @@ impl CanvasService {
                     Arc::clone,
                 ),
             variants: before.map(|before| Arc::clone(&before.variants)).unwrap_or_default(),
-            viewers: before.map(|before| Arc::clone(&before.viewers)).unwrap_or_default(),
+            viewers: before.map_or_else(
+                || Arc::new(ViewerRequests::new(heal.document_concurrency)),
+                |before| before.viewers.under(heal.document_concurrency),
+            ),
             files: PlaceFiles::new(&settings.index.path, settings.routes[route].upstream.authority.as_str()),
-            hanging: before.map_or_else(
+            sent: before.map(|before| Arc::clone(&before.sent)).unwrap_or_default(),
+            hanging: before.filter(|before| before.places == heal.concurrency).map_or_else(
                 || Arc::new(Semaphore::new(heal.concurrency.saturating_mul(HANGING))),
                 |before| Arc::clone(&before.hanging),
             ),
             finds_out: before
                 .map_or_else(|| Arc::new(Semaphore::new(1)), |before| Arc::clone(&before.finds_out)),
+            build_time: before.map(|before| Arc::clone(&before.build_time)).unwrap_or_default(),
+            books: before.map_or_else(|| Arc::new(Semaphore::new(1)), |before| Arc::clone(&before.books)),
             recovered: before.map(|before| Arc::clone(&before.recovered)).unwrap_or_default(),
             wellness: before.map(|before| Arc::clone(&before.wellness)).unwrap_or_default(),
             remarks: before.map(|before| Arc::clone(&before.remarks)).unwrap_or_default(),
@@ -192,6 +211,8 @@ impl CanvasService {
         made: CacheStatus,
     ) -> CanvasResponse {
         let _counted = crate::observe::Gauged::one(&self.metrics.canvas_in_flight);
+        self.count_request();
+        let began = Instant::now();
         let answer = match self.get(target, trace, self.patience, LONGEST_CANVAS).await {
             Ok((status, body)) => self.read_canvas(target, status, &body, key, made),
             Err(error) => {
@@ -200,6 +221,7 @@ impl CanvasService {
                 CanvasResponse::Unwell
             }
         };
+        self.took(target, answer, began.elapsed());
         self.note(answer);
         answer
     }
@@ -220,6 +242,7 @@ impl CanvasService {
     /// Registers one image anew: `{base}{path}?update=true`, where `path` is `fedora/image/…`.
     pub(in crate::heal) async fn register(&self, path: &str, trace: &Trace) -> CanvasResponse {
         let target = format!("{}{path}?update=true", self.base);
+        self.count_request();
         let answer = match self.get(&target, trace, self.patience, LONGEST_CANVAS).await {
             Ok((status, _)) if status.is_success() => CanvasResponse::Built,
             Ok((status, _)) => classify(status),
@@ -235,6 +258,7 @@ impl CanvasService {
         target: &str,
         trace: &Trace,
     ) -> Result<Bytes, CanvasResponse> {
+        self.count_request();
         match self.get(target, trace, self.patience, self.longest).await {
             Ok((status, body)) if status.is_success() => Ok(body),
             Ok((status, _)) => {
@@ -305,18 +329,6 @@ impl CanvasService {
             CanvasResponse::Built
         } else {
             CanvasResponse::Carries
-        }
-    }
-
-    /// Somebody has seen whether it builds beside.
-    pub(in crate::heal) fn heard_of_variants(&self, honoured: bool) {
-        if self.variants.record(honoured, Instant::now()) {
-            if honoured {
-                self.metrics.event("variants_honoured");
-            } else {
-                self.metrics.event("variants_ignored");
-            }
-            tracing::info!(upstream = %self.authority, honoured, "whether the canvas service builds beside (disallow)");
         }
     }
 

@@ -6,6 +6,7 @@ use crate::cluster::{self, Placed};
 use crate::heal::canvas_service::CanvasService;
 use crate::heal::canvas_service::place_files::PlaceFile;
 use crate::heal::canvas_service::priority_semaphore::{Permit, Priority};
+use crate::heal::cooldowns::CanvasRequestKey;
 use crate::heal::flight_priority::FlightPriority;
 
 /// The right to send one request that makes the service build: here, on all nodes, and on this machine.
@@ -19,7 +20,7 @@ pub(in crate::heal) struct Place {
 }
 
 impl Place {
-    /// Another process had all places when this one was wanted: it may have done what we are about to do.
+    /// Another process may have done what we are about to do.
     pub(in crate::heal) fn was_contended(&self) -> bool {
         self.file.was_contended
     }
@@ -28,15 +29,30 @@ impl Place {
 impl CanvasService {
     /// A place here, in the lane that is right by then, and with it one among all nodes' requests, or among those of other
     /// processes on this machine. `None`: another node found that the service only fails.
-    pub(in crate::heal) async fn place(&self, urgency: &FlightPriority) -> Option<Place> {
+    /// `flight`: what is asked for, unless it may be asked for twice.
+    pub(in crate::heal) async fn place(
+        &self,
+        urgency: &FlightPriority,
+        flight: Option<&CanvasRequestKey>,
+    ) -> Option<Place> {
         let own = urgency.place(&self.lanes).await;
-        self.share_place(own, urgency.lane() == Priority::Viewer).await
+        self.share_place(own, urgency.lane() == Priority::Viewer, flight).await
     }
 
     /// The same for one who has a place here.
-    pub(in crate::heal) async fn share_place(&self, own: Permit, is_first: bool) -> Option<Place> {
+    pub(in crate::heal) async fn share_place(
+        &self,
+        own: Permit,
+        is_first: bool,
+        flight: Option<&CanvasRequestKey>,
+    ) -> Option<Place> {
         let Some(cluster) = &self.cluster else {
-            let file = self.files.place(self.places).await;
+            // Of all processes one has a whole manifest built.
+            let request = flight.map(|flight| match flight.is_book() {
+                true => format!("book {}", self.cluster_name()),
+                false => self.name_of(flight),
+            });
+            let file = self.files.place(self.places, request.as_deref()).await;
             return Some(Place { own, shared: cluster::Place::default(), file });
         };
         match cluster.place(&self.authority, self.places, is_first).await {

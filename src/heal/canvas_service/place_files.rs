@@ -1,45 +1,101 @@
 //! Places that processes on one machine share: `heal` beside a running `serve` must not double what the canvas service is
-//! asked for at once. Each place is a file beside the index that one process at a time has locked; a process that is
-//! killed gives its locks back.
+//! asked for at once, and not ask for what the other one asks for. Each place is a file beside the index that one process
+//! at a time has locked; what it is used for stands in one file for all. A process that is killed gives its locks back.
 
 use std::fs::{File, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// How often a place is looked for while other processes have all of them.
 const LOOK: Duration = Duration::from_millis(10);
 
+/// Another process that ended a request within this time may have done what is about to be done.
+const LATELY: Duration = Duration::from_secs(2);
+
+/// Bytes of an entry: of a process its number and when it last ended a request, of a place the digest of its request.
+const ENTRY: usize = 16;
+
+/// Entries of processes, before those of places.
+const PROCESSES: usize = 64;
+
+/// Places of which it is told what they are used for.
+const PLACES: usize = 256;
+
 /// `PlaceFiles` are the places at one canvas service.
 #[derive(Debug)]
-pub(in crate::heal) struct PlaceFiles {
+pub(in crate::heal) struct PlaceFiles(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
     base: PathBuf,
+    /// Of this process, among those that share the files.
+    number: u64,
+    files: Mutex<Files>,
+}
+
+#[derive(Debug, Default)]
+struct Files {
+    /// By number of the place.
+    places: Vec<PlaceState>,
+    /// What the places are used for.
+    uses: Option<Arc<File>>,
+    /// Our entry among the processes.
+    entry: Option<usize>,
+}
+
+#[derive(Debug, Default)]
+enum PlaceState {
+    #[default]
+    Unopened,
+    Open(File),
+    /// We have it locked.
+    Taken,
 }
 
 /// A place, as long as it is not dropped.
 #[derive(Debug, Default)]
 pub(in crate::heal) struct PlaceFile {
-    _file: Option<File>,
-    /// Another process had all places when it was wanted.
+    #[cfg_attr(not(test), expect(dead_code, reason = "given back when it is dropped"))]
+    held: Option<Held>,
+    /// Another process had all places when it was wanted, or did something at the same time.
     pub(in crate::heal) was_contended: bool,
 }
+
+#[derive(Debug)]
+struct Held {
+    shared: Arc<Shared>,
+    place: usize,
+    file: Option<File>,
+}
+
+type Digest = [u8; ENTRY];
+
+const NOTHING: Digest = [0; ENTRY];
 
 impl PlaceFiles {
     /// Beside this index; `server` is asked.
     pub(in crate::heal) fn new(index: &Path, server: &str) -> Self {
         let mut base = index.to_owned().into_os_string();
         base.push(format!(".place-{}", &blake3::hash(server.as_bytes()).to_hex()[..8]));
-        Self { base: base.into() }
+        Self(Arc::new(Shared { base: base.into(), number: fastrand::u64(1..), files: Mutex::default() }))
     }
 
-    /// Waits for one of so many places. Where no file can be locked there is nothing to wait for.
-    pub(in crate::heal) async fn place(&self, places: usize) -> PlaceFile {
+    /// Waits for one of so many places, for a request of this name that no other process is at. Where no file can be
+    /// locked there is nothing to wait for.
+    pub(in crate::heal) async fn place(&self, places: usize, request: Option<&str>) -> PlaceFile {
         let mut was_contended = false;
         loop {
-            match self.try_place(places) {
-                Ok(file) => return PlaceFile { _file: Some(file), was_contended },
-                Err(TryLockError::WouldBlock) => was_contended = true,
-                Err(TryLockError::Error(error)) => {
-                    tracing::debug!(%error, base = %self.base.display(), "places are not shared with other processes");
+            match self.try_place(places, request) {
+                Ok(Some((held, others))) => {
+                    return PlaceFile { held: Some(held), was_contended: was_contended || others };
+                }
+                Ok(None) => was_contended = true,
+                Err(error) => {
+                    let base = self.0.base.display();
+                    tracing::debug!(%error, %base, "places are not shared with other processes");
                     return PlaceFile::default();
                 }
             }
@@ -47,36 +103,222 @@ impl PlaceFiles {
         }
     }
 
-    fn try_place(&self, places: usize) -> Result<File, TryLockError> {
-        let mut last = TryLockError::WouldBlock;
-        for number in 0..places {
-            let mut name = self.base.clone().into_os_string();
-            name.push(format!("-{number}"));
-            let file = OpenOptions::new().create(true).truncate(false).write(true).open(&name);
-            let file = file.map_err(TryLockError::Error)?;
-            match file.try_lock() {
-                Ok(()) => return Ok(file),
-                Err(error) => last = error,
+    /// `None`: other processes have all places, or are at this very request. True: another process ended one lately.
+    fn try_place(&self, places: usize, request: Option<&str>) -> io::Result<Option<(Held, bool)>> {
+        let Some(held) = self.0.lock_one(places)? else { return Ok(None) };
+        let digest = request.map_or(NOTHING, digest);
+        // Written before it is read: of two that want the same at once, one sees the other at least.
+        self.0.writes(held.place, &digest)?;
+        let mut uses = vec![0; (PROCESSES + PLACES) * ENTRY];
+        let length = self.0.uses()?.read_at(&mut uses, 0)?;
+        uses.truncate(length);
+        let (processes, uses) = uses.split_at(length.min(PROCESSES * ENTRY));
+        if digest != NOTHING {
+            for (place, other) in uses.chunks_exact(ENTRY).enumerate() {
+                if other == digest && place != held.place && self.0.is_taken_elsewhere(place)? {
+                    return Ok(None);
+                }
             }
         }
-        Err(last)
+        let others = processes.chunks_exact(ENTRY).any(|entry| self.0.is_lately_elsewhere(entry));
+        Ok(Some((held, others)))
     }
+}
+
+impl Shared {
+    fn files(&self) -> MutexGuard<'_, Files> {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn open(&self, name: &str) -> io::Result<File> {
+        let mut path = self.base.clone().into_os_string();
+        path.push(name);
+        OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path)
+    }
+
+    fn uses(&self) -> io::Result<Arc<File>> {
+        let mut files = self.files();
+        if let Some(file) = &files.uses {
+            return Ok(Arc::clone(file));
+        }
+        let file = Arc::new(self.open("-uses")?);
+        files.uses = Some(Arc::clone(&file));
+        Ok(file)
+    }
+
+    /// The first of so many places that nobody has.
+    fn lock_one(self: &Arc<Self>, places: usize) -> io::Result<Option<Held>> {
+        for place in 0..places {
+            if let Some(file) = self.try_lock(place)? {
+                return Ok(Some(Held { shared: Arc::clone(self), place, file: Some(file) }));
+            }
+        }
+        Ok(None)
+    }
+
+    fn try_lock(&self, place: usize) -> io::Result<Option<File>> {
+        let mut files = self.files();
+        if files.places.len() <= place {
+            files.places.resize_with(place + 1, PlaceState::default);
+        }
+        let file = match std::mem::replace(&mut files.places[place], PlaceState::Taken) {
+            PlaceState::Taken => return Ok(None),
+            // Somebody may have deleted it.
+            PlaceState::Open(file) if file.metadata().is_ok_and(|file| file.nlink() > 0) => Ok(file),
+            PlaceState::Open(_) | PlaceState::Unopened => self.open(&format!("-{place}")),
+        };
+        let state = match file {
+            Ok(file) => match file.try_lock() {
+                Ok(()) => return Ok(Some(file)),
+                Err(TryLockError::WouldBlock) => Ok(PlaceState::Open(file)),
+                Err(TryLockError::Error(error)) => Err(error),
+            },
+            Err(error) => Err(error),
+        };
+        let (state, error) = match state {
+            Ok(state) => (state, None),
+            Err(error) => (PlaceState::Unopened, Some(error)),
+        };
+        files.places[place] = state;
+        error.map_or(Ok(None), Err)
+    }
+
+    /// Does another process have this place? What it wrote down stays there when it is killed.
+    fn is_taken_elsewhere(self: &Arc<Self>, place: usize) -> io::Result<bool> {
+        if matches!(self.files().places.get(place), Some(PlaceState::Taken)) {
+            return Ok(false);
+        }
+        let file = self.try_lock(place)?;
+        let is_taken = file.is_none();
+        drop(file.map(|file| Held { shared: Arc::clone(self), place, file: Some(file) }));
+        Ok(is_taken)
+    }
+
+    fn is_lately_elsewhere(&self, entry: &[u8]) -> bool {
+        let (number, ended) = entry.split_at(ENTRY / 2);
+        let is_other = number != self.number.to_be_bytes() && number.iter().any(|byte| *byte > 0);
+        let ended = u64::from_be_bytes(ended.try_into().unwrap_or_default());
+        is_other && now().saturating_sub(ended) < LATELY.as_secs() * 1000
+    }
+
+    fn writes(&self, place: usize, digest: &Digest) -> io::Result<()> {
+        if place >= PLACES {
+            return Ok(());
+        }
+        self.writes_entry(PROCESSES + place, digest)
+    }
+
+    fn writes_entry(&self, at: usize, entry: &Digest) -> io::Result<()> {
+        let at = u64::try_from(at * ENTRY).unwrap_or(0);
+        self.uses()?.write_all_at(entry, at)
+    }
+
+    /// An entry that no other process has.
+    fn own_entry(&self) -> io::Result<usize> {
+        let known = self.files().entry;
+        let mut entries = [0; PROCESSES * ENTRY];
+        let length = self.uses()?.read_at(&mut entries, 0)?;
+        let entries = &entries[..length];
+        let is_ours = |at: usize| {
+            let entry = entries.get(at * ENTRY..at * ENTRY + ENTRY / 2);
+            entry.is_some_and(|entry| entry == self.number.to_be_bytes())
+        };
+        if let Some(at) = known.filter(|at| is_ours(*at)) {
+            return Ok(at);
+        }
+        let is_used = |at: &usize| {
+            entries.chunks_exact(ENTRY).nth(*at).is_some_and(|entry| self.is_lately_elsewhere(entry))
+        };
+        // Any of those that are free: another process may look for one at the same time.
+        let first = fastrand::usize(..PROCESSES);
+        let mut all = (0..PROCESSES).map(|at| (first + at) % PROCESSES);
+        let at = all.find(|at| !is_used(at)).unwrap_or(first);
+        self.files().entry = Some(at);
+        Ok(at)
+    }
+
+    fn ended(&self, place: usize) -> io::Result<()> {
+        let mut entry = NOTHING;
+        let (number, ended) = entry.split_at_mut(ENTRY / 2);
+        number.copy_from_slice(&self.number.to_be_bytes());
+        ended.copy_from_slice(&now().to_be_bytes());
+        self.writes_entry(self.own_entry()?, &entry)?;
+        self.writes(place, &NOTHING)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if let Err(error) = self.shared.ended(self.place) {
+            tracing::debug!(%error, "the end of a request is not told to other processes");
+        }
+        let is_free = self.file.take().and_then(|file| file.unlock().is_ok().then_some(file));
+        let state = is_free.map_or(PlaceState::Unopened, PlaceState::Open);
+        if let Some(place) = self.shared.files().places.get_mut(self.place) {
+            *place = state;
+        }
+    }
+}
+
+fn digest(request: &str) -> Digest {
+    let mut digest = NOTHING;
+    digest.copy_from_slice(&blake3::hash(request.as_bytes()).as_bytes()[..ENTRY]);
+    digest
+}
+
+/// Milliseconds of the clock that all processes have.
+fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(0)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[tokio::test]
-    async fn as_many_as_there_are_places_and_the_next_one_when_one_is_given_back() {
+    /// Places as two processes see them.
+    fn two() -> (tempfile::TempDir, PlaceFiles, PlaceFiles) {
         let folder = tempfile::tempdir().expect("a directory");
         let index = folder.path().join("index.db");
         let (one, other) = (PlaceFiles::new(&index, "a"), PlaceFiles::new(&index, "a"));
-        let (first, second) = (one.place(2).await, other.place(2).await);
-        assert!(matches!(one.try_place(2), Err(TryLockError::WouldBlock)));
-        assert!(PlaceFiles::new(&index, "b").try_place(2).is_ok(), "another server has places of its own");
+        (folder, one, other)
+    }
+
+    fn is_free(places: &PlaceFiles, request: Option<&str>) -> bool {
+        places.try_place(2, request).expect("files").is_some()
+    }
+
+    #[tokio::test]
+    async fn as_many_as_there_are_places_and_the_next_one_when_one_is_given_back() {
+        let (folder, one, other) = two();
+        let (first, second) = (one.place(2, None).await, other.place(2, None).await);
+        assert!(!is_free(&one, None) && !is_free(&other, None));
+        let elsewhere = PlaceFiles::new(&folder.path().join("index.db"), "b");
+        assert!(is_free(&elsewhere, None), "another server has places of its own");
         drop(first);
-        assert!(!one.place(2).await.was_contended);
+        assert!(!one.place(2, None).await.was_contended, "nobody else ended anything");
         drop(second);
+    }
+
+    #[tokio::test]
+    async fn what_another_process_is_at_or_did_lately_is_not_begun_as_if_nobody_had() {
+        let (_folder, one, other) = two();
+        let first = one.place(2, Some("canvas a")).await;
+        assert!(!is_free(&other, Some("canvas a")), "it is under way");
+        assert!(is_free(&other, Some("canvas b")));
+        drop(first);
+        assert!(other.place(2, Some("canvas a")).await.was_contended, "it may be done");
+    }
+
+    #[tokio::test]
+    async fn what_a_killed_process_was_at_stops_nobody() {
+        let (_folder, one, other) = two();
+        let mut killed = one.place(2, Some("canvas a")).await;
+        // As the kernel does: unlocked, and nothing is written down.
+        let file = killed.held.as_mut().and_then(|held| held.file.take()).expect("a file");
+        drop(file);
+        let _second = one.place(2, Some("canvas c")).await;
+        assert!(is_free(&other, Some("canvas a")));
+        std::mem::forget(killed);
     }
 }

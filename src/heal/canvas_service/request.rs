@@ -1,6 +1,7 @@
 //! One request to a canvas service: what is asked for, and how it is sent.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -10,6 +11,7 @@ use crate::config::settings::Rung;
 use crate::heal::canvas_service::circuit_breaker::BreakerState;
 use crate::heal::canvas_service::response::{CacheStatus, CanvasResponse};
 use crate::heal::canvas_service::shared_request::Freshness;
+use crate::heal::canvas_service::viewer_request::is_canvas;
 use crate::heal::canvas_service::{CanvasService, variants};
 use crate::heal::cooldowns::CanvasRequestKey;
 use crate::heal::evidence::Evidence;
@@ -17,9 +19,6 @@ use crate::heal::flight_priority::FlightPriority;
 use crate::heal::ward::{IndexedImage, Ward};
 use crate::observe::Span;
 use crate::upstream::guard::Allowed;
-
-/// A request that took longer gives its place to whoever waits.
-const HANGS_AFTER: Duration = Duration::from_secs(10);
 
 /// How often it is looked for somebody who waits.
 const HANG_LOOK: Duration = Duration::from_millis(500);
@@ -45,6 +44,36 @@ impl CanvasService {
         }
     }
 
+    /// One more request that has it build something, or register a file.
+    pub(in crate::heal) fn count_request(&self) {
+        self.sent.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// This was answered within this time. Whatever was stored tells nothing.
+    pub(in crate::heal) fn took(&self, target: &str, answer: CanvasResponse, took: Duration) {
+        let may_be_old = answer != CanvasResponse::Built && took < self.bounds.build_after;
+        let carries = matches!(answer, CanvasResponse::Built | CanvasResponse::Carries);
+        if may_be_old || !carries || !is_canvas(target) {
+            return;
+        }
+        let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX).max(1);
+        let before = self.build_time.load(Ordering::Relaxed);
+        // The last four count for about two thirds.
+        let time = if before == 0 { took } else { before - before / 4 + took / 4 };
+        self.build_time.store(time, Ordering::Relaxed);
+    }
+
+    /// How long it takes to build a canvas lately; `None`: none was built.
+    pub(in crate::heal) fn build_time(&self) -> Option<Duration> {
+        let time = self.build_time.load(Ordering::Relaxed);
+        (time > 0).then(|| Duration::from_micros(time))
+    }
+
+    /// Such requests since the program began.
+    pub(in crate::heal) fn requests_sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
+    }
+
     /// A fault was seen, and what is built now would be stored without its image: not for what nobody waits for.
     pub(in crate::heal) fn is_not_for(&self, urgency: &FlightPriority) -> bool {
         urgency.is_for_nobody()
@@ -60,7 +89,7 @@ impl CanvasService {
         work: impl Future<Output = T>,
     ) -> T {
         let mut work = std::pin::pin!(work);
-        let mut pause = HANGS_AFTER;
+        let mut pause = self.bounds.hang_after;
         let mut hangs = None;
         loop {
             match tokio::time::timeout(pause, &mut work).await {
@@ -96,7 +125,8 @@ impl Ward {
         let started = Instant::now();
         let mut span = Span::step(&patient.trace, flight.rung.as_str());
         let patient = &patient.within(&span);
-        let mut place = service.place(urgency).await;
+        let is_book = flight.is_book();
+        let mut place = service.place(urgency, Some(flight)).await;
         let Some(got) = &place else { return CanvasResponse::Withheld };
         if wanted == Freshness::OrLanded && got.was_contended() && self.is_back(patient).await {
             return CanvasResponse::Needless;
@@ -123,7 +153,8 @@ impl Ward {
                 }
             }
         };
-        let answer = service.hold(&mut place, asked).await;
+        // A whole manifest takes long and does not hang.
+        let answer = if is_book { asked.await } else { service.hold(&mut place, asked).await };
         self.step_ended(flight, answer, patient, started.elapsed());
         span.text("iiif_mender.answer", answer.as_str());
         answer

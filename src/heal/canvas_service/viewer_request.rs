@@ -19,20 +19,11 @@ use crate::heal::canvas_service::place::Place;
 use crate::heal::canvas_service::priority_semaphore::{Permit, Priority, PrioritySemaphore};
 use crate::heal::timed_cache::TimedCache;
 
-/// Whatever is answered sooner was stored, and is no build.
-const BUILD: Duration = Duration::from_millis(250);
-
 /// A document that was answered is asked for by everybody at once for so long.
 const OPEN_FOR: Duration = Duration::from_secs(2);
 
 /// Documents of which that is remembered, at most.
 const OPEN: u64 = 10_000;
-
-/// Manifests and other long documents that viewers have built at once.
-const DOCUMENT_BUILDS: usize = 4;
-
-/// Viewers that wait for their turn at one canvas service, at most.
-const WAITING: usize = 1_000;
 
 /// What those are told who would have to wait for too long.
 const COME_BACK: Duration = Duration::from_secs(5);
@@ -48,15 +39,15 @@ pub(in crate::heal) struct ViewerRequests {
     waiting: Mutex<usize>,
 }
 
-impl Default for ViewerRequests {
-    fn default() -> Self {
-        Self {
-            first: FirstRequests::default(),
-            open: TimedCache::new(OPEN),
-            documents: PrioritySemaphore::new(DOCUMENT_BUILDS),
-            waiting: Mutex::new(0),
-        }
-    }
+/// `DoorBounds` are the bounds of viewers' requests to one canvas service, as configured.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::heal) struct DoorBounds {
+    /// `heal.build_after`.
+    pub(in crate::heal) build_after: Duration,
+    /// `heal.hang_after`.
+    pub(in crate::heal) hang_after: Duration,
+    /// `heal.max_waiting`.
+    pub(in crate::heal) max_waiting: usize,
 }
 
 /// Documents of which the first request is on its way: the others wait for its answer, and then all go at once.
@@ -183,7 +174,10 @@ impl CanvasService {
         if requests.open.contains(&request.name) {
             return Ok((request, admitted.await.map_err(|_| COME_BACK)?));
         }
-        let Some(_waiting) = requests.wait() else { return Err(COME_BACK) };
+        let Some(_waiting) = requests.wait(self.bounds.max_waiting) else {
+            self.metrics.event("viewer_refused");
+            return Err(COME_BACK);
+        };
         let until = Instant::now() + wait;
         let (mut admitted, mut own) = (std::pin::pin!(admitted), None);
         // Until it was answered. (Where the first one's viewer left, another one is the first.)
@@ -197,7 +191,7 @@ impl CanvasService {
                     break;
                 }
                 // It did not find a place itself.
-                Some(First::Late(false)) => return Err(COME_BACK),
+                Some(First::Late(false)) => return Err(self.wait_expired()),
                 // Nobody is the first who cannot go.
                 None if own.is_none() => own = Some(admitted.as_mut().await.map_err(|_| COME_BACK)?),
                 None => {
@@ -215,7 +209,7 @@ impl CanvasService {
         let is_canvas = is_canvas(&request.name);
         if request.first.is_some() || request.tells && is_canvas {
             let place = timeout(wait, self.viewer_place(is_canvas)).await;
-            request.place = place.map_err(|_| COME_BACK)?;
+            request.place = place.map_err(|_| self.wait_expired())?;
         }
         if let Some(first) = &request.first {
             first.send_replace(true);
@@ -223,12 +217,18 @@ impl CanvasService {
         Ok((request, own))
     }
 
+    /// A viewer waited for as long as any may; when he may come back.
+    fn wait_expired(&self) -> Duration {
+        self.metrics.event("viewer_wait_expired");
+        COME_BACK
+    }
+
     /// The right to have something built for a viewer.
     async fn viewer_place(&self, is_canvas: bool) -> Option<Held> {
         let places = if is_canvas { &self.lanes } else { &self.viewers.documents };
-        let place = places.place_or_extra(Priority::Viewer, BUILD).await;
+        let place = places.place_or_extra(Priority::Viewer, self.bounds.build_after).await;
         if is_canvas && !place.is_extra() {
-            return self.share_place(place, true).await.map(Held::Shared);
+            return self.share_place(place, true, None).await.map(Held::Shared);
         }
         Some(Held::Own { _place: place })
     }
@@ -265,9 +265,30 @@ impl Drop for ViewerRequest {
 }
 
 impl ViewerRequests {
-    fn wait(&self) -> Option<Waiting<'_>> {
+    /// For so many manifests at once.
+    pub(in crate::heal) fn new(documents: usize) -> Self {
+        Self {
+            first: FirstRequests::default(),
+            open: TimedCache::new(OPEN),
+            documents: PrioritySemaphore::new(documents),
+            waiting: Mutex::new(0),
+        }
+    }
+
+    /// The same for so many manifests at once.
+    pub(in crate::heal) fn under(self: &Arc<Self>, documents: usize) -> Arc<Self> {
+        self.documents.resize(documents);
+        Arc::clone(self)
+    }
+
+    /// Viewers who wait for their turn.
+    pub(in crate::heal) fn waiting_viewers(&self) -> usize {
+        *self.waiting()
+    }
+
+    fn wait(&self, most: usize) -> Option<Waiting<'_>> {
         let mut waiting = self.waiting();
-        if *waiting >= WAITING {
+        if *waiting >= most {
             return None;
         }
         *waiting += 1;
@@ -280,7 +301,7 @@ impl ViewerRequests {
 }
 
 /// A canvas, or something that costs as much; anything else is a manifest.
-fn is_canvas(target: &str) -> bool {
+pub(in crate::heal) fn is_canvas(target: &str) -> bool {
     target.contains("/canvas/") || target.contains("/image/")
 }
 

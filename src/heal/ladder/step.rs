@@ -37,9 +37,11 @@ impl Ward {
         urgency: &Arc<FlightPriority>,
     ) -> StepResult {
         // A request that was under way may have begun before the image was found gone: it wrote the key, which was lost
-        // again, or met a fault that is over. So one that helps those who joined it in no way is asked once more.
+        // again, or met a fault that is over. So one that helps those who joined it in no way is asked once more; but not
+        // a plain visit that had the canvas stored, which would only bring what is stored.
+        let is_stored = |answer| errand.flight.rung == Rung::Visit && answer != CanvasResponse::Refused;
         match self.try_step(service, errand.clone(), patient, urgency, Freshness::OrLanded).await {
-            (StepResult::NoHelp(answer), false) if !answer.is_about_the_service() => {
+            (StepResult::NoHelp(answer), false) if !answer.is_about_the_service() && !is_stored(answer) => {
                 self.try_step(service, errand, patient, urgency, Freshness::Anew).await.0
             }
             (step, _) => step,

@@ -236,6 +236,21 @@ impl Healer {
         rests.max()
     }
 
+    /// Can this manifest be asked for as a whole, beside the stored one?
+    pub fn may_heal_book(&self, manifest: &str) -> bool {
+        self.ward.book_request(manifest).is_some()
+    }
+
+    /// Has a whole manifest built beside, of which several images are gone. False: that did not help.
+    pub async fn heal_book(&self, manifest: &str, patient: &IndexedImage) -> bool {
+        self.ward.heal_book(manifest, patient, Priority::Background).await
+    }
+
+    /// Requests that were sent to canvas services so that they build something or register a file.
+    pub fn requests_sent(&self) -> u64 {
+        self.ward.services.iter().map(|service| service.requests_sent()).sum()
+    }
+
     /// How long a rung is left alone after it did not help.
     pub fn cooldown(&self) -> Duration {
         self.ward.settings.heal.cooldown
@@ -246,8 +261,11 @@ impl Healer {
     pub async fn document(&self, url: &str, anew: bool) -> Result<Bytes, DocumentError> {
         let ward = &self.ward;
         let (service, allowed) = ward.asked_canvas(url).ok_or(DocumentError::NotOurs)?;
-        let _place = service.place(&FlightPriority::new(Priority::Background)).await;
+        let _place = service.place(&FlightPriority::new(Priority::Background), None).await;
         let target = if anew { &allowed.rebuild } else { &allowed.visit };
+        if anew {
+            service.count_request();
+        }
         match service.get(target, &Trace::fresh(), ward.settings.heal.timeout, LONGEST_MANIFEST).await {
             Ok((status, body)) if status.is_success() => Ok(body),
             Ok((status, _)) => Err(DocumentError::Status(status)),

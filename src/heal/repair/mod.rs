@@ -320,7 +320,7 @@ impl Ward {
         urgency: &FlightPriority,
     ) -> Option<(Document, Vec<Canvas>)> {
         let started = Instant::now();
-        let _place = service.place(urgency).await?;
+        let _place = service.place(urgency, None).await?;
         urgency.departs();
         let _counted = Gauged::one(&self.metrics.canvas_in_flight);
         let answer = match service.breaker.pass(Instant::now()) {

@@ -1,0 +1,58 @@
+//! Whole manifests healed by one request, where that costs less than to ask for one canvas after the other.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use tokio::sync::OnceCell;
+
+use crate::heal::{Healer, IndexedImage, PagesSeen};
+
+/// Manifests that are remembered: canvases of one manifest come together.
+const MANIFESTS: usize = 64;
+
+/// `Books` is what was seen of the manifests that are worked on.
+#[derive(Debug, Default)]
+pub(crate) struct Books {
+    /// The last one first.
+    last: RefCell<VecDeque<Rc<Book>>>,
+}
+
+#[derive(Debug)]
+struct Book {
+    manifest: String,
+    seen: Cell<PagesSeen>,
+    /// Was it asked for, and did that help?
+    asked: OnceCell<bool>,
+}
+
+impl Books {
+    /// A page of this manifest was looked at.
+    pub(crate) fn page_seen(&self, manifest: &str, is_gone: bool) {
+        let book = self.find(manifest).unwrap_or_else(|| {
+            let (seen, asked) = (Cell::default(), OnceCell::new());
+            let book = Rc::new(Book { manifest: manifest.to_owned(), seen, asked });
+            let mut last = self.last.borrow_mut();
+            last.truncate(MANIFESTS - 1);
+            last.push_front(Rc::clone(&book));
+            book
+        });
+        let PagesSeen { pages, gone } = book.seen.get();
+        book.seen.set(PagesSeen { pages: pages + 1, gone: gone + usize::from(is_gone) });
+    }
+
+    /// Has the whole manifest built, once, where several of its pages are gone. True: it was, now or before.
+    pub(crate) async fn heal(&self, healer: &Healer, manifest: &str, patient: &IndexedImage) -> bool {
+        let Some(book) = self.find(manifest) else { return false };
+        if !book.asked.initialized()
+            && !(book.seen.get().are_cheaper_as_book() && healer.may_heal_book(manifest))
+        {
+            return false;
+        }
+        *book.asked.get_or_init(|| healer.heal_book(manifest, patient)).await
+    }
+
+    fn find(&self, manifest: &str) -> Option<Rc<Book>> {
+        self.last.borrow().iter().find(|book| book.manifest == manifest).cloned()
+    }
+}

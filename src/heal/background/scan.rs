@@ -1,0 +1,166 @@
+//! A scan looks at images one after another, and has those healed that are gone, page by page or by the book. Mass expiry,
+//! sweep and keep-warm are scans of different images.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, Interval, MissedTickBehavior};
+
+use crate::heal::background::book::PagesSeen;
+use crate::heal::canvas_service::priority_semaphore::Priority;
+use crate::heal::ladder::HealOutcome;
+use crate::heal::single_flight::FlightHandle;
+use crate::heal::ward::{IndexedImage, Ward};
+use crate::observe::Trace;
+
+/// Heals of one scan at once: enough to keep every lane busy, not enough to fill memory.
+const AT_ONCE: usize = 16;
+
+/// `BackgroundScan` is one pass over images that nobody waits for.
+#[derive(Debug)]
+pub(in crate::heal) struct BackgroundScan {
+    ward: Arc<Ward>,
+    route: usize,
+    priority: Priority,
+    /// In whose name; none: each image has one of its own.
+    trace: Option<Trace>,
+    pace: Option<Interval>,
+    /// What was seen before counts no more.
+    since: Instant,
+    book: Book,
+    heals: VecDeque<FlightHandle<HealOutcome>>,
+    looked_at: u64,
+    gone: u64,
+}
+
+/// The manifest whose pages are being looked at.
+#[derive(Debug, Default)]
+struct Book {
+    manifest: String,
+    seen: PagesSeen,
+    was_asked: bool,
+    /// The first page that is gone: it waits for the next one to be looked at.
+    held: Option<IndexedImage>,
+}
+
+impl BackgroundScan {
+    /// `None`: it is not known which image server is to be asked.
+    pub(in crate::heal) fn new(ward: &Arc<Ward>, priority: Priority) -> Option<Self> {
+        Some(Self {
+            ward: Arc::clone(ward),
+            route: ward.image_route()?,
+            priority,
+            trace: None,
+            pace: None,
+            since: Instant::now(),
+            book: Book::default(),
+            heals: VecDeque::new(),
+            looked_at: 0,
+            gone: 0,
+        })
+    }
+
+    /// The same, in the name of this request.
+    pub(in crate::heal) fn in_the_name_of(self, trace: &Trace) -> Self {
+        Self { trace: Some(trace.clone()), ..self }
+    }
+
+    /// The same, at `heal.sweep_rate`.
+    pub(in crate::heal) fn at_sweep_rate(self) -> Self {
+        let rate = self.ward.settings.heal.sweep_rate.max(1);
+        let mut pace = tokio::time::interval(Duration::from_secs(1) / rate);
+        pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self { pace: Some(pace), ..self }
+    }
+
+    /// Images looked at, and images that were gone.
+    pub(in crate::heal) fn counts(&self) -> (u64, u64) {
+        (self.looked_at, self.gone)
+    }
+
+    /// Looks at every image of this manifest.
+    pub(in crate::heal) async fn look_at_manifest(&mut self, manifest: &str) {
+        let Ok(pages) = self.ward.index.manifest_canvases(manifest) else { return };
+        for key in pages.iter().flat_map(|page| &page.keys) {
+            self.look(manifest, key).await;
+        }
+    }
+
+    /// Looks at one image of this manifest. Where a second page is gone the whole manifest is asked for, if that costs
+    /// less.
+    pub(in crate::heal) async fn look(&mut self, manifest: &str, key: &str) {
+        if self.book.manifest != manifest {
+            self.heal_held().await;
+            self.book = Book { manifest: manifest.to_owned(), ..Book::default() };
+        }
+        if let Some(pace) = &mut self.pace {
+            pace.tick().await;
+        }
+        self.looked_at += 1;
+        self.book.seen.pages += 1;
+        let trace = self.trace.clone().unwrap_or_else(Trace::fresh);
+        let Some(patient) = self.ward.patient(self.route, key, &trace) else { return };
+        if !self.ward.is_gone_now(&patient, Some(self.since)).await {
+            return;
+        }
+        self.gone += 1;
+        self.book.seen.gone += 1;
+        if self.priority == Priority::Background {
+            self.ward.metrics.event("swept");
+        }
+        if self.book.seen.gone == 1 {
+            self.book.held = Some(patient);
+            return;
+        }
+        let is_back = self.asks_for_book(&patient).await;
+        self.heal_held().await;
+        if !(is_back && self.is_back(&patient).await) {
+            self.heal(&patient).await;
+        }
+    }
+
+    /// True: the whole manifest was built beside.
+    async fn asks_for_book(&mut self, patient: &IndexedImage) -> bool {
+        let Book { manifest, seen, was_asked, .. } = &mut self.book;
+        if *was_asked || !seen.are_cheaper_as_book() {
+            return false;
+        }
+        *was_asked = true;
+        let helped = self.ward.heal_book(manifest, patient, self.priority).await;
+        if helped {
+            self.since = Instant::now();
+        }
+        helped
+    }
+
+    async fn is_back(&self, patient: &IndexedImage) -> bool {
+        !self.ward.is_gone_now(patient, Some(self.since)).await
+    }
+
+    async fn heal_held(&mut self) {
+        let Some(patient) = self.book.held.take() else { return };
+        if !(self.book.was_asked && self.is_back(&patient).await) {
+            self.heal(&patient).await;
+        }
+    }
+
+    /// Begins one more heal; waits for the oldest first when there are too many.
+    async fn heal(&mut self, patient: &IndexedImage) {
+        self.heals.push_back(self.ward.board(patient, self.priority));
+        if self.heals.len() > AT_ONCE
+            && let Some(mut oldest) = self.heals.pop_front()
+        {
+            oldest.landed().await;
+        }
+    }
+
+    /// Waits for all heals. Images looked at, and images that were gone.
+    pub(in crate::heal) async fn end(mut self) -> (u64, u64) {
+        self.heal_held().await;
+        for mut heal in self.heals.drain(..) {
+            heal.landed().await;
+        }
+        (self.looked_at, self.gone)
+    }
+}
