@@ -76,7 +76,7 @@ impl Healer {
         let _counted = Gauged::one(&ward.metrics.waiting);
         let lane = ward.fair(patient, exchange.client, exchange.lane);
         // A climb that was under way may have brought the image back before it was lost again, as this viewer found it.
-        let (mut tries, was_under_way) = (0, ward.is_under_way(patient));
+        let (mut tries, was_under_way, mut before) = (0, ward.is_under_way(patient), None);
         let response = loop {
             tries += 1;
             let mut seat = ward.board(patient, lane);
@@ -93,12 +93,18 @@ impl Healer {
                 Ok(Some(HealOutcome::Healed(rung))) => Some(rung),
                 Ok(Some(HealOutcome::Alive)) => None,
                 Ok(other) => {
-                    let original = HealResponse::Original(match other {
+                    let outcome = match other {
                         Some(HealOutcome::Missing) => Outcome::Missing,
                         Some(HealOutcome::Cooling) => Outcome::Cooling,
                         _ => Outcome::Failed,
-                    });
-                    break self.last_try(patient, exchange, started, original).await;
+                    };
+                    // What it came to may be of a time before this viewer asked, of a fault that has passed.
+                    if tries == 1 && was_under_way && seat.urgency.saw_nothing_since(started) {
+                        before = Some(outcome);
+                        continue;
+                    }
+                    let outcome = before.filter(|_| outcome == Outcome::Cooling).unwrap_or(outcome);
+                    break self.last_try(patient, exchange, started, HealResponse::Original(outcome)).await;
                 }
             };
             match self.ask_again(patient, exchange, rung, started).await {

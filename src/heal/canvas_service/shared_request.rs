@@ -135,9 +135,15 @@ impl Ward {
 
     /// The file behind this image is gone, as far as this proves it.
     pub(in crate::heal) fn file_is_missing(&self, patient: &IndexedImage, proof: Proof) {
-        let life = self.missing.file_is_missing(self.mark(patient), &patient.key, proof, Instant::now());
-        if let Some(cluster) = self.fleet.joined() {
-            cluster.file_is_missing(&self.name_of(patient), life);
+        self.file_was_missing(patient, proof, Instant::now());
+    }
+
+    /// The same, where the proof was seen a while ago: it is believed from then on.
+    pub(in crate::heal) fn file_was_missing(&self, patient: &IndexedImage, proof: Proof, seen: Instant) {
+        let life = self.missing.file_is_missing(self.mark(patient), &patient.key, proof, seen);
+        let left = life.saturating_sub(seen.elapsed());
+        if let (Some(cluster), false) = (self.fleet.joined(), left.is_zero()) {
+            cluster.file_is_missing(&self.name_of(patient), left);
         }
     }
 

@@ -132,7 +132,7 @@ impl Ward {
             return HealOutcome::Alive;
         }
         let mut turns = self.turns(patient);
-        let (mut tried, mut cooling, mut gone) = (false, false, false);
+        let (mut tried, mut cooling, mut gone) = (false, false, None);
         for &rung in &self.settings.heal.ladder {
             // Registering needs no canvas: it works where all canvases of an image are somebody else's, too.
             let most = if rung == Rung::Register { 1 } else { turns.len() };
@@ -143,12 +143,19 @@ impl Ward {
                     (_, Some(turn)) => self.canvas_step(rung, turn, patient, urgency).await,
                     (_, None) => StepResult::Skipped,
                 };
+                if matches!(step, StepResult::Gone | StepResult::NoHelp(_))
+                    && step != StepResult::NoHelp(CanvasResponse::Refused)
+                {
+                    urgency.sees();
+                }
                 match step {
                     StepResult::Back => return HealOutcome::Healed(rung),
                     StepResult::Alive => return HealOutcome::Alive,
                     // Another canvas may own it; but nothing more is built over what is stored.
-                    StepResult::Gone if rung == Rung::Variant => (gone, asked) = (true, asked + 1),
-                    StepResult::Gone => return self.gone_or_in_trouble(patient).await,
+                    StepResult::Gone if rung == Rung::Variant => {
+                        (gone, asked) = (gone.or(Some(Instant::now())), asked + 1);
+                    }
+                    StepResult::Gone => return self.gone_or_in_trouble(patient, Instant::now()).await,
                     StepResult::NoHelp(CanvasResponse::Refused) => tried = true,
                     StepResult::NoHelp(_) => (tried, asked) = (true, asked + 1),
                     StepResult::Cooling => cooling = true,
@@ -159,21 +166,23 @@ impl Ward {
                 }
             }
         }
-        if gone {
-            return self.gone_or_in_trouble(patient).await;
+        if let Some(seen) = gone {
+            return self.gone_or_in_trouble(patient, seen).await;
         }
         if cooling && !tried { HealOutcome::Cooling } else { HealOutcome::Failed }
     }
 
     /// A canvas came without the image, and no key was written: its file is gone, or the file store is in trouble. Where
-    /// it is known which file that is, one look at it tells.
-    async fn gone_or_in_trouble(&self, patient: &IndexedImage) -> HealOutcome {
-        let proof = match self.look_at_file(patient).await {
-            Some(true) => Proof::Shown,
-            None => Proof::Likely { well_at: self.well_at(patient) },
+    /// it is known which file that is, one look at it tells. Where it is not, a trouble may have passed since that canvas
+    /// was `seen` (other canvases were asked for meanwhile): what is remembered is as old as the canvas.
+    async fn gone_or_in_trouble(&self, patient: &IndexedImage, seen: Instant) -> HealOutcome {
+        match self.look_at_file(patient).await {
+            Some(true) => self.file_is_missing(patient, Proof::Shown),
+            None => {
+                self.file_was_missing(patient, Proof::Likely { well_at: self.well_at(patient) }, seen);
+            }
             Some(false) => return HealOutcome::Failed,
-        };
-        self.file_is_missing(patient, proof);
+        }
         HealOutcome::Missing
     }
 

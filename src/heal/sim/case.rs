@@ -116,6 +116,15 @@ pub(super) enum Want {
     Tile(u32),
 }
 
+/// `Document` is what a viewer asks the canvas service for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Document {
+    /// The canvas of a leaf.
+    Canvas(usize),
+    /// The manifest of a book.
+    Manifest(usize),
+}
+
 /// `Act` is one thing that happens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Act {
@@ -123,6 +132,8 @@ pub(super) enum Act {
     Ask { image: usize, want: Want, readers: usize, patience: u64, cookie: bool },
     /// A reader opens this manifest.
     Opened(usize),
+    /// So many viewers ask the canvas service itself for this document, at once.
+    Fetch { document: Document, viewers: usize, patience: u64 },
     /// Redis loses everything.
     Flush,
     /// Redis loses its resource keys.
@@ -278,6 +289,9 @@ impl Case {
             };
             acts.push(At { ms: rng.u64(0..until), act });
         }
+        if one_in(rng, 3) {
+            viewers(rng, library, until, &mut acts);
+        }
         acts.sort_by_key(|at| at.ms);
         let last = (0..library.images.len()).collect();
         Self { world, stored: rng.usize(0..3), troubles, gone, acts, last }
@@ -294,6 +308,25 @@ impl Trouble {
     /// Until when it may be heeded: who was told to rest does.
     pub(super) fn until(&self) -> u64 {
         if let Fault::Busy(seconds) = self.fault { self.to + seconds * 1000 } else { self.to }
+    }
+}
+
+/// Those who fetch canvases and manifests: a reader who opens a book, many who open it at once, or a crawler.
+fn viewers(rng: &mut Rng, library: &Library, until: u64, acts: &mut Vec<At>) {
+    let mut ms = rng.u64(0..until);
+    let is_crawler = one_in(rng, 2);
+    let mut leaf = rng.usize(0..library.leaves.len());
+    for _ in 0..rng.usize(1..12) {
+        let document = if one_in(rng, 3) {
+            Document::Manifest(rng.usize(0..library.books.len()))
+        } else {
+            Document::Canvas(leaf)
+        };
+        let patience = if one_in(rng, 4) { rng.u64(1..2_000) } else { 200_000 };
+        let viewers = if !is_crawler && one_in(rng, 3) { rng.usize(2..20) } else { 1 };
+        acts.push(At { ms, act: Act::Fetch { document, viewers, patience } });
+        ms += if is_crawler { rng.u64(0..50) } else { rng.u64(100..8_000) };
+        leaf = (leaf + 1) % library.leaves.len();
     }
 }
 
