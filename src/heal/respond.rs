@@ -111,8 +111,9 @@ impl Healer {
                 Some(response) => break response,
                 None if tries == 1 && was_under_way => {}
                 // Nothing proved that it was back, and it is not: the first canvas beside may have been an old one.
-                None if tries == 1 && rung == Some(Rung::Variant) => {
+                None if tries == 1 && matches!(rung, Some(Rung::Variant | Rung::Visit)) => {
                     self.a_probe_may_have_lied(patient).await;
+                    ward.visits_were_in_vain(patient);
                 }
                 None => break self.came_to_nothing(patient, rung).await,
             }

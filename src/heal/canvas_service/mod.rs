@@ -327,6 +327,7 @@ impl CanvasService {
             CanvasResponse::Lacks => {
                 self.answers();
                 self.wellness.fault();
+                self.wellness.builds();
             }
             // It answers, only not for this canvas, which has its own cool-down: five dead links in a row must not
             // keep every other image from being healed.

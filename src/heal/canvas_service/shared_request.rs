@@ -111,7 +111,27 @@ impl Ward {
         rung: &CanvasRequestKey,
         boarded: Instant,
     ) {
-        if let Some(pause) = self.memory.failed(rung, boarded, service.wellness.well_at(), Instant::now())
+        self.rung_failed_since(service, rung, boarded, service.wellness.well_at());
+    }
+
+    /// The service refused this canvas. Others that it answered since show that this one is at fault.
+    pub(in crate::heal) fn rung_was_refused(
+        &self,
+        service: &CanvasService,
+        rung: &CanvasRequestKey,
+        boarded: Instant,
+    ) {
+        self.rung_failed_since(service, rung, boarded, service.wellness.built_at());
+    }
+
+    fn rung_failed_since(
+        &self,
+        service: &CanvasService,
+        rung: &CanvasRequestKey,
+        boarded: Instant,
+        well_at: Option<Instant>,
+    ) {
+        if let Some(pause) = self.memory.failed(rung, boarded, well_at, Instant::now())
             && let Some(cluster) = self.fleet.joined()
         {
             cluster.cool(&service.name_of(rung), pause);

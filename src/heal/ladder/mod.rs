@@ -186,6 +186,18 @@ impl Ward {
         HealOutcome::Missing
     }
 
+    /// A stored canvas was believed, and the viewer's own request shows that it healed nothing. Asking for it again would
+    /// change nothing.
+    pub(in crate::heal) fn visits_were_in_vain(&self, patient: &IndexedImage) {
+        for turn in self.turns(patient) {
+            if self.may_overwrite(&turn.service, &turn.canvas) {
+                let visit = CanvasRequest::visit(&turn.canvas).flight;
+                self.memory.cool(&visit, VISITED_FOR, Instant::now());
+                self.visited.insert(visit, CanvasResponse::Carries, VISITED_FOR);
+            }
+        }
+    }
+
     /// The canvases that may be asked for, each once, newest first.
     fn turns(&self, patient: &IndexedImage) -> Vec<Turn> {
         let mut turns: Vec<Turn> = Vec::new();

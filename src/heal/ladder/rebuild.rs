@@ -130,11 +130,14 @@ impl Ward {
                 return Ok(alone);
             }
             alone = service.try_alone();
-            if alone.is_none() {
-                alone = service.alone().await;
-                continue;
+            if alone.is_some() {
+                return Ok(alone);
             }
-            return Ok(alone);
+            alone = service.alone().await;
+            // Another page of the same file may have been the trial.
+            if self.is_back(patient).await {
+                return Err(StepResult::Alive);
+            }
         }
     }
 

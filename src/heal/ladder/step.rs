@@ -176,7 +176,10 @@ impl Ward {
             // It is stored, and asking for it again changes nothing.
             self.memory.cool(&errand.flight, VISITED_FOR, Instant::now());
         } else if is_leader && !answer.is_about_the_service() {
-            self.rung_failed(service, &errand.flight, boarded);
+            match answer {
+                CanvasResponse::Refused => self.rung_was_refused(service, &errand.flight, boarded),
+                _ => self.rung_failed(service, &errand.flight, boarded),
+            }
         }
         // The key was written and the nested request failed: poisoned. (Where it is not back, the file may be gone;
         // the rung of rebuilding finds that out.)

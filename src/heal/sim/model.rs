@@ -201,7 +201,12 @@ impl Model {
         let could_know = self.world().honours_disallow || {
             let (began, now) = (self.now().saturating_sub(self.world().canvas_ms + 1_000), self.now());
             let is_gone = |gone: &Gone| gone.from <= now && gone.to >= began;
-            !self.case.troubled(began, now, |_| true) && !self.case.gone.iter().any(is_gone)
+            // A key that is lost while its canvas is built makes the nested request fail.
+            let was_lost = match &place {
+                Place::Canvas(leaf, _) | Place::Image(leaf) => self.lost_since(*leaf, began),
+                Place::Book(book, _) => self.library.leaves_of(*book).any(|leaf| self.lost_since(leaf, began)),
+            };
+            !was_lost && !self.case.troubled(began, now, |_| true) && !self.case.gone.iter().any(is_gone)
         };
         if worse && by_us && could_know {
             self.breaks(format!("(2) {place:?} was made worse: {before:?} pictures, {pictures} now"));
