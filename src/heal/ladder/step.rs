@@ -185,7 +185,7 @@ impl Ward {
         // the rung of rebuilding finds that out.)
         match answer {
             CanvasResponse::Lacks if is_back => self.cure(service, errand, patient),
-            CanvasResponse::Built | CanvasResponse::Carries if errand.canvas.is_some() => {
+            CanvasResponse::Built | CanvasResponse::Carries if self.touched(service, &errand).is_some() => {
                 self.mends.lacking.note([&*patient.key], false);
             }
             _ => {}

@@ -22,6 +22,16 @@ impl Ward {
             || service.variants.known(Instant::now()) == Some(false)
     }
 
+    /// The stored canvas that this request may have built over.
+    pub(in crate::heal) fn touched<'a>(
+        &self,
+        service: &CanvasService,
+        errand: &'a CanvasRequest,
+    ) -> Option<&'a Allowed> {
+        let canvas = errand.canvas.as_ref()?;
+        (errand.flight.rung != Rung::Variant || self.may_overwrite(service, canvas)).then_some(canvas)
+    }
+
     /// Variant: the canvas is built beside the stored one, which stays as it is; the key is written all the same.
     pub(in crate::heal) async fn variant(
         self: &Arc<Self>,

@@ -75,7 +75,7 @@ impl Ward {
         errand: CanvasRequest,
         patient: &IndexedImage,
     ) {
-        let Some(canvas) = errand.canvas else { return };
+        let Some(canvas) = self.touched(service, &errand).cloned() else { return };
         self.mends.lacking.note([&*patient.key], true);
         // Who took the rung away wants no rebuild, not even behind the viewers' backs.
         if !self.settings.heal.ladder.contains(&Rung::Rebuild) {

@@ -11,7 +11,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::canvas_service::{BY_VIEWER, CanvasService};
-use super::case::{Act, Case, Document, Want, World};
+use super::case::{Act, Case, Document, Resources, Want, World};
 use super::check::{Exchange, Seen};
 use super::image_server::{ImageServer, StrayServer};
 use super::model::{Model, Place};
@@ -313,6 +313,11 @@ impl Run {
         let deadline = Instant::now() + self.model.world().canvas() * all * 2 + Duration::from_mins(3);
         while let Some(Seen::Later { after, .. }) = self.reads(image, want, u64::MAX >> 20, true).await {
             if Instant::now() > deadline {
+                // Where a heal takes longer than a reader waits, who asks for a file that is gone is told to come again.
+                let (leaf, now) = (self.model.library.images[image].leaf, self.model.now());
+                if self.model.file_is_gone(leaf) && Exchange::may_take_long(&self.model, now, now) {
+                    return;
+                }
                 self.model.breaks(format!("(5) image {image} is never back"));
                 return;
             }
@@ -355,7 +360,9 @@ impl Run {
             if mends > 0 && model.world().two_routes {
                 continue;
             }
-            if asked.asked > asked.reasons {
+            // Behind a login, with `/resources` closed, no answer proves that an image is back, but a reader's own.
+            let is_blind = model.world().login && model.world().resources != Resources::Open;
+            if asked.asked > asked.reasons && !is_blind {
                 model.breaks(format!(
                     "(3) canvas {leaf} was asked for {} times for {} reasons",
                     asked.asked, asked.reasons
