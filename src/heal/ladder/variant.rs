@@ -40,7 +40,10 @@ impl Ward {
         urgency: &Arc<FlightPriority>,
     ) -> StepResult {
         let Some(errand) = CanvasRequest::variant(&turn.canvas) else { return StepResult::Skipped };
-        if self.honours_variants(&turn.service).await == Some(false) {
+        // One that began before that was known is a plain visit of this canvas: it is joined.
+        if self.honours_variants(&turn.service).await == Some(false)
+            && self.canvases.find(&errand.flight).is_none()
+        {
             return StepResult::Skipped;
         }
         let step = self.step(&turn.service, errand, patient, urgency).await;

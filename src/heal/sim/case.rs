@@ -59,8 +59,10 @@ pub(super) struct World {
     pub(super) concurrency: usize,
     /// `heal.ahead`.
     pub(super) ahead: usize,
-    /// `heal.sweep`.
+    /// `heal.sweep`, and a mass expiry begins with six images.
     pub(super) sweep: bool,
+    /// The source of all manifests is kept warm.
+    pub(super) warm: bool,
 }
 
 /// `Fault` is what is wrong for a while.
@@ -193,6 +195,7 @@ impl World {
             concurrency: 2,
             ahead: 0,
             sweep: false,
+            warm: false,
         }
     }
 
@@ -218,12 +221,15 @@ impl World {
             two_routes: one_in(rng, 4),
             files_known: one_in(rng, 3),
             echoes: !one_in(rng, 4),
-            canvas_ms: [10, 20, 50, 100, 200, 500, 2_000, 10_000, 60_000][rng.usize(0..9)],
+            // A minute is rare: such a world takes as long as ten others.
+            canvas_ms: [10, 20, 50, 100, 200, 500, 2_000, if one_in(rng, 4) { 60_000 } else { 10_000 }]
+                [rng.usize(0..8)],
             key_early: !one_in(rng, 3),
             image_ms: [1, 5, 20][rng.usize(0..3)],
             concurrency: rng.usize(1..=3),
             ahead: [0, 0, 4, 8][rng.usize(0..4)],
             sweep: one_in(rng, 4),
+            warm: one_in(rng, 8),
         }
     }
 

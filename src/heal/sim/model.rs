@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep_until};
 
-use super::case::{Cache, Case, Fault, Gone, World};
+use super::case::{Cache, Case, Fault, Gone, Trouble, World};
 use super::library::Library;
 use crate::heal::Healer;
 
@@ -145,8 +145,11 @@ impl Model {
 
     /// Waits until this fault is over.
     pub(super) async fn outlasts(&self, fault: Fault) {
-        while self.has(fault) {
-            sleep(Duration::from_millis(100)).await;
+        let now = self.now();
+        let is_it = |trouble: &&Trouble| trouble.fault == fault && (trouble.from..trouble.to).contains(&now);
+        // Another one of the same kind may begin before this one ends.
+        if let Some(to) = self.case.troubles.iter().filter(is_it).map(|trouble| trouble.to).max() {
+            sleep_until(self.start + Duration::from_millis(to)).await;
         }
     }
 
