@@ -72,6 +72,9 @@ pub(in crate::heal) struct Turn {
     service: Arc<CanvasService>,
     canvas: Allowed,
     visited: VisitResult,
+    /// It was seen on this climb that the stored canvas itself may be asked for. That is forgotten now and then, but not
+    /// in the middle of a climb.
+    overwrites: bool,
 }
 
 /// What a visit brought in vain is remembered for so long: a stored canvas does not change by being asked for.
@@ -208,7 +211,7 @@ impl Ward {
             };
             let Some(service) = self.service(canvas.route) else { continue };
             if !turns.iter().any(|other| other.canvas == canvas) {
-                turns.push(Turn { service: Arc::clone(service), canvas, visited: VisitResult::Never });
+                turns.push(Turn { service: Arc::clone(service), canvas, visited: VisitResult::Never, overwrites: false });
             }
         }
         turns
@@ -222,7 +225,8 @@ impl Ward {
         urgency: &Arc<FlightPriority>,
     ) -> StepResult {
         // What may overwrite is only for services that cannot build beside.
-        let may_overwrite = self.may_overwrite(&turn.service, &turn.canvas);
+        turn.overwrites |= self.may_overwrite(&turn.service, &turn.canvas);
+        let may_overwrite = turn.overwrites;
         match rung {
             Rung::Variant => self.variant(turn, patient, urgency).await,
             Rung::Visit if may_overwrite && turn.visited == VisitResult::Never => {

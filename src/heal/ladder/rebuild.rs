@@ -182,7 +182,14 @@ impl Ward {
         match self.look_at(&witness, INFO_TRUTH).await {
             Ok(status) if status.is_success() => ServiceHealth::Well,
             // An identifier that is alive must have an info.json; if it has none, info.json is what is broken.
-            Ok(_) if matches!(self.ask(&witness).await, Said::Alive(_)) => ServiceHealth::Unwell,
+            // Unless its own file is gone: then its tiles are 404, too.
+            Ok(_) if matches!(self.ask(&witness).await, Said::Alive(_)) => {
+                if self.shows_nothing(&witness).await {
+                    ServiceHealth::Unproven
+                } else {
+                    ServiceHealth::Unwell
+                }
+            }
             Ok(_) => ServiceHealth::Unproven,
             Err(_) => ServiceHealth::Unwell,
         }

@@ -163,6 +163,10 @@ impl Model {
         if let (Some(pictures), false) = (stored, update) {
             sleep(Duration::from_millis(5)).await;
             self.reason(leaf);
+            if pictures == 0 {
+                // It has to be rebuilt, unless somebody does so just now: that it does not say.
+                self.reason(leaf);
+            }
             return (200, JSON, self.library.canvas(leaf, pictures > 0, &query));
         }
         let built = {

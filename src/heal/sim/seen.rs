@@ -205,3 +205,21 @@ fn a_sweep_and_a_source_that_is_kept_warm_heal_what_nobody_asks_for() {
         keeps_every_promise(&case(world, &acts, &everything()));
     }
 }
+
+#[test]
+fn an_image_whose_file_is_gone_is_no_witness_of_a_fault() {
+    let world = World { honours_disallow: false, canvas_ms: 100, ..World::plain() };
+    let gone = Gone { leaf: 0, from: 0, to: u64::MAX / 2 };
+    let acts = [(1_000, ask(0, 64)), (5_000, Act::Expire(13)), (6_000, ask(13, 64))];
+    keeps_every_promise(&Case { stored: 1, gone: vec![gone], ..case(world, &acts, &[13]) });
+}
+
+#[test]
+fn that_a_service_builds_over_is_not_forgotten_in_the_middle_of_a_heal() {
+    // Ten minutes after it was seen.
+    let world = World { honours_disallow: false, resources: Resources::Closed, ..World::plain() };
+    for late in [599_990, 600_000, 600_010, 600_020] {
+        let acts = [(1_000, Act::EvictKeys), (2_000, ask(3, 64)), (2_000 + late, ask(5, 64))];
+        keeps_every_promise(&Case { stored: 1, ..case(world.clone(), &acts, &[]) });
+    }
+}
