@@ -86,11 +86,7 @@ instructions() {
   command -v valgrind >/dev/null && command -v python3 >/dev/null || apt_install valgrind python3 || return 1
   python3 benches/instructions.py --dev
 }
-simulation() {
-  # Nothing but this test is built faster for it: its worlds need no sockets, and 10,000 of them a minute or so.
-  CARGO_PROFILE_TEST_OPT_LEVEL=1 HEAL_SIM_SEEDS=10000 \
-    cargo test --locked --lib heal::sim::ten_thousand_worlds -- --nocapture
-}
+simulation() { HEAL_SIM_SEEDS=10000 cargo test --locked --lib heal::sim::ten_thousand_worlds -- --nocapture; }
 docs() { RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps; }
 
 prepare || exit 2

@@ -62,11 +62,13 @@ impl Ward {
         progress.gone += 1;
         if progress.gone >= PAGES && !progress.was_asked {
             progress.was_asked = true;
+            let now = Instant::now();
             if self.heal_book(manifest, &patient, lane).await {
                 progress.since = Some(Instant::now());
-                if !self.is_gone_now(&patient, progress.since).await {
-                    return None;
-                }
+            }
+            // Whether the book helped or not, a reader may have had this page healed while it was asked for.
+            if !self.is_gone_now(&patient, Some(now)).await {
+                return None;
             }
         }
         Some(self.board(&patient, lane))
