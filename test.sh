@@ -86,12 +86,14 @@ instructions() {
   command -v valgrind >/dev/null && command -v python3 >/dev/null || apt_install valgrind python3 || return 1
   python3 benches/instructions.py --dev
 }
+simulation() { HEAL_SIM_SEEDS=10000 cargo test --locked --lib heal::sim::ten_thousand_worlds -- --nocapture; }
 docs() { RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps; }
 
 prepare || exit 2
 step format cargo fmt --all --check
 step lints cargo clippy --locked --workspace --all-targets -- -D warnings
 step tests tests
+step simulation simulation
 step instructions instructions
 step docs docs
 step demo cargo run --locked --example demo -- --once

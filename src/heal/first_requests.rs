@@ -122,12 +122,9 @@ impl FirstRequestLimiter {
         }
         match asked.known {
             LastResult::Well(until) if now < until => return Some(FirstRequestPermit::free()),
-            LastResult::Gone(until, gone)
-                if now < until && (gone == target || most > 0 && asked.unanswered >= most) =>
-            {
+            LastResult::Gone(until, gone) if now < until && gone == target => {
                 return Some(FirstRequestPermit { counted: None, target, is_gone: true });
             }
-            LastResult::Gone(until, _) if now < until => asked.unanswered += 1,
             _ if most > 0 && asked.unanswered >= most => return None,
             _ => asked.unanswered += 1,
         }
@@ -240,7 +237,10 @@ mod tests {
         assert!(firsts.enter(7, 1, 1, NOW()).expect("word").is_gone());
         let other = firsts.enter(7, 2, 1, NOW()).expect("room");
         assert!(!other.is_gone(), "another tile may be in the image server's cache");
-        assert!(firsts.enter(7, 3, 1, NOW()).expect("word").is_gone(), "but not all of them at once");
+        assert!(
+            firsts.enter(7, 3, 1, NOW()).is_none(),
+            "but not all of them at once: the next waits for an answer"
+        );
         drop(other);
         assert!(!firsts.enter(7, 1, 1, NOW() + GONE_FOR).expect("room").is_gone());
     }

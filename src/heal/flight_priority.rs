@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::heal::canvas_service::priority_semaphore::{Permit, Priority, PrioritySemaphore, WaiterId};
 use crate::observe::Trace;
@@ -15,6 +16,8 @@ pub(crate) struct FlightPriority {
     viewers: AtomicU32,
     departed: watch::Sender<bool>,
     leader: OnceLock<Trace>,
+    /// When it last learned something that speaks against its image.
+    seen: Mutex<Option<Instant>>,
 }
 
 #[derive(Debug)]
@@ -34,6 +37,7 @@ impl FlightPriority {
             viewers: AtomicU32::new(0),
             departed: watch::channel(false).0,
             leader: OnceLock::new(),
+            seen: Mutex::default(),
         })
     }
 
@@ -49,6 +53,17 @@ impl FlightPriority {
     /// The request that started it.
     pub(in crate::heal) fn leader(&self) -> Option<&Trace> {
         self.leader.get()
+    }
+
+    /// It learned now what speaks against its image.
+    pub(in crate::heal) fn sees(&self) {
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    /// Is all that speaks against its image older than this?
+    pub(in crate::heal) fn saw_nothing_since(&self, since: Instant) -> bool {
+        let seen = *self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.is_some_and(|seen| seen < since)
     }
 
     /// One viewer more waits for this flight.

@@ -120,12 +120,6 @@ impl Ward {
         self.metrics.event("probe_distrusted");
     }
 
-    /// Does the image server show it? That proves nothing of its key: a cache may hold it.
-    pub(in crate::heal) async fn shows(&self, patient: &IndexedImage) -> bool {
-        let tile = self.look_at(patient, Probe::SmallTile.tail()).await;
-        tile.is_ok_and(|status| !self.is_expiry(status) && !proves_nothing(status))
-    }
-
     /// Does the image server find nothing behind this image, whatever its key?
     pub(in crate::heal) async fn shows_nothing(&self, patient: &IndexedImage) -> bool {
         let tile: Result<StatusCode, UpstreamError> = self.look_at(patient, Probe::SmallTile.tail()).await;

@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use http::Method;
+use http::header::{IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, RANGE};
 use hyper::Response;
 use tokio::time::{Instant, timeout};
 
 use super::answer::ImageExchange;
-use super::evidence::{Evidence, proves_nothing};
+use super::evidence::{Evidence, Probe, proves_nothing};
 use super::ladder::HealOutcome;
 use super::ladder::direct::DirectResult;
 use super::missing_files::Proof;
@@ -75,7 +77,7 @@ impl Healer {
         let _counted = Gauged::one(&ward.metrics.waiting);
         let lane = ward.fair(patient, exchange.client, exchange.lane);
         // A climb that was under way may have brought the image back before it was lost again, as this viewer found it.
-        let (mut tries, was_under_way) = (0, ward.is_under_way(patient));
+        let (mut tries, was_under_way, mut before) = (0, ward.is_under_way(patient), None);
         let response = loop {
             tries += 1;
             let mut seat = ward.board(patient, lane);
@@ -92,20 +94,27 @@ impl Healer {
                 Ok(Some(HealOutcome::Healed(rung))) => Some(rung),
                 Ok(Some(HealOutcome::Alive)) => None,
                 Ok(other) => {
-                    let original = HealResponse::Original(match other {
+                    let outcome = match other {
                         Some(HealOutcome::Missing) => Outcome::Missing,
                         Some(HealOutcome::Cooling) => Outcome::Cooling,
                         _ => Outcome::Failed,
-                    });
-                    break self.last_try(patient, exchange, started, original).await;
+                    };
+                    // What it came to may be of a time before this viewer asked, of a fault that has passed.
+                    if tries == 1 && was_under_way && seat.urgency.saw_nothing_since(started) {
+                        before = Some(outcome);
+                        continue;
+                    }
+                    let outcome = before.filter(|_| outcome == Outcome::Cooling).unwrap_or(outcome);
+                    break self.last_try(patient, exchange, started, HealResponse::Original(outcome)).await;
                 }
             };
             match self.ask_again(patient, exchange, rung, started).await {
                 Some(response) => break response,
-                None if tries == 1 && was_under_way => {}
-                // Nothing proved that it was back, and it is not: the first canvas beside may have been an old one.
-                None if tries == 1 && rung == Some(Rung::Variant) => {
-                    self.a_probe_may_have_lied(patient).await;
+                // It was back before this viewer asked, or nothing proved it: a canvas may have been an old one.
+                None if tries == 1
+                    && (was_under_way || matches!(rung, Some(Rung::Variant | Rung::Visit))) =>
+                {
+                    self.was_believed_in_vain(patient, rung, was_under_way).await;
                 }
                 None => break self.came_to_nothing(patient, rung).await,
             }
@@ -185,6 +194,37 @@ impl Healer {
         }
     }
 
+    /// The image was said to be back, and this viewer does not find it. A heal that was under way when he came may have
+    /// helped before that.
+    async fn was_believed_in_vain(&self, patient: &IndexedImage, rung: Option<Rung>, was_under_way: bool) {
+        if !matches!(rung, Some(Rung::Variant | Rung::Visit)) {
+            return;
+        }
+        match self.ward.probe(patient).await {
+            Evidence::Alive if !was_under_way => self.ward.probe_lied(patient),
+            Evidence::Alive | Evidence::Expired => {}
+            // No probe can tell: his own request has.
+            Evidence::Nothing => self.ward.visits_were_in_vain(patient),
+        }
+    }
+
+    /// Does this viewer see a tile of the image? What he sends with his requests may be what lets him.
+    async fn sees_a_tile(&self, patient: &IndexedImage, exchange: &ImageExchange<'_>) -> bool {
+        let path = exchange.head.uri.path();
+        let tile =
+            path.strip_suffix("/info.json").map(|image| format!("{image}/{}", Probe::SmallTile.tail()));
+        let Some(tile) = tile.and_then(|tile| tile.parse().ok()) else { return false };
+        let mut head = exchange.head.clone();
+        (head.method, head.uri) = (Method::GET, tile);
+        for field in [RANGE, IF_MATCH, IF_NONE_MATCH, IF_MODIFIED_SINCE, IF_UNMODIFIED_SINCE, IF_RANGE] {
+            head.headers.remove(field);
+        }
+        self.ward
+            .ask_image(patient, &head, exchange.caller)
+            .await
+            .is_ok_and(|tile| tile.status().is_success())
+    }
+
     /// The heal takes longer than this viewer can wait, or came to nothing. What he asks for may be there all the same: a
     /// probe may be 404 for a reason of its own, and a cache may hold it.
     async fn last_try(
@@ -195,7 +235,7 @@ impl Healer {
         otherwise: HealResponse,
     ) -> HealResponse {
         // An info.json may be out of the image server's memory, and its tiles would fail.
-        if exchange.head.uri.path().ends_with("/info.json") {
+        if exchange.head.uri.path().ends_with("/info.json") && !self.sees_a_tile(patient, exchange).await {
             return otherwise;
         }
         match self.ward.ask_image(patient, exchange.head, exchange.caller).await {

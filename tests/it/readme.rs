@@ -67,6 +67,7 @@ fn continuous_integration_runs_every_step_of_the_test_script() {
     let script = read("test.sh");
     let steps: Vec<_> =
         script.lines().filter_map(|line| line.strip_prefix("step ")?.split(' ').next()).collect();
-    assert_eq!(steps, ["format", "lints", "tests", "instructions", "docs", "demo", "browser"]);
+    assert_eq!(steps, ["format", "lints", "tests", "simulation", "instructions", "docs", "demo", "browser"]);
     assert!(script.contains("-D warnings"), "warnings are errors");
+    assert!(script.contains("HEAL_SIM_SEEDS=10000"), "the simulation is played in earnest");
 }

@@ -39,7 +39,8 @@ pub(in crate::heal) struct BackgroundScan {
 struct Book {
     manifest: String,
     seen: PagesSeen,
-    was_asked: bool,
+    /// When it was asked for as a whole.
+    asked: Option<Instant>,
     /// The first page that is gone: it waits for the next one to be looked at.
     held: Option<IndexedImage>,
 }
@@ -113,34 +114,34 @@ impl BackgroundScan {
             self.book.held = Some(patient);
             return;
         }
-        let is_back = self.asks_for_book(&patient).await;
+        let was_asked = self.asks_for_book(&patient).await;
         self.heal_held().await;
-        if !(is_back && self.is_back(&patient).await) {
+        if !(was_asked && self.is_back(&patient).await) {
             self.heal(&patient).await;
         }
     }
 
-    /// True: the whole manifest was built beside.
+    /// Asks for the whole manifest beside what is stored, where that is cheaper. True: it was asked for, now.
     async fn asks_for_book(&mut self, patient: &IndexedImage) -> bool {
-        let Book { manifest, seen, was_asked, .. } = &mut self.book;
-        if *was_asked || !seen.are_cheaper_as_book() {
+        let Book { manifest, seen, asked, .. } = &mut self.book;
+        if asked.is_some() || !seen.are_cheaper_as_book() {
             return false;
         }
-        *was_asked = true;
-        let helped = self.ward.heal_book(manifest, patient, self.priority).await;
-        if helped {
+        *asked = Some(Instant::now());
+        if self.ward.heal_book(manifest, patient, self.priority).await {
             self.since = Instant::now();
         }
-        helped
+        true
     }
 
+    /// Whether the book helped or not, a reader may have had this page healed while it was asked for.
     async fn is_back(&self, patient: &IndexedImage) -> bool {
-        !self.ward.is_gone_now(patient, Some(self.since)).await
+        !self.ward.is_gone_now(patient, self.book.asked.max(Some(self.since))).await
     }
 
     async fn heal_held(&mut self) {
         let Some(patient) = self.book.held.take() else { return };
-        if !(self.book.was_asked && self.is_back(&patient).await) {
+        if !(self.book.asked.is_some() && self.is_back(&patient).await) {
             self.heal(&patient).await;
         }
     }

@@ -19,6 +19,8 @@ pub(in crate::heal) struct FaultTracker {
     last_fault: Mutex<Option<Instant>>,
     /// When it last built something whole.
     last_good: Mutex<Option<Instant>>,
+    /// When it last built something, whole or not.
+    last_build: Mutex<Option<Instant>>,
     /// Rung when it builds something whole.
     news: Notify,
 }
@@ -28,7 +30,18 @@ impl FaultTracker {
     pub(in crate::heal) fn good(&self) {
         *self.last_good.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
         *self.last_fault.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.builds();
         self.news.notify_waiters();
+    }
+
+    /// It answered with a canvas: what it reads canvases from is well.
+    pub(in crate::heal) fn builds(&self) {
+        *self.last_build.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    /// When it last answered with a canvas, whole or not.
+    pub(in crate::heal) fn built_at(&self) -> Option<Instant> {
+        *self.last_build.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A canvas came back without its image, or the service's own info.json failed.

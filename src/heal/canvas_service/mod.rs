@@ -278,6 +278,11 @@ impl CanvasService {
         Arc::clone(&self.finds_out).try_acquire_owned().ok()
     }
 
+    /// The same, when the one before is done. What was known of the service before may not hold any more.
+    pub(in crate::heal) async fn alone(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.finds_out).acquire_owned().await.ok()
+    }
+
     /// When it was seen to be well again after its breaker was open: what failed before says nothing any more.
     pub(in crate::heal) fn recovered(&self) -> Option<Instant> {
         *self.recovered.lock().unwrap_or_else(PoisonError::into_inner)
@@ -341,6 +346,7 @@ impl CanvasService {
             CanvasResponse::Lacks => {
                 self.answers();
                 self.wellness.fault();
+                self.wellness.builds();
             }
             // It answers, only not for this canvas, which has its own cool-down: five dead links in a row must not
             // keep every other image from being healed.

@@ -187,7 +187,7 @@ impl Ward {
 #[derive(Debug, Clone)]
 pub(in crate::heal) struct CanvasRequest {
     pub(in crate::heal) flight: CanvasRequestKey,
-    /// `None` for a registration, which leaves the canvas alone.
+    /// `None`: it leaves the stored canvas alone. (A variant does so where the service builds beside.)
     pub(in crate::heal) canvas: Option<Allowed>,
 }
 
@@ -205,7 +205,7 @@ impl CanvasRequest {
     pub(in crate::heal) fn variant(canvas: &Allowed) -> Option<Self> {
         let target = canvas.variant.as_deref()?.into();
         let flight = CanvasRequestKey { service: canvas.mark, target, rung: Rung::Variant };
-        Some(Self { flight, canvas: None })
+        Some(Self { flight, canvas: Some(canvas.clone()) })
     }
 
     pub(in crate::heal) fn rebuild(canvas: &Allowed) -> Self {

@@ -111,7 +111,27 @@ impl Ward {
         rung: &CanvasRequestKey,
         boarded: Instant,
     ) {
-        if let Some(pause) = self.memory.failed(rung, boarded, service.wellness.well_at(), Instant::now())
+        self.rung_failed_since(service, rung, boarded, service.wellness.well_at());
+    }
+
+    /// The service refused this canvas. Others that it answered since show that this one is at fault.
+    pub(in crate::heal) fn rung_was_refused(
+        &self,
+        service: &CanvasService,
+        rung: &CanvasRequestKey,
+        boarded: Instant,
+    ) {
+        self.rung_failed_since(service, rung, boarded, service.wellness.built_at());
+    }
+
+    fn rung_failed_since(
+        &self,
+        service: &CanvasService,
+        rung: &CanvasRequestKey,
+        boarded: Instant,
+        well_at: Option<Instant>,
+    ) {
+        if let Some(pause) = self.memory.failed(rung, boarded, well_at, Instant::now())
             && let Some(cluster) = self.fleet.joined()
         {
             cluster.cool(&service.name_of(rung), pause);
@@ -135,9 +155,15 @@ impl Ward {
 
     /// The file behind this image is gone, as far as this proves it.
     pub(in crate::heal) fn file_is_missing(&self, patient: &IndexedImage, proof: Proof) {
-        let life = self.missing.file_is_missing(self.mark(patient), &patient.key, proof, Instant::now());
-        if let Some(cluster) = self.fleet.joined() {
-            cluster.file_is_missing(&self.name_of(patient), life);
+        self.file_was_missing(patient, proof, Instant::now());
+    }
+
+    /// The same, where the proof was seen a while ago: it is believed from then on.
+    pub(in crate::heal) fn file_was_missing(&self, patient: &IndexedImage, proof: Proof, seen: Instant) {
+        let life = self.missing.file_is_missing(self.mark(patient), &patient.key, proof, seen);
+        let left = life.saturating_sub(seen.elapsed());
+        if let (Some(cluster), false) = (self.fleet.joined(), left.is_zero()) {
+            cluster.file_is_missing(&self.name_of(patient), left);
         }
     }
 

@@ -72,6 +72,9 @@ pub(in crate::heal) struct Turn {
     service: Arc<CanvasService>,
     canvas: Allowed,
     visited: VisitResult,
+    /// It was seen on this climb that the stored canvas itself may be asked for. That is forgotten now and then, but not
+    /// in the middle of a climb.
+    overwrites: bool,
 }
 
 /// What a visit brought in vain is remembered for so long: a stored canvas does not change by being asked for.
@@ -132,7 +135,7 @@ impl Ward {
             return HealOutcome::Alive;
         }
         let mut turns = self.turns(patient);
-        let (mut tried, mut cooling, mut gone) = (false, false, false);
+        let (mut tried, mut cooling, mut gone) = (false, false, None);
         for &rung in &self.settings.heal.ladder {
             // Registering needs no canvas: it works where all canvases of an image are somebody else's, too.
             let most = if rung == Rung::Register { 1 } else { turns.len() };
@@ -143,12 +146,19 @@ impl Ward {
                     (_, Some(turn)) => self.canvas_step(rung, turn, patient, urgency).await,
                     (_, None) => StepResult::Skipped,
                 };
+                if matches!(step, StepResult::Gone | StepResult::NoHelp(_))
+                    && step != StepResult::NoHelp(CanvasResponse::Refused)
+                {
+                    urgency.sees();
+                }
                 match step {
                     StepResult::Back => return HealOutcome::Healed(rung),
                     StepResult::Alive => return HealOutcome::Alive,
                     // Another canvas may own it; but nothing more is built over what is stored.
-                    StepResult::Gone if rung == Rung::Variant => (gone, asked) = (true, asked + 1),
-                    StepResult::Gone => return self.gone_or_in_trouble(patient).await,
+                    StepResult::Gone if rung == Rung::Variant => {
+                        (gone, asked) = (gone.or(Some(Instant::now())), asked + 1);
+                    }
+                    StepResult::Gone => return self.gone_or_in_trouble(patient, Instant::now()).await,
                     StepResult::NoHelp(CanvasResponse::Refused) => tried = true,
                     StepResult::NoHelp(_) => (tried, asked) = (true, asked + 1),
                     StepResult::Cooling => cooling = true,
@@ -159,22 +169,40 @@ impl Ward {
                 }
             }
         }
-        if gone {
-            return self.gone_or_in_trouble(patient).await;
+        if let Some(seen) = gone {
+            return self.gone_or_in_trouble(patient, seen).await;
         }
         if cooling && !tried { HealOutcome::Cooling } else { HealOutcome::Failed }
     }
 
     /// A canvas came without the image, and no key was written: its file is gone, or the file store is in trouble. Where
-    /// it is known which file that is, one look at it tells.
-    pub(in crate::heal) async fn gone_or_in_trouble(&self, patient: &IndexedImage) -> HealOutcome {
-        let proof = match self.look_at_file(patient).await {
-            Some(true) => Proof::Shown,
-            None => Proof::Likely { well_at: self.well_at(patient) },
+    /// it is known which file that is, one look at it tells. Where it is not, a trouble may have passed since that canvas
+    /// was `seen` (other canvases were asked for meanwhile): what is remembered is as old as the canvas.
+    pub(in crate::heal) async fn gone_or_in_trouble(
+        &self,
+        patient: &IndexedImage,
+        seen: Instant,
+    ) -> HealOutcome {
+        match self.look_at_file(patient).await {
+            Some(true) => self.file_is_missing(patient, Proof::Shown),
+            None => {
+                self.file_was_missing(patient, Proof::Likely { well_at: self.well_at(patient) }, seen);
+            }
             Some(false) => return HealOutcome::Failed,
-        };
-        self.file_is_missing(patient, proof);
+        }
         HealOutcome::Missing
+    }
+
+    /// A stored canvas was believed, and the viewer's own request shows that it healed nothing. Asking for it again would
+    /// change nothing.
+    pub(in crate::heal) fn visits_were_in_vain(&self, patient: &IndexedImage) {
+        for turn in self.turns(patient) {
+            if self.may_overwrite(&turn.service, &turn.canvas) {
+                let visit = CanvasRequest::visit(&turn.canvas).flight;
+                self.memory.cool(&visit, VISITED_FOR, Instant::now());
+                self.visited.insert(visit, CanvasResponse::Carries, VISITED_FOR);
+            }
+        }
     }
 
     /// The canvases that may be asked for, each once, newest first.
@@ -187,7 +215,12 @@ impl Ward {
             };
             let Some(service) = self.service(canvas.route) else { continue };
             if !turns.iter().any(|other| other.canvas == canvas) {
-                turns.push(Turn { service: Arc::clone(service), canvas, visited: VisitResult::Never });
+                turns.push(Turn {
+                    service: Arc::clone(service),
+                    canvas,
+                    visited: VisitResult::Never,
+                    overwrites: false,
+                });
             }
         }
         turns
@@ -201,7 +234,8 @@ impl Ward {
         urgency: &Arc<FlightPriority>,
     ) -> StepResult {
         // What may overwrite is only for services that cannot build beside.
-        let may_overwrite = self.may_overwrite(&turn.service, &turn.canvas);
+        turn.overwrites |= self.may_overwrite(&turn.service, &turn.canvas);
+        let may_overwrite = turn.overwrites;
         match rung {
             Rung::Variant => self.variant(turn, patient, urgency).await,
             Rung::Visit if may_overwrite && turn.visited == VisitResult::Never => {

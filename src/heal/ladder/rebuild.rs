@@ -4,6 +4,7 @@
 //! poisoned one, and if the file is gone it turns a good canvas into an empty one (upstream.md "Ways back to life").
 
 use std::sync::Arc;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use http::StatusCode;
@@ -61,29 +62,12 @@ impl Ward {
             // Whoever cannot build it cannot build it anew.
             Some(_) => return StepResult::Skipped,
         }
-        let said = self.ask(patient).await;
-        if matches!(said, Said::Alive(_)) {
-            return StepResult::Alive;
-        }
-        let health = if service.wellness.is_well_soon().await || visited == Some(CanvasResponse::Lacks) {
-            self.health(service, patient).await
-        } else {
-            ServiceHealth::Unwell
+        let lacks = visited == Some(CanvasResponse::Lacks);
+        let alone = match self.may_rebuild(service, canvas, patient, lacks).await {
+            Ok(alone) => alone,
+            Err(step) => return step,
         };
-        if health == ServiceHealth::Unwell {
-            self.metrics.event("rebuild_withheld");
-            if visited == Some(CanvasResponse::Lacks) {
-                self.cure(service, CanvasRequest::visit(canvas), patient);
-            }
-            return StepResult::Skipped;
-        }
-        let nothing_to_lose = visited == Some(CanvasResponse::Lacks);
-        // Nothing shows that it is well, and what it stores could become worse: one finds out, the others wait.
         let cannot_build_beside = service.variants.known(Instant::now()) == Some(false);
-        let is_a_trial = cannot_build_beside && !nothing_to_lose && health != ServiceHealth::Well;
-        let Ok(alone) = is_a_trial.then(|| service.try_alone().ok_or(())).transpose() else {
-            return StepResult::Cooling;
-        };
         // Beside it, wherever that may be possible: of a file that is gone a canvas built anew would be empty.
         let errand = if cannot_build_beside || canvas.variant.is_none() {
             CanvasRequest::rebuild(canvas)
@@ -98,7 +82,7 @@ impl Ward {
         // Whoever builds a canvas writes the key first, unless there is no file to write it for.
         if step != StepResult::NoHelp(CanvasResponse::Lacks) {
             // UPSTREAM: a poisoned duplicate may stand behind the good one. Only plain GETs show it.
-            if visited == Some(CanvasResponse::Lacks) && step == StepResult::Back {
+            if lacks && step == StepResult::Back {
                 self.cure(service, CanvasRequest::visit(canvas), patient);
             }
             return step;
@@ -108,6 +92,54 @@ impl Ward {
             return step;
         }
         StepResult::Gone
+    }
+
+    /// Is a rebuild safe now? `lacks`: the stored canvas is without its image, so there is nothing to lose. With the right to
+    /// be the only one, where nothing shows that the service is well. `Err`: it is not safe.
+    async fn may_rebuild(
+        self: &Arc<Self>,
+        service: &Arc<CanvasService>,
+        canvas: &Allowed,
+        patient: &IndexedImage,
+        lacks: bool,
+    ) -> Result<Option<OwnedSemaphorePermit>, StepResult> {
+        let mut alone = None;
+        loop {
+            if matches!(self.ask(patient).await, Said::Alive(_)) {
+                return Err(StepResult::Alive);
+            }
+            let health = if service.wellness.is_well_soon().await || lacks {
+                self.health(service, patient).await
+            } else {
+                ServiceHealth::Unwell
+            };
+            if health == ServiceHealth::Unwell {
+                self.metrics.event("rebuild_withheld");
+                if lacks {
+                    self.cure(service, CanvasRequest::visit(canvas), patient);
+                }
+                return Err(StepResult::Skipped);
+            }
+            // What is stored could become worse: one finds out whether the service is well, the others wait for that.
+            let is_a_trial = health != ServiceHealth::Well
+                && !lacks
+                && service.variants.known(Instant::now()) == Some(false);
+            if !is_a_trial {
+                return Ok(None);
+            }
+            if alone.is_some() {
+                return Ok(alone);
+            }
+            alone = service.try_alone();
+            if alone.is_some() {
+                return Ok(alone);
+            }
+            alone = service.alone().await;
+            // Another page of the same file may have been the trial.
+            if self.is_back(patient).await {
+                return Err(StepResult::Alive);
+            }
+        }
     }
 
     /// A rebuild helped, and it comes after a visit only: where visits cool down, the next expiry would be healed by
@@ -151,7 +183,14 @@ impl Ward {
         match self.look_at(&witness, INFO_TRUTH).await {
             Ok(status) if status.is_success() => ServiceHealth::Well,
             // An identifier that is alive must have an info.json; if it has none, info.json is what is broken.
-            Ok(_) if matches!(self.ask(&witness).await, Said::Alive(_)) => ServiceHealth::Unwell,
+            // Unless its own file is gone: then its tiles are 404, too.
+            Ok(_) if matches!(self.ask(&witness).await, Said::Alive(_)) => {
+                if self.shows_nothing(&witness).await {
+                    ServiceHealth::Unproven
+                } else {
+                    ServiceHealth::Unwell
+                }
+            }
             Ok(_) => ServiceHealth::Unproven,
             Err(_) => ServiceHealth::Unwell,
         }

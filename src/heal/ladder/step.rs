@@ -178,13 +178,16 @@ impl Ward {
             // It is stored, and asking for it again changes nothing.
             self.memory.cool(&errand.flight, VISITED_FOR, Instant::now());
         } else if is_leader && !answer.is_about_the_service() {
-            self.rung_failed(service, &errand.flight, boarded);
+            match answer {
+                CanvasResponse::Refused => self.rung_was_refused(service, &errand.flight, boarded),
+                _ => self.rung_failed(service, &errand.flight, boarded),
+            }
         }
         // The key was written and the nested request failed: poisoned. (Where it is not back, the file may be gone;
         // the rung of rebuilding finds that out.)
         match answer {
             CanvasResponse::Lacks if is_back => self.cure(service, errand, patient),
-            CanvasResponse::Built | CanvasResponse::Carries if errand.canvas.is_some() => {
+            CanvasResponse::Built | CanvasResponse::Carries if self.touched(service, &errand).is_some() => {
                 self.mends.lacking.note([&*patient.key], false);
             }
             _ => {}

@@ -22,6 +22,16 @@ impl Ward {
             || service.variants.known(Instant::now()) == Some(false)
     }
 
+    /// The stored canvas that this request may have built over.
+    pub(in crate::heal) fn touched<'a>(
+        &self,
+        service: &CanvasService,
+        errand: &'a CanvasRequest,
+    ) -> Option<&'a Allowed> {
+        let canvas = errand.canvas.as_ref()?;
+        (errand.flight.rung != Rung::Variant || self.may_overwrite(service, canvas)).then_some(canvas)
+    }
+
     /// Variant: the canvas is built beside the stored one, which stays as it is; the key is written all the same.
     pub(in crate::heal) async fn variant(
         self: &Arc<Self>,
@@ -30,7 +40,10 @@ impl Ward {
         urgency: &Arc<FlightPriority>,
     ) -> StepResult {
         let Some(errand) = CanvasRequest::variant(&turn.canvas) else { return StepResult::Skipped };
-        if self.honours_variants(&turn.service).await == Some(false) {
+        // One that began before that was known is a plain visit of this canvas: it is joined.
+        if self.honours_variants(&turn.service).await == Some(false)
+            && self.canvases.find(&errand.flight).is_none()
+        {
             return StepResult::Skipped;
         }
         let step = self.step(&turn.service, errand, patient, urgency).await;

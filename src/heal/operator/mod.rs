@@ -24,6 +24,7 @@ use crate::heal::canvas_service::shared_request::Freshness;
 use crate::heal::evidence::{Evidence, Probe, proves_nothing};
 use crate::heal::flight_priority::FlightPriority;
 use crate::heal::ladder::HealOutcome;
+use crate::heal::missing_files::Proof;
 use crate::heal::ward::{IndexedImage, Ward};
 use crate::iiif::IdentifierKind;
 use crate::iiif::manifest::{Canvas, Document, WalkError};
@@ -164,8 +165,7 @@ impl Healer {
         let verdict = ward.board(patient, Priority::Background).landed().await.unwrap_or(HealOutcome::Failed);
         // UPSTREAM: whoever registers a file writes its key, whether the file is there or not.
         let is_proven = !matches!(verdict, HealOutcome::Healed(Rung::Register) | HealOutcome::Alive);
-        let verdict =
-            if !is_proven && ward.is_missing(patient).await { HealOutcome::Missing } else { verdict };
+        let verdict = if is_proven { verdict } else { ward.confirmed(verdict, patient).await };
         let canvases = ward.asked_canvases(patient);
         let is_back = matches!(verdict, HealOutcome::Healed(_) | HealOutcome::Alive);
         // Without its image the canvas is not cured either: nobody waits for that.
@@ -302,6 +302,22 @@ impl CanvasService {
 }
 
 impl Ward {
+    /// What is left of "registered": nothing, where the image server finds no file.
+    async fn confirmed(&self, verdict: HealOutcome, patient: &IndexedImage) -> HealOutcome {
+        if self.is_missing(patient).await {
+            return HealOutcome::Missing;
+        }
+        if verdict != HealOutcome::Healed(Rung::Register) || !self.shows_nothing(patient).await {
+            return verdict;
+        }
+        // `/resources` is closed: the file's own identifier may tell.
+        if self.look_at_file(patient).await == Some(true) {
+            self.file_is_missing(patient, Proof::Shown);
+            return HealOutcome::Missing;
+        }
+        HealOutcome::Failed
+    }
+
     pub(in crate::heal) fn asked_canvas(&self, canvas: &str) -> Option<Asked> {
         let allowed = self.guard.allow(canvas)?;
         Some((Arc::clone(self.service(allowed.route)?), allowed))

@@ -15,7 +15,7 @@ use crate::heal::canvas_service::registration::Said;
 use crate::heal::canvas_service::request::CanvasRequest;
 use crate::heal::canvas_service::response::CanvasResponse;
 use crate::heal::canvas_service::shared_request::{DONE, Freshness};
-use crate::heal::evidence::Probe;
+use crate::heal::evidence::{Probe, proves_nothing};
 use crate::heal::flight_priority::FlightPriority;
 use crate::heal::ladder::rebuild::ServiceHealth;
 use crate::heal::single_flight::FlightHandle;
@@ -75,7 +75,7 @@ impl Ward {
         errand: CanvasRequest,
         patient: &IndexedImage,
     ) {
-        let Some(canvas) = errand.canvas else { return };
+        let Some(canvas) = self.touched(service, &errand).cloned() else { return };
         self.mends.lacking.note([&*patient.key], true);
         // Who took the rung away wants no rebuild, not even behind the viewers' backs.
         if !self.settings.heal.ladder.contains(&Rung::Rebuild) {
@@ -151,11 +151,23 @@ impl Ward {
         urgency: &Arc<FlightPriority>,
     ) -> CureAttempt {
         // A fault that only the service sees shows in what it builds: one finds out, and not more often than that.
-        if !service.breaker_is_closed() || !service.wellness.is_well() {
+        if !service.wellness.is_well() {
             return CureAttempt::Unwell;
         }
+        // A plain GET changes nothing, and closes the breaker when the service is back. While it is open none is sent.
+        if !service.breaker_is_closed() {
+            return match self.asked(service, CanvasRequest::visit(canvas), patient, urgency).await {
+                CanvasResponse::Built | CanvasResponse::Carries => CureAttempt::Cured,
+                _ => CureAttempt::Unwell,
+            };
+        }
         let Some(_alone) = service.try_alone() else { return CureAttempt::Unwell };
-        let is_well = match (self.ask(patient).await, self.shows(patient).await) {
+        let tile = self.look_at(patient, Probe::SmallTile.tail()).await;
+        let is_hidden = tile.as_ref().is_ok_and(|status| matches!(status.as_u16(), 401 | 403 | 407));
+        let is_shown = tile.is_ok_and(|status| !self.is_expiry(status) && !proves_nothing(status));
+        let is_well = match (self.ask(patient).await, is_shown) {
+            // Who asks for a login first shows nothing of the image, and is not unwell either.
+            _ if is_hidden => self.health(service, patient).await != ServiceHealth::Unwell,
             (Said::Alive(_), false) => return self.gone_or_unwell(patient).await,
             (Said::Alive(_) | Said::Nothing, true) => self.nested_is_well(patient).await,
             // Poisoned, and expired too: its own info.json cannot be well before it is registered again.

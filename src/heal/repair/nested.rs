@@ -202,12 +202,13 @@ impl Ward {
         if answer == Some(CanvasResponse::Carries) && self.honours_variants(&service).await == Some(true) {
             answer = asked().await;
         }
+        let seen = Instant::now();
         let is_expired = self.evidence(patient).await == Evidence::Expired;
         match answer {
             Some(CanvasResponse::Built) => NestedCheck::Proven,
             Some(CanvasResponse::Carries) => otherwise,
             // Whoever builds a canvas writes the key first, unless there is no file to write it for.
-            Some(CanvasResponse::Lacks) if is_expired => match self.gone_or_in_trouble(patient).await {
+            Some(CanvasResponse::Lacks) if is_expired => match self.gone_or_in_trouble(patient, seen).await {
                 HealOutcome::Missing => NestedCheck::SeemsGone,
                 _ => NestedCheck::Unwell,
             },

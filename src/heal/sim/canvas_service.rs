@@ -22,6 +22,17 @@ use crate::upstream::{Body, Caller, UpstreamError};
 #[derive(Debug)]
 pub(super) struct CanvasService(pub(super) Arc<Model>);
 
+/// What a viewer's own request carries, so that the model can tell it from ours.
+pub(super) const BY_VIEWER: &str = "x-by-viewer";
+
+/// Who asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum By {
+    Us,
+    /// What comes of it is not our doing.
+    Viewer,
+}
+
 /// Status, media type and body.
 type Told = (u16, &'static str, String);
 
@@ -34,7 +45,8 @@ impl SendRequest for CanvasService {
             let target = head.uri.path_and_query().map(ToString::to_string).unwrap_or_default();
             self.0.log(|| format!("service asked {target}"));
             // UPSTREAM: who leaves stops no generation.
-            let working = tokio::spawn(Arc::clone(&self.0).service(target.clone()));
+            let by = if head.headers.contains_key(BY_VIEWER) { By::Viewer } else { By::Us };
+            let working = tokio::spawn(Arc::clone(&self.0).service(target.clone(), by));
             let told = match timeout(times.first_byte, working).await {
                 Err(_) => Err(UpstreamError::FirstByteTimeout),
                 Ok(Err(panicked)) => panic!("the model broke: {panicked}"),
@@ -56,7 +68,7 @@ fn parameter<'a>(query: &'a str, name: &str) -> Option<&'a str> {
 }
 
 impl Model {
-    async fn service(self: Arc<Self>, target: String) -> Result<Response<Body>, UpstreamError> {
+    async fn service(self: Arc<Self>, target: String, by: By) -> Result<Response<Body>, UpstreamError> {
         if self.has(Fault::ServiceDown) {
             return Err(refused());
         }
@@ -80,9 +92,9 @@ impl Model {
             return Ok(busy);
         }
         let (status, media_type, body) = if let Some(path) = path.strip_prefix("fedora/canvas/") {
-            self.canvas(path, update, disallow).await
+            self.canvas(path, update, disallow, by).await
         } else if let Some(path) = path.strip_prefix("fedora/presentation/") {
-            self.book(path, update, disallow).await
+            self.book(path, update, disallow, by).await
         } else if let Some(path) = path.strip_prefix("fedora/image/") {
             self.registers(path, update).await
         } else {
@@ -125,12 +137,14 @@ impl Model {
         self.state().asked.entry(leaf).or_default().reasons += 1;
     }
 
-    async fn canvas(&self, path: &str, update: bool, disallow: String) -> Told {
+    async fn canvas(&self, path: &str, update: bool, disallow: String, by: By) -> Told {
         let Some(leaf) = self.library.leaf_at(path) else {
             sleep(self.world().canvas() / 3).await;
             return (500, JSON, r#"{"status":500}"#.to_owned());
         };
-        self.state().asked.entry(leaf).or_default().asked += 1;
+        if by == By::Us {
+            self.state().asked.entry(leaf).or_default().asked += 1;
+        }
         if !update && !disallow.is_empty() {
             // Such an answer may be an old one: it proves nothing.
             self.reason(leaf);
@@ -149,10 +163,14 @@ impl Model {
         if let (Some(pictures), false) = (stored, update) {
             sleep(Duration::from_millis(5)).await;
             self.reason(leaf);
+            if pictures == 0 {
+                // It has to be rebuilt, unless somebody does so just now: that it does not say.
+                self.reason(leaf);
+            }
             return (200, JSON, self.library.canvas(leaf, pictures > 0, &query));
         }
         let built = {
-            let _building = Building::of(self);
+            let _building = Building::of(self, What::Canvas);
             self.builds(leaf).await
         };
         match built {
@@ -161,7 +179,7 @@ impl Model {
                     self.reason(leaf);
                 }
                 let of = usize::from(!self.file_is_gone(leaf));
-                self.stores(place, usize::from(has_picture), of);
+                self.stores(place, usize::from(has_picture), of, by == By::Us);
                 (200, JSON, self.library.canvas(leaf, has_picture, &query))
             }
             Err(status) => {
@@ -217,7 +235,7 @@ impl Model {
         status == 200
     }
 
-    async fn book(&self, path: &str, update: bool, disallow: String) -> Told {
+    async fn book(&self, path: &str, update: bool, disallow: String, by: By) -> Told {
         let Some(book) = self.library.books.iter().position(|book| book == path) else {
             sleep(self.world().canvas() / 3).await;
             return (500, JSON, r#"{"status":500}"#.to_owned());
@@ -233,7 +251,8 @@ impl Model {
             sleep(Duration::from_millis(5)).await;
             return (200, JSON, self.library.manifest(book, &leaves[..pictures.min(leaves.len())], &query));
         }
-        let _building = Building::of(self);
+        let _building =
+            Building::of(self, if by == By::Viewer { What::ViewersManifest } else { What::Canvas });
         let mut whole = Vec::new();
         for leaf in &leaves {
             match self.builds(*leaf).await {
@@ -243,7 +262,7 @@ impl Model {
             }
         }
         let there = leaves.iter().filter(|leaf| !self.file_is_gone(**leaf)).count();
-        self.stores(place, whole.len(), there);
+        self.stores(place, whole.len(), there, by == By::Us);
         (200, JSON, self.library.manifest(book, &whole, &query))
     }
 
@@ -263,7 +282,7 @@ impl Model {
         self.state().keys.insert(leaf);
         self.log(|| format!("         key of {leaf} registered"));
         if self.nested_info(leaf).await {
-            self.stores(Place::Image(leaf), 1, 1);
+            self.stores(Place::Image(leaf), 1, 1, true);
             (200, JSON, "{}".to_owned())
         } else {
             (404, JSON, "{}".to_owned())
@@ -271,21 +290,27 @@ impl Model {
     }
 }
 
+/// What is counted against which bound.
+#[derive(Debug, Clone, Copy)]
+enum What {
+    /// Everybody's canvases, and the manifests that we ask for.
+    Canvas,
+    /// The manifests that viewers ask for.
+    ViewersManifest,
+}
+
 /// `Building` counts what is built at once.
-struct Building<'a>(&'a Model);
+struct Building<'a>(&'a Model, What);
 
 impl<'a> Building<'a> {
-    fn of(model: &'a Model) -> Self {
-        let mut state = model.state();
-        state.building += 1;
-        state.most = state.most.max(state.building);
-        drop(state);
-        Self(model)
+    fn of(model: &'a Model, what: What) -> Self {
+        model.state().building[what as usize].begins();
+        Self(model, what)
     }
 }
 
 impl Drop for Building<'_> {
     fn drop(&mut self) {
-        self.0.state().building -= 1;
+        self.0.state().building[self.1 as usize].now -= 1;
     }
 }

@@ -59,8 +59,10 @@ pub(super) struct World {
     pub(super) concurrency: usize,
     /// `heal.ahead`.
     pub(super) ahead: usize,
-    /// `heal.sweep`.
+    /// `heal.sweep`, and a mass expiry begins with six images.
     pub(super) sweep: bool,
+    /// The source of all manifests is kept warm.
+    pub(super) warm: bool,
 }
 
 /// `Fault` is what is wrong for a while.
@@ -116,6 +118,15 @@ pub(super) enum Want {
     Tile(u32),
 }
 
+/// `Document` is what a viewer asks the canvas service for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Document {
+    /// The canvas of a leaf.
+    Canvas(usize),
+    /// The manifest of a book.
+    Manifest(usize),
+}
+
 /// `Act` is one thing that happens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Act {
@@ -123,6 +134,8 @@ pub(super) enum Act {
     Ask { image: usize, want: Want, readers: usize, patience: u64, cookie: bool },
     /// A reader opens this manifest.
     Opened(usize),
+    /// So many viewers ask the canvas service itself for this document, at once.
+    Fetch { document: Document, viewers: usize, patience: u64 },
     /// Redis loses everything.
     Flush,
     /// Redis loses its resource keys.
@@ -182,6 +195,7 @@ impl World {
             concurrency: 2,
             ahead: 0,
             sweep: false,
+            warm: false,
         }
     }
 
@@ -207,12 +221,15 @@ impl World {
             two_routes: one_in(rng, 4),
             files_known: one_in(rng, 3),
             echoes: !one_in(rng, 4),
-            canvas_ms: [10, 20, 50, 100, 200, 500, 2_000, 10_000, 60_000][rng.usize(0..9)],
+            // A minute is rare: such a world takes as long as ten others.
+            canvas_ms: [10, 20, 50, 100, 200, 500, 2_000, if one_in(rng, 4) { 60_000 } else { 10_000 }]
+                [rng.usize(0..8)],
             key_early: !one_in(rng, 3),
             image_ms: [1, 5, 20][rng.usize(0..3)],
             concurrency: rng.usize(1..=3),
             ahead: [0, 0, 4, 8][rng.usize(0..4)],
             sweep: one_in(rng, 4),
+            warm: one_in(rng, 8),
         }
     }
 
@@ -278,8 +295,16 @@ impl Case {
             };
             acts.push(At { ms: rng.u64(0..until), act });
         }
+        if one_in(rng, 3) {
+            viewers(rng, library, until, &mut acts);
+        }
         acts.sort_by_key(|at| at.ms);
-        let last = (0..library.images.len()).collect();
+        // Mostly a few of them: heals at the end are what a world costs.
+        let mut last: Vec<_> = (0..library.images.len()).collect();
+        if !one_in(rng, 4) {
+            rng.shuffle(&mut last);
+            last.truncate(6);
+        }
         Self { world, stored: rng.usize(0..3), troubles, gone, acts, last }
     }
 
@@ -294,6 +319,25 @@ impl Trouble {
     /// Until when it may be heeded: who was told to rest does.
     pub(super) fn until(&self) -> u64 {
         if let Fault::Busy(seconds) = self.fault { self.to + seconds * 1000 } else { self.to }
+    }
+}
+
+/// Those who fetch canvases and manifests: a reader who opens a book, many who open it at once, or a crawler.
+fn viewers(rng: &mut Rng, library: &Library, until: u64, acts: &mut Vec<At>) {
+    let mut ms = rng.u64(0..until);
+    let is_crawler = one_in(rng, 2);
+    let mut leaf = rng.usize(0..library.leaves.len());
+    for _ in 0..rng.usize(1..12) {
+        let document = if one_in(rng, 3) {
+            Document::Manifest(rng.usize(0..library.books.len()))
+        } else {
+            Document::Canvas(leaf)
+        };
+        let patience = if one_in(rng, 4) { rng.u64(1..2_000) } else { 200_000 };
+        let viewers = if !is_crawler && one_in(rng, 3) { rng.usize(2..20) } else { 1 };
+        acts.push(At { ms, act: Act::Fetch { document, viewers, patience } });
+        ms += if is_crawler { rng.u64(0..50) } else { rng.u64(100..8_000) };
+        leaf = (leaf + 1) % library.leaves.len();
     }
 }
 

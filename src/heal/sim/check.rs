@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::case::{Case, Fault, Resources, Trouble, Want, World};
+use super::case::{Case, Fault, Trouble, Want};
 use super::model::Model;
 use super::run::{MISSING, WAIT};
 use crate::outcome::Outcome;
@@ -41,22 +41,18 @@ pub(super) struct Exchange {
 /// What is remembered of a file that is gone may outlast it for so long.
 const REMEMBERED: u64 = 2_000;
 
-/// Where a canvas can only be built over the stored one, a sign of a fault is heeded for so long. (A key that is lost while
-/// its canvas is built looks like one.)
-const DOUBT: u64 = 32_000;
-
-impl World {
-    /// Nothing proves anything here before a reader's own request does: not the image server, not `/resources`.
-    pub(super) fn is_blind(&self) -> bool {
-        self.login && self.resources != Resources::Open
-    }
-}
+/// What a fault has shown is heeded for so long.
+const HEEDED: u64 = 2_000;
 
 impl Case {
-    /// Something hangs: places are given back while what they were for goes on.
+    /// A request may take longer than ten seconds: it hangs, and its place is given on while it goes on. A whole book of
+    /// twelve canvases, which what nobody waits for may ask for, takes that long sooner.
     pub(super) fn hangs(&self) -> bool {
         let hangs = |trouble: &Trouble| matches!(trouble.fault, Fault::ServiceHangs | Fault::Stuck(_));
-        self.world.canvas_ms > 5_000 || self.troubles.iter().any(hangs)
+        let has_books = self.world.sweep || self.world.warm;
+        let longest = self.world.canvas_ms * if has_books { 12 } else { 1 };
+        // Two nested requests at a time: each of the others waits.
+        longest * 2 > 10_000 || self.troubles.iter().any(hangs)
     }
 
     pub(super) fn troubled(&self, from: u64, to: u64, counts: impl Fn(Fault) -> bool) -> bool {
@@ -91,12 +87,11 @@ impl Exchange {
     fn could_be_healed(&self, model: &Model, to: u64) -> bool {
         let (case, leaf) = (&model.case, self.leaf(model));
         let honours = case.world.honours_disallow;
-        let grace = if honours { 2_000 } else { DOUBT };
-        let lately = self.from.saturating_sub(grace + case.world.canvas_ms);
+        let lately = self.from.saturating_sub(HEEDED + case.world.canvas_ms);
         let excuses = |fault: Fault| match fault {
             // Beside the stored canvas the key is written although info.json fails.
-            Fault::Nested => !honours || case.world.is_blind(),
-            Fault::Info(_) => !honours || case.world.is_blind() || self.want == Want::Info,
+            Fault::Nested => !honours,
+            Fault::Info(_) => !honours || self.want == Want::Info,
             Fault::ResourcesHang => false,
             Fault::Stuck(stuck) => stuck == leaf,
             _ => true,
@@ -107,19 +102,15 @@ impl Exchange {
             case.gone.iter().any(|gone| gone.leaf == leaf && overlaps(from, to, gone.from, gone.to))
         };
         let remembered = u64::try_from(MISSING.as_millis()).unwrap_or(u64::MAX) + REMEMBERED;
-        // Where a canvas can only be built over the stored one, it is left alone when in doubt. (Of 1,500 worlds some ten
-        // end so although all is well: a promise that is not kept yet.)
-        let may_be_left = !honours;
         // Where a canvas takes very long its key may be lost again before anybody can see that it was there.
-        let is_prompt = honours && !case.world.is_blind() && case.world.canvas_ms < 10_000;
-        !may_be_left
-            && !case.troubled(lately, to, excuses)
+        let is_prompt = honours && case.world.canvas_ms < 10_000;
+        !case.troubled(lately, to, excuses)
             && !was_gone(self.from.saturating_sub(remembered).saturating_sub(case.world.canvas_ms))
             && !model.lost_since(leaf, if is_prompt { self.from } else { lately })
     }
 
     /// A heal takes longer than a reader waits, because canvases do or because something hangs.
-    fn may_take_long(model: &Model, from: u64, to: u64) -> bool {
+    pub(super) fn may_take_long(model: &Model, from: u64, to: u64) -> bool {
         let world = &model.case.world;
         let all = u64::try_from(model.library.leaves.len()).unwrap_or(u64::MAX) * world.canvas_ms;
         let wait = u64::try_from(WAIT.as_millis()).unwrap_or(u64::MAX);

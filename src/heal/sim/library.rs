@@ -1,7 +1,7 @@
 //! The holdings of every simulated world: books, a PDF, a picture; and the indexes that know them.
 
 use std::fmt::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
@@ -170,8 +170,9 @@ impl Library {
         }
     }
 
-    /// The index with so many stale owners of each image, and with the files' URLs known or not. Built once.
-    pub(super) fn index(&self, stale: usize, known: bool, settings: &Settings) -> Arc<Index> {
+    /// The index with so many stale owners of each image, and with the files' URLs known or not; and the folder with the
+    /// manifests that it was made from. Built once.
+    pub(super) fn index(&self, stale: usize, known: bool, settings: &Settings) -> (PathBuf, Arc<Index>) {
         static BUILT: OnceLock<Vec<(tempfile::TempDir, Arc<Index>)>> = OnceLock::new();
         let build = |stale: usize, known: bool| {
             let folder = tempfile::tempdir().expect("a folder");
@@ -192,7 +193,8 @@ impl Library {
             STALE.iter().flat_map(|stale| [false, true].map(|known| build(*stale, known))).collect()
         });
         let at = STALE.iter().position(|count| *count == stale).expect("one that is built") * 2;
-        Arc::clone(&indexes[at + usize::from(known)].1)
+        let (folder, index) = &indexes[at + usize::from(known)];
+        (folder.path().join("manifests"), Arc::clone(index))
     }
 }
 

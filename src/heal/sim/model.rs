@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep_until};
 
-use super::case::{Cache, Case, Fault, World};
+use super::case::{Cache, Case, Fault, Gone, Trouble, World};
 use super::library::Library;
 use crate::heal::Healer;
 
@@ -29,12 +29,28 @@ pub(super) struct Asked {
     pub(super) reasons: usize,
 }
 
+/// How many now, and how many at most.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct AtOnce {
+    pub(super) now: usize,
+    pub(super) most: usize,
+}
+
+impl AtOnce {
+    pub(super) fn begins(&mut self) {
+        self.now += 1;
+        self.most = self.most.max(self.now);
+    }
+}
+
 #[derive(Debug, Default)]
 pub(super) struct State {
     /// Leaves whose resource key is there.
     pub(super) keys: HashSet<usize>,
     /// When the key of a leaf was lost last.
     pub(super) lost: HashMap<usize, Instant>,
+    /// Documents that were stored last for a viewer of them, not for us.
+    pub(super) by_viewers: HashSet<Place>,
     /// Pictures in each stored document.
     pub(super) documents: HashMap<Place, usize>,
     /// Identifiers whose info.json is in the image server's memory.
@@ -43,9 +59,8 @@ pub(super) struct State {
     pub(super) tiles: HashSet<String>,
     /// Files in the source cache.
     pub(super) opened: HashSet<usize>,
-    /// Canvases being built now, and the most at once.
-    pub(super) building: usize,
-    pub(super) most: usize,
+    /// What is being built: canvases, and manifests for viewers.
+    pub(super) building: [AtOnce; 2],
     pub(super) asked: HashMap<usize, Asked>,
     /// Requests to the server of the other image route.
     pub(super) stray: usize,
@@ -130,8 +145,11 @@ impl Model {
 
     /// Waits until this fault is over.
     pub(super) async fn outlasts(&self, fault: Fault) {
-        while self.has(fault) {
-            sleep(Duration::from_millis(100)).await;
+        let now = self.now();
+        let is_it = |trouble: &&Trouble| trouble.fault == fault && (trouble.from..trouble.to).contains(&now);
+        // Another one of the same kind may begin before this one ends.
+        if let Some(to) = self.case.troubles.iter().filter(is_it).map(|trouble| trouble.to).max() {
+            sleep_until(self.start + Duration::from_millis(to)).await;
         }
     }
 
@@ -169,16 +187,37 @@ impl Model {
     }
 
     /// Stores a document. Fewer pictures than before where everybody reads them is what must never come of us.
-    pub(super) fn stores(&self, place: Place, pictures: usize, of: usize) {
-        let before = self.state().documents.insert(place.clone(), pictures);
+    pub(super) fn stores(&self, place: Place, pictures: usize, of: usize, by_us: bool) {
+        let before = {
+            let mut state = self.state();
+            if by_us {
+                state.by_viewers.remove(&place)
+            } else {
+                state.by_viewers.insert(place.clone())
+            };
+            state.documents.insert(place.clone(), pictures)
+        };
         let plain = matches!(&place, Place::Canvas(_, query) | Place::Book(_, query) if query.is_empty());
         if !plain {
             return;
         }
         self.log(|| format!("         stored {place:?}: {before:?} -> {pictures}"));
-        // Where `disallow` is not known a rebuild may meet a fault that begins after it.
         let worse = before.is_some_and(|before| pictures < before) || (before.is_none() && pictures < of);
-        if worse && self.world().honours_disallow {
+        // Where `disallow` is ignored a visit or a rebuild may meet a fault that nobody has seen yet, and nothing tells
+        // an image that expired from one whose file is gone.
+        let could_know = self.world().honours_disallow || {
+            let (began, now) = (self.now().saturating_sub(self.world().canvas_ms + 1_000), self.now());
+            let is_gone = |gone: &Gone| gone.from <= now && gone.to >= began;
+            // A key that is lost while its canvas is built makes the nested request fail.
+            let was_lost = match &place {
+                Place::Canvas(leaf, _) | Place::Image(leaf) => self.lost_since(*leaf, began),
+                Place::Book(book, _) => {
+                    self.library.leaves_of(*book).any(|leaf| self.lost_since(leaf, began))
+                }
+            };
+            !was_lost && !self.case.troubled(began, now, |_| true) && !self.case.gone.iter().any(is_gone)
+        };
+        if worse && by_us && could_know {
             self.breaks(format!("(2) {place:?} was made worse: {before:?} pictures, {pictures} now"));
         }
     }

@@ -1,6 +1,6 @@
 //! Cases that the simulation found, made small, each with the name of what went wrong.
 
-use super::case::{Act, At, Case, Fault, Gone, Resources, Trouble, Want, World};
+use super::case::{Act, At, Case, Document, Fault, Gone, Resources, Trouble, Want, World};
 use super::library::Library;
 use super::run::play;
 
@@ -92,4 +92,135 @@ fn an_info_json_that_is_refused_after_the_heal_is_not_called_healed() {
         troubles: vec![fault],
         ..case(slow, &[(1_000, Act::Flush), (2_000, info)], &[12])
     });
+}
+
+#[test]
+fn what_a_fault_showed_to_a_long_heal_is_not_told_to_who_comes_after_the_fault() {
+    let world = World { stale_owners: 3, canvas_ms: 10_000, ..World::plain() };
+    let fault = Trouble { fault: Fault::FileStore, from: 2_607, to: 22_607 };
+    let info = Act::Ask { image: 6, want: Want::Info, readers: 1, patience: 200_000, cookie: false };
+    let acts = [(13_022, Act::Flush), (14_665, ask(7, 64)), (14_974, ask(11, 256)), (16_501, info)];
+    keeps_every_promise(&Case { troubles: vec![fault], ..case(world, &acts, &[6]) });
+}
+
+#[test]
+fn while_an_image_is_healed_no_reader_is_held_who_asks_for_another_tile() {
+    let world = World { resources: Resources::Closed, login: true, canvas_ms: 2_000, ..World::plain() };
+    let crowd = Act::Ask { image: 4, want: Want::Tile(100), readers: 18, patience: 200_000, cookie: true };
+    let acts = [(1_883, Act::EvictKeys), (33_684, ask(4, 256)), (34_480, crowd)];
+    keeps_every_promise(&case(world, &acts, &[]));
+}
+
+#[test]
+fn while_one_rebuild_finds_out_whether_the_service_is_well_the_others_wait_for_it() {
+    let world = World { honours_disallow: false, ..World::plain() };
+    let gone = Gone { leaf: 0, from: 0, to: u64::MAX / 2 };
+    let one = case(world.clone(), &[(73_928, Act::Expire(13))], &[0, 13]);
+    keeps_every_promise(&Case { stored: 1, gone: vec![gone], ..one });
+    let slow = World { canvas_ms: 60_000, ..world };
+    let acts = [(37_225, Act::EvictKeys), (172_320, ask(2, 128)), (182_823, ask(3, 100))];
+    keeps_every_promise(&Case { stored: 1, ..case(slow, &acts, &[]) });
+}
+
+#[test]
+fn pages_of_one_file_are_one_rebuild() {
+    let world =
+        World { honours_disallow: false, resources: Resources::Closed, canvas_ms: 50, ..World::plain() };
+    let pages = case(world, &[(40_630, Act::EvictKeys)], &[17, 18]);
+    keeps_every_promise(&Case { stored: 1, ..pages });
+}
+
+#[test]
+fn behind_a_login_a_stored_canvas_that_heals_nothing_is_rebuilt() {
+    let world =
+        World { honours_disallow: false, login: true, resources: Resources::Closed, ..World::plain() };
+    let crowd = Act::Ask { image: 0, want: Want::Tile(128), readers: 18, patience: 200_000, cookie: true };
+    let one = case(world.clone(), &[(36_980, Act::EvictKeys)], &[19]);
+    keeps_every_promise(&Case { stored: 1, ..one });
+    keeps_every_promise(&Case {
+        stored: 1,
+        ..case(world, &[(36_980, Act::EvictKeys), (40_306, crowd)], &[])
+    });
+}
+
+#[test]
+fn behind_a_login_a_canvas_is_cured_after_a_fault_and_after_the_breaker_was_open() {
+    let world = World { honours_disallow: false, login: true, ..World::plain() };
+    let troubles = vec![
+        Trouble { fault: Fault::ServiceDown, from: 47_915, to: 55_915 },
+        Trouble { fault: Fault::Nested, from: 29_673, to: 37_673 },
+    ];
+    let info = Act::Ask { image: 0, want: Want::Info, readers: 1, patience: 200_000, cookie: true };
+    let one = case(world, &[(2_071, Act::EvictKeys), (36_574, info)], &[]);
+    keeps_every_promise(&Case { stored: 1, troubles, ..one });
+}
+
+#[test]
+fn behind_a_login_an_info_json_goes_out_when_its_reader_sees_a_tile() {
+    let world = World { login: true, resources: Resources::Gateway, ..World::plain() };
+    let fault = Trouble { fault: Fault::Nested, from: 29_104, to: 89_104 };
+    let info = Act::Ask { image: 11, want: Want::Info, readers: 1, patience: 200_000, cookie: true };
+    let acts = [(53_633, Act::EvictKeys), (56_284, info)];
+    keeps_every_promise(&Case { troubles: vec![fault], ..case(world, &acts, &[]) });
+}
+
+#[test]
+fn a_canvas_that_the_first_variant_built_over_is_cured() {
+    let world = World { honours_disallow: false, ..World::plain() };
+    let fault = Trouble { fault: Fault::Nested, from: 8_270, to: 68_270 };
+    let info = Act::Ask { image: 14, want: Want::Info, readers: 1, patience: 200_000, cookie: true };
+    let acts = [(7_877, Act::Flush), (11_307, info)];
+    keeps_every_promise(&Case { troubles: vec![fault], ..case(world, &acts, &[]) });
+}
+
+#[test]
+fn batch_does_not_believe_a_registration_that_nothing_confirms() {
+    let world = World { files_known: true, resources: Resources::Closed, ..World::plain() };
+    let gone = Gone { leaf: 3, from: 35_930, to: u64::MAX / 2 };
+    let acts = [(32_641, ask(3, 128)), (50_939, Act::Mend(3))];
+    keeps_every_promise(&Case { gone: vec![gone], ..case(world, &acts, &[]) });
+}
+
+#[test]
+fn a_viewer_s_own_canvases_and_a_heal_share_their_places() {
+    let fetch = |leaf, viewers| {
+        let document = Document::Canvas(leaf);
+        Act::Fetch { document, viewers, patience: 200_000 }
+    };
+    let slow = World { canvas_ms: 2_000, ..World::plain() };
+    let crawler = (0..18).map(|leaf| (2_000 + 10 * leaf as u64, fetch(leaf, 1)));
+    let acts: Vec<_> = [(1_000, Act::Flush), (1_500, ask(9, 64))].into_iter().chain(crawler).collect();
+    keeps_every_promise(&case(slow.clone(), &acts, &everything()));
+    let book = Act::Fetch { document: Document::Manifest(0), viewers: 20, patience: 200_000 };
+    keeps_every_promise(&case(slow, &[(1_000, Act::Flush), (1_100, fetch(3, 20)), (1_200, book)], &[]));
+}
+
+#[test]
+fn a_sweep_and_a_source_that_is_kept_warm_heal_what_nobody_asks_for() {
+    for world in [
+        World { sweep: true, canvas_ms: 100, ..World::plain() },
+        World { warm: true, honours_disallow: false, canvas_ms: 500, ..World::plain() },
+    ] {
+        let crowd = (0..8).map(|image| (2_000 + image as u64, ask(image, 64)));
+        let acts: Vec<_> = std::iter::once((1_000, Act::Flush)).chain(crowd).collect();
+        keeps_every_promise(&case(world, &acts, &everything()));
+    }
+}
+
+#[test]
+fn an_image_whose_file_is_gone_is_no_witness_of_a_fault() {
+    let world = World { honours_disallow: false, canvas_ms: 100, ..World::plain() };
+    let gone = Gone { leaf: 0, from: 0, to: u64::MAX / 2 };
+    let acts = [(1_000, ask(0, 64)), (5_000, Act::Expire(13)), (6_000, ask(13, 64))];
+    keeps_every_promise(&Case { stored: 1, gone: vec![gone], ..case(world, &acts, &[13]) });
+}
+
+#[test]
+fn that_a_service_builds_over_is_not_forgotten_in_the_middle_of_a_heal() {
+    // Ten minutes after it was seen.
+    let world = World { honours_disallow: false, resources: Resources::Closed, ..World::plain() };
+    for late in [599_990, 600_000, 600_010, 600_020] {
+        let acts = [(1_000, Act::EvictKeys), (2_000, ask(3, 64)), (2_000 + late, ask(5, 64))];
+        keeps_every_promise(&Case { stored: 1, ..case(world.clone(), &acts, &[]) });
+    }
 }

@@ -75,7 +75,7 @@ impl Shrinker {
 
     fn plainer_world(&mut self) -> bool {
         let plain = World::plain();
-        let changes: [fn(&mut World, &World); 14] = [
+        let changes: [fn(&mut World, &World); 16] = [
             |world, plain| world.resources = plain.resources,
             |world, plain| world.cache = plain.cache,
             |world, plain| world.honours_disallow = plain.honours_disallow,
@@ -90,6 +90,8 @@ impl Shrinker {
             |world, plain| world.image_ms = plain.image_ms,
             |world, plain| world.concurrency = plain.concurrency,
             |world, plain| world.ahead = plain.ahead,
+            |world, plain| world.sweep = plain.sweep,
+            |world, plain| world.warm = plain.warm,
         ];
         let mut any = false;
         for change in changes {
