@@ -125,7 +125,7 @@ impl Healer {
             let Some(patient) = self.admit(exchange.image) else {
                 return Ok(Answered::original(first, Outcome::Unknown));
             };
-            ask.found_gone();
+            ask.found_gone(exchange.image.request.target);
             Box::pin(self.heal(exchange, &patient, Some(first), send)).await
         } else if rules.direct_statuses.contains(&status.as_u16()) {
             drop(ask);

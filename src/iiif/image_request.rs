@@ -80,7 +80,7 @@ impl<'a> ImageRequest<'a> {
         }
         let (length, target) = Target::parse(path);
         let identifier = text.get(..from + length)?;
-        (!path.get(..length)?.trim_matches('/').is_empty())
+        (!path.get(..length)?.bytes().all(|byte| byte == b'/'))
             .then(|| Self { identifier: Identifier::new(identifier), target })
     }
 
@@ -100,6 +100,20 @@ impl<'a> ImageRequest<'a> {
     }
 }
 
+/// The last four segments, behind what stands before them.
+///
+/// Byte by byte: a search with the processor's wide registers costs more than such short segments have bytes.
+fn last_four(path: &str) -> Option<[&str; 5]> {
+    let mut parts = [path; 5];
+    let mut rest = path;
+    for part in parts[1..].iter_mut().rev() {
+        let slash = rest.bytes().rposition(|byte| byte == b'/')?;
+        (rest, *part) = (&rest[..slash], &rest[slash + 1..]);
+    }
+    parts[0] = rest;
+    Some(parts)
+}
+
 /// The value of `IIIF=`.
 fn path_in_query(pair: &str) -> Option<&str> {
     let (name, value) = pair.split_once('=')?;
@@ -116,9 +130,7 @@ impl<'a> Target<'a> {
         if let Some(length) = path.strip_suffix("/info.json").and_then(behind) {
             return (length, Self::Info);
         }
-        let mut segments = path.rsplitn(5, '/');
-        if let (Some(file), Some(rotation), Some(size), Some(region), Some(identifier)) =
-            (segments.next(), segments.next(), segments.next(), segments.next(), segments.next())
+        if let Some([identifier, region, size, rotation, file]) = last_four(path)
             && is_image(region, size, rotation, file)
             && let Some(length) = behind(identifier)
         {

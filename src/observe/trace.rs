@@ -196,10 +196,14 @@ fn fresh_id() -> HeaderValue {
 }
 
 /// The lowest digits of `number`, as many as there is room for.
-pub(super) fn write_hex(mut number: u128, digits: &mut [u8]) {
-    for digit in digits.iter_mut().rev() {
-        *digit = b"0123456789abcdef"[(number & 15) as usize];
-        number >>= 4;
+#[expect(clippy::cast_possible_truncation, reason = "the halves of a number, and the lowest digit of one")]
+pub(super) fn write_hex(number: u128, digits: &mut [u8]) {
+    // 64 bits at a time: each shift of 128 bits is four of a processor's.
+    for (part, mut number) in digits.rchunks_mut(16).zip([number as u64, (number >> 64) as u64]) {
+        for digit in part.iter_mut().rev() {
+            *digit = b"0123456789abcdef"[(number & 15) as usize];
+            number >>= 4;
+        }
     }
 }
 

@@ -45,19 +45,23 @@ impl Rewrite {
     ///
     /// `no-transform` is not heeded: for its viewers this gateway is the origin, and whoever configures another host
     /// name wants its URLs (RFC 9110 section 7.7 is about intermediaries that nobody asked).
-    pub fn apply(self: &Arc<Self>, answer: Response<Body>) -> Response<Body> {
+    pub fn apply(self: &Arc<Self>, mut answer: Response<Body>) -> Response<Body> {
         if answer.extensions().get::<Done>().is_some() {
             return answer;
         }
+        self.links(answer.headers_mut());
+        // Nearly all answers are images: they are not taken apart.
+        if !is_json(answer.headers()) {
+            return answer;
+        }
         let (mut head, body) = answer.into_parts();
-        self.links(&mut head.headers);
         let is_whole = head.status != StatusCode::PARTIAL_CONTENT;
         let is_packed = match text(&head.headers, header::CONTENT_ENCODING) {
             "" | "identity" => Some(false),
             "gzip" | "x-gzip" => Some(true),
             _ => None,
         };
-        let (true, Some(is_packed)) = (is_whole && is_json(&head.headers), is_packed) else {
+        let (true, Some(is_packed)) = (is_whole, is_packed) else {
             return Response::from_parts(head, body);
         };
         changed(&mut head.headers);
@@ -85,6 +89,9 @@ impl Rewrite {
 
     fn links(self: &Arc<Self>, fields: &mut HeaderMap) {
         for name in LINKING {
+            if !fields.contains_key(&name) {
+                continue;
+            }
             let values = fields.get_all(&name).iter();
             let rewritten = values.map(|value| HeaderValue::from_bytes(&self.whole(value.as_bytes())));
             let Ok(rewritten) = rewritten.collect::<Result<Vec<_>, _>>() else { continue };

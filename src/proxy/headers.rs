@@ -7,12 +7,13 @@ use http::{HeaderMap, Method, Version};
 
 use super::Viewer;
 use super::fields::{Names, Via};
-use super::hops::{FORWARDED_HOST, FORWARDED_PATH, FORWARDED_PROTO, forward};
+use super::hops::{FORWARDED_HOST, FORWARDED_PATH, FORWARDED_PROTO, forward, forward_client, forward_host};
 use super::reply::Refusal;
 use super::route::{self, Asked};
 use crate::config::Settings;
 use crate::config::settings::{Route, RouteKind, is_among};
 use crate::observe::Trace;
+use crate::presentation::Rewrite;
 
 /// Fields that are for one connection only (RFC 9110 section 7.6.1), besides those that `Connection` names.
 const HOP_BY_HOP: Names<10> = Names::new([
@@ -28,13 +29,14 @@ const HOP_BY_HOP: Names<10> = Names::new([
     "proxy-authorization",
 ]);
 
-/// Makes the head of a request what goes upstream.
+/// Makes the head of a request what goes upstream. With a `rewrite` its host is the one that the upstream is told.
 pub(super) fn onward(
     head: &mut Parts,
-    asked: &Asked,
+    asked: &Asked<'_>,
     viewer: &Viewer,
     settings: &Settings,
     via: &Via,
+    rewrite: Option<&Rewrite>,
 ) -> Result<(), Refusal> {
     let route = &settings.routes[asked.route];
     let host = host_value(head, route, settings)?;
@@ -46,7 +48,11 @@ pub(super) fn onward(
     }
     // The body streams: hyper answers `100-continue` itself as soon as the upstream reads.
     headers.remove(header::EXPECT);
-    forward(headers, &host, viewer, &settings.server.trusted_proxies);
+    forward_client(headers, &host, viewer, &settings.server.trusted_proxies);
+    match rewrite {
+        Some(rewrite) => rewrite.called(headers),
+        None => forward_host(headers, &host, viewer),
+    }
     // UPSTREAM: Cantaloupe writes its own path into `@id` and Location, with this one before it.
     if let Some(before) = path_before(route).and_then(|path| HeaderValue::from_str(path).ok()) {
         headers.entry(FORWARDED_PATH).or_insert(before);
@@ -72,8 +78,9 @@ pub(super) fn onward(
 pub fn rules(settings: &Settings, viewer: &Viewer, mut head: Parts) -> Option<Parts> {
     route::framed(&head).ok()?;
     let trusted = is_among(viewer.peer.ip(), &settings.server.trusted_proxies);
-    let asked = route::route(settings, &head, &Trace::of(&head.headers, trusted)).ok()?;
-    onward(&mut head, &asked, viewer, settings, &Via::new(&settings.server.name)).ok()?;
+    let (uri, trace) = (head.uri.clone(), Trace::of(&head.headers, trusted));
+    let asked = route::route(settings, &head, &uri, &trace).ok()?;
+    onward(&mut head, &asked, viewer, settings, &Via::new(&settings.server.name), None).ok()?;
     Some(head)
 }
 
@@ -154,7 +161,7 @@ fn host_value(head: &Parts, route: &Route, settings: &Settings) -> Result<Header
 }
 
 /// The route's prefix replaced by the upstream's path; everything behind it byte for byte.
-fn target(asked: &Asked, prefix: &str, path: &str) -> Result<Uri, Refusal> {
+fn target(asked: &Asked<'_>, prefix: &str, path: &str) -> Result<Uri, Refusal> {
     let refused = |_| Refusal::BadRequest("the target cannot be forwarded");
     let same = (prefix == path).then(|| asked.uri().path_and_query().cloned()).flatten();
     // A full target may have a query and no path, or nothing at all: `http://a.example?x`, `http://a.example#x`.

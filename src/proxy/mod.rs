@@ -189,7 +189,7 @@ impl Rooms {
         body: Incoming,
     ) -> (&'static str, Result<Answer, Refusal>) {
         let step = Span::step(&asking.trace, "route");
-        let routed = route::route(&self.settings, head, &asking.trace);
+        let routed = route::route(&self.settings, head, asking.uri(), &asking.trace);
         drop(step);
         let asked = match routed {
             Ok(asked) => asked,
@@ -213,7 +213,7 @@ impl Rooms {
         &self,
         viewer: &Viewer,
         client: IpAddr,
-        asked: &Asked,
+        asked: &Asked<'_>,
         image: Option<&RoutedImage<'_>>,
         head: &mut Parts,
         body: Incoming,
@@ -222,12 +222,9 @@ impl Rooms {
         let raw = echo || self.skips_healing(head, viewer);
         let caller = self.caller(viewer, client, asked.route_kind, head.version);
         let body = bodies::taken(asked, &head.method, body, &self.settings.server)?;
-        headers::onward(head, asked, viewer, &self.settings, &self.via)?;
-        if let Some(rewrite) = &self.rewrite {
-            rewrite.called(&mut head.headers);
-            if asked.is_document(image) {
-                rewrite.prepare(&mut head.headers);
-            }
+        headers::onward(head, asked, viewer, &self.settings, &self.via, self.rewrite.as_deref())?;
+        if let Some(rewrite) = self.rewrite.as_ref().filter(|_| asked.is_document(image)) {
+            rewrite.prepare(&mut head.headers);
         }
         let onward = &*head;
         if cors::concerns(asked.route_kind, onward) {
@@ -291,14 +288,14 @@ impl Rooms {
     /// Manifests and canvases have a room of their own.
     async fn present(
         &self,
-        asked: &Asked,
+        asked: &Asked<'_>,
         onward: &Parts,
         body: Body,
         caller: Caller,
         may_update: bool,
     ) -> Result<Answer, Refusal> {
-        let step = Span::step(&asked.trace, "presentation");
-        let (trace, onward) = (step.within(&asked.trace), step.onward(onward).into_owned());
+        let step = Span::step(asked.trace, "presentation");
+        let (trace, onward) = (step.within(asked.trace), step.onward(onward).into_owned());
         let public = asked.uri().clone();
         let wanted = Wanted { route: asked.route, public, onward, trace, caller, may_update };
         let presented = self.presenter.answer(wanted, body).await.map_err(Refusal::Upstream)?;

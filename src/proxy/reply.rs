@@ -172,8 +172,16 @@ impl Asking {
         Self { method: head.method.clone(), uri: head.uri.clone(), is_http_1, client, trace }
     }
 
+    /// What is asked for, as it came.
+    pub(super) fn uri(&self) -> &Uri {
+        &self.uri
+    }
+
     /// What its span says of it.
     pub(super) fn describe(&self, span: &mut Span, route: &'static str, outcome: Outcome) {
+        if !span.is_sampled() {
+            return;
+        }
         span.text("http.request.method", self.method.as_str());
         span.text("url.path", self.uri.path());
         span.text("iiif_mender.request_id", self.trace.as_str());

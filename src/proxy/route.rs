@@ -14,41 +14,41 @@ use crate::observe::Trace;
 
 /// A request that belongs to a route.
 #[derive(Debug)]
-pub(super) struct Asked {
+pub(super) struct Asked<'a> {
     /// Position in `settings.routes`.
     pub(super) route: usize,
     pub(super) route_kind: RouteKind,
     /// Who asks.
-    pub(super) trace: Trace,
-    uri: Uri,
+    pub(super) trace: &'a Trace,
+    uri: &'a Uri,
     /// Where the path goes on behind the route's prefix.
     rest_at: usize,
 }
 
-impl Asked {
+impl<'a> Asked<'a> {
     /// The path behind the route's prefix, byte for byte as it came, without the query.
-    pub(super) fn rest(&self) -> &str {
+    pub(super) fn rest(&self) -> &'a str {
         &self.uri.path()[self.rest_at..]
     }
 
     /// The same with the query, which may hold the identifier.
-    fn rest_and_query(&self) -> &str {
+    fn rest_and_query(&self) -> &'a str {
         let target = self.uri.path_and_query().map_or("", |target| target.as_str());
         target.get(self.rest_at..).unwrap_or_default()
     }
 
     /// Path and query as they came.
-    pub(super) fn uri(&self) -> &Uri {
-        &self.uri
+    pub(super) fn uri(&self) -> &'a Uri {
+        self.uri
     }
 
     /// Whose image is asked for, on an image route. Reads the path: once for each request.
-    pub(super) fn image(&self) -> Option<RoutedImage<'_>> {
+    pub(super) fn image(&self) -> Option<RoutedImage<'a>> {
         let request = match self.route_kind {
             RouteKind::Image => ImageRequest::parse(self.rest_and_query())?,
             RouteKind::Presentation | RouteKind::Plain => return None,
         };
-        Some(RoutedImage { route: self.route, request, trace: &self.trace })
+        Some(RoutedImage { route: self.route, request, trace: self.trace })
     }
 
     /// Is it JSON for viewers: a manifest, a canvas, an info.json?
@@ -69,8 +69,13 @@ impl Asked {
     }
 }
 
-/// Finds the route of a request.
-pub(super) fn route(settings: &Settings, head: &Parts, trace: &Trace) -> Result<Asked, Refusal> {
+/// Finds the route of a request, whose target is `uri`.
+pub(super) fn route<'a>(
+    settings: &Settings,
+    head: &Parts,
+    uri: &'a Uri,
+    trace: &'a Trace,
+) -> Result<Asked<'a>, Refusal> {
     if matches!(head.method, Method::CONNECT | Method::TRACE) {
         return Err(Refusal::Method);
     }
@@ -100,9 +105,9 @@ pub(super) fn route(settings: &Settings, head: &Parts, trace: &Trace) -> Result<
     Ok(Asked {
         route: position,
         route_kind: route.kind,
-        trace: trace.clone(),
+        trace,
         rest_at: route.prefix.len(),
-        uri: head.uri.clone(),
+        uri,
     })
 }
 
@@ -180,13 +185,17 @@ pub(super) fn host(head: &Parts) -> Result<&str, Refusal> {
 
 /// A name, an IPv4 address or a bracketed IPv6 address, with or without a port. No userinfo.
 fn is_host(host: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
+    // Nearly all are a name alone.
+    if host.bytes().all(plain) {
+        return !host.is_empty();
+    }
     let (name, port) = match host.rsplit_once(':') {
         // The colons of an IPv6 address stand inside its brackets.
         Some((name, port)) if !port.ends_with(']') => (name, Some(port)),
         _ => (host, None),
     };
     let bracketed = name.strip_prefix('[').and_then(|name| name.strip_suffix(']'));
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
     let is_name = bracketed.map_or_else(
         || !name.is_empty() && name.bytes().all(plain),
         |address| address.parse::<std::net::Ipv6Addr>().is_ok(),
@@ -205,8 +214,10 @@ fn is_digits(text: &str) -> bool {
 /// SECURITY: `/iiif/2/../../admin` must not leave its route, whatever the upstream makes of it. (Servlet containers
 /// cut `;x` off a segment before they resolve it, so `/..;x/` climbs there.)
 fn has_dot_segment(path: &str) -> bool {
-    // Nearly every path has none of these; then nothing else is looked at.
-    if !path.contains("/.") && !path.contains('%') && !path.contains('\\') {
+    // Nearly every path has none of these but the point of a file's name; then nothing else is looked at.
+    let bytes = path.as_bytes();
+    let is_suspect = |at: usize| bytes[at] != b'.' || at == 0 || bytes[at - 1] == b'/';
+    if !memchr::memchr3_iter(b'.', b'%', b'\\', bytes).any(is_suspect) {
         return false;
     }
     let mut segment = Segment::default();

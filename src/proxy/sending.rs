@@ -14,14 +14,14 @@ use crate::upstream::{Body, Caller};
 impl Rooms {
     pub(super) async fn send(
         &self,
-        asked: &Asked,
+        asked: &Asked<'_>,
         onward: &Parts,
         body: Body,
         caller: &Caller,
     ) -> Result<Response<Body>, Refusal> {
         let times = self.settings.timeouts(asked.route);
         let started = Instant::now();
-        let mut span = Span::call(&asked.trace, onward);
+        let mut span = Span::call(asked.trace, onward);
         let sent = self.upstreams[asked.route].send_for(caller, &span.onward(onward), body, times).await;
         span.answered(&sent);
         if sent.is_ok() {
