@@ -161,7 +161,7 @@ impl Healer {
     }
 
     /// This info.json must not go out before its image is back: viewers never ask again for a tile that failed.
-    async fn gated(&self, exchange: &ImageExchange<'_>) -> Option<IndexedImage> {
+    async fn gated(&self, exchange: &ImageExchange<'_>) -> Option<Box<IndexedImage>> {
         let (image, head) = (exchange.image, exchange.head);
         // What sounds like the canvas service may be it: no reader, who would ask for tiles.
         if image.request.target != Target::Info || is_services_voice(image.request.target, head) {

@@ -127,10 +127,16 @@ impl Proxy {
     }
 
     /// Answers one request, whatever happens.
-    pub async fn handle(&self, viewer: Viewer, request: Request<Incoming>) -> Response<Body> {
+    ///
+    /// What can be done at once is done before there is a future: it would have room for the request twice.
+    pub fn handle(
+        self,
+        viewer: Viewer,
+        request: Request<Incoming>,
+    ) -> impl Future<Output = Response<Body>> + Send + 'static {
         let started = Instant::now();
         let (mut head, body) = request.into_parts();
-        let rooms = &*self.rooms;
+        let rooms = self.rooms;
         let trusted = is_among(viewer.peer.ip(), &rooms.settings.server.trusted_proxies);
         let (trace, span) = rooms.metrics.spans.begin(Trace::of(&head.headers, trusted));
         let client = hops::client(&head.headers, &viewer, &rooms.settings.server.trusted_proxies);
@@ -138,14 +144,16 @@ impl Proxy {
         // First of all, because no other refusal ends the connection.
         let checked =
             route::readable(&head).and_then(|()| route::framed(&head)).and_then(|()| rooms.fits(client));
-        if let Err(refusal) = checked {
-            return rooms.reply(&asking, &head.headers, span, "none", Err(refusal), started);
+        async move {
+            let (route, answer) = if let Err(refusal) = checked {
+                ("none", Err(refusal))
+            } else if let Some(answer) = rooms.gateway(&viewer, client, &head).await {
+                ("manifests", answer)
+            } else {
+                rooms.routed(&viewer, &asking, &mut head, body).await
+            };
+            rooms.reply(&asking, &head.headers, span, route, answer, started)
         }
-        let (route, answer) = match rooms.gateway(&viewer, client, &head).await {
-            Some(answer) => ("manifests", answer),
-            None => rooms.routed(&viewer, &asking, &mut head, body).await,
-        };
-        rooms.reply(&asking, &head.headers, span, route, answer, started)
     }
 }
 
