@@ -124,12 +124,18 @@ impl Trace {
 
     /// Puts id and parent among the fields of a request that goes on, in place of what stands there.
     pub fn send_on(&self, fields: &mut HeaderMap) {
+        self.put(fields, true);
+    }
+
+    /// The same; `replaces`: another parent may stand there.
+    pub fn put(&self, fields: &mut HeaderMap, replaces: bool) {
         fields.insert(REQUEST_ID, self.id.clone());
         for (name, value) in [(TRACEPARENT, &self.parent), (TRACESTATE, &self.state)] {
             match value {
-                Some(value) => fields.insert(name, value.clone()),
-                None => fields.remove(name),
-            };
+                Some(value) => drop(fields.insert(name, value.clone())),
+                None if replaces => drop(fields.remove(name)),
+                None => {}
+            }
         }
     }
 }

@@ -142,8 +142,9 @@ impl Proxy {
         let client = hops::client(&head.headers, &viewer, &rooms.settings.server.trusted_proxies);
         let asking = reply::Asking::new(&head, client, trace);
         // First of all, because no other refusal ends the connection.
-        let checked =
-            route::readable(&head).and_then(|()| route::framed(&head)).and_then(|()| rooms.fits(client));
+        let checked = route::readable(&head)
+            .and_then(|()| route::framed(&head, asking.found))
+            .and_then(|()| rooms.fits(client));
         async move {
             let (route, answer) = if let Err(refusal) = checked {
                 ("none", Err(refusal))
@@ -197,7 +198,7 @@ impl Rooms {
         body: Incoming,
     ) -> (&'static str, Result<Answer, Refusal>) {
         let step = Span::step(&asking.trace, "route");
-        let routed = route::route(&self.settings, head, asking.uri(), &asking.trace);
+        let routed = route::route(&self.settings, head, (asking.uri(), asking.found), &asking.trace);
         drop(step);
         let asked = match routed {
             Ok(asked) => asked,

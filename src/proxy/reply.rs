@@ -8,7 +8,7 @@ use http::request::Parts;
 use http::{HeaderMap, Method, Response, StatusCode, Uri, Version};
 use serde::Serialize;
 
-use super::fields::Via;
+use super::fields::{Found, Via};
 use super::{Answer, headers, upgrade};
 use crate::config::settings::{AccessLog, Log, LogClient};
 use crate::observe::{Span, Trace};
@@ -160,6 +160,8 @@ pub(super) struct Asking {
     method: Method,
     uri: Uri,
     is_http_1: bool,
+    /// What it came with.
+    pub(super) found: Found,
     /// Who asks.
     pub(super) client: IpAddr,
     /// Under which name it is followed.
@@ -169,7 +171,8 @@ pub(super) struct Asking {
 impl Asking {
     pub(super) fn new(head: &Parts, client: IpAddr, trace: Trace) -> Self {
         let is_http_1 = head.version < Version::HTTP_2;
-        Self { method: head.method.clone(), uri: head.uri.clone(), is_http_1, client, trace }
+        let found = Found::of(&head.headers);
+        Self { method: head.method.clone(), uri: head.uri.clone(), is_http_1, found, client, trace }
     }
 
     /// What is asked for, as it came.

@@ -4,6 +4,7 @@ use http::request::Parts;
 use http::uri::Uri;
 use http::{Method, Version, header};
 
+use super::fields::Found;
 use super::headers;
 use super::reply::{Malformed, Refusal};
 use crate::config::Settings;
@@ -18,6 +19,8 @@ pub(super) struct Asked<'a> {
     /// Position in `settings.routes`.
     pub(super) route: usize,
     pub(super) route_kind: RouteKind,
+    /// What it came with.
+    pub(super) found: Found,
     /// Who asks.
     pub(super) trace: &'a Trace,
     uri: &'a Uri,
@@ -73,7 +76,7 @@ impl<'a> Asked<'a> {
 pub(super) fn route<'a>(
     settings: &Settings,
     head: &Parts,
-    uri: &'a Uri,
+    (uri, found): (&'a Uri, Found),
     trace: &'a Trace,
 ) -> Result<Asked<'a>, Refusal> {
     if matches!(head.method, Method::CONNECT | Method::TRACE) {
@@ -93,22 +96,16 @@ pub(super) fn route<'a>(
     if has_dot_segment(path) {
         return Err(Refusal::BadRequest("the path must not hold dot segments"));
     }
-    if !is_expected(head) {
+    if found.has(Found::EXPECT) && !is_expected(head) {
         return Err(Refusal::Expectation);
     }
     // Our own name once is an echo; twice is a circle.
-    if callback::own_vias(&head.headers, &settings.server.name) > 1 {
+    if found.has(Found::VIA) && callback::own_vias(&head.headers, &settings.server.name) > 1 {
         return Err(Refusal::Loop);
     }
     let position = settings.route_of(host, path).ok_or(Refusal::NoRoute)?;
     let route = &settings.routes[position];
-    Ok(Asked {
-        route: position,
-        route_kind: route.kind,
-        trace,
-        rest_at: route.prefix.len(),
-        uri,
-    })
+    Ok(Asked { route: position, route_kind: route.kind, found, trace, rest_at: route.prefix.len(), uri })
 }
 
 /// Is nothing expected, or only what is met? One expectation is defined (RFC 9110 section 10.1.1); hyper heeds the last
@@ -125,7 +122,10 @@ pub(super) fn readable(head: &Parts) -> Result<(), Refusal> {
 }
 
 /// Refuses a request whose end is in doubt; asked before everything else, because only this refusal ends the connection.
-pub(super) fn framed(head: &Parts) -> Result<(), Refusal> {
+pub(super) fn framed(head: &Parts, found: Found) -> Result<(), Refusal> {
+    if !found.has(Found::TRANSFER_ENCODING | Found::CONTENT_LENGTH) {
+        return Ok(());
+    }
     if !is_framed_plainly(head) {
         return Err(Refusal::BadRequest("of transfer codings only chunked is understood"));
     }
@@ -353,7 +353,7 @@ mod tests {
             for value in values {
                 head.headers.append(name, http::HeaderValue::from_static(value));
             }
-            (framed(&head).is_ok(), is_expected(&head))
+            (framed(&head, Found::of(&head.headers)).is_ok(), is_expected(&head))
         };
         assert_eq!(with("content-length", &["5"]), (true, true));
         for bad in

@@ -44,8 +44,10 @@ impl Upstream {
         let (head, incoming) = answer.into_parts();
         let mut exchange = attempt.answered(incoming, silence);
         async move {
-            if let Some(ended) = exchange.as_mut().filter(|exchange| exchange.is_end_stream()) {
-                ended.lease.end();
+            if let Some(begun) = &mut exchange
+                && begun.is_end_stream()
+            {
+                begun.lease.end();
                 exchange = None;
             }
             let body = match (&mut exchange, caller.client()) {
