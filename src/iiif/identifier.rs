@@ -57,7 +57,10 @@ impl<'a> Identifier<'a> {
     /// assert_eq!(Identifier::new("%zz").key(), "%zz");
     /// ```
     pub fn key(&self) -> Cow<'a, str> {
-        // `decode_utf8` borrows when there was nothing to decode, so the common identifier costs nothing.
+        // The common identifier costs a look.
+        if memchr::memchr(b'%', self.0.as_bytes()).is_none() {
+            return Cow::Borrowed(self.0);
+        }
         percent_decode_str(self.0).decode_utf8().unwrap_or(Cow::Borrowed(self.0))
     }
 

@@ -20,10 +20,10 @@ pub(super) fn suspect(
     (route, mark, target): (usize, u64, String),
     plain: &[u8],
 ) -> Option<PoisonedDocument> {
-    let (document, canvases) = index.read_document(plain).ok()?;
+    let read = index.read_document(plain).ok()?;
     // What it calls itself comes last: the canvases of a PDF's pages all call themselves the same.
-    let names = names.into_iter().chain(document.id);
-    let (name, missing) = index.lacking(document.kind, names, &canvases, TOLD).ok()??;
-    let carries = fingerprint(&canvases);
+    let names = names.into_iter().chain(read.document.id.clone());
+    let (name, missing) = index.lacking(read.document.kind, names, &read.canvases, TOLD).ok()??;
+    let carries = fingerprint(&read.canvases);
     Some(PoisonedDocument { route, mark, target, name, missing, carries, trace: Trace::fresh() })
 }
