@@ -32,10 +32,16 @@ pub struct ImageExchange<'a> {
     pub client: IpAddr,
     /// On whose behalf that goes upstream.
     pub caller: &'a Caller,
-    /// How soon it is wanted.
-    pub lane: Priority,
+    /// How soon it is wanted, by what is asked for. Only a heal needs to know.
+    pub lane: fn(Target<'_>) -> Priority,
     /// Memory for first answers that wait.
     pub budget: &'a Budget,
+}
+
+impl ImageExchange<'_> {
+    pub(in crate::heal) fn lane(&self) -> Priority {
+        (self.lane)(self.image.request.target)
+    }
 }
 
 /// `Answered` is what goes out to the viewer, and how it came about.

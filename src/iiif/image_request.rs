@@ -101,13 +101,11 @@ impl<'a> ImageRequest<'a> {
 }
 
 /// The last four segments, behind what stands before them.
-///
-/// Byte by byte: a search with the processor's wide registers costs more than such short segments have bytes.
 fn last_four(path: &str) -> Option<[&str; 5]> {
     let mut parts = [path; 5];
     let mut rest = path;
     for part in parts[1..].iter_mut().rev() {
-        let slash = rest.bytes().rposition(|byte| byte == b'/')?;
+        let slash = memchr::memrchr(b'/', rest.as_bytes())?;
         (rest, *part) = (&rest[..slash], &rest[slash + 1..]);
     }
     parts[0] = rest;

@@ -16,18 +16,18 @@ pub(super) const MAX_OWNERS: usize = 8;
 /// Rows looked at to find them: the same canvas may stand in several manifests.
 pub(super) const MAX_ROWS: i64 = 64;
 
+/// The rows of a hash, in the order of the table: to sort them by manifest SQLite would make a table of its own for each
+/// look-up, which costs four times as much as to find that there is nothing. Newer manifests have larger canvases.
+pub(super) const OWNERS: &str = "SELECT c.url, m.uri, c.label, c.keys, m.id, i.canvas FROM images i
+   JOIN canvases c ON c.id = i.canvas JOIN manifests m ON m.id = c.manifest
+   WHERE i.hash = ?1 ORDER BY i.canvas DESC LIMIT ?2";
+
 impl Store {
     /// The canvases that own a key, those of the newest manifest first: older ones may name canvases that are gone. `name` is its [`keys::digest`].
     pub(super) fn owners(&self, key: &str, name: u128, names: &Names) -> Result<Vec<Owned>, IndexError> {
         self.read(|conn| {
             let mut all: Vec<(Reverse<i64>, i64, Owned)> = Vec::new();
-            // In the order of the table: to sort by manifest SQLite would make a table of its own for each look-up, which
-            // costs four times as much as looking for what is not there. Newer manifests have larger canvases.
-            let mut select = conn.prepare_cached(
-                "SELECT c.url, m.uri, c.label, c.keys, m.id, i.canvas FROM images i
-                 JOIN canvases c ON c.id = i.canvas JOIN manifests m ON m.id = c.manifest
-                 WHERE i.hash = ?1 ORDER BY i.canvas DESC LIMIT ?2",
-            )?;
+            let mut select = conn.prepare_cached(OWNERS)?;
             let mut rows = select.query(params![keys::hash_of(name), MAX_ROWS])?;
             while let Some(row) = rows.next()? {
                 // Two keys may share a hash; the row tells.

@@ -88,10 +88,13 @@ impl Rewrite {
     }
 
     fn links(self: &Arc<Self>, fields: &mut HeaderMap) {
+        // One look at each field; nearly no image has one of these.
+        let links =
+            |name: &HeaderName| matches!(*name, header::LOCATION | header::CONTENT_LOCATION | header::LINK);
+        if !fields.keys().any(links) {
+            return;
+        }
         for name in LINKING {
-            if !fields.contains_key(&name) {
-                continue;
-            }
             let values = fields.get_all(&name).iter();
             let rewritten = values.map(|value| HeaderValue::from_bytes(&self.whole(value.as_bytes())));
             let Ok(rewritten) = rewritten.collect::<Result<Vec<_>, _>>() else { continue };

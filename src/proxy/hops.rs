@@ -219,7 +219,7 @@ fn append_element(headers: &mut HeaderMap, own: &str) {
 }
 
 fn port_of(host: &str) -> Option<&str> {
-    let port = &host[host.bytes().rposition(|byte| byte == b':')? + 1..];
+    let port = &host[memchr::memrchr(b':', host.as_bytes())? + 1..];
     (!port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit())).then_some(port)
 }
 

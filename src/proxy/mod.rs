@@ -259,7 +259,7 @@ impl Rooms {
             image,
             head: onward,
             client: one_client(client),
-            lane: lane_of(image.request.target),
+            lane: lane_of,
             budget: &self.budget,
             caller: &caller,
         };
