@@ -205,10 +205,15 @@ fn fresh_id() -> HeaderValue {
 #[expect(clippy::cast_possible_truncation, reason = "the halves of a number, and the lowest digit of one")]
 pub(super) fn write_hex(number: u128, digits: &mut [u8]) {
     // 64 bits at a time: each shift of 128 bits is four of a processor's.
-    for (part, mut number) in digits.rchunks_mut(16).zip([number as u64, (number >> 64) as u64]) {
-        for digit in part.iter_mut().rev() {
-            *digit = b"0123456789abcdef"[(number & 15) as usize];
-            number >>= 4;
+    let (mut rest, high) = (number as u64, (number >> 64) as u64);
+    let (mut at, mut written) = (digits.len(), 0);
+    while at > 0 {
+        at -= 1;
+        digits[at] = b"0123456789abcdef"[(rest & 15) as usize];
+        rest >>= 4;
+        written += 1;
+        if written == 16 {
+            rest = high;
         }
     }
 }
