@@ -116,7 +116,7 @@ impl Doors {
             let proxy = house.load().proxy.clone();
             // Boxed: hyper moves a request's future several times before it rests, and keeps room for it as long as
             // the connection lives.
-            Box::pin(async move { proxy.handle(viewer, request).await })
+            Box::pin(proxy.handle(viewer, request))
         };
         let serving = tokio::spawn(listener.serve(service, stop));
         tracing::info!(%address, "serving");

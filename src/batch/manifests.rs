@@ -101,7 +101,10 @@ async fn get(healer: &Healer, url: &str, anew: bool) -> Got {
 
 fn read(healer: &Healer, bytes: &[u8]) -> Got {
     let read = healer.read_document(bytes).map_err(|error| format!("not JSON: {error}"))?;
-    if read.0.kind == DocumentKind::Other { Err("JSON, but no manifest".to_owned()) } else { Ok(read) }
+    if read.document.kind == DocumentKind::Other {
+        return Err("JSON, but no manifest".to_owned());
+    }
+    Ok((read.document.clone(), read.canvases.clone()))
 }
 
 /// Builds a poisoned manifest anew until it holds what is known of it.

@@ -83,8 +83,9 @@ impl Settings {
     /// The route of a request: the longest prefix of `path` among the routes that are for `host`, which is a host
     /// name in any case, with or without a port. A route's own host without a port stands for every port.
     pub fn route_of(&self, host: &str, path: &str) -> Option<usize> {
-        let bare = host.rsplit_once(':').map_or(host, |(name, _)| name);
-        let is_for = |own: &String| own.eq_ignore_ascii_case(host) || own.eq_ignore_ascii_case(bare);
+        // Most routes are for every host.
+        let bare = || host.rsplit_once(':').map_or(host, |(name, _)| name);
+        let is_for = |own: &String| own.eq_ignore_ascii_case(host) || own.eq_ignore_ascii_case(bare());
         self.routes.iter().position(|route| {
             path.starts_with(&route.prefix) && (route.hosts.is_empty() || route.hosts.iter().any(is_for))
         })

@@ -31,10 +31,16 @@ pub struct ImageExchange<'a> {
     pub client: IpAddr,
     /// On whose behalf that goes upstream.
     pub caller: &'a Caller,
-    /// How soon it is wanted.
-    pub lane: Priority,
+    /// How soon it is wanted, by what is asked for. Only a heal needs to know.
+    pub lane: fn(Target<'_>) -> Priority,
     /// Memory for first answers that wait.
     pub budget: &'a Budget,
+}
+
+impl ImageExchange<'_> {
+    pub(in crate::heal) fn lane(&self) -> Priority {
+        (self.lane)(self.image.request.target)
+    }
 }
 
 /// `Answered` is what goes out to the viewer, and how it came about.
@@ -124,7 +130,7 @@ impl Healer {
             let Some(patient) = self.admit(exchange.image) else {
                 return Ok(Answered::original(first, Outcome::Unknown));
             };
-            ask.found_gone();
+            ask.found_gone(exchange.image.request.target);
             Box::pin(self.heal(exchange, &patient, Some(first), send)).await
         } else if rules.direct_statuses.contains(&status.as_u16()) {
             drop(ask);
@@ -160,7 +166,7 @@ impl Healer {
     }
 
     /// This info.json must not go out before its image is back: viewers never ask again for a tile that failed.
-    async fn gated(&self, exchange: &ImageExchange<'_>) -> Option<IndexedImage> {
+    async fn gated(&self, exchange: &ImageExchange<'_>) -> Option<Box<IndexedImage>> {
         let (image, head) = (exchange.image, exchange.head);
         // What sounds like the canvas service may be it: no reader, who would ask for tiles.
         if image.request.target != Target::Info || is_services_voice(image.request.target, head) {

@@ -31,6 +31,9 @@ fn is_echo(headers: &HeaderMap, client: IpAddr, origins: &[IpNet], name: &str) -
 
 /// How often our own name stands in `Via` (RFC 9110 section 7.6.3).
 pub fn own_vias(headers: &HeaderMap, name: &str) -> usize {
+    if !headers.contains_key(VIA) {
+        return 0;
+    }
     let hops = headers.get_all(VIA).iter().filter_map(|value| value.to_str().ok()).flat_map(|v| v.split(','));
     hops.filter(|hop| hop.split_whitespace().nth(1) == Some(name)).count()
 }

@@ -59,8 +59,6 @@ enum LastResult {
 #[derive(Debug)]
 pub(in crate::heal) struct FirstRequestPermit {
     counted: Option<(Arc<FirstRequestLimiter>, u64)>,
-    /// Which request it is.
-    target: u64,
     is_gone: bool,
 }
 
@@ -82,12 +80,12 @@ impl FirstRequestLimiter {
         held: impl FnOnce(),
     ) -> FirstRequestPermit {
         let image = self.hasher.hash_one((mark, identifier));
-        let target = self.hasher.hash_one(target);
-        if let Some(ask) = self.enter(image, target, bounds.first_asks, Instant::now()) {
+        let of_target = || self.hasher.hash_one(target);
+        if let Some(ask) = self.enter(image, of_target, bounds.first_asks, Instant::now()) {
             return ask;
         }
         held();
-        Box::pin(self.wait(image, target, bounds)).await
+        Box::pin(self.wait(image, of_target(), bounds)).await
     }
 
     async fn wait(self: &Arc<Self>, image: u64, target: u64, bounds: &Heal) -> FirstRequestPermit {
@@ -96,7 +94,7 @@ impl FirstRequestLimiter {
             let mut told = std::pin::pin!(self.place(image).told.notified());
             // From here on no word is missed.
             told.as_mut().enable();
-            if let Some(ask) = self.enter(image, target, bounds.first_asks, Instant::now()) {
+            if let Some(ask) = self.enter(image, || target, bounds.first_asks, Instant::now()) {
                 return ask;
             }
             if timeout_at(until, told).await.is_err() {
@@ -109,7 +107,7 @@ impl FirstRequestLimiter {
     fn enter(
         self: &Arc<Self>,
         image: u64,
-        target: u64,
+        target: impl Fn() -> u64,
         most: usize,
         now: Instant,
     ) -> Option<FirstRequestPermit> {
@@ -122,14 +120,14 @@ impl FirstRequestLimiter {
         }
         match asked.known {
             LastResult::Well(until) if now < until => return Some(FirstRequestPermit::free()),
-            LastResult::Gone(until, gone) if now < until && gone == target => {
-                return Some(FirstRequestPermit { counted: None, target, is_gone: true });
+            LastResult::Gone(until, gone) if now < until && gone == target() => {
+                return Some(FirstRequestPermit { counted: None, is_gone: true });
             }
             _ if most > 0 && asked.unanswered >= most => return None,
             _ => asked.unanswered += 1,
         }
         drop(asked);
-        Some(FirstRequestPermit { counted: Some((Arc::clone(self), image)), target, is_gone: false })
+        Some(FirstRequestPermit { counted: Some((Arc::clone(self), image)), is_gone: false })
     }
 
     /// It is back.
@@ -164,7 +162,7 @@ impl Slot {
 impl FirstRequestPermit {
     /// Nobody counts it.
     pub(in crate::heal) fn free() -> Self {
-        Self { counted: None, target: 0, is_gone: false }
+        Self { counted: None, is_gone: false }
     }
 
     /// Somebody was answered 404 a moment ago.
@@ -174,20 +172,16 @@ impl FirstRequestPermit {
 
     /// It was answered, and is not expired. Only a picture says that the image is well.
     pub(in crate::heal) fn found(self, status: StatusCode) {
-        if status.is_success() {
-            self.finds(|now| LastResult::Well(now + WELL_FOR));
+        if let Some((firsts, image)) = self.counted.as_ref().filter(|_| status.is_success()) {
+            firsts.know(*image, LastResult::Well(Instant::now() + WELL_FOR));
         }
     }
 
-    /// The image server had forgotten it.
-    pub(in crate::heal) fn found_gone(self) {
-        let target = self.target;
-        self.finds(|now| LastResult::Gone(now + GONE_FOR, target));
-    }
-
-    fn finds(&self, known: impl FnOnce(Instant) -> LastResult) {
+    /// The image server had forgotten it: it answered 404 to a request for this.
+    pub(in crate::heal) fn found_gone(self, target: Target<'_>) {
         if let Some((firsts, image)) = &self.counted {
-            firsts.know(*image, known(Instant::now()));
+            let target = firsts.hasher.hash_one(target);
+            firsts.know(*image, LastResult::Gone(Instant::now() + GONE_FOR, target));
         }
     }
 }
@@ -210,16 +204,16 @@ mod tests {
     #[test]
     fn no_more_than_so_many_ask_before_one_is_answered() {
         let firsts = Arc::new(FirstRequestLimiter::default());
-        let first = firsts.enter(7, 1, 2, NOW()).expect("room");
-        let second = firsts.enter(7, 1, 2, NOW()).expect("room");
-        assert!(firsts.enter(7, 1, 2, NOW()).is_none());
+        let first = firsts.enter(7, || 1, 2, NOW()).expect("room");
+        let second = firsts.enter(7, || 1, 2, NOW()).expect("room");
+        assert!(firsts.enter(7, || 1, 2, NOW()).is_none());
         // Another image, and one that shares the place: they are not held.
-        assert!(firsts.enter(8, 1, 2, NOW()).is_some());
-        assert!(firsts.enter(7 + PLACES as u64, 1, 2, NOW()).is_some_and(|ask| ask.counted.is_none()));
+        assert!(firsts.enter(8, || 1, 2, NOW()).is_some());
+        assert!(firsts.enter(7 + PLACES as u64, || 1, 2, NOW()).is_some_and(|ask| ask.counted.is_none()));
         // Who leaves without an answer makes room for one.
         drop(first);
-        let third = firsts.enter(7, 1, 2, NOW()).expect("room");
-        assert!(firsts.enter(7, 1, 2, NOW()).is_none());
+        let third = firsts.enter(7, || 1, 2, NOW()).expect("room");
+        assert!(firsts.enter(7, || 1, 2, NOW()).is_none());
         drop((second, third));
         assert_eq!(firsts.place(7).lock().unanswered, 0);
     }
@@ -227,28 +221,29 @@ mod tests {
     #[test]
     fn an_image_that_is_well_is_asked_for_by_everybody_and_one_that_is_gone_by_nobody() {
         let firsts = Arc::new(FirstRequestLimiter::default());
-        firsts.enter(7, 1, 1, NOW()).expect("room").found(StatusCode::OK);
-        let many: Vec<_> = (0..9).filter_map(|_| firsts.enter(7, 1, 1, NOW())).collect();
+        firsts.enter(7, || 1, 1, NOW()).expect("room").found(StatusCode::OK);
+        let many: Vec<_> = (0..9).filter_map(|_| firsts.enter(7, || 1, 1, NOW())).collect();
         assert_eq!((many.len(), firsts.place(7).lock().unanswered), (9, 0));
         let later = NOW() + WELL_FOR;
-        let ask = firsts.enter(7, 1, 1, later).expect("room");
-        assert!(firsts.enter(7, 1, 1, later).is_none());
-        ask.found_gone();
-        assert!(firsts.enter(7, 1, 1, NOW()).expect("word").is_gone());
-        let other = firsts.enter(7, 2, 1, NOW()).expect("room");
+        let ask = firsts.enter(7, || 1, 1, later).expect("room");
+        assert!(firsts.enter(7, || 1, 1, later).is_none());
+        ask.found_gone(Target::Base);
+        let same = firsts.hasher.hash_one(Target::Base);
+        assert!(firsts.enter(7, || same, 1, NOW()).expect("word").is_gone());
+        let other = firsts.enter(7, || 2, 1, NOW()).expect("room");
         assert!(!other.is_gone(), "another tile may be in the image server's cache");
         assert!(
-            firsts.enter(7, 3, 1, NOW()).is_none(),
+            firsts.enter(7, || 3, 1, NOW()).is_none(),
             "but not all of them at once: the next waits for an answer"
         );
         drop(other);
-        assert!(!firsts.enter(7, 1, 1, NOW() + GONE_FOR).expect("room").is_gone());
+        assert!(!firsts.enter(7, || same, 1, NOW() + GONE_FOR).expect("room").is_gone());
     }
 
     #[test]
     fn without_a_bound_nobody_is_held() {
         let firsts = Arc::new(FirstRequestLimiter::default());
-        let many: Vec<_> = (0..99).filter_map(|_| firsts.enter(7, 1, 0, NOW())).collect();
+        let many: Vec<_> = (0..99).filter_map(|_| firsts.enter(7, || 1, 0, NOW())).collect();
         assert_eq!(many.len(), 99);
     }
 }

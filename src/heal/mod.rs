@@ -93,7 +93,7 @@ enum HealResponse {
 #[derive(Debug)]
 enum NextStep {
     /// It is being healed, or was 404 a moment ago: straight to the treatment.
-    Heal(IndexedImage),
+    Heal(Box<IndexedImage>),
     /// The request itself. Say what it found.
     Ask(FirstRequestPermit),
 }
@@ -163,7 +163,7 @@ impl Healer {
     async fn approach(&self, at: &RoutedImage<'_>) -> NextStep {
         let ask = self.ward.first_ask(at).await;
         if ask.is_gone()
-            && let Some(patient) = self.ward.admit(at)
+            && let Some(patient) = self.admit(at)
         {
             return NextStep::Heal(patient);
         }
@@ -171,8 +171,10 @@ impl Healer {
     }
 
     /// The identifier with its owners, if the index knows it and it may be healed.
-    fn admit(&self, patient: &RoutedImage<'_>) -> Option<IndexedImage> {
-        self.ward.admit(patient)
+    ///
+    /// Boxed: a request carries room for it all the way, and nearly none needs it.
+    fn admit(&self, patient: &RoutedImage<'_>) -> Option<Box<IndexedImage>> {
+        self.ward.admit(patient).map(Box::new)
     }
 
     /// The gate: does the canvas service say that this identifier is expired? Asked before an info.json goes out,

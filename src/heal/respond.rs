@@ -39,7 +39,7 @@ impl Healer {
         let direct = timeout(wait, ward.direct(patient, exchange.head, exchange.caller))
             .await
             .unwrap_or(DirectResult::NoWay);
-        let lane = exchange.lane;
+        let lane = exchange.lane();
         match direct {
             DirectResult::Answer(answer) => {
                 // The viewer has the picture; the lasting repair follows without hurry.
@@ -75,7 +75,7 @@ impl Healer {
         let waiting = ward.wait_place().filter(|_| ward.may_board(patient));
         let Some(_waiting) = waiting else { return HealResponse::Crowded(COME_BACK) };
         let _counted = Gauged::one(&ward.metrics.waiting);
-        let lane = ward.fair(patient, exchange.client, exchange.lane);
+        let lane = ward.fair(patient, exchange.client, exchange.lane());
         // A climb that was under way may have brought the image back before it was lost again, as this viewer found it.
         let (mut tries, was_under_way, mut before) = (0, ward.is_under_way(patient), None);
         let response = loop {

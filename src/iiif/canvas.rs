@@ -196,6 +196,9 @@ fn with_query(target: &str, pair: &str) -> String {
 /// assert_eq!(uri("https://a.test/canvas\\..\\a"), None);
 /// ```
 pub fn uri(name: &str) -> Option<Cow<'_, str>> {
+    if name.bytes().all(is_plain) {
+        return Some(Cow::Borrowed(name));
+    }
     if name.chars().any(|character| character.is_control() || character == '\\') {
         return None;
     }
@@ -217,8 +220,16 @@ pub fn uri(name: &str) -> Option<Cow<'_, str>> {
     Some(Cow::Owned(encoded))
 }
 
+/// Stands in a URI as it is, whatever stands beside it: nearly every byte of nearly every name.
+fn is_plain(byte: u8) -> bool {
+    matches!(byte, b'!' | b'#' | b'$' | b'&'..=b';' | b'=' | b'?'..=b'[' | b']' | b'_' | b'a'..=b'z' | b'~')
+}
+
 /// Whether two authorities are the same host and port; `default`: the port of one that names none.
 pub(super) fn is_same_authority(default: u16, one: &str, other: &str) -> bool {
+    if one.eq_ignore_ascii_case(other) {
+        return split_port(one).is_some();
+    }
     let (Some((one, one_port)), Some((other, other_port))) = (split_port(one), split_port(other)) else {
         return false;
     };
@@ -227,6 +238,11 @@ pub(super) fn is_same_authority(default: u16, one: &str, other: &str) -> bool {
 
 /// Host and port of an authority. `None`: no host, userinfo, or characters that have no place in either.
 fn split_port(authority: &str) -> Option<(&str, Option<u16>)> {
+    let is_of_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
+    // Nearly all are a name alone.
+    if authority.bytes().all(is_of_name) {
+        return (!authority.is_empty()).then_some((authority, None));
+    }
     let (host, port) = match authority.rsplit_once(':') {
         // The colons of an IPv6 address stand inside its brackets.
         Some((host, port)) if !port.contains(']') => {
@@ -237,10 +253,7 @@ fn split_port(authority: &str) -> Option<(&str, Option<u16>)> {
     };
     let valid = match host.strip_prefix('[') {
         Some(address) => address.strip_suffix(']')?.parse::<std::net::Ipv6Addr>().is_ok(),
-        None => {
-            !host.is_empty()
-                && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
-        }
+        None => !host.is_empty() && host.bytes().all(is_of_name),
     };
     valid.then_some((host, port))
 }

@@ -79,7 +79,7 @@ impl<'a> ImageRequest<'a> {
         }
         let (length, target) = Target::parse(path);
         let identifier = text.get(..from + length)?;
-        (!path.get(..length)?.trim_matches('/').is_empty())
+        (!path.get(..length)?.bytes().all(|byte| byte == b'/'))
             .then(|| Self { identifier: Identifier::new(identifier), target })
     }
 
@@ -111,6 +111,18 @@ pub(super) fn value_in_query(target: &str) -> Option<usize> {
     None
 }
 
+/// The last four segments, behind what stands before them.
+fn last_four(path: &str) -> Option<[&str; 5]> {
+    let mut parts = [path; 5];
+    let mut rest = path;
+    for part in parts[1..].iter_mut().rev() {
+        let slash = memchr::memrchr(b'/', rest.as_bytes())?;
+        (rest, *part) = (&rest[..slash], &rest[slash + 1..]);
+    }
+    parts[0] = rest;
+    Some(parts)
+}
+
 impl<'a> Target<'a> {
     /// The length of the identifier before it, and what is asked for.
     fn parse(path: &'a str) -> (usize, Self) {
@@ -121,9 +133,7 @@ impl<'a> Target<'a> {
         if let Some(length) = path.strip_suffix("/info.json").and_then(behind) {
             return (length, Self::Info);
         }
-        let mut segments = path.rsplitn(5, '/');
-        if let (Some(file), Some(rotation), Some(size), Some(region), Some(identifier)) =
-            (segments.next(), segments.next(), segments.next(), segments.next(), segments.next())
+        if let Some([identifier, region, size, rotation, file]) = last_four(path)
             && is_image(region, size, rotation, file)
             && let Some(length) = behind(identifier)
         {

@@ -39,13 +39,16 @@ impl ImageBases {
     /// `None` when the four last segments are not well formed (Image API 2.1 and 3.0 section 2.1) or the URL is not
     /// absolute http(s). Query and fragment do not matter, unless the query holds the path (`?IIIF=`).
     pub fn in_image_url<'u>(&self, url: &'u str) -> Option<Identifier<'u>> {
-        let target = Absolute::read(url)?;
+        self.in_image(&Absolute::read(url)?)
+    }
+
+    fn in_image<'u>(&self, target: &Absolute<'u>) -> Option<Identifier<'u>> {
         // The cheap look first: most ids in a manifest are no image URLs.
         let request = ImageRequest::parse(target.rest.get(1..)?)?;
         if !matches!(request.target, Target::Image { .. }) {
             return None;
         }
-        match self.behind_base(&target) {
+        match self.behind_base(target) {
             Some(rest) => {
                 let request = ImageRequest::parse(rest)?;
                 matches!(request.target, Target::Image { .. }).then_some(request.identifier)
@@ -59,10 +62,10 @@ impl ImageBases {
     ///
     /// `None`: not an absolute http(s) URL, or nothing that could be an identifier.
     pub fn in_service_id<'u>(&self, id: &'u str) -> Option<Identifier<'u>> {
-        if let Some(identifier) = self.in_image_url(id) {
+        let target = Absolute::read(id)?;
+        if let Some(identifier) = self.in_image(&target) {
             return Some(identifier);
         }
-        let target = Absolute::read(id)?;
         let base = self.behind_base(&target);
         let rest = base.or_else(|| target.rest.get(1..))?;
         let path = match ImageRequest::parse(rest) {
@@ -122,14 +125,15 @@ struct Absolute<'u> {
 
 impl<'u> Absolute<'u> {
     fn read(url: &'u str) -> Option<Self> {
-        let (scheme, behind) = url.split_once("://")?;
-        let default_port = match scheme {
-            scheme if scheme.eq_ignore_ascii_case("https") => 443,
-            scheme if scheme.eq_ignore_ascii_case("http") => 80,
-            _ => return None,
+        let begins = |with: &str| url.get(..with.len()).is_some_and(|own| own.eq_ignore_ascii_case(with));
+        let (default_port, scheme) = match () {
+            () if begins("https://") => (443, "https://".len()),
+            () if begins("http://") => (80, "http://".len()),
+            () => return None,
         };
-        let behind = behind.split('#').next()?;
-        let end = behind.find(['/', '?'])?;
+        let behind = url.get(scheme..)?;
+        let behind = &behind[..memchr::memchr(b'#', behind.as_bytes()).unwrap_or(behind.len())];
+        let end = behind.bytes().position(|byte| matches!(byte, b'/' | b'?'))?;
         let (authority, rest) = behind.split_at(end);
         rest.starts_with('/').then_some(Self { default_port, authority, rest })
     }

@@ -1,8 +1,11 @@
 //! By which bases documents are read, and by which an index was read. Where they are others now, its keys may be others as well, and only the
 //! documents themselves tell: so all are read once more.
 
+use std::sync::Arc;
+
 use rusqlite::{Connection, OptionalExtension as _, params};
 
+use super::keys::Names;
 use super::{Index, IndexError};
 use crate::iiif::image_url::ImageBases;
 use crate::iiif::manifest::{self, Canvas, Document, WalkError};
@@ -10,10 +13,38 @@ use crate::iiif::manifest::{self, Canvas, Document, WalkError};
 /// The row of `marks` that says it.
 const NAME: &str = "image bases";
 
+/// The longest document that is kept once it was read, in bytes.
+const LONGEST_KEPT: usize = 1 << 20;
+
+/// A document that was read.
+#[derive(Debug)]
+pub struct DocumentContent {
+    /// What it is.
+    pub document: Document,
+    /// Its canvases.
+    pub canvases: Vec<Canvas>,
+    hash: blake3::Hash,
+    /// By what it was read.
+    names: Arc<Names>,
+}
+
 impl Index {
     /// Reads a document, with the images' lookup keys as the routes tell them.
-    pub fn read_document(&self, bytes: &[u8]) -> Result<(Document, Vec<Canvas>), WalkError> {
-        manifest::read_under(bytes, &self.names.load().images)
+    ///
+    /// The last one that was read is kept, if it is not long: what passes is read twice, once to be compared with what is
+    /// known and once to be learned, and the same manifest is asked for again and again. Its hash costs a twentieth.
+    pub fn read_document(&self, bytes: &[u8]) -> Result<Arc<DocumentContent>, WalkError> {
+        let (names, hash) = (self.names.load_full(), blake3::hash(bytes));
+        let last = self.last_read.load_full();
+        if let Some(last) = last.filter(|last| last.hash == hash && Arc::ptr_eq(&last.names, &names)) {
+            return Ok(last);
+        }
+        let (document, canvases) = manifest::read_under(bytes, &names.images)?;
+        let read = Arc::new(DocumentContent { document, canvases, hash, names });
+        if bytes.len() <= LONGEST_KEPT {
+            self.last_read.store(Some(Arc::clone(&read)));
+        }
+        Ok(read)
     }
 
     /// Where images stand, as the routes tell.

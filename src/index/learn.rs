@@ -117,9 +117,10 @@ fn learn(index: &Index, passed: &Passed, most: usize) -> &'static str {
         Err(CodingError::TooLong(_)) => return "learn_too_long",
         Err(CodingError::Broken(_)) => return "learn_unreadable",
     };
-    let Ok((document, canvases)) = index.read_document(&bytes) else { return "learn_unreadable" };
+    let Ok(read) = index.read_document(&bytes) else { return "learn_unreadable" };
+    let (document, canvases) = (&read.document, &read.canvases);
     let url = document.id.as_deref().filter(|id| id.contains("://")).unwrap_or(&passed.url);
-    match index.learn(&document, &canvases, url) {
+    match index.learn(document, canvases, url) {
         Ok(Learned::New) => "learned",
         Ok(Learned::Known) => "learn_known",
         Ok(Learned::Poorer) => "learn_poorer",

@@ -62,6 +62,7 @@ mod write;
 mod tests;
 
 pub use crate::config::settings::CanvasRule;
+pub use bases::DocumentContent;
 pub use error::IndexError;
 pub use remove::Removed;
 pub use report::{Exported, Listed, Stats};
@@ -122,6 +123,8 @@ pub struct Index {
     memory: moka::sync::Cache<u128, (u64, Arc<[Owner]>)>,
     /// Counts the changes that were noticed.
     epoch: AtomicU64,
+    /// See [`Index::read_document`].
+    last_read: ArcSwapOption<bases::DocumentContent>,
     born: Instant,
     next_look: AtomicU64,
     nobody: Arc<[Owner]>,
@@ -145,6 +148,7 @@ impl Index {
             recovery,
             memory: moka::sync::Cache::new(cache),
             epoch: AtomicU64::new(0),
+            last_read: ArcSwapOption::empty(),
             born: Instant::now(),
             next_look: AtomicU64::new(0),
             nobody: Arc::new([]),

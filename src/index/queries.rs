@@ -1,5 +1,7 @@
 //! What a generation is asked for: owners, canvases, neighbours, learned files.
 
+use std::cmp::Reverse;
+
 use rusqlite::{Connection, Row, params};
 use uuid::Uuid;
 
@@ -14,23 +16,30 @@ pub(super) const MAX_OWNERS: usize = 8;
 /// Rows looked at to find them: the same canvas may stand in several manifests.
 pub(super) const MAX_ROWS: i64 = 64;
 
+/// The rows of a hash, in the order of the table: to sort them by manifest SQLite would make a table of its own for each
+/// look-up, which costs four times as much as to find that there is nothing. Newer manifests have larger canvases.
+pub(super) const OWNERS: &str = "SELECT c.url, m.uri, c.label, c.keys, m.id, i.canvas FROM images i
+   JOIN canvases c ON c.id = i.canvas JOIN manifests m ON m.id = c.manifest
+   WHERE i.hash = ?1 ORDER BY i.canvas DESC LIMIT ?2";
+
 impl Store {
     /// The canvases that own a key, those of the newest manifest first: older ones may name canvases that are gone. `name` is its [`keys::digest`].
     pub(super) fn owners(&self, key: &str, name: u128, names: &Names) -> Result<Vec<Owned>, IndexError> {
         self.read(|conn| {
-            let mut found: Vec<Owned> = Vec::new();
-            let mut select = conn.prepare_cached(
-                "SELECT c.url, m.uri, c.label, c.keys FROM images i
-                 JOIN canvases c ON c.id = i.canvas JOIN manifests m ON m.id = c.manifest
-                 WHERE i.hash = ?1 ORDER BY m.id DESC, i.canvas LIMIT ?2",
-            )?;
+            let mut all: Vec<(Reverse<i64>, i64, Owned)> = Vec::new();
+            let mut select = conn.prepare_cached(OWNERS)?;
             let mut rows = select.query(params![keys::hash_of(name), MAX_ROWS])?;
             while let Some(row) = rows.next()? {
                 // Two keys may share a hash; the row tells.
                 let Some(carried) = matches(key, row.get_ref(3)?.as_str()?, names) else { continue };
-                let owner = owner(row)?;
-                if found.len() < MAX_OWNERS && !found.iter().any(|other| other.owner.canvas == owner.canvas) {
-                    found.push(Owned { owner, carried });
+                all.push((Reverse(row.get(4)?), row.get(5)?, Owned { owner: owner(row)?, carried }));
+            }
+            all.sort_by_key(|(manifest, canvas, _)| (*manifest, *canvas));
+            let mut found: Vec<Owned> = Vec::new();
+            for (_, _, owned) in all {
+                let is_new = !found.iter().any(|other| other.owner.canvas == owned.owner.canvas);
+                if found.len() < MAX_OWNERS && is_new {
+                    found.push(owned);
                 }
             }
             Ok(found)

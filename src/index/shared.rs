@@ -126,8 +126,8 @@ impl Index {
                 Learned::Document { url, packed } => {
                     let unpacked = Coding::Gzip.unpack(&packed.into(), most);
                     let read = unpacked.ok().and_then(|plain| self.read_document(&plain).ok());
-                    let Some((document, canvases)) = read else { continue };
-                    self.learn(&document, &canvases, &url)?;
+                    let Some(read) = read else { continue };
+                    self.learn(&read.document, &read.canvases, &url)?;
                 }
                 Learned::File { uuid, url } => {
                     let Ok(uuid) = uuid.parse() else { continue };

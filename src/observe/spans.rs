@@ -142,6 +142,11 @@ impl Span {
         span
     }
 
+    /// Is anything written of it?
+    pub fn is_sampled(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// The trace below this step; `trace` itself where there is no span.
     pub fn within(&self, trace: &Trace) -> Trace {
         self.0.as_ref().map_or(trace, |open| &open.trace).clone()

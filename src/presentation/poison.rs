@@ -20,13 +20,13 @@ pub(super) fn suspect(
     (route, mark, target): (usize, u64, String),
     plain: &[u8],
 ) -> Option<PoisonedDocument> {
-    let (document, canvases) = index.read_document(plain).ok()?;
+    let read = index.read_document(plain).ok()?;
     // What it calls itself comes last: the canvases of a PDF's pages all call themselves the same.
-    let names = names.into_iter().chain(document.id);
-    let (name, mut missing) = index.lacking(document.kind, names, &canvases, TOLD + 1).ok()??;
+    let names = names.into_iter().chain(read.document.id.clone());
+    let (name, mut missing) = index.lacking(read.document.kind, names, &read.canvases, TOLD + 1).ok()??;
     let is_cut_short = missing.len() > TOLD;
     missing.truncate(TOLD);
-    let carries = fingerprint(&canvases);
+    let carries = fingerprint(&read.canvases);
     Some(PoisonedDocument {
         route,
         mark,

@@ -44,14 +44,18 @@ impl Rewrite {
     ///
     /// `no-transform` is not heeded: for its viewers this gateway is the origin, and whoever configures another host
     /// name wants its URLs (RFC 9110 section 7.7 is about intermediaries that nobody asked).
-    pub fn apply(self: &Arc<Self>, answer: Response<Body>) -> Response<Body> {
+    pub fn apply(self: &Arc<Self>, mut answer: Response<Body>) -> Response<Body> {
         if answer.extensions().get::<Done>().is_some() {
             return answer;
         }
+        self.links(answer.headers_mut());
+        // Nearly all answers are images: they are not taken apart.
+        if !is_json(answer.headers()) {
+            return answer;
+        }
         let (mut head, body) = answer.into_parts();
-        self.links(&mut head.headers);
         let is_whole = head.status != StatusCode::PARTIAL_CONTENT;
-        let (true, Ok(coding)) = (is_whole && is_json(&head.headers), Coding::of(&head.headers)) else {
+        let (true, Ok(coding)) = (is_whole, Coding::of(&head.headers)) else {
             return Response::from_parts(head, body);
         };
         changed(&mut head.headers);
@@ -80,6 +84,12 @@ impl Rewrite {
     }
 
     fn links(self: &Arc<Self>, fields: &mut HeaderMap) {
+        // One look at each field; nearly no image has one of these.
+        let links =
+            |name: &HeaderName| matches!(*name, header::LOCATION | header::CONTENT_LOCATION | header::LINK);
+        if !fields.keys().any(links) {
+            return;
+        }
         for name in LINKING {
             let values = fields.get_all(&name).iter();
             let rewritten = values.map(|value| HeaderValue::from_bytes(&self.whole(value.as_bytes())));

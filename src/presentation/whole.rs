@@ -120,5 +120,7 @@ pub(super) async fn gather(mut body: Body, most: usize, budget: &Budget) -> Gath
 /// Does the head announce JSON? (RFC 8259, RFC 6839 section 3.1)
 pub(super) fn is_json(fields: &HeaderMap) -> bool {
     let kind = text(fields, header::CONTENT_TYPE).split(';').next().unwrap_or_default().trim();
-    kind.eq_ignore_ascii_case("application/json") || kind.to_ascii_lowercase().ends_with("+json")
+    let suffix = kind.len().checked_sub("+json".len()).and_then(|at| kind.get(at..));
+    kind.eq_ignore_ascii_case("application/json")
+        || suffix.is_some_and(|suffix| suffix.eq_ignore_ascii_case("+json"))
 }

@@ -10,7 +10,7 @@ use crate::upstream::Body;
 
 /// What the viewer sends, as far as the route takes it.
 pub(super) fn taken(
-    asked: &Asked,
+    asked: &Asked<'_>,
     method: &Method,
     body: Incoming,
     server: &Server,

@@ -6,16 +6,17 @@ use http::uri::{PathAndQuery, Uri};
 use http::{HeaderMap, Method, Version};
 
 use super::Viewer;
-use super::fields::{Names, Via};
-use super::hops::{FORWARDED_HOST, FORWARDED_PATH, FORWARDED_PROTO, forward};
+use super::fields::{Found, Names, Via};
+use super::hops::{FORWARDED_HOST, FORWARDED_PATH, FORWARDED_PROTO, forward, forward_client, forward_host};
 use super::reply::Refusal;
 use super::route::{self, Asked};
 use crate::config::Settings;
 use crate::config::settings::{Route, RouteKind, is_among};
 use crate::observe::Trace;
+use crate::presentation::Rewrite;
 
 /// Fields that are for one connection only (RFC 9110 section 7.6.1), besides those that `Connection` names.
-const HOP_BY_HOP: Names<10> = Names::new([
+pub(super) const HOP_BY_HOP: Names<10> = Names::new([
     "connection",
     "keep-alive",
     "proxy-connection",
@@ -28,31 +29,47 @@ const HOP_BY_HOP: Names<10> = Names::new([
     "proxy-authorization",
 ]);
 
-/// Makes the head of a request what goes upstream.
+/// Makes the head of a request what goes upstream. With a `rewrite` its host is the one that the upstream is told.
 pub(super) fn onward(
     head: &mut Parts,
-    asked: &Asked,
+    asked: &Asked<'_>,
     viewer: &Viewer,
     settings: &Settings,
     via: &Via,
+    rewrite: Option<&Rewrite>,
 ) -> Result<(), Refusal> {
     let route = &settings.routes[asked.route];
     let host = host_value(head, route, settings)?;
     let headers = &mut head.headers;
-    strip_hop_by_hop(headers);
-    join_cookies(headers);
+    let found = asked.found;
+    if found.has(Found::HOP_BY_HOP) {
+        strip_hop_by_hop(headers);
+    }
+    if found.has(Found::COOKIE) {
+        join_cookies(headers);
+    }
     if head.method == Method::OPTIONS {
         one_step_less(headers);
     }
     // The body streams: hyper answers `100-continue` itself as soon as the upstream reads.
-    headers.remove(header::EXPECT);
-    forward(headers, &host, viewer, &settings.server.trusted_proxies);
+    if found.has(Found::EXPECT) {
+        headers.remove(header::EXPECT);
+    }
+    forward_client(headers, &host, viewer, &settings.server.trusted_proxies);
+    match rewrite {
+        Some(rewrite) => rewrite.called(headers),
+        None => forward_host(headers, &host, viewer),
+    }
     // UPSTREAM: Cantaloupe writes its own path into `@id` and Location, with this one before it.
     if let Some(before) = path_before(route).and_then(|path| HeaderValue::from_str(path).ok()) {
         headers.entry(FORWARDED_PATH).or_insert(before);
     }
-    via.append(headers, head.version);
-    asked.trace.send_on(headers);
+    if found.has(Found::VIA) {
+        via.append(headers, head.version);
+    } else {
+        headers.insert(header::VIA, via.own(head.version).clone());
+    }
+    asked.trace.put(headers, found.has(Found::TRACE));
     let host = if route.preserve_host {
         host
     } else {
@@ -70,10 +87,12 @@ pub(super) fn onward(
 /// What of this head would go upstream, for fuzzing; `None` where it is refused.
 #[doc(hidden)]
 pub fn rules(settings: &Settings, viewer: &Viewer, mut head: Parts) -> Option<Parts> {
-    route::framed(&head).ok()?;
+    let found = Found::of(&head.headers);
+    route::framed(&head, found).ok()?;
     let trusted = is_among(viewer.peer.ip(), &settings.server.trusted_proxies);
-    let asked = route::route(settings, &head, &Trace::of(&head.headers, trusted)).ok()?;
-    onward(&mut head, &asked, viewer, settings, &Via::new(&settings.server.name)).ok()?;
+    let (uri, trace) = (head.uri.clone(), Trace::of(&head.headers, trusted));
+    let asked = route::route(settings, &head, (&uri, found), &trace).ok()?;
+    onward(&mut head, &asked, viewer, settings, &Via::new(&settings.server.name), None).ok()?;
     Some(head)
 }
 
@@ -154,7 +173,7 @@ fn host_value(head: &Parts, route: &Route, settings: &Settings) -> Result<Header
 }
 
 /// The route's prefix replaced by the upstream's path; everything behind it byte for byte.
-fn target(asked: &Asked, prefix: &str, path: &str) -> Result<Uri, Refusal> {
+fn target(asked: &Asked<'_>, prefix: &str, path: &str) -> Result<Uri, Refusal> {
     let refused = |_| Refusal::BadRequest("the target cannot be forwarded");
     let same = (prefix == path).then(|| asked.uri().path_and_query().cloned()).flatten();
     // A full target may have a query and no path, or nothing at all: `http://a.example?x`, `http://a.example#x`.

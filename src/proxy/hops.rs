@@ -136,8 +136,18 @@ fn vouched(headers: &HeaderMap, peer: IpAddr, trusted: &[IpNet]) -> (IpAddr, Ele
 ///
 /// SECURITY: Cantaloupe writes `X-Forwarded-Host`, `-Path` and `-ID` into its answers (upstream.md "Headers").
 pub(super) fn forward(headers: &mut HeaderMap, host: &HeaderValue, viewer: &Viewer, trusted: &[IpNet]) {
+    forward_client(headers, host, viewer, trusted);
+    forward_host(headers, host, viewer);
+}
+
+/// The part of [`forward`] that says who asked.
+pub(super) fn forward_client(
+    headers: &mut HeaderMap,
+    host: &HeaderValue,
+    viewer: &Viewer,
+    trusted: &[IpNet],
+) {
     let peer = viewer.peer.ip().to_canonical();
-    let own = if viewer.tls { "https" } else { "http" };
     // Nearly nobody sends it; then nobody is sent it.
     let standard = headers.contains_key(header::FORWARDED);
     if is_among(peer, trusted) {
@@ -148,8 +158,18 @@ pub(super) fn forward(headers: &mut HeaderMap, host: &HeaderValue, viewer: &View
         headers.insert(FORWARDED_FOR, viewer.address.clone());
     }
     if standard {
-        append_element(headers, &forwarded::element(peer, host.to_str().unwrap_or_default(), own));
+        let element = forwarded::element(peer, host.to_str().unwrap_or_default(), scheme(viewer));
+        append_element(headers, &element);
     }
+}
+
+fn scheme(viewer: &Viewer) -> &'static str {
+    if viewer.tls { "https" } else { "http" }
+}
+
+/// The part of [`forward`] that says by which scheme, host and port, where nobody who is trusted said so.
+pub(super) fn forward_host(headers: &mut HeaderMap, host: &HeaderValue, viewer: &Viewer) {
+    let own = scheme(viewer);
     let proto = headers.entry(FORWARDED_PROTO).or_insert(HeaderValue::from_static(own));
     let default_port = if proto == "https" { "443" } else { "80" };
     let host = headers.entry(FORWARDED_HOST).or_insert_with(|| host.clone());
@@ -199,7 +219,7 @@ fn append_element(headers: &mut HeaderMap, own: &str) {
 }
 
 fn port_of(host: &str) -> Option<&str> {
-    let (_, port) = host.rsplit_once(':')?;
+    let port = &host[memchr::memrchr(b':', host.as_bytes())? + 1..];
     (!port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit())).then_some(port)
 }
 

@@ -127,25 +127,34 @@ impl Proxy {
     }
 
     /// Answers one request, whatever happens.
-    pub async fn handle(&self, viewer: Viewer, request: Request<Incoming>) -> Response<Body> {
+    ///
+    /// What can be done at once is done before there is a future: it would have room for the request twice.
+    pub fn handle(
+        self,
+        viewer: Viewer,
+        request: Request<Incoming>,
+    ) -> impl Future<Output = Response<Body>> + Send + 'static {
         let started = Instant::now();
         let (mut head, body) = request.into_parts();
-        let rooms = &*self.rooms;
+        let rooms = self.rooms;
         let trusted = is_among(viewer.peer.ip(), &rooms.settings.server.trusted_proxies);
         let (trace, span) = rooms.metrics.spans.begin(Trace::of(&head.headers, trusted));
         let client = hops::client(&head.headers, &viewer, &rooms.settings.server.trusted_proxies);
         let asking = reply::Asking::new(&head, client, trace);
         // First of all, because no other refusal ends the connection.
-        let checked =
-            route::readable(&head).and_then(|()| route::framed(&head)).and_then(|()| rooms.fits(client));
-        if let Err(refusal) = checked {
-            return rooms.reply(&asking, &head.headers, span, "none", Err(refusal), started);
+        let checked = route::readable(&head)
+            .and_then(|()| route::framed(&head, asking.found))
+            .and_then(|()| rooms.fits(client));
+        async move {
+            let (route, answer) = if let Err(refusal) = checked {
+                ("none", Err(refusal))
+            } else if let Some(answer) = rooms.gateway(&viewer, client, &head).await {
+                ("manifests", answer)
+            } else {
+                rooms.routed(&viewer, &asking, &mut head, body).await
+            };
+            rooms.reply(&asking, &head.headers, span, route, answer, started)
         }
-        let (route, answer) = match rooms.gateway(&viewer, client, &head).await {
-            Some(answer) => ("manifests", answer),
-            None => rooms.routed(&viewer, &asking, &mut head, body).await,
-        };
-        rooms.reply(&asking, &head.headers, span, route, answer, started)
     }
 }
 
@@ -189,7 +198,7 @@ impl Rooms {
         body: Incoming,
     ) -> (&'static str, Result<Answer, Refusal>) {
         let step = Span::step(&asking.trace, "route");
-        let routed = route::route(&self.settings, head, &asking.trace);
+        let routed = route::route(&self.settings, head, (asking.uri(), asking.found), &asking.trace);
         drop(step);
         let asked = match routed {
             Ok(asked) => asked,
@@ -213,7 +222,7 @@ impl Rooms {
         &self,
         viewer: &Viewer,
         client: IpAddr,
-        asked: &Asked,
+        asked: &Asked<'_>,
         image: Option<&RoutedImage<'_>>,
         head: &mut Parts,
         body: Incoming,
@@ -222,12 +231,9 @@ impl Rooms {
         let raw = echo || self.skips_healing(head, viewer);
         let caller = self.caller(viewer, client, asked.route_kind, head.version);
         let body = bodies::taken(asked, &head.method, body, &self.settings.server)?;
-        headers::onward(head, asked, viewer, &self.settings, &self.via)?;
-        if let Some(rewrite) = &self.rewrite {
-            rewrite.called(&mut head.headers);
-            if asked.is_document(image) {
-                rewrite.prepare(&mut head.headers);
-            }
+        headers::onward(head, asked, viewer, &self.settings, &self.via, self.rewrite.as_deref())?;
+        if let Some(rewrite) = self.rewrite.as_ref().filter(|_| asked.is_document(image)) {
+            rewrite.prepare(&mut head.headers);
         }
         let onward = &*head;
         if cors::concerns(asked.route_kind, onward) {
@@ -253,7 +259,7 @@ impl Rooms {
             image,
             head: onward,
             client: one_client(client),
-            lane: lane_of(image.request.target),
+            lane: lane_of,
             budget: &self.budget,
             caller: &caller,
         };
@@ -291,14 +297,14 @@ impl Rooms {
     /// Manifests and canvases have a room of their own.
     async fn present(
         &self,
-        asked: &Asked,
+        asked: &Asked<'_>,
         onward: &Parts,
         body: Body,
         caller: Caller,
         may_update: bool,
     ) -> Result<Answer, Refusal> {
-        let step = Span::step(&asked.trace, "presentation");
-        let (trace, onward) = (step.within(&asked.trace), step.onward(onward).into_owned());
+        let step = Span::step(asked.trace, "presentation");
+        let (trace, onward) = (step.within(asked.trace), step.onward(onward).into_owned());
         let public = asked.uri().clone();
         let wanted = Wanted { route: asked.route, public, onward, trace, caller, may_update };
         let presented = self.presenter.answer(wanted, body).await.map_err(Refusal::Upstream)?;

@@ -8,7 +8,7 @@ use http::request::Parts;
 use http::{HeaderMap, Method, Response, StatusCode, Uri, Version};
 use serde::Serialize;
 
-use super::fields::Via;
+use super::fields::{Found, Via};
 use super::{Answer, headers, upgrade};
 use crate::config::settings::{AccessLog, Log, LogClient};
 use crate::observe::{Span, Trace};
@@ -160,6 +160,8 @@ pub(super) struct Asking {
     method: Method,
     uri: Uri,
     is_http_1: bool,
+    /// What it came with.
+    pub(super) found: Found,
     /// Who asks.
     pub(super) client: IpAddr,
     /// Under which name it is followed.
@@ -169,11 +171,20 @@ pub(super) struct Asking {
 impl Asking {
     pub(super) fn new(head: &Parts, client: IpAddr, trace: Trace) -> Self {
         let is_http_1 = head.version < Version::HTTP_2;
-        Self { method: head.method.clone(), uri: head.uri.clone(), is_http_1, client, trace }
+        let found = Found::of(&head.headers);
+        Self { method: head.method.clone(), uri: head.uri.clone(), is_http_1, found, client, trace }
+    }
+
+    /// What is asked for, as it came.
+    pub(super) fn uri(&self) -> &Uri {
+        &self.uri
     }
 
     /// What its span says of it.
     pub(super) fn describe(&self, span: &mut Span, route: &'static str, outcome: Outcome) {
+        if !span.is_sampled() {
+            return;
+        }
         span.text("http.request.method", self.method.as_str());
         span.text("url.path", self.uri.path());
         span.text("iiif_mender.request_id", self.trace.as_str());

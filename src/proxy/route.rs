@@ -4,6 +4,7 @@ use http::request::Parts;
 use http::uri::Uri;
 use http::{Method, Version, header};
 
+use super::fields::Found;
 use super::headers;
 use super::reply::{Malformed, Refusal};
 use crate::config::Settings;
@@ -14,41 +15,43 @@ use crate::observe::Trace;
 
 /// A request that belongs to a route.
 #[derive(Debug)]
-pub(super) struct Asked {
+pub(super) struct Asked<'a> {
     /// Position in `settings.routes`.
     pub(super) route: usize,
     pub(super) route_kind: RouteKind,
+    /// What it came with.
+    pub(super) found: Found,
     /// Who asks.
-    pub(super) trace: Trace,
-    uri: Uri,
+    pub(super) trace: &'a Trace,
+    uri: &'a Uri,
     /// Where the path goes on behind the route's prefix.
     rest_at: usize,
 }
 
-impl Asked {
+impl<'a> Asked<'a> {
     /// The path behind the route's prefix, byte for byte as it came, without the query.
-    pub(super) fn rest(&self) -> &str {
+    pub(super) fn rest(&self) -> &'a str {
         &self.uri.path()[self.rest_at..]
     }
 
     /// The same with the query, which may hold the identifier.
-    fn rest_and_query(&self) -> &str {
+    fn rest_and_query(&self) -> &'a str {
         let target = self.uri.path_and_query().map_or("", |target| target.as_str());
         target.get(self.rest_at..).unwrap_or_default()
     }
 
     /// Path and query as they came.
-    pub(super) fn uri(&self) -> &Uri {
-        &self.uri
+    pub(super) fn uri(&self) -> &'a Uri {
+        self.uri
     }
 
     /// Whose image is asked for, on an image route. Reads the path: once for each request.
-    pub(super) fn image(&self) -> Option<RoutedImage<'_>> {
+    pub(super) fn image(&self) -> Option<RoutedImage<'a>> {
         let request = match self.route_kind {
             RouteKind::Image => ImageRequest::parse(self.rest_and_query())?,
             RouteKind::Presentation | RouteKind::Plain => return None,
         };
-        Some(RoutedImage { route: self.route, request, trace: &self.trace })
+        Some(RoutedImage { route: self.route, request, trace: self.trace })
     }
 
     /// Is it JSON for viewers: a manifest, a canvas, an info.json?
@@ -69,8 +72,13 @@ impl Asked {
     }
 }
 
-/// Finds the route of a request.
-pub(super) fn route(settings: &Settings, head: &Parts, trace: &Trace) -> Result<Asked, Refusal> {
+/// Finds the route of a request, whose target is `uri`.
+pub(super) fn route<'a>(
+    settings: &Settings,
+    head: &Parts,
+    (uri, found): (&'a Uri, Found),
+    trace: &'a Trace,
+) -> Result<Asked<'a>, Refusal> {
     if matches!(head.method, Method::CONNECT | Method::TRACE) {
         return Err(Refusal::Method);
     }
@@ -88,22 +96,16 @@ pub(super) fn route(settings: &Settings, head: &Parts, trace: &Trace) -> Result<
     if has_dot_segment(path) {
         return Err(Refusal::BadRequest("the path must not hold dot segments"));
     }
-    if !is_expected(head) {
+    if found.has(Found::EXPECT) && !is_expected(head) {
         return Err(Refusal::Expectation);
     }
     // Our own name once is an echo; twice is a circle.
-    if callback::own_vias(&head.headers, &settings.server.name) > 1 {
+    if found.has(Found::VIA) && callback::own_vias(&head.headers, &settings.server.name) > 1 {
         return Err(Refusal::Loop);
     }
     let position = settings.route_of(host, path).ok_or(Refusal::NoRoute)?;
     let route = &settings.routes[position];
-    Ok(Asked {
-        route: position,
-        route_kind: route.kind,
-        trace: trace.clone(),
-        rest_at: route.prefix.len(),
-        uri: head.uri.clone(),
-    })
+    Ok(Asked { route: position, route_kind: route.kind, found, trace, rest_at: route.prefix.len(), uri })
 }
 
 /// Is nothing expected, or only what is met? One expectation is defined (RFC 9110 section 10.1.1); hyper heeds the last
@@ -120,7 +122,10 @@ pub(super) fn readable(head: &Parts) -> Result<(), Refusal> {
 }
 
 /// Refuses a request whose end is in doubt; asked before everything else, because only this refusal ends the connection.
-pub(super) fn framed(head: &Parts) -> Result<(), Refusal> {
+pub(super) fn framed(head: &Parts, found: Found) -> Result<(), Refusal> {
+    if !found.has(Found::TRANSFER_ENCODING | Found::CONTENT_LENGTH) {
+        return Ok(());
+    }
     if !is_framed_plainly(head) {
         return Err(Refusal::BadRequest("of transfer codings only chunked is understood"));
     }
@@ -180,13 +185,17 @@ pub(super) fn host(head: &Parts) -> Result<&str, Refusal> {
 
 /// A name, an IPv4 address or a bracketed IPv6 address, with or without a port. No userinfo.
 fn is_host(host: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
+    // Nearly all are a name alone.
+    if host.bytes().all(plain) {
+        return !host.is_empty();
+    }
     let (name, port) = match host.rsplit_once(':') {
         // The colons of an IPv6 address stand inside its brackets.
         Some((name, port)) if !port.ends_with(']') => (name, Some(port)),
         _ => (host, None),
     };
     let bracketed = name.strip_prefix('[').and_then(|name| name.strip_suffix(']'));
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
     let is_name = bracketed.map_or_else(
         || !name.is_empty() && name.bytes().all(plain),
         |address| address.parse::<std::net::Ipv6Addr>().is_ok(),
@@ -205,8 +214,10 @@ fn is_digits(text: &str) -> bool {
 /// SECURITY: `/iiif/2/../../admin` must not leave its route, whatever the upstream makes of it. (Servlet containers
 /// cut `;x` off a segment before they resolve it, so `/..;x/` climbs there.)
 fn has_dot_segment(path: &str) -> bool {
-    // Nearly every path has none of these; then nothing else is looked at.
-    if !path.contains("/.") && !path.contains('%') && !path.contains('\\') {
+    // Nearly every path has none of these but the point of a file's name; then nothing else is looked at.
+    let bytes = path.as_bytes();
+    let is_suspect = |at: usize| bytes[at] != b'.' || at == 0 || bytes[at - 1] == b'/';
+    if !memchr::memchr3_iter(b'.', b'%', b'\\', bytes).any(is_suspect) {
         return false;
     }
     let mut segment = Segment::default();
@@ -342,7 +353,7 @@ mod tests {
             for value in values {
                 head.headers.append(name, http::HeaderValue::from_static(value));
             }
-            (framed(&head).is_ok(), is_expected(&head))
+            (framed(&head, Found::of(&head.headers)).is_ok(), is_expected(&head))
         };
         assert_eq!(with("content-length", &["5"]), (true, true));
         for bad in

@@ -14,15 +14,18 @@ use crate::upstream::{Body, Caller};
 impl Rooms {
     pub(super) async fn send(
         &self,
-        asked: &Asked,
+        asked: &Asked<'_>,
         onward: &Parts,
         body: Body,
         caller: &Caller,
     ) -> Result<Response<Body>, Refusal> {
         let times = self.settings.timeouts(asked.route);
         let started = Instant::now();
-        let mut span = Span::call(&asked.trace, onward);
-        let sent = self.upstreams[asked.route].send_for(caller, &span.onward(onward), body, times).await;
+        let mut span = Span::call(asked.trace, onward);
+        // Boxed: only a sampled request has a head of its own.
+        let own = span.is_sampled().then(|| Box::new(span.onward(onward).into_owned()));
+        let head = own.as_deref().unwrap_or(onward);
+        let sent = self.upstreams[asked.route].send_for(caller, head, body, times).await;
         span.answered(&sent);
         if sent.is_ok() {
             self.metrics.upstream_answered(asked.kind(), started.elapsed());

@@ -98,7 +98,7 @@ impl Rooms {
     /// Sends it on, and gives what came: a 101 with the upstream's side of the connection, or another answer.
     pub(super) async fn upgrade(
         &self,
-        asked: &Asked,
+        asked: &Asked<'_>,
         protocols: HeaderValue,
         (viewer, client): (&Viewer, IpAddr),
         head: &mut Parts,
@@ -110,14 +110,11 @@ impl Rooms {
             return Err(Refusal::Upgrades);
         };
         let caller = self.caller(viewer, client, asked.route_kind, head.version);
-        headers::onward(head, asked, viewer, &self.settings, &self.via)?;
-        if let Some(rewrite) = &self.rewrite {
-            rewrite.called(&mut head.headers);
-        }
+        headers::onward(head, asked, viewer, &self.settings, &self.via, self.rewrite.as_deref())?;
         head.headers.insert(CONNECTION, SWITCHES);
         head.headers.insert(UPGRADE, protocols);
         let (times, started) = (self.settings.timeouts(asked.route), Instant::now());
-        let mut span = Span::call(&asked.trace, head);
+        let mut span = Span::call(asked.trace, head);
         let sent = self.upstreams[asked.route].upgrade(&caller, &span.onward(head), times).await;
         span.answered(&sent);
         let answer = sent.and_then(|answer| {

@@ -4,7 +4,7 @@
 //! asked for at all, and is asked again at each redirect.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -36,14 +36,27 @@ const LONGEST: usize = 64 << 20;
 #[derive(Debug, Clone)]
 pub struct Web {
     settings: Arc<Settings>,
-    tls: Arc<rustls::ClientConfig>,
+    tls: Arc<OnceLock<Arc<rustls::ClientConfig>>>,
 }
 
 impl Web {
-    /// Reads the certificates of the system and the configured ones.
+    /// Reads the configured certificates, where there are any: they may be of no use. Those of the system alone are read
+    /// when something is fetched: an index of local files needs none, and they are half a million instructions to read.
     pub fn new(settings: Arc<Settings>) -> Result<Self, TlsError> {
-        let tls = client_tls(&settings.upstream)?;
-        Ok(Self { settings, tls })
+        let web = Self { settings, tls: Arc::default() };
+        let bounds = &web.settings.upstream;
+        if bounds.ca.is_some() || bounds.client_certificate.is_some() {
+            web.tls()?;
+        }
+        Ok(web)
+    }
+
+    fn tls(&self) -> Result<Arc<rustls::ClientConfig>, TlsError> {
+        if let Some(read) = self.tls.get() {
+            return Ok(Arc::clone(read));
+        }
+        let read = client_tls(&self.settings.upstream)?;
+        Ok(Arc::clone(self.tls.get_or_init(|| read)))
     }
 
     /// The configuration by which is fetched.
@@ -191,7 +204,8 @@ impl Fetcher {
     async fn once(&self, url: &str, ask: &Ask<'_>) -> Result<Response<Body>, FetchError> {
         let refuse = || FetchError::NotHttp(without_query(url));
         let parsed = CanvasUrl::parse(url).ok_or_else(refuse)?;
-        let (upstream, host, target) = self.place(&parsed).ok_or_else(refuse)?;
+        let tls = self.web.tls().map_err(|error| UpstreamError::Connect(error.into()))?;
+        let (upstream, host, target) = self.place(&parsed, &tls).ok_or_else(refuse)?;
         let mut head = self.head(&host, ask)?;
         head.uri = target.parse().map_err(|_| refuse())?;
         if is_home(&parsed, ask.home) {
@@ -202,7 +216,11 @@ impl Fetcher {
 
     /// Where a URL is asked for: server, `Host`, target. A public name means us, so the route is taken that a
     /// viewer's request would take, without going through ourselves.
-    fn place(&self, url: &CanvasUrl<'_>) -> Option<(Arc<Upstream>, String, String)> {
+    fn place(
+        &self,
+        url: &CanvasUrl<'_>,
+        tls: &Arc<rustls::ClientConfig>,
+    ) -> Option<(Arc<Upstream>, String, String)> {
         let settings = &self.web.settings;
         let public = settings.server.public_hosts.iter().find(|host| url.authority_is(host));
         if let Some(public) = public
@@ -212,22 +230,27 @@ impl Fetcher {
             let path = format!("{}{}", route.upstream.path, &url.path[route.prefix.len()..]);
             let target = CanvasUrl { path: &path, ..*url }.visit();
             let host = if route.preserve_host { public } else { route.upstream.authority.as_str() };
-            return Some((self.upstream(&route.upstream, &route.connect), host.to_owned(), target));
+            return Some((self.upstream(&route.upstream, &route.connect, tls), host.to_owned(), target));
         }
         let server = server_of(url)?;
         let same = |route: &&crate::config::settings::Route| {
             route.upstream.scheme == server.scheme && url.authority_is(route.upstream.authority.as_str())
         };
         let connect = settings.routes.iter().find(same).map_or(&[][..], |route| &route.connect);
-        Some((self.upstream(&server, connect), url.authority.to_owned(), url.visit()))
+        Some((self.upstream(&server, connect, tls), url.authority.to_owned(), url.visit()))
     }
 
-    fn upstream(&self, url: &UpstreamUrl, connect: &[Authority]) -> Arc<Upstream> {
+    fn upstream(
+        &self,
+        url: &UpstreamUrl,
+        connect: &[Authority],
+        tls: &Arc<rustls::ClientConfig>,
+    ) -> Arc<Upstream> {
         let mut all = self.upstreams.lock().unwrap_or_else(PoisonError::into_inner);
         let name = (url.scheme.clone(), url.authority.clone(), connect.to_vec());
         let made = || {
             let bounds = &self.web.settings.upstream;
-            Arc::new(Upstream::new(url, connect, bounds, &self.web.tls, &UpstreamMeters::default()))
+            Arc::new(Upstream::new(url, connect, bounds, tls, &UpstreamMeters::default()))
         };
         Arc::clone(all.entry(name).or_insert_with(made))
     }

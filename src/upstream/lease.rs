@@ -32,7 +32,8 @@ impl Carrier {
     ) -> Result<Response<Incoming>, SendFailure> {
         match self {
             Self::Own(connection) => connection.send(head, body, times).await,
-            Self::Shared(stream) => stream.send(head, body, times).await,
+            // Boxed: what most requests need no room for.
+            Self::Shared(stream) => Box::pin(stream.send(head, body, times)).await,
         }
     }
 }

@@ -22,7 +22,7 @@ use super::body::{Body, BodyError};
 use super::client::{Caller, Client};
 use super::connection::READ_BUFFER;
 use super::tee::is_over;
-use super::transfer::Transfer;
+use super::transfer::{Exchange, Transfer};
 use crate::config::settings::RouteKind;
 
 /// A shorter piece is copied: it is a part of a read buffer, which it would keep in memory.
@@ -32,39 +32,59 @@ impl Upstream {
     /// Takes in an answer. One for a viewer that is no longer than `upstream.buffer` is read to its end, so that its
     /// connection and its permits are free before the viewer has taken a byte. A longer one streams, and is ended when others
     /// wait for its permits while its viewer takes nothing.
-    pub(super) async fn receive(
-        &self,
-        caller: &Caller,
+    ///
+    /// What is moved is moved before there is a future: it would have room for it twice.
+    pub(super) fn receive<'a>(
+        &'a self,
+        caller: &'a Caller,
         answer: Response<Incoming>,
         attempt: Attempt,
         silence: Duration,
-    ) -> Response<Body> {
+    ) -> impl Future<Output = Response<Body>> + Send + 'a {
         let (head, incoming) = answer.into_parts();
-        let Some(mut exchange) = attempt.answered(incoming, silence) else {
-            return Response::from_parts(head, Body::Empty);
-        };
-        if exchange.is_end_stream() {
-            exchange.lease.end();
-            return Response::from_parts(head, Body::Empty);
+        let mut exchange = attempt.answered(incoming, silence);
+        async move {
+            if let Some(begun) = &mut exchange
+                && begun.is_end_stream()
+            {
+                begun.lease.end();
+                exchange = None;
+            }
+            let body = match (&mut exchange, caller.client()) {
+                (None, _) => Body::Empty,
+                (Some(_), None) => Body::from_upstream(Transfer::new(None, exchange.take())),
+                (Some(begun), Some(client)) => {
+                    let length = begun.size_hint().exact();
+                    let reading = Reading::of(&head.headers, length);
+                    self.take_in(caller, client, &mut exchange, reading).await
+                }
+            };
+            Response::from_parts(head, body)
         }
-        let Some(client) = caller.client() else {
-            return Response::from_parts(head, Body::from_upstream(Transfer::new(None, Some(exchange))));
-        };
-        let reading = Reading::of(&head.headers, exchange.size_hint().exact());
-        let begun = Pieces {
+    }
+
+    /// The body of an answer for this client.
+    async fn take_in(
+        &self,
+        caller: &Caller,
+        client: &Arc<Client>,
+        exchange: &mut Option<Exchange>,
+        reading: Reading,
+    ) -> Body {
+        let Some(begun) = exchange else { return Body::Empty };
+        let mut pieces = Pieces {
             counts_short: caller.shares_connection() || caller.kind() != Some(RouteKind::Image),
             ..Pieces::default()
         };
         let most = if caller.collects() { 0 } else { self.buffer };
-        let (begun, read) = read(&mut exchange, most, client, reading, begun).await;
-        let rest = match read {
+        let rest = match read(begun, most, client, reading, &mut pieces).await {
             Read::Whole(end) => {
-                exchange.lease.end();
+                begun.lease.end();
                 end
             }
             Read::Broken(error) => Body::broken(error),
             Read::Begun(left) => {
-                let transfer = Transfer::new(Some(Arc::clone(client)), Some(exchange));
+                let transfer = Transfer::new(Some(Arc::clone(client)), exchange.take());
                 // hyper does not ask for a body whose client opens no window.
                 transfer.waits_for_client(true);
                 self.watch(caller, &transfer);
@@ -72,7 +92,7 @@ impl Upstream {
                 if left > 0 { read_ahead(body, left, Arc::clone(client)) } else { body }
             }
         };
-        Response::from_parts(head, begun.followed_by(rest))
+        pieces.followed_by(rest)
     }
 
     /// The same for what a viewer sends: up to `upstream.buffer` bytes of it are here before a permit is asked for.
@@ -87,9 +107,8 @@ impl Upstream {
             upload.belongs_to(Arc::clone(client));
             upload.watch(silence);
         }
-        let begun = Pieces { counts_short: true, ..Pieces::default() };
-        let (begun, read) = read(&mut body, self.buffer, client, Reading::Whole, begun).await;
-        match read {
+        let mut begun = Pieces { counts_short: true, ..Pieces::default() };
+        match read(&mut body, self.buffer, client, Reading::Whole, &mut begun).await {
             // A request whose method may not be repeated is told by its body, and it keeps its framing.
             Read::Whole(Body::Empty) if begun.whole.is_none() => Ok(Body::Full(Bytes::new())),
             Read::Whole(end) if begun.whole.is_none() => {
@@ -140,12 +159,12 @@ async fn read(
     most: usize,
     client: &Arc<Client>,
     reading: Reading,
-    mut begun: Pieces,
-) -> (Pieces, Read) {
+    begun: &mut Pieces,
+) -> Read {
     let hint = body.size_hint();
     let is_short = usize::try_from(hint.lower()).is_ok_and(|size| size <= most);
     if most == 0 || !is_short {
-        return (begun, Read::Begun(0));
+        return Read::Begun(0);
     }
     let end = if hint.exact().is_some() { Body::Empty } else { Body::End };
     let mut looks = 0;
@@ -181,7 +200,7 @@ async fn read(
         }
     };
     begun.end_short(client);
-    (begun, read)
+    read
 }
 
 /// The same body, read up to about `most` bytes by a task of its own.

@@ -321,12 +321,12 @@ impl CanvasService {
         if !status.is_success() {
             return classify(status);
         }
-        let Ok((document, canvases)) = self.index.read_document(body) else { return CanvasResponse::Unclear };
-        if let (Some(id), true) = (&document.id, variants::is_honoured(target)) {
+        let Ok(read) = self.index.read_document(body) else { return CanvasResponse::Unclear };
+        if let (Some(id), true) = (&read.document.id, variants::is_honoured(target)) {
             self.heard_of_variants(variants::is_honoured(id));
         }
-        let mut images = canvases.iter().flat_map(|canvas| &canvas.images).peekable();
-        if !canvases.is_empty() && images.peek().is_none() {
+        let mut images = read.canvases.iter().flat_map(|canvas| &canvas.images).peekable();
+        if !read.canvases.is_empty() && images.peek().is_none() {
             CanvasResponse::Lacks
         } else if !images.any(|own| identifier::same_file(own, image)) {
             CanvasResponse::Unclear

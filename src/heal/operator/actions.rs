@@ -33,8 +33,8 @@ impl Healer {
     /// Has a canvas built anew, whatever state it is in: its bytes.
     pub async fn rebuild(&self, canvas: &str) -> Result<Bytes, DocumentError> {
         let document = self.document(canvas, true).await?;
-        if let Ok((_, canvases)) = self.ward.index.read_document(&document) {
-            let keys = canvases.iter().flat_map(|canvas| &canvas.images).map(String::as_str);
+        if let Ok(read) = self.ward.index.read_document(&document) {
+            let keys = read.canvases.iter().flat_map(|canvas| &canvas.images).map(String::as_str);
             self.ward.mends.lacking.note(keys, false);
         }
         Ok(document)

@@ -27,8 +27,8 @@ use crate::heal::ladder::HealOutcome;
 use crate::heal::missing_files::Proof;
 use crate::heal::ward::{IndexedImage, Ward};
 use crate::iiif::IdentifierKind;
-use crate::iiif::manifest::{Canvas, Document, WalkError};
-use crate::index::Owner;
+use crate::iiif::manifest::WalkError;
+use crate::index::{DocumentContent, Owner};
 use crate::observe::Trace;
 use crate::upstream::guard::Allowed;
 use crate::upstream::{Chain, UpstreamError};
@@ -222,7 +222,7 @@ impl Healer {
     }
 
     /// Reads a document as the index does.
-    pub fn read_document(&self, bytes: &[u8]) -> Result<(Document, Vec<Canvas>), WalkError> {
+    pub fn read_document(&self, bytes: &[u8]) -> Result<Arc<DocumentContent>, WalkError> {
         self.ward.index.read_document(bytes)
     }
 

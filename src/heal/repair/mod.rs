@@ -32,7 +32,8 @@ use crate::heal::timed_cache::TimedCache;
 use crate::heal::ward::{IndexedImage, Ward};
 use crate::iiif::canvas::rebuild_target;
 use crate::iiif::identifier;
-use crate::iiif::manifest::{Canvas, Document};
+use crate::iiif::manifest::Canvas;
+use crate::index::DocumentContent;
 use crate::observe::{Gauged, Trace};
 
 /// Documents that are mended or waited for at once at most.
@@ -271,29 +272,29 @@ impl Ward {
         for _ in 0..REBUILDS {
             // A plain GET first: somebody else may have cured it, and a good document is never rebuilt.
             match self.document(service, &visit, patient, urgency).await {
-                Some((_, canvases)) if carries(&canvases, &patient.key) => return RepairResult::Whole,
+                Some(read) if carries(&read.canvases, &patient.key) => return RepairResult::Whole,
                 Some(_) => {}
                 None => return RepairResult::Unwell,
             }
             match self.document(service, key, patient, urgency).await {
-                Some((_, canvases)) if carries(&canvases, &patient.key) => {}
-                Some((document, canvases)) => {
+                Some(read) if carries(&read.canvases, &patient.key) => {}
+                Some(read) => {
                     // A fault that began meanwhile must not be taken for the truth.
-                    let truth = fingerprint(&canvases);
+                    let truth = fingerprint(&read.canvases);
                     let is_proven = nested == NestedCheck::Proven
-                        && self.are_rightly_lacking(service, poisoned, &canvases, urgency).await;
+                        && self.are_rightly_lacking(service, poisoned, &read.canvases, urgency).await;
                     if !is_proven {
                         return self.built_in_vain(key, truth);
                     }
                     self.mends.truths.insert(key.clone(), truth, BELIEVED);
-                    self.believe(document, canvases, poisoned.name.clone()).await;
+                    self.believe(read, poisoned.name.clone()).await;
                     return RepairResult::Shorter(truth, BELIEVED);
                 }
                 None => return RepairResult::Unwell,
             }
         }
         match self.document(service, &visit, patient, urgency).await {
-            Some((_, canvases)) if carries(&canvases, &patient.key) => RepairResult::Whole,
+            Some(read) if carries(&read.canvases, &patient.key) => RepairResult::Whole,
             _ => RepairResult::Failed,
         }
     }
@@ -318,7 +319,7 @@ impl Ward {
         flight: &CanvasRequestKey,
         patient: &IndexedImage,
         urgency: &FlightPriority,
-    ) -> Option<(Document, Vec<Canvas>)> {
+    ) -> Option<Arc<DocumentContent>> {
         let started = Instant::now();
         let _place = service.place(urgency, None).await?;
         urgency.departs();
@@ -339,16 +340,17 @@ impl Ward {
                 return None;
             }
         };
-        let whole = read.as_ref().is_some_and(|(_, canvases)| carries(canvases, &patient.key));
+        let whole = read.as_ref().is_some_and(|read| carries(&read.canvases, &patient.key));
         let answer = if whole { CanvasResponse::Carries } else { CanvasResponse::Lacks };
         self.step_ended(flight, answer, patient, started.elapsed());
         read
     }
 
     /// What a healthy service builds is the truth, although it is less than the index knew.
-    async fn believe(&self, document: Document, canvases: Vec<Canvas>, name: String) {
+    async fn believe(&self, read: Arc<DocumentContent>, name: String) {
         let index = Arc::clone(&self.index);
-        let written = tokio::task::spawn_blocking(move || index.believe(&document, &canvases, &name)).await;
+        let believe = move || index.believe(&read.document, &read.canvases, &name);
+        let written = tokio::task::spawn_blocking(believe).await;
         if let Ok(Err(error)) = written {
             tracing::warn!(%error, "a shorter document cannot be remembered");
         }

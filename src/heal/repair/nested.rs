@@ -235,8 +235,9 @@ impl Ward {
     ) -> bool {
         let visit = CanvasRequest::visit(canvas).flight;
         let read = self.document(service, &visit, patient, urgency).await;
-        read.is_some_and(|(_, canvases)| {
-            canvases.iter().any(|canvas| !canvas.images.is_empty()) && !carries(&canvases, &patient.key)
+        read.is_some_and(|read| {
+            read.canvases.iter().any(|canvas| !canvas.images.is_empty())
+                && !carries(&read.canvases, &patient.key)
         })
     }
 

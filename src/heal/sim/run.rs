@@ -168,7 +168,7 @@ impl Run {
             image: &of,
             head: &head,
             client: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
-            lane: Priority::Viewer,
+            lane: |_| Priority::Viewer,
             budget: &self.budget,
             caller: &caller,
         };

@@ -36,6 +36,10 @@ pub(super) fn utf8(bytes: &[u8]) -> Cow<'_, [u8]> {
     let (coding, mark) = Coding::of(bytes);
     let text = bytes.get(mark..).unwrap_or_default();
     if coding == Coding::Utf8 {
+        // The look for what is no text takes ten times as long as this.
+        if std::str::from_utf8(text).is_ok() {
+            return Cow::Borrowed(text);
+        }
         return match String::from_utf8_lossy(text) {
             Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
             Cow::Owned(text) => Cow::Owned(text.into_bytes()),

@@ -47,6 +47,38 @@ fn an_image_on_many_canvases_has_eight_owners_and_each_canvas_once() {
 }
 
 #[test]
+fn a_look_up_sorts_nothing() {
+    let index = Bench::new().open();
+    let plan = index.read(|conn| {
+        let mut select = conn.prepare(&format!("EXPLAIN QUERY PLAN {}", super::super::queries::OWNERS))?;
+        let steps = select.query_map([1, 64], |row| row.get::<_, String>(3))?;
+        steps.collect::<Result<Vec<_>, _>>()
+    });
+    let plan = plan.unwrap();
+    assert!(plan.len() == 3 && plan.iter().all(|step| step.starts_with("SEARCH")), "{plan:?}");
+}
+
+#[test]
+fn the_last_document_that_was_read_is_not_read_again() {
+    let index = Bench::new().open();
+    let (one, other) = (manifest("a", &["one"]), manifest("b", &["two"]));
+    let read = |text: &str| index.read_document(text.as_bytes()).unwrap();
+    let first = read(&one);
+    assert_eq!((first.canvases.len(), &*first.canvases[0].images), (1, &["one".to_owned()][..]));
+    assert!(Arc::ptr_eq(&first, &read(&one)));
+    assert_eq!(read(&other).canvases[0].images, ["two"]);
+    assert!(!Arc::ptr_eq(&first, &read(&one)), "another one came between");
+    // Other routes may tell other keys.
+    let before = read(&one);
+    index.names.store(Arc::default());
+    assert!(!Arc::ptr_eq(&before, &read(&one)));
+    // A long one would stay in memory for nothing.
+    let long = format!("{one}{}", " ".repeat(1 << 20));
+    assert!(!Arc::ptr_eq(&read(&long), &read(&long)));
+    assert!(index.read_document(b"{").is_err());
+}
+
+#[test]
 fn the_canvases_that_follow_are_told_in_order_and_end_with_their_manifest() {
     let bench = Bench::new();
     bench.write("a.json", &["a1", "a2", "a3", "a4"]);
