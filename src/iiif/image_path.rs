@@ -2,7 +2,7 @@
 //!
 //! [`ImageRequest::parse`]: super::ImageRequest::parse
 
-use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 
 use super::Identifier;
 use super::image_request::value_in_query;
@@ -60,23 +60,22 @@ pub fn path_of_key(key: &str, slashes: Slashes) -> Option<String> {
     if path.split(['/', '\\']).any(is_dots) {
         return None;
     }
-    // What is not UTF-8 when it is decoded is its own key, escapes and all.
-    let is_as_sent = percent_encoding::percent_decode_str(key).decode_utf8().is_err();
-    let encode = |text: &str, set: &'static AsciiSet| {
-        let encoded = utf8_percent_encode(text, set).to_string();
-        if is_as_sent { encoded.replace("%25", "%") } else { encoded }
-    };
-    if let Some(from) = value_in_query(key) {
+    let encode = |text: &str, set: &'static AsciiSet| utf8_percent_encode(text, set).to_string();
+    let written = if let Some(from) = value_in_query(key) {
         let (before, value) = key.split_at_checked(from)?;
         let (path, query) = before.split_once('?')?;
         if value.split(['/', '\\']).any(is_dots) {
             return None;
         }
-        return Some(format!("{}?{}{}", encode(path, PATH), encode(query, PATH), encode(value, VALUE)));
-    }
-    let may_be_literal = !key.starts_with('/') && !key.ends_with('/') && !key.contains("//");
-    let set = if slashes == Slashes::Literal && may_be_literal { PATH } else { SEGMENT };
-    Some(encode(key, set))
+        format!("{}?{}{}", encode(path, PATH), encode(query, PATH), encode(value, VALUE))
+    } else {
+        let may_be_literal = !key.starts_with('/') && !key.ends_with('/') && !key.contains("//");
+        encode(key, if slashes == Slashes::Literal && may_be_literal { PATH } else { SEGMENT })
+    };
+    // What is not UTF-8 when it is decoded is its own key, escapes and all.
+    let as_sent = written.replace("%25", "%");
+    let is_as_sent = percent_decode_str(key).decode_utf8().is_err() && Identifier::new(&as_sent).key() == key;
+    Some(if is_as_sent { as_sent } else { written })
 }
 
 /// How the slashes of an identifier are written, if it has any.
