@@ -76,8 +76,8 @@ pub struct Upstream {
     pub pool_idle: Option<Text<Duration>>,
     /// How long a connection is used at all, so that a change in DNS takes hold.
     pub pool_max_age: Option<Text<Duration>>,
-    /// Requests of viewers in flight to one upstream at most: of one client a quarter, for one kind of route three quarters.
-    /// Our own requests (heals, probes) have a quarter as many on top.
+    /// Requests of viewers in flight to one upstream at most: of one client a quarter, for one kind of route three quarters
+    /// (of one client's own, all but a sixteenth). Our own requests (heals, probes) have a quarter as many on top.
     pub max_requests: Option<Text<Count>>,
     /// How long a request may queue for one of those places before it is refused with 503.
     pub queue_wait: Option<Text<Duration>>,

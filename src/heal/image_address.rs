@@ -131,7 +131,12 @@ impl Ward {
         let routes = &self.settings.routes;
         let seen = self.addresses.route(key, routes.len());
         let first = seen.unwrap_or(route);
-        let is_other = |at: &usize| seen.is_none() && *at != first && routes[*at].kind == RouteKind::Image;
+        // Another server is a guess, but for identifiers in the query, which few servers have.
+        let may_be_on = |at: usize| {
+            let is_same = routes[at].upstream.authority == routes[first].upstream.authority;
+            routes[at].kind == RouteKind::Image && (is_same || key.contains('?'))
+        };
+        let is_other = |at: &usize| seen.is_none() && *at != first && may_be_on(*at);
         let others = (0..routes.len()).filter(is_other);
         let mut addresses: Vec<ImageAddress> = Vec::new();
         for route in std::iter::once(first).chain(others) {

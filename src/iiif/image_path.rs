@@ -1,11 +1,9 @@
 //! The path of an image, made of its lookup key: the other way round than [`ImageRequest::parse`] reads it.
-//!
-//! [`ImageRequest::parse`]: super::ImageRequest::parse
 
-use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 
-use super::Identifier;
 use super::image_request::value_in_query;
+use super::{Identifier, ImageRequest};
 
 /// How the slashes of an identifier are written. A key does not tell: both are read as the same one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,23 +58,26 @@ pub fn path_of_key(key: &str, slashes: Slashes) -> Option<String> {
     if path.split(['/', '\\']).any(is_dots) {
         return None;
     }
-    // What is not UTF-8 when it is decoded is its own key, escapes and all.
-    let is_as_sent = percent_encoding::percent_decode_str(key).decode_utf8().is_err();
-    let encode = |text: &str, set: &'static AsciiSet| {
-        let encoded = utf8_percent_encode(text, set).to_string();
-        if is_as_sent { encoded.replace("%25", "%") } else { encoded }
-    };
-    if let Some(from) = value_in_query(key) {
-        let (before, value) = key.split_at_checked(from)?;
+    let encode = |text: &str, set: &'static AsciiSet| utf8_percent_encode(text, set).to_string();
+    let in_query = || {
+        let (before, value) = key.split_at_checked(value_in_query(key)?)?;
         let (path, query) = before.split_once('?')?;
-        if value.split(['/', '\\']).any(is_dots) {
-            return None;
+        let written = format!("{}?{}{}", encode(path, PATH), encode(query, PATH), encode(value, VALUE));
+        let request = format!("{written}/info.json");
+        (ImageRequest::parse(&request)?.identifier.as_sent() == written).then_some((written, value))
+    };
+    let written = match in_query() {
+        Some((_, value)) if value.split(['/', '\\']).any(is_dots) => return None,
+        Some((written, _)) => written,
+        None => {
+            let may_be_literal = !key.starts_with('/') && !key.ends_with('/') && !key.contains("//");
+            encode(key, if slashes == Slashes::Literal && may_be_literal { PATH } else { SEGMENT })
         }
-        return Some(format!("{}?{}{}", encode(path, PATH), encode(query, PATH), encode(value, VALUE)));
-    }
-    let may_be_literal = !key.starts_with('/') && !key.ends_with('/') && !key.contains("//");
-    let set = if slashes == Slashes::Literal && may_be_literal { PATH } else { SEGMENT };
-    Some(encode(key, set))
+    };
+    // What is not UTF-8 when it is decoded is its own key, escapes and all.
+    let as_sent = written.replace("%25", "%");
+    let is_as_sent = percent_decode_str(key).decode_utf8().is_err() && Identifier::new(&as_sent).key() == key;
+    Some(if is_as_sent { as_sent } else { written })
 }
 
 /// How the slashes of an identifier are written, if it has any.
@@ -96,7 +97,6 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
-    use crate::iiif::ImageRequest;
 
     #[rstest]
     #[case::plain("abc", "abc", "abc")]
@@ -119,6 +119,8 @@ mod tests {
         "iipsrv.fcgi?IIIF=vol1/f1.tif",
         "iipsrv.fcgi?IIIF=vol1/f1.tif"
     )]
+    #[case::nothing_in_the_query("a?IIIF=", "a%3FIIIF=", "a%3FIIIF=")]
+    #[case::in_the_query_of_a_request("a/info.json?IIIF=b", "a%2Finfo.json%3FIIIF=b", "a/info.json%3FIIIF=b")]
     #[case::in_the_query_with_others(
         "x/i?a=b&iiif=/v&1/f 1#é",
         "x/i?a=b&iiif=/v%261/f%201%23%C3%A9",
@@ -159,7 +161,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_key_is_written_as_it_is_read(key in "([a-zé \\.;:@&=+$,#%?{}/-]|%2F|%ff|IIIF=){1,12}") {
+        fn any_key_is_written_as_it_is_read(key in "([a-zé \\.;:@&=+$,#%?{}/-]|%2F|%ff|IIIF=|info.json){1,12}") {
             for slashes in [Slashes::Encoded, Slashes::Literal] {
                 let Some(path) = path_of_key(&key, slashes) else { continue };
                 let target = format!("/{path}/info.json");

@@ -125,7 +125,8 @@ impl Unpacker {
                 each(piece);
                 return Ok(());
             }
-            State::Kept(_, kept, most) if kept.len() + piece.len() > *most => {
+            // What cannot be packed is a little longer when it is.
+            State::Kept(_, kept, most) if kept.len() + piece.len() > most.saturating_mul(2) => {
                 return Err(io::Error::other(CodingError::TooLong(*most)));
             }
             State::Kept(_, kept, _) => {

@@ -232,13 +232,13 @@ impl Upstream {
         };
         let client = match caller.bounded() {
             None => None,
-            Some(client) => match caller.take_permit() {
-                Some(permit) => Some(permit),
-                None => {
-                    let permit = client.permits().acquire(kind, None, self.queue_wait).await;
-                    Some(permit.ok_or(UpstreamError::Busy)?)
-                }
-            },
+            Some(client) => {
+                let permit = match caller.take_permit() {
+                    own @ Some(_) => own,
+                    None => client.permits().acquire(kind, None, self.queue_wait).await,
+                };
+                Some(permit.ok_or(UpstreamError::Busy)?)
+            }
         };
         let permit = self.permits.acquire(kind, caller.client(), self.queue_wait).await;
         let permit = UpstreamPermit::Viewer(permit.ok_or(UpstreamError::Busy)?);

@@ -119,7 +119,6 @@ async fn sixty_readers_of_a_slow_document_wait_for_the_first_only() {
             let app = before(&service, folder.path(), more).await;
             let (good, refused, took) = crowd(&app, 60, name).await;
             assert_eq!((good, refused, service.asked()), (60, 0, 60), "{name} {more}");
-            eprintln!("60 readers by {name} of {millis} ms {more}: {took:?}");
             // One after another would be sixty times as long.
             assert!(took < 20 * delay + Duration::from_secs(4), "{name} {more}: {took:?}");
         }
@@ -151,7 +150,6 @@ async fn few_permits_are_queued_for_and_nobody_is_refused() {
     let service = Slow::start(Duration::from_millis(50), false, false).await;
     let folder = tempfile::tempdir().expect("a directory");
     let app = before(&service, folder.path(), "upstream.max_requests = 16").await;
-    let (good, refused, took) = crowd(&app, 60, "origin").await;
+    let (good, refused, _) = crowd(&app, 60, "origin").await;
     assert_eq!((good, refused, service.asked()), (60, 0, 60));
-    eprintln!("60 readers with four permits: {took:?}");
 }

@@ -125,8 +125,8 @@ impl Ward {
         urgency: &Arc<FlightPriority>,
     ) -> bool {
         let pages = self.index.manifest_canvases(&poisoned.name).unwrap_or_default();
-        let has = pages.iter().flat_map(|page| page.keys.first());
-        let Some(key) = has.into_iter().find(|key| !poisoned.missing.contains(key)) else { return false };
+        let mut has = pages.iter().filter_map(|page| page.keys.first());
+        let Some(key) = has.find(|key| !poisoned.missing.contains(key)) else { return false };
         let Some(patient) = self.patient(route, key, &poisoned.trace) else { return false };
         matches!(self.nested(service, &patient, urgency).await, NestedCheck::Proven | NestedCheck::Likely)
     }
@@ -206,7 +206,6 @@ impl Ward {
         let is_expired = self.evidence(patient).await == Evidence::Expired;
         match answer {
             Some(CanvasResponse::Built) => NestedCheck::Proven,
-            Some(CanvasResponse::Carries) => otherwise,
             // Whoever builds a canvas writes the key first, unless there is no file to write it for.
             Some(CanvasResponse::Lacks) if is_expired => match self.gone_or_in_trouble(patient, seen).await {
                 HealOutcome::Missing => NestedCheck::SeemsGone,
@@ -215,12 +214,11 @@ impl Ward {
             Some(CanvasResponse::Unclear) if self.is_disowned(&service, &canvas, patient, urgency).await => {
                 NestedCheck::SeemsGone
             }
-            Some(CanvasResponse::Unclear) => otherwise,
             Some(CanvasResponse::Refused) if is_expired => {
                 self.rung_failed(&service, &request.flight, boarded);
                 NestedCheck::Refused
             }
-            Some(CanvasResponse::Refused) => otherwise,
+            Some(CanvasResponse::Carries | CanvasResponse::Unclear | CanvasResponse::Refused) => otherwise,
             _ => NestedCheck::Unwell,
         }
     }
