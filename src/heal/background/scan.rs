@@ -127,11 +127,8 @@ impl BackgroundScan {
             return false;
         }
         *was_asked = true;
-        let helped = self.ward.heal_book(manifest, patient, self.priority).await;
-        if helped {
-            self.since = Instant::now();
-        }
-        helped
+        self.since = Instant::now();
+        self.ward.heal_book(manifest, patient, self.priority).await
     }
 
     async fn is_back(&self, patient: &IndexedImage) -> bool {
