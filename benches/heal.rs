@@ -173,10 +173,11 @@ async fn a_flush_of_two_thousand(json_kept: bool, closed: bool) {
     world.bed.ledger.clear();
     let pages = world.bed.pages();
     let (began, part) = (Instant::now(), pages.len().div_ceil(READERS));
-    let readers = pages.chunks(part).map(|own| async {
+    let at = &world;
+    let readers = pages.chunks(part).map(|own| async move {
         let mut times = Vec::new();
         for page in own {
-            let (status, took) = timed(&world.client, &world.url(&page.image_path(TILE))).await;
+            let (status, took) = timed(&at.client, &at.url(&page.image_path(TILE))).await;
             assert_eq!(status, 200);
             times.push(took);
         }
@@ -239,7 +240,7 @@ async fn a_sweep_over_books() {
 async fn what_one_heal_asks_for() {
     for (json_kept, closed) in [(false, false), (true, false), (false, true), (true, true)] {
         let bed = Testbed::builder().book("obj/book", 20).page_size(64, 64).start().await;
-        let world = World::over(bed, "heal.ahead = 0").await;
+        let world = World::over(bed, "heal.ahead = 0\nheal.mass_expiry.ids = 1000").await;
         if closed {
             world.bed.service.closes_resources();
         }

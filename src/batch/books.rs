@@ -44,9 +44,8 @@ impl Books {
     /// Has the whole manifest built, once, where several of its pages are gone. True: it was, now or before.
     pub(crate) async fn heal(&self, healer: &Healer, manifest: &str, patient: &IndexedImage) -> bool {
         let Some(book) = self.find(manifest) else { return false };
-        if !book.asked.initialized()
-            && !(book.seen.get().are_cheaper_as_book() && healer.may_heal_book(manifest))
-        {
+        let is_cheaper = || book.seen.get().are_cheaper_as_book() && healer.may_heal_book(manifest);
+        if !book.asked.initialized() && !is_cheaper() {
             return false;
         }
         *book.asked.get_or_init(|| healer.heal_book(manifest, patient)).await

@@ -224,12 +224,14 @@ impl Batch<'_> {
             Self::Heal(args) => Some(*args),
         };
         let started = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let via =
+            heal.and_then(|args| args.via.as_deref()).map(|url| Via::new(url, &settings)).transpose()?;
         let mut summary = Summary {
             command: self.name().to_owned(),
             sources: selection.sources.clone(),
             started,
             image_base: setup::image_base(&settings),
-            asked: Some(0),
+            asked: via.is_none().then_some(0),
             ..Summary::default()
         };
         let path =
@@ -238,11 +240,6 @@ impl Batch<'_> {
             Some(_) => Journal::unwritten(),
             None => Journal::open(&path, selection.resume, &mut summary)?,
         };
-        let via =
-            heal.and_then(|args| args.via.as_deref()).map(|url| Via::new(url, &settings)).transpose()?;
-        if via.is_some() {
-            summary.asked = None;
-        }
         let (send, items) = mpsc::channel(READ_AHEAD);
         let expected = Arc::new(Expected::default());
         let elsewhere = Arc::new(Elsewhere::new(&web, &selection.sources));

@@ -346,14 +346,11 @@ fn settle(
         treated.asked += surgeon.requests();
     }
     let is_to_go_on = treated.undone || (treated.again && surgeon.stopping.get());
-    if !is_to_go_on {
-        let written = surgeon.journal.borrow_mut().done(&unit, id, &treated);
-        if let Err(error) = written {
-            *surgeon.broken_journal.borrow_mut() = Some(error.to_string());
-            surgeon.stopping.set(true);
-        }
-    } else {
+    if is_to_go_on {
         surgeon.journal.borrow_mut().sent(treated.asked);
+    } else if let Err(error) = surgeon.journal.borrow_mut().done(&unit, id, &treated) {
+        *surgeon.broken_journal.borrow_mut() = Some(error.to_string());
+        surgeon.stopping.set(true);
     }
     summary.take(&unit.manifest, treated.images, treated.entries, treated.asked);
 }

@@ -109,6 +109,39 @@ mod tests {
     }
 
     #[test]
+    fn a_file_url_is_only_remembered_where_the_identifier_is_made_from_it() {
+        let url = "http://localhost:9000/fcrepo/rest/obj/a/files/a.jpg";
+        let (own, other) =
+            (uuid_of_file_url(url), Uuid::from_u128(0x13c0_9e7b_ddb5_30f5_a4ce_eece_bd33_0564));
+        let read = |uuid, status, body: &str| Evidence::of_registration(uuid, status, body.as_bytes());
+        assert_eq!(read(own, StatusCode::OK, url), (Evidence::Alive, Some(url.to_owned())));
+        assert_eq!(read(other, StatusCode::OK, url), (Evidence::Alive, None));
+        let gone = format!("Resource with id {other} not found!");
+        assert_eq!(read(other, StatusCode::NOT_FOUND, &gone), (Evidence::Expired, None));
+        assert_eq!(read(other, StatusCode::NOT_FOUND, "no route"), (Evidence::Nothing, None));
+    }
+
+    #[test]
+    fn a_probe_takes_the_errors_that_it_is_after_and_asks_for_no_picture_that_can_be_cached() {
+        for (probe, status, takes) in [
+            (Probe::SizeAboveMaximum, 400, true),
+            (Probe::SizeAboveMaximum, 403, true),
+            (Probe::SizeAboveMaximum, 404, false),
+            (Probe::InfoUncached, 403, false),
+            (Probe::SmallTile, 400, false),
+        ] {
+            assert_eq!(
+                probe.takes(StatusCode::from_u16(status).expect("a status")),
+                takes,
+                "{probe:?} {status}"
+            );
+        }
+        assert_eq!(Probe::InfoUncached.tail(), "info.json?cache=nocache");
+        assert_eq!(Probe::SizeAboveMaximum.tail(), "full/99999,/0/default.jpg");
+        assert_eq!(Probe::SmallTile.tail(), "full/16,/0/default.jpg");
+    }
+
+    #[test]
     fn a_probe_tells_alive_from_expired_by_its_own_errors() {
         assert_eq!(Probe::SizeAboveMaximum.read(StatusCode::FORBIDDEN), Evidence::Alive);
         assert_eq!(Probe::SmallTile.read(StatusCode::OK), Evidence::Nothing);

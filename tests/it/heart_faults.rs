@@ -6,7 +6,7 @@ use crate::heart_world::{Before, all_back, book, lost, pages, read, read_for};
 use crate::world::{World, patiently};
 
 /// How soon the last image is back after a fault. Two seconds are promised; the machine may be busy.
-const SOON: Duration = Duration::from_secs(5);
+const SOON: Duration = Duration::from_secs(10);
 /// How long a fault takes.
 const FAULT: Duration = Duration::from_secs(3);
 

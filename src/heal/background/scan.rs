@@ -39,8 +39,7 @@ pub(in crate::heal) struct BackgroundScan {
 struct Book {
     manifest: String,
     seen: PagesSeen,
-    /// When it was asked for as a whole.
-    asked: Option<Instant>,
+    was_asked: bool,
     /// The first page that is gone: it waits for the next one to be looked at.
     held: Option<IndexedImage>,
 }
@@ -123,25 +122,25 @@ impl BackgroundScan {
 
     /// Asks for the whole manifest beside what is stored, where that is cheaper. True: it was asked for, now.
     async fn asks_for_book(&mut self, patient: &IndexedImage) -> bool {
-        let Book { manifest, seen, asked, .. } = &mut self.book;
-        if asked.is_some() || !seen.are_cheaper_as_book() {
+        let Book { manifest, seen, was_asked, .. } = &mut self.book;
+        if *was_asked || !seen.are_cheaper_as_book() {
             return false;
         }
-        *asked = Some(Instant::now());
-        if self.ward.heal_book(manifest, patient, self.priority).await {
-            self.since = Instant::now();
-        }
+        *was_asked = true;
+        // What is seen from here on counts: what the book is built with among it.
+        self.since = Instant::now();
+        self.ward.heal_book(manifest, patient, self.priority).await;
         true
     }
 
     /// Whether the book helped or not, a reader may have had this page healed while it was asked for.
     async fn is_back(&self, patient: &IndexedImage) -> bool {
-        !self.ward.is_gone_now(patient, self.book.asked.max(Some(self.since))).await
+        !self.ward.is_gone_now(patient, Some(self.since)).await
     }
 
     async fn heal_held(&mut self) {
         let Some(patient) = self.book.held.take() else { return };
-        if !(self.book.asked.is_some() && self.is_back(&patient).await) {
+        if !(self.book.was_asked && self.is_back(&patient).await) {
             self.heal(&patient).await;
         }
     }

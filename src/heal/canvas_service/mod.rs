@@ -37,7 +37,7 @@ use crate::heal::canvas_service::priority_semaphore::PrioritySemaphore;
 use crate::heal::canvas_service::registration::RegistrationCheck;
 use crate::heal::canvas_service::response::{CacheStatus, CanvasResponse, classify};
 use crate::heal::canvas_service::variants::VariantSupport;
-use crate::heal::canvas_service::viewer_request::{DoorBounds, ViewerRequests};
+use crate::heal::canvas_service::viewer_request::{DoorBounds, ViewerRequests, is_canvas};
 use crate::heal::cooldowns::CanvasRequestKey;
 use crate::heal::server::SendRequest;
 use crate::iiif::identifier;
@@ -152,11 +152,7 @@ impl CanvasService {
             lanes,
             cluster,
             places: heal.concurrency,
-            bounds: DoorBounds {
-                build_after: heal.build_after,
-                hang_after: heal.hang_after,
-                max_waiting: heal.max_waiting,
-            },
+            bounds: DoorBounds::of(heal),
             open_for,
             breaker,
             truth: before
@@ -324,6 +320,9 @@ impl CanvasService {
         let Ok(read) = self.index.read_document(body) else { return CanvasResponse::Unclear };
         if let (Some(id), true) = (&read.document.id, variants::is_honoured(target)) {
             self.heard_of_variants(variants::is_honoured(id));
+        }
+        if made == CacheStatus::Now && !is_canvas(target) {
+            self.truth.has_built(read.canvases.iter().flat_map(|canvas| &canvas.images), Instant::now());
         }
         let mut images = read.canvases.iter().flat_map(|canvas| &canvas.images).peekable();
         if !read.canvases.is_empty() && images.peek().is_none() {

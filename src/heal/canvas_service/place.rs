@@ -48,10 +48,8 @@ impl CanvasService {
     ) -> Option<Place> {
         let Some(cluster) = &self.cluster else {
             // Of all processes one has a whole manifest built.
-            let request = flight.map(|flight| match flight.is_book() {
-                true => format!("book {}", self.cluster_name()),
-                false => self.name_of(flight),
-            });
+            let book = || format!("book {}", self.cluster_name());
+            let request = flight.map(|flight| if flight.is_book() { book() } else { self.name_of(flight) });
             let file = self.files.place(self.places, request.as_deref()).await;
             return Some(Place { own, shared: cluster::Place::default(), file });
         };

@@ -14,8 +14,8 @@ use http::StatusCode;
 use uuid::Uuid;
 
 use crate::heal::timed_cache::TimedCache;
-use crate::iiif::resource;
 pub(in crate::heal) use crate::iiif::resource::Said;
+use crate::iiif::{Identifier, IdentifierKind, resource};
 
 /// What is remembered of `/resources` of one canvas service.
 #[derive(Debug)]
@@ -123,6 +123,16 @@ impl RegistrationCheck {
     /// It said "alive" a short while ago, and nothing spoke against it since.
     pub(in crate::heal) fn remembers_alive(&self, uuid: Uuid, since: Option<Instant>) -> bool {
         self.alive.get(&uuid).is_some_and(|said| since.is_none_or(|since| said >= since))
+    }
+
+    /// A whole manifest was built with these images: their keys were written on the way.
+    pub(in crate::heal) fn has_built<'a>(&self, keys: impl Iterator<Item = &'a String>, now: Instant) {
+        for key in keys {
+            if let IdentifierKind::Uuid { uuid, .. } = Identifier::new(key).kind() {
+                self.was_healed(uuid);
+                self.alive.insert(uuid, now, self.alive_for);
+            }
+        }
     }
 
     /// It was healed: what was said a moment ago is no longer true.

@@ -13,6 +13,7 @@ use percent_encoding::percent_decode_str;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use crate::config::settings::Heal;
 use crate::heal::Healer;
 use crate::heal::canvas_service::CanvasService;
 use crate::heal::canvas_service::place::Place;
@@ -48,6 +49,13 @@ pub(in crate::heal) struct DoorBounds {
     pub(in crate::heal) hang_after: Duration,
     /// `heal.max_waiting`.
     pub(in crate::heal) max_waiting: usize,
+}
+
+impl DoorBounds {
+    pub(in crate::heal) fn of(heal: &Heal) -> Self {
+        let (build_after, hang_after) = (heal.build_after, heal.hang_after);
+        Self { build_after, hang_after, max_waiting: heal.max_waiting }
+    }
 }
 
 /// Documents of which the first request is on its way: the others wait for its answer, and then all go at once.
