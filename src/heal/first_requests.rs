@@ -237,7 +237,10 @@ mod tests {
         assert!(firsts.enter(7, 1, 1, NOW()).expect("word").is_gone());
         let other = firsts.enter(7, 2, 1, NOW()).expect("room");
         assert!(!other.is_gone(), "another tile may be in the image server's cache");
-        assert!(firsts.enter(7, 3, 1, NOW()).is_none(), "but not all of them at once: the next waits for an answer");
+        assert!(
+            firsts.enter(7, 3, 1, NOW()).is_none(),
+            "but not all of them at once: the next waits for an answer"
+        );
         drop(other);
         assert!(!firsts.enter(7, 1, 1, NOW() + GONE_FOR).expect("room").is_gone());
     }

@@ -4,9 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use http::Method;
-use http::header::{
-    IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, RANGE,
-};
+use http::header::{IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, RANGE};
 use hyper::Response;
 use tokio::time::{Instant, timeout};
 
@@ -114,7 +112,9 @@ impl Healer {
             match self.ask_again(patient, exchange, rung, started).await {
                 Some(response) => break response,
                 // It was back before this viewer asked, or nothing proved it: a canvas may have been an old one.
-                None if tries == 1 && (was_under_way || matches!(rung, Some(Rung::Variant | Rung::Visit))) => {
+                None if tries == 1
+                    && (was_under_way || matches!(rung, Some(Rung::Variant | Rung::Visit))) =>
+                {
                     self.was_believed_in_vain(patient, rung, was_under_way).await;
                 }
                 None => break self.came_to_nothing(patient, rung).await,
@@ -212,14 +212,18 @@ impl Healer {
     /// Does this viewer see a tile of the image? What he sends with his requests may be what lets him.
     async fn sees_a_tile(&self, patient: &IndexedImage, exchange: &ImageExchange<'_>) -> bool {
         let path = exchange.head.uri.path();
-        let tile = path.strip_suffix("/info.json").map(|image| format!("{image}/{}", Probe::SmallTile.tail()));
+        let tile =
+            path.strip_suffix("/info.json").map(|image| format!("{image}/{}", Probe::SmallTile.tail()));
         let Some(tile) = tile.and_then(|tile| tile.parse().ok()) else { return false };
         let mut head = exchange.head.clone();
         (head.method, head.uri) = (Method::GET, tile);
         for field in [RANGE, IF_MATCH, IF_NONE_MATCH, IF_MODIFIED_SINCE, IF_UNMODIFIED_SINCE, IF_RANGE] {
             head.headers.remove(field);
         }
-        self.ward.ask_image(patient, &head, exchange.caller).await.is_ok_and(|tile| tile.status().is_success())
+        self.ward
+            .ask_image(patient, &head, exchange.caller)
+            .await
+            .is_ok_and(|tile| tile.status().is_success())
     }
 
     /// The heal takes longer than this viewer can wait, or came to nothing. What he asks for may be there all the same: a

@@ -4,19 +4,17 @@
 //! stored has it built, as often as it is asked for at once, and a crawler has as many built as it opens connections
 //! (upstream.md "Load"). What is stored is answered in milliseconds, and must never wait behind a build.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use percent_encoding::percent_decode_str;
-use tokio::sync::{Mutex as Turn, OwnedMutexGuard};
+use tokio::sync::OwnedMutexGuard;
 use tokio::time::{Instant, timeout};
 
 use crate::heal::Healer;
 use crate::heal::canvas_service::CanvasService;
 use crate::heal::canvas_service::place::Place;
-use crate::heal::canvas_service::priority_semaphore::{Permit, Priority, PrioritySemaphore};
-use crate::heal::timed_cache::TimedCache;
+use crate::heal::canvas_service::priority_semaphore::{Permit, Priority};
 
 /// Whatever is answered sooner was stored, and is no build.
 const BUILD: Duration = Duration::from_millis(250);
@@ -24,40 +22,8 @@ const BUILD: Duration = Duration::from_millis(250);
 /// A document that was answered is asked for by everybody at once for so long.
 const OPEN_FOR: Duration = Duration::from_secs(2);
 
-/// Documents of which that is remembered, at most.
-const OPEN: u64 = 10_000;
-
-/// Manifests and other long documents that viewers have built at once.
-const DOCUMENT_BUILDS: usize = 4;
-
-/// Viewers that wait for their turn at one canvas service, at most.
-const WAITING: usize = 1_000;
-
 /// What those are told who would have to wait for too long.
 const COME_BACK: Duration = Duration::from_secs(5);
-
-/// `ViewerRequests` is the order in which viewers are let through to one canvas service.
-#[derive(Debug)]
-pub(in crate::heal) struct ViewerRequests {
-    /// One request at a time for a document that may have to be built.
-    turns: Mutex<HashMap<Arc<str>, Arc<Turn<()>>>>,
-    /// Documents that were answered a moment ago.
-    open: TimedCache<Arc<str>>,
-    /// Places for manifests.
-    documents: Arc<PrioritySemaphore>,
-    waiting: Mutex<usize>,
-}
-
-impl Default for ViewerRequests {
-    fn default() -> Self {
-        Self {
-            turns: Mutex::default(),
-            open: TimedCache::new(OPEN),
-            documents: PrioritySemaphore::new(DOCUMENT_BUILDS),
-            waiting: Mutex::new(0),
-        }
-    }
-}
 
 /// `ViewerRequest` is one viewer's request on its way. The next one comes when it is dropped.
 #[derive(Debug)]
@@ -91,15 +57,6 @@ impl Drop for Lingers {
                 drop(place);
             });
         }
-    }
-}
-
-/// One who waits.
-struct Waiting<'a>(&'a ViewerRequests);
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        *self.0.waiting() -= 1;
     }
 }
 
@@ -182,25 +139,6 @@ impl Drop for ViewerRequest {
         if turns.get(&self.name).is_some_and(|turn| Arc::strong_count(turn) == 1) {
             turns.remove(&self.name);
         }
-    }
-}
-
-impl ViewerRequests {
-    fn wait(&self) -> Option<Waiting<'_>> {
-        let mut waiting = self.waiting();
-        if *waiting >= WAITING {
-            return None;
-        }
-        *waiting += 1;
-        Some(Waiting(self))
-    }
-
-    fn waiting(&self) -> MutexGuard<'_, usize> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn turns(&self) -> MutexGuard<'_, HashMap<Arc<str>, Arc<Turn<()>>>> {
-        self.turns.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

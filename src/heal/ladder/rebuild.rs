@@ -121,8 +121,9 @@ impl Ward {
                 return Err(StepResult::Skipped);
             }
             // What is stored could become worse: one finds out whether the service is well, the others wait for that.
-            let is_a_trial =
-                health != ServiceHealth::Well && !lacks && service.variants.known(Instant::now()) == Some(false);
+            let is_a_trial = health != ServiceHealth::Well
+                && !lacks
+                && service.variants.known(Instant::now()) == Some(false);
             if !is_a_trial {
                 return Ok(None);
             }

@@ -13,7 +13,6 @@ use bytes::Bytes;
 use tokio::time::timeout;
 
 use crate::config::settings::Rung;
-use crate::heal::missing_files::Proof;
 use crate::heal::Healer;
 use crate::heal::canvas_service::CanvasService;
 use crate::heal::canvas_service::circuit_breaker::BreakerState;
@@ -25,6 +24,7 @@ use crate::heal::canvas_service::shared_request::Freshness;
 use crate::heal::evidence::{Evidence, Probe, proves_nothing};
 use crate::heal::flight_priority::FlightPriority;
 use crate::heal::ladder::HealOutcome;
+use crate::heal::missing_files::Proof;
 use crate::heal::ward::{IndexedImage, Ward};
 use crate::iiif::{Identifier, IdentifierKind};
 use crate::index::Owner;

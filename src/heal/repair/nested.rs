@@ -12,8 +12,7 @@ use crate::heal::cooldowns::CanvasRequestKey;
 use crate::heal::evidence::Probe;
 use crate::heal::flight_priority::FlightPriority;
 use crate::heal::ladder::rebuild::ServiceHealth;
-use crate::heal::repair::PoisonedDocument;
-use crate::heal::repair::result::RepairResult;
+use crate::heal::repair::documents::{PoisonedDocument, RepairResult};
 use crate::heal::ward::{IndexedImage, Ward};
 use crate::iiif::IdentifierKind;
 

@@ -4,39 +4,8 @@ use std::sync::Arc;
 
 use crate::heal::cooldowns::CanvasRequestKey;
 use crate::heal::flight_priority::FlightPriority;
-use crate::heal::repair::{BELIEVED, PoisonedDocument};
+use crate::heal::repair::documents::{BELIEVED, PoisonedDocument, RepairResult};
 use crate::heal::ward::Ward;
-
-/// How one try ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::heal) enum RepairResult {
-    Whole,
-    /// It carries what its fingerprint says, and that is all there is.
-    Shorter(u64),
-    Unwell,
-    Failed,
-}
-
-impl RepairResult {
-    /// For other nodes.
-    fn words(self) -> String {
-        match self {
-            Self::Whole => "whole".to_owned(),
-            Self::Shorter(carries) => format!("shorter {carries}"),
-            Self::Unwell => "unwell".to_owned(),
-            Self::Failed => "failed".to_owned(),
-        }
-    }
-
-    fn from_words(words: &str) -> Self {
-        match (words, words.strip_prefix("shorter ").and_then(|carries| carries.parse().ok())) {
-            (_, Some(carries)) => Self::Shorter(carries),
-            ("whole", _) => Self::Whole,
-            ("unwell", _) => Self::Unwell,
-            _ => Self::Failed,
-        }
-    }
-}
 
 impl Ward {
     /// One try for all who wait for this document: whichever node mends it, mends it for all.

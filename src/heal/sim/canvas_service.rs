@@ -251,7 +251,8 @@ impl Model {
             sleep(Duration::from_millis(5)).await;
             return (200, JSON, self.library.manifest(book, &leaves[..pictures.min(leaves.len())], &query));
         }
-        let _building = Building::of(self, if by == By::Viewer { What::ViewersManifest } else { What::Canvas });
+        let _building =
+            Building::of(self, if by == By::Viewer { What::ViewersManifest } else { What::Canvas });
         let mut whole = Vec::new();
         for leaf in &leaves {
             match self.builds(*leaf).await {

@@ -4,9 +4,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::case::{Case, Fault, Trouble, Want};
+use super::case::{Case, Fault, MISSING, Trouble, WAIT, Want};
 use super::model::Model;
-use super::run::{MISSING, WAIT};
 use crate::outcome::Outcome;
 
 /// `Seen` is what a reader got.

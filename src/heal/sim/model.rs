@@ -190,7 +190,11 @@ impl Model {
     pub(super) fn stores(&self, place: Place, pictures: usize, of: usize, by_us: bool) {
         let before = {
             let mut state = self.state();
-            if by_us { state.by_viewers.remove(&place) } else { state.by_viewers.insert(place.clone()) };
+            if by_us {
+                state.by_viewers.remove(&place)
+            } else {
+                state.by_viewers.insert(place.clone())
+            };
             state.documents.insert(place.clone(), pictures)
         };
         let plain = matches!(&place, Place::Canvas(_, query) | Place::Book(_, query) if query.is_empty());
@@ -207,7 +211,9 @@ impl Model {
             // A key that is lost while its canvas is built makes the nested request fail.
             let was_lost = match &place {
                 Place::Canvas(leaf, _) | Place::Image(leaf) => self.lost_since(*leaf, began),
-                Place::Book(book, _) => self.library.leaves_of(*book).any(|leaf| self.lost_since(leaf, began)),
+                Place::Book(book, _) => {
+                    self.library.leaves_of(*book).any(|leaf| self.lost_since(leaf, began))
+                }
             };
             !was_lost && !self.case.troubled(began, now, |_| true) && !self.case.gone.iter().any(is_gone)
         };

@@ -1,9 +1,8 @@
 //! Plays one case: the real healer over the model, in virtual time.
 
-use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hyper::Request;
@@ -11,10 +10,11 @@ use prometheus_client::metrics::gauge::Gauge;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::canvas_service::{BY_VIEWER, CanvasService};
-use super::case::{Act, Case, Document, Fault, Resources, Want, World};
+use super::case::{Act, Case, Document, Fault, Resources, WAIT, Want};
 use super::check::{Exchange, Seen};
 use super::image_server::{ImageServer, StrayServer};
 use super::model::{Model, Place};
+use super::settings::settings;
 use crate::config::Settings;
 use crate::config::settings::{Route, Timeouts};
 use crate::heal::{
@@ -26,62 +26,6 @@ use crate::index::Index;
 use crate::index::recorder::Recorder;
 use crate::observe::{Metrics, Trace};
 use crate::upstream::{Budget, Caller};
-
-/// `heal.wait` of every world.
-pub(super) const WAIT: Duration = Duration::from_secs(25);
-/// `heal.missing` of every world.
-pub(super) const MISSING: Duration = Duration::from_secs(20);
-
-/// The settings of a world; `number` is what a reload changes.
-fn settings(world: &World, number: u32, manifests: &Path) -> Arc<Settings> {
-    static MADE: OnceLock<Mutex<HashMap<String, Arc<Settings>>>> = OnceLock::new();
-    let thumbs = if world.two_routes {
-        "[[routes]]\nprefix = \"/thumbs/\"\nupstream = \"http://thumbs.invalid/iiif/2/\"\nkind = \"image\"\n"
-    } else {
-        ""
-    };
-    let text = format!(
-        r#"
-[server]
-listen = "127.0.0.1:0"
-public_hosts = ["lib.example"]
-{thumbs}[[routes]]
-prefix = "/iiif/2/"
-upstream = "http://images.invalid/iiif/2/"
-kind = "image"
-[[routes]]
-prefix = "/iiif-service/"
-upstream = "http://service.invalid/iiif-service/"
-kind = "presentation"
-# In a folder that is not there: cases that are played side by side share nothing.
-[index]
-path = "no-such-folder/index.sqlite3"
-[[index.sources]]
-path = "{}"
-{}
-[heal]
-wait = "25s"
-missing = "20s"
-per_client = {number}
-concurrency = {}
-ahead = {}
-sweep = {}
-mass_expiry = {{ ids = {}, within = "10s" }}
-"#,
-        manifests.display(),
-        if world.warm { "warm = \"30s\"" } else { "" },
-        world.concurrency,
-        world.ahead,
-        world.sweep,
-        if world.sweep { 6 } else { 20 },
-    );
-    let mut made = MADE.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
-    let read = || {
-        let nothing: [(&str, &str); 0] = [];
-        Arc::new(Settings::from_text(Path::new("config.toml"), &text, nothing).expect("in order"))
-    };
-    Arc::clone(made.entry(text.clone()).or_insert_with(read))
-}
 
 /// `Run` is a case that is being played.
 #[derive(Debug)]
@@ -217,7 +161,12 @@ impl Run {
             })
         });
         let fetched = fetched.await;
-        self.model.log(|| format!("viewer {:?} of {document:?}", fetched.as_ref().map(|got| got.as_ref().map(|got| got.as_ref().map(http::Response::status)))));
+        self.model.log(|| {
+            format!(
+                "viewer {:?} of {document:?}",
+                fetched.as_ref().map(|got| got.as_ref().map(|got| got.as_ref().map(http::Response::status)))
+            )
+        });
         match fetched {
             Ok(Ok(Ok(answer))) if answer.status().is_success() => {
                 healer.manifest_opened(&path, &Trace::fresh());

@@ -106,8 +106,7 @@ fn what_a_fault_showed_to_a_long_heal_is_not_told_to_who_comes_after_the_fault()
 #[test]
 fn while_an_image_is_healed_no_reader_is_held_who_asks_for_another_tile() {
     let world = World { resources: Resources::Closed, login: true, canvas_ms: 2_000, ..World::plain() };
-    let crowd =
-        Act::Ask { image: 4, want: Want::Tile(100), readers: 18, patience: 200_000, cookie: true };
+    let crowd = Act::Ask { image: 4, want: Want::Tile(100), readers: 18, patience: 200_000, cookie: true };
     let acts = [(1_883, Act::EvictKeys), (33_684, ask(4, 256)), (34_480, crowd)];
     keeps_every_promise(&case(world, &acts, &[]));
 }
@@ -135,11 +134,13 @@ fn pages_of_one_file_are_one_rebuild() {
 fn behind_a_login_a_stored_canvas_that_heals_nothing_is_rebuilt() {
     let world =
         World { honours_disallow: false, login: true, resources: Resources::Closed, ..World::plain() };
-    let crowd =
-        Act::Ask { image: 0, want: Want::Tile(128), readers: 18, patience: 200_000, cookie: true };
+    let crowd = Act::Ask { image: 0, want: Want::Tile(128), readers: 18, patience: 200_000, cookie: true };
     let one = case(world.clone(), &[(36_980, Act::EvictKeys)], &[19]);
     keeps_every_promise(&Case { stored: 1, ..one });
-    keeps_every_promise(&Case { stored: 1, ..case(world, &[(36_980, Act::EvictKeys), (40_306, crowd)], &[]) });
+    keeps_every_promise(&Case {
+        stored: 1,
+        ..case(world, &[(36_980, Act::EvictKeys), (40_306, crowd)], &[])
+    });
 }
 
 #[test]
