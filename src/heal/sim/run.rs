@@ -237,8 +237,9 @@ impl Run {
         let gone = &self.model.case.gone;
         let all_the_time =
             gone.iter().any(|gone| gone.leaf == of.leaf && gone.from <= began && self.model.now() < gone.to);
-        // While the image server is in trouble nobody can see that.
-        let troubled = self.model.case.troubled(began, self.model.now(), |_| true);
+        // While the image server is in trouble, or asks for a login first, nobody can see that.
+        let troubled =
+            self.model.case.troubled(began, self.model.now(), |_| true) || self.model.world().login;
         if all_the_time && !troubled && matches!(mended.ending, ImageHealResult::Healed(_)) {
             self.model
                 .breaks(format!("(8) batch says {:?} of image {image}, whose file is gone", mended.ending));
@@ -359,10 +360,11 @@ impl Run {
             _ => None,
         });
         drop(state);
-        // Where `disallow` is ignored a first visit into a fault of the file store stores what a file that is gone looks
-        // like. Whoever asks for the image next has it cured; nobody has to.
+        // Where `disallow` is ignored a first visit into a fault of the file store, or while every info.json is 404, stores
+        // what a file that is gone looks like. Whoever asks for the image next has it cured; nobody has to.
+        let looks_like_it = |fault| matches!(fault, Fault::FileStore | Fault::Info(404));
         let looks_gone = !model.world().honours_disallow
-            && model.case.troubles.iter().any(|trouble| trouble.fault == Fault::FileStore);
+            && model.case.troubles.iter().any(|trouble| looks_like_it(trouble.fault));
         if let (Some(leaf), false) = (empty, looks_gone) {
             model.breaks(format!("(2) canvas {leaf} is stored without its picture at the end"));
         }
