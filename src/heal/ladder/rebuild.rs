@@ -87,12 +87,12 @@ impl Ward {
         if step != StepResult::NoHelp(CanvasResponse::Lacks) {
             // UPSTREAM: a poisoned duplicate may stand behind the good one. Only plain GETs show it.
             if lacks && step == StepResult::Back {
-                self.cure(service, CanvasRequest::visit(canvas), patient);
+                self.cure(service, &CanvasRequest::visit(canvas), patient);
             }
             return step;
         }
         if self.health(service, patient).await == ServiceHealth::Unwell {
-            self.cure(service, CanvasRequest::visit(canvas), patient);
+            self.cure(service, &CanvasRequest::visit(canvas), patient);
             return step;
         }
         StepResult::Gone
@@ -120,7 +120,7 @@ impl Ward {
             if health == ServiceHealth::Unwell {
                 self.metrics.event("rebuild_withheld");
                 if lacks {
-                    self.cure(service, CanvasRequest::visit(canvas), patient);
+                    self.cure(service, &CanvasRequest::visit(canvas), patient);
                 }
                 return Err(StepResult::Skipped);
             }

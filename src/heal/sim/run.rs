@@ -10,7 +10,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::canvas_service::{BY_VIEWER, CanvasService};
-use super::case::{Act, Case, Document, Fault, Resources, WAIT, Want};
+use super::case::{Act, Cache, Case, Document, Fault, Resources, WAIT, Want};
 use super::check::{Exchange, Seen};
 use super::image_server::{ImageServer, StrayServer};
 use super::model::{Model, Place};
@@ -237,9 +237,10 @@ impl Run {
         let gone = &self.model.case.gone;
         let all_the_time =
             gone.iter().any(|gone| gone.leaf == of.leaf && gone.from <= began && self.model.now() < gone.to);
-        // While the image server is in trouble, or asks for a login first, nobody can see that.
-        let troubled =
-            self.model.case.troubled(began, self.model.now(), |_| true) || self.model.world().login;
+        // In trouble, or behind a login, nobody sees it; out of a source cache it is served all the same.
+        let troubled = self.model.case.troubled(began, self.model.now(), |_| true)
+            || self.model.world().login
+            || self.model.world().cache == Cache::Source;
         if all_the_time && !troubled && matches!(mended.ending, ImageHealResult::Healed(_)) {
             self.model
                 .breaks(format!("(8) batch says {:?} of image {image}, whose file is gone", mended.ending));
