@@ -262,9 +262,8 @@ impl Run {
             for reader in readers.collect::<Vec<_>>() {
                 reader.await.expect("a reader");
             }
-            // Once more, with every canvas still stored.
             if round == 0 {
-                model.loses_all();
+                model.loses_all(); // once more, with every canvas still stored
             }
         }
     }
