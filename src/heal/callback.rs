@@ -48,9 +48,6 @@ pub(in crate::heal) fn is_services_voice(target: Target<'_>, head: &Parts) -> bo
     agent.starts_with("Apache-HttpClient/") && agent.contains("Java/") && !headers.contains_key(COOKIE)
 }
 
-/// Addresses that echoes are known to come from, at most.
-pub(in crate::heal) const ADDRESSES: u64 = 64;
-
 /// An address is known for so long after its last echo.
 const KNOWN_FOR: Duration = Duration::from_hours(1);
 

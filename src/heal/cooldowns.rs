@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use moka::sync::Cache;
 
 use crate::config::settings::{Heal, Rung};
-use crate::heal::canvas_service::viewer_request::is_canvas;
+use crate::heal::canvas_service::viewer_queue::is_canvas;
 
 /// One canvas on one rung of one canvas service (by its mark, so that a reload of the configuration changes nothing).
 ///

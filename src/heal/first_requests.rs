@@ -22,8 +22,9 @@ const PLACES: usize = 1024;
 /// An image that was answered is well for so long.
 const WELL_FOR: Duration = Duration::from_mins(1);
 
-/// An image that was 404 is not asked for first for so long: it is about to be healed, or was.
-const GONE_FOR: Duration = Duration::from_secs(1);
+/// What was 404 is not asked for first for so long: it is about to be healed, or was. No longer: its key may be written any
+/// moment, and then it is not to be withheld.
+const GONE_FOR: Duration = Duration::from_millis(250);
 
 /// The images that are asked for.
 #[derive(Debug)]

@@ -5,50 +5,14 @@
 //! size above every maximum tells a live image (403) from an expired one (404) without decoding anything (upstream.md
 //! "An expired image"). Not every image server does: which probe tells the truth is learned, once for each.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
-
 use http::{StatusCode, response};
 use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::heal::evidence::{Evidence, Probe, proves_nothing};
+use crate::heal::truthful_probe::{ProbeState, RETRY_AFTER, TruthfulProbe};
 use crate::heal::ward::{IndexedImage, Ward};
 use crate::upstream::UpstreamError;
-
-/// `TruthfulProbe` is what is known of the probes of one image server.
-#[derive(Debug, Default)]
-pub(in crate::heal) struct TruthfulProbe(Mutex<State>);
-
-#[derive(Debug, Clone, Copy, Default)]
-enum State {
-    #[default]
-    Unknown,
-    /// This one tells the truth.
-    Known(Probe),
-    /// None of them does; tried anew from then on.
-    None { until: Instant },
-}
-
-/// How soon an image server of which no probe told the truth is tried anew.
-const RETRY_AFTER: Duration = Duration::from_mins(10);
-
-impl TruthfulProbe {
-    fn state(&self) -> State {
-        match *self.lock() {
-            State::None { until } if Instant::now() >= until => State::Unknown,
-            state => state,
-        }
-    }
-
-    fn set(&self, state: State) {
-        *self.lock() = state;
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 impl Ward {
     /// What the image server itself proves of this image, by a probe that tells the truth there; "alive" never by one
@@ -56,9 +20,9 @@ impl Ward {
     pub(in crate::heal) async fn probe(&self, patient: &IndexedImage) -> Evidence {
         let truthful = &self.probes[patient.route];
         match truthful.state() {
-            State::Known(probe) => self.try_probe(patient, &patient.sent, probe).await,
-            State::None { .. } => self.try_probe(patient, &patient.sent, Probe::SmallTile).await,
-            State::Unknown => self.learn_probe(patient, truthful).await,
+            ProbeState::Known(probe) => self.try_probe(patient, &patient.sent, probe).await,
+            ProbeState::None { .. } => self.try_probe(patient, &patient.sent, Probe::SmallTile).await,
+            ProbeState::Unknown => self.learn_probe(patient, truthful).await,
         }
     }
 
@@ -78,13 +42,13 @@ impl Ward {
             }
             let nobody = Uuid::new_v4().to_string();
             if self.try_probe(patient, &nobody, probe).await == Evidence::Expired {
-                truthful.set(State::Known(probe));
+                truthful.set(ProbeState::Known(probe));
                 tracing::info!(request = %patient.trace, probe = probe.tail(), "this probe tells a live image from an expired one");
                 return Evidence::Alive;
             }
         }
         if silent < Probe::TRUTHFUL.len() {
-            truthful.set(State::None { until: Instant::now() + RETRY_AFTER });
+            truthful.set(ProbeState::None { until: Instant::now() + RETRY_AFTER });
         }
         self.try_probe(patient, &patient.sent, Probe::SmallTile).await
     }
@@ -116,7 +80,7 @@ impl Ward {
 
     /// The probe called an image alive whose own request is 404 for its viewer, and whose key is gone: it lies.
     pub(in crate::heal) fn probe_lied(&self, patient: &IndexedImage) {
-        self.probes[patient.route].set(State::None { until: Instant::now() + RETRY_AFTER });
+        self.probes[patient.route].set(ProbeState::None { until: Instant::now() + RETRY_AFTER });
         self.metrics.event("probe_distrusted");
     }
 

@@ -29,6 +29,7 @@ pub(crate) mod single_flight;
 #[cfg(test)]
 mod stress;
 mod timed_cache;
+mod truthful_probe;
 mod ward;
 
 use std::sync::Arc;

@@ -2,7 +2,6 @@
 
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use governor::{Quota, RateLimiter};
 use tokio::runtime::Handle;
@@ -11,19 +10,18 @@ use tokio::sync::Semaphore;
 use crate::cluster::Cluster;
 use crate::config::Settings;
 use crate::config::settings::{Route, RouteKind, UpstreamUrl};
-use crate::heal::background::mass_expiry::MassExpiryDetector;
-use crate::heal::callback;
+use crate::heal::background::mass_expiry_detector::MassExpiryDetector;
 use crate::heal::canvas_service::CanvasService;
 use crate::heal::canvas_service::priority_semaphore::PrioritySemaphore;
-use crate::heal::canvas_service::shared_request::SharedHeals;
+use crate::heal::canvas_service::shared_heals::SharedHeals;
 use crate::heal::cooldowns::Cooldowns;
 use crate::heal::image_address::ImageAddresses;
-use crate::heal::image_server::TruthfulProbe;
-use crate::heal::ladder::direct::DirectSupport;
+use crate::heal::ladder::direct_support::DirectSupport;
 use crate::heal::missing_files::MissingFiles;
 use crate::heal::server::SendRequest;
 use crate::heal::single_flight::SingleFlight;
 use crate::heal::timed_cache::TimedCache;
+use crate::heal::truthful_probe::TruthfulProbe;
 use crate::heal::ward::Ward;
 use crate::index::Index;
 use crate::index::recorder::Recorder;
@@ -33,11 +31,11 @@ use crate::upstream::guard::Guard;
 /// UUIDs of which is remembered that their file URL is in the index; of others it is looked up.
 const FILED: u64 = 20_000;
 
+/// Addresses that echoes are known to come from, at most.
+const ADDRESSES: u64 = 64;
+
 /// Images that are remembered to be alive, at most.
 const ALIVE: u64 = 200_000;
-
-/// For so long, because writing it may have failed.
-pub(in crate::heal) const FILED_FOR: Duration = Duration::from_mins(10);
 
 impl Ward {
     /// `before`: the ward under the settings that held until now. Everything that is under way or remembered
@@ -77,8 +75,7 @@ impl Ward {
             memory: before.map_or_else(|| Cooldowns::new(heal), |before| before.memory.under(heal)),
             missing: before.map_or_else(|| MissingFiles::new(heal), |before| before.missing.under(heal)),
             visited: before.map_or_else(|| TimedCache::new(ALIVE), |before| before.visited.clone()),
-            callers: before
-                .map_or_else(|| TimedCache::new(callback::ADDRESSES), |before| before.callers.clone()),
+            callers: before.map_or_else(|| TimedCache::new(ADDRESSES), |before| before.callers.clone()),
             asked: before.map_or_else(SingleFlight::here, |before| before.asked.clone()),
             // Routes may have other numbers now.
             addresses: ImageAddresses::new(settings.routes.len()),

@@ -16,25 +16,25 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::config::Settings;
-use crate::heal::background::mass_expiry::MassExpiryDetector;
+use crate::heal::background::mass_expiry_detector::MassExpiryDetector;
 use crate::heal::background::reading::ReadingActivity;
 use crate::heal::canvas_service::CanvasService;
 use crate::heal::canvas_service::priority_semaphore::Priority;
 use crate::heal::canvas_service::registration::Said;
 use crate::heal::canvas_service::response::CanvasResponse;
-use crate::heal::canvas_service::shared_request::SharedHeals;
+use crate::heal::canvas_service::shared_heals::SharedHeals;
 use crate::heal::cooldowns::{CanvasRequestKey, Cooldowns};
 use crate::heal::evidence::proves_nothing;
 use crate::heal::first_requests::{FirstRequestLimiter, FirstRequestPermit};
 use crate::heal::image_address::{ImageAddress, ImageAddresses};
-use crate::heal::image_server::TruthfulProbe;
-use crate::heal::ladder::HealOutcome;
-use crate::heal::ladder::direct::DirectSupport;
+use crate::heal::ladder::direct_support::DirectSupport;
+use crate::heal::ladder::outcome::HealOutcome;
 use crate::heal::missing_files::MissingFiles;
-use crate::heal::repair::DocumentRepairs;
+use crate::heal::repair::documents::DocumentRepairs;
 use crate::heal::server::SendRequest;
 use crate::heal::single_flight::{FlightHandle, SingleFlight};
 use crate::heal::timed_cache::TimedCache;
+use crate::heal::truthful_probe::TruthfulProbe;
 use crate::iiif::identifier::uuid_of_file_url;
 use crate::iiif::{IdentifierKind, ImageRequest, Target};
 use crate::index::recorder::Recorder;
@@ -70,6 +70,9 @@ pub struct IndexedImage {
     /// Who asks for it: what is done for its sake is done in this name.
     pub(in crate::heal) trace: Trace,
 }
+
+/// That a file URL is in the index is remembered for so long: writing it may have failed.
+const FILED_FOR: Duration = Duration::from_mins(10);
 
 /// Identifier behind the image route with this mark.
 pub(in crate::heal) type ImageKey = (u64, Arc<str>);
@@ -367,7 +370,7 @@ impl Ward {
         if self.filed.contains(&uuid) || uuid_of_file_url(file_url) != uuid {
             return;
         }
-        self.filed.insert(uuid, (), crate::heal::opening::FILED_FOR);
+        self.filed.insert(uuid, (), FILED_FOR);
         if self.file_url(uuid).is_none() {
             self.tell_file_url(uuid, file_url);
             self.history.learn_file_url(uuid, file_url);

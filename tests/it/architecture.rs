@@ -144,6 +144,94 @@ fn rooms_name_only_those_that_the_arrows_allow() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// Every path behind `use`, those in braces one by one, and every other path that begins with `crate::` or `super::`.
+fn paths(text: &str) -> Vec<String> {
+    fn spread(prefix: &str, list: &str, found: &mut Vec<String>) {
+        let (mut depth, mut from) = (0, 0);
+        for (at, c) in list.char_indices().chain([(list.len(), ',')]) {
+            match c {
+                '{' => depth += 1,
+                '}' => depth -= 1,
+                ',' if depth == 0 => {
+                    match list[from..at].split_once('{') {
+                        Some((head, inner)) => {
+                            let inner = inner.rsplit_once('}').map_or(inner, |(inner, _)| inner);
+                            spread(&format!("{prefix}{}", head.trim()), inner, found);
+                        }
+                        None => found.push(format!("{prefix}{}", list[from..at].trim())),
+                    }
+                    from = at + 1;
+                }
+                _ => {}
+            }
+        }
+    }
+    let text: String = code(text).flat_map(|line| [line, " "]).collect();
+    let mut found = Vec::new();
+    for (at, _) in text.match_indices("use ") {
+        spread("", text[at + 4..].split(';').next().unwrap_or_default(), &mut found);
+    }
+    for (at, _) in text.match_indices("crate::").chain(text.match_indices("super::")) {
+        let is_path = |c: char| c.is_alphanumeric() || c == '_' || c == ':';
+        found.push(text[at..].chars().take_while(|c| is_path(*c)).collect());
+    }
+    found
+}
+
+#[test]
+fn paths_in_braces_are_found_one_by_one() {
+    let text = "use super::{a::{b, c::D}, e};\nlet x = crate::f::G::new();\n";
+    assert_eq!(paths(text), ["super::a::b", "super::a::c::D", "super::e", "crate::f::G::new", "super::"]);
+}
+
+/// Which files of `src/heal` name which. `heal/mod.rs` itself is left out: it is the door, and hands on what they have.
+fn arrows_in_heal() -> BTreeMap<String, Vec<String>> {
+    let sources = sources();
+    let name = |path: &Path| {
+        let path = path.with_extension("").to_string_lossy().replace('/', "::");
+        path.strip_suffix("::mod").unwrap_or(&path).to_owned()
+    };
+    let files: BTreeMap<_, _> = sources
+        .iter()
+        .filter(|(path, _)| path.starts_with("heal") && *path != Path::new("heal/mod.rs"))
+        .map(|(path, text)| (name(path), text))
+        .collect();
+    let arrows = files.iter().map(|(own, text)| {
+        let parent = own.rsplit_once("::").map_or("", |(parent, _)| parent);
+        let named = paths(text).into_iter().filter_map(|path| {
+            let path = match path.strip_prefix("crate::") {
+                Some(path) => path.to_owned(),
+                None => format!("{parent}::{}", path.strip_prefix("super::")?),
+            };
+            let mut file = path.split(' ').next().unwrap_or_default();
+            while !files.contains_key(file) {
+                file = file.rsplit_once("::")?.0;
+            }
+            (file != own).then(|| file.to_owned())
+        });
+        (own.clone(), named.collect())
+    });
+    arrows.collect()
+}
+
+#[test]
+fn no_file_of_heal_names_one_that_leads_back_to_it() {
+    let mut arrows = arrows_in_heal();
+    assert!(arrows.len() > 40 && arrows.values().flatten().count() > 100, "where are the arrows?");
+    // Who names nobody who is left is in no circle.
+    loop {
+        let left: Vec<_> = arrows.keys().cloned().collect();
+        arrows.retain(|_, named| {
+            named.retain(|file| left.contains(file));
+            !named.is_empty()
+        });
+        if arrows.len() == left.len() {
+            break;
+        }
+    }
+    assert!(arrows.is_empty(), "a circle is among these, or behind them: {arrows:#?}");
+}
+
 /// Files whose code holds one of these words.
 fn that_say(words: &[&str], mut among: impl FnMut(&Path) -> bool) -> Vec<String> {
     let sources = sources();

@@ -4,87 +4,17 @@
 //! identifiers at once (upstream.md "Redis"). What viewers ask for is healed first, as ever; then the rest of the
 //! manifests in use, in the ahead lane; then, if configured, everything, in the sweep lane.
 
-use std::collections::{HashSet, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use crate::config::settings::MassExpiry;
 use crate::heal::background::scan::BackgroundScan;
 use crate::heal::canvas_service::priority_semaphore::Priority;
 use crate::heal::ward::{IndexedImage, Ward};
 use crate::observe::{Event, Trace};
 
-/// Sees many identifiers expire within a short time. Time is an argument.
-#[derive(Debug)]
-pub(in crate::heal) struct MassExpiryDetector {
-    bounds: MassExpiry,
-    seen: Mutex<DetectorState>,
-}
-
-#[derive(Debug, Default)]
-struct DetectorState {
-    /// The last expired identifiers, oldest first; never more than `bounds.ids`.
-    ids: VecDeque<(Instant, Arc<str>)>,
-    /// The same: each counts once.
-    known: HashSet<Arc<str>>,
-    /// The last one of a mass expiry that was told already.
-    during: Option<Instant>,
-    /// Others expired since the index is gone through.
-    again: bool,
-}
-
 /// How often the index is gone through for one mass expiry, at most.
 const SWEEPS: usize = 2;
-
-/// A mass expiry is over when no identifier expired for this many times `within`.
-pub(in crate::heal) const OVER_AFTER: u32 = 6;
-
-impl MassExpiryDetector {
-    pub(in crate::heal) fn new(bounds: MassExpiry) -> Self {
-        Self { bounds, seen: Mutex::default() }
-    }
-
-    /// All is looked at from now on.
-    pub(in crate::heal) fn begins_anew(&self) {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).again = false;
-    }
-
-    /// All was looked at: what expires from now on is another mass expiry. True: something expired meanwhile.
-    pub(in crate::heal) fn ends(&self) -> bool {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.during = None;
-        seen.again
-    }
-
-    /// This identifier was found expired. True: with it a mass expiry begins (told once).
-    pub(in crate::heal) fn note(&self, key: &Arc<str>, now: Instant) -> bool {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(last) = seen.during {
-            if now.duration_since(last) < self.bounds.within * OVER_AFTER {
-                (seen.during, seen.again) = (Some(now), true);
-                return false;
-            }
-            seen.during = None;
-        }
-        let DetectorState { ids, known, during, .. } = &mut *seen;
-        while let Some((_, old)) =
-            ids.pop_front_if(|(when, _)| now.duration_since(*when) >= self.bounds.within)
-        {
-            known.remove(&old);
-        }
-        if known.insert(Arc::clone(key)) {
-            ids.push_back((now, Arc::clone(key)));
-        }
-        let begins = ids.len() >= self.bounds.ids;
-        if begins {
-            ids.clear();
-            known.clear();
-            *during = Some(now);
-        }
-        begins
-    }
-}
 
 impl Ward {
     /// An identifier was found expired.
@@ -132,46 +62,5 @@ impl Ward {
             scan.look_at_manifest(&manifest).await;
         }
         scan.end().await;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-
-    fn detector() -> MassExpiryDetector {
-        MassExpiryDetector::new(MassExpiry { ids: 3, within: Duration::from_secs(10) })
-    }
-
-    fn key(name: &str) -> Arc<str> {
-        name.into()
-    }
-
-    #[test]
-    fn many_distinct_identifiers_in_a_short_time_are_a_mass_expiry_told_once() {
-        let (detector, now) = (detector(), Instant::now());
-        assert!(!detector.note(&key("a"), now));
-        assert!(!detector.note(&key("a"), now), "the same one again is no other");
-        assert!(!detector.note(&key("b"), now));
-        assert!(detector.note(&key("c"), now));
-        for name in ["d", "e", "f", "g"] {
-            assert!(!detector.note(&key(name), now));
-        }
-    }
-
-    #[test]
-    fn a_slow_trickle_is_none_and_a_new_one_is_told_after_the_old_one_ended() {
-        let (detector, now) = (detector(), Instant::now());
-        for (second, name) in (0u64..).step_by(6).zip(["a", "b", "c", "d"]) {
-            assert!(!detector.note(&key(name), now + Duration::from_secs(second)));
-        }
-        let later = now + Duration::from_secs(100);
-        let told = ["a", "b", "c"].map(|name| detector.note(&key(name), later));
-        assert_eq!(told, [false, false, true]);
-        let much_later = later + Duration::from_secs(100);
-        let told = ["a", "b", "c"].map(|name| detector.note(&key(name), much_later));
-        assert_eq!(told, [false, false, true]);
     }
 }

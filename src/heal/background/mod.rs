@@ -3,6 +3,7 @@
 pub(in crate::heal) mod book;
 mod keep_warm;
 pub(in crate::heal) mod mass_expiry;
+pub(in crate::heal) mod mass_expiry_detector;
 pub(in crate::heal) mod prefetch;
 pub(in crate::heal) mod reading;
 mod scan;

@@ -11,7 +11,7 @@ use crate::config::settings::Rung;
 use crate::heal::canvas_service::circuit_breaker::BreakerState;
 use crate::heal::canvas_service::response::{CacheStatus, CanvasResponse};
 use crate::heal::canvas_service::shared_request::Freshness;
-use crate::heal::canvas_service::viewer_request::is_canvas;
+use crate::heal::canvas_service::viewer_queue::is_canvas;
 use crate::heal::canvas_service::{CanvasService, variants};
 use crate::heal::cooldowns::CanvasRequestKey;
 use crate::heal::evidence::Evidence;

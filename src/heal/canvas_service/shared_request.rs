@@ -9,46 +9,17 @@ use tokio::time::Instant;
 
 use uuid::Uuid;
 
-use crate::cluster::{Boarding, Cluster, Flight, Learned};
+use crate::cluster::{Boarding, Flight, Learned};
 use crate::heal::canvas_service::CanvasService;
 use crate::heal::canvas_service::response::CanvasResponse;
+pub(in crate::heal) use crate::heal::canvas_service::shared_heals::Freshness;
 use crate::heal::cooldowns::CanvasRequestKey;
 use crate::heal::flight_priority::FlightPriority;
 use crate::heal::missing_files::Proof;
-use crate::heal::timed_cache::TimedCache;
 use crate::heal::ward::{IndexedImage, Ward};
-
-/// Clients that began too many heals on all nodes together, remembered at most.
-const CLIENTS: u64 = 10_000;
 
 /// How long such a client stands behind the other readers.
 const DEMOTED_FOR: Duration = Duration::from_secs(10);
-
-/// How this node is one of a fleet, if it is.
-#[derive(Debug)]
-pub(in crate::heal) struct SharedHeals {
-    pub(in crate::heal) cluster: Option<Arc<Cluster>>,
-    demoted: TimedCache<IpAddr>,
-}
-
-/// May it be a flight that landed a moment ago on another node?
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::heal) enum Freshness {
-    /// Yes: it is about the same expiry.
-    OrLanded,
-    /// No: something has happened since.
-    Anew,
-}
-
-impl SharedHeals {
-    pub(in crate::heal) fn new(cluster: Option<Arc<Cluster>>) -> Self {
-        Self { cluster, demoted: TimedCache::new(CLIENTS) }
-    }
-
-    fn joined(&self) -> Option<&Arc<Cluster>> {
-        self.cluster.as_ref().filter(|cluster| cluster.is_joined())
-    }
-}
 
 impl Ward {
     /// Takes the flight in the fleet, then asks; or waits for the node that has it.
@@ -230,7 +201,7 @@ impl Ward {
         let (cluster, ward, patient) = (Arc::clone(cluster), Arc::clone(self), patient.clone());
         tokio::spawn(async move {
             let bounds = ward.settings.heal.mass_expiry;
-            let lasts = bounds.within * crate::heal::background::mass_expiry::OVER_AFTER;
+            let lasts = bounds.within * crate::heal::background::mass_expiry_detector::OVER_AFTER;
             if cluster.expired(&patient.key, bounds.ids, bounds.within, lasts).await {
                 ward.mass_expiry(&patient.trace, ward.settings.heal.sweep);
             }

@@ -4,104 +4,24 @@
 //! stored has it built, as often as it is asked for at once, and a crawler has as many built as it opens connections
 //! (upstream.md "Load"). What is stored is answered in milliseconds, and must never wait behind a build.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use percent_encoding::percent_decode_str;
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout};
 
-use crate::config::settings::Heal;
 use crate::heal::Healer;
 use crate::heal::canvas_service::CanvasService;
 use crate::heal::canvas_service::place::Place;
-use crate::heal::canvas_service::priority_semaphore::{Permit, Priority, PrioritySemaphore};
-use crate::heal::timed_cache::TimedCache;
+use crate::heal::canvas_service::priority_semaphore::{Permit, Priority};
+use crate::heal::canvas_service::viewer_queue::{First, is_canvas};
 
 /// A document that was answered is asked for by everybody at once for so long.
 const OPEN_FOR: Duration = Duration::from_secs(2);
 
-/// Documents of which that is remembered, at most.
-const OPEN: u64 = 10_000;
-
 /// What those are told who would have to wait for too long.
 const COME_BACK: Duration = Duration::from_secs(5);
-
-/// `ViewerRequests` is the order in which viewers are let through to one canvas service.
-#[derive(Debug)]
-pub(in crate::heal) struct ViewerRequests {
-    first: FirstRequests,
-    /// Documents that were answered a moment ago.
-    open: TimedCache<Arc<str>>,
-    /// Places for manifests.
-    documents: Arc<PrioritySemaphore>,
-    waiting: Mutex<usize>,
-}
-
-/// `DoorBounds` are the bounds of viewers' requests to one canvas service, as configured.
-#[derive(Debug, Clone, Copy)]
-pub(in crate::heal) struct DoorBounds {
-    /// `heal.build_after`.
-    pub(in crate::heal) build_after: Duration,
-    /// `heal.hang_after`.
-    pub(in crate::heal) hang_after: Duration,
-    /// `heal.max_waiting`.
-    pub(in crate::heal) max_waiting: usize,
-}
-
-impl DoorBounds {
-    pub(in crate::heal) fn of(heal: &Heal) -> Self {
-        let (build_after, hang_after) = (heal.build_after, heal.hang_after);
-        Self { build_after, hang_after, max_waiting: heal.max_waiting }
-    }
-}
-
-/// Documents of which the first request is on its way: the others wait for its answer, and then all go at once.
-#[derive(Debug, Default)]
-struct FirstRequests(Mutex<HashMap<Arc<str>, watch::Receiver<bool>>>);
-
-/// How it stands with the first request of a document.
-#[derive(Debug)]
-enum First {
-    /// It has ended.
-    Over,
-    /// It takes too long. True: it was sent.
-    Late(bool),
-}
-
-impl FirstRequests {
-    /// Waits for the first request of this document, until then at most. `None`: there is none.
-    async fn wait(&self, name: &str, until: Instant) -> Option<First> {
-        let mut first = self.lock().get(name)?.clone();
-        let ends = async { while first.changed().await.is_ok() {} };
-        Some(match timeout_at(until, ends).await {
-            Ok(()) => First::Over,
-            Err(_) => First::Late(*first.borrow()),
-        })
-    }
-
-    /// This one is the first. It says when it is sent, and ends with the sender. `None`: there is one already.
-    fn begin(&self, name: &Arc<str>) -> Option<watch::Sender<bool>> {
-        match self.lock().entry(Arc::clone(name)) {
-            Entry::Occupied(_) => None,
-            Entry::Vacant(none) => {
-                let (told, first) = watch::channel(false);
-                none.insert(first);
-                Some(told)
-            }
-        }
-    }
-
-    fn ends(&self, name: &Arc<str>) {
-        self.lock().remove(name);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, watch::Receiver<bool>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 /// `ViewerRequest` is one viewer's request on its way. Those that wait for it go when it is dropped.
 #[derive(Debug)]
@@ -138,15 +58,6 @@ impl Drop for Lingers {
                 drop(place);
             });
         }
-    }
-}
-
-/// One who waits.
-struct Waiting<'a>(&'a ViewerRequests);
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        *self.0.waiting() -= 1;
     }
 }
 
@@ -272,47 +183,6 @@ impl Drop for ViewerRequest {
     }
 }
 
-impl ViewerRequests {
-    /// For so many manifests at once.
-    pub(in crate::heal) fn new(documents: usize) -> Self {
-        Self {
-            first: FirstRequests::default(),
-            open: TimedCache::new(OPEN),
-            documents: PrioritySemaphore::new(documents),
-            waiting: Mutex::new(0),
-        }
-    }
-
-    /// The same for so many manifests at once.
-    pub(in crate::heal) fn under(self: &Arc<Self>, documents: usize) -> Arc<Self> {
-        self.documents.resize(documents);
-        Arc::clone(self)
-    }
-
-    /// Viewers who wait for their turn.
-    pub(in crate::heal) fn waiting_viewers(&self) -> usize {
-        *self.waiting()
-    }
-
-    fn wait(&self, most: usize) -> Option<Waiting<'_>> {
-        let mut waiting = self.waiting();
-        if *waiting >= most {
-            return None;
-        }
-        *waiting += 1;
-        Some(Waiting(self))
-    }
-
-    fn waiting(&self) -> MutexGuard<'_, usize> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A canvas, or something that costs as much; anything else is a manifest.
-pub(in crate::heal) fn is_canvas(target: &str) -> bool {
-    target.contains("/canvas/") || target.contains("/image/")
-}
-
 /// What the service keeps the document under: odd pairs in the query change nothing.
 fn canonical(target: &str) -> String {
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
@@ -339,33 +209,6 @@ pub fn without_update(target: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn who_is_not_the_first_waits_for_the_first_only_and_not_for_ever() {
-        let requests = FirstRequests::default();
-        let (name, begun): (Arc<str>, _) = ("/canvas/a".into(), Instant::now());
-        let until = begun + Duration::from_secs(30);
-        assert!(requests.wait(&name, until).await.is_none());
-        let first = requests.begin(&name).expect("nobody is before it");
-        assert!(requests.begin(&name).is_none());
-        let rest = async {
-            let all = (0..60).map(|_| requests.wait(&name, until));
-            let all = futures_util::future::join_all(all).await;
-            assert!(all.iter().all(|one| matches!(one, Some(First::Over))), "{all:?}");
-        };
-        let ends = async {
-            tokio::time::sleep(Duration::from_secs(1)).await;
-            requests.ends(&name);
-            drop(first);
-        };
-        tokio::join!(rest, ends);
-        assert_eq!(begun.elapsed(), Duration::from_secs(1));
-        let first = requests.begin(&name).expect("it has ended");
-        assert!(matches!(requests.wait(&name, until).await, Some(First::Late(false))));
-        first.send_replace(true);
-        assert!(matches!(requests.wait(&name, until).await, Some(First::Late(true))));
-        assert_eq!(begun.elapsed(), Duration::from_secs(30));
-    }
 
     #[test]
     fn what_the_service_does_not_read_makes_no_other_document() {

@@ -4,7 +4,6 @@
 //! service; with `X-Forwarded-ID` its answers are byte for byte those of the live UUID (upstream.md "Ways back to
 //! life"). It heals nothing in Redis, so a lasting repair must follow.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::time::Instant;
 
 use http::request::Parts;
@@ -31,46 +30,6 @@ pub(in crate::heal) enum DirectResult {
 }
 
 const FORWARDED_ID: HeaderName = HeaderName::from_static("x-forwarded-id");
-
-/// Is this way to the image server open? Not every image server decodes base64, and gateways differ about `%2F`
-/// (standard base64 may hold `/`). What was never seen to work proves nothing when it fails.
-#[derive(Debug, Default)]
-pub(in crate::heal) struct DirectSupport(Mutex<SupportState>);
-
-#[derive(Debug, Default, Clone, Copy)]
-enum SupportState {
-    #[default]
-    Nothing,
-    /// It worked once.
-    Open,
-    /// It failed before it ever worked. Tried again from then on: a missing file looks the same.
-    Shut { until: Instant },
-}
-
-impl DirectSupport {
-    fn is_shut(&self, now: Instant) -> bool {
-        matches!(*self.lock(), SupportState::Shut { until } if now < until)
-    }
-
-    fn is_open(&self) -> bool {
-        matches!(*self.lock(), SupportState::Open)
-    }
-
-    fn works(&self) {
-        *self.lock() = SupportState::Open;
-    }
-
-    fn failed(&self, until: Instant) {
-        let mut seen = self.lock();
-        if !matches!(*seen, SupportState::Open) {
-            *seen = SupportState::Shut { until };
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, SupportState> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 impl Ward {
     /// Answers `request` from the file, if it is known where that is and `direct` is a rung of the ladder.

@@ -1,6 +1,8 @@
 //! Up the ladder, for one identifier, once for all who wait.
 
 pub(in crate::heal) mod direct;
+pub(in crate::heal) mod direct_support;
+pub(in crate::heal) mod outcome;
 mod probe_backoff;
 pub(in crate::heal) mod rebuild;
 mod step;
@@ -18,26 +20,12 @@ use crate::heal::canvas_service::request::CanvasRequest;
 use crate::heal::canvas_service::response::CanvasResponse;
 use crate::heal::cooldowns::CanvasRequestKey;
 use crate::heal::flight_priority::FlightPriority;
+pub(in crate::heal) use crate::heal::ladder::outcome::HealOutcome;
 use crate::heal::missing_files::Proof;
 use crate::heal::ward::{IndexedImage, Ward};
 use crate::iiif::IdentifierKind;
 use crate::observe::{Event, Gauged};
 use crate::upstream::guard::Allowed;
-
-/// How a climb ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::heal) enum HealOutcome {
-    /// The image is back, by this rung.
-    Healed(Rung),
-    /// The canvas service knows where the file is, without our doing.
-    Alive,
-    /// The file is gone.
-    Missing,
-    /// Every rung is cooling down, or the breaker is open.
-    Cooling,
-    /// Nothing helped.
-    Failed,
-}
 
 /// How one step on a rung ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

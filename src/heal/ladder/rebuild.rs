@@ -4,6 +4,7 @@
 //! poisoned one, and if the file is gone it turns a good canvas into an empty one (upstream.md "Ways back to life").
 
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
@@ -23,6 +24,9 @@ const INFO_TRUTH: &str = "info.json?cache=nocache";
 
 /// info.json just as the canvas service will ask for it.
 const INFO: &str = "info.json";
+
+/// Who looked for longer whether a rebuild is safe looks once more whether it is needed.
+const A_WHILE: Duration = Duration::from_millis(50);
 
 /// How the service's nested info.json would be answered now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,12 +87,12 @@ impl Ward {
         if step != StepResult::NoHelp(CanvasResponse::Lacks) {
             // UPSTREAM: a poisoned duplicate may stand behind the good one. Only plain GETs show it.
             if lacks && step == StepResult::Back {
-                self.cure(service, CanvasRequest::visit(canvas), patient);
+                self.cure(service, &CanvasRequest::visit(canvas), patient);
             }
             return step;
         }
         if self.health(service, patient).await == ServiceHealth::Unwell {
-            self.cure(service, CanvasRequest::visit(canvas), patient);
+            self.cure(service, &CanvasRequest::visit(canvas), patient);
             return step;
         }
         StepResult::Gone
@@ -103,7 +107,7 @@ impl Ward {
         patient: &IndexedImage,
         lacks: bool,
     ) -> Result<Option<OwnedSemaphorePermit>, StepResult> {
-        let mut alone = None;
+        let (began, mut alone) = (Instant::now(), None);
         loop {
             if matches!(self.ask(patient).await, Said::Alive(_)) {
                 return Err(StepResult::Alive);
@@ -116,7 +120,7 @@ impl Ward {
             if health == ServiceHealth::Unwell {
                 self.metrics.event("rebuild_withheld");
                 if lacks {
-                    self.cure(service, CanvasRequest::visit(canvas), patient);
+                    self.cure(service, &CanvasRequest::visit(canvas), patient);
                 }
                 return Err(StepResult::Skipped);
             }
@@ -124,21 +128,18 @@ impl Ward {
             let is_a_trial = health != ServiceHealth::Well
                 && !lacks
                 && service.variants.known(Instant::now()) == Some(false);
-            if !is_a_trial {
-                return Ok(None);
+            if is_a_trial && alone.is_none() {
+                alone = service.try_alone();
+                if alone.is_none() {
+                    alone = service.alone().await;
+                    continue;
+                }
             }
-            if alone.is_some() {
-                return Ok(alone);
-            }
-            alone = service.try_alone();
-            if alone.is_some() {
-                return Ok(alone);
-            }
-            alone = service.alone().await;
-            // Another page of the same file may have been the trial.
-            if self.is_back(patient).await {
+            // While this one waited, another page of the same file may have been rebuilt.
+            if began.elapsed() > A_WHILE && self.is_back(patient).await {
                 return Err(StepResult::Alive);
             }
+            return Ok(alone.filter(|_| is_a_trial));
         }
     }
 

@@ -186,7 +186,7 @@ impl Ward {
         // The key was written and the nested request failed: poisoned. (Where it is not back, the file may be gone;
         // the rung of rebuilding finds that out.)
         match answer {
-            CanvasResponse::Lacks if is_back => self.cure(service, errand, patient),
+            CanvasResponse::Lacks if is_back => self.cure(service, &errand, patient),
             CanvasResponse::Built | CanvasResponse::Carries if self.touched(service, &errand).is_some() => {
                 self.mends.lacking.note([&*patient.key], false);
             }

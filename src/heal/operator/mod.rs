@@ -217,7 +217,7 @@ impl Healer {
     pub async fn cure(&self, patient: &IndexedImage, canvas: &str) -> bool {
         let ward = &self.ward;
         let Some((service, allowed)) = ward.asked_canvas(canvas) else { return false };
-        ward.cure(&service, CanvasRequest::visit(&allowed), patient);
+        ward.cure(&service, &CanvasRequest::visit(&allowed), patient);
         ward.poison_is_cured(&[(service, allowed)], patient).await == (true, true)
     }
 
@@ -352,7 +352,7 @@ impl Ward {
             if let Some(mut flight) = self.canvases.find(&visit.flight)
                 && flight.landed().await == Some(CanvasResponse::Lacks)
             {
-                self.cure(service, visit.clone(), patient);
+                self.cure(service, &visit, patient);
             }
             let Some(mut cure) = self.cures.find(&CanvasRequest::rebuild(allowed).flight) else { continue };
             was_poisoned = true;

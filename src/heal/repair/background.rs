@@ -63,7 +63,7 @@ impl Ward {
         let (ward, service, patient) = (Arc::clone(self), Arc::clone(service), patient.clone());
         self.home.spawn(async move {
             if seat.landed().await == Some(CanvasResponse::Lacks) {
-                ward.cure(&service, errand, &patient);
+                ward.cure(&service, &errand, &patient);
             }
         });
     }
@@ -72,10 +72,10 @@ impl Ward {
     pub(in crate::heal) fn cure(
         self: &Arc<Self>,
         service: &Arc<CanvasService>,
-        errand: CanvasRequest,
+        errand: &CanvasRequest,
         patient: &IndexedImage,
     ) {
-        let Some(canvas) = self.touched(service, &errand).cloned() else { return };
+        let Some(canvas) = self.touched(service, errand).cloned() else { return };
         self.mends.lacking.note([&*patient.key], true);
         // Who took the rung away wants no rebuild, not even behind the viewers' backs.
         if !self.settings.heal.ladder.contains(&Rung::Rebuild) {

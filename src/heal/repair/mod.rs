@@ -6,6 +6,7 @@
 //! one of the missing images, that its own way to the image server works: that touches no document.
 
 pub(in crate::heal) mod background;
+pub(in crate::heal) mod documents;
 mod nested;
 pub(in crate::heal) mod poisoned_images;
 pub(in crate::heal) mod result;
@@ -24,17 +25,15 @@ use crate::heal::canvas_service::priority_semaphore::Priority;
 use crate::heal::canvas_service::response::CanvasResponse;
 use crate::heal::cooldowns::CanvasRequestKey;
 use crate::heal::flight_priority::FlightPriority;
+pub use crate::heal::repair::documents::PoisonedDocument;
+use crate::heal::repair::documents::{BELIEVED, RepairResult};
 use crate::heal::repair::nested::{Lacking, NestedCheck};
-use crate::heal::repair::poisoned_images::PoisonedImages;
-use crate::heal::repair::result::RepairResult;
-use crate::heal::single_flight::SingleFlight;
-use crate::heal::timed_cache::TimedCache;
 use crate::heal::ward::{IndexedImage, Ward};
 use crate::iiif::canvas::rebuild_target;
 use crate::iiif::identifier;
 use crate::iiif::manifest::Canvas;
 use crate::index::DocumentContent;
-use crate::observe::{Gauged, Trace};
+use crate::observe::Gauged;
 
 /// Documents that are mended or waited for at once at most.
 const MENDS: usize = 1_000;
@@ -49,33 +48,6 @@ const IN_VAIN: u32 = 5;
 const LOOKS: usize = 40;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
-
-/// How long it is believed that a document has really become shorter.
-pub(in crate::heal) const BELIEVED: Duration = Duration::from_hours(24);
-
-/// Documents of which that is remembered at most.
-const TRUTHS: u64 = 10_000;
-
-/// A document that lacks images which the index knows.
-#[derive(Debug, Clone)]
-pub struct PoisonedDocument {
-    /// Position of its presentation route in `settings.routes`.
-    pub route: usize,
-    /// The [mark](crate::config::settings::Route::mark) of that route.
-    pub mark: u64,
-    /// Path and query as they go upstream.
-    pub target: String,
-    /// Its public URL, as the index knows it.
-    pub name: String,
-    /// Lookup keys of the images that it lacks.
-    pub missing: Vec<String>,
-    /// It lacks more than these.
-    pub is_cut_short: bool,
-    /// Tells what it carries, see [`fingerprint`].
-    pub carries: u64,
-    /// Who asks.
-    pub trace: Trace,
-}
 
 /// How it ended for one viewer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,30 +64,6 @@ pub enum DocumentRepair {
     Failed,
     /// Nothing is rebuilt here.
     Off,
-}
-
-/// What is being mended, and what was found out.
-#[derive(Debug)]
-pub(in crate::heal) struct DocumentRepairs {
-    flights: SingleFlight<CanvasRequestKey, RepairResult>,
-    chased: SingleFlight<CanvasRequestKey, ()>,
-    pub(in crate::heal) truths: TimedCache<CanvasRequestKey, u64>,
-    /// How often a document was built anew and came with the same images, of which not all were proven.
-    in_vain: TimedCache<CanvasRequestKey, (u64, u32)>,
-    pub(in crate::heal) lacking: PoisonedImages,
-}
-
-impl Default for DocumentRepairs {
-    fn default() -> Self {
-        let truths = TimedCache::new(TRUTHS);
-        Self {
-            flights: SingleFlight::here(),
-            chased: SingleFlight::here(),
-            truths,
-            in_vain: TimedCache::new(TRUTHS),
-            lacking: PoisonedImages::default(),
-        }
-    }
 }
 
 /// What a document carries, in one number.

@@ -6,6 +6,11 @@ use fastrand::Rng;
 
 use super::library::{Library, STALE};
 
+/// `heal.wait` of every world.
+pub(super) const WAIT: Duration = Duration::from_secs(25);
+/// `heal.missing` of every world.
+pub(super) const MISSING: Duration = Duration::from_secs(20);
+
 /// `Resources` is how `/resources/{uuid}` answers us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Resources {

@@ -4,9 +4,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::case::{Case, Fault, Trouble, Want};
+use super::case::{Case, Fault, MISSING, Trouble, WAIT, Want};
 use super::model::Model;
-use super::run::{MISSING, WAIT};
 use crate::outcome::Outcome;
 
 /// `Seen` is what a reader got.
@@ -102,9 +101,13 @@ impl Exchange {
             case.gone.iter().any(|gone| gone.leaf == leaf && overlaps(from, to, gone.from, gone.to))
         };
         let remembered = u64::try_from(MISSING.as_millis()).unwrap_or(u64::MAX) + REMEMBERED;
+        // Where a canvas can only be built over the stored one, it is left alone when in doubt: a file that is gone looks like
+        // a fault of the file store, in which a good canvas would be stored empty.
+        let is_in_doubt = !honours && case.gone.iter().any(|gone| gone.from <= to && gone.to >= lately);
         // Where a canvas takes very long its key may be lost again before anybody can see that it was there.
         let is_prompt = honours && case.world.canvas_ms < 10_000;
-        !case.troubled(lately, to, excuses)
+        !is_in_doubt
+            && !case.troubled(lately, to, excuses)
             && !was_gone(self.from.saturating_sub(remembered).saturating_sub(case.world.canvas_ms))
             && !model.lost_since(leaf, if is_prompt { self.from } else { lately })
     }
@@ -174,7 +177,7 @@ impl Exchange {
         if !would || was_gone || case.troubled(self.from, to, fails) || model.lost_since(leaf, self.from) {
             return;
         }
-        let soon = Duration::from_millis(model.world().image_ms * 3 + 150);
+        let soon = Duration::from_millis(model.world().image_ms * 3 + 250);
         let is_good = matches!(seen, Seen::Answer { status: 200, .. });
         if !is_good || took > soon {
             model.breaks(format!(

@@ -25,6 +25,7 @@ mod library;
 mod model;
 mod run;
 mod seen;
+mod settings;
 mod shrink;
 
 use std::collections::BTreeMap;

@@ -1,0 +1,36 @@
+//! How this node is one of a fleet.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::cluster::Cluster;
+use crate::heal::timed_cache::TimedCache;
+
+/// Clients that began too many heals on all nodes together, remembered at most.
+const CLIENTS: u64 = 10_000;
+
+/// How this node is one of a fleet, if it is.
+#[derive(Debug)]
+pub(in crate::heal) struct SharedHeals {
+    pub(in crate::heal) cluster: Option<Arc<Cluster>>,
+    pub(in crate::heal) demoted: TimedCache<IpAddr>,
+}
+
+/// May it be a flight that landed a moment ago on another node?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::heal) enum Freshness {
+    /// Yes: it is about the same expiry.
+    OrLanded,
+    /// No: something has happened since.
+    Anew,
+}
+
+impl SharedHeals {
+    pub(in crate::heal) fn new(cluster: Option<Arc<Cluster>>) -> Self {
+        Self { cluster, demoted: TimedCache::new(CLIENTS) }
+    }
+
+    pub(in crate::heal) fn joined(&self) -> Option<&Arc<Cluster>> {
+        self.cluster.as_ref().filter(|cluster| cluster.is_joined())
+    }
+}

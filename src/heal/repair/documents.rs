@@ -1,0 +1,95 @@
+//! Documents that lack images which the index knows: which they are, and what was found out.
+
+use std::time::Duration;
+
+use crate::heal::cooldowns::CanvasRequestKey;
+use crate::heal::repair::poisoned_images::PoisonedImages;
+use crate::heal::single_flight::SingleFlight;
+use crate::heal::timed_cache::TimedCache;
+use crate::observe::Trace;
+
+/// How long it is believed that a document has really become shorter.
+pub(in crate::heal) const BELIEVED: Duration = Duration::from_hours(24);
+
+/// Documents of which that is remembered at most.
+const TRUTHS: u64 = 10_000;
+
+/// A document that lacks images which the index knows.
+#[derive(Debug, Clone)]
+pub struct PoisonedDocument {
+    /// Position of its presentation route in `settings.routes`.
+    pub route: usize,
+    /// The [mark](crate::config::settings::Route::mark) of that route.
+    pub mark: u64,
+    /// Path and query as they go upstream.
+    pub target: String,
+    /// Its public URL, as the index knows it.
+    pub name: String,
+    /// Lookup keys of the images that it lacks.
+    pub missing: Vec<String>,
+    /// It lacks more than these.
+    pub is_cut_short: bool,
+    /// Tells what it carries, see [`fingerprint`].
+    pub carries: u64,
+    /// Who asks.
+    pub trace: Trace,
+}
+
+/// What is being mended, and what was found out.
+#[derive(Debug)]
+pub(in crate::heal) struct DocumentRepairs {
+    pub(in crate::heal) flights: SingleFlight<CanvasRequestKey, RepairResult>,
+    pub(in crate::heal) chased: SingleFlight<CanvasRequestKey, ()>,
+    pub(in crate::heal) truths: TimedCache<CanvasRequestKey, u64>,
+    /// How often a document was built anew and came with the same images, of which not all were proven.
+    pub(in crate::heal) in_vain: TimedCache<CanvasRequestKey, (u64, u32)>,
+    pub(in crate::heal) lacking: PoisonedImages,
+}
+
+impl Default for DocumentRepairs {
+    fn default() -> Self {
+        let truths = TimedCache::new(TRUTHS);
+        Self {
+            flights: SingleFlight::here(),
+            chased: SingleFlight::here(),
+            truths,
+            in_vain: TimedCache::new(TRUTHS),
+            lacking: PoisonedImages::default(),
+        }
+    }
+}
+
+/// How one try ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::heal) enum RepairResult {
+    Whole,
+    /// It carries what its fingerprint says, and that is all there is; so it is believed for so long.
+    Shorter(u64, Duration),
+    Unwell,
+    Failed,
+}
+
+impl RepairResult {
+    /// For other nodes.
+    pub(in crate::heal) fn words(self) -> String {
+        match self {
+            Self::Whole => "whole".to_owned(),
+            Self::Shorter(carries, life) => format!("shorter {carries} {}", life.as_secs()),
+            Self::Unwell => "unwell".to_owned(),
+            Self::Failed => "failed".to_owned(),
+        }
+    }
+
+    pub(in crate::heal) fn from_words(words: &str) -> Self {
+        let shorter = words.strip_prefix("shorter ").and_then(|rest| {
+            let (carries, life) = rest.split_once(' ')?;
+            Some((carries.parse().ok()?, Duration::from_secs(life.parse().ok()?)))
+        });
+        match (words, shorter) {
+            (_, Some((carries, life))) => Self::Shorter(carries, life.min(BELIEVED)),
+            ("whole", _) => Self::Whole,
+            ("unwell", _) => Self::Unwell,
+            _ => Self::Failed,
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! The settings of a simulated world.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use super::case::World;
+use crate::config::Settings;
+
+/// The settings of a world; `number` is what a reload changes.
+pub(super) fn settings(world: &World, number: u32, manifests: &Path) -> Arc<Settings> {
+    static MADE: OnceLock<Mutex<HashMap<String, Arc<Settings>>>> = OnceLock::new();
+    let thumbs = if world.two_routes {
+        "[[routes]]\nprefix = \"/thumbs/\"\nupstream = \"http://thumbs.invalid/iiif/2/\"\nkind = \"image\"\n"
+    } else {
+        ""
+    };
+    let text = format!(
+        r#"
+[server]
+listen = "127.0.0.1:0"
+public_hosts = ["lib.example"]
+{thumbs}[[routes]]
+prefix = "/iiif/2/"
+upstream = "http://images.invalid/iiif/2/"
+kind = "image"
+[[routes]]
+prefix = "/iiif-service/"
+upstream = "http://service.invalid/iiif-service/"
+kind = "presentation"
+# In a folder that is not there: cases that are played side by side share nothing.
+[index]
+path = "no-such-folder/index.sqlite3"
+[[index.sources]]
+path = "{}"
+{}
+[heal]
+wait = "25s"
+missing = "20s"
+per_client = {number}
+concurrency = {}
+ahead = {}
+sweep = {}
+mass_expiry = {{ ids = {}, within = "10s" }}
+"#,
+        manifests.display(),
+        if world.warm { "warm = \"30s\"" } else { "" },
+        world.concurrency,
+        world.ahead,
+        world.sweep,
+        if world.sweep { 6 } else { 20 },
+    );
+    let mut made = MADE.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
+    let read = || {
+        let nothing: [(&str, &str); 0] = [];
+        Arc::new(Settings::from_text(Path::new("config.toml"), &text, nothing).expect("in order"))
+    };
+    Arc::clone(made.entry(text.clone()).or_insert_with(read))
+}
