@@ -172,3 +172,11 @@ proptest! {
         prop_assert_eq!(again.rebuild(), canvas.rebuild());
     }
 }
+
+#[test]
+fn what_is_plain_in_a_uri_needs_no_second_look() {
+    for byte in 0..=u8::MAX {
+        let needs_a_look = !byte.is_ascii_graphic() || b"\"%<>\\^`{|}".contains(&byte);
+        assert_eq!(is_plain(byte), !needs_a_look, "{byte:#x}");
+    }
+}
