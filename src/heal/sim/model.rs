@@ -51,6 +51,8 @@ pub(super) struct State {
     pub(super) lost: HashMap<usize, Instant>,
     /// Documents that were stored last for a viewer of them, not for us.
     pub(super) by_viewers: HashSet<Place>,
+    /// What viewers ask for now, those who are late apart.
+    pub(super) viewers: HashSet<String>,
     /// Pictures in each stored document.
     pub(super) documents: HashMap<Place, usize>,
     /// Identifiers whose info.json is in the image server's memory.

@@ -38,6 +38,15 @@ fn a_key_that_is_lost_while_its_canvas_is_still_being_built_is_brought_back_once
 }
 
 #[test]
+fn a_key_that_was_written_and_lost_between_two_looks_makes_no_file_missing() {
+    // Written at 2,500 ms, lost at 2,700; looked at 2,350 and 2,750.
+    let slow = World { canvas_ms: 2_000, ..World::plain() };
+    let acts =
+        [(1_000, Act::EvictKeys), (2_000, ask(19, 64)), (2_710, Act::Expire(17)), (3_250, ask(19, 65))];
+    keeps_every_promise(&case(slow, &acts, &[]));
+}
+
+#[test]
 fn a_mass_expiry_heals_nothing_that_was_healed_a_moment_before() {
     for canvas_ms in [20, 100] {
         keeps_every_promise(&case(World { canvas_ms, ..World::plain() }, &[], &everything()));
