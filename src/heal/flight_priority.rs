@@ -1,6 +1,6 @@
 //! How urgent a flight is. A viewer who comes for a page that only waited to be healed ahead makes it urgent.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use tokio::sync::Notify;
@@ -16,6 +16,8 @@ pub(crate) struct FlightPriority {
     viewers: AtomicU32,
     departed: OnceLock<Instant>,
     departs: Notify,
+    /// The canvas service asked for the image of the canvas that it builds.
+    has_echo: AtomicBool,
     /// When the last viewer came.
     last_viewer: Mutex<Option<Instant>>,
     leader: OnceLock<Trace>,
@@ -41,6 +43,7 @@ impl FlightPriority {
             departed: OnceLock::new(),
             departs: Notify::new(),
             last_viewer: Mutex::default(),
+            has_echo: AtomicBool::new(false),
             leader: OnceLock::new(),
             seen: Mutex::default(),
         })
@@ -69,6 +72,15 @@ impl FlightPriority {
     pub(in crate::heal) fn saw_nothing_since(&self, since: Instant) -> bool {
         let seen = *self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         seen.is_some_and(|seen| seen < since)
+    }
+
+    /// The service asks for its image: it has found the file, and written the key.
+    pub(in crate::heal) fn hears_echo(&self) {
+        self.has_echo.store(true, Ordering::Relaxed);
+    }
+
+    pub(in crate::heal) fn has_echo(&self) -> bool {
+        self.has_echo.load(Ordering::Relaxed)
     }
 
     /// One viewer more waits for this flight.

@@ -91,9 +91,9 @@ impl Ward {
             }
             break (answer, is_leader, boarded, leader);
         };
-        let is_late = answer == Some(CanvasResponse::Lacks)
-            && is_older_than_a_viewer(service, &errand, &leader, urgency);
-        (self.judge(service, errand, answer, is_leader, patient, boarded).await, is_leader && !is_late)
+        let is_lost =
+            answer == Some(CanvasResponse::Lacks) && may_have_been_lost(service, &errand, &leader, urgency);
+        (self.judge(service, errand, answer, is_leader, patient, boarded).await, is_leader && !is_lost)
     }
 
     /// What nobody waits for is not built into a fault that was seen, where that would store it without its image. False:
@@ -235,16 +235,17 @@ fn must_confirm(service: &CanvasService) -> bool {
     service.truth.is_open(Instant::now()) && !service.truth.was_confirmed(Instant::now())
 }
 
-/// Did a viewer come while the canvas beside was built? Between two looks its key may have been written and lost again, and
-/// this viewer found it gone. The canvas came without its image then, as it does where the file is gone: that proves nothing
-/// to him. (Nothing is built over, so one request more does no harm.)
-fn is_older_than_a_viewer(
+/// A canvas that was built beside came without its image. Was its key written meanwhile, and lost again, and not the file
+/// gone? The service writes the key before it asks for the image. Where its requests do not come by here, it may be so for a
+/// viewer who came while the canvas was built: between two looks. (Nothing is built over: one request more does no harm.)
+fn may_have_been_lost(
     service: &CanvasService,
     errand: &CanvasRequest,
     leader: &FlightPriority,
     urgency: &FlightPriority,
 ) -> bool {
+    let came_later = |departed| urgency.viewer_came_after(departed + A_MOMENT);
     errand.flight.rung == Rung::Variant
         && service.variants.known(Instant::now()) == Some(true)
-        && leader.departed_at().is_some_and(|departed| urgency.viewer_came_after(departed + A_MOMENT))
+        && (leader.has_echo() || leader.departed_at().is_some_and(came_later))
 }

@@ -192,6 +192,7 @@ impl Model {
             }
             return (200, JSON, self.library.canvas(leaf, pictures > 0, &query));
         }
+        let began = self.now();
         let built = {
             let _building = Building::of(self, What::Canvas);
             self.builds(leaf).await
@@ -200,6 +201,9 @@ impl Model {
             Ok(has_picture) => {
                 if !has_picture {
                     self.reason(leaf);
+                }
+                if !has_picture && self.lost_since(leaf, began) {
+                    self.state().lost_in_build.insert(leaf, tokio::time::Instant::now());
                 }
                 let of = usize::from(!self.file_is_gone(leaf));
                 self.stores(place, usize::from(has_picture), of, by == By::Us);

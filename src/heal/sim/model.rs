@@ -49,6 +49,8 @@ pub(super) struct State {
     pub(super) keys: HashSet<usize>,
     /// When the key of a leaf was lost last.
     pub(super) lost: HashMap<usize, Instant>,
+    /// When a canvas came without its picture because its key was lost while it was built.
+    pub(super) lost_in_build: HashMap<usize, Instant>,
     /// Documents that were stored last for a viewer of them, not for us.
     pub(super) by_viewers: HashSet<Place>,
     /// What viewers ask for now, those who are late apart.
@@ -173,6 +175,12 @@ impl Model {
     pub(super) fn lost_since(&self, leaf: usize, ms: u64) -> bool {
         let since = self.start + Duration::from_millis(ms);
         self.state().lost.get(&leaf).is_some_and(|lost| *lost >= since)
+    }
+
+    /// Came its canvas without its picture since this millisecond, because its key was lost while that was built?
+    pub(super) fn lost_in_build_since(&self, leaf: usize, ms: u64) -> bool {
+        let since = self.start + Duration::from_millis(ms);
+        self.state().lost_in_build.get(&leaf).is_some_and(|at| *at >= since)
     }
 
     pub(super) fn loses_all(&self) {
