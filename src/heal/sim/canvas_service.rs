@@ -202,8 +202,8 @@ impl Model {
                 if !has_picture {
                     self.reason(leaf);
                 }
-                if !has_picture && self.lost_since(leaf, began) {
-                    self.state().lost_in_build.insert(leaf, tokio::time::Instant::now());
+                if !has_picture && self.lost_since(leaf, began) && !self.was_echoed_since(leaf, began) {
+                    self.state().lost_in_build.insert(leaf, self.now());
                 }
                 let of = usize::from(!self.file_is_gone(leaf));
                 self.stores(place, usize::from(has_picture), of, by == By::Us);
@@ -256,6 +256,7 @@ impl Model {
         {
             let trace = Trace::fresh();
             let image = RoutedImage { route, request, trace: &trace };
+            self.state().echoed.insert(leaf, self.now());
             healer.echo_answered(&image, http::StatusCode::from_u16(status).unwrap_or_default());
         }
         self.log(|| format!("         nested {status} for key of {leaf}"));
