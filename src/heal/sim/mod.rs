@@ -1,5 +1,5 @@
 //! The simulation: the real healer over a model of the upstream, in virtual time, with one seed for every choice.
-//! (But for one: which of several waiters tokio wakes first it draws by itself, on a stable compiler.)
+//! Equal cases go equally: nothing in a heal may depend on a real clock, the order of a hash or another thread.
 //!
 //! A seed draws a *case*: a world (how this installation is made) and a story (what happens in it). `check` says what
 //! must be true of every request, `run` what must be true at the end. A case that breaks something is shrunk and
@@ -136,18 +136,12 @@ fn ten_thousand_worlds_break_no_promise() {
 
 #[test]
 fn equal_cases_go_equally() {
-    let (seeds, first) = (number("HEAL_SIM_EQUAL", 20), number("HEAL_SIM_FIRST", 0));
-    let mut differ = Vec::new();
-    for seed in first..first + seeds {
-        let case = Case::draw(seed);
-        let (one, other) = (play(&case, true), play(&case, true));
-        if one != other {
-            if let Ok(folder) = std::env::var("HEAL_SIM_DUMP") {
-                std::fs::write(format!("{folder}/a{seed}"), one.1.join("\n")).unwrap();
-                std::fs::write(format!("{folder}/b{seed}"), other.1.join("\n")).unwrap();
-            }
-            differ.push(seed);
-        }
-    }
+    let first = number("HEAL_SIM_FIRST", 200);
+    let goes_otherwise = |seed: &u64| {
+        let case = Case::draw(*seed);
+        play(&case, true) != play(&case, true)
+    };
+    let differ: Vec<_> =
+        (first..first + number("HEAL_SIM_SEEDS", 40).min(100)).filter(goes_otherwise).collect();
     assert!(differ.is_empty(), "{differ:?}");
 }

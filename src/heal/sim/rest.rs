@@ -12,7 +12,8 @@ impl Run {
     /// Nothing is left of all that.
     pub(super) async fn is_at_rest(&self) {
         self.model.log(|| "---- at rest".to_owned());
-        sleep(Duration::from_mins(30)).await;
+        // A cure is given up after half an hour, and a pause.
+        sleep(Duration::from_mins(40)).await;
         let metrics = &self.metrics;
         for (name, gauge) in [
             ("flights", &metrics.flights),
