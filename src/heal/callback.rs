@@ -91,7 +91,7 @@ impl Ward {
         let mut keys = requests.map(|request| request.flight);
         let registers = || {
             let IdentifierKind::Uuid { uuid, .. } = at.request.identifier.kind() else { return None };
-            let Some(path) = self.file_url(uuid).as_deref().and_then(register_path) else { return None };
+            let path = self.file_url(uuid).as_deref().and_then(register_path)?;
             let target: Arc<str> = path.into();
             let key =
                 |mark| CanvasRequestKey { service: mark, target: Arc::clone(&target), rung: Rung::Register };
