@@ -265,7 +265,8 @@ impl Permits {
             }
             let Some(Waiter { kind, tell, .. }) = queue.waiters.remove(at) else { return };
             self.waiting.fetch_sub(1, SeqCst);
-            if let Err(mut permit) = tell.send(Permit { permits: Arc::clone(self), kind, is_returned: false }) {
+            if let Err(mut permit) = tell.send(Permit { permits: Arc::clone(self), kind, is_returned: false })
+            {
                 // Dropped, it would lock the queue once more.
                 self.taken.fetch_sub(one(kind), SeqCst);
                 permit.is_returned = true;

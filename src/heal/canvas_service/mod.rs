@@ -12,12 +12,13 @@ pub(in crate::heal) mod request;
 pub(in crate::heal) mod response;
 pub(in crate::heal) mod shared_heals;
 pub(in crate::heal) mod shared_request;
+pub(in crate::heal) mod status;
 pub(in crate::heal) mod variants;
 pub(in crate::heal) mod viewer_queue;
 pub(in crate::heal) mod viewer_request;
 
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -31,7 +32,7 @@ use uuid::Uuid;
 use crate::cluster::Cluster;
 use crate::config::Settings;
 use crate::config::settings::Timeouts;
-use crate::heal::canvas_service::circuit_breaker::{BreakerState, CircuitBreaker};
+use crate::heal::canvas_service::circuit_breaker::CircuitBreaker;
 use crate::heal::canvas_service::failure_log::FailureLog;
 use crate::heal::canvas_service::fault_tracker::FaultTracker;
 use crate::heal::canvas_service::place_files::PlaceFiles;
@@ -44,7 +45,7 @@ use crate::heal::cooldowns::CanvasRequestKey;
 use crate::heal::server::SendRequest;
 use crate::iiif::identifier;
 use crate::index::Index;
-use crate::observe::{Event, Metrics, Span, Trace};
+use crate::observe::{Metrics, Span, Trace};
 use crate::upstream::coding::Coding;
 use crate::upstream::{Caller, UpstreamError, own_request, whole};
 
@@ -192,14 +193,6 @@ impl CanvasService {
         format!("{}://{}{} {}", self.scheme, self.authority, self.base, flight.words())
     }
 
-    /// The breaker is closed by hand.
-    pub(in crate::heal) fn close_breaker(&self) {
-        self.answers();
-        if let Some(cluster) = &self.cluster {
-            cluster.leave_alone_no_more(&self.authority);
-        }
-    }
-
     /// Asks for a canvas and says whether it carries the image with this lookup key.
     pub(in crate::heal) async fn canvas(
         &self,
@@ -281,30 +274,9 @@ impl CanvasService {
         Arc::clone(&self.finds_out).acquire_owned().await.ok()
     }
 
-    /// When it was seen to be well again after its breaker was open: what failed before says nothing any more.
-    pub(in crate::heal) fn recovered(&self) -> Option<Instant> {
-        *self.recovered.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// What it is called on every node.
     pub(in crate::heal) fn cluster_name(&self) -> String {
         format!("{}://{}{}", self.scheme, self.authority, self.base)
-    }
-
-    pub(in crate::heal) fn breaker_is_closed(&self) -> bool {
-        self.breaker.state(Instant::now()) == BreakerState::Closed
-    }
-
-    /// It answers as a healthy service does, or somebody knows that it will.
-    pub(in crate::heal) fn answers(&self) {
-        if self.breaker.good() {
-            *self.recovered.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
-            self.tell(false);
-        }
-    }
-
-    fn tell(&self, open: bool) {
-        self.metrics.tell(|| Event::Breaker { upstream: self.authority.clone(), open });
     }
 
     /// What an answer to a canvas request says about one image, and about the service.
