@@ -124,20 +124,17 @@ impl CanvasService {
         metrics: Arc<Metrics>,
         before: Option<&Self>,
     ) -> Self {
-        let heal = &settings.heal;
+        let (heal, upstream) = (&settings.heal, &settings.routes[route].upstream);
         let (failures, open_for) = (heal.breaker_failures, heal.breaker_open);
         let breaker = match before.map(|before| &before.breaker) {
             Some(breaker) if breaker.keeps_to(failures, open_for) => Arc::clone(breaker),
             Some(breaker) => Arc::new(breaker.under(failures, open_for)),
             None => Arc::new(CircuitBreaker::new(failures, open_for)),
         };
-        let mut base = settings.routes[route].upstream.path.clone();
-        if !base.ends_with('/') {
-            base.push('/');
-        }
+        let base = format!("{}/", upstream.path.trim_end_matches('/'));
         let host = match settings.server.public_hosts.first() {
             Some(public) if settings.routes[route].preserve_host => public.as_str(),
-            _ => settings.routes[route].upstream.authority.as_str(),
+            _ => upstream.authority.as_str(),
         };
         Self {
             route,
@@ -148,8 +145,8 @@ impl CanvasService {
             server,
             index,
             longest: settings.presentation.max_body.max(LONGEST_CANVAS),
-            scheme: settings.routes[route].upstream.scheme.to_string(),
-            authority: settings.routes[route].upstream.authority.to_string(),
+            scheme: upstream.scheme.to_string(),
+            authority: upstream.authority.to_string(),
             times: settings.timeouts(route),
             patience: heal.timeout,
             lanes,
@@ -170,7 +167,7 @@ impl CanvasService {
                 || Arc::new(ViewerRequests::new(heal.document_concurrency)),
                 |before| before.viewers.under(heal.document_concurrency),
             ),
-            files: PlaceFiles::new(&settings.index.path, settings.routes[route].upstream.authority.as_str()),
+            files: PlaceFiles::new(&settings.index.path, upstream.authority.as_str()),
             sent: before.map(|before| Arc::clone(&before.sent)).unwrap_or_default(),
             hanging: before.filter(|before| before.places == heal.concurrency).map_or_else(
                 || Arc::new(Semaphore::new(heal.concurrency.saturating_mul(HANGING))),
