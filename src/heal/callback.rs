@@ -19,7 +19,9 @@ use crate::config::settings::is_among;
 use crate::heal::Healer;
 use crate::heal::canvas_service::register_path::register_path;
 use crate::heal::canvas_service::request::CanvasRequest;
+use crate::heal::canvas_service::response::CanvasResponse;
 use crate::heal::cooldowns::CanvasRequestKey;
+use crate::heal::single_flight::FlightHandle;
 use crate::heal::ward::{RoutedImage, Ward};
 use crate::iiif::{IdentifierKind, Target};
 
@@ -65,7 +67,7 @@ impl Healer {
         if !is_services_voice(at.request.target, head) {
             return false;
         }
-        let is_built = ward.is_being_built(at);
+        let is_built = ward.flight_of(at).is_some();
         if is_built {
             ward.callers.insert(client, (), KNOWN_FOR);
         }
@@ -74,10 +76,10 @@ impl Healer {
 }
 
 impl Ward {
-    /// Is a canvas of this image being asked for now?
-    fn is_being_built(&self, at: &RoutedImage<'_>) -> bool {
+    /// The request for a canvas of this image that is under way, or that registers its file.
+    fn flight_of(&self, at: &RoutedImage<'_>) -> Option<FlightHandle<CanvasResponse>> {
         if self.canvases.len() == 0 {
-            return false;
+            return None;
         }
         let key = at.request.identifier.key();
         let owners = self.index.owners(&key).unwrap_or_else(|_| Arc::new([]));
@@ -88,14 +90,14 @@ impl Ward {
         });
         let mut keys = requests.map(|request| request.flight);
         let registers = || {
-            let IdentifierKind::Uuid { uuid, .. } = at.request.identifier.kind() else { return false };
-            let Some(path) = self.file_url(uuid).as_deref().and_then(register_path) else { return false };
+            let IdentifierKind::Uuid { uuid, .. } = at.request.identifier.kind() else { return None };
+            let Some(path) = self.file_url(uuid).as_deref().and_then(register_path) else { return None };
             let target: Arc<str> = path.into();
             let key =
                 |mark| CanvasRequestKey { service: mark, target: Arc::clone(&target), rung: Rung::Register };
-            self.services.iter().any(|service| self.canvases.find(&key(service.mark)).is_some())
+            self.services.iter().find_map(|service| self.canvases.find(&key(service.mark)))
         };
-        keys.any(|key| self.canvases.find(&key).is_some()) || registers()
+        keys.find_map(|key| self.canvases.find(&key)).or_else(registers)
     }
 
     /// The canvas service's own info.json request was answered with `status`.
@@ -110,9 +112,8 @@ impl Ward {
             self.addresses.found(at.route, at.request.identifier.as_sent());
         }
         // Of a canvas that nobody builds for us it says nothing.
-        if !self.is_being_built(at) {
-            return;
-        }
+        let Some(flight) = self.flight_of(at) else { return };
+        flight.urgency.hears_echo();
         let allowed = owners.iter().find_map(|owner| self.guard.allow(&owner.canvas));
         let service = allowed.and_then(|allowed| self.service(allowed.route)).or(self.services.first());
         if let Some(service) = service {

@@ -1,9 +1,9 @@
 //! How urgent a flight is. A viewer who comes for a page that only waited to be healed ahead makes it urgent.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use tokio::sync::watch;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::heal::canvas_service::priority_semaphore::{Permit, Priority, PrioritySemaphore, WaiterId};
@@ -14,7 +14,12 @@ use crate::observe::Trace;
 pub(crate) struct FlightPriority {
     state: Mutex<State>,
     viewers: AtomicU32,
-    departed: watch::Sender<bool>,
+    departed: OnceLock<Instant>,
+    departs: Notify,
+    /// The canvas service asked for the image of the canvas that it builds.
+    has_echo: AtomicBool,
+    /// When the last viewer came.
+    last_viewer: Mutex<Option<Instant>>,
     leader: OnceLock<Trace>,
     /// When it last learned something that speaks against its image.
     seen: Mutex<Option<Instant>>,
@@ -35,7 +40,10 @@ impl FlightPriority {
         Arc::new(Self {
             state: Mutex::new(state),
             viewers: AtomicU32::new(0),
-            departed: watch::channel(false).0,
+            departed: OnceLock::new(),
+            departs: Notify::new(),
+            last_viewer: Mutex::default(),
+            has_echo: AtomicBool::new(false),
             leader: OnceLock::new(),
             seen: Mutex::default(),
         })
@@ -66,9 +74,24 @@ impl FlightPriority {
         seen.is_some_and(|seen| seen < since)
     }
 
+    /// The service asks for its image: it has found the file, and written the key.
+    pub(in crate::heal) fn hears_echo(&self) {
+        self.has_echo.store(true, Ordering::Relaxed);
+    }
+
+    pub(in crate::heal) fn has_echo(&self) -> bool {
+        self.has_echo.load(Ordering::Relaxed)
+    }
+
     /// One viewer more waits for this flight.
     pub(in crate::heal) fn viewer_waits(&self) {
         self.viewers.fetch_add(1, Ordering::Relaxed);
+        *self.last_viewer.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    /// Did a viewer come later than this?
+    pub(in crate::heal) fn viewer_came_after(&self, then: Instant) -> bool {
+        self.last_viewer.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|came| came > then)
     }
 
     /// Does nobody wait for it? (A thumbnail is wanted less soon than a page, but somebody waits for it.)
@@ -125,14 +148,22 @@ impl FlightPriority {
 
     /// Its request is on the way now, from here or from another node.
     pub(in crate::heal) fn departs(&self) {
-        self.departed.send_replace(true);
+        let _ = self.departed.set(Instant::now());
+        self.departs.notify_waiters();
     }
 
     /// Waits until its request is on the way: before that there is nothing to look for.
     pub(in crate::heal) async fn departed(&self) {
-        let mut news = self.departed.subscribe();
-        // The sender lives in `self`, so the channel cannot close meanwhile.
-        let _ = news.wait_for(|departed| *departed).await;
+        let mut departs = std::pin::pin!(self.departs.notified());
+        departs.as_mut().enable();
+        if self.departed.get().is_none() {
+            departs.await;
+        }
+    }
+
+    /// When its request went on its way, if it did.
+    pub(in crate::heal) fn departed_at(&self) -> Option<Instant> {
+        self.departed.get().copied()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

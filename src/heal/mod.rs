@@ -8,6 +8,7 @@ mod answer;
 mod background;
 pub mod callback;
 mod canvas_service;
+mod completion;
 mod cooldowns;
 mod evidence;
 mod first_requests;

@@ -11,9 +11,9 @@ use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::runtime::Handle;
-use tokio::sync::watch;
 
 use crate::heal::canvas_service::priority_semaphore::Priority;
+use crate::heal::completion::{Completion, completion};
 use crate::heal::flight_priority::FlightPriority;
 
 /// Flights in the air, by what they are about.
@@ -36,7 +36,7 @@ impl<K, V> Clone for SingleFlight<K, V> {
 /// A seat on a flight.
 #[derive(Debug, Clone)]
 pub(crate) struct FlightHandle<V> {
-    news: watch::Receiver<Option<V>>,
+    news: Completion<V>,
     /// How urgent the flight is; a seat can make it more urgent.
     pub(crate) urgency: Arc<FlightPriority>,
 }
@@ -72,7 +72,7 @@ where
             }
             Entry::Vacant(slot) => slot,
         };
-        let (tell, news) = watch::channel(None);
+        let (tell, news) = completion();
         let urgency = FlightPriority::new(lane);
         slot.insert(FlightHandle { news: news.clone(), urgency: Arc::clone(&urgency) });
         drop(flying);
@@ -83,7 +83,7 @@ where
             let result = flight.await;
             // Off the list before the news: who comes now finds the new state, not the old flight.
             drop(landing);
-            tell.send_replace(Some(result));
+            tell.complete(result);
         });
         FlightHandle { news, urgency }
     }
@@ -106,10 +106,7 @@ where
 impl<V: Clone> FlightHandle<V> {
     /// How the flight ended; `None` if it broke (a bug: its task panicked).
     pub(crate) async fn landed(&mut self) -> Option<V> {
-        match self.news.wait_for(Option::is_some).await {
-            Ok(result) => result.clone(),
-            Err(_) => None,
-        }
+        self.news.wait().await
     }
 }
 

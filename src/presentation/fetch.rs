@@ -67,7 +67,10 @@ impl Desk {
         let admitted = upstream.admit_client(&caller);
         match self.healer.viewer_request(wanted.route, target.as_str(), admitted).await {
             Ok((Some(request), caller)) => {
-                request.hold(upstream.send_for(&caller, onward, body, times)).await
+                let has_document = |answer: &Result<Response<Body>, UpstreamError>| {
+                    answer.as_ref().is_ok_and(|answer| answer.status().as_u16() < 400)
+                };
+                request.hold(upstream.send_for(&caller, onward, body, times), has_document).await
             }
             Ok((None, caller)) => upstream.send_for(&caller, onward, body, times).await,
             Err(_) => Err(UpstreamError::Busy),

@@ -72,8 +72,10 @@ impl ReadingActivity {
         is_due
     }
 
-    /// The manifests that are being read.
+    /// The manifests that are being read, in the order of their names: not in that of a hash.
     pub(in crate::heal) fn in_use(&self) -> Vec<Arc<str>> {
-        self.read.keys()
+        let mut manifests = self.read.keys();
+        manifests.sort_unstable();
+        manifests
     }
 }

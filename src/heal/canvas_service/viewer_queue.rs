@@ -2,25 +2,26 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use crate::config::settings::Heal;
 use crate::heal::canvas_service::priority_semaphore::PrioritySemaphore;
+use crate::heal::completion::{Completer, Completion, completion};
 use crate::heal::timed_cache::TimedCache;
 
 /// Documents of which it is remembered that they were answered, at most.
-const OPEN: u64 = 10_000;
+const ANSWERED: u64 = 10_000;
 
 /// `ViewerRequests` is the order in which viewers are let through to one canvas service.
 #[derive(Debug)]
 pub(in crate::heal) struct ViewerRequests {
     pub(in crate::heal) first: FirstRequests,
-    /// Documents that were answered a moment ago.
-    pub(in crate::heal) open: TimedCache<Arc<str>>,
+    /// Documents that were answered a moment ago. True: with the document, which is stored by now.
+    pub(in crate::heal) answered: TimedCache<Arc<str>, bool>,
     /// Places for manifests.
     pub(in crate::heal) documents: Arc<PrioritySemaphore>,
     waiting: Mutex<usize>,
@@ -46,7 +47,23 @@ impl DoorBounds {
 
 /// Documents of which the first request is on its way: the others wait for its answer, and then all go at once.
 #[derive(Debug, Default)]
-pub(in crate::heal) struct FirstRequests(Mutex<HashMap<Arc<str>, watch::Receiver<bool>>>);
+pub(in crate::heal) struct FirstRequests(Mutex<Firsts>);
+
+/// What the others wait for, and whether it was sent.
+type Firsts = HashMap<Arc<str>, (Completion<()>, Arc<AtomicBool>)>;
+
+/// `FirstRequest` is the first request of a document. The others go when it is dropped.
+#[derive(Debug)]
+pub(in crate::heal) struct FirstRequest {
+    was_sent: Arc<AtomicBool>,
+    _ends: Completer<()>,
+}
+
+impl FirstRequest {
+    pub(in crate::heal) fn is_sent(&self) {
+        self.was_sent.store(true, Ordering::Release);
+    }
+}
 
 /// How it stands with the first request of a document.
 #[derive(Debug)]
@@ -60,22 +77,22 @@ pub(in crate::heal) enum First {
 impl FirstRequests {
     /// Waits for the first request of this document, until then at most. `None`: there is none.
     pub(in crate::heal) async fn wait(&self, name: &str, until: Instant) -> Option<First> {
-        let mut first = self.lock().get(name)?.clone();
-        let ends = async { while first.changed().await.is_ok() {} };
-        Some(match timeout_at(until, ends).await {
-            Ok(()) => First::Over,
-            Err(_) => First::Late(*first.borrow()),
+        let (ends, was_sent) = self.lock().get(name)?.clone();
+        Some(match timeout_at(until, ends.wait()).await {
+            Ok(_) => First::Over,
+            Err(_) => First::Late(was_sent.load(Ordering::Acquire)),
         })
     }
 
-    /// This one is the first. It says when it is sent, and ends with the sender. `None`: there is one already.
-    pub(in crate::heal) fn begin(&self, name: &Arc<str>) -> Option<watch::Sender<bool>> {
+    /// This one is the first. It says when it is sent, and ends when it is dropped. `None`: there is one already.
+    pub(in crate::heal) fn begin(&self, name: &Arc<str>) -> Option<FirstRequest> {
         match self.lock().entry(Arc::clone(name)) {
             Entry::Occupied(_) => None,
             Entry::Vacant(none) => {
-                let (told, first) = watch::channel(false);
-                none.insert(first);
-                Some(told)
+                let (ends, ended) = completion();
+                let was_sent = Arc::new(AtomicBool::new(false));
+                none.insert((ended, Arc::clone(&was_sent)));
+                Some(FirstRequest { was_sent, _ends: ends })
             }
         }
     }
@@ -84,7 +101,7 @@ impl FirstRequests {
         self.lock().remove(name);
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, watch::Receiver<bool>>> {
+    fn lock(&self) -> MutexGuard<'_, Firsts> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -103,7 +120,7 @@ impl ViewerRequests {
     pub(in crate::heal) fn new(documents: usize) -> Self {
         Self {
             first: FirstRequests::default(),
-            open: TimedCache::new(OPEN),
+            answered: TimedCache::new(ANSWERED),
             documents: PrioritySemaphore::new(documents),
             waiting: Mutex::new(0),
         }
@@ -165,7 +182,7 @@ mod tests {
         assert_eq!(begun.elapsed(), Duration::from_secs(1));
         let first = requests.begin(&name).expect("it has ended");
         assert!(matches!(requests.wait(&name, until).await, Some(First::Late(false))));
-        first.send_replace(true);
+        first.is_sent();
         assert!(matches!(requests.wait(&name, until).await, Some(First::Late(true))));
         assert_eq!(begun.elapsed(), Duration::from_secs(30));
     }

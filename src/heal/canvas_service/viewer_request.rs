@@ -8,17 +8,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use percent_encoding::percent_decode_str;
-use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
 use crate::heal::Healer;
 use crate::heal::canvas_service::CanvasService;
 use crate::heal::canvas_service::place::Place;
 use crate::heal::canvas_service::priority_semaphore::{Permit, Priority};
-use crate::heal::canvas_service::viewer_queue::{First, is_canvas};
+use crate::heal::canvas_service::viewer_queue::{First, FirstRequest, is_canvas};
 
-/// A document that was answered is asked for by everybody at once for so long.
-const OPEN_FOR: Duration = Duration::from_secs(2);
+/// Nobody waits for the first request of a document that was answered so lately.
+const ANSWERED_FOR: Duration = Duration::from_secs(2);
 
 /// What those are told who would have to wait for too long.
 const COME_BACK: Duration = Duration::from_secs(5);
@@ -29,7 +28,7 @@ pub struct ViewerRequest {
     service: Arc<CanvasService>,
     name: Arc<str>,
     /// It is the first one of its document.
-    first: Option<watch::Sender<bool>>,
+    first: Option<FirstRequest>,
     place: Option<Held>,
     /// It tells whether the document is to be had: it is not one of many that follow.
     tells: bool,
@@ -90,7 +89,8 @@ impl CanvasService {
         let name: Arc<str> = canonical(target).into();
         let service = Arc::clone(self);
         let mut request = ViewerRequest { service, name, first: None, place: None, tells: false };
-        if requests.open.contains(&request.name) {
+        // What is stored costs nothing.
+        if requests.answered.get(&request.name) == Some(true) {
             return Ok((request, admitted.await.map_err(|_| COME_BACK)?));
         }
         let Some(_waiting) = requests.wait(self.bounds.max_waiting) else {
@@ -100,7 +100,7 @@ impl CanvasService {
         let until = Instant::now() + wait;
         let (mut admitted, mut own) = (std::pin::pin!(admitted), None);
         // Until it was answered. (Where the first one's viewer left, another one is the first.)
-        while !requests.open.contains(&request.name) {
+        while !requests.answered.contains(&request.name) {
             match requests.first.wait(&request.name, until).await {
                 Some(First::Over) => {}
                 // It may hang for reasons of its own, so the others go. (Of canvases no more are built at once for that.)
@@ -126,12 +126,15 @@ impl CanvasService {
             None => admitted.await.map_err(|_| COME_BACK)?,
         };
         let is_canvas = is_canvas(&request.name);
-        if request.first.is_some() || request.tells && is_canvas {
+        // The first was answered, but not with the document: each of the others may have it built.
+        let was_refused = requests.answered.get(&request.name) == Some(false);
+        request.tells |= was_refused;
+        if request.first.is_some() || was_refused || request.tells && is_canvas {
             let place = timeout(wait, self.viewer_place(is_canvas)).await;
             request.place = place.map_err(|_| self.wait_expired())?;
         }
         if let Some(first) = &request.first {
-            first.send_replace(true);
+            first.is_sent();
         }
         Ok((request, own))
     }
@@ -154,8 +157,13 @@ impl CanvasService {
 }
 
 impl ViewerRequest {
-    /// Waits for the answer to this request. One that hangs loses its place when others wait.
-    pub async fn hold<T>(mut self, sent: impl Future<Output = T>) -> T {
+    /// Waits for the answer to this request, which may carry the document (`has_document`). One that hangs loses its place
+    /// when others wait.
+    pub async fn hold<T>(
+        mut self,
+        sent: impl Future<Output = T>,
+        has_document: impl FnOnce(&T) -> bool,
+    ) -> T {
         let service = Arc::clone(&self.service);
         let tells = self.first.is_some() || self.tells;
         let answer = match self.place.take() {
@@ -168,7 +176,7 @@ impl ViewerRequest {
             None => sent.await,
         };
         if tells {
-            service.viewers.open.insert(Arc::clone(&self.name), (), OPEN_FOR);
+            service.viewers.answered.insert(Arc::clone(&self.name), has_document(&answer), ANSWERED_FOR);
         }
         answer
     }

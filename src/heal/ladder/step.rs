@@ -24,6 +24,9 @@ const SOON_KNOWN: Duration = Duration::from_millis(300);
 /// How often a service that is not well is looked at by those who can wait.
 const WELL_LOOK: Duration = Duration::from_millis(250);
 
+/// No key is written, lost again and never seen within this time: the first look comes as soon.
+const A_MOMENT: Duration = Duration::from_millis(50);
+
 /// And at first: whoever waits may be about to say so.
 const FIRST_LOOK: Duration = Duration::from_millis(5);
 
@@ -48,7 +51,7 @@ impl Ward {
         }
     }
 
-    /// One try. True: its request was ours.
+    /// One try. True: its request was ours, and its answer holds for all who wait.
     async fn try_step(
         self: &Arc<Self>,
         service: &Arc<CanvasService>,
@@ -58,7 +61,7 @@ impl Ward {
         wanted: Freshness,
     ) -> (StepResult, bool) {
         let flight = &errand.flight;
-        let (answer, is_leader, boarded) = loop {
+        let (answer, is_leader, boarded, leader) = loop {
             if !self.waits_until_well(service, urgency).await {
                 return (StepResult::Cooling, true);
             }
@@ -86,9 +89,11 @@ impl Ward {
             if answer == Some(CanvasResponse::Withheld) && service.is_not_for(urgency) {
                 continue;
             }
-            break (answer, is_leader, boarded);
+            break (answer, is_leader, boarded, leader);
         };
-        (self.judge(service, errand, answer, is_leader, patient, boarded).await, is_leader)
+        let is_lost =
+            answer == Some(CanvasResponse::Lacks) && may_have_been_lost(service, &errand, &leader, urgency);
+        (self.judge(service, errand, answer, is_leader, patient, boarded).await, is_leader && !is_lost)
     }
 
     /// What nobody waits for is not built into a fault that was seen, where that would store it without its image. False:
@@ -228,4 +233,19 @@ impl Ward {
 /// Is it time to see whether `/resources` says "alive" of anything at all?
 fn must_confirm(service: &CanvasService) -> bool {
     service.truth.is_open(Instant::now()) && !service.truth.was_confirmed(Instant::now())
+}
+
+/// A canvas that was built beside came without its image. Was its key written meanwhile, and lost again, and not the file
+/// gone? The service writes the key before it asks for the image. Where its requests do not come by here, it may be so for a
+/// viewer who came while the canvas was built: between two looks. (Nothing is built over: one request more does no harm.)
+fn may_have_been_lost(
+    service: &CanvasService,
+    errand: &CanvasRequest,
+    leader: &FlightPriority,
+    urgency: &FlightPriority,
+) -> bool {
+    let came_later = |departed| urgency.viewer_came_after(departed + A_MOMENT);
+    errand.flight.rung == Rung::Variant
+        && service.variants.known(Instant::now()) == Some(true)
+        && (leader.has_echo() || leader.departed_at().is_some_and(came_later))
 }

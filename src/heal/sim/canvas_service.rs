@@ -25,12 +25,18 @@ pub(super) struct CanvasService(pub(super) Arc<Model>);
 /// What a viewer's own request carries, so that the model can tell it from ours.
 pub(super) const BY_VIEWER: &str = "x-by-viewer";
 
+/// Of a viewer who waited for as long as any may.
+pub(super) const LATE: &str = "late";
+
 /// Who asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum By {
     Us,
     /// What comes of it is not our doing.
     Viewer,
+    /// A viewer who waited in vain for the first one who asked for the same manifest: such go on, all at once, without a
+    /// place. It may hang for reasons of its own.
+    LateViewer,
 }
 
 /// Status, media type and body.
@@ -45,8 +51,13 @@ impl SendRequest for CanvasService {
             let target = head.uri.path_and_query().map(ToString::to_string).unwrap_or_default();
             self.0.log(|| format!("service asked {target}"));
             // UPSTREAM: who leaves stops no generation.
-            let by = if head.headers.contains_key(BY_VIEWER) { By::Viewer } else { By::Us };
-            let working = tokio::spawn(Arc::clone(&self.0).service(target.clone(), by));
+            let by = match head.headers.get(BY_VIEWER) {
+                None => By::Us,
+                // The first of its document has a place, however long it waited.
+                Some(late) if late == LATE && self.0.state().viewers.contains(&target) => By::LateViewer,
+                Some(_) => By::Viewer,
+            };
+            let working = tokio::spawn(Arc::clone(&self.0).asked_by(target.clone(), by));
             let told = match timeout(times.first_byte, working).await {
                 Err(_) => Err(UpstreamError::FirstByteTimeout),
                 Ok(Err(panicked)) => panic!("the model broke: {panicked}"),
@@ -68,6 +79,18 @@ fn parameter<'a>(query: &'a str, name: &str) -> Option<&'a str> {
 }
 
 impl Model {
+    /// The same, known as a viewer's while it is.
+    async fn asked_by(self: Arc<Self>, target: String, by: By) -> Result<Response<Body>, UpstreamError> {
+        if by == By::Viewer {
+            self.state().viewers.insert(target.clone());
+        }
+        let told = Arc::clone(&self).service(target.clone(), by).await;
+        if by == By::Viewer {
+            self.state().viewers.remove(&target);
+        }
+        told
+    }
+
     async fn service(self: Arc<Self>, target: String, by: By) -> Result<Response<Body>, UpstreamError> {
         if self.has(Fault::ServiceDown) {
             return Err(refused());
@@ -169,6 +192,7 @@ impl Model {
             }
             return (200, JSON, self.library.canvas(leaf, pictures > 0, &query));
         }
+        let began = self.now();
         let built = {
             let _building = Building::of(self, What::Canvas);
             self.builds(leaf).await
@@ -177,6 +201,9 @@ impl Model {
             Ok(has_picture) => {
                 if !has_picture {
                     self.reason(leaf);
+                }
+                if !has_picture && self.lost_since(leaf, began) && !self.was_echoed_since(leaf, began) {
+                    self.state().lost_in_build.insert(leaf, self.now());
                 }
                 let of = usize::from(!self.file_is_gone(leaf));
                 self.stores(place, usize::from(has_picture), of, by == By::Us);
@@ -229,6 +256,7 @@ impl Model {
         {
             let trace = Trace::fresh();
             let image = RoutedImage { route, request, trace: &trace };
+            self.state().echoed.insert(leaf, self.now());
             healer.echo_answered(&image, http::StatusCode::from_u16(status).unwrap_or_default());
         }
         self.log(|| format!("         nested {status} for key of {leaf}"));
@@ -251,8 +279,11 @@ impl Model {
             sleep(Duration::from_millis(5)).await;
             return (200, JSON, self.library.manifest(book, &leaves[..pictures.min(leaves.len())], &query));
         }
-        let _building =
-            Building::of(self, if by == By::Viewer { What::ViewersManifest } else { What::Canvas });
+        let _building = match by {
+            By::Us => Some(Building::of(self, What::Canvas)),
+            By::Viewer => Some(Building::of(self, What::ViewersManifest)),
+            By::LateViewer => None,
+        };
         let mut whole = Vec::new();
         for leaf in &leaves {
             match self.builds(*leaf).await {

@@ -106,7 +106,11 @@ impl Exchange {
         let is_in_doubt = !honours && case.gone.iter().any(|gone| gone.from <= to && gone.to >= lately);
         // Where a canvas takes very long its key may be lost again before anybody can see that it was there.
         let is_prompt = honours && case.world.canvas_ms < 10_000;
+        // Where the service's own info.json does not come by us, a canvas whose key is lost while it is built looks just like one
+        // whose file is gone, and that is believed for two seconds.
+        let looked_gone = model.lost_in_build_since(leaf, self.from.saturating_sub(HEEDED));
         !is_in_doubt
+            && !looked_gone
             && !case.troubled(lately, to, excuses)
             && !was_gone(self.from.saturating_sub(remembered).saturating_sub(case.world.canvas_ms))
             && !model.lost_since(leaf, if is_prompt { self.from } else { lately })

@@ -23,6 +23,7 @@ mod drift;
 mod image_server;
 mod library;
 mod model;
+mod rest;
 mod run;
 mod seen;
 mod settings;
@@ -131,4 +132,22 @@ fn ten_thousand_worlds_break_no_promise() {
         about(&log, &broken).join("\n"),
         broken.join("\n")
     );
+}
+
+#[test]
+fn equal_cases_go_equally() {
+    let (seeds, first) = (number("HEAL_SIM_EQUAL", 20), number("HEAL_SIM_FIRST", 0));
+    let mut differ = Vec::new();
+    for seed in first..first + seeds {
+        let case = Case::draw(seed);
+        let (one, other) = (play(&case, true), play(&case, true));
+        if one != other {
+            if let Ok(folder) = std::env::var("HEAL_SIM_DUMP") {
+                std::fs::write(format!("{folder}/a{seed}"), one.1.join("\n")).unwrap();
+                std::fs::write(format!("{folder}/b{seed}"), other.1.join("\n")).unwrap();
+            }
+            differ.push(seed);
+        }
+    }
+    assert!(differ.is_empty(), "{differ:?}");
 }

@@ -49,8 +49,15 @@ pub(super) struct State {
     pub(super) keys: HashSet<usize>,
     /// When the key of a leaf was lost last.
     pub(super) lost: HashMap<usize, Instant>,
+    /// When the service's own info.json for this leaf last came by us.
+    pub(super) echoed: HashMap<usize, u64>,
+    /// When a canvas came without its picture because its key was lost while it was built, and nothing else told us that
+    /// its file was found.
+    pub(super) lost_in_build: HashMap<usize, u64>,
     /// Documents that were stored last for a viewer of them, not for us.
     pub(super) by_viewers: HashSet<Place>,
+    /// What viewers ask for now, those who are late apart.
+    pub(super) viewers: HashSet<String>,
     /// Pictures in each stored document.
     pub(super) documents: HashMap<Place, usize>,
     /// Identifiers whose info.json is in the image server's memory.
@@ -171,6 +178,14 @@ impl Model {
     pub(super) fn lost_since(&self, leaf: usize, ms: u64) -> bool {
         let since = self.start + Duration::from_millis(ms);
         self.state().lost.get(&leaf).is_some_and(|lost| *lost >= since)
+    }
+
+    pub(super) fn was_echoed_since(&self, leaf: usize, ms: u64) -> bool {
+        self.state().echoed.get(&leaf).is_some_and(|at| *at >= ms)
+    }
+
+    pub(super) fn lost_in_build_since(&self, leaf: usize, ms: u64) -> bool {
+        self.state().lost_in_build.get(&leaf).is_some_and(|at| *at >= ms)
     }
 
     pub(super) fn loses_all(&self) {

@@ -5,15 +5,15 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use hyper::Request;
+use hyper::{Request, Response};
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::canvas_service::{BY_VIEWER, CanvasService};
-use super::case::{Act, Cache, Case, Document, Resources, WAIT, Want};
+use super::canvas_service::{BY_VIEWER, CanvasService, LATE};
+use super::case::{Act, Cache, Case, Document, WAIT, Want};
 use super::check::{Exchange, Seen};
 use super::image_server::{ImageServer, StrayServer};
-use super::model::{Model, Place};
+use super::model::Model;
 use super::settings::settings;
 use crate::config::Settings;
 use crate::config::settings::{Route, Timeouts};
@@ -25,7 +25,7 @@ use crate::iiif::ImageRequest;
 use crate::index::Index;
 use crate::index::recorder::Recorder;
 use crate::observe::{Metrics, Trace};
-use crate::upstream::{Budget, Caller};
+use crate::upstream::{Body, Budget, Caller, UpstreamError};
 
 /// `Run` is a case that is being played.
 #[derive(Debug)]
@@ -41,7 +41,7 @@ pub(super) struct Run {
     manifests: PathBuf,
     index: Arc<Index>,
     pub(super) metrics: Arc<Metrics>,
-    budget: Budget,
+    pub(super) budget: Budget,
 }
 
 impl Run {
@@ -149,15 +149,19 @@ impl Run {
             Document::Manifest(book) => format!("/iiif-service/fedora/presentation/{}", library.books[book]),
         };
         let (healer, from, began) = (self.healer(), self.model.now(), Instant::now());
+        let has_document = |answer: &Result<Response<Body>, UpstreamError>| {
+            answer.as_ref().is_ok_and(|answer| answer.status().is_success())
+        };
         let fetched = timeout(Duration::from_millis(patience), async {
             let admitted = std::future::ready(Ok::<_, Duration>(()));
             let (request, ()) = healer.viewer_request(self.service, &path, admitted).await?;
-            let head = Request::get(&path).header("host", "service.invalid").header(BY_VIEWER, "1").body(());
+            let late = if began.elapsed() < WAIT { "in time" } else { LATE };
+            let head = Request::get(&path).header("host", "service.invalid").header(BY_VIEWER, late).body(());
             let (head, ()) = head.expect("a request").into_parts();
             let (caller, times) = (Caller::default(), self.settings.timeouts(self.service));
             let sent = self.servers[self.service].send(&caller, &head, times);
             Ok::<_, Duration>(match request {
-                Some(request) => request.hold(sent).await,
+                Some(request) => request.hold(sent, has_document).await,
                 None => sent.await,
             })
         });
@@ -286,99 +290,16 @@ impl Run {
             sleep(after).await;
         }
     }
-
-    /// Nothing is left of all that.
-    async fn is_at_rest(&self) {
-        self.model.log(|| "---- at rest".to_owned());
-        sleep(Duration::from_mins(30)).await;
-        let metrics = &self.metrics;
-        for (name, gauge) in [
-            ("flights", &metrics.flights),
-            ("waiting_viewers", &metrics.waiting),
-            ("canvas_in_flight", &metrics.canvas_in_flight),
-        ] {
-            if gauge.get() != 0 {
-                self.model.breaks(format!("(7) {name} is {} at the end", gauge.get()));
-            }
-        }
-        let held = self.budget.taken();
-        if held != 0 {
-            self.model.breaks(format!("(7) {held} bytes are held at the end"));
-        }
-        self.counts_are_right();
-    }
-
-    fn counts_are_right(&self) {
-        let model = &self.model;
-        let (asked, building, stray) = {
-            let state = model.state();
-            (state.asked.clone(), state.building, state.stray)
-        };
-        let most = building[0].most;
-        // Batch, before any reader, has nothing to tell the routes apart by.
-        let mends = model.case.acts.iter().filter(|at| matches!(at.act, Act::Mend(_))).count();
-        for (leaf, asked) in asked {
-            // The images of batch are looked at by the first route, which cannot see that they are back.
-            if mends > 0 && model.world().two_routes {
-                continue;
-            }
-            // Behind a login, with `/resources` closed, no answer proves that an image is back, but a reader's own.
-            let is_blind = model.world().login && model.world().resources != Resources::Open;
-            // Pages of one PDF may be rebuilt one after the other where nothing is built beside. (Not kept yet, in 4 of 10,000.)
-            let more = if model.world().honours_disallow { 0 } else { 2 };
-            if asked.asked > asked.reasons + more && !is_blind {
-                model.breaks(format!(
-                    "(3) canvas {leaf} was asked for {} times for {} reasons",
-                    asked.asked, asked.reasons
-                ));
-            }
-        }
-        // One viewer is let in beside the others when all of them build: what he asks for is probably stored.
-        let extra = usize::from(model.case.acts.iter().any(|at| matches!(at.act, Act::Fetch { .. })));
-        // A viewer who leaves does not end his build, and nobody knows how long that goes on.
-        let leavers = model.case.acts.iter().filter_map(|at| match at.act {
-            Act::Fetch { viewers, patience, .. } if patience < model.world().canvas_ms => Some(viewers),
-            _ => None,
-        });
-        let extra = extra + leavers.sum::<usize>();
-        // What hangs gives its place on, four times over at most.
-        let hanging = if model.case.hangs() { model.world().concurrency * 4 } else { 0 };
-        if most > model.world().concurrency + extra + hanging {
-            model.breaks(format!("(3) {most} canvases were built at once"));
-        }
-        let most = building[1].most;
-        if most > 4 + extra + hanging {
-            model.breaks(format!("(3) {most} manifests were built at once for viewers"));
-        }
-        if stray > 0 && mends == 0 {
-            model.breaks(format!("(3) {stray} requests went to the other image route's server"));
-        }
-        // What is stored can be read: a canvas whose file is there shows it. (What a viewer had built into a fault is his.)
-        let is_gone = |leaf: usize| model.case.gone.iter().any(|gone| gone.leaf == leaf);
-        let state = model.state();
-        let empty = state.documents.iter().find_map(|(place, pictures)| match place {
-            Place::Canvas(leaf, query) if query.is_empty() && *pictures == 0 && !is_gone(*leaf) => {
-                (!state.by_viewers.contains(place)).then_some(*leaf)
-            }
-            _ => None,
-        });
-        drop(state);
-        // Where `disallow` is ignored a visit into a fault stores what a file that is gone looks like; who asks next has it
-        // cured. (Of 10,000 worlds some ten end so: not a promise that is kept yet.)
-        let looks_gone = !model.world().honours_disallow;
-        if let (Some(leaf), false) = (empty, looks_gone) {
-            model.breaks(format!("(2) canvas {leaf} is stored without its picture at the end"));
-        }
-    }
 }
 
 /// What is broken in this case, and the log if it is wanted.
 pub(super) fn play(case: &Case, logs: bool) -> (Vec<String>, Vec<String>) {
-    fastrand::seed(1);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     let runtime = runtime.expect("a runtime");
     let model = runtime.block_on(async {
         let run = Run::new(case, logs);
+        // Whoever plays a world first has its settings and its index made, too.
+        fastrand::seed(1);
         // Ends at once where no source is kept warm. (A reload begins another one; here the first goes on.)
         let warm = run.healer();
         let warm = tokio::spawn(async move { warm.keep_warm().await });

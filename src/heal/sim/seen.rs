@@ -38,6 +38,35 @@ fn a_key_that_is_lost_while_its_canvas_is_still_being_built_is_brought_back_once
 }
 
 #[test]
+fn a_key_that_was_written_and_lost_between_two_looks_makes_no_file_missing() {
+    // Written at 2,500 ms, lost at 2,700; looked at 2,350 and 2,750.
+    let slow = World { canvas_ms: 2_000, ..World::plain() };
+    let acts =
+        [(1_000, Act::EvictKeys), (2_000, ask(19, 64)), (2_710, Act::Expire(17)), (3_250, ask(19, 65))];
+    keeps_every_promise(&case(slow.clone(), &acts, &[]));
+    // Written at 3,508 ms, when the canvas is nearly built; who comes after it is not told that his file is gone.
+    let late = World { key_early: false, ..slow };
+    let acts =
+        [(1_000, Act::EvictKeys), (2_000, ask(19, 64)), (3_515, Act::Expire(17)), (4_100, ask(19, 65))];
+    keeps_every_promise(&case(late, &acts, &[]));
+}
+
+#[test]
+fn a_canvas_that_cannot_be_built_is_not_asked_for_by_all_who_waited_for_the_first_at_once() {
+    let document = Document::Canvas(2);
+    let acts = [(1_000, Act::Fetch { document, viewers: 13, patience: 200_000 })];
+    let fault = Trouble { fault: Fault::Repository, from: 0, to: 60_000 };
+    keeps_every_promise(&Case { troubles: vec![fault], ..case(World::plain(), &acts, &[]) });
+}
+
+#[test]
+fn a_manifest_whose_first_request_takes_very_long_is_had_by_all_who_waited() {
+    let document = Document::Manifest(2);
+    let acts = [(1_000, Act::Fetch { document, viewers: 16, patience: 200_000 })];
+    keeps_every_promise(&case(World { canvas_ms: 60_000, ..World::plain() }, &acts, &[]));
+}
+
+#[test]
 fn a_mass_expiry_heals_nothing_that_was_healed_a_moment_before() {
     for canvas_ms in [20, 100] {
         keeps_every_promise(&case(World { canvas_ms, ..World::plain() }, &[], &everything()));

@@ -1,0 +1,102 @@
+//! A value that comes once, and that many wait for. They go on in the order in which they began to wait, which a
+//! `tokio::sync::watch` draws by lot: so that equal simulations go equally.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use tokio::sync::Notify;
+
+/// A new one: who completes it, and who waits for that.
+pub(in crate::heal) fn completion<V>() -> (Completer<V>, Completion<V>) {
+    let state =
+        Arc::new(State { value: OnceLock::new(), is_over: AtomicBool::new(false), told: Notify::new() });
+    (Completer(Arc::clone(&state)), Completion(state))
+}
+
+/// `Completer` completes it. Dropped: it is over, without a value.
+#[derive(Debug)]
+pub(in crate::heal) struct Completer<V>(Arc<State<V>>);
+
+/// `Completion` waits for the value.
+#[derive(Debug)]
+pub(in crate::heal) struct Completion<V>(Arc<State<V>>);
+
+#[derive(Debug)]
+struct State<V> {
+    value: OnceLock<V>,
+    is_over: AtomicBool,
+    told: Notify,
+}
+
+impl<V> Completer<V> {
+    pub(in crate::heal) fn complete(self, value: V) {
+        let _ = self.0.value.set(value);
+    }
+}
+
+impl<V> Drop for Completer<V> {
+    fn drop(&mut self) {
+        self.0.is_over.store(true, Ordering::Release);
+        self.0.told.notify_waiters();
+    }
+}
+
+impl<V> Clone for Completion<V> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<V: Clone> Completion<V> {
+    /// Waits until it is over. `None`: without a value.
+    pub(in crate::heal) async fn wait(&self) -> Option<V> {
+        if !self.0.is_over.load(Ordering::Acquire) {
+            let mut told = std::pin::pin!(self.0.told.notified());
+            told.as_mut().enable();
+            // It may have ended before that.
+            if !self.0.is_over.load(Ordering::Acquire) {
+                told.await;
+            }
+        }
+        self.0.value.get().cloned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn all_who_wait_get_the_value_in_the_order_in_which_they_came() {
+        let (completer, completion) = completion();
+        let order = Arc::new(Mutex::new(Vec::new()));
+        let waiters: Vec<_> = (0..40)
+            .map(|number| {
+                let (completion, order) = (completion.clone(), Arc::clone(&order));
+                tokio::spawn(async move {
+                    let value = completion.wait().await;
+                    order.lock().expect("not poisoned").push(number);
+                    value
+                })
+            })
+            .collect();
+        tokio::task::yield_now().await;
+        completer.complete(7);
+        for waiter in waiters {
+            assert_eq!(waiter.await.expect("it ends"), Some(7));
+        }
+        assert_eq!(*order.lock().expect("not poisoned"), (0..40).collect::<Vec<_>>());
+        assert_eq!(completion.wait().await, Some(7), "also who comes later");
+    }
+
+    #[tokio::test]
+    async fn without_a_value_it_is_over_too() {
+        let (completer, completion) = completion::<u32>();
+        let waits = tokio::spawn(async move { completion.wait().await });
+        tokio::task::yield_now().await;
+        drop(completer);
+        assert_eq!(waits.await.expect("it ends"), None);
+    }
+}
