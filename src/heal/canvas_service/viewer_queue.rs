@@ -19,8 +19,8 @@ const OPEN: u64 = 10_000;
 #[derive(Debug)]
 pub(in crate::heal) struct ViewerRequests {
     pub(in crate::heal) first: FirstRequests,
-    /// Documents that were answered a moment ago.
-    pub(in crate::heal) open: TimedCache<Arc<str>>,
+    /// Documents that were asked for a moment ago. True: they were answered, and are stored by now.
+    pub(in crate::heal) open: TimedCache<Arc<str>, bool>,
     /// Places for manifests.
     pub(in crate::heal) documents: Arc<PrioritySemaphore>,
     waiting: Mutex<usize>,

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::Response;
 use percent_encoding::percent_decode_str;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
@@ -90,7 +91,7 @@ impl CanvasService {
         let name: Arc<str> = canonical(target).into();
         let service = Arc::clone(self);
         let mut request = ViewerRequest { service, name, first: None, place: None, tells: false };
-        if requests.open.contains(&request.name) {
+        if requests.open.get(&request.name) == Some(true) {
             return Ok((request, admitted.await.map_err(|_| COME_BACK)?));
         }
         let Some(_waiting) = requests.wait(self.bounds.max_waiting) else {
@@ -126,7 +127,10 @@ impl CanvasService {
             None => admitted.await.map_err(|_| COME_BACK)?,
         };
         let is_canvas = is_canvas(&request.name);
-        if request.first.is_some() || request.tells && is_canvas {
+        // UPSTREAM: what the service refused or failed at is not stored: each that asks again has it tried again.
+        let has_failed = requests.open.get(&request.name) == Some(false);
+        request.tells |= has_failed;
+        if request.first.is_some() || has_failed || request.tells && is_canvas {
             let place = timeout(wait, self.viewer_place(is_canvas)).await;
             request.place = place.map_err(|_| self.wait_expired())?;
         }
@@ -155,7 +159,10 @@ impl CanvasService {
 
 impl ViewerRequest {
     /// Waits for the answer to this request. One that hangs loses its place when others wait.
-    pub async fn hold<T>(mut self, sent: impl Future<Output = T>) -> T {
+    pub async fn hold<B, E>(
+        mut self,
+        sent: impl Future<Output = Result<Response<B>, E>>,
+    ) -> Result<Response<B>, E> {
         let service = Arc::clone(&self.service);
         let tells = self.first.is_some() || self.tells;
         let answer = match self.place.take() {
@@ -168,7 +175,8 @@ impl ViewerRequest {
             None => sent.await,
         };
         if tells {
-            service.viewers.open.insert(Arc::clone(&self.name), (), OPEN_FOR);
+            let is_stored = answer.as_ref().is_ok_and(|answer| answer.status().as_u16() < 400);
+            service.viewers.open.insert(Arc::clone(&self.name), is_stored, OPEN_FOR);
         }
         answer
     }
