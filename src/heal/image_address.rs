@@ -6,11 +6,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 
-use crate::config::settings::RouteKind;
-use crate::heal::ward::{IndexedImage, Ward};
 use crate::iiif::Identifier;
-use crate::iiif::image_path::{Slashes, path_of_key, slashes_of};
-use crate::observe::Trace;
+use crate::iiif::image_path::{Slashes, slashes_of};
 
 const ENCODED: u8 = 1;
 const LITERAL: u8 = 2;
@@ -59,16 +56,16 @@ impl ImageAddresses {
     }
 
     /// The route on which images with such keys were seen.
-    fn route(&self, key: &str, routes: usize) -> Option<usize> {
+    pub(in crate::heal) fn route(&self, key: &str, routes: usize) -> Option<usize> {
         Some(self.of(key).load(Ordering::Relaxed)).filter(|route| *route < routes)
     }
 
     /// The route on which any images were seen.
-    fn any_route(&self, routes: usize) -> Option<usize> {
+    pub(in crate::heal) fn any_route(&self, routes: usize) -> Option<usize> {
         self.route("", routes).or_else(|| self.route("?", routes))
     }
 
-    fn slashes(&self, route: usize) -> Option<Slashes> {
+    pub(in crate::heal) fn slashes(&self, route: usize) -> Option<Slashes> {
         match self.slashes.get(route).map(|known| known.load(Ordering::Relaxed)) {
             Some(ENCODED) => Some(Slashes::Encoded),
             Some(LITERAL) => Some(Slashes::Literal),
@@ -78,81 +75,5 @@ impl ImageAddresses {
 
     fn of(&self, text: &str) -> &AtomicUsize {
         &self.seen_on[usize::from(text.contains('?'))]
-    }
-}
-
-impl Ward {
-    /// The image route that background heals ask. `None`: image routes lead to several servers, and it is not known yet
-    /// which of them has what is indexed. (Readers show it, and the canvas service, which asks for what it builds.)
-    pub(in crate::heal) fn image_route(&self) -> Option<usize> {
-        let routes = &self.settings.routes;
-        if let Some(seen) = self.addresses.any_route(routes.len()) {
-            return Some(seen);
-        }
-        let first = self.any_image_route()?;
-        let server = &routes[first].upstream;
-        let mut images = routes.iter().filter(|route| route.kind == RouteKind::Image);
-        images.all(|route| route.upstream.authority == server.authority).then_some(first)
-    }
-
-    /// The same; where it is not known, the first one.
-    pub(in crate::heal) fn any_image_route(&self) -> Option<usize> {
-        let seen = self.addresses.any_route(self.settings.routes.len());
-        seen.or_else(|| self.settings.routes.iter().position(|route| route.kind == RouteKind::Image))
-    }
-
-    /// The image with this lookup key, as somebody would ask for it. `None`: the index does not know it, it is none that
-    /// may be healed, or its key stands in no URL.
-    pub(in crate::heal) fn patient(&self, route: usize, key: &str, trace: &Trace) -> Option<IndexedImage> {
-        let owners = self.index.owners(key).ok().filter(|owners| !owners.is_empty())?;
-        Some(IndexedImage { owners, ..self.unowned(route, key, trace)? })
-    }
-
-    /// The same without asking the index.
-    pub(in crate::heal) fn unowned(&self, route: usize, key: &str, trace: &Trace) -> Option<IndexedImage> {
-        if self.settings.heal.identifiers.as_ref().is_some_and(|pattern| !pattern.is_match(key)) {
-            return None;
-        }
-        let mut addresses = self.addresses_of(route, key);
-        let first = (!addresses.is_empty()).then(|| addresses.remove(0))?;
-        Some(IndexedImage {
-            route: first.route,
-            key: key.into(),
-            kind: Identifier::new(&first.sent).kind(),
-            sent: first.sent,
-            others: addresses.into(),
-            owners: Arc::new([]),
-            trace: trace.clone(),
-        })
-    }
-
-    /// Where this image may stand, the likeliest first.
-    fn addresses_of(&self, route: usize, key: &str) -> Vec<ImageAddress> {
-        let routes = &self.settings.routes;
-        let seen = self.addresses.route(key, routes.len());
-        let first = seen.unwrap_or(route);
-        // Another server is a guess, but for identifiers in the query, which few servers have.
-        let may_be_on = |at: usize| {
-            let is_same = routes[at].upstream.authority == routes[first].upstream.authority;
-            routes[at].kind == RouteKind::Image && (is_same || key.contains('?'))
-        };
-        let is_other = |at: &usize| seen.is_none() && *at != first && may_be_on(*at);
-        let others = (0..routes.len()).filter(is_other);
-        let mut addresses: Vec<ImageAddress> = Vec::new();
-        for route in std::iter::once(first).chain(others) {
-            let both = [Slashes::Encoded, Slashes::Literal];
-            let known = self.addresses.slashes(route);
-            for slashes in both.into_iter().filter(|slashes| known.is_none_or(|known| known == *slashes)) {
-                let Some(sent) = path_of_key(key, slashes) else { continue };
-                let is_known = addresses.iter().any(|address| {
-                    let (own, other) = (&routes[route].upstream, &routes[address.route].upstream);
-                    *address.sent == *sent && (&own.authority, &own.path) == (&other.authority, &other.path)
-                });
-                if !is_known {
-                    addresses.push(ImageAddress { route, sent: sent.into() });
-                }
-            }
-        }
-        addresses
     }
 }

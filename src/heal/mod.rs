@@ -31,6 +31,7 @@ pub(crate) mod single_flight;
 mod stress;
 mod timed_cache;
 mod truthful_probe;
+mod unrequested_image;
 mod ward;
 
 use std::sync::Arc;
@@ -43,7 +44,7 @@ pub use answer::{Answered, ImageExchange, Unanswered};
 pub use background::book::PagesSeen;
 pub use canvas_service::circuit_breaker::BreakerState;
 pub use canvas_service::priority_semaphore::Priority;
-pub use canvas_service::variants::CanvasServiceStatus;
+pub use canvas_service::status::CanvasServiceStatus;
 pub use canvas_service::viewer_request::{ViewerRequest, without_update};
 pub use evidence::Evidence;
 pub use operator::inspect::DeploymentFacts;

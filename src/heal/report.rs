@@ -9,7 +9,7 @@ use crate::config::settings::Rung;
 use crate::heal::canvas_service::circuit_breaker::BreakerState;
 use crate::heal::canvas_service::priority_semaphore::Priority;
 use crate::heal::canvas_service::response::CanvasResponse;
-use crate::heal::canvas_service::variants::CanvasServiceStatus;
+use crate::heal::canvas_service::status::CanvasServiceStatus;
 use crate::heal::cooldowns::CanvasRequestKey;
 use crate::heal::flight_priority::FlightPriority;
 use crate::heal::ladder::HealOutcome;

@@ -38,9 +38,8 @@ where
     let mut connections = JoinSet::new();
     let mut open = OpenConnections::default();
     let begin = |newcomer: Newcomer, place, stop: &Stop, connections: &mut JoinSet<()>| {
-        let Newcomer { stream, peer, manner, client, .. } = newcomer;
-        let known = client.as_ref().map(|client| Arc::clone(client.client()));
-        let connection = Connection::new(&hall, manner, stop.clone(), client);
+        let Newcomer { stream, peer, manner, client, is_trusted: _ } = newcomer;
+        let connection = Connection::new(&hall, manner, stop.clone(), client, peer);
         let pulse = connection.pulse();
         let service = service.clone();
         let (worker, post) = hall.crew.post();
@@ -53,8 +52,7 @@ where
             },
             &worker,
         );
-        let client = known.filter(|_| !newcomer.is_trusted);
-        OpenConnection { client, pulse, task }
+        OpenConnection { pulse, task }
     };
     loop {
         tokio::select! {

@@ -19,8 +19,6 @@ pub(super) struct OpenConnections(HashMap<Id, OpenConnection>);
 /// One open connection.
 #[derive(Debug)]
 pub(super) struct OpenConnection {
-    /// Whose it is. `None`: a trusted proxy's, which has many viewers behind it.
-    pub(super) client: Option<Arc<Client>>,
     pub(super) pulse: Arc<Pulse>,
     pub(super) task: AbortHandle,
 }
@@ -78,8 +76,10 @@ impl OpenConnection {
             return None;
         }
         let (activity, since) = self.pulse.activity(now);
-        let is_own = matches!((&self.client, client), (Some(one), Some(other)) if Arc::ptr_eq(one, other));
-        let count = self.client.as_ref().map(|client| client.connections());
+        let whose = self.pulse.client();
+        let is_own = matches!((whose, client), (Some(Some(one)), Some(other)) if Arc::ptr_eq(one, other));
+        // Who has not said yet whom it brings brings somebody with his first connection.
+        let count = whose.map_or(Some(1), |whose| whose.map(|client| client.connections()));
         let has_more = count.is_none_or(|count| count > own);
         let rank = match activity {
             Activity::Resting if has_more => 0,
@@ -129,7 +129,8 @@ mod tests {
             let task = tokio::spawn(std::future::pending());
             let pulse = Pulse::of_a_test();
             let connection =
-                OpenConnection { client: Some(client), pulse: Arc::clone(&pulse), task: task.abort_handle() };
+                OpenConnection { pulse: Arc::clone(&pulse), task: task.abort_handle() };
+            pulse.belongs_to(Some(client));
             self.open.add(connection);
             self.tasks.push(task);
             (self.tasks.len() - 1, pulse)
@@ -180,7 +181,50 @@ mod tests {
         pulse.is_stuck_since(1);
         assert!(world.open.evict(Some(&own)) && world.is_gone(first).await);
         drop(asked);
+        other.is_flushed();
         assert!(world.open.evict(Some(&own)) && world.is_gone(second).await);
         assert!(!world.open.can_evict());
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_is_not_taken_yet_and_another_protocol_do_not_rest() {
+        let mut world = World::new();
+        let (first, pulse) = world.connects(1);
+        let newcomer = world.client(2);
+        world.held.push(newcomer.connect(usize::MAX).expect("no bound"));
+        let asked = pulse.asks(http::Version::HTTP_11, false);
+        pulse.writes(Some(1000));
+        pulse.writes(None);
+        // hyper has the rest.
+        drop(asked);
+        assert!(!world.open.can_evict() && !world.open.evict(Some(&newcomer)), "most of it is unwritten");
+        pulse.writes(Some(1000));
+        assert!(!world.open.can_evict(), "and so it is when some of it was taken");
+        pulse.is_flushed();
+        assert!(world.open.evict(Some(&newcomer)) && world.is_gone(first).await);
+        let (_, pulse) = world.connects(3);
+        drop(pulse.asks(http::Version::HTTP_11, false));
+        pulse.is_flushed();
+        assert!(world.open.can_evict());
+        pulse.is_switched_in_a_test();
+        assert!(!world.open.can_evict());
+    }
+
+    #[tokio::test]
+    async fn who_came_through_a_proxy_counts_as_himself() {
+        let mut world = World::new();
+        let (pulses, client) = ([Pulse::of_a_test(), Pulse::of_a_test()], world.client(1));
+        for pulse in &pulses {
+            world.held.push(client.connect(usize::MAX).expect("no bound"));
+            let task = tokio::spawn(std::future::pending());
+            world.open.add(OpenConnection { pulse: Arc::clone(pulse), task: task.abort_handle() });
+            world.tasks.push(task);
+        }
+        let asked = pulses.each_ref().map(|pulse| pulse.asks(http::Version::HTTP_11, false));
+        pulses[1].is_stuck_since(1);
+        assert!(!world.open.evict(None), "nobody knows whose they are");
+        pulses.iter().for_each(|pulse| pulse.belongs_to(Some(Arc::clone(&client))));
+        assert!(world.open.evict(None) && world.is_gone(1).await, "stuck, and of one who has two");
+        drop(asked);
     }
 }

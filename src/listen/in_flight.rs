@@ -87,7 +87,10 @@ impl Drop for InFlight {
             pulse.turns().retain(|turn| !Arc::ptr_eq(turn, own));
         }
         pulse.note(&pulse.rested);
-        pulse.slow.store(0, Relaxed);
+        // Who takes nothing of what hyper has to write is as slow as before.
+        if pulse.blocked.load(Relaxed) == 0 {
+            pulse.slow.store(0, Relaxed);
+        }
         pulse.began.store(0, Relaxed);
         pulse.in_flight.fetch_sub(1, Relaxed);
     }

@@ -9,14 +9,14 @@ mod exchange;
 mod tests;
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use exchange::Exchange;
 
 use super::evict::Activity;
 use super::in_flight::{InFlight, Turn};
-use crate::upstream::PIECE;
+use crate::upstream::{Client, PIECE};
 
 /// How a connection has used up its time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +59,8 @@ const LULL: u64 = 1000;
 #[derive(Debug)]
 pub(super) struct Pulse {
     opened: Instant,
+    /// Whose it is, as soon as that is known. The inner `None`: a trusted proxy's, which has many viewers behind it.
+    client: OnceLock<Option<Arc<Client>>>,
     head_timeout: Duration,
     idle_timeout: Duration,
     /// How long [`PIECE`] bytes of an answer may take.
@@ -81,7 +83,7 @@ pub(super) struct Pulse {
     /// The first byte since then.
     pub(super) began: AtomicU64,
     /// The other side takes nothing.
-    blocked: AtomicU64,
+    pub(super) blocked: AtomicU64,
     /// The other side took nothing at some time since then, and has not taken [`PIECE`] bytes yet.
     pub(super) slow: AtomicU64,
     /// What it took since then.
@@ -104,6 +106,7 @@ impl Pulse {
     ) -> Arc<Self> {
         Arc::new(Self {
             opened: Instant::now(),
+            client: OnceLock::new(),
             head_timeout,
             idle_timeout,
             pace,
@@ -192,11 +195,28 @@ impl Pulse {
             && self.now().saturating_sub(self.rested.load(Relaxed)) >= LULL
     }
 
+    /// It is this client's; `None`: a trusted proxy's.
+    pub(super) fn belongs_to(&self, client: Option<Arc<Client>>) {
+        let _first = self.client.set(client);
+    }
+
+    /// Whose it is; `None`: its PROXY header will tell.
+    pub(super) fn client(&self) -> Option<Option<&Arc<Client>>> {
+        self.client.get().map(Option::as_ref)
+    }
+
+    /// Nothing is asked, and nothing of an answer is left to be written. HTTP/1.1 gives a body to hyper piece by piece, and a
+    /// large one at once: the request has ended when most of it has not been taken yet. Another protocol never rests.
+    fn is_unused(&self) -> bool {
+        let is_taken = self.blocked.load(Relaxed) == 0 && (self.is_http2() || !self.owes());
+        self.rests() && is_taken && !self.is_switched()
+    }
+
     /// What the connection does, and for how long.
     pub(super) fn activity(&self, now: Instant) -> (Activity, Duration) {
         let now = now.saturating_duration_since(self.opened);
         let since = |moment: u64| now.saturating_sub(Duration::from_millis(moment));
-        if self.rests() {
+        if self.is_unused() {
             return (Activity::Resting, since(self.rested.load(Relaxed)));
         }
         let slow = match self.slow.load(Relaxed) {
@@ -306,6 +326,10 @@ impl Pulse {
         let pulse = Self::with(10 * second, 75 * second, 32 * second, 3600 * second, second);
         let opened = Instant::now().checked_sub(60 * second).expect("the machine runs for longer");
         Arc::new(Self { opened, ..Arc::into_inner(pulse).expect("nobody else has it") })
+    }
+
+    pub(super) fn is_switched_in_a_test(&self) {
+        self.note(self.exchange.moved());
     }
 
     pub(super) fn is_stuck_since(&self, moment: u64) {

@@ -79,10 +79,15 @@ impl Waiter {
 pub(super) struct Permit {
     permits: Arc<Permits>,
     kind: RouteKind,
+    /// It is free already.
+    is_returned: bool,
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
+        if self.is_returned {
+            return;
+        }
         self.permits.taken.fetch_sub(one(self.kind), SeqCst);
         if self.permits.waiting.load(SeqCst) > 0 {
             self.permits.serve(&mut self.permits.lock());
@@ -158,7 +163,7 @@ impl Permits {
         patience: Duration,
     ) -> Option<Permit> {
         if self.waiting.load(SeqCst) == 0 && self.try_take(kind) {
-            return Some(Permit { permits: Arc::clone(self), kind });
+            return Some(Permit { permits: Arc::clone(self), kind, is_returned: false });
         }
         // Boxed, because it is rare: every request would carry the room for it.
         Box::pin(self.wait(kind, client.cloned(), Instant::now() + patience)).await
@@ -260,10 +265,11 @@ impl Permits {
             }
             let Some(Waiter { kind, tell, .. }) = queue.waiters.remove(at) else { return };
             self.waiting.fetch_sub(1, SeqCst);
-            if let Err(permit) = tell.send(Permit { permits: Arc::clone(self), kind }) {
+            if let Err(mut permit) = tell.send(Permit { permits: Arc::clone(self), kind, is_returned: false })
+            {
                 // Dropped, it would lock the queue once more.
                 self.taken.fetch_sub(one(kind), SeqCst);
-                std::mem::forget(permit);
+                permit.is_returned = true;
             }
         }
     }

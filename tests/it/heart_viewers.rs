@@ -227,3 +227,22 @@ async fn a_viewer_whose_turn_does_not_come_in_time_is_told_to_come_back_and_coun
     world.bed.images.releases();
     assert_eq!(first.await.expect("not aborted").status, 200);
 }
+
+#[tokio::test]
+async fn a_canvas_that_cannot_be_built_is_tried_by_a_few_at_once_and_not_by_all_who_wait() {
+    let world = book(1, "heal.build_after = 1h").await;
+    let page = world.bed.page();
+    // Nothing is stored, so each one that asks has it tried anew.
+    world.bed.service.fails_canvas(500);
+    world.bed.service.canvas_delay(BUILD);
+    let (world, url) = (&world, world.url(&page.canvas_path));
+    let viewers = (0..12).map(|number| {
+        let (url, cookie) = (url.clone(), format!("a={number}"));
+        async move { world.client.send(Method::GET, &url, &[("cookie", &cookie)]).await.expect("an answer") }
+    });
+    for answer in join_all(viewers).await {
+        assert!(answer.status >= 500, "{}", answer.status);
+    }
+    let most = world.bed.counts().canvas_most;
+    assert!(most <= 2, "{most} at once");
+}

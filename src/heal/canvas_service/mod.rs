@@ -12,12 +12,13 @@ pub(in crate::heal) mod request;
 pub(in crate::heal) mod response;
 pub(in crate::heal) mod shared_heals;
 pub(in crate::heal) mod shared_request;
+pub(in crate::heal) mod status;
 pub(in crate::heal) mod variants;
 pub(in crate::heal) mod viewer_queue;
 pub(in crate::heal) mod viewer_request;
 
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -31,7 +32,7 @@ use uuid::Uuid;
 use crate::cluster::Cluster;
 use crate::config::Settings;
 use crate::config::settings::Timeouts;
-use crate::heal::canvas_service::circuit_breaker::{BreakerState, CircuitBreaker};
+use crate::heal::canvas_service::circuit_breaker::CircuitBreaker;
 use crate::heal::canvas_service::failure_log::FailureLog;
 use crate::heal::canvas_service::fault_tracker::FaultTracker;
 use crate::heal::canvas_service::place_files::PlaceFiles;
@@ -44,7 +45,7 @@ use crate::heal::cooldowns::CanvasRequestKey;
 use crate::heal::server::SendRequest;
 use crate::iiif::identifier;
 use crate::index::Index;
-use crate::observe::{Event, Metrics, Span, Trace};
+use crate::observe::{Metrics, Span, Trace};
 use crate::upstream::coding::Coding;
 use crate::upstream::{Caller, UpstreamError, own_request, whole};
 
@@ -123,20 +124,17 @@ impl CanvasService {
         metrics: Arc<Metrics>,
         before: Option<&Self>,
     ) -> Self {
-        let heal = &settings.heal;
+        let (heal, upstream) = (&settings.heal, &settings.routes[route].upstream);
         let (failures, open_for) = (heal.breaker_failures, heal.breaker_open);
         let breaker = match before.map(|before| &before.breaker) {
             Some(breaker) if breaker.keeps_to(failures, open_for) => Arc::clone(breaker),
             Some(breaker) => Arc::new(breaker.under(failures, open_for)),
             None => Arc::new(CircuitBreaker::new(failures, open_for)),
         };
-        let mut base = settings.routes[route].upstream.path.clone();
-        if !base.ends_with('/') {
-            base.push('/');
-        }
+        let base = format!("{}/", upstream.path.trim_end_matches('/'));
         let host = match settings.server.public_hosts.first() {
             Some(public) if settings.routes[route].preserve_host => public.as_str(),
-            _ => settings.routes[route].upstream.authority.as_str(),
+            _ => upstream.authority.as_str(),
         };
         Self {
             route,
@@ -147,8 +145,8 @@ impl CanvasService {
             server,
             index,
             longest: settings.presentation.max_body.max(LONGEST_CANVAS),
-            scheme: settings.routes[route].upstream.scheme.to_string(),
-            authority: settings.routes[route].upstream.authority.to_string(),
+            scheme: upstream.scheme.to_string(),
+            authority: upstream.authority.to_string(),
             times: settings.timeouts(route),
             patience: heal.timeout,
             lanes,
@@ -169,7 +167,7 @@ impl CanvasService {
                 || Arc::new(ViewerRequests::new(heal.document_concurrency)),
                 |before| before.viewers.under(heal.document_concurrency),
             ),
-            files: PlaceFiles::new(&settings.index.path, settings.routes[route].upstream.authority.as_str()),
+            files: PlaceFiles::new(&settings.index.path, upstream.authority.as_str()),
             sent: before.map(|before| Arc::clone(&before.sent)).unwrap_or_default(),
             hanging: before.filter(|before| before.places == heal.concurrency).map_or_else(
                 || Arc::new(Semaphore::new(heal.concurrency.saturating_mul(HANGING))),
@@ -190,14 +188,6 @@ impl CanvasService {
     /// have the same name: all that makes a [mark](crate::config::settings::Route::mark) is in it.
     pub(in crate::heal) fn name_of(&self, flight: &CanvasRequestKey) -> String {
         format!("{}://{}{} {}", self.scheme, self.authority, self.base, flight.words())
-    }
-
-    /// The breaker is closed by hand.
-    pub(in crate::heal) fn close_breaker(&self) {
-        self.answers();
-        if let Some(cluster) = &self.cluster {
-            cluster.leave_alone_no_more(&self.authority);
-        }
     }
 
     /// Asks for a canvas and says whether it carries the image with this lookup key.
@@ -281,30 +271,9 @@ impl CanvasService {
         Arc::clone(&self.finds_out).acquire_owned().await.ok()
     }
 
-    /// When it was seen to be well again after its breaker was open: what failed before says nothing any more.
-    pub(in crate::heal) fn recovered(&self) -> Option<Instant> {
-        *self.recovered.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// What it is called on every node.
     pub(in crate::heal) fn cluster_name(&self) -> String {
         format!("{}://{}{}", self.scheme, self.authority, self.base)
-    }
-
-    pub(in crate::heal) fn breaker_is_closed(&self) -> bool {
-        self.breaker.state(Instant::now()) == BreakerState::Closed
-    }
-
-    /// It answers as a healthy service does, or somebody knows that it will.
-    pub(in crate::heal) fn answers(&self) {
-        if self.breaker.good() {
-            *self.recovered.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
-            self.tell(false);
-        }
-    }
-
-    fn tell(&self, open: bool) {
-        self.metrics.tell(|| Event::Breaker { upstream: self.authority.clone(), open });
     }
 
     /// What an answer to a canvas request says about one image, and about the service.

@@ -9,9 +9,6 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::heal::canvas_service::CanvasService;
-use crate::heal::canvas_service::circuit_breaker::BreakerState;
-
 /// `VariantSupport` is what is known of one canvas service.
 #[derive(Debug, Default)]
 pub(in crate::heal) struct VariantSupport {
@@ -64,53 +61,6 @@ impl VariantSupport {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-impl CanvasService {
-    /// Somebody has seen whether it builds beside.
-    pub(in crate::heal) fn heard_of_variants(&self, honoured: bool) {
-        if self.variants.record(honoured, Instant::now()) {
-            if honoured {
-                self.metrics.event("variants_honoured");
-            } else {
-                self.metrics.event("variants_ignored");
-            }
-            tracing::info!(upstream = %self.authority, honoured, "whether the canvas service builds beside (disallow)");
-        }
-    }
-
-    /// How it stands.
-    pub(in crate::heal) fn status(&self, now: Instant) -> CanvasServiceStatus {
-        let variants = match self.variants.known(now) {
-            Some(true) => "honoured",
-            Some(false) => "ignored",
-            None => "unknown",
-        };
-        CanvasServiceStatus {
-            upstream: self.authority.clone(),
-            variants,
-            breaker: self.breaker.state(now),
-            waiting_viewers: self.viewers.waiting_viewers(),
-        }
-    }
-}
-
-/// `CanvasServiceStatus` is how one canvas service stands.
-#[derive(Debug, Clone)]
-pub struct CanvasServiceStatus {
-    /// Host and port as configured.
-    pub upstream: String,
-    /// Does it build a canvas beside the stored one: `honoured`, `ignored` (tried anew after ten minutes) or `unknown`.
-    pub variants: &'static str,
-    /// Its breaker.
-    pub breaker: BreakerState,
-    /// Viewers who wait for their turn there (`heal.max_waiting`).
-    pub waiting_viewers: usize,
-}
-
-impl CanvasServiceStatus {
-    /// What `variants` may say.
-    pub const VARIANTS: [&str; 3] = ["honoured", "ignored", "unknown"];
 }
 
 /// The target with `update=true` before its last pair.

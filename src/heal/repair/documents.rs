@@ -6,6 +6,8 @@ use crate::heal::cooldowns::CanvasRequestKey;
 use crate::heal::repair::poisoned_images::PoisonedImages;
 use crate::heal::single_flight::SingleFlight;
 use crate::heal::timed_cache::TimedCache;
+use crate::iiif::identifier;
+use crate::iiif::manifest::Canvas;
 use crate::observe::Trace;
 
 /// How long it is believed that a document has really become shorter.
@@ -92,4 +94,9 @@ impl RepairResult {
             _ => Self::Failed,
         }
     }
+}
+
+/// Whether a document has the image with this lookup key, by whichever of its names.
+pub(in crate::heal) fn carries(canvases: &[Canvas], key: &str) -> bool {
+    canvases.iter().flat_map(|canvas| &canvas.images).any(|own| identifier::same_image(own, key))
 }

@@ -26,11 +26,10 @@ use crate::heal::canvas_service::response::CanvasResponse;
 use crate::heal::cooldowns::CanvasRequestKey;
 use crate::heal::flight_priority::FlightPriority;
 pub use crate::heal::repair::documents::PoisonedDocument;
-use crate::heal::repair::documents::{BELIEVED, RepairResult};
+use crate::heal::repair::documents::{BELIEVED, RepairResult, carries};
 use crate::heal::repair::nested::{Lacking, NestedCheck};
 use crate::heal::ward::{IndexedImage, Ward};
 use crate::iiif::canvas::rebuild_target;
-use crate::iiif::identifier;
 use crate::iiif::manifest::Canvas;
 use crate::index::DocumentContent;
 use crate::observe::Gauged;
@@ -303,9 +302,4 @@ impl Ward {
             tracing::warn!(%error, "a shorter document cannot be remembered");
         }
     }
-}
-
-/// Whether a document has the image with this lookup key, by whichever of its names.
-fn carries(canvases: &[Canvas], key: &str) -> bool {
-    canvases.iter().flat_map(|canvas| &canvas.images).any(|own| identifier::same_image(own, key))
 }

@@ -1,0 +1,85 @@
+//! How one canvas service stands: whether it answers, builds beside what it stores, and has viewers waiting.
+
+use std::sync::PoisonError;
+
+use tokio::time::Instant;
+
+use crate::heal::canvas_service::CanvasService;
+use crate::heal::canvas_service::circuit_breaker::BreakerState;
+use crate::observe::Event;
+
+/// `CanvasServiceStatus` is how one canvas service stands.
+#[derive(Debug, Clone)]
+pub struct CanvasServiceStatus {
+    /// Host and port as configured.
+    pub upstream: String,
+    /// Does it build a canvas beside the stored one: `honoured`, `ignored` (tried anew after ten minutes) or `unknown`.
+    pub variants: &'static str,
+    /// Its breaker.
+    pub breaker: BreakerState,
+    /// Viewers who wait for their turn there (`heal.max_waiting`).
+    pub waiting_viewers: usize,
+}
+
+impl CanvasServiceStatus {
+    /// What `variants` may say.
+    pub const VARIANTS: [&str; 3] = ["honoured", "ignored", "unknown"];
+}
+
+impl CanvasService {
+    /// Somebody has seen whether it builds beside.
+    pub(in crate::heal) fn heard_of_variants(&self, honoured: bool) {
+        if self.variants.record(honoured, Instant::now()) {
+            if honoured {
+                self.metrics.event("variants_honoured");
+            } else {
+                self.metrics.event("variants_ignored");
+            }
+            tracing::info!(upstream = %self.authority, honoured, "whether the canvas service builds beside (disallow)");
+        }
+    }
+
+    /// How it stands.
+    pub(in crate::heal) fn status(&self, now: Instant) -> CanvasServiceStatus {
+        let variants = match self.variants.known(now) {
+            Some(true) => "honoured",
+            Some(false) => "ignored",
+            None => "unknown",
+        };
+        CanvasServiceStatus {
+            upstream: self.authority.clone(),
+            variants,
+            breaker: self.breaker.state(now),
+            waiting_viewers: self.viewers.waiting_viewers(),
+        }
+    }
+
+    pub(in crate::heal) fn breaker_is_closed(&self) -> bool {
+        self.breaker.state(Instant::now()) == BreakerState::Closed
+    }
+
+    /// It answers as a healthy service does, or somebody knows that it will.
+    pub(in crate::heal) fn answers(&self) {
+        if self.breaker.good() {
+            *self.recovered.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+            self.tell(false);
+        }
+    }
+
+    pub(in crate::heal) fn tell(&self, open: bool) {
+        self.metrics.tell(|| Event::Breaker { upstream: self.authority.clone(), open });
+    }
+
+    /// When it was seen to be well again after its breaker was open: what failed before says nothing any more.
+    pub(in crate::heal) fn recovered(&self) -> Option<Instant> {
+        *self.recovered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The breaker is closed by hand.
+    pub(in crate::heal) fn close_breaker(&self) {
+        self.answers();
+        if let Some(cluster) = &self.cluster {
+            cluster.leave_alone_no_more(&self.authority);
+        }
+    }
+}
