@@ -128,8 +128,7 @@ mod tests {
             self.held.push(client.connect(usize::MAX).expect("no bound"));
             let task = tokio::spawn(std::future::pending());
             let pulse = Pulse::of_a_test();
-            let connection =
-                OpenConnection { pulse: Arc::clone(&pulse), task: task.abort_handle() };
+            let connection = OpenConnection { pulse: Arc::clone(&pulse), task: task.abort_handle() };
             pulse.belongs_to(Some(client));
             self.open.add(connection);
             self.tasks.push(task);
