@@ -74,7 +74,7 @@ where
     if let Ok(socket) = socket.into_std() {
         while let Ok((stream, peer)) = socket.accept() {
             let Some(newcomer) = Newcomer::of(&listener.manner, &hall, stream, peer) else { continue };
-            let Ok(Some(place)) = timeout(LAST_PLACE, hall.places.take()).await else { break };
+            let Ok(place) = timeout(LAST_PLACE, hall.places.take()).await else { break };
             if newcomer.stream.set_nonblocking(true).is_ok() {
                 begin(newcomer, place, &stop, &mut connections);
             }
@@ -149,8 +149,10 @@ async fn place_for(
             return Some(place);
         }
         let mut look = LOOK;
-        if open.evict(client) {
-            hall.metrics.edge.connection_cut("evicted");
+        // More than one where there are fewer places than there were.
+        let evicted = open.evict_up_to(hall.places.missing(), client);
+        (0..evicted).for_each(|_| hall.metrics.edge.connection_cut("evicted"));
+        if evicted > 0 {
             look = LAST_PLACE;
         } else if open.can_evict() {
             hall.metrics.edge.connection_cut("max_connections");
@@ -158,9 +160,9 @@ async fn place_for(
         }
         // Meanwhile others may end, rest, or become stuck.
         tokio::select! {
-            place = hall.places.take() => return place,
+            place = hall.places.take() => return Some(place),
             () = tokio::time::sleep(look) => {}
-            () = stop.pressed() => return timeout(LAST_PLACE, hall.places.take()).await.ok().flatten(),
+            () = stop.pressed() => return timeout(LAST_PLACE, hall.places.take()).await.ok(),
         }
     }
 }

@@ -1,51 +1,94 @@
 //! How many connections there are.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Notify;
 
 /// The places of one kind of listener.
 #[derive(Debug)]
-pub(super) struct Places {
-    free: Arc<Semaphore>,
-    /// How many there are.
-    all: Mutex<usize>,
+pub(super) struct Places(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    count: Mutex<Count>,
+    /// A place may be free.
+    freed: Notify,
+}
+
+#[derive(Debug)]
+struct Count {
+    all: usize,
+    /// More than all, for a while, when there were more.
+    taken: usize,
 }
 
 /// One place. Free again when dropped.
-pub(super) type Place = OwnedSemaphorePermit;
+#[derive(Debug)]
+pub(super) struct Place(Arc<Shared>);
 
 impl Places {
     pub(super) fn new(all: usize) -> Self {
-        let all = all.min(Semaphore::MAX_PERMITS);
-        Self { free: Arc::new(Semaphore::new(all)), all: Mutex::new(all) }
+        let count = Mutex::new(Count { all, taken: 0 });
+        Self(Arc::new(Shared { count, freed: Notify::new() }))
     }
 
     /// Waits for a place.
-    pub(super) async fn take(&self) -> Option<Place> {
-        Arc::clone(&self.free).acquire_owned().await.ok()
+    pub(super) async fn take(&self) -> Place {
+        loop {
+            let freed = self.0.freed.notified();
+            if let Some(place) = self.try_take() {
+                // More may be free than were told.
+                self.0.tells();
+                return place;
+            }
+            freed.await;
+        }
     }
 
     /// A place, if one is free.
     pub(super) fn try_take(&self) -> Option<Place> {
-        Arc::clone(&self.free).try_acquire_owned().ok()
+        let mut count = self.0.count();
+        if count.taken >= count.all {
+            return None;
+        }
+        count.taken += 1;
+        Some(Place(Arc::clone(&self.0)))
+    }
+
+    /// How many must end before one is free.
+    pub(super) fn missing(&self) -> usize {
+        let count = self.0.count();
+        (count.taken + 1).saturating_sub(count.all)
     }
 
     /// From now on so many. Who has one keeps it.
     pub(super) fn resize(&self, all: usize) {
-        let all = all.min(Semaphore::MAX_PERMITS);
-        let before = std::mem::replace(&mut *self.all.lock().unwrap_or_else(PoisonError::into_inner), all);
-        self.free.add_permits(all.saturating_sub(before));
-        let fewer = u32::try_from(before.saturating_sub(all)).unwrap_or(u32::MAX);
-        if fewer > 0 {
-            let free = Arc::clone(&self.free);
-            // They are taken away as they become free.
-            tokio::spawn(async move {
-                if let Ok(places) = free.acquire_many_owned(fewer).await {
-                    places.forget();
-                }
-            });
+        self.0.count().all = all;
+        self.0.freed.notify_one();
+    }
+}
+
+impl Shared {
+    fn count(&self) -> MutexGuard<'_, Count> {
+        self.count.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Wakes one who waits, if there is anything to be had.
+    fn tells(&self) {
+        let is_free = {
+            let count = self.count();
+            count.taken < count.all
+        };
+        if is_free {
+            self.freed.notify_one();
         }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.count().taken -= 1;
+        self.0.tells();
     }
 }
 
@@ -56,16 +99,34 @@ mod tests {
     #[tokio::test]
     async fn places_become_more_and_fewer() {
         let places = Places::new(1);
-        let first = places.take().await.expect("a place");
+        let first = places.take().await;
+        assert!(places.try_take().is_none() && places.missing() == 1);
         places.resize(3);
         let (second, third) = (places.take().await, places.take().await);
-        assert!(second.is_some() && third.is_some());
         places.resize(1);
+        assert_eq!(places.missing(), 3);
         drop((first, second));
-        while places.free.available_permits() != 0 {
-            tokio::task::yield_now().await;
-        }
+        assert!(places.try_take().is_none() && places.missing() == 1);
         drop(third);
-        assert!(places.take().await.is_some());
+        assert_eq!(places.missing(), 0);
+        drop(places.take().await);
+    }
+
+    #[tokio::test]
+    async fn all_who_wait_get_the_places_that_come() {
+        let places = Arc::new(Places::new(0));
+        let waiting: Vec<_> = (0..3)
+            .map(|_| {
+                let places = Arc::clone(&places);
+                tokio::spawn(async move { places.take().await })
+            })
+            .collect();
+        tokio::task::yield_now().await;
+        places.resize(3);
+        let mut held = Vec::new();
+        for one in waiting {
+            held.push(one.await.expect("it ends"));
+        }
+        assert!(places.try_take().is_none());
     }
 }

@@ -57,15 +57,27 @@ impl OpenConnections {
     }
 
     /// Closes one for another connection of `client`, if there is one that has less right to its place.
-    pub(super) fn evict(&mut self, client: Option<&Arc<Client>>) -> bool {
+    #[cfg(test)]
+    fn evict(&mut self, client: Option<&Arc<Client>>) -> bool {
+        self.evict_up_to(1, client) == 1
+    }
+
+    /// Closes so many at most for another connection of `client`: those that have less right to their place. How many
+    /// they were.
+    pub(super) fn evict_up_to(&mut self, most: usize, client: Option<&Arc<Client>>) -> usize {
         let now = Instant::now();
         let own = client.map_or(1, |client| client.connections());
         let orders = self.0.iter().filter_map(|(id, open)| Some((open.order(client, own, now)?, *id)));
-        let Some((_, id)) = orders.min_by_key(|(order, _)| *order) else { return false };
-        if let Some(open) = self.0.remove(&id) {
-            open.task.abort();
-        }
-        true
+        let first: Vec<_> = if most == 1 {
+            orders.min_by_key(|(order, _)| *order).into_iter().collect()
+        } else {
+            let mut orders: Vec<_> = orders.collect();
+            orders.sort_unstable_by_key(|(order, _)| *order);
+            orders.truncate(most);
+            orders
+        };
+        let closed = first.iter().filter_map(|(_, id)| self.0.remove(id)).map(|open| open.task.abort());
+        closed.count()
     }
 }
 

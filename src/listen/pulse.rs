@@ -201,6 +201,10 @@ impl Pulse {
     }
 
     /// Whose it is; `None`: its PROXY header will tell.
+    #[expect(
+        clippy::option_option,
+        reason = "three things are told apart: not yet known, a trusted proxy, a client"
+    )]
     pub(super) fn client(&self) -> Option<Option<&Arc<Client>>> {
         self.client.get().map(Option::as_ref)
     }

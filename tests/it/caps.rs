@@ -198,3 +198,24 @@ async fn the_last_answer_before_we_stop_says_so_and_a_request_on_its_way_is_stil
     }
     assert_eq!(stopping.await.expect("it stops"), 0);
 }
+
+#[tokio::test]
+async fn fewer_connections_than_there_are_make_no_newcomer_wait_for_each_of_them() {
+    let origin = Origin::fixed(200, "here");
+    let mut edge = Edge::with(&origin.url(), "server.max_connections = 12").await;
+    let mut open = Vec::new();
+    for _ in 0..12 {
+        let mut viewer = edge.viewer().await;
+        viewer.gets("/").await;
+        viewer.until("here").await;
+        open.push(viewer);
+    }
+    let mut settings = iiif_mender::config::Settings::clone(&edge.app.settings());
+    settings.server.max_connections = 2;
+    edge.app.apply(settings).expect("it is in order");
+    let mut newcomer = edge.viewer().await;
+    newcomer.gets("/").await;
+    newcomer.until("here").await;
+    assert_eq!(cut(&edge, "evicted"), 11.0);
+    drop(open);
+}

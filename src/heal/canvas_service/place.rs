@@ -50,7 +50,7 @@ impl CanvasService {
             // Of all processes one has a whole manifest built.
             let book = || format!("book {}", self.cluster_name());
             let request = flight.map(|flight| if flight.is_book() { book() } else { self.name_of(flight) });
-            let file = self.files.place(self.places, request.as_deref()).await;
+            let file = self.files.place(self.places, request.as_deref(), self.bounds.hang_after).await;
             return Some(Place { own, shared: cluster::Place::default(), file });
         };
         match cluster.place(&self.authority, self.places, is_first).await {

@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use tokio::time::Instant;
+
 /// How often a place is looked for while other processes have all of them.
 const LOOK: Duration = Duration::from_millis(10);
 
@@ -44,6 +46,8 @@ struct Files {
     uses: Option<Arc<File>>,
     /// Our entry among the processes.
     entry: Option<usize>,
+    /// What other processes had ended when they were found to hang.
+    hung: Option<Vec<u8>>,
 }
 
 #[derive(Debug, Default)]
@@ -84,12 +88,20 @@ impl PlaceFiles {
     }
 
     /// Waits for one of so many places, for a request of this name that no other process is at. Where no file can be
-    /// locked there is nothing to wait for.
-    pub(in crate::heal) async fn place(&self, places: usize, request: Option<&str>) -> PlaceFile {
+    /// locked there is nothing to wait for. Nor is there where the others end nothing for `hang_after`: a process that is
+    /// suspended keeps its locks.
+    pub(in crate::heal) async fn place(
+        &self,
+        places: usize,
+        request: Option<&str>,
+        hang_after: Duration,
+    ) -> PlaceFile {
         let mut was_contended = false;
+        let (mut seen, mut since) = (None, Instant::now());
         loop {
             match self.try_place(places, request) {
                 Ok(Some((held, others))) => {
+                    self.0.files().hung = None;
                     return PlaceFile { held: Some(held), was_contended: was_contended || others };
                 }
                 Ok(None) => was_contended = true,
@@ -98,6 +110,18 @@ impl PlaceFiles {
                     tracing::debug!(%error, %base, "places are not shared with other processes");
                     return PlaceFile::default();
                 }
+            }
+            let ended = self.0.ended_elsewhere().ok();
+            let is_known = ended.is_some() && self.0.files().hung == ended;
+            if ended != seen {
+                (seen, since) = (ended, Instant::now());
+            }
+            if is_known || since.elapsed() >= hang_after {
+                if !is_known {
+                    tracing::warn!(base = %self.0.base.display(), "another process keeps all places and ends nothing: it is not waited for");
+                }
+                self.0.files().hung = seen;
+                return PlaceFile { held: None, was_contended };
             }
             tokio::time::sleep(LOOK.mul_f64(0.5 + fastrand::f64())).await;
         }
@@ -194,6 +218,18 @@ impl Shared {
         Ok(is_taken)
     }
 
+    /// What other processes ended last, and when.
+    fn ended_elsewhere(&self) -> io::Result<Vec<u8>> {
+        let mut entries = vec![0; PROCESSES * ENTRY];
+        let length = self.uses()?.read_at(&mut entries, 0)?;
+        let others = entries[..length].chunks_exact(ENTRY);
+        Ok(others
+            .filter(|entry| entry[..ENTRY / 2] != self.number.to_be_bytes())
+            .flatten()
+            .copied()
+            .collect())
+    }
+
     fn is_lately_elsewhere(&self, entry: &[u8]) -> bool {
         let (number, ended) = entry.split_at(ENTRY / 2);
         let is_other = number != self.number.to_be_bytes() && number.iter().any(|byte| *byte > 0);
@@ -276,6 +312,8 @@ fn now() -> u64 {
 mod tests {
     use super::*;
 
+    const LONG: Duration = Duration::from_hours(1);
+
     /// Places as two processes see them.
     fn two() -> (tempfile::TempDir, PlaceFiles, PlaceFiles) {
         let folder = tempfile::tempdir().expect("a directory");
@@ -291,34 +329,48 @@ mod tests {
     #[tokio::test]
     async fn as_many_as_there_are_places_and_the_next_one_when_one_is_given_back() {
         let (folder, one, other) = two();
-        let (first, second) = (one.place(2, None).await, other.place(2, None).await);
+        let (first, second) = (one.place(2, None, LONG).await, other.place(2, None, LONG).await);
         assert!(!is_free(&one, None) && !is_free(&other, None));
         let elsewhere = PlaceFiles::new(&folder.path().join("index.db"), "b");
         assert!(is_free(&elsewhere, None), "another server has places of its own");
         drop(first);
-        assert!(!one.place(2, None).await.was_contended, "nobody else ended anything");
+        assert!(!one.place(2, None, LONG).await.was_contended, "nobody else ended anything");
         drop(second);
     }
 
     #[tokio::test]
     async fn what_another_process_is_at_or_did_lately_is_not_begun_as_if_nobody_had() {
         let (_folder, one, other) = two();
-        let first = one.place(2, Some("canvas a")).await;
+        let first = one.place(2, Some("canvas a"), LONG).await;
         assert!(!is_free(&other, Some("canvas a")), "it is under way");
         assert!(is_free(&other, Some("canvas b")));
         drop(first);
-        assert!(other.place(2, Some("canvas a")).await.was_contended, "it may be done");
+        assert!(other.place(2, Some("canvas a"), LONG).await.was_contended, "it may be done");
     }
 
     #[tokio::test]
     async fn what_a_killed_process_was_at_stops_nobody() {
         let (_folder, one, other) = two();
-        let mut killed = one.place(2, Some("canvas a")).await;
+        let mut killed = one.place(2, Some("canvas a"), LONG).await;
         // As the kernel does: unlocked, and nothing is written down.
         let file = killed.held.as_mut().and_then(|held| held.file.take()).expect("a file");
         drop(file);
-        let _second = one.place(2, Some("canvas c")).await;
+        let _second = one.place(2, Some("canvas c"), LONG).await;
         assert!(is_free(&other, Some("canvas a")));
         std::mem::forget(killed);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_has_all_places_and_ends_nothing_is_not_waited_for() {
+        let (_folder, one, other) = two();
+        let suspended = (one.place(2, None, LONG).await, one.place(2, None, LONG).await);
+        let (begun, hang_after) = (Instant::now(), Duration::from_secs(10));
+        let place = other.place(2, None, hang_after).await;
+        assert!(place.held.is_none() && place.was_contended && begun.elapsed() >= hang_after);
+        let begun = Instant::now();
+        drop(other.place(2, None, hang_after).await);
+        assert!(begun.elapsed() < hang_after, "once for all");
+        drop(suspended);
+        assert!(other.place(2, None, hang_after).await.held.is_some(), "it goes on");
     }
 }
