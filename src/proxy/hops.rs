@@ -45,8 +45,12 @@ impl Viewer {
 /// What only a trusted proxy may say, besides what begins with one of [`HEARSAY_FAMILIES`].
 ///
 /// Cantaloupe takes the identifier from `X-IIIF-ID` as well, and Jetty, in which it runs, reads `X-Proxied-Https` and the
-/// two of `Proxy-`.
-const HEARSAY: [&str; 11] = [
+/// two of `Proxy-`. The others are what content networks and gateways say of the viewer's address, host and scheme.
+const HEARSAY: [&str; 19] = [
+    "cf-connecting-ip",
+    "cf-connecting-ipv6",
+    "cf-visitor",
+    "fastly-client-ip",
     "forwarded",
     "front-end-https",
     "proxy-auth-cert",
@@ -54,9 +58,13 @@ const HEARSAY: [&str; 11] = [
     "true-client-ip",
     "x-client-ip",
     "x-cluster-client-ip",
+    "x-envoy-external-address",
     "x-forwarded",
+    "x-host",
+    "x-http-host-override",
     "x-iiif-id",
     "x-proxied-https",
+    "x-scheme",
     "x-url-scheme",
 ];
 
@@ -69,7 +77,7 @@ const HEARSAY_FAMILIES: [&str; 4] = ["x-forwarded-", "x-original-", "x-rewrite-"
 /// SECURITY: an underscore counts as a dash: servers with variables for fields cannot tell the two apart.
 fn is_hearsay(name: &str) -> bool {
     // Nearly all other fields are passed over at a glance.
-    if !matches!(name.as_bytes().first(), Some(b'f' | b'p' | b't' | b'x')) {
+    if !matches!(name.as_bytes().first(), Some(b'c' | b'f' | b'p' | b't' | b'x')) {
         return false;
     }
     let same = |own: &u8, other: &u8| own == other || (*own == b'-' && *other == b'_');
@@ -269,12 +277,23 @@ mod tests {
             "x-real-ip",
             "forwarded",
             "true_client_ip",
+            "cf-connecting-ip",
+            "x-host",
+            "x-scheme",
         ] {
             assert!(is_hearsay(name), "{name}");
         }
-        for name in
-            ["x-forward", "x-iiif-ids", "x-originals", "from", "te", "x", "x-requested-with", "prefer"]
-        {
+        for name in [
+            "x-forward",
+            "x-iiif-ids",
+            "x-originals",
+            "from",
+            "te",
+            "x",
+            "x-requested-with",
+            "prefer",
+            "cookie",
+        ] {
             assert!(!is_hearsay(name), "{name}");
         }
     }

@@ -2,6 +2,8 @@
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::process::{Child, Command, Stdio};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use iiif_mender::app::App;
@@ -15,10 +17,16 @@ pub(crate) const PATIENT: &str =
 
 pub(crate) const TILE: &str = "0,0,512,512/512,/0/default.jpg";
 
-/// A port that was free a moment ago.
+/// A port that was free a moment ago, and that nobody else here was given. The kernel gives those above 32,768 to whoever
+/// connects, so that one of them may be taken before a server has it.
 pub(crate) fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
-    listener.local_addr().expect("an address").port()
+    static NEXT: LazyLock<AtomicU16> = LazyLock::new(|| AtomicU16::new(fastrand::u16(..)));
+    loop {
+        let port = 12_000 + NEXT.fetch_add(1, Ordering::Relaxed) % 20_000;
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 /// A program of Debian's that ends with the test.

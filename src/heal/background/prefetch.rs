@@ -110,16 +110,16 @@ impl Ward {
         // As long as the book may turn out to be cheaper, pages that are gone wait for the look at the others.
         let (mut gone, mut held, mut was_asked) = (0, Vec::new(), false);
         for (at, page) in pages.iter().enumerate() {
-            let before = held.len();
+            let (before, now) = (held.len(), Instant::now());
             for key in page.keys.iter().take(IMAGES) {
                 let Some(patient) = self.patient(route, key, trace) else { continue };
                 if self.is_gone_now(&patient, since).await {
                     self.readers.found_expired(manifest);
-                    held.push(patient);
+                    held.push((patient, now));
                 }
             }
             gone += usize::from(held.len() > before);
-            if let Some(first) = held.first()
+            if let Some((first, _)) = held.first()
                 && !was_asked
                 && is_cheaper(gone)
             {
@@ -130,19 +130,27 @@ impl Ward {
                 }
             }
             if was_asked || !is_cheaper(gone + pages.len() - at - 1) {
-                self.heal_ahead(held.drain(..));
+                self.heal_ahead(held.drain(..), now).await;
             }
         }
-        self.heal_ahead(held.drain(..));
+        self.heal_ahead(held.drain(..), Instant::now()).await;
     }
 
-    /// Begins to heal these pages; waits for none of them.
-    fn heal_ahead(self: &Arc<Self>, pages: impl Iterator<Item = IndexedImage>) {
-        for patient in pages {
+    /// Begins to heal these pages, which were seen to be gone; waits for none of them. Those that were seen before `now` waited
+    /// for a look at others: a reader may have had them healed meanwhile.
+    async fn heal_ahead(
+        self: &Arc<Self>,
+        pages: impl Iterator<Item = (IndexedImage, Instant)>,
+        now: Instant,
+    ) {
+        for (patient, seen_at) in pages {
             // Enough is under way; a viewer who comes for one of the rest starts it anyway.
             if self.climbs.len() >= self.settings.heal.max_waiting {
                 self.metrics.event("ahead_refused");
                 return;
+            }
+            if seen_at < now && !self.is_gone_now(&patient, Some(seen_at)).await {
+                continue;
             }
             self.board(&patient, Priority::Prefetch);
             self.metrics.event("ahead");

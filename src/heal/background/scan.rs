@@ -40,8 +40,8 @@ struct Book {
     manifest: String,
     seen: PagesSeen,
     was_asked: bool,
-    /// The first page that is gone: it waits for the next one to be looked at.
-    held: Option<IndexedImage>,
+    /// The first page that is gone, and when it was seen: it waits for the next one to be looked at.
+    held: Option<(IndexedImage, Instant)>,
 }
 
 impl BackgroundScan {
@@ -101,6 +101,7 @@ impl BackgroundScan {
         self.book.seen.pages += 1;
         let trace = self.trace.clone().unwrap_or_else(Trace::fresh);
         let Some(patient) = self.ward.patient(self.route, key, &trace) else { return };
+        let seen_at = Instant::now();
         if !self.ward.is_gone_now(&patient, Some(self.since)).await {
             return;
         }
@@ -110,7 +111,7 @@ impl BackgroundScan {
             self.ward.metrics.event("swept");
         }
         if self.book.seen.gone == 1 {
-            self.book.held = Some(patient);
+            self.book.held = Some((patient, seen_at));
             return;
         }
         let was_asked = self.asks_for_book(&patient).await;
@@ -138,9 +139,10 @@ impl BackgroundScan {
         !self.ward.is_gone_now(patient, Some(self.since)).await
     }
 
+    /// The page that was held back. While the others were looked at, a reader may have had it healed.
     async fn heal_held(&mut self) {
-        let Some(patient) = self.book.held.take() else { return };
-        if !(self.book.was_asked && self.is_back(&patient).await) {
+        let Some((patient, seen_at)) = self.book.held.take() else { return };
+        if self.ward.is_gone_now(&patient, Some(seen_at.max(self.since))).await {
             self.heal(&patient).await;
         }
     }
