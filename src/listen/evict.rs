@@ -234,7 +234,9 @@ mod tests {
         let asked = pulses.each_ref().map(|pulse| pulse.asks(http::Version::HTTP_11, false));
         pulses[1].is_stuck_since(1);
         assert!(!world.open.evict(None), "nobody knows whose they are");
-        pulses.iter().for_each(|pulse| pulse.belongs_to(Some(Arc::clone(&client))));
+        for pulse in &pulses {
+            pulse.belongs_to(Some(Arc::clone(&client)));
+        }
         assert!(world.open.evict(None) && world.is_gone(1).await, "stuck, and of one who has two");
         drop(asked);
     }

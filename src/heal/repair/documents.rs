@@ -31,7 +31,7 @@ pub struct PoisonedDocument {
     pub missing: Vec<String>,
     /// It lacks more than these.
     pub is_cut_short: bool,
-    /// Tells what it carries, see [`fingerprint`].
+    /// Tells what it carries, see [`fingerprint`](super::fingerprint).
     pub carries: u64,
     /// Who asks.
     pub trace: Trace,
