@@ -119,8 +119,9 @@ async fn who_is_too_far_behind_the_others_reads_the_whole_index_again() {
     // No edition comes after this one: a new one would be a new place to go on from, and nobody would be behind.
     fleet.nodes.remove(0).app.stop().await;
     let edition = redis.text(&["HGET", "iiif-mender:{index}:edition", "name"]).await;
-    let copy = rusqlite::Connection::open(fleet.nodes[0].app.index.path()).expect("a copy");
+    // Opened anew for each look: an edition that is read comes in a file of its own.
     let mark = |name: &str| {
+        let copy = rusqlite::Connection::open(fleet.nodes[0].app.index.path()).expect("a copy");
         let value = copy.query_row("SELECT value FROM marks WHERE name = ?1", [name], |row| row.get(0));
         value.unwrap_or_else(|_| String::new())
     };
