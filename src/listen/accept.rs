@@ -38,8 +38,8 @@ where
     let mut connections = JoinSet::new();
     let mut open = OpenConnections::default();
     let begin = |newcomer: Newcomer, place, stop: &Stop, connections: &mut JoinSet<()>| {
-        let Newcomer { stream, peer, manner, client, is_trusted: _ } = newcomer;
-        let connection = Connection::new(&hall, manner, stop.clone(), client, peer);
+        let Newcomer { stream, peer, manner, client, is_trusted } = newcomer;
+        let connection = Connection::new(&hall, manner, stop.clone(), client, is_trusted);
         let pulse = connection.pulse();
         let service = service.clone();
         let (worker, post) = hall.crew.post();

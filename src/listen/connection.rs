@@ -62,19 +62,18 @@ impl Connection {
         manner: Arc<Manner>,
         stop: Stop,
         client: Option<ClientConnection>,
-        peer: SocketAddr,
+        is_trusted: bool,
     ) -> Self {
         let bounds = hall.bounds.load_full();
         let pulse = Pulse::new(&bounds);
         let connection = Self { hall: Arc::clone(hall), bounds, manner, stop, client, pulse };
-        connection.tells_whose(peer);
+        connection.tells_whose(is_trusted);
         connection
     }
 
     /// Tells whose it is, to those who look for one to close. A trusted proxy has many viewers behind it.
-    fn tells_whose(&self, peer: SocketAddr) {
+    fn tells_whose(&self, is_trusted: bool) {
         if let Some(client) = &self.client {
-            let is_trusted = is_among(peer.ip(), &self.bounds.trusted);
             self.pulse.belongs_to((!is_trusted).then(|| Arc::clone(client.client())));
         }
     }
@@ -96,7 +95,7 @@ impl Connection {
             let Some(behind) = self.introduced(&mut stream, peer).await else { return };
             address = behind;
             self.client = accept::client(&self.hall, behind);
-            self.tells_whose(behind);
+            self.tells_whose(is_among(behind.ip(), &self.bounds.trusted));
         }
         let Some(client) = &self.client else { return };
         let viewer = Viewer::new(address, Arc::clone(client.client()));

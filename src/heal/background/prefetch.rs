@@ -103,10 +103,8 @@ impl Ward {
         since: Option<Instant>,
         trace: &Trace,
     ) {
-        let book = self.index.manifest_canvases(manifest).map_or(0, |all| all.len());
-        // What comes later than a reader waits does not come ahead of him.
-        let book = self.book_within(manifest, book, self.settings.heal.wait).map(|_| book);
-        let is_cheaper = |gone| book.is_some_and(|pages| PagesSeen { pages, gone }.are_cheaper_as_book());
+        // Read when the first page is gone: nearly all are well.
+        let mut book = None;
         // As long as the book may turn out to be cheaper, pages that are gone wait for the look at the others.
         let (mut gone, mut held, mut was_asked) = (0, Vec::new(), false);
         for (at, page) in pages.iter().enumerate() {
@@ -119,10 +117,10 @@ impl Ward {
                 }
             }
             gone += usize::from(held.len() > before);
-            if let Some((first, _)) = held.first()
-                && !was_asked
-                && is_cheaper(gone)
-            {
+            let Some((first, _)) = held.first() else { continue };
+            let book = *book.get_or_insert_with(|| self.book_ahead(manifest));
+            let is_cheaper = |gone| book.is_some_and(|pages| PagesSeen { pages, gone }.are_cheaper_as_book());
+            if !was_asked && is_cheaper(gone) {
                 was_asked = true;
                 if self.heal_book(manifest, first, Priority::Prefetch).await {
                     self.metrics.event("ahead");
@@ -134,6 +132,13 @@ impl Ward {
             }
         }
         self.heal_ahead(held.drain(..), Instant::now()).await;
+    }
+
+    /// The pages of this manifest, if it can be asked for as a whole: what comes later than a reader waits does not come ahead
+    /// of him.
+    fn book_ahead(&self, manifest: &str) -> Option<usize> {
+        let pages = self.index.manifest_canvases(manifest).map_or(0, |all| all.len());
+        self.book_within(manifest, pages, self.settings.heal.wait).map(|_| pages)
     }
 
     /// Begins to heal these pages, which were seen to be gone; waits for none of them. Those that were seen before `now` waited
