@@ -124,17 +124,22 @@ async fn twenty_readers_of_one_page_register_it_once_and_the_pages_ahead_once_ea
     for reader in readers.collect::<Vec<_>>() {
         assert_eq!(reader.await.expect("not aborted").status, 200);
     }
-    crate::world::patiently("the pages ahead are back", || {
-        pages.iter().all(|page| world.bed.redis.has_key(&page.identifier))
-    })
-    .await;
-    world.settles().await;
+    all_are_back(&world, &pages).await;
     let asked = world.bed.targets(testbed::Kind::Register);
     for page in &pages {
         let own = asked.iter().filter(|target| target.starts_with(&page.register_path)).count();
         assert!(own <= 1, "registered {own} times: {asked:?}");
     }
     assert_eq!(world.bed.counts().canvas, 0);
+}
+
+/// Waits until every page has its key again, and nothing is under way.
+async fn all_are_back(world: &World, pages: &[testbed::Page]) {
+    crate::world::patiently("everything is back", || {
+        pages.iter().all(|page| world.bed.redis.has_key(&page.identifier))
+    })
+    .await;
+    world.settles().await;
 }
 
 #[tokio::test]
@@ -148,11 +153,7 @@ async fn a_sweep_over_whole_books_asks_for_books() {
     world.bed.redis.evict_keys();
     let before = Before::of(&world);
     assert_eq!(lost(&read(&world, &pages[..8], 0).await), 0);
-    crate::world::patiently("everything is back", || {
-        pages.iter().all(|page| world.bed.redis.has_key(&page.identifier))
-    })
-    .await;
-    world.settles().await;
+    all_are_back(&world, &pages).await;
     let counts = world.bed.counts();
     let asked = counts.canvas + counts.book_variants + counts.register;
     assert!(asked <= 30, "{asked} requests for 5 books of 40 pages: {counts:?}");
@@ -175,11 +176,7 @@ async fn a_sweep_over_twenty_books_costs_no_more_than_thirty_requests_and_change
     for page in &pages[..5] {
         assert_eq!(world.get(&page.image_path(&tile(0))).await.status, 200);
     }
-    crate::world::patiently("everything is back", || {
-        pages.iter().all(|page| world.bed.redis.has_key(&page.identifier))
-    })
-    .await;
-    world.settles().await;
+    all_are_back(&world, &pages).await;
     let counts = world.bed.counts();
     let asked = counts.canvas + counts.book_variants + counts.register;
     assert!(asked <= 30, "{asked} requests for 20 books of 30 pages: {counts:?}");

@@ -9,7 +9,7 @@ use percent_encoding::percent_decode_str;
 use serde_json::json;
 use testbed::{Client, Flow, Origin};
 
-use crate::world::{checked, patiently};
+use crate::world::{checked, library_before, patiently};
 
 fn decoded(text: &str) -> String {
     percent_decode_str(text).decode_utf8_lossy().into_owned()
@@ -72,25 +72,13 @@ fn configure(folder: &Path, origin: &Origin, books: &[(&str, &str)]) -> String {
     let manifest = json!({ "@id": "https://lib.test/svc/m", "@type": "sc:Manifest", "sequences": [{ "canvases": canvases }] });
     std::fs::write(folder.join("m.json"), manifest.to_string()).expect("a file");
     let at = origin.url();
+    let library = library_before(&at);
     format!(
-        r#"
-        [server]
-        listen = "127.0.0.1:0"
-        public_hosts = ["lib.test"]
-        [admin]
-        listen = "127.0.0.1:0"
-        [[routes]]
-        prefix = "/iiif/2/"
-        upstream = "{at}/images/"
-        kind = "image"
+        r#"{library}
         [[routes]]
         prefix = "/fcgi-bin/"
         upstream = "{at}/cgi/"
         kind = "image"
-        [[routes]]
-        prefix = "/svc/"
-        upstream = "{at}/service/"
-        kind = "presentation"
         [[index.sources]]
         path = "m.json"
         "#

@@ -9,7 +9,7 @@ use iiif_mender::app::App;
 use serde_json::{Value, json};
 use testbed::{Client, Flow, Origin};
 
-use crate::world::{checked, patiently};
+use crate::world::{checked, library_before, patiently};
 
 const JSON: (&str, &str) = ("content-type", "application/json");
 
@@ -64,24 +64,7 @@ fn packed(coding: &str, plain: &[u8]) -> Vec<u8> {
 }
 
 async fn app(service: &Origin, folder: &std::path::Path, more: &str) -> App {
-    let at = service.url();
-    let text = format!(
-        r#"
-        [server]
-        listen = "127.0.0.1:0"
-        public_hosts = ["lib.test"]
-        [admin]
-        listen = "127.0.0.1:0"
-        [[routes]]
-        prefix = "/iiif/2/"
-        upstream = "{at}/images/"
-        kind = "image"
-        [[routes]]
-        prefix = "/svc/"
-        upstream = "{at}/service/"
-        kind = "presentation"
-        "#
-    );
+    let text = library_before(&service.url());
     App::start(checked(folder, &text, more)).await.expect("it starts")
 }
 

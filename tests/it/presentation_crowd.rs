@@ -11,7 +11,7 @@ use testbed::Client;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::world::checked;
+use crate::world::{checked, library_before};
 
 /// A service that takes so long for each request; the first one may hang for ever.
 struct Slow {
@@ -64,24 +64,7 @@ async fn serve(
 }
 
 async fn before(service: &Slow, folder: &std::path::Path, more: &str) -> App {
-    let at = service.address;
-    let text = format!(
-        r#"
-        [server]
-        listen = "127.0.0.1:0"
-        public_hosts = ["lib.test"]
-        [admin]
-        listen = "127.0.0.1:0"
-        [[routes]]
-        prefix = "/iiif/2/"
-        upstream = "http://{at}/images/"
-        kind = "image"
-        [[routes]]
-        prefix = "/svc/"
-        upstream = "http://{at}/service/"
-        kind = "presentation"
-        "#
-    );
+    let text = library_before(&format!("http://{}", service.address));
     App::start(checked(folder, &text, more)).await.expect("it starts")
 }
 

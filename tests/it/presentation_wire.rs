@@ -8,7 +8,7 @@ use serde_json::json;
 use testbed::{Client, Fetched, Flow, Origin};
 use tokio::task::JoinHandle;
 
-use crate::world::{checked, patiently};
+use crate::world::{checked, library_before, patiently};
 
 /// A service that is an [`Origin`], with iiif-mender before it.
 struct Wire {
@@ -21,24 +21,7 @@ struct Wire {
 impl Wire {
     async fn before(service: Origin, more: &str) -> Self {
         let folder = tempfile::tempdir().expect("a directory");
-        let at = service.url();
-        let text = format!(
-            r#"
-            [server]
-            listen = "127.0.0.1:0"
-            public_hosts = ["lib.test"]
-            [admin]
-            listen = "127.0.0.1:0"
-            [[routes]]
-            prefix = "/iiif/2/"
-            upstream = "{at}/images/"
-            kind = "image"
-            [[routes]]
-            prefix = "/svc/"
-            upstream = "{at}/service/"
-            kind = "presentation"
-            "#
-        );
+        let text = library_before(&service.url());
         let app = App::start(checked(folder.path(), &text, more)).await.expect("it starts");
         Self { service, app, client: Client::default(), folder }
     }

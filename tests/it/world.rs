@@ -111,17 +111,12 @@ impl World {
 
     /// Waits until all that was started has ended: no heal in the air, no viewer waiting.
     pub(crate) async fn settles(&self) {
-        const GAUGES: [&str; 3] =
-            ["iiif_mender_flights", "iiif_mender_waiting_viewers", "iiif_mender_canvas_in_flight"];
-        let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
-        loop {
-            let values = GAUGES.map(|gauge| self.metric(gauge));
-            if values == [0.0; 3] {
-                return;
-            }
-            assert!(tokio::time::Instant::now() < deadline, "never came to rest: {GAUGES:?} are {values:?}");
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
+        patiently("all gauges are back to zero", || {
+            ["flights", "waiting_viewers", "canvas_in_flight"]
+                .iter()
+                .all(|gauge| self.metric(&format!("iiif_mender_{gauge}")) == 0.0)
+        })
+        .await;
     }
 }
 
@@ -145,6 +140,27 @@ pub(crate) fn settings(folder: &Path, images: &str, service: &str, more: &str) -
         testbed::routes(images, service)
     );
     checked(folder, &text, more)
+}
+
+/// `config.toml` before an image server and a canvas service at one `origin`, without an index source: what is known is learned.
+pub(crate) fn library_before(origin: &str) -> String {
+    format!(
+        r#"
+        [server]
+        listen = "127.0.0.1:0"
+        public_hosts = ["lib.test"]
+        [admin]
+        listen = "127.0.0.1:0"
+        [[routes]]
+        prefix = "/iiif/2/"
+        upstream = "{origin}/images/"
+        kind = "image"
+        [[routes]]
+        prefix = "/svc/"
+        upstream = "{origin}/service/"
+        kind = "presentation"
+        "#
+    )
 }
 
 /// Settings out of a configuration file in `folder`, with `more` laid over.
