@@ -6,9 +6,9 @@
 use std::io::Write as _;
 use std::time::Duration;
 
-use super::Unit;
 use super::journal::Told;
-use super::mend::{By, Surgeon, Treated};
+use super::mend::Surgeon;
+use super::{By, Treated, Unit};
 use crate::cluster::{Claim, Cluster, Job, JobError};
 
 /// How soon is asked again for what others are at, and for a Redis that is away.

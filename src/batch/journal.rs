@@ -13,9 +13,8 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::mend::Treated;
 use super::summary::Summary;
-use super::{Entry, Named, Unit};
+use super::{Entry, Named, Treated, Unit};
 
 /// Lines of healthy canvases are gathered up to this before they are written.
 const GATHER: usize = 32 * 1024;

@@ -7,6 +7,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::heal::IndexedImage;
+use crate::iiif::manifest::Canvas;
+
 mod books;
 mod check;
 pub mod command;
@@ -45,6 +48,47 @@ pub(crate) struct Unit {
 pub(crate) struct Named {
     pub(crate) uri: String,
     pub(crate) label: Option<String>,
+}
+
+/// What became of one canvas.
+#[derive(Debug, Default)]
+pub(crate) struct Treated {
+    /// Those that were not well, or were asked for.
+    pub(crate) entries: Vec<Entry>,
+    /// Images looked at.
+    pub(crate) images: u64,
+    /// Its canvas may be asked for, as the journal says.
+    pub(crate) is_begun: bool,
+    /// Requests to canvas services that nothing before has told of.
+    pub(crate) asked: u64,
+    /// Another try after a pause may go better.
+    pub(crate) again: bool,
+    /// It was left undone: `--resume` goes on with it.
+    pub(crate) undone: bool,
+    /// Whose work it was.
+    pub(crate) by: By,
+    /// One that is alive: the deployment is looked at by it.
+    pub(crate) alive: Option<IndexedImage>,
+}
+
+/// Whose work a canvas was.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum By {
+    #[default]
+    Us,
+    /// Another process of the job did it.
+    Others,
+    /// Another process of the job is at it.
+    NobodyYet,
+}
+
+/// What is wrong with a manifest as it is served.
+#[derive(Debug, Clone)]
+pub(crate) struct Trouble {
+    /// For people.
+    pub(crate) text: String,
+    /// What it should hold, where it is poisoned.
+    pub(crate) poisoned: Option<Arc<Vec<Canvas>>>,
 }
 
 /// How an image is.

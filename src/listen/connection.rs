@@ -18,11 +18,11 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
-use super::accept;
+use super::Cause;
 use super::answering::Answering;
 use super::proxy_protocol::{self, Refused};
 use super::pulse::{Look, Pulse, Silence};
-use super::speech::{Cause, NoHttp, Speaks, Speech};
+use super::speech::{NoHttp, Speaks, Speech};
 use super::watched::{Opening, Watched};
 use super::{Bounds, Hall, Manner, Stop};
 use crate::config::settings::is_among;
@@ -94,7 +94,7 @@ impl Connection {
         if self.manner.proxy_protocol {
             let Some(behind) = self.introduced(&mut stream, peer).await else { return };
             address = behind;
-            self.client = accept::client(&self.hall, behind);
+            self.client = self.hall.client(behind);
             self.tells_whose(is_among(behind.ip(), &self.bounds.trusted));
         }
         let Some(client) = &self.client else { return };

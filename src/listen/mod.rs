@@ -38,14 +38,17 @@ use socket2::{Domain, Socket, Type};
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
-use crate::config::settings::{Http2Bounds, Server};
+use crate::config::settings::{Http2Bounds, Server, is_among};
 use crate::observe::Metrics;
 use crate::proxy::Viewer;
-use crate::upstream::{Body, Clients, pace};
+use crate::upstream::{Body, ClientConnection, Clients, pace};
 use caps::Places;
 pub use crew::Crew;
 #[doc(hidden)]
 pub use proxy_protocol::behind;
+
+/// Why it ended badly.
+type Cause = Box<dyn std::error::Error + Send + Sync>;
 
 /// How connections are kept.
 #[derive(Debug, Clone)]
@@ -128,6 +131,19 @@ impl Hall {
     pub fn keep(&self, bounds: Bounds) {
         self.places.resize(bounds.max_connections);
         self.bounds.store(Arc::new(bounds));
+    }
+
+    /// One more connection of this client. `None`: it has too many, which is counted.
+    fn client(&self, peer: SocketAddr) -> Option<ClientConnection> {
+        let bounds = self.bounds.load();
+        let unbounded = bounds.max_per_address == 0 || is_among(peer.ip(), &bounds.trusted);
+        let most = if unbounded { usize::MAX } else { bounds.max_per_address };
+        let connection = self.clients.get(peer.ip()).connect(most);
+        if connection.is_none() {
+            self.metrics.edge.connection_cut("per_address");
+            tracing::debug!(%peer, "too many connections of one address ([server] max_connections_per_address)");
+        }
+        connection
     }
 }
 

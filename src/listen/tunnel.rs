@@ -9,7 +9,7 @@ use std::io;
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, copy, split};
 
-use super::speech::Cause;
+use super::Cause;
 use super::watched::Watched;
 use crate::upstream::Tunnel;
 

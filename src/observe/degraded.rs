@@ -10,7 +10,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use serde::Serialize;
 
-use super::metrics::Word;
+use super::labels::Word;
 
 /// One label named `part`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]

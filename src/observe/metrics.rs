@@ -3,12 +3,11 @@
 //! Labels come from closed lists only: a viewer must not be able to make a new series. What nearly every request
 //! touches is found by its position and has no lock ([`super::histogram`]); the rest may look itself up.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
-use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::exemplar::HistogramWithExemplars;
 use prometheus_client::metrics::family::Family;
@@ -19,6 +18,7 @@ use tokio::sync::broadcast;
 
 use super::edge::EdgeMeters;
 use super::histogram::{ByKind, ROUTES, Requests, bounds, route_position};
+use super::labels::{CanvasLabels, HealLabels, Kind, LaneLabel, Word};
 use super::live::{Event, Live, News};
 use super::meters::UpstreamMeters;
 use super::process::{Own, Process};
@@ -26,54 +26,6 @@ use super::scrape::{Format, as_text};
 use super::spans::Spans;
 use super::trace::Trace;
 use crate::outcome::Outcome;
-
-/// A label value out of some closed list: the text of an enum's variant.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Word(pub &'static str);
-
-impl EncodeLabelValue for Word {
-    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), fmt::Error> {
-        encoder.write_str(self.0)
-    }
-}
-
-/// Labels of `requests`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct RequestLabels {
-    /// `image`, `presentation`, `plain`, `manifests` or `none`.
-    pub route: Word,
-    /// How it ended.
-    pub outcome: Outcome,
-    /// `2xx`, `3xx`, …
-    pub status: Word,
-}
-
-/// One label named `kind`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub(super) struct Kind {
-    pub(super) kind: Word,
-}
-
-/// One label named `lane`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct LaneLabel {
-    lane: Word,
-}
-
-/// Labels of `canvas_requests`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct CanvasLabels {
-    rung: Word,
-    answer: Word,
-}
-
-/// Labels of `heals`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct HealLabels {
-    verdict: Word,
-    rung: Word,
-    lane: Word,
-}
 
 /// Whose heal an example is.
 type Example = Vec<(&'static str, String)>;

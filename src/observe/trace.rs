@@ -12,7 +12,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http::header::{HeaderName, HeaderValue};
 
-use super::spans::Place;
+use super::span_context::Place;
 
 /// The id of a request.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");

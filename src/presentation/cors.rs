@@ -8,7 +8,7 @@ use http::header::{self, HeaderMap, HeaderValue};
 use http::request::Parts;
 use http::{Method, Response, StatusCode};
 
-use super::collapse::text;
+use super::whole::text;
 use crate::config::settings::RouteKind;
 use crate::upstream::Body;
 

@@ -21,7 +21,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead as _, ReadBuf};
 
-use super::collapse::text;
+use super::whole::text;
 use super::whole::{Gathered, Whole, gather};
 use super::{Desk, Presented, Presenter, cors, repair};
 use crate::index::{IndexError, Stored};
@@ -71,7 +71,7 @@ impl Presenter {
                 Box::pin(desk.collection(asked.uri.query(), &desk.base(base))).await
             }
             Method::GET | Method::HEAD => {
-                Box::pin(desk.stored(name, asked, &desk.budget.of(Some(&client())))).await
+                Box::pin(desk.stored(name, asked, &desk.budget.of(Some(client())))).await
             }
             Method::OPTIONS => Some(cors::permission(&asked.headers)),
             _ => Some(not_allowed(&asked.headers)),

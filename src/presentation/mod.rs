@@ -250,7 +250,7 @@ impl Desk {
 
     /// One request for many viewers.
     async fn fly(&self, wanted: &Wanted) -> Landed {
-        let budget = self.budget.of(wanted.caller.client());
+        let budget = self.budget.of(wanted.caller.holder());
         match self.make(wanted, Body::Empty, true).await.map(|made| self.under_our_name(made, &budget)) {
             Ok(Made::Whole(whole)) if collapse::may_be_shared(&whole.head) => Landed::shared(whole),
             Ok(Made::Whole(whole)) => Landed::one(whole.answer()),
@@ -324,7 +324,7 @@ impl Desk {
             && presentation.repair
             && is_document(&wanted.onward.method, &whole.head)
         {
-            let budget = self.budget.of(wanted.caller.client());
+            let budget = self.budget.of(wanted.caller.holder());
             repair::repair(whole, presentation.max_body, &budget, &self.metrics).await;
         }
         Ok(made)

@@ -9,7 +9,7 @@ use http::Version;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 
-use super::held::{Budget, Share, add};
+use super::memory_budget::{Budget, Holder, Share, add};
 use super::permits::{Permit, Permits};
 use crate::config::settings::RouteKind;
 
@@ -112,6 +112,11 @@ impl Caller {
     /// Whose request it is; `None`: our own.
     pub fn client(&self) -> Option<&Arc<Client>> {
         self.viewer.as_ref().map(|(client, _)| client)
+    }
+
+    /// Whose memory its bodies take, for [`Budget::of`]; `None`: our own.
+    pub fn holder(&self) -> Option<Arc<dyn Holder>> {
+        self.client().map(|client| Arc::clone(client) as _)
     }
 
     pub(super) fn kind(&self) -> Option<RouteKind> {
@@ -226,14 +231,15 @@ impl Client {
         self.permits.taken()
     }
 
-    /// What it has of the memory for bodies, in bytes.
-    pub(super) fn bytes(&self) -> &AtomicUsize {
-        &self.bytes
-    }
-
     /// Memory for bytes of an answer or upload that wait for this client; `None`: its share, or that of all, is used up.
     pub(super) fn take(self: &Arc<Self>, bytes: usize) -> Option<Share> {
-        self.registry.budget.take_waiting(bytes, self)
+        self.registry.budget.take_waiting(bytes, Arc::clone(self) as _)
+    }
+}
+
+impl Holder for Client {
+    fn bytes(&self) -> &AtomicUsize {
+        &self.bytes
     }
 }
 

@@ -17,7 +17,8 @@ use hyper_util::rt::TokioIo;
 use tokio::task::AbortHandle;
 use tokio_util::io::InspectReader;
 
-use super::body::{Body, BodyError};
+use super::body::Body;
+use super::error::BodyError;
 use super::upload::{Progress, Silence};
 use crate::config::settings::Timeouts;
 

@@ -13,9 +13,9 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tower_service::Service;
 
+use super::carrier::Carrier;
 use super::connection::Connection;
 use super::error::UpstreamError;
-use super::lease::Carrier;
 use super::trunk::Trunks;
 use crate::config::settings::{self, Http2, UpstreamUrl};
 

@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
 use super::client::Client;
-use super::transfer::{self, Transfer};
+use super::transfer::{self, Release, Transfer};
 use crate::config::settings::RouteKind;
 
 /// How often transfers are looked for that may be ended in favour of requests that wait.
@@ -57,7 +57,7 @@ struct Queue {
     next_id: u64,
     waiters: VecDeque<Waiter>,
     /// Transfers that hold a permit and may be ended.
-    transfers: Vec<Weak<Transfer>>,
+    transfers: Vec<Weak<Transfer<dyn Release>>>,
 }
 
 #[derive(Debug)]
@@ -170,7 +170,7 @@ impl Permits {
     }
 
     /// From now on `transfer` may be ended when somebody waits.
-    pub(super) fn watch(&self, transfer: &Arc<Transfer>) {
+    pub(super) fn watch(&self, transfer: &Arc<Transfer<dyn Release>>) {
         let mut queue = self.lock();
         if queue.transfers.len() == queue.transfers.capacity() {
             queue.transfers.retain(|transfer| transfer.strong_count() > 0);

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
+use super::carrier::Carrier;
 use super::connection::Connection;
 use super::error::UpstreamError;
-use super::lease::Carrier;
 
 /// Idle connections, last in first out: the warm ones stay warm, the others age and are closed.
 ///

@@ -13,12 +13,12 @@ use hyper::body::Incoming;
 use tokio::time::timeout;
 
 use super::body::Body;
+use super::carrier::Carrier;
 use super::connection::{Connection, SendFailure};
 use super::dial::Dialer;
 use super::error::UpstreamError;
 use super::framing;
 use super::health::{Health, Standing};
-use super::lease::Carrier;
 use super::pool::Pool;
 use super::trunk::Trunks;
 use crate::config::settings::{self, Timeouts};

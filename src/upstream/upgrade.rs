@@ -13,9 +13,9 @@ use tokio::time::timeout;
 
 use super::attempt::Attempt;
 use super::body::Body;
+use super::carrier::Carrier;
 use super::choice::Tried;
 use super::error::UpstreamError;
-use super::lease::Carrier;
 use super::server::Miss;
 use super::{Caller, Upstream};
 use crate::config::settings::Timeouts;
