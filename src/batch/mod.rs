@@ -28,7 +28,7 @@ mod sources;
 mod summary;
 mod via;
 
-/// One canvas to look at.
+/// A canvas to check.
 #[derive(Debug, Clone)]
 pub(crate) struct Unit {
     pub(crate) manifest: Arc<Named>,
@@ -37,9 +37,9 @@ pub(crate) struct Unit {
     pub(crate) label: Option<String>,
     /// Lookup keys.
     pub(crate) images: Vec<String>,
-    /// Its manifest, as it stands or as it is served, lacks these images: poison.
+    /// Poison: the manifest, as stored or as served, lacks these images.
     pub(crate) lacks: Option<&'static str>,
-    /// Its place among all that were read; reports keep that order.
+    /// Position among all canvases that were read; reports keep that order.
     pub(crate) place: u64,
 }
 
@@ -53,25 +53,25 @@ pub(crate) struct Named {
 /// What became of one canvas.
 #[derive(Debug, Default)]
 pub(crate) struct Treated {
-    /// Those that were not well, or were asked for.
+    /// Images that were not well, or were asked for.
     pub(crate) entries: Vec<Entry>,
     /// Images looked at.
     pub(crate) images: u64,
-    /// Its canvas may be asked for, as the journal says.
+    /// The journal says that the canvas may be asked for.
     pub(crate) is_begun: bool,
     /// Requests to canvas services that nothing before has told of.
     pub(crate) asked: u64,
     /// Another try after a pause may go better.
     pub(crate) again: bool,
-    /// It was left undone: `--resume` goes on with it.
+    /// Left undone: `--resume` goes on with it.
     pub(crate) undone: bool,
-    /// Whose work it was.
+    /// Process that did the work.
     pub(crate) by: By,
-    /// One that is alive: the deployment is looked at by it.
+    /// An image that is alive: the deployment is checked by it.
     pub(crate) alive: Option<IndexedImage>,
 }
 
-/// Whose work a canvas was.
+/// Process that did the work on a canvas.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum By {
     #[default]
@@ -95,7 +95,7 @@ pub(crate) struct Trouble {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
-    /// It is there.
+    /// Served.
     Ok,
     /// Forgotten by the image server; it can be brought back.
     Expired,
@@ -120,7 +120,7 @@ impl Verdict {
     }
 }
 
-/// One image that was not well, or was asked for.
+/// An image that was not well, or was asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
     /// Lookup key; empty where the canvas names no image.
@@ -146,7 +146,7 @@ pub struct Entry {
     /// How long the mending took.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub duration_ms: Option<u64>,
-    /// Its place among all that were read; what an earlier run did comes first.
+    /// Position among all images that were read; what an earlier run did comes first.
     #[serde(skip)]
     pub place: u64,
 }
@@ -157,14 +157,14 @@ impl Entry {
         self.after.unwrap_or(self.before)
     }
 
-    /// It was not well and is now.
+    /// True where the image was not well and is now.
     pub fn is_healed(&self) -> bool {
         self.before != Verdict::Ok && self.now() == Verdict::Ok
     }
 }
 
 impl Unit {
-    /// The same canvas with the same images is the same work, whichever source names it.
+    /// Id of the work: equal for a canvas with the same images, whichever source names it.
     pub(crate) fn id(&self) -> u64 {
         digest(self.canvas.iter().chain(&self.images).map(String::as_str))
     }

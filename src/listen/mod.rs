@@ -1,6 +1,6 @@
 //! Accepting connections: for viewers and for the admin pages alike.
 //!
-//! One accept loop a socket (`accept`), one task a connection (`connection`), which lives with one worker of the
+//! Each socket has an accept loop (`accept`), each connection a task (`connection`), which lives with one worker of the
 //! [`Crew`]. A connection gets a place before it is accepted, so that more of them wait in the kernel's backlog instead
 //! of in our memory; one client has only so many ([`Clients`]). `proxy_protocol` and [`tls`] come before HTTP (`speech`), `pulse`
 //! sees who is too slow. What a listener needs to know is read anew for each connection, so that settings change without a
@@ -71,7 +71,7 @@ pub struct Bounds {
     pub max_per_address: usize,
     /// How long a client may take for [`PIECE`](crate::upstream::PIECE) bytes of an answer.
     pub pace: Duration,
-    /// Who is exempt from the bound for one address, and may send PROXY headers.
+    /// Peers that are exempt from the bound for one address, and may send PROXY headers.
     pub trusted: Vec<IpNet>,
     /// HTTP/2.
     pub http2: Http2Bounds,
@@ -133,7 +133,7 @@ impl Hall {
         self.bounds.store(Arc::new(bounds));
     }
 
-    /// One more connection of this client. `None`: it has too many, which is counted.
+    /// Counts one more connection of this client. `None`: the client has too many, which is counted.
     fn client(&self, peer: SocketAddr) -> Option<ClientConnection> {
         let bounds = self.bounds.load();
         let unbounded = bounds.max_per_address == 0 || is_among(peer.ip(), &bounds.trusted);
@@ -203,7 +203,7 @@ impl Listener {
         self.socket.local_addr()
     }
 
-    /// The same socket once more, to be handed to a successor.
+    /// A duplicate of the socket, to be handed to the successor process.
     pub fn socket(&self) -> io::Result<TcpListener> {
         self.socket.try_clone()
     }

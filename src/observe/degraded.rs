@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::labels::Word;
 
-/// One label named `part`.
+/// The label `part`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Part {
     part: Word,

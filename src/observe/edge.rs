@@ -11,7 +11,7 @@ use prometheus_client::registry::Registry;
 use super::degraded::Degraded;
 use super::labels::{Kind, Word};
 
-/// One label named `result`.
+/// The label `result`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Read {
     result: Word,

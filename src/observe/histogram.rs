@@ -55,7 +55,7 @@ fn bucket(nanos: u64) -> usize {
     (doubled as usize).min(BOUNDED as usize)
 }
 
-/// One histogram for each of a few kinds, told apart by their position.
+/// A histogram for each of a few kinds, told apart by their position.
 #[derive(Debug, Clone)]
 pub(super) struct ByKind {
     kinds: &'static [&'static str],

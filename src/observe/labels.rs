@@ -27,13 +27,13 @@ pub struct RequestLabels {
     pub status: Word,
 }
 
-/// One label named `kind`.
+/// The label `kind`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct Kind {
     pub(super) kind: Word,
 }
 
-/// One label named `lane`.
+/// The label `lane`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct LaneLabel {
     pub(super) lane: Word,

@@ -27,7 +27,7 @@ use super::spans::Spans;
 use super::trace::Trace;
 use crate::outcome::Outcome;
 
-/// Whose heal an example is.
+/// Labels of an exemplar: trace and request.
 type Example = Vec<(&'static str, String)>;
 type Kinds = Family<Kind, Counter>;
 /// Sets gauges that nobody keeps up to date.
@@ -227,7 +227,7 @@ impl Metrics {
         self.registry.register("lane_waiting", "Canvas requests that wait for a place, by lane", waiting);
     }
 
-    /// One request ended.
+    /// Counts a request that ended.
     pub fn request(&self, route: &'static str, outcome: Outcome, status: u16, took: Duration) {
         self.requests.count(route, outcome, status);
         self.request_seconds.observe(outcome as usize, took);
@@ -243,7 +243,7 @@ impl Metrics {
         self.upstream_errors.get_or_create(&Kind { kind: Word(error) }).inc();
     }
 
-    /// One heal ended.
+    /// Counts a heal that ended.
     pub fn heal(
         &self,
         verdict: &'static str,
@@ -257,12 +257,12 @@ impl Metrics {
         observe(&self.heal_seconds.get_or_create(&Kind { kind: Word(rung) }), took, of);
     }
 
-    /// One viewer was kept waiting for so long.
+    /// Counts a viewer that was kept waiting for `took`.
     pub fn waited(&self, took: Duration, of: &Trace) {
         observe(&self.wait_seconds, took, of);
     }
 
-    /// One canvas request ended.
+    /// Counts a canvas request that ended.
     pub fn canvas_request(&self, rung: &'static str, answer: &'static str, took: Duration, of: &Trace) {
         self.canvas_requests.get_or_create(&CanvasLabels { rung: Word(rung), answer: Word(answer) }).inc();
         self.canvas_total.inc();
@@ -284,7 +284,7 @@ impl Metrics {
         self.learned.get_or_create(&Kind { kind: Word(what) }).inc();
     }
 
-    /// So many canvas requests wait in this lane.
+    /// Sets the number of canvas requests that wait in this lane.
     pub fn lane_waiting(&self, lane: &'static str, count: usize) {
         let gauge = self.lane_waiting.get_or_create(&LaneLabel { lane: Word(lane) });
         gauge.set(i64::try_from(count).unwrap_or(i64::MAX));

@@ -45,7 +45,7 @@ impl PartialEq for Place {
 
 impl Eq for Place {}
 
-/// One attribute of a span or of its resource.
+/// Makes an attribute of a span or of its resource.
 pub(super) fn attribute(key: &'static str, value: Value) -> KeyValue {
     KeyValue { key: key.to_owned(), value: Some(AnyValue { value: Some(value) }), ..KeyValue::default() }
 }

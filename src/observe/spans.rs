@@ -63,7 +63,7 @@ impl Spans {
     }
 }
 
-/// One step of a request. It ends when it is dropped. That of a request that is not sampled is nothing.
+/// A step of a request. Dropping it ends it. The span of a request that is not sampled holds nothing.
 #[derive(Debug, Default)]
 pub struct Span(Option<Box<Open>>);
 
@@ -150,14 +150,14 @@ impl Span {
         }
     }
 
-    /// It did not end well.
+    /// Marks the span as failed.
     pub fn failed(&mut self, why: &str) {
         if let Some(open) = &mut self.0 {
             open.written.status = Some(Status { message: why.to_owned(), code: StatusCode::Error.into() });
         }
     }
 
-    /// Its work was done by somebody else: `leader` stands for the step that did it.
+    /// Links the span to that of `leader`, which did the work.
     pub fn link(&mut self, leader: Option<&Trace>) {
         let (Some(open), Some(leader)) = (&mut self.0, leader.and_then(Trace::place)) else { return };
         if open.trace.place().is_none_or(|own| own != leader) {

@@ -156,7 +156,7 @@ impl Drop for Rider<'_> {
     }
 }
 
-/// The same failure once more, for another viewer.
+/// Copies a shared failure for another viewer.
 pub(super) fn again(error: Arc<UpstreamError>) -> UpstreamError {
     let error = match Arc::try_unwrap(error) {
         Ok(own) => return own,

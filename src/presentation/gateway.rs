@@ -39,7 +39,7 @@ const PIECE: usize = 64 << 10;
 /// What became of a request.
 #[derive(Debug)]
 pub enum Gateway {
-    /// It is none for the gateway.
+    /// The request is none for the gateway.
     Elsewhere,
     /// There is no such manifest.
     Unknown,
@@ -162,7 +162,7 @@ impl Desk {
         Ok(Some(json))
     }
 
-    /// One manifest out of its file.
+    /// Answers with a manifest out of its file.
     async fn stored(self: &Arc<Self>, name: &str, asked: &Parts, budget: &Budget) -> Option<Response<Body>> {
         let uri = String::from_utf8(URL_SAFE_NO_PAD.decode(name).ok()?).ok()?;
         let desk = Arc::clone(self);

@@ -38,12 +38,12 @@ impl Attempt {
         Self { admission, sent: None }
     }
 
-    /// One whose head was answered already.
+    /// An attempt whose head was answered already.
     pub(super) fn sent(admission: Admission, carrier: Carrier, load: Load) -> Self {
         Self { admission: Some(admission), sent: Some((carrier, load)) }
     }
 
-    /// One request to this server. Where a kept-alive connection turns out to have been closed under it, it goes out
+    /// Sends the request to this server. Where a kept-alive connection turns out to have been closed under it, it goes out
     /// once more on a new one: always if it was never written, and if it was, then only without a body and when no
     /// byte of an answer came. `repeated`: it was written before and must not be written a third time. The body is
     /// taken when it goes out.

@@ -31,7 +31,7 @@ pub enum Body {
     Chain(VecDeque<Bytes>, Box<Body>),
     /// The end of a body whose length was not known.
     End,
-    /// It is known to break here.
+    /// A body that breaks here.
     Broken(Break),
     /// Somebody listens.
     Teed(Box<Teed>),
@@ -99,7 +99,7 @@ impl Body {
 
     /// A viewer's request body; `Empty` for a GET, HEAD or OPTIONS without one, so that the request may be repeated.
     ///
-    /// It breaks with [`BodyError::ViewerTooLong`] after `most` bytes, and with [`BodyError::ViewerStalled`] when fewer
+    /// The body breaks with [`BodyError::ViewerTooLong`] after `most` bytes, and with [`BodyError::ViewerStalled`] when fewer
     /// than `min_rate` bytes come in a second.
     pub fn from_viewer(method: &Method, incoming: Incoming, most: usize, min_rate: usize) -> Self {
         let repeatable = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
@@ -111,7 +111,7 @@ impl Body {
     }
 
     /// The same body; `done` gets all of it once it has gone by whole, or nothing once it is longer than `most` bytes.
-    /// Of a body that breaks, or that nobody reads to its end, it is not told.
+    /// `done` is not called for a body that breaks or that nobody reads to its end.
     #[must_use]
     pub fn tee(self, most: usize, done: impl FnOnce(Option<Vec<Bytes>>) + Send + Sync + 'static) -> Self {
         Self::Teed(Box::new(Teed::new(self, most, Box::new(done))))

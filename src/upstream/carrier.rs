@@ -46,7 +46,7 @@ impl Carrier {
         }
     }
 
-    /// Its timer. One for each request would cost more than the rest of the request's bookkeeping.
+    /// The idle timer of the connection. A timer for each request would cost more than the rest of its bookkeeping.
     pub(super) fn waits(&mut self) -> &mut Silence {
         match self {
             Self::Own(connection) => &mut connection.waits,

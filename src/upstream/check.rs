@@ -53,7 +53,7 @@ impl Upstream {
     }
 }
 
-/// One check of one server.
+/// Checks one server once.
 async fn look(server: &Arc<Server>, check: &Check) {
     let patience = check.timeout;
     let times = Timeouts { connect: patience, first_byte: patience, body: patience };

@@ -32,7 +32,7 @@ pub enum TlsError {
         /// What is wrong with it.
         source: rustls_pki_types::pem::Error,
     },
-    /// Our own certificate or its key cannot be read as PEM.
+    /// The client certificate or its key cannot be read as PEM.
     #[error("[upstream] client_certificate: {path}: {source}; it must be a PEM file that this user can read")]
     Identity {
         /// The file.

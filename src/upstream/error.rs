@@ -53,7 +53,7 @@ pub enum BodyError {
     /// The viewer cut it.
     #[error("the viewer cut the body")]
     Viewer(#[source] hyper::Error),
-    /// The same, told by a connection that keeps the cause to itself.
+    /// The viewer cut the body; the connection does not tell the cause.
     #[error("the viewer cut the body")]
     ViewerCut,
     /// The viewer sends more than is taken.
@@ -68,7 +68,7 @@ pub enum BodyError {
     /// Other clients waited for the permit of this request, and its own client did not move.
     #[error("the client did not move while others waited")]
     Ended,
-    /// It cannot be unpacked, or its file cannot be read to the end.
+    /// The body cannot be unpacked, or its file cannot be read to the end.
     #[error("the body cannot be read to its end")]
     Unreadable(#[source] std::io::Error),
 }
@@ -132,7 +132,7 @@ impl UpstreamError {
         })
     }
 
-    /// This error and its causes; what an I/O error wraps is a cause as well, though `source` passes over it.
+    /// Iterates over the error and its causes. What an I/O error wraps is a cause as well, though `source` passes over it.
     fn causes(&self) -> impl Iterator<Item = &(dyn Error + 'static)> {
         std::iter::successors(Some(self as &(dyn Error + 'static)), |&error| {
             let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);

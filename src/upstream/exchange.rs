@@ -71,7 +71,7 @@ impl Exchange {
         Transfer::new(client, Mutex::new(Some(self)))
     }
 
-    /// Its body, for nobody who could be waited for.
+    /// The body of an exchange that has no client (a health check, a drained answer).
     pub(super) fn into_body(self) -> Body {
         stream(self.into_transfer(None))
     }
@@ -86,7 +86,7 @@ pub(super) fn stream(transfer: Arc<Transfer<HeldExchange>>) -> Body {
 #[derive(Debug)]
 struct FromUpstream {
     transfer: Arc<Transfer<HeldExchange>>,
-    /// It broke.
+    /// Set once the body broke.
     end: Option<Break>,
 }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use bytes::Bytes;
 use prometheus_client::metrics::gauge::Gauge;
 
-/// One who holds memory of the budget. A share keeps it alive: who comes again must find what he holds.
+/// A holder of memory of the budget. A share keeps its holder alive, so that a client who comes again finds what it holds.
 pub trait Holder: std::fmt::Debug + Send + Sync {
     /// The bytes that it holds.
     fn bytes(&self) -> &AtomicUsize;
@@ -16,7 +16,7 @@ pub trait Holder: std::fmt::Debug + Send + Sync {
 #[derive(Debug, Clone)]
 pub struct Budget {
     purse: Arc<Purse>,
-    /// Whose bodies they are. One client may have a quarter.
+    /// The client that holds the bodies. A client may have 1/4.
     client: Option<Arc<dyn Holder>>,
 }
 
@@ -63,18 +63,18 @@ impl Budget {
         self.purse.most.store(most, Relaxed);
     }
 
-    /// The same budget for bodies of one client: a quarter of it.
+    /// This budget for bodies of one client: 1/4 of it.
     #[must_use]
     pub fn of(&self, client: Option<Arc<dyn Holder>>) -> Self {
         Self { purse: Arc::clone(&self.purse), client }
     }
 
-    /// So many bytes; `None`: they would be too many.
+    /// Takes `bytes`; `None`: they would be too many.
     pub fn take(&self, bytes: usize) -> Option<Share> {
         self.try_take(bytes, self.client.clone(), false)
     }
 
-    /// So many bytes that are here already and wait for this client to take or send more.
+    /// Takes `bytes` that are here already and wait for this client to take or send more.
     pub(super) fn take_waiting(&self, bytes: usize, client: Arc<dyn Holder>) -> Option<Share> {
         self.try_take(bytes, Some(client), true)
     }
@@ -100,13 +100,13 @@ impl Budget {
         Some(Share { budget: self.of(client), bytes, is_waiting })
     }
 
-    /// So many bytes are taken now.
+    /// Bytes that are taken now.
     #[cfg(test)]
     pub(crate) fn taken(&self) -> usize {
         self.purse.taken.load(Relaxed)
     }
 
-    /// So many bytes that are in memory already, whatever that makes of the sum.
+    /// Counts `bytes` that are in memory already, whatever the sum becomes.
     pub fn count(&self, bytes: usize) -> Share {
         self.purse.taken.fetch_add(bytes, Relaxed);
         self.purse.shown.inc_by(shown(bytes));
@@ -124,7 +124,7 @@ pub(super) fn add(taken: &AtomicUsize, bytes: usize, most: usize) -> Option<()> 
 }
 
 impl Share {
-    /// The same bytes; the share is given back when nobody has any of them any more.
+    /// Binds the share to `bytes`: it is given back when nobody has any of them any more.
     pub fn keep(self, bytes: Bytes) -> Bytes {
         Bytes::from_owner(Kept { bytes, _share: self })
     }

@@ -79,13 +79,13 @@ struct Admission {
 /// A permit of an upstream.
 #[derive(Debug)]
 enum UpstreamPermit {
-    /// One of those for viewers.
+    /// A permit for a viewer's request.
     Viewer(#[expect(dead_code, reason = "free when dropped")] Permit),
-    /// One of those for our own requests.
+    /// A permit for a request of our own.
     Own(#[expect(dead_code, reason = "free when dropped")] OwnedSemaphorePermit),
 }
 
-/// Our own requests (heals, probes, health checks) have a quarter as many permits as viewers have, and at least so many.
+/// Minimum of permits for our own requests (heals, probes, health checks), which have 1/4 as many as viewers.
 const LEAST_OWN: usize = 4;
 
 /// What one scheme, host and port stand for: one server or several. Shared by all routes that lead there; cheap to

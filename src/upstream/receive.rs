@@ -98,7 +98,7 @@ impl Upstream {
         pieces.followed_by(rest)
     }
 
-    /// The same for what a viewer sends: up to `upstream.buffer` bytes of it are here before a permit is asked for.
+    /// Reads up to `upstream.buffer` bytes of an upload, before a permit is asked for.
     pub(super) async fn receive_upload(
         &self,
         caller: &Caller,
@@ -127,7 +127,7 @@ impl Upstream {
 /// How a body that is not here yet is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Reading {
-    /// It is waited for: nothing can be done with a part of it.
+    /// Wait for the whole body: nothing can be done with a part of it.
     Whole,
     /// What comes is passed on, and a task reads ahead of who takes it.
     Ahead,
@@ -147,7 +147,7 @@ impl Reading {
 enum Read {
     /// All of it. What stands behind the pieces tells whether the length was known: the head stays as it was.
     Whole(Body),
-    /// It goes on. So many more bytes may be read ahead.
+    /// The body goes on. So many more bytes may be read ahead.
     Begun(usize),
     Broken(BodyError),
 }
@@ -206,7 +206,7 @@ async fn read(
     read
 }
 
-/// The same body, read up to about `most` bytes by a task of its own.
+/// Lets a task of its own read up to about `most` bytes of the body.
 fn read_ahead(mut body: Body, most: usize, client: Arc<Client>) -> Body {
     let (send, parts) = mpsc::unbounded_channel();
     tokio::spawn(async move {
@@ -303,7 +303,7 @@ struct Pieces {
 }
 
 impl Pieces {
-    /// One more piece. False: it is here, but there is no memory for another one.
+    /// Adds a piece. False: there is no memory for another one.
     fn push(&mut self, bytes: Bytes, client: &Arc<Client>) -> bool {
         self.size += bytes.len();
         if bytes.len() >= SHORT {

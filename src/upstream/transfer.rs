@@ -21,14 +21,14 @@ impl Release for () {
     fn release(&self) {}
 }
 
-/// One body on its way, either up or down.
+/// A body on its way, either up or down.
 #[derive(Debug)]
 pub(super) struct Transfer<H: ?Sized> {
     client: Option<Arc<Client>>,
     /// Since when the client is the one to move, in milliseconds of [`now`]; zero: it is not.
     waits_since: AtomicU64,
     ended: AtomicBool,
-    /// Who sends the body up.
+    /// Task that sends the body up.
     sender: AtomicWaker,
     /// What it holds. hyper does not ask for a body that its client does not take, so it is taken away from here.
     pub(super) held: H,

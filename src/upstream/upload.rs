@@ -50,7 +50,7 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    /// It was sent to its end: the connection may carry the next request.
+    /// True once the body was sent to its end: the connection may carry the next request.
     pub(super) fn is_whole(&self) -> bool {
         self.whole.load(Ordering::Acquire)
     }
@@ -75,7 +75,7 @@ impl FromViewer {
         }
     }
 
-    /// Whose upload it is.
+    /// Sets the client that uploads.
     pub(super) fn belongs_to(&mut self, client: Arc<Client>) {
         self.transfer = Transfer::new(Some(client), ());
     }
