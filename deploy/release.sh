@@ -33,8 +33,8 @@ package=target/package
 rm -rf "$package" && mkdir -p "$package"
 install -m 755 "target/$target/release/iiif-mender" "$package/iiif-mender"
 strip --strip-all "$package/iiif-mender"
-"$package/iiif-mender" man >"$package/iiif-mender.1"
-gzip -9nk "$package/iiif-mender.1"
+"$package/iiif-mender" man --to "$package/man"
+mkdir "$package/man-gz" && for page in "$package"/man/*.1; do gzip -9nc "$page" >"$package/man-gz/${page##*/}.gz"; done
 "$package/iiif-mender" completions bash >"$package/iiif-mender.bash"
 "$package/iiif-mender" completions zsh >"$package/_iiif-mender"
 "$package/iiif-mender" completions fish >"$package/iiif-mender.fish"
@@ -47,7 +47,7 @@ cargo deb --no-build --no-strip --target "$target" --deb-version "$version-1" --
 cargo generate-rpm --target "$target" --set-metadata "version = \"$version\"" --source-date "$SOURCE_DATE_EPOCH" --output "$rpm"
 
 rm -rf "target/$name" && mkdir -p "target/$name"
-cp -r "$package/iiif-mender" "$package/iiif-mender.1" "$package/iiif-mender.bash" "$package/_iiif-mender" "$package/iiif-mender.fish" \
+cp -r "$package/iiif-mender" "$package/man" "$package/iiif-mender.bash" "$package/_iiif-mender" "$package/iiif-mender.fish" \
   README.md CHANGELOG.md LICENSE-MIT LICENSE-APACHE config.toml deploy/systemd deploy/socket deploy/sysusers.d "target/$name/"
 tar --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$SOURCE_DATE_EPOCH" -C target -c "$name" | gzip -9n >"$out/$name.tar.gz"
 
