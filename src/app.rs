@@ -201,7 +201,9 @@ impl App {
         let gate = accessories::gate_again(&settings, &self.metrics);
         let gate = gate.map_err(|error| unusable(error.into()))?;
         let shown = match (&self.operators, &settings.admin.tls) {
-            (Some(operators), Some(pair)) => operators.show(pair).map_err(|error| unusable(error.into()))?,
+            (Some(operators), Some(files)) => {
+                operators.show(files).map_err(|error| unusable(error.into()))?
+            }
             _ => false,
         };
         let certificates = self.doors.change(prepared).map_err(unusable)? | shown;

@@ -10,7 +10,7 @@ use miette::GraphicalReportHandler;
 use super::error::ConfigErrors;
 use super::load;
 use super::reference::reference;
-use super::schema::schema;
+use super::schema::printed;
 use super::settings::{Listen, RouteKind, Settings};
 use super::show::show;
 
@@ -44,7 +44,7 @@ impl ConfigCommand {
     {
         let done = match self {
             Self::Schema => {
-                writeln!(out, "{:#}", schema())?;
+                writeln!(out, "{:#}", printed())?;
                 return Ok(0);
             }
             Self::Reference => return out.write_all(reference().as_bytes()).map(|()| 0),

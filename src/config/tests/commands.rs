@@ -126,7 +126,9 @@ fn show_tells_where_each_value_came_from() {
 
 #[test]
 fn what_show_prints_means_the_same_when_it_is_read_again() {
-    let world = World::with(&format!("heal.identifiers = 'a'\nserver.listen = ['[::1]:1']\n{ROUTES}"));
+    let world = World::with(&format!(
+        "heal.identifiers = 'a'\nserver.listen = ['[::1]:1']\nindex.sources = [{{ path = 'm' }}]\n{ROUTES}"
+    ));
     let mut out = Vec::new();
     let none: [(&str, &str); 0] = [];
     ConfigCommand::Show.run(&world.path(), none, &mut out).expect("a vector takes everything");

@@ -5,9 +5,9 @@ use std::path::Path;
 use serde_json::Value;
 use toml::Table;
 
-use super::super::reload::{AFTER_RESTART, differences, keep_until_restart};
+use super::super::schema::schema;
 use super::super::settings::{Admin, Heal, Index, Log, RouteKind, Server, Source, Upstream};
-use super::super::{Settings, reference, schema};
+use super::super::{Settings, differences, keep_until_restart, reference};
 
 const SHIPPED: &str = include_str!("../../../config.toml");
 
@@ -131,10 +131,22 @@ fn keys_that_the_reference_calls_restart_are_those_that_a_reload_leaves() {
     let changed = differences(&old, &kept);
     let left: Vec<_> = wanted.iter().filter(|key| !changed.contains(key)).collect();
     // Whether TLS is spoken waits for a restart, too; other files do not.
-    let named =
-        |key: &str| key.starts_with("admin.tls") || AFTER_RESTART.iter().any(|named| key.starts_with(named));
-    assert_eq!(left, wanted.iter().filter(|key| named(key)).collect::<Vec<_>>());
-    for named in AFTER_RESTART {
-        assert!(left.iter().any(|key| key.starts_with(named)), "{named} was taken up");
+    let mut named = vec!["admin.tls".to_owned()];
+    noted(schema(), "", &mut named);
+    let is_named = |key: &str| named.iter().any(|named| key.starts_with(named));
+    assert_eq!(left, wanted.iter().filter(|key| is_named(key)).collect::<Vec<_>>());
+    for named in named {
+        assert!(left.iter().any(|key| key.starts_with(&named)), "{named} was taken up");
+    }
+}
+
+/// The keys and tables whose fields say that they hold only after a restart.
+fn noted(schema: &Value, path: &str, found: &mut Vec<String>) {
+    for (name, property) in schema["properties"].as_object().into_iter().flatten() {
+        let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+        match property["x-reload"].as_str() {
+            Some(_) => found.push(path),
+            None => noted(property, &path, found),
+        }
     }
 }
