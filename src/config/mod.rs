@@ -11,6 +11,7 @@ pub mod settings;
 
 mod addresses;
 mod check;
+mod defaults;
 mod environment;
 mod headers;
 mod leaf;

@@ -4,14 +4,15 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
-use super::schema::{any_key, items, schema};
+use super::schema::{any_key, items, part, schema};
 use super::settings::{Index, Route, Settings, Source};
 
 const HEAD: &str = "\
 # Configuration
 
-Every key of `config.toml`. This page is made by `iiif-mender config reference` from what the program reads; a test
-compares it. [`config.toml`](../config.toml) holds the same keys with their defaults, to begin with.
+Every key of the configuration file. This page is made by `iiif-mender config reference` from what the program reads; a test
+compares it. [`config.toml`](../config.toml) is a short file to begin with; `iiif-mender config defaults` prints every key with
+its default, as a file.
 
 - Any key can be set by the environment, which wins over the file: `heal.wait` is `IIIF_MENDER__HEAL__WAIT`, the first route's
   `connect` is `IIIF_MENDER__ROUTES__0__CONNECT`. Lists are written `one,two`.
@@ -25,12 +26,12 @@ compares it. [`config.toml`](../config.toml) holds the same keys with their defa
 /// The page, as Markdown.
 pub fn reference() -> String {
     let mut page = HEAD.to_owned();
-    table(&mut page, schema(), &defaults(), "", "yes");
+    table(&mut page, schema(), &default_values(), "", "yes");
     page
 }
 
 /// The settings of a file that says nothing but what must be said; that is left out again.
-fn defaults() -> Value {
+pub(super) fn default_values() -> Value {
     let index = Index { sources: vec![Source::url("")], ..Index::default() };
     let settings = Settings { routes: vec![Route::default()], index, ..Settings::default() };
     let mut written = serde_json::to_value(settings).unwrap_or_default();
@@ -70,13 +71,6 @@ fn table(page: &mut String, schema: &Value, defaults: &Value, path: &str, reload
         let defaults = if is_list { defaults.get(0).unwrap_or(&nothing) } else { defaults };
         table(page, part, defaults, &path, reload);
     }
-}
-
-/// The table that stands here, and whether there may be several.
-fn part(schema: &Value) -> Option<(&Value, bool)> {
-    let has_keys = |schema: &&Value| schema.get("properties").is_some();
-    let several = || schema.get("items").filter(has_keys).map(|items| (items, true));
-    Some(schema).filter(has_keys).map(|schema| (schema, false)).or_else(several)
 }
 
 fn meaning(schema: &Value) -> String {

@@ -81,6 +81,13 @@ pub(super) fn items(schema: &Value) -> Option<&Value> {
     std::iter::once(schema).chain(listed).find_map(|choice| choice.get("items"))
 }
 
+/// The table that stands here, and whether there may be several.
+pub(super) fn part(schema: &Value) -> Option<(&Value, bool)> {
+    let has_keys = |schema: &&Value| schema.get("properties").is_some();
+    let several = || schema.get("items").filter(has_keys).map(|items| (items, true));
+    Some(schema).filter(has_keys).map(|schema| (schema, false)).or_else(several)
+}
+
 /// Whether the schema lets a value of this JSON type stand there.
 pub(super) fn allows(schema: &Value, kind: &str) -> bool {
     let listed = schema.get("anyOf").and_then(Value::as_array).into_iter().flatten();
