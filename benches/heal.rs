@@ -17,22 +17,21 @@
 #[path = "../tests/it/cluster_trouble.rs"]
 #[allow(dead_code, unused_imports, reason = "shared with the tests, which use all of it")]
 mod cluster_trouble;
-#[path = "../tests/it/cluster_world.rs"]
+#[path = "../tests/it/support"]
 #[allow(dead_code, reason = "shared with the tests, which use all of it")]
-mod cluster_world;
-#[path = "../tests/it/heart_world.rs"]
-#[allow(dead_code, reason = "shared with the tests, which use all of it")]
-mod heart_world;
-#[path = "../tests/it/world.rs"]
-#[allow(dead_code, reason = "shared with the tests, which use all of it")]
-mod world;
+mod support {
+    pub(crate) mod cluster_world;
+    pub(crate) mod healing_world;
+    pub(crate) mod world;
+}
 
 use std::time::{Duration, Instant};
 
 use testbed::{Client, Testbed};
 
 use cluster_trouble::{Mood, Moody};
-use world::World;
+use support::world::World;
+use support::{cluster_world, healing_world};
 
 const TILE: &str = "0,0,64,64/64,/0/default.jpg";
 const ROUNDS: u32 = 60;
@@ -286,7 +285,7 @@ async fn how_soon_all_is_back() {
     ];
     for (name, begins, ends) in faults {
         for json_kept in [true, false] {
-            let world = heart_world::book(20, "").await;
+            let world = healing_world::book(20, "").await;
             let pages = world.bed.pages();
             world.bed.caches_everything();
             if json_kept {
@@ -296,9 +295,9 @@ async fn how_soon_all_is_back() {
             }
             let before = world.bed.redis.stored();
             begins(&world.bed);
-            heart_world::read_for(&world, &pages, Duration::from_secs(3)).await;
+            healing_world::read_for(&world, &pages, Duration::from_secs(3)).await;
             ends(&world.bed);
-            let took = heart_world::all_back(&world, &pages, Duration::from_secs(30)).await;
+            let took = healing_world::all_back(&world, &pages, Duration::from_secs(30)).await;
             world.settles().await;
             println!(
                 "{name}, JSON {}: the last image is back {took:?} after its end; {} stored documents are worse",

@@ -42,7 +42,7 @@ gzip -9nk "$package/iiif-mender.1"
 "$package/iiif-mender" completions zsh >"$package/_iiif-mender"
 "$package/iiif-mender" completions fish >"$package/iiif-mender.fish"
 printf 'iiif-mender (%s-1) stable; urgency=medium\n\n  * See /usr/share/doc/iiif-mender/changelog.gz.\n\n -- %s  %s\n' "$version" \
-  "The iiif-mender maintainers <maintainers@users.noreply.github.com>" "$(date -uRd "@$SOURCE_DATE_EPOCH")" >"$package/changelog"
+  "$(sed -n 's/^maintainer = "\(.*\)"/\1/p' Cargo.toml)" "$(date -uRd "@$SOURCE_DATE_EPOCH")" >"$package/changelog"
 
 deb=$out/iiif-mender_$version-1_amd64.deb rpm=$out/iiif-mender-$version-1.x86_64.rpm
 # What is packed is what lies in target/package/: neither packager builds.

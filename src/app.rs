@@ -47,7 +47,7 @@ pub enum StartError {
     /// A socket could not be bound.
     #[error("{0}; is another process listening there? See [server] listen and [admin] listen")]
     Listen(#[source] io::Error),
-    /// We were given a socket for an address that we know nothing of.
+    /// A socket was passed for an address that is not configured.
     #[error("a socket was passed to us for {0}, which is none of [server] listen and [admin] listen")]
     Passed(SocketAddr),
     /// A thread could not be started.
@@ -59,7 +59,7 @@ pub enum StartError {
     /// TLS towards upstreams.
     #[error(transparent)]
     Upstream(#[from] TlsError),
-    /// Our own certificate.
+    /// The server certificate cannot be used.
     #[error(transparent)]
     Certificate(#[from] CertificateError),
     /// The token of the admin pages.
@@ -108,7 +108,7 @@ impl App {
         Self::start_on(settings, Inherited::default()).await
     }
 
-    /// The same on sockets that were open before us, where they are for our addresses.
+    /// Starts on inherited sockets, where they are for configured addresses.
     #[expect(clippy::unused_async, reason = "it must be called in a runtime")]
     pub async fn start_on(settings: Settings, mut inherited: Inherited) -> Result<Self, StartError> {
         let metrics = Arc::new(Metrics::new());

@@ -21,7 +21,7 @@ pub enum Outcome {
     Pending,
     /// The heal failed; the original answer went out.
     Failed,
-    /// We answered ourselves: a bad request, a limit, or an upstream that gave no answer.
+    /// The proxy answered itself: a bad request, a limit, or an upstream that gave no answer.
     Refused,
 }
 

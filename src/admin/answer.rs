@@ -101,7 +101,7 @@ impl Problem {
             .with(header::RETRY_AFTER, HeaderValue::from_static("1"))
     }
 
-    /// The same, for so long.
+    /// Sets `Retry-After` to `wait`.
     pub(super) fn after(self, wait: Duration) -> Self {
         let seconds = wait.as_secs().saturating_add(1);
         let detail = format!("too many wrong tokens came from this address: come back in {seconds} s");
@@ -126,7 +126,7 @@ impl Problem {
         self.on(typed("application/problem+json", body.to_string()))
     }
 
-    /// The same told by this page, where there is one.
+    /// Shows this page, where there is one, in place of the JSON.
     pub(super) fn dressed(self, page: Option<Response<Body>>) -> Response<Body> {
         match page {
             Some(page) => self.on(page),

@@ -35,7 +35,7 @@ impl Brake {
         (wrong.count >= WRONG && !left.is_zero()).then_some(left)
     }
 
-    /// This address showed a wrong token.
+    /// Records a wrong token from this address.
     pub(super) fn was_wrong(&self, address: IpAddr, now: Instant) {
         let mut all = self.lock();
         let address = one_client(address);

@@ -26,7 +26,7 @@ pub(super) struct Chart {
     pub(super) says_heals: String,
 }
 
-/// One rectangle.
+/// A rectangle of the chart.
 #[derive(Debug, PartialEq)]
 pub(super) struct Bar {
     pub(super) class: &'static str,

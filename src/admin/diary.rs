@@ -15,7 +15,7 @@ const HEALS: usize = 2000;
 /// Steps of one heal.
 const STEPS: usize = 32;
 
-/// One request of a heal.
+/// A request of a heal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Step {
     /// When it ended, unix milliseconds.

@@ -48,7 +48,7 @@ pub struct Gate {
     /// Must they show who they are?
     asks: bool,
     acts: DefaultDirectRateLimiter,
-    /// The same for all gates of a process: a new configuration must not let anybody guess anew.
+    /// Shared by all configurations of a process: a reload must not let anybody guess anew.
     brake: Arc<Brake>,
 }
 
@@ -67,7 +67,7 @@ impl Gate {
         Self { token: None, asks: admin.asks_who(), acts, brake: Arc::default() }
     }
 
-    /// The same gate, with what another one knows of wrong tokens.
+    /// Takes over what another gate knows of wrong tokens.
     #[must_use]
     pub(super) fn after(self, other: &Self) -> Self {
         Self { brake: Arc::clone(&other.brake), ..self }

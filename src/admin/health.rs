@@ -13,15 +13,15 @@ use crate::index::browse::{Leaf, Verdicts};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum State {
-    /// It is there.
+    /// Served.
     Ok,
-    /// It is there, and was brought back.
+    /// Served, after a heal.
     Healed,
-    /// Its key is gone: it can be brought back.
+    /// The key is gone from the service's Redis: a heal brings it back.
     Expired,
-    /// Its file is gone.
+    /// The file is gone.
     Missing,
-    /// It is there, and its canvas or manifest was last seen without it.
+    /// Served, but its canvas or manifest was last seen without it.
     Poisoned,
     /// Nothing is known, or nothing could be said in time.
     Unknown,
@@ -47,7 +47,7 @@ pub(super) struct Health {
     pub(super) healed: u64,
     /// Could not be brought back.
     pub(super) failed: u64,
-    /// Their file is gone.
+    /// Images whose file is gone.
     pub(super) missing: u64,
     /// Never healed: mostly because they never expired.
     pub(super) unknown: u64,
@@ -61,7 +61,7 @@ impl Health {
     }
 }
 
-/// One image of a canvas, and how it is.
+/// State of an image of a canvas.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Seen {
     /// Lookup key.
@@ -70,7 +70,7 @@ pub(super) struct Seen {
     pub(super) state: State,
 }
 
-/// One canvas, and how its images are.
+/// State of the images of a canvas.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Sheet {
     #[serde(flatten)]
@@ -82,7 +82,7 @@ pub(super) struct Sheet {
 /// Looks under way at once: a page of a manifest must not be a storm.
 const AT_ONCE: usize = 8;
 
-/// One look; who takes longer is unknown, and the page goes out.
+/// Timeout of a probe; the state of an image that takes longer is unknown, and the page goes out.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Looks at all images of these canvases. Nothing is healed by looking.

@@ -49,7 +49,7 @@ pub struct Rooms {
     pub metrics: Arc<Metrics>,
     /// The index.
     pub index: Arc<Index>,
-    /// Who heals.
+    /// The healer.
     pub healer: Healer,
     /// In the order of `settings.routes`.
     pub upstreams: Vec<Arc<Upstream>>,
@@ -61,12 +61,12 @@ pub struct Rooms {
     pub stopping: watch::Receiver<bool>,
 }
 
-/// Who asks.
+/// The operator who asks.
 #[derive(Debug, Clone, Copy)]
 pub struct Operator {
     /// The other end of the connection, or who is behind a trusted proxy there.
     pub peer: SocketAddr,
-    /// It showed a certificate of `[admin] client_ca`.
+    /// True with a certificate of `[admin] client_ca`.
     pub certified: bool,
 }
 
@@ -85,7 +85,7 @@ impl Admin {
         Self { rooms: Arc::new(rooms), gate: Arc::new(gate), listeners }
     }
 
-    /// The same pages over other rooms, and behind another gate where there is one.
+    /// Serves other rooms, and behind another gate where there is one.
     #[must_use]
     pub fn over(&self, rooms: Rooms, gate: Option<Gate>) -> Self {
         let gate = gate.map(|gate| Arc::new(gate.after(&self.gate)));
@@ -93,7 +93,7 @@ impl Admin {
         Self { rooms: Arc::new(rooms), gate, listeners: Arc::clone(&self.listeners) }
     }
 
-    /// Who may say for whom it asks.
+    /// Proxies that may say for whom they ask.
     pub fn trusted_proxies(&self) -> &[IpNet] {
         &self.rooms.settings.server.trusted_proxies
     }
@@ -172,7 +172,7 @@ impl Admin {
         told
     }
 
-    /// Who is turned away leaves a mark: a wrong token, too many acts, another site's page.
+    /// Counts and logs a refusal: a wrong token, too many acts, another site's page.
     fn count(&self, problem: &Problem) {
         let metrics = &self.rooms.metrics;
         if problem.status() == StatusCode::TOO_MANY_REQUESTS {

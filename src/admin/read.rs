@@ -39,7 +39,7 @@ pub(super) struct Told {
     pub(super) health: Health,
 }
 
-/// One heal, with its steps.
+/// A heal with its steps.
 #[derive(Debug, Serialize)]
 pub(super) struct Course {
     #[serde(flatten)]
@@ -81,7 +81,7 @@ impl<'a> Query<'a> {
     }
 }
 
-/// One more than a page was asked for: is there another behind it?
+/// Cuts `items`, of which one more than a page was read, to a page: the extra one says whether another page follows.
 fn listing<T>(mut items: Vec<T>, limit: u32, number: impl Fn(&T) -> i64) -> Listing<T> {
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let is_more = items.len() > limit;
@@ -148,7 +148,7 @@ impl Admin {
     }
 }
 
-/// One server of an upstream, and how it stands.
+/// State of a server of an upstream.
 #[derive(Debug, Serialize)]
 pub(super) struct Server {
     pub(super) upstream: String,
@@ -179,7 +179,7 @@ pub(super) fn servers(rooms: &Rooms) -> Vec<Server> {
     told.collect()
 }
 
-/// One canvas service.
+/// State of a canvas service.
 #[derive(Debug, Serialize)]
 pub(super) struct CanvasService {
     pub(super) upstream: String,

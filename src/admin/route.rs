@@ -65,7 +65,7 @@ pub(super) enum Act {
 }
 
 impl Act {
-    /// Its path, which is its name in the log too.
+    /// Path of the act, which is its name in the log too.
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Heal => "heal",

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::index::history::Entry;
 
-/// One heal in a table.
+/// A heal in a table.
 pub(super) struct Row {
     pub(super) id: i64,
     pub(super) iso: String,

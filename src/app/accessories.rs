@@ -16,7 +16,7 @@ const TELEMETRY: &str = "telemetry";
 /// The listener for operators.
 pub(super) const ADMIN: &str = "admin";
 
-/// The same settings without those files for TLS to upstreams that cannot be used.
+/// Leaves out the files for TLS to upstreams that cannot be used.
 ///
 /// SECURITY: without the authorities of `[upstream] ca` fewer servers are believed, never more.
 pub(super) fn usable(mut settings: Settings, metrics: &Metrics) -> Result<Settings, TlsError> {

@@ -15,7 +15,7 @@ use crate::listen::inherit::Inherited;
 use crate::listen::tls::{Certificates, Showcase};
 use crate::listen::{Bounds, Hall, Listener, Manner, Stop};
 
-/// One address that is served.
+/// An address that is served.
 #[derive(Debug)]
 struct Door {
     wanted: SocketAddr,

@@ -1,6 +1,6 @@
 //! Sees that the configuration or a certificate has another content.
 //!
-//! They are looked at once a second, by their names: that costs nothing, and it sees what watching a directory does
+//! The files are checked once a second, by their names: that costs nothing, and it sees what watching a directory does
 //! not see, such as network file systems and the links to links by which Kubernetes renews its volumes.
 
 use std::fs;

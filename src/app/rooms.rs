@@ -127,7 +127,7 @@ impl House {
     }
 }
 
-/// The same servers, as the healer asks them.
+/// The upstreams, as the healer asks them.
 fn servers(upstreams: &[Arc<Upstream>]) -> Vec<Arc<dyn SendRequest>> {
     upstreams.iter().map(|upstream| Arc::clone(upstream) as Arc<dyn SendRequest>).collect()
 }

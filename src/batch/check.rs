@@ -60,7 +60,7 @@ pub(crate) async fn unit(healer: &Healer, unit: &Unit, tiles: bool) -> Vec<Looke
     all
 }
 
-/// One look, and a second one where the first was in vain.
+/// Probes an image, and once more where the first answer proves nothing.
 pub(crate) async fn patiently(healer: &Healer, patient: &IndexedImage, tiles: bool) -> ImageCheck {
     match healer.look(patient, tiles).await {
         ImageCheck::Unwell(_) => {

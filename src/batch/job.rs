@@ -1,20 +1,20 @@
 //! `heal --job NAME`: several runs, on one machine or many, share the canvases of one job by way of Redis.
 //!
-//! Who claims a canvas looks at it and mends it; the others take over what came of it, so that each ends with a report
+//! The run that claims a canvas checks and heals it; the others take over the result, so that each ends with a report
 //! of the whole job. Nothing is asked for while Redis is away: what others do cannot be known then.
 
 use std::io::Write as _;
 use std::time::Duration;
 
-use super::Unit;
 use super::journal::Told;
-use super::mend::{By, Surgeon, Treated};
+use super::mend::Surgeon;
+use super::{By, Treated, Unit};
 use crate::cluster::{Claim, Cluster, Job, JobError};
 
 /// How soon is asked again for what others are at, and for a Redis that is away.
 pub(crate) const LOOK: Duration = Duration::from_millis(200);
 
-/// Our part in a job.
+/// This process's share of a job.
 #[derive(Debug)]
 pub(crate) struct Share {
     pub(crate) name: String,

@@ -1,6 +1,6 @@
 //! What a run has done so far, so that `--resume` goes on without asking anything twice.
 //!
-//! One line for each canvas that is done, appended; before a canvas is asked for, a line that says so. A line that
+//! A line for each canvas that is done, appended; before a canvas is asked for, a line that says so. A line that
 //! matters is written before the next step, so that kill -9 loses nothing that was finished; it is on the disk
 //! within a second, so that a power loss costs a second of probes. A line that was torn is cut off.
 
@@ -13,9 +13,8 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::mend::Treated;
 use super::summary::Summary;
-use super::{Entry, Named, Unit};
+use super::{Entry, Named, Treated, Unit};
 
 /// Lines of healthy canvases are gathered up to this before they are written.
 const GATHER: usize = 32 * 1024;
@@ -30,9 +29,9 @@ enum Line {
     Begin { version: u32, command: String, sources: Vec<String>, started: u64 },
     /// A manifest gets a number.
     Manifest(usize, String, Option<String>),
-    /// This canvas is asked for next.
+    /// A canvas that is asked for next.
     Asking(u64),
-    /// This canvas is done.
+    /// A canvas that is done.
     Done(Done),
     /// Requests to canvas services for canvases that are not done.
     Sent(u64),
@@ -121,7 +120,7 @@ impl Journal {
         Ok(journal)
     }
 
-    /// One in memory only.
+    /// A journal in memory only.
     pub(crate) fn unwritten() -> Self {
         Self {
             path: PathBuf::new(),
@@ -192,12 +191,12 @@ impl Journal {
         self.flush().map_err(|error| JournalError::Io(self.path.clone(), error))
     }
 
-    /// So many requests were sent besides those that canvases which are done tell of.
+    /// Records requests that were sent besides those of canvases that are done.
     pub(crate) fn sent(&mut self, requests: u64) {
         self.write(&Line::Sent(requests));
     }
 
-    /// One canvas is done.
+    /// Records a canvas that is done.
     pub(crate) fn done(&mut self, unit: &Unit, id: u64, treated: &Treated) -> Result<(), JournalError> {
         let known = self.manifests.get(unit.manifest.uri.as_str()).copied();
         let manifest = if let Some(number) = known {

@@ -6,20 +6,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::Named;
 use super::source::{Going, Item, Reader, known_canvases, named};
+use super::{Named, Trouble};
 use crate::heal::{DocumentError, Healer};
 use crate::iiif::identifier;
 use crate::iiif::manifest::{Canvas, Document, DocumentKind};
-
-/// What is wrong with a manifest as it is served.
-#[derive(Debug, Clone)]
-pub(crate) struct Trouble {
-    /// For people.
-    pub(crate) text: String,
-    /// What it should hold, where it is poisoned.
-    pub(crate) poisoned: Option<Arc<Vec<Canvas>>>,
-}
 
 /// Rebuilds of one manifest at most: duplicates hide behind one another.
 const REBUILDS: usize = 3;

@@ -9,7 +9,7 @@ use tokio::time::Interval;
 use super::books::Books;
 use super::check::{self, Looked, patiently};
 use super::journal::Journal;
-use super::{Entry, Unit, Verdict};
+use super::{Entry, Treated, Unit, Verdict};
 use crate::heal::{CanvasVisit, Healer, ImageCheck, ImageHealResult, IndexedImage};
 
 /// How far a run goes.
@@ -60,38 +60,6 @@ pub(crate) struct Surgeon {
     pub(crate) books: Books,
     /// Requests to canvas services that were told of already.
     pub(crate) told: Cell<u64>,
-}
-
-/// What became of one canvas.
-#[derive(Debug, Default)]
-pub(crate) struct Treated {
-    /// Those that were not well, or were asked for.
-    pub(crate) entries: Vec<Entry>,
-    /// Images looked at.
-    pub(crate) images: u64,
-    /// Its canvas may be asked for, as the journal says.
-    pub(crate) is_begun: bool,
-    /// Requests to canvas services that nothing before has told of.
-    pub(crate) asked: u64,
-    /// Another try after a pause may go better.
-    pub(crate) again: bool,
-    /// It was left undone: `--resume` goes on with it.
-    pub(crate) undone: bool,
-    /// Whose work it was.
-    pub(crate) by: By,
-    /// One that is alive: the deployment is looked at by it.
-    pub(crate) alive: Option<IndexedImage>,
-}
-
-/// Whose work a canvas was.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) enum By {
-    #[default]
-    Us,
-    /// Another process of the job did it.
-    Others,
-    /// Another process of the job is at it.
-    NobodyYet,
 }
 
 /// Why a canvas may not be asked for now.

@@ -7,6 +7,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::heal::IndexedImage;
+use crate::iiif::manifest::Canvas;
+
 mod books;
 mod check;
 pub mod command;
@@ -25,7 +28,7 @@ mod sources;
 mod summary;
 mod via;
 
-/// One canvas to look at.
+/// A canvas to check.
 #[derive(Debug, Clone)]
 pub(crate) struct Unit {
     pub(crate) manifest: Arc<Named>,
@@ -34,9 +37,9 @@ pub(crate) struct Unit {
     pub(crate) label: Option<String>,
     /// Lookup keys.
     pub(crate) images: Vec<String>,
-    /// Its manifest, as it stands or as it is served, lacks these images: poison.
+    /// Poison: the manifest, as stored or as served, lacks these images.
     pub(crate) lacks: Option<&'static str>,
-    /// Its place among all that were read; reports keep that order.
+    /// Position among all canvases that were read; reports keep that order.
     pub(crate) place: u64,
 }
 
@@ -47,11 +50,52 @@ pub(crate) struct Named {
     pub(crate) label: Option<String>,
 }
 
+/// What became of one canvas.
+#[derive(Debug, Default)]
+pub(crate) struct Treated {
+    /// Images that were not well, or were asked for.
+    pub(crate) entries: Vec<Entry>,
+    /// Images looked at.
+    pub(crate) images: u64,
+    /// The journal says that the canvas may be asked for.
+    pub(crate) is_begun: bool,
+    /// Requests to canvas services that nothing before has told of.
+    pub(crate) asked: u64,
+    /// Another try after a pause may go better.
+    pub(crate) again: bool,
+    /// Left undone: `--resume` goes on with it.
+    pub(crate) undone: bool,
+    /// Process that did the work.
+    pub(crate) by: By,
+    /// An image that is alive: the deployment is checked by it.
+    pub(crate) alive: Option<IndexedImage>,
+}
+
+/// Process that did the work on a canvas.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum By {
+    #[default]
+    Us,
+    /// Another process of the job did it.
+    Others,
+    /// Another process of the job is at it.
+    NobodyYet,
+}
+
+/// What is wrong with a manifest as it is served.
+#[derive(Debug, Clone)]
+pub(crate) struct Trouble {
+    /// For people.
+    pub(crate) text: String,
+    /// What it should hold, where it is poisoned.
+    pub(crate) poisoned: Option<Arc<Vec<Canvas>>>,
+}
+
 /// How an image is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
-    /// It is there.
+    /// Served.
     Ok,
     /// Forgotten by the image server; it can be brought back.
     Expired,
@@ -76,7 +120,7 @@ impl Verdict {
     }
 }
 
-/// One image that was not well, or was asked for.
+/// An image that was not well, or was asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
     /// Lookup key; empty where the canvas names no image.
@@ -102,7 +146,7 @@ pub struct Entry {
     /// How long the mending took.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub duration_ms: Option<u64>,
-    /// Its place among all that were read; what an earlier run did comes first.
+    /// Position among all images that were read; what an earlier run did comes first.
     #[serde(skip)]
     pub place: u64,
 }
@@ -113,14 +157,14 @@ impl Entry {
         self.after.unwrap_or(self.before)
     }
 
-    /// It was not well and is now.
+    /// True where the image was not well and is now.
     pub fn is_healed(&self) -> bool {
         self.before != Verdict::Ok && self.now() == Verdict::Ok
     }
 }
 
 impl Unit {
-    /// The same canvas with the same images is the same work, whichever source names it.
+    /// Id of the work: equal for a canvas with the same images, whichever source names it.
     pub(crate) fn id(&self) -> u64 {
         digest(self.canvas.iter().chain(&self.images).map(String::as_str))
     }

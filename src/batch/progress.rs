@@ -41,7 +41,7 @@ impl Progress {
         Self { bar, is_quiet: quiet, started: now, last_line: now, heals }
     }
 
-    /// So many images are done, of so many.
+    /// Shows `counts` of `expected` images.
     pub(crate) fn at(&mut self, counts: &Counts, expected: u64) {
         let expected = expected.max(counts.images);
         if let Some(bar) = &self.bar {

@@ -12,14 +12,14 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::job::{self, Share};
-use super::manifests::{self, Trouble};
-use super::mend::{Aim, By, Surgeon, Treated};
+use super::manifests;
+use super::mend::{Aim, Surgeon};
 use super::progress::Progress;
 use super::setup::{self, Unmapped, can_be_asked_for};
 use super::source::{Expected, Item};
 use super::summary::Summary;
 use super::via::Via;
-use super::{Named, Unit};
+use super::{By, Named, Treated, Trouble, Unit};
 use crate::config::Settings;
 use crate::heal::IndexedImage;
 

@@ -15,13 +15,13 @@ use crate::iiif::CanvasUrl;
 pub enum State {
     /// As it should be.
     Good,
-    /// It works, but not as well as it could.
+    /// Works, but not as well as it could.
     Note,
     /// Healing or viewing cannot work so.
     Bad,
 }
 
-/// One thing about the deployment.
+/// A finding about the deployment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
     /// What was looked at.

@@ -10,10 +10,9 @@ use futures_util::StreamExt as _;
 use tokio::sync::mpsc;
 
 use super::elsewhere::Elsewhere;
-use super::manifests::Trouble;
 use super::sources::{Source, parse};
 use super::summary::Problem;
-use super::{Named, Unit};
+use super::{Named, Trouble, Unit};
 use crate::config::Settings;
 use crate::heal::Healer;
 use crate::iiif::manifest::{Canvas, Document, DocumentKind};

@@ -19,9 +19,9 @@ pub struct Counts {
     pub healed: u64,
     /// Forgotten by the image server now.
     pub expired: u64,
-    /// Whose file is gone.
+    /// Images whose file is gone.
     pub missing: u64,
-    /// Whose canvas or manifest lacks them.
+    /// Images that their canvas or manifest lacks.
     pub poisoned: u64,
     /// Of which nothing can be said.
     pub error: u64,
@@ -49,21 +49,21 @@ impl Counts {
     }
 }
 
-/// One manifest.
+/// A manifest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Row {
-    /// Its id, or where it was read.
+    /// Id of the manifest, or where it was read.
     pub manifest: String,
     /// Label.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub label: Option<String>,
-    /// Its images.
+    /// Counts of its images.
     #[serde(flatten)]
     pub counts: Counts,
     /// What is wrong with the manifest itself, as it is served.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trouble: Option<String>,
-    /// That was mended.
+    /// True once the manifest was repaired.
     pub mended: bool,
 }
 
@@ -89,7 +89,7 @@ pub struct Summary {
     pub started: u64,
     /// Seconds.
     pub took: f64,
-    /// It was stopped before its end.
+    /// The run was stopped before its end.
     pub interrupted: bool,
     /// Requests to canvas services, so that they build something or register a file. Not known where another program
     /// did the work (`--via`).
@@ -130,7 +130,7 @@ impl Summary {
         &mut self.manifests[at]
     }
 
-    /// One canvas is done.
+    /// Adds a canvas that is done.
     pub(crate) fn take(&mut self, manifest: &Named, images: u64, entries: Vec<Entry>, asked: u64) {
         self.row(manifest).counts.take(images, &entries);
         self.totals.take(images, &entries);
@@ -138,7 +138,7 @@ impl Summary {
         self.images.extend(entries);
     }
 
-    /// So many requests more were sent to canvas services.
+    /// Adds requests that were sent to canvas services.
     pub(crate) fn count_requests(&mut self, more: u64) {
         self.asked = self.asked.map(|asked| asked + more);
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use http::{HeaderMap, StatusCode, header};
 
-use super::mend::Treated;
+use super::Treated;
 use super::{Entry, Unit, Verdict};
 use crate::config::Settings;
 use crate::config::settings::{RouteKind, Timeouts};

@@ -11,16 +11,16 @@ use super::scripts::{BOARD, DEPART, FORGET, LAND};
 /// What came of boarding a flight.
 #[derive(Debug)]
 pub enum Boarding {
-    /// It is ours: ask, then say how it landed. Also where there is no cluster, or the link to it is cut.
+    /// This node leads: it sends the request, then publishes the result. Also where there is no cluster, or the link to it is cut.
     Ours(Flight),
     /// Another node's landed with this answer.
     Landed {
-        /// Its word for how it ended.
+        /// Result word of the flight.
         answer: String,
-        /// It had landed before we came: a new one may be needed.
+        /// True if the flight had ended before: a new one may be needed.
         before: bool,
     },
-    /// It did not help a short while ago.
+    /// A heal failed a short while ago; cool-down that is left.
     Cooling(Duration),
 }
 
@@ -116,7 +116,7 @@ impl Flight {
         Self { shared: Some(Shared { link: Arc::clone(link), about, token, landed: false, _lease: lease }) }
     }
 
-    /// Its request is on its way: who waits on other nodes may begin to look.
+    /// Publishes that the request was sent: waiters on other nodes may begin to probe.
     pub fn departs(&self) {
         let Some(shared) = &self.shared else { return };
         let (link, about, token) = (Arc::clone(&shared.link), shared.about.clone(), shared.token.clone());

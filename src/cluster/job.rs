@@ -13,7 +13,7 @@ use super::scripts::{CLAIM, FINISH, OPEN, RENEW_CLAIMS};
 /// Claims kept by one command: few, so that it ends within `command_timeout`.
 const AT_ONCE: usize = 100;
 
-/// Our part in a job. What we claimed is ours until it is finished; one lease after we are gone others may have it.
+/// This process's part in a job. A claimed unit stays claimed until it is finished, or until one lease after this process is gone.
 #[derive(Debug)]
 pub struct Job {
     link: Arc<Link>,
@@ -26,9 +26,9 @@ pub struct Job {
 /// What came of claiming a unit.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Claim {
-    /// It is to be done by us.
+    /// Claimed by this process.
     Ours,
-    /// It was done, and this came of it.
+    /// Done already, with this result.
     Done(Vec<u8>),
     /// Another process is at it.
     Elsewhere,

@@ -23,9 +23,9 @@ pub(super) const LEARNED: &str = "learned";
 pub enum Learned {
     /// A manifest or canvas that passed through there.
     Document {
-        /// Its public URL.
+        /// Public URL of the document.
         url: String,
-        /// Its JSON, gzip.
+        /// JSON of the document, gzip.
         packed: Vec<u8>,
     },
     /// The file behind a UUID. SECURITY: a claim, to be verified like any other.

@@ -18,16 +18,16 @@ use crate::observe::Metrics;
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
-/// Who waits looks no sooner than this.
+/// Minimum poll interval of waiters.
 const SOONEST: Duration = Duration::from_millis(50);
 
 /// A link that held for so long was a good one.
 const LASTED: Duration = Duration::from_secs(30);
 
-/// One node's link to Redis.
+/// The link of this node to Redis.
 pub(super) struct Link {
     pub(super) settings: Settings,
-    /// Our name among the nodes: chosen anew at each start.
+    /// Name of this node: chosen anew at each start.
     pub(super) node: String,
     pub(super) metrics: Arc<Metrics>,
     wire: Mutex<Option<(u64, Wire)>>,
@@ -274,7 +274,7 @@ impl Listening {
     }
 }
 
-/// One who waits, for as long as it lives.
+/// Counts a waiter for as long as it lives.
 struct Waiting<'a>(&'a watch::Sender<usize>);
 
 impl<'a> Waiting<'a> {

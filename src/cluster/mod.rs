@@ -30,7 +30,7 @@ use crate::config::settings::Cluster as Settings;
 use crate::observe::Metrics;
 use link::Link;
 
-/// One node among others.
+/// This node among others.
 #[derive(Debug)]
 pub struct Cluster {
     link: Arc<Link>,

@@ -14,7 +14,7 @@ use crate::config::settings::ClusterKind;
 /// What came of asking for a place.
 #[derive(Debug)]
 pub enum Placed {
-    /// It is ours. Also where the link to the others is cut.
+    /// A place. Also where the link to the others is cut.
     Place(Place),
     /// The service only fails, another node found: left alone for so long.
     LeftAlone(Duration),

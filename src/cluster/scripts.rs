@@ -184,7 +184,7 @@ return count",
     )
 });
 
-/// One identifier more was found expired; 1 for the node with which a mass expiry begins.
+/// Adds an expired identifier; returns 1 to the node with which a mass expiry begins.
 /// KEYS: the identifiers (`HyperLogLog`), the mark. ARGV: identifier, window (ms), threshold, how long it lasts (ms).
 pub(super) static EXPIRED: LazyLock<Script> = LazyLock::new(|| {
     Script::new(

@@ -45,7 +45,7 @@ impl Cluster {
         known.map(|honoured| honoured == 1)
     }
 
-    /// One heal more for this client; how many nodes together have begun for it within the minute.
+    /// Counts a heal for this client; returns how many all nodes have begun for it within a minute.
     pub async fn heals_of(&self, client: IpAddr) -> Option<u32> {
         let mut count = COUNT.key(self.link.key(&super::about(&client.to_string()), "client"));
         count.arg(millis(MINUTE));

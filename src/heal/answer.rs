@@ -239,7 +239,7 @@ impl Healer {
     /// Keeps an answer back. `None`: there is no memory for it; where it is needed, it is asked for again.
     async fn hold(&self, exchange: &ImageExchange<'_>, first: Response<Body>) -> Option<Held> {
         let most = self.ward.settings.heal.max_held;
-        let held = Held::hold(first, most, HOLDING, &exchange.budget.of(exchange.caller.client())).await;
+        let held = Held::hold(first, most, HOLDING, &exchange.budget.of(exchange.caller.holder())).await;
         if held.is_none() {
             self.ward.metrics.event("held_refused");
         }

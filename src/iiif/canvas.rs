@@ -167,7 +167,7 @@ fn is_named(pair: &str, name: &str) -> bool {
     own == name || own.contains('%') && percent_decode_str(own).eq(name.bytes())
 }
 
-/// The same for a target of which it is known that it says nothing of `update`.
+/// Adds `update=true` to a target that says nothing of `update`.
 pub fn rebuild_target(visit: &str) -> String {
     with_query(visit, "update=true")
 }

@@ -8,10 +8,10 @@ mod tests;
 
 pub(super) use grammar::is_image;
 
-/// One image request: whose, and what of it. Slices of the path as it was sent; nothing is copied.
+/// An image request: identifier and what of the image. Slices of the path as it was sent; nothing is copied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ImageRequest<'a> {
-    /// Whose image.
+    /// Identifier of the image.
     pub identifier: Identifier<'a>,
     /// What of it.
     pub target: Target<'a>,

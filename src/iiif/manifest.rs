@@ -25,7 +25,7 @@ mod walker;
 #[cfg(test)]
 mod tests;
 
-/// One canvas and the images painted on it (or standing for it).
+/// A canvas and the images painted on it (or standing for it).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Canvas {
     /// `@id` / `id` as written, without fragment. Never empty; not necessarily a URL.
@@ -72,7 +72,7 @@ pub struct Document {
     /// Images that stand on no canvas and were not handed out: thumbnails and logos of manifests, sequences,
     /// ranges. Most of them occur on a canvas as well.
     pub unowned: usize,
-    /// Those of them that an annotation paints: they belong on a canvas, and none was found for them.
+    /// Unclaimed images that an annotation paints: they belong on a canvas, and none was found for them.
     pub unclaimed: usize,
     /// Manifests and collections that a collection links to, as written, in the order found.
     pub members: Vec<String>,

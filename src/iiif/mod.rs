@@ -2,7 +2,7 @@
 //!
 //! Start with [`image_request`] (what a viewer asks for), then [`manifest`] (who owns it).
 //!
-//! This room is for other programs as well: what is public here follows semantic versioning, and a test compares it with
+//! The room is for other programs as well: what is public here follows semantic versioning, and a test compares it with
 //! `tests/it/surface.txt`. `examples/` has programs that use it.
 //!
 //! ```

@@ -7,11 +7,11 @@ use uuid::Uuid;
 /// What the canvas service says of an identifier.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Said {
-    /// It knows the file, and where it is.
+    /// The service knows the file, and where it is.
     Alive(String),
-    /// It has forgotten the file.
+    /// The service has forgotten the file.
     Expired,
-    /// It does not say: closed, unwell, or not such a service.
+    /// The service does not say: closed, unwell, or not such a service.
     Nothing,
 }
 

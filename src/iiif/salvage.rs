@@ -11,7 +11,7 @@ use serde::de::IgnoredAny;
 /// What UTF-8 text may begin with although JSON may not (RFC 8259 section 8.1).
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// The same document as valid JSON, borrowed where it is valid already; `None` where it cannot be made so.
+/// Repairs a document to valid JSON, borrowed where it is valid already; `None` where that is not possible.
 ///
 /// Changed are only, and only inside strings, raw control characters (→ `\n`, `\t`, `\u00XX`) and backslashes; a byte
 /// order mark is dropped; every other byte stays. A stray backslash right before the closing quote (`"label\",`) is seen
@@ -88,7 +88,7 @@ enum Quote {
     ClosingBeforePunctuation,
 }
 
-/// One pass over the document; the result may still be invalid for other reasons.
+/// Makes a pass over the document; the result may still be invalid for other reasons.
 fn mend(bytes: &[u8], backslash: Backslash, quote: Quote) -> Vec<u8> {
     let mut mended = Vec::with_capacity(bytes.len() + bytes.len() / 16);
     let mut in_string = false;

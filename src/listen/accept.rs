@@ -115,23 +115,10 @@ impl Newcomer {
     ) -> Option<Self> {
         let manner = manner.load_full();
         // SECURITY: one address must not take every place. Who stands behind a PROXY header is counted later.
-        let client = if manner.proxy_protocol { None } else { Some(client(hall, peer)?) };
+        let client = if manner.proxy_protocol { None } else { Some(hall.client(peer)?) };
         let is_trusted = is_among(peer.ip(), &hall.bounds.load().trusted);
         Some(Self { stream, peer, manner, client, is_trusted })
     }
-}
-
-/// One more connection of this client. `None`: it has too many, which is counted.
-pub(super) fn client(hall: &Arc<Hall>, peer: SocketAddr) -> Option<ClientConnection> {
-    let bounds = hall.bounds.load();
-    let unbounded = bounds.max_per_address == 0 || is_among(peer.ip(), &bounds.trusted);
-    let most = if unbounded { usize::MAX } else { bounds.max_per_address };
-    let connection = hall.clients.get(peer.ip()).connect(most);
-    if connection.is_none() {
-        hall.metrics.edge.connection_cut("per_address");
-        tracing::debug!(%peer, "too many connections of one address ([server] max_connections_per_address)");
-    }
-    connection
 }
 
 /// A free place, or that of another connection, which is closed. Where nobody has less right to a place than a client that comes

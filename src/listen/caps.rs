@@ -22,7 +22,7 @@ struct Count {
     taken: usize,
 }
 
-/// One place. Free again when dropped.
+/// A permit for one connection. Free again when dropped.
 #[derive(Debug)]
 pub(super) struct Place(Arc<Shared>);
 

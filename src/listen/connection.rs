@@ -18,11 +18,11 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
-use super::accept;
+use super::Cause;
 use super::answering::Answering;
 use super::proxy_protocol::{self, Refused};
 use super::pulse::{Look, Pulse, Silence};
-use super::speech::{Cause, NoHttp, Speaks, Speech};
+use super::speech::{NoHttp, Speaks, Speech};
 use super::watched::{Opening, Watched};
 use super::{Bounds, Hall, Manner, Stop};
 use crate::config::settings::is_among;
@@ -41,7 +41,7 @@ const LAST_REQUEST: Duration = Duration::from_secs(1);
 enum Event {
     End(Result<(), Cause>),
     Stop,
-    /// It is time to look how it does.
+    /// A deadline may have passed.
     Look,
 }
 
@@ -51,7 +51,7 @@ pub(super) struct Connection {
     bounds: Arc<Bounds>,
     manner: Arc<Manner>,
     stop: Stop,
-    /// Whose it is; `None`: not yet known.
+    /// The client of the connection; `None`: not yet known.
     client: Option<ClientConnection>,
     pulse: Arc<Pulse>,
 }
@@ -94,7 +94,7 @@ impl Connection {
         if self.manner.proxy_protocol {
             let Some(behind) = self.introduced(&mut stream, peer).await else { return };
             address = behind;
-            self.client = accept::client(&self.hall, behind);
+            self.client = self.hall.client(behind);
             self.tells_whose(is_among(behind.ip(), &self.bounds.trusted));
         }
         let Some(client) = &self.client else { return };
@@ -136,7 +136,7 @@ impl Connection {
         }
     }
 
-    /// Who is behind the proxy that connected; `None`: it is to be closed.
+    /// Reads the PROXY header: the address behind the proxy; `None`: the connection is to be closed.
     async fn introduced(&self, stream: &mut TcpStream, peer: SocketAddr) -> Option<SocketAddr> {
         // SECURITY: whoever may write this header may call himself anybody.
         let trusted = is_among(peer.ip(), &self.bounds.trusted);

@@ -16,7 +16,7 @@ use crate::upstream::Client;
 #[derive(Debug, Default)]
 pub(super) struct OpenConnections(HashMap<Id, OpenConnection>);
 
-/// One open connection.
+/// An open connection.
 #[derive(Debug)]
 pub(super) struct OpenConnection {
     pub(super) pulse: Arc<Pulse>,
@@ -28,7 +28,7 @@ pub(super) struct OpenConnection {
 pub(super) enum Activity {
     /// Nothing is in flight.
     Resting,
-    /// Its viewer has taken nothing of an answer, or too little, for a while.
+    /// The viewer has taken nothing of an answer, or too little, for a while.
     Stuck,
     /// A request is being answered.
     Moving,
@@ -37,7 +37,7 @@ pub(super) enum Activity {
 /// A browser opens six connections to a host; who has so many times as many as a newcomer may lose one that is being answered.
 const FAR_MORE: usize = 8;
 
-/// Who goes before whom: first rank, then the client with the most connections, then who has been so for the longest time.
+/// Order of eviction: rank, then the client with the most connections, then the longest time in that rank.
 type Order = (u8, std::cmp::Reverse<usize>, std::cmp::Reverse<Duration>);
 
 impl OpenConnections {
@@ -134,7 +134,7 @@ mod tests {
             self.clients.get(IpAddr::V4(Ipv4Addr::new(10, 0, 0, number)))
         }
 
-        /// One more connection of this client; its number and its pulse.
+        /// Adds a connection of this client: its number and its pulse.
         fn connects(&mut self, number: u8) -> (usize, Arc<Pulse>) {
             let client = self.client(number);
             self.held.push(client.connect(usize::MAX).expect("no bound"));

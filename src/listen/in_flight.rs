@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::pulse::{Pulse, Silence};
 
-/// One answer of an HTTP/2 connection.
+/// An answer on an HTTP/2 connection.
 ///
 /// SECURITY: a viewer who opens no window for a stream takes nothing of its answer, while the connection's bytes flow.
 #[derive(Debug)]
@@ -32,7 +32,7 @@ impl Turn {
     }
 }
 
-/// One request, from its head to the end of its answer.
+/// A request, from its head to the end of its answer.
 #[derive(Debug)]
 pub(super) struct InFlight {
     pub(super) pulse: Arc<Pulse>,
@@ -44,7 +44,7 @@ impl InFlight {
         Self { pulse, turn }
     }
 
-    /// We are stopping, and the viewer must be told that this is its last answer here. (HTTP/2 says it otherwise.)
+    /// True when the server stops and this answer must say `Connection: close`. (HTTP/2 sends GOAWAY.)
     pub(super) fn is_last(&self) -> bool {
         self.turn.is_none() && self.pulse.stopped.load(Relaxed) != 0
     }

@@ -13,7 +13,7 @@ use listenfd::ListenFd;
 pub struct Inherited(Vec<(SocketAddr, TcpListener)>);
 
 impl Inherited {
-    /// Those that the environment tells of. Once only: a second call finds none.
+    /// Takes the sockets that the environment names. Once only: a second call finds none.
     pub fn from_environment() -> io::Result<Self> {
         let mut passed = ListenFd::from_env();
         let mut sockets = Vec::new();

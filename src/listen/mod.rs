@@ -1,6 +1,6 @@
 //! Accepting connections: for viewers and for the admin pages alike.
 //!
-//! One accept loop a socket (`accept`), one task a connection (`connection`), which lives with one worker of the
+//! Each socket has an accept loop (`accept`), each connection a task (`connection`), which lives with one worker of the
 //! [`Crew`]. A connection gets a place before it is accepted, so that more of them wait in the kernel's backlog instead
 //! of in our memory; one client has only so many ([`Clients`]). `proxy_protocol` and [`tls`] come before HTTP (`speech`), `pulse`
 //! sees who is too slow. What a listener needs to know is read anew for each connection, so that settings change without a
@@ -38,14 +38,17 @@ use socket2::{Domain, Socket, Type};
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
-use crate::config::settings::{Http2Bounds, Server};
+use crate::config::settings::{Http2Bounds, Server, is_among};
 use crate::observe::Metrics;
 use crate::proxy::Viewer;
-use crate::upstream::{Body, Clients, pace};
+use crate::upstream::{Body, ClientConnection, Clients, pace};
 use caps::Places;
 pub use crew::Crew;
 #[doc(hidden)]
 pub use proxy_protocol::behind;
+
+/// Why it ended badly.
+type Cause = Box<dyn std::error::Error + Send + Sync>;
 
 /// How connections are kept.
 #[derive(Debug, Clone)]
@@ -68,7 +71,7 @@ pub struct Bounds {
     pub max_per_address: usize,
     /// How long a client may take for [`PIECE`](crate::upstream::PIECE) bytes of an answer.
     pub pace: Duration,
-    /// Who is exempt from the bound for one address, and may send PROXY headers.
+    /// Peers that are exempt from the bound for one address, and may send PROXY headers.
     pub trusted: Vec<IpNet>,
     /// HTTP/2.
     pub http2: Http2Bounds,
@@ -129,6 +132,19 @@ impl Hall {
         self.places.resize(bounds.max_connections);
         self.bounds.store(Arc::new(bounds));
     }
+
+    /// Counts one more connection of this client. `None`: the client has too many, which is counted.
+    fn client(&self, peer: SocketAddr) -> Option<ClientConnection> {
+        let bounds = self.bounds.load();
+        let unbounded = bounds.max_per_address == 0 || is_among(peer.ip(), &bounds.trusted);
+        let most = if unbounded { usize::MAX } else { bounds.max_per_address };
+        let connection = self.clients.get(peer.ip()).connect(most);
+        if connection.is_none() {
+            self.metrics.edge.connection_cut("per_address");
+            tracing::debug!(%peer, "too many connections of one address ([server] max_connections_per_address)");
+        }
+        connection
+    }
 }
 
 /// How a socket is spoken to.
@@ -187,7 +203,7 @@ impl Listener {
         self.socket.local_addr()
     }
 
-    /// The same socket once more, to be handed to a successor.
+    /// A duplicate of the socket, to be handed to the successor process.
     pub fn socket(&self) -> io::Result<TcpListener> {
         self.socket.try_clone()
     }

@@ -28,10 +28,10 @@ pub(super) enum Refused {
     /// Anybody could have written it.
     #[error("the peer is none of the trusted proxies ([server] trusted_proxies)")]
     Untrusted,
-    /// It did not come in time.
+    /// The header did not come in time.
     #[error("it took too long")]
     Slow,
-    /// It is none.
+    /// The bytes are no PROXY header.
     #[error("it is malformed")]
     Malformed,
     /// The connection ended.
@@ -96,7 +96,7 @@ async fn read_line(stream: &mut TcpStream, header: &mut Vec<u8>) -> Result<(), R
     Ok(())
 }
 
-/// Who is behind a proxy that wrote these bytes, for fuzzing; `None` where they are refused.
+/// Address behind the proxy that wrote these bytes, for fuzzing; `None` where they are refused.
 #[doc(hidden)]
 pub fn behind(header: &[u8]) -> Option<Option<SocketAddr>> {
     said(header).ok()

@@ -23,7 +23,7 @@ use crate::upstream::{Client, PIECE};
 pub(super) enum Silence {
     /// Nothing was asked for a while: it may end in all politeness.
     Idle,
-    /// It began to ask and did not end, or it does not take its answer.
+    /// The client began a request and did not end it, or does not take its answer.
     Stuck,
     /// An answer takes longer than any may.
     Late,
@@ -59,7 +59,7 @@ const LULL: u64 = 1000;
 #[derive(Debug)]
 pub(super) struct Pulse {
     opened: Instant,
-    /// Whose it is, as soon as that is known. The inner `None`: a trusted proxy's, which has many viewers behind it.
+    /// The client, as soon as it is known. The inner `None`: a trusted proxy, which has many viewers behind it.
     client: OnceLock<Option<Arc<Client>>>,
     head_timeout: Duration,
     idle_timeout: Duration,
@@ -72,7 +72,7 @@ pub(super) struct Pulse {
     pub(super) in_flight: AtomicU32,
     /// Anything was asked at all.
     asked: AtomicBool,
-    /// One of the requests came with a body.
+    /// True once a request came with a body.
     had_body: AtomicBool,
     /// Frames other than requests come as well, so bytes do not mean that a head has begun.
     is_http2: AtomicBool,
@@ -90,7 +90,7 @@ pub(super) struct Pulse {
     taken: AtomicUsize,
     /// The last request came.
     asked_at: AtomicU64,
-    /// We are told to stop.
+    /// Time of the order to stop.
     pub(super) stopped: AtomicU64,
     /// The answers of an HTTP/2 connection: one may stand while others move.
     turns: Mutex<Vec<Arc<Turn>>>,
@@ -147,7 +147,7 @@ impl Pulse {
         InFlight::new(Arc::clone(self), turn)
     }
 
-    /// We stop: who rests may ask once more, within a short while.
+    /// Starts the shutdown: an idle client may send one more request, within a short while.
     pub(super) fn is_stopped(&self) {
         self.note(&self.stopped);
     }
@@ -181,7 +181,7 @@ impl Pulse {
         }
     }
 
-    /// It has rested for a while in HTTP/1.1: nothing is in flight, nothing waits to be written, no head has begun, and
+    /// True when the connection has been idle for a while in HTTP/1.1: nothing is in flight, nothing waits to be written, no head has begun, and
     /// no request had a body, of which something might be unread.
     pub(super) fn is_at_leisure(&self) -> bool {
         let is_zero = |noted: &AtomicU64| noted.load(Relaxed) == 0;
@@ -195,12 +195,12 @@ impl Pulse {
             && self.now().saturating_sub(self.rested.load(Relaxed)) >= LULL
     }
 
-    /// It is this client's; `None`: a trusted proxy's.
+    /// Sets the client; `None`: a trusted proxy.
     pub(super) fn belongs_to(&self, client: Option<Arc<Client>>) {
         let _first = self.client.set(client);
     }
 
-    /// Whose it is; `None`: its PROXY header will tell.
+    /// The client; `None`: the PROXY header has not been read.
     #[expect(
         clippy::option_option,
         reason = "three things are told apart: not yet known, a trusted proxy, a client"

@@ -3,7 +3,6 @@
 //! hyper keeps its buffers (16 KiB) for as long as a connection of HTTP/1 lives, and most connections of viewers rest
 //! most of the time. So one that rests is parked: hyper gives the stream back, and begins anew with the next byte.
 
-use std::error::Error;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -18,10 +17,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::watched::{Opening, Watched};
-use super::{Bounds, malformed, tunnel};
-
-/// Why it ended badly.
-pub(super) type Cause = Box<dyn Error + Send + Sync>;
+use super::{Bounds, Cause, malformed, tunnel};
 
 /// What came first is neither HTTP/1 nor the preface of HTTP/2: an answer in either would be a guess.
 #[derive(Debug, thiserror::Error)]

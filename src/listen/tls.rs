@@ -43,7 +43,7 @@ pub enum CertificateError {
     /// Authorities that cannot be used.
     #[error("TLS: {path}: {source}; it must hold certificates of authorities")]
     Authorities {
-        /// Their file.
+        /// Path of the file.
         path: PathBuf,
         /// What is wrong with it.
         source: VerifierBuilderError,

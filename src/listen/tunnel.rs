@@ -1,6 +1,6 @@
 //! A connection after HTTP: bytes of another protocol, passed on both ways.
 //!
-//! It ends when the upstream has ended its side, after `server.idle_timeout` in which nothing moved or a viewer took
+//! The tunnel ends when the upstream has ended its side, after `server.idle_timeout` in which nothing moved or a viewer took
 //! nothing, and with `server.drain` when we stop. A viewer may end his side before.
 
 use std::future::pending;
@@ -9,7 +9,7 @@ use std::io;
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, copy, split};
 
-use super::speech::Cause;
+use super::Cause;
 use super::watched::Watched;
 use crate::upstream::Tunnel;
 

@@ -69,12 +69,12 @@ impl<I> Watched<I> {
         }
     }
 
-    /// The same under these bounds; `only` this version is spoken, where it was agreed upon.
+    /// Sets the limits; `only` is the version that was agreed upon by ALPN.
     pub(super) fn under(self, bounds: &Bounds, only: Option<Opening>) -> Self {
         Self { only, withholds: bounds.explains, half_closed: bounds.half_closed_timeout, ..self }
     }
 
-    /// The same after a conversation in HTTP/1, which left these bytes before those that are here still.
+    /// Puts back bytes that HTTP/1 read and did not use.
     pub(super) fn unread(mut self, unread: Bytes) -> Self {
         let unread =
             if self.unread.is_empty() { unread } else { [&unread[..], &self.unread[..]].concat().into() };

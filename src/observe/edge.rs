@@ -9,9 +9,9 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use super::degraded::Degraded;
-use super::metrics::{Kind, Word};
+use super::labels::{Kind, Word};
 
-/// One label named `result`.
+/// The label `result`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Read {
     result: Word,

@@ -13,7 +13,7 @@ use prost::Message;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 
-use super::spans::{Counted, attribute};
+use super::span_context::{Counted, attribute};
 
 /// Spans in one request at most.
 const MOST: usize = 512;

@@ -2,7 +2,7 @@
 
 use prometheus_client::metrics::gauge::Gauge;
 
-/// One more in a gauge for as long as it lives. A future that is dropped in the middle cannot leak it.
+/// Adds one to a gauge for as long as it lives. A future that is dropped in the middle cannot leak it.
 #[derive(Debug)]
 pub struct Gauged(Gauge);
 

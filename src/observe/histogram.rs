@@ -8,7 +8,7 @@ use std::time::Duration;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeMetric, MetricEncoder};
 use prometheus_client::metrics::MetricType;
 
-use super::metrics::{Kind, RequestLabels, Word};
+use super::labels::{Kind, RequestLabels, Word};
 use crate::outcome::Outcome;
 
 /// The first bucket ends at 0.5 ms, each other at twice the one before, the last at 65 s.
@@ -55,7 +55,7 @@ fn bucket(nanos: u64) -> usize {
     (doubled as usize).min(BOUNDED as usize)
 }
 
-/// One histogram for each of a few kinds, told apart by their position.
+/// A histogram for each of a few kinds, told apart by their position.
 #[derive(Debug, Clone)]
 pub(super) struct ByKind {
     kinds: &'static [&'static str],

@@ -33,7 +33,7 @@ pub(super) enum Form {
     Json,
 }
 
-/// One event on its way.
+/// A log event that is being written.
 #[derive(Debug)]
 pub(super) struct Line<'a>(&'a Lines);
 

@@ -16,7 +16,7 @@ const POINTS: usize = 360;
 /// News that a slow listener may lag behind before it loses some.
 const NEWS: usize = 256;
 
-/// One moment of the last half hour. Counts are what came since the point before.
+/// A sample of the last half hour. Counts are what came since the sample before.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Point {
     /// Unix milliseconds.
@@ -55,16 +55,16 @@ pub struct News {
 pub enum Event {
     /// A climb began.
     HealStarted {
-        /// Who began it.
+        /// Id of the request that began it.
         request: String,
         /// Lookup key of the image.
         identifier: String,
         /// For whom.
         lane: &'static str,
     },
-    /// One request of a climb ended.
+    /// A request of a heal ended.
     HealStep {
-        /// Who began it.
+        /// Id of the request that began it.
         request: String,
         /// Lookup key of the image.
         identifier: String,
@@ -77,7 +77,7 @@ pub enum Event {
     },
     /// A climb ended.
     HealEnded {
-        /// Who began it.
+        /// Id of the request that began it.
         request: String,
         /// Lookup key of the image.
         identifier: String,
@@ -96,7 +96,7 @@ pub enum Event {
     Breaker {
         /// Host and port of the service.
         upstream: String,
-        /// It is left alone.
+        /// True while the breaker is open: the service is left alone.
         open: bool,
     },
     /// Very many images are gone at once.

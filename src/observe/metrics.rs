@@ -3,12 +3,11 @@
 //! Labels come from closed lists only: a viewer must not be able to make a new series. What nearly every request
 //! touches is found by its position and has no lock ([`super::histogram`]); the rest may look itself up.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
-use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::exemplar::HistogramWithExemplars;
 use prometheus_client::metrics::family::Family;
@@ -19,6 +18,7 @@ use tokio::sync::broadcast;
 
 use super::edge::EdgeMeters;
 use super::histogram::{ByKind, ROUTES, Requests, bounds, route_position};
+use super::labels::{CanvasLabels, HealLabels, Kind, LaneLabel, Word};
 use super::live::{Event, Live, News};
 use super::meters::UpstreamMeters;
 use super::process::{Own, Process};
@@ -27,55 +27,7 @@ use super::spans::Spans;
 use super::trace::Trace;
 use crate::outcome::Outcome;
 
-/// A label value out of some closed list: the text of an enum's variant.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Word(pub &'static str);
-
-impl EncodeLabelValue for Word {
-    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), fmt::Error> {
-        encoder.write_str(self.0)
-    }
-}
-
-/// Labels of `requests`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct RequestLabels {
-    /// `image`, `presentation`, `plain`, `manifests` or `none`.
-    pub route: Word,
-    /// How it ended.
-    pub outcome: Outcome,
-    /// `2xx`, `3xx`, …
-    pub status: Word,
-}
-
-/// One label named `kind`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub(super) struct Kind {
-    pub(super) kind: Word,
-}
-
-/// One label named `lane`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct LaneLabel {
-    lane: Word,
-}
-
-/// Labels of `canvas_requests`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct CanvasLabels {
-    rung: Word,
-    answer: Word,
-}
-
-/// Labels of `heals`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct HealLabels {
-    verdict: Word,
-    rung: Word,
-    lane: Word,
-}
-
-/// Whose heal an example is.
+/// Labels of an exemplar: trace and request.
 type Example = Vec<(&'static str, String)>;
 type Kinds = Family<Kind, Counter>;
 /// Sets gauges that nobody keeps up to date.
@@ -275,7 +227,7 @@ impl Metrics {
         self.registry.register("lane_waiting", "Canvas requests that wait for a place, by lane", waiting);
     }
 
-    /// One request ended.
+    /// Counts a request that ended.
     pub fn request(&self, route: &'static str, outcome: Outcome, status: u16, took: Duration) {
         self.requests.count(route, outcome, status);
         self.request_seconds.observe(outcome as usize, took);
@@ -291,7 +243,7 @@ impl Metrics {
         self.upstream_errors.get_or_create(&Kind { kind: Word(error) }).inc();
     }
 
-    /// One heal ended.
+    /// Counts a heal that ended.
     pub fn heal(
         &self,
         verdict: &'static str,
@@ -305,12 +257,12 @@ impl Metrics {
         observe(&self.heal_seconds.get_or_create(&Kind { kind: Word(rung) }), took, of);
     }
 
-    /// One viewer was kept waiting for so long.
+    /// Counts a viewer that was kept waiting for `took`.
     pub fn waited(&self, took: Duration, of: &Trace) {
         observe(&self.wait_seconds, took, of);
     }
 
-    /// One canvas request ended.
+    /// Counts a canvas request that ended.
     pub fn canvas_request(&self, rung: &'static str, answer: &'static str, took: Duration, of: &Trace) {
         self.canvas_requests.get_or_create(&CanvasLabels { rung: Word(rung), answer: Word(answer) }).inc();
         self.canvas_total.inc();
@@ -332,7 +284,7 @@ impl Metrics {
         self.learned.get_or_create(&Kind { kind: Word(what) }).inc();
     }
 
-    /// So many canvas requests wait in this lane.
+    /// Sets the number of canvas requests that wait in this lane.
     pub fn lane_waiting(&self, lane: &'static str, count: usize) {
         let gauge = self.lane_waiting.get_or_create(&LaneLabel { lane: Word(lane) });
         gauge.set(i64::try_from(count).unwrap_or(i64::MAX));

@@ -17,7 +17,7 @@ impl Format {
         if open > 0.0 && open >= weight(accept, "text/plain") { Self::OpenMetrics } else { Self::Text }
     }
 
-    /// Its `Content-Type`.
+    /// `Content-Type` of the format.
     pub fn content_type(self) -> &'static str {
         match self {
             Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",

@@ -10,7 +10,6 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use http::request::Parts;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
-use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
 use opentelemetry_proto::tonic::trace::v1::span::{Link, SpanKind};
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 use opentelemetry_proto::tonic::trace::v1::{Span as Written, Status};
@@ -19,7 +18,8 @@ use prometheus_client::metrics::family::Family;
 use tokio::sync::mpsc;
 
 use super::export::Export;
-use super::metrics::{Kind, Word};
+use super::labels::Kind;
+use super::span_context::{Counted, Outlet, Place, attribute};
 use super::trace::{Trace, fresh_number};
 
 /// Where spans come from; none do until there is an export.
@@ -28,40 +28,6 @@ pub struct Spans {
     outlet: OnceLock<Arc<Outlet>>,
     counted: Counted,
 }
-
-/// Spans by what became of them. Cheap to clone.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Counted(pub(super) Family<Kind, Counter>);
-
-impl Counted {
-    pub(super) fn count(&self, kind: &'static str, spans: usize) {
-        self.0.get_or_create(&Kind { kind: Word(kind) }).inc_by(u64::try_from(spans).unwrap_or(u64::MAX));
-    }
-}
-
-/// Where spans go.
-#[derive(Debug)]
-struct Outlet {
-    sample: u32,
-    queue: mpsc::Sender<Written>,
-    counted: Counted,
-}
-
-/// Where the next spans of a trace hang.
-#[derive(Debug)]
-pub(super) struct Place {
-    outlet: Arc<Outlet>,
-    trace: u128,
-    span: u64,
-}
-
-impl PartialEq for Place {
-    fn eq(&self, other: &Self) -> bool {
-        (self.trace, self.span) == (other.trace, other.span)
-    }
-}
-
-impl Eq for Place {}
 
 impl Spans {
     pub(super) fn counted(&self) -> Family<Kind, Counter> {
@@ -97,7 +63,7 @@ impl Spans {
     }
 }
 
-/// One step of a request. It ends when it is dropped. That of a request that is not sampled is nothing.
+/// A step of a request. Dropping it ends it. The span of a request that is not sampled holds nothing.
 #[derive(Debug, Default)]
 pub struct Span(Option<Box<Open>>);
 
@@ -184,14 +150,14 @@ impl Span {
         }
     }
 
-    /// It did not end well.
+    /// Marks the span as failed.
     pub fn failed(&mut self, why: &str) {
         if let Some(open) = &mut self.0 {
             open.written.status = Some(Status { message: why.to_owned(), code: StatusCode::Error.into() });
         }
     }
 
-    /// Its work was done by somebody else: `leader` stands for the step that did it.
+    /// Links the span to that of `leader`, which did the work.
     pub fn link(&mut self, leader: Option<&Trace>) {
         let (Some(open), Some(leader)) = (&mut self.0, leader.and_then(Trace::place)) else { return };
         if open.trace.place().is_none_or(|own| own != leader) {
@@ -222,9 +188,4 @@ impl Drop for Open {
             place.outlet.counted.count("dropped", 1);
         }
     }
-}
-
-/// One attribute of a span or of its resource.
-pub(super) fn attribute(key: &'static str, value: Value) -> KeyValue {
-    KeyValue { key: key.to_owned(), value: Some(AnyValue { value: Some(value) }), ..KeyValue::default() }
 }

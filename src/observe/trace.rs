@@ -2,7 +2,7 @@
 //! in the history of heals.
 //!
 //! A request that comes without an id gets one of 32 hexadecimal digits: the time first, so that ids sort as the
-//! requests came, then 80 random bits. It has the form of a trace id (W3C Trace Context), so that one search finds both.
+//! requests came, then 80 random bits. The id has the form of a trace id (W3C Trace Context), so that one search finds both.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http::header::{HeaderName, HeaderValue};
 
-use super::spans::Place;
+use super::span_context::Place;
 
 /// The id of a request.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -32,7 +32,7 @@ const LONGEST_EXAMPLE: usize = 64;
 /// Digits of an id of our own.
 const DIGITS: usize = 32;
 
-/// Who asked: the id of a request, and the trace that it belongs to. Cheap to clone: nothing is copied.
+/// Id of a request, and the trace that it belongs to. Cheap to clone: nothing is copied.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trace {
     id: HeaderValue,
@@ -113,7 +113,7 @@ impl Trace {
         self.state.as_ref().and_then(|state| state.to_str().ok()).unwrap_or_default()
     }
 
-    /// The same request below a span of its own: from here on that is the parent, and sampled.
+    /// The trace of this request below a span: that span is the parent from here on, and sampled.
     pub(super) fn below(&self, trace: u128, span: u64, place: Place) -> Self {
         let mut text = *b"00-00000000000000000000000000000000-0000000000000000-01";
         write_hex(trace, &mut text[3..35]);
@@ -127,7 +127,7 @@ impl Trace {
         self.put(fields, true);
     }
 
-    /// The same; `replaces`: another parent may stand there.
+    /// Puts id and parent among the fields; `replaces`: what stands there goes.
     pub fn put(&self, fields: &mut HeaderMap, replaces: bool) {
         fields.insert(REQUEST_ID, self.id.clone());
         for (name, value) in [(TRACEPARENT, &self.parent), (TRACESTATE, &self.state)] {
@@ -193,7 +193,7 @@ pub(super) fn fresh_number() -> u128 {
     (now << 80) | (fastrand::u128(..) >> 48)
 }
 
-/// One allocation: digits and reference count together.
+/// Makes an id in one allocation: digits and reference count together.
 fn fresh_id() -> HeaderValue {
     let mut digits = [0; DIGITS];
     write_hex(fresh_number(), &mut digits);

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::header::{self, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{Method, response};
 use tokio::sync::OnceCell;
@@ -156,7 +156,7 @@ impl Drop for Rider<'_> {
     }
 }
 
-/// The same failure once more, for another viewer.
+/// Copies a shared failure for another viewer.
 pub(super) fn again(error: Arc<UpstreamError>) -> UpstreamError {
     let error = match Arc::try_unwrap(error) {
         Ok(own) => return own,
@@ -184,11 +184,6 @@ pub(super) fn again(error: Arc<UpstreamError>) -> UpstreamError {
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct Another(#[source] Arc<UpstreamError>);
-
-/// The value of a field, where it has just one.
-pub(super) fn text(fields: &HeaderMap, name: HeaderName) -> &str {
-    fields.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
-}
 
 #[cfg(test)]
 mod tests {

@@ -8,7 +8,7 @@ use http::header::{self, HeaderMap, HeaderValue};
 use http::request::Parts;
 use http::{Method, Response, StatusCode};
 
-use super::collapse::text;
+use super::whole::text;
 use crate::config::settings::RouteKind;
 use crate::upstream::Body;
 
@@ -22,7 +22,7 @@ const A_DAY: &str = "86400";
 const EXPOSED: [&str; 6] =
     ["Retry-After", "Heal-Status", "Cache-Status", "X-Request-ID", "Server-Timing", "Proxy-Status"];
 
-/// The same, as they stand where nobody else exposes anything.
+/// Value of `Access-Control-Expose-Headers` where the upstream exposes nothing.
 const ALL_EXPOSED: &str = "Retry-After, Heal-Status, Cache-Status, X-Request-ID, Server-Timing, Proxy-Status";
 
 /// Is this OPTIONS one that is answered here if the upstream does not?
@@ -88,7 +88,7 @@ pub fn open(asked: &HeaderMap, fields: &mut HeaderMap) {
     expose(fields);
 }
 
-/// Whoever may read an answer may read our fields in it, besides those that the upstream exposes.
+/// Exposes our fields to scripts that may read the answer, besides those that the upstream exposes.
 pub fn expose(fields: &mut HeaderMap) {
     const NAMES: header::HeaderName = header::ACCESS_CONTROL_EXPOSE_HEADERS;
     if !fields.contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN) {

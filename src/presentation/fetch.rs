@@ -34,7 +34,7 @@ impl Desk {
         if !holds && !is_document(&wanted.onward.method, &head) {
             return Ok(Made::Streams(Response::from_parts(head, body)));
         }
-        let budget = self.budget.of(wanted.caller.client());
+        let budget = self.budget.of(wanted.caller.holder());
         Ok(match gather(body, self.settings.presentation.max_body, &budget).await {
             Gathered::Whole(body) => Made::Whole(Whole::new(head, body)),
             Gathered::Refused(body) => {

@@ -21,7 +21,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead as _, ReadBuf};
 
-use super::collapse::text;
+use super::whole::text;
 use super::whole::{Gathered, Whole, gather};
 use super::{Desk, Presented, Presenter, cors, repair};
 use crate::index::{IndexError, Stored};
@@ -39,7 +39,7 @@ const PIECE: usize = 64 << 10;
 /// What became of a request.
 #[derive(Debug)]
 pub enum Gateway {
-    /// It is none for the gateway.
+    /// The request is none for the gateway.
     Elsewhere,
     /// There is no such manifest.
     Unknown,
@@ -71,7 +71,7 @@ impl Presenter {
                 Box::pin(desk.collection(asked.uri.query(), &desk.base(base))).await
             }
             Method::GET | Method::HEAD => {
-                Box::pin(desk.stored(name, asked, &desk.budget.of(Some(&client())))).await
+                Box::pin(desk.stored(name, asked, &desk.budget.of(Some(client())))).await
             }
             Method::OPTIONS => Some(cors::permission(&asked.headers)),
             _ => Some(not_allowed(&asked.headers)),
@@ -162,7 +162,7 @@ impl Desk {
         Ok(Some(json))
     }
 
-    /// One manifest out of its file.
+    /// Answers with a manifest out of its file.
     async fn stored(self: &Arc<Self>, name: &str, asked: &Parts, budget: &Budget) -> Option<Response<Body>> {
         let uri = String::from_utf8(URL_SAFE_NO_PAD.decode(name).ok()?).ok()?;
         let desk = Arc::clone(self);

@@ -69,11 +69,11 @@ pub struct Wanted {
     pub public: Uri,
     /// The head as it goes upstream.
     pub onward: Parts,
-    /// Who asks.
+    /// Id of the request.
     pub trace: Trace,
     /// On whose behalf it goes upstream: of the first one who asks, where several share it.
     pub caller: Caller,
-    /// He may have documents built anew (`update=true`).
+    /// True where the viewer may have documents built anew (`update=true`).
     pub may_update: bool,
 }
 
@@ -112,7 +112,7 @@ impl From<Response<Body>> for Presented {
 /// What became of one upstream request.
 enum Made {
     Whole(Whole),
-    /// It is not held: too long, or nothing is to be done with it.
+    /// Not held: too long, or nothing is to be done with it.
     Streams(Response<Body>),
 }
 
@@ -145,7 +145,7 @@ impl Presenter {
         }
     }
 
-    /// The same presenter under other settings: documents that are being asked for are not asked for once more.
+    /// Takes other settings: documents that are being asked for are not asked for once more.
     #[must_use]
     pub fn under(
         &self,
@@ -248,9 +248,9 @@ impl Desk {
         self.settings.presentation.collapse
     }
 
-    /// One request for many viewers.
+    /// Sends one request for many viewers.
     async fn fly(&self, wanted: &Wanted) -> Landed {
-        let budget = self.budget.of(wanted.caller.client());
+        let budget = self.budget.of(wanted.caller.holder());
         match self.make(wanted, Body::Empty, true).await.map(|made| self.under_our_name(made, &budget)) {
             Ok(Made::Whole(whole)) if collapse::may_be_shared(&whole.head) => Landed::shared(whole),
             Ok(Made::Whole(whole)) => Landed::one(whole.answer()),
@@ -274,7 +274,7 @@ impl Desk {
         }
     }
 
-    /// One request for one viewer.
+    /// Sends a request for one viewer.
     async fn alone(&self, wanted: &Wanted, body: Body) -> Result<Presented, UpstreamError> {
         Ok(match self.make(wanted, body, false).await? {
             Made::Whole(whole) => whole.answer(),
@@ -324,7 +324,7 @@ impl Desk {
             && presentation.repair
             && is_document(&wanted.onward.method, &whole.head)
         {
-            let budget = self.budget.of(wanted.caller.client());
+            let budget = self.budget.of(wanted.caller.holder());
             repair::repair(whole, presentation.max_body, &budget, &self.metrics).await;
         }
         Ok(made)

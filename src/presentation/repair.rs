@@ -20,7 +20,7 @@ const REPAIRED: HeaderName = HeaderName::from_static("iiif-mender-repaired");
 /// What was found.
 #[derive(Debug, PartialEq, Eq)]
 enum Found {
-    /// It is JSON, or in a coding that is not read here.
+    /// JSON, or in a coding that is not read here.
     Nothing,
     Mended(Bytes),
     Hopeless,

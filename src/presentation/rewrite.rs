@@ -29,7 +29,7 @@ pub struct Rewrite {
     reach: usize,
     /// The longest document that is held to be unpacked.
     pub(super) longest: usize,
-    /// The same URL, as `X-Forwarded-*` say it.
+    /// The public URL, as `X-Forwarded-*` say it.
     pub(super) told: [(HeaderName, HeaderValue); 3],
 }
 
@@ -95,7 +95,7 @@ impl Rewrite {
 }
 
 enum Judged {
-    /// It names us, from here to there.
+    /// The URL names us, from `start` to `end`.
     Ours {
         start: usize,
         end: usize,

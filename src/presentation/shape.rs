@@ -40,7 +40,7 @@ impl Rewrite {
         }
     }
 
-    /// The same answer with our URLs. Anything but JSON keeps its body.
+    /// Rewrites the URLs of an answer. Anything but JSON keeps its body.
     ///
     /// `no-transform` is not heeded: for its viewers this gateway is the origin, and whoever configures another host
     /// name wants its URLs (RFC 9110 section 7.7 is about intermediaries that nobody asked).
@@ -73,7 +73,7 @@ impl Rewrite {
         Response::from_parts(head, body)
     }
 
-    /// The same for a document that is held for several viewers.
+    /// Rewrites a document that is held for several viewers.
     pub(super) fn apply_whole(self: &Arc<Self>, head: &mut http::response::Parts, body: &mut Bytes) {
         let answer = Response::from_parts(head.clone(), Body::from(body.clone()));
         let (mut rewritten, shaped) = self.apply(answer).into_parts();

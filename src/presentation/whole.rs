@@ -9,7 +9,6 @@ use http_body::Body as _;
 use http_body_util::BodyExt as _;
 
 use super::Presented;
-use super::collapse::text;
 use crate::outcome::Outcome;
 use crate::upstream::coding::Coding;
 use crate::upstream::{Body, Budget};
@@ -123,4 +122,9 @@ pub(super) fn is_json(fields: &HeaderMap) -> bool {
     let suffix = kind.len().checked_sub("+json".len()).and_then(|at| kind.get(at..));
     kind.eq_ignore_ascii_case("application/json")
         || suffix.is_some_and(|suffix| suffix.eq_ignore_ascii_case("+json"))
+}
+
+/// The value of a field, where it has just one.
+pub(super) fn text(fields: &HeaderMap, name: http::HeaderName) -> &str {
+    fields.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
 }

@@ -44,7 +44,7 @@ impl Via {
     }
 }
 
-/// One of 64 slots, by length and first letter: `content-length` and `http2-settings` are of one length, and every answer
+/// Slot of a name, 0 to 63, by length and first letter: `content-length` and `http2-settings` are of one length, and every answer
 /// has the one.
 #[expect(clippy::cast_possible_truncation, reason = "less than 64")]
 const fn slot(name: &str) -> u32 {
@@ -61,7 +61,7 @@ pub(super) struct Names<const N: usize> {
 }
 
 impl<const N: usize> Names<N> {
-    /// These names, lower-case.
+    /// Creates a set of names, which must be lower-case.
     pub(super) const fn new(names: [&'static str; N]) -> Self {
         let (mut slots, mut at) = (0, 0);
         while at < N {

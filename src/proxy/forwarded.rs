@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
 /// Elements of all fields that are looked at; a longer chain is nobody's.
 const MOST: usize = 32;
 
-/// One proxy's words about the request that it was sent.
+/// An element of `Forwarded`: what a proxy says of the request that it was sent.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Element {
     /// `for`: who sent it the request; `None` where it hides that (`unknown`, `_name`) or does not say.
@@ -33,7 +33,7 @@ pub fn parse(field: &[u8]) -> Option<Vec<Element>> {
     Some(elements)
 }
 
-/// Our own element: `for=192.0.2.7;host="iiif.example:8080";proto=https`.
+/// Makes the element of this proxy: `for=192.0.2.7;host="iiif.example:8080";proto=https`.
 pub fn element(client: IpAddr, host: &str, proto: &str) -> String {
     let mut text = String::with_capacity(64);
     // Only an IPv6 address has what a token may not hold (section 6).
@@ -55,7 +55,7 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// One proxy's pairs. No name may come twice (section 4).
+    /// Reads the pairs of an element. No name may come twice (section 4).
     fn element(&mut self) -> Option<Element> {
         let (mut element, mut seen) = (Element::default(), Vec::new());
         loop {

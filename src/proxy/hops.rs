@@ -18,23 +18,23 @@ pub(super) const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forward
 const FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 pub(super) const FORWARDED_PATH: HeaderName = HeaderName::from_static("x-forwarded-path");
 
-/// Who asks. Cheap to clone.
+/// The client at the other end of a connection. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Viewer {
     /// The other end of the connection.
     pub peer: SocketAddr,
     /// The connection is encrypted.
     pub tls: bool,
-    /// Its other end showed a certificate, which was asked for and is good.
+    /// True where the client showed a certificate that was asked for and is good.
     pub certified: bool,
     /// What it holds of the capacity that all share.
     pub client: Arc<Client>,
-    /// Its address, as it stands in `X-Forwarded-For`: written once for all requests of the connection.
+    /// Address of the client, as it stands in `X-Forwarded-For`: written once for all requests of the connection.
     address: HeaderValue,
 }
 
 impl Viewer {
-    /// Whoever is at the other end of a plain connection.
+    /// Creates the client of a connection without TLS.
     pub fn new(peer: SocketAddr, client: Arc<Client>) -> Self {
         let address = HeaderValue::from_maybe_shared(Bytes::from(peer.ip().to_canonical().to_string()));
         let address = address.unwrap_or(HeaderValue::from_static("unknown"));
@@ -121,7 +121,7 @@ pub fn client(headers: &HeaderMap, viewer: &Viewer, trusted: &[IpNet]) -> IpAddr
     last
 }
 
-/// The same out of `Forwarded`, and the element that says it: the last one that a trusted proxy vouches for.
+/// Reads the client out of `Forwarded`, and the element that names it: the last one that a trusted proxy vouches for.
 fn vouched(headers: &HeaderMap, peer: IpAddr, trusted: &[IpNet]) -> (IpAddr, Element) {
     let (mut last, mut said) = (peer, Element::default());
     let fields = headers.get_all(header::FORWARDED).iter().rev().map(HeaderValue::as_bytes);
@@ -140,7 +140,7 @@ fn vouched(headers: &HeaderMap, peer: IpAddr, trusted: &[IpNet]) -> (IpAddr, Ele
     (last, said)
 }
 
-/// Who asked whom for what: added to what a trusted proxy says, put in place of what anybody else says.
+/// Writes `X-Forwarded-*` and `Forwarded`: added to what a trusted proxy says, in place of what anybody else says.
 ///
 /// SECURITY: Cantaloupe writes `X-Forwarded-Host`, `-Path` and `-ID` into its answers (upstream.md "Headers").
 pub(super) fn forward(headers: &mut HeaderMap, host: &HeaderValue, viewer: &Viewer, trusted: &[IpNet]) {

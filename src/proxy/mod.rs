@@ -109,7 +109,7 @@ impl Proxy {
         Self { rooms: Arc::new(rooms) }
     }
 
-    /// The same proxy under other settings.
+    /// Creates a proxy with other settings and the same limits.
     #[must_use]
     pub fn under(
         &self,

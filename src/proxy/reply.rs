@@ -51,7 +51,7 @@ pub enum Refusal {
     Pending(Duration),
     /// Too many viewers wait already.
     Crowded(Duration),
-    /// This client asks more often than it may.
+    /// The client asks more often than it may (`server.rate`).
     TooOften(Duration),
     /// Too many connections speak another protocol already.
     Upgrades,
@@ -162,7 +162,7 @@ pub(super) struct Asking {
     is_http_1: bool,
     /// What it came with.
     pub(super) found: Found,
-    /// Who asks.
+    /// Address of the client.
     pub(super) client: IpAddr,
     /// Under which name it is followed.
     pub(super) trace: Trace,
@@ -192,7 +192,7 @@ impl Asking {
         span.text("iiif_mender.outcome", outcome.as_str());
     }
 
-    /// One line for each request that is to have one (`[log] access`).
+    /// Logs a request, if it is to have a line (`[log] access`).
     pub(super) fn log(
         &self,
         log: &Log,
@@ -277,7 +277,7 @@ struct Problem<'a> {
     title: &'a str,
     status: u16,
     detail: &'a str,
-    /// This occurrence (RFC 9457 section 3.1.5): what was asked for, and the id of the request.
+    /// `instance` (RFC 9457 section 3.1.5): what was asked for, and the id of the request.
     instance: String,
     request: &'a str,
     code: &'a str,

@@ -21,7 +21,7 @@ pub(super) struct Asked<'a> {
     pub(super) route_kind: RouteKind,
     /// What it came with.
     pub(super) found: Found,
-    /// Who asks.
+    /// Id of the request.
     pub(super) trace: &'a Trace,
     uri: &'a Uri,
     /// Where the path goes on behind the route's prefix.
@@ -34,7 +34,7 @@ impl<'a> Asked<'a> {
         &self.uri.path()[self.rest_at..]
     }
 
-    /// The same with the query, which may hold the identifier.
+    /// Path within the route with the query, which may hold the identifier.
     fn rest_and_query(&self) -> &'a str {
         let target = self.uri.path_and_query().map_or("", |target| target.as_str());
         target.get(self.rest_at..).unwrap_or_default()
@@ -45,7 +45,7 @@ impl<'a> Asked<'a> {
         self.uri
     }
 
-    /// Whose image is asked for, on an image route. Reads the path: once for each request.
+    /// Image that is asked for, on an image route. Reads the path: once for each request.
     pub(super) fn image(&self) -> Option<RoutedImage<'a>> {
         let request = match self.route_kind {
             RouteKind::Image => ImageRequest::parse(self.rest_and_query())?,

@@ -28,7 +28,7 @@ pub(super) struct Upgrades {
     open: Arc<AtomicUsize>,
 }
 
-/// One of them. Free again when dropped.
+/// A permit for a connection that speaks another protocol. Free again when dropped.
 #[derive(Debug)]
 pub(super) struct UpgradePermit {
     open: Arc<AtomicUsize>,
@@ -41,12 +41,12 @@ impl Upgrades {
         Self { all: server.max_upgrades, each: server.max_upgrades_per_client, open: Arc::default() }
     }
 
-    /// The same under other bounds. Who has one keeps it.
+    /// Takes other limits. Connections that have a permit keep it.
     pub(super) fn under(&self, server: &Server) -> Self {
         Self { open: Arc::clone(&self.open), ..Self::of(server) }
     }
 
-    /// One more for this client, if it may have it.
+    /// Takes a permit for this client, if it may have one.
     fn take(&self, client: &Arc<Client>, is_trusted: bool, metrics: &Metrics) -> Option<UpgradePermit> {
         let own = client.upgrade(if is_trusted { usize::MAX } else { self.each })?;
         let fits = |open: usize| (open < self.all).then_some(open + 1);

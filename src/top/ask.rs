@@ -25,7 +25,7 @@ pub enum AskError {
     /// TLS towards it.
     #[error(transparent)]
     Tls(#[from] TlsError),
-    /// It does not answer.
+    /// No answer.
     #[error("{name} gives no answer: {why}; does iiif-mender run there? ([admin] listen, or --url)")]
     Silent {
         /// Whom we asked.
@@ -33,7 +33,7 @@ pub enum AskError {
         /// What went wrong.
         why: String,
     },
-    /// It answers otherwise.
+    /// An answer with another status.
     #[error("{name} answers {status}; {advice}")]
     Status {
         /// Whom we asked.
@@ -43,7 +43,7 @@ pub enum AskError {
         /// What to do.
         advice: &'static str,
     },
-    /// It answers something else.
+    /// An answer that is not iiif-mender's.
     #[error("{name} does not answer as an iiif-mender does: {why}")]
     Strange {
         /// Whom we asked.

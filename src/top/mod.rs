@@ -97,7 +97,7 @@ fn once(stats: &Stats, name: &str, out: &mut dyn Write) -> Result<(), TopError> 
     Ok(())
 }
 
-/// One look as text.
+/// Renders a snapshot as text.
 fn page(stats: &Stats, name: &str) -> String {
     let (width, height) = PAGE;
     // Drawing into memory cannot fail.

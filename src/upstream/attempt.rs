@@ -10,11 +10,12 @@ use tokio::time::timeout;
 
 use super::Admission;
 use super::body::Body;
+use super::carrier::Carrier;
 use super::connection::SendFailure;
 use super::error::UpstreamError;
-use super::lease::{Carrier, Lease};
+use super::exchange::Exchange;
+use super::lease::Lease;
 use super::server::{Load, Miss};
-use super::transfer::{Exchange, Transfer};
 use crate::config::settings::Timeouts;
 
 /// When a client leaves, its answer may still come within this time: then the connection is kept. Longer, and the server
@@ -37,12 +38,12 @@ impl Attempt {
         Self { admission, sent: None }
     }
 
-    /// One whose head was answered already.
+    /// An attempt whose head was answered already.
     pub(super) fn sent(admission: Admission, carrier: Carrier, load: Load) -> Self {
         Self { admission: Some(admission), sent: Some((carrier, load)) }
     }
 
-    /// One request to this server. Where a kept-alive connection turns out to have been closed under it, it goes out
+    /// Sends the request to this server. Where a kept-alive connection turns out to have been closed under it, it goes out
     /// once more on a new one: always if it was never written, and if it was, then only without a body and when no
     /// byte of an answer came. `repeated`: it was written before and must not be written a third time. The body is
     /// taken when it goes out.
@@ -126,7 +127,7 @@ impl Drop for Attempt {
             runtime.spawn(timeout(LINGER, async move {
                 let Some(incoming) = carrier.answer().await else { return };
                 let exchange = Exchange { incoming, lease: Lease::new(carrier, load, LINGER), admission };
-                let _read = Body::from_upstream(Transfer::new(None, Some(exchange))).collect(LONGEST).await;
+                let _read = exchange.into_body().collect(LONGEST).await;
             }));
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,8 +12,8 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
-use super::receive::Ahead;
-use super::tee::{Teed, is_over};
+use super::error::BodyError;
+use super::tee::Teed;
 use super::transfer::Transfer;
 use super::upload::{FromViewer, Progress};
 
@@ -27,66 +27,25 @@ pub enum Body {
     Full(Bytes),
     /// What a viewer sends.
     Viewer(Box<FromViewer>),
-    /// What an upstream answers.
-    Upstream(Box<FromUpstream>),
     /// The beginning is here, the rest still streams.
     Chain(VecDeque<Bytes>, Box<Body>),
-    /// A task reads it.
-    Ahead(Box<Ahead>),
     /// The end of a body whose length was not known.
     End,
-    /// It is known to break here.
+    /// A body that breaks here.
     Broken(Break),
     /// Somebody listens.
     Teed(Box<Teed>),
-    /// Made by another room.
+    /// Made elsewhere.
     Shaped(Shaped),
 }
 
-/// A body that another room makes.
+/// A body that is made elsewhere.
 pub struct Shaped(Pin<Box<dyn HttpBody<Data = Bytes, Error = BodyError> + Send + Sync>>);
 
 impl std::fmt::Debug for Shaped {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Shaped").finish_non_exhaustive()
     }
-}
-
-/// Why a body ended before its end. The peer sees an aborted message, never a clean short one.
-#[derive(Debug, thiserror::Error)]
-pub enum BodyError {
-    /// The upstream cut it.
-    #[error("the upstream cut the body")]
-    Upstream(#[source] hyper::Error),
-    /// The viewer cut it.
-    #[error("the viewer cut the body")]
-    Viewer(#[source] hyper::Error),
-    /// The same, told by a connection that keeps the cause to itself.
-    #[error("the viewer cut the body")]
-    ViewerCut,
-    /// The viewer sends more than is taken.
-    #[error("the body is longer than this server takes")]
-    ViewerTooLong,
-    /// The viewer was silent for too long in the middle.
-    #[error("the viewer stalled in the middle of a body")]
-    ViewerStalled,
-    /// The upstream was silent for too long in the middle.
-    #[error("the upstream stalled in the middle of a body")]
-    Stalled,
-    /// Other clients waited for the permit of this request, and its own client did not move.
-    #[error("the client did not move while others waited")]
-    Ended,
-    /// It cannot be unpacked, or its file cannot be read to the end.
-    #[error("the body cannot be read to its end")]
-    Unreadable(#[source] std::io::Error),
-}
-
-/// A streaming answer. Holds its permit and its connection until it ends, or until others need them more.
-#[derive(Debug)]
-pub struct FromUpstream {
-    transfer: Arc<Transfer>,
-    /// It broke.
-    end: Option<Break>,
 }
 
 /// A body's bad end.
@@ -105,7 +64,7 @@ impl Break {
     }
 
     /// Pending once, then the error, then nothing.
-    fn poll(&mut self, cx: &Context<'_>) -> Poll<Option<BodyError>> {
+    pub(super) fn poll(&mut self, cx: &Context<'_>) -> Poll<Option<BodyError>> {
         if !self.paused {
             self.paused = true;
             cx.waker().wake_by_ref();
@@ -114,19 +73,14 @@ impl Break {
         Poll::Ready(self.error.take())
     }
 
-    fn is_told(&self) -> bool {
+    pub(super) fn is_told(&self) -> bool {
         self.error.is_none()
     }
 }
 
 impl Body {
-    /// The body of an answer that streams.
-    pub(super) fn from_upstream(transfer: Arc<Transfer>) -> Self {
-        Self::Upstream(Box::new(FromUpstream { transfer, end: None }))
-    }
-
     /// How it may be ended when others wait; `None`: it holds nothing that anybody waits for.
-    pub(super) fn transfer(&self) -> Option<&Arc<Transfer>> {
+    pub(super) fn transfer(&self) -> Option<&Arc<Transfer<()>>> {
         match self {
             Self::Viewer(upload) => Some(upload.transfer()),
             Self::Chain(_, rest) => rest.transfer(),
@@ -145,7 +99,7 @@ impl Body {
 
     /// A viewer's request body; `Empty` for a GET, HEAD or OPTIONS without one, so that the request may be repeated.
     ///
-    /// It breaks with [`BodyError::ViewerTooLong`] after `most` bytes, and with [`BodyError::ViewerStalled`] when fewer
+    /// The body breaks with [`BodyError::ViewerTooLong`] after `most` bytes, and with [`BodyError::ViewerStalled`] when fewer
     /// than `min_rate` bytes come in a second.
     pub fn from_viewer(method: &Method, incoming: Incoming, most: usize, min_rate: usize) -> Self {
         let repeatable = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
@@ -157,7 +111,7 @@ impl Body {
     }
 
     /// The same body; `done` gets all of it once it has gone by whole, or nothing once it is longer than `most` bytes.
-    /// Of a body that breaks, or that nobody reads to its end, it is not told.
+    /// `done` is not called for a body that breaks or that nobody reads to its end.
     #[must_use]
     pub fn tee(self, most: usize, done: impl FnOnce(Option<Vec<Bytes>>) + Send + Sync + 'static) -> Self {
         Self::Teed(Box::new(Teed::new(self, most, Box::new(done))))
@@ -168,7 +122,7 @@ impl Body {
         Self::Broken(Break::new(error))
     }
 
-    /// A body that another room makes.
+    /// A body that is made elsewhere.
     pub fn shaped(body: impl HttpBody<Data = Bytes, Error = BodyError> + Send + Sync + 'static) -> Self {
         Self::Shaped(Shaped(Box::pin(body)))
     }
@@ -213,17 +167,9 @@ impl HttpBody for Body {
                 Poll::Ready(Some(Ok(Frame::data(bytes))))
             }
             Self::Viewer(upload) => upload.poll_frame(cx),
-            Self::Upstream(stream) => stream.poll_frame(cx),
             Self::Chain(begun, rest) => match begun.pop_front() {
                 Some(bytes) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
                 None => Pin::new(&mut **rest).poll_frame(cx),
-            },
-            Self::Ahead(ahead) => match ready!(ahead.poll_next(cx)) {
-                Ok(bytes) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
-                Err(rest) => {
-                    *self = rest;
-                    self.poll_frame(cx)
-                }
             },
             Self::Broken(end) => end.poll(cx).map(|error| error.map(Err)),
             Self::Teed(teed) => teed.poll_frame(cx),
@@ -234,9 +180,8 @@ impl HttpBody for Body {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty | Self::End => true,
-            Self::Full(_) | Self::Ahead(_) => false,
+            Self::Full(_) => false,
             Self::Viewer(upload) => upload.is_end_stream(),
-            Self::Upstream(stream) => stream.is_end_stream(),
             Self::Chain(begun, rest) => begun.is_empty() && rest.is_end_stream(),
             Self::Broken(end) => end.is_told(),
             Self::Teed(teed) => teed.is_end_stream(),
@@ -249,7 +194,6 @@ impl HttpBody for Body {
             Self::Empty => SizeHint::with_exact(0),
             Self::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Self::Viewer(upload) => upload.size_hint(),
-            Self::Upstream(stream) => stream.size_hint(),
             Self::Chain(begun, rest) => {
                 let here: u64 = begun.iter().map(|bytes| bytes.len() as u64).sum();
                 let there = rest.size_hint();
@@ -260,59 +204,9 @@ impl HttpBody for Body {
                 }
                 hint
             }
-            Self::Broken(_) | Self::Ahead(_) | Self::End => SizeHint::default(),
+            Self::Broken(_) | Self::End => SizeHint::default(),
             Self::Teed(teed) => teed.size_hint(),
             Self::Shaped(Shaped(body)) => body.size_hint(),
         }
-    }
-}
-
-impl FromUpstream {
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        if let Some(end) = &mut self.end {
-            return end.poll(cx).map(|error| error.map(Err));
-        }
-        let mut held = self.transfer.lock();
-        let Some(exchange) = &mut *held else {
-            drop(held);
-            return if self.transfer.is_ended() {
-                self.breaks(BodyError::Ended, cx)
-            } else {
-                Poll::Ready(None)
-            };
-        };
-        let polled = Pin::new(&mut *exchange).poll_frame(cx);
-        // Given back as early as possible: the last frame, not the call after it.
-        let is_over = match &polled {
-            Poll::Ready(frame) => is_over(&*exchange, frame.as_ref()),
-            Poll::Pending => false,
-        };
-        if is_over && let Some(mut exchange) = held.take() {
-            exchange.lease.end();
-        }
-        drop(held);
-        self.transfer.waits_for_client(polled.is_ready());
-        match ready!(polled) {
-            Some(Err(error)) => self.breaks(error, cx),
-            frame => Poll::Ready(frame),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.end.as_ref().is_some_and(Break::is_told)
-            || self.end.is_none() && self.transfer.lock().is_none() && !self.transfer.is_ended()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.transfer.lock().as_ref().map_or_else(SizeHint::default, HttpBody::size_hint)
-    }
-
-    fn breaks(
-        &mut self,
-        error: BodyError,
-        cx: &Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let end = self.end.insert(Break::new(error));
-        end.poll(cx).map(|error| error.map(Err))
     }
 }

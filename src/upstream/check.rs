@@ -10,7 +10,6 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use super::attempt::Attempt;
 use super::body::Body;
 use super::server::{Load, Server};
-use super::transfer::Transfer;
 use super::{Upstream, own_request};
 use crate::config::settings::{Health, Timeouts};
 
@@ -54,7 +53,7 @@ impl Upstream {
     }
 }
 
-/// One check of one server.
+/// Checks one server once.
 async fn look(server: &Arc<Server>, check: &Check) {
     let patience = check.timeout;
     let times = Timeouts { connect: patience, first_byte: patience, body: patience };
@@ -65,9 +64,9 @@ async fn look(server: &Arc<Server>, check: &Check) {
     let good = match asked {
         Ok(Ok(answer)) => {
             let good = answer.status() == check.status;
-            let exchange = attempt.answered(answer.into_body(), patience);
-            let body = Body::from_upstream(Transfer::new(None, exchange));
-            let _read = timeout(patience, body.collect(LONGEST)).await;
+            if let Some(exchange) = attempt.answered(answer.into_body(), patience) {
+                let _read = timeout(patience, exchange.into_body().collect(LONGEST)).await;
+            }
             good
         }
         Ok(Err(_)) | Err(_) => false,

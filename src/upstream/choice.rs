@@ -11,7 +11,7 @@ use super::server::{Load, Server};
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Tried {
     servers: u64,
-    /// One that is out was among them.
+    /// A server that is out was tried.
     unfit: bool,
 }
 

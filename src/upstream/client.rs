@@ -9,14 +9,14 @@ use http::Version;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 
-use super::held::{Budget, Share, add};
+use super::memory_budget::{Budget, Holder, Share, add};
 use super::permits::{Permit, Permits};
 use crate::config::settings::RouteKind;
 
-/// One client may hold a quarter of the permits of an upstream. (And a quarter of the memory: see [`Budget`].)
+/// A client may hold at most 1/4 of the permits of an upstream. (And 1/4 of the memory: see [`Budget`].)
 const QUARTER: usize = 4;
 
-/// So many requests at once are allowed to a client however few permits there are.
+/// Requests at once that a client may have, however few permits there are.
 const LEAST: usize = 4;
 
 /// All clients that have a connection or a request at this moment. Cheap to clone.
@@ -35,7 +35,7 @@ struct Registry {
     ended: Counter,
 }
 
-/// One address, or one IPv6 network of 64 bits: its connections, its requests and its memory.
+/// A client: an IPv4 address or an IPv6 network of 64 bits, with its connections, requests and memory.
 #[derive(Debug)]
 pub struct Client {
     address: IpAddr,
@@ -48,11 +48,11 @@ pub struct Client {
     bytes: AtomicUsize,
 }
 
-/// One connection of a client: counts until it is dropped.
+/// A connection of a client: counts until it is dropped.
 #[derive(Debug)]
 pub struct ClientConnection(Arc<Client>);
 
-/// One connection of a client that speaks another protocol than HTTP: counts until it is dropped.
+/// A connection of a client that speaks another protocol than HTTP: counts until it is dropped.
 #[derive(Debug)]
 pub struct ClientUpgrade(Arc<Client>);
 
@@ -69,9 +69,9 @@ pub struct Caller {
     viewer: Option<(Arc<Client>, RouteKind)>,
     /// A trusted proxy that does not say for whom it asks, and may ask for many.
     is_unbounded: bool,
-    /// Its connection carries other answers at the same time.
+    /// The connection carries other answers at the same time (HTTP/2).
     shares_connection: bool,
-    /// Who asks takes in the whole answer, and counts it.
+    /// The caller takes in the whole answer, and counts it.
     collects: bool,
     /// A permit of its client, if it waited for one already.
     permit: Option<Arc<Mutex<Option<Permit>>>>,
@@ -84,19 +84,19 @@ impl Caller {
         Self { viewer: Some((client, kind)), shares_connection, ..Self::default() }
     }
 
-    /// The same without a share of its own in permits.
+    /// This caller without a permit limit of its own.
     #[must_use]
     pub fn unbounded(self) -> Self {
         Self { is_unbounded: true, ..self }
     }
 
-    /// The same request, whose answer is taken in at once by who asks: it need not be read before.
+    /// This caller, which takes in the whole answer at once: `receive` need not read it before.
     #[must_use]
     pub fn collecting(self) -> Self {
         Self { collects: true, ..self }
     }
 
-    /// The same with a permit of its client, for its next request.
+    /// This caller with a permit of its client, for its next request.
     pub(super) fn with_permit(&self, permit: Permit) -> Self {
         Self { permit: Some(Arc::new(Mutex::new(Some(permit)))), ..self.clone() }
     }
@@ -109,9 +109,14 @@ impl Caller {
         self.collects
     }
 
-    /// Whose request it is; `None`: our own.
+    /// Client that sent the request; `None`: a request of our own.
     pub fn client(&self) -> Option<&Arc<Client>> {
         self.viewer.as_ref().map(|(client, _)| client)
+    }
+
+    /// Holder of the memory that bodies of this caller take, for [`Budget::of`]; `None`: the proxy itself.
+    pub fn holder(&self) -> Option<Arc<dyn Holder>> {
+        self.client().map(|client| Arc::clone(client) as _)
     }
 
     pub(super) fn kind(&self) -> Option<RouteKind> {
@@ -205,13 +210,13 @@ impl Client {
         self.connections.load(Relaxed)
     }
 
-    /// One more connection, if the client has fewer than `most`.
+    /// Counts one more connection, if the client has fewer than `most`.
     pub fn connect(self: &Arc<Self>, most: usize) -> Option<ClientConnection> {
         add(&self.connections, 1, most)?;
         Some(ClientConnection(Arc::clone(self)))
     }
 
-    /// One more connection that speaks another protocol, if the client has fewer than `most`.
+    /// Counts one more connection that speaks another protocol, if the client has fewer than `most`.
     pub fn upgrade(self: &Arc<Self>, most: usize) -> Option<ClientUpgrade> {
         add(&self.upgrades, 1, most)?;
         Some(ClientUpgrade(Arc::clone(self)))
@@ -226,19 +231,20 @@ impl Client {
         self.permits.taken()
     }
 
-    /// What it has of the memory for bodies, in bytes.
-    pub(super) fn bytes(&self) -> &AtomicUsize {
-        &self.bytes
-    }
-
     /// Memory for bytes of an answer or upload that wait for this client; `None`: its share, or that of all, is used up.
     pub(super) fn take(self: &Arc<Self>, bytes: usize) -> Option<Share> {
-        self.registry.budget.take_waiting(bytes, self)
+        self.registry.budget.take_waiting(bytes, Arc::clone(self) as _)
+    }
+}
+
+impl Holder for Client {
+    fn bytes(&self) -> &AtomicUsize {
+        &self.bytes
     }
 }
 
 impl ClientConnection {
-    /// Whose connection it is.
+    /// Client of this connection.
     pub fn client(&self) -> &Arc<Client> {
         &self.0
     }

@@ -33,10 +33,10 @@ const BROTLI_PIECE: usize = 4 << 10;
 /// Why a document cannot be unpacked.
 #[derive(Debug, thiserror::Error)]
 pub enum CodingError {
-    /// It is none of what its head says.
+    /// The bytes are not what `Content-Encoding` says.
     #[error("unpacking it failed")]
     Broken(#[source] std::io::Error),
-    /// It is longer than allowed.
+    /// The unpacked document is longer than allowed.
     #[error("it is longer than {0} bytes")]
     TooLong(usize),
 }

@@ -17,7 +17,8 @@ use hyper_util::rt::TokioIo;
 use tokio::task::AbortHandle;
 use tokio_util::io::InspectReader;
 
-use super::body::{Body, BodyError};
+use super::body::Body;
+use super::error::BodyError;
 use super::upload::{Progress, Silence};
 use crate::config::settings::Timeouts;
 
@@ -25,12 +26,12 @@ use crate::config::settings::Timeouts;
 /// too little for a tile, and too much for hundreds of connections (docs/decisions/0004-the-data-path.md).
 pub(super) const READ_BUFFER: usize = 64 * 1024;
 
-/// One connection; at most one request at a time.
+/// An HTTP/1.1 connection; at most one request at a time.
 #[derive(Debug)]
 pub(super) struct Connection {
     sender: http1::SendRequest<Body>,
     driver: AbortHandle,
-    /// It carries a request whose answer was not read to its end.
+    /// A request is under way whose answer was not read to its end.
     busy: bool,
     /// Bytes came since its last request was sent.
     heard: Arc<AtomicBool>,
@@ -40,7 +41,7 @@ pub(super) struct Connection {
     upload: Option<Arc<Progress>>,
     /// How long it waits for the head of an answer, or the next piece of its body.
     pub(super) waits: Silence,
-    /// It carries one request, and no other one after that.
+    /// The connection carries a single request, and no other one after that.
     pub(super) alone: bool,
     /// When it was last given back to the pool.
     pub(super) idle_since: Instant,
@@ -66,13 +67,13 @@ pub(super) enum SendFailure {
     Unsent,
     /// The connection was closed under a request without a body before any byte of an answer.
     Stale,
-    /// The same after some bytes of an answer.
+    /// The connection was closed after some bytes of an answer.
     Ended,
     /// No answer in time.
     Late,
     /// The viewer did not send its whole body.
     Viewer(BodyError),
-    /// It cannot be written as a request of HTTP/2.
+    /// The target cannot be written as a request of HTTP/2.
     Target,
     /// Anything else.
     Broken(hyper::Error),
@@ -116,7 +117,7 @@ impl Connection {
         })
     }
 
-    /// Its last request was not answered yet.
+    /// True while the last request has no answer.
     pub(super) fn is_awaited(&self) -> bool {
         self.answer.is_some()
     }
@@ -132,7 +133,7 @@ impl Connection {
         self.sender.is_closed()
     }
 
-    /// Its answer was read to its end. May it carry the next request? Not while the last one's body still goes
+    /// Marks the connection idle; true: it may carry the next request. It may not while the last request's body still goes
     /// up (the upstream answered early): the next request would wait for that.
     pub(super) fn rest(&mut self, now: Instant) -> bool {
         self.busy = false;

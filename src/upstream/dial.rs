@@ -13,9 +13,9 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tower_service::Service;
 
+use super::carrier::Carrier;
 use super::connection::Connection;
 use super::error::UpstreamError;
-use super::lease::Carrier;
 use super::trunk::Trunks;
 use crate::config::settings::{self, Http2, UpstreamUrl};
 
@@ -32,7 +32,7 @@ pub enum TlsError {
         /// What is wrong with it.
         source: rustls_pki_types::pem::Error,
     },
-    /// Our own certificate or its key cannot be read as PEM.
+    /// The client certificate or its key cannot be read as PEM.
     #[error("[upstream] client_certificate: {path}: {source}; it must be a PEM file that this user can read")]
     Identity {
         /// The file.

@@ -1,9 +1,7 @@
-//! Why an upstream gave no answer. Who failed and how is a variant, never a string.
+//! Why an upstream gave no answer, or a body no end. Who failed and how is a variant, never a string.
 
 use std::error::Error;
 use std::{fmt, io};
-
-use super::body::BodyError;
 
 /// Why an upstream gave no answer.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +42,35 @@ pub enum UpstreamError {
     /// The target cannot be written into a request.
     #[error("not a request target")]
     Target,
+}
+
+/// Why a body ended before its end. The peer sees an aborted message, never a clean short one.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    /// The upstream cut it.
+    #[error("the upstream cut the body")]
+    Upstream(#[source] hyper::Error),
+    /// The viewer cut it.
+    #[error("the viewer cut the body")]
+    Viewer(#[source] hyper::Error),
+    /// The viewer cut the body; the connection does not tell the cause.
+    #[error("the viewer cut the body")]
+    ViewerCut,
+    /// The viewer sends more than is taken.
+    #[error("the body is longer than this server takes")]
+    ViewerTooLong,
+    /// The viewer was silent for too long in the middle.
+    #[error("the viewer stalled in the middle of a body")]
+    ViewerStalled,
+    /// The upstream was silent for too long in the middle.
+    #[error("the upstream stalled in the middle of a body")]
+    Stalled,
+    /// Other clients waited for the permit of this request, and its own client did not move.
+    #[error("the client did not move while others waited")]
+    Ended,
+    /// The body cannot be unpacked, or its file cannot be read to the end.
+    #[error("the body cannot be read to its end")]
+    Unreadable(#[source] std::io::Error),
 }
 
 /// An error with its causes, in one line.
@@ -105,7 +132,7 @@ impl UpstreamError {
         })
     }
 
-    /// This error and its causes; what an I/O error wraps is a cause as well, though `source` passes over it.
+    /// Iterates over the error and its causes. What an I/O error wraps is a cause as well, though `source` passes over it.
     fn causes(&self) -> impl Iterator<Item = &(dyn Error + 'static)> {
         std::iter::successors(Some(self as &(dyn Error + 'static)), |&error| {
             let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);

@@ -1,6 +1,6 @@
 //! Fetching whole documents by their URL, for the sources of the index: redirects, compression, bounds.
 //!
-//! This is the one place where a URL is an address to call and not a name, so whoever asks says which URLs may be
+//! A URL is an address to call here, and not a name as elsewhere. So the caller says which URLs may be
 //! asked for at all, and is asked again at each redirect.
 
 use std::collections::HashMap;
@@ -80,10 +80,10 @@ pub struct Fetcher {
 /// Scheme, authority, and where to connect instead.
 type Server = (Scheme, Authority, Vec<Authority>);
 
-/// One document to fetch.
+/// A document to fetch.
 #[derive(Clone, Copy)]
 pub struct Ask<'a> {
-    /// Its URL.
+    /// URL of the document.
     pub url: &'a str,
     /// What is wanted.
     pub accept: &'static str,
@@ -102,7 +102,7 @@ pub struct Ask<'a> {
 pub struct Fetched {
     /// The status; redirects have been followed.
     pub status: StatusCode,
-    /// Its fields.
+    /// Header fields of the answer.
     pub fields: HeaderMap,
     body: Bytes,
 }

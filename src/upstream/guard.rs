@@ -27,9 +27,9 @@ pub struct Allowed {
     pub mark: u64,
     /// Path and query to ask for upstream.
     pub visit: String,
-    /// The same with `update=true`.
+    /// Request target of the canvas with `update=true`.
     pub rebuild: String,
-    /// The same, built beside the stored one; `None`: the name says itself what is left out.
+    /// Request target of a canvas that is built beside the stored one; `None`: the canvas URL has a `disallow` of its own.
     pub variant: Option<String>,
 }
 

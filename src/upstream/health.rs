@@ -9,11 +9,11 @@ use crate::config::settings;
 /// How a server stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
-    /// It is asked.
+    /// In use.
     Up,
-    /// It was out and could be dialled: one request at a time may show that it is well.
+    /// Was out and could be dialled: one request at a time tries it.
     Trial,
-    /// It is passed over.
+    /// Passed over.
     Out,
 }
 
@@ -38,7 +38,7 @@ struct Rare {
     pause: Duration,
     /// When it may be dialled again, while it is out.
     due: Option<Instant>,
-    /// Its checks say that it is not well.
+    /// The active checks say that the server is not well.
     refuted: bool,
     good_checks: u32,
     bad_checks: u32,
@@ -62,7 +62,7 @@ impl Health {
         self.failures.load(Ordering::Relaxed)
     }
 
-    /// It answered. `Some`: it stands otherwise than before.
+    /// Records an answer. Returns the new status where it changed.
     pub(super) fn good(&self) -> Option<Standing> {
         if self.failures.load(Ordering::Relaxed) == 0 && self.standing.load(Ordering::Relaxed) == UP {
             return None;
@@ -78,7 +78,7 @@ impl Health {
         self.now_stands(UP)
     }
 
-    /// It could not be reached, or gave no answer in time. `Some`: it stands otherwise than before.
+    /// Records a failure: not reached, or no answer in time. Returns the new status where it changed.
     pub(super) fn bad(&self, now: Instant) -> Option<Standing> {
         let failures = self.failures.fetch_add(1, Ordering::Relaxed).saturating_add(1);
         let mut rare = self.lock();
@@ -92,7 +92,7 @@ impl Health {
         self.now_stands(OUT)
     }
 
-    /// It is out, and it is time to dial it: true for one caller, who says [`Health::dialled`] later.
+    /// True when the server is out and due for a dial: for one caller, who reports with [`Health::dialled`].
     pub(super) fn is_due(&self, now: Instant) -> bool {
         if self.standing.load(Ordering::Relaxed) != OUT {
             return false;

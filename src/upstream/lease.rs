@@ -1,65 +1,10 @@
-//! What carries a request and its answer, and what an answer's body holds of it.
+//! What an answer's body holds of its connection.
 
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::request::Parts;
-use hyper::Response;
-use hyper::body::Incoming;
-
-use super::body::Body;
-use super::connection::{Connection, SendFailure};
+use super::carrier::Carrier;
 use super::server::Load;
-use super::trunk::Stream;
-use super::upload::Silence;
-use crate::config::settings::Timeouts;
-
-/// What carries one request and its answer.
-#[derive(Debug)]
-pub(super) enum Carrier {
-    /// An HTTP/1.1 connection, alone.
-    Own(Box<Connection>),
-    /// An HTTP/2 connection, with others.
-    Shared(Stream),
-}
-
-impl Carrier {
-    pub(super) async fn send(
-        &mut self,
-        head: &Parts,
-        body: &mut Body,
-        times: &Timeouts,
-    ) -> Result<Response<Incoming>, SendFailure> {
-        match self {
-            Self::Own(connection) => connection.send(head, body, times).await,
-            // Boxed: what most requests need no room for.
-            Self::Shared(stream) => Box::pin(stream.send(head, body, times)).await,
-        }
-    }
-}
-
-impl Carrier {
-    /// A request was sent on it, of which nobody else knows, and its answer has not come.
-    pub(super) fn is_awaited(&self) -> bool {
-        matches!(self, Self::Own(connection) if connection.is_awaited())
-    }
-
-    /// Waits for that answer.
-    pub(super) async fn answer(&mut self) -> Option<Incoming> {
-        match self {
-            Self::Own(connection) => connection.answer().await,
-            Self::Shared(_) => None,
-        }
-    }
-
-    /// Its timer. One for each request would cost more than the rest of the request's bookkeeping.
-    fn waits(&mut self) -> &mut Silence {
-        match self {
-            Self::Own(connection) => &mut connection.waits,
-            Self::Shared(stream) => &mut stream.waits,
-        }
-    }
-}
 
 /// A connection that carries a body. Dropping it early closes the connection: what is left of the body can
 /// not be told from the next answer. (With HTTP/2 it can, and only the stream is reset.)

@@ -5,6 +5,7 @@
 
 mod attempt;
 mod body;
+mod carrier;
 mod check;
 mod choice;
 mod client;
@@ -13,12 +14,14 @@ mod collector;
 mod connection;
 mod dial;
 mod error;
+mod exchange;
 pub mod fetch;
 mod framing;
 pub mod guard;
 mod health;
 mod held;
 mod lease;
+mod memory_budget;
 mod own;
 mod permits;
 mod pool;
@@ -42,13 +45,14 @@ use hyper::Response;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-pub use body::{Body, BodyError, Break};
+pub use body::{Body, Break};
 pub use client::{Caller, Client, ClientConnection, ClientUpgrade, Clients, one_client};
 pub use collector::Collector;
 pub use dial::{TlsError, client_tls};
-pub use error::{Chain, UpstreamError};
+pub use error::{BodyError, Chain, UpstreamError};
 pub use health::Standing;
-pub use held::{Budget, Held, Share};
+pub use held::Held;
+pub use memory_budget::{Budget, Share};
 pub use own::{own_request, server_of};
 pub use server::ServerState;
 pub use upgrade::{Tunnel, Upgrade};
@@ -62,6 +66,7 @@ use choice::Tried;
 use dial::Dialer;
 use permits::{Permit, Permits};
 use server::{Miss, Server};
+use transfer::{Release, Transfer};
 
 /// The right to one request. Held until its answer was read to its end.
 #[derive(Debug)]
@@ -74,13 +79,13 @@ struct Admission {
 /// A permit of an upstream.
 #[derive(Debug)]
 enum UpstreamPermit {
-    /// One of those for viewers.
+    /// A permit for a viewer's request.
     Viewer(#[expect(dead_code, reason = "free when dropped")] Permit),
-    /// One of those for our own requests.
+    /// A permit for a request of our own.
     Own(#[expect(dead_code, reason = "free when dropped")] OwnedSemaphorePermit),
 }
 
-/// Our own requests (heals, probes, health checks) have a quarter as many permits as viewers have, and at least so many.
+/// Minimum of permits for our own requests (heals, probes, health checks), which have 1/4 as many as viewers.
 const LEAST_OWN: usize = 4;
 
 /// What one scheme, host and port stand for: one server or several. Shared by all routes that lead there; cheap to
@@ -187,7 +192,7 @@ impl Upstream {
         }
         let admission = self.admit(caller).await?;
         if let Some(transfer) = body.transfer() {
-            self.watch(caller, transfer);
+            self.watch(caller, &(Arc::clone(transfer) as _));
         }
         let mut attempt = Attempt::new(Some(admission));
         let (mut tried, mut repeated) = (Tried::default(), false);
@@ -250,7 +255,7 @@ impl Upstream {
     }
 
     /// From now on this transfer is ended when others wait for its permits while it waits for its client.
-    fn watch(&self, caller: &Caller, transfer: &Arc<transfer::Transfer>) {
+    fn watch(&self, caller: &Caller, transfer: &Arc<Transfer<dyn Release>>) {
         if caller.kind().is_some() {
             self.permits.watch(transfer);
         }

@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
 use super::client::Client;
-use super::transfer::{self, Transfer};
+use super::transfer::{self, Release, Transfer};
 use crate::config::settings::RouteKind;
 
 /// How often transfers are looked for that may be ended in favour of requests that wait.
@@ -57,7 +57,7 @@ struct Queue {
     next_id: u64,
     waiters: VecDeque<Waiter>,
     /// Transfers that hold a permit and may be ended.
-    transfers: Vec<Weak<Transfer>>,
+    transfers: Vec<Weak<Transfer<dyn Release>>>,
 }
 
 #[derive(Debug)]
@@ -74,12 +74,12 @@ impl Waiter {
     }
 }
 
-/// One permit. Free again when dropped.
+/// A permit of one request. Free again when dropped.
 #[derive(Debug)]
 pub(super) struct Permit {
     permits: Arc<Permits>,
     kind: RouteKind,
-    /// It is free already.
+    /// True once it was given back.
     is_returned: bool,
 }
 
@@ -124,12 +124,12 @@ fn one(kind: RouteKind) -> u64 {
 }
 
 impl Permits {
-    /// So many permits, at least one. `ended` counts transfers that were ended in favour of others.
+    /// Creates `most` permits, at least one. `ended` counts transfers that were ended in favour of others.
     pub(super) fn new(most: usize, ended: Counter) -> Arc<Self> {
         Self::keeping(|most| most / 4, most, ended)
     }
 
-    /// The same for one client, which shares with nobody: few are kept free for its requests of other kinds, so that many
+    /// Creates the permits of one client, which shares with nobody: few are kept free for requests of other kinds, so that many
     /// readers behind one address need not queue for a document one after another.
     pub(super) fn of_client(most: usize, ended: Counter) -> Arc<Self> {
         Self::keeping(|most| (most / 16).max(most.min(4) / 4), most, ended)
@@ -170,7 +170,7 @@ impl Permits {
     }
 
     /// From now on `transfer` may be ended when somebody waits.
-    pub(super) fn watch(&self, transfer: &Arc<Transfer>) {
+    pub(super) fn watch(&self, transfer: &Arc<Transfer<dyn Release>>) {
         let mut queue = self.lock();
         if queue.transfers.len() == queue.transfers.capacity() {
             queue.transfers.retain(|transfer| transfer.strong_count() > 0);

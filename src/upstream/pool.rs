@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
+use super::carrier::Carrier;
 use super::connection::Connection;
 use super::error::UpstreamError;
-use super::lease::Carrier;
 
 /// Idle connections, last in first out: the warm ones stay warm, the others age and are closed.
 ///
@@ -106,7 +106,7 @@ impl Pool {
         (told, dials.then_some(Dial(shard)))
     }
 
-    /// This is what came of a dial. Nobody waits for it any more: the connection is kept.
+    /// Takes the result of a dial that nobody waits for any more: the connection is kept.
     pub(super) fn dialled(&self, Dial(shard): Dial, mut dialled: Dialled) {
         let mut state = self.shards[shard].lock();
         state.dialling -= 1;

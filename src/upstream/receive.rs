@@ -4,13 +4,13 @@ use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue};
-use http_body::Body as HttpBody;
+use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use hyper::Response;
 use hyper::body::Incoming;
@@ -18,11 +18,13 @@ use tokio::sync::mpsc;
 
 use super::Upstream;
 use super::attempt::Attempt;
-use super::body::{Body, BodyError};
+use super::body::Body;
 use super::client::{Caller, Client};
 use super::connection::READ_BUFFER;
+use super::error::BodyError;
+use super::exchange::{Exchange, stream};
 use super::tee::is_over;
-use super::transfer::{Exchange, Transfer};
+
 use crate::config::settings::RouteKind;
 
 /// A shorter piece is copied: it is a part of a read buffer, which it would keep in memory.
@@ -52,7 +54,7 @@ impl Upstream {
             }
             let body = match (&mut exchange, caller.client()) {
                 (None, _) => Body::Empty,
-                (Some(_), None) => Body::from_upstream(Transfer::new(None, exchange.take())),
+                (Some(_), None) => exchange.take().map_or(Body::Empty, Exchange::into_body),
                 (Some(begun), Some(client)) => {
                     let length = begun.size_hint().exact();
                     let reading = Reading::of(&head.headers, length);
@@ -84,18 +86,19 @@ impl Upstream {
             }
             Read::Broken(error) => Body::broken(error),
             Read::Begun(left) => {
-                let transfer = Transfer::new(Some(Arc::clone(client)), exchange.take());
+                let Some(begun) = exchange.take() else { return Body::Empty };
+                let transfer = begun.into_transfer(Some(Arc::clone(client)));
                 // hyper does not ask for a body whose client opens no window.
                 transfer.waits_for_client(true);
-                self.watch(caller, &transfer);
-                let body = Body::from_upstream(transfer);
+                self.watch(caller, &(Arc::clone(&transfer) as _));
+                let body = stream(transfer);
                 if left > 0 { read_ahead(body, left, Arc::clone(client)) } else { body }
             }
         };
         pieces.followed_by(rest)
     }
 
-    /// The same for what a viewer sends: up to `upstream.buffer` bytes of it are here before a permit is asked for.
+    /// Reads up to `upstream.buffer` bytes of an upload, before a permit is asked for.
     pub(super) async fn receive_upload(
         &self,
         caller: &Caller,
@@ -124,7 +127,7 @@ impl Upstream {
 /// How a body that is not here yet is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Reading {
-    /// It is waited for: nothing can be done with a part of it.
+    /// Wait for the whole body: nothing can be done with a part of it.
     Whole,
     /// What comes is passed on, and a task reads ahead of who takes it.
     Ahead,
@@ -144,7 +147,7 @@ impl Reading {
 enum Read {
     /// All of it. What stands behind the pieces tells whether the length was known: the head stays as it was.
     Whole(Body),
-    /// It goes on. So many more bytes may be read ahead.
+    /// The body goes on. So many more bytes may be read ahead.
     Begun(usize),
     Broken(BodyError),
 }
@@ -203,7 +206,7 @@ async fn read(
     read
 }
 
-/// The same body, read up to about `most` bytes by a task of its own.
+/// Lets a task of its own read up to about `most` bytes of the body.
 fn read_ahead(mut body: Body, most: usize, client: Arc<Client>) -> Body {
     let (send, parts) = mpsc::unbounded_channel();
     tokio::spawn(async move {
@@ -236,12 +239,16 @@ fn read_ahead(mut body: Body, most: usize, client: Arc<Client>) -> Body {
         }
         let _ = send.send(Part::Rest(body));
     });
-    Body::Ahead(Box::new(Ahead(parts)))
+    Body::shaped(Ahead::Parts(parts))
 }
 
-/// What a task reads of a body.
+/// A body that a task reads.
 #[derive(Debug)]
-pub struct Ahead(mpsc::UnboundedReceiver<Part>);
+enum Ahead {
+    Parts(mpsc::UnboundedReceiver<Part>),
+    /// What the task did not read.
+    Rest(Body),
+}
 
 #[derive(Debug)]
 enum Part {
@@ -250,14 +257,35 @@ enum Part {
     Rest(Body),
 }
 
-impl Ahead {
-    /// The next piece; or what takes the place of this body.
-    pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bytes, Body>> {
-        self.0.poll_recv(cx).map(|part| match part {
-            Some(Part::Piece(bytes)) => Ok(bytes),
-            Some(Part::Rest(body)) => Err(body),
-            None => Err(Body::End),
-        })
+impl HttpBody for Ahead {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        loop {
+            match &mut *self {
+                Self::Rest(body) => return Pin::new(body).poll_frame(cx),
+                Self::Parts(parts) => match ready!(parts.poll_recv(cx)) {
+                    Some(Part::Piece(bytes)) => return Poll::Ready(Some(Ok(Frame::data(bytes)))),
+                    Some(Part::Rest(body)) => *self = Self::Rest(body),
+                    None => *self = Self::Rest(Body::End),
+                },
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self, Self::Rest(body) if body.is_end_stream())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Parts(_) => SizeHint::default(),
+            Self::Rest(body) => body.size_hint(),
+        }
     }
 }
 
@@ -275,7 +303,7 @@ struct Pieces {
 }
 
 impl Pieces {
-    /// One more piece. False: it is here, but there is no memory for another one.
+    /// Adds a piece. False: there is no memory for another one.
     fn push(&mut self, bytes: Bytes, client: &Arc<Client>) -> bool {
         self.size += bytes.len();
         if bytes.len() >= SHORT {

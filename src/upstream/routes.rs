@@ -9,7 +9,7 @@ use crate::config::settings::Route;
 use crate::observe::UpstreamMeters;
 
 impl Upstream {
-    /// One for each distinct set of servers, in the order of the routes. Servers that stand in `before` and are called
+    /// Creates an upstream for each distinct set of servers, in the order of the routes. Servers that stand in `before` and are called
     /// in the same way keep their connections and what is known of their health.
     pub fn of_routes(
         settings: &Settings,

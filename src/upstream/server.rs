@@ -13,18 +13,18 @@ use hyper::body::Incoming;
 use tokio::time::timeout;
 
 use super::body::Body;
+use super::carrier::Carrier;
 use super::connection::{Connection, SendFailure};
 use super::dial::Dialer;
 use super::error::UpstreamError;
 use super::framing;
 use super::health::{Health, Standing};
-use super::lease::Carrier;
 use super::pool::Pool;
 use super::trunk::Trunks;
 use crate::config::settings::{self, Timeouts};
 use crate::observe::UpstreamMeters;
 
-/// One server.
+/// A server of an upstream.
 #[derive(Debug)]
 pub(super) struct Server {
     /// `host:port` as configured: its name in metrics and logs.
@@ -68,11 +68,11 @@ pub(super) enum Miss {
     /// The connection broke under a request without a body before any byte of an answer: another server may have
     /// it, once (RFC 9110 section 9.2.2).
     Lost,
-    /// That is how it ends.
+    /// The request fails.
     Failed(UpstreamError),
 }
 
-/// One request's share of a server: counts until it is dropped.
+/// A request that a server has: counts until it is dropped.
 #[derive(Debug)]
 pub(super) struct Load(Arc<Server>);
 
@@ -150,7 +150,7 @@ impl Server {
         }
     }
 
-    /// One request on a connection of its own, in HTTP/1.1, which may go on in another protocol.
+    /// Sends a request on a connection of its own, in HTTP/1.1, which may go on in another protocol.
     pub(super) async fn ask_alone(
         &self,
         head: &Parts,

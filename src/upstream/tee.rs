@@ -27,7 +27,7 @@ impl std::fmt::Debug for Teed {
 
 /// Whether a body went by whole with this frame.
 ///
-/// It ends in one of three ways: it says so with its last piece (a length, HTTP/2 with `END_STREAM` on data), its fields
+/// A body ends in one of three ways: it says so with its last piece (a length, HTTP/2 with `END_STREAM` on data), its fields
 /// follow and are the last (a trailer section), or only the next poll brings nothing (chunked, until close). Whoever is
 /// polled by hyper must take all three: it does not poll behind the first two.
 pub(super) fn is_over<B: HttpBody>(body: &B, frame: Option<&Result<Frame<Bytes>, B::Error>>) -> bool {

@@ -23,7 +23,7 @@ use crate::config::settings::{self, Http2, Timeouts};
 /// How much of one answer may be on its way unread: a whole tile.
 const STREAM_WINDOW: u32 = 1 << 20;
 
-/// The same for a connection. Viewers who read slowly share it, so it is many times that of one answer.
+/// Flow-control window of a connection in bytes. Viewers who read slowly share it, so it is many times that of a stream.
 const CONNECTION_WINDOW: u32 = 32 << 20;
 
 /// The longest frame: fewer than with the least that HTTP/2 allows (16 KiB).
@@ -32,7 +32,7 @@ const FRAME: u32 = 64 << 10;
 /// The longest head of an answer.
 const LONGEST_HEAD: u32 = 64 << 10;
 
-/// One connection.
+/// An HTTP/2 connection.
 #[derive(Debug)]
 struct Trunk {
     sender: http2::SendRequest<Body>,
@@ -44,7 +44,7 @@ struct Trunk {
     quiet_since: AtomicU64,
 }
 
-/// One request's share of a connection: counts until it is dropped.
+/// A request on an HTTP/2 connection: counts until it is dropped.
 #[derive(Debug)]
 pub(super) struct Stream {
     trunk: Arc<Trunk>,
@@ -73,7 +73,7 @@ pub(super) struct Trunks {
     is_allowed: bool,
     /// What the last dial found.
     spoken: AtomicU8,
-    /// Whoever dials; the others wait, because they may share what comes of it.
+    /// Held while dialling. Others wait, because they may share the new connection.
     pub(super) turn: tokio::sync::Mutex<()>,
     keep: Duration,
     max_age: Duration,
@@ -218,7 +218,7 @@ impl Stream {
     }
 }
 
-/// The same request for HTTP/2: `Host` becomes `:authority`, and nothing is left that is about the connection (RFC
+/// Converts a request head to HTTP/2: `Host` becomes `:authority`, and fields about the connection go (RFC
 /// 9113 sections 8.2.2 and 8.3.1).
 fn as_http2(head: &Parts, scheme: &Scheme) -> Option<Parts> {
     const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");

@@ -13,9 +13,9 @@ use tokio::time::timeout;
 
 use super::attempt::Attempt;
 use super::body::Body;
+use super::carrier::Carrier;
 use super::choice::Tried;
 use super::error::UpstreamError;
-use super::lease::Carrier;
 use super::server::Miss;
 use super::{Caller, Upstream};
 use crate::config::settings::Timeouts;
@@ -43,7 +43,7 @@ impl Upgrade {
         Self(Arc::new(Mutex::new(Some(tunnel))))
     }
 
-    /// This is held for as long as the tunnel is open.
+    /// Holds `permit` for as long as the tunnel is open.
     pub fn keep(&self, permit: impl Any + Send) {
         let mut tunnel = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(tunnel) = &mut *tunnel {

@@ -12,8 +12,8 @@ use hyper::body::Incoming;
 use tokio::sync::Notify;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::body::BodyError;
 use super::client::Client;
+use super::error::BodyError;
 use super::tee::is_over;
 use super::transfer::Transfer;
 
@@ -29,7 +29,7 @@ pub struct FromViewer {
     /// What came of the piece that is under way.
     piece: usize,
     progress: Arc<Progress>,
-    transfer: Arc<Transfer>,
+    transfer: Arc<Transfer<()>>,
 }
 
 /// A client that is slower than `server.min_rate` is seen after so many bytes: 32 s with the default of 512 bytes a
@@ -50,7 +50,7 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    /// It was sent to its end: the connection may carry the next request.
+    /// True once the body was sent to its end: the connection may carry the next request.
     pub(super) fn is_whole(&self) -> bool {
         self.whole.load(Ordering::Acquire)
     }
@@ -71,16 +71,16 @@ impl FromViewer {
             pace,
             piece: 0,
             progress: Arc::default(),
-            transfer: Transfer::new(None, None),
+            transfer: Transfer::new(None, ()),
         }
     }
 
-    /// Whose upload it is.
+    /// Sets the client that uploads.
     pub(super) fn belongs_to(&mut self, client: Arc<Client>) {
-        self.transfer = Transfer::new(Some(client), None);
+        self.transfer = Transfer::new(Some(client), ());
     }
 
-    pub(super) fn transfer(&self) -> &Arc<Transfer> {
+    pub(super) fn transfer(&self) -> &Arc<Transfer<()>> {
         &self.transfer
     }
 

@@ -19,13 +19,13 @@ const PROGRESS: (Duration, u64) = (Duration::from_secs(20), 20 << 10);
 /// Why a body is not whole.
 #[derive(Debug, thiserror::Error)]
 pub enum WholeError {
-    /// It is longer than is taken.
+    /// The body is longer than is taken.
     #[error("it is too long")]
     TooLong,
-    /// It comes too slowly.
+    /// The body comes too slowly.
     #[error("it comes too slowly, less than {} KiB in {} s", PROGRESS.1 >> 10, PROGRESS.0.as_secs())]
     Slow,
-    /// It broke.
+    /// The body broke.
     #[error("it broke")]
     Broken(#[source] Box<dyn Error + Send + Sync>),
 }

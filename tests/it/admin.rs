@@ -7,7 +7,7 @@ use testbed::{Client, Fetched, Kind, Testbed};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::world::{World, checked, patiently};
+use crate::support::world::{World, checked, patiently};
 
 const JSON: (&str, &str) = ("content-type", "application/json");
 
@@ -367,7 +367,8 @@ async fn a_weak_token_opens_nothing_and_it_does_not_start_in_public_without_one(
     std::fs::write(folder.path().join("token"), "short").expect("a file");
     let bed = Testbed::start().await;
     let more = "admin.token_file = token";
-    let settings = crate::world::settings(folder.path(), &bed.images.origin(), &bed.service.origin(), more);
+    let settings =
+        crate::support::world::settings(folder.path(), &bed.images.origin(), &bed.service.origin(), more);
     let app = iiif_mender::app::App::start(settings).await.expect("viewers are served");
     let stats = format!("http://{}/api/v1/stats", app.admin.expect("the admin pages"));
     assert_eq!(testbed::get_with(&stats, &[("authorization", "Bearer short")]).await.status, 401);
@@ -412,12 +413,12 @@ async fn every_bound_of_this_listener_holds_and_is_counted() {
         world.app.admin.expect("an admin listener"),
         "GET /api/v1/events HTTP/1.1\r\nHost: localhost\r\n\r\n",
     );
-    let mut first = crate::edge::Viewer::to(admin).await;
+    let mut first = crate::support::edge::Viewer::to(admin).await;
     first.says(live).await;
     first.until("event: stats").await;
-    let mut second = crate::edge::Viewer::to(admin).await;
+    let mut second = crate::support::edge::Viewer::to(admin).await;
     second.says(live).await;
-    assert_eq!(crate::edge::status(&second.head().await), 429, "one live page at once");
+    assert_eq!(crate::support::edge::status(&second.head().await), 429, "one live page at once");
     let refused = does(&world, "reload", &[JSON, ("origin", "https://evil.example")], &Value::Null).await;
     assert!([403, 429].contains(&refused.status));
     assert!(world.events("admin_refused") >= 1.0 || refused.status == 429);

@@ -5,19 +5,14 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use testbed::Testbed;
 
-use crate::world::{World, patiently};
+use crate::support::world::{World, book, patiently, visited_book};
 
 const VISIT: &str = "heal.ladder = visit,rebuild";
 const TILE: &str = "0,0,512,512/512,/0/default.jpg";
 
-async fn book(pages: u32, more: &str) -> World {
-    let bed = Testbed::builder().book("obj/book", pages).page_size(600, 800).start().await;
-    World::over(bed, &format!("{VISIT}\n{more}")).await
-}
-
 #[tokio::test]
 async fn after_a_heal_the_next_pages_are_healed_before_anybody_turns_to_them() {
-    let world = book(20, "heal.ahead = 3").await;
+    let world = visited_book(20, "heal.ahead = 3").await;
     let pages = world.bed.pages();
     world.bed.expires_everything();
     world.get(&pages[4].image_path(TILE)).await;
@@ -36,7 +31,7 @@ async fn after_a_heal_the_next_pages_are_healed_before_anybody_turns_to_them() {
 
 #[tokio::test]
 async fn a_healthy_book_is_not_looked_ahead_in() {
-    let world = book(10, "").await;
+    let world = book(10, VISIT).await;
     for page in world.bed.pages() {
         assert_eq!(world.get(&page.info_path()).await.status, 200);
     }
@@ -47,7 +42,7 @@ async fn a_healthy_book_is_not_looked_ahead_in() {
 
 #[tokio::test]
 async fn a_manifest_fetched_through_us_has_its_first_pages_looked_after() {
-    let world = book(12, "heal.ahead = 4").await;
+    let world = visited_book(12, "heal.ahead = 4").await;
     let pages = world.bed.pages();
     // Its manifest survives, so that fetching it registers nothing: what comes back comes back by us.
     testbed::get(&format!("{}{}", world.bed.service.origin(), pages[0].presentation_path)).await;
@@ -69,7 +64,7 @@ async fn a_manifest_fetched_through_us_has_its_first_pages_looked_after() {
 
 #[tokio::test]
 async fn with_resources_closed_a_small_tile_tells_what_is_gone() {
-    let world = book(8, "heal.ahead = 2").await;
+    let world = visited_book(8, "heal.ahead = 2").await;
     let pages = world.bed.pages();
     world.bed.service.closes_resources();
     world.bed.expires_everything();
@@ -140,7 +135,8 @@ async fn an_interrupted_sweep_goes_on_after_the_next_start() {
     std::fs::create_dir(folder.path().join("manifests")).expect("a directory");
     bed.write_manifests(&folder.path().join("manifests")).expect("manifests");
     let more = format!("{VISIT}\nheal.sweep = true\nheal.sweep_rate = 1000");
-    let settings = crate::world::settings(folder.path(), &bed.images.origin(), &bed.service.origin(), &more);
+    let settings =
+        crate::support::world::settings(folder.path(), &bed.images.origin(), &bed.service.origin(), &more);
     // A first life indexes; a second one finds the position that an interrupted sweep left behind.
     let first = iiif_mender::app::App::start(settings.clone()).await.expect("it starts");
     patiently("indexed", || first.index.stats().expect("an index").images == 10).await;

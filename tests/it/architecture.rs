@@ -184,18 +184,20 @@ fn paths_in_braces_are_found_one_by_one() {
     assert_eq!(paths(text), ["super::a::b", "super::a::c::D", "super::e", "crate::f::G::new", "super::"]);
 }
 
-/// Which files of a room name which. The room's own `mod.rs` is left out: it is the door, and hands on what they have.
-fn arrows_in(room: &str) -> BTreeMap<String, Vec<String>> {
+/// Rooms that may have circles. `iiif/manifest` is one recursive descent: an object may stand in an object of any kind.
+const MAY_HAVE_CIRCLES: [&str; 3] = ["iiif", "index", "proxy"];
+
+/// Which files of a room name which. Its `mod.rs` is left out: it is the door, and hands on what they have. So are tests.
+fn arrows_in(own_room: &str) -> BTreeMap<String, Vec<String>> {
     let sources = sources();
     let name = |path: &Path| {
         let path = path.with_extension("").to_string_lossy().replace('/', "::");
         path.strip_suffix("::mod").unwrap_or(&path).to_owned()
     };
+    let door = Path::new(own_room).join("mod.rs");
     let files: BTreeMap<_, _> = sources
         .iter()
-        .filter(|(path, _)| {
-            path.starts_with(room) && **path != Path::new(room).join("mod.rs") && !is_test(path)
-        })
+        .filter(|(path, _)| path.starts_with(own_room) && **path != door && !is_test(path))
         .map(|(path, text)| (name(path), text))
         .collect();
     let arrows = files.iter().map(|(own, text)| {
@@ -217,27 +219,23 @@ fn arrows_in(room: &str) -> BTreeMap<String, Vec<String>> {
 }
 
 #[test]
-fn no_file_of_heal_or_config_names_one_that_leads_back_to_it() {
-    for (room, files, named) in [("heal", 40, 100), ("config", 25, 60)] {
-        let arrows = arrows_in(room);
-        let count = (arrows.len(), arrows.values().flatten().count());
-        assert!(count.0 > files && count.1 > named, "where are the arrows of {room}? {count:?}");
-        let circle = in_circles(arrows);
-        assert!(circle.is_empty(), "a circle is among these, or behind them: {circle:#?}");
-    }
-}
-
-fn in_circles(mut arrows: BTreeMap<String, Vec<String>>) -> BTreeMap<String, Vec<String>> {
-    // Who names nobody who is left is in no circle.
-    loop {
-        let left: Vec<_> = arrows.keys().cloned().collect();
-        arrows.retain(|_, named| {
-            named.retain(|file| left.contains(file));
-            !named.is_empty()
-        });
-        if arrows.len() == left.len() {
-            return arrows;
+fn no_file_names_one_that_leads_back_to_it() {
+    let arrows = arrows_in("heal");
+    assert!(arrows.len() > 40 && arrows.values().flatten().count() > 100, "where are the arrows?");
+    for (room, _) in ARROWS.iter().filter(|(room, _)| !MAY_HAVE_CIRCLES.contains(room)) {
+        let mut arrows = arrows_in(room);
+        // Who names nobody who is left is in no circle.
+        loop {
+            let left: Vec<_> = arrows.keys().cloned().collect();
+            arrows.retain(|_, named| {
+                named.retain(|file| left.contains(file));
+                !named.is_empty()
+            });
+            if arrows.len() == left.len() {
+                break;
+            }
         }
+        assert!(arrows.is_empty(), "a circle is among these, or behind them: {arrows:#?}");
     }
 }
 

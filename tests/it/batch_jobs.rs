@@ -5,8 +5,8 @@ use std::process::Output;
 
 use testbed::{Kind, Testbed};
 
-use crate::batch_world::Batch;
-use crate::cluster_world::Server;
+use crate::support::batch_world::Batch;
+use crate::support::cluster_world::Server;
 
 const PAGES: u32 = 40;
 

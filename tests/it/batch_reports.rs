@@ -2,7 +2,7 @@
 
 use testbed::Testbed;
 
-use crate::batch_world::Batch;
+use crate::support::batch_world::Batch;
 
 const REPORTS: [&str; 8] =
     ["--report", "r.json", "--report", "r.csv", "--report", "r.html", "--report", "r.xml"];

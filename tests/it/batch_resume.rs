@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use testbed::{Kind, Testbed};
 
-use crate::batch_world::Batch;
+use crate::support::batch_world::Batch;
 
 #[tokio::test]
 async fn killed_ten_times_and_resumed_each_canvas_is_asked_for_once_more_at_most() {

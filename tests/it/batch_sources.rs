@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use testbed::Testbed;
 
-use crate::batch_world::Batch;
+use crate::support::batch_world::Batch;
 
 async fn images(batch: &Batch, source: &str) -> u64 {
     let checked = batch.run(&["check", source, "--json"]).await;
@@ -116,7 +116,7 @@ async fn an_empty_index_says_what_to_do() {
 
 #[tokio::test]
 async fn a_running_iiif_mender_does_the_mending_via_its_url() {
-    let world = crate::world::World::with("heal.ladder = visit,rebuild\nheal.ahead = 0").await;
+    let world = crate::support::world::World::with("heal.ladder = visit,rebuild\nheal.ahead = 0").await;
     let batch = Batch::over(Testbed::start().await);
     world.bed.expires_everything();
     let via = world.url("");

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use serde_json::json;
 use testbed::{Flow, Origin, Testbed};
 
-use crate::batch_world::Batch;
+use crate::support::batch_world::Batch;
 
 fn uuid(number: usize) -> String {
     format!("00000000-0000-3000-8000-{number:012}")

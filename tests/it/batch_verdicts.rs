@@ -2,7 +2,7 @@
 
 use testbed::Testbed;
 
-use crate::batch_world::Batch;
+use crate::support::batch_world::Batch;
 
 fn verdict(image: &str, before: &str, now: &str) -> (String, String, String) {
     (image.to_owned(), before.to_owned(), now.to_owned())

@@ -13,8 +13,8 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::edge::{Edge, Viewer, route};
-use crate::world::checked;
+use crate::support::edge::{Edge, Viewer, route};
+use crate::support::world::checked;
 
 /// A fresh certificate in the folder, under these file names.
 pub(crate) fn makes(folder: &Path, file: &str, name: &str) -> CertificateDer<'static> {

@@ -5,9 +5,9 @@ use std::path::Path;
 use iiif_mender::app::App;
 use testbed::{Flow, Origin, Page, Testbed};
 
-use crate::batch_world::Batch;
-use crate::cluster_world::{Fleet, PATIENT, Server, TILE, all_served, book};
-use crate::world::{patiently, settings};
+use crate::support::batch_world::Batch;
+use crate::support::cluster_world::{Fleet, PATIENT, Server, TILE, all_served, book};
+use crate::support::world::{patiently, settings};
 
 /// Published as soon as anything changes.
 fn shared(redis: &Server, more: &str) -> String {

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::cluster_world::{Fleet, PATIENT, Server, TILE, all_served, book};
-use crate::world::patiently;
+use crate::support::cluster_world::{Fleet, PATIENT, Server, TILE, all_served, book};
+use crate::support::world::patiently;
 
 async fn fleet(pages: u32, redis: &Server, more: &str) -> Fleet {
     let url = format!("cluster.url = {}", redis.url());

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use testbed::Client;
 
-use crate::cluster_world::{Fleet, PATIENT, Process, Server, TILE, all_served, book, free_port};
+use crate::support::cluster_world::{Fleet, PATIENT, Process, Server, TILE, all_served, book, free_port};
 
 #[tokio::test]
 async fn the_node_that_asks_is_killed_and_the_other_asks_once_more_and_serves() {

@@ -2,8 +2,8 @@
 
 use testbed::{Page, Testbed};
 
-use crate::cluster_world::{Fleet, PATIENT, Server, TILE};
-use crate::world::patiently;
+use crate::support::cluster_world::{Fleet, PATIENT, Server, TILE};
+use crate::support::world::patiently;
 
 async fn ignorant(redis: &Server, nodes: usize) -> Fleet {
     let bed = Testbed::builder().book("obj/book", 3).page_size(600, 800).start().await;

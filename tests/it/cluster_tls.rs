@@ -6,8 +6,8 @@ use iiif_mender::cluster::{Cluster, Placed};
 use iiif_mender::observe::Metrics;
 use testbed::Client;
 
-use crate::cluster_world::{Fleet, PATIENT, Process, Server, TILE, all_served, book, free_port};
-use crate::world::{patiently, settings};
+use crate::support::cluster_world::{Fleet, PATIENT, Process, Server, TILE, all_served, book, free_port};
+use crate::support::world::{patiently, settings};
 
 /// A Redis with a certificate for localhost, which it shows on another port than the plain one.
 async fn with_tls(folder: &std::path::Path) -> (Server, u16) {

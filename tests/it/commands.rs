@@ -12,8 +12,8 @@ use std::time::Duration;
 use testbed::Origin;
 use testbed::raw::{Peer, Step, ok};
 
-use crate::edge::{Viewer, manifest, status};
-use crate::world::patiently;
+use crate::support::edge::{Viewer, manifest, status};
+use crate::support::world::patiently;
 
 const KNOWN: &str = "88c02c4f-cb78-3d8d-a4a5-2463f29a6565";
 

@@ -1,9 +1,9 @@
 //! HTTP/1.1 as RFC 9112 wants it: `tests/conformance/cases/*.toml`, and heads that come in pieces. For HTTP/2 there is
 //! `tests/conformance/h2spec.sh`.
 
-use crate::edge::{Edge, status};
 use crate::hostile::{before, cases, sends_all};
-use crate::recorder::Recorder;
+use crate::support::edge::{Edge, status};
+use crate::support::recorder::Recorder;
 
 #[tokio::test]
 async fn every_requirement_is_met() {

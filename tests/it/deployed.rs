@@ -44,7 +44,7 @@ fn alerts() -> BTreeMap<String, (String, String)> {
         let (_, behind) = rule.split_once("expr: ").expect("an expression");
         let end = ["\n        for:", "\n        labels:"].iter().filter_map(|next| behind.find(next)).min();
         let expression = behind[..end.expect("labels")].trim_start_matches(">-").trim().to_owned();
-        let runbook = rule.lines().find_map(|line| line.trim().strip_prefix("runbook_url: "));
+        let runbook = rule.lines().find_map(|line| line.trim().strip_prefix("runbook: "));
         assert!(rule.contains("summary: ") && rule.contains("severity: "), "{name}");
         found.insert(name, (expression, runbook.expect("a runbook").to_owned()));
     }
@@ -109,7 +109,7 @@ fn every_alert_leads_to_its_paragraph_and_every_paragraph_has_an_alert() {
     };
     let paragraphs: BTreeSet<_> =
         chapter.lines().filter_map(|line| line.strip_prefix("### ")).map(anchor).collect();
-    let home = "https://github.com/TAMULib/iiif-mender/blob/main/docs/OPERATIONS.md#";
+    let home = "OPERATIONS.md#";
     let linked: BTreeSet<_> = alerts()
         .into_iter()
         .map(|(name, (_, runbook))| {

@@ -3,21 +3,13 @@
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-use testbed::{Kind, Testbed};
+use testbed::Kind;
 
-use crate::world::{World, patiently};
-
-const VISIT: &str = "heal.ahead = 0\nheal.ladder = visit,rebuild";
-const TILE: &str = "0,0,256,256/64,/0/default.jpg";
-
-async fn book(pages: u32, more: &str) -> World {
-    let bed = Testbed::builder().book("obj/book", pages).page_size(600, 800).start().await;
-    World::over(bed, &format!("{VISIT}\n{more}")).await
-}
+use crate::support::world::{TILE, World, patiently, visited_book};
 
 #[tokio::test]
 async fn a_canvas_that_asks_us_back_takes_its_own_time_and_no_more() {
-    let world = book(4, "").await;
+    let world = visited_book(4, "").await;
     let pages = world.bed.pages();
     world.bed.expires_everything();
     world.bed.restart_image_server();
@@ -37,7 +29,7 @@ async fn a_canvas_that_asks_us_back_takes_its_own_time_and_no_more() {
 #[tokio::test]
 async fn with_everything_expired_a_presentation_built_through_us_asks_for_no_canvas() {
     for reader in [false, true] {
-        let world = book(30, "").await;
+        let world = visited_book(30, "").await;
         let pages = world.bed.pages();
         world.bed.expires_everything();
         world.bed.restart_image_server();
@@ -62,7 +54,7 @@ async fn with_everything_expired_a_presentation_built_through_us_asks_for_no_can
 
 #[tokio::test]
 async fn stuck_nested_requests_hold_up_nobody_who_waits_for_a_picture() {
-    let world = book(4, "").await;
+    let world = visited_book(4, "").await;
     let pages = world.bed.pages();
     world.bed.service.closes_resources();
     world.bed.expires_everything();
@@ -82,7 +74,7 @@ async fn stuck_nested_requests_hold_up_nobody_who_waits_for_a_picture() {
 
 #[tokio::test]
 async fn what_carries_our_own_via_goes_straight_through_and_a_circle_ends() {
-    let world = book(1, "").await;
+    let world = visited_book(1, "").await;
     let page = world.bed.page();
     world.bed.expires_everything();
     let path = page.image_path(TILE);
@@ -96,7 +88,7 @@ async fn what_carries_our_own_via_goes_straight_through_and_a_circle_ends() {
 
 #[tokio::test]
 async fn what_comes_from_the_canvas_service_s_addresses_goes_straight_through() {
-    let world = book(1, "heal.origins = 127.0.0.0/8").await;
+    let world = visited_book(1, "heal.origins = 127.0.0.0/8").await;
     let page = world.bed.page();
     world.bed.expires_everything();
     world.bed.restart_image_server();
@@ -109,7 +101,7 @@ async fn what_comes_from_the_canvas_service_s_addresses_goes_straight_through() 
 
 #[tokio::test]
 async fn our_own_looks_and_questions_are_marked_as_ours() {
-    let world = book(2, "").await;
+    let world = visited_book(2, "").await;
     let page = world.bed.page();
     world.bed.service.closes_resources();
     world.bed.expires_everything();

@@ -1,7 +1,7 @@
 //! Clients that keep connections open stop nobody when all places are taken: who comes with one gets one.
 
-use crate::attackers::{Attack, BYTE, Pace};
-use crate::fair_world::Fair;
+use crate::support::attackers::{Attack, BYTE, Pace};
+use crate::support::fair_world::Fair;
 
 const LARGE: &str = "/iiif/2/sized-1048576-{n}/full/full/0/default.jpg";
 /// Far fewer than the attackers want.

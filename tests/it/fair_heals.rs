@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 use testbed::{Client, Testbed};
 use tokio::task::JoinSet;
 
-use crate::attackers::{Attack, BYTE, Pace};
-use crate::fair_world::Fair;
+use crate::support::attackers::{Attack, BYTE, Pace};
+use crate::support::fair_world::Fair;
+use crate::support::world::TILE;
 
-const TILE: &str = "0,0,256,256/64,/0/default.jpg";
 /// More than there are places.
 const IMAGES: usize = 400;
 const ERROR: usize = 150_000;

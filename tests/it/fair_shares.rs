@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::attackers::{Attack, Attacker, BYTE, Pace};
-use crate::fair_world::Fair;
+use crate::support::attackers::{Attack, Attacker, BYTE, Pace};
+use crate::support::fair_world::Fair;
 
 /// Answers that fit `upstream.buffer`, and that do not. `{n}`: none is like the other.
 const SMALL: &str = "/iiif/2/sized-65536-{n}/full/full/0/default.jpg";

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use rstest::rstest;
 
-use crate::attackers::{Attack, BYTE, KINDS, Length, Pace, nth};
-use crate::fair_world::Fair;
+use crate::support::attackers::{Attack, BYTE, KINDS, Length, Pace, nth};
+use crate::support::fair_world::Fair;
 
 const SMALL: &str = "/iiif/2/sized-1000-{n}/full/full/0/default.jpg";
 const SERVICE: &str = "/iiif-service/upload/{n}";

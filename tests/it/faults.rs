@@ -6,7 +6,7 @@ use http::Method;
 use testbed::raw::{Peer, Step, answers, half_body, ok};
 use testbed::{Flow, Origin};
 
-use crate::edge::{Edge, field, manifest, route, status};
+use crate::support::edge::{Edge, field, manifest, route, status};
 
 /// Every number of the pool small, so that a leak shows at the next request.
 pub(crate) const NARROW: &str = "upstream.max_requests = 1\nupstream.queue_wait = 10s";

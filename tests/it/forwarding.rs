@@ -5,7 +5,8 @@ use testbed::raw::{Peer, answers};
 use testbed::{Flow, Origin};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::edge::{Edge, field, fields, route, status};
+use crate::support::edge::{Edge, field, fields, route, status};
+use crate::support::world::{TILE, visited_book};
 
 /// An upstream that keeps nothing alive, so that each request has a connection and a head of its own.
 async fn closing_peer() -> Peer {
@@ -345,5 +346,39 @@ async fn an_upstream_with_tls_is_believed_with_the_authority_that_the_configurat
         let refused = Edge::routed(&to(name), more).await.get("/").await;
         assert_eq!(refused.status, 502, "{name}");
         assert_eq!(refused.header("proxy-status"), "iiif-mender; error=tls_certificate_error");
+    }
+}
+
+#[tokio::test]
+async fn the_upstreams_host_is_its_own_and_its_path_joins_with_or_without_a_slash() {
+    let origin = Origin::fixed(200, "there");
+    let authority = origin.address().to_string();
+    for (prefix, base, asked, target) in [
+        ("/a/", "/base/", "/a/x", "/base/x"),
+        ("/a", "/base", "/a/x", "/base/x"),
+        ("/a/", "/", "/a/x", "/x"),
+        ("/", "", "/a//x", "/a//x"),
+    ] {
+        let edge = Edge::routed(&route(prefix, &format!("http://{authority}{base}"), "plain", ""), "").await;
+        assert_eq!(edge.get_with(asked, &[("host", "public.example")]).await.text(), "there");
+        let seen = origin.seen().pop().expect("a request");
+        assert_eq!((&*seen.target, seen.header("host")), (target, &*authority), "{prefix} {base}");
+    }
+}
+
+#[tokio::test]
+async fn a_healthy_answer_gains_a_via_and_an_id_and_nothing_that_tells_how_it_is_here() {
+    let world = visited_book(1, "").await;
+    let page = world.bed.page();
+    world.bed.registers_everything();
+    let unknown = "/iiif/2/00000000-0000-3000-8000-000000000000/info.json".to_owned();
+    for path in [page.image_path(TILE), page.info_path(), unknown] {
+        let (ours, direct) = (world.get(&path).await, world.asks_directly(&path).await);
+        assert_eq!((ours.status, &ours.body), (direct.status, &direct.body));
+        let mut gained: Vec<_> =
+            ours.headers.keys().filter(|name| !direct.headers.contains_key(*name)).collect();
+        gained.sort_by_key(|name| name.as_str().to_owned());
+        assert_eq!(gained, ["via", "x-request-id"], "{path}");
+        assert!(direct.headers.keys().all(|name| ours.headers.contains_key(name)), "{path}");
     }
 }

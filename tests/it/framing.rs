@@ -3,7 +3,7 @@
 use testbed::raw::{Peer, Step, answers, ok};
 use testbed::{Flow, Origin};
 
-use crate::edge::{Edge, Viewer, field, status};
+use crate::support::edge::{Edge, Viewer, field, status};
 
 #[tokio::test]
 async fn a_request_body_streams_piece_by_piece_with_its_length() {

@@ -2,8 +2,8 @@
 
 use testbed::{Flow, Origin};
 
-use crate::edge::{Edge, manifest, route};
-use crate::world::patiently;
+use crate::support::edge::{Edge, manifest, route};
+use crate::support::world::patiently;
 
 /// Images that are all gone, a canvas service, and a stranger who must never be called.
 struct Reach {

@@ -6,8 +6,8 @@ use testbed::{Flow, Origin};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::edge::{Edge, status};
-use crate::world::patiently;
+use crate::support::edge::{Edge, status};
+use crate::support::world::patiently;
 
 /// Sends this, ends its side, and gives the stream.
 async fn ends_behind(edge: &Edge, request: &str) -> TcpStream {

@@ -13,8 +13,8 @@ use testbed::{Flow, Origin};
 use tokio::task::JoinHandle;
 
 use crate::commands::{Serving, folder, program};
-use crate::edge::{Viewer, field, status};
-use crate::world::patiently;
+use crate::support::edge::{Viewer, field, status};
+use crate::support::world::patiently;
 
 /// So often is everything done.
 const TIMES: usize = 20;

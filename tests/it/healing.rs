@@ -2,13 +2,10 @@
 
 use futures_util::future::join_all;
 use http::Method;
-use testbed::{Fetched, Testbed};
+use testbed::{Fetched, Page, Testbed};
 use tokio::task::JoinHandle;
 
-use crate::world::{World, patiently};
-
-/// Nothing but the seed's way: visit, then rebuild, and nothing for pages that nobody asked for.
-const VISIT: &str = "heal.ladder = visit,rebuild\nheal.ahead = 0";
+use crate::support::world::{VISIT, World, patiently, visited_book};
 
 const TILE: &str = "0,0,512,512/512,/0/default.jpg";
 
@@ -274,6 +271,71 @@ async fn all_pages_of_an_expired_pdf_come_back_with_one_canvas_request() {
         world.bed.service.releases();
     });
     assert!(answers.iter().all(|answer| answer.status == 200));
+    world.settles().await;
+    assert_eq!(world.bed.counts().canvas, 1);
+}
+
+#[tokio::test]
+async fn two_images_heal_side_by_side() {
+    let world = visited_book(2, "").await;
+    world.bed.expires_everything();
+    world.bed.service.stalls_canvas();
+    let asked: Vec<_> = world.bed.pages().iter().map(|page| world.asks(&page.image_path(TILE))).collect();
+    world.bed.ledger.until(|counts| counts.canvas_now == 2).await;
+    world.bed.service.releases();
+    assert!(join_all(asked).await.into_iter().all(|answer| answer.expect("not aborted").status == 200));
+}
+
+#[tokio::test]
+async fn an_image_that_is_lost_again_is_healed_again_at_once() {
+    let world = visited_book(1, "").await;
+    let page = world.bed.page();
+    for turn in 1..=4 {
+        world.bed.expires_everything();
+        let answer = world.get(&page.image_path(TILE)).await;
+        assert!(answer.header("heal-status").starts_with("healed"), "{turn}: {:?}", answer.headers);
+        world.settles().await;
+        assert_eq!(world.bed.counts().canvas, turn);
+    }
+}
+
+#[tokio::test]
+async fn two_instances_make_at_most_two_calls_and_are_both_right() {
+    let world = visited_book(3, "").await;
+    let (second, _folder) = world.another(&world.bed.service.origin()).await;
+    world.bed.expires_everything();
+    let pages = world.bed.pages();
+    let asked = pages.iter().flat_map(|page: &Page| {
+        let path = page.image_path(TILE);
+        [world.url(&path), format!("http://{}{path}", second.addresses[0])]
+    });
+    let urls: Vec<_> = asked.collect();
+    let answers = join_all(urls.iter().map(|url| world.client.get(url, &[]))).await;
+    for (at, answer) in answers.into_iter().enumerate() {
+        let answer = answer.expect("an answer");
+        assert_eq!((answer.status, &answer.body), (200, &pages[at / 2].picture(TILE)));
+    }
+    world.settles().await;
+    assert!((3..=6).contains(&world.bed.counts().canvas), "{:?}", world.bed.counts());
+}
+
+#[tokio::test]
+async fn other_methods_pass_while_an_image_is_being_healed() {
+    let world = visited_book(1, "").await;
+    let page = world.bed.page();
+    world.bed.expires_everything();
+    world.bed.service.stalls_canvas();
+    let path = page.image_path(TILE);
+    let get = world.asks(&path);
+    world.bed.ledger.until(|counts| counts.canvas == 1).await;
+    let head = world.asks_with(Method::HEAD, &path);
+    patiently("both wait", || world.metric("iiif_mender_waiting_viewers") == 2.0).await;
+    let options = world.asks_with(Method::OPTIONS, &path).await.expect("not aborted");
+    assert_eq!(options.status, 405, "the image server's own answer, at once");
+    world.bed.service.releases();
+    let (get, head) = (get.await.expect("not aborted"), head.await.expect("not aborted"));
+    assert_eq!((get.status, &get.body), (200, &page.picture(TILE)));
+    assert_eq!((head.status, head.body.len()), (200, 0));
     world.settles().await;
     assert_eq!(world.bed.counts().canvas, 1);
 }

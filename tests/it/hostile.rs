@@ -13,8 +13,8 @@ use serde::Deserialize;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::edge::{Edge, route};
-use crate::recorder::Recorder;
+use crate::support::edge::{Edge, route};
+use crate::support::recorder::Recorder;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -122,7 +122,7 @@ pub(crate) async fn sends(to: SocketAddr, case: &Case, waits: impl Fn(&Back) -> 
 }
 
 /// What is wrong with this, in words.
-fn judges(case: &Case, back: &Back, seen: &crate::recorder::Seen) -> Vec<String> {
+fn judges(case: &Case, back: &Back, seen: &crate::support::recorder::Seen) -> Vec<String> {
     let mut wrong = Vec::new();
     let statuses = back.statuses();
     if let Some(answers) = &case.answers {
@@ -194,6 +194,6 @@ async fn no_bytes_become_two_requests_or_one_that_can_be_read_in_two_ways() {
     assert!(wrong.is_empty(), "{} of {} are wrong:\n{}", wrong.len(), cases.len(), wrong.join("\n"));
     assert_eq!(edge.get("/still-there").await.status, 200);
     if std::env::var_os("IIIF_MENDER_HOSTILE_COMPARE").is_some() {
-        crate::recorder::compares(&cases, edge.address(), &recorder).await;
+        crate::support::recorder::compares(&cases, edge.address(), &recorder).await;
     }
 }

@@ -13,8 +13,8 @@ use http::Method;
 use testbed::{Flow, Origin};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::edge::{Edge, Load, Viewer, fields, route, status};
-use crate::world::patiently;
+use crate::support::edge::{Edge, Load, Viewer, fields, route, status};
+use crate::support::world::patiently;
 
 const ALWAYS: &str = "upstream.http2 = always";
 

@@ -7,9 +7,10 @@ use std::sync::{Arc, Mutex};
 use iiif_mender::app::App;
 use percent_encoding::percent_decode_str;
 use serde_json::json;
-use testbed::{Client, Flow, Origin};
+use testbed::{Client, Flow, Kind, Origin};
 
-use crate::world::{checked, library_before, patiently};
+use crate::support::edge::{Edge, route};
+use crate::support::world::{checked, library_before, patiently, visited_book};
 
 fn decoded(text: &str) -> String {
     percent_decode_str(text).decode_utf8_lossy().into_owned()
@@ -251,5 +252,43 @@ async fn batch_asks_for_each_image_by_its_own_url() {
         assert_eq!(run("heal").await, vec!["expired"; books.len()], "{books:?}");
         assert!(is_whole(&origin, &alive, books), "{books:?}: {:?}", canvases(&origin));
         assert!(run("check").await.is_empty(), "{books:?}: {:?}", origin.seen());
+    }
+}
+
+#[tokio::test]
+async fn spellings_arrive_byte_for_byte_and_a_heal_asks_again_with_the_same_bytes() {
+    let world = visited_book(1, "").await;
+    let page = world.bed.page();
+    let rests = [
+        "full/!200,200/0/default.jpg",
+        "full/%21200%2C200/0/default.jpg",
+        "0%2c0%2C256%2C256/64,/0/default.jpg?t=%2F%20;x",
+        "full/^!90,90/!0/default.jpg",
+        "pct:0,0,50,50/,90/0/gray.png",
+    ];
+    for rest in rests {
+        world.bed.expires_everything();
+        world.bed.ledger.clear();
+        let path = page.image_path(rest);
+        let answer = world.get(&path).await;
+        world.settles().await;
+        let targets = world.bed.targets(Kind::Image);
+        assert!(targets.contains(&path), "{path}: {targets:?}");
+        if answer.header("heal-status").starts_with("healed") {
+            assert!(targets.iter().filter(|target| **target == path).count() >= 2, "{targets:?}");
+        }
+        // Nothing but what the viewer asked for, and our own looks at small tiles.
+        assert!(targets.iter().all(|target| target.starts_with("/iiif/2/")), "{targets:?}");
+    }
+    let origin = Origin::fixed(404, "no");
+    let images = route("/iiif/2/", &format!("{}/iiif/2/", origin.url()), "image", "");
+    let edge = Edge::routed(&images, "heal.enabled = false").await;
+    let identifiers =
+        ["x.jpg", "x.JPG", "s3:%2F%2Fbucket%2fkey.tif", "a%20b", "%E2%9C%93", "fedora:a;1", "a%2Cb"];
+    for (count, identifier) in identifiers.iter().enumerate() {
+        let path = format!("/iiif/2/{identifier}/full/!200,200/0/default.jpg");
+        assert_eq!(edge.get(&path).await.text(), "no");
+        let seen = origin.seen();
+        assert_eq!((seen.len(), &seen[count].target), (count + 1, &path), "asked once, and for this");
     }
 }

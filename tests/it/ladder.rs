@@ -6,11 +6,10 @@ use futures_util::future::join_all;
 use http::Method;
 use testbed::{Holding, Page, Testbed};
 
-use crate::world::{World, patiently};
+use crate::support::world::{VISIT, World, patiently};
 
 /// One page at a time: what is healed ahead of the reader has a suite of its own.
 const ALONE: &str = "heal.ahead = 0";
-const VISIT: &str = "heal.ahead = 0\nheal.ladder = visit,rebuild";
 const TILE: &str = "0,0,512,512/512,/0/default.jpg";
 
 /// What two answers must share to be the same to a viewer and to every cache.
@@ -170,7 +169,8 @@ async fn an_image_server_that_knows_no_base64_does_not_make_expired_images_missi
     let manifests = folder.path().join("manifests");
     std::fs::create_dir(&manifests).expect("a directory");
     world.bed.write_manifests(&manifests).expect("manifests");
-    let settings = crate::world::settings(folder.path(), &images.url(), &world.bed.service.origin(), ALONE);
+    let settings =
+        crate::support::world::settings(folder.path(), &images.url(), &world.bed.service.origin(), ALONE);
     let app = iiif_mender::app::App::start(settings).await.expect("it starts");
     patiently("the index answers", || !app.index.owners(&page.identifier).expect("an index").is_empty())
         .await;

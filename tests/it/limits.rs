@@ -1,19 +1,12 @@
 //! Limits: how much the canvas service is asked at most, who goes first, and what is left alone.
 
 use futures_util::future::join_all;
-use testbed::{Kind, Testbed};
+use testbed::Kind;
 
-use crate::world::{World, patiently};
+use crate::support::world::{TILE, World, patiently, visited_book};
 
-const VISIT: &str = "heal.ahead = 0\nheal.ladder = visit,rebuild";
-const TILE: &str = "0,0,256,256/64,/0/default.jpg";
 /// A small whole image: healed behind the page that somebody looks at.
 const THUMBNAIL: &str = "full/90,/0/default.jpg";
-
-async fn book(pages: u32, more: &str) -> World {
-    let bed = Testbed::builder().book("obj/book", pages).page_size(600, 800).start().await;
-    World::over(bed, &format!("{VISIT}\n{more}")).await
-}
 
 /// So many heals are under way, and all that can queue does: a round trip of somebody else's has passed since.
 async fn heals_are_queued(world: &World, count: f64) {
@@ -23,7 +16,7 @@ async fn heals_are_queued(world: &World, count: f64) {
 
 #[tokio::test]
 async fn a_hundred_canvases_at_once_are_asked_for_two_at_a_time_and_each_once() {
-    let world = book(100, "").await;
+    let world = visited_book(100, "").await;
     world.bed.expires_everything();
     let pages = world.bed.pages();
     let paths: Vec<_> = pages.iter().map(|page| page.image_path(TILE)).collect();
@@ -39,7 +32,7 @@ async fn a_hundred_canvases_at_once_are_asked_for_two_at_a_time_and_each_once() 
 
 #[tokio::test]
 async fn a_viewer_goes_before_thumbnails_and_takes_a_page_of_theirs_along() {
-    let world = book(8, "heal.concurrency = 1").await;
+    let world = visited_book(8, "heal.concurrency = 1").await;
     let pages = world.bed.pages();
     world.bed.service.closes_resources();
     world.bed.expires_everything();
@@ -67,7 +60,7 @@ async fn a_viewer_goes_before_thumbnails_and_takes_a_page_of_theirs_along() {
 
 #[tokio::test]
 async fn a_failed_heal_is_told_to_all_who_waited_and_remembered_for_a_while_only() {
-    let world = book(2, "heal.cooldown = 300ms\nheal.backoff_max = 300ms").await;
+    let world = visited_book(2, "heal.cooldown = 300ms\nheal.backoff_max = 300ms").await;
     let page = world.bed.page();
     world.bed.expires_everything();
     world.bed.service.fails_canvas(500);
@@ -103,7 +96,8 @@ async fn a_failed_heal_is_told_to_all_who_waited_and_remembered_for_a_while_only
 async fn the_breaker_opens_when_the_service_only_fails_and_closes_after_one_good_trial() {
     for fault in [429, 502, 503] {
         let world =
-            book(12, "heal.breaker_failures = 3\nheal.breaker_open = 400ms\nheal.concurrency = 1").await;
+            visited_book(12, "heal.breaker_failures = 3\nheal.breaker_open = 400ms\nheal.concurrency = 1")
+                .await;
         let pages = world.bed.pages();
         world.bed.expires_everything();
         world.bed.service.fails_canvas(fault);
@@ -126,7 +120,7 @@ async fn the_breaker_opens_when_the_service_only_fails_and_closes_after_one_good
 
 #[tokio::test]
 async fn an_open_breaker_is_seen_in_the_scrape_and_closed_by_hand() {
-    let world = book(
+    let world = visited_book(
         6,
         "heal.breaker_failures = 2\nheal.breaker_open = 1h\nheal.backoff_max = 1s\nheal.cooldown = 1ms",
     )
@@ -155,7 +149,7 @@ async fn an_open_breaker_is_seen_in_the_scrape_and_closed_by_hand() {
 
 #[tokio::test]
 async fn dead_canvases_do_not_open_the_breaker_for_those_that_are_well() {
-    let world = book(12, "heal.breaker_failures = 3").await;
+    let world = visited_book(12, "heal.breaker_failures = 3").await;
     let pages = world.bed.pages();
     world.bed.expires_everything();
     world.bed.service.fails_canvas(500);
@@ -169,7 +163,7 @@ async fn dead_canvases_do_not_open_the_breaker_for_those_that_are_well() {
 
 #[tokio::test]
 async fn a_dead_canvas_service_keeps_no_viewer() {
-    let world = book(6, "").await;
+    let world = visited_book(6, "").await;
     let pages = world.bed.pages();
     world.bed.expires_everything();
     let dead = testbed::raw::Peer::start(vec![testbed::raw::Step::Reset]).await;
@@ -178,7 +172,8 @@ async fn a_dead_canvas_service_keeps_no_viewer() {
     std::fs::create_dir(&manifests).expect("a directory");
     world.bed.write_manifests(&manifests).expect("manifests");
     let more = "heal.ahead = 0\nheal.breaker_failures = 2";
-    let settings = crate::world::settings(folder.path(), &world.bed.images.origin(), &dead.url(), more);
+    let settings =
+        crate::support::world::settings(folder.path(), &world.bed.images.origin(), &dead.url(), more);
     let app = iiif_mender::app::App::start(settings).await.expect("it starts");
     patiently("the index answers", || {
         pages.iter().all(|page| !app.index.owners(&page.identifier).expect("an index").is_empty())
@@ -194,7 +189,7 @@ async fn a_dead_canvas_service_keeps_no_viewer() {
 
 #[tokio::test]
 async fn more_viewers_than_may_wait_are_told_to_come_back() {
-    let world = book(2, "heal.max_waiting = 3").await;
+    let world = visited_book(2, "heal.max_waiting = 3").await;
     let page = world.bed.page();
     world.bed.expires_everything();
     world.bed.service.stalls_canvas();
@@ -214,7 +209,7 @@ async fn more_viewers_than_may_wait_are_told_to_come_back() {
 
 #[tokio::test]
 async fn viewers_who_leave_leave_nothing_behind() {
-    let world = book(3, "heal.max_waiting = 20").await;
+    let world = visited_book(3, "heal.max_waiting = 20").await;
     world.bed.expires_everything();
     world.bed.service.stalls_canvas();
     let pages = world.bed.pages();
@@ -240,7 +235,7 @@ async fn viewers_who_leave_leave_nothing_behind() {
 #[tokio::test]
 async fn a_client_that_starts_very_many_heals_stands_behind_other_readers() {
     let more = "heal.concurrency = 1\nheal.per_client = 2\nserver.trusted_proxies = 127.0.0.0/8";
-    let world = book(8, more).await;
+    let world = visited_book(8, more).await;
     let pages = world.bed.pages();
     world.bed.service.closes_resources();
     world.bed.expires_everything();
@@ -266,7 +261,7 @@ async fn a_client_that_starts_very_many_heals_stands_behind_other_readers() {
 
 #[tokio::test]
 async fn a_crawl_of_ten_thousand_unknown_identifiers_asks_the_canvas_service_nothing() {
-    let world = book(2, "index.cache = 1000").await;
+    let world = visited_book(2, "index.cache = 1000").await;
     for batch in 0..100u32 {
         let paths = (0..100u32)
             .map(|at| format!("/iiif/2/{:08x}-0000-3000-8000-000000000000/info.json", batch * 100 + at));
@@ -282,7 +277,7 @@ async fn a_crawl_of_ten_thousand_unknown_identifiers_asks_the_canvas_service_not
 
 #[tokio::test]
 async fn whoever_has_an_ipv6_network_is_one_client_under_all_its_addresses() {
-    let world = book(3, "heal.per_client = 1\nserver.trusted_proxies = 127.0.0.0/8").await;
+    let world = visited_book(3, "heal.per_client = 1\nserver.trusted_proxies = 127.0.0.0/8").await;
     world.bed.expires_everything();
     for (page, client) in world.bed.pages().iter().zip(["2001:db8::1", "2001:db8::2", "2001:db8:0:1::1"]) {
         let answer = world.get_with(&page.image_path(TILE), &[("x-forwarded-for", client)]).await;
@@ -293,7 +288,7 @@ async fn whoever_has_an_ipv6_network_is_one_client_under_all_its_addresses() {
 
 #[tokio::test]
 async fn images_that_are_served_from_their_files_leave_no_more_heals_behind_than_there_may_be() {
-    let world = book(8, "heal.ladder = direct,visit\nheal.max_flights = 3").await;
+    let world = visited_book(8, "heal.ladder = direct,visit\nheal.max_flights = 3").await;
     let pages = world.bed.pages();
     for page in &pages {
         world.knows_file_of(page);
@@ -315,7 +310,7 @@ async fn images_that_are_served_from_their_files_leave_no_more_heals_behind_than
 
 #[tokio::test]
 async fn viewers_who_leave_at_once_cannot_begin_heals_without_end() {
-    let world = book(3, "heal.max_flights = 2").await;
+    let world = visited_book(3, "heal.max_flights = 2").await;
     let pages = world.bed.pages();
     world.bed.expires_everything();
     world.bed.service.stalls_canvas();
@@ -334,4 +329,28 @@ async fn viewers_who_leave_at_once_cannot_begin_heals_without_end() {
     assert_eq!(first.await.expect("not aborted").status, 200);
     world.settles().await;
     assert_eq!(world.get(&pages[2].image_path(TILE)).await.status, 200);
+}
+
+#[tokio::test]
+async fn many_distinct_expired_images_leave_healthy_traffic_alone() {
+    let world = visited_book(60, "heal.max_waiting = 40").await;
+    let pages = world.bed.pages();
+    world.bed.expires_everything();
+    let healthy = &pages[59];
+    assert_eq!(world.get(&healthy.image_path(TILE)).await.status, 200);
+    world.settles().await;
+    world.bed.service.stalls_canvas();
+    let crawl: Vec<_> = pages[..59].iter().map(|page| world.asks(&page.image_path(TILE))).collect();
+    patiently("they wait", || world.metric("iiif_mender_waiting_viewers") == 40.0).await;
+    for _ in 0..20 {
+        let answer = world.get(&healthy.image_path(TILE)).await;
+        assert_eq!((answer.status, answer.header("heal-status")), (200, ""));
+    }
+    assert!(world.bed.counts().canvas_now <= 2);
+    world.bed.service.releases();
+    let statuses: Vec<_> =
+        join_all(crawl).await.into_iter().map(|answer| answer.expect("not aborted").status).collect();
+    assert_eq!(statuses.iter().filter(|status| **status == 200).count(), 40);
+    assert_eq!(statuses.iter().filter(|status| **status == 503).count(), 19);
+    world.settles().await;
 }

@@ -12,8 +12,8 @@ use testbed::{Flow, Origin};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
-use crate::edge::{Edge, Viewer, field, status};
-use crate::world::patiently;
+use crate::support::edge::{Edge, Viewer, field, status};
+use crate::support::world::patiently;
 
 const PREFACE: &str = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// An empty SETTINGS frame.

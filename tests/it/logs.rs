@@ -6,7 +6,7 @@ use std::process::{Child, Stdio};
 use testbed::Origin;
 
 use crate::commands::{Serving, folder, program};
-use crate::world::patiently;
+use crate::support::world::patiently;
 
 /// The program with `[log]` keys of the test's choice.
 fn serving(origin: &Origin, log: &str) -> (tempfile::TempDir, Serving) {

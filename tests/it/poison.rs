@@ -1,17 +1,11 @@
 //! Poison: no good canvas is ever ruined by us, and those that are ruined are cured once the fault is over.
 
 use futures_util::future::join_all;
-use testbed::{Page, Testbed};
+use testbed::Page;
 
-use crate::world::{World, patiently};
+use crate::support::world::{World, patiently, visited_book};
 
-const VISIT: &str = "heal.ahead = 0\nheal.ladder = visit,rebuild";
 const TILE: &str = "full/99,/0/default.jpg";
-
-async fn book(pages: u32, more: &str) -> World {
-    let bed = Testbed::builder().book("obj/book", pages).page_size(600, 800).start().await;
-    World::over(bed, &format!("{VISIT}\n{more}")).await
-}
 
 fn poisoned(world: &World) -> usize {
     world.bed.pages().iter().map(|page| world.bed.redis.poisoned_duplicates(&page.path)).sum()
@@ -32,7 +26,7 @@ async fn all_canvases_are_good(world: &World) {
 async fn no_good_canvas_is_poisoned_by_healing_during_an_info_fault() {
     for fault in [403, 404, 429, 500, 503] {
         for warm in [false, true] {
-            let world = book(6, "").await;
+            let world = visited_book(6, "").await;
             if warm {
                 // Somebody read a page before: there is a witness.
                 let pages = world.bed.pages();
@@ -65,7 +59,7 @@ async fn poisoned_in_use(world: &World) -> usize {
 #[tokio::test]
 async fn no_rebuild_is_sent_into_a_fault_that_can_be_seen() {
     for fault in [403, 429, 500, 503] {
-        let world = book(6, "").await;
+        let world = visited_book(6, "").await;
         world.bed.caches_everything();
         world.bed.redis.evict_keys();
         world.bed.images.info_faults(fault);
@@ -80,7 +74,7 @@ async fn no_rebuild_is_sent_into_a_fault_that_can_be_seen() {
 #[tokio::test]
 async fn what_a_fault_poisoned_is_cured_once_it_is_over() {
     for fault in [403, 404, 429, 500, 503] {
-        let world = book(5, "heal.backoff_max = 1s").await;
+        let world = visited_book(5, "heal.backoff_max = 1s").await;
         world.bed.expires_everything();
         world.bed.images.info_faults(fault);
         let pages = world.bed.pages();
@@ -102,7 +96,7 @@ async fn what_a_fault_poisoned_is_cured_once_it_is_over() {
 
 #[tokio::test]
 async fn a_fault_that_only_the_service_meets_is_outlived_too() {
-    let world = book(2, "heal.backoff_max = 1s").await;
+    let world = visited_book(2, "heal.backoff_max = 1s").await;
     world.bed.expires_everything();
     // We see a healthy image server; its own way there is broken.
     world.bed.service.poisons_nested(503);
@@ -118,7 +112,7 @@ async fn a_fault_that_only_the_service_meets_is_outlived_too() {
 
 #[tokio::test]
 async fn five_poisoned_duplicates_are_cured() {
-    let world = book(1, "heal.backoff_max = 1s").await;
+    let world = visited_book(1, "heal.backoff_max = 1s").await;
     let page = world.bed.page();
     world.bed.expires_everything();
     world.bed.service.poisons_nested(500);
@@ -147,7 +141,7 @@ async fn five_poisoned_duplicates_are_cured() {
 #[tokio::test]
 async fn a_poisoned_canvas_whose_image_expired_heals_in_front_of_the_viewer() {
     for closed in [false, true] {
-        let world = book(1, "").await;
+        let world = visited_book(1, "").await;
         let page = world.bed.page();
         world.bed.expires_everything();
         world.bed.service.poisons_nested(500);
@@ -168,7 +162,7 @@ async fn a_poisoned_canvas_whose_image_expired_heals_in_front_of_the_viewer() {
 #[tokio::test]
 async fn a_missing_file_is_never_cured() {
     for (closed, flushed) in [(false, false), (false, true), (true, true)] {
-        let world = book(2, "heal.backoff_max = 1s").await;
+        let world = visited_book(2, "heal.backoff_max = 1s").await;
         let page = world.bed.page();
         if flushed {
             world.bed.expires_everything();
@@ -191,7 +185,7 @@ async fn a_missing_file_is_never_cured() {
 
 #[tokio::test]
 async fn a_stranger_who_sounds_like_the_service_does_not_keep_us_from_rebuilding() {
-    let world = book(2, "").await;
+    let world = visited_book(2, "").await;
     let pages = world.bed.pages();
     world.bed.caches_everything();
     world.bed.redis.evict_keys();

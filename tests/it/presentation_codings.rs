@@ -9,7 +9,7 @@ use iiif_mender::app::App;
 use serde_json::{Value, json};
 use testbed::{Client, Flow, Origin};
 
-use crate::world::{checked, library_before, patiently};
+use crate::support::world::{checked, library_before, patiently};
 
 const JSON: (&str, &str) = ("content-type", "application/json");
 

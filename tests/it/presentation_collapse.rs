@@ -4,7 +4,7 @@ use futures_util::future::join_all;
 use testbed::Fetched;
 use tokio::task::JoinHandle;
 
-use crate::world::{World, patiently};
+use crate::support::world::{World, patiently};
 
 /// So many viewers ask for this path, each with these fields.
 fn viewers(

@@ -3,7 +3,8 @@
 use http::Method;
 use testbed::{Fetched, Flow, Origin};
 
-use crate::world::{World, settings};
+use crate::support::edge::{Edge, fields, route};
+use crate::support::world::{World, settings};
 use iiif_mender::app::App;
 
 const ANYBODY: &str = "access-control-allow-origin";
@@ -144,5 +145,23 @@ async fn who_asks_with_credentials_is_named() {
         let answer = get(path, fields).await;
         assert_eq!(answer.header(ANYBODY), "*", "{path} {fields:?}");
         assert_eq!(answer.header("access-control-allow-credentials"), "");
+    }
+}
+
+#[tokio::test]
+async fn who_may_read_is_said_once() {
+    for status in [200, 404, 500] {
+        let origin = Origin::start(move |_| {
+            Origin::answer(
+                status,
+                &[("access-control-allow-origin", "https://one.example")],
+                Flow::sized("x"),
+            )
+        });
+        let images = route("/iiif/2/", &format!("{}/iiif/2/", origin.url()), "image", "");
+        let edge = Edge::routed(&images, "heal.enabled = false").await;
+        let asked = "GET /iiif/2/x/info.json HTTP/1.1\r\nHost: h\r\nOrigin: https://two.example\r\nConnection: close\r\n\r\n";
+        let answer = edge.says(asked).await;
+        assert_eq!(fields(&answer, "access-control-allow-origin"), ["https://one.example"], "{answer}");
     }
 }

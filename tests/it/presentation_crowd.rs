@@ -11,7 +11,7 @@ use testbed::Client;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::world::{checked, library_before};
+use crate::support::world::{checked, library_before};
 
 /// A service that takes so long for each request; the first one may hang for ever.
 struct Slow {
@@ -121,7 +121,7 @@ async fn nobody_is_refused_because_the_first_one_hangs() {
                 async move { client.get(&url, &[(name, "first")]).await.map(|answer| answer.status) },
             )
         };
-        crate::world::patiently("the first is on its way", || service.asked() == 1).await;
+        crate::support::world::patiently("the first is on its way", || service.asked() == 1).await;
         let (good, refused, _) = crowd(&app, 60, name).await;
         assert_eq!((good, refused, service.asked()), (60, 0, 61), "{name}");
         first.abort();

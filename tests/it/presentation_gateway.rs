@@ -6,7 +6,7 @@ use http::Method;
 use serde_json::Value;
 use testbed::{Fetched, Testbed};
 
-use crate::world::{World, patiently};
+use crate::support::world::{World, patiently};
 
 const ON: &str = "presentation.manifests = true";
 const HOME: &str = "https://tamulib-dc-labs.github.io/manifests";

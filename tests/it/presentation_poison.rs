@@ -4,7 +4,7 @@ use futures_util::future::join_all;
 use serde_json::Value;
 use testbed::{Fetched, Kind, Testbed};
 
-use crate::world::{World, patiently};
+use crate::support::world::{World, patiently};
 
 async fn world() -> World {
     book("heal.ahead = 0").await

@@ -8,7 +8,7 @@ use flate2::write::GzEncoder;
 use serde_json::{Value, json};
 use testbed::{Flow, Origin};
 
-use crate::world::{World, patiently, settings};
+use crate::support::world::{World, patiently, settings};
 use iiif_mender::app::App;
 
 /// iiif-mender before an origin that answers every request with this document.

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use http::Method;
 use testbed::{Client, Fetched, Flow, Origin, Testbed};
 
-use crate::world::{World, patiently, settings};
+use crate::support::world::{World, patiently, settings, visited_book};
 use iiif_mender::app::App;
 
 const ON: &str = "rewrite.public_url = https://iiif.example.edu";
@@ -174,4 +174,24 @@ async fn a_body_that_breaks_is_never_a_clean_short_one() {
         before(&more, move || Origin::answer(200, &typed, Flow::sized(long()).cut_after(100_000))).await;
     let url = format!("http://{}/iiif-service/x", app.addresses[0]);
     assert!(Client::default().get(&url, &[]).await.is_err());
+}
+
+#[tokio::test]
+async fn a_healed_info_json_names_the_host_that_the_viewer_asked() {
+    for (trusted, host) in [("127.0.0.0/8", Some("iiif.example.org")), ("192.0.2.0/24", None)] {
+        let world = visited_book(1, &format!("server.trusted_proxies = {trusted}")).await;
+        let page = world.bed.page();
+        world.bed.expires_everything();
+        world.bed.restart_image_server();
+        let fields = [
+            ("x-forwarded-host", "iiif.example.org"),
+            ("x-forwarded-proto", "https"),
+            ("x-forwarded-port", "443"),
+        ];
+        let info = world.get_with(&format!("{}?t=1", page.info_path()), &fields).await;
+        assert!(info.header("heal-status").starts_with("healed"), "{:?}", info.headers);
+        let base =
+            host.map_or(format!("http://{}", world.app.addresses[0]), |host| format!("https://{host}"));
+        assert_eq!(info.json()["@id"], format!("{base}/iiif/2/{}", page.identifier));
+    }
 }

@@ -8,7 +8,7 @@ use serde_json::json;
 use testbed::{Client, Fetched, Flow, Origin};
 use tokio::task::JoinHandle;
 
-use crate::world::{checked, library_before, patiently};
+use crate::support::world::{checked, library_before, patiently};
 
 /// A service that is an [`Origin`], with iiif-mender before it.
 struct Wire {

@@ -2,7 +2,7 @@
 
 use testbed::Origin;
 
-use crate::edge::{Edge, Viewer, status};
+use crate::support::edge::{Edge, Viewer, status};
 
 const TRUSTING: &str = "server.listen = 127.0.0.1:0 proxy_protocol\nserver.trusted_proxies = 127.0.0.1";
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use testbed::{Client, Testbed};
 
 use crate::commands::{Serving, program};
-use crate::world::patiently;
+use crate::support::world::patiently;
 
 /// User and group that own nothing here.
 const NOBODY: u32 = 65534;

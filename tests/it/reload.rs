@@ -3,10 +3,8 @@
 
 use testbed::{Flow, Origin, Testbed};
 
-use crate::edge::{Edge, Viewer, route, status};
-use crate::world::{World, checked, patiently, settings};
-
-const TILE: &str = "0,0,256,256/64,/0/default.jpg";
+use crate::support::edge::{Edge, Viewer, route, status};
+use crate::support::world::{TILE, World, checked, patiently, settings};
 
 /// Answers with a word, so that one can tell who answered.
 fn named(name: &'static str) -> Origin {

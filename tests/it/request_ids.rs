@@ -3,8 +3,8 @@
 use iiif_mender::index::history::{Entry, Filter, Page};
 use testbed::{Kind, Logged, Origin};
 
-use crate::edge::Edge;
-use crate::world::{World, patiently};
+use crate::support::edge::{Edge, route};
+use crate::support::world::{World, patiently};
 
 const TILE: &str = "0,0,512,512/512,/0/default.jpg";
 
@@ -140,4 +140,35 @@ async fn pages_healed_ahead_carry_the_id_of_the_reader_who_came_before() {
     assert_eq!(tile.status, 200);
     let heals = history(&world, 3).await;
     assert!(heals.iter().all(|entry| entry.heal.request.as_deref() == Some("reader-2")), "{heals:?}");
+}
+
+#[tokio::test]
+async fn no_error_of_ours_is_kept_by_a_cache_or_hidden_from_a_script_and_each_has_an_id() {
+    let (dead, stuck) = (Origin::fixed(200, ""), Origin::fixed(200, ""));
+    dead.goes_down().await;
+    stuck.stalls();
+    let routes = [
+        route("/dead/", &format!("{}/", dead.url()), "plain", ""),
+        route("/stuck/", &format!("{}/", stuck.url()), "plain", ""),
+    ];
+    let more = "upstream.first_byte_timeout = 1s\nupstream.max_requests = 1\nupstream.queue_wait = 100ms";
+    let edge = Edge::routed(&routes.concat(), more).await;
+    // Of two that are stuck one gets no place.
+    let (one, other) = tokio::join!(edge.get("/stuck/a"), edge.get("/stuck/b"));
+    let (late, busy) = if one.status == 504 { (one, other) } else { (other, one) };
+    let answers = [
+        (400, edge.get("/dead/a%2F../b").await),
+        (404, edge.get("/nowhere").await),
+        (502, edge.get("/dead/a").await),
+        (503, busy),
+        (504, late),
+    ];
+    for (status, answer) in answers {
+        assert_eq!(answer.status, status);
+        assert_eq!(answer.header("cache-control"), "no-store", "{status}");
+        let origins: Vec<_> = answer.headers.get_all("access-control-allow-origin").iter().collect();
+        assert_eq!(origins, ["*"], "{status}");
+        assert_eq!(answer.header("x-request-id").len(), 32, "{status}");
+        assert_eq!(answer.header("retry-after"), if status == 503 { "1" } else { "" });
+    }
 }

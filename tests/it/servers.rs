@@ -8,8 +8,8 @@ use http::Method;
 use testbed::raw::{Peer, Step, answers, ok};
 use testbed::{Flow, Origin};
 
-use crate::edge::{Edge, Load, field, route, status};
-use crate::world::patiently;
+use crate::support::edge::{Edge, Load, field, route, status};
+use crate::support::world::patiently;
 
 /// Times that let a test see a server go and come back.
 const BRISK: &str = "upstream.health.failures = 2\nupstream.health.out = 50ms\nupstream.health.out_max = 200ms\n\

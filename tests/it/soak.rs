@@ -15,10 +15,10 @@ use bytes::Bytes;
 use testbed::{Client, Gateway, Page, Testbed};
 use tokio::task::JoinSet;
 
-use crate::attackers;
-use crate::edge::Viewer;
-use crate::process::{Process, Usage};
-use crate::toxiproxy::Toxiproxy;
+use crate::support::attackers;
+use crate::support::edge::Viewer;
+use crate::support::process::{Process, Usage};
+use crate::support::toxiproxy::Toxiproxy;
 
 /// Longer than any request may take with the deadlines below.
 const DEADLINE: Duration = Duration::from_secs(20);

@@ -10,9 +10,9 @@ use testbed::raw::{Peer, Step, answers, ok};
 use testbed::{Flow, Origin};
 use tokio::net::TcpStream;
 
-use crate::edge::{Edge, field, fields, status};
 use crate::hostile::before;
-use crate::recorder::Recorder;
+use crate::support::edge::{Edge, field, fields, status};
+use crate::support::recorder::Recorder;
 
 /// One request of HTTP/2.
 async fn asks_in_http2(edge: &Edge, request: Request<Full<Bytes>>) -> hyper::Result<Response<Incoming>> {
@@ -226,7 +226,8 @@ async fn a_health_check_of_http_1_0_needs_no_host_where_the_route_is_for_every_h
     assert_eq!(seen.header("x-forwarded-host"), "us.example");
     // HTTP/1.1 must say it.
     assert_eq!(status(&edge.says("GET /health HTTP/1.1\r\n\r\n").await), 400);
-    let route = crate::edge::route("/", &format!("{}/", origin.url()), "plain", "hosts = [\"a.example\"]");
+    let route =
+        crate::support::edge::route("/", &format!("{}/", origin.url()), "plain", "hosts = [\"a.example\"]");
     let edge = Edge::routed(&route, "").await;
     assert_eq!(status(&edge.says("GET /health HTTP/1.0\r\n\r\n").await), 404);
     assert_eq!(status(&edge.says("GET /health HTTP/1.0\r\nHost: a.example\r\n\r\n").await), 200);

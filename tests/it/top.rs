@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use expectrl::Expect as _;
 
-use crate::world::World;
+use crate::support::world::World;
 
 fn top(arguments: &[&str]) -> Command {
     let mut command = Command::new(assert_cmd::cargo::cargo_bin!("iiif-mender"));

@@ -5,8 +5,8 @@ use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message;
 use testbed::{Kind, Origin};
 
-use crate::edge::Edge;
-use crate::world::{World, patiently};
+use crate::support::edge::Edge;
+use crate::support::world::{World, patiently};
 
 const TILE: &str = "0,0,512,512/512,/0/default.jpg";
 const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";

@@ -10,8 +10,8 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use crate::certificates::makes;
-use crate::edge::{Edge, field, route, status};
-use crate::world::checked;
+use crate::support::edge::{Edge, field, route, status};
+use crate::support::world::checked;
 
 const REFUSED: &str = "iiif_mender_requests_total{route=\"none\",outcome=\"refused\",status=\"4xx\"}";
 
@@ -98,7 +98,7 @@ async fn a_broken_preface_is_not_answered_in_http_1() {
         let answer = edge.says(said).await;
         assert!(!answer.contains("HTTP/1"), "{said:?}: {answer}");
         let cut = "iiif_mender_connections_cut_total{kind=\"preface\"}";
-        crate::world::patiently("it is counted", || edge.metric(cut) == f64::from(count)).await;
+        crate::support::world::patiently("it is counted", || edge.metric(cut) == f64::from(count)).await;
     }
 }
 

@@ -3,8 +3,8 @@
 
 use testbed::raw::{Peer, Step, answers, ok};
 
-use crate::edge::{Edge, Viewer, field, fields, route, status};
-use crate::world::patiently;
+use crate::support::edge::{Edge, Viewer, field, fields, route, status};
+use crate::support::world::patiently;
 
 const OPEN: &str = "iiif_mender_upgraded_connections";
 const SWITCHES: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n\

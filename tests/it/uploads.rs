@@ -5,8 +5,8 @@ use std::time::Duration;
 use testbed::raw::{Peer, Step, answers, ok};
 use testbed::{Flow, Origin};
 
-use crate::edge::{Edge, route, status};
 use crate::faults::{NARROW, broken_once, next_works};
+use crate::support::edge::{Edge, route, status};
 
 #[tokio::test]
 async fn an_answer_in_the_middle_of_an_upload_reaches_the_viewer_and_the_connection_is_not_used_again() {

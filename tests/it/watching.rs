@@ -13,7 +13,7 @@ use iiif_mender::upstream::fetch::Web;
 use serde_json::{Value, json};
 use testbed::{Flow, Kind, Origin, Testbed};
 
-use crate::world::{World, patiently, settings};
+use crate::support::world::{World, patiently, settings};
 
 /// A manifest of one canvas with these images.
 fn manifest(name: &str, images: &[&str]) -> String {

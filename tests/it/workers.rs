@@ -3,7 +3,7 @@
 use futures_util::future::join_all;
 use testbed::Client;
 
-use crate::world::World;
+use crate::support::world::World;
 
 const TILE: &str = "0,0,512,512/512,/0/default.jpg";
 

@@ -90,7 +90,7 @@ pub(super) mod seen {
     pub(in crate::iiif::manifest) const LINKS: u16 = 1 << 3;
     pub(in crate::iiif::manifest) const ITEMS: u16 = 1 << 4;
     pub(in crate::iiif::manifest) const DIMENSION: u16 = 1 << 5;
-    /// It says what it is, so it is no bare mention.
+    /// The object says what it is, so it is no bare mention.
     pub(in crate::iiif::manifest) const DESCRIBED: u16 = 1 << 6;
     /// A profile, context or protocol of the Image API, or `format: image/…`.
     pub(in crate::iiif::manifest) const IMAGE: u16 = 1 << 7;
@@ -100,7 +100,7 @@ pub(super) mod seen {
     pub(in crate::iiif::manifest) const SERVICE: u16 = 1 << 9;
 }
 
-/// One object while it is read.
+/// An object while it is read.
 pub(super) struct Node {
     pub(super) place: Place,
     pub(super) kind: Kind,

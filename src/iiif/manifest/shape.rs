@@ -12,11 +12,11 @@ pub(super) enum Shape {
     Unknown,
     /// Has a `body` or a `resource`.
     Annotation,
-    /// Its items are annotations.
+    /// Items are annotations.
     AnnotationPage,
-    /// Its items are pages of annotations, or it has `images` that are annotations.
+    /// Items are pages of annotations, or `images` are annotations.
     Canvas,
-    /// Its items are canvases.
+    /// Items are canvases.
     HoldsCanvases,
 }
 

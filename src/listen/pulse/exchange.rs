@@ -60,7 +60,7 @@ impl Pulse {
         self.exchange.malformed.store(status.as_u16(), Relaxed);
     }
 
-    /// The same, asked for by the request's service.
+    /// Status for a head that could not be read; for the request's service.
     pub(in crate::listen) fn malformed(&self) -> Option<StatusCode> {
         let status = self.exchange.malformed.load(Relaxed);
         if status == 0 { None } else { StatusCode::from_u16(status).ok() }
@@ -83,7 +83,7 @@ impl Pulse {
 }
 
 impl InFlight {
-    /// This answer is the last one in HTTP.
+    /// Marks this answer as the last one in HTTP.
     pub(in crate::listen) fn switches(&self, upgrade: Upgrade) {
         let pulse = &self.pulse;
         pulse.note(&pulse.exchange.moved);

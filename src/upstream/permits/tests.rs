@@ -101,8 +101,8 @@ async fn a_request_that_is_given_up_leaves_the_queue_and_takes_no_permit() {
 async fn a_transfer_that_waits_for_its_client_ends_when_somebody_waits_for_its_permit() {
     let (permits, clients) = (permits(1), clients());
     let held = now(&permits, RouteKind::Image).await.expect("a permit");
-    let transfer = Transfer::new(Some(client(&clients, 1)), None);
-    permits.watch(&transfer);
+    let transfer = Transfer::new(Some(client(&clients, 1)), ());
+    permits.watch(&(Arc::clone(&transfer) as _));
     let ended = tokio::spawn({
         let transfer = Arc::clone(&transfer);
         async move {

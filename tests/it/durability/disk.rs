@@ -10,7 +10,7 @@ use iiif_mender::index::{Index, IndexError};
 use testbed::Testbed;
 
 use super::{Answer, Library, is_known, key};
-use crate::world::{World, patiently};
+use crate::support::world::{World, patiently};
 
 /// A small disk of its own; unmounted when dropped.
 struct Disk {

@@ -7,7 +7,7 @@ use testbed::Testbed;
 use tokio::task::JoinHandle;
 
 use super::{Answer, Library, key, manifest};
-use crate::world::{World, patiently};
+use crate::support::world::{World, patiently};
 
 const TILE: &str = "0,0,64,64/64,/0/default.jpg";
 

@@ -14,7 +14,7 @@ fn manifest(canvas: &Value) -> Value {
     })
 }
 
-/// The same for a canvas on which something is painted.
+/// A canvas on which `resource` is painted.
 fn painted(resource: &Value) -> Value {
     manifest(&json!({
         "height": 1, "width": 1,

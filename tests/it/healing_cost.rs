@@ -3,9 +3,9 @@
 use futures_util::future::join_all;
 use testbed::Origin;
 
-use crate::edge::{Edge, route};
-use crate::heart_world::{Before, book, lost, pages, read, tile};
-use crate::world::{World, settings};
+use crate::support::edge::{Edge, route};
+use crate::support::healing_world::{Before, book, lost, pages, read, tile};
+use crate::support::world::{World, settings};
 
 #[tokio::test]
 async fn opening_a_healthy_manifest_again_and_again_costs_no_tile_and_one_look_an_image() {
@@ -135,7 +135,7 @@ async fn twenty_readers_of_one_page_register_it_once_and_the_pages_ahead_once_ea
 
 /// Waits until every page has its key again, and nothing is under way.
 async fn all_are_back(world: &World, pages: &[testbed::Page]) {
-    crate::world::patiently("everything is back", || {
+    crate::support::world::patiently("everything is back", || {
         pages.iter().all(|page| world.bed.redis.has_key(&page.identifier))
     })
     .await;
@@ -199,7 +199,7 @@ async fn pages_ahead_in_a_short_book_come_by_the_book_and_in_a_long_one_page_by_
         let before = Before::of(&world);
         world.bed.ledger.clear();
         assert_eq!(world.get(&pages[0].image_path(&tile(1))).await.status, 200);
-        crate::world::patiently("the next pages are back", || {
+        crate::support::world::patiently("the next pages are back", || {
             pages[1..9].iter().all(|page| world.bed.redis.has_key(&page.identifier))
         })
         .await;
@@ -230,7 +230,7 @@ async fn with_two_image_routes_the_pages_ahead_are_looked_at_by_their_own() {
     for _ in 0..2 {
         assert_eq!(edge.get(&all[0].presentation_path).await.status, 200);
         assert_eq!(edge.get(&all[0].image_path(&tile(0))).await.status, 200);
-        crate::world::patiently("nothing is in flight", || {
+        crate::support::world::patiently("nothing is in flight", || {
             ["flights", "canvas_in_flight", "upstream_in_flight"]
                 .iter()
                 .all(|gauge| edge.metric(&format!("iiif_mender_{gauge}")) == 0.0)
@@ -243,7 +243,7 @@ async fn with_two_image_routes_the_pages_ahead_are_looked_at_by_their_own() {
     // And where they are expired they are healed by it.
     bed.expires_everything();
     assert_eq!(edge.get(&all[1].image_path(&tile(1))).await.status, 200);
-    crate::world::patiently("the pages ahead are back", || {
+    crate::support::world::patiently("the pages ahead are back", || {
         all[2..6].iter().all(|page| bed.redis.has_key(&page.identifier))
     })
     .await;

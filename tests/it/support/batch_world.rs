@@ -9,7 +9,7 @@ use testbed::Testbed;
 
 use iiif_mender::index::sources::Options;
 
-use crate::world::settings;
+use crate::support::world::settings;
 
 /// A testbed, a configuration and an index. Ends with the test.
 pub(crate) struct Batch {

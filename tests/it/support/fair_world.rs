@@ -11,8 +11,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpSocket;
 use tokio::sync::{Mutex, MutexGuard};
 
-use crate::attackers::{Attack, Attacker};
-use crate::process::{Process, Usage};
+use crate::support::attackers::{Attack, Attacker};
+use crate::support::process::{Process, Usage};
 
 /// One attack at a time, so that each is measured alone.
 static TURN: Mutex<()> = Mutex::const_new(());

@@ -4,9 +4,9 @@ use std::time::{Duration, SystemTime};
 
 use testbed::Testbed;
 
-use crate::cluster_world::{Fleet, Server};
-use crate::heart_world::{Before, all_back, book, lost, read, tile};
-use crate::world::{World, patiently};
+use crate::support::cluster_world::{Fleet, Server};
+use crate::support::healing_world::{Before, all_back, book, lost, read, tile};
+use crate::support::world::{World, patiently};
 
 #[tokio::test]
 async fn a_good_canvas_whose_file_and_key_are_gone_stays_as_it_is_at_every_expiry() {

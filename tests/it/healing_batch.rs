@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use testbed::Testbed;
 
-use crate::batch_world::Batch;
 use crate::commands::Serving;
-use crate::heart_world::{pages, tile};
+use crate::support::batch_world::Batch;
+use crate::support::healing_world::{pages, tile};
 
 #[tokio::test]
 async fn check_and_heal_are_not_fooled_by_a_derivative_cache() {
@@ -135,7 +135,7 @@ fn sent(batch: &Batch) -> u64 {
 
 #[tokio::test]
 async fn what_is_told_of_canvas_requests_is_what_was_sent_whichever_way_heal_takes() {
-    let world = crate::world::World::over(pages(16).start().await, "").await;
+    let world = crate::support::world::World::over(pages(16).start().await, "").await;
     let batch = Batch::over(pages(16).start().await).with_default_ladder();
     batch.bed.expires_everything();
     let told = batch.run(&["heal", "--dry-run"]).await;

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 
-use crate::heart_world::{Before, book, lost, pages, read, tile};
-use crate::world::{World, patiently};
+use crate::support::healing_world::{Before, book, lost, pages, read, tile};
+use crate::support::world::{World, patiently};
 
 /// With a derivative cache, `/resources` open or closed.
 async fn cached(count: u32, closed: bool, more: &str) -> World {

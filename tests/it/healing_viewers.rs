@@ -4,8 +4,8 @@ use futures_util::future::join_all;
 use http::Method;
 use testbed::Testbed;
 
-use crate::heart_world::{Before, book, lost, read, tile};
-use crate::world::{World, patiently};
+use crate::support::healing_world::{Before, book, lost, read, tile};
+use crate::support::world::{World, patiently};
 
 /// As the canvas service calls itself.
 const SERVICE: (&str, &str) = ("user-agent", "Apache-HttpClient/4.5.13 (Java/11.0.24)");

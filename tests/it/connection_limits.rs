@@ -11,8 +11,8 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use testbed::{Flow, Origin};
 use tokio::net::TcpStream;
 
-use crate::edge::{Edge, Viewer, field, status};
-use crate::world::patiently;
+use crate::support::edge::{Edge, Viewer, field, status};
+use crate::support::world::patiently;
 
 fn cut(edge: &Edge, kind: &str) -> f64 {
     edge.metric(&format!(r#"iiif_mender_connections_cut_total{{kind="{kind}"}}"#))

@@ -14,7 +14,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
-use crate::world::{checked, patiently};
+use crate::support::world::{checked, patiently};
 
 /// A proxy with routes of the test's choice. Ends with the test.
 pub(crate) struct Edge {

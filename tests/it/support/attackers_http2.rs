@@ -11,7 +11,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use crate::attackers::{Length, PAUSE, Pace, Wish};
+use crate::support::attackers::{Length, PAUSE, Pace, Wish};
 
 impl Wish {
     fn request(&self, method: Method, number: usize, length: Option<usize>) -> Request<()> {

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::heart_world::{Before, all_back, book, lost, pages, read, read_for};
-use crate::world::{World, patiently};
+use crate::support::healing_world::{Before, all_back, book, lost, pages, read, read_for};
+use crate::support::world::{World, patiently};
 
 /// How soon the last image is back after a fault. Two seconds are promised; the machine may be busy.
 const SOON: Duration = Duration::from_secs(10);

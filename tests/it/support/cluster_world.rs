@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use iiif_mender::app::App;
 use testbed::{Client, Fetched, Page, Testbed};
 
-use crate::world::{patiently, settings};
+use crate::support::world::{patiently, settings};
 
 /// Nothing but the seed's way, and time enough on a busy machine that no node thinks that Redis is gone.
 pub(crate) const PATIENT: &str =

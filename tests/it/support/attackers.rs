@@ -63,7 +63,7 @@ impl Attack {
     pub(crate) async fn has_begun(&self, count: usize) {
         let far = |counter: &AtomicUsize, count| counter.load(Ordering::Relaxed) >= count;
         let both = || far(&self.progress.asked, count) && far(&self.progress.begun, count.min(40));
-        crate::world::patiently("the attack is under way", both).await;
+        crate::support::world::patiently("the attack is under way", both).await;
     }
 
     /// The same, and waits until no more begin, for five seconds at most: so many at once are work by themselves.

@@ -9,7 +9,7 @@ use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use testbed::Testbed;
 
-use crate::world::World;
+use crate::support::world::World;
 
 const CONNECTIONS: usize = 40;
 const STREAMS: usize = 250;

@@ -1,6 +1,6 @@
 //! What operators are shown of canvas services.
 
-use crate::world::World;
+use crate::support::world::World;
 
 #[tokio::test]
 async fn whether_a_canvas_service_builds_beside_is_shown_on_the_page_in_the_api_and_in_the_scrape() {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use iiif_mender::observe::{Event, SAMPLE_EVERY};
 use tokio::sync::broadcast::error::TryRecvError;
 
-use crate::world::{World, patiently};
+use crate::support::world::{World, patiently};
 
 const TILE: &str = "0,0,512,512/512,/0/default.jpg";
 

@@ -3,11 +3,10 @@
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
+use http::Method;
 use testbed::{Page, Testbed};
 
-use crate::world::{World, patiently};
-
-const VISIT: &str = "heal.ahead = 0\nheal.ladder = visit,rebuild";
+use crate::support::world::{TILE, VISIT, World, patiently, visited_book};
 
 /// The canvas service's own voice.
 const SERVICE: (&str, &str) = ("user-agent", "Apache-HttpClient/4.5.13 (Java/11.0.24)");
@@ -198,8 +197,12 @@ async fn a_gateway_whose_404_is_not_the_service_s_is_no_expiry() {
     let manifests = folder.path().join("manifests");
     std::fs::create_dir(&manifests).expect("a directory");
     world.bed.write_manifests(&manifests).expect("manifests");
-    let settings =
-        crate::world::settings(folder.path(), &world.bed.images.origin(), &gateway.url(), "heal.ahead = 0");
+    let settings = crate::support::world::settings(
+        folder.path(),
+        &world.bed.images.origin(),
+        &gateway.url(),
+        "heal.ahead = 0",
+    );
     let app = iiif_mender::app::App::start(settings).await.expect("it starts");
     patiently("the index answers", || !app.index.owners(&page.identifier).expect("an index").is_empty())
         .await;
@@ -210,4 +213,35 @@ async fn a_gateway_whose_404_is_not_the_service_s_is_no_expiry() {
         assert_eq!((info.status, info.header("heal-status")), (200, ""));
     }
     assert_eq!(gateway.seen().len(), 1, "asked once, and understood");
+}
+
+#[tokio::test]
+async fn info_json_and_fifty_tiles_share_one_heal() {
+    let world = visited_book(1, "").await;
+    let page = world.bed.page();
+    world.bed.heats_info();
+    world.bed.expires_everything();
+    world.bed.service.stalls_canvas();
+    let mut asked = vec![world.asks(&page.info_path())];
+    for tile in 0..50 {
+        let rest = format!("{},0,10,10/10,/0/default.jpg", tile * 10);
+        asked.push(
+            world.asks_with(if tile % 5 == 0 { Method::HEAD } else { Method::GET }, &page.image_path(&rest)),
+        );
+    }
+    // Two spellings of one identifier are one image.
+    let spelled =
+        page.image_path(TILE).replacen(&page.uuid[..1], &format!("%{:02x}", page.uuid.as_bytes()[0]), 1);
+    let same = iiif_mender::iiif::Identifier::new(spelled["/iiif/2/".len()..].split('/').next().unwrap())
+        .key()
+        == page.identifier;
+    if same {
+        asked.push(world.asks(&spelled));
+    }
+    patiently("all wait", || world.metric("iiif_mender_waiting_viewers") == asked.len() as f64).await;
+    assert_eq!(world.metric("iiif_mender_flights"), 1.0);
+    world.bed.service.releases();
+    assert!(join_all(asked).await.into_iter().all(|answer| answer.expect("not aborted").status == 200));
+    world.settles().await;
+    assert_eq!(world.bed.counts().canvas, 1);
 }

@@ -3,10 +3,27 @@
 use std::path::Path;
 use std::time::Duration;
 
+use http::Method;
 use iiif_mender::app::App;
 use iiif_mender::config::Settings;
 use testbed::{Client, Fetched, Page, Testbed};
 use tokio::task::JoinHandle;
+
+/// A tile of 64×64 pixels.
+pub(crate) const TILE: &str = "0,0,256,256/64,/0/default.jpg";
+
+/// Lines of configuration: images come back by visits and rebuilds of their canvas alone, and only those that are asked for.
+pub(crate) const VISIT: &str = "heal.ahead = 0\nheal.ladder = visit,rebuild";
+
+/// A book of so many pages of 600×800 pixels, and iiif-mender before it.
+pub(crate) async fn book(pages: u32, more: &str) -> World {
+    World::over(Testbed::builder().book("obj/book", pages).page_size(600, 800).start().await, more).await
+}
+
+/// A book that is healed as [`VISIT`] says, unless `more` says otherwise.
+pub(crate) async fn visited_book(pages: u32, more: &str) -> World {
+    book(pages, &format!("{VISIT}\n{more}")).await
+}
 
 /// iiif-mender in front of a testbed. Ends with the test.
 pub(crate) struct World {
@@ -90,8 +107,29 @@ impl World {
 
     /// A GET by a viewer of its own, who waits.
     pub(crate) fn asks(&self, path: &str) -> JoinHandle<Fetched> {
+        self.asks_with(Method::GET, path)
+    }
+
+    /// A request by a viewer of its own, who waits.
+    pub(crate) fn asks_with(&self, method: Method, path: &str) -> JoinHandle<Fetched> {
         let (client, url) = (self.client.clone(), self.url(path));
-        tokio::spawn(async move { client.get(&url, &[]).await.expect("an answer") })
+        tokio::spawn(async move { client.send(method, &url, &[]).await.expect("an answer") })
+    }
+
+    /// Another iiif-mender before the same image server, with this canvas service.
+    pub(crate) async fn another(&self, service: &str) -> (App, tempfile::TempDir) {
+        let folder = tempfile::tempdir().expect("a directory");
+        let manifests = folder.path().join("manifests");
+        std::fs::create_dir(&manifests).expect("a directory");
+        self.bed.write_manifests(&manifests).expect("manifests");
+        let settings = settings(folder.path(), &self.bed.images.origin(), service, VISIT);
+        let app = App::start(settings).await.expect("it starts");
+        let keys: Vec<_> = self.bed.pages().into_iter().map(|page| page.identifier).collect();
+        patiently("the index answers", || {
+            keys.iter().all(|key| !app.index.owners(key).expect("an index").is_empty())
+        })
+        .await;
+        (app, folder)
     }
 
     /// What the image server itself answers, asked in our name.

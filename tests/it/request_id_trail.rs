@@ -3,8 +3,8 @@
 use testbed::{Origin, Testbed};
 
 use crate::commands::{Serving, program};
+use crate::support::world::patiently;
 use crate::traces::{named, spans};
-use crate::world::patiently;
 
 const TILE: &str = "0,0,512,512/512,/0/default.jpg";
 

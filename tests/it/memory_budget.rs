@@ -3,10 +3,9 @@
 use futures_util::future::join_all;
 use testbed::{Flow, Origin};
 
-use crate::edge::{Edge, route, status};
-use crate::world::{World, patiently};
+use crate::support::edge::{Edge, route, status};
+use crate::support::world::{TILE, World, patiently};
 
-const TILE: &str = "0,0,256,256/64,/0/default.jpg";
 const HELD: &str = "iiif_mender_held_bytes";
 const SMALL: &str = "heal.max_held = 1KiB\npresentation.max_body = 1KiB\nserver.max_held_total = 4KiB";
 
@@ -49,7 +48,7 @@ async fn an_answer_that_was_not_held_is_asked_for_again() {
         route("/iiif/2/", &format!("{}/iiif/2/", origin.url()), "image", ""),
         route("/iiif-service/", &format!("{}/iiif-service/", origin.url()), "presentation", ""),
     ];
-    let known = crate::edge::manifest("a", "https://us.example/iiif-service/fedora/canvas/a", KNOWN);
+    let known = crate::support::edge::manifest("a", "https://us.example/iiif-service/fedora/canvas/a", KNOWN);
     let more = format!("server.public_hosts = us.example\nheal.ladder = visit\n{SMALL}");
     let edge = Edge::knowing(&[known], &routes.concat(), &more).await;
     let mut slow = edge.viewer().await;

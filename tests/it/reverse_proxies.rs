@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use testbed::{Kind, Page};
 
-use crate::cluster_world::free_port;
 use crate::docs::{fenced, read};
-use crate::world::World;
+use crate::support::cluster_world::free_port;
+use crate::support::world::World;
 
 /// The only snippet of this server in the manual, with the places of this test.
 fn snippet(language: &str, proxy: SocketAddr, admin: SocketAddr) -> String {

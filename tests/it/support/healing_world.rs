@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use testbed::{Builder, Page, Stored, Testbed};
 
-use crate::world::World;
+use crate::support::world::World;
 
 /// Sizes that no probe asks for: each round of readers takes another one, so that no derivative cache has it.
 pub(crate) fn tile(round: usize) -> String {

@@ -2,7 +2,7 @@
 
 use testbed::Testbed;
 
-use crate::world::{World, patiently};
+use crate::support::world::{World, patiently};
 
 /// A world whose index knows nothing.
 async fn ignorant() -> World {

@@ -1,0 +1,51 @@
+//! What spans share: where the next ones hang, where they go, and how they are counted.
+
+use std::sync::Arc;
+
+use opentelemetry_proto::tonic::common::v1::any_value::Value;
+use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
+use opentelemetry_proto::tonic::trace::v1::Span as Written;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use tokio::sync::mpsc;
+
+use super::labels::{Kind, Word};
+
+/// Spans by what became of them. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Counted(pub(super) Family<Kind, Counter>);
+
+impl Counted {
+    pub(super) fn count(&self, kind: &'static str, spans: usize) {
+        self.0.get_or_create(&Kind { kind: Word(kind) }).inc_by(u64::try_from(spans).unwrap_or(u64::MAX));
+    }
+}
+
+/// Where spans go.
+#[derive(Debug)]
+pub(super) struct Outlet {
+    pub(super) sample: u32,
+    pub(super) queue: mpsc::Sender<Written>,
+    pub(super) counted: Counted,
+}
+
+/// Where the next spans of a trace hang.
+#[derive(Debug)]
+pub(super) struct Place {
+    pub(super) outlet: Arc<Outlet>,
+    pub(super) trace: u128,
+    pub(super) span: u64,
+}
+
+impl PartialEq for Place {
+    fn eq(&self, other: &Self) -> bool {
+        (self.trace, self.span) == (other.trace, other.span)
+    }
+}
+
+impl Eq for Place {}
+
+/// Makes an attribute of a span or of its resource.
+pub(super) fn attribute(key: &'static str, value: Value) -> KeyValue {
+    KeyValue { key: key.to_owned(), value: Some(AnyValue { value: Some(value) }), ..KeyValue::default() }
+}

@@ -1,0 +1,56 @@
+//! What carries one request and its answer: an HTTP/1.1 connection, or a stream of an HTTP/2 connection.
+
+use http::request::Parts;
+use hyper::Response;
+use hyper::body::Incoming;
+
+use super::body::Body;
+use super::connection::{Connection, SendFailure};
+use super::trunk::Stream;
+use super::upload::Silence;
+use crate::config::settings::Timeouts;
+
+/// What carries one request and its answer.
+#[derive(Debug)]
+pub(super) enum Carrier {
+    /// An HTTP/1.1 connection, alone.
+    Own(Box<Connection>),
+    /// An HTTP/2 connection, with others.
+    Shared(Stream),
+}
+
+impl Carrier {
+    pub(super) async fn send(
+        &mut self,
+        head: &Parts,
+        body: &mut Body,
+        times: &Timeouts,
+    ) -> Result<Response<Incoming>, SendFailure> {
+        match self {
+            Self::Own(connection) => connection.send(head, body, times).await,
+            // Boxed: what most requests need no room for.
+            Self::Shared(stream) => Box::pin(stream.send(head, body, times)).await,
+        }
+    }
+
+    /// A request was sent on it, of which nobody else knows, and its answer has not come.
+    pub(super) fn is_awaited(&self) -> bool {
+        matches!(self, Self::Own(connection) if connection.is_awaited())
+    }
+
+    /// Waits for that answer.
+    pub(super) async fn answer(&mut self) -> Option<Incoming> {
+        match self {
+            Self::Own(connection) => connection.answer().await,
+            Self::Shared(_) => None,
+        }
+    }
+
+    /// The idle timer of the connection. A timer for each request would cost more than the rest of its bookkeeping.
+    pub(super) fn waits(&mut self) -> &mut Silence {
+        match self {
+            Self::Own(connection) => &mut connection.waits,
+            Self::Shared(stream) => &mut stream.waits,
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! An answer that streams, with what it holds: its connection and its permits.
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use super::Admission;
+use super::body::{Body, Break};
+use super::client::Client;
+use super::error::BodyError;
+use super::lease::Lease;
+use super::tee::is_over;
+use super::transfer::{Release, Transfer};
+
+/// An answer that streams: what is to be given back when it is over.
+#[derive(Debug)]
+pub(super) struct Exchange {
+    pub(super) incoming: Incoming,
+    pub(super) lease: Lease,
+    #[expect(dead_code, reason = "free when dropped")]
+    pub(super) admission: Option<Admission>,
+}
+
+impl HttpBody for Exchange {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let polled = Pin::new(&mut self.incoming).poll_frame(cx);
+        if polled.is_ready() {
+            self.lease.is_heard();
+            return polled.map_err(BodyError::Upstream);
+        }
+        ready!(self.lease.poll_silence(cx));
+        Poll::Ready(Some(Err(BodyError::Stalled)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}
+
+/// What a streaming answer holds. Nobody waits for the lock: the one who ends a transfer takes it for a moment.
+pub(super) type HeldExchange = Mutex<Option<Exchange>>;
+
+impl Release for HeldExchange {
+    fn release(&self) {
+        let exchange = lock(self).take();
+        drop(exchange);
+    }
+}
+
+fn lock(held: &HeldExchange) -> MutexGuard<'_, Option<Exchange>> {
+    held.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Exchange {
+    /// What is to be given back when its client takes nothing while others wait.
+    pub(super) fn into_transfer(self, client: Option<Arc<Client>>) -> Arc<Transfer<HeldExchange>> {
+        Transfer::new(client, Mutex::new(Some(self)))
+    }
+
+    /// The body of an exchange that has no client (a health check, a drained answer).
+    pub(super) fn into_body(self) -> Body {
+        stream(self.into_transfer(None))
+    }
+}
+
+/// The body of an answer that streams.
+pub(super) fn stream(transfer: Arc<Transfer<HeldExchange>>) -> Body {
+    Body::shaped(FromUpstream { transfer, end: None })
+}
+
+/// A streaming answer. Holds its permit and its connection until it ends, or until others need them more.
+#[derive(Debug)]
+struct FromUpstream {
+    transfer: Arc<Transfer<HeldExchange>>,
+    /// Set once the body broke.
+    end: Option<Break>,
+}
+
+impl HttpBody for FromUpstream {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(end) = &mut self.end {
+            return end.poll(cx).map(|error| error.map(Err));
+        }
+        let mut held = lock(&self.transfer.held);
+        let Some(exchange) = &mut *held else {
+            drop(held);
+            return if self.transfer.is_ended() {
+                self.breaks(BodyError::Ended, cx)
+            } else {
+                Poll::Ready(None)
+            };
+        };
+        let polled = Pin::new(&mut *exchange).poll_frame(cx);
+        // Given back as early as possible: the last frame, not the call after it.
+        let is_over = match &polled {
+            Poll::Ready(frame) => is_over(&*exchange, frame.as_ref()),
+            Poll::Pending => false,
+        };
+        if is_over && let Some(mut exchange) = held.take() {
+            exchange.lease.end();
+        }
+        drop(held);
+        self.transfer.waits_for_client(polled.is_ready());
+        match ready!(polled) {
+            Some(Err(error)) => self.breaks(error, cx),
+            frame => Poll::Ready(frame),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.end.as_ref().is_some_and(Break::is_told)
+            || self.end.is_none() && lock(&self.transfer.held).is_none() && !self.transfer.is_ended()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        lock(&self.transfer.held).as_ref().map_or_else(SizeHint::default, HttpBody::size_hint)
+    }
+}
+
+impl FromUpstream {
+    fn breaks(
+        &mut self,
+        error: BodyError,
+        cx: &Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let end = self.end.insert(Break::new(error));
+        end.poll(cx).map(|error| error.map(Err))
+    }
+}

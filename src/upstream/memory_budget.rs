@@ -1,0 +1,172 @@
+//! Memory for bodies: how many bytes may be held at once, by all clients together and by one of them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use bytes::Bytes;
+use prometheus_client::metrics::gauge::Gauge;
+
+/// A holder of memory of the budget. A share keeps its holder alive, so that a client who comes again finds what it holds.
+pub trait Holder: std::fmt::Debug + Send + Sync {
+    /// The bytes that it holds.
+    fn bytes(&self) -> &AtomicUsize;
+}
+
+/// Memory for bodies that are held: so many bytes for all of them together. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Budget {
+    purse: Arc<Purse>,
+    /// The client that holds the bodies. A client may have 1/4.
+    client: Option<Arc<dyn Holder>>,
+}
+
+#[derive(Debug)]
+struct Purse {
+    most: AtomicUsize,
+    taken: AtomicUsize,
+    /// Of these, bytes that wait for their client. They may take half of the budget: with all of it taken by clients who
+    /// do not read, no document could be learned or repaired.
+    waiting: AtomicUsize,
+    shown: Gauge,
+}
+
+/// Some bytes of a [`Budget`]; given back when it is dropped.
+#[derive(Debug)]
+pub struct Share {
+    budget: Budget,
+    bytes: usize,
+    is_waiting: bool,
+}
+
+/// Bytes and their share.
+struct Kept {
+    bytes: Bytes,
+    _share: Share,
+}
+
+impl AsRef<[u8]> for Kept {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Budget {
+    /// At most so many bytes; `shown` says how many are taken.
+    pub fn new(most: usize, shown: Gauge) -> Self {
+        let most = AtomicUsize::new(most);
+        let purse = Purse { most, taken: AtomicUsize::new(0), waiting: AtomicUsize::new(0), shown };
+        Self { purse: Arc::new(purse), client: None }
+    }
+
+    /// From now on at most so many bytes.
+    pub fn resize(&self, most: usize) {
+        self.purse.most.store(most, Relaxed);
+    }
+
+    /// This budget for bodies of one client: 1/4 of it.
+    #[must_use]
+    pub fn of(&self, client: Option<Arc<dyn Holder>>) -> Self {
+        Self { purse: Arc::clone(&self.purse), client }
+    }
+
+    /// Takes `bytes`; `None`: they would be too many.
+    pub fn take(&self, bytes: usize) -> Option<Share> {
+        self.try_take(bytes, self.client.clone(), false)
+    }
+
+    /// Takes `bytes` that are here already and wait for this client to take or send more.
+    pub(super) fn take_waiting(&self, bytes: usize, client: Arc<dyn Holder>) -> Option<Share> {
+        self.try_take(bytes, Some(client), true)
+    }
+
+    fn try_take(&self, bytes: usize, client: Option<Arc<dyn Holder>>, is_waiting: bool) -> Option<Share> {
+        let purse = &*self.purse;
+        let most = purse.most.load(Relaxed);
+        add(&purse.taken, bytes, most)?;
+        if is_waiting && add(&purse.waiting, bytes, most / 2).is_none() {
+            purse.taken.fetch_sub(bytes, Relaxed);
+            return None;
+        }
+        if let Some(client) = &client
+            && add(client.bytes(), bytes, most / 4).is_none()
+        {
+            purse.taken.fetch_sub(bytes, Relaxed);
+            if is_waiting {
+                purse.waiting.fetch_sub(bytes, Relaxed);
+            }
+            return None;
+        }
+        purse.shown.inc_by(shown(bytes));
+        Some(Share { budget: self.of(client), bytes, is_waiting })
+    }
+
+    /// Bytes that are taken now.
+    #[cfg(test)]
+    pub(crate) fn taken(&self) -> usize {
+        self.purse.taken.load(Relaxed)
+    }
+
+    /// Counts `bytes` that are in memory already, whatever the sum becomes.
+    pub fn count(&self, bytes: usize) -> Share {
+        self.purse.taken.fetch_add(bytes, Relaxed);
+        self.purse.shown.inc_by(shown(bytes));
+        if let Some(client) = &self.client {
+            client.bytes().fetch_add(bytes, Relaxed);
+        }
+        Share { budget: self.clone(), bytes, is_waiting: false }
+    }
+}
+
+/// Adds `bytes` (or whatever is counted) to `taken`; `None`: that would be more than `most`.
+pub(super) fn add(taken: &AtomicUsize, bytes: usize, most: usize) -> Option<()> {
+    let fits = |taken: usize| taken.checked_add(bytes).filter(|sum| *sum <= most);
+    taken.fetch_update(Relaxed, Relaxed, fits).ok().map(drop)
+}
+
+impl Share {
+    /// Binds the share to `bytes`: it is given back when nobody has any of them any more.
+    pub fn keep(self, bytes: Bytes) -> Bytes {
+        Bytes::from_owner(Kept { bytes, _share: self })
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        if let Some(client) = &self.budget.client {
+            client.bytes().fetch_sub(self.bytes, Relaxed);
+        }
+        if self.is_waiting {
+            self.budget.purse.waiting.fetch_sub(self.bytes, Relaxed);
+        }
+        self.budget.purse.taken.fetch_sub(self.bytes, Relaxed);
+        self.budget.purse.shown.dec_by(shown(self.bytes));
+    }
+}
+
+fn shown(bytes: usize) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_lasts_as_long_as_anybody_has_a_piece_of_its_bytes() {
+        let shown = Gauge::default();
+        let budget = Budget::new(10, shown.clone());
+        let kept = budget.take(6).expect("it fits").keep(Bytes::from_static(b"012345"));
+        let piece = kept.slice(2..3);
+        drop(kept);
+        assert!(budget.take(5).is_none());
+        assert_eq!((shown.get(), &piece[..]), (6, &b"2"[..]));
+        drop(piece);
+        assert_eq!(shown.get(), 0);
+        let both = [budget.take(5).expect("it fits"), budget.take(5).expect("it fits")];
+        assert_eq!(shown.get(), 10);
+        let over = budget.count(7);
+        assert_eq!(shown.get(), 17);
+        drop((both, over));
+        assert_eq!(shown.get(), 0);
+    }
+}
