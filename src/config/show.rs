@@ -68,7 +68,9 @@ fn annotate(table: &mut toml_edit::Table, path: &str, tree: &Tree<'_>, sources: 
             Item::ArrayOfTables(tables) => {
                 for (number, table) in tables.iter_mut().enumerate() {
                     if table.contains_key("path") {
-                        Source::FOR_URLS.iter().for_each(|key| drop(table.remove(key)));
+                        for key in Source::FOR_URLS {
+                            table.remove(key);
+                        }
                     }
                     annotate(table, &format!("{path}.{number}"), tree, sources);
                 }

@@ -29,15 +29,21 @@ pub(super) const HOP_BY_HOP: Names<10> = Names::new([
     "proxy-authorization",
 ]);
 
+/// What decides how a head goes on, besides the request itself.
+pub(super) struct OnwardRules<'a> {
+    pub(super) settings: &'a Settings,
+    pub(super) via: &'a Via,
+    pub(super) rewrite: Option<&'a Rewrite>,
+}
+
 /// Makes the head of a request what goes upstream. With a `rewrite` its host is the one that the upstream is told.
 pub(super) fn onward(
     head: &mut Parts,
     asked: &Asked<'_>,
     viewer: &Viewer,
-    settings: &Settings,
-    via: &Via,
-    rewrite: Option<&Rewrite>,
+    rules: &OnwardRules<'_>,
 ) -> Result<(), Refusal> {
+    let OnwardRules { settings, via, rewrite } = rules;
     let route = &settings.routes[asked.route];
     let host = host_value(head, route, settings)?;
     let headers = &mut head.headers;
@@ -92,7 +98,8 @@ pub fn rules(settings: &Settings, viewer: &Viewer, mut head: Parts) -> Option<Pa
     let trusted = is_among(viewer.peer.ip(), &settings.server.trusted_proxies);
     let (uri, trace) = (head.uri.clone(), Trace::of(&head.headers, trusted));
     let asked = route::route(settings, &head, (&uri, found), &trace).ok()?;
-    onward(&mut head, &asked, viewer, settings, &Via::new(&settings.server.name), None).ok()?;
+    let via = Via::new(&settings.server.name);
+    onward(&mut head, &asked, viewer, &OnwardRules { settings, via: &via, rewrite: None }).ok()?;
     Some(head)
 }
 

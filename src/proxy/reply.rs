@@ -1,7 +1,7 @@
 //! The last room: the only one that builds answers of our own, and that adds to those of the upstream.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::header::{self, HeaderName, HeaderValue};
 use http::request::Parts;
@@ -166,13 +166,25 @@ pub(super) struct Asking {
     pub(super) client: IpAddr,
     /// Under which name it is followed.
     pub(super) trace: Trace,
+    /// When it began.
+    pub(super) started: Instant,
+}
+
+/// How a request ended.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct End {
+    /// The kind of its route.
+    pub(super) route: &'static str,
+    pub(super) outcome: Outcome,
+    pub(super) status: StatusCode,
+    pub(super) took: Duration,
 }
 
 impl Asking {
-    pub(super) fn new(head: &Parts, client: IpAddr, trace: Trace) -> Self {
+    pub(super) fn new(head: &Parts, client: IpAddr, trace: Trace, started: Instant) -> Self {
         let is_http_1 = head.version < Version::HTTP_2;
         let found = Found::of(&head.headers);
-        Self { method: head.method.clone(), uri: head.uri.clone(), is_http_1, found, client, trace }
+        Self { method: head.method.clone(), uri: head.uri.clone(), is_http_1, found, client, trace, started }
     }
 
     /// What is asked for, as it came.
@@ -180,27 +192,22 @@ impl Asking {
         &self.uri
     }
 
-    /// What its span says of it.
-    pub(super) fn describe(&self, span: &mut Span, route: &'static str, outcome: Outcome) {
+    /// Describes the request in its span.
+    pub(super) fn describe(&self, span: &mut Span, end: &End) {
         if !span.is_sampled() {
             return;
         }
         span.text("http.request.method", self.method.as_str());
         span.text("url.path", self.uri.path());
         span.text("iiif_mender.request_id", self.trace.as_str());
-        span.text("iiif_mender.route", route);
-        span.text("iiif_mender.outcome", outcome.as_str());
+        span.text("iiif_mender.route", end.route);
+        span.text("iiif_mender.outcome", end.outcome.as_str());
+        span.status(end.status);
     }
 
     /// Logs a request, if it is to have a line (`[log] access`).
-    pub(super) fn log(
-        &self,
-        log: &Log,
-        route: &'static str,
-        outcome: Outcome,
-        status: StatusCode,
-        took: Duration,
-    ) {
+    pub(super) fn log(&self, log: &Log, end: &End) {
+        let End { route, outcome, status, took } = *end;
         let went_well = outcome == Outcome::Served && is_quiet(status);
         let wanted = match log.access {
             AccessLog::Off => false,

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use testbed::Testbed;
 
 use crate::docs::{fenced, read};
-use crate::process::Process;
+use crate::support::process::Process;
 
 /// Commands that build things, and the line of a script by which continuous integration does the same.
 /// (Debug instead of release: the same sources, a third of the time.)

@@ -10,7 +10,9 @@ pub(in crate::config) fn tables(settings: &Settings, report: &mut Report<'_>) {
         ("upstream.client_certificate", &settings.upstream.client_certificate),
     ];
     for (key, files) in files {
-        files.iter().for_each(|files| pairs(key, files, report));
+        if let Some(files) = files {
+            pairs(key, files, report);
+        }
     }
     for number in 0..settings.routes.len() {
         route(number, report);

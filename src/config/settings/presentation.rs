@@ -11,6 +11,7 @@ use crate::config::values::{Count, Size};
 /// `[presentation]`
 #[derive(Debug, Clone, PartialEq, Eq, SmartDefault, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default, expecting = "a table")]
+#[expect(clippy::struct_excessive_bools, reason = "four things that are each on or off")]
 pub struct Presentation {
     /// Requests for the same document at the same time share one upstream request.
     #[default(true)]
