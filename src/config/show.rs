@@ -65,6 +65,7 @@ fn annotate(table: &mut toml_edit::Table, path: &str, tree: &Tree<'_>, sources: 
                 *item = Item::Value(Value::InlineTable(inline));
                 key.leaf_decor_mut().set_suffix(" ");
             }
+            Item::Table(inner) => annotate(inner, &path, tree, sources),
             Item::ArrayOfTables(tables) => {
                 for (number, table) in tables.iter_mut().enumerate() {
                     if table.contains_key("path") {

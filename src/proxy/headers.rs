@@ -6,9 +6,9 @@ use http::uri::{PathAndQuery, Uri};
 use http::{HeaderMap, Method, Version};
 
 use super::Viewer;
-use super::fields::{Found, Names, Via};
+use super::fields::{Found, Names, Via, max_forwards};
 use super::hops::{FORWARDED_HOST, FORWARDED_PATH, FORWARDED_PROTO, forward, forward_client, forward_host};
-use super::reply::Refusal;
+use super::refusal::Refusal;
 use super::route::{self, Asked};
 use crate::config::Settings;
 use crate::config::settings::{Route, RouteKind, is_among};
@@ -121,19 +121,10 @@ fn join_cookies(headers: &mut HeaderMap) {
     }
 }
 
-/// Is this server the last one that the request wants to reach (RFC 9110 section 7.6.2)?
-pub(super) fn is_last_stop(headers: &HeaderMap) -> bool {
-    max_forwards(headers) == Some(0)
-}
-
 fn one_step_less(headers: &mut HeaderMap) {
     if let Some(steps) = max_forwards(headers) {
         headers.insert(header::MAX_FORWARDS, HeaderValue::from(steps.saturating_sub(1)));
     }
-}
-
-fn max_forwards(headers: &HeaderMap) -> Option<u64> {
-    headers.get(header::MAX_FORWARDS)?.to_str().ok()?.trim().parse().ok()
 }
 
 /// Removes what belongs to one connection, in either direction.

@@ -6,6 +6,7 @@ pub mod forwarded;
 mod headers;
 mod hops;
 mod rate;
+mod refusal;
 mod reply;
 mod route;
 mod sender;
@@ -23,7 +24,7 @@ use hyper::body::{Body as _, Incoming};
 #[doc(hidden)]
 pub use headers::rules;
 pub use hops::{Viewer, client};
-pub use reply::{Malformed, Refusal};
+pub use refusal::{Malformed, Refusal};
 
 use crate::config::Settings;
 use crate::config::settings::{RouteKind, Rung};

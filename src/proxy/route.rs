@@ -4,9 +4,8 @@ use http::request::Parts;
 use http::uri::Uri;
 use http::{Method, Version, header};
 
-use super::fields::Found;
-use super::headers;
-use super::reply::{Malformed, Refusal};
+use super::fields::{Found, is_last_stop};
+use super::refusal::{Malformed, Refusal};
 use crate::config::Settings;
 use crate::config::settings::RouteKind;
 use crate::iiif::ImageRequest;
@@ -77,7 +76,7 @@ pub(super) fn route<'a>(
     if head.uri.path_and_query().map_or(0, |target| target.as_str().len()) > settings.server.max_uri_bytes {
         return Err(Refusal::UriTooLong);
     }
-    if head.method == Method::OPTIONS && (path == "*" || headers::is_last_stop(&head.headers)) {
+    if head.method == Method::OPTIONS && (path == "*" || is_last_stop(&head.headers)) {
         return Err(Refusal::Options);
     }
     if !path.starts_with('/') {

@@ -10,7 +10,7 @@ use http::header::{CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderValue, UPGRADE};
 use http::request::Parts;
 use http::{Method, StatusCode, Version};
 
-use super::reply::Refusal;
+use super::refusal::Refusal;
 use super::sender::Sender;
 use super::{Answer, Exchange, Rooms, headers};
 use crate::config::settings::{RouteKind, Server};
