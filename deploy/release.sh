@@ -33,6 +33,9 @@ package=target/package
 rm -rf "$package" && mkdir -p "$package"
 install -m 755 "target/$target/release/iiif-mender" "$package/iiif-mender"
 strip --strip-all "$package/iiif-mender"
+# The index stands where the user of the unit may write.
+sed 's|^path = "iiif-mender.sqlite3"|path = "/var/lib/iiif-mender/iiif-mender.sqlite3"|' config.toml >"$package/config.toml"
+"$package/iiif-mender" config defaults >"$package/defaults.toml"
 "$package/iiif-mender" man --to "$package/man"
 mkdir "$package/man-gz" && for page in "$package"/man/*.1; do gzip -9nc "$page" >"$package/man-gz/${page##*/}.gz"; done
 "$package/iiif-mender" completions bash >"$package/iiif-mender.bash"

@@ -36,7 +36,7 @@ use crate::upstream::{Clients, TlsError};
 use chores::{Chores, keep_points, keep_tidy};
 use doors::Doors;
 use operators::Operators;
-use rooms::House;
+use rooms::{House, ProcessState};
 use spans::Exporting;
 
 pub use rooms::batch_rooms;
@@ -80,6 +80,7 @@ pub struct App {
     pub metrics: Arc<Metrics>,
     /// The index in use.
     pub index: Arc<Index>,
+    state: ProcessState,
     house: Arc<ArcSwap<House>>,
     pages: Arc<ArcSwap<Admin>>,
     doors: Doors,
@@ -115,10 +116,11 @@ impl App {
         let settings = Arc::new(accessories::usable(settings, &metrics)?);
         let export = accessories::spans(&settings, &metrics);
         let index = rooms::open_index(&settings, &metrics)?;
-        let house = House::build(Arc::clone(&settings), &index, &metrics)?;
+        let state = ProcessState::new(&settings, Arc::clone(&index), Arc::clone(&metrics));
+        let house = House::build(Arc::clone(&settings), &state, None)?;
         let (stop_button, stop) = Stop::new();
         let diary = Diary::default();
-        let rooms = house.for_operators(&index, &metrics, None, &diary, &stop_button);
+        let rooms = house.for_operators(&state, None, &diary, &stop_button);
         let pages =
             Arc::new(ArcSwap::from_pointee(Admin::new(rooms, accessories::gate(&settings, &metrics))));
         let house = Arc::new(ArcSwap::from_pointee(house));
@@ -126,7 +128,7 @@ impl App {
         let bounds = Bounds::from(&settings.server);
         let crew = Crew::start(settings.server.workers).map_err(StartError::Workers)?;
         let clients = {
-            let (budget, ended) = (house.load().budget.clone(), metrics.upstream.ended.clone());
+            let (budget, ended) = (state.budget.clone(), metrics.upstream.ended.clone());
             Clients::new(budget, settings.upstream.max_requests, ended)
         };
         let open = metrics.connections.clone();
@@ -152,6 +154,7 @@ impl App {
             admin: operators.as_ref().and_then(Operators::address),
             metrics,
             index,
+            state,
             house,
             pages,
             doors,
@@ -197,11 +200,13 @@ impl App {
         // All that can fail comes first.
         let prepared = self.doors.prepare(&settings.server, &mut Inherited::default()).map_err(unusable)?;
         let web = Web::new(Arc::clone(&settings)).map_err(|error| unusable(error.into()))?;
-        let house = before.under(Arc::clone(&settings), &self.index, &self.metrics).map_err(unusable)?;
+        let house = House::build(Arc::clone(&settings), &self.state, Some(&*before)).map_err(unusable)?;
         let gate = accessories::gate_again(&settings, &self.metrics);
         let gate = gate.map_err(|error| unusable(error.into()))?;
         let shown = match (&self.operators, &settings.admin.tls) {
-            (Some(operators), Some(pair)) => operators.show(pair).map_err(|error| unusable(error.into()))?,
+            (Some(operators), Some(files)) => {
+                operators.show(files).map_err(|error| unusable(error.into()))?
+            }
             _ => false,
         };
         let certificates = self.doors.change(prepared).map_err(unusable)? | shown;
@@ -215,7 +220,7 @@ impl App {
         }
         self.index.knows(web, Handle::current());
         self.clients.resize(settings.upstream.max_requests);
-        house.budget.resize(settings.server.max_held_total);
+        self.state.budget.resize(settings.server.max_held_total);
         let house = Arc::new(house);
         self.house.store(Arc::clone(&house));
         self.open_pages(Some(gate));
@@ -232,7 +237,7 @@ impl App {
     /// The admin pages of the house in use, behind another gate where there is one.
     fn open_pages(&self, gate: Option<Gate>) {
         let (house, reload) = (self.house.load(), self.reload.clone());
-        let rooms = house.for_operators(&self.index, &self.metrics, reload, &self.diary, &self.stop);
+        let rooms = house.for_operators(&self.state, reload, &self.diary, &self.stop);
         let pages = self.pages.load().over(rooms, gate);
         self.pages.store(Arc::new(pages));
     }

@@ -53,7 +53,7 @@ impl Doors {
 
     /// Reads certificates and binds the addresses that are new; nothing else is touched.
     pub(super) fn prepare(&self, server: &Server, inherited: &mut Inherited) -> Result<Prepared, StartError> {
-        let certificates = server.tls.as_deref().map(Certificates::read).transpose()?;
+        let certificates = server.tls.as_ref().map(|files| Certificates::read(&files.pairs())).transpose()?;
         let mut fresh = Vec::new();
         for Listen { address, .. } in &server.listen {
             if self.open.iter().any(|door| door.wanted == *address) {

@@ -33,9 +33,9 @@ impl Files {
 
     /// From now on those that these settings name.
     pub(super) fn follow(&mut self, settings: &Settings) {
-        let pairs = settings.server.tls.iter().flatten().chain(&settings.admin.tls);
+        let pairs = settings.server.tls.iter().chain(&settings.admin.tls);
         let pairs = pairs.chain(&settings.upstream.client_certificate);
-        let named = pairs.flat_map(|pair| [pair.cert.clone(), pair.key.clone()]);
+        let named = pairs.flat_map(|files| files.cert.iter().chain(&files.key)).cloned();
         let alone = [&settings.admin.token_file, &settings.admin.client_ca, &settings.upstream.ca];
         let alone = alone.into_iter().flatten().cloned();
         self.all = std::iter::once(self.config.clone()).chain(named).chain(alone).collect();

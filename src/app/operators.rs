@@ -16,7 +16,7 @@ use super::rooms::House;
 use super::{StartError, doors};
 use crate::admin::{Admin, Operator};
 use crate::config::Settings;
-use crate::config::settings::Tls;
+use crate::config::settings::TlsFiles;
 use crate::listen::inherit::Inherited;
 use crate::listen::tls::{CertificateError, Certificates, Showcase};
 use crate::listen::{Bounds, Crew, Hall, Listener, Manner, Stop};
@@ -101,10 +101,10 @@ impl Operators {
     }
 
     /// Another certificate from now on. True: it really is another one.
-    pub(super) fn show(&self, pair: &Tls) -> Result<bool, CertificateError> {
+    pub(super) fn show(&self, files: &TlsFiles) -> Result<bool, CertificateError> {
         let open = self.0.load();
         let Some(showcase) = open.as_ref().and_then(|open| open.showcase.as_ref()) else { return Ok(false) };
-        Ok(showcase.show(Certificates::read(std::slice::from_ref(pair))?))
+        Ok(showcase.show(Certificates::read(&files.pairs())?))
     }
 
     /// Keeps the socket no longer.
@@ -128,9 +128,10 @@ fn open(
     };
     let hall = Hall::new(bounds, Clients::default(), Crew::here(), Gauge::default(), Arc::clone(metrics));
     let listener = doors::listener(address, false, inherited, &hall).map_err(StartError::Listen)?;
-    let tls = admin.tls.as_ref().map(|pair| {
-        Showcase::open(Certificates::read(std::slice::from_ref(pair))?, admin.client_ca.as_deref())
-    });
+    let tls = admin
+        .tls
+        .as_ref()
+        .map(|files| Showcase::open(Certificates::read(&files.pairs())?, admin.client_ca.as_deref()));
     let (showcase, tls) = tls.transpose()?.unzip();
     listener.manner().store(Arc::new(Manner { tls, proxy_protocol: false }));
     let address = listener.address().map_err(StartError::Listen)?;

@@ -19,10 +19,10 @@ use crate::index::learn::Learner;
 use crate::index::press::Press;
 use crate::index::recover;
 use crate::observe::Metrics;
-use crate::presentation::Presenter;
-use crate::proxy::Proxy;
+use crate::presentation::{PresentationState, Presenter};
+use crate::proxy::{Proxy, ProxyState};
 use crate::upstream::fetch::Web;
-use crate::upstream::{Budget, Upstream};
+use crate::upstream::{Budget, Routing, Upstream};
 
 /// All rooms under one configuration. A request that has begun ends in the house in which it began.
 #[derive(Debug)]
@@ -32,40 +32,59 @@ pub(super) struct House {
     /// The other nodes.
     pub(super) cluster: Option<Arc<Cluster>>,
     pub(super) healer: Healer,
-    presenter: Presenter,
     learner: Option<Learner>,
-    pub(super) budget: Budget,
     pub(super) proxy: Proxy,
 }
 
+/// What lasts as long as the process, and is built once.
+#[derive(Debug)]
+pub(super) struct ProcessState {
+    pub(super) index: Arc<Index>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) budget: Budget,
+    proxy: ProxyState,
+    presentation: PresentationState,
+}
+
+impl ProcessState {
+    pub(super) fn new(settings: &Settings, index: Arc<Index>, metrics: Arc<Metrics>) -> Self {
+        let budget = Budget::new(settings.server.max_held_total, metrics.held_bytes.clone());
+        let proxy = ProxyState::new(budget.clone(), Arc::clone(&metrics));
+        let presentation = PresentationState::new(Arc::clone(&index), budget.clone(), Arc::clone(&metrics));
+        Self { index, metrics, budget, proxy, presentation }
+    }
+}
+
 impl House {
-    /// The first.
+    /// Everything that these settings decide. Connections to servers that stay, everything under way and everything
+    /// remembered come from the house `before`.
     pub(super) fn build(
         settings: Arc<Settings>,
-        index: &Arc<Index>,
-        metrics: &Arc<Metrics>,
+        state: &ProcessState,
+        before: Option<&Self>,
     ) -> Result<Self, StartError> {
-        let upstreams = Upstream::of_routes(&settings, &metrics.upstream, None)?;
-        let cluster = Cluster::start(&settings.cluster, metrics);
-        let (own, nodes) = (Arc::clone(&settings), cluster.clone());
-        let healer = Healer::new(own, servers(&upstreams), Arc::clone(index), nodes, Arc::clone(metrics));
+        let ProcessState { index, metrics, .. } = state;
+        let old = before.map(|before| (&*before.settings, &*before.upstreams));
+        let upstreams = Upstream::of_routes(&settings, &metrics.upstream, old)?;
+        let same_nodes = before.filter(|before| before.settings.cluster == settings.cluster);
+        let cluster = match same_nodes {
+            Some(before) => before.cluster.clone(),
+            None => Cluster::start(&settings.cluster, metrics),
+        };
+        let (own, servers) = (Arc::clone(&settings), servers(&upstreams));
+        let healer = match before {
+            Some(before) => before.healer.under(own, servers, cluster.clone()),
+            None => Healer::new(own, servers, Arc::clone(index), cluster.clone(), Arc::clone(metrics)),
+        };
         let longest = settings.presentation.max_body;
+        let same_bound = same_nodes.filter(|before| before.settings.presentation.max_body == longest);
+        let kept = same_bound.and_then(|before| before.learner.clone());
         let start = || Learner::start(Arc::clone(index), cluster.clone(), longest, Arc::clone(metrics));
-        let learner = settings.index.learn.then(start);
-        let budget = Budget::new(settings.server.max_held_total, metrics.held_bytes.clone());
-        let presenter = Presenter::new(
-            Arc::clone(&settings),
-            upstreams.clone(),
-            healer.clone(),
-            Arc::clone(index),
-            learner.clone(),
-            budget.clone(),
-            Arc::clone(metrics),
-        );
-        let (own, metrics) = (Arc::clone(&settings), Arc::clone(metrics));
-        let rooms = (upstreams.clone(), healer.clone(), presenter.clone());
-        let proxy = Proxy::new(own, rooms.0, rooms.1, rooms.2, budget.clone(), metrics);
-        Ok(Self { settings, upstreams, cluster, healer, presenter, learner, budget, proxy })
+        let learner = settings.index.learn.then(|| kept.unwrap_or_else(start));
+        let routing = Routing { settings: Arc::clone(&settings), upstreams: upstreams.clone() };
+        let presenter = Presenter::new(routing.clone(), healer.clone(), learner.clone(), &state.presentation);
+        let proxy = Proxy::new(routing, healer.clone(), presenter, &state.proxy);
+        Ok(Self { settings, upstreams, cluster, healer, learner, proxy })
     }
 
     /// Keeps the index up to date, from its sources or from what other nodes publish.
@@ -82,48 +101,21 @@ impl House {
     /// What the admin pages look into.
     pub(super) fn for_operators(
         &self,
-        index: &Arc<Index>,
-        metrics: &Arc<Metrics>,
+        state: &ProcessState,
         reload: Option<Reload>,
         diary: &admin::Diary,
         stop: &watch::Sender<bool>,
     ) -> admin::Rooms {
         admin::Rooms {
             settings: Arc::clone(&self.settings),
-            metrics: Arc::clone(metrics),
-            index: Arc::clone(index),
+            metrics: Arc::clone(&state.metrics),
+            index: Arc::clone(&state.index),
             healer: self.healer.clone(),
             upstreams: self.upstreams.clone(),
             reload,
             diary: diary.clone(),
             stopping: stop.subscribe(),
         }
-    }
-
-    /// The next: connections to servers that stay, everything under way and everything remembered go over.
-    pub(super) fn under(
-        &self,
-        settings: Arc<Settings>,
-        index: &Arc<Index>,
-        metrics: &Arc<Metrics>,
-    ) -> Result<Self, StartError> {
-        let before = Some((&*self.settings, &*self.upstreams));
-        let upstreams = Upstream::of_routes(&settings, &metrics.upstream, before)?;
-        let same_nodes = self.settings.cluster == settings.cluster;
-        let cluster =
-            if same_nodes { self.cluster.clone() } else { Cluster::start(&settings.cluster, metrics) };
-        let healer = self.healer.under(Arc::clone(&settings), servers(&upstreams), cluster.clone());
-        let longest = settings.presentation.max_body;
-        let start = || Learner::start(Arc::clone(index), cluster.clone(), longest, Arc::clone(metrics));
-        let same_bound = self.settings.presentation.max_body == longest;
-        let kept = self.learner.clone().filter(|_| same_nodes && same_bound);
-        let learner = settings.index.learn.then(|| kept.unwrap_or_else(start));
-        let budget = self.budget.clone();
-        let (own, listening, held) = (Arc::clone(&settings), learner.clone(), budget.clone());
-        let presenter = self.presenter.under(own, upstreams.clone(), healer.clone(), listening, held);
-        let (own, shown, held) = (Arc::clone(&settings), presenter.clone(), budget.clone());
-        let proxy = self.proxy.under(own, upstreams.clone(), healer.clone(), shown, held);
-        Ok(Self { settings, upstreams, cluster, healer, presenter, learner, budget, proxy })
     }
 }
 

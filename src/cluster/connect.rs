@@ -59,10 +59,10 @@ where
                 .retries(3)
                 .push_sender(hear);
             if let Some(username) = &settings.username {
-                nodes = nodes.username(username);
+                nodes = nodes.username(&username.0);
             }
             if let Some(password) = &settings.password {
-                nodes = nodes.password(password);
+                nodes = nodes.password(&password.0);
             }
             if let Some(authorities) = authorities {
                 nodes = nodes.certs(authorities);
@@ -91,10 +91,10 @@ fn sentinels(
         all = all.set_client_to_sentinel_certificates(authorities);
     }
     if let Some(username) = &settings.username {
-        all = all.set_client_to_redis_username(username);
+        all = all.set_client_to_redis_username(&username.0);
     }
     if let Some(password) = &settings.password {
-        all = all.set_client_to_redis_password(password);
+        all = all.set_client_to_redis_password(&password.0);
     }
     Ok(all)
 }
@@ -108,10 +108,10 @@ async fn authorities(settings: &Settings) -> RedisResult<Option<TlsCertificates>
 
 fn login(settings: &Settings, mut info: RedisConnectionInfo) -> RedisConnectionInfo {
     if let Some(username) = &settings.username {
-        info = info.set_username(username);
+        info = info.set_username(&username.0);
     }
     if let Some(password) = &settings.password {
-        info = info.set_password(password);
+        info = info.set_password(&password.0);
     }
     info.set_protocol(ProtocolVersion::RESP3)
 }

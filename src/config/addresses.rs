@@ -1,15 +1,20 @@
 //! How the file writes places on the network: addresses, networks, host names, URLs and path prefixes.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::str::FromStr;
 
 use http::uri::{Authority, PathAndQuery, Scheme};
 use ipnet::IpNet;
 
 use super::leaf::{Leaf, Mistake, Written};
-use super::settings::{Listen, UpstreamUrl};
+
+/// For defaults.
+pub(super) const fn local(port: u16) -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)
+}
 
 impl Leaf for SocketAddr {
+    type Value = Self;
     const EXPECTED: &'static str = "an address and port such as \"127.0.0.1:8080\"";
     const EXAMPLES: &'static [&'static str] = &["127.0.0.1:8080", "0.0.0.0:443", "[::]:8080"];
 
@@ -25,12 +30,30 @@ impl Leaf for SocketAddr {
         })
     }
 
-    fn write(&self) -> Written {
-        Written::Text(self.to_string())
+    fn write(value: &Self) -> Written {
+        Written::Text(value.to_string())
+    }
+}
+
+/// One address of `server.listen`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Listen {
+    /// Address and port; port 0 lets the kernel choose.
+    pub address: SocketAddr,
+    /// No TLS here, although there is a certificate.
+    pub plain: bool,
+    /// Each connection begins with a PROXY header, version 1 or 2.
+    pub proxy_protocol: bool,
+}
+
+impl From<SocketAddr> for Listen {
+    fn from(address: SocketAddr) -> Self {
+        Self { address, plain: false, proxy_protocol: false }
     }
 }
 
 impl Leaf for Listen {
+    type Value = Self;
     const EXPECTED: &'static str = "an address and port such as \"127.0.0.1:8080\"";
     const EXAMPLES: &'static [&'static str] =
         &["127.0.0.1:8080", "[::]:443", "0.0.0.0:80 plain", "10.0.0.1:8080 proxy_protocol"];
@@ -53,34 +76,35 @@ impl Leaf for Listen {
         Ok(listen)
     }
 
-    fn write(&self) -> Written {
+    fn write(value: &Self) -> Written {
         let word = |is: bool, word: &'static str| if is { word } else { "" };
-        let (plain, proxied) = (word(self.plain, " plain"), word(self.proxy_protocol, " proxy_protocol"));
-        Written::Text(format!("{}{plain}{proxied}", self.address))
+        let (plain, proxied) = (word(value.plain, " plain"), word(value.proxy_protocol, " proxy_protocol"));
+        Written::Text(format!("{}{plain}{proxied}", value.address))
     }
 }
 
 /// An address to listen on, or `"off"`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct MaybeListen(pub Option<SocketAddr>);
+pub(super) struct MaybeListen;
 
 impl Leaf for MaybeListen {
+    type Value = Option<SocketAddr>;
     const EXPECTED: &'static str = "an address and port such as \"127.0.0.1:9090\", or \"off\"";
     const EXAMPLES: &'static [&'static str] = &["127.0.0.1:9090", "off"];
 
-    fn read(text: &str) -> Result<Self, Mistake> {
+    fn read(text: &str) -> Result<Option<SocketAddr>, Mistake> {
         if text == "off" {
-            return Ok(Self(None));
+            return Ok(None);
         }
-        SocketAddr::read(text).map(|address| Self(Some(address)))
+        SocketAddr::read(text).map(Some)
     }
 
-    fn write(&self) -> Written {
-        Written::Text(self.0.map_or_else(|| "off".to_owned(), |address| address.to_string()))
+    fn write(value: &Option<SocketAddr>) -> Written {
+        Written::Text(value.map_or_else(|| "off".to_owned(), |address| address.to_string()))
     }
 }
 
 impl Leaf for IpNet {
+    type Value = Self;
     const EXPECTED: &'static str = "an address or network such as \"10.0.0.0/8\"";
     const EXAMPLES: &'static [&'static str] = &["10.1.2.3", "10.0.0.0/8", "fd00::/8"];
 
@@ -94,20 +118,20 @@ impl Leaf for IpNet {
         })
     }
 
-    fn write(&self) -> Written {
-        let whole = self.prefix_len() == self.max_prefix_len();
-        Written::Text(if whole { self.addr().to_string() } else { self.to_string() })
+    fn write(value: &Self) -> Written {
+        let whole = value.prefix_len() == value.max_prefix_len();
+        Written::Text(if whole { value.addr().to_string() } else { value.to_string() })
     }
 }
 
 /// A host name, lower case, with a port only where it is none of the well-known two.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HostName(pub String);
+pub(super) struct HostName;
 
 impl Leaf for HostName {
+    type Value = String;
     const EXPECTED: &'static str = "a host name such as \"api.library.tamu.edu\"";
 
-    fn read(text: &str) -> Result<Self, Mistake> {
+    fn read(text: &str) -> Result<String, Mistake> {
         let wrong = |help: String| Mistake::new(format!("`{text}` is not a host name"), help);
         if let Some((_, rest)) = text.split_once("://") {
             let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
@@ -119,18 +143,19 @@ impl Leaf for HostName {
         let authority = authority(text)
             .ok_or_else(|| wrong("write the name alone, such as \"api.library.tamu.edu\"".to_owned()))?;
         let host = authority.host().trim_end_matches('.').to_ascii_lowercase();
-        Ok(Self(match authority.port_u16() {
+        Ok(match authority.port_u16() {
             None | Some(80 | 443) => host,
             Some(port) => format!("{host}:{port}"),
-        }))
+        })
     }
 
-    fn write(&self) -> Written {
-        Written::Text(self.0.clone())
+    fn write(value: &String) -> Written {
+        Written::Text(value.clone())
     }
 }
 
 impl Leaf for Authority {
+    type Value = Self;
     const EXPECTED: &'static str = "a host and port such as \"10.1.2.3:443\"";
     const EXAMPLES: &'static [&'static str] = &["10.1.2.3:443", "images.internal:8182"];
 
@@ -143,12 +168,24 @@ impl Leaf for Authority {
         })
     }
 
-    fn write(&self) -> Written {
-        Written::Text(self.to_string())
+    fn write(value: &Self) -> Written {
+        Written::Text(value.to_string())
     }
 }
 
+/// The URL of an upstream, taken apart. Kept as text, never normalised.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UpstreamUrl {
+    /// `http` or `https`.
+    pub scheme: Scheme,
+    /// Host and optional port as configured.
+    pub authority: Authority,
+    /// Path that replaces the route's prefix, starting with `/`.
+    pub path: String,
+}
+
 impl Leaf for UpstreamUrl {
+    type Value = Self;
     const EXPECTED: &'static str = "a URL such as \"https://api.library.tamu.edu/iiif/2/\"";
 
     fn read(text: &str) -> Result<Self, Mistake> {
@@ -165,36 +202,108 @@ impl Leaf for UpstreamUrl {
         Ok(Self { scheme, authority, path: path.to_owned() })
     }
 
-    fn write(&self) -> Written {
-        Written::Text(format!("{}://{}{}", self.scheme, self.authority, self.path))
+    fn write(value: &Self) -> Written {
+        Written::Text(format!("{}://{}{}", value.scheme, value.authority, value.path))
     }
 }
 
 /// An http(s) URL to fetch or to compare with, kept as it is written.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HttpUrl(pub String);
+pub(super) struct HttpUrl;
 
 impl Leaf for HttpUrl {
+    type Value = String;
     const EXPECTED: &'static str = "an http or https URL";
 
-    fn read(text: &str) -> Result<Self, Mistake> {
-        web_url(text).map(|_| Self(text.to_owned()))
+    fn read(text: &str) -> Result<String, Mistake> {
+        web_url(text).map(|_| text.to_owned())
     }
 
-    fn write(&self) -> Written {
-        Written::Text(self.0.clone())
+    fn write(value: &String) -> Written {
+        Written::Text(value.clone())
+    }
+}
+
+/// An http(s) URL that others begin with: it ends in a slash.
+pub(super) struct BaseUrl;
+
+impl Leaf for BaseUrl {
+    type Value = String;
+    const EXPECTED: &'static str = HttpUrl::EXPECTED;
+
+    fn read(text: &str) -> Result<String, Mistake> {
+        HttpUrl::read(text).map(|base| if base.ends_with('/') { base } else { base + "/" })
+    }
+
+    fn write(value: &String) -> Written {
+        Written::Text(value.clone())
+    }
+}
+
+/// Scheme and host alone, as a URL whose path is `/`.
+pub(super) struct Origin;
+
+impl Leaf for Origin {
+    type Value = UpstreamUrl;
+    const EXPECTED: &'static str = HttpUrl::EXPECTED;
+
+    fn read(text: &str) -> Result<UpstreamUrl, Mistake> {
+        web_url(text)?;
+        UpstreamUrl::read(text).ok().filter(|url| url.path == "/").ok_or_else(|| {
+            Mistake::new(
+                format!("`{text}` is more than a scheme and a host"),
+                "write only where viewers reach this proxy, such as \"https://iiif.example.edu\"; paths stay as they are",
+            )
+        })
+    }
+
+    fn write(value: &UpstreamUrl) -> Written {
+        Written::Text(format!("{}://{}", value.scheme, value.authority))
+    }
+}
+
+/// Where Redis, a Sentinel or a node of a Redis Cluster is: `redis://host:port/database`, `rediss://` for TLS.
+pub(super) struct RedisUrl;
+
+impl Leaf for RedisUrl {
+    type Value = String;
+    const EXPECTED: &'static str = "a URL such as \"redis://127.0.0.1:6379\"";
+    const EXAMPLES: &'static [&'static str] = &["redis://127.0.0.1:6379", "rediss://redis.internal:6380/1"];
+
+    fn read(text: &str) -> Result<String, Mistake> {
+        let help = "write redis://host:port, or rediss://host:port for TLS";
+        let rest = text.strip_prefix("redis://").or_else(|| text.strip_prefix("rediss://"));
+        let Some(rest) = rest else {
+            // SECURITY: the text itself stays out of the message, because a password may stand in it.
+            return Err(Mistake::new("this is no URL of Redis", help));
+        };
+        if rest.contains('@') {
+            return Err(Mistake::new(
+                "this URL carries a user name or password",
+                "write them as [cluster] username and password, or IIIF_MENDER__CLUSTER__PASSWORD",
+            ));
+        }
+        let (host, database) = rest.split_once('/').unwrap_or((rest, ""));
+        let is_address = host.parse::<Authority>().is_ok();
+        if !is_address || !database.is_empty() && database.parse::<u32>().is_err() {
+            return Err(Mistake::new("this is no URL of Redis", help));
+        }
+        Ok(text.to_owned())
+    }
+
+    fn write(value: &String) -> Written {
+        Written::Text(value.clone())
     }
 }
 
 /// The path with which a route's requests begin.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Prefix(pub String);
+pub(super) struct Prefix;
 
 impl Leaf for Prefix {
+    type Value = String;
     const EXPECTED: &'static str = "a path such as \"/iiif/2/\"";
     const EXAMPLES: &'static [&'static str] = &["/iiif/2/", "/iiif-service/", "/"];
 
-    fn read(text: &str) -> Result<Self, Mistake> {
+    fn read(text: &str) -> Result<String, Mistake> {
         let wrong = |help: String| Mistake::new(format!("`{text}` is not a path prefix"), help);
         if !text.starts_with('/') {
             let path =
@@ -202,11 +311,11 @@ impl Leaf for Prefix {
             return Err(wrong(format!("begin it with a slash: \"/{path}\"")));
         }
         plain_path(text).map_err(wrong)?;
-        Ok(Self(text.to_owned()))
+        Ok(text.to_owned())
     }
 
-    fn write(&self) -> Written {
-        Written::Text(self.0.clone())
+    fn write(value: &String) -> Written {
+        Written::Text(value.clone())
     }
 }
 

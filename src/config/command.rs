@@ -1,4 +1,4 @@
-//! `config check|show|schema|reference`: what they print. Exit codes: 0 all well, 2 the configuration is wrong.
+//! `config check|show|schema|defaults|reference`: what they print. Exit codes: 0 all well, 2 the configuration is wrong.
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -7,10 +7,11 @@ use std::path::Path;
 use clap::Subcommand;
 use miette::GraphicalReportHandler;
 
+use super::defaults::defaults;
 use super::error::ConfigErrors;
 use super::load;
 use super::reference::reference;
-use super::schema::schema;
+use super::schema::printed;
 use super::settings::{Listen, RouteKind, Settings};
 use super::show::show;
 
@@ -26,6 +27,8 @@ pub enum ConfigCommand {
     Show,
     /// Print the JSON schema of the file.
     Schema,
+    /// Print every key with its default and what it means, as a file to begin with.
+    Defaults,
     /// Print every key with its type, default and range, as Markdown.
     Reference,
 }
@@ -44,9 +47,10 @@ impl ConfigCommand {
     {
         let done = match self {
             Self::Schema => {
-                writeln!(out, "{:#}", schema())?;
+                writeln!(out, "{:#}", printed())?;
                 return Ok(0);
             }
+            Self::Defaults => return out.write_all(defaults().as_bytes()).map(|()| 0),
             Self::Reference => return out.write_all(reference().as_bytes()).map(|()| 0),
             Self::Check => Settings::load(path, env).map(|settings| summary(path, &settings)),
             Self::Show => {

@@ -1,5 +1,5 @@
-//! One value of the file: text (or a number) that means something. [`Text`] teaches serde and the schema every
-//! type that says how it is written, so that a bad value is found where it stands, with what to write instead.
+//! One value of the file: text (or a number) that means something. [`As`] teaches serde and the schema how a field is
+//! written, so that a bad value is found where it stands, with what to write instead.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -7,7 +7,8 @@ use std::marker::PhantomData;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, Deserializer, SeqAccess, Visitor};
-use serde::{Deserialize, Serialize, Serializer};
+use serde::ser::{self, Serializer};
+use serde::{Deserialize, Serialize};
 
 /// What is wrong with a value, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,118 +55,256 @@ pub(super) enum Form {
     TextOrNumber,
 }
 
-/// A type that stands in the file as one text or number.
-pub(super) trait Leaf: Sized {
+/// How a value is written in the file as one text or number. Most types are their own leaf; a number that may mean bytes
+/// or a count is told by a leaf that is only a name, such as `Size`.
+pub(super) trait Leaf {
+    /// What it is read into.
+    type Value: Clone;
     /// What must stand there, with an example; completes "expected …".
     const EXPECTED: &'static str;
     /// Examples for the schema.
     const EXAMPLES: &'static [&'static str] = &[];
-    /// The only words allowed, where there are only some.
-    const WORDS: &'static [&'static str] = &[];
     const FORM: Form = Form::Text;
     /// The least and the greatest number, where numbers are written.
     const RANGE: (u64, u64) = (0, u64::MAX);
 
-    fn read(text: &str) -> Result<Self, Mistake>;
-    fn write(&self) -> Written;
-}
+    fn read(text: &str) -> Result<Self::Value, Mistake>;
+    fn write(value: &Self::Value) -> Written;
 
-/// A value as serde and schemars see it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Text<T>(pub T);
-
-#[allow(private_bounds, reason = "the types of the fields are public, how they are read is not")]
-impl<T: Leaf> Serialize for Text<T> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self.0.write() {
-            Written::Text(text) => serializer.serialize_str(&text),
-            Written::Number(number) => serializer.serialize_u64(number),
-        }
+    /// The only words allowed, where there are only some.
+    fn words() -> Vec<&'static str> {
+        Vec::new()
     }
 }
 
-#[allow(private_bounds, reason = "the types of the fields are public, how they are read is not")]
-impl<'de, T: Leaf> Deserialize<'de> for Text<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(LeafVisitor(PhantomData)).map(Self)
+/// An enum that stands in the file as one of a few words.
+pub(super) trait Words: Copy + PartialEq + 'static {
+    /// What a word that is none of these is not: completes "`…` is not …".
+    const WHAT: &'static str;
+    const EXPECTED: &'static str;
+    const WORDS: &'static [(&'static str, Self)];
+
+    /// What is said of another word.
+    fn mistake(text: &str) -> Mistake {
+        let words: Vec<&str> = Self::WORDS.iter().map(|(word, _)| *word).collect();
+        let help = match similar(text, words.iter().copied()) {
+            Some(meant) => format!("did you mean \"{meant}\"?"),
+            None => format!("write one of \"{}\"", words.join("\", \"")),
+        };
+        Mistake::new(format!("`{text}` is not {}", Self::WHAT), help)
     }
 }
 
-struct LeafVisitor<T>(PhantomData<T>);
+impl<W: Words> Leaf for W {
+    type Value = W;
+    const EXPECTED: &'static str = W::EXPECTED;
 
-impl<T: Leaf> Visitor<'_> for LeafVisitor<T> {
-    type Value = T;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(T::EXPECTED)
+    fn read(text: &str) -> Result<W, Mistake> {
+        let known = Self::WORDS.iter().find(|(word, _)| *word == text);
+        known.map(|(_, value)| *value).ok_or_else(|| W::mistake(text))
     }
 
-    fn visit_str<E: de::Error>(self, text: &str) -> Result<T, E> {
-        if T::FORM == Form::Number {
-            return Err(E::invalid_type(de::Unexpected::Str(text), &self));
-        }
-        T::read(text).map_err(E::custom)
+    fn write(value: &W) -> Written {
+        let known = Self::WORDS.iter().find(|(_, known)| known == value);
+        Written::Text(known.map_or_else(String::new, |(word, _)| (*word).to_owned()))
     }
 
-    fn visit_i64<E: de::Error>(self, number: i64) -> Result<T, E> {
-        if T::FORM == Form::Text {
-            return Err(E::invalid_type(de::Unexpected::Signed(number), &self));
-        }
-        T::read(&number.to_string()).map_err(E::custom)
-    }
-
-    fn visit_u64<E: de::Error>(self, number: u64) -> Result<T, E> {
-        if T::FORM == Form::Text {
-            return Err(E::invalid_type(de::Unexpected::Unsigned(number), &self));
-        }
-        T::read(&number.to_string()).map_err(E::custom)
+    fn words() -> Vec<&'static str> {
+        Self::WORDS.iter().map(|(word, _)| *word).collect()
     }
 }
 
-#[allow(private_bounds, reason = "the types of the fields are public, how they are read is not")]
-impl<T: Leaf> JsonSchema for Text<T> {
+/// How a field is written: `#[serde(with = "As::<Count>")]`, `As::<Option<Duration>>`, `As::<Vec<IpNet>>`.
+pub(super) struct As<F>(PhantomData<F>);
+
+impl<F> As<F> {
+    pub(super) fn serialize<T, S: Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error>
+    where
+        F: Format<T>,
+    {
+        F::write(value, serializer)
+    }
+
+    pub(super) fn deserialize<'de, T, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error>
+    where
+        F: Format<T>,
+    {
+        F::read(deserializer)
+    }
+}
+
+/// How a `T` is written with serde.
+pub(super) trait Format<T> {
+    fn write<S: Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error>;
+    fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error>;
+}
+
+/// What the schema says about a format.
+pub(super) trait Described {
+    fn schema() -> Schema;
+}
+
+impl<F: Described> JsonSchema for As<F> {
     fn inline_schema() -> bool {
         true
     }
 
     fn schema_name() -> Cow<'static, str> {
-        Cow::Borrowed(std::any::type_name::<T>())
+        Cow::Borrowed(std::any::type_name::<F>())
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        let mut schema = match T::FORM {
+        F::schema()
+    }
+}
+
+/// A field may be a wider number than the leaf reads.
+impl<L: Leaf, T> Format<T> for L
+where
+    T: Clone + TryFrom<L::Value>,
+    L::Value: TryFrom<T>,
+{
+    fn write<S: Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
+        let value = value.clone().try_into().map_err(|_| ser::Error::custom("out of range"))?;
+        match L::write(&value) {
+            Written::Text(text) => serializer.serialize_str(&text),
+            Written::Number(number) => serializer.serialize_u64(number),
+        }
+    }
+
+    fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
+        let value = deserializer.deserialize_any(LeafVisitor::<L>(PhantomData))?;
+        value.try_into().map_err(|_| de::Error::custom("this is more than fits here\nwrite less"))
+    }
+}
+
+impl<L: Leaf> Described for L {
+    fn schema() -> Schema {
+        let mut schema = match L::FORM {
             Form::Text => json_schema!({ "type": "string" }),
             Form::Number => {
-                json_schema!({ "type": "integer", "minimum": T::RANGE.0, "maximum": T::RANGE.1 })
+                json_schema!({ "type": "integer", "minimum": L::RANGE.0, "maximum": L::RANGE.1 })
             }
             Form::TextOrNumber => json_schema!({ "type": ["string", "integer"] }),
         };
-        schema.insert("title".to_owned(), T::EXPECTED.into());
-        if !T::WORDS.is_empty() {
-            schema.insert("enum".to_owned(), T::WORDS.into());
+        schema.insert("title".to_owned(), L::EXPECTED.into());
+        let words = L::words();
+        if !words.is_empty() {
+            schema.insert("enum".to_owned(), words.into());
         }
-        if !T::EXAMPLES.is_empty() {
-            schema.insert("examples".to_owned(), T::EXAMPLES.into());
+        if !L::EXAMPLES.is_empty() {
+            schema.insert("examples".to_owned(), L::EXAMPLES.into());
         }
         schema
     }
 }
 
-/// One value or a list of them.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[serde(transparent)]
-pub struct OneOrMany<T>(pub Vec<T>);
+struct LeafVisitor<L>(PhantomData<L>);
 
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for OneOrMany<T> {
+impl<L: Leaf> Visitor<'_> for LeafVisitor<L> {
+    type Value = L::Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(L::EXPECTED)
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<L::Value, E> {
+        if L::FORM == Form::Number {
+            return Err(E::invalid_type(de::Unexpected::Str(text), &self));
+        }
+        L::read(text).map_err(E::custom)
+    }
+
+    fn visit_i64<E: de::Error>(self, number: i64) -> Result<L::Value, E> {
+        if L::FORM == Form::Text {
+            return Err(E::invalid_type(de::Unexpected::Signed(number), &self));
+        }
+        L::read(&number.to_string()).map_err(E::custom)
+    }
+
+    fn visit_u64<E: de::Error>(self, number: u64) -> Result<L::Value, E> {
+        if L::FORM == Form::Text {
+            return Err(E::invalid_type(de::Unexpected::Unsigned(number), &self));
+        }
+        L::read(&number.to_string()).map_err(E::custom)
+    }
+}
+
+/// A key that may be left out. TOML has no null: what is there is always some.
+impl<T, F: Format<T>> Format<Option<T>> for Option<F> {
+    fn write<S: Serializer>(value: &Option<T>, serializer: S) -> Result<S::Ok, S::Error> {
+        match value {
+            Some(value) => F::write(value, serializer),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+        F::read(deserializer).map(Some)
+    }
+}
+
+impl<F: Described> Described for Option<F> {
+    fn schema() -> Schema {
+        F::schema()
+    }
+}
+
+/// A value with the format that it is read and written by, where serde asks for a type.
+struct Formatted<F, T>(T, PhantomData<F>);
+
+impl<'de, T, F: Format<T>> Deserialize<'de> for Formatted<F, T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(OneOrManyVisitor(PhantomData)).map(Self)
+        F::read(deserializer).map(|value| Self(value, PhantomData))
+    }
+}
+
+impl<T, F: Format<T>> Serialize for Formatted<F, &T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        F::write(self.0, serializer)
+    }
+}
+
+impl<T, F: Format<T>> Format<Vec<T>> for Vec<F> {
+    fn write<S: Serializer>(values: &Vec<T>, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(values.iter().map(|value| Formatted::<F, &T>(value, PhantomData)))
+    }
+
+    fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
+        let values = Vec::<Formatted<F, T>>::deserialize(deserializer)?;
+        Ok(values.into_iter().map(|value| value.0).collect())
+    }
+}
+
+impl<F: Described> Described for Vec<F> {
+    fn schema() -> Schema {
+        json_schema!({ "type": "array", "items": F::schema() })
+    }
+}
+
+/// One value or a list of them.
+pub(super) struct OneOrMany<F>(PhantomData<F>);
+
+impl<T, F: Format<T>> Format<Vec<T>> for OneOrMany<F> {
+    fn write<S: Serializer>(values: &Vec<T>, serializer: S) -> Result<S::Ok, S::Error> {
+        <Vec<F> as Format<Vec<T>>>::write(values, serializer)
+    }
+
+    fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
+        deserializer.deserialize_any(OneOrManyVisitor::<F, T>(PhantomData))
+    }
+}
+
+impl<F: Described> Described for OneOrMany<F> {
+    fn schema() -> Schema {
+        json_schema!({ "anyOf": [F::schema(), { "type": "array", "items": F::schema() }] })
     }
 }
 
 /// Written by hand, because an untagged enum would only say that no variant matched, and not where.
-struct OneOrManyVisitor<T>(PhantomData<T>);
+struct OneOrManyVisitor<F, T>(PhantomData<(F, T)>);
 
-impl<'de, T: Deserialize<'de>> Visitor<'de> for OneOrManyVisitor<T> {
+impl<'de, T, F: Format<T>> Visitor<'de> for OneOrManyVisitor<F, T> {
     type Value = Vec<T>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -173,30 +312,15 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for OneOrManyVisitor<T> {
     }
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<Vec<T>, E> {
-        T::deserialize(de::value::StrDeserializer::new(text)).map(|value| vec![value])
+        F::read(de::value::StrDeserializer::new(text)).map(|value| vec![value])
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<T>, A::Error> {
         let mut values = Vec::new();
-        while let Some(value) = list.next_element()? {
-            values.push(value);
+        while let Some(value) = list.next_element::<Formatted<F, T>>()? {
+            values.push(value.0);
         }
         Ok(values)
-    }
-}
-
-impl<T: JsonSchema> JsonSchema for OneOrMany<T> {
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn schema_name() -> Cow<'static, str> {
-        Cow::Owned(format!("OneOrMany_{}", T::schema_name()))
-    }
-
-    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        let one = generator.subschema_for::<T>();
-        json_schema!({ "anyOf": [one, { "type": "array", "items": one }] })
     }
 }
 

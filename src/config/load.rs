@@ -1,5 +1,5 @@
-//! The way from text to [`Settings`]: parse, lay the environment over it, read, complete, check. Each step
-//! goes on after a mistake, so that one run shows them all.
+//! The way from text to [`Settings`]: parse, lay the environment over it, read, resolve, check. Each step goes on after a
+//! mistake, so that one run shows them all.
 
 use std::cmp::Reverse;
 use std::ffi::OsString;
@@ -8,12 +8,11 @@ use std::path::Path;
 use serde::Deserialize;
 use toml::de::{DeTable, ValueDeserializer};
 
-use super::check::{Report, check};
-use super::convert;
+use super::check::{check, tables};
 use super::environment::overlay;
 use super::error::{ConfigError, ConfigErrors};
-use super::file::File;
 use super::leaf::Mistake;
+use super::report::Report;
 use super::schema;
 use super::settings::Settings;
 use super::sources::{PREFIX, Sources};
@@ -119,9 +118,10 @@ pub(super) fn settings<'s>(path: &Path, sources: &'s Sources) -> Result<(Setting
     let mut tree = Tree::new(table);
     errors.extend(overlay(&mut tree, sources));
     let is_sound = syntax.is_empty();
-    let (file, wrong) = shape(&mut tree, sources, &mut errors);
+    let (mut settings, wrong) = shape(&mut tree, sources, &mut errors);
+    settings.resolve(path.parent().unwrap_or(Path::new("")));
     let mut report = Report { tree: &tree, sources, wrong, errors };
-    let settings = convert::settings(file, &convert::folder_of(path), &mut report);
+    tables(&settings, &mut report);
     if is_sound {
         check(&settings, &mut report);
     }
@@ -132,9 +132,9 @@ pub(super) fn settings<'s>(path: &Path, sources: &'s Sources) -> Result<(Setting
     if errors.is_empty() { Ok((settings, tree)) } else { Err(ConfigErrors::new(errors)) }
 }
 
-/// Reads the tree into the file's types. serde stops at its first error: so the culprit is taken out of the
+/// Reads the tree into the settings. serde stops at its first error: so the culprit is taken out of the
 /// tree, until what is left can be read. The paths taken out are returned, too.
-fn shape(tree: &mut Tree<'_>, sources: &Sources, errors: &mut Vec<ConfigError>) -> (File, Vec<String>) {
+fn shape(tree: &mut Tree<'_>, sources: &Sources, errors: &mut Vec<ConfigError>) -> (Settings, Vec<String>) {
     let mut wrong = Vec::new();
     for (path, span) in tree.remove_lists_for_tables() {
         let help = "write a single [table] here, with its keys below it";
@@ -142,8 +142,8 @@ fn shape(tree: &mut Tree<'_>, sources: &Sources, errors: &mut Vec<ConfigError>) 
         wrong.push(path);
     }
     for _ in 0..MOST {
-        let error = match File::deserialize(ValueDeserializer::from(tree.root.clone())) {
-            Ok(file) => return (file, wrong),
+        let error = match Settings::deserialize(ValueDeserializer::from(tree.root.clone())) {
+            Ok(settings) => return (settings, wrong),
             Err(error) => error,
         };
         let span = error.span().unwrap_or(0..0);
@@ -158,12 +158,12 @@ fn shape(tree: &mut Tree<'_>, sources: &Sources, errors: &mut Vec<ConfigError>) 
                 wrong.extend(schema::meant(parent, key).map(|meant| format!("{parent}.{meant}")));
                 wrong.push(path);
             }
-            None => return (File::default(), vec![String::new()]),
+            None => return (Settings::default(), vec![String::new()]),
         }
     }
     let help = "mend those above first, then ask again";
     errors.push(ConfigError::new(None, format!("there are more than {MOST} mistakes"), help));
-    (File::default(), vec![String::new()])
+    (Settings::default(), vec![String::new()])
 }
 
 /// serde's words made ours, with help.

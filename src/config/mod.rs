@@ -1,40 +1,34 @@
-//! The configuration: what the file may say ([`mod@file`]) and what the program may believe ([`settings`]).
+//! The configuration: what the file may say, which is what the program believes ([`settings`]).
 //!
 //! ```text
-//! text ─ sources ─→ tree ─ environment ─→ tree ─ load ─→ File ─ convert ─→ Settings ─ check ─→ Settings
+//! text ─ sources ─→ tree ─ environment ─→ tree ─ load ─→ Settings ─ check ─→ Settings
 //! ```
-//! A new key is named in five places, and the compiler or a test asks for each: `file` (how it is written),
-//! `settings` (what it means), `defaults`, `convert` with `write`, and the shipped `config.toml`.
+//! A key is one field in `settings`: its text for readers, default, format, range and reload class stand there.
 
 pub mod command;
 pub mod error;
-pub mod file;
 pub mod settings;
-pub mod values;
 
 mod addresses;
 mod check;
-mod convert;
 mod defaults;
 mod environment;
+mod headers;
 mod leaf;
-mod least;
 mod load;
-mod redis;
 mod reference;
 mod reload;
+mod report;
 mod schema;
 mod show;
 mod sources;
 mod tree;
-mod write;
+mod values;
 
 pub use command::ConfigCommand;
 pub use error::{ConfigError, ConfigErrors, Place};
-pub use leaf::{OneOrMany, Text};
 pub use reference::reference;
 pub use reload::{Asked, Changes, Reload, ReloadError, differences, keep_until_restart};
-pub use schema::schema;
 pub use settings::Settings;
 
 #[cfg(test)]

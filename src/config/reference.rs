@@ -1,21 +1,18 @@
 //! Every key as a page for readers, made from the schema: `docs/CONFIG.md`.
 
 use std::fmt::Write as _;
-use std::path::Path;
 
 use serde_json::Value;
 
-use super::file::File;
-use super::least::least;
-use super::reload::AFTER_RESTART;
-use super::schema::{any_key, items, schema};
-use super::settings::Settings;
+use super::schema::{any_key, items, part, schema};
+use super::settings::{Index, Route, Settings, Source};
 
 const HEAD: &str = "\
 # Configuration
 
-Every key of `config.toml`. This page is made by `iiif-mender config reference` from what the program reads; a test
-compares it. [`config.toml`](../config.toml) holds the same keys with their defaults, to begin with.
+Every key of the configuration file. This page is made by `iiif-mender config reference` from what the program reads; a test
+compares it. [`config.toml`](../config.toml) is a short file to begin with; `iiif-mender config defaults` prints every key with
+its default, as a file.
 
 - Any key can be set by the environment, which wins over the file: `heal.wait` is `IIIF_MENDER__HEAL__WAIT`, the first route's
   `connect` is `IIIF_MENDER__ROUTES__0__CONNECT`. Lists are written `one,two`.
@@ -29,17 +26,15 @@ compares it. [`config.toml`](../config.toml) holds the same keys with their defa
 /// The page, as Markdown.
 pub fn reference() -> String {
     let mut page = HEAD.to_owned();
-    table(&mut page, schema(), &defaults(), "");
+    table(&mut page, schema(), &default_values(), "", "yes");
     page
 }
 
-/// What a file says that says nothing but what must be said; that is left out again.
-fn defaults() -> Value {
-    let least = "[[routes]]\nprefix = \"/\"\nupstream = \"http://localhost:81/\"\nkind = \"plain\"\n\
-                 [[index.sources]]\nurl = \"http://localhost:81/\"\n";
-    let none: [(String, String); 0] = [];
-    let settings = Settings::from_text(Path::new("config.toml"), least, none).unwrap_or_default();
-    let mut written = serde_json::to_value(File::from(&settings)).unwrap_or_default();
+/// The settings of a file that says nothing but what must be said; that is left out again.
+pub(super) fn default_values() -> Value {
+    let index = Index { sources: vec![Source::url("")], ..Index::default() };
+    let settings = Settings { routes: vec![Route::default()], index, ..Settings::default() };
+    let mut written = serde_json::to_value(settings).unwrap_or_default();
     for (list, keys) in
         [("/routes/0", ["prefix", "upstream", "kind"].as_slice()), ("/index/sources/0", &["url"])]
     {
@@ -50,8 +45,8 @@ fn defaults() -> Value {
     written
 }
 
-/// A section for the table at `path` and for those within it. `*` in a path stands for the number of an element.
-fn table(page: &mut String, schema: &Value, defaults: &Value, path: &str) {
+/// A section for the table at `path` and for those within it.
+fn table(page: &mut String, schema: &Value, defaults: &Value, path: &str, reload: &str) {
     let below = |key: &str| if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
     let Some(properties) = schema.get("properties").and_then(Value::as_object) else { return };
     let is_table = |schema: &Value| part(schema).is_some();
@@ -61,33 +56,21 @@ fn table(page: &mut String, schema: &Value, defaults: &Value, path: &str) {
     }
     for (key, schema) in rows {
         let default = defaults.get(key).map_or_else(String::new, written);
-        let path = below(key);
-        let (kind, range, reload) = (kind(schema), range(schema, &path), reload(&path));
+        let (kind, range, reload) = (kind(schema), range(schema), reload_of(schema, reload));
         let _infallible =
             writeln!(page, "| `{key}` | {kind} | {default} | {range} | {reload} | {} |", meaning(schema));
     }
     for (key, schema) in properties {
         let Some((part, is_list)) = part(schema) else { continue };
         let path = below(key);
-        let title = path.replace(".*", "");
-        let title = if is_list { format!("[[{title}]]") } else { format!("[{title}]") };
+        let title = if is_list { format!("[[{path}]]") } else { format!("[{path}]") };
         let _infallible = writeln!(page, "\n## `{title}`\n\n{}", meaning(schema));
+        let reload = reload_of(schema, reload);
         let nothing = Value::Null;
         let defaults = defaults.get(key).unwrap_or(&nothing);
-        let (path, defaults) = if is_list {
-            (format!("{path}.*"), defaults.get(0).unwrap_or(&nothing))
-        } else {
-            (path, defaults)
-        };
-        table(page, part, defaults, &path);
+        let defaults = if is_list { defaults.get(0).unwrap_or(&nothing) } else { defaults };
+        table(page, part, defaults, &path, reload);
     }
-}
-
-/// The table that stands here, and whether there may be several.
-fn part(schema: &Value) -> Option<(&Value, bool)> {
-    let has_keys = |schema: &&Value| schema.get("properties").is_some();
-    let several = || schema.get("items").filter(has_keys).map(|items| (items, true));
-    Some(schema).filter(has_keys).map(|schema| (schema, false)).or_else(several)
 }
 
 fn meaning(schema: &Value) -> String {
@@ -115,13 +98,11 @@ fn kind(schema: &Value) -> String {
 }
 
 /// What may stand there; empty where the type says it all.
-fn range(schema: &Value, path: &str) -> String {
-    if let Some(least) = least(path) {
-        return if least.starts_with(|first: char| first.is_ascii_digit()) {
-            format!("at least {least}")
-        } else {
-            least
-        };
+fn range(schema: &Value) -> String {
+    match schema.get("x-min").and_then(Value::as_str) {
+        Some(">0") => return "more than 0".to_owned(),
+        Some(least) => return format!("at least {least}"),
+        None => {}
     }
     let one = items(schema).unwrap_or(schema);
     let end = |name| one.get(name).and_then(Value::as_u64);
@@ -132,10 +113,9 @@ fn range(schema: &Value, path: &str) -> String {
     }
 }
 
-fn reload(path: &str) -> &'static str {
-    let stays =
-        |key: &str| path.strip_prefix(key).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
-    if AFTER_RESTART.iter().any(|key| stays(key)) { "restart" } else { "yes" }
+/// When a new value holds; that of the table, where the key says nothing.
+fn reload_of<'s>(schema: &'s Value, table: &'s str) -> &'s str {
+    schema.get("x-reload").and_then(Value::as_str).unwrap_or(table)
 }
 
 /// A value as the file has it.

@@ -4,7 +4,6 @@ use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 
 use super::error::ConfigErrors;
-use super::file::File;
 use super::settings::Settings;
 
 /// What another configuration changed.
@@ -63,41 +62,14 @@ impl Reload {
     }
 }
 
-/// Keys and tables that hold only after a restart, as [`keep_until_restart`] has it.
-pub(super) const AFTER_RESTART: [&str; 10] = [
-    "admin.client_ca",
-    "admin.listen",
-    "admin.max_connections",
-    "admin.max_live",
-    "index.cache",
-    "index.path",
-    "log.format",
-    "log.queue",
-    "server.workers",
-    "telemetry",
-];
-
-/// What holds only after a restart stays as it was.
+/// What holds only after a restart (`x-reload` at the field) stays as it was.
 pub fn keep_until_restart(settings: &mut Settings, old: &Settings) {
-    settings.admin.listen = old.admin.listen;
-    settings.admin.client_ca.clone_from(&old.admin.client_ca);
-    settings.admin.max_connections = old.admin.max_connections;
-    settings.admin.max_live = old.admin.max_live;
-    // Other files are taken up; whether TLS is spoken is not.
-    if settings.admin.tls.is_some() != old.admin.tls.is_some() {
-        settings.admin.tls.clone_from(&old.admin.tls);
-    }
-    settings.index.cache = old.index.cache;
-    settings.index.path.clone_from(&old.index.path);
-    settings.log.format = old.log.format;
-    settings.log.queue = old.log.queue;
-    settings.server.workers = old.server.workers;
-    settings.telemetry = old.telemetry.clone();
+    settings.keep_until_restart(old);
 }
 
 /// The keys whose values differ, in the order of their names.
 pub fn differences(one: &Settings, other: &Settings) -> Vec<String> {
-    let value = |settings| serde_json::to_value(File::from(settings)).unwrap_or_default();
+    let value = |settings| serde_json::to_value(settings).unwrap_or_default();
     let mut found = Vec::new();
     compare(&value(one), &value(other), "", &mut found);
     found

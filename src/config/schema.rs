@@ -5,52 +5,43 @@ use std::sync::LazyLock;
 use schemars::generate::SchemaSettings;
 use serde_json::Value;
 
-use super::file::File;
 use super::leaf::similar;
 use super::settings::Settings;
 
-/// The schema with descriptions and defaults.
-pub fn schema() -> &'static Value {
+/// The schema with descriptions and defaults, and with the notes that begin with `x-`.
+pub(super) fn schema() -> &'static Value {
     static SCHEMA: LazyLock<Value> = LazyLock::new(|| {
         let settings = SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
-        let mut schema = settings.into_generator().into_root_schema_for::<File>().to_value();
-        forget_null(&mut schema);
-        let defaults = serde_json::to_value(File::from(&Settings::default())).unwrap_or_default();
+        let mut schema = settings.into_generator().into_root_schema_for::<Settings>().to_value();
+        forget(&mut schema, |name| name == "default");
+        let defaults = serde_json::to_value(Settings::default()).unwrap_or_default();
         insert_defaults(&mut schema, &defaults);
         schema
     });
     &SCHEMA
 }
 
-/// TOML has no null: "may be null" is only how schemars says that a key may be left out.
-fn forget_null(schema: &mut Value) {
-    if let Some(object) = schema.as_object_mut() {
-        object.retain(|name, value| !(name == "default" && (value.is_null() || value.is_object())));
-        for list in ["type", "enum"] {
-            if let Some(Value::Array(values)) = object.get_mut(list) {
-                values.retain(|value| !value.is_null() && value != "null");
-                if list == "type" && values.len() == 1 {
-                    let only = values.remove(0);
-                    object.insert(list.to_owned(), only);
+/// The schema for editors: without our own notes.
+pub(super) fn printed() -> Value {
+    let mut schema = schema().clone();
+    forget(&mut schema, |name| name.starts_with("x-"));
+    schema
+}
+
+/// Takes out the words of the schema itself that `is_one` names; a key of the file may be called the same.
+fn forget(schema: &mut Value, is_one: fn(&str) -> bool) {
+    match schema {
+        Value::Object(object) => {
+            object.retain(|name, _| !is_one(name));
+            for (name, value) in object {
+                match value.as_object_mut().filter(|_| name == "properties") {
+                    Some(keys) => keys.values_mut().for_each(|key| forget(key, is_one)),
+                    None => forget(value, is_one),
                 }
             }
         }
-        if let Some(Value::Array(choices)) = object.get_mut("anyOf") {
-            choices.retain(|choice| choice.get("type") != Some(&Value::from("null")));
-            if choices.len() == 1 {
-                let only = choices.remove(0);
-                object.remove("anyOf");
-                if let Value::Object(only) = only {
-                    // The field's own description stays: it says more than that of its type.
-                    only.into_iter().for_each(|(name, value)| {
-                        object.entry(name).or_insert(value);
-                    });
-                }
-            }
-        }
-        object.values_mut().for_each(forget_null);
-    } else if let Some(list) = schema.as_array_mut() {
-        list.iter_mut().for_each(forget_null);
+        Value::Array(list) => list.iter_mut().for_each(|value| forget(value, is_one)),
+        _ => {}
     }
 }
 
@@ -88,6 +79,13 @@ pub(super) fn any_key(schema: &Value) -> Option<&Value> {
 pub(super) fn items(schema: &Value) -> Option<&Value> {
     let listed = schema.get("anyOf").and_then(Value::as_array).into_iter().flatten();
     std::iter::once(schema).chain(listed).find_map(|choice| choice.get("items"))
+}
+
+/// The table that stands here, and whether there may be several.
+pub(super) fn part(schema: &Value) -> Option<(&Value, bool)> {
+    let has_keys = |schema: &&Value| schema.get("properties").is_some();
+    let several = || schema.get("items").filter(has_keys).map(|items| (items, true));
+    Some(schema).filter(has_keys).map(|schema| (schema, false)).or_else(several)
 }
 
 /// Whether the schema lets a value of this JSON type stand there.

@@ -6,9 +6,8 @@ use http::{HeaderMap, HeaderValue};
 use toml::Spanned;
 use toml_edit::{DocumentMut, InlineTable, Item, Value};
 
-use super::file::File;
 use super::load::sort;
-use super::settings::{Settings, Source, SourceKind};
+use super::settings::{Secret, Settings, Source};
 use super::sources::Sources;
 use super::tree::Tree;
 
@@ -24,7 +23,8 @@ pub(super) fn show(mut settings: Settings, tree: &Tree<'_>, sources: &Sources) -
         redact(source);
     }
     hide(&mut settings.telemetry.headers);
-    let Ok(text) = toml::to_string(&File::from(&settings)) else { return String::new() };
+    settings.cluster.password = settings.cluster.password.map(|_| Secret("***".to_owned()));
+    let Ok(text) = toml::to_string(&settings) else { return String::new() };
     let Ok(mut document) = text.parse::<DocumentMut>() else { return text };
     for (name, item) in document.iter_mut() {
         if let Item::ArrayOfTables(tables) = item {
@@ -43,7 +43,7 @@ pub(super) fn show(mut settings: Settings, tree: &Tree<'_>, sources: &Sources) -
 /// up in tickets.
 fn redact(source: &mut Source) {
     hide(&mut source.headers);
-    if let SourceKind::Url(url) = &mut source.kind
+    if let Some(url) = &mut source.url
         && let Some((page, _)) = url.split_once('?')
     {
         *url = format!("{page}?…");
@@ -65,8 +65,14 @@ fn annotate(table: &mut toml_edit::Table, path: &str, tree: &Tree<'_>, sources: 
                 *item = Item::Value(Value::InlineTable(inline));
                 key.leaf_decor_mut().set_suffix(" ");
             }
+            Item::Table(inner) => annotate(inner, &path, tree, sources),
             Item::ArrayOfTables(tables) => {
                 for (number, table) in tables.iter_mut().enumerate() {
+                    if table.contains_key("path") {
+                        for key in Source::FOR_URLS {
+                            table.remove(key);
+                        }
+                    }
                     annotate(table, &format!("{path}.{number}"), tree, sources);
                 }
             }

@@ -3,6 +3,7 @@
 mod commands;
 mod contradictions;
 mod environment;
+mod golden;
 mod index;
 mod mistakes;
 mod shipped;

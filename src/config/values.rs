@@ -1,6 +1,7 @@
-//! How the plain values of the file are read and written: times, sizes, counts, words, paths and patterns.
+//! How the plain values of the file are read and written: times, sizes, counts, names, paths and patterns.
 //! Everything that names a place on the network is in `addresses`.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,16 +10,18 @@ use http::{HeaderName, HeaderValue};
 use regex::Regex;
 use tracing_subscriber::EnvFilter;
 
-use super::leaf::{Form, Leaf, Mistake, Written, similar};
-use super::settings::{AccessLog, Http2, LogClient, LogFormat, Pattern, RouteKind, Rung};
-
-pub use super::addresses::{HostName, HttpUrl, MaybeListen, Prefix};
-pub use super::redis::{RedisUrl, Secret};
+use super::leaf::{Form, Leaf, Mistake, Written};
 
 /// The longest span of time. Longer ones are slips of the pen, and overflow where they are added to a clock.
 const LONGEST: Duration = Duration::from_hours(366 * 24);
 
+/// For defaults.
+pub(super) const fn secs(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
 impl Leaf for Duration {
+    type Value = Self;
     const EXPECTED: &'static str = "a duration such as \"25s\"";
     const EXAMPLES: &'static [&'static str] = &["500ms", "25s", "10m", "1h"];
 
@@ -32,53 +35,53 @@ impl Leaf for Duration {
         Ok(time)
     }
 
-    fn write(&self) -> Written {
-        Written::Text(humantime::format_duration(*self).to_string())
+    fn write(value: &Self) -> Written {
+        Written::Text(humantime::format_duration(*value).to_string())
     }
 }
 
 /// A number of bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Size(pub u64);
+pub(super) struct Size;
 
 /// More than this is never held in memory on purpose.
 const LARGEST: u64 = 1 << 40;
 
 impl Leaf for Size {
+    type Value = u64;
     const EXPECTED: &'static str = "a size such as \"64KiB\"";
     const EXAMPLES: &'static [&'static str] = &["8KiB", "64KiB", "1MiB"];
     const FORM: Form = Form::TextOrNumber;
 
-    fn read(text: &str) -> Result<Self, Mistake> {
+    fn read(text: &str) -> Result<u64, Mistake> {
         let help = "write a number of bytes or a number and a unit, such as \"64KiB\" or \"1MiB\"";
         match text.parse::<ByteSize>() {
-            Ok(ByteSize(bytes)) if bytes <= LARGEST => Ok(Self(bytes)),
+            Ok(ByteSize(bytes)) if bytes <= LARGEST => Ok(bytes),
             Ok(_) => Err(Mistake::new(format!("`{text}` is more than 1 TiB"), help)),
             Err(_) => Err(Mistake::new(format!("`{text}` is not a size"), help)),
         }
     }
 
-    fn write(&self) -> Written {
+    fn write(value: &u64) -> Written {
         let units = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
-        let fitting = units.into_iter().find(|(unit, _)| self.0 > 0 && self.0.is_multiple_of(*unit));
+        let fitting = units.into_iter().find(|(unit, _)| *value > 0 && value.is_multiple_of(*unit));
         match fitting {
-            Some((unit, name)) => Written::Text(format!("{}{name}", self.0 / unit)),
-            None => Written::Number(self.0),
+            Some((unit, name)) => Written::Text(format!("{}{name}", *value / unit)),
+            None => Written::Number(*value),
         }
     }
 }
 
 /// A whole number, zero included.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Count(pub u32);
+pub(super) struct Count;
 
 impl Leaf for Count {
+    type Value = u32;
     const EXPECTED: &'static str = "a whole number";
     const FORM: Form = Form::Number;
     const RANGE: (u64, u64) = (0, u32::MAX as u64);
 
-    fn read(text: &str) -> Result<Self, Mistake> {
-        text.parse().map(Self).map_err(|_| {
+    fn read(text: &str) -> Result<u32, Mistake> {
+        text.parse().map_err(|_| {
             Mistake::new(
                 format!("`{text}` is out of range"),
                 format!("write a whole number from 0 to {}", u32::MAX),
@@ -86,28 +89,28 @@ impl Leaf for Count {
         })
     }
 
-    fn write(&self) -> Written {
-        Written::Number(u64::from(self.0))
+    fn write(value: &u32) -> Written {
+        Written::Number(u64::from(*value))
     }
 }
 
 /// An HTTP status that may mean that an image needs healing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Status(pub u16);
+pub(super) struct Status;
 
 impl Leaf for Status {
+    type Value = u16;
     const EXPECTED: &'static str = "a status such as 404";
     const FORM: Form = Form::Number;
     const RANGE: (u64, u64) = (400, 599);
 
-    fn read(text: &str) -> Result<Self, Mistake> {
+    fn read(text: &str) -> Result<u16, Mistake> {
         match text.parse::<u16>() {
             Ok(status @ (401 | 403)) => Err(Mistake::new(
                 format!("{status} must not be healed"),
                 "take it out: the image server says with it that the viewer may not see the image, \
                  and healing must not walk around that",
             )),
-            Ok(status @ 400..=599) => Ok(Self(status)),
+            Ok(status @ 400..=599) => Ok(status),
             _ => Err(Mistake::new(
                 format!("{text} is not the status of an error"),
                 "write statuses from 400 to 599, such as [404]",
@@ -115,22 +118,22 @@ impl Leaf for Status {
         }
     }
 
-    fn write(&self) -> Written {
-        Written::Number(u64::from(self.0))
+    fn write(value: &u16) -> Written {
+        Written::Number(u64::from(*value))
     }
 }
 
 /// The status by which a server says that it is well.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct GoodStatus(pub u16);
+pub(super) struct GoodStatus;
 
 impl Leaf for GoodStatus {
+    type Value = u16;
     const EXPECTED: &'static str = "a status such as 200";
     const FORM: Form = Form::Number;
     const RANGE: (u64, u64) = (200, 499);
 
-    fn read(text: &str) -> Result<Self, Mistake> {
-        text.parse().ok().filter(|status| (200..=499).contains(status)).map(Self).ok_or_else(|| {
+    fn read(text: &str) -> Result<u16, Mistake> {
+        text.parse().ok().filter(|status| (200..=499).contains(status)).ok_or_else(|| {
             Mistake::new(
                 format!("{text} is not the status of a server that is well"),
                 "write a status from 200 to 499, such as 200",
@@ -138,12 +141,13 @@ impl Leaf for GoodStatus {
         })
     }
 
-    fn write(&self) -> Written {
-        Written::Number(u64::from(self.0))
+    fn write(value: &u16) -> Written {
+        Written::Number(u64::from(*value))
     }
 }
 
 impl Leaf for PathBuf {
+    type Value = Self;
     const EXPECTED: &'static str = "a path";
 
     fn read(text: &str) -> Result<Self, Mistake> {
@@ -156,19 +160,19 @@ impl Leaf for PathBuf {
         Ok(Self::from(text))
     }
 
-    fn write(&self) -> Written {
-        Written::Text(self.to_string_lossy().into_owned())
+    fn write(value: &Self) -> Written {
+        Written::Text(value.to_string_lossy().into_owned())
     }
 }
 
 /// An RFC 9110 token.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Token(pub String);
+pub(super) struct Token;
 
 impl Leaf for Token {
+    type Value = String;
     const EXPECTED: &'static str = "a name such as \"iiif-mender\"";
 
-    fn read(text: &str) -> Result<Self, Mistake> {
+    fn read(text: &str) -> Result<String, Mistake> {
         let allowed = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
         if text.is_empty() || !text.chars().all(allowed) {
             return Err(Mistake::new(
@@ -176,15 +180,16 @@ impl Leaf for Token {
                 "use letters, digits and - . _ only",
             ));
         }
-        Ok(Self(text.to_owned()))
+        Ok(text.to_owned())
     }
 
-    fn write(&self) -> Written {
-        Written::Text(self.0.clone())
+    fn write(value: &String) -> Written {
+        Written::Text(value.clone())
     }
 }
 
 impl Leaf for HeaderName {
+    type Value = Self;
     const EXPECTED: &'static str = "the name of a header such as \"x-no-heal\"";
 
     fn read(text: &str) -> Result<Self, Mistake> {
@@ -196,12 +201,30 @@ impl Leaf for HeaderName {
         })
     }
 
-    fn write(&self) -> Written {
-        Written::Text(self.to_string())
+    fn write(value: &Self) -> Written {
+        Written::Text(value.to_string())
+    }
+}
+
+/// A regular expression that can be compared; matches anywhere unless anchored, as grep does.
+#[derive(Debug, Clone)]
+pub struct Pattern(pub Regex);
+
+impl Pattern {
+    /// Whether the pattern occurs in `text`.
+    pub fn is_match(&self, text: &str) -> bool {
+        self.0.is_match(text)
+    }
+}
+
+impl PartialEq for Pattern {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.as_str() == other.0.as_str()
     }
 }
 
 impl Leaf for Pattern {
+    type Value = Self;
     const EXPECTED: &'static str = "a regular expression such as \"^[0-9a-f-]{36}$\"";
 
     fn read(text: &str) -> Result<Self, Mistake> {
@@ -216,12 +239,13 @@ impl Leaf for Pattern {
         })
     }
 
-    fn write(&self) -> Written {
-        Written::Text(self.0.as_str().to_owned())
+    fn write(value: &Self) -> Written {
+        Written::Text(value.0.as_str().to_owned())
     }
 }
 
 impl Leaf for HeaderValue {
+    type Value = Self;
     const EXPECTED: &'static str = "the value of a header";
 
     fn read(text: &str) -> Result<Self, Mistake> {
@@ -237,19 +261,19 @@ impl Leaf for HeaderValue {
         Ok(value)
     }
 
-    fn write(&self) -> Written {
-        Written::Text(String::from_utf8_lossy(self.as_bytes()).into_owned())
+    fn write(value: &Self) -> Written {
+        Written::Text(String::from_utf8_lossy(value.as_bytes()).into_owned())
     }
 }
 
 /// A piece of a path with a slash at both ends.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Slashed(pub String);
+pub(super) struct Slashed;
 
 impl Leaf for Slashed {
+    type Value = String;
     const EXPECTED: &'static str = "a piece of a path such as \"/files/\"";
 
-    fn read(text: &str) -> Result<Self, Mistake> {
+    fn read(text: &str) -> Result<String, Mistake> {
         let good = text.starts_with('/')
             && text.ends_with('/')
             && text.bytes().all(|byte| byte.is_ascii_graphic() && !b"?#".contains(&byte));
@@ -259,133 +283,53 @@ impl Leaf for Slashed {
                 "begin and end it with a slash, such as \"/files/\"",
             ));
         }
-        Ok(Self(text.to_owned()))
+        Ok(text.to_owned())
     }
 
-    fn write(&self) -> Written {
-        Written::Text(self.0.clone())
+    fn write(value: &String) -> Written {
+        Written::Text(value.clone())
     }
 }
 
 /// A `tracing` filter.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Filter(pub String);
+pub(super) struct Filter;
 
 impl Leaf for Filter {
+    type Value = String;
     const EXPECTED: &'static str = "a log filter such as \"info\"";
     const EXAMPLES: &'static [&'static str] = &["info", "warn,iiif_mender=debug"];
 
-    fn read(text: &str) -> Result<Self, Mistake> {
+    fn read(text: &str) -> Result<String, Mistake> {
         let help = "write a level (error, warn, info, debug, trace, off), or levels per target such as \"info,iiif_mender=debug\"";
         EnvFilter::try_new(text)
-            .map(|_| Self(text.to_owned()))
+            .map(|_| text.to_owned())
             .map_err(|_| Mistake::new(format!("`{text}` is not a log filter"), help))
     }
 
-    fn write(&self) -> Written {
-        Written::Text(self.0.clone())
+    fn write(value: &String) -> Written {
+        Written::Text(value.clone())
     }
 }
 
-/// Reads one of a few words.
-fn word<T: Copy>(text: &str, what: &str, words: &[&'static str], values: &[T]) -> Result<T, Mistake> {
-    if let Some((_, value)) = words.iter().zip(values).find(|(word, _)| **word == text) {
-        return Ok(*value);
+/// Something that must not get into a log.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(pub String);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
     }
-    let help = match similar(text, words.iter().copied()) {
-        Some(meant) => format!("did you mean \"{meant}\"?"),
-        None => format!("write one of \"{}\"", words.join("\", \"")),
-    };
-    Err(Mistake::new(format!("`{text}` is not {what}"), help))
 }
 
-/// Writes one of a few words.
-fn written<T: PartialEq>(value: &T, words: &[&'static str], values: &[T]) -> Written {
-    let known = words.iter().zip(values).find(|(_, known)| *known == value);
-    Written::Text(known.map_or_else(String::new, |(word, _)| (*word).to_owned()))
-}
-
-const RUNGS: [Rung; 5] = [Rung::Direct, Rung::Register, Rung::Variant, Rung::Visit, Rung::Rebuild];
-const KINDS: [RouteKind; 3] = [RouteKind::Image, RouteKind::Presentation, RouteKind::Plain];
-const HTTP2: [Http2; 3] = [Http2::Off, Http2::Auto, Http2::Always];
-const ACCESS: [AccessLog; 4] = [AccessLog::Off, AccessLog::Errors, AccessLog::Sampled, AccessLog::All];
-const CLIENTS: [LogClient; 3] = [LogClient::None, LogClient::Masked, LogClient::Full];
-const FORMATS: [LogFormat; 3] = [LogFormat::Auto, LogFormat::Text, LogFormat::Json];
-
-impl Leaf for Rung {
-    const EXPECTED: &'static str = "a rung such as \"visit\"";
-    const WORDS: &'static [&'static str] = &["direct", "register", "variant", "visit", "rebuild"];
+impl Leaf for Secret {
+    type Value = Self;
+    const EXPECTED: &'static str = "a text";
 
     fn read(text: &str) -> Result<Self, Mistake> {
-        word(text, "a rung of the ladder", Self::WORDS, &RUNGS)
+        Ok(Self(text.to_owned()))
     }
 
-    fn write(&self) -> Written {
-        written(self, Self::WORDS, &RUNGS)
-    }
-}
-
-impl Leaf for RouteKind {
-    const EXPECTED: &'static str = "a kind of route such as \"image\"";
-    const WORDS: &'static [&'static str] = &["image", "presentation", "plain"];
-
-    fn read(text: &str) -> Result<Self, Mistake> {
-        word(text, "a kind of route", Self::WORDS, &KINDS)
-    }
-
-    fn write(&self) -> Written {
-        written(self, Self::WORDS, &KINDS)
-    }
-}
-
-impl Leaf for Http2 {
-    const EXPECTED: &'static str = "\"off\", \"auto\" or \"always\"";
-    const WORDS: &'static [&'static str] = &["off", "auto", "always"];
-
-    fn read(text: &str) -> Result<Self, Mistake> {
-        word(text, "a way to speak HTTP/2", Self::WORDS, &HTTP2)
-    }
-
-    fn write(&self) -> Written {
-        written(self, Self::WORDS, &HTTP2)
-    }
-}
-
-impl Leaf for AccessLog {
-    const EXPECTED: &'static str = "\"off\", \"errors\", \"sampled\" or \"all\"";
-    const WORDS: &'static [&'static str] = &["off", "errors", "sampled", "all"];
-
-    fn read(text: &str) -> Result<Self, Mistake> {
-        word(text, "a choice of requests for the log", Self::WORDS, &ACCESS)
-    }
-
-    fn write(&self) -> Written {
-        written(self, Self::WORDS, &ACCESS)
-    }
-}
-
-impl Leaf for LogClient {
-    const EXPECTED: &'static str = "\"none\", \"masked\" or \"full\"";
-    const WORDS: &'static [&'static str] = &["none", "masked", "full"];
-
-    fn read(text: &str) -> Result<Self, Mistake> {
-        word(text, "how much of an address is told", Self::WORDS, &CLIENTS)
-    }
-
-    fn write(&self) -> Written {
-        written(self, Self::WORDS, &CLIENTS)
-    }
-}
-
-impl Leaf for LogFormat {
-    const EXPECTED: &'static str = "a log format such as \"auto\"";
-    const WORDS: &'static [&'static str] = &["auto", "text", "json"];
-
-    fn read(text: &str) -> Result<Self, Mistake> {
-        word(text, "a log format", Self::WORDS, &FORMATS)
-    }
-
-    fn write(&self) -> Written {
-        written(self, Self::WORDS, &FORMATS)
+    fn write(value: &Self) -> Written {
+        Written::Text(value.0.clone())
     }
 }

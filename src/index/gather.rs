@@ -41,7 +41,7 @@ impl Index {
         let bases = self.image_bases();
         for (at, (source, _)) in all.iter().enumerate() {
             let is_heard = send.send(Message::Source(at)).is_ok()
-                && match &source.kind {
+                && match source.kind() {
                     _ if !source.enabled => send.send(Message::Incomplete(None)).is_ok(),
                     SourceKind::Url(url) => self.read_url(source, url, options, send),
                     SourceKind::Path(_) => documents::find(Path::new(&sources::stored(source).1))

@@ -124,7 +124,7 @@ impl Keeper {
     async fn build(&self, plan: &mut Plan) {
         let all = self.settings.index.sources.iter();
         let paths: Vec<Source> =
-            all.filter(|source| matches!(source.kind, SourceKind::Path(_))).cloned().collect();
+            all.filter(|source| matches!(source.kind(), SourceKind::Path(_))).cloned().collect();
         let (index, configured, options) = (Arc::clone(&self.index), paths.clone(), self.options());
         let built = spawn_blocking(move || index.build(&configured, &options, &mut |_, _| {})).await;
         if let Ok(Ok(report)) = built {

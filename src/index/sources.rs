@@ -59,14 +59,14 @@ pub type Progress<'a> = &'a mut dyn FnMut(&Report, &str);
 
 /// The kind and the location of a source as the index stores them.
 pub(super) fn stored(source: &Source) -> (&'static str, String) {
-    match &source.kind {
+    match source.kind() {
         SourceKind::Path(path) => {
-            let path = std::path::absolute(path).unwrap_or_else(|_| path.clone());
+            let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
             // `manifests/` and `manifests` are one source.
             let path: PathBuf = path.components().collect();
             ("path", path.to_string_lossy().into_owned())
         }
-        SourceKind::Url(url) => ("url", url.clone()),
+        SourceKind::Url(url) => ("url", url.to_owned()),
     }
 }
 
@@ -116,7 +116,7 @@ impl Index {
         self.is_read_by_these_bases()?;
         let mut report = Report::default();
         for source in sources {
-            match &source.kind {
+            match source.kind() {
                 SourceKind::Url(url) => self.refresh_url(source, url, options, &mut report, progress)?,
                 SourceKind::Path(path) => self.refresh_path(source, path, options, &mut report, progress)?,
             }

@@ -136,7 +136,7 @@ impl Heard {
 
 /// What must be watched to see a source change: a directory with all below it, or the directory of a file.
 fn root(source: &Source) -> Option<(PathBuf, RecursiveMode)> {
-    let SourceKind::Path(_) = &source.kind else { return None };
+    let SourceKind::Path(_) = source.kind() else { return None };
     let path = PathBuf::from(stored(source).1);
     if path.is_file() {
         return Some((path.parent()?.to_path_buf(), RecursiveMode::NonRecursive));
@@ -160,7 +160,7 @@ impl Index {
     ) -> Result<Report, IndexError> {
         let mut report = Report::default();
         for source in sources {
-            let SourceKind::Path(path) = &source.kind else { continue };
+            let SourceKind::Path(path) = source.kind() else { continue };
             let root = PathBuf::from(stored(source).1);
             if paths.iter().any(|path| root.starts_with(path)) {
                 // The whole of it, or what it stands in; a root that is away proves nothing.

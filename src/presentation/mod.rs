@@ -14,6 +14,7 @@ mod rewrite;
 mod shape;
 mod whole;
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -28,7 +29,7 @@ use crate::index::learn::Learner;
 use crate::observe::{Metrics, Trace};
 use crate::outcome::Outcome;
 use crate::upstream::coding;
-use crate::upstream::{Body, Budget, Caller, Upstream, UpstreamError};
+use crate::upstream::{Body, Budget, Caller, Routing, Upstream, UpstreamError};
 pub use gateway::Gateway;
 pub use rewrite::{Rewrite, Rewriter};
 
@@ -58,6 +59,27 @@ struct Desk {
     flights: SingleFlight<Key, Landed>,
     rewrite: Option<Arc<Rewrite>>,
     carried: Arc<Carried>,
+    /// Hash of the settings that make documents what they are: one under another host name, or repaired no longer, is
+    /// another document.
+    kind: u64,
+}
+
+/// What lasts as long as the process: a document that is asked for under one configuration is not asked for once more under
+/// the next. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct PresentationState {
+    index: Arc<Index>,
+    budget: Budget,
+    metrics: Arc<Metrics>,
+    flights: SingleFlight<Key, Landed>,
+    carried: Arc<Carried>,
+}
+
+impl PresentationState {
+    /// Nothing is asked for yet. Called in the runtime on which documents are asked for.
+    pub fn new(index: Arc<Index>, budget: Budget, metrics: Arc<Metrics>) -> Self {
+        Self { index, budget, metrics, flights: SingleFlight::here(), carried: Arc::default() }
+    }
 }
 
 /// A request for a presentation, as it goes upstream.
@@ -117,64 +139,34 @@ enum Made {
 }
 
 impl Presenter {
-    /// A presenter for these routes; `upstreams` stand in the order of `settings.routes`.
+    /// A presenter under one configuration.
     pub fn new(
-        settings: Arc<Settings>,
-        upstreams: Vec<Arc<Upstream>>,
-        healer: Healer,
-        index: Arc<Index>,
-        learner: Option<Learner>,
-        budget: Budget,
-        metrics: Arc<Metrics>,
-    ) -> Self {
-        let rewrite = Rewrite::of(&settings);
-        let (flights, carried) = (SingleFlight::here(), Arc::default());
-        Self {
-            desk: Arc::new(Desk {
-                settings,
-                upstreams,
-                healer,
-                index,
-                learner,
-                budget,
-                metrics,
-                flights,
-                rewrite,
-                carried,
-            }),
-        }
-    }
-
-    /// Takes other settings: documents that are being asked for are not asked for once more.
-    #[must_use]
-    pub fn under(
-        &self,
-        settings: Arc<Settings>,
-        upstreams: Vec<Arc<Upstream>>,
+        routing: Routing,
         healer: Healer,
         learner: Option<Learner>,
-        budget: Budget,
+        state: &PresentationState,
     ) -> Self {
-        let before = &self.desk;
+        let Routing { settings, upstreams } = routing;
+        let PresentationState { index, budget, metrics, flights, carried } = state.clone();
         let rewrite = Rewrite::of(&settings);
-        // A document under another host name, or repaired no longer, is another document.
-        let same = before.settings.rewrite == settings.rewrite
-            && before.settings.presentation == settings.presentation
-            && before.settings.server.public_hosts == settings.server.public_hosts;
-        Self {
-            desk: Arc::new(Desk {
-                settings,
-                upstreams,
-                healer,
-                index: Arc::clone(&before.index),
-                learner,
-                budget,
-                metrics: Arc::clone(&before.metrics),
-                flights: if same { before.flights.clone() } else { SingleFlight::here() },
-                rewrite,
-                carried: if same { Arc::clone(&before.carried) } else { Arc::default() },
-            }),
-        }
+        let mut kind = DefaultHasher::new();
+        let own = (&settings.rewrite, &settings.presentation, &settings.server.public_hosts);
+        format!("{own:?}").hash(&mut kind);
+        let kind = kind.finish();
+        let desk = Desk {
+            settings,
+            upstreams,
+            healer,
+            index,
+            learner,
+            budget,
+            metrics,
+            flights,
+            rewrite,
+            carried,
+            kind,
+        };
+        Self { desk: Arc::new(desk) }
     }
 
     /// Answers one request.
@@ -185,7 +177,8 @@ impl Presenter {
         if self.desk.reads_documents() {
             coding::narrow(&mut wanted.onward.headers);
         }
-        let key = Key::of(self.desk.mark(&wanted), &wanted.onward, &body).filter(|_| self.desk.collapses());
+        let key = Key::of(self.desk.mark(&wanted) ^ self.desk.kind, &wanted.onward, &body)
+            .filter(|_| self.desk.collapses());
         match key {
             Some(key) => self.share(key, wanted).await,
             None => self.desk.alone(&wanted, body).await,

@@ -3,7 +3,7 @@
 use http::Method;
 use hyper::body::{Body as _, Incoming};
 
-use super::reply::Refusal;
+use super::refusal::Refusal;
 use super::route::Asked;
 use crate::config::settings::{RouteKind, Server};
 use crate::upstream::Body;

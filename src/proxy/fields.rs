@@ -140,6 +140,16 @@ impl Found {
     }
 }
 
+/// Is this server the last one that the request wants to reach (RFC 9110 section 7.6.2)?
+pub(super) fn is_last_stop(headers: &HeaderMap) -> bool {
+    max_forwards(headers) == Some(0)
+}
+
+/// How many servers it may pass yet.
+pub(super) fn max_forwards(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::MAX_FORWARDS)?.to_str().ok()?.trim().parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

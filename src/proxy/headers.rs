@@ -6,9 +6,9 @@ use http::uri::{PathAndQuery, Uri};
 use http::{HeaderMap, Method, Version};
 
 use super::Viewer;
-use super::fields::{Found, Names, Via};
+use super::fields::{Found, Names, Via, max_forwards};
 use super::hops::{FORWARDED_HOST, FORWARDED_PATH, FORWARDED_PROTO, forward, forward_client, forward_host};
-use super::reply::Refusal;
+use super::refusal::Refusal;
 use super::route::{self, Asked};
 use crate::config::Settings;
 use crate::config::settings::{Route, RouteKind, is_among};
@@ -29,15 +29,21 @@ pub(super) const HOP_BY_HOP: Names<10> = Names::new([
     "proxy-authorization",
 ]);
 
+/// What decides how a head goes on, besides the request itself.
+pub(super) struct OnwardRules<'a> {
+    pub(super) settings: &'a Settings,
+    pub(super) via: &'a Via,
+    pub(super) rewrite: Option<&'a Rewrite>,
+}
+
 /// Makes the head of a request what goes upstream. With a `rewrite` its host is the one that the upstream is told.
 pub(super) fn onward(
     head: &mut Parts,
     asked: &Asked<'_>,
     viewer: &Viewer,
-    settings: &Settings,
-    via: &Via,
-    rewrite: Option<&Rewrite>,
+    rules: &OnwardRules<'_>,
 ) -> Result<(), Refusal> {
+    let OnwardRules { settings, via, rewrite } = rules;
     let route = &settings.routes[asked.route];
     let host = host_value(head, route, settings)?;
     let headers = &mut head.headers;
@@ -92,7 +98,8 @@ pub fn rules(settings: &Settings, viewer: &Viewer, mut head: Parts) -> Option<Pa
     let trusted = is_among(viewer.peer.ip(), &settings.server.trusted_proxies);
     let (uri, trace) = (head.uri.clone(), Trace::of(&head.headers, trusted));
     let asked = route::route(settings, &head, (&uri, found), &trace).ok()?;
-    onward(&mut head, &asked, viewer, settings, &Via::new(&settings.server.name), None).ok()?;
+    let via = Via::new(&settings.server.name);
+    onward(&mut head, &asked, viewer, &OnwardRules { settings, via: &via, rewrite: None }).ok()?;
     Some(head)
 }
 
@@ -114,19 +121,10 @@ fn join_cookies(headers: &mut HeaderMap) {
     }
 }
 
-/// Is this server the last one that the request wants to reach (RFC 9110 section 7.6.2)?
-pub(super) fn is_last_stop(headers: &HeaderMap) -> bool {
-    max_forwards(headers) == Some(0)
-}
-
 fn one_step_less(headers: &mut HeaderMap) {
     if let Some(steps) = max_forwards(headers) {
         headers.insert(header::MAX_FORWARDS, HeaderValue::from(steps.saturating_sub(1)));
     }
-}
-
-fn max_forwards(headers: &HeaderMap) -> Option<u64> {
-    headers.get(header::MAX_FORWARDS)?.to_str().ok()?.trim().parse().ok()
 }
 
 /// Removes what belongs to one connection, in either direction.

@@ -6,35 +6,39 @@ pub mod forwarded;
 mod headers;
 mod hops;
 mod rate;
+mod refusal;
 mod reply;
 mod route;
+mod sender;
 mod sending;
 mod thumbnail;
 mod upgrade;
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::request::Parts;
-use http::{HeaderMap, Method, Request, Response, Version};
+use http::{HeaderMap, Method, Request, Response};
 use hyper::body::{Body as _, Incoming};
 
 #[doc(hidden)]
 pub use headers::rules;
 pub use hops::{Viewer, client};
-pub use reply::{Malformed, Refusal};
+pub use refusal::{Malformed, Refusal};
 
 use crate::config::Settings;
-use crate::config::settings::{RouteKind, Rung, is_among};
-use crate::heal::{Answered, Healer, ImageExchange, RoutedImage, Unanswered};
+use crate::config::settings::{RouteKind, Rung};
+use crate::heal::{Answered, Healer, ImageExchange, RoutedImage, Unanswered, callback};
+use crate::iiif::Target;
 use crate::observe::{Metrics, REQUEST_ID, Span, Trace};
 use crate::outcome::Outcome;
 use crate::presentation::{Gateway, Presenter, Rewrite, Wanted, cors};
-use crate::upstream::{Body, Budget, Caller, Client, Upstream, one_client};
-use fields::Via;
+use crate::upstream::{Body, Budget, Caller, Routing, Upstream, one_client};
+use fields::{Found, Via};
+use headers::OnwardRules;
 use rate::Rates;
 use route::Asked;
+use sender::Sender;
 use thumbnail::lane_of;
 use upgrade::Upgrades;
 
@@ -53,10 +57,42 @@ struct Rooms {
     presenter: Presenter,
     rewrite: Option<Arc<Rewrite>>,
     via: Via,
-    rates: Option<Arc<Rates>>,
+    rates: Rates,
     upgrades: Upgrades,
     budget: Budget,
     metrics: Arc<Metrics>,
+}
+
+/// What lasts as long as the process, whatever the configuration says. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct ProxyState {
+    rates: Rates,
+    upgrades: Upgrades,
+    budget: Budget,
+    metrics: Arc<Metrics>,
+}
+
+impl ProxyState {
+    /// Nobody has asked yet.
+    pub fn new(budget: Budget, metrics: Arc<Metrics>) -> Self {
+        Self { rates: Rates::new(), upgrades: Upgrades::default(), budget, metrics }
+    }
+}
+
+/// A request that has a route: who sends it, and what is asked for.
+struct Exchange<'a> {
+    sender: &'a Sender,
+    asked: Asked<'a>,
+    /// On an image route, where the path names one.
+    image: Option<RoutedImage<'a>>,
+}
+
+impl Exchange<'_> {
+    /// Is it JSON for viewers: a manifest, a canvas, an info.json?
+    fn is_document(&self) -> bool {
+        self.asked.route_kind == RouteKind::Presentation
+            || self.image.as_ref().is_some_and(|image| image.request.target == Target::Info)
+    }
 }
 
 /// What goes out, and how the request ended.
@@ -80,50 +116,15 @@ impl Answer {
 }
 
 impl Proxy {
-    /// A proxy for these routes; `upstreams` stand in the order of `settings.routes`.
-    pub fn new(
-        settings: Arc<Settings>,
-        upstreams: Vec<Arc<Upstream>>,
-        healer: Healer,
-        presenter: Presenter,
-        budget: Budget,
-        metrics: Arc<Metrics>,
-    ) -> Self {
-        let counts = (Rates::of(&settings.server), Upgrades::of(&settings.server));
-        Self::with(settings, upstreams, healer, presenter, budget, counts, metrics)
-    }
-
-    fn with(
-        settings: Arc<Settings>,
-        upstreams: Vec<Arc<Upstream>>,
-        healer: Healer,
-        presenter: Presenter,
-        budget: Budget,
-        (rates, upgrades): (Option<Arc<Rates>>, Upgrades),
-        metrics: Arc<Metrics>,
-    ) -> Self {
+    /// A proxy under one configuration.
+    pub fn new(routing: Routing, healer: Healer, presenter: Presenter, state: &ProxyState) -> Self {
+        let Routing { settings, upstreams } = routing;
+        let ProxyState { rates, upgrades, budget, metrics } = state.clone();
         let rewrite = Rewrite::of(&settings);
         let via = Via::new(&settings.server.name);
         let rooms =
             Rooms { settings, upstreams, healer, presenter, rewrite, via, rates, upgrades, budget, metrics };
         Self { rooms: Arc::new(rooms) }
-    }
-
-    /// Creates a proxy with other settings and the same limits.
-    #[must_use]
-    pub fn under(
-        &self,
-        settings: Arc<Settings>,
-        upstreams: Vec<Arc<Upstream>>,
-        healer: Healer,
-        presenter: Presenter,
-        budget: Budget,
-    ) -> Self {
-        let (old, new) = (&self.rooms.settings.server, &settings.server);
-        let same = (old.rate, old.rate_burst) == (new.rate, new.rate_burst);
-        let rates = if same { self.rooms.rates.clone() } else { Rates::of(new) };
-        let counts = (rates, self.rooms.upgrades.under(new));
-        Self::with(settings, upstreams, healer, presenter, budget, counts, Arc::clone(&self.rooms.metrics))
     }
 
     /// Answers one request, whatever happens.
@@ -137,52 +138,43 @@ impl Proxy {
         let started = Instant::now();
         let (mut head, body) = request.into_parts();
         let rooms = self.rooms;
-        let trusted = is_among(viewer.peer.ip(), &rooms.settings.server.trusted_proxies);
-        let (trace, span) = rooms.metrics.spans.begin(Trace::of(&head.headers, trusted));
-        let client = hops::client(&head.headers, &viewer, &rooms.settings.server.trusted_proxies);
-        let asking = reply::Asking::new(&head, client, trace);
+        let sender = Sender::new(viewer, &head, &rooms.settings);
+        let (trace, span) = rooms.metrics.spans.begin(Trace::of(&head.headers, sender.peer_is_trusted));
+        let asking = reply::Asking::new(&head, sender.client, trace, started);
         // First of all, because no other refusal ends the connection.
         let checked = route::readable(&head)
             .and_then(|()| route::framed(&head, asking.found))
-            .and_then(|()| rooms.fits(client));
+            .and_then(|()| rooms.fits(&sender));
         async move {
-            let (route, answer) = if let Err(refusal) = checked {
+            let ended = if let Err(refusal) = checked {
                 ("none", Err(refusal))
-            } else if let Some(answer) = rooms.gateway(&viewer, client, &head).await {
+            } else if let Some(answer) = rooms.gateway(&sender, &head).await {
                 ("manifests", answer)
             } else {
-                rooms.routed(&viewer, &asking, &mut head, body).await
+                rooms.routed(&sender, &asking, &mut head, body).await
             };
-            rooms.reply(&asking, &head.headers, span, route, answer, started)
+            rooms.reply(&asking, &head.headers, span, ended)
         }
     }
 }
 
 impl Rooms {
     /// Does this client ask no more often than it may?
-    fn fits(&self, client: IpAddr) -> Result<(), Refusal> {
-        let Some(rates) = &self.rates else { return Ok(()) };
+    fn fits(&self, sender: &Sender) -> Result<(), Refusal> {
         // The canvas service must never wait for viewers who wait for it.
-        if is_among(client, &self.settings.server.trusted_proxies)
-            || is_among(client, &self.settings.heal.origins)
-        {
+        if self.settings.server.rate == 0 || sender.is_trusted || sender.is_canvas_service {
             return Ok(());
         }
-        rates.check(client).map_err(|after| {
+        self.rates.check(sender.client, &self.settings.server).map_err(|after| {
             self.metrics.event("rate_limited");
             Refusal::TooOften(after)
         })
     }
 
     /// Stored manifests are served before all routes, where they are at all.
-    async fn gateway(
-        &self,
-        viewer: &Viewer,
-        client: IpAddr,
-        head: &Parts,
-    ) -> Option<Result<Answer, Refusal>> {
-        let base = || headers::own_base(head, viewer, &self.settings);
-        match self.presenter.gateway(head, base, || Self::client_at(viewer, client)).await {
+    async fn gateway(&self, sender: &Sender, head: &Parts) -> Option<Result<Answer, Refusal>> {
+        let base = || headers::own_base(head, &sender.viewer, &self.settings);
+        match self.presenter.gateway(head, base, || sender.client()).await {
             Gateway::Elsewhere => None,
             Gateway::Unknown => Some(Err(Refusal::NoRoute)),
             Gateway::Answer(presented) => Some(Ok(Answer::served(presented.response))),
@@ -192,7 +184,7 @@ impl Rooms {
     /// By its route, or to a refusal.
     async fn routed(
         &self,
-        viewer: &Viewer,
+        sender: &Sender,
         asking: &reply::Asking,
         head: &mut Parts,
         body: Incoming,
@@ -201,17 +193,26 @@ impl Rooms {
         let routed = route::route(&self.settings, head, (asking.uri(), asking.found), &asking.trace);
         drop(step);
         let asked = match routed {
+            Ok(_) if self.is_loop(asking, head) => return ("none", Err(Refusal::Loop)),
             Ok(asked) => asked,
             Err(refusal) => return ("none", Err(refusal)),
         };
-        if let Some(protocols) = self.protocols(asked.route_kind, head, !body.is_end_stream()) {
-            let answer = Box::pin(self.upgrade(&asked, protocols, (viewer, asking.client), head)).await;
-            return (asked.kind(), answer);
-        }
         let image = asked.image();
-        let is_document = asked.is_document(image.as_ref());
-        let answer = self.answer(viewer, asking.client, &asked, image.as_ref(), head, body).await;
-        (asked.kind(), answer.map(|answer| if is_document { answer.opened(&head.headers) } else { answer }))
+        let image = image.map(|request| RoutedImage { route: asked.route, request, trace: asked.trace });
+        let exchange = Exchange { sender, asked, image };
+        let kind = exchange.asked.kind();
+        if let Some(protocols) = self.protocols(exchange.asked.route_kind, head, !body.is_end_stream()) {
+            return (kind, Box::pin(self.upgrade(&exchange, protocols, head)).await);
+        }
+        let answer = self.answer(&exchange, head, body).await;
+        let opened =
+            |answer: Answer| if exchange.is_document() { answer.opened(&head.headers) } else { answer };
+        (kind, answer.map(opened))
+    }
+
+    /// Did it pass here twice? Our own name once is an echo.
+    fn is_loop(&self, asking: &reply::Asking, head: &Parts) -> bool {
+        asking.found.has(Found::VIA) && callback::own_vias(&head.headers, &self.settings.server.name) > 1
     }
 
     /// Sends it on; an expired image is healed on the way. Anything but an expiry streams straight back.
@@ -220,19 +221,17 @@ impl Rooms {
     /// take.
     async fn answer(
         &self,
-        viewer: &Viewer,
-        client: IpAddr,
-        asked: &Asked<'_>,
-        image: Option<&RoutedImage<'_>>,
+        exchange: &Exchange<'_>,
         head: &mut Parts,
         body: Incoming,
     ) -> Result<Answer, Refusal> {
-        let echo = image.is_some_and(|image| self.healer.is_callback(image, head, client));
-        let raw = echo || self.skips_healing(head, viewer);
-        let caller = self.caller(viewer, client, asked.route_kind, head.version);
+        let Exchange { sender, asked, image } = exchange;
+        let echo = image.as_ref().is_some_and(|image| self.healer.is_callback(image, head, sender.client));
+        let raw = echo || self.skips_healing(head, sender);
+        let caller = sender.caller(asked.route_kind, head.version);
         let body = bodies::taken(asked, &head.method, body, &self.settings.server)?;
-        headers::onward(head, asked, viewer, &self.settings, &self.via, self.rewrite.as_deref())?;
-        if let Some(rewrite) = self.rewrite.as_ref().filter(|_| asked.is_document(image)) {
+        headers::onward(head, asked, &sender.viewer, &self.onward_rules())?;
+        if let Some(rewrite) = self.rewrite.as_ref().filter(|_| exchange.is_document()) {
             rewrite.prepare(&mut head.headers);
         }
         let onward = &*head;
@@ -241,29 +240,33 @@ impl Rooms {
             return Ok(Answer::served(cors::options(onward, answer.ok())));
         }
         if asked.route_kind == RouteKind::Presentation {
-            let trusted = &self.settings.server.trusted_proxies;
-            let may_update = is_among(client, trusted) || is_among(client, &self.settings.heal.origins);
-            return Box::pin(self.present(asked, onward, body, caller, may_update)).await;
+            return Box::pin(self.present(exchange, onward, body, caller)).await;
         }
         // A GET that comes with a body (nobody's viewer does that) cannot be repeated, so it is not healed.
         let repeatable = matches!(onward.method, Method::GET | Method::HEAD) && matches!(body, Body::Empty);
         let heals = |image: &&RoutedImage<'_>| repeatable && !raw && image.request.may_heal();
-        let Some(image) = image.filter(heals) else {
-            let answer = self.send(asked, onward, body, &caller).await?;
-            if let (true, Some(image)) = (echo, image) {
-                self.healer.echo_answered(image, answer.status());
-            }
-            return Ok(Answer::served(answer));
-        };
-        let exchange = ImageExchange {
-            image,
-            head: onward,
-            client: one_client(client),
-            lane: lane_of,
-            budget: &self.budget,
-            caller: &caller,
-        };
-        match self.healer.answer(&exchange, || self.send(asked, onward, Body::Empty, &caller)).await {
+        if let Some(image) = image.as_ref().filter(heals) {
+            return self.heal(exchange, image, onward, &caller).await;
+        }
+        let answer = self.send(asked, onward, body, &caller).await?;
+        if let Some(image) = image.as_ref().filter(|_| echo) {
+            self.healer.echo_answered(image, answer.status());
+        }
+        Ok(Answer::served(answer))
+    }
+
+    /// The image, which is healed where it expired.
+    async fn heal(
+        &self,
+        exchange: &Exchange<'_>,
+        image: &RoutedImage<'_>,
+        onward: &Parts,
+        caller: &Caller,
+    ) -> Result<Answer, Refusal> {
+        let client = one_client(exchange.sender.client);
+        let budget = &self.budget;
+        let image = ImageExchange { image, head: onward, client, lane: lane_of, budget, caller };
+        match self.healer.answer(&image, || self.send(&exchange.asked, onward, Body::Empty, caller)).await {
             Ok(Answered { response, outcome, healed }) => Ok(Answer { response, outcome, healed }),
             Err(Unanswered::Pending(after)) => Err(Refusal::Pending(after)),
             Err(Unanswered::Crowded(after)) => Err(Refusal::Crowded(after)),
@@ -271,19 +274,8 @@ impl Rooms {
         }
     }
 
-    /// On whose behalf this request goes upstream. The canvas service asks on behalf of our own heals.
-    fn caller(&self, viewer: &Viewer, client: IpAddr, kind: RouteKind, version: Version) -> Caller {
-        if is_among(client, &self.settings.heal.origins) {
-            return Caller::default();
-        }
-        let caller = Caller::viewer(Self::client_at(viewer, client), kind, version);
-        if is_among(client, &self.settings.server.trusted_proxies) { caller.unbounded() } else { caller }
-    }
-
-    /// The client at this address, which is mostly that of the connection.
-    fn client_at(viewer: &Viewer, address: IpAddr) -> Arc<Client> {
-        let is_peer = address == viewer.peer.ip().to_canonical();
-        if is_peer { Arc::clone(&viewer.client) } else { viewer.client.at(address) }
+    fn onward_rules(&self) -> OnwardRules<'_> {
+        OnwardRules { settings: &self.settings, via: &self.via, rewrite: self.rewrite.as_deref() }
     }
 
     /// Under the host name that viewers know, if that is another one.
@@ -297,15 +289,16 @@ impl Rooms {
     /// Manifests and canvases have a room of their own.
     async fn present(
         &self,
-        asked: &Asked<'_>,
+        exchange: &Exchange<'_>,
         onward: &Parts,
         body: Body,
         caller: Caller,
-        may_update: bool,
     ) -> Result<Answer, Refusal> {
+        let Exchange { sender, asked, .. } = exchange;
         let step = Span::step(asked.trace, "presentation");
         let (trace, onward) = (step.within(asked.trace), step.onward(onward).into_owned());
         let public = asked.uri().clone();
+        let may_update = sender.is_trusted || sender.is_canvas_service;
         let wanted = Wanted { route: asked.route, public, onward, trace, caller, may_update };
         let presented = self.presenter.answer(wanted, body).await.map_err(Refusal::Upstream)?;
         let healed = presented.cured.map(|took| (Some(Rung::Rebuild), took));
@@ -313,10 +306,9 @@ impl Rooms {
     }
 
     /// A trusted peer asks for the raw answer (`heal.skip_header`).
-    fn skips_healing(&self, head: &Parts, viewer: &Viewer) -> bool {
+    fn skips_healing(&self, head: &Parts, sender: &Sender) -> bool {
         let header = self.settings.heal.skip_header.as_ref();
-        header.is_some_and(|name| head.headers.contains_key(name))
-            && is_among(viewer.peer.ip(), &self.settings.server.trusted_proxies)
+        sender.peer_is_trusted && header.is_some_and(|name| head.headers.contains_key(name))
     }
 
     /// The last room: headers, one log line, one metrics update.
@@ -325,9 +317,7 @@ impl Rooms {
         asking: &reply::Asking,
         asked: &HeaderMap,
         mut span: Span,
-        route: &'static str,
-        answer: Result<Answer, Refusal>,
-        started: Instant,
+        (route, answer): (&'static str, Result<Answer, Refusal>),
     ) -> Response<Body> {
         let step = Span::step(&asking.trace, "reply");
         let name = &self.settings.server.name;
@@ -336,12 +326,12 @@ impl Rooms {
             Err(refusal) => (refusal.outcome(), reply::refuse(&refusal, asking, asked, name)),
         };
         response.headers_mut().insert(REQUEST_ID, asking.trace.id().clone());
-        let took = started.elapsed();
-        self.metrics.request(route, outcome, response.status().as_u16(), took);
-        asking.log(&self.settings.log, route, outcome, response.status(), took);
+        let (status, took) = (response.status(), asking.started.elapsed());
+        let end = reply::End { route, outcome, status, took };
+        self.metrics.request(route, outcome, status.as_u16(), took);
+        asking.log(&self.settings.log, &end);
         drop(step);
-        asking.describe(&mut span, route, outcome);
-        span.status(response.status());
+        asking.describe(&mut span, &end);
         response
     }
 }

@@ -18,27 +18,26 @@ const CLIENTS: u64 = 100_000;
 /// A client that did not ask for so long is forgotten: its burst has come back long ago.
 const FORGOTTEN: Duration = Duration::from_mins(10);
 
-/// Requests of each client, by its address.
-#[derive(Debug)]
+/// Requests of each client, by its address and by what it may: under another rate it begins anew.
+#[derive(Debug, Clone)]
 pub(super) struct Rates {
-    quota: Quota,
-    clients: Cache<IpAddr, Arc<DefaultDirectRateLimiter>>,
+    clients: Cache<(IpAddr, u32, u32), Arc<DefaultDirectRateLimiter>>,
     clock: DefaultClock,
 }
 
 impl Rates {
-    /// `None`: there is no bound.
-    pub(super) fn of(server: &Server) -> Option<Arc<Self>> {
-        let quota = Quota::per_second(NonZeroU32::new(server.rate)?);
-        let quota = quota.allow_burst(NonZeroU32::new(server.rate_burst)?);
+    pub(super) fn new() -> Self {
         let clients = Cache::builder().max_capacity(CLIENTS).time_to_idle(FORGOTTEN).build();
-        Some(Arc::new(Self { quota, clients, clock: DefaultClock::default() }))
+        Self { clients, clock: DefaultClock::default() }
     }
 
     /// May this client ask now? `Err`: after this time.
-    pub(super) fn check(&self, client: IpAddr) -> Result<(), Duration> {
-        let fresh = || Arc::new(RateLimiter::direct(self.quota));
-        let own = self.clients.get_with(one_client(client), fresh);
+    pub(super) fn check(&self, client: IpAddr, server: &Server) -> Result<(), Duration> {
+        // Without a rate there is no bound.
+        let bounds = NonZeroU32::new(server.rate).zip(NonZeroU32::new(server.rate_burst));
+        let Some((rate, burst)) = bounds else { return Ok(()) };
+        let fresh = || Arc::new(RateLimiter::direct(Quota::per_second(rate).allow_burst(burst)));
+        let own = self.clients.get_with((one_client(client), server.rate, server.rate_burst), fresh);
         own.check().map_err(|later| later.wait_time_from(self.clock.now()))
     }
 }
@@ -49,19 +48,27 @@ mod tests {
 
     #[test]
     fn each_client_has_its_own_burst_and_then_its_rate() {
-        let rates = Rates::of(&Server { rate: 1, rate_burst: 3, ..Server::default() }).expect("a bound");
+        let (rates, server) = (Rates::new(), Server { rate: 1, rate_burst: 3, ..Server::default() });
         let ip = |text: &str| text.parse::<IpAddr>().expect("an address");
         for _ in 0..3 {
-            assert_eq!(rates.check(ip("2001:db8::1")), Ok(()));
+            assert_eq!(rates.check(ip("2001:db8::1"), &server), Ok(()));
         }
-        let wait = rates.check(ip("2001:db8::2")).expect_err("the same network");
+        let wait = rates.check(ip("2001:db8::2"), &server).expect_err("the same network");
         assert!(wait > Duration::ZERO && wait <= Duration::from_secs(1), "{wait:?}");
-        assert_eq!(rates.check(ip("2001:db8:0:1::1")), Ok(()));
-        assert_eq!(rates.check(ip("192.0.2.1")), Ok(()));
+        assert_eq!(rates.check(ip("2001:db8:0:1::1"), &server), Ok(()));
+        assert_eq!(rates.check(ip("192.0.2.1"), &server), Ok(()));
     }
 
     #[test]
-    fn without_a_rate_there_is_no_bound() {
-        assert!(Rates::of(&Server::default()).is_none());
+    fn without_a_rate_there_is_no_bound_and_under_another_rate_a_client_begins_anew() {
+        let (rates, client) = (Rates::new(), IpAddr::from([192, 0, 2, 1]));
+        let under = |rate| Server { rate, rate_burst: 1, ..Server::default() };
+        for _ in 0..1000 {
+            assert_eq!(rates.check(client, &under(0)), Ok(()));
+        }
+        assert_eq!(rates.check(client, &under(1)), Ok(()));
+        assert!(rates.check(client, &under(1)).is_err());
+        assert_eq!(rates.check(client, &under(2)), Ok(()));
+        assert!(rates.check(client, &under(1)).is_err(), "what it asked is not forgotten");
     }
 }

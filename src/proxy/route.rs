@@ -4,13 +4,11 @@ use http::request::Parts;
 use http::uri::Uri;
 use http::{Method, Version, header};
 
-use super::fields::Found;
-use super::headers;
-use super::reply::{Malformed, Refusal};
+use super::fields::{Found, is_last_stop};
+use super::refusal::{Malformed, Refusal};
 use crate::config::Settings;
 use crate::config::settings::RouteKind;
-use crate::heal::{RoutedImage, callback};
-use crate::iiif::{ImageRequest, Target};
+use crate::iiif::ImageRequest;
 use crate::observe::Trace;
 
 /// A request that belongs to a route.
@@ -45,21 +43,12 @@ impl<'a> Asked<'a> {
         self.uri
     }
 
-    /// Image that is asked for, on an image route. Reads the path: once for each request.
-    pub(super) fn image(&self) -> Option<RoutedImage<'a>> {
-        let request = match self.route_kind {
-            RouteKind::Image => ImageRequest::parse(self.rest_and_query())?,
-            RouteKind::Presentation | RouteKind::Plain => return None,
-        };
-        Some(RoutedImage { route: self.route, request, trace: self.trace })
-    }
-
-    /// Is it JSON for viewers: a manifest, a canvas, an info.json?
-    ///
-    /// `image` is [`Asked::image`].
-    pub(super) fn is_document(&self, image: Option<&RoutedImage<'_>>) -> bool {
-        self.route_kind == RouteKind::Presentation
-            || image.is_some_and(|image| image.request.target == Target::Info)
+    /// The image that is asked for, on an image route. Reads the path: once for each request.
+    pub(super) fn image(&self) -> Option<ImageRequest<'a>> {
+        match self.route_kind {
+            RouteKind::Image => ImageRequest::parse(self.rest_and_query()),
+            RouteKind::Presentation | RouteKind::Plain => None,
+        }
     }
 
     /// The word used in labels and logs.
@@ -87,7 +76,7 @@ pub(super) fn route<'a>(
     if head.uri.path_and_query().map_or(0, |target| target.as_str().len()) > settings.server.max_uri_bytes {
         return Err(Refusal::UriTooLong);
     }
-    if head.method == Method::OPTIONS && (path == "*" || headers::is_last_stop(&head.headers)) {
+    if head.method == Method::OPTIONS && (path == "*" || is_last_stop(&head.headers)) {
         return Err(Refusal::Options);
     }
     if !path.starts_with('/') {
@@ -98,10 +87,6 @@ pub(super) fn route<'a>(
     }
     if found.has(Found::EXPECT) && !is_expected(head) {
         return Err(Refusal::Expectation);
-    }
-    // Our own name once is an echo; twice is a circle.
-    if found.has(Found::VIA) && callback::own_vias(&head.headers, &settings.server.name) > 1 {
-        return Err(Refusal::Loop);
     }
     let position = settings.route_of(host, path).ok_or(Refusal::NoRoute)?;
     let route = &settings.routes[position];

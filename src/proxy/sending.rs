@@ -6,7 +6,7 @@ use http::request::Parts;
 use hyper::Response;
 
 use super::Rooms;
-use super::reply::Refusal;
+use super::refusal::Refusal;
 use super::route::Asked;
 use crate::observe::Span;
 use crate::upstream::{Body, Caller};

@@ -2,7 +2,6 @@
 //!
 //! Image and presentation routes never switch: there `Upgrade` is one of the fields of one hop, and goes no further.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Instant;
@@ -11,20 +10,18 @@ use http::header::{CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderValue, UPGRADE};
 use http::request::Parts;
 use http::{Method, StatusCode, Version};
 
-use super::reply::Refusal;
-use super::route::Asked;
-use super::{Answer, Rooms, Viewer, headers};
-use crate::config::settings::{RouteKind, Server, is_among};
+use super::refusal::Refusal;
+use super::sender::Sender;
+use super::{Answer, Exchange, Rooms, headers};
+use crate::config::settings::{RouteKind, Server};
 use crate::observe::{Gauged, Metrics, Span};
-use crate::upstream::{Client, ClientUpgrade, Upgrade, UpstreamError};
+use crate::upstream::{ClientUpgrade, Upgrade, UpstreamError};
 
 const SWITCHES: HeaderValue = HeaderValue::from_static("upgrade");
 
-/// How many connections may speak another protocol: in all, and of one client.
-#[derive(Debug, Clone)]
+/// How many connections speak another protocol.
+#[derive(Debug, Clone, Default)]
 pub(super) struct Upgrades {
-    all: usize,
-    each: usize,
     open: Arc<AtomicUsize>,
 }
 
@@ -37,19 +34,11 @@ pub(super) struct UpgradePermit {
 }
 
 impl Upgrades {
-    pub(super) fn of(server: &Server) -> Self {
-        Self { all: server.max_upgrades, each: server.max_upgrades_per_client, open: Arc::default() }
-    }
-
-    /// Takes other limits. Connections that have a permit keep it.
-    pub(super) fn under(&self, server: &Server) -> Self {
-        Self { open: Arc::clone(&self.open), ..Self::of(server) }
-    }
-
     /// Takes a permit for this client, if it may have one.
-    fn take(&self, client: &Arc<Client>, is_trusted: bool, metrics: &Metrics) -> Option<UpgradePermit> {
-        let own = client.upgrade(if is_trusted { usize::MAX } else { self.each })?;
-        let fits = |open: usize| (open < self.all).then_some(open + 1);
+    fn take(&self, sender: &Sender, server: &Server, metrics: &Metrics) -> Option<UpgradePermit> {
+        let each = if sender.is_trusted { usize::MAX } else { server.max_upgrades_per_client };
+        let own = sender.client().upgrade(each)?;
+        let fits = |open: usize| (open < server.max_upgrades).then_some(open + 1);
         self.open.fetch_update(Relaxed, Relaxed, fits).ok()?;
         let counted = Gauged::one(&metrics.upstream.upgraded);
         Some(UpgradePermit { open: Arc::clone(&self.open), _client: own, _counted: counted })
@@ -85,7 +74,7 @@ impl Rooms {
             return None;
         }
         let is_meant = words(&head.headers, CONNECTION).any(|word| word == "upgrade");
-        if !is_meant || self.upgrades.all == 0 {
+        if !is_meant || self.settings.server.max_upgrades == 0 {
             return None;
         }
         let values = head.headers.get_all(UPGRADE).iter().filter_map(|value| value.to_str().ok());
@@ -98,19 +87,17 @@ impl Rooms {
     /// Sends it on, and gives what came: a 101 with the upstream's side of the connection, or another answer.
     pub(super) async fn upgrade(
         &self,
-        asked: &Asked<'_>,
+        exchange: &Exchange<'_>,
         protocols: HeaderValue,
-        (viewer, client): (&Viewer, IpAddr),
         head: &mut Parts,
     ) -> Result<Answer, Refusal> {
-        let is_trusted = is_among(client, &self.settings.server.trusted_proxies);
-        let permit = self.upgrades.take(&Self::client_at(viewer, client), is_trusted, &self.metrics);
-        let Some(permit) = permit else {
+        let Exchange { sender, asked, .. } = exchange;
+        let Some(permit) = self.upgrades.take(sender, &self.settings.server, &self.metrics) else {
             self.metrics.event("upgrade_refused");
             return Err(Refusal::Upgrades);
         };
-        let caller = self.caller(viewer, client, asked.route_kind, head.version);
-        headers::onward(head, asked, viewer, &self.settings, &self.via, self.rewrite.as_deref())?;
+        let caller = sender.caller(asked.route_kind, head.version);
+        headers::onward(head, asked, &sender.viewer, &self.onward_rules())?;
         head.headers.insert(CONNECTION, SWITCHES);
         head.headers.insert(UPGRADE, protocols);
         let (times, started) = (self.settings.timeouts(asked.route), Instant::now());

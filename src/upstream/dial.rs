@@ -68,13 +68,15 @@ pub fn client_tls(upstream: &settings::Upstream) -> Result<Arc<rustls::ClientCon
     let config = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .with_root_certificates(roots);
-    Ok(Arc::new(match &upstream.client_certificate {
-        None => config.with_no_client_auth(),
-        Some(files) => {
-            let (chain, key) = identity(files)?;
-            config.with_client_auth_cert(chain, key)?
-        }
-    }))
+    Ok(Arc::new(
+        match upstream.client_certificate.as_ref().and_then(|files| files.pairs().into_iter().next()) {
+            None => config.with_no_client_auth(),
+            Some(files) => {
+                let (chain, key) = identity(&files)?;
+                config.with_client_auth_cert(chain, key)?
+            }
+        },
+    ))
 }
 
 /// What we show to an upstream that asks who we are.

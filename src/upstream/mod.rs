@@ -54,6 +54,7 @@ pub use health::Standing;
 pub use held::Held;
 pub use memory_budget::{Budget, Share};
 pub use own::{own_request, server_of};
+pub use routes::Routing;
 pub use server::ServerState;
 pub use upgrade::{Tunnel, Upgrade};
 pub use upload::{PIECE, pace};

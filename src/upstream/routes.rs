@@ -8,6 +8,15 @@ use crate::config::Settings;
 use crate::config::settings::Route;
 use crate::observe::UpstreamMeters;
 
+/// What the configuration decides of where a request goes. Read once for each request.
+#[derive(Debug, Clone)]
+pub struct Routing {
+    /// The configuration.
+    pub settings: Arc<Settings>,
+    /// In the order of `settings.routes`.
+    pub upstreams: Vec<Arc<Upstream>>,
+}
+
 impl Upstream {
     /// Creates an upstream for each distinct set of servers, in the order of the routes. Servers that stand in `before` and are called
     /// in the same way keep their connections and what is known of their health.

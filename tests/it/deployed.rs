@@ -136,3 +136,20 @@ fn the_dashboard_can_be_imported_anywhere() {
         );
     }
 }
+
+/// The packages and the image install the file that a newcomer reads, with the index where their user may write.
+#[test]
+fn the_installed_configuration_is_the_shipped_one_with_a_place_for_the_index() {
+    let (here, there) =
+        ("path = \"iiif-mender.sqlite3\"", "path = \"/var/lib/iiif-mender/iiif-mender.sqlite3\"");
+    let shipped = read("config.toml");
+    assert_eq!(shipped.lines().filter(|line| line.starts_with(here)).count(), 1);
+    let change = format!("'s|^{here}|{there}|' config.toml");
+    for script in ["deploy/release.sh", "deploy/Dockerfile"] {
+        assert!(read(script).contains(&change), "{script} does not install it");
+    }
+    let cargo = read("Cargo.toml");
+    for installed in ["target/package/config.toml", "target/package/defaults.toml"] {
+        assert_eq!(cargo.matches(installed).count(), 2, "both packages have {installed}");
+    }
+}

@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 use testbed::Testbed;
 
 use crate::docs::{fenced, read};
+use crate::support::process::Process;
 
 /// Commands that build things, and the line of a script by which continuous integration does the same.
 /// (Debug instead of release: the same sources, a third of the time.)
@@ -39,6 +40,38 @@ async fn every_command_of_the_readme_works() {
             assert!(done.status.success(), "{command}: {}", String::from_utf8_lossy(&done.stderr));
         }
     }
+}
+
+/// What the shipped file says works before the stand-ins: only its ports are others here.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_shipped_configuration_heals_before_the_stand_ins() {
+    let builder = Testbed::builder().book("obj/minutes", 3).public_base("http://localhost:8080");
+    let bed = builder.start().await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let manifests = folder.path().join("manifests");
+    fs::create_dir(&manifests).expect("a folder");
+    bed.write_manifests(&manifests).expect("manifests");
+    let mut text = read("config.toml").replace("# [[index.sources]]\n# path", "[[index.sources]]\npath");
+    for (shipped, here) in [
+        ("\"127.0.0.1:8080\"", "\"127.0.0.1:0\"".to_owned()),
+        ("\"127.0.0.1:9090\"", "\"127.0.0.1:0\"".to_owned()),
+        ("http://127.0.0.1:8182", bed.images.origin()),
+        ("http://127.0.0.1:9000", bed.service.origin()),
+    ] {
+        assert_eq!(text.matches(shipped).count(), 1, "{shipped}");
+        text = text.replace(shipped, &here);
+    }
+    fs::write(folder.path().join("config.toml"), text).expect("a file");
+    let built = mender(folder.path(), "index build").output().expect("it starts");
+    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    let process = Process::start(folder.path());
+    let url = process.url(&bed.page().image_path("full/600,/0/default.jpg"));
+    let alive = testbed::get(&url).await;
+    assert_eq!(alive.status, 200, "{url} {:?}", alive.headers);
+    bed.expires_everything();
+    let healed = testbed::get(&url).await;
+    assert_eq!(healed.status, 200, "{}", healed.text());
+    assert!(healed.header("heal-status").starts_with("healed"), "{:?}", healed.headers);
 }
 
 /// The shipped configuration, on ports of its own.

@@ -1,30 +1,59 @@
-//! `[admin]`, checked.
+//! `[admin]`: the dashboard, the API, `/livez`, `/readyz`, `/metrics`.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use super::Tls;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use smart_default::SmartDefault;
 
-/// `[admin]`: the dashboard, the API, `/livez`, `/readyz`, `/metrics`.
-#[derive(Debug, Clone, PartialEq)]
+use super::tls::TlsFiles;
+use crate::config::addresses::{MaybeListen, local};
+use crate::config::leaf::As;
+use crate::config::values::{Count, Size};
+
+/// `[admin]`
+#[derive(Debug, Clone, PartialEq, SmartDefault, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
 pub struct Admin {
-    /// Where to listen; `None` switches it off.
+    /// Where to listen, or "off". Keep it away from the public: it tells a lot.
+    #[default(Some(local(9090)))]
+    #[serde(with = "As::<MaybeListen>")]
+    #[schemars(extend("x-reload" = "restart"))]
     pub listen: Option<SocketAddr>,
-    /// File with the token that operators show.
+    /// File with the token that operators must show: this or `client_ca` is a must on any address but a loopback one.
+    #[serde(with = "As::<Option<PathBuf>>")]
     pub token_file: Option<PathBuf>,
-    /// Certificate and key, when TLS is spoken.
-    pub tls: Option<Tls>,
-    /// PEM file with certificate authorities whose clients are operators; only where there is `tls`.
+    /// Certificate and key, to speak TLS with operators.
+    #[schemars(with = "TlsFiles")]
+    pub tls: Option<TlsFiles>,
+    /// PEM file with certificate authorities: whoever shows a certificate of theirs is an operator. Needs `tls`.
+    #[serde(with = "As::<Option<PathBuf>>")]
+    #[schemars(extend("x-reload" = "restart"))]
     pub client_ca: Option<PathBuf>,
-    /// Open connections at most.
+    /// Connections at once; for each that comes then, one that rests or is stuck is closed.
+    #[default(64)]
+    #[serde(with = "As::<Count>")]
+    #[schemars(extend("x-min" = ">0", "x-reload" = "restart"))]
     pub max_connections: usize,
-    /// Live pages at once at most.
+    /// Pages at once that are told what happens as it happens.
+    #[default(16)]
+    #[serde(with = "As::<Count>")]
+    #[schemars(extend("x-min" = ">0", "x-reload" = "restart"))]
     pub max_live: usize,
-    /// Acts in a second, of all operators together; three times as many at once.
+    /// Acts (heal, rebuild, reload and the like) in a second, of all operators together; three times as many at once.
+    #[default(10)]
+    #[serde(with = "As::<Count>")]
+    #[schemars(extend("x-min" = ">0"))]
     pub acts: u32,
-    /// The longest body of an act, in bytes.
+    /// The longest body of an act.
+    #[default(16 * 1024)]
+    #[serde(with = "As::<Size>")]
     pub max_body: usize,
     /// Entries of one answer at most.
+    #[default(200)]
+    #[serde(with = "As::<Count>")]
+    #[schemars(extend("x-min" = ">0"))]
     pub max_entries: u32,
 }
 
@@ -32,5 +61,24 @@ impl Admin {
     /// Must operators show who they are? Otherwise whoever reaches the listener is one.
     pub fn asks_who(&self) -> bool {
         self.token_file.is_some() || self.client_ca.is_some()
+    }
+
+    pub(in crate::config) fn resolve(&mut self, folder: &Path) {
+        for path in [&mut self.token_file, &mut self.client_ca].into_iter().flatten() {
+            *path = folder.join(&*path);
+        }
+        self.tls.iter_mut().for_each(|files| files.resolve(folder));
+    }
+
+    /// What holds only after a restart stays as it was.
+    pub(in crate::config) fn keep_until_restart(&mut self, old: &Self) {
+        self.listen = old.listen;
+        self.client_ca.clone_from(&old.client_ca);
+        self.max_connections = old.max_connections;
+        self.max_live = old.max_live;
+        // Other files are taken up; whether TLS is spoken is not.
+        if self.tls.is_some() != old.tls.is_some() {
+            self.tls.clone_from(&old.tls);
+        }
     }
 }

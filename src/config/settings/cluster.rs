@@ -1,62 +1,113 @@
 //! `[cluster]`: several iiif-menders that share their work by way of Redis.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use smart_default::SmartDefault;
+
+use crate::config::addresses::RedisUrl;
+use crate::config::leaf::{As, Mistake, OneOrMany, Words};
+use crate::config::values::{Count, Secret, Size, Token, secs};
+
 /// `[cluster]`
-#[derive(Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, SmartDefault, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
 pub struct Cluster {
-    /// Redis, its Sentinels, or some nodes of a Redis Cluster; none: this node works by itself.
+    /// Redis (or Valkey): one URL, or a list of Sentinels or of nodes of a Redis Cluster. Without it there is no cluster.
+    #[serde(rename = "url", with = "As::<OneOrMany<RedisUrl>>", skip_serializing_if = "Vec::is_empty")]
     pub urls: Vec<String>,
-    /// What the URLs lead to.
+    /// What the URL leads to: server, sentinel or cluster.
+    #[serde(with = "As::<ClusterKind>")]
     pub kind: ClusterKind,
     /// The name by which the Sentinels know the master.
+    #[default("mymaster".to_owned())]
+    #[serde(with = "As::<Token>")]
     pub master: String,
-    /// Whom to log in as.
-    pub username: Option<String>,
-    /// With what.
-    pub password: Option<String>,
-    /// The authorities that are believed in place of the system's.
+    /// Whom to log in as (Redis 6 and later); without it only the password is sent.
+    #[serde(with = "As::<Option<Secret>>")]
+    pub username: Option<Secret>,
+    /// Better written as `IIIF_MENDER__CLUSTER__PASSWORD` than here.
+    #[serde(with = "As::<Option<Secret>>")]
+    pub password: Option<Secret>,
+    /// For `rediss://`: certificates (PEM) of the authorities that are believed, in place of the system's.
+    #[serde(with = "As::<Option<PathBuf>>")]
     pub ca: Option<PathBuf>,
-    /// What all our keys begin with.
+    /// What all our keys begin with; nodes with the same prefix are one cluster.
+    #[default("iiif-mender".to_owned())]
+    #[serde(with = "As::<Token>")]
     pub prefix: String,
     /// Time to connect, log in and subscribe.
+    #[default(secs(1))]
+    #[serde(with = "As::<Duration>")]
+    #[schemars(extend("x-min" = "1ms"))]
     pub connect_timeout: Duration,
     /// How long one command may take before this node goes on alone.
+    // With the heartbeat's pause of half of it: less than 100 ms until a node knows that it is alone.
+    #[default(Duration::from_millis(50))]
+    #[serde(with = "As::<Duration>")]
+    #[schemars(extend("x-min" = "1ms"))]
     pub command_timeout: Duration,
     /// How long a flight or place is kept for a node that is not heard of any more.
+    #[default(secs(3))]
+    #[serde(with = "As::<Duration>")]
+    #[schemars(extend("x-min" = "100ms"))]
     pub lease: Duration,
     /// Learned documents that are kept for nodes that were away.
+    #[default(100_000)]
+    #[serde(with = "As::<Count>")]
     pub learned: u64,
-    /// Their names and bodies at most, bytes.
+    /// How much memory they take in Redis at most.
+    #[default(64 << 20)]
+    #[serde(with = "As::<Size>")]
     pub learned_max: u64,
-    /// How long it is remembered what came of a job.
+    /// How long it is remembered what came of a job (`heal --job`).
+    #[default(secs(24 * 3600))]
+    #[serde(with = "As::<Duration>")]
+    #[schemars(extend("x-min" = "1m"))]
     pub jobs: Duration,
-    /// How often the index is published at most.
+    /// With `index.store = "redis"`: how often the index is published at most.
+    #[default(secs(60))]
+    #[serde(with = "As::<Duration>")]
+    #[schemars(extend("x-min" = "100ms"))]
     pub edition_every: Duration,
-    /// The longest index that is published, packed, bytes.
+    /// The longest index that is published, packed.
+    #[default(1 << 30)]
+    #[serde(with = "As::<Size>")]
     pub edition_max: u64,
-    /// How long a published index stays when no node renews it, and what was learned when nothing more is.
+    /// How long a published index stays in Redis when no node renews it, and what was learned when nothing more is.
+    #[default(secs(7 * 24 * 3600))]
+    #[serde(with = "As::<Duration>")]
+    #[schemars(extend("x-min" = "1m"))]
     pub edition_lasts: Duration,
 }
 
-/// By hand: a password must not get into a log.
-impl std::fmt::Debug for Cluster {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Cluster")
-            .field("urls", &self.urls.len())
-            .field("kind", &self.kind)
-            .finish_non_exhaustive()
+impl Cluster {
+    pub(in crate::config) fn resolve(&mut self, folder: &Path) {
+        self.ca = self.ca.take().map(|path| folder.join(path));
     }
 }
 
 /// What the URLs of `[cluster]` lead to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ClusterKind {
     /// One Redis server.
+    #[default]
     Server,
     /// Sentinels, who know which server is the master.
     Sentinel,
     /// Some nodes of a Redis Cluster, who know the others.
     Cluster,
+}
+
+impl Words for ClusterKind {
+    const WHAT: &'static str = "";
+    const EXPECTED: &'static str = "server, sentinel or cluster";
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("server", Self::Server), ("sentinel", Self::Sentinel), ("cluster", Self::Cluster)];
+
+    fn mistake(text: &str) -> Mistake {
+        Mistake::new(format!("`{text}` is no kind of Redis"), "write server, sentinel or cluster")
+    }
 }

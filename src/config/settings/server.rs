@@ -1,63 +1,142 @@
-//! `[server]`, checked and complete.
+//! `[server]`: the listener that viewers reach.
 
-use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use smart_default::SmartDefault;
 
-/// `[server]`: the listener that viewers reach.
-#[derive(Debug, Clone, PartialEq)]
+use super::tls::TlsFiles;
+use crate::config::addresses::{HostName, Listen, local};
+use crate::config::leaf::{As, OneOrMany};
+use crate::config::values::{Count, Size, Token, secs};
+
+/// The least `max_head_bytes`: hyper panics below this.
+pub const LEAST_HEAD: usize = 8 * 1024;
+
+/// `[server]`
+#[derive(Debug, Clone, PartialEq, SmartDefault, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
 pub struct Server {
-    /// Where to listen; one or several addresses.
+    /// Where to listen: one address or a list of them, each with `plain` (no TLS although there is a certificate) or
+    /// `proxy_protocol` (each connection begins with a PROXY header) behind it where that is so.
+    #[default(vec![local(8080).into()])]
+    #[serde(with = "As::<OneOrMany<Listen>>")]
     pub listen: Vec<Listen>,
-    /// Certificates and keys, when we speak TLS ourselves; never empty.
-    pub tls: Option<Vec<Tls>>,
-    /// Host names (lower case, with a port only where it is not the scheme's own) that mean "us" in a manifest.
+    /// Host names that mean "us" when they stand in a manifest.
+    #[serde(with = "As::<Vec<HostName>>")]
     pub public_hosts: Vec<String>,
-    /// Whose `X-Forwarded-*` we believe.
+    /// Proxies before us, as addresses or networks, whose X-Forwarded-* headers are believed.
+    #[serde(with = "As::<Vec<IpNet>>")]
     pub trusted_proxies: Vec<IpNet>,
-    /// Our name in `Via`, `Proxy-Status` and the like (an RFC 9110 token).
+    /// Our name in Via, Proxy-Status and the like.
+    #[default("iiif-mender".to_owned())]
+    #[serde(with = "As::<Token>")]
     pub name: String,
-    /// Threads that serve viewers; zero: one for each core. One: they are served where heals and chores run, on a
-    /// single thread.
+    /// Threads that serve viewers; zero: one for each core.
+    #[serde(with = "As::<Count>")]
+    #[schemars(extend("x-reload" = "restart"))]
     pub workers: usize,
     /// How long in-flight requests may take to end after SIGTERM.
+    // Longer than `heal.wait`, so that a viewer who waits at SIGTERM still gets the picture.
+    #[default(secs(30))]
+    #[serde(with = "As::<Duration>")]
     pub drain: Duration,
-    /// From accepting a connection (or from the end of the last request's head) to a whole request head.
+    /// How long a client may take to send a whole request head.
+    #[default(secs(10))]
+    #[serde(with = "As::<Duration>")]
+    #[schemars(extend("x-min" = ">0"))]
     pub head_timeout: Duration,
     /// How long a kept-alive connection may stay without a request.
+    #[default(secs(75))]
+    #[serde(with = "As::<Duration>")]
+    #[schemars(extend("x-min" = ">0"))]
     pub idle_timeout: Duration,
-    /// How long a viewer who ended his side of the connection still gets his answer; zero: he is gone.
+    /// How long a client that ended its side of the connection behind a whole request still gets its answer. One that is
+    /// gone looks the same. 0: it is taken for gone.
+    #[default(secs(5))]
+    #[serde(with = "As::<Duration>")]
     pub half_closed_timeout: Duration,
     /// How long a TLS handshake may take.
+    #[default(secs(10))]
+    #[serde(with = "As::<Duration>")]
+    #[schemars(extend("x-min" = ">0"))]
     pub tls_timeout: Duration,
-    /// From a request's head to the last byte of its answer.
+    /// How long one request may take, from its head to the last byte of its answer.
+    // Longer than any heal, and than a whole book as PDF through a slow line.
+    #[default(secs(60 * 60))]
+    #[serde(with = "As::<Duration>")]
+    #[schemars(extend("x-min" = ">0"))]
     pub request_timeout: Duration,
-    /// Open connections at most; more wait in the kernel's backlog.
+    /// Open connections at most; for each that comes then, one that rests or is stuck is closed.
+    #[default(4096)]
+    #[serde(with = "As::<Count>")]
+    #[schemars(extend("x-min" = ">0"))]
     pub max_connections: usize,
-    /// Open connections of one address (of IPv6: one /64) at most; zero: no bound.
+    /// Open connections of one address at most (an IPv6 network of 64 bits counts as one); more are closed at once.
+    /// Trusted proxies are exempt. 0: no bound.
+    // A reading room behind one address fits in, and nobody takes every place.
+    #[default(1024)]
+    #[serde(with = "As::<Count>")]
     pub max_connections_per_address: usize,
-    /// Connections that may speak another protocol at once, on plain routes; zero: none.
+    /// Connections that may speak another protocol at once (WebSocket, on plain routes); more get 503. 0: nobody is let
+    /// switch.
+    // Far below the open files of a process; a reading room behind one address has a few.
+    #[default(256)]
+    #[serde(with = "As::<Count>")]
     pub max_upgrades: usize,
-    /// The same of one client (address, or /64).
+    /// The same of one client (an address, or an IPv6 network of 64 bits). Trusted proxies are exempt.
+    #[default(32)]
+    #[serde(with = "As::<Count>")]
     pub max_upgrades_per_client: usize,
-    /// Requests of one client in a second, on average; zero: no bound.
+    /// Requests of one client in a second, on average; more get 429. Trusted proxies and heal.origins are exempt.
+    /// 0: no bound.
+    #[serde(with = "As::<Count>")]
     pub rate: u32,
-    /// So many requests of one client may come at once.
+    /// So many requests may come at once before `rate` counts.
+    #[default(200)]
+    #[serde(with = "As::<Count>")]
+    #[schemars(extend("x-min" = ">0"))]
     pub rate_burst: u32,
     /// Bounds of HTTP/2 connections.
     pub http2: Http2Bounds,
-    /// The longest request head (request line and headers), in bytes; never below hyper's own least, 8 KiB.
+    /// The longest request head (request line and headers).
+    #[default(64 * 1024)]
+    #[serde(with = "As::<Size>")]
+    #[schemars(extend("x-min" = format!("{}KiB", LEAST_HEAD / 1024)))]
     pub max_head_bytes: usize,
-    /// The longest request target, in bytes; never above `max_head_bytes`.
+    /// The longest request target; longer ones get 414.
+    #[default(8 * 1024)]
+    #[serde(with = "As::<Size>")]
+    #[schemars(extend("x-min" = ">0"))]
     pub max_uri_bytes: usize,
-    /// The longest request body, in bytes. Image routes take none at all.
+    /// The longest request body; longer ones get 413. Image routes take none.
+    #[default(64 * 1024 * 1024)]
+    #[serde(with = "As::<Size>")]
     pub max_body_bytes: usize,
-    /// Bytes in a second that a client must send or take while it is its turn; zero: no bound.
+    /// Bytes in a second that a client must send of a request's body, or take of an answer, while it is its turn; looked at
+    /// every 16 KiB. Slower ones are cut. 0: no bound.
+    // A sixth of what the slowest mobile networks still give; what uploads of Apache must reach as well.
+    #[default(512)]
+    #[serde(with = "As::<Size>")]
     pub min_rate: usize,
-    /// Memory for all bodies that are held at once, in bytes; never below `heal.max_held` and `presentation.max_body`.
+    /// Memory for all bodies that are held at once: answers and uploads that wait for their client, first answers while
+    /// healing, and shared documents.
+    #[default(256 << 20)]
+    #[serde(with = "As::<Size>")]
     pub max_held_total: usize,
+    /// Certificate and key, to speak TLS ourselves.
+    #[schemars(with = "TlsFiles")]
+    pub tls: Option<TlsFiles>,
+}
+
+impl Server {
+    /// What holds only after a restart stays as it was.
+    pub(in crate::config) fn keep_until_restart(&mut self, old: &Self) {
+        self.workers = old.workers;
+    }
 }
 
 /// Does this address belong to one of the networks? An IPv4 address may be written as IPv6 (RFC 4291 section 2.5.5.2),
@@ -68,40 +147,28 @@ pub fn is_among(address: IpAddr, networks: &[IpNet]) -> bool {
 }
 
 /// `server.http2`
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, SmartDefault, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
 pub struct Http2Bounds {
     /// Requests at once on one connection.
+    // Viewers ask for dozens of tiles at once, and take many of them back when the reader zooms on.
+    #[default(100)]
+    #[serde(with = "As::<Count>")]
+    #[schemars(extend("x-min" = ">0"))]
     pub max_streams: u32,
-    /// Streams that the viewer reset and that are not cleared away yet.
+    /// Requests that the viewer took back and that are not cleared away yet; beyond that the connection is closed.
+    #[default(256)]
+    #[serde(with = "As::<Count>")]
+    #[schemars(extend("x-min" = ">0"))]
     pub max_resets: usize,
     /// How often a silent connection is asked whether it is still there.
+    #[default(secs(10))]
+    #[serde(with = "As::<Duration>")]
+    #[schemars(extend("x-min" = ">0"))]
     pub ping: Duration,
     /// How long it may take to answer that.
+    #[default(secs(20))]
+    #[serde(with = "As::<Duration>")]
+    #[schemars(extend("x-min" = ">0"))]
     pub ping_timeout: Duration,
-}
-
-/// One address of `server.listen`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Listen {
-    /// Address and port; port 0 lets the kernel choose.
-    pub address: SocketAddr,
-    /// No TLS here, although there is a certificate.
-    pub plain: bool,
-    /// Each connection begins with a PROXY header, version 1 or 2.
-    pub proxy_protocol: bool,
-}
-
-impl From<SocketAddr> for Listen {
-    fn from(address: SocketAddr) -> Self {
-        Self { address, plain: false, proxy_protocol: false }
-    }
-}
-
-/// PEM files of a server certificate.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tls {
-    /// Certificate chain, leaf first.
-    pub cert: PathBuf,
-    /// Private key.
-    pub key: PathBuf,
 }

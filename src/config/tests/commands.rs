@@ -106,12 +106,15 @@ fn show_tells_where_each_value_came_from() {
             ("IIIF_MENDER__LOG__FORMAT", "json"),
             ("IIIF_MENDER__ROUTES__0__KIND", "plain"),
             ("IIIF_MENDER__HEAL__MASS_EXPIRY__IDS", "7"),
+            ("IIIF_MENDER__UPSTREAM__HEALTH__STATUS", "204"),
         ],
     );
     assert_eq!(code, 0);
     for line in [
         "name = \"iiif-mender\"  # default",
         "kind = \"plain\"  # IIIF_MENDER__ROUTES__0__KIND",
+        "status = 204  # IIIF_MENDER__UPSTREAM__HEALTH__STATUS",
+        "max_resets = 256  # default",
         "prefix = \"/iiif-service/\"  # line 14",
         "path = \"FOLDER/iiif-mender.sqlite3\"  # default",
         "url = \"https://a.test/m?…\"  # line 3",
@@ -126,7 +129,9 @@ fn show_tells_where_each_value_came_from() {
 
 #[test]
 fn what_show_prints_means_the_same_when_it_is_read_again() {
-    let world = World::with(&format!("heal.identifiers = 'a'\nserver.listen = ['[::1]:1']\n{ROUTES}"));
+    let world = World::with(&format!(
+        "heal.identifiers = 'a'\nserver.listen = ['[::1]:1']\nindex.sources = [{{ path = 'm' }}]\n{ROUTES}"
+    ));
     let mut out = Vec::new();
     let none: [(&str, &str); 0] = [];
     ConfigCommand::Show.run(&world.path(), none, &mut out).expect("a vector takes everything");

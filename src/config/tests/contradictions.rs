@@ -158,8 +158,8 @@ fn relative_paths_begin_at_the_folder_of_the_file() {
     let text = "server.tls = { cert = 'tls/a.pem', key = '/run/a.key' }\nupstream.ca = 'ca.pem'\nindex.sources = [{ path = 'm/' }]\n";
     let settings = good(text, &[]);
     let tls = settings.server.tls.expect("both files are given");
-    assert_eq!(tls[0].cert.to_str(), Some("/etc/mender/tls/a.pem"));
-    assert_eq!(tls[0].key.to_str(), Some("/run/a.key"));
+    assert_eq!(tls.cert[0].to_str(), Some("/etc/mender/tls/a.pem"));
+    assert_eq!(tls.key[0].to_str(), Some("/run/a.key"));
     assert_eq!(settings.upstream.ca.as_deref().and_then(std::path::Path::to_str), Some("/etc/mender/ca.pem"));
     assert_eq!(settings.index.path.to_str(), Some("/etc/mender/iiif-mender.sqlite3"));
     assert_eq!(settings.index.sources, [super::super::settings::Source::path("/etc/mender/m/")]);

@@ -56,7 +56,7 @@ fn values_of_every_kind_can_be_set() {
     );
     assert_eq!(settings.server.public_hosts, ["a.test", "b.test"]);
     assert_eq!(settings.server.trusted_proxies.len(), 1);
-    assert_eq!(settings.server.tls.map(|tls| tls[0].key.clone()), Some("/etc/mender/b.pem".into()));
+    assert_eq!(settings.server.tls.map(|tls| tls.key[0].clone()), Some("/etc/mender/b.pem".into()));
     assert_eq!(settings.server.max_head_bytes, 131_072);
     assert_eq!(settings.server.name, "1.5");
     assert_eq!(settings.admin.listen, None);

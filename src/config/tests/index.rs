@@ -13,7 +13,7 @@ fn a_source_may_say_how_it_wants_to_be_asked() {
                 rate = 0\nhosts = ['B.test']\nheaders = { Authorization = 'Bearer 1' }\n";
     let settings = good(text, &[("IIIF_MENDER__INDEX__SOURCES__0__HEADERS__X-KEY", "2")]);
     let source = &settings.index.sources[0];
-    assert_eq!(source.kind, SourceKind::Url("https://a.test/c".to_owned()));
+    assert_eq!(source.kind(), SourceKind::Url("https://a.test/c"));
     assert_eq!((source.enabled, source.interval), (false, Some(Duration::from_mins(10))));
     assert_eq!((source.concurrency, source.rate, &*source.hosts), (1, 0, &["b.test".to_owned()][..]));
     assert_eq!(

@@ -1,13 +1,15 @@
-//! The shipped `config.toml`: it loads, it tells the defaults, it leaves no key out.
+//! What comes with the program: `config.toml` to begin with, `config defaults` with every key, and the reference.
 
 use std::path::Path;
 
 use serde_json::Value;
 use toml::Table;
 
-use super::super::reload::{AFTER_RESTART, differences, keep_until_restart};
-use super::super::settings::{Admin, Heal, Index, Log, RouteKind, Server, Source, Upstream};
-use super::super::{Settings, reference, schema};
+use super::super::defaults::defaults;
+use super::super::schema::schema;
+use super::super::settings::{Admin, Index, RouteKind, Server, Source};
+use super::super::{Settings, differences, keep_until_restart, reference};
+use super::ROUTES;
 
 const SHIPPED: &str = include_str!("../../../config.toml");
 
@@ -16,45 +18,61 @@ fn read(text: &str) -> Settings {
     Settings::from_text(Path::new("config.toml"), text, none).unwrap_or_else(|errors| panic!("{errors:#}"))
 }
 
-/// Keys that stand commented out, made to stand.
-fn uncommented() -> String {
-    let is_key = |line: &str| {
-        let name = line.split(" = ").next().unwrap_or_default();
-        line == "[[index.sources]]"
-            || line.contains(" = ") && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')
-    };
-    let lines =
-        SHIPPED.lines().map(|line| line.strip_prefix("# ").filter(|rest| is_key(rest)).unwrap_or(line));
+#[test]
+fn the_shipped_file_is_short_and_says_what_a_newcomer_must_set() {
+    let settings = read(SHIPPED);
+    let public_hosts = vec!["localhost:8080".to_owned()];
+    let trusted_proxies = vec!["127.0.0.1/32".parse().expect("a network")];
+    assert_eq!(settings.server, Server { public_hosts, trusted_proxies, ..Server::default() });
+    assert_eq!((&settings.admin, &settings.index), (&Admin::default(), &Index::default()));
+    let routes: Vec<_> = settings.routes.iter().map(|route| (route.prefix.as_str(), route.kind)).collect();
+    assert_eq!(routes, [("/iiif-service/", RouteKind::Presentation), ("/iiif/2/", RouteKind::Image)]);
+    let rest =
+        Settings { server: settings.server.clone(), routes: settings.routes.clone(), ..Settings::default() };
+    assert_eq!(settings, rest);
+    let lines = SHIPPED.lines().count();
+    assert!(lines < 50, "{lines} lines: other keys stand in `config defaults`");
+}
+
+#[test]
+fn the_sources_that_stand_commented_out_in_the_shipped_file_are_in_order() {
+    let (before, sources) = SHIPPED.split_once("# [[index.sources]]").expect("sources");
+    let sources: Vec<_> = sources.lines().map(|line| line.strip_prefix("# ").unwrap_or(line)).collect();
+    let settings = read(&format!("{before}[[index.sources]]{}", sources.join("\n")));
+    let url = Source::url("https://iiif.example.org/collection.json");
+    assert_eq!(settings.index.sources, [Source::path("manifests"), url]);
+}
+
+/// `config defaults` with the keys that have none, and its examples of lists of tables.
+fn with_examples() -> String {
+    let is_key = |line: &&str| line.starts_with(|first: char| first == '[' || first.is_ascii_lowercase());
+    let text = defaults();
+    let lines = text.lines().map(|line| line.strip_prefix('#').filter(is_key).unwrap_or(line));
     lines.fold(String::new(), |text, line| format!("{text}{line}\n"))
 }
 
 #[test]
-fn it_tells_the_defaults_and_the_library_s_own_deployment() {
-    let settings = read(SHIPPED);
-    let public_hosts = vec!["api.library.tamu.edu".to_owned()];
-    assert_eq!(settings.server, Server { public_hosts, ..Server::default() });
-    assert_eq!(settings.admin, Admin::default());
-    assert_eq!(settings.upstream, Upstream::default());
-    assert_eq!(settings.index, Index { sources: vec![Source::path("manifests/")], ..Index::default() });
-    assert_eq!(settings.heal, Heal::default());
-    assert_eq!(settings.log, Log::default());
-    let routes: Vec<_> = settings.routes.iter().map(|route| (route.prefix.as_str(), route.kind)).collect();
-    assert_eq!(
-        routes,
-        [
-            ("/iiif-service/", RouteKind::Presentation),
-            ("/iiif/2/", RouteKind::Image),
-            ("/", RouteKind::Plain)
-        ]
-    );
+fn the_file_of_all_defaults_says_what_holds_without_it() {
+    let (all, none) = (read(&format!("{}{ROUTES}", defaults())), read(ROUTES));
+    assert_eq!(all, none, "{:?}", differences(&all, &none));
 }
 
 #[test]
-fn what_stands_commented_out_is_in_order_too() {
-    let settings = read(&uncommented());
-    assert!(settings.server.tls.is_some() && settings.upstream.ca.is_some());
-    assert!(settings.heal.identifiers.is_some() && settings.heal.skip_header.is_some());
-    assert_eq!(settings.index.sources.len(), 2);
+fn the_file_of_all_defaults_has_good_examples() {
+    let none: [(String, String); 0] = [];
+    let errors =
+        Settings::from_text(Path::new("config.toml"), &with_examples(), none).expect_err("all at once");
+    // All that is wrong with them is that they stand in one file.
+    let told: Vec<_> = errors.0.iter().map(|error| error.message.as_str()).collect();
+    assert_eq!(
+        told,
+        [
+            "an authority is named, and no URL speaks TLS",
+            "this source has both a path and a URL",
+            "URLs are to be rewritten, but no host name is said to mean us",
+            "images cannot be healed: no route leads to the canvas service",
+        ]
+    );
 }
 
 /// Every key of the schema that `file` lacks.
@@ -77,11 +95,11 @@ fn lacking(schema: &Value, file: &[&toml::Value], path: &str, found: &mut Vec<St
 }
 
 #[test]
-fn it_holds_every_key_of_the_schema() {
-    let file = toml::Value::Table(uncommented().parse::<Table>().expect("it is TOML"));
+fn the_file_of_all_defaults_holds_every_key_of_the_schema() {
+    let file = toml::Value::Table(with_examples().parse::<Table>().expect("it is TOML"));
     let mut found = Vec::new();
     lacking(schema(), &[&file], "", &mut found);
-    assert_eq!(found, Vec::<String>::new(), "add them to config.toml");
+    assert_eq!(found, Vec::<String>::new());
 }
 
 #[test]
@@ -131,10 +149,22 @@ fn keys_that_the_reference_calls_restart_are_those_that_a_reload_leaves() {
     let changed = differences(&old, &kept);
     let left: Vec<_> = wanted.iter().filter(|key| !changed.contains(key)).collect();
     // Whether TLS is spoken waits for a restart, too; other files do not.
-    let named =
-        |key: &str| key.starts_with("admin.tls") || AFTER_RESTART.iter().any(|named| key.starts_with(named));
-    assert_eq!(left, wanted.iter().filter(|key| named(key)).collect::<Vec<_>>());
-    for named in AFTER_RESTART {
-        assert!(left.iter().any(|key| key.starts_with(named)), "{named} was taken up");
+    let mut named = vec!["admin.tls".to_owned()];
+    noted(schema(), "", &mut named);
+    let is_named = |key: &str| named.iter().any(|named| key.starts_with(named));
+    assert_eq!(left, wanted.iter().filter(|key| is_named(key)).collect::<Vec<_>>());
+    for named in named {
+        assert!(left.iter().any(|key| key.starts_with(&named)), "{named} was taken up");
+    }
+}
+
+/// The keys and tables whose fields say that they hold only after a restart.
+fn noted(schema: &Value, path: &str, found: &mut Vec<String>) {
+    for (name, property) in schema["properties"].as_object().into_iter().flatten() {
+        let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+        match property["x-reload"].as_str() {
+            Some(_) => found.push(path),
+            None => noted(property, &path, found),
+        }
     }
 }

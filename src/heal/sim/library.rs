@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use crate::config::Settings;
-use crate::config::settings::SourceKind;
+use crate::config::settings::Source;
 use crate::iiif::identifier::uuid_of_file_url;
 use crate::index::Index;
 use crate::index::sources::Options;
@@ -180,7 +180,7 @@ impl Library {
             std::fs::create_dir(&manifests).expect("a folder");
             self.write(&manifests, stale);
             let mut settings = settings.clone();
-            settings.index.sources[0].kind = SourceKind::Path(manifests);
+            settings.index.sources[0] = Source::path(manifests);
             let index = Index::open(&folder.path().join("index.sqlite3"), 10_000).expect("an index");
             let index = index.with_names(&settings);
             index.update(&settings.index.sources, &Options::default(), &mut |_, _| {}).expect("indexed");

@@ -1,0 +1,191 @@
+//! `[heal]`: how images are brought back.
+
+use std::time::Duration;
+
+use http::HeaderName;
+use ipnet::IpNet;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use smart_default::SmartDefault;
+
+use crate::config::leaf::{As, Words};
+use crate::config::values::{Count, Pattern, Size, Status, secs};
+
+/// `[heal]`
+#[derive(Debug, Clone, PartialEq, SmartDefault, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub struct Heal {
+    /// Heal at all; false makes a plain reverse proxy.
+    #[default(true)]
+    pub enabled: bool,
+    /// The ways to heal, in the order in which they are tried.
+    #[default(vec![Rung::Direct, Rung::Register, Rung::Variant, Rung::Visit, Rung::Rebuild])]
+    #[serde(with = "As::<Vec<Rung>>")]
+    pub ladder: Vec<Rung>,
+    /// Image statuses that mean "expired".
+    // UPSTREAM: a key that vanishes while the image is being opened makes the answer 501.
+    #[default(vec![404, 501])]
+    #[serde(with = "As::<Vec<Status>>")]
+    pub statuses: Vec<u16>,
+    /// Image statuses at which `direct` is tried (the canvas service or its Redis may be down).
+    #[default(vec![404, 500, 502, 503, 504])]
+    #[serde(with = "As::<Vec<Status>>")]
+    pub direct_statuses: Vec<u16>,
+    /// How long a viewer's tile is kept waiting (OpenSeadragon gives up at 30 s).
+    #[default(secs(25))]
+    #[serde(with = "As::<Duration>")]
+    pub wait: Duration,
+    /// How long a viewer's info.json is kept waiting (viewers wait for it without limit).
+    #[default(secs(110))]
+    #[serde(with = "As::<Duration>")]
+    pub wait_info: Duration,
+    /// How long one canvas request may take; it goes on without its viewers until then.
+    // UPSTREAM: the service's own timeouts are 10 to 30 minutes.
+    #[default(secs(10 * 60))]
+    #[serde(with = "As::<Duration>")]
+    #[schemars(extend("x-min" = ">0"))]
+    pub timeout: Duration,
+    /// Canvas requests at once per canvas service (it holds two connections per host itself).
+    #[default(2)]
+    #[serde(with = "As::<Count>")]
+    #[schemars(extend("x-min" = ">0"))]
+    pub concurrency: usize,
+    /// Manifests and other long documents that viewers have built at once per canvas service.
+    #[default(4)]
+    #[serde(with = "As::<Count>")]
+    #[schemars(extend("x-min" = ">0"))]
+    pub document_concurrency: usize,
+    /// Whatever a canvas service answers sooner was stored: a viewer's request waits no longer behind others that take longer.
+    #[default(Duration::from_millis(250))]
+    #[serde(with = "As::<Duration>")]
+    pub build_after: Duration,
+    /// A request to a canvas service that takes longer gives its place to whoever waits; four for each place at most do.
+    #[default(secs(10))]
+    #[serde(with = "As::<Duration>")]
+    #[schemars(extend("x-min" = ">0"))]
+    pub hang_after: Duration,
+    /// Viewers waiting at once at most, for heals, and for their turn at each canvas service; more get 503 and Retry-After.
+    #[default(1000)]
+    #[serde(with = "As::<Count>")]
+    #[schemars(extend("x-min" = ">0"))]
+    pub max_waiting: usize,
+    /// Images healed at once at most, also where no viewer waits any more; of others viewers get 503 and Retry-After.
+    #[default(10_000)]
+    #[serde(with = "As::<Count>")]
+    #[schemars(extend("x-min" = ">0"))]
+    pub max_flights: usize,
+    /// Requests for one image that are sent on before any is answered; more wait for what these find; 0: all are sent on.
+    #[default(16)]
+    #[serde(with = "As::<Count>")]
+    pub first_asks: usize,
+    /// How long they wait for that at most.
+    #[default(Duration::from_millis(50))]
+    #[serde(with = "As::<Duration>")]
+    pub first_asks_wait: Duration,
+    /// How much of the first error's body is held in memory while healing.
+    #[default(64 * 1024)]
+    #[serde(with = "As::<Size>")]
+    pub max_held: usize,
+    /// Heals that one client address may start in a minute.
+    #[default(600)]
+    #[serde(with = "As::<Count>")]
+    #[schemars(extend("x-min" = ">0"))]
+    pub per_client: u32,
+    /// Time between two requests of one canvas on one rung.
+    #[default(secs(30))]
+    #[serde(with = "As::<Duration>")]
+    pub cooldown: Duration,
+    /// How long a file that is truly missing is remembered as missing.
+    #[default(secs(10 * 60))]
+    #[serde(with = "As::<Duration>")]
+    pub missing: Duration,
+    /// How long "this image is alive" is believed.
+    #[default(secs(60))]
+    #[serde(with = "As::<Duration>")]
+    pub alive_for: Duration,
+    /// How often a closed /resources/{uuid} is tried again.
+    #[default(secs(60))]
+    #[serde(with = "As::<Duration>")]
+    #[schemars(extend("x-min" = ">0"))]
+    pub resources_recheck: Duration,
+    /// Failures in a row after which a canvas service is left alone.
+    #[default(5)]
+    #[serde(with = "As::<Count>")]
+    #[schemars(extend("x-min" = ">0"))]
+    pub breaker_failures: u32,
+    /// How long it is left alone at first.
+    #[default(secs(1))]
+    #[serde(with = "As::<Duration>")]
+    #[schemars(extend("x-min" = ">0"))]
+    pub breaker_open: Duration,
+    /// The longest pause to which repeated failures grow.
+    #[default(secs(60))]
+    #[serde(with = "As::<Duration>")]
+    #[schemars(extend("x-min" = ">0"))]
+    pub backoff_max: Duration,
+    /// Addresses of the canvas service, as addresses or networks: requests from there are echoes and never wait.
+    #[serde(with = "As::<Vec<IpNet>>")]
+    pub origins: Vec<IpNet>,
+    /// Only identifiers that match this regular expression are healed (all, when it is not given).
+    #[serde(with = "As::<Option<Pattern>>")]
+    pub identifiers: Option<Pattern>,
+    /// A request with this header is not healed; believed from `server.trusted_proxies` only.
+    #[serde(with = "As::<Option<HeaderName>>")]
+    pub skip_header: Option<HeaderName>,
+    /// Pages after the one being read that are healed ahead of the reader; 0: none.
+    #[default(8)]
+    #[serde(with = "As::<Count>")]
+    pub ahead: usize,
+    /// After a mass expiry, heal everything indexed in the background.
+    pub sweep: bool,
+    /// Images that a sweep looks at in a second.
+    #[default(20)]
+    #[serde(with = "As::<Count>")]
+    #[schemars(extend("x-min" = ">0"))]
+    pub sweep_rate: u32,
+    /// So many identifiers within so short a time mean that Redis was emptied.
+    pub mass_expiry: MassExpiry,
+}
+
+/// One way to make an image resolvable again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Rung {
+    /// Ask the image server for the file itself (base64 identifier) on the viewer's behalf.
+    Direct,
+    /// Register the image alone: `GET {presentation}/{repository}/image/{path}?update=true`.
+    Register,
+    /// `GET canvas?disallow=…`: the canvas built beside the stored one.
+    Variant,
+    /// `GET canvas`.
+    Visit,
+    /// `GET canvas?update=true`.
+    Rebuild,
+}
+
+impl Words for Rung {
+    const WHAT: &'static str = "a rung of the ladder";
+    const EXPECTED: &'static str = "a rung such as \"visit\"";
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("direct", Self::Direct),
+        ("register", Self::Register),
+        ("variant", Self::Variant),
+        ("visit", Self::Visit),
+        ("rebuild", Self::Rebuild),
+    ];
+}
+
+/// `heal.mass_expiry`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, SmartDefault, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub struct MassExpiry {
+    /// Different expired identifiers.
+    #[default(20)]
+    #[serde(with = "As::<Count>")]
+    #[schemars(extend("x-min" = ">0"))]
+    pub ids: usize,
+    /// The time in which they must be seen.
+    #[default(secs(10))]
+    #[serde(with = "As::<Duration>")]
+    #[schemars(extend("x-min" = ">0"))]
+    pub within: Duration,
+}

@@ -1,0 +1,113 @@
+//! `[index]`: which canvas owns which image.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use smart_default::SmartDefault;
+
+use super::source::Source;
+use crate::config::addresses::BaseUrl;
+use crate::config::leaf::{As, Mistake, Words};
+use crate::config::values::{Count, Slashed, secs};
+
+/// `[index]`
+#[derive(Debug, Clone, PartialEq, SmartDefault, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub struct Index {
+    /// The SQLite file; it is made when it is missing.
+    #[default(PathBuf::from("iiif-mender.sqlite3"))]
+    #[serde(with = "As::<PathBuf>")]
+    #[schemars(extend("x-reload" = "restart"))]
+    pub path: PathBuf,
+    /// sqlite, or redis: the file is a copy of the index of all nodes of `[cluster]`.
+    #[serde(with = "As::<Store>")]
+    pub store: Store,
+    /// Learn from manifests and canvases that pass through.
+    #[default(true)]
+    pub learn: bool,
+    /// How many identifiers (known and unknown) are remembered in memory.
+    #[default(100_000)]
+    #[serde(with = "As::<Count>")]
+    #[schemars(extend("x-reload" = "restart"))]
+    pub cache: u64,
+    /// How often the sources are looked at again while serving; "0s": only at the start.
+    #[default(secs(60 * 60))]
+    #[serde(with = "As::<Duration>")]
+    pub refresh: Duration,
+    /// For how long in all a URL source may make one document wait by Retry-After; "0s": it is asked the next time.
+    #[default(secs(60))]
+    #[serde(with = "As::<Duration>")]
+    pub max_pause: Duration,
+    /// How long the history of heals is kept.
+    #[default(secs(30 * 24 * 60 * 60))]
+    #[serde(with = "As::<Duration>")]
+    pub history_age: Duration,
+    /// How many heals the history holds at most; 0: none is kept.
+    #[default(100_000)]
+    #[serde(with = "As::<Count>")]
+    pub history_rows: u32,
+    /// Bases under which a file URL is tried when an identifier is checked against it; empty: the URL as it stands.
+    #[serde(with = "As::<Vec<BaseUrl>>")]
+    pub file_url_bases: Vec<String>,
+    /// How long a document that vanished from its source is kept.
+    #[default(secs(24 * 60 * 60))]
+    #[serde(with = "As::<Duration>")]
+    pub grace: Duration,
+    /// How the canvas of a file is derived: `https://host{rest}{path}{files}{name}` → `https://host{canvas}{path}`.
+    pub canvas_rule: CanvasRule,
+    /// What to index.
+    pub sources: Vec<Source>,
+}
+
+impl Index {
+    pub(in crate::config) fn resolve(&mut self, folder: &Path) {
+        self.path = folder.join(&self.path);
+        self.sources.iter_mut().for_each(|source| source.resolve(folder));
+    }
+
+    /// What holds only after a restart stays as it was.
+    pub(in crate::config) fn keep_until_restart(&mut self, old: &Self) {
+        self.cache = old.cache;
+        self.path.clone_from(&old.path);
+    }
+}
+
+/// `index.store`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Store {
+    /// The SQLite file is the index of this node.
+    #[default]
+    Sqlite,
+    /// It is a copy of the one that all nodes share in Redis.
+    Redis,
+}
+
+impl Words for Store {
+    const WHAT: &'static str = "";
+    const EXPECTED: &'static str = "sqlite or redis";
+    const WORDS: &'static [(&'static str, Self)] = &[("sqlite", Self::Sqlite), ("redis", Self::Redis)];
+
+    fn mistake(text: &str) -> Mistake {
+        Mistake::new(format!("an index is not kept in `{text}`"), "write sqlite or redis")
+    }
+}
+
+/// `index.canvas_rule`
+#[derive(Debug, Clone, PartialEq, Eq, SmartDefault, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub struct CanvasRule {
+    /// What stands before the path of the canvas in the URL of a file.
+    #[default("/fcrepo/rest/".to_owned())]
+    #[serde(with = "As::<Slashed>")]
+    pub rest: String,
+    /// What stands between that path and the name of the file.
+    #[default("/files/".to_owned())]
+    #[serde(with = "As::<Slashed>")]
+    pub files: String,
+    /// What stands before the path in the URL of the canvas.
+    #[default("/iiif-service/fedora/canvas/".to_owned())]
+    #[serde(with = "As::<Slashed>")]
+    pub canvas: String,
+}

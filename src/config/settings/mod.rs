@@ -1,0 +1,141 @@
+//! What the file may say, which is what the program believes: one struct for each section, with all there is to know of a
+//! key at its field: what operators read about it, its default, how it is written (`As`), its least value (`x-min`), and
+//! whether it holds only after a restart (`x-reload`). The schema, the reference, `config show` and the reload read them.
+//!
+//! Durations and sizes are numbers, paths are joined to the folder of the file, and every host name is lower case.
+
+mod admin;
+mod cluster;
+mod heal;
+mod index;
+mod log;
+mod presentation;
+mod route;
+mod server;
+mod source;
+mod tls;
+mod upstream;
+
+use std::path::Path;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::iiif::image_url::ImageBases;
+
+pub use super::addresses::{Listen, UpstreamUrl};
+pub use super::values::{Pattern, Secret};
+pub use admin::Admin;
+pub use cluster::{Cluster, ClusterKind};
+pub use heal::{Heal, MassExpiry, Rung};
+pub use index::{CanvasRule, Index, Store};
+pub use log::{AccessLog, Log, LogClient, LogFormat, Telemetry};
+pub use presentation::{Presentation, Rewrite};
+pub use route::{Route, RouteKind};
+pub use server::{Http2Bounds, LEAST_HEAD, Server, is_among};
+pub use source::{Source, SourceKind};
+pub use tls::{Tls, TlsFiles};
+pub use upstream::{Health, Http2, Timeouts, Upstream};
+
+/// Configuration of iiif-mender. Relative paths are relative to the folder of this file.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+#[schemars(title = "iiif-mender")]
+pub struct Settings {
+    /// The listener that viewers reach.
+    pub server: Server,
+    /// The listener for the people who run it: /livez, /readyz, /metrics.
+    pub admin: Admin,
+    /// Timeouts and bounds that hold for every upstream.
+    pub upstream: Upstream,
+    /// Where requests go. The longest matching prefix wins; it is replaced by the path of `upstream`.
+    pub routes: Vec<Route>,
+    /// Which canvas owns which image.
+    pub index: Index,
+    /// How images are brought back.
+    pub heal: Heal,
+    /// What is done for manifests and canvases on their way.
+    pub presentation: Presentation,
+    /// Another host name than the one written in the manifests.
+    pub rewrite: Rewrite,
+    /// Several iiif-menders that share their work by way of Redis.
+    pub cluster: Cluster,
+    /// How log lines look.
+    pub log: Log,
+    /// Where the spans of requests go.
+    #[schemars(extend("x-reload" = "restart"))]
+    pub telemetry: Telemetry,
+}
+
+impl Settings {
+    /// Where images stand: under the image routes of each host that means us, under their upstreams by whatever name,
+    /// and under the same paths of hosts that nobody named.
+    pub fn image_bases(&self) -> ImageBases {
+        let mut bases = ImageBases::default();
+        let own = self.rewrite.public_url.as_ref().map(|own| own.authority.as_str());
+        let hosts = self.server.public_hosts.iter().map(String::as_str).chain(own);
+        let routes = || self.routes.iter().filter(|route| route.kind == RouteKind::Image);
+        for host in hosts {
+            let is_for = |route: &&Route| route.hosts.is_empty() || route.hosts.iter().any(|own| own == host);
+            for route in routes().filter(is_for) {
+                bases.push(Some(host), &route.prefix);
+            }
+        }
+        for route in routes() {
+            bases.push(Some(route.upstream.authority.as_str()), &route.upstream.path);
+        }
+        let paths = routes().flat_map(|route| [route.prefix.as_str(), route.upstream.path.as_str()]);
+        let mut anywhere: Vec<&str> = paths.filter(|path| *path != "/").collect();
+        anywhere.sort_by_key(|path| std::cmp::Reverse(path.len()));
+        anywhere.dedup();
+        for path in anywhere {
+            bases.push(None, path);
+        }
+        bases
+    }
+
+    /// The route of a request: the longest prefix of `path` among the routes that are for `host`, which is a host
+    /// name in any case, with or without a port. A route's own host without a port stands for every port.
+    pub fn route_of(&self, host: &str, path: &str) -> Option<usize> {
+        // Most routes are for every host.
+        let bare = || host.rsplit_once(':').map_or(host, |(name, _)| name);
+        let is_for = |own: &String| own.eq_ignore_ascii_case(host) || own.eq_ignore_ascii_case(bare());
+        self.routes.iter().position(|route| {
+            path.starts_with(&route.prefix) && (route.hosts.is_empty() || route.hosts.iter().any(is_for))
+        })
+    }
+
+    /// How long a viewer's request on `routes[route]` waits for what.
+    pub fn timeouts(&self, route: usize) -> Timeouts {
+        let (all, own) = (self.upstream.timeouts(), &self.routes[route]);
+        let first_byte = match own.kind {
+            // UPSTREAM: a canvas or a presentation that is built anew takes seconds, a long one minutes.
+            RouteKind::Presentation => self.heal.timeout,
+            RouteKind::Image | RouteKind::Plain => all.first_byte,
+        };
+        Timeouts {
+            connect: own.connect_timeout.unwrap_or(all.connect),
+            first_byte: own.first_byte_timeout.unwrap_or(first_byte),
+            body: own.body_timeout.unwrap_or(all.body),
+        }
+    }
+
+    /// Relative paths begin at `folder`: that of the configuration file, as with nginx, so that a deployment means the
+    /// same wherever it is started from.
+    pub(super) fn resolve(&mut self, folder: &Path) {
+        self.server.tls.iter_mut().for_each(|files| files.resolve(folder));
+        self.admin.resolve(folder);
+        self.upstream.resolve(folder);
+        self.index.resolve(folder);
+        self.cluster.resolve(folder);
+    }
+
+    /// What holds only after a restart stays as it was.
+    pub(super) fn keep_until_restart(&mut self, old: &Self) {
+        self.server.keep_until_restart(&old.server);
+        self.admin.keep_until_restart(&old.admin);
+        self.index.keep_until_restart(&old.index);
+        self.log.keep_until_restart(&old.log);
+        self.telemetry = old.telemetry.clone();
+    }
+}

@@ -1,0 +1,98 @@
+//! `[[routes]]`: where requests go.
+
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::time::Duration;
+
+use http::uri::{Authority, Scheme};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use smart_default::SmartDefault;
+
+use crate::config::addresses::{HostName, Prefix, UpstreamUrl};
+use crate::config::leaf::{As, OneOrMany, Words};
+
+/// `[[routes]]`
+#[derive(Debug, Clone, PartialEq, SmartDefault, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub struct Route {
+    /// Requests whose path starts with this belong here.
+    #[default("/".to_owned())]
+    #[serde(with = "As::<Prefix>")]
+    pub prefix: String,
+    /// Where they go: the prefix is replaced by the path of this URL.
+    #[default(missing())]
+    #[serde(with = "As::<UpstreamUrl>")]
+    pub upstream: UpstreamUrl,
+    /// What it carries: images are healed, presentations are what heals are requested from, plain is passed through.
+    #[serde(with = "As::<RouteKind>")]
+    pub kind: RouteKind,
+    /// Where to connect (host:port) once the upstream's name points at us, or a list of servers; Host and TLS name stay those of the URL.
+    #[serde(with = "As::<OneOrMany<Authority>>", skip_serializing_if = "Vec::is_empty")]
+    pub connect: Vec<Authority>,
+    /// Path by which each of its servers is checked, as set in [upstream.health]; not given: they are judged by real requests alone.
+    #[serde(with = "As::<Option<Prefix>>")]
+    pub health: Option<String>,
+    /// Time for TCP and TLS together, in place of `upstream.connect_timeout`.
+    #[serde(with = "As::<Option<Duration>>")]
+    #[schemars(extend("x-min" = ">0"))]
+    pub connect_timeout: Option<Duration>,
+    /// From the end of a request to the head of its answer, in place of `upstream.first_byte_timeout` (`heal.timeout` on presentation routes).
+    #[serde(with = "As::<Option<Duration>>")]
+    #[schemars(extend("x-min" = ">0"))]
+    pub first_byte_timeout: Option<Duration>,
+    /// The longest silence within a body, in place of `upstream.body_timeout`.
+    #[serde(with = "As::<Option<Duration>>")]
+    #[schemars(extend("x-min" = ">0"))]
+    pub body_timeout: Option<Duration>,
+    /// Send the viewer's Host on instead of the upstream's; X-Forwarded-Host, -Port and -Proto are sent in any case.
+    pub preserve_host: bool,
+    /// Only for requests to these hosts; empty: all.
+    #[serde(with = "As::<Vec<HostName>>")]
+    pub hosts: Vec<String>,
+}
+
+/// Stands in for an upstream that is not given, which is a mistake: no caller ever sees it.
+fn missing() -> UpstreamUrl {
+    UpstreamUrl {
+        scheme: Scheme::HTTP,
+        authority: Authority::from_static("missing.invalid"),
+        path: "/".to_owned(),
+    }
+}
+
+impl Route {
+    /// Tells the servers and the path behind this route, wherever it stands in the list: what is remembered of
+    /// images and canvases is kept under it, and so outlives a reload of the configuration.
+    pub fn mark(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        let UpstreamUrl { scheme, authority, path } = &self.upstream;
+        (scheme.as_str(), authority.as_str(), path).hash(&mut hasher);
+        hasher.finish()
+    }
+
+    /// Whether both lead to the same servers.
+    pub fn shares_servers(&self, other: &Self) -> bool {
+        self.upstream.scheme == other.upstream.scheme
+            && self.upstream.authority == other.upstream.authority
+            && self.connect == other.connect
+    }
+}
+
+/// What a route carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum RouteKind {
+    /// IIIF Image API: 404s are healed.
+    Image,
+    /// IIIF Presentation API: canvases and manifests; heals are requested here.
+    Presentation,
+    /// Anything else: passed through.
+    #[default]
+    Plain,
+}
+
+impl Words for RouteKind {
+    const WHAT: &'static str = "a kind of route";
+    const EXPECTED: &'static str = "a kind of route such as \"image\"";
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("image", Self::Image), ("presentation", Self::Presentation), ("plain", Self::Plain)];
+}

@@ -1,0 +1,89 @@
+//! `[[index.sources]]`: where documents for the index are.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use http::HeaderMap;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use smart_default::SmartDefault;
+
+use crate::config::addresses::{HostName, HttpUrl};
+use crate::config::headers::Headers;
+use crate::config::leaf::As;
+use crate::config::values::Count;
+
+/// `[[index.sources]]`: either a path or a URL.
+#[derive(Debug, Clone, PartialEq, Eq, SmartDefault, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub struct Source {
+    /// A directory (walked for *.json, *.jsonld, both packed by gzip or not, and files named manifest or collection) or a
+    /// file.
+    #[serde(with = "As::<Option<PathBuf>>")]
+    pub path: Option<PathBuf>,
+    /// A manifest, a collection or a stream of changes (IIIF Change Discovery) to fetch.
+    #[serde(with = "As::<Option<HttpUrl>>")]
+    pub url: Option<String>,
+    /// Look at it; false leaves what the index knows from it as it is.
+    #[default(true)]
+    pub enabled: bool,
+    /// How often it is looked at again while serving, in place of index.refresh; "0s": only at the start.
+    #[serde(with = "As::<Option<Duration>>")]
+    pub interval: Option<Duration>,
+    /// How often all its images are looked at while serving, and healed where they are gone; never, when it is not given.
+    #[serde(with = "As::<Option<Duration>>")]
+    pub warm: Option<Duration>,
+    /// Header fields for requests to the URL's own host, such as a key; never sent to any other host.
+    #[serde(with = "As::<Headers>", skip_serializing_if = "HeaderMap::is_empty")]
+    pub headers: HeaderMap,
+    /// Requests at once at most.
+    // UPSTREAM: the service holds two connections per host, and its viewers need them as well.
+    #[default(2)]
+    #[serde(with = "As::<Count>")]
+    #[schemars(extend("x-min" = ">0"))]
+    pub concurrency: usize,
+    /// Requests in a second at most; 0: as many as come.
+    #[default(10)]
+    #[serde(with = "As::<Count>")]
+    pub rate: u32,
+    /// Hosts that its links may lead to, besides its own, the public hosts and those of the routes.
+    #[serde(with = "As::<Vec<HostName>>")]
+    pub hosts: Vec<String>,
+}
+
+/// Where a source is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SourceKind<'a> {
+    /// A directory (walked for what is named as documents are) or a file.
+    Path(&'a Path),
+    /// A manifest, a collection or a stream of changes to fetch.
+    Url(&'a str),
+}
+
+impl Source {
+    /// Keys that only a URL takes.
+    pub(in crate::config) const FOR_URLS: [&str; 4] = ["headers", "concurrency", "rate", "hosts"];
+
+    /// A directory or a file, with defaults.
+    pub fn path(path: impl Into<PathBuf>) -> Self {
+        Self { path: Some(path.into()), ..Self::default() }
+    }
+
+    /// A URL, with defaults.
+    pub fn url(url: impl Into<String>) -> Self {
+        Self { url: Some(url.into()), ..Self::default() }
+    }
+
+    /// Where it is. One that has neither a path nor a URL, or both, is refused before anybody asks.
+    pub fn kind(&self) -> SourceKind<'_> {
+        match &self.url {
+            Some(url) => SourceKind::Url(url),
+            None => SourceKind::Path(self.path.as_deref().unwrap_or(Path::new(""))),
+        }
+    }
+
+    pub(in crate::config) fn resolve(&mut self, folder: &Path) {
+        self.path = self.path.take().map(|path| folder.join(path));
+        self.warm = self.warm.filter(|warm| !warm.is_zero());
+    }
+}
