@@ -112,6 +112,14 @@ impl Reader {
         self.send(Item::Problem(Problem { source, message, is_all_of_it })).await
     }
 
+    /// The units of a document as it was read.
+    pub(super) async fn as_read(&self, named: &Arc<Named>, kind: DocumentKind, canvases: Vec<Canvas>) -> Going {
+        if canvases.is_empty() && kind == DocumentKind::Manifest {
+            return self.problem(&named.uri, NO_CANVAS.to_owned(), false).await;
+        }
+        self.document(named, canvases, |_| None).await
+    }
+
     /// The units of one document. `lacks` tells why a canvas of it is poisoned.
     pub(super) async fn document(
         &self,
@@ -171,7 +179,7 @@ impl Reader {
                             if self.fetch_all && self.healer.may_ask(&named.uri) {
                                 manifests.push((Arc::clone(&named), Arc::new(canvases.clone())));
                             }
-                            self.document(&named, canvases, |_| None).await?;
+                            self.as_read(&named, document.kind, canvases).await?;
                         }
                     }
                 }
@@ -281,8 +289,11 @@ impl Reader {
                 // The index may know it all the same.
                 Err(why) => {
                     self.problem(&member, why, false).await?;
-                    let named = Arc::new(Named { uri: member.clone(), label: None });
-                    self.document(&named, known_canvases(&self.index, &member), |_| None).await?;
+                    let known = known_canvases(&self.index, &member);
+                    if !known.is_empty() {
+                        let named = Arc::new(Named { uri: member.clone(), label: None });
+                        self.document(&named, known, |_| None).await?;
+                    }
                 }
             }
             self.expected.read.fetch_add(1, Ordering::Relaxed);
@@ -290,6 +301,9 @@ impl Reader {
         Ok(())
     }
 }
+
+/// UPSTREAM: built while all its images failed, a manifest is 200 without a canvas (upstream.md "Poison").
+const NO_CANVAS: &str = "it names no canvas: it was built while its images could not be read, or it is empty";
 
 /// What a document calls itself, or where it was read.
 pub(super) fn named(document: &Document, origin: &str) -> Arc<Named> {

@@ -100,7 +100,7 @@ impl Index {
         let Some(newest) = pour(&conn, file).map_err(named)? else { return Ok(false) };
         // From here on nobody writes to the old file any more, until the new one stands in its place.
         let mut conn = Some(conn);
-        self.write(|old| {
+        self.alone(|old| {
             let Some(conn) = conn.take() else {
                 return Err(IndexError::Building { path: file.to_path_buf() });
             };

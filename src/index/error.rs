@@ -84,6 +84,14 @@ pub enum IndexError {
         /// The file.
         path: PathBuf,
     },
+    /// Another process has read for so long that the log cannot be emptied, and must not grow any more.
+    #[error(
+        "{path}: another process has been reading the index for so long that its log is full; nothing is written until that one ends (`fuser {path}` names it), lookups go on"
+    )]
+    LogFull {
+        /// The file.
+        path: PathBuf,
+    },
     /// Another process is building the index.
     #[error(
         "{path}: another `index build` (or a starting `serve`) is at work on this index; wait for it to end"

@@ -295,7 +295,13 @@ impl Index {
     }
 
     /// Writes in one transaction to whatever file is the index then, and forgets the answers in memory.
-    fn write<T>(
+    fn write<T>(&self, change: impl FnMut(&Connection) -> Result<T, IndexError>) -> Result<T, IndexError> {
+        self.store().has_room()?;
+        self.alone(change)
+    }
+
+    /// The same, however long the log is: for who only keeps others from writing.
+    fn alone<T>(
         &self,
         mut change: impl FnMut(&Connection) -> Result<T, IndexError>,
     ) -> Result<T, IndexError> {

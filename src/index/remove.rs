@@ -1,12 +1,9 @@
 //! Forgets a source with all that is known from it.
 
 use super::error::IndexError;
-use super::sources::{is_same, stored};
+use super::sources::{AT_ONCE, is_same, stored};
 use super::{Index, rows, write};
 use crate::config::settings::Source;
-
-/// Documents forgotten in one transaction: others may write in between.
-const AT_ONCE: usize = 100;
 
 /// What became of a source that was to be forgotten.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]

@@ -41,6 +41,9 @@ pub struct Report {
     pub warnings: Vec<Problem>,
 }
 
+/// Documents that vanish in one transaction, or are forgotten: others may write in between, and the log stays short.
+pub(super) const AT_ONCE: usize = 100;
+
 /// How sources are looked at.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
@@ -245,35 +248,51 @@ impl Index {
         options: &Options,
         report: &mut Report,
     ) -> Result<(), IndexError> {
-        let (kept, dropped) = self.write(|conn| {
-            let (mut kept, mut dropped) = (0, 0);
-            for id in gone {
-                // Another process may have refreshed the same source meanwhile.
-                let since: Option<Option<i64>> = conn
-                    .prepare_cached("SELECT vanished FROM manifests WHERE id = ?1 AND source = ?2")?
-                    .query_row(params![id, source], |row| row.get(0))
-                    .optional()?;
-                match since {
-                    None => {}
-                    Some(since) if is_over(since, options) => {
-                        write::remove(conn, &self.names.load(), *id)?;
-                        dropped += 1;
-                    }
-                    Some(since) => {
-                        kept += 1;
-                        if since.is_none() {
-                            conn.prepare_cached("UPDATE manifests SET vanished = ?2 WHERE id = ?1")?
-                                .execute(params![id, now()])?;
-                        }
+        let all: Vec<i64> = gone.iter().copied().collect();
+        for some in all.chunks(AT_ONCE) {
+            let (kept, dropped) = self.write(|conn| {
+                let (mut kept, mut dropped) = (0, 0);
+                for id in some {
+                    match self.vanishes(conn, source, *id, options)? {
+                        None => {}
+                        Some(true) => dropped += 1,
+                        Some(false) => kept += 1,
                     }
                 }
-            }
+                Ok((kept, dropped))
+            })?;
+            report.vanished += kept;
+            report.dropped += dropped;
+        }
+        self.write(|conn| {
             conn.prepare_cached("UPDATE sources SET seen = ?2 WHERE id = ?1")?.execute([source, now()])?;
-            Ok((kept, dropped))
-        })?;
-        report.vanished += kept;
-        report.dropped += dropped;
-        Ok(())
+            Ok(())
+        })
+    }
+
+    /// Notes since when a document is gone, or forgets it; true: it is forgotten. `None`: another process has refreshed the
+    /// same source meanwhile.
+    fn vanishes(
+        &self,
+        conn: &Connection,
+        source: i64,
+        id: i64,
+        options: &Options,
+    ) -> Result<Option<bool>, IndexError> {
+        let since: Option<Option<i64>> = conn
+            .prepare_cached("SELECT vanished FROM manifests WHERE id = ?1 AND source = ?2")?
+            .query_row(params![id, source], |row| row.get(0))
+            .optional()?;
+        let Some(since) = since else { return Ok(None) };
+        if is_over(since, options) {
+            write::remove(conn, &self.names.load(), id)?;
+            return Ok(Some(true));
+        }
+        if since.is_none() {
+            conn.prepare_cached("UPDATE manifests SET vanished = ?2 WHERE id = ?1")?
+                .execute(params![id, now()])?;
+        }
+        Ok(Some(false))
     }
 }
 

@@ -23,7 +23,10 @@ const LONG_LOG: u64 = 4 << 20;
 /// From this size on a writer waits until it can be emptied.
 const LONGEST_LOG: u64 = 12 << 20;
 
-/// A writer that waited in vain, as beside a long export, does not wait again for so long.
+/// From this size on nothing is written before it is emptied: one transaction more must not make it longer than 16 MiB.
+const FULL_LOG: u64 = 14 << 20;
+
+/// A writer that waited in vain, as beside a process that stands still, does not wait again for so long.
 const AFTER_WAITING: Duration = Duration::from_mins(1);
 
 /// One generation, open.
@@ -218,6 +221,20 @@ impl Store {
         self.readers.let_go();
         self.shorten_log(conn);
         Ok(Written::Done(done))
+    }
+
+    /// Refuses where the log is so long that it must not grow any more, because another process has been reading for all
+    /// the time in which it grew: SQLite keeps for that one what was there when it began.
+    pub(super) fn has_room(&self) -> Result<(), IndexError> {
+        if log_looks(&self.file).is_none_or(|(size, _)| size < FULL_LOG) {
+            return Ok(());
+        }
+        let writer = lock(&self.writer);
+        self.check()?;
+        let Some(conn) = writer.as_ref() else { return Ok(()) };
+        let busy = self.checkpoint(conn, Duration::ZERO).map_err(|e| self.wrap(e));
+        let _ = conn.busy_timeout(schema::BUSY);
+        if busy? { Err(IndexError::LogFull { path: self.file.clone() }) } else { Ok(()) }
     }
 
     /// Copies the log into the file and empties it where it grew long.
