@@ -11,15 +11,13 @@ use walkdir::WalkDir;
 use super::sources::Problem;
 use crate::iiif::image_url::ImageBases;
 use crate::iiif::manifest::{self, Canvas, Document, WalkError};
+use crate::upstream::coding::GZIP;
 
 /// Larger files are read in pieces, so that memory does not grow with them.
 const WHOLE: u64 = 8 << 20;
 
 /// Bytes read from a file at once.
 const BUFFER: usize = 64 << 10;
-
-/// What a gzip file begins with (RFC 1952 section 2.3.1).
-const GZIP: &[u8] = &[0x1f, 0x8b];
 
 /// Directories within directories that are followed.
 const DEPTH: usize = 64;

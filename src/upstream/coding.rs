@@ -25,6 +25,9 @@ pub enum Coding {
     Zstd,
 }
 
+/// What all that is packed by `gzip` begins with, and no JSON does (RFC 1952 section 2.3.1).
+pub(crate) const GZIP: &[u8; 2] = &[0x1f, 0x8b];
+
 /// The largest window of `zstd` that is read (RFC 9659 section 3).
 const ZSTD_WINDOW: u64 = 8 << 20;
 

@@ -1,5 +1,6 @@
 //! Manifests that are hosted elsewhere and indexed from files are served here, with images that heal.
 
+use std::io::Write as _;
 use std::path::Path;
 
 use http::Method;
@@ -22,7 +23,7 @@ fn stored(world: &World) -> usize {
 }
 
 /// Adds a file to the sources and has them looked at.
-async fn adds(world: &World, name: &str, text: &str) {
+async fn adds(world: &World, name: &str, text: impl AsRef<[u8]>) {
     let before = stored(world);
     std::fs::write(world.folder.path().join("manifests").join(name), text).expect("a file");
     world
@@ -96,6 +97,36 @@ async fn without_another_host_a_stored_manifest_is_its_file_byte_for_byte() {
     assert_eq!((options.status, options.header("access-control-allow-origin")), (204, "*"));
     let posted = world.client.send(Method::POST, &world.url(&path), &[]).await.expect("an answer");
     assert_eq!((posted.status, posted.header("allow")), (405, "GET, HEAD, OPTIONS"));
+}
+
+#[tokio::test]
+async fn a_manifest_that_is_packed_or_in_another_coding_is_served_as_text() {
+    for more in ["", "\nrewrite.public_url = https://iiif.example.edu", "\npresentation.max_body = 1KiB"] {
+        let world = world(more).await;
+        let p3 = world.bed.manifest_json_p3("obj/book");
+        let mut expected = p3.clone();
+        if more.contains("example.edu") {
+            expected = p3.replace("https://api.library.tamu.edu", "https://iiif.example.edu");
+        }
+        let mut packing = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        packing.write_all(p3.as_bytes()).expect("memory");
+        let packed = packing.finish().expect("memory");
+        adds(&world, "p3.json.gz", &packed).await;
+        let path = path_of(&world, "obj/book").await;
+        let answer = get(&world, &path).await;
+        if more.contains("max_body") {
+            // It is not held to be unpacked, but says what it is.
+            assert_eq!((answer.header("content-encoding"), &*answer.body), ("gzip", &*packed), "{more}");
+            continue;
+        }
+        assert_eq!((answer.text(), answer.header("content-encoding")), (expected.clone(), ""), "{more}");
+        let head = world.client.send(Method::HEAD, &world.url(&path), &[]).await.expect("an answer");
+        assert_eq!((head.status, head.header("content-encoding")), (200, ""), "{more}");
+        let wide = p3.encode_utf16().flat_map(u16::to_le_bytes);
+        let wide: Vec<u8> = [0xff, 0xfe].into_iter().chain(wide).collect();
+        std::fs::write(world.folder.path().join("manifests/p3.json.gz"), wide).expect("a file");
+        assert_eq!(get(&world, &path).await.text(), expected, "{more}");
+    }
 }
 
 #[tokio::test]

@@ -127,6 +127,23 @@ async fn a_collection_is_walked_through_every_kind_of_link_and_each_document_is_
 }
 
 #[tokio::test]
+async fn a_packed_file_is_read_although_its_server_does_not_say_that_it_is_packed() {
+    let origin = Origin::start(|seen| {
+        let mut packing = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        packing.write_all(manifest("a", &["a"]).to_string().as_bytes()).expect("memory");
+        let packed = packing.finish().expect("memory");
+        let kind = if seen.path().ends_with("2") { "application/json" } else { "application/gzip" };
+        Origin::answer(200, &[("content-type", kind)], Flow::sized(packed))
+    });
+    for path in ["/a.json.gz", "/a2"] {
+        let bench = Bench::new();
+        let report = bench.refresh(&source(&origin, path)).await;
+        assert_eq!((report.problems, report.images), (Vec::new(), 1), "{path}");
+        assert_eq!(bench.owners("a"), ["https://x.test/canvas/a/0"]);
+    }
+}
+
+#[tokio::test]
 async fn collections_without_an_end_are_left_at_a_depth_and_what_was_known_there_stays() {
     let origin = Origin::start(|seen| {
         let deeper = format!("{}{}x", here(seen), seen.path());
