@@ -17,7 +17,8 @@ use super::{Named, Unit};
 use crate::config::Settings;
 use crate::heal::Healer;
 use crate::iiif::manifest::{Canvas, Document, DocumentKind};
-use crate::index::documents::{self, Found};
+use crate::index::sources::directory::{self, Found};
+use crate::index::sources::problem::DOCUMENT_NAMES;
 use crate::index::{Index, IndexError};
 
 /// What reading brings.
@@ -113,7 +114,12 @@ impl Reader {
     }
 
     /// The units of a document as it was read.
-    pub(super) async fn as_read(&self, named: &Arc<Named>, kind: DocumentKind, canvases: Vec<Canvas>) -> Going {
+    pub(super) async fn as_read(
+        &self,
+        named: &Arc<Named>,
+        kind: DocumentKind,
+        canvases: Vec<Canvas>,
+    ) -> Going {
         if canvases.is_empty() && kind == DocumentKind::Manifest {
             return self.problem(&named.uri, NO_CANVAS.to_owned(), false).await;
         }
@@ -144,13 +150,13 @@ impl Reader {
 
     async fn path(&self, text: &str, path: PathBuf) -> Going {
         let is_file = path.is_file();
-        let find = move || documents::find(&path).collect::<Vec<_>>();
+        let find = move || directory::find(&path).collect::<Vec<_>>();
         let mut found = tokio::task::spawn_blocking(find).await.map_err(|_| Stopped)?;
         let all = found.len();
         found.retain(|found| !matches!(found, Found::PassedOver));
         self.expected.documents.fetch_add(u64::try_from(found.len()).unwrap_or(0), Ordering::Relaxed);
         if found.is_empty() {
-            let why = format!("none of its {all} files is a document by its name: {}", documents::NAMES);
+            let why = format!("none of its {all} files is a document by its name: {}", DOCUMENT_NAMES);
             return self.problem(text, why, true).await;
         }
         let mut manifests = Vec::new();
@@ -365,7 +371,7 @@ fn export(index: &Index, out: &mpsc::Sender<Item>) -> Result<(), IndexError> {
 
 fn read_file(path: &Path, index: &Index) -> Result<(Document, Vec<Canvas>), String> {
     let mut canvases = Vec::new();
-    let read = documents::read(path, &index.image_bases(), &mut |canvas| canvases.push(canvas));
+    let read = directory::read(path, &index.image_bases(), &mut |canvas| canvases.push(canvas));
     read.map(|read| (read.document, canvases)).map_err(|problem| match (problem.line, problem.column) {
         (Some(line), Some(column)) => {
             format!("not JSON: {} at line {line} column {column}", problem.message)

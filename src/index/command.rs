@@ -9,15 +9,17 @@ use indicatif::{HumanCount, HumanDuration, ProgressBar, ProgressStyle};
 use serde::Serialize;
 use tokio::runtime::{Builder, Runtime};
 
-use super::files::Manners;
-use super::press::{self, PressError};
-use super::sources::{Options, Problem, Report, is_same};
-use super::{Index, IndexError};
 use crate::cluster::Cluster;
 use crate::config::Settings;
 use crate::config::settings::{Source, Store};
 use crate::iiif::CanvasUrl;
 use crate::iiif::canvas::uri;
+use crate::index::learn::file_urls::Manners;
+use crate::index::shared::publisher;
+use crate::index::shared::publisher::PressError;
+use crate::index::sources::problem::Problem;
+use crate::index::sources::{Options, Report, is_same};
+use crate::index::{Index, IndexError};
 use crate::observe::Metrics;
 use crate::upstream::TlsError;
 use crate::upstream::fetch::Web;
@@ -218,7 +220,7 @@ async fn publish(settings: &Settings) -> Result<(), PressError> {
     let mut joined = cluster.changes();
     let patience = settings.cluster.connect_timeout * 3;
     let _ = tokio::time::timeout(patience, joined.wait_for(|joined| *joined)).await;
-    press::publish(&index, &cluster, settings.cluster.edition_max).await.map(drop)
+    publisher::publish(&index, &cluster, settings.cluster.edition_max).await.map(drop)
 }
 
 fn tell_aside(aside: &Path) {
@@ -296,7 +298,7 @@ fn learn_files(
 fn told(
     json: bool,
     out: &mut dyn Write,
-    work: impl FnOnce(super::sources::Progress<'_>) -> Result<Report, IndexError>,
+    work: impl FnOnce(crate::index::sources::Progress<'_>) -> Result<Report, IndexError>,
 ) -> Result<Exit, CommandError> {
     let started = Instant::now();
     let bar = spinner();

@@ -5,10 +5,11 @@ use std::path::PathBuf;
 
 use rusqlite::{Connection, Row, params};
 
-use super::error::IndexError;
-use super::sources::stored;
-use super::{Index, schema, write};
 use crate::config::settings::Source;
+use crate::index::Index;
+use crate::index::sources::stored;
+use crate::index::store::error::IndexError;
+use crate::index::store::{schema, writer};
 
 /// What the index holds, and where.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -221,7 +222,7 @@ fn export_page(conn: &Connection, after: i64, page: &mut Vec<Exported>) -> rusql
         last = Some(row.get(0)?);
         let (canvas, manifest, label): (String, String, Option<String>) =
             (row.get(1)?, row.get(2)?, row.get(3)?);
-        for image in write::read_keys(row.get_ref(4)?.as_str()?) {
+        for image in writer::read_keys(row.get_ref(4)?.as_str()?) {
             let (canvas, manifest, label) = (canvas.clone(), manifest.clone(), label.clone());
             page.push(Exported { image, canvas, manifest, label });
         }

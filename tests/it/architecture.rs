@@ -184,8 +184,9 @@ fn paths_in_braces_are_found_one_by_one() {
     assert_eq!(paths(text), ["super::a::b", "super::a::c::D", "super::e", "crate::f::G::new", "super::"]);
 }
 
-/// Which files of `src/heal` name which. `heal/mod.rs` itself is left out: it is the door, and hands on what they have.
-fn arrows_in_heal() -> BTreeMap<String, Vec<String>> {
+/// Which files of a room name which. Its own `mod.rs` is left out: it is the door, and hands on what they have.
+fn arrows_in(room: &str) -> BTreeMap<String, Vec<String>> {
+    let door = format!("{room}/mod.rs");
     let sources = sources();
     let name = |path: &Path| {
         let path = path.with_extension("").to_string_lossy().replace('/', "::");
@@ -193,7 +194,7 @@ fn arrows_in_heal() -> BTreeMap<String, Vec<String>> {
     };
     let files: BTreeMap<_, _> = sources
         .iter()
-        .filter(|(path, _)| path.starts_with("heal") && *path != Path::new("heal/mod.rs"))
+        .filter(|(path, _)| path.starts_with(room) && *path != Path::new(&door) && !is_test(path))
         .map(|(path, text)| (name(path), text))
         .collect();
     let arrows = files.iter().map(|(own, text)| {
@@ -214,10 +215,13 @@ fn arrows_in_heal() -> BTreeMap<String, Vec<String>> {
     arrows.collect()
 }
 
-#[test]
-fn no_file_of_heal_names_one_that_leads_back_to_it() {
-    let mut arrows = arrows_in_heal();
-    assert!(arrows.len() > 40 && arrows.values().flatten().count() > 100, "where are the arrows?");
+/// No file of the room names one that leads back to it. It has so many files and arrows at least.
+fn has_no_circle(room: &str, files: usize, named: usize) {
+    let mut arrows = arrows_in(room);
+    assert!(
+        arrows.len() > files && arrows.values().flatten().count() > named,
+        "where are the arrows of {room}?"
+    );
     // Who names nobody who is left is in no circle.
     loop {
         let left: Vec<_> = arrows.keys().cloned().collect();
@@ -230,6 +234,16 @@ fn no_file_of_heal_names_one_that_leads_back_to_it() {
         }
     }
     assert!(arrows.is_empty(), "a circle is among these, or behind them: {arrows:#?}");
+}
+
+#[test]
+fn no_file_of_heal_names_one_that_leads_back_to_it() {
+    has_no_circle("heal", 40, 100);
+}
+
+#[test]
+fn no_file_of_index_names_one_that_leads_back_to_it() {
+    has_no_circle("index", 30, 60);
 }
 
 /// Files whose code holds one of these words.

@@ -204,7 +204,8 @@ async fn a_canvas_elsewhere_counts_as_ours_where_the_rule_derives_ours_from_its_
     assert_eq!(checked.code, 0, "{}", checked.stdout);
     // Where the rule's canvas is on a host that is not ours, that is the one to name.
     let config = std::fs::read_to_string(batch.file("config.toml")).expect("a configuration");
-    let config = config.replace(r#"public_hosts = ["api.library.tamu.edu"]"#, r#"public_hosts = ["other.test"]"#);
+    let config =
+        config.replace(r#"public_hosts = ["api.library.tamu.edu"]"#, r#"public_hosts = ["other.test"]"#);
     std::fs::write(batch.file("config.toml"), config).expect("a configuration");
     let checked = batch.run(&["check", "--json"]).await;
     let setup = checked.json()["setup"].as_array().expect("findings").clone();

@@ -212,7 +212,11 @@ async fn a_fault_that_comes_and_goes_is_never_taken_for_the_truth() {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         let cured = world.get(&page.presentation_path).await;
-        assert_eq!(cured.text(), world.bed.manifest_json("obj/book"), "closed: {closed}, {poorer} times poorer");
+        assert_eq!(
+            cured.text(),
+            world.bed.manifest_json("obj/book"),
+            "closed: {closed}, {poorer} times poorer"
+        );
         patiently("nobody is waiting", || world.metric("iiif_mender_waiting_viewers") == 0.0).await;
     }
 }

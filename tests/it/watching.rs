@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use iiif_mender::index::Index;
 use iiif_mender::index::command::{Exit, IndexCommand, run};
-use iiif_mender::index::files::Manners;
+use iiif_mender::index::learn::file_urls::Manners;
 use iiif_mender::index::sources::Options;
 use iiif_mender::upstream::fetch::Web;
 use serde_json::{Value, json};

@@ -1,7 +1,7 @@
 //! The history of heals.
 
+use super::super::history::writer::Recorder;
 use super::super::history::{Bounds, Filter, Heal, Page, now_ms};
-use super::super::recorder::Recorder;
 use super::*;
 use crate::observe::Metrics;
 
