@@ -26,6 +26,8 @@ use iiif_mender::config::settings::Source;
 use iiif_mender::iiif::manifest;
 use iiif_mender::index::Index;
 use iiif_mender::index::sources::Options;
+use iiif_mender::index::sources::build::Build;
+use iiif_mender::index::sources::refresh::Refresh;
 use made::{Maker, PAGES, generate, identifier, long, many};
 use testbed::Testbed;
 
@@ -185,7 +187,7 @@ fn build(folder: &Path, path: &Path, images: u64) {
     let mut maker = folder.join("made").exists().then(|| Maker::begin(&manifests, images));
     // The reader is a hundred documents ahead at most, and waits while more are made.
     let mut making = (0.0, 0.0);
-    let report = index.build(&sources, &Options::default(), &mut |report, _| {
+    let report = Build::new(&index, &Options::default()).run(&sources, &mut |report, _| {
         let Some(maker) = maker.as_mut().filter(|maker| maker.is_due(report.files)) else { return };
         let (began, used) = (Instant::now(), processor_seconds());
         maker.go_on();
@@ -268,7 +270,9 @@ fn serve(folder: &Path, path: &Path) {
         fs::create_dir(&manifests).unwrap();
         bed.write_manifests(&manifests).unwrap();
         let index = Index::open(path, 0).unwrap();
-        index.refresh(&[Source::path(manifests.clone())], &Options::default(), &mut |_, _| {}).unwrap();
+        Refresh::new(&index, &Options::default())
+            .run(&[Source::path(manifests.clone())], &mut |_, _| {})
+            .unwrap();
         drop(index);
         let config = configure(folder, path, &bed);
         let page = bed.page();

@@ -17,9 +17,11 @@ use crate::iiif::canvas::uri;
 use crate::index::learn::file_urls::Manners;
 use crate::index::shared::publisher;
 use crate::index::shared::publisher::PressError;
+use crate::index::sources::build::Build;
 use crate::index::sources::problem::Problem;
-use crate::index::sources::{Options, Report, is_same};
-use crate::index::{Index, IndexError};
+use crate::index::sources::refresh::Refresh;
+use crate::index::sources::{Options, Report, is_same, remove};
+use crate::index::{Index, IndexError, sources};
 use crate::observe::Metrics;
 use crate::upstream::TlsError;
 use crate::upstream::fetch::Web;
@@ -180,8 +182,8 @@ fn work(
     match command {
         IndexCommand::Build { sources } => {
             let mut build = |index: &Index| {
-                index.add(&named(sources, configured))?;
-                told(json, out, |progress| index.build(configured, &options, progress))
+                sources::add(&index, &named(sources, configured))?;
+                told(json, out, |progress| Build::new(&index, &options).run(configured, progress))
             };
             match build(&index) {
                 // Only now was the damaged page read: the cure must be one all the same.
@@ -195,13 +197,13 @@ fn work(
         }
         IndexCommand::Add { sources } => {
             let sources = named(sources, configured);
-            index.add(&sources)?;
-            told(json, out, |progress| index.refresh(&sources, &options, progress))
+            sources::add(&index, &sources)?;
+            told(json, out, |progress| Refresh::new(&index, &options).run(&sources, progress))
         }
         IndexCommand::Refresh { sources } => {
             let sources =
                 if sources.is_empty() { index.sources(configured)? } else { named(sources, configured) };
-            told(json, out, |progress| index.refresh(&sources, &options, progress))
+            told(json, out, |progress| Refresh::new(&index, &options).run(&sources, progress))
         }
         IndexCommand::Remove { sources } => {
             remove(&index, &named(sources, configured), configured, json, out)
@@ -237,7 +239,7 @@ fn remove(
     let bar = spinner();
     let mut all = Vec::new();
     for source in sources {
-        all.push(index.remove(source, configured, &mut |documents| {
+        all.push(remove::remove(index, source, configured, &mut |documents| {
             bar.set_message(format!("{} documents forgotten", HumanCount(documents)));
         })?);
     }

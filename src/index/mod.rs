@@ -15,6 +15,7 @@ use tokio::runtime::Handle;
 use uuid::Uuid;
 
 use crate::config::Settings;
+use crate::config::settings::Source;
 use crate::iiif::identifier::uuid_of_file_url;
 use crate::upstream::fetch::Web;
 
@@ -42,9 +43,9 @@ pub use stored::Stored;
 use sources::bases;
 use store::generation::Place;
 use store::keys::{self, Names};
-use store::queries;
 use store::recover::Recovery;
 use store::{Store, Written};
+use store::{queries, rows};
 
 /// How often lookups look whether another process changed the file.
 const LOOK: Duration = Duration::from_millis(200);
@@ -241,6 +242,17 @@ impl Index {
         let key = uuid.to_string();
         let found = store.owners(&key, keys::digest(&key), &self.names.load())?;
         Ok(found.into_iter().find_map(|owned| owned.carried).map(|carried| carried.url))
+    }
+
+    /// Whether it knows no document yet.
+    pub fn is_empty(&self) -> Result<bool, IndexError> {
+        Ok(self.read(|conn| rows::number_of_documents(conn, 1))? == 0)
+    }
+
+    /// The configured sources and the added ones, but for those that are switched off.
+    pub fn sources(&self, configured: &[Source]) -> Result<Vec<Source>, IndexError> {
+        let all = self.read(|conn| sources::with_added(conn, configured))?;
+        Ok(all.into_iter().map(|(source, _)| source).filter(|source| source.enabled).collect())
     }
 
     /// Remembers the file behind a UUID; refused unless the URL's own UUID is this one.

@@ -1,5 +1,6 @@
 //! Manifests that are hosted elsewhere and indexed from files are served here, with images that heal.
 
+use iiif_mender::index::sources::refresh::update;
 use std::io::Write as _;
 use std::path::Path;
 
@@ -28,8 +29,7 @@ async fn adds(world: &World, name: &str, text: impl AsRef<[u8]>) {
     std::fs::write(world.folder.path().join("manifests").join(name), text).expect("a file");
     world
         .app
-        .index
-        .update(&sources(world), &iiif_mender::index::sources::Options::default(), &mut |_, _| {})
+        .update(&index, &sources(world), &iiif_mender::index::sources::Options::default(), &mut |_, _| {})
         .expect("an index");
     patiently("it is indexed", || stored(world) > before).await;
 }

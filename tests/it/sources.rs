@@ -8,6 +8,8 @@ use std::time::Duration;
 use http::Response;
 use iiif_mender::config::settings::{Settings, Source};
 use iiif_mender::index::Index;
+use iiif_mender::index::sources::build::Build;
+use iiif_mender::index::sources::refresh::Refresh;
 use iiif_mender::index::sources::{Options, Report};
 use iiif_mender::upstream::fetch::Web;
 use serde_json::{Value, json};
@@ -45,13 +47,13 @@ impl Bench {
 
     async fn refresh_with(&self, source: &Source, grace: Duration) -> Report {
         let (index, source) = (Arc::clone(&self.index), source.clone());
-        let look = move || index.refresh(&[source], &Options { grace }, &mut |_, _| {});
+        let look = move || Refresh::new(&index, &Options { grace }).run(&[source], &mut |_, _| {});
         tokio::task::spawn_blocking(look).await.expect("no panic").expect("an index")
     }
 
     async fn build(&self, source: &Source) -> Report {
         let (index, source) = (Arc::clone(&self.index), source.clone());
-        let look = move || index.build(&[source], &Options::default(), &mut |_, _| {});
+        let look = move || Build::new(&index, &Options::default()).run(&[source], &mut |_, _| {});
         tokio::task::spawn_blocking(look).await.expect("no panic").expect("an index")
     }
 

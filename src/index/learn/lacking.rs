@@ -46,12 +46,7 @@ impl<'c> Carried<'c> {
 }
 
 /// Those of the known images that none of the canvases has, `most` at most.
-pub(in crate::index) fn among(
-    names: &Names,
-    known: Vec<String>,
-    canvases: &[Canvas],
-    most: usize,
-) -> Vec<String> {
+pub(crate) fn among(names: &Names, known: Vec<String>, canvases: &[Canvas], most: usize) -> Vec<String> {
     if known.is_empty() {
         return known;
     }
@@ -88,14 +83,14 @@ impl Index {
     }
 
     /// The images of all documents that call themselves so, each once.
-    pub(in crate::index) fn known_images(&self, uri: &str) -> Result<Vec<String>, IndexError> {
+    pub(crate) fn known_images(&self, uri: &str) -> Result<Vec<String>, IndexError> {
         let mut met = HashSet::new();
         let keys = self.known_canvases(uri)?.into_iter().flat_map(|canvas| canvas.images);
         Ok(keys.filter(|key| met.insert(key.clone())).collect())
     }
 
     /// The canvases of all documents that call themselves so, one document after the other.
-    pub(in crate::index) fn known_canvases(&self, uri: &str) -> Result<Vec<Canvas>, IndexError> {
+    pub(crate) fn known_canvases(&self, uri: &str) -> Result<Vec<Canvas>, IndexError> {
         self.look();
         let store = self.store();
         let mut known = Vec::new();
@@ -125,7 +120,7 @@ fn documents_called(conn: &Connection, uri: &str) -> rusqlite::Result<Vec<i64>> 
 }
 
 /// Notes that what was learned by this name is proven to be all there is: what its sources said before counts no more.
-pub(in crate::index) fn believe(conn: &Connection, uri: &str) -> rusqlite::Result<()> {
+pub(crate) fn believe(conn: &Connection, uri: &str) -> rusqlite::Result<()> {
     let mut insert = conn.prepare_cached("INSERT OR REPLACE INTO marks (name, value) VALUES (?1, ?2)")?;
     insert.execute(params![mark(uri), now().to_string()]).map(drop)
 }
@@ -136,7 +131,7 @@ fn mark(uri: &str) -> String {
 }
 
 /// The images of a document, in order.
-pub(in crate::index) fn keys_of_document(conn: &Connection, id: i64) -> rusqlite::Result<Vec<String>> {
+pub(crate) fn keys_of_document(conn: &Connection, id: i64) -> rusqlite::Result<Vec<String>> {
     Ok(canvases_of_document(conn, id)?.into_iter().flat_map(|canvas| canvas.images).collect())
 }
 

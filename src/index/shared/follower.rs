@@ -9,6 +9,7 @@ use tokio::task::spawn_blocking;
 use crate::cluster::{Cluster, Learned, News};
 use crate::config::Settings;
 use crate::config::settings::Store;
+use crate::index::sources::refresh::Refresh;
 use crate::index::sources::{Options, Report};
 use crate::index::{Index, IndexError};
 use crate::observe::Metrics;
@@ -89,7 +90,7 @@ impl Follower {
                 return index.is_edition(None).map(|()| Report::default());
             }
             let sources = index.sources(&settings.index.sources)?;
-            index.refresh(&sources, &Options { grace: settings.index.grace }, &mut |_, _| {})
+            Refresh::new(&index, &Options { grace: settings.index.grace }).run(&sources, &mut |_, _| {})
         });
         if let Ok(Err(error)) = read.await {
             tracing::warn!(%error, "the sources cannot be read again");

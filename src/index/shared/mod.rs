@@ -2,4 +2,4 @@
 
 pub mod follower;
 pub mod publisher;
-pub(in crate::index) mod snapshot;
+pub(crate) mod snapshot;

@@ -15,10 +15,9 @@ use serde::{Deserialize, Serialize};
 use crate::cluster::Edition;
 use crate::iiif::identifier::uuid_of_file_url;
 use crate::iiif::manifest::{Canvas, Document};
-use crate::index::sources::build;
 use crate::index::store::error::IndexError;
 use crate::index::store::writer::{Facts, Writer};
-use crate::index::store::{schema, writer};
+use crate::index::store::{next_generation, schema, writer};
 use crate::index::{Index, history, now};
 
 /// Lines are gathered up to this before they are packed: some 100 KiB then, which go in one command.
@@ -88,10 +87,7 @@ impl Packer<'_> {
 
 impl Index {
     /// Hands out the index in chunks, until `send` says no; true: all of it.
-    pub(in crate::index) fn write_edition(
-        &self,
-        send: &mut dyn FnMut(Vec<u8>) -> bool,
-    ) -> Result<bool, IndexError> {
+    pub(crate) fn write_edition(&self, send: &mut dyn FnMut(Vec<u8>) -> bool) -> Result<bool, IndexError> {
         let conn = self.apart()?;
         let mut packer = Packer { plain: Vec::new(), send, goes_on: true };
         let mut run = || -> rusqlite::Result<()> {
@@ -116,13 +112,13 @@ impl Index {
 
     /// Reads an edition into a new generation and swaps it in; look-ups go on meanwhile. What was learned here and the
     /// history stay. False: a chunk is not to be had, and nothing was changed.
-    pub(in crate::index) fn read_edition(
+    pub(crate) fn read_edition(
         &self,
         edition: &Edition,
         chunk: &mut dyn FnMut(&str) -> Option<Vec<u8>>,
     ) -> Result<bool, IndexError> {
         let mut is_whole = true;
-        let done = self.anew(|conn, file| {
+        let done = next_generation::make(self, |conn, file| {
             let (newest, whole) = self.fill_from(conn, file, edition, chunk)?;
             is_whole = whole;
             // An edition without a part of it is none.
@@ -154,7 +150,7 @@ impl Index {
         let old = schema::open_reader(&self.file())?;
         old.execute_batch("BEGIN")?;
         let newest = schema::number(&old, "SELECT ifnull(max(id), 0) FROM manifests")?;
-        build::carry_traffic(&old, conn, &mut writer)?;
+        next_generation::carry_traffic(&old, conn, &mut writer)?;
         history::carry_over(&old, conn)?;
         writer.load()?;
         for (mark, value) in [("edition", Some(&edition.name)), ("fleet", edition.position.as_ref())] {
@@ -164,7 +160,7 @@ impl Index {
     }
 
     /// The edition that was read here last, or published from here.
-    pub(in crate::index) fn edition(&self) -> Result<Option<String>, IndexError> {
+    pub(crate) fn edition(&self) -> Result<Option<String>, IndexError> {
         self.read(|conn| {
             let mut mark = conn.prepare_cached("SELECT value FROM marks WHERE name = 'edition'")?;
             mark.query_row([], |row| row.get(0)).optional().map(Option::flatten)
@@ -172,7 +168,7 @@ impl Index {
     }
 
     /// Remembers which edition this is; `None`: whichever there is, is read again.
-    pub(in crate::index) fn is_edition(&self, name: Option<&str>) -> Result<(), IndexError> {
+    pub(crate) fn is_edition(&self, name: Option<&str>) -> Result<(), IndexError> {
         self.write(|conn| {
             conn.execute("INSERT OR REPLACE INTO marks (name, value) VALUES ('edition', ?1)", [name])?;
             Ok(())
@@ -180,7 +176,7 @@ impl Index {
     }
 
     /// Something that is another when any document is: cheap, and told too often rather than too seldom.
-    pub(in crate::index) fn looks(&self) -> Result<(i64, i64, i64), IndexError> {
+    pub(crate) fn looks(&self) -> Result<(i64, i64, i64), IndexError> {
         self.read(|conn| {
             let sql = "SELECT count(*), ifnull(max(id), 0), count(vanished) FROM manifests";
             conn.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
@@ -235,7 +231,7 @@ fn read_line(
         Line::Source(kind, location, added) => *source = writer::source_row(conn, &kind, &location, added)?,
         Line::Canvas(id, label, images) => writer.canvas(&Canvas { id, label, images })?,
         Line::Document(told) => {
-            let kind = build::kind_of(&told.kind);
+            let kind = writer::kind_of(&told.kind);
             let document = Document { kind, id: Some(told.uri), label: told.label, ..Document::default() };
             let facts = Facts {
                 source: *source,

@@ -57,29 +57,28 @@ impl Index {
         let names = self.names.load();
         names.images.in_service_id(url).map(|identifier| identifier.key().into_owned())
     }
+}
 
-    /// Makes the next look at each document a reading, where the index was read by other bases: by those of an older
-    /// version, whose keys were the last segments alone, or of another configuration.
-    pub(in crate::index) fn is_read_by_these_bases(&self) -> Result<(), IndexError> {
-        let own = text(&self.names.load().images);
-        let known = self.read(known)?;
-        if known.as_deref() == Some(&own) {
-            return Ok(());
-        }
-        self.write(|conn| {
-            // What nobody can read again stays as it is: learned documents, and what vanished.
-            conn.execute(
-                "UPDATE manifests SET size = NULL, modified = NULL, etag = NULL, last_modified = NULL, hash = NULL",
-                [],
-            )?;
-            conn.execute("INSERT OR REPLACE INTO marks (name, value) VALUES (?1, ?2)", params![NAME, own])?;
-            Ok(())
-        })
+/// Makes the next look at each document a reading, where the index was read by other bases: by those of an older version,
+/// whose keys were the last segments alone, or of another configuration.
+pub(crate) fn are_those_of(index: &Index) -> Result<(), IndexError> {
+    let own = text(&index.names.load().images);
+    if index.read(known)?.as_deref() == Some(&own) {
+        return Ok(());
     }
+    index.write(|conn| {
+        // What nobody can read again stays as it is: learned documents, and what vanished.
+        conn.execute(
+            "UPDATE manifests SET size = NULL, modified = NULL, etag = NULL, last_modified = NULL, hash = NULL",
+            [],
+        )?;
+        conn.execute("INSERT OR REPLACE INTO marks (name, value) VALUES (?1, ?2)", params![NAME, own])?;
+        Ok(())
+    })
 }
 
 /// Notes that an index was read by these bases.
-pub(in crate::index) fn note(conn: &Connection, bases: &ImageBases) -> rusqlite::Result<()> {
+pub(crate) fn note(conn: &Connection, bases: &ImageBases) -> rusqlite::Result<()> {
     conn.execute("INSERT OR REPLACE INTO marks (name, value) VALUES (?1, ?2)", params![NAME, text(bases)])
         .map(drop)
 }

@@ -8,7 +8,7 @@ use serde::Deserialize;
 /// The stream itself, or one page of it.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(in crate::index) struct Page {
+pub(crate) struct Page {
     #[serde(rename = "type", alias = "@type")]
     kind: Option<serde_json::Value>,
     last: Option<Link>,
@@ -20,7 +20,7 @@ pub(in crate::index) struct Page {
 /// A link to something: its URL, or an object with an id.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(transparent)]
-pub(in crate::index) struct Link(serde_json::Value);
+pub(crate) struct Link(serde_json::Value);
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
@@ -35,13 +35,13 @@ struct Activity {
 
 /// What a stream asks for, the newest change of each document only.
 #[derive(Debug, Default)]
-pub(in crate::index) struct Changes {
+pub(crate) struct Changes {
     /// Documents to fetch.
-    pub(in crate::index) fetch: Vec<String>,
+    pub(crate) fetch: Vec<String>,
     /// Documents that are no more.
-    pub(in crate::index) gone: Vec<String>,
+    pub(crate) gone: Vec<String>,
     /// When the newest change was made, as the stream writes it.
-    pub(in crate::index) newest: Option<String>,
+    pub(crate) newest: Option<String>,
     named: HashSet<String>,
     /// Changes up to then are known, in unix nanoseconds.
     watermark: Option<i128>,
@@ -50,7 +50,7 @@ pub(in crate::index) struct Changes {
 }
 
 impl Link {
-    pub(in crate::index) fn url(&self) -> Option<&str> {
+    pub(crate) fn url(&self) -> Option<&str> {
         self.0.as_str().or_else(|| self.text("id")).or_else(|| self.text("@id"))
     }
 
@@ -65,7 +65,7 @@ impl Link {
 
 impl Page {
     /// Reads a stream; `None`: this is something else.
-    pub(in crate::index) fn stream(body: &[u8]) -> Option<Self> {
+    pub(crate) fn stream(body: &[u8]) -> Option<Self> {
         let page: Self = serde_json::from_slice(body).ok()?;
         let kind = page.kind.as_ref()?;
         let is = |kind: &serde_json::Value| kind.as_str().is_some_and(|kind| kind == "OrderedCollection");
@@ -73,34 +73,34 @@ impl Page {
     }
 
     /// Reads one page.
-    pub(in crate::index) fn read(body: &[u8]) -> Result<Self, serde_json::Error> {
+    pub(crate) fn read(body: &[u8]) -> Result<Self, serde_json::Error> {
         serde_json::from_slice(body)
     }
 
     /// The newest page.
-    pub(in crate::index) fn last(&self) -> Option<&str> {
+    pub(crate) fn last(&self) -> Option<&str> {
         self.last.as_ref()?.url()
     }
 
     /// The page before this one.
-    pub(in crate::index) fn prev(&self) -> Option<&str> {
+    pub(crate) fn prev(&self) -> Option<&str> {
         self.prev.as_ref()?.url()
     }
 }
 
 impl Changes {
     /// All changes after `watermark`, which is a time as [`Changes::newest`] tells it.
-    pub(in crate::index) fn since(watermark: Option<&str>) -> Self {
+    pub(crate) fn since(watermark: Option<&str>) -> Self {
         Self { watermark: watermark.and_then(time), ..Self::default() }
     }
 
     /// Takes in one page, newest change first. `false`: nothing older matters.
-    pub(in crate::index) fn take(&mut self, page: &Page) -> bool {
+    pub(crate) fn take(&mut self, page: &Page) -> bool {
         page.items.iter().rev().all(|activity| self.activity(activity))
     }
 
     /// Documents named so far.
-    pub(in crate::index) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.named.len()
     }
 

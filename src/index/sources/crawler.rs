@@ -18,8 +18,10 @@ use crate::index::Index;
 use crate::index::sources::Options;
 use crate::index::sources::change_discovery::Link as Linked;
 use crate::index::sources::change_discovery::{Changes, Page};
+use crate::index::sources::event::Event;
 use crate::index::sources::http_client::{Answer, Asker, Reading, Validators};
 use crate::index::sources::problem::Problem;
+use crate::index::store::writer::Facts;
 
 /// Collections within collections that are followed.
 const DEPTH: usize = 16;
@@ -30,46 +32,23 @@ const DOCUMENTS: usize = 500_000;
 /// Documents that wait for the writer.
 const QUEUE: usize = 16;
 
-/// What a walk tells, as it goes.
-#[derive(Debug)]
-pub(in crate::index) enum Found {
-    /// A document, new or changed.
-    Document(String, Box<Reading>),
-    /// A document that is as it was.
-    Unchanged(String, Validators),
-    /// A document that lost images: what the index knows is kept for the grace.
-    Poorer(String, Problem),
-    /// A document that could not be had: what the index knows is kept.
-    Failed(String, Problem),
-    /// The source says that this document is no more.
-    Gone(String),
-    /// Some part of the source could not be seen.
-    Incomplete(Problem),
-    /// Only changes are told: what is not mentioned is as it was.
-    OnlyChanges,
-    /// The walk is over, and nothing was left out but what was said to be.
-    End,
-}
-
-impl Index {
-    /// Starts to walk a source; `None`: nothing can be fetched here.
-    pub(in crate::index) fn crawl(
-        &self,
-        source: &Source,
-        url: &str,
-        options: &Options,
-    ) -> Option<mpsc::Receiver<Found>> {
-        let (web, handle) = self.web.load_full().as_deref().cloned()?;
-        let (send, found) = mpsc::channel(QUEUE);
-        let (source, url, options) = (source.clone(), url.to_owned(), *options);
-        let store = self.store();
-        handle.spawn(async move {
-            let asker = Asker::new(&web, &source, &url, options, store);
-            // The writer may be gone: then nobody asks any more.
-            let _ = Walk::new(&asker, &send).run().await;
-        });
-        Some(found)
-    }
+/// Starts to walk a source; `None`: nothing can be fetched here.
+pub(crate) fn walk(
+    index: &Index,
+    source: &Source,
+    url: &str,
+    options: &Options,
+) -> Option<mpsc::Receiver<Event>> {
+    let (web, handle) = index.web.load_full().as_deref().cloned()?;
+    let (send, events) = mpsc::channel(QUEUE);
+    let (source, url, options) = (source.clone(), url.to_owned(), *options);
+    let store = index.store();
+    handle.spawn(async move {
+        let asker = Asker::new(&web, &source, &url, options, store);
+        // The writer may be gone: then nobody asks any more.
+        let _ = Walk::new(&asker, &send).run().await;
+    });
+    Some(events)
 }
 
 /// The writer went away.
@@ -78,7 +57,7 @@ struct Left;
 /// One walk.
 struct Walk<'a> {
     asker: &'a Asker,
-    send: &'a mpsc::Sender<Found>,
+    send: &'a mpsc::Sender<Event>,
     queue: VecDeque<Link>,
     seen: HashSet<String>,
     /// Hosts that a link led to and that are not followed.
@@ -96,7 +75,7 @@ struct Link {
 }
 
 impl<'a> Walk<'a> {
-    fn new(asker: &'a Asker, send: &'a mpsc::Sender<Found>) -> Self {
+    fn new(asker: &'a Asker, send: &'a mpsc::Sender<Event>) -> Self {
         Self {
             asker,
             send,
@@ -116,21 +95,28 @@ impl<'a> Walk<'a> {
         match self.asker.document(&home, known.as_ref()).await {
             Answer::Read(reading) => {
                 if let Some(stream) = reading.body.as_deref().and_then(Page::stream) {
-                    let watermark = known.and_then(|known| known.validators.last_modified);
+                    let watermark = known.and_then(|known| known.facts.last_modified);
                     self.changes(&stream, watermark, reading).await?;
                 } else {
                     self.read(Link { url: home, depth: 0 }, reading).await?;
                     self.walk().await?;
                 }
             }
-            Answer::Failed { problem, .. } => self.tell(Found::Incomplete(problem)).await?,
+            Answer::Failed { problem, .. } => self.tell(Event::Incomplete(Some(problem))).await?,
             other => self.found(home, other).await?,
         }
-        self.tell(Found::End).await
+        self.tell(Event::End).await
     }
 
-    async fn tell(&self, found: Found) -> Result<(), Left> {
-        self.send.send(found).await.map_err(|_| Left)
+    async fn tell(&self, event: Event) -> Result<(), Left> {
+        self.send.send(event).await.map_err(|_| Left)
+    }
+
+    async fn document(&self, url: String, reading: Box<Reading>) -> Result<(), Left> {
+        let Reading { document, canvases, validators, hash, .. } = *reading;
+        self.tell(Event::Canvases(canvases)).await?;
+        let facts = Facts { hash: Some(hash), ..validators.of(url) };
+        self.tell(Event::Document(Box::new((document, facts)))).await
     }
 
     /// Visits what is queued, and what that leads to.
@@ -152,7 +138,7 @@ impl<'a> Walk<'a> {
                 Answer::Read(reading) => self.read(link, reading).await?,
                 // What it led to before was not seen now.
                 Answer::Failed { problem, .. } if was_collection => {
-                    self.tell(Found::Incomplete(problem)).await?;
+                    self.tell(Event::Incomplete(Some(problem))).await?;
                 }
                 other => self.found(link.url, other).await?,
             }
@@ -161,12 +147,12 @@ impl<'a> Walk<'a> {
 
     async fn found(&mut self, url: String, answer: Answer) -> Result<(), Left> {
         let found = match answer {
-            Answer::Read(reading) => Found::Document(url, reading),
-            Answer::Unchanged(validators) => Found::Unchanged(url, validators),
-            Answer::Poorer(problem) => Found::Poorer(url, problem),
+            Answer::Read(reading) => return self.document(url, reading).await,
+            Answer::Unchanged(validators) => Event::Unchanged(Box::new(validators.of(url))),
+            Answer::Poorer(problem) => Event::Poorer(url, problem),
             Answer::Failed { problem, is_gone } => {
                 self.lost |= !is_gone;
-                Found::Failed(url, problem)
+                Event::Failed(url, problem)
             }
         };
         self.tell(found).await
@@ -179,7 +165,7 @@ impl<'a> Walk<'a> {
             let hint = "name the URL of a IIIF manifest, a collection or a stream of changes; what the index knows \
                         from there is kept";
             let problem = Problem::answer(&self.asker.shown(&link.url), message, hint);
-            return self.tell(Found::Failed(link.url, problem)).await;
+            return self.tell(Event::Failed(link.url, problem)).await;
         }
         let mut links = reading.document.members.clone();
         if let Some(body) =
@@ -187,7 +173,7 @@ impl<'a> Walk<'a> {
         {
             links.extend(further_pages(body));
         }
-        self.tell(Found::Document(link.url, reading)).await?;
+        self.document(link.url, reading).await?;
         for url in links {
             self.enqueue(&url, link.depth + 1).await?;
         }
@@ -205,7 +191,7 @@ impl<'a> Walk<'a> {
                 format!("{shown} leads there, but it is no URL to fetch"),
                 "only http and https URLs of plain characters are fetched; correct the collection",
             );
-            return self.tell(Found::Failed(url.to_owned(), problem)).await;
+            return self.tell(Event::Failed(url.to_owned(), problem)).await;
         };
         if self.seen.contains(url) {
             return Ok(());
@@ -219,7 +205,7 @@ impl<'a> Walk<'a> {
                 format!("it leads to {}, such as {}", parsed.authority, self.asker.shown(url)),
                 "links to another host are followed only if it stands in the source's `hosts`",
             );
-            return self.tell(Found::Failed(url.to_owned(), problem)).await;
+            return self.tell(Event::Failed(url.to_owned(), problem)).await;
         }
         if depth > DEPTH {
             return self.too_deep(&shown).await;
@@ -238,7 +224,7 @@ impl<'a> Walk<'a> {
         }
         let message = format!("collections lie within collections, more than {DEPTH} deep");
         let hint = "what lies deeper is not read: name a collection further inside as a source of its own";
-        self.tell(Found::Incomplete(Problem::answer(shown, message, hint))).await
+        self.tell(Event::Incomplete(Some(Problem::answer(shown, message, hint)))).await
     }
 
     async fn too_long(&mut self, shown: &str) -> Result<(), Left> {
@@ -247,7 +233,7 @@ impl<'a> Walk<'a> {
         }
         let message = format!("it leads to more than {DOCUMENTS} documents");
         let hint = "the others are not read: name collections further inside as sources of their own";
-        self.tell(Found::Incomplete(Problem::answer(shown, message, hint))).await
+        self.tell(Event::Incomplete(Some(Problem::answer(shown, message, hint)))).await
     }
 
     /// Follows a stream of changes back to what is known, then visits what changed.
@@ -257,11 +243,11 @@ impl<'a> Walk<'a> {
         watermark: Option<String>,
         mut reading: Box<Reading>,
     ) -> Result<(), Left> {
-        self.tell(Found::OnlyChanges).await?;
+        self.tell(Event::OnlyChanges).await?;
         let mut changes = Changes::since(watermark.as_deref());
         self.pages(stream, &mut changes).await?;
         for url in std::mem::take(&mut changes.gone) {
-            self.tell(Found::Gone(url)).await?;
+            self.tell(Event::Gone(url)).await?;
         }
         for url in std::mem::take(&mut changes.fetch) {
             self.enqueue(&url, 1).await?;
@@ -272,7 +258,7 @@ impl<'a> Walk<'a> {
         reading.document =
             Document { id: reading.document.id, label: reading.document.label, ..Document::default() };
         reading.validators = Validators { etag: None, last_modified: reached };
-        self.tell(Found::Document(self.asker.home().to_owned(), reading)).await
+        self.document(self.asker.home().to_owned(), reading).await
     }
 
     async fn pages(&mut self, stream: &Page, changes: &mut Changes) -> Result<(), Left> {
@@ -294,7 +280,7 @@ impl<'a> Walk<'a> {
                 Ok(page) => page,
                 Err(problem) => {
                     self.lost = true;
-                    return self.tell(Found::Incomplete(problem)).await;
+                    return self.tell(Event::Incomplete(Some(problem))).await;
                 }
             };
             next = if changes.take(&page) { page.prev().map(str::to_owned) } else { None };

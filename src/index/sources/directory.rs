@@ -26,13 +26,13 @@ const DEPTH: usize = 64;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Looks {
     /// Bytes.
-    pub(in crate::index) size: i64,
+    pub(crate) size: i64,
     /// Unix nanoseconds.
-    pub(in crate::index) modified: i64,
+    pub(crate) modified: i64,
 }
 
 impl Looks {
-    pub(in crate::index) fn of(path: &Path) -> io::Result<Self> {
+    pub(crate) fn of(path: &Path) -> io::Result<Self> {
         std::fs::metadata(path).map(|found| Self::from_metadata(&found))
     }
 
@@ -47,8 +47,8 @@ impl Looks {
 #[derive(Debug)]
 pub(crate) struct Reading {
     pub(crate) document: Document,
-    pub(in crate::index) looks: Looks,
-    pub(in crate::index) hash: [u8; 32],
+    pub(crate) looks: Looks,
+    pub(crate) hash: [u8; 32],
 }
 
 /// What a look into a directory finds.
@@ -85,7 +85,7 @@ pub(crate) fn find(path: &Path) -> impl Iterator<Item = Found> {
 
 /// Whether a file's name is that of a document: by its ending, packed or not, or the whole of it, as the last part of a
 /// manifest's URL is where a server's documents were mirrored.
-pub(in crate::index) fn is_document(path: &Path) -> bool {
+pub(crate) fn is_document(path: &Path) -> bool {
     let Some(name) = path.file_name().and_then(|name| name.to_str()) else { return false };
     let name = name.to_ascii_lowercase();
     let name = name.strip_suffix(".gz").unwrap_or(&name);
@@ -126,7 +126,7 @@ pub(crate) fn read(
 }
 
 /// BLAKE3 of a file, as [`read`] would tell it.
-pub(in crate::index) fn hash(path: &Path) -> io::Result<[u8; 32]> {
+pub(crate) fn hash(path: &Path) -> io::Result<[u8; 32]> {
     let mut hasher = blake3::Hasher::new();
     io::copy(&mut File::open(path)?, &mut hasher)?;
     Ok(hasher.finalize().into())

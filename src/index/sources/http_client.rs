@@ -5,28 +5,29 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::{StatusCode, header};
-use rusqlite::{Connection, OptionalExtension, params};
 use tokio::sync::{Mutex, watch};
 use tokio::time::{Instant, Interval, MissedTickBehavior, sleep_until};
 
 use crate::config::Settings;
 use crate::config::settings::Source;
 use crate::iiif::CanvasUrl;
-use crate::iiif::image_url::ImageBases;
 use crate::iiif::manifest::{self, Canvas, Document, DocumentKind};
 use crate::index::learn::lacking;
 use crate::index::learn::lacking::keys_of_document;
+use crate::index::now;
+use crate::index::sources::event::Known;
 use crate::index::sources::problem::Problem;
 use crate::index::sources::{Options, is_over};
 use crate::index::store::Store;
 use crate::index::store::keys::Names;
+use crate::index::store::writer::Facts;
 use crate::upstream::fetch::{Ask, FetchError, Fetched, Fetcher, Web, retry_after, without_query};
 
 const ACCEPT: &str = "application/ld+json, application/json;q=0.9, */*;q=0.1";
 
 /// What asking for a URL brought.
 #[derive(Debug)]
-pub(in crate::index) enum Answer {
+pub(crate) enum Answer {
     /// A document, new or changed.
     Read(Box<Reading>),
     /// It is as the index knows it; with the validators to ask with next time.
@@ -39,58 +40,32 @@ pub(in crate::index) enum Answer {
 
 /// A document that was fetched.
 #[derive(Debug)]
-pub(in crate::index) struct Reading {
-    pub(in crate::index) document: Document,
-    pub(in crate::index) canvases: Vec<Canvas>,
-    pub(in crate::index) validators: Validators,
-    pub(in crate::index) hash: [u8; 32],
+pub(crate) struct Reading {
+    pub(crate) document: Document,
+    pub(crate) canvases: Vec<Canvas>,
+    pub(crate) validators: Validators,
+    pub(crate) hash: [u8; 32],
     /// The body, where it may have more to tell than a manifest has: collections and what is nothing of IIIF's.
-    pub(in crate::index) body: Option<Bytes>,
+    pub(crate) body: Option<Bytes>,
 }
 
 /// `ETag` and `Last-Modified`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(in crate::index) struct Validators {
-    pub(in crate::index) etag: Option<String>,
-    pub(in crate::index) last_modified: Option<String>,
+pub(crate) struct Validators {
+    pub(crate) etag: Option<String>,
+    pub(crate) last_modified: Option<String>,
 }
 
-/// A URL as the index knows it.
-#[derive(Debug, Clone)]
-pub(in crate::index) struct Known {
-    pub(in crate::index) id: i64,
-    pub(in crate::index) kind: String,
-    pub(in crate::index) images: i64,
-    pub(in crate::index) validators: Validators,
-    pub(in crate::index) hash: Option<[u8; 32]>,
-    pub(in crate::index) vanished: Option<i64>,
-}
-
-/// What the index knows of a URL of the source at `location`.
-pub(in crate::index) fn known(
-    conn: &Connection,
-    location: &str,
-    url: &str,
-) -> rusqlite::Result<Option<Known>> {
-    conn.prepare_cached(
-        "SELECT m.id, m.kind, m.images, m.etag, m.last_modified, m.hash, m.vanished
-         FROM sources s JOIN manifests m ON m.source = s.id WHERE s.location = ?1 AND m.origin = ?2",
-    )?
-    .query_row(params![location, url], |row| {
-        Ok(Known {
-            id: row.get(0)?,
-            kind: row.get(1)?,
-            images: row.get(2)?,
-            validators: Validators { etag: row.get(3)?, last_modified: row.get(4)? },
-            hash: row.get(5)?,
-            vanished: row.get(6)?,
-        })
-    })
-    .optional()
+impl Validators {
+    /// How a document at this URL looks with them.
+    pub(crate) fn of(self, url: String) -> Facts {
+        let Self { etag, last_modified } = self;
+        Facts { origin: url, etag, last_modified, seen: now(), ..Facts::default() }
+    }
 }
 
 /// Asks for the documents of one source.
-pub(in crate::index) struct Asker {
+pub(crate) struct Asker {
     fetcher: Fetcher,
     settings: Arc<Settings>,
     source: Source,
@@ -104,13 +79,7 @@ pub(in crate::index) struct Asker {
 }
 
 impl Asker {
-    pub(in crate::index) fn new(
-        web: &Web,
-        source: &Source,
-        home: &str,
-        options: Options,
-        store: Arc<Store>,
-    ) -> Self {
+    pub(crate) fn new(web: &Web, source: &Source, home: &str, options: Options, store: Arc<Store>) -> Self {
         Self {
             fetcher: web.fetcher(),
             settings: web.settings(),
@@ -123,11 +92,11 @@ impl Asker {
         }
     }
 
-    pub(in crate::index) fn home(&self) -> &str {
+    pub(crate) fn home(&self) -> &str {
         &self.home
     }
 
-    pub(in crate::index) fn concurrency(&self) -> usize {
+    pub(crate) fn concurrency(&self) -> usize {
         self.source.concurrency.max(1)
     }
 
@@ -135,7 +104,7 @@ impl Asker {
     ///
     /// SECURITY: a collection is somebody else's text, and we stand inside the library's network. It leads to its
     /// own host, to hosts that mean us, to those of our routes, and to those that the source names.
-    pub(in crate::index) fn may_follow(&self, url: &CanvasUrl<'_>) -> bool {
+    pub(crate) fn may_follow(&self, url: &CanvasUrl<'_>) -> bool {
         let home = CanvasUrl::parse(&self.home).is_some_and(|home| url.authority_is(home.authority));
         let mut named = self.source.hosts.iter().chain(&self.settings.server.public_hosts);
         let mut routes = self.settings.routes.iter();
@@ -144,19 +113,22 @@ impl Asker {
     }
 
     /// SECURITY: the source's own URL may carry a key in its query, and then its further pages do as well.
-    pub(in crate::index) fn shown(&self, url: &str) -> String {
+    pub(crate) fn shown(&self, url: &str) -> String {
         if self.home.contains('?') { without_query(url) } else { url.to_owned() }
     }
 
     /// What the index knows of a URL. An index that cannot answer knows nothing.
-    pub(in crate::index) fn known(&self, url: &str) -> Option<Known> {
-        self.store.read(|conn| known(conn, &self.home, url)).ok().flatten()
+    pub(crate) fn known(&self, url: &str) -> Option<Known> {
+        self.store.read(|conn| Known::find(conn, &self.home, url)).ok().flatten()
     }
 
     /// Asks for a document. One that has links to follow is read whole, whether it changed or not.
-    pub(in crate::index) async fn document(&self, url: &str, known: Option<&Known>) -> Answer {
+    pub(crate) async fn document(&self, url: &str, known: Option<&Known>) -> Answer {
         let known = known.filter(|known| known.kind != "collection" && known.kind != "other");
-        let validators = known.map(|known| known.validators.clone()).unwrap_or_default();
+        let validators = known.map_or_else(Validators::default, |known| Validators {
+            etag: known.facts.etag.clone(),
+            last_modified: known.facts.last_modified.clone(),
+        });
         let fetched = match self.fetch(url, &validators).await {
             Ok(fetched) => fetched,
             Err(failed) => return failed,
@@ -170,17 +142,15 @@ impl Asker {
             let last_modified = given.last_modified.or(validators.last_modified);
             return Answer::Unchanged(Validators { etag, last_modified });
         }
-        let (known, shown, options) = (known.cloned(), self.shown(url), self.options);
-        let (bases, names, store) =
-            (self.settings.image_bases(), Names::of(&self.settings), Arc::clone(&self.store));
+        let shown = self.shown(url);
+        let reading = Comparison {
+            names: Names::of(&self.settings),
+            store: Arc::clone(&self.store),
+            known: known.cloned(),
+            options: self.options,
+        };
         // Unpacking and reading many megabytes is nothing for the threads that carry viewers.
-        let read = tokio::task::spawn_blocking(move || {
-            let lacking = |known: &Known, canvases: &[Canvas]| {
-                let keys = store.read(|conn| keys_of_document(conn, known.id)).unwrap_or_default();
-                lacking::among(&names, keys, canvases, usize::MAX)
-            };
-            read(&fetched, &bases, given, known.as_ref(), &lacking, &shown, options)
-        });
+        let read = tokio::task::spawn_blocking(move || reading.read(&fetched, given, &shown));
         read.await.unwrap_or_else(|_| {
             let problem = Problem::answer(&self.shown(url), "reading it was broken off".to_owned(), AGAIN);
             Answer::Failed { problem, is_gone: false }
@@ -188,7 +158,7 @@ impl Asker {
     }
 
     /// The plain body at a URL, whatever it is.
-    pub(in crate::index) async fn body(&self, url: &str) -> Result<Bytes, Problem> {
+    pub(crate) async fn body(&self, url: &str) -> Result<Bytes, Problem> {
         match self.fetch(url, &Validators::default()).await {
             Ok(fetched) => fetched.plain().map_err(|error| self.problem(url, &error)),
             Err(Answer::Failed { problem, .. }) => Err(problem),
@@ -274,47 +244,58 @@ fn hint(status: StatusCode) -> &'static str {
 }
 
 /// Lets so many requests pass in a second; zero: all.
-pub(in crate::index) fn pace(rate: u32) -> Option<Mutex<Interval>> {
+pub(crate) fn pace(rate: u32) -> Option<Mutex<Interval>> {
     let mut every = tokio::time::interval(Duration::from_secs(1).checked_div(rate)?);
     every.set_missed_tick_behavior(MissedTickBehavior::Delay);
     Some(Mutex::new(every))
 }
 
-fn read(
-    fetched: &Fetched,
-    bases: &ImageBases,
-    validators: Validators,
-    known: Option<&Known>,
-    lacking: &dyn Fn(&Known, &[Canvas]) -> Vec<String>,
-    shown: &str,
+/// What a fetched document is compared with.
+struct Comparison {
+    names: Names,
+    store: Arc<Store>,
+    known: Option<Known>,
     options: Options,
-) -> Answer {
-    let failed = |problem| Answer::Failed { problem, is_gone: false };
-    let body = match fetched.plain() {
-        Ok(body) => body,
-        Err(error) => return failed(Problem::answer(shown, error.to_string(), AGAIN)),
-    };
-    let hash: [u8; 32] = blake3::hash(&body).into();
-    if known.is_some_and(|known| known.hash == Some(hash)) {
-        return Answer::Unchanged(validators);
-    }
-    let read = match manifest::read_under(&body, bases) {
-        Ok(read) => read,
-        Err(_) if is_html(fetched, &body) => {
-            let hint = "that may be a login page or a viewer: the URL of the JSON itself is needed, or a key in the \
-                        source's `headers`";
-            return failed(Problem::answer(shown, "it is a web page, not JSON".to_owned(), hint));
+}
+
+impl Comparison {
+    /// Reads what was fetched; `shown`: its URL as it may be told.
+    fn read(&self, fetched: &Fetched, validators: Validators, shown: &str) -> Answer {
+        let failed = |problem| Answer::Failed { problem, is_gone: false };
+        let body = match fetched.plain() {
+            Ok(body) => body,
+            Err(error) => return failed(Problem::answer(shown, error.to_string(), AGAIN)),
+        };
+        let hash: [u8; 32] = blake3::hash(&body).into();
+        if self.known.as_ref().is_some_and(|known| known.facts.hash == Some(hash)) {
+            return Answer::Unchanged(validators);
         }
-        Err(error) => return failed(Problem::broken(shown, &error)),
-    };
-    let (document, canvases) = read;
-    // Something else altogether, such as an error told in JSON, is no document with fewer images.
-    let known = known.filter(|_| document.kind != DocumentKind::Other || !canvases.is_empty());
-    // UPSTREAM: during a fault the canvas service answers 200 with images missing, and keeps that.
-    let missing = known
-        .filter(|known| !is_over(known.vanished, &options))
-        .map_or_else(Vec::new, |known| lacking(known, &canvases));
-    if let (Some(known), Some(example)) = (known, missing.first()) {
+        let (document, canvases) = match manifest::read_under(&body, &self.names.images) {
+            Ok(read) => read,
+            Err(_) if is_html(fetched, &body) => {
+                let hint = "that may be a login page or a viewer: the URL of the JSON itself is needed, or a key in \
+                            the source's `headers`";
+                return failed(Problem::answer(shown, "it is a web page, not JSON".to_owned(), hint));
+            }
+            Err(error) => return failed(Problem::broken(shown, &error)),
+        };
+        // Something else altogether, such as an error told in JSON, is no document with fewer images.
+        let is_document = document.kind != DocumentKind::Other || !canvases.is_empty();
+        if let Some(poorer) = self.poorer(&canvases, shown).filter(|_| is_document) {
+            return Answer::Poorer(poorer);
+        }
+        let body = canvases.is_empty().then_some(body);
+        Answer::Read(Box::new(Reading { document, canvases, validators, hash, body }))
+    }
+
+    /// Whether it lost images.
+    ///
+    /// UPSTREAM: during a fault the canvas service answers 200 with images missing, and keeps that.
+    fn poorer(&self, canvases: &[Canvas], shown: &str) -> Option<Problem> {
+        let known = self.known.as_ref().filter(|known| !is_over(known.facts.vanished, &self.options))?;
+        let keys = self.store.read(|conn| keys_of_document(conn, known.id)).unwrap_or_default();
+        let missing = lacking::among(&self.names, keys, canvases, usize::MAX);
+        let example = missing.first()?;
         let images: usize = canvases.iter().map(|canvas| canvas.images.len()).sum();
         let message = format!(
             "it names {images} images; the index knows {} from there, and {} of those are missing, such as {example}",
@@ -323,10 +304,8 @@ fn read(
         );
         let hint = "the canvas service tells fewer when it was in trouble: ask for the same URL with ?update=true. \
                     If it still says so after [index] grace, it is believed";
-        return Answer::Poorer(Problem::answer(shown, message, hint));
+        Some(Problem::answer(shown, message, hint))
     }
-    let body = canvases.is_empty().then_some(body);
-    Answer::Read(Box::new(Reading { document, canvases, validators, hash, body }))
 }
 
 fn is_html(fetched: &Fetched, body: &[u8]) -> bool {

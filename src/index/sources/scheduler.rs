@@ -10,6 +10,8 @@ use tokio::time::Instant;
 
 use crate::config::Settings;
 use crate::config::settings::{Source, SourceKind};
+use crate::index::sources::build::Build;
+use crate::index::sources::refresh::Refresh;
 use crate::index::sources::watcher::Watch;
 use crate::index::sources::{Options, Report, stored};
 use crate::index::store::recover::PART;
@@ -110,7 +112,9 @@ impl Keeper {
             let (index, source, options) = (Arc::clone(&self.index), source.clone(), self.options());
             let metrics = Arc::clone(&self.metrics);
             looks.spawn(async move {
-                let looked = spawn_blocking(move || index.refresh(&[source], &options, &mut |_, _| {})).await;
+                let looked =
+                    spawn_blocking(move || Refresh::new(&index, &options).run(&[source], &mut |_, _| {}))
+                        .await;
                 if let Ok(looked) = looked {
                     tell(&location, looked, &metrics);
                 }
@@ -126,7 +130,8 @@ impl Keeper {
         let paths: Vec<Source> =
             all.filter(|source| matches!(source.kind, SourceKind::Path(_))).cloned().collect();
         let (index, configured, options) = (Arc::clone(&self.index), paths.clone(), self.options());
-        let built = spawn_blocking(move || index.build(&configured, &options, &mut |_, _| {})).await;
+        let built =
+            spawn_blocking(move || Build::new(&index, &options).run(&configured, &mut |_, _| {})).await;
         if let Ok(Ok(report)) = built {
             tell("all directories", Ok(report), &self.metrics);
             for source in paths {
@@ -141,7 +146,9 @@ impl Keeper {
 
     async fn reread(&self, sources: &[Source], paths: BTreeSet<PathBuf>) {
         let (index, sources, options) = (Arc::clone(&self.index), sources.to_vec(), self.options());
-        let read = spawn_blocking(move || index.reread(&sources, &paths, &options, &mut |_, _| {})).await;
+        let read =
+            spawn_blocking(move || Refresh::new(&index, &options).paths(&sources, &paths, &mut |_, _| {}))
+                .await;
         match read {
             // Somebody wrote what does not concern us.
             Ok(Ok(report)) if report == Report::default() => {}

@@ -14,12 +14,8 @@ use notify_debouncer_full::{DebounceEventResult, Debouncer, RecommendedCache, ne
 use tokio::sync::Notify;
 
 use crate::config::settings::{Source, SourceKind};
-use crate::index::Index;
-use crate::index::sources::directory::Found;
-use crate::index::sources::{Options, Progress, Report, directory, stored};
-use crate::index::store::error::IndexError;
+use crate::index::sources::stored;
 use crate::index::store::readers::lock;
-use crate::index::store::{rows, writer};
 
 /// Changes closer together than this are one.
 const CALM: Duration = Duration::from_millis(250);
@@ -35,7 +31,7 @@ struct Heard {
 }
 
 /// The directories that are watched.
-pub(in crate::index) struct Watch {
+pub(crate) struct Watch {
     debouncer: Option<Debouncer<RecommendedWatcher, RecommendedCache>>,
     heard: Arc<Heard>,
     /// Roots with what they were when the watch began: one that was made anew must be watched anew.
@@ -46,7 +42,7 @@ pub(in crate::index) struct Watch {
 
 impl Watch {
     /// Watches nothing yet.
-    pub(in crate::index) fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let heard = Arc::new(Heard::default());
         let listener = Arc::clone(&heard);
         let debouncer = new_debouncer(CALM, None, move |result| listener.hear(result));
@@ -58,7 +54,7 @@ impl Watch {
 
     /// Watches the directories of these sources, and no others. Those that are new here count as changed, unless
     /// this is the first time.
-    pub(in crate::index) fn follow(&mut self, sources: &[Source], is_first: bool) {
+    pub(crate) fn follow(&mut self, sources: &[Source], is_first: bool) {
         let Some(debouncer) = self.debouncer.as_mut() else { return };
         let wanted: BTreeMap<PathBuf, RecursiveMode> = sources.iter().filter_map(root).collect();
         self.roots.retain(|root, was| {
@@ -91,7 +87,7 @@ impl Watch {
     }
 
     /// Waits until something changed, and tells what.
-    pub(in crate::index) async fn changed(&self) -> BTreeSet<PathBuf> {
+    pub(crate) async fn changed(&self) -> BTreeSet<PathBuf> {
         loop {
             let paths = std::mem::take(&mut *lock(&self.heard.paths));
             if !paths.is_empty() {
@@ -148,65 +144,4 @@ fn root(source: &Source) -> Option<(PathBuf, RecursiveMode)> {
 
 fn identity(path: &Path) -> Option<(u64, u64)> {
     std::fs::metadata(path).ok().map(|found| (found.dev(), found.ino()))
-}
-
-impl Index {
-    /// Looks at these paths again, as far as they belong to one of the sources: each changed file is one
-    /// transaction. What is no longer there has vanished, and is kept for the grace.
-    pub fn reread(
-        &self,
-        sources: &[Source],
-        paths: &BTreeSet<PathBuf>,
-        options: &Options,
-        progress: Progress<'_>,
-    ) -> Result<Report, IndexError> {
-        let mut report = Report::default();
-        for source in sources {
-            let SourceKind::Path(path) = &source.kind else { continue };
-            let root = PathBuf::from(stored(source).1);
-            if paths.iter().any(|path| root.starts_with(path)) {
-                // The whole of it, or what it stands in; a root that is away proves nothing.
-                if root.exists() {
-                    self.refresh_path(source, path, options, &mut report, progress)?;
-                }
-                continue;
-            }
-            let mine: Vec<&PathBuf> = paths.iter().filter(|path| path.starts_with(&root)).collect();
-            if mine.is_empty() || !root.exists() {
-                continue;
-            }
-            let (kind, location) = stored(source);
-            let row = self.write(|conn| Ok(writer::source_row(conn, kind, &location, false)?))?;
-            for path in mine {
-                self.reread_one(row, path, options, &mut report, progress)?;
-            }
-        }
-        Ok(report)
-    }
-
-    fn reread_one(
-        &self,
-        row: i64,
-        path: &Path,
-        options: &Options,
-        report: &mut Report,
-        progress: Progress<'_>,
-    ) -> Result<(), IndexError> {
-        if !path.exists() {
-            let name = path.to_string_lossy();
-            let gone = self.read(|conn| rows::ids_below(conn, row, &name))?;
-            return if gone.is_empty() { Ok(()) } else { self.drop_vanished(row, &gone, options, report) };
-        }
-        if path.is_file() && !directory::is_document(path) {
-            return Ok(());
-        }
-        let mut unseen = BTreeSet::new();
-        // What went away again is told of by the next event.
-        for found in directory::find(path) {
-            let Found::Document(file) = found else { continue };
-            self.refresh_file(row, &file, &mut unseen, report)?;
-            progress(report, &file.to_string_lossy());
-        }
-        Ok(())
-    }
 }

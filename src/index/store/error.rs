@@ -128,7 +128,7 @@ pub enum IndexError {
 
 impl IndexError {
     /// Gives SQLite's error the name of the file and, where there is one, the cure.
-    pub(in crate::index) fn of(path: &Path, error: rusqlite::Error) -> Self {
+    pub(crate) fn of(path: &Path, error: rusqlite::Error) -> Self {
         let path = path.to_path_buf();
         match error.sqlite_error_code() {
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
@@ -154,12 +154,12 @@ impl IndexError {
     }
 
     /// Whether it says that what is in the file is of no use, and not that it cannot be reached.
-    pub(in crate::index) fn is_damage(&self) -> bool {
+    pub(crate) fn is_damage(&self) -> bool {
         matches!(self, Self::Damaged { .. } | Self::Cut { .. })
     }
 
     /// Gives the operating system's error the name of the file.
-    pub(in crate::index) fn io(path: &Path, source: std::io::Error) -> Self {
+    pub(crate) fn io(path: &Path, source: std::io::Error) -> Self {
         let path = path.to_path_buf();
         match source.kind() {
             std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Self::Full { path },

@@ -7,14 +7,14 @@ use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
 /// A hash and the canvas it leads to.
-pub(in crate::index) type Pair = (i64, i64);
+pub(crate) type Pair = (i64, i64);
 
 /// Pairs held in memory before they are written out: 16 MiB.
 const RUN: usize = 1 << 20;
 
 /// Takes pairs in any order and gives them back in order.
 #[derive(Debug)]
-pub(in crate::index) struct Sorter {
+pub(crate) struct Sorter {
     base: PathBuf,
     label: &'static str,
     held: Vec<Pair>,
@@ -36,17 +36,17 @@ impl Drop for Run {
 
 impl Sorter {
     /// Runs are written beside `base`, as `{base}.run-{label}-{number}`.
-    pub(in crate::index) fn new(base: &Path, label: &'static str) -> Self {
+    pub(crate) fn new(base: &Path, label: &'static str) -> Self {
         Self { base: base.to_path_buf(), label, held: Vec::new(), runs: Vec::new(), run: RUN }
     }
 
-    pub(in crate::index) fn push(&mut self, pair: Pair) -> io::Result<()> {
+    pub(crate) fn push(&mut self, pair: Pair) -> io::Result<()> {
         self.held.push(pair);
         if self.held.len() >= self.run { self.spill() } else { Ok(()) }
     }
 
     /// Hands out all pairs in order, equal ones once.
-    pub(in crate::index) fn drain<E: From<io::Error>>(
+    pub(crate) fn drain<E: From<io::Error>>(
         mut self,
         mut each: impl FnMut(Pair) -> Result<(), E>,
     ) -> Result<(), E> {

@@ -26,37 +26,37 @@ const KEPT: usize = 3;
 
 /// Which file a path leads to; unlike the path it tells two generations apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::index) struct Identity {
+pub(crate) struct Identity {
     device: u64,
     inode: u64,
 }
 
 impl Identity {
     /// Of no file.
-    pub(in crate::index) const NONE: Self = Self { device: 0, inode: 0 };
+    pub(crate) const NONE: Self = Self { device: 0, inode: 0 };
 
     /// Of the file that was looked at.
-    pub(in crate::index) fn of(found: &fs::Metadata) -> Self {
+    pub(crate) fn of(found: &fs::Metadata) -> Self {
         Self { device: found.dev(), inode: found.ino() }
     }
 }
 
 /// Where the index lives.
 #[derive(Debug, Clone)]
-pub(in crate::index) struct Place {
+pub(crate) struct Place {
     path: PathBuf,
 }
 
 /// Held while a generation is built; the kernel lets go of it when the process dies.
 #[derive(Debug)]
-pub(in crate::index) struct BuildLock {
+pub(crate) struct BuildLock {
     _file: File,
 }
 
 impl Place {
     /// The index at this path. A link that is not ours (an operator's, to another disk) is followed first,
     /// so that generations are made where the operator wants the data.
-    pub(in crate::index) fn new(path: &Path) -> Self {
+    pub(crate) fn new(path: &Path) -> Self {
         let mut path = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
         for _ in 0..8 {
             let Ok(target) = fs::read_link(&path) else { break };
@@ -69,17 +69,17 @@ impl Place {
     }
 
     /// The path that stays the same over all generations.
-    pub(in crate::index) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
     /// The file behind the path now.
-    pub(in crate::index) fn target(&self) -> Result<PathBuf, IndexError> {
+    pub(crate) fn target(&self) -> Result<PathBuf, IndexError> {
         fs::canonicalize(&self.path).map_err(|error| IndexError::io(&self.path, error))
     }
 
     /// Which file the path leads to now; `None`: to none. One system call.
-    pub(in crate::index) fn identity(&self) -> Result<Option<Identity>, IndexError> {
+    pub(crate) fn identity(&self) -> Result<Option<Identity>, IndexError> {
         match fs::metadata(&self.path) {
             Ok(found) => Ok(Some(Identity::of(&found))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -88,7 +88,7 @@ impl Place {
     }
 
     /// Lets one process build at a time.
-    pub(in crate::index) fn lock(&self) -> Result<BuildLock, IndexError> {
+    pub(crate) fn lock(&self) -> Result<BuildLock, IndexError> {
         let path = self.beside("lock");
         let file = File::create(&path).map_err(|error| IndexError::io(&path, error))?;
         match file.try_lock() {
@@ -99,7 +99,7 @@ impl Place {
     }
 
     /// Makes the empty file of the next generation, and clears away what killed builds left behind.
-    pub(in crate::index) fn next(&self, lock: &BuildLock) -> Result<PathBuf, IndexError> {
+    pub(crate) fn next(&self, lock: &BuildLock) -> Result<PathBuf, IndexError> {
         self.sweep(lock)?;
         let last = self.siblings()?.into_iter().map(|(number, _)| number).max().unwrap_or(0);
         let path = self.beside(&format!("g{}", last.saturating_add(1)));
@@ -108,7 +108,7 @@ impl Place {
     }
 
     /// Makes a complete, closed generation the index, in one step and for good.
-    pub(in crate::index) fn publish(&self, generation: &Path) -> Result<(), IndexError> {
+    pub(crate) fn publish(&self, generation: &Path) -> Result<(), IndexError> {
         let wrap = |error| IndexError::io(&self.path, error);
         File::open(generation).and_then(|file| file.sync_all()).map_err(wrap)?;
         let link = self.beside("link");
@@ -125,7 +125,7 @@ impl Place {
 
     /// Puts a file that is of no use out of the way, under a name with the time; answers where it is now. Of those that
     /// were put aside before the oldest go.
-    pub(in crate::index) fn put_aside(&self, _lock: &BuildLock) -> Result<PathBuf, IndexError> {
+    pub(crate) fn put_aside(&self, _lock: &BuildLock) -> Result<PathBuf, IndexError> {
         let useless = self.target().unwrap_or_else(|_| self.path.clone());
         let aside = self.aside();
         fs::rename(&useless, &aside).map_err(|error| IndexError::io(&useless, error))?;
@@ -142,14 +142,14 @@ impl Place {
     }
 
     /// Whether a build of ours made what the path leads to: then whatever that is, it was an index.
-    pub(in crate::index) fn is_ours(&self) -> bool {
+    pub(crate) fn is_ours(&self) -> bool {
         fs::read_link(&self.path).is_ok_and(|link| number_of(&self.path, link.as_os_str()).is_some())
     }
 
     /// Whether the name is one of a database.
     ///
     /// SECURITY: a path that is a mistake may name any file, and to put that aside would break whoever needs it.
-    pub(in crate::index) fn is_for_databases(&self) -> bool {
+    pub(crate) fn is_for_databases(&self) -> bool {
         let named = self.path.extension().and_then(OsStr::to_str);
         named.is_some_and(|named| matches!(named, "sqlite3" | "sqlite" | "db"))
     }
@@ -181,7 +181,7 @@ impl Place {
     }
 
     /// Removes every generation that the path does not lead to. Who still reads one keeps it until it lets go.
-    pub(in crate::index) fn sweep(&self, _lock: &BuildLock) -> Result<(), IndexError> {
+    pub(crate) fn sweep(&self, _lock: &BuildLock) -> Result<(), IndexError> {
         let current = fs::read_link(&self.path).ok().and_then(|link| number_of(&self.path, link.as_os_str()));
         for (number, path) in self.siblings()? {
             if Some(number) != current {
@@ -230,7 +230,7 @@ impl Place {
     }
 }
 
-pub(in crate::index) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+pub(crate) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = OsString::from(path);
     name.push(suffix);
     PathBuf::from(name)

@@ -34,18 +34,18 @@ impl CanvasRule {
 
 /// What the configuration says about names.
 #[derive(Debug, Clone, Default)]
-pub(in crate::index) struct Names {
-    pub(in crate::index) rule: CanvasRule,
+pub(crate) struct Names {
+    pub(crate) rule: CanvasRule,
     /// What stands before the path of a file, as the canvas service may know it; each ends in `/`.
-    pub(in crate::index) bases: Vec<String>,
+    pub(crate) bases: Vec<String>,
     /// Hosts that mean us.
-    pub(in crate::index) hosts: Vec<String>,
+    pub(crate) hosts: Vec<String>,
     /// Where images stand.
-    pub(in crate::index) images: ImageBases,
+    pub(crate) images: ImageBases,
 }
 
 impl Names {
-    pub(in crate::index) fn of(settings: &Settings) -> Self {
+    pub(crate) fn of(settings: &Settings) -> Self {
         Self {
             rule: settings.index.canvas_rule.clone(),
             bases: settings.index.file_url_bases.clone(),
@@ -55,7 +55,7 @@ impl Names {
     }
 
     /// What a base64 key is called otherwise: by its file as it stands, then under each base.
-    pub(in crate::index) fn carried(&self, key: &str) -> Vec<Carried> {
+    pub(crate) fn carried(&self, key: &str) -> Vec<Carried> {
         let IdentifierKind::FileUrl { url, page } = Identifier::new(key).kind() else { return Vec::new() };
         let rest = CanvasUrl::parse(&url)
             .and_then(|parsed| parsed.path.strip_prefix(&self.rule.rest))
@@ -73,7 +73,7 @@ impl Names {
 
     /// The canvas of a file. Where the canvas service knows the file by a base of its own, the canvas has our
     /// name all the same.
-    pub(in crate::index) fn derive(&self, file_url: &str, page: Option<u32>) -> Option<String> {
+    pub(crate) fn derive(&self, file_url: &str, page: Option<u32>) -> Option<String> {
         let rest = self.bases.iter().find_map(|base| file_url.strip_prefix(base));
         if let (Some(rest), Some(host)) = (rest, self.hosts.first()) {
             let path = self.rule.path(rest)?;
@@ -83,7 +83,7 @@ impl Names {
     }
 
     /// The names under which a canvas may stand: as given, by the other scheme, by each host that means us.
-    pub(in crate::index) fn of_canvas(&self, url: &str) -> Vec<String> {
+    pub(crate) fn of_canvas(&self, url: &str) -> Vec<String> {
         let bare = canvas_name(url.split('#').next().unwrap_or(url));
         let mut names = vec![bare.clone().into_owned()];
         let Some(parsed) = CanvasUrl::parse(&bare) else { return names };
@@ -99,21 +99,21 @@ impl Names {
 
 /// What a key that carries a file URL is called otherwise.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::index) struct Carried {
+pub(crate) struct Carried {
     /// The UUID that the canvas service gives to the file.
-    pub(in crate::index) uuid: Uuid,
+    pub(crate) uuid: Uuid,
     /// The lookup key made of it: `{uuid}` or `{uuid};{page}`.
-    pub(in crate::index) key: String,
+    pub(crate) key: String,
     /// The file, by the URL of which the UUID is made.
-    pub(in crate::index) url: String,
+    pub(crate) url: String,
     /// The file as the key writes it.
-    pub(in crate::index) stands: String,
+    pub(crate) stands: String,
     /// Page of a PDF.
-    pub(in crate::index) page: Option<u32>,
+    pub(crate) page: Option<u32>,
 }
 
 /// The UUID that a key is, and its page.
-pub(in crate::index) fn uuid_of_key(key: &str) -> Option<(Uuid, Option<u32>)> {
+pub(crate) fn uuid_of_key(key: &str) -> Option<(Uuid, Option<u32>)> {
     match Identifier::new(key).kind() {
         IdentifierKind::Uuid { uuid, page } => Some((uuid, page)),
         _ => None,
@@ -128,23 +128,23 @@ fn uuid_key(uuid: Uuid, page: Option<u32>) -> String {
 }
 
 /// The name by which a canvas is looked up: manifests write letters and spaces as they are, clients ask for them encoded.
-pub(in crate::index) fn canvas_name(url: &str) -> Cow<'_, str> {
+pub(crate) fn canvas_name(url: &str) -> Cow<'_, str> {
     uri(url).unwrap_or(Cow::Borrowed(url))
 }
 
 /// The hash under which the store keeps a key or the [name](canvas_name) of a canvas.
-pub(in crate::index) fn hash(text: &str) -> i64 {
+pub(crate) fn hash(text: &str) -> i64 {
     hash_of(digest(text))
 }
 
 /// The same of what has a name already: the first half of it.
-pub(in crate::index) fn hash_of(name: u128) -> i64 {
+pub(crate) fn hash_of(name: u128) -> i64 {
     ((name >> 64) as u64).cast_signed()
 }
 
 /// The name under which memory keeps a key: of one size whatever the key's, and nobody finds two keys with
 /// the same.
-pub(in crate::index) fn digest(text: &str) -> u128 {
+pub(crate) fn digest(text: &str) -> u128 {
     let mut first = [0; 16];
     first.copy_from_slice(&blake3::hash(text.as_bytes()).as_bytes()[..16]);
     u128::from_be_bytes(first)

@@ -13,7 +13,7 @@ use crate::index::store::generation::{Identity, with_suffix};
 
 /// The file as it was mapped.
 #[derive(Debug, Default)]
-pub(in crate::index) struct Shared {
+pub(crate) struct Shared {
     path: PathBuf,
     /// `None`: nothing is mapped.
     identity: Option<Identity>,
@@ -23,7 +23,7 @@ pub(in crate::index) struct Shared {
 
 impl Shared {
     /// What connections to `file`, which are open, have mapped.
-    pub(in crate::index) fn of(file: &Path) -> Self {
+    pub(crate) fn of(file: &Path) -> Self {
         let path = with_suffix(file, "-shm");
         let found = fs::metadata(&path).ok();
         let length = AtomicU64::new(found.as_ref().map_or(0, fs::Metadata::len));
@@ -31,7 +31,7 @@ impl Shared {
     }
 
     /// Whether somebody cut it. From then on it stays so.
-    pub(in crate::index) fn is_cut(&self) -> bool {
+    pub(crate) fn is_cut(&self) -> bool {
         if self.identity.is_none() || self.is_cut.load(Ordering::Acquire) {
             return self.is_cut.load(Ordering::Acquire);
         }

@@ -13,17 +13,18 @@ use crate::index::store::generation::{Identity, Place};
 use crate::index::store::mapped::Shared;
 use crate::index::store::readers::{Readers, lock};
 
-pub(in crate::index) mod error;
-pub(in crate::index) mod external_sort;
-pub(in crate::index) mod generation;
-pub(in crate::index) mod keys;
-pub(in crate::index) mod mapped;
-pub(in crate::index) mod queries;
-pub(in crate::index) mod readers;
+pub(crate) mod error;
+pub(crate) mod external_sort;
+pub(crate) mod generation;
+pub(crate) mod keys;
+pub(crate) mod mapped;
+pub(crate) mod next_generation;
+pub(crate) mod queries;
+pub(crate) mod readers;
 pub mod recover;
-pub(in crate::index) mod rows;
-pub(in crate::index) mod schema;
-pub(in crate::index) mod writer;
+pub(crate) mod rows;
+pub(crate) mod schema;
+pub(crate) mod writer;
 
 /// Readers at least and at most; a lookup takes some microseconds, so even many workers seldom meet.
 const READERS: (usize, usize) = (4, 8);
@@ -42,7 +43,7 @@ const AFTER_WAITING: Duration = Duration::from_mins(1);
 
 /// One generation, open.
 #[derive(Debug)]
-pub(in crate::index) struct Store {
+pub(crate) struct Store {
     /// Before the connections: it is dropped first.
     shared: Shared,
     /// The file behind the index's path when it was opened.
@@ -80,7 +81,7 @@ fn log_looks(file: &Path) -> LogLooks {
 }
 
 /// What a write was told about the file it writes to.
-pub(in crate::index) enum Written<T> {
+pub(crate) enum Written<T> {
     /// It is done.
     Done(T),
     /// The file was replaced meanwhile; nothing was written.
@@ -90,7 +91,7 @@ pub(in crate::index) enum Written<T> {
 impl Store {
     /// Opens what the path leads to now, making an empty index where there is nothing. `bell` is rung when its file
     /// turns out to be damaged.
-    pub(in crate::index) fn open(place: &Place, bell: &Arc<Notify>) -> Result<Self, IndexError> {
+    pub(crate) fn open(place: &Place, bell: &Arc<Notify>) -> Result<Self, IndexError> {
         loop {
             if place.identity()?.is_none() {
                 schema::create(place.path())?;
@@ -105,7 +106,7 @@ impl Store {
     }
 
     /// An index of nothing, in place of one that cannot be opened.
-    pub(in crate::index) fn absent(place: &Place, bell: &Arc<Notify>) -> Result<Self, IndexError> {
+    pub(crate) fn absent(place: &Place, bell: &Arc<Notify>) -> Result<Self, IndexError> {
         Ok(Self {
             file: place.path().to_path_buf(),
             identity: Identity::NONE,
@@ -169,20 +170,20 @@ impl Store {
 
     /// Whether the file must be opened anew to be seen as it is now: it could not be read with its log (a full
     /// disk, a directory that we may not write to), and somebody wrote since.
-    pub(in crate::index) fn is_outdated(&self) -> bool {
+    pub(crate) fn is_outdated(&self) -> bool {
         self.frozen.is_some_and(|then| log_looks(&self.file) != then)
     }
 
-    pub(in crate::index) fn identity(&self) -> Identity {
+    pub(crate) fn identity(&self) -> Identity {
         self.identity
     }
 
-    pub(in crate::index) fn file(&self) -> &Path {
+    pub(crate) fn file(&self) -> &Path {
         &self.file
     }
 
     /// Whether anything was committed to the file since the last call, by whomever.
-    pub(in crate::index) fn changed(&self) -> Result<bool, IndexError> {
+    pub(crate) fn changed(&self) -> Result<bool, IndexError> {
         self.check()?;
         let watch = lock(&self.watch);
         let version = schema::number(&watch, "PRAGMA data_version").map_err(|e| self.wrap(e))?;
@@ -195,7 +196,7 @@ impl Store {
     }
 
     /// Reads with one of the connections.
-    pub(in crate::index) fn read<T>(
+    pub(crate) fn read<T>(
         &self,
         query: impl FnOnce(&Connection) -> rusqlite::Result<T>,
     ) -> Result<T, IndexError> {
@@ -204,7 +205,7 @@ impl Store {
     }
 
     /// Writes in one transaction, unless the file was replaced.
-    pub(in crate::index) fn write<T>(
+    pub(crate) fn write<T>(
         &self,
         place: &Place,
         change: &mut dyn FnMut(&Connection) -> Result<T, IndexError>,
@@ -236,7 +237,7 @@ impl Store {
 
     /// Refuses where the log is so long that it must not grow any more, because another process has been reading for all
     /// the time in which it grew: SQLite keeps for that one what was there when it began.
-    pub(in crate::index) fn has_room(&self) -> Result<(), IndexError> {
+    pub(crate) fn has_room(&self) -> Result<(), IndexError> {
         if log_looks(&self.file).is_none_or(|(size, _)| size < FULL_LOG) {
             return Ok(());
         }
@@ -281,17 +282,17 @@ impl Store {
     }
 
     /// Whether this is no file at all, see [`Store::absent`].
-    pub(in crate::index) fn is_absent(&self) -> bool {
+    pub(crate) fn is_absent(&self) -> bool {
         self.health.is_absent
     }
 
     /// Why the file is of no use any more, once that was found out.
-    pub(in crate::index) fn damage(&self) -> Option<&str> {
+    pub(crate) fn damage(&self) -> Option<&str> {
         self.health.damage.get().map(String::as_str)
     }
 
     /// SQLite's error with the name of the file; damage is told to who mends it.
-    pub(in crate::index) fn wrap(&self, error: rusqlite::Error) -> IndexError {
+    pub(crate) fn wrap(&self, error: rusqlite::Error) -> IndexError {
         self.noted(IndexError::of(&self.file, error))
     }
 
@@ -304,7 +305,7 @@ impl Store {
     }
 
     /// SQLite may be asked only while what it has mapped is there.
-    pub(in crate::index) fn check(&self) -> Result<(), IndexError> {
+    pub(crate) fn check(&self) -> Result<(), IndexError> {
         if self.shared.is_cut() {
             Err(self.noted(IndexError::Cut { path: self.file.clone() }))
         } else {

@@ -11,25 +11,20 @@ use crate::index::store::{Store, keys, writer};
 use crate::index::{Neighbour, Owner};
 
 /// Owners of one image that are told at most; a placeholder picture can stand on a million canvases.
-pub(in crate::index) const MAX_OWNERS: usize = 8;
+pub(crate) const MAX_OWNERS: usize = 8;
 
 /// Rows looked at to find them: the same canvas may stand in several manifests.
-pub(in crate::index) const MAX_ROWS: i64 = 64;
+pub(crate) const MAX_ROWS: i64 = 64;
 
 /// The rows of a hash, in the order of the table: to sort them by manifest SQLite would make a table of its own for each
 /// look-up, which costs four times as much as to find that there is nothing. Newer manifests have larger canvases.
-pub(in crate::index) const OWNERS: &str = "SELECT c.url, m.uri, c.label, c.keys, m.id, i.canvas FROM images i
+pub(crate) const OWNERS: &str = "SELECT c.url, m.uri, c.label, c.keys, m.id, i.canvas FROM images i
    JOIN canvases c ON c.id = i.canvas JOIN manifests m ON m.id = c.manifest
    WHERE i.hash = ?1 ORDER BY i.canvas DESC LIMIT ?2";
 
 impl Store {
     /// The canvases that own a key, those of the newest manifest first: older ones may name canvases that are gone. `name` is its [`keys::digest`].
-    pub(in crate::index) fn owners(
-        &self,
-        key: &str,
-        name: u128,
-        names: &Names,
-    ) -> Result<Vec<Owned>, IndexError> {
+    pub(crate) fn owners(&self, key: &str, name: u128, names: &Names) -> Result<Vec<Owned>, IndexError> {
         self.read(|conn| {
             let mut all: Vec<(Reverse<i64>, i64, Owned)> = Vec::new();
             let mut select = conn.prepare_cached(OWNERS)?;
@@ -52,7 +47,7 @@ impl Store {
     }
 
     /// The canvas with this [name](keys::canvas_name), as each manifest that has it tells it.
-    pub(in crate::index) fn canvas(&self, url: &str) -> Result<Vec<Owner>, IndexError> {
+    pub(crate) fn canvas(&self, url: &str) -> Result<Vec<Owner>, IndexError> {
         self.read(|conn| {
             let mut found = Vec::new();
             let mut select = conn.prepare_cached(
@@ -71,7 +66,7 @@ impl Store {
     }
 
     /// The canvases that follow this one in the first manifest that has it.
-    pub(in crate::index) fn neighbours(&self, url: &str, n: usize) -> Result<Vec<Neighbour>, IndexError> {
+    pub(crate) fn neighbours(&self, url: &str, n: usize) -> Result<Vec<Neighbour>, IndexError> {
         self.read(|conn| {
             let mut select = conn.prepare_cached(
                 "SELECT c.url, c.id, c.manifest FROM canvas_urls u JOIN canvases c ON c.id = u.canvas
@@ -90,7 +85,7 @@ impl Store {
     }
 
     /// All canvases of a manifest, in order. Of several with the same id the last one read counts.
-    pub(in crate::index) fn manifest_canvases(&self, uri: &str) -> Result<Vec<Neighbour>, IndexError> {
+    pub(crate) fn manifest_canvases(&self, uri: &str) -> Result<Vec<Neighbour>, IndexError> {
         self.read(|conn| {
             let mut select = conn
                 .prepare_cached("SELECT id, first FROM manifests WHERE uri = ?1 ORDER BY id DESC LIMIT 1")?;
@@ -103,7 +98,7 @@ impl Store {
     }
 
     /// A file URL that was learned.
-    pub(in crate::index) fn learned_file(&self, uuid: Uuid) -> Result<Option<String>, IndexError> {
+    pub(crate) fn learned_file(&self, uuid: Uuid) -> Result<Option<String>, IndexError> {
         self.read(|conn| {
             let mut select = conn.prepare_cached("SELECT url FROM files WHERE uuid = ?1")?;
             let mut rows = select.query([uuid.as_bytes()])?;
@@ -114,9 +109,9 @@ impl Store {
 
 /// An owner, and the file that the canvas's own identifier carries.
 #[derive(Debug)]
-pub(in crate::index) struct Owned {
-    pub(in crate::index) owner: Owner,
-    pub(in crate::index) carried: Option<keys::Carried>,
+pub(crate) struct Owned {
+    pub(crate) owner: Owner,
+    pub(crate) carried: Option<keys::Carried>,
 }
 
 fn owner(row: &Row<'_>) -> rusqlite::Result<Owner> {
@@ -134,7 +129,7 @@ fn matches(key: &str, listed: &str, names: &Names) -> Option<Option<keys::Carrie
     carried.find(|carried| carried.key == key).map(Some)
 }
 
-pub(in crate::index) fn canvases(
+pub(crate) fn canvases(
     conn: &Connection,
     from: i64,
     manifest: i64,

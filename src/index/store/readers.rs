@@ -12,7 +12,7 @@ const LONGEST: Duration = Duration::from_secs(1);
 
 /// Connections for reading.
 #[derive(Debug)]
-pub(in crate::index) struct Readers {
+pub(crate) struct Readers {
     shared: Arc<Connections>,
     turn: AtomicUsize,
     /// Lets snapshots go that are older than [`LONGEST`]; `None`: there was no thread to be had, and each read ends its own.
@@ -61,7 +61,7 @@ impl Connections {
 }
 
 impl Readers {
-    pub(in crate::index) fn new(connections: Vec<Connection>) -> Self {
+    pub(crate) fn new(connections: Vec<Connection>) -> Self {
         let all = connections.into_iter().map(|conn| Mutex::new(Reader { conn, snapshot: None })).collect();
         let (commits, has_snapshots) = (AtomicU64::new(0), AtomicBool::new(false));
         let shared = Arc::new(Connections { all, commits, has_snapshots });
@@ -75,7 +75,7 @@ impl Readers {
     }
 
     /// Reads with the first free connection: its pages are warm, and those of the others take no memory.
-    pub(in crate::index) fn read<T>(
+    pub(crate) fn read<T>(
         &self,
         query: impl FnOnce(&Connection) -> rusqlite::Result<T>,
     ) -> rusqlite::Result<T> {
@@ -106,13 +106,13 @@ impl Readers {
     }
 
     /// Lets all snapshots go: those of busy readers as soon as they are asked again.
-    pub(in crate::index) fn let_go(&self) {
+    pub(crate) fn let_go(&self) {
         self.shared.commits.fetch_add(1, Ordering::AcqRel);
         self.shared.let_go();
     }
 
     /// The same, and waits for the busy ones: a look-up takes some microseconds.
-    pub(in crate::index) fn let_all_go(&self) {
+    pub(crate) fn let_all_go(&self) {
         self.shared.commits.fetch_add(1, Ordering::AcqRel);
         self.shared.all.iter().for_each(|reader| lock(reader).let_go());
     }
@@ -147,6 +147,6 @@ fn release(readers: &Weak<Connections>) {
 }
 
 /// A panic while a lock was held leaves at worst a connection whose transaction rolls back.
-pub(in crate::index) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -32,7 +32,7 @@ const CALM: Duration = Duration::from_mins(1);
 
 /// What rooms tell one another of an index that must be begun anew.
 #[derive(Debug)]
-pub(in crate::index) struct Recovery {
+pub(crate) struct Recovery {
     bell: Arc<Notify>,
     /// How often it was begun anew.
     begun: watch::Sender<u64>,
@@ -45,7 +45,7 @@ impl Default for Recovery {
 }
 
 impl Recovery {
-    pub(in crate::index) fn bell(&self) -> &Arc<Notify> {
+    pub(crate) fn bell(&self) -> &Arc<Notify> {
         &self.bell
     }
 }
@@ -90,6 +90,25 @@ impl Index {
             Err(other) => Trouble { why: format!("{why}; and it cannot be put aside: {other}"), aside: None },
         };
         Ok((index, Some(trouble)))
+    }
+
+    /// Opens the index; a damaged one is put aside first, and its new place told.
+    pub fn open_for_build(path: &Path, cache: u64) -> Result<(Self, Option<PathBuf>), IndexError> {
+        match Self::open(path, cache) {
+            Err(IndexError::Damaged { .. }) => {
+                Self::start_over(path, cache).map(|(index, aside)| (index, Some(aside)))
+            }
+            other => other.map(|index| (index, None)),
+        }
+    }
+
+    /// Puts the index aside, which is damaged, and begins an empty one; tells the old one's new place.
+    pub fn start_over(path: &Path, cache: u64) -> Result<(Self, PathBuf), IndexError> {
+        let place = Place::new(path);
+        let lock = place.lock()?;
+        let aside = place.put_aside(&lock)?;
+        drop(lock);
+        Self::open(path, cache).map(|index| (index, aside))
     }
 
     /// Whether there is no file that could be used.

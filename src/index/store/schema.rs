@@ -16,7 +16,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use crate::index::store::error::IndexError;
 
 /// `IIMd` in the file's header: what tells our files from other programs'.
-pub(in crate::index) const APPLICATION_ID: i64 = 0x4949_4d64;
+pub(crate) const APPLICATION_ID: i64 = 0x4949_4d64;
 
 /// One script a version: the first makes version 1. Never change one that was released; add another.
 const MIGRATIONS: &[&str] = &[
@@ -104,11 +104,11 @@ CREATE TABLE marks (                -- where something stood: 'fleet', how far t
 ];
 
 /// How long a writer waits for another one.
-pub(in crate::index) const BUSY: Duration = Duration::from_secs(5);
+pub(crate) const BUSY: Duration = Duration::from_secs(5);
 
 /// Opens the file for writing, making or migrating its tables; the file itself must exist. SQLite may never
 /// create it: a generation that was replaced a moment ago would come back as an empty one.
-pub(in crate::index) fn open_writer(file: &Path) -> Result<Connection, IndexError> {
+pub(crate) fn open_writer(file: &Path) -> Result<Connection, IndexError> {
     let wrap = |error| refused(file, error);
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut conn = Connection::open_with_flags(file, flags).map_err(wrap)?;
@@ -125,20 +125,20 @@ pub(in crate::index) fn open_writer(file: &Path) -> Result<Connection, IndexErro
 }
 
 /// A connection for reading.
-pub(in crate::index) struct Opened {
-    pub(in crate::index) conn: Connection,
+pub(crate) struct Opened {
+    pub(crate) conn: Connection,
     /// It reads the file as it lies there, without its log, and will not see what is written to it.
-    pub(in crate::index) is_frozen: bool,
+    pub(crate) is_frozen: bool,
 }
 
 /// Opens the file for reading, whether or not it will see what is written later.
-pub(in crate::index) fn open_reader(file: &Path) -> Result<Connection, IndexError> {
+pub(crate) fn open_reader(file: &Path) -> Result<Connection, IndexError> {
     open_reader_or_frozen(file).map(|opened| opened.conn)
 }
 
 /// Opens the file for reading. The cache is small and nothing is mapped, because mapped pages count as ours:
 /// the kernel keeps what is hot, and reading a page from there costs about a microsecond.
-pub(in crate::index) fn open_reader_or_frozen(file: &Path) -> Result<Opened, IndexError> {
+pub(crate) fn open_reader_or_frozen(file: &Path) -> Result<Opened, IndexError> {
     let read_only = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let open = |name: &str, flags| {
         let conn = Connection::open_with_flags(name, flags)?;
@@ -175,7 +175,7 @@ pub(in crate::index) fn open_reader_or_frozen(file: &Path) -> Result<Opened, Ind
 }
 
 /// Opens a file that is damaged, to read what can be read: without its log, and without a lock.
-pub(in crate::index) fn open_as_it_lies(file: &Path) -> rusqlite::Result<Connection> {
+pub(crate) fn open_as_it_lies(file: &Path) -> rusqlite::Result<Connection> {
     let flags =
         OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
     Connection::open_with_flags(format!("file:{}?immutable=1", uri_path(&file.to_string_lossy())), flags)
@@ -183,7 +183,7 @@ pub(in crate::index) fn open_as_it_lies(file: &Path) -> rusqlite::Result<Connect
 
 /// Opens an empty file for a bulk load: no journal and no fsync, since nobody sees the file before it is
 /// complete and synced as a whole.
-pub(in crate::index) fn open_bulk(file: &Path) -> Result<Connection, IndexError> {
+pub(crate) fn open_bulk(file: &Path) -> Result<Connection, IndexError> {
     let wrap = |error| IndexError::of(file, error);
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut conn = Connection::open_with_flags(file, flags).map_err(wrap)?;
@@ -227,10 +227,10 @@ fn refused(file: &Path, error: rusqlite::Error) -> IndexError {
 }
 
 /// What a file is said to be that is no index, and no database at all.
-pub(in crate::index) const NOT_SQLITE: &str = "it is not an SQLite file";
+pub(crate) const NOT_SQLITE: &str = "it is not an SQLite file";
 
 /// Whether the tables are those that our statements ask.
-pub(in crate::index) fn check_shape(conn: &Connection, file: &Path) -> Result<(), IndexError> {
+pub(crate) fn check_shape(conn: &Connection, file: &Path) -> Result<(), IndexError> {
     // A file that is read as it lies, and was never migrated, has not all of them.
     let version = number(conn, "PRAGMA user_version").map_err(|error| IndexError::of(file, error))?;
     let asked = [
@@ -248,7 +248,7 @@ pub(in crate::index) fn check_shape(conn: &Connection, file: &Path) -> Result<()
 }
 
 /// An index of nothing, in memory.
-pub(in crate::index) fn open_memory() -> Result<Connection, IndexError> {
+pub(crate) fn open_memory() -> Result<Connection, IndexError> {
     let mut conn = Connection::open_in_memory()?;
     migrate(&mut conn, Path::new("memory"))?;
     Ok(conn)
@@ -272,7 +272,7 @@ fn check_owner(conn: &Connection, file: &Path) -> Result<(), IndexError> {
 }
 
 /// The latest schema that we know.
-pub(in crate::index) fn known_version() -> i64 {
+pub(crate) fn known_version() -> i64 {
     i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX)
 }
 
@@ -293,12 +293,12 @@ fn migrate(conn: &mut Connection, file: &Path) -> Result<(), IndexError> {
 }
 
 /// The one number that a statement answers.
-pub(in crate::index) fn number(conn: &Connection, sql: &str) -> rusqlite::Result<i64> {
+pub(crate) fn number(conn: &Connection, sql: &str) -> rusqlite::Result<i64> {
     conn.query_row(sql, [], |row| row.get(0))
 }
 
 /// Makes an empty file where there is none; `false`: there was one.
-pub(in crate::index) fn create(file: &Path) -> Result<bool, IndexError> {
+pub(crate) fn create(file: &Path) -> Result<bool, IndexError> {
     match OpenOptions::new().write(true).create_new(true).open(file) {
         Ok(_) => Ok(true),
         Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),

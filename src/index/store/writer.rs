@@ -12,37 +12,37 @@ use crate::index::store::keys::Names;
 
 /// Where a document was read, and how it looked there.
 #[derive(Debug, Clone, Default)]
-pub(in crate::index) struct Facts {
+pub(crate) struct Facts {
     /// Row of its source.
-    pub(in crate::index) source: i64,
+    pub(crate) source: i64,
     /// File path or URL.
-    pub(in crate::index) origin: String,
+    pub(crate) origin: String,
     /// Size of the file, bytes.
-    pub(in crate::index) size: Option<i64>,
+    pub(crate) size: Option<i64>,
     /// Modification time of the file, unix nanoseconds.
-    pub(in crate::index) modified: Option<i64>,
+    pub(crate) modified: Option<i64>,
     /// `ETag` of the URL.
-    pub(in crate::index) etag: Option<String>,
+    pub(crate) etag: Option<String>,
     /// `Last-Modified` of the URL; of a stream of changes, when its newest change was made.
-    pub(in crate::index) last_modified: Option<String>,
+    pub(crate) last_modified: Option<String>,
     /// BLAKE3 of its content.
-    pub(in crate::index) hash: Option<[u8; 32]>,
+    pub(crate) hash: Option<[u8; 32]>,
     /// Unix seconds.
-    pub(in crate::index) seen: i64,
+    pub(crate) seen: i64,
     /// Gone from its source since, unix seconds.
-    pub(in crate::index) vanished: Option<i64>,
+    pub(crate) vanished: Option<i64>,
 }
 
 /// What was written for one document, or for many.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(in crate::index) struct Counts {
-    pub(in crate::index) canvases: i64,
-    pub(in crate::index) images: i64,
-    pub(in crate::index) files: i64,
+pub(crate) struct Counts {
+    pub(crate) canvases: i64,
+    pub(crate) images: i64,
+    pub(crate) files: i64,
 }
 
 /// Writes documents one after the other: canvases as they come, then the document itself.
-pub(in crate::index) struct Writer<'c> {
+pub(crate) struct Writer<'c> {
     conn: &'c Connection,
     names: &'c Names,
     pairs: Pairs,
@@ -66,7 +66,7 @@ struct Sorted {
 }
 
 /// The kind's name in the file.
-pub(in crate::index) fn kind_name(kind: DocumentKind) -> &'static str {
+pub(crate) fn kind_name(kind: DocumentKind) -> &'static str {
     match kind {
         DocumentKind::Manifest => "manifest",
         DocumentKind::Sequence => "sequence",
@@ -79,16 +79,12 @@ pub(in crate::index) fn kind_name(kind: DocumentKind) -> &'static str {
 
 impl<'c> Writer<'c> {
     /// Writes in place; the caller holds a write transaction.
-    pub(in crate::index) fn direct(conn: &'c Connection, names: &'c Names) -> rusqlite::Result<Self> {
+    pub(crate) fn direct(conn: &'c Connection, names: &'c Names) -> rusqlite::Result<Self> {
         Self::new(conn, names, Pairs::Direct)
     }
 
     /// Writes in bulk; `file` names the runs of the sort.
-    pub(in crate::index) fn bulk(
-        conn: &'c Connection,
-        names: &'c Names,
-        file: &Path,
-    ) -> rusqlite::Result<Self> {
+    pub(crate) fn bulk(conn: &'c Connection, names: &'c Names, file: &Path) -> rusqlite::Result<Self> {
         let (images, urls) = (Sorter::new(file, "images"), Sorter::new(file, "urls"));
         Self::new(conn, names, Pairs::Sorted(Box::new(Sorted { images, urls, dead: Vec::new() })))
     }
@@ -102,7 +98,7 @@ impl<'c> Writer<'c> {
     }
 
     /// Writes one canvas of the document that `finish` or `abandon` will end.
-    pub(in crate::index) fn canvas(&mut self, canvas: &Canvas) -> Result<(), IndexError> {
+    pub(crate) fn canvas(&mut self, canvas: &Canvas) -> Result<(), IndexError> {
         let id = self.first + self.counts.canvases;
         let keys = serde_json::to_string(&canvas.images).unwrap_or_default();
         self.conn
@@ -125,11 +121,7 @@ impl<'c> Writer<'c> {
     }
 
     /// Ends the document: what stood there under the same source and origin is replaced.
-    pub(in crate::index) fn finish(
-        &mut self,
-        document: &Document,
-        facts: &Facts,
-    ) -> Result<Counts, IndexError> {
+    pub(crate) fn finish(&mut self, document: &Document, facts: &Facts) -> Result<Counts, IndexError> {
         let Counts { canvases, images, files } = self.counts;
         let old = self
             .conn
@@ -168,7 +160,7 @@ impl<'c> Writer<'c> {
     }
 
     /// Takes back the canvases written since the last `finish`. In place, the caller rolls back as well.
-    pub(in crate::index) fn abandon(&mut self) -> Result<(), IndexError> {
+    pub(crate) fn abandon(&mut self) -> Result<(), IndexError> {
         let (from, to) = (self.first, self.first + self.counts.canvases - 1);
         if to >= from {
             self.conn.execute("DELETE FROM canvases WHERE id BETWEEN ?1 AND ?2", params![from, to])?;
@@ -181,7 +173,7 @@ impl<'c> Writer<'c> {
     }
 
     /// Loads the sorted pairs; nothing more can be written after that.
-    pub(in crate::index) fn load(self) -> Result<(), IndexError> {
+    pub(crate) fn load(self) -> Result<(), IndexError> {
         let Pairs::Sorted(sorted) = self.pairs else { return Ok(()) };
         let Sorted { images, urls, dead } = *sorted;
         for (sorter, table) in [(images, "images"), (urls, "canvas_urls")] {
@@ -227,7 +219,7 @@ impl<'c> Writer<'c> {
 }
 
 /// Takes one document out, with all that leads to its canvases.
-pub(in crate::index) fn remove(conn: &Connection, names: &Names, manifest: i64) -> Result<(), IndexError> {
+pub(crate) fn remove(conn: &Connection, names: &Names, manifest: i64) -> Result<(), IndexError> {
     let (first, canvases): (i64, i64) = conn
         .prepare_cached("SELECT first, canvases FROM manifests WHERE id = ?1")?
         .query_row([manifest], |row| Ok((row.get(0)?, row.get(1)?)))?;
@@ -257,13 +249,64 @@ pub(in crate::index) fn remove(conn: &Connection, names: &Names, manifest: i64) 
     Ok(())
 }
 
+/// Copies one document and its canvases.
+pub(crate) fn copy(
+    old: &Connection,
+    writer: &mut Writer<'_>,
+    id: i64,
+    source: i64,
+    vanished: Option<i64>,
+) -> Result<(), IndexError> {
+    let mut select = old.prepare_cached(
+        "SELECT c.url, c.label, c.keys FROM manifests m
+         JOIN canvases c ON c.id BETWEEN m.first AND m.first + m.canvases - 1
+         WHERE m.id = ?1 ORDER BY c.id",
+    )?;
+    let mut rows = select.query([id])?;
+    while let Some(row) = rows.next()? {
+        let images = read_keys(row.get_ref(2)?.as_str().unwrap_or_default());
+        writer.canvas(&Canvas { id: row.get(0)?, label: row.get(1)?, images })?;
+    }
+    let (document, facts) = old
+        .prepare_cached(
+            "SELECT kind, uri, label, origin, size, modified, hash, seen, etag, last_modified
+             FROM manifests WHERE id = ?1",
+        )?
+        .query_row([id], |row| {
+            let kind = kind_of(row.get_ref(0)?.as_str().unwrap_or_default());
+            let document = Document { kind, id: row.get(1)?, label: row.get(2)?, ..Document::default() };
+            let facts = Facts {
+                source,
+                origin: row.get(3)?,
+                size: row.get(4)?,
+                modified: row.get(5)?,
+                hash: row.get(6)?,
+                seen: row.get(7)?,
+                etag: row.get(8)?,
+                last_modified: row.get(9)?,
+                vanished,
+            };
+            Ok((document, facts))
+        })?;
+    writer.finish(&document, &facts)?;
+    Ok(())
+}
+
+pub(crate) fn kind_of(name: &str) -> DocumentKind {
+    use DocumentKind::{Annotations, Canvas, Collection, Manifest, Other, Sequence};
+    [Manifest, Sequence, Canvas, Annotations, Collection]
+        .into_iter()
+        .find(|kind| kind_name(*kind) == name)
+        .unwrap_or(Other)
+}
+
 /// The keys of a canvas as its row holds them.
-pub(in crate::index) fn read_keys(json: &str) -> Vec<String> {
+pub(crate) fn read_keys(json: &str) -> Vec<String> {
     serde_json::from_str(json).unwrap_or_default()
 }
 
 /// The row of a source, made where there is none. `added`: by `index add`; once added, it stays so.
-pub(in crate::index) fn source_row(
+pub(crate) fn source_row(
     conn: &Connection,
     kind: &str,
     location: &str,

@@ -3,6 +3,7 @@
 use super::super::history::writer::Recorder;
 use super::super::history::{Bounds, Filter, Heal, Page, now_ms};
 use super::*;
+use crate::index::sources::build::Build;
 use crate::observe::Metrics;
 
 const BOUNDS: Bounds = Bounds { age: Duration::from_hours(24), rows: 10 };
@@ -80,8 +81,8 @@ fn the_history_is_carried_to_the_next_generation_under_the_same_numbers() {
     for round in 0..3 {
         // Between building and swapping: what was healed meanwhile comes along as well.
         let mut first = true;
-        index
-            .build(&bench.sources(), &Options::default(), &mut |_, _| {
+        Build::new(&index, &Options::default())
+            .run(&bench.sources(), &mut |_, _| {
                 if std::mem::take(&mut first) {
                     elsewhere.record(&[heal(&format!("late-{round}"), now_ms())], BOUNDS).unwrap();
                 }
