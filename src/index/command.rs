@@ -14,7 +14,7 @@ use crate::config::Settings;
 use crate::config::settings::{Source, Store};
 use crate::iiif::CanvasUrl;
 use crate::iiif::canvas::uri;
-use crate::index::learn::file_urls::Manners;
+use crate::index::learn::file_urls::{self, Manners};
 use crate::index::shared::publisher;
 use crate::index::shared::publisher::PressError;
 use crate::index::sources::build::Build;
@@ -272,7 +272,7 @@ fn learn_files(
     out: &mut dyn Write,
 ) -> Result<Exit, CommandError> {
     let bar = spinner();
-    let done = index.learn_files(manners, &mut |done| {
+    let done = file_urls::learn_files(index, manners, &mut |done| {
         bar.set_message(format!("{} asked, {} learned", HumanCount(done.asked), HumanCount(done.learned)));
         bar.inc(1);
     });

@@ -1,5 +1,6 @@
 //! Manifests that are hosted elsewhere and indexed from files are served here, with images that heal.
 
+use iiif_mender::index::learn::Learn;
 use iiif_mender::index::sources::refresh::update;
 use std::io::Write as _;
 use std::path::Path;
@@ -27,10 +28,13 @@ fn stored(world: &World) -> usize {
 async fn adds(world: &World, name: &str, text: impl AsRef<[u8]>) {
     let before = stored(world);
     std::fs::write(world.folder.path().join("manifests").join(name), text).expect("a file");
-    world
-        .app
-        .update(&index, &sources(world), &iiif_mender::index::sources::Options::default(), &mut |_, _| {})
-        .expect("an index");
+    update(
+        &world.app.index,
+        &sources(world),
+        &iiif_mender::index::sources::Options::default(),
+        &mut |_, _| {},
+    )
+    .expect("an index");
     patiently("it is indexed", || stored(world) > before).await;
 }
 
@@ -147,7 +151,7 @@ async fn nothing_but_what_is_indexed_from_files_is_served() {
     let passed = format!("{HOME}/obj/passed.json");
     let learned = world.bed.manifest_json_p3("obj/book").replace(&format!("{HOME}/obj/book.json"), &passed);
     let (document, canvases) = iiif_mender::iiif::manifest::read(learned.as_bytes()).expect("a manifest");
-    world.app.index.learn(&document, &canvases, &passed).expect("it is learned");
+    Learn::new(&world.app.index).document(&document, &canvases, &passed).expect("it is learned");
     let unknown = [
         name("http://localhost/elsewhere.json"),
         name("http://169.254.169.254/latest/meta-data"),

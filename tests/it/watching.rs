@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use iiif_mender::index::Index;
 use iiif_mender::index::command::{Exit, IndexCommand, run};
-use iiif_mender::index::learn::file_urls::Manners;
+use iiif_mender::index::learn::file_urls::{Manners, learn_files};
 use iiif_mender::index::sources::Options;
 use iiif_mender::index::sources::build::Build;
 use iiif_mender::upstream::fetch::Web;
@@ -153,7 +153,7 @@ async fn files_are_learned_while_identifiers_are_alive_and_the_rest_is_asked_for
     let learn = || {
         let index = Arc::clone(&index);
         let manners = Manners { concurrency: 2, rate: 0 };
-        tokio::task::spawn_blocking(move || index.learn_files(manners, &mut |_| {}).expect("an index"))
+        tokio::task::spawn_blocking(move || learn_files(&index, manners, &mut |_| {}).expect("an index"))
     };
     bed.registers_everything();
     let pages = bed.pages();

@@ -102,30 +102,30 @@ impl Index {
         let conn = self.apart()?;
         read(&conn, filter, page).map_err(|error| self.store().wrap(error))
     }
+}
 
-    /// Adds heals to the history in one transaction, and forgets those that are out of bounds.
-    pub fn record(&self, heals: &[Heal], bounds: Bounds) -> Result<(), IndexError> {
-        self.write(|conn| {
-            for heal in heals {
-                insert(conn, None, heal)?;
-            }
-            Ok(prune(conn, bounds)?)
-        })
-    }
+/// Adds heals to the history in one transaction, and forgets those that are out of bounds.
+pub fn record(index: &Index, heals: &[Heal], bounds: Bounds) -> Result<(), IndexError> {
+    index.write(|conn| {
+        for heal in heals {
+            insert(conn, None, heal)?;
+        }
+        Ok(prune(conn, bounds)?)
+    })
+}
 
-    /// Forgets what is out of bounds. Writes only where there is something to forget.
-    pub(in crate::index) fn prune_history(&self, bounds: Bounds) -> Result<(), IndexError> {
-        let is_due = self.read(|conn| {
-            let limits = limits(conn, bounds)?;
-            conn.query_row(
-                "SELECT EXISTS (SELECT 1 FROM heals WHERE at < ?1)
-                     OR EXISTS (SELECT 1 FROM heals WHERE id <= ?2)",
-                limits,
-                |row| row.get(0),
-            )
-        })?;
-        if is_due { self.record(&[], bounds) } else { Ok(()) }
-    }
+/// Forgets what is out of bounds. Writes only where there is something to forget.
+pub(in crate::index) fn prune_history(index: &Index, bounds: Bounds) -> Result<(), IndexError> {
+    let is_due = index.read(|conn| {
+        let limits = limits(conn, bounds)?;
+        conn.query_row(
+            "SELECT EXISTS (SELECT 1 FROM heals WHERE at < ?1)
+                 OR EXISTS (SELECT 1 FROM heals WHERE id <= ?2)",
+            limits,
+            |row| row.get(0),
+        )
+    })?;
+    if is_due { record(index, &[], bounds) } else { Ok(()) }
 }
 
 /// The limits that `bounds` means now: nothing before this time, and no number up to this one.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use crate::index::Index;
-use crate::index::history::{Bounds, Heal, now_ms};
+use crate::index::history::{Bounds, Heal, now_ms, prune_history, record};
 use crate::observe::Metrics;
 
 /// Heals, and file URLs, that wait to be written, at most.
@@ -163,7 +163,7 @@ fn write(index: &Index, batch: &Notes, bounds: Bounds, metrics: &Metrics) {
         batch.files.iter().for_each(|_| metrics.learned("learn_failed"));
     }
     if !batch.heals.is_empty()
-        && let Err(error) = index.record(&batch.heals, bounds)
+        && let Err(error) = record(index, &batch.heals, bounds)
     {
         tracing::warn!(%error, heals = batch.heals.len(), "heals could not be written to the history");
         batch.heals.iter().for_each(|_| metrics.event("history_failed"));
@@ -171,7 +171,7 @@ fn write(index: &Index, batch: &Notes, bounds: Bounds, metrics: &Metrics) {
 }
 
 fn prune(index: &Index, bounds: Bounds) {
-    if let Err(error) = index.prune_history(bounds) {
+    if let Err(error) = prune_history(index, bounds) {
         tracing::debug!(%error, "the history of heals could not be shortened");
     }
 }

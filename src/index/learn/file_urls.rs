@@ -54,112 +54,110 @@ pub struct Learned {
     pub problems: Vec<Problem>,
 }
 
-impl Index {
-    /// Asks the canvas service for the file of every UUID whose file is not known. Blocks for as long as that
-    /// takes; never call it in the runtime that fetches.
-    pub fn learn_files(
-        &self,
-        manners: Manners,
-        progress: &mut dyn FnMut(&Learned),
-    ) -> Result<Learned, IndexError> {
-        let mut done = Learned::default();
-        let Some((web, handle)) = self.web.load_full().as_deref().cloned() else {
-            done.problems.push(Problem::not_fetched("/resources"));
-            return Ok(done);
-        };
-        let bases = bases(&web.settings());
-        if bases.is_empty() {
-            let hint = "add a route with kind = \"presentation\"";
-            done.problems.push(Problem::answer(
-                "/resources",
-                "no route leads to a canvas service".to_owned(),
-                hint,
-            ));
-            return Ok(done);
-        }
-        let fetcher = web.fetcher();
-        let pace = handle.block_on(async { pace(manners.rate) });
-        let (mut after, mut silent) = (0, 0);
-        while let Some((last, uuids)) = self.without_file(after)? {
-            after = last;
-            let asking = futures_util::stream::iter(uuids)
-                .map(|uuid| ask(&fetcher, pace.as_ref(), &bases, uuid))
-                .buffer_unordered(manners.concurrency.max(1));
-            let answers: Vec<(Uuid, Said)> = handle.block_on(asking.collect());
-            silent = self.hear(answers, silent, &mut done)?;
-            progress(&done);
-            if silent >= SILENT {
-                let message = format!("{SILENT} answers in a row said nothing");
-                let hint =
-                    "/resources seems to be closed, or the canvas service is not well; healing works without";
-                done.problems.push(Problem::answer(&bases[0], message, hint));
-                break;
-            }
-        }
-        Ok(done)
+/// Asks the canvas service for the file of every UUID whose file is not known. Blocks for as long as that
+/// takes; never call it in the runtime that fetches.
+pub fn learn_files(
+    index: &Index,
+    manners: Manners,
+    progress: &mut dyn FnMut(&Learned),
+) -> Result<Learned, IndexError> {
+    let mut done = Learned::default();
+    let Some((web, handle)) = index.web.load_full().as_deref().cloned() else {
+        done.problems.push(Problem::not_fetched("/resources"));
+        return Ok(done);
+    };
+    let bases = bases(&web.settings());
+    if bases.is_empty() {
+        let hint = "add a route with kind = \"presentation\"";
+        done.problems.push(Problem::answer(
+            "/resources",
+            "no route leads to a canvas service".to_owned(),
+            hint,
+        ));
+        return Ok(done);
     }
+    let fetcher = web.fetcher();
+    let pace = handle.block_on(async { pace(manners.rate) });
+    let (mut after, mut silent) = (0, 0);
+    while let Some((last, uuids)) = without_file(index, after)? {
+        after = last;
+        let asking = futures_util::stream::iter(uuids)
+            .map(|uuid| ask(&fetcher, pace.as_ref(), &bases, uuid))
+            .buffer_unordered(manners.concurrency.max(1));
+        let answers: Vec<(Uuid, Said)> = handle.block_on(asking.collect());
+        silent = hear(index, answers, silent, &mut done)?;
+        progress(&done);
+        if silent >= SILENT {
+            let message = format!("{SILENT} answers in a row said nothing");
+            let hint =
+                "/resources seems to be closed, or the canvas service is not well; healing works without";
+            done.problems.push(Problem::answer(&bases[0], message, hint));
+            break;
+        }
+    }
+    Ok(done)
+}
 
-    /// UUIDs without a known file among the canvases behind `after`, and the last canvas looked at; `None`: there
-    /// are no more canvases.
-    fn without_file(&self, after: i64) -> Result<Option<(i64, BTreeSet<Uuid>)>, IndexError> {
-        let found = self.read(|conn| {
-            let mut select =
-                conn.prepare_cached("SELECT id, keys FROM canvases WHERE id > ?1 ORDER BY id LIMIT ?2")?;
-            let mut rows = select.query(params![after, CANVASES])?;
-            let (mut last, mut uuids) = (None, BTreeSet::new());
-            while let Some(row) = rows.next()? {
-                last = Some(row.get(0)?);
-                let keys = writer::read_keys(row.get_ref(1)?.as_str()?);
-                uuids.extend(keys.iter().filter_map(|key| keys::uuid_of_key(key)).map(|(uuid, _)| uuid));
+/// UUIDs without a known file among the canvases behind `after`, and the last canvas looked at; `None`: there
+/// are no more canvases.
+fn without_file(index: &Index, after: i64) -> Result<Option<(i64, BTreeSet<Uuid>)>, IndexError> {
+    let found = index.read(|conn| {
+        let mut select =
+            conn.prepare_cached("SELECT id, keys FROM canvases WHERE id > ?1 ORDER BY id LIMIT ?2")?;
+        let mut rows = select.query(params![after, CANVASES])?;
+        let (mut last, mut uuids) = (None, BTreeSet::new());
+        while let Some(row) = rows.next()? {
+            last = Some(row.get(0)?);
+            let keys = writer::read_keys(row.get_ref(1)?.as_str()?);
+            uuids.extend(keys.iter().filter_map(|key| keys::uuid_of_key(key)).map(|(uuid, _)| uuid));
+        }
+        Ok(last.map(|last| (last, uuids)))
+    })?;
+    let Some((last, uuids)) = found else { return Ok(None) };
+    let mut without = BTreeSet::new();
+    for uuid in uuids {
+        if index.file_url(uuid)?.is_none() {
+            without.insert(uuid);
+        }
+    }
+    Ok(Some((last, without)))
+}
+
+/// Takes in some answers; says how many in a row said nothing.
+fn hear(
+    index: &Index,
+    answers: Vec<(Uuid, Said)>,
+    mut silent: u64,
+    done: &mut Learned,
+) -> Result<u64, IndexError> {
+    let mut good: Vec<(Uuid, String)> = Vec::new();
+    for (uuid, said) in answers {
+        done.asked += 1;
+        match said {
+            Said::Nothing => {
+                done.silent += 1;
+                silent += 1;
+                continue;
             }
-            Ok(last.map(|last| (last, uuids)))
+            Said::Expired => done.expired += 1,
+            // SECURITY: an answer is believed only if the identifier is made of it.
+            Said::Alive(url) if uuid_of_file_url(&url) == uuid => good.push((uuid, url)),
+            Said::Alive(_) => done.wrong += 1,
+        }
+        silent = 0;
+    }
+    done.learned += u64::try_from(good.len()).unwrap_or(0);
+    if !good.is_empty() {
+        index.write(|conn| {
+            let sql = "INSERT OR REPLACE INTO files (uuid, url) VALUES (?1, ?2)";
+            let mut insert = conn.prepare_cached(sql)?;
+            for (uuid, url) in &good {
+                insert.execute(params![uuid.as_bytes(), url])?;
+            }
+            Ok(())
         })?;
-        let Some((last, uuids)) = found else { return Ok(None) };
-        let mut without = BTreeSet::new();
-        for uuid in uuids {
-            if self.file_url(uuid)?.is_none() {
-                without.insert(uuid);
-            }
-        }
-        Ok(Some((last, without)))
     }
-
-    /// Takes in some answers; says how many in a row said nothing.
-    fn hear(
-        &self,
-        answers: Vec<(Uuid, Said)>,
-        mut silent: u64,
-        done: &mut Learned,
-    ) -> Result<u64, IndexError> {
-        let mut good: Vec<(Uuid, String)> = Vec::new();
-        for (uuid, said) in answers {
-            done.asked += 1;
-            match said {
-                Said::Nothing => {
-                    done.silent += 1;
-                    silent += 1;
-                    continue;
-                }
-                Said::Expired => done.expired += 1,
-                // SECURITY: an answer is believed only if the identifier is made of it.
-                Said::Alive(url) if uuid_of_file_url(&url) == uuid => good.push((uuid, url)),
-                Said::Alive(_) => done.wrong += 1,
-            }
-            silent = 0;
-        }
-        done.learned += u64::try_from(good.len()).unwrap_or(0);
-        if !good.is_empty() {
-            self.write(|conn| {
-                let sql = "INSERT OR REPLACE INTO files (uuid, url) VALUES (?1, ?2)";
-                let mut insert = conn.prepare_cached(sql)?;
-                for (uuid, url) in &good {
-                    insert.execute(params![uuid.as_bytes(), url])?;
-                }
-                Ok(())
-            })?;
-        }
-        Ok(silent)
-    }
+    Ok(silent)
 }
 
 /// Where `resources/{uuid}` stands, for each canvas service.

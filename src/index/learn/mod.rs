@@ -14,43 +14,55 @@ pub mod file_urls;
 pub(in crate::index) mod lacking;
 pub mod traffic;
 
-impl Index {
-    /// Learns a document that passed through, replacing in one transaction what was learned from that URL
-    /// before. A document that lost images is not believed: see [`Learned::Poorer`].
-    pub fn learn(&self, document: &Document, canvases: &[Canvas], url: &str) -> Result<Learned, IndexError> {
-        self.learn_from(document, canvases, url, false)
+/// Learns documents.
+#[derive(Debug, Clone, Copy)]
+pub struct Learn<'a> {
+    index: &'a Index,
+}
+
+impl<'a> Learn<'a> {
+    /// Learns into this index.
+    pub fn new(index: &'a Index) -> Self {
+        Self { index }
     }
 
-    /// Learns a document that is known to be all there is, although it lost images.
-    pub fn believe(
-        &self,
+    /// Learns a document that passed through, replacing in one transaction what was learned from that URL
+    /// before. A document that lost images is not believed: see [`Learned::Poorer`].
+    pub fn document(
+        self,
         document: &Document,
         canvases: &[Canvas],
         url: &str,
     ) -> Result<Learned, IndexError> {
+        self.learn_from(document, canvases, url, false)
+    }
+
+    /// Learns a document that is known to be all there is, although it lost images.
+    pub fn believe(self, document: &Document, canvases: &[Canvas], url: &str) -> Result<Learned, IndexError> {
         self.learn_from(document, canvases, url, true)
     }
 
     fn learn_from(
-        &self,
+        self,
         document: &Document,
         canvases: &[Canvas],
         url: &str,
         though_poorer: bool,
     ) -> Result<Learned, IndexError> {
+        let index = self.index;
         let images: usize = canvases.iter().map(|canvas| canvas.images.len()).sum();
         if images == 0 {
             return Ok(Learned::Nothing);
         }
         let uri = document.id.as_deref().unwrap_or(url);
-        let known = self.read(|conn| learned_from(conn, url))?;
+        let known = index.read(|conn| learned_from(conn, url))?;
         if !though_poorer && known == Some(Some(content_hash(canvases))) {
             return Ok(Learned::Known);
         }
         let mut all = Cow::Borrowed(canvases);
         if !though_poorer {
-            let known_images = self.known_images(uri)?;
-            let lacking = lacking::among(&self.names.load(), known_images.clone(), canvases, usize::MAX);
+            let known_images = index.known_images(uri)?;
+            let lacking = lacking::among(&index.names.load(), known_images.clone(), canvases, usize::MAX);
             if !lacking.is_empty() {
                 let known_images: HashSet<String> = known_images.into_iter().collect();
                 if canvases.iter().flat_map(|canvas| &canvas.images).all(|key| known_images.contains(key)) {
@@ -58,7 +70,7 @@ impl Index {
                 }
                 // It has something new all the same: that is learned, and what it lacks is kept.
                 let mut lacking: HashSet<String> = lacking.into_iter().collect();
-                for canvas in self.known_canvases(uri)? {
+                for canvas in index.known_canvases(uri)? {
                     let is_missing = canvas.images.iter().any(|key| lacking.contains(key));
                     if is_missing {
                         lacking.retain(|key| !canvas.images.contains(key));
@@ -68,9 +80,9 @@ impl Index {
             }
         }
         let hash = content_hash(&all);
-        self.write(|conn| {
+        index.write(|conn| {
             let source = writer::source_row(conn, "traffic", "traffic", false)?;
-            let names = self.names.load();
+            let names = index.names.load();
             let mut writer = Writer::direct(conn, &names)?;
             for canvas in &*all {
                 writer.canvas(canvas)?;

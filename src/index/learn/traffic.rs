@@ -12,6 +12,7 @@ use http::{HeaderMap, header};
 use tokio::sync::mpsc;
 
 use crate::cluster::{self, Cluster};
+use crate::index::learn::Learn;
 use crate::index::{Index, Learned};
 use crate::observe::Metrics;
 use crate::upstream::Body;
@@ -120,7 +121,7 @@ fn learn(index: &Index, passed: &Passed, most: usize) -> &'static str {
     let Ok(read) = index.read_document(&bytes) else { return "learn_unreadable" };
     let (document, canvases) = (&read.document, &read.canvases);
     let url = document.id.as_deref().filter(|id| id.contains("://")).unwrap_or(&passed.url);
-    match index.learn(document, canvases, url) {
+    match Learn::new(&index).document(document, canvases, url) {
         Ok(Learned::New) => "learned",
         Ok(Learned::Known) => "learn_known",
         Ok(Learned::Poorer) => "learn_poorer",

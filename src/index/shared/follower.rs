@@ -9,6 +9,8 @@ use tokio::task::spawn_blocking;
 use crate::cluster::{Cluster, Learned, News};
 use crate::config::Settings;
 use crate::config::settings::Store;
+use crate::index::learn::Learn;
+use crate::index::shared::snapshot::Snapshot;
 use crate::index::sources::refresh::Refresh;
 use crate::index::sources::{Options, Report};
 use crate::index::{Index, IndexError};
@@ -61,7 +63,7 @@ impl Follower {
     /// Reads to the end of the stream, or until we are alone.
     async fn catch_up(&self) {
         let index = Arc::clone(&self.index);
-        let mut position = spawn_blocking(move || index.position()).await.ok().and_then(Result::ok).flatten();
+        let mut position = spawn_blocking(move || position(&index)).await.ok().and_then(Result::ok).flatten();
         while let Some(news) = self.cluster.learned(position.as_deref()).await {
             if news.is_behind {
                 self.start_over().await;
@@ -69,7 +71,7 @@ impl Follower {
             let Some(next) = news.position.clone() else { return };
             let (index, metrics) = (Arc::clone(&self.index), Arc::clone(&self.metrics));
             let most = self.settings.presentation.max_body;
-            let taken = spawn_blocking(move || index.take_in(news, most, &metrics)).await;
+            let taken = spawn_blocking(move || take_in(&index, news, most, &metrics)).await;
             if let Ok(Err(error)) = taken {
                 tracing::warn!(%error, "what other nodes learned cannot be remembered; tried again later");
                 return;
@@ -87,7 +89,7 @@ impl Follower {
         let (index, settings) = (Arc::clone(&self.index), Arc::clone(&self.settings));
         let read = spawn_blocking(move || {
             if settings.index.store == Store::Redis {
-                return index.is_edition(None).map(|()| Report::default());
+                return Snapshot { index: &index }.is_now(None).map(|()| Report::default());
             }
             let sources = index.sources(&settings.index.sources)?;
             Refresh::new(&index, &Options { grace: settings.index.grace }).run(&sources, &mut |_, _| {})
@@ -98,54 +100,52 @@ impl Follower {
         // Of a stream that was emptied there is nothing to read, and so no new place; from the old one we would be
         // behind again at the next look, and at each one after it.
         let index = Arc::clone(&self.index);
-        if let Ok(Err(error)) = spawn_blocking(move || index.loses_place()).await {
+        if let Ok(Err(error)) = spawn_blocking(move || loses_place(&index)).await {
             tracing::warn!(%error, "the place among what was learned cannot be forgotten");
         }
     }
 }
 
-impl Index {
-    /// How far the other nodes' stream was read.
-    fn position(&self) -> Result<Option<String>, IndexError> {
-        self.read(|conn| {
-            conn.query_row("SELECT value FROM marks WHERE name = 'fleet'", [], |row| row.get(0)).optional()
-        })
-    }
+/// How far the other nodes' stream was read.
+fn position(index: &Index) -> Result<Option<String>, IndexError> {
+    index.read(|conn| {
+        conn.query_row("SELECT value FROM marks WHERE name = 'fleet'", [], |row| row.get(0)).optional()
+    })
+}
 
-    /// The stream is read from its beginning.
-    fn loses_place(&self) -> Result<(), IndexError> {
-        self.write(|conn| {
-            conn.execute("DELETE FROM marks WHERE name = 'fleet'", [])?;
-            Ok(())
-        })
-    }
+/// The stream is read from its beginning.
+fn loses_place(index: &Index) -> Result<(), IndexError> {
+    index.write(|conn| {
+        conn.execute("DELETE FROM marks WHERE name = 'fleet'", [])?;
+        Ok(())
+    })
+}
 
-    /// Learns what another node learned, as if it had passed here, and keeps the place.
-    fn take_in(&self, news: News, most: usize, metrics: &Metrics) -> Result<(), IndexError> {
-        for learned in news.entries {
-            match learned {
-                Learned::Document { url, packed } => {
-                    let unpacked = Coding::Gzip.unpack(&packed.into(), most);
-                    let read = unpacked.ok().and_then(|plain| self.read_document(&plain).ok());
-                    let Some(read) = read else { continue };
-                    self.learn(&read.document, &read.canvases, &url)?;
-                }
-                Learned::File { uuid, url } => {
-                    let Ok(uuid) = uuid.parse() else { continue };
-                    match self.learn_file_url(uuid, &url) {
-                        // SECURITY: not the file of that UUID, whoever says so.
-                        Err(IndexError::WrongFile { .. }) => continue,
-                        learned => learned?,
-                    }
+/// Learns what another node learned, as if it had passed here, and keeps the place.
+fn take_in(index: &Index, news: News, most: usize, metrics: &Metrics) -> Result<(), IndexError> {
+    for learned in news.entries {
+        match learned {
+            Learned::Document { url, packed } => {
+                let unpacked = Coding::Gzip.unpack(&packed.into(), most);
+                let read = unpacked.ok().and_then(|plain| index.read_document(&plain).ok());
+                let Some(read) = read else { continue };
+                Learn::new(index).document(&read.document, &read.canvases, &url)?;
+            }
+            Learned::File { uuid, url } => {
+                let Ok(uuid) = uuid.parse() else { continue };
+                match index.learn_file_url(uuid, &url) {
+                    // SECURITY: not the file of that UUID, whoever says so.
+                    Err(IndexError::WrongFile { .. }) => continue,
+                    learned => learned?,
                 }
             }
-            metrics.event("cluster_learned");
         }
-        self.write(|conn| {
-            let mut keep =
-                conn.prepare_cached("INSERT OR REPLACE INTO marks (name, value) VALUES ('fleet', ?1)")?;
-            keep.execute([&news.position])?;
-            Ok(())
-        })
+        metrics.event("cluster_learned");
     }
+    index.write(|conn| {
+        let mut keep =
+            conn.prepare_cached("INSERT OR REPLACE INTO marks (name, value) VALUES ('fleet', ?1)")?;
+        keep.execute([&news.position])?;
+        Ok(())
+    })
 }

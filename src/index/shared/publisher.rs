@@ -12,6 +12,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::cluster::{Cluster, Edition};
 use crate::config::Settings;
+use crate::index::shared::snapshot::Snapshot;
 use crate::index::sources::scheduler::Keeper;
 use crate::index::store::recover::PART;
 use crate::index::{Index, IndexError};
@@ -128,7 +129,8 @@ impl Press {
     async fn catch_up(&self) {
         let Some(Some(name)) = self.cluster.edition_name().await else { return };
         let index = Arc::clone(&self.index);
-        if matches!(spawn_blocking(move || index.edition()).await, Ok(Ok(Some(own))) if own == name) {
+        if matches!(spawn_blocking(move || Snapshot { index: &index }.name()).await, Ok(Ok(Some(own))) if own == name)
+        {
             return;
         }
         let Some(Some(edition)) = self.cluster.edition().await else { return };
@@ -136,7 +138,7 @@ impl Press {
             (Arc::clone(&self.index), Arc::clone(&self.cluster), Handle::current());
         let chunks = edition.chunks.len();
         let read = spawn_blocking(move || {
-            index.read_edition(&edition, &mut |name| handle.block_on(cluster.chunk(name)))
+            Snapshot { index: &index }.read(&edition, &mut |name| handle.block_on(cluster.chunk(name)))
         });
         match read.await {
             Ok(Ok(true)) => {
@@ -160,7 +162,7 @@ impl Press {
             None => false,
         };
         let index = Arc::clone(&self.index);
-        let Ok(Ok(looks)) = spawn_blocking(move || index.looks()).await else { return };
+        let Ok(Ok(looks)) = spawn_blocking(move || Snapshot { index: &index }.looks()).await else { return };
         let is_due = published.at.is_none_or(|at| at.elapsed() >= self.settings.cluster.edition_every);
         // An empty index is no news: the sources are just being read.
         if is_whole && published.looks == Some(looks) || !is_due || looks.0 == 0 {
@@ -192,7 +194,7 @@ pub async fn publish(index: &Arc<Index>, cluster: &Arc<Cluster>, most: u64) -> R
     let (own, to, handle) = (Arc::clone(index), Arc::clone(cluster), Handle::current());
     let written = spawn_blocking(move || {
         let (mut chunks, mut bytes) = (Vec::new(), 0);
-        let is_all = own.write_edition(&mut |packed| {
+        let is_all = Snapshot { index: &own }.write(&mut |packed| {
             bytes += u64::try_from(packed.len()).unwrap_or(u64::MAX);
             let name = if bytes > most { None } else { handle.block_on(to.put_chunk(&packed)) };
             chunks.extend(name.clone());
@@ -208,6 +210,8 @@ pub async fn publish(index: &Arc<Index>, cluster: &Arc<Cluster>, most: u64) -> R
     let edition = Edition::of(chunks, position);
     // First here: who published it need not read it.
     let (own, name) = (Arc::clone(index), edition.name.clone());
-    spawn_blocking(move || own.is_edition(Some(&name))).await.map_err(|_| PressError::Alone)??;
+    spawn_blocking(move || Snapshot { index: &own }.is_now(Some(&name)))
+        .await
+        .map_err(|_| PressError::Alone)??;
     if cluster.publish(&edition).await { Ok(edition) } else { Err(PressError::Alone) }
 }

@@ -85,10 +85,15 @@ impl Packer<'_> {
     }
 }
 
-impl Index {
+/// The index as an edition: what all nodes share of it.
+pub(crate) struct Snapshot<'a> {
+    pub(crate) index: &'a Index,
+}
+
+impl Snapshot<'_> {
     /// Hands out the index in chunks, until `send` says no; true: all of it.
-    pub(crate) fn write_edition(&self, send: &mut dyn FnMut(Vec<u8>) -> bool) -> Result<bool, IndexError> {
-        let conn = self.apart()?;
+    pub(crate) fn write(&self, send: &mut dyn FnMut(Vec<u8>) -> bool) -> Result<bool, IndexError> {
+        let conn = self.index.apart()?;
         let mut packer = Packer { plain: Vec::new(), send, goes_on: true };
         let mut run = || -> rusqlite::Result<()> {
             // One transaction: all of one moment.
@@ -106,19 +111,19 @@ impl Index {
             packer.pack();
             Ok(())
         };
-        run().map_err(|error| self.store().wrap(error))?;
+        run().map_err(|error| self.index.store().wrap(error))?;
         Ok(packer.goes_on)
     }
 
     /// Reads an edition into a new generation and swaps it in; look-ups go on meanwhile. What was learned here and the
     /// history stay. False: a chunk is not to be had, and nothing was changed.
-    pub(crate) fn read_edition(
+    pub(crate) fn read(
         &self,
         edition: &Edition,
         chunk: &mut dyn FnMut(&str) -> Option<Vec<u8>>,
     ) -> Result<bool, IndexError> {
         let mut is_whole = true;
-        let done = next_generation::make(self, |conn, file| {
+        let done = next_generation::make(self.index, |conn, file| {
             let (newest, whole) = self.fill_from(conn, file, edition, chunk)?;
             is_whole = whole;
             // An edition without a part of it is none.
@@ -134,7 +139,7 @@ impl Index {
         edition: &Edition,
         chunk: &mut dyn FnMut(&str) -> Option<Vec<u8>>,
     ) -> Result<(i64, bool), IndexError> {
-        let names = self.names.load();
+        let names = self.index.names.load();
         let mut writer = Writer::bulk(conn, &names, file)?;
         let mut source = 0;
         for name in &edition.chunks {
@@ -147,7 +152,7 @@ impl Index {
                 }
             }
         }
-        let old = schema::open_reader(&self.file())?;
+        let old = schema::open_reader(&self.index.file())?;
         old.execute_batch("BEGIN")?;
         let newest = schema::number(&old, "SELECT ifnull(max(id), 0) FROM manifests")?;
         next_generation::carry_traffic(&old, conn, &mut writer)?;
@@ -160,16 +165,16 @@ impl Index {
     }
 
     /// The edition that was read here last, or published from here.
-    pub(crate) fn edition(&self) -> Result<Option<String>, IndexError> {
-        self.read(|conn| {
+    pub(crate) fn name(&self) -> Result<Option<String>, IndexError> {
+        self.index.read(|conn| {
             let mut mark = conn.prepare_cached("SELECT value FROM marks WHERE name = 'edition'")?;
             mark.query_row([], |row| row.get(0)).optional().map(Option::flatten)
         })
     }
 
     /// Remembers which edition this is; `None`: whichever there is, is read again.
-    pub(crate) fn is_edition(&self, name: Option<&str>) -> Result<(), IndexError> {
-        self.write(|conn| {
+    pub(crate) fn is_now(&self, name: Option<&str>) -> Result<(), IndexError> {
+        self.index.write(|conn| {
             conn.execute("INSERT OR REPLACE INTO marks (name, value) VALUES ('edition', ?1)", [name])?;
             Ok(())
         })
@@ -177,7 +182,7 @@ impl Index {
 
     /// Something that is another when any document is: cheap, and told too often rather than too seldom.
     pub(crate) fn looks(&self) -> Result<(i64, i64, i64), IndexError> {
-        self.read(|conn| {
+        self.index.read(|conn| {
             let sql = "SELECT count(*), ifnull(max(id), 0), count(vanished) FROM manifests";
             conn.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
         })

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::iiif::manifest::{Canvas, Document};
+use crate::index::learn::Learn;
 use crate::index::sources::build::Build;
 
 #[test]
@@ -86,7 +87,7 @@ fn what_is_learned_while_a_build_runs_is_not_lost() {
         .run(&bench.sources(), &mut |report, _| {
             let name = format!("learned-{}", report.files);
             let canvas = Canvas { id: name.clone(), label: None, images: vec![name.clone()] };
-            other.learn(&document, &[canvas], &name).unwrap();
+            Learn::new(&other).document(&document, &[canvas], &name).unwrap();
             learned.push(name);
         })
         .unwrap();

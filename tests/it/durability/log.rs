@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use iiif_mender::iiif::identifier::uuid_of_file_url;
 use iiif_mender::iiif::manifest::{Canvas, Document};
-use iiif_mender::index::history::{Bounds, Heal};
+use iiif_mender::index::history::{Bounds, Heal, record};
+use iiif_mender::index::learn::Learn;
 use iiif_mender::index::{Index, IndexError};
 
 use super::{Library, is_known};
@@ -33,7 +34,9 @@ fn learns(index: &Index, number: usize) -> Result<(), IndexError> {
             images: vec![format!("{number}-{at}")],
         })
         .collect();
-    index.learn(&Document::default(), &canvases, &format!("https://images.test/{number}")).map(drop)
+    Learn::new(&index)
+        .document(&Document::default(), &canvases, &format!("https://images.test/{number}"))
+        .map(drop)
 }
 
 /// What a sweep writes: heals, and where the files are.
@@ -41,7 +44,7 @@ fn heals(index: &Index, number: usize) -> Result<(), IndexError> {
     let url = format!("https://files.test/{number}.tif");
     index.learn_file_url(uuid_of_file_url(&url), &url)?;
     let heal = Heal { at: i64::MAX, identifier: url, verdict: "healed".to_owned(), ..Heal::default() };
-    index.record(&vec![heal; 40], Bounds { age: Duration::from_hours(1), rows: 100_000 })
+    record(&index, &vec![heal; 40], Bounds { age: Duration::from_hours(1), rows: 100_000 })
 }
 
 /// Another process, ended with the test.
