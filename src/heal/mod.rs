@@ -58,7 +58,7 @@ use crate::config::Settings;
 use crate::config::settings::Rung;
 use crate::index::Index;
 use crate::index::history::Bounds;
-use crate::index::recorder::Recorder;
+use crate::index::history::writer::Recorder;
 use crate::observe::{Metrics, Trace};
 use crate::outcome::Outcome;
 use crate::upstream::{Body, UpstreamError};

@@ -24,7 +24,7 @@ use crate::heal::timed_cache::TimedCache;
 use crate::heal::truthful_probe::TruthfulProbe;
 use crate::heal::ward::Ward;
 use crate::index::Index;
-use crate::index::recorder::Recorder;
+use crate::index::history::writer::Recorder;
 use crate::observe::Metrics;
 use crate::upstream::guard::Guard;
 

@@ -37,7 +37,7 @@ use crate::heal::timed_cache::TimedCache;
 use crate::heal::truthful_probe::TruthfulProbe;
 use crate::iiif::identifier::uuid_of_file_url;
 use crate::iiif::{IdentifierKind, ImageRequest, Target};
-use crate::index::recorder::Recorder;
+use crate::index::history::writer::Recorder;
 use crate::index::{Index, Owner};
 use crate::observe::{Metrics, Span, Trace};
 use crate::upstream::guard::Guard;

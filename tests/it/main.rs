@@ -74,6 +74,7 @@ mod presentation_gateway;
 mod presentation_poison;
 mod presentation_repair;
 mod presentation_rewrite;
+mod presentation_shorter;
 mod presentation_wire;
 mod proxy_protocol;
 mod readme;

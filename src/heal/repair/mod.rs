@@ -32,6 +32,7 @@ use crate::heal::ward::{IndexedImage, Ward};
 use crate::iiif::canvas::rebuild_target;
 use crate::iiif::manifest::Canvas;
 use crate::index::DocumentContent;
+use crate::index::learn::Learn;
 use crate::observe::Gauged;
 
 /// Documents that are mended or waited for at once at most.
@@ -296,7 +297,7 @@ impl Ward {
     /// What a healthy service builds is the truth, although it is less than the index knew.
     async fn believe(&self, read: Arc<DocumentContent>, name: String) {
         let index = Arc::clone(&self.index);
-        let believe = move || index.believe(&read.document, &read.canvases, &name);
+        let believe = move || Learn::new(&index).believe(&read.document, &read.canvases, &name);
         let written = tokio::task::spawn_blocking(believe).await;
         if let Ok(Err(error)) = written {
             tracing::warn!(%error, "a shorter document cannot be remembered");

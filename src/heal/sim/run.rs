@@ -23,7 +23,7 @@ use crate::heal::{
 };
 use crate::iiif::ImageRequest;
 use crate::index::Index;
-use crate::index::recorder::Recorder;
+use crate::index::history::writer::Recorder;
 use crate::observe::{Metrics, Trace};
 use crate::upstream::{Body, Budget, Caller, UpstreamError};
 
