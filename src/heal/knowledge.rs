@@ -21,7 +21,7 @@ impl Ward {
                 continue;
             }
             // What it says was so when it was asked, and may be so no more when it is heard.
-            let asked_at = Instant::now();
+            let (asked_at, alive_at) = (Instant::now(), service.truth.alive_at(uuid));
             let asked = service.truth.patiently(service.resource(uuid, &patient.trace));
             let Some(answer) = asked.await else { continue };
             let said = match answer {
@@ -37,9 +37,13 @@ impl Ward {
                 Said::Expired => "expired",
                 Said::Nothing => "nothing",
             });
-            if let Said::Alive(file_url) = &said {
-                self.learn_file_url(uuid, file_url);
-                self.bear_witness(patient);
+            match &said {
+                Said::Alive(file_url) => {
+                    self.learn_file_url(uuid, file_url);
+                    self.bear_witness(patient);
+                }
+                Said::Expired => self.expired_again(patient, alive_at),
+                Said::Nothing => {}
             }
             if said != Said::Nothing {
                 return said;
@@ -98,12 +102,15 @@ impl Ward {
             Said::Nothing => {}
         }
         let key = (self.mark(patient), Arc::clone(&patient.key));
-        if self.alive.get(&key).is_some_and(|shown| since.is_none_or(|since| shown >= since)) {
+        let shown = self.alive.get(&key);
+        if shown.is_some_and(|shown| since.is_none_or(|since| shown >= since)) {
             return Evidence::Alive;
         }
         let asked_at = Instant::now();
         let evidence = self.probe(patient).await;
-        if evidence != Evidence::Expired {
+        if evidence == Evidence::Expired {
+            self.expired_again(patient, shown);
+        } else {
             // What proves nothing is not asked again and again either.
             self.alive.insert(key, asked_at, self.settings.heal.alive_for);
         }
@@ -165,12 +172,26 @@ impl Ward {
         self.services_of(patient).iter().any(|service| service.truth.remembers_alive(uuid, since))
     }
 
-    /// The image server answered 404, so "alive" is not believed any more.
+    /// The image server answered 404, so "alive" is not believed any more; and if it was so a while ago, others of its
+    /// manifest may have expired with it.
     pub(in crate::heal) fn doubt(&self, patient: &IndexedImage) {
+        let key = (self.mark(patient), Arc::clone(&patient.key));
+        let mut alive_at = self.alive.get(&key);
         if let IdentifierKind::Uuid { uuid, .. } = patient.kind {
-            self.services.iter().for_each(|service| service.truth.doubt(uuid));
+            for service in &self.services {
+                alive_at = alive_at.max(service.truth.alive_at(uuid));
+                service.truth.doubt(uuid);
+            }
         }
-        self.alive.remove(&(self.mark(patient), Arc::clone(&patient.key)));
+        self.alive.remove(&key);
+        self.expired_again(patient, alive_at);
+    }
+
+    /// The image is gone. If it was proven alive at this time, others of its manifest may have expired with it since.
+    fn expired_again(&self, patient: &IndexedImage, alive_at: Option<Instant>) {
+        if let (Some(alive_at), Some(owner)) = (alive_at, patient.owners.first()) {
+            self.readers.expired_again(&owner.manifest, alive_at);
+        }
     }
 
     /// The image was said to be alive, and is 404: is its file gone? Remembered, so it is asked with care. The key may

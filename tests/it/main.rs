@@ -57,6 +57,7 @@ mod healing;
 mod heart_batch;
 mod heart_cost;
 mod heart_faults;
+mod heart_liars;
 mod heart_missing;
 mod heart_probes;
 mod heart_services;

@@ -202,7 +202,7 @@ impl CanvasService {
         self.count_request();
         let began = Instant::now();
         let answer = match self.get(target, trace, self.patience, LONGEST_CANVAS).await {
-            Ok((status, body)) => self.read_canvas(target, status, &body, key, made),
+            Ok((status, body)) => self.read_canvas(target, status, &body, key, made, began),
             Err(error) => {
                 self.metrics.upstream_error(error.kind());
                 tracing::warn!(request = %trace, canvas = target, error = %crate::upstream::Chain(&error), "canvas request failed");
@@ -284,6 +284,7 @@ impl CanvasService {
         body: &[u8],
         image: &str,
         made: CacheStatus,
+        began: Instant,
     ) -> CanvasResponse {
         if !status.is_success() {
             return classify(status);
@@ -293,7 +294,7 @@ impl CanvasService {
             self.heard_of_variants(variants::is_honoured(id));
         }
         if made == CacheStatus::Now && !is_canvas(target) {
-            self.truth.has_built(read.canvases.iter().flat_map(|canvas| &canvas.images), Instant::now());
+            self.truth.has_built(read.canvases.iter().flat_map(|canvas| &canvas.images), began);
         }
         let mut images = read.canvases.iter().flat_map(|canvas| &canvas.images).peekable();
         if !read.canvases.is_empty() && images.peek().is_none() {

@@ -144,9 +144,11 @@ impl Ward {
                     StepResult::Alive => return HealOutcome::Alive,
                     // Another canvas may own it; but nothing more is built over what is stored.
                     StepResult::Gone if rung == Rung::Variant => {
-                        (gone, asked) = (gone.or(Some(Instant::now())), asked + 1);
+                        (gone, asked) = (gone.or(Some(urgency.answered_at())), asked + 1);
                     }
-                    StepResult::Gone => return self.gone_or_in_trouble(patient, Instant::now()).await,
+                    StepResult::Gone => {
+                        return self.gone_or_in_trouble(patient, urgency.answered_at()).await;
+                    }
                     StepResult::NoHelp(CanvasResponse::Refused) => tried = true,
                     StepResult::NoHelp(_) => (tried, asked) = (true, asked + 1),
                     StepResult::Cooling => cooling = true,

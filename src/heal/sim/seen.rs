@@ -250,3 +250,23 @@ fn that_a_service_builds_over_is_not_forgotten_in_the_middle_of_a_heal() {
         keeps_every_promise(&Case { stored: 1, ..case(world.clone(), &acts, &[]) });
     }
 }
+
+#[test]
+fn a_canvas_without_its_image_is_as_old_as_its_answer_however_long_the_questions_after_it_take() {
+    let world = World { canvas_ms: 2_000, concurrency: 3, ahead: 8, ..World::plain() };
+    let troubles = vec![
+        Trouble { fault: Fault::ResourcesHang, from: 45_367, to: 65_367 },
+        Trouble { fault: Fault::Nested, from: 26_640, to: 86_640 },
+    ];
+    let info = |image| Act::Ask { image, want: Want::Info, readers: 1, patience: 200_000, cookie: true };
+    let acts = [
+        (45_496, Act::Flush),
+        (45_883, info(19)),
+        (45_886, ask(0, 100)),
+        (45_896, info(1)),
+        (45_906, ask(2, 100)),
+        (52_932, Act::Flush),
+        (55_566, ask(5, 64)),
+    ];
+    keeps_every_promise(&Case { troubles, ..case(world, &acts, &[]) });
+}
