@@ -14,6 +14,8 @@ mod link;
 mod places;
 mod scripts;
 mod signals;
+#[cfg(test)]
+pub(crate) mod simulated;
 
 use std::sync::Arc;
 

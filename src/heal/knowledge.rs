@@ -16,6 +16,9 @@ impl Ward {
     /// What the canvas service says of this identifier now.
     pub(in crate::heal) async fn ask(&self, patient: &IndexedImage) -> Said {
         let IdentifierKind::Uuid { uuid, .. } = patient.kind else { return Said::Nothing };
+        if self.is_doubted(patient) {
+            return Said::Nothing;
+        }
         for service in self.services_of(patient) {
             if !service.truth.is_open(Instant::now()) {
                 continue;
@@ -195,17 +198,51 @@ impl Ward {
     }
 
     /// The image was said to be alive, and is 404: is its file gone? Remembered, so it is asked with care. The key may
-    /// have been lost again in between, and one request may be 404 for a reason of its own.
+    /// have been lost again in between, and one request may be 404 for a reason of its own. And the word may be an old one,
+    /// out of a cache before `/resources`: so the first time it is in doubt, and the canvas is to tell.
     pub(in crate::heal) async fn is_missing(&self, patient: &IndexedImage) -> bool {
         if self.is_known_missing(patient) {
             return true;
         }
         let is_missing =
             self.shows_nothing(patient).await && matches!(self.ask(patient).await, Said::Alive(_));
-        if is_missing {
-            self.file_is_missing(patient, Proof::Shown);
+        let key = (self.mark(patient), Arc::clone(&patient.key));
+        if !is_missing {
+            return false;
         }
-        is_missing
+        if !self.missing.is_remembered_missing(key.0, &key.1)
+            && self.look_at_file(patient).await != Some(true)
+        {
+            // Somebody may have had it healed between the two looks.
+            if self.shows_nothing(patient).await {
+                self.doubted.insert(key, (), self.settings.heal.timeout * 2);
+            }
+            return false;
+        }
+        self.file_is_missing(patient, Proof::Shown);
+        true
+    }
+
+    /// Does the word of the canvas service count for nothing of this image?
+    pub(in crate::heal) fn is_doubted(&self, patient: &IndexedImage) -> bool {
+        self.doubted.contains(&(self.mark(patient), Arc::clone(&patient.key)))
+    }
+
+    /// Its word was in doubt, and it is known now what is true. True: it was.
+    pub(in crate::heal) fn is_settled(&self, patient: &IndexedImage) -> bool {
+        let was_doubted = self.is_doubted(patient);
+        if was_doubted {
+            self.doubted.remove(&(self.mark(patient), Arc::clone(&patient.key)));
+        }
+        was_doubted
+    }
+
+    /// The service called an image alive that had to be healed: somebody else answers there, or a cache does.
+    pub(in crate::heal) fn resources_lied(&self, patient: &IndexedImage) {
+        for service in self.services_of(patient) {
+            service.truth.distrust(Instant::now());
+        }
+        self.metrics.event("resources_distrusted");
     }
 
     /// Is the image back, for certain?

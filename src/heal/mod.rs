@@ -125,10 +125,11 @@ impl Healer {
         settings: Arc<Settings>,
         servers: Vec<Arc<dyn SendRequest>>,
         index: Arc<Index>,
+        cluster: Option<Arc<Cluster>>,
         metrics: Arc<Metrics>,
         history: Recorder,
     ) -> Self {
-        Self::of(Ward::new(settings, servers, index, None, metrics, history, None))
+        Self::of(Ward::new(settings, servers, index, cluster, metrics, history, None))
     }
 
     /// The same healer under other settings: flights, lanes, cool-downs, breakers and all that is remembered go over.

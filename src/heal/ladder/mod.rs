@@ -173,8 +173,11 @@ impl Ward {
         patient: &IndexedImage,
         seen: Instant,
     ) -> HealOutcome {
+        let was_doubted = self.is_settled(patient);
         match self.look_at_file(patient).await {
             Some(true) => self.file_is_missing(patient, Proof::Shown),
+            // The service knows it, the image server does not find it, and a canvas came without it.
+            None if was_doubted => self.file_was_missing(patient, Proof::Shown, seen),
             None => {
                 self.file_was_missing(patient, Proof::Likely { well_at: self.well_at(patient) }, seen);
             }

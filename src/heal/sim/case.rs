@@ -68,6 +68,11 @@ pub(super) struct World {
     pub(super) sweep: bool,
     /// The source of all manifests is kept warm.
     pub(super) warm: bool,
+    /// Two of the books have an image server and a canvas service of their own, on other routes. Faults are those of the
+    /// first ones.
+    pub(super) two_sites: bool,
+    /// So many of us, with a Redis between them.
+    pub(super) nodes: usize,
 }
 
 /// `Fault` is what is wrong for a while.
@@ -97,6 +102,31 @@ pub(super) enum Fault {
     Images(u16),
     /// The canvas of this leaf never answers.
     Stuck(usize),
+    /// The service does nothing, and answers 200 with something that is no canvas of ours.
+    Garbled(Garbage),
+    /// The Redis between us is away: it refuses (false), or takes commands and never answers.
+    Shared(bool),
+}
+
+impl Fault {
+    /// Is it a fault of this site, and not of the other one, or of what is between us?
+    pub(super) fn is_at(self, site: usize) -> bool {
+        match self {
+            Self::Stuck(leaf) => Library::at(true).site_of(leaf) == site || site == 0,
+            Self::Shared(_) => false,
+            _ => site == 0,
+        }
+    }
+}
+
+/// `Garbage` is what may stand in the place of a document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Garbage {
+    Nothing,
+    Page,
+    OtherJson,
+    OtherCanvas,
+    OtherEmptyCanvas,
 }
 
 /// `Trouble` is a fault with its time, in milliseconds.
@@ -155,6 +185,8 @@ pub(super) enum Act {
     Reload,
     /// Batch mends this image.
     Mend(usize),
+    /// The Redis between us loses everything.
+    FlushShared,
 }
 
 /// `At` is an act with its time, in milliseconds.
@@ -201,6 +233,8 @@ impl World {
             ahead: 0,
             sweep: false,
             warm: false,
+            two_sites: false,
+            nodes: 1,
         }
     }
 
@@ -235,6 +269,8 @@ impl World {
             ahead: [0, 0, 4, 8][rng.usize(0..4)],
             sweep: one_in(rng, 4),
             warm: one_in(rng, 8),
+            two_sites: one_in(rng, 5),
+            nodes: if one_in(rng, 5) { 2 } else { 1 },
         }
     }
 
@@ -245,7 +281,7 @@ impl World {
 }
 
 fn trouble(rng: &mut Rng, until: u64) -> Trouble {
-    let fault = match rng.u32(0..14) {
+    let fault = match rng.u32(0..16) {
         0 => Fault::Info([403, 404, 429, 500, 503][rng.usize(0..5)]),
         1 | 2 => Fault::Nested,
         3 => Fault::Repository,
@@ -257,6 +293,16 @@ fn trouble(rng: &mut Rng, until: u64) -> Trouble {
         10 => Fault::ResourcesHang,
         11 => Fault::ImagesDown,
         12 => Fault::Images([429, 500, 503][rng.usize(0..3)]),
+        13 => Fault::Garbled(
+            [
+                Garbage::Nothing,
+                Garbage::Page,
+                Garbage::OtherJson,
+                Garbage::OtherCanvas,
+                Garbage::OtherEmptyCanvas,
+            ][rng.usize(0..5)],
+        ),
+        14 => Fault::Shared(rng.bool()),
         _ => Fault::Stuck(rng.usize(0..Library::get().leaves.len())),
     };
     let from = rng.u64(0..until);
@@ -292,7 +338,8 @@ impl Case {
             reader(rng, library, until, &mut acts);
         }
         for _ in 0..rng.usize(0..3) {
-            let act = match rng.u32(0..5) {
+            let act = match rng.u32(0..6) {
+                5 => Act::FlushShared,
                 0 => Act::ImagesRestart,
                 1 => Act::Reload,
                 2 => Act::Opened(rng.usize(0..library.books.len())),

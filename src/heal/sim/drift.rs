@@ -138,7 +138,7 @@ fn modelled(world: &World, script: &[Step]) -> Vec<Answer> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     runtime.expect("a runtime").block_on(async {
         let model = Model::new(case, false);
-        let (images, service) = (ImageServer(Arc::clone(&model)), CanvasService(Arc::clone(&model)));
+        let (images, service) = (ImageServer(Arc::clone(&model), 0), CanvasService(Arc::clone(&model), 0));
         let patient = Duration::from_hours(1);
         let times = Timeouts { connect: patient, first_byte: patient, body: patient };
         let mut answers = Vec::new();

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use super::case::{Act, Resources};
+use super::case::{Act, Fault, Resources};
 use super::model::Place;
 use super::run::Run;
 
@@ -14,14 +14,15 @@ impl Run {
         self.model.log(|| "---- at rest".to_owned());
         // A cure is given up after half an hour, and a pause.
         sleep(Duration::from_mins(40)).await;
-        let metrics = &self.metrics;
-        for (name, gauge) in [
-            ("flights", &metrics.flights),
-            ("waiting_viewers", &metrics.waiting),
-            ("canvas_in_flight", &metrics.canvas_in_flight),
-        ] {
-            if gauge.get() != 0 {
-                self.model.breaks(format!("(7) {name} is {} at the end", gauge.get()));
+        for metrics in self.nodes.iter().map(|node| &node.metrics) {
+            for (name, gauge) in [
+                ("flights", &metrics.flights),
+                ("waiting_viewers", &metrics.waiting),
+                ("canvas_in_flight", &metrics.canvas_in_flight),
+            ] {
+                if gauge.get() != 0 {
+                    self.model.breaks(format!("(7) {name} is {} at the end", gauge.get()));
+                }
             }
         }
         let held = self.budget.taken();
@@ -37,19 +38,22 @@ impl Run {
             let state = model.state();
             (state.asked.clone(), state.building, state.stray)
         };
-        let most = building[0].most;
         // Batch, before any reader, has nothing to tell the routes apart by.
         let mends = model.case.acts.iter().filter(|at| matches!(at.act, Act::Mend(_))).count();
+        // Without the Redis between them each of the nodes asks for itself.
+        let alone = model.case.troubles.iter().any(|trouble| matches!(trouble.fault, Fault::Shared(_)))
+            || model.case.acts.iter().any(|at| at.act == Act::FlushShared);
+        let each = if alone { model.world().nodes } else { 1 };
         for (leaf, asked) in asked {
             // The images of batch are looked at by the first route, which cannot see that they are back.
-            if mends > 0 && model.world().two_routes {
+            if mends > 0 && (model.world().two_routes || model.world().two_sites) {
                 continue;
             }
             // Behind a login, with `/resources` closed, no answer proves that an image is back, but a reader's own.
             let is_blind = model.world().login && model.world().resources != Resources::Open;
             // Pages of one PDF may be rebuilt one after the other where nothing is built beside. (Not kept yet, in 4 of 10,000.)
             let more = if model.world().honours_disallow { 0 } else { 2 };
-            if asked.asked > asked.reasons + more && !is_blind {
+            if asked.asked > (asked.reasons + more) * each && !is_blind {
                 model.breaks(format!(
                     "(3) canvas {leaf} was asked for {} times for {} reasons",
                     asked.asked, asked.reasons
@@ -66,12 +70,13 @@ impl Run {
         let extra = extra + leavers.sum::<usize>();
         // What hangs gives its place on, four times over at most.
         let hanging = if model.case.hangs() { model.world().concurrency * 4 } else { 0 };
-        if most > model.world().concurrency + extra + hanging {
-            model.breaks(format!("(3) {most} canvases were built at once"));
-        }
-        let most = building[1].most;
-        if most > 4 + extra + hanging {
-            model.breaks(format!("(3) {most} manifests were built at once for viewers"));
+        for [canvases, manifests] in building {
+            if canvases.most > (model.world().concurrency + extra + hanging) * each {
+                model.breaks(format!("(3) {} canvases were built at once", canvases.most));
+            }
+            if manifests.most > (4 + extra + hanging) * model.world().nodes {
+                model.breaks(format!("(3) {} manifests were built at once for viewers", manifests.most));
+            }
         }
         if stray > 0 && mends == 0 {
             model.breaks(format!("(3) {stray} requests went to the other image route's server"));

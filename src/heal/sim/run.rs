@@ -2,24 +2,29 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use hyper::{Request, Response};
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::canvas_service::{BY_VIEWER, CanvasService, LATE};
-use super::case::{Act, Cache, Case, Document, WAIT, Want};
+use super::case::{Act, Cache, Case, Document, Fault, WAIT, Want};
 use super::check::{Exchange, Seen};
 use super::image_server::{ImageServer, StrayServer};
-use super::model::Model;
+use super::library::{IMAGES, Image, SERVICES};
+use super::model::{Model, Place};
 use super::settings::settings;
+use crate::cluster::Cluster;
+use crate::cluster::simulated::{RedisMood, SimulatedRedis};
 use crate::config::Settings;
 use crate::config::settings::{Route, Timeouts};
 use crate::heal::{
-    Answered, Healer, ImageCheck, ImageExchange, ImageHealResult, Priority, RoutedImage, SendRequest,
-    Unanswered,
+    Answered, DocumentRepair, Healer, ImageCheck, ImageExchange, ImageHealResult, PoisonedDocument, Priority,
+    RoutedImage, SendRequest, Unanswered, fingerprint,
 };
 use crate::iiif::ImageRequest;
 use crate::index::Index;
@@ -27,21 +32,51 @@ use crate::index::recorder::Recorder;
 use crate::observe::{Metrics, Trace};
 use crate::upstream::{Body, Budget, Caller, UpstreamError};
 
+/// `Node` is one of us.
+#[derive(Debug)]
+pub(super) struct Node {
+    healer: Mutex<Healer>,
+    cluster: Option<Arc<Cluster>>,
+    pub(super) metrics: Arc<Metrics>,
+}
+
 /// `Run` is a case that is being played.
 #[derive(Debug)]
 pub(super) struct Run {
     pub(super) model: Arc<Model>,
-    healer: Mutex<Healer>,
+    pub(super) nodes: Vec<Node>,
+    /// Requests so far: each goes to the next node.
+    requests: AtomicUsize,
     servers: Vec<Arc<dyn SendRequest>>,
-    /// Position of the image route.
-    route: usize,
-    /// Position of the canvas service's route.
-    service: usize,
+    /// Positions of the image routes, by site.
+    routes: [usize; 2],
+    /// Positions of the canvas services' routes.
+    services: [usize; 2],
     settings: Arc<Settings>,
     manifests: PathBuf,
     index: Arc<Index>,
-    pub(super) metrics: Arc<Metrics>,
+    shared: Arc<SimulatedRedis>,
     pub(super) budget: Budget,
+}
+
+impl Node {
+    fn new(settings: &Arc<Settings>, servers: &[Arc<dyn SendRequest>], index: &Arc<Index>) -> Self {
+        let metrics = Arc::new(Metrics::new());
+        let cluster = Cluster::start(&settings.cluster, &metrics);
+        let healer = Healer::simulated(
+            Arc::clone(settings),
+            servers.to_vec(),
+            Arc::clone(index),
+            cluster.clone(),
+            Arc::clone(&metrics),
+            Recorder::idle(Arc::clone(&metrics)),
+        );
+        Self { healer: Mutex::new(healer), cluster, metrics }
+    }
+
+    fn healer(&self) -> Healer {
+        self.healer.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 impl Run {
@@ -51,50 +86,49 @@ impl Run {
         let plain = settings(world, 1_000_000, Path::new("."));
         let (manifests, index) = model.library.index(world.stale_owners, world.files_known, &plain);
         let settings = settings(world, 1_000_000, &manifests);
-        let metrics = Arc::new(Metrics::new());
-        let history = Recorder::idle(Arc::clone(&metrics));
         let server = |route: &Route| -> Arc<dyn SendRequest> {
-            match &*route.prefix {
-                "/iiif/2/" => Arc::new(ImageServer(Arc::clone(&model))),
-                "/iiif-service/" => Arc::new(CanvasService(Arc::clone(&model))),
+            let site_of = |prefixes: [&str; 2]| prefixes.iter().position(|prefix| *prefix == &*route.prefix);
+            match (site_of(IMAGES), site_of(SERVICES)) {
+                (Some(site), _) => Arc::new(ImageServer(Arc::clone(&model), site)),
+                (_, Some(site)) => Arc::new(CanvasService(Arc::clone(&model), site)),
                 _ => Arc::new(StrayServer(Arc::clone(&model))),
             }
         };
         let servers: Vec<_> = settings.routes.iter().map(server).collect();
-        let route_of = |prefix: &str| {
-            settings.routes.iter().position(|route| &*route.prefix == prefix).expect("a route")
-        };
-        let (route, service) = (route_of("/iiif/2/"), route_of("/iiif-service/"));
-        let healer = Healer::simulated(
-            Arc::clone(&settings),
-            servers.clone(),
-            Arc::clone(&index),
-            Arc::clone(&metrics),
-            history,
-        );
-        model.set_healer(Some((healer.clone(), route)));
+        let route_of = |prefix: &str| settings.routes.iter().position(|route| &*route.prefix == prefix);
+        let routes = IMAGES.map(|prefix| route_of(prefix).unwrap_or_default());
+        let services = SERVICES.map(|prefix| route_of(prefix).unwrap_or_default());
+        let shared = SimulatedRedis::of_this_thread();
+        // Whoever plays a world first has its settings and its index made, too; and nodes have names by chance.
+        fastrand::seed(1);
+        let nodes: Vec<_> = (0..world.nodes).map(|_| Node::new(&settings, &servers, &index)).collect();
+        model.set_healers(nodes.iter().map(Node::healer).collect(), routes);
         let budget = Budget::new(1 << 26, Gauge::default());
+        let requests = AtomicUsize::new(0);
         Arc::new(Self {
             model,
-            healer: Mutex::new(healer),
+            nodes,
+            requests,
             servers,
-            route,
-            service,
+            routes,
+            services,
             settings,
             manifests,
             index,
-            metrics,
+            shared,
             budget,
         })
     }
 
+    /// That of the node whose turn it is.
     pub(super) fn healer(&self) -> Healer {
-        self.healer.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.nodes[self.requests.fetch_add(1, Ordering::Relaxed) % self.nodes.len()].healer()
     }
 
     /// One request of a reader, as the proxy sends it to the healer. `None`: the reader left.
     async fn asks(&self, image: usize, want: Want, patience: Duration, cookie: bool) -> Option<Seen> {
-        let id = &self.model.library.images[image].id;
+        let Image { id, leaf } = &self.model.library.images[image];
+        let route = self.routes[self.model.library.site_of(*leaf)];
         let tail = match want {
             Want::Info => "info.json".to_owned(),
             Want::Tile(width) => format!("full/{width},/0/default.jpg"),
@@ -106,7 +140,7 @@ impl Run {
         let (head, ()) = request.body(()).expect("a request").into_parts();
         let (trace, rest) = (Trace::fresh(), format!("{id}/{tail}"));
         let request = ImageRequest::parse(&rest).expect("an image request");
-        let of = RoutedImage { route: self.route, request, trace: &trace };
+        let of = RoutedImage { route, request, trace: &trace };
         let caller = Caller::default();
         let exchange = ImageExchange {
             image: &of,
@@ -117,8 +151,8 @@ impl Run {
             caller: &caller,
         };
         let healer = self.healer();
-        let times: Timeouts = self.settings.timeouts(self.route);
-        let send = || self.servers[self.route].send(&caller, &head, times);
+        let times: Timeouts = self.settings.timeouts(route);
+        let send = || self.servers[route].send(&caller, &head, times);
         let answered = timeout(patience, healer.answer(&exchange, send)).await.ok()?;
         Some(match answered {
             Ok(Answered { response, outcome, healed }) => {
@@ -141,25 +175,30 @@ impl Run {
         seen
     }
 
-    /// One viewer's own request for a document, through the door, as the proxy sends it.
-    async fn fetches(&self, document: Document, patience: u64) {
+    /// One viewer's own request for a document, through the door, as the proxy sends it; and what it lacks is mended, as the
+    /// proxy has it mended. The pictures that it came with, in the end.
+    async fn fetches(&self, document: Document, patience: u64) -> Option<usize> {
         let library = self.model.library;
-        let path = match document {
-            Document::Canvas(leaf) => format!("/iiif-service/fedora/canvas/{}", library.leaves[leaf].path),
-            Document::Manifest(book) => format!("/iiif-service/fedora/presentation/{}", library.books[book]),
+        let (public, site) = match document {
+            Document::Canvas(leaf) => (library.canvas_path(leaf), library.site_of(leaf)),
+            Document::Manifest(book) => (library.book_path(book), library.site(book)),
         };
+        let path = public.replacen(SERVICES[site], SERVICES[0], 1);
         let (healer, from, began) = (self.healer(), self.model.now(), Instant::now());
+        let service = self.services[site];
         let has_document = |answer: &Result<Response<Body>, UpstreamError>| {
             answer.as_ref().is_ok_and(|answer| answer.status().is_success())
         };
+        let (caller, times) = (Caller::default(), self.settings.timeouts(service));
+        let asks = |late: &'static str| {
+            let head = Request::get(&path).header("host", "service.invalid").header(BY_VIEWER, late).body(());
+            head.expect("a request").into_parts().0
+        };
         let fetched = timeout(Duration::from_millis(patience), async {
             let admitted = std::future::ready(Ok::<_, Duration>(()));
-            let (request, ()) = healer.viewer_request(self.service, &path, admitted).await?;
-            let late = if began.elapsed() < WAIT { "in time" } else { LATE };
-            let head = Request::get(&path).header("host", "service.invalid").header(BY_VIEWER, late).body(());
-            let (head, ()) = head.expect("a request").into_parts();
-            let (caller, times) = (Caller::default(), self.settings.timeouts(self.service));
-            let sent = self.servers[self.service].send(&caller, &head, times);
+            let (request, ()) = healer.viewer_request(service, &path, admitted).await?;
+            let head = asks(if began.elapsed() < WAIT { "in time" } else { LATE });
+            let sent = self.servers[service].send(&caller, &head, times);
             Ok::<_, Duration>(match request {
                 Some(request) => request.hold(sent, has_document).await,
                 None => sent.await,
@@ -174,17 +213,57 @@ impl Run {
         });
         match fetched {
             Ok(Ok(Ok(answer))) if answer.status().is_success() => {
-                healer.manifest_opened(&path, &Trace::fresh());
+                healer.manifest_opened(&public, &Trace::fresh());
+                let body = answer.into_body().collect(1 << 20).await.ok()?;
+                let Some(poisoned) = self.lacks(document, &body, service, &public, &path) else {
+                    return Some(library.pictures_of(document));
+                };
+                let lacks = poisoned.missing.len();
+                let mended = timeout(Duration::from_millis(patience), healer.mend_document(poisoned)).await;
+                self.model.log(|| format!("viewer {mended:?} of {document:?}, which lacked {lacks}"));
+                if !matches!(mended, Ok(DocumentRepair::Whole(_))) {
+                    return Some(library.pictures_of(document) - lacks);
+                }
+                let again = self.servers[service].send(&caller, &asks("in time"), times).await.ok()?;
+                let body = again.into_body().collect(1 << 20).await.ok()?;
+                let lacks = self.lacks(document, &body, service, &public, &path);
+                return Some(library.pictures_of(document) - lacks.map_or(0, |lacks| lacks.missing.len()));
             }
             Ok(Err(_)) if began.elapsed() < WAIT => {
                 self.model.breaks(format!("(1) {document:?} is refused after {:?}", began.elapsed()));
             }
             // Slow canvases fill all places, and so does what hangs.
-            Ok(Err(_)) if !Exchange::may_take_long(&self.model, from, self.model.now()) => {
+            Ok(Err(_)) if !Exchange::may_take_long(&self.model, site, from, self.model.now()) => {
                 self.model.breaks(format!("(1) {document:?} is refused after {:?}", began.elapsed()));
             }
             _ => {}
         }
+        None
+    }
+
+    /// What a document lacks of what the index knows, as the proxy sees it.
+    fn lacks(
+        &self,
+        document: Document,
+        body: &Bytes,
+        route: usize,
+        public: &str,
+        target: &str,
+    ) -> Option<PoisonedDocument> {
+        let read = self.index.read_document(body).ok()?;
+        let has = |key: &&String| read.canvases.iter().any(|canvas| canvas.images.contains(*key));
+        let all = self.model.library.keys_of(document);
+        let missing: Vec<_> = all.iter().filter(|key| !has(key)).cloned().collect();
+        (!missing.is_empty()).then(|| PoisonedDocument {
+            route,
+            mark: self.settings.routes[route].mark(),
+            target: target.to_owned(),
+            name: format!("https://lib.example{public}"),
+            missing,
+            is_cut_short: false,
+            carries: fingerprint(&read.canvases),
+            trace: Trace::fresh(),
+        })
     }
 
     fn acts(self: &Arc<Self>, act: Act) {
@@ -198,8 +277,7 @@ impl Run {
                 }
             }
             Act::Opened(book) => {
-                let path = format!("/iiif-service/fedora/presentation/{}", model.library.books[book]);
-                self.healer().manifest_opened(&path, &Trace::fresh());
+                self.healer().manifest_opened(&model.library.book_path(book), &Trace::fresh());
             }
             Act::Fetch { document, viewers, patience } => {
                 for _ in 0..viewers {
@@ -217,10 +295,14 @@ impl Run {
             Act::ImagesRestart => model.images_restart(),
             Act::Reload => {
                 let settings = settings(model.world(), 1_000_001, &self.manifests);
-                let healer = self.healer().under(settings, self.servers.clone(), None);
-                model.set_healer(Some((healer.clone(), self.route)));
-                *self.healer.lock().unwrap_or_else(PoisonError::into_inner) = healer;
+                for node in &self.nodes {
+                    let cluster = node.cluster.clone();
+                    let healer = node.healer().under(Arc::clone(&settings), self.servers.clone(), cluster);
+                    *node.healer.lock().unwrap_or_else(PoisonError::into_inner) = healer;
+                }
+                model.set_healers(self.nodes.iter().map(Node::healer).collect(), self.routes);
             }
+            Act::FlushShared => self.shared.flush(),
             Act::Mend(image) => {
                 let run = Arc::clone(self);
                 tokio::spawn(async move { run.mends(image).await });
@@ -257,6 +339,7 @@ impl Run {
         let model = &self.model;
         let rest = Duration::from_millis(2_100) + model.world().canvas();
         sleep_until(model.start + Duration::from_millis(model.case.end()) + rest).await;
+        self.documents_are_whole().await;
         for round in 0..2 {
             model.log(|| format!("---- all images, round {round}"));
             let readers = model.case.last.iter().map(|image| {
@@ -273,6 +356,37 @@ impl Run {
         }
     }
 
+    /// What a fault left stored without its pictures is whole for who opens it next.
+    async fn documents_are_whole(self: &Arc<Self>) {
+        let model = &self.model;
+        let is_gone = |leaf: usize| model.case.gone.iter().any(|gone| gone.leaf == leaf);
+        let mut stored: Vec<_> = model.state().documents.keys().cloned().collect();
+        stored.sort();
+        for place in stored {
+            let (document, leaves) = match &place {
+                Place::Canvas(leaf, query) if query.is_empty() => (Document::Canvas(*leaf), vec![*leaf]),
+                Place::Book(book, query) if query.is_empty() => {
+                    (Document::Manifest(*book), model.library.leaves_of(*book).collect())
+                }
+                _ => continue,
+            };
+            let pictures = model.state().documents.get(&place).copied().unwrap_or_default();
+            // Of a file that was gone nobody can tell whether it is back, but who asks for its image.
+            if pictures == leaves.len() || leaves.iter().any(|leaf| is_gone(*leaf)) {
+                continue;
+            }
+            let now = model.now();
+            model.log(|| format!("---- {document:?} is opened, which is stored with {pictures} pictures"));
+            let seen = self.fetches(document, u64::MAX >> 20).await;
+            let site = model.library.site_of(leaves[0]);
+            let takes_long = model.world().canvas() * u32::try_from(leaves.len()).expect("few") * 3 > WAIT
+                || Exchange::may_take_long(model, site, now, now);
+            if !takes_long && seen != Some(model.library.pictures_of(document)) {
+                model.breaks(format!("(5) {document:?} is opened and lacks pictures: {seen:?}"));
+            }
+        }
+    }
+
     /// A reader who comes again when he is told to.
     async fn reads_to_the_end(&self, image: usize, want: Want) {
         let all = u32::try_from(self.model.library.images.len()).expect("few");
@@ -281,7 +395,8 @@ impl Run {
             if Instant::now() > deadline {
                 // Where a heal takes longer than a reader waits, who asks for a file that is gone is told to come again.
                 let (leaf, now) = (self.model.library.images[image].leaf, self.model.now());
-                if self.model.file_is_gone(leaf) && Exchange::may_take_long(&self.model, now, now) {
+                let site = self.model.library.site_of(leaf);
+                if self.model.file_is_gone(leaf) && Exchange::may_take_long(&self.model, site, now, now) {
                     return;
                 }
                 self.model.breaks(format!("(5) image {image} is never back"));
@@ -298,24 +413,42 @@ pub(super) fn play(case: &Case, logs: bool) -> (Vec<String>, Vec<String>) {
     let runtime = runtime.expect("a runtime");
     let model = runtime.block_on(async {
         let run = Run::new(case, logs);
-        // Whoever plays a world first has its settings and its index made, too.
         fastrand::seed(1);
         // Ends at once where no source is kept warm. (A reload begins another one; here the first goes on.)
-        let warm = run.healer();
-        let warm = tokio::spawn(async move { warm.keep_warm().await });
+        let mut always = Vec::new();
+        for healer in run.nodes.iter().map(Node::healer) {
+            let fleet = healer.clone();
+            always.push(tokio::spawn(async move { healer.keep_warm().await }));
+            always.push(tokio::spawn(async move { fleet.heed_the_fleet().await }));
+        }
+        for trouble in case.troubles.iter().filter(|_| case.world.nodes > 1) {
+            let Fault::Shared(hangs) = trouble.fault else { continue };
+            let (run, trouble) = (Arc::clone(&run), *trouble);
+            tokio::spawn(async move {
+                sleep_until(run.model.start + Duration::from_millis(trouble.from)).await;
+                run.shared.is_in(if hangs { RedisMood::Hangs } else { RedisMood::Away });
+                sleep_until(run.model.start + Duration::from_millis(trouble.to)).await;
+                run.shared.is_in(RedisMood::Well);
+            });
+        }
         for at in &case.acts {
             sleep_until(run.model.start + Duration::from_millis(at.ms)).await;
             run.acts(at.act);
         }
         run.ends().await;
-        warm.abort();
+        always.iter().for_each(tokio::task::JoinHandle::abort);
         run.is_at_rest().await;
+        let model = Arc::clone(&run.model);
+        model.set_healers(Vec::new(), [0; 2]);
+        // The nodes leave, and with them what keeps them joined.
+        drop(run);
+        SimulatedRedis::ends();
+        sleep(Duration::from_millis(10)).await;
         let alive = tokio::runtime::Handle::current().metrics().num_alive_tasks();
         if alive > 0 {
-            run.model.breaks(format!("(7) {alive} tasks are alive at the end"));
+            model.breaks(format!("(7) {alive} tasks are alive at the end"));
         }
-        run.model.set_healer(None);
-        Arc::clone(&run.model)
+        model
     });
     let state = model.state();
     (state.broken.clone(), state.log.clone())

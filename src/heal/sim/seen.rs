@@ -270,3 +270,14 @@ fn a_canvas_without_its_image_is_as_old_as_its_answer_however_long_the_questions
     ];
     keeps_every_promise(&Case { troubles, ..case(world, &acts, &[]) });
 }
+
+#[test]
+fn images_of_a_second_canvas_service_are_looked_for_at_their_own_image_server() {
+    let world = World { two_sites: true, warm: true, resources: Resources::Closed, ..World::plain() };
+    let info = |image| Act::Ask { image, want: Want::Info, readers: 1, patience: 200_000, cookie: true };
+    // Image 16 is of the first site, image 12 of the second one.
+    for acts in [&[(53_405, info(16))][..], &[(53_405, info(16)), (70_000, info(12)), (80_000, info(0))]] {
+        let fault = Trouble { fault: Fault::FileStore, from: 156_306, to: 156_806 };
+        keeps_every_promise(&Case { troubles: vec![fault], ..case(world.clone(), acts, &everything()) });
+    }
+}
