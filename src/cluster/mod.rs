@@ -16,6 +16,8 @@ mod scripts;
 mod signals;
 #[cfg(test)]
 pub(crate) mod simulated;
+#[cfg(test)]
+mod simulated_scripts;
 
 use std::sync::Arc;
 

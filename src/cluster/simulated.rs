@@ -11,8 +11,6 @@ use redis::aio::ConnectionLike;
 use redis::{Arg, Cmd, Pipeline, PushInfo, PushKind, RedisError, RedisFuture, RedisResult, Value};
 use tokio::time::{Instant, sleep};
 
-use super::scripts;
-
 /// One command takes so long.
 const LATENCY: Duration = Duration::from_millis(1);
 
@@ -32,16 +30,16 @@ pub(crate) enum RedisMood {
 }
 
 #[derive(Debug, Clone)]
-enum Stored {
+pub(super) enum Stored {
     Text(String),
     List(VecDeque<String>),
     Set(BTreeSet<String>),
 }
 
-type Ear = Arc<dyn Fn(PushInfo) -> Result<(), ()> + Send + Sync>;
+pub(super) type Ear = Arc<dyn Fn(PushInfo) -> Result<(), ()> + Send + Sync>;
 
 #[derive(Default)]
-struct State {
+pub(super) struct State {
     mood: RedisMood,
     keys: BTreeMap<String, (Stored, Option<Instant>)>,
     /// Channel, connection, who hears.
@@ -187,7 +185,7 @@ impl ConnectionLike for SimulatedWire {
     }
 }
 
-fn pair(state: &str, rest: impl ToString) -> Value {
+pub(super) fn pair(state: &str, rest: impl ToString) -> Value {
     Value::Array(vec![Value::BulkString(state.to_owned().into()), Value::BulkString(rest.to_string().into())])
 }
 
@@ -196,7 +194,7 @@ fn after(ms: &str) -> Option<Instant> {
 }
 
 impl State {
-    fn get(&mut self, key: &str) -> Option<&mut Stored> {
+    pub(super) fn get(&mut self, key: &str) -> Option<&mut Stored> {
         let is_over = self.keys.get(key)?.1.is_some_and(|until| Instant::now() >= until);
         if is_over {
             self.keys.remove(key);
@@ -204,18 +202,18 @@ impl State {
         self.keys.get_mut(key).map(|(stored, _)| stored)
     }
 
-    fn text(&mut self, key: &str) -> Option<String> {
+    pub(super) fn text(&mut self, key: &str) -> Option<String> {
         match self.get(key)? {
             Stored::Text(text) => Some(text.clone()),
             other => panic!("{key} is no text: {other:?}"),
         }
     }
 
-    fn set(&mut self, key: &str, text: impl Into<String>, ms: &str) {
+    pub(super) fn set(&mut self, key: &str, text: impl Into<String>, ms: &str) {
         self.keys.insert(key.to_owned(), (Stored::Text(text.into()), after(ms)));
     }
 
-    fn list(&mut self, key: &str) -> &mut VecDeque<String> {
+    pub(super) fn list(&mut self, key: &str) -> &mut VecDeque<String> {
         if self.get(key).is_none() {
             self.keys.insert(key.to_owned(), (Stored::List(VecDeque::new()), None));
         }
@@ -225,7 +223,7 @@ impl State {
         }
     }
 
-    fn members(&mut self, key: &str) -> &mut BTreeSet<String> {
+    pub(super) fn members(&mut self, key: &str) -> &mut BTreeSet<String> {
         if self.get(key).is_none() {
             self.keys.insert(key.to_owned(), (Stored::Set(BTreeSet::new()), None));
         }
@@ -235,7 +233,7 @@ impl State {
         }
     }
 
-    fn expire(&mut self, key: &str, ms: &str) -> i64 {
+    pub(super) fn expire(&mut self, key: &str, ms: &str) -> i64 {
         if self.get(key).is_none() {
             return 0;
         }
@@ -244,7 +242,7 @@ impl State {
     }
 
     /// Milliseconds left; −2: no such key, −1: for ever.
-    fn left(&mut self, key: &str) -> i64 {
+    pub(super) fn left(&mut self, key: &str) -> i64 {
         if self.get(key).is_none() {
             return -2;
         }
@@ -254,18 +252,18 @@ impl State {
         self.keys[key].1.map_or(-1, left)
     }
 
-    fn delete(&mut self, key: &str) -> i64 {
+    pub(super) fn delete(&mut self, key: &str) -> i64 {
         i64::from(self.get(key).is_some() && self.keys.remove(key).is_some())
     }
 
-    fn counted(&mut self, key: &str) -> i64 {
+    pub(super) fn counted(&mut self, key: &str) -> i64 {
         let before = self.text(key).map_or(0, |count| count.parse::<i64>().expect("a number"));
         let until = self.keys.get(key).and_then(|(_, until)| *until);
         self.keys.insert(key.to_owned(), (Stored::Text((before + 1).to_string()), until));
         before + 1
     }
 
-    fn heard_by(&self, channel: &str) -> Vec<Ear> {
+    pub(super) fn heard_by(&self, channel: &str) -> Vec<Ear> {
         let here = self.ears.iter().filter(|(own, ..)| own == channel);
         here.map(|(_, _, ear)| Arc::clone(ear)).collect()
     }
@@ -291,174 +289,5 @@ impl State {
             }
             other => panic!("this Redis knows no {other:?}"),
         }
-    }
-
-    fn script(
-        &mut self,
-        hash: &str,
-        keys: &[&str],
-        args: &[&str],
-        said: &mut Vec<(String, String)>,
-    ) -> Value {
-        let is = |script: &redis::Script| script.get_hash() == hash;
-        if is(&scripts::BOARD) {
-            return self.board(keys, args);
-        } else if is(&scripts::PLACE) {
-            return self.place(keys, args);
-        }
-        Value::Int(if is(&scripts::DEPART) {
-            self.depart(keys, args, said)
-        } else if is(&scripts::LAND) {
-            self.land(keys, args, said)
-        } else if is(&scripts::FORGET) {
-            if self.text(keys[0]).is_some_and(|held| held.starts_with('=')) {
-                self.delete(keys[0]);
-            }
-            self.delete(keys[1])
-        } else if is(&scripts::RENEW) {
-            self.renew(keys, args)
-        } else if is(&scripts::LEAVE) {
-            self.leave(keys, args, said)
-        } else if is(&scripts::COUNT) {
-            let count = self.counted(keys[0]);
-            if count == 1 {
-                self.expire(keys[0], args[0]);
-            }
-            count
-        } else if is(&scripts::EXPIRED) {
-            self.expired(keys, args)
-        } else if is(&scripts::LEARN) {
-            1 // Indexes are of no world here.
-        } else {
-            panic!("this Redis knows no such script")
-        })
-    }
-
-    fn board(&mut self, keys: &[&str], args: &[&str]) -> Value {
-        let cooling = self.left(keys[2]);
-        if cooling > 0 {
-            return pair("cooling", cooling);
-        }
-        let held = self.text(keys[0]);
-        let (state, rest) = held.as_deref().map_or(("", ""), |held| held.split_at(1));
-        if held.is_none() || rest == args[0] || (state == "=" && args[3] == "1") {
-            self.set(keys[0], format!("?{}", args[0]), args[1]);
-            return pair("taken", "");
-        }
-        if state == "=" {
-            return pair("landed", rest);
-        }
-        let state = if state == ">" { "departed" } else { "held" };
-        self.members(keys[1]).insert(args[2].to_owned());
-        self.expire(keys[1], "600000");
-        pair(state, self.left(keys[0]))
-    }
-
-    fn depart(&mut self, keys: &[&str], args: &[&str], said: &mut Vec<(String, String)>) -> i64 {
-        if self.text(keys[0]) != Some(format!("?{}", args[0])) {
-            return 0;
-        }
-        self.set(keys[0], format!(">{}", args[0]), args[1]);
-        for node in self.members(keys[1]).iter() {
-            said.push((format!("{}{node}", args[2]), format!("{} departed", args[3])));
-        }
-        1
-    }
-
-    fn land(&mut self, keys: &[&str], args: &[&str], said: &mut Vec<(String, String)>) -> i64 {
-        if self.text(keys[0]).is_some_and(|held| held.get(1..) != Some(args[0])) {
-            return 0;
-        }
-        if args[4].is_empty() {
-            self.delete(keys[0]);
-        } else {
-            self.set(keys[0], format!("={}", args[4]), args[1]);
-        }
-        for node in self.members(keys[1]).iter() {
-            said.push((format!("{}{node}", args[2]), format!("{} landed {}", args[3], args[4])));
-        }
-        self.delete(keys[1]);
-        1
-    }
-
-    fn renew(&mut self, keys: &[&str], args: &[&str]) -> i64 {
-        match self.text(keys[0]) {
-            None => {
-                self.set(keys[0], format!("{}{}", args[2], args[0]), args[1]);
-                1
-            }
-            Some(held) if held != args[0] && held.get(1..) != Some(args[0]) => 0,
-            Some(_) => self.expire(keys[0], args[1]),
-        }
-    }
-
-    fn place(&mut self, keys: &[&str], args: &[&str]) -> Value {
-        let token = args[0];
-        let open = self.left(keys[0]);
-        if open > 0 {
-            self.list(keys[1]).retain(|other| other != token);
-            return pair("open", open);
-        }
-        if let Some(own) = keys[2..].iter().find(|place| self.text(place).as_deref() == Some(token)) {
-            return pair("granted", own);
-        }
-        let mut first: i64 = args[1].parse().expect("milliseconds");
-        for place in &keys[2..] {
-            if self.text(place).is_none() {
-                self.set(place, token, args[1]);
-                self.list(keys[1]).retain(|other| other != token);
-                return pair("granted", place);
-            }
-            first = first.min(self.left(place));
-        }
-        let queue = self.list(keys[1]);
-        if !queue.iter().any(|other| other == token) {
-            queue.push_back(token.to_owned());
-        }
-        self.expire(keys[1], "600000");
-        pair("queued", first)
-    }
-
-    fn leave(&mut self, keys: &[&str], args: &[&str], said: &mut Vec<(String, String)>) -> i64 {
-        self.list(keys[1]).retain(|other| other != args[0]);
-        self.list(keys[2]).retain(|other| other != args[0]);
-        if self.text(keys[0]).as_deref() != Some(args[0]) {
-            return 0;
-        }
-        loop {
-            let turn = self.counted(keys[3]);
-            self.expire(keys[3], "600000");
-            let (a, b) = if turn % 4 == 0 { (keys[2], keys[1]) } else { (keys[1], keys[2]) };
-            let waiter = self.list(a).pop_front().or_else(|| self.list(b).pop_front());
-            let Some(waiter) = waiter else {
-                self.delete(keys[0]);
-                return 1;
-            };
-            self.set(keys[0], waiter.as_str(), args[1]);
-            let node = waiter.split('/').next().unwrap_or_default();
-            let channel = format!("{}{node}", args[2]);
-            let is_heard = !self.heard_by(&channel).is_empty();
-            said.push((channel, format!("{waiter} granted {} {}", keys[0], args[4])));
-            if is_heard || args[3] == "1" {
-                return 1;
-            }
-        }
-    }
-
-    fn expired(&mut self, keys: &[&str], args: &[&str]) -> i64 {
-        if self.get(keys[1]).is_some() {
-            self.expire(keys[1], args[3]);
-            return 0;
-        }
-        self.members(keys[0]).insert(args[0].to_owned());
-        if self.left(keys[0]) < 0 {
-            self.expire(keys[0], args[1]);
-        }
-        if self.members(keys[0]).len() < args[2].parse().expect("a number") {
-            return 0;
-        }
-        self.set(keys[1], "1", args[3]);
-        self.delete(keys[0]);
-        1
     }
 }

@@ -290,14 +290,17 @@ impl CanvasService {
             return classify(status);
         }
         let Ok(read) = self.index.read_document(body) else { return CanvasResponse::Unclear };
-        if let (Some(id), true) = (&read.document.id, variants::is_honoured(target)) {
+        // A cache or a gateway may answer with another document: that tells nothing of this one, or of the service.
+        let asked = target.strip_prefix(&self.base).unwrap_or(target);
+        let is_another = read.document.id.as_ref().is_some_and(|id| !variants::is_of(id, asked));
+        if let (Some(id), true, false) = (&read.document.id, variants::is_honoured(target), is_another) {
             self.heard_of_variants(variants::is_honoured(id));
         }
         if made == CacheStatus::Now && !is_canvas(target) {
             self.truth.has_built(read.canvases.iter().flat_map(|canvas| &canvas.images), began);
         }
         let mut images = read.canvases.iter().flat_map(|canvas| &canvas.images).peekable();
-        if !read.canvases.is_empty() && images.peek().is_none() {
+        if !read.canvases.is_empty() && images.peek().is_none() && !is_another {
             CanvasResponse::Lacks
         } else if !images.any(|own| identifier::same_file(own, image)) {
             CanvasResponse::Unclear

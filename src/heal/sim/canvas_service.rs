@@ -9,10 +9,11 @@ use hyper::Response;
 use percent_encoding::percent_decode_str;
 use tokio::time::{sleep, timeout};
 
-use super::case::{Fault, Garbage, Resources};
+use super::case::{Fault, Garbage};
 use super::image_server::{answer, refused};
 use super::library::Library;
 use super::model::{Model, Place};
+use super::world::Resources;
 use crate::config::settings::Timeouts;
 use crate::heal::{RoutedImage, SendRequest, Sending};
 use crate::iiif::ImageRequest;

@@ -11,10 +11,11 @@ use testbed::Testbed;
 use tokio::time::sleep_until;
 
 use super::canvas_service::CanvasService;
-use super::case::{Cache, Case, Fault, Gone, Resources, Trouble, World};
+use super::case::{Case, Fault, Gone, Trouble};
 use super::image_server::ImageServer;
 use super::library::Library;
 use super::model::Model;
+use super::world::{Cache, Resources, World};
 use crate::config::settings::Timeouts;
 use crate::heal::SendRequest;
 use crate::upstream::Caller;

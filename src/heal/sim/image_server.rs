@@ -10,9 +10,10 @@ use hyper::Response;
 use percent_encoding::percent_decode_str;
 use tokio::time::sleep;
 
-use super::case::{Cache, Fault};
+use super::case::Fault;
 use super::library::SIDE;
 use super::model::Model;
+use super::world::Cache;
 use crate::config::settings::Timeouts;
 use crate::heal::{SendRequest, Sending};
 use crate::upstream::{Body, Caller, UpstreamError};

@@ -19,6 +19,7 @@
 mod canvas_service;
 mod case;
 mod check;
+mod documents;
 mod drift;
 mod image_server;
 mod library;
@@ -28,6 +29,7 @@ mod run;
 mod seen;
 mod settings;
 mod shrink;
+mod world;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};

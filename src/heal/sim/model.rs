@@ -7,8 +7,9 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep_until};
 
-use super::case::{Cache, Case, Fault, Gone, Trouble, World};
+use super::case::{Case, Fault, Gone, Trouble};
 use super::library::Library;
+use super::world::{Cache, World};
 use crate::heal::Healer;
 
 /// Where a document is stored.

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use super::case::{Act, Fault, Resources};
+use super::case::{Act, Fault};
 use super::model::Place;
 use super::run::Run;
+use super::world::Resources;
 
 impl Run {
     /// Nothing is left of all that.
@@ -51,9 +52,7 @@ impl Run {
             }
             // Behind a login, with `/resources` closed, no answer proves that an image is back, but a reader's own.
             let is_blind = model.world().login && model.world().resources != Resources::Open;
-            // Pages of one PDF may be rebuilt one after the other where nothing is built beside. (Not kept yet, in 4 of 10,000.)
-            let more = if model.world().honours_disallow { 0 } else { 2 };
-            if asked.asked > (asked.reasons + more) * each && !is_blind {
+            if asked.asked > asked.reasons * each && !is_blind {
                 model.breaks(format!(
                     "(3) canvas {leaf} was asked for {} times for {} reasons",
                     asked.asked, asked.reasons
@@ -68,8 +67,9 @@ impl Run {
             _ => None,
         });
         let extra = extra + leavers.sum::<usize>();
-        // What hangs gives its place on, four times over at most.
-        let hanging = if model.case.hangs() { model.world().concurrency * 4 } else { 0 };
+        // What hangs gives its place on, four times over at most (on each node: how long it goes on nobody tells the others).
+        let hanging =
+            if model.case.hangs() { model.world().concurrency * 4 * model.world().nodes } else { 0 };
         for [canvases, manifests] in building {
             if canvases.most > (model.world().concurrency + extra + hanging) * each {
                 model.breaks(format!("(3) {} canvases were built at once", canvases.most));
@@ -91,10 +91,7 @@ impl Run {
             _ => None,
         });
         drop(state);
-        // Where `disallow` is ignored a visit into a fault stores what a file that is gone looks like; who asks next has it
-        // cured. (Of 10,000 worlds some ten end so: not a promise that is kept yet.)
-        let looks_gone = !model.world().honours_disallow;
-        if let (Some(leaf), false) = (empty, looks_gone) {
+        if let Some(leaf) = empty {
             model.breaks(format!("(2) canvas {leaf} is stored without its picture at the end"));
         }
     }

@@ -6,31 +6,31 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
-use hyper::{Request, Response};
+use hyper::Request;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::canvas_service::{BY_VIEWER, CanvasService, LATE};
-use super::case::{Act, Cache, Case, Document, Fault, WAIT, Want};
+use super::canvas_service::CanvasService;
+use super::case::{Act, Case, Fault, Want};
 use super::check::{Exchange, Seen};
 use super::image_server::{ImageServer, StrayServer};
 use super::library::{IMAGES, Image, SERVICES};
-use super::model::{Model, Place};
+use super::model::Model;
 use super::settings::settings;
+use super::world::Cache;
 use crate::cluster::Cluster;
 use crate::cluster::simulated::{RedisMood, SimulatedRedis};
 use crate::config::Settings;
 use crate::config::settings::{Route, Timeouts};
 use crate::heal::{
-    Answered, DocumentRepair, Healer, ImageCheck, ImageExchange, ImageHealResult, PoisonedDocument, Priority,
-    RoutedImage, SendRequest, Unanswered, fingerprint,
+    Answered, Healer, ImageCheck, ImageExchange, ImageHealResult, Priority, RoutedImage, SendRequest,
+    Unanswered,
 };
 use crate::iiif::ImageRequest;
 use crate::index::Index;
 use crate::index::recorder::Recorder;
 use crate::observe::{Metrics, Trace};
-use crate::upstream::{Body, Budget, Caller, UpstreamError};
+use crate::upstream::{Budget, Caller};
 
 /// `Node` is one of us.
 #[derive(Debug)]
@@ -47,14 +47,14 @@ pub(super) struct Run {
     pub(super) nodes: Vec<Node>,
     /// Requests so far: each goes to the next node.
     requests: AtomicUsize,
-    servers: Vec<Arc<dyn SendRequest>>,
+    pub(super) servers: Vec<Arc<dyn SendRequest>>,
     /// Positions of the image routes, by site.
     routes: [usize; 2],
     /// Positions of the canvas services' routes.
-    services: [usize; 2],
-    settings: Arc<Settings>,
+    pub(super) services: [usize; 2],
+    pub(super) settings: Arc<Settings>,
     manifests: PathBuf,
-    index: Arc<Index>,
+    pub(super) index: Arc<Index>,
     shared: Arc<SimulatedRedis>,
     pub(super) budget: Budget,
 }
@@ -175,97 +175,6 @@ impl Run {
         seen
     }
 
-    /// One viewer's own request for a document, through the door, as the proxy sends it; and what it lacks is mended, as the
-    /// proxy has it mended. The pictures that it came with, in the end.
-    async fn fetches(&self, document: Document, patience: u64) -> Option<usize> {
-        let library = self.model.library;
-        let (public, site) = match document {
-            Document::Canvas(leaf) => (library.canvas_path(leaf), library.site_of(leaf)),
-            Document::Manifest(book) => (library.book_path(book), library.site(book)),
-        };
-        let path = public.replacen(SERVICES[site], SERVICES[0], 1);
-        let (healer, from, began) = (self.healer(), self.model.now(), Instant::now());
-        let service = self.services[site];
-        let has_document = |answer: &Result<Response<Body>, UpstreamError>| {
-            answer.as_ref().is_ok_and(|answer| answer.status().is_success())
-        };
-        let (caller, times) = (Caller::default(), self.settings.timeouts(service));
-        let asks = |late: &'static str| {
-            let head = Request::get(&path).header("host", "service.invalid").header(BY_VIEWER, late).body(());
-            head.expect("a request").into_parts().0
-        };
-        let fetched = timeout(Duration::from_millis(patience), async {
-            let admitted = std::future::ready(Ok::<_, Duration>(()));
-            let (request, ()) = healer.viewer_request(service, &path, admitted).await?;
-            let head = asks(if began.elapsed() < WAIT { "in time" } else { LATE });
-            let sent = self.servers[service].send(&caller, &head, times);
-            Ok::<_, Duration>(match request {
-                Some(request) => request.hold(sent, has_document).await,
-                None => sent.await,
-            })
-        });
-        let fetched = fetched.await;
-        self.model.log(|| {
-            format!(
-                "viewer {:?} of {document:?}",
-                fetched.as_ref().map(|got| got.as_ref().map(|got| got.as_ref().map(http::Response::status)))
-            )
-        });
-        match fetched {
-            Ok(Ok(Ok(answer))) if answer.status().is_success() => {
-                healer.manifest_opened(&public, &Trace::fresh());
-                let body = answer.into_body().collect(1 << 20).await.ok()?;
-                let Some(poisoned) = self.lacks(document, &body, service, &public, &path) else {
-                    return Some(library.pictures_of(document));
-                };
-                let lacks = poisoned.missing.len();
-                let mended = timeout(Duration::from_millis(patience), healer.mend_document(poisoned)).await;
-                self.model.log(|| format!("viewer {mended:?} of {document:?}, which lacked {lacks}"));
-                if !matches!(mended, Ok(DocumentRepair::Whole(_))) {
-                    return Some(library.pictures_of(document) - lacks);
-                }
-                let again = self.servers[service].send(&caller, &asks("in time"), times).await.ok()?;
-                let body = again.into_body().collect(1 << 20).await.ok()?;
-                let lacks = self.lacks(document, &body, service, &public, &path);
-                return Some(library.pictures_of(document) - lacks.map_or(0, |lacks| lacks.missing.len()));
-            }
-            Ok(Err(_)) if began.elapsed() < WAIT => {
-                self.model.breaks(format!("(1) {document:?} is refused after {:?}", began.elapsed()));
-            }
-            // Slow canvases fill all places, and so does what hangs.
-            Ok(Err(_)) if !Exchange::may_take_long(&self.model, site, from, self.model.now()) => {
-                self.model.breaks(format!("(1) {document:?} is refused after {:?}", began.elapsed()));
-            }
-            _ => {}
-        }
-        None
-    }
-
-    /// What a document lacks of what the index knows, as the proxy sees it.
-    fn lacks(
-        &self,
-        document: Document,
-        body: &Bytes,
-        route: usize,
-        public: &str,
-        target: &str,
-    ) -> Option<PoisonedDocument> {
-        let read = self.index.read_document(body).ok()?;
-        let has = |key: &&String| read.canvases.iter().any(|canvas| canvas.images.contains(*key));
-        let all = self.model.library.keys_of(document);
-        let missing: Vec<_> = all.iter().filter(|key| !has(key)).cloned().collect();
-        (!missing.is_empty()).then(|| PoisonedDocument {
-            route,
-            mark: self.settings.routes[route].mark(),
-            target: target.to_owned(),
-            name: format!("https://lib.example{public}"),
-            missing,
-            is_cut_short: false,
-            carries: fingerprint(&read.canvases),
-            trace: Trace::fresh(),
-        })
-    }
-
     fn acts(self: &Arc<Self>, act: Act) {
         let model = &self.model;
         model.log(|| format!("---- {act:?}"));
@@ -352,37 +261,6 @@ impl Run {
             }
             if round == 0 {
                 model.loses_all(); // once more, with every canvas still stored
-            }
-        }
-    }
-
-    /// What a fault left stored without its pictures is whole for who opens it next.
-    async fn documents_are_whole(self: &Arc<Self>) {
-        let model = &self.model;
-        let is_gone = |leaf: usize| model.case.gone.iter().any(|gone| gone.leaf == leaf);
-        let mut stored: Vec<_> = model.state().documents.keys().cloned().collect();
-        stored.sort();
-        for place in stored {
-            let (document, leaves) = match &place {
-                Place::Canvas(leaf, query) if query.is_empty() => (Document::Canvas(*leaf), vec![*leaf]),
-                Place::Book(book, query) if query.is_empty() => {
-                    (Document::Manifest(*book), model.library.leaves_of(*book).collect())
-                }
-                _ => continue,
-            };
-            let pictures = model.state().documents.get(&place).copied().unwrap_or_default();
-            // Of a file that was gone nobody can tell whether it is back, but who asks for its image.
-            if pictures == leaves.len() || leaves.iter().any(|leaf| is_gone(*leaf)) {
-                continue;
-            }
-            let now = model.now();
-            model.log(|| format!("---- {document:?} is opened, which is stored with {pictures} pictures"));
-            let seen = self.fetches(document, u64::MAX >> 20).await;
-            let site = model.library.site_of(leaves[0]);
-            let takes_long = model.world().canvas() * u32::try_from(leaves.len()).expect("few") * 3 > WAIT
-                || Exchange::may_take_long(model, site, now, now);
-            if !takes_long && seen != Some(model.library.pictures_of(document)) {
-                model.breaks(format!("(5) {document:?} is opened and lacks pictures: {seen:?}"));
             }
         }
     }

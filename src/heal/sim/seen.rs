@@ -1,8 +1,9 @@
 //! Cases that the simulation found, made small, each with the name of what went wrong.
 
-use super::case::{Act, At, Case, Document, Fault, Gone, Resources, Trouble, Want, World};
+use super::case::{Act, At, Case, Document, Fault, Garbage, Gone, Trouble, Want};
 use super::library::Library;
 use super::run::play;
+use super::world::{Resources, World};
 
 /// A quiet world in which this happens; these images are read at the end.
 fn case(world: World, acts: &[(u64, Act)], last: &[usize]) -> Case {
@@ -280,4 +281,25 @@ fn images_of_a_second_canvas_service_are_looked_for_at_their_own_image_server() 
         let fault = Trouble { fault: Fault::FileStore, from: 156_306, to: 156_806 };
         keeps_every_promise(&Case { troubles: vec![fault], ..case(world.clone(), acts, &everything()) });
     }
+}
+
+#[test]
+fn a_node_that_waited_for_another_node_s_request_learns_what_that_one_saw_of_the_service() {
+    // The canvas is stored and heals nothing, and the service builds over: only a rebuild helps.
+    let world = World { honours_disallow: false, nodes: 2, ..World::plain() };
+    let crowd = Act::Ask { image: 15, want: Want::Tile(100), readers: 9, patience: 200_000, cookie: true };
+    let acts = [(138_320, Act::Expire(15)), (157_041, crowd)];
+    keeps_every_promise(&Case { stored: 1, ..case(world, &acts, &[]) });
+}
+
+#[test]
+fn the_canvas_of_somebody_else_does_not_tell_that_the_service_builds_over() {
+    let garbled = Fault::Garbled(Garbage::OtherEmptyCanvas);
+    let troubles = vec![
+        Trouble { fault: garbled, from: 302, to: 802 },
+        Trouble { fault: Fault::Nested, from: 12_563, to: 20_563 },
+    ];
+    let gone = Gone { leaf: 13, from: 0, to: u64::MAX / 2 };
+    let acts = [(388, ask(13, 256)), (16_799, Act::EvictKeys), (17_424, ask(15, 256))];
+    keeps_every_promise(&Case { troubles, gone: vec![gone], ..case(World::plain(), &acts, &[]) });
 }

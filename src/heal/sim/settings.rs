@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use super::case::World;
+use super::world::World;
 use crate::config::Settings;
 
 /// The settings of a world; `number` is what a reload changes.

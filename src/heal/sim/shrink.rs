@@ -1,8 +1,9 @@
 //! Makes a failing case as small as it can be while it fails in the same way.
 
-use super::case::{Act, Case, World};
+use super::case::{Act, Case};
 use super::kind;
 use super::run::play;
+use super::world::World;
 
 /// Cases that are played for it at most.
 const TRIES: usize = 2_000;
