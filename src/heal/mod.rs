@@ -18,6 +18,7 @@ mod image_server;
 mod knowledge;
 mod ladder;
 mod missing_files;
+mod off_thread;
 mod opening;
 mod operator;
 mod repair;

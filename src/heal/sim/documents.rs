@@ -62,6 +62,9 @@ impl Run {
                     return Some(library.pictures_of(document));
                 };
                 let lacks = poisoned.missing.len();
+                // One canvas is built beside, which shows that the service's own way to its images works: once for all who
+                // opened the document now.
+                self.model.is_mended(library.leaf_of_key(&poisoned.missing[0]));
                 let mended = timeout(Duration::from_millis(patience), healer.mend_document(poisoned)).await;
                 self.model.log(|| format!("viewer {mended:?} of {document:?}, which lacked {lacks}"));
                 if !matches!(mended, Ok(DocumentRepair::Whole(_))) {
@@ -124,8 +127,10 @@ impl Run {
                 _ => continue,
             };
             let pictures = model.state().documents.get(&place).copied().unwrap_or_default();
-            // Of a file that was gone nobody can tell whether it is back, but who asks for its image.
-            if pictures == leaves.len() || leaves.iter().any(|leaf| is_gone(*leaf)) {
+            // Of a file that was gone nobody can tell whether it is back, but who asks for its image. And the canvas of a PDF
+            // is read by nobody: viewers have its pages from the manifest.
+            let is_pdf = matches!(document, Document::Canvas(leaf) if model.library.leaves[leaf].pages > 0);
+            if pictures == leaves.len() || is_pdf || leaves.iter().any(|leaf| is_gone(*leaf)) {
                 continue;
             }
             let now = model.now();

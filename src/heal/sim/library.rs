@@ -191,6 +191,11 @@ impl Library {
         keys
     }
 
+    /// The leaf of the image with this lookup key.
+    pub(super) fn leaf_of_key(&self, key: &str) -> usize {
+        self.leaf_with(key.split(';').next().unwrap_or_default()).expect("one of ours")
+    }
+
     /// How many they are.
     pub(super) fn pictures_of(&self, document: Document) -> usize {
         self.keys_of(document).len()

@@ -55,6 +55,8 @@ pub(super) struct State {
     /// When a canvas came without its picture because its key was lost while it was built, and nothing else told us that
     /// its file was found.
     pub(super) lost_in_build: HashMap<usize, u64>,
+    /// When a document that lacks a leaf began to be mended.
+    pub(super) mended: HashMap<usize, u64>,
     /// Documents that were stored last for a viewer of them, not for us.
     pub(super) by_viewers: HashSet<Place>,
     /// What viewers ask for now, those who are late apart.
@@ -176,6 +178,16 @@ impl Model {
         let mut state = self.state();
         state.lost.insert(leaf, Instant::now());
         if state.keys.remove(&leaf) {
+            state.asked.entry(leaf).or_default().reasons += 1;
+        }
+    }
+
+    /// A document that lacks this leaf is mended from now on: that is a reason to ask for its canvas, one for all who ask in
+    /// the same moment.
+    pub(super) fn is_mended(&self, leaf: usize) {
+        let now = self.now();
+        let mut state = self.state();
+        if state.mended.insert(leaf, now) != Some(now) {
             state.asked.entry(leaf).or_default().reasons += 1;
         }
     }
