@@ -18,6 +18,7 @@ mod image_server;
 mod knowledge;
 mod ladder;
 mod missing_files;
+mod off_thread;
 mod opening;
 mod operator;
 mod repair;
@@ -125,10 +126,11 @@ impl Healer {
         settings: Arc<Settings>,
         servers: Vec<Arc<dyn SendRequest>>,
         index: Arc<Index>,
+        cluster: Option<Arc<Cluster>>,
         metrics: Arc<Metrics>,
         history: Recorder,
     ) -> Self {
-        Self::of(Ward::new(settings, servers, index, None, metrics, history, None))
+        Self::of(Ward::new(settings, servers, index, cluster, metrics, history, None))
     }
 
     /// The same healer under other settings: flights, lanes, cool-downs, breakers and all that is remembered go over.

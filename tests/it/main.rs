@@ -49,6 +49,7 @@ mod healing;
 mod healing_batch;
 mod healing_cost;
 mod healing_faults;
+mod healing_liars;
 mod healing_missing;
 mod healing_probes;
 mod healing_services;

@@ -32,6 +32,8 @@ pub struct Recorder {
     desk: Arc<Closes>,
     keeps_history: bool,
     metrics: Arc<Metrics>,
+    #[cfg(test)]
+    is_idle: bool,
 }
 
 /// What waits to be written. The writer is woken for the first note of a batch and for the last one, and not for each
@@ -111,14 +113,34 @@ impl Recorder {
         let desk = Arc::new(Desk::default());
         let (reading, counting) = (Arc::clone(&desk), Arc::clone(&metrics));
         tokio::task::spawn_blocking(move || run(&index, &reading, bounds, &counting));
-        Self { desk: Arc::new(Closes(desk)), keeps_history: bounds.rows > 0, metrics }
+        Self {
+            desk: Arc::new(Closes(desk)),
+            keeps_history: bounds.rows > 0,
+            metrics,
+            #[cfg(test)]
+            is_idle: false,
+        }
     }
 
     /// A recorder without a thread, for tests in virtual time: what is noted waits for [`Self::write_now`].
     #[cfg(test)]
     #[allow(dead_code, reason = "a simulation begins here")]
     pub(crate) fn idle(metrics: Arc<Metrics>) -> Self {
-        Self { desk: Arc::new(Closes(Arc::default())), keeps_history: true, metrics }
+        Self { desk: Arc::new(Closes(Arc::default())), keeps_history: true, metrics, is_idle: true }
+    }
+
+    /// Whether nothing is written: in a simulation many worlds share an index, and none of them may change it.
+    #[cfg(test)]
+    pub(crate) fn is_idle(&self) -> bool {
+        self.is_idle
+    }
+
+    /// Where the file of `uuid` is, as this recorder would have written it.
+    #[cfg(test)]
+    pub(crate) fn noted_file_url(&self, uuid: Uuid) -> Option<String> {
+        let notes = self.desk.0.lock();
+        let noted = notes.files.iter().filter(|_| self.is_idle).find(|(of, _)| *of == uuid);
+        noted.map(|(_, url)| url.clone())
     }
 
     /// Writes what is noted.
