@@ -112,7 +112,7 @@ impl House {
         let same_nodes = self.settings.cluster == settings.cluster;
         let cluster =
             if same_nodes { self.cluster.clone() } else { Cluster::start(&settings.cluster, metrics) };
-        let healer = self.healer.under(Arc::clone(&settings), servers(&upstreams), cluster.clone());
+        let healer = self.healer.reconfigure(Arc::clone(&settings), servers(&upstreams), cluster.clone());
         let longest = settings.presentation.max_body;
         let start = || Learner::start(Arc::clone(index), cluster.clone(), longest, Arc::clone(metrics));
         let same_bound = self.settings.presentation.max_body == longest;

@@ -5,16 +5,183 @@
 //! size above every maximum tells a live image (403) from an expired one (404) without decoding anything (upstream.md
 //! "An expired image"). Not every image server does: which probe tells the truth is learned, once for each.
 
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use http::request::Parts;
 use http::{StatusCode, response};
+use hyper::Response;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::heal::evidence::{Evidence, Probe, proves_nothing};
+use crate::config::Settings;
+use crate::heal::evidence::{Evidence, Probe, is_expiry, proves_nothing};
+use crate::heal::image::IndexedImage;
+use crate::heal::image_address::ImageAddresses;
+use crate::heal::server::SendRequest;
 use crate::heal::truthful_probe::{ProbeState, RETRY_AFTER, TruthfulProbe};
-use crate::heal::ward::{IndexedImage, Ward};
-use crate::upstream::UpstreamError;
+use crate::iiif::resource::Said;
+use crate::observe::{Metrics, Span};
+use crate::upstream::{Body, Caller, UpstreamError, own_request};
 
-impl Ward {
+/// `AskImageServer` is what the ladder needs of an image server.
+pub(in crate::heal) trait AskImageServer: Debug + Send + Sync {
+    /// Sends this request to the server of the image, on behalf of `caller`.
+    fn forward<'a>(
+        &'a self,
+        image: &'a IndexedImage,
+        head: &'a Parts,
+        caller: &'a Caller,
+    ) -> BoxFuture<'a, Result<Response<Body>, UpstreamError>>;
+
+    /// Asks for `{id}/{tail}` on our own behalf. The image itself is looked for at each address that it may have.
+    fn status<'a>(
+        &'a self,
+        image: &'a IndexedImage,
+        id: &'a str,
+        tail: &'a str,
+    ) -> BoxFuture<'a, Result<StatusCode, UpstreamError>>;
+
+    /// What the server itself proves of this image.
+    fn probe<'a>(&'a self, image: &'a IndexedImage) -> BoxFuture<'a, Evidence>;
+}
+
+/// `ImageServers` asks the image server of each image route.
+#[derive(Debug)]
+pub(in crate::heal) struct ImageServers {
+    settings: Arc<Settings>,
+    /// In the order of `settings.routes`.
+    servers: Vec<Arc<dyn SendRequest>>,
+    /// Which probe tells the truth on each route, in the same order.
+    probes: Vec<Arc<TruthfulProbe>>,
+    addresses: Arc<ImageAddresses>,
+    metrics: Arc<Metrics>,
+}
+
+impl AskImageServer for ImageServers {
+    fn forward<'a>(
+        &'a self,
+        image: &'a IndexedImage,
+        head: &'a Parts,
+        caller: &'a Caller,
+    ) -> BoxFuture<'a, Result<Response<Body>, UpstreamError>> {
+        Box::pin(self.send(image, head, caller))
+    }
+
+    fn status<'a>(
+        &'a self,
+        image: &'a IndexedImage,
+        id: &'a str,
+        tail: &'a str,
+    ) -> BoxFuture<'a, Result<StatusCode, UpstreamError>> {
+        Box::pin(async move { self.head_of_id(image, id, tail).await.map(|head| head.status) })
+    }
+
+    fn probe<'a>(&'a self, image: &'a IndexedImage) -> BoxFuture<'a, Evidence> {
+        Box::pin(self.probe(image))
+    }
+}
+
+impl ImageServers {
+    pub(in crate::heal) fn new(
+        settings: Arc<Settings>,
+        servers: Vec<Arc<dyn SendRequest>>,
+        probes: Vec<Arc<TruthfulProbe>>,
+        addresses: Arc<ImageAddresses>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self { settings, servers, probes, addresses, metrics }
+    }
+
+    /// Does this status say that the image is gone (`heal.statuses`)?
+    pub(in crate::heal) fn is_expiry(&self, status: StatusCode) -> bool {
+        is_expiry(&self.settings.heal, status)
+    }
+
+    /// Sends `request` to the image server of this route, on behalf of `caller`.
+    pub(in crate::heal) async fn send(
+        &self,
+        patient: &IndexedImage,
+        request: &Parts,
+        caller: &Caller,
+    ) -> Result<Response<Body>, UpstreamError> {
+        self.send_on(patient.route, patient, request, caller).await
+    }
+
+    async fn send_on(
+        &self,
+        route: usize,
+        patient: &IndexedImage,
+        request: &Parts,
+        caller: &Caller,
+    ) -> Result<Response<Body>, UpstreamError> {
+        let times = self.settings.timeouts(route);
+        let mut span = Span::call(&patient.trace, request);
+        let sent = self.servers[route].send(caller, &span.onward(request), times).await;
+        span.answered(&sent);
+        sent
+    }
+
+    /// Asks for `{identifier}/{tail}` on our own behalf.
+    pub(in crate::heal) async fn look_at(
+        &self,
+        patient: &IndexedImage,
+        tail: &str,
+    ) -> Result<StatusCode, UpstreamError> {
+        self.head_of_id(patient, &patient.sent, tail).await.map(|head| head.status)
+    }
+
+    /// The head of the answer for this identifier. The image itself is looked for at each address that it may have.
+    async fn head_of_id(
+        &self,
+        patient: &IndexedImage,
+        id: &str,
+        tail: &str,
+    ) -> Result<response::Parts, UpstreamError> {
+        let first = self.head_at(patient, patient.route, id, tail).await;
+        let is_gone = |head: &Result<response::Parts, UpstreamError>| {
+            head.as_ref().is_ok_and(|head| self.is_expiry(head.status))
+        };
+        if patient.others.is_empty() || id != &*patient.sent {
+            return first;
+        }
+        if !is_gone(&first) {
+            if first.as_ref().is_ok_and(|head| !proves_nothing(head.status)) {
+                self.addresses.found(patient.route, id);
+            }
+            return first;
+        }
+        for other in &*patient.others {
+            let head = self.head_at(patient, other.route, &other.sent, tail).await;
+            if head.as_ref().is_ok_and(|head| !self.is_expiry(head.status) && !proves_nothing(head.status)) {
+                self.addresses.found(other.route, &other.sent);
+                return head;
+            }
+        }
+        first
+    }
+
+    async fn head_at(
+        &self,
+        patient: &IndexedImage,
+        route: usize,
+        id: &str,
+        tail: &str,
+    ) -> Result<response::Parts, UpstreamError> {
+        let of = &self.settings.routes[route];
+        let mut head = own_request(of.upstream.authority.as_str(), &self.settings.server.name)?;
+        let target = format!("{}{id}/{tail}", of.upstream.path);
+        head.uri = target.parse().map_err(|_| UpstreamError::Target)?;
+        patient.trace.send_on(&mut head.headers);
+        let answer = self.send_on(route, patient, &head, &Caller::default()).await?;
+        let (head, body) = answer.into_parts();
+        // Read to its end, so that the connection is kept; a body that is too long only costs the connection.
+        let _ = tokio::time::timeout(Duration::from_secs(10), body.collect(1 << 20)).await;
+        Ok(head)
+    }
+
     /// What the image server itself proves of this image, by a probe that tells the truth there; "alive" never by one
     /// that a cache could answer.
     pub(in crate::heal) async fn probe(&self, patient: &IndexedImage) -> Evidence {
@@ -86,7 +253,20 @@ impl Ward {
 
     /// Does the image server find nothing behind this image, whatever its key?
     pub(in crate::heal) async fn shows_nothing(&self, patient: &IndexedImage) -> bool {
-        let tile: Result<StatusCode, UpstreamError> = self.look_at(patient, Probe::SmallTile.tail()).await;
+        let tile = self.look_at(patient, Probe::SmallTile.tail()).await;
         tile.is_ok_and(|status| self.is_expiry(status))
+    }
+}
+
+/// What is proven of the image: by the service's word where it gave one, else by a probe that no cache can answer.
+pub(in crate::heal) async fn evidence(
+    said: Said,
+    images: &dyn AskImageServer,
+    image: &IndexedImage,
+) -> Evidence {
+    match said {
+        Said::Alive(_) => Evidence::Alive,
+        Said::Expired => Evidence::Expired,
+        Said::Nothing => images.probe(image).await,
     }
 }

@@ -37,23 +37,27 @@ pub struct PoisonedDocument {
     pub trace: Trace,
 }
 
-/// What is being mended, and what was found out.
+/// What is being repaired, and what was found out.
 #[derive(Debug)]
 pub(in crate::heal) struct DocumentRepairs {
     pub(in crate::heal) flights: SingleFlight<CanvasRequestKey, RepairResult>,
     pub(in crate::heal) chased: SingleFlight<CanvasRequestKey, ()>,
+    /// Canvases that came without their image.
+    pub(in crate::heal) canvases: SingleFlight<CanvasRequestKey, ()>,
     pub(in crate::heal) truths: TimedCache<CanvasRequestKey, u64>,
     /// How often a document was built anew and came with the same images, of which not all were proven.
     pub(in crate::heal) in_vain: TimedCache<CanvasRequestKey, (u64, u32)>,
     pub(in crate::heal) lacking: PoisonedImages,
 }
 
-impl Default for DocumentRepairs {
-    fn default() -> Self {
+impl DocumentRepairs {
+    /// None yet. Repairs run on the runtime that calls this.
+    pub(in crate::heal) fn here() -> Self {
         let truths = TimedCache::new(TRUTHS);
         Self {
             flights: SingleFlight::here(),
             chased: SingleFlight::here(),
+            canvases: SingleFlight::here(),
             truths,
             in_vain: TimedCache::new(TRUTHS),
             lacking: PoisonedImages::default(),

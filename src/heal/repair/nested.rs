@@ -11,14 +11,14 @@ use crate::heal::canvas_service::register_path::register_path;
 use crate::heal::canvas_service::registration::Said;
 use crate::heal::canvas_service::request::CanvasRequest;
 use crate::heal::canvas_service::response::CanvasResponse;
-use crate::heal::canvas_service::shared_request::Freshness;
 use crate::heal::cooldowns::CanvasRequestKey;
-use crate::heal::evidence::{Evidence, Probe};
+use crate::heal::evidence::Evidence;
 use crate::heal::flight_priority::FlightPriority;
+use crate::heal::image::IndexedImage;
 use crate::heal::ladder::HealOutcome;
 use crate::heal::ladder::rebuild::ServiceHealth;
+use crate::heal::repair::Repairs;
 use crate::heal::repair::documents::{BELIEVED, PoisonedDocument, RepairResult, carries};
-use crate::heal::ward::{IndexedImage, Ward};
 use crate::iiif::IdentifierKind;
 use crate::iiif::manifest::Canvas;
 use crate::upstream::guard::Allowed;
@@ -58,7 +58,7 @@ pub(in crate::heal) enum Lacking {
 /// How long it is believed of files that seem to be gone. (Each of them is remembered by itself, and for longer.)
 const SEEMS: Duration = Duration::from_secs(10);
 
-impl Ward {
+impl Repairs {
     /// The first missing image whose file is there. `Err`: not now.
     pub(in crate::heal) async fn first_that_is_there(
         self: &Arc<Self>,
@@ -66,12 +66,12 @@ impl Ward {
         poisoned: &PoisonedDocument,
         urgency: &Arc<FlightPriority>,
     ) -> Result<Lacking, RepairResult> {
-        let Some(route) = self.image_route() else {
+        let Some(route) = self.lookup.image_route() else {
             return Err(RepairResult::Failed);
         };
         let (mut is_unknown, mut seems, mut is_refused) = (poisoned.is_cut_short, false, false);
         for key in &poisoned.missing {
-            let Some(patient) = self.patient(route, key, &poisoned.trace) else {
+            let Some(patient) = self.lookup.find(route, key, &poisoned.trace) else {
                 is_unknown = true;
                 continue;
             };
@@ -104,9 +104,9 @@ impl Ward {
         canvases: &[Canvas],
         urgency: &Arc<FlightPriority>,
     ) -> bool {
-        let Some(route) = self.image_route().filter(|_| !poisoned.is_cut_short) else { return false };
+        let Some(route) = self.lookup.image_route().filter(|_| !poisoned.is_cut_short) else { return false };
         for key in poisoned.missing.iter().filter(|key| !carries(canvases, key)) {
-            let Some(patient) = self.patient(route, key, &poisoned.trace) else { return false };
+            let Some(patient) = self.lookup.find(route, key, &poisoned.trace) else { return false };
             let nested = self.nested(service, &patient, urgency).await;
             if nested != NestedCheck::Proven && !nested.is_gone() {
                 return false;
@@ -123,10 +123,10 @@ impl Ward {
         route: usize,
         urgency: &Arc<FlightPriority>,
     ) -> bool {
-        let pages = self.index.manifest_canvases(&poisoned.name).unwrap_or_default();
+        let pages = self.lookup.index().manifest_canvases(&poisoned.name).unwrap_or_default();
         let mut has = pages.iter().filter_map(|page| page.keys.first());
         let Some(key) = has.find(|key| !poisoned.missing.contains(key)) else { return false };
-        let Some(patient) = self.patient(route, key, &poisoned.trace) else { return false };
+        let Some(patient) = self.lookup.find(route, key, &poisoned.trace) else { return false };
         matches!(self.nested(service, &patient, urgency).await, NestedCheck::Proven | NestedCheck::Likely)
     }
 
@@ -136,18 +136,18 @@ impl Ward {
         patient: &IndexedImage,
         urgency: &Arc<FlightPriority>,
     ) -> NestedCheck {
-        let said = self.ask(patient).await;
+        let said = self.services.ask(patient).await;
         let is_alive = matches!(said, Said::Alive(_));
-        if is_alive && self.is_gone_for_good(patient).await {
+        if is_alive && self.images.shows_nothing(patient).await {
             return NestedCheck::Gone;
         }
-        let health = self.health(service, patient).await;
+        let health = self.ladder.health(service, patient).await;
         if health == ServiceHealth::Unwell || is_alive && health != ServiceHealth::Well {
             return NestedCheck::Unwell;
         }
         let file = match (said, &patient.kind) {
             (Said::Alive(url), _) if !url.is_empty() => Some(url),
-            (_, IdentifierKind::Uuid { uuid, .. }) => self.file_url(*uuid),
+            (_, IdentifierKind::Uuid { uuid, .. }) => self.services.files().of(*uuid),
             _ => None,
         };
         let Some(path) = file.as_deref().and_then(register_path) else {
@@ -156,13 +156,13 @@ impl Ward {
             return self.nested_by_canvas(patient, urgency, otherwise).await;
         };
         let flight = CanvasRequestKey { service: service.mark, target: path.into(), rung: Rung::Register };
-        let answer = self.fly(service, &flight, patient, urgency, Freshness::Anew).0.landed().await;
-        if answer == Some(CanvasResponse::Built) || answer == Some(CanvasResponse::Carries) {
+        let answer = self.requests.answer(service, &flight, patient, urgency).await;
+        if matches!(answer, CanvasResponse::Built | CanvasResponse::Carries) {
             return NestedCheck::Proven;
         }
         // To register writes the key first; where nothing is behind it, the file is gone.
-        let is_registered = matches!(self.ask(patient).await, Said::Alive(_));
-        if is_registered && self.is_gone_for_good(patient).await {
+        let is_registered = matches!(self.services.ask(patient).await, Said::Alive(_));
+        if is_registered && self.images.shows_nothing(patient).await {
             NestedCheck::Gone
         } else {
             NestedCheck::Unwell
@@ -177,47 +177,47 @@ impl Ward {
         urgency: &Arc<FlightPriority>,
         otherwise: NestedCheck,
     ) -> NestedCheck {
-        let canvas = patient.owners.iter().find_map(|owner| self.asked_canvas(&owner.canvas));
+        let canvas = patient.owners.iter().find_map(|owner| self.services.asked_canvas(&owner.canvas));
         let Some((service, canvas)) = canvas else { return otherwise };
         let may = self.settings.heal.ladder.contains(&Rung::Variant);
         let Some(request) = CanvasRequest::variant(&canvas).filter(|_| may) else { return otherwise };
-        if self.honours_variants(&service).await == Some(false) {
+        if self.services.honours_variants(&service).await == Some(false) {
             return otherwise;
         }
         let boarded = Instant::now();
-        if self.is_known_missing(patient) {
+        if self.missing.is_known(patient) {
             return NestedCheck::SeemsGone;
         }
-        let cools = self.memory.cooling(&request.flight, service.recovered(), boarded).is_some();
-        if cools && self.evidence(patient).await == Evidence::Expired {
+        if self.services.cools(&service, &request.flight)
+            && self.requests.evidence(patient).await == Evidence::Expired
+        {
             return NestedCheck::Refused;
         }
-        let asked = async || {
-            let (mut seat, _) = self.fly(&service, &request.flight, patient, urgency, Freshness::Anew);
-            seat.landed().await
-        };
+        let asked = async || self.requests.answer(&service, &request.flight, patient, urgency).await;
         let mut answer = asked().await;
         // The first one of all may come out of the service's cache: then it only tells that it builds beside.
-        if answer == Some(CanvasResponse::Carries) && self.honours_variants(&service).await == Some(true) {
+        if answer == CanvasResponse::Carries && self.services.honours_variants(&service).await == Some(true) {
             answer = asked().await;
         }
         let seen = Instant::now();
-        let is_expired = self.evidence(patient).await == Evidence::Expired;
+        let is_expired = self.requests.evidence(patient).await == Evidence::Expired;
         match answer {
-            Some(CanvasResponse::Built) => NestedCheck::Proven,
+            CanvasResponse::Built => NestedCheck::Proven,
             // Whoever builds a canvas writes the key first, unless there is no file to write it for.
-            Some(CanvasResponse::Lacks) if is_expired => match self.gone_or_in_trouble(patient, seen).await {
-                HealOutcome::Missing => NestedCheck::SeemsGone,
-                _ => NestedCheck::Unwell,
-            },
-            Some(CanvasResponse::Unclear) if self.is_disowned(&service, &canvas, patient, urgency).await => {
+            CanvasResponse::Lacks if is_expired => {
+                match self.ladder.gone_or_in_trouble(patient, seen).await {
+                    HealOutcome::Missing => NestedCheck::SeemsGone,
+                    _ => NestedCheck::Unwell,
+                }
+            }
+            CanvasResponse::Unclear if self.is_disowned(&service, &canvas, patient, urgency).await => {
                 NestedCheck::SeemsGone
             }
-            Some(CanvasResponse::Refused) if is_expired => {
-                self.rung_failed(&service, &request.flight, boarded);
+            CanvasResponse::Refused if is_expired => {
+                self.services.request_failed(&service, &request.flight, boarded, false);
                 NestedCheck::Refused
             }
-            Some(CanvasResponse::Carries | CanvasResponse::Unclear | CanvasResponse::Refused) => otherwise,
+            CanvasResponse::Carries | CanvasResponse::Unclear | CanvasResponse::Refused => otherwise,
             _ => NestedCheck::Unwell,
         }
     }
@@ -236,11 +236,5 @@ impl Ward {
             read.canvases.iter().any(|canvas| !canvas.images.is_empty())
                 && !carries(&read.canvases, &patient.key)
         })
-    }
-
-    /// The service knows where its file is, and the image server finds nothing there.
-    async fn is_gone_for_good(&self, patient: &IndexedImage) -> bool {
-        let tile = self.look_at(patient, Probe::SmallTile.tail()).await;
-        tile.is_ok_and(|status| self.is_expiry(status))
     }
 }

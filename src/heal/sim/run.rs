@@ -217,7 +217,7 @@ impl Run {
             Act::ImagesRestart => model.images_restart(),
             Act::Reload => {
                 let settings = settings(model.world(), 1_000_001, &self.manifests);
-                let healer = self.healer().under(settings, self.servers.clone(), None);
+                let healer = self.healer().reconfigure(settings, self.servers.clone(), None);
                 model.set_healer(Some((healer.clone(), self.route)));
                 *self.healer.lock().unwrap_or_else(PoisonError::into_inner) = healer;
             }
