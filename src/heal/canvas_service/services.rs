@@ -125,7 +125,7 @@ impl CanvasServices {
             });
             if let Said::Alive(file_url) = &said {
                 self.files.learn(uuid, file_url);
-                *self.witness.lock().unwrap_or_else(PoisonError::into_inner) = Some(image.clone());
+                self.bear_witness(image);
             }
             if said != Said::Nothing {
                 return said;
@@ -159,6 +159,11 @@ impl CanvasServices {
         if let Some(uuid) = image.uuid() {
             self.services.iter().for_each(|service| service.truth.doubt(uuid));
         }
+    }
+
+    /// This image is alive: it can show later whether info.json works at all.
+    pub(in crate::heal) fn bear_witness(&self, image: &IndexedImage) {
+        *self.witness.lock().unwrap_or_else(PoisonError::into_inner) = Some(image.clone());
     }
 
     /// An identifier that was alive a short while ago.

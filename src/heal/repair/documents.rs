@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::heal::cooldowns::CanvasRequestKey;
+use crate::heal::image::IndexedImage;
 use crate::heal::repair::poisoned_images::PoisonedImages;
 use crate::heal::single_flight::SingleFlight;
 use crate::heal::timed_cache::TimedCache;
@@ -63,6 +64,38 @@ impl DocumentRepairs {
             lacking: PoisonedImages::default(),
         }
     }
+}
+
+/// Would the service's nested request for this image be answered?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::heal) enum NestedCheck {
+    /// The service itself has just shown it.
+    Proven,
+    /// Nothing speaks against it.
+    Likely,
+    /// The file of this image is gone.
+    Gone,
+    /// So it seems: its canvas was built without it, and no key was written; or its canvas names other images.
+    SeemsGone,
+    /// So it seems: it is expired, and its canvas cannot be built.
+    Refused,
+    Unwell,
+}
+
+impl NestedCheck {
+    /// Whether a document rightly lacks the image, as far as this goes.
+    pub(in crate::heal) fn is_gone(self) -> bool {
+        matches!(self, Self::Gone | Self::SeemsGone | Self::Refused)
+    }
+}
+
+/// What was found out about the images that a document lacks.
+#[derive(Debug)]
+pub(in crate::heal) enum Lacking {
+    /// This one is there, and so surely can the service ask for it.
+    There(Box<IndexedImage>, NestedCheck),
+    /// All are gone. Believed for so long.
+    Gone(Duration),
 }
 
 /// How one try ended.

@@ -31,10 +31,10 @@ use crate::heal::image_lookup::ImageLookup;
 use crate::heal::image_server::ImageServers;
 use crate::heal::ladder::Ladder;
 use crate::heal::missing_images::MissingImages;
-use crate::heal::repair::documents::DocumentRepairs;
 pub use crate::heal::repair::documents::PoisonedDocument;
-use crate::heal::repair::documents::{BELIEVED, RepairResult, carries};
-use crate::heal::repair::nested::{Lacking, NestedCheck};
+use crate::heal::repair::documents::{
+    BELIEVED, DocumentRepairs, Lacking, NestedCheck, RepairResult, carries,
+};
 use crate::heal::viewer_limits::ViewerLimits;
 use crate::iiif::canvas::rebuild_target;
 use crate::iiif::manifest::Canvas;

@@ -18,42 +18,12 @@ use crate::heal::image::IndexedImage;
 use crate::heal::ladder::HealOutcome;
 use crate::heal::ladder::rebuild::ServiceHealth;
 use crate::heal::repair::Repairs;
-use crate::heal::repair::documents::{BELIEVED, PoisonedDocument, RepairResult, carries};
+use crate::heal::repair::documents::{
+    BELIEVED, Lacking, NestedCheck, PoisonedDocument, RepairResult, carries,
+};
 use crate::iiif::IdentifierKind;
 use crate::iiif::manifest::Canvas;
 use crate::upstream::guard::Allowed;
-
-/// Would the service's nested request for this image be answered?
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::heal) enum NestedCheck {
-    /// The service itself has just shown it.
-    Proven,
-    /// Nothing speaks against it.
-    Likely,
-    /// The file of this image is gone.
-    Gone,
-    /// So it seems: its canvas was built without it, and no key was written; or its canvas names other images.
-    SeemsGone,
-    /// So it seems: it is expired, and its canvas cannot be built.
-    Refused,
-    Unwell,
-}
-
-impl NestedCheck {
-    /// Whether a document rightly lacks the image, as far as this goes.
-    fn is_gone(self) -> bool {
-        matches!(self, Self::Gone | Self::SeemsGone | Self::Refused)
-    }
-}
-
-/// What was found out about the images that a document lacks.
-#[derive(Debug)]
-pub(in crate::heal) enum Lacking {
-    /// This one is there, and so surely can the service ask for it.
-    There(Box<IndexedImage>, NestedCheck),
-    /// All are gone. Believed for so long.
-    Gone(Duration),
-}
 
 /// How long it is believed of files that seem to be gone. (Each of them is remembered by itself, and for longer.)
 const SEEMS: Duration = Duration::from_secs(10);
