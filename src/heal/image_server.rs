@@ -20,11 +20,17 @@ use crate::config::Settings;
 use crate::heal::evidence::{Evidence, Probe, is_expiry, proves_nothing};
 use crate::heal::image::IndexedImage;
 use crate::heal::image_address::ImageAddresses;
+use crate::heal::learned::Learned;
 use crate::heal::server::SendRequest;
-use crate::heal::truthful_probe::{ProbeState, RETRY_AFTER, TruthfulProbe};
 use crate::iiif::resource::Said;
 use crate::observe::{Metrics, Span};
 use crate::upstream::{Body, Caller, UpstreamError, own_request};
+
+/// How soon an image server of which no probe told the truth is tried anew.
+const RETRY_AFTER: Duration = Duration::from_mins(10);
+
+/// Which probe tells the truth at one image server.
+pub(in crate::heal) type TruthfulProbe = Learned<Probe>;
 
 /// `AskImageServer` is what the ladder needs of an image server.
 pub(in crate::heal) trait AskImageServer: Debug + Send + Sync {
@@ -186,10 +192,9 @@ impl ImageServers {
     /// that a cache could answer.
     pub(in crate::heal) async fn probe(&self, patient: &IndexedImage) -> Evidence {
         let truthful = &self.probes[patient.route];
-        match truthful.state() {
-            ProbeState::Known(probe) => self.try_probe(patient, &patient.sent, probe).await,
-            ProbeState::None { .. } => self.try_probe(patient, &patient.sent, Probe::SmallTile).await,
-            ProbeState::Unknown => self.learn_probe(patient, truthful).await,
+        match truthful.known(Instant::now()) {
+            Some(probe) => self.try_probe(patient, &patient.sent, probe.unwrap_or(Probe::SmallTile)).await,
+            None => self.learn_probe(patient, truthful).await,
         }
     }
 
@@ -209,13 +214,13 @@ impl ImageServers {
             }
             let nobody = Uuid::from_u128(fastrand::u128(..)).to_string();
             if self.try_probe(patient, &nobody, probe).await == Evidence::Expired {
-                truthful.set(ProbeState::Known(probe));
+                truthful.does(probe);
                 tracing::info!(request = %patient.trace, probe = probe.tail(), "this probe tells a live image from an expired one");
                 return Evidence::Alive;
             }
         }
         if silent < Probe::TRUTHFUL.len() {
-            truthful.set(ProbeState::None { until: Instant::now() + RETRY_AFTER });
+            truthful.does_not(Instant::now() + RETRY_AFTER);
         }
         self.try_probe(patient, &patient.sent, Probe::SmallTile).await
     }
@@ -247,7 +252,7 @@ impl ImageServers {
 
     /// The probe called an image alive whose own request is 404 for its viewer, and whose key is gone: it lies.
     pub(in crate::heal) fn probe_lied(&self, patient: &IndexedImage) {
-        self.probes[patient.route].set(ProbeState::None { until: Instant::now() + RETRY_AFTER });
+        self.probes[patient.route].does_not(Instant::now() + RETRY_AFTER);
         self.metrics.event("probe_distrusted");
     }
 

@@ -21,6 +21,7 @@ mod image_lookup;
 mod image_server;
 mod knowledge;
 mod ladder;
+mod learned;
 mod missing_files;
 mod missing_images;
 mod operator;
@@ -35,7 +36,6 @@ pub(crate) mod single_flight;
 #[cfg(test)]
 mod stress;
 mod timed_cache;
-mod truthful_probe;
 mod viewer_limits;
 
 use std::net::IpAddr;

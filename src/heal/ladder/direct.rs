@@ -13,11 +13,20 @@ use crate::config::settings::Rung;
 use crate::heal::evidence::Probe;
 use crate::heal::image::IndexedImage;
 use crate::heal::ladder::Ladder;
-use crate::heal::ladder::direct_support::DirectSupport;
+use crate::heal::learned::Learned;
 use crate::iiif::IdentifierKind;
 use crate::iiif::identifier;
 use crate::observe::Span;
 use crate::upstream::{Body, Caller};
+
+/// Whether an image server answers for a file by the file's own identifier. Not every image server decodes base64, and
+/// gateways differ about `%2F` (standard base64 may hold `/`). What was never seen to work proves nothing when it fails:
+/// a missing file looks the same.
+pub(super) type DirectSupport = Learned;
+
+fn is_answered(support: &DirectSupport) -> bool {
+    support.known(Instant::now()) == Some(Some(()))
+}
 
 /// How `direct` ended.
 #[derive(Debug)]
@@ -44,7 +53,7 @@ impl Ladder {
             return DirectResult::NoWay;
         }
         let Some((id, support)) = self.id_of_file(image) else { return DirectResult::NoWay };
-        if support.is_shut(Instant::now()) {
+        if support.known(Instant::now()) == Some(None) {
             return DirectResult::NoWay;
         }
         let span = Span::step(&image.trace, Rung::Direct.as_str());
@@ -53,15 +62,15 @@ impl Ladder {
         let Ok(answer) = self.images.forward(image, &head, caller).await else { return DirectResult::NoWay };
         let status = answer.status();
         let is_refused = matches!(status, StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND);
-        if id.contains("%2F") && is_refused && !support.is_open() {
-            support.failed(Instant::now() + self.settings.heal.resources_recheck);
+        if id.contains("%2F") && is_refused && !is_answered(support) {
+            support.does_not(Instant::now() + self.settings.heal.resources_recheck);
             return DirectResult::NoWay;
         }
         if status.is_success() {
-            support.works();
+            support.does(());
         }
         match status {
-            StatusCode::NOT_FOUND | StatusCode::GONE if !support.is_open() => DirectResult::NoWay,
+            StatusCode::NOT_FOUND | StatusCode::GONE if !is_answered(support) => DirectResult::NoWay,
             StatusCode::NOT_FOUND | StatusCode::GONE => self.gone_or_no_way(image, &id).await,
             _ if status.is_success() || status.is_redirection() => DirectResult::Answer(answer),
             // What a live image says to a request that is wrong.
@@ -83,9 +92,9 @@ impl Ladder {
     pub(in crate::heal) async fn look_at_file(&self, image: &IndexedImage) -> Option<bool> {
         let (id, support) = self.id_of_file(image)?;
         match self.images.status(image, &id, Probe::SmallTile.tail()).await {
-            Ok(StatusCode::NOT_FOUND | StatusCode::GONE) => support.is_open().then_some(true),
+            Ok(StatusCode::NOT_FOUND | StatusCode::GONE) => is_answered(support).then_some(true),
             Ok(status) if status.is_success() => {
-                support.works();
+                support.does(());
                 Some(false)
             }
             Ok(status) if status.is_server_error() => Some(false),

@@ -1,7 +1,6 @@
 //! Up the ladder, for one identifier, once for all who wait.
 
 pub(in crate::heal) mod direct;
-mod direct_support;
 pub(in crate::heal) mod outcome;
 mod probe_backoff;
 pub(in crate::heal) mod rebuild;
@@ -30,8 +29,8 @@ use crate::heal::evidence::{Evidence, is_expiry};
 use crate::heal::flight_priority::FlightPriority;
 use crate::heal::image::IndexedImage;
 use crate::heal::image_server::{AskImageServer, evidence};
-use crate::heal::ladder::direct_support::DirectSupport;
 pub(in crate::heal) use crate::heal::ladder::outcome::{FollowUp, HealOutcome, HealReport};
+use crate::heal::learned::Learned;
 use crate::heal::missing_files::Proof;
 use crate::heal::missing_images::MissingImages;
 use crate::heal::timed_cache::TimedCache;
@@ -113,8 +112,8 @@ pub(in crate::heal) struct Ladder {
     missing: Arc<MissingImages>,
     visits: Visits,
     /// Base64 identifiers, and those of them that hold an encoded slash.
-    base64: DirectSupport,
-    base64_with_slash: DirectSupport,
+    base64: Learned,
+    base64_with_slash: Learned,
     metrics: Arc<Metrics>,
 }
 
@@ -127,7 +126,7 @@ impl Ladder {
         visits: Visits,
     ) -> Self {
         let metrics = Arc::clone(services.metrics());
-        let (base64, base64_with_slash) = (DirectSupport::default(), DirectSupport::default());
+        let (base64, base64_with_slash) = (Learned::default(), Learned::default());
         Self { settings, images, canvases, services, missing, visits, base64, base64_with_slash, metrics }
     }
 

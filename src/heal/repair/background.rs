@@ -3,7 +3,9 @@
 //! UPSTREAM: only `update=true` on that same URL cures it, and only after the fault ended; duplicates hide behind
 //! one another, so that up to three rebuilds are needed, each proven by a plain GET (upstream.md "Poison", "Load").
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -21,6 +23,7 @@ use crate::heal::image::IndexedImage;
 use crate::heal::ladder::FollowUp;
 use crate::heal::ladder::rebuild::ServiceHealth;
 use crate::heal::repair::Repairs;
+use crate::heal::repair::documents::{FIRST_PAUSE, Next};
 use crate::upstream::guard::Allowed;
 
 /// Cures under way at most; a canvas beyond that stays poisoned until somebody asks for it again.
@@ -31,8 +34,6 @@ const REBUILDS: u32 = 3;
 
 /// How long it is tried.
 const LONGEST: Duration = Duration::from_mins(30);
-
-const FIRST_PAUSE: Duration = Duration::from_millis(250);
 
 /// For so long after it was seen, the end of a fault is noticed at once.
 const SOON: Duration = Duration::from_mins(1);
@@ -110,39 +111,62 @@ impl Repairs {
     ) {
         self.metrics.event("poisoned");
         tracing::warn!(request = %patient.trace, canvas = %canvas.visit, "poisoned: it came back without its image; curing it when the service is well");
-        let mut pause = FIRST_PAUSE;
-        let mut rebuilds = 0;
-        let began = Instant::now();
+        let rebuilds = AtomicU32::new(0);
+        let attempt = || async {
+            let ended = self.try_cure(service, canvas, patient, urgency).await;
+            match ended {
+                CureAttempt::Rebuilt if rebuilds.fetch_add(1, Ordering::Relaxed) + 1 == REBUILDS => {
+                    ControlFlow::Break(ended)
+                }
+                CureAttempt::Rebuilt => ControlFlow::Continue(Next::AtOnce),
+                CureAttempt::Unwell => ControlFlow::Continue(Next::Later),
+                CureAttempt::Cured | CureAttempt::FileIsGone => ControlFlow::Break(ended),
+            }
+        };
+        let ended = self.until_well(service, FIRST_PAUSE * 4, attempt).await;
+        let rebuilds = rebuilds.into_inner();
+        match ended {
+            Some(CureAttempt::Cured) => {
+                self.state.lacking.note([&*patient.key], false);
+                self.metrics.event("cured");
+                tracing::info!(request = %patient.trace, canvas = %canvas.visit, rebuilds, "cured");
+            }
+            Some(CureAttempt::FileIsGone) => {
+                self.state.lacking.note([&*patient.key], false);
+                tracing::info!(request = %patient.trace, canvas = %canvas.visit, "not poisoned: the file of its image is gone");
+            }
+            _ => {
+                self.metrics.event("cure_failed");
+                tracing::warn!(request = %patient.trace, canvas = %canvas.visit, rebuilds, "still poisoned; giving up until it is seen again");
+            }
+        }
+    }
+
+    /// Tries again and again, at once when the service builds something whole, until it is done. `soon`: the longest pause
+    /// in the first minute. `None`: it is given up after half an hour.
+    pub(super) async fn until_well<T, F>(
+        &self,
+        service: &CanvasService,
+        soon: Duration,
+        attempt: impl Fn() -> F,
+    ) -> Option<T>
+    where
+        F: Future<Output = ControlFlow<T, Next>>,
+    {
+        let (began, mut pause) = (Instant::now(), FIRST_PAUSE);
         while began.elapsed() < LONGEST {
-            match self.try_cure(service, canvas, patient, urgency).await {
-                CureAttempt::Cured => {
-                    self.state.lacking.note([&*patient.key], false);
-                    self.metrics.event("cured");
-                    tracing::info!(request = %patient.trace, canvas = %canvas.visit, rebuilds, "cured");
-                    return;
-                }
-                CureAttempt::FileIsGone => {
-                    self.state.lacking.note([&*patient.key], false);
-                    tracing::info!(request = %patient.trace, canvas = %canvas.visit, "not poisoned: the file of its image is gone");
-                    return;
-                }
-                CureAttempt::Rebuilt => {
-                    rebuilds += 1;
-                    if rebuilds == REBUILDS {
-                        break;
-                    }
-                    continue;
-                }
-                CureAttempt::Unwell => {}
+            match attempt().await {
+                ControlFlow::Break(ended) => return Some(ended),
+                ControlFlow::Continue(Next::AtOnce) => continue,
+                ControlFlow::Continue(Next::Later) => {}
             }
             // A fault that was just seen costs nobody a request to look at.
             let next = if service.wellness.is_well() { pause } else { FAULT_LOOK };
             service.wellness.until_good(next.mul_f64(0.9 + 0.2 * fastrand::f64())).await;
-            let most = if began.elapsed() < SOON { FIRST_PAUSE * 4 } else { self.settings.heal.backoff_max };
+            let most = if began.elapsed() < SOON { soon } else { self.settings.heal.backoff_max };
             pause = (pause * 2).min(most);
         }
-        self.metrics.event("cure_failed");
-        tracing::warn!(request = %patient.trace, canvas = %canvas.visit, rebuilds, "still poisoned; giving up until it is seen again");
+        None
     }
 
     async fn try_cure(

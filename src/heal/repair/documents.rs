@@ -1,8 +1,11 @@
 //! Documents that lack images which the index knows: which they are, and what was found out.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::heal::canvas_service::CanvasService;
 use crate::heal::cooldowns::CanvasRequestKey;
+use crate::heal::flight_priority::FlightPriority;
 use crate::heal::image::IndexedImage;
 use crate::heal::repair::poisoned_images::PoisonedImages;
 use crate::heal::single_flight::SingleFlight;
@@ -64,6 +67,26 @@ impl DocumentRepairs {
             lacking: PoisonedImages::default(),
         }
     }
+}
+
+/// The first pause before a repair is tried again.
+pub(in crate::heal) const FIRST_PAUSE: Duration = Duration::from_millis(250);
+
+/// When to try again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::heal) enum Next {
+    AtOnce,
+    /// When the service may be well.
+    Later,
+}
+
+/// `DocumentOrder` is one document that is to be rebuilt, and how urgent that is.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::heal) struct DocumentOrder<'a> {
+    pub(in crate::heal) service: &'a Arc<CanvasService>,
+    pub(in crate::heal) key: &'a CanvasRequestKey,
+    pub(in crate::heal) poisoned: &'a PoisonedDocument,
+    pub(in crate::heal) urgency: &'a Arc<FlightPriority>,
 }
 
 /// Would the service's nested request for this image be answered?

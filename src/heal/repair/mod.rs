@@ -11,6 +11,7 @@ mod nested;
 pub(in crate::heal) mod poisoned_images;
 pub(in crate::heal) mod result;
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,7 +34,7 @@ use crate::heal::ladder::Ladder;
 use crate::heal::missing_images::MissingImages;
 pub use crate::heal::repair::documents::PoisonedDocument;
 use crate::heal::repair::documents::{
-    BELIEVED, DocumentRepairs, Lacking, NestedCheck, RepairResult, carries,
+    BELIEVED, DocumentOrder, DocumentRepairs, FIRST_PAUSE, Lacking, NestedCheck, Next, RepairResult, carries,
 };
 use crate::heal::viewer_limits::ViewerLimits;
 use crate::iiif::canvas::rebuild_target;
@@ -49,11 +50,6 @@ const REBUILDS: usize = 3;
 
 /// Rebuilds that bring the same, without proof, before it is believed for a while. Their cool-downs grow meanwhile.
 const IN_VAIN: u32 = 5;
-
-/// How often a service that is not well is looked at behind the viewers' backs; with the pauses about half an hour.
-const LOOKS: usize = 40;
-
-const FIRST_PAUSE: Duration = Duration::from_millis(250);
 
 /// How it ended for one viewer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -199,30 +195,30 @@ impl Repairs {
             self.metrics.event("cure_refused");
             return;
         }
+        let Some(service) = self.services.on(poisoned.route).cloned() else { return };
         self.state.chased.board(&key.clone(), Priority::Background, |_| {
             let repairs = Arc::clone(self);
             async move {
-                let mut pause = FIRST_PAUSE;
-                for _ in 0..LOOKS {
-                    tokio::time::sleep(pause.mul_f64(0.9 + 0.2 * fastrand::f64())).await;
-                    if repairs.mended(&key, &poisoned, Priority::Background).await != RepairResult::Unwell {
-                        return;
+                let attempt = || async {
+                    let is_well = service.wellness.is_well();
+                    if is_well
+                        && repairs.mended(&key, &poisoned, Priority::Background).await != RepairResult::Unwell
+                    {
+                        return ControlFlow::Break(());
                     }
-                    pause = (pause * 2).min(repairs.settings.heal.backoff_max);
-                }
+                    ControlFlow::Continue(Next::Later)
+                };
+                // A viewer's try has just shown that it is not well.
+                service.wellness.until_good(FIRST_PAUSE).await;
+                repairs.until_well(&service, repairs.settings.heal.backoff_max, attempt).await;
             }
         });
     }
 
-    pub(in crate::heal) async fn try_to_mend(
-        self: &Arc<Self>,
-        key: &CanvasRequestKey,
-        poisoned: &PoisonedDocument,
-        urgency: &Arc<FlightPriority>,
-    ) -> RepairResult {
+    pub(in crate::heal) async fn try_to_mend(self: &Arc<Self>, order: DocumentOrder<'_>) -> RepairResult {
+        let DocumentOrder { service, key, poisoned, .. } = order;
         let boarded = Instant::now();
-        let Some(service) = self.services.on(poisoned.route).cloned() else { return RepairResult::Failed };
-        let (patient, nested) = match self.first_that_is_there(&service, poisoned, urgency).await {
+        let (patient, nested) = match self.first_that_is_there(order).await {
             Ok(Lacking::There(patient, nested)) => (*patient, nested),
             // Every file is gone: the document tells the truth, and a rebuild could only tell it once more.
             Ok(Lacking::Gone(life)) => {
@@ -231,13 +227,13 @@ impl Repairs {
             }
             Err(unwell) => return unwell,
         };
-        let mended = self.rebuild_document(&service, key, poisoned, &patient, nested, urgency).await;
+        let mended = self.rebuild_document(order, &patient, nested).await;
         match mended {
             RepairResult::Whole | RepairResult::Shorter(..) => {
                 self.services.cooldowns.succeeded(key, boarded, Instant::now());
             }
             RepairResult::Unwell | RepairResult::Failed => {
-                self.services.request_failed(&service, key, boarded, false)
+                self.services.request_failed(service, key, boarded, false)
             }
         }
         match mended {
@@ -251,13 +247,11 @@ impl Repairs {
 
     async fn rebuild_document(
         self: &Arc<Self>,
-        service: &Arc<CanvasService>,
-        key: &CanvasRequestKey,
-        poisoned: &PoisonedDocument,
+        order: DocumentOrder<'_>,
         patient: &IndexedImage,
         nested: NestedCheck,
-        urgency: &Arc<FlightPriority>,
     ) -> RepairResult {
+        let DocumentOrder { service, key, poisoned, urgency } = order;
         let visit = poisoned.visit();
         for _ in 0..REBUILDS {
             // A plain GET first: somebody else may have cured it, and a good document is never rebuilt.
@@ -272,7 +266,7 @@ impl Repairs {
                     // A fault that began meanwhile must not be taken for the truth.
                     let truth = fingerprint(&read.canvases);
                     let is_proven = nested == NestedCheck::Proven
-                        && self.are_rightly_lacking(service, poisoned, &read.canvases, urgency).await;
+                        && self.are_rightly_lacking(order, &read.canvases).await;
                     if !is_proven {
                         return self.built_in_vain(key, truth);
                     }

@@ -18,9 +18,7 @@ use crate::heal::image::IndexedImage;
 use crate::heal::ladder::HealOutcome;
 use crate::heal::ladder::rebuild::ServiceHealth;
 use crate::heal::repair::Repairs;
-use crate::heal::repair::documents::{
-    BELIEVED, Lacking, NestedCheck, PoisonedDocument, RepairResult, carries,
-};
+use crate::heal::repair::documents::{BELIEVED, DocumentOrder, Lacking, NestedCheck, RepairResult, carries};
 use crate::iiif::IdentifierKind;
 use crate::iiif::manifest::Canvas;
 use crate::upstream::guard::Allowed;
@@ -32,10 +30,9 @@ impl Repairs {
     /// The first missing image whose file is there. `Err`: not now.
     pub(in crate::heal) async fn first_that_is_there(
         self: &Arc<Self>,
-        service: &Arc<CanvasService>,
-        poisoned: &PoisonedDocument,
-        urgency: &Arc<FlightPriority>,
+        order: DocumentOrder<'_>,
     ) -> Result<Lacking, RepairResult> {
+        let DocumentOrder { service, poisoned, urgency, .. } = order;
         let Some(route) = self.lookup.image_route() else {
             return Err(RepairResult::Failed);
         };
@@ -60,7 +57,7 @@ impl Repairs {
             return Err(RepairResult::Failed);
         }
         // UPSTREAM: a canvas that is gone and a repository in trouble are both 500: another page of the book tells.
-        if is_refused && !self.another_page_is_well(service, poisoned, route, urgency).await {
+        if is_refused && !self.another_page_is_well(order, route).await {
             return Err(RepairResult::Unwell);
         }
         Ok(Lacking::Gone(if seems { SEEMS } else { BELIEVED }))
@@ -69,11 +66,10 @@ impl Repairs {
     /// Whether each image that a document lacks after it was built anew is gone, or could have been asked for.
     pub(in crate::heal) async fn are_rightly_lacking(
         self: &Arc<Self>,
-        service: &Arc<CanvasService>,
-        poisoned: &PoisonedDocument,
+        order: DocumentOrder<'_>,
         canvases: &[Canvas],
-        urgency: &Arc<FlightPriority>,
     ) -> bool {
+        let DocumentOrder { service, poisoned, urgency, .. } = order;
         let Some(route) = self.lookup.image_route().filter(|_| !poisoned.is_cut_short) else { return false };
         for key in poisoned.missing.iter().filter(|key| !carries(canvases, key)) {
             let Some(patient) = self.lookup.find(route, key, &poisoned.trace) else { return false };
@@ -86,13 +82,8 @@ impl Repairs {
     }
 
     /// A page that the document has is built beside, with its image.
-    async fn another_page_is_well(
-        self: &Arc<Self>,
-        service: &Arc<CanvasService>,
-        poisoned: &PoisonedDocument,
-        route: usize,
-        urgency: &Arc<FlightPriority>,
-    ) -> bool {
+    async fn another_page_is_well(self: &Arc<Self>, order: DocumentOrder<'_>, route: usize) -> bool {
+        let DocumentOrder { service, poisoned, urgency, .. } = order;
         let pages = self.lookup.index().manifest_canvases(&poisoned.name).unwrap_or_default();
         let mut has = pages.iter().filter_map(|page| page.keys.first());
         let Some(key) = has.find(|key| !poisoned.missing.contains(key)) else { return false };

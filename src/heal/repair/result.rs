@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::heal::cooldowns::CanvasRequestKey;
 use crate::heal::flight_priority::FlightPriority;
 use crate::heal::repair::Repairs;
-use crate::heal::repair::documents::{PoisonedDocument, RepairResult};
+use crate::heal::repair::documents::{DocumentOrder, PoisonedDocument, RepairResult};
 
 impl Repairs {
     /// One try for all who wait for this document: whichever node mends it, mends it for all.
@@ -18,7 +18,7 @@ impl Repairs {
         let Some(service) = self.services.on(poisoned.route) else { return RepairResult::Failed };
         match self.services.ours(&format!("mend {}", service.name_of(key))).await {
             Ok(own) => {
-                let mended = self.try_to_mend(key, poisoned, urgency).await;
+                let mended = self.try_to_mend(DocumentOrder { service, key, poisoned, urgency }).await;
                 own.lands(&mended.words());
                 mended
             }
