@@ -73,7 +73,7 @@ impl House {
         };
         let (own, servers) = (Arc::clone(&settings), servers(&upstreams));
         let healer = match before {
-            Some(before) => before.healer.under(own, servers, cluster.clone()),
+            Some(before) => before.healer.reconfigure(own, servers, cluster.clone()),
             None => Healer::new(own, servers, Arc::clone(index), cluster.clone(), Arc::clone(metrics)),
         };
         let longest = settings.presentation.max_body;

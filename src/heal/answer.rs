@@ -11,7 +11,7 @@ use crate::config::settings::Rung;
 use crate::heal::callback::is_services_voice;
 use crate::heal::canvas_service::priority_semaphore::Priority;
 use crate::heal::first_requests::FirstRequestPermit;
-use crate::heal::ward::{IndexedImage, RoutedImage};
+use crate::heal::image::{IndexedImage, RoutedImage};
 use crate::heal::{HealResponse, Healer, NextStep};
 use crate::iiif::Target;
 use crate::outcome::Outcome;
@@ -105,7 +105,7 @@ impl Healer {
         let gated = self.gated(exchange).await;
         let first = send().await.map_err(Unanswered::Failed)?;
         if image.request.target == Target::Info && first.status().is_success() {
-            self.seen_on(image);
+            self.parts.lookup.was_seen(image);
         }
         // In trouble nothing is begun: a canvas would be built without its image.
         match gated.filter(|_| first.status().as_u16() < 400) {
@@ -124,9 +124,9 @@ impl Healer {
     where
         F: Future<Output = std::result::Result<Response<Body>, E>>,
     {
-        let rules = &self.ward.settings.heal;
+        let rules = &self.parts.settings.heal;
         let status = first.status();
-        if self.ward.is_expiry(status) {
+        if self.parts.images.is_expiry(status) {
             let Some(patient) = self.admit(exchange.image) else {
                 return Ok(Answered::original(first, Outcome::Unknown));
             };
@@ -137,35 +137,20 @@ impl Healer {
             Box::pin(self.try_direct_only(exchange, first, send)).await
         } else {
             ask.found(status);
-            if status.is_success() && self.ward.missing.remembers_missing() {
+            if status.is_success() {
                 self.found(exchange.image);
             }
             Ok(Answered::served(first))
         }
     }
 
-    /// Indexed images are to be had on this route: those who look after others ask there.
-    fn seen_on(&self, image: &RoutedImage<'_>) {
-        let (seen, sent) = (&self.ward.addresses, image.request.identifier.as_sent());
-        // With one canvas service there is nothing to look up for it.
-        if self.ward.services.len() < 2 && seen.knows(0, image.route, sent) {
-            return;
-        }
-        if let Some(patient) = self.admit(image) {
-            seen.found(self.ward.service_index(&patient.owners), image.route, sent);
-        }
-    }
-
     /// What was believed to be missing is there. (info.json proves nothing.)
     fn found(&self, image: &RoutedImage<'_>) {
         if image.request.target != Target::Info
-            && self
-                .ward
-                .missing
-                .is_remembered_missing(self.ward.marks[image.route], &image.request.identifier.key())
+            && self.parts.missing.remembers(image, self.parts.lookup.mark(image.route))
             && let Some(patient) = self.admit(image)
         {
-            self.ward.found(&patient);
+            self.parts.knowledge.found(&patient);
         }
     }
 
@@ -180,7 +165,7 @@ impl Healer {
         if Box::pin(self.is_expired(&patient)).await {
             return Some(patient);
         }
-        self.reader_at(&patient);
+        self.reader_at(&patient, None);
         None
     }
 
@@ -195,7 +180,7 @@ impl Healer {
     where
         F: Future<Output = std::result::Result<Response<Body>, E>>,
     {
-        let rules = &self.ward.settings.heal;
+        let rules = &self.parts.settings.heal;
         let held = match first {
             Some(first) => self.hold(exchange, first).await,
             None => None,
@@ -242,10 +227,10 @@ impl Healer {
 
     /// Keeps an answer back. `None`: there is no memory for it; where it is needed, it is asked for again.
     async fn hold(&self, exchange: &ImageExchange<'_>, first: Response<Body>) -> Option<Held> {
-        let most = self.ward.settings.heal.max_held;
+        let most = self.parts.settings.heal.max_held;
         let held = Held::hold(first, most, HOLDING, &exchange.budget.of(exchange.caller.holder())).await;
         if held.is_none() {
-            self.ward.metrics.event("held_refused");
+            self.parts.metrics.event("held_refused");
         }
         held
     }

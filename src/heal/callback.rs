@@ -14,15 +14,18 @@ use http::header::{COOKIE, USER_AGENT, VIA};
 use http::request::Parts;
 use ipnet::IpNet;
 
-use crate::config::settings::Rung;
-use crate::config::settings::is_among;
-use crate::heal::Healer;
+use crate::config::Settings;
+use crate::config::settings::{Rung, is_among};
+use crate::heal::canvas_service::ask::AskCanvasService;
 use crate::heal::canvas_service::register_path::register_path;
 use crate::heal::canvas_service::request::CanvasRequest;
 use crate::heal::canvas_service::response::CanvasResponse;
+use crate::heal::canvas_service::shared_request::CanvasRequests;
 use crate::heal::cooldowns::CanvasRequestKey;
+use crate::heal::image::RoutedImage;
+use crate::heal::image_lookup::ImageLookup;
 use crate::heal::single_flight::FlightHandle;
-use crate::heal::ward::{RoutedImage, Ward};
+use crate::heal::timed_cache::TimedCache;
 use crate::iiif::{IdentifierKind, Target};
 
 /// Is this request an echo for certain? It comes from an address of the canvas service (`heal.origins`), or carries our
@@ -53,70 +56,85 @@ pub(in crate::heal) fn is_services_voice(target: Target<'_>, head: &Parts) -> bo
 /// An address is known for so long after its last echo.
 const KNOWN_FOR: Duration = Duration::from_hours(1);
 
-impl Healer {
+/// `Callbacks` tells the canvas service's own requests from those of viewers.
+#[derive(Debug)]
+pub(in crate::heal) struct Callbacks {
+    settings: Arc<Settings>,
+    lookup: Arc<ImageLookup>,
+    requests: Arc<CanvasRequests>,
+    /// Addresses that echoes are known to come from.
+    callers: TimedCache<IpAddr>,
+}
+
+impl Callbacks {
+    pub(in crate::heal) fn new(
+        settings: Arc<Settings>,
+        lookup: Arc<ImageLookup>,
+        requests: Arc<CanvasRequests>,
+        callers: TimedCache<IpAddr>,
+    ) -> Self {
+        Self { settings, lookup, requests, callers }
+    }
+
     /// Is this the canvas service's own request, which must not wait for the heal that caused it?
     ///
     /// SECURITY: anybody can sound like the service, and an echo is not healed. So the voice counts only for the image of
     /// a canvas that is being built for us, and from an address that such an echo came from before.
-    pub fn is_callback(&self, at: &RoutedImage<'_>, head: &Parts, client: IpAddr) -> bool {
-        let ward = &self.ward;
-        let settings = &ward.settings;
+    pub(in crate::heal) fn is_callback(&self, at: &RoutedImage<'_>, head: &Parts, client: IpAddr) -> bool {
+        let settings = &self.settings;
         if is_echo(&head.headers, client, &settings.heal.origins, &settings.server.name) {
             return true;
         }
         if !is_services_voice(at.request.target, head) {
             return false;
         }
-        let is_built = ward.flight_of(at).is_some();
+        let is_built = self.flight_of(at).is_some();
         if is_built {
-            ward.callers.insert(client, (), KNOWN_FOR);
+            self.callers.insert(client, (), KNOWN_FOR);
         }
-        is_built || ward.callers.contains(&client)
+        is_built || self.callers.contains(&client)
     }
-}
 
-impl Ward {
     /// The request for a canvas of this image that is under way, or that registers its file.
     fn flight_of(&self, at: &RoutedImage<'_>) -> Option<FlightHandle<CanvasResponse>> {
-        if self.canvases.len() == 0 {
+        if self.requests.under_way() == 0 {
             return None;
         }
-        let key = at.request.identifier.key();
-        let owners = self.index.owners(&key).unwrap_or_else(|_| Arc::new([]));
-        let canvases = owners.iter().filter_map(|owner| self.guard.allow(&owner.canvas));
-        let requests = canvases.flat_map(|canvas| {
+        let services = &self.requests.services;
+        let owners = self.lookup.owners(at);
+        let canvases = owners.iter().filter_map(|owner| services.asked_canvas(&owner.canvas));
+        let requests = canvases.flat_map(|(_, canvas)| {
             let plain = [CanvasRequest::visit(&canvas), CanvasRequest::rebuild(&canvas)];
             plain.into_iter().chain(CanvasRequest::variant(&canvas))
         });
         let mut keys = requests.map(|request| request.flight);
         let registers = || {
             let IdentifierKind::Uuid { uuid, .. } = at.request.identifier.kind() else { return None };
-            let path = self.file_url(uuid).as_deref().and_then(register_path)?;
-            let target: Arc<str> = path.into();
+            let target: Arc<str> = services.files().of(uuid).as_deref().and_then(register_path)?.into();
             let key =
                 |mark| CanvasRequestKey { service: mark, target: Arc::clone(&target), rung: Rung::Register };
-            self.services.iter().find_map(|service| self.canvases.find(&key(service.mark)))
+            services.all().iter().find_map(|service| self.requests.find(&key(service.mark)))
         };
-        keys.find_map(|key| self.canvases.find(&key)).or_else(registers)
+        keys.find_map(|key| self.requests.find(&key)).or_else(registers)
     }
 
     /// The canvas service's own info.json request was answered with `status`.
-    pub(in crate::heal) fn echo_answered(&self, at: &RoutedImage<'_>, status: StatusCode) {
-        self.metrics.event("echo");
-        let key = at.request.identifier.key();
-        let owners = self.index.owners(&key).unwrap_or_else(|_| Arc::new([]));
+    pub(in crate::heal) fn answered(&self, at: &RoutedImage<'_>, status: StatusCode) {
+        let services = &self.requests.services;
+        services.metrics().event("echo");
+        let owners = self.lookup.owners(at);
         if owners.is_empty() {
             return;
         }
         if status.is_success() {
-            let service = self.service_index(&owners);
-            self.addresses.found(service, at.route, at.request.identifier.as_sent());
+            let service = self.lookup.service_index(&owners);
+            self.lookup.addresses.found(service, at.route, at.request.identifier.as_sent());
         }
         // Of a canvas that nobody builds for us it says nothing.
         let Some(flight) = self.flight_of(at) else { return };
         flight.urgency.hears_echo();
-        let allowed = owners.iter().find_map(|owner| self.guard.allow(&owner.canvas));
-        let service = allowed.and_then(|allowed| self.service(allowed.route)).or(self.services.first());
+        let asked = owners.iter().find_map(|owner| services.asked_canvas(&owner.canvas));
+        let service = asked.map(|(service, _)| service).or_else(|| services.all().first().cloned());
         if let Some(service) = service {
             service.wellness.echo(status);
         }

@@ -15,6 +15,7 @@
 use http::StatusCode;
 use uuid::Uuid;
 
+use crate::config::settings::Heal;
 use crate::iiif::identifier::uuid_of_file_url;
 use crate::iiif::resource::{self, Said};
 
@@ -88,6 +89,11 @@ impl Evidence {
 pub(in crate::heal) fn proves_nothing(status: StatusCode) -> bool {
     let is_refusal = matches!(status.as_u16(), 401 | 403 | 407 | 408 | 421 | 423 | 425 | 429);
     is_refusal || status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED
+}
+
+/// Does this status of an image server say that an indexed image is gone (`heal.statuses`)?
+pub(in crate::heal) fn is_expiry(heal: &Heal, status: StatusCode) -> bool {
+    heal.statuses.contains(&status.as_u16())
 }
 
 #[cfg(test)]

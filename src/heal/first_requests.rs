@@ -70,17 +70,16 @@ impl Default for FirstRequestLimiter {
 }
 
 impl FirstRequestLimiter {
-    /// Lets a request for this identifier of this route in: at once, or when somebody else was answered, or after
+    /// Lets a request for this identifier behind the route with this mark in: at once, or when somebody else was answered, or after
     /// `heal.first_asks_wait`. `held` is called if it has to wait.
     pub(in crate::heal) async fn ask(
         self: &Arc<Self>,
-        mark: u64,
-        identifier: &str,
+        image: (u64, &str),
         target: Target<'_>,
         bounds: &Heal,
         held: impl FnOnce(),
     ) -> FirstRequestPermit {
-        let image = self.hasher.hash_one((mark, identifier));
+        let image = self.hasher.hash_one(image);
         let of_target = || self.hasher.hash_one(target);
         if let Some(ask) = self.enter(image, of_target, bounds.first_asks, Instant::now()) {
             return ask;

@@ -5,15 +5,76 @@
 //! size above every maximum tells a live image (403) from an expired one (404) without decoding anything (upstream.md
 //! "An expired image"). Not every image server does: which probe tells the truth is learned, once for each.
 
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
 use http::header::{CONTENT_TYPE, HeaderValue};
+use http::request::Parts;
 use http::{StatusCode, response};
+use hyper::Response;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::heal::evidence::{Evidence, Probe, proves_nothing};
-use crate::heal::truthful_probe::{ProbeState, RETRY_AFTER, TruthfulProbe};
-use crate::heal::ward::{IndexedImage, Ward};
-use crate::upstream::UpstreamError;
+use crate::config::Settings;
+use crate::heal::evidence::{Evidence, Probe, is_expiry, proves_nothing};
+use crate::heal::image::IndexedImage;
+use crate::heal::image_address::ImageAddresses;
+use crate::heal::learned::Learned;
+use crate::heal::server::SendRequest;
+use crate::iiif::resource::Said;
+use crate::observe::{Metrics, Span};
+use crate::upstream::{Body, Caller, UpstreamError, own_request};
+
+/// How soon an image server of which no probe told the truth is tried anew.
+const RETRY_AFTER: Duration = Duration::from_mins(10);
+
+/// Which probe tells the truth at one image server.
+pub(in crate::heal) type TruthfulProbe = Learned<Probe>;
+
+/// `AskImageServer` is what the ladder needs of an image server.
+pub(in crate::heal) trait AskImageServer: Debug + Send + Sync {
+    /// Sends this request to the server of the image, on behalf of `caller`.
+    fn forward<'a>(
+        &'a self,
+        image: &'a IndexedImage,
+        head: &'a Parts,
+        caller: &'a Caller,
+    ) -> BoxFuture<'a, Result<Response<Body>, UpstreamError>>;
+
+    /// Asks for `{id}/{tail}` on our own behalf. The image itself is looked for at each address that it may have.
+    fn status<'a>(
+        &'a self,
+        image: &'a IndexedImage,
+        id: &'a str,
+        tail: &'a str,
+    ) -> BoxFuture<'a, Result<StatusCode, UpstreamError>>;
+
+    /// What the server itself proves of this image.
+    fn probe<'a>(&'a self, image: &'a IndexedImage) -> BoxFuture<'a, Evidence>;
+}
+
+/// `ImageServers` asks the image server of each image route.
+#[derive(Debug)]
+pub(in crate::heal) struct ImageServers {
+    settings: Arc<Settings>,
+    /// In the order of `settings.routes`.
+    servers: Vec<Arc<dyn SendRequest>>,
+    /// Which probe tells the truth on each route, in the same order.
+    probes: Vec<Arc<TruthfulProbe>>,
+    addresses: Arc<ImageAddresses>,
+    metrics: Arc<Metrics>,
+}
+
+/// How `{id}/{tail}` was answered. A page in the place of an info.json is a fault, whatever its status says: a gateway has
+/// them, and the canvas service would store a canvas without its image.
+fn status_of(head: &response::Parts, tail: &str) -> StatusCode {
+    if tail.starts_with("info.json") && head.status.is_success() && is_page(head) {
+        return StatusCode::BAD_GATEWAY;
+    }
+    head.status
+}
 
 /// Is it something for people to read, and no info.json?
 fn is_page(head: &response::Parts) -> bool {
@@ -21,15 +82,135 @@ fn is_page(head: &response::Parts) -> bool {
     media_type.get(..9).is_some_and(|start| start.eq_ignore_ascii_case(b"text/html"))
 }
 
-impl Ward {
+impl AskImageServer for ImageServers {
+    fn forward<'a>(
+        &'a self,
+        image: &'a IndexedImage,
+        head: &'a Parts,
+        caller: &'a Caller,
+    ) -> BoxFuture<'a, Result<Response<Body>, UpstreamError>> {
+        Box::pin(self.send(image, head, caller))
+    }
+
+    fn status<'a>(
+        &'a self,
+        image: &'a IndexedImage,
+        id: &'a str,
+        tail: &'a str,
+    ) -> BoxFuture<'a, Result<StatusCode, UpstreamError>> {
+        Box::pin(async move { Ok(status_of(&self.head_of_id(image, id, tail).await?, tail)) })
+    }
+
+    fn probe<'a>(&'a self, image: &'a IndexedImage) -> BoxFuture<'a, Evidence> {
+        Box::pin(self.probe(image))
+    }
+}
+
+impl ImageServers {
+    pub(in crate::heal) fn new(
+        settings: Arc<Settings>,
+        servers: Vec<Arc<dyn SendRequest>>,
+        probes: Vec<Arc<TruthfulProbe>>,
+        addresses: Arc<ImageAddresses>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self { settings, servers, probes, addresses, metrics }
+    }
+
+    /// Does this status say that the image is gone (`heal.statuses`)?
+    pub(in crate::heal) fn is_expiry(&self, status: StatusCode) -> bool {
+        is_expiry(&self.settings.heal, status)
+    }
+
+    /// Sends `request` to the image server of this route, on behalf of `caller`.
+    pub(in crate::heal) async fn send(
+        &self,
+        patient: &IndexedImage,
+        request: &Parts,
+        caller: &Caller,
+    ) -> Result<Response<Body>, UpstreamError> {
+        self.send_on(patient.route, patient, request, caller).await
+    }
+
+    async fn send_on(
+        &self,
+        route: usize,
+        patient: &IndexedImage,
+        request: &Parts,
+        caller: &Caller,
+    ) -> Result<Response<Body>, UpstreamError> {
+        let times = self.settings.timeouts(route);
+        let mut span = Span::call(&patient.trace, request);
+        let sent = self.servers[route].send(caller, &span.onward(request), times).await;
+        span.answered(&sent);
+        sent
+    }
+
+    /// Asks for `{identifier}/{tail}` on our own behalf.
+    pub(in crate::heal) async fn look_at(
+        &self,
+        patient: &IndexedImage,
+        tail: &str,
+    ) -> Result<StatusCode, UpstreamError> {
+        self.head_of_id(patient, &patient.sent, tail).await.map(|head| head.status)
+    }
+
+    /// The head of the answer for this identifier. The image itself is looked for at each address that it may have.
+    async fn head_of_id(
+        &self,
+        patient: &IndexedImage,
+        id: &str,
+        tail: &str,
+    ) -> Result<response::Parts, UpstreamError> {
+        let first = self.head_at(patient, patient.route, id, tail).await;
+        let is_gone = |head: &Result<response::Parts, UpstreamError>| {
+            head.as_ref().is_ok_and(|head| self.is_expiry(head.status))
+        };
+        if patient.others.is_empty() || id != &*patient.sent {
+            return first;
+        }
+        if !is_gone(&first) {
+            if first.as_ref().is_ok_and(|head| !proves_nothing(head.status)) {
+                self.addresses.found(patient.service, patient.route, id);
+            }
+            return first;
+        }
+        for other in &*patient.others {
+            let head = self.head_at(patient, other.route, &other.sent, tail).await;
+            if head.as_ref().is_ok_and(|head| !self.is_expiry(head.status) && !proves_nothing(head.status)) {
+                self.addresses.found(patient.service, other.route, &other.sent);
+                return head;
+            }
+        }
+        first
+    }
+
+    async fn head_at(
+        &self,
+        patient: &IndexedImage,
+        route: usize,
+        id: &str,
+        tail: &str,
+    ) -> Result<response::Parts, UpstreamError> {
+        let of = &self.settings.routes[route];
+        let mut head = own_request(of.upstream.authority.as_str(), &self.settings.server.name)?;
+        let target = format!("{}{id}/{tail}", of.upstream.path);
+        head.uri = target.parse().map_err(|_| UpstreamError::Target)?;
+        patient.trace.send_on(&mut head.headers);
+        let answer = self.send_on(route, patient, &head, &Caller::default()).await?;
+        let (head, body) = answer.into_parts();
+        // Read to its end, so that the connection is kept; a body that is too long only costs the connection.
+        let _ = tokio::time::timeout(Duration::from_secs(10), body.collect(1 << 20)).await;
+        Ok(head)
+    }
+
     /// What the image server itself proves of this image, by a probe that tells the truth there; "alive" never by one
     /// that a cache could answer.
     pub(in crate::heal) async fn probe(&self, patient: &IndexedImage) -> Evidence {
         let truthful = &self.probes[patient.route];
-        match truthful.state() {
-            ProbeState::Known(probe) => self.try_probe(patient, &patient.sent, probe).await,
-            ProbeState::None { .. } => self.try_probe(patient, &patient.sent, Probe::SmallTile).await,
-            ProbeState::Unknown => self.learn_probe(patient, truthful).await,
+        match truthful.known(Instant::now()) {
+            Some(probe) => self.try_probe(patient, &patient.sent, probe.unwrap_or(Probe::SmallTile)).await,
+            None => self.learn_probe(patient, truthful).await,
         }
     }
 
@@ -49,13 +230,13 @@ impl Ward {
             }
             let nobody = Uuid::from_u128(fastrand::u128(..)).to_string();
             if self.try_probe(patient, &nobody, probe).await == Evidence::Expired {
-                truthful.set(ProbeState::Known(probe));
+                truthful.does(probe);
                 tracing::info!(request = %patient.trace, probe = probe.tail(), "this probe tells a live image from an expired one");
                 return Evidence::Alive;
             }
         }
         if silent < Probe::TRUTHFUL.len() {
-            truthful.set(ProbeState::None { until: Instant::now() + RETRY_AFTER });
+            truthful.does_not(Instant::now() + RETRY_AFTER);
         }
         self.try_probe(patient, &patient.sent, Probe::SmallTile).await
     }
@@ -89,26 +270,28 @@ impl Ward {
         }
     }
 
-    /// How an info.json of this image is answered. A page in its place is a fault, whatever its status says: a gateway has
-    /// them, and the canvas service would store a canvas without its image.
-    pub(in crate::heal) async fn look_at_info(
-        &self,
-        patient: &IndexedImage,
-        tail: &str,
-    ) -> Result<StatusCode, UpstreamError> {
-        let head = self.head_of_id(patient, &patient.sent, tail).await?;
-        Ok(if head.status.is_success() && is_page(&head) { StatusCode::BAD_GATEWAY } else { head.status })
-    }
-
     /// The probe called an image alive whose own request is 404 for its viewer, and whose key is gone: it lies.
     pub(in crate::heal) fn probe_lied(&self, patient: &IndexedImage) {
-        self.probes[patient.route].set(ProbeState::None { until: Instant::now() + RETRY_AFTER });
+        self.probes[patient.route].does_not(Instant::now() + RETRY_AFTER);
         self.metrics.event("probe_distrusted");
     }
 
     /// Does the image server find nothing behind this image, whatever its key?
     pub(in crate::heal) async fn shows_nothing(&self, patient: &IndexedImage) -> bool {
-        let tile: Result<StatusCode, UpstreamError> = self.look_at(patient, Probe::SmallTile.tail()).await;
+        let tile = self.look_at(patient, Probe::SmallTile.tail()).await;
         tile.is_ok_and(|status| self.is_expiry(status))
+    }
+}
+
+/// What is proven of the image: by the service's word where it gave one, else by a probe that no cache can answer.
+pub(in crate::heal) async fn evidence(
+    said: Said,
+    images: &dyn AskImageServer,
+    image: &IndexedImage,
+) -> Evidence {
+    match said {
+        Said::Alive(_) => Evidence::Alive,
+        Said::Expired => Evidence::Expired,
+        Said::Nothing => images.probe(image).await,
     }
 }

@@ -1,7 +1,7 @@
 //! The ladder: the fastest safe way back for an image that the image server has forgotten.
 //!
 //! [`Healer::answer`] is what the proxy calls. It answers the viewer's own request from the file at once where the
-//! file is known (`direct`); otherwise it takes a seat on the one shared climb for that identifier, waits as long
+//! file is known (`direct`); otherwise it takes a seat on the one shared heal for that identifier, waits as long
 //! as the viewer can, and asks again. `climb` goes up the rungs; every canvas request goes through `service`.
 
 mod answer;
@@ -11,16 +11,22 @@ mod canvas_service;
 mod completion;
 mod cooldowns;
 mod evidence;
+mod file_urls;
 mod first_requests;
 pub(crate) mod flight_priority;
+mod heals;
+mod image;
 mod image_address;
+mod image_lookup;
 mod image_server;
 mod knowledge;
 mod ladder;
+mod learned;
 mod missing_files;
+mod missing_images;
 mod off_thread;
-mod opening;
 mod operator;
+mod parts;
 mod repair;
 mod report;
 mod respond;
@@ -31,10 +37,9 @@ pub(crate) mod single_flight;
 #[cfg(test)]
 mod stress;
 mod timed_cache;
-mod truthful_probe;
-mod unrequested_image;
-mod ward;
+mod viewer_limits;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -48,29 +53,29 @@ pub use canvas_service::priority_semaphore::Priority;
 pub use canvas_service::status::CanvasServiceStatus;
 pub use canvas_service::viewer_request::{ViewerRequest, without_update};
 pub use evidence::Evidence;
+pub use image::{IndexedImage, RoutedImage};
 pub use operator::inspect::DeploymentFacts;
 pub use operator::{CanvasVisit, DocumentError, ImageCheck, ImageHealReport, ImageHealResult};
 pub use repair::{DocumentRepair, PoisonedDocument, fingerprint};
 pub use server::{SendRequest, Sending};
-pub use ward::{IndexedImage, RoutedImage};
 
 use crate::cluster::Cluster;
 use crate::config::Settings;
 use crate::config::settings::Rung;
+use crate::iiif::Target;
 use crate::index::Index;
-use crate::index::history::Bounds;
 use crate::index::history::writer::Recorder;
 use crate::observe::{Metrics, Trace};
 use crate::outcome::Outcome;
 use crate::upstream::{Body, UpstreamError};
 use canvas_service::registration::Said;
 use first_requests::FirstRequestPermit;
-use ward::Ward;
+use parts::{HealParts, HealState, bounds_of};
 
 /// Heals images. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Healer {
-    ward: Arc<Ward>,
+    parts: Arc<HealParts>,
 }
 
 /// How a treatment ended for one viewer.
@@ -114,9 +119,9 @@ impl Healer {
         cluster: Option<Arc<Cluster>>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let bounds = Bounds { age: settings.index.history_age, rows: settings.index.history_rows };
-        let history = Recorder::start(Arc::clone(&index), bounds, Arc::clone(&metrics));
-        Self::of(Ward::new(settings, servers, index, cluster, metrics, history, None))
+        let history = Recorder::start(Arc::clone(&index), bounds_of(&settings), Arc::clone(&metrics));
+        let state = HealState::here(&settings, index, metrics, history);
+        Self::of(HealParts::new(Arc::new(state), settings, servers, cluster))
     }
 
     /// A healer for tests in virtual time: it starts no thread.
@@ -130,43 +135,36 @@ impl Healer {
         metrics: Arc<Metrics>,
         history: Recorder,
     ) -> Self {
-        Self::of(Ward::new(settings, servers, index, cluster, metrics, history, None))
+        let state = HealState::here(&settings, index, metrics, history);
+        Self::of(HealParts::new(Arc::new(state), settings, servers, cluster))
     }
 
-    /// The same healer under other settings: flights, lanes, cool-downs, breakers and all that is remembered go over.
+    /// The same healer under other settings. All that is under way and all that is remembered is shared with this one, on
+    /// which requests that have begun end.
     #[must_use]
-    pub fn under(
+    pub fn reconfigure(
         &self,
         settings: Arc<Settings>,
         servers: Vec<Arc<dyn SendRequest>>,
         cluster: Option<Arc<Cluster>>,
     ) -> Self {
-        let (index, metrics) = (Arc::clone(&self.ward.index), Arc::clone(&self.ward.metrics));
-        let (old, new) = (&self.ward.settings.index, &settings.index);
-        let history = if (old.history_age, old.history_rows) == (new.history_age, new.history_rows) {
-            self.ward.history.clone()
-        } else {
-            let bounds = Bounds { age: new.history_age, rows: new.history_rows };
-            Recorder::start(Arc::clone(&index), bounds, Arc::clone(&metrics))
-        };
-        Self::of(Ward::new(settings, servers, index, cluster, metrics, history, Some(&self.ward)))
+        Self::of(HealParts::new(Arc::clone(&self.parts.state), settings, servers, cluster))
     }
 
-    fn of(ward: Ward) -> Self {
-        let ward = Arc::new(ward);
-        let weak = Arc::downgrade(&ward);
-        ward.metrics.before_scrapes(move |metrics| {
-            let ward = weak.upgrade();
-            ward.map(|ward| ward.show(metrics)).is_some()
+    fn of(parts: HealParts) -> Self {
+        let services = Arc::downgrade(&parts.services);
+        parts.metrics.before_scrapes(move |metrics| {
+            let services = services.upgrade();
+            services.map(|services| report::show(services.all(), metrics)).is_some()
         });
-        Self { ward }
+        Self { parts: Arc::new(parts) }
     }
 
     /// Is there a point in sending this request on first? Not when the same one was 404 a moment ago. (While the image is
     /// being healed there is: what the image server has in its cache is not withheld.) While many ask already and none
     /// was answered, this waits for what they find.
     async fn approach(&self, at: &RoutedImage<'_>) -> NextStep {
-        let ask = self.ward.first_ask(at).await;
+        let ask = self.first_ask(at).await;
         if ask.is_gone()
             && let Some(patient) = self.admit(at)
         {
@@ -175,80 +173,118 @@ impl Healer {
         NextStep::Ask(ask)
     }
 
+    /// The turn of a request that asks before anything is known. An info.json has none: it proves nothing.
+    async fn first_ask(&self, at: &RoutedImage<'_>) -> FirstRequestPermit {
+        if at.request.target == Target::Info {
+            return FirstRequestPermit::free();
+        }
+        let parts = &self.parts;
+        let held = || parts.metrics.event("first_ask_held");
+        let (mark, sent) = (parts.lookup.mark(at.route), at.request.identifier.as_sent());
+        parts.heals.firsts.ask((mark, sent), at.request.target, &parts.settings.heal, held).await
+    }
+
     /// The identifier with its owners, if the index knows it and it may be healed.
     ///
     /// Boxed: a request carries room for it all the way, and nearly none needs it.
-    fn admit(&self, patient: &RoutedImage<'_>) -> Option<Box<IndexedImage>> {
-        self.ward.admit(patient).map(Box::new)
+    fn admit(&self, at: &RoutedImage<'_>) -> Option<Box<IndexedImage>> {
+        self.parts.lookup.admit(at).map(Box::new)
     }
 
     /// The gate: does the canvas service say that this identifier is expired? Asked before an info.json goes out,
     /// because viewers wait for that one, and not for the tiles behind it. Remembered, so that it is cheap.
     async fn is_expired(&self, patient: &IndexedImage) -> bool {
         // Where a page of the same manifest had to be healed, what was known of the others before is worth nothing.
-        let manifest = patient.owners.first().map(|owner| owner.manifest.as_str());
-        let since = manifest.and_then(|manifest| self.ward.readers.expired_at(manifest));
-        matches!(self.ward.ask_remembered(patient, since).await, Said::Expired)
+        let since = self.parts.prefetch.expired_at(patient);
+        matches!(self.parts.knowledge.ask_remembered(patient, since).await, Said::Expired)
+    }
+
+    /// Is this the canvas service's own request, which must not wait for the heal that caused it?
+    pub fn is_callback(&self, at: &RoutedImage<'_>, head: &http::request::Parts, client: IpAddr) -> bool {
+        self.parts.callbacks.is_callback(at, head, client)
     }
 
     /// The canvas service's own info.json request was answered with `status`.
-    pub fn echo_answered(&self, patient: &RoutedImage<'_>, status: http::StatusCode) {
-        self.ward.echo_answered(patient, status);
+    pub fn echo_answered(&self, at: &RoutedImage<'_>, status: http::StatusCode) {
+        self.parts.callbacks.answered(at, status);
     }
 
-    /// A reader opened this page, and its image is there: the pages behind it may not be.
-    fn reader_at(&self, patient: &IndexedImage) {
-        self.ward.reader_at(patient, None);
+    /// A reader opened this page, and its image is there: the pages behind it may not be. `gone_at`: when it was found
+    /// gone, if it had to be healed.
+    fn reader_at(&self, patient: &IndexedImage, gone_at: Option<Instant>) {
+        self.parts.prefetch.reader_at(patient, gone_at, &self.parts.starts);
     }
 
     /// A manifest went out to a reader, asked for by this path (without the query).
     pub fn manifest_opened(&self, path: &str, trace: &Trace) {
-        self.ward.manifest_opened(path, trace);
+        self.parts.prefetch.manifest_opened(path, trace, &self.parts.starts);
+    }
+
+    /// Has the document rebuilt if that can help and do no harm; waits for it at most `heal.wait`.
+    pub async fn mend_document(&self, poisoned: PoisonedDocument) -> DocumentRepair {
+        self.parts.repairs.mend_document(poisoned, &self.parts.limits).await
     }
 
     /// Goes on with a sweep that was interrupted, if there is one. Ends when it ends.
     pub async fn resume_sweep(&self) {
-        Arc::clone(&self.ward).resume_sweep().await;
+        self.parts.sweep.resume(&self.parts.starts).await;
+    }
+
+    /// Begins a sweep of the whole index; `false`: there is one already.
+    pub fn start_sweep(&self) -> bool {
+        self.parts.sweep.start(&self.parts.starts)
+    }
+
+    /// Ends the sweep, and forgets how far it came; `false`: there is none. Heals under way go on.
+    pub fn stop_sweep(&self) -> bool {
+        self.parts.sweep.stop()
+    }
+
+    /// A sweep is under way.
+    pub fn is_sweeping(&self) -> bool {
+        self.parts.sweep.is_under_way()
     }
 
     /// Looks at the images of sources that ask to be kept warm, again and again. Ends at once where none does.
     pub async fn keep_warm(&self) {
-        Arc::clone(&self.ward).keep_warm().await;
+        self.parts.warm.run(&self.parts.starts).await;
     }
 
     /// Heeds what other nodes find out about all. Ends at once where there are none.
     pub async fn heed_the_fleet(&self) {
-        Arc::clone(&self.ward).heed_the_fleet().await;
+        let (mass_expiry, heals) =
+            (Arc::clone(&self.parts.heals.mass_expiry), Arc::clone(&self.parts.starts));
+        mass_expiry.heed_the_fleet(heals).await;
     }
 
     /// Was a canvas or manifest last seen without this image, although the image is there? (`key`: its lookup key.)
     pub fn is_poisoned(&self, key: &str) -> bool {
-        self.ward.mends.lacking.holds(key)
+        self.parts.repairs.state.lacking.holds(key)
     }
 
     /// How each canvas service stands, in the order of the presentation routes.
     pub fn canvas_services(&self) -> Vec<CanvasServiceStatus> {
         let now = Instant::now();
-        self.ward.services.iter().map(|service| service.status(now)).collect()
+        self.parts.services.all().iter().map(|service| service.status(now)).collect()
     }
 
     /// The breaker of each canvas service, in the order of the presentation routes.
     pub fn breakers(&self) -> Vec<BreakerState> {
         let now = Instant::now();
-        self.ward.services.iter().map(|service| service.breaker.state(now)).collect()
+        self.parts.services.all().iter().map(|service| service.breaker.state(now)).collect()
     }
 
     /// Closes every breaker: the services are asked again at once.
     pub fn reset_breakers(&self) {
-        self.ward.services.iter().for_each(|service| service.close_breaker());
+        self.parts.services.all().iter().for_each(|service| service.close_breaker());
     }
 
     /// Forgets what is old. Call it every minute or so.
     pub fn prune(&self) {
-        self.ward.prune();
+        self.parts.limits.prune();
     }
 
     fn note(&self, error: &UpstreamError) {
-        self.ward.metrics.upstream_error(error.kind());
+        self.parts.metrics.upstream_error(error.kind());
     }
 }

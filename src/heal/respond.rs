@@ -1,5 +1,6 @@
 //! One viewer's request for an image that is to be healed: what it waits for, and what it is answered with.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::Method;
@@ -8,6 +9,7 @@ use hyper::Response;
 use tokio::time::{Instant, timeout};
 
 use super::answer::ImageExchange;
+use super::background::start_heal::StartHeal;
 use super::evidence::{Evidence, Probe, proves_nothing};
 use super::ladder::HealOutcome;
 use super::ladder::direct::DirectResult;
@@ -27,34 +29,34 @@ impl Healer {
         wait: Duration,
     ) -> HealResponse {
         let started = Instant::now();
-        let ward = &self.ward;
+        let parts = &self.parts;
         let mut span = Span::step(&patient.trace, "heal");
         span.text("iiif_mender.identifier", &patient.key);
         let patient = &patient.within(&span);
-        if ward.is_missing_for_all(patient).await {
+        if parts.missing.is_known_to_all(patient).await {
             return HealResponse::Original(Outcome::Missing);
         }
-        ward.doubt(patient);
+        parts.knowledge.doubt(patient);
         // In its time too, the file must not keep the viewer waiting for longer than he can.
-        let direct = timeout(wait, ward.direct(patient, exchange.head, exchange.caller))
+        let direct = timeout(wait, parts.ladder.direct(patient, exchange.head, exchange.caller))
             .await
             .unwrap_or(DirectResult::NoWay);
         let lane = exchange.lane();
         match direct {
             DirectResult::Answer(answer) => {
                 // The viewer has the picture; the lasting repair follows without hurry.
-                if ward.may_board(patient) {
-                    ward.board(patient, lane.max(Priority::Prefetch));
+                if parts.heals.may_start(patient) {
+                    Arc::clone(&parts.heals).start(patient, lane.max(Priority::Prefetch));
                 }
                 let took = started.elapsed();
-                ward.reader_at(patient, Some(started));
-                ward.metrics.heal("healed", Rung::Direct.as_str(), lane.as_str(), took, &patient.trace);
-                ward.record(patient, HealOutcome::Healed(Rung::Direct), lane, took, 1);
+                self.reader_at(patient, Some(started));
+                parts.metrics.heal("healed", Rung::Direct.as_str(), lane.as_str(), took, &patient.trace);
+                parts.heals.record(patient, HealOutcome::Healed(Rung::Direct), lane, took, 1);
                 return HealResponse::Good { answer, rung: Some(Rung::Direct), took };
             }
             DirectResult::FileIsGone => {
-                ward.file_is_missing(patient, Proof::Shown);
-                ward.record(patient, HealOutcome::Missing, lane, started.elapsed(), 1);
+                parts.missing.note(patient, Proof::Shown);
+                parts.heals.record(patient, HealOutcome::Missing, lane, started.elapsed(), 1);
                 return HealResponse::Original(Outcome::Missing);
             }
             DirectResult::NoWay => {}
@@ -71,16 +73,16 @@ impl Healer {
         started: Instant,
         span: &mut Span,
     ) -> HealResponse {
-        let ward = &self.ward;
-        let waiting = ward.wait_place().filter(|_| ward.may_board(patient));
+        let parts = &self.parts;
+        let waiting = parts.limits.wait().filter(|_| parts.heals.may_start(patient));
         let Some(_waiting) = waiting else { return HealResponse::Crowded(COME_BACK) };
-        let _counted = Gauged::one(&ward.metrics.waiting);
-        let lane = ward.fair(patient, exchange.client, exchange.lane());
+        let _counted = Gauged::one(&parts.metrics.waiting);
+        let lane = self.priority(patient, exchange);
         // A climb that was under way may have brought the image back before it was lost again, as this viewer found it.
-        let (mut tries, was_under_way, mut before) = (0, ward.is_under_way(patient), None);
+        let (mut tries, was_under_way, mut before) = (0, parts.heals.is_under_way(patient), None);
         let response = loop {
             tries += 1;
-            let mut seat = ward.board(patient, lane);
+            let mut seat = Arc::clone(&parts.heals).start(patient, lane);
             seat.urgency.viewer_waits();
             patient.joins(&seat.urgency);
             let landed = timeout(wait.saturating_sub(started.elapsed()), seat.landed()).await;
@@ -113,7 +115,7 @@ impl Healer {
                 // It was back before this viewer asked, or nothing proved it: a canvas may have been an old one.
                 None if tries == 1
                     && (was_under_way
-                        || ward.is_doubted(patient)
+                        || parts.services.is_doubted(patient)
                         || matches!(rung, Some(Rung::Variant | Rung::Visit))) =>
                 {
                     self.was_believed_in_vain(patient, rung, was_under_way).await;
@@ -121,8 +123,18 @@ impl Healer {
                 None => break self.came_to_nothing(patient, rung).await,
             }
         };
-        ward.metrics.waited(started.elapsed(), &patient.trace);
+        parts.metrics.waited(started.elapsed(), &patient.trace);
         response
+    }
+
+    /// How urgent this viewer's heal is: a client that starts very many stands behind the other readers for a while.
+    fn priority(&self, patient: &IndexedImage, exchange: &ImageExchange<'_>) -> Priority {
+        let priority = exchange.lane();
+        if self.parts.heals.is_under_way(patient) || !self.parts.limits.is_greedy(exchange.client) {
+            return priority;
+        }
+        self.parts.metrics.event("client_demoted");
+        priority.max(Priority::Prefetch)
     }
 
     /// The image server is unwell, not forgetful (`heal.direct_statuses`): only the file itself can help, within
@@ -133,8 +145,11 @@ impl Healer {
         exchange: &ImageExchange<'_>,
     ) -> Option<(Response<Body>, Duration)> {
         let started = Instant::now();
-        match timeout(self.ward.settings.heal.wait, self.ward.direct(patient, exchange.head, exchange.caller))
-            .await
+        match timeout(
+            self.parts.settings.heal.wait,
+            self.parts.ladder.direct(patient, exchange.head, exchange.caller),
+        )
+        .await
         {
             Ok(DirectResult::Answer(answer)) => Some((answer, started.elapsed())),
             Ok(DirectResult::FileIsGone | DirectResult::NoWay) | Err(_) => None,
@@ -150,11 +165,11 @@ impl Healer {
         rung: Option<Rung>,
         started: Instant,
     ) -> Option<HealResponse> {
-        let ward = &self.ward;
+        let parts = &self.parts;
         let took = started.elapsed();
         // A live image refuses some sizes; its info.json it never does.
         let is_picture = !exchange.head.uri.path().ends_with("/info.json");
-        Some(match ward.ask_image(patient, exchange.head, exchange.caller).await {
+        Some(match parts.images.send(patient, exchange.head, exchange.caller).await {
             // The image server is in trouble now: that is no healed image.
             Ok(answer)
                 if proves_nothing(answer.status())
@@ -162,17 +177,17 @@ impl Healer {
             {
                 HealResponse::Original(Outcome::Failed)
             }
-            Ok(answer) if !ward.is_expiry(answer.status()) => {
-                ward.found(patient);
-                if ward.is_settled(patient) && rung.is_some() {
-                    ward.resources_lied(patient);
+            Ok(answer) if !parts.images.is_expiry(answer.status()) => {
+                parts.knowledge.found(patient);
+                if parts.services.end_doubt(patient) && rung.is_some() {
+                    parts.services.resources_lied(patient);
                 }
-                ward.addresses.found(ward.service_index(&patient.owners), patient.route, &patient.sent);
-                ward.firsts.found_well(ward.mark(patient), &patient.sent);
-                ward.reader_at(patient, rung.map(|_| started));
+                parts.lookup.addresses.found(patient.service, patient.route, &patient.sent);
+                parts.heals.firsts.found_well(patient.mark, &patient.sent);
+                self.reader_at(patient, rung.map(|_| started));
                 HealResponse::Good { answer, rung, took }
             }
-            Ok(_) if ward.is_missing(patient).await => HealResponse::Original(Outcome::Missing),
+            Ok(_) if parts.is_missing(patient).await => HealResponse::Original(Outcome::Missing),
             Ok(_) => return None,
             // It is back, and only this viewer's turn did not come.
             Err(UpstreamError::Busy) => HealResponse::Crowded(COME_BACK),
@@ -187,15 +202,15 @@ impl Healer {
     async fn came_to_nothing(&self, patient: &IndexedImage, rung: Option<Rung>) -> HealResponse {
         if rung.is_some() {
             self.a_probe_may_have_lied(patient).await;
-            self.ward.file_is_missing(patient, Proof::Likely { well_at: None });
+            self.parts.missing.note(patient, Proof::Likely { well_at: None });
         }
         HealResponse::Original(Outcome::Failed)
     }
 
     /// A probe that still says that the image is there is not asked any more.
     async fn a_probe_may_have_lied(&self, patient: &IndexedImage) {
-        if self.ward.probe(patient).await == Evidence::Alive {
-            self.ward.probe_lied(patient);
+        if self.parts.images.probe(patient).await == Evidence::Alive {
+            self.parts.images.probe_lied(patient);
         }
     }
 
@@ -205,11 +220,11 @@ impl Healer {
         if !matches!(rung, Some(Rung::Variant | Rung::Visit)) {
             return;
         }
-        match self.ward.probe(patient).await {
-            Evidence::Alive if !was_under_way => self.ward.probe_lied(patient),
+        match self.parts.images.probe(patient).await {
+            Evidence::Alive if !was_under_way => self.parts.images.probe_lied(patient),
             Evidence::Alive | Evidence::Expired => {}
             // No probe can tell: his own request has.
-            Evidence::Nothing => self.ward.visits_were_in_vain(patient),
+            Evidence::Nothing => self.parts.ladder.visits_were_in_vain(patient),
         }
     }
 
@@ -224,10 +239,8 @@ impl Healer {
         for field in [RANGE, IF_MATCH, IF_NONE_MATCH, IF_MODIFIED_SINCE, IF_UNMODIFIED_SINCE, IF_RANGE] {
             head.headers.remove(field);
         }
-        self.ward
-            .ask_image(patient, &head, exchange.caller)
-            .await
-            .is_ok_and(|tile| tile.status().is_success())
+        let tile = self.parts.images.send(patient, &head, exchange.caller).await;
+        tile.is_ok_and(|tile| tile.status().is_success())
     }
 
     /// The heal takes longer than this viewer can wait, or came to nothing. What he asks for may be there all the same: a
@@ -243,9 +256,11 @@ impl Healer {
         if exchange.head.uri.path().ends_with("/info.json") && !self.sees_a_tile(patient, exchange).await {
             return otherwise;
         }
-        match self.ward.ask_image(patient, exchange.head, exchange.caller).await {
-            Ok(answer) if !self.ward.is_expiry(answer.status()) && !proves_nothing(answer.status()) => {
-                self.ward.found(patient);
+        match self.parts.images.send(patient, exchange.head, exchange.caller).await {
+            Ok(answer)
+                if !self.parts.images.is_expiry(answer.status()) && !proves_nothing(answer.status()) =>
+            {
+                self.parts.knowledge.found(patient);
                 HealResponse::Good { answer, rung: None, took: started.elapsed() }
             }
             _ => otherwise,

@@ -9,16 +9,20 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::config::Settings;
 use crate::config::settings::Rung;
 use crate::heal::canvas_service::CanvasService;
 use crate::heal::canvas_service::priority_semaphore::Priority;
 use crate::heal::canvas_service::request::CanvasRequest;
 use crate::heal::canvas_service::response::CanvasResponse;
-use crate::heal::canvas_service::shared_request::{DONE, Freshness};
+use crate::heal::canvas_service::shared_request::{CanvasRequests, DONE};
 use crate::heal::evidence::Evidence;
 use crate::heal::flight_priority::FlightPriority;
-use crate::heal::ward::{IndexedImage, Ward};
+use crate::heal::image::IndexedImage;
+use crate::heal::image_lookup::ImageLookup;
+use crate::heal::knowledge::ImageKnowledge;
 use crate::iiif::{Identifier, IdentifierKind};
+use crate::observe::Metrics;
 
 /// `PagesSeen` is what was seen of the pages of one manifest: how many, and how many of them are gone.
 #[derive(Debug, Clone, Copy, Default)]
@@ -41,36 +45,60 @@ impl PagesSeen {
     }
 }
 
-impl Ward {
+/// `Books` has whole manifests built beside the stored ones.
+#[derive(Debug)]
+pub(in crate::heal) struct Books {
+    settings: Arc<Settings>,
+    requests: Arc<CanvasRequests>,
+    lookup: Arc<ImageLookup>,
+    knowledge: ImageKnowledge,
+    metrics: Arc<Metrics>,
+}
+
+impl Books {
+    pub(in crate::heal) fn new(
+        settings: Arc<Settings>,
+        requests: Arc<CanvasRequests>,
+        lookup: Arc<ImageLookup>,
+        knowledge: ImageKnowledge,
+    ) -> Self {
+        let metrics = Arc::clone(requests.services.metrics());
+        Self { settings, requests, lookup, knowledge, metrics }
+    }
+
+    /// How many pages this manifest has.
+    pub(in crate::heal) fn pages(&self, manifest: &str) -> usize {
+        self.lookup.index().manifest_canvases(manifest).map_or(0, |pages| pages.len())
+    }
+
     /// Has the whole manifest built beside. False: that is not possible here, or did not help.
-    pub(in crate::heal) async fn heal_book(
-        self: &Arc<Self>,
+    pub(in crate::heal) async fn heal(
+        &self,
         manifest: &str,
         patient: &IndexedImage,
         priority: Priority,
     ) -> bool {
-        let Some((service, request)) = self.book_request(manifest) else { return false };
+        let Some((service, request)) = self.request(manifest) else { return false };
         let service = &service;
         let mut turn = service.books.try_acquire().ok();
         if turn.is_none() {
             turn = service.books.acquire().await.ok();
             // Whoever had the turn before may have asked for this very book.
-            if !self.is_gone_now(patient, Some(Instant::now())).await {
+            if !self.knowledge.is_gone_now(patient, Some(Instant::now())).await {
                 return true;
             }
         }
         let name = format!("book {}", service.cluster_name());
         // Whichever node asks for one. Another one may have had it meanwhile, or a shorter turn than we waited.
         let own = loop {
-            match self.ours(&name).await {
+            match self.requests.services.ours(&name).await {
                 Ok(own) => break own,
-                Err(_) if !self.is_gone_now(patient, Some(Instant::now())).await => return true,
+                Err(_) if !self.knowledge.is_gone_now(patient, Some(Instant::now())).await => return true,
                 Err(_) => {}
             }
         };
         let urgency = FlightPriority::new(priority);
-        let (mut seat, _) = self.fly(service, &request.flight, patient, &urgency, Freshness::Anew);
-        let answer = seat.landed().await.unwrap_or(CanvasResponse::Unwell);
+        let answer = self.requests.answer(service, &request.flight, patient, &urgency).await;
         let helped = self.book_helped(answer, patient).await;
         if helped {
             self.metrics.event("book_healed");
@@ -78,7 +106,11 @@ impl Ward {
         } else if answer != CanvasResponse::Withheld {
             self.no_page_is_proven(service, manifest);
             // The service may still be at it, although we waited no longer.
-            self.memory.cool(&request.flight, self.settings.heal.backoff_max, Instant::now());
+            self.requests.services.cooldowns.cool(
+                &request.flight,
+                self.settings.heal.backoff_max,
+                Instant::now(),
+            );
         }
         own.lands(DONE);
         drop(turn);
@@ -92,7 +124,7 @@ impl Ward {
         let is_book =
             matches!(answer, CanvasResponse::Built | CanvasResponse::Carries | CanvasResponse::Unclear);
         is_book
-            && match self.evidence(patient).await {
+            && match self.requests.evidence(patient).await {
                 Evidence::Alive => true,
                 Evidence::Expired => false,
                 Evidence::Nothing => answer == CanvasResponse::Built,
@@ -101,7 +133,7 @@ impl Ward {
 
     /// What the answer carried is no proof of life.
     fn no_page_is_proven(&self, service: &CanvasService, manifest: &str) {
-        let pages = self.index.manifest_canvases(manifest).unwrap_or_default();
+        let pages = self.lookup.index().manifest_canvases(manifest).unwrap_or_default();
         for key in pages.iter().flat_map(|page| &page.keys) {
             if let IdentifierKind::Uuid { uuid, .. } = Identifier::new(key).kind() {
                 service.truth.doubt(uuid);
@@ -111,39 +143,36 @@ impl Ward {
 
     /// The request for the whole manifest. `None`: its service does not build beside, as far as is known, it was asked for
     /// in vain a moment ago, or it would take longer than is waited for anything.
-    pub(in crate::heal) fn book_request(
-        &self,
-        manifest: &str,
-    ) -> Option<(Arc<CanvasService>, CanvasRequest)> {
-        let pages = self.index.manifest_canvases(manifest).ok()?.len();
-        self.book_within(manifest, pages, self.settings.heal.timeout / 2)
+    pub(in crate::heal) fn request(&self, manifest: &str) -> Option<(Arc<CanvasService>, CanvasRequest)> {
+        self.request_within(manifest, self.pages(manifest), self.settings.heal.timeout / 2)
     }
 
     /// The same for one of so many pages, if it is probably there within this time.
-    pub(in crate::heal) fn book_within(
+    pub(in crate::heal) fn request_within(
         &self,
         manifest: &str,
         pages: usize,
         time: Duration,
     ) -> Option<(Arc<CanvasService>, CanvasRequest)> {
-        let allowed = self.guard.allow(manifest)?;
-        let (service, request) = (self.service(allowed.route)?, CanvasRequest::variant(&allowed)?);
+        let services = &self.requests.services;
+        let (service, allowed) = services.asked_canvas(manifest)?;
+        let request = CanvasRequest::variant(&allowed)?;
         let (now, pages) = (Instant::now(), u32::try_from(pages).unwrap_or(u32::MAX));
         let is_possible = service.variants.known(now) == Some(true)
             && self.settings.heal.concurrency > 1
             && service.build_time().is_some_and(|page| page.saturating_mul(pages) <= time)
             && self.settings.heal.ladder.contains(&Rung::Variant)
-            && self.memory.cooling(&request.flight, service.recovered(), now).is_none();
-        is_possible.then(|| (Arc::clone(service), request))
+            && !services.cools(&service, &request.flight);
+        is_possible.then_some((service, request))
     }
 
     /// What was said of its pages a moment ago is no longer true.
     fn pages_were_healed(&self, manifest: &str, patient: &IndexedImage) {
-        self.was_healed(patient);
-        let pages = self.index.manifest_canvases(manifest).unwrap_or_default();
+        self.requests.services.is_back(patient);
+        let pages = self.lookup.index().manifest_canvases(manifest).unwrap_or_default();
         for key in pages.iter().flat_map(|page| &page.keys) {
-            if let Some(page) = self.patient(patient.route, key, &patient.trace) {
-                self.was_healed(&page);
+            if let Some(page) = self.lookup.find(patient.route, key, &patient.trace) {
+                self.requests.services.is_back(&page);
             }
         }
     }

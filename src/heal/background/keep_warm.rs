@@ -6,34 +6,44 @@ use std::time::Duration;
 
 use crate::config::settings::Source;
 use crate::heal::background::scan::BackgroundScan;
+use crate::heal::background::start_heal::{BackgroundContext, StartHeal};
 use crate::heal::canvas_service::priority_semaphore::Priority;
 use crate::heal::off_thread::off_thread;
-use crate::heal::ward::Ward;
 
-impl Ward {
+/// `KeepWarm` looks at the images of sources that ask for it (`warm`).
+#[derive(Debug)]
+pub(in crate::heal) struct KeepWarm {
+    context: Arc<BackgroundContext>,
+}
+
+impl KeepWarm {
+    pub(in crate::heal) fn new(context: Arc<BackgroundContext>) -> Self {
+        Self { context }
+    }
+
     /// Keeps the images of every source warm that asks for it. Ends at once where none does, or nothing is healed.
-    pub(in crate::heal) async fn keep_warm(self: Arc<Self>) {
-        if !self.settings.heal.enabled {
+    pub(in crate::heal) async fn run(&self, heals: &Arc<dyn StartHeal>) {
+        if !self.context.settings.heal.enabled {
             return;
         }
-        let wanted = self.settings.index.sources.iter().filter(|source| source.enabled);
-        let rounds = wanted.filter_map(|source| Some(self.warm_again(source, source.warm?)));
+        let wanted = self.context.settings.index.sources.iter().filter(|source| source.enabled);
+        let rounds = wanted.filter_map(|source| Some(self.warm_again(source, source.warm?, heals)));
         futures_util::future::join_all(rounds).await;
     }
 
-    async fn warm_again(self: &Arc<Self>, source: &Source, every: Duration) {
+    async fn warm_again(&self, source: &Source, every: Duration, heals: &Arc<dyn StartHeal>) {
         loop {
             tokio::time::sleep(every).await;
-            let (looked_at, gone) = self.warm(source).await;
+            let (looked_at, gone) = self.warm(source, heals).await;
             tracing::info!(looked_at, gone, "kept warm");
         }
     }
 
     /// One round: images looked at, and images that were gone.
-    async fn warm(self: &Arc<Self>, source: &Source) -> (u64, u64) {
-        let (index, wanted) = (Arc::clone(&self.index), source.clone());
+    async fn warm(&self, source: &Source, heals: &Arc<dyn StartHeal>) -> (u64, u64) {
+        let (index, wanted) = (Arc::clone(self.context.lookup.index()), source.clone());
         let manifests = off_thread(move || index.manifests_of(&wanted)).await;
-        let scan = BackgroundScan::new(self, Priority::Background);
+        let scan = BackgroundScan::new(&self.context, heals, Priority::Background);
         let (Some(Ok(manifests)), Some(scan)) = (manifests, scan) else { return (0, 0) };
         let mut scan = scan.at_sweep_rate();
         for manifest in manifests {

@@ -8,54 +8,100 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
+use crate::heal::background::mass_expiry_detector::{MassExpiryDetector, OVER_AFTER};
+use crate::heal::background::reading::ReadingActivity;
 use crate::heal::background::scan::BackgroundScan;
+use crate::heal::background::start_heal::{BackgroundContext, StartHeal};
+use crate::heal::background::sweep::Sweep;
 use crate::heal::canvas_service::priority_semaphore::Priority;
-use crate::heal::ward::{IndexedImage, Ward};
+use crate::heal::canvas_service::shared_heals::SharedHeals;
+use crate::heal::image::IndexedImage;
 use crate::observe::{Event, Trace};
 
 /// How often the index is gone through for one mass expiry, at most.
 const SWEEPS: usize = 2;
 
-impl Ward {
-    /// An identifier was found expired.
-    pub(in crate::heal) fn note_expired(self: &Arc<Self>, patient: &IndexedImage) {
-        let begins = self.expiries.note(&patient.key, Instant::now());
+/// `MassExpiry` sees that everything is gone, and has it healed.
+#[derive(Debug)]
+pub(in crate::heal) struct MassExpiry {
+    context: Arc<BackgroundContext>,
+    readers: Arc<ReadingActivity>,
+    detector: Arc<MassExpiryDetector>,
+    sweep: Arc<Sweep>,
+    fleet: Arc<SharedHeals>,
+}
+
+impl MassExpiry {
+    pub(in crate::heal) fn new(
+        context: Arc<BackgroundContext>,
+        readers: Arc<ReadingActivity>,
+        detector: Arc<MassExpiryDetector>,
+        sweep: Arc<Sweep>,
+        fleet: Arc<SharedHeals>,
+    ) -> Self {
+        Self { context, readers, detector, sweep, fleet }
+    }
+
+    /// An image was found expired.
+    pub(in crate::heal) fn note_expired(self: &Arc<Self>, image: &IndexedImage, heals: Arc<dyn StartHeal>) {
+        let (bounds, sweeps) = (self.context.settings.heal.mass_expiry, self.context.settings.heal.sweep);
+        let begins = self.detector.note(&image.key, bounds, Instant::now());
         // Where there are other nodes, all count together.
-        if !self.tell_expired(patient) && begins {
-            self.mass_expiry(&patient.trace, self.settings.heal.sweep);
+        if let Some(cluster) = self.fleet.joined() {
+            let (cluster, own) = (Arc::clone(cluster), Arc::clone(self));
+            let (key, trace) = (Arc::clone(&image.key), image.trace.clone());
+            tokio::spawn(async move {
+                let lasts = bounds.within * OVER_AFTER;
+                if cluster.expired(&key, bounds.ids, bounds.within, lasts).await {
+                    own.begins(&trace, sweeps, heals);
+                }
+            });
+        } else if begins {
+            self.begins(&image.trace, sweeps, heals);
+        }
+    }
+
+    /// Heeds what other nodes find out about all. Ends at once where there are none.
+    pub(in crate::heal) async fn heed_the_fleet(self: Arc<Self>, heals: Arc<dyn StartHeal>) {
+        let Some(mut begins) = self.fleet.cluster.as_ref().map(|cluster| cluster.mass_expiries()) else {
+            return;
+        };
+        while begins.changed().await.is_ok() {
+            // The node that found it sweeps; we look after our own readers.
+            self.begins(&Trace::fresh(), false, Arc::clone(&heals));
         }
     }
 
     /// A mass expiry begins; `sweep`: it is ours to go through the whole index afterwards.
-    pub(in crate::heal) fn mass_expiry(self: &Arc<Self>, trace: &Trace, sweep: bool) {
-        self.metrics.event("mass_expiry");
+    fn begins(self: &Arc<Self>, trace: &Trace, sweep: bool, heals: Arc<dyn StartHeal>) {
+        self.context.metrics.event("mass_expiry");
         let in_use = self.readers.in_use();
-        self.metrics.tell(|| Event::MassExpiry { manifests: in_use.len() });
+        self.context.metrics.tell(|| Event::MassExpiry { manifests: in_use.len() });
         tracing::warn!(
             request = %trace,
             manifests = in_use.len(),
             sweep,
             "mass expiry: many images are gone at once, as after a flush; healing what is being read"
         );
-        let (ward, trace) = (Arc::clone(self), trace.clone());
-        self.home.spawn(async move {
-            ward.heal_manifests(in_use, &trace).await;
+        let (own, trace) = (Arc::clone(self), trace.clone());
+        self.context.home.spawn(async move {
+            own.heal_manifests(in_use, &trace, &heals).await;
             // What expired behind the sweep while it went on is swept, too: once more, and not without end.
             for _ in 0..SWEEPS {
                 if !sweep {
                     return;
                 }
-                ward.expiries.begins_anew();
-                ward.sweep_all().await;
-                if !ward.expiries.ends() {
+                own.detector.begins_anew();
+                own.sweep.run(&heals).await;
+                if !own.detector.ends() {
                     return;
                 }
             }
         });
     }
 
-    async fn heal_manifests(self: &Arc<Self>, manifests: Vec<Arc<str>>, trace: &Trace) {
-        let Some(scan) = BackgroundScan::new(self, Priority::Prefetch) else { return };
+    async fn heal_manifests(&self, manifests: Vec<Arc<str>>, trace: &Trace, heals: &Arc<dyn StartHeal>) {
+        let Some(scan) = BackgroundScan::new(&self.context, heals, Priority::Prefetch) else { return };
         let mut scan = scan.in_the_name_of(trace);
         for manifest in manifests {
             self.readers.all_expired(&manifest);

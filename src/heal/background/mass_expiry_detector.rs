@@ -8,15 +8,14 @@ use tokio::time::Instant;
 use crate::config::settings::MassExpiry;
 
 /// Sees many identifiers expire within a short time. Time is an argument.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(in crate::heal) struct MassExpiryDetector {
-    bounds: MassExpiry,
     seen: Mutex<DetectorState>,
 }
 
 #[derive(Debug, Default)]
 struct DetectorState {
-    /// The last expired identifiers, oldest first; never more than `bounds.ids`.
+    /// The last expired identifiers, oldest first; never more than `MassExpiry::ids`.
     ids: VecDeque<(Instant, Arc<str>)>,
     /// The same: each counts once.
     known: HashSet<Arc<str>>,
@@ -30,10 +29,6 @@ struct DetectorState {
 pub(in crate::heal) const OVER_AFTER: u32 = 6;
 
 impl MassExpiryDetector {
-    pub(in crate::heal) fn new(bounds: MassExpiry) -> Self {
-        Self { bounds, seen: Mutex::default() }
-    }
-
     /// All is looked at from now on.
     pub(in crate::heal) fn begins_anew(&self) {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).again = false;
@@ -47,25 +42,23 @@ impl MassExpiryDetector {
     }
 
     /// This identifier was found expired. True: with it a mass expiry begins (told once).
-    pub(in crate::heal) fn note(&self, key: &Arc<str>, now: Instant) -> bool {
+    pub(in crate::heal) fn note(&self, key: &Arc<str>, bounds: MassExpiry, now: Instant) -> bool {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(last) = seen.during {
-            if now.duration_since(last) < self.bounds.within * OVER_AFTER {
+            if now.duration_since(last) < bounds.within * OVER_AFTER {
                 (seen.during, seen.again) = (Some(now), true);
                 return false;
             }
             seen.during = None;
         }
         let DetectorState { ids, known, during, .. } = &mut *seen;
-        while let Some((_, old)) =
-            ids.pop_front_if(|(when, _)| now.duration_since(*when) >= self.bounds.within)
-        {
+        while let Some((_, old)) = ids.pop_front_if(|(when, _)| now.duration_since(*when) >= bounds.within) {
             known.remove(&old);
         }
         if known.insert(Arc::clone(key)) {
             ids.push_back((now, Arc::clone(key)));
         }
-        let begins = ids.len() >= self.bounds.ids;
+        let begins = ids.len() >= bounds.ids;
         if begins {
             ids.clear();
             known.clear();
@@ -81,9 +74,7 @@ mod tests {
 
     use super::*;
 
-    fn detector() -> MassExpiryDetector {
-        MassExpiryDetector::new(MassExpiry { ids: 3, within: Duration::from_secs(10) })
-    }
+    const BOUNDS: MassExpiry = MassExpiry { ids: 3, within: Duration::from_secs(10) };
 
     fn key(name: &str) -> Arc<str> {
         name.into()
@@ -91,27 +82,27 @@ mod tests {
 
     #[test]
     fn many_distinct_identifiers_in_a_short_time_are_a_mass_expiry_told_once() {
-        let (detector, now) = (detector(), Instant::now());
-        assert!(!detector.note(&key("a"), now));
-        assert!(!detector.note(&key("a"), now), "the same one again is no other");
-        assert!(!detector.note(&key("b"), now));
-        assert!(detector.note(&key("c"), now));
+        let (detector, now) = (MassExpiryDetector::default(), Instant::now());
+        assert!(!detector.note(&key("a"), BOUNDS, now));
+        assert!(!detector.note(&key("a"), BOUNDS, now), "the same one again is no other");
+        assert!(!detector.note(&key("b"), BOUNDS, now));
+        assert!(detector.note(&key("c"), BOUNDS, now));
         for name in ["d", "e", "f", "g"] {
-            assert!(!detector.note(&key(name), now));
+            assert!(!detector.note(&key(name), BOUNDS, now));
         }
     }
 
     #[test]
     fn a_slow_trickle_is_none_and_a_new_one_is_told_after_the_old_one_ended() {
-        let (detector, now) = (detector(), Instant::now());
+        let (detector, now) = (MassExpiryDetector::default(), Instant::now());
         for (second, name) in (0u64..).step_by(6).zip(["a", "b", "c", "d"]) {
-            assert!(!detector.note(&key(name), now + Duration::from_secs(second)));
+            assert!(!detector.note(&key(name), BOUNDS, now + Duration::from_secs(second)));
         }
         let later = now + Duration::from_secs(100);
-        let told = ["a", "b", "c"].map(|name| detector.note(&key(name), later));
+        let told = ["a", "b", "c"].map(|name| detector.note(&key(name), BOUNDS, later));
         assert_eq!(told, [false, false, true]);
         let much_later = later + Duration::from_secs(100);
-        let told = ["a", "b", "c"].map(|name| detector.note(&key(name), much_later));
+        let told = ["a", "b", "c"].map(|name| detector.note(&key(name), BOUNDS, much_later));
         assert_eq!(told, [false, false, true]);
     }
 }

@@ -8,61 +8,107 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use crate::heal::background::book::PagesSeen;
+use crate::heal::background::book::{Books, PagesSeen};
+use crate::heal::background::reading::ReadingActivity;
+use crate::heal::background::start_heal::{BackgroundContext, StartHeal};
 use crate::heal::canvas_service::priority_semaphore::Priority;
-use crate::heal::evidence::Evidence;
-use crate::heal::ward::{IndexedImage, Ward};
+use crate::heal::image::IndexedImage;
 use crate::index::Neighbour;
 use crate::observe::Trace;
 
 /// Images of one canvas that are looked at: more than one stands for a choice, which few readers make.
 const IMAGES: usize = 2;
 
-impl Ward {
+/// `Prefetch` heals the pages behind the one that is being read.
+#[derive(Debug)]
+pub(in crate::heal) struct Prefetch {
+    context: Arc<BackgroundContext>,
+    readers: Arc<ReadingActivity>,
+}
+
+/// Some pages of one manifest, which are looked at for one reader.
+struct Pages {
+    route: usize,
+    manifest: Arc<str>,
+    pages: Vec<Neighbour>,
+    /// What was seen before counts no more.
+    since: Option<Instant>,
+    trace: Trace,
+}
+
+impl Prefetch {
+    pub(in crate::heal) fn new(context: Arc<BackgroundContext>, readers: Arc<ReadingActivity>) -> Self {
+        Self { context, readers }
+    }
+
+    pub(in crate::heal) fn books(&self) -> &Books {
+        &self.context.books
+    }
+
+    /// When an image of the same manifest was last found expired: what was known of the others before is worth nothing.
+    pub(in crate::heal) fn expired_at(&self, image: &IndexedImage) -> Option<Instant> {
+        self.readers.expired_at(&image.owners.first()?.manifest)
+    }
+
     /// A reader is at this page. `gone_at`: when it was found gone, if it had to be healed.
-    pub(in crate::heal) fn reader_at(self: &Arc<Self>, patient: &IndexedImage, gone_at: Option<Instant>) {
+    pub(in crate::heal) fn reader_at(
+        self: &Arc<Self>,
+        patient: &IndexedImage,
+        gone_at: Option<Instant>,
+        heals: &Arc<dyn StartHeal>,
+    ) {
         let Some(owner) = patient.owners.first() else { return };
         let manifest: Arc<str> = owner.manifest.as_str().into();
         self.readers.at(&manifest);
         if gone_at.is_some() {
             self.readers.found_expired(&manifest);
         }
-        let pages = self.settings.heal.ahead;
+        let pages = self.context.settings.heal.ahead;
         if pages == 0
             || !self.readers.is_frail(&manifest)
             || !self.readers.may_look_from(&owner.canvas, gone_at)
         {
             return;
         }
-        let Ok(next) = self.index.neighbours(&owner.canvas, pages) else { return };
+        let Ok(next) = self.context.lookup.index().neighbours(&owner.canvas, pages) else { return };
         let since = self.readers.expiry_began(&manifest);
-        self.look_after(patient.route, manifest, next, since, &patient.trace);
+        let (route, trace) = (patient.route, patient.trace.clone());
+        self.look_after(Pages { route, manifest, pages: next, since, trace }, heals);
     }
 
     /// Somebody fetched this manifest through us: its first pages will be wanted next.
-    pub(in crate::heal) fn manifest_opened(self: &Arc<Self>, path: &str, trace: &Trace) {
-        let pages = self.settings.heal.ahead;
-        let Some(route) = self.image_route() else { return };
-        if !self.settings.heal.enabled {
+    pub(in crate::heal) fn manifest_opened(
+        self: &Arc<Self>,
+        path: &str,
+        trace: &Trace,
+        heals: &Arc<dyn StartHeal>,
+    ) {
+        let pages = self.context.settings.heal.ahead;
+        let Some(route) = self.context.lookup.image_route() else { return };
+        if !self.context.settings.heal.enabled {
             return;
         }
         if path.contains("/canvas/") {
-            let host = self.settings.server.public_hosts.first();
-            return host.map_or((), |host| self.canvas_opened(&format!("https://{host}{path}"), trace));
+            let host = self.context.settings.server.public_hosts.first();
+            return host
+                .map_or((), |host| self.canvas_opened(&format!("https://{host}{path}"), trace, heals));
         }
         if pages == 0 {
             return;
         }
-        for host in &self.settings.server.public_hosts {
+        for host in &self.context.settings.server.public_hosts {
             for scheme in ["https", "http"] {
                 let manifest: Arc<str> = format!("{scheme}://{host}{path}").into();
-                let Ok(mut canvases) = self.index.manifest_canvases(&manifest) else { return };
+                let Ok(mut canvases) = self.context.lookup.index().manifest_canvases(&manifest) else {
+                    return;
+                };
                 if !canvases.is_empty() {
                     self.readers.at(&manifest);
                     canvases.truncate(pages);
                     if self.readers.may_look_from(&manifest, None) {
                         let since = self.readers.expiry_began(&manifest);
-                        self.look_after(route, manifest, canvases, since, trace);
+                        let trace = trace.clone();
+                        self.look_after(Pages { route, manifest, pages: canvases, since, trace }, heals);
                     }
                     return;
                 }
@@ -71,38 +117,29 @@ impl Ward {
     }
 
     /// Somebody fetched this canvas through us: the image on it is healed if it is gone. He will ask for it next.
-    fn canvas_opened(self: &Arc<Self>, canvas: &str, trace: &Trace) {
-        let Ok(owners) = self.index.canvas(canvas) else { return };
-        let (Some(owner), Some(route)) = (owners.into_iter().next(), self.image_route()) else { return };
+    fn canvas_opened(self: &Arc<Self>, canvas: &str, trace: &Trace, heals: &Arc<dyn StartHeal>) {
+        let Ok(owners) = self.context.lookup.index().canvas(canvas) else { return };
+        let (Some(owner), Some(route)) = (owners.into_iter().next(), self.context.lookup.image_route())
+        else {
+            return;
+        };
         if !self.readers.may_look_from(&owner.canvas, None) {
             return;
         }
-        let pages = self.index.manifest_canvases(&owner.manifest).unwrap_or_default();
+        let pages = self.context.lookup.index().manifest_canvases(&owner.manifest).unwrap_or_default();
         let own: Vec<_> = pages.into_iter().filter(|page| page.canvas == owner.canvas).collect();
-        self.look_after(route, owner.manifest.into(), own, None, trace);
+        let (manifest, trace) = (owner.manifest.into(), trace.clone());
+        self.look_after(Pages { route, manifest, pages: own, since: None, trace }, heals);
     }
 
     /// Looks at these pages one after another, and boards a climb for each that is gone; waits for none of them.
-    fn look_after(
-        self: &Arc<Self>,
-        route: usize,
-        manifest: Arc<str>,
-        pages: Vec<Neighbour>,
-        since: Option<Instant>,
-        trace: &Trace,
-    ) {
-        let (ward, trace) = (Arc::clone(self), trace.clone());
-        self.home.spawn(async move { ward.heal_gone(route, &manifest, &pages, since, &trace).await });
+    fn look_after(self: &Arc<Self>, pages: Pages, heals: &Arc<dyn StartHeal>) {
+        let (own, heals) = (Arc::clone(self), Arc::clone(heals));
+        self.context.home.spawn(async move { own.heal_gone(&pages, &heals).await });
     }
 
-    async fn heal_gone(
-        self: &Arc<Self>,
-        route: usize,
-        manifest: &Arc<str>,
-        pages: &[Neighbour],
-        since: Option<Instant>,
-        trace: &Trace,
-    ) {
+    async fn heal_gone(&self, pages: &Pages, heals: &Arc<dyn StartHeal>) {
+        let Pages { route, manifest, pages, since, trace } = pages;
         // Read when the first page is gone: nearly all are well.
         let mut book = None;
         // As long as the book may turn out to be cheaper, pages that are gone wait for the look at the others.
@@ -110,9 +147,10 @@ impl Ward {
         for (at, page) in pages.iter().enumerate() {
             let (before, now) = (held.len(), Instant::now());
             for key in page.keys.iter().take(IMAGES) {
-                let Some(patient) = self.patient(route, key, trace) else { continue };
+                let Some(patient) = self.context.lookup.find(*route, key, trace) else { continue };
                 // One that is being healed already needs no look.
-                if !self.is_under_way(&patient) && self.is_gone_now(&patient, since).await {
+                if !heals.is_under_way(&patient) && self.context.knowledge.is_gone_now(&patient, *since).await
+                {
                     self.readers.found_expired(manifest);
                     held.push((patient, now));
                 }
@@ -123,53 +161,44 @@ impl Ward {
             let is_cheaper = |gone| book.is_some_and(|pages| PagesSeen { pages, gone }.are_cheaper_as_book());
             if !was_asked && is_cheaper(gone) {
                 was_asked = true;
-                if self.heal_book(manifest, first, Priority::Prefetch).await {
-                    self.metrics.event("ahead");
+                if self.context.books.heal(manifest, first, Priority::Prefetch).await {
+                    self.context.metrics.event("ahead");
                     return;
                 }
             }
             if was_asked || !is_cheaper(gone + pages.len() - at - 1) {
-                self.heal_ahead(held.drain(..), now).await;
+                self.heal_ahead(held.drain(..), now, heals).await;
             }
         }
-        self.heal_ahead(held.drain(..), Instant::now()).await;
+        self.heal_ahead(held.drain(..), Instant::now(), heals).await;
     }
 
     /// The pages of this manifest, if it can be asked for as a whole: what comes later than a reader waits does not come ahead
     /// of him.
     fn book_ahead(&self, manifest: &str) -> Option<usize> {
-        let pages = self.index.manifest_canvases(manifest).map_or(0, |all| all.len());
-        self.book_within(manifest, pages, self.settings.heal.wait).map(|_| pages)
+        let pages = self.context.books.pages(manifest);
+        self.context.books.request_within(manifest, pages, self.context.settings.heal.wait).map(|_| pages)
     }
 
     /// Begins to heal these pages, which were seen to be gone; waits for none of them. Those that were seen before `now` waited
     /// for a look at others: a reader may have had them healed meanwhile.
     async fn heal_ahead(
-        self: &Arc<Self>,
+        &self,
         pages: impl Iterator<Item = (IndexedImage, Instant)>,
         now: Instant,
+        heals: &Arc<dyn StartHeal>,
     ) {
         for (patient, seen_at) in pages {
             // Enough is under way; a viewer who comes for one of the rest starts it anyway.
-            if self.climbs.len() >= self.settings.heal.max_waiting {
-                self.metrics.event("ahead_refused");
+            if heals.under_way() >= self.context.settings.heal.max_waiting {
+                self.context.metrics.event("ahead_refused");
                 return;
             }
-            if seen_at < now && !self.is_gone_now(&patient, Some(seen_at)).await {
+            if seen_at < now && !self.context.knowledge.is_gone_now(&patient, Some(seen_at)).await {
                 continue;
             }
-            self.board(&patient, Priority::Prefetch);
-            self.metrics.event("ahead");
+            Arc::clone(heals).start(&patient, Priority::Prefetch);
+            self.context.metrics.event("ahead");
         }
-    }
-
-    /// Has the image expired? The cheapest truthful probe: the service's word, else a small tile; never info.json,
-    /// which the image server answers from its own memory. A file that is known to be missing is not gone *now*.
-    pub(in crate::heal) async fn is_gone_now(
-        self: &Arc<Self>,
-        patient: &IndexedImage,
-        since: Option<Instant>,
-    ) -> bool {
-        !self.is_known_missing(patient) && self.evidence_remembered(patient, since).await == Evidence::Expired
     }
 }

@@ -8,10 +8,11 @@ use std::time::Duration;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 use crate::heal::background::book::PagesSeen;
+use crate::heal::background::start_heal::{BackgroundContext, StartHeal};
 use crate::heal::canvas_service::priority_semaphore::Priority;
+use crate::heal::image::IndexedImage;
 use crate::heal::ladder::HealOutcome;
 use crate::heal::single_flight::FlightHandle;
-use crate::heal::ward::{IndexedImage, Ward};
 use crate::observe::Trace;
 
 /// Heals of one scan at once: enough to keep every lane busy, not enough to fill memory.
@@ -20,7 +21,8 @@ const AT_ONCE: usize = 16;
 /// `BackgroundScan` is one pass over images that nobody waits for.
 #[derive(Debug)]
 pub(in crate::heal) struct BackgroundScan {
-    ward: Arc<Ward>,
+    context: Arc<BackgroundContext>,
+    heals_by: Arc<dyn StartHeal>,
     route: usize,
     priority: Priority,
     /// In whose name; none: each image has one of its own.
@@ -46,10 +48,15 @@ struct Book {
 
 impl BackgroundScan {
     /// `None`: it is not known which image server is to be asked.
-    pub(in crate::heal) fn new(ward: &Arc<Ward>, priority: Priority) -> Option<Self> {
+    pub(in crate::heal) fn new(
+        context: &Arc<BackgroundContext>,
+        heals_by: &Arc<dyn StartHeal>,
+        priority: Priority,
+    ) -> Option<Self> {
         Some(Self {
-            ward: Arc::clone(ward),
-            route: ward.image_route()?,
+            context: Arc::clone(context),
+            heals_by: Arc::clone(heals_by),
+            route: context.lookup.image_route()?,
             priority,
             trace: None,
             pace: None,
@@ -68,7 +75,7 @@ impl BackgroundScan {
 
     /// The same, at `heal.sweep_rate`.
     pub(in crate::heal) fn at_sweep_rate(self) -> Self {
-        let rate = self.ward.settings.heal.sweep_rate.max(1);
+        let rate = self.context.settings.heal.sweep_rate.max(1);
         let mut pace = tokio::time::interval(Duration::from_secs(1) / rate);
         pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self { pace: Some(pace), ..self }
@@ -81,7 +88,7 @@ impl BackgroundScan {
 
     /// Looks at every image of this manifest.
     pub(in crate::heal) async fn look_at_manifest(&mut self, manifest: &str) {
-        let Ok(pages) = self.ward.index.manifest_canvases(manifest) else { return };
+        let Ok(pages) = self.context.lookup.index().manifest_canvases(manifest) else { return };
         for key in pages.iter().flat_map(|page| &page.keys) {
             self.look(manifest, key).await;
         }
@@ -100,15 +107,15 @@ impl BackgroundScan {
         self.looked_at += 1;
         self.book.seen.pages += 1;
         let trace = self.trace.clone().unwrap_or_else(Trace::fresh);
-        let Some(patient) = self.ward.patient(self.route, key, &trace) else { return };
+        let Some(patient) = self.context.lookup.find(self.route, key, &trace) else { return };
         let seen_at = Instant::now();
-        if !self.ward.is_gone_now(&patient, Some(self.since)).await {
+        if !self.context.knowledge.is_gone_now(&patient, Some(self.since)).await {
             return;
         }
         self.gone += 1;
         self.book.seen.gone += 1;
         if self.priority == Priority::Background {
-            self.ward.metrics.event("swept");
+            self.context.metrics.event("swept");
         }
         if self.book.seen.gone == 1 {
             self.book.held = Some((patient, seen_at));
@@ -130,26 +137,26 @@ impl BackgroundScan {
         *was_asked = true;
         // What is seen from here on counts: what the book is built with among it.
         self.since = Instant::now();
-        self.ward.heal_book(manifest, patient, self.priority).await;
+        self.context.books.heal(manifest, patient, self.priority).await;
         true
     }
 
     /// Whether the book helped or not, a reader may have had this page healed while it was asked for.
     async fn is_back(&self, patient: &IndexedImage) -> bool {
-        !self.ward.is_gone_now(patient, Some(self.since)).await
+        !self.context.knowledge.is_gone_now(patient, Some(self.since)).await
     }
 
     /// The page that was held back. While the others were looked at, a reader may have had it healed.
     async fn heal_held(&mut self) {
         let Some((patient, seen_at)) = self.book.held.take() else { return };
-        if self.ward.is_gone_now(&patient, Some(seen_at.max(self.since))).await {
+        if self.context.knowledge.is_gone_now(&patient, Some(seen_at.max(self.since))).await {
             self.heal(&patient).await;
         }
     }
 
     /// Begins one more heal; waits for the oldest first when there are too many.
     async fn heal(&mut self, patient: &IndexedImage) {
-        self.heals.push_back(self.ward.board(patient, self.priority));
+        self.heals.push_back(Arc::clone(&self.heals_by).start(patient, self.priority));
         if self.heals.len() > AT_ONCE
             && let Some(mut oldest) = self.heals.pop_front()
         {

@@ -5,13 +5,13 @@
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU8, Ordering};
 
-use crate::heal::Healer;
-use crate::heal::background::scan::BackgroundScan;
-use crate::heal::canvas_service::priority_semaphore::Priority;
-use crate::heal::ward::Ward;
 use tokio::sync::mpsc;
+
+use crate::heal::background::scan::BackgroundScan;
+use crate::heal::background::start_heal::{BackgroundContext, StartHeal};
+use crate::heal::canvas_service::priority_semaphore::Priority;
 
 /// Images read from the index ahead of the sweep.
 const READ_AHEAD: usize = 256;
@@ -24,44 +24,55 @@ const SWEEPING: u8 = 1;
 /// Asked to end; another one begins only when it has.
 const STOPPING: u8 = 2;
 
-impl Healer {
+/// `Sweep` goes through the whole index, one sweep at a time.
+#[derive(Debug)]
+pub(in crate::heal) struct Sweep {
+    context: Arc<BackgroundContext>,
+    state: Arc<SweepState>,
+}
+
+/// `SweepState` is idle, sweeping, or asked to stop.
+#[derive(Debug, Default)]
+pub(in crate::heal) struct SweepState(AtomicU8);
+
+impl Sweep {
+    pub(in crate::heal) fn new(context: Arc<BackgroundContext>, state: Arc<SweepState>) -> Self {
+        Self { context, state }
+    }
+
     /// Begins a sweep of the whole index; `false`: there is one already.
-    pub fn start_sweep(&self) -> bool {
-        let is_new = self.ward.sweeping.load(Ordering::Acquire) == IDLE;
+    pub(in crate::heal) fn start(self: &Arc<Self>, heals: &Arc<dyn StartHeal>) -> bool {
+        let is_new = !self.is_under_way();
         if is_new {
-            let ward = Arc::clone(&self.ward);
-            self.ward.home.spawn(async move { ward.sweep_all().await });
+            let (sweep, heals) = (Arc::clone(self), Arc::clone(heals));
+            self.context.home.spawn(async move { sweep.run(&heals).await });
         }
         is_new
     }
 
     /// Ends the sweep, and forgets how far it came; `false`: there is none. Heals under way go on.
-    pub fn stop_sweep(&self) -> bool {
-        let sweeping = &self.ward.sweeping;
-        sweeping.compare_exchange(SWEEPING, STOPPING, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    pub(in crate::heal) fn stop(&self) -> bool {
+        self.state.0.compare_exchange(SWEEPING, STOPPING, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
-    /// A sweep is under way.
-    pub fn is_sweeping(&self) -> bool {
-        self.ward.sweeping.load(Ordering::Acquire) != IDLE
+    pub(in crate::heal) fn is_under_way(&self) -> bool {
+        self.state.0.load(Ordering::Acquire) != IDLE
     }
-}
 
-impl Ward {
     /// Goes on with a sweep that was interrupted, if there is one.
-    pub(in crate::heal) async fn resume_sweep(self: Arc<Self>) {
+    pub(in crate::heal) async fn resume(&self, heals: &Arc<dyn StartHeal>) {
         let file = self.position_file();
-        let heal = &self.settings.heal;
+        let heal = &self.context.settings.heal;
         if heal.enabled && heal.sweep && tokio::fs::try_exists(&file).await.unwrap_or(false) {
             tracing::info!(file = %file.display(), "a sweep was interrupted: going on with it");
-            self.sweep_all().await;
+            self.run(heals).await;
         }
     }
 
     /// Sweeps the whole index. One at a time; a second call does nothing.
-    pub(in crate::heal) async fn sweep_all(self: &Arc<Self>) {
-        let Some(scan) = BackgroundScan::new(self, Priority::Background) else { return };
-        if self.sweeping.compare_exchange(IDLE, SWEEPING, Ordering::AcqRel, Ordering::Acquire).is_err() {
+    pub(in crate::heal) async fn run(&self, heals: &Arc<dyn StartHeal>) {
+        let Some(scan) = BackgroundScan::new(&self.context, heals, Priority::Background) else { return };
+        if self.state.0.compare_exchange(IDLE, SWEEPING, Ordering::AcqRel, Ordering::Acquire).is_err() {
             return;
         }
         let file = self.position_file();
@@ -70,7 +81,7 @@ impl Ward {
         let mut scan = scan.at_sweep_rate();
         let mut images = self.images_from(start);
         while let Some((manifest, key)) = images.recv().await {
-            if self.sweeping.load(Ordering::Acquire) == STOPPING {
+            if self.state.0.load(Ordering::Acquire) == STOPPING {
                 break;
             }
             scan.look(&manifest, &key).await;
@@ -85,13 +96,13 @@ impl Ward {
             tracing::warn!(%error, file = %file.display(), "the sweep's position cannot be deleted");
         }
         tracing::info!(looked_at = start + looked_at, gone, "sweep ended");
-        self.sweeping.store(IDLE, Ordering::Release);
+        self.state.0.store(IDLE, Ordering::Release);
     }
 
     /// Lookup keys of all images behind the first `skip`, in the order of the index.
     fn images_from(&self, skip: u64) -> mpsc::Receiver<(String, String)> {
         let (tell, told) = mpsc::channel(READ_AHEAD);
-        let index = Arc::clone(&self.index);
+        let index = Arc::clone(self.context.lookup.index());
         tokio::task::spawn_blocking(move || {
             let mut position = 0;
             let read = index.export(&mut |image| {
@@ -112,7 +123,7 @@ impl Ward {
     }
 
     fn position_file(&self) -> PathBuf {
-        let mut name = self.settings.index.path.clone().into_os_string();
+        let mut name = self.context.settings.index.path.clone().into_os_string();
         name.push(".sweep");
         name.into()
     }

@@ -1,5 +1,6 @@
 //! One canvas service, as the ladder sees it: asked politely, through lanes and a breaker.
 
+pub(in crate::heal) mod ask;
 pub(in crate::heal) mod circuit_breaker;
 pub(in crate::heal) mod failure_log;
 pub(in crate::heal) mod fault_tracker;
@@ -10,6 +11,7 @@ pub(in crate::heal) mod register_path;
 pub(in crate::heal) mod registration;
 pub(in crate::heal) mod request;
 pub(in crate::heal) mod response;
+pub(in crate::heal) mod services;
 pub(in crate::heal) mod shared_heals;
 pub(in crate::heal) mod shared_request;
 pub(in crate::heal) mod status;
@@ -31,7 +33,7 @@ use uuid::Uuid;
 
 use crate::cluster::Cluster;
 use crate::config::Settings;
-use crate::config::settings::Timeouts;
+use crate::config::settings::{Rung, Timeouts};
 use crate::heal::canvas_service::circuit_breaker::CircuitBreaker;
 use crate::heal::canvas_service::failure_log::FailureLog;
 use crate::heal::canvas_service::fault_tracker::FaultTracker;
@@ -90,6 +92,8 @@ pub(in crate::heal) struct CanvasService {
     places: usize,
     pub(in crate::heal) bounds: DoorBounds,
     open_for: Duration,
+    /// `variant` is a rung of the ladder.
+    uses_variants: bool,
     pub(in crate::heal) breaker: Arc<CircuitBreaker>,
     pub(in crate::heal) truth: Arc<RegistrationCheck>,
     pub(in crate::heal) variants: Arc<VariantSupport>,
@@ -113,17 +117,27 @@ pub(in crate::heal) struct CanvasService {
     pub(in crate::heal) metrics: Arc<Metrics>,
 }
 
+/// `ServiceContext` is what a canvas service is asked through, and what is told of it.
+#[derive(Debug)]
+pub(in crate::heal) struct ServiceContext {
+    pub(in crate::heal) server: Arc<dyn SendRequest>,
+    /// Reads its documents.
+    pub(in crate::heal) index: Arc<Index>,
+    /// The other nodes, which share its places.
+    pub(in crate::heal) cluster: Option<Arc<Cluster>>,
+    pub(in crate::heal) metrics: Arc<Metrics>,
+}
+
 impl CanvasService {
     /// `before`: the same service under other settings; what is known of it stays.
     pub(in crate::heal) fn new(
         route: usize,
-        (server, index): (Arc<dyn SendRequest>, Arc<Index>),
-        lanes: Arc<PrioritySemaphore>,
         settings: &Settings,
-        cluster: Option<Arc<Cluster>>,
-        metrics: Arc<Metrics>,
+        context: ServiceContext,
+        lanes: Arc<PrioritySemaphore>,
         before: Option<&Self>,
     ) -> Self {
+        let ServiceContext { server, index, cluster, metrics } = context;
         let (heal, upstream) = (&settings.heal, &settings.routes[route].upstream);
         let (failures, open_for) = (heal.breaker_failures, heal.breaker_open);
         let breaker = match before.map(|before| &before.breaker) {
@@ -154,6 +168,7 @@ impl CanvasService {
             places: heal.concurrency,
             bounds: DoorBounds::of(heal),
             open_for,
+            uses_variants: heal.ladder.contains(&Rung::Variant),
             breaker,
             truth: before
                 .map(|before| &before.truth)

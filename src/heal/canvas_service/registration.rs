@@ -134,15 +134,10 @@ impl RegistrationCheck {
     pub(in crate::heal) fn has_built<'a>(&self, keys: impl Iterator<Item = &'a String>, now: Instant) {
         for key in keys {
             if let IdentifierKind::Uuid { uuid, .. } = Identifier::new(key).kind() {
-                self.was_healed(uuid);
+                self.is_back(uuid);
                 self.alive.insert(uuid, now, self.alive_for);
             }
         }
-    }
-
-    /// It was healed: what was said a moment ago is no longer true.
-    pub(in crate::heal) fn was_healed(&self, uuid: Uuid) {
-        self.expired.remove(&uuid);
     }
 
     fn answered_lately(&self) -> bool {

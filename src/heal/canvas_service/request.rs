@@ -8,15 +8,17 @@ use tokio::time::Instant;
 
 use crate::cluster::Flight;
 use crate::config::settings::Rung;
+use crate::heal::canvas_service::ask::CanvasOrder;
 use crate::heal::canvas_service::circuit_breaker::BreakerState;
+use crate::heal::canvas_service::priority_semaphore::Priority;
 use crate::heal::canvas_service::response::{CacheStatus, CanvasResponse};
-use crate::heal::canvas_service::shared_request::Freshness;
+use crate::heal::canvas_service::shared_request::{CanvasRequests, Freshness};
 use crate::heal::canvas_service::viewer_queue::is_canvas;
 use crate::heal::canvas_service::{CanvasService, variants};
 use crate::heal::cooldowns::CanvasRequestKey;
 use crate::heal::evidence::Evidence;
 use crate::heal::flight_priority::FlightPriority;
-use crate::heal::ward::{IndexedImage, Ward};
+use crate::heal::image::IndexedImage;
 use crate::observe::Span;
 use crate::upstream::guard::Allowed;
 
@@ -81,6 +83,11 @@ impl CanvasService {
             && !self.wellness.is_well()
     }
 
+    /// It asked for a pause: nobody waits for what is in the sweep lane, so that lane keeps it.
+    pub(in crate::heal) fn rests_from(&self, urgency: &FlightPriority) -> bool {
+        urgency.lane() == Priority::Background && self.remarks.rest(Instant::now()).is_some()
+    }
+
     /// Waits for `work`, a request that was sent, with its place. One that hangs loses the place when others wait, and
     /// goes on without: two canvases that never answer must not keep all others from being healed.
     pub(in crate::heal) async fn hold<T, P>(
@@ -111,24 +118,33 @@ impl CanvasService {
     }
 }
 
-impl Ward {
-    /// One canvas request, in its lane, past the breaker.
-    pub(in crate::heal) async fn request(
-        &self,
-        service: &CanvasService,
-        flight: &CanvasRequestKey,
-        patient: &IndexedImage,
-        urgency: &FlightPriority,
-        own: &Flight,
-        wanted: Freshness,
-    ) -> CanvasResponse {
+impl CanvasService {
+    /// May the stored canvas itself be asked for? Not where it can be built beside, or where that is not known yet.
+    pub(in crate::heal) fn may_overwrite(&self, canvas: &Allowed) -> bool {
+        canvas.variant.is_none() || !self.uses_variants || self.variants.known(Instant::now()) == Some(false)
+    }
+
+    /// The stored canvas that this request may have built over.
+    pub(in crate::heal) fn touched<'a>(&self, request: &'a CanvasRequest) -> Option<&'a Allowed> {
+        let canvas = request.canvas.as_ref()?;
+        (request.flight.rung != Rung::Variant || self.may_overwrite(canvas)).then_some(canvas)
+    }
+}
+
+impl CanvasRequests {
+    /// One request to a canvas service, in its lane, past the breaker.
+    pub(in crate::heal) async fn send(&self, order: &CanvasOrder<'_>, own: &Flight) -> CanvasResponse {
+        let CanvasOrder { service, request, urgency, wanted, .. } = *order;
         let started = Instant::now();
-        let mut span = Span::step(&patient.trace, flight.rung.as_str());
-        let patient = &patient.within(&span);
-        let is_book = flight.is_book();
-        let mut place = service.place(urgency, Some(flight)).await;
+        let mut span = Span::step(&order.image.trace, request.rung.as_str());
+        let image = &order.image.within(&span);
+        let is_book = request.is_book();
+        let mut place = service.place(urgency, Some(request)).await;
         let Some(got) = &place else { return CanvasResponse::Withheld };
-        if wanted == Freshness::OrLanded && got.was_contended() && self.is_back(patient).await {
+        if wanted == Freshness::OrLanded
+            && got.was_contended()
+            && self.evidence(image).await == Evidence::Alive
+        {
             return CanvasResponse::Needless;
         }
         urgency.departs();
@@ -139,41 +155,36 @@ impl Ward {
         if service.rests_from(urgency) || !service.passes().await {
             return CanvasResponse::Withheld;
         }
+        let (target, key, trace) = (&request.target, &image.key, &image.trace);
         let asked = async {
-            match flight.rung {
-                Rung::Register => service.register(&flight.target, &patient.trace).await,
-                Rung::Rebuild => {
-                    service.canvas(&flight.target, &patient.key, &patient.trace, CacheStatus::Now).await
-                }
-                Rung::Variant => self.request_variant(service, &flight.target, patient).await,
-                _ => {
-                    service
-                        .canvas(&flight.target, &patient.key, &patient.trace, CacheStatus::NowOrLongAgo)
-                        .await
-                }
+            match request.rung {
+                Rung::Register => service.register(target, trace).await,
+                Rung::Rebuild => service.canvas(target, key, trace, CacheStatus::Now).await,
+                Rung::Variant => self.send_variant(service, target, image).await,
+                _ => service.canvas(target, key, trace, CacheStatus::NowOrLongAgo).await,
             }
         };
         // A whole manifest takes long and does not hang.
         let answer = if is_book { asked.await } else { service.hold(&mut place, asked).await };
-        self.step_ended(flight, answer, patient, started.elapsed());
+        service.request_ended(request, answer, image, started.elapsed());
         span.text("iiif_mender.answer", answer.as_str());
         answer
     }
 
     /// The canvas beside. A service of which it is not known whether it can do that is asked without `update` first: it
     /// is a plain visit where it cannot. Where it can, such an answer may be an old one, which wrote no key.
-    async fn request_variant(
+    async fn send_variant(
         &self,
         service: &CanvasService,
         target: &str,
-        patient: &IndexedImage,
+        image: &IndexedImage,
     ) -> CanvasResponse {
-        let (key, trace) = (&patient.key, &patient.trace);
+        let (key, trace) = (&image.key, &image.trace);
         if service.variants.known(Instant::now()) != Some(true) {
             let answer = service.canvas(target, key, trace, CacheStatus::NowOrLongAgo).await;
             self.share_variants(service);
             let is_honoured = service.variants.known(Instant::now()) == Some(true);
-            if !is_honoured || self.evidence(patient).await != Evidence::Expired {
+            if !is_honoured || self.evidence(image).await != Evidence::Expired {
                 return answer;
             }
         }

@@ -1,45 +1,121 @@
-//! The other nodes: a flight that was taken here is taken in the fleet, too, before anybody asks. Without `[cluster]`,
-//! or while Redis is away, every flight is ours.
+//! One request to a canvas service for all who want it: on this node, and on the others before anybody asks. Without
+//! `[cluster]`, or while Redis is away, every request is this node's own.
 
-use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 
-use uuid::Uuid;
-
-use crate::cluster::{Boarding, Flight, Learned};
+use crate::cluster::{Boarding, Flight};
 use crate::heal::canvas_service::CanvasService;
+use crate::heal::canvas_service::ask::{AskCanvasService, CanvasOrder};
+use crate::heal::canvas_service::registration::Said;
 use crate::heal::canvas_service::response::CanvasResponse;
+use crate::heal::canvas_service::services::CanvasServices;
 pub(in crate::heal) use crate::heal::canvas_service::shared_heals::Freshness;
+use crate::heal::canvas_service::shared_heals::SharedHeals;
 use crate::heal::cooldowns::CanvasRequestKey;
+use crate::heal::evidence::Evidence;
 use crate::heal::flight_priority::FlightPriority;
-use crate::heal::missing_files::Proof;
-use crate::heal::ward::{IndexedImage, Ward};
+use crate::heal::image::IndexedImage;
+use crate::heal::image_server::{ImageServers, evidence};
+use crate::heal::single_flight::{FlightHandle, SingleFlight};
+use crate::observe::Metrics;
 
-/// How long such a client stands behind the other readers.
-const DEMOTED_FOR: Duration = Duration::from_secs(10);
+/// For [`Flight::lands`] of a repair, and of whatever ends without a word of its own.
+pub(in crate::heal) const DONE: &str = "done";
 
-impl Ward {
-    /// Takes the flight in the fleet, then asks; or waits for the node that has it.
-    pub(in crate::heal) async fn take_off(
-        &self,
-        service: &CanvasService,
-        flight: &CanvasRequestKey,
-        patient: &IndexedImage,
-        urgency: &FlightPriority,
-        wanted: Freshness,
+/// `CanvasRequests` sends requests to canvas services, each once for all who want it.
+#[derive(Debug)]
+pub(in crate::heal) struct CanvasRequests {
+    pub(in crate::heal) services: Arc<CanvasServices>,
+    images: Arc<ImageServers>,
+    fleet: Arc<SharedHeals>,
+    flights: SingleFlight<CanvasRequestKey, CanvasResponse>,
+    metrics: Arc<Metrics>,
+}
+
+impl AskCanvasService for CanvasRequests {
+    fn registration<'a>(&'a self, image: &'a IndexedImage) -> BoxFuture<'a, Said> {
+        Box::pin(self.services.ask(image))
+    }
+
+    fn request(self: Arc<Self>, order: &CanvasOrder<'_>) -> (FlightHandle<CanvasResponse>, bool) {
+        self.join(order)
+    }
+
+    fn find(&self, request: &CanvasRequestKey) -> Option<FlightHandle<CanvasResponse>> {
+        self.flights.find(request)
+    }
+
+    fn under_way(&self) -> usize {
+        self.flights.len()
+    }
+}
+
+impl CanvasRequests {
+    /// `flights`: those that are under way.
+    pub(in crate::heal) fn new(
+        services: Arc<CanvasServices>,
+        images: Arc<ImageServers>,
+        fleet: Arc<SharedHeals>,
+        flights: SingleFlight<CanvasRequestKey, CanvasResponse>,
+    ) -> Self {
+        let metrics = Arc::clone(services.metrics());
+        Self { services, images, fleet, flights, metrics }
+    }
+
+    /// A seat on the one request with this key, made as urgent as its order. True: it begins with this order.
+    pub(in crate::heal) fn join(
+        self: &Arc<Self>,
+        order: &CanvasOrder<'_>,
+    ) -> (FlightHandle<CanvasResponse>, bool) {
+        let mut is_leader = false;
+        let seat = self.flights.board(order.request, order.urgency.lane(), |urgency| {
+            is_leader = true;
+            let (requests, service) = (Arc::clone(self), Arc::clone(order.service));
+            let (request, image, wanted) = (order.request.clone(), order.image.clone(), order.wanted);
+            async move {
+                let (service, request, image, urgency) = (&service, &request, &image, &urgency);
+                requests.take_off(&CanvasOrder { service, request, image, urgency, wanted }).await
+            }
+        });
+        if !order.urgency.is_for_nobody() {
+            seat.urgency.viewer_waits();
+        }
+        order.urgency.wait_on(&seat.urgency);
+        (seat, is_leader)
+    }
+
+    /// The answer to a request of its own, which began now; shared with whoever wants just that.
+    pub(in crate::heal) async fn answer(
+        self: &Arc<Self>,
+        service: &Arc<CanvasService>,
+        request: &CanvasRequestKey,
+        image: &IndexedImage,
+        urgency: &Arc<FlightPriority>,
     ) -> CanvasResponse {
+        let order = CanvasOrder { service, request, image, urgency, wanted: Freshness::Anew };
+        let (mut seat, _) = self.join(&order);
+        seat.landed().await.unwrap_or(CanvasResponse::Unwell)
+    }
+
+    /// What is proven of the image now.
+    pub(in crate::heal) async fn evidence(&self, image: &IndexedImage) -> Evidence {
+        evidence(self.services.ask(image).await, &*self.images, image).await
+    }
+
+    /// Takes the flight on all nodes, then asks; or waits for the node that has it.
+    async fn take_off(&self, order: &CanvasOrder<'_>) -> CanvasResponse {
         let Some(cluster) = self.fleet.joined() else {
-            return self.request(service, flight, patient, urgency, &Flight::default(), wanted).await;
+            return self.send(order, &Flight::default()).await;
         };
-        let name = service.name_of(flight);
-        let mut anew = wanted == Freshness::Anew;
+        let name = order.service.name_of(order.request);
+        let mut anew = order.wanted == Freshness::Anew;
         loop {
-            match cluster.board(&name, anew, || urgency.departs()).await {
+            match cluster.board(&name, anew, || order.urgency.departs()).await {
                 Boarding::Ours(own) => {
-                    let answer = self.request(service, flight, patient, urgency, &own, wanted).await;
+                    let answer = self.send(order, &own).await;
                     // Not asked: dropped without an answer, so that whoever waits may try.
                     if !matches!(answer, CanvasResponse::Withheld | CanvasResponse::Needless) {
                         own.lands(answer.as_str());
@@ -49,181 +125,29 @@ impl Ward {
                 Boarding::Landed { answer, before } => {
                     let answer = CanvasResponse::from_word(&answer);
                     // It helped a moment ago, and the image is gone again.
-                    if before && answer.may_help() && !self.is_back(patient).await {
+                    if before && answer.may_help() && self.evidence(order.image).await != Evidence::Alive {
                         anew = true;
                         continue;
                     }
                     self.metrics.event("cluster_shared");
-                    urgency.departs();
+                    order.urgency.departs();
                     return answer;
                 }
                 Boarding::Cooling(left) => {
-                    self.memory.cool(flight, left, Instant::now());
+                    self.services.cooldowns.cool(order.request, left, Instant::now());
                     return CanvasResponse::Withheld;
                 }
             }
         }
     }
 
-    /// Takes the flight of this name in the fleet. `Err`: another node had it, and it landed with this answer.
-    pub(in crate::heal) async fn ours(&self, name: &str) -> Result<Flight, String> {
-        let Some(cluster) = self.fleet.joined() else { return Ok(Flight::default()) };
-        match cluster.board(name, true, || {}).await {
-            Boarding::Ours(own) => Ok(own),
-            Boarding::Landed { answer, .. } => Err(answer),
-            Boarding::Cooling(_) => Err(String::new()),
-        }
-    }
-
-    /// The rung did not help, and is left alone for a while: here, and on the other nodes.
-    pub(in crate::heal) fn rung_failed(
-        &self,
-        service: &CanvasService,
-        rung: &CanvasRequestKey,
-        boarded: Instant,
-    ) {
-        self.rung_failed_since(service, rung, boarded, service.wellness.well_at());
-    }
-
-    /// The service refused this canvas. Others that it answered since show that this one is at fault.
-    pub(in crate::heal) fn rung_was_refused(
-        &self,
-        service: &CanvasService,
-        rung: &CanvasRequestKey,
-        boarded: Instant,
-    ) {
-        self.rung_failed_since(service, rung, boarded, service.wellness.built_at());
-    }
-
-    fn rung_failed_since(
-        &self,
-        service: &CanvasService,
-        rung: &CanvasRequestKey,
-        boarded: Instant,
-        well_at: Option<Instant>,
-    ) {
-        if let Some(pause) = self.memory.failed(rung, boarded, well_at, Instant::now())
-            && let Some(cluster) = self.fleet.joined()
-        {
-            cluster.cool(&service.name_of(rung), pause);
-        }
-    }
-
-    /// This rung is to be tried again: nothing speaks against it any more, here or in what the other nodes share.
-    pub(in crate::heal) fn may_try_again(&self, service: &CanvasService, rung: &CanvasRequestKey) {
-        self.memory.forget(rung);
-        if let Some(cluster) = self.fleet.joined() {
-            cluster.cool_no_more(&service.name_of(rung));
-        }
-    }
-
-    /// The same for a file that some node found gone.
-    pub(in crate::heal) fn file_may_be_there(&self, patient: &IndexedImage) {
-        if let Some(cluster) = self.fleet.joined() {
-            cluster.file_may_be_there(&self.name_of(patient));
-        }
-    }
-
-    /// The file behind this image is gone, as far as this proves it.
-    pub(in crate::heal) fn file_is_missing(&self, patient: &IndexedImage, proof: Proof) {
-        self.file_was_missing(patient, proof, Instant::now());
-    }
-
-    /// The same, where the proof was seen a while ago: it is believed from then on.
-    pub(in crate::heal) fn file_was_missing(&self, patient: &IndexedImage, proof: Proof, seen: Instant) {
-        let life = self.missing.file_is_missing(self.mark(patient), &patient.key, proof, seen);
-        let left = life.saturating_sub(seen.elapsed());
-        if let (Some(cluster), false) = (self.fleet.joined(), left.is_zero()) {
-            cluster.file_is_missing(&self.name_of(patient), left);
-        }
-    }
-
-    /// Does this service build beside? Where it is not known, another node may know it.
-    pub(in crate::heal) async fn honours_variants(&self, service: &CanvasService) -> Option<bool> {
-        let known = service.variants.known(Instant::now());
-        if let (None, Some(cluster)) = (known, self.fleet.joined())
-            && let Some(honoured) = cluster.honours_variants(&service.cluster_name()).await
-        {
-            service.heard_of_variants(honoured);
-            return Some(honoured);
-        }
-        known
-    }
-
-    /// Tells the other nodes what is known by now.
+    /// Tells the other nodes whether this service builds beside, if it is known by now.
     pub(in crate::heal) fn share_variants(&self, service: &CanvasService) {
         if let (Some(honoured), Some(cluster)) = (service.variants.known(Instant::now()), self.fleet.joined())
             && service.variants.is_to_be_shared(Instant::now())
         {
-            cluster.tell_variants(
-                &service.cluster_name(),
-                honoured,
-                crate::heal::canvas_service::variants::RETRY_AFTER,
-            );
-        }
-    }
-
-    /// Has another node found that the file is gone?
-    pub(in crate::heal) async fn is_missing_elsewhere(&self, patient: &IndexedImage) -> bool {
-        let Some(cluster) = self.fleet.joined() else { return false };
-        let Some(left) = cluster.missing(&self.name_of(patient)).await else { return false };
-        self.missing.missing_elsewhere(self.mark(patient), &patient.key, left, Instant::now());
-        true
-    }
-
-    /// We hold the file for missing, and told the others so: was that taken back?
-    pub(in crate::heal) async fn was_seen_elsewhere(&self, patient: &IndexedImage) -> bool {
-        let Some(cluster) = self.fleet.joined() else { return false };
-        cluster.missing(&self.name_of(patient)).await.is_none() && cluster.is_joined()
-    }
-
-    /// An image by what it is known on every node: they need not number their routes alike.
-    fn name_of(&self, patient: &IndexedImage) -> String {
-        let upstream = &self.settings.routes[patient.route].upstream;
-        format!("{}{}{}", upstream.authority, upstream.path, patient.key)
-    }
-
-    /// Does this client begin too many heals, on all nodes together? Counted behind: the answer is for the next.
-    pub(in crate::heal) fn is_greedy_elsewhere(self: &Arc<Self>, client: IpAddr) -> bool {
-        let Some(cluster) = self.fleet.joined() else { return false };
-        let (cluster, ward) = (Arc::clone(cluster), Arc::clone(self));
-        tokio::spawn(async move {
-            if cluster.heals_of(client).await > Some(ward.settings.heal.per_client) {
-                ward.fleet.demoted.insert(client, (), DEMOTED_FOR);
-            }
-        });
-        self.fleet.demoted.contains(&client)
-    }
-
-    /// Counts this expiry in the fleet. False: there is none, and we count alone.
-    pub(in crate::heal) fn tell_expired(self: &Arc<Self>, patient: &IndexedImage) -> bool {
-        let Some(cluster) = self.fleet.joined() else { return false };
-        let (cluster, ward, patient) = (Arc::clone(cluster), Arc::clone(self), patient.clone());
-        tokio::spawn(async move {
-            let bounds = ward.settings.heal.mass_expiry;
-            let lasts = bounds.within * crate::heal::background::mass_expiry_detector::OVER_AFTER;
-            if cluster.expired(&patient.key, bounds.ids, bounds.within, lasts).await {
-                ward.mass_expiry(&patient.trace, ward.settings.heal.sweep);
-            }
-        });
-        true
-    }
-
-    /// Tells the other nodes where a file is.
-    pub(in crate::heal) fn tell_file_url(&self, uuid: Uuid, url: &str) {
-        if let Some(cluster) = self.fleet.joined() {
-            cluster.tell_learned(&Learned::File { uuid: uuid.to_string(), url: url.to_owned() });
-        }
-    }
-
-    /// Heeds what other nodes find out about all. Ends at once where there are none.
-    pub(in crate::heal) async fn heed_the_fleet(self: Arc<Self>) {
-        let Some(mut begins) = self.fleet.cluster.as_ref().map(|cluster| cluster.mass_expiries()) else {
-            return;
-        };
-        while begins.changed().await.is_ok() {
-            // The node that found it sweeps; we look after our own readers.
-            self.mass_expiry(&crate::observe::Trace::fresh(), false);
+            let lasts = crate::heal::canvas_service::variants::RETRY_AFTER;
+            cluster.tell_variants(&service.cluster_name(), honoured, lasts);
         }
     }
 }
@@ -239,6 +163,3 @@ impl CanvasResponse {
         known.into_iter().find(|answer| answer.as_str() == word).unwrap_or(Self::Unwell)
     }
 }
-
-/// For [`Flight::lands`] of a cure, and of whatever ends without a word of its own.
-pub(in crate::heal) const DONE: &str = "done";

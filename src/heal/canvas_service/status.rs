@@ -1,11 +1,15 @@
 //! How one canvas service stands: whether it answers, builds beside what it stores, and has viewers waiting.
 
 use std::sync::PoisonError;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::heal::canvas_service::CanvasService;
 use crate::heal::canvas_service::circuit_breaker::BreakerState;
+use crate::heal::canvas_service::response::CanvasResponse;
+use crate::heal::cooldowns::CanvasRequestKey;
+use crate::heal::image::IndexedImage;
 use crate::observe::Event;
 
 /// `CanvasServiceStatus` is how one canvas service stands.
@@ -52,6 +56,25 @@ impl CanvasService {
             breaker: self.breaker.state(now),
             waiting_viewers: self.viewers.waiting_viewers(),
         }
+    }
+
+    /// One request in the name of this image ended.
+    pub(in crate::heal) fn request_ended(
+        &self,
+        request: &CanvasRequestKey,
+        answer: CanvasResponse,
+        image: &IndexedImage,
+        took: Duration,
+    ) {
+        let (rung, answer) = (request.rung.as_str(), answer.as_str());
+        self.metrics.canvas_request(rung, answer, took, &image.trace);
+        self.metrics.tell(|| Event::HealStep {
+            request: image.trace.to_string(),
+            identifier: image.key.to_string(),
+            rung,
+            answer,
+            duration_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+        });
     }
 
     pub(in crate::heal) fn breaker_is_closed(&self) -> bool {

@@ -4,29 +4,20 @@
 //! answer carries the query, which proves it; a service that ignores the parameter answers with its plain canvas, so
 //! that the first request, without `update`, is harmless anywhere (upstream.md "Ways back to life").
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use percent_encoding::percent_decode_str;
 use tokio::time::Instant;
 
+use crate::heal::learned::Learned;
+
 /// `VariantSupport` is what is known of one canvas service.
 #[derive(Debug, Default)]
 pub(in crate::heal) struct VariantSupport {
-    state: Mutex<State>,
+    learned: Learned,
     /// When the other nodes were last told.
     shared: Mutex<Option<Instant>>,
-}
-
-#[derive(Debug, Clone, Copy, Default)]
-enum State {
-    #[default]
-    Unknown,
-    Honoured,
-    /// Tried anew from then on: the service may be another one by then.
-    Ignored {
-        until: Instant,
-    },
 }
 
 /// How soon a service that ignored the parameter is tried anew.
@@ -35,17 +26,17 @@ pub(in crate::heal) const RETRY_AFTER: Duration = Duration::from_mins(10);
 impl VariantSupport {
     /// Does it? `None`: not known, or not known any more.
     pub(in crate::heal) fn known(&self, now: Instant) -> Option<bool> {
-        match *self.lock() {
-            State::Honoured => Some(true),
-            State::Ignored { until } if now < until => Some(false),
-            State::Unknown | State::Ignored { .. } => None,
-        }
+        self.learned.known(now).map(|honoured| honoured.is_some())
     }
 
     /// An answer has shown it. True: that is news.
     pub(in crate::heal) fn record(&self, honoured: bool, now: Instant) -> bool {
         let is_news = self.known(now) != Some(honoured);
-        *self.lock() = if honoured { State::Honoured } else { State::Ignored { until: now + RETRY_AFTER } };
+        if honoured {
+            self.learned.does(());
+        } else {
+            self.learned.does_not(now + RETRY_AFTER);
+        }
         is_news
     }
 
@@ -57,10 +48,6 @@ impl VariantSupport {
             *shared = Some(now);
         }
         is_due
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

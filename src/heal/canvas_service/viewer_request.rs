@@ -70,10 +70,10 @@ impl Healer {
         target: &str,
         admitted: impl Future<Output = Result<T, E>>,
     ) -> Result<(Option<ViewerRequest>, T), Duration> {
-        let Some(service) = self.ward.service(route) else {
+        let Some(service) = self.parts.services.on(route) else {
             return Ok((None, admitted.await.map_err(|_| COME_BACK)?));
         };
-        let (request, own) = service.let_through(target, self.ward.settings.heal.wait, admitted).await?;
+        let (request, own) = service.let_through(target, self.parts.settings.heal.wait, admitted).await?;
         Ok((Some(request), own))
     }
 }

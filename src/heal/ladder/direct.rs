@@ -4,19 +4,29 @@
 //! service; with `X-Forwarded-ID` its answers are byte for byte those of the live UUID (upstream.md "Ways back to
 //! life"). It heals nothing in Redis, so a lasting repair must follow.
 
-use tokio::time::Instant;
-
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, StatusCode};
 use hyper::Response;
+use tokio::time::Instant;
 
 use crate::config::settings::Rung;
 use crate::heal::evidence::Probe;
-use crate::heal::ward::{IndexedImage, Ward};
+use crate::heal::image::IndexedImage;
+use crate::heal::ladder::Ladder;
+use crate::heal::learned::Learned;
 use crate::iiif::IdentifierKind;
 use crate::iiif::identifier;
 use crate::observe::Span;
 use crate::upstream::{Body, Caller};
+
+/// Whether an image server answers for a file by the file's own identifier. Not every image server decodes base64, and
+/// gateways differ about `%2F` (standard base64 may hold `/`). What was never seen to work proves nothing when it fails:
+/// a missing file looks the same.
+pub(super) type DirectSupport = Learned;
+
+fn is_answered(support: &DirectSupport) -> bool {
+    support.known(Instant::now()) == Some(Some(()))
+}
 
 /// How `direct` ended.
 #[derive(Debug)]
@@ -31,44 +41,37 @@ pub(in crate::heal) enum DirectResult {
 
 const FORWARDED_ID: HeaderName = HeaderName::from_static("x-forwarded-id");
 
-impl Ward {
+impl Ladder {
     /// Answers `request` from the file, if it is known where that is and `direct` is a rung of the ladder.
     pub(in crate::heal) async fn direct(
         &self,
-        patient: &IndexedImage,
+        image: &IndexedImage,
         request: &Parts,
         caller: &Caller,
     ) -> DirectResult {
-        let IdentifierKind::Uuid { uuid, page } = &patient.kind else { return DirectResult::NoWay };
         if !self.settings.heal.ladder.contains(&Rung::Direct) {
             return DirectResult::NoWay;
         }
-        let Some(file_url) = self.file_url(*uuid) else { return DirectResult::NoWay };
-        let mut id = identifier::base64_of_file_url(&file_url);
-        let has_slash = id.contains("%2F");
-        let passage = if has_slash { &self.base64_with_slash } else { &self.base64 };
-        if passage.is_shut(Instant::now()) {
+        let Some((id, support)) = self.id_of_file(image) else { return DirectResult::NoWay };
+        if support.known(Instant::now()) == Some(None) {
             return DirectResult::NoWay;
         }
-        if let Some(page) = page {
-            id = format!("{id};{page}");
-        }
-        let span = Span::step(&patient.trace, Rung::Direct.as_str());
-        let patient = &patient.within(&span);
-        let Some(head) = self.in_its_name(patient, request, &id) else { return DirectResult::NoWay };
-        let Ok(answer) = self.ask_image(patient, &head, caller).await else { return DirectResult::NoWay };
+        let span = Span::step(&image.trace, Rung::Direct.as_str());
+        let image = &image.within(&span);
+        let Some(head) = self.in_its_name(image, request, &id) else { return DirectResult::NoWay };
+        let Ok(answer) = self.images.forward(image, &head, caller).await else { return DirectResult::NoWay };
         let status = answer.status();
         let is_refused = matches!(status, StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND);
-        if has_slash && is_refused && !passage.is_open() {
-            passage.failed(Instant::now() + self.settings.heal.resources_recheck);
+        if id.contains("%2F") && is_refused && !is_answered(support) {
+            support.does_not(Instant::now() + self.settings.heal.resources_recheck);
             return DirectResult::NoWay;
         }
         if status.is_success() {
-            passage.works();
+            support.does(());
         }
         match status {
-            StatusCode::NOT_FOUND | StatusCode::GONE if !passage.is_open() => DirectResult::NoWay,
-            StatusCode::NOT_FOUND | StatusCode::GONE => self.gone_or_no_way(patient, &id).await,
+            StatusCode::NOT_FOUND | StatusCode::GONE if !is_answered(support) => DirectResult::NoWay,
+            StatusCode::NOT_FOUND | StatusCode::GONE => self.gone_or_no_way(image, &id).await,
             _ if status.is_success() || status.is_redirection() => DirectResult::Answer(answer),
             // What a live image says to a request that is wrong.
             StatusCode::BAD_REQUEST | StatusCode::UNSUPPORTED_MEDIA_TYPE => DirectResult::Answer(answer),
@@ -77,8 +80,8 @@ impl Ward {
     }
 
     /// One 404 is about one request (info.json may be broken on its own); that of a small tile is about the file.
-    async fn gone_or_no_way(&self, patient: &IndexedImage, id: &str) -> DirectResult {
-        match self.look_at_id(patient, id, Probe::SmallTile.tail()).await {
+    async fn gone_or_no_way(&self, image: &IndexedImage, id: &str) -> DirectResult {
+        match self.images.status(image, id, Probe::SmallTile.tail()).await {
             Ok(StatusCode::NOT_FOUND | StatusCode::GONE) => DirectResult::FileIsGone,
             _ => DirectResult::NoWay,
         }
@@ -86,17 +89,12 @@ impl Ward {
 
     /// Is this image's file gone, as the file's own identifier tells? `None`: it is not known where it is, or the image
     /// server was never seen to answer such identifiers.
-    pub(in crate::heal) async fn look_at_file(&self, patient: &IndexedImage) -> Option<bool> {
-        let IdentifierKind::Uuid { uuid, page } = &patient.kind else { return None };
-        let mut id = identifier::base64_of_file_url(&self.file_url(*uuid)?);
-        let passage = if id.contains("%2F") { &self.base64_with_slash } else { &self.base64 };
-        if let Some(page) = page {
-            id = format!("{id};{page}");
-        }
-        match self.look_at_id(patient, &id, Probe::SmallTile.tail()).await {
-            Ok(StatusCode::NOT_FOUND | StatusCode::GONE) => passage.is_open().then_some(true),
+    pub(in crate::heal) async fn look_at_file(&self, image: &IndexedImage) -> Option<bool> {
+        let (id, support) = self.id_of_file(image)?;
+        match self.images.status(image, &id, Probe::SmallTile.tail()).await {
+            Ok(StatusCode::NOT_FOUND | StatusCode::GONE) => is_answered(support).then_some(true),
             Ok(status) if status.is_success() => {
-                passage.works();
+                support.does(());
                 Some(false)
             }
             Ok(status) if status.is_server_error() => Some(false),
@@ -104,14 +102,25 @@ impl Ward {
         }
     }
 
+    /// The file's own identifier, and whether such identifiers are answered. `None`: it is not known where the file is.
+    fn id_of_file(&self, image: &IndexedImage) -> Option<(String, &DirectSupport)> {
+        let IdentifierKind::Uuid { uuid, page } = &image.kind else { return None };
+        let mut id = identifier::base64_of_file_url(&self.services.files().of(*uuid)?);
+        let support = if id.contains("%2F") { &self.base64_with_slash } else { &self.base64 };
+        if let Some(page) = page {
+            id = format!("{id};{page}");
+        }
+        Some((id, support))
+    }
+
     /// The same request for another identifier, in the name of the one that was asked for.
-    fn in_its_name(&self, patient: &IndexedImage, request: &Parts, id: &str) -> Option<Parts> {
-        let base = &self.settings.routes[patient.route].upstream.path;
+    fn in_its_name(&self, image: &IndexedImage, request: &Parts, id: &str) -> Option<Parts> {
+        let base = &self.settings.routes[image.route].upstream.path;
         let target = request.uri.path_and_query()?.as_str();
-        let tail = target.strip_prefix(base.as_str())?.strip_prefix(&*patient.sent)?;
+        let tail = target.strip_prefix(base.as_str())?.strip_prefix(&*image.sent)?;
         let mut head = request.clone();
         head.uri = format!("{base}{id}{tail}").parse().ok()?;
-        head.headers.insert(FORWARDED_ID, HeaderValue::from_str(&patient.sent).ok()?);
+        head.headers.insert(FORWARDED_ID, HeaderValue::from_str(&image.sent).ok()?);
         Some(head)
     }
 }

@@ -1,30 +1,42 @@
 //! Up the ladder, for one identifier, once for all who wait.
 
 pub(in crate::heal) mod direct;
-pub(in crate::heal) mod direct_support;
 pub(in crate::heal) mod outcome;
 mod probe_backoff;
 pub(in crate::heal) mod rebuild;
 mod step;
+#[cfg(test)]
+mod tests;
 mod variant;
 
 use std::sync::Arc;
 use std::time::Duration;
+
+use http::StatusCode;
 use tokio::time::Instant;
 
+use crate::config::Settings;
 use crate::config::settings::Rung;
 use crate::heal::canvas_service::CanvasService;
+use crate::heal::canvas_service::ask::AskCanvasService;
 use crate::heal::canvas_service::register_path::register_path;
 use crate::heal::canvas_service::registration::Said;
 use crate::heal::canvas_service::request::CanvasRequest;
 use crate::heal::canvas_service::response::CanvasResponse;
+use crate::heal::canvas_service::services::CanvasServices;
 use crate::heal::cooldowns::CanvasRequestKey;
+use crate::heal::evidence::{Evidence, is_expiry};
 use crate::heal::flight_priority::FlightPriority;
-pub(in crate::heal) use crate::heal::ladder::outcome::HealOutcome;
+use crate::heal::image::IndexedImage;
+use crate::heal::image_server::{AskImageServer, evidence};
+pub(in crate::heal) use crate::heal::ladder::outcome::{FollowUp, HealOutcome, HealReport};
+use crate::heal::learned::Learned;
 use crate::heal::missing_files::Proof;
-use crate::heal::ward::{IndexedImage, Ward};
+use crate::heal::missing_images::MissingImages;
+use crate::heal::timed_cache::TimedCache;
 use crate::iiif::IdentifierKind;
-use crate::observe::{Event, Gauged};
+use crate::observe::Metrics;
+use crate::upstream::UpstreamError;
 use crate::upstream::guard::Allowed;
 
 /// How one step on a rung ended.
@@ -56,7 +68,8 @@ pub(in crate::heal) enum VisitResult {
 }
 
 /// One canvas that may own the image, on this climb.
-pub(in crate::heal) struct Turn {
+#[derive(Debug)]
+struct Turn {
     service: Arc<CanvasService>,
     canvas: Allowed,
     visited: VisitResult,
@@ -65,64 +78,86 @@ pub(in crate::heal) struct Turn {
     overwrites: bool,
 }
 
+/// `Climb` is one heal on its way: for which image, how urgent, and what it leaves to be done.
+#[derive(Debug)]
+struct Climb<'a> {
+    image: &'a IndexedImage,
+    urgency: &'a Arc<FlightPriority>,
+    follow_ups: Vec<FollowUp>,
+}
+
+impl Climb<'_> {
+    /// The canvas of this request came without the image.
+    fn repair(&mut self, service: &Arc<CanvasService>, request: CanvasRequest) {
+        self.follow_ups.push(FollowUp::RepairCanvas { service: Arc::clone(service), request });
+    }
+}
+
 /// What a visit brought in vain is remembered for so long: a stored canvas does not change by being asked for.
-pub(in crate::heal) const VISITED_FOR: Duration = Duration::from_secs(30);
+const VISITED_FOR: Duration = Duration::from_secs(30);
 
 /// Canvases of one image that are asked for at most; those that are refused do not count.
 const CANVASES: usize = 3;
 
-impl Ward {
-    /// The whole climb, counted and logged.
-    pub(in crate::heal) async fn climb(
-        self: Arc<Self>,
-        patient: IndexedImage,
-        urgency: Arc<FlightPriority>,
-    ) -> HealOutcome {
-        let started = Instant::now();
-        let _counted = Gauged::one(&self.metrics.flights);
-        self.metrics.tell(|| Event::HealStarted {
-            request: patient.trace.to_string(),
-            identifier: patient.key.to_string(),
-            lane: urgency.lane().as_str(),
-        });
-        let verdict = self.ladder(&patient, &urgency).await;
-        let took = started.elapsed();
-        let rung = if let HealOutcome::Healed(rung) = verdict { rung.as_str() } else { "none" };
-        self.metrics.heal(verdict.as_str(), rung, urgency.lane().as_str(), took, &patient.trace);
-        self.metrics.tell(|| Event::HealEnded {
-            request: patient.trace.to_string(),
-            identifier: patient.key.to_string(),
-            lane: urgency.lane().as_str(),
-            verdict: verdict.as_str(),
-            rung,
-            duration_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
-            waiting: urgency.viewers(),
-        });
-        self.record(&patient, verdict, urgency.lane(), took, urgency.viewers());
-        tracing::info!(
-            request = %patient.trace,
-            identifier = %patient.key,
-            verdict = verdict.as_str(),
-            heal.rung = rung,
-            duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
-            "heal ended"
-        );
-        verdict
+/// What the last visits brought that did not help.
+pub(in crate::heal) type Visits = TimedCache<CanvasRequestKey, CanvasResponse>;
+
+/// `Ladder` heals one image, rung by rung. It asks through two traits, and its clock is tokio's.
+#[derive(Debug)]
+pub(in crate::heal) struct Ladder {
+    settings: Arc<Settings>,
+    images: Arc<dyn AskImageServer>,
+    canvases: Arc<dyn AskCanvasService>,
+    services: Arc<CanvasServices>,
+    missing: Arc<MissingImages>,
+    visits: Visits,
+    /// Base64 identifiers, and those of them that hold an encoded slash.
+    base64: Learned,
+    base64_with_slash: Learned,
+    metrics: Arc<Metrics>,
+}
+
+impl Ladder {
+    pub(in crate::heal) fn new(
+        settings: Arc<Settings>,
+        (images, canvases): (Arc<dyn AskImageServer>, Arc<dyn AskCanvasService>),
+        services: Arc<CanvasServices>,
+        missing: Arc<MissingImages>,
+        visits: Visits,
+    ) -> Self {
+        let metrics = Arc::clone(services.metrics());
+        let (base64, base64_with_slash) = (Learned::default(), Learned::default());
+        Self { settings, images, canvases, services, missing, visits, base64, base64_with_slash, metrics }
     }
 
-    async fn ladder(self: &Arc<Self>, patient: &IndexedImage, urgency: &Arc<FlightPriority>) -> HealOutcome {
+    /// Heals this image for all who wait: how that ended, and what is to be done after it.
+    pub(in crate::heal) async fn run(
+        &self,
+        image: &IndexedImage,
+        urgency: &Arc<FlightPriority>,
+    ) -> HealReport {
+        let mut climb = Climb { image, urgency, follow_ups: Vec::new() };
+        let outcome = self.climb(&mut climb).await;
+        HealReport { outcome, follow_ups: climb.follow_ups }
+    }
+
+    async fn climb(&self, climb: &mut Climb<'_>) -> HealOutcome {
+        let (image, urgency) = (climb.image, climb.urgency);
         // UPSTREAM: base64 identifiers need no Redis, so their 404 is always a missing file.
-        if matches!(patient.kind, IdentifierKind::FileUrl { .. }) {
-            self.file_is_missing(patient, Proof::Shown);
+        if matches!(image.kind, IdentifierKind::FileUrl { .. }) {
+            self.missing.note(image, Proof::Shown);
             return HealOutcome::Missing;
         }
-        if self.is_missing_elsewhere(patient).await {
+        if self.missing.is_known_elsewhere(image).await {
             return HealOutcome::Missing;
         }
-        if matches!(self.ask_lately(patient).await, Said::Alive(_)) {
+        // "Expired" is believed for a moment: whoever looked has asked already.
+        if !self.services.remember_expired(image)
+            && matches!(self.canvases.registration(image).await, Said::Alive(_))
+        {
             return HealOutcome::Alive;
         }
-        let mut turns = self.turns(patient);
+        let mut turns = self.turns(image);
         let (mut tried, mut cooling, mut gone) = (false, false, None);
         for &rung in &self.settings.heal.ladder {
             // Registering needs no canvas: it works where all canvases of an image are somebody else's, too.
@@ -130,8 +165,8 @@ impl Ward {
             let mut asked = 0;
             for turn in 0..most {
                 let step = match (rung, turns.get_mut(turn)) {
-                    (Rung::Register, _) => self.register(patient, urgency).await,
-                    (_, Some(turn)) => self.canvas_step(rung, turn, patient, urgency).await,
+                    (Rung::Register, _) => self.register(climb).await,
+                    (_, Some(turn)) => self.canvas_step(rung, turn, climb).await,
                     (_, None) => StepResult::Skipped,
                 };
                 if matches!(step, StepResult::Gone | StepResult::NoHelp(_))
@@ -147,7 +182,7 @@ impl Ward {
                         (gone, asked) = (gone.or(Some(urgency.answered_at())), asked + 1);
                     }
                     StepResult::Gone => {
-                        return self.gone_or_in_trouble(patient, urgency.answered_at()).await;
+                        return self.gone_or_in_trouble(image, urgency.answered_at()).await;
                     }
                     StepResult::NoHelp(CanvasResponse::Refused) => tried = true,
                     StepResult::NoHelp(_) => (tried, asked) = (true, asked + 1),
@@ -160,7 +195,7 @@ impl Ward {
             }
         }
         if let Some(seen) = gone {
-            return self.gone_or_in_trouble(patient, seen).await;
+            return self.gone_or_in_trouble(image, seen).await;
         }
         if cooling && !tried { HealOutcome::Cooling } else { HealOutcome::Failed }
     }
@@ -170,16 +205,17 @@ impl Ward {
     /// was `seen` (other canvases were asked for meanwhile): what is remembered is as old as the canvas.
     pub(in crate::heal) async fn gone_or_in_trouble(
         &self,
-        patient: &IndexedImage,
+        image: &IndexedImage,
         seen: Instant,
     ) -> HealOutcome {
-        let was_doubted = self.is_settled(patient);
-        match self.look_at_file(patient).await {
-            Some(true) => self.file_is_missing(patient, Proof::Shown),
+        let was_doubted = self.services.end_doubt(image);
+        match self.look_at_file(image).await {
+            Some(true) => self.missing.note(image, Proof::Shown),
             // The service knows it, the image server does not find it, and a canvas came without it.
-            None if was_doubted => self.file_was_missing(patient, Proof::Shown, seen),
+            None if was_doubted => self.missing.note_since(image, Proof::Shown, seen),
             None => {
-                self.file_was_missing(patient, Proof::Likely { well_at: self.well_at(patient) }, seen);
+                let well_at = self.services.well_at(image);
+                self.missing.note_since(image, Proof::Likely { well_at }, seen);
             }
             Some(false) => return HealOutcome::Failed,
         }
@@ -188,89 +224,80 @@ impl Ward {
 
     /// A stored canvas was believed, and the viewer's own request shows that it healed nothing. Asking for it again would
     /// change nothing.
-    pub(in crate::heal) fn visits_were_in_vain(&self, patient: &IndexedImage) {
-        for turn in self.turns(patient) {
-            if self.may_overwrite(&turn.service, &turn.canvas) {
+    pub(in crate::heal) fn visits_were_in_vain(&self, image: &IndexedImage) {
+        for turn in self.turns(image) {
+            if turn.service.may_overwrite(&turn.canvas) {
                 let visit = CanvasRequest::visit(&turn.canvas).flight;
-                self.memory.cool(&visit, VISITED_FOR, Instant::now());
-                self.visited.insert(visit, CanvasResponse::Carries, VISITED_FOR);
+                self.services.cooldowns.cool(&visit, VISITED_FOR, Instant::now());
+                self.visits.insert(visit, CanvasResponse::Carries, VISITED_FOR);
             }
         }
     }
 
     /// The canvases that may be asked for, each once, newest first.
-    fn turns(&self, patient: &IndexedImage) -> Vec<Turn> {
-        let mut turns: Vec<Turn> = Vec::new();
-        for owner in &*patient.owners {
-            let Some(canvas) = self.guard.allow(&owner.canvas) else {
-                tracing::debug!(request = %patient.trace, canvas = %owner.canvas, "not asked for: no presentation route");
-                continue;
-            };
-            let Some(service) = self.service(canvas.route) else { continue };
-            if !turns.iter().any(|other| other.canvas == canvas) {
-                turns.push(Turn {
-                    service: Arc::clone(service),
-                    canvas,
-                    visited: VisitResult::Never,
-                    overwrites: false,
-                });
-            }
-        }
-        turns
+    fn turns(&self, image: &IndexedImage) -> Vec<Turn> {
+        let canvases = self.services.asked_canvases(image).into_iter();
+        let turn =
+            |(service, canvas)| Turn { service, canvas, visited: VisitResult::Never, overwrites: false };
+        canvases.map(turn).collect()
     }
 
-    async fn canvas_step(
-        self: &Arc<Self>,
-        rung: Rung,
-        turn: &mut Turn,
-        patient: &IndexedImage,
-        urgency: &Arc<FlightPriority>,
-    ) -> StepResult {
+    async fn canvas_step(&self, rung: Rung, turn: &mut Turn, climb: &mut Climb<'_>) -> StepResult {
         // What may overwrite is only for services that cannot build beside.
-        turn.overwrites |= self.may_overwrite(&turn.service, &turn.canvas);
+        turn.overwrites |= turn.service.may_overwrite(&turn.canvas);
         let may_overwrite = turn.overwrites;
         match rung {
-            Rung::Variant => self.variant(turn, patient, urgency).await,
+            Rung::Variant => self.variant(turn, climb).await,
             Rung::Visit if may_overwrite && turn.visited == VisitResult::Never => {
                 let visit = CanvasRequest::visit(&turn.canvas);
                 let key = visit.flight.clone();
-                let step = self.step(&turn.service, visit, patient, urgency).await;
+                let step = self.step(&turn.service, visit, climb).await;
                 turn.visited = match step {
                     StepResult::NoHelp(answer) => {
-                        self.visited.insert(key, answer, VISITED_FOR);
+                        self.visits.insert(key, answer, VISITED_FOR);
                         VisitResult::Got(answer)
                     }
                     // What it brought a moment ago still holds.
                     StepResult::Cooling => {
-                        self.visited.get(&key).map_or(VisitResult::InVain, VisitResult::Got)
+                        self.visits.get(&key).map_or(VisitResult::InVain, VisitResult::Got)
                     }
                     _ => VisitResult::InVain,
                 };
                 step
             }
-            Rung::Rebuild if may_overwrite => {
-                self.rebuild(&turn.service, &turn.canvas, patient, urgency, turn.visited).await
-            }
+            Rung::Rebuild if may_overwrite => self.rebuild(turn, climb).await,
             // Direct was tried before the climb, for the viewer.
             Rung::Direct | Rung::Register | Rung::Visit | Rung::Rebuild => StepResult::Skipped,
         }
     }
 
     /// Register: the service learns anew where the file is, without building anything.
-    async fn register(self: &Arc<Self>, patient: &IndexedImage, urgency: &Arc<FlightPriority>) -> StepResult {
-        let Some((service, errand)) = self.registration(patient) else { return StepResult::Skipped };
-        self.step(&service, errand, patient, urgency).await
+    async fn register(&self, climb: &mut Climb<'_>) -> StepResult {
+        let Some((service, request)) = self.register_request(climb.image) else { return StepResult::Skipped };
+        self.step(&service, request, climb).await
     }
 
     /// `None`: it is not known where its file is, or not by a name that can be registered.
-    pub(in crate::heal) fn registration(
+    pub(in crate::heal) fn register_request(
         &self,
-        patient: &IndexedImage,
+        image: &IndexedImage,
     ) -> Option<(Arc<CanvasService>, CanvasRequest)> {
-        let IdentifierKind::Uuid { uuid, .. } = patient.kind else { return None };
-        let path = register_path(&self.file_url(uuid)?)?;
-        let service = self.services_of(patient).into_iter().next()?;
+        let path = register_path(&self.services.files().of(image.uuid()?)?)?;
+        let service = self.services.of(image).into_iter().next()?;
         let flight = CanvasRequestKey { service: service.mark, target: path.into(), rung: Rung::Register };
         Some((service, CanvasRequest { flight, canvas: None }))
+    }
+
+    /// What is proven of the image now.
+    async fn evidence(&self, image: &IndexedImage) -> Evidence {
+        evidence(self.canvases.registration(image).await, &*self.images, image).await
+    }
+
+    async fn look_at(&self, image: &IndexedImage, tail: &str) -> Result<StatusCode, UpstreamError> {
+        self.images.status(image, &image.sent, tail).await
+    }
+
+    fn is_expiry(&self, status: StatusCode) -> bool {
+        is_expiry(&self.settings.heal, status)
     }
 }

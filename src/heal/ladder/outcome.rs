@@ -1,11 +1,24 @@
-//! How a climb up the ladder may end.
+//! How a heal may end, and what is to be done after it.
+
+use std::sync::Arc;
 
 use crate::config::settings::Rung;
+use crate::heal::canvas_service::CanvasService;
+use crate::heal::canvas_service::request::CanvasRequest;
+use crate::heal::canvas_service::response::CanvasResponse;
+use crate::heal::single_flight::FlightHandle;
 
-/// How a climb ended.
+/// `HealReport` is how a heal ended, and what is to be done after it.
+#[derive(Debug)]
+pub(in crate::heal) struct HealReport {
+    pub(in crate::heal) outcome: HealOutcome,
+    pub(in crate::heal) follow_ups: Vec<FollowUp>,
+}
+
+/// `HealOutcome` is how a heal ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::heal) enum HealOutcome {
-    /// The image is back, by this rung.
+    /// The image had expired and is back, by this rung.
     Healed(Rung),
     /// The canvas service knows where the file is, without our doing.
     Alive,
@@ -15,4 +28,27 @@ pub(in crate::heal) enum HealOutcome {
     Cooling,
     /// Nothing helped.
     Failed,
+}
+
+/// `FollowUp` is what a heal leaves to be done after it.
+#[derive(Debug)]
+pub(in crate::heal) enum FollowUp {
+    /// The request still runs, and its canvas may yet come without the image.
+    WatchCanvas { service: Arc<CanvasService>, request: CanvasRequest, flight: FlightHandle<CanvasResponse> },
+    /// The canvas of this request came without the image: it is to be rebuilt when the service is well.
+    RepairCanvas { service: Arc<CanvasService>, request: CanvasRequest },
+    /// The canvas came with the image: it is not poisoned.
+    CanvasIsWhole,
+}
+
+impl HealOutcome {
+    pub(in crate::heal) fn as_str(self) -> &'static str {
+        match self {
+            Self::Healed(_) => "healed",
+            Self::Alive => "alive",
+            Self::Missing => "missing",
+            Self::Cooling => "cooling",
+            Self::Failed => "failed",
+        }
+    }
 }

@@ -3,20 +3,19 @@
 //! UPSTREAM: `update=true` always builds anew and always writes. During a fault it overwrites a good canvas with a
 //! poisoned one, and if the file is gone it turns a good canvas into an empty one (upstream.md "Ways back to life").
 
-use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::Instant;
 
 use http::StatusCode;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
 
 use crate::heal::canvas_service::CanvasService;
 use crate::heal::canvas_service::registration::Said;
 use crate::heal::canvas_service::request::CanvasRequest;
 use crate::heal::canvas_service::response::CanvasResponse;
-use crate::heal::flight_priority::FlightPriority;
-use crate::heal::ladder::{StepResult, VisitResult};
-use crate::heal::ward::{IndexedImage, Ward};
+use crate::heal::evidence::{Evidence, Probe};
+use crate::heal::image::IndexedImage;
+use crate::heal::ladder::{Climb, Ladder, StepResult, Turn, VisitResult};
 use crate::upstream::guard::Allowed;
 
 /// info.json past the image server's own memory.
@@ -39,46 +38,32 @@ pub(in crate::heal) enum ServiceHealth {
     Unwell,
 }
 
-impl Ward {
+impl Ladder {
     /// Rebuild: only when a visit did not help, the service is well, and it does not say that the image is alive.
     /// (Alive and 404 is a missing file: a rebuild would ruin a good canvas.)
-    pub(in crate::heal) async fn rebuild(
-        self: &Arc<Self>,
-        service: &Arc<CanvasService>,
-        canvas: &Allowed,
-        patient: &IndexedImage,
-        urgency: &Arc<FlightPriority>,
-        visited: VisitResult,
-    ) -> StepResult {
-        let visited = match visited {
-            VisitResult::Got(answer) => Some(answer),
-            VisitResult::Never => None,
-            VisitResult::InVain => return StepResult::Skipped,
-        };
-        match visited {
-            None
-            | Some(
-                CanvasResponse::Built
-                | CanvasResponse::Carries
-                | CanvasResponse::Unclear
-                | CanvasResponse::Lacks,
-            ) => {}
+    pub(super) async fn rebuild(&self, turn: &Turn, climb: &mut Climb<'_>) -> StepResult {
+        let (service, canvas) = (&turn.service, &turn.canvas);
+        let lacks = match turn.visited {
+            VisitResult::Got(CanvasResponse::Lacks) => true,
+            VisitResult::Never
+            | VisitResult::Got(CanvasResponse::Built | CanvasResponse::Carries | CanvasResponse::Unclear) => {
+                false
+            }
             // Whoever cannot build it cannot build it anew.
-            Some(_) => return StepResult::Skipped,
-        }
-        let lacks = visited == Some(CanvasResponse::Lacks);
-        let alone = match self.may_rebuild(service, canvas, patient, lacks).await {
+            VisitResult::InVain | VisitResult::Got(_) => return StepResult::Skipped,
+        };
+        let alone = match self.may_rebuild(turn, climb, lacks).await {
             Ok(alone) => alone,
             Err(step) => return step,
         };
         let cannot_build_beside = service.variants.known(Instant::now()) == Some(false);
         // Beside it, wherever that may be possible: of a file that is gone a canvas built anew would be empty.
-        let errand = if cannot_build_beside || canvas.variant.is_none() {
+        let request = if cannot_build_beside || canvas.variant.is_none() {
             CanvasRequest::rebuild(canvas)
         } else {
             CanvasRequest::aside(canvas)
         };
-        let step = self.step(service, errand, patient, urgency).await;
+        let step = self.step(service, request, climb).await;
         drop(alone);
         if step == StepResult::Back {
             self.visit_was_not_in_vain(service, canvas);
@@ -87,12 +72,12 @@ impl Ward {
         if step != StepResult::NoHelp(CanvasResponse::Lacks) {
             // UPSTREAM: a poisoned duplicate may stand behind the good one. Only plain GETs show it.
             if lacks && step == StepResult::Back {
-                self.cure(service, &CanvasRequest::visit(canvas), patient);
+                climb.repair(service, CanvasRequest::visit(canvas));
             }
             return step;
         }
-        if self.health(service, patient).await == ServiceHealth::Unwell {
-            self.cure(service, &CanvasRequest::visit(canvas), patient);
+        if self.health(service, climb.image).await == ServiceHealth::Unwell {
+            climb.repair(service, CanvasRequest::visit(canvas));
             return step;
         }
         StepResult::Gone
@@ -101,26 +86,26 @@ impl Ward {
     /// Is a rebuild safe now? `lacks`: the stored canvas is without its image, so there is nothing to lose. With the right to
     /// be the only one, where nothing shows that the service is well. `Err`: it is not safe.
     async fn may_rebuild(
-        self: &Arc<Self>,
-        service: &Arc<CanvasService>,
-        canvas: &Allowed,
-        patient: &IndexedImage,
+        &self,
+        turn: &Turn,
+        climb: &mut Climb<'_>,
         lacks: bool,
     ) -> Result<Option<OwnedSemaphorePermit>, StepResult> {
+        let (service, image) = (&turn.service, climb.image);
         let (began, mut alone) = (Instant::now(), None);
         loop {
-            if matches!(self.ask(patient).await, Said::Alive(_)) {
+            if matches!(self.canvases.registration(image).await, Said::Alive(_)) {
                 return Err(StepResult::Alive);
             }
             let health = if service.wellness.is_well_soon().await || lacks {
-                self.health(service, patient).await
+                self.health(service, image).await
             } else {
                 ServiceHealth::Unwell
             };
             if health == ServiceHealth::Unwell {
                 self.metrics.event("rebuild_withheld");
                 if lacks {
-                    self.cure(service, &CanvasRequest::visit(canvas), patient);
+                    climb.repair(service, CanvasRequest::visit(&turn.canvas));
                 }
                 return Err(StepResult::Skipped);
             }
@@ -136,7 +121,7 @@ impl Ward {
                 }
             }
             // While this one waited, another page of the same file may have been rebuilt.
-            if began.elapsed() > A_WHILE && self.is_back(patient).await {
+            if began.elapsed() > A_WHILE && self.evidence(image).await == Evidence::Alive {
                 return Err(StepResult::Alive);
             }
             return Ok(alone.filter(|_| is_a_trial));
@@ -147,8 +132,8 @@ impl Ward {
     /// neither. (An image that is lost again and again is left alone for its rebuilds.)
     fn visit_was_not_in_vain(&self, service: &CanvasService, canvas: &Allowed) {
         let visit = CanvasRequest::visit(canvas).flight;
-        if self.memory.cooling(&visit, service.recovered(), Instant::now()).is_some() {
-            self.may_try_again(service, &visit);
+        if self.services.cools(service, &visit) {
+            self.services.may_try_again(service, &visit);
         }
     }
 
@@ -156,37 +141,38 @@ impl Ward {
     pub(in crate::heal) async fn health(
         &self,
         service: &CanvasService,
-        patient: &IndexedImage,
+        image: &IndexedImage,
     ) -> ServiceHealth {
         if !service.breaker_is_closed() {
             return ServiceHealth::Unwell;
         }
-        // UPSTREAM: only `cache=nocache` makes the image server tell the truth about info.json. For the patient
+        // UPSTREAM: only `cache=nocache` makes the image server tell the truth about info.json. For the image
         // itself 404 is what we expect; anything worse is a fault that the nested request would meet too.
-        match self.look_at_info(patient, INFO_TRUTH).await {
+        match self.look_at(image, INFO_TRUTH).await {
             Ok(status) if status.is_success() => ServiceHealth::Well,
-            Ok(status) if self.is_expiry(status) => self.health_by_others(patient).await,
+            Ok(status) if self.is_expiry(status) => self.health_by_others(image).await,
             // It asks for a login before it looks: that is no fault, and the service has a way of its own.
             Ok(status) if matches!(status.as_u16(), 401 | 407) => ServiceHealth::Unproven,
             Ok(_) | Err(_) => ServiceHealth::Unwell,
         }
     }
 
-    /// The patient's own info.json is 404, as it is when all info.json are. Is it only his?
-    async fn health_by_others(&self, patient: &IndexedImage) -> ServiceHealth {
+    /// The image's own info.json is 404, as it is when all info.json are. Is it only his?
+    async fn health_by_others(&self, image: &IndexedImage) -> ServiceHealth {
         // The image server may have it in its memory: then the nested request, word for word, is well.
-        if self.look_at_info(patient, INFO).await.is_ok_and(|status| status.is_success()) {
+        if self.look_at(image, INFO).await.is_ok_and(|status| status.is_success()) {
             return ServiceHealth::Well;
         }
-        let Some(witness) = self.witness().filter(|witness| witness.key != patient.key) else {
+        let Some(witness) = self.services.witness().filter(|witness| witness.key != image.key) else {
             return ServiceHealth::Unproven;
         };
-        match self.look_at_info(&witness, INFO_TRUTH).await {
+        match self.look_at(&witness, INFO_TRUTH).await {
             Ok(status) if status.is_success() => ServiceHealth::Well,
             // An identifier that is alive must have an info.json; if it has none, info.json is what is broken.
             // Unless its own file is gone: then its tiles are 404, too.
-            Ok(_) if matches!(self.ask(&witness).await, Said::Alive(_)) => {
-                if self.shows_nothing(&witness).await {
+            Ok(_) if matches!(self.canvases.registration(&witness).await, Said::Alive(_)) => {
+                let tile = self.look_at(&witness, Probe::SmallTile.tail()).await;
+                if tile.is_ok_and(|status| self.is_expiry(status)) {
                     ServiceHealth::Unproven
                 } else {
                     ServiceHealth::Unwell
@@ -198,7 +184,7 @@ impl Ward {
     }
 
     /// The nested info.json of an image that is alive would be answered well.
-    pub(in crate::heal) async fn nested_is_well(&self, patient: &IndexedImage) -> bool {
-        self.look_at_info(patient, INFO_TRUTH).await.is_ok_and(|status: StatusCode| status.is_success())
+    pub(in crate::heal) async fn nested_is_well(&self, image: &IndexedImage) -> bool {
+        self.look_at(image, INFO_TRUTH).await.is_ok_and(|status: StatusCode| status.is_success())
     }
 }

@@ -6,12 +6,10 @@ use bytes::Bytes;
 use http::header;
 use hyper::Response;
 
-use crate::config::settings::RouteKind;
 use crate::heal::Healer;
 use crate::heal::canvas_service::request::CanvasRequest;
+use crate::heal::image::IndexedImage;
 use crate::heal::operator::DocumentError;
-use crate::heal::ward::IndexedImage;
-use crate::observe::Trace;
 use crate::upstream::{Body, Caller, UpstreamError, own_request};
 
 /// A small picture of the whole page.
@@ -20,22 +18,22 @@ const THUMBNAIL: &str = "full/!240,240/0/default.jpg";
 impl Healer {
     /// A small picture as the image server has it now. Nothing is healed by looking: an expired one is its 404.
     pub async fn thumbnail(&self, patient: &IndexedImage) -> Result<Response<Body>, UpstreamError> {
-        let ward = &self.ward;
-        let route = &ward.settings.routes[patient.route];
-        let mut head = own_request(route.upstream.authority.as_str(), &ward.settings.server.name)?;
+        let parts = &self.parts;
+        let route = &parts.settings.routes[patient.route];
+        let mut head = own_request(route.upstream.authority.as_str(), &parts.settings.server.name)?;
         let target = format!("{}{}/{THUMBNAIL}", route.upstream.path, patient.sent);
         head.uri = target.parse().map_err(|_| UpstreamError::Target)?;
         head.headers.insert(header::ACCEPT, header::HeaderValue::from_static("image/jpeg"));
         patient.trace.send_on(&mut head.headers);
-        ward.ask_image(patient, &head, &Caller::default()).await
+        parts.images.send(patient, &head, &Caller::default()).await
     }
 
     /// Has a canvas built anew, whatever state it is in: its bytes.
     pub async fn rebuild(&self, canvas: &str) -> Result<Bytes, DocumentError> {
         let document = self.document(canvas, true).await?;
-        if let Ok(read) = self.ward.index.read_document(&document) {
+        if let Ok(read) = self.parts.lookup.index().read_document(&document) {
             let keys = read.canvases.iter().flat_map(|canvas| &canvas.images).map(String::as_str);
-            self.ward.mends.lacking.note(keys, false);
+            self.parts.repairs.state.lacking.note(keys, false);
         }
         Ok(document)
     }
@@ -54,13 +52,10 @@ impl Healer {
     /// while ago, and that no rung helped. The next viewer has it looked at afresh. (Other nodes remember by themselves
     /// what they found or heard.)
     pub fn forget(&self, patient: &IndexedImage) {
-        let ward = &self.ward;
-        for route in ward.settings.routes.iter().filter(|route| route.kind == RouteKind::Image) {
-            ward.missing.found(route.mark(), &patient.key);
-        }
-        ward.file_may_be_there(patient);
-        ward.doubt(patient);
-        let canvases = patient.canvases().filter_map(|canvas| ward.asked_canvas(canvas));
+        let parts = &self.parts;
+        parts.missing.forget(patient, parts.lookup.image_marks());
+        parts.knowledge.doubt(patient);
+        let canvases = parts.services.asked_canvases(patient).into_iter();
         let errands = canvases.flat_map(|(service, canvas)| {
             let own = [
                 CanvasRequest::visit(&canvas),
@@ -71,21 +66,8 @@ impl Healer {
                 .chain(CanvasRequest::variant(&canvas))
                 .map(move |errand| (Arc::clone(&service), errand))
         });
-        for (service, errand) in errands.chain(ward.registration(patient)) {
-            ward.may_try_again(&service, &errand.flight);
+        for (service, errand) in errands.chain(parts.ladder.register_request(patient)) {
+            parts.services.may_try_again(&service, &errand.flight);
         }
-    }
-}
-
-impl IndexedImage {
-    /// The same, in the name of this request.
-    #[must_use]
-    pub fn in_the_name_of(self, trace: Trace) -> Self {
-        Self { trace, ..self }
-    }
-
-    /// The canvases that own it, first come first.
-    pub fn canvases(&self) -> impl Iterator<Item = &str> {
-        self.owners.iter().map(|owner| owner.canvas.as_str())
     }
 }

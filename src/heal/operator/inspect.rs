@@ -8,7 +8,7 @@ use http::{HeaderValue, Method, header};
 
 use crate::heal::Healer;
 use crate::heal::canvas_service::registration::Said;
-use crate::heal::ward::{IndexedImage, Ward};
+use crate::heal::image::IndexedImage;
 use crate::upstream::{Caller, Chain, UpstreamError};
 
 /// What was seen of the deployment.
@@ -27,12 +27,12 @@ const LONGEST_INFO: usize = 1 << 20;
 impl Healer {
     /// Looks at the deployment by this image, which should be alive.
     pub async fn inspect(&self, patient: &IndexedImage) -> DeploymentFacts {
-        let ward = &self.ward;
-        let said = ward.ask(patient).await;
-        let is_asked = ward.services_of(patient).iter().any(|service| service.truth.is_open(Instant::now()));
+        let parts = &self.parts;
+        let said = parts.services.ask(patient).await;
+        let is_asked = parts.services.of(patient).iter().any(|service| service.truth.is_open(Instant::now()));
         let is_uuid = matches!(patient.kind, crate::iiif::IdentifierKind::Uuid { .. });
         let resources_open = is_uuid.then_some(said != Said::Nothing && is_asked);
-        let (info_id, clock_ahead) = match ward.info_as_public(patient).await {
+        let (info_id, clock_ahead) = match self.info_as_public(patient).await {
             Ok((id, ahead)) => (Some(id), ahead),
             Err(error) => (Some(Err(Chain(&error).to_string())), None),
         };
@@ -40,14 +40,14 @@ impl Healer {
     }
 }
 
-impl Ward {
+impl Healer {
     async fn info_as_public(
         &self,
         patient: &IndexedImage,
     ) -> Result<(Result<String, String>, Option<i64>), UpstreamError> {
-        let route = &self.settings.routes[patient.route];
+        let route = &self.parts.settings.routes[patient.route];
         let own = route.upstream.authority.as_str();
-        let public = self.settings.server.public_hosts.first().map_or(own, String::as_str);
+        let public = self.parts.settings.server.public_hosts.first().map_or(own, String::as_str);
         let (mut head, ()) = http::Request::new(()).into_parts();
         head.method = Method::GET;
         let target = format!("{}{}/info.json", route.upstream.path, patient.sent);
@@ -58,8 +58,8 @@ impl Ward {
         head.headers.insert("x-forwarded-proto", text("https")?);
         let port = public.rsplit_once(':').map_or("443", |(_, port)| port);
         head.headers.insert("x-forwarded-port", text(port)?);
-        head.headers.insert(header::VIA, text(&format!("1.1 {}", self.settings.server.name))?);
-        let answer = self.ask_image(patient, &head, &Caller::default()).await?;
+        head.headers.insert(header::VIA, text(&format!("1.1 {}", self.parts.settings.server.name))?);
+        let answer = self.parts.images.send(patient, &head, &Caller::default()).await?;
         let date = answer.headers().get(header::DATE).and_then(|date| date.to_str().ok());
         let ahead = date.and_then(clock_ahead);
         let status = answer.status();

@@ -14,23 +14,24 @@ use tokio::time::timeout;
 
 use crate::config::settings::Rung;
 use crate::heal::Healer;
+use crate::heal::background::start_heal::StartHeal;
 use crate::heal::canvas_service::CanvasService;
+use crate::heal::canvas_service::ask::AskCanvasService;
 use crate::heal::canvas_service::circuit_breaker::BreakerState;
 use crate::heal::canvas_service::priority_semaphore::Priority;
 use crate::heal::canvas_service::registration::Said;
 use crate::heal::canvas_service::request::CanvasRequest;
 use crate::heal::canvas_service::response::CanvasResponse;
-use crate::heal::canvas_service::shared_request::Freshness;
+use crate::heal::canvas_service::services::Asked;
 use crate::heal::evidence::{Evidence, Probe, proves_nothing};
 use crate::heal::flight_priority::FlightPriority;
+use crate::heal::image::IndexedImage;
 use crate::heal::ladder::HealOutcome;
 use crate::heal::missing_files::Proof;
-use crate::heal::ward::{IndexedImage, Ward};
 use crate::iiif::IdentifierKind;
 use crate::iiif::manifest::WalkError;
 use crate::index::{DocumentContent, Owner};
 use crate::observe::Trace;
-use crate::upstream::guard::Allowed;
 use crate::upstream::{Chain, UpstreamError};
 
 /// What a look at one image tells. Nothing is rebuilt by looking.
@@ -106,33 +107,33 @@ impl Healer {
     /// The image with this lookup key as it stands on `canvas` of `manifest`. `None`: no route is for images, or
     /// `[heal] identifiers` leaves it out.
     pub fn image(&self, key: &str, owner: Option<Owner>) -> Option<IndexedImage> {
-        let ward = &self.ward;
-        let service = ward.service_index(owner.as_slice());
-        let image = ward.unowned(service, ward.any_image_route()?, key, &Trace::fresh())?;
+        let lookup = &self.parts.lookup;
+        let service = lookup.service_index(owner.as_slice());
+        let image = lookup.unowned(service, lookup.any_image_route()?, key, &Trace::fresh())?;
         Some(IndexedImage { owners: owner.into_iter().collect(), ..image })
     }
 
     /// Its other canvases too, as the index knows them.
     #[must_use]
     pub fn with_owners(&self, patient: &IndexedImage) -> IndexedImage {
-        let known = self.ward.index.owners(&patient.key).unwrap_or_else(|_| Arc::new([]));
+        let known = self.parts.lookup.index().owners(&patient.key).unwrap_or_else(|_| Arc::new([]));
         let more = known.iter().filter(|more| patient.owners.iter().all(|own| own.canvas != more.canvas));
         IndexedImage { owners: patient.owners.iter().chain(more).cloned().collect(), ..patient.clone() }
     }
 
     /// Does this canvas belong to a presentation route, so that it may be asked for?
     pub fn may_ask(&self, canvas: &str) -> bool {
-        self.ward.guard.allow(canvas).is_some()
+        self.parts.services.asked_canvas(canvas).is_some()
     }
 
     /// Is it there? The cheapest truthful probe: `/resources/{uuid}` where the service answers it, else one of the image
     /// server that no cache can answer; `tiles`: a tile in any case, which also finds files that are gone.
     pub async fn look(&self, patient: &IndexedImage, tiles: bool) -> ImageCheck {
-        let said = self.ward.ask(patient).await;
+        let said = self.parts.services.ask(patient).await;
         let shown = match said {
             Said::Expired => return ImageCheck::Expired,
             Said::Alive(_) => Evidence::Alive,
-            Said::Nothing => self.ward.probe(patient).await,
+            Said::Nothing => self.parts.images.probe(patient).await,
         };
         let needs_no_key = matches!(patient.kind, IdentifierKind::FileUrl { .. });
         match shown {
@@ -146,9 +147,9 @@ impl Healer {
     }
 
     async fn look_at_tile(&self, patient: &IndexedImage, registered: bool) -> ImageCheck {
-        match self.ward.look_at(patient, Probe::SmallTile.tail()).await {
-            Ok(status) if self.ward.is_expiry(status) && registered => ImageCheck::Missing,
-            Ok(status) if self.ward.is_expiry(status) => ImageCheck::Expired,
+        match self.parts.images.look_at(patient, Probe::SmallTile.tail()).await {
+            Ok(status) if self.parts.images.is_expiry(status) && registered => ImageCheck::Missing,
+            Ok(status) if self.parts.images.is_expiry(status) => ImageCheck::Expired,
             Ok(status) if matches!(status.as_u16(), 401 | 403 | 407) => {
                 ImageCheck::Hidden(format!("the image server answered {status}"))
             }
@@ -162,16 +163,17 @@ impl Healer {
 
     /// Brings it back, up the ladder, and waits until the canvas itself is known to be good as well.
     pub async fn mend(&self, patient: &IndexedImage) -> ImageHealReport {
-        let (ward, started) = (&self.ward, Instant::now());
-        let verdict = ward.board(patient, Priority::Background).landed().await.unwrap_or(HealOutcome::Failed);
+        let (heals, started) = (Arc::clone(&self.parts.heals), Instant::now());
+        let verdict =
+            heals.start(patient, Priority::Background).landed().await.unwrap_or(HealOutcome::Failed);
         // UPSTREAM: whoever registers a file writes its key, whether the file is there or not.
         let is_proven = !matches!(verdict, HealOutcome::Healed(Rung::Register) | HealOutcome::Alive);
-        let verdict = if is_proven { verdict } else { ward.confirmed(verdict, patient).await };
-        let canvases = ward.asked_canvases(patient);
+        let verdict = if is_proven { verdict } else { self.confirmed(verdict, patient).await };
+        let canvases = self.parts.services.asked_canvases(patient);
         let is_back = matches!(verdict, HealOutcome::Healed(_) | HealOutcome::Alive);
         // Without its image the canvas is not cured either: nobody waits for that.
         let (was_poisoned, cured) =
-            if is_back { ward.poison_is_cured(&canvases, patient).await } else { (false, false) };
+            if is_back { self.poison_is_cured(&canvases, patient).await } else { (false, false) };
         let (ending, reason, passing) = match verdict {
             HealOutcome::Healed(_) | HealOutcome::Alive if was_poisoned && !cured => {
                 (ImageHealResult::Poisoned, Some("its canvas comes back without images".to_owned()), false)
@@ -182,7 +184,7 @@ impl Healer {
                 (ImageHealResult::Missing, Some("the file itself is gone".to_owned()), false)
             }
             HealOutcome::Cooling | HealOutcome::Failed => {
-                let (reason, passing) = ward.reason(patient, &canvases, verdict);
+                let (reason, passing) = self.reason(patient, &canvases, verdict);
                 (ImageHealResult::Failed, Some(reason), passing)
             }
         };
@@ -192,13 +194,13 @@ impl Healer {
 
     /// Asks for one canvas of the image, as the old script did, whatever state it is in.
     pub async fn visit(&self, patient: &IndexedImage, canvas: &str) -> CanvasVisit {
-        let ward = &self.ward;
-        let Some((service, allowed)) = ward.asked_canvas(canvas) else {
+        let parts = &self.parts;
+        let Some((service, allowed)) = parts.services.asked_canvas(canvas) else {
             let reason = "its canvas belongs to no presentation route ([server] public_hosts, [[routes]])";
             return CanvasVisit::Failed { reason: reason.to_owned(), passing: false };
         };
         let errand = CanvasRequest::visit(&allowed);
-        match ward.landed_visit(&service, &errand, patient).await {
+        match self.landed_visit(&service, &errand, patient).await {
             CanvasResponse::Built
             | CanvasResponse::Carries
             | CanvasResponse::Unclear
@@ -216,21 +218,21 @@ impl Healer {
 
     /// Cures a canvas that is known to be poisoned; true when a plain visit carries the image afterwards.
     pub async fn cure(&self, patient: &IndexedImage, canvas: &str) -> bool {
-        let ward = &self.ward;
-        let Some((service, allowed)) = ward.asked_canvas(canvas) else { return false };
-        ward.cure(&service, &CanvasRequest::visit(&allowed), patient);
-        ward.poison_is_cured(&[(service, allowed)], patient).await == (true, true)
+        let parts = &self.parts;
+        let Some((service, allowed)) = parts.services.asked_canvas(canvas) else { return false };
+        parts.repairs.repair_canvas(&service, &CanvasRequest::visit(&allowed), patient);
+        self.poison_is_cured(&[(service, allowed)], patient).await == (true, true)
     }
 
     /// Reads a document as the index does.
     pub fn read_document(&self, bytes: &[u8]) -> Result<Arc<DocumentContent>, WalkError> {
-        self.ward.index.read_document(bytes)
+        self.parts.lookup.index().read_document(bytes)
     }
 
     /// How long the canvas services want to be left alone: one asked for a pause, or only fails.
     pub fn rest(&self) -> Option<Duration> {
         let now = Instant::now();
-        let rests = self.ward.services.iter().filter_map(|service| {
+        let rests = self.parts.services.all().iter().filter_map(|service| {
             let open = service.breaker.state(now) == BreakerState::Open;
             service.remarks.rest(now).or(open.then_some(BREAKER_LOOK))
         });
@@ -239,35 +241,35 @@ impl Healer {
 
     /// Can this manifest be asked for as a whole, beside the stored one?
     pub fn may_heal_book(&self, manifest: &str) -> bool {
-        self.ward.book_request(manifest).is_some()
+        self.parts.prefetch.books().request(manifest).is_some()
     }
 
     /// Has a whole manifest built beside, of which several images are gone. False: that did not help.
     pub async fn heal_book(&self, manifest: &str, patient: &IndexedImage) -> bool {
-        self.ward.heal_book(manifest, patient, Priority::Background).await
+        self.parts.prefetch.books().heal(manifest, patient, Priority::Background).await
     }
 
     /// Requests that were sent to canvas services so that they build something or register a file.
     pub fn requests_sent(&self) -> u64 {
-        self.ward.services.iter().map(|service| service.requests_sent()).sum()
+        self.parts.services.all().iter().map(|service| service.requests_sent()).sum()
     }
 
     /// How long a rung is left alone after it did not help.
     pub fn cooldown(&self) -> Duration {
-        self.ward.settings.heal.cooldown
+        self.parts.settings.heal.cooldown
     }
 
     /// A document of a presentation route: a manifest, a collection, a canvas. `anew`: with `update=true`. In the
     /// sweep lane like everything else here, because the service builds it from as many reads as it has pages.
     pub async fn document(&self, url: &str, anew: bool) -> Result<Bytes, DocumentError> {
-        let ward = &self.ward;
-        let (service, allowed) = ward.asked_canvas(url).ok_or(DocumentError::NotOurs)?;
+        let parts = &self.parts;
+        let (service, allowed) = parts.services.asked_canvas(url).ok_or(DocumentError::NotOurs)?;
         let _place = service.place(&FlightPriority::new(Priority::Background), None).await;
         let target = if anew { &allowed.rebuild } else { &allowed.visit };
         if anew {
             service.count_request();
         }
-        match service.get(target, &Trace::fresh(), ward.settings.heal.timeout, LONGEST_MANIFEST).await {
+        match service.get(target, &Trace::fresh(), parts.settings.heal.timeout, LONGEST_MANIFEST).await {
             Ok((status, body)) if status.is_success() => Ok(body),
             Ok((status, _)) => Err(DocumentError::Status(status)),
             Err(error) => Err(DocumentError::NoAnswer(error)),
@@ -293,71 +295,51 @@ const LEFT_ALONE: &str = "the canvas service only fails and is left alone for a 
 const EMPTY: &str = "its canvas comes back without images: the file is gone, or a fault goes on";
 const NO_HELP: &str = "its canvas was asked for, and the image did not come back";
 
-type Asked = (Arc<CanvasService>, Allowed);
-
-impl CanvasService {
-    /// It asked for a pause: nobody waits for what is in the sweep lane, so that lane keeps it.
-    pub(in crate::heal) fn rests_from(&self, urgency: &FlightPriority) -> bool {
-        urgency.lane() == Priority::Background && self.remarks.rest(Instant::now()).is_some()
-    }
-}
-
-impl Ward {
+impl Healer {
     /// What is left of "registered": nothing, where the image server finds no file.
     async fn confirmed(&self, verdict: HealOutcome, patient: &IndexedImage) -> HealOutcome {
-        if self.is_missing(patient).await {
+        if self.parts.is_missing(patient).await {
             return HealOutcome::Missing;
         }
-        if verdict != HealOutcome::Healed(Rung::Register) || !self.shows_nothing(patient).await {
+        if verdict != HealOutcome::Healed(Rung::Register) || !self.parts.images.shows_nothing(patient).await {
             return verdict;
         }
         // `/resources` is closed: the file's own identifier may tell.
-        if self.look_at_file(patient).await == Some(true) {
-            self.file_is_missing(patient, Proof::Shown);
+        if self.parts.ladder.look_at_file(patient).await == Some(true) {
+            self.parts.missing.note(patient, Proof::Shown);
             return HealOutcome::Missing;
         }
         HealOutcome::Failed
     }
 
-    pub(in crate::heal) fn asked_canvas(&self, canvas: &str) -> Option<Asked> {
-        let allowed = self.guard.allow(canvas)?;
-        Some((Arc::clone(self.service(allowed.route)?), allowed))
-    }
-
-    fn asked_canvases(&self, patient: &IndexedImage) -> Vec<Asked> {
-        patient.owners.iter().filter_map(|owner| self.asked_canvas(&owner.canvas)).collect()
-    }
-
     async fn landed_visit(
-        self: &Arc<Self>,
+        &self,
         service: &Arc<CanvasService>,
         errand: &CanvasRequest,
         patient: &IndexedImage,
     ) -> CanvasResponse {
-        let (mut seat, _) = self.fly(
-            service,
-            &errand.flight,
-            patient,
-            &FlightPriority::new(Priority::Background),
-            Freshness::Anew,
-        );
-        seat.landed().await.unwrap_or(CanvasResponse::Unwell)
+        let urgency = FlightPriority::new(Priority::Background);
+        self.parts.requests.answer(service, &errand.flight, patient, &urgency).await
     }
 
     /// Were these canvases poisoned, and are they well now? Waits for canvas requests that still run (the image is
     /// back before they end), and for cures, but not for ever: a service that stays unwell is not cured tonight.
-    async fn poison_is_cured(self: &Arc<Self>, canvases: &[Asked], patient: &IndexedImage) -> (bool, bool) {
+    async fn poison_is_cured(&self, canvases: &[Asked], patient: &IndexedImage) -> (bool, bool) {
         let (mut was_poisoned, mut cured) = (false, true);
         for (service, allowed) in canvases {
             let visit = CanvasRequest::visit(allowed);
-            if let Some(mut flight) = self.canvases.find(&visit.flight)
+            if let Some(mut flight) = self.parts.requests.find(&visit.flight)
                 && flight.landed().await == Some(CanvasResponse::Lacks)
             {
-                self.cure(service, &visit, patient);
+                self.parts.repairs.repair_canvas(service, &visit, patient);
             }
-            let Some(mut cure) = self.cures.find(&CanvasRequest::rebuild(allowed).flight) else { continue };
+            let Some(mut cure) =
+                self.parts.repairs.state.canvases.find(&CanvasRequest::rebuild(allowed).flight)
+            else {
+                continue;
+            };
             was_poisoned = true;
-            let in_time = timeout(self.settings.heal.backoff_max, cure.landed()).await.is_ok();
+            let in_time = timeout(self.parts.settings.heal.backoff_max, cure.landed()).await.is_ok();
             cured &= in_time && self.landed_visit(service, &visit, patient).await == CanvasResponse::Carries;
         }
         (was_poisoned, cured)
@@ -378,8 +360,9 @@ impl Ward {
         if let Some(remark) = remarks.max_by_key(|remark| remark.passing) {
             return (remark.text, remark.passing);
         }
-        let in_cure =
-            |(_, allowed): &Asked| self.cures.find(&CanvasRequest::rebuild(allowed).flight).is_some();
+        let in_cure = |(_, allowed): &Asked| {
+            self.parts.repairs.state.canvases.find(&CanvasRequest::rebuild(allowed).flight).is_some()
+        };
         match verdict {
             _ if canvases.iter().any(in_cure) => (EMPTY.to_owned(), false),
             HealOutcome::Cooling => (LEFT_ALONE.to_owned(), true),

@@ -3,7 +3,9 @@
 //! UPSTREAM: only `update=true` on that same URL cures it, and only after the fault ended; duplicates hide behind
 //! one another, so that up to three rebuilds are needed, each proven by a plain GET (upstream.md "Poison", "Load").
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -14,12 +16,14 @@ use crate::heal::canvas_service::priority_semaphore::Priority;
 use crate::heal::canvas_service::registration::Said;
 use crate::heal::canvas_service::request::CanvasRequest;
 use crate::heal::canvas_service::response::CanvasResponse;
-use crate::heal::canvas_service::shared_request::{DONE, Freshness};
-use crate::heal::evidence::{Probe, proves_nothing};
+use crate::heal::canvas_service::shared_request::DONE;
+use crate::heal::evidence::{Evidence, Probe, proves_nothing};
 use crate::heal::flight_priority::FlightPriority;
+use crate::heal::image::IndexedImage;
+use crate::heal::ladder::FollowUp;
 use crate::heal::ladder::rebuild::ServiceHealth;
-use crate::heal::single_flight::FlightHandle;
-use crate::heal::ward::{IndexedImage, Ward};
+use crate::heal::repair::Repairs;
+use crate::heal::repair::documents::{FIRST_PAUSE, Next};
 use crate::upstream::guard::Allowed;
 
 /// Cures under way at most; a canvas beyond that stays poisoned until somebody asks for it again.
@@ -30,8 +34,6 @@ const REBUILDS: u32 = 3;
 
 /// How long it is tried.
 const LONGEST: Duration = Duration::from_mins(30);
-
-const FIRST_PAUSE: Duration = Duration::from_millis(250);
 
 /// For so long after it was seen, the end of a fault is noticed at once.
 const SOON: Duration = Duration::from_mins(1);
@@ -51,48 +53,49 @@ enum CureAttempt {
     Unwell,
 }
 
-impl Ward {
-    /// After an early release: the canvas request still runs, and may yet end in poison.
-    pub(in crate::heal) fn watch(
-        self: &Arc<Self>,
-        service: &Arc<CanvasService>,
-        errand: CanvasRequest,
-        mut seat: FlightHandle<CanvasResponse>,
-        patient: &IndexedImage,
-    ) {
-        let (ward, service, patient) = (Arc::clone(self), Arc::clone(service), patient.clone());
-        self.home.spawn(async move {
-            if seat.landed().await == Some(CanvasResponse::Lacks) {
-                ward.cure(&service, &errand, &patient);
+impl Repairs {
+    /// Does what a heal of this image left to be done.
+    pub(in crate::heal) fn follow_up(self: &Arc<Self>, follow_up: FollowUp, patient: &IndexedImage) {
+        match follow_up {
+            // After an early release: the canvas request still runs, and may yet end in poison.
+            FollowUp::WatchCanvas { service, request, mut flight } => {
+                let (repairs, patient) = (Arc::clone(self), patient.clone());
+                self.home.spawn(async move {
+                    if flight.landed().await == Some(CanvasResponse::Lacks) {
+                        repairs.repair_canvas(&service, &request, &patient);
+                    }
+                });
             }
-        });
+            FollowUp::RepairCanvas { service, request } => self.repair_canvas(&service, &request, patient),
+            FollowUp::CanvasIsWhole => self.state.lacking.note([&*patient.key], false),
+        }
     }
 
-    /// Starts the cure of a canvas that came back without its image; one per canvas.
-    pub(in crate::heal) fn cure(
+    /// Starts the repair of a canvas that came back without its image; one per canvas.
+    pub(in crate::heal) fn repair_canvas(
         self: &Arc<Self>,
         service: &Arc<CanvasService>,
-        errand: &CanvasRequest,
+        request: &CanvasRequest,
         patient: &IndexedImage,
     ) {
-        let Some(canvas) = self.touched(service, errand).cloned() else { return };
-        self.mends.lacking.note([&*patient.key], true);
+        let Some(canvas) = service.touched(request).cloned() else { return };
+        self.state.lacking.note([&*patient.key], true);
         // Who took the rung away wants no rebuild, not even behind the viewers' backs.
         if !self.settings.heal.ladder.contains(&Rung::Rebuild) {
             return;
         }
-        if self.cures.len() >= CURES {
+        if self.state.canvases.len() >= CURES {
             self.metrics.event("cure_refused");
             return;
         }
         let key = CanvasRequest::rebuild(&canvas).flight;
-        self.cures.board(&key, Priority::Background, |urgency| {
-            let (ward, service, patient) = (Arc::clone(self), Arc::clone(service), patient.clone());
+        self.state.canvases.board(&key, Priority::Background, |urgency| {
+            let (repairs, service, patient) = (Arc::clone(self), Arc::clone(service), patient.clone());
             async move {
                 let name = format!("cure {}", service.name_of(&CanvasRequest::rebuild(&canvas).flight));
                 // Whichever node cures it, cures it for all.
-                if let Ok(own) = ward.ours(&name).await {
-                    ward.cure_until_well(&service, &canvas, &patient, &urgency).await;
+                if let Ok(own) = repairs.services.ours(&name).await {
+                    repairs.cure_until_well(&service, &canvas, &patient, &urgency).await;
                     own.lands(DONE);
                 }
             }
@@ -108,39 +111,62 @@ impl Ward {
     ) {
         self.metrics.event("poisoned");
         tracing::warn!(request = %patient.trace, canvas = %canvas.visit, "poisoned: it came back without its image; curing it when the service is well");
-        let mut pause = FIRST_PAUSE;
-        let mut rebuilds = 0;
-        let began = Instant::now();
+        let rebuilds = AtomicU32::new(0);
+        let attempt = || async {
+            let ended = self.try_cure(service, canvas, patient, urgency).await;
+            match ended {
+                CureAttempt::Rebuilt if rebuilds.fetch_add(1, Ordering::Relaxed) + 1 == REBUILDS => {
+                    ControlFlow::Break(ended)
+                }
+                CureAttempt::Rebuilt => ControlFlow::Continue(Next::AtOnce),
+                CureAttempt::Unwell => ControlFlow::Continue(Next::Later),
+                CureAttempt::Cured | CureAttempt::FileIsGone => ControlFlow::Break(ended),
+            }
+        };
+        let ended = self.until_well(service, FIRST_PAUSE * 4, attempt).await;
+        let rebuilds = rebuilds.into_inner();
+        match ended {
+            Some(CureAttempt::Cured) => {
+                self.state.lacking.note([&*patient.key], false);
+                self.metrics.event("cured");
+                tracing::info!(request = %patient.trace, canvas = %canvas.visit, rebuilds, "cured");
+            }
+            Some(CureAttempt::FileIsGone) => {
+                self.state.lacking.note([&*patient.key], false);
+                tracing::info!(request = %patient.trace, canvas = %canvas.visit, "not poisoned: the file of its image is gone");
+            }
+            _ => {
+                self.metrics.event("cure_failed");
+                tracing::warn!(request = %patient.trace, canvas = %canvas.visit, rebuilds, "still poisoned; giving up until it is seen again");
+            }
+        }
+    }
+
+    /// Tries again and again, at once when the service builds something whole, until it is done. `soon`: the longest pause
+    /// in the first minute. `None`: it is given up after half an hour.
+    pub(super) async fn until_well<T, F>(
+        &self,
+        service: &CanvasService,
+        soon: Duration,
+        attempt: impl Fn() -> F,
+    ) -> Option<T>
+    where
+        F: Future<Output = ControlFlow<T, Next>>,
+    {
+        let (began, mut pause) = (Instant::now(), FIRST_PAUSE);
         while began.elapsed() < LONGEST {
-            match self.try_cure(service, canvas, patient, urgency).await {
-                CureAttempt::Cured => {
-                    self.mends.lacking.note([&*patient.key], false);
-                    self.metrics.event("cured");
-                    tracing::info!(request = %patient.trace, canvas = %canvas.visit, rebuilds, "cured");
-                    return;
-                }
-                CureAttempt::FileIsGone => {
-                    self.mends.lacking.note([&*patient.key], false);
-                    tracing::info!(request = %patient.trace, canvas = %canvas.visit, "not poisoned: the file of its image is gone");
-                    return;
-                }
-                CureAttempt::Rebuilt => {
-                    rebuilds += 1;
-                    if rebuilds == REBUILDS {
-                        break;
-                    }
-                    continue;
-                }
-                CureAttempt::Unwell => {}
+            match attempt().await {
+                ControlFlow::Break(ended) => return Some(ended),
+                ControlFlow::Continue(Next::AtOnce) => continue,
+                ControlFlow::Continue(Next::Later) => {}
             }
             // A fault that was just seen costs nobody a request to look at.
             let next = if service.wellness.is_well() { pause } else { FAULT_LOOK };
             service.wellness.until_good(next.mul_f64(0.9 + 0.2 * fastrand::f64())).await;
-            let most = if began.elapsed() < SOON { FIRST_PAUSE * 4 } else { self.settings.heal.backoff_max };
+            let most = if began.elapsed() < SOON { soon } else { self.settings.heal.backoff_max };
             pause = (pause * 2).min(most);
         }
-        self.metrics.event("cure_failed");
-        tracing::warn!(request = %patient.trace, canvas = %canvas.visit, rebuilds, "still poisoned; giving up until it is seen again");
+        None
     }
 
     async fn try_cure(
@@ -156,67 +182,54 @@ impl Ward {
         }
         // A plain GET changes nothing, and closes the breaker when the service is back. While it is open none is sent.
         if !service.breaker_is_closed() {
-            return match self.asked(service, CanvasRequest::visit(canvas), patient, urgency).await {
+            return match self
+                .requests
+                .answer(service, &CanvasRequest::visit(canvas).flight, patient, urgency)
+                .await
+            {
                 CanvasResponse::Built | CanvasResponse::Carries => CureAttempt::Cured,
                 _ => CureAttempt::Unwell,
             };
         }
         let Some(_alone) = service.try_alone() else { return CureAttempt::Unwell };
-        let tile = self.look_at(patient, Probe::SmallTile.tail()).await;
+        let tile = self.images.look_at(patient, Probe::SmallTile.tail()).await;
         let is_hidden = tile.as_ref().is_ok_and(|status| matches!(status.as_u16(), 401 | 403 | 407));
-        let is_shown = tile.is_ok_and(|status| !self.is_expiry(status) && !proves_nothing(status));
-        let is_well = match (self.ask(patient).await, is_shown) {
+        let is_shown = tile.is_ok_and(|status| !self.images.is_expiry(status) && !proves_nothing(status));
+        let is_well = match (self.services.ask(patient).await, is_shown) {
             // Who asks for a login first shows nothing of the image, and is not unwell either.
-            _ if is_hidden => self.health(service, patient).await != ServiceHealth::Unwell,
-            (Said::Alive(_), false) => return self.gone_or_unwell(patient).await,
-            (Said::Alive(_) | Said::Nothing, true) => self.nested_is_well(patient).await,
+            _ if is_hidden => self.ladder.health(service, patient).await != ServiceHealth::Unwell,
+            (Said::Alive(_), false) => {
+                let is_gone = self.images.shows_nothing(patient).await;
+                return if is_gone { CureAttempt::FileIsGone } else { CureAttempt::Unwell };
+            }
+            (Said::Alive(_) | Said::Nothing, true) => self.ladder.nested_is_well(patient).await,
             // Poisoned, and expired too: its own info.json cannot be well before it is registered again.
             (Said::Expired, _) | (Said::Nothing, false) => {
-                self.health(service, patient).await != ServiceHealth::Unwell
+                self.ladder.health(service, patient).await != ServiceHealth::Unwell
             }
         };
         if !is_well {
             return CureAttempt::Unwell;
         }
         // A plain GET first: somebody else may have cured it, and a good canvas is never rebuilt.
-        match self.asked(service, CanvasRequest::visit(canvas), patient, urgency).await {
+        match self.requests.answer(service, &CanvasRequest::visit(canvas).flight, patient, urgency).await {
             CanvasResponse::Built | CanvasResponse::Carries => return CureAttempt::Cured,
             CanvasResponse::Lacks => {}
             _ => return CureAttempt::Unwell,
         }
-        match self.asked(service, CanvasRequest::rebuild(canvas), patient, urgency).await {
+        match self.requests.answer(service, &CanvasRequest::rebuild(canvas).flight, patient, urgency).await {
             CanvasResponse::Built | CanvasResponse::Carries => {}
             // Whoever builds a canvas writes the key first, unless there is no file to write it for.
-            CanvasResponse::Lacks if !self.is_back(patient).await => return CureAttempt::FileIsGone,
+            CanvasResponse::Lacks if self.requests.evidence(patient).await != Evidence::Alive => {
+                return CureAttempt::FileIsGone;
+            }
             // The fault is one that we cannot see: the service's own way to the image server is broken.
             _ => return CureAttempt::Unwell,
         }
-        match self.asked(service, CanvasRequest::visit(canvas), patient, urgency).await {
+        match self.requests.answer(service, &CanvasRequest::visit(canvas).flight, patient, urgency).await {
             CanvasResponse::Built | CanvasResponse::Carries => CureAttempt::Cured,
             CanvasResponse::Lacks => CureAttempt::Rebuilt,
             _ => CureAttempt::Unwell,
         }
-    }
-
-    /// The service knows where the file is: does the image server say that nothing is there, or is it in trouble?
-    async fn gone_or_unwell(&self, patient: &IndexedImage) -> CureAttempt {
-        let tile = self.look_at(patient, Probe::SmallTile.tail()).await;
-        if tile.is_ok_and(|status| self.is_expiry(status)) {
-            CureAttempt::FileIsGone
-        } else {
-            CureAttempt::Unwell
-        }
-    }
-
-    /// One request, shared with whoever else wants just that.
-    async fn asked(
-        self: &Arc<Self>,
-        service: &Arc<CanvasService>,
-        errand: CanvasRequest,
-        patient: &IndexedImage,
-        urgency: &Arc<FlightPriority>,
-    ) -> CanvasResponse {
-        let (mut seat, _) = self.fly(service, &errand.flight, patient, urgency, Freshness::Anew);
-        seat.landed().await.unwrap_or(CanvasResponse::Unwell)
     }
 }

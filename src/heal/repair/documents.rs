@@ -1,8 +1,12 @@
 //! Documents that lack images which the index knows: which they are, and what was found out.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::heal::canvas_service::CanvasService;
 use crate::heal::cooldowns::CanvasRequestKey;
+use crate::heal::flight_priority::FlightPriority;
+use crate::heal::image::IndexedImage;
 use crate::heal::repair::poisoned_images::PoisonedImages;
 use crate::heal::single_flight::SingleFlight;
 use crate::heal::timed_cache::TimedCache;
@@ -37,28 +41,84 @@ pub struct PoisonedDocument {
     pub trace: Trace,
 }
 
-/// What is being mended, and what was found out.
+/// What is being repaired, and what was found out.
 #[derive(Debug)]
 pub(in crate::heal) struct DocumentRepairs {
     pub(in crate::heal) flights: SingleFlight<CanvasRequestKey, RepairResult>,
     pub(in crate::heal) chased: SingleFlight<CanvasRequestKey, ()>,
+    /// Canvases that came without their image.
+    pub(in crate::heal) canvases: SingleFlight<CanvasRequestKey, ()>,
     pub(in crate::heal) truths: TimedCache<CanvasRequestKey, u64>,
     /// How often a document was built anew and came with the same images, of which not all were proven.
     pub(in crate::heal) in_vain: TimedCache<CanvasRequestKey, (u64, u32)>,
     pub(in crate::heal) lacking: PoisonedImages,
 }
 
-impl Default for DocumentRepairs {
-    fn default() -> Self {
+impl DocumentRepairs {
+    /// None yet. Repairs run on the runtime that calls this.
+    pub(in crate::heal) fn here() -> Self {
         let truths = TimedCache::new(TRUTHS);
         Self {
             flights: SingleFlight::here(),
             chased: SingleFlight::here(),
+            canvases: SingleFlight::here(),
             truths,
             in_vain: TimedCache::new(TRUTHS),
             lacking: PoisonedImages::default(),
         }
     }
+}
+
+/// The first pause before a repair is tried again.
+pub(in crate::heal) const FIRST_PAUSE: Duration = Duration::from_millis(250);
+
+/// When to try again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::heal) enum Next {
+    AtOnce,
+    /// When the service may be well.
+    Later,
+}
+
+/// `DocumentOrder` is one document that is to be rebuilt, and how urgent that is.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::heal) struct DocumentOrder<'a> {
+    pub(in crate::heal) service: &'a Arc<CanvasService>,
+    pub(in crate::heal) key: &'a CanvasRequestKey,
+    pub(in crate::heal) poisoned: &'a PoisonedDocument,
+    pub(in crate::heal) urgency: &'a Arc<FlightPriority>,
+}
+
+/// Would the service's nested request for this image be answered?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::heal) enum NestedCheck {
+    /// The service itself has just shown it.
+    Proven,
+    /// Nothing speaks against it.
+    Likely,
+    /// The file of this image is gone.
+    Gone,
+    /// So it seems: its canvas was built without it, and no key was written; or its canvas names other images.
+    SeemsGone,
+    /// So it seems: it is expired, and its canvas cannot be built.
+    Refused,
+    Unwell,
+}
+
+impl NestedCheck {
+    /// Whether a document rightly lacks the image, as far as this goes.
+    pub(in crate::heal) fn is_gone(self) -> bool {
+        matches!(self, Self::Gone | Self::SeemsGone | Self::Refused)
+    }
+}
+
+/// What was found out about the images that a document lacks.
+#[derive(Debug)]
+pub(in crate::heal) enum Lacking {
+    /// This one is there, and so surely can the service ask for it.
+    There(Box<IndexedImage>, NestedCheck),
+    /// All are gone. Believed for so long.
+    Gone(Duration),
 }
 
 /// How one try ended.

@@ -11,30 +11,38 @@ mod nested;
 pub(in crate::heal) mod poisoned_images;
 pub(in crate::heal) mod result;
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::runtime::Handle;
+use tokio::time::{Instant, timeout};
 
-use tokio::time::timeout;
-
+use crate::config::Settings;
 use crate::config::settings::Rung;
-use crate::heal::Healer;
 use crate::heal::canvas_service::CanvasService;
 use crate::heal::canvas_service::priority_semaphore::Priority;
 use crate::heal::canvas_service::response::CanvasResponse;
+use crate::heal::canvas_service::services::CanvasServices;
+use crate::heal::canvas_service::shared_request::CanvasRequests;
 use crate::heal::cooldowns::CanvasRequestKey;
 use crate::heal::flight_priority::FlightPriority;
+use crate::heal::image::IndexedImage;
+use crate::heal::image_lookup::ImageLookup;
+use crate::heal::image_server::ImageServers;
+use crate::heal::ladder::Ladder;
+use crate::heal::missing_images::MissingImages;
 use crate::heal::off_thread::off_thread;
 pub use crate::heal::repair::documents::PoisonedDocument;
-use crate::heal::repair::documents::{BELIEVED, RepairResult, carries};
-use crate::heal::repair::nested::{Lacking, NestedCheck};
-use crate::heal::ward::{IndexedImage, Ward};
+use crate::heal::repair::documents::{
+    BELIEVED, DocumentOrder, DocumentRepairs, FIRST_PAUSE, Lacking, NestedCheck, Next, RepairResult, carries,
+};
+use crate::heal::viewer_limits::ViewerLimits;
 use crate::iiif::canvas::rebuild_target;
 use crate::iiif::manifest::Canvas;
 use crate::index::DocumentContent;
 use crate::index::learn::Learn;
-use crate::observe::Gauged;
+use crate::observe::{Gauged, Metrics};
 
 /// Documents that are mended or waited for at once at most.
 const MENDS: usize = 1_000;
@@ -44,11 +52,6 @@ const REBUILDS: usize = 3;
 
 /// Rebuilds that bring the same, without proof, before it is believed for a while. Their cool-downs grow meanwhile.
 const IN_VAIN: u32 = 5;
-
-/// How often a service that is not well is looked at behind the viewers' backs; with the pauses about half an hour.
-const LOOKS: usize = 40;
-
-const FIRST_PAUSE: Duration = Duration::from_millis(250);
 
 /// How it ended for one viewer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,42 +80,20 @@ pub fn fingerprint(canvases: &[Canvas]) -> u64 {
     hasher.finish()
 }
 
-impl Healer {
-    /// Has the document rebuilt if that can help and do no harm; waits for it at most `heal.wait`.
-    pub async fn mend_document(&self, poisoned: PoisonedDocument) -> DocumentRepair {
-        let (ward, started) = (&self.ward, Instant::now());
-        let heal = &ward.settings.heal;
-        let key = poisoned.rebuild();
-        if ward.mends.truths.get(&key) == Some(poisoned.carries) {
-            return DocumentRepair::Truth;
-        }
-        ward.mends.lacking.note(poisoned.lacks(), true);
-        if !heal.enabled || !heal.ladder.contains(&Rung::Rebuild) || ward.service(poisoned.route).is_none() {
-            return DocumentRepair::Off;
-        }
-        if ward.memory.cooling(&key, None, started).is_some() {
-            return DocumentRepair::Cooling;
-        }
-        if ward.mends.flights.len() >= MENDS {
-            return DocumentRepair::Pending;
-        }
-        let Some(_waiting) = ward.wait_place() else { return DocumentRepair::Pending };
-        let _counted = Gauged::one(&ward.metrics.waiting);
-        ward.metrics.event("poison_seen");
-        let poisoned = Arc::new(poisoned);
-        let mended = timeout(heal.wait, ward.mended(&key, &poisoned, Priority::Viewer)).await;
-        match mended {
-            Ok(RepairResult::Shorter(carries, _)) if carries == poisoned.carries => DocumentRepair::Truth,
-            // Or shorter than the index knew, and yet longer than what the viewer has.
-            Ok(RepairResult::Whole | RepairResult::Shorter(..)) => DocumentRepair::Whole(started.elapsed()),
-            Ok(RepairResult::Failed) => DocumentRepair::Failed,
-            Ok(RepairResult::Unwell) => {
-                ward.chase(key, poisoned);
-                DocumentRepair::Pending
-            }
-            Err(_) => DocumentRepair::Pending,
-        }
-    }
+/// `Repairs` rebuilds documents that lack images: for a viewer who waits, and behind the viewers' backs.
+#[derive(Debug)]
+pub(in crate::heal) struct Repairs {
+    settings: Arc<Settings>,
+    ladder: Arc<Ladder>,
+    requests: Arc<CanvasRequests>,
+    services: Arc<CanvasServices>,
+    missing: Arc<MissingImages>,
+    images: Arc<ImageServers>,
+    lookup: Arc<ImageLookup>,
+    pub(in crate::heal) state: Arc<DocumentRepairs>,
+    /// Where what goes on behind the viewers' backs runs.
+    home: Handle,
+    metrics: Arc<Metrics>,
 }
 
 impl PoisonedDocument {
@@ -134,7 +115,63 @@ impl PoisonedDocument {
     }
 }
 
-impl Ward {
+impl Repairs {
+    /// `state`: what is being repaired already, and what was found out.
+    pub(in crate::heal) fn new(
+        settings: Arc<Settings>,
+        (ladder, requests): (Arc<Ladder>, Arc<CanvasRequests>),
+        (images, lookup): (Arc<ImageServers>, Arc<ImageLookup>),
+        missing: Arc<MissingImages>,
+        (state, home): (Arc<DocumentRepairs>, Handle),
+    ) -> Self {
+        let services = Arc::clone(&requests.services);
+        let metrics = Arc::clone(services.metrics());
+        Self { settings, ladder, requests, services, missing, images, lookup, state, home, metrics }
+    }
+
+    /// Has the document rebuilt if that can help and do no harm; waits for it at most `heal.wait`.
+    pub(in crate::heal) async fn mend_document(
+        self: &Arc<Self>,
+        poisoned: PoisonedDocument,
+        limits: &ViewerLimits,
+    ) -> DocumentRepair {
+        let started = Instant::now();
+        let heal = &self.settings.heal;
+        let key = poisoned.rebuild();
+        if self.state.truths.get(&key) == Some(poisoned.carries) {
+            return DocumentRepair::Truth;
+        }
+        self.state.lacking.note(poisoned.lacks(), true);
+        if !heal.enabled
+            || !heal.ladder.contains(&Rung::Rebuild)
+            || self.services.on(poisoned.route).is_none()
+        {
+            return DocumentRepair::Off;
+        }
+        if self.services.cooldowns.cooling(&key, None, started).is_some() {
+            return DocumentRepair::Cooling;
+        }
+        if self.state.flights.len() >= MENDS {
+            return DocumentRepair::Pending;
+        }
+        let Some(_waiting) = limits.wait() else { return DocumentRepair::Pending };
+        let _counted = Gauged::one(&self.metrics.waiting);
+        self.metrics.event("poison_seen");
+        let poisoned = Arc::new(poisoned);
+        let mended = timeout(heal.wait, self.mended(&key, &poisoned, Priority::Viewer)).await;
+        match mended {
+            Ok(RepairResult::Shorter(carries, _)) if carries == poisoned.carries => DocumentRepair::Truth,
+            // Or shorter than the index knew, and yet longer than what the viewer has.
+            Ok(RepairResult::Whole | RepairResult::Shorter(..)) => DocumentRepair::Whole(started.elapsed()),
+            Ok(RepairResult::Failed) => DocumentRepair::Failed,
+            Ok(RepairResult::Unwell) => {
+                self.chase(key, poisoned);
+                DocumentRepair::Pending
+            }
+            Err(_) => DocumentRepair::Pending,
+        }
+    }
+
     /// One try for all who wait for this document.
     async fn mended(
         self: &Arc<Self>,
@@ -142,13 +179,13 @@ impl Ward {
         poisoned: &Arc<PoisonedDocument>,
         lane: Priority,
     ) -> RepairResult {
-        let mut seat = self.mends.flights.board(key, lane, |urgency| {
-            let (ward, key, poisoned) = (Arc::clone(self), key.clone(), Arc::clone(poisoned));
-            async move { ward.mend_in_the_fleet(&key, &poisoned, &urgency).await }
+        let mut seat = self.state.flights.board(key, lane, |urgency| {
+            let (repairs, key, poisoned) = (Arc::clone(self), key.clone(), Arc::clone(poisoned));
+            async move { repairs.mend_in_the_fleet(&key, &poisoned, &urgency).await }
         });
         let mended = seat.landed().await.unwrap_or(RepairResult::Failed);
         if matches!(mended, RepairResult::Whole | RepairResult::Shorter(..)) {
-            self.mends.lacking.note(poisoned.lacks(), false);
+            self.state.lacking.note(poisoned.lacks(), false);
         }
         mended
     }
@@ -156,48 +193,50 @@ impl Ward {
     /// Tries again until the service is well, for nobody in particular. A viewer who comes meanwhile has a try of
     /// his own, so nobody waits for the next look.
     fn chase(self: &Arc<Self>, key: CanvasRequestKey, poisoned: Arc<PoisonedDocument>) {
-        if self.mends.chased.len() >= MENDS {
+        if self.state.chased.len() >= MENDS {
             self.metrics.event("cure_refused");
             return;
         }
-        self.mends.chased.board(&key.clone(), Priority::Background, |_| {
-            let ward = Arc::clone(self);
+        let Some(service) = self.services.on(poisoned.route).cloned() else { return };
+        self.state.chased.board(&key.clone(), Priority::Background, |_| {
+            let repairs = Arc::clone(self);
             async move {
-                let mut pause = FIRST_PAUSE;
-                for _ in 0..LOOKS {
-                    tokio::time::sleep(pause.mul_f64(0.9 + 0.2 * fastrand::f64())).await;
-                    if ward.mended(&key, &poisoned, Priority::Background).await != RepairResult::Unwell {
-                        return;
+                let attempt = || async {
+                    let is_well = service.wellness.is_well();
+                    if is_well
+                        && repairs.mended(&key, &poisoned, Priority::Background).await != RepairResult::Unwell
+                    {
+                        return ControlFlow::Break(());
                     }
-                    pause = (pause * 2).min(ward.settings.heal.backoff_max);
-                }
+                    ControlFlow::Continue(Next::Later)
+                };
+                // A viewer's try has just shown that it is not well.
+                service.wellness.until_good(FIRST_PAUSE).await;
+                repairs.until_well(&service, repairs.settings.heal.backoff_max, attempt).await;
             }
         });
     }
 
-    pub(in crate::heal) async fn try_to_mend(
-        self: &Arc<Self>,
-        key: &CanvasRequestKey,
-        poisoned: &PoisonedDocument,
-        urgency: &Arc<FlightPriority>,
-    ) -> RepairResult {
+    pub(in crate::heal) async fn try_to_mend(self: &Arc<Self>, order: DocumentOrder<'_>) -> RepairResult {
+        let DocumentOrder { service, key, poisoned, .. } = order;
         let boarded = Instant::now();
-        let Some(service) = self.service(poisoned.route).cloned() else { return RepairResult::Failed };
-        let (patient, nested) = match self.first_that_is_there(&service, poisoned, urgency).await {
+        let (patient, nested) = match self.first_that_is_there(order).await {
             Ok(Lacking::There(patient, nested)) => (*patient, nested),
             // Every file is gone: the document tells the truth, and a rebuild could only tell it once more.
             Ok(Lacking::Gone(life)) => {
-                self.mends.truths.insert(key.clone(), poisoned.carries, life);
+                self.state.truths.insert(key.clone(), poisoned.carries, life);
                 return RepairResult::Shorter(poisoned.carries, life);
             }
             Err(unwell) => return unwell,
         };
-        let mended = self.rebuild_document(&service, key, poisoned, &patient, nested, urgency).await;
+        let mended = self.rebuild_document(order, &patient, nested).await;
         match mended {
             RepairResult::Whole | RepairResult::Shorter(..) => {
-                self.memory.succeeded(key, boarded, Instant::now());
+                self.services.cooldowns.succeeded(key, boarded, Instant::now());
             }
-            RepairResult::Unwell | RepairResult::Failed => self.rung_failed(&service, key, boarded),
+            RepairResult::Unwell | RepairResult::Failed => {
+                self.services.request_failed(service, key, boarded, false)
+            }
         }
         match mended {
             RepairResult::Whole => self.metrics.event("cured"),
@@ -210,19 +249,17 @@ impl Ward {
 
     async fn rebuild_document(
         self: &Arc<Self>,
-        service: &Arc<CanvasService>,
-        key: &CanvasRequestKey,
-        poisoned: &PoisonedDocument,
+        order: DocumentOrder<'_>,
         patient: &IndexedImage,
         nested: NestedCheck,
-        urgency: &Arc<FlightPriority>,
     ) -> RepairResult {
+        let DocumentOrder { service, key, poisoned, urgency } = order;
         let visit = poisoned.visit();
         for _ in 0..REBUILDS {
             // A plain GET first: somebody else may have cured it, and a good document is never rebuilt.
             match self.document(service, &visit, patient, urgency).await {
                 Some(read) if carries(&read.canvases, &patient.key) => return RepairResult::Whole,
-                Some(stored) if self.may_build_over(service, poisoned, &stored, patient, urgency).await => {}
+                Some(stored) if self.may_build_over(order, &stored, patient).await => {}
                 Some(_) => {
                     self.metrics.event("rebuild_withheld");
                     return RepairResult::Unwell;
@@ -235,11 +272,11 @@ impl Ward {
                     // A fault that began meanwhile must not be taken for the truth.
                     let truth = fingerprint(&read.canvases);
                     let is_proven = nested == NestedCheck::Proven
-                        && self.are_rightly_lacking(service, poisoned, &read.canvases, urgency).await;
+                        && self.are_rightly_lacking(order, &read.canvases).await;
                     if !is_proven {
                         return self.built_in_vain(key, truth);
                     }
-                    self.mends.truths.insert(key.clone(), truth, BELIEVED);
+                    self.state.truths.insert(key.clone(), truth, BELIEVED);
                     self.believe(read, poisoned.name.clone()).await;
                     return RepairResult::Shorter(truth, BELIEVED);
                 }
@@ -257,11 +294,11 @@ impl Ward {
     /// service minutes.
     fn built_in_vain(&self, key: &CanvasRequestKey, truth: u64) -> RepairResult {
         let before =
-            self.mends.in_vain.get(key).filter(|(same, _)| *same == truth).map_or(0, |(_, times)| times);
-        self.mends.in_vain.insert(key.clone(), (truth, before + 1), 2 * BELIEVED);
+            self.state.in_vain.get(key).filter(|(same, _)| *same == truth).map_or(0, |(_, times)| times);
+        self.state.in_vain.insert(key.clone(), (truth, before + 1), 2 * BELIEVED);
         let Some(more) = before.checked_sub(IN_VAIN) else { return RepairResult::Failed };
         let life = self.settings.heal.backoff_max.saturating_mul(2u32.saturating_pow(more)).min(BELIEVED);
-        self.mends.truths.insert(key.clone(), truth, life);
+        self.state.truths.insert(key.clone(), truth, life);
         RepairResult::Shorter(truth, life)
     }
 
@@ -284,28 +321,28 @@ impl Ward {
         let read = match answer {
             Ok(body) => {
                 service.answers();
-                let index = Arc::clone(&self.index);
+                let index = Arc::clone(self.lookup.index());
                 let read = move || index.read_document(&body).ok();
                 off_thread(read).await.flatten()
             }
             Err(answer) => {
-                self.step_ended(flight, answer, patient, started.elapsed());
+                service.request_ended(flight, answer, patient, started.elapsed());
                 return None;
             }
         };
         let whole = read.as_ref().is_some_and(|read| carries(&read.canvases, &patient.key));
         let answer = if whole { CanvasResponse::Carries } else { CanvasResponse::Lacks };
-        self.step_ended(flight, answer, patient, started.elapsed());
+        service.request_ended(flight, answer, patient, started.elapsed());
         read
     }
 
     /// What a healthy service builds is the truth, although it is less than the index knew.
     async fn believe(&self, read: Arc<DocumentContent>, name: String) {
         #[cfg(test)]
-        if self.history.is_idle() {
+        if self.services.files().is_idle() {
             return;
         }
-        let index = Arc::clone(&self.index);
+        let index = Arc::clone(self.lookup.index());
         let believe = move || Learn::new(&index).believe(&read.document, &read.canvases, &name);
         let written = off_thread(believe).await;
         if let Some(Err(error)) = written {

@@ -11,69 +11,36 @@ use crate::heal::canvas_service::register_path::register_path;
 use crate::heal::canvas_service::registration::Said;
 use crate::heal::canvas_service::request::CanvasRequest;
 use crate::heal::canvas_service::response::CanvasResponse;
-use crate::heal::canvas_service::shared_request::Freshness;
 use crate::heal::cooldowns::CanvasRequestKey;
-use crate::heal::evidence::{Evidence, Probe};
+use crate::heal::evidence::Evidence;
 use crate::heal::flight_priority::FlightPriority;
+use crate::heal::image::IndexedImage;
 use crate::heal::ladder::HealOutcome;
 use crate::heal::ladder::rebuild::ServiceHealth;
-use crate::heal::repair::documents::{BELIEVED, PoisonedDocument, RepairResult, carries};
-use crate::heal::ward::{IndexedImage, Ward};
+use crate::heal::repair::Repairs;
+use crate::heal::repair::documents::{BELIEVED, DocumentOrder, Lacking, NestedCheck, RepairResult, carries};
 use crate::iiif::IdentifierKind;
 use crate::iiif::canvas::rebuild_target;
 use crate::iiif::manifest::Canvas;
 use crate::index::DocumentContent;
 use crate::upstream::guard::Allowed;
 
-/// Would the service's nested request for this image be answered?
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::heal) enum NestedCheck {
-    /// The service itself has just shown it.
-    Proven,
-    /// Nothing speaks against it.
-    Likely,
-    /// The file of this image is gone.
-    Gone,
-    /// So it seems: its canvas was built without it, and no key was written; or its canvas names other images.
-    SeemsGone,
-    /// So it seems: it is expired, and its canvas cannot be built.
-    Refused,
-    Unwell,
-}
-
-impl NestedCheck {
-    /// Whether a document rightly lacks the image, as far as this goes.
-    fn is_gone(self) -> bool {
-        matches!(self, Self::Gone | Self::SeemsGone | Self::Refused)
-    }
-}
-
-/// What was found out about the images that a document lacks.
-#[derive(Debug)]
-pub(in crate::heal) enum Lacking {
-    /// This one is there, and so surely can the service ask for it.
-    There(Box<IndexedImage>, NestedCheck),
-    /// All are gone. Believed for so long.
-    Gone(Duration),
-}
-
 /// How long it is believed of files that seem to be gone. (Each of them is remembered by itself, and for longer.)
 const SEEMS: Duration = Duration::from_secs(10);
 
-impl Ward {
+impl Repairs {
     /// The first missing image whose file is there. `Err`: not now.
     pub(in crate::heal) async fn first_that_is_there(
         self: &Arc<Self>,
-        service: &Arc<CanvasService>,
-        poisoned: &PoisonedDocument,
-        urgency: &Arc<FlightPriority>,
+        order: DocumentOrder<'_>,
     ) -> Result<Lacking, RepairResult> {
-        let Some(route) = self.image_route() else {
+        let DocumentOrder { service, poisoned, urgency, .. } = order;
+        let Some(route) = self.lookup.image_route() else {
             return Err(RepairResult::Failed);
         };
         let (mut is_unknown, mut seems, mut is_refused) = (poisoned.is_cut_short, false, false);
         for key in &poisoned.missing {
-            let Some(patient) = self.patient(route, key, &poisoned.trace) else {
+            let Some(patient) = self.lookup.find(route, key, &poisoned.trace) else {
                 is_unknown = true;
                 continue;
             };
@@ -92,7 +59,7 @@ impl Ward {
             return Err(RepairResult::Failed);
         }
         // UPSTREAM: a canvas that is gone and a repository in trouble are both 500: another page of the book tells.
-        if is_refused && !self.another_page_is_well(service, poisoned, route, urgency).await {
+        if is_refused && !self.another_page_is_well(order, route).await {
             return Err(RepairResult::Unwell);
         }
         Ok(Lacking::Gone(if seems { SEEMS } else { BELIEVED }))
@@ -101,14 +68,13 @@ impl Ward {
     /// Whether each image that a document lacks after it was built anew is gone, or could have been asked for.
     pub(in crate::heal) async fn are_rightly_lacking(
         self: &Arc<Self>,
-        service: &Arc<CanvasService>,
-        poisoned: &PoisonedDocument,
+        order: DocumentOrder<'_>,
         canvases: &[Canvas],
-        urgency: &Arc<FlightPriority>,
     ) -> bool {
-        let Some(route) = self.image_route().filter(|_| !poisoned.is_cut_short) else { return false };
+        let DocumentOrder { service, poisoned, urgency, .. } = order;
+        let Some(route) = self.lookup.image_route().filter(|_| !poisoned.is_cut_short) else { return false };
         for key in poisoned.missing.iter().filter(|key| !carries(canvases, key)) {
-            let Some(patient) = self.patient(route, key, &poisoned.trace) else { return false };
+            let Some(patient) = self.lookup.find(route, key, &poisoned.trace) else { return false };
             let nested = self.nested(service, &patient, urgency).await;
             if nested != NestedCheck::Proven && !nested.is_gone() {
                 return false;
@@ -121,23 +87,22 @@ impl Ward {
     /// an image says nothing of the file store, and in a fault of that whatever is built comes without its images.
     pub(in crate::heal) async fn may_build_over(
         self: &Arc<Self>,
-        service: &Arc<CanvasService>,
-        poisoned: &PoisonedDocument,
+        order: DocumentOrder<'_>,
         stored: &DocumentContent,
         patient: &IndexedImage,
-        urgency: &Arc<FlightPriority>,
     ) -> bool {
+        let DocumentOrder { service, poisoned, urgency, .. } = order;
         // One that was asked for with `allow` or `disallow` has no other place.
-        if self.honours_variants(service).await != Some(true) || poisoned.target.contains("allow=") {
+        if self.services.honours_variants(service).await != Some(true) || poisoned.target.contains("allow=") {
             return true;
         }
         let target = format!("{}&disallow=x-iiif-mender/none", rebuild_target(&poisoned.target));
         let beside = CanvasRequestKey { service: poisoned.mark, target: target.into(), rung: Rung::Variant };
         let Some(built) = self.document(service, &beside, patient, urgency).await else { return false };
-        let Some(route) = self.image_route() else { return false };
+        let Some(route) = self.lookup.image_route() else { return false };
         let stored = stored.canvases.iter().flat_map(|canvas| &canvas.images);
         for key in stored.filter(|key| !carries(&built.canvases, key)) {
-            let Some(lost) = self.patient(route, key, &poisoned.trace) else { return false };
+            let Some(lost) = self.lookup.find(route, key, &poisoned.trace) else { return false };
             if !self.nested(service, &lost, urgency).await.is_gone() {
                 return false;
             }
@@ -146,17 +111,12 @@ impl Ward {
     }
 
     /// A page that the document has is built beside, with its image.
-    async fn another_page_is_well(
-        self: &Arc<Self>,
-        service: &Arc<CanvasService>,
-        poisoned: &PoisonedDocument,
-        route: usize,
-        urgency: &Arc<FlightPriority>,
-    ) -> bool {
-        let pages = self.index.manifest_canvases(&poisoned.name).unwrap_or_default();
+    async fn another_page_is_well(self: &Arc<Self>, order: DocumentOrder<'_>, route: usize) -> bool {
+        let DocumentOrder { service, poisoned, urgency, .. } = order;
+        let pages = self.lookup.index().manifest_canvases(&poisoned.name).unwrap_or_default();
         let mut has = pages.iter().filter_map(|page| page.keys.first());
         let Some(key) = has.find(|key| !poisoned.missing.contains(key)) else { return false };
-        let Some(patient) = self.patient(route, key, &poisoned.trace) else { return false };
+        let Some(patient) = self.lookup.find(route, key, &poisoned.trace) else { return false };
         matches!(self.nested(service, &patient, urgency).await, NestedCheck::Proven | NestedCheck::Likely)
     }
 
@@ -166,18 +126,18 @@ impl Ward {
         patient: &IndexedImage,
         urgency: &Arc<FlightPriority>,
     ) -> NestedCheck {
-        let said = self.ask(patient).await;
+        let said = self.services.ask(patient).await;
         let is_alive = matches!(said, Said::Alive(_));
-        if is_alive && self.is_gone_for_good(patient).await {
+        if is_alive && self.images.shows_nothing(patient).await {
             return NestedCheck::Gone;
         }
-        let health = self.health(service, patient).await;
+        let health = self.ladder.health(service, patient).await;
         if health == ServiceHealth::Unwell || is_alive && health != ServiceHealth::Well {
             return NestedCheck::Unwell;
         }
         let file = match (said, &patient.kind) {
             (Said::Alive(url), _) if !url.is_empty() => Some(url),
-            (_, IdentifierKind::Uuid { uuid, .. }) => self.file_url(*uuid),
+            (_, IdentifierKind::Uuid { uuid, .. }) => self.services.files().of(*uuid),
             _ => None,
         };
         let Some(path) = file.as_deref().and_then(register_path) else {
@@ -186,13 +146,13 @@ impl Ward {
             return self.nested_by_canvas(patient, urgency, otherwise).await;
         };
         let flight = CanvasRequestKey { service: service.mark, target: path.into(), rung: Rung::Register };
-        let answer = self.fly(service, &flight, patient, urgency, Freshness::Anew).0.landed().await;
-        if answer == Some(CanvasResponse::Built) || answer == Some(CanvasResponse::Carries) {
+        let answer = self.requests.answer(service, &flight, patient, urgency).await;
+        if matches!(answer, CanvasResponse::Built | CanvasResponse::Carries) {
             return NestedCheck::Proven;
         }
         // To register writes the key first; where nothing is behind it, the file is gone.
-        let is_registered = matches!(self.ask(patient).await, Said::Alive(_));
-        if is_registered && self.is_gone_for_good(patient).await {
+        let is_registered = matches!(self.services.ask(patient).await, Said::Alive(_));
+        if is_registered && self.images.shows_nothing(patient).await {
             NestedCheck::Gone
         } else {
             NestedCheck::Unwell
@@ -207,47 +167,47 @@ impl Ward {
         urgency: &Arc<FlightPriority>,
         otherwise: NestedCheck,
     ) -> NestedCheck {
-        let canvas = patient.owners.iter().find_map(|owner| self.asked_canvas(&owner.canvas));
+        let canvas = patient.owners.iter().find_map(|owner| self.services.asked_canvas(&owner.canvas));
         let Some((service, canvas)) = canvas else { return otherwise };
         let may = self.settings.heal.ladder.contains(&Rung::Variant);
         let Some(request) = CanvasRequest::variant(&canvas).filter(|_| may) else { return otherwise };
-        if self.honours_variants(&service).await == Some(false) {
+        if self.services.honours_variants(&service).await == Some(false) {
             return otherwise;
         }
         let boarded = Instant::now();
-        if self.is_known_missing(patient) {
+        if self.missing.is_known(patient) {
             return NestedCheck::SeemsGone;
         }
-        let cools = self.memory.cooling(&request.flight, service.recovered(), boarded).is_some();
-        if cools && self.evidence(patient).await == Evidence::Expired {
+        if self.services.cools(&service, &request.flight)
+            && self.requests.evidence(patient).await == Evidence::Expired
+        {
             return NestedCheck::Refused;
         }
-        let asked = async || {
-            let (mut seat, _) = self.fly(&service, &request.flight, patient, urgency, Freshness::Anew);
-            seat.landed().await
-        };
+        let asked = async || self.requests.answer(&service, &request.flight, patient, urgency).await;
         let mut answer = asked().await;
         // The first one of all may come out of the service's cache: then it only tells that it builds beside.
-        if answer == Some(CanvasResponse::Carries) && self.honours_variants(&service).await == Some(true) {
+        if answer == CanvasResponse::Carries && self.services.honours_variants(&service).await == Some(true) {
             answer = asked().await;
         }
         let seen = Instant::now();
-        let is_expired = self.evidence(patient).await == Evidence::Expired;
+        let is_expired = self.requests.evidence(patient).await == Evidence::Expired;
         match answer {
-            Some(CanvasResponse::Built) => NestedCheck::Proven,
+            CanvasResponse::Built => NestedCheck::Proven,
             // Whoever builds a canvas writes the key first, unless there is no file to write it for.
-            Some(CanvasResponse::Lacks) if is_expired => match self.gone_or_in_trouble(patient, seen).await {
-                HealOutcome::Missing => NestedCheck::SeemsGone,
-                _ => NestedCheck::Unwell,
-            },
-            Some(CanvasResponse::Unclear) if self.is_disowned(&service, &canvas, patient, urgency).await => {
+            CanvasResponse::Lacks if is_expired => {
+                match self.ladder.gone_or_in_trouble(patient, seen).await {
+                    HealOutcome::Missing => NestedCheck::SeemsGone,
+                    _ => NestedCheck::Unwell,
+                }
+            }
+            CanvasResponse::Unclear if self.is_disowned(&service, &canvas, patient, urgency).await => {
                 NestedCheck::SeemsGone
             }
-            Some(CanvasResponse::Refused) if is_expired => {
-                self.rung_failed(&service, &request.flight, boarded);
+            CanvasResponse::Refused if is_expired => {
+                self.services.request_failed(&service, &request.flight, boarded, false);
                 NestedCheck::Refused
             }
-            Some(CanvasResponse::Carries | CanvasResponse::Unclear | CanvasResponse::Refused) => otherwise,
+            CanvasResponse::Carries | CanvasResponse::Unclear | CanvasResponse::Refused => otherwise,
             _ => NestedCheck::Unwell,
         }
     }
@@ -266,11 +226,5 @@ impl Ward {
             read.canvases.iter().any(|canvas| !canvas.images.is_empty())
                 && !carries(&read.canvases, &patient.key)
         })
-    }
-
-    /// The service knows where its file is, and the image server finds nothing there.
-    async fn is_gone_for_good(&self, patient: &IndexedImage) -> bool {
-        let tile = self.look_at(patient, Probe::SmallTile.tail()).await;
-        tile.is_ok_and(|status| self.is_expiry(status))
     }
 }

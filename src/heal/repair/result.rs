@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use crate::heal::cooldowns::CanvasRequestKey;
 use crate::heal::flight_priority::FlightPriority;
-use crate::heal::repair::documents::{PoisonedDocument, RepairResult};
-use crate::heal::ward::Ward;
+use crate::heal::repair::Repairs;
+use crate::heal::repair::documents::{DocumentOrder, PoisonedDocument, RepairResult};
 
-impl Ward {
+impl Repairs {
     /// One try for all who wait for this document: whichever node mends it, mends it for all.
     pub(in crate::heal) async fn mend_in_the_fleet(
         self: &Arc<Self>,
@@ -15,17 +15,17 @@ impl Ward {
         poisoned: &PoisonedDocument,
         urgency: &Arc<FlightPriority>,
     ) -> RepairResult {
-        let Some(service) = self.service(poisoned.route) else { return RepairResult::Failed };
-        match self.ours(&format!("mend {}", service.name_of(key))).await {
+        let Some(service) = self.services.on(poisoned.route) else { return RepairResult::Failed };
+        match self.services.ours(&format!("mend {}", service.name_of(key))).await {
             Ok(own) => {
-                let mended = self.try_to_mend(key, poisoned, urgency).await;
+                let mended = self.try_to_mend(DocumentOrder { service, key, poisoned, urgency }).await;
                 own.lands(&mended.words());
                 mended
             }
             Err(words) => {
                 let mended = RepairResult::from_words(&words);
                 if let RepairResult::Shorter(carries, life) = mended {
-                    self.mends.truths.insert(key.clone(), carries, life);
+                    self.state.truths.insert(key.clone(), carries, life);
                 }
                 mended
             }

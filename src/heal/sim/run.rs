@@ -206,7 +206,8 @@ impl Run {
                 let settings = settings(model.world(), 1_000_001, &self.manifests);
                 for node in &self.nodes {
                     let cluster = node.cluster.clone();
-                    let healer = node.healer().under(Arc::clone(&settings), self.servers.clone(), cluster);
+                    let healer =
+                        node.healer().reconfigure(Arc::clone(&settings), self.servers.clone(), cluster);
                     *node.healer.lock().unwrap_or_else(PoisonError::into_inner) = healer;
                 }
                 model.set_healers(self.nodes.iter().map(Node::healer).collect(), self.routes);

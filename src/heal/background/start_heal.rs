@@ -1,0 +1,40 @@
+//! What all that is done for nobody who waits needs.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use tokio::runtime::Handle;
+
+use crate::config::Settings;
+use crate::heal::background::book::Books;
+use crate::heal::canvas_service::priority_semaphore::Priority;
+use crate::heal::image::IndexedImage;
+use crate::heal::image_lookup::ImageLookup;
+use crate::heal::knowledge::ImageKnowledge;
+use crate::heal::ladder::HealOutcome;
+use crate::heal::single_flight::FlightHandle;
+use crate::observe::Metrics;
+
+/// `StartHeal` begins heals.
+pub(in crate::heal) trait StartHeal: Debug + Send + Sync {
+    /// A seat on the heal of this image; where there is none it starts now.
+    fn start(self: Arc<Self>, image: &IndexedImage, priority: Priority) -> FlightHandle<HealOutcome>;
+
+    /// Is this image being healed now?
+    fn is_under_way(&self, image: &IndexedImage) -> bool;
+
+    /// Heals under way.
+    fn under_way(&self) -> usize;
+}
+
+/// `BackgroundContext` is what finds images, and tells whether they are gone.
+#[derive(Debug)]
+pub(in crate::heal) struct BackgroundContext {
+    pub(in crate::heal) settings: Arc<Settings>,
+    pub(in crate::heal) lookup: Arc<ImageLookup>,
+    pub(in crate::heal) knowledge: ImageKnowledge,
+    pub(in crate::heal) books: Books,
+    /// Where it runs.
+    pub(in crate::heal) home: Handle,
+    pub(in crate::heal) metrics: Arc<Metrics>,
+}

@@ -1,0 +1,288 @@
+//! All canvas services, and what is known of images by their word.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::cluster::{Boarding, Flight};
+use crate::heal::background::reading::ReadingActivity;
+use crate::heal::canvas_service::CanvasService;
+use crate::heal::canvas_service::registration::Said;
+use crate::heal::canvas_service::shared_heals::SharedHeals;
+use crate::heal::cooldowns::{CanvasRequestKey, Cooldowns};
+use crate::heal::file_urls::FileUrls;
+use crate::heal::image::{ImageKey, IndexedImage};
+use crate::heal::timed_cache::TimedCache;
+use crate::observe::Metrics;
+use crate::upstream::guard::{Allowed, Guard};
+
+/// `ImageDoubts` are the images of which the word of a canvas service is in doubt, and what is concluded from expiries.
+#[derive(Debug)]
+pub(in crate::heal) struct ImageDoubts {
+    /// Images of which the canvas service says that they are alive, while the image server finds nothing.
+    pub(in crate::heal) images: TimedCache<ImageKey>,
+    /// How long a doubt lasts.
+    pub(in crate::heal) lasts: Duration,
+    pub(in crate::heal) readers: Arc<ReadingActivity>,
+}
+
+/// A canvas that may be asked for, and its service.
+pub(in crate::heal) type Asked = (Arc<CanvasService>, Allowed);
+
+/// `CanvasServices` holds the canvas service of each presentation route.
+#[derive(Debug)]
+pub(in crate::heal) struct CanvasServices {
+    services: Vec<Arc<CanvasService>>,
+    guard: Guard,
+    fleet: Arc<SharedHeals>,
+    files: FileUrls,
+    pub(in crate::heal) cooldowns: Cooldowns,
+    doubts: ImageDoubts,
+    metrics: Arc<Metrics>,
+    /// An identifier that was alive a short while ago: it shows whether info.json works at all.
+    witness: Mutex<Option<IndexedImage>>,
+}
+
+impl CanvasServices {
+    pub(in crate::heal) fn new(
+        (services, guard): (Vec<Arc<CanvasService>>, Guard),
+        fleet: Arc<SharedHeals>,
+        files: FileUrls,
+        (cooldowns, doubts): (Cooldowns, ImageDoubts),
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self { services, guard, fleet, files, cooldowns, doubts, metrics, witness: Mutex::new(None) }
+    }
+
+    pub(in crate::heal) fn files(&self) -> &FileUrls {
+        &self.files
+    }
+
+    pub(in crate::heal) fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    /// Each of them, in the order of the presentation routes.
+    pub(in crate::heal) fn all(&self) -> &[Arc<CanvasService>] {
+        &self.services
+    }
+
+    /// The service of this route.
+    pub(in crate::heal) fn on(&self, route: usize) -> Option<&Arc<CanvasService>> {
+        self.services.iter().find(|service| service.route == route)
+    }
+
+    /// The canvas with this URL, if it may be asked for, and its service.
+    pub(in crate::heal) fn asked_canvas(&self, url: &str) -> Option<Asked> {
+        let allowed = self.guard.allow(url)?;
+        Some((Arc::clone(self.on(allowed.route)?), allowed))
+    }
+
+    /// The canvases that own this image and may be asked for, each once, newest first.
+    pub(in crate::heal) fn asked_canvases(&self, image: &IndexedImage) -> Vec<Asked> {
+        let mut canvases: Vec<Asked> = Vec::new();
+        for owner in &*image.owners {
+            let Some(asked) = self.asked_canvas(&owner.canvas) else {
+                tracing::debug!(request = %image.trace, canvas = %owner.canvas, "not asked for: no presentation route");
+                continue;
+            };
+            if !canvases.iter().any(|(_, other)| *other == asked.1) {
+                canvases.push(asked);
+            }
+        }
+        canvases
+    }
+
+    /// The services that may know this identifier, those of its canvases first.
+    pub(in crate::heal) fn of(&self, image: &IndexedImage) -> Vec<Arc<CanvasService>> {
+        if let [only] = &*self.services {
+            return vec![Arc::clone(only)];
+        }
+        let mut of: Vec<Arc<CanvasService>> = Vec::new();
+        for owner in &*image.owners {
+            if let Some((service, _)) = self.asked_canvas(&owner.canvas)
+                && !of.iter().any(|other| other.route == service.route)
+            {
+                of.push(service);
+            }
+        }
+        if of.is_empty() {
+            of.extend(self.services.first().cloned());
+        }
+        of
+    }
+
+    /// What the canvas service says of this identifier now.
+    pub(in crate::heal) async fn ask(&self, image: &IndexedImage) -> Said {
+        let Some(uuid) = image.uuid().filter(|_| !self.is_doubted(image)) else { return Said::Nothing };
+        for service in self.of(image) {
+            if !service.truth.is_open(Instant::now()) {
+                continue;
+            }
+            // What it says was so when it was asked, and may be so no more when it is heard.
+            let (asked_at, alive_at) = (Instant::now(), service.truth.alive_at(uuid));
+            let asked = service.truth.patiently(service.resource(uuid, &image.trace));
+            let Some(answer) = asked.await else { continue };
+            let said = match answer {
+                Ok((status, body)) => service.truth.hear(uuid, status, &body, asked_at),
+                Err(error) => {
+                    self.metrics.upstream_error(error.kind());
+                    service.truth.no_answer(Instant::now());
+                    Said::Nothing
+                }
+            };
+            self.metrics.resource_check(match said {
+                Said::Alive(_) => "alive",
+                Said::Expired => "expired",
+                Said::Nothing => "nothing",
+            });
+            match &said {
+                Said::Alive(file_url) => {
+                    self.files.learn(uuid, file_url);
+                    self.bear_witness(image);
+                }
+                Said::Expired => self.expired_again(image, alive_at),
+                Said::Nothing => {}
+            }
+            if said != Said::Nothing {
+                return said;
+            }
+        }
+        Said::Nothing
+    }
+
+    /// Did a service say "expired" of this image a moment ago?
+    pub(in crate::heal) fn remember_expired(&self, image: &IndexedImage) -> bool {
+        let is_expired = |uuid| self.of(image).iter().any(|service| service.truth.remembers_expired(uuid));
+        image.uuid().is_some_and(is_expired)
+    }
+
+    /// Did a service say "alive" of this image a short while ago, and not before `since`?
+    pub(in crate::heal) fn remember_alive(&self, image: &IndexedImage, since: Option<Instant>) -> bool {
+        let is_alive = |uuid| self.of(image).iter().any(|service| service.truth.remembers_alive(uuid, since));
+        image.uuid().is_some_and(is_alive)
+    }
+
+    /// It is back, or was healed: "expired" is no longer true. Who looks at it for somebody else must not have it healed
+    /// once more.
+    pub(in crate::heal) fn is_back(&self, image: &IndexedImage) {
+        if let Some(uuid) = image.uuid() {
+            self.services.iter().for_each(|service| service.truth.is_back(uuid));
+        }
+    }
+
+    /// The image server answered 404, so "alive" is not believed any more. Returns when that was said last.
+    pub(in crate::heal) fn doubt(&self, image: &IndexedImage) -> Option<Instant> {
+        let uuid = image.uuid()?;
+        let alive_at = self.services.iter().filter_map(|service| service.truth.alive_at(uuid)).max();
+        self.services.iter().for_each(|service| service.truth.doubt(uuid));
+        alive_at
+    }
+
+    /// The image is gone. If it was proven alive at this time, others of its manifest may have expired with it since.
+    pub(in crate::heal) fn expired_again(&self, image: &IndexedImage, alive_at: Option<Instant>) {
+        if let (Some(alive_at), Some(owner)) = (alive_at, image.owners.first()) {
+            self.doubts.readers.expired_again(&owner.manifest, alive_at);
+        }
+    }
+
+    /// The word of the services counts for nothing of this image, until it is known what is true.
+    pub(in crate::heal) fn begin_doubt(&self, image: &IndexedImage) {
+        self.doubts.images.insert(image.image_key(), (), self.doubts.lasts);
+    }
+
+    /// Does the word of the services count for nothing of this image?
+    pub(in crate::heal) fn is_doubted(&self, image: &IndexedImage) -> bool {
+        self.doubts.images.contains(&image.image_key())
+    }
+
+    /// It is known now what is true of this image. True: the word of the services was in doubt.
+    pub(in crate::heal) fn end_doubt(&self, image: &IndexedImage) -> bool {
+        let was_doubted = self.is_doubted(image);
+        if was_doubted {
+            self.doubts.images.remove(&image.image_key());
+        }
+        was_doubted
+    }
+
+    /// The service called an image alive that had to be healed: somebody else answers there, or a cache does.
+    pub(in crate::heal) fn resources_lied(&self, image: &IndexedImage) {
+        for service in self.of(image) {
+            service.truth.distrust(Instant::now());
+        }
+        self.metrics.event("resources_distrusted");
+    }
+
+    /// This image is alive: it can show later whether info.json works at all.
+    pub(in crate::heal) fn bear_witness(&self, image: &IndexedImage) {
+        *self.witness.lock().unwrap_or_else(PoisonError::into_inner) = Some(image.clone());
+    }
+
+    /// An identifier that was alive a short while ago.
+    pub(in crate::heal) fn witness(&self) -> Option<IndexedImage> {
+        self.witness.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// When the services of this image last built something whole.
+    pub(in crate::heal) fn well_at(&self, image: &IndexedImage) -> Option<Instant> {
+        self.of(image).iter().filter_map(|service| service.wellness.well_at()).max()
+    }
+
+    /// When the services of this image were last seen to be well again.
+    pub(in crate::heal) fn recovered(&self, image: &IndexedImage) -> Option<Instant> {
+        self.of(image).iter().filter_map(|service| service.recovered()).max()
+    }
+
+    /// Is this request left alone, because it did not help a moment ago?
+    pub(in crate::heal) fn cools(&self, service: &CanvasService, request: &CanvasRequestKey) -> bool {
+        self.cooldowns.cooling(request, service.recovered(), Instant::now()).is_some()
+    }
+
+    /// The request did not help, and is left alone for a while: here, and on the other nodes. Where the service refused
+    /// the canvas (`was_refused`), others that it answered since show that this one is at fault.
+    pub(in crate::heal) fn request_failed(
+        &self,
+        service: &CanvasService,
+        request: &CanvasRequestKey,
+        boarded: Instant,
+        was_refused: bool,
+    ) {
+        let well_at = if was_refused { service.wellness.built_at() } else { service.wellness.well_at() };
+        if let Some(pause) = self.cooldowns.failed(request, boarded, well_at, Instant::now())
+            && let Some(cluster) = self.fleet.joined()
+        {
+            cluster.cool(&service.name_of(request), pause);
+        }
+    }
+
+    /// This request is to be tried again: nothing speaks against it any more, here or in what the other nodes share.
+    pub(in crate::heal) fn may_try_again(&self, service: &CanvasService, request: &CanvasRequestKey) {
+        self.cooldowns.forget(request);
+        if let Some(cluster) = self.fleet.joined() {
+            cluster.cool_no_more(&service.name_of(request));
+        }
+    }
+
+    /// Takes the flight of this name on all nodes. `Err`: another node had it, and it landed with this answer.
+    pub(in crate::heal) async fn ours(&self, name: &str) -> Result<Flight, String> {
+        let Some(cluster) = self.fleet.joined() else { return Ok(Flight::default()) };
+        match cluster.board(name, true, || {}).await {
+            Boarding::Ours(own) => Ok(own),
+            Boarding::Landed { answer, .. } => Err(answer),
+            Boarding::Cooling(_) => Err(String::new()),
+        }
+    }
+
+    /// Does this service build beside? Where it is not known, another node may know it.
+    pub(in crate::heal) async fn honours_variants(&self, service: &CanvasService) -> Option<bool> {
+        let known = service.variants.known(Instant::now());
+        if let (None, Some(cluster)) = (known, self.fleet.joined())
+            && let Some(honoured) = cluster.honours_variants(&service.cluster_name()).await
+        {
+            service.heard_of_variants(honoured);
+            return Some(honoured);
+        }
+        known
+    }
+}

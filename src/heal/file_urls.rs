@@ -1,0 +1,63 @@
+//! Where the files of images are, as far as that is known.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use crate::cluster::Learned;
+use crate::heal::canvas_service::shared_heals::SharedHeals;
+use crate::heal::timed_cache::TimedCache;
+use crate::iiif::identifier::uuid_of_file_url;
+use crate::index::Index;
+use crate::index::history::writer::Recorder;
+
+/// That a file URL is in the index is remembered for so long: writing it may have failed.
+const FILED_FOR: Duration = Duration::from_mins(10);
+
+/// UUIDs of which is remembered that their file URL is in the index; of others it is looked up.
+const FILED: u64 = 20_000;
+
+/// `FileUrls` knows where the files of images are: from the index, and from what canvas services say.
+#[derive(Debug)]
+pub(in crate::heal) struct FileUrls {
+    index: Arc<Index>,
+    history: Recorder,
+    fleet: Arc<SharedHeals>,
+    /// UUIDs whose file URL stands in the index, or will in a moment.
+    filed: TimedCache<Uuid>,
+}
+
+impl FileUrls {
+    pub(in crate::heal) fn new(index: Arc<Index>, history: Recorder, fleet: Arc<SharedHeals>) -> Self {
+        Self { index, history, fleet, filed: TimedCache::new(FILED) }
+    }
+
+    /// Nothing is written behind: the simulation's recorder only takes notes.
+    #[cfg(test)]
+    pub(in crate::heal) fn is_idle(&self) -> bool {
+        self.history.is_idle()
+    }
+
+    pub(in crate::heal) fn of(&self, uuid: Uuid) -> Option<String> {
+        #[cfg(test)]
+        if let Some(noted) = self.history.noted_file_url(uuid) {
+            return Some(noted);
+        }
+        self.index.file_url(uuid).ok().flatten()
+    }
+
+    /// Remembers where the file is, if the claim is true. Written behind; nobody waits for it.
+    pub(in crate::heal) fn learn(&self, uuid: Uuid, file_url: &str) {
+        if self.filed.contains(&uuid) || uuid_of_file_url(file_url) != uuid {
+            return;
+        }
+        self.filed.insert(uuid, (), FILED_FOR);
+        if self.of(uuid).is_none() {
+            if let Some(cluster) = self.fleet.joined() {
+                cluster.tell_learned(&Learned::File { uuid: uuid.to_string(), url: file_url.to_owned() });
+            }
+            self.history.learn_file_url(uuid, file_url);
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! Heals: each image once for all who wait, up the ladder, and what is to be done after it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::heal::background::mass_expiry::MassExpiry;
+use crate::heal::background::start_heal::StartHeal;
+use crate::heal::canvas_service::priority_semaphore::Priority;
+use crate::heal::first_requests::FirstRequestLimiter;
+use crate::heal::flight_priority::FlightPriority;
+use crate::heal::image::{ImageKey, IndexedImage};
+use crate::heal::ladder::{HealOutcome, HealReport, Ladder};
+use crate::heal::repair::Repairs;
+use crate::heal::single_flight::{FlightHandle, SingleFlight};
+use crate::index::history::Heal;
+use crate::index::history::writer::Recorder;
+use crate::observe::{Event, Gauged, Metrics};
+
+/// `Heals` runs heals, tells of them, and hands on what they leave to be done.
+#[derive(Debug)]
+pub(in crate::heal) struct Heals {
+    pub(in crate::heal) ladder: Arc<Ladder>,
+    pub(in crate::heal) repairs: Arc<Repairs>,
+    pub(in crate::heal) mass_expiry: Arc<MassExpiry>,
+    pub(in crate::heal) firsts: Arc<FirstRequestLimiter>,
+    pub(in crate::heal) flights: SingleFlight<ImageKey, HealOutcome>,
+    /// `heal.max_flights`.
+    pub(in crate::heal) most: usize,
+    pub(in crate::heal) history: Recorder,
+    pub(in crate::heal) metrics: Arc<Metrics>,
+}
+
+impl StartHeal for Heals {
+    fn start(self: Arc<Self>, image: &IndexedImage, priority: Priority) -> FlightHandle<HealOutcome> {
+        self.flights.board(&image.image_key(), priority, |urgency| {
+            urgency.is_led_by(&image.trace);
+            let (heals, image) = (Arc::clone(&self), image.clone());
+            async move {
+                let outcome = heals.heal(&image, &urgency).await;
+                // Whether that helped or not: the next one asks for it first.
+                heals.firsts.forget(image.mark, &image.sent);
+                outcome
+            }
+        })
+    }
+
+    fn is_under_way(&self, image: &IndexedImage) -> bool {
+        self.flights.find(&image.image_key()).is_some()
+    }
+
+    fn under_way(&self) -> usize {
+        self.flights.len()
+    }
+}
+
+impl Heals {
+    /// May this image be healed now? Heals go on when their viewers leave, and some never had any: without a bound
+    /// whoever asks for one expired image after the other would fill the memory with them.
+    pub(in crate::heal) fn may_start(&self, image: &IndexedImage) -> bool {
+        let may = self.flights.len() < self.most || self.is_under_way(image);
+        if !may {
+            self.metrics.event("heal_refused");
+        }
+        may
+    }
+
+    /// The whole heal, counted and logged.
+    async fn heal(self: &Arc<Self>, image: &IndexedImage, urgency: &Arc<FlightPriority>) -> HealOutcome {
+        let started = Instant::now();
+        let _counted = Gauged::one(&self.metrics.flights);
+        self.metrics.tell(|| Event::HealStarted {
+            request: image.trace.to_string(),
+            identifier: image.key.to_string(),
+            lane: urgency.lane().as_str(),
+        });
+        let HealReport { outcome, follow_ups } = self.ladder.run(image, urgency).await;
+        for follow_up in follow_ups {
+            self.repairs.follow_up(follow_up, image);
+        }
+        if let HealOutcome::Healed(_) = outcome {
+            let heals: Arc<dyn StartHeal> = Arc::<Self>::clone(self);
+            self.mass_expiry.note_expired(image, heals);
+        }
+        let (took, lane) = (started.elapsed(), urgency.lane());
+        let rung = if let HealOutcome::Healed(rung) = outcome { rung.as_str() } else { "none" };
+        self.metrics.heal(outcome.as_str(), rung, lane.as_str(), took, &image.trace);
+        let duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        self.metrics.tell(|| Event::HealEnded {
+            request: image.trace.to_string(),
+            identifier: image.key.to_string(),
+            lane: lane.as_str(),
+            verdict: outcome.as_str(),
+            rung,
+            duration_ms,
+            waiting: urgency.viewers(),
+        });
+        self.record(image, outcome, lane, took, urgency.viewers());
+        tracing::info!(
+            request = %image.trace,
+            identifier = %image.key,
+            verdict = outcome.as_str(),
+            heal.rung = rung,
+            duration_ms,
+            "heal ended"
+        );
+        outcome
+    }
+
+    /// Notes how a heal ended, for `waiting` viewers. Nothing waits for it. Heals that tried nothing (it was alive,
+    /// or all rungs are cooling down) are none: a sweep or an impatient crawler would fill the history with them.
+    pub(in crate::heal) fn record(
+        &self,
+        image: &IndexedImage,
+        outcome: HealOutcome,
+        lane: Priority,
+        took: Duration,
+        waiting: u32,
+    ) {
+        let rung = match outcome {
+            HealOutcome::Alive | HealOutcome::Cooling => return,
+            HealOutcome::Healed(rung) => Some(rung.as_str().to_owned()),
+            HealOutcome::Missing | HealOutcome::Failed => None,
+        };
+        let owner = image.owners.first();
+        self.history.note(Heal {
+            identifier: image.key.to_string(),
+            canvas: owner.map(|owner| owner.canvas.clone()),
+            manifest: owner.map(|owner| owner.manifest.clone()),
+            rung,
+            verdict: outcome.as_str().to_owned(),
+            lane: lane.as_str().to_owned(),
+            duration_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+            waiting,
+            request: Some(image.trace.to_string()),
+            ..Heal::default()
+        });
+    }
+}

@@ -1,0 +1,89 @@
+//! Whose image a request or a heal is about.
+
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use crate::heal::flight_priority::FlightPriority;
+use crate::heal::image_address::ImageAddress;
+use crate::iiif::{IdentifierKind, ImageRequest};
+use crate::index::Owner;
+use crate::observe::{Span, Trace};
+
+/// `RoutedImage` is an image request: whose image, on which route.
+#[derive(Debug, Clone, Copy)]
+pub struct RoutedImage<'a> {
+    /// Position of the image route in `settings.routes`.
+    pub route: usize,
+    /// The request as read.
+    pub request: ImageRequest<'a>,
+    /// Who asks.
+    pub trace: &'a Trace,
+}
+
+/// `IndexedImage` is an image that may be healed.
+#[derive(Debug, Clone)]
+pub struct IndexedImage {
+    /// Position of the image route in `settings.routes`.
+    pub(in crate::heal) route: usize,
+    /// The [mark](crate::config::settings::Route::mark) of that route.
+    pub(in crate::heal) mark: u64,
+    /// Lookup key.
+    pub(in crate::heal) key: Arc<str>,
+    /// As sent.
+    pub(in crate::heal) sent: Arc<str>,
+    /// Where it may stand as well, if nobody has asked for it and it is not known yet.
+    pub(in crate::heal) others: Arc<[ImageAddress]>,
+    pub(in crate::heal) kind: IdentifierKind,
+    /// Position of the canvas service among all of them.
+    pub(in crate::heal) service: usize,
+    pub(in crate::heal) owners: Arc<[Owner]>,
+    /// Who asks for it: what is done for its sake is done in this name.
+    pub(in crate::heal) trace: Trace,
+}
+
+/// Lookup key behind the image route with this mark.
+pub(in crate::heal) type ImageKey = (u64, Arc<str>);
+
+impl IndexedImage {
+    /// What the image is remembered by; a reload of the configuration does not change it.
+    pub(in crate::heal) fn image_key(&self) -> ImageKey {
+        (self.mark, Arc::clone(&self.key))
+    }
+
+    /// The UUID of its identifier, where that is one.
+    pub(in crate::heal) fn uuid(&self) -> Option<Uuid> {
+        match self.kind {
+            IdentifierKind::Uuid { uuid, .. } => Some(uuid),
+            _ => None,
+        }
+    }
+
+    /// The same, with what is done for its sake below `span`.
+    pub(in crate::heal) fn within(&self, span: &Span) -> Self {
+        Self { trace: span.within(&self.trace), ..self.clone() }
+    }
+
+    /// For logs.
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// Says which request leads the heal that this one waits for, where it is another.
+    pub(in crate::heal) fn joins(&self, heal: &FlightPriority) {
+        if let Some(leader) = heal.leader().filter(|leader| **leader != self.trace) {
+            tracing::info!(request = %self.trace, led_by = %leader, identifier = &*self.key, "waits for a heal");
+        }
+    }
+
+    /// The same, in the name of this request.
+    #[must_use]
+    pub fn in_the_name_of(self, trace: Trace) -> Self {
+        Self { trace, ..self }
+    }
+
+    /// The canvases that own it, first come first.
+    pub fn canvases(&self) -> impl Iterator<Item = &str> {
+        self.owners.iter().map(|owner| owner.canvas.as_str())
+    }
+}

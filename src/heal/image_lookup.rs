@@ -1,0 +1,221 @@
+//! Images that the index knows: those that somebody asks for, and those that nobody asks for at the moment, made of their
+//! lookup keys as somebody would ask for them.
+
+use std::sync::Arc;
+
+use crate::config::Settings;
+use crate::config::settings::{Route, RouteKind};
+use crate::heal::image::{IndexedImage, RoutedImage};
+use crate::heal::image_address::{ImageAddress, ImageAddresses};
+use crate::iiif::Identifier;
+use crate::iiif::image_path::{Slashes, path_of_key};
+use crate::index::{Index, Owner};
+use crate::observe::{Metrics, Span, Trace};
+use crate::upstream::guard::Guard;
+
+/// `ImageLookup` finds images in the index.
+#[derive(Debug)]
+pub(in crate::heal) struct ImageLookup {
+    settings: Arc<Settings>,
+    /// What each route is remembered by, in the order of `settings.routes`: every image asks for it.
+    marks: Box<[u64]>,
+    /// The presentation routes, in the order of the canvas services.
+    services: Box<[usize]>,
+    guard: Guard,
+    pub(in crate::heal) addresses: Arc<ImageAddresses>,
+    index: Arc<Index>,
+    metrics: Arc<Metrics>,
+}
+
+impl ImageLookup {
+    pub(in crate::heal) fn new(
+        settings: Arc<Settings>,
+        addresses: Arc<ImageAddresses>,
+        index: Arc<Index>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let marks = settings.routes.iter().map(Route::mark).collect();
+        let routes = settings.routes.iter().enumerate();
+        let services =
+            routes.filter(|(_, route)| route.kind == RouteKind::Presentation).map(|(at, _)| at).collect();
+        let guard = Guard::new(Arc::clone(&settings));
+        Self { settings, marks, services, guard, addresses, index, metrics }
+    }
+
+    pub(in crate::heal) fn index(&self) -> &Arc<Index> {
+        &self.index
+    }
+
+    /// What this route is remembered by.
+    pub(in crate::heal) fn mark(&self, route: usize) -> u64 {
+        self.marks[route]
+    }
+
+    /// The marks of all image routes.
+    pub(in crate::heal) fn image_marks(&self) -> impl Iterator<Item = u64> {
+        let routes = self.settings.routes.iter().zip(&self.marks);
+        routes.filter(|(route, _)| route.kind == RouteKind::Image).map(|(_, mark)| *mark)
+    }
+
+    /// The image of this request with its owners, if the index knows it and it may be healed.
+    pub(in crate::heal) fn admit(&self, at: &RoutedImage<'_>) -> Option<IndexedImage> {
+        let identifier = at.request.identifier;
+        let key = identifier.key();
+        if !self.settings.heal.enabled || !self.may_be_healed(&key) {
+            return None;
+        }
+        let step = Span::step(at.trace, "index");
+        let owners = self.index.owners(&key);
+        drop(step);
+        let owners = match owners {
+            Ok(owners) => owners,
+            Err(error) => {
+                self.metrics.index_lookup("error");
+                tracing::error!(request = %at.trace, %error, "the index cannot be read: nothing can be healed until it can");
+                return None;
+            }
+        };
+        self.metrics.index_lookup(if owners.is_empty() { "unknown" } else { "known" });
+        (!owners.is_empty()).then(|| IndexedImage {
+            route: at.route,
+            mark: self.marks[at.route],
+            key: key.into(),
+            sent: identifier.as_sent().into(),
+            others: Arc::default(),
+            kind: identifier.kind(),
+            service: self.service_index(&owners),
+            owners,
+            trace: at.trace.clone(),
+        })
+    }
+
+    /// The canvases that own the image of this request.
+    pub(in crate::heal) fn owners(&self, at: &RoutedImage<'_>) -> Arc<[Owner]> {
+        self.index.owners(&at.request.identifier.key()).unwrap_or_else(|_| Arc::new([]))
+    }
+
+    /// An image of this request was found on its route. Those who look after images that nobody asks for ask there.
+    pub(in crate::heal) fn was_seen(&self, at: &RoutedImage<'_>) {
+        let sent = at.request.identifier.as_sent();
+        // With one canvas service there is nothing to look up for it.
+        if self.services.len() < 2 && self.addresses.knows(0, at.route, sent) {
+            return;
+        }
+        if let Some(image) = self.admit(at) {
+            self.addresses.found(image.service, at.route, sent);
+        }
+    }
+
+    /// Position of the canvas service of an image with these owners.
+    pub(in crate::heal) fn service_index(&self, owners: &[Owner]) -> usize {
+        if self.services.len() < 2 {
+            return 0;
+        }
+        let service_of = |owner: &Owner| {
+            let allowed = self.guard.allow(&owner.canvas)?;
+            self.services.iter().position(|route| *route == allowed.route)
+        };
+        owners.iter().find_map(service_of).unwrap_or_default()
+    }
+
+    /// The image route of images with these keys of this canvas service: that on which others were seen. `None`: image routes
+    /// lead to several servers, and none was seen yet.
+    fn route_of(&self, service: usize, key: &str, route: usize) -> Option<usize> {
+        let routes = &self.settings.routes;
+        let seen = self.addresses.route(service, key, routes.len());
+        let is_other = |other: &Route| {
+            other.kind == RouteKind::Image && other.upstream.authority != routes[route].upstream.authority
+        };
+        let is_unclear = self.services.len() > 1 && routes.iter().any(is_other);
+        seen.or_else(|| (!is_unclear).then_some(route))
+    }
+
+    /// Does `[heal] identifiers` leave it in?
+    fn may_be_healed(&self, key: &str) -> bool {
+        self.settings.heal.identifiers.as_ref().is_none_or(|pattern| pattern.is_match(key))
+    }
+
+    /// The image route that background heals ask. `None`: image routes lead to several servers, and it is not known yet
+    /// which of them has what is indexed. (Readers show it, and the canvas service, which asks for what it builds.)
+    pub(in crate::heal) fn image_route(&self) -> Option<usize> {
+        let routes = &self.settings.routes;
+        if let Some(seen) = self.addresses.any_route(routes.len()) {
+            return Some(seen);
+        }
+        let first = self.any_image_route()?;
+        let server = &routes[first].upstream;
+        let mut images = routes.iter().filter(|route| route.kind == RouteKind::Image);
+        images.all(|route| route.upstream.authority == server.authority).then_some(first)
+    }
+
+    /// The same; where it is not known, the first one.
+    pub(in crate::heal) fn any_image_route(&self) -> Option<usize> {
+        let seen = self.addresses.any_route(self.settings.routes.len());
+        seen.or_else(|| self.settings.routes.iter().position(|route| route.kind == RouteKind::Image))
+    }
+
+    /// The image with this lookup key, as somebody would ask for it. `None`: the index does not know it, it is none that
+    /// may be healed, or its key stands in no URL.
+    pub(in crate::heal) fn find(&self, route: usize, key: &str, trace: &Trace) -> Option<IndexedImage> {
+        let owners = self.index.owners(key).ok().filter(|owners| !owners.is_empty())?;
+        let service = self.service_index(&owners);
+        let route = self.route_of(service, key, route)?;
+        Some(IndexedImage { owners, ..self.unowned(service, route, key, trace)? })
+    }
+
+    /// An image of this canvas service (by its position), made without asking the index.
+    pub(in crate::heal) fn unowned(
+        &self,
+        service: usize,
+        route: usize,
+        key: &str,
+        trace: &Trace,
+    ) -> Option<IndexedImage> {
+        if !self.may_be_healed(key) {
+            return None;
+        }
+        let mut addresses = self.addresses_of(service, route, key);
+        let first = (!addresses.is_empty()).then(|| addresses.remove(0))?;
+        Some(IndexedImage {
+            route: first.route,
+            mark: self.marks[first.route],
+            key: key.into(),
+            kind: Identifier::new(&first.sent).kind(),
+            sent: first.sent,
+            others: addresses.into(),
+            service,
+            owners: Arc::new([]),
+            trace: trace.clone(),
+        })
+    }
+
+    /// Where this image may stand, the likeliest first.
+    fn addresses_of(&self, service: usize, route: usize, key: &str) -> Vec<ImageAddress> {
+        let routes = &self.settings.routes;
+        let seen = self.addresses.route(service, key, routes.len());
+        let first = seen.unwrap_or(route);
+        // Another server is a guess, but for identifiers in the query, which few servers have.
+        let may_be_on = |at: usize| {
+            let is_same = routes[at].upstream.authority == routes[first].upstream.authority;
+            routes[at].kind == RouteKind::Image && (is_same || key.contains('?'))
+        };
+        let is_other = |at: &usize| seen.is_none() && *at != first && may_be_on(*at);
+        let others = (0..routes.len()).filter(is_other);
+        let mut addresses: Vec<ImageAddress> = Vec::new();
+        for route in std::iter::once(first).chain(others) {
+            let both = [Slashes::Encoded, Slashes::Literal];
+            let known = self.addresses.slashes(route);
+            for slashes in both.into_iter().filter(|slashes| known.is_none_or(|known| known == *slashes)) {
+                let Some(sent) = path_of_key(key, slashes) else { continue };
+                let is_known = addresses.iter().any(|address| {
+                    let (own, other) = (&routes[route].upstream, &routes[address.route].upstream);
+                    *address.sent == *sent && (&own.authority, &own.path) == (&other.authority, &other.path)
+                });
+                if !is_known {
+                    addresses.push(ImageAddress { route, sent: sent.into() });
+                }
+            }
+        }
+        addresses
+    }
+}

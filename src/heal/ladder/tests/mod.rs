@@ -1,0 +1,348 @@
+//! The ladder over fakes, in virtual time.
+
+mod direct;
+mod evidence;
+mod order;
+mod rebuild;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use http::request::Parts;
+use http::{Request, StatusCode};
+use hyper::Response;
+
+use super::{FollowUp, HealOutcome, HealReport, Ladder, Visits};
+use crate::config::Settings;
+use crate::config::settings::{Rung, Timeouts};
+use crate::heal::canvas_service::ask::{AskCanvasService, CanvasOrder};
+use crate::heal::canvas_service::priority_semaphore::{Priority, PrioritySemaphore};
+use crate::heal::canvas_service::registration::Said;
+use crate::heal::canvas_service::response::CanvasResponse;
+use crate::heal::canvas_service::services::{CanvasServices, ImageDoubts};
+use crate::heal::canvas_service::shared_heals::SharedHeals;
+use crate::heal::canvas_service::{CanvasService, ServiceContext};
+use crate::heal::cooldowns::{CanvasRequestKey, Cooldowns};
+use crate::heal::evidence::Evidence;
+use crate::heal::file_urls::FileUrls;
+use crate::heal::flight_priority::FlightPriority;
+use crate::heal::image::IndexedImage;
+use crate::heal::image_server::AskImageServer;
+use crate::heal::missing_files::MissingFiles;
+use crate::heal::missing_images::MissingImages;
+use crate::heal::server::{SendRequest, Sending};
+use crate::heal::single_flight::{FlightHandle, SingleFlight};
+use crate::heal::timed_cache::TimedCache;
+use crate::iiif::Identifier;
+use crate::iiif::identifier::uuid_of_file_url;
+use crate::index::history::writer::Recorder;
+use crate::index::{Index, Owner};
+use crate::observe::{Metrics, Trace};
+use crate::upstream::guard::Guard;
+use crate::upstream::{Body, Caller, UpstreamError};
+
+/// Where the image's file is. Its base64 holds no slash.
+const FILE: &str = "https://lib.example/fcrepo/rest/obj/a/files/a.jpg";
+
+const SMALL_TILE: &str = "full/16,/0/default.jpg";
+const INFO: &str = "info.json";
+const INFO_UNCACHED: &str = "info.json?cache=nocache";
+
+/// Nobody sends anything to a server in these tests.
+#[derive(Debug)]
+struct NoServer;
+
+impl SendRequest for NoServer {
+    fn send<'a>(&'a self, _: &'a Caller, _: &'a Parts, _: Timeouts) -> Sending<'a> {
+        Box::pin(async { Err(UpstreamError::Busy) })
+    }
+}
+
+/// `FakeImages` answers each tail of each identifier with a status, 404 where none is set.
+#[derive(Debug, Default)]
+struct FakeImages {
+    statuses: Mutex<HashMap<(String, String), u16>>,
+    probe: Mutex<Option<Evidence>>,
+    /// What was forwarded to it.
+    forwarded: Mutex<Vec<Parts>>,
+    /// What a forwarded request is answered with.
+    forward: Mutex<u16>,
+}
+
+impl FakeImages {
+    fn set(&self, id: &str, tail: &str, status: u16) {
+        self.statuses.lock().expect("a lock").insert((id.to_owned(), tail.to_owned()), status);
+    }
+}
+
+impl AskImageServer for FakeImages {
+    fn forward<'a>(
+        &'a self,
+        _: &'a IndexedImage,
+        head: &'a Parts,
+        _: &'a Caller,
+    ) -> BoxFuture<'a, Result<Response<Body>, UpstreamError>> {
+        self.forwarded.lock().expect("a lock").push(head.clone());
+        let answer = Response::builder().status(*self.forward.lock().expect("a lock")).body(Body::Empty);
+        Box::pin(async { Ok(answer.expect("an answer")) })
+    }
+
+    fn status<'a>(
+        &'a self,
+        _: &'a IndexedImage,
+        id: &'a str,
+        tail: &'a str,
+    ) -> BoxFuture<'a, Result<StatusCode, UpstreamError>> {
+        let key = (id.to_owned(), tail.to_owned());
+        let status = self.statuses.lock().expect("a lock").get(&key).copied().unwrap_or(404);
+        Box::pin(async move { StatusCode::from_u16(status).map_err(|_| UpstreamError::Busy) })
+    }
+
+    fn probe<'a>(&'a self, _: &'a IndexedImage) -> BoxFuture<'a, Evidence> {
+        let evidence = self.probe.lock().expect("a lock").unwrap_or(Evidence::Nothing);
+        Box::pin(async move { evidence })
+    }
+}
+
+/// One scripted answer: when it comes, and what is said of the image from `said_after` on.
+#[derive(Debug, Clone)]
+struct Answer {
+    response: CanvasResponse,
+    takes: Duration,
+    said: Option<(Duration, Said)>,
+    has_echo: bool,
+}
+
+fn answer(response: CanvasResponse) -> Answer {
+    Answer { response, takes: Duration::from_millis(20), said: None, has_echo: false }
+}
+
+/// The answer of a request that wrote the key.
+fn heals(response: CanvasResponse) -> Answer {
+    Answer { said: Some((Duration::ZERO, alive())), ..answer(response) }
+}
+
+fn alive() -> Said {
+    Said::Alive(FILE.to_owned())
+}
+
+/// `FakeService` answers the requests of each rung with what is scripted, the last answer again and again.
+#[derive(Debug)]
+struct FakeService {
+    said: Arc<Mutex<Said>>,
+    registrations: AtomicUsize,
+    answers: Mutex<HashMap<Rung, VecDeque<Answer>>>,
+    asked: Mutex<Vec<(Rung, String)>>,
+    flights: SingleFlight<CanvasRequestKey, CanvasResponse>,
+}
+
+impl AskCanvasService for FakeService {
+    fn registration<'a>(&'a self, _: &'a IndexedImage) -> BoxFuture<'a, Said> {
+        self.registrations.fetch_add(1, Ordering::Relaxed);
+        let said = self.said.lock().expect("a lock").clone();
+        Box::pin(async { said })
+    }
+
+    fn request(self: Arc<Self>, order: &CanvasOrder<'_>) -> (FlightHandle<CanvasResponse>, bool) {
+        let mut is_leader = false;
+        let seat = self.flights.board(order.request, order.urgency.lane(), |urgency| {
+            is_leader = true;
+            let rung = order.request.rung;
+            self.asked.lock().expect("a lock").push((rung, order.request.target.to_string()));
+            let mut answers = self.answers.lock().expect("a lock");
+            let scripted = answers.entry(rung).or_default();
+            let next = if scripted.len() > 1 { scripted.pop_front() } else { scripted.front().cloned() };
+            let next = next.unwrap_or_else(|| answer(CanvasResponse::Refused));
+            let said = Arc::clone(&self.said);
+            async move {
+                urgency.departs();
+                if next.has_echo {
+                    urgency.hears_echo();
+                }
+                let (before, news) = next.said.map_or((Duration::ZERO, None), |(at, said)| (at, Some(said)));
+                tokio::time::sleep(before).await;
+                if let Some(news) = news {
+                    *said.lock().expect("a lock") = news;
+                }
+                tokio::time::sleep(next.takes - before).await;
+                next.response
+            }
+        });
+        if !order.urgency.is_for_nobody() {
+            seat.urgency.viewer_waits();
+        }
+        order.urgency.wait_on(&seat.urgency);
+        (seat, is_leader)
+    }
+
+    fn find(&self, request: &CanvasRequestKey) -> Option<FlightHandle<CanvasResponse>> {
+        self.flights.find(request)
+    }
+
+    fn under_way(&self) -> usize {
+        self.flights.len()
+    }
+}
+
+/// `Scene` is a ladder over fakes, and one image that has expired.
+struct Scene {
+    ladder: Arc<Ladder>,
+    images: Arc<FakeImages>,
+    fake: Arc<FakeService>,
+    services: Arc<CanvasServices>,
+    missing: Arc<MissingImages>,
+    index: Arc<Index>,
+    image: IndexedImage,
+    _folder: tempfile::TempDir,
+}
+
+impl Scene {
+    /// With the shipped ladder; the image is owned by canvas `a`.
+    fn new() -> Self {
+        Self::with("")
+    }
+
+    /// With these lines below `[heal]`.
+    fn with(heal: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("index.sqlite3");
+        let text = format!(
+            "[server]\nlisten = \"127.0.0.1:0\"\npublic_hosts = [\"lib.example\"]\n\
+             [[routes]]\nprefix = \"/iiif/2/\"\nupstream = \"http://images.invalid/iiif/2/\"\nkind = \"image\"\n\
+             [[routes]]\nprefix = \"/service/\"\nupstream = \"http://service.invalid/service/\"\nkind = \"presentation\"\n\
+             [index]\npath = \"{}\"\n[heal]\n{heal}\n",
+            path.display()
+        );
+        let nothing: [(&str, &str); 0] = [];
+        let settings = Settings::from_text(std::path::Path::new("config.toml"), &text, nothing);
+        let settings = Arc::new(settings.expect("in order"));
+        let index = Arc::new(Index::open(&path, 100).expect("an index"));
+        let metrics = Arc::new(Metrics::new());
+        let fleet = Arc::new(SharedHeals::new(None));
+        let context = ServiceContext {
+            server: Arc::new(NoServer),
+            index: Arc::clone(&index),
+            cluster: None,
+            metrics: Arc::clone(&metrics),
+        };
+        let route = settings.routes.iter().position(|route| &*route.prefix == "/service/").expect("a route");
+        let service = CanvasService::new(route, &settings, context, PrioritySemaphore::new(2), None);
+        let history = Recorder::idle(Arc::clone(&metrics));
+        let files = FileUrls::new(Arc::clone(&index), history, Arc::clone(&fleet));
+        let known = (vec![Arc::new(service)], Guard::new(Arc::clone(&settings)));
+        let cooldowns = Cooldowns::new(&settings.heal);
+        let doubts = ImageDoubts {
+            images: TimedCache::new(1),
+            lasts: Duration::from_mins(1),
+            readers: Arc::default(),
+        };
+        let services =
+            CanvasServices::new(known, Arc::clone(&fleet), files, (cooldowns, doubts), Arc::clone(&metrics));
+        let services = Arc::new(services);
+        let missing = MissingFiles::new(&settings.heal);
+        let missing = MissingImages::new(Arc::clone(&settings), Arc::clone(&services), fleet, missing);
+        let (missing, images) = (Arc::new(missing), Arc::new(FakeImages::default()));
+        let fake = Arc::new(FakeService {
+            said: Arc::new(Mutex::new(Said::Expired)),
+            registrations: AtomicUsize::new(0),
+            answers: Mutex::default(),
+            asked: Mutex::default(),
+            flights: SingleFlight::here(),
+        });
+        let asks: (Arc<dyn AskImageServer>, Arc<dyn AskCanvasService>) =
+            (Arc::<FakeImages>::clone(&images), Arc::<FakeService>::clone(&fake));
+        let ladder =
+            Ladder::new(settings, asks, Arc::clone(&services), Arc::clone(&missing), Visits::new(100));
+        let uuid = uuid_of_file_url(FILE).to_string();
+        let image = IndexedImage {
+            service: 0,
+            route: 1 - route,
+            mark: 7,
+            key: uuid.as_str().into(),
+            sent: uuid.as_str().into(),
+            others: Arc::default(),
+            kind: Identifier::new(&uuid).kind(),
+            owners: Arc::new([owner("lib.example", "a")]),
+            trace: Trace::fresh(),
+        };
+        let ladder = Arc::new(ladder);
+        Self { ladder, images, fake, services, missing, index, image, _folder: folder }
+    }
+
+    /// The image is owned by these canvases.
+    fn owned_by(mut self, canvases: &[&str]) -> Self {
+        self.image.owners = canvases.iter().map(|canvas| owner("lib.example", canvas)).collect();
+        self
+    }
+
+    /// It is known where the file is.
+    fn with_file(self) -> Self {
+        self.index.learn_file_url(uuid_of_file_url(FILE), FILE).expect("it is true");
+        self
+    }
+
+    /// It is known whether the service builds beside.
+    fn building_beside(self, honoured: bool) -> Self {
+        self.service().heard_of_variants(honoured);
+        self
+    }
+
+    /// The requests of this rung are answered so.
+    fn answering(self, rung: Rung, answers: impl IntoIterator<Item = Answer>) -> Self {
+        self.fake.answers.lock().expect("a lock").insert(rung, answers.into_iter().collect());
+        self
+    }
+
+    fn service(&self) -> &Arc<CanvasService> {
+        &self.services.all()[0]
+    }
+
+    fn says(&self, said: Said) {
+        *self.fake.said.lock().expect("a lock") = said;
+    }
+
+    async fn run(&self) -> HealReport {
+        self.run_for(Priority::Viewer).await
+    }
+
+    async fn run_for(&self, priority: Priority) -> HealReport {
+        self.ladder.run(&self.image, &FlightPriority::new(priority)).await
+    }
+
+    async fn outcome(&self) -> HealOutcome {
+        self.run().await.outcome
+    }
+
+    /// The rungs on which something was asked for since the last call.
+    fn rungs(&self) -> Vec<Rung> {
+        self.targets().into_iter().map(|(rung, _)| rung).collect()
+    }
+
+    /// The same, with the targets.
+    fn targets(&self) -> Vec<(Rung, String)> {
+        std::mem::take(&mut *self.fake.asked.lock().expect("a lock"))
+    }
+
+    /// The names of the canvases that were asked for since the last call.
+    fn canvases(&self) -> Vec<String> {
+        let name = |target: String| {
+            let path = target.split('?').next().unwrap_or_default();
+            path.rsplit('/').next().unwrap_or_default().to_owned()
+        };
+        self.targets().into_iter().map(|(_, target)| name(target)).collect()
+    }
+}
+
+fn owner(host: &str, canvas: &str) -> Owner {
+    let canvas = format!("https://{host}/service/fedora/canvas/obj/{canvas}");
+    Owner { canvas, manifest: format!("https://{host}/service/fedora/presentation/obj"), label: None }
+}
+
+/// A reader's request for a tile of this identifier.
+fn tile(id: &str) -> Parts {
+    let request = Request::get(format!("/iiif/2/{id}/full/200,/0/default.jpg")).body(());
+    request.expect("a request").into_parts().0
+}

@@ -1,0 +1,64 @@
+//! What was learned of a server: that it does something, or that it does not, which is found out anew after a while.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::time::Instant;
+
+/// `Learned` is whether a server does something, and how.
+#[derive(Debug)]
+pub(in crate::heal) struct Learned<T = ()>(Mutex<State<T>>);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State<T> {
+    Unknown,
+    Does(T),
+    DoesNot { until: Instant },
+}
+
+impl<T> Default for Learned<T> {
+    fn default() -> Self {
+        Self(Mutex::new(State::Unknown))
+    }
+}
+
+impl<T: Copy> Learned<T> {
+    /// How it does it; `Some(None)`: it does not. `None`: not known, or not known any more.
+    pub(in crate::heal) fn known(&self, now: Instant) -> Option<Option<T>> {
+        match *self.lock() {
+            State::Does(how) => Some(Some(how)),
+            State::DoesNot { until } if now < until => Some(None),
+            State::Unknown | State::DoesNot { .. } => None,
+        }
+    }
+
+    /// It was seen to do it.
+    pub(in crate::heal) fn does(&self, how: T) {
+        *self.lock() = State::Does(how);
+    }
+
+    /// It was seen not to do it. Found out anew from then on: it may be another server by then.
+    pub(in crate::heal) fn does_not(&self, until: Instant) {
+        *self.lock() = State::DoesNot { until };
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State<T>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn what_a_server_does_not_do_is_found_out_anew_and_what_it_does_is_known() {
+        let (learned, now) = (Learned::default(), Instant::now());
+        assert_eq!(learned.known(now), None);
+        learned.does_not(now + Duration::from_secs(1));
+        assert_eq!((learned.known(now), learned.known(now + Duration::from_secs(1))), (Some(None), None));
+        learned.does(7);
+        assert_eq!(learned.known(now + Duration::from_hours(1)), Some(Some(7)));
+    }
+}
