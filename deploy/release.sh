@@ -36,8 +36,8 @@ strip --strip-all "$package/iiif-mender"
 # The index stands where the user of the unit may write.
 sed 's|^path = "iiif-mender.sqlite3"|path = "/var/lib/iiif-mender/iiif-mender.sqlite3"|' config.toml >"$package/config.toml"
 "$package/iiif-mender" config defaults >"$package/defaults.toml"
-"$package/iiif-mender" man >"$package/iiif-mender.1"
-gzip -9nk "$package/iiif-mender.1"
+"$package/iiif-mender" man --to "$package/man"
+mkdir "$package/man-gz" && for page in "$package"/man/*.1; do gzip -9nc "$page" >"$package/man-gz/${page##*/}.gz"; done
 "$package/iiif-mender" completions bash >"$package/iiif-mender.bash"
 "$package/iiif-mender" completions zsh >"$package/_iiif-mender"
 "$package/iiif-mender" completions fish >"$package/iiif-mender.fish"
@@ -50,7 +50,7 @@ cargo deb --no-build --no-strip --target "$target" --deb-version "$version-1" --
 cargo generate-rpm --target "$target" --set-metadata "version = \"$version\"" --source-date "$SOURCE_DATE_EPOCH" --output "$rpm"
 
 rm -rf "target/$name" && mkdir -p "target/$name"
-cp -r "$package/iiif-mender" "$package/iiif-mender.1" "$package/iiif-mender.bash" "$package/_iiif-mender" "$package/iiif-mender.fish" \
+cp -r "$package/iiif-mender" "$package/man" "$package/iiif-mender.bash" "$package/_iiif-mender" "$package/iiif-mender.fish" \
   README.md CHANGELOG.md LICENSE-MIT LICENSE-APACHE config.toml deploy/systemd deploy/socket deploy/sysusers.d "target/$name/"
 tar --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$SOURCE_DATE_EPOCH" -C target -c "$name" | gzip -9n >"$out/$name.tar.gz"
 

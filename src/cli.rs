@@ -7,7 +7,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::app;
@@ -16,6 +16,7 @@ use crate::batch::command::{Batch, CheckArgs, HealArgs};
 use crate::config::command::ConfigCommand;
 use crate::config::{ConfigErrors, Settings};
 use crate::index::command::{self, Exit, IndexCommand};
+use crate::manual;
 use crate::observe;
 use crate::top::{self, TopArgs, TopError};
 
@@ -58,13 +59,18 @@ enum Command {
         /// Which shell
         shell: Shell,
     },
-    /// Print the manual page
-    Man,
+    /// Print the manual page, or write one for each command
+    Man {
+        /// Write `iiif-mender.1`, `iiif-mender-serve.1` and so on into this directory
+        #[arg(long, value_name = "DIR")]
+        to: Option<PathBuf>,
+    },
 }
 
 /// Reads the command line and does what it says.
 pub fn run() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = manual::with_exit_status(Cli::command()).get_matches();
+    let cli = Cli::from_arg_matches(&cli).unwrap_or_else(|error| error.exit());
     let mut out = io::stdout().lock();
     let done = match &cli.command {
         Command::Serve => return serve(&cli.config),
@@ -79,7 +85,13 @@ pub fn run() -> ExitCode {
             clap_complete::generate(*shell, &mut Cli::command(), "iiif-mender", &mut script);
             out.write_all(&script).map(|()| 0)
         }
-        Command::Man => clap_mangen::Man::new(Cli::command()).render(&mut out).map(|()| 0),
+        Command::Man { to: None } => manual::print(&Cli::command(), &mut out).map(|()| 0),
+        Command::Man { to: Some(folder) } => {
+            return match manual::write_all(Cli::command(), folder) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => fail(&format!("cannot write {}: {error}", folder.display()), Exit::Broken),
+            };
+        }
     };
     match done.and_then(|code| out.flush().map(|()| code)) {
         Ok(code) => ExitCode::from(code),

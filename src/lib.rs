@@ -27,6 +27,7 @@ pub mod iiif;
 pub mod index;
 #[cfg_attr(docsrs, doc(hidden))]
 pub mod listen;
+mod manual;
 #[cfg_attr(docsrs, doc(hidden))]
 pub mod observe;
 #[cfg_attr(docsrs, doc(hidden))]

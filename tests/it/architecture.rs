@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Rooms that each room may name. `outcome` and `observe` are leaves that all may use; `config::settings` is data.
-const ARROWS: [(&str, &[&str]); 15] = [
+const ARROWS: [(&str, &[&str]); 16] = [
     ("outcome", &[]),
+    ("manual", &[]),
     ("observe", &["outcome", "config"]),
     ("iiif", &[]),
     ("config", &["iiif"]),

@@ -351,3 +351,37 @@ fn a_reader_who_stops_early_is_no_failure() {
         assert!(child.wait().expect("it ends").success() && said.is_empty(), "{command:?}: {said}");
     }
 }
+
+#[test]
+fn every_command_has_a_page_of_the_manual_and_its_help_tells_the_exit_status() {
+    let folder = tempfile::tempdir().expect("a directory");
+    let done = runs(folder.path(), &["man", "--to", "man1"]);
+    assert!(done.status.success(), "{done:?}");
+    let help = String::from_utf8(runs(folder.path(), &["--help"]).stdout).expect("text");
+    let (_, list) = help.split_once("Commands:\n").expect("commands");
+    let names =
+        list.lines().take_while(|line| !line.is_empty()).filter_map(|line| line.split_whitespace().next());
+    let names: Vec<_> = names.filter(|name| *name != "help").collect();
+    assert!(names.len() >= 8, "{help}");
+    for name in ["", "serve"].into_iter().chain(names.iter().copied()) {
+        let file = if name.is_empty() { "iiif-mender.1".to_owned() } else { format!("iiif-mender-{name}.1") };
+        let page = std::fs::read_to_string(folder.path().join("man1").join(&file)).expect(&file);
+        for section in ["NAME", "SYNOPSIS", "EXIT STATUS", "FILES", "ENVIRONMENT", "EXAMPLES", "SEE ALSO"] {
+            assert!(
+                page.contains(&format!(".SH {section}\n")) || page.contains(&format!(".SH \"{section}\"")),
+                "{file}: {section}"
+            );
+        }
+        // What a page refers to is there.
+        for other in page.split("(1)").filter_map(|text| text.rsplit([' ', '\n', 'B']).next()) {
+            let other = other.replace('\\', "");
+            if other.starts_with("iiif-mender") {
+                assert!(folder.path().join("man1").join(format!("{other}.1")).exists(), "{file}: {other}");
+            }
+        }
+        let arguments: Vec<_> = [name, "--help"].into_iter().filter(|word| !word.is_empty()).collect();
+        let help = String::from_utf8(runs(folder.path(), &arguments).stdout).expect("text");
+        assert!(help.contains("Exit status:\n  0: "), "{name}: {help}");
+    }
+    assert_eq!(std::fs::read_dir(folder.path().join("man1")).expect("pages").count(), names.len() + 1);
+}

@@ -9,6 +9,7 @@
 #![allow(clippy::cast_precision_loss, reason = "what a scrape counts are small whole numbers")]
 
 mod admin;
+mod admin_access;
 mod ahead;
 mod architecture;
 mod batch_jobs;

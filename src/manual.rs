@@ -1,0 +1,174 @@
+//! Manual pages: one for the program and one for each command, with exit status, files, variables and examples.
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use clap::Command;
+use clap_mangen::Man;
+
+/// What a page says besides what the command line knows. Lines of each text are `head: text`.
+struct Extra {
+    command: &'static str,
+    exit: &'static str,
+    examples: &'static str,
+}
+
+const FAILS: &str = "2: Wrong usage, or a configuration that cannot be used.";
+
+const EXTRAS: [Extra; 9] = [
+    Extra {
+        command: "iiif-mender",
+        exit: "0: All is well.\n1: Something is broken or unknown.",
+        examples: "iiif-mender config check && iiif-mender index build && iiif-mender serve: \
+            Check the configuration, read the manifests, run.",
+    },
+    Extra {
+        command: "serve",
+        exit: "0: Stopped, and every request was answered.\n1: Stopped before every request was answered: \
+            [server] drain was over, or a second signal came.",
+        examples: "iiif-mender -c /etc/iiif-mender/config.toml serve: Run the proxy. SIGTERM stops it, SIGHUP reads the \
+            configuration anew, SIGUSR2 starts a successor on the same sockets.",
+    },
+    Extra {
+        command: "index",
+        exit: "0: Done.\n1: A source could not be read to its end, or nobody owns the image that was looked up.",
+        examples: "iiif-mender index build: Read all sources.\n\
+            iiif-mender index lookup 8ef7a1b0-0b7a-3a49-a1b2-2f4f2b2e5a11: Which canvases own this image?",
+    },
+    Extra {
+        command: "check",
+        exit: "0: Nothing is broken.\n1: Something is broken, or could not be read.",
+        examples: "iiif-mender check: All images of the index.\n\
+            iiif-mender check manifests/ --report broken.html --report broken.csv: A folder, with two reports.",
+    },
+    Extra {
+        command: "heal",
+        exit: "0: Nothing is broken any more.\n1: Something is still broken, or could not be read.",
+        examples: "iiif-mender heal --dry-run: Tell what would be asked for.\n\
+            iiif-mender heal --resume: Go on after an interruption.",
+    },
+    Extra {
+        command: "top",
+        exit: "0: Ended by q.\n1: The admin listener gives no answer.",
+        examples: "iiif-mender top --url http://proxy.example:9090 --once: One look at another machine.",
+    },
+    Extra {
+        command: "config",
+        exit: "0: The configuration is in order.",
+        examples: "iiif-mender config check: Every mistake with its place.\n\
+            iiif-mender config show: Every value, and where it came from.",
+    },
+    Extra {
+        command: "completions",
+        exit: "0: Printed.",
+        examples: "iiif-mender completions bash > ~/.local/share/bash-completion/completions/iiif-mender: For bash.",
+    },
+    Extra {
+        command: "man",
+        exit: "0: Printed, or written.",
+        examples: "iiif-mender man --to /usr/local/share/man/man1: A page for each command.",
+    },
+];
+
+const FILES: &str = "config.toml: The configuration, unless --config names another file. Packages install \
+    /etc/iiif-mender/config.toml.\n\
+    [index] path: The index, with files of the same name and another ending beside it.";
+
+const ENVIRONMENT: &str = "IIIF_MENDER__SECTION__KEY: A key of the configuration, such as \
+    IIIF_MENDER__SERVER__LISTEN. It takes the place of what the file says.\n\
+    LISTEN_FDS, LISTEN_PID: Sockets that systemd has opened.\n\
+    NOTIFY_SOCKET, WATCHDOG_USEC: Where systemd wants to be told that the program is ready and alive.";
+
+/// Text below the options of `--help`: what the exit status means.
+pub(crate) fn with_exit_status(command: Command) -> Command {
+    let below = |command: Command, name: &str| {
+        let Some(extra) = EXTRAS.iter().find(|extra| extra.command == name) else { return command };
+        let lines = extra.exit.lines().chain([FAILS]).map(|line| format!("\n  {line}"));
+        command.after_long_help(format!("Exit status:{}", lines.collect::<String>()))
+    };
+    EXTRAS[1..].iter().fold(below(command, EXTRAS[0].command), |command, extra| {
+        command.mut_subcommand(extra.command, |command| below(command, extra.command))
+    })
+}
+
+/// Writes the page of the program.
+pub(crate) fn print(command: &Command, out: &mut dyn Write) -> io::Result<()> {
+    page(command, &EXTRAS[0], out)
+}
+
+/// Writes the page of the program and one for each command into a directory: `iiif-mender.1`, `iiif-mender-serve.1`, …
+pub(crate) fn write_all(mut command: Command, folder: &Path) -> io::Result<()> {
+    command.build();
+    let name = command.get_name().to_owned();
+    let into = |file: &str| std::fs::File::create(folder.join(file)).map(io::BufWriter::new);
+    std::fs::create_dir_all(folder)?;
+    let mut out = into(&format!("{name}.1"))?;
+    print(&command, &mut out)?;
+    out.flush()?;
+    for extra in &EXTRAS[1..] {
+        let Some(sub) = command.find_subcommand(extra.command) else { continue };
+        let full = format!("{name}-{}", extra.command);
+        let sub = sub.clone().display_name(full.clone()).bin_name(format!("{name} {}", extra.command));
+        let mut out = into(&format!("{full}.1"))?;
+        page(&sub, extra, &mut out)?;
+        out.flush()?;
+    }
+    Ok(())
+}
+
+fn page(command: &Command, extra: &Extra, out: &mut dyn Write) -> io::Result<()> {
+    let man = Man::new(command.clone().after_long_help(None::<&str>))
+        .source(concat!("iiif-mender ", env!("CARGO_PKG_VERSION")));
+    man.render_title(out)?;
+    man.render_name_section(out)?;
+    man.render_synopsis_section(out)?;
+    man.render_description_section(out)?;
+    man.render_options_section(out)?;
+    let parts: Vec<_> = command.get_subcommands().filter(|part| part.get_name() != "help").collect();
+    if extra.command == EXTRAS[0].command {
+        let pages = parts.iter().map(|part| (format!("iiif-mender-{}(1)", part.get_name()), *part));
+        commands("COMMANDS", pages, out)?;
+    } else if !parts.is_empty() {
+        // A command of two words has no page of its own: its options stand here.
+        commands("COMMANDS", parts.iter().map(|part| (part.get_name().to_owned(), *part)), out)?;
+    }
+    section("EXIT STATUS", extra.exit.lines().chain([FAILS]), out)?;
+    section("FILES", FILES.lines(), out)?;
+    section("ENVIRONMENT", ENVIRONMENT.lines(), out)?;
+    section("EXAMPLES", extra.examples.lines(), out)?;
+    let others =
+        EXTRAS.iter().filter(|other| other.command != extra.command).map(|other| match other.command {
+            "iiif-mender" => "iiif-mender(1)".to_owned(),
+            other => format!("iiif-mender-{other}(1)"),
+        });
+    writeln!(out, ".SH SEE ALSO\n{}", escaped(&others.collect::<Vec<_>>().join(", ")))
+}
+
+fn commands<'a>(
+    title: &str,
+    parts: impl Iterator<Item = (String, &'a Command)>,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    writeln!(out, ".SH {title}")?;
+    for (name, part) in parts {
+        let about = part.get_about().map(ToString::to_string).unwrap_or_default();
+        writeln!(out, ".TP\n\\fB{}\\fR\n{}", escaped(&name), escaped(&about))?;
+    }
+    Ok(())
+}
+
+/// A section of `head: text` lines. A head that is a command holds no colon followed by a space.
+fn section<'a>(title: &str, lines: impl Iterator<Item = &'a str>, out: &mut dyn Write) -> io::Result<()> {
+    writeln!(out, ".SH {title}")?;
+    for line in lines {
+        let (head, text) = line.split_once(": ").unwrap_or((line, ""));
+        writeln!(out, ".TP\n\\fB{}\\fR\n{}", escaped(head), escaped(text))?;
+    }
+    Ok(())
+}
+
+/// Text as roff takes it: a backslash, a hyphen that can be copied, and no line that begins like a request.
+fn escaped(text: &str) -> String {
+    let text = text.replace('\\', "\\\\").replace('-', "\\-");
+    if text.starts_with(['.', '\'']) { format!("\\&{text}") } else { text }
+}
