@@ -13,7 +13,7 @@ const BUILDS_IT: &str = "\
 sudo apt-get install -y gcc libc6-dev git curl
 curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y
 . \"$HOME/.cargo/env\"
-git clone https://github.com/TAMULib/iiif-mender
+git clone \"$REPOSITORY\" iiif-mender   # the address from which you have these pages
 cd iiif-mender
 cargo build --release --workspace
 export PATH=\"$PWD/target/release:$PATH\"";
