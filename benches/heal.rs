@@ -27,7 +27,7 @@ mod support {
 
 use std::time::{Duration, Instant};
 
-use testbed::{Client, Testbed};
+use testbed::{Client, Kind, Testbed};
 
 use cluster_trouble::{Mood, Moody};
 use support::world::World;
@@ -200,6 +200,42 @@ async fn a_flush_of_two_thousand(json_kept: bool, closed: bool) {
         counts.generations_most,
         looks as f64 / pages.len() as f64,
         median(times)
+    );
+    what_was_looked_at(&world.bed, pages.len());
+}
+
+/// Why the image server and `/resources` were asked, a page.
+fn what_was_looked_at(bed: &Testbed, pages: usize) {
+    let (mut own, mut again) = (0, 0);
+    let mut seen = std::collections::HashSet::new();
+    let mut probes = std::collections::BTreeMap::<&str, usize>::new();
+    for target in bed.targets(Kind::Image).into_iter().chain(bed.targets(Kind::Info)) {
+        if target.ends_with(TILE) {
+            if seen.insert(target) {
+                own += 1
+            } else {
+                again += 1
+            }
+            continue;
+        }
+        let of = ["cache=nocache", "full/99999,", "full/16,", "info.json"];
+        let probe = of.into_iter().find(|probe| target.contains(probe)).unwrap_or("other");
+        *probes.entry(probe).or_default() += 1;
+    }
+    let mut questions = std::collections::HashMap::<String, usize>::new();
+    for target in bed.targets(Kind::Resources) {
+        *questions.entry(target).or_default() += 1;
+    }
+    let asked = |times: usize| questions.values().filter(|count| **count == times).count();
+    let a_page = |count: usize| count as f64 / pages as f64;
+    println!(
+        "  a page: a reader's own request {:.2}, once more after a heal {:.2}; probes {:?}; /resources {:.2} (pages asked \
+         about 0 to 5 times: {:?})",
+        a_page(own),
+        a_page(again),
+        probes.iter().map(|(probe, count)| (*probe, a_page(*count))).collect::<Vec<_>>(),
+        a_page(questions.values().sum()),
+        [pages - questions.len(), asked(1), asked(2), asked(3), asked(4), asked(5)]
     );
 }
 

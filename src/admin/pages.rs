@@ -13,7 +13,7 @@ use super::read::{self, Query};
 use super::route::Page;
 use super::words::{Row, row, took};
 use super::{Admin, Rooms};
-use crate::batch::setup::{self, Unmapped, can_be_asked_for};
+use crate::batch::setup::{self, Unmapped, strange_canvas};
 use crate::index::browse::Leaf;
 use crate::upstream::Body;
 
@@ -272,12 +272,12 @@ fn search(rooms: &Rooms, words: &str) -> Result<SearchPage, Problem> {
 
 async fn check(rooms: &Rooms) -> Result<SetupPage, Problem> {
     let leaves = rooms.index.first_leaves(SAMPLE)?;
-    let is_strange = |leaf: &&Leaf| !can_be_asked_for(&rooms.healer, &leaf.canvas, &leaf.images);
-    let strange: Vec<&str> = leaves.iter().filter(is_strange).map(|leaf| leaf.canvas.as_str()).collect();
+    let strange = |leaf: &Leaf| strange_canvas(&rooms.healer, &leaf.canvas, &leaf.images);
+    let strange: Vec<String> = leaves.iter().filter_map(strange).collect();
     let unmapped = Unmapped {
         canvases: leaves.len() as u64,
         strange: strange.len() as u64,
-        example: strange.first().map(|url| (*url).to_owned()),
+        example: strange.first().cloned(),
     };
     let witness = leaves.iter().flat_map(|leaf| &leaf.images).find_map(|key| rooms.healer.image(key, None));
     let facts = match &witness {

@@ -8,7 +8,7 @@ use tokio::task::JoinHandle;
 
 use super::rooms::House;
 use crate::index::Index;
-use crate::index::shared::Follower;
+use crate::index::shared::follower::Follower;
 use crate::observe::{Metrics, SAMPLE_EVERY};
 use crate::upstream::Upstream;
 

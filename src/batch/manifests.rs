@@ -64,7 +64,7 @@ impl Reader {
                 None => all.push(canvas.clone()),
             }
         }
-        self.document(&named, all, |_| None).await
+        self.as_read(&named, document.kind, all).await
     }
 
     /// What is wrong with a manifest whose canvases are known.

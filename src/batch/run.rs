@@ -15,7 +15,7 @@ use super::job::{self, Share};
 use super::manifests;
 use super::mend::{Aim, Surgeon};
 use super::progress::Progress;
-use super::setup::{self, Unmapped, can_be_asked_for};
+use super::setup::{self, Unmapped, strange_canvas};
 use super::source::{Expected, Item};
 use super::summary::Summary;
 use super::via::Via;
@@ -304,9 +304,9 @@ fn take(
             let id = unit.id();
             if let Some(canvas) = &unit.canvas {
                 state.unmapped.canvases += 1;
-                if !can_be_asked_for(&surgeon.healer, canvas, &unit.images) {
+                if let Some(strange) = strange_canvas(&surgeon.healer, canvas, &unit.images) {
                     state.unmapped.strange += 1;
-                    state.unmapped.example.get_or_insert_with(|| canvas.clone());
+                    state.unmapped.example.get_or_insert(strange);
                 }
             }
             if surgeon.journal.borrow_mut().take_up(id) {

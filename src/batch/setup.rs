@@ -47,14 +47,22 @@ pub(crate) struct Unmapped {
     pub(crate) example: Option<String>,
 }
 
-/// Whether a heal of one of these images has a canvas to ask for: the one that its manifest names, or another one, such
-/// as that which the index derives from the image's file.
-pub(crate) fn can_be_asked_for(healer: &Healer, canvas: &str, images: &[String]) -> bool {
-    let derived = |key: &String| {
-        let image = healer.image(key, None).map(|image| healer.with_owners(&image));
-        image.is_some_and(|image| image.canvases().any(|canvas| healer.may_ask(canvas)))
-    };
-    healer.may_ask(canvas) || images.iter().any(derived)
+/// The canvas that a heal of one of these images would ask for and may not: the one that its manifest names, or where there
+/// is another one, such as that which the index derives from the image's file, that one. `None`: one may be asked for.
+pub(crate) fn strange_canvas(healer: &Healer, canvas: &str, images: &[String]) -> Option<String> {
+    let mut strange = canvas.to_owned();
+    if healer.may_ask(canvas) {
+        return None;
+    }
+    for image in images.iter().filter_map(|key| healer.image(key, None)) {
+        for canvas in healer.with_owners(&image).canvases() {
+            if healer.may_ask(canvas) {
+                return None;
+            }
+            canvas.clone_into(&mut strange);
+        }
+    }
+    Some(strange)
 }
 
 /// What image URLs start with for the public.

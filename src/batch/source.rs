@@ -16,7 +16,8 @@ use super::{Named, Trouble, Unit};
 use crate::config::Settings;
 use crate::heal::Healer;
 use crate::iiif::manifest::{Canvas, Document, DocumentKind};
-use crate::index::documents::{self, Found};
+use crate::index::sources::directory::{self, Found};
+use crate::index::sources::problem::DOCUMENT_NAMES;
 use crate::index::{Index, IndexError};
 
 /// What reading brings.
@@ -111,6 +112,19 @@ impl Reader {
         self.send(Item::Problem(Problem { source, message, is_all_of_it })).await
     }
 
+    /// The units of a document as it was read.
+    pub(super) async fn as_read(
+        &self,
+        named: &Arc<Named>,
+        kind: DocumentKind,
+        canvases: Vec<Canvas>,
+    ) -> Going {
+        if canvases.is_empty() && kind == DocumentKind::Manifest {
+            return self.problem(&named.uri, NO_CANVAS.to_owned(), false).await;
+        }
+        self.document(named, canvases, |_| None).await
+    }
+
     /// The units of one document. `lacks` tells why a canvas of it is poisoned.
     pub(super) async fn document(
         &self,
@@ -135,13 +149,13 @@ impl Reader {
 
     async fn path(&self, text: &str, path: PathBuf) -> Going {
         let is_file = path.is_file();
-        let find = move || documents::find(&path).collect::<Vec<_>>();
+        let find = move || directory::find(&path).collect::<Vec<_>>();
         let mut found = tokio::task::spawn_blocking(find).await.map_err(|_| Stopped)?;
         let all = found.len();
         found.retain(|found| !matches!(found, Found::PassedOver));
         self.expected.documents.fetch_add(u64::try_from(found.len()).unwrap_or(0), Ordering::Relaxed);
         if found.is_empty() {
-            let why = format!("none of its {all} files is a document by its name: {}", documents::NAMES);
+            let why = format!("none of its {all} files is a document by its name: {}", DOCUMENT_NAMES);
             return self.problem(text, why, true).await;
         }
         let mut manifests = Vec::new();
@@ -170,7 +184,7 @@ impl Reader {
                             if self.fetch_all && self.healer.may_ask(&named.uri) {
                                 manifests.push((Arc::clone(&named), Arc::new(canvases.clone())));
                             }
-                            self.document(&named, canvases, |_| None).await?;
+                            self.as_read(&named, document.kind, canvases).await?;
                         }
                     }
                 }
@@ -280,8 +294,11 @@ impl Reader {
                 // The index may know it all the same.
                 Err(why) => {
                     self.problem(&member, why, false).await?;
-                    let named = Arc::new(Named { uri: member.clone(), label: None });
-                    self.document(&named, known_canvases(&self.index, &member), |_| None).await?;
+                    let known = known_canvases(&self.index, &member);
+                    if !known.is_empty() {
+                        let named = Arc::new(Named { uri: member.clone(), label: None });
+                        self.document(&named, known, |_| None).await?;
+                    }
                 }
             }
             self.expected.read.fetch_add(1, Ordering::Relaxed);
@@ -289,6 +306,9 @@ impl Reader {
         Ok(())
     }
 }
+
+/// UPSTREAM: built while all its images failed, a manifest is 200 without a canvas (upstream.md "Poison").
+const NO_CANVAS: &str = "it names no canvas: it was built while its images could not be read, or it is empty";
 
 /// What a document calls itself, or where it was read.
 pub(super) fn named(document: &Document, origin: &str) -> Arc<Named> {
@@ -350,7 +370,7 @@ fn export(index: &Index, out: &mpsc::Sender<Item>) -> Result<(), IndexError> {
 
 fn read_file(path: &Path, index: &Index) -> Result<(Document, Vec<Canvas>), String> {
     let mut canvases = Vec::new();
-    let read = documents::read(path, &index.image_bases(), &mut |canvas| canvases.push(canvas));
+    let read = directory::read(path, &index.image_bases(), &mut |canvas| canvases.push(canvas));
     read.map(|read| (read.document, canvases)).map_err(|problem| match (problem.line, problem.column) {
         (Some(line), Some(column)) => {
             format!("not JSON: {} at line {line} column {column}", problem.message)

@@ -18,6 +18,8 @@ use crate::config::settings::{Cluster as Settings, ClusterKind};
 pub(super) enum Wire {
     One(MultiplexedConnection),
     Many(ClusterConnection),
+    #[cfg(test)]
+    Simulated(super::simulated::SimulatedWire),
 }
 
 /// Connects and logs in. `hear` is given all that is pushed to us.
@@ -25,6 +27,10 @@ pub(super) async fn connect<F>(settings: &Settings, hear: F) -> RedisResult<Wire
 where
     F: Fn(PushInfo) -> Result<(), ()> + Send + Sync + 'static,
 {
+    #[cfg(test)]
+    if let Some(redis) = super::simulated::current() {
+        return redis.connect(hear).map(Wire::Simulated);
+    }
     let patience = settings.connect_timeout;
     // Without it a command stands behind the delayed acknowledgement of the one before: 40 ms.
     let at_once = TcpSettings::default().set_nodelay(true);
@@ -121,6 +127,8 @@ impl Wire {
         match self {
             Self::One(one) => one.subscribe(channel).await,
             Self::Many(many) => many.subscribe(channel).await,
+            #[cfg(test)]
+            Self::Simulated(simulated) => simulated.subscribe(channel),
         }
     }
 }
@@ -130,6 +138,8 @@ impl ConnectionLike for Wire {
         match self {
             Self::One(one) => one.req_packed_command(cmd),
             Self::Many(many) => many.req_packed_command(cmd),
+            #[cfg(test)]
+            Self::Simulated(simulated) => simulated.req_packed_command(cmd),
         }
     }
 
@@ -142,6 +152,8 @@ impl ConnectionLike for Wire {
         match self {
             Self::One(one) => one.req_packed_commands(pipeline, offset, count),
             Self::Many(many) => many.req_packed_commands(pipeline, offset, count),
+            #[cfg(test)]
+            Self::Simulated(simulated) => simulated.req_packed_commands(pipeline, offset, count),
         }
     }
 
@@ -149,6 +161,8 @@ impl ConnectionLike for Wire {
         match self {
             Self::One(one) => one.get_db(),
             Self::Many(many) => many.get_db(),
+            #[cfg(test)]
+            Self::Simulated(simulated) => simulated.get_db(),
         }
     }
 }

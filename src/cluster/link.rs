@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use redis::{Cmd, FromRedisValue, PushInfo, PushKind, RedisResult, ScriptInvocation, Value};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::connect::{Wire, connect};
@@ -32,6 +32,8 @@ pub(super) struct Link {
     pub(super) metrics: Arc<Metrics>,
     wire: Mutex<Option<(u64, Wire)>>,
     joined: watch::Sender<bool>,
+    /// Rung when the link is cut. (All who wait for that are woken in the order in which they came: those of a `watch` are not.)
+    lost: Notify,
     /// How many wait for another node: only then there is a heartbeat.
     waiting: watch::Sender<usize>,
     subjects: Mutex<HashMap<String, watch::Sender<String>>>,
@@ -61,6 +63,7 @@ impl Link {
             metrics,
             wire: Mutex::new(None),
             joined: watch::channel(false).0,
+            lost: Notify::new(),
             waiting: watch::channel(0).0,
             subjects: Mutex::default(),
             tickets: AtomicU64::new(0),
@@ -79,9 +82,12 @@ impl Link {
 
     /// Ends when the link is cut.
     pub(super) async fn cut(&self) {
-        let mut joined = self.joined.subscribe();
-        // The sender lives in `self`, so the channel cannot close meanwhile.
-        let _ = joined.wait_for(|joined| !*joined).await;
+        let mut lost = std::pin::pin!(self.lost.notified());
+        // From here on it is heard.
+        lost.as_mut().enable();
+        if self.is_joined() {
+            lost.await;
+        }
     }
 
     /// A name for one taking of something, unlike every other on every node.
@@ -149,6 +155,7 @@ impl Link {
             *wire = None;
         }
         self.joined.send_replace(false);
+        self.lost.notify_waiters();
         self.metrics.cluster_connected.set(0);
         self.metrics.event("cluster_lost");
         tracing::warn!(why, "Redis is lost: this node goes on alone, and tries again behind the scenes");
@@ -248,6 +255,7 @@ impl Link {
             }
         };
         tokio::select! {
+            biased;
             () = self.cut() => {}
             () = beat => {}
         }

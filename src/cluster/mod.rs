@@ -14,6 +14,10 @@ mod link;
 mod places;
 mod scripts;
 mod signals;
+#[cfg(test)]
+pub(crate) mod simulated;
+#[cfg(test)]
+mod simulated_scripts;
 
 use std::sync::Arc;
 

@@ -147,8 +147,12 @@ impl Healer {
     /// Indexed images are to be had on this route: those who look after others ask there.
     fn seen_on(&self, image: &RoutedImage<'_>) {
         let (seen, sent) = (&self.ward.addresses, image.request.identifier.as_sent());
-        if !seen.knows(image.route, sent) && self.admit(image).is_some() {
-            seen.found(image.route, sent);
+        // With one canvas service there is nothing to look up for it.
+        if self.ward.services.len() < 2 && seen.knows(0, image.route, sent) {
+            return;
+        }
+        if let Some(patient) = self.admit(image) {
+            seen.found(self.ward.service_index(&patient.owners), image.route, sent);
         }
     }
 

@@ -109,7 +109,8 @@ impl Ward {
             return;
         }
         if status.is_success() {
-            self.addresses.found(at.route, at.request.identifier.as_sent());
+            let service = self.service_index(&owners);
+            self.addresses.found(service, at.route, at.request.identifier.as_sent());
         }
         // Of a canvas that nobody builds for us it says nothing.
         let Some(flight) = self.flight_of(at) else { return };

@@ -21,6 +21,8 @@ pub(crate) struct FlightPriority {
     /// When the last viewer came.
     last_viewer: Mutex<Option<Instant>>,
     leader: OnceLock<Trace>,
+    /// When the last request that it waited for was answered.
+    answered: Mutex<Option<Instant>>,
     /// When it last learned something that speaks against its image.
     seen: Mutex<Option<Instant>>,
 }
@@ -45,6 +47,7 @@ impl FlightPriority {
             last_viewer: Mutex::default(),
             has_echo: AtomicBool::new(false),
             leader: OnceLock::new(),
+            answered: Mutex::default(),
             seen: Mutex::default(),
         })
     }
@@ -63,9 +66,19 @@ impl FlightPriority {
         self.leader.get()
     }
 
-    /// It learned now what speaks against its image.
+    /// A request that it waited for was answered now.
+    pub(in crate::heal) fn is_answered(&self) {
+        *self.answered.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    /// When the last one was. What was asked about the image since may have taken long, and does not make it newer.
+    pub(in crate::heal) fn answered_at(&self) -> Instant {
+        self.answered.lock().unwrap_or_else(PoisonError::into_inner).unwrap_or_else(Instant::now)
+    }
+
+    /// The last answer speaks against its image.
     pub(in crate::heal) fn sees(&self) {
-        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(self.answered_at());
     }
 
     /// Is all that speaks against its image older than this?

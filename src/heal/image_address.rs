@@ -15,9 +15,9 @@ const LITERAL: u8 = 2;
 /// `ImageAddresses` is what is known of the image routes.
 #[derive(Debug)]
 pub(in crate::heal) struct ImageAddresses {
-    /// The routes on which an indexed image was last seen: with its identifier in the path, and in the query. None yet:
-    /// `usize::MAX`.
-    seen_on: [AtomicUsize; 2],
+    /// The routes on which an indexed image was last seen, for the images of each canvas service: with its identifier in the
+    /// path, and in the query. None yet: `usize::MAX`.
+    seen_on: Box<[[AtomicUsize; 2]]>,
     /// How the slashes of identifiers are written, on each route.
     slashes: Box<[AtomicU8]>,
 }
@@ -30,14 +30,19 @@ pub(in crate::heal) struct ImageAddress {
 }
 
 impl ImageAddresses {
-    pub(in crate::heal) fn new(routes: usize) -> Self {
-        let seen_on = [AtomicUsize::new(usize::MAX), AtomicUsize::new(usize::MAX)];
-        Self { seen_on, slashes: (0..routes).map(|_| AtomicU8::new(0)).collect() }
+    pub(in crate::heal) fn new(routes: usize, services: usize) -> Self {
+        let unseen = |_| [AtomicUsize::new(usize::MAX), AtomicUsize::new(usize::MAX)];
+        Self {
+            seen_on: (0..services.max(1)).map(unseen).collect(),
+            slashes: (0..routes).map(|_| AtomicU8::new(0)).collect(),
+        }
     }
 
-    /// An image was found on this route, by this identifier.
-    pub(in crate::heal) fn found(&self, route: usize, sent: &str) {
-        self.of(sent).store(route, Ordering::Relaxed);
+    /// An image of this canvas service (by its position) was found on this route, by this identifier.
+    pub(in crate::heal) fn found(&self, service: usize, route: usize, sent: &str) {
+        if let Some(seen) = self.of(service, sent) {
+            seen.store(route, Ordering::Relaxed);
+        }
         let slashes = match slashes_of(Identifier::new(sent)) {
             Some(Slashes::Encoded) => ENCODED,
             Some(Slashes::Literal) => LITERAL,
@@ -48,21 +53,23 @@ impl ImageAddresses {
         }
     }
 
-    /// Whether images by identifiers like this one were last seen on this route.
-    pub(in crate::heal) fn knows(&self, route: usize, sent: &str) -> bool {
+    /// Whether images of this service by identifiers like this one were last seen on this route.
+    pub(in crate::heal) fn knows(&self, service: usize, route: usize, sent: &str) -> bool {
         let slashes = slashes_of(Identifier::new(sent));
-        self.of(sent).load(Ordering::Relaxed) == route
+        self.of(service, sent).is_some_and(|seen| seen.load(Ordering::Relaxed) == route)
             && (slashes.is_none() || slashes == self.slashes(route))
     }
 
-    /// The route on which images with such keys were seen.
-    pub(in crate::heal) fn route(&self, key: &str, routes: usize) -> Option<usize> {
-        Some(self.of(key).load(Ordering::Relaxed)).filter(|route| *route < routes)
+    /// The route on which images of this service with such keys were seen.
+    pub(in crate::heal) fn route(&self, service: usize, key: &str, routes: usize) -> Option<usize> {
+        self.of(service, key).map(|seen| seen.load(Ordering::Relaxed)).filter(|route| *route < routes)
     }
 
     /// The route on which any images were seen.
     pub(in crate::heal) fn any_route(&self, routes: usize) -> Option<usize> {
-        self.route("", routes).or_else(|| self.route("?", routes))
+        let mut services = 0..self.seen_on.len();
+        services
+            .find_map(|service| self.route(service, "", routes).or_else(|| self.route(service, "?", routes)))
     }
 
     pub(in crate::heal) fn slashes(&self, route: usize) -> Option<Slashes> {
@@ -73,7 +80,7 @@ impl ImageAddresses {
         }
     }
 
-    fn of(&self, text: &str) -> &AtomicUsize {
-        &self.seen_on[usize::from(text.contains('?'))]
+    fn of(&self, service: usize, text: &str) -> Option<&AtomicUsize> {
+        self.seen_on.get(service).map(|seen| &seen[usize::from(text.contains('?'))])
     }
 }

@@ -5,6 +5,7 @@
 //! size above every maximum tells a live image (403) from an expired one (404) without decoding anything (upstream.md
 //! "An expired image"). Not every image server does: which probe tells the truth is learned, once for each.
 
+use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{StatusCode, response};
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -13,6 +14,12 @@ use crate::heal::evidence::{Evidence, Probe, proves_nothing};
 use crate::heal::truthful_probe::{ProbeState, RETRY_AFTER, TruthfulProbe};
 use crate::heal::ward::{IndexedImage, Ward};
 use crate::upstream::UpstreamError;
+
+/// Is it something for people to read, and no info.json?
+fn is_page(head: &response::Parts) -> bool {
+    let media_type = head.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+    media_type.get(..9).is_some_and(|start| start.eq_ignore_ascii_case(b"text/html"))
+}
 
 impl Ward {
     /// What the image server itself proves of this image, by a probe that tells the truth there; "alive" never by one
@@ -62,7 +69,11 @@ impl Ward {
         };
         let status = match answer {
             // UPSTREAM: only Cantaloupe knows `cache=nocache`; another one may answer from a cache all the same.
-            Ok(head) if probe == Probe::InfoUncached && head.status.is_success() && !knows_nocache(&head) => {
+            Ok(head)
+                if probe == Probe::InfoUncached
+                    && head.status.is_success()
+                    && (!knows_nocache(&head) || is_page(&head)) =>
+            {
                 return Evidence::Nothing;
             }
             Ok(head) => Ok(head.status),
@@ -76,6 +87,17 @@ impl Ward {
             Ok(status) => probe.read(status),
             Err(_) => Evidence::Nothing,
         }
+    }
+
+    /// How an info.json of this image is answered. A page in its place is a fault, whatever its status says: a gateway has
+    /// them, and the canvas service would store a canvas without its image.
+    pub(in crate::heal) async fn look_at_info(
+        &self,
+        patient: &IndexedImage,
+        tail: &str,
+    ) -> Result<StatusCode, UpstreamError> {
+        let head = self.head_of_id(patient, &patient.sent, tail).await?;
+        Ok(if head.status.is_success() && is_page(&head) { StatusCode::BAD_GATEWAY } else { head.status })
     }
 
     /// The probe called an image alive whose own request is 404 for its viewer, and whose key is gone: it lies.

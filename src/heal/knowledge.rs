@@ -16,12 +16,15 @@ impl Ward {
     /// What the canvas service says of this identifier now.
     pub(in crate::heal) async fn ask(&self, patient: &IndexedImage) -> Said {
         let IdentifierKind::Uuid { uuid, .. } = patient.kind else { return Said::Nothing };
+        if self.is_doubted(patient) {
+            return Said::Nothing;
+        }
         for service in self.services_of(patient) {
             if !service.truth.is_open(Instant::now()) {
                 continue;
             }
             // What it says was so when it was asked, and may be so no more when it is heard.
-            let asked_at = Instant::now();
+            let (asked_at, alive_at) = (Instant::now(), service.truth.alive_at(uuid));
             let asked = service.truth.patiently(service.resource(uuid, &patient.trace));
             let Some(answer) = asked.await else { continue };
             let said = match answer {
@@ -37,9 +40,13 @@ impl Ward {
                 Said::Expired => "expired",
                 Said::Nothing => "nothing",
             });
-            if let Said::Alive(file_url) = &said {
-                self.learn_file_url(uuid, file_url);
-                self.bear_witness(patient);
+            match &said {
+                Said::Alive(file_url) => {
+                    self.learn_file_url(uuid, file_url);
+                    self.bear_witness(patient);
+                }
+                Said::Expired => self.expired_again(patient, alive_at),
+                Said::Nothing => {}
             }
             if said != Said::Nothing {
                 return said;
@@ -98,12 +105,15 @@ impl Ward {
             Said::Nothing => {}
         }
         let key = (self.mark(patient), Arc::clone(&patient.key));
-        if self.alive.get(&key).is_some_and(|shown| since.is_none_or(|since| shown >= since)) {
+        let shown = self.alive.get(&key);
+        if shown.is_some_and(|shown| since.is_none_or(|since| shown >= since)) {
             return Evidence::Alive;
         }
         let asked_at = Instant::now();
         let evidence = self.probe(patient).await;
-        if evidence != Evidence::Expired {
+        if evidence == Evidence::Expired {
+            self.expired_again(patient, shown);
+        } else {
             // What proves nothing is not asked again and again either.
             self.alive.insert(key, asked_at, self.settings.heal.alive_for);
         }
@@ -165,26 +175,74 @@ impl Ward {
         self.services_of(patient).iter().any(|service| service.truth.remembers_alive(uuid, since))
     }
 
-    /// The image server answered 404, so "alive" is not believed any more.
+    /// The image server answered 404, so "alive" is not believed any more; and if it was so a while ago, others of its
+    /// manifest may have expired with it.
     pub(in crate::heal) fn doubt(&self, patient: &IndexedImage) {
+        let key = (self.mark(patient), Arc::clone(&patient.key));
+        let mut alive_at = self.alive.get(&key);
         if let IdentifierKind::Uuid { uuid, .. } = patient.kind {
-            self.services.iter().for_each(|service| service.truth.doubt(uuid));
+            for service in &self.services {
+                alive_at = alive_at.max(service.truth.alive_at(uuid));
+                service.truth.doubt(uuid);
+            }
         }
-        self.alive.remove(&(self.mark(patient), Arc::clone(&patient.key)));
+        self.alive.remove(&key);
+        self.expired_again(patient, alive_at);
+    }
+
+    /// The image is gone. If it was proven alive at this time, others of its manifest may have expired with it since.
+    fn expired_again(&self, patient: &IndexedImage, alive_at: Option<Instant>) {
+        if let (Some(alive_at), Some(owner)) = (alive_at, patient.owners.first()) {
+            self.readers.expired_again(&owner.manifest, alive_at);
+        }
     }
 
     /// The image was said to be alive, and is 404: is its file gone? Remembered, so it is asked with care. The key may
-    /// have been lost again in between, and one request may be 404 for a reason of its own.
+    /// have been lost again in between, and one request may be 404 for a reason of its own. And the word may be an old one,
+    /// out of a cache before `/resources`: so the first time it is in doubt, and the canvas is to tell.
     pub(in crate::heal) async fn is_missing(&self, patient: &IndexedImage) -> bool {
         if self.is_known_missing(patient) {
             return true;
         }
         let is_missing =
             self.shows_nothing(patient).await && matches!(self.ask(patient).await, Said::Alive(_));
-        if is_missing {
-            self.file_is_missing(patient, Proof::Shown);
+        let key = (self.mark(patient), Arc::clone(&patient.key));
+        if !is_missing {
+            return false;
         }
-        is_missing
+        if !self.missing.is_remembered_missing(key.0, &key.1)
+            && self.look_at_file(patient).await != Some(true)
+        {
+            // Somebody may have had it healed between the two looks.
+            if self.shows_nothing(patient).await {
+                self.doubted.insert(key, (), self.settings.heal.timeout * 2);
+            }
+            return false;
+        }
+        self.file_is_missing(patient, Proof::Shown);
+        true
+    }
+
+    /// Does the word of the canvas service count for nothing of this image?
+    pub(in crate::heal) fn is_doubted(&self, patient: &IndexedImage) -> bool {
+        self.doubted.contains(&(self.mark(patient), Arc::clone(&patient.key)))
+    }
+
+    /// Its word was in doubt, and it is known now what is true. True: it was.
+    pub(in crate::heal) fn is_settled(&self, patient: &IndexedImage) -> bool {
+        let was_doubted = self.is_doubted(patient);
+        if was_doubted {
+            self.doubted.remove(&(self.mark(patient), Arc::clone(&patient.key)));
+        }
+        was_doubted
+    }
+
+    /// The service called an image alive that had to be healed: somebody else answers there, or a cache does.
+    pub(in crate::heal) fn resources_lied(&self, patient: &IndexedImage) {
+        for service in self.services_of(patient) {
+            service.truth.distrust(Instant::now());
+        }
+        self.metrics.event("resources_distrusted");
     }
 
     /// Is the image back, for certain?

@@ -18,6 +18,7 @@ mod image_server;
 mod knowledge;
 mod ladder;
 mod missing_files;
+mod off_thread;
 mod opening;
 mod operator;
 mod repair;
@@ -58,7 +59,7 @@ use crate::config::Settings;
 use crate::config::settings::Rung;
 use crate::index::Index;
 use crate::index::history::Bounds;
-use crate::index::recorder::Recorder;
+use crate::index::history::writer::Recorder;
 use crate::observe::{Metrics, Trace};
 use crate::outcome::Outcome;
 use crate::upstream::{Body, UpstreamError};
@@ -125,10 +126,11 @@ impl Healer {
         settings: Arc<Settings>,
         servers: Vec<Arc<dyn SendRequest>>,
         index: Arc<Index>,
+        cluster: Option<Arc<Cluster>>,
         metrics: Arc<Metrics>,
         history: Recorder,
     ) -> Self {
-        Self::of(Ward::new(settings, servers, index, None, metrics, history, None))
+        Self::of(Ward::new(settings, servers, index, cluster, metrics, history, None))
     }
 
     /// The same healer under other settings: flights, lanes, cool-downs, breakers and all that is remembered go over.

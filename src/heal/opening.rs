@@ -24,7 +24,7 @@ use crate::heal::timed_cache::TimedCache;
 use crate::heal::truthful_probe::TruthfulProbe;
 use crate::heal::ward::Ward;
 use crate::index::Index;
-use crate::index::recorder::Recorder;
+use crate::index::history::writer::Recorder;
 use crate::observe::Metrics;
 use crate::upstream::guard::Guard;
 
@@ -56,11 +56,15 @@ impl Ward {
         let expiries = same(|old, new| old.heal.mass_expiry == new.heal.mass_expiry);
         let clients = same(|old, new| old.heal.per_client == new.heal.per_client);
         let waiting = same(|old, new| old.heal.max_waiting == new.heal.max_waiting);
+        let services = services(&settings, &servers, &index, cluster.as_ref(), &metrics, before);
         Self {
             history,
-            services: services(&settings, &servers, &index, cluster.as_ref(), &metrics, before),
+            // Routes may have other numbers now.
+            addresses: ImageAddresses::new(settings.routes.len(), services.len()),
+            services,
             probes: settings.routes.iter().map(|route| probe_of(before, route.mark())).collect(),
             alive: before.map_or_else(|| TimedCache::new(ALIVE), |before| before.alive.clone()),
+            doubted: before.map_or_else(|| TimedCache::new(ALIVE), |before| before.doubted.clone()),
             fleet: SharedHeals::new(cluster),
             servers,
             marks: settings.routes.iter().map(Route::mark).collect(),
@@ -77,8 +81,6 @@ impl Ward {
             visited: before.map_or_else(|| TimedCache::new(ALIVE), |before| before.visited.clone()),
             callers: before.map_or_else(|| TimedCache::new(ADDRESSES), |before| before.callers.clone()),
             asked: before.map_or_else(SingleFlight::here, |before| before.asked.clone()),
-            // Routes may have other numbers now.
-            addresses: ImageAddresses::new(settings.routes.len()),
             mends: before.map(|before| Arc::clone(&before.mends)).unwrap_or_default(),
             readers: before.map(|before| Arc::clone(&before.readers)).unwrap_or_default(),
             expiries: expiries.map_or_else(

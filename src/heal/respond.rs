@@ -112,7 +112,9 @@ impl Healer {
                 Some(response) => break response,
                 // It was back before this viewer asked, or nothing proved it: a canvas may have been an old one.
                 None if tries == 1
-                    && (was_under_way || matches!(rung, Some(Rung::Variant | Rung::Visit))) =>
+                    && (was_under_way
+                        || ward.is_doubted(patient)
+                        || matches!(rung, Some(Rung::Variant | Rung::Visit))) =>
                 {
                     self.was_believed_in_vain(patient, rung, was_under_way).await;
                 }
@@ -162,7 +164,10 @@ impl Healer {
             }
             Ok(answer) if !ward.is_expiry(answer.status()) => {
                 ward.found(patient);
-                ward.addresses.found(patient.route, &patient.sent);
+                if ward.is_settled(patient) && rung.is_some() {
+                    ward.resources_lied(patient);
+                }
+                ward.addresses.found(ward.service_index(&patient.owners), patient.route, &patient.sent);
                 ward.firsts.found_well(ward.mark(patient), &patient.sent);
                 ward.reader_at(patient, rung.map(|_| started));
                 HealResponse::Good { answer, rung, took }

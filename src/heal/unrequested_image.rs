@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use crate::config::settings::RouteKind;
+use crate::config::settings::{Route, RouteKind};
 use crate::heal::image_address::ImageAddress;
 use crate::heal::ward::{IndexedImage, Ward};
 use crate::iiif::Identifier;
 use crate::iiif::image_path::{Slashes, path_of_key};
+use crate::index::Owner;
 use crate::observe::Trace;
 
 impl Ward {
@@ -23,6 +24,30 @@ impl Ward {
         images.all(|route| route.upstream.authority == server.authority).then_some(first)
     }
 
+    /// Position of the canvas service of an image with these owners.
+    pub(in crate::heal) fn service_index(&self, owners: &[Owner]) -> usize {
+        if self.services.len() < 2 {
+            return 0;
+        }
+        let service_of = |owner: &Owner| {
+            let allowed = self.guard.allow(&owner.canvas)?;
+            self.services.iter().position(|service| service.route == allowed.route)
+        };
+        owners.iter().find_map(service_of).unwrap_or_default()
+    }
+
+    /// The image route of images with these owners: that on which others of the same canvas service were seen. `None`: image
+    /// routes lead to several servers, and none was seen yet.
+    fn route_of(&self, service: usize, key: &str, route: usize) -> Option<usize> {
+        let routes = &self.settings.routes;
+        let seen = self.addresses.route(service, key, routes.len());
+        let is_other = |other: &Route| {
+            other.kind == RouteKind::Image && other.upstream.authority != routes[route].upstream.authority
+        };
+        let is_unclear = self.services.len() > 1 && routes.iter().any(is_other);
+        seen.or_else(|| (!is_unclear).then_some(route))
+    }
+
     /// The same; where it is not known, the first one.
     pub(in crate::heal) fn any_image_route(&self) -> Option<usize> {
         let seen = self.addresses.any_route(self.settings.routes.len());
@@ -33,15 +58,23 @@ impl Ward {
     /// may be healed, or its key stands in no URL.
     pub(in crate::heal) fn patient(&self, route: usize, key: &str, trace: &Trace) -> Option<IndexedImage> {
         let owners = self.index.owners(key).ok().filter(|owners| !owners.is_empty())?;
-        Some(IndexedImage { owners, ..self.unowned(route, key, trace)? })
+        let service = self.service_index(&owners);
+        let route = self.route_of(service, key, route)?;
+        Some(IndexedImage { owners, ..self.unowned(service, route, key, trace)? })
     }
 
-    /// The same without asking the index.
-    pub(in crate::heal) fn unowned(&self, route: usize, key: &str, trace: &Trace) -> Option<IndexedImage> {
+    /// The same without asking the index, for an image of this canvas service (by its position).
+    pub(in crate::heal) fn unowned(
+        &self,
+        service: usize,
+        route: usize,
+        key: &str,
+        trace: &Trace,
+    ) -> Option<IndexedImage> {
         if self.settings.heal.identifiers.as_ref().is_some_and(|pattern| !pattern.is_match(key)) {
             return None;
         }
-        let mut addresses = self.addresses_of(route, key);
+        let mut addresses = self.addresses_of(service, route, key);
         let first = (!addresses.is_empty()).then(|| addresses.remove(0))?;
         Some(IndexedImage {
             route: first.route,
@@ -55,9 +88,9 @@ impl Ward {
     }
 
     /// Where this image may stand, the likeliest first.
-    fn addresses_of(&self, route: usize, key: &str) -> Vec<ImageAddress> {
+    fn addresses_of(&self, service: usize, route: usize, key: &str) -> Vec<ImageAddress> {
         let routes = &self.settings.routes;
-        let seen = self.addresses.route(key, routes.len());
+        let seen = self.addresses.route(service, key, routes.len());
         let first = seen.unwrap_or(route);
         // Another server is a guess, but for identifiers in the query, which few servers have.
         let may_be_on = |at: usize| {

@@ -37,7 +37,7 @@ use crate::heal::timed_cache::TimedCache;
 use crate::heal::truthful_probe::TruthfulProbe;
 use crate::iiif::identifier::uuid_of_file_url;
 use crate::iiif::{IdentifierKind, ImageRequest, Target};
-use crate::index::recorder::Recorder;
+use crate::index::history::writer::Recorder;
 use crate::index::{Index, Owner};
 use crate::observe::{Metrics, Span, Trace};
 use crate::upstream::guard::Guard;
@@ -90,6 +90,8 @@ pub(in crate::heal) struct Ward {
     pub(in crate::heal) probes: Vec<Arc<TruthfulProbe>>,
     /// Images that a probe has shown to be alive, by their keys and the marks of their routes.
     pub(in crate::heal) alive: TimedCache<ImageKey, Instant>,
+    /// Images of which the canvas service says that they are alive, while the image server finds nothing.
+    pub(in crate::heal) doubted: TimedCache<ImageKey>,
     pub(in crate::heal) fleet: SharedHeals,
     pub(in crate::heal) guard: Guard,
     pub(in crate::heal) index: Arc<Index>,
@@ -296,6 +298,7 @@ impl Ward {
         tail: &str,
     ) -> Result<response::Parts, UpstreamError> {
         let first = self.head_at(patient, patient.route, id, tail).await;
+        let service = self.service_index(&patient.owners);
         let is_gone = |head: &Result<response::Parts, UpstreamError>| {
             head.as_ref().is_ok_and(|head| self.is_expiry(head.status))
         };
@@ -304,14 +307,14 @@ impl Ward {
         }
         if !is_gone(&first) {
             if first.as_ref().is_ok_and(|head| !proves_nothing(head.status)) {
-                self.addresses.found(patient.route, id);
+                self.addresses.found(service, patient.route, id);
             }
             return first;
         }
         for other in &*patient.others {
             let head = self.head_at(patient, other.route, &other.sent, tail).await;
             if head.as_ref().is_ok_and(|head| !self.is_expiry(head.status) && !proves_nothing(head.status)) {
-                self.addresses.found(other.route, &other.sent);
+                self.addresses.found(service, other.route, &other.sent);
                 return head;
             }
         }
@@ -362,6 +365,10 @@ impl Ward {
     }
 
     pub(in crate::heal) fn file_url(&self, uuid: Uuid) -> Option<String> {
+        #[cfg(test)]
+        if let Some(noted) = self.history.noted_file_url(uuid) {
+            return Some(noted);
+        }
         self.index.file_url(uuid).ok().flatten()
     }
 

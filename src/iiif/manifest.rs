@@ -11,6 +11,8 @@ use serde::de::DeserializeSeed as _;
 
 use super::image_url::ImageBases;
 use super::salvage;
+pub(crate) use decode::utf8;
+
 use decode::Utf8;
 use node::Seed;
 use walker::{Place, Walker};

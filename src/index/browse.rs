@@ -6,9 +6,10 @@ use std::collections::BTreeMap;
 
 use rusqlite::{Connection, Row, params};
 
-use super::error::IndexError;
-use super::history::{self, Entry, Filter, Page};
-use super::{Index, write};
+use crate::index::history::{Entry, Filter, Page};
+use crate::index::store::error::IndexError;
+use crate::index::store::writer;
+use crate::index::{Index, history};
 
 /// Rows of one answer, at most.
 const LONGEST: u32 = 500;
@@ -215,7 +216,7 @@ fn leaf(row: &Row<'_>) -> rusqlite::Result<Leaf> {
         id: row.get(0)?,
         canvas: row.get(1)?,
         label: row.get(2)?,
-        images: write::read_keys(row.get_ref(3)?.as_str()?),
+        images: writer::read_keys(row.get_ref(3)?.as_str()?),
         manifest: row.get(4)?,
     })
 }

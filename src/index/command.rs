@@ -9,15 +9,19 @@ use indicatif::{HumanCount, HumanDuration, ProgressBar, ProgressStyle};
 use serde::Serialize;
 use tokio::runtime::{Builder, Runtime};
 
-use super::files::Manners;
-use super::press::{self, PressError};
-use super::sources::{Options, Problem, Report, is_same};
-use super::{Index, IndexError};
 use crate::cluster::Cluster;
 use crate::config::Settings;
 use crate::config::settings::{Source, Store};
 use crate::iiif::CanvasUrl;
 use crate::iiif::canvas::uri;
+use crate::index::learn::file_urls::{self, Manners};
+use crate::index::shared::publisher;
+use crate::index::shared::publisher::PressError;
+use crate::index::sources::build::Build;
+use crate::index::sources::problem::Problem;
+use crate::index::sources::refresh::Refresh;
+use crate::index::sources::{Options, Report, is_same, remove};
+use crate::index::{Index, IndexError, sources};
 use crate::observe::Metrics;
 use crate::upstream::TlsError;
 use crate::upstream::fetch::Web;
@@ -178,8 +182,8 @@ fn work(
     match command {
         IndexCommand::Build { sources } => {
             let mut build = |index: &Index| {
-                index.add(&named(sources, configured))?;
-                told(json, out, |progress| index.build(configured, &options, progress))
+                sources::add(&index, &named(sources, configured))?;
+                told(json, out, |progress| Build::new(&index, &options).run(configured, progress))
             };
             match build(&index) {
                 // Only now was the damaged page read: the cure must be one all the same.
@@ -193,13 +197,13 @@ fn work(
         }
         IndexCommand::Add { sources } => {
             let sources = named(sources, configured);
-            index.add(&sources)?;
-            told(json, out, |progress| index.refresh(&sources, &options, progress))
+            sources::add(&index, &sources)?;
+            told(json, out, |progress| Refresh::new(&index, &options).run(&sources, progress))
         }
         IndexCommand::Refresh { sources } => {
             let sources =
                 if sources.is_empty() { index.sources(configured)? } else { named(sources, configured) };
-            told(json, out, |progress| index.refresh(&sources, &options, progress))
+            told(json, out, |progress| Refresh::new(&index, &options).run(&sources, progress))
         }
         IndexCommand::Remove { sources } => {
             remove(&index, &named(sources, configured), configured, json, out)
@@ -218,7 +222,7 @@ async fn publish(settings: &Settings) -> Result<(), PressError> {
     let mut joined = cluster.changes();
     let patience = settings.cluster.connect_timeout * 3;
     let _ = tokio::time::timeout(patience, joined.wait_for(|joined| *joined)).await;
-    press::publish(&index, &cluster, settings.cluster.edition_max).await.map(drop)
+    publisher::publish(&index, &cluster, settings.cluster.edition_max).await.map(drop)
 }
 
 fn tell_aside(aside: &Path) {
@@ -235,7 +239,7 @@ fn remove(
     let bar = spinner();
     let mut all = Vec::new();
     for source in sources {
-        all.push(index.remove(source, configured, &mut |documents| {
+        all.push(remove::remove(index, source, configured, &mut |documents| {
             bar.set_message(format!("{} documents forgotten", HumanCount(documents)));
         })?);
     }
@@ -268,7 +272,7 @@ fn learn_files(
     out: &mut dyn Write,
 ) -> Result<Exit, CommandError> {
     let bar = spinner();
-    let done = index.learn_files(manners, &mut |done| {
+    let done = file_urls::learn_files(index, manners, &mut |done| {
         bar.set_message(format!("{} asked, {} learned", HumanCount(done.asked), HumanCount(done.learned)));
         bar.inc(1);
     });
@@ -296,7 +300,7 @@ fn learn_files(
 fn told(
     json: bool,
     out: &mut dyn Write,
-    work: impl FnOnce(super::sources::Progress<'_>) -> Result<Report, IndexError>,
+    work: impl FnOnce(crate::index::sources::Progress<'_>) -> Result<Report, IndexError>,
 ) -> Result<Exit, CommandError> {
     let started = Instant::now();
     let bar = spinner();

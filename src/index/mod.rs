@@ -1,9 +1,8 @@
 //! Which canvas owns which image. One door: [`Index`]; behind it SQLite and a bounded memory.
 //!
-//! `store` reads one generation of the file (`queries` says for what), `recover` begins it anew where it is damaged, `write` writes documents into it, `generation` swaps in a new one.
-//! `sources` looks at the sources: `documents` finds those on disk and `watch` sees them change, `crawl` walks what
-//! must be fetched (`fetch` one document, `changes` a stream of them) and `remote` writes what it found; `build`
-//! reads everything anew, `edition` what another node published and `press` says when. `keeper` does all that in time while we serve, `command` is the command line.
+//! `store` is the file: its schema, its generations, who reads it and who writes. `sources` looks at what is configured, on disk
+//! and on the web, anew or for what changed. `learn` is what passes through, `history` what was healed, `shared` what other nodes
+//! know; `browse`, `report` and `stored` ask for more than an owner; `command` is the command line.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,62 +15,37 @@ use tokio::runtime::Handle;
 use uuid::Uuid;
 
 use crate::config::Settings;
+use crate::config::settings::Source;
 use crate::iiif::identifier::uuid_of_file_url;
 use crate::upstream::fetch::Web;
 
-mod bases;
 pub mod browse;
-mod build;
-mod changes;
 pub mod command;
-mod crawl;
-pub(crate) mod documents;
-mod edition;
-mod error;
-mod fetch;
-pub mod files;
-mod gather;
-mod generation;
 pub mod history;
-pub mod keeper;
-mod keys;
-mod lacking;
 pub mod learn;
-mod mapped;
-pub mod press;
-mod problem;
-mod queries;
-mod readers;
-pub mod recorder;
-pub mod recover;
-mod remote;
-mod remove;
 mod report;
-mod rows;
-mod schema;
 pub mod shared;
-mod sort;
 pub mod sources;
 mod store;
 mod stored;
-mod traffic;
-mod watch;
-mod write;
 
 #[cfg(test)]
 mod tests;
 
 pub use crate::config::settings::CanvasRule;
-pub use bases::DocumentContent;
-pub use error::IndexError;
-pub use remove::Removed;
 pub use report::{Exported, Listed, Stats};
+pub use sources::bases::DocumentContent;
+pub use sources::remove::Removed;
+pub use store::error::IndexError;
+pub use store::recover;
 pub use stored::Stored;
 
-use generation::Place;
-use keys::Names;
-use recover::Recovery;
+use sources::bases;
+use store::generation::Place;
+use store::keys::{self, Names};
+use store::recover::Recovery;
 use store::{Store, Written};
+use store::{queries, rows};
 
 /// How often lookups look whether another process changed the file.
 const LOOK: Duration = Duration::from_millis(200);
@@ -129,6 +103,8 @@ pub struct Index {
     next_look: AtomicU64,
     nobody: Arc<[Owner]>,
     recovery: Recovery,
+    /// Rung when an edition took its place: what was learned since that was made has to be read again.
+    replaced: tokio::sync::Notify,
 }
 
 impl Index {
@@ -146,6 +122,7 @@ impl Index {
             web: ArcSwapOption::empty(),
             store: RwLock::new(Arc::new(store)),
             recovery,
+            replaced: tokio::sync::Notify::new(),
             memory: moka::sync::Cache::new(cache),
             epoch: AtomicU64::new(0),
             last_read: ArcSwapOption::empty(),
@@ -270,6 +247,17 @@ impl Index {
         Ok(found.into_iter().find_map(|owned| owned.carried).map(|carried| carried.url))
     }
 
+    /// Whether it knows no document yet.
+    pub fn is_empty(&self) -> Result<bool, IndexError> {
+        Ok(self.read(|conn| rows::number_of_documents(conn, 1))? == 0)
+    }
+
+    /// The configured sources and the added ones, but for those that are switched off.
+    pub fn sources(&self, configured: &[Source]) -> Result<Vec<Source>, IndexError> {
+        let all = self.read(|conn| sources::with_added(conn, configured))?;
+        Ok(all.into_iter().map(|(source, _)| source).filter(|source| source.enabled).collect())
+    }
+
     /// Remembers the file behind a UUID; refused unless the URL's own UUID is this one.
     pub fn learn_file_url(&self, uuid: Uuid, url: &str) -> Result<(), IndexError> {
         let actual = uuid_of_file_url(url);
@@ -295,7 +283,13 @@ impl Index {
     }
 
     /// Writes in one transaction to whatever file is the index then, and forgets the answers in memory.
-    fn write<T>(
+    fn write<T>(&self, change: impl FnMut(&Connection) -> Result<T, IndexError>) -> Result<T, IndexError> {
+        self.store().has_room()?;
+        self.alone(change)
+    }
+
+    /// The same, however long the log is: for who only keeps others from writing.
+    fn alone<T>(
         &self,
         mut change: impl FnMut(&Connection) -> Result<T, IndexError>,
     ) -> Result<T, IndexError> {

@@ -3,12 +3,13 @@
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
-use rusqlite::{Connection, Row};
+use rusqlite::{Connection, Row, params};
 
-use super::error::IndexError;
-use super::sources::stored;
-use super::{Index, schema, write};
 use crate::config::settings::Source;
+use crate::index::Index;
+use crate::index::sources::stored;
+use crate::index::store::error::IndexError;
+use crate::index::store::{schema, writer};
 
 /// What the index holds, and where.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -148,24 +149,23 @@ impl Index {
         Ok(all)
     }
 
-    /// Hands out every image of every canvas, as of one moment, in the order in which they were read, until
-    /// the caller has enough. Memory does not grow with the index.
+    /// Hands out every image of every canvas, in the order in which they were read, until the caller has enough. Memory does
+    /// not grow with the index.
+    ///
+    /// The caller may take hours, so nothing is kept from changing meanwhile: what is read anew may be told once more.
     pub fn export(&self, each: &mut dyn FnMut(Exported) -> ControlFlow<()>) -> Result<(), IndexError> {
-        self.each_row(
-            "SELECT c.url, m.uri, c.label, c.keys FROM canvases c JOIN manifests m ON m.id = c.manifest
-             ORDER BY c.id",
-            &mut |row| {
-                let (canvas, manifest, label): (String, String, Option<String>) =
-                    (row.get(0)?, row.get(1)?, row.get(2)?);
-                for image in write::read_keys(row.get_ref(3)?.as_str()?) {
-                    let (canvas, manifest, label) = (canvas.clone(), manifest.clone(), label.clone());
-                    if each(Exported { image, canvas, manifest, label }).is_break() {
-                        return Ok(ControlFlow::Break(()));
-                    }
+        self.look();
+        let conn = self.apart()?;
+        let (mut next, mut page) = (Some(0), Vec::new());
+        while let Some(after) = next {
+            next = export_page(&conn, after, &mut page).map_err(|error| self.store().wrap(error))?;
+            for exported in page.drain(..) {
+                if each(exported).is_break() {
+                    return Ok(());
                 }
-                Ok(ControlFlow::Continue(()))
-            },
-        )
+            }
+        }
+        Ok(())
     }
 
     fn each_row(
@@ -205,6 +205,29 @@ impl Index {
             }
         }
     }
+}
+
+/// Canvases that are read at once to be exported.
+const PAGE: u32 = 1000;
+
+/// Reads the images of the canvases behind this one; answers the last of these canvases.
+fn export_page(conn: &Connection, after: i64, page: &mut Vec<Exported>) -> rusqlite::Result<Option<i64>> {
+    let mut select = conn.prepare_cached(
+        "SELECT c.id, c.url, m.uri, c.label, c.keys FROM canvases c JOIN manifests m ON m.id = c.manifest
+         WHERE c.id > ?1 ORDER BY c.id LIMIT ?2",
+    )?;
+    let mut rows = select.query(params![after, PAGE])?;
+    let mut last = None;
+    while let Some(row) = rows.next()? {
+        last = Some(row.get(0)?);
+        let (canvas, manifest, label): (String, String, Option<String>) =
+            (row.get(1)?, row.get(2)?, row.get(3)?);
+        for image in writer::read_keys(row.get_ref(4)?.as_str()?) {
+            let (canvas, manifest, label) = (canvas.clone(), manifest.clone(), label.clone());
+            page.push(Exported { image, canvas, manifest, label });
+        }
+    }
+    Ok(last)
 }
 
 fn unsigned(row: &Row<'_>, at: usize) -> rusqlite::Result<u64> {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use rusqlite::OptionalExtension as _;
 
-use super::{Index, IndexError};
+use crate::index::{Index, IndexError};
 
 /// What counts: whole manifests with an id of their own, in files that were there at the last look.
 const THERE: &str =

@@ -11,6 +11,8 @@ use super::sources::{Options, Report};
 use super::*;
 use crate::config::settings::Source;
 use crate::iiif::identifier::base64_of_file_url;
+use crate::index::sources::build::Build;
+use crate::index::sources::refresh::Refresh;
 
 mod changed;
 mod commands;
@@ -57,7 +59,7 @@ impl Bench {
     }
 
     fn build(&self, index: &Index) -> Report {
-        index.build(&self.sources(), &Options::default(), &mut |_, _| {}).unwrap()
+        Build::new(&index, &Options::default()).run(&self.sources(), &mut |_, _| {}).unwrap()
     }
 
     fn refresh(&self, index: &Index) -> Report {
@@ -65,7 +67,7 @@ impl Bench {
     }
 
     fn refresh_with(&self, index: &Index, grace: Duration) -> Report {
-        index.refresh(&self.sources(), &Options { grace }, &mut |_, _| {}).unwrap()
+        Refresh::new(&index, &Options { grace }).run(&self.sources(), &mut |_, _| {}).unwrap()
     }
 }
 

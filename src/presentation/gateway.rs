@@ -4,7 +4,9 @@
 //! SECURITY: a manifest is asked for by its id, looked up in the index. Nothing that comes with the request becomes part
 //! of a path or of a URL, so this is neither a file server nor an open proxy.
 
+use std::borrow::Cow;
 use std::io;
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -24,7 +26,9 @@ use tokio::io::{AsyncRead as _, ReadBuf};
 use super::whole::text;
 use super::whole::{Gathered, Whole, gather};
 use super::{Desk, Presented, Presenter, cors, repair};
+use crate::iiif::manifest;
 use crate::index::{IndexError, Stored};
+use crate::upstream::coding::GZIP;
 use crate::upstream::{Body, BodyError, Budget, Client};
 
 /// Where the manifests are.
@@ -173,7 +177,7 @@ impl Desk {
             let opened = open(&stored);
             opened.inspect_err(|error| tracing::warn!(file = %stored.file.display(), %error, "a manifest cannot be read")).ok()
         });
-        let (file, size, tag) = opened.await.ok()??;
+        let Opened { file, size, tag, is_packed } = opened.await.ok()??;
         let mut head = Response::new(()).into_parts().0;
         typed(&mut head.headers);
         head.headers.insert(header::ETAG, HeaderValue::from_str(&tag).ok()?);
@@ -187,6 +191,9 @@ impl Desk {
         if asked.method == Method::HEAD {
             return Some(Response::from_parts(head, Body::Empty));
         }
+        if is_packed {
+            head.headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        }
         if usize::try_from(size).is_ok_and(|size| size <= most) {
             let bytes = match gather(body, most, budget).await {
                 Gathered::Whole(bytes) => bytes,
@@ -196,6 +203,7 @@ impl Desk {
                 }
             };
             let mut whole = Whole::new(head, bytes);
+            whole = tokio::task::spawn_blocking(move || as_text(whole, most)).await.ok()?;
             if self.settings.presentation.repair {
                 repair::repair(&mut whole, most, budget, &self.metrics).await;
             }
@@ -205,16 +213,37 @@ impl Desk {
     }
 }
 
+/// Files may be packed, or UTF-16: viewers read neither, unless it is said, or at all (RFC 8259 section 8.1).
+fn as_text(mut whole: Whole, most: usize) -> Whole {
+    let Some(plain) = whole.plain(most) else { return whole };
+    match manifest::utf8(&plain) {
+        Cow::Owned(text) => whole.replace(text.into()),
+        Cow::Borrowed(_) if whole.head.headers.contains_key(header::CONTENT_ENCODING) => whole.replace(plain),
+        Cow::Borrowed(_) => {}
+    }
+    whole
+}
+
 fn typed(fields: &mut HeaderMap) {
     fields.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     // It may be kept, and is asked for again: a file changes whenever its owner likes.
     fields.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
 }
 
-/// The open file with its length and a validator.
+/// An open file.
+struct Opened {
+    file: std::fs::File,
+    size: u64,
+    /// Its validator.
+    tag: String,
+    /// It is one of gzip.
+    is_packed: bool,
+}
+
+/// Opens the file.
 ///
 /// SECURITY: what the index remembers is looked at again: a link that was put there since must not lead out of the source.
-fn open(stored: &Stored) -> io::Result<(std::fs::File, u64, String)> {
+fn open(stored: &Stored) -> io::Result<Opened> {
     let (file, source) = (stored.file.canonicalize()?, stored.source.canonicalize()?);
     if !is_below(&file, &source) {
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, "it lies outside its source"));
@@ -225,7 +254,9 @@ fn open(stored: &Stored) -> io::Result<(std::fs::File, u64, String)> {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no file"));
     }
     let changed = looks.modified()?.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
-    Ok((file, looks.len(), format!("W/\"{:x}-{changed:x}\"", looks.len())))
+    let (size, mut head) = (looks.len(), [0; GZIP.len()]);
+    let is_packed = file.read_at(&mut head, 0)? == head.len() && head == *GZIP;
+    Ok(Opened { file, size, tag: format!("W/\"{size:x}-{changed:x}\""), is_packed })
 }
 
 fn is_below(file: &Path, source: &Path) -> bool {

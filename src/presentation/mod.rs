@@ -25,7 +25,7 @@ use crate::config::Settings;
 use crate::heal::single_flight::SingleFlight;
 use crate::heal::{DocumentRepair, Healer, PoisonedDocument, Priority, without_update};
 use crate::index::Index;
-use crate::index::learn::Learner;
+use crate::index::learn::traffic::Learner;
 use crate::observe::{Metrics, Trace};
 use crate::outcome::Outcome;
 use crate::upstream::coding;

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use flate2::read::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
 use flate2::write;
 use http::{HeaderMap, HeaderValue, header};
+use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
 use ruzstd::decoding::{FrameDecoder, StreamingDecoder};
 
 /// How a document is packed.
@@ -24,8 +25,14 @@ pub enum Coding {
     Zstd,
 }
 
+/// What all that is packed by `gzip` begins with, and no JSON does (RFC 1952 section 2.3.1).
+pub(crate) const GZIP: &[u8; 2] = &[0x1f, 0x8b];
+
 /// The largest window of `zstd` that is read (RFC 9659 section 3).
 const ZSTD_WINDOW: u64 = 8 << 20;
+
+/// How a `br` document begins whose window is larger than those of RFC 7932 section 9.1: the seven low bits.
+const LARGE_WINDOW: u8 = 0x11;
 
 /// The piece of a `br` document that is read at once.
 const BROTLI_PIECE: usize = 4 << 10;
@@ -69,23 +76,51 @@ impl Coding {
                 Err(CodingError::Broken(_)) => read(DeflateDecoder::new(&**packed), most),
                 other => other,
             },
-            Self::Brotli => read(Decompressor::new(&**packed, BROTLI_PIECE), most),
-            Self::Zstd => {
-                let mut decoder = FrameDecoder::new();
-                decoder.set_max_window_size(ZSTD_WINDOW);
-                let decoder = StreamingDecoder::new_with_decoder(&**packed, decoder);
-                read(decoder.map_err(|error| CodingError::Broken(io::Error::other(error)))?, most)
+            // SECURITY: the decoder would allocate what such a window asks for.
+            Self::Brotli if packed.first().is_some_and(|head| head & 0x7f == LARGE_WINDOW) => {
+                Err(CodingError::Broken(io::Error::other("a window that HTTP does not have")))
             }
+            Self::Brotli => read(Decompressor::new(&**packed, BROTLI_PIECE), most),
+            Self::Zstd => zstd(packed, most),
         }
     }
 }
 
 fn read(packed: impl Read, most: usize) -> Result<Bytes, CodingError> {
     let mut plain = Vec::new();
+    append(packed, &mut plain, most)?;
+    Ok(plain.into())
+}
+
+/// Adds what is packed to what is read already, `most` bytes in all.
+fn append(packed: impl Read, plain: &mut Vec<u8>, most: usize) -> Result<(), CodingError> {
     // One byte more than allowed tells "too long" from "just fits".
-    let limit = u64::try_from(most).unwrap_or(u64::MAX).saturating_add(1);
-    packed.take(limit).read_to_end(&mut plain).map_err(CodingError::Broken)?;
-    if plain.len() > most { Err(CodingError::TooLong(most)) } else { Ok(plain.into()) }
+    let left = u64::try_from(most - plain.len().min(most)).unwrap_or(u64::MAX).saturating_add(1);
+    packed.take(left).read_to_end(plain).map_err(CodingError::Broken)?;
+    if plain.len() > most { Err(CodingError::TooLong(most)) } else { Ok(()) }
+}
+
+/// Reads all frames, one after the other, and passes over those that are to be skipped (RFC 8878 section 3.1).
+fn zstd(mut packed: &[u8], most: usize) -> Result<Bytes, CodingError> {
+    let (mut plain, mut is_begun) = (Vec::new(), false);
+    let mut decoder = FrameDecoder::new();
+    decoder.set_max_window_size(ZSTD_WINDOW);
+    while !packed.is_empty() || !is_begun {
+        match StreamingDecoder::new_with_decoder(&mut packed, &mut decoder) {
+            Ok(frame) => {
+                is_begun = true;
+                append(frame, &mut plain, most)?;
+            }
+            Err(FrameDecoderError::ReadFrameHeaderError(ReadFrameHeaderError::SkipFrame {
+                length, ..
+            })) => {
+                let rest = usize::try_from(length).ok().and_then(|length| packed.get(length..));
+                packed = rest.ok_or_else(|| CodingError::Broken(io::ErrorKind::UnexpectedEof.into()))?;
+            }
+            Err(error) => return Err(CodingError::Broken(io::Error::other(error))),
+        }
+    }
+    Ok(plain.into())
 }
 
 /// Unpacks a document that comes in pieces.
@@ -266,7 +301,9 @@ mod tests {
             packing.write_all(&text).unwrap();
             packing.finish().unwrap()
         };
-        let zstd = ruzstd::encoding::compress_to_vec(&*text, ruzstd::encoding::CompressionLevel::Fastest);
+        let zstd = frame(&text);
+        // What is to be skipped, a frame, one of nothing, and another one (RFC 8878 sections 3.1 and 3.1.2).
+        let frames = [SKIPPED, &frame(&text[..500]), &frame(b""), SKIPPED, &frame(&text[500..])].concat();
         // One block that is not compressed, and an empty last one (RFC 7932 section 9.2).
         let head = u32::try_from(text.len() - 1).unwrap() << 4 | 1 << 20;
         let brotli = [&head.to_le_bytes()[..3], &text, &[3]].concat();
@@ -277,6 +314,7 @@ mod tests {
             ("deflate", raw),
             ("br", brotli),
             ("zstd", zstd),
+            ("zstd", frames),
         ] {
             let mut fields = HeaderMap::new();
             fields.insert(header::CONTENT_ENCODING, HeaderValue::from_static(name));
@@ -301,6 +339,34 @@ mod tests {
             assert!(cut.and_then(|()| unpacker.finish(&mut each)).is_err(), "{name}, cut");
         }
         assert!(matches!(Coding::Gzip.unpack(&Bytes::from_static(b"x"), 9), Err(CodingError::Broken(_))));
+    }
+
+    const SKIPPED: &[u8] = b"\x5f\x2a\x4d\x18\x03\0\0\0abc";
+
+    fn frame(text: &[u8]) -> Vec<u8> {
+        ruzstd::encoding::compress_to_vec(text, ruzstd::encoding::CompressionLevel::Fastest)
+    }
+
+    #[test]
+    fn what_follows_the_frames_is_no_document() {
+        for rest in [&b"x"[..], b"\x5f\x2a\x4d\x18\xff\xff\xff\xff", &SKIPPED[..SKIPPED.len() - 1]] {
+            let packed = Bytes::from([&frame(b"a document"), rest].concat());
+            assert!(matches!(Coding::Zstd.unpack(&packed, 99), Err(CodingError::Broken(_))), "{rest:?}");
+        }
+        for nothing in [&b""[..], SKIPPED] {
+            let packed = Bytes::copy_from_slice(nothing);
+            assert!(matches!(Coding::Zstd.unpack(&packed, 99), Err(CodingError::Broken(_))), "{nothing:?}");
+        }
+    }
+
+    #[test]
+    fn a_window_beyond_the_standard_is_refused_before_it_is_allocated() {
+        // A "large window" of 30 bits, which is no `br` of HTTP (RFC 7932 section 9.1), and may take a gigabyte of memory.
+        let brotli = Bytes::from_static(b"\x11\x1e\x12\0\x02a document\x03");
+        assert!(matches!(Coding::Brotli.unpack(&brotli, 99), Err(CodingError::Broken(_))));
+        // A window of 1 GiB in the head of a frame.
+        let zstd = Bytes::from_static(&[0x28, 0xb5, 0x2f, 0xfd, 0x00, 0xa0, 0x01, 0x00, 0x00]);
+        assert!(matches!(Coding::Zstd.unpack(&zstd, 99), Err(CodingError::Broken(_))));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use hyper::Response;
 use tokio::time::timeout;
 
-use super::coding::{Coding, CodingError};
+use super::coding::{Coding, CodingError, GZIP};
 use super::whole::{self, WholeError};
 use super::{Body, Chain, TlsError, Upstream, UpstreamError, client_tls, own_request, server_of};
 use crate::config::Settings;
@@ -137,6 +137,9 @@ impl Fetched {
             let named = self.field(&header::CONTENT_ENCODING).unwrap_or_default();
             FetchError::Body(format!("it is encoded as {named}, which was not asked for"))
         })?;
+        // A file that is packed, `manifest.json.gz`, is served as it is by servers that know nothing of it.
+        let is_file = coding == Coding::Identity && self.body.starts_with(GZIP);
+        let coding = if is_file { Coding::Gzip } else { coding };
         coding.unpack(&self.body, LONGEST).map_err(|error| match error {
             CodingError::TooLong(_) => FetchError::Body(too_long()),
             broken @ CodingError::Broken(_) => FetchError::Body(Chain(&broken).to_string()),

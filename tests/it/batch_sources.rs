@@ -106,6 +106,25 @@ async fn a_broken_file_in_a_directory_is_something_broken_and_not_wrong_usage() 
 }
 
 #[tokio::test]
+async fn a_manifest_without_a_canvas_is_something_broken_and_its_neighbours_without_images_are_not() {
+    let batch = Batch::book(3).await;
+    let mut poisoned: serde_json::Value =
+        serde_json::from_str(&batch.bed.manifest_json("obj/book")).expect("JSON");
+    poisoned["@id"] = "https://api.library.tamu.edu/iiif-service/fedora/presentation/obj/other".into();
+    poisoned["sequences"][0]["canvases"] = serde_json::json!([]);
+    std::fs::write(batch.file("poisoned.json"), poisoned.to_string()).expect("a file");
+    let checked = batch.run(&["check", "poisoned.json"]).await;
+    assert_eq!(checked.code, 1, "{}", checked.stdout);
+    assert!(checked.stdout.contains("it names no canvas"), "{}", checked.stdout);
+    // Text of a page, and a table of contents: documents of IIIF's that never show an image.
+    let page = r#"{"id": "https://a.test/ocr/1", "type": "AnnotationPage", "items": []}"#;
+    std::fs::write(batch.file("manifests/ocr.json"), page).expect("a file");
+    let range = r#"{"@id": "https://a.test/r/1", "@type": "sc:Range", "canvases": ["https://a.test/c/1"]}"#;
+    std::fs::write(batch.file("manifests/range.json"), range).expect("a file");
+    assert_eq!(images(&batch, "manifests").await, 3);
+}
+
+#[tokio::test]
 async fn an_empty_index_says_what_to_do() {
     let batch = Batch::book(1).await;
     std::fs::remove_file(batch.file("iiif-mender.sqlite3")).expect("an index");

@@ -202,6 +202,17 @@ async fn a_canvas_elsewhere_counts_as_ours_where_the_rule_derives_ours_from_its_
     let canvases = setup.iter().find(|finding| finding["about"] == "canvases").expect("it is looked at");
     assert_eq!(canvases["state"], "good", "{canvases}");
     assert_eq!(checked.code, 0, "{}", checked.stdout);
+    // Where the rule's canvas is on a host that is not ours, that is the one to name.
+    let config = std::fs::read_to_string(batch.file("config.toml")).expect("a configuration");
+    let config =
+        config.replace(r#"public_hosts = ["api.library.tamu.edu"]"#, r#"public_hosts = ["other.test"]"#);
+    std::fs::write(batch.file("config.toml"), config).expect("a configuration");
+    let checked = batch.run(&["check", "--json"]).await;
+    let setup = checked.json()["setup"].as_array().expect("findings").clone();
+    let canvases = setup.iter().find(|finding| finding["about"] == "canvases").expect("it is looked at");
+    let text = canvases["text"].as_str().expect("a text");
+    assert!(text.starts_with("0 of ") && text.contains("https://api.library.tamu.edu/"), "{text}");
+    assert_eq!(checked.code, 1, "{}", checked.stdout);
 }
 
 #[tokio::test]

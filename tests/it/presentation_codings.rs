@@ -14,8 +14,14 @@ use crate::support::world::{checked, library_before, patiently};
 const JSON: (&str, &str) = ("content-type", "application/json");
 
 /// The codings, by what a test calls them, and their names on the wire.
-const CODINGS: [(&str, &str); 5] =
-    [("gzip", "gzip"), ("deflate", "deflate"), ("raw", "deflate"), ("br", "br"), ("zstd", "zstd")];
+const CODINGS: [(&str, &str); 6] = [
+    ("gzip", "gzip"),
+    ("deflate", "deflate"),
+    ("raw", "deflate"),
+    ("br", "br"),
+    ("zstd", "zstd"),
+    ("frames", "zstd"),
+];
 
 /// A manifest of many canvases, so that it does not fit into one piece.
 fn manifest(name: &str, host: &str) -> String {
@@ -59,6 +65,11 @@ fn packed(coding: &str, plain: &[u8]) -> Vec<u8> {
             all
         }
         "zstd" => ruzstd::encoding::compress_to_vec(plain, ruzstd::encoding::CompressionLevel::Fastest),
+        // One that is to be skipped, then two that hold the document (RFC 8878 section 3.1).
+        "frames" => {
+            let (first, second) = plain.split_at(plain.len() / 2);
+            [&b"\x50\x2a\x4d\x18\x01\0\0\0x"[..], &packed("zstd", first), &packed("zstd", second)].concat()
+        }
         other => panic!("{other}"),
     }
 }

@@ -1,5 +1,8 @@
 //! Manifests that are hosted elsewhere and indexed from files are served here, with images that heal.
 
+use iiif_mender::index::learn::Learn;
+use iiif_mender::index::sources::refresh::update;
+use std::io::Write as _;
 use std::path::Path;
 
 use http::Method;
@@ -22,14 +25,16 @@ fn stored(world: &World) -> usize {
 }
 
 /// Adds a file to the sources and has them looked at.
-async fn adds(world: &World, name: &str, text: &str) {
+async fn adds(world: &World, name: &str, text: impl AsRef<[u8]>) {
     let before = stored(world);
     std::fs::write(world.folder.path().join("manifests").join(name), text).expect("a file");
-    world
-        .app
-        .index
-        .update(&sources(world), &iiif_mender::index::sources::Options::default(), &mut |_, _| {})
-        .expect("an index");
+    update(
+        &world.app.index,
+        &sources(world),
+        &iiif_mender::index::sources::Options::default(),
+        &mut |_, _| {},
+    )
+    .expect("an index");
     patiently("it is indexed", || stored(world) > before).await;
 }
 
@@ -99,6 +104,36 @@ async fn without_another_host_a_stored_manifest_is_its_file_byte_for_byte() {
 }
 
 #[tokio::test]
+async fn a_manifest_that_is_packed_or_in_another_coding_is_served_as_text() {
+    for more in ["", "\nrewrite.public_url = https://iiif.example.edu", "\npresentation.max_body = 1KiB"] {
+        let world = world(more).await;
+        let p3 = world.bed.manifest_json_p3("obj/book");
+        let mut expected = p3.clone();
+        if more.contains("example.edu") {
+            expected = p3.replace("https://api.library.tamu.edu", "https://iiif.example.edu");
+        }
+        let mut packing = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        packing.write_all(p3.as_bytes()).expect("memory");
+        let packed = packing.finish().expect("memory");
+        adds(&world, "p3.json.gz", &packed).await;
+        let path = path_of(&world, "obj/book").await;
+        let answer = get(&world, &path).await;
+        if more.contains("max_body") {
+            // It is not held to be unpacked, but says what it is.
+            assert_eq!((answer.header("content-encoding"), &*answer.body), ("gzip", &*packed), "{more}");
+            continue;
+        }
+        assert_eq!((answer.text(), answer.header("content-encoding")), (expected.clone(), ""), "{more}");
+        let head = world.client.send(Method::HEAD, &world.url(&path), &[]).await.expect("an answer");
+        assert_eq!((head.status, head.header("content-encoding")), (200, ""), "{more}");
+        let wide = p3.encode_utf16().flat_map(u16::to_le_bytes);
+        let wide: Vec<u8> = [0xff, 0xfe].into_iter().chain(wide).collect();
+        std::fs::write(world.folder.path().join("manifests/p3.json.gz"), wide).expect("a file");
+        assert_eq!(get(&world, &path).await.text(), expected, "{more}");
+    }
+}
+
+#[tokio::test]
 async fn a_stored_manifest_longer_than_is_held_is_streamed_and_rewritten_all_the_same() {
     let world = world("rewrite.public_url = https://iiif.example.edu\npresentation.max_body = 1KiB").await;
     let p3 = world.bed.manifest_json_p3("obj/book");
@@ -116,7 +151,7 @@ async fn nothing_but_what_is_indexed_from_files_is_served() {
     let passed = format!("{HOME}/obj/passed.json");
     let learned = world.bed.manifest_json_p3("obj/book").replace(&format!("{HOME}/obj/book.json"), &passed);
     let (document, canvases) = iiif_mender::iiif::manifest::read(learned.as_bytes()).expect("a manifest");
-    world.app.index.learn(&document, &canvases, &passed).expect("it is learned");
+    Learn::new(&world.app.index).document(&document, &canvases, &passed).expect("it is learned");
     let unknown = [
         name("http://localhost/elsewhere.json"),
         name("http://169.254.169.254/latest/meta-data"),

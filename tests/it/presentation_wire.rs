@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use futures_util::future::join_all;
 use iiif_mender::app::App;
+use iiif_mender::index::sources::refresh::Refresh;
 use serde_json::json;
 use testbed::{Client, Fetched, Flow, Origin};
 use tokio::task::JoinHandle;
@@ -258,7 +259,7 @@ async fn a_manifest_that_lacks_a_page_is_marked_and_never_stands_before_the_one_
         std::fs::write(&file, book(&["a", "b", "c"])).expect("a file");
         let source = iiif_mender::config::settings::Source::path(file);
         let options = iiif_mender::index::sources::Options::default();
-        wire.app.index.refresh(&[source], &options, &mut |_, _| {}).expect("it is read");
+        Refresh::new(&wire.app.index, &options).run(&[source], &mut |_, _| {}).expect("it is read");
         for _ in 0..2 {
             let came = wire.get("/svc/book", &[]).await;
             assert_eq!((came.status, came.header("cache-control")), (200, "no-store"), "{served:?}");

@@ -8,6 +8,8 @@ use std::time::Duration;
 use http::Response;
 use iiif_mender::config::settings::{Settings, Source};
 use iiif_mender::index::Index;
+use iiif_mender::index::sources::build::Build;
+use iiif_mender::index::sources::refresh::Refresh;
 use iiif_mender::index::sources::{Options, Report};
 use iiif_mender::upstream::fetch::Web;
 use serde_json::{Value, json};
@@ -45,13 +47,13 @@ impl Bench {
 
     async fn refresh_with(&self, source: &Source, grace: Duration) -> Report {
         let (index, source) = (Arc::clone(&self.index), source.clone());
-        let look = move || index.refresh(&[source], &Options { grace }, &mut |_, _| {});
+        let look = move || Refresh::new(&index, &Options { grace }).run(&[source], &mut |_, _| {});
         tokio::task::spawn_blocking(look).await.expect("no panic").expect("an index")
     }
 
     async fn build(&self, source: &Source) -> Report {
         let (index, source) = (Arc::clone(&self.index), source.clone());
-        let look = move || index.build(&[source], &Options::default(), &mut |_, _| {});
+        let look = move || Build::new(&index, &Options::default()).run(&[source], &mut |_, _| {});
         tokio::task::spawn_blocking(look).await.expect("no panic").expect("an index")
     }
 
@@ -124,6 +126,23 @@ async fn a_collection_is_walked_through_every_kind_of_link_and_each_document_is_
     let all = ["/m/a", "/m/b", "/m/c", "/m/d", "/m/e", "/page/1", "/page/2", "/paged", "/three", "/top"];
     assert_eq!(targets(&origin), all);
     assert_eq!(origin.seen()[0].header("user-agent"), concat!("iiif-mender/", env!("CARGO_PKG_VERSION")));
+}
+
+#[tokio::test]
+async fn a_packed_file_is_read_although_its_server_does_not_say_that_it_is_packed() {
+    let origin = Origin::start(|seen| {
+        let mut packing = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        packing.write_all(manifest("a", &["a"]).to_string().as_bytes()).expect("memory");
+        let packed = packing.finish().expect("memory");
+        let kind = if seen.path().ends_with("2") { "application/json" } else { "application/gzip" };
+        Origin::answer(200, &[("content-type", kind)], Flow::sized(packed))
+    });
+    for path in ["/a.json.gz", "/a2"] {
+        let bench = Bench::new();
+        let report = bench.refresh(&source(&origin, path)).await;
+        assert_eq!((report.problems, report.images), (Vec::new(), 1), "{path}");
+        assert_eq!(bench.owners("a"), ["https://x.test/canvas/a/0"]);
+    }
 }
 
 #[tokio::test]

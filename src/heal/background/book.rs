@@ -15,8 +15,10 @@ use crate::heal::canvas_service::priority_semaphore::Priority;
 use crate::heal::canvas_service::request::CanvasRequest;
 use crate::heal::canvas_service::response::CanvasResponse;
 use crate::heal::canvas_service::shared_request::{DONE, Freshness};
+use crate::heal::evidence::Evidence;
 use crate::heal::flight_priority::FlightPriority;
 use crate::heal::ward::{IndexedImage, Ward};
+use crate::iiif::{Identifier, IdentifierKind};
 
 /// `PagesSeen` is what was seen of the pages of one manifest: how many, and how many of them are gone.
 #[derive(Debug, Clone, Copy, Default)]
@@ -69,18 +71,42 @@ impl Ward {
         let urgency = FlightPriority::new(priority);
         let (mut seat, _) = self.fly(service, &request.flight, patient, &urgency, Freshness::Anew);
         let answer = seat.landed().await.unwrap_or(CanvasResponse::Unwell);
-        let helped =
-            matches!(answer, CanvasResponse::Built | CanvasResponse::Carries | CanvasResponse::Unclear);
+        let helped = self.book_helped(answer, patient).await;
         if helped {
             self.metrics.event("book_healed");
             self.pages_were_healed(manifest, patient);
         } else if answer != CanvasResponse::Withheld {
+            self.no_page_is_proven(service, manifest);
             // The service may still be at it, although we waited no longer.
             self.memory.cool(&request.flight, self.settings.heal.backoff_max, Instant::now());
         }
         own.lands(DONE);
         drop(turn);
         helped
+    }
+
+    /// Is this page of the book back? A cache before the service may have answered, or a page of somebody else's: then no
+    /// key was written, whatever the answer carries. And a book without its pages was built all the same where only the
+    /// service's own look at its images failed.
+    async fn book_helped(&self, answer: CanvasResponse, patient: &IndexedImage) -> bool {
+        let is_book =
+            matches!(answer, CanvasResponse::Built | CanvasResponse::Carries | CanvasResponse::Unclear);
+        is_book
+            && match self.evidence(patient).await {
+                Evidence::Alive => true,
+                Evidence::Expired => false,
+                Evidence::Nothing => answer == CanvasResponse::Built,
+            }
+    }
+
+    /// What the answer carried is no proof of life.
+    fn no_page_is_proven(&self, service: &CanvasService, manifest: &str) {
+        let pages = self.index.manifest_canvases(manifest).unwrap_or_default();
+        for key in pages.iter().flat_map(|page| &page.keys) {
+            if let IdentifierKind::Uuid { uuid, .. } = Identifier::new(key).kind() {
+                service.truth.doubt(uuid);
+            }
+        }
     }
 
     /// The request for the whole manifest. `None`: its service does not build beside, as far as is known, it was asked for

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::config::settings::Source;
 use crate::heal::background::scan::BackgroundScan;
 use crate::heal::canvas_service::priority_semaphore::Priority;
+use crate::heal::off_thread::off_thread;
 use crate::heal::ward::Ward;
 
 impl Ward {
@@ -31,9 +32,9 @@ impl Ward {
     /// One round: images looked at, and images that were gone.
     async fn warm(self: &Arc<Self>, source: &Source) -> (u64, u64) {
         let (index, wanted) = (Arc::clone(&self.index), source.clone());
-        let manifests = tokio::task::spawn_blocking(move || index.manifests_of(&wanted)).await;
+        let manifests = off_thread(move || index.manifests_of(&wanted)).await;
         let scan = BackgroundScan::new(self, Priority::Background);
-        let (Ok(Ok(manifests)), Some(scan)) = (manifests, scan) else { return (0, 0) };
+        let (Some(Ok(manifests)), Some(scan)) = (manifests, scan) else { return (0, 0) };
         let mut scan = scan.at_sweep_rate();
         for manifest in manifests {
             scan.look_at_manifest(&manifest).await;

@@ -58,7 +58,7 @@ impl Ward {
         let Some(scan) = BackgroundScan::new(self, Priority::Prefetch) else { return };
         let mut scan = scan.in_the_name_of(trace);
         for manifest in manifests {
-            self.readers.found_expired(&manifest);
+            self.readers.all_expired(&manifest);
             scan.look_at_manifest(&manifest).await;
         }
         scan.end().await;

@@ -35,7 +35,7 @@ impl Ward {
             return;
         }
         let Ok(next) = self.index.neighbours(&owner.canvas, pages) else { return };
-        let since = self.readers.expired_at(&manifest);
+        let since = self.readers.expiry_began(&manifest);
         self.look_after(patient.route, manifest, next, since, &patient.trace);
     }
 
@@ -61,7 +61,7 @@ impl Ward {
                     self.readers.at(&manifest);
                     canvases.truncate(pages);
                     if self.readers.may_look_from(&manifest, None) {
-                        let since = self.readers.expired_at(&manifest);
+                        let since = self.readers.expiry_began(&manifest);
                         self.look_after(route, manifest, canvases, since, trace);
                     }
                     return;
@@ -111,7 +111,8 @@ impl Ward {
             let (before, now) = (held.len(), Instant::now());
             for key in page.keys.iter().take(IMAGES) {
                 let Some(patient) = self.patient(route, key, trace) else { continue };
-                if self.is_gone_now(&patient, since).await {
+                // One that is being healed already needs no look.
+                if !self.is_under_way(&patient) && self.is_gone_now(&patient, since).await {
                     self.readers.found_expired(manifest);
                     held.push((patient, now));
                 }

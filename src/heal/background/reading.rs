@@ -24,9 +24,19 @@ const MANIFESTS: u64 = 10_000;
 pub(in crate::heal) struct ReadingActivity {
     read: TimedCache<Arc<str>>,
     /// When an image of it had expired.
-    frail: TimedCache<Arc<str>, Instant>,
+    frail: TimedCache<Arc<str>, Expiry>,
     /// Canvases from which was looked ahead a moment ago: one look serves all tiles of a page.
     looked: TimedCache<Arc<str>, Instant>,
+}
+
+/// When images of one manifest had expired.
+#[derive(Debug, Clone, Copy)]
+struct Expiry {
+    /// The last time that one was found gone.
+    last: Instant,
+    /// The last time that one was found gone for another reason than the one before: the first of all, or one that was
+    /// proven alive since.
+    began: Instant,
 }
 
 impl Default for ReadingActivity {
@@ -46,7 +56,23 @@ impl ReadingActivity {
 
     /// An image of this manifest had expired: the others probably have too.
     pub(in crate::heal) fn found_expired(&self, manifest: &Arc<str>) {
-        self.frail.insert(Arc::clone(manifest), Instant::now(), FRAIL_FOR);
+        let last = Instant::now();
+        let began = self.frail.get(&**manifest).map_or(last, |before| before.began);
+        self.frail.insert(Arc::clone(manifest), Expiry { last, began }, FRAIL_FOR);
+    }
+
+    /// An image of this manifest is gone that was proven alive at this time. Where that was after the expiry of which we
+    /// know, another one happened: nothing that was seen before now counts.
+    pub(in crate::heal) fn expired_again(&self, manifest: &str, alive_at: Instant) {
+        let Some(before) = self.frail.get(manifest).filter(|before| before.began <= alive_at) else { return };
+        let began = Instant::now();
+        self.frail.insert(manifest.into(), Expiry { began, ..before }, FRAIL_FOR);
+    }
+
+    /// All images of this manifest are probably gone, whatever was known of them.
+    pub(in crate::heal) fn all_expired(&self, manifest: &Arc<str>) {
+        let now = Instant::now();
+        self.frail.insert(Arc::clone(manifest), Expiry { last: now, began: now }, FRAIL_FOR);
     }
 
     /// Had an image of it expired a short while ago?
@@ -54,9 +80,16 @@ impl ReadingActivity {
         self.frail.contains(manifest)
     }
 
-    /// When an image of it was last found expired: what was known of the others before is worth nothing.
+    /// When an image of it was last found expired: what was known of the others before is worth nothing to a reader.
     pub(in crate::heal) fn expired_at(&self, manifest: &str) -> Option<Instant> {
-        self.frail.get(manifest)
+        self.frail.get(manifest).map(|expiry| expiry.last)
+    }
+
+    /// When the last expiry was noticed, as far as can be told: images that were found gone one after the other, and of which
+    /// none was alive in between, went together. For looks of which no reader waits: each page is looked at once for each
+    /// expiry, and not once for each page before it.
+    pub(in crate::heal) fn expiry_began(&self, manifest: &str) -> Option<Instant> {
+        self.frail.get(manifest).map(|expiry| expiry.began)
     }
 
     /// Is it time to look ahead from this canvas? True once in a while; and once more where its image was found gone after
@@ -77,5 +110,34 @@ impl ReadingActivity {
         let mut manifests = self.read.keys();
         manifests.sort_unstable();
         manifests
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn images_that_were_found_gone_one_after_the_other_went_together_unless_one_was_alive_in_between() {
+        let (readers, manifest) = (ReadingActivity::default(), Arc::from("m"));
+        let second = || tokio::time::advance(Duration::from_secs(1));
+        let first = Instant::now();
+        readers.found_expired(&manifest);
+        second().await;
+        readers.found_expired(&manifest);
+        assert_eq!(readers.expiry_began("m"), Some(first));
+        assert_eq!(readers.expired_at("m"), Some(Instant::now()));
+        // One that was alive before that expiry, and is gone because of it.
+        readers.expired_again("m", first - Duration::from_millis(1));
+        assert_eq!(readers.expiry_began("m"), Some(first));
+        let alive_at = Instant::now();
+        second().await;
+        readers.expired_again("m", alive_at);
+        assert_eq!(readers.expiry_began("m"), Some(Instant::now()));
+        second().await;
+        readers.all_expired(&manifest);
+        assert_eq!(readers.expiry_began("m"), Some(Instant::now()));
+        readers.expired_again("other", Instant::now());
+        assert!(!readers.is_frail("other"), "nothing is known of it");
     }
 }

@@ -202,7 +202,7 @@ impl CanvasService {
         self.count_request();
         let began = Instant::now();
         let answer = match self.get(target, trace, self.patience, LONGEST_CANVAS).await {
-            Ok((status, body)) => self.read_canvas(target, status, &body, key, made),
+            Ok((status, body)) => self.read_canvas(target, status, &body, key, made, began),
             Err(error) => {
                 self.metrics.upstream_error(error.kind());
                 tracing::warn!(request = %trace, canvas = target, error = %crate::upstream::Chain(&error), "canvas request failed");
@@ -284,19 +284,23 @@ impl CanvasService {
         body: &[u8],
         image: &str,
         made: CacheStatus,
+        began: Instant,
     ) -> CanvasResponse {
         if !status.is_success() {
             return classify(status);
         }
         let Ok(read) = self.index.read_document(body) else { return CanvasResponse::Unclear };
-        if let (Some(id), true) = (&read.document.id, variants::is_honoured(target)) {
+        // A cache or a gateway may answer with another document: that tells nothing of this one, or of the service.
+        let asked = target.strip_prefix(&self.base).unwrap_or(target);
+        let is_another = read.document.id.as_ref().is_some_and(|id| !variants::is_of(id, asked));
+        if let (Some(id), true, false) = (&read.document.id, variants::is_honoured(target), is_another) {
             self.heard_of_variants(variants::is_honoured(id));
         }
         if made == CacheStatus::Now && !is_canvas(target) {
-            self.truth.has_built(read.canvases.iter().flat_map(|canvas| &canvas.images), Instant::now());
+            self.truth.has_built(read.canvases.iter().flat_map(|canvas| &canvas.images), began);
         }
         let mut images = read.canvases.iter().flat_map(|canvas| &canvas.images).peekable();
-        if !read.canvases.is_empty() && images.peek().is_none() {
+        if !read.canvases.is_empty() && images.peek().is_none() && !is_another {
             CanvasResponse::Lacks
         } else if !images.any(|own| identifier::same_file(own, image)) {
             CanvasResponse::Unclear

@@ -125,6 +125,11 @@ impl RegistrationCheck {
         self.alive.get(&uuid).is_some_and(|said| since.is_none_or(|since| said >= since))
     }
 
+    /// When it last said so, if that is believed.
+    pub(in crate::heal) fn alive_at(&self, uuid: Uuid) -> Option<Instant> {
+        self.alive.get(&uuid)
+    }
+
     /// A whole manifest was built with these images: their keys were written on the way.
     pub(in crate::heal) fn has_built<'a>(&self, keys: impl Iterator<Item = &'a String>, now: Instant) {
         for key in keys {

@@ -7,6 +7,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use percent_encoding::percent_decode_str;
 use tokio::time::Instant;
 
 /// `VariantSupport` is what is known of one canvas service.
@@ -76,9 +77,30 @@ pub(in crate::heal) fn is_honoured(id: &str) -> bool {
     id.split_once('?').is_some_and(|(_, query)| query.contains("disallow="))
 }
 
+/// Is this the `@id` of what was asked for, and not of another document? `asked`: the path below the service's own.
+pub(in crate::heal) fn is_of(id: &str, asked: &str) -> bool {
+    let path = |text: &str| {
+        let path = text.split(['?', '#']).next().unwrap_or_default();
+        percent_decode_str(path.trim_end_matches('/')).collect::<Vec<u8>>()
+    };
+    path(id).ends_with(&path(asked))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_id_is_of_what_was_asked_for_whatever_its_query_and_however_it_is_written() {
+        let asked = "fedora/canvas/obj/a%20b/page?update=true&disallow=x-iiif-mender/none";
+        for id in [
+            "https://a.test/iiif-service/fedora/canvas/obj/a b/page?disallow=x-iiif-mender/none",
+            "http://localhost:9000/fedora/canvas/obj/a%20b/page/",
+        ] {
+            assert!(is_of(id, asked), "{id}");
+        }
+        assert!(!is_of("https://a.test/iiif-service/fedora/canvas/obj/other/page", asked));
+    }
 
     #[test]
     fn what_an_answer_has_shown_is_known_and_a_service_that_ignores_it_is_tried_anew() {

@@ -144,9 +144,11 @@ impl Ward {
                     StepResult::Alive => return HealOutcome::Alive,
                     // Another canvas may own it; but nothing more is built over what is stored.
                     StepResult::Gone if rung == Rung::Variant => {
-                        (gone, asked) = (gone.or(Some(Instant::now())), asked + 1);
+                        (gone, asked) = (gone.or(Some(urgency.answered_at())), asked + 1);
                     }
-                    StepResult::Gone => return self.gone_or_in_trouble(patient, Instant::now()).await,
+                    StepResult::Gone => {
+                        return self.gone_or_in_trouble(patient, urgency.answered_at()).await;
+                    }
                     StepResult::NoHelp(CanvasResponse::Refused) => tried = true,
                     StepResult::NoHelp(_) => (tried, asked) = (true, asked + 1),
                     StepResult::Cooling => cooling = true,
@@ -171,8 +173,11 @@ impl Ward {
         patient: &IndexedImage,
         seen: Instant,
     ) -> HealOutcome {
+        let was_doubted = self.is_settled(patient);
         match self.look_at_file(patient).await {
             Some(true) => self.file_is_missing(patient, Proof::Shown),
+            // The service knows it, the image server does not find it, and a canvas came without it.
+            None if was_doubted => self.file_was_missing(patient, Proof::Shown, seen),
             None => {
                 self.file_was_missing(patient, Proof::Likely { well_at: self.well_at(patient) }, seen);
             }

@@ -163,7 +163,7 @@ impl Ward {
         }
         // UPSTREAM: only `cache=nocache` makes the image server tell the truth about info.json. For the patient
         // itself 404 is what we expect; anything worse is a fault that the nested request would meet too.
-        match self.look_at(patient, INFO_TRUTH).await {
+        match self.look_at_info(patient, INFO_TRUTH).await {
             Ok(status) if status.is_success() => ServiceHealth::Well,
             Ok(status) if self.is_expiry(status) => self.health_by_others(patient).await,
             // It asks for a login before it looks: that is no fault, and the service has a way of its own.
@@ -175,13 +175,13 @@ impl Ward {
     /// The patient's own info.json is 404, as it is when all info.json are. Is it only his?
     async fn health_by_others(&self, patient: &IndexedImage) -> ServiceHealth {
         // The image server may have it in its memory: then the nested request, word for word, is well.
-        if self.look_at(patient, INFO).await.is_ok_and(|status| status.is_success()) {
+        if self.look_at_info(patient, INFO).await.is_ok_and(|status| status.is_success()) {
             return ServiceHealth::Well;
         }
         let Some(witness) = self.witness().filter(|witness| witness.key != patient.key) else {
             return ServiceHealth::Unproven;
         };
-        match self.look_at(&witness, INFO_TRUTH).await {
+        match self.look_at_info(&witness, INFO_TRUTH).await {
             Ok(status) if status.is_success() => ServiceHealth::Well,
             // An identifier that is alive must have an info.json; if it has none, info.json is what is broken.
             // Unless its own file is gone: then its tiles are 404, too.
@@ -199,6 +199,6 @@ impl Ward {
 
     /// The nested info.json of an image that is alive would be answered well.
     pub(in crate::heal) async fn nested_is_well(&self, patient: &IndexedImage) -> bool {
-        self.look_at(patient, INFO_TRUTH).await.is_ok_and(|status: StatusCode| status.is_success())
+        self.look_at_info(patient, INFO_TRUTH).await.is_ok_and(|status: StatusCode| status.is_success())
     }
 }

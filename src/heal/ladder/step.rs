@@ -89,6 +89,7 @@ impl Ward {
             if answer == Some(CanvasResponse::Withheld) && service.is_not_for(urgency) {
                 continue;
             }
+            urgency.is_answered();
             break (answer, is_leader, boarded, leader);
         };
         let is_lost =

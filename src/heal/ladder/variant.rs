@@ -47,8 +47,8 @@ impl Ward {
             return StepResult::Skipped;
         }
         let step = self.step(&turn.service, errand, patient, urgency).await;
-        // It was a plain visit there.
-        if turn.service.variants.known(Instant::now()) == Some(false) {
+        // It was a plain visit there. (Another node may have had the request, and seen that.)
+        if self.honours_variants(&turn.service).await == Some(false) {
             turn.visited = if let StepResult::NoHelp(answer) = step {
                 VisitResult::Got(answer)
             } else {

@@ -107,7 +107,8 @@ impl Healer {
     /// `[heal] identifiers` leaves it out.
     pub fn image(&self, key: &str, owner: Option<Owner>) -> Option<IndexedImage> {
         let ward = &self.ward;
-        let image = ward.unowned(ward.any_image_route()?, key, &Trace::fresh())?;
+        let service = ward.service_index(owner.as_slice());
+        let image = ward.unowned(service, ward.any_image_route()?, key, &Trace::fresh())?;
         Some(IndexedImage { owners: owner.into_iter().collect(), ..image })
     }
 

@@ -20,7 +20,9 @@ use crate::heal::ladder::rebuild::ServiceHealth;
 use crate::heal::repair::documents::{BELIEVED, PoisonedDocument, RepairResult, carries};
 use crate::heal::ward::{IndexedImage, Ward};
 use crate::iiif::IdentifierKind;
+use crate::iiif::canvas::rebuild_target;
 use crate::iiif::manifest::Canvas;
+use crate::index::DocumentContent;
 use crate::upstream::guard::Allowed;
 
 /// Would the service's nested request for this image be answered?
@@ -109,6 +111,34 @@ impl Ward {
             let Some(patient) = self.patient(route, key, &poisoned.trace) else { return false };
             let nested = self.nested(service, &patient, urgency).await;
             if nested != NestedCheck::Proven && !nested.is_gone() {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Would the document be no worse, were it built anew? It is built beside first, where the service does that: to register
+    /// an image says nothing of the file store, and in a fault of that whatever is built comes without its images.
+    pub(in crate::heal) async fn may_build_over(
+        self: &Arc<Self>,
+        service: &Arc<CanvasService>,
+        poisoned: &PoisonedDocument,
+        stored: &DocumentContent,
+        patient: &IndexedImage,
+        urgency: &Arc<FlightPriority>,
+    ) -> bool {
+        // One that was asked for with `allow` or `disallow` has no other place.
+        if self.honours_variants(service).await != Some(true) || poisoned.target.contains("allow=") {
+            return true;
+        }
+        let target = format!("{}&disallow=x-iiif-mender/none", rebuild_target(&poisoned.target));
+        let beside = CanvasRequestKey { service: poisoned.mark, target: target.into(), rung: Rung::Variant };
+        let Some(built) = self.document(service, &beside, patient, urgency).await else { return false };
+        let Some(route) = self.image_route() else { return false };
+        let stored = stored.canvases.iter().flat_map(|canvas| &canvas.images);
+        for key in stored.filter(|key| !carries(&built.canvases, key)) {
+            let Some(lost) = self.patient(route, key, &poisoned.trace) else { return false };
+            if !self.nested(service, &lost, urgency).await.is_gone() {
                 return false;
             }
         }

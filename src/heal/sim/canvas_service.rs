@@ -9,18 +9,20 @@ use hyper::Response;
 use percent_encoding::percent_decode_str;
 use tokio::time::{sleep, timeout};
 
-use super::case::{Fault, Resources};
+use super::case::{Fault, Garbage};
 use super::image_server::{answer, refused};
+use super::library::Library;
 use super::model::{Model, Place};
+use super::world::Resources;
 use crate::config::settings::Timeouts;
 use crate::heal::{RoutedImage, SendRequest, Sending};
 use crate::iiif::ImageRequest;
 use crate::observe::Trace;
 use crate::upstream::{Body, Caller, UpstreamError};
 
-/// `CanvasService` answers below `/iiif-service/`.
+/// `CanvasService` is the one of a site; what it answers stands below `/iiif-service/`.
 #[derive(Debug)]
-pub(super) struct CanvasService(pub(super) Arc<Model>);
+pub(super) struct CanvasService(pub(super) Arc<Model>, pub(super) usize);
 
 /// What a viewer's own request carries, so that the model can tell it from ours.
 pub(super) const BY_VIEWER: &str = "x-by-viewer";
@@ -57,7 +59,7 @@ impl SendRequest for CanvasService {
                 Some(late) if late == LATE && self.0.state().viewers.contains(&target) => By::LateViewer,
                 Some(_) => By::Viewer,
             };
-            let working = tokio::spawn(Arc::clone(&self.0).asked_by(target.clone(), by));
+            let working = tokio::spawn(Arc::clone(&self.0).asked_by(self.1, target.clone(), by));
             let told = match timeout(times.first_byte, working).await {
                 Err(_) => Err(UpstreamError::FirstByteTimeout),
                 Ok(Err(panicked)) => panic!("the model broke: {panicked}"),
@@ -72,6 +74,21 @@ impl SendRequest for CanvasService {
     }
 }
 
+/// Media type and body of what is no document of ours.
+fn garbled(garbage: Garbage) -> (&'static str, String) {
+    let canvas =
+        |with_picture| Library::get().canvas(0, with_picture, "").replace("/obj/long/", "/obj/other/");
+    // Nobody has an image with such a UUID.
+    let uuid = &Library::get().leaves[0].uuid;
+    match garbage {
+        Garbage::Nothing => (JSON, String::new()),
+        Garbage::Page => ("text/html", "<html>maintenance</html>".to_owned()),
+        Garbage::OtherJson => (JSON, "{}".to_owned()),
+        Garbage::OtherCanvas => (JSON, canvas(true).replace(uuid, "00000000-0000-3000-8000-000000000000")),
+        Garbage::OtherEmptyCanvas => (JSON, canvas(false)),
+    }
+}
+
 /// One value of the query; the first counts.
 fn parameter<'a>(query: &'a str, name: &str) -> Option<&'a str> {
     let mut pairs = query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
@@ -80,53 +97,70 @@ fn parameter<'a>(query: &'a str, name: &str) -> Option<&'a str> {
 
 impl Model {
     /// The same, known as a viewer's while it is.
-    async fn asked_by(self: Arc<Self>, target: String, by: By) -> Result<Response<Body>, UpstreamError> {
+    async fn asked_by(
+        self: Arc<Self>,
+        site: usize,
+        target: String,
+        by: By,
+    ) -> Result<Response<Body>, UpstreamError> {
         if by == By::Viewer {
             self.state().viewers.insert(target.clone());
         }
-        let told = Arc::clone(&self).service(target.clone(), by).await;
+        let told = Arc::clone(&self).service(site, target.clone(), by).await;
         if by == By::Viewer {
             self.state().viewers.remove(&target);
         }
         told
     }
 
-    async fn service(self: Arc<Self>, target: String, by: By) -> Result<Response<Body>, UpstreamError> {
-        if self.has(Fault::ServiceDown) {
+    async fn service(
+        self: Arc<Self>,
+        site: usize,
+        target: String,
+        by: By,
+    ) -> Result<Response<Body>, UpstreamError> {
+        if self.has_at(site, Fault::ServiceDown) {
             return Err(refused());
         }
         let (path, query) = target.split_once('?').unwrap_or((&target, ""));
         let path = path.strip_prefix("/iiif-service/").unwrap_or_default();
         if let Some(id) = path.strip_prefix("resources/") {
-            let (status, media_type, body) = self.resource(id).await;
+            let (status, media_type, body) = self.resource(site, id).await;
             return Ok(answer(status, media_type, body));
         }
         let update = parameter(query, "update").is_some_and(|value| value.is_empty() || value == "true");
         let disallow = parameter(query, "disallow").filter(|_| self.world().honours_disallow);
         let disallow = percent_decode_str(disallow.unwrap_or_default()).decode_utf8_lossy().into_owned();
-        if self.has(Fault::ServiceHangs) {
+        if self.has_at(site, Fault::ServiceHangs) {
             self.excuses(path);
             self.outlasts(Fault::ServiceHangs).await;
         }
         let busy = |fault| if let Fault::Busy(seconds) = fault { Some(seconds) } else { None };
-        if let Some(seconds) = self.fault(busy) {
+        if let Some(seconds) = self.fault(busy).filter(|_| site == 0) {
             let mut busy = answer(429, TEXT, "too many");
             busy.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
             return Ok(busy);
         }
+        let garbage = |fault| if let Fault::Garbled(garbage) = fault { Some(garbage) } else { None };
+        if let Some(garbage) = self.fault(garbage).filter(|_| site == 0) {
+            self.excuses(path);
+            sleep(self.world().canvas() / 4).await;
+            let (media_type, body) = garbled(garbage);
+            return Ok(answer(200, media_type, body));
+        }
         let (status, media_type, body) = if let Some(path) = path.strip_prefix("fedora/canvas/") {
-            self.canvas(path, update, disallow, by).await
+            self.canvas(site, path, update, disallow, by).await
         } else if let Some(path) = path.strip_prefix("fedora/presentation/") {
-            self.book(path, update, disallow, by).await
+            self.book(site, path, update, disallow, by).await
         } else if let Some(path) = path.strip_prefix("fedora/image/") {
-            self.registers(path, update).await
+            self.registers(site, path, update).await
         } else {
             (404, JSON, "{}".to_owned())
         };
         Ok(answer(status, media_type, body))
     }
 
-    async fn resource(&self, id: &str) -> Told {
+    async fn resource(&self, site: usize, id: &str) -> Told {
         sleep(Duration::from_millis(3)).await;
         let closed = match self.world().resources {
             Resources::Open => false,
@@ -137,11 +171,13 @@ impl Model {
         if closed {
             return (403, "text/html", "<html>Forbidden</html>".to_owned());
         }
-        self.outlasts(Fault::ResourcesHang).await;
-        if self.has(Fault::Redis) {
+        if site == 0 {
+            self.outlasts(Fault::ResourcesHang).await;
+        }
+        if self.has_at(site, Fault::Redis) {
             return (503, TEXT, "Unable to connect to Redis".to_owned());
         }
-        let leaf = self.library.leaf_with(id);
+        let leaf = self.library.leaf_with(id).filter(|leaf| self.library.site_of(*leaf) == site);
         match leaf.filter(|leaf| self.state().keys.contains(leaf)) {
             Some(leaf) => (200, TEXT, self.library.leaves[leaf].file_url.clone()),
             None => (404, TEXT, format!("Resource with id {id} not found!")),
@@ -160,8 +196,8 @@ impl Model {
         self.state().asked.entry(leaf).or_default().reasons += 1;
     }
 
-    async fn canvas(&self, path: &str, update: bool, disallow: String, by: By) -> Told {
-        let Some(leaf) = self.library.leaf_at(path) else {
+    async fn canvas(&self, site: usize, path: &str, update: bool, disallow: String, by: By) -> Told {
+        let Some(leaf) = self.library.leaf_at(path).filter(|leaf| self.library.site_of(*leaf) == site) else {
             sleep(self.world().canvas() / 3).await;
             return (500, JSON, r#"{"status":500}"#.to_owned());
         };
@@ -177,7 +213,7 @@ impl Model {
             self.reason(leaf);
             self.outlasts(Fault::Stuck(leaf)).await;
         }
-        if self.has(Fault::Redis) {
+        if self.has_at(site, Fault::Redis) {
             self.reason(leaf);
             return (503, TEXT, "Unable to connect to Redis".to_owned());
         }
@@ -194,7 +230,7 @@ impl Model {
         }
         let began = self.now();
         let built = {
-            let _building = Building::of(self, What::Canvas);
+            let _building = Building::of(self, site, What::Canvas);
             self.builds(leaf).await
         };
         match built {
@@ -218,18 +254,18 @@ impl Model {
 
     /// Three reads, a HEAD of the file, the key, the nested info.json. False: the picture is left out.
     async fn builds(&self, leaf: usize) -> Result<bool, u16> {
-        let part = self.world().canvas() / 4;
+        let (part, site) = (self.world().canvas() / 4, self.library.site_of(leaf));
         sleep(part).await;
-        if self.has(Fault::Repository) {
+        if self.has_at(site, Fault::Repository) {
             return Err(500);
         }
-        if self.file_is_gone(leaf) || self.has(Fault::FileStore) {
+        if self.file_is_gone(leaf) || self.has_at(site, Fault::FileStore) {
             return Ok(false);
         }
         if !self.world().key_early {
             sleep(part * 2).await;
         }
-        if self.has(Fault::Redis) {
+        if self.has_at(site, Fault::Redis) {
             return Err(503);
         }
         self.state().keys.insert(leaf);
@@ -244,15 +280,16 @@ impl Model {
 
     /// The service's own info.json: through us, or straight to the image server.
     async fn nested_info(&self, leaf: usize) -> bool {
-        let _connection = self.nested.acquire().await;
-        if self.has(Fault::Nested) {
+        let site = self.library.site_of(leaf);
+        let _connection = self.nested[site].acquire().await;
+        if self.has_at(site, Fault::Nested) {
             return false;
         }
         let rest = format!("{}/info.json", self.library.leaves[leaf].uuid);
-        let answered = self.image(&format!("/iiif/2/{rest}"), true).await;
+        let answered = self.image(site, &format!("/iiif/2/{rest}"), true).await;
         let status = answered.as_ref().map_or(502, |(status, _)| *status);
         if let (true, Some((healer, route)), Some(request)) =
-            (self.world().echoes, self.healer(), ImageRequest::parse(&rest))
+            (self.world().echoes, self.healer(leaf), ImageRequest::parse(&rest))
         {
             let trace = Trace::fresh();
             let image = RoutedImage { route, request, trace: &trace };
@@ -263,13 +300,14 @@ impl Model {
         status == 200
     }
 
-    async fn book(&self, path: &str, update: bool, disallow: String, by: By) -> Told {
-        let Some(book) = self.library.books.iter().position(|book| book == path) else {
+    async fn book(&self, site: usize, path: &str, update: bool, disallow: String, by: By) -> Told {
+        let book = self.library.books.iter().position(|book| book == path);
+        let Some(book) = book.filter(|book| self.library.site(*book) == site) else {
             sleep(self.world().canvas() / 3).await;
             return (500, JSON, r#"{"status":500}"#.to_owned());
         };
         let query = if disallow.is_empty() { String::new() } else { format!("?disallow={disallow}") };
-        if self.has(Fault::Redis) {
+        if self.has_at(site, Fault::Redis) {
             return (503, TEXT, "Unable to connect to Redis".to_owned());
         }
         let leaves: Vec<_> = self.library.leaves_of(book).collect();
@@ -280,8 +318,8 @@ impl Model {
             return (200, JSON, self.library.manifest(book, &leaves[..pictures.min(leaves.len())], &query));
         }
         let _building = match by {
-            By::Us => Some(Building::of(self, What::Canvas)),
-            By::Viewer => Some(Building::of(self, What::ViewersManifest)),
+            By::Us => Some(Building::of(self, site, What::Canvas)),
+            By::Viewer => Some(Building::of(self, site, What::ViewersManifest)),
             By::LateViewer => None,
         };
         let mut whole = Vec::new();
@@ -297,13 +335,15 @@ impl Model {
         (200, JSON, self.library.manifest(book, &whole, &query))
     }
 
-    async fn registers(&self, path: &str, update: bool) -> Told {
+    async fn registers(&self, site: usize, path: &str, update: bool) -> Told {
         sleep(self.world().canvas() / 4).await;
         let found = self.library.leaves.iter().position(|leaf| {
             path.strip_prefix(&leaf.path).and_then(|rest| rest.strip_prefix("/files/")) == Some(&leaf.name)
         });
-        let Some(leaf) = found else { return (404, JSON, "{}".to_owned()) };
-        if self.has(Fault::Redis) {
+        let Some(leaf) = found.filter(|leaf| self.library.site_of(*leaf) == site) else {
+            return (404, JSON, "{}".to_owned());
+        };
+        if self.has_at(site, Fault::Redis) {
             return (503, TEXT, "Unable to connect to Redis".to_owned());
         }
         if self.state().documents.contains_key(&Place::Image(leaf)) && !update {
@@ -331,17 +371,17 @@ enum What {
 }
 
 /// `Building` counts what is built at once.
-struct Building<'a>(&'a Model, What);
+struct Building<'a>(&'a Model, usize, What);
 
 impl<'a> Building<'a> {
-    fn of(model: &'a Model, what: What) -> Self {
-        model.state().building[what as usize].begins();
-        Self(model, what)
+    fn of(model: &'a Model, site: usize, what: What) -> Self {
+        model.state().building[site][what as usize].begins();
+        Self(model, site, what)
     }
 }
 
 impl Drop for Building<'_> {
     fn drop(&mut self) {
-        self.0.state().building[self.1 as usize].now -= 1;
+        self.0.state().building[self.1][self.2 as usize].now -= 1;
     }
 }

@@ -4,71 +4,13 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
-use super::library::{Library, STALE};
+use super::library::Library;
+use super::world::World;
 
 /// `heal.wait` of every world.
 pub(super) const WAIT: Duration = Duration::from_secs(25);
 /// `heal.missing` of every world.
 pub(super) const MISSING: Duration = Duration::from_secs(20);
-
-/// `Resources` is how `/resources/{uuid}` answers us.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Resources {
-    Open,
-    /// A gateway's 403.
-    Closed,
-    /// Open at first, closed from this millisecond on.
-    ClosedFrom(u64),
-    /// A gateway's 404, which is not the service's.
-    Gateway,
-}
-
-/// `Cache` is what the image server keeps.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Cache {
-    /// info.json in its memory, as every one does.
-    Info,
-    /// Tiles and info.json, for good.
-    Derivative,
-    /// Files that were opened once.
-    Source,
-}
-
-/// `World` is how this installation is made.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(clippy::struct_excessive_bools, reason = "each is there or not, by itself")]
-pub(super) struct World {
-    pub(super) resources: Resources,
-    pub(super) cache: Cache,
-    /// The service keeps a canvas with a `disallow` beside the plain one.
-    pub(super) honours_disallow: bool,
-    /// The image server takes base64 identifiers.
-    pub(super) base64: bool,
-    /// Requests without a cookie are 401 before the identifier is looked up.
-    pub(super) login: bool,
-    /// Older manifests with dead canvases for every image.
-    pub(super) stale_owners: usize,
-    /// An image route before the right one leads to a server that knows none of our images.
-    pub(super) two_routes: bool,
-    /// The index knows where files are.
-    pub(super) files_known: bool,
-    /// The service's own info.json comes back through us.
-    pub(super) echoes: bool,
-    /// How long one canvas takes, in milliseconds.
-    pub(super) canvas_ms: u64,
-    /// The key is written in the first half of that time, not at its end.
-    pub(super) key_early: bool,
-    /// How long a picture takes, in milliseconds.
-    pub(super) image_ms: u64,
-    /// `heal.concurrency`.
-    pub(super) concurrency: usize,
-    /// `heal.ahead`.
-    pub(super) ahead: usize,
-    /// `heal.sweep`, and a mass expiry begins with six images.
-    pub(super) sweep: bool,
-    /// The source of all manifests is kept warm.
-    pub(super) warm: bool,
-}
 
 /// `Fault` is what is wrong for a while.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,6 +39,31 @@ pub(super) enum Fault {
     Images(u16),
     /// The canvas of this leaf never answers.
     Stuck(usize),
+    /// The service does nothing, and answers 200 with something that is no canvas of ours.
+    Garbled(Garbage),
+    /// The Redis between us is away: it refuses (false), or takes commands and never answers.
+    Shared(bool),
+}
+
+impl Fault {
+    /// Is it a fault of this site, and not of the other one, or of what is between us?
+    pub(super) fn is_at(self, site: usize) -> bool {
+        match self {
+            Self::Stuck(leaf) => Library::at(true).site_of(leaf) == site || site == 0,
+            Self::Shared(_) => false,
+            _ => site == 0,
+        }
+    }
+}
+
+/// `Garbage` is what may stand in the place of a document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Garbage {
+    Nothing,
+    Page,
+    OtherJson,
+    OtherCanvas,
+    OtherEmptyCanvas,
 }
 
 /// `Trouble` is a fault with its time, in milliseconds.
@@ -155,6 +122,8 @@ pub(super) enum Act {
     Reload,
     /// Batch mends this image.
     Mend(usize),
+    /// The Redis between us loses everything.
+    FlushShared,
 }
 
 /// `At` is an act with its time, in milliseconds.
@@ -177,75 +146,12 @@ pub(super) struct Case {
     pub(super) last: Vec<usize>,
 }
 
-fn one_in(rng: &mut Rng, n: u32) -> bool {
+pub(super) fn one_in(rng: &mut Rng, n: u32) -> bool {
     rng.u32(0..n) == 0
 }
 
-impl World {
-    /// The simplest one, to which a failing case is brought as near as possible.
-    pub(super) fn plain() -> Self {
-        Self {
-            resources: Resources::Open,
-            cache: Cache::Info,
-            honours_disallow: true,
-            base64: true,
-            login: false,
-            stale_owners: 0,
-            two_routes: false,
-            files_known: false,
-            echoes: true,
-            canvas_ms: 20,
-            key_early: true,
-            image_ms: 5,
-            concurrency: 2,
-            ahead: 0,
-            sweep: false,
-            warm: false,
-        }
-    }
-
-    fn draw(rng: &mut Rng) -> Self {
-        let resources = match rng.u32(0..8) {
-            0 | 1 => Resources::Closed,
-            2 => Resources::ClosedFrom(rng.u64(0..60_000)),
-            3 => Resources::Gateway,
-            _ => Resources::Open,
-        };
-        let cache = match rng.u32(0..8) {
-            0..=2 => Cache::Derivative,
-            3 => Cache::Source,
-            _ => Cache::Info,
-        };
-        Self {
-            resources,
-            cache,
-            honours_disallow: !one_in(rng, 4),
-            base64: !one_in(rng, 4),
-            login: one_in(rng, 6),
-            stale_owners: if one_in(rng, 3) { STALE[rng.usize(0..STALE.len())] } else { 0 },
-            two_routes: one_in(rng, 4),
-            files_known: one_in(rng, 3),
-            echoes: !one_in(rng, 4),
-            // A minute is rare: such a world takes as long as ten others.
-            canvas_ms: [10, 20, 50, 100, 200, 500, 2_000, if one_in(rng, 4) { 60_000 } else { 10_000 }]
-                [rng.usize(0..8)],
-            key_early: !one_in(rng, 3),
-            image_ms: [1, 5, 20][rng.usize(0..3)],
-            concurrency: rng.usize(1..=3),
-            ahead: [0, 0, 4, 8][rng.usize(0..4)],
-            sweep: one_in(rng, 4),
-            warm: one_in(rng, 8),
-        }
-    }
-
-    /// How long one canvas takes at most.
-    pub(super) fn canvas(&self) -> Duration {
-        Duration::from_millis(self.canvas_ms)
-    }
-}
-
 fn trouble(rng: &mut Rng, until: u64) -> Trouble {
-    let fault = match rng.u32(0..14) {
+    let fault = match rng.u32(0..16) {
         0 => Fault::Info([403, 404, 429, 500, 503][rng.usize(0..5)]),
         1 | 2 => Fault::Nested,
         3 => Fault::Repository,
@@ -257,6 +163,16 @@ fn trouble(rng: &mut Rng, until: u64) -> Trouble {
         10 => Fault::ResourcesHang,
         11 => Fault::ImagesDown,
         12 => Fault::Images([429, 500, 503][rng.usize(0..3)]),
+        13 => Fault::Garbled(
+            [
+                Garbage::Nothing,
+                Garbage::Page,
+                Garbage::OtherJson,
+                Garbage::OtherCanvas,
+                Garbage::OtherEmptyCanvas,
+            ][rng.usize(0..5)],
+        ),
+        14 => Fault::Shared(rng.bool()),
         _ => Fault::Stuck(rng.usize(0..Library::get().leaves.len())),
     };
     let from = rng.u64(0..until);
@@ -292,7 +208,8 @@ impl Case {
             reader(rng, library, until, &mut acts);
         }
         for _ in 0..rng.usize(0..3) {
-            let act = match rng.u32(0..5) {
+            let act = match rng.u32(0..6) {
+                5 => Act::FlushShared,
                 0 => Act::ImagesRestart,
                 1 => Act::Reload,
                 2 => Act::Opened(rng.usize(0..library.books.len())),

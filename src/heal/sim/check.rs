@@ -77,6 +77,10 @@ impl Exchange {
         }
     }
 
+    fn site(&self, model: &Model) -> usize {
+        model.library.site_of(self.leaf(model))
+    }
+
     fn leaf(&self, model: &Model) -> usize {
         model.library.images[self.image].leaf
     }
@@ -87,7 +91,10 @@ impl Exchange {
         let (case, leaf) = (&model.case, self.leaf(model));
         let honours = case.world.honours_disallow;
         let lately = self.from.saturating_sub(HEEDED + case.world.canvas_ms);
+        let site = model.library.site_of(leaf);
         let excuses = |fault: Fault| match fault {
+            // Of the other site, or of what is between us.
+            _ if !fault.is_at(site) => false,
             // Beside the stored canvas the key is written although info.json fails.
             Fault::Nested => !honours,
             Fault::Info(_) => !honours || self.want == Want::Info,
@@ -117,12 +124,14 @@ impl Exchange {
     }
 
     /// A heal takes longer than a reader waits, because canvases do or because something hangs.
-    pub(super) fn may_take_long(model: &Model, from: u64, to: u64) -> bool {
+    pub(super) fn may_take_long(model: &Model, site: usize, from: u64, to: u64) -> bool {
         let world = &model.case.world;
         let all = u64::try_from(model.library.leaves.len()).unwrap_or(u64::MAX) * world.canvas_ms;
         let wait = u64::try_from(WAIT.as_millis()).unwrap_or(u64::MAX);
         all / world.concurrency as u64 > wait / 3
-            || model.case.troubled(from.saturating_sub(wait * 3), to, |fault| fault != Fault::ResourcesHang)
+            || model.case.troubled(from.saturating_sub(wait * 3), to, |fault| {
+                fault.is_at(site) && fault != Fault::ResourcesHang
+            })
     }
 
     pub(super) fn ends(&self, model: &Model, seen: &Seen) {
@@ -155,7 +164,7 @@ impl Exchange {
                 if crowded
                     || is_early
                     || after.is_zero()
-                    || (healable && !Self::may_take_long(model, self.from, to))
+                    || (healable && !Self::may_take_long(model, self.site(model), self.from, to))
                 {
                     model.breaks(format!("(1) it is not told when it should be: {}", what()));
                 }
@@ -168,11 +177,17 @@ impl Exchange {
     /// A tile that the image server would serve is served, at once.
     fn is_served(&self, model: &Model, seen: &Seen, to: u64, took: Duration) {
         let would = self.first == 200 && Self::now(model, self.image, self.want, self.cookie) == 200;
-        let fails = |fault| {
-            matches!(
-                fault,
-                Fault::ImagesDown | Fault::Images(_) | Fault::FileStore | Fault::Redis | Fault::ServiceDown
-            )
+        let site = self.site(model);
+        let fails = |fault: Fault| {
+            fault.is_at(site)
+                && matches!(
+                    fault,
+                    Fault::ImagesDown
+                        | Fault::Images(_)
+                        | Fault::FileStore
+                        | Fault::Redis
+                        | Fault::ServiceDown
+                )
         };
         let case = &model.case;
         let leaf = self.leaf(model);
@@ -196,8 +211,9 @@ impl Exchange {
         let (case, leaf) = (&model.case, self.leaf(model));
         let is_gone =
             case.gone.iter().any(|gone| gone.leaf == leaf && gone.from <= self.from && gone.to > to);
-        let troubled = case.troubled(self.from.saturating_sub(30_000), to, |_| true);
-        if !is_gone || troubled || Self::may_take_long(model, self.from, to) {
+        let troubled =
+            case.troubled(self.from.saturating_sub(30_000), to, |fault| fault.is_at(self.site(model)));
+        if !is_gone || troubled || Self::may_take_long(model, self.site(model), self.from, to) {
             return;
         }
         if matches!(seen, Seen::Later { .. } | Seen::Failed) {

@@ -11,10 +11,11 @@ use testbed::Testbed;
 use tokio::time::sleep_until;
 
 use super::canvas_service::CanvasService;
-use super::case::{Cache, Case, Fault, Gone, Resources, Trouble, World};
+use super::case::{Case, Fault, Gone, Trouble};
 use super::image_server::ImageServer;
 use super::library::Library;
 use super::model::Model;
+use super::world::{Cache, Resources, World};
 use crate::config::settings::Timeouts;
 use crate::heal::SendRequest;
 use crate::upstream::Caller;
@@ -138,7 +139,7 @@ fn modelled(world: &World, script: &[Step]) -> Vec<Answer> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     runtime.expect("a runtime").block_on(async {
         let model = Model::new(case, false);
-        let (images, service) = (ImageServer(Arc::clone(&model)), CanvasService(Arc::clone(&model)));
+        let (images, service) = (ImageServer(Arc::clone(&model), 0), CanvasService(Arc::clone(&model), 0));
         let patient = Duration::from_hours(1);
         let times = Timeouts { connect: patient, first_byte: patient, body: patient };
         let mut answers = Vec::new();

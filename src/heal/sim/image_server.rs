@@ -10,16 +10,17 @@ use hyper::Response;
 use percent_encoding::percent_decode_str;
 use tokio::time::sleep;
 
-use super::case::{Cache, Fault};
+use super::case::Fault;
 use super::library::SIDE;
 use super::model::Model;
+use super::world::Cache;
 use crate::config::settings::Timeouts;
 use crate::heal::{SendRequest, Sending};
 use crate::upstream::{Body, Caller, UpstreamError};
 
-/// `ImageServer` answers below `/iiif/2/`.
+/// `ImageServer` is the one of a site; what it answers stands below `/iiif/2/`.
 #[derive(Debug)]
-pub(super) struct ImageServer(pub(super) Arc<Model>);
+pub(super) struct ImageServer(pub(super) Arc<Model>, pub(super) usize);
 
 /// `StrayServer` knows none of our images.
 #[derive(Debug)]
@@ -41,7 +42,7 @@ impl SendRequest for ImageServer {
     fn send<'a>(&'a self, _caller: &'a Caller, head: &'a Parts, _times: Timeouts) -> Sending<'a> {
         Box::pin(async move {
             let target = head.uri.path_and_query().map(ToString::to_string).unwrap_or_default();
-            let answered = self.0.image(&target, head.headers.contains_key("cookie")).await;
+            let answered = self.0.image(self.1, &target, head.headers.contains_key("cookie")).await;
             self.0.log(|| match &answered {
                 Ok((status, _)) => format!("image  {status} {target}"),
                 Err(error) => format!("image  {error} {target}"),
@@ -77,18 +78,31 @@ fn judged(tail: &str) -> u16 {
 }
 
 impl Model {
-    /// One request to the image server: status and body.
-    pub(super) async fn image(&self, target: &str, cookie: bool) -> Result<(u16, String), UpstreamError> {
+    /// One request to the image server of this site: status and body.
+    pub(super) async fn image(
+        &self,
+        site: usize,
+        target: &str,
+        cookie: bool,
+    ) -> Result<(u16, String), UpstreamError> {
         sleep(Duration::from_millis(self.world().image_ms)).await;
-        if self.has(Fault::ImagesDown) {
+        if self.has_at(site, Fault::ImagesDown) {
             return Err(refused());
         }
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
         let rest = path.strip_prefix("/iiif/2/").unwrap_or_default();
         let (id, tail) = rest.split_once('/').unwrap_or((rest, ""));
         let id = percent_decode_str(id).decode_utf8_lossy().into_owned();
+        if self
+            .library
+            .leaf_with(id.split(';').next().unwrap_or_default())
+            .is_some_and(|leaf| self.library.site_of(leaf) != site)
+        {
+            self.log(|| format!("stray  {target} at site {site}"));
+            self.state().stray += 1;
+        }
         let truth = query.split('&').any(|pair| pair == "cache=nocache");
-        let status = if tail.is_empty() { 303 } else { self.image_status(&id, tail, truth, cookie) };
+        let status = if tail.is_empty() { 303 } else { self.image_status(site, &id, tail, truth, cookie) };
         let body = match status {
             200 if tail == "info.json" => format!(
                 r#"{{"@id":"https://lib.example/iiif/2/{id}","protocol":"http://iiif.io/api/image","width":{SIDE},"height":{SIDE}}}"#
@@ -101,14 +115,14 @@ impl Model {
         Ok((status, body))
     }
 
-    fn image_status(&self, id: &str, tail: &str, truth: bool, cookie: bool) -> u16 {
+    fn image_status(&self, site: usize, id: &str, tail: &str, truth: bool, cookie: bool) -> u16 {
         if self.world().login && !cookie {
             return 401;
         }
         let is_info = tail == "info.json";
         let fault = self.fault(|fault| match fault {
-            Fault::Info(status) if is_info => Some(status),
-            Fault::Images(status) if !is_info => Some(status),
+            Fault::Info(status) if is_info && site == 0 => Some(status),
+            Fault::Images(status) if !is_info && site == 0 => Some(status),
             _ => None,
         });
         if let Some(status) = fault {
@@ -124,7 +138,7 @@ impl Model {
         if kept && !truth {
             return 200;
         }
-        match self.open(id) {
+        match self.open(site, id) {
             Err(status) => return status,
             Ok(leaf) => self.state().opened.insert(leaf),
         };

@@ -1,10 +1,12 @@
 //! The holdings of every simulated world: books, a PDF, a picture; and the indexes that know them.
 
+use crate::index::sources::refresh::update;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
+use super::case::Document;
 use crate::config::Settings;
 use crate::config::settings::Source;
 use crate::iiif::identifier::uuid_of_file_url;
@@ -48,7 +50,13 @@ pub(super) struct Library {
     pub(super) books: Vec<String>,
     pub(super) leaves: Vec<Leaf>,
     pub(super) images: Vec<Image>,
+    two_sites: bool,
 }
+
+/// Where we answer for the image server of each site.
+pub(super) const IMAGES: [&str; 2] = ["/iiif/2/", "/iiif/b/"];
+/// Where we answer for the canvas service of each site.
+pub(super) const SERVICES: [&str; 2] = ["/iiif-service/", "/b-service/"];
 
 /// Width of every picture; its height is the same.
 pub(super) const SIDE: u32 = 1000;
@@ -60,7 +68,7 @@ fn leaf(book: usize, path: String, name: &str, pages: u32) -> Leaf {
 }
 
 impl Library {
-    fn new() -> Self {
+    fn new(two_sites: bool) -> Self {
         let books = ["obj/long", "obj/short", "obj/report", "obj/single"].map(str::to_owned).to_vec();
         let page = |book: usize, number: usize| {
             let path = format!("{}/pages/page_{number}", ["obj/long", "obj/short"][book]);
@@ -78,13 +86,27 @@ impl Library {
             }
         };
         let images = leaves.iter().enumerate().flat_map(of).collect();
-        Self { books, leaves, images }
+        Self { books, leaves, images, two_sites }
     }
 
     /// The one library.
     pub(super) fn get() -> &'static Self {
-        static LIBRARY: OnceLock<Library> = OnceLock::new();
-        LIBRARY.get_or_init(Self::new)
+        Self::at(false)
+    }
+
+    /// The same, where some of its books are at another site.
+    pub(super) fn at(two_sites: bool) -> &'static Self {
+        static LIBRARIES: [OnceLock<Library>; 2] = [OnceLock::new(), OnceLock::new()];
+        LIBRARIES[usize::from(two_sites)].get_or_init(|| Self::new(two_sites))
+    }
+
+    /// Which image server and canvas service have this book.
+    pub(super) fn site(&self, book: usize) -> usize {
+        usize::from(self.two_sites && book % 2 == 1)
+    }
+
+    pub(super) fn site_of(&self, leaf: usize) -> usize {
+        self.site(self.leaves[leaf].book)
     }
 
     pub(super) fn leaves_of(&self, book: usize) -> impl Iterator<Item = usize> + '_ {
@@ -106,18 +128,19 @@ impl Library {
         self.leaves.iter().position(|leaf| leaf.file_url == url)
     }
 
-    fn annotation(id: &str, on: &str) -> String {
+    fn annotation(&self, leaf: usize, id: &str, on: &str) -> String {
+        let images = IMAGES[self.site_of(leaf)];
         format!(
-            r#"{{"@type":"oa:Annotation","motivation":"sc:painting","on":"{on}","resource":{{"@id":"{HOST}/iiif/2/{id}/full/full/0/default.jpg","@type":"dctypes:Image","service":{{"@id":"{HOST}/iiif/2/{id}","profile":"http://iiif.io/api/image/2/level0.json"}},"height":{SIDE},"width":{SIDE}}}}}"#
+            r#"{{"@type":"oa:Annotation","motivation":"sc:painting","on":"{on}","resource":{{"@id":"{HOST}{images}{id}/full/full/0/default.jpg","@type":"dctypes:Image","service":{{"@id":"{HOST}{images}{id}","profile":"http://iiif.io/api/image/2/level0.json"}},"height":{SIDE},"width":{SIDE}}}}}"#
         )
     }
 
     /// The canvas of a leaf as the service answers it; `query` is what it keeps of the query.
     pub(super) fn canvas(&self, at: usize, with_picture: bool, query: &str) -> String {
         let leaf = &self.leaves[at];
-        let id = format!("{HOST}/iiif-service/fedora/canvas/{}{query}", leaf.path);
+        let id = format!("{HOST}{}fedora/canvas/{}{query}", SERVICES[self.site(leaf.book)], leaf.path);
         let side = if with_picture { SIDE } else { 0 };
-        let image = if with_picture { Self::annotation(&leaf.uuid, &id) } else { String::new() };
+        let image = if with_picture { self.annotation(at, &leaf.uuid, &id) } else { String::new() };
         format!(
             r#"{{"@id":"{id}","@type":"sc:Canvas","height":{side},"images":[{image}],"label":["x"],"width":{side}}}"#
         )
@@ -126,9 +149,9 @@ impl Library {
     /// The canvases of a leaf as they stand in a manifest.
     fn canvases(&self, at: usize, query: &str) -> Vec<String> {
         let leaf = &self.leaves[at];
-        let url = format!("{HOST}/iiif-service/fedora/canvas/{}", leaf.path);
+        let url = format!("{HOST}{}fedora/canvas/{}", SERVICES[self.site(leaf.book)], leaf.path);
         let of_page = |page: u32| {
-            let image = Self::annotation(&format!("{};{page}", leaf.uuid), &url);
+            let image = self.annotation(at, &format!("{};{page}", leaf.uuid), &url);
             format!(
                 r#"{{"@id":"{url}?page={page}","@type":"sc:Canvas","height":{SIDE},"images":[{image}],"label":"x","width":{SIDE}}}"#
             )
@@ -142,7 +165,7 @@ impl Library {
 
     /// The manifest of a book with these leaves of it.
     pub(super) fn manifest(&self, book: usize, leaves: &[usize], query: &str) -> String {
-        let url = format!("{HOST}/iiif-service/fedora/presentation/{}{query}", self.books[book]);
+        let url = format!("{HOST}{}{query}", self.book_path(book));
         let mut canvases = String::new();
         for canvas in leaves.iter().flat_map(|leaf| self.canvases(*leaf, query)) {
             let comma = if canvases.is_empty() { "" } else { "," };
@@ -151,6 +174,42 @@ impl Library {
         format!(
             r#"{{"@context":"http://iiif.io/api/presentation/2/context.json","@id":"{url}","@type":"sc:Manifest","label":["x"],"sequences":[{{"@type":"sc:Sequence","canvases":[{canvases}]}}]}}"#
         )
+    }
+
+    /// Lookup keys of the images of a document.
+    pub(super) fn keys_of(&self, document: Document) -> Vec<String> {
+        let is_in = |image: &&Image| match document {
+            Document::Canvas(leaf) => image.leaf == leaf,
+            Document::Manifest(book) => self.leaves[image.leaf].book == book,
+        };
+        let key = |image: &Image| match document {
+            // UPSTREAM: all pages of a PDF share one canvas, which names the whole file.
+            Document::Canvas(leaf) => self.leaves[leaf].uuid.clone(),
+            Document::Manifest(_) => image.id.clone(),
+        };
+        let mut keys: Vec<_> = self.images.iter().filter(is_in).map(key).collect();
+        keys.dedup();
+        keys
+    }
+
+    /// The leaf of the image with this lookup key.
+    pub(super) fn leaf_of_key(&self, key: &str) -> usize {
+        self.leaf_with(key.split(';').next().unwrap_or_default()).expect("one of ours")
+    }
+
+    /// How many they are.
+    pub(super) fn pictures_of(&self, document: Document) -> usize {
+        self.keys_of(document).len()
+    }
+
+    /// Path of this manifest, as viewers ask for it.
+    pub(super) fn book_path(&self, book: usize) -> String {
+        format!("{}fedora/presentation/{}", SERVICES[self.site(book)], self.books[book])
+    }
+
+    /// Path of the canvas of this leaf.
+    pub(super) fn canvas_path(&self, leaf: usize) -> String {
+        format!("{}fedora/canvas/{}", SERVICES[self.site_of(leaf)], self.leaves[leaf].path)
     }
 
     /// Writes all manifests into a folder, and before them `stale` older ones that name dead canvases for the same images.
@@ -173,7 +232,8 @@ impl Library {
     /// The index with so many stale owners of each image, and with the files' URLs known or not; and the folder with the
     /// manifests that it was made from. Built once.
     pub(super) fn index(&self, stale: usize, known: bool, settings: &Settings) -> (PathBuf, Arc<Index>) {
-        static BUILT: OnceLock<Vec<(tempfile::TempDir, Arc<Index>)>> = OnceLock::new();
+        static BUILT: [OnceLock<Vec<(tempfile::TempDir, Arc<Index>)>>; 2] =
+            [OnceLock::new(), OnceLock::new()];
         let build = |stale: usize, known: bool| {
             let folder = tempfile::tempdir().expect("a folder");
             let manifests = folder.path().join("manifests");
@@ -183,13 +243,13 @@ impl Library {
             settings.index.sources[0] = Source::path(manifests);
             let index = Index::open(&folder.path().join("index.sqlite3"), 10_000).expect("an index");
             let index = index.with_names(&settings);
-            index.update(&settings.index.sources, &Options::default(), &mut |_, _| {}).expect("indexed");
+            update(&index, &settings.index.sources, &Options::default(), &mut |_, _| {}).expect("indexed");
             for leaf in self.leaves.iter().filter(|_| known) {
                 index.learn_file_url(leaf.uuid.parse().expect("a UUID"), &leaf.file_url).expect("it is true");
             }
             (folder, Arc::new(index))
         };
-        let indexes = BUILT.get_or_init(|| {
+        let indexes = BUILT[usize::from(self.two_sites)].get_or_init(|| {
             STALE.iter().flat_map(|stale| [false, true].map(|known| build(*stale, known))).collect()
         });
         let at = STALE.iter().position(|count| *count == stale).expect("one that is built") * 2;

@@ -7,12 +7,13 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep_until};
 
-use super::case::{Cache, Case, Fault, Gone, Trouble, World};
+use super::case::{Case, Fault, Gone, Trouble};
 use super::library::Library;
+use super::world::{Cache, World};
 use crate::heal::Healer;
 
 /// Where a document is stored.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Place {
     /// A canvas, by leaf and `disallow`.
     Canvas(usize, String),
@@ -54,6 +55,8 @@ pub(super) struct State {
     /// When a canvas came without its picture because its key was lost while it was built, and nothing else told us that
     /// its file was found.
     pub(super) lost_in_build: HashMap<usize, u64>,
+    /// When a document that lacks a leaf began to be mended.
+    pub(super) mended: HashMap<usize, u64>,
     /// Documents that were stored last for a viewer of them, not for us.
     pub(super) by_viewers: HashSet<Place>,
     /// What viewers ask for now, those who are late apart.
@@ -66,8 +69,8 @@ pub(super) struct State {
     pub(super) tiles: HashSet<String>,
     /// Files in the source cache.
     pub(super) opened: HashSet<usize>,
-    /// What is being built: canvases, and manifests for viewers.
-    pub(super) building: [AtOnce; 2],
+    /// What is being built at each site: canvases, and manifests for viewers.
+    pub(super) building: [[AtOnce; 2]; 2],
     pub(super) asked: HashMap<usize, Asked>,
     /// Requests to the server of the other image route.
     pub(super) stray: usize,
@@ -83,15 +86,15 @@ pub(super) struct Model {
     pub(super) case: Case,
     pub(super) start: Instant,
     state: Mutex<State>,
-    /// UPSTREAM: two outbound connections per host.
-    pub(super) nested: Semaphore,
-    healer: Mutex<Option<(Healer, usize)>>,
+    /// UPSTREAM: two outbound connections per host. (Of each site.)
+    pub(super) nested: [Semaphore; 2],
+    healers: Mutex<(Vec<Healer>, [usize; 2])>,
     logs: bool,
 }
 
 impl Model {
     pub(super) fn new(case: Case, logs: bool) -> Arc<Self> {
-        let library = Library::get();
+        let library = Library::at(case.world.two_sites);
         let mut state = State::default();
         state.keys.extend(0..library.leaves.len());
         for leaf in 0..library.leaves.len() {
@@ -104,8 +107,8 @@ impl Model {
             case,
             start: Instant::now(),
             state: Mutex::new(state),
-            nested: Semaphore::new(2),
-            healer: Mutex::default(),
+            nested: [Semaphore::new(2), Semaphore::new(2)],
+            healers: Mutex::default(),
             logs,
         })
     }
@@ -150,6 +153,11 @@ impl Model {
         self.fault(|lasting| (lasting == fault).then_some(())).is_some()
     }
 
+    /// The same at this site.
+    pub(super) fn has_at(&self, site: usize, fault: Fault) -> bool {
+        site == 0 && self.has(fault)
+    }
+
     /// Waits until this fault is over.
     pub(super) async fn outlasts(&self, fault: Fault) {
         let now = self.now();
@@ -174,6 +182,16 @@ impl Model {
         }
     }
 
+    /// A document that lacks this leaf is mended from now on: that is a reason to ask for its canvas, one for all who ask in
+    /// the same moment.
+    pub(super) fn is_mended(&self, leaf: usize) {
+        let now = self.now();
+        let mut state = self.state();
+        if state.mended.insert(leaf, now) != Some(now) {
+            state.asked.entry(leaf).or_default().reasons += 1;
+        }
+    }
+
     /// Was the key of this leaf lost since this millisecond?
     pub(super) fn lost_since(&self, leaf: usize, ms: u64) -> bool {
         let since = self.start + Duration::from_millis(ms);
@@ -192,13 +210,15 @@ impl Model {
         (0..self.library.leaves.len()).for_each(|leaf| self.loses(leaf));
     }
 
-    pub(super) fn set_healer(&self, healer: Option<(Healer, usize)>) {
-        *self.healer.lock().unwrap_or_else(PoisonError::into_inner) = healer;
+    pub(super) fn set_healers(&self, healers: Vec<Healer>, routes: [usize; 2]) {
+        *self.healers.lock().unwrap_or_else(PoisonError::into_inner) = (healers, routes);
     }
 
-    /// The healer, and the position of its image route.
-    pub(super) fn healer(&self) -> Option<(Healer, usize)> {
-        self.healer.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// Whom the service's own request for this leaf comes by, and on which image route.
+    pub(super) fn healer(&self, leaf: usize) -> Option<(Healer, usize)> {
+        let (healers, routes) = &*self.healers.lock().unwrap_or_else(PoisonError::into_inner);
+        let healer = healers.get(leaf % healers.len().max(1))?.clone();
+        Some((healer, routes[self.library.site_of(leaf)]))
     }
 
     /// Stores a document. Fewer pictures than before where everybody reads them is what must never come of us.
@@ -230,7 +250,13 @@ impl Model {
                     self.library.leaves_of(*book).any(|leaf| self.lost_since(leaf, began))
                 }
             };
-            !was_lost && !self.case.troubled(began, now, |_| true) && !self.case.gone.iter().any(is_gone)
+            let site = match &place {
+                Place::Canvas(leaf, _) | Place::Image(leaf) => self.library.site_of(*leaf),
+                Place::Book(book, _) => self.library.site(*book),
+            };
+            !was_lost
+                && !self.case.troubled(began, now, |fault| fault.is_at(site))
+                && !self.case.gone.iter().any(is_gone)
         };
         if worse && by_us && could_know {
             self.breaks(format!("(2) {place:?} was made worse: {before:?} pictures, {pictures} now"));
@@ -244,11 +270,16 @@ impl Model {
         }
         let kept =
             self.world().cache == Cache::Derivative && self.state().tiles.contains(&format!("{id}/{tail}"));
-        if kept { 200 } else { self.open(id).map_or_else(|status| status, |_| 200) }
+        if kept { 200 } else { self.open(self.site_of_id(id), id).map_or_else(|status| status, |_| 200) }
     }
 
-    /// The leaf behind an identifier, as the image server finds it; no time passes.
-    pub(super) fn open(&self, id: &str) -> Result<usize, u16> {
+    fn site_of_id(&self, id: &str) -> usize {
+        let leaf = self.library.leaf_with(id.split(';').next().unwrap_or_default());
+        leaf.map_or(0, |leaf| self.library.site_of(leaf))
+    }
+
+    /// The leaf behind an identifier, as the image server of this site finds it; no time passes.
+    pub(super) fn open(&self, site: usize, id: &str) -> Result<usize, u16> {
         let id = id.split(';').next().unwrap_or_default();
         let by_uuid = self.library.leaf_with(id);
         let leaf = match by_uuid {
@@ -256,11 +287,14 @@ impl Model {
             None if self.world().base64 => self.decoded(id).ok_or(404_u16)?,
             None => return Err(404),
         };
+        if self.library.site_of(leaf) != site {
+            return Err(404);
+        }
         if self.world().cache == Cache::Source && self.state().opened.contains(&leaf) {
             return Ok(leaf);
         }
         if by_uuid.is_some() {
-            if self.has(Fault::Redis) || self.has(Fault::ServiceDown) {
+            if self.has_at(site, Fault::Redis) || self.has_at(site, Fault::ServiceDown) {
                 return Err(500);
             }
             let state = self.state();
@@ -271,7 +305,7 @@ impl Model {
                 return Err(if just_lost { 501 } else { 404 });
             }
         }
-        if self.has(Fault::FileStore) {
+        if self.has_at(site, Fault::FileStore) {
             return Err(500);
         }
         if self.file_is_gone(leaf) {

@@ -2,19 +2,24 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use hyper::{Request, Response};
+use hyper::Request;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::canvas_service::{BY_VIEWER, CanvasService, LATE};
-use super::case::{Act, Cache, Case, Document, WAIT, Want};
+use super::canvas_service::CanvasService;
+use super::case::{Act, Case, Fault, Want};
 use super::check::{Exchange, Seen};
 use super::image_server::{ImageServer, StrayServer};
+use super::library::{IMAGES, Image, SERVICES};
 use super::model::Model;
 use super::settings::settings;
+use super::world::Cache;
+use crate::cluster::Cluster;
+use crate::cluster::simulated::{RedisMood, SimulatedRedis};
 use crate::config::Settings;
 use crate::config::settings::{Route, Timeouts};
 use crate::heal::{
@@ -23,25 +28,55 @@ use crate::heal::{
 };
 use crate::iiif::ImageRequest;
 use crate::index::Index;
-use crate::index::recorder::Recorder;
+use crate::index::history::writer::Recorder;
 use crate::observe::{Metrics, Trace};
-use crate::upstream::{Body, Budget, Caller, UpstreamError};
+use crate::upstream::{Budget, Caller};
+
+/// `Node` is one of us.
+#[derive(Debug)]
+pub(super) struct Node {
+    healer: Mutex<Healer>,
+    cluster: Option<Arc<Cluster>>,
+    pub(super) metrics: Arc<Metrics>,
+}
 
 /// `Run` is a case that is being played.
 #[derive(Debug)]
 pub(super) struct Run {
     pub(super) model: Arc<Model>,
-    healer: Mutex<Healer>,
-    servers: Vec<Arc<dyn SendRequest>>,
-    /// Position of the image route.
-    route: usize,
-    /// Position of the canvas service's route.
-    service: usize,
-    settings: Arc<Settings>,
+    pub(super) nodes: Vec<Node>,
+    /// Requests so far: each goes to the next node.
+    requests: AtomicUsize,
+    pub(super) servers: Vec<Arc<dyn SendRequest>>,
+    /// Positions of the image routes, by site.
+    routes: [usize; 2],
+    /// Positions of the canvas services' routes.
+    pub(super) services: [usize; 2],
+    pub(super) settings: Arc<Settings>,
     manifests: PathBuf,
-    index: Arc<Index>,
-    pub(super) metrics: Arc<Metrics>,
+    pub(super) index: Arc<Index>,
+    shared: Arc<SimulatedRedis>,
     pub(super) budget: Budget,
+}
+
+impl Node {
+    fn new(settings: &Arc<Settings>, servers: &[Arc<dyn SendRequest>], index: &Arc<Index>) -> Self {
+        let metrics = Arc::new(Metrics::new());
+        let cluster = Cluster::start(&settings.cluster, &metrics);
+        let healer = Healer::simulated(
+            Arc::clone(settings),
+            servers.to_vec(),
+            Arc::clone(index),
+            cluster.clone(),
+            Arc::clone(&metrics),
+            Recorder::idle(Arc::clone(&metrics)),
+        );
+        Self { healer: Mutex::new(healer), cluster, metrics }
+    }
+
+    fn healer(&self) -> Healer {
+        self.healer.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 impl Run {
@@ -51,50 +86,49 @@ impl Run {
         let plain = settings(world, 1_000_000, Path::new("."));
         let (manifests, index) = model.library.index(world.stale_owners, world.files_known, &plain);
         let settings = settings(world, 1_000_000, &manifests);
-        let metrics = Arc::new(Metrics::new());
-        let history = Recorder::idle(Arc::clone(&metrics));
         let server = |route: &Route| -> Arc<dyn SendRequest> {
-            match &*route.prefix {
-                "/iiif/2/" => Arc::new(ImageServer(Arc::clone(&model))),
-                "/iiif-service/" => Arc::new(CanvasService(Arc::clone(&model))),
+            let site_of = |prefixes: [&str; 2]| prefixes.iter().position(|prefix| *prefix == &*route.prefix);
+            match (site_of(IMAGES), site_of(SERVICES)) {
+                (Some(site), _) => Arc::new(ImageServer(Arc::clone(&model), site)),
+                (_, Some(site)) => Arc::new(CanvasService(Arc::clone(&model), site)),
                 _ => Arc::new(StrayServer(Arc::clone(&model))),
             }
         };
         let servers: Vec<_> = settings.routes.iter().map(server).collect();
-        let route_of = |prefix: &str| {
-            settings.routes.iter().position(|route| &*route.prefix == prefix).expect("a route")
-        };
-        let (route, service) = (route_of("/iiif/2/"), route_of("/iiif-service/"));
-        let healer = Healer::simulated(
-            Arc::clone(&settings),
-            servers.clone(),
-            Arc::clone(&index),
-            Arc::clone(&metrics),
-            history,
-        );
-        model.set_healer(Some((healer.clone(), route)));
+        let route_of = |prefix: &str| settings.routes.iter().position(|route| &*route.prefix == prefix);
+        let routes = IMAGES.map(|prefix| route_of(prefix).unwrap_or_default());
+        let services = SERVICES.map(|prefix| route_of(prefix).unwrap_or_default());
+        let shared = SimulatedRedis::of_this_thread();
+        // Whoever plays a world first has its settings and its index made, too; and nodes have names by chance.
+        fastrand::seed(1);
+        let nodes: Vec<_> = (0..world.nodes).map(|_| Node::new(&settings, &servers, &index)).collect();
+        model.set_healers(nodes.iter().map(Node::healer).collect(), routes);
         let budget = Budget::new(1 << 26, Gauge::default());
+        let requests = AtomicUsize::new(0);
         Arc::new(Self {
             model,
-            healer: Mutex::new(healer),
+            nodes,
+            requests,
             servers,
-            route,
-            service,
+            routes,
+            services,
             settings,
             manifests,
             index,
-            metrics,
+            shared,
             budget,
         })
     }
 
+    /// That of the node whose turn it is.
     pub(super) fn healer(&self) -> Healer {
-        self.healer.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.nodes[self.requests.fetch_add(1, Ordering::Relaxed) % self.nodes.len()].healer()
     }
 
     /// One request of a reader, as the proxy sends it to the healer. `None`: the reader left.
     async fn asks(&self, image: usize, want: Want, patience: Duration, cookie: bool) -> Option<Seen> {
-        let id = &self.model.library.images[image].id;
+        let Image { id, leaf } = &self.model.library.images[image];
+        let route = self.routes[self.model.library.site_of(*leaf)];
         let tail = match want {
             Want::Info => "info.json".to_owned(),
             Want::Tile(width) => format!("full/{width},/0/default.jpg"),
@@ -106,7 +140,7 @@ impl Run {
         let (head, ()) = request.body(()).expect("a request").into_parts();
         let (trace, rest) = (Trace::fresh(), format!("{id}/{tail}"));
         let request = ImageRequest::parse(&rest).expect("an image request");
-        let of = RoutedImage { route: self.route, request, trace: &trace };
+        let of = RoutedImage { route, request, trace: &trace };
         let caller = Caller::default();
         let exchange = ImageExchange {
             image: &of,
@@ -117,8 +151,8 @@ impl Run {
             caller: &caller,
         };
         let healer = self.healer();
-        let times: Timeouts = self.settings.timeouts(self.route);
-        let send = || self.servers[self.route].send(&caller, &head, times);
+        let times: Timeouts = self.settings.timeouts(route);
+        let send = || self.servers[route].send(&caller, &head, times);
         let answered = timeout(patience, healer.answer(&exchange, send)).await.ok()?;
         Some(match answered {
             Ok(Answered { response, outcome, healed }) => {
@@ -141,52 +175,6 @@ impl Run {
         seen
     }
 
-    /// One viewer's own request for a document, through the door, as the proxy sends it.
-    async fn fetches(&self, document: Document, patience: u64) {
-        let library = self.model.library;
-        let path = match document {
-            Document::Canvas(leaf) => format!("/iiif-service/fedora/canvas/{}", library.leaves[leaf].path),
-            Document::Manifest(book) => format!("/iiif-service/fedora/presentation/{}", library.books[book]),
-        };
-        let (healer, from, began) = (self.healer(), self.model.now(), Instant::now());
-        let has_document = |answer: &Result<Response<Body>, UpstreamError>| {
-            answer.as_ref().is_ok_and(|answer| answer.status().is_success())
-        };
-        let fetched = timeout(Duration::from_millis(patience), async {
-            let admitted = std::future::ready(Ok::<_, Duration>(()));
-            let (request, ()) = healer.viewer_request(self.service, &path, admitted).await?;
-            let late = if began.elapsed() < WAIT { "in time" } else { LATE };
-            let head = Request::get(&path).header("host", "service.invalid").header(BY_VIEWER, late).body(());
-            let (head, ()) = head.expect("a request").into_parts();
-            let (caller, times) = (Caller::default(), self.settings.timeouts(self.service));
-            let sent = self.servers[self.service].send(&caller, &head, times);
-            Ok::<_, Duration>(match request {
-                Some(request) => request.hold(sent, has_document).await,
-                None => sent.await,
-            })
-        });
-        let fetched = fetched.await;
-        self.model.log(|| {
-            format!(
-                "viewer {:?} of {document:?}",
-                fetched.as_ref().map(|got| got.as_ref().map(|got| got.as_ref().map(http::Response::status)))
-            )
-        });
-        match fetched {
-            Ok(Ok(Ok(answer))) if answer.status().is_success() => {
-                healer.manifest_opened(&path, &Trace::fresh());
-            }
-            Ok(Err(_)) if began.elapsed() < WAIT => {
-                self.model.breaks(format!("(1) {document:?} is refused after {:?}", began.elapsed()));
-            }
-            // Slow canvases fill all places, and so does what hangs.
-            Ok(Err(_)) if !Exchange::may_take_long(&self.model, from, self.model.now()) => {
-                self.model.breaks(format!("(1) {document:?} is refused after {:?}", began.elapsed()));
-            }
-            _ => {}
-        }
-    }
-
     fn acts(self: &Arc<Self>, act: Act) {
         let model = &self.model;
         model.log(|| format!("---- {act:?}"));
@@ -198,8 +186,7 @@ impl Run {
                 }
             }
             Act::Opened(book) => {
-                let path = format!("/iiif-service/fedora/presentation/{}", model.library.books[book]);
-                self.healer().manifest_opened(&path, &Trace::fresh());
+                self.healer().manifest_opened(&model.library.book_path(book), &Trace::fresh());
             }
             Act::Fetch { document, viewers, patience } => {
                 for _ in 0..viewers {
@@ -217,10 +204,14 @@ impl Run {
             Act::ImagesRestart => model.images_restart(),
             Act::Reload => {
                 let settings = settings(model.world(), 1_000_001, &self.manifests);
-                let healer = self.healer().under(settings, self.servers.clone(), None);
-                model.set_healer(Some((healer.clone(), self.route)));
-                *self.healer.lock().unwrap_or_else(PoisonError::into_inner) = healer;
+                for node in &self.nodes {
+                    let cluster = node.cluster.clone();
+                    let healer = node.healer().under(Arc::clone(&settings), self.servers.clone(), cluster);
+                    *node.healer.lock().unwrap_or_else(PoisonError::into_inner) = healer;
+                }
+                model.set_healers(self.nodes.iter().map(Node::healer).collect(), self.routes);
             }
+            Act::FlushShared => self.shared.flush(),
             Act::Mend(image) => {
                 let run = Arc::clone(self);
                 tokio::spawn(async move { run.mends(image).await });
@@ -257,6 +248,7 @@ impl Run {
         let model = &self.model;
         let rest = Duration::from_millis(2_100) + model.world().canvas();
         sleep_until(model.start + Duration::from_millis(model.case.end()) + rest).await;
+        self.documents_are_whole().await;
         for round in 0..2 {
             model.log(|| format!("---- all images, round {round}"));
             let readers = model.case.last.iter().map(|image| {
@@ -281,7 +273,8 @@ impl Run {
             if Instant::now() > deadline {
                 // Where a heal takes longer than a reader waits, who asks for a file that is gone is told to come again.
                 let (leaf, now) = (self.model.library.images[image].leaf, self.model.now());
-                if self.model.file_is_gone(leaf) && Exchange::may_take_long(&self.model, now, now) {
+                let site = self.model.library.site_of(leaf);
+                if self.model.file_is_gone(leaf) && Exchange::may_take_long(&self.model, site, now, now) {
                     return;
                 }
                 self.model.breaks(format!("(5) image {image} is never back"));
@@ -298,24 +291,42 @@ pub(super) fn play(case: &Case, logs: bool) -> (Vec<String>, Vec<String>) {
     let runtime = runtime.expect("a runtime");
     let model = runtime.block_on(async {
         let run = Run::new(case, logs);
-        // Whoever plays a world first has its settings and its index made, too.
         fastrand::seed(1);
         // Ends at once where no source is kept warm. (A reload begins another one; here the first goes on.)
-        let warm = run.healer();
-        let warm = tokio::spawn(async move { warm.keep_warm().await });
+        let mut always = Vec::new();
+        for healer in run.nodes.iter().map(Node::healer) {
+            let fleet = healer.clone();
+            always.push(tokio::spawn(async move { healer.keep_warm().await }));
+            always.push(tokio::spawn(async move { fleet.heed_the_fleet().await }));
+        }
+        for trouble in case.troubles.iter().filter(|_| case.world.nodes > 1) {
+            let Fault::Shared(hangs) = trouble.fault else { continue };
+            let (run, trouble) = (Arc::clone(&run), *trouble);
+            tokio::spawn(async move {
+                sleep_until(run.model.start + Duration::from_millis(trouble.from)).await;
+                run.shared.is_in(if hangs { RedisMood::Hangs } else { RedisMood::Away });
+                sleep_until(run.model.start + Duration::from_millis(trouble.to)).await;
+                run.shared.is_in(RedisMood::Well);
+            });
+        }
         for at in &case.acts {
             sleep_until(run.model.start + Duration::from_millis(at.ms)).await;
             run.acts(at.act);
         }
         run.ends().await;
-        warm.abort();
+        always.iter().for_each(tokio::task::JoinHandle::abort);
         run.is_at_rest().await;
+        let model = Arc::clone(&run.model);
+        model.set_healers(Vec::new(), [0; 2]);
+        // The nodes leave, and with them what keeps them joined.
+        drop(run);
+        SimulatedRedis::ends();
+        sleep(Duration::from_millis(10)).await;
         let alive = tokio::runtime::Handle::current().metrics().num_alive_tasks();
         if alive > 0 {
-            run.model.breaks(format!("(7) {alive} tasks are alive at the end"));
+            model.breaks(format!("(7) {alive} tasks are alive at the end"));
         }
-        run.model.set_healer(None);
-        Arc::clone(&run.model)
+        model
     });
     let state = model.state();
     (state.broken.clone(), state.log.clone())

@@ -1,8 +1,9 @@
 //! Cases that the simulation found, made small, each with the name of what went wrong.
 
-use super::case::{Act, At, Case, Document, Fault, Gone, Resources, Trouble, Want, World};
+use super::case::{Act, At, Case, Document, Fault, Garbage, Gone, Trouble, Want};
 use super::library::Library;
 use super::run::play;
+use super::world::{Resources, World};
 
 /// A quiet world in which this happens; these images are read at the end.
 fn case(world: World, acts: &[(u64, Act)], last: &[usize]) -> Case {
@@ -249,4 +250,56 @@ fn that_a_service_builds_over_is_not_forgotten_in_the_middle_of_a_heal() {
         let acts = [(1_000, Act::EvictKeys), (2_000, ask(3, 64)), (2_000 + late, ask(5, 64))];
         keeps_every_promise(&Case { stored: 1, ..case(world.clone(), &acts, &[]) });
     }
+}
+
+#[test]
+fn a_canvas_without_its_image_is_as_old_as_its_answer_however_long_the_questions_after_it_take() {
+    let world = World { canvas_ms: 2_000, concurrency: 3, ahead: 8, ..World::plain() };
+    let troubles = vec![
+        Trouble { fault: Fault::ResourcesHang, from: 45_367, to: 65_367 },
+        Trouble { fault: Fault::Nested, from: 26_640, to: 86_640 },
+    ];
+    let info = |image| Act::Ask { image, want: Want::Info, readers: 1, patience: 200_000, cookie: true };
+    let acts = [
+        (45_496, Act::Flush),
+        (45_883, info(19)),
+        (45_886, ask(0, 100)),
+        (45_896, info(1)),
+        (45_906, ask(2, 100)),
+        (52_932, Act::Flush),
+        (55_566, ask(5, 64)),
+    ];
+    keeps_every_promise(&Case { troubles, ..case(world, &acts, &[]) });
+}
+
+#[test]
+fn images_of_a_second_canvas_service_are_looked_for_at_their_own_image_server() {
+    let world = World { two_sites: true, warm: true, resources: Resources::Closed, ..World::plain() };
+    let info = |image| Act::Ask { image, want: Want::Info, readers: 1, patience: 200_000, cookie: true };
+    // Image 16 is of the first site, image 12 of the second one.
+    for acts in [&[(53_405, info(16))][..], &[(53_405, info(16)), (70_000, info(12)), (80_000, info(0))]] {
+        let fault = Trouble { fault: Fault::FileStore, from: 156_306, to: 156_806 };
+        keeps_every_promise(&Case { troubles: vec![fault], ..case(world.clone(), acts, &everything()) });
+    }
+}
+
+#[test]
+fn a_node_that_waited_for_another_node_s_request_learns_what_that_one_saw_of_the_service() {
+    // The canvas is stored and heals nothing, and the service builds over: only a rebuild helps.
+    let world = World { honours_disallow: false, nodes: 2, ..World::plain() };
+    let crowd = Act::Ask { image: 15, want: Want::Tile(100), readers: 9, patience: 200_000, cookie: true };
+    let acts = [(138_320, Act::Expire(15)), (157_041, crowd)];
+    keeps_every_promise(&Case { stored: 1, ..case(world, &acts, &[]) });
+}
+
+#[test]
+fn the_canvas_of_somebody_else_does_not_tell_that_the_service_builds_over() {
+    let garbled = Fault::Garbled(Garbage::OtherEmptyCanvas);
+    let troubles = vec![
+        Trouble { fault: garbled, from: 302, to: 802 },
+        Trouble { fault: Fault::Nested, from: 12_563, to: 20_563 },
+    ];
+    let gone = Gone { leaf: 13, from: 0, to: u64::MAX / 2 };
+    let acts = [(388, ask(13, 256)), (16_799, Act::EvictKeys), (17_424, ask(15, 256))];
+    keeps_every_promise(&Case { troubles, gone: vec![gone], ..case(World::plain(), &acts, &[]) });
 }

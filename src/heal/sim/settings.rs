@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use super::case::World;
+use super::world::World;
 use crate::config::Settings;
 
 /// The settings of a world; `number` is what a reload changes.
@@ -15,6 +15,21 @@ pub(super) fn settings(world: &World, number: u32, manifests: &Path) -> Arc<Sett
     } else {
         ""
     };
+    let other_site = if world.two_sites {
+        r#"
+[[routes]]
+prefix = "/iiif/b/"
+upstream = "http://images-b.invalid/iiif/2/"
+kind = "image"
+[[routes]]
+prefix = "/b-service/"
+upstream = "http://service-b.invalid/iiif-service/"
+kind = "presentation"
+"#
+    } else {
+        ""
+    };
+    let cluster = if world.nodes > 1 { "[cluster]\nurl = \"redis://shared.invalid\"\n" } else { "" };
     let text = format!(
         r#"
 [server]
@@ -28,6 +43,7 @@ kind = "image"
 prefix = "/iiif-service/"
 upstream = "http://service.invalid/iiif-service/"
 kind = "presentation"
+{other_site}{cluster}
 # In a folder that is not there: cases that are played side by side share nothing.
 [index]
 path = "no-such-folder/index.sqlite3"

@@ -1,8 +1,9 @@
 //! Makes a failing case as small as it can be while it fails in the same way.
 
-use super::case::{Act, Case, World};
+use super::case::{Act, Case};
 use super::kind;
 use super::run::play;
+use super::world::World;
 
 /// Cases that are played for it at most.
 const TRIES: usize = 2_000;
@@ -75,7 +76,7 @@ impl Shrinker {
 
     fn plainer_world(&mut self) -> bool {
         let plain = World::plain();
-        let changes: [fn(&mut World, &World); 16] = [
+        let changes: [fn(&mut World, &World); 18] = [
             |world, plain| world.resources = plain.resources,
             |world, plain| world.cache = plain.cache,
             |world, plain| world.honours_disallow = plain.honours_disallow,
@@ -92,6 +93,8 @@ impl Shrinker {
             |world, plain| world.ahead = plain.ahead,
             |world, plain| world.sweep = plain.sweep,
             |world, plain| world.warm = plain.warm,
+            |world, plain| world.two_sites = plain.two_sites,
+            |world, plain| world.nodes = plain.nodes,
         ];
         let mut any = false;
         for change in changes {

@@ -32,7 +32,7 @@ impl Coding {
 }
 
 /// The text as UTF-8, borrowed where it is that already. Bytes that are no text become U+FFFD.
-pub(super) fn utf8(bytes: &[u8]) -> Cow<'_, [u8]> {
+pub(crate) fn utf8(bytes: &[u8]) -> Cow<'_, [u8]> {
     let (coding, mark) = Coding::of(bytes);
     let text = bytes.get(mark..).unwrap_or_default();
     if coding == Coding::Utf8 {

@@ -7,10 +7,10 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use indicatif::{HumanBytes, HumanCount};
 
-use super::super::history::{Entry, Filter, Page};
-use super::super::{Index, IndexError, Owner};
 use super::{CommandError, Exit, write_json, write_json_line};
 use crate::iiif::Identifier;
+use crate::index::history::{Entry, Filter, Page};
+use crate::index::{Index, IndexError, Owner};
 
 pub(super) fn lookup(
     index: &Index,

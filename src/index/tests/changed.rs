@@ -1,13 +1,16 @@
 //! What a watched directory tells, and what is forgotten on request.
 
+use crate::index::sources::remove::remove;
 use std::collections::BTreeSet;
 
 use super::*;
+use crate::index::sources::build::Build;
+use crate::index::sources::refresh::Refresh;
 
 impl Bench {
     fn reread(&self, index: &Index, paths: &[PathBuf], grace: Duration) -> Report {
         let paths: BTreeSet<PathBuf> = paths.iter().cloned().collect();
-        index.reread(&self.sources(), &paths, &Options { grace }, &mut |_, _| {}).unwrap()
+        Refresh::new(&index, &Options { grace }).paths(&self.sources(), &paths, &mut |_, _| {}).unwrap()
     }
 }
 
@@ -75,16 +78,16 @@ fn a_removed_source_is_forgotten_at_once_and_one_that_is_configured_says_so() {
     bench.refresh(&index);
     let more = bench.dir.path().join("more.json");
     fs::write(&more, manifest("more", &["more"])).unwrap();
-    index.add(&[Source::path(&more)]).unwrap();
-    index.refresh(&[Source::path(&more)], &Options::default(), &mut |_, _| {}).unwrap();
-    let removed = index.remove(&Source::path(&more), &bench.sources(), &mut |_| {}).unwrap();
+    sources::add(&index, &[Source::path(&more)]).unwrap();
+    Refresh::new(&index, &Options::default()).run(&[Source::path(&more)], &mut |_, _| {}).unwrap();
+    let removed = remove(&index, &Source::path(&more), &bench.sources(), &mut |_| {}).unwrap();
     assert_eq!((removed.documents, removed.is_known, removed.is_configured), (1, true, false));
     assert!(canvases_of(&index, "more").is_empty());
     assert_eq!(index.sources(&bench.sources()).unwrap().len(), 1);
-    let removed = index.remove(&bench.sources()[0], &bench.sources(), &mut |_| {}).unwrap();
+    let removed = remove(&index, &bench.sources()[0], &bench.sources(), &mut |_| {}).unwrap();
     assert_eq!((removed.documents, removed.is_configured), (250, true));
     assert_eq!(index.stats().unwrap().images, 0);
-    let again = index.remove(&Source::path(&more), &[], &mut |_| {}).unwrap();
+    let again = remove(&index, &Source::path(&more), &[], &mut |_| {}).unwrap();
     assert!(!again.is_known);
 }
 
@@ -97,7 +100,7 @@ fn a_source_that_is_switched_off_is_neither_read_nor_forgotten() {
     bench.write("a.json", &["two"]);
     let off: Vec<Source> = bench.sources().into_iter().map(|of| Source { enabled: false, ..of }).collect();
     assert!(index.sources(&off).unwrap().is_empty());
-    let report = index.build(&off, &Options { grace: Duration::ZERO }, &mut |_, _| {}).unwrap();
+    let report = Build::new(&index, &Options { grace: Duration::ZERO }).run(&off, &mut |_, _| {}).unwrap();
     assert_eq!((report.files, report.vanished, report.dropped), (0, 0, 0));
     assert_eq!(canvases_of(&index, "one").len(), 1);
 }

@@ -1,6 +1,8 @@
 //! Sources: building, refreshing, what is broken, what vanishes.
 
 use super::*;
+use crate::index::sources::build::Build;
+use crate::index::sources::refresh::{Refresh, update};
 
 #[test]
 fn only_what_changed_is_read_again() {
@@ -129,7 +131,8 @@ fn a_directory_that_cannot_be_seen_proves_nothing_about_its_files() {
         let report = bench.refresh_with(&index, Duration::ZERO);
         assert_eq!((report.problems.len(), report.vanished, report.dropped), (1, 0, 0));
     }
-    let report = index.build(&bench.sources(), &Options { grace: Duration::ZERO }, &mut |_, _| {}).unwrap();
+    let report =
+        Build::new(&index, &Options { grace: Duration::ZERO }).run(&bench.sources(), &mut |_, _| {}).unwrap();
     assert_eq!((report.problems.len(), report.vanished, report.dropped), (1, 0, 0));
     assert_eq!(canvases_of(&index, "one"), [canvas_url("a.json", 1)]);
 }
@@ -156,11 +159,11 @@ fn a_url_is_told_to_be_out_of_reach_and_an_added_source_is_looked_at_from_then_o
     let bench = Bench::new();
     let index = bench.open();
     let url = Source::url("https://images.test/collection");
-    let report = index.refresh(&[url], &Options::default(), &mut |_, _| {}).unwrap();
+    let report = Refresh::new(&index, &Options::default()).run(&[url], &mut |_, _| {}).unwrap();
     assert_eq!(report.problems[0].path, "https://images.test/collection");
     let alone = bench.dir.path().join("alone.manifest");
     fs::write(&alone, manifest("alone", &["lonely"])).unwrap();
-    index.add(&[Source::path(alone)]).unwrap();
+    sources::add(&index, &[Source::path(alone)]).unwrap();
     bench.write("a.json", &["one"]);
     assert_eq!(bench.build(&index).manifests, 2);
     assert_eq!(canvases_of(&index, "lonely"), [canvas_url("alone", 1)]);
@@ -173,7 +176,7 @@ fn a_source_that_is_no_longer_configured_is_forgotten_by_a_build() {
     bench.write("a.json", &["one"]);
     let index = bench.open();
     bench.build(&index);
-    index.build(&[], &Options::default(), &mut |_, _| {}).unwrap();
+    Build::new(&index, &Options::default()).run(&[], &mut |_, _| {}).unwrap();
     assert!(canvases_of(&index, "one").is_empty());
 }
 
@@ -182,7 +185,7 @@ fn an_update_builds_an_empty_index_and_refreshes_any_other() {
     let bench = Bench::new();
     bench.write("a.json", &["one"]);
     let index = bench.open();
-    let update = || index.update(&bench.sources(), &Options::default(), &mut |_, _| {}).unwrap();
+    let update = || update(&index, &bench.sources(), &Options::default(), &mut |_, _| {}).unwrap();
     assert_eq!((update().manifests, index.file().file_name().unwrap()), (1, "index.sqlite3.g1".as_ref()));
     bench.write("b.json", &["two"]);
     let report = update();

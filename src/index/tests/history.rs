@@ -1,8 +1,9 @@
 //! The history of heals.
 
-use super::super::history::{Bounds, Filter, Heal, Page, now_ms};
-use super::super::recorder::Recorder;
+use super::super::history::writer::Recorder;
+use super::super::history::{Bounds, Filter, Heal, Page, now_ms, prune_history, record};
 use super::*;
+use crate::index::sources::build::Build;
 use crate::observe::Metrics;
 
 const BOUNDS: Bounds = Bounds { age: Duration::from_hours(24), rows: 10 };
@@ -35,7 +36,7 @@ fn heals_are_told_newest_first_page_by_page_and_by_what_is_asked_for() {
     assert!(told(&index).is_empty());
     let now = now_ms();
     let failed = Heal { verdict: "failed".to_owned(), rung: None, ..heal("two", now - 1_000) };
-    index.record(&[heal("one", now - 2_000), failed, heal("three", now)], BOUNDS).unwrap();
+    record(&index, &[heal("one", now - 2_000), failed, heal("three", now)], BOUNDS).unwrap();
     assert_eq!(told(&index), ["three", "two", "one"]);
     let first = index.history(&Filter::default(), Page { before: None, limit: 2 }).unwrap();
     assert_eq!((first.len(), &first[0].heal), (2, &heal("three", now)));
@@ -56,17 +57,17 @@ fn the_history_is_bounded_by_age_and_by_rows() {
     let now = now_ms();
     for round in 0..5 {
         let heals: Vec<Heal> = (0..7).map(|i| heal(&format!("{round}-{i}"), now)).collect();
-        index.record(&heals, BOUNDS).unwrap();
+        record(&index, &heals, BOUNDS).unwrap();
     }
     let all = told(&index);
     assert_eq!((all.len(), &*all[0], &*all[9]), (10, "4-6", "3-4"));
-    index.record(&[heal("old", now - 25 * 60 * 60 * 1000)], Bounds { rows: 100, ..BOUNDS }).unwrap();
+    record(&index, &[heal("old", now - 25 * 60 * 60 * 1000)], Bounds { rows: 100, ..BOUNDS }).unwrap();
     assert!(!told(&index).contains(&"old".to_owned()));
-    index.prune_history(Bounds { rows: 2, ..BOUNDS }).unwrap();
+    prune_history(&index, Bounds { rows: 2, ..BOUNDS }).unwrap();
     assert!(told(&index).len() <= 2);
     let late = Bounds { age: Duration::ZERO, rows: 2 };
     std::thread::sleep(Duration::from_millis(2));
-    index.prune_history(late).unwrap();
+    prune_history(&index, late).unwrap();
     assert!(told(&index).is_empty());
 }
 
@@ -75,15 +76,15 @@ fn the_history_is_carried_to_the_next_generation_under_the_same_numbers() {
     let bench = Bench::new();
     bench.write("a.json", &["one"]);
     let (index, elsewhere) = (bench.open(), bench.open());
-    index.record(&[heal("one", now_ms()), heal("two", now_ms())], BOUNDS).unwrap();
+    record(&index, &[heal("one", now_ms()), heal("two", now_ms())], BOUNDS).unwrap();
     let before = index.history(&Filter::default(), Page::default()).unwrap();
     for round in 0..3 {
         // Between building and swapping: what was healed meanwhile comes along as well.
         let mut first = true;
-        index
-            .build(&bench.sources(), &Options::default(), &mut |_, _| {
+        Build::new(&index, &Options::default())
+            .run(&bench.sources(), &mut |_, _| {
                 if std::mem::take(&mut first) {
-                    elsewhere.record(&[heal(&format!("late-{round}"), now_ms())], BOUNDS).unwrap();
+                    record(&elsewhere, &[heal(&format!("late-{round}"), now_ms())], BOUNDS).unwrap();
                 }
             })
             .unwrap();
@@ -104,7 +105,7 @@ fn a_file_of_the_first_version_gets_a_history() {
     Connection::open(bench.path()).unwrap().execute_batch(first).unwrap();
     let index = bench.open();
     assert!(told(&index).is_empty());
-    index.record(&[heal("one", now_ms())], BOUNDS).unwrap();
+    record(&index, &[heal("one", now_ms())], BOUNDS).unwrap();
     assert_eq!(told(&index), ["one"]);
     assert_eq!(canvases_of(&index, "one"), [canvas_url("a.json", 1)]);
 }

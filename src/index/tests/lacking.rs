@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::iiif::manifest::{Canvas, Document, DocumentKind};
+use crate::index::learn::Learn;
 
 fn book(name: &str, images: &[&str]) -> (Document, Vec<Canvas>) {
     crate::iiif::manifest::read(manifest(name, images).as_bytes()).unwrap()
@@ -9,7 +10,7 @@ fn book(name: &str, images: &[&str]) -> (Document, Vec<Canvas>) {
 
 fn learns(index: &Index, images: &[&str]) -> Learned {
     let (document, canvases) = book("a.json", images);
-    index.learn(&document, &canvases, &manifest_uri("a.json")).unwrap()
+    Learn::new(&index).document(&document, &canvases, &manifest_uri("a.json")).unwrap()
 }
 
 fn lacks(index: &Index, images: &[&str]) -> Vec<String> {
@@ -45,7 +46,10 @@ fn what_is_proven_to_be_shorter_is_believed_and_stays_so_until_its_source_says_o
     let index = bench.open();
     bench.build(&index);
     let (document, canvases) = book("a.json", &["one", "three"]);
-    assert_eq!(index.believe(&document, &canvases, &manifest_uri("a.json")).unwrap(), Learned::New);
+    assert_eq!(
+        Learn::new(&index).believe(&document, &canvases, &manifest_uri("a.json")).unwrap(),
+        Learned::New
+    );
     assert!(lacks(&index, &["one", "three"]).is_empty());
     assert_eq!(learns(&index, &["one"]), Learned::Poorer, "and not a single image less");
     assert_eq!(learns(&index, &["one", "three"]), Learned::Known);

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::iiif::manifest::{Canvas, Document};
+use crate::index::learn::Learn;
 
 /// The most that the log may ever be.
 const BOUND: u64 = 16 << 20;
@@ -21,7 +22,9 @@ fn learns(index: &Index, number: usize) {
             images: vec![format!("{number}-{at}")],
         })
         .collect();
-    index.learn(&Document::default(), &canvases, &format!("https://images.test/{number}")).unwrap();
+    Learn::new(&index)
+        .document(&Document::default(), &canvases, &format!("https://images.test/{number}"))
+        .unwrap();
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::iiif::manifest::{Canvas, Document, DocumentKind};
+use crate::index::learn::Learn;
 
 const FILE: &str = "https://images.test/fcrepo/rest/a/b/pages/page_0/files/Lab%201.tif";
 const DERIVED: &str = "https://images.test/iiif-service/fedora/canvas/a/b/pages/page_0";
@@ -160,7 +161,9 @@ fn what_passes_through_is_learned_and_replaced_but_poisoned_json_is_not_believed
     let bench = Bench::new();
     let index = bench.open();
     let document = Document { kind: DocumentKind::Manifest, ..Document::default() };
-    let learn = |canvases: &[Canvas]| index.learn(&document, canvases, "https://images.test/m").unwrap();
+    let learn = |canvases: &[Canvas]| {
+        Learn::new(&index).document(&document, canvases, "https://images.test/m").unwrap()
+    };
     let good = [canvas("c1", &["one"]), canvas("c2", &["two"])];
     assert_eq!(learn(&good), Learned::New);
     assert_eq!(learn(&good), Learned::Known);
@@ -173,7 +176,10 @@ fn what_passes_through_is_learned_and_replaced_but_poisoned_json_is_not_believed
     assert_eq!(canvases_of(&index, "two"), ["c2"], "what it lacks is kept until it is proven to be gone");
     let shorter = [canvas("c1", &["one"]), canvas("c3", &["three"])];
     assert_eq!(learn(&shorter), Learned::Poorer);
-    assert_eq!(index.believe(&document, &shorter, "https://images.test/m").unwrap(), Learned::New);
+    assert_eq!(
+        Learn::new(&index).believe(&document, &shorter, "https://images.test/m").unwrap(),
+        Learned::New
+    );
     assert!(canvases_of(&index, "two").is_empty());
     assert_eq!(index.stats().unwrap().manifests, 1);
     bench.write("a.json", &["from-file"]);

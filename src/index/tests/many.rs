@@ -2,6 +2,8 @@
 
 use super::*;
 use crate::iiif::manifest::{Canvas, Document};
+use crate::index::learn::Learn;
+use crate::index::sources::build::Build;
 
 #[test]
 fn what_one_process_changes_another_sees() {
@@ -81,11 +83,11 @@ fn what_is_learned_while_a_build_runs_is_not_lost() {
     let (index, other) = (bench.open(), bench.open());
     let document = Document::default();
     let mut learned = Vec::new();
-    index
-        .build(&bench.sources(), &Options::default(), &mut |report, _| {
+    Build::new(&index, &Options::default())
+        .run(&bench.sources(), &mut |report, _| {
             let name = format!("learned-{}", report.files);
             let canvas = Canvas { id: name.clone(), label: None, images: vec![name.clone()] };
-            other.learn(&document, &[canvas], &name).unwrap();
+            Learn::new(&other).document(&document, &[canvas], &name).unwrap();
             learned.push(name);
         })
         .unwrap();
@@ -100,11 +102,12 @@ fn two_builds_at_once_are_one_too_many() {
     let bench = Bench::new();
     bench.write("a.json", &["one"]);
     let (one, other) = (bench.open(), bench.open());
-    one.build(&bench.sources(), &Options::default(), &mut |_, _| {
-        let refused = other.build(&bench.sources(), &Options::default(), &mut |_, _| {});
-        assert!(matches!(refused, Err(IndexError::Building { .. })), "{refused:?}");
-    })
-    .unwrap();
+    Build::new(&one, &Options::default())
+        .run(&bench.sources(), &mut |_, _| {
+            let refused = Build::new(&other, &Options::default()).run(&bench.sources(), &mut |_, _| {});
+            assert!(matches!(refused, Err(IndexError::Building { .. })), "{refused:?}");
+        })
+        .unwrap();
 }
 
 #[test]

@@ -5,6 +5,7 @@
 mod disk;
 mod files;
 mod kill;
+mod log;
 mod together;
 
 use std::fs;

@@ -7,6 +7,7 @@ mod hostile;
 mod identifiers;
 mod places;
 mod services;
+mod twins;
 mod types;
 
 use std::collections::BTreeSet;

@@ -8,6 +8,7 @@ use serde_json::Value;
 use testbed::Testbed;
 
 use iiif_mender::index::sources::Options;
+use iiif_mender::index::sources::refresh::update;
 
 use crate::support::world::settings;
 
@@ -63,7 +64,7 @@ impl Batch {
         write_config(folder.path(), &images, &service, more);
         let checked = settings(folder.path(), &images, &service, "");
         let index = iiif_mender::index::Index::open(&checked.index.path, 1000).expect("an index");
-        index.update(&checked.index.sources, &Options::default(), &mut |_, _| {}).expect("indexed");
+        update(&index, &checked.index.sources, &Options::default(), &mut |_, _| {}).expect("indexed");
         Self { bed, folder }
     }
 

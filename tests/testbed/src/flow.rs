@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -16,6 +17,18 @@ enum Ending {
     Hangs,
 }
 
+/// A pause before each byte.
+struct Drip {
+    every: Duration,
+    next: Option<Pin<Box<tokio::time::Sleep>>>,
+}
+
+impl std::fmt::Debug for Drip {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "a byte each {:?}", self.every)
+    }
+}
+
 /// A body of known frames: with a length, chunked, cut short or stuck.
 #[derive(Debug)]
 pub struct Flow {
@@ -23,6 +36,7 @@ pub struct Flow {
     ending: Ending,
     exact: Option<u64>,
     flushed: bool,
+    drip: Option<Drip>,
 }
 
 impl Flow {
@@ -30,7 +44,7 @@ impl Flow {
     pub fn sized(bytes: impl Into<Bytes>) -> Self {
         let bytes = bytes.into();
         let exact = Some(bytes.len() as u64);
-        Self { frames: VecDeque::from([bytes]), ending: Ending::Clean, exact, flushed: false }
+        Self { frames: VecDeque::from([bytes]), ending: Ending::Clean, exact, flushed: false, drip: None }
     }
 
     /// A body without a length: hyper sends it chunked, as Jetty does.
@@ -50,6 +64,15 @@ impl Flow {
         self.shortened(count, Ending::Hangs)
     }
 
+    /// The same body, a byte at a time with a pause before each.
+    #[must_use]
+    pub fn dripping(mut self, every: Duration) -> Self {
+        let bytes: Vec<u8> = self.frames.iter().flatten().copied().collect();
+        self.frames = bytes.into_iter().map(|byte| Bytes::from(vec![byte])).collect();
+        self.drip = Some(Drip { every, next: None });
+        self
+    }
+
     fn shortened(mut self, count: usize, ending: Ending) -> Self {
         let whole: Vec<u8> = self.frames.iter().flatten().copied().take(count).collect();
         self.frames = VecDeque::from([Bytes::from(whole)]);
@@ -66,6 +89,12 @@ impl Body for Flow {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        if let Some(drip) = self.drip.as_mut() {
+            let every = drip.every;
+            let next = drip.next.get_or_insert_with(|| Box::pin(tokio::time::sleep(every)));
+            std::task::ready!(next.as_mut().poll(cx));
+            drip.next = None;
+        }
         while let Some(frame) = self.frames.pop_front() {
             if !frame.is_empty() {
                 return Poll::Ready(Some(Ok(Frame::data(frame))));

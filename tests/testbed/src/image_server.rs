@@ -317,6 +317,24 @@ impl ImageServer {
         *self.images.service_url.lock().unwrap() = url.into();
     }
 
+    /// Answers these requests so, and does nothing else for them, until [`Self::answers_as_ever`].
+    pub fn answers(&self, answers: impl Fn(&Seen) -> Option<Response<Flow>> + Send + Sync + 'static) {
+        self.server.answers(false, answers);
+    }
+
+    /// The same, and what was asked for is done all the same.
+    pub fn does_and_answers(
+        &self,
+        answers: impl Fn(&Seen) -> Option<Response<Flow>> + Send + Sync + 'static,
+    ) {
+        self.server.answers(true, answers);
+    }
+
+    /// Ends [`Self::answers`].
+    pub fn answers_as_ever(&self) {
+        self.server.answers_as_ever();
+    }
+
     /// The heap is gone: info.json tells the truth again. A derivative cache, being on disk, stays, info.json with it.
     pub fn restarts(&self) {
         // UPSTREAM: info.json is kept in the derivative cache as well.

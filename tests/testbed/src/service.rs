@@ -385,6 +385,24 @@ impl Service {
         self.server.hangs(true);
     }
 
+    /// Answers these requests so, and does nothing else for them, until [`Self::answers_as_ever`].
+    pub fn answers(&self, answers: impl Fn(&Seen) -> Option<Response<Flow>> + Send + Sync + 'static) {
+        self.server.answers(false, answers);
+    }
+
+    /// The same, and what was asked for is done all the same.
+    pub fn does_and_answers(
+        &self,
+        answers: impl Fn(&Seen) -> Option<Response<Flow>> + Send + Sync + 'static,
+    ) {
+        self.server.answers(true, answers);
+    }
+
+    /// Ends [`Self::answers`].
+    pub fn answers_as_ever(&self) {
+        self.server.answers_as_ever();
+    }
+
     /// Every connection ends with RST instead of an answer.
     pub fn resets(&self) {
         self.server.resets(true);

@@ -72,9 +72,34 @@ impl Panics {
     }
 }
 
+/// An answer of a test's choice; `None`: the stand-in's own.
+type Chosen = dyn Fn(&Seen) -> Option<Response<Flow>> + Send + Sync;
+
+/// Answers of a test's choice, in the place of the stand-in's own.
+#[derive(Default)]
+struct Choice {
+    answers: Mutex<Option<Arc<Chosen>>>,
+    /// The request is worked on all the same.
+    works: AtomicBool,
+}
+
+impl std::fmt::Debug for Choice {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a closure")
+    }
+}
+
+impl Choice {
+    fn of(&self, seen: &Seen) -> Option<Response<Flow>> {
+        let answers = self.answers.lock().unwrap().clone();
+        answers.and_then(|answers| answers(seen))
+    }
+}
+
 /// The misbehaviour that any server can be switched to.
 #[derive(Debug, Default)]
 pub(crate) struct Manners {
+    choice: Choice,
     gate: Gate,
     resets: Arc<AtomicBool>,
     /// 0 = whole bodies; else one more than the bytes that get through.
@@ -151,6 +176,21 @@ impl<H: Handler> Server<H> {
 
     pub(crate) fn resets(&self, resets: bool) {
         self.manners.resets.store(resets, Ordering::SeqCst);
+    }
+
+    /// Answers these requests so; `works`: and does what was asked for, too.
+    pub(crate) fn answers(
+        &self,
+        works: bool,
+        answers: impl Fn(&Seen) -> Option<Response<Flow>> + Send + Sync + 'static,
+    ) {
+        self.manners.choice.works.store(works, Ordering::SeqCst);
+        *self.manners.choice.answers.lock().unwrap() = Some(Arc::new(answers));
+    }
+
+    /// Ends [`Server::answers`].
+    pub(crate) fn answers_as_ever(&self) {
+        *self.manners.choice.answers.lock().unwrap() = None;
     }
 
     pub(crate) fn cuts_body_after(&self, count: Option<usize>) {
@@ -303,6 +343,12 @@ impl<H: Handler> Desk<H> {
         let target = head.uri.path_and_query().filter(|_| is_http2).map(ToString::to_string);
         let target = target.unwrap_or_else(|| head.uri.to_string());
         let seen = Seen { method: head.method, target, authority, headers: head.headers, body };
+        let (chosen, works) =
+            (self.manners.choice.of(&seen), self.manners.choice.works.load(Ordering::SeqCst));
+        let chosen = match chosen {
+            Some(answer) if !works => return Ok(answer),
+            chosen => chosen,
+        };
         // A task of its own, as in a servlet container: a client who leaves stops nothing (upstream.md "Ways back to life").
         let task = tokio::spawn(Arc::clone(&self.handler).answer(seen));
         {
@@ -311,6 +357,7 @@ impl<H: Handler> Desk<H> {
             requests.push(task.abort_handle());
         }
         let answer = task.await.map_err(|error| self.broken(error))?;
+        let answer = chosen.unwrap_or(answer);
         self.manners.gate.pass().await;
         if self.manners.resets.load(Ordering::SeqCst) {
             return Err(io::Error::from(io::ErrorKind::ConnectionReset).into());

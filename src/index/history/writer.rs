@@ -1,0 +1,199 @@
+//! Writes down what heals find out, behind the heals: bounded queues, one thread, small batches.
+//!
+//! A heal never waits for the disk. What a queue does not hold is dropped and counted (`history_dropped`,
+//! `learn_dropped`), and so is what cannot be written (`history_failed`, `learn_failed`): the history is for reports,
+//! a file URL is learned another time, and an image that is back is worth more than a row about it.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use crate::index::Index;
+use crate::index::history::{Bounds, Heal, now_ms, prune_history, record};
+use crate::observe::Metrics;
+
+/// Heals, and file URLs, that wait to be written, at most.
+const QUEUE: usize = 1024;
+
+/// So many are written without waiting for more.
+const BATCH: usize = 512;
+
+/// How long the first of a batch waits for others. Each commit makes lookups take a new snapshot, so many
+/// small ones would cost more than the rows are worth; a killed process loses no more than this.
+const LINGER: Duration = Duration::from_millis(500);
+
+/// How often rows that grew too old are forgotten while nothing is healed.
+const PRUNE: Duration = Duration::from_hours(1);
+
+/// Takes notes. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Recorder {
+    desk: Arc<Closes>,
+    keeps_history: bool,
+    metrics: Arc<Metrics>,
+    #[cfg(test)]
+    is_idle: bool,
+}
+
+/// What waits to be written. The writer is woken for the first note of a batch and for the last one, and not for each
+/// between: on the core of the heals that would cost as much as a request.
+#[derive(Debug, Default)]
+struct Desk {
+    notes: Mutex<Notes>,
+    bell: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Notes {
+    heals: Vec<Heal>,
+    files: Vec<(Uuid, String)>,
+    /// Nobody takes notes any more.
+    closed: bool,
+}
+
+impl Notes {
+    fn len(&self) -> usize {
+        self.heals.len() + self.files.len()
+    }
+
+    fn are_due(&self) -> bool {
+        self.closed || self.len() >= BATCH
+    }
+}
+
+impl Desk {
+    fn lock(&self) -> MutexGuard<'_, Notes> {
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// False: there is no room.
+    fn takes<T>(&self, note: T, pile: fn(&mut Notes) -> &mut Vec<T>) -> bool {
+        let mut notes = self.lock();
+        let has_room = pile(&mut notes).len() < QUEUE;
+        if has_room {
+            pile(&mut notes).push(note);
+            if matches!(notes.len(), 1 | BATCH) {
+                self.bell.notify_one();
+            }
+        }
+        has_room
+    }
+
+    /// Waits for a batch; it is empty when there was nothing for a long time.
+    fn batch(&self) -> Notes {
+        let is_waiting = |notes: &mut Notes| notes.len() == 0 && !notes.closed;
+        let waited = self.bell.wait_timeout_while(self.lock(), PRUNE, is_waiting);
+        let (notes, nothing) = waited.unwrap_or_else(PoisonError::into_inner);
+        if nothing.timed_out() {
+            return Notes::default();
+        }
+        let waited = self.bell.wait_timeout_while(notes, LINGER, |notes| !notes.are_due());
+        let (mut notes, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        let closed = notes.closed;
+        Notes { closed, ..std::mem::take(&mut *notes) }
+    }
+}
+
+/// Closes the desk when the last recorder is gone.
+#[derive(Debug)]
+struct Closes(Arc<Desk>);
+
+impl Drop for Closes {
+    fn drop(&mut self) {
+        self.0.lock().closed = true;
+        self.0.bell.notify_one();
+    }
+}
+
+impl Recorder {
+    /// Starts a thread that writes to `index` until the last clone is gone and everything is written. It is one
+    /// of tokio's blocking threads, because the runtime waits for those at its end.
+    pub fn start(index: Arc<Index>, bounds: Bounds, metrics: Arc<Metrics>) -> Self {
+        let desk = Arc::new(Desk::default());
+        let (reading, counting) = (Arc::clone(&desk), Arc::clone(&metrics));
+        tokio::task::spawn_blocking(move || run(&index, &reading, bounds, &counting));
+        Self {
+            desk: Arc::new(Closes(desk)),
+            keeps_history: bounds.rows > 0,
+            metrics,
+            #[cfg(test)]
+            is_idle: false,
+        }
+    }
+
+    /// A recorder without a thread, for tests in virtual time: what is noted waits for [`Self::write_now`].
+    #[cfg(test)]
+    #[allow(dead_code, reason = "a simulation begins here")]
+    pub(crate) fn idle(metrics: Arc<Metrics>) -> Self {
+        Self { desk: Arc::new(Closes(Arc::default())), keeps_history: true, metrics, is_idle: true }
+    }
+
+    /// Whether nothing is written: in a simulation many worlds share an index, and none of them may change it.
+    #[cfg(test)]
+    pub(crate) fn is_idle(&self) -> bool {
+        self.is_idle
+    }
+
+    /// Where the file of `uuid` is, as this recorder would have written it.
+    #[cfg(test)]
+    pub(crate) fn noted_file_url(&self, uuid: Uuid) -> Option<String> {
+        let notes = self.desk.0.lock();
+        let noted = notes.files.iter().filter(|_| self.is_idle).find(|(of, _)| *of == uuid);
+        noted.map(|(_, url)| url.clone())
+    }
+
+    /// Writes what is noted.
+    #[cfg(test)]
+    #[allow(dead_code, reason = "a simulation begins here")]
+    pub(crate) fn write_now(&self, index: &Index, bounds: Bounds) {
+        let batch = std::mem::take(&mut *self.desk.0.lock());
+        write(index, &batch, bounds, &self.metrics);
+    }
+
+    /// Notes a heal that ended now. Never waits.
+    pub fn note(&self, heal: Heal) {
+        if self.keeps_history && !self.desk.0.takes(Heal { at: now_ms(), ..heal }, |notes| &mut notes.heals) {
+            self.metrics.event("history_dropped");
+        }
+    }
+
+    /// Notes where the file of `uuid` is. Never waits.
+    pub fn learn_file_url(&self, uuid: Uuid, url: &str) {
+        if !self.desk.0.takes((uuid, url.to_owned()), |notes| &mut notes.files) {
+            self.metrics.event("learn_dropped");
+        }
+    }
+}
+
+fn run(index: &Index, desk: &Desk, bounds: Bounds, metrics: &Metrics) {
+    let mut batch = Notes::default();
+    while !batch.closed {
+        if batch.len() == 0 && bounds.rows > 0 {
+            prune(index, bounds);
+        }
+        batch = desk.batch();
+        write(index, &batch, bounds, metrics);
+    }
+}
+
+fn write(index: &Index, batch: &Notes, bounds: Bounds, metrics: &Metrics) {
+    if !batch.files.is_empty()
+        && let Err(error) = index.learn_file_urls(&batch.files)
+    {
+        tracing::warn!(%error, files = batch.files.len(), "file URLs could not be remembered");
+        batch.files.iter().for_each(|_| metrics.learned("learn_failed"));
+    }
+    if !batch.heals.is_empty()
+        && let Err(error) = record(index, &batch.heals, bounds)
+    {
+        tracing::warn!(%error, heals = batch.heals.len(), "heals could not be written to the history");
+        batch.heals.iter().for_each(|_| metrics.event("history_failed"));
+    }
+}
+
+fn prune(index: &Index, bounds: Bounds) {
+    if let Err(error) = prune_history(index, bounds) {
+        tracing::debug!(%error, "the history of heals could not be shortened");
+    }
+}

@@ -1,0 +1,206 @@
+//! Learns the files behind UUIDs: while an identifier is alive, the canvas service tells its file URL.
+//!
+//! It can be broken off at any time: what was learned is kept, and the next run asks for the rest only.
+
+use std::collections::BTreeSet;
+
+use futures_util::StreamExt as _;
+use http::HeaderMap;
+use rusqlite::params;
+use tokio::sync::Mutex;
+use tokio::time::Interval;
+use uuid::Uuid;
+
+use crate::config::Settings;
+use crate::config::settings::RouteKind;
+use crate::iiif::identifier::uuid_of_file_url;
+use crate::iiif::resource::{self, Said};
+use crate::index::Index;
+use crate::index::sources::http_client::pace;
+use crate::index::sources::problem::Problem;
+use crate::index::store::error::IndexError;
+use crate::index::store::{keys, writer};
+use crate::upstream::fetch::{Ask, Fetcher};
+
+/// Canvases looked through at once, and so about the identifiers that are asked for between two commits.
+const CANVASES: i64 = 200;
+
+/// So many answers in a row that say nothing mean that `/resources` is closed.
+const SILENT: u64 = 20;
+
+/// How politely is asked.
+#[derive(Debug, Clone, Copy)]
+pub struct Manners {
+    /// Requests at once.
+    pub concurrency: usize,
+    /// Requests in a second; zero: as many as come.
+    pub rate: u32,
+}
+
+/// What was learned.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Learned {
+    /// Identifiers asked for.
+    pub asked: u64,
+    /// Files learned.
+    pub learned: u64,
+    /// Identifiers that the canvas service has forgotten: it tells their files once they are healed.
+    pub expired: u64,
+    /// Answers that said nothing.
+    pub silent: u64,
+    /// Answers that cannot be true: the UUID is not made of that URL. Nothing of them is kept.
+    pub wrong: u64,
+    /// What went wrong.
+    pub problems: Vec<Problem>,
+}
+
+/// Asks the canvas service for the file of every UUID whose file is not known. Blocks for as long as that
+/// takes; never call it in the runtime that fetches.
+pub fn learn_files(
+    index: &Index,
+    manners: Manners,
+    progress: &mut dyn FnMut(&Learned),
+) -> Result<Learned, IndexError> {
+    let mut done = Learned::default();
+    let Some((web, handle)) = index.web.load_full().as_deref().cloned() else {
+        done.problems.push(Problem::not_fetched("/resources"));
+        return Ok(done);
+    };
+    let bases = bases(&web.settings());
+    if bases.is_empty() {
+        let hint = "add a route with kind = \"presentation\"";
+        done.problems.push(Problem::answer(
+            "/resources",
+            "no route leads to a canvas service".to_owned(),
+            hint,
+        ));
+        return Ok(done);
+    }
+    let fetcher = web.fetcher();
+    let pace = handle.block_on(async { pace(manners.rate) });
+    let (mut after, mut silent) = (0, 0);
+    while let Some((last, uuids)) = without_file(index, after)? {
+        after = last;
+        let asking = futures_util::stream::iter(uuids)
+            .map(|uuid| ask(&fetcher, pace.as_ref(), &bases, uuid))
+            .buffer_unordered(manners.concurrency.max(1));
+        let answers: Vec<(Uuid, Said)> = handle.block_on(asking.collect());
+        silent = hear(index, answers, silent, &mut done)?;
+        progress(&done);
+        if silent >= SILENT {
+            let message = format!("{SILENT} answers in a row said nothing");
+            let hint =
+                "/resources seems to be closed, or the canvas service is not well; healing works without";
+            done.problems.push(Problem::answer(&bases[0], message, hint));
+            break;
+        }
+    }
+    Ok(done)
+}
+
+/// UUIDs without a known file among the canvases behind `after`, and the last canvas looked at; `None`: there
+/// are no more canvases.
+fn without_file(index: &Index, after: i64) -> Result<Option<(i64, BTreeSet<Uuid>)>, IndexError> {
+    let found = index.read(|conn| {
+        let mut select =
+            conn.prepare_cached("SELECT id, keys FROM canvases WHERE id > ?1 ORDER BY id LIMIT ?2")?;
+        let mut rows = select.query(params![after, CANVASES])?;
+        let (mut last, mut uuids) = (None, BTreeSet::new());
+        while let Some(row) = rows.next()? {
+            last = Some(row.get(0)?);
+            let keys = writer::read_keys(row.get_ref(1)?.as_str()?);
+            uuids.extend(keys.iter().filter_map(|key| keys::uuid_of_key(key)).map(|(uuid, _)| uuid));
+        }
+        Ok(last.map(|last| (last, uuids)))
+    })?;
+    let Some((last, uuids)) = found else { return Ok(None) };
+    let mut without = BTreeSet::new();
+    for uuid in uuids {
+        if index.file_url(uuid)?.is_none() {
+            without.insert(uuid);
+        }
+    }
+    Ok(Some((last, without)))
+}
+
+/// Takes in some answers; says how many in a row said nothing.
+fn hear(
+    index: &Index,
+    answers: Vec<(Uuid, Said)>,
+    mut silent: u64,
+    done: &mut Learned,
+) -> Result<u64, IndexError> {
+    let mut good: Vec<(Uuid, String)> = Vec::new();
+    for (uuid, said) in answers {
+        done.asked += 1;
+        match said {
+            Said::Nothing => {
+                done.silent += 1;
+                silent += 1;
+                continue;
+            }
+            Said::Expired => done.expired += 1,
+            // SECURITY: an answer is believed only if the identifier is made of it.
+            Said::Alive(url) if uuid_of_file_url(&url) == uuid => good.push((uuid, url)),
+            Said::Alive(_) => done.wrong += 1,
+        }
+        silent = 0;
+    }
+    done.learned += u64::try_from(good.len()).unwrap_or(0);
+    if !good.is_empty() {
+        index.write(|conn| {
+            let sql = "INSERT OR REPLACE INTO files (uuid, url) VALUES (?1, ?2)";
+            let mut insert = conn.prepare_cached(sql)?;
+            for (uuid, url) in &good {
+                insert.execute(params![uuid.as_bytes(), url])?;
+            }
+            Ok(())
+        })?;
+    }
+    Ok(silent)
+}
+
+/// Where `resources/{uuid}` stands, for each canvas service.
+fn bases(settings: &Settings) -> Vec<String> {
+    let routes = settings.routes.iter().filter(|route| route.kind == RouteKind::Presentation);
+    routes
+        .map(|route| {
+            let url = &route.upstream;
+            let slash = if url.path.ends_with('/') { "" } else { "/" };
+            format!("{}://{}{}{slash}resources/", url.scheme, url.authority, url.path)
+        })
+        .collect()
+}
+
+/// Asks one canvas service after the other, until one knows.
+async fn ask(
+    fetcher: &Fetcher,
+    pace: Option<&Mutex<Interval>>,
+    bases: &[String],
+    uuid: Uuid,
+) -> (Uuid, Said) {
+    let mut said = Said::Nothing;
+    for base in bases {
+        if let Some(pace) = pace {
+            pace.lock().await.tick().await;
+        }
+        let url = format!("{base}{uuid}");
+        let ask = Ask {
+            url: &url,
+            // UPSTREAM: asking for JSON gives 406.
+            accept: "text/plain, */*;q=0.5",
+            headers: &HeaderMap::new(),
+            home: &url,
+            validators: (None, None),
+            may_follow: &|_| false,
+        };
+        let Ok(answer) = fetcher.fetch(&ask).await else { continue };
+        let Ok(body) = answer.plain() else { continue };
+        match resource::read(uuid, answer.status.as_u16(), &body) {
+            Said::Nothing => {}
+            Said::Expired => said = Said::Expired,
+            alive @ Said::Alive(_) => return (uuid, alive),
+        }
+    }
+    (uuid, said)
+}

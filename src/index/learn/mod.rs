@@ -1,0 +1,121 @@
+//! What passed through: documents that no source names, learned as they went by.
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+
+use rusqlite::Connection;
+
+use crate::iiif::manifest::{Canvas, Document};
+use crate::index::store::writer;
+use crate::index::store::writer::{Facts, Writer};
+use crate::index::{Index, IndexError, Learned, now};
+
+pub mod file_urls;
+pub(in crate::index) mod lacking;
+pub mod traffic;
+
+/// Learns documents.
+#[derive(Debug, Clone, Copy)]
+pub struct Learn<'a> {
+    index: &'a Index,
+}
+
+impl<'a> Learn<'a> {
+    /// Learns into this index.
+    pub fn new(index: &'a Index) -> Self {
+        Self { index }
+    }
+
+    /// Learns a document that passed through, replacing in one transaction what was learned from that URL
+    /// before. A document that lost images is not believed: see [`Learned::Poorer`].
+    pub fn document(
+        self,
+        document: &Document,
+        canvases: &[Canvas],
+        url: &str,
+    ) -> Result<Learned, IndexError> {
+        self.learn_from(document, canvases, url, false)
+    }
+
+    /// Learns a document that is known to be all there is, although it lost images.
+    pub fn believe(self, document: &Document, canvases: &[Canvas], url: &str) -> Result<Learned, IndexError> {
+        self.learn_from(document, canvases, url, true)
+    }
+
+    fn learn_from(
+        self,
+        document: &Document,
+        canvases: &[Canvas],
+        url: &str,
+        though_poorer: bool,
+    ) -> Result<Learned, IndexError> {
+        let index = self.index;
+        let images: usize = canvases.iter().map(|canvas| canvas.images.len()).sum();
+        if images == 0 {
+            return Ok(Learned::Nothing);
+        }
+        let uri = document.id.as_deref().unwrap_or(url);
+        let known = index.read(|conn| learned_from(conn, url))?;
+        if !though_poorer && known == Some(Some(content_hash(canvases))) {
+            return Ok(Learned::Known);
+        }
+        let mut all = Cow::Borrowed(canvases);
+        if !though_poorer {
+            let known_images = index.known_images(uri)?;
+            let lacking = lacking::among(&index.names.load(), known_images.clone(), canvases, usize::MAX);
+            if !lacking.is_empty() {
+                let known_images: HashSet<String> = known_images.into_iter().collect();
+                if canvases.iter().flat_map(|canvas| &canvas.images).all(|key| known_images.contains(key)) {
+                    return Ok(Learned::Poorer);
+                }
+                // It has something new all the same: that is learned, and what it lacks is kept.
+                let mut lacking: HashSet<String> = lacking.into_iter().collect();
+                for canvas in index.known_canvases(uri)? {
+                    let is_missing = canvas.images.iter().any(|key| lacking.contains(key));
+                    if is_missing {
+                        lacking.retain(|key| !canvas.images.contains(key));
+                        all.to_mut().push(canvas);
+                    }
+                }
+            }
+        }
+        let hash = content_hash(&all);
+        index.write(|conn| {
+            let source = writer::source_row(conn, "traffic", "traffic", false)?;
+            let names = index.names.load();
+            let mut writer = Writer::direct(conn, &names)?;
+            for canvas in &*all {
+                writer.canvas(canvas)?;
+            }
+            let origin = url.to_owned();
+            let facts = Facts { source, origin, hash: Some(hash), seen: now(), ..Facts::default() };
+            writer.finish(document, &facts)?;
+            if though_poorer { Ok(lacking::believe(conn, uri)?) } else { Ok(()) }
+        })?;
+        Ok(Learned::New)
+    }
+}
+
+/// The hash of what was learned from a URL.
+#[expect(clippy::option_option, reason = "learned or not, and with a hash or without")]
+fn learned_from(conn: &Connection, url: &str) -> rusqlite::Result<Option<Option<[u8; 32]>>> {
+    let mut select = conn.prepare_cached(
+        "SELECT m.hash FROM sources s JOIN manifests m ON m.source = s.id
+         WHERE s.location = 'traffic' AND m.origin = ?1",
+    )?;
+    let mut rows = select.query([url])?;
+    rows.next()?.map(|row| row.get(0)).transpose()
+}
+
+/// BLAKE3 of what the index keeps of some canvases; the JSON around them does not matter.
+fn content_hash(canvases: &[Canvas]) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new();
+    for canvas in canvases {
+        // A length before each text: no two lists of canvases read the same.
+        for text in std::iter::once(&canvas.id).chain(&canvas.label).chain(&canvas.images) {
+            hasher.update(&text.len().to_be_bytes()).update(text.as_bytes());
+        }
+        hasher.update(&[u8::from(canvas.label.is_some())]).update(&canvas.images.len().to_be_bytes());
+    }
+    hasher.finalize().into()
+}

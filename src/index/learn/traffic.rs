@@ -1,0 +1,158 @@
+//! Learning from traffic: manifests and canvases that pass through are read on the side.
+//!
+//! The answer is never delayed, changed or failed for it: its pieces are shared, not copied, as they go by; a
+//! document that is too long, or one more than the queue holds, is simply not learned this time.
+
+use std::io::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use http::{HeaderMap, header};
+use tokio::sync::mpsc;
+
+use crate::cluster::{self, Cluster};
+use crate::index::learn::Learn;
+use crate::index::{Index, Learned};
+use crate::observe::Metrics;
+use crate::upstream::Body;
+use crate::upstream::coding::{Coding, CodingError};
+
+/// Documents that wait to be read, at most; and at most so many times the bytes of the longest.
+const QUEUE: usize = 64;
+const LONGEST_QUEUED: usize = 4;
+
+/// Reads what passes through. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Learner {
+    queue: mpsc::Sender<Passed>,
+    /// The longest document that is learned, as it passes and unpacked.
+    most: usize,
+    /// Bytes that wait to be read.
+    waiting: Arc<AtomicUsize>,
+    metrics: Arc<Metrics>,
+}
+
+/// A document that passed through.
+#[derive(Debug)]
+struct Passed {
+    /// What it was asked for as.
+    url: String,
+    coding: Coding,
+    pieces: Vec<Bytes>,
+}
+
+impl Passed {
+    fn len(&self) -> usize {
+        self.pieces.iter().map(Bytes::len).sum()
+    }
+
+    fn whole(&self) -> Bytes {
+        match &self.pieces[..] {
+            [one] => one.clone(),
+            pieces => pieces.concat().into(),
+        }
+    }
+}
+
+impl Learner {
+    /// Starts reading into `index`, on a thread of its own; it ends when the last clone is gone.
+    /// What is new is told to the nodes of `cluster`. `most`: the longest document that is learned, in bytes.
+    pub fn start(
+        index: Arc<Index>,
+        cluster: Option<Arc<Cluster>>,
+        most: usize,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let (queue, mut passing) = mpsc::channel::<Passed>(QUEUE);
+        let (counting, waiting) = (Arc::clone(&metrics), Arc::new(AtomicUsize::new(0)));
+        let read = Arc::clone(&waiting);
+        tokio::task::spawn_blocking(move || {
+            while let Some(passed) = passing.blocking_recv() {
+                counting.learn_queue.dec();
+                let became = learn(&index, &passed, most);
+                if let ("learned", Some(cluster)) = (became, &cluster) {
+                    tell(cluster, &passed);
+                }
+                counting.learned(became);
+                read.fetch_sub(passed.len(), Ordering::Relaxed);
+            }
+        });
+        Self { queue, most, waiting, metrics }
+    }
+
+    /// The same body, listened to if it may be a IIIF document. `url` is its public name.
+    pub fn listen(&self, url: impl FnOnce() -> Option<String>, fields: &HeaderMap, body: Body) -> Body {
+        // Codings that are not read are counted where documents are looked at.
+        let (true, Ok(coding)) = (is_json(fields), Coding::of(fields)) else { return body };
+        if length(fields).is_some_and(|length| length > self.most) {
+            self.metrics.learned("learn_too_long");
+            return body;
+        }
+        let Some(url) = url() else { return body };
+        let learner = self.clone();
+        body.tee(self.most, move |pieces| match pieces {
+            Some(pieces) => learner.hear(Passed { url, coding, pieces }),
+            None => learner.metrics.learned("learn_too_long"),
+        })
+    }
+
+    fn hear(&self, passed: Passed) {
+        // Before it is sent: the reader may be quicker than we are.
+        self.metrics.learn_queue.inc();
+        let length = passed.len();
+        let waiting = self.waiting.fetch_add(length, Ordering::Relaxed);
+        let fits = waiting.saturating_add(length) <= self.most.saturating_mul(LONGEST_QUEUED);
+        if !fits || self.queue.try_send(passed).is_err() {
+            self.waiting.fetch_sub(length, Ordering::Relaxed);
+            self.metrics.learn_queue.dec();
+            self.metrics.event("learn_dropped");
+        }
+    }
+}
+
+/// Reads one document; says what became of it.
+fn learn(index: &Index, passed: &Passed, most: usize) -> &'static str {
+    let bytes = match passed.coding.unpack(&passed.whole(), most) {
+        Ok(bytes) => bytes,
+        Err(CodingError::TooLong(_)) => return "learn_too_long",
+        Err(CodingError::Broken(_)) => return "learn_unreadable",
+    };
+    let Ok(read) = index.read_document(&bytes) else { return "learn_unreadable" };
+    let (document, canvases) = (&read.document, &read.canvases);
+    let url = document.id.as_deref().filter(|id| id.contains("://")).unwrap_or(&passed.url);
+    match Learn::new(&index).document(document, canvases, url) {
+        Ok(Learned::New) => "learned",
+        Ok(Learned::Known) => "learn_known",
+        Ok(Learned::Poorer) => "learn_poorer",
+        Ok(Learned::Nothing) => "learn_nothing",
+        Err(error) => {
+            tracing::warn!(%error, %url, "what passed through cannot be remembered; serving goes on");
+            "learn_failed"
+        }
+    }
+}
+
+/// Tells the other nodes of a document that was new here.
+fn tell(cluster: &Cluster, passed: &Passed) {
+    let whole = passed.whole();
+    let packed = if passed.coding == Coding::Gzip {
+        whole.to_vec()
+    } else {
+        let Ok(whole) = passed.coding.unpack(&whole, usize::MAX) else { return };
+        let mut packing = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        let Ok(packed) = packing.write_all(&whole).and_then(|()| packing.finish()) else { return };
+        packed
+    };
+    cluster.tell_learned(&cluster::Learned::Document { url: passed.url.clone(), packed });
+}
+
+fn is_json(fields: &HeaderMap) -> bool {
+    let kind = fields.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    let kind = kind.split(';').next().unwrap_or_default().trim();
+    kind.eq_ignore_ascii_case("application/json") || kind.to_ascii_lowercase().ends_with("+json")
+}
+
+fn length(fields: &HeaderMap) -> Option<usize> {
+    fields.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}

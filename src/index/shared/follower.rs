@@ -1,0 +1,152 @@
+//! What other nodes learned: read from their stream into this index, from where it stood.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rusqlite::OptionalExtension as _;
+use tokio::task::spawn_blocking;
+
+use crate::cluster::{Cluster, Learned, News};
+use crate::config::Settings;
+use crate::config::settings::Store;
+use crate::index::learn::Learn;
+use crate::index::shared::snapshot::Snapshot;
+use crate::index::sources::refresh::Refresh;
+use crate::index::sources::{Options, Report};
+use crate::index::{Index, IndexError};
+use crate::observe::Metrics;
+use crate::upstream::coding::Coding;
+
+/// News may be lost; so it is looked this often in any case.
+const LOOK: Duration = Duration::from_secs(30);
+
+/// News that come one after the other are read together.
+const LINGER: Duration = Duration::from_millis(100);
+
+/// Follows what other nodes learn.
+#[derive(Debug)]
+pub struct Follower {
+    index: Arc<Index>,
+    settings: Arc<Settings>,
+    cluster: Arc<Cluster>,
+    metrics: Arc<Metrics>,
+}
+
+impl Follower {
+    /// Nothing happens before [`Follower::run`].
+    pub fn new(
+        index: Arc<Index>,
+        settings: Arc<Settings>,
+        cluster: Arc<Cluster>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self { index, settings, cluster, metrics }
+    }
+
+    /// Goes on until it is dropped.
+    pub async fn run(self) {
+        let (mut learnings, mut link) = (self.cluster.learnings(), self.cluster.changes());
+        loop {
+            learnings.mark_unchanged();
+            link.mark_unchanged();
+            self.catch_up().await;
+            tokio::select! {
+                _ = learnings.changed() => {}
+                // Joined again: much may have been said meanwhile.
+                _ = link.changed() => {}
+                () = self.index.replaced.notified() => {}
+                () = tokio::time::sleep(LOOK) => {}
+            }
+            tokio::time::sleep(LINGER).await;
+        }
+    }
+
+    /// Reads to the end of the stream, or until we are alone.
+    async fn catch_up(&self) {
+        let index = Arc::clone(&self.index);
+        let mut position = spawn_blocking(move || position(&index)).await.ok().and_then(Result::ok).flatten();
+        while let Some(news) = self.cluster.learned(position.as_deref()).await {
+            if news.is_behind {
+                self.start_over().await;
+            }
+            let Some(next) = news.position.clone() else { return };
+            let (index, metrics) = (Arc::clone(&self.index), Arc::clone(&self.metrics));
+            let most = self.settings.presentation.max_body;
+            let taken = spawn_blocking(move || take_in(&index, news, most, &metrics)).await;
+            if let Ok(Err(error)) = taken {
+                tracing::warn!(%error, "what other nodes learned cannot be remembered; tried again later");
+                return;
+            }
+            position = Some(next);
+        }
+    }
+
+    /// Too far behind: the sources (or the edition) are read again, and then what the stream still holds.
+    async fn start_over(&self) {
+        self.metrics.event("cluster_behind");
+        tracing::warn!(
+            "too far behind the other nodes: what they learned meanwhile is gone, reading all again"
+        );
+        let (index, settings) = (Arc::clone(&self.index), Arc::clone(&self.settings));
+        let read = spawn_blocking(move || {
+            if settings.index.store == Store::Redis {
+                return Snapshot { index: &index }.is_now(None).map(|()| Report::default());
+            }
+            let sources = index.sources(&settings.index.sources)?;
+            Refresh::new(&index, &Options { grace: settings.index.grace }).run(&sources, &mut |_, _| {})
+        });
+        if let Ok(Err(error)) = read.await {
+            tracing::warn!(%error, "the sources cannot be read again");
+        }
+        // Of a stream that was emptied there is nothing to read, and so no new place; from the old one we would be
+        // behind again at the next look, and at each one after it.
+        let index = Arc::clone(&self.index);
+        if let Ok(Err(error)) = spawn_blocking(move || loses_place(&index)).await {
+            tracing::warn!(%error, "the place among what was learned cannot be forgotten");
+        }
+    }
+}
+
+/// How far the other nodes' stream was read.
+fn position(index: &Index) -> Result<Option<String>, IndexError> {
+    index.read(|conn| {
+        conn.query_row("SELECT value FROM marks WHERE name = 'fleet'", [], |row| row.get(0)).optional()
+    })
+}
+
+/// The stream is read from its beginning.
+fn loses_place(index: &Index) -> Result<(), IndexError> {
+    index.write(|conn| {
+        conn.execute("DELETE FROM marks WHERE name = 'fleet'", [])?;
+        Ok(())
+    })
+}
+
+/// Learns what another node learned, as if it had passed here, and keeps the place.
+fn take_in(index: &Index, news: News, most: usize, metrics: &Metrics) -> Result<(), IndexError> {
+    for learned in news.entries {
+        match learned {
+            Learned::Document { url, packed } => {
+                let unpacked = Coding::Gzip.unpack(&packed.into(), most);
+                let read = unpacked.ok().and_then(|plain| index.read_document(&plain).ok());
+                let Some(read) = read else { continue };
+                Learn::new(index).document(&read.document, &read.canvases, &url)?;
+            }
+            Learned::File { uuid, url } => {
+                let Ok(uuid) = uuid.parse() else { continue };
+                match index.learn_file_url(uuid, &url) {
+                    // SECURITY: not the file of that UUID, whoever says so.
+                    Err(IndexError::WrongFile { .. }) => continue,
+                    learned => learned?,
+                }
+            }
+        }
+        metrics.event("cluster_learned");
+    }
+    index.write(|conn| {
+        let mut keep =
+            conn.prepare_cached("INSERT OR REPLACE INTO marks (name, value) VALUES ('fleet', ?1)")?;
+        keep.execute([&news.position])?;
+        Ok(())
+    })
+}

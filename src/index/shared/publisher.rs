@@ -1,0 +1,219 @@
+//! `index.store = "redis"`: the index of the fleet is an edition in Redis, and the SQLite file a copy of it.
+//!
+//! One node is the editor: it looks at the sources and publishes what it found. The others read its editions, and what
+//! was learned since from the stream. Who is alone for a while looks at the sources by itself, as if there were no others.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::task::{AbortHandle, spawn_blocking};
+use tokio::time::{Instant, timeout};
+
+use crate::cluster::{Cluster, Edition};
+use crate::config::Settings;
+use crate::index::shared::snapshot::Snapshot;
+use crate::index::sources::scheduler::Keeper;
+use crate::index::store::recover::PART;
+use crate::index::{Index, IndexError};
+use crate::observe::Metrics;
+
+/// News may be lost, and the editor says that it lives: so it is looked this often in any case.
+const LOOK: Duration = Duration::from_secs(30);
+
+/// A node that was joined and is alone for so long looks at the sources by itself. Sooner, one slow command of Redis
+/// would send every node to all sources at once.
+const ALONE: Duration = Duration::from_secs(30);
+
+/// Keeps the copy of one node, and publishes where it is the editor.
+#[derive(Debug)]
+pub struct Press {
+    index: Arc<Index>,
+    settings: Arc<Settings>,
+    cluster: Arc<Cluster>,
+    metrics: Arc<Metrics>,
+}
+
+/// Why an index could not be published.
+#[derive(Debug, thiserror::Error)]
+pub enum PressError {
+    /// Redis is away.
+    #[error("Redis is away: the index was not published to the other nodes; see [cluster] url")]
+    Alone,
+    /// It does not fit.
+    #[error("the index is longer than [cluster] edition_max: it was not published to the other nodes")]
+    TooLong,
+    /// The index said no.
+    #[error(transparent)]
+    Index(#[from] IndexError),
+}
+
+/// What the editor published last.
+#[derive(Default)]
+struct Published {
+    edition: Option<Edition>,
+    looks: Option<(i64, i64, i64)>,
+    at: Option<Instant>,
+}
+
+/// Looks at the sources until it is dropped.
+struct Keeping(AbortHandle);
+
+impl Drop for Keeping {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Press {
+    /// Nothing happens before [`Press::run`].
+    pub fn new(
+        index: Arc<Index>,
+        settings: Arc<Settings>,
+        cluster: Arc<Cluster>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self { index, settings, cluster, metrics }
+    }
+
+    /// Goes on until it is dropped.
+    pub async fn run(self) {
+        let (mut editions, mut link) = (self.cluster.editions(), self.cluster.changes());
+        let mut begun = self.index.begun_anew();
+        // A node with an empty disk must not read all sources because Redis is a moment late.
+        let patience = self.settings.cluster.connect_timeout * 2;
+        let was_joined = timeout(patience, link.wait_for(|joined| *joined)).await.is_ok();
+        let mut last_joined = was_joined.then(Instant::now);
+        let (mut published, mut keeping) = (Published::default(), None);
+        loop {
+            editions.mark_unchanged();
+            link.mark_unchanged();
+            begun.mark_unchanged();
+            self.catch_up().await;
+            let is_editor = self.is_editor().await;
+            let is_joined = self.cluster.is_joined();
+            if is_joined {
+                last_joined = Some(Instant::now());
+            }
+            let is_left = !is_joined && last_joined.is_none_or(|last| last.elapsed() >= ALONE);
+            if is_editor || is_left {
+                keeping.get_or_insert_with(|| self.keep_sources());
+            } else if is_joined {
+                keeping = None;
+            }
+            if is_editor {
+                self.publish_changes(&mut published).await;
+            }
+            let pause = LOOK.min(self.settings.cluster.edition_every);
+            tokio::select! {
+                _ = editions.changed() => {}
+                _ = link.changed() => {}
+                _ = begun.changed() => {}
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    /// Only who has sources can look at them.
+    async fn is_editor(&self) -> bool {
+        !self.settings.index.sources.is_empty() && self.cluster.is_editor().await
+    }
+
+    fn keep_sources(&self) -> Keeping {
+        let (index, settings) = (Arc::clone(&self.index), Arc::clone(&self.settings));
+        let keeper = Keeper::new(index, settings, Arc::clone(&self.metrics));
+        Keeping(tokio::spawn(keeper.run()).abort_handle())
+    }
+
+    /// Reads the edition that is there, if it is another than ours.
+    async fn catch_up(&self) {
+        let Some(Some(name)) = self.cluster.edition_name().await else { return };
+        let index = Arc::clone(&self.index);
+        if matches!(spawn_blocking(move || Snapshot { index: &index }.name()).await, Ok(Ok(Some(own))) if own == name)
+        {
+            return;
+        }
+        let Some(Some(edition)) = self.cluster.edition().await else { return };
+        let (index, cluster, handle) =
+            (Arc::clone(&self.index), Arc::clone(&self.cluster), Handle::current());
+        let chunks = edition.chunks.len();
+        let read = spawn_blocking(move || {
+            Snapshot { index: &index }.read(&edition, &mut |name| handle.block_on(cluster.chunk(name)))
+        });
+        match read.await {
+            Ok(Ok(true)) => {
+                // It may be older than what was learned here: that is read once more, and not at the next word only.
+                self.index.replaced.notify_one();
+                self.metrics.event("edition_read");
+                self.metrics.edge.degraded.ends(PART);
+                tracing::info!(edition = name, chunks, "the index of the other nodes was read from Redis");
+            }
+            Ok(Ok(false)) => {
+                self.metrics.event("edition_broken");
+                tracing::warn!(edition = name, "a part of the index in Redis is not to be had; ours goes on");
+            }
+            Ok(Err(error)) => tracing::warn!(%error, "the index in Redis cannot be kept here; ours goes on"),
+            Err(_) => {}
+        }
+    }
+
+    /// Publishes what changed, `cluster.edition_every` at most; and keeps what is there from being forgotten.
+    async fn publish_changes(&self, published: &mut Published) {
+        let is_whole = match &published.edition {
+            Some(edition) => self.cluster.keep_edition(edition).await == Some(true),
+            None => false,
+        };
+        let index = Arc::clone(&self.index);
+        let Ok(Ok(looks)) = spawn_blocking(move || Snapshot { index: &index }.looks()).await else { return };
+        let is_due = published.at.is_none_or(|at| at.elapsed() >= self.settings.cluster.edition_every);
+        // An empty index is no news: the sources are just being read.
+        if is_whole && published.looks == Some(looks) || !is_due || looks.0 == 0 {
+            return;
+        }
+        published.at = Some(Instant::now());
+        match publish(&self.index, &self.cluster, self.settings.cluster.edition_max).await {
+            Ok(edition) => {
+                self.metrics.event("edition_published");
+                tracing::info!(
+                    edition = edition.name,
+                    chunks = edition.chunks.len(),
+                    "the index was published"
+                );
+                (published.edition, published.looks) = (Some(edition), Some(looks));
+            }
+            Err(PressError::Alone) => {}
+            Err(error) => {
+                self.metrics.event("edition_failed");
+                tracing::warn!(%error, "the index was not published");
+            }
+        }
+    }
+}
+
+/// Publishes the index as it is now, `most` bytes at most.
+pub async fn publish(index: &Arc<Index>, cluster: &Arc<Cluster>, most: u64) -> Result<Edition, PressError> {
+    let position = cluster.learned_up_to().await.ok_or(PressError::Alone)?;
+    let (own, to, handle) = (Arc::clone(index), Arc::clone(cluster), Handle::current());
+    let written = spawn_blocking(move || {
+        let (mut chunks, mut bytes) = (Vec::new(), 0);
+        let is_all = Snapshot { index: &own }.write(&mut |packed| {
+            bytes += u64::try_from(packed.len()).unwrap_or(u64::MAX);
+            let name = if bytes > most { None } else { handle.block_on(to.put_chunk(&packed)) };
+            chunks.extend(name.clone());
+            name.is_some()
+        })?;
+        Ok::<_, PressError>(match is_all {
+            true => chunks,
+            false if bytes > most => return Err(PressError::TooLong),
+            false => return Err(PressError::Alone),
+        })
+    });
+    let chunks = written.await.map_err(|_| PressError::Alone)??;
+    let edition = Edition::of(chunks, position);
+    // First here: who published it need not read it.
+    let (own, name) = (Arc::clone(index), edition.name.clone());
+    spawn_blocking(move || Snapshot { index: &own }.is_now(Some(&name)))
+        .await
+        .map_err(|_| PressError::Alone)??;
+    if cluster.publish(&edition).await { Ok(edition) } else { Err(PressError::Alone) }
+}

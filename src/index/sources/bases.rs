@@ -1,0 +1,94 @@
+//! By which bases documents are read, and by which an index was read. Where they are others now, its keys may be others as well, and only the
+//! documents themselves tell: so all are read once more.
+
+use std::sync::Arc;
+
+use rusqlite::{Connection, OptionalExtension as _, params};
+
+use crate::iiif::image_url::ImageBases;
+use crate::iiif::manifest::{self, Canvas, Document, WalkError};
+use crate::index::store::keys::Names;
+use crate::index::{Index, IndexError};
+
+/// The row of `marks` that says it.
+const NAME: &str = "image bases";
+
+/// The longest document that is kept once it was read, in bytes.
+const LONGEST_KEPT: usize = 1 << 20;
+
+/// A document that was read.
+#[derive(Debug)]
+pub struct DocumentContent {
+    /// What it is.
+    pub document: Document,
+    /// Its canvases.
+    pub canvases: Vec<Canvas>,
+    hash: blake3::Hash,
+    /// By what it was read.
+    names: Arc<Names>,
+}
+
+impl Index {
+    /// Reads a document, with the images' lookup keys as the routes tell them.
+    ///
+    /// The last one that was read is kept, if it is not long: what passes is read twice, once to be compared with what is
+    /// known and once to be learned, and the same manifest is asked for again and again. Its hash costs a twentieth.
+    pub fn read_document(&self, bytes: &[u8]) -> Result<Arc<DocumentContent>, WalkError> {
+        let (names, hash) = (self.names.load_full(), blake3::hash(bytes));
+        let last = self.last_read.load_full();
+        if let Some(last) = last.filter(|last| last.hash == hash && Arc::ptr_eq(&last.names, &names)) {
+            return Ok(last);
+        }
+        let (document, canvases) = manifest::read_under(bytes, &names.images)?;
+        let read = Arc::new(DocumentContent { document, canvases, hash, names });
+        if bytes.len() <= LONGEST_KEPT {
+            self.last_read.store(Some(Arc::clone(&read)));
+        }
+        Ok(read)
+    }
+
+    /// Where images stand, as the routes tell.
+    pub(crate) fn image_bases(&self) -> ImageBases {
+        self.names.load().images.clone()
+    }
+
+    /// The lookup key of the image with this URL, or of the image service with this id.
+    pub fn key_in_url(&self, url: &str) -> Option<String> {
+        let names = self.names.load();
+        names.images.in_service_id(url).map(|identifier| identifier.key().into_owned())
+    }
+}
+
+/// Makes the next look at each document a reading, where the index was read by other bases: by those of an older version,
+/// whose keys were the last segments alone, or of another configuration.
+pub(crate) fn are_those_of(index: &Index) -> Result<(), IndexError> {
+    let own = text(&index.names.load().images);
+    if index.read(known)?.as_deref() == Some(&own) {
+        return Ok(());
+    }
+    index.write(|conn| {
+        // What nobody can read again stays as it is: learned documents, and what vanished.
+        conn.execute(
+            "UPDATE manifests SET size = NULL, modified = NULL, etag = NULL, last_modified = NULL, hash = NULL",
+            [],
+        )?;
+        conn.execute("INSERT OR REPLACE INTO marks (name, value) VALUES (?1, ?2)", params![NAME, own])?;
+        Ok(())
+    })
+}
+
+/// Notes that an index was read by these bases.
+pub(crate) fn note(conn: &Connection, bases: &ImageBases) -> rusqlite::Result<()> {
+    conn.execute("INSERT OR REPLACE INTO marks (name, value) VALUES (?1, ?2)", params![NAME, text(bases)])
+        .map(drop)
+}
+
+fn known(conn: &Connection) -> rusqlite::Result<Option<String>> {
+    conn.query_row("SELECT value FROM marks WHERE name = ?1", [NAME], |row| row.get(0)).optional()
+}
+
+fn text(bases: &ImageBases) -> String {
+    let lines = bases.iter().map(|(host, path)| format!("{}{path}\n", host.unwrap_or("*")));
+    // Begins with the version of the rule that makes keys of URLs.
+    std::iter::once("2\n".to_owned()).chain(lines).collect()
+}

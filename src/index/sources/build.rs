@@ -1,0 +1,256 @@
+//! Builds the index anew: one thread reads, the other writes a new generation, then the two are swapped.
+
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+use std::sync::mpsc::{Receiver, sync_channel};
+
+use rusqlite::{Connection, params};
+
+use crate::config::settings::Source;
+use crate::index::sources::event::Event;
+use crate::index::sources::problem::Problem;
+use crate::index::sources::reader::Reader;
+use crate::index::sources::{Options, Progress, Report, bases, is_over, shown, stored, with_added};
+use crate::index::store::error::IndexError;
+use crate::index::store::writer::{self, Writer};
+use crate::index::store::{next_generation, rows, schema};
+use crate::index::{Index, history, now};
+
+/// Events on their way from the thread that reads to the one that writes; each holds 256 canvases at most.
+const QUEUE: usize = 32;
+
+/// Builds the index anew.
+#[derive(Debug)]
+pub struct Build<'a> {
+    index: &'a Index,
+    options: &'a Options,
+}
+
+impl<'a> Build<'a> {
+    /// Nothing is read before it runs.
+    pub fn new(index: &'a Index, options: &'a Options) -> Self {
+        Self { index, options }
+    }
+
+    /// Builds the index from these sources and the added ones, and swaps it in; look-ups go on meanwhile, here and in other
+    /// processes. Carried over: what was learned from traffic, what a broken file said before, and what vanished less
+    /// than the grace ago. Sources that are neither named nor added are forgotten.
+    pub fn run(&self, configured: &[Source], progress: Progress<'_>) -> Result<Report, IndexError> {
+        let mut report = Report::default();
+        next_generation::make(self.index, |conn, file| {
+            let all = self.index.read(|conn| with_added(conn, configured))?;
+            self.pour(conn, file, &all, &mut report, progress).map(Some)
+        })?;
+        Ok(report)
+    }
+
+    /// Everything but what is written to the old file meanwhile; answers the newest document of that.
+    fn pour(
+        &self,
+        conn: &Connection,
+        file: &Path,
+        all: &[(Source, bool)],
+        report: &mut Report,
+        progress: Progress<'_>,
+    ) -> Result<i64, IndexError> {
+        let names = self.index.names.load();
+        let writer = Writer::bulk(conn, &names, file)?;
+        let mut new = NewGeneration { conn, writer, seen: Seen::default(), options: self.options, report };
+        new.open(all)?;
+        std::thread::scope(|scope| {
+            let (send, receive) = sync_channel(QUEUE);
+            scope.spawn(move || self.read(all, &|at, event| send.send((at, event)).is_ok()));
+            new.fill(&receive, progress)
+        })?;
+        let old = schema::open_reader(&self.index.file())?;
+        // One transaction: what is carried over is of one moment.
+        old.execute_batch("BEGIN")?;
+        let newest = schema::number(&old, "SELECT ifnull(max(id), 0) FROM manifests")?;
+        new.carry_over(&old)?;
+        new.warn_of_empty_sources()?;
+        bases::note(conn, &names.images)?;
+        // Most of it here; what is healed meanwhile comes when the two are swapped.
+        history::carry_over(&old, conn)?;
+        new.writer.load()?;
+        Ok(newest)
+    }
+
+    /// Reads all sources, on a thread of its own, until nobody hears it any more.
+    fn read(&self, all: &[(Source, bool)], tell: &dyn Fn(usize, Event) -> bool) {
+        let reader = Reader { index: self.index, options: self.options, passes_known: false };
+        for (at, (source, _)) in all.iter().enumerate() {
+            let mut is_heard = true;
+            let mut each = |event| {
+                is_heard = tell(at, event);
+                Ok(is_heard)
+            };
+            let read = if source.enabled {
+                reader.read(source, &mut each)
+            } else {
+                each(Event::Incomplete(None)).map(drop)
+            };
+            if let Err(error) = read {
+                tracing::error!(%error, "a source cannot be read");
+            }
+            if !is_heard {
+                return;
+            }
+        }
+    }
+}
+
+/// What was seen while reading, for deciding what to carry over from the old generation.
+#[derive(Default)]
+struct Seen {
+    /// Source rows of the new file by location.
+    sources: Vec<(String, i64)>,
+    broken: HashSet<String>,
+    unchanged: HashSet<String>,
+    gone: HashSet<String>,
+    only_changes: HashSet<i64>,
+    incomplete: HashSet<i64>,
+    /// Files that are no documents by their names.
+    passed_over: HashMap<i64, u64>,
+}
+
+/// A generation that is being filled.
+struct NewGeneration<'c, 'r> {
+    conn: &'c Connection,
+    writer: Writer<'c>,
+    seen: Seen,
+    options: &'r Options,
+    report: &'r mut Report,
+}
+
+impl NewGeneration<'_, '_> {
+    fn open(&mut self, all: &[(Source, bool)]) -> Result<(), IndexError> {
+        for (source, added) in all {
+            let (kind, location) = stored(source);
+            let row = writer::source_row(self.conn, kind, &location, *added)?;
+            self.conn.execute("UPDATE sources SET seen = ?2 WHERE id = ?1", params![row, now()])?;
+            self.seen.sources.push((location, row));
+        }
+        Ok(())
+    }
+
+    fn fill(&mut self, events: &Receiver<(usize, Event)>, progress: Progress<'_>) -> Result<(), IndexError> {
+        for (at, event) in events {
+            let row = self.seen.sources.get(at).map_or(0, |(_, row)| *row);
+            if let Some(origin) = self.take(row, event)? {
+                progress(self.report, &origin);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes what a source tells; answers the file or URL of a document that is done.
+    fn take(&mut self, row: i64, event: Event) -> Result<Option<String>, IndexError> {
+        let report = &mut *self.report;
+        let origin = match event {
+            Event::Canvases(canvases) => {
+                canvases.iter().try_for_each(|canvas| self.writer.canvas(canvas))?;
+                return Ok(None);
+            }
+            Event::Document(read) => {
+                let (document, mut facts) = *read;
+                facts.source = row;
+                let counts = self.writer.finish(&document, &facts)?;
+                report.count(document.kind, counts);
+                report.warnings.extend(Problem::unclaimed(&shown(&facts.origin), &document));
+                facts.origin
+            }
+            Event::Failed(origin, problem) => {
+                self.writer.abandon()?;
+                report.problems.push(problem);
+                self.seen.broken.insert(origin.clone());
+                origin
+            }
+            Event::Unchanged(facts) => {
+                report.unchanged += 1;
+                self.seen.unchanged.insert(facts.origin.clone());
+                facts.origin
+            }
+            // What is known from there goes after the grace.
+            Event::Poorer(origin, problem) => {
+                report.problems.push(problem);
+                origin
+            }
+            Event::PassedOver => {
+                report.passed_over += 1;
+                *self.seen.passed_over.entry(row).or_default() += 1;
+                return Ok(None);
+            }
+            Event::Gone(origin) => {
+                self.seen.gone.insert(origin);
+                return Ok(None);
+            }
+            Event::OnlyChanges => {
+                self.seen.only_changes.insert(row);
+                return Ok(None);
+            }
+            Event::Incomplete(problem) => {
+                report.problems.extend(problem);
+                self.seen.incomplete.insert(row);
+                return Ok(None);
+            }
+            Event::End => return Ok(None),
+        };
+        report.files += 1;
+        Ok(Some(origin))
+    }
+
+    /// Copies from the old generation what the sources do not tell (now).
+    fn carry_over(&mut self, old: &Connection) -> Result<(), IndexError> {
+        let mut select = old.prepare(
+            "SELECT m.id, s.kind, s.location, m.origin, m.vanished FROM manifests m JOIN sources s ON s.id = m.source
+             ORDER BY m.id",
+        )?;
+        let mut rows = select.query([])?;
+        while let Some(row) = rows.next()? {
+            let (id, kind, location): (i64, String, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
+            let (origin, vanished): (String, Option<i64>) = (row.get(3)?, row.get(4)?);
+            let source = self.seen.sources.iter().find(|(other, _)| *other == location);
+            let source = match source {
+                Some((_, row)) => *row,
+                None if kind == "traffic" => writer::source_row(self.conn, &kind, &location, false)?,
+                None => continue,
+            };
+            if rows::is_document_at(self.conn, source, &origin)? {
+                continue;
+            }
+            if kind == "traffic" || !self.seen.is_gone(source, &origin, vanished) {
+                let vanished = vanished.filter(|_| !self.seen.unchanged.contains(&origin));
+                writer::copy(old, &mut self.writer, id, source, vanished)?;
+            } else if is_over(vanished, self.options) {
+                self.report.dropped += 1;
+            } else {
+                self.report.vanished += 1;
+                writer::copy(old, &mut self.writer, id, source, Some(vanished.unwrap_or_else(now)))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn warn_of_empty_sources(&mut self) -> Result<(), IndexError> {
+        for (location, row) in &self.seen.sources {
+            if !self.seen.incomplete.contains(row) && !rows::has_images(self.conn, *row)? {
+                let passed_over = self.seen.passed_over.get(row).copied().unwrap_or(0);
+                self.report.warnings.push(Problem::no_images(&shown(location), passed_over));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Seen {
+    /// Whether a document of the old generation is no longer told of by its source.
+    fn is_gone(&self, source: i64, origin: &str, vanished: Option<i64>) -> bool {
+        if self.broken.contains(origin)
+            || self.unchanged.contains(origin)
+            || self.incomplete.contains(&source)
+        {
+            return false;
+        }
+        !self.only_changes.contains(&source) || self.gone.contains(origin) || vanished.is_some()
+    }
+}

@@ -1,0 +1,322 @@
+//! Walks a URL source: the document itself, a collection with all that it leads to, or a stream of changes.
+//!
+//! The walk is async and polite; what it finds goes to the (blocking) writer through a short channel, so neither
+//! memory nor the servers see more at once than they were promised.
+
+use std::collections::{HashSet, VecDeque};
+
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use serde::Deserialize;
+use tokio::sync::mpsc;
+
+use crate::config::settings::Source;
+use crate::iiif::CanvasUrl;
+use crate::iiif::canvas::uri;
+use crate::iiif::manifest::{Document, DocumentKind};
+use crate::index::Index;
+use crate::index::sources::Options;
+use crate::index::sources::change_discovery::Link as Linked;
+use crate::index::sources::change_discovery::{Changes, Page};
+use crate::index::sources::event::Event;
+use crate::index::sources::http_client::{Answer, Asker, Reading, Validators};
+use crate::index::sources::problem::Problem;
+use crate::index::store::writer::Facts;
+
+/// Collections within collections that are followed.
+const DEPTH: usize = 16;
+
+/// Documents of one source at most.
+const DOCUMENTS: usize = 500_000;
+
+/// Documents that wait for the writer.
+const QUEUE: usize = 16;
+
+/// Starts to walk a source; `None`: nothing can be fetched here.
+pub(crate) fn walk(
+    index: &Index,
+    source: &Source,
+    url: &str,
+    options: &Options,
+) -> Option<mpsc::Receiver<Event>> {
+    let (web, handle) = index.web.load_full().as_deref().cloned()?;
+    let (send, events) = mpsc::channel(QUEUE);
+    let (source, url, options) = (source.clone(), url.to_owned(), *options);
+    let store = index.store();
+    handle.spawn(async move {
+        let asker = Asker::new(&web, &source, &url, options, store);
+        // The writer may be gone: then nobody asks any more.
+        let _ = Walk::new(&asker, &send).run().await;
+    });
+    Some(events)
+}
+
+/// The writer went away.
+struct Left;
+
+/// One walk.
+struct Walk<'a> {
+    asker: &'a Asker,
+    send: &'a mpsc::Sender<Event>,
+    queue: VecDeque<Link>,
+    seen: HashSet<String>,
+    /// Hosts that a link led to and that are not followed.
+    away: HashSet<String>,
+    is_too_deep: bool,
+    is_too_long: bool,
+    /// A document could not be had that may be had next time.
+    lost: bool,
+}
+
+/// A document to visit.
+struct Link {
+    url: String,
+    depth: usize,
+}
+
+impl<'a> Walk<'a> {
+    fn new(asker: &'a Asker, send: &'a mpsc::Sender<Event>) -> Self {
+        Self {
+            asker,
+            send,
+            queue: VecDeque::new(),
+            seen: HashSet::new(),
+            away: HashSet::new(),
+            is_too_deep: false,
+            is_too_long: false,
+            lost: false,
+        }
+    }
+
+    async fn run(mut self) -> Result<(), Left> {
+        let home = self.asker.home().to_owned();
+        self.seen.insert(home.clone());
+        let known = self.asker.known(&home);
+        match self.asker.document(&home, known.as_ref()).await {
+            Answer::Read(reading) => {
+                if let Some(stream) = reading.body.as_deref().and_then(Page::stream) {
+                    let watermark = known.and_then(|known| known.facts.last_modified);
+                    self.changes(&stream, watermark, reading).await?;
+                } else {
+                    self.read(Link { url: home, depth: 0 }, reading).await?;
+                    self.walk().await?;
+                }
+            }
+            Answer::Failed { problem, .. } => self.tell(Event::Incomplete(Some(problem))).await?,
+            other => self.found(home, other).await?,
+        }
+        self.tell(Event::End).await
+    }
+
+    async fn tell(&self, event: Event) -> Result<(), Left> {
+        self.send.send(event).await.map_err(|_| Left)
+    }
+
+    async fn document(&self, url: String, reading: Box<Reading>) -> Result<(), Left> {
+        let Reading { document, canvases, validators, hash, .. } = *reading;
+        self.tell(Event::Canvases(canvases)).await?;
+        let facts = Facts { hash: Some(hash), ..validators.of(url) };
+        self.tell(Event::Document(Box::new((document, facts)))).await
+    }
+
+    /// Visits what is queued, and what that leads to.
+    async fn walk(&mut self) -> Result<(), Left> {
+        let asker = self.asker;
+        let mut in_flight = FuturesUnordered::new();
+        loop {
+            while in_flight.len() < asker.concurrency()
+                && let Some(link) = self.queue.pop_front()
+            {
+                in_flight.push(async move {
+                    let known = asker.known(&link.url);
+                    let was_collection = known.as_ref().is_some_and(|known| known.kind == "collection");
+                    (asker.document(&link.url, known.as_ref()).await, link, was_collection)
+                });
+            }
+            let Some((answer, link, was_collection)) = in_flight.next().await else { return Ok(()) };
+            match answer {
+                Answer::Read(reading) => self.read(link, reading).await?,
+                // What it led to before was not seen now.
+                Answer::Failed { problem, .. } if was_collection => {
+                    self.tell(Event::Incomplete(Some(problem))).await?;
+                }
+                other => self.found(link.url, other).await?,
+            }
+        }
+    }
+
+    async fn found(&mut self, url: String, answer: Answer) -> Result<(), Left> {
+        let found = match answer {
+            Answer::Read(reading) => return self.document(url, reading).await,
+            Answer::Unchanged(validators) => Event::Unchanged(Box::new(validators.of(url))),
+            Answer::Poorer(problem) => Event::Poorer(url, problem),
+            Answer::Failed { problem, is_gone } => {
+                self.lost |= !is_gone;
+                Event::Failed(url, problem)
+            }
+        };
+        self.tell(found).await
+    }
+
+    /// A document was read: its links are queued.
+    async fn read(&mut self, link: Link, reading: Box<Reading>) -> Result<(), Left> {
+        if reading.document.kind == DocumentKind::Other && reading.canvases.is_empty() {
+            let message = "it is JSON, but neither a manifest nor a collection".to_owned();
+            let hint = "name the URL of a IIIF manifest, a collection or a stream of changes; what the index knows \
+                        from there is kept";
+            let problem = Problem::answer(&self.asker.shown(&link.url), message, hint);
+            return self.tell(Event::Failed(link.url, problem)).await;
+        }
+        let mut links = reading.document.members.clone();
+        if let Some(body) =
+            reading.body.as_deref().filter(|_| reading.document.kind == DocumentKind::Collection)
+        {
+            links.extend(further_pages(body));
+        }
+        self.document(link.url, reading).await?;
+        for url in links {
+            self.enqueue(&url, link.depth + 1).await?;
+        }
+        Ok(())
+    }
+
+    async fn enqueue(&mut self, url: &str, depth: usize) -> Result<(), Left> {
+        let url = url.split('#').next().unwrap_or(url);
+        let shown = self.asker.shown(self.asker.home());
+        let encoded = uri(url);
+        let url = encoded.as_deref().unwrap_or(url);
+        let Some(parsed) = CanvasUrl::parse(url).filter(|_| encoded.is_some()) else {
+            let problem = Problem::answer(
+                &self.asker.shown(url),
+                format!("{shown} leads there, but it is no URL to fetch"),
+                "only http and https URLs of plain characters are fetched; correct the collection",
+            );
+            return self.tell(Event::Failed(url.to_owned(), problem)).await;
+        };
+        if self.seen.contains(url) {
+            return Ok(());
+        }
+        if !self.asker.may_follow(&parsed) {
+            if !self.away.insert(parsed.authority.to_owned()) {
+                return Ok(());
+            }
+            let problem = Problem::answer(
+                &shown,
+                format!("it leads to {}, such as {}", parsed.authority, self.asker.shown(url)),
+                "links to another host are followed only if it stands in the source's `hosts`",
+            );
+            return self.tell(Event::Failed(url.to_owned(), problem)).await;
+        }
+        if depth > DEPTH {
+            return self.too_deep(&shown).await;
+        }
+        if self.seen.len() >= DOCUMENTS {
+            return self.too_long(&shown).await;
+        }
+        self.seen.insert(url.to_owned());
+        self.queue.push_back(Link { url: url.to_owned(), depth });
+        Ok(())
+    }
+
+    async fn too_deep(&mut self, shown: &str) -> Result<(), Left> {
+        if std::mem::replace(&mut self.is_too_deep, true) {
+            return Ok(());
+        }
+        let message = format!("collections lie within collections, more than {DEPTH} deep");
+        let hint = "what lies deeper is not read: name a collection further inside as a source of its own";
+        self.tell(Event::Incomplete(Some(Problem::answer(shown, message, hint)))).await
+    }
+
+    async fn too_long(&mut self, shown: &str) -> Result<(), Left> {
+        if std::mem::replace(&mut self.is_too_long, true) {
+            return Ok(());
+        }
+        let message = format!("it leads to more than {DOCUMENTS} documents");
+        let hint = "the others are not read: name collections further inside as sources of their own";
+        self.tell(Event::Incomplete(Some(Problem::answer(shown, message, hint)))).await
+    }
+
+    /// Follows a stream of changes back to what is known, then visits what changed.
+    async fn changes(
+        &mut self,
+        stream: &Page,
+        watermark: Option<String>,
+        mut reading: Box<Reading>,
+    ) -> Result<(), Left> {
+        self.tell(Event::OnlyChanges).await?;
+        let mut changes = Changes::since(watermark.as_deref());
+        self.pages(stream, &mut changes).await?;
+        for url in std::mem::take(&mut changes.gone) {
+            self.tell(Event::Gone(url)).await?;
+        }
+        for url in std::mem::take(&mut changes.fetch) {
+            self.enqueue(&url, 1).await?;
+        }
+        self.walk().await?;
+        // Only now: a change that could not be fetched must be met again.
+        let reached = if self.lost { watermark } else { changes.newest.or(watermark) };
+        reading.document =
+            Document { id: reading.document.id, label: reading.document.label, ..Document::default() };
+        reading.validators = Validators { etag: None, last_modified: reached };
+        self.document(self.asker.home().to_owned(), reading).await
+    }
+
+    async fn pages(&mut self, stream: &Page, changes: &mut Changes) -> Result<(), Left> {
+        if !changes.take(stream) {
+            return Ok(());
+        }
+        let mut next = stream.last().map(str::to_owned);
+        let mut seen = HashSet::new();
+        while let Some(url) = next {
+            // A stream in a circle ends where it began.
+            if !seen.insert(url.clone()) {
+                return Ok(());
+            }
+            if changes.len() > DOCUMENTS {
+                let shown = self.asker.shown(self.asker.home());
+                return self.too_long(&shown).await;
+            }
+            let page = match self.page(&url).await {
+                Ok(page) => page,
+                Err(problem) => {
+                    self.lost = true;
+                    return self.tell(Event::Incomplete(Some(problem))).await;
+                }
+            };
+            next = if changes.take(&page) { page.prev().map(str::to_owned) } else { None };
+        }
+        Ok(())
+    }
+
+    async fn page(&self, url: &str) -> Result<Page, Problem> {
+        let encoded = uri(url);
+        let url = encoded.as_deref().unwrap_or(url);
+        let may = CanvasUrl::parse(url).is_some_and(|parsed| self.asker.may_follow(&parsed));
+        if !may {
+            let hint = "links to another host are followed only if it stands in the source's `hosts`";
+            return Err(Problem::answer(
+                &self.asker.shown(url),
+                "this page of changes is on another host".to_owned(),
+                hint,
+            ));
+        }
+        let body = self.asker.body(url).await?;
+        Page::read(&body).map_err(|error| {
+            let hint = "the server writes a page of changes that cannot be read: ask those who run it";
+            Problem::answer(&self.asker.shown(url), error.to_string(), hint)
+        })
+    }
+}
+
+/// Where a Presentation 2 collection goes on when it comes in pages.
+fn further_pages(body: &[u8]) -> Vec<String> {
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct Paged {
+        first: Option<Linked>,
+        next: Option<Linked>,
+    }
+    let paged: Paged = serde_json::from_slice(body).unwrap_or_default();
+    let links = [paged.first, paged.next];
+    links.iter().flatten().filter_map(Linked::url).map(str::to_owned).collect()
+}

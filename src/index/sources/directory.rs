@@ -1,0 +1,147 @@
+//! Finds and reads the documents of a directory.
+
+use std::fs::{File, Metadata};
+use std::io::{self, BufRead as _, BufReader, Cursor, Read};
+use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
+
+use flate2::read::MultiGzDecoder;
+use walkdir::WalkDir;
+
+use crate::iiif::image_url::ImageBases;
+use crate::iiif::manifest::{self, Canvas, Document, WalkError};
+use crate::index::sources::problem::Problem;
+use crate::upstream::coding::GZIP;
+
+/// Larger files are read in pieces, so that memory does not grow with them.
+const WHOLE: u64 = 8 << 20;
+
+/// Bytes read from a file at once.
+const BUFFER: usize = 64 << 10;
+
+/// Directories within directories that are followed.
+const DEPTH: usize = 64;
+
+/// What a file looks like from outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Looks {
+    /// Bytes.
+    pub(crate) size: i64,
+    /// Unix nanoseconds.
+    pub(crate) modified: i64,
+}
+
+impl Looks {
+    pub(crate) fn of(path: &Path) -> io::Result<Self> {
+        std::fs::metadata(path).map(|found| Self::from_metadata(&found))
+    }
+
+    fn from_metadata(found: &Metadata) -> Self {
+        let since = found.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+        let modified = since.map_or(0, |since| i64::try_from(since.as_nanos()).unwrap_or(i64::MAX));
+        Self { size: i64::try_from(found.len()).unwrap_or(i64::MAX), modified }
+    }
+}
+
+/// A document that was read to its end.
+#[derive(Debug)]
+pub(crate) struct Reading {
+    pub(crate) document: Document,
+    pub(crate) looks: Looks,
+    pub(crate) hash: [u8; 32],
+}
+
+/// What a look into a directory finds.
+#[derive(Debug)]
+pub(crate) enum Found {
+    /// A file to read.
+    Document(PathBuf),
+    /// A file whose name is none of a document.
+    PassedOver,
+    /// What cannot be looked at.
+    Problem(Problem),
+}
+
+/// The files of a directory in the order of their names, or the file itself. Links are followed, but never in circles.
+pub(crate) fn find(path: &Path) -> impl Iterator<Item = Found> {
+    WalkDir::new(path).follow_links(true).max_depth(DEPTH).sort_by_file_name().into_iter().filter_map(
+        |entry| match entry {
+            // A file that is named by itself is read whatever its name ends in.
+            Ok(entry) if entry.file_type().is_file() => {
+                let is_document = entry.depth() == 0 || is_document(entry.path());
+                Some(if is_document { Found::Document(entry.into_path()) } else { Found::PassedOver })
+            }
+            Ok(_) => None,
+            // Not a problem: what the link leads to is being read anyway.
+            Err(error) if error.loop_ancestor().is_some() => None,
+            Err(error) => {
+                let path = error.path().unwrap_or(path).to_path_buf();
+                let message = error.io_error().map_or_else(|| error.to_string(), ToString::to_string);
+                Some(Found::Problem(Problem::unreadable(&path, message)))
+            }
+        },
+    )
+}
+
+/// Whether a file's name is that of a document: by its ending, packed or not, or the whole of it, as the last part of a
+/// manifest's URL is where a server's documents were mirrored.
+pub(crate) fn is_document(path: &Path) -> bool {
+    let Some(name) = path.file_name().and_then(|name| name.to_str()) else { return false };
+    let name = name.to_ascii_lowercase();
+    let name = name.strip_suffix(".gz").unwrap_or(&name);
+    match name.rsplit_once('.') {
+        Some((_, ending)) => matches!(ending, "json" | "jsonld"),
+        None => matches!(name, "manifest" | "collection"),
+    }
+}
+
+/// Reads one file, packed or not, handing out its canvases. On a problem, canvases handed out before do not count.
+pub(crate) fn read(
+    path: &Path,
+    bases: &ImageBases,
+    each: &mut dyn FnMut(Canvas),
+) -> Result<Reading, Problem> {
+    let unreadable = |error: io::Error| Problem::unreadable(path, error.to_string());
+    let file = File::open(path).map_err(unreadable)?;
+    let metadata = file.metadata().map_err(unreadable)?;
+    let looks = Looks::from_metadata(&metadata);
+    let broken = |error: WalkError| Problem::broken(&path.display().to_string(), &error);
+    let mut tee = BufReader::with_capacity(BUFFER, Tee { inner: file, hasher: blake3::Hasher::new() });
+    let is_packed = tee.fill_buf().map_err(unreadable)?.starts_with(GZIP);
+    let mut plain: Box<dyn Read + '_> =
+        if is_packed { Box::new(MultiGzDecoder::new(&mut tee)) } else { Box::new(&mut tee) };
+    let mut bytes = Vec::with_capacity(usize::try_from(metadata.len().min(WHOLE)).unwrap_or(0) + 1);
+    plain.by_ref().take(WHOLE + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    let document = if u64::try_from(bytes.len()).unwrap_or(u64::MAX) <= WHOLE {
+        // Broken in the way in which the canvas service breaks its JSON, it still tells the same pairs.
+        let (document, canvases) = manifest::read_under(&bytes, bases).map_err(broken)?;
+        canvases.into_iter().for_each(each);
+        document
+    } else {
+        manifest::walk_under(Cursor::new(bytes).chain(plain.by_ref()), bases, each).map_err(broken)?
+    };
+    drop(plain);
+    io::copy(&mut tee, &mut io::sink()).map_err(unreadable)?;
+    Ok(Reading { document, looks, hash: tee.into_inner().hasher.finalize().into() })
+}
+
+/// BLAKE3 of a file, as [`read`] would tell it.
+pub(crate) fn hash(path: &Path) -> io::Result<[u8; 32]> {
+    let mut hasher = blake3::Hasher::new();
+    io::copy(&mut File::open(path)?, &mut hasher)?;
+    Ok(hasher.finalize().into())
+}
+
+/// Hashes what is read through it.
+struct Tee<R> {
+    inner: R,
+    hasher: blake3::Hasher,
+}
+
+impl<R: Read> Read for Tee<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        self.hasher.update(&buffer[..read]);
+        Ok(read)
+    }
+}

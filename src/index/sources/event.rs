@@ -1,0 +1,96 @@
+//! What reading a source tells, and what the index knows already of what stands there.
+
+use std::path::Path;
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use crate::iiif::manifest::{Canvas, Document};
+use crate::index::sources::directory::{self, Looks};
+use crate::index::sources::problem::Problem;
+use crate::index::store::error::IndexError;
+use crate::index::store::writer::Facts;
+
+/// What reading a source tells, as it goes.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// Canvases of the document that follows.
+    Canvases(Vec<Canvas>),
+    /// A document, new or changed. The row of its source is left to who writes it.
+    Document(Box<(Document, Facts)>),
+    /// A document that is as it was, and how it looks now.
+    Unchanged(Box<Facts>),
+    /// A document that lost images: what the index knows is kept for the grace.
+    Poorer(String, Problem),
+    /// A document that could not be had: what the index knows is kept.
+    Failed(String, Problem),
+    /// The source says that this document is no more.
+    Gone(String),
+    /// A file that is no document by its name.
+    PassedOver,
+    /// Only changes are told: what is not mentioned is as it was.
+    OnlyChanges,
+    /// Some part of the source could not be seen: what is not mentioned is kept.
+    Incomplete(Option<Problem>),
+    /// The walk is over, and nothing was left out but what was said to be.
+    End,
+}
+
+/// Takes an event; false: it has heard enough.
+pub(crate) type Each<'a> = &'a mut dyn FnMut(Event) -> Result<bool, IndexError>;
+
+/// A document as the index knows it.
+#[derive(Debug, Clone)]
+pub(crate) struct Known {
+    pub(crate) id: i64,
+    pub(crate) kind: String,
+    pub(crate) images: i64,
+    /// How it looked when it was read.
+    pub(crate) facts: Facts,
+}
+
+impl Known {
+    /// What the index knows of a file or a URL of the source at `location`.
+    pub(crate) fn find(conn: &Connection, location: &str, origin: &str) -> rusqlite::Result<Option<Self>> {
+        conn.prepare_cached(
+            "SELECT m.id, m.kind, m.images, m.source, m.size, m.modified, m.etag, m.last_modified, m.hash, m.seen,
+               m.vanished
+             FROM sources s JOIN manifests m ON m.source = s.id WHERE s.location = ?1 AND m.origin = ?2",
+        )?
+        .query_row(params![location, origin], |row| {
+            let facts = Facts {
+                source: row.get(3)?,
+                origin: origin.to_owned(),
+                size: row.get(4)?,
+                modified: row.get(5)?,
+                etag: row.get(6)?,
+                last_modified: row.get(7)?,
+                hash: row.get(8)?,
+                seen: row.get(9)?,
+                vanished: row.get(10)?,
+            };
+            Ok(Self { id: row.get(0)?, kind: row.get(1)?, images: row.get(2)?, facts })
+        })
+        .optional()
+    }
+
+    /// How the file looks now, if its content is what it was.
+    pub(crate) fn unchanged(&self, file: &Path) -> Option<Looks> {
+        let looks = Looks::of(file).ok()?;
+        let (size, modified) = (self.facts.size == Some(looks.size), self.facts.modified);
+        let is_same = size && modified == Some(looks.modified) && !self.is_fresh()
+            || size && self.facts.hash.is_some() && directory::hash(file).ok() == self.facts.hash;
+        is_same.then_some(looks)
+    }
+
+    /// Read so soon after it was written that a second change may bear the same time.
+    fn is_fresh(&self) -> bool {
+        self.facts.modified.is_some_and(|modified| modified / 1_000_000_000 >= self.facts.seen - 2)
+    }
+
+    /// Whether there is nothing to note: it looks as it did, and had not vanished.
+    pub(crate) fn is_as(&self, facts: &Facts) -> bool {
+        let looks =
+            |facts: &Facts| (facts.size, facts.modified, facts.etag.clone(), facts.last_modified.clone());
+        self.facts.vanished.is_none() && looks(&self.facts) == looks(facts) && !self.is_fresh()
+    }
+}

@@ -1,0 +1,314 @@
+//! Fetches one document of a URL source: asks politely, reads it, and says what is wrong with a bad answer.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http::{StatusCode, header};
+use tokio::sync::{Mutex, watch};
+use tokio::time::{Instant, Interval, MissedTickBehavior, sleep_until};
+
+use crate::config::Settings;
+use crate::config::settings::Source;
+use crate::iiif::CanvasUrl;
+use crate::iiif::manifest::{self, Canvas, Document, DocumentKind};
+use crate::index::learn::lacking;
+use crate::index::learn::lacking::keys_of_document;
+use crate::index::now;
+use crate::index::sources::event::Known;
+use crate::index::sources::problem::Problem;
+use crate::index::sources::{Options, is_over};
+use crate::index::store::Store;
+use crate::index::store::keys::Names;
+use crate::index::store::writer::Facts;
+use crate::upstream::fetch::{Ask, FetchError, Fetched, Fetcher, Web, retry_after, without_query};
+
+const ACCEPT: &str = "application/ld+json, application/json;q=0.9, */*;q=0.1";
+
+/// What asking for a URL brought.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    /// A document, new or changed.
+    Read(Box<Reading>),
+    /// It is as the index knows it; with the validators to ask with next time.
+    Unchanged(Validators),
+    /// It tells of fewer images than the index knows from there, as poisoned JSON does.
+    Poorer(Problem),
+    /// No document. `is_gone`: the server says that there is none.
+    Failed { problem: Problem, is_gone: bool },
+}
+
+/// A document that was fetched.
+#[derive(Debug)]
+pub(crate) struct Reading {
+    pub(crate) document: Document,
+    pub(crate) canvases: Vec<Canvas>,
+    pub(crate) validators: Validators,
+    pub(crate) hash: [u8; 32],
+    /// The body, where it may have more to tell than a manifest has: collections and what is nothing of IIIF's.
+    pub(crate) body: Option<Bytes>,
+}
+
+/// `ETag` and `Last-Modified`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Validators {
+    pub(crate) etag: Option<String>,
+    pub(crate) last_modified: Option<String>,
+}
+
+impl Validators {
+    /// How a document at this URL looks with them.
+    pub(crate) fn of(self, url: String) -> Facts {
+        let Self { etag, last_modified } = self;
+        Facts { origin: url, etag, last_modified, seen: now(), ..Facts::default() }
+    }
+}
+
+/// Asks for the documents of one source.
+pub(crate) struct Asker {
+    fetcher: Fetcher,
+    settings: Arc<Settings>,
+    source: Source,
+    /// The source's own URL.
+    home: String,
+    options: Options,
+    store: Arc<Store>,
+    pace: Option<Mutex<Interval>>,
+    /// The source asked to be left alone until then.
+    pause: watch::Sender<Instant>,
+}
+
+impl Asker {
+    pub(crate) fn new(web: &Web, source: &Source, home: &str, options: Options, store: Arc<Store>) -> Self {
+        Self {
+            fetcher: web.fetcher(),
+            settings: web.settings(),
+            source: source.clone(),
+            home: home.to_owned(),
+            options,
+            store,
+            pace: pace(source.rate),
+            pause: watch::Sender::new(Instant::now()),
+        }
+    }
+
+    pub(crate) fn home(&self) -> &str {
+        &self.home
+    }
+
+    pub(crate) fn concurrency(&self) -> usize {
+        self.source.concurrency.max(1)
+    }
+
+    /// Whether a link or a redirect may lead there.
+    ///
+    /// SECURITY: a collection is somebody else's text, and we stand inside the library's network. It leads to its
+    /// own host, to hosts that mean us, to those of our routes, and to those that the source names.
+    pub(crate) fn may_follow(&self, url: &CanvasUrl<'_>) -> bool {
+        let home = CanvasUrl::parse(&self.home).is_some_and(|home| url.authority_is(home.authority));
+        let mut named = self.source.hosts.iter().chain(&self.settings.server.public_hosts);
+        let mut routes = self.settings.routes.iter();
+        home || named.any(|host| url.authority_is(host))
+            || routes.any(|route| url.authority_is(route.upstream.authority.as_str()))
+    }
+
+    /// SECURITY: the source's own URL may carry a key in its query, and then its further pages do as well.
+    pub(crate) fn shown(&self, url: &str) -> String {
+        if self.home.contains('?') { without_query(url) } else { url.to_owned() }
+    }
+
+    /// What the index knows of a URL. An index that cannot answer knows nothing.
+    pub(crate) fn known(&self, url: &str) -> Option<Known> {
+        self.store.read(|conn| Known::find(conn, &self.home, url)).ok().flatten()
+    }
+
+    /// Asks for a document. One that has links to follow is read whole, whether it changed or not.
+    pub(crate) async fn document(&self, url: &str, known: Option<&Known>) -> Answer {
+        let known = known.filter(|known| known.kind != "collection" && known.kind != "other");
+        let validators = known.map_or_else(Validators::default, |known| Validators {
+            etag: known.facts.etag.clone(),
+            last_modified: known.facts.last_modified.clone(),
+        });
+        let fetched = match self.fetch(url, &validators).await {
+            Ok(fetched) => fetched,
+            Err(failed) => return failed,
+        };
+        let given = Validators {
+            etag: fetched.field(&header::ETAG).map(str::to_owned),
+            last_modified: fetched.field(&header::LAST_MODIFIED).map(str::to_owned),
+        };
+        if fetched.status == StatusCode::NOT_MODIFIED && known.is_some() {
+            let etag = given.etag.or(validators.etag);
+            let last_modified = given.last_modified.or(validators.last_modified);
+            return Answer::Unchanged(Validators { etag, last_modified });
+        }
+        let shown = self.shown(url);
+        let reading = Comparison {
+            names: Names::of(&self.settings),
+            store: Arc::clone(&self.store),
+            known: known.cloned(),
+            options: self.options,
+        };
+        // Unpacking and reading many megabytes is nothing for the threads that carry viewers.
+        let read = tokio::task::spawn_blocking(move || reading.read(&fetched, given, &shown));
+        read.await.unwrap_or_else(|_| {
+            let problem = Problem::answer(&self.shown(url), "reading it was broken off".to_owned(), AGAIN);
+            Answer::Failed { problem, is_gone: false }
+        })
+    }
+
+    /// The plain body at a URL, whatever it is.
+    pub(crate) async fn body(&self, url: &str) -> Result<Bytes, Problem> {
+        match self.fetch(url, &Validators::default()).await {
+            Ok(fetched) => fetched.plain().map_err(|error| self.problem(url, &error)),
+            Err(Answer::Failed { problem, .. }) => Err(problem),
+            Err(_) => Err(Problem::answer(&self.shown(url), "no answer".to_owned(), AGAIN)),
+        }
+    }
+
+    async fn fetch(&self, url: &str, validators: &Validators) -> Result<Fetched, Answer> {
+        let ask = Ask {
+            url,
+            accept: ACCEPT,
+            headers: &self.source.headers,
+            home: &self.home,
+            validators: (validators.etag.as_deref(), validators.last_modified.as_deref()),
+            may_follow: &|url| self.may_follow(url),
+        };
+        let failed = |problem, is_gone| Answer::Failed { problem, is_gone };
+        let mut patience = self.settings.index.max_pause;
+        let fetched = loop {
+            self.waits().await;
+            let fetched = self.fetcher.fetch(&ask).await;
+            let fetched = fetched.map_err(|error| failed(self.problem(url, &error), false))?;
+            let pause = retry_after(fetched.status, &fetched.fields, SystemTime::now());
+            let left = pause.and_then(|pause| Some((pause, patience.checked_sub(pause)?)));
+            let Some((pause, left)) = left else { break fetched };
+            patience = left;
+            tracing::info!(url = self.shown(url), seconds = pause.as_secs(), "the source asks for a pause");
+            self.pause.send_modify(|until| *until = (*until).max(Instant::now() + pause));
+        };
+        let status = fetched.status;
+        if status.is_success() || status == StatusCode::NOT_MODIFIED {
+            return Ok(fetched);
+        }
+        let is_gone = matches!(status, StatusCode::NOT_FOUND | StatusCode::GONE);
+        let problem = Problem::answer(&self.shown(url), format!("it is answered {status}"), hint(status));
+        Err(failed(problem, is_gone))
+    }
+
+    /// Until the source may be asked again: by its rate, and by the pause that it asked for.
+    async fn waits(&self) {
+        if let Some(pace) = &self.pace {
+            pace.lock().await.tick().await;
+        }
+        loop {
+            let until = *self.pause.borrow();
+            if until <= Instant::now() {
+                return;
+            }
+            sleep_until(until).await;
+        }
+    }
+
+    fn problem(&self, url: &str, error: &FetchError) -> Problem {
+        let hint = match error {
+            FetchError::NotHttp(_) => {
+                "only http and https URLs of plain characters are fetched; correct the link"
+            }
+            FetchError::LeadsAway(_) => "if that host is right, add it to the source's `hosts`",
+            FetchError::Circle(_) => "the server leads round in circles: ask those who run it",
+            FetchError::Upstream(_) => {
+                "check that the server runs and can be reached from here; what the index knows from there is kept"
+            }
+            FetchError::Body(_) | FetchError::Endless => AGAIN,
+        };
+        Problem::answer(&self.shown(url), error.to_string(), hint)
+    }
+}
+
+const AGAIN: &str = "it is asked for again next time; what the index knows from there is kept";
+
+fn hint(status: StatusCode) -> &'static str {
+    match status.as_u16() {
+        401 | 403 => {
+            "it wants a key: give it in the source's `headers`; what the index knows from there is kept"
+        }
+        404 | 410 => "check the URL; what the index knows from there is kept",
+        429 | 503 => {
+            "the server asks for a pause: lower the source's `rate` or `concurrency`; what the index knows is kept"
+        }
+        500..=599 => "the server is in trouble: look there; what the index knows from there is kept",
+        _ => AGAIN,
+    }
+}
+
+/// Lets so many requests pass in a second; zero: all.
+pub(crate) fn pace(rate: u32) -> Option<Mutex<Interval>> {
+    let mut every = tokio::time::interval(Duration::from_secs(1).checked_div(rate)?);
+    every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    Some(Mutex::new(every))
+}
+
+/// What a fetched document is compared with.
+struct Comparison {
+    names: Names,
+    store: Arc<Store>,
+    known: Option<Known>,
+    options: Options,
+}
+
+impl Comparison {
+    /// Reads what was fetched; `shown`: its URL as it may be told.
+    fn read(&self, fetched: &Fetched, validators: Validators, shown: &str) -> Answer {
+        let failed = |problem| Answer::Failed { problem, is_gone: false };
+        let body = match fetched.plain() {
+            Ok(body) => body,
+            Err(error) => return failed(Problem::answer(shown, error.to_string(), AGAIN)),
+        };
+        let hash: [u8; 32] = blake3::hash(&body).into();
+        if self.known.as_ref().is_some_and(|known| known.facts.hash == Some(hash)) {
+            return Answer::Unchanged(validators);
+        }
+        let (document, canvases) = match manifest::read_under(&body, &self.names.images) {
+            Ok(read) => read,
+            Err(_) if is_html(fetched, &body) => {
+                let hint = "that may be a login page or a viewer: the URL of the JSON itself is needed, or a key in \
+                            the source's `headers`";
+                return failed(Problem::answer(shown, "it is a web page, not JSON".to_owned(), hint));
+            }
+            Err(error) => return failed(Problem::broken(shown, &error)),
+        };
+        // Something else altogether, such as an error told in JSON, is no document with fewer images.
+        let is_document = document.kind != DocumentKind::Other || !canvases.is_empty();
+        if let Some(poorer) = self.poorer(&canvases, shown).filter(|_| is_document) {
+            return Answer::Poorer(poorer);
+        }
+        let body = canvases.is_empty().then_some(body);
+        Answer::Read(Box::new(Reading { document, canvases, validators, hash, body }))
+    }
+
+    /// Whether it lost images.
+    ///
+    /// UPSTREAM: during a fault the canvas service answers 200 with images missing, and keeps that.
+    fn poorer(&self, canvases: &[Canvas], shown: &str) -> Option<Problem> {
+        let known = self.known.as_ref().filter(|known| !is_over(known.facts.vanished, &self.options))?;
+        let keys = self.store.read(|conn| keys_of_document(conn, known.id)).unwrap_or_default();
+        let missing = lacking::among(&self.names, keys, canvases, usize::MAX);
+        let example = missing.first()?;
+        let images: usize = canvases.iter().map(|canvas| canvas.images.len()).sum();
+        let message = format!(
+            "it names {images} images; the index knows {} from there, and {} of those are missing, such as {example}",
+            known.images,
+            missing.len()
+        );
+        let hint = "the canvas service tells fewer when it was in trouble: ask for the same URL with ?update=true. \
+                    If it still says so after [index] grace, it is believed";
+        Some(Problem::answer(shown, message, hint))
+    }
+}
+
+fn is_html(fetched: &Fetched, body: &[u8]) -> bool {
+    let named = fetched.field(&header::CONTENT_TYPE).is_some_and(|kind| kind.starts_with("text/html"));
+    named || body.trim_ascii_start().starts_with(b"<")
+}

@@ -1,0 +1,97 @@
+//! Reads one source, and tells what stands there: for a build, for a refresh, and for a path that changed.
+
+use std::path::Path;
+
+use crate::config::settings::{Source, SourceKind};
+use crate::index::sources::directory::{self, Looks};
+use crate::index::sources::event::{Each, Event, Known};
+use crate::index::sources::problem::Problem;
+use crate::index::sources::{Options, crawler, stored};
+use crate::index::store::error::IndexError;
+use crate::index::store::writer::Facts;
+use crate::index::{Index, now};
+
+/// Canvases handed over at once: memory stays bounded by these.
+const BATCH: usize = 256;
+
+/// Reads sources.
+#[derive(Clone, Copy)]
+pub(crate) struct Reader<'a> {
+    pub(crate) index: &'a Index,
+    pub(crate) options: &'a Options,
+    /// Files that are as the index knows them are not read.
+    pub(crate) passes_known: bool,
+}
+
+impl Reader<'_> {
+    /// Reads a source from its beginning to its end. Blocks for as long as that takes; never call it in the runtime that
+    /// fetches.
+    pub(crate) fn read(self, source: &Source, each: Each<'_>) -> Result<(), IndexError> {
+        let location = stored(source).1;
+        let SourceKind::Url(url) = source.kind() else {
+            return self.read_path(&location, Path::new(&location), each);
+        };
+        let Some(mut walk) = crawler::walk(self.index, source, url, self.options) else {
+            return each(Event::Incomplete(Some(Problem::not_fetched(url)))).map(drop);
+        };
+        while let Some(event) = walk.blocking_recv() {
+            if matches!(event, Event::End) || !each(event)? {
+                return Ok(());
+            }
+        }
+        // The walk was broken off, so it proves nothing about what it did not meet.
+        each(Event::Incomplete(None)).map(drop)
+    }
+
+    /// Reads the files at a path or below it, as those of the source at `location`.
+    pub(crate) fn read_path(self, location: &str, path: &Path, each: Each<'_>) -> Result<(), IndexError> {
+        for found in directory::find(path) {
+            let goes_on = match found {
+                directory::Found::Document(file) => self.read_file(location, &file, each)?,
+                directory::Found::PassedOver => each(Event::PassedOver)?,
+                directory::Found::Problem(problem) => each(Event::Incomplete(Some(problem)))?,
+            };
+            if !goes_on {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn read_file(self, location: &str, file: &Path, each: Each<'_>) -> Result<bool, IndexError> {
+        let origin = file.to_string_lossy();
+        let facts = |looks: Looks, hash| Facts {
+            origin: origin.clone().into_owned(),
+            size: Some(looks.size),
+            modified: Some(looks.modified),
+            hash,
+            seen: now(),
+            ..Facts::default()
+        };
+        let known = match self.passes_known {
+            true => self.index.read(|conn| Known::find(conn, location, &origin))?,
+            false => None,
+        };
+        if let Some(looks) = known.and_then(|known| known.unchanged(file)) {
+            return each(Event::Unchanged(Box::new(facts(looks, None))));
+        }
+        let (mut batch, mut handed) = (Vec::new(), Ok(true));
+        let read = directory::read(file, &self.index.image_bases(), &mut |canvas| {
+            batch.push(canvas);
+            if batch.len() >= BATCH && matches!(handed, Ok(true)) {
+                handed = each(Event::Canvases(std::mem::take(&mut batch)));
+            }
+        });
+        if !handed? {
+            return Ok(false);
+        }
+        match read {
+            Ok(read) if each(Event::Canvases(batch))? => {
+                let facts = facts(read.looks, Some(read.hash));
+                each(Event::Document(Box::new((read.document, facts))))
+            }
+            Ok(_) => Ok(false),
+            Err(problem) => each(Event::Failed(origin.into_owned(), problem)),
+        }
+    }
+}

@@ -1,0 +1,340 @@
+//! Looks for what changed in sources, in place: each changed document is one transaction, and look-ups see it at once.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use crate::config::settings::{Source, SourceKind};
+use crate::iiif::manifest::{Canvas, Document};
+use crate::index::sources::build::Build;
+use crate::index::sources::event::{Event, Known};
+use crate::index::sources::problem::Problem;
+use crate::index::sources::reader::Reader;
+use crate::index::sources::{AT_ONCE, Options, Progress, Report, bases, directory, is_over, shown, stored};
+use crate::index::store::error::IndexError;
+use crate::index::store::rows;
+use crate::index::store::writer::{self, Facts, Writer};
+use crate::index::{Index, now};
+
+/// What `serve` does at its start: an empty index is built in bulk, any other is refreshed in place. `configured` and
+/// added sources.
+pub fn update(
+    index: &Index,
+    configured: &[Source],
+    options: &Options,
+    progress: Progress<'_>,
+) -> Result<Report, IndexError> {
+    if index.is_empty()? {
+        return Build::new(index, options).run(configured, progress);
+    }
+    Refresh::new(index, options).run(&index.sources(configured)?, progress)
+}
+
+/// Reads what changed.
+#[derive(Debug)]
+pub struct Refresh<'a> {
+    index: &'a Index,
+    options: &'a Options,
+}
+
+/// One look at a source, as far as it got.
+struct Look<'a, 'p> {
+    refresh: &'a Refresh<'a>,
+    /// The source's location and row.
+    location: String,
+    row: i64,
+    /// Documents that were not met yet.
+    unseen: BTreeSet<i64>,
+    /// Documents of which the source says that they are no more.
+    gone: BTreeSet<i64>,
+    /// Canvases of the document that is being read.
+    canvases: Vec<Canvas>,
+    passed_over: u64,
+    only_changes: bool,
+    is_whole: bool,
+    report: &'a mut Report,
+    progress: &'a mut (dyn FnMut(&Report, &str) + 'p),
+}
+
+impl<'a> Refresh<'a> {
+    /// Nothing is read before it runs.
+    pub fn new(index: &'a Index, options: &'a Options) -> Self {
+        Self { index, options }
+    }
+
+    /// Reads what changed in these sources. Those that are not named are left as they are.
+    pub fn run(&self, sources: &[Source], progress: Progress<'_>) -> Result<Report, IndexError> {
+        bases::are_those_of(self.index)?;
+        let mut report = Report::default();
+        for source in sources {
+            self.whole(source, &mut report, progress)?;
+        }
+        Ok(report)
+    }
+
+    /// Looks at these paths again, as far as they belong to one of the sources. What is no longer there has vanished, and
+    /// is kept for the grace.
+    pub fn paths(
+        &self,
+        sources: &[Source],
+        paths: &BTreeSet<PathBuf>,
+        progress: Progress<'_>,
+    ) -> Result<Report, IndexError> {
+        let mut report = Report::default();
+        for source in sources.iter().filter(|source| matches!(source.kind(), SourceKind::Path(_))) {
+            let root = PathBuf::from(stored(source).1);
+            // A root that is away proves nothing.
+            if !root.exists() {
+                continue;
+            }
+            // The whole of it, or what it stands in.
+            if paths.iter().any(|path| root.starts_with(path)) {
+                self.whole(source, &mut report, progress)?;
+                continue;
+            }
+            let mut mine = paths.iter().filter(|path| path.starts_with(&root)).peekable();
+            if mine.peek().is_none() {
+                continue;
+            }
+            let mut look = self.begin(source, BTreeSet::new(), &mut report, progress)?;
+            mine.try_for_each(|path| look.path(path))?;
+        }
+        Ok(report)
+    }
+
+    fn begin<'l, 'p>(
+        &'l self,
+        source: &Source,
+        unseen: BTreeSet<i64>,
+        report: &'l mut Report,
+        progress: &'l mut (dyn FnMut(&Report, &str) + 'p),
+    ) -> Result<Look<'l, 'p>, IndexError> {
+        let (kind, location) = stored(source);
+        let row = self.index.write(|conn| Ok(writer::source_row(conn, kind, &location, false)?))?;
+        Ok(Look {
+            refresh: self,
+            location,
+            row,
+            unseen,
+            gone: BTreeSet::new(),
+            canvases: Vec::new(),
+            passed_over: 0,
+            only_changes: false,
+            is_whole: true,
+            report,
+            progress,
+        })
+    }
+
+    fn whole(&self, source: &Source, report: &mut Report, progress: Progress<'_>) -> Result<(), IndexError> {
+        let mut look = self.begin(source, BTreeSet::new(), report, progress)?;
+        let row = look.row;
+        look.unseen = self.index.read(|conn| rows::ids_of_source(conn, row))?;
+        self.reader().read(source, &mut |event| look.take(event).map(|()| true))?;
+        look.end()
+    }
+
+    fn reader(&self) -> Reader<'_> {
+        Reader { index: self.index, options: self.options, passes_known: true }
+    }
+}
+
+impl Look<'_, '_> {
+    /// Looks at one path of the source again.
+    fn path(&mut self, path: &Path) -> Result<(), IndexError> {
+        let (index, row) = (self.refresh.index, self.row);
+        if !path.exists() {
+            let name = path.to_string_lossy();
+            let gone = index.read(|conn| rows::ids_below(conn, row, &name))?;
+            return if gone.is_empty() { Ok(()) } else { self.vanish(&gone) };
+        }
+        if path.is_file() && !directory::is_document(path) {
+            return Ok(());
+        }
+        let (reader, location) = (self.refresh.reader(), self.location.clone());
+        reader.read_path(&location, path, &mut |event| match event {
+            // What went away again is told of by the next event.
+            Event::PassedOver | Event::Incomplete(_) => Ok(true),
+            event => self.take(event).map(|()| true),
+        })
+    }
+
+    fn take(&mut self, event: Event) -> Result<(), IndexError> {
+        let origin = match event {
+            Event::Canvases(mut canvases) => {
+                self.canvases.append(&mut canvases);
+                return Ok(());
+            }
+            Event::PassedOver => {
+                self.passed_over += 1;
+                return Ok(());
+            }
+            Event::OnlyChanges => {
+                self.only_changes = true;
+                return Ok(());
+            }
+            Event::Incomplete(problem) => {
+                self.is_whole = false;
+                self.report.problems.extend(problem);
+                return Ok(());
+            }
+            Event::Gone(origin) => {
+                self.gone.extend(self.known(&origin)?.map(|known| known.id));
+                return Ok(());
+            }
+            Event::End => return Ok(()),
+            Event::Document(read) => {
+                let (document, facts) = *read;
+                // What is replaced has another row from then on.
+                self.met(&facts.origin)?;
+                self.put(&document, Facts { source: self.row, ..facts })?
+            }
+            Event::Unchanged(facts) => {
+                self.report.unchanged += 1;
+                let known = self.met(&facts.origin)?;
+                if let Some(known) = known.filter(|known| !known.is_as(&facts)) {
+                    self.still_there(known.id, &facts)?;
+                }
+                facts.origin
+            }
+            Event::Poorer(origin, problem) => {
+                self.report.problems.push(problem);
+                self.report.vanished += 1;
+                if let Some(known) = self.met(&origin)? {
+                    self.doubt(&known)?;
+                }
+                origin
+            }
+            Event::Failed(origin, problem) => {
+                self.canvases.clear();
+                self.report.problems.push(problem);
+                self.met(&origin)?;
+                origin
+            }
+        };
+        self.report.files += 1;
+        (self.progress)(self.report, &origin);
+        Ok(())
+    }
+
+    fn known(&self, origin: &str) -> Result<Option<Known>, IndexError> {
+        self.refresh.index.read(|conn| Known::find(conn, &self.location, origin))
+    }
+
+    /// The document is there.
+    fn met(&mut self, origin: &str) -> Result<Option<Known>, IndexError> {
+        let known = self.known(origin)?;
+        if let Some(known) = &known {
+            self.unseen.remove(&known.id);
+        }
+        Ok(known)
+    }
+
+    /// Writes a document, which was read before: the write lock is never held while a disk or a network dawdles. Tells
+    /// where it was read.
+    fn put(&mut self, document: &Document, facts: Facts) -> Result<String, IndexError> {
+        let (index, canvases) = (self.refresh.index, std::mem::take(&mut self.canvases));
+        let counts = index.write(|conn| {
+            let names = index.names.load();
+            let mut writer = Writer::direct(conn, &names)?;
+            for canvas in &canvases {
+                writer.canvas(canvas)?;
+            }
+            writer.finish(document, &facts)
+        })?;
+        self.report.count(document.kind, counts);
+        self.report.warnings.extend(Problem::unclaimed(&shown(&facts.origin), document));
+        Ok(facts.origin)
+    }
+
+    /// The document is as it was; perhaps it was touched, or is back, or has other validators.
+    fn still_there(&self, id: i64, facts: &Facts) -> Result<(), IndexError> {
+        let Facts { size, modified, etag, last_modified, .. } = facts;
+        self.refresh.index.write(|conn| {
+            conn.prepare_cached(
+                "UPDATE manifests SET size = ?2, modified = ?3, etag = ?4, last_modified = ?5, seen = ?6,
+                   vanished = NULL WHERE id = ?1",
+            )?
+            .execute(params![id, size, modified, etag, last_modified, now()])?;
+            Ok(())
+        })
+    }
+
+    /// The document lost images: if that lasts for the grace, it is believed.
+    fn doubt(&self, known: &Known) -> Result<(), IndexError> {
+        if known.facts.vanished.is_some() {
+            return Ok(());
+        }
+        self.refresh.index.write(|conn| {
+            conn.prepare_cached("UPDATE manifests SET vanished = ?2 WHERE id = ?1")?
+                .execute(params![known.id, now()])?;
+            Ok(())
+        })
+    }
+
+    /// All was told. A source that could not be seen whole (a disk that is not mounted) proves nothing about what was not met.
+    fn end(mut self) -> Result<(), IndexError> {
+        let (index, row) = (self.refresh.index, self.row);
+        self.report.passed_over += self.passed_over;
+        tracing::debug!(source = shown(&self.location), unseen = self.unseen.len(), "source looked at");
+        if !self.is_whole {
+            return Ok(());
+        }
+        if !index.read(|conn| rows::has_images(conn, row))? {
+            self.report.warnings.push(Problem::no_images(&shown(&self.location), self.passed_over));
+        }
+        let (mut gone, unseen) = (std::mem::take(&mut self.gone), std::mem::take(&mut self.unseen));
+        if self.only_changes {
+            // What vanished earlier is looked at again, so that the grace can end.
+            gone.extend(index.read(|conn| rows::vanished_of_source(conn, row))?.intersection(&unseen));
+        } else {
+            gone = unseen;
+        }
+        self.vanish(&gone)
+    }
+
+    /// Documents that are gone: kept for the grace, and forgotten after it.
+    fn vanish(&mut self, gone: &BTreeSet<i64>) -> Result<(), IndexError> {
+        let (index, row) = (self.refresh.index, self.row);
+        let all: Vec<i64> = gone.iter().copied().collect();
+        for some in all.chunks(AT_ONCE) {
+            let (kept, dropped) = index.write(|conn| {
+                let (mut kept, mut dropped) = (0, 0);
+                for id in some {
+                    match self.vanishes(conn, *id)? {
+                        None => {}
+                        Some(true) => dropped += 1,
+                        Some(false) => kept += 1,
+                    }
+                }
+                Ok((kept, dropped))
+            })?;
+            self.report.vanished += kept;
+            self.report.dropped += dropped;
+        }
+        index.write(|conn| {
+            conn.prepare_cached("UPDATE sources SET seen = ?2 WHERE id = ?1")?.execute([row, now()])?;
+            Ok(())
+        })
+    }
+
+    /// Notes since when a document is gone, or forgets it; true: it is forgotten. `None`: another process has refreshed the
+    /// same source meanwhile.
+    fn vanishes(&self, conn: &Connection, id: i64) -> Result<Option<bool>, IndexError> {
+        let since: Option<Option<i64>> = conn
+            .prepare_cached("SELECT vanished FROM manifests WHERE id = ?1 AND source = ?2")?
+            .query_row(params![id, self.row], |row| row.get(0))
+            .optional()?;
+        let Some(since) = since else { return Ok(None) };
+        if is_over(since, self.refresh.options) {
+            writer::remove(conn, &self.refresh.index.names.load(), id)?;
+            return Ok(Some(true));
+        }
+        if since.is_none() {
+            conn.prepare_cached("UPDATE manifests SET vanished = ?2 WHERE id = ?1")?
+                .execute(params![id, now()])?;
+        }
+        Ok(Some(false))
+    }
+}

@@ -1,0 +1,234 @@
+//! Keeps the index up to date while `serve` runs: each source at its interval, directories as soon as they change.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::task::{JoinSet, spawn_blocking};
+use tokio::time::Instant;
+
+use crate::config::Settings;
+use crate::config::settings::{Source, SourceKind};
+use crate::index::sources::build::Build;
+use crate::index::sources::refresh::Refresh;
+use crate::index::sources::watcher::Watch;
+use crate::index::sources::{Options, Report, stored};
+use crate::index::store::recover::PART;
+use crate::index::{Index, IndexError};
+use crate::observe::Metrics;
+
+/// How often is looked which sources there are: others may be added while we serve.
+const SOURCES_EVERY: Duration = Duration::from_secs(30);
+
+/// Keeps one index up to date. Traffic never waits for it.
+#[derive(Debug)]
+pub struct Keeper {
+    index: Arc<Index>,
+    settings: Arc<Settings>,
+    metrics: Arc<Metrics>,
+}
+
+/// When each source is looked at next, by its location; `None`: never again.
+type Plan = HashMap<String, Option<Instant>>;
+
+impl Keeper {
+    /// Nothing happens before [`Keeper::run`].
+    pub fn new(index: Arc<Index>, settings: Arc<Settings>, metrics: Arc<Metrics>) -> Self {
+        Self { index, settings, metrics }
+    }
+
+    /// Looks at everything once, then goes on until it is dropped.
+    pub async fn run(self) {
+        let mut begun = self.index.begun_anew();
+        let mut watch = Watch::start();
+        watch.follow(&self.sources(), true);
+        loop {
+            begun.mark_unchanged();
+            if !self.index.is_absent() {
+                tokio::select! {
+                    () = self.keep(&mut watch) => {}
+                    _ = begun.changed() => continue,
+                }
+            }
+            let _ = begun.changed().await;
+        }
+    }
+
+    /// Keeps one index up to date, until another is begun.
+    async fn keep(&self, watch: &mut Watch) {
+        let mut plan = Plan::new();
+        if matches!(self.index.is_empty(), Ok(true)) {
+            self.build(&mut plan).await;
+        }
+        let mut looks = JoinSet::new();
+        let mut busy = HashSet::new();
+        loop {
+            let sources = self.sources();
+            watch.follow(&sources, false);
+            let next = self.start_due(&sources, &mut plan, &mut busy, &mut looks);
+            if busy.is_empty() && self.metrics.edge.degraded.is(PART) && self.is_filled(&sources) {
+                self.metrics.edge.degraded.ends(PART);
+            }
+            tokio::select! {
+                () = tokio::time::sleep_until(next) => {}
+                Some(Ok(location)) = looks.join_next(), if !looks.is_empty() => {
+                    let interval = sources.iter().find(|source| stored(source).1 == location);
+                    plan.insert(location.clone(), interval.and_then(|source| self.next_look(source)));
+                    busy.remove(&location);
+                    self.count().await;
+                }
+                paths = watch.changed() => {
+                    self.reread(&sources, paths).await;
+                    self.count().await;
+                }
+            }
+        }
+    }
+
+    /// Starts the looks that are due; says when to ask again.
+    fn start_due(
+        &self,
+        sources: &[Source],
+        plan: &mut Plan,
+        busy: &mut HashSet<String>,
+        looks: &mut JoinSet<String>,
+    ) -> Instant {
+        let now = Instant::now();
+        let mut next = now + SOURCES_EVERY;
+        let locations: HashSet<String> = sources.iter().map(|source| stored(source).1).collect();
+        plan.retain(|location, _| locations.contains(location));
+        for source in sources {
+            let location = stored(source).1;
+            let Some(due) = *plan.entry(location.clone()).or_insert(Some(now)) else { continue };
+            if busy.contains(&location) {
+                continue;
+            }
+            if due > now {
+                next = next.min(due);
+                continue;
+            }
+            busy.insert(location.clone());
+            let (index, source, options) = (Arc::clone(&self.index), source.clone(), self.options());
+            let metrics = Arc::clone(&self.metrics);
+            looks.spawn(async move {
+                let looked =
+                    spawn_blocking(move || Refresh::new(&index, &options).run(&[source], &mut |_, _| {}))
+                        .await;
+                if let Ok(looked) = looked {
+                    tell(&location, looked, &metrics);
+                }
+                location
+            });
+        }
+        next
+    }
+
+    /// An empty index is built in bulk from what lies on disk; what must be fetched comes bit by bit.
+    async fn build(&self, plan: &mut Plan) {
+        let all = self.settings.index.sources.iter();
+        let paths: Vec<Source> =
+            all.filter(|source| matches!(source.kind(), SourceKind::Path(_))).cloned().collect();
+        let (index, configured, options) = (Arc::clone(&self.index), paths.clone(), self.options());
+        let built =
+            spawn_blocking(move || Build::new(&index, &options).run(&configured, &mut |_, _| {})).await;
+        if let Ok(Ok(report)) = built {
+            tell("all directories", Ok(report), &self.metrics);
+            for source in paths {
+                plan.insert(stored(&source).1, self.next_look(&source));
+            }
+        } else if let Ok(Err(error)) = built {
+            // Another process may be building it: then its sources are looked at one by one.
+            tracing::warn!(%error, "the index is not built in one go");
+        }
+        self.count().await;
+    }
+
+    async fn reread(&self, sources: &[Source], paths: BTreeSet<PathBuf>) {
+        let (index, sources, options) = (Arc::clone(&self.index), sources.to_vec(), self.options());
+        let read =
+            spawn_blocking(move || Refresh::new(&index, &options).paths(&sources, &paths, &mut |_, _| {}))
+                .await;
+        match read {
+            // Somebody wrote what does not concern us.
+            Ok(Ok(report)) if report == Report::default() => {}
+            Ok(read) => tell("watched directories", read, &self.metrics),
+            Err(_) => {}
+        }
+    }
+
+    /// Every source was looked at; and something was found, where there are any.
+    fn is_filled(&self, sources: &[Source]) -> bool {
+        sources.is_empty() || matches!(self.index.is_empty(), Ok(false))
+    }
+
+    async fn count(&self) {
+        let index = Arc::clone(&self.index);
+        match spawn_blocking(move || index.stats()).await {
+            Ok(Ok(stats)) => {
+                let gauge = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+                self.metrics.index_manifests.set(gauge(stats.manifests));
+                self.metrics.index_canvases.set(gauge(stats.canvases));
+                self.metrics.index_images.set(gauge(stats.images));
+                let size = tokio::fs::metadata(&stats.file).await.map_or(0, |file| file.len());
+                self.metrics.index_bytes.set(gauge(size));
+                let (manifests, canvases, images) = (stats.manifests, stats.canvases, stats.images);
+                tracing::info!(manifests, canvases, images, "index");
+            }
+            Ok(Err(error)) => tracing::error!(%error, "the index cannot be counted"),
+            Err(_) => {}
+        }
+    }
+
+    /// The sources to look at; an index that cannot be read knows at least the configured ones.
+    fn sources(&self) -> Vec<Source> {
+        let configured = &self.settings.index.sources;
+        self.index.sources(configured).unwrap_or_else(|error| {
+            tracing::warn!(%error, "the added sources cannot be read from the index");
+            configured.iter().filter(|source| source.enabled).cloned().collect()
+        })
+    }
+
+    fn next_look(&self, source: &Source) -> Option<Instant> {
+        let interval = source.interval.unwrap_or(self.settings.index.refresh);
+        (!interval.is_zero()).then(|| Instant::now() + interval)
+    }
+
+    fn options(&self) -> Options {
+        Options { grace: self.settings.index.grace }
+    }
+}
+
+fn tell(what: &str, looked: Result<Report, IndexError>, metrics: &Metrics) {
+    match looked {
+        Ok(report) => {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+            metrics.index_refreshed.set(i64::try_from(now).unwrap_or(i64::MAX));
+            for problem in &report.problems {
+                tracing::warn!(path = %problem.path, line = problem.line, column = problem.column,
+                    hint = problem.hint, "a source cannot be read: {}", problem.message);
+            }
+            for warning in &report.warnings {
+                tracing::warn!(path = %warning.path, hint = warning.hint, "{}", warning.message);
+            }
+            tracing::info!(
+                source = without_query(what),
+                documents = report.files,
+                manifests = report.manifests,
+                unchanged = report.unchanged,
+                vanished = report.vanished,
+                passed_over = report.passed_over,
+                problems = report.problems.len(),
+                "sources looked at"
+            );
+        }
+        Err(error) => {
+            tracing::error!(%error, source = without_query(what), "a source cannot be looked at; the index stays as it is");
+        }
+    }
+}
+
+/// SECURITY: a source's URL may carry a key in its query.
+fn without_query(location: &str) -> &str {
+    if location.contains("://") { location.split('?').next().unwrap_or(location) } else { location }
+}

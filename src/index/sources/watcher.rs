@@ -1,0 +1,147 @@
+//! Watches the directories of the sources, so that a changed file is read again at once and not an hour later.
+//!
+//! The kernel tells paths only, and may lose some; network file systems tell nothing. So a path is only a reason
+//! to look there, and the look that comes from time to time stays.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use notify_debouncer_full::notify::{EventKind, RecommendedWatcher, RecursiveMode};
+use notify_debouncer_full::{DebounceEventResult, Debouncer, RecommendedCache, new_debouncer};
+use tokio::sync::Notify;
+
+use crate::config::settings::{Source, SourceKind};
+use crate::index::sources::stored;
+use crate::index::store::readers::lock;
+
+/// Changes closer together than this are one.
+const CALM: Duration = Duration::from_millis(250);
+
+/// More changed paths than this are a reason to look at everything.
+const PATHS: usize = 20_000;
+
+/// What changed on disk since it was last asked.
+#[derive(Debug, Default)]
+struct Heard {
+    paths: Mutex<BTreeSet<PathBuf>>,
+    any: Notify,
+}
+
+/// The directories that are watched.
+pub(crate) struct Watch {
+    debouncer: Option<Debouncer<RecommendedWatcher, RecommendedCache>>,
+    heard: Arc<Heard>,
+    /// Roots with what they were when the watch began: one that was made anew must be watched anew.
+    roots: BTreeMap<PathBuf, (u64, u64)>,
+    /// Roots of which was said that they cannot be watched.
+    told: BTreeSet<PathBuf>,
+}
+
+impl Watch {
+    /// Watches nothing yet.
+    pub(crate) fn start() -> Self {
+        let heard = Arc::new(Heard::default());
+        let listener = Arc::clone(&heard);
+        let debouncer = new_debouncer(CALM, None, move |result| listener.hear(result));
+        let debouncer = debouncer.inspect_err(|error| {
+            tracing::warn!(%error, "directories cannot be watched: their changes are seen at the next look ([index] refresh)");
+        });
+        Self { debouncer: debouncer.ok(), heard, roots: BTreeMap::new(), told: BTreeSet::new() }
+    }
+
+    /// Watches the directories of these sources, and no others. Those that are new here count as changed, unless
+    /// this is the first time.
+    pub(crate) fn follow(&mut self, sources: &[Source], is_first: bool) {
+        let Some(debouncer) = self.debouncer.as_mut() else { return };
+        let wanted: BTreeMap<PathBuf, RecursiveMode> = sources.iter().filter_map(root).collect();
+        self.roots.retain(|root, was| {
+            let keep = wanted.contains_key(root) && identity(root) == Some(*was);
+            if !keep {
+                let _ = debouncer.unwatch(root);
+            }
+            keep
+        });
+        for (root, mode) in wanted {
+            let Some(identity) = identity(&root).filter(|_| !self.roots.contains_key(&root)) else {
+                continue;
+            };
+            match debouncer.watch(&root, mode) {
+                Ok(()) => {
+                    self.told.remove(&root);
+                    if !is_first {
+                        self.heard.add([root.clone()]);
+                    }
+                    self.roots.insert(root, identity);
+                }
+                Err(error) => {
+                    if self.told.insert(root.clone()) {
+                        tracing::warn!(path = %root.display(), %error,
+                            "a directory cannot be watched: its changes are seen at the next look ([index] refresh)");
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits until something changed, and tells what.
+    pub(crate) async fn changed(&self) -> BTreeSet<PathBuf> {
+        loop {
+            let paths = std::mem::take(&mut *lock(&self.heard.paths));
+            if !paths.is_empty() {
+                return paths;
+            }
+            self.heard.any.notified().await;
+        }
+    }
+}
+
+impl Heard {
+    fn hear(&self, result: DebounceEventResult) {
+        match result {
+            Ok(events) => {
+                let relevant = events.into_iter().filter(|event| !matches!(event.kind, EventKind::Access(_)));
+                // An event without a path says that some were lost.
+                self.add(relevant.flat_map(|event| {
+                    let lost = event.need_rescan().then(|| PathBuf::from("/"));
+                    event.event.paths.into_iter().chain(lost)
+                }));
+            }
+            Err(errors) => {
+                for error in &errors {
+                    tracing::debug!(%error, "watching");
+                }
+                self.add([PathBuf::from("/")]);
+            }
+        }
+    }
+
+    fn add(&self, more: impl IntoIterator<Item = PathBuf>) {
+        let mut paths = lock(&self.paths);
+        paths.extend(more);
+        if paths.len() > PATHS {
+            *paths = BTreeSet::from([PathBuf::from("/")]);
+        }
+        let is_any = !paths.is_empty();
+        drop(paths);
+        if is_any {
+            self.any.notify_one();
+        }
+    }
+}
+
+/// What must be watched to see a source change: a directory with all below it, or the directory of a file.
+fn root(source: &Source) -> Option<(PathBuf, RecursiveMode)> {
+    let SourceKind::Path(_) = source.kind() else { return None };
+    let path = PathBuf::from(stored(source).1);
+    if path.is_file() {
+        return Some((path.parent()?.to_path_buf(), RecursiveMode::NonRecursive));
+    }
+    Some((path, RecursiveMode::Recursive))
+}
+
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    std::fs::metadata(path).ok().map(|found| (found.dev(), found.ino()))
+}

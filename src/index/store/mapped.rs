@@ -1,0 +1,66 @@
+//! The one file that SQLite maps into our memory: the index of its log (`-shm`), which all processes share.
+//!
+//! Nothing else is mapped (`mmap_size` is 0). To touch a mapped page that the file does not have any more ends a process
+//! with SIGBUS, and a log that several processes read at once cannot do without (docs/decisions/0003-sqlite-index.md). So
+//! its length is looked at before each query: one system call, 0.5 µs. What was cut is made as long as before, with zeros,
+//! which SQLite takes for an index of the log that must be made anew, and the file is not asked any more.
+
+use std::fs::{self, OpenOptions};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use crate::index::store::generation::{Identity, with_suffix};
+
+/// The file as it was mapped.
+#[derive(Debug, Default)]
+pub(crate) struct Shared {
+    path: PathBuf,
+    /// `None`: nothing is mapped.
+    identity: Option<Identity>,
+    length: AtomicU64,
+    is_cut: AtomicBool,
+}
+
+impl Shared {
+    /// What connections to `file`, which are open, have mapped.
+    pub(crate) fn of(file: &Path) -> Self {
+        let path = with_suffix(file, "-shm");
+        let found = fs::metadata(&path).ok();
+        let length = AtomicU64::new(found.as_ref().map_or(0, fs::Metadata::len));
+        Self { identity: found.as_ref().map(Identity::of), path, length, is_cut: AtomicBool::new(false) }
+    }
+
+    /// Whether somebody cut it. From then on it stays so.
+    pub(crate) fn is_cut(&self) -> bool {
+        if self.identity.is_none() || self.is_cut.load(Ordering::Acquire) {
+            return self.is_cut.load(Ordering::Acquire);
+        }
+        let Ok(found) = fs::metadata(&self.path) else { return false };
+        if self.identity != Some(Identity::of(&found)) {
+            // Another file has its name now; ours is as it was.
+            return false;
+        }
+        let known = self.length.fetch_max(found.len(), Ordering::AcqRel);
+        if found.len() >= known {
+            return false;
+        }
+        self.is_cut.store(true, Ordering::Release);
+        self.extend(known);
+        true
+    }
+
+    /// Who is in the middle of a query, or closes a connection, finds zeros.
+    fn extend(&self, length: u64) {
+        let extended = OpenOptions::new().write(true).open(&self.path).and_then(|file| file.set_len(length));
+        if let Err(error) = extended {
+            tracing::error!(path = %self.path.display(), %error, "what was cut cannot be made as long as it was");
+        }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // Connections are closed behind this, and the last one looks into the file once more.
+        let _ = self.is_cut();
+    }
+}

@@ -1,0 +1,315 @@
+//! One generation of the index file, open: a few readers, a watch, and at most one writer.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, Instant, SystemTime};
+
+use rusqlite::{Connection, TransactionBehavior};
+use tokio::sync::Notify;
+
+use crate::index::store::error::IndexError;
+use crate::index::store::generation::{Identity, Place};
+use crate::index::store::mapped::Shared;
+use crate::index::store::readers::{Readers, lock};
+
+pub(crate) mod error;
+pub(crate) mod external_sort;
+pub(crate) mod generation;
+pub(crate) mod keys;
+pub(crate) mod mapped;
+pub(crate) mod next_generation;
+pub(crate) mod queries;
+pub(crate) mod readers;
+pub mod recover;
+pub(crate) mod rows;
+pub(crate) mod schema;
+pub(crate) mod writer;
+
+/// Readers at least and at most; a lookup takes some microseconds, so even many workers seldom meet.
+const READERS: (usize, usize) = (4, 8);
+
+/// From this size on the log is emptied after a commit, in bytes.
+const LONG_LOG: u64 = 4 << 20;
+
+/// From this size on a writer waits until it can be emptied.
+const LONGEST_LOG: u64 = 12 << 20;
+
+/// From this size on nothing is written before it is emptied: one transaction more must not make it longer than 16 MiB.
+const FULL_LOG: u64 = 14 << 20;
+
+/// A writer that waited in vain, as beside a process that stands still, does not wait again for so long.
+const AFTER_WAITING: Duration = Duration::from_mins(1);
+
+/// One generation, open.
+#[derive(Debug)]
+pub(crate) struct Store {
+    /// Before the connections: it is dropped first.
+    shared: Shared,
+    /// The file behind the index's path when it was opened.
+    file: PathBuf,
+    identity: Identity,
+    readers: Readers,
+    watch: Mutex<Connection>,
+    seen: AtomicI64,
+    writer: Mutex<Option<Connection>>,
+    /// When a writer last waited for the log in vain.
+    waited: Mutex<Option<Instant>>,
+    /// Some reader sees only the file, not its log, which looked like this: see [`Store::is_outdated`].
+    frozen: Option<LogLooks>,
+    health: Health,
+}
+
+/// What was found out about the file since it was opened.
+#[derive(Debug, Default)]
+struct Health {
+    /// Why it is of no use any more.
+    damage: OnceLock<String>,
+    /// There is no file that could be used: this is an empty index in memory.
+    is_absent: bool,
+    /// Rung when damage is found.
+    bell: Arc<Notify>,
+}
+
+/// Size and time of a log; `None`: there is none.
+type LogLooks = Option<(u64, Option<SystemTime>)>;
+
+fn log_looks(file: &Path) -> LogLooks {
+    let mut log = file.as_os_str().to_owned();
+    log.push("-wal");
+    std::fs::metadata(log).ok().map(|found| (found.len(), found.modified().ok()))
+}
+
+/// What a write was told about the file it writes to.
+pub(crate) enum Written<T> {
+    /// It is done.
+    Done(T),
+    /// The file was replaced meanwhile; nothing was written.
+    Replaced,
+}
+
+impl Store {
+    /// Opens what the path leads to now, making an empty index where there is nothing. `bell` is rung when its file
+    /// turns out to be damaged.
+    pub(crate) fn open(place: &Place, bell: &Arc<Notify>) -> Result<Self, IndexError> {
+        loop {
+            if place.identity()?.is_none() {
+                schema::create(place.path())?;
+            }
+            let before = place.identity()?;
+            let store = place.target().and_then(|file| Self::open_file(file, before, bell));
+            // The file may have been replaced and removed between looking and opening: look again.
+            if place.identity()? == before {
+                return store;
+            }
+        }
+    }
+
+    /// An index of nothing, in place of one that cannot be opened.
+    pub(crate) fn absent(place: &Place, bell: &Arc<Notify>) -> Result<Self, IndexError> {
+        Ok(Self {
+            file: place.path().to_path_buf(),
+            identity: Identity::NONE,
+            readers: (0..READERS.0)
+                .map(|_| schema::open_memory())
+                .collect::<Result<_, _>>()
+                .map(Readers::new)?,
+            watch: Mutex::new(schema::open_memory()?),
+            seen: AtomicI64::new(0),
+            writer: Mutex::new(None),
+            waited: Mutex::new(None),
+            frozen: None,
+            shared: Shared::default(),
+            health: Health { is_absent: true, bell: Arc::clone(bell), ..Health::default() },
+        })
+    }
+
+    fn open_file(file: PathBuf, identity: Option<Identity>, bell: &Arc<Notify>) -> Result<Self, IndexError> {
+        let Some(identity) = identity else {
+            return Err(IndexError::io(&file, std::io::ErrorKind::NotFound.into()));
+        };
+        let writer = match schema::open_writer(&file) {
+            Ok(writer) => Some(writer),
+            // Somebody else writes, or nobody may: reading needs neither.
+            Err(
+                IndexError::ReadOnly { .. }
+                | IndexError::Busy { .. }
+                | IndexError::Full { .. }
+                | IndexError::Failing { .. },
+            ) => None,
+            Err(other) => return Err(other),
+        };
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let log = log_looks(&file);
+        let mut is_frozen = false;
+        let mut open = || -> Result<Connection, IndexError> {
+            let opened = schema::open_reader_or_frozen(&file)?;
+            is_frozen |= opened.is_frozen;
+            Ok(opened.conn)
+        };
+        let watch = open()?;
+        schema::check_shape(&watch, &file)?;
+        let readers = (0..(2 * cores).clamp(READERS.0, READERS.1))
+            .map(|_| open())
+            .collect::<Result<Vec<_>, _>>()
+            .map(Readers::new)?;
+        let seen = schema::number(&watch, "PRAGMA data_version").map_err(|e| IndexError::of(&file, e))?;
+        Ok(Self {
+            shared: Shared::of(&file),
+            health: Health { bell: Arc::clone(bell), ..Health::default() },
+            file,
+            identity,
+            readers,
+            watch: Mutex::new(watch),
+            seen: AtomicI64::new(seen),
+            writer: Mutex::new(writer),
+            waited: Mutex::new(None),
+            frozen: is_frozen.then_some(log),
+        })
+    }
+
+    /// Whether the file must be opened anew to be seen as it is now: it could not be read with its log (a full
+    /// disk, a directory that we may not write to), and somebody wrote since.
+    pub(crate) fn is_outdated(&self) -> bool {
+        self.frozen.is_some_and(|then| log_looks(&self.file) != then)
+    }
+
+    pub(crate) fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    pub(crate) fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// Whether anything was committed to the file since the last call, by whomever.
+    pub(crate) fn changed(&self) -> Result<bool, IndexError> {
+        self.check()?;
+        let watch = lock(&self.watch);
+        let version = schema::number(&watch, "PRAGMA data_version").map_err(|e| self.wrap(e))?;
+        drop(watch);
+        let changed = self.seen.swap(version, Ordering::AcqRel) != version;
+        if changed {
+            self.readers.let_go();
+        }
+        Ok(changed)
+    }
+
+    /// Reads with one of the connections.
+    pub(crate) fn read<T>(
+        &self,
+        query: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, IndexError> {
+        self.check()?;
+        self.readers.read(query).map_err(|e| self.wrap(e))
+    }
+
+    /// Writes in one transaction, unless the file was replaced.
+    pub(crate) fn write<T>(
+        &self,
+        place: &Place,
+        change: &mut dyn FnMut(&Connection) -> Result<T, IndexError>,
+    ) -> Result<Written<T>, IndexError> {
+        if self.health.is_absent {
+            return Err(IndexError::Absent { path: self.file.clone() });
+        }
+        let mut writer = lock(&self.writer);
+        // Behind the lock: who waited for it has waited long.
+        self.check()?;
+        if writer.is_none() {
+            *writer = Some(schema::open_writer(&self.file)?);
+        }
+        let Some(conn) = writer.as_mut() else { return Ok(Written::Replaced) };
+        let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(|e| self.wrap(e))?;
+        if place.identity()? != Some(self.identity) {
+            return Ok(Written::Replaced);
+        }
+        let done = change(&tx).map_err(|error| match error {
+            IndexError::Store(error) => self.wrap(error),
+            other => other,
+        })?;
+        self.check()?;
+        tx.commit().map_err(|e| self.wrap(e))?;
+        self.readers.let_go();
+        self.shorten_log(conn);
+        Ok(Written::Done(done))
+    }
+
+    /// Refuses where the log is so long that it must not grow any more, because another process has been reading for all
+    /// the time in which it grew: SQLite keeps for that one what was there when it began.
+    pub(crate) fn has_room(&self) -> Result<(), IndexError> {
+        if log_looks(&self.file).is_none_or(|(size, _)| size < FULL_LOG) {
+            return Ok(());
+        }
+        let writer = lock(&self.writer);
+        self.check()?;
+        let Some(conn) = writer.as_ref() else { return Ok(()) };
+        let busy = self.checkpoint(conn, Duration::ZERO).map_err(|e| self.wrap(e));
+        let _ = conn.busy_timeout(schema::BUSY);
+        if busy? { Err(IndexError::LogFull { path: self.file.clone() }) } else { Ok(()) }
+    }
+
+    /// Copies the log into the file and empties it where it grew long.
+    ///
+    /// SQLite does that by itself at each commit, but never beyond what the oldest snapshot sees, and ours are of the
+    /// commit before: under look-ups the log would never be emptied and grow without bound.
+    fn shorten_log(&self, conn: &Connection) {
+        let Some((size, _)) = log_looks(&self.file).filter(|(size, _)| *size >= LONG_LOG) else { return };
+        // What others read is copied the next time, unless the log grows faster than they let go of it.
+        let last = lock(&self.waited);
+        let waits = size >= LONGEST_LOG && last.is_none_or(|last| last.elapsed() > AFTER_WAITING);
+        drop(last);
+        let patience = if waits { schema::BUSY } else { Duration::ZERO };
+        let busy = self.check().and_then(|()| self.checkpoint(conn, patience).map_err(|e| self.wrap(e)));
+        let _ = conn.busy_timeout(schema::BUSY);
+        match busy {
+            Ok(busy) if busy && waits => *lock(&self.waited) = Some(Instant::now()),
+            Ok(_) => {}
+            Err(error) => tracing::debug!(%error, "the log of the index cannot be shortened now"),
+        }
+    }
+
+    /// Whether somebody still needs the log.
+    fn checkpoint(&self, conn: &Connection, patience: Duration) -> rusqlite::Result<bool> {
+        // Snapshots of this commit see all of the log and do not hinder its being copied; those that are taken after
+        // that do not need it.
+        conn.busy_timeout(Duration::ZERO)?;
+        self.readers.let_all_go();
+        conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?;
+        self.readers.let_all_go();
+        conn.busy_timeout(patience)?;
+        conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))
+    }
+
+    /// Whether this is no file at all, see [`Store::absent`].
+    pub(crate) fn is_absent(&self) -> bool {
+        self.health.is_absent
+    }
+
+    /// Why the file is of no use any more, once that was found out.
+    pub(crate) fn damage(&self) -> Option<&str> {
+        self.health.damage.get().map(String::as_str)
+    }
+
+    /// SQLite's error with the name of the file; damage is told to who mends it.
+    pub(crate) fn wrap(&self, error: rusqlite::Error) -> IndexError {
+        self.noted(IndexError::of(&self.file, error))
+    }
+
+    fn noted(&self, error: IndexError) -> IndexError {
+        if error.is_damage() && !self.health.is_absent {
+            self.health.damage.get_or_init(|| error.to_string());
+            self.health.bell.notify_one();
+        }
+        error
+    }
+
+    /// SQLite may be asked only while what it has mapped is there.
+    pub(crate) fn check(&self) -> Result<(), IndexError> {
+        if self.shared.is_cut() {
+            Err(self.noted(IndexError::Cut { path: self.file.clone() }))
+        } else {
+            Ok(())
+        }
+    }
+}

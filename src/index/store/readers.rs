@@ -1,0 +1,152 @@
+//! The connections that read one generation, and the snapshots that they keep between look-ups.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
+use std::thread::{self, Thread};
+use std::time::Duration;
+
+use rusqlite::Connection;
+
+/// How long a snapshot is kept at most.
+const LONGEST: Duration = Duration::from_secs(1);
+
+/// Connections for reading.
+#[derive(Debug)]
+pub(crate) struct Readers {
+    shared: Arc<Connections>,
+    turn: AtomicUsize,
+    /// Lets snapshots go that are older than [`LONGEST`]; `None`: there was no thread to be had, and each read ends its own.
+    releaser: Option<Thread>,
+}
+
+#[derive(Debug)]
+struct Connections {
+    all: Box<[Mutex<Reader>]>,
+    /// Counts the commits that were noticed: snapshots of earlier ones are let go.
+    commits: AtomicU64,
+    /// Some reader has a snapshot.
+    has_snapshots: AtomicBool,
+}
+
+/// A connection that keeps its snapshot from one lookup to the next. To take one costs six system calls, three
+/// times as much as the lookup itself. It is let go as soon as a commit is noticed, and after a second in any case: as
+/// long as it is kept, no process can empty the log behind it.
+#[derive(Debug)]
+struct Reader {
+    conn: Connection,
+    /// The commits that had been noticed before the snapshot was taken; `None`: there is none.
+    snapshot: Option<u64>,
+}
+
+impl Reader {
+    fn let_go(&mut self) {
+        if self.snapshot.take().is_some() {
+            let _ = self.conn.execute_batch("ROLLBACK");
+        }
+    }
+}
+
+impl Connections {
+    /// False: some are busy, and keep theirs until they are asked again.
+    fn let_go(&self) -> bool {
+        let mut all = true;
+        for reader in &self.all {
+            match reader.try_lock() {
+                Ok(mut idle) => idle.let_go(),
+                Err(_) => all = false,
+            }
+        }
+        all
+    }
+}
+
+impl Readers {
+    pub(crate) fn new(connections: Vec<Connection>) -> Self {
+        let all = connections.into_iter().map(|conn| Mutex::new(Reader { conn, snapshot: None })).collect();
+        let (commits, has_snapshots) = (AtomicU64::new(0), AtomicBool::new(false));
+        let shared = Arc::new(Connections { all, commits, has_snapshots });
+        let weak = Arc::downgrade(&shared);
+        let thread = thread::Builder::new().name("snapshots".to_owned()).spawn(move || release(&weak));
+        Self {
+            shared,
+            turn: AtomicUsize::new(0),
+            releaser: thread.ok().map(|handle| handle.thread().clone()),
+        }
+    }
+
+    /// Reads with the first free connection: its pages are warm, and those of the others take no memory.
+    pub(crate) fn read<T>(
+        &self,
+        query: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> rusqlite::Result<T> {
+        let all = &self.shared.all;
+        let free = all.iter().find_map(|reader| match reader.try_lock() {
+            Ok(free) => Some(free),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        });
+        let turn = || self.turn.fetch_add(1, Ordering::Relaxed) % all.len();
+        let mut reader = free.unwrap_or_else(|| lock(&all[turn()]));
+        let noticed = self.shared.commits.load(Ordering::Acquire);
+        if reader.snapshot != Some(noticed) {
+            reader.let_go();
+            reader.conn.execute_batch("BEGIN")?;
+            reader.snapshot = Some(noticed);
+            if let Some(releaser) = &self.releaser
+                && !self.shared.has_snapshots.swap(true, Ordering::AcqRel)
+            {
+                releaser.unpark();
+            }
+        }
+        let answer = query(&reader.conn);
+        if answer.is_err() || self.releaser.is_none() {
+            reader.let_go();
+        }
+        answer
+    }
+
+    /// Lets all snapshots go: those of busy readers as soon as they are asked again.
+    pub(crate) fn let_go(&self) {
+        self.shared.commits.fetch_add(1, Ordering::AcqRel);
+        self.shared.let_go();
+    }
+
+    /// The same, and waits for the busy ones: a look-up takes some microseconds.
+    pub(crate) fn let_all_go(&self) {
+        self.shared.commits.fetch_add(1, Ordering::AcqRel);
+        self.shared.all.iter().for_each(|reader| lock(reader).let_go());
+    }
+}
+
+impl Drop for Readers {
+    fn drop(&mut self) {
+        if let Some(releaser) = &self.releaser {
+            releaser.unpark();
+        }
+    }
+}
+
+/// Lets snapshots go a while after they were taken; sleeps while there are none, and ends with the readers.
+fn release(readers: &Weak<Connections>) {
+    while let Some(shared) = readers.upgrade() {
+        let has_snapshots = shared.has_snapshots.load(Ordering::Acquire);
+        drop(shared);
+        if !has_snapshots {
+            thread::park();
+            continue;
+        }
+        thread::park_timeout(LONGEST);
+        if let Some(shared) = readers.upgrade() {
+            // First the word, then the deed: who takes one in between says so anew.
+            shared.has_snapshots.store(false, Ordering::Release);
+            if !shared.let_go() {
+                shared.has_snapshots.store(true, Ordering::Release);
+            }
+        }
+    }
+}
+
+/// A panic while a lock was held leaves at worst a connection whose transaction rolls back.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

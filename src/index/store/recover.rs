@@ -1,0 +1,264 @@
+//! An index that cannot be used is no reason not to serve: it is put aside and begun anew, and traffic goes on.
+//!
+//! Damage is found at the start, or by a query. What was put aside keeps its bytes; what can still be read of it that no
+//! source tells (added sources, learned files, the history) is taken over. Where there is no place for a new file, the
+//! index is an empty one in memory until there is.
+
+use std::fs::{self, File};
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rusqlite::params;
+use tokio::sync::{Notify, watch};
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use crate::index::store::error::IndexError;
+use crate::index::store::generation::Place;
+use crate::index::store::{Store, schema, writer};
+use crate::index::{Index, history};
+use crate::observe::Metrics;
+
+/// The name under which all parts that are out of order tell of the index.
+pub const PART: &str = "index";
+
+/// How often an index that cannot be opened is tried again.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// An index that is damaged again this soon is begun anew only then: a failing disk must not fill itself with copies.
+const CALM: Duration = Duration::from_mins(1);
+
+/// What rooms tell one another of an index that must be begun anew.
+#[derive(Debug)]
+pub(crate) struct Recovery {
+    bell: Arc<Notify>,
+    /// How often it was begun anew.
+    begun: watch::Sender<u64>,
+}
+
+impl Default for Recovery {
+    fn default() -> Self {
+        Self { bell: Arc::default(), begun: watch::Sender::new(0) }
+    }
+}
+
+impl Recovery {
+    pub(crate) fn bell(&self) -> &Arc<Notify> {
+        &self.bell
+    }
+}
+
+/// What became of an index that could not be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trouble {
+    /// What was wrong.
+    pub why: String,
+    /// Where it is now; `None`: it was not touched, and there is none for the time being.
+    pub aside: Option<PathBuf>,
+}
+
+impl Trouble {
+    /// For those who look after it.
+    pub fn told(&self) -> String {
+        let Self { why, aside } = self;
+        match aside {
+            Some(aside) => format!(
+                "{why}. Put aside as {}; serving goes on while a new one is built from the sources",
+                aside.display()
+            ),
+            None => format!("{why}. Serving goes on without an index: nothing that expires is healed"),
+        }
+    }
+}
+
+impl Index {
+    /// Opens the index, whatever is in its place. `Some`: it is not the one that was there.
+    pub fn open_in_any_case(path: &Path, cache: u64) -> Result<(Self, Option<Trouble>), IndexError> {
+        let error = match Self::open(path, cache) {
+            Ok(index) => return Ok((index, None)),
+            Err(error) => error,
+        };
+        let (place, recovery) = (Place::new(path), Recovery::default());
+        let store = Store::absent(&place, recovery.bell())?;
+        let index = Self::over(place, store, cache, recovery);
+        let why = error.to_string();
+        let trouble = match index.begin_anew(&error) {
+            Ok(aside) => Trouble { why, aside },
+            Err(other) if other.to_string() == why => Trouble { why, aside: None },
+            Err(other) => Trouble { why: format!("{why}; and it cannot be put aside: {other}"), aside: None },
+        };
+        Ok((index, Some(trouble)))
+    }
+
+    /// Opens the index; a damaged one is put aside first, and its new place told.
+    pub fn open_for_build(path: &Path, cache: u64) -> Result<(Self, Option<PathBuf>), IndexError> {
+        match Self::open(path, cache) {
+            Err(IndexError::Damaged { .. }) => {
+                Self::start_over(path, cache).map(|(index, aside)| (index, Some(aside)))
+            }
+            other => other.map(|index| (index, None)),
+        }
+    }
+
+    /// Puts the index aside, which is damaged, and begins an empty one; tells the old one's new place.
+    pub fn start_over(path: &Path, cache: u64) -> Result<(Self, PathBuf), IndexError> {
+        let place = Place::new(path);
+        let lock = place.lock()?;
+        let aside = place.put_aside(&lock)?;
+        drop(lock);
+        Self::open(path, cache).map(|index| (index, aside))
+    }
+
+    /// Whether there is no file that could be used.
+    pub fn is_absent(&self) -> bool {
+        self.store().is_absent()
+    }
+
+    /// Changes whenever the index was begun anew: then all sources must be read.
+    pub fn begun_anew(&self) -> watch::Receiver<u64> {
+        self.recovery.begun.subscribe()
+    }
+
+    /// Puts aside what stands in the place of the index, as `error` tells, and begins an empty one. `None`: somebody
+    /// else did that meanwhile.
+    fn begin_anew(&self, error: &IndexError) -> Result<Option<PathBuf>, IndexError> {
+        let lock = self.place.lock()?;
+        let is_ours = self.place.identity()? == Some(self.store().identity());
+        if !is_ours && self.reopen().is_ok() {
+            return Ok(None);
+        }
+        if !is_useless(error, &self.place) {
+            return Err(match error {
+                IndexError::Foreign { path, what } => IndexError::Foreign { path: path.clone(), what },
+                other => IndexError::Refused(other.to_string()),
+            });
+        }
+        // Under a name that the old one never had: SQLite removes the logs of a file by their names when it is closed.
+        let fresh = self.place.next(&lock)?;
+        let aside = self.place.put_aside(&lock)?;
+        self.place.publish(&fresh)?;
+        self.reopen()?;
+        drop(lock);
+        self.salvage(&aside);
+        Ok(Some(aside))
+    }
+
+    /// Takes over what no source tells, as far as it can be read.
+    fn salvage(&self, aside: &Path) {
+        let Ok(old) = schema::open_as_it_lies(aside) else { return };
+        let kept = self.write(|conn| {
+            // What cannot be read is lost; what came before is not.
+            let _ = history::carry_over(&old, conn);
+            let _ = each_pair(&old, "SELECT uuid, url FROM files", |uuid: Vec<u8>, url: String| {
+                conn.execute("INSERT OR REPLACE INTO files (uuid, url) VALUES (?1, ?2)", params![uuid, url])
+            });
+            let added = "SELECT kind, location FROM sources WHERE added = 1";
+            let mut sources: Vec<(String, String)> = Vec::new();
+            let _ = each_pair(&old, added, |kind, location| {
+                sources.push((kind, location));
+                Ok(1)
+            });
+            for (kind, location) in &sources {
+                writer::source_row(conn, kind, location, true)?;
+            }
+            Ok(())
+        });
+        if let Err(error) = kept {
+            tracing::warn!(%error, "nothing of the old index could be taken over");
+        }
+    }
+
+    /// Mends what was found; `None`: there is nothing to do any more.
+    fn recover(&self) -> Option<Result<Trouble, IndexError>> {
+        let store = self.store();
+        let (error, why) = match (store.damage(), store.is_absent()) {
+            (Some(why), _) => (IndexError::Cut { path: store.file().to_path_buf() }, why.to_owned()),
+            (None, true) => match self.reopen() {
+                Ok(()) => return Some(Ok(Trouble { why: "it can be used again".to_owned(), aside: None })),
+                Err(error) => {
+                    let why = error.to_string();
+                    (error, why)
+                }
+            },
+            (None, false) => return None,
+        };
+        drop(store);
+        Some(self.begin_anew(&error).map(|aside| Trouble { why, aside }))
+    }
+}
+
+/// Watches over the index until it is dropped.
+pub async fn watch_over(index: Arc<Index>, metrics: Arc<Metrics>) {
+    let mut calm = Instant::now();
+    loop {
+        if index.is_absent() {
+            sleep(RETRY).await;
+        } else {
+            index.recovery.bell.notified().await;
+            sleep_until(calm).await;
+        }
+        let own = Arc::clone(&index);
+        match spawn_blocking(move || own.recover()).await {
+            Ok(Some(Ok(trouble))) => {
+                calm = Instant::now() + CALM;
+                metrics.event("index_begun_anew");
+                metrics.edge.degraded.begins(PART, &trouble.told_anew());
+                index.recovery.begun.send_modify(|times| *times += 1);
+            }
+            Ok(Some(Err(error))) => {
+                metrics.edge.degraded.begins(PART, &Trouble { why: error.to_string(), aside: None }.told());
+                if !index.is_absent() {
+                    sleep(RETRY).await;
+                    index.recovery.bell.notify_one();
+                }
+            }
+            Ok(None) | Err(_) => {}
+        }
+    }
+}
+
+impl Trouble {
+    /// The same, where there is an index again.
+    fn told_anew(&self) -> String {
+        match &self.aside {
+            Some(_) => self.told(),
+            None => format!("{}. Another file is there; its sources are read", self.why),
+        }
+    }
+}
+
+/// Whether what stands there is no index for us, and nobody else's either.
+fn is_useless(error: &IndexError, place: &Place) -> bool {
+    match error {
+        IndexError::Damaged { .. } | IndexError::Cut { .. } | IndexError::Newer { .. } => true,
+        IndexError::Foreign { what, .. } => {
+            place.is_ours() || (*what == schema::NOT_SQLITE && place.is_for_databases())
+        }
+        // A directory, or a file that we may not read.
+        IndexError::ReadOnly { .. } | IndexError::Io { .. } | IndexError::Failing { .. } => {
+            match fs::metadata(place.path()) {
+                Ok(found) if found.is_dir() => true,
+                Ok(_) => {
+                    File::open(place.path()).is_err_and(|error| error.kind() == ErrorKind::PermissionDenied)
+                }
+                Err(_) => false,
+            }
+        }
+        _ => false,
+    }
+}
+
+fn each_pair<A: rusqlite::types::FromSql, B: rusqlite::types::FromSql>(
+    conn: &rusqlite::Connection,
+    sql: &str,
+    mut each: impl FnMut(A, B) -> rusqlite::Result<usize>,
+) -> rusqlite::Result<()> {
+    let mut select = conn.prepare(sql)?;
+    let mut rows = select.query([])?;
+    while let Some(row) = rows.next()? {
+        each(row.get(0)?, row.get(1)?)?;
+    }
+    Ok(())
+}
