@@ -79,7 +79,7 @@ fn annotate(table: &mut toml_edit::Table, path: &str, tree: &Tree<'_>, sources: 
             Item::Value(value) => {
                 value.decor_mut().set_suffix(format!("  # {}", origin(&path, tree, sources)));
             }
-            _ => {}
+            Item::None => {}
         }
     }
 }

@@ -147,6 +147,26 @@ async fn a_heal_under_way_is_not_begun_again_by_a_reload() {
 }
 
 #[tokio::test]
+async fn a_document_is_shared_across_a_reload_unless_the_new_settings_make_it_another_one() {
+    let mut world = World::start().await;
+    let path = world.bed.page().presentation_path;
+    world.bed.service.stalls_after_key();
+    let first = world.asks(&path);
+    world.bed.ledger.until(|counts| counts.presentation == 1).await;
+    world.app.apply(anew(&world, "heal.wait = 24s")).expect("in order");
+    let shares = world.asks(&path);
+    patiently("it is shared", || world.events("collapsed") == 1.0).await;
+    world.app.apply(anew(&world, "heal.wait = 24s\npresentation.repair = false")).expect("in order");
+    let alone = world.asks(&path);
+    patiently("all three are connected", || world.metric("iiif_mender_connections") >= 3.0).await;
+    world.bed.service.releases();
+    for answer in [first, shares, alone] {
+        assert_eq!(answer.await.expect("not aborted").status, 200);
+    }
+    assert_eq!((world.bed.counts().presentation, world.events("collapsed")), (2, 1.0));
+}
+
+#[tokio::test]
 async fn cool_downs_and_missing_files_are_remembered_across_reloads_and_other_routes() {
     let visit = "heal.ahead = 0\nheal.ladder = visit,rebuild\nheal.cooldown = 1h\nheal.backoff_max = 1h";
     let mut world = World::over(Testbed::builder().book("obj/book", 2).start().await, visit).await;
