@@ -34,7 +34,7 @@ fn learns(index: &Index, number: usize) -> Result<(), IndexError> {
             images: vec![format!("{number}-{at}")],
         })
         .collect();
-    Learn::new(&index)
+    Learn::new(index)
         .document(&Document::default(), &canvases, &format!("https://images.test/{number}"))
         .map(drop)
 }
@@ -44,7 +44,7 @@ fn heals(index: &Index, number: usize) -> Result<(), IndexError> {
     let url = format!("https://files.test/{number}.tif");
     index.learn_file_url(uuid_of_file_url(&url), &url)?;
     let heal = Heal { at: i64::MAX, identifier: url, verdict: "healed".to_owned(), ..Heal::default() };
-    record(&index, &vec![heal; 40], Bounds { age: Duration::from_hours(1), rows: 100_000 })
+    record(index, &vec![heal; 40], Bounds { age: Duration::from_hours(1), rows: 100_000 })
 }
 
 /// Another process, ended with the test.
@@ -65,6 +65,9 @@ fn an_export_that_nobody_reads_on_keeps_no_log() {
     let mut export = library.mender(&["index", "export"]).stdout(Stdio::piped()).spawn().unwrap();
     let mut out = export.stdout.take().unwrap();
     let export = Other(export);
+    // Who looked once and rests, as another command does, keeps no log either.
+    let resting = library.open();
+    assert!(is_known(&resting, "0-1"));
     // From here on it stands still: there is more to tell than a pipe holds.
     out.read_exact(&mut [0]).unwrap();
     let mut longest = 0;
