@@ -98,7 +98,20 @@ fn report(folder: &Path, images: u64, large: u64, made: bool) {
     let opened = phase("open");
     line("open and first lookup", &format!("{:.1} ms", opened["ms"]));
     line("stats", &format!("{:.1} ms", opened["stats_ms"]));
-    let looked = phase("lookup");
+    report_lookups(&phase("lookup"));
+
+    let served = phase("serve");
+    line("serve, to first healed answer", &format!("{:.0} ms", served["ms"]));
+    line("  of it the heal itself", &format!("{:.0} ms", served["heal_ms"]));
+    line("  resident then", &format!("{:.0} MiB", served["resident"]));
+    line(
+        "  after a look at all sources",
+        &format!("{:.0} MiB (peak {:.0})", served["resident_later"], served["peak"]),
+    );
+    report_walks(folder, large);
+}
+
+fn report_lookups(looked: &BTreeMap<String, f64>) {
     for kind in ["known", "known, once more", "unknown"] {
         let figure = |name: &str| looked[&*format!("{kind}_{name}")];
         line(
@@ -125,16 +138,6 @@ fn report(folder: &Path, images: u64, large: u64, made: bool) {
         &format!("p50 {:.2} µs, p99 {:.2} µs", looked["memory_p50"], looked["memory_p99"]),
     );
     line("  resident", &format!("{:.0} MiB", looked["resident"]));
-
-    let served = phase("serve");
-    line("serve, to first healed answer", &format!("{:.0} ms", served["ms"]));
-    line("  of it the heal itself", &format!("{:.0} ms", served["heal_ms"]));
-    line("  resident then", &format!("{:.0} MiB", served["resident"]));
-    line(
-        "  after a look at all sources",
-        &format!("{:.0} MiB (peak {:.0})", served["resident_later"], served["peak"]),
-    );
-    report_walks(folder, large);
 }
 
 fn report_walks(folder: &Path, large: u64) {

@@ -76,7 +76,6 @@ fn an_export_that_nobody_reads_on_keeps_no_log() {
         heals(&index, number).unwrap();
         longest = longest.max(log_size(&library.path()));
     }
-    println!("the log beside an export that stands still: {longest} bytes at most");
     assert!(fs::metadata(fs::canonicalize(library.path()).unwrap()).unwrap().len() > BOUND / 2, "too little");
     assert!(longest <= BOUND, "{longest}");
     // It goes on as if nothing had been.
@@ -93,8 +92,7 @@ fn holds_a_snapshot() {
     let conn = rusqlite::Connection::open(path).unwrap();
     conn.execute_batch("BEGIN").unwrap();
     let known: i64 = conn.query_row("SELECT count(*) FROM manifests", [], |row| row.get(0)).unwrap();
-    println!("holds {known}");
-    std::io::stdout().flush().unwrap();
+    writeln!(std::io::stdout(), "holds {known}").unwrap();
     std::io::stdin().read_to_end(&mut Vec::new()).unwrap();
 }
 
@@ -121,7 +119,6 @@ fn beside_a_process_that_holds_a_snapshot_the_log_is_bounded_and_writing_goes_on
         longest = longest.max(log_size(&library.path()));
         assert!(is_known(&index, &format!("{}-7", number % 20)), "look-ups go on");
     }
-    println!("the log beside a snapshot that is held: {longest} bytes at most, {refused} writes refused");
     assert!(longest <= BOUND, "{longest}");
     assert!(refused > 0 && written < 899, "too little was written to show anything");
     drop(holder.0.stdin.take());
