@@ -155,7 +155,7 @@ impl Reader {
         found.retain(|found| !matches!(found, Found::PassedOver));
         self.expected.documents.fetch_add(u64::try_from(found.len()).unwrap_or(0), Ordering::Relaxed);
         if found.is_empty() {
-            let why = format!("none of its {all} files is a document by its name: {}", DOCUMENT_NAMES);
+            let why = format!("none of its {all} files is a document by its name: {DOCUMENT_NAMES}");
             return self.problem(text, why, true).await;
         }
         let mut manifests = Vec::new();
@@ -371,7 +371,7 @@ fn export(index: &Index, out: &mpsc::Sender<Item>) -> Result<(), IndexError> {
 fn read_file(path: &Path, index: &Index) -> Result<(Document, Vec<Canvas>), String> {
     let mut canvases = Vec::new();
     let read = directory::read(path, &index.image_bases(), &mut |canvas| canvases.push(canvas));
-    read.map(|read| (read.document, canvases)).map_err(|problem| match (problem.line, problem.column) {
+    read.map(|(document, _)| (document, canvases)).map_err(|problem| match (problem.line, problem.column) {
         (Some(line), Some(column)) => {
             format!("not JSON: {} at line {line} column {column}", problem.message)
         }

@@ -182,8 +182,8 @@ fn work(
     match command {
         IndexCommand::Build { sources } => {
             let mut build = |index: &Index| {
-                sources::add(&index, &named(sources, configured))?;
-                told(json, out, |progress| Build::new(&index, &options).run(configured, progress))
+                sources::add(index, &named(sources, configured))?;
+                told(json, out, |progress| Build::new(index, &options).run(configured, progress))
             };
             match build(&index) {
                 // Only now was the damaged page read: the cure must be one all the same.

@@ -59,7 +59,7 @@ impl Bench {
     }
 
     fn build(&self, index: &Index) -> Report {
-        Build::new(&index, &Options::default()).run(&self.sources(), &mut |_, _| {}).unwrap()
+        Build::new(index, &Options::default()).run(&self.sources(), &mut |_, _| {}).unwrap()
     }
 
     fn refresh(&self, index: &Index) -> Report {
@@ -67,7 +67,7 @@ impl Bench {
     }
 
     fn refresh_with(&self, index: &Index, grace: Duration) -> Report {
-        Refresh::new(&index, &Options { grace }).run(&self.sources(), &mut |_, _| {}).unwrap()
+        Refresh::new(index, &Options { grace }).run(&self.sources(), &mut |_, _| {}).unwrap()
     }
 }
 

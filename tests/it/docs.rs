@@ -199,7 +199,7 @@ fn every_label_value_is_documented() {
     assert_eq!(values("events"), used(r#"\.event\(\s*"(\w+)""#));
     assert_eq!(values("`outcome`"), Outcome::ALL.map(|outcome| outcome.as_str().to_owned()).into());
     assert_eq!(values("upstream errors"), kinds_of_upstream_errors());
-    let learn = read("src/index/learn.rs");
+    let learn = read("src/index/learn/traffic.rs");
     let results: BTreeSet<_> =
         found(r#""(learned|learn_[a-ce-z]\w*)""#, &learn).into_iter().map(str::to_owned).collect();
     assert_eq!(values("learned"), results);

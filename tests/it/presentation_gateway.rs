@@ -1,7 +1,7 @@
 //! Manifests that are hosted elsewhere and indexed from files are served here, with images that heal.
 
 use iiif_mender::index::learn::Learn;
-use iiif_mender::index::sources::refresh::update;
+use iiif_mender::index::sources::refresh::Refresh;
 use std::io::Write as _;
 use std::path::Path;
 
@@ -28,13 +28,9 @@ fn stored(world: &World) -> usize {
 async fn adds(world: &World, name: &str, text: impl AsRef<[u8]>) {
     let before = stored(world);
     std::fs::write(world.folder.path().join("manifests").join(name), text).expect("a file");
-    update(
-        &world.app.index,
-        &sources(world),
-        &iiif_mender::index::sources::Options::default(),
-        &mut |_, _| {},
-    )
-    .expect("an index");
+    Refresh::new(&world.app.index, &iiif_mender::index::sources::Options::default())
+        .run(&sources(world), &mut |_, _| {})
+        .expect("an index");
     patiently("it is indexed", || stored(world) > before).await;
 }
 

@@ -134,7 +134,7 @@ async fn a_packed_file_is_read_although_its_server_does_not_say_that_it_is_packe
         let mut packing = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         packing.write_all(manifest("a", &["a"]).to_string().as_bytes()).expect("memory");
         let packed = packing.finish().expect("memory");
-        let kind = if seen.path().ends_with("2") { "application/json" } else { "application/gzip" };
+        let kind = if seen.path().ends_with('2') { "application/json" } else { "application/gzip" };
         Origin::answer(200, &[("content-type", kind)], Flow::sized(packed))
     });
     for path in ["/a.json.gz", "/a2"] {

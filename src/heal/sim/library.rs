@@ -1,6 +1,6 @@
 //! The holdings of every simulated world: books, a PDF, a picture; and the indexes that know them.
 
-use crate::index::sources::refresh::update;
+use crate::index::sources::build::Build;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -243,7 +243,9 @@ impl Library {
             settings.index.sources[0] = Source::path(manifests);
             let index = Index::open(&folder.path().join("index.sqlite3"), 10_000).expect("an index");
             let index = index.with_names(&settings);
-            update(&index, &settings.index.sources, &Options::default(), &mut |_, _| {}).expect("indexed");
+            Build::new(&index, &Options::default())
+                .run(&settings.index.sources, &mut |_, _| {})
+                .expect("indexed");
             for leaf in self.leaves.iter().filter(|_| known) {
                 index.learn_file_url(leaf.uuid.parse().expect("a UUID"), &leaf.file_url).expect("it is true");
             }

@@ -148,14 +148,7 @@ fn hear(
     }
     done.learned += u64::try_from(good.len()).unwrap_or(0);
     if !good.is_empty() {
-        index.write(|conn| {
-            let sql = "INSERT OR REPLACE INTO files (uuid, url) VALUES (?1, ?2)";
-            let mut insert = conn.prepare_cached(sql)?;
-            for (uuid, url) in &good {
-                insert.execute(params![uuid.as_bytes(), url])?;
-            }
-            Ok(())
-        })?;
+        index.learn_file_urls(&good)?;
     }
     Ok(silent)
 }

@@ -121,7 +121,7 @@ fn learn(index: &Index, passed: &Passed, most: usize) -> &'static str {
     let Ok(read) = index.read_document(&bytes) else { return "learn_unreadable" };
     let (document, canvases) = (&read.document, &read.canvases);
     let url = document.id.as_deref().filter(|id| id.contains("://")).unwrap_or(&passed.url);
-    match Learn::new(&index).document(document, canvases, url) {
+    match Learn::new(index).document(document, canvases, url) {
         Ok(Learned::New) => "learned",
         Ok(Learned::Known) => "learn_known",
         Ok(Learned::Poorer) => "learn_poorer",

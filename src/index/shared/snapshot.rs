@@ -46,13 +46,8 @@ struct Told {
     kind: String,
     uri: String,
     label: Option<String>,
-    origin: String,
-    size: Option<i64>,
-    modified: Option<i64>,
-    etag: Option<String>,
-    last_modified: Option<String>,
-    hash: Option<[u8; 32]>,
-    vanished: Option<i64>,
+    #[serde(flatten)]
+    facts: Facts,
 }
 
 /// Gathers lines into chunks.
@@ -190,22 +185,22 @@ impl Snapshot<'_> {
 }
 
 fn documents(conn: &Connection, packer: &mut Packer<'_>) -> rusqlite::Result<()> {
-    let mut select = conn.prepare(
-        "SELECT m.kind, m.uri, m.label, m.origin, m.size, m.modified, m.etag, m.last_modified, m.hash, m.vanished,
-           m.first, m.canvases, s.kind, s.location, s.added FROM manifests m JOIN sources s ON s.id = m.source
-         ORDER BY m.id",
-    )?;
+    let mut select = conn.prepare(&format!(
+        "SELECT m.kind, m.uri, m.label, m.first, m.canvases, s.kind, s.location, s.added, {}
+         FROM manifests m JOIN sources s ON s.id = m.source ORDER BY m.id",
+        Facts::COLUMNS
+    ))?;
     let mut canvases = conn
         .prepare("SELECT url, label, keys FROM canvases WHERE id BETWEEN ?1 AND ?1 + ?2 - 1 ORDER BY id")?;
     let mut here = None;
     let mut rows = select.query([])?;
     while let Some(row) = rows.next()?.filter(|_| packer.goes_on) {
-        let location: String = row.get(13)?;
+        let location: String = row.get(6)?;
         if here.as_ref() != Some(&location) {
-            packer.line(&Line::Source(row.get(12)?, location.clone(), row.get(14)?));
+            packer.line(&Line::Source(row.get(5)?, location.clone(), row.get(7)?));
             here = Some(location);
         }
-        let mut of = canvases.query(params![row.get::<_, i64>(10)?, row.get::<_, i64>(11)?])?;
+        let mut of = canvases.query(params![row.get::<_, i64>(3)?, row.get::<_, i64>(4)?])?;
         while let Some(canvas) = of.next()? {
             let keys = writer::read_keys(canvas.get_ref(2)?.as_str()?);
             packer.line(&Line::Canvas(canvas.get(0)?, canvas.get(1)?, keys));
@@ -214,13 +209,7 @@ fn documents(conn: &Connection, packer: &mut Packer<'_>) -> rusqlite::Result<()>
             kind: row.get(0)?,
             uri: row.get(1)?,
             label: row.get(2)?,
-            origin: row.get(3)?,
-            size: row.get(4)?,
-            modified: row.get(5)?,
-            etag: row.get(6)?,
-            last_modified: row.get(7)?,
-            hash: row.get(8)?,
-            vanished: row.get(9)?,
+            facts: Facts::read(row, 8)?,
         })));
     }
     Ok(())
@@ -238,18 +227,7 @@ fn read_line(
         Line::Document(told) => {
             let kind = writer::kind_of(&told.kind);
             let document = Document { kind, id: Some(told.uri), label: told.label, ..Document::default() };
-            let facts = Facts {
-                source: *source,
-                origin: told.origin,
-                size: told.size,
-                modified: told.modified,
-                etag: told.etag,
-                last_modified: told.last_modified,
-                hash: told.hash,
-                seen: now(),
-                vanished: told.vanished,
-            };
-            writer.finish(&document, &facts)?;
+            writer.finish(&document, &Facts { source: *source, seen: now(), ..told.facts })?;
         }
         Line::File(url) => {
             conn.prepare_cached("INSERT OR REPLACE INTO files (uuid, url) VALUES (?1, ?2)")?

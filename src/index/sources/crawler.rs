@@ -19,7 +19,7 @@ use crate::index::sources::Options;
 use crate::index::sources::change_discovery::Link as Linked;
 use crate::index::sources::change_discovery::{Changes, Page};
 use crate::index::sources::event::Event;
-use crate::index::sources::http_client::{Answer, Asker, Reading, Validators};
+use crate::index::sources::http_client::{Answer, Asker, Reading};
 use crate::index::sources::problem::Problem;
 use crate::index::store::writer::Facts;
 
@@ -112,10 +112,9 @@ impl<'a> Walk<'a> {
         self.send.send(event).await.map_err(|_| Left)
     }
 
-    async fn document(&self, url: String, reading: Box<Reading>) -> Result<(), Left> {
-        let Reading { document, canvases, validators, hash, .. } = *reading;
+    async fn document(&self, reading: Box<Reading>) -> Result<(), Left> {
+        let Reading { document, canvases, facts, .. } = *reading;
         self.tell(Event::Canvases(canvases)).await?;
-        let facts = Facts { hash: Some(hash), ..validators.of(url) };
         self.tell(Event::Document(Box::new((document, facts)))).await
     }
 
@@ -147,8 +146,8 @@ impl<'a> Walk<'a> {
 
     async fn found(&mut self, url: String, answer: Answer) -> Result<(), Left> {
         let found = match answer {
-            Answer::Read(reading) => return self.document(url, reading).await,
-            Answer::Unchanged(validators) => Event::Unchanged(Box::new(validators.of(url))),
+            Answer::Read(reading) => return self.document(reading).await,
+            Answer::Unchanged(facts) => Event::Unchanged(facts),
             Answer::Poorer(problem) => Event::Poorer(url, problem),
             Answer::Failed { problem, is_gone } => {
                 self.lost |= !is_gone;
@@ -173,7 +172,7 @@ impl<'a> Walk<'a> {
         {
             links.extend(further_pages(body));
         }
-        self.document(link.url, reading).await?;
+        self.document(reading).await?;
         for url in links {
             self.enqueue(&url, link.depth + 1).await?;
         }
@@ -257,8 +256,8 @@ impl<'a> Walk<'a> {
         let reached = if self.lost { watermark } else { changes.newest.or(watermark) };
         reading.document =
             Document { id: reading.document.id, label: reading.document.label, ..Document::default() };
-        reading.validators = Validators { etag: None, last_modified: reached };
-        self.document(self.asker.home().to_owned(), reading).await
+        reading.facts = Facts { etag: None, last_modified: reached, ..reading.facts };
+        self.document(reading).await
     }
 
     async fn pages(&mut self, stream: &Page, changes: &mut Changes) -> Result<(), Left> {

@@ -10,7 +10,9 @@ use walkdir::WalkDir;
 
 use crate::iiif::image_url::ImageBases;
 use crate::iiif::manifest::{self, Canvas, Document, WalkError};
+use crate::index::now;
 use crate::index::sources::problem::Problem;
+use crate::index::store::writer::Facts;
 use crate::upstream::coding::GZIP;
 
 /// Larger files are read in pieces, so that memory does not grow with them.
@@ -23,32 +25,19 @@ const BUFFER: usize = 64 << 10;
 const DEPTH: usize = 64;
 
 /// What a file looks like from outside.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Looks {
-    /// Bytes.
-    pub(crate) size: i64,
-    /// Unix nanoseconds.
-    pub(crate) modified: i64,
+pub(crate) fn looks(path: &Path) -> io::Result<Facts> {
+    std::fs::metadata(path).map(|found| facts(path, &found))
 }
 
-impl Looks {
-    pub(crate) fn of(path: &Path) -> io::Result<Self> {
-        std::fs::metadata(path).map(|found| Self::from_metadata(&found))
+fn facts(path: &Path, found: &Metadata) -> Facts {
+    let since = found.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+    Facts {
+        origin: path.to_string_lossy().into_owned(),
+        size: Some(i64::try_from(found.len()).unwrap_or(i64::MAX)),
+        modified: Some(since.map_or(0, |since| i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))),
+        seen: now(),
+        ..Facts::default()
     }
-
-    fn from_metadata(found: &Metadata) -> Self {
-        let since = found.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
-        let modified = since.map_or(0, |since| i64::try_from(since.as_nanos()).unwrap_or(i64::MAX));
-        Self { size: i64::try_from(found.len()).unwrap_or(i64::MAX), modified }
-    }
-}
-
-/// A document that was read to its end.
-#[derive(Debug)]
-pub(crate) struct Reading {
-    pub(crate) document: Document,
-    pub(crate) looks: Looks,
-    pub(crate) hash: [u8; 32],
 }
 
 /// What a look into a directory finds.
@@ -100,11 +89,10 @@ pub(crate) fn read(
     path: &Path,
     bases: &ImageBases,
     each: &mut dyn FnMut(Canvas),
-) -> Result<Reading, Problem> {
+) -> Result<(Document, Facts), Problem> {
     let unreadable = |error: io::Error| Problem::unreadable(path, error.to_string());
     let file = File::open(path).map_err(unreadable)?;
     let metadata = file.metadata().map_err(unreadable)?;
-    let looks = Looks::from_metadata(&metadata);
     let broken = |error: WalkError| Problem::broken(&path.display().to_string(), &error);
     let mut tee = BufReader::with_capacity(BUFFER, Tee { inner: file, hasher: blake3::Hasher::new() });
     let is_packed = tee.fill_buf().map_err(unreadable)?.starts_with(GZIP);
@@ -122,7 +110,8 @@ pub(crate) fn read(
     };
     drop(plain);
     io::copy(&mut tee, &mut io::sink()).map_err(unreadable)?;
-    Ok(Reading { document, looks, hash: tee.into_inner().hasher.finalize().into() })
+    let hash = Some(tee.into_inner().hasher.finalize().into());
+    Ok((document, Facts { hash, ..facts(path, &metadata) }))
 }
 
 /// BLAKE3 of a file, as [`read`] would tell it.

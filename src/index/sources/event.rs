@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::iiif::manifest::{Canvas, Document};
-use crate::index::sources::directory::{self, Looks};
+use crate::index::sources::directory;
 use crate::index::sources::problem::Problem;
 use crate::index::store::error::IndexError;
 use crate::index::store::writer::Facts;
@@ -51,34 +51,24 @@ pub(crate) struct Known {
 impl Known {
     /// What the index knows of a file or a URL of the source at `location`.
     pub(crate) fn find(conn: &Connection, location: &str, origin: &str) -> rusqlite::Result<Option<Self>> {
-        conn.prepare_cached(
-            "SELECT m.id, m.kind, m.images, m.source, m.size, m.modified, m.etag, m.last_modified, m.hash, m.seen,
-               m.vanished
-             FROM sources s JOIN manifests m ON m.source = s.id WHERE s.location = ?1 AND m.origin = ?2",
-        )?
-        .query_row(params![location, origin], |row| {
-            let facts = Facts {
-                source: row.get(3)?,
-                origin: origin.to_owned(),
-                size: row.get(4)?,
-                modified: row.get(5)?,
-                etag: row.get(6)?,
-                last_modified: row.get(7)?,
-                hash: row.get(8)?,
-                seen: row.get(9)?,
-                vanished: row.get(10)?,
-            };
+        let sql = format!(
+            "SELECT m.id, m.kind, m.images, {} FROM sources s JOIN manifests m ON m.source = s.id
+             WHERE s.location = ?1 AND m.origin = ?2",
+            Facts::COLUMNS
+        );
+        let known = |row: &Row<'_>| {
+            let facts = Facts::read(row, 3)?;
             Ok(Self { id: row.get(0)?, kind: row.get(1)?, images: row.get(2)?, facts })
-        })
-        .optional()
+        };
+        conn.prepare_cached(&sql)?.query_row(params![location, origin], known).optional()
     }
 
     /// How the file looks now, if its content is what it was.
-    pub(crate) fn unchanged(&self, file: &Path) -> Option<Looks> {
-        let looks = Looks::of(file).ok()?;
-        let (size, modified) = (self.facts.size == Some(looks.size), self.facts.modified);
-        let is_same = size && modified == Some(looks.modified) && !self.is_fresh()
-            || size && self.facts.hash.is_some() && directory::hash(file).ok() == self.facts.hash;
+    pub(crate) fn unchanged(&self, file: &Path) -> Option<Facts> {
+        let looks = directory::looks(file).ok()?;
+        let is_same = self.facts.size == looks.size
+            && (self.facts.modified == looks.modified && !self.is_fresh()
+                || self.facts.hash.is_some() && directory::hash(file).ok() == self.facts.hash);
         is_same.then_some(looks)
     }
 

@@ -30,8 +30,8 @@ const ACCEPT: &str = "application/ld+json, application/json;q=0.9, */*;q=0.1";
 pub(crate) enum Answer {
     /// A document, new or changed.
     Read(Box<Reading>),
-    /// It is as the index knows it; with the validators to ask with next time.
-    Unchanged(Validators),
+    /// It is as the index knows it; with what to ask with next time.
+    Unchanged(Box<Facts>),
     /// It tells of fewer images than the index knows from there, as poisoned JSON does.
     Poorer(Problem),
     /// No document. `is_gone`: the server says that there is none.
@@ -43,25 +43,9 @@ pub(crate) enum Answer {
 pub(crate) struct Reading {
     pub(crate) document: Document,
     pub(crate) canvases: Vec<Canvas>,
-    pub(crate) validators: Validators,
-    pub(crate) hash: [u8; 32],
+    pub(crate) facts: Facts,
     /// The body, where it may have more to tell than a manifest has: collections and what is nothing of IIIF's.
     pub(crate) body: Option<Bytes>,
-}
-
-/// `ETag` and `Last-Modified`.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Validators {
-    pub(crate) etag: Option<String>,
-    pub(crate) last_modified: Option<String>,
-}
-
-impl Validators {
-    /// How a document at this URL looks with them.
-    pub(crate) fn of(self, url: String) -> Facts {
-        let Self { etag, last_modified } = self;
-        Facts { origin: url, etag, last_modified, seen: now(), ..Facts::default() }
-    }
 }
 
 /// Asks for the documents of one source.
@@ -125,22 +109,22 @@ impl Asker {
     /// Asks for a document. One that has links to follow is read whole, whether it changed or not.
     pub(crate) async fn document(&self, url: &str, known: Option<&Known>) -> Answer {
         let known = known.filter(|known| known.kind != "collection" && known.kind != "other");
-        let validators = known.map_or_else(Validators::default, |known| Validators {
-            etag: known.facts.etag.clone(),
-            last_modified: known.facts.last_modified.clone(),
-        });
-        let fetched = match self.fetch(url, &validators).await {
+        let before = known.map(|known| &known.facts);
+        let fetched = match self.fetch(url, before).await {
             Ok(fetched) => fetched,
             Err(failed) => return failed,
         };
-        let given = Validators {
+        let given = Facts {
+            origin: url.to_owned(),
             etag: fetched.field(&header::ETAG).map(str::to_owned),
             last_modified: fetched.field(&header::LAST_MODIFIED).map(str::to_owned),
+            seen: now(),
+            ..Facts::default()
         };
-        if fetched.status == StatusCode::NOT_MODIFIED && known.is_some() {
-            let etag = given.etag.or(validators.etag);
-            let last_modified = given.last_modified.or(validators.last_modified);
-            return Answer::Unchanged(Validators { etag, last_modified });
+        if let (StatusCode::NOT_MODIFIED, Some(before)) = (fetched.status, before) {
+            let etag = given.etag.or_else(|| before.etag.clone());
+            let last_modified = given.last_modified.or_else(|| before.last_modified.clone());
+            return Answer::Unchanged(Box::new(Facts { etag, last_modified, ..given }));
         }
         let shown = self.shown(url);
         let reading = Comparison {
@@ -159,20 +143,21 @@ impl Asker {
 
     /// The plain body at a URL, whatever it is.
     pub(crate) async fn body(&self, url: &str) -> Result<Bytes, Problem> {
-        match self.fetch(url, &Validators::default()).await {
+        match self.fetch(url, None).await {
             Ok(fetched) => fetched.plain().map_err(|error| self.problem(url, &error)),
             Err(Answer::Failed { problem, .. }) => Err(problem),
             Err(_) => Err(Problem::answer(&self.shown(url), "no answer".to_owned(), AGAIN)),
         }
     }
 
-    async fn fetch(&self, url: &str, validators: &Validators) -> Result<Fetched, Answer> {
+    async fn fetch(&self, url: &str, known: Option<&Facts>) -> Result<Fetched, Answer> {
         let ask = Ask {
             url,
             accept: ACCEPT,
             headers: &self.source.headers,
             home: &self.home,
-            validators: (validators.etag.as_deref(), validators.last_modified.as_deref()),
+            validators: known
+                .map_or((None, None), |known| (known.etag.as_deref(), known.last_modified.as_deref())),
             may_follow: &|url| self.may_follow(url),
         };
         let failed = |problem, is_gone| Answer::Failed { problem, is_gone };
@@ -260,15 +245,15 @@ struct Comparison {
 
 impl Comparison {
     /// Reads what was fetched; `shown`: its URL as it may be told.
-    fn read(&self, fetched: &Fetched, validators: Validators, shown: &str) -> Answer {
+    fn read(&self, fetched: &Fetched, given: Facts, shown: &str) -> Answer {
         let failed = |problem| Answer::Failed { problem, is_gone: false };
         let body = match fetched.plain() {
             Ok(body) => body,
             Err(error) => return failed(Problem::answer(shown, error.to_string(), AGAIN)),
         };
-        let hash: [u8; 32] = blake3::hash(&body).into();
-        if self.known.as_ref().is_some_and(|known| known.facts.hash == Some(hash)) {
-            return Answer::Unchanged(validators);
+        let facts = Facts { hash: Some(blake3::hash(&body).into()), ..given };
+        if self.known.as_ref().is_some_and(|known| known.facts.hash == facts.hash) {
+            return Answer::Unchanged(Box::new(facts));
         }
         let (document, canvases) = match manifest::read_under(&body, &self.names.images) {
             Ok(read) => read,
@@ -285,7 +270,7 @@ impl Comparison {
             return Answer::Poorer(poorer);
         }
         let body = canvases.is_empty().then_some(body);
-        Answer::Read(Box::new(Reading { document, canvases, validators, hash, body }))
+        Answer::Read(Box::new(Reading { document, canvases, facts, body }))
     }
 
     /// Whether it lost images.

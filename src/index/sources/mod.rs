@@ -55,7 +55,7 @@ pub struct Report {
 }
 
 /// Documents that vanish in one transaction, or are forgotten: others may write in between, and the log stays short.
-pub(in crate::index) const AT_ONCE: usize = 100;
+pub(in crate::index) const AT_ONCE: u32 = 100;
 
 /// How sources are looked at.
 #[derive(Debug, Clone, Copy)]

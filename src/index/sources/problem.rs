@@ -61,7 +61,7 @@ impl Problem {
     pub(in crate::index) fn no_images(location: &str, passed_over: u64) -> Self {
         let others = match passed_over {
             0 => String::new(),
-            some => format!("; {some} files were passed over, read are {}", DOCUMENT_NAMES),
+            some => format!("; {some} files were passed over, read are {DOCUMENT_NAMES}"),
         };
         let hint = "check that it is the right place, and that manifests with images lie there";
         Self::answer(location, format!("no image is known from this source{others}"), hint)

@@ -3,13 +3,12 @@
 use std::path::Path;
 
 use crate::config::settings::{Source, SourceKind};
-use crate::index::sources::directory::{self, Looks};
+use crate::index::Index;
+use crate::index::sources::directory;
 use crate::index::sources::event::{Each, Event, Known};
 use crate::index::sources::problem::Problem;
 use crate::index::sources::{Options, crawler, stored};
 use crate::index::store::error::IndexError;
-use crate::index::store::writer::Facts;
-use crate::index::{Index, now};
 
 /// Canvases handed over at once: memory stays bounded by these.
 const BATCH: usize = 256;
@@ -60,20 +59,10 @@ impl Reader<'_> {
 
     fn read_file(self, location: &str, file: &Path, each: Each<'_>) -> Result<bool, IndexError> {
         let origin = file.to_string_lossy();
-        let facts = |looks: Looks, hash| Facts {
-            origin: origin.clone().into_owned(),
-            size: Some(looks.size),
-            modified: Some(looks.modified),
-            hash,
-            seen: now(),
-            ..Facts::default()
-        };
-        let known = match self.passes_known {
-            true => self.index.read(|conn| Known::find(conn, location, &origin))?,
-            false => None,
-        };
+        let find = || self.index.read(|conn| Known::find(conn, location, &origin));
+        let known = if self.passes_known { find()? } else { None };
         if let Some(looks) = known.and_then(|known| known.unchanged(file)) {
-            return each(Event::Unchanged(Box::new(facts(looks, None))));
+            return each(Event::Unchanged(Box::new(looks)));
         }
         let (mut batch, mut handed) = (Vec::new(), Ok(true));
         let read = directory::read(file, &self.index.image_bases(), &mut |canvas| {
@@ -86,10 +75,7 @@ impl Reader<'_> {
             return Ok(false);
         }
         match read {
-            Ok(read) if each(Event::Canvases(batch))? => {
-                let facts = facts(read.looks, Some(read.hash));
-                each(Event::Document(Box::new((read.document, facts))))
-            }
+            Ok(read) if each(Event::Canvases(batch))? => each(Event::Document(Box::new(read))),
             Ok(_) => Ok(false),
             Err(problem) => each(Event::Failed(origin.into_owned(), problem)),
         }

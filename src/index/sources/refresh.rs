@@ -7,7 +7,6 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::config::settings::{Source, SourceKind};
 use crate::iiif::manifest::{Canvas, Document};
-use crate::index::sources::build::Build;
 use crate::index::sources::event::{Event, Known};
 use crate::index::sources::problem::Problem;
 use crate::index::sources::reader::Reader;
@@ -16,20 +15,6 @@ use crate::index::store::error::IndexError;
 use crate::index::store::rows;
 use crate::index::store::writer::{self, Facts, Writer};
 use crate::index::{Index, now};
-
-/// What `serve` does at its start: an empty index is built in bulk, any other is refreshed in place. `configured` and
-/// added sources.
-pub fn update(
-    index: &Index,
-    configured: &[Source],
-    options: &Options,
-    progress: Progress<'_>,
-) -> Result<Report, IndexError> {
-    if index.is_empty()? {
-        return Build::new(index, options).run(configured, progress);
-    }
-    Refresh::new(index, options).run(&index.sources(configured)?, progress)
-}
 
 /// Reads what changed.
 #[derive(Debug)]
@@ -97,7 +82,7 @@ impl<'a> Refresh<'a> {
             if mine.peek().is_none() {
                 continue;
             }
-            let mut look = self.begin(source, BTreeSet::new(), &mut report, progress)?;
+            let mut look = self.begin(source, &mut report, progress)?;
             mine.try_for_each(|path| look.path(path))?;
         }
         Ok(report)
@@ -106,7 +91,6 @@ impl<'a> Refresh<'a> {
     fn begin<'l, 'p>(
         &'l self,
         source: &Source,
-        unseen: BTreeSet<i64>,
         report: &'l mut Report,
         progress: &'l mut (dyn FnMut(&Report, &str) + 'p),
     ) -> Result<Look<'l, 'p>, IndexError> {
@@ -116,7 +100,7 @@ impl<'a> Refresh<'a> {
             refresh: self,
             location,
             row,
-            unseen,
+            unseen: BTreeSet::new(),
             gone: BTreeSet::new(),
             canvases: Vec::new(),
             passed_over: 0,
@@ -128,7 +112,7 @@ impl<'a> Refresh<'a> {
     }
 
     fn whole(&self, source: &Source, report: &mut Report, progress: Progress<'_>) -> Result<(), IndexError> {
-        let mut look = self.begin(source, BTreeSet::new(), report, progress)?;
+        let mut look = self.begin(source, report, progress)?;
         let row = look.row;
         look.unseen = self.index.read(|conn| rows::ids_of_source(conn, row))?;
         self.reader().read(source, &mut |event| look.take(event).map(|()| true))?;
@@ -298,7 +282,7 @@ impl Look<'_, '_> {
     fn vanish(&mut self, gone: &BTreeSet<i64>) -> Result<(), IndexError> {
         let (index, row) = (self.refresh.index, self.row);
         let all: Vec<i64> = gone.iter().copied().collect();
-        for some in all.chunks(AT_ONCE) {
+        for some in all.chunks(AT_ONCE as usize) {
             let (kept, dropped) = index.write(|conn| {
                 let (mut kept, mut dropped) = (0, 0);
                 for id in some {

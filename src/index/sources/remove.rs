@@ -33,28 +33,21 @@ pub fn remove(
         return Ok(removed);
     };
     removed.is_known = true;
-    let all: Vec<i64> = index.read(|conn| rows::ids_of_source(conn, row))?.into_iter().collect();
-    for some in all.chunks(AT_ONCE) {
+    loop {
         let gone = index.write(|conn| {
-            // Another process may have read the source meanwhile: its documents have other rows then.
-            let mut gone = 0;
-            for id in some {
-                if rows::is_document_of(conn, *id, row)? {
-                    writer::remove(conn, &index.names.load(), *id)?;
-                    gone += 1;
-                }
+            let mut select = conn.prepare_cached("SELECT id FROM manifests WHERE source = ?1 LIMIT ?2")?;
+            let some = select.query_map([row, AT_ONCE.into()], |row| row.get(0))?;
+            let some: Vec<i64> = some.collect::<rusqlite::Result<_>>()?;
+            some.iter().try_for_each(|id| writer::remove(conn, &index.names.load(), *id))?;
+            if some.is_empty() {
+                conn.execute("DELETE FROM sources WHERE id = ?1", [row])?;
             }
-            Ok(gone)
+            Ok(some.len())
         })?;
-        removed.documents += gone;
+        if gone == 0 {
+            return Ok(removed);
+        }
+        removed.documents += gone as u64;
         progress(removed.documents);
     }
-    index.write(|conn| {
-        for id in rows::ids_of_source(conn, row)? {
-            writer::remove(conn, &index.names.load(), id)?;
-        }
-        conn.execute("DELETE FROM sources WHERE id = ?1", [row])?;
-        Ok(())
-    })?;
-    Ok(removed)
 }

@@ -23,12 +23,6 @@ pub(crate) fn source_at(conn: &Connection, location: &str) -> rusqlite::Result<O
     rows.next()?.map(|row| row.get(0)).transpose()
 }
 
-/// Whether a document is there and stands at this source.
-pub(crate) fn is_document_of(conn: &Connection, id: i64, source: i64) -> rusqlite::Result<bool> {
-    conn.prepare_cached("SELECT EXISTS (SELECT 1 FROM manifests WHERE id = ?1 AND source = ?2)")?
-        .query_row([id, source], |row| row.get(0))
-}
-
 /// Whether a document of this source was read there.
 pub(crate) fn is_document_at(conn: &Connection, source: i64, origin: &str) -> rusqlite::Result<bool> {
     conn.prepare_cached("SELECT EXISTS (SELECT 1 FROM manifests WHERE source = ?1 AND origin = ?2)")?

@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
+use serde::{Deserialize, Serialize};
 
 use crate::iiif::manifest::{Canvas, Document, DocumentKind};
 use crate::index::store::error::IndexError;
@@ -11,9 +12,10 @@ use crate::index::store::keys;
 use crate::index::store::keys::Names;
 
 /// Where a document was read, and how it looked there.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Facts {
     /// Row of its source.
+    #[serde(skip)]
     pub(crate) source: i64,
     /// File path or URL.
     pub(crate) origin: String,
@@ -28,9 +30,31 @@ pub(crate) struct Facts {
     /// BLAKE3 of its content.
     pub(crate) hash: Option<[u8; 32]>,
     /// Unix seconds.
+    #[serde(skip)]
     pub(crate) seen: i64,
     /// Gone from its source since, unix seconds.
     pub(crate) vanished: Option<i64>,
+}
+
+impl Facts {
+    /// The columns of `manifests m` that [`Facts::read`] reads.
+    pub(crate) const COLUMNS: &str =
+        "m.source, m.origin, m.size, m.modified, m.etag, m.last_modified, m.hash, m.seen, m.vanished";
+
+    /// Reads them from a row, from this column on.
+    pub(crate) fn read(row: &Row<'_>, from: usize) -> rusqlite::Result<Self> {
+        Ok(Self {
+            source: row.get(from)?,
+            origin: row.get(from + 1)?,
+            size: row.get(from + 2)?,
+            modified: row.get(from + 3)?,
+            etag: row.get(from + 4)?,
+            last_modified: row.get(from + 5)?,
+            hash: row.get(from + 6)?,
+            seen: row.get(from + 7)?,
+            vanished: row.get(from + 8)?,
+        })
+    }
 }
 
 /// What was written for one document, or for many.
@@ -267,27 +291,12 @@ pub(crate) fn copy(
         let images = read_keys(row.get_ref(2)?.as_str().unwrap_or_default());
         writer.canvas(&Canvas { id: row.get(0)?, label: row.get(1)?, images })?;
     }
-    let (document, facts) = old
-        .prepare_cached(
-            "SELECT kind, uri, label, origin, size, modified, hash, seen, etag, last_modified
-             FROM manifests WHERE id = ?1",
-        )?
-        .query_row([id], |row| {
-            let kind = kind_of(row.get_ref(0)?.as_str().unwrap_or_default());
-            let document = Document { kind, id: row.get(1)?, label: row.get(2)?, ..Document::default() };
-            let facts = Facts {
-                source,
-                origin: row.get(3)?,
-                size: row.get(4)?,
-                modified: row.get(5)?,
-                hash: row.get(6)?,
-                seen: row.get(7)?,
-                etag: row.get(8)?,
-                last_modified: row.get(9)?,
-                vanished,
-            };
-            Ok((document, facts))
-        })?;
+    let sql = format!("SELECT m.kind, m.uri, m.label, {} FROM manifests m WHERE m.id = ?1", Facts::COLUMNS);
+    let (document, facts) = old.prepare_cached(&sql)?.query_row([id], |row| {
+        let kind = kind_of(row.get_ref(0)?.as_str().unwrap_or_default());
+        let document = Document { kind, id: row.get(1)?, label: row.get(2)?, ..Document::default() };
+        Ok((document, Facts { source, vanished, ..Facts::read(row, 3)? }))
+    })?;
     writer.finish(&document, &facts)?;
     Ok(())
 }

@@ -10,7 +10,7 @@ use crate::index::sources::refresh::Refresh;
 impl Bench {
     fn reread(&self, index: &Index, paths: &[PathBuf], grace: Duration) -> Report {
         let paths: BTreeSet<PathBuf> = paths.iter().cloned().collect();
-        Refresh::new(&index, &Options { grace }).paths(&self.sources(), &paths, &mut |_, _| {}).unwrap()
+        Refresh::new(index, &Options { grace }).paths(&self.sources(), &paths, &mut |_, _| {}).unwrap()
     }
 }
 

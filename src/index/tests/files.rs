@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::index::sources::build::Build;
-use crate::index::sources::refresh::{Refresh, update};
+use crate::index::sources::refresh::Refresh;
 
 #[test]
 fn only_what_changed_is_read_again() {
@@ -178,18 +178,4 @@ fn a_source_that_is_no_longer_configured_is_forgotten_by_a_build() {
     bench.build(&index);
     Build::new(&index, &Options::default()).run(&[], &mut |_, _| {}).unwrap();
     assert!(canvases_of(&index, "one").is_empty());
-}
-
-#[test]
-fn an_update_builds_an_empty_index_and_refreshes_any_other() {
-    let bench = Bench::new();
-    bench.write("a.json", &["one"]);
-    let index = bench.open();
-    let update = || update(&index, &bench.sources(), &Options::default(), &mut |_, _| {}).unwrap();
-    assert_eq!((update().manifests, index.file().file_name().unwrap()), (1, "index.sqlite3.g1".as_ref()));
-    bench.write("b.json", &["two"]);
-    let report = update();
-    assert_eq!((report.manifests, report.unchanged), (1, 1));
-    assert_eq!(index.file().file_name().unwrap(), "index.sqlite3.g1");
-    assert_eq!(canvases_of(&index, "two"), [canvas_url("b.json", 1)]);
 }

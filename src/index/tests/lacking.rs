@@ -10,7 +10,7 @@ fn book(name: &str, images: &[&str]) -> (Document, Vec<Canvas>) {
 
 fn learns(index: &Index, images: &[&str]) -> Learned {
     let (document, canvases) = book("a.json", images);
-    Learn::new(&index).document(&document, &canvases, &manifest_uri("a.json")).unwrap()
+    Learn::new(index).document(&document, &canvases, &manifest_uri("a.json")).unwrap()
 }
 
 fn lacks(index: &Index, images: &[&str]) -> Vec<String> {

@@ -22,7 +22,7 @@ fn learns(index: &Index, number: usize) {
             images: vec![format!("{number}-{at}")],
         })
         .collect();
-    Learn::new(&index)
+    Learn::new(index)
         .document(&Document::default(), &canvases, &format!("https://images.test/{number}"))
         .unwrap();
 }
@@ -42,37 +42,4 @@ fn the_log_is_emptied_although_look_ups_fall_between_all_commits() {
     }
     assert!(fs::metadata(&file).unwrap().len() > BOUND / 2, "too little was written to show anything");
     assert!(longest <= BOUND / 2, "{longest}");
-}
-
-#[test]
-fn the_log_is_emptied_under_readers_and_beside_another_process_that_rests() {
-    let bench = Bench::new();
-    let index = bench.open();
-    learns(&index, 0);
-    let file = index.file();
-    let resting = bench.open();
-    let done = AtomicBool::new(false);
-    let longest = std::thread::scope(|scope| {
-        for _ in 0..2 {
-            scope.spawn(|| {
-                let mut number = 0;
-                while !done.load(Ordering::Relaxed) {
-                    number = (number + 1) % 40;
-                    let store = index.store();
-                    let key = format!("0-{number}");
-                    assert_eq!(store.owners(&key, keys::digest(&key), &index.names.load()).unwrap().len(), 1);
-                }
-            });
-        }
-        let mut longest = 0;
-        // The other one looks once and then never again: its snapshot must not keep the log for ever.
-        assert_eq!(canvases_of(&resting, "0-1").len(), 1);
-        for number in 1..900 {
-            learns(&index, number);
-            longest = longest.max(log_size(&file));
-        }
-        done.store(true, Ordering::Relaxed);
-        longest
-    });
-    assert!(longest <= BOUND, "{longest}");
 }

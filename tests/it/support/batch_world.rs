@@ -8,7 +8,7 @@ use serde_json::Value;
 use testbed::Testbed;
 
 use iiif_mender::index::sources::Options;
-use iiif_mender::index::sources::refresh::update;
+use iiif_mender::index::sources::build::Build;
 
 use crate::support::world::settings;
 
@@ -64,7 +64,7 @@ impl Batch {
         write_config(folder.path(), &images, &service, more);
         let checked = settings(folder.path(), &images, &service, "");
         let index = iiif_mender::index::Index::open(&checked.index.path, 1000).expect("an index");
-        update(&index, &checked.index.sources, &Options::default(), &mut |_, _| {}).expect("indexed");
+        Build::new(&index, &Options::default()).run(&checked.index.sources, &mut |_, _| {}).expect("indexed");
         Self { bed, folder }
     }
 
