@@ -21,7 +21,7 @@ use crate::config::Settings;
 use crate::heal::evidence::{Evidence, Probe, is_expiry, proves_nothing};
 use crate::heal::image::IndexedImage;
 use crate::heal::image_address::ImageAddresses;
-use crate::heal::learned::Learned;
+use crate::heal::learned::{Known, Learned};
 use crate::heal::server::SendRequest;
 use crate::iiif::resource::Said;
 use crate::observe::{Metrics, Span};
@@ -209,8 +209,9 @@ impl ImageServers {
     pub(in crate::heal) async fn probe(&self, patient: &IndexedImage) -> Evidence {
         let truthful = &self.probes[patient.route];
         match truthful.known(Instant::now()) {
-            Some(probe) => self.try_probe(patient, &patient.sent, probe.unwrap_or(Probe::SmallTile)).await,
-            None => self.learn_probe(patient, truthful).await,
+            Known::Does(probe) => self.try_probe(patient, &patient.sent, probe).await,
+            Known::DoesNot => self.try_probe(patient, &patient.sent, Probe::SmallTile).await,
+            Known::Nothing => self.learn_probe(patient, truthful).await,
         }
     }
 

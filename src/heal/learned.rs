@@ -8,6 +8,16 @@ use tokio::time::Instant;
 #[derive(Debug)]
 pub(in crate::heal) struct Learned<T = ()>(Mutex<State<T>>);
 
+/// `Known` is what is known of it now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::heal) enum Known<T> {
+    /// Nothing, or nothing any more.
+    Nothing,
+    /// It does it, so.
+    Does(T),
+    DoesNot,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State<T> {
     Unknown,
@@ -22,12 +32,11 @@ impl<T> Default for Learned<T> {
 }
 
 impl<T: Copy> Learned<T> {
-    /// How it does it; `Some(None)`: it does not. `None`: not known, or not known any more.
-    pub(in crate::heal) fn known(&self, now: Instant) -> Option<Option<T>> {
+    pub(in crate::heal) fn known(&self, now: Instant) -> Known<T> {
         match *self.lock() {
-            State::Does(how) => Some(Some(how)),
-            State::DoesNot { until } if now < until => Some(None),
-            State::Unknown | State::DoesNot { .. } => None,
+            State::Does(how) => Known::Does(how),
+            State::DoesNot { until } if now < until => Known::DoesNot,
+            State::Unknown | State::DoesNot { .. } => Known::Nothing,
         }
     }
 
@@ -55,10 +64,11 @@ mod tests {
     #[test]
     fn what_a_server_does_not_do_is_found_out_anew_and_what_it_does_is_known() {
         let (learned, now) = (Learned::default(), Instant::now());
-        assert_eq!(learned.known(now), None);
+        assert_eq!(learned.known(now), Known::Nothing);
         learned.does_not(now + Duration::from_secs(1));
-        assert_eq!((learned.known(now), learned.known(now + Duration::from_secs(1))), (Some(None), None));
+        let later = now + Duration::from_secs(1);
+        assert_eq!((learned.known(now), learned.known(later)), (Known::DoesNot, Known::Nothing));
         learned.does(7);
-        assert_eq!(learned.known(now + Duration::from_hours(1)), Some(Some(7)));
+        assert_eq!(learned.known(now + Duration::from_hours(1)), Known::Does(7));
     }
 }

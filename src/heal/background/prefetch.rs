@@ -26,8 +26,8 @@ pub(in crate::heal) struct Prefetch {
     readers: Arc<ReadingActivity>,
 }
 
-/// Some pages of one manifest, which are looked at for one reader.
-struct Pages {
+/// `LookAhead` is some pages of one manifest, which are looked at for one reader.
+struct LookAhead {
     route: usize,
     manifest: Arc<str>,
     pages: Vec<Neighbour>,
@@ -73,7 +73,7 @@ impl Prefetch {
         let Ok(next) = self.context.lookup.index().neighbours(&owner.canvas, pages) else { return };
         let since = self.readers.expiry_began(&manifest);
         let (route, trace) = (patient.route, patient.trace.clone());
-        self.look_after(Pages { route, manifest, pages: next, since, trace }, heals);
+        self.look_after(LookAhead { route, manifest, pages: next, since, trace }, heals);
     }
 
     /// Somebody fetched this manifest through us: its first pages will be wanted next.
@@ -108,7 +108,7 @@ impl Prefetch {
                     if self.readers.may_look_from(&manifest, None) {
                         let since = self.readers.expiry_began(&manifest);
                         let trace = trace.clone();
-                        self.look_after(Pages { route, manifest, pages: canvases, since, trace }, heals);
+                        self.look_after(LookAhead { route, manifest, pages: canvases, since, trace }, heals);
                     }
                     return;
                 }
@@ -129,17 +129,17 @@ impl Prefetch {
         let pages = self.context.lookup.index().manifest_canvases(&owner.manifest).unwrap_or_default();
         let own: Vec<_> = pages.into_iter().filter(|page| page.canvas == owner.canvas).collect();
         let (manifest, trace) = (owner.manifest.into(), trace.clone());
-        self.look_after(Pages { route, manifest, pages: own, since: None, trace }, heals);
+        self.look_after(LookAhead { route, manifest, pages: own, since: None, trace }, heals);
     }
 
     /// Looks at these pages one after another, and boards a climb for each that is gone; waits for none of them.
-    fn look_after(self: &Arc<Self>, pages: Pages, heals: &Arc<dyn StartHeal>) {
+    fn look_after(self: &Arc<Self>, pages: LookAhead, heals: &Arc<dyn StartHeal>) {
         let (own, heals) = (Arc::clone(self), Arc::clone(heals));
         self.context.home.spawn(async move { own.heal_gone(&pages, &heals).await });
     }
 
-    async fn heal_gone(&self, pages: &Pages, heals: &Arc<dyn StartHeal>) {
-        let Pages { route, manifest, pages, since, trace } = pages;
+    async fn heal_gone(&self, pages: &LookAhead, heals: &Arc<dyn StartHeal>) {
+        let LookAhead { route, manifest, pages, since, trace } = pages;
         // Read when the first page is gone: nearly all are well.
         let mut book = None;
         // As long as the book may turn out to be cheaper, pages that are gone wait for the look at the others.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use percent_encoding::percent_decode_str;
 use tokio::time::Instant;
 
-use crate::heal::learned::Learned;
+use crate::heal::learned::{Known, Learned};
 
 /// `VariantSupport` is what is known of one canvas service.
 #[derive(Debug, Default)]
@@ -26,7 +26,11 @@ pub(in crate::heal) const RETRY_AFTER: Duration = Duration::from_mins(10);
 impl VariantSupport {
     /// Does it? `None`: not known, or not known any more.
     pub(in crate::heal) fn known(&self, now: Instant) -> Option<bool> {
-        self.learned.known(now).map(|honoured| honoured.is_some())
+        match self.learned.known(now) {
+            Known::Does(()) => Some(true),
+            Known::DoesNot => Some(false),
+            Known::Nothing => None,
+        }
     }
 
     /// An answer has shown it. True: that is news.

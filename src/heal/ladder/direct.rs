@@ -13,7 +13,7 @@ use crate::config::settings::Rung;
 use crate::heal::evidence::Probe;
 use crate::heal::image::IndexedImage;
 use crate::heal::ladder::Ladder;
-use crate::heal::learned::Learned;
+use crate::heal::learned::{Known, Learned};
 use crate::iiif::IdentifierKind;
 use crate::iiif::identifier;
 use crate::observe::Span;
@@ -25,7 +25,7 @@ use crate::upstream::{Body, Caller};
 pub(super) type DirectSupport = Learned;
 
 fn is_answered(support: &DirectSupport) -> bool {
-    support.known(Instant::now()) == Some(Some(()))
+    support.known(Instant::now()) == Known::Does(())
 }
 
 /// How `direct` ended.
@@ -53,7 +53,7 @@ impl Ladder {
             return DirectResult::NoWay;
         }
         let Some((id, support)) = self.id_of_file(image) else { return DirectResult::NoWay };
-        if support.known(Instant::now()) == Some(None) {
+        if support.known(Instant::now()) == Known::DoesNot {
             return DirectResult::NoWay;
         }
         let span = Span::step(&image.trace, Rung::Direct.as_str());

@@ -235,7 +235,7 @@ impl Repairs {
                 self.services.cooldowns.succeeded(key, boarded, Instant::now());
             }
             RepairResult::Unwell | RepairResult::Failed => {
-                self.services.request_failed(service, key, boarded, false)
+                self.services.request_failed(service, key, boarded, false);
             }
         }
         match mended {

@@ -167,7 +167,7 @@ impl AskCanvasService for FakeService {
                 if let Some(news) = news {
                     *said.lock().expect("a lock") = news;
                 }
-                tokio::time::sleep(next.takes - before).await;
+                tokio::time::sleep(next.takes.saturating_sub(before)).await;
                 next.response
             }
         });
