@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 use crate::upstream::one_client;
 
@@ -30,14 +31,14 @@ struct Wrong {
 impl Brake {
     /// How long this address must wait before any token of its is looked at.
     pub(super) fn holds(&self, address: IpAddr, now: Instant) -> Option<Duration> {
-        let wrong = self.lock().get(&one_client(address)).copied()?;
+        let wrong = self.0.lock().get(&one_client(address)).copied()?;
         let left = WINDOW.checked_sub(now.saturating_duration_since(wrong.first))?;
         (wrong.count >= WRONG && !left.is_zero()).then_some(left)
     }
 
     /// Records a wrong token from this address.
     pub(super) fn was_wrong(&self, address: IpAddr, now: Instant) {
-        let mut all = self.lock();
+        let mut all = self.0.lock();
         let address = one_client(address);
         let is_over = |wrong: &Wrong| now.saturating_duration_since(wrong.first) >= WINDOW;
         if !all.contains_key(&address) && all.len() >= ADDRESSES {
@@ -52,10 +53,6 @@ impl Brake {
             *wrong = Wrong { first: now, count: 0 };
         }
         wrong.count = wrong.count.saturating_add(1);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<IpAddr, Wrong>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -92,7 +89,7 @@ mod tests {
             let address = IpAddr::V4(bits.into());
             (0..WRONG).for_each(|_| brake.was_wrong(address, now + Duration::from_micros(bits.into())));
         }
-        assert_eq!(brake.lock().len(), ADDRESSES);
+        assert_eq!(brake.0.lock().len(), ADDRESSES);
         assert!(brake.holds(ip("0.0.0.1"), now).is_none(), "the oldest is forgotten");
         assert!(brake.holds(IpAddr::V4(4190.into()), now).is_some());
     }

@@ -2,8 +2,9 @@
 //! heal ended; its steps are told only while they are news, so they are written down here, since the start.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::sync::broadcast::error::RecvError;
 
@@ -61,11 +62,11 @@ impl Diary {
     /// The steps of the heal of this image that this request began; none: it is forgotten, or there were none.
     pub fn steps(&self, request: &str, identifier: &str) -> Vec<Step> {
         let name = (request.to_owned(), identifier.to_owned());
-        self.lock().steps.get(&name).cloned().unwrap_or_default()
+        self.0.lock().steps.get(&name).cloned().unwrap_or_default()
     }
 
     fn note(&self, name: Name, step: Step) {
-        let mut pages = self.lock();
+        let mut pages = self.0.lock();
         if let Some(steps) = pages.steps.get_mut(&name) {
             if steps.len() < STEPS {
                 steps.push(step);
@@ -79,10 +80,6 @@ impl Diary {
         }
         pages.order.push_back(name.clone());
         pages.steps.insert(name, vec![step]);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Pages> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

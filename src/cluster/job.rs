@@ -1,8 +1,9 @@
 //! One piece of work that several processes share, unit by unit: who claims a unit does it, and tells what came of it.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio::task::AbortHandle;
 use tokio::time::interval;
 
@@ -136,6 +137,6 @@ fn claim_key(link: &Link, about: &str, unit: u64) -> String {
     link.key(about, &format!("claim:{unit:016x}"))
 }
 
-fn lock(claims: &Mutex<HashSet<u64>>) -> std::sync::MutexGuard<'_, HashSet<u64>> {
-    claims.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(claims: &Mutex<HashSet<u64>>) -> parking_lot::MutexGuard<'_, HashSet<u64>> {
+    claims.lock()
 }

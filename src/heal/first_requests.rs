@@ -4,9 +4,10 @@
 //! more after the heal. A few are enough to find out. Readers of an image that was well a moment ago are never held.
 
 use std::hash::{BuildHasher, RandomState};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use http::StatusCode;
@@ -111,7 +112,7 @@ impl FirstRequestLimiter {
         most: usize,
         now: Instant,
     ) -> Option<FirstRequestPermit> {
-        let mut asked = self.place(image).lock();
+        let mut asked = self.place(image).asked.lock();
         if asked.image != image {
             if asked.unanswered > 0 {
                 return Some(FirstRequestPermit::free());
@@ -141,7 +142,7 @@ impl FirstRequestLimiter {
     }
 
     fn know(&self, image: u64, known: LastResult) {
-        let mut asked = self.place(image).lock();
+        let mut asked = self.place(image).asked.lock();
         if asked.image == image {
             asked.known = known;
         }
@@ -153,11 +154,7 @@ impl FirstRequestLimiter {
     }
 }
 
-impl Slot {
-    fn lock(&self) -> MutexGuard<'_, SlotState> {
-        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
+impl Slot {}
 
 impl FirstRequestPermit {
     /// Nobody counts it.
@@ -190,7 +187,7 @@ impl Drop for FirstRequestPermit {
     fn drop(&mut self) {
         let Some((firsts, image)) = self.counted.take() else { return };
         let place = firsts.place(image);
-        place.lock().unanswered -= 1;
+        place.asked.lock().unanswered -= 1;
         place.told.notify_waiters();
     }
 }
@@ -215,7 +212,7 @@ mod tests {
         let third = firsts.enter(7, || 1, 2, NOW()).expect("room");
         assert!(firsts.enter(7, || 1, 2, NOW()).is_none());
         drop((second, third));
-        assert_eq!(firsts.place(7).lock().unanswered, 0);
+        assert_eq!(firsts.place(7).asked.lock().unanswered, 0);
     }
 
     #[test]
@@ -223,7 +220,7 @@ mod tests {
         let firsts = Arc::new(FirstRequestLimiter::default());
         firsts.enter(7, || 1, 1, NOW()).expect("room").found(StatusCode::OK);
         let many: Vec<_> = (0..9).filter_map(|_| firsts.enter(7, || 1, 1, NOW())).collect();
-        assert_eq!((many.len(), firsts.place(7).lock().unanswered), (9, 0));
+        assert_eq!((many.len(), firsts.place(7).asked.lock().unanswered), (9, 0));
         let later = NOW() + WELL_FOR;
         let ask = firsts.enter(7, || 1, 1, later).expect("room");
         assert!(firsts.enter(7, || 1, 1, later).is_none());

@@ -1,8 +1,9 @@
 //! How urgent a flight is. A viewer who comes for a page that only waited to be healed ahead makes it urgent.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -53,7 +54,7 @@ impl FlightPriority {
     }
 
     pub(in crate::heal) fn lane(&self) -> Priority {
-        self.lock().lane
+        self.state.lock().lane
     }
 
     /// The request that started it. Said once, by whoever starts it.
@@ -68,22 +69,22 @@ impl FlightPriority {
 
     /// A request that it waited for was answered now.
     pub(in crate::heal) fn is_answered(&self) {
-        *self.answered.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        *self.answered.lock() = Some(Instant::now());
     }
 
     /// When the last one was. What was asked about the image since may have taken long, and does not make it newer.
     pub(in crate::heal) fn answered_at(&self) -> Instant {
-        self.answered.lock().unwrap_or_else(PoisonError::into_inner).unwrap_or_else(Instant::now)
+        self.answered.lock().unwrap_or_else(Instant::now)
     }
 
     /// The last answer speaks against its image.
     pub(in crate::heal) fn sees(&self) {
-        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(self.answered_at());
+        *self.seen.lock() = Some(self.answered_at());
     }
 
     /// Is all that speaks against its image older than this?
     pub(in crate::heal) fn saw_nothing_since(&self, since: Instant) -> bool {
-        let seen = *self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let seen = *self.seen.lock();
         seen.is_some_and(|seen| seen < since)
     }
 
@@ -99,12 +100,12 @@ impl FlightPriority {
     /// One viewer more waits for this flight.
     pub(in crate::heal) fn viewer_waits(&self) {
         self.viewers.fetch_add(1, Ordering::Relaxed);
-        *self.last_viewer.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        *self.last_viewer.lock() = Some(Instant::now());
     }
 
     /// Did a viewer come later than this?
     pub(in crate::heal) fn viewer_came_after(&self, then: Instant) -> bool {
-        self.last_viewer.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|came| came > then)
+        self.last_viewer.lock().is_some_and(|came| came > then)
     }
 
     /// Does nobody wait for it? (A thumbnail is wanted less soon than a page, but somebody waits for it.)
@@ -120,7 +121,7 @@ impl FlightPriority {
     /// At least as urgent as `lane` from now on, and all that it waits for too.
     pub(in crate::heal) fn hasten(&self, lane: Priority) {
         let (queued, waits_on) = {
-            let mut state = self.lock();
+            let mut state = self.state.lock();
             if lane >= state.lane {
                 return;
             }
@@ -138,7 +139,7 @@ impl FlightPriority {
     /// This flight waits for that one now.
     pub(in crate::heal) fn wait_on(&self, other: &Arc<Self>) {
         let lane = {
-            let mut state = self.lock();
+            let mut state = self.state.lock();
             state.waits_on = Some(Arc::clone(other));
             state.lane
         };
@@ -150,12 +151,12 @@ impl FlightPriority {
         // Ticket and lane change hands in one step: whoever hastens us comes before it and is read here, or after
         // it and finds the ticket.
         let stand = |ticket| {
-            let mut state = self.lock();
+            let mut state = self.state.lock();
             state.queued = Some((Arc::clone(lanes), ticket));
             state.lane
         };
         let place = lanes.place(stand).await;
-        self.lock().queued = None;
+        self.state.lock().queued = None;
         place
     }
 
@@ -177,9 +178,5 @@ impl FlightPriority {
     /// When its request went on its way, if it did.
     pub(in crate::heal) fn departed_at(&self) -> Option<Instant> {
         self.departed.get().copied()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

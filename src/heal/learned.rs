@@ -1,7 +1,6 @@
 //! What was learned of a server: that it does something, or that it does not, which is found out anew after a while.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 /// `Learned` is whether a server does something, and how.
@@ -33,7 +32,7 @@ impl<T> Default for Learned<T> {
 
 impl<T: Copy> Learned<T> {
     pub(in crate::heal) fn known(&self, now: Instant) -> Known<T> {
-        match *self.lock() {
+        match *self.0.lock() {
             State::Does(how) => Known::Does(how),
             State::DoesNot { until } if now < until => Known::DoesNot,
             State::Unknown | State::DoesNot { .. } => Known::Nothing,
@@ -42,16 +41,12 @@ impl<T: Copy> Learned<T> {
 
     /// It was seen to do it.
     pub(in crate::heal) fn does(&self, how: T) {
-        *self.lock() = State::Does(how);
+        *self.0.lock() = State::Does(how);
     }
 
     /// It was seen not to do it. Found out anew from then on: it may be another server by then.
     pub(in crate::heal) fn does_not(&self, until: Instant) {
-        *self.lock() = State::DoesNot { until };
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State<T>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.0.lock() = State::DoesNot { until };
     }
 }
 

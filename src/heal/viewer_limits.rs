@@ -2,11 +2,12 @@
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+use parking_lot::Mutex;
 
 use crate::config::settings::Heal;
 use crate::heal::canvas_service::shared_heals::SharedHeals;
@@ -85,7 +86,7 @@ impl ViewerLimits {
 impl ViewerCounts {
     /// A count is only as good as its limit: with another limit it begins anew.
     fn rates(&self, per_client: u32) -> ClientRates {
-        let mut rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut rates = self.rates.lock();
         if let Some((limit, rates)) = &*rates
             && *limit == per_client
         {

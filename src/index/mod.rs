@@ -5,11 +5,12 @@
 //! know; `browse`, `report` and `stored` ask for more than an owner; `command` is the command line.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use parking_lot::RwLock;
 use rusqlite::Connection;
 use tokio::runtime::Handle;
 use uuid::Uuid;
@@ -313,7 +314,7 @@ impl Index {
     }
 
     fn store(&self) -> Arc<Store> {
-        Arc::clone(&self.store.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.store.read())
     }
 
     /// Looks, now and then, whether another process changed the file or put a new one in its place.
@@ -364,7 +365,7 @@ impl Index {
     /// Opens whatever the path leads to now, and forgets the answers in memory.
     fn reopen(&self) -> Result<(), IndexError> {
         let fresh = Arc::new(Store::open(&self.place, self.recovery.bell())?);
-        *self.store.write().unwrap_or_else(PoisonError::into_inner) = fresh;
+        *self.store.write() = fresh;
         self.epoch.fetch_add(1, Ordering::AcqRel);
         Ok(())
     }

@@ -1,7 +1,8 @@
 //! How many connections there are.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 /// The places of one kind of listener.
@@ -70,7 +71,7 @@ impl Places {
 
 impl Shared {
     fn count(&self) -> MutexGuard<'_, Count> {
-        self.count.lock().unwrap_or_else(PoisonError::into_inner)
+        self.count.lock()
     }
 
     /// Wakes one who waits, if there is anything to be had.

@@ -9,10 +9,11 @@ mod exchange;
 mod tests;
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use exchange::Exchange;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::evict::Activity;
 use super::in_flight::{InFlight, Turn};
@@ -158,7 +159,7 @@ impl Pulse {
     }
 
     pub(super) fn turns(&self) -> MutexGuard<'_, Vec<Arc<Turn>>> {
-        self.turns.lock().unwrap_or_else(PoisonError::into_inner)
+        self.turns.lock()
     }
 
     /// Nothing is asked at this moment.

@@ -1,9 +1,10 @@
 //! Parts that are out of order while traffic is served all the same.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::SystemTime;
 
+use parking_lot::Mutex;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -52,7 +53,7 @@ impl Degraded {
     /// A part is out of order from now on. The log tells it once, and again when the reason is another one.
     pub fn begins(&self, part: &'static str, why: &str) {
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-        let mut parts = self.lock();
+        let mut parts = self.parts.lock();
         let fault = parts.entry(part).or_insert_with(|| Fault { since, why: String::new() });
         if fault.why != why {
             why.clone_into(&mut fault.why);
@@ -64,7 +65,7 @@ impl Degraded {
 
     /// A part is in order again, or never was not.
     pub fn ends(&self, part: &'static str) {
-        if self.lock().remove(part).is_some() {
+        if self.parts.lock().remove(part).is_some() {
             tracing::info!(part, "in order again");
             self.gauge.get_or_create(&Part { part: Word(part) }).set(0);
         }
@@ -72,15 +73,11 @@ impl Degraded {
 
     /// Whether a part is out of order.
     pub fn is(&self, part: &str) -> bool {
-        self.lock().contains_key(part)
+        self.parts.lock().contains_key(part)
     }
 
     /// All parts that are out of order.
     pub fn parts(&self) -> BTreeMap<&'static str, Fault> {
-        self.lock().clone()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<&'static str, Fault>> {
-        self.parts.lock().unwrap_or_else(PoisonError::into_inner)
+        self.parts.lock().clone()
     }
 }

@@ -1,9 +1,9 @@
 //! What a live page needs: counts and gauges as they stand, how they went in the last minutes, and news as they come.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::sync::broadcast;
 
@@ -138,7 +138,7 @@ impl Default for Live {
 impl Live {
     /// Makes a point of the difference to the last totals; `gauges` carries the rest.
     pub(super) fn sample(&self, now: Totals, gauges: Point) {
-        let mut past = self.lock();
+        let mut past = self.past.lock();
         let last = std::mem::replace(&mut past.last, now);
         if past.points.len() == POINTS {
             past.points.pop_front();
@@ -155,7 +155,7 @@ impl Live {
     }
 
     pub(super) fn points(&self) -> Vec<Point> {
-        self.lock().points.iter().copied().collect()
+        self.past.lock().points.iter().copied().collect()
     }
 
     /// Tells whoever listens; where nobody does, nothing is made.
@@ -167,10 +167,6 @@ impl Live {
 
     pub(super) fn listen(&self) -> broadcast::Receiver<News> {
         self.news.subscribe()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Past> {
-        self.past.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -4,9 +4,9 @@
 //! touches is found by its position and has no lock ([`super::histogram`]); the rest may look itself up.
 
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use parking_lot::Mutex;
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::exemplar::HistogramWithExemplars;
@@ -313,12 +313,12 @@ impl Metrics {
     /// `look` sets gauges that nobody keeps up to date; it is called before each scrape, and must not block. Once it
     /// answers false it is not called any more.
     pub fn before_scrapes(&self, look: impl Fn(&Self) -> bool + Send + 'static) {
-        self.before.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(look));
+        self.before.lock().push(Box::new(look));
     }
 
     /// Gauges that nobody keeps up to date are looked at.
     pub(super) fn look(&self) {
-        self.before.lock().unwrap_or_else(PoisonError::into_inner).retain(|look| look(self));
+        self.before.lock().retain(|look| look(self));
     }
 
     /// The scrape: OpenMetrics text.

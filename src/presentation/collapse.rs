@@ -4,11 +4,12 @@
 //! and leave N duplicates in Redis, which later hide a cure behind one another (upstream.md "Load").
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use http::header::{self, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{Method, response};
+use parking_lot::Mutex;
 use tokio::sync::OnceCell;
 
 use super::Presented;
@@ -126,27 +127,23 @@ struct Rider<'a> {
 impl Carried {
     /// Whether a viewer carries a request for this document.
     pub(super) fn has(&self, key: &Key) -> bool {
-        self.lock().contains_key(key)
+        self.all.lock().contains_key(key)
     }
 
     /// How the request for this document ended; `fly` makes it where nobody does.
     pub(super) async fn landed(&self, key: &Key, fly: impl Future<Output = Landed> + Send) -> Landed {
-        let cell = Arc::clone(self.lock().entry(key.clone()).or_default());
+        let cell = Arc::clone(self.all.lock().entry(key.clone()).or_default());
         let rider = Rider { carried: self, key, cell: Some(Arc::clone(&cell)) };
         let landed = cell.get_or_init(|| fly).await.clone();
         drop(cell);
         drop(rider);
         landed
     }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Arc<OnceCell<Landed>>>> {
-        self.all.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Drop for Rider<'_> {
     fn drop(&mut self) {
-        let mut all = self.carried.lock();
+        let mut all = self.carried.all.lock();
         self.cell = None;
         // What has landed is told to those who wait and to nobody later.
         let is_last = |cell: &Arc<OnceCell<Landed>>| cell.initialized() || Arc::strong_count(cell) <= 2;

@@ -15,7 +15,7 @@ mod shape;
 mod whole;
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::request::Parts;
@@ -206,7 +206,7 @@ impl Presenter {
         match landed {
             Some(Landed::Shared(whole, cookies)) => {
                 let mut presented = whole.answer();
-                let cookies = std::mem::take(&mut *cookies.lock().unwrap_or_else(PoisonError::into_inner));
+                let cookies = std::mem::take(&mut *cookies.lock());
                 for cookie in cookies {
                     presented.response.headers_mut().append(header::SET_COOKIE, cookie);
                 }
@@ -214,7 +214,7 @@ impl Presenter {
             }
             Some(Landed::Failed(error)) => Err(collapse::again(error)),
             Some(Landed::One(for_one)) => {
-                let taken = for_one.lock().unwrap_or_else(PoisonError::into_inner).take();
+                let taken = for_one.lock().take();
                 match taken {
                     Some(presented) => Ok(presented),
                     None => desk.alone(&wanted, Body::Empty).await,

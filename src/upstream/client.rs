@@ -2,10 +2,11 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
 use dashmap::DashMap;
 use http::Version;
+use parking_lot::Mutex;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 
@@ -102,7 +103,7 @@ impl Caller {
     }
 
     pub(super) fn take_permit(&self) -> Option<Permit> {
-        self.permit.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.permit.as_ref()?.lock().take()
     }
 
     pub(super) fn collects(&self) -> bool {

@@ -1,12 +1,13 @@
 //! An answer that streams, with what it holds: its connection and its permits.
 
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::Admission;
 use super::body::{Body, Break};
@@ -62,7 +63,7 @@ impl Release for HeldExchange {
 }
 
 fn lock(held: &HeldExchange) -> MutexGuard<'_, Option<Exchange>> {
-    held.lock().unwrap_or_else(PoisonError::into_inner)
+    held.lock()
 }
 
 impl Exchange {

@@ -4,7 +4,7 @@
 //! asked for at all, and is asked again at each redirect.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -12,6 +12,7 @@ use http::request::Parts;
 use http::uri::{Authority, Scheme};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use hyper::Response;
+use parking_lot::Mutex;
 use tokio::time::timeout;
 
 use super::coding::{Coding, CodingError, GZIP};
@@ -249,7 +250,7 @@ impl Fetcher {
         connect: &[Authority],
         tls: &Arc<rustls::ClientConfig>,
     ) -> Arc<Upstream> {
-        let mut all = self.upstreams.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.upstreams.lock();
         let name = (url.scheme.clone(), url.authority.clone(), connect.to_vec());
         let made = || {
             let bounds = &self.web.settings.upstream;

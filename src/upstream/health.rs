@@ -1,8 +1,9 @@
 //! Whether one server is fit to be asked. Pure: time is an argument.
 
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 use crate::config::settings;
 
@@ -68,7 +69,7 @@ impl Health {
             return None;
         }
         self.failures.store(0, Ordering::Relaxed);
-        let mut rare = self.lock();
+        let mut rare = self.rare.lock();
         // What its checks say counts more than one answer.
         if rare.refuted {
             return None;
@@ -81,7 +82,7 @@ impl Health {
     /// Records a failure: not reached, or no answer in time. Returns the new status where it changed.
     pub(super) fn bad(&self, now: Instant) -> Option<Standing> {
         let failures = self.failures.fetch_add(1, Ordering::Relaxed).saturating_add(1);
-        let mut rare = self.lock();
+        let mut rare = self.rare.lock();
         match self.standing() {
             Standing::Out => return None,
             Standing::Up if failures < self.bounds.failures => return None,
@@ -97,7 +98,7 @@ impl Health {
         if self.standing.load(Ordering::Relaxed) != OUT {
             return false;
         }
-        let mut rare = self.lock();
+        let mut rare = self.rare.lock();
         let is_due = !rare.refuted && rare.due.is_some_and(|due| due <= now);
         if is_due {
             rare.due = None;
@@ -107,7 +108,7 @@ impl Health {
 
     /// The dial of [`Health::is_due`] ended.
     pub(super) fn dialled(&self, worked: bool, now: Instant) -> Option<Standing> {
-        let mut rare = self.lock();
+        let mut rare = self.rare.lock();
         if self.standing() != Standing::Out || rare.refuted {
             return None;
         }
@@ -121,7 +122,7 @@ impl Health {
 
     /// A check ended.
     pub(super) fn checked(&self, good: bool) -> Option<Standing> {
-        let mut rare = self.lock();
+        let mut rare = self.rare.lock();
         if good {
             (rare.good_checks, rare.bad_checks) = (rare.good_checks.saturating_add(1), 0);
         } else {
@@ -148,10 +149,6 @@ impl Health {
     fn now_stands(&self, standing: u8) -> Option<Standing> {
         let before = self.standing.swap(standing, Ordering::Relaxed);
         (before != standing).then(|| self.standing())
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Rare> {
-        self.rare.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

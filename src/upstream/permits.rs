@@ -6,9 +6,10 @@ mod tests;
 use std::cmp::Reverse;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use prometheus_client::metrics::counter::Counter;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
@@ -90,7 +91,7 @@ impl Drop for Permit {
         }
         self.permits.taken.fetch_sub(one(self.kind), SeqCst);
         if self.permits.waiting.load(SeqCst) > 0 {
-            self.permits.serve(&mut self.permits.lock());
+            self.permits.serve(&mut self.permits.queue.lock());
         }
     }
 }
@@ -103,7 +104,7 @@ struct Waiting<'a> {
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        let mut queue = self.permits.lock();
+        let mut queue = self.permits.queue.lock();
         if let Some(at) = queue.waiters.iter().position(|waiter| waiter.id == self.id) {
             queue.waiters.remove(at);
             self.permits.waiting.fetch_sub(1, SeqCst);
@@ -171,7 +172,7 @@ impl Permits {
 
     /// From now on `transfer` may be ended when somebody waits.
     pub(super) fn watch(&self, transfer: &Arc<Transfer<dyn Release>>) {
-        let mut queue = self.lock();
+        let mut queue = self.queue.lock();
         if queue.transfers.len() == queue.transfers.capacity() {
             queue.transfers.retain(|transfer| transfer.strong_count() > 0);
         }
@@ -186,7 +187,7 @@ impl Permits {
     ) -> Option<Permit> {
         let (tell, mut told) = oneshot::channel();
         let waiting = {
-            let mut queue = self.lock();
+            let mut queue = self.queue.lock();
             let id = queue.next_id;
             queue.next_id += 1;
             queue.waiters.push_back(Waiter { id, kind, client, tell });
@@ -220,7 +221,7 @@ impl Permits {
             return;
         }
         let (mut waiters, transfers) = {
-            let mut queue = self.lock();
+            let mut queue = self.queue.lock();
             queue.transfers.retain(|transfer| transfer.strong_count() > 0);
             let waiters: Vec<_> = queue.waiters.iter().map(Waiter::load).collect();
             (waiters, queue.transfers.iter().filter_map(Weak::upgrade).collect::<Vec<_>>())
@@ -283,9 +284,5 @@ impl Permits {
         let of = |kind| taken >> shift(kind) & MASK;
         let all = of(RouteKind::Image) + of(RouteKind::Presentation) + of(RouteKind::Plain);
         all < self.most && of(kind) < self.most_of_a_kind
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -2,9 +2,9 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::oneshot;
 
 use super::carrier::Carrier;
@@ -77,7 +77,7 @@ impl Pool {
     /// Closes what is closed already or too old.
     pub(super) fn prune(&self, now: Instant) {
         for shard in &self.shards {
-            shard.lock().idle.retain(|connection| self.is_good(connection, now));
+            shard.0.lock().idle.retain(|connection| self.is_good(connection, now));
         }
     }
 
@@ -98,7 +98,7 @@ impl Pool {
     pub(super) fn wait(&self) -> (oneshot::Receiver<Dialled>, Option<Dial>) {
         let (tell, told) = oneshot::channel();
         let shard = OWN.with(|own| *own);
-        let mut state = self.shards[shard].lock();
+        let mut state = self.shards[shard].0.lock();
         state.waiters.retain(|waiter| !waiter.is_closed());
         state.waiters.push_back(tell);
         let dials = state.dialling < state.waiters.len();
@@ -108,7 +108,7 @@ impl Pool {
 
     /// Takes the result of a dial that nobody waits for any more: the connection is kept.
     pub(super) fn dialled(&self, Dial(shard): Dial, mut dialled: Dialled) {
-        let mut state = self.shards[shard].lock();
+        let mut state = self.shards[shard].0.lock();
         state.dialling -= 1;
         match dialled {
             Ok(carrier) => self.offer(&mut state, carrier),
@@ -140,7 +140,7 @@ impl Pool {
     }
 
     pub(super) fn len(&self) -> usize {
-        self.shards.iter().map(|shard| shard.lock().idle.len()).sum()
+        self.shards.iter().map(|shard| shard.0.lock().idle.len()).sum()
     }
 
     fn is_good(&self, connection: &Connection, now: Instant) -> bool {
@@ -150,12 +150,8 @@ impl Pool {
     }
 
     fn own(&self) -> MutexGuard<'_, State> {
-        self.shards[OWN.with(|own| *own)].lock()
+        self.shards[OWN.with(|own| *own)].0.lock()
     }
 }
 
-impl Shard {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
+impl Shard {}

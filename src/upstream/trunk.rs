@@ -1,8 +1,8 @@
 //! HTTP/2 connections to one server: each carries many requests at once.
 
 use std::pin::pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use http::header::{CONNECTION, HOST, TE, TRANSFER_ENCODING, UPGRADE};
@@ -14,6 +14,7 @@ use hyper::client::conn::http2;
 use hyper::rt::{Read, Write};
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use parking_lot::Mutex;
 
 use super::body::Body;
 use super::connection::{SendFailure, failed, in_time};
@@ -116,7 +117,7 @@ impl Trunks {
         if !self.may_be() {
             return None;
         }
-        let mut open = self.lock();
+        let mut open = self.open.lock();
         open.retain(|trunk| !trunk.sender.is_closed() && trunk.born.elapsed() < self.max_age);
         let trunk = open.iter().min_by_key(|trunk| trunk.streams.load(Ordering::Relaxed))?;
         let most = self.most_streams.min(trunk.allowed.load(Ordering::Relaxed));
@@ -163,13 +164,13 @@ impl Trunks {
             quiet_since: AtomicU64::new(0),
         });
         let stream = self.share(&trunk);
-        self.lock().push(trunk);
+        self.open.lock().push(trunk);
         Ok(stream)
     }
 
     /// Closes what is closed already, too old, or was not used for a while.
     pub(super) fn prune(&self) {
-        self.lock().retain(|trunk| {
+        self.open.lock().retain(|trunk| {
             let age = trunk.born.elapsed();
             let quiet = age.saturating_sub(Duration::from_millis(trunk.quiet_since.load(Ordering::Relaxed)));
             let is_used = trunk.streams.load(Ordering::Relaxed) > 0 || quiet < self.keep;
@@ -178,17 +179,13 @@ impl Trunks {
     }
 
     pub(super) fn len(&self) -> usize {
-        self.lock().len()
+        self.open.lock().len()
     }
 
     fn share(&self, trunk: &Arc<Trunk>) -> Stream {
         trunk.streams.fetch_add(1, Ordering::Relaxed);
         let waits = Silence::new(Duration::MAX);
         Stream { trunk: Arc::clone(trunk), scheme: self.scheme.clone(), waits }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Vec<Arc<Trunk>>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

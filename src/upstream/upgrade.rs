@@ -2,13 +2,14 @@
 
 use std::any::Any;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use http::StatusCode;
 use http::request::Parts;
 use hyper::Response;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
 use tokio::time::timeout;
 
 use super::attempt::Attempt;
@@ -45,7 +46,7 @@ impl Upgrade {
 
     /// Holds `permit` for as long as the tunnel is open.
     pub fn keep(&self, permit: impl Any + Send) {
-        let mut tunnel = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tunnel = self.0.lock();
         if let Some(tunnel) = &mut *tunnel {
             tunnel.held.push(Box::new(permit));
         }
@@ -53,7 +54,7 @@ impl Upgrade {
 
     /// For one taker.
     pub fn take(&self) -> Option<Tunnel> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.0.lock().take()
     }
 }
 

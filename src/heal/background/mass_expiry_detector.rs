@@ -1,8 +1,9 @@
 //! Sees that everything expired at once.
 
 use std::collections::{HashSet, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::config::settings::MassExpiry;
@@ -31,19 +32,19 @@ pub(in crate::heal) const OVER_AFTER: u32 = 6;
 impl MassExpiryDetector {
     /// All is looked at from now on.
     pub(in crate::heal) fn begins_anew(&self) {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).again = false;
+        self.seen.lock().again = false;
     }
 
     /// All was looked at: what expires from now on is another mass expiry. True: something expired meanwhile.
     pub(in crate::heal) fn ends(&self) -> bool {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = self.seen.lock();
         seen.during = None;
         seen.again
     }
 
     /// This identifier was found expired. True: with it a mass expiry begins (told once).
     pub(in crate::heal) fn note(&self, key: &Arc<str>, bounds: MassExpiry, now: Instant) -> bool {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = self.seen.lock();
         if let Some(last) = seen.during {
             if now.duration_since(last) < bounds.within * OVER_AFTER {
                 (seen.during, seen.again) = (Some(now), true);

@@ -1,8 +1,8 @@
 //! A breaker per canvas service: when it only fails, leave it alone for a while, then try once.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 /// The breaker of one canvas service. Time is an argument, so that tests need no clock.
@@ -47,7 +47,7 @@ impl CircuitBreaker {
 
     /// The same breaker with other bounds: what it has seen stays.
     pub(in crate::heal) fn under(&self, failures: u32, open_for: Duration) -> Self {
-        Self { state: Mutex::new(*self.lock()), failures: failures.max(1), open_for }
+        Self { state: Mutex::new(*self.state.lock()), failures: failures.max(1), open_for }
     }
 
     /// Does it keep to these bounds?
@@ -57,7 +57,7 @@ impl CircuitBreaker {
 
     /// May a request go out? `Err`: ask again after this time.
     pub(in crate::heal) fn pass(&self, now: Instant) -> Result<(), Duration> {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         match *state {
             State::Closed { .. } => Ok(()),
             State::Open { until } | State::HalfOpen { until } if now < until => Err(until - now),
@@ -71,13 +71,13 @@ impl CircuitBreaker {
     /// A request was answered as a healthy service answers, or somebody knows that the service is well again.
     /// True: it was open until now.
     pub(in crate::heal) fn good(&self) -> bool {
-        let before = std::mem::replace(&mut *self.lock(), State::Closed { failures: 0 });
+        let before = std::mem::replace(&mut *self.state.lock(), State::Closed { failures: 0 });
         !matches!(before, State::Closed { .. })
     }
 
     /// A request failed in a way that speaks against the service, not against one canvas. True: it opened now.
     pub(in crate::heal) fn bad(&self, now: Instant) -> bool {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let failures = match *state {
             State::Closed { failures } => failures + 1,
             State::HalfOpen { .. } => self.failures,
@@ -91,19 +91,15 @@ impl CircuitBreaker {
 
     /// Another node found that the service only fails.
     pub(in crate::heal) fn leave_alone(&self, until: Instant) {
-        *self.lock() = State::Open { until };
+        *self.state.lock() = State::Open { until };
     }
 
     pub(in crate::heal) fn state(&self, now: Instant) -> BreakerState {
-        match *self.lock() {
+        match *self.state.lock() {
             State::Closed { .. } => BreakerState::Closed,
             State::Open { until } if now < until => BreakerState::Open,
             State::Open { .. } | State::HalfOpen { .. } => BreakerState::HalfOpen,
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -2,9 +2,10 @@
 //!
 //! The ladder only needs to know *that* a rung did not help; a report must say why.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use http::{HeaderMap, StatusCode};
@@ -49,8 +50,7 @@ impl FailureLog {
             return;
         }
         if let Some(pause) = retry_after(status, fields, SystemTime::now()) {
-            *self.rest_until.lock().unwrap_or_else(PoisonError::into_inner) =
-                Some(Instant::now() + pause.min(LONGEST_REST));
+            *self.rest_until.lock() = Some(Instant::now() + pause.min(LONGEST_REST));
         }
         let text = format!("the canvas service answered {status}");
         // UPSTREAM: 500 is an unknown canvas or a Fedora that refuses; asking again does not change that.
@@ -78,7 +78,7 @@ impl FailureLog {
 
     /// How long the service asked to be left alone yet.
     pub(in crate::heal) fn rest(&self, now: Instant) -> Option<Duration> {
-        let until = *self.rest_until.lock().unwrap_or_else(PoisonError::into_inner);
+        let until = *self.rest_until.lock();
         until?.checked_duration_since(now).filter(|left| !left.is_zero())
     }
 }

@@ -1,8 +1,8 @@
 //! Is the canvas service well? Asked before a rebuild, because a rebuild into a fault ruins a good canvas.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -28,25 +28,25 @@ pub(in crate::heal) struct FaultTracker {
 impl FaultTracker {
     /// A canvas came back whole, or the service's own info.json was answered well.
     pub(in crate::heal) fn good(&self) {
-        *self.last_good.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
-        *self.last_fault.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.last_good.lock() = Some(Instant::now());
+        *self.last_fault.lock() = None;
         self.builds();
         self.news.notify_waiters();
     }
 
     /// It answered with a canvas: what it reads canvases from is well.
     pub(in crate::heal) fn builds(&self) {
-        *self.last_build.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        *self.last_build.lock() = Some(Instant::now());
     }
 
     /// When it last answered with a canvas, whole or not.
     pub(in crate::heal) fn built_at(&self) -> Option<Instant> {
-        *self.last_build.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.last_build.lock()
     }
 
     /// A canvas came back without its image, or the service's own info.json failed.
     pub(in crate::heal) fn fault(&self) {
-        *self.last_fault.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        *self.last_fault.lock() = Some(Instant::now());
     }
 
     /// The service's own info.json request came by, answered with `status`.
@@ -61,7 +61,7 @@ impl FaultTracker {
 
     /// When it last built something whole.
     pub(in crate::heal) fn well_at(&self) -> Option<Instant> {
-        *self.last_good.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.last_good.lock()
     }
 
     /// No sign of a fault lately, or one that is refuted within a moment. A canvas without its image may have been stored
@@ -77,7 +77,7 @@ impl FaultTracker {
 
     /// No sign of a fault lately.
     pub(in crate::heal) fn is_well(&self) -> bool {
-        let last = *self.last_fault.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = *self.last_fault.lock();
         last.is_none_or(|fault| fault.elapsed() > FAULT_LASTS)
     }
 }

@@ -19,10 +19,11 @@ pub(in crate::heal) mod variants;
 pub(in crate::heal) mod viewer_queue;
 pub(in crate::heal) mod viewer_request;
 
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 

@@ -5,9 +5,10 @@
 //! then sweeps; every fourth place goes to whoever waits longest in a lower lane, so that no lane starves.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -97,7 +98,7 @@ impl PrioritySemaphore {
     pub(in crate::heal) fn resize(self: &Arc<Self>, places: usize) {
         let places = places.max(1);
         let more = {
-            let mut state = self.lock();
+            let mut state = self.state.lock();
             let fewer = state.places.saturating_sub(places);
             let more = places.saturating_sub(state.places);
             let idle = fewer.min(state.free);
@@ -113,7 +114,7 @@ impl PrioritySemaphore {
     /// only then, and with the queue locked, so that no [`PrioritySemaphore::promote`] can fall between question and queue.
     pub(in crate::heal) async fn place(self: &Arc<Self>, stand: impl FnOnce(WaiterId) -> Priority) -> Permit {
         let called = {
-            let mut state = self.lock();
+            let mut state = self.state.lock();
             if state.free > 0 && state.waiting.iter().all(VecDeque::is_empty) {
                 state.free -= 1;
                 let number = state.hold();
@@ -135,7 +136,7 @@ impl PrioritySemaphore {
 
     /// Moves a waiter to a sooner lane: a viewer has come for a page that only waited to be healed ahead.
     pub(in crate::heal) fn promote(&self, ticket: WaiterId, to: Priority) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         for lane in (to as usize + 1)..state.waiting.len() {
             if let Some(at) = state.waiting[lane].iter().position(|waiter| waiter.ticket == ticket.0) {
                 if let Some(waiter) = state.waiting[lane].remove(at) {
@@ -148,14 +149,14 @@ impl PrioritySemaphore {
 
     /// Waiters in each lane, viewer first.
     pub(in crate::heal) fn waiting(&self) -> [usize; 3] {
-        let state = self.lock();
+        let state = self.state.lock();
         std::array::from_fn(|lane| state.waiting[lane].len())
     }
 
     /// Places that nobody holds.
     #[cfg(test)]
     pub(in crate::heal) fn free(&self) -> usize {
-        self.lock().free
+        self.state.lock().free
     }
 
     /// Waits for a place as [`PrioritySemaphore::place`] does, or until all who have one have had it for `aged`: then one
@@ -170,7 +171,7 @@ impl PrioritySemaphore {
             if let Ok(permit) = tokio::time::timeout(EXTRA_LOOK, &mut place).await {
                 return permit;
             }
-            let mut state = self.lock();
+            let mut state = self.state.lock();
             let now = Instant::now();
             let all_aged = state.free == 0
                 && state.held.iter().all(|(_, since)| now.saturating_duration_since(*since) >= aged);
@@ -182,7 +183,7 @@ impl PrioritySemaphore {
     }
 
     fn give_back(self: &Arc<Self>, number: Option<u64>) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         state.held.retain(|(own, _)| Some(*own) != number);
         if state.owed > 0 {
             state.owed -= 1;
@@ -200,10 +201,6 @@ impl PrioritySemaphore {
             }
         }
         state.free += 1;
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -251,7 +248,7 @@ impl Drop for Permit {
         if let Some(lanes) = self.lanes.take() {
             match self.number {
                 Some(number) => lanes.give_back(Some(number)),
-                None => lanes.lock().has_extra = false,
+                None => lanes.state.lock().has_extra = false,
             }
         }
     }
@@ -275,14 +272,14 @@ mod tests {
                 lane
             };
             let place = own.place(stand).await;
-            order.lock().expect("not poisoned").push(name);
+            order.lock().push(name);
             drop(place);
         });
         told.await.expect("it waits")
     }
 
     async fn drained(lanes: &Arc<PrioritySemaphore>) {
-        while lanes.waiting().iter().sum::<usize>() > 0 || lanes.lock().free == 0 {
+        while lanes.waiting().iter().sum::<usize>() > 0 || lanes.state.lock().free == 0 {
             tokio::task::yield_now().await;
         }
     }
@@ -299,7 +296,7 @@ mod tests {
         }
         drop(held);
         drained(&lanes).await;
-        assert_eq!(*order.lock().expect("not poisoned"), [0, 1, 2, 300, 3, 4, 5, 200, 6, 7]);
+        assert_eq!(*order.lock(), [0, 1, 2, 300, 3, 4, 5, 200, 6, 7]);
     }
 
     #[tokio::test]
@@ -312,7 +309,7 @@ mod tests {
         lanes.promote(ticket, Priority::Viewer);
         drop(held);
         drained(&lanes).await;
-        assert_eq!(*order.lock().expect("not poisoned"), [2, 1]);
+        assert_eq!(*order.lock(), [2, 1]);
     }
 
     #[tokio::test]
@@ -329,6 +326,6 @@ mod tests {
         leaving.abort();
         assert!(leaving.await.expect_err("it was aborted").is_cancelled());
         drop(held);
-        assert_eq!(lanes.lock().free, 1);
+        assert_eq!(lanes.state.lock().free, 1);
     }
 }

@@ -3,9 +3,9 @@
 //! image"). A gateway may have it closed: that is found out, remembered, and tried again later.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
@@ -141,7 +141,7 @@ impl RegistrationCheck {
     }
 
     fn answered_lately(&self) -> bool {
-        let answered = *self.answered.lock().unwrap_or_else(PoisonError::into_inner);
+        let answered = *self.answered.lock();
         answered.is_some_and(|at| at.elapsed() < ANSWERS_FOR)
     }
 
@@ -152,7 +152,7 @@ impl RegistrationCheck {
 
     /// Did it say "alive" of anything within the time for which that is believed?
     pub(in crate::heal) fn was_confirmed(&self, now: Instant) -> bool {
-        let confirmed = *self.confirmed.lock().unwrap_or_else(PoisonError::into_inner);
+        let confirmed = *self.confirmed.lock();
         confirmed.is_some_and(|at| now.saturating_duration_since(at) < self.alive_for.max(FIRST_LIFE))
     }
 
@@ -184,13 +184,13 @@ impl RegistrationCheck {
 
     /// Reads an answer and remembers what it means.
     pub(in crate::heal) fn hear(&self, uuid: Uuid, status: StatusCode, body: &Bytes, now: Instant) -> Said {
-        *self.answered.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
+        *self.answered.lock() = Some(now);
         let said = resource::read(uuid, status.as_u16(), body);
         match &said {
             Said::Alive(_) => {
                 self.expired.remove(&uuid);
                 self.alive.insert(uuid, now, self.alive_for);
-                *self.confirmed.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
+                *self.confirmed.lock() = Some(now);
                 *self.closed() = Closed::default();
             }
             Said::Expired => {
@@ -206,7 +206,7 @@ impl RegistrationCheck {
     }
 
     fn closed(&self) -> MutexGuard<'_, Closed> {
-        self.closed.lock().unwrap_or_else(PoisonError::into_inner)
+        self.closed.lock()
     }
 }
 

@@ -1,8 +1,9 @@
 //! All canvas services, and what is known of images by their word.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::cluster::{Boarding, Flight};
@@ -216,12 +217,12 @@ impl CanvasServices {
 
     /// This image is alive: it can show later whether info.json works at all.
     pub(in crate::heal) fn bear_witness(&self, image: &IndexedImage) {
-        *self.witness.lock().unwrap_or_else(PoisonError::into_inner) = Some(image.clone());
+        *self.witness.lock() = Some(image.clone());
     }
 
     /// An identifier that was alive a short while ago.
     pub(in crate::heal) fn witness(&self) -> Option<IndexedImage> {
-        self.witness.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.witness.lock().clone()
     }
 
     /// When the services of this image last built something whole.

@@ -1,6 +1,5 @@
 //! How one canvas service stands: whether it answers, builds beside what it stores, and has viewers waiting.
 
-use std::sync::PoisonError;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -84,7 +83,7 @@ impl CanvasService {
     /// It answers as a healthy service does, or somebody knows that it will.
     pub(in crate::heal) fn answers(&self) {
         if self.breaker.good() {
-            *self.recovered.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+            *self.recovered.lock() = Some(Instant::now());
             self.tell(false);
         }
     }
@@ -95,7 +94,7 @@ impl CanvasService {
 
     /// When it was seen to be well again after its breaker was open: what failed before says nothing any more.
     pub(in crate::heal) fn recovered(&self) -> Option<Instant> {
-        *self.recovered.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.recovered.lock()
     }
 
     /// The breaker is closed by hand.

@@ -4,9 +4,9 @@
 //! answer carries the query, which proves it; a service that ignores the parameter answers with its plain canvas, so
 //! that the first request, without `update`, is harmless anywhere (upstream.md "Ways back to life").
 
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use percent_encoding::percent_decode_str;
 use tokio::time::Instant;
 
@@ -46,7 +46,7 @@ impl VariantSupport {
 
     /// Is it time to tell the other nodes? They forget it, so once in a while. Asking is telling.
     pub(in crate::heal) fn is_to_be_shared(&self, now: Instant) -> bool {
-        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut shared = self.shared.lock();
         let is_due = shared.is_none_or(|at| now.saturating_duration_since(at) >= RETRY_AFTER / 2);
         if is_due {
             *shared = Some(now);

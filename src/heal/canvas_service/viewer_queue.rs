@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::{Instant, timeout_at};
 
 use crate::config::settings::Heal;
@@ -77,7 +78,7 @@ pub(in crate::heal) enum First {
 impl FirstRequests {
     /// Waits for the first request of this document, until then at most. `None`: there is none.
     pub(in crate::heal) async fn wait(&self, name: &str, until: Instant) -> Option<First> {
-        let (ends, was_sent) = self.lock().get(name)?.clone();
+        let (ends, was_sent) = self.0.lock().get(name)?.clone();
         Some(match timeout_at(until, ends.wait()).await {
             Ok(_) => First::Over,
             Err(_) => First::Late(was_sent.load(Ordering::Acquire)),
@@ -86,7 +87,7 @@ impl FirstRequests {
 
     /// This one is the first. It says when it is sent, and ends when it is dropped. `None`: there is one already.
     pub(in crate::heal) fn begin(&self, name: &Arc<str>) -> Option<FirstRequest> {
-        match self.lock().entry(Arc::clone(name)) {
+        match self.0.lock().entry(Arc::clone(name)) {
             Entry::Occupied(_) => None,
             Entry::Vacant(none) => {
                 let (ends, ended) = completion();
@@ -98,11 +99,7 @@ impl FirstRequests {
     }
 
     pub(in crate::heal) fn ends(&self, name: &Arc<str>) {
-        self.lock().remove(name);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Firsts> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().remove(name);
     }
 }
 
@@ -147,7 +144,7 @@ impl ViewerRequests {
     }
 
     fn waiting(&self) -> MutexGuard<'_, usize> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        self.waiting.lock()
     }
 }
 

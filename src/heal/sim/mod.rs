@@ -33,9 +33,9 @@ mod world;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use case::Case;
+use parking_lot::Mutex;
 use run::play;
 
 fn number(name: &str, default: u64) -> u64 {
@@ -96,14 +96,14 @@ fn ten_thousand_worlds_break_no_promise() {
                     }
                     let (broken, _) = play(&Case::draw(seed), false);
                     if !broken.is_empty() {
-                        failed.lock().unwrap_or_else(PoisonError::into_inner).insert(seed, broken);
+                        failed.lock().insert(seed, broken);
                     }
                 }
             });
         }
     });
     eprintln!("{seeds} worlds in {:?}", began.elapsed());
-    let failed = failed.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let failed = failed.into_inner();
     let mut kinds = BTreeMap::<String, (usize, u64)>::new();
     for (seed, broken) in &failed {
         let ignored = if Case::draw(*seed).world.honours_disallow { "" } else { ", disallow ignored" };

@@ -1,9 +1,10 @@
 //! The upstream as it was measured: what Redis, the repository, the image server and the canvas service share.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep_until};
 
@@ -118,7 +119,7 @@ impl Model {
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// Milliseconds since the beginning.
@@ -211,12 +212,12 @@ impl Model {
     }
 
     pub(super) fn set_healers(&self, healers: Vec<Healer>, routes: [usize; 2]) {
-        *self.healers.lock().unwrap_or_else(PoisonError::into_inner) = (healers, routes);
+        *self.healers.lock() = (healers, routes);
     }
 
     /// Whom the service's own request for this leaf comes by, and on which image route.
     pub(super) fn healer(&self, leaf: usize) -> Option<(Healer, usize)> {
-        let (healers, routes) = &*self.healers.lock().unwrap_or_else(PoisonError::into_inner);
+        let (healers, routes) = &*self.healers.lock();
         let healer = healers.get(leaf % healers.len().max(1))?.clone();
         Some((healer, routes[self.library.site_of(leaf)]))
     }

@@ -2,11 +2,12 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hyper::Request;
+use parking_lot::Mutex;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
@@ -75,7 +76,7 @@ impl Node {
     }
 
     fn healer(&self) -> Healer {
-        self.healer.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.healer.lock().clone()
     }
 }
 
@@ -208,7 +209,7 @@ impl Run {
                     let cluster = node.cluster.clone();
                     let healer =
                         node.healer().reconfigure(Arc::clone(&settings), self.servers.clone(), cluster);
-                    *node.healer.lock().unwrap_or_else(PoisonError::into_inner) = healer;
+                    *node.healer.lock() = healer;
                 }
                 model.set_healers(self.nodes.iter().map(Node::healer).collect(), self.routes);
             }

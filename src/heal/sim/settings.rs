@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
+
+use parking_lot::Mutex;
 
 use super::world::World;
 use crate::config::Settings;
@@ -66,7 +68,7 @@ mass_expiry = {{ ids = {}, within = "10s" }}
         world.sweep,
         if world.sweep { 6 } else { 20 },
     );
-    let mut made = MADE.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
+    let mut made = MADE.get_or_init(Mutex::default).lock();
     let read = || {
         let nothing: [(&str, &str); 0] = [];
         Arc::new(Settings::from_text(Path::new("config.toml"), &text, nothing).expect("in order"))

@@ -4,9 +4,10 @@
 //! `learn_dropped`), and so is what cannot be written (`history_failed`, `learn_failed`): the history is for reports,
 //! a file URL is learned another time, and an image that is back is worth more than a row about it.
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::{Condvar, Mutex};
 use uuid::Uuid;
 
 use crate::index::Index;
@@ -63,13 +64,9 @@ impl Notes {
 }
 
 impl Desk {
-    fn lock(&self) -> MutexGuard<'_, Notes> {
-        self.notes.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// False: there is no room.
     fn takes<T>(&self, note: T, pile: fn(&mut Notes) -> &mut Vec<T>) -> bool {
-        let mut notes = self.lock();
+        let mut notes = self.notes.lock();
         let has_room = pile(&mut notes).len() < QUEUE;
         if has_room {
             pile(&mut notes).push(note);
@@ -83,13 +80,11 @@ impl Desk {
     /// Waits for a batch; it is empty when there was nothing for a long time.
     fn batch(&self) -> Notes {
         let is_waiting = |notes: &mut Notes| notes.len() == 0 && !notes.closed;
-        let waited = self.bell.wait_timeout_while(self.lock(), PRUNE, is_waiting);
-        let (notes, nothing) = waited.unwrap_or_else(PoisonError::into_inner);
-        if nothing.timed_out() {
+        let mut notes = self.notes.lock();
+        if self.bell.wait_while_for(&mut notes, is_waiting, PRUNE).timed_out() {
             return Notes::default();
         }
-        let waited = self.bell.wait_timeout_while(notes, LINGER, |notes| !notes.are_due());
-        let (mut notes, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        self.bell.wait_while_for(&mut notes, |notes| !notes.are_due(), LINGER);
         let closed = notes.closed;
         Notes { closed, ..std::mem::take(&mut *notes) }
     }
@@ -101,7 +96,7 @@ struct Closes(Arc<Desk>);
 
 impl Drop for Closes {
     fn drop(&mut self) {
-        self.0.lock().closed = true;
+        self.0.notes.lock().closed = true;
         self.0.bell.notify_one();
     }
 }
@@ -138,7 +133,7 @@ impl Recorder {
     /// Where the file of `uuid` is, as this recorder would have written it.
     #[cfg(test)]
     pub(crate) fn noted_file_url(&self, uuid: Uuid) -> Option<String> {
-        let notes = self.desk.0.lock();
+        let notes = self.desk.0.notes.lock();
         let noted = notes.files.iter().filter(|_| self.is_idle).find(|(of, _)| *of == uuid);
         noted.map(|(_, url)| url.clone())
     }
@@ -147,7 +142,7 @@ impl Recorder {
     #[cfg(test)]
     #[allow(dead_code, reason = "a simulation begins here")]
     pub(crate) fn write_now(&self, index: &Index, bounds: Bounds) {
-        let batch = std::mem::take(&mut *self.desk.0.lock());
+        let batch = std::mem::take(&mut *self.desk.0.notes.lock());
         write(index, &batch, bounds, &self.metrics);
     }
 

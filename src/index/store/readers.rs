@@ -1,10 +1,11 @@
 //! The connections that read one generation, and the snapshots that they keep between look-ups.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
+use std::sync::{Arc, Weak};
 use std::thread::{self, Thread};
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use rusqlite::Connection;
 
 /// How long a snapshot is kept at most.
@@ -52,8 +53,8 @@ impl Connections {
         let mut all = true;
         for reader in &self.all {
             match reader.try_lock() {
-                Ok(mut idle) => idle.let_go(),
-                Err(_) => all = false,
+                Some(mut idle) => idle.let_go(),
+                None => all = false,
             }
         }
         all
@@ -80,11 +81,7 @@ impl Readers {
         query: impl FnOnce(&Connection) -> rusqlite::Result<T>,
     ) -> rusqlite::Result<T> {
         let all = &self.shared.all;
-        let free = all.iter().find_map(|reader| match reader.try_lock() {
-            Ok(free) => Some(free),
-            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
-            Err(TryLockError::WouldBlock) => None,
-        });
+        let free = all.iter().find_map(Mutex::try_lock);
         let turn = || self.turn.fetch_add(1, Ordering::Relaxed) % all.len();
         let mut reader = free.unwrap_or_else(|| lock(&all[turn()]));
         let noticed = self.shared.commits.load(Ordering::Acquire);
@@ -148,5 +145,5 @@ fn release(readers: &Weak<Connections>) {
 
 /// A panic while a lock was held leaves at worst a connection whose transaction rolls back.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    mutex.lock()
 }

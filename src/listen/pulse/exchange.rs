@@ -1,9 +1,9 @@
 //! What a connection does besides asking and answering in HTTP: heads that cannot be read, and other protocols.
 
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, PoisonError};
 
 use http::StatusCode;
+use parking_lot::Mutex;
 
 use super::{InFlight, Pulse};
 use crate::upstream::Upgrade;
@@ -68,7 +68,7 @@ impl Pulse {
 
     /// The other end of what comes after HTTP.
     pub(in crate::listen) fn upgrade(&self) -> Option<Upgrade> {
-        self.exchange.upgrade.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.exchange.upgrade.lock().take()
     }
 
     pub(in crate::listen) fn is_switched(&self) -> bool {
@@ -87,6 +87,6 @@ impl InFlight {
     pub(in crate::listen) fn switches(&self, upgrade: Upgrade) {
         let pulse = &self.pulse;
         pulse.note(&pulse.exchange.moved);
-        *pulse.exchange.upgrade.lock().unwrap_or_else(PoisonError::into_inner) = Some(upgrade);
+        *pulse.exchange.upgrade.lock() = Some(upgrade);
     }
 }

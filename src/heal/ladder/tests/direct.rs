@@ -13,12 +13,12 @@ impl Scene {
     }
 
     fn forwards(&self, status: u16) {
-        *self.images.forward.lock().expect("a lock") = status;
+        *self.images.forward.lock() = status;
     }
 
     /// What was forwarded since the last call.
     fn forwarded(&self) -> Vec<Parts> {
-        std::mem::take(&mut *self.images.forwarded.lock().expect("a lock"))
+        std::mem::take(&mut *self.images.forwarded.lock())
     }
 }
 

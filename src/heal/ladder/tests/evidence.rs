@@ -82,12 +82,12 @@ async fn what_is_expired_by_the_service_s_word_is_not_back_whatever_came() {
 #[tokio::test(start_paused = true)]
 async fn a_word_that_a_truthful_probe_refutes_is_distrusted_for_a_while() {
     let scene = Scene::new().building_beside(true).answering(Variant, [answer(Built)]);
-    *scene.images.probe.lock().expect("a lock") = Some(Evidence::Alive);
+    *scene.images.probe.lock() = Some(Evidence::Alive);
     assert_eq!(scene.outcome().await, HealOutcome::Healed(Variant));
     assert!(!scene.service().truth.is_open(tokio::time::Instant::now()));
     // A canvas that may be an old one refutes nothing.
     let scene = Scene::new().building_beside(true).answering(Variant, [answer(Carries)]);
-    *scene.images.probe.lock().expect("a lock") = Some(Evidence::Alive);
+    *scene.images.probe.lock() = Some(Evidence::Alive);
     assert_eq!(scene.outcome().await, HealOutcome::Failed);
 }
 

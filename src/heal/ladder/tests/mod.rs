@@ -6,14 +6,15 @@ mod order;
 mod rebuild;
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use http::request::Parts;
 use http::{Request, StatusCode};
 use hyper::Response;
+use parking_lot::Mutex;
 
 use super::{FollowUp, HealOutcome, HealReport, Ladder, Visits};
 use crate::config::Settings;
@@ -74,7 +75,7 @@ struct FakeImages {
 
 impl FakeImages {
     fn set(&self, id: &str, tail: &str, status: u16) {
-        self.statuses.lock().expect("a lock").insert((id.to_owned(), tail.to_owned()), status);
+        self.statuses.lock().insert((id.to_owned(), tail.to_owned()), status);
     }
 }
 
@@ -85,8 +86,8 @@ impl AskImageServer for FakeImages {
         head: &'a Parts,
         _: &'a Caller,
     ) -> BoxFuture<'a, Result<Response<Body>, UpstreamError>> {
-        self.forwarded.lock().expect("a lock").push(head.clone());
-        let answer = Response::builder().status(*self.forward.lock().expect("a lock")).body(Body::Empty);
+        self.forwarded.lock().push(head.clone());
+        let answer = Response::builder().status(*self.forward.lock()).body(Body::Empty);
         Box::pin(async { Ok(answer.expect("an answer")) })
     }
 
@@ -97,12 +98,12 @@ impl AskImageServer for FakeImages {
         tail: &'a str,
     ) -> BoxFuture<'a, Result<StatusCode, UpstreamError>> {
         let key = (id.to_owned(), tail.to_owned());
-        let status = self.statuses.lock().expect("a lock").get(&key).copied().unwrap_or(404);
+        let status = self.statuses.lock().get(&key).copied().unwrap_or(404);
         Box::pin(async move { StatusCode::from_u16(status).map_err(|_| UpstreamError::Busy) })
     }
 
     fn probe<'a>(&'a self, _: &'a IndexedImage) -> BoxFuture<'a, Evidence> {
-        let evidence = self.probe.lock().expect("a lock").unwrap_or(Evidence::Nothing);
+        let evidence = self.probe.lock().unwrap_or(Evidence::Nothing);
         Box::pin(async move { evidence })
     }
 }
@@ -142,7 +143,7 @@ struct FakeService {
 impl AskCanvasService for FakeService {
     fn registration<'a>(&'a self, _: &'a IndexedImage) -> BoxFuture<'a, Said> {
         self.registrations.fetch_add(1, Ordering::Relaxed);
-        let said = self.said.lock().expect("a lock").clone();
+        let said = self.said.lock().clone();
         Box::pin(async { said })
     }
 
@@ -151,8 +152,8 @@ impl AskCanvasService for FakeService {
         let seat = self.flights.board(order.request, order.urgency.lane(), |urgency| {
             is_leader = true;
             let rung = order.request.rung;
-            self.asked.lock().expect("a lock").push((rung, order.request.target.to_string()));
-            let mut answers = self.answers.lock().expect("a lock");
+            self.asked.lock().push((rung, order.request.target.to_string()));
+            let mut answers = self.answers.lock();
             let scripted = answers.entry(rung).or_default();
             let next = if scripted.len() > 1 { scripted.pop_front() } else { scripted.front().cloned() };
             let next = next.unwrap_or_else(|| answer(CanvasResponse::Refused));
@@ -165,7 +166,7 @@ impl AskCanvasService for FakeService {
                 let (before, news) = next.said.map_or((Duration::ZERO, None), |(at, said)| (at, Some(said)));
                 tokio::time::sleep(before).await;
                 if let Some(news) = news {
-                    *said.lock().expect("a lock") = news;
+                    *said.lock() = news;
                 }
                 tokio::time::sleep(next.takes.saturating_sub(before)).await;
                 next.response
@@ -292,7 +293,7 @@ impl Scene {
 
     /// The requests of this rung are answered so.
     fn answering(self, rung: Rung, answers: impl IntoIterator<Item = Answer>) -> Self {
-        self.fake.answers.lock().expect("a lock").insert(rung, answers.into_iter().collect());
+        self.fake.answers.lock().insert(rung, answers.into_iter().collect());
         self
     }
 
@@ -301,7 +302,7 @@ impl Scene {
     }
 
     fn says(&self, said: Said) {
-        *self.fake.said.lock().expect("a lock") = said;
+        *self.fake.said.lock() = said;
     }
 
     async fn run(&self) -> HealReport {
@@ -323,7 +324,7 @@ impl Scene {
 
     /// The same, with the targets.
     fn targets(&self) -> Vec<(Rung, String)> {
-        std::mem::take(&mut *self.fake.asked.lock().expect("a lock"))
+        std::mem::take(&mut *self.fake.asked.lock())
     }
 
     /// The names of the canvases that were asked for since the last call.
