@@ -1,9 +1,11 @@
 //! What is proven of one image, asked now or remembered for a while.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::config::settings::Rung;
 use crate::heal::canvas_service::CanvasService;
 use crate::heal::canvas_service::priority_semaphore::Priority;
 use crate::heal::canvas_service::registration::Said;
@@ -11,6 +13,9 @@ use crate::heal::evidence::Evidence;
 use crate::heal::missing_files::Proof;
 use crate::heal::ward::{IndexedImage, Ward};
 use crate::iiif::IdentifierKind;
+
+/// For so long it is remembered when an image was healed: who finds it gone again knows that it expired anew.
+const HEALED_FOR: Duration = Duration::from_mins(10);
 
 impl Ward {
     /// What the canvas service says of this identifier now.
@@ -24,7 +29,8 @@ impl Ward {
                 continue;
             }
             // What it says was so when it was asked, and may be so no more when it is heard.
-            let (asked_at, alive_at) = (Instant::now(), service.truth.alive_at(uuid));
+            let healed = self.healed.get(&(self.mark(patient), Arc::clone(&patient.key)));
+            let (asked_at, alive_at) = (Instant::now(), service.truth.alive_at(uuid).max(healed));
             let asked = service.truth.patiently(service.resource(uuid, &patient.trace));
             let Some(answer) = asked.await else { continue };
             let said = match answer {
@@ -152,6 +158,7 @@ impl Ward {
         if let IdentifierKind::Uuid { uuid, .. } = patient.kind {
             self.services.iter().for_each(|service| service.truth.was_healed(uuid));
         }
+        self.healed.insert((self.mark(patient), Arc::clone(&patient.key)), Instant::now(), HEALED_FOR);
     }
 
     /// It is there: whatever was remembered against it is forgotten, here and on the other nodes.
@@ -159,6 +166,7 @@ impl Ward {
         self.no_longer_expired(patient);
         if self.missing.found(self.mark(patient), &patient.key) {
             self.file_may_be_there(patient);
+            self.canvases_may_help(patient);
         }
     }
 
@@ -179,7 +187,7 @@ impl Ward {
     /// manifest may have expired with it.
     pub(in crate::heal) fn doubt(&self, patient: &IndexedImage) {
         let key = (self.mark(patient), Arc::clone(&patient.key));
-        let mut alive_at = self.alive.get(&key);
+        let mut alive_at = self.alive.get(&key).max(self.healed.get(&key));
         if let IdentifierKind::Uuid { uuid, .. } = patient.kind {
             for service in &self.services {
                 alive_at = alive_at.max(service.truth.alive_at(uuid));
@@ -210,9 +218,9 @@ impl Ward {
         if !is_missing {
             return false;
         }
-        if !self.missing.is_remembered_missing(key.0, &key.1)
-            && self.look_at_file(patient).await != Some(true)
-        {
+        let may_tell =
+            self.may_be_built_beside(patient) && !self.missing.is_remembered_missing(key.0, &key.1);
+        if may_tell && self.look_at_file(patient).await != Some(true) {
             // Somebody may have had it healed between the two looks.
             if self.shows_nothing(patient).await {
                 self.doubted.insert(key, (), self.settings.heal.timeout * 2);
@@ -221,6 +229,12 @@ impl Ward {
         }
         self.file_is_missing(patient, Proof::Shown);
         true
+    }
+
+    /// Is there a way to have its canvas built that touches nothing?
+    fn may_be_built_beside(&self, patient: &IndexedImage) -> bool {
+        let may = |service: &Arc<CanvasService>| service.variants.known(Instant::now()) != Some(false);
+        self.settings.heal.ladder.contains(&Rung::Variant) && self.services_of(patient).iter().any(may)
     }
 
     /// Does the word of the canvas service count for nothing of this image?

@@ -64,6 +64,7 @@ impl Ward {
             services,
             probes: settings.routes.iter().map(|route| probe_of(before, route.mark())).collect(),
             alive: before.map_or_else(|| TimedCache::new(ALIVE), |before| before.alive.clone()),
+            healed: before.map_or_else(|| TimedCache::new(ALIVE), |before| before.healed.clone()),
             doubted: before.map_or_else(|| TimedCache::new(ALIVE), |before| before.doubted.clone()),
             fleet: SharedHeals::new(cluster),
             servers,

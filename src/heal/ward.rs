@@ -90,6 +90,8 @@ pub(in crate::heal) struct Ward {
     pub(in crate::heal) probes: Vec<Arc<TruthfulProbe>>,
     /// Images that a probe has shown to be alive, by their keys and the marks of their routes.
     pub(in crate::heal) alive: TimedCache<ImageKey, Instant>,
+    /// When images were healed.
+    pub(in crate::heal) healed: TimedCache<ImageKey, Instant>,
     /// Images of which the canvas service says that they are alive, while the image server finds nothing.
     pub(in crate::heal) doubted: TimedCache<ImageKey>,
     pub(in crate::heal) fleet: SharedHeals,

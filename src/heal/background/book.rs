@@ -94,7 +94,8 @@ impl Ward {
         is_book
             && match self.evidence(patient).await {
                 Evidence::Alive => true,
-                Evidence::Expired => false,
+                // Its own file may be gone, and with it its page.
+                Evidence::Expired => answer == CanvasResponse::Unclear,
                 Evidence::Nothing => answer == CanvasResponse::Built,
             }
     }

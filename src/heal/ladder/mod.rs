@@ -198,6 +198,15 @@ impl Ward {
         }
     }
 
+    /// Its file is there: that a canvas came without it speaks against none of them any more.
+    pub(in crate::heal) fn canvases_may_help(&self, patient: &IndexedImage) {
+        for turn in self.turns(patient) {
+            if let Some(variant) = CanvasRequest::variant(&turn.canvas) {
+                self.may_try_again(&turn.service, &variant.flight);
+            }
+        }
+    }
+
     /// The canvases that may be asked for, each once, newest first.
     fn turns(&self, patient: &IndexedImage) -> Vec<Turn> {
         let mut turns: Vec<Turn> = Vec::new();
