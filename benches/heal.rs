@@ -211,11 +211,8 @@ fn what_was_looked_at(bed: &Testbed, pages: usize) {
     let mut probes = std::collections::BTreeMap::<&str, usize>::new();
     for target in bed.targets(Kind::Image).into_iter().chain(bed.targets(Kind::Info)) {
         if target.ends_with(TILE) {
-            if seen.insert(target) {
-                own += 1
-            } else {
-                again += 1
-            }
+            let counter = if seen.insert(target) { &mut own } else { &mut again };
+            *counter += 1;
             continue;
         }
         let of = ["cache=nocache", "full/99999,", "full/16,", "info.json"];

@@ -15,7 +15,7 @@ mod places;
 mod scripts;
 mod signals;
 #[cfg(test)]
-pub(crate) mod simulated;
+mod simulated;
 #[cfg(test)]
 mod simulated_scripts;
 
@@ -29,6 +29,8 @@ pub use flight::{Boarding, Flight};
 pub use job::{Claim, Job, JobError};
 pub use learned::{Learned, News};
 pub use places::{Place, Placed};
+#[cfg(test)]
+pub(crate) use simulated::{RedisMood, SimulatedRedis};
 
 use crate::config::settings::Cluster as Settings;
 use crate::observe::Metrics;

@@ -186,12 +186,12 @@ impl ConnectionLike for SimulatedWire {
     }
 }
 
-pub(super) fn pair(state: &str, rest: impl ToString) -> Value {
+pub(super) fn pair(state: &str, rest: &dyn std::fmt::Display) -> Value {
     Value::Array(vec![Value::BulkString(state.to_owned().into()), Value::BulkString(rest.to_string().into())])
 }
 
-fn after(ms: &str) -> Option<Instant> {
-    Some(Instant::now() + Duration::from_millis(ms.parse().expect("milliseconds")))
+fn after(ms: &str) -> Instant {
+    Instant::now() + Duration::from_millis(ms.parse().expect("milliseconds"))
 }
 
 impl State {
@@ -211,7 +211,7 @@ impl State {
     }
 
     pub(super) fn set(&mut self, key: &str, text: impl Into<String>, ms: &str) {
-        self.keys.insert(key.to_owned(), (Stored::Text(text.into()), after(ms)));
+        self.keys.insert(key.to_owned(), (Stored::Text(text.into()), Some(after(ms))));
     }
 
     pub(super) fn list(&mut self, key: &str) -> &mut VecDeque<String> {
@@ -238,7 +238,7 @@ impl State {
         if self.get(key).is_none() {
             return 0;
         }
-        self.keys.get_mut(key).expect("just seen").1 = after(ms);
+        self.keys.get_mut(key).expect("just seen").1 = Some(after(ms));
         1
     }
 

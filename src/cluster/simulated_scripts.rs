@@ -50,21 +50,21 @@ impl State {
     fn board(&mut self, keys: &[&str], args: &[&str]) -> Value {
         let cooling = self.left(keys[2]);
         if cooling > 0 {
-            return pair("cooling", cooling);
+            return pair("cooling", &cooling);
         }
         let held = self.text(keys[0]);
         let (state, rest) = held.as_deref().map_or(("", ""), |held| held.split_at(1));
         if held.is_none() || rest == args[0] || (state == "=" && args[3] == "1") {
             self.set(keys[0], format!("?{}", args[0]), args[1]);
-            return pair("taken", "");
+            return pair("taken", &"");
         }
         if state == "=" {
-            return pair("landed", rest);
+            return pair("landed", &rest);
         }
         let state = if state == ">" { "departed" } else { "held" };
         self.members(keys[1]).insert(args[2].to_owned());
         self.expire(keys[1], "600000");
-        pair(state, self.left(keys[0]))
+        pair(state, &self.left(keys[0]))
     }
 
     fn depart(&mut self, keys: &[&str], args: &[&str], said: &mut Vec<(String, String)>) -> i64 {
@@ -110,17 +110,17 @@ impl State {
         let open = self.left(keys[0]);
         if open > 0 {
             self.list(keys[1]).retain(|other| other != token);
-            return pair("open", open);
+            return pair("open", &open);
         }
         if let Some(own) = keys[2..].iter().find(|place| self.text(place).as_deref() == Some(token)) {
-            return pair("granted", own);
+            return pair("granted", &own);
         }
         let mut first: i64 = args[1].parse().expect("milliseconds");
         for place in &keys[2..] {
             if self.text(place).is_none() {
                 self.set(place, token, args[1]);
                 self.list(keys[1]).retain(|other| other != token);
-                return pair("granted", place);
+                return pair("granted", &place);
             }
             first = first.min(self.left(place));
         }
@@ -129,7 +129,7 @@ impl State {
             queue.push_back(token.to_owned());
         }
         self.expire(keys[1], "600000");
-        pair("queued", first)
+        pair("queued", &first)
     }
 
     fn leave(&mut self, keys: &[&str], args: &[&str], said: &mut Vec<(String, String)>) -> i64 {

@@ -1,13 +1,16 @@
 //! What is proven of one image, asked now or remembered for a while.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use crate::config::Settings;
+use crate::config::settings::Rung;
+use crate::heal::canvas_service::CanvasService;
 use crate::heal::canvas_service::priority_semaphore::Priority;
 use crate::heal::canvas_service::registration::Said;
+use crate::heal::canvas_service::request::CanvasRequest;
 use crate::heal::canvas_service::services::CanvasServices;
 use crate::heal::evidence::Evidence;
 use crate::heal::image::{ImageKey, IndexedImage};
@@ -26,7 +29,7 @@ pub(in crate::heal) struct ImageKnowledge {
     pub(in crate::heal) services: Arc<CanvasServices>,
     images: Arc<ImageServers>,
     pub(in crate::heal) missing: Arc<MissingImages>,
-    alive_for: Duration,
+    settings: Arc<Settings>,
     memory: ProofsOfLife,
 }
 
@@ -51,10 +54,10 @@ impl ImageKnowledge {
         services: Arc<CanvasServices>,
         images: Arc<ImageServers>,
         missing: Arc<MissingImages>,
-        alive_for: Duration,
+        settings: Arc<Settings>,
         memory: ProofsOfLife,
     ) -> Self {
-        Self { services, images, missing, alive_for, memory }
+        Self { services, images, missing, settings, memory }
     }
 
     /// What the canvas service says of this identifier; "alive" is believed for a while, unless that was said before
@@ -100,7 +103,7 @@ impl ImageKnowledge {
             self.services.expired_again(image, shown);
         } else {
             // What proves nothing is not asked again and again either.
-            self.memory.alive.insert(key, asked_at, self.alive_for);
+            self.memory.alive.insert(key, asked_at, self.settings.heal.alive_for);
         }
         evidence
     }
@@ -114,7 +117,24 @@ impl ImageKnowledge {
     /// It is there: whatever was remembered against it is forgotten, here and on the other nodes.
     pub(in crate::heal) fn found(&self, image: &IndexedImage) {
         self.services.is_back(image);
-        self.missing.found(image);
+        if self.missing.found(image) {
+            self.canvases_may_help(image);
+        }
+    }
+
+    /// Its file is there: that a canvas came without it speaks against none of them any more.
+    fn canvases_may_help(&self, image: &IndexedImage) {
+        for (service, canvas) in self.services.asked_canvases(image) {
+            if let Some(variant) = CanvasRequest::variant(&canvas) {
+                self.services.may_try_again(&service, &variant.flight);
+            }
+        }
+    }
+
+    /// Is there a way to have its canvas built that touches nothing?
+    fn may_be_built_beside(&self, image: &IndexedImage) -> bool {
+        let may = |service: &Arc<CanvasService>| service.variants.known(Instant::now()) != Some(false);
+        self.settings.heal.ladder.contains(&Rung::Variant) && self.services.of(image).iter().any(may)
     }
 
     /// The image server answered 404, so "alive" is not believed any more; and if it was so a while ago, others of its
@@ -143,7 +163,8 @@ impl ImageKnowledge {
         if !is_missing {
             return false;
         }
-        if !self.missing.is_remembered(image) && look_at_file.await != Some(true) {
+        let may_tell = self.may_be_built_beside(image) && !self.missing.is_remembered(image);
+        if may_tell && look_at_file.await != Some(true) {
             // Somebody may have had it healed between the two looks.
             if self.images.shows_nothing(image).await {
                 self.services.begin_doubt(image);

@@ -75,10 +75,13 @@ impl MissingImages {
     }
 
     /// The image was seen. Forgotten here, and where it was remembered on the other nodes, too.
-    pub(in crate::heal) fn found(&self, image: &IndexedImage) {
-        if self.files.found(image.mark, &image.key) {
+    /// True: it was remembered to be missing.
+    pub(in crate::heal) fn found(&self, image: &IndexedImage) -> bool {
+        let was_missing = self.files.found(image.mark, &image.key);
+        if was_missing {
             self.forget_elsewhere(image);
         }
+        was_missing
     }
 
     /// Forgets that the image was missing, whatever route it was asked for on, here and in what the nodes share.

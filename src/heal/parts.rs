@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use parking_lot::{Mutex, MutexGuard};
 use tokio::runtime::Handle;
+use tokio::time::Instant;
 
 use crate::cluster::Cluster;
 use crate::config::Settings;
@@ -53,6 +54,9 @@ use crate::upstream::guard::Guard;
 /// Addresses that echoes are known to come from, at most.
 const ADDRESSES: u64 = 64;
 
+/// Images of which is remembered when they were healed, at most.
+const HEALED: u64 = 200_000;
+
 /// Images that are in doubt at once, at most.
 const DOUBTED: u64 = 20_000;
 
@@ -75,6 +79,8 @@ pub(in crate::heal) struct HealState {
     proofs: ProofsOfLife,
     /// Images of which the canvas service says that they are alive, while the image server finds nothing.
     doubted: TimedCache<ImageKey>,
+    /// When images were healed.
+    healed: TimedCache<ImageKey, Instant>,
     heals: SingleFlight<ImageKey, HealOutcome>,
     requests: SingleFlight<CanvasRequestKey, CanvasResponse>,
     firsts: Arc<FirstRequestLimiter>,
@@ -106,6 +112,7 @@ impl HealState {
             probes: Mutex::default(),
             proofs: ProofsOfLife::here(),
             doubted: TimedCache::new(DOUBTED),
+            healed: TimedCache::new(HEALED),
             heals: SingleFlight::here(),
             requests: SingleFlight::here(),
             firsts: Arc::default(),
@@ -250,6 +257,7 @@ impl Asking {
         let cooldowns = state.cooldowns.under(&settings.heal);
         let doubts = ImageDoubts {
             images: state.doubted.clone(),
+            healed: state.healed.clone(),
             lasts: settings.heal.timeout * 2,
             readers: Arc::clone(&state.readers),
         };
@@ -263,7 +271,7 @@ impl Asking {
             Arc::clone(&services),
             Arc::clone(&images),
             Arc::clone(&missing),
-            settings.heal.alive_for,
+            own(),
             state.proofs.clone(),
         );
         Self { lookup, images, services, requests: Arc::new(requests), missing, knowledge, fleet, history }

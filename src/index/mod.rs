@@ -104,8 +104,6 @@ pub struct Index {
     next_look: AtomicU64,
     nobody: Arc<[Owner]>,
     recovery: Recovery,
-    /// Rung when an edition took its place: what was learned since that was made has to be read again.
-    replaced: tokio::sync::Notify,
 }
 
 impl Index {
@@ -123,7 +121,6 @@ impl Index {
             web: ArcSwapOption::empty(),
             store: RwLock::new(Arc::new(store)),
             recovery,
-            replaced: tokio::sync::Notify::new(),
             memory: moka::sync::Cache::new(cache),
             epoch: AtomicU64::new(0),
             last_read: ArcSwapOption::empty(),

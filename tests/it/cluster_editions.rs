@@ -133,9 +133,8 @@ async fn who_is_too_far_behind_the_others_reads_the_whole_index_again() {
         copy.query_row("SELECT value FROM marks WHERE name = 'edition'", [], |row| row.get::<_, String>(0))
     };
     patiently("the last edition is read", || own().is_ok_and(|own| own == edition)).await;
-    // It may be older than what was learned: then the stream is read once more, without another word, and long before the
-    // next look (half a minute).
-    patiently("the file is known still", || knows_file(&fleet, 0)).await;
+    // It may be older than what was learned: then the stream is read once more.
+    told_until(&redis, "the file is known still", || knows_file(&fleet, 0)).await;
     let read = fleet.event(0, "edition_read");
     // A third node has learned what both know: where a file is. (Told again and again: who reads the stream anew is
     // not behind the first time.)

@@ -141,7 +141,7 @@ async fn what_an_operator_has_forgotten_is_forgotten_in_redis_too() {
         let told = fleet.client.send_body(http::Method::POST, &url, &fields, body.into()).await;
         assert_eq!(told.expect("an answer").status, 200);
         let answer = fleet.asks(0, &page.image_path(TILE)).await.expect("an answer");
-        assert_eq!(answer.status, 200, "{}", page.path);
+        assert_eq!(answer.status, 200, "{}: {:?}", page.path, answer.headers);
     }
 }
 

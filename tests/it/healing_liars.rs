@@ -83,9 +83,9 @@ async fn gone(json_kept: bool, ignores_disallow: bool) -> (World, Vec<Page>) {
     let pages = world.bed.pages();
     world.bed.caches_everything();
     if json_kept {
-        world.bed.redis.evict_keys()
+        world.bed.redis.evict_keys();
     } else {
-        world.bed.expires_everything()
+        world.bed.expires_everything();
     }
     (world, pages)
 }

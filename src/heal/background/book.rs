@@ -126,7 +126,8 @@ impl Books {
         is_book
             && match self.requests.evidence(patient).await {
                 Evidence::Alive => true,
-                Evidence::Expired => false,
+                // Its own file may be gone, and with it its page.
+                Evidence::Expired => answer == CanvasResponse::Unclear,
                 Evidence::Nothing => answer == CanvasResponse::Built,
             }
     }

@@ -145,7 +145,7 @@ impl Prefetch {
         // As long as the book may turn out to be cheaper, pages that are gone wait for the look at the others.
         let (mut gone, mut held, mut was_asked) = (0, Vec::new(), false);
         for (at, page) in pages.iter().enumerate() {
-            let (before, now) = (held.len(), Instant::now());
+            let (before, mut now) = (held.len(), Instant::now());
             for key in page.keys.iter().take(IMAGES) {
                 let Some(patient) = self.context.lookup.find(*route, key, trace) else { continue };
                 // One that is being healed already needs no look.
@@ -165,6 +165,8 @@ impl Prefetch {
                     self.context.metrics.event("ahead");
                     return;
                 }
+                // That took long, and the page that was seen last may be back as well.
+                now = Instant::now();
             }
             if was_asked || !is_cheaper(gone + pages.len() - at - 1) {
                 self.heal_ahead(held.drain(..), now, heals).await;

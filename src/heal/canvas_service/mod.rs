@@ -305,14 +305,20 @@ impl CanvasService {
         if !status.is_success() {
             return classify(status);
         }
-        let Ok(read) = self.index.read_document(body) else { return CanvasResponse::Unclear };
+        let is_book = !is_canvas(target);
+        // Of a whole manifest that is none nothing is to be expected.
+        let nonsense = if is_book { CanvasResponse::Refused } else { CanvasResponse::Unclear };
+        let Ok(read) = self.index.read_document(body) else { return nonsense };
         // A cache or a gateway may answer with another document: that tells nothing of this one, or of the service.
         let asked = target.strip_prefix(&self.base).unwrap_or(target);
         let is_another = read.document.id.as_ref().is_some_and(|id| !variants::is_of(id, asked));
         if let (Some(id), true, false) = (&read.document.id, variants::is_honoured(target), is_another) {
             self.heard_of_variants(variants::is_honoured(id));
         }
-        if made == CacheStatus::Now && !is_canvas(target) {
+        if is_book && (is_another || read.document.id.is_none()) {
+            return nonsense;
+        }
+        if made == CacheStatus::Now && is_book {
             self.truth.has_built(read.canvases.iter().flat_map(|canvas| &canvas.images), began);
         }
         let mut images = read.canvases.iter().flat_map(|canvas| &canvas.images).peekable();

@@ -18,11 +18,16 @@ use crate::heal::timed_cache::TimedCache;
 use crate::observe::Metrics;
 use crate::upstream::guard::{Allowed, Guard};
 
+/// For so long it is remembered when an image was healed: who finds it gone again knows that it expired anew.
+const HEALED_FOR: Duration = Duration::from_mins(10);
+
 /// `ImageDoubts` are the images of which the word of a canvas service is in doubt, and what is concluded from expiries.
 #[derive(Debug)]
 pub(in crate::heal) struct ImageDoubts {
     /// Images of which the canvas service says that they are alive, while the image server finds nothing.
     pub(in crate::heal) images: TimedCache<ImageKey>,
+    /// When images were healed, or found by a reader who waited.
+    pub(in crate::heal) healed: TimedCache<ImageKey, Instant>,
     /// How long a doubt lasts.
     pub(in crate::heal) lasts: Duration,
     pub(in crate::heal) readers: Arc<ReadingActivity>,
@@ -122,7 +127,8 @@ impl CanvasServices {
                 continue;
             }
             // What it says was so when it was asked, and may be so no more when it is heard.
-            let (asked_at, alive_at) = (Instant::now(), service.truth.alive_at(uuid));
+            let healed_at = self.doubts.healed.get(&image.image_key());
+            let (asked_at, alive_at) = (Instant::now(), service.truth.alive_at(uuid).max(healed_at));
             let asked = service.truth.patiently(service.resource(uuid, &image.trace));
             let Some(answer) = asked.await else { continue };
             let said = match answer {
@@ -171,13 +177,16 @@ impl CanvasServices {
         if let Some(uuid) = image.uuid() {
             self.services.iter().for_each(|service| service.truth.is_back(uuid));
         }
+        self.doubts.healed.insert(image.image_key(), Instant::now(), HEALED_FOR);
     }
 
     /// The image server answered 404, so "alive" is not believed any more. Returns when that was said last.
     pub(in crate::heal) fn doubt(&self, image: &IndexedImage) -> Option<Instant> {
-        let uuid = image.uuid()?;
-        let alive_at = self.services.iter().filter_map(|service| service.truth.alive_at(uuid)).max();
-        self.services.iter().for_each(|service| service.truth.doubt(uuid));
+        let mut alive_at = self.doubts.healed.get(&image.image_key());
+        for (service, uuid) in self.services.iter().filter_map(|service| Some((service, image.uuid()?))) {
+            alive_at = alive_at.max(service.truth.alive_at(uuid));
+            service.truth.doubt(uuid);
+        }
         alive_at
     }
 

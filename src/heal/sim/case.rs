@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
-use super::library::Library;
-use super::world::World;
+use super::library::{Document, Library};
+use super::world::{World, one_in};
 
 /// `heal.wait` of every world.
 pub(super) const WAIT: Duration = Duration::from_secs(25);
@@ -90,15 +90,6 @@ pub(super) enum Want {
     Tile(u32),
 }
 
-/// `Document` is what a viewer asks the canvas service for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Document {
-    /// The canvas of a leaf.
-    Canvas(usize),
-    /// The manifest of a book.
-    Manifest(usize),
-}
-
 /// `Act` is one thing that happens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Act {
@@ -144,10 +135,6 @@ pub(super) struct Case {
     pub(super) acts: Vec<At>,
     /// Images that are read at the end.
     pub(super) last: Vec<usize>,
-}
-
-pub(super) fn one_in(rng: &mut Rng, n: u32) -> bool {
-    rng.u32(0..n) == 0
 }
 
 fn trouble(rng: &mut Rng, until: u64) -> Trouble {

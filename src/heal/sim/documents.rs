@@ -8,9 +8,9 @@ use hyper::{Request, Response};
 use tokio::time::{Instant, timeout};
 
 use super::canvas_service::{BY_VIEWER, LATE};
-use super::case::{Document, WAIT};
+use super::case::WAIT;
 use super::check::Exchange;
-use super::library::SERVICES;
+use super::library::{Document, SERVICES};
 use super::model::Place;
 use super::run::Run;
 use crate::heal::{DocumentRepair, PoisonedDocument, fingerprint};

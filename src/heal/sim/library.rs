@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
-use super::case::Document;
 use crate::config::Settings;
 use crate::config::settings::Source;
 use crate::iiif::identifier::uuid_of_file_url;
@@ -42,6 +41,15 @@ pub(super) struct Image {
     pub(super) leaf: usize,
     /// As in `/iiif/2/{id}/`.
     pub(super) id: String,
+}
+
+/// `Document` is what a viewer asks the canvas service for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Document {
+    /// The canvas of a leaf.
+    Canvas(usize),
+    /// The manifest of a book.
+    Manifest(usize),
 }
 
 /// `Library` is everything that there is.
@@ -232,8 +240,8 @@ impl Library {
     /// The index with so many stale owners of each image, and with the files' URLs known or not; and the folder with the
     /// manifests that it was made from. Built once.
     pub(super) fn index(&self, stale: usize, known: bool, settings: &Settings) -> (PathBuf, Arc<Index>) {
-        static BUILT: [OnceLock<Vec<(tempfile::TempDir, Arc<Index>)>>; 2] =
-            [OnceLock::new(), OnceLock::new()];
+        type Indexes = Vec<(tempfile::TempDir, Arc<Index>)>;
+        static BUILT: [OnceLock<Indexes>; 2] = [OnceLock::new(), OnceLock::new()];
         let build = |stale: usize, known: bool| {
             let folder = tempfile::tempdir().expect("a folder");
             let manifests = folder.path().join("manifests");

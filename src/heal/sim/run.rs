@@ -19,8 +19,7 @@ use super::library::{IMAGES, Image, SERVICES};
 use super::model::Model;
 use super::settings::settings;
 use super::world::Cache;
-use crate::cluster::Cluster;
-use crate::cluster::simulated::{RedisMood, SimulatedRedis};
+use crate::cluster::{Cluster, RedisMood, SimulatedRedis};
 use crate::config::Settings;
 use crate::config::settings::{Route, Timeouts};
 use crate::heal::{

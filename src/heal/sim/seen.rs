@@ -1,7 +1,7 @@
 //! Cases that the simulation found, made small, each with the name of what went wrong.
 
-use super::case::{Act, At, Case, Document, Fault, Garbage, Gone, Trouble, Want};
-use super::library::Library;
+use super::case::{Act, At, Case, Fault, Garbage, Gone, Trouble, Want};
+use super::library::{Document, Library};
 use super::run::play;
 use super::world::{Resources, World};
 

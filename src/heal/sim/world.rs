@@ -4,8 +4,11 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
-use super::case::one_in;
 use super::library::STALE;
+
+pub(super) fn one_in(rng: &mut Rng, n: u32) -> bool {
+    rng.u32(0..n) == 0
+}
 
 /// `Resources` is how `/resources/{uuid}` answers us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

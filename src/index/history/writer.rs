@@ -134,8 +134,8 @@ impl Recorder {
     #[cfg(test)]
     pub(crate) fn noted_file_url(&self, uuid: Uuid) -> Option<String> {
         let notes = self.desk.0.notes.lock();
-        let noted = notes.files.iter().filter(|_| self.is_idle).find(|(of, _)| *of == uuid);
-        noted.map(|(_, url)| url.clone())
+        let file = notes.files.iter().filter(|_| self.is_idle).find(|(of, _)| *of == uuid);
+        file.map(|(_, url)| url.clone())
     }
 
     /// Writes what is noted.

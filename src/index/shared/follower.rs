@@ -54,7 +54,6 @@ impl Follower {
                 _ = learnings.changed() => {}
                 // Joined again: much may have been said meanwhile.
                 _ = link.changed() => {}
-                () = self.index.replaced.notified() => {}
                 () = tokio::time::sleep(LOOK) => {}
             }
             tokio::time::sleep(LINGER).await;

@@ -142,8 +142,6 @@ impl Press {
         });
         match read.await {
             Ok(Ok(true)) => {
-                // It may be older than what was learned here: that is read once more, and not at the next word only.
-                self.index.replaced.notify_one();
                 self.metrics.event("edition_read");
                 self.metrics.edge.degraded.ends(PART);
                 tracing::info!(edition = name, chunks, "the index of the other nodes was read from Redis");

@@ -237,6 +237,7 @@ impl Scene {
         let cooldowns = Cooldowns::new(&settings.heal);
         let doubts = ImageDoubts {
             images: TimedCache::new(1),
+            healed: TimedCache::new(1),
             lasts: Duration::from_mins(1),
             readers: Arc::default(),
         };
