@@ -125,12 +125,7 @@ fn report_lookups(looked: &BTreeMap<String, f64>) {
         );
         line(
             "  left on the processor",
-            &format!(
-                "p99 {:.1} µs, most {:.0} µs ({:.2} % were not)",
-                figure("left_p99"),
-                figure("left_most"),
-                figure("taken")
-            ),
+            &format!("p99 {:.1} µs ({:.2} % were not)", figure("left_p99"), figure("taken")),
         );
     }
     line(
@@ -250,7 +245,6 @@ fn lookup(path: &Path, images: u64) {
         println!("{name}_p99 {}", quantile(&mut times, 0.99));
         println!("{name}_most {}", quantile(&mut times, 1.0));
         println!("{name}_left_p99 {}", quantile(&mut left, 0.99));
-        println!("{name}_left_most {}", quantile(&mut left, 1.0));
         println!("{name}_taken {}", 100.0 * (1.0 - left.len() as f64 / times.len() as f64));
     };
     // The second time the pages are in the kernel's cache, whatever it put out of it since they were written.
