@@ -32,7 +32,7 @@ pub use gate::{Gate, GateError};
 use crate::config::{Reload, Settings};
 use crate::heal::Healer;
 use crate::index::Index;
-use crate::observe::{Format, Metrics};
+use crate::observe::{EventKind, Format, Metrics};
 use crate::upstream::{Body, Upstream};
 use answer::{Problem, text};
 use route::Asked;
@@ -176,9 +176,9 @@ impl Admin {
     fn count(&self, problem: &Problem) {
         let metrics = &self.rooms.metrics;
         if problem.status() == StatusCode::TOO_MANY_REQUESTS {
-            metrics.event("admin_too_many");
+            metrics.event(EventKind::AdminTooMany);
         } else {
-            metrics.event("admin_refused");
+            metrics.event(EventKind::AdminRefused);
         }
     }
 }

@@ -18,7 +18,7 @@ use crate::index::learn::traffic::Learner;
 use crate::index::recover;
 use crate::index::shared::publisher::Press;
 use crate::index::sources::scheduler::Keeper;
-use crate::observe::Metrics;
+use crate::observe::{EventKind, Metrics};
 use crate::presentation::{PresentationState, Presenter};
 use crate::proxy::{Proxy, ProxyState};
 use crate::upstream::fetch::Web;
@@ -129,7 +129,7 @@ pub(super) fn open_index(settings: &Arc<Settings>, metrics: &Metrics) -> Result<
     let web = Web::new(Arc::clone(settings))?;
     let (index, trouble) = Index::open_in_any_case(&settings.index.path, settings.index.cache)?;
     if let Some(trouble) = trouble {
-        metrics.event("index_begun_anew");
+        metrics.event(EventKind::IndexBegunAnew);
         metrics.edge.degraded.begins(recover::PART, &trouble.told());
     }
     Ok(Arc::new(index.with_names(settings).with_web(web, Handle::current())))

@@ -8,6 +8,7 @@ use redis::streams::StreamRangeReply;
 use super::Cluster;
 use super::link::millis;
 use super::scripts::LEARN;
+use crate::observe::EventKind;
 
 /// The longest document that is passed on, packed. Longer ones every node learns for itself.
 const LONGEST: usize = 256 << 10;
@@ -56,7 +57,7 @@ impl Cluster {
             Learned::File { uuid, url } => ("file", uuid, url.as_bytes()),
         };
         if body.len() > LONGEST {
-            self.link.metrics.event("cluster_too_long");
+            self.link.metrics.event(EventKind::ClusterTooLong);
             return;
         }
         if !self.link.is_joined() {

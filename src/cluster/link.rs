@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::connect::{Wire, connect};
 use crate::config::settings::Cluster as Settings;
-use crate::observe::Metrics;
+use crate::observe::{EventKind, Metrics};
 
 /// The first pause before Redis is tried again; doubled as long as it does not last, up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
@@ -158,7 +158,7 @@ impl Link {
         self.joined.send_replace(false);
         self.lost.notify_waiters();
         self.metrics.cluster_connected.set(0);
-        self.metrics.event("cluster_lost");
+        self.metrics.event(EventKind::ClusterLost);
         tracing::warn!(why, "Redis is lost: this node goes on alone, and tries again behind the scenes");
     }
 
@@ -239,7 +239,7 @@ impl Link {
         *lock(&self.wire) = Some((number, wire));
         self.joined.send_replace(true);
         self.metrics.cluster_connected.set(1);
-        self.metrics.event("cluster_joined");
+        self.metrics.event(EventKind::ClusterJoined);
         tracing::info!(node = %self.node, "joined the others by way of Redis");
         Ok(())
     }

@@ -14,6 +14,7 @@ use crate::heal::first_requests::FirstRequestPermit;
 use crate::heal::image::{IndexedImage, RoutedImage};
 use crate::heal::{HealResponse, Healer, NextStep};
 use crate::iiif::Target;
+use crate::observe::EventKind;
 use crate::outcome::Outcome;
 use crate::upstream::{Body, Budget, Caller, Held};
 
@@ -230,7 +231,7 @@ impl Healer {
         let most = self.parts.settings.heal.max_held;
         let held = Held::hold(first, most, HOLDING, &exchange.budget.of(exchange.caller.holder())).await;
         if held.is_none() {
-            self.parts.metrics.event("held_refused");
+            self.parts.metrics.event(EventKind::HeldRefused);
         }
         held
     }

@@ -27,6 +27,7 @@ use crate::heal::image_lookup::ImageLookup;
 use crate::heal::single_flight::FlightHandle;
 use crate::heal::timed_cache::TimedCache;
 use crate::iiif::{IdentifierKind, Target};
+use crate::observe::EventKind;
 
 /// Is this request an echo for certain? It comes from an address of the canvas service (`heal.origins`), or carries our
 /// own `Via`.
@@ -121,7 +122,7 @@ impl Callbacks {
     /// The canvas service's own info.json request was answered with `status`.
     pub(in crate::heal) fn answered(&self, at: &RoutedImage<'_>, status: StatusCode) {
         let services = &self.requests.services;
-        services.metrics().event("echo");
+        services.metrics().event(EventKind::Echo);
         let owners = self.lookup.owners(at);
         if owners.is_empty() {
             return;

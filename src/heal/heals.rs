@@ -16,7 +16,7 @@ use crate::heal::repair::Repairs;
 use crate::heal::single_flight::{FlightHandle, SingleFlight};
 use crate::index::history::Heal;
 use crate::index::history::writer::Recorder;
-use crate::observe::{Event, Gauged, Metrics};
+use crate::observe::{Event, EventKind, Gauged, Metrics};
 
 /// `Heals` runs heals, tells of them, and hands on what they leave to be done.
 #[derive(Debug)]
@@ -61,7 +61,7 @@ impl Heals {
     pub(in crate::heal) fn may_start(&self, image: &IndexedImage) -> bool {
         let may = self.flights.len() < self.most || self.is_under_way(image);
         if !may {
-            self.metrics.event("heal_refused");
+            self.metrics.event(EventKind::HealRefused);
         }
         may
     }

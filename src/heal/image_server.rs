@@ -24,7 +24,7 @@ use crate::heal::image_address::ImageAddresses;
 use crate::heal::learned::{Known, Learned};
 use crate::heal::server::SendRequest;
 use crate::iiif::resource::Said;
-use crate::observe::{Metrics, Span};
+use crate::observe::{EventKind, Metrics, Span};
 use crate::upstream::{Body, Caller, UpstreamError, own_request};
 
 /// How soon an image server of which no probe told the truth is tried anew.
@@ -243,7 +243,7 @@ impl ImageServers {
     }
 
     async fn try_probe(&self, patient: &IndexedImage, id: &str, probe: Probe) -> Evidence {
-        self.metrics.event("probe");
+        self.metrics.event(EventKind::Probe);
         let answer = self.head_of_id(patient, id, probe.tail()).await;
         let knows_nocache = |head: &response::Parts| {
             let by = head.headers.get("x-powered-by").and_then(|by| by.to_str().ok());
@@ -274,7 +274,7 @@ impl ImageServers {
     /// The probe called an image alive whose own request is 404 for its viewer, and whose key is gone: it lies.
     pub(in crate::heal) fn probe_lied(&self, patient: &IndexedImage) {
         self.probes[patient.route].does_not(Instant::now() + RETRY_AFTER);
-        self.metrics.event("probe_distrusted");
+        self.metrics.event(EventKind::ProbeDistrusted);
     }
 
     /// Does the image server find nothing behind this image, whatever its key?

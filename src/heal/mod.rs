@@ -65,7 +65,7 @@ use crate::config::settings::Rung;
 use crate::iiif::Target;
 use crate::index::Index;
 use crate::index::history::writer::Recorder;
-use crate::observe::{Metrics, Trace};
+use crate::observe::{EventKind, Metrics, Trace};
 use crate::outcome::Outcome;
 use crate::upstream::{Body, UpstreamError};
 use canvas_service::registration::Said;
@@ -179,7 +179,7 @@ impl Healer {
             return FirstRequestPermit::free();
         }
         let parts = &self.parts;
-        let held = || parts.metrics.event("first_ask_held");
+        let held = || parts.metrics.event(EventKind::FirstAskHeld);
         let (mark, sent) = (parts.lookup.mark(at.route), at.request.identifier.as_sent());
         parts.heals.firsts.ask((mark, sent), at.request.target, &parts.settings.heal, held).await
     }

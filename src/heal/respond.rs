@@ -16,7 +16,7 @@ use super::ladder::direct::DirectResult;
 use super::missing_files::Proof;
 use super::{COME_BACK, HealResponse, Healer, IndexedImage, Priority};
 use crate::config::settings::Rung;
-use crate::observe::{Gauged, Span};
+use crate::observe::{EventKind, Gauged, Span};
 use crate::outcome::Outcome;
 use crate::upstream::{Body, UpstreamError};
 
@@ -133,7 +133,7 @@ impl Healer {
         if self.parts.heals.is_under_way(patient) || !self.parts.limits.is_greedy(exchange.client) {
             return priority;
         }
-        self.parts.metrics.event("client_demoted");
+        self.parts.metrics.event(EventKind::ClientDemoted);
         priority.max(Priority::Prefetch)
     }
 

@@ -17,6 +17,7 @@ use prometheus_client::registry::{Registry, Unit};
 use tokio::sync::broadcast;
 
 use super::edge::EdgeMeters;
+use super::event_kind::EventKind;
 use super::histogram::{ByKind, ROUTES, Requests, bounds, route_position};
 use super::labels::{CanvasLabels, HealLabels, Kind, LaneLabel, Word};
 use super::live::{Event, Live, News};
@@ -291,13 +292,13 @@ impl Metrics {
     }
 
     /// Something rare happened.
-    pub fn event(&self, kind: &'static str) {
-        self.events.get_or_create(&Kind { kind: Word(kind) }).inc();
+    pub fn event(&self, kind: EventKind) {
+        self.events.get_or_create(&Kind { kind: Word(kind.as_str()) }).inc();
     }
 
     /// How often something rare happened.
-    pub(super) fn events(&self, kind: &'static str) -> u64 {
-        self.events.get(&Kind { kind: Word(kind) }).map_or(0, |count| count.get())
+    pub(super) fn events(&self, kind: EventKind) -> u64 {
+        self.events.get(&Kind { kind: Word(kind.as_str()) }).map_or(0, |count| count.get())
     }
 
     /// Tells whoever listens; where nobody does, `event` is not made.

@@ -2,6 +2,7 @@
 
 mod degraded;
 mod edge;
+mod event_kind;
 mod export;
 mod gauged;
 mod histogram;
@@ -21,6 +22,7 @@ mod trace;
 
 pub use degraded::{Degraded, Fault};
 pub use edge::EdgeMeters;
+pub use event_kind::EventKind;
 pub use export::Export;
 pub use gauged::Gauged;
 pub use labels::{RequestLabels, Word};

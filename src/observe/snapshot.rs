@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::degraded::Fault;
+use super::event_kind::EventKind;
 use super::live::{Point, Totals};
 use super::metrics::Metrics;
 use super::process::started;
@@ -62,8 +63,14 @@ pub struct Now {
 }
 
 /// Events that stand in a snapshot.
-const EVENTS: [&str; 6] =
-    ["mass_expiry", "poisoned", "cured", "cure_failed", "breaker_opened", "history_failed"];
+const EVENTS: [EventKind; 6] = [
+    EventKind::MassExpiry,
+    EventKind::Poisoned,
+    EventKind::Cured,
+    EventKind::CureFailed,
+    EventKind::BreakerOpened,
+    EventKind::HistoryFailed,
+];
 
 impl Metrics {
     /// How things stand.
@@ -75,7 +82,7 @@ impl Metrics {
             uptime_seconds: started().elapsed().unwrap_or(Duration::ZERO).as_secs(),
             requests: outcomes.into_iter().zip(self.requests.by_outcome()).collect(),
             canvas_requests: self.canvas_total.get(),
-            events: EVENTS.into_iter().map(|kind| (kind, self.events(kind))).collect(),
+            events: EVENTS.into_iter().map(|kind| (kind.as_str(), self.events(kind))).collect(),
             now: Now {
                 flights: self.flights.get(),
                 waiting: self.waiting.get(),

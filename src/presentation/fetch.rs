@@ -7,6 +7,7 @@ use http::{Method, Response, StatusCode};
 use super::whole::{Gathered, Whole, gather, is_json};
 use super::{Desk, Made, Wanted};
 use crate::config::settings::Timeouts;
+use crate::observe::EventKind;
 use crate::upstream::coding::Coding;
 use crate::upstream::{Body, UpstreamError};
 
@@ -29,7 +30,7 @@ impl Desk {
         self.metrics.upstream_answered("presentation", started.elapsed());
         let (head, body) = self.heard(wanted, answer).into_parts();
         if is_document(&wanted.onward.method, &head) && Coding::of(&head.headers).is_err() {
-            self.metrics.event("coding_other");
+            self.metrics.event(EventKind::CodingOther);
         }
         if !holds && !is_document(&wanted.onward.method, &head) {
             return Ok(Made::Streams(Response::from_parts(head, body)));
@@ -38,11 +39,11 @@ impl Desk {
         Ok(match gather(body, self.settings.presentation.max_body, &budget).await {
             Gathered::Whole(body) => Made::Whole(Whole::new(head, body)),
             Gathered::Refused(body) => {
-                self.metrics.event("held_refused");
+                self.metrics.event(EventKind::HeldRefused);
                 Made::Streams(Response::from_parts(head, body))
             }
             Gathered::Longer(body) => {
-                self.metrics.event("held_too_long");
+                self.metrics.event(EventKind::HeldTooLong);
                 Made::Streams(Response::from_parts(head, body))
             }
         })

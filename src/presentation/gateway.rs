@@ -28,6 +28,7 @@ use super::whole::{Gathered, Whole, gather};
 use super::{Desk, Presented, Presenter, cors, repair};
 use crate::iiif::manifest;
 use crate::index::{IndexError, Stored};
+use crate::observe::EventKind;
 use crate::upstream::coding::GZIP;
 use crate::upstream::{Body, BodyError, Budget, Client};
 
@@ -198,7 +199,7 @@ impl Desk {
             let bytes = match gather(body, most, budget).await {
                 Gathered::Whole(bytes) => bytes,
                 Gathered::Longer(body) | Gathered::Refused(body) => {
-                    self.metrics.event("held_refused");
+                    self.metrics.event(EventKind::HeldRefused);
                     return Some(Response::from_parts(head, body));
                 }
             };

@@ -26,7 +26,7 @@ use crate::heal::single_flight::SingleFlight;
 use crate::heal::{DocumentRepair, Healer, PoisonedDocument, Priority, without_update};
 use crate::index::Index;
 use crate::index::learn::traffic::Learner;
-use crate::observe::{Metrics, Trace};
+use crate::observe::{EventKind, Metrics, Trace};
 use crate::outcome::Outcome;
 use crate::upstream::coding;
 use crate::upstream::{Body, Budget, Caller, Routing, Upstream, UpstreamError};
@@ -190,7 +190,7 @@ impl Presenter {
         let desk = &self.desk;
         let is_flying = desk.flights.find(&key).is_some();
         if is_flying || desk.carried.has(&key) {
-            desk.metrics.event("collapsed");
+            desk.metrics.event(EventKind::Collapsed);
             tracing::debug!(request = %wanted.trace, target = &*key.target.1, "shares the request of another viewer");
         }
         let wanted = Arc::new(wanted);

@@ -11,7 +11,7 @@ use http::{HeaderName, HeaderValue};
 
 use super::whole::Whole;
 use crate::iiif::salvage;
-use crate::observe::Metrics;
+use crate::observe::{EventKind, Metrics};
 use crate::upstream::Budget;
 
 /// Tells that a document was changed, and in which respect.
@@ -32,11 +32,11 @@ pub(super) async fn repair(whole: &mut Whole, most: usize, budget: &Budget, metr
     // A long document takes milliseconds to read, and other viewers are served by this thread.
     match tokio::task::spawn_blocking(move || look(&held, most)).await {
         Ok(Found::Mended(body)) => {
-            metrics.event("json_repaired");
+            metrics.event(EventKind::JsonRepaired);
             whole.replace(budget.count(body.len()).keep(body));
             whole.head.headers.insert(REPAIRED, HeaderValue::from_static("json"));
         }
-        Ok(Found::Hopeless) => metrics.event("json_hopeless"),
+        Ok(Found::Hopeless) => metrics.event(EventKind::JsonHopeless),
         Ok(Found::Nothing) | Err(_) => {}
     }
 }

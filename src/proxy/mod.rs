@@ -30,7 +30,7 @@ use crate::config::Settings;
 use crate::config::settings::{RouteKind, Rung};
 use crate::heal::{Answered, Healer, ImageExchange, RoutedImage, Unanswered, callback};
 use crate::iiif::Target;
-use crate::observe::{Metrics, REQUEST_ID, Span, Trace};
+use crate::observe::{EventKind, Metrics, REQUEST_ID, Span, Trace};
 use crate::outcome::Outcome;
 use crate::presentation::{Gateway, Presenter, Rewrite, Wanted, cors};
 use crate::upstream::{Body, Budget, Caller, Routing, Upstream, one_client};
@@ -166,7 +166,7 @@ impl Rooms {
             return Ok(());
         }
         self.rates.check(sender.client, &self.settings.server).map_err(|after| {
-            self.metrics.event("rate_limited");
+            self.metrics.event(EventKind::RateLimited);
             Refusal::TooOften(after)
         })
     }

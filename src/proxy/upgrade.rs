@@ -14,7 +14,7 @@ use super::refusal::Refusal;
 use super::sender::Sender;
 use super::{Answer, Exchange, Rooms, headers};
 use crate::config::settings::{RouteKind, Server};
-use crate::observe::{Gauged, Metrics, Span};
+use crate::observe::{EventKind, Gauged, Metrics, Span};
 use crate::upstream::{ClientUpgrade, Upgrade, UpstreamError};
 
 const SWITCHES: HeaderValue = HeaderValue::from_static("upgrade");
@@ -93,7 +93,7 @@ impl Rooms {
     ) -> Result<Answer, Refusal> {
         let Exchange { sender, asked, .. } = exchange;
         let Some(permit) = self.upgrades.take(sender, &self.settings.server, &self.metrics) else {
-            self.metrics.event("upgrade_refused");
+            self.metrics.event(EventKind::UpgradeRefused);
             return Err(Refusal::Upgrades);
         };
         let caller = sender.caller(asked.route_kind, head.version);

@@ -9,7 +9,7 @@ use clap::CommandFactory as _;
 use iiif_mender::cli::Cli;
 use iiif_mender::config::Settings;
 use iiif_mender::config::settings::Rung;
-use iiif_mender::observe::{Metrics, Trace};
+use iiif_mender::observe::{EventKind, Metrics, Trace};
 use iiif_mender::outcome::Outcome;
 use regex::Regex;
 
@@ -135,7 +135,7 @@ pub(crate) fn scraped() -> BTreeMap<String, BTreeSet<String>> {
     metrics.lane_waiting("viewer", 1);
     metrics.resource_check("alive");
     metrics.index_lookup("known");
-    metrics.event("echo");
+    metrics.event(EventKind::Echo);
     let _export = metrics.spans.open(1, 1);
     metrics.edge.connection_cut("stuck");
     metrics.edge.config_reload("applied");
@@ -288,4 +288,12 @@ fn the_configurations_in_the_operations_manual_are_in_order() {
             panic!("{whole}\n{errors:#}");
         }
     }
+}
+
+#[test]
+fn every_event_that_is_counted_is_explained() {
+    let page = read("docs/METRICS.md");
+    let missing: Vec<_> =
+        EventKind::ALL.into_iter().filter(|kind| !page.contains(&format!("`{}`", kind.as_str()))).collect();
+    assert!(missing.is_empty(), "{missing:?}");
 }

@@ -22,7 +22,7 @@ use crate::heal::image::IndexedImage;
 use crate::heal::image_lookup::ImageLookup;
 use crate::heal::knowledge::ImageKnowledge;
 use crate::iiif::{Identifier, IdentifierKind};
-use crate::observe::Metrics;
+use crate::observe::{EventKind, Metrics};
 
 /// `PagesSeen` is what was seen of the pages of one manifest: how many, and how many of them are gone.
 #[derive(Debug, Clone, Copy, Default)]
@@ -101,7 +101,7 @@ impl Books {
         let answer = self.requests.answer(service, &request.flight, patient, &urgency).await;
         let helped = self.book_helped(answer, patient).await;
         if helped {
-            self.metrics.event("book_healed");
+            self.metrics.event(EventKind::BookHealed);
             self.pages_were_healed(manifest, patient);
         } else if answer != CanvasResponse::Withheld {
             self.no_page_is_proven(service, manifest);

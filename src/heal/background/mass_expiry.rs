@@ -16,7 +16,7 @@ use crate::heal::background::sweep::Sweep;
 use crate::heal::canvas_service::priority_semaphore::Priority;
 use crate::heal::canvas_service::shared_heals::SharedHeals;
 use crate::heal::image::IndexedImage;
-use crate::observe::{Event, Trace};
+use crate::observe::{Event, EventKind, Trace};
 
 /// How often the index is gone through for one mass expiry, at most.
 const SWEEPS: usize = 2;
@@ -74,7 +74,7 @@ impl MassExpiry {
 
     /// A mass expiry begins; `sweep`: it is ours to go through the whole index afterwards.
     fn begins(self: &Arc<Self>, trace: &Trace, sweep: bool, heals: Arc<dyn StartHeal>) {
-        self.context.metrics.event("mass_expiry");
+        self.context.metrics.event(EventKind::MassExpiry);
         let in_use = self.readers.in_use();
         self.context.metrics.tell(|| Event::MassExpiry { manifests: in_use.len() });
         tracing::warn!(

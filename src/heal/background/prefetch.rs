@@ -14,7 +14,7 @@ use crate::heal::background::start_heal::{BackgroundContext, StartHeal};
 use crate::heal::canvas_service::priority_semaphore::Priority;
 use crate::heal::image::IndexedImage;
 use crate::index::Neighbour;
-use crate::observe::Trace;
+use crate::observe::{EventKind, Trace};
 
 /// Images of one canvas that are looked at: more than one stands for a choice, which few readers make.
 const IMAGES: usize = 2;
@@ -162,7 +162,7 @@ impl Prefetch {
             if !was_asked && is_cheaper(gone) {
                 was_asked = true;
                 if self.context.books.heal(manifest, first, Priority::Prefetch).await {
-                    self.context.metrics.event("ahead");
+                    self.context.metrics.event(EventKind::Ahead);
                     return;
                 }
                 // That took long, and the page that was seen last may be back as well.
@@ -193,14 +193,14 @@ impl Prefetch {
         for (patient, seen_at) in pages {
             // Enough is under way; a viewer who comes for one of the rest starts it anyway.
             if heals.under_way() >= self.context.settings.heal.max_waiting {
-                self.context.metrics.event("ahead_refused");
+                self.context.metrics.event(EventKind::AheadRefused);
                 return;
             }
             if seen_at < now && !self.context.knowledge.is_gone_now(&patient, Some(seen_at)).await {
                 continue;
             }
             Arc::clone(heals).start(&patient, Priority::Prefetch);
-            self.context.metrics.event("ahead");
+            self.context.metrics.event(EventKind::Ahead);
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::heal::canvas_service::priority_semaphore::Priority;
 use crate::heal::image::IndexedImage;
 use crate::heal::ladder::HealOutcome;
 use crate::heal::single_flight::FlightHandle;
-use crate::observe::Trace;
+use crate::observe::{EventKind, Trace};
 
 /// Heals of one scan at once: enough to keep every lane busy, not enough to fill memory.
 const AT_ONCE: usize = 16;
@@ -115,7 +115,7 @@ impl BackgroundScan {
         self.gone += 1;
         self.book.seen.gone += 1;
         if self.priority == Priority::Background {
-            self.context.metrics.event("swept");
+            self.context.metrics.event(EventKind::Swept);
         }
         if self.book.seen.gone == 1 {
             self.book.held = Some((patient, seen_at));

@@ -48,7 +48,7 @@ use crate::heal::cooldowns::CanvasRequestKey;
 use crate::heal::server::SendRequest;
 use crate::iiif::identifier;
 use crate::index::Index;
-use crate::observe::{Metrics, Span, Trace};
+use crate::observe::{EventKind, Metrics, Span, Trace};
 use crate::upstream::coding::Coding;
 use crate::upstream::{Caller, UpstreamError, own_request, whole};
 
@@ -351,7 +351,7 @@ impl CanvasService {
             CanvasResponse::Withheld | CanvasResponse::Needless => {}
             CanvasResponse::Busy | CanvasResponse::Unwell => {
                 if self.breaker.bad(Instant::now()) {
-                    self.metrics.event("breaker_opened");
+                    self.metrics.event(EventKind::BreakerOpened);
                     if let Some(cluster) = &self.cluster {
                         cluster.leave_alone(&self.authority, self.open_for);
                     }

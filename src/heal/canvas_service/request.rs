@@ -19,7 +19,7 @@ use crate::heal::cooldowns::CanvasRequestKey;
 use crate::heal::evidence::Evidence;
 use crate::heal::flight_priority::FlightPriority;
 use crate::heal::image::IndexedImage;
-use crate::observe::Span;
+use crate::observe::{EventKind, Span};
 use crate::upstream::guard::Allowed;
 
 /// How often it is looked for somebody who waits.
@@ -107,7 +107,7 @@ impl CanvasService {
                 Err(_) if place.is_some() && self.lanes.waiting().iter().any(|waiting| *waiting > 0) => {
                     // As many may hang as there are places, a few times over; a service that hangs is not piled up on.
                     if let Ok(own) = Arc::clone(&self.hanging).try_acquire_owned() {
-                        self.metrics.event("canvas_hangs");
+                        self.metrics.event(EventKind::CanvasHangs);
                         (hangs, *place) = (Some(own), None);
                     }
                 }

@@ -15,7 +15,7 @@ use crate::heal::cooldowns::{CanvasRequestKey, Cooldowns};
 use crate::heal::file_urls::FileUrls;
 use crate::heal::image::{ImageKey, IndexedImage};
 use crate::heal::timed_cache::TimedCache;
-use crate::observe::Metrics;
+use crate::observe::{EventKind, Metrics};
 use crate::upstream::guard::{Allowed, Guard};
 
 /// For so long it is remembered when an image was healed: who finds it gone again knows that it expired anew.
@@ -221,7 +221,7 @@ impl CanvasServices {
         for service in self.of(image) {
             service.truth.distrust(Instant::now());
         }
-        self.metrics.event("resources_distrusted");
+        self.metrics.event(EventKind::ResourcesDistrusted);
     }
 
     /// This image is alive: it can show later whether info.json works at all.

@@ -20,7 +20,7 @@ use crate::heal::flight_priority::FlightPriority;
 use crate::heal::image::IndexedImage;
 use crate::heal::image_server::{ImageServers, evidence};
 use crate::heal::single_flight::{FlightHandle, SingleFlight};
-use crate::observe::Metrics;
+use crate::observe::{EventKind, Metrics};
 
 /// For [`Flight::lands`] of a repair, and of whatever ends without a word of its own.
 pub(in crate::heal) const DONE: &str = "done";
@@ -129,7 +129,7 @@ impl CanvasRequests {
                         anew = true;
                         continue;
                     }
-                    self.metrics.event("cluster_shared");
+                    self.metrics.event(EventKind::ClusterShared);
                     order.urgency.departs();
                     return answer;
                 }

@@ -9,7 +9,7 @@ use crate::heal::canvas_service::circuit_breaker::BreakerState;
 use crate::heal::canvas_service::response::CanvasResponse;
 use crate::heal::cooldowns::CanvasRequestKey;
 use crate::heal::image::IndexedImage;
-use crate::observe::Event;
+use crate::observe::{Event, EventKind};
 
 /// `CanvasServiceStatus` is how one canvas service stands.
 #[derive(Debug, Clone)]
@@ -34,9 +34,9 @@ impl CanvasService {
     pub(in crate::heal) fn heard_of_variants(&self, honoured: bool) {
         if self.variants.record(honoured, Instant::now()) {
             if honoured {
-                self.metrics.event("variants_honoured");
+                self.metrics.event(EventKind::VariantsHonoured);
             } else {
-                self.metrics.event("variants_ignored");
+                self.metrics.event(EventKind::VariantsIgnored);
             }
             tracing::info!(upstream = %self.authority, honoured, "whether the canvas service builds beside (disallow)");
         }

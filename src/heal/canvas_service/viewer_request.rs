@@ -15,6 +15,7 @@ use crate::heal::canvas_service::CanvasService;
 use crate::heal::canvas_service::place::Place;
 use crate::heal::canvas_service::priority_semaphore::{Permit, Priority};
 use crate::heal::canvas_service::viewer_queue::{First, FirstRequest, is_canvas};
+use crate::observe::EventKind;
 
 /// Nobody waits for the first request of a document that was answered so lately.
 const ANSWERED_FOR: Duration = Duration::from_secs(2);
@@ -94,7 +95,7 @@ impl CanvasService {
             return Ok((request, admitted.await.map_err(|_| COME_BACK)?));
         }
         let Some(_waiting) = requests.wait(self.bounds.max_waiting) else {
-            self.metrics.event("viewer_refused");
+            self.metrics.event(EventKind::ViewerRefused);
             return Err(COME_BACK);
         };
         let until = Instant::now() + wait;
@@ -105,7 +106,7 @@ impl CanvasService {
                 Some(First::Over) => {}
                 // It may hang for reasons of its own, so the others go. (Of canvases no more are built at once for that.)
                 Some(First::Late(true)) => {
-                    self.metrics.event("first_document_late");
+                    self.metrics.event(EventKind::FirstDocumentLate);
                     request.tells = true;
                     break;
                 }
@@ -141,7 +142,7 @@ impl CanvasService {
 
     /// A viewer waited for as long as any may; when he may come back.
     fn wait_expired(&self) -> Duration {
-        self.metrics.event("viewer_wait_expired");
+        self.metrics.event(EventKind::ViewerWaitExpired);
         COME_BACK
     }
 

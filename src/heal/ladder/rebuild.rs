@@ -16,6 +16,7 @@ use crate::heal::canvas_service::response::CanvasResponse;
 use crate::heal::evidence::{Evidence, Probe};
 use crate::heal::image::IndexedImage;
 use crate::heal::ladder::{Climb, Ladder, StepResult, Turn, VisitResult};
+use crate::observe::EventKind;
 use crate::upstream::guard::Allowed;
 
 /// info.json past the image server's own memory.
@@ -103,7 +104,7 @@ impl Ladder {
                 ServiceHealth::Unwell
             };
             if health == ServiceHealth::Unwell {
-                self.metrics.event("rebuild_withheld");
+                self.metrics.event(EventKind::RebuildWithheld);
                 if lacks {
                     climb.repair(service, CanvasRequest::visit(&turn.canvas));
                 }

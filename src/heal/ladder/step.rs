@@ -17,6 +17,7 @@ use crate::heal::flight_priority::FlightPriority;
 use crate::heal::image::IndexedImage;
 use crate::heal::ladder::probe_backoff::ProbeBackoff;
 use crate::heal::ladder::{Climb, FollowUp, Ladder, StepResult, VISITED_FOR};
+use crate::observe::EventKind;
 
 /// It is soon known whether a service builds beside, once it was asked.
 const SOON_KNOWN: Duration = Duration::from_millis(300);
@@ -208,7 +209,7 @@ impl Ladder {
         }
         if self.canvases.registration(image).await == Said::Expired {
             service.truth.distrust(Instant::now());
-            self.metrics.event("resources_distrusted");
+            self.metrics.event(EventKind::ResourcesDistrusted);
         }
         true
     }

@@ -24,6 +24,7 @@ use crate::heal::ladder::FollowUp;
 use crate::heal::ladder::rebuild::ServiceHealth;
 use crate::heal::repair::Repairs;
 use crate::heal::repair::documents::{FIRST_PAUSE, Next};
+use crate::observe::EventKind;
 use crate::upstream::guard::Allowed;
 
 /// Cures under way at most; a canvas beyond that stays poisoned until somebody asks for it again.
@@ -85,7 +86,7 @@ impl Repairs {
             return;
         }
         if self.state.canvases.len() >= CURES {
-            self.metrics.event("cure_refused");
+            self.metrics.event(EventKind::CureRefused);
             return;
         }
         let key = CanvasRequest::rebuild(&canvas).flight;
@@ -109,7 +110,7 @@ impl Repairs {
         patient: &IndexedImage,
         urgency: &Arc<FlightPriority>,
     ) {
-        self.metrics.event("poisoned");
+        self.metrics.event(EventKind::Poisoned);
         tracing::warn!(request = %patient.trace, canvas = %canvas.visit, "poisoned: it came back without its image; curing it when the service is well");
         let rebuilds = AtomicU32::new(0);
         let attempt = || async {
@@ -128,7 +129,7 @@ impl Repairs {
         match ended {
             Some(CureAttempt::Cured) => {
                 self.state.lacking.note([&*patient.key], false);
-                self.metrics.event("cured");
+                self.metrics.event(EventKind::Cured);
                 tracing::info!(request = %patient.trace, canvas = %canvas.visit, rebuilds, "cured");
             }
             Some(CureAttempt::FileIsGone) => {
@@ -136,7 +137,7 @@ impl Repairs {
                 tracing::info!(request = %patient.trace, canvas = %canvas.visit, "not poisoned: the file of its image is gone");
             }
             _ => {
-                self.metrics.event("cure_failed");
+                self.metrics.event(EventKind::CureFailed);
                 tracing::warn!(request = %patient.trace, canvas = %canvas.visit, rebuilds, "still poisoned; giving up until it is seen again");
             }
         }

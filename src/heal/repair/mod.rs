@@ -42,7 +42,7 @@ use crate::iiif::canvas::rebuild_target;
 use crate::iiif::manifest::Canvas;
 use crate::index::DocumentContent;
 use crate::index::learn::Learn;
-use crate::observe::{Gauged, Metrics};
+use crate::observe::{EventKind, Gauged, Metrics};
 
 /// Documents that are mended or waited for at once at most.
 const MENDS: usize = 1_000;
@@ -156,7 +156,7 @@ impl Repairs {
         }
         let Some(_waiting) = limits.wait() else { return DocumentRepair::Pending };
         let _counted = Gauged::one(&self.metrics.waiting);
-        self.metrics.event("poison_seen");
+        self.metrics.event(EventKind::PoisonSeen);
         let poisoned = Arc::new(poisoned);
         let mended = timeout(heal.wait, self.mended(&key, &poisoned, Priority::Viewer)).await;
         match mended {
@@ -194,7 +194,7 @@ impl Repairs {
     /// his own, so nobody waits for the next look.
     fn chase(self: &Arc<Self>, key: CanvasRequestKey, poisoned: Arc<PoisonedDocument>) {
         if self.state.chased.len() >= MENDS {
-            self.metrics.event("cure_refused");
+            self.metrics.event(EventKind::CureRefused);
             return;
         }
         let Some(service) = self.services.on(poisoned.route).cloned() else { return };
@@ -239,9 +239,9 @@ impl Repairs {
             }
         }
         match mended {
-            RepairResult::Whole => self.metrics.event("cured"),
-            RepairResult::Shorter(..) => self.metrics.event("poison_refuted"),
-            RepairResult::Unwell | RepairResult::Failed => self.metrics.event("cure_failed"),
+            RepairResult::Whole => self.metrics.event(EventKind::Cured),
+            RepairResult::Shorter(..) => self.metrics.event(EventKind::PoisonRefuted),
+            RepairResult::Unwell | RepairResult::Failed => self.metrics.event(EventKind::CureFailed),
         }
         tracing::info!(request = %poisoned.trace, document = %poisoned.target, ended = ?mended, "a document lacked images that the index knows");
         mended
@@ -261,7 +261,7 @@ impl Repairs {
                 Some(read) if carries(&read.canvases, &patient.key) => return RepairResult::Whole,
                 Some(stored) if self.may_build_over(order, &stored, patient).await => {}
                 Some(_) => {
-                    self.metrics.event("rebuild_withheld");
+                    self.metrics.event(EventKind::RebuildWithheld);
                     return RepairResult::Unwell;
                 }
                 None => return RepairResult::Unwell,

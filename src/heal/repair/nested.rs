@@ -23,6 +23,7 @@ use crate::iiif::IdentifierKind;
 use crate::iiif::canvas::rebuild_target;
 use crate::iiif::manifest::Canvas;
 use crate::index::DocumentContent;
+use crate::observe::EventKind;
 use crate::upstream::guard::Allowed;
 
 /// How long it is believed of files that seem to be gone. (Each of them is remembered by itself, and for longer.)
@@ -49,7 +50,7 @@ impl Repairs {
                 NestedCheck::SeemsGone => seems = true,
                 NestedCheck::Refused => (seems, is_refused) = (true, true),
                 NestedCheck::Unwell => {
-                    self.metrics.event("rebuild_withheld");
+                    self.metrics.event(EventKind::RebuildWithheld);
                     return Err(RepairResult::Unwell);
                 }
                 nested => return Ok(Lacking::There(Box::new(patient), nested)),

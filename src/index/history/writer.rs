@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use crate::index::Index;
 use crate::index::history::{Bounds, Heal, now_ms, prune_history, record};
-use crate::observe::Metrics;
+use crate::observe::{EventKind, Metrics};
 
 /// Heals, and file URLs, that wait to be written, at most.
 const QUEUE: usize = 1024;
@@ -149,14 +149,14 @@ impl Recorder {
     /// Notes a heal that ended now. Never waits.
     pub fn note(&self, heal: Heal) {
         if self.keeps_history && !self.desk.0.takes(Heal { at: now_ms(), ..heal }, |notes| &mut notes.heals) {
-            self.metrics.event("history_dropped");
+            self.metrics.event(EventKind::HistoryDropped);
         }
     }
 
     /// Notes where the file of `uuid` is. Never waits.
     pub fn learn_file_url(&self, uuid: Uuid, url: &str) {
         if !self.desk.0.takes((uuid, url.to_owned()), |notes| &mut notes.files) {
-            self.metrics.event("learn_dropped");
+            self.metrics.event(EventKind::LearnDropped);
         }
     }
 }
@@ -183,7 +183,7 @@ fn write(index: &Index, batch: &Notes, bounds: Bounds, metrics: &Metrics) {
         && let Err(error) = record(index, &batch.heals, bounds)
     {
         tracing::warn!(%error, heals = batch.heals.len(), "heals could not be written to the history");
-        batch.heals.iter().for_each(|_| metrics.event("history_failed"));
+        batch.heals.iter().for_each(|_| metrics.event(EventKind::HistoryFailed));
     }
 }
 

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use crate::cluster::{self, Cluster};
 use crate::index::learn::Learn;
 use crate::index::{Index, Learned};
-use crate::observe::Metrics;
+use crate::observe::{EventKind, Metrics};
 use crate::upstream::Body;
 use crate::upstream::coding::{Coding, CodingError};
 
@@ -106,7 +106,7 @@ impl Learner {
         if !fits || self.queue.try_send(passed).is_err() {
             self.waiting.fetch_sub(length, Ordering::Relaxed);
             self.metrics.learn_queue.dec();
-            self.metrics.event("learn_dropped");
+            self.metrics.event(EventKind::LearnDropped);
         }
     }
 }

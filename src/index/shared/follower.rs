@@ -14,7 +14,7 @@ use crate::index::shared::snapshot::Snapshot;
 use crate::index::sources::refresh::Refresh;
 use crate::index::sources::{Options, Report};
 use crate::index::{Index, IndexError};
-use crate::observe::Metrics;
+use crate::observe::{EventKind, Metrics};
 use crate::upstream::coding::Coding;
 
 /// News may be lost; so it is looked this often in any case.
@@ -82,7 +82,7 @@ impl Follower {
 
     /// Too far behind: the sources (or the edition) are read again, and then what the stream still holds.
     async fn start_over(&self) {
-        self.metrics.event("cluster_behind");
+        self.metrics.event(EventKind::ClusterBehind);
         tracing::warn!(
             "too far behind the other nodes: what they learned meanwhile is gone, reading all again"
         );
@@ -140,7 +140,7 @@ fn take_in(index: &Index, news: News, most: usize, metrics: &Metrics) -> Result<
                 }
             }
         }
-        metrics.event("cluster_learned");
+        metrics.event(EventKind::ClusterLearned);
     }
     index.write(|conn| {
         let mut keep =

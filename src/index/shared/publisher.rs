@@ -16,7 +16,7 @@ use crate::index::shared::snapshot::Snapshot;
 use crate::index::sources::scheduler::Keeper;
 use crate::index::store::recover::PART;
 use crate::index::{Index, IndexError};
-use crate::observe::Metrics;
+use crate::observe::{EventKind, Metrics};
 
 /// News may be lost, and the editor says that it lives: so it is looked this often in any case.
 const LOOK: Duration = Duration::from_secs(30);
@@ -142,12 +142,12 @@ impl Press {
         });
         match read.await {
             Ok(Ok(true)) => {
-                self.metrics.event("edition_read");
+                self.metrics.event(EventKind::EditionRead);
                 self.metrics.edge.degraded.ends(PART);
                 tracing::info!(edition = name, chunks, "the index of the other nodes was read from Redis");
             }
             Ok(Ok(false)) => {
-                self.metrics.event("edition_broken");
+                self.metrics.event(EventKind::EditionBroken);
                 tracing::warn!(edition = name, "a part of the index in Redis is not to be had; ours goes on");
             }
             Ok(Err(error)) => tracing::warn!(%error, "the index in Redis cannot be kept here; ours goes on"),
@@ -171,7 +171,7 @@ impl Press {
         published.at = Some(Instant::now());
         match publish(&self.index, &self.cluster, self.settings.cluster.edition_max).await {
             Ok(edition) => {
-                self.metrics.event("edition_published");
+                self.metrics.event(EventKind::EditionPublished);
                 tracing::info!(
                     edition = edition.name,
                     chunks = edition.chunks.len(),
@@ -181,7 +181,7 @@ impl Press {
             }
             Err(PressError::Alone) => {}
             Err(error) => {
-                self.metrics.event("edition_failed");
+                self.metrics.event(EventKind::EditionFailed);
                 tracing::warn!(%error, "the index was not published");
             }
         }

@@ -19,7 +19,7 @@ use crate::index::store::error::IndexError;
 use crate::index::store::generation::Place;
 use crate::index::store::{Store, schema, writer};
 use crate::index::{Index, history};
-use crate::observe::Metrics;
+use crate::observe::{EventKind, Metrics};
 
 /// The name under which all parts that are out of order tell of the index.
 pub const PART: &str = "index";
@@ -203,7 +203,7 @@ pub async fn watch_over(index: Arc<Index>, metrics: Arc<Metrics>) {
         match spawn_blocking(move || own.recover()).await {
             Ok(Some(Ok(trouble))) => {
                 calm = Instant::now() + CALM;
-                metrics.event("index_begun_anew");
+                metrics.event(EventKind::IndexBegunAnew);
                 metrics.edge.degraded.begins(PART, &trouble.told_anew());
                 index.recovery.begun.send_modify(|times| *times += 1);
             }
