@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use iiif_mender::config::Settings;
-use iiif_mender::presentation::{Rewrite, Rewriter};
+use iiif_mender::presentation::{RewriteRule, Rewriter};
 
 const SIZE: usize = 50 << 20;
 const OLD: &str = "https://api.library.tamu.edu";
@@ -53,7 +53,7 @@ fn manifest() -> String {
     text
 }
 
-fn rewritten(rewrite: &Arc<Rewrite>, text: &[u8], piece: usize) -> (usize, Duration) {
+fn rewritten(rewrite: &Arc<RewriteRule>, text: &[u8], piece: usize) -> (usize, Duration) {
     let began = Instant::now();
     let mut rewriter = Rewriter::new(Arc::clone(rewrite));
     let mut size = 0;
@@ -72,7 +72,7 @@ fn main() {
     let none: [(String, String); 0] = [];
     let settings = Settings::from_text(Path::new("config.toml"), CONFIG, none);
     let settings = settings.unwrap_or_else(|errors| panic!("{errors:#}"));
-    let rewrite = Rewrite::of(&settings).expect("a host to rewrite");
+    let rewrite = RewriteRule::of(&settings).expect("a host to rewrite");
     let text = manifest();
     let expected = text.replace(OLD, NEW).len();
     println!("{} MB, {} URLs of ours", text.len() / 1_000_000, text.matches(OLD).count());

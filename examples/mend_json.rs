@@ -10,7 +10,7 @@ use iiif_mender::iiif::salvage;
 fn main() -> Result<(), Box<dyn Error>> {
     let mut bytes = Vec::new();
     io::stdin().read_to_end(&mut bytes)?;
-    let mended = salvage::repair(&bytes).ok_or("this is broken otherwise: guessing is not mending")?;
+    let mended = salvage::repair_json(&bytes).ok_or("this is broken otherwise: guessing is not mending")?;
     io::stdout().write_all(&mended)?;
     Ok(())
 }

@@ -9,9 +9,9 @@ use iiif_mender::config::Settings;
 use iiif_mender::iiif::{Identifier, ImageRequest, manifest, salvage};
 use iiif_mender::listen;
 use iiif_mender::observe::line_of;
-use iiif_mender::proxy::{self, Viewer, forwarded};
+use iiif_mender::proxy::{self, ClientInfo, forwarded};
 use iiif_mender::upstream::Clients;
-use iiif_mender::upstream::guard::Guard;
+use iiif_mender::upstream::guard::CanvasGuard;
 
 /// A target: takes any bytes; a broken promise panics.
 pub(crate) type Target = fn(&[u8]);
@@ -68,7 +68,7 @@ pub(crate) fn image_request(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     if let Some(request) = ImageRequest::parse(text) {
         assert!(text.starts_with(request.identifier.as_sent()));
-        let _may = request.may_heal();
+        let _may = request.is_healable();
     }
 }
 
@@ -81,16 +81,16 @@ pub(crate) fn walk(data: &[u8]) {
 
 /// What is mended parses, and mending it again changes nothing.
 pub(crate) fn repair(data: &[u8]) {
-    if let Some(mended) = salvage::repair(data) {
+    if let Some(mended) = salvage::repair_json(data) {
         assert!(serde_json::from_slice::<serde::de::IgnoredAny>(&mended).is_ok());
-        assert_eq!(salvage::repair(&mended).as_deref(), Some(&*mended));
+        assert_eq!(salvage::repair_json(&mended).as_deref(), Some(&*mended));
     }
 }
 
 /// A canvas URL leads to the presentation route's own path, without dots, or nowhere.
 pub(crate) fn canvas_guard(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
-    if let Some(allowed) = Guard::new(Arc::clone(&SETTINGS)).allow(text) {
+    if let Some(allowed) = CanvasGuard::new(Arc::clone(&SETTINGS)).allow(text) {
         for target in [&allowed.visit, &allowed.rebuild] {
             let path = target.split('?').next().expect("a path");
             assert!(path.starts_with("/base/"), "{target}");
@@ -111,7 +111,7 @@ pub(crate) fn canvas_guard(data: &[u8]) {
 pub(crate) fn header_rules(data: &[u8]) {
     let Some(head) = head(data) else { return };
     let peer = SocketAddr::from(([192, 0, 2, 7], 4711));
-    let viewer = Viewer::new(peer, Clients::default().get(peer.ip()));
+    let viewer = ClientInfo::new(peer, Clients::default().get(peer.ip()));
     let Some(onward) = proxy::rules(&SETTINGS, &viewer, head) else { return };
     let count = |name: &str| onward.headers.get_all(name).iter().count();
     for gone in [

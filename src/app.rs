@@ -24,20 +24,20 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::admin::{self, Admin, Diary, Gate};
-use crate::config::{Changes, Reload, ReloadError, Settings, differences, keep_until_restart};
+use crate::admin::{self, Admin, AdminAuth, HealStepLog};
+use crate::config::{ConfigChanges, Reload, ReloadError, Settings, differences, keep_until_restart};
 use crate::index::{Index, IndexError, recover};
-use crate::listen::inherit::Inherited;
+use crate::listen::inherit::InheritedSockets;
 use crate::listen::tls::CertificateError;
-use crate::listen::{Bounds, Crew, Hall, Stop};
+use crate::listen::{ConnectionLimits, ListenerGroup, Shutdown, WorkerPool};
 use crate::observe::{self, Metrics};
-use crate::upstream::fetch::Web;
+use crate::upstream::fetch::FetcherFactory;
 use crate::upstream::{Clients, TlsError};
-use chores::{Chores, keep_points, keep_tidy};
-use doors::Doors;
-use operators::Operators;
-use rooms::{House, ProcessState};
-use spans::Exporting;
+use chores::{BackgroundTasks, prune_periodically, sample_periodically};
+use doors::PublicListeners;
+use operators::AdminServer;
+use rooms::{ProcessState, Services};
+use spans::TraceExport;
 
 pub use rooms::batch_rooms;
 
@@ -64,7 +64,7 @@ pub enum StartError {
     Certificate(#[from] CertificateError),
     /// The token of the admin pages.
     #[error(transparent)]
-    Gate(#[from] admin::GateError),
+    Gate(#[from] admin::AdminAuthError),
     /// Signals, or standard output.
     #[error("cannot start: {0}")]
     Process(#[source] io::Error),
@@ -81,19 +81,19 @@ pub struct App {
     /// The index in use.
     pub index: Arc<Index>,
     state: ProcessState,
-    house: Arc<ArcSwap<House>>,
+    house: Arc<ArcSwap<Services>>,
     pages: Arc<ArcSwap<Admin>>,
-    doors: Doors,
+    doors: PublicListeners,
     /// How the admin pages ask for the configuration to be read anew.
     reload: Option<Reload>,
-    operators: Option<Operators>,
+    operators: Option<AdminServer>,
     stop: watch::Sender<bool>,
     serving: Vec<JoinHandle<usize>>,
     lasting: [JoinHandle<()>; 4],
-    diary: Diary,
+    diary: HealStepLog,
     clients: Clients,
-    chores: Chores,
-    export: Option<Exporting>,
+    chores: BackgroundTasks,
+    export: Option<TraceExport>,
 }
 
 impl fmt::Debug for App {
@@ -106,52 +106,52 @@ impl App {
     /// Starts everything; returns as soon as the sockets are bound. Sources are indexed in the background:
     /// traffic passes from the first moment.
     pub async fn start(settings: Settings) -> Result<Self, StartError> {
-        Self::start_on(settings, Inherited::default()).await
+        Self::start_on(settings, InheritedSockets::default()).await
     }
 
     /// Starts on inherited sockets, where they are for configured addresses.
     #[expect(clippy::unused_async, reason = "it must be called in a runtime")]
-    pub async fn start_on(settings: Settings, mut inherited: Inherited) -> Result<Self, StartError> {
+    pub async fn start_on(settings: Settings, mut inherited: InheritedSockets) -> Result<Self, StartError> {
         let metrics = Arc::new(Metrics::new());
         let settings = Arc::new(accessories::usable(settings, &metrics)?);
         let export = accessories::spans(&settings, &metrics);
         let index = rooms::open_index(&settings, &metrics)?;
         let state = ProcessState::new(&settings, Arc::clone(&index), Arc::clone(&metrics));
-        let house = House::build(Arc::clone(&settings), &state, None)?;
-        let (stop_button, stop) = Stop::new();
-        let diary = Diary::default();
-        let rooms = house.for_operators(&state, None, &diary, &stop_button);
+        let house = Services::build(Arc::clone(&settings), &state, None)?;
+        let (stop_button, stop) = Shutdown::new();
+        let diary = HealStepLog::default();
+        let rooms = house.admin_state(&state, None, &diary, &stop_button);
         let pages =
             Arc::new(ArcSwap::from_pointee(Admin::new(rooms, accessories::gate(&settings, &metrics))));
         let house = Arc::new(ArcSwap::from_pointee(house));
 
-        let bounds = Bounds::from(&settings.server);
-        let crew = Crew::start(settings.server.workers).map_err(StartError::Workers)?;
+        let bounds = ConnectionLimits::from(&settings.server);
+        let crew = WorkerPool::start(settings.server.workers).map_err(StartError::Workers)?;
         let clients = {
             let (budget, ended) = (state.budget.clone(), metrics.upstream.ended.clone());
             Clients::new(budget, settings.upstream.max_requests, ended)
         };
         let open = metrics.connections.clone();
-        let hall = Hall::new(bounds, clients.clone(), crew, open, Arc::clone(&metrics));
-        let mut doors = Doors::new(hall, Arc::clone(&house));
+        let hall = ListenerGroup::new(bounds, clients.clone(), crew, open, Arc::clone(&metrics));
+        let mut doors = PublicListeners::new(hall, Arc::clone(&house));
         let prepared = doors.prepare(&settings.server, &mut inherited)?;
-        let operators = Operators::open_or_later(&house, &mut inherited, &metrics, &pages, stop);
-        if let Some(address) = inherited.left().first() {
+        let operators = AdminServer::open_or_later(&house, &mut inherited, &metrics, &pages, stop);
+        if let Some(address) = inherited.unclaimed().first() {
             return Err(StartError::Passed(*address));
         }
 
-        doors.change(prepared)?;
+        doors.apply(prepared)?;
         let (operators, serving) = operators.unzip();
-        let chores = Chores::start(&house.load(), &index, &metrics);
-        let tidying = tokio::spawn(keep_tidy(Arc::clone(&house)));
-        let points = tokio::spawn(keep_points(Arc::clone(&metrics)));
-        let keeping_diary = tokio::spawn(diary.clone().keep(Arc::clone(&metrics)));
+        let chores = BackgroundTasks::start(&house.load(), &index, &metrics);
+        let tidying = tokio::spawn(prune_periodically(Arc::clone(&house)));
+        let points = tokio::spawn(sample_periodically(Arc::clone(&metrics)));
+        let keeping_diary = tokio::spawn(diary.clone().run(Arc::clone(&metrics)));
         let watching = tokio::spawn(recover::watch_over(Arc::clone(&index), Arc::clone(&metrics)));
         let lasting = [tidying, points, keeping_diary, watching];
         metrics.edge.config_is_loaded();
         Ok(Self {
             addresses: doors.addresses(),
-            admin: operators.as_ref().and_then(Operators::address),
+            admin: operators.as_ref().and_then(AdminServer::address),
             metrics,
             index,
             state,
@@ -172,7 +172,7 @@ impl App {
 
     /// Lives by other settings from now on. What cannot be used changes nothing; requests in flight end under the
     /// old ones. Certificates are read anew in any case.
-    pub fn apply(&mut self, settings: Settings) -> Result<Changes, ReloadError> {
+    pub fn apply(&mut self, settings: Settings) -> Result<ConfigChanges, ReloadError> {
         let outcome = self.try_apply(settings);
         let result = match &outcome {
             Ok(changes) if changes.is_nothing() => "unchanged",
@@ -186,7 +186,7 @@ impl App {
         outcome
     }
 
-    fn try_apply(&mut self, settings: Settings) -> Result<Changes, ReloadError> {
+    fn try_apply(&mut self, settings: Settings) -> Result<ConfigChanges, ReloadError> {
         let unusable = |error: StartError| ReloadError::Unusable(error.to_string());
         let settings = accessories::usable_again(settings, &self.metrics);
         let mut settings = settings.map_err(|error| unusable(error.into()))?;
@@ -198,9 +198,10 @@ impl App {
         let settings = Arc::new(settings);
 
         // All that can fail comes first.
-        let prepared = self.doors.prepare(&settings.server, &mut Inherited::default()).map_err(unusable)?;
-        let web = Web::new(Arc::clone(&settings)).map_err(|error| unusable(error.into()))?;
-        let house = House::build(Arc::clone(&settings), &self.state, Some(&*before)).map_err(unusable)?;
+        let prepared =
+            self.doors.prepare(&settings.server, &mut InheritedSockets::default()).map_err(unusable)?;
+        let web = FetcherFactory::new(Arc::clone(&settings)).map_err(|error| unusable(error.into()))?;
+        let house = Services::build(Arc::clone(&settings), &self.state, Some(&*before)).map_err(unusable)?;
         let gate = accessories::gate_again(&settings, &self.metrics);
         let gate = gate.map_err(|error| unusable(error.into()))?;
         let shown = match (&self.operators, &settings.admin.tls) {
@@ -209,35 +210,35 @@ impl App {
             }
             _ => false,
         };
-        let certificates = self.doors.change(prepared).map_err(unusable)? | shown;
+        let certificates = self.doors.apply(prepared).map_err(unusable)? | shown;
         self.addresses = self.doors.addresses();
         if keys.is_empty() {
-            self.open_pages(Some(gate));
-            return Ok(Changes { keys, after_restart, certificates });
+            self.publish_admin(Some(gate));
+            return Ok(ConfigChanges { keys, after_restart, certificates });
         }
         if let Err(error) = observe::set_log_filter(&settings.log.filter) {
             tracing::warn!(%error, "the log filter stays as it was");
         }
-        self.index.knows(web, Handle::current());
+        self.index.reconfigure(web, Handle::current());
         self.clients.resize(settings.upstream.max_requests);
         self.state.budget.resize(settings.server.max_held_total);
         let house = Arc::new(house);
         self.house.store(Arc::clone(&house));
-        self.open_pages(Some(gate));
-        self.chores.change(&before, &house, &self.index, &self.metrics);
-        Ok(Changes { keys, after_restart, certificates })
+        self.publish_admin(Some(gate));
+        self.chores.restart_affected(&before, &house, &self.index, &self.metrics);
+        Ok(ConfigChanges { keys, after_restart, certificates })
     }
 
     /// The admin pages ask here for the configuration to be read anew.
-    pub fn reloads_by(&mut self, reload: Reload) {
+    pub fn set_reload_handle(&mut self, reload: Reload) {
         self.reload = Some(reload);
-        self.open_pages(None);
+        self.publish_admin(None);
     }
 
     /// The admin pages of the house in use, behind another gate where there is one.
-    fn open_pages(&self, gate: Option<Gate>) {
+    fn publish_admin(&self, gate: Option<AdminAuth>) {
         let (house, reload) = (self.house.load(), self.reload.clone());
-        let rooms = house.for_operators(&self.state, reload, &self.diary, &self.stop);
+        let rooms = house.admin_state(&self.state, reload, &self.diary, &self.stop);
         let pages = self.pages.load().over(rooms, gate);
         self.pages.store(Arc::new(pages));
     }
@@ -267,14 +268,14 @@ impl App {
             operators.close();
         }
         self.stop.send_replace(true);
-        let mut serving = self.doors.close();
+        let mut serving = self.doors.shutdown();
         serving.append(&mut self.serving);
         let mut cut = 0;
         for serving in serving {
             cut += serving.await.unwrap_or(0);
         }
         self.lasting.iter().for_each(JoinHandle::abort);
-        self.chores.end();
+        self.chores.abort();
         if let Some(export) = self.export.take() {
             export.end().await;
         }

@@ -11,8 +11,8 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::app;
-use crate::app::run::{self, Ended};
-use crate::batch::command::{Batch, CheckArgs, HealArgs};
+use crate::app::run::{self, ServeEnd};
+use crate::batch::command::{BatchCommand, CheckArgs, HealArgs};
 use crate::config::command::ConfigCommand;
 use crate::config::{ConfigErrors, Settings};
 use crate::index::command::{self, Exit, IndexCommand};
@@ -75,8 +75,8 @@ pub fn run() -> ExitCode {
     let done = match &cli.command {
         Command::Serve => return serve(&cli.config),
         Command::Index(command) => return index(&cli, command, &mut out),
-        Command::Check(args) => return batch(&cli, Batch::Check(args), &mut out),
-        Command::Heal(args) => return batch(&cli, Batch::Heal(args), &mut out),
+        Command::Check(args) => return batch(&cli, BatchCommand::Check(args), &mut out),
+        Command::Heal(args) => return batch(&cli, BatchCommand::Heal(args), &mut out),
         Command::Top(args) => return top(&cli.config, args, &mut out),
         Command::Config(command) => command.run(&cli.config, std::env::vars_os(), &mut out),
         Command::Completions { shell } => {
@@ -115,7 +115,7 @@ fn index(cli: &Cli, command: &IndexCommand, out: &mut dyn Write) -> ExitCode {
     }
 }
 
-fn batch(cli: &Cli, batch: Batch<'_>, out: &mut dyn Write) -> ExitCode {
+fn batch(cli: &Cli, batch: BatchCommand<'_>, out: &mut dyn Write) -> ExitCode {
     let mut settings = match load(&cli.config) {
         Ok(settings) => settings,
         Err(code) => return code,
@@ -175,8 +175,8 @@ fn serve(config: &Path) -> ExitCode {
         Err(error) => return fail(&format!("cannot start: {error}"), Exit::Broken),
     };
     match runtime.block_on(run::serve(config, settings)) {
-        Ok(Ended::Drained) => ExitCode::SUCCESS,
-        Ok(Ended::AtOnce) => Exit::Broken.into(),
+        Ok(ServeEnd::Drained) => ExitCode::SUCCESS,
+        Ok(ServeEnd::AtOnce) => Exit::Broken.into(),
         Err(error) => fail(&error.to_string(), Exit::Usage),
     }
 }

@@ -22,10 +22,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use iiif_mender::config::settings::Source;
+use iiif_mender::config::settings::SourceSettings;
 use iiif_mender::iiif::manifest;
 use iiif_mender::index::Index;
-use iiif_mender::index::sources::Options;
+use iiif_mender::index::sources::RefreshOptions;
 use iiif_mender::index::sources::build::Build;
 use iiif_mender::index::sources::refresh::Refresh;
 use made::{Maker, PAGES, generate, identifier, long, many};
@@ -181,11 +181,11 @@ fn build(folder: &Path, path: &Path, images: u64) {
     let started = Instant::now();
     let index = Index::open(path, 0).unwrap();
     let manifests = folder.join("manifests");
-    let sources = [Source::path(manifests.clone())];
+    let sources = [SourceSettings::path(manifests.clone())];
     let mut maker = folder.join("made").exists().then(|| Maker::begin(&manifests, images));
     // The reader is a hundred documents ahead at most, and waits while more are made.
     let mut making = (0.0, 0.0);
-    let report = Build::new(&index, &Options::default()).run(&sources, &mut |report, _| {
+    let report = Build::new(&index, &RefreshOptions::default()).run(&sources, &mut |report, _| {
         let Some(maker) = maker.as_mut().filter(|maker| maker.is_due(report.files)) else { return };
         let (began, used) = (Instant::now(), processor_seconds());
         maker.go_on();
@@ -271,8 +271,8 @@ fn serve(folder: &Path, path: &Path) {
         fs::create_dir(&manifests).unwrap();
         bed.write_manifests(&manifests).unwrap();
         let index = Index::open(path, 0).unwrap();
-        Refresh::new(&index, &Options::default())
-            .run(&[Source::path(manifests.clone())], &mut |_, _| {})
+        Refresh::new(&index, &RefreshOptions::default())
+            .run(&[SourceSettings::path(manifests.clone())], &mut |_, _| {})
             .unwrap();
         drop(index);
         let config = configure(folder, path, &bed);

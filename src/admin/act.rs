@@ -8,20 +8,20 @@ use hyper::body::Incoming;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::answer::{self, Problem, json};
-use super::read::Query;
-use super::route::Act;
-use super::{Admin, Rooms};
+use super::answer::{self, ApiProblem, json};
+use super::read::ApiParameters;
+use super::route::AdminAction;
+use super::{Admin, AdminState};
 use crate::config::ReloadError;
 use crate::config::settings::Rung;
 use crate::heal::{ImageHealResult, IndexedImage};
-use crate::observe::{REQUEST_ID, Trace};
+use crate::observe::{REQUEST_ID, RequestTrace};
 use crate::upstream::Body;
 
 /// What an act is about.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Subject {
+struct ActionTarget {
     /// Lookup key of an image.
     identifier: Option<String>,
     /// URL of a canvas.
@@ -33,12 +33,12 @@ struct Subject {
 impl Admin {
     pub(super) async fn act(
         &self,
-        act: Act,
+        act: AdminAction,
         peer: SocketAddr,
         request: Request<Incoming>,
-    ) -> Result<Response<Body>, Problem> {
+    ) -> Result<Response<Body>, ApiProblem> {
         // Operators are trusted with the id of their request, as the proxy's trusted proxies are.
-        let trace = Trace::of(request.headers(), true);
+        let trace = RequestTrace::of(request.headers(), true);
         let subject = subject(request, self.rooms.settings.admin.max_body).await?;
         let back = subject.back.clone().filter(|back| is_own_path(back));
         let about =
@@ -68,73 +68,74 @@ fn is_own_path(path: &str) -> bool {
         && path.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\')
 }
 
-async fn subject(request: Request<Incoming>, longest: usize) -> Result<Subject, Problem> {
+async fn subject(request: Request<Incoming>, longest: usize) -> Result<ActionTarget, ApiProblem> {
     let kind = request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
     let is_form = kind.is_some_and(|kind| kind.starts_with("application/x-www-form-urlencoded"));
     let body = Limited::new(request.into_body(), longest).collect();
     let body = tokio::time::timeout(std::time::Duration::from_secs(10), body).await;
-    let bad = |what: &str| Problem::bad(format!("the body cannot be read: {what}"));
+    let bad = |what: &str| ApiProblem::bad(format!("the body cannot be read: {what}"));
     let body = body.map_err(|_| bad("it does not end"))?.map_err(|error| bad(&error.to_string()))?.to_bytes();
     if body.is_empty() {
-        return Ok(Subject::default());
+        return Ok(ActionTarget::default());
     }
     if is_form {
         let text = std::str::from_utf8(&body).map_err(|error| bad(&error.to_string()))?;
-        let form = Query::read(text);
+        let form = ApiParameters::read(text);
         let of = |name| form.text(name);
-        return Ok(Subject { identifier: of("identifier"), canvas: of("canvas"), back: of("back") });
+        return Ok(ActionTarget { identifier: of("identifier"), canvas: of("canvas"), back: of("back") });
     }
     serde_json::from_slice(&body).map_err(|error| bad(&error.to_string()))
 }
 
-type Done = Result<(StatusCode, Value), Problem>;
+type ActionResult = Result<(StatusCode, Value), ApiProblem>;
 
-impl Rooms {
-    async fn does(&self, act: Act, subject: Subject, trace: &Trace) -> Done {
+impl AdminState {
+    async fn does(&self, act: AdminAction, subject: ActionTarget, trace: &RequestTrace) -> ActionResult {
         match act {
-            Act::Heal => self.heal(self.patient(&subject, trace)?).await,
-            Act::Rebuild => self.rebuild(&subject).await,
-            Act::Forget => {
+            AdminAction::Heal => self.heal(self.patient(&subject, trace)?).await,
+            AdminAction::Rebuild => self.rebuild(&subject).await,
+            AdminAction::Forget => {
                 self.healer.forget(&self.patient(&subject, trace)?);
                 Ok((StatusCode::OK, json!({ "forgotten": subject.identifier })))
             }
-            Act::ResetBreakers => {
+            AdminAction::ResetBreakers => {
                 self.healer.reset_breakers();
                 Ok((StatusCode::OK, json!({ "breakers": "closed" })))
             }
-            Act::StartSweep if self.healer.start_sweep() => {
+            AdminAction::StartSweep if self.healer.start_sweep() => {
                 Ok((StatusCode::ACCEPTED, json!({ "sweep": "started" })))
             }
-            Act::StartSweep => Err(Problem::new(StatusCode::CONFLICT, "there is a sweep already")),
-            Act::StopSweep if self.healer.stop_sweep() => {
+            AdminAction::StartSweep => Err(ApiProblem::new(StatusCode::CONFLICT, "there is a sweep already")),
+            AdminAction::StopSweep if self.healer.stop_sweep() => {
                 Ok((StatusCode::ACCEPTED, json!({ "sweep": "stopping" })))
             }
-            Act::StopSweep => Err(Problem::new(StatusCode::CONFLICT, "there is no sweep")),
-            Act::Reload => self.reload().await,
+            AdminAction::StopSweep => Err(ApiProblem::new(StatusCode::CONFLICT, "there is no sweep")),
+            AdminAction::Reload => self.reload().await,
         }
     }
 
-    fn patient(&self, subject: &Subject, trace: &Trace) -> Result<IndexedImage, Problem> {
-        let key = subject.identifier.as_deref().ok_or_else(|| Problem::bad("say which image: identifier"))?;
+    fn patient(&self, subject: &ActionTarget, trace: &RequestTrace) -> Result<IndexedImage, ApiProblem> {
+        let key =
+            subject.identifier.as_deref().ok_or_else(|| ApiProblem::bad("say which image: identifier"))?;
         let refused = "no image route, or [heal] identifiers leaves it out";
-        let patient = self.healer.image(key, None).ok_or_else(|| Problem::bad(refused))?;
+        let patient = self.healer.image_by_key(key, None).ok_or_else(|| ApiProblem::bad(refused))?;
         let patient = self.healer.with_owners(&patient).in_the_name_of(trace.clone());
         if patient.canvases().next().is_none() {
-            return Err(Problem::not_found("no canvas in the index owns this image"));
+            return Err(ApiProblem::not_found("no canvas in the index owns this image"));
         }
         Ok(patient)
     }
 
     /// Goes on when the operator leaves.
-    async fn heal(&self, patient: IndexedImage) -> Done {
+    async fn heal(&self, patient: IndexedImage) -> ActionResult {
         let healer = self.healer.clone();
         let mended = tokio::spawn(async move {
             let was_poisoned = healer.is_poisoned(patient.key());
-            let mended = healer.mend(&patient).await;
+            let mended = healer.heal_image(&patient).await;
             let cured = if was_poisoned { Some(healer.cure_all(&patient).await) } else { None };
             (mended, cured)
         });
-        let (mended, cured) = mended.await.map_err(|error| Problem::internal(&error.to_string()))?;
+        let (mended, cured) = mended.await.map_err(|error| ApiProblem::internal(&error.to_string()))?;
         let (ending, rung) = match mended.ending {
             ImageHealResult::Alive if cured == Some(true) => ("healed", Some(Rung::Rebuild.as_str())),
             ImageHealResult::Alive if cured == Some(false) => ("poisoned", None),
@@ -149,29 +150,29 @@ impl Rooms {
         Ok((StatusCode::OK, told))
     }
 
-    async fn rebuild(&self, subject: &Subject) -> Done {
-        let canvas = subject.canvas.clone().ok_or_else(|| Problem::bad("say which canvas: canvas"))?;
+    async fn rebuild(&self, subject: &ActionTarget) -> ActionResult {
+        let canvas = subject.canvas.clone().ok_or_else(|| ApiProblem::bad("say which canvas: canvas"))?;
         if self.index.canvas(&canvas)?.is_empty() {
-            return Err(Problem::not_found("no manifest in the index has this canvas"));
+            return Err(ApiProblem::not_found("no manifest in the index has this canvas"));
         }
-        if !self.healer.may_ask(&canvas) {
-            return Err(Problem::bad("this canvas belongs to no presentation route"));
+        if !self.healer.is_allowed_canvas(&canvas) {
+            return Err(ApiProblem::bad("this canvas belongs to no presentation route"));
         }
         // A canvas that is built during a fault comes out without its images.
-        if self.healer.rest().is_some() {
+        if self.healer.retry_after().is_some() {
             let detail =
                 "the canvas service is unwell: a canvas that it builds now would come out without images";
-            return Err(Problem::new(StatusCode::CONFLICT, detail));
+            return Err(ApiProblem::new(StatusCode::CONFLICT, detail));
         }
         let healer = self.healer.clone();
         let built = tokio::spawn(async move { healer.rebuild(&canvas).await }).await;
-        match built.map_err(|error| Problem::internal(&error.to_string()))? {
+        match built.map_err(|error| ApiProblem::internal(&error.to_string()))? {
             Ok(document) => Ok((StatusCode::OK, json!({ "bytes": document.len() }))),
-            Err(error) => Err(Problem::new(StatusCode::BAD_GATEWAY, error.to_string())),
+            Err(error) => Err(ApiProblem::new(StatusCode::BAD_GATEWAY, error.to_string())),
         }
     }
 
-    async fn reload(&self) -> Done {
+    async fn reload(&self) -> ActionResult {
         let read = match &self.reload {
             Some(reload) => reload.reload().await,
             None => Err(ReloadError::Nobody),
@@ -186,9 +187,9 @@ impl Rooms {
                 Ok((StatusCode::OK, told))
             }
             Err(error @ ReloadError::Nobody) => {
-                Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()))
+                Err(ApiProblem::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()))
             }
-            Err(error) => Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, error.to_string())),
+            Err(error) => Err(ApiProblem::new(StatusCode::UNPROCESSABLE_ENTITY, error.to_string())),
         }
     }
 }

@@ -42,8 +42,8 @@ pub(super) fn text(status: StatusCode, text: &str) -> Response<Body> {
 }
 
 /// JSON.
-pub(super) fn json<T: Serialize>(status: StatusCode, value: &T) -> Result<Response<Body>, Problem> {
-    let text = serde_json::to_string(value).map_err(|error| Problem::internal(&error.to_string()))?;
+pub(super) fn json<T: Serialize>(status: StatusCode, value: &T) -> Result<Response<Body>, ApiProblem> {
+    let text = serde_json::to_string(value).map_err(|error| ApiProblem::internal(&error.to_string()))?;
     let mut response = typed("application/json", text);
     *response.status_mut() = status;
     Ok(response)
@@ -51,13 +51,13 @@ pub(super) fn json<T: Serialize>(status: StatusCode, value: &T) -> Result<Respon
 
 /// Why there is no other answer (RFC 9457).
 #[derive(Debug)]
-pub(super) struct Problem {
+pub(super) struct ApiProblem {
     status: StatusCode,
     detail: String,
     field: Option<(header::HeaderName, HeaderValue)>,
 }
 
-impl Problem {
+impl ApiProblem {
     pub(super) fn new(status: StatusCode, detail: impl Into<String>) -> Self {
         Self { status, detail: detail.into(), field: None }
     }
@@ -127,7 +127,7 @@ impl Problem {
     }
 
     /// Shows this page, where there is one, in place of the JSON.
-    pub(super) fn dressed(self, page: Option<Response<Body>>) -> Response<Body> {
+    pub(super) fn with_page(self, page: Option<Response<Body>>) -> Response<Body> {
         match page {
             Some(page) => self.on(page),
             None => self.into_response(),
@@ -143,7 +143,7 @@ impl Problem {
     }
 }
 
-impl From<crate::index::IndexError> for Problem {
+impl From<crate::index::IndexError> for ApiProblem {
     fn from(error: crate::index::IndexError) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, format!("the index cannot be read: {error}"))
     }

@@ -20,15 +20,15 @@ const ADDRESSES: usize = 4096;
 /// Wrong tokens by address. An address that showed too many is not listened to until its window is over, whatever it
 /// shows: otherwise a guess would be as good after the brake as before.
 #[derive(Debug, Default)]
-pub(super) struct Brake(Mutex<HashMap<IpAddr, Wrong>>);
+pub(super) struct TokenAttempts(Mutex<HashMap<IpAddr, FailedAttempts>>);
 
 #[derive(Debug, Clone, Copy)]
-struct Wrong {
+struct FailedAttempts {
     first: Instant,
     count: u32,
 }
 
-impl Brake {
+impl TokenAttempts {
     /// How long this address must wait before any token of its is looked at.
     pub(super) fn holds(&self, address: IpAddr, now: Instant) -> Option<Duration> {
         let wrong = self.0.lock().get(&one_client(address)).copied()?;
@@ -40,7 +40,7 @@ impl Brake {
     pub(super) fn was_wrong(&self, address: IpAddr, now: Instant) {
         let mut all = self.0.lock();
         let address = one_client(address);
-        let is_over = |wrong: &Wrong| now.saturating_duration_since(wrong.first) >= WINDOW;
+        let is_over = |wrong: &FailedAttempts| now.saturating_duration_since(wrong.first) >= WINDOW;
         if !all.contains_key(&address) && all.len() >= ADDRESSES {
             all.retain(|_, wrong| !is_over(wrong));
             let oldest = all.iter().min_by_key(|(_, wrong)| wrong.first).map(|(address, _)| *address);
@@ -48,9 +48,9 @@ impl Brake {
                 all.remove(&oldest);
             }
         }
-        let wrong = all.entry(address).or_insert(Wrong { first: now, count: 0 });
+        let wrong = all.entry(address).or_insert(FailedAttempts { first: now, count: 0 });
         if is_over(wrong) {
-            *wrong = Wrong { first: now, count: 0 };
+            *wrong = FailedAttempts { first: now, count: 0 };
         }
         wrong.count = wrong.count.saturating_add(1);
     }
@@ -66,7 +66,7 @@ mod tests {
 
     #[test]
     fn an_address_that_guesses_is_not_listened_to_until_its_window_is_over() {
-        let (brake, now) = (Brake::default(), Instant::now());
+        let (brake, now) = (TokenAttempts::default(), Instant::now());
         for _ in 0..WRONG {
             assert_eq!(brake.holds(ip("2001:db8::1"), now), None);
             brake.was_wrong(ip("2001:db8::1"), now);
@@ -83,7 +83,7 @@ mod tests {
 
     #[test]
     fn only_so_many_addresses_are_remembered() {
-        let (brake, now) = (Brake::default(), Instant::now());
+        let (brake, now) = (TokenAttempts::default(), Instant::now());
         for at in 0..ADDRESSES + 100 {
             let bits = u32::try_from(at).expect("few");
             let address = IpAddr::V4(bits.into());

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::observe::{Point, SAMPLE_EVERY};
+use crate::observe::{SAMPLE_EVERY, Sample};
 
 /// Width, and the heights of the two charts, as in the templates.
 const WIDTH: u32 = 720;
@@ -21,14 +21,14 @@ pub(super) struct Chart {
     /// Path of the area of requests.
     pub(super) area: String,
     /// Heals, and what was not healed above them.
-    pub(super) bars: Vec<Bar>,
+    pub(super) bars: Vec<ChartBar>,
     pub(super) says_requests: String,
     pub(super) says_heals: String,
 }
 
 /// A rectangle of the chart.
 #[derive(Debug, PartialEq)]
-pub(super) struct Bar {
+pub(super) struct ChartBar {
     pub(super) class: &'static str,
     pub(super) x: usize,
     pub(super) y: String,
@@ -36,10 +36,10 @@ pub(super) struct Bar {
 }
 
 /// Draws these points, the newest at the right.
-pub(super) fn draw(points: &[Point]) -> Chart {
+pub(super) fn draw(points: &[Sample]) -> Chart {
     let points = &points[points.len().saturating_sub(POINTS)..];
     let most = points.iter().map(|point| point.requests).max().unwrap_or(0);
-    let sum = |of: fn(&Point) -> u64| points.iter().map(of).sum::<u64>();
+    let sum = |of: fn(&Sample) -> u64| points.iter().map(of).sum::<u64>();
     let seconds = SAMPLE_EVERY.as_secs().max(1);
     let busiest = share(most, seconds);
     let says_requests = format!("{} requests, {busiest:.1} a second at most", sum(|point| point.requests));
@@ -48,7 +48,7 @@ pub(super) fn draw(points: &[Point]) -> Chart {
     Chart { area: area(points, most), bars: bars(points), says_requests, says_heals }
 }
 
-fn area(points: &[Point], most: u64) -> String {
+fn area(points: &[Sample], most: u64) -> String {
     let step = WIDTH as usize / POINTS;
     let first = (POINTS - points.len()) * step;
     let mut path = format!("M{first} 120");
@@ -61,7 +61,7 @@ fn area(points: &[Point], most: u64) -> String {
     path
 }
 
-fn bars(points: &[Point]) -> Vec<Bar> {
+fn bars(points: &[Sample]) -> Vec<ChartBar> {
     // Counted from the right, so that the newest bar is the one that grows.
     let sums: Vec<(u64, u64)> = points
         .rchunks(IN_A_BAR)
@@ -75,7 +75,7 @@ fn bars(points: &[Point]) -> Vec<Bar> {
         let (good, bad) = (LOW * share(healed, most), LOW * share(broken, most));
         for (class, height, y) in [("healed", good, 80.0 - good), ("broken", bad, 80.0 - good - bad)] {
             if height > 0.0 {
-                bars.push(Bar { class, x, y: format!("{y:.1}"), height: format!("{height:.1}") });
+                bars.push(ChartBar { class, x, y: format!("{y:.1}"), height: format!("{height:.1}") });
             }
         }
     }
@@ -93,8 +93,8 @@ mod tests {
 
     #[test]
     fn the_newest_stands_at_the_right_and_the_highest_fills_the_height() {
-        let quiet = Point { requests: 1, ..Point::default() };
-        let busy = Point { requests: 10, healed: 3, broken: 1, ..Point::default() };
+        let quiet = Sample { requests: 1, ..Sample::default() };
+        let busy = Sample { requests: 10, healed: 3, broken: 1, ..Sample::default() };
         let chart = draw(&[quiet, busy]);
         assert_eq!(chart.area, "M716 120L716 108.4L718 4.0L718 120Z");
         let tops: Vec<_> = chart.bars.iter().map(|bar| (bar.class, bar.x, &*bar.y)).collect();

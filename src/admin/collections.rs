@@ -2,28 +2,28 @@
 
 use askama::Template;
 
-use super::Rooms;
-use super::answer::Problem;
-use super::read::{self, Query, Told};
+use super::AdminState;
+use super::answer::ApiProblem;
+use super::read::{self, ApiParameters, ManifestDetail};
 use super::words::grouped;
-use crate::index::browse::Collected;
+use crate::index::browse::SourceRow;
 
 /// The sources, or the manifests of one of them, or of all.
 #[derive(Template)]
 #[template(path = "collections.html")]
 pub(super) struct CollectionsPage {
     here: &'static str,
-    sources: Vec<Room>,
+    sources: Vec<SourceView>,
     /// The source whose manifests these are.
-    source: Option<Room>,
-    volumes: Vec<Shelf>,
+    source: Option<SourceView>,
+    volumes: Vec<ManifestView>,
     total: String,
     is_first: bool,
     next: Option<String>,
 }
 
 /// A source.
-struct Room {
+struct SourceView {
     id: i64,
     name: String,
     manifests: String,
@@ -31,7 +31,7 @@ struct Room {
 }
 
 /// A manifest.
-pub(super) struct Shelf {
+pub(super) struct ManifestView {
     pub(super) id: i64,
     pub(super) name: String,
     pub(super) images: u64,
@@ -42,7 +42,10 @@ pub(super) struct Shelf {
 }
 
 /// Where there is one source only, its manifests come at once.
-pub(super) async fn collections(rooms: &Rooms, query: &Query<'_>) -> Result<CollectionsPage, Problem> {
+pub(super) async fn collections(
+    rooms: &AdminState,
+    query: &ApiParameters<'_>,
+) -> Result<CollectionsPage, ApiProblem> {
     let wanted = query.number("source")?;
     let is_first = query.text("after").is_none();
     let mut known = Vec::new();
@@ -74,17 +77,17 @@ pub(super) async fn collections(rooms: &Rooms, query: &Query<'_>) -> Result<Coll
     Ok(page)
 }
 
-fn room(source: Collected) -> Room {
+fn room(source: SourceRow) -> SourceView {
     let name = match &*source.kind {
         "traffic" => "Learned from traffic".to_owned(),
         _ => source.location,
     };
-    Room { id: source.id, name, manifests: grouped(source.manifests), images: grouped(source.images) }
+    SourceView { id: source.id, name, manifests: grouped(source.manifests), images: grouped(source.images) }
 }
 
-pub(super) fn shelf(told: Told) -> Shelf {
-    let Told { volume, health } = told;
-    Shelf {
+pub(super) fn shelf(told: ManifestDetail) -> ManifestView {
+    let ManifestDetail { volume, health } = told;
+    ManifestView {
         id: volume.id,
         name: volume.label.unwrap_or(volume.uri),
         images: volume.images,

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::sync::broadcast::error::RecvError;
 
-use crate::observe::{Event, Metrics};
+use crate::observe::{LiveEvent, Metrics};
 
 /// Heals that are remembered.
 const HEALS: usize = 2000;
@@ -18,7 +18,7 @@ const STEPS: usize = 32;
 
 /// A request of a heal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Step {
+pub struct HealRequest {
     /// When it ended, unix milliseconds.
     pub at: i64,
     /// The rung.
@@ -31,26 +31,30 @@ pub struct Step {
 
 /// The steps of the last heals. Cheap to clone: all clones are one.
 #[derive(Debug, Clone, Default)]
-pub struct Diary(Arc<Mutex<Pages>>);
+pub struct HealStepLog(Arc<Mutex<StepPages>>);
 
-type Name = (String, String);
+type HealName = (String, String);
 
 #[derive(Debug, Default)]
-struct Pages {
-    steps: HashMap<Name, Vec<Step>>,
-    order: VecDeque<Name>,
+struct StepPages {
+    steps: HashMap<HealName, Vec<HealRequest>>,
+    order: VecDeque<HealName>,
 }
 
-impl Diary {
+impl HealStepLog {
     /// Writes down what is told, until there is nobody to tell.
-    pub async fn keep(self, metrics: Arc<Metrics>) {
+    pub async fn run(self, metrics: Arc<Metrics>) {
         let mut news = metrics.listen();
         drop(metrics);
         loop {
             match news.recv().await {
                 Ok(news) => {
-                    if let Event::HealStep { request, identifier, rung, answer, duration_ms } = news.event {
-                        self.note((request, identifier), Step { at: news.at, rung, answer, duration_ms });
+                    if let LiveEvent::HealStep { request, identifier, rung, answer, duration_ms } = news.event
+                    {
+                        self.record(
+                            (request, identifier),
+                            HealRequest { at: news.at, rung, answer, duration_ms },
+                        );
                     }
                 }
                 Err(RecvError::Lagged(_)) => {}
@@ -60,12 +64,12 @@ impl Diary {
     }
 
     /// The steps of the heal of this image that this request began; none: it is forgotten, or there were none.
-    pub fn steps(&self, request: &str, identifier: &str) -> Vec<Step> {
+    pub fn steps(&self, request: &str, identifier: &str) -> Vec<HealRequest> {
         let name = (request.to_owned(), identifier.to_owned());
         self.0.lock().steps.get(&name).cloned().unwrap_or_default()
     }
 
-    fn note(&self, name: Name, step: Step) {
+    fn record(&self, name: HealName, step: HealRequest) {
         let mut pages = self.0.lock();
         if let Some(steps) = pages.steps.get_mut(&name) {
             if steps.len() < STEPS {
@@ -89,11 +93,11 @@ mod tests {
 
     #[test]
     fn the_oldest_heals_are_forgotten() {
-        let diary = Diary::default();
-        let step = Step { at: 1, rung: "visit", answer: "carries", duration_ms: 2 };
+        let diary = HealStepLog::default();
+        let step = HealRequest { at: 1, rung: "visit", answer: "carries", duration_ms: 2 };
         for heal in 0..=HEALS {
             for _ in 0..=STEPS {
-                diary.note((heal.to_string(), "a".to_owned()), step.clone());
+                diary.record((heal.to_string(), "a".to_owned()), step.clone());
             }
         }
         assert_eq!(diary.steps("0", "a"), []);

@@ -10,8 +10,8 @@ use http_body::{Body as HttpBody, Frame};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
 
-use super::answer::{Problem, typed};
-use super::{Admin, Rooms};
+use super::answer::{ApiProblem, typed};
+use super::{Admin, AdminState};
 use crate::observe::SAMPLE_EVERY;
 use crate::upstream::{Body, BodyError};
 
@@ -19,9 +19,9 @@ use crate::upstream::{Body, BodyError};
 const QUEUE: usize = 64;
 
 /// The receiving end as a body.
-struct Feed(mpsc::Receiver<Bytes>);
+struct EventStream(mpsc::Receiver<Bytes>);
 
-impl HttpBody for Feed {
+impl HttpBody for EventStream {
     type Data = Bytes;
     type Error = BodyError;
 
@@ -35,8 +35,8 @@ impl HttpBody for Feed {
 
 impl Admin {
     /// `event: news` for each that comes, and `event: stats` (without the points) every five seconds.
-    pub(super) fn events(&self) -> Result<Response<Body>, Problem> {
-        let place = Arc::clone(&self.listeners).try_acquire_owned().map_err(|_| Problem::too_many())?;
+    pub(super) fn events(&self) -> Result<Response<Body>, ApiProblem> {
+        let place = Arc::clone(&self.listeners).try_acquire_owned().map_err(|_| ApiProblem::too_many())?;
         let (tell, told) = mpsc::channel(QUEUE);
         let rooms = Arc::clone(&self.rooms);
         tokio::spawn(async move {
@@ -44,13 +44,13 @@ impl Admin {
             drop(place);
         });
         let mut response = typed("text/event-stream", "");
-        *response.body_mut() = Body::shaped(Feed(told));
+        *response.body_mut() = Body::shaped(EventStream(told));
         Ok(response)
     }
 }
 
 /// Ends when nobody listens any more, or when we stop.
-async fn send_all(rooms: &Rooms, tell: &mpsc::Sender<Bytes>) {
+async fn send_all(rooms: &AdminState, tell: &mpsc::Sender<Bytes>) {
     let (mut news, mut stopping) = (rooms.metrics.listen(), rooms.stopping.clone());
     let mut every = tokio::time::interval(SAMPLE_EVERY);
     loop {

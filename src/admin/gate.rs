@@ -14,8 +14,8 @@ use http::uri::Authority;
 use http::{HeaderMap, Request, StatusCode, header};
 
 use super::Operator;
-use super::answer::Problem;
-use super::brake::Brake;
+use super::answer::ApiProblem;
+use super::brake::TokenAttempts;
 use crate::config::settings;
 
 /// Shorter tokens can be guessed.
@@ -23,7 +23,7 @@ const SHORTEST: usize = 16;
 
 /// Why there is no gate.
 #[derive(Debug, thiserror::Error)]
-pub enum GateError {
+pub enum AdminAuthError {
     /// The file cannot be read.
     #[error("[admin] token_file: {path}: {source}; it must be a file that this user can read")]
     Unreadable {
@@ -42,29 +42,29 @@ pub enum GateError {
 
 /// Lets operators in.
 #[derive(Debug)]
-pub struct Gate {
+pub struct AdminAuth {
     /// Of the token: comparing digests takes the same time wherever they differ.
     token: Option<blake3::Hash>,
     /// Must they show who they are?
     asks: bool,
     acts: DefaultDirectRateLimiter,
     /// Shared by all configurations of a process: a reload must not let anybody guess anew.
-    brake: Arc<Brake>,
+    brake: Arc<TokenAttempts>,
 }
 
-impl Gate {
+impl AdminAuth {
     /// The gate that these settings ask for; reads the token.
-    pub fn open(admin: &settings::Admin) -> Result<Self, GateError> {
+    pub fn open(admin: &settings::AdminSettings) -> Result<Self, AdminAuthError> {
         let token = admin.token_file.as_deref().map(read_token).transpose()?;
         Ok(Self { token, ..Self::shut(admin) })
     }
 
     /// A gate for who shows a certificate of `client_ca` and for nobody else: there is no token that could be read.
-    pub fn shut(admin: &settings::Admin) -> Self {
+    pub fn shut(admin: &settings::AdminSettings) -> Self {
         let acts = NonZeroU32::new(admin.acts).unwrap_or(NonZeroU32::MIN);
         let burst = acts.saturating_mul(NonZeroU32::MIN.saturating_add(2));
         let acts = DefaultDirectRateLimiter::direct(Quota::per_second(acts).allow_burst(burst));
-        Self { token: None, asks: admin.asks_who(), acts, brake: Arc::default() }
+        Self { token: None, asks: admin.requires_auth(), acts, brake: Arc::default() }
     }
 
     /// Takes over what another gate knows of wrong tokens.
@@ -74,31 +74,31 @@ impl Gate {
     }
 
     /// May this request be answered at all?
-    pub(super) fn admits<B>(&self, request: &Request<B>, operator: &Operator) -> Result<(), Problem> {
+    pub(super) fn authorize<B>(&self, request: &Request<B>, operator: &Operator) -> Result<(), ApiProblem> {
         if !self.asks {
-            return named_locally(request);
+            return is_loopback_host(request);
         }
         if operator.certified {
             return Ok(());
         }
-        let Some(shown) = shown(request.headers()) else { return Err(Problem::unauthorized()) };
+        let Some(shown) = shown(request.headers()) else { return Err(ApiProblem::unauthorized()) };
         let (address, now) = (operator.peer.ip(), Instant::now());
         // SECURITY: before the token is looked at, so that a right guess tells nothing.
         if let Some(after) = self.brake.holds(address, now) {
-            return Err(Problem::too_many().after(after));
+            return Err(ApiProblem::too_many().after(after));
         }
         if self.token.is_some_and(|token| blake3::hash(shown.as_bytes()) == token) {
             return Ok(());
         }
         self.brake.was_wrong(address, now);
-        Err(Problem::unauthorized())
+        Err(ApiProblem::unauthorized())
     }
 
     /// May it change something?
     ///
     /// SECURITY: a page of another site can make a browser send POST, and the browser adds what it knows of us, but it
     /// names that site in `Origin` (Fetch standard), and who names none must send JSON, which no form can.
-    pub(super) fn admits_act<B>(&self, request: &Request<B>) -> Result<(), Problem> {
+    pub(super) fn authorize_action<B>(&self, request: &Request<B>) -> Result<(), ApiProblem> {
         let fields = request.headers();
         let is_json = field(fields, header::CONTENT_TYPE)
             .and_then(|kind| kind.split(';').next())
@@ -106,33 +106,33 @@ impl Gate {
         let origin = fields.get(header::ORIGIN);
         if origin.is_none() && !is_json {
             let detail = "send Content-Type: application/json, with a body or without";
-            return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
+            return Err(ApiProblem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
         }
         if let Some(origin) = origin {
             let origin = origin.to_str().unwrap_or_default();
             let own = authority(request).map(|authority| authority.to_string()).unwrap_or_default();
             let is_own = origin.split_once("://").is_some_and(|(_, from)| from.eq_ignore_ascii_case(&own));
             if !is_own {
-                return Err(Problem::new(StatusCode::FORBIDDEN, "this request comes from another site"));
+                return Err(ApiProblem::new(StatusCode::FORBIDDEN, "this request comes from another site"));
             }
         }
-        self.acts.check().map_err(|_| Problem::too_many())
+        self.acts.check().map_err(|_| ApiProblem::too_many())
     }
 }
 
-fn read_token(path: &Path) -> Result<blake3::Hash, GateError> {
+fn read_token(path: &Path) -> Result<blake3::Hash, AdminAuthError> {
     let text = std::fs::read_to_string(path)
-        .map_err(|source| GateError::Unreadable { path: path.to_path_buf(), source })?;
+        .map_err(|source| AdminAuthError::Unreadable { path: path.to_path_buf(), source })?;
     let token = text.trim();
     let is_good = token.len() >= SHORTEST && token.bytes().all(|byte| byte.is_ascii_graphic());
-    if is_good { Ok(blake3::hash(token.as_bytes())) } else { Err(GateError::Weak(path.to_path_buf())) }
+    if is_good { Ok(blake3::hash(token.as_bytes())) } else { Err(AdminAuthError::Weak(path.to_path_buf())) }
 }
 
 /// Without a token whoever reaches the listener is an operator.
 ///
 /// SECURITY: a site whose name is made to lead to 127.0.0.1 (DNS rebinding) would reach it from the operator's own
 /// browser; its requests carry its name.
-fn named_locally<B>(request: &Request<B>) -> Result<(), Problem> {
+fn is_loopback_host<B>(request: &Request<B>) -> Result<(), ApiProblem> {
     let is_local = authority(request).is_some_and(|authority| {
         let host = authority.host();
         let bare = host.trim_start_matches('[').trim_end_matches(']');
@@ -143,7 +143,7 @@ fn named_locally<B>(request: &Request<B>) -> Result<(), Problem> {
     }
     let detail =
         "without a token these pages answer to localhost and to IP addresses only: see [admin] token_file";
-    Err(Problem::new(StatusCode::MISDIRECTED_REQUEST, detail))
+    Err(ApiProblem::new(StatusCode::MISDIRECTED_REQUEST, detail))
 }
 
 fn authority<B>(request: &Request<B>) -> Option<Authority> {

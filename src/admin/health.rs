@@ -5,14 +5,14 @@ use std::time::Duration;
 use futures_util::stream::{self, StreamExt as _};
 use serde::Serialize;
 
-use super::Rooms;
+use super::AdminState;
 use crate::heal::ImageCheck;
-use crate::index::browse::{Leaf, Verdicts};
+use crate::index::browse::{CanvasRow, Verdicts};
 
 /// How one image is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum State {
+pub(super) enum ImageState {
     /// Served.
     Ok,
     /// Served, after a heal.
@@ -27,7 +27,7 @@ pub(super) enum State {
     Unknown,
 }
 
-impl State {
+impl ImageState {
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Ok => "ok",
@@ -42,7 +42,7 @@ impl State {
 
 /// Images of one manifest by how they are, as far as the history of heals knows: nobody is asked.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub(super) struct Health {
+pub(super) struct ManifestHealth {
     /// Brought back.
     pub(super) healed: u64,
     /// Could not be brought back.
@@ -53,7 +53,7 @@ pub(super) struct Health {
     pub(super) unknown: u64,
 }
 
-impl Health {
+impl ManifestHealth {
     pub(super) fn of(images: u64, verdicts: &Verdicts) -> Self {
         let count = |verdict: &str| verdicts.get(verdict).copied().unwrap_or(0);
         let (healed, failed, missing) = (count("healed"), count("failed"), count("missing"));
@@ -63,20 +63,20 @@ impl Health {
 
 /// State of an image of a canvas.
 #[derive(Debug, Clone, Serialize)]
-pub(super) struct Seen {
+pub(super) struct ImageHealth {
     /// Lookup key.
     pub(super) identifier: String,
     /// How it is now.
-    pub(super) state: State,
+    pub(super) state: ImageState,
 }
 
 /// State of the images of a canvas.
 #[derive(Debug, Clone, Serialize)]
-pub(super) struct Sheet {
+pub(super) struct CanvasHealth {
     #[serde(flatten)]
-    pub(super) leaf: Leaf,
+    pub(super) leaf: CanvasRow,
     /// In the order of `images`.
-    pub(super) states: Vec<Seen>,
+    pub(super) states: Vec<ImageHealth>,
 }
 
 /// Looks under way at once: a page of a manifest must not be a storm.
@@ -86,31 +86,36 @@ const AT_ONCE: usize = 8;
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Looks at all images of these canvases. Nothing is healed by looking.
-pub(super) async fn look(rooms: &Rooms, leaves: Vec<Leaf>) -> Vec<Sheet> {
+pub(super) async fn look(rooms: &AdminState, leaves: Vec<CanvasRow>) -> Vec<CanvasHealth> {
     let looked = stream::iter(leaves).map(|leaf| async move {
         let mut states = Vec::new();
         for key in &leaf.images {
-            states.push(Seen { identifier: key.clone(), state: look_at(rooms, key).await });
+            states.push(ImageHealth { identifier: key.clone(), state: look_at(rooms, key).await });
         }
-        Sheet { leaf, states }
+        CanvasHealth { leaf, states }
     });
     looked.buffered(AT_ONCE).collect().await
 }
 
-async fn look_at(rooms: &Rooms, key: &str) -> State {
-    let Some(patient) = rooms.healer.image(key, None).map(|patient| rooms.healer.with_owners(&patient))
+async fn look_at(rooms: &AdminState, key: &str) -> ImageState {
+    let Some(patient) =
+        rooms.healer.image_by_key(key, None).map(|patient| rooms.healer.with_owners(&patient))
     else {
-        return State::Unknown;
+        return ImageState::Unknown;
     };
-    let looked = tokio::time::timeout(PATIENCE, rooms.healer.look(&patient, false)).await;
+    let looked = tokio::time::timeout(PATIENCE, rooms.healer.check_image(&patient, false)).await;
     match looked {
-        Ok(ImageCheck::Alive) if rooms.healer.is_poisoned(key) => State::Poisoned,
+        Ok(ImageCheck::Alive) if rooms.healer.is_poisoned(key) => ImageState::Poisoned,
         Ok(ImageCheck::Alive) => {
             let last = rooms.index.last_heal(key).ok().flatten();
-            if last.is_some_and(|last| last.heal.verdict == "healed") { State::Healed } else { State::Ok }
+            if last.is_some_and(|last| last.heal.verdict == "healed") {
+                ImageState::Healed
+            } else {
+                ImageState::Ok
+            }
         }
-        Ok(ImageCheck::Expired) => State::Expired,
-        Ok(ImageCheck::Missing) => State::Missing,
-        Ok(ImageCheck::Unwell(_) | ImageCheck::Hidden(_)) | Err(_) => State::Unknown,
+        Ok(ImageCheck::Expired) => ImageState::Expired,
+        Ok(ImageCheck::Missing) => ImageState::Missing,
+        Ok(ImageCheck::Unwell(_) | ImageCheck::Hidden(_)) | Err(_) => ImageState::Unknown,
     }
 }

@@ -26,23 +26,23 @@ use hyper::body::Incoming;
 use ipnet::IpNet;
 use tokio::sync::{Semaphore, watch};
 
-pub use diary::Diary;
-pub use gate::{Gate, GateError};
+pub use diary::HealStepLog;
+pub use gate::{AdminAuth, AdminAuthError};
 
 use crate::config::{Reload, Settings};
 use crate::heal::Healer;
 use crate::index::Index;
-use crate::observe::{EventKind, Format, Metrics};
+use crate::observe::{EventKind, Metrics, ScrapeFormat};
 use crate::upstream::{Body, Upstream};
-use answer::{Problem, text};
-use route::Asked;
+use answer::{ApiProblem, text};
+use route::AdminRoute;
 
 /// The description of the API (OpenAPI 3.1).
 const OPENAPI: &str = include_str!("openapi.json");
 
 /// The rooms that the pages look into.
 #[derive(Debug, Clone)]
-pub struct Rooms {
+pub struct AdminState {
     /// The settings in use.
     pub settings: Arc<Settings>,
     /// What is counted.
@@ -56,7 +56,7 @@ pub struct Rooms {
     /// Has the configuration read anew.
     pub reload: Option<Reload>,
     /// Steps of the last heals.
-    pub diary: Diary,
+    pub diary: HealStepLog,
     /// Turns true when live streams must end.
     pub stopping: watch::Receiver<bool>,
 }
@@ -73,21 +73,21 @@ pub struct Operator {
 /// The admin pages. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Admin {
-    rooms: Arc<Rooms>,
-    gate: Arc<Gate>,
+    rooms: Arc<AdminState>,
+    gate: Arc<AdminAuth>,
     listeners: Arc<Semaphore>,
 }
 
 impl Admin {
     /// Admin pages over these rooms, behind this gate.
-    pub fn new(rooms: Rooms, gate: Gate) -> Self {
+    pub fn new(rooms: AdminState, gate: AdminAuth) -> Self {
         let listeners = Arc::new(Semaphore::new(rooms.settings.admin.max_live));
         Self { rooms: Arc::new(rooms), gate: Arc::new(gate), listeners }
     }
 
     /// Serves other rooms, and behind another gate where there is one.
     #[must_use]
-    pub fn over(&self, rooms: Rooms, gate: Option<Gate>) -> Self {
+    pub fn over(&self, rooms: AdminState, gate: Option<AdminAuth>) -> Self {
         let gate = gate.map(|gate| Arc::new(gate.after(&self.gate)));
         let gate = gate.unwrap_or_else(|| Arc::clone(&self.gate));
         Self { rooms: Arc::new(rooms), gate, listeners: Arc::clone(&self.listeners) }
@@ -106,7 +106,7 @@ impl Admin {
             Ok(response) => response,
             Err(problem) if is_for_eyes => {
                 let page = pages::problem(&problem);
-                problem.dressed(page)
+                problem.with_page(page)
             }
             Err(problem) => problem.into_response(),
         };
@@ -122,38 +122,38 @@ impl Admin {
         &self,
         operator: Operator,
         request: Request<Incoming>,
-    ) -> Result<Response<Body>, Problem> {
+    ) -> Result<Response<Body>, ApiProblem> {
         let asked = route::asked(request.uri().path());
         let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
         match asked {
-            Some(Asked::Live) if is_read => return Ok(text(StatusCode::OK, "alive\n")),
-            Some(Asked::Ready) if is_read => return Ok(text(StatusCode::OK, &self.ready())),
+            Some(AdminRoute::Live) if is_read => return Ok(text(StatusCode::OK, "alive\n")),
+            Some(AdminRoute::Ready) if is_read => return Ok(text(StatusCode::OK, &self.ready())),
             _ => {}
         }
-        let counted = |problem: Problem| {
+        let counted = |problem: ApiProblem| {
             self.count(&problem);
             problem
         };
-        self.gate.admits(&request, &operator).map_err(counted)?;
-        let asked = asked.ok_or_else(|| Problem::not_found("there is no such page"))?;
+        self.gate.authorize(&request, &operator).map_err(counted)?;
+        let asked = asked.ok_or_else(|| ApiProblem::not_found("there is no such page"))?;
         match asked {
-            Asked::Act(act) if *request.method() == Method::POST => {
-                self.gate.admits_act(&request).map_err(counted)?;
+            AdminRoute::Act(act) if *request.method() == Method::POST => {
+                self.gate.authorize_action(&request).map_err(counted)?;
                 self.act(act, operator.peer, request).await
             }
-            Asked::Act(_) => Err(Problem::method("POST")),
-            _ if !is_read => Err(Problem::method("GET, HEAD")),
-            Asked::Metrics => {
+            AdminRoute::Act(_) => Err(ApiProblem::method("POST")),
+            _ if !is_read => Err(ApiProblem::method("GET, HEAD")),
+            AdminRoute::Metrics => {
                 let accept = request.headers().get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
-                let format = Format::accepted(accept.unwrap_or_default());
+                let format = ScrapeFormat::accepted(accept.unwrap_or_default());
                 Ok(answer::typed(format.content_type(), self.rooms.metrics.scrape_as(format)))
             }
-            Asked::Description => Ok(answer::typed("application/json", OPENAPI)),
-            Asked::Events => self.events().map_err(counted),
-            Asked::Page(page) => self.page(page, request.uri().query().unwrap_or_default()).await,
-            Asked::Asset(kind, text) => Ok(answer::typed(kind, text)),
-            Asked::Read(read) => self.read(read, request.uri().query().unwrap_or_default()).await,
-            Asked::Live | Asked::Ready => Err(Problem::not_found("there is no such page")),
+            AdminRoute::Description => Ok(answer::typed("application/json", OPENAPI)),
+            AdminRoute::Events => self.events().map_err(counted),
+            AdminRoute::Page(page) => self.page(page, request.uri().query().unwrap_or_default()).await,
+            AdminRoute::Asset(kind, text) => Ok(answer::typed(kind, text)),
+            AdminRoute::Read(read) => self.read(read, request.uri().query().unwrap_or_default()).await,
+            AdminRoute::Live | AdminRoute::Ready => Err(ApiProblem::not_found("there is no such page")),
         }
     }
 
@@ -161,7 +161,7 @@ impl Admin {
     ///
     /// SECURITY: everybody may ask, so it names what is out of order, and not why: paths and addresses stand there.
     fn ready(&self) -> String {
-        let (mut told, Rooms { settings, metrics, .. }) = ("ready\n".to_owned(), &*self.rooms);
+        let (mut told, AdminState { settings, metrics, .. }) = ("ready\n".to_owned(), &*self.rooms);
         let is_alone = !settings.cluster.urls.is_empty() && metrics.cluster_connected.get() == 0;
         let parts = metrics.edge.degraded.parts();
         for part in parts.keys().copied().chain(is_alone.then_some("cluster")) {
@@ -173,7 +173,7 @@ impl Admin {
     }
 
     /// Counts and logs a refusal: a wrong token, too many acts, another site's page.
-    fn count(&self, problem: &Problem) {
+    fn count(&self, problem: &ApiProblem) {
         let metrics = &self.rooms.metrics;
         if problem.status() == StatusCode::TOO_MANY_REQUESTS {
             metrics.event(EventKind::AdminTooMany);

@@ -5,9 +5,9 @@ use std::time::Duration;
 use askama::Template;
 
 use super::chart::{self, Chart};
-use super::words::{Row, grouped, row};
-use super::{Rooms, read};
-use crate::index::history::{Filter, Page};
+use super::words::{HealRow, grouped, row};
+use super::{AdminState, read};
+use crate::index::history::{HistoryFilter, HistoryPage};
 use crate::observe::Snapshot;
 
 /// Heals that Now shows.
@@ -15,38 +15,38 @@ const LAST: u32 = 8;
 
 #[derive(Template)]
 #[template(path = "now.html")]
-pub(super) struct NowPage {
+pub(super) struct OverviewPage {
     pub(super) here: &'static str,
-    pub(super) live: NowLive,
+    pub(super) live: OverviewLive,
 }
 
 /// What is renewed as it changes.
 #[derive(Template)]
 #[template(path = "now_live.html")]
-pub(super) struct NowLive {
+pub(super) struct OverviewLive {
     pub(super) tone: &'static str,
     pub(super) summary: String,
-    pub(super) figures: Vec<Figure>,
+    pub(super) figures: Vec<StatTile>,
     pub(super) chart: Chart,
-    pub(super) heals: Vec<Row>,
-    pub(super) servers: Vec<read::Server>,
-    pub(super) canvas_services: Vec<read::CanvasService>,
+    pub(super) heals: Vec<HealRow>,
+    pub(super) servers: Vec<read::ServerView>,
+    pub(super) canvas_services: Vec<read::CanvasServiceView>,
 }
 
-pub(super) struct Figure {
+pub(super) struct StatTile {
     pub(super) name: &'static str,
     pub(super) value: String,
     pub(super) note: String,
 }
 
-pub(super) fn now(rooms: &Rooms) -> NowLive {
+pub(super) fn now(rooms: &AdminState) -> OverviewLive {
     let told = rooms.metrics.snapshot();
     let count = |outcome: &str| told.requests.get(outcome).copied().unwrap_or(0);
     let healed = count("healed");
     let broken: u64 = ["missing", "cooling", "pending", "failed"].map(count).iter().sum();
     let all: u64 = told.requests.values().sum();
     let (tone, summary) = summary(rooms, &told);
-    let figure = |name, value: u64, note: String| Figure { name, value: grouped(value), note };
+    let figure = |name, value: u64, note: String| StatTile { name, value: grouped(value), note };
     let gauge = |value: i64| u64::try_from(value).unwrap_or(0);
     let up = humantime::format_duration(Duration::from_secs(told.uptime_seconds / 60 * 60)).to_string();
     let up = if up == "0s" { "less than a minute".to_owned() } else { up };
@@ -66,10 +66,10 @@ pub(super) fn now(rooms: &Rooms) -> NowLive {
             format!("{} with an upstream", told.now.upstream_in_flight),
         ),
     ];
-    let last = rooms.index.history(&Filter::default(), Page { before: None, limit: LAST });
+    let last = rooms.index.history(&HistoryFilter::default(), HistoryPage { before: None, limit: LAST });
     // An index that cannot be read is told above; the rest of the page can be told.
     let last = last.unwrap_or_default();
-    NowLive {
+    OverviewLive {
         tone,
         summary,
         figures,
@@ -81,7 +81,7 @@ pub(super) fn now(rooms: &Rooms) -> NowLive {
 }
 
 /// How it is, in a sentence.
-fn summary(rooms: &Rooms, told: &Snapshot) -> (&'static str, String) {
+fn summary(rooms: &AdminState, told: &Snapshot) -> (&'static str, String) {
     if let Some((part, fault)) = told.degraded.first_key_value() {
         let more = told.degraded.len() - 1;
         let more = if more > 0 {

@@ -5,16 +5,16 @@ use std::sync::Arc;
 use askama::Template;
 use http::Response;
 
-use super::answer::{Problem, typed};
-use super::collections::{Shelf, collections, shelf};
-use super::health::{self, Sheet, State};
-use super::now::{NowPage, now};
-use super::read::{self, Query};
-use super::route::Page;
-use super::words::{Row, row, took};
-use super::{Admin, Rooms};
+use super::answer::{ApiProblem, typed};
+use super::collections::{ManifestView, collections, shelf};
+use super::health::{self, CanvasHealth, ImageState};
+use super::now::{OverviewPage, now};
+use super::read::{self, ApiParameters};
+use super::route::DashboardPage;
+use super::words::{HealRow, row, took};
+use super::{Admin, AdminState};
 use crate::batch::setup::{self, Unmapped, strange_canvas};
-use crate::index::browse::Leaf;
+use crate::index::browse::CanvasRow;
 use crate::upstream::Body;
 
 /// The pages, in the order of the navigation.
@@ -30,7 +30,7 @@ const SAMPLE: u32 = 200;
 #[template(path = "heals.html")]
 struct HealsPage {
     here: &'static str,
-    heals: Vec<Row>,
+    heals: Vec<HealRow>,
     next: Option<String>,
     verdict: String,
     rung: String,
@@ -45,16 +45,16 @@ struct HealsPage {
 #[template(path = "heal.html")]
 struct HealPage {
     here: &'static str,
-    row: Row,
+    row: HealRow,
     sentence: String,
     canvas: Option<String>,
     manifest: Option<String>,
     request: Option<String>,
     lane: String,
-    steps: Vec<Shown>,
+    steps: Vec<HealView>,
 }
 
-struct Shown {
+struct HealView {
     rung: &'static str,
     answer: &'static str,
     took: String,
@@ -68,12 +68,12 @@ struct ManifestPage {
     name: String,
     uri: String,
     images: u64,
-    cards: Vec<Card>,
+    cards: Vec<ImageCard>,
     back: String,
     next: Option<String>,
 }
 
-struct Card {
+struct ImageCard {
     key: String,
     label: String,
     state: &'static str,
@@ -87,11 +87,11 @@ struct SearchPage {
     here: &'static str,
     words: String,
     key: Option<String>,
-    owners: Vec<Owned>,
-    volumes: Vec<Shelf>,
+    owners: Vec<OwnerView>,
+    volumes: Vec<ManifestView>,
 }
 
-struct Owned {
+struct OwnerView {
     link: String,
     label: String,
     canvas: String,
@@ -101,10 +101,10 @@ struct Owned {
 #[template(path = "setup.html")]
 struct SetupPage {
     here: &'static str,
-    findings: Vec<Finding>,
+    findings: Vec<SetupRow>,
 }
 
-struct Finding {
+struct SetupRow {
     class: &'static str,
     word: &'static str,
     about: &'static str,
@@ -119,39 +119,39 @@ struct ProblemPage {
     detail: String,
 }
 
-fn html(page: &impl Template) -> Result<Response<Body>, Problem> {
-    let text = page.render().map_err(|error| Problem::internal(&error.to_string()))?;
+fn html(page: &impl Template) -> Result<Response<Body>, ApiProblem> {
+    let text = page.render().map_err(|error| ApiProblem::internal(&error.to_string()))?;
     Ok(typed(HTML, text))
 }
 
 /// A problem for eyes.
-pub(super) fn problem(problem: &Problem) -> Option<Response<Body>> {
+pub(super) fn problem(problem: &ApiProblem) -> Option<Response<Body>> {
     let page =
         ProblemPage { here: "", status: problem.status().to_string(), detail: problem.detail().to_owned() };
     html(&page).ok()
 }
 
 impl Admin {
-    pub(super) async fn page(&self, page: Page, query: &str) -> Result<Response<Body>, Problem> {
+    pub(super) async fn page(&self, page: DashboardPage, query: &str) -> Result<Response<Body>, ApiProblem> {
         let (rooms, words) = (&*self.rooms, query);
-        let query = Query::read(query);
+        let query = ApiParameters::read(query);
         match page {
-            Page::Now => html(&NowPage { here: "/", live: now(rooms) }),
-            Page::NowLive => html(&now(rooms)),
-            Page::Heals => html(&heals(rooms, &query, words)?),
-            Page::Heal(id) => html(&heal(rooms, id)?),
-            Page::Collections => html(&collections(rooms, &query).await?),
-            Page::Manifest(id) => html(&manifest(rooms, id, &query).await?),
-            Page::Search => {
+            DashboardPage::Now => html(&OverviewPage { here: "/", live: now(rooms) }),
+            DashboardPage::NowLive => html(&now(rooms)),
+            DashboardPage::Heals => html(&heals(rooms, &query, words)?),
+            DashboardPage::Heal(id) => html(&heal(rooms, id)?),
+            DashboardPage::Collections => html(&collections(rooms, &query).await?),
+            DashboardPage::Manifest(id) => html(&manifest(rooms, id, &query).await?),
+            DashboardPage::Search => {
                 let (rooms, words) = (Arc::clone(&self.rooms), query.text("q").unwrap_or_default());
                 html(&read::aside(move || search(&rooms, &words)).await?)
             }
-            Page::Setup => html(&check(rooms).await?),
+            DashboardPage::Setup => html(&check(rooms).await?),
         }
     }
 }
 
-fn heals(rooms: &Rooms, query: &Query<'_>, words: &str) -> Result<HealsPage, Problem> {
+fn heals(rooms: &AdminState, query: &ApiParameters<'_>, words: &str) -> Result<HealsPage, ApiProblem> {
     let listing = read::heals(rooms, query)?;
     let text = |name| query.text(name).unwrap_or_default();
     let is_filtered =
@@ -182,10 +182,10 @@ fn heals(rooms: &Rooms, query: &Query<'_>, words: &str) -> Result<HealsPage, Pro
     })
 }
 
-fn heal(rooms: &Rooms, id: i64) -> Result<HealPage, Problem> {
+fn heal(rooms: &AdminState, id: i64) -> Result<HealPage, ApiProblem> {
     let course = read::heal(rooms, id)?;
     let longest = course.steps.iter().map(|step| step.duration_ms).max().unwrap_or(1).max(1);
-    let steps = course.steps.iter().map(|step| Shown {
+    let steps = course.steps.iter().map(|step| HealView {
         rung: step.rung,
         answer: step.answer,
         took: took(step.duration_ms),
@@ -215,8 +215,12 @@ fn heal(rooms: &Rooms, id: i64) -> Result<HealPage, Problem> {
     })
 }
 
-async fn manifest(rooms: &Rooms, id: i64, query: &Query<'_>) -> Result<ManifestPage, Problem> {
-    let volume = rooms.index.volume(id)?.ok_or_else(|| Problem::not_found("no such manifest"))?;
+async fn manifest(
+    rooms: &AdminState,
+    id: i64,
+    query: &ApiParameters<'_>,
+) -> Result<ManifestPage, ApiProblem> {
+    let volume = rooms.index.volume(id)?.ok_or_else(|| ApiProblem::not_found("no such manifest"))?;
     let after = query.number("after")?.unwrap_or(0);
     let leaves = read::leaves(rooms, id, query)?;
     let cards = health::look(rooms, leaves.items).await.into_iter().flat_map(cards).collect();
@@ -235,22 +239,22 @@ async fn manifest(rooms: &Rooms, id: i64, query: &Query<'_>) -> Result<ManifestP
     })
 }
 
-fn cards(sheet: Sheet) -> Vec<Card> {
+fn cards(sheet: CanvasHealth) -> Vec<ImageCard> {
     let label = sheet.leaf.label.unwrap_or(sheet.leaf.canvas);
     let states = sheet.states.into_iter().map(|seen| {
         let key = percent_encoding::utf8_percent_encode(&seen.identifier, percent_encoding::NON_ALPHANUMERIC);
-        Card {
+        ImageCard {
             picture: format!("/api/v1/images/{key}/thumbnail"),
             label: label.clone(),
             state: seen.state.as_str(),
-            has_picture: matches!(seen.state, State::Ok | State::Healed | State::Poisoned),
+            has_picture: matches!(seen.state, ImageState::Ok | ImageState::Healed | ImageState::Poisoned),
             key: seen.identifier,
         }
     });
     states.collect()
 }
 
-fn search(rooms: &Rooms, words: &str) -> Result<SearchPage, Problem> {
+fn search(rooms: &AdminState, words: &str) -> Result<SearchPage, ApiProblem> {
     let mut page =
         SearchPage { here: "", words: words.to_owned(), key: None, owners: Vec::new(), volumes: Vec::new() };
     if words.is_empty() {
@@ -259,7 +263,7 @@ fn search(rooms: &Rooms, words: &str) -> Result<SearchPage, Problem> {
     let found = read::images(rooms, words, 50)?;
     for owner in found.owners {
         let link = rooms.index.volume_of(&owner.manifest)?;
-        page.owners.push(Owned {
+        page.owners.push(OwnerView {
             link: link.map_or_else(|| "/collections".to_owned(), |id| format!("/collections/{id}")),
             label: owner.label.unwrap_or_else(|| "Canvas".to_owned()),
             canvas: owner.canvas,
@@ -270,27 +274,28 @@ fn search(rooms: &Rooms, words: &str) -> Result<SearchPage, Problem> {
     Ok(page)
 }
 
-async fn check(rooms: &Rooms) -> Result<SetupPage, Problem> {
+async fn check(rooms: &AdminState) -> Result<SetupPage, ApiProblem> {
     let leaves = rooms.index.first_leaves(SAMPLE)?;
-    let strange = |leaf: &Leaf| strange_canvas(&rooms.healer, &leaf.canvas, &leaf.images);
+    let strange = |leaf: &CanvasRow| strange_canvas(&rooms.healer, &leaf.canvas, &leaf.images);
     let strange: Vec<String> = leaves.iter().filter_map(strange).collect();
     let unmapped = Unmapped {
         canvases: leaves.len() as u64,
         strange: strange.len() as u64,
         example: strange.first().cloned(),
     };
-    let witness = leaves.iter().flat_map(|leaf| &leaf.images).find_map(|key| rooms.healer.image(key, None));
+    let witness =
+        leaves.iter().flat_map(|leaf| &leaf.images).find_map(|key| rooms.healer.image_by_key(key, None));
     let facts = match &witness {
         Some(patient) => Some(rooms.healer.inspect(patient).await),
         None => None,
     };
     let findings = setup::findings(&rooms.settings, facts.as_ref(), &unmapped).into_iter().map(|finding| {
         let (class, word) = match finding.state {
-            setup::State::Good => ("good", "good"),
-            setup::State::Note => ("note", "to know"),
-            setup::State::Bad => ("bad", "wrong"),
+            setup::FindingState::Good => ("good", "good"),
+            setup::FindingState::Note => ("note", "to know"),
+            setup::FindingState::Bad => ("bad", "wrong"),
         };
-        Finding { class, word, about: finding.about, text: finding.text }
+        SetupRow { class, word, about: finding.about, text: finding.text }
     });
     Ok(SetupPage { here: "/setup", findings: findings.collect() })
 }

@@ -8,24 +8,24 @@ use http::{HeaderValue, Response, StatusCode, header};
 use serde::Serialize;
 use serde_json::json;
 
-use super::answer::{Problem, json};
-use super::diary::Step;
-use super::health::{self, Health};
-use super::route::Read;
-use super::{Admin, Rooms};
+use super::answer::{ApiProblem, json};
+use super::diary::HealRequest;
+use super::health::{self, ManifestHealth};
+use super::route::ApiQuery;
+use super::{Admin, AdminState};
 use crate::heal::BreakerState;
 use crate::iiif::Identifier;
 use crate::index::Owner;
-use crate::index::browse::{Collected, Leaf, Volume};
-use crate::index::history::{Entry, Filter, Page};
-use crate::upstream::{Body, Standing, Upstream};
+use crate::index::browse::{CanvasRow, ManifestRow, SourceRow};
+use crate::index::history::{HistoryEntry, HistoryFilter, HistoryPage};
+use crate::upstream::{Body, ServerStatus, Upstream};
 
 /// Entries of one answer, unless another number is asked for.
 const LIMIT: u32 = 50;
 
 /// A page of something: `next` is the cursor of the page behind it.
 #[derive(Debug, Serialize)]
-pub(super) struct Listing<T> {
+pub(super) struct PagedList<T> {
     pub(super) items: Vec<T>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) next: Option<i64>,
@@ -33,25 +33,25 @@ pub(super) struct Listing<T> {
 
 /// A manifest, and how its images are.
 #[derive(Debug, Serialize)]
-pub(super) struct Told {
+pub(super) struct ManifestDetail {
     #[serde(flatten)]
-    pub(super) volume: Volume,
-    pub(super) health: Health,
+    pub(super) volume: ManifestRow,
+    pub(super) health: ManifestHealth,
 }
 
 /// A heal with its steps.
 #[derive(Debug, Serialize)]
-pub(super) struct Course {
+pub(super) struct HealDetail {
     #[serde(flatten)]
-    pub(super) entry: Entry,
+    pub(super) entry: HistoryEntry,
     /// Since the start only.
-    pub(super) steps: Vec<Step>,
+    pub(super) steps: Vec<HealRequest>,
 }
 
 /// The query, decoded.
-pub(super) struct Query<'a>(HashMap<Cow<'a, str>, String>);
+pub(super) struct ApiParameters<'a>(HashMap<Cow<'a, str>, String>);
 
-impl<'a> Query<'a> {
+impl<'a> ApiParameters<'a> {
     pub(super) fn read(query: &'a str) -> Self {
         let pairs = query.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -66,81 +66,84 @@ impl<'a> Query<'a> {
         self.0.get(name).map(|text| text.trim().to_owned()).filter(|text| !text.is_empty())
     }
 
-    pub(super) fn number(&self, name: &str) -> Result<Option<i64>, Problem> {
+    pub(super) fn number(&self, name: &str) -> Result<Option<i64>, ApiProblem> {
         let Some(text) = self.text(name) else { return Ok(None) };
-        text.parse().map(Some).map_err(|_| Problem::bad(format!("`{name}` must be a number, not `{text}`")))
+        text.parse()
+            .map(Some)
+            .map_err(|_| ApiProblem::bad(format!("`{name}` must be a number, not `{text}`")))
     }
 
-    fn limit(&self, rooms: &Rooms) -> Result<u32, Problem> {
+    fn limit(&self, rooms: &AdminState) -> Result<u32, ApiProblem> {
         let most = rooms.settings.admin.max_entries;
         let Some(limit) = self.number("limit")? else { return Ok(LIMIT.min(most)) };
         match u32::try_from(limit) {
             Ok(limit) if (1..=most).contains(&limit) => Ok(limit),
-            _ => Err(Problem::bad(format!("`limit` must be 1 to {most}"))),
+            _ => Err(ApiProblem::bad(format!("`limit` must be 1 to {most}"))),
         }
     }
 }
 
 /// Cuts `items`, of which one more than a page was read, to a page: the extra one says whether another page follows.
-fn listing<T>(mut items: Vec<T>, limit: u32, number: impl Fn(&T) -> i64) -> Listing<T> {
+fn listing<T>(mut items: Vec<T>, limit: u32, number: impl Fn(&T) -> i64) -> PagedList<T> {
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let is_more = items.len() > limit;
     items.truncate(limit);
     let next = items.last().filter(|_| is_more).map(number);
-    Listing { items, next }
+    PagedList { items, next }
 }
 
 impl Admin {
-    pub(super) async fn read(&self, read: Read, query: &str) -> Result<Response<Body>, Problem> {
-        let (rooms, query) = (&self.rooms, Query::read(query));
+    pub(super) async fn read(&self, read: ApiQuery, query: &str) -> Result<Response<Body>, ApiProblem> {
+        let (rooms, query) = (&self.rooms, ApiParameters::read(query));
         match read {
-            Read::Stats => json(StatusCode::OK, &rooms.metrics.snapshot()),
-            Read::Servers => {
+            ApiQuery::Stats => json(StatusCode::OK, &rooms.metrics.snapshot()),
+            ApiQuery::Servers => {
                 let all = json!({ "items": servers(rooms), "canvas_services": canvas_services(rooms) });
                 json(StatusCode::OK, &all)
             }
-            Read::Heals => json(StatusCode::OK, &heals(rooms, &query)?),
-            Read::Heal(id) => json(StatusCode::OK, &heal(rooms, id)?),
-            Read::Images => {
-                let words = query.text("q").ok_or_else(|| Problem::bad("say what to look for: ?q="))?;
+            ApiQuery::Heals => json(StatusCode::OK, &heals(rooms, &query)?),
+            ApiQuery::Heal(id) => json(StatusCode::OK, &heal(rooms, id)?),
+            ApiQuery::Images => {
+                let words = query.text("q").ok_or_else(|| ApiProblem::bad("say what to look for: ?q="))?;
                 let (limit, rooms) = (query.limit(rooms)?, Arc::clone(rooms));
                 json(StatusCode::OK, &aside(move || images(&rooms, &words, limit)).await?)
             }
-            Read::Sources => json(StatusCode::OK, &json!({ "items": sources(rooms).await? })),
-            Read::Manifests => json(StatusCode::OK, &manifests(rooms, &query)?),
-            Read::Manifest(id) => {
-                let volume = rooms.index.volume(id)?.ok_or_else(|| Problem::not_found("no such manifest"))?;
+            ApiQuery::Sources => json(StatusCode::OK, &json!({ "items": sources(rooms).await? })),
+            ApiQuery::Manifests => json(StatusCode::OK, &manifests(rooms, &query)?),
+            ApiQuery::Manifest(id) => {
+                let volume =
+                    rooms.index.volume(id)?.ok_or_else(|| ApiProblem::not_found("no such manifest"))?;
                 let leaves = leaves(rooms, id, &query)?;
                 let told = told(rooms, vec![volume])?.pop();
                 let sheets = health::look(rooms, leaves.items).await;
-                let canvases = Listing { items: sheets, next: leaves.next };
+                let canvases = PagedList { items: sheets, next: leaves.next };
                 json(StatusCode::OK, &json!({ "manifest": told, "canvases": canvases }))
             }
-            Read::Canvas(id) => {
-                let leaf = rooms.index.leaf(id)?.ok_or_else(|| Problem::not_found("no such canvas"))?;
+            ApiQuery::Canvas(id) => {
+                let leaf = rooms.index.leaf(id)?.ok_or_else(|| ApiProblem::not_found("no such canvas"))?;
                 let manifest = rooms.index.volume(leaf.manifest)?;
-                let may_ask = rooms.healer.may_ask(&leaf.canvas);
+                let may_ask = rooms.healer.is_allowed_canvas(&leaf.canvas);
                 let sheet = health::look(rooms, vec![leaf]).await.pop();
                 let canvas = json!({ "canvas": sheet, "manifest": manifest, "may_be_asked": may_ask });
                 json(StatusCode::OK, &canvas)
             }
-            Read::Thumbnail(key) => self.thumbnail(&key).await,
+            ApiQuery::Thumbnail(key) => self.thumbnail(&key).await,
         }
     }
 
     /// The picture as the image server has it: looking heals nothing.
-    async fn thumbnail(&self, key: &str) -> Result<Response<Body>, Problem> {
-        let patient = self.rooms.healer.image(key, None);
+    async fn thumbnail(&self, key: &str) -> Result<Response<Body>, ApiProblem> {
+        let patient = self.rooms.healer.image_by_key(key, None);
         let known = !self.rooms.index.owners(key)?.is_empty();
-        let patient = patient.filter(|_| known).ok_or_else(|| Problem::not_found("no such image"))?;
+        let patient = patient.filter(|_| known).ok_or_else(|| ApiProblem::not_found("no such image"))?;
         let picture = self.rooms.healer.thumbnail(&patient).await;
-        let picture = picture.map_err(|error| Problem::new(StatusCode::BAD_GATEWAY, error.to_string()))?;
+        let picture = picture.map_err(|error| ApiProblem::new(StatusCode::BAD_GATEWAY, error.to_string()))?;
         let (head, body) = picture.into_parts();
         let kind = head.headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
         // SECURITY: what an upstream calls a page must not be one of ours.
         if !head.status.is_success() || kind != Some("image/jpeg") {
             let status = if head.status.is_success() { StatusCode::BAD_GATEWAY } else { head.status };
-            return Err(Problem::new(status, "the image server has no picture of it now"));
+            return Err(ApiProblem::new(status, "the image server has no picture of it now"));
         }
         let mut response = Response::new(body);
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("image/jpeg"));
@@ -150,7 +153,7 @@ impl Admin {
 
 /// State of a server of an upstream.
 #[derive(Debug, Serialize)]
-pub(super) struct Server {
+pub(super) struct ServerView {
     pub(super) upstream: String,
     #[serde(rename = "server")]
     pub(super) at: String,
@@ -161,27 +164,28 @@ pub(super) struct Server {
     shared_connections: usize,
 }
 
-pub(super) fn servers(rooms: &Rooms) -> Vec<Server> {
-    let told =
-        Upstream::distinct(&rooms.upstreams).flat_map(|upstream| upstream.servers()).map(|server| Server {
+pub(super) fn servers(rooms: &AdminState) -> Vec<ServerView> {
+    let told = Upstream::distinct(&rooms.upstreams).flat_map(|upstream| upstream.servers()).map(|server| {
+        ServerView {
             upstream: server.upstream,
             at: server.server,
             standing: match server.standing {
-                Standing::Up => "up",
-                Standing::Trial => "trial",
-                Standing::Out => "out",
+                ServerStatus::Up => "up",
+                ServerStatus::Trial => "trial",
+                ServerStatus::Out => "out",
             },
             failures: server.failures,
             in_flight: server.in_flight,
             idle_connections: server.idle_connections,
             shared_connections: server.shared_connections,
-        });
+        }
+    });
     told.collect()
 }
 
 /// State of a canvas service.
 #[derive(Debug, Serialize)]
-pub(super) struct CanvasService {
+pub(super) struct CanvasServiceView {
     pub(super) upstream: String,
     /// Does it build beside the stored canvas: `honoured`, `ignored` or `unknown`.
     pub(super) variants: &'static str,
@@ -189,8 +193,8 @@ pub(super) struct CanvasService {
     pub(super) waiting_viewers: usize,
 }
 
-pub(super) fn canvas_services(rooms: &Rooms) -> Vec<CanvasService> {
-    let told = rooms.healer.canvas_services().into_iter().map(|service| CanvasService {
+pub(super) fn canvas_services(rooms: &AdminState) -> Vec<CanvasServiceView> {
+    let told = rooms.healer.canvas_services().into_iter().map(|service| CanvasServiceView {
         upstream: service.upstream,
         variants: service.variants,
         breaker: match service.breaker {
@@ -203,12 +207,15 @@ pub(super) fn canvas_services(rooms: &Rooms) -> Vec<CanvasService> {
     told.collect()
 }
 
-pub(super) fn heals(rooms: &Rooms, query: &Query<'_>) -> Result<Listing<Entry>, Problem> {
+pub(super) fn heals(
+    rooms: &AdminState,
+    query: &ApiParameters<'_>,
+) -> Result<PagedList<HistoryEntry>, ApiProblem> {
     let verdict = query.text("verdict");
     if let Some(verdict) = verdict.as_deref().filter(|it| !["healed", "missing", "failed"].contains(it)) {
-        return Err(Problem::bad(format!("`verdict` is healed, missing or failed, not `{verdict}`")));
+        return Err(ApiProblem::bad(format!("`verdict` is healed, missing or failed, not `{verdict}`")));
     }
-    let filter = Filter {
+    let filter = HistoryFilter {
         since: query.number("since")?,
         until: query.number("until")?,
         identifier: query.text("identifier"),
@@ -218,66 +225,75 @@ pub(super) fn heals(rooms: &Rooms, query: &Query<'_>) -> Result<Listing<Entry>, 
         request: query.text("request"),
     };
     let limit = query.limit(rooms)?;
-    let page = Page { before: query.number("before")?, limit: limit + 1 };
+    let page = HistoryPage { before: query.number("before")?, limit: limit + 1 };
     Ok(listing(rooms.index.history(&filter, page)?, limit, |entry| entry.id))
 }
 
-pub(super) fn heal(rooms: &Rooms, id: i64) -> Result<Course, Problem> {
-    let entry = rooms.index.heal(id)?.ok_or_else(|| Problem::not_found("no such heal"))?;
+pub(super) fn heal(rooms: &AdminState, id: i64) -> Result<HealDetail, ApiProblem> {
+    let entry = rooms.index.heal(id)?.ok_or_else(|| ApiProblem::not_found("no such heal"))?;
     let request = entry.heal.request.as_deref().unwrap_or_default();
     let steps = rooms.diary.steps(request, &entry.heal.identifier);
-    Ok(Course { entry, steps })
+    Ok(HealDetail { entry, steps })
 }
 
 /// Canvases of one manifest, page by page.
-pub(super) fn leaves(rooms: &Rooms, manifest: i64, query: &Query<'_>) -> Result<Listing<Leaf>, Problem> {
+pub(super) fn leaves(
+    rooms: &AdminState,
+    manifest: i64,
+    query: &ApiParameters<'_>,
+) -> Result<PagedList<CanvasRow>, ApiProblem> {
     let (after, limit) = (query.number("after")?.unwrap_or(0), query.limit(rooms)?);
     Ok(listing(rooms.index.leaves(manifest, after, limit + 1)?, limit, |leaf| leaf.id))
 }
 
 /// Where manifests came from.
-pub(super) async fn sources(rooms: &Rooms) -> Result<Vec<Collected>, Problem> {
+pub(super) async fn sources(rooms: &AdminState) -> Result<Vec<SourceRow>, ApiProblem> {
     let index = Arc::clone(&rooms.index);
     aside(move || Ok(index.collected()?)).await
 }
 
-pub(super) fn manifests(rooms: &Rooms, query: &Query<'_>) -> Result<Listing<Told>, Problem> {
+pub(super) fn manifests(
+    rooms: &AdminState,
+    query: &ApiParameters<'_>,
+) -> Result<PagedList<ManifestDetail>, ApiProblem> {
     let limit = query.limit(rooms)?;
     let (source, after) = (query.number("source")?, query.number("after")?.unwrap_or(0));
     let volumes = rooms.index.volumes(source, after, limit + 1)?;
-    let Listing { items, next } = listing(volumes, limit, |volume| volume.id);
-    Ok(Listing { items: told(rooms, items)?, next })
+    let PagedList { items, next } = listing(volumes, limit, |volume| volume.id);
+    Ok(PagedList { items: told(rooms, items)?, next })
 }
 
-fn told(rooms: &Rooms, volumes: Vec<Volume>) -> Result<Vec<Told>, Problem> {
+fn told(rooms: &AdminState, volumes: Vec<ManifestRow>) -> Result<Vec<ManifestDetail>, ApiProblem> {
     let names: Vec<&str> = volumes.iter().map(|volume| volume.uri.as_str()).collect();
     let verdicts = rooms.index.verdicts(&names)?;
-    let of = |volume: &Volume| {
-        verdicts.get(&volume.uri).map_or_else(Default::default, |known| Health::of(volume.images, known))
+    let of = |volume: &ManifestRow| {
+        verdicts
+            .get(&volume.uri)
+            .map_or_else(Default::default, |known| ManifestHealth::of(volume.images, known))
     };
-    Ok(volumes.into_iter().map(|volume| Told { health: of(&volume), volume }).collect())
+    Ok(volumes.into_iter().map(|volume| ManifestDetail { health: of(&volume), volume }).collect())
 }
 
 /// What a search found.
 #[derive(Debug, Serialize)]
-pub(super) struct Found {
+pub(super) struct SearchResult {
     /// Lookup key, where the words are one.
     pub(super) identifier: Option<String>,
     pub(super) owners: Vec<Owner>,
-    pub(super) manifests: Vec<Told>,
+    pub(super) manifests: Vec<ManifestDetail>,
 }
 
 /// A search reads all labels, 50 ms with 100,000 manifests: not on a thread that serves.
-pub(super) async fn aside<T, F>(read: F) -> Result<T, Problem>
+pub(super) async fn aside<T, F>(read: F) -> Result<T, ApiProblem>
 where
     T: Send + 'static,
-    F: FnOnce() -> Result<T, Problem> + Send + 'static,
+    F: FnOnce() -> Result<T, ApiProblem> + Send + 'static,
 {
-    tokio::task::spawn_blocking(read).await.map_err(|error| Problem::internal(&error.to_string()))?
+    tokio::task::spawn_blocking(read).await.map_err(|error| ApiProblem::internal(&error.to_string()))?
 }
 
 /// What a person may paste: an identifier, the URL of an image or a canvas, or words of a label.
-pub(super) fn images(rooms: &Rooms, words: &str, limit: u32) -> Result<Found, Problem> {
+pub(super) fn images(rooms: &AdminState, words: &str, limit: u32) -> Result<SearchResult, ApiProblem> {
     let mut owners: Vec<Owner> = rooms.index.canvas(words)?;
     let in_url = rooms.index.key_in_url(words);
     let key = in_url.unwrap_or_else(|| Identifier::new(words).key().into_owned());
@@ -285,5 +301,5 @@ pub(super) fn images(rooms: &Rooms, words: &str, limit: u32) -> Result<Found, Pr
     let identifier = (!known.is_empty()).then_some(key);
     owners.append(&mut known);
     let manifests = told(rooms, rooms.index.volumes_named(words, limit)?)?;
-    Ok(Found { identifier, owners, manifests })
+    Ok(SearchResult { identifier, owners, manifests })
 }

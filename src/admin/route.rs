@@ -2,7 +2,7 @@
 
 /// What is asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Asked {
+pub(super) enum AdminRoute {
     /// `/livez`
     Live,
     /// `/readyz`
@@ -14,18 +14,18 @@ pub(super) enum Asked {
     /// What happens, as it happens.
     Events,
     /// A page of the dashboard.
-    Page(Page),
+    Page(DashboardPage),
     /// What the pages are made with: its type and its text.
     Asset(&'static str, &'static str),
     /// Something to read.
-    Read(Read),
+    Read(ApiQuery),
     /// Something to do.
-    Act(Act),
+    Act(AdminAction),
 }
 
 /// Something to read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Read {
+pub(super) enum ApiQuery {
     Stats,
     Servers,
     Heals,
@@ -40,7 +40,7 @@ pub(super) enum Read {
 
 /// A page of the dashboard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Page {
+pub(super) enum DashboardPage {
     Now,
     /// What changes on it.
     NowLive,
@@ -54,7 +54,7 @@ pub(super) enum Page {
 
 /// Something to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Act {
+pub(super) enum AdminAction {
     Heal,
     Rebuild,
     Forget,
@@ -64,7 +64,7 @@ pub(super) enum Act {
     Reload,
 }
 
-impl Act {
+impl AdminAction {
     /// Path of the act, which is its name in the log too.
     pub(super) fn as_str(self) -> &'static str {
         match self {
@@ -79,58 +79,65 @@ impl Act {
     }
 }
 
-const ACTS: [Act; 7] =
-    [Act::Heal, Act::Rebuild, Act::Forget, Act::ResetBreakers, Act::StartSweep, Act::StopSweep, Act::Reload];
+const ACTS: [AdminAction; 7] = [
+    AdminAction::Heal,
+    AdminAction::Rebuild,
+    AdminAction::Forget,
+    AdminAction::ResetBreakers,
+    AdminAction::StartSweep,
+    AdminAction::StopSweep,
+    AdminAction::Reload,
+];
 
 /// What stands at this path.
-pub(super) fn asked(path: &str) -> Option<Asked> {
+pub(super) fn asked(path: &str) -> Option<AdminRoute> {
     match path {
-        "/livez" => return Some(Asked::Live),
-        "/readyz" => return Some(Asked::Ready),
-        "/metrics" => return Some(Asked::Metrics),
+        "/livez" => return Some(AdminRoute::Live),
+        "/readyz" => return Some(AdminRoute::Ready),
+        "/metrics" => return Some(AdminRoute::Metrics),
         _ => {}
     }
     let Some(path) = path.strip_prefix("/api/v1/") else { return page(path) };
     if let Some(act) = ACTS.into_iter().find(|act| act.as_str() == path) {
-        return Some(Asked::Act(act));
+        return Some(AdminRoute::Act(act));
     }
     let (first, rest) = path.split_once('/').map_or((path, None), |(first, rest)| (first, Some(rest)));
     let number = || rest.and_then(|rest| rest.parse::<i64>().ok()).filter(|id| *id > 0);
-    Some(Asked::Read(match (first, rest) {
-        ("openapi.json", None) => return Some(Asked::Description),
-        ("events", None) => return Some(Asked::Events),
-        ("stats", None) => Read::Stats,
-        ("servers", None) => Read::Servers,
-        ("heals", None) => Read::Heals,
-        ("heals", Some(_)) => Read::Heal(number()?),
-        ("images", None) => Read::Images,
-        ("images", Some(rest)) => Read::Thumbnail(thumbnail(rest)?),
-        ("sources", None) => Read::Sources,
-        ("manifests", None) => Read::Manifests,
-        ("manifests", Some(_)) => Read::Manifest(number()?),
-        ("canvases", Some(_)) => Read::Canvas(number()?),
+    Some(AdminRoute::Read(match (first, rest) {
+        ("openapi.json", None) => return Some(AdminRoute::Description),
+        ("events", None) => return Some(AdminRoute::Events),
+        ("stats", None) => ApiQuery::Stats,
+        ("servers", None) => ApiQuery::Servers,
+        ("heals", None) => ApiQuery::Heals,
+        ("heals", Some(_)) => ApiQuery::Heal(number()?),
+        ("images", None) => ApiQuery::Images,
+        ("images", Some(rest)) => ApiQuery::Thumbnail(thumbnail(rest)?),
+        ("sources", None) => ApiQuery::Sources,
+        ("manifests", None) => ApiQuery::Manifests,
+        ("manifests", Some(_)) => ApiQuery::Manifest(number()?),
+        ("canvases", Some(_)) => ApiQuery::Canvas(number()?),
         _ => return None,
     }))
 }
 
-fn page(path: &str) -> Option<Asked> {
+fn page(path: &str) -> Option<AdminRoute> {
     let number = |id: &str| id.parse::<i64>().ok().filter(|id| *id > 0);
     let page = match path {
-        "/" => Page::Now,
-        "/now" => Page::NowLive,
-        "/collections" => Page::Collections,
-        "/heals" => Page::Heals,
-        "/search" => Page::Search,
-        "/setup" => Page::Setup,
-        "/style.css" => return Some(Asked::Asset("text/css", include_str!("assets/style.css"))),
-        "/live.js" => return Some(Asked::Asset("text/javascript", include_str!("assets/live.js"))),
-        "/icon.svg" => return Some(Asked::Asset("image/svg+xml", include_str!("assets/icon.svg"))),
+        "/" => DashboardPage::Now,
+        "/now" => DashboardPage::NowLive,
+        "/collections" => DashboardPage::Collections,
+        "/heals" => DashboardPage::Heals,
+        "/search" => DashboardPage::Search,
+        "/setup" => DashboardPage::Setup,
+        "/style.css" => return Some(AdminRoute::Asset("text/css", include_str!("assets/style.css"))),
+        "/live.js" => return Some(AdminRoute::Asset("text/javascript", include_str!("assets/live.js"))),
+        "/icon.svg" => return Some(AdminRoute::Asset("image/svg+xml", include_str!("assets/icon.svg"))),
         other => match other.strip_prefix("/collections/") {
-            Some(id) => Page::Manifest(number(id)?),
-            None => Page::Heal(number(other.strip_prefix("/heals/")?)?),
+            Some(id) => DashboardPage::Manifest(number(id)?),
+            None => DashboardPage::Heal(number(other.strip_prefix("/heals/")?)?),
         },
     };
-    Some(Asked::Page(page))
+    Some(AdminRoute::Page(page))
 }
 
 /// `{key}/thumbnail`, the key percent-encoded.
@@ -146,11 +153,11 @@ mod tests {
 
     #[test]
     fn paths_are_read() {
-        assert_eq!(asked("/livez"), Some(Asked::Live));
-        assert_eq!(asked("/api/v1/heals/7"), Some(Asked::Read(Read::Heal(7))));
-        assert_eq!(asked("/api/v1/sweep/start"), Some(Asked::Act(Act::StartSweep)));
-        let thumbnail = Read::Thumbnail("a/b".to_owned());
-        assert_eq!(asked("/api/v1/images/a%2Fb/thumbnail"), Some(Asked::Read(thumbnail)));
+        assert_eq!(asked("/livez"), Some(AdminRoute::Live));
+        assert_eq!(asked("/api/v1/heals/7"), Some(AdminRoute::Read(ApiQuery::Heal(7))));
+        assert_eq!(asked("/api/v1/sweep/start"), Some(AdminRoute::Act(AdminAction::StartSweep)));
+        let thumbnail = ApiQuery::Thumbnail("a/b".to_owned());
+        assert_eq!(asked("/api/v1/images/a%2Fb/thumbnail"), Some(AdminRoute::Read(thumbnail)));
         for nothing in
             ["/api/v1/heals/x", "/api/v1/heals/0", "/api/v1/", "/api/v2/stats", "/livez/", "/api/v1/stats/1"]
         {
@@ -168,7 +175,7 @@ mod tests {
             let operations = operations.as_object().expect("operations");
             let real = path.replace("{id}", "1").replace("{key}", "k");
             let asked = asked(&real).unwrap_or_else(|| panic!("{path} is described, and is not there"));
-            let method = if matches!(asked, Asked::Act(_)) { "post" } else { "get" };
+            let method = if matches!(asked, AdminRoute::Act(_)) { "post" } else { "get" };
             acts += usize::from(method == "post");
             assert_eq!(operations.keys().collect::<Vec<_>>(), [method], "{path}");
         }

@@ -2,10 +2,10 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::index::history::Entry;
+use crate::index::history::HistoryEntry;
 
 /// A heal in a table.
-pub(super) struct Row {
+pub(super) struct HealRow {
     pub(super) id: i64,
     pub(super) iso: String,
     pub(super) ago: String,
@@ -16,10 +16,10 @@ pub(super) struct Row {
     pub(super) identifier: String,
 }
 
-pub(super) fn row(entry: Entry) -> Row {
-    let Entry { id, heal } = entry;
+pub(super) fn row(entry: HistoryEntry) -> HealRow {
+    let HistoryEntry { id, heal } = entry;
     let at = UNIX_EPOCH + Duration::from_millis(u64::try_from(heal.at).unwrap_or(0));
-    Row {
+    HealRow {
         id,
         iso: humantime::format_rfc3339_seconds(at).to_string(),
         ago: ago(SystemTime::now().duration_since(at).unwrap_or_default()),

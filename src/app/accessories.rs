@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::StartError;
-use super::spans::Exporting;
-use crate::admin::{Gate, GateError};
+use super::spans::TraceExport;
+use crate::admin::{AdminAuth, AdminAuthError};
 use crate::config::Settings;
 use crate::observe::Metrics;
 use crate::upstream::{TlsError, client_tls};
@@ -45,27 +45,31 @@ pub(super) fn usable_again(settings: Settings, metrics: &Metrics) -> Result<Sett
 }
 
 /// The gate of the admin pages; without a token that can be read it is shut.
-pub(super) fn gate(settings: &Settings, metrics: &Metrics) -> Gate {
-    match Gate::open(&settings.admin) {
+pub(super) fn gate(settings: &Settings, metrics: &Metrics) -> AdminAuth {
+    match AdminAuth::open(&settings.admin) {
         Ok(gate) => {
             metrics.edge.degraded.ends(TOKEN);
             gate
         }
         Err(error) => {
             metrics.edge.degraded.begins(TOKEN, &format!("{error}. No token opens the admin pages"));
-            Gate::shut(&settings.admin)
+            AdminAuth::shut(&settings.admin)
         }
     }
 }
 
 /// The gate of a reload: a token that was good and is bad is a mistake; one that was bad may stay so.
-pub(super) fn gate_again(settings: &Settings, metrics: &Metrics) -> Result<Gate, GateError> {
-    if metrics.edge.degraded.is(TOKEN) { Ok(gate(settings, metrics)) } else { Gate::open(&settings.admin) }
+pub(super) fn gate_again(settings: &Settings, metrics: &Metrics) -> Result<AdminAuth, AdminAuthError> {
+    if metrics.edge.degraded.is(TOKEN) {
+        Ok(gate(settings, metrics))
+    } else {
+        AdminAuth::open(&settings.admin)
+    }
 }
 
 /// Spans to a collector, where they can be sent.
-pub(super) fn spans(settings: &Arc<Settings>, metrics: &Metrics) -> Option<Exporting> {
-    Exporting::start(settings, metrics).unwrap_or_else(|error: StartError| {
+pub(super) fn spans(settings: &Arc<Settings>, metrics: &Metrics) -> Option<TraceExport> {
+    TraceExport::start(settings, metrics).unwrap_or_else(|error: StartError| {
         metrics.edge.degraded.begins(TELEMETRY, &format!("{error}. No spans are sent"));
         None
     })

@@ -6,9 +6,9 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::task::JoinHandle;
 
-use super::rooms::House;
+use super::rooms::Services;
 use crate::index::Index;
-use crate::index::shared::follower::Follower;
+use crate::index::shared::follower::LearnedFollower;
 use crate::observe::{Metrics, SAMPLE_EVERY};
 use crate::upstream::Upstream;
 
@@ -16,7 +16,7 @@ use crate::upstream::Upstream;
 const CHORES_EVERY: Duration = Duration::from_secs(5);
 
 /// What is done in the background.
-pub(super) struct Chores {
+pub(super) struct BackgroundTasks {
     keeping_warm: JoinHandle<()>,
     sweeping: JoinHandle<()>,
     keeping_index: JoinHandle<()>,
@@ -24,31 +24,37 @@ pub(super) struct Chores {
     heeding: JoinHandle<()>,
 }
 
-impl Chores {
-    pub(super) fn start(house: &House, index: &Arc<Index>, metrics: &Arc<Metrics>) -> Self {
+impl BackgroundTasks {
+    pub(super) fn start(house: &Services, index: &Arc<Index>, metrics: &Arc<Metrics>) -> Self {
         let (warm, sweep) = (house.healer.clone(), house.healer.clone());
         Self {
             keeping_warm: tokio::spawn(async move { warm.keep_warm().await }),
             sweeping: tokio::spawn(async move { sweep.resume_sweep().await }),
-            keeping_index: house.keep_index(index, metrics),
-            checking: tokio::spawn(keep_checked(&house.upstreams)),
-            heeding: tokio::spawn(heed_others(house, index, metrics)),
+            keeping_index: house.spawn_index_task(index, metrics),
+            checking: tokio::spawn(run_health_checks(&house.upstreams)),
+            heeding: tokio::spawn(follow_cluster(house, index, metrics)),
         }
     }
 
     /// Begins anew what is concerned: rounds that go on for hours are not begun again for nothing.
-    pub(super) fn change(&mut self, old: &House, new: &House, index: &Arc<Index>, metrics: &Arc<Metrics>) {
+    pub(super) fn restart_affected(
+        &mut self,
+        old: &Services,
+        new: &Services,
+        index: &Arc<Index>,
+        metrics: &Arc<Metrics>,
+    ) {
         let (before, after) = (&old.settings, &new.settings);
         let others = before.routes != after.routes
             || before.upstream != after.upstream
             || before.server.public_hosts != after.server.public_hosts;
         if others {
             self.checking.abort();
-            self.checking = tokio::spawn(keep_checked(&new.upstreams));
+            self.checking = tokio::spawn(run_health_checks(&new.upstreams));
         }
         if before != after {
             self.heeding.abort();
-            self.heeding = tokio::spawn(heed_others(new, index, metrics));
+            self.heeding = tokio::spawn(follow_cluster(new, index, metrics));
         }
         if others || before.index != after.index || before.heal != after.heal {
             self.keeping_warm.abort();
@@ -57,11 +63,11 @@ impl Chores {
         }
         if others || before.index != after.index || before.cluster != after.cluster {
             self.keeping_index.abort();
-            self.keeping_index = new.keep_index(index, metrics);
+            self.keeping_index = new.spawn_index_task(index, metrics);
         }
     }
 
-    pub(super) fn end(&self) {
+    pub(super) fn abort(&self) {
         for chore in [&self.keeping_warm, &self.sweeping, &self.keeping_index, &self.checking, &self.heeding]
         {
             chore.abort();
@@ -70,7 +76,7 @@ impl Chores {
 }
 
 /// What a live page shows of the last half hour.
-pub(super) async fn keep_points(metrics: Arc<Metrics>) {
+pub(super) async fn sample_periodically(metrics: Arc<Metrics>) {
     let mut every = tokio::time::interval(SAMPLE_EVERY);
     loop {
         every.tick().await;
@@ -79,24 +85,24 @@ pub(super) async fn keep_points(metrics: Arc<Metrics>) {
 }
 
 /// What other nodes find out and learn is known here, too.
-fn heed_others(
-    house: &House,
+fn follow_cluster(
+    house: &Services,
     index: &Arc<Index>,
     metrics: &Arc<Metrics>,
 ) -> impl Future<Output = ()> + use<> {
     let healer = house.healer.clone();
     let follower = house.cluster.clone().map(|cluster| {
-        Follower::new(Arc::clone(index), Arc::clone(&house.settings), cluster, Arc::clone(metrics))
+        LearnedFollower::new(Arc::clone(index), Arc::clone(&house.settings), cluster, Arc::clone(metrics))
     });
     async move {
         if let Some(follower) = follower {
-            futures_util::future::join(healer.heed_the_fleet(), follower.run()).await;
+            futures_util::future::join(healer.follow_cluster(), follower.run()).await;
         }
     }
 }
 
 /// Checks the servers that are to be checked.
-fn keep_checked(upstreams: &[Arc<Upstream>]) -> impl Future<Output = ()> + use<> {
+fn run_health_checks(upstreams: &[Arc<Upstream>]) -> impl Future<Output = ()> + use<> {
     let checks =
         Upstream::distinct(upstreams).map(|upstream| Upstream::keep_checked(Arc::downgrade(upstream)));
     let checks: Vec<_> = checks.collect();
@@ -105,7 +111,7 @@ fn keep_checked(upstreams: &[Arc<Upstream>]) -> impl Future<Output = ()> + use<>
     }
 }
 
-pub(super) async fn keep_tidy(house: Arc<ArcSwap<House>>) {
+pub(super) async fn prune_periodically(house: Arc<ArcSwap<Services>>) {
     let mut every = tokio::time::interval(CHORES_EVERY);
     loop {
         every.tick().await;

@@ -9,50 +9,54 @@ use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 
 use super::StartError;
-use super::rooms::House;
-use crate::config::settings::{Listen, Server};
-use crate::listen::inherit::Inherited;
-use crate::listen::tls::{Certificates, Showcase};
-use crate::listen::{Bounds, Hall, Listener, Manner, Stop};
+use super::rooms::Services;
+use crate::config::settings::{Listen, ServerSettings};
+use crate::listen::inherit::InheritedSockets;
+use crate::listen::tls::{CertificateResolver, Certificates};
+use crate::listen::{ConnectionLimits, Listener, ListenerGroup, Shutdown, SocketProtocol};
 
 /// An address that is served.
 #[derive(Debug)]
-struct Door {
+struct BoundListener {
     wanted: SocketAddr,
     address: SocketAddr,
     /// Kept to be handed to a successor.
     socket: TcpListener,
-    manner: Arc<ArcSwap<Manner>>,
+    manner: Arc<ArcSwap<SocketProtocol>>,
     stop: watch::Sender<bool>,
     serving: JoinHandle<usize>,
 }
 
 /// All addresses that are served.
-pub(super) struct Doors {
-    hall: Arc<Hall>,
-    house: Arc<ArcSwap<House>>,
-    tls: Option<(Arc<Showcase>, TlsAcceptor)>,
-    open: Vec<Door>,
+pub(super) struct PublicListeners {
+    hall: Arc<ListenerGroup>,
+    house: Arc<ArcSwap<Services>>,
+    tls: Option<(Arc<CertificateResolver>, TlsAcceptor)>,
+    open: Vec<BoundListener>,
     /// Closed, with requests in flight.
     closing: Vec<JoinHandle<usize>>,
 }
 
 /// What a change needs, got before anything is changed.
-pub(super) struct Prepared {
-    bounds: Bounds,
+pub(super) struct PreparedListeners {
+    bounds: ConnectionLimits,
     listen: Vec<Listen>,
     certificates: Option<Certificates>,
     fresh: Vec<(SocketAddr, Listener)>,
 }
 
-impl Doors {
+impl PublicListeners {
     /// None is open yet.
-    pub(super) fn new(hall: Arc<Hall>, house: Arc<ArcSwap<House>>) -> Self {
+    pub(super) fn new(hall: Arc<ListenerGroup>, house: Arc<ArcSwap<Services>>) -> Self {
         Self { hall, house, tls: None, open: Vec::new(), closing: Vec::new() }
     }
 
     /// Reads certificates and binds the addresses that are new; nothing else is touched.
-    pub(super) fn prepare(&self, server: &Server, inherited: &mut Inherited) -> Result<Prepared, StartError> {
+    pub(super) fn prepare(
+        &self,
+        server: &ServerSettings,
+        inherited: &mut InheritedSockets,
+    ) -> Result<PreparedListeners, StartError> {
         let certificates = server.tls.as_ref().map(|files| Certificates::read(&files.pairs())).transpose()?;
         let mut fresh = Vec::new();
         for Listen { address, .. } in &server.listen {
@@ -67,26 +71,31 @@ impl Doors {
             let listener = listener(*address, v6_only, inherited, &self.hall).map_err(StartError::Listen)?;
             fresh.push((*address, listener));
         }
-        Ok(Prepared { bounds: Bounds::from(server), listen: server.listen.clone(), certificates, fresh })
+        Ok(PreparedListeners {
+            bounds: ConnectionLimits::from(server),
+            listen: server.listen.clone(),
+            certificates,
+            fresh,
+        })
     }
 
     /// Serves what is prepared, and no longer what is not wanted. True: the certificates are others.
-    pub(super) fn change(&mut self, prepared: Prepared) -> Result<bool, StartError> {
-        let Prepared { bounds, listen, certificates, fresh } = prepared;
+    pub(super) fn apply(&mut self, prepared: PreparedListeners) -> Result<bool, StartError> {
+        let PreparedListeners { bounds, listen, certificates, fresh } = prepared;
         let others = match (certificates, &self.tls) {
             (None, _) => false,
-            (Some(certificates), Some((showcase, _))) => showcase.show(certificates),
+            (Some(certificates), Some((showcase, _))) => showcase.replace(certificates),
             (Some(certificates), None) => {
-                self.tls = Some(Showcase::open(certificates, None)?);
+                self.tls = Some(CertificateResolver::new(certificates, None)?);
                 true
             }
         };
-        let manner = |listen: &Listen, has_tls: bool| Manner {
+        let manner = |listen: &Listen, has_tls: bool| SocketProtocol {
             tls: self.tls.as_ref().filter(|_| has_tls && !listen.plain).map(|(_, tls)| tls.clone()),
             proxy_protocol: listen.proxy_protocol,
         };
         let has_tls = self.tls.is_some();
-        self.hall.keep(bounds);
+        self.hall.set_limits(bounds);
         let mut doors = Vec::new();
         for door in std::mem::take(&mut self.open) {
             if let Some(listen) = listen.iter().find(|listen| listen.address == door.wanted) {
@@ -108,9 +117,9 @@ impl Doors {
         Ok(others)
     }
 
-    fn serve(&self, wanted: SocketAddr, listener: Listener) -> std::io::Result<Door> {
+    fn serve(&self, wanted: SocketAddr, listener: Listener) -> std::io::Result<BoundListener> {
         let (address, socket, manner) = (listener.address()?, listener.socket()?, listener.manner());
-        let (press, stop) = Stop::new();
+        let (press, stop) = Shutdown::new();
         let house = Arc::clone(&self.house);
         let service = move |viewer, request| {
             let proxy = house.load().proxy.clone();
@@ -120,7 +129,7 @@ impl Doors {
         };
         let serving = tokio::spawn(listener.serve(service, stop));
         tracing::info!(%address, "serving");
-        Ok(Door { wanted, address, socket, manner, stop: press, serving })
+        Ok(BoundListener { wanted, address, socket, manner, stop: press, serving })
     }
 
     /// Where viewers are served, in the order of the configuration.
@@ -134,7 +143,7 @@ impl Doors {
     }
 
     /// Closes all. What gives how many connections had to be cut.
-    pub(super) fn close(&mut self) -> Vec<JoinHandle<usize>> {
+    pub(super) fn shutdown(&mut self) -> Vec<JoinHandle<usize>> {
         for door in self.open.drain(..) {
             drop(door.socket);
             door.stop.send_replace(true);
@@ -148,8 +157,8 @@ impl Doors {
 pub(super) fn listener(
     address: SocketAddr,
     v6_only: bool,
-    inherited: &mut Inherited,
-    hall: &Arc<Hall>,
+    inherited: &mut InheritedSockets,
+    hall: &Arc<ListenerGroup>,
 ) -> std::io::Result<Listener> {
     match inherited.take(address) {
         Some(socket) => Listener::on(socket, hall),

@@ -14,16 +14,16 @@ const EVERY: Duration = Duration::from_secs(1);
 
 /// Files that are looked at.
 #[derive(Debug)]
-pub(super) struct Files {
+pub(super) struct FileWatcher {
     config: PathBuf,
     all: Vec<PathBuf>,
-    seen: Vec<Look>,
+    seen: Vec<FileState>,
 }
 
 /// What tells one content from another; `None`: there is no such file.
-type Look = Option<(u64, u64, i64, i64, u32)>;
+type FileState = Option<(u64, u64, i64, i64, u32)>;
 
-impl Files {
+impl FileWatcher {
     /// The configuration itself, and what it names.
     pub(super) fn of(config: &Path, settings: &Settings) -> Self {
         let mut files = Self { config: config.to_owned(), all: Vec::new(), seen: Vec::new() };
@@ -64,7 +64,7 @@ impl Files {
         }
     }
 
-    fn look(&self) -> Vec<Look> {
+    fn look(&self) -> Vec<FileState> {
         let look = |path: &PathBuf| {
             let of = fs::metadata(path).ok()?;
             Some((of.ino(), of.len(), of.mtime(), of.mtime_nsec(), of.mode() ^ of.uid().rotate_left(16)))

@@ -30,7 +30,7 @@ const FIRST: i32 = 3;
 
 /// Why there is no successor.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum NoSuccessor {
+pub(super) enum HandoverError {
     #[error("it cannot be started: {0}")]
     Start(#[from] io::Error),
     #[error("its sockets cannot be passed: {0}")]
@@ -42,7 +42,7 @@ pub(super) enum NoSuccessor {
 }
 
 /// Starts a successor on our sockets and waits until it serves; its process id.
-pub(super) async fn start(app: &App) -> Result<u32, NoSuccessor> {
+pub(super) async fn start(app: &App) -> Result<u32, HandoverError> {
     let sockets: Vec<OwnedFd> = app.sockets()?.into_iter().map(OwnedFd::from).collect();
     let mut command = Command::new(program()?);
     command
@@ -58,13 +58,13 @@ pub(super) async fn start(app: &App) -> Result<u32, NoSuccessor> {
     let pass = |(child_fd, parent_fd)| FdMapping { parent_fd, child_fd };
     command.fd_mappings((FIRST..).zip(sockets).map(pass).collect())?;
     let mut child = command.spawn()?;
-    let process = child.id().ok_or(NoSuccessor::Ended)?;
-    let Some(mut says) = child.stdout.take() else { return Err(NoSuccessor::Ended) };
+    let process = child.id().ok_or(HandoverError::Ended)?;
+    let Some(mut says) = child.stdout.take() else { return Err(HandoverError::Ended) };
     let mut said = [0; READY.len()];
     let why = match timeout(PATIENCE, says.read_exact(&mut said)).await {
         Ok(Ok(_)) if said == READY.as_bytes() => return Ok(process),
-        Ok(_) => NoSuccessor::Ended,
-        Err(_) => NoSuccessor::Slow,
+        Ok(_) => HandoverError::Ended,
+        Err(_) => HandoverError::Slow,
     };
     let _ = child.kill().await;
     Err(why)

@@ -12,41 +12,41 @@ use prometheus_client::metrics::gauge::Gauge;
 use tokio::task::JoinHandle;
 
 use super::accessories::ADMIN;
-use super::rooms::House;
+use super::rooms::Services;
 use super::{StartError, doors};
 use crate::admin::{Admin, Operator};
 use crate::config::Settings;
 use crate::config::settings::TlsFiles;
-use crate::listen::inherit::Inherited;
-use crate::listen::tls::{CertificateError, Certificates, Showcase};
-use crate::listen::{Bounds, Crew, Hall, Listener, Manner, Stop};
+use crate::listen::inherit::InheritedSockets;
+use crate::listen::tls::{CertificateError, CertificateResolver, Certificates};
+use crate::listen::{ConnectionLimits, Listener, ListenerGroup, Shutdown, SocketProtocol, WorkerPool};
 use crate::observe::Metrics;
-use crate::proxy::{self, Viewer};
+use crate::proxy::{self, ClientInfo};
 use crate::upstream::Clients;
 
 /// How often a listener that cannot be opened is tried again.
 const RETRY: Duration = Duration::from_secs(5);
 
 /// Where operators are served, as soon as that can be.
-pub(super) struct Operators(Arc<ArcSwapOption<Open>>);
+pub(super) struct AdminServer(Arc<ArcSwapOption<OpenAdminListener>>);
 
 /// An open listener.
-struct Open {
+struct OpenAdminListener {
     address: SocketAddr,
     /// Kept to be handed to a successor.
     socket: TcpListener,
-    showcase: Option<Arc<Showcase>>,
+    showcase: Option<Arc<CertificateResolver>>,
 }
 
-impl Operators {
+impl AdminServer {
     /// Binds the socket and serves; `None`: there is to be none. One that cannot be bound, or whose certificate cannot be
     /// read, is tried again until it can: viewers are served meanwhile.
     pub(super) fn open_or_later(
-        house: &Arc<ArcSwap<House>>,
-        inherited: &mut Inherited,
+        house: &Arc<ArcSwap<Services>>,
+        inherited: &mut InheritedSockets,
         metrics: &Arc<Metrics>,
         pages: &Arc<ArcSwap<Admin>>,
-        mut stop: Stop,
+        mut stop: Shutdown,
     ) -> Option<(Self, JoinHandle<usize>)> {
         let address = house.load().settings.admin.listen?;
         let own = Self(Arc::default());
@@ -59,11 +59,11 @@ impl Operators {
         let opening = tokio::spawn(async move {
             loop {
                 tokio::select! {
-                    () = stop.pressed() => return 0,
+                    () = stop.requested() => return 0,
                     () = tokio::time::sleep(RETRY) => {}
                 }
                 let settings = Arc::clone(&house.load().settings);
-                let opened = open(address, &settings, &mut Inherited::default(), &metrics);
+                let opened = open(address, &settings, &mut InheritedSockets::default(), &metrics);
                 if let Some(listener) = later.keep(opened, &metrics) {
                     return serve(listener, &pages, stop).await.unwrap_or(0);
                 }
@@ -72,7 +72,11 @@ impl Operators {
         Some((own, opening))
     }
 
-    fn keep(&self, opened: Result<(Open, Listener), StartError>, metrics: &Metrics) -> Option<Listener> {
+    fn keep(
+        &self,
+        opened: Result<(OpenAdminListener, Listener), StartError>,
+        metrics: &Metrics,
+    ) -> Option<Listener> {
         match opened {
             Ok((open, listener)) => {
                 metrics.edge.degraded.ends(ADMIN);
@@ -104,7 +108,7 @@ impl Operators {
     pub(super) fn show(&self, files: &TlsFiles) -> Result<bool, CertificateError> {
         let open = self.0.load();
         let Some(showcase) = open.as_ref().and_then(|open| open.showcase.as_ref()) else { return Ok(false) };
-        Ok(showcase.show(Certificates::read(&files.pairs())?))
+        Ok(showcase.replace(Certificates::read(&files.pairs())?))
     }
 
     /// Keeps the socket no longer.
@@ -116,33 +120,38 @@ impl Operators {
 fn open(
     address: SocketAddr,
     settings: &Settings,
-    inherited: &mut Inherited,
+    inherited: &mut InheritedSockets,
     metrics: &Arc<Metrics>,
-) -> Result<(Open, Listener), StartError> {
+) -> Result<(OpenAdminListener, Listener), StartError> {
     let admin = &settings.admin;
-    let bounds = Bounds {
+    let bounds = ConnectionLimits {
         max_connections: admin.max_connections,
         max_per_address: 0,
         explains: false,
-        ..Bounds::from(&settings.server)
+        ..ConnectionLimits::from(&settings.server)
     };
-    let hall = Hall::new(bounds, Clients::default(), Crew::here(), Gauge::default(), Arc::clone(metrics));
+    let hall = ListenerGroup::new(
+        bounds,
+        Clients::default(),
+        WorkerPool::on_current_runtime(),
+        Gauge::default(),
+        Arc::clone(metrics),
+    );
     let listener = doors::listener(address, false, inherited, &hall).map_err(StartError::Listen)?;
-    let tls = admin
-        .tls
-        .as_ref()
-        .map(|files| Showcase::open(Certificates::read(&files.pairs())?, admin.client_ca.as_deref()));
+    let tls = admin.tls.as_ref().map(|files| {
+        CertificateResolver::new(Certificates::read(&files.pairs())?, admin.client_ca.as_deref())
+    });
     let (showcase, tls) = tls.transpose()?.unzip();
-    listener.manner().store(Arc::new(Manner { tls, proxy_protocol: false }));
+    listener.manner().store(Arc::new(SocketProtocol { tls, proxy_protocol: false }));
     let address = listener.address().map_err(StartError::Listen)?;
     let socket = listener.socket().map_err(StartError::Listen)?;
-    Ok((Open { address, socket, showcase }, listener))
+    Ok((OpenAdminListener { address, socket, showcase }, listener))
 }
 
 /// Serves the pages that are in use at the time.
-fn serve(listener: Listener, pages: &Arc<ArcSwap<Admin>>, stop: Stop) -> JoinHandle<usize> {
+fn serve(listener: Listener, pages: &Arc<ArcSwap<Admin>>, stop: Shutdown) -> JoinHandle<usize> {
     let pages = Arc::clone(pages);
-    let service = move |viewer: Viewer, request: Request<Incoming>| {
+    let service = move |viewer: ClientInfo, request: Request<Incoming>| {
         let pages = pages.load_full();
         let client = proxy::client(request.headers(), &viewer, pages.trusted_proxies());
         let peer = SocketAddr::new(client, viewer.peer.port());

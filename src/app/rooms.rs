@@ -8,31 +8,31 @@ use tokio::task::JoinHandle;
 
 use super::StartError;
 use crate::admin;
-use crate::batch::command::Rooms;
+use crate::batch::command::BatchServices;
 use crate::cluster::Cluster;
-use crate::config::settings::Store;
+use crate::config::settings::IndexStore;
 use crate::config::{Reload, Settings};
 use crate::heal::{Healer, SendRequest};
 use crate::index::Index;
-use crate::index::learn::traffic::Learner;
+use crate::index::learn::traffic::TrafficLearner;
 use crate::index::recover;
-use crate::index::shared::publisher::Press;
-use crate::index::sources::scheduler::Keeper;
+use crate::index::shared::publisher::IndexReplicator;
+use crate::index::sources::scheduler::SourceScheduler;
 use crate::observe::{EventKind, Metrics};
-use crate::presentation::{PresentationState, Presenter};
+use crate::presentation::{PresentationProxy, PresentationState};
 use crate::proxy::{Proxy, ProxyState};
-use crate::upstream::fetch::Web;
-use crate::upstream::{Budget, Routing, Upstream};
+use crate::upstream::fetch::FetcherFactory;
+use crate::upstream::{MemoryBudget, Routing, Upstream};
 
 /// All rooms under one configuration. A request that has begun ends in the house in which it began.
 #[derive(Debug)]
-pub(super) struct House {
+pub(super) struct Services {
     pub(super) settings: Arc<Settings>,
     pub(super) upstreams: Vec<Arc<Upstream>>,
     /// The other nodes.
     pub(super) cluster: Option<Arc<Cluster>>,
     pub(super) healer: Healer,
-    learner: Option<Learner>,
+    learner: Option<TrafficLearner>,
     pub(super) proxy: Proxy,
 }
 
@@ -41,21 +41,21 @@ pub(super) struct House {
 pub(super) struct ProcessState {
     pub(super) index: Arc<Index>,
     pub(super) metrics: Arc<Metrics>,
-    pub(super) budget: Budget,
+    pub(super) budget: MemoryBudget,
     proxy: ProxyState,
     presentation: PresentationState,
 }
 
 impl ProcessState {
     pub(super) fn new(settings: &Settings, index: Arc<Index>, metrics: Arc<Metrics>) -> Self {
-        let budget = Budget::new(settings.server.max_held_total, metrics.held_bytes.clone());
+        let budget = MemoryBudget::new(settings.server.max_held_total, metrics.held_bytes.clone());
         let proxy = ProxyState::new(budget.clone(), Arc::clone(&metrics));
         let presentation = PresentationState::new(Arc::clone(&index), budget.clone(), Arc::clone(&metrics));
         Self { index, metrics, budget, proxy, presentation }
     }
 }
 
-impl House {
+impl Services {
     /// Everything that these settings decide. Connections to servers that stay, everything under way and everything
     /// remembered come from the house `before`.
     pub(super) fn build(
@@ -65,7 +65,7 @@ impl House {
     ) -> Result<Self, StartError> {
         let ProcessState { index, metrics, .. } = state;
         let old = before.map(|before| (&*before.settings, &*before.upstreams));
-        let upstreams = Upstream::of_routes(&settings, &metrics.upstream, old)?;
+        let upstreams = Upstream::for_routes(&settings, &metrics.upstream, old)?;
         let same_nodes = before.filter(|before| before.settings.cluster == settings.cluster);
         let cluster = match same_nodes {
             Some(before) => before.cluster.clone(),
@@ -79,34 +79,36 @@ impl House {
         let longest = settings.presentation.max_body;
         let same_bound = same_nodes.filter(|before| before.settings.presentation.max_body == longest);
         let kept = same_bound.and_then(|before| before.learner.clone());
-        let start = || Learner::start(Arc::clone(index), cluster.clone(), longest, Arc::clone(metrics));
+        let start =
+            || TrafficLearner::start(Arc::clone(index), cluster.clone(), longest, Arc::clone(metrics));
         let learner = settings.index.learn.then(|| kept.unwrap_or_else(start));
         let routing = Routing { settings: Arc::clone(&settings), upstreams: upstreams.clone() };
-        let presenter = Presenter::new(routing.clone(), healer.clone(), learner.clone(), &state.presentation);
+        let presenter =
+            PresentationProxy::new(routing.clone(), healer.clone(), learner.clone(), &state.presentation);
         let proxy = Proxy::new(routing, healer.clone(), presenter, &state.proxy);
         Ok(Self { settings, upstreams, cluster, healer, learner, proxy })
     }
 
     /// Keeps the index up to date, from its sources or from what other nodes publish.
-    pub(super) fn keep_index(&self, index: &Arc<Index>, metrics: &Arc<Metrics>) -> JoinHandle<()> {
+    pub(super) fn spawn_index_task(&self, index: &Arc<Index>, metrics: &Arc<Metrics>) -> JoinHandle<()> {
         let (index, settings) = (Arc::clone(index), Arc::clone(&self.settings));
         match &self.cluster {
-            Some(cluster) if settings.index.store == Store::Redis => {
-                tokio::spawn(Press::new(index, settings, Arc::clone(cluster), Arc::clone(metrics)).run())
-            }
-            _ => tokio::spawn(Keeper::new(index, settings, Arc::clone(metrics)).run()),
+            Some(cluster) if settings.index.store == IndexStore::Redis => tokio::spawn(
+                IndexReplicator::new(index, settings, Arc::clone(cluster), Arc::clone(metrics)).run(),
+            ),
+            _ => tokio::spawn(SourceScheduler::new(index, settings, Arc::clone(metrics)).run()),
         }
     }
 
     /// What the admin pages look into.
-    pub(super) fn for_operators(
+    pub(super) fn admin_state(
         &self,
         state: &ProcessState,
         reload: Option<Reload>,
-        diary: &admin::Diary,
+        diary: &admin::HealStepLog,
         stop: &watch::Sender<bool>,
-    ) -> admin::Rooms {
-        admin::Rooms {
+    ) -> admin::AdminState {
+        admin::AdminState {
             settings: Arc::clone(&self.settings),
             metrics: Arc::clone(&state.metrics),
             index: Arc::clone(&state.index),
@@ -126,7 +128,7 @@ fn servers(upstreams: &[Arc<Upstream>]) -> Vec<Arc<dyn SendRequest>> {
 
 /// The index, with all that it needs to look at its sources. One that cannot be used is begun anew.
 pub(super) fn open_index(settings: &Arc<Settings>, metrics: &Metrics) -> Result<Arc<Index>, StartError> {
-    let web = Web::new(Arc::clone(settings))?;
+    let web = FetcherFactory::new(Arc::clone(settings))?;
     let (index, trouble) = Index::open_in_any_case(&settings.index.path, settings.index.cache)?;
     if let Some(trouble) = trouble {
         metrics.event(EventKind::IndexBegunAnew);
@@ -136,15 +138,15 @@ pub(super) fn open_index(settings: &Arc<Settings>, metrics: &Metrics) -> Result<
 }
 
 /// The rooms that the batch commands need, without a socket of our own.
-pub fn batch_rooms(settings: Settings) -> Result<Rooms, StartError> {
+pub fn batch_rooms(settings: Settings) -> Result<BatchServices, StartError> {
     let settings = Arc::new(settings);
     let index = Index::open(&settings.index.path, settings.index.cache)?.with_names(&settings);
     let index = Arc::new(index);
     let metrics = Arc::new(Metrics::new());
-    let upstreams = Upstream::of_routes(&settings, &metrics.upstream, None)?;
+    let upstreams = Upstream::for_routes(&settings, &metrics.upstream, None)?;
     let cluster = Cluster::start(&settings.cluster, &metrics);
     let nodes = cluster.clone();
     let healer = Healer::new(Arc::clone(&settings), servers(&upstreams), Arc::clone(&index), nodes, metrics);
-    let web = Web::new(Arc::clone(&settings))?;
-    Ok(Rooms { settings, index, healer, cluster, web })
+    let web = FetcherFactory::new(Arc::clone(&settings))?;
+    Ok(BatchServices { settings, index, healer, cluster, web })
 }

@@ -7,14 +7,14 @@ use std::time::Duration;
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::files::Files;
+use super::files::FileWatcher;
 use super::{App, StartError, handover};
-use crate::config::{Changes, Reload, ReloadError, Settings};
-use crate::listen::inherit::Inherited;
+use crate::config::{ConfigChanges, Reload, ReloadError, Settings};
+use crate::listen::inherit::InheritedSockets;
 
 /// How it ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ended {
+pub enum ServeEnd {
     /// All that was in flight has ended, or was cut at the deadline.
     Drained,
     /// A second signal came.
@@ -23,7 +23,7 @@ pub enum Ended {
 
 /// What a signal asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Wish {
+enum SignalAction {
     Stop(&'static str),
     Reload,
     Successor,
@@ -33,32 +33,32 @@ enum Wish {
 const HANDED_OVER: &str = "SIGUSR2";
 
 /// Serves with the settings that were read from `config`, until it is told to stop.
-pub async fn serve(config: &Path, settings: Settings) -> Result<Ended, StartError> {
+pub async fn serve(config: &Path, settings: Settings) -> Result<ServeEnd, StartError> {
     // Before anybody is told that we serve: a signal that comes at once must not kill what it should end.
-    let mut signals = Signals::new().map_err(StartError::Process)?;
-    let inherited = Inherited::from_environment().map_err(StartError::Process)?;
-    let mut files = Files::of(config, &settings);
+    let mut signals = ProcessSignals::new().map_err(StartError::Process)?;
+    let inherited = InheritedSockets::from_environment().map_err(StartError::Process)?;
+    let mut files = FileWatcher::of(config, &settings);
     let (reload, mut wishes) = Reload::new();
     let mut app = App::start_on(settings, inherited).await?;
-    app.reloads_by(reload);
+    app.set_reload_handle(reload);
     if let Some(address) = app.admin {
         tracing::info!(%address, "admin pages: /livez /readyz /metrics");
     }
     handover::tell_predecessor().map_err(StartError::Process)?;
-    tell(&[NotifyState::Ready, NotifyState::Status("serving")]);
+    sd_notify(&[NotifyState::Ready, NotifyState::Status("serving")]);
     let watchdog = tokio::spawn(feed_watchdog());
     let why = loop {
         let asker = tokio::select! {
             wish = signals.next() => match wish {
-                Wish::Stop(why) => break why,
-                Wish::Successor if succeed(&app).await => break HANDED_OVER,
-                Wish::Successor => continue,
-                Wish::Reload => None,
+                SignalAction::Stop(why) => break why,
+                SignalAction::Successor if hand_over(&app).await => break HANDED_OVER,
+                SignalAction::Successor => continue,
+                SignalAction::Reload => None,
             },
             Some(asker) = wishes.recv() => Some(asker),
             () = files.changed() => None,
         };
-        let changes = read_anew(config, &mut app);
+        let changes = reload_settings(config, &mut app);
         files.follow(&app.settings());
         if let Some(asker) = asker {
             let _ = asker.send(changes);
@@ -71,7 +71,7 @@ pub async fn serve(config: &Path, settings: Settings) -> Result<Ended, StartErro
     );
     // systemd would end the whole unit, and with it the successor, whoever of us says it.
     if why != HANDED_OVER {
-        tell(&[NotifyState::Stopping, NotifyState::Status("requests in flight end")]);
+        sd_notify(&[NotifyState::Stopping, NotifyState::Status("requests in flight end")]);
     }
     let ended = tokio::select! {
         cut = app.stop() => {
@@ -79,11 +79,11 @@ pub async fn serve(config: &Path, settings: Settings) -> Result<Ended, StartErro
                 tracing::warn!(connections = cut, "cut at the deadline ([server] drain)");
             }
             tracing::info!("stopped");
-            Ended::Drained
+            ServeEnd::Drained
         }
         why = signals.stops() => {
             tracing::warn!(signal = why, "stopped at once: requests in flight were cut");
-            Ended::AtOnce
+            ServeEnd::AtOnce
         }
     };
     watchdog.abort();
@@ -91,9 +91,9 @@ pub async fn serve(config: &Path, settings: Settings) -> Result<Ended, StartErro
 }
 
 /// Reads file and environment. A bad one changes nothing.
-fn read_anew(config: &Path, app: &mut App) -> Result<Changes, ReloadError> {
+fn reload_settings(config: &Path, app: &mut App) -> Result<ConfigChanges, ReloadError> {
     let now = NotifyState::monotonic_usec_now();
-    tell(&[NotifyState::Reloading].into_iter().chain(now.ok()).collect::<Vec<_>>());
+    sd_notify(&[NotifyState::Reloading].into_iter().chain(now.ok()).collect::<Vec<_>>());
     let changes = match Settings::load(config, std::env::vars_os()) {
         Ok(settings) => app.apply(settings),
         Err(errors) => {
@@ -103,7 +103,7 @@ fn read_anew(config: &Path, app: &mut App) -> Result<Changes, ReloadError> {
     };
     let status = match &changes {
         Ok(changes) => {
-            let Changes { keys, after_restart, certificates } = changes;
+            let ConfigChanges { keys, after_restart, certificates } = changes;
             tracing::info!(changed = keys.join(", "), certificates, "the configuration was read anew");
             if !after_restart.is_empty() {
                 tracing::warn!(keys = after_restart.join(", "), "these keys change only with a restart");
@@ -115,17 +115,17 @@ fn read_anew(config: &Path, app: &mut App) -> Result<Changes, ReloadError> {
             "serving; the new configuration is of no use, the old one stays"
         }
     };
-    tell(&[NotifyState::Ready, NotifyState::Status(status)]);
+    sd_notify(&[NotifyState::Ready, NotifyState::Status(status)]);
     changes
 }
 
 /// Starts a successor. True: it serves.
-async fn succeed(app: &App) -> bool {
+async fn hand_over(app: &App) -> bool {
     tracing::info!("starting a successor on our sockets");
     match handover::start(app).await {
         Ok(process) => {
             tracing::info!(process, "the successor serves");
-            tell(&[NotifyState::MainPid(process)]);
+            sd_notify(&[NotifyState::MainPid(process)]);
             true
         }
         Err(error) => {
@@ -136,7 +136,7 @@ async fn succeed(app: &App) -> bool {
 }
 
 /// Tells systemd, if it asks to be told.
-fn tell(state: &[NotifyState<'_>]) {
+fn sd_notify(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
         tracing::debug!(%error, "systemd cannot be told");
     }
@@ -148,19 +148,19 @@ async fn feed_watchdog() {
     let mut every = tokio::time::interval((within / 2).max(Duration::from_millis(10)));
     loop {
         every.tick().await;
-        tell(&[NotifyState::Watchdog]);
+        sd_notify(&[NotifyState::Watchdog]);
     }
 }
 
 /// The signals that mean something.
-struct Signals {
+struct ProcessSignals {
     terminate: Signal,
     interrupt: Signal,
     hang_up: Signal,
     second_user: Signal,
 }
 
-impl Signals {
+impl ProcessSignals {
     fn new() -> io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
@@ -171,19 +171,19 @@ impl Signals {
     }
 
     /// Waits for the next one.
-    async fn next(&mut self) -> Wish {
+    async fn next(&mut self) -> SignalAction {
         tokio::select! {
-            _ = self.terminate.recv() => Wish::Stop("SIGTERM"),
-            _ = self.interrupt.recv() => Wish::Stop("SIGINT"),
-            _ = self.hang_up.recv() => Wish::Reload,
-            _ = self.second_user.recv() => Wish::Successor,
+            _ = self.terminate.recv() => SignalAction::Stop("SIGTERM"),
+            _ = self.interrupt.recv() => SignalAction::Stop("SIGINT"),
+            _ = self.hang_up.recv() => SignalAction::Reload,
+            _ = self.second_user.recv() => SignalAction::Successor,
         }
     }
 
     /// Waits for one that stops us, and names it.
     async fn stops(&mut self) -> &'static str {
         loop {
-            if let Wish::Stop(why) = self.next().await {
+            if let SignalAction::Stop(why) = self.next().await {
                 return why;
             }
         }

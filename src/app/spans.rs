@@ -9,24 +9,24 @@ use tokio::task::JoinHandle;
 use super::StartError;
 use crate::config::Settings;
 use crate::observe::Metrics;
-use crate::upstream::Collector;
+use crate::upstream::OtlpClient;
 
 /// How long the last spans may take, when everything else has ended.
 const LAST: Duration = Duration::from_secs(2);
 
 /// What sends them. Dropping `more` makes it send what still waits, and end.
 #[derive(Debug)]
-pub(super) struct Exporting {
+pub(super) struct TraceExport {
     more: oneshot::Sender<()>,
     sending: JoinHandle<()>,
 }
 
-impl Exporting {
+impl TraceExport {
     /// Begins, where there is a collector.
     pub(super) fn start(settings: &Settings, metrics: &Metrics) -> Result<Option<Self>, StartError> {
         let telemetry = &settings.telemetry;
         let Some(url) = &telemetry.otlp else { return Ok(None) };
-        let collector = Arc::new(Collector::new(url, settings)?);
+        let collector = Arc::new(OtlpClient::new(url, settings)?);
         let Some(export) = metrics.spans.open(telemetry.sample, telemetry.queue) else { return Ok(None) };
         let (more, last) = oneshot::channel();
         let post = move |batch| {

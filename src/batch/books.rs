@@ -11,27 +11,27 @@ use crate::heal::{Healer, IndexedImage, PagesSeen};
 /// Manifests that are remembered: canvases of one manifest come together.
 const MANIFESTS: usize = 64;
 
-/// `Books` is what was seen of the manifests that are worked on.
+/// `ManifestsInWork` is what was seen of the manifests that are worked on.
 #[derive(Debug, Default)]
-pub(crate) struct Books {
+pub(crate) struct ManifestsInWork {
     /// The last one first.
-    last: RefCell<VecDeque<Rc<Book>>>,
+    last: RefCell<VecDeque<Rc<ManifestPages>>>,
 }
 
 #[derive(Debug)]
-struct Book {
+struct ManifestPages {
     manifest: String,
     seen: Cell<PagesSeen>,
     /// Was it asked for, and did that help?
     asked: OnceCell<bool>,
 }
 
-impl Books {
+impl ManifestsInWork {
     /// A page of this manifest was looked at.
     pub(crate) fn page_seen(&self, manifest: &str, is_gone: bool) {
         let book = self.find(manifest).unwrap_or_else(|| {
             let (seen, asked) = (Cell::default(), OnceCell::new());
-            let book = Rc::new(Book { manifest: manifest.to_owned(), seen, asked });
+            let book = Rc::new(ManifestPages { manifest: manifest.to_owned(), seen, asked });
             let mut last = self.last.borrow_mut();
             last.truncate(MANIFESTS - 1);
             last.push_front(Rc::clone(&book));
@@ -51,7 +51,7 @@ impl Books {
         *book.asked.get_or_init(|| healer.heal_book(manifest, patient)).await
     }
 
-    fn find(&self, manifest: &str) -> Option<Rc<Book>> {
+    fn find(&self, manifest: &str) -> Option<Rc<ManifestPages>> {
         self.last.borrow().iter().find(|book| book.manifest == manifest).cloned()
     }
 }

@@ -2,18 +2,18 @@
 
 use std::time::Duration;
 
-use super::{Unit, Verdict};
+use super::{CanvasTask, ImageVerdict};
 use crate::heal::{Healer, ImageCheck, IndexedImage};
 use crate::index::Owner;
 
 /// How one image was found.
 #[derive(Debug, Clone)]
-pub(crate) struct Looked {
+pub(crate) struct CheckedImage {
     /// `None`: the canvas names no image, or the configuration leaves it out.
     pub(crate) patient: Option<IndexedImage>,
     /// Lookup key.
     pub(crate) image: String,
-    pub(crate) verdict: Verdict,
+    pub(crate) verdict: ImageVerdict,
     pub(crate) reason: Option<String>,
     /// Only the credentials of a viewer would show it.
     pub(crate) is_hidden: bool,
@@ -26,46 +26,46 @@ pub(crate) const FORGOTTEN: &str = "the image server has forgotten it";
 const PAUSE: Duration = Duration::from_millis(300);
 
 /// The owner that this unit itself tells of.
-pub(crate) fn owner(unit: &Unit) -> Option<Owner> {
+pub(crate) fn owner(unit: &CanvasTask) -> Option<Owner> {
     let canvas = unit.canvas.clone()?;
     Some(Owner { canvas, manifest: unit.manifest.uri.clone(), label: unit.label.clone() })
 }
 
 /// Looks at every image of a canvas.
-pub(crate) async fn unit(healer: &Healer, unit: &Unit, tiles: bool) -> Vec<Looked> {
+pub(crate) async fn unit(healer: &Healer, unit: &CanvasTask, tiles: bool) -> Vec<CheckedImage> {
     if unit.images.is_empty() {
         let reason = unit.lacks.map(str::to_owned);
-        return vec![Looked {
+        return vec![CheckedImage {
             patient: None,
             image: String::new(),
-            verdict: Verdict::Poisoned,
+            verdict: ImageVerdict::Poisoned,
             reason,
             is_hidden: false,
         }];
     }
     let mut all = Vec::with_capacity(unit.images.len());
     for image in &unit.images {
-        let Some(patient) = healer.image(image, owner(unit)) else { continue };
-        let look = patiently(healer, &patient, tiles).await;
+        let Some(patient) = healer.image_by_key(image, owner(unit)) else { continue };
+        let look = with_timeout(healer, &patient, tiles).await;
         let is_hidden = matches!(look, ImageCheck::Hidden(_));
         let (verdict, reason) = match (look, unit.lacks) {
-            (ImageCheck::Alive, Some(lacks)) => (Verdict::Poisoned, Some(lacks.to_owned())),
-            (ImageCheck::Alive, None) => (Verdict::Ok, None),
-            (ImageCheck::Expired, _) => (Verdict::Expired, Some(FORGOTTEN.to_owned())),
-            (ImageCheck::Missing, _) => (Verdict::Missing, Some("the file itself is gone".to_owned())),
-            (ImageCheck::Unwell(why) | ImageCheck::Hidden(why), _) => (Verdict::Error, Some(why)),
+            (ImageCheck::Alive, Some(lacks)) => (ImageVerdict::Poisoned, Some(lacks.to_owned())),
+            (ImageCheck::Alive, None) => (ImageVerdict::Ok, None),
+            (ImageCheck::Expired, _) => (ImageVerdict::Expired, Some(FORGOTTEN.to_owned())),
+            (ImageCheck::Missing, _) => (ImageVerdict::Missing, Some("the file itself is gone".to_owned())),
+            (ImageCheck::Unwell(why) | ImageCheck::Hidden(why), _) => (ImageVerdict::Error, Some(why)),
         };
-        all.push(Looked { patient: Some(patient), image: image.clone(), verdict, reason, is_hidden });
+        all.push(CheckedImage { patient: Some(patient), image: image.clone(), verdict, reason, is_hidden });
     }
     all
 }
 
 /// Probes an image, and once more where the first answer proves nothing.
-pub(crate) async fn patiently(healer: &Healer, patient: &IndexedImage, tiles: bool) -> ImageCheck {
-    match healer.look(patient, tiles).await {
+pub(crate) async fn with_timeout(healer: &Healer, patient: &IndexedImage, tiles: bool) -> ImageCheck {
+    match healer.check_image(patient, tiles).await {
         ImageCheck::Unwell(_) => {
             tokio::time::sleep(PAUSE.mul_f64(0.5 + fastrand::f64())).await;
-            healer.look(patient, tiles).await
+            healer.check_image(patient, tiles).await
         }
         look => look,
     }

@@ -9,25 +9,25 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
-use super::books::Books;
-use super::elsewhere::Elsewhere;
-use super::job::Share;
+use super::books::ManifestsInWork;
+use super::elsewhere::ForeignFetcher;
+use super::job::JobShare;
 use super::journal::{Journal, JournalError};
-use super::mend::{Aim, Plan, Surgeon};
-use super::progress::Progress;
-use super::report::{self, Format, table};
-use super::run::Run;
+use super::mend::{CanvasWorker, RunMode, RunPlan};
+use super::progress::RunProgress;
+use super::report::{self, ReportFormat, table};
+use super::run::BatchRun;
 use super::setup;
-use super::source::{Expected, Reader};
+use super::source::{ExpectedCounts, SourceReader};
 use super::summary::Summary;
-use super::via::{Via, ViaError};
+use super::via::{RemoteHealer, RemoteHealerError};
 use crate::cluster::{Cluster, JobError};
 use crate::config::Settings;
 use crate::config::settings::{RouteKind, Rung};
 use crate::heal::Healer;
 use crate::index::Index;
 use crate::index::command::Exit;
-use crate::upstream::fetch::Web;
+use crate::upstream::fetch::FetcherFactory;
 
 /// What both commands take.
 #[derive(Debug, Clone, clap::Args)]
@@ -109,7 +109,7 @@ pub struct HealArgs {
 
 /// What is to be done.
 #[derive(Debug, Clone, Copy)]
-pub enum Batch<'a> {
+pub enum BatchCommand<'a> {
     /// Look.
     Check(&'a CheckArgs),
     /// Mend.
@@ -118,8 +118,8 @@ pub enum Batch<'a> {
 
 /// The rooms that are needed.
 #[derive(Debug)]
-pub struct Rooms {
-    /// The configuration, as [`Batch::adjust`] left it.
+pub struct BatchServices {
+    /// The configuration, as [`BatchCommand::adjust`] left it.
     pub settings: Arc<Settings>,
     /// The index.
     pub index: Arc<Index>,
@@ -128,7 +128,7 @@ pub struct Rooms {
     /// The other nodes.
     pub cluster: Option<Arc<Cluster>>,
     /// What fetches documents that belong to no route.
-    pub web: Web,
+    pub web: FetcherFactory,
 }
 
 /// A service that does nothing but fail for so many times `heal.backoff_max` is given up.
@@ -140,7 +140,7 @@ const LOOK: Duration = Duration::from_secs(30);
 /// Canvases read ahead of the work.
 const READ_AHEAD: usize = 256;
 
-impl Batch<'_> {
+impl BatchCommand<'_> {
     fn selection(&self) -> &Selection {
         match self {
             Self::Check(args) => &args.selection,
@@ -187,7 +187,7 @@ impl Batch<'_> {
     pub fn run(
         &self,
         runtime: &Runtime,
-        rooms: Rooms,
+        rooms: BatchServices,
         json: bool,
         out: &mut dyn Write,
     ) -> Result<Exit, BatchError> {
@@ -215,17 +215,19 @@ impl Batch<'_> {
         })
     }
 
-    async fn prepare(&self, rooms: Rooms) -> Result<Run, BatchError> {
+    async fn prepare(&self, rooms: BatchServices) -> Result<BatchRun, BatchError> {
         let share = self.share(rooms.cluster.as_deref()).await?;
-        let Rooms { settings, index, healer, web, .. } = rooms;
+        let BatchServices { settings, index, healer, web, .. } = rooms;
         let selection = self.selection();
         let heal = match self {
             Self::Check(_) => None,
             Self::Heal(args) => Some(*args),
         };
         let started = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        let via =
-            heal.and_then(|args| args.via.as_deref()).map(|url| Via::new(url, &settings)).transpose()?;
+        let via = heal
+            .and_then(|args| args.via.as_deref())
+            .map(|url| RemoteHealer::new(url, &settings))
+            .transpose()?;
         let mut summary = Summary {
             command: self.name().to_owned(),
             sources: selection.sources.clone(),
@@ -241,9 +243,9 @@ impl Batch<'_> {
             None => Journal::open(&path, selection.resume, &mut summary)?,
         };
         let (send, items) = mpsc::channel(READ_AHEAD);
-        let expected = Arc::new(Expected::default());
-        let elsewhere = Arc::new(Elsewhere::new(&web, &selection.sources));
-        let reader = Reader {
+        let expected = Arc::new(ExpectedCounts::default());
+        let elsewhere = Arc::new(ForeignFetcher::new(&web, &selection.sources));
+        let reader = SourceReader {
             index,
             elsewhere,
             healer: healer.clone(),
@@ -262,14 +264,14 @@ impl Batch<'_> {
             (None, _) => usize::from(selection.probes),
         };
         let only_setup = matches!(self, Self::Check(args) if args.setup);
-        Ok(Run {
+        Ok(BatchRun {
             surgeon: surgeon(healer, heal, selection.tiles, journal, &settings),
             via,
             share,
             items,
             expected,
             summary,
-            progress: Progress::new(selection.quiet, heal.is_some()),
+            progress: RunProgress::new(selection.quiet, heal.is_some()),
             width,
             with_setup: heal.is_none(),
             only_setup,
@@ -278,9 +280,9 @@ impl Batch<'_> {
     }
 }
 
-impl Batch<'_> {
+impl BatchCommand<'_> {
     /// The job, if the work is to be shared. All runs of it must mean the same.
-    async fn share(&self, cluster: Option<&Cluster>) -> Result<Option<Share>, BatchError> {
+    async fn share(&self, cluster: Option<&Cluster>) -> Result<Option<JobShare>, BatchError> {
         let Self::Heal(HealArgs { job: Some(name), all, rung, selection, .. }) = self else {
             return Ok(None);
         };
@@ -290,7 +292,7 @@ impl Batch<'_> {
         words.extend(selection.tiles.then_some("--tiles"));
         words.extend(rung.iter().map(|rung| rung.as_str()));
         words.extend(selection.sources.iter().map(String::as_str));
-        Ok(Some(Share::join(cluster, name, &words.join(" ")).await?))
+        Ok(Some(JobShare::join(cluster, name, &words.join(" ")).await?))
     }
 }
 
@@ -300,16 +302,16 @@ fn surgeon(
     tiles: bool,
     journal: Journal,
     settings: &Settings,
-) -> Surgeon {
+) -> CanvasWorker {
     let rate = heal.and_then(|args| args.rate);
-    Surgeon {
+    CanvasWorker {
         healer,
-        plan: Plan {
+        plan: RunPlan {
             aim: match heal {
-                None => Aim::Look,
-                Some(args) if args.dry_run => Aim::Tell,
-                Some(args) if args.all => Aim::MendAll,
-                Some(_) => Aim::Mend,
+                None => RunMode::Look,
+                Some(args) if args.dry_run => RunMode::Tell,
+                Some(args) if args.all => RunMode::MendAll,
+                Some(_) => RunMode::Mend,
             },
             tiles,
             limit: heal.and_then(|args| args.limit),
@@ -323,7 +325,7 @@ fn surgeon(
         begun: Cell::new(0),
         stalled: Cell::new(None),
         broken_journal: RefCell::new(None),
-        books: Books::default(),
+        books: ManifestsInWork::default(),
         told: Cell::new(0),
     }
 }
@@ -357,8 +359,8 @@ impl From<JournalError> for BatchError {
     }
 }
 
-impl From<ViaError> for BatchError {
-    fn from(error: ViaError) -> Self {
+impl From<RemoteHealerError> for BatchError {
+    fn from(error: RemoteHealerError) -> Self {
         Self::Via(error.to_string())
     }
 }
@@ -374,8 +376,8 @@ impl BatchError {
     }
 }
 
-fn formats(paths: &[PathBuf]) -> Result<Vec<(Format, &Path)>, BatchError> {
-    let of = |path: &PathBuf| Format::of(path).ok_or_else(|| BatchError::Format(path.clone()));
+fn formats(paths: &[PathBuf]) -> Result<Vec<(ReportFormat, &Path)>, BatchError> {
+    let of = |path: &PathBuf| ReportFormat::of(path).ok_or_else(|| BatchError::Format(path.clone()));
     paths.iter().map(|path| of(path).map(|format| (format, path.as_path()))).collect()
 }
 

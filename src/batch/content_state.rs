@@ -11,7 +11,7 @@ use serde_json::Value;
 
 /// What a content state points at.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Pointed {
+pub(crate) enum ContentTarget {
     /// A URL whose kind is not told, a manifest or a collection.
     Document(String),
     /// A canvas, and the manifest it is part of.
@@ -23,14 +23,14 @@ pub(crate) enum Pointed {
 }
 
 /// Reads a viewer link or a content state alone. `None`: it is neither.
-pub(crate) fn read(text: &str) -> Option<Pointed> {
+pub(crate) fn read(text: &str) -> Option<ContentTarget> {
     let content = match parameter(text) {
         Some(value) => percent_decode_str(value).decode_utf8().ok()?.into_owned(),
         None if text.contains("://") && !text.trim_start().starts_with('{') => return None,
         None => text.to_owned(),
     };
     if content.starts_with("http://") || content.starts_with("https://") {
-        return Some(Pointed::Document(without_fragment(&content)));
+        return Some(ContentTarget::Document(without_fragment(&content)));
     }
     let json = if content.trim_start().starts_with('{') { content } else { decode(&content)? };
     pointed(&serde_json::from_str(&json).ok()?, 0)
@@ -49,12 +49,12 @@ fn decode(text: &str) -> Option<String> {
     Some(percent_decode_str(&escaped).decode_utf8().ok()?.into_owned())
 }
 
-fn pointed(value: &Value, depth: usize) -> Option<Pointed> {
+fn pointed(value: &Value, depth: usize) -> Option<ContentTarget> {
     if depth > 4 {
         return None;
     }
     match value {
-        Value::String(url) => url.contains("://").then(|| Pointed::Document(without_fragment(url))),
+        Value::String(url) => url.contains("://").then(|| ContentTarget::Document(without_fragment(url))),
         Value::Array(all) => all.iter().find_map(|one| pointed(one, depth + 1)),
         Value::Object(fields) => {
             if let Some(inner) = fields.get("target").or_else(|| fields.get("source")) {
@@ -64,13 +64,13 @@ fn pointed(value: &Value, depth: usize) -> Option<Pointed> {
             let url = without_fragment(text("id").or_else(|| text("@id"))?);
             let kind = text("type").or_else(|| text("@type")).unwrap_or_default();
             if !kind.ends_with("Canvas") {
-                return Some(Pointed::Document(url));
+                return Some(ContentTarget::Document(url));
             }
             let manifest = fields.get("partOf").and_then(|part| match pointed(part, depth + 1)? {
-                Pointed::Document(manifest) => Some(manifest),
-                Pointed::Canvas { .. } => None,
+                ContentTarget::Document(manifest) => Some(manifest),
+                ContentTarget::Canvas { .. } => None,
             });
-            Some(Pointed::Canvas { url, manifest })
+            Some(ContentTarget::Canvas { url, manifest })
         }
         _ => None,
     }
@@ -91,8 +91,8 @@ mod tests {
         "target":{"id":"https://example.org/c/7#xywh=1,2,3,4","type":"Canvas",
         "partOf":[{"id":"https://example.org/m","type":"Manifest"}]}}"#;
 
-    fn canvas() -> Pointed {
-        Pointed::Canvas {
+    fn canvas() -> ContentTarget {
+        ContentTarget::Canvas {
             url: "https://example.org/c/7".to_owned(),
             manifest: Some("https://example.org/m".to_owned()),
         }
@@ -112,10 +112,10 @@ mod tests {
     #[rstest]
     #[case::json(CANVAS, canvas())]
     #[case::url("https://v.org/?iiif-content=https%3A%2F%2Fexample.org%2Fm",
-        Pointed::Document("https://example.org/m".to_owned()))]
+        ContentTarget::Document("https://example.org/m".to_owned()))]
     #[case::reference(r#"{"id":"https://example.org/m","type":"Manifest"}"#,
-        Pointed::Document("https://example.org/m".to_owned()))]
-    fn the_other_forms_of_the_standard_are_read(#[case] text: &str, #[case] expected: Pointed) {
+        ContentTarget::Document("https://example.org/m".to_owned()))]
+    fn the_other_forms_of_the_standard_are_read(#[case] text: &str, #[case] expected: ContentTarget) {
         assert_eq!(read(text), Some(expected));
     }
 

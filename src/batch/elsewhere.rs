@@ -5,22 +5,22 @@ use http::HeaderMap;
 
 use crate::iiif::CanvasUrl;
 use crate::iiif::canvas::uri;
-use crate::upstream::Chain;
-use crate::upstream::fetch::{Ask, Fetcher, Web};
+use crate::upstream::ErrorChain;
+use crate::upstream::fetch::{FetchRequest, Fetcher, FetcherFactory};
 
 /// Fetches from the hosts that were named on the command line, and from no other.
 ///
 /// SECURITY: a collection may name any URL as its member; only the host that the person named is followed.
 #[derive(Debug)]
-pub(crate) struct Elsewhere {
+pub(crate) struct ForeignFetcher {
     fetcher: Fetcher,
     hosts: Vec<String>,
 }
 
 const ACCEPT: &str = "application/ld+json, application/json";
 
-impl Elsewhere {
-    pub(crate) fn new(web: &Web, sources: &[String]) -> Self {
+impl ForeignFetcher {
+    pub(crate) fn new(web: &FetcherFactory, sources: &[String]) -> Self {
         let host = |source: &String| Some(CanvasUrl::parse(&uri(source)?)?.authority.to_owned());
         let hosts = sources.iter().filter_map(host);
         Self { hosts: hosts.collect(), fetcher: web.fetcher() }
@@ -39,7 +39,7 @@ impl Elsewhere {
     pub(crate) async fn document(&self, url: &str) -> Result<Bytes, String> {
         let may_follow = |url: &CanvasUrl<'_>| self.is_named(url);
         let headers = HeaderMap::new();
-        let ask = Ask {
+        let ask = FetchRequest {
             url,
             accept: ACCEPT,
             headers: &headers,
@@ -47,10 +47,10 @@ impl Elsewhere {
             validators: (None, None),
             may_follow: &may_follow,
         };
-        let fetched = self.fetcher.fetch(&ask).await.map_err(|error| Chain(&error).to_string())?;
+        let fetched = self.fetcher.fetch(&ask).await.map_err(|error| ErrorChain(&error).to_string())?;
         if !fetched.status.is_success() {
             return Err(format!("its server answered {}", fetched.status));
         }
-        fetched.plain().map_err(|error| Chain(&error).to_string())
+        fetched.plain().map_err(|error| ErrorChain(&error).to_string())
     }
 }

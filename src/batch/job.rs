@@ -6,9 +6,9 @@
 use std::io::Write as _;
 use std::time::Duration;
 
-use super::journal::Told;
-use super::mend::Surgeon;
-use super::{By, Treated, Unit};
+use super::journal::JournalRecord;
+use super::mend::CanvasWorker;
+use super::{CanvasResult, CanvasTask, HandledBy};
 use crate::cluster::{Claim, Cluster, Job, JobError};
 
 /// How soon is asked again for what others are at, and for a Redis that is away.
@@ -16,13 +16,13 @@ pub(crate) const LOOK: Duration = Duration::from_millis(200);
 
 /// This process's share of a job.
 #[derive(Debug)]
-pub(crate) struct Share {
+pub(crate) struct JobShare {
     pub(crate) name: String,
     job: Job,
     is_waiting: std::cell::Cell<bool>,
 }
 
-impl Share {
+impl JobShare {
     /// Joins the job. `what`: command, options and sources, which must be the same in all runs.
     pub(crate) async fn join(cluster: &Cluster, name: &str, what: &str) -> Result<Self, JobError> {
         let job = cluster.job(name, what).await?;
@@ -30,35 +30,43 @@ impl Share {
     }
 
     /// Treats a canvas if nobody else does or did. `is_last`: it is not tried again, whatever comes of it.
-    pub(crate) async fn treat(&self, surgeon: &Surgeon, unit: &Unit, id: u64, is_last: bool) -> Treated {
+    pub(crate) async fn treat(
+        &self,
+        surgeon: &CanvasWorker,
+        unit: &CanvasTask,
+        id: u64,
+        is_last: bool,
+    ) -> CanvasResult {
         let mut treated = match self.claim(surgeon, id).await {
-            None => return Treated { undone: true, ..Treated::default() },
-            Some(Claim::Elsewhere) => return Treated { by: By::NobodyYet, ..Treated::default() },
+            None => return CanvasResult { undone: true, ..CanvasResult::default() },
+            Some(Claim::Elsewhere) => {
+                return CanvasResult { by: HandledBy::NobodyYet, ..CanvasResult::default() };
+            }
             Some(Claim::Done(told)) => return by_others(&told, unit),
-            Some(Claim::Ours) => surgeon.treat(unit, id).await,
+            Some(Claim::Ours) => surgeon.process(unit, id).await,
         };
         if treated.undone {
             self.job.give_back(id).await;
         } else if !treated.again || is_last {
             treated.asked = surgeon.requests();
-            self.finish(surgeon, id, &Told::from(&treated)).await;
+            self.finish(surgeon, id, &JournalRecord::from(&treated)).await;
         }
         // What is tried again stays claimed meanwhile.
         treated
     }
 
     /// Is something else than a canvas ours to be done? It is nobody's afterwards.
-    pub(crate) async fn is_ours(&self, surgeon: &Surgeon, what: &str) -> bool {
+    pub(crate) async fn is_ours(&self, surgeon: &CanvasWorker, what: &str) -> bool {
         let id = super::digest([what].into_iter());
         let is_ours = self.claim(surgeon, id).await == Some(Claim::Ours);
         if is_ours {
-            self.finish(surgeon, id, &Told::default()).await;
+            self.finish(surgeon, id, &JournalRecord::default()).await;
         }
         is_ours
     }
 
     /// `None`: the run was stopped while Redis was away.
-    async fn claim(&self, surgeon: &Surgeon, id: u64) -> Option<Claim> {
+    async fn claim(&self, surgeon: &CanvasWorker, id: u64) -> Option<Claim> {
         loop {
             if let Some(claim) = self.job.claim(id).await {
                 self.is_waiting.set(false);
@@ -71,7 +79,7 @@ impl Share {
         }
     }
 
-    async fn finish(&self, surgeon: &Surgeon, id: u64, told: &Told) {
+    async fn finish(&self, surgeon: &CanvasWorker, id: u64, told: &JournalRecord) {
         let Ok(told) = serde_json::to_vec(told) else { return };
         while !self.job.finish(id, &told).await && !surgeon.stopping.get() {
             self.wait().await;
@@ -88,9 +96,9 @@ impl Share {
 }
 
 /// What another process did.
-fn by_others(told: &[u8], unit: &Unit) -> Treated {
-    let mut told: Told = serde_json::from_slice(told).unwrap_or_default();
+fn by_others(told: &[u8], unit: &CanvasTask) -> CanvasResult {
+    let mut told: JournalRecord = serde_json::from_slice(told).unwrap_or_default();
     told.entries.iter_mut().for_each(|entry| entry.place = unit.place);
-    let Told { images, asked, entries } = told;
-    Treated { entries, images, asked, by: By::Others, ..Treated::default() }
+    let JournalRecord { images, asked, entries } = told;
+    CanvasResult { entries, images, asked, by: HandledBy::Others, ..CanvasResult::default() }
 }

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use super::summary::Summary;
-use super::{Entry, Named, Treated, Unit};
+use super::{CanvasResult, CanvasTask, ImageResult, ManifestRef};
 
 /// Lines of healthy canvases are gathered up to this before they are written.
 const GATHER: usize = 32 * 1024;
@@ -24,7 +24,7 @@ const SYNC: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-enum Line {
+enum JournalLine {
     /// The first one.
     Begin { version: u32, command: String, sources: Vec<String>, started: u64 },
     /// A manifest gets a number.
@@ -32,30 +32,30 @@ enum Line {
     /// A canvas that is asked for next.
     Asking(u64),
     /// A canvas that is done.
-    Done(Done),
+    Done(JournalDone),
     /// Requests to canvas services for canvases that are not done.
     Sent(u64),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Done {
+struct JournalDone {
     #[serde(rename = "u")]
     unit: u64,
     #[serde(rename = "m")]
     manifest: usize,
     #[serde(flatten)]
-    told: Told,
+    told: JournalRecord,
 }
 
 /// What came of one canvas, as a later run is told, and the other processes of a job.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Told {
+pub(super) struct JournalRecord {
     #[serde(rename = "n")]
     pub(super) images: u64,
     #[serde(rename = "r", skip_serializing_if = "is_zero", default)]
     pub(super) asked: u64,
     #[serde(rename = "e", skip_serializing_if = "Vec::is_empty", default)]
-    pub(super) entries: Vec<Entry>,
+    pub(super) entries: Vec<ImageResult>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes it so")]
@@ -63,8 +63,8 @@ fn is_zero(number: &u64) -> bool {
     *number == 0
 }
 
-impl From<&Treated> for Told {
-    fn from(treated: &Treated) -> Self {
+impl From<&CanvasResult> for JournalRecord {
+    fn from(treated: &CanvasResult) -> Self {
         Self { images: treated.images, asked: treated.asked, entries: treated.entries.clone() }
     }
 }
@@ -114,7 +114,7 @@ impl Journal {
         journal.file = Some(file);
         if whole == 0 {
             let (command, sources) = (summary.command.clone(), summary.sources.clone());
-            journal.write(&Line::Begin { version: 1, command, sources, started: summary.started });
+            journal.write(&JournalLine::Begin { version: 1, command, sources, started: summary.started });
             journal.flush().map_err(refuse)?;
         }
         Ok(journal)
@@ -138,31 +138,31 @@ impl Journal {
         let refuse = |error| JournalError::Io(self.path.clone(), error);
         let mut lines = BufReader::new(file);
         let (mut whole, mut text) = (0, Vec::new());
-        let mut names: HashMap<usize, Named> = HashMap::new();
+        let mut names: HashMap<usize, ManifestRef> = HashMap::new();
         loop {
             text.clear();
             let read = lines.read_until(b'\n', &mut text).map_err(refuse)?;
             if read == 0 || !text.ends_with(b"\n") {
                 return Ok(whole);
             }
-            let Ok(line) = serde_json::from_slice::<Line>(&text) else { return Ok(whole) };
+            let Ok(line) = serde_json::from_slice::<JournalLine>(&text) else { return Ok(whole) };
             match line {
-                Line::Begin { command, sources, started, .. } => {
+                JournalLine::Begin { command, sources, started, .. } => {
                     if command != summary.command || sources != summary.sources {
                         let what = format!("{command} {}", sources.join(" "));
                         return Err(JournalError::Other(self.path.clone(), what.trim().to_owned()));
                     }
                     summary.started = started;
                 }
-                Line::Manifest(number, uri, label) => {
+                JournalLine::Manifest(number, uri, label) => {
                     self.manifests.insert(uri.as_str().into(), number);
-                    names.insert(number, Named { uri, label });
+                    names.insert(number, ManifestRef { uri, label });
                 }
-                Line::Asking(unit) => {
+                JournalLine::Asking(unit) => {
                     self.in_flight.insert(unit);
                 }
-                Line::Sent(requests) => summary.count_requests(requests),
-                Line::Done(done) => {
+                JournalLine::Sent(requests) => summary.count_requests(requests),
+                JournalLine::Done(done) => {
                     self.in_flight.remove(&done.unit);
                     if let Some(manifest) = names.get(&done.manifest)
                         && self.done.insert(done.unit)
@@ -187,27 +187,36 @@ impl Journal {
 
     /// Written down before the canvas is asked for.
     pub(crate) fn asking(&mut self, unit: u64) -> Result<(), JournalError> {
-        self.write(&Line::Asking(unit));
+        self.write(&JournalLine::Asking(unit));
         self.flush().map_err(|error| JournalError::Io(self.path.clone(), error))
     }
 
     /// Records requests that were sent besides those of canvases that are done.
     pub(crate) fn sent(&mut self, requests: u64) {
-        self.write(&Line::Sent(requests));
+        self.write(&JournalLine::Sent(requests));
     }
 
     /// Records a canvas that is done.
-    pub(crate) fn done(&mut self, unit: &Unit, id: u64, treated: &Treated) -> Result<(), JournalError> {
+    pub(crate) fn done(
+        &mut self,
+        unit: &CanvasTask,
+        id: u64,
+        treated: &CanvasResult,
+    ) -> Result<(), JournalError> {
         let known = self.manifests.get(unit.manifest.uri.as_str()).copied();
         let manifest = if let Some(number) = known {
             number
         } else {
             let number = self.manifests.len();
             self.manifests.insert(unit.manifest.uri.as_str().into(), number);
-            self.write(&Line::Manifest(number, unit.manifest.uri.clone(), unit.manifest.label.clone()));
+            self.write(&JournalLine::Manifest(
+                number,
+                unit.manifest.uri.clone(),
+                unit.manifest.label.clone(),
+            ));
             number
         };
-        self.write(&Line::Done(Done { unit: id, manifest, told: treated.into() }));
+        self.write(&JournalLine::Done(JournalDone { unit: id, manifest, told: treated.into() }));
         // A healthy canvas cost a probe, which may be made again; anything else may not.
         if treated.is_begun || self.gathered.len() >= GATHER || self.synced.elapsed() >= SYNC {
             self.flush().map_err(|error| JournalError::Io(self.path.clone(), error))?;
@@ -236,7 +245,7 @@ impl Journal {
         self.file.as_ref().map(|_| self.path.as_path())
     }
 
-    fn write(&mut self, line: &Line) {
+    fn write(&mut self, line: &JournalLine) {
         if self.file.is_none() {
             return;
         }

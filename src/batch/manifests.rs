@@ -6,8 +6,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::source::{Going, Item, Reader, known_canvases, named};
-use super::{Named, Trouble};
+use super::source::{ReadControl, SourceItem, SourceReader, known_canvases, named};
+use super::{ManifestProblem, ManifestRef};
 use crate::heal::{DocumentError, Healer};
 use crate::iiif::identifier;
 use crate::iiif::manifest::{Canvas, Document, DocumentKind};
@@ -16,19 +16,19 @@ use crate::iiif::manifest::{Canvas, Document, DocumentKind};
 const REBUILDS: usize = 3;
 
 /// Read, or the reason why not.
-type Got = Result<(Document, Vec<Canvas>), String>;
+type FetchedManifest = Result<(Document, Vec<Canvas>), String>;
 
-impl Reader {
+impl SourceReader {
     /// Fetches a document of IIIF's.
-    pub(super) async fn get(&self, url: &str) -> Got {
-        if self.elsewhere.is_there(url) && !self.healer.may_ask(url) {
+    pub(super) async fn get(&self, url: &str) -> FetchedManifest {
+        if self.elsewhere.is_there(url) && !self.healer.is_allowed_canvas(url) {
             return read(&self.healer, &self.elsewhere.document(url).await?);
         }
         get(&self.healer, url, false).await
     }
 
     /// A document that was named by its URL.
-    pub(super) async fn fetched(&self, text: &str, url: String) -> Going {
+    pub(super) async fn fetched(&self, text: &str, url: String) -> ReadControl {
         match self.get(&url).await {
             Ok((document, _)) if document.kind == DocumentKind::Collection => {
                 self.members(text, document.members, 1).await
@@ -40,21 +40,25 @@ impl Reader {
                     return self.problem(text, why, true).await;
                 }
                 // It cannot be fetched, but the index tells what is in it.
-                let named = Arc::new(Named { uri: url, label: None });
-                self.send(Item::Trouble(Arc::clone(&named), Trouble { text: why, poisoned: None })).await?;
+                let named = Arc::new(ManifestRef { uri: url, label: None });
+                self.send(SourceItem::Trouble(
+                    Arc::clone(&named),
+                    ManifestProblem { text: why, poisoned: None },
+                ))
+                .await?;
                 self.document(&named, known, |_| None).await
             }
         }
     }
 
     /// A manifest as it is served, beside what the index knows of it.
-    pub(super) async fn served(&self, url: &str, document: &Document, canvases: Vec<Canvas>) -> Going {
+    pub(super) async fn served(&self, url: &str, document: &Document, canvases: Vec<Canvas>) -> ReadControl {
         let named = named(document, url);
         let known = known_canvases(&self.index, &named.uri);
         let lacking = lacking(&known, &canvases);
         if let Some(text) = poison(&lacking, &canvases) {
             let poisoned = Some(Arc::new(known.clone()));
-            self.send(Item::Trouble(Arc::clone(&named), Trouble { text, poisoned })).await?;
+            self.send(SourceItem::Trouble(Arc::clone(&named), ManifestProblem { text, poisoned })).await?;
         }
         // What is known and what is served, together: each canvas once, with all its images.
         let mut all = canvases;
@@ -68,18 +72,18 @@ impl Reader {
     }
 
     /// What is wrong with a manifest whose canvases are known.
-    pub(super) async fn trouble(&self, url: &str, known: &Arc<Vec<Canvas>>) -> Option<Trouble> {
+    pub(super) async fn trouble(&self, url: &str, known: &Arc<Vec<Canvas>>) -> Option<ManifestProblem> {
         match self.get(url).await {
-            Err(text) => Some(Trouble { text, poisoned: None }),
+            Err(text) => Some(ManifestProblem { text, poisoned: None }),
             Ok((_, served)) => {
                 let text = poison(&lacking(known, &served), &served)?;
-                Some(Trouble { text, poisoned: Some(Arc::clone(known)) })
+                Some(ManifestProblem { text, poisoned: Some(Arc::clone(known)) })
             }
         }
     }
 }
 
-async fn get(healer: &Healer, url: &str, anew: bool) -> Got {
+async fn get(healer: &Healer, url: &str, anew: bool) -> FetchedManifest {
     let bytes = healer.document(url, anew).await.map_err(|error| match error {
         DocumentError::NotOurs => {
             "it belongs to no presentation route ([[routes]], [server] public_hosts): download it and name the file"
@@ -90,7 +94,7 @@ async fn get(healer: &Healer, url: &str, anew: bool) -> Got {
     read(healer, &bytes)
 }
 
-fn read(healer: &Healer, bytes: &[u8]) -> Got {
+fn read(healer: &Healer, bytes: &[u8]) -> FetchedManifest {
     let read = healer.read_document(bytes).map_err(|error| format!("not JSON: {error}"))?;
     if read.document.kind == DocumentKind::Other {
         return Err("JSON, but no manifest".to_owned());

@@ -6,15 +6,15 @@ use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 use tokio::time::Interval;
 
-use super::books::Books;
-use super::check::{self, Looked, patiently};
+use super::books::ManifestsInWork;
+use super::check::{self, CheckedImage, with_timeout};
 use super::journal::Journal;
-use super::{Entry, Treated, Unit, Verdict};
+use super::{CanvasResult, CanvasTask, ImageResult, ImageVerdict};
 use crate::heal::{CanvasVisit, Healer, ImageCheck, ImageHealResult, IndexedImage};
 
 /// How far a run goes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) enum Aim {
+pub(crate) enum RunMode {
     /// Look.
     #[default]
     Look,
@@ -28,8 +28,8 @@ pub(crate) enum Aim {
 
 /// What a run is to do.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Plan {
-    pub(crate) aim: Aim,
+pub(crate) struct RunPlan {
+    pub(crate) aim: RunMode,
     /// Look at a small tile of every image, too.
     pub(crate) tiles: bool,
     /// Canvases asked for at most.
@@ -40,9 +40,9 @@ pub(crate) struct Plan {
 
 /// Mends canvases, many at once in one task.
 #[derive(Debug)]
-pub(crate) struct Surgeon {
+pub(crate) struct CanvasWorker {
     pub(crate) healer: Healer,
-    pub(crate) plan: Plan,
+    pub(crate) plan: RunPlan,
     /// Canvases in work at once: a few more than there are lanes, so that each lane is taken again as soon as it is
     /// free, but not so many that they stand in a queue when the service asks for a pause.
     pub(crate) places: Semaphore,
@@ -57,20 +57,20 @@ pub(crate) struct Surgeon {
     /// Since when nothing went well.
     pub(crate) stalled: Cell<Option<Instant>>,
     pub(crate) broken_journal: RefCell<Option<String>>,
-    pub(crate) books: Books,
+    pub(crate) books: ManifestsInWork,
     /// Requests to canvas services that were told of already.
     pub(crate) told: Cell<u64>,
 }
 
 /// Why a canvas may not be asked for now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Barred {
+enum SkipReason {
     Limit,
     Stopping,
     GivenUp,
 }
 
-impl Barred {
+impl SkipReason {
     fn reason(self) -> &'static str {
         match self {
             Self::Limit => "not asked for: --limit is reached",
@@ -83,46 +83,49 @@ impl Barred {
 /// How often a pause is looked at.
 const LOOK: Duration = Duration::from_millis(100);
 
-impl Surgeon {
+impl CanvasWorker {
     /// Looks at one canvas and mends it.
-    pub(crate) async fn treat(&self, unit: &Unit, id: u64) -> Treated {
+    pub(crate) async fn process(&self, unit: &CanvasTask, id: u64) -> CanvasResult {
         let looked = check::unit(&self.healer, unit, self.plan.tiles).await;
-        let mut treated = Treated {
+        let mut treated = CanvasResult {
             images: u64::try_from(looked.len()).unwrap_or(0),
-            alive: looked.iter().find(|one| one.verdict == Verdict::Ok).and_then(|one| one.patient.clone()),
-            ..Treated::default()
+            alive: looked
+                .iter()
+                .find(|one| one.verdict == ImageVerdict::Ok)
+                .and_then(|one| one.patient.clone()),
+            ..CanvasResult::default()
         };
-        if self.plan.aim == Aim::MendAll && unit.canvas.is_some() {
+        if self.plan.aim == RunMode::MendAll && unit.canvas.is_some() {
             self.visit(unit, id, looked, &mut treated).await;
             return treated;
         }
-        let is_gone = looked.iter().any(|one| one.verdict == Verdict::Expired);
+        let is_gone = looked.iter().any(|one| one.verdict == ImageVerdict::Expired);
         self.books.page_seen(&unit.manifest.uri, is_gone);
         let mut hopeless: Option<String> = None;
         for one in looked {
             let mut entry = unit.entry(&one.image, one.verdict, one.reason.clone());
             match one.verdict {
-                Verdict::Ok if self.journal.borrow().was_in_flight(id) => {
-                    entry.before = Verdict::Expired;
-                    entry.after = Some(Verdict::Ok);
+                ImageVerdict::Ok if self.journal.borrow().was_in_flight(id) => {
+                    entry.before = ImageVerdict::Expired;
+                    entry.after = Some(ImageVerdict::Ok);
                     entry.reason = Some("asked for by a run that was interrupted".to_owned());
                 }
-                Verdict::Ok => continue,
+                ImageVerdict::Ok => continue,
                 // It may be well or not: what is built beside harms nothing, and brings it back.
-                Verdict::Error if one.is_hidden && self.plan.aim == Aim::Mend => {
+                ImageVerdict::Error if one.is_hidden && self.plan.aim == RunMode::Mend => {
                     self.mend(unit, id, one, &mut entry, &mut treated).await;
                 }
-                Verdict::Missing | Verdict::Error => {}
-                Verdict::Expired | Verdict::Poisoned if self.plan.aim == Aim::Look => {}
-                Verdict::Expired | Verdict::Poisoned if self.plan.aim == Aim::Tell => {
+                ImageVerdict::Missing | ImageVerdict::Error => {}
+                ImageVerdict::Expired | ImageVerdict::Poisoned if self.plan.aim == RunMode::Look => {}
+                ImageVerdict::Expired | ImageVerdict::Poisoned if self.plan.aim == RunMode::Tell => {
                     let canvas = unit.canvas.as_deref().unwrap_or("its canvas, which the index tells");
                     entry.reason = Some(format!("would ask for {canvas}"));
                 }
                 // The canvas was just asked for, in vain: it is not asked for again because it has more images.
-                Verdict::Expired if hopeless.is_some() => entry.reason.clone_from(&hopeless),
-                Verdict::Expired | Verdict::Poisoned => {
+                ImageVerdict::Expired if hopeless.is_some() => entry.reason.clone_from(&hopeless),
+                ImageVerdict::Expired | ImageVerdict::Poisoned => {
                     self.mend(unit, id, one, &mut entry, &mut treated).await;
-                    if entry.now() != Verdict::Ok {
+                    if entry.now() != ImageVerdict::Ok {
                         hopeless.clone_from(&entry.reason);
                     }
                 }
@@ -132,16 +135,23 @@ impl Surgeon {
         treated
     }
 
-    async fn mend(&self, unit: &Unit, id: u64, one: Looked, entry: &mut Entry, treated: &mut Treated) {
+    async fn mend(
+        &self,
+        unit: &CanvasTask,
+        id: u64,
+        one: CheckedImage,
+        entry: &mut ImageResult,
+        treated: &mut CanvasResult,
+    ) {
         let Some(patient) = one.patient else { return };
         let _place = self.places.acquire().await;
-        if let Err(barred) = self.gate(id, treated).await {
-            return Self::bar(barred, entry, treated);
+        if let Err(barred) = self.wait_for_permit(id, treated).await {
+            return Self::skip_reason(barred, entry, treated);
         }
-        if one.verdict == Verdict::Poisoned {
+        if one.verdict == ImageVerdict::Poisoned {
             let canvas = unit.canvas.as_deref().unwrap_or_default();
-            let cured = self.healer.cure(&patient, canvas).await;
-            entry.after = Some(if cured { Verdict::Ok } else { Verdict::Poisoned });
+            let cured = self.healer.repair_canvas(&patient, canvas).await;
+            entry.after = Some(if cured { ImageVerdict::Ok } else { ImageVerdict::Poisoned });
             entry.rung = cured.then(|| "rebuild".to_owned());
             return;
         }
@@ -150,14 +160,14 @@ impl Surgeon {
         }
         let patient = self.healer.with_owners(&patient);
         let mended = loop {
-            let mended = self.healer.mend(&patient).await;
+            let mended = self.healer.heal_image(&patient).await;
             if !mended.was_withheld {
                 break mended;
             }
             // Others try the service now; this one waits for what comes of it.
             tokio::time::sleep(LOOK).await;
-            if let Err(barred) = self.rested().await {
-                return Self::bar(barred, entry, treated);
+            if let Err(barred) = self.wait_retry_after().await {
+                return Self::skip_reason(barred, entry, treated);
             }
         };
         treated.again |= mended.passing;
@@ -165,14 +175,14 @@ impl Surgeon {
         entry.reason = mended.reason;
         entry.after = Some(match mended.ending {
             ImageHealResult::Healed(_) | ImageHealResult::Alive => self.verify(&patient, entry).await,
-            ImageHealResult::Missing => Verdict::Missing,
-            ImageHealResult::Failed => Verdict::Expired,
-            ImageHealResult::Poisoned => Verdict::Poisoned,
+            ImageHealResult::Missing => ImageVerdict::Missing,
+            ImageHealResult::Failed => ImageVerdict::Expired,
+            ImageHealResult::Poisoned => ImageVerdict::Poisoned,
         });
         if let ImageHealResult::Healed(rung) = mended.ending {
             entry.rung = Some(rung.as_str().to_owned());
         }
-        if mended.was_poisoned && entry.now() == Verdict::Ok {
+        if mended.was_poisoned && entry.now() == ImageVerdict::Ok {
             entry.reason = Some("its canvas was poisoned, and is cured".to_owned());
         }
         if !mended.passing {
@@ -181,16 +191,21 @@ impl Surgeon {
     }
 
     /// Is the image back, because the whole manifest was built beside?
-    async fn is_healed_by_book(&self, unit: &Unit, patient: &IndexedImage, entry: &mut Entry) -> bool {
+    async fn is_healed_by_book(
+        &self,
+        unit: &CanvasTask,
+        patient: &IndexedImage,
+        entry: &mut ImageResult,
+    ) -> bool {
         let began = Instant::now();
         let is_back = self.plan.books
             && unit.canvas.is_some()
             && self.books.heal(&self.healer, &unit.manifest.uri, patient).await
-            && patiently(&self.healer, patient, self.plan.tiles).await == ImageCheck::Alive;
+            && with_timeout(&self.healer, patient, self.plan.tiles).await == ImageCheck::Alive;
         if is_back {
             self.stalled.set(None);
             entry.duration_ms = u64::try_from(began.elapsed().as_millis()).ok();
-            (entry.after, entry.reason) = (Some(Verdict::Ok), None);
+            (entry.after, entry.reason) = (Some(ImageVerdict::Ok), None);
             entry.rung = Some("variant".to_owned());
         }
         is_back
@@ -203,37 +218,37 @@ impl Surgeon {
     }
 
     /// The ladder has seen it back; where tiles are looked at, the tile has the last word.
-    async fn verify(&self, patient: &IndexedImage, entry: &mut Entry) -> Verdict {
+    async fn verify(&self, patient: &IndexedImage, entry: &mut ImageResult) -> ImageVerdict {
         if !self.plan.tiles {
-            return Verdict::Ok;
+            return ImageVerdict::Ok;
         }
-        match patiently(&self.healer, patient, true).await {
-            ImageCheck::Alive => Verdict::Ok,
+        match with_timeout(&self.healer, patient, true).await {
+            ImageCheck::Alive => ImageVerdict::Ok,
             ImageCheck::Expired => {
                 entry.reason = Some("its canvas was asked for, and the image did not come back".to_owned());
-                Verdict::Expired
+                ImageVerdict::Expired
             }
             ImageCheck::Missing => {
                 entry.reason = Some("the file itself is gone".to_owned());
-                Verdict::Missing
+                ImageVerdict::Missing
             }
             ImageCheck::Unwell(why) | ImageCheck::Hidden(why) => {
                 entry.reason = Some(why);
-                Verdict::Error
+                ImageVerdict::Error
             }
         }
     }
 
     /// `--all`: asks for the canvas whatever state its images are in, as the old script did.
-    async fn visit(&self, unit: &Unit, id: u64, looked: Vec<Looked>, treated: &mut Treated) {
+    async fn visit(&self, unit: &CanvasTask, id: u64, looked: Vec<CheckedImage>, treated: &mut CanvasResult) {
         let canvas = unit.canvas.as_deref().unwrap_or_default();
         let first = looked.iter().find_map(|one| one.patient.clone());
         let place = self.places.acquire().await;
-        let visited = match (&first, self.gate(id, treated).await) {
+        let visited = match (&first, self.wait_for_permit(id, treated).await) {
             (_, Err(barred)) => {
                 for one in looked {
                     let mut entry = unit.entry(&one.image, one.verdict, None);
-                    Self::bar(barred, &mut entry, treated);
+                    Self::skip_reason(barred, &mut entry, treated);
                     treated.entries.push(entry);
                 }
                 return;
@@ -245,7 +260,7 @@ impl Surgeon {
         };
         drop(place);
         let cured = match (&visited, &first) {
-            (CanvasVisit::Poisoned, Some(patient)) => self.healer.cure(patient, canvas).await,
+            (CanvasVisit::Poisoned, Some(patient)) => self.healer.repair_canvas(patient, canvas).await,
             _ => false,
         };
         for one in looked {
@@ -253,15 +268,16 @@ impl Surgeon {
             match &visited {
                 CanvasVisit::Failed { reason, passing } => {
                     treated.again |= *passing;
-                    entry.after = Some(if one.verdict == Verdict::Ok { Verdict::Error } else { one.verdict });
+                    entry.after =
+                        Some(if one.verdict == ImageVerdict::Ok { ImageVerdict::Error } else { one.verdict });
                     entry.reason = Some(reason.clone());
                 }
-                CanvasVisit::Poisoned if one.verdict == Verdict::Ok => {
-                    entry.before = Verdict::Poisoned;
-                    entry.after = Some(if cured { Verdict::Ok } else { Verdict::Poisoned });
+                CanvasVisit::Poisoned if one.verdict == ImageVerdict::Ok => {
+                    entry.before = ImageVerdict::Poisoned;
+                    entry.after = Some(if cured { ImageVerdict::Ok } else { ImageVerdict::Poisoned });
                     entry.reason = Some("its canvas came back without images".to_owned());
                 }
-                CanvasVisit::Good if one.verdict == Verdict::Ok => continue,
+                CanvasVisit::Good if one.verdict == ImageVerdict::Ok => continue,
                 CanvasVisit::Good | CanvasVisit::Poisoned => {
                     self.visited_image(unit, id, one, &mut entry, treated).await;
                 }
@@ -271,7 +287,7 @@ impl Surgeon {
     }
 
     async fn visited(&self, patient: &IndexedImage, canvas: &str) -> CanvasVisit {
-        let visited = self.healer.visit(patient, canvas).await;
+        let visited = self.healer.visit_canvas(patient, canvas).await;
         if !matches!(visited, CanvasVisit::Failed { passing: true, .. }) {
             self.stalled.set(None);
         }
@@ -281,39 +297,39 @@ impl Surgeon {
     /// The canvas was asked for: is its image back, and if not, does the rest of the ladder help?
     async fn visited_image(
         &self,
-        unit: &Unit,
+        unit: &CanvasTask,
         id: u64,
-        one: Looked,
-        entry: &mut Entry,
-        treated: &mut Treated,
+        one: CheckedImage,
+        entry: &mut ImageResult,
+        treated: &mut CanvasResult,
     ) {
         let Some(patient) = &one.patient else { return };
-        match patiently(&self.healer, patient, self.plan.tiles).await {
+        match with_timeout(&self.healer, patient, self.plan.tiles).await {
             ImageCheck::Alive => {
-                entry.after = Some(Verdict::Ok);
+                entry.after = Some(ImageVerdict::Ok);
                 entry.rung = Some("visit".to_owned());
                 entry.reason = None;
             }
-            ImageCheck::Expired if one.verdict == Verdict::Expired => {
+            ImageCheck::Expired if one.verdict == ImageVerdict::Expired => {
                 self.mend(unit, id, one, entry, treated).await;
             }
             _ => entry.after = Some(one.verdict),
         }
     }
 
-    fn bar(barred: Barred, entry: &mut Entry, treated: &mut Treated) {
+    fn skip_reason(barred: SkipReason, entry: &mut ImageResult, treated: &mut CanvasResult) {
         // What --limit leaves out was not promised; what was stopped is to be gone on with.
-        treated.undone |= barred != Barred::Limit;
+        treated.undone |= barred != SkipReason::Limit;
         entry.reason = Some(barred.reason().to_owned());
     }
 
     /// May this canvas be asked for now? Waits for its turn, and writes down that it is asked for.
-    async fn gate(&self, id: u64, treated: &mut Treated) -> Result<(), Barred> {
+    async fn wait_for_permit(&self, id: u64, treated: &mut CanvasResult) -> Result<(), SkipReason> {
         if treated.is_begun {
             return Ok(());
         }
         if self.plan.limit.is_some_and(|limit| self.begun.get() >= limit) {
-            return Err(Barred::Limit);
+            return Err(SkipReason::Limit);
         }
         self.begun.set(self.begun.get() + 1);
         let passed = self.pass(id).await;
@@ -324,34 +340,34 @@ impl Surgeon {
         passed
     }
 
-    async fn pass(&self, id: u64) -> Result<(), Barred> {
-        self.rested().await?;
+    async fn pass(&self, id: u64) -> Result<(), SkipReason> {
+        self.wait_retry_after().await?;
         if let Some(pace) = &self.pace {
             pace.lock().await.tick().await;
         }
         if self.stopping.get() {
-            return Err(Barred::Stopping);
+            return Err(SkipReason::Stopping);
         }
         // Without a journal nothing is asked: what cannot be written down would be asked twice.
         if let Err(error) = self.journal.borrow_mut().asking(id) {
             *self.broken_journal.borrow_mut() = Some(error.to_string());
             self.stopping.set(true);
-            return Err(Barred::Stopping);
+            return Err(SkipReason::Stopping);
         }
         Ok(())
     }
 
     /// Waits until the canvas service may be asked.
-    async fn rested(&self) -> Result<(), Barred> {
+    async fn wait_retry_after(&self) -> Result<(), SkipReason> {
         loop {
             if self.stopping.get() {
-                return Err(Barred::Stopping);
+                return Err(SkipReason::Stopping);
             }
-            let Some(rest) = self.healer.rest() else { return Ok(()) };
+            let Some(rest) = self.healer.retry_after() else { return Ok(()) };
             let since = self.stalled.get().unwrap_or_else(Instant::now);
             self.stalled.set(Some(since));
             if since.elapsed() + rest.saturating_sub(LOOK) > self.patience {
-                return Err(Barred::GivenUp);
+                return Err(SkipReason::GivenUp);
             }
             tokio::time::sleep(rest.min(LOOK).mul_f64(0.5 + fastrand::f64())).await;
         }

@@ -1,6 +1,6 @@
 //! The batch commands: `check` tells which images are broken, `heal` mends them.
 //!
-//! `source` reads what was named and hands out `Unit`s, one canvas each; `run` takes them through `check` (look)
+//! `source` reads what was named and hands out `CanvasTask`s, one canvas each; `run` takes them through `check` (look)
 //! and `mend` (bring back), shares them with others (`job`), writes the `journal`, feeds `progress` and the `summary`; `report` writes it down.
 
 use std::sync::Arc;
@@ -30,8 +30,8 @@ mod via;
 
 /// A canvas to check.
 #[derive(Debug, Clone)]
-pub(crate) struct Unit {
-    pub(crate) manifest: Arc<Named>,
+pub(crate) struct CanvasTask {
+    pub(crate) manifest: Arc<ManifestRef>,
     /// `None`: an image that was named by itself, and nobody is known to own it.
     pub(crate) canvas: Option<String>,
     pub(crate) label: Option<String>,
@@ -45,16 +45,16 @@ pub(crate) struct Unit {
 
 /// A manifest, or whatever else a canvas was found in.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Named {
+pub(crate) struct ManifestRef {
     pub(crate) uri: String,
     pub(crate) label: Option<String>,
 }
 
 /// What became of one canvas.
 #[derive(Debug, Default)]
-pub(crate) struct Treated {
+pub(crate) struct CanvasResult {
     /// Images that were not well, or were asked for.
-    pub(crate) entries: Vec<Entry>,
+    pub(crate) entries: Vec<ImageResult>,
     /// Images looked at.
     pub(crate) images: u64,
     /// The journal says that the canvas may be asked for.
@@ -66,14 +66,14 @@ pub(crate) struct Treated {
     /// Left undone: `--resume` goes on with it.
     pub(crate) undone: bool,
     /// Process that did the work.
-    pub(crate) by: By,
+    pub(crate) by: HandledBy,
     /// An image that is alive: the deployment is checked by it.
     pub(crate) alive: Option<IndexedImage>,
 }
 
 /// Process that did the work on a canvas.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) enum By {
+pub(crate) enum HandledBy {
     #[default]
     Us,
     /// Another process of the job did it.
@@ -84,7 +84,7 @@ pub(crate) enum By {
 
 /// What is wrong with a manifest as it is served.
 #[derive(Debug, Clone)]
-pub(crate) struct Trouble {
+pub(crate) struct ManifestProblem {
     /// For people.
     pub(crate) text: String,
     /// What it should hold, where it is poisoned.
@@ -94,7 +94,7 @@ pub(crate) struct Trouble {
 /// How an image is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Verdict {
+pub enum ImageVerdict {
     /// Served.
     Ok,
     /// Forgotten by the image server; it can be brought back.
@@ -107,7 +107,7 @@ pub enum Verdict {
     Error,
 }
 
-impl Verdict {
+impl ImageVerdict {
     /// The word used in reports.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -122,7 +122,7 @@ impl Verdict {
 
 /// An image that was not well, or was asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Entry {
+pub struct ImageResult {
     /// Lookup key; empty where the canvas names no image.
     pub image: String,
     /// Canvas URL; empty where none is known.
@@ -133,10 +133,10 @@ pub struct Entry {
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub label: Option<String>,
     /// As it was found.
-    pub before: Verdict,
+    pub before: ImageVerdict,
     /// As it is now; absent where nothing was tried.
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub after: Option<Verdict>,
+    pub after: Option<ImageVerdict>,
     /// What helped.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub rung: Option<String>,
@@ -151,26 +151,26 @@ pub struct Entry {
     pub place: u64,
 }
 
-impl Entry {
+impl ImageResult {
     /// As it is now.
-    pub fn now(&self) -> Verdict {
+    pub fn now(&self) -> ImageVerdict {
         self.after.unwrap_or(self.before)
     }
 
     /// True where the image was not well and is now.
     pub fn is_healed(&self) -> bool {
-        self.before != Verdict::Ok && self.now() == Verdict::Ok
+        self.before != ImageVerdict::Ok && self.now() == ImageVerdict::Ok
     }
 }
 
-impl Unit {
+impl CanvasTask {
     /// Id of the work: equal for a canvas with the same images, whichever source names it.
     pub(crate) fn id(&self) -> u64 {
         digest(self.canvas.iter().chain(&self.images).map(String::as_str))
     }
 
-    pub(crate) fn entry(&self, image: &str, before: Verdict, reason: Option<String>) -> Entry {
-        Entry {
+    pub(crate) fn entry(&self, image: &str, before: ImageVerdict, reason: Option<String>) -> ImageResult {
+        ImageResult {
             image: image.to_owned(),
             canvas: self.canvas.clone().unwrap_or_default(),
             manifest: self.manifest.uri.clone(),

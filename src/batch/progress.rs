@@ -5,14 +5,14 @@ use std::time::{Duration, Instant};
 
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 
-use super::summary::Counts;
+use super::summary::ImageCounts;
 
 /// A plain line at least this often.
 const LINES: Duration = Duration::from_secs(10);
 
 /// Progress of one run.
 #[derive(Debug)]
-pub(crate) struct Progress {
+pub(crate) struct RunProgress {
     bar: Option<ProgressBar>,
     is_quiet: bool,
     started: Instant,
@@ -20,7 +20,7 @@ pub(crate) struct Progress {
     heals: bool,
 }
 
-impl Progress {
+impl RunProgress {
     pub(crate) fn new(quiet: bool, heals: bool) -> Self {
         let bar = (!quiet && io::stderr().is_terminal()).then(|| {
             let bar = ProgressBar::new(0);
@@ -42,7 +42,7 @@ impl Progress {
     }
 
     /// Shows `counts` of `expected` images.
-    pub(crate) fn at(&mut self, counts: &Counts, expected: u64) {
+    pub(crate) fn at(&mut self, counts: &ImageCounts, expected: u64) {
         let expected = expected.max(counts.images);
         if let Some(bar) = &self.bar {
             if bar.length() != Some(expected) {
@@ -58,18 +58,18 @@ impl Progress {
     }
 
     /// The words beside the bar, a few times in a second.
-    pub(crate) fn words(&self, counts: &Counts) {
+    pub(crate) fn words(&self, counts: &ImageCounts) {
         if let Some(bar) = &self.bar {
             bar.set_message(self.broken(counts));
         }
     }
 
-    fn broken(&self, counts: &Counts) -> String {
+    fn broken(&self, counts: &ImageCounts) -> String {
         let broken = format!("{} broken", HumanCount(counts.broken));
         if self.heals { format!("{broken}, {} healed", HumanCount(counts.healed)) } else { broken }
     }
 
-    fn line(&self, counts: &Counts, expected: u64) -> String {
+    fn line(&self, counts: &ImageCounts, expected: u64) -> String {
         let took = self.started.elapsed().as_secs_f64();
         let (done, all) = (as_float(counts.images), as_float(expected));
         let left =

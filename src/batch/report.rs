@@ -12,7 +12,7 @@ pub(crate) mod table;
 
 /// How a report is written, told by the end of its file's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
+pub enum ReportFormat {
     /// `.json`
     Json,
     /// `.csv`
@@ -23,7 +23,7 @@ pub enum Format {
     Junit,
 }
 
-impl Format {
+impl ReportFormat {
     /// The format of a file with this name.
     pub fn of(path: &Path) -> Option<Self> {
         match path.extension()?.to_str()?.to_ascii_lowercase().as_str() {
@@ -47,7 +47,7 @@ impl Format {
 }
 
 /// Writes the report into a file; the old one stays until the new one is whole.
-pub fn write_file(format: Format, summary: &Summary, path: &Path) -> io::Result<()> {
+pub fn write_file(format: ReportFormat, summary: &Summary, path: &Path) -> io::Result<()> {
     let mut partial = path.to_path_buf().into_os_string();
     partial.push(".part");
     let mut out = BufWriter::new(std::fs::File::create(&partial)?);

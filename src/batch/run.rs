@@ -11,30 +11,30 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
-use super::job::{self, Share};
+use super::job::{self, JobShare};
 use super::manifests;
-use super::mend::{Aim, Surgeon};
-use super::progress::Progress;
+use super::mend::{CanvasWorker, RunMode};
+use super::progress::RunProgress;
 use super::setup::{self, Unmapped, strange_canvas};
-use super::source::{Expected, Item};
+use super::source::{ExpectedCounts, SourceItem};
 use super::summary::Summary;
-use super::via::Via;
-use super::{By, Named, Treated, Trouble, Unit};
+use super::via::RemoteHealer;
+use super::{CanvasResult, CanvasTask, HandledBy, ManifestProblem, ManifestRef};
 use crate::config::Settings;
 use crate::heal::IndexedImage;
 
 /// Everything that one run needs.
 #[derive(Debug)]
-pub(crate) struct Run {
+pub(crate) struct BatchRun {
     pub(crate) settings: Arc<Settings>,
-    pub(crate) surgeon: Surgeon,
-    pub(crate) via: Option<Via>,
+    pub(crate) surgeon: CanvasWorker,
+    pub(crate) via: Option<RemoteHealer>,
     /// Other processes do a part of it.
-    pub(crate) share: Option<Share>,
-    pub(crate) items: mpsc::Receiver<Item>,
-    pub(crate) expected: Arc<Expected>,
+    pub(crate) share: Option<JobShare>,
+    pub(crate) items: mpsc::Receiver<SourceItem>,
+    pub(crate) expected: Arc<ExpectedCounts>,
     pub(crate) summary: Summary,
-    pub(crate) progress: Progress,
+    pub(crate) progress: RunProgress,
     /// Canvases worked on at once.
     pub(crate) width: usize,
     /// Look at the deployment as well.
@@ -54,10 +54,10 @@ const SAMPLE: u64 = 8;
 
 /// The state of a run while it runs.
 #[derive(Default)]
-struct State {
-    later: VecDeque<(Unit, u64)>,
+struct RunState {
+    later: VecDeque<(CanvasTask, u64)>,
     /// Other processes of the job are at these.
-    elsewhere: VecDeque<(Unit, u64)>,
+    elsewhere: VecDeque<(CanvasTask, u64)>,
     /// Canvases that we treated ourselves, and those that others did.
     shares: (u64, u64),
     round: u32,
@@ -66,21 +66,21 @@ struct State {
     read_to_the_end: bool,
     alive: Option<IndexedImage>,
     unmapped: Unmapped,
-    troubles: Vec<(Arc<Named>, Trouble)>,
+    troubles: Vec<(Arc<ManifestRef>, ManifestProblem)>,
     undone: bool,
 }
 
-impl State {
+impl RunState {
     fn is_done(&self) -> bool {
         self.later.is_empty() && self.elsewhere.is_empty()
     }
 
-    fn pause(&self, surgeon: &Surgeon) -> Duration {
+    fn pause(&self, surgeon: &CanvasWorker) -> Duration {
         if self.elsewhere.is_empty() { pause(surgeon, self.round) } else { job::LOOK }
     }
 
     /// First what others were at: they may be done with it, or gone.
-    fn take_up_again(&mut self, queue: &mut VecDeque<(Unit, u64)>) {
+    fn take_up_again(&mut self, queue: &mut VecDeque<(CanvasTask, u64)>) {
         if self.elsewhere.is_empty() {
             self.round += 1;
             queue.append(&mut self.later);
@@ -91,12 +91,12 @@ impl State {
 }
 
 /// SIGINT and SIGTERM.
-struct Signals {
+struct StopSignals {
     interrupt: Signal,
     terminate: Signal,
 }
 
-impl Signals {
+impl StopSignals {
     async fn one(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}
@@ -107,14 +107,14 @@ impl Signals {
 
 /// How it was stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stop {
+enum StopReason {
     No,
     /// What is under way ends.
     Gently,
     AtOnce,
 }
 
-impl Run {
+impl BatchRun {
     /// Works through everything.
     pub(crate) async fn run(mut self) -> Summary {
         let (Ok(interrupt), Ok(terminate)) =
@@ -123,12 +123,12 @@ impl Run {
             self.summary.interrupted = true;
             return self.summary;
         };
-        let mut signals = Signals { interrupt, terminate };
-        let mut state = State::default();
+        let mut signals = StopSignals { interrupt, terminate };
+        let mut state = RunState::default();
         let mut items = std::mem::replace(&mut self.items, mpsc::channel(1).1);
         let stop = self.work(&mut items, &mut state, &mut signals).await;
         drop(items);
-        if stop == Stop::No {
+        if stop == StopReason::No {
             self.mend_manifests(std::mem::take(&mut state.troubles)).await;
             self.look_at_setup(&state).await;
         }
@@ -137,21 +137,21 @@ impl Run {
 
     async fn work(
         &mut self,
-        items: &mut mpsc::Receiver<Item>,
-        state: &mut State,
-        signals: &mut Signals,
-    ) -> Stop {
+        items: &mut mpsc::Receiver<SourceItem>,
+        state: &mut RunState,
+        signals: &mut StopSignals,
+    ) -> StopReason {
         let Self { surgeon, via, share, summary, progress, expected, width, only_setup, .. } = self;
         let (surgeon, via, share) = (&*surgeon, via.as_ref(), share.as_ref());
-        let mut under_way: FuturesUnordered<LocalBoxFuture<'_, (Unit, u64, Treated)>> =
+        let mut under_way: FuturesUnordered<LocalBoxFuture<'_, (CanvasTask, u64, CanvasResult)>> =
             FuturesUnordered::new();
-        let mut queue: VecDeque<(Unit, u64)> = VecDeque::new();
-        let mut stop = Stop::No;
+        let mut queue: VecDeque<(CanvasTask, u64)> = VecDeque::new();
+        let mut stop = StopReason::No;
         let mut wake = None::<Instant>;
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let may_start = stop == Stop::No && !surgeon.stopping.get() && wake.is_none();
+            let may_start = stop == StopReason::No && !surgeon.stopping.get() && wake.is_none();
             while may_start && under_way.len() < *width {
                 let Some((unit, id)) = queue.pop_front() else { break };
                 let is_last = state.round >= ROUNDS;
@@ -159,7 +159,7 @@ impl Run {
                     let treated = match (via, share) {
                         (Some(via), _) => via.treat(&unit).await,
                         (None, Some(share)) => share.treat(surgeon, &unit, id, is_last).await,
-                        (None, None) => surgeon.treat(&unit, id).await,
+                        (None, None) => surgeon.process(&unit, id).await,
                     };
                     (unit, id, treated)
                 }));
@@ -195,14 +195,14 @@ impl Run {
                 }
                 () = signals.one() => stop = stopped(stop, surgeon, progress, &mut wake),
             }
-            if stop == Stop::AtOnce {
+            if stop == StopReason::AtOnce {
                 return stop;
             }
         }
     }
 
-    async fn mend_manifests(&mut self, troubles: Vec<(Arc<Named>, Trouble)>) {
-        let heals = matches!(self.surgeon.plan.aim, Aim::Mend | Aim::MendAll) && self.via.is_none();
+    async fn mend_manifests(&mut self, troubles: Vec<(Arc<ManifestRef>, ManifestProblem)>) {
+        let heals = matches!(self.surgeon.plan.aim, RunMode::Mend | RunMode::MendAll) && self.via.is_none();
         for (named, trouble) in troubles {
             let is_ours = match &self.share {
                 Some(share) if heals => share.is_ours(&self.surgeon, &named.uri).await,
@@ -222,7 +222,7 @@ impl Run {
         }
     }
 
-    async fn look_at_setup(&mut self, state: &State) {
+    async fn look_at_setup(&mut self, state: &RunState) {
         if !self.with_setup {
             return;
         }
@@ -233,12 +233,12 @@ impl Run {
         self.summary.setup = setup::findings(&self.settings, facts.as_ref(), &state.unmapped);
     }
 
-    fn end(self, stop: Stop, state: &State) -> Summary {
+    fn end(self, stop: StopReason, state: &RunState) -> Summary {
         let Self { surgeon, share, mut summary, progress, .. } = self;
         progress.finish();
         summary.images.sort_by_key(|entry| entry.place);
         // Those that were to be tried again and were not: as they are now.
-        summary.interrupted = stop != Stop::No || state.undone || surgeon.stopping.get();
+        summary.interrupted = stop != StopReason::No || state.undone || surgeon.stopping.get();
         if let Some(share) = &share {
             let (own, others) = state.shares;
             let name = &share.name;
@@ -271,34 +271,39 @@ impl Run {
 }
 
 /// Before another round: as long as a canvas is left alone after a failure, and as the service asked for.
-fn pause(surgeon: &Surgeon, round: u32) -> Duration {
-    let rest = surgeon.healer.rest().unwrap_or_default();
+fn pause(surgeon: &CanvasWorker, round: u32) -> Duration {
+    let rest = surgeon.healer.retry_after().unwrap_or_default();
     let cool = surgeon.healer.cooldown().saturating_mul(1 << round.min(4));
     (cool.mul_f64(1.15) + Duration::from_millis(50)).max(rest)
 }
 
-fn stopped(stop: Stop, surgeon: &Surgeon, progress: &Progress, wake: &mut Option<Instant>) -> Stop {
+fn stopped(
+    stop: StopReason,
+    surgeon: &CanvasWorker,
+    progress: &RunProgress,
+    wake: &mut Option<Instant>,
+) -> StopReason {
     surgeon.stopping.set(true);
     *wake = None;
-    if stop == Stop::No {
+    if stop == StopReason::No {
         progress.say("stopping: what is under way ends; once more stops at once");
-        Stop::Gently
+        StopReason::Gently
     } else {
-        Stop::AtOnce
+        StopReason::AtOnce
     }
 }
 
 fn take(
-    surgeon: &Surgeon,
+    surgeon: &CanvasWorker,
     summary: &mut Summary,
-    state: &mut State,
-    queue: &mut VecDeque<(Unit, u64)>,
-    item: Item,
+    state: &mut RunState,
+    queue: &mut VecDeque<(CanvasTask, u64)>,
+    item: SourceItem,
 ) {
     match item {
-        Item::Problem(problem) => summary.problems.push(problem),
-        Item::Trouble(named, trouble) => state.troubles.push((named, trouble)),
-        Item::Unit(mut unit) => {
+        SourceItem::Problem(problem) => summary.problems.push(problem),
+        SourceItem::Trouble(named, trouble) => state.troubles.push((named, trouble)),
+        SourceItem::Unit(mut unit) => {
             state.read += 1;
             unit.place = state.read;
             let id = unit.id();
@@ -317,17 +322,17 @@ fn take(
 }
 
 fn settle(
-    surgeon: &Surgeon,
+    surgeon: &CanvasWorker,
     summary: &mut Summary,
-    state: &mut State,
-    unit: Unit,
+    state: &mut RunState,
+    unit: CanvasTask,
     id: u64,
-    mut treated: Treated,
+    mut treated: CanvasResult,
 ) {
     if state.alive.is_none() {
         state.alive = treated.alive.take();
     }
-    if treated.by == By::NobodyYet {
+    if treated.by == HandledBy::NobodyYet {
         if surgeon.stopping.get() {
             state.undone = true;
         } else {
@@ -336,13 +341,14 @@ fn settle(
         return;
     }
     let (own, others) = &mut state.shares;
-    *if treated.by == By::Others { others } else { own } += u64::from(!treated.again && !treated.undone);
+    *if treated.by == HandledBy::Others { others } else { own } +=
+        u64::from(!treated.again && !treated.undone);
     if treated.again && state.round < ROUNDS && !surgeon.stopping.get() {
         state.later.push_back((unit, id));
         return;
     }
     state.undone |= treated.undone;
-    if treated.by == By::Us {
+    if treated.by == HandledBy::Us {
         treated.asked += surgeon.requests();
     }
     let is_to_go_on = treated.undone || (treated.again && surgeon.stopping.get());

@@ -12,7 +12,7 @@ use crate::iiif::CanvasUrl;
 /// How one thing about the deployment is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum State {
+pub enum FindingState {
     /// As it should be.
     Good,
     /// Works, but not as well as it could.
@@ -23,19 +23,19 @@ pub enum State {
 
 /// A finding about the deployment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Finding {
+pub struct SetupFinding {
     /// What was looked at.
     pub about: &'static str,
     /// How it is.
-    pub state: State,
+    pub state: FindingState,
     /// In words, with what to do.
     pub text: String,
 }
 
-impl Finding {
+impl SetupFinding {
     /// Something is wrong.
     pub fn is_bad(&self) -> bool {
-        self.state == State::Bad
+        self.state == FindingState::Bad
     }
 }
 
@@ -51,12 +51,12 @@ pub(crate) struct Unmapped {
 /// is another one, such as that which the index derives from the image's file, that one. `None`: one may be asked for.
 pub(crate) fn strange_canvas(healer: &Healer, canvas: &str, images: &[String]) -> Option<String> {
     let mut strange = canvas.to_owned();
-    if healer.may_ask(canvas) {
+    if healer.is_allowed_canvas(canvas) {
         return None;
     }
-    for image in images.iter().filter_map(|key| healer.image(key, None)) {
+    for image in images.iter().filter_map(|key| healer.image_by_key(key, None)) {
         for canvas in healer.with_owners(&image).canvases() {
-            if healer.may_ask(canvas) {
+            if healer.is_allowed_canvas(canvas) {
                 return None;
             }
             canvas.clone_into(&mut strange);
@@ -82,7 +82,7 @@ pub(crate) fn findings(
     settings: &Settings,
     facts: Option<&DeploymentFacts>,
     unmapped: &Unmapped,
-) -> Vec<Finding> {
+) -> Vec<SetupFinding> {
     let mut all = Vec::new();
     if let Some(facts) = facts {
         all.extend(facts.info_id.as_ref().map(|id| public_id(settings, id)));
@@ -95,12 +95,14 @@ pub(crate) fn findings(
     all
 }
 
-fn public_id(settings: &Settings, id: &Result<String, String>) -> Finding {
+fn public_id(settings: &Settings, id: &Result<String, String>) -> SetupFinding {
     let about = "public @id";
     let hosts = &settings.server.public_hosts;
     let (state, text) = match id {
-        Err(why) => (State::Note, format!("not seen: {why}")),
-        Ok(_) if hosts.is_empty() => (State::Note, "not checked: [server] public_hosts is empty".to_owned()),
+        Err(why) => (FindingState::Note, format!("not seen: {why}")),
+        Ok(_) if hosts.is_empty() => {
+            (FindingState::Note, "not checked: [server] public_hosts is empty".to_owned())
+        }
         Ok(id) => {
             let parsed = CanvasUrl::parse(id);
             let names_us = parsed.is_some_and(|url| {
@@ -108,49 +110,49 @@ fn public_id(settings: &Settings, id: &Result<String, String>) -> Finding {
                 hosts.iter().any(|host| url.authority_is(host)) && on_route == Some(RouteKind::Image)
             });
             if names_us {
-                (State::Good, id.clone())
+                (FindingState::Good, id.clone())
             } else {
                 let hint =
                     "viewers would go there: let the image server believe X-Forwarded-Host, -Port, -Proto";
-                (State::Bad, format!("info.json says {id}; {hint}"))
+                (FindingState::Bad, format!("info.json says {id}; {hint}"))
             }
         }
     };
-    Finding { about, state, text }
+    SetupFinding { about, state, text }
 }
 
-fn resources(open: bool) -> Finding {
+fn resources(open: bool) -> SetupFinding {
     let (state, text) = if open {
-        (State::Good, "open: expiry is told from a missing file by one look into Redis".to_owned())
+        (FindingState::Good, "open: expiry is told from a missing file by one look into Redis".to_owned())
     } else {
         let text = "closed: small tiles are asked for instead, and a missing file looks like an expired image; \
             open GET {canvas service}/resources/{uuid} for this host";
-        (State::Note, text.to_owned())
+        (FindingState::Note, text.to_owned())
     };
-    Finding { about: "/resources", state, text }
+    SetupFinding { about: "/resources", state, text }
 }
 
-fn clock(ahead: i64) -> Finding {
+fn clock(ahead: i64) -> SetupFinding {
     let (state, text) = if ahead.abs() <= CLOCKS {
-        (State::Good, format!("{} s apart from the image server's", ahead.abs()))
+        (FindingState::Good, format!("{} s apart from the image server's", ahead.abs()))
     } else {
         let which = if ahead > 0 { "ahead of" } else { "behind" };
         let text = format!("the image server's is {} s {which} ours: run NTP on both", ahead.abs());
-        (State::Bad, text)
+        (FindingState::Bad, text)
     };
-    Finding { about: "clock", state, text }
+    SetupFinding { about: "clock", state, text }
 }
 
-fn routes(unmapped: &Unmapped) -> Finding {
+fn routes(unmapped: &Unmapped) -> SetupFinding {
     let Unmapped { canvases, strange, example } = unmapped;
     let mut text = format!("{} of {canvases} canvases belong to a presentation route", canvases - strange);
     let state = match strange {
-        0 => State::Good,
-        some if some == canvases => State::Bad,
-        _ => State::Note,
+        0 => FindingState::Good,
+        some if some == canvases => FindingState::Bad,
+        _ => FindingState::Note,
     };
     if let Some(example) = example {
         let _ = write!(text, "; not so {example}: see [[routes]] and [server] public_hosts");
     }
-    Finding { about: "canvases", state, text }
+    SetupFinding { about: "canvases", state, text }
 }

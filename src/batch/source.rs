@@ -1,4 +1,4 @@
-//! Reads what was named, and hands out one [`Unit`] for each canvas. Runs beside the work on them, a little ahead.
+//! Reads what was named, and hands out one [`CanvasTask`] for each canvas. Runs beside the work on them, a little ahead.
 
 use std::collections::HashSet;
 use std::ops::ControlFlow;
@@ -9,37 +9,37 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use futures_util::StreamExt as _;
 use tokio::sync::mpsc;
 
-use super::elsewhere::Elsewhere;
-use super::sources::{Source, parse};
-use super::summary::Problem;
-use super::{Named, Trouble, Unit};
+use super::elsewhere::ForeignFetcher;
+use super::sources::{BatchSource, parse};
+use super::summary::UnreadSource;
+use super::{CanvasTask, ManifestProblem, ManifestRef};
 use crate::config::Settings;
 use crate::heal::Healer;
 use crate::iiif::manifest::{Canvas, Document, DocumentKind};
-use crate::index::sources::directory::{self, Found};
+use crate::index::sources::directory::{self, CrawlEvent};
 use crate::index::sources::problem::DOCUMENT_NAMES;
 use crate::index::{Index, IndexError};
 
 /// What reading brings.
 #[derive(Debug)]
-pub(crate) enum Item {
+pub(crate) enum SourceItem {
     /// A canvas to look at.
-    Unit(Unit),
+    Unit(CanvasTask),
     /// Something is wrong with a manifest itself.
-    Trouble(Arc<Named>, Trouble),
+    Trouble(Arc<ManifestRef>, ManifestProblem),
     /// Something could not be read.
-    Problem(Problem),
+    Problem(UnreadSource),
 }
 
 /// How much there is to do, as far as it is known: for the time left.
 #[derive(Debug, Default)]
-pub(crate) struct Expected {
+pub(crate) struct ExpectedCounts {
     images: AtomicU64,
     documents: AtomicU64,
     read: AtomicU64,
 }
 
-impl Expected {
+impl ExpectedCounts {
     fn more(&self, images: usize) {
         self.images.fetch_add(u64::try_from(images).unwrap_or(0), Ordering::Relaxed);
     }
@@ -54,71 +54,71 @@ impl Expected {
 
 /// Reads sources. Cheap to clone.
 #[derive(Debug, Clone)]
-pub(crate) struct Reader {
+pub(crate) struct SourceReader {
     pub(crate) index: Arc<Index>,
     pub(crate) healer: Healer,
     pub(crate) settings: Arc<Settings>,
     /// Fetches what belongs to no route of ours, from the hosts that were named.
-    pub(crate) elsewhere: Arc<Elsewhere>,
-    pub(crate) expected: Arc<Expected>,
+    pub(crate) elsewhere: Arc<ForeignFetcher>,
+    pub(crate) expected: Arc<ExpectedCounts>,
     /// Fetch the manifests that files and the index tell of, too.
     pub(crate) fetch_all: bool,
     /// Manifests fetched at once.
     pub(crate) parallelism: usize,
-    pub(crate) out: mpsc::Sender<Item>,
+    pub(crate) out: mpsc::Sender<SourceItem>,
 }
 
 /// Nobody takes what is read any more.
 #[derive(Debug)]
-pub(crate) struct Stopped;
+pub(crate) struct ReadStopped;
 
-pub(super) type Going = Result<(), Stopped>;
+pub(super) type ReadControl = Result<(), ReadStopped>;
 
 /// Collections within collections that are followed.
 const DEPTH: usize = 8;
 
-impl Reader {
+impl SourceReader {
     /// Reads all of them, one after another.
-    pub(crate) async fn read(self, sources: Vec<String>) -> Going {
+    pub(crate) async fn read(self, sources: Vec<String>) -> ReadControl {
         if sources.is_empty() {
-            return self.source("", Source::Index).await;
+            return self.source("", BatchSource::Index).await;
         }
         for text in &sources {
             let (index, settings, named) =
                 (Arc::clone(&self.index), Arc::clone(&self.settings), text.clone());
             let parsed = tokio::task::spawn_blocking(move || parse(&named, &settings, &index)).await;
-            self.source(text, parsed.map_err(|_| Stopped)?).await?;
+            self.source(text, parsed.map_err(|_| ReadStopped)?).await?;
         }
         Ok(())
     }
 
-    async fn source(&self, text: &str, source: Source) -> Going {
+    async fn source(&self, text: &str, source: BatchSource) -> ReadControl {
         match source {
-            Source::Index => self.whole_index().await,
-            Source::Path(path) => self.path(text, path).await,
-            Source::Document(url) => self.fetched(text, url).await,
-            Source::Canvas { url, manifest } => self.canvas(text, url, manifest).await,
-            Source::Image(key) => self.image(key).await,
-            Source::Unreadable(why) => self.problem(text, why, true).await,
+            BatchSource::Index => self.whole_index().await,
+            BatchSource::Path(path) => self.path(text, path).await,
+            BatchSource::Document(url) => self.fetched(text, url).await,
+            BatchSource::Canvas { url, manifest } => self.canvas(text, url, manifest).await,
+            BatchSource::Image(key) => self.image(key).await,
+            BatchSource::Unreadable(why) => self.problem(text, why, true).await,
         }
     }
 
-    pub(super) async fn send(&self, item: Item) -> Going {
-        self.out.send(item).await.map_err(|_| Stopped)
+    pub(super) async fn send(&self, item: SourceItem) -> ReadControl {
+        self.out.send(item).await.map_err(|_| ReadStopped)
     }
 
-    pub(super) async fn problem(&self, source: &str, message: String, is_all_of_it: bool) -> Going {
+    pub(super) async fn problem(&self, source: &str, message: String, is_all_of_it: bool) -> ReadControl {
         let source = source.to_owned();
-        self.send(Item::Problem(Problem { source, message, is_all_of_it })).await
+        self.send(SourceItem::Problem(UnreadSource { source, message, is_all_of_it })).await
     }
 
     /// The units of a document as it was read.
     pub(super) async fn as_read(
         &self,
-        named: &Arc<Named>,
+        named: &Arc<ManifestRef>,
         kind: DocumentKind,
         canvases: Vec<Canvas>,
-    ) -> Going {
+    ) -> ReadControl {
         if canvases.is_empty() && kind == DocumentKind::Manifest {
             return self.problem(&named.uri, NO_CANVAS.to_owned(), false).await;
         }
@@ -128,10 +128,10 @@ impl Reader {
     /// The units of one document. `lacks` tells why a canvas of it is poisoned.
     pub(super) async fn document(
         &self,
-        named: &Arc<Named>,
+        named: &Arc<ManifestRef>,
         canvases: Vec<Canvas>,
         lacks: impl Fn(&Canvas) -> Option<&'static str>,
-    ) -> Going {
+    ) -> ReadControl {
         self.expected.more(canvases.iter().map(|canvas| canvas.images.len().max(1)).sum());
         for canvas in canvases {
             let mut lacks = lacks(&canvas);
@@ -141,18 +141,25 @@ impl Reader {
                 images = known_images(&self.index, &canvas.id, None);
             }
             let (manifest, label) = (Arc::clone(named), canvas.label);
-            self.send(Item::Unit(Unit { manifest, canvas: Some(canvas.id), label, images, lacks, place: 0 }))
-                .await?;
+            self.send(SourceItem::Unit(CanvasTask {
+                manifest,
+                canvas: Some(canvas.id),
+                label,
+                images,
+                lacks,
+                place: 0,
+            }))
+            .await?;
         }
         Ok(())
     }
 
-    async fn path(&self, text: &str, path: PathBuf) -> Going {
+    async fn path(&self, text: &str, path: PathBuf) -> ReadControl {
         let is_file = path.is_file();
         let find = move || directory::find(&path).collect::<Vec<_>>();
-        let mut found = tokio::task::spawn_blocking(find).await.map_err(|_| Stopped)?;
+        let mut found = tokio::task::spawn_blocking(find).await.map_err(|_| ReadStopped)?;
         let all = found.len();
-        found.retain(|found| !matches!(found, Found::PassedOver));
+        found.retain(|found| !matches!(found, CrawlEvent::PassedOver));
         self.expected.documents.fetch_add(u64::try_from(found.len()).unwrap_or(0), Ordering::Relaxed);
         if found.is_empty() {
             let why = format!("none of its {all} files is a document by its name: {DOCUMENT_NAMES}");
@@ -161,13 +168,13 @@ impl Reader {
         let mut manifests = Vec::new();
         for found in found {
             let (origin, read) = match found {
-                Found::Document(path) => {
+                CrawlEvent::Document(path) => {
                     let (origin, index) = (path.display().to_string(), Arc::clone(&self.index));
                     let read = tokio::task::spawn_blocking(move || read_file(&path, &index));
-                    (origin, read.await.map_err(|_| Stopped)?)
+                    (origin, read.await.map_err(|_| ReadStopped)?)
                 }
-                Found::Problem(problem) => (problem.path, Err(problem.message)),
-                Found::PassedOver => continue,
+                CrawlEvent::Problem(problem) => (problem.path, Err(problem.message)),
+                CrawlEvent::PassedOver => continue,
             };
             match read {
                 Ok((document, canvases)) => {
@@ -181,7 +188,7 @@ impl Reader {
                         }
                         DocumentKind::Collection | DocumentKind::Other => {}
                         _ => {
-                            if self.fetch_all && self.healer.may_ask(&named.uri) {
+                            if self.fetch_all && self.healer.is_allowed_canvas(&named.uri) {
                                 manifests.push((Arc::clone(&named), Arc::new(canvases.clone())));
                             }
                             self.as_read(&named, document.kind, canvases).await?;
@@ -196,7 +203,7 @@ impl Reader {
     }
 
     /// Manifests that were read elsewhere: are they served as they were read?
-    async fn served_as_known(&self, manifests: Vec<(Arc<Named>, Arc<Vec<Canvas>>)>) -> Going {
+    async fn served_as_known(&self, manifests: Vec<(Arc<ManifestRef>, Arc<Vec<Canvas>>)>) -> ReadControl {
         let mut looks = futures_util::stream::iter(manifests)
             .map(|(named, known)| async move {
                 let trouble = self.trouble(&named.uri, &known).await;
@@ -205,13 +212,13 @@ impl Reader {
             .buffer_unordered(self.parallelism.max(1));
         while let Some((named, trouble)) = looks.next().await {
             if let Some(trouble) = trouble {
-                self.send(Item::Trouble(named, trouble)).await?;
+                self.send(SourceItem::Trouble(named, trouble)).await?;
             }
         }
         Ok(())
     }
 
-    async fn whole_index(&self) -> Going {
+    async fn whole_index(&self) -> ReadControl {
         let stats = self.index.stats();
         if let Ok(stats) = &stats {
             self.expected.more(usize::try_from(stats.images).unwrap_or(0));
@@ -221,7 +228,8 @@ impl Reader {
             }
         }
         let (index, out) = (Arc::clone(&self.index), self.out.clone());
-        let read = tokio::task::spawn_blocking(move || export(&index, &out)).await.map_err(|_| Stopped)?;
+        let read =
+            tokio::task::spawn_blocking(move || export(&index, &out)).await.map_err(|_| ReadStopped)?;
         if let Err(error) = read {
             self.problem("the index", error.to_string(), true).await?;
         }
@@ -229,20 +237,20 @@ impl Reader {
             return Ok(());
         }
         let listed = self.index.list().unwrap_or_default();
-        let ours = listed.into_iter().filter(|listed| self.healer.may_ask(&listed.uri));
+        let ours = listed.into_iter().filter(|listed| self.healer.is_allowed_canvas(&listed.uri));
         let manifests = ours.map(|listed| {
             let known = known_canvases(&self.index, &listed.uri);
-            (Arc::new(Named { uri: listed.uri, label: listed.label }), Arc::new(known))
+            (Arc::new(ManifestRef { uri: listed.uri, label: listed.label }), Arc::new(known))
         });
         self.served_as_known(manifests.collect()).await
     }
 
-    async fn canvas(&self, text: &str, url: String, manifest: Option<String>) -> Going {
+    async fn canvas(&self, text: &str, url: String, manifest: Option<String>) -> ReadControl {
         let owners = self.index.canvas(&url).unwrap_or_default();
         let owner = owners.iter().find(|owner| Some(&owner.manifest) == manifest.as_ref()).or(owners.first());
         if let Some(owner) = owner {
             let images = known_images(&self.index, &url, Some(&owner.manifest));
-            let named = Arc::new(Named { uri: owner.manifest.clone(), label: None });
+            let named = Arc::new(ManifestRef { uri: owner.manifest.clone(), label: None });
             let canvas = Canvas { id: url, label: owner.label.clone(), images };
             return self.document(&named, vec![canvas], |_| None).await;
         }
@@ -262,20 +270,27 @@ impl Reader {
         }
     }
 
-    async fn image(&self, key: String) -> Going {
+    async fn image(&self, key: String) -> ReadControl {
         let owners = self.index.owners(&key).unwrap_or_else(|_| Arc::new([]));
         self.expected.more(1);
         let (canvas, label, manifest) = match owners.first() {
             Some(owner) => (Some(owner.canvas.clone()), owner.label.clone(), owner.manifest.clone()),
             None => (None, None, "named by itself".to_owned()),
         };
-        let manifest = Arc::new(Named { uri: manifest, label: None });
-        self.send(Item::Unit(Unit { manifest, canvas, label, images: vec![key], lacks: None, place: 0 }))
-            .await
+        let manifest = Arc::new(ManifestRef { uri: manifest, label: None });
+        self.send(SourceItem::Unit(CanvasTask {
+            manifest,
+            canvas,
+            label,
+            images: vec![key],
+            lacks: None,
+            place: 0,
+        }))
+        .await
     }
 
     /// The members of a collection, each as if it had been named.
-    pub(super) async fn members(&self, text: &str, members: Vec<String>, depth: usize) -> Going {
+    pub(super) async fn members(&self, text: &str, members: Vec<String>, depth: usize) -> ReadControl {
         if depth > DEPTH {
             return self.problem(text, "collections nested too deeply".to_owned(), false).await;
         }
@@ -296,7 +311,7 @@ impl Reader {
                     self.problem(&member, why, false).await?;
                     let known = known_canvases(&self.index, &member);
                     if !known.is_empty() {
-                        let named = Arc::new(Named { uri: member.clone(), label: None });
+                        let named = Arc::new(ManifestRef { uri: member.clone(), label: None });
                         self.document(&named, known, |_| None).await?;
                     }
                 }
@@ -311,9 +326,9 @@ impl Reader {
 const NO_CANVAS: &str = "it names no canvas: it was built while its images could not be read, or it is empty";
 
 /// What a document calls itself, or where it was read.
-pub(super) fn named(document: &Document, origin: &str) -> Arc<Named> {
+pub(super) fn named(document: &Document, origin: &str) -> Arc<ManifestRef> {
     let uri = document.id.clone().unwrap_or_else(|| origin.to_owned());
-    Arc::new(Named { uri, label: document.label.clone() })
+    Arc::new(ManifestRef { uri, label: document.label.clone() })
 }
 
 /// The images of a canvas as the index knows them.
@@ -335,10 +350,10 @@ pub(super) fn known_canvases(index: &Index, manifest: &str) -> Vec<Canvas> {
     known.into_iter().map(|one| Canvas { id: one.canvas, label: None, images: one.keys }).collect()
 }
 
-fn export(index: &Index, out: &mpsc::Sender<Item>) -> Result<(), IndexError> {
-    let mut last: Option<Unit> = None;
-    let mut named = Arc::new(Named { uri: String::new(), label: None });
-    let send = |unit: Option<Unit>| match unit.map(|unit| out.blocking_send(Item::Unit(unit))) {
+fn export(index: &Index, out: &mpsc::Sender<SourceItem>) -> Result<(), IndexError> {
+    let mut last: Option<CanvasTask> = None;
+    let mut named = Arc::new(ManifestRef { uri: String::new(), label: None });
+    let send = |unit: Option<CanvasTask>| match unit.map(|unit| out.blocking_send(SourceItem::Unit(unit))) {
         Some(Err(_)) => ControlFlow::Break(()),
         Some(Ok(())) | None => ControlFlow::Continue(()),
     };
@@ -352,10 +367,10 @@ fn export(index: &Index, out: &mpsc::Sender<Item>) -> Result<(), IndexError> {
             return ControlFlow::Continue(());
         }
         if named.uri != image.manifest {
-            named = Arc::new(Named { uri: image.manifest, label: None });
+            named = Arc::new(ManifestRef { uri: image.manifest, label: None });
         }
         let (manifest, canvas) = (Arc::clone(&named), Some(image.canvas));
-        send(last.replace(Unit {
+        send(last.replace(CanvasTask {
             manifest,
             canvas,
             label: image.label,

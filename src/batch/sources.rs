@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::content_state::{self, Pointed};
+use super::content_state::{self, ContentTarget};
 use crate::config::Settings;
 use crate::config::settings::RouteKind;
 use crate::iiif::canvas::uri;
@@ -11,7 +11,7 @@ use crate::index::Index;
 
 /// What was named.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Source {
+pub(crate) enum BatchSource {
     /// Everything that is indexed.
     Index,
     /// A directory or a file.
@@ -27,15 +27,15 @@ pub(crate) enum Source {
 }
 
 /// Tells what `text` names.
-pub(crate) fn parse(text: &str, settings: &Settings, index: &Index) -> Source {
+pub(crate) fn parse(text: &str, settings: &Settings, index: &Index) -> BatchSource {
     let text = text.trim();
     if Path::new(text).exists() {
-        return Source::Path(PathBuf::from(text));
+        return BatchSource::Path(PathBuf::from(text));
     }
     if let Some(pointed) = content_state::read(text) {
         return match pointed {
-            Pointed::Canvas { url, manifest } => Source::Canvas { url, manifest },
-            Pointed::Document(url) => url_source(&url, settings, index),
+            ContentTarget::Canvas { url, manifest } => BatchSource::Canvas { url, manifest },
+            ContentTarget::Document(url) => url_source(&url, settings, index),
         };
     }
     if let Some(url) = uri(text).filter(|url| CanvasUrl::parse(url).is_some()) {
@@ -44,35 +44,35 @@ pub(crate) fn parse(text: &str, settings: &Settings, index: &Index) -> Source {
     let identifier = Identifier::new(text);
     let is_known = |key: &str| index.owners(key).is_ok_and(|owners| !owners.is_empty());
     if identifier.kind() != IdentifierKind::Other || is_known(&identifier.key()) {
-        return Source::Image(identifier.key().into_owned());
+        return BatchSource::Image(identifier.key().into_owned());
     }
     if is_known(text) {
-        return Source::Image(text.to_owned());
+        return BatchSource::Image(text.to_owned());
     }
     let is_path = text.contains('/') || Path::new(text).extension().is_some();
-    Source::Unreadable(if is_path {
+    BatchSource::Unreadable(if is_path {
         "no such file or directory".to_owned()
     } else {
         "not a file or directory, a URL, or an identifier that the index knows".to_owned()
     })
 }
 
-fn url_source(url: &str, settings: &Settings, index: &Index) -> Source {
+fn url_source(url: &str, settings: &Settings, index: &Index) -> BatchSource {
     let bare = url.split('#').next().unwrap_or(url);
     if index.canvas(bare).is_ok_and(|owners| !owners.is_empty()) {
-        return Source::Canvas { url: bare.to_owned(), manifest: None };
+        return BatchSource::Canvas { url: bare.to_owned(), manifest: None };
     }
     let bases = settings.image_bases();
     if let Some(identifier) = bases.in_image_url(bare) {
-        return Source::Image(identifier.key().into_owned());
+        return BatchSource::Image(identifier.key().into_owned());
     }
     let is_image = CanvasUrl::parse(bare).is_some_and(|parsed| {
         let host = parsed.host();
-        let on_image_route = |of: &crate::config::settings::Route| of.kind == RouteKind::Image;
+        let on_image_route = |of: &crate::config::settings::RouteSettings| of.kind == RouteKind::Image;
         settings.route_of(&host, parsed.path).is_some_and(|at| on_image_route(&settings.routes[at]))
     });
     match bases.in_service_id(bare) {
-        Some(identifier) if is_image => Source::Image(identifier.key().into_owned()),
-        _ => Source::Document(bare.to_owned()),
+        Some(identifier) if is_image => BatchSource::Image(identifier.key().into_owned()),
+        _ => BatchSource::Document(bare.to_owned()),
     }
 }

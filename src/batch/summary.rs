@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::setup::Finding;
-use super::{Entry, Named, Verdict};
+use super::setup::SetupFinding;
+use super::{ImageResult, ImageVerdict, ManifestRef};
 
 /// Images of one manifest, or of all.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub struct Counts {
+pub struct ImageCounts {
     /// Looked at.
     pub images: u64,
     /// Were not well when they were looked at.
@@ -27,23 +27,23 @@ pub struct Counts {
     pub error: u64,
 }
 
-impl Counts {
+impl ImageCounts {
     /// Not well now.
     pub fn left(&self) -> u64 {
         self.expired + self.missing + self.poisoned + self.error
     }
 
-    fn take(&mut self, images: u64, entries: &[Entry]) {
+    fn take(&mut self, images: u64, entries: &[ImageResult]) {
         self.images += images;
         for entry in entries {
-            self.broken += u64::from(entry.before != Verdict::Ok);
+            self.broken += u64::from(entry.before != ImageVerdict::Ok);
             self.healed += u64::from(entry.is_healed());
             match entry.now() {
-                Verdict::Ok => {}
-                Verdict::Expired => self.expired += 1,
-                Verdict::Missing => self.missing += 1,
-                Verdict::Poisoned => self.poisoned += 1,
-                Verdict::Error => self.error += 1,
+                ImageVerdict::Ok => {}
+                ImageVerdict::Expired => self.expired += 1,
+                ImageVerdict::Missing => self.missing += 1,
+                ImageVerdict::Poisoned => self.poisoned += 1,
+                ImageVerdict::Error => self.error += 1,
             }
         }
     }
@@ -51,7 +51,7 @@ impl Counts {
 
 /// A manifest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Row {
+pub struct ManifestSummary {
     /// Id of the manifest, or where it was read.
     pub manifest: String,
     /// Label.
@@ -59,7 +59,7 @@ pub struct Row {
     pub label: Option<String>,
     /// Counts of its images.
     #[serde(flatten)]
-    pub counts: Counts,
+    pub counts: ImageCounts,
     /// What is wrong with the manifest itself, as it is served.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trouble: Option<String>,
@@ -69,7 +69,7 @@ pub struct Row {
 
 /// A source that could not be read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Problem {
+pub struct UnreadSource {
     /// As it was named.
     pub source: String,
     /// What is wrong.
@@ -95,15 +95,15 @@ pub struct Summary {
     /// did the work (`--via`).
     pub asked: Option<u64>,
     /// All images.
-    pub totals: Counts,
+    pub totals: ImageCounts,
     /// Each manifest.
-    pub manifests: Vec<Row>,
+    pub manifests: Vec<ManifestSummary>,
     /// Every image that was not well or was asked for.
-    pub images: Vec<Entry>,
+    pub images: Vec<ImageResult>,
     /// Sources, and parts of them, that could not be read.
-    pub problems: Vec<Problem>,
+    pub problems: Vec<UnreadSource>,
     /// The deployment itself.
-    pub setup: Vec<Finding>,
+    pub setup: Vec<SetupFinding>,
     /// What image URLs in a report start with; empty where the public address is not known.
     pub image_base: String,
     #[serde(skip)]
@@ -112,16 +112,16 @@ pub struct Summary {
 
 impl Summary {
     /// The row of a manifest, made when it is new.
-    pub(crate) fn row(&mut self, manifest: &Named) -> &mut Row {
+    pub(crate) fn row(&mut self, manifest: &ManifestRef) -> &mut ManifestSummary {
         let known = self.rows.get(manifest.uri.as_str()).copied();
         let at = if let Some(at) = known {
             at
         } else {
             self.rows.insert(manifest.uri.as_str().into(), self.manifests.len());
-            self.manifests.push(Row {
+            self.manifests.push(ManifestSummary {
                 manifest: manifest.uri.clone(),
                 label: manifest.label.clone(),
-                counts: Counts::default(),
+                counts: ImageCounts::default(),
                 trouble: None,
                 mended: false,
             });
@@ -131,7 +131,13 @@ impl Summary {
     }
 
     /// Adds a canvas that is done.
-    pub(crate) fn take(&mut self, manifest: &Named, images: u64, entries: Vec<Entry>, asked: u64) {
+    pub(crate) fn take(
+        &mut self,
+        manifest: &ManifestRef,
+        images: u64,
+        entries: Vec<ImageResult>,
+        asked: u64,
+    ) {
         self.row(manifest).counts.take(images, &entries);
         self.totals.take(images, &entries);
         self.count_requests(asked);
@@ -149,7 +155,7 @@ impl Summary {
             || self.totals.left() > 0
             || self.problems.iter().any(|problem| !problem.is_all_of_it)
             || self.manifests.iter().any(|row| row.trouble.is_some() && !row.mended)
-            || self.setup.iter().any(Finding::is_bad)
+            || self.setup.iter().any(SetupFinding::is_bad)
     }
 
     /// Was a source named that cannot be read at all?

@@ -7,18 +7,18 @@ use std::time::{Duration, Instant, SystemTime};
 
 use http::{HeaderMap, StatusCode, header};
 
-use super::Treated;
-use super::{Entry, Unit, Verdict};
+use super::CanvasResult;
+use super::{CanvasTask, ImageResult, ImageVerdict};
 use crate::config::Settings;
 use crate::config::settings::{RouteKind, Timeouts};
 use crate::iiif::CanvasUrl;
 use crate::iiif::image_path::{Slashes, path_of_key};
 use crate::upstream::fetch::retry_after;
-use crate::upstream::{Body, Chain, TlsError, Upstream, own_request, server_of};
+use crate::upstream::{Body, ErrorChain, TlsError, Upstream, internal_request, server_of};
 
 /// A running iiif-mender.
 #[derive(Debug)]
-pub(crate) struct Via {
+pub(crate) struct RemoteHealer {
     upstream: Arc<Upstream>,
     /// What stands before an identifier, on each image route.
     prefixes: Vec<String>,
@@ -30,7 +30,7 @@ pub(crate) struct Via {
 
 /// Why it cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum ViaError {
+pub(crate) enum RemoteHealerError {
     #[error("--via {0}: not an http(s) URL; write e.g. http://127.0.0.1:8080")]
     Url(String),
     #[error("--via: no [[routes]] of kind \"image\" in the configuration")]
@@ -45,9 +45,9 @@ const TILE: &str = "full/16,/0/default.jpg";
 /// How often an image is asked for that is still being healed.
 const TRIES: u32 = 6;
 
-impl Via {
-    pub(crate) fn new(url: &str, settings: &Settings) -> Result<Self, ViaError> {
-        let refuse = || ViaError::Url(url.to_owned());
+impl RemoteHealer {
+    pub(crate) fn new(url: &str, settings: &Settings) -> Result<Self, RemoteHealerError> {
+        let refuse = || RemoteHealerError::Url(url.to_owned());
         let parsed = CanvasUrl::parse(url).ok_or_else(refuse)?;
         let server = server_of(&parsed).ok_or_else(refuse)?;
         let routes = settings.routes.iter().filter(|route| route.kind == RouteKind::Image);
@@ -55,9 +55,9 @@ impl Via {
             routes.map(|route| format!("{}{}", parsed.path.trim_end_matches('/'), route.prefix)).collect();
         prefixes.dedup();
         if prefixes.is_empty() {
-            return Err(ViaError::NoRoute);
+            return Err(RemoteHealerError::NoRoute);
         }
-        let upstream = Arc::new(Upstream::apart(&server, &settings.upstream)?);
+        let upstream = Arc::new(Upstream::excluding(&server, &settings.upstream)?);
         // It holds a viewer's tile for as long as it says; then it answers by itself.
         let times = settings.upstream.timeouts().first_byte(settings.heal.wait + Duration::from_secs(10));
         Ok(Self {
@@ -70,8 +70,8 @@ impl Via {
     }
 
     /// Asks for every image of a canvas.
-    pub(crate) async fn treat(&self, unit: &Unit) -> Treated {
-        let mut treated = Treated { is_begun: true, ..Treated::default() };
+    pub(crate) async fn treat(&self, unit: &CanvasTask) -> CanvasResult {
+        let mut treated = CanvasResult { is_begun: true, ..CanvasResult::default() };
         for image in &unit.images {
             treated.images += 1;
             treated.entries.extend(self.image(unit, image).await);
@@ -79,7 +79,7 @@ impl Via {
         treated
     }
 
-    async fn image(&self, unit: &Unit, image: &str) -> Option<Entry> {
+    async fn image(&self, unit: &CanvasTask, image: &str) -> Option<ImageResult> {
         let started = Instant::now();
         let mut told = Err(String::new());
         for _ in 0..TRIES {
@@ -91,12 +91,12 @@ impl Via {
             let after = retry_after(*status, fields, SystemTime::now()).unwrap_or(Duration::from_secs(5));
             tokio::time::sleep(after.min(Duration::from_mins(1))).await;
         }
-        let mut entry = unit.entry(image, Verdict::Expired, None);
+        let mut entry = unit.entry(image, ImageVerdict::Expired, None);
         entry.duration_ms = u64::try_from(started.elapsed().as_millis()).ok();
         let (status, fields) = match told {
             Ok(told) => told,
             Err(why) => {
-                entry.before = Verdict::Error;
+                entry.before = ImageVerdict::Error;
                 entry.reason = Some(why);
                 return Some(entry);
             }
@@ -105,24 +105,24 @@ impl Via {
         let word = heal.split(';').next().unwrap_or_default().trim();
         match (status, word) {
             (_, "healed") => {
-                entry.after = Some(Verdict::Ok);
+                entry.after = Some(ImageVerdict::Ok);
                 entry.rung =
                     heal.split("rung=").nth(1).map(|rung| rung.split(';').next().unwrap_or(rung).into());
             }
             (status, _) if status.is_success() => return None,
             (_, "missing") => {
-                entry.before = Verdict::Missing;
+                entry.before = ImageVerdict::Missing;
                 entry.reason = Some("the file itself is gone".to_owned());
             }
             (status, "cooling" | "failed") => {
-                entry.after = Some(Verdict::Expired);
+                entry.after = Some(ImageVerdict::Expired);
                 entry.reason = Some(format!("iiif-mender answered {status}, {word}"));
             }
             (StatusCode::NOT_FOUND, _) => {
                 entry.reason = Some("that iiif-mender does not know who owns it".to_owned());
             }
             (status, _) => {
-                entry.before = Verdict::Error;
+                entry.before = ImageVerdict::Error;
                 entry.reason = Some(format!("iiif-mender answered {status}"));
             }
         }
@@ -157,13 +157,13 @@ impl Via {
 
     async fn ask_at(&self, path: &str) -> Result<(StatusCode, HeaderMap), String> {
         let host = self.upstream.authority().as_str();
-        let mut head = own_request(host, &self.name).map_err(|_| "--via names no host".to_owned())?;
+        let mut head = internal_request(host, &self.name).map_err(|_| "--via names no host".to_owned())?;
         // With it we would sound like the canvas service's own requests, which are never healed.
         head.headers.remove(header::VIA);
         let target = format!("{path}/{TILE}");
         head.uri = target.parse().map_err(|_| "it cannot be written into a request".to_owned())?;
         let answer = self.upstream.send(&head, Body::Empty, self.times).await;
-        let answer = answer.map_err(|error| format!("iiif-mender: {}", Chain(&error)))?;
+        let answer = answer.map_err(|error| format!("iiif-mender: {}", ErrorChain(&error)))?;
         let (status, fields) = (answer.status(), answer.headers().clone());
         let _ = tokio::time::timeout(Duration::from_secs(10), answer.into_body().collect(1 << 20)).await;
         Ok((status, fields))

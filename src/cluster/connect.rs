@@ -11,11 +11,11 @@ use redis::{
     RedisConnectionInfo, RedisFuture, RedisResult, TlsCertificates, TlsMode, Value,
 };
 
-use crate::config::settings::{Cluster as Settings, ClusterKind};
+use crate::config::settings::{ClusterKind, ClusterSettings as Settings};
 
 /// A connection, whatever is behind it. Cheap to clone.
 #[derive(Clone)]
-pub(super) enum Wire {
+pub(super) enum RedisConnection {
     One(MultiplexedConnection),
     Many(ClusterConnection),
     #[cfg(test)]
@@ -23,13 +23,13 @@ pub(super) enum Wire {
 }
 
 /// Connects and logs in. `hear` is given all that is pushed to us.
-pub(super) async fn connect<F>(settings: &Settings, hear: F) -> RedisResult<Wire>
+pub(super) async fn connect<F>(settings: &Settings, hear: F) -> RedisResult<RedisConnection>
 where
     F: Fn(PushInfo) -> Result<(), ()> + Send + Sync + 'static,
 {
     #[cfg(test)]
     if let Some(redis) = super::simulated::current() {
-        return redis.connect(hear).map(Wire::Simulated);
+        return redis.connect(hear).map(RedisConnection::Simulated);
     }
     let patience = settings.connect_timeout;
     // Without it a command stands behind the delayed acknowledgement of the one before: 40 ms.
@@ -49,12 +49,12 @@ where
                 None => Client::open(info)?,
             };
             let config = config.set_push_sender(hear);
-            Ok(Wire::One(client.get_multiplexed_async_connection_with_config(&config).await?))
+            Ok(RedisConnection::One(client.get_multiplexed_async_connection_with_config(&config).await?))
         }
         ClusterKind::Sentinel => {
             let mut sentinels = sentinels(settings, at_once, authorities)?.build()?;
             let config = config.set_push_sender(hear);
-            Ok(Wire::One(sentinels.get_async_connection_with_config(&config).await?))
+            Ok(RedisConnection::One(sentinels.get_async_connection_with_config(&config).await?))
         }
         ClusterKind::Cluster => {
             let mut nodes = ClusterClientBuilder::new(settings.urls.clone())
@@ -73,7 +73,7 @@ where
             if let Some(authorities) = authorities {
                 nodes = nodes.certs(authorities);
             }
-            Ok(Wire::Many(nodes.build()?.get_async_connection().await?))
+            Ok(RedisConnection::Many(nodes.build()?.get_async_connection().await?))
         }
     }
 }
@@ -122,7 +122,7 @@ fn login(settings: &Settings, mut info: RedisConnectionInfo) -> RedisConnectionI
     info.set_protocol(ProtocolVersion::RESP3)
 }
 
-impl Wire {
+impl RedisConnection {
     pub(super) async fn subscribe(&mut self, channel: &str) -> RedisResult<()> {
         match self {
             Self::One(one) => one.subscribe(channel).await,
@@ -133,7 +133,7 @@ impl Wire {
     }
 }
 
-impl ConnectionLike for Wire {
+impl ConnectionLike for RedisConnection {
     fn req_packed_command<'a>(&'a mut self, cmd: &'a Cmd) -> RedisFuture<'a, Value> {
         match self {
             Self::One(one) => one.req_packed_command(cmd),

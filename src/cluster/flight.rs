@@ -4,15 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Cluster;
-use super::lease::Lease;
-use super::link::{Link, after, millis};
+use super::lease::KeyLease;
+use super::link::{RedisLink, after, millis};
 use super::scripts::{BOARD, DEPART, FORGET, LAND};
 
 /// What came of boarding a flight.
 #[derive(Debug)]
-pub enum Boarding {
+pub enum JoinResult {
     /// This node leads: it sends the request, then publishes the result. Also where there is no cluster, or the link to it is cut.
-    Ours(Flight),
+    Ours(SharedFlight),
     /// Another node's landed with this answer.
     Landed {
         /// Result word of the flight.
@@ -26,26 +26,26 @@ pub enum Boarding {
 
 /// A flight of ours, made known to the other nodes if there are any. Given back when dropped.
 #[derive(Debug, Default)]
-pub struct Flight {
-    shared: Option<Shared>,
+pub struct SharedFlight {
+    shared: Option<FlightLease>,
 }
 
 #[derive(Debug)]
-struct Shared {
-    link: Arc<Link>,
+struct FlightLease {
+    link: Arc<RedisLink>,
     about: String,
     token: String,
     landed: bool,
-    _lease: Lease,
+    _lease: KeyLease,
 }
 
 impl Cluster {
     /// Boards the flight of this name, and waits for it if it is another node's. `departs` is called when that one's
     /// request is on its way; `anew`: one that landed a moment ago is not enough.
-    pub async fn board(&self, name: &str, anew: bool, departs: impl Fn()) -> Boarding {
+    pub async fn join(&self, name: &str, anew: bool, departs: impl Fn()) -> JoinResult {
         let link = &self.link;
         if !link.is_joined() {
-            return Boarding::Ours(Flight::default());
+            return JoinResult::Ours(SharedFlight::default());
         }
         let (about, token) = (super::about(name), link.token());
         let (flight, waiting, cooling) =
@@ -65,13 +65,13 @@ impl Cluster {
                 .arg(&link.node)
                 .arg(u8::from(anew));
             let Some((state, rest)) = link.run::<(String, String)>(&board).await else {
-                return Boarding::Ours(Flight::default());
+                return JoinResult::Ours(SharedFlight::default());
             };
             match state.as_str() {
-                "taken" => return Boarding::Ours(Flight::shared(link, about, token, &flight)),
-                "landed" => return Boarding::Landed { answer: rest, before: !waited },
+                "taken" => return JoinResult::Ours(SharedFlight::shared(link, about, token, &flight)),
+                "landed" => return JoinResult::Landed { answer: rest, before: !waited },
                 "cooling" => {
-                    return Boarding::Cooling(Duration::from_millis(rest.parse().unwrap_or(0)));
+                    return JoinResult::Cooling(Duration::from_millis(rest.parse().unwrap_or(0)));
                 }
                 "departed" => departs(),
                 _ => {}
@@ -83,7 +83,7 @@ impl Cluster {
                     // Given back without an answer: somebody must try again.
                     Some((_, "")) => break,
                     Some((_, answer)) => {
-                        return Boarding::Landed { answer: answer.to_owned(), before: false };
+                        return JoinResult::Landed { answer: answer.to_owned(), before: false };
                     }
                 }
             }
@@ -91,13 +91,13 @@ impl Cluster {
     }
 
     /// A flight did not help: nobody boards it for so long.
-    pub fn cool(&self, name: &str, pause: Duration) {
+    pub fn set_cooldown(&self, name: &str, pause: Duration) {
         let key = self.link.key(&super::about(name), "cooling");
         self.tell(redis::cmd("SET").arg(key).arg(1).arg("PX").arg(millis(pause)).take());
     }
 
     /// Somebody wants it tried again: it may be boarded at once.
-    pub fn cool_no_more(&self, name: &str) {
+    pub fn clear_cooldown(&self, name: &str) {
         if !self.link.is_joined() {
             return;
         }
@@ -110,14 +110,16 @@ impl Cluster {
     }
 }
 
-impl Flight {
-    fn shared(link: &Arc<Link>, about: String, token: String, key: &str) -> Self {
-        let lease = Lease::keep(link, key, &token, ">");
-        Self { shared: Some(Shared { link: Arc::clone(link), about, token, landed: false, _lease: lease }) }
+impl SharedFlight {
+    fn shared(link: &Arc<RedisLink>, about: String, token: String, key: &str) -> Self {
+        let lease = KeyLease::keep(link, key, &token, ">");
+        Self {
+            shared: Some(FlightLease { link: Arc::clone(link), about, token, landed: false, _lease: lease }),
+        }
     }
 
     /// Publishes that the request was sent: waiters on other nodes may begin to probe.
-    pub fn departs(&self) {
+    pub fn mark_sent(&self) {
         let Some(shared) = &self.shared else { return };
         let (link, about, token) = (Arc::clone(&shared.link), shared.about.clone(), shared.token.clone());
         tokio::spawn(async move {
@@ -129,14 +131,14 @@ impl Flight {
     }
 
     /// Tells the others how it ended. Nobody here waits for that.
-    pub fn lands(mut self, answer: &str) {
+    pub fn finish(mut self, answer: &str) {
         if let Some(shared) = &mut self.shared {
             shared.land(answer);
         }
     }
 }
 
-impl Shared {
+impl FlightLease {
     fn land(&mut self, answer: &str) {
         self.landed = true;
         let (link, about) = (Arc::clone(&self.link), self.about.clone());
@@ -150,7 +152,7 @@ impl Shared {
     }
 }
 
-impl Drop for Shared {
+impl Drop for FlightLease {
     fn drop(&mut self) {
         // A flight that broke, or ended without having asked: the others need not wait for the lease.
         if !self.landed && tokio::runtime::Handle::try_current().is_ok() {

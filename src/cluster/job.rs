@@ -8,7 +8,7 @@ use tokio::task::AbortHandle;
 use tokio::time::interval;
 
 use super::Cluster;
-use super::link::{Link, millis};
+use super::link::{RedisLink, millis};
 use super::scripts::{CLAIM, FINISH, OPEN, RENEW_CLAIMS};
 
 /// Claims kept by one command: few, so that it ends within `command_timeout`.
@@ -17,7 +17,7 @@ const AT_ONCE: usize = 100;
 /// This process's part in a job. A claimed unit stays claimed until it is finished, or until one lease after this process is gone.
 #[derive(Debug)]
 pub struct Job {
-    link: Arc<Link>,
+    link: Arc<RedisLink>,
     about: String,
     token: String,
     claims: Arc<Mutex<HashSet<u64>>>,
@@ -114,7 +114,7 @@ impl Drop for Job {
     }
 }
 
-async fn renew(link: Arc<Link>, about: String, token: String, claims: Arc<Mutex<HashSet<u64>>>) {
+async fn renew(link: Arc<RedisLink>, about: String, token: String, claims: Arc<Mutex<HashSet<u64>>>) {
     let mut every = interval(link.settings.lease / 3);
     loop {
         every.tick().await;
@@ -133,7 +133,7 @@ async fn renew(link: Arc<Link>, about: String, token: String, claims: Arc<Mutex<
     }
 }
 
-fn claim_key(link: &Link, about: &str, unit: u64) -> String {
+fn claim_key(link: &RedisLink, about: &str, unit: u64) -> String {
     link.key(about, &format!("claim:{unit:016x}"))
 }
 

@@ -21,7 +21,7 @@ pub(super) const LEARNED: &str = "learned";
 
 /// Something that a node learned.
 #[derive(Debug)]
-pub enum Learned {
+pub enum LearnedEntry {
     /// A manifest or canvas that passed through there.
     Document {
         /// Public URL of the document.
@@ -40,9 +40,9 @@ pub enum Learned {
 
 /// Some entries of the stream.
 #[derive(Debug, Default)]
-pub struct News {
+pub struct LearnedBatch {
     /// In order.
-    pub entries: Vec<Learned>,
+    pub entries: Vec<LearnedEntry>,
     /// Where to go on.
     pub position: Option<String>,
     /// What came between is gone: too much of it, or Redis was flushed.
@@ -51,10 +51,10 @@ pub struct News {
 
 impl Cluster {
     /// Tells the other nodes. Nobody waits for it; what cannot be told now is not told.
-    pub fn tell_learned(&self, learned: &Learned) {
+    pub fn publish_learned(&self, learned: &LearnedEntry) {
         let (kind, name, body) = match learned {
-            Learned::Document { url, packed } => ("document", url, packed.as_slice()),
-            Learned::File { uuid, url } => ("file", uuid, url.as_bytes()),
+            LearnedEntry::Document { url, packed } => ("document", url, packed.as_slice()),
+            LearnedEntry::File { uuid, url } => ("file", uuid, url.as_bytes()),
         };
         if body.len() > LONGEST {
             self.link.metrics.event(EventKind::ClusterTooLong);
@@ -78,7 +78,7 @@ impl Cluster {
     }
 
     /// What was learned after `position`; `None`: we are alone.
-    pub async fn learned(&self, position: Option<&str>) -> Option<News> {
+    pub async fn learned(&self, position: Option<&str>) -> Option<LearnedBatch> {
         let range = |from: &str, to: &str, count: usize| {
             redis::cmd("XRANGE").arg(self.stream()).arg(from).arg(to).arg("COUNT").arg(count).take()
         };
@@ -99,12 +99,12 @@ impl Cluster {
         let entries = entries.filter_map(|id| {
             let name = id.get("name")?;
             match id.get::<String>("kind")?.as_str() {
-                "document" => Some(Learned::Document { url: name, packed: id.get("body")? }),
-                "file" => Some(Learned::File { uuid: name, url: id.get("body")? }),
+                "document" => Some(LearnedEntry::Document { url: name, packed: id.get("body")? }),
+                "file" => Some(LearnedEntry::File { uuid: name, url: id.get("body")? }),
                 _ => None,
             }
         });
-        Some(News { entries: entries.collect(), position, is_behind })
+        Some(LearnedBatch { entries: entries.collect(), position, is_behind })
     }
 
     /// The last position of the stream; `Some(None)`: nothing was learned, `None`: we are alone.
@@ -116,7 +116,7 @@ impl Cluster {
     }
 
     /// Changes whenever another node has learned something.
-    pub fn learnings(&self) -> tokio::sync::watch::Receiver<u64> {
+    pub fn subscribe_learned(&self) -> tokio::sync::watch::Receiver<u64> {
         self.learnings.clone()
     }
 

@@ -6,18 +6,18 @@ use std::sync::Arc;
 use tokio::task::AbortHandle;
 use tokio::time::interval;
 
-use super::link::Link;
+use super::link::RedisLink;
 use super::scripts::RENEW;
 
 /// Keeps a key of ours alive until it is dropped.
 #[derive(Debug)]
-pub(super) struct Lease {
+pub(super) struct KeyLease {
     renewing: AbortHandle,
 }
 
-impl Lease {
+impl KeyLease {
     /// `before`: what stands before the token where the key must be written anew, because it was flushed.
-    pub(super) fn keep(link: &Arc<Link>, key: &str, token: &str, before: &'static str) -> Self {
+    pub(super) fn keep(link: &Arc<RedisLink>, key: &str, token: &str, before: &'static str) -> Self {
         let (link, key, token) = (Arc::clone(link), key.to_owned(), token.to_owned());
         let renewing = tokio::spawn(async move {
             let mut every = interval(link.settings.lease / 3);
@@ -36,7 +36,7 @@ impl Lease {
     }
 }
 
-impl Drop for Lease {
+impl Drop for KeyLease {
     fn drop(&mut self) {
         self.renewing.abort();
     }

@@ -11,8 +11,8 @@ use redis::{Cmd, FromRedisValue, PushInfo, PushKind, RedisResult, ScriptInvocati
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::connect::{Wire, connect};
-use crate::config::settings::Cluster as Settings;
+use super::connect::{RedisConnection, connect};
+use crate::config::settings::ClusterSettings as Settings;
 use crate::observe::{EventKind, Metrics};
 
 /// The first pause before Redis is tried again; doubled as long as it does not last, up to the longest.
@@ -26,12 +26,12 @@ const SOONEST: Duration = Duration::from_millis(50);
 const LASTED: Duration = Duration::from_secs(30);
 
 /// The link of this node to Redis.
-pub(super) struct Link {
+pub(super) struct RedisLink {
     pub(super) settings: Settings,
     /// Name of this node: chosen anew at each start.
     pub(super) node: String,
     pub(super) metrics: Arc<Metrics>,
-    wire: Mutex<Option<(u64, Wire)>>,
+    wire: Mutex<Option<(u64, RedisConnection)>>,
     joined: watch::Sender<bool>,
     /// Rung when the link is cut. (All who wait for that are woken in the order in which they came: those of a `watch` are not.)
     lost: Notify,
@@ -42,7 +42,7 @@ pub(super) struct Link {
     on_news: Box<dyn Fn(&str) + Send + Sync>,
 }
 
-impl std::fmt::Debug for Link {
+impl std::fmt::Debug for RedisLink {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Link")
             .field("node", &self.node)
@@ -51,8 +51,8 @@ impl std::fmt::Debug for Link {
     }
 }
 
-impl Link {
-    /// A link that is alone until [`Link::keep`] has joined it. `on_news` gets what is said to nobody in particular.
+impl RedisLink {
+    /// A link that is alone until [`RedisLink::run`] has joined it. `on_news` gets what is said to nobody in particular.
     pub(super) fn new(
         settings: Settings,
         metrics: Arc<Metrics>,
@@ -82,7 +82,7 @@ impl Link {
     }
 
     /// Ends when the link is cut.
-    pub(super) async fn cut(&self) {
+    pub(super) async fn disconnected(&self) {
         let mut lost = std::pin::pin!(self.lost.notified());
         // From here on it is heard.
         lost.as_mut().enable();
@@ -132,22 +132,22 @@ impl Link {
         match answer {
             Ok(Ok(value)) => Some(value),
             Ok(Err(error)) => {
-                self.lose(number, &error.to_string());
+                self.disconnect(number, &error.to_string());
                 None
             }
             Err(_) => {
-                self.lose(number, "no answer within [cluster] command_timeout");
+                self.disconnect(number, "no answer within [cluster] command_timeout");
                 None
             }
         }
     }
 
-    fn wire(&self) -> Option<(u64, Wire)> {
+    fn wire(&self) -> Option<(u64, RedisConnection)> {
         lock(&self.wire).clone()
     }
 
     /// Cuts the link with this number, if it is still the one in use.
-    fn lose(&self, number: u64, why: &str) {
+    fn disconnect(&self, number: u64, why: &str) {
         {
             let mut wire = lock(&self.wire);
             if wire.as_ref().is_none_or(|(own, _)| *own != number) {
@@ -163,19 +163,19 @@ impl Link {
     }
 
     /// What is said about `subject` from now on.
-    pub(super) fn listen(self: &Arc<Self>, subject: &str) -> Listening {
+    pub(super) fn listen(self: &Arc<Self>, subject: &str) -> Subscription {
         let (tell, news) = watch::channel(String::new());
         lock(&self.subjects).insert(subject.to_owned(), tell);
-        Listening { link: Arc::clone(self), subject: subject.to_owned(), news }
+        Subscription { link: Arc::clone(self), subject: subject.to_owned(), news }
     }
 
-    fn hear(&self, number: u64, push: &PushInfo) {
+    fn dispatch(&self, number: u64, push: &PushInfo) {
         match (&push.kind, push.data.as_slice()) {
             // A node of a Redis Cluster may leave without the others.
             (PushKind::Disconnection, _)
                 if self.settings.kind != crate::config::settings::ClusterKind::Cluster =>
             {
-                self.lose(number, "the connection was closed");
+                self.disconnect(number, "the connection was closed");
             }
             (PushKind::Message, [_, Value::BulkString(text)]) => {
                 let Ok(text) = std::str::from_utf8(text) else { return };
@@ -194,7 +194,7 @@ impl Link {
     }
 
     /// Joins, watches, joins again, for ever; ends when nobody else holds the link.
-    pub(super) async fn keep(link: Weak<Self>) {
+    pub(super) async fn keep_connected(link: Weak<Self>) {
         let (mut number, mut pause) = (0, FIRST_PAUSE);
         let mut told = false;
         while let Some(own) = link.upgrade() {
@@ -225,7 +225,7 @@ impl Link {
     /// would answer reads.
     async fn join(self: &Arc<Self>, number: u64) -> RedisResult<()> {
         let ear = Arc::downgrade(self);
-        let hear = move |push: PushInfo| ear.upgrade().map(|link| link.hear(number, &push)).ok_or(());
+        let hear = move |push: PushInfo| ear.upgrade().map(|link| link.dispatch(number, &push)).ok_or(());
         let mut wire = connect(&self.settings, hear).await?;
         let () = redis::cmd("SET")
             .arg(self.key(&self.node, "here"))
@@ -257,49 +257,49 @@ impl Link {
         };
         tokio::select! {
             biased;
-            () = self.cut() => {}
+            () = self.disconnected() => {}
             () = beat => {}
         }
     }
 }
 
 /// An ear for one subject; closed when dropped.
-pub(super) struct Listening {
-    link: Arc<Link>,
+pub(super) struct Subscription {
+    link: Arc<RedisLink>,
     subject: String,
     news: watch::Receiver<String>,
 }
 
-impl Listening {
+impl Subscription {
     /// The next news; `None`: nothing came for a while (look yourself), or the link was cut.
     pub(super) async fn next(&mut self, patience: Duration) -> Option<String> {
-        let _waiting = Waiting::one(&self.link.waiting);
+        let _waiting = WaiterCount::one(&self.link.waiting);
         tokio::select! {
             biased;
             changed = self.news.changed() => changed.ok().map(|()| self.news.borrow_and_update().clone()),
-            () = self.link.cut() => None,
+            () = self.link.disconnected() => None,
             () = sleep(patience) => None,
         }
     }
 }
 
 /// Counts a waiter for as long as it lives.
-struct Waiting<'a>(&'a watch::Sender<usize>);
+struct WaiterCount<'a>(&'a watch::Sender<usize>);
 
-impl<'a> Waiting<'a> {
+impl<'a> WaiterCount<'a> {
     fn one(waiting: &'a watch::Sender<usize>) -> Self {
         waiting.send_modify(|waiting| *waiting += 1);
         Self(waiting)
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for WaiterCount<'_> {
     fn drop(&mut self) {
         self.0.send_modify(|waiting| *waiting -= 1);
     }
 }
 
-impl Drop for Listening {
+impl Drop for Subscription {
     fn drop(&mut self) {
         lock(&self.link.subjects).remove(&self.subject);
     }

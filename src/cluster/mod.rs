@@ -1,7 +1,7 @@
 //! Many iiif-menders, one heal: what nodes behind a load balancer share by way of Redis. Everything here is a promise
 //! with an end. Where Redis is away, each node goes on by itself, and no request waits for it.
 //!
-//! [`Cluster::board`] takes a flight in the fleet, [`Cluster::place`] a place at a canvas service; the rest are marks
+//! [`ClusterSettings::board`] takes a flight in the fleet, [`ClusterSettings::place`] a place at a canvas service; the rest are marks
 //! that end by themselves, the stream of what was learned, editions of the index, and the jobs of `heal --job`.
 
 mod connect;
@@ -25,21 +25,21 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 pub use edition::Edition;
-pub use flight::{Boarding, Flight};
+pub use flight::{JoinResult, SharedFlight};
 pub use job::{Claim, Job, JobError};
-pub use learned::{Learned, News};
-pub use places::{Place, Placed};
+pub use learned::{LearnedBatch, LearnedEntry};
+pub use places::{PermitResult, SharedPermit};
 #[cfg(test)]
 pub(crate) use simulated::{RedisMood, SimulatedRedis};
 
-use crate::config::settings::Cluster as Settings;
+use crate::config::settings::ClusterSettings as Settings;
 use crate::observe::Metrics;
-use link::Link;
+use link::RedisLink;
 
 /// This node among others.
 #[derive(Debug)]
 pub struct Cluster {
-    link: Arc<Link>,
+    link: Arc<RedisLink>,
     mass_expiries: watch::Receiver<u64>,
     learnings: watch::Receiver<u64>,
     editions: watch::Receiver<u64>,
@@ -55,7 +55,7 @@ impl Cluster {
         let (mass, mass_expiries) = watch::channel(0);
         let (new, learnings) = watch::channel(0);
         let (published, editions) = watch::channel(0);
-        let link = Arc::new_cyclic(|own: &std::sync::Weak<Link>| {
+        let link = Arc::new_cyclic(|own: &std::sync::Weak<RedisLink>| {
             let own = own.clone();
             let on_news = move |text: &str| {
                 let Some(link) = own.upgrade() else { return };
@@ -67,9 +67,9 @@ impl Cluster {
                     _ => places::decline(&link, text),
                 }
             };
-            Link::new(settings.clone(), Arc::clone(metrics), Box::new(on_news))
+            RedisLink::new(settings.clone(), Arc::clone(metrics), Box::new(on_news))
         });
-        let keeping = tokio::spawn(Link::keep(Arc::downgrade(&link))).abort_handle();
+        let keeping = tokio::spawn(RedisLink::keep_connected(Arc::downgrade(&link))).abort_handle();
         Some(Arc::new(Self { link, mass_expiries, learnings, editions, keeping }))
     }
 

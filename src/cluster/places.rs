@@ -6,40 +6,40 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Cluster;
-use super::lease::Lease;
-use super::link::{Link, after, millis};
+use super::lease::KeyLease;
+use super::link::{RedisLink, after, millis};
 use super::scripts::{LEAVE, PLACE};
 use crate::config::settings::ClusterKind;
 
 /// What came of asking for a place.
 #[derive(Debug)]
-pub enum Placed {
+pub enum PermitResult {
     /// A place. Also where the link to the others is cut.
-    Place(Place),
+    Place(SharedPermit),
     /// The service only fails, another node found: left alone for so long.
     LeftAlone(Duration),
 }
 
 /// The right to run one canvas request. Given to the next when dropped.
 #[derive(Debug, Default)]
-pub struct Place {
-    _held: Option<Held>,
+pub struct SharedPermit {
+    _held: Option<HeldPermit>,
 }
 
 #[derive(Debug)]
-struct Held {
-    link: Arc<Link>,
+struct HeldPermit {
+    link: Arc<RedisLink>,
     place: String,
     about: String,
     token: String,
-    _lease: Lease,
+    _lease: KeyLease,
 }
 
 impl Cluster {
     /// Waits for one of `places` places at `service`; `is_first`: before all that nobody waits for.
-    pub async fn place(&self, service: &str, places: usize, is_first: bool) -> Placed {
+    pub async fn acquire(&self, service: &str, places: usize, is_first: bool) -> PermitResult {
         let link = &self.link;
-        let alone = || Placed::Place(Place::default());
+        let alone = || PermitResult::Place(SharedPermit::default());
         if !link.is_joined() {
             return alone();
         }
@@ -56,32 +56,32 @@ impl Cluster {
             ask.arg(&token).arg(link.lease_ms());
             let Some((state, rest)) = link.run::<(String, String)>(&ask).await else { return alone() };
             match state.as_str() {
-                "granted" => return Placed::Place(Place::held(link, rest, about, token)),
-                "open" => return Placed::LeftAlone(Duration::from_millis(rest.parse().unwrap_or(0))),
+                "granted" => return PermitResult::Place(SharedPermit::held(link, rest, about, token)),
+                "open" => return PermitResult::LeftAlone(Duration::from_millis(rest.parse().unwrap_or(0))),
                 _ => {}
             }
             if let Some(news) = ear.next(after(&rest)).await
                 && let Some(place) = news.strip_prefix("granted ").and_then(|news| news.split(' ').next())
             {
-                return Placed::Place(Place::held(link, place.to_owned(), about, token));
+                return PermitResult::Place(SharedPermit::held(link, place.to_owned(), about, token));
             }
         }
     }
 
     /// The service only fails: every node leaves it alone for so long.
-    pub fn leave_alone(&self, service: &str, time: Duration) {
+    pub fn open_breaker(&self, service: &str, time: Duration) {
         let key = self.link.key(&super::about(service), "breaker");
         self.tell(redis::cmd("SET").arg(key).arg(1).arg("PX").arg(millis(time)).take());
     }
 
     /// Somebody knows that the service is well again.
-    pub fn leave_alone_no_more(&self, service: &str) {
+    pub fn close_breaker(&self, service: &str) {
         self.tell(redis::cmd("DEL").arg(self.link.key(&super::about(service), "breaker")).take());
     }
 }
 
 /// A place was granted to somebody here who is gone: the next one has it.
-pub(super) fn decline(link: &Arc<Link>, news: &str) {
+pub(super) fn decline(link: &Arc<RedisLink>, news: &str) {
     let mut words = news.split(' ');
     if let (Some(token), Some("granted"), Some(place), Some(about)) =
         (words.next(), words.next(), words.next(), words.next())
@@ -90,7 +90,7 @@ pub(super) fn decline(link: &Arc<Link>, news: &str) {
     }
 }
 
-fn leave(link: &Arc<Link>, place: &str, about: &str, token: &str) {
+fn leave(link: &Arc<RedisLink>, place: &str, about: &str, token: &str) {
     let mut leave = LEAVE.key(place);
     // Within a Redis Cluster nobody can tell how many have heard.
     let unheard = link.settings.kind == ClusterKind::Cluster;
@@ -100,14 +100,14 @@ fn leave(link: &Arc<Link>, place: &str, about: &str, token: &str) {
     tokio::spawn(async move { link.run::<i64>(&leave).await });
 }
 
-impl Place {
-    fn held(link: &Arc<Link>, place: String, about: String, token: String) -> Self {
-        let lease = Lease::keep(link, &place, &token, "");
-        Self { _held: Some(Held { link: Arc::clone(link), place, about, token, _lease: lease }) }
+impl SharedPermit {
+    fn held(link: &Arc<RedisLink>, place: String, about: String, token: String) -> Self {
+        let lease = KeyLease::keep(link, &place, &token, "");
+        Self { _held: Some(HeldPermit { link: Arc::clone(link), place, about, token, _lease: lease }) }
     }
 }
 
-impl Drop for Held {
+impl Drop for HeldPermit {
     fn drop(&mut self) {
         if tokio::runtime::Handle::try_current().is_ok() {
             leave(&self.link, &self.place, &self.about, &self.token);

@@ -40,7 +40,7 @@ pub(super) enum Stored {
 pub(super) type Ear = Arc<dyn Fn(PushInfo) -> Result<(), ()> + Send + Sync>;
 
 #[derive(Default)]
-pub(super) struct State {
+pub(super) struct SimulatedState {
     mood: RedisMood,
     keys: BTreeMap<String, (Stored, Option<Instant>)>,
     /// Channel, connection, who hears.
@@ -50,7 +50,7 @@ pub(super) struct State {
 
 /// `SimulatedRedis` is one server.
 #[derive(Default)]
-pub(crate) struct SimulatedRedis(Mutex<State>);
+pub(crate) struct SimulatedRedis(Mutex<SimulatedState>);
 
 impl std::fmt::Debug for SimulatedRedis {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -88,7 +88,7 @@ impl SimulatedRedis {
         CURRENT.set(None);
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, SimulatedState> {
         self.0.lock()
     }
 
@@ -194,7 +194,7 @@ fn after(ms: &str) -> Instant {
     Instant::now() + Duration::from_millis(ms.parse().expect("milliseconds"))
 }
 
-impl State {
+impl SimulatedState {
     pub(super) fn get(&mut self, key: &str) -> Option<&mut Stored> {
         let is_over = self.keys.get(key)?.1.is_some_and(|until| Instant::now() >= until);
         if is_over {

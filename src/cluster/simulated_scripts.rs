@@ -3,9 +3,9 @@
 use redis::Value;
 
 use super::scripts;
-use super::simulated::{State, pair};
+use super::simulated::{SimulatedState, pair};
 
-impl State {
+impl SimulatedState {
     pub(super) fn script(
         &mut self,
         hash: &str,

@@ -9,11 +9,11 @@ use toml::de::{DeArray, DeTable, DeValue};
 
 use super::error::ConfigError;
 use super::schema;
-use super::sources::{PREFIX, Part, Sources};
-use super::tree::Tree;
+use super::sources::{ConfigSources, PREFIX, SourceText};
+use super::tree::SpannedToml;
 
 /// Puts every variable into the tree; those that have no place there are mistakes.
-pub(super) fn overlay<'s>(tree: &mut Tree<'s>, sources: &'s Sources) -> Vec<ConfigError> {
+pub(super) fn overlay<'s>(tree: &mut SpannedToml<'s>, sources: &'s ConfigSources) -> Vec<ConfigError> {
     let mut errors = Vec::new();
     for part in &sources.variables {
         let known = check_keys(part, tree).and_then(|()| {
@@ -36,7 +36,7 @@ pub(super) fn overlay<'s>(tree: &mut Tree<'s>, sources: &'s Sources) -> Vec<Conf
 }
 
 /// Follows the variable's name through the schema; says what to do where it leads nowhere.
-fn check_keys(part: &Part, tree: &Tree<'_>) -> Result<(), String> {
+fn check_keys(part: &SourceText, tree: &SpannedToml<'_>) -> Result<(), String> {
     let mut path = String::new();
     for key in &part.keys {
         let here = schema::at(&path).unwrap_or(&Value::Null);

@@ -8,7 +8,7 @@ use miette::{Diagnostic, LabeledSpan, NamedSource, SourceCode};
 
 /// Where a mistake stands: a piece of the file, or of an environment variable's value.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
+pub struct SourceSpan {
     /// Path of the file or name of the variable.
     pub name: String,
     /// Its whole text.
@@ -19,7 +19,7 @@ pub struct Place {
     pub is_variable: bool,
 }
 
-impl Place {
+impl SourceSpan {
     /// Line and column, both from 1; columns count characters.
     pub fn line_column(&self) -> (usize, usize) {
         let before = self.text.get(..self.span.start).unwrap_or(&self.text);
@@ -30,7 +30,7 @@ impl Place {
 }
 
 /// `config.toml:12:8`, or the name of the variable.
-impl fmt::Display for Place {
+impl fmt::Display for SourceSpan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.is_variable {
             return f.write_str(&self.name);
@@ -44,7 +44,7 @@ impl fmt::Display for Place {
 #[derive(Debug, Clone)]
 pub struct ConfigError {
     /// Where; `None` when there is no text to point at (the file cannot be read).
-    pub place: Option<Place>,
+    pub place: Option<SourceSpan>,
     /// What is wrong.
     pub message: String,
     /// What to do.
@@ -53,7 +53,11 @@ pub struct ConfigError {
 }
 
 impl ConfigError {
-    pub(super) fn new(place: Option<Place>, message: impl Into<String>, help: impl Into<String>) -> Self {
+    pub(super) fn new(
+        place: Option<SourceSpan>,
+        message: impl Into<String>,
+        help: impl Into<String>,
+    ) -> Self {
         let source = place.as_ref().map(|place| NamedSource::new(&place.name, Arc::clone(&place.text)));
         Self { place, message: message.into(), help: help.into(), source }
     }

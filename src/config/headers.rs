@@ -7,7 +7,7 @@ use schemars::{Schema, json_schema};
 use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, Visitor};
 use serde::ser::Serializer;
 
-use super::leaf::{Described, Format, Mistake};
+use super::leaf::{Described, Format, ValueError};
 
 /// A table of names and values. What is HTTP's own business cannot be chosen.
 pub(super) struct Headers;
@@ -22,13 +22,14 @@ const OURS: [HeaderName; 7] = [
     header::IF_MODIFIED_SINCE,
 ];
 
-fn name(text: &str) -> Result<HeaderName, Mistake> {
+fn name(text: &str) -> Result<HeaderName, ValueError> {
     match HeaderName::try_from(text) {
-        Ok(known) if OURS.contains(&known) => {
-            Err(Mistake::new(format!("`{text}` cannot be chosen: every request has its own"), "take it out"))
-        }
+        Ok(known) if OURS.contains(&known) => Err(ValueError::new(
+            format!("`{text}` cannot be chosen: every request has its own"),
+            "take it out",
+        )),
         Ok(known) => Ok(known),
-        Err(_) => Err(Mistake::new(
+        Err(_) => Err(ValueError::new(
             format!("`{text}` is not the name of a header"),
             "write the name alone, such as authorization = \"Bearer 1234\"",
         )),

@@ -12,25 +12,25 @@ use serde::{Deserialize, Serialize};
 
 /// What is wrong with a value, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Mistake {
+pub(super) struct ValueError {
     pub(super) message: String,
     pub(super) help: String,
 }
 
-impl Mistake {
+impl ValueError {
     pub(super) fn new(message: impl Into<String>, help: impl Into<String>) -> Self {
         Self { message: message.into(), help: help.into() }
     }
 }
 
-/// serde carries one string only, so the help travels as its second line; [`Mistake::split`] takes it apart.
-impl fmt::Display for Mistake {
+/// serde carries one string only, so the help travels as its second line; [`ValueError::split`] takes it apart.
+impl fmt::Display for ValueError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}\n{}", self.message.replace('\n', " "), self.help)
     }
 }
 
-impl Mistake {
+impl ValueError {
     /// Message and help of an error that went through serde.
     pub(super) fn split(text: &str) -> (String, Option<String>) {
         match text.split_once('\n') {
@@ -42,14 +42,14 @@ impl Mistake {
 
 /// How a value is written in the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Written {
+pub(super) enum TextOrNumber {
     Text(String),
     Number(u64),
 }
 
 /// How the file may write the values of a type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Form {
+pub(super) enum ValueForm {
     Text,
     Number,
     TextOrNumber,
@@ -57,19 +57,19 @@ pub(super) enum Form {
 
 /// How a value is written in the file as one text or number. Most types are their own leaf; a number that may mean bytes
 /// or a count is told by a leaf that is only a name, such as `Size`.
-pub(super) trait Leaf {
+pub(super) trait ConfigValue {
     /// What it is read into.
     type Value: Clone;
     /// What must stand there, with an example; completes "expected …".
     const EXPECTED: &'static str;
     /// Examples for the schema.
     const EXAMPLES: &'static [&'static str] = &[];
-    const FORM: Form = Form::Text;
+    const FORM: ValueForm = ValueForm::Text;
     /// The least and the greatest number, where numbers are written.
     const RANGE: (u64, u64) = (0, u64::MAX);
 
-    fn read(text: &str) -> Result<Self::Value, Mistake>;
-    fn write(value: &Self::Value) -> Written;
+    fn read(text: &str) -> Result<Self::Value, ValueError>;
+    fn write(value: &Self::Value) -> TextOrNumber;
 
     /// The only words allowed, where there are only some.
     fn words() -> Vec<&'static str> {
@@ -85,28 +85,28 @@ pub(super) trait Words: Copy + PartialEq + 'static {
     const WORDS: &'static [(&'static str, Self)];
 
     /// What is said of another word.
-    fn mistake(text: &str) -> Mistake {
+    fn mistake(text: &str) -> ValueError {
         let words: Vec<&str> = Self::WORDS.iter().map(|(word, _)| *word).collect();
         let help = match similar(text, words.iter().copied()) {
             Some(meant) => format!("did you mean \"{meant}\"?"),
             None => format!("write one of \"{}\"", words.join("\", \"")),
         };
-        Mistake::new(format!("`{text}` is not {}", Self::WHAT), help)
+        ValueError::new(format!("`{text}` is not {}", Self::WHAT), help)
     }
 }
 
-impl<W: Words> Leaf for W {
+impl<W: Words> ConfigValue for W {
     type Value = W;
     const EXPECTED: &'static str = W::EXPECTED;
 
-    fn read(text: &str) -> Result<W, Mistake> {
+    fn read(text: &str) -> Result<W, ValueError> {
         let known = Self::WORDS.iter().find(|(word, _)| *word == text);
         known.map(|(_, value)| *value).ok_or_else(|| W::mistake(text))
     }
 
-    fn write(value: &W) -> Written {
+    fn write(value: &W) -> TextOrNumber {
         let known = Self::WORDS.iter().find(|(_, known)| known == value);
-        Written::Text(known.map_or_else(String::new, |(word, _)| (*word).to_owned()))
+        TextOrNumber::Text(known.map_or_else(String::new, |(word, _)| (*word).to_owned()))
     }
 
     fn words() -> Vec<&'static str> {
@@ -114,7 +114,7 @@ impl<W: Words> Leaf for W {
     }
 }
 
-/// How a field is written: `#[serde(with = "As::<Count>")]`, `As::<Option<Duration>>`, `As::<Vec<IpNet>>`.
+/// How a field is written: `#[serde(with = "As::<WholeNumber>")]`, `As::<Option<Duration>>`, `As::<Vec<IpNet>>`.
 pub(super) struct As<F>(PhantomData<F>);
 
 impl<F> As<F> {
@@ -159,7 +159,7 @@ impl<F: Described> JsonSchema for As<F> {
 }
 
 /// A field may be a wider number than the leaf reads.
-impl<L: Leaf, T> Format<T> for L
+impl<L: ConfigValue, T> Format<T> for L
 where
     T: Clone + TryFrom<L::Value>,
     L::Value: TryFrom<T>,
@@ -167,25 +167,25 @@ where
     fn write<S: Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
         let value = value.clone().try_into().map_err(|_| ser::Error::custom("out of range"))?;
         match L::write(&value) {
-            Written::Text(text) => serializer.serialize_str(&text),
-            Written::Number(number) => serializer.serialize_u64(number),
+            TextOrNumber::Text(text) => serializer.serialize_str(&text),
+            TextOrNumber::Number(number) => serializer.serialize_u64(number),
         }
     }
 
     fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
-        let value = deserializer.deserialize_any(LeafVisitor::<L>(PhantomData))?;
+        let value = deserializer.deserialize_any(ConfigValueVisitor::<L>(PhantomData))?;
         value.try_into().map_err(|_| de::Error::custom("this is more than fits here\nwrite less"))
     }
 }
 
-impl<L: Leaf> Described for L {
+impl<L: ConfigValue> Described for L {
     fn schema() -> Schema {
         let mut schema = match L::FORM {
-            Form::Text => json_schema!({ "type": "string" }),
-            Form::Number => {
+            ValueForm::Text => json_schema!({ "type": "string" }),
+            ValueForm::Number => {
                 json_schema!({ "type": "integer", "minimum": L::RANGE.0, "maximum": L::RANGE.1 })
             }
-            Form::TextOrNumber => json_schema!({ "type": ["string", "integer"] }),
+            ValueForm::TextOrNumber => json_schema!({ "type": ["string", "integer"] }),
         };
         schema.insert("title".to_owned(), L::EXPECTED.into());
         let words = L::words();
@@ -199,9 +199,9 @@ impl<L: Leaf> Described for L {
     }
 }
 
-struct LeafVisitor<L>(PhantomData<L>);
+struct ConfigValueVisitor<L>(PhantomData<L>);
 
-impl<L: Leaf> Visitor<'_> for LeafVisitor<L> {
+impl<L: ConfigValue> Visitor<'_> for ConfigValueVisitor<L> {
     type Value = L::Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -209,21 +209,21 @@ impl<L: Leaf> Visitor<'_> for LeafVisitor<L> {
     }
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<L::Value, E> {
-        if L::FORM == Form::Number {
+        if L::FORM == ValueForm::Number {
             return Err(E::invalid_type(de::Unexpected::Str(text), &self));
         }
         L::read(text).map_err(E::custom)
     }
 
     fn visit_i64<E: de::Error>(self, number: i64) -> Result<L::Value, E> {
-        if L::FORM == Form::Text {
+        if L::FORM == ValueForm::Text {
             return Err(E::invalid_type(de::Unexpected::Signed(number), &self));
         }
         L::read(&number.to_string()).map_err(E::custom)
     }
 
     fn visit_u64<E: de::Error>(self, number: u64) -> Result<L::Value, E> {
-        if L::FORM == Form::Text {
+        if L::FORM == ValueForm::Text {
             return Err(E::invalid_type(de::Unexpected::Unsigned(number), &self));
         }
         L::read(&number.to_string()).map_err(E::custom)

@@ -11,12 +11,12 @@ use toml::de::{DeTable, ValueDeserializer};
 use super::check::{check, tables};
 use super::environment::overlay;
 use super::error::{ConfigError, ConfigErrors};
-use super::leaf::Mistake;
-use super::report::Report;
+use super::leaf::ValueError;
+use super::report::Validator;
 use super::schema;
 use super::settings::Settings;
-use super::sources::{PREFIX, Sources};
-use super::tree::Tree;
+use super::sources::{ConfigSources, PREFIX};
+use super::tree::SpannedToml;
 
 /// More mistakes than anyone reads at once; each one costs a pass over the file.
 const MOST: usize = 100;
@@ -80,7 +80,7 @@ pub(super) fn gather<K, V>(
     path: &Path,
     text: &str,
     env: impl IntoIterator<Item = (K, V)>,
-) -> Result<Sources, ConfigErrors>
+) -> Result<ConfigSources, ConfigErrors>
 where
     K: Into<OsString>,
     V: Into<OsString>,
@@ -102,11 +102,14 @@ where
     if !errors.is_empty() {
         return Err(ConfigErrors::new(errors));
     }
-    Ok(Sources::new(path.display().to_string(), text, variables))
+    Ok(ConfigSources::new(path.display().to_string(), text, variables))
 }
 
 /// Settings with routes in the order of the file, and the tree that tells where each value came from.
-pub(super) fn settings<'s>(path: &Path, sources: &'s Sources) -> Result<(Settings, Tree<'s>), ConfigErrors> {
+pub(super) fn settings<'s>(
+    path: &Path,
+    sources: &'s ConfigSources,
+) -> Result<(Settings, SpannedToml<'s>), ConfigErrors> {
     let (table, syntax) = DeTable::parse_recoverable(&sources.file.text);
     let mut errors: Vec<ConfigError> = syntax
         .iter()
@@ -115,12 +118,12 @@ pub(super) fn settings<'s>(path: &Path, sources: &'s Sources) -> Result<(Setting
             sources.error(error.span().unwrap_or(0..0), error.message(), help)
         })
         .collect();
-    let mut tree = Tree::new(table);
+    let mut tree = SpannedToml::new(table);
     errors.extend(overlay(&mut tree, sources));
     let is_sound = syntax.is_empty();
     let (mut settings, wrong) = shape(&mut tree, sources, &mut errors);
     settings.resolve(path.parent().unwrap_or(Path::new("")));
-    let mut report = Report { tree: &tree, sources, wrong, errors };
+    let mut report = Validator { tree: &tree, sources, wrong, errors };
     tables(&settings, &mut report);
     if is_sound {
         check(&settings, &mut report);
@@ -134,7 +137,11 @@ pub(super) fn settings<'s>(path: &Path, sources: &'s Sources) -> Result<(Setting
 
 /// Reads the tree into the settings. serde stops at its first error: so the culprit is taken out of the
 /// tree, until what is left can be read. The paths taken out are returned, too.
-fn shape(tree: &mut Tree<'_>, sources: &Sources, errors: &mut Vec<ConfigError>) -> (Settings, Vec<String>) {
+fn shape(
+    tree: &mut SpannedToml<'_>,
+    sources: &ConfigSources,
+    errors: &mut Vec<ConfigError>,
+) -> (Settings, Vec<String>) {
     let mut wrong = Vec::new();
     for (path, span) in tree.remove_lists_for_tables() {
         let help = "write a single [table] here, with its keys below it";
@@ -148,7 +155,7 @@ fn shape(tree: &mut Tree<'_>, sources: &Sources, errors: &mut Vec<ConfigError>) 
         };
         let span = error.span().unwrap_or(0..0);
         let path = tree.remove_at(&span);
-        let (message, help) = Mistake::split(error.message());
+        let (message, help) = ValueError::split(error.message());
         let (message, help) = explain(&message, help, path.as_deref());
         errors.push(sources.error(span, message, help));
         match path {

@@ -26,9 +26,9 @@ mod tree;
 mod values;
 
 pub use command::ConfigCommand;
-pub use error::{ConfigError, ConfigErrors, Place};
+pub use error::{ConfigError, ConfigErrors, SourceSpan};
 pub use reference::reference;
-pub use reload::{Asked, Changes, Reload, ReloadError, differences, keep_until_restart};
+pub use reload::{ConfigChanges, Reload, ReloadError, ReloadReply, differences, keep_until_restart};
 pub use settings::Settings;
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use serde_json::Value;
 
 use super::schema::{any_key, items, part, schema};
-use super::settings::{Index, Route, Settings, Source};
+use super::settings::{IndexSettings, RouteSettings, Settings, SourceSettings};
 
 const HEAD: &str = "\
 # Configuration
@@ -32,8 +32,8 @@ pub fn reference() -> String {
 
 /// The settings of a file that says nothing but what must be said; that is left out again.
 pub(super) fn default_values() -> Value {
-    let index = Index { sources: vec![Source::url("")], ..Index::default() };
-    let settings = Settings { routes: vec![Route::default()], index, ..Settings::default() };
+    let index = IndexSettings { sources: vec![SourceSettings::url("")], ..IndexSettings::default() };
+    let settings = Settings { routes: vec![RouteSettings::default()], index, ..Settings::default() };
     let mut written = serde_json::to_value(settings).unwrap_or_default();
     for (list, keys) in
         [("/routes/0", ["prefix", "upstream", "kind"].as_slice()), ("/index/sources/0", &["url"])]

@@ -8,7 +8,7 @@ use super::settings::Settings;
 
 /// What another configuration changed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Changes {
+pub struct ConfigChanges {
     /// Keys that have another value now, such as `heal.wait`.
     pub keys: Vec<String>,
     /// Keys that have another value in the file, but not here before a restart.
@@ -17,7 +17,7 @@ pub struct Changes {
     pub certificates: bool,
 }
 
-impl Changes {
+impl ConfigChanges {
     /// Nothing at all.
     pub fn is_nothing(&self) -> bool {
         *self == Self::default()
@@ -42,20 +42,20 @@ pub enum ReloadError {
 
 /// Asks for the configuration to be read anew. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Reload(mpsc::Sender<Asked>);
+pub struct Reload(mpsc::Sender<ReloadReply>);
 
 /// Somebody waits for the configuration to be read.
-pub type Asked = oneshot::Sender<Result<Changes, ReloadError>>;
+pub type ReloadReply = oneshot::Sender<Result<ConfigChanges, ReloadError>>;
 
 impl Reload {
     /// The asking and the answering end.
-    pub fn new() -> (Self, mpsc::Receiver<Asked>) {
+    pub fn new() -> (Self, mpsc::Receiver<ReloadReply>) {
         let (ask, asked) = mpsc::channel(1);
         (Self(ask), asked)
     }
 
     /// Reads file and environment, and uses what they say from now on. On an error everything stays as it was.
-    pub async fn reload(&self) -> Result<Changes, ReloadError> {
+    pub async fn reload(&self) -> Result<ConfigChanges, ReloadError> {
         let (answer, answered) = oneshot::channel();
         self.0.send(answer).await.map_err(|_| ReloadError::Nobody)?;
         answered.await.map_err(|_| ReloadError::Nobody)?

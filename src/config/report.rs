@@ -1,19 +1,19 @@
 //! Mistakes and their places, gathered.
 
 use super::error::ConfigError;
-use super::sources::Sources;
-use super::tree::Tree;
+use super::sources::ConfigSources;
+use super::tree::SpannedToml;
 
 /// Gathers mistakes with their places, and keeps quiet about keys that are already known to be wrong: their
 /// values are only stand-ins, and a mistake that follows from a mistake helps nobody.
-pub(super) struct Report<'a> {
-    pub(super) tree: &'a Tree<'a>,
-    pub(super) sources: &'a Sources,
+pub(super) struct Validator<'a> {
+    pub(super) tree: &'a SpannedToml<'a>,
+    pub(super) sources: &'a ConfigSources,
     pub(super) wrong: Vec<String>,
     pub(super) errors: Vec<ConfigError>,
 }
 
-impl Report<'_> {
+impl Validator<'_> {
     /// A mistake between the keys at `paths`; shown at the first that is written.
     pub(super) fn at(&mut self, paths: &[&str], message: &str, help: &str) {
         let within = |inner: &str, outer: &str| {

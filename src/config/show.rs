@@ -7,12 +7,12 @@ use toml::Spanned;
 use toml_edit::{DocumentMut, InlineTable, Item, Value};
 
 use super::load::sort;
-use super::settings::{Secret, Settings, Source};
-use super::sources::Sources;
-use super::tree::Tree;
+use super::settings::{Secret, Settings, SourceSettings};
+use super::sources::ConfigSources;
+use super::tree::SpannedToml;
 
 /// Writes `settings` (routes still in the order of the file).
-pub(super) fn show(mut settings: Settings, tree: &Tree<'_>, sources: &Sources) -> String {
+pub(super) fn show(mut settings: Settings, tree: &SpannedToml<'_>, sources: &ConfigSources) -> String {
     // Where the routes stood before they were sorted: their places in the tree.
     let mut order: Vec<usize> = (0..settings.routes.len()).collect();
     order.sort_by_key(|number| {
@@ -41,7 +41,7 @@ pub(super) fn show(mut settings: Settings, tree: &Tree<'_>, sources: &Sources) -
 
 /// SECURITY: a source's URL may carry a key in its query, its fields are likely to be one, and what is shown ends
 /// up in tickets.
-fn redact(source: &mut Source) {
+fn redact(source: &mut SourceSettings) {
     hide(&mut source.headers);
     if let Some(url) = &mut source.url
         && let Some((page, _)) = url.split_once('?')
@@ -54,7 +54,7 @@ fn hide(fields: &mut HeaderMap) {
     fields.values_mut().for_each(|value| *value = HeaderValue::from_static("***"));
 }
 
-fn annotate(table: &mut toml_edit::Table, path: &str, tree: &Tree<'_>, sources: &Sources) {
+fn annotate(table: &mut toml_edit::Table, path: &str, tree: &SpannedToml<'_>, sources: &ConfigSources) {
     for (mut key, item) in table.iter_mut() {
         let path = format!("{path}.{}", key.get());
         match item {
@@ -69,7 +69,7 @@ fn annotate(table: &mut toml_edit::Table, path: &str, tree: &Tree<'_>, sources: 
             Item::ArrayOfTables(tables) => {
                 for (number, table) in tables.iter_mut().enumerate() {
                     if table.contains_key("path") {
-                        for key in Source::FOR_URLS {
+                        for key in SourceSettings::FOR_URLS {
                             table.remove(key);
                         }
                     }
@@ -84,7 +84,7 @@ fn annotate(table: &mut toml_edit::Table, path: &str, tree: &Tree<'_>, sources: 
     }
 }
 
-fn comment(table: &mut InlineTable, path: &str, tree: &Tree<'_>, sources: &Sources) {
+fn comment(table: &mut InlineTable, path: &str, tree: &SpannedToml<'_>, sources: &ConfigSources) {
     let origins: Vec<(&str, String)> =
         table.iter().map(|(key, _)| (key, origin(&format!("{path}.{key}"), tree, sources))).collect();
     let first = origins.first().map(|(_, origin)| origin.clone()).unwrap_or_default();
@@ -97,7 +97,7 @@ fn comment(table: &mut InlineTable, path: &str, tree: &Tree<'_>, sources: &Sourc
 }
 
 /// `default`, the line of the file, or the name of the variable.
-fn origin(path: &str, tree: &Tree<'_>, sources: &Sources) -> String {
+fn origin(path: &str, tree: &SpannedToml<'_>, sources: &ConfigSources) -> String {
     match tree.get(path).map(Spanned::span) {
         None => "default".to_owned(),
         Some(span) => {

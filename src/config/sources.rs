@@ -4,11 +4,11 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::error::{ConfigError, Place};
+use super::error::{ConfigError, SourceSpan};
 
 /// One text: the file, or the value of a variable.
 #[derive(Debug)]
-pub(super) struct Part {
+pub(super) struct SourceText {
     pub(super) name: String,
     pub(super) text: Arc<str>,
     /// Where it begins in the whole.
@@ -22,12 +22,12 @@ pub(super) const PREFIX: &str = "IIIF_MENDER__";
 
 /// The file and the variables.
 #[derive(Debug)]
-pub(super) struct Sources {
-    pub(super) file: Part,
-    pub(super) variables: Vec<Part>,
+pub(super) struct ConfigSources {
+    pub(super) file: SourceText,
+    pub(super) variables: Vec<SourceText>,
 }
 
-impl Sources {
+impl ConfigSources {
     /// Lays the texts end to end. Variables of others are passed over; whole tables come before their parts, so
     /// that the narrower variable wins.
     pub(super) fn new(
@@ -35,12 +35,12 @@ impl Sources {
         text: &str,
         variables: impl IntoIterator<Item = (String, String)>,
     ) -> Self {
-        let file = Part { name, text: Arc::from(text), start: 0, keys: Vec::new() };
-        let mut variables: Vec<Part> = variables
+        let file = SourceText { name, text: Arc::from(text), start: 0, keys: Vec::new() };
+        let mut variables: Vec<SourceText> = variables
             .into_iter()
             .filter_map(|(name, value)| {
                 let keys = name.strip_prefix(PREFIX)?.split("__").map(str::to_ascii_lowercase).collect();
-                Some(Part { name, text: Arc::from(value), start: 0, keys })
+                Some(SourceText { name, text: Arc::from(value), start: 0, keys })
             })
             .collect();
         variables.sort_by_cached_key(|part| {
@@ -56,12 +56,12 @@ impl Sources {
     }
 
     /// The place behind a byte range of the whole.
-    pub(super) fn place(&self, span: Range<usize>) -> Place {
+    pub(super) fn place(&self, span: Range<usize>) -> SourceSpan {
         let later = self.variables.iter().rev().find(|part| part.start <= span.start);
         let part = later.unwrap_or(&self.file);
         let start = (span.start - part.start).min(part.text.len());
         let end = span.end.saturating_sub(part.start).clamp(start, part.text.len());
-        Place {
+        SourceSpan {
             name: part.name.clone(),
             text: Arc::clone(&part.text),
             span: start..end,

@@ -8,18 +8,18 @@ use toml::de::{DeArray, DeTable, DeValue};
 
 use super::schema;
 
-pub(super) struct Tree<'s> {
+pub(super) struct SpannedToml<'s> {
     pub(super) root: Spanned<DeValue<'s>>,
 }
 
 /// A node met on a walk through the tree.
-struct Node {
+struct SpannedNode {
     path: String,
     key: Option<Range<usize>>,
     value: Range<usize>,
 }
 
-impl<'s> Tree<'s> {
+impl<'s> SpannedToml<'s> {
     pub(super) fn new(table: Spanned<DeTable<'s>>) -> Self {
         let span = table.span();
         Self { root: Spanned::new(span, DeValue::Table(table.into_inner())) }
@@ -51,7 +51,7 @@ impl<'s> Tree<'s> {
         // The first table of `[[routes]]` and the list itself have one span: the deepest node is the culprit.
         let exact = nodes.iter().rev().find(|node| node.value == *span || node.key.as_ref() == Some(span));
         let around = || {
-            let holds = |node: &&Node| node.value.start <= span.start && span.end <= node.value.end;
+            let holds = |node: &&SpannedNode| node.value.start <= span.start && span.end <= node.value.end;
             nodes.iter().filter(holds).min_by_key(|node| node.value.len())
         };
         let path = exact.or_else(around)?.path.clone();
@@ -64,7 +64,7 @@ impl<'s> Tree<'s> {
     pub(super) fn remove_lists_for_tables(&mut self) -> Vec<(String, Range<usize>)> {
         let mut nodes = Vec::new();
         walk(self.root.get_ref(), "", &mut nodes);
-        let is_wrong = |node: &Node| {
+        let is_wrong = |node: &SpannedNode| {
             schema::is_table(&node.path)
                 && self.get(&node.path).is_some_and(|found| found.get_ref().is_array())
         };
@@ -113,21 +113,21 @@ fn child_mut<'t, 's>(value: &'t mut DeValue<'s>, segment: &str) -> Option<&'t mu
     }
 }
 
-fn walk(value: &DeValue<'_>, path: &str, nodes: &mut Vec<Node>) {
+fn walk(value: &DeValue<'_>, path: &str, nodes: &mut Vec<SpannedNode>) {
     let below =
         |segment: &str| if path.is_empty() { segment.to_owned() } else { format!("{path}.{segment}") };
     match value {
         DeValue::Table(table) => {
             for (key, value) in table {
                 let path = below(key.get_ref());
-                nodes.push(Node { path: path.clone(), key: Some(key.span()), value: value.span() });
+                nodes.push(SpannedNode { path: path.clone(), key: Some(key.span()), value: value.span() });
                 walk(value.get_ref(), &path, nodes);
             }
         }
         DeValue::Array(array) => {
             for (index, value) in array.iter().enumerate() {
                 let path = below(&index.to_string());
-                nodes.push(Node { path: path.clone(), key: None, value: value.span() });
+                nodes.push(SpannedNode { path: path.clone(), key: None, value: value.span() });
                 walk(value.get_ref(), &path, nodes);
             }
         }

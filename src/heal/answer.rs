@@ -16,7 +16,7 @@ use crate::heal::{HealResponse, Healer, NextStep};
 use crate::iiif::Target;
 use crate::observe::EventKind;
 use crate::outcome::Outcome;
-use crate::upstream::{Body, Budget, Caller, Held};
+use crate::upstream::{Body, Caller, HeldResponse, MemoryBudget};
 
 /// How long the rest of a first answer may take to arrive before it is left where it is.
 const HOLDING: Duration = Duration::from_secs(2);
@@ -35,7 +35,7 @@ pub struct ImageExchange<'a> {
     /// How soon it is wanted, by what is asked for. Only a heal needs to know.
     pub lane: fn(Target<'_>) -> Priority,
     /// Memory for first answers that wait.
-    pub budget: &'a Budget,
+    pub budget: &'a MemoryBudget,
 }
 
 impl ImageExchange<'_> {
@@ -44,9 +44,9 @@ impl ImageExchange<'_> {
     }
 }
 
-/// `Answered` is what goes out to the viewer, and how it came about.
+/// `HealedExchange` is what goes out to the viewer, and how it came about.
 #[derive(Debug)]
-pub struct Answered {
+pub struct HealedExchange {
     /// What goes out.
     pub response: Response<Body>,
     /// How it ended.
@@ -55,9 +55,9 @@ pub struct Answered {
     pub healed: Option<(Option<Rung>, Duration)>,
 }
 
-/// `Unanswered` says why nothing can go out but words of our own.
+/// `ExchangeError` says why nothing can go out but words of our own.
 #[derive(Debug)]
-pub enum Unanswered<E> {
+pub enum ExchangeError<E> {
     /// The image is being healed, but not within this viewer's patience: come back after this time.
     Pending(Duration),
     /// Too many viewers wait already.
@@ -66,7 +66,7 @@ pub enum Unanswered<E> {
     Failed(E),
 }
 
-impl Answered {
+impl HealedExchange {
     fn served(response: Response<Body>) -> Self {
         Self { response, outcome: Outcome::Served, healed: None }
     }
@@ -81,7 +81,7 @@ impl Answered {
     }
 }
 
-type Result<T, E> = std::result::Result<T, Unanswered<E>>;
+type Result<T, E> = std::result::Result<T, ExchangeError<E>>;
 
 impl Healer {
     /// Answers a viewer's request, which `send` sends to the image server. Anything but an expiry streams straight
@@ -92,19 +92,19 @@ impl Healer {
         &self,
         exchange: &ImageExchange<'_>,
         send: impl Fn() -> F,
-    ) -> Result<Answered, E>
+    ) -> Result<HealedExchange, E>
     where
         F: Future<Output = std::result::Result<Response<Body>, E>>,
     {
         let image = exchange.image;
-        let ask = match self.approach(image).await {
+        let ask = match self.plan(image).await {
             NextStep::Heal(patient) => {
                 return Box::pin(self.heal(exchange, &patient, None, &send)).await;
             }
             NextStep::Ask(ask) => ask,
         };
         let gated = self.gated(exchange).await;
-        let first = send().await.map_err(Unanswered::Failed)?;
+        let first = send().await.map_err(ExchangeError::Failed)?;
         if image.request.target == Target::Info && first.status().is_success() {
             self.parts.lookup.was_seen(image);
         }
@@ -121,27 +121,27 @@ impl Healer {
         ask: FirstRequestPermit,
         first: Response<Body>,
         send: &impl Fn() -> F,
-    ) -> Result<Answered, E>
+    ) -> Result<HealedExchange, E>
     where
         F: Future<Output = std::result::Result<Response<Body>, E>>,
     {
         let rules = &self.parts.settings.heal;
         let status = first.status();
         if self.parts.images.is_expiry(status) {
-            let Some(patient) = self.admit(exchange.image) else {
-                return Ok(Answered::original(first, Outcome::Unknown));
+            let Some(patient) = self.lookup(exchange.image) else {
+                return Ok(HealedExchange::original(first, Outcome::Unknown));
             };
-            ask.found_gone(exchange.image.request.target);
+            ask.record_expired(exchange.image.request.target);
             Box::pin(self.heal(exchange, &patient, Some(first), send)).await
         } else if rules.direct_statuses.contains(&status.as_u16()) {
             drop(ask);
             Box::pin(self.try_direct_only(exchange, first, send)).await
         } else {
-            ask.found(status);
+            ask.record_ok(status);
             if status.is_success() {
                 self.found(exchange.image);
             }
-            Ok(Answered::served(first))
+            Ok(HealedExchange::served(first))
         }
     }
 
@@ -149,7 +149,7 @@ impl Healer {
     fn found(&self, image: &RoutedImage<'_>) {
         if image.request.target != Target::Info
             && self.parts.missing.remembers(image, self.parts.lookup.mark(image.route))
-            && let Some(patient) = self.admit(image)
+            && let Some(patient) = self.lookup(image)
         {
             self.parts.knowledge.found(&patient);
         }
@@ -162,11 +162,11 @@ impl Healer {
         if image.request.target != Target::Info || is_services_voice(image.request.target, head) {
             return None;
         }
-        let patient = self.admit(image)?;
+        let patient = self.lookup(image)?;
         if Box::pin(self.is_expired(&patient)).await {
             return Some(patient);
         }
-        self.reader_at(&patient, None);
+        self.record_page_view(&patient, None);
         None
     }
 
@@ -177,7 +177,7 @@ impl Healer {
         patient: &IndexedImage,
         first: Option<Response<Body>>,
         send: &impl Fn() -> F,
-    ) -> Result<Answered, E>
+    ) -> Result<HealedExchange, E>
     where
         F: Future<Output = std::result::Result<Response<Body>, E>>,
     {
@@ -188,20 +188,20 @@ impl Healer {
         };
         let target = exchange.image.request.target;
         let wait = if target == Target::Info { rules.wait_info } else { rules.wait };
-        match self.treat(patient, exchange, wait).await {
-            HealResponse::Good { answer, rung, took } => Ok(Answered::healed(answer, rung, took)),
-            HealResponse::Pending(after) => Err(Unanswered::Pending(after)),
-            HealResponse::Crowded(after) => Err(Unanswered::Crowded(after)),
+        match self.heal_for_viewer(patient, exchange, wait).await {
+            HealResponse::Good { answer, rung, took } => Ok(HealedExchange::healed(answer, rung, took)),
+            HealResponse::Pending(after) => Err(ExchangeError::Pending(after)),
+            HealResponse::Crowded(after) => Err(ExchangeError::Crowded(after)),
             HealResponse::Original(outcome) => {
                 let original = match held {
                     Some(held) => held.release(),
-                    None => send().await.map_err(Unanswered::Failed)?,
+                    None => send().await.map_err(ExchangeError::Failed)?,
                 };
                 // It was not asked for before, and is well. (Of info.json that proves nothing.)
                 if target != Target::Info && original.status().is_success() {
-                    return Ok(Answered::served(original));
+                    return Ok(HealedExchange::served(original));
                 }
-                Ok(Answered::original(original, outcome))
+                Ok(HealedExchange::original(original, outcome))
             }
         }
     }
@@ -213,23 +213,24 @@ impl Healer {
         exchange: &ImageExchange<'_>,
         first: Response<Body>,
         send: &impl Fn() -> F,
-    ) -> Result<Answered, E>
+    ) -> Result<HealedExchange, E>
     where
         F: Future<Output = std::result::Result<Response<Body>, E>>,
     {
-        let Some(patient) = self.admit(exchange.image) else { return Ok(Answered::served(first)) };
+        let Some(patient) = self.lookup(exchange.image) else { return Ok(HealedExchange::served(first)) };
         let held = self.hold(exchange, first).await;
-        match (self.bypass(&patient, exchange).await, held) {
-            (Some((answer, took)), _) => Ok(Answered::healed(answer, Some(Rung::Direct), took)),
-            (None, Some(held)) => Ok(Answered::served(held.release())),
-            (None, None) => send().await.map(Answered::served).map_err(Unanswered::Failed),
+        match (self.direct_only(&patient, exchange).await, held) {
+            (Some((answer, took)), _) => Ok(HealedExchange::healed(answer, Some(Rung::Direct), took)),
+            (None, Some(held)) => Ok(HealedExchange::served(held.release())),
+            (None, None) => send().await.map(HealedExchange::served).map_err(ExchangeError::Failed),
         }
     }
 
     /// Keeps an answer back. `None`: there is no memory for it; where it is needed, it is asked for again.
-    async fn hold(&self, exchange: &ImageExchange<'_>, first: Response<Body>) -> Option<Held> {
+    async fn hold(&self, exchange: &ImageExchange<'_>, first: Response<Body>) -> Option<HeldResponse> {
         let most = self.parts.settings.heal.max_held;
-        let held = Held::hold(first, most, HOLDING, &exchange.budget.of(exchange.caller.holder())).await;
+        let held =
+            HeldResponse::hold(first, most, HOLDING, &exchange.budget.of(exchange.caller.holder())).await;
         if held.is_none() {
             self.parts.metrics.event(EventKind::HeldRefused);
         }

@@ -8,21 +8,24 @@ use tokio::sync::Notify;
 
 /// A new one: who completes it, and who waits for that.
 pub(in crate::heal) fn completion<V>() -> (Completer<V>, Completion<V>) {
-    let state =
-        Arc::new(State { value: OnceLock::new(), is_over: AtomicBool::new(false), told: Notify::new() });
+    let state = Arc::new(CompletionState {
+        value: OnceLock::new(),
+        is_over: AtomicBool::new(false),
+        told: Notify::new(),
+    });
     (Completer(Arc::clone(&state)), Completion(state))
 }
 
 /// `Completer` completes it. Dropped: it is over, without a value.
 #[derive(Debug)]
-pub(in crate::heal) struct Completer<V>(Arc<State<V>>);
+pub(in crate::heal) struct Completer<V>(Arc<CompletionState<V>>);
 
 /// `Completion` waits for the value.
 #[derive(Debug)]
-pub(in crate::heal) struct Completion<V>(Arc<State<V>>);
+pub(in crate::heal) struct Completion<V>(Arc<CompletionState<V>>);
 
 #[derive(Debug)]
-struct State<V> {
+struct CompletionState<V> {
     value: OnceLock<V>,
     is_over: AtomicBool,
     told: Notify,

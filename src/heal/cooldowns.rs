@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use moka::sync::Cache;
 
-use crate::config::settings::{Heal, Rung};
+use crate::config::settings::{HealSettings, Rung};
 use crate::heal::canvas_service::viewer_queue::is_canvas;
 
 /// One canvas on one rung of one canvas service (by its mark, so that a reload of the configuration changes nothing).
@@ -25,8 +25,8 @@ pub(in crate::heal) struct CanvasRequestKey {
 
 impl CanvasRequestKey {
     /// The same in words, for other nodes.
-    pub(in crate::heal) fn words(&self) -> String {
-        let (_, rung, path, query) = self.known_by();
+    pub(in crate::heal) fn cluster_key(&self) -> String {
+        let (_, rung, path, query) = self.identity();
         query.fold(format!("{} {path}", rung.as_str()), |words, pair| format!("{words}&{pair}"))
     }
 
@@ -36,7 +36,7 @@ impl CanvasRequestKey {
     }
 
     /// What it is known by.
-    fn known_by(&self) -> (u64, Rung, &str, impl Iterator<Item = &str>) {
+    fn identity(&self) -> (u64, Rung, &str, impl Iterator<Item = &str>) {
         let (path, query) = self.target.split_once('?').unwrap_or((&self.target, ""));
         let query = query.split('&').filter(|pair| !pair.starts_with("page=") && !pair.is_empty());
         (self.service, self.rung, path, query)
@@ -45,7 +45,7 @@ impl CanvasRequestKey {
 
 impl PartialEq for CanvasRequestKey {
     fn eq(&self, other: &Self) -> bool {
-        let (own, others) = (self.known_by(), other.known_by());
+        let (own, others) = (self.identity(), other.identity());
         (own.0, own.1, own.2) == (others.0, others.1, others.2) && own.3.eq(others.3)
     }
 }
@@ -54,7 +54,7 @@ impl Eq for CanvasRequestKey {}
 
 impl Hash for CanvasRequestKey {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        let (service, rung, path, query) = self.known_by();
+        let (service, rung, path, query) = self.identity();
         (service, rung, path).hash(state);
         query.for_each(|pair| pair.hash(state));
     }
@@ -98,7 +98,7 @@ struct CooldownEntry {
 }
 
 impl Cooldowns {
-    pub(in crate::heal) fn new(heal: &Heal) -> Self {
+    pub(in crate::heal) fn new(heal: &HealSettings) -> Self {
         Self {
             rungs: Cache::builder().max_capacity(ENTRIES).time_to_idle(LONGEST).build(),
             cooldown: heal.cooldown,
@@ -107,7 +107,7 @@ impl Cooldowns {
     }
 
     /// The same memory under other settings: what is remembered stays, also for climbs that still have this one.
-    pub(in crate::heal) fn under(&self, heal: &Heal) -> Self {
+    pub(in crate::heal) fn under(&self, heal: &HealSettings) -> Self {
         Self { rungs: self.rungs.clone(), cooldown: heal.cooldown, backoff_max: heal.backoff_max }
     }
 
@@ -119,7 +119,7 @@ impl Cooldowns {
 
     /// How long this rung is to be left alone, if it is. What was noted before `recovered`, when its service was seen
     /// to be well again, speaks against it no more.
-    pub(in crate::heal) fn cooling(
+    pub(in crate::heal) fn remaining(
         &self,
         rung: &CanvasRequestKey,
         recovered: Option<Instant>,
@@ -138,7 +138,7 @@ impl Cooldowns {
     /// Several images of one canvas share its flight and each tell how it ended for them; `boarded` is when the
     /// teller came aboard. It counts once, and one image that was helped speaks for the canvas.
     /// Says for how long, if it counted.
-    pub(in crate::heal) fn failed(
+    pub(in crate::heal) fn record_failure(
         &self,
         rung: &CanvasRequestKey,
         boarded: Instant,
@@ -166,14 +166,14 @@ impl Cooldowns {
     }
 
     /// Another node tried the rung in vain: left alone for as long as that one leaves it.
-    pub(in crate::heal) fn cool(&self, rung: &CanvasRequestKey, left: Duration, now: Instant) {
+    pub(in crate::heal) fn set_remaining(&self, rung: &CanvasRequestKey, left: Duration, now: Instant) {
         let failures = self.rungs.get(rung).map_or(1, |past| past.failures.max(1));
         let past = CooldownEntry { failures, successes: 0, since: now, until: now + left, noted: now };
         self.rungs.insert(rung.clone(), past);
     }
 
     /// The rung helped: it may help again at once, unless the image is lost again and again.
-    pub(in crate::heal) fn succeeded(&self, rung: &CanvasRequestKey, boarded: Instant, now: Instant) {
+    pub(in crate::heal) fn record_success(&self, rung: &CanvasRequestKey, boarded: Instant, now: Instant) {
         let past = self.past(rung, now);
         if past.is_some_and(|past| past.noted >= boarded && past.failures == 0) {
             return;
@@ -187,7 +187,7 @@ impl Cooldowns {
     }
 
     /// Forgets how this went.
-    pub(in crate::heal) fn forget(&self, rung: &CanvasRequestKey) {
+    pub(in crate::heal) fn clear(&self, rung: &CanvasRequestKey) {
         self.rungs.invalidate(rung);
     }
 }
@@ -215,47 +215,47 @@ mod tests {
     fn pages_of_one_pdf_share_a_canvas_and_other_queries_do_not() {
         let of = |target: &str| CanvasRequestKey { target: target.into(), ..rung() };
         let memory = memory();
-        memory.failed(&of("/canvas/a?page=1"), Instant::now() + AFTER, None, Instant::now());
+        memory.record_failure(&of("/canvas/a?page=1"), Instant::now() + AFTER, None, Instant::now());
         for same in ["/canvas/a?page=2", "/canvas/a"] {
-            assert!(memory.cooling(&of(same), None, Instant::now()).is_some(), "{same}");
+            assert!(memory.remaining(&of(same), None, Instant::now()).is_some(), "{same}");
         }
-        memory.forget(&of("/canvas/a?page=3"));
+        memory.clear(&of("/canvas/a?page=3"));
         assert!(
-            memory.cooling(&of("/canvas/a?page=1"), None, Instant::now()).is_none(),
+            memory.remaining(&of("/canvas/a?page=1"), None, Instant::now()).is_none(),
             "forgotten for all of them"
         );
         for other in ["/canvas/b?page=1", "/canvas/a?allow=image/jpeg&page=1"] {
-            assert!(memory.cooling(&of(other), None, Instant::now()).is_none(), "{other}");
+            assert!(memory.remaining(&of(other), None, Instant::now()).is_none(), "{other}");
         }
     }
 
     #[test]
     fn failures_cool_down_longer_each_time_up_to_a_bound() {
         let (memory, now) = (memory(), Instant::now());
-        assert_eq!(memory.cooling(&rung(), None, now), None);
+        assert_eq!(memory.remaining(&rung(), None, now), None);
         let mut last = Duration::ZERO;
         for expected in [1, 2, 4, 8, 16, 32, 60, 60] {
-            memory.failed(&rung(), now + AFTER, Some(now), now);
-            last = memory.cooling(&rung(), None, now).expect("it cools");
+            memory.record_failure(&rung(), now + AFTER, Some(now), now);
+            last = memory.remaining(&rung(), None, now).expect("it cools");
             let expected = Duration::from_secs(expected);
             assert!(
                 last >= expected.mul_f64(0.9) && last <= expected.mul_f64(1.1),
                 "{last:?} of {expected:?}"
             );
         }
-        assert_eq!(memory.cooling(&rung(), None, now + last), None);
+        assert_eq!(memory.remaining(&rung(), None, now + last), None);
     }
 
     #[test]
     fn a_success_does_not_stop_the_next_heal_but_flapping_does() {
         let (memory, now) = (memory(), Instant::now());
         for _ in 1..FLAPPING {
-            memory.succeeded(&rung(), now + AFTER, now);
-            assert_eq!(memory.cooling(&rung(), None, now), None);
+            memory.record_success(&rung(), now + AFTER, now);
+            assert_eq!(memory.remaining(&rung(), None, now), None);
         }
-        memory.succeeded(&rung(), now + AFTER, now);
-        assert!(memory.cooling(&rung(), None, now).is_some());
-        assert_eq!(memory.cooling(&rung(), None, now + Duration::from_secs(10)), None);
+        memory.record_success(&rung(), now + AFTER, now);
+        assert!(memory.remaining(&rung(), None, now).is_some());
+        assert_eq!(memory.remaining(&rung(), None, now + Duration::from_secs(10)), None);
     }
 
     #[test]
@@ -263,21 +263,21 @@ mod tests {
         let (memory, boarded) = (memory(), Instant::now());
         let landed = boarded + Duration::from_secs(1);
         for _ in 0..20 {
-            memory.failed(&rung(), boarded, None, landed);
+            memory.record_failure(&rung(), boarded, None, landed);
         }
-        let pause = memory.cooling(&rung(), None, landed).expect("it cools");
+        let pause = memory.remaining(&rung(), None, landed).expect("it cools");
         assert!(pause <= Duration::from_secs(11), "counted once: {pause:?}");
-        memory.succeeded(&rung(), boarded, landed);
+        memory.record_success(&rung(), boarded, landed);
         assert_eq!(
-            memory.cooling(&rung(), None, landed),
+            memory.remaining(&rung(), None, landed),
             None,
             "one image that was helped speaks for the canvas"
         );
         for _ in 0..20 {
-            memory.succeeded(&rung(), boarded, landed);
-            memory.failed(&rung(), boarded, None, landed);
+            memory.record_success(&rung(), boarded, landed);
+            memory.record_failure(&rung(), boarded, None, landed);
         }
-        assert_eq!(memory.cooling(&rung(), None, landed), None, "that is no flapping");
+        assert_eq!(memory.remaining(&rung(), None, landed), None, "that is no flapping");
     }
 
     #[test]
@@ -285,7 +285,7 @@ mod tests {
         let (memory, now) = (memory(), Instant::now());
         let mut pauses = (0u32..20).map(|second| {
             let now = now + Duration::from_secs(3) * second;
-            memory.failed(&rung(), now, Some(now - Duration::from_mins(1)), now).expect("it counts")
+            memory.record_failure(&rung(), now, Some(now - Duration::from_mins(1)), now).expect("it counts")
         });
         assert!(pauses.all(|pause| pause <= UNPROVEN_LIFE));
     }
@@ -293,8 +293,8 @@ mod tests {
     #[test]
     fn what_failed_during_a_fault_is_tried_again_at_its_end() {
         let (memory, now) = (memory(), Instant::now());
-        memory.failed(&rung(), now + AFTER, None, now);
-        assert!(memory.cooling(&rung(), None, now).is_some());
-        assert_eq!(memory.cooling(&rung(), Some(now + AFTER), now), None);
+        memory.record_failure(&rung(), now + AFTER, None, now);
+        assert!(memory.remaining(&rung(), None, now).is_some());
+        assert_eq!(memory.remaining(&rung(), Some(now + AFTER), now), None);
     }
 }

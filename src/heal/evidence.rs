@@ -15,9 +15,9 @@
 use http::StatusCode;
 use uuid::Uuid;
 
-use crate::config::settings::Heal;
+use crate::config::settings::HealSettings;
 use crate::iiif::identifier::uuid_of_file_url;
-use crate::iiif::resource::{self, Said};
+use crate::iiif::resource::{self, Registration};
 
 /// `Evidence` is what one answer proves about one image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,11 +76,11 @@ impl Evidence {
     /// Reads an answer of `/resources/{uuid}`; with the file URL where it proves that the image is alive.
     pub fn of_registration(uuid: Uuid, status: StatusCode, body: &[u8]) -> (Self, Option<String>) {
         match resource::read(uuid, status.as_u16(), body) {
-            Said::Alive(url) if uuid_of_file_url(&url) == uuid => (Self::Alive, Some(url)),
+            Registration::Alive(url) if uuid_of_file_url(&url) == uuid => (Self::Alive, Some(url)),
             // Whatever the service calls this file, it is registered: but the URL is not to be remembered.
-            Said::Alive(_) => (Self::Alive, None),
-            Said::Expired => (Self::Expired, None),
-            Said::Nothing => (Self::Nothing, None),
+            Registration::Alive(_) => (Self::Alive, None),
+            Registration::Expired => (Self::Expired, None),
+            Registration::Nothing => (Self::Nothing, None),
         }
     }
 }
@@ -92,7 +92,7 @@ pub(in crate::heal) fn proves_nothing(status: StatusCode) -> bool {
 }
 
 /// Does this status of an image server say that an indexed image is gone (`heal.statuses`)?
-pub(in crate::heal) fn is_expiry(heal: &Heal, status: StatusCode) -> bool {
+pub(in crate::heal) fn is_expiry(heal: &HealSettings, status: StatusCode) -> bool {
     heal.statuses.contains(&status.as_u16())
 }
 

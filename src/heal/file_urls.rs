@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use crate::cluster::Learned;
+use crate::cluster::LearnedEntry;
 use crate::heal::canvas_service::shared_heals::SharedHeals;
 use crate::heal::timed_cache::TimedCache;
 use crate::iiif::identifier::uuid_of_file_url;
 use crate::index::Index;
-use crate::index::history::writer::Recorder;
+use crate::index::history::writer::HistoryWriter;
 
 /// That a file URL is in the index is remembered for so long: writing it may have failed.
 const FILED_FOR: Duration = Duration::from_mins(10);
@@ -22,14 +22,14 @@ const FILED: u64 = 20_000;
 #[derive(Debug)]
 pub(in crate::heal) struct FileUrls {
     index: Arc<Index>,
-    history: Recorder,
+    history: HistoryWriter,
     fleet: Arc<SharedHeals>,
     /// UUIDs whose file URL stands in the index, or will in a moment.
     filed: TimedCache<Uuid>,
 }
 
 impl FileUrls {
-    pub(in crate::heal) fn new(index: Arc<Index>, history: Recorder, fleet: Arc<SharedHeals>) -> Self {
+    pub(in crate::heal) fn new(index: Arc<Index>, history: HistoryWriter, fleet: Arc<SharedHeals>) -> Self {
         Self { index, history, fleet, filed: TimedCache::new(FILED) }
     }
 
@@ -54,8 +54,11 @@ impl FileUrls {
         }
         self.filed.insert(uuid, (), FILED_FOR);
         if self.of(uuid).is_none() {
-            if let Some(cluster) = self.fleet.joined() {
-                cluster.tell_learned(&Learned::File { uuid: uuid.to_string(), url: file_url.to_owned() });
+            if let Some(cluster) = self.fleet.connected() {
+                cluster.publish_learned(&LearnedEntry::File {
+                    uuid: uuid.to_string(),
+                    url: file_url.to_owned(),
+                });
             }
             self.history.learn_file_url(uuid, file_url);
         }

@@ -14,7 +14,7 @@ use http::StatusCode;
 use tokio::sync::Notify;
 use tokio::time::timeout_at;
 
-use crate::config::settings::Heal;
+use crate::config::settings::HealSettings;
 use crate::iiif::Target;
 
 /// So many images are looked after at once; two that share a place take turns.
@@ -73,39 +73,39 @@ impl Default for FirstRequestLimiter {
 impl FirstRequestLimiter {
     /// Lets a request for this identifier behind the route with this mark in: at once, or when somebody else was answered, or after
     /// `heal.first_asks_wait`. `held` is called if it has to wait.
-    pub(in crate::heal) async fn ask(
+    pub(in crate::heal) async fn acquire(
         self: &Arc<Self>,
         image: (u64, &str),
         target: Target<'_>,
-        bounds: &Heal,
+        bounds: &HealSettings,
         held: impl FnOnce(),
     ) -> FirstRequestPermit {
         let image = self.hasher.hash_one(image);
         let of_target = || self.hasher.hash_one(target);
-        if let Some(ask) = self.enter(image, of_target, bounds.first_asks, Instant::now()) {
+        if let Some(ask) = self.try_acquire(image, of_target, bounds.first_asks, Instant::now()) {
             return ask;
         }
         held();
         Box::pin(self.wait(image, of_target(), bounds)).await
     }
 
-    async fn wait(self: &Arc<Self>, image: u64, target: u64, bounds: &Heal) -> FirstRequestPermit {
+    async fn wait(self: &Arc<Self>, image: u64, target: u64, bounds: &HealSettings) -> FirstRequestPermit {
         let until = tokio::time::Instant::now() + bounds.first_asks_wait;
         loop {
             let mut told = std::pin::pin!(self.place(image).told.notified());
             // From here on no word is missed.
             told.as_mut().enable();
-            if let Some(ask) = self.enter(image, || target, bounds.first_asks, Instant::now()) {
+            if let Some(ask) = self.try_acquire(image, || target, bounds.first_asks, Instant::now()) {
                 return ask;
             }
             if timeout_at(until, told).await.is_err() {
-                return FirstRequestPermit::free();
+                return FirstRequestPermit::unlimited();
             }
         }
     }
 
     /// `None`: it has to wait.
-    fn enter(
+    fn try_acquire(
         self: &Arc<Self>,
         image: u64,
         target: impl Fn() -> u64,
@@ -115,12 +115,12 @@ impl FirstRequestLimiter {
         let mut asked = self.place(image).asked.lock();
         if asked.image != image {
             if asked.unanswered > 0 {
-                return Some(FirstRequestPermit::free());
+                return Some(FirstRequestPermit::unlimited());
             }
             *asked = SlotState { image, ..SlotState::default() };
         }
         match asked.known {
-            LastResult::Well(until) if now < until => return Some(FirstRequestPermit::free()),
+            LastResult::Well(until) if now < until => return Some(FirstRequestPermit::unlimited()),
             LastResult::Gone(until, gone) if now < until && gone == target() => {
                 return Some(FirstRequestPermit { counted: None, is_gone: true });
             }
@@ -132,16 +132,16 @@ impl FirstRequestLimiter {
     }
 
     /// It is back.
-    pub(in crate::heal) fn found_well(&self, mark: u64, identifier: &str) {
-        self.know(self.hasher.hash_one((mark, identifier)), LastResult::Well(Instant::now() + WELL_FOR));
+    pub(in crate::heal) fn record_ok(&self, mark: u64, identifier: &str) {
+        self.set(self.hasher.hash_one((mark, identifier)), LastResult::Well(Instant::now() + WELL_FOR));
     }
 
     /// The heal is over.
-    pub(in crate::heal) fn forget(&self, mark: u64, identifier: &str) {
-        self.know(self.hasher.hash_one((mark, identifier)), LastResult::Nothing);
+    pub(in crate::heal) fn clear(&self, mark: u64, identifier: &str) {
+        self.set(self.hasher.hash_one((mark, identifier)), LastResult::Nothing);
     }
 
-    fn know(&self, image: u64, known: LastResult) {
+    fn set(&self, image: u64, known: LastResult) {
         let mut asked = self.place(image).asked.lock();
         if asked.image == image {
             asked.known = known;
@@ -158,7 +158,7 @@ impl Slot {}
 
 impl FirstRequestPermit {
     /// Nobody counts it.
-    pub(in crate::heal) fn free() -> Self {
+    pub(in crate::heal) fn unlimited() -> Self {
         Self { counted: None, is_gone: false }
     }
 
@@ -168,17 +168,17 @@ impl FirstRequestPermit {
     }
 
     /// It was answered, and is not expired. Only a picture says that the image is well.
-    pub(in crate::heal) fn found(self, status: StatusCode) {
+    pub(in crate::heal) fn record_ok(self, status: StatusCode) {
         if let Some((firsts, image)) = self.counted.as_ref().filter(|_| status.is_success()) {
-            firsts.know(*image, LastResult::Well(Instant::now() + WELL_FOR));
+            firsts.set(*image, LastResult::Well(Instant::now() + WELL_FOR));
         }
     }
 
     /// The image server had forgotten it: it answered 404 to a request for this.
-    pub(in crate::heal) fn found_gone(self, target: Target<'_>) {
+    pub(in crate::heal) fn record_expired(self, target: Target<'_>) {
         if let Some((firsts, image)) = &self.counted {
             let target = firsts.hasher.hash_one(target);
-            firsts.know(*image, LastResult::Gone(Instant::now() + GONE_FOR, target));
+            firsts.set(*image, LastResult::Gone(Instant::now() + GONE_FOR, target));
         }
     }
 }
@@ -201,16 +201,18 @@ mod tests {
     #[test]
     fn no_more_than_so_many_ask_before_one_is_answered() {
         let firsts = Arc::new(FirstRequestLimiter::default());
-        let first = firsts.enter(7, || 1, 2, NOW()).expect("room");
-        let second = firsts.enter(7, || 1, 2, NOW()).expect("room");
-        assert!(firsts.enter(7, || 1, 2, NOW()).is_none());
+        let first = firsts.try_acquire(7, || 1, 2, NOW()).expect("room");
+        let second = firsts.try_acquire(7, || 1, 2, NOW()).expect("room");
+        assert!(firsts.try_acquire(7, || 1, 2, NOW()).is_none());
         // Another image, and one that shares the place: they are not held.
-        assert!(firsts.enter(8, || 1, 2, NOW()).is_some());
-        assert!(firsts.enter(7 + PLACES as u64, || 1, 2, NOW()).is_some_and(|ask| ask.counted.is_none()));
+        assert!(firsts.try_acquire(8, || 1, 2, NOW()).is_some());
+        assert!(
+            firsts.try_acquire(7 + PLACES as u64, || 1, 2, NOW()).is_some_and(|ask| ask.counted.is_none())
+        );
         // Who leaves without an answer makes room for one.
         drop(first);
-        let third = firsts.enter(7, || 1, 2, NOW()).expect("room");
-        assert!(firsts.enter(7, || 1, 2, NOW()).is_none());
+        let third = firsts.try_acquire(7, || 1, 2, NOW()).expect("room");
+        assert!(firsts.try_acquire(7, || 1, 2, NOW()).is_none());
         drop((second, third));
         assert_eq!(firsts.place(7).asked.lock().unanswered, 0);
     }
@@ -218,29 +220,29 @@ mod tests {
     #[test]
     fn an_image_that_is_well_is_asked_for_by_everybody_and_one_that_is_gone_by_nobody() {
         let firsts = Arc::new(FirstRequestLimiter::default());
-        firsts.enter(7, || 1, 1, NOW()).expect("room").found(StatusCode::OK);
-        let many: Vec<_> = (0..9).filter_map(|_| firsts.enter(7, || 1, 1, NOW())).collect();
+        firsts.try_acquire(7, || 1, 1, NOW()).expect("room").record_ok(StatusCode::OK);
+        let many: Vec<_> = (0..9).filter_map(|_| firsts.try_acquire(7, || 1, 1, NOW())).collect();
         assert_eq!((many.len(), firsts.place(7).asked.lock().unanswered), (9, 0));
         let later = NOW() + WELL_FOR;
-        let ask = firsts.enter(7, || 1, 1, later).expect("room");
-        assert!(firsts.enter(7, || 1, 1, later).is_none());
-        ask.found_gone(Target::Base);
+        let ask = firsts.try_acquire(7, || 1, 1, later).expect("room");
+        assert!(firsts.try_acquire(7, || 1, 1, later).is_none());
+        ask.record_expired(Target::Base);
         let same = firsts.hasher.hash_one(Target::Base);
-        assert!(firsts.enter(7, || same, 1, NOW()).expect("word").is_gone());
-        let other = firsts.enter(7, || 2, 1, NOW()).expect("room");
+        assert!(firsts.try_acquire(7, || same, 1, NOW()).expect("word").is_gone());
+        let other = firsts.try_acquire(7, || 2, 1, NOW()).expect("room");
         assert!(!other.is_gone(), "another tile may be in the image server's cache");
         assert!(
-            firsts.enter(7, || 3, 1, NOW()).is_none(),
+            firsts.try_acquire(7, || 3, 1, NOW()).is_none(),
             "but not all of them at once: the next waits for an answer"
         );
         drop(other);
-        assert!(!firsts.enter(7, || same, 1, NOW() + GONE_FOR).expect("room").is_gone());
+        assert!(!firsts.try_acquire(7, || same, 1, NOW() + GONE_FOR).expect("room").is_gone());
     }
 
     #[test]
     fn without_a_bound_nobody_is_held() {
         let firsts = Arc::new(FirstRequestLimiter::default());
-        let many: Vec<_> = (0..99).filter_map(|_| firsts.enter(7, || 1, 0, NOW())).collect();
+        let many: Vec<_> = (0..99).filter_map(|_| firsts.try_acquire(7, || 1, 0, NOW())).collect();
         assert_eq!(many.len(), 99);
     }
 }

@@ -7,13 +7,15 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::heal::canvas_service::priority_semaphore::{Permit, Priority, PrioritySemaphore, WaiterId};
-use crate::observe::Trace;
+use crate::heal::canvas_service::priority_semaphore::{
+    Priority, PriorityPermit, PrioritySemaphore, WaiterId,
+};
+use crate::observe::RequestTrace;
 
 /// The urgency of one flight, shared by all who wait for it.
 #[derive(Debug)]
 pub(crate) struct FlightPriority {
-    state: Mutex<State>,
+    state: Mutex<PriorityState>,
     viewers: AtomicU32,
     departed: OnceLock<Instant>,
     departs: Notify,
@@ -21,7 +23,7 @@ pub(crate) struct FlightPriority {
     has_echo: AtomicBool,
     /// When the last viewer came.
     last_viewer: Mutex<Option<Instant>>,
-    leader: OnceLock<Trace>,
+    leader: OnceLock<RequestTrace>,
     /// When the last request that it waited for was answered.
     answered: Mutex<Option<Instant>>,
     /// When it last learned something that speaks against its image.
@@ -29,7 +31,7 @@ pub(crate) struct FlightPriority {
 }
 
 #[derive(Debug)]
-struct State {
+struct PriorityState {
     lane: Priority,
     /// Where it stands in a queue, while it does.
     queued: Option<(Arc<PrioritySemaphore>, WaiterId)>,
@@ -39,7 +41,7 @@ struct State {
 
 impl FlightPriority {
     pub(in crate::heal) fn new(lane: Priority) -> Arc<Self> {
-        let state = State { lane, queued: None, waits_on: None };
+        let state = PriorityState { lane, queued: None, waits_on: None };
         Arc::new(Self {
             state: Mutex::new(state),
             viewers: AtomicU32::new(0),
@@ -58,12 +60,12 @@ impl FlightPriority {
     }
 
     /// The request that started it. Said once, by whoever starts it.
-    pub(in crate::heal) fn is_led_by(&self, trace: &Trace) {
+    pub(in crate::heal) fn set_leader(&self, trace: &RequestTrace) {
         let _ = self.leader.set(trace.clone());
     }
 
     /// The request that started it.
-    pub(in crate::heal) fn leader(&self) -> Option<&Trace> {
+    pub(in crate::heal) fn leader(&self) -> Option<&RequestTrace> {
         self.leader.get()
     }
 
@@ -98,7 +100,7 @@ impl FlightPriority {
     }
 
     /// One viewer more waits for this flight.
-    pub(in crate::heal) fn viewer_waits(&self) {
+    pub(in crate::heal) fn add_waiter(&self) {
         self.viewers.fetch_add(1, Ordering::Relaxed);
         *self.last_viewer.lock() = Some(Instant::now());
     }
@@ -119,7 +121,7 @@ impl FlightPriority {
     }
 
     /// At least as urgent as `lane` from now on, and all that it waits for too.
-    pub(in crate::heal) fn hasten(&self, lane: Priority) {
+    pub(in crate::heal) fn raise(&self, lane: Priority) {
         let (queued, waits_on) = {
             let mut state = self.state.lock();
             if lane >= state.lane {
@@ -132,22 +134,22 @@ impl FlightPriority {
             lanes.promote(ticket, lane);
         }
         if let Some(other) = waits_on {
-            other.hasten(lane);
+            other.raise(lane);
         }
     }
 
     /// This flight waits for that one now.
-    pub(in crate::heal) fn wait_on(&self, other: &Arc<Self>) {
+    pub(in crate::heal) fn depend_on(&self, other: &Arc<Self>) {
         let lane = {
             let mut state = self.state.lock();
             state.waits_on = Some(Arc::clone(other));
             state.lane
         };
-        other.hasten(lane);
+        other.raise(lane);
     }
 
     /// Waits for a place in the lane that is right by then.
-    pub(in crate::heal) async fn place(&self, lanes: &Arc<PrioritySemaphore>) -> Permit {
+    pub(in crate::heal) async fn acquire(&self, lanes: &Arc<PrioritySemaphore>) -> PriorityPermit {
         // Ticket and lane change hands in one step: whoever hastens us comes before it and is read here, or after
         // it and finds the ticket.
         let stand = |ticket| {
@@ -155,19 +157,19 @@ impl FlightPriority {
             state.queued = Some((Arc::clone(lanes), ticket));
             state.lane
         };
-        let place = lanes.place(stand).await;
+        let place = lanes.acquire(stand).await;
         self.state.lock().queued = None;
         place
     }
 
     /// Its request is on the way now, from here or from another node.
-    pub(in crate::heal) fn departs(&self) {
+    pub(in crate::heal) fn mark_sent(&self) {
         let _ = self.departed.set(Instant::now());
         self.departs.notify_waiters();
     }
 
     /// Waits until its request is on the way: before that there is nothing to look for.
-    pub(in crate::heal) async fn departed(&self) {
+    pub(in crate::heal) async fn sent(&self) {
         let mut departs = std::pin::pin!(self.departs.notified());
         departs.as_mut().enable();
         if self.departed.get().is_none() {

@@ -14,9 +14,9 @@ use crate::heal::image::{ImageKey, IndexedImage};
 use crate::heal::ladder::{HealOutcome, HealReport, Ladder};
 use crate::heal::repair::Repairs;
 use crate::heal::single_flight::{FlightHandle, SingleFlight};
-use crate::index::history::Heal;
-use crate::index::history::writer::Recorder;
-use crate::observe::{Event, EventKind, Gauged, Metrics};
+use crate::index::history::HealRecord;
+use crate::index::history::writer::HistoryWriter;
+use crate::observe::{EventKind, GaugeGuard, LiveEvent, Metrics};
 
 /// `Heals` runs heals, tells of them, and hands on what they leave to be done.
 #[derive(Debug)]
@@ -28,19 +28,19 @@ pub(in crate::heal) struct Heals {
     pub(in crate::heal) flights: SingleFlight<ImageKey, HealOutcome>,
     /// `heal.max_flights`.
     pub(in crate::heal) most: usize,
-    pub(in crate::heal) history: Recorder,
+    pub(in crate::heal) history: HistoryWriter,
     pub(in crate::heal) metrics: Arc<Metrics>,
 }
 
 impl StartHeal for Heals {
     fn start(self: Arc<Self>, image: &IndexedImage, priority: Priority) -> FlightHandle<HealOutcome> {
-        self.flights.board(&image.image_key(), priority, |urgency| {
-            urgency.is_led_by(&image.trace);
+        self.flights.join_or_start(&image.image_key(), priority, |urgency| {
+            urgency.set_leader(&image.trace);
             let (heals, image) = (Arc::clone(&self), image.clone());
             async move {
                 let outcome = heals.heal(&image, &urgency).await;
                 // Whether that helped or not: the next one asks for it first.
-                heals.firsts.forget(image.mark, &image.sent);
+                heals.firsts.clear(image.mark, &image.sent);
                 outcome
             }
         })
@@ -69,8 +69,8 @@ impl Heals {
     /// The whole heal, counted and logged.
     async fn heal(self: &Arc<Self>, image: &IndexedImage, urgency: &Arc<FlightPriority>) -> HealOutcome {
         let started = Instant::now();
-        let _counted = Gauged::one(&self.metrics.flights);
-        self.metrics.tell(|| Event::HealStarted {
+        let _counted = GaugeGuard::inc(&self.metrics.flights);
+        self.metrics.publish(|| LiveEvent::HealStarted {
             request: image.trace.to_string(),
             identifier: image.key.to_string(),
             lane: urgency.lane().as_str(),
@@ -87,7 +87,7 @@ impl Heals {
         let rung = if let HealOutcome::Healed(rung) = outcome { rung.as_str() } else { "none" };
         self.metrics.heal(outcome.as_str(), rung, lane.as_str(), took, &image.trace);
         let duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-        self.metrics.tell(|| Event::HealEnded {
+        self.metrics.publish(|| LiveEvent::HealEnded {
             request: image.trace.to_string(),
             identifier: image.key.to_string(),
             lane: lane.as_str(),
@@ -124,7 +124,7 @@ impl Heals {
             HealOutcome::Missing | HealOutcome::Failed => None,
         };
         let owner = image.owners.first();
-        self.history.note(Heal {
+        self.history.note(HealRecord {
             identifier: image.key.to_string(),
             canvas: owner.map(|owner| owner.canvas.clone()),
             manifest: owner.map(|owner| owner.manifest.clone()),
@@ -134,7 +134,7 @@ impl Heals {
             duration_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
             waiting,
             request: Some(image.trace.to_string()),
-            ..Heal::default()
+            ..HealRecord::default()
         });
     }
 }

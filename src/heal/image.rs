@@ -8,7 +8,7 @@ use crate::heal::flight_priority::FlightPriority;
 use crate::heal::image_address::ImageAddress;
 use crate::iiif::{IdentifierKind, ImageRequest};
 use crate::index::Owner;
-use crate::observe::{Span, Trace};
+use crate::observe::{RequestTrace, Span};
 
 /// `RoutedImage` is an image request: whose image, on which route.
 #[derive(Debug, Clone, Copy)]
@@ -18,7 +18,7 @@ pub struct RoutedImage<'a> {
     /// The request as read.
     pub request: ImageRequest<'a>,
     /// Who asks.
-    pub trace: &'a Trace,
+    pub trace: &'a RequestTrace,
 }
 
 /// `IndexedImage` is an image that may be healed.
@@ -39,7 +39,7 @@ pub struct IndexedImage {
     pub(in crate::heal) service: usize,
     pub(in crate::heal) owners: Arc<[Owner]>,
     /// Who asks for it: what is done for its sake is done in this name.
-    pub(in crate::heal) trace: Trace,
+    pub(in crate::heal) trace: RequestTrace,
 }
 
 /// Lookup key behind the image route with this mark.
@@ -60,7 +60,7 @@ impl IndexedImage {
     }
 
     /// The same, with what is done for its sake below `span`.
-    pub(in crate::heal) fn within(&self, span: &Span) -> Self {
+    pub(in crate::heal) fn with_span(&self, span: &Span) -> Self {
         Self { trace: span.within(&self.trace), ..self.clone() }
     }
 
@@ -70,7 +70,7 @@ impl IndexedImage {
     }
 
     /// Says which request leads the heal that this one waits for, where it is another.
-    pub(in crate::heal) fn joins(&self, heal: &FlightPriority) {
+    pub(in crate::heal) fn log_leader(&self, heal: &FlightPriority) {
         if let Some(leader) = heal.leader().filter(|leader| **leader != self.trace) {
             tracing::info!(request = %self.trace, led_by = %leader, identifier = &*self.key, "waits for a heal");
         }
@@ -78,7 +78,7 @@ impl IndexedImage {
 
     /// The same, in the name of this request.
     #[must_use]
-    pub fn in_the_name_of(self, trace: Trace) -> Self {
+    pub fn in_the_name_of(self, trace: RequestTrace) -> Self {
         Self { trace, ..self }
     }
 

@@ -4,14 +4,14 @@
 use std::sync::Arc;
 
 use crate::config::Settings;
-use crate::config::settings::{Route, RouteKind};
+use crate::config::settings::{RouteKind, RouteSettings};
 use crate::heal::image::{IndexedImage, RoutedImage};
 use crate::heal::image_address::{ImageAddress, ImageAddresses};
 use crate::iiif::Identifier;
 use crate::iiif::image_path::{Slashes, path_of_key};
 use crate::index::{Index, Owner};
-use crate::observe::{Metrics, Span, Trace};
-use crate::upstream::guard::Guard;
+use crate::observe::{Metrics, RequestTrace, Span};
+use crate::upstream::guard::CanvasGuard;
 
 /// `ImageLookup` finds images in the index.
 #[derive(Debug)]
@@ -21,7 +21,7 @@ pub(in crate::heal) struct ImageLookup {
     marks: Box<[u64]>,
     /// The presentation routes, in the order of the canvas services.
     services: Box<[usize]>,
-    guard: Guard,
+    guard: CanvasGuard,
     pub(in crate::heal) addresses: Arc<ImageAddresses>,
     index: Arc<Index>,
     metrics: Arc<Metrics>,
@@ -34,11 +34,11 @@ impl ImageLookup {
         index: Arc<Index>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let marks = settings.routes.iter().map(Route::mark).collect();
+        let marks = settings.routes.iter().map(RouteSettings::mark).collect();
         let routes = settings.routes.iter().enumerate();
         let services =
             routes.filter(|(_, route)| route.kind == RouteKind::Presentation).map(|(at, _)| at).collect();
-        let guard = Guard::new(Arc::clone(&settings));
+        let guard = CanvasGuard::new(Arc::clone(&settings));
         Self { settings, marks, services, guard, addresses, index, metrics }
     }
 
@@ -123,7 +123,7 @@ impl ImageLookup {
     fn route_of(&self, service: usize, key: &str, route: usize) -> Option<usize> {
         let routes = &self.settings.routes;
         let seen = self.addresses.route(service, key, routes.len());
-        let is_other = |other: &Route| {
+        let is_other = |other: &RouteSettings| {
             other.kind == RouteKind::Image && other.upstream.authority != routes[route].upstream.authority
         };
         let is_unclear = self.services.len() > 1 && routes.iter().any(is_other);
@@ -156,7 +156,12 @@ impl ImageLookup {
 
     /// The image with this lookup key, as somebody would ask for it. `None`: the index does not know it, it is none that
     /// may be healed, or its key stands in no URL.
-    pub(in crate::heal) fn find(&self, route: usize, key: &str, trace: &Trace) -> Option<IndexedImage> {
+    pub(in crate::heal) fn find(
+        &self,
+        route: usize,
+        key: &str,
+        trace: &RequestTrace,
+    ) -> Option<IndexedImage> {
         let owners = self.index.owners(key).ok().filter(|owners| !owners.is_empty())?;
         let service = self.service_index(&owners);
         let route = self.route_of(service, key, route)?;
@@ -169,7 +174,7 @@ impl ImageLookup {
         service: usize,
         route: usize,
         key: &str,
-        trace: &Trace,
+        trace: &RequestTrace,
     ) -> Option<IndexedImage> {
         if !self.may_be_healed(key) {
             return None;

@@ -23,9 +23,9 @@ use crate::heal::image::IndexedImage;
 use crate::heal::image_address::ImageAddresses;
 use crate::heal::learned::{Known, Learned};
 use crate::heal::server::SendRequest;
-use crate::iiif::resource::Said;
+use crate::iiif::resource::Registration;
 use crate::observe::{EventKind, Metrics, Span};
-use crate::upstream::{Body, Caller, UpstreamError, own_request};
+use crate::upstream::{Body, Caller, UpstreamError, internal_request};
 
 /// How soon an image server of which no probe told the truth is tried anew.
 const RETRY_AFTER: Duration = Duration::from_mins(10);
@@ -141,7 +141,7 @@ impl ImageServers {
     ) -> Result<Response<Body>, UpstreamError> {
         let times = self.settings.timeouts(route);
         let mut span = Span::call(&patient.trace, request);
-        let sent = self.servers[route].send(caller, &span.onward(request), times).await;
+        let sent = self.servers[route].send(caller, &span.inject(request), times).await;
         span.answered(&sent);
         sent
     }
@@ -193,10 +193,10 @@ impl ImageServers {
         tail: &str,
     ) -> Result<response::Parts, UpstreamError> {
         let of = &self.settings.routes[route];
-        let mut head = own_request(of.upstream.authority.as_str(), &self.settings.server.name)?;
+        let mut head = internal_request(of.upstream.authority.as_str(), &self.settings.server.name)?;
         let target = format!("{}{id}/{tail}", of.upstream.path);
         head.uri = target.parse().map_err(|_| UpstreamError::Target)?;
-        patient.trace.send_on(&mut head.headers);
+        patient.trace.inject(&mut head.headers);
         let answer = self.send_on(route, patient, &head, &Caller::default()).await?;
         let (head, body) = answer.into_parts();
         // Read to its end, so that the connection is kept; a body that is too long only costs the connection.
@@ -286,13 +286,13 @@ impl ImageServers {
 
 /// What is proven of the image: by the service's word where it gave one, else by a probe that no cache can answer.
 pub(in crate::heal) async fn evidence(
-    said: Said,
+    said: Registration,
     images: &dyn AskImageServer,
     image: &IndexedImage,
 ) -> Evidence {
     match said {
-        Said::Alive(_) => Evidence::Alive,
-        Said::Expired => Evidence::Expired,
-        Said::Nothing => images.probe(image).await,
+        Registration::Alive(_) => Evidence::Alive,
+        Registration::Expired => Evidence::Expired,
+        Registration::Nothing => images.probe(image).await,
     }
 }

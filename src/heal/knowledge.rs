@@ -9,7 +9,7 @@ use crate::config::Settings;
 use crate::config::settings::Rung;
 use crate::heal::canvas_service::CanvasService;
 use crate::heal::canvas_service::priority_semaphore::Priority;
-use crate::heal::canvas_service::registration::Said;
+use crate::heal::canvas_service::registration::Registration;
 use crate::heal::canvas_service::request::CanvasRequest;
 use crate::heal::canvas_service::services::CanvasServices;
 use crate::heal::evidence::Evidence;
@@ -39,7 +39,7 @@ pub(in crate::heal) struct ProofsOfLife {
     /// Images that a probe has shown to be alive.
     alive: TimedCache<ImageKey, Instant>,
     /// Questions to `/resources` that many wait for, and when each was asked.
-    asked: SingleFlight<Uuid, (Instant, Said)>,
+    asked: SingleFlight<Uuid, (Instant, Registration)>,
 }
 
 impl ProofsOfLife {
@@ -62,21 +62,25 @@ impl ImageKnowledge {
 
     /// What the canvas service says of this identifier; "alive" is believed for a while, unless that was said before
     /// `since`.
-    pub(in crate::heal) async fn ask_remembered(&self, image: &IndexedImage, since: Option<Instant>) -> Said {
+    pub(in crate::heal) async fn check_registration_cached(
+        &self,
+        image: &IndexedImage,
+        since: Option<Instant>,
+    ) -> Registration {
         if self.services.remember_alive(image, since) {
-            return Said::Alive(String::new());
+            return Registration::Alive(String::new());
         }
-        let Some(uuid) = image.uuid() else { return Said::Nothing };
+        let Some(uuid) = image.uuid() else { return Registration::Nothing };
         if self.services.remember_expired(image) {
-            return Said::Expired;
+            return Registration::Expired;
         }
         loop {
             // Two hundred who open the same page are one question.
-            let mut asked = self.memory.asked.board(&uuid, Priority::Viewer, |_| {
+            let mut asked = self.memory.asked.join_or_start(&uuid, Priority::Viewer, |_| {
                 let (services, image) = (Arc::clone(&self.services), image.clone());
                 async move { (Instant::now(), services.ask(&image).await) }
             });
-            let Some((at, said)) = asked.landed().await else { return Said::Nothing };
+            let Some((at, said)) = asked.wait().await else { return Registration::Nothing };
             // One that was asked before that may have been answered before it, too.
             if since.is_none_or(|since| at >= since) {
                 return said;
@@ -87,10 +91,10 @@ impl ImageKnowledge {
     /// What is proven of the image; that it is alive is remembered for a while (`heal.alive_for`), unless that was seen
     /// before `since`.
     async fn evidence_remembered(&self, image: &IndexedImage, since: Option<Instant>) -> Evidence {
-        match self.ask_remembered(image, since).await {
-            Said::Alive(_) => return Evidence::Alive,
-            Said::Expired => return Evidence::Expired,
-            Said::Nothing => {}
+        match self.check_registration_cached(image, since).await {
+            Registration::Alive(_) => return Evidence::Alive,
+            Registration::Expired => return Evidence::Expired,
+            Registration::Nothing => {}
         }
         let key = image.image_key();
         let shown = self.memory.alive.get(&key);
@@ -110,7 +114,7 @@ impl ImageKnowledge {
 
     /// Has the image expired? The cheapest truthful probe: the service's word, else a small tile; never info.json,
     /// which the image server answers from its own memory. A file that is known to be missing is not gone *now*.
-    pub(in crate::heal) async fn is_gone_now(&self, image: &IndexedImage, since: Option<Instant>) -> bool {
+    pub(in crate::heal) async fn is_expired_now(&self, image: &IndexedImage, since: Option<Instant>) -> bool {
         !self.missing.is_known(image) && self.evidence_remembered(image, since).await == Evidence::Expired
     }
 
@@ -126,7 +130,7 @@ impl ImageKnowledge {
     fn canvases_may_help(&self, image: &IndexedImage) {
         for (service, canvas) in self.services.asked_canvases(image) {
             if let Some(variant) = CanvasRequest::variant(&canvas) {
-                self.services.may_try_again(&service, &variant.flight);
+                self.services.clear_cooldown(&service, &variant.flight);
             }
         }
     }
@@ -159,7 +163,7 @@ impl ImageKnowledge {
             return true;
         }
         let is_missing = self.images.shows_nothing(image).await
-            && matches!(self.services.ask(image).await, Said::Alive(_));
+            && matches!(self.services.ask(image).await, Registration::Alive(_));
         if !is_missing {
             return false;
         }

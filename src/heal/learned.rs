@@ -5,7 +5,7 @@ use tokio::time::Instant;
 
 /// `Learned` is whether a server does something, and how.
 #[derive(Debug)]
-pub(in crate::heal) struct Learned<T = ()>(Mutex<State<T>>);
+pub(in crate::heal) struct Learned<T = ()>(Mutex<LearnedState<T>>);
 
 /// `Known` is what is known of it now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,7 +18,7 @@ pub(in crate::heal) enum Known<T> {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State<T> {
+enum LearnedState<T> {
     Unknown,
     Does(T),
     DoesNot { until: Instant },
@@ -26,27 +26,27 @@ enum State<T> {
 
 impl<T> Default for Learned<T> {
     fn default() -> Self {
-        Self(Mutex::new(State::Unknown))
+        Self(Mutex::new(LearnedState::Unknown))
     }
 }
 
 impl<T: Copy> Learned<T> {
     pub(in crate::heal) fn known(&self, now: Instant) -> Known<T> {
         match *self.0.lock() {
-            State::Does(how) => Known::Does(how),
-            State::DoesNot { until } if now < until => Known::DoesNot,
-            State::Unknown | State::DoesNot { .. } => Known::Nothing,
+            LearnedState::Does(how) => Known::Does(how),
+            LearnedState::DoesNot { until } if now < until => Known::DoesNot,
+            LearnedState::Unknown | LearnedState::DoesNot { .. } => Known::Nothing,
         }
     }
 
     /// It was seen to do it.
     pub(in crate::heal) fn does(&self, how: T) {
-        *self.0.lock() = State::Does(how);
+        *self.0.lock() = LearnedState::Does(how);
     }
 
     /// It was seen not to do it. Found out anew from then on: it may be another server by then.
     pub(in crate::heal) fn does_not(&self, until: Instant) {
-        *self.0.lock() = State::DoesNot { until };
+        *self.0.lock() = LearnedState::DoesNot { until };
     }
 }
 

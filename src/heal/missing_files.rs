@@ -7,7 +7,7 @@ use std::time::Duration;
 use moka::sync::Cache;
 use tokio::time::Instant;
 
-use crate::config::settings::Heal;
+use crate::config::settings::HealSettings;
 use crate::heal::cooldowns::UNPROVEN_LIFE;
 
 /// The first life of a missing file that two sources tell of.
@@ -22,14 +22,14 @@ const LONGEST: Duration = Duration::from_hours(24);
 /// `MissingFiles` remembers which files are gone, by the lookup keys of their images and the marks of their routes.
 #[derive(Debug)]
 pub(in crate::heal) struct MissingFiles {
-    missing: Cache<(u64, Arc<str>), Missing>,
+    missing: Cache<(u64, Arc<str>), MissingEntry>,
     /// Anything was ever found missing.
     has_missing: Arc<AtomicBool>,
     longest: Duration,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Missing {
+struct MissingEntry {
     until: Instant,
     life: Duration,
     noted: Instant,
@@ -49,13 +49,13 @@ pub(in crate::heal) enum Proof {
 }
 
 impl MissingFiles {
-    pub(in crate::heal) fn new(heal: &Heal) -> Self {
+    pub(in crate::heal) fn new(heal: &HealSettings) -> Self {
         let missing = Cache::builder().max_capacity(ENTRIES).time_to_idle(LONGEST).build();
         Self { missing, has_missing: Arc::default(), longest: heal.missing }
     }
 
     /// The same under other settings: what is remembered stays.
-    pub(in crate::heal) fn under(&self, heal: &Heal) -> Self {
+    pub(in crate::heal) fn under(&self, heal: &HealSettings) -> Self {
         let (missing, has_missing) = (self.missing.clone(), Arc::clone(&self.has_missing));
         Self { missing, has_missing, longest: heal.missing }
     }
@@ -80,7 +80,7 @@ impl MissingFiles {
         };
         let life = life.min(self.longest);
         self.has_missing.store(true, Ordering::Relaxed);
-        self.missing.insert((route, Arc::clone(key)), Missing { until: now + life, life, noted: now });
+        self.missing.insert((route, Arc::clone(key)), MissingEntry { until: now + life, life, noted: now });
         life
     }
 
@@ -93,7 +93,7 @@ impl MissingFiles {
         now: Instant,
     ) {
         self.has_missing.store(true, Ordering::Relaxed);
-        let missing = Missing { until: now + left, life: left, noted: now };
+        let missing = MissingEntry { until: now + left, life: left, noted: now };
         self.missing.insert((route, Arc::clone(key)), missing);
     }
 
@@ -121,7 +121,7 @@ impl MissingFiles {
     }
 
     /// Forgets that it was missing: it was seen. True: it was remembered.
-    pub(in crate::heal) fn found(&self, route: u64, key: &Arc<str>) -> bool {
+    pub(in crate::heal) fn clear_missing(&self, route: u64, key: &Arc<str>) -> bool {
         self.missing.remove(&(route, Arc::clone(key))).is_some()
     }
 }
@@ -158,7 +158,7 @@ mod tests {
         assert!(!memory.is_missing(1, &key, None, now));
         assert!(!memory.is_missing(0, &key, None, now + PROVEN_LIFE));
         assert!(!memory.is_missing(0, &key, Some(now), now));
-        assert!(memory.found(0, &key) && !memory.found(0, &key));
+        assert!(memory.clear_missing(0, &key) && !memory.clear_missing(0, &key));
         assert!(!memory.is_missing(0, &key, None, now));
     }
 }

@@ -41,14 +41,14 @@ impl MissingImages {
         }
         let was_seen = self.was_seen_elsewhere(image).await;
         if was_seen {
-            self.files.found(image.mark, &image.key);
+            self.files.clear_missing(image.mark, &image.key);
         }
         !was_seen
     }
 
     /// Has another node found that the file is gone?
     pub(in crate::heal) async fn is_known_elsewhere(&self, image: &IndexedImage) -> bool {
-        let Some(cluster) = self.fleet.joined() else { return false };
+        let Some(cluster) = self.fleet.connected() else { return false };
         let Some(left) = cluster.missing(&self.name_of(image)).await else { return false };
         self.files.missing_elsewhere(image.mark, &image.key, left, Instant::now());
         true
@@ -56,7 +56,7 @@ impl MissingImages {
 
     /// This node holds the file for missing, and told the others so: was that taken back?
     async fn was_seen_elsewhere(&self, image: &IndexedImage) -> bool {
-        let Some(cluster) = self.fleet.joined() else { return false };
+        let Some(cluster) = self.fleet.connected() else { return false };
         cluster.missing(&self.name_of(image)).await.is_none() && cluster.is_joined()
     }
 
@@ -69,7 +69,7 @@ impl MissingImages {
     pub(in crate::heal) fn note_since(&self, image: &IndexedImage, proof: Proof, seen: Instant) {
         let life = self.files.file_is_missing(image.mark, &image.key, proof, seen);
         let left = life.saturating_sub(seen.elapsed());
-        if let (Some(cluster), false) = (self.fleet.joined(), left.is_zero()) {
+        if let (Some(cluster), false) = (self.fleet.connected(), left.is_zero()) {
             cluster.file_is_missing(&self.name_of(image), left);
         }
     }
@@ -77,7 +77,7 @@ impl MissingImages {
     /// The image was seen. Forgotten here, and where it was remembered on the other nodes, too.
     /// True: it was remembered to be missing.
     pub(in crate::heal) fn found(&self, image: &IndexedImage) -> bool {
-        let was_missing = self.files.found(image.mark, &image.key);
+        let was_missing = self.files.clear_missing(image.mark, &image.key);
         if was_missing {
             self.forget_elsewhere(image);
         }
@@ -87,7 +87,7 @@ impl MissingImages {
     /// Forgets that the image was missing, whatever route it was asked for on, here and in what the nodes share.
     pub(in crate::heal) fn forget(&self, image: &IndexedImage, marks: impl Iterator<Item = u64>) {
         marks.for_each(|mark| {
-            self.files.found(mark, &image.key);
+            self.files.clear_missing(mark, &image.key);
         });
         self.forget_elsewhere(image);
     }
@@ -104,7 +104,7 @@ impl MissingImages {
     }
 
     fn forget_elsewhere(&self, image: &IndexedImage) {
-        if let Some(cluster) = self.fleet.joined() {
+        if let Some(cluster) = self.fleet.connected() {
             cluster.file_may_be_there(&self.name_of(image));
         }
     }

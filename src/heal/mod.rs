@@ -46,7 +46,7 @@ use std::time::Duration;
 use hyper::Response;
 use tokio::time::Instant;
 
-pub use answer::{Answered, ImageExchange, Unanswered};
+pub use answer::{ExchangeError, HealedExchange, ImageExchange};
 pub use background::book::PagesSeen;
 pub use canvas_service::circuit_breaker::BreakerState;
 pub use canvas_service::priority_semaphore::Priority;
@@ -64,11 +64,11 @@ use crate::config::Settings;
 use crate::config::settings::Rung;
 use crate::iiif::Target;
 use crate::index::Index;
-use crate::index::history::writer::Recorder;
-use crate::observe::{EventKind, Metrics, Trace};
+use crate::index::history::writer::HistoryWriter;
+use crate::observe::{EventKind, Metrics, RequestTrace};
 use crate::outcome::Outcome;
 use crate::upstream::{Body, UpstreamError};
-use canvas_service::registration::Said;
+use canvas_service::registration::Registration;
 use first_requests::FirstRequestPermit;
 use parts::{HealParts, HealState, bounds_of};
 
@@ -119,7 +119,7 @@ impl Healer {
         cluster: Option<Arc<Cluster>>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let history = Recorder::start(Arc::clone(&index), bounds_of(&settings), Arc::clone(&metrics));
+        let history = HistoryWriter::start(Arc::clone(&index), bounds_of(&settings), Arc::clone(&metrics));
         let state = HealState::here(&settings, index, metrics, history);
         Self::of(HealParts::new(Arc::new(state), settings, servers, cluster))
     }
@@ -133,7 +133,7 @@ impl Healer {
         index: Arc<Index>,
         cluster: Option<Arc<Cluster>>,
         metrics: Arc<Metrics>,
-        history: Recorder,
+        history: HistoryWriter,
     ) -> Self {
         let state = HealState::here(&settings, index, metrics, history);
         Self::of(HealParts::new(Arc::new(state), settings, servers, cluster))
@@ -153,9 +153,9 @@ impl Healer {
 
     fn of(parts: HealParts) -> Self {
         let services = Arc::downgrade(&parts.services);
-        parts.metrics.before_scrapes(move |metrics| {
+        parts.metrics.on_scrape(move |metrics| {
             let services = services.upgrade();
-            services.map(|services| report::show(services.all(), metrics)).is_some()
+            services.map(|services| report::update_gauges(services.all(), metrics)).is_some()
         });
         Self { parts: Arc::new(parts) }
     }
@@ -163,10 +163,10 @@ impl Healer {
     /// Is there a point in sending this request on first? Not when the same one was 404 a moment ago. (While the image is
     /// being healed there is: what the image server has in its cache is not withheld.) While many ask already and none
     /// was answered, this waits for what they find.
-    async fn approach(&self, at: &RoutedImage<'_>) -> NextStep {
+    async fn plan(&self, at: &RoutedImage<'_>) -> NextStep {
         let ask = self.first_ask(at).await;
         if ask.is_gone()
-            && let Some(patient) = self.admit(at)
+            && let Some(patient) = self.lookup(at)
         {
             return NextStep::Heal(patient);
         }
@@ -176,18 +176,18 @@ impl Healer {
     /// The turn of a request that asks before anything is known. An info.json has none: it proves nothing.
     async fn first_ask(&self, at: &RoutedImage<'_>) -> FirstRequestPermit {
         if at.request.target == Target::Info {
-            return FirstRequestPermit::free();
+            return FirstRequestPermit::unlimited();
         }
         let parts = &self.parts;
         let held = || parts.metrics.event(EventKind::FirstAskHeld);
         let (mark, sent) = (parts.lookup.mark(at.route), at.request.identifier.as_sent());
-        parts.heals.firsts.ask((mark, sent), at.request.target, &parts.settings.heal, held).await
+        parts.heals.firsts.acquire((mark, sent), at.request.target, &parts.settings.heal, held).await
     }
 
     /// The identifier with its owners, if the index knows it and it may be healed.
     ///
     /// Boxed: a request carries room for it all the way, and nearly none needs it.
-    fn admit(&self, at: &RoutedImage<'_>) -> Option<Box<IndexedImage>> {
+    fn lookup(&self, at: &RoutedImage<'_>) -> Option<Box<IndexedImage>> {
         self.parts.lookup.admit(at).map(Box::new)
     }
 
@@ -196,7 +196,7 @@ impl Healer {
     async fn is_expired(&self, patient: &IndexedImage) -> bool {
         // Where a page of the same manifest had to be healed, what was known of the others before is worth nothing.
         let since = self.parts.prefetch.expired_at(patient);
-        matches!(self.parts.knowledge.ask_remembered(patient, since).await, Said::Expired)
+        matches!(self.parts.knowledge.check_registration_cached(patient, since).await, Registration::Expired)
     }
 
     /// Is this the canvas service's own request, which must not wait for the heal that caused it?
@@ -205,19 +205,19 @@ impl Healer {
     }
 
     /// The canvas service's own info.json request was answered with `status`.
-    pub fn echo_answered(&self, at: &RoutedImage<'_>, status: http::StatusCode) {
+    pub fn record_callback(&self, at: &RoutedImage<'_>, status: http::StatusCode) {
         self.parts.callbacks.answered(at, status);
     }
 
     /// A reader opened this page, and its image is there: the pages behind it may not be. `gone_at`: when it was found
     /// gone, if it had to be healed.
-    fn reader_at(&self, patient: &IndexedImage, gone_at: Option<Instant>) {
-        self.parts.prefetch.reader_at(patient, gone_at, &self.parts.starts);
+    fn record_page_view(&self, patient: &IndexedImage, gone_at: Option<Instant>) {
+        self.parts.prefetch.record_page_view(patient, gone_at, &self.parts.starts);
     }
 
     /// A manifest went out to a reader, asked for by this path (without the query).
-    pub fn manifest_opened(&self, path: &str, trace: &Trace) {
-        self.parts.prefetch.manifest_opened(path, trace, &self.parts.starts);
+    pub fn record_manifest_view(&self, path: &str, trace: &RequestTrace) {
+        self.parts.prefetch.record_manifest_view(path, trace, &self.parts.starts);
     }
 
     /// Has the document rebuilt if that can help and do no harm; waits for it at most `heal.wait`.
@@ -251,7 +251,7 @@ impl Healer {
     }
 
     /// Heeds what other nodes find out about all. Ends at once where there are none.
-    pub async fn heed_the_fleet(&self) {
+    pub async fn follow_cluster(&self) {
         let (mass_expiry, heals) =
             (Arc::clone(&self.parts.heals.mass_expiry), Arc::clone(&self.parts.starts));
         mass_expiry.heed_the_fleet(heals).await;
@@ -259,7 +259,7 @@ impl Healer {
 
     /// Was a canvas or manifest last seen without this image, although the image is there? (`key`: its lookup key.)
     pub fn is_poisoned(&self, key: &str) -> bool {
-        self.parts.repairs.state.lacking.holds(key)
+        self.parts.repairs.state.lacking.contains(key)
     }
 
     /// How each canvas service stands, in the order of the presentation routes.

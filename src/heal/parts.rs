@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::cluster::Cluster;
 use crate::config::Settings;
-use crate::config::settings::{Route, RouteKind, UpstreamUrl};
+use crate::config::settings::{RouteKind, RouteSettings, UpstreamUrl};
 use crate::heal::background::book::Books;
 use crate::heal::background::keep_warm::KeepWarm;
 use crate::heal::background::mass_expiry::MassExpiry;
@@ -46,10 +46,10 @@ use crate::heal::single_flight::SingleFlight;
 use crate::heal::timed_cache::TimedCache;
 use crate::heal::viewer_limits::{ViewerCounts, ViewerLimits};
 use crate::index::Index;
-use crate::index::history::Bounds;
-use crate::index::history::writer::Recorder;
+use crate::index::history::Retention;
+use crate::index::history::writer::HistoryWriter;
 use crate::observe::Metrics;
-use crate::upstream::guard::Guard;
+use crate::upstream::guard::CanvasGuard;
 
 /// Addresses that echoes are known to come from, at most.
 const ADDRESSES: u64 = 64;
@@ -71,7 +71,7 @@ pub(in crate::heal) struct HealState {
     metrics: Arc<Metrics>,
     /// Where what goes on behind the viewers' backs runs.
     home: Handle,
-    history: Mutex<(Bounds, Recorder)>,
+    history: Mutex<(Retention, HistoryWriter)>,
     /// As they were last configured.
     services: Mutex<Vec<Arc<CanvasService>>>,
     /// By the marks of their routes.
@@ -101,7 +101,7 @@ impl HealState {
         settings: &Settings,
         index: Arc<Index>,
         metrics: Arc<Metrics>,
-        history: Recorder,
+        history: HistoryWriter,
     ) -> Self {
         Self {
             index,
@@ -129,12 +129,12 @@ impl HealState {
     }
 
     /// The recorder that keeps to these settings.
-    fn history(&self, settings: &Settings) -> Recorder {
+    fn history(&self, settings: &Settings) -> HistoryWriter {
         let bounds = bounds_of(settings);
         let mut history = lock(&self.history);
         if history.0 != bounds {
             let (index, metrics) = (Arc::clone(&self.index), Arc::clone(&self.metrics));
-            *history = (bounds, Recorder::start(index, bounds, metrics));
+            *history = (bounds, HistoryWriter::start(index, bounds, metrics));
         }
         history.1.clone()
     }
@@ -142,7 +142,7 @@ impl HealState {
     /// What is known of the probes of each image server, in the order of the routes.
     fn probes(&self, settings: &Settings) -> Vec<Arc<TruthfulProbe>> {
         let mut probes = lock(&self.probes);
-        let marks: Vec<u64> = settings.routes.iter().map(Route::mark).collect();
+        let marks: Vec<u64> = settings.routes.iter().map(RouteSettings::mark).collect();
         probes.retain(|mark, _| marks.contains(mark));
         marks.into_iter().map(|mark| Arc::clone(probes.entry(mark).or_default())).collect()
     }
@@ -189,8 +189,8 @@ impl HealState {
 }
 
 /// How much of the history is kept.
-pub(in crate::heal) fn bounds_of(settings: &Settings) -> Bounds {
-    Bounds { age: settings.index.history_age, rows: settings.index.history_rows }
+pub(in crate::heal) fn bounds_of(settings: &Settings) -> Retention {
+    Retention { age: settings.index.history_age, rows: settings.index.history_rows }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -230,7 +230,7 @@ struct Asking {
     missing: Arc<MissingImages>,
     knowledge: ImageKnowledge,
     fleet: Arc<SharedHeals>,
-    history: Recorder,
+    history: HistoryWriter,
 }
 
 impl Asking {
@@ -243,12 +243,12 @@ impl Asking {
         let (own, metrics) = (|| Arc::clone(settings), || Arc::clone(&state.metrics));
         let history = state.history(settings);
         // Routes may have other numbers now.
-        let is_service = |route: &&Route| route.kind == RouteKind::Presentation;
+        let is_service = |route: &&RouteSettings| route.kind == RouteKind::Presentation;
         let services = settings.routes.iter().filter(is_service).count();
         let addresses = Arc::new(ImageAddresses::new(settings.routes.len(), services));
         let index = Arc::clone(&state.index);
         let lookup = Arc::new(ImageLookup::new(own(), Arc::clone(&addresses), index, metrics()));
-        let services = (state.services(settings, &servers, cluster.as_ref()), Guard::new(own()));
+        let services = (state.services(settings, &servers, cluster.as_ref()), CanvasGuard::new(own()));
         let fleet = Arc::new(SharedHeals::new(cluster));
         let shared = || Arc::clone(&fleet);
         let probes = state.probes(settings);

@@ -12,7 +12,7 @@ use crate::heal::canvas_service::status::CanvasServiceStatus;
 use crate::observe::Metrics;
 
 /// Sets the gauges that only a look can tell.
-pub(in crate::heal) fn show(services: &[Arc<CanvasService>], metrics: &Metrics) {
+pub(in crate::heal) fn update_gauges(services: &[Arc<CanvasService>], metrics: &Metrics) {
     let now = Instant::now();
     let open = services.iter().filter(|it| it.breaker.state(now) != BreakerState::Closed).count();
     metrics.breakers_open.set(i64::try_from(open).unwrap_or(i64::MAX));

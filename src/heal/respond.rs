@@ -16,13 +16,13 @@ use super::ladder::direct::DirectResult;
 use super::missing_files::Proof;
 use super::{COME_BACK, HealResponse, Healer, IndexedImage, Priority};
 use crate::config::settings::Rung;
-use crate::observe::{EventKind, Gauged, Span};
+use crate::observe::{EventKind, GaugeGuard, Span};
 use crate::outcome::Outcome;
 use crate::upstream::{Body, UpstreamError};
 
 impl Healer {
     /// Brings the image back and answers the viewer's own request within `wait`.
-    pub(in crate::heal) async fn treat(
+    pub(in crate::heal) async fn heal_for_viewer(
         &self,
         patient: &IndexedImage,
         exchange: &ImageExchange<'_>,
@@ -32,7 +32,7 @@ impl Healer {
         let parts = &self.parts;
         let mut span = Span::step(&patient.trace, "heal");
         span.text("iiif_mender.identifier", &patient.key);
-        let patient = &patient.within(&span);
+        let patient = &patient.with_span(&span);
         if parts.missing.is_known_to_all(patient).await {
             return HealResponse::Original(Outcome::Missing);
         }
@@ -49,7 +49,7 @@ impl Healer {
                     Arc::clone(&parts.heals).start(patient, lane.max(Priority::Prefetch));
                 }
                 let took = started.elapsed();
-                self.reader_at(patient, Some(started));
+                self.record_page_view(patient, Some(started));
                 parts.metrics.heal("healed", Rung::Direct.as_str(), lane.as_str(), took, &patient.trace);
                 parts.heals.record(patient, HealOutcome::Healed(Rung::Direct), lane, took, 1);
                 return HealResponse::Good { answer, rung: Some(Rung::Direct), took };
@@ -76,16 +76,16 @@ impl Healer {
         let parts = &self.parts;
         let waiting = parts.limits.wait().filter(|_| parts.heals.may_start(patient));
         let Some(_waiting) = waiting else { return HealResponse::Crowded(COME_BACK) };
-        let _counted = Gauged::one(&parts.metrics.waiting);
+        let _counted = GaugeGuard::inc(&parts.metrics.waiting);
         let lane = self.priority(patient, exchange);
         // A climb that was under way may have brought the image back before it was lost again, as this viewer found it.
         let (mut tries, was_under_way, mut before) = (0, parts.heals.is_under_way(patient), None);
         let response = loop {
             tries += 1;
             let mut seat = Arc::clone(&parts.heals).start(patient, lane);
-            seat.urgency.viewer_waits();
-            patient.joins(&seat.urgency);
-            let landed = timeout(wait.saturating_sub(started.elapsed()), seat.landed()).await;
+            seat.urgency.add_waiter();
+            patient.log_leader(&seat.urgency);
+            let landed = timeout(wait.saturating_sub(started.elapsed()), seat.wait()).await;
             // Known by now, even to one who came at the same moment.
             span.link(seat.urgency.leader());
             let rung = match landed {
@@ -110,7 +110,7 @@ impl Healer {
                     break self.last_try(patient, exchange, started, HealResponse::Original(outcome)).await;
                 }
             };
-            match self.ask_again(patient, exchange, rung, started).await {
+            match self.resend(patient, exchange, rung, started).await {
                 Some(response) => break response,
                 // It was back before this viewer asked, or nothing proved it: a canvas may have been an old one.
                 None if tries == 1
@@ -139,7 +139,7 @@ impl Healer {
 
     /// The image server is unwell, not forgetful (`heal.direct_statuses`): only the file itself can help, within
     /// `heal.wait`.
-    pub(in crate::heal) async fn bypass(
+    pub(in crate::heal) async fn direct_only(
         &self,
         patient: &IndexedImage,
         exchange: &ImageExchange<'_>,
@@ -158,7 +158,7 @@ impl Healer {
 
     /// The viewer's own request once more. `None`: the image server still does not find it, and nobody says that its file
     /// is gone.
-    async fn ask_again(
+    async fn resend(
         &self,
         patient: &IndexedImage,
         exchange: &ImageExchange<'_>,
@@ -183,8 +183,8 @@ impl Healer {
                     parts.services.resources_lied(patient);
                 }
                 parts.lookup.addresses.found(patient.service, patient.route, &patient.sent);
-                parts.heals.firsts.found_well(patient.mark, &patient.sent);
-                self.reader_at(patient, rung.map(|_| started));
+                parts.heals.firsts.record_ok(patient.mark, &patient.sent);
+                self.record_page_view(patient, rung.map(|_| started));
                 HealResponse::Good { answer, rung, took }
             }
             Ok(_) if parts.is_missing(patient).await => HealResponse::Original(Outcome::Missing),

@@ -20,12 +20,12 @@ use crate::heal::flight_priority::FlightPriority;
 /// Flights in the air, by what they are about.
 #[derive(Debug)]
 pub(crate) struct SingleFlight<K, V> {
-    flying: Listed<K, V>,
+    flying: FlightTable<K, V>,
     /// Where they fly: not on the thread that happens to serve the first viewer.
     home: Handle,
 }
 
-type Listed<K, V> = Arc<Mutex<HashMap<K, FlightHandle<V>>>>;
+type FlightTable<K, V> = Arc<Mutex<HashMap<K, FlightHandle<V>>>>;
 
 /// The same flights, seen by somebody else.
 impl<K, V> Clone for SingleFlight<K, V> {
@@ -54,7 +54,7 @@ where
 
     /// A seat on the flight about `key`; where there is none, `fly` starts it as a task of its own. A flight
     /// that is there already becomes at least as urgent as `lane`.
-    pub(crate) fn board<F>(
+    pub(crate) fn join_or_start<F>(
         &self,
         key: &K,
         lane: Priority,
@@ -68,7 +68,7 @@ where
             Entry::Occupied(flight) => {
                 let seat = flight.get().clone();
                 drop(flying);
-                seat.urgency.hasten(lane);
+                seat.urgency.raise(lane);
                 return seat;
             }
             Entry::Vacant(slot) => slot,
@@ -106,14 +106,14 @@ where
 
 impl<V: Clone> FlightHandle<V> {
     /// How the flight ended; `None` if it broke (a bug: its task panicked).
-    pub(crate) async fn landed(&mut self) -> Option<V> {
+    pub(crate) async fn wait(&mut self) -> Option<V> {
         self.news.wait().await
     }
 }
 
 /// Takes the flight off the list, however it ends.
 struct RemoveOnDrop<K: Eq + Hash, V> {
-    flying: Listed<K, V>,
+    flying: FlightTable<K, V>,
     key: K,
 }
 
@@ -143,7 +143,7 @@ mod tests {
         let seats: Vec<_> = (0..20)
             .map(|_| {
                 let (runs, gate) = (Arc::clone(&runs), Arc::clone(&gate));
-                flights.board(&"canvas", Priority::Viewer, |_| async move {
+                flights.join_or_start(&"canvas", Priority::Viewer, |_| async move {
                     runs.fetch_add(1, Ordering::Relaxed);
                     gate.notified().await;
                     7
@@ -153,7 +153,7 @@ mod tests {
         assert_eq!(flights.len(), 1);
         let mut last = seats.into_iter().next_back().expect("twenty seats");
         gate.notify_one();
-        assert_eq!(last.landed().await, Some(7));
+        assert_eq!(last.wait().await, Some(7));
         assert_eq!(runs.load(Ordering::Relaxed), 1);
         assert_eq!(flights.len(), 0);
     }
@@ -162,17 +162,17 @@ mod tests {
     async fn a_flight_whose_task_panics_tells_its_waiters_and_leaves_the_list() {
         let flights = SingleFlight::<&str, u32>::here();
         let mut seat =
-            flights.board(&"canvas", Priority::Viewer, |_| async { panic!("a bug in the flight") });
-        assert_eq!(seat.landed().await, None);
+            flights.join_or_start(&"canvas", Priority::Viewer, |_| async { panic!("a bug in the flight") });
+        assert_eq!(seat.wait().await, None);
         assert_eq!(flights.len(), 0);
     }
 
     #[tokio::test]
     async fn who_comes_after_the_landing_starts_anew() {
         let flights = SingleFlight::<&str, u32>::here();
-        let mut first = flights.board(&"canvas", Priority::Viewer, |_| async { 1 });
-        assert_eq!(first.landed().await, Some(1));
-        let mut second = flights.board(&"canvas", Priority::Viewer, |_| async { 2 });
-        assert_eq!(second.landed().await, Some(2));
+        let mut first = flights.join_or_start(&"canvas", Priority::Viewer, |_| async { 1 });
+        assert_eq!(first.wait().await, Some(1));
+        let mut second = flights.join_or_start(&"canvas", Priority::Viewer, |_| async { 2 });
+        assert_eq!(second.wait().await, Some(2));
     }
 }

@@ -41,7 +41,7 @@ async fn never_more_places_than_there_are_and_every_waiter_gets_one() {
         let (most, served) = (Arc::clone(&most), Arc::clone(&served));
         tokio::spawn(async move {
             let urgency = FlightPriority::new(Priority::ALL[number % 3]);
-            let place = urgency.place(&lanes).await;
+            let place = urgency.acquire(&lanes).await;
             most.fetch_max(inside.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
             // Counted out before the place is given back, also where the task is aborted in between.
             let inside = Inside(&inside);
@@ -66,13 +66,13 @@ async fn never_more_places_than_there_are_and_every_waiter_gets_one() {
 async fn a_promotion_is_never_lost_between_lane_and_queue() {
     for _ in 0..300 {
         let lanes = PrioritySemaphore::new(1);
-        let held = lanes.place(|_| Priority::Viewer).await;
+        let held = lanes.acquire(|_| Priority::Viewer).await;
         let waiters: Vec<_> = (0..THREADS)
             .flat_map(|_| {
                 let urgency = FlightPriority::new(Priority::Background);
                 let (own, lanes) = (Arc::clone(&urgency), Arc::clone(&lanes));
-                let waits = tokio::spawn(async move { drop(own.place(&lanes).await) });
-                [waits, tokio::spawn(async move { urgency.hasten(Priority::Viewer) })]
+                let waits = tokio::spawn(async move { drop(own.acquire(&lanes).await) });
+                [waits, tokio::spawn(async move { urgency.raise(Priority::Viewer) })]
             })
             .collect();
         soon(async {
@@ -92,10 +92,10 @@ async fn a_promotion_is_never_lost_between_lane_and_queue() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn no_lane_starves_while_viewers_never_end() {
     let lanes = PrioritySemaphore::new(1);
-    let held = lanes.place(|_| Priority::Viewer).await;
+    let held = lanes.acquire(|_| Priority::Viewer).await;
     let sweeper = tokio::spawn({
         let lanes = Arc::clone(&lanes);
-        async move { drop(lanes.place(|_| Priority::Background).await) }
+        async move { drop(lanes.acquire(|_| Priority::Background).await) }
     });
     while lanes.waiting()[Priority::Background as usize] == 0 {
         yield_now().await;
@@ -105,7 +105,7 @@ async fn no_lane_starves_while_viewers_never_end() {
         let (lanes, stop) = (Arc::clone(&lanes), Arc::clone(&stop));
         tokio::spawn(async move {
             while stop.load(Ordering::Relaxed) == 0 {
-                drop(lanes.place(|_| Priority::Viewer).await);
+                drop(lanes.acquire(|_| Priority::Viewer).await);
                 yield_now().await;
             }
         })
@@ -126,7 +126,7 @@ async fn many_flights_about_few_things_all_land_and_tell_everybody() {
         let (flights, flying, runs) = (Arc::clone(&flights), Arc::clone(&flying), Arc::clone(&runs));
         tokio::spawn(async move {
             let about = number % 7;
-            let mut seat = flights.board(&about, Priority::ALL[number % 3], |_| {
+            let mut seat = flights.join_or_start(&about, Priority::ALL[number % 3], |_| {
                 let flying = Arc::clone(&flying);
                 async move {
                     runs.fetch_add(1, Ordering::SeqCst);
@@ -136,7 +136,7 @@ async fn many_flights_about_few_things_all_land_and_tell_everybody() {
                     about
                 }
             });
-            assert_eq!(seat.landed().await, Some(about));
+            assert_eq!(seat.wait().await, Some(about));
         })
     });
     for passenger in soon(join_all(passengers.collect::<Vec<_>>())).await {
@@ -152,14 +152,14 @@ async fn an_open_breaker_lets_one_try_at_a_time_and_one_good_answer_closes_it() 
     for _ in 0..500 {
         let breaker = Arc::new(CircuitBreaker::new(1, open_for));
         let start = Instant::now();
-        assert!(breaker.bad(start));
+        assert!(breaker.record_failure(start));
         let tries = (0..8).map(|_| {
             let breaker = Arc::clone(&breaker);
-            tokio::spawn(async move { usize::from(breaker.pass(start + open_for).is_ok()) })
+            tokio::spawn(async move { usize::from(breaker.try_acquire(start + open_for).is_ok()) })
         });
         let passed: usize = join_all(tries).await.into_iter().map(|passed| passed.expect("no panic")).sum();
         assert_eq!(passed, 1);
-        breaker.good();
+        breaker.record_success();
         assert_eq!(breaker.state(start), BreakerState::Closed);
     }
 }

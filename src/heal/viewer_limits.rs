@@ -9,7 +9,7 @@ use std::time::Duration;
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use parking_lot::Mutex;
 
-use crate::config::settings::Heal;
+use crate::config::settings::HealSettings;
 use crate::heal::canvas_service::shared_heals::SharedHeals;
 
 /// How long a client that begins too many heals stands behind the other readers.
@@ -47,7 +47,11 @@ impl Drop for WaitingViewer {
 }
 
 impl ViewerLimits {
-    pub(in crate::heal) fn new(heal: &Heal, fleet: Arc<SharedHeals>, counts: Arc<ViewerCounts>) -> Self {
+    pub(in crate::heal) fn new(
+        heal: &HealSettings,
+        fleet: Arc<SharedHeals>,
+        counts: Arc<ViewerCounts>,
+    ) -> Self {
         let (max_waiting, per_client) = (heal.max_waiting, heal.per_client);
         let rates = counts.rates(per_client);
         Self { max_waiting, per_client, rates, counts, fleet }
@@ -62,12 +66,12 @@ impl ViewerLimits {
 
     /// One client begins a heal. True: it begins too many, here or on all nodes together.
     pub(in crate::heal) fn is_greedy(&self, client: IpAddr) -> bool {
-        self.rates.check_key(&client).is_err() || self.is_greedy_elsewhere(client)
+        self.rates.check_key(&client).is_err() || self.is_over_shared_limit(client)
     }
 
     /// Counted behind: the answer is for the next.
-    fn is_greedy_elsewhere(&self, client: IpAddr) -> bool {
-        let Some(cluster) = self.fleet.joined() else { return false };
+    fn is_over_shared_limit(&self, client: IpAddr) -> bool {
+        let Some(cluster) = self.fleet.connected() else { return false };
         let (cluster, fleet, most) = (Arc::clone(cluster), Arc::clone(&self.fleet), self.per_client);
         tokio::spawn(async move {
             if cluster.heals_of(client).await > Some(most) {

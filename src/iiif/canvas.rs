@@ -109,7 +109,7 @@ impl<'a> CanvasUrl<'a> {
     ///
     /// SECURITY: an `update` in the name of a canvas would make every visit of it a rebuild, so it is dropped, also
     /// where it is written with escapes.
-    pub fn visit(&self) -> String {
+    pub fn visit_target(&self) -> String {
         let Some(query) = self.query else { return self.path.to_owned() };
         let own: Vec<&str> = query.split('&').filter(|pair| !is_named(pair, "update")).collect();
         match own.join("&") {
@@ -129,8 +129,8 @@ impl<'a> CanvasUrl<'a> {
     /// assert_eq!(canvas.visit(), "/canvas/obj?page=2");
     /// assert_eq!(canvas.rebuild(), "/canvas/obj?page=2&update=true");
     /// ```
-    pub fn rebuild(&self) -> String {
-        rebuild_target(&self.visit())
+    pub fn rebuild_target(&self) -> String {
+        rebuild_target(&self.visit_target())
     }
 
     /// Path and query of the canvas built *beside* the stored one. `None`: the name itself chooses what is left out,
@@ -150,7 +150,7 @@ impl<'a> CanvasUrl<'a> {
     pub fn variant(&self) -> Option<String> {
         let mut pairs = self.query.unwrap_or_default().split('&');
         let chooses = pairs.any(|pair| is_named(pair, "allow") || is_named(pair, "disallow"));
-        (!chooses).then(|| with_query(&self.visit(), &format!("disallow={NOTHING}")))
+        (!chooses).then(|| with_query(&self.visit_target(), &format!("disallow={NOTHING}")))
     }
 
     fn default_port(&self) -> u16 {

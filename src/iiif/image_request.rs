@@ -62,7 +62,7 @@ impl<'a> ImageRequest<'a> {
     pub fn parse(rest: &'a str) -> Option<Self> {
         let Some((path, _)) = rest.split_once('?') else { return Self::from_right(rest, 0) };
         let by_path = Self::from_right(path, 0);
-        if by_path.is_some_and(|request| request.may_heal()) {
+        if by_path.is_some_and(|request| request.is_healable()) {
             return by_path;
         }
         let Some(from) = value_in_query(rest) else { return by_path };
@@ -94,7 +94,7 @@ impl<'a> ImageRequest<'a> {
     /// assert!(ImageRequest::parse("abc/info.json").unwrap().may_heal());
     /// assert!(!ImageRequest::parse("abc").unwrap().may_heal());
     /// ```
-    pub fn may_heal(&self) -> bool {
+    pub fn is_healable(&self) -> bool {
         matches!(self.target, Target::Info | Target::Image { .. })
     }
 }

@@ -39,10 +39,10 @@ impl ImageBases {
     /// `None` when the four last segments are not well formed (Image API 2.1 and 3.0 section 2.1) or the URL is not
     /// absolute http(s). Query and fragment do not matter, unless the query holds the path (`?IIIF=`).
     pub fn in_image_url<'u>(&self, url: &'u str) -> Option<Identifier<'u>> {
-        self.in_image(&Absolute::read(url)?)
+        self.in_image(&AbsoluteUrl::read(url)?)
     }
 
-    fn in_image<'u>(&self, target: &Absolute<'u>) -> Option<Identifier<'u>> {
+    fn in_image<'u>(&self, target: &AbsoluteUrl<'u>) -> Option<Identifier<'u>> {
         // The cheap look first: most ids in a manifest are no image URLs.
         let request = ImageRequest::parse(target.rest.get(1..)?)?;
         if !matches!(request.target, Target::Image { .. }) {
@@ -62,7 +62,7 @@ impl ImageBases {
     ///
     /// `None`: not an absolute http(s) URL, or nothing that could be an identifier.
     pub fn in_service_id<'u>(&self, id: &'u str) -> Option<Identifier<'u>> {
-        let target = Absolute::read(id)?;
+        let target = AbsoluteUrl::read(id)?;
         if let Some(identifier) = self.in_image(&target) {
             return Some(identifier);
         }
@@ -82,7 +82,7 @@ impl ImageBases {
     }
 
     /// What stands behind the first base that fits.
-    fn behind_base<'u>(&self, target: &Absolute<'u>) -> Option<&'u str> {
+    fn behind_base<'u>(&self, target: &AbsoluteUrl<'u>) -> Option<&'u str> {
         self.0.iter().find_map(|(host, path)| {
             let is_there = host
                 .as_deref()
@@ -116,14 +116,14 @@ pub fn identifier_in_service_id(id: &str) -> Option<Identifier<'_>> {
 }
 
 /// An absolute http(s) URL without its fragment.
-struct Absolute<'u> {
+struct AbsoluteUrl<'u> {
     default_port: u16,
     authority: &'u str,
     /// Path and query, from the first slash on.
     rest: &'u str,
 }
 
-impl<'u> Absolute<'u> {
+impl<'u> AbsoluteUrl<'u> {
     fn read(url: &'u str) -> Option<Self> {
         let begins = |with: &str| url.get(..with.len()).is_some_and(|own| own.eq_ignore_ascii_case(with));
         let (default_port, scheme) = match () {

@@ -14,8 +14,8 @@ use super::salvage;
 pub(crate) use decode::utf8;
 
 use decode::Utf8;
-use node::Seed;
-use walker::{Place, Walker};
+use node::ValueSeed;
+use walker::{JsonPosition, Walker};
 
 mod decode;
 mod key;
@@ -130,7 +130,7 @@ pub fn walk_slice(bytes: &[u8], each: &mut dyn FnMut(Canvas)) -> Result<Document
 }
 
 /// Everything at once, for a document small enough to be held: all its canvases, and where the JSON is broken in
-/// the way in which the canvas service breaks it ([`salvage::repair`]), those of the mended document. The error is
+/// the way in which the canvas service breaks it ([`salvage::repair_json`]), those of the mended document. The error is
 /// that of the document as it came. Identifiers of images are told by their last segment.
 pub fn read(bytes: &[u8]) -> Result<(Document, Vec<Canvas>), WalkError> {
     read_under(bytes, &ImageBases::default())
@@ -145,7 +145,7 @@ pub fn read_under(bytes: &[u8], bases: &ImageBases) -> Result<(Document, Vec<Can
         run(json, bases, &mut |canvas| canvases.push(canvas)).map(|document| (document, canvases))
     };
     collect(&text).or_else(|error| {
-        let mended = salvage::repair(&text).unwrap_or(Cow::Borrowed(&text));
+        let mended = salvage::repair_json(&text).unwrap_or(Cow::Borrowed(&text));
         // Halves of a surrogate pair are grammar, and no text; numbers beyond all bounds are, and no numbers.
         let text = decode::without_half_surrogates(&mended);
         collect(&decode::without_huge_numbers(&text)).map_err(|_| error)
@@ -158,7 +158,7 @@ fn run<'de, R: serde_json::de::Read<'de>>(
     each: &mut dyn FnMut(Canvas),
 ) -> Result<Document, WalkError> {
     let mut walker = Walker::new(bases, each);
-    Seed::new(&mut walker, Place::Root).deserialize(&mut json)?;
+    ValueSeed::new(&mut walker, JsonPosition::Root).deserialize(&mut json)?;
     json.end()?;
     Ok(walker.finish())
 }

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 /// What the canvas service says of an identifier.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Said {
+pub enum Registration {
     /// The service knows the file, and where it is.
     Alive(String),
     /// The service has forgotten the file.
@@ -28,13 +28,13 @@ pub enum Said {
 /// assert_eq!(said, Said::Alive("https://a.test/file.jpg".to_owned()));
 /// assert_eq!(read(uuid::Uuid::nil(), 404, b"<html>not found</html>"), Said::Nothing);
 /// ```
-pub fn read(uuid: Uuid, status: u16, body: &[u8]) -> Said {
+pub fn read(uuid: Uuid, status: u16, body: &[u8]) -> Registration {
     let text = String::from_utf8_lossy(body);
     let text = text.trim();
     match status {
-        200 if is_url(text) => Said::Alive(text.to_owned()),
-        404 if text.contains(&uuid.to_string()) && !text.contains(['<', '{', '/']) => Said::Expired,
-        _ => Said::Nothing,
+        200 if is_url(text) => Registration::Alive(text.to_owned()),
+        404 if text.contains(&uuid.to_string()) && !text.contains(['<', '{', '/']) => Registration::Expired,
+        _ => Registration::Nothing,
     }
 }
 

@@ -31,7 +31,7 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// assert_eq!(&*mended, br#"{"label": "a\\ b"}"#);
 /// assert_eq!(repair(b"{cut short"), None);
 /// ```
-pub fn repair(bytes: &[u8]) -> Option<Cow<'_, [u8]>> {
+pub fn repair_json(bytes: &[u8]) -> Option<Cow<'_, [u8]>> {
     let bytes = without_mark(bytes);
     // JSON is UTF-8, and serde_json does not look inside strings that it ignores.
     let text = std::str::from_utf8(bytes).ok()?;
@@ -46,7 +46,7 @@ pub fn repair(bytes: &[u8]) -> Option<Cow<'_, [u8]>> {
     let quotes = [Quote::Escaped, Quote::ClosingBeforePunctuation];
     let readings = backslashes.iter().flat_map(|backslash| quotes.map(|quote| (*backslash, quote)));
     readings.into_iter().find_map(|(backslash, quote)| {
-        let mended = mend(bytes, backslash, quote);
+        let mended = escape_pass(bytes, backslash, quote);
         is_valid(&mended).then_some(Cow::Owned(mended))
     })
 }
@@ -89,7 +89,7 @@ enum Quote {
 }
 
 /// Makes a pass over the document; the result may still be invalid for other reasons.
-fn mend(bytes: &[u8], backslash: Backslash, quote: Quote) -> Vec<u8> {
+fn escape_pass(bytes: &[u8], backslash: Backslash, quote: Quote) -> Vec<u8> {
     let mut mended = Vec::with_capacity(bytes.len() + bytes.len() / 16);
     let mut in_string = false;
     let mut rest = bytes;
@@ -175,7 +175,7 @@ mod tests {
     #[case::backslash_at_the_end_of_a_list("[\"x\\\"\n]", "[\"x\\\\\"\n]")]
     #[case::byte_order_mark("\u{feff}[1]", "[1]")]
     fn only_what_is_broken_is_changed(#[case] broken: &str, #[case] mended: &str) {
-        assert_eq!(std::str::from_utf8(&repair(broken.as_bytes()).unwrap()).unwrap(), mended);
+        assert_eq!(std::str::from_utf8(&repair_json(broken.as_bytes()).unwrap()).unwrap(), mended);
     }
 
     #[rstest]
@@ -190,13 +190,13 @@ mod tests {
     #[case::two_documents("{}{}")]
     #[case::empty("")]
     fn what_is_broken_otherwise_is_left_alone(#[case] broken: &str) {
-        assert_eq!(repair(broken.as_bytes()), None);
+        assert_eq!(repair_json(broken.as_bytes()), None);
     }
 
     #[test]
     fn bytes_that_are_no_text_cannot_be_mended() {
-        assert_eq!(repair(b"[\"\xff\"]"), None);
-        assert_eq!(repair(b"[\"\n\xff\"]"), None);
+        assert_eq!(repair_json(b"[\"\xff\"]"), None);
+        assert_eq!(repair_json(b"[\"\n\xff\"]"), None);
     }
 
     #[test]
@@ -206,8 +206,8 @@ mod tests {
             hostile.extend_from_slice(br#"\""#);
             hostile.extend_from_slice(&[b' '; 50]);
         }
-        assert_eq!(repair(&hostile), None);
-        assert_eq!(repair(&b"[".repeat(1_000_000)), None);
+        assert_eq!(repair_json(&hostile), None);
+        assert_eq!(repair_json(&b"[".repeat(1_000_000)), None);
     }
 
     /// JSON values whose strings hold what labels hold.
@@ -228,7 +228,7 @@ mod tests {
         #[test]
         fn a_valid_document_comes_back_as_it_is(value in json()) {
             let bytes = serde_json::to_vec(&value).unwrap();
-            prop_assert!(matches!(repair(&bytes), Some(Cow::Borrowed(same)) if same == bytes));
+            prop_assert!(matches!(repair_json(&bytes), Some(Cow::Borrowed(same)) if same == bytes));
         }
 
         #[test]
@@ -239,20 +239,20 @@ mod tests {
             // Before a quote, or before another one, nobody can tell whose a backslash is.
             let is_plain = !text.contains(r"\\\") && !text.contains(r#"\\""#) && !text.contains(r"\\/");
             prop_assume!(is_plain && !is_valid(raw.as_bytes()));
-            let mended = repair(raw.as_bytes()).unwrap();
+            let mended = repair_json(raw.as_bytes()).unwrap();
             prop_assert_eq!(serde_json::from_slice::<Value>(&mended).unwrap(), value);
         }
 
         #[test]
         fn whatever_comes_out_parses(bytes in "[\\[\\]{}\",:\\\\\n\t a1u]*") {
-            if let Some(mended) = repair(bytes.as_bytes()) {
+            if let Some(mended) = repair_json(bytes.as_bytes()) {
                 prop_assert!(is_valid(&mended));
             }
         }
 
         #[test]
         fn any_bytes_are_read_without_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            let _ = repair(&bytes);
+            let _ = repair_json(&bytes);
         }
     }
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use rusqlite::{Connection, Row, params};
 
-use crate::index::history::{Entry, Filter, Page};
+use crate::index::history::{HistoryEntry, HistoryFilter, HistoryPage};
 use crate::index::store::error::IndexError;
 use crate::index::store::writer;
 use crate::index::{Index, history};
@@ -16,7 +16,7 @@ const LONGEST: u32 = 500;
 
 /// A source, and what was read from it.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct Collected {
+pub struct SourceRow {
     /// Its number.
     pub id: i64,
     /// `path`, `url` or `traffic`.
@@ -33,7 +33,7 @@ pub struct Collected {
 
 /// One manifest among the others.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct Volume {
+pub struct ManifestRow {
     /// Its number.
     pub id: i64,
     /// Its own id, or where it was read.
@@ -50,7 +50,7 @@ pub struct Volume {
 
 /// One canvas of a manifest.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct Leaf {
+pub struct CanvasRow {
     /// Its number.
     pub id: i64,
     /// Canvas URL as the manifest writes it.
@@ -71,8 +71,8 @@ const LEAF: &str = "SELECT id, url, label, keys, manifest FROM canvases";
 
 impl Index {
     /// The sources that manifests came from, those with most manifests first. Counts all manifests: 25 ms for 100,000.
-    pub fn collected(&self) -> Result<Vec<Collected>, IndexError> {
-        self.look();
+    pub fn collected(&self) -> Result<Vec<SourceRow>, IndexError> {
+        self.check_for_changes();
         let sql = "SELECT s.id, s.kind, s.location, s.seen, m.manifests, m.images FROM sources s
                    JOIN (SELECT source, count(*) AS manifests, sum(images) AS images FROM manifests
                          WHERE kind NOT IN ('collection', 'other') GROUP BY source) m ON m.source = s.id
@@ -83,8 +83,13 @@ impl Index {
     }
 
     /// Manifests (of one source, or of all) behind the one with the number `after`, in the order of their numbers.
-    pub fn volumes(&self, source: Option<i64>, after: i64, limit: u32) -> Result<Vec<Volume>, IndexError> {
-        self.look();
+    pub fn volumes(
+        &self,
+        source: Option<i64>,
+        after: i64,
+        limit: u32,
+    ) -> Result<Vec<ManifestRow>, IndexError> {
+        self.check_for_changes();
         let sql = format!(
             "{VOLUME} WHERE id > ?1 AND (?2 IS NULL OR source = ?2) AND kind NOT IN ('collection', 'other')
              ORDER BY id LIMIT ?3"
@@ -93,14 +98,14 @@ impl Index {
     }
 
     /// The manifest with this number.
-    pub fn volume(&self, id: i64) -> Result<Option<Volume>, IndexError> {
-        self.look();
+    pub fn volume(&self, id: i64) -> Result<Option<ManifestRow>, IndexError> {
+        self.check_for_changes();
         let sql = format!("{VOLUME} WHERE id = ?1");
         self.read(|conn| Ok(all(conn, &sql, params![id], volume)?.pop()))
     }
 
     /// Manifests with these words in their label, or with this id. Reads all labels: a millisecond per thousand.
-    pub fn volumes_named(&self, words: &str, limit: u32) -> Result<Vec<Volume>, IndexError> {
+    pub fn volumes_named(&self, words: &str, limit: u32) -> Result<Vec<ManifestRow>, IndexError> {
         let escaped = words.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_");
         let conn = self.apart()?;
         let sql = format!(
@@ -118,8 +123,8 @@ impl Index {
     }
 
     /// Canvases of the manifest with this number, those behind the canvas with the number `after`.
-    pub fn leaves(&self, manifest: i64, after: i64, limit: u32) -> Result<Vec<Leaf>, IndexError> {
-        self.look();
+    pub fn leaves(&self, manifest: i64, after: i64, limit: u32) -> Result<Vec<CanvasRow>, IndexError> {
+        self.check_for_changes();
         // Its canvases are numbered in a row: no index on `manifest` is needed.
         let sql = "SELECT c.id, c.url, c.label, c.keys, c.manifest FROM manifests m
                    JOIN canvases c ON c.id BETWEEN max(m.first, ?2 + 1) AND m.first + m.canvases - 1
@@ -128,22 +133,22 @@ impl Index {
     }
 
     /// The canvas with this number.
-    pub fn leaf(&self, id: i64) -> Result<Option<Leaf>, IndexError> {
-        self.look();
+    pub fn leaf(&self, id: i64) -> Result<Option<CanvasRow>, IndexError> {
+        self.check_for_changes();
         let sql = format!("{LEAF} WHERE id = ?1");
         self.read(|conn| Ok(all(conn, &sql, params![id], leaf)?.pop()))
     }
 
     /// The first canvases of all.
-    pub fn first_leaves(&self, limit: u32) -> Result<Vec<Leaf>, IndexError> {
-        self.look();
+    pub fn first_leaves(&self, limit: u32) -> Result<Vec<CanvasRow>, IndexError> {
+        self.check_for_changes();
         let sql = format!("{LEAF} ORDER BY id LIMIT ?1");
         self.read(|conn| all(conn, &sql, params![limit.min(LONGEST)], leaf))
     }
 
     /// How the last heal of each image of these manifests ended, as far as the history goes back.
     pub fn verdicts(&self, manifests: &[&str]) -> Result<BTreeMap<String, Verdicts>, IndexError> {
-        self.look();
+        self.check_for_changes();
         self.read(|conn| {
             let mut found = BTreeMap::new();
             if !history::has_history(conn)? {
@@ -164,15 +169,15 @@ impl Index {
     }
 
     /// One heal of the history.
-    pub fn heal(&self, id: i64) -> Result<Option<Entry>, IndexError> {
-        let page = Page { before: Some(id.saturating_add(1)), limit: 1 };
-        Ok(self.history(&Filter::default(), page)?.pop().filter(|entry| entry.id == id))
+    pub fn heal(&self, id: i64) -> Result<Option<HistoryEntry>, IndexError> {
+        let page = HistoryPage { before: Some(id.saturating_add(1)), limit: 1 };
+        Ok(self.history(&HistoryFilter::default(), page)?.pop().filter(|entry| entry.id == id))
     }
 
     /// The last heal of one image.
-    pub fn last_heal(&self, key: &str) -> Result<Option<Entry>, IndexError> {
-        let filter = Filter { identifier: Some(key.to_owned()), ..Filter::default() };
-        Ok(self.history(&filter, Page { before: None, limit: 1 })?.pop())
+    pub fn last_heal(&self, key: &str) -> Result<Option<HistoryEntry>, IndexError> {
+        let filter = HistoryFilter { identifier: Some(key.to_owned()), ..HistoryFilter::default() };
+        Ok(self.history(&filter, HistoryPage { before: None, limit: 1 })?.pop())
     }
 }
 
@@ -189,8 +194,8 @@ fn number(row: &Row<'_>, at: usize) -> rusqlite::Result<u64> {
     Ok(u64::try_from(row.get::<_, i64>(at)?).unwrap_or(0))
 }
 
-fn collected(row: &Row<'_>) -> rusqlite::Result<Collected> {
-    Ok(Collected {
+fn collected(row: &Row<'_>) -> rusqlite::Result<SourceRow> {
+    Ok(SourceRow {
         id: row.get(0)?,
         kind: row.get(1)?,
         location: row.get(2)?,
@@ -200,8 +205,8 @@ fn collected(row: &Row<'_>) -> rusqlite::Result<Collected> {
     })
 }
 
-fn volume(row: &Row<'_>) -> rusqlite::Result<Volume> {
-    Ok(Volume {
+fn volume(row: &Row<'_>) -> rusqlite::Result<ManifestRow> {
+    Ok(ManifestRow {
         id: row.get(0)?,
         uri: row.get(1)?,
         label: row.get(2)?,
@@ -211,8 +216,8 @@ fn volume(row: &Row<'_>) -> rusqlite::Result<Volume> {
     })
 }
 
-fn leaf(row: &Row<'_>) -> rusqlite::Result<Leaf> {
-    Ok(Leaf {
+fn leaf(row: &Row<'_>) -> rusqlite::Result<CanvasRow> {
+    Ok(CanvasRow {
         id: row.get(0)?,
         canvas: row.get(1)?,
         label: row.get(2)?,

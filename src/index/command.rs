@@ -11,20 +11,20 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::cluster::Cluster;
 use crate::config::Settings;
-use crate::config::settings::{Source, Store};
+use crate::config::settings::{IndexStore, SourceSettings};
 use crate::iiif::CanvasUrl;
 use crate::iiif::canvas::uri;
-use crate::index::learn::file_urls::{self, Manners};
+use crate::index::learn::file_urls::{self, RequestPace};
 use crate::index::shared::publisher;
-use crate::index::shared::publisher::PressError;
+use crate::index::shared::publisher::PublishError;
 use crate::index::sources::build::Build;
-use crate::index::sources::problem::Problem;
+use crate::index::sources::problem::SourceProblem;
 use crate::index::sources::refresh::Refresh;
-use crate::index::sources::{Options, Report, is_same, remove};
+use crate::index::sources::{RefreshOptions, RefreshReport, is_same, remove};
 use crate::index::{Index, IndexError, sources};
 use crate::observe::Metrics;
 use crate::upstream::TlsError;
-use crate::upstream::fetch::Web;
+use crate::upstream::fetch::FetcherFactory;
 
 mod show;
 
@@ -109,7 +109,7 @@ pub enum CommandError {
     Index(#[from] IndexError),
     /// The other nodes were not told.
     #[error(transparent)]
-    Press(#[from] PressError),
+    Press(#[from] PublishError),
     /// Nothing can be fetched.
     #[error(transparent)]
     Upstream(#[from] TlsError),
@@ -152,8 +152,8 @@ pub fn run(
     let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let done = work(command, settings, &runtime, json, out);
     let done = done.and_then(|exit| match settings.index.store {
-        Store::Sqlite => Ok(exit),
-        Store::Redis => runtime.block_on(publish(settings)).map(|()| exit).map_err(CommandError::from),
+        IndexStore::Sqlite => Ok(exit),
+        IndexStore::Redis => runtime.block_on(publish(settings)).map(|()| exit).map_err(CommandError::from),
     });
     // A name that is being resolved cannot be broken off.
     runtime.shutdown_background();
@@ -174,11 +174,11 @@ fn work(
     if let Some(aside) = aside {
         tell_aside(&aside);
     }
-    let web = Web::new(Arc::new(settings.clone()))?;
+    let web = FetcherFactory::new(Arc::new(settings.clone()))?;
     let fit_out = |index: Index| index.with_names(settings).with_web(web.clone(), runtime.handle().clone());
     let index = fit_out(index);
     let configured = &settings.index.sources;
-    let options = Options { grace: settings.index.grace };
+    let options = RefreshOptions { grace: settings.index.grace };
     match command {
         IndexCommand::Build { sources } => {
             let mut build = |index: &Index| {
@@ -209,16 +209,16 @@ fn work(
             remove(&index, &named(sources, configured), configured, json, out)
         }
         IndexCommand::LearnFiles { concurrency, rate } => {
-            learn_files(&index, Manners { concurrency: *concurrency, rate: *rate }, json, out)
+            learn_files(&index, RequestPace { concurrency: *concurrency, rate: *rate }, json, out)
         }
         _ => Ok(Exit::Usage),
     }
 }
 
 /// Tells the other nodes what was changed here.
-async fn publish(settings: &Settings) -> Result<(), PressError> {
+async fn publish(settings: &Settings) -> Result<(), PublishError> {
     let index = Arc::new(Index::open(&settings.index.path, settings.index.cache)?);
-    let cluster = Cluster::start(&settings.cluster, &Arc::new(Metrics::new())).ok_or(PressError::Alone)?;
+    let cluster = Cluster::start(&settings.cluster, &Arc::new(Metrics::new())).ok_or(PublishError::Alone)?;
     let mut joined = cluster.changes();
     let patience = settings.cluster.connect_timeout * 3;
     let _ = tokio::time::timeout(patience, joined.wait_for(|joined| *joined)).await;
@@ -231,8 +231,8 @@ fn tell_aside(aside: &Path) {
 
 fn remove(
     index: &Index,
-    sources: &[Source],
-    configured: &[Source],
+    sources: &[SourceSettings],
+    configured: &[SourceSettings],
     json: bool,
     out: &mut dyn Write,
 ) -> Result<Exit, CommandError> {
@@ -267,7 +267,7 @@ fn remove(
 
 fn learn_files(
     index: &Index,
-    manners: Manners,
+    manners: RequestPace,
     json: bool,
     out: &mut dyn Write,
 ) -> Result<Exit, CommandError> {
@@ -300,7 +300,7 @@ fn learn_files(
 fn told(
     json: bool,
     out: &mut dyn Write,
-    work: impl FnOnce(crate::index::sources::Progress<'_>) -> Result<Report, IndexError>,
+    work: impl FnOnce(crate::index::sources::ProgressCallback<'_>) -> Result<RefreshReport, IndexError>,
 ) -> Result<Exit, CommandError> {
     let started = Instant::now();
     let bar = spinner();
@@ -325,7 +325,7 @@ fn told(
     Ok(if report.problems.is_empty() { Exit::Well } else { Exit::Broken })
 }
 
-fn write_report(out: &mut dyn Write, report: &Report, took: Duration) -> io::Result<()> {
+fn write_report(out: &mut dyn Write, report: &RefreshReport, took: Duration) -> io::Result<()> {
     let lines = [
         ("documents", report.files, true),
         ("manifests", report.manifests, true),
@@ -352,7 +352,7 @@ fn write_report(out: &mut dyn Write, report: &Report, took: Duration) -> io::Res
     writeln!(out, "{:<10} {took:>13}", "took")
 }
 
-fn tell_problems(problems: &[Problem]) -> io::Result<()> {
+fn tell_problems(problems: &[SourceProblem]) -> io::Result<()> {
     let mut stderr = io::stderr().lock();
     for problem in problems {
         let place = match (problem.line, problem.column) {
@@ -365,10 +365,10 @@ fn tell_problems(problems: &[Problem]) -> io::Result<()> {
 }
 
 /// Sources by their names; those that are configured with all that the configuration says of them.
-fn named(names: &[String], configured: &[Source]) -> Vec<Source> {
+fn named(names: &[String], configured: &[SourceSettings]) -> Vec<SourceSettings> {
     let source = |name: &String| match uri(name).filter(|url| CanvasUrl::parse(url).is_some()) {
-        Some(url) => Source::url(url),
-        None => Source::path(name),
+        Some(url) => SourceSettings::url(url),
+        None => SourceSettings::path(name),
     };
     let all = names.iter().map(source);
     all.map(|source| configured.iter().find(|other| is_same(other, &source)).cloned().unwrap_or(source))

@@ -16,9 +16,9 @@ use tokio::runtime::Handle;
 use uuid::Uuid;
 
 use crate::config::Settings;
-use crate::config::settings::Source;
+use crate::config::settings::SourceSettings;
 use crate::iiif::identifier::uuid_of_file_url;
-use crate::upstream::fetch::Web;
+use crate::upstream::fetch::FetcherFactory;
 
 pub mod browse;
 pub mod command;
@@ -34,18 +34,18 @@ mod stored;
 mod tests;
 
 pub use crate::config::settings::CanvasRule;
-pub use report::{Exported, Listed, Stats};
+pub use report::{DocumentRow, ExportRow, IndexStats};
 pub use sources::bases::DocumentContent;
-pub use sources::remove::Removed;
+pub use sources::remove::RemoveResult;
 pub use store::error::IndexError;
 pub use store::recover;
-pub use stored::Stored;
+pub use stored::LocalManifest;
 
 use sources::bases;
-use store::generation::Place;
-use store::keys::{self, Names};
+use store::generation::IndexPath;
+use store::keys::{self, KeyRules};
 use store::recover::Recovery;
-use store::{Store, Written};
+use store::{Store, WriteResult};
 use store::{queries, rows};
 
 /// How often lookups look whether another process changed the file.
@@ -73,7 +73,7 @@ pub struct Neighbour {
 
 /// What became of a document that passed through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Learned {
+pub enum LearnResult {
     /// It is in the index now.
     New,
     /// It was there already, word for word.
@@ -89,10 +89,10 @@ pub enum Learned {
 /// milliseconds, and those of [`sources`] for as long as they take.
 #[derive(Debug)]
 pub struct Index {
-    place: Place,
-    /// Both follow the configuration, see [`Index::knows`].
-    names: ArcSwap<Names>,
-    web: ArcSwapOption<(Web, Handle)>,
+    place: IndexPath,
+    /// Both follow the configuration, see [`Index::reconfigure`].
+    names: ArcSwap<KeyRules>,
+    web: ArcSwapOption<(FetcherFactory, Handle)>,
     store: RwLock<Arc<Store>>,
     /// Answers, each with the epoch in which it was asked for; answers of earlier epochs do not count.
     memory: moka::sync::Cache<u128, (u64, Arc<[Owner]>)>,
@@ -109,12 +109,12 @@ pub struct Index {
 impl Index {
     /// Opens the index, or makes an empty one. `cache`: identifiers, known and unknown, kept in memory.
     pub fn open(path: &Path, cache: u64) -> Result<Self, IndexError> {
-        let (place, recovery) = (Place::new(path), Recovery::default());
+        let (place, recovery) = (IndexPath::new(path), Recovery::default());
         let store = Store::open(&place, recovery.bell())?;
         Ok(Self::over(place, store, cache, recovery))
     }
 
-    fn over(place: Place, store: Store, cache: u64, recovery: Recovery) -> Self {
+    fn over(place: IndexPath, store: Store, cache: u64, recovery: Recovery) -> Self {
         Self {
             place,
             names: ArcSwap::default(),
@@ -133,20 +133,20 @@ impl Index {
     /// Knows files and canvases by the names that the configuration says.
     #[must_use]
     pub fn with_names(self, settings: &Settings) -> Self {
-        self.names.store(Arc::new(Names::of(settings)));
+        self.names.store(Arc::new(KeyRules::of(settings)));
         self
     }
 
     /// Fetches URL sources; `handle` is the runtime in which that is done. Without, they are out of reach.
     #[must_use]
-    pub fn with_web(self, web: Web, handle: Handle) -> Self {
+    pub fn with_web(self, web: FetcherFactory, handle: Handle) -> Self {
         self.web.store(Some(Arc::new((web, handle))));
         self
     }
 
     /// From now on names and sources are understood as the settings of `web` say. What is under way ends as before.
-    pub fn knows(&self, web: Web, handle: Handle) {
-        self.names.store(Arc::new(Names::of(&web.settings())));
+    pub fn reconfigure(&self, web: FetcherFactory, handle: Handle) {
+        self.names.store(Arc::new(KeyRules::of(&web.settings())));
         self.web.store(Some(Arc::new((web, handle))));
         // Owners that were derived from a file's name may be others now.
         self.epoch.fetch_add(1, Ordering::AcqRel);
@@ -161,7 +161,7 @@ impl Index {
     /// come first, then the canvas derived from the image's file. Changes made by other processes are seen
     /// within 200 ms.
     pub fn owners(&self, key: &str) -> Result<Arc<[Owner]>, IndexError> {
-        self.look();
+        self.check_for_changes();
         // Read before asking: what changes while we ask makes our answer one of an earlier epoch.
         let epoch = self.epoch.load(Ordering::Acquire);
         let name = keys::digest(key);
@@ -202,11 +202,11 @@ impl Index {
     /// The manifests that have this canvas, by its URL as they write it; or else as they write it by the other
     /// scheme, or by another of the hosts that mean us.
     pub fn canvas(&self, url: &str) -> Result<Vec<Owner>, IndexError> {
-        self.look();
-        self.by_any_name(url, Store::canvas)
+        self.check_for_changes();
+        self.try_aliases(url, Store::canvas)
     }
 
-    fn by_any_name<T>(
+    fn try_aliases<T>(
         &self,
         url: &str,
         ask: impl Fn(&Store, &str) -> Result<Vec<T>, IndexError>,
@@ -223,19 +223,19 @@ impl Index {
 
     /// The next `n` canvases after this one in its manifest, in order. Nobody is a neighbour of an unknown one.
     pub fn neighbours(&self, canvas_url: &str, n: usize) -> Result<Vec<Neighbour>, IndexError> {
-        self.look();
-        self.by_any_name(canvas_url, |store, name| store.neighbours(name, n))
+        self.check_for_changes();
+        self.try_aliases(canvas_url, |store, name| store.neighbours(name, n))
     }
 
     /// All canvases of a manifest, in order; none: the manifest is unknown.
     pub fn manifest_canvases(&self, manifest_uri: &str) -> Result<Vec<Neighbour>, IndexError> {
-        self.look();
+        self.check_for_changes();
         self.store().manifest_canvases(manifest_uri)
     }
 
     /// The file behind a UUID, where it was learned or stands in an identifier of a manifest.
     pub fn file_url(&self, uuid: Uuid) -> Result<Option<String>, IndexError> {
-        self.look();
+        self.check_for_changes();
         let store = self.store();
         if let Some(url) = store.learned_file(uuid)? {
             return Ok(Some(url));
@@ -251,7 +251,7 @@ impl Index {
     }
 
     /// The configured sources and the added ones, but for those that are switched off.
-    pub fn sources(&self, configured: &[Source]) -> Result<Vec<Source>, IndexError> {
+    pub fn sources(&self, configured: &[SourceSettings]) -> Result<Vec<SourceSettings>, IndexError> {
         let all = self.read(|conn| sources::with_added(conn, configured))?;
         Ok(all.into_iter().map(|(source, _)| source).filter(|source| source.enabled).collect())
     }
@@ -293,14 +293,14 @@ impl Index {
     ) -> Result<T, IndexError> {
         loop {
             match self.store().write(&self.place, &mut change)? {
-                Written::Done(done) => {
+                WriteResult::Done(done) => {
                     // Our own words must be read back at once, also where only the disk was full till now.
                     if !self.store().is_outdated() || self.reopen().is_err() {
                         self.epoch.fetch_add(1, Ordering::AcqRel);
                     }
                     return Ok(done);
                 }
-                Written::Replaced => self.reopen()?,
+                WriteResult::Replaced => self.reopen()?,
             }
         }
     }
@@ -315,7 +315,7 @@ impl Index {
     }
 
     /// Looks, now and then, whether another process changed the file or put a new one in its place.
-    fn look(&self) {
+    fn check_for_changes(&self) {
         let now = u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX);
         let due = self.next_look.load(Ordering::Relaxed);
         let next = now.saturating_add(u64::try_from(LOOK.as_millis()).unwrap_or(200));
@@ -349,7 +349,7 @@ impl Index {
     }
 
     /// Opens the generation that is there now, unless it is open already.
-    fn catch_up(&self) -> Result<(), IndexError> {
+    fn reopen_if_replaced(&self) -> Result<(), IndexError> {
         if self.store().is_absent() {
             return Ok(());
         }

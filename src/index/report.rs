@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use rusqlite::{Connection, Row, params};
 
-use crate::config::settings::Source;
+use crate::config::settings::SourceSettings;
 use crate::index::Index;
 use crate::index::sources::stored;
 use crate::index::store::error::IndexError;
@@ -13,7 +13,7 @@ use crate::index::store::{schema, writer};
 
 /// What the index holds, and where.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct Stats {
+pub struct IndexStats {
     /// Documents with images: manifests, and single canvases, sequences and annotations that were read alone.
     pub manifests: u64,
     /// Canvases.
@@ -38,7 +38,7 @@ pub struct Stats {
 
 /// One document of the index.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct Listed {
+pub struct DocumentRow {
     /// Its own id, or where it was read.
     pub uri: String,
     /// Label.
@@ -61,7 +61,7 @@ pub struct Listed {
 
 /// One image on one canvas.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct Exported {
+pub struct ExportRow {
     /// Lookup key of the image.
     pub image: String,
     /// Canvas URL.
@@ -74,8 +74,8 @@ pub struct Exported {
 
 impl Index {
     /// Counts what is there. Takes milliseconds per thousand manifests.
-    pub fn stats(&self) -> Result<Stats, IndexError> {
-        self.look();
+    pub fn stats(&self) -> Result<IndexStats, IndexError> {
+        self.check_for_changes();
         let conn = self.apart()?;
         let file = self.file();
         let size = |suffix: &str| {
@@ -85,13 +85,13 @@ impl Index {
         };
         let bytes = size("") + size("-wal");
         let count = |sql: &str| schema::number(&conn, sql).map(|n| u64::try_from(n).unwrap_or(0));
-        let counted = || -> rusqlite::Result<Stats> {
+        let counted = || -> rusqlite::Result<IndexStats> {
             let (canvases, images, files) = conn.query_row(
                 "SELECT ifnull(sum(canvases), 0), ifnull(sum(images), 0), ifnull(sum(files), 0) FROM manifests",
                 [],
                 |row| Ok((unsigned(row, 0)?, unsigned(row, 1)?, unsigned(row, 2)?)),
             )?;
-            Ok(Stats {
+            Ok(IndexStats {
                 manifests: count("SELECT count(*) FROM manifests WHERE kind NOT IN ('collection', 'other')")?,
                 canvases,
                 images,
@@ -108,14 +108,14 @@ impl Index {
     }
 
     /// All documents with images, in the order of their ids.
-    pub fn list(&self) -> Result<Vec<Listed>, IndexError> {
+    pub fn list(&self) -> Result<Vec<DocumentRow>, IndexError> {
         let mut all = Vec::new();
         self.each_row(
             "SELECT m.uri, m.label, m.kind, m.canvases, m.images, m.origin, s.location, m.seen, m.vanished
              FROM manifests m JOIN sources s ON s.id = m.source
              WHERE m.kind NOT IN ('collection', 'other') ORDER BY m.uri, m.id",
             &mut |row| {
-                all.push(Listed {
+                all.push(DocumentRow {
                     uri: row.get(0)?,
                     label: row.get(1)?,
                     kind: row.get(2)?,
@@ -133,7 +133,7 @@ impl Index {
     }
 
     /// The manifests that were read from this source, by their ids.
-    pub fn manifests_of(&self, source: &Source) -> Result<Vec<String>, IndexError> {
+    pub fn manifests_of(&self, source: &SourceSettings) -> Result<Vec<String>, IndexError> {
         let (_, location) = stored(source);
         let mut all = Vec::new();
         self.each_row(
@@ -153,8 +153,8 @@ impl Index {
     /// not grow with the index.
     ///
     /// The caller may take hours, so nothing is kept from changing meanwhile: what is read anew may be told once more.
-    pub fn export(&self, each: &mut dyn FnMut(Exported) -> ControlFlow<()>) -> Result<(), IndexError> {
-        self.look();
+    pub fn export(&self, each: &mut dyn FnMut(ExportRow) -> ControlFlow<()>) -> Result<(), IndexError> {
+        self.check_for_changes();
         let conn = self.apart()?;
         let (mut next, mut page) = (Some(0), Vec::new());
         while let Some(after) = next {
@@ -173,7 +173,7 @@ impl Index {
         sql: &str,
         each: &mut dyn FnMut(&Row<'_>) -> rusqlite::Result<ControlFlow<()>>,
     ) -> Result<(), IndexError> {
-        self.look();
+        self.check_for_changes();
         let conn = self.apart()?;
         let mut run = || -> rusqlite::Result<()> {
             let mut select = conn.prepare(sql)?;
@@ -193,7 +193,7 @@ impl Index {
     pub(super) fn apart(&self) -> Result<Connection, IndexError> {
         loop {
             // The path of the first generation leads to the second once that is swapped in: look before and after.
-            self.catch_up()?;
+            self.reopen_if_replaced()?;
             let store = self.store();
             if store.is_absent() {
                 return schema::open_memory();
@@ -211,7 +211,7 @@ impl Index {
 const PAGE: u32 = 1000;
 
 /// Reads the images of the canvases behind this one; answers the last of these canvases.
-fn export_page(conn: &Connection, after: i64, page: &mut Vec<Exported>) -> rusqlite::Result<Option<i64>> {
+fn export_page(conn: &Connection, after: i64, page: &mut Vec<ExportRow>) -> rusqlite::Result<Option<i64>> {
     let mut select = conn.prepare_cached(
         "SELECT c.id, c.url, m.uri, c.label, c.keys FROM canvases c JOIN manifests m ON m.id = c.manifest
          WHERE c.id > ?1 ORDER BY c.id LIMIT ?2",
@@ -224,7 +224,7 @@ fn export_page(conn: &Connection, after: i64, page: &mut Vec<Exported>) -> rusql
             (row.get(1)?, row.get(2)?, row.get(3)?);
         for image in writer::read_keys(row.get_ref(4)?.as_str()?) {
             let (canvas, manifest, label) = (canvas.clone(), manifest.clone(), label.clone());
-            page.push(Exported { image, canvas, manifest, label });
+            page.push(ExportRow { image, canvas, manifest, label });
         }
     }
     Ok(last)

@@ -12,7 +12,7 @@ const THERE: &str =
 
 /// A manifest in a file of a source.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Stored {
+pub struct LocalManifest {
     /// The file that it was read from.
     pub file: PathBuf,
     /// The source's own path: the file lies below it, or is it.
@@ -21,8 +21,8 @@ pub struct Stored {
 
 impl Index {
     /// The file of the manifest with this id.
-    pub fn stored(&self, uri: &str) -> Result<Option<Stored>, IndexError> {
-        self.look();
+    pub fn stored(&self, uri: &str) -> Result<Option<LocalManifest>, IndexError> {
+        self.check_for_changes();
         let sql = format!(
             "SELECT m.origin, s.location FROM manifests m JOIN sources s ON s.id = m.source
              WHERE m.uri = ?1 AND {THERE} ORDER BY m.id DESC LIMIT 1"
@@ -31,7 +31,7 @@ impl Index {
             let mut select = conn.prepare_cached(&sql)?;
             let stored = |row: &rusqlite::Row<'_>| {
                 let (file, source): (String, String) = (row.get(0)?, row.get(1)?);
-                Ok(Stored { file: file.into(), source: source.into() })
+                Ok(LocalManifest { file: file.into(), source: source.into() })
             };
             select.query_row([uri], stored).optional()
         })
@@ -43,7 +43,7 @@ impl Index {
         skip: usize,
         count: usize,
     ) -> Result<Vec<(String, Option<String>)>, IndexError> {
-        self.look();
+        self.check_for_changes();
         let sql = format!(
             "SELECT m.uri, m.label FROM manifests m JOIN sources s ON s.id = m.source
              WHERE {THERE} GROUP BY m.uri ORDER BY m.uri LIMIT ?1 OFFSET ?2"
@@ -57,7 +57,7 @@ impl Index {
 
     /// How many there are.
     pub fn stored_count(&self) -> Result<usize, IndexError> {
-        self.look();
+        self.check_for_changes();
         let sql = format!(
             "SELECT count(DISTINCT m.uri) FROM manifests m JOIN sources s ON s.id = m.source WHERE {THERE}"
         );

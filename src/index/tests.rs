@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
-use super::sources::{Options, Report};
+use super::sources::{RefreshOptions, RefreshReport};
 use super::*;
-use crate::config::settings::Source;
+use crate::config::settings::SourceSettings;
 use crate::iiif::identifier::base64_of_file_url;
 use crate::index::sources::build::Build;
 use crate::index::sources::refresh::Refresh;
@@ -54,20 +54,20 @@ impl Bench {
         fs::write(self.file(name), manifest(name, images)).unwrap();
     }
 
-    fn sources(&self) -> Vec<Source> {
-        vec![Source::path(self.dir.path().join("manifests"))]
+    fn sources(&self) -> Vec<SourceSettings> {
+        vec![SourceSettings::path(self.dir.path().join("manifests"))]
     }
 
-    fn build(&self, index: &Index) -> Report {
-        Build::new(index, &Options::default()).run(&self.sources(), &mut |_, _| {}).unwrap()
+    fn build(&self, index: &Index) -> RefreshReport {
+        Build::new(index, &RefreshOptions::default()).run(&self.sources(), &mut |_, _| {}).unwrap()
     }
 
-    fn refresh(&self, index: &Index) -> Report {
-        self.refresh_with(index, Options::default().grace)
+    fn refresh(&self, index: &Index) -> RefreshReport {
+        self.refresh_with(index, RefreshOptions::default().grace)
     }
 
-    fn refresh_with(&self, index: &Index, grace: Duration) -> Report {
-        Refresh::new(index, &Options { grace }).run(&self.sources(), &mut |_, _| {}).unwrap()
+    fn refresh_with(&self, index: &Index, grace: Duration) -> RefreshReport {
+        Refresh::new(index, &RefreshOptions { grace }).run(&self.sources(), &mut |_, _| {}).unwrap()
     }
 }
 

@@ -12,12 +12,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::caps::Place;
-use super::connection::Connection;
+use super::caps::ConnectionPermit;
+use super::connection::ClientSocket;
 use super::evict::{OpenConnection, OpenConnections};
-use super::{Hall, Listener, Manner, Stop};
+use super::{Listener, ListenerGroup, Shutdown, SocketProtocol};
 use crate::config::settings::is_among;
-use crate::proxy::Viewer;
+use crate::proxy::ClientInfo;
 use crate::upstream::{Body, ClientConnection};
 
 /// How long a connection that the kernel has accepted may wait for a place when we stop.
@@ -28,21 +28,21 @@ const LOOK: Duration = Duration::from_millis(250);
 
 /// Connections are the tasks of their loop: they are spawned where they are accepted, so that none is lost between
 /// two rooms when the socket closes. Returns how many had to be cut.
-pub(super) async fn accept_all<S, F>(listener: Listener, service: S, mut stop: Stop) -> usize
+pub(super) async fn accept_all<S, F>(listener: Listener, service: S, mut stop: Shutdown) -> usize
 where
-    S: Fn(Viewer, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+    S: Fn(ClientInfo, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
     let hall = Arc::clone(&listener.hall);
     let Ok(socket) = TcpListener::from_std(listener.socket) else { return 0 };
     let mut connections = JoinSet::new();
     let mut open = OpenConnections::default();
-    let begin = |newcomer: Newcomer, place, stop: &Stop, connections: &mut JoinSet<()>| {
+    let begin = |newcomer: Newcomer, place, stop: &Shutdown, connections: &mut JoinSet<()>| {
         let Newcomer { stream, peer, manner, client, is_trusted } = newcomer;
-        let connection = Connection::new(&hall, manner, stop.clone(), client, is_trusted);
+        let connection = ClientSocket::new(&hall, manner, stop.clone(), client, is_trusted);
         let pulse = connection.pulse();
         let service = service.clone();
-        let (worker, post) = hall.crew.post();
+        let (worker, post) = hall.crew.assign();
         let task = connections.spawn_on(
             async move {
                 // Into the worker's reactor.
@@ -57,7 +57,7 @@ where
     loop {
         tokio::select! {
             biased;
-            () = stop.pressed() => break,
+            () = stop.requested() => break,
             Some(ended) = connections.join_next_with_id(), if !connections.is_empty() => {
                 open.remove(ended.map_or_else(|failed| failed.id(), |(id, ())| id));
             }
@@ -74,7 +74,7 @@ where
     if let Ok(socket) = socket.into_std() {
         while let Ok((stream, peer)) = socket.accept() {
             let Some(newcomer) = Newcomer::of(&listener.manner, &hall, stream, peer) else { continue };
-            let Ok(place) = timeout(LAST_PLACE, hall.places.take()).await else { break };
+            let Ok(place) = timeout(LAST_PLACE, hall.places.acquire()).await else { break };
             if newcomer.stream.set_nonblocking(true).is_ok() {
                 begin(newcomer, place, &stop, &mut connections);
             }
@@ -98,7 +98,7 @@ where
 struct Newcomer {
     stream: std::net::TcpStream,
     peer: SocketAddr,
-    manner: Arc<Manner>,
+    manner: Arc<SocketProtocol>,
     /// `None`: whose it is, its PROXY header will tell.
     client: Option<ClientConnection>,
     /// A trusted proxy's: it has many viewers behind it.
@@ -108,8 +108,8 @@ struct Newcomer {
 impl Newcomer {
     /// `None`: its client has too many connections.
     fn of(
-        manner: &ArcSwap<Manner>,
-        hall: &Arc<Hall>,
+        manner: &ArcSwap<SocketProtocol>,
+        hall: &Arc<ListenerGroup>,
         stream: std::net::TcpStream,
         peer: SocketAddr,
     ) -> Option<Self> {
@@ -126,10 +126,10 @@ impl Newcomer {
 /// others would get a place, but its client has as many connections as they.
 async fn place_for(
     newcomer: &Newcomer,
-    hall: &Hall,
+    hall: &ListenerGroup,
     open: &mut OpenConnections,
-    stop: &mut Stop,
-) -> Option<Place> {
+    stop: &mut Shutdown,
+) -> Option<ConnectionPermit> {
     let client = newcomer.client.as_ref().map(ClientConnection::client).filter(|_| !newcomer.is_trusted);
     loop {
         if let Some(place) = hall.places.try_take() {
@@ -147,9 +147,9 @@ async fn place_for(
         }
         // Meanwhile others may end, rest, or become stuck.
         tokio::select! {
-            place = hall.places.take() => return Some(place),
+            place = hall.places.acquire() => return Some(place),
             () = tokio::time::sleep(look) => {}
-            () = stop.pressed() => return timeout(LAST_PLACE, hall.places.take()).await.ok(),
+            () = stop.requested() => return timeout(LAST_PLACE, hall.places.acquire()).await.ok(),
         }
     }
 }

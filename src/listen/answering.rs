@@ -12,16 +12,16 @@ use crate::upstream::{Body, BodyError, PIECE};
 
 /// An answer's body, which knows whose it is.
 #[derive(Debug)]
-pub(super) struct Answering {
+pub(super) struct TrackedBody {
     body: Body,
     /// What came of the body and is not given to hyper yet.
     rest: Bytes,
-    in_flight: Request,
+    in_flight: TrackedRequest,
 }
 
 /// The request that is answered.
 #[derive(Debug)]
-enum Request {
+enum TrackedRequest {
     /// The bytes of an HTTP/1 connection are watched as a whole.
     Http1(#[expect(dead_code, reason = "the request is in flight until it is dropped")] InFlight),
     /// Each answer of an HTTP/2 connection is watched, until its last piece is written. hyper takes a piece as soon as
@@ -30,37 +30,37 @@ enum Request {
 }
 
 /// A piece of an answer; dropped when it is written.
-struct Piece {
+struct TrackedPiece {
     bytes: Bytes,
     in_flight: Arc<InFlight>,
 }
 
-impl AsRef<[u8]> for Piece {
+impl AsRef<[u8]> for TrackedPiece {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
     }
 }
 
-impl Drop for Piece {
+impl Drop for TrackedPiece {
     fn drop(&mut self) {
         self.in_flight.took();
     }
 }
 
-impl Answering {
+impl TrackedBody {
     /// The head goes out now.
     pub(super) fn new(body: Body, in_flight: InFlight) -> Self {
         in_flight.gives(0);
         let in_flight = if in_flight.is_http2() {
-            Request::Http2(Arc::new(in_flight))
+            TrackedRequest::Http2(Arc::new(in_flight))
         } else {
-            Request::Http1(in_flight)
+            TrackedRequest::Http1(in_flight)
         };
         Self { body, rest: Bytes::new(), in_flight }
     }
 }
 
-impl HttpBody for Answering {
+impl HttpBody for TrackedBody {
     type Data = Bytes;
     type Error = BodyError;
 
@@ -69,7 +69,9 @@ impl HttpBody for Answering {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let own = &mut *self;
-        let Request::Http2(in_flight) = &own.in_flight else { return Pin::new(&mut own.body).poll_frame(cx) };
+        let TrackedRequest::Http2(in_flight) = &own.in_flight else {
+            return Pin::new(&mut own.body).poll_frame(cx);
+        };
         if own.rest.is_empty() {
             let polled = Pin::new(&mut own.body).poll_frame(cx);
             if polled.is_pending() {
@@ -84,7 +86,7 @@ impl HttpBody for Answering {
         }
         let bytes = own.rest.split_to(own.rest.len().min(PIECE));
         in_flight.gives(1);
-        let piece = Piece { bytes, in_flight: Arc::clone(in_flight) };
+        let piece = TrackedPiece { bytes, in_flight: Arc::clone(in_flight) };
         Poll::Ready(Some(Ok(Frame::data(Bytes::from_owner(piece)))))
     }
 

@@ -7,17 +7,17 @@ use tokio::sync::Notify;
 
 /// The places of one kind of listener.
 #[derive(Debug)]
-pub(super) struct Places(Arc<Shared>);
+pub(super) struct ConnectionPermits(Arc<PermitState>);
 
 #[derive(Debug)]
-struct Shared {
-    count: Mutex<Count>,
+struct PermitState {
+    count: Mutex<ConnectionCounts>,
     /// A place may be free.
     freed: Notify,
 }
 
 #[derive(Debug)]
-struct Count {
+struct ConnectionCounts {
     all: usize,
     /// More than all, for a while, when there were more.
     taken: usize,
@@ -25,16 +25,16 @@ struct Count {
 
 /// A permit for one connection. Free again when dropped.
 #[derive(Debug)]
-pub(super) struct Place(Arc<Shared>);
+pub(super) struct ConnectionPermit(Arc<PermitState>);
 
-impl Places {
+impl ConnectionPermits {
     pub(super) fn new(all: usize) -> Self {
-        let count = Mutex::new(Count { all, taken: 0 });
-        Self(Arc::new(Shared { count, freed: Notify::new() }))
+        let count = Mutex::new(ConnectionCounts { all, taken: 0 });
+        Self(Arc::new(PermitState { count, freed: Notify::new() }))
     }
 
     /// Waits for a place.
-    pub(super) async fn take(&self) -> Place {
+    pub(super) async fn acquire(&self) -> ConnectionPermit {
         loop {
             let freed = self.0.freed.notified();
             if let Some(place) = self.try_take() {
@@ -47,13 +47,13 @@ impl Places {
     }
 
     /// A place, if one is free.
-    pub(super) fn try_take(&self) -> Option<Place> {
+    pub(super) fn try_take(&self) -> Option<ConnectionPermit> {
         let mut count = self.0.count();
         if count.taken >= count.all {
             return None;
         }
         count.taken += 1;
-        Some(Place(Arc::clone(&self.0)))
+        Some(ConnectionPermit(Arc::clone(&self.0)))
     }
 
     /// How many must end before one is free.
@@ -69,8 +69,8 @@ impl Places {
     }
 }
 
-impl Shared {
-    fn count(&self) -> MutexGuard<'_, Count> {
+impl PermitState {
+    fn count(&self) -> MutexGuard<'_, ConnectionCounts> {
         self.count.lock()
     }
 
@@ -86,7 +86,7 @@ impl Shared {
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         self.0.count().taken -= 1;
         self.0.tells();
@@ -99,27 +99,27 @@ mod tests {
 
     #[tokio::test]
     async fn places_become_more_and_fewer() {
-        let places = Places::new(1);
-        let first = places.take().await;
+        let places = ConnectionPermits::new(1);
+        let first = places.acquire().await;
         assert!(places.try_take().is_none() && places.missing() == 1);
         places.resize(3);
-        let (second, third) = (places.take().await, places.take().await);
+        let (second, third) = (places.acquire().await, places.acquire().await);
         places.resize(1);
         assert_eq!(places.missing(), 3);
         drop((first, second));
         assert!(places.try_take().is_none() && places.missing() == 1);
         drop(third);
         assert_eq!(places.missing(), 0);
-        drop(places.take().await);
+        drop(places.acquire().await);
     }
 
     #[tokio::test]
     async fn all_who_wait_get_the_places_that_come() {
-        let places = Arc::new(Places::new(0));
+        let places = Arc::new(ConnectionPermits::new(0));
         let waiting: Vec<_> = (0..3)
             .map(|_| {
                 let places = Arc::clone(&places);
-                tokio::spawn(async move { places.take().await })
+                tokio::spawn(async move { places.acquire().await })
             })
             .collect();
         tokio::task::yield_now().await;

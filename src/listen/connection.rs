@@ -18,16 +18,16 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
-use super::Cause;
-use super::answering::Answering;
-use super::proxy_protocol::{self, Refused};
-use super::pulse::{Look, Pulse, Silence};
-use super::speech::{NoHttp, Speaks, Speech};
-use super::watched::{Opening, Watched};
-use super::{Bounds, Hall, Manner, Stop};
+use super::EndCause;
+use super::answering::TrackedBody;
+use super::proxy_protocol::{self, ProxyHeaderError};
+use super::pulse::{ConnectionActivity, NextCheck, TimeoutKind};
+use super::speech::{DriveHttp, HttpConnection, UnknownProtocol};
+use super::watched::{DetectedProtocol, TrackedIo};
+use super::{ConnectionLimits, ListenerGroup, Shutdown, SocketProtocol};
 use crate::config::settings::is_among;
-use crate::observe::Gauged;
-use crate::proxy::{Malformed, Viewer};
+use crate::observe::GaugeGuard;
+use crate::proxy::{ClientInfo, MalformedHead};
 use crate::upstream::{Body, ClientConnection, Upgrade};
 
 /// How long the other side has for its part of a polite end.
@@ -38,34 +38,34 @@ const GOODBYE: Duration = Duration::from_secs(1);
 const LAST_REQUEST: Duration = Duration::from_secs(1);
 
 /// What a connection waits for.
-enum Event {
-    End(Result<(), Cause>),
+enum Wakeup {
+    End(Result<(), EndCause>),
     Stop,
     /// A deadline may have passed.
     Look,
 }
 
 /// What one connection needs to know.
-pub(super) struct Connection {
-    hall: Arc<Hall>,
-    bounds: Arc<Bounds>,
-    manner: Arc<Manner>,
-    stop: Stop,
+pub(super) struct ClientSocket {
+    hall: Arc<ListenerGroup>,
+    bounds: Arc<ConnectionLimits>,
+    manner: Arc<SocketProtocol>,
+    stop: Shutdown,
     /// The client of the connection; `None`: not yet known.
     client: Option<ClientConnection>,
-    pulse: Arc<Pulse>,
+    pulse: Arc<ConnectionActivity>,
 }
 
-impl Connection {
+impl ClientSocket {
     pub(super) fn new(
-        hall: &Arc<Hall>,
-        manner: Arc<Manner>,
-        stop: Stop,
+        hall: &Arc<ListenerGroup>,
+        manner: Arc<SocketProtocol>,
+        stop: Shutdown,
         client: Option<ClientConnection>,
         is_trusted: bool,
     ) -> Self {
         let bounds = hall.bounds.load_full();
-        let pulse = Pulse::new(&bounds);
+        let pulse = ConnectionActivity::new(&bounds);
         let connection = Self { hall: Arc::clone(hall), bounds, manner, stop, client, pulse };
         connection.tells_whose(is_trusted);
         connection
@@ -79,36 +79,36 @@ impl Connection {
     }
 
     /// What is noted about it as it runs.
-    pub(super) fn pulse(&self) -> Arc<Pulse> {
+    pub(super) fn pulse(&self) -> Arc<ConnectionActivity> {
         Arc::clone(&self.pulse)
     }
 
     pub(super) async fn run<S, F>(mut self, mut stream: TcpStream, peer: SocketAddr, service: S)
     where
-        S: Fn(Viewer, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+        S: Fn(ClientInfo, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Response<Body>> + Send + 'static,
     {
-        let _counted = Gauged::one(&self.hall.open);
+        let _counted = GaugeGuard::inc(&self.hall.open);
         let _ = stream.set_nodelay(true);
         let mut address = peer;
         if self.manner.proxy_protocol {
-            let Some(behind) = self.introduced(&mut stream, peer).await else { return };
+            let Some(behind) = self.read_proxy_header(&mut stream, peer).await else { return };
             address = behind;
             self.client = self.hall.client(behind);
             self.tells_whose(is_among(behind.ip(), &self.bounds.trusted));
         }
         let Some(client) = &self.client else { return };
-        let viewer = Viewer::new(address, Arc::clone(client.client()));
+        let viewer = ClientInfo::new(address, Arc::clone(client.client()));
         match self.manner.tls.clone() {
-            None => self.http(stream, viewer, None, service).await,
+            None => self.serve_http(stream, viewer, None, service).await,
             // Boxed: a plain connection has no room for it.
-            Some(tls) => Box::pin(self.encrypted(tls, stream, viewer, service)).await,
+            Some(tls) => Box::pin(self.accept_tls(tls, stream, viewer, service)).await,
         }
     }
 
-    async fn encrypted<S, F>(self, tls: TlsAcceptor, stream: TcpStream, mut viewer: Viewer, service: S)
+    async fn accept_tls<S, F>(self, tls: TlsAcceptor, stream: TcpStream, mut viewer: ClientInfo, service: S)
     where
-        S: Fn(Viewer, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+        S: Fn(ClientInfo, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Response<Body>> + Send + 'static,
     {
         let peer = viewer.peer;
@@ -119,11 +119,11 @@ impl Connection {
                 viewer.certified = session.peer_certificates().is_some();
                 // What was agreed upon is spoken, and nothing else (RFC 9113 section 3.2).
                 let only = session.alpn_protocol().map(|name| match name {
-                    b"h2" => Opening::Http2,
-                    _ => Opening::Http1,
+                    b"h2" => DetectedProtocol::Http2,
+                    _ => DetectedProtocol::Http1,
                 });
                 // Boxed: each future that it passes through would have room for it.
-                self.http(Box::new(stream), viewer, only, service).await;
+                self.serve_http(Box::new(stream), viewer, only, service).await;
             }
             Ok(Err(error)) => {
                 self.hall.metrics.edge.connection_cut("tls");
@@ -137,34 +137,35 @@ impl Connection {
     }
 
     /// Reads the PROXY header: the address behind the proxy; `None`: the connection is to be closed.
-    async fn introduced(&self, stream: &mut TcpStream, peer: SocketAddr) -> Option<SocketAddr> {
+    async fn read_proxy_header(&self, stream: &mut TcpStream, peer: SocketAddr) -> Option<SocketAddr> {
         // SECURITY: whoever may write this header may call himself anybody.
         let trusted = is_among(peer.ip(), &self.bounds.trusted);
-        let read =
-            async { if trusted { proxy_protocol::read(stream).await } else { Err(Refused::Untrusted) } };
+        let read = async {
+            if trusted { proxy_protocol::read(stream).await } else { Err(ProxyHeaderError::Untrusted) }
+        };
         let refused = match timeout(self.bounds.head_timeout, read).await {
             Ok(Ok(behind)) => return Some(behind.unwrap_or(peer)),
             Ok(Err(refused)) => refused,
-            Err(_) => Refused::Slow,
+            Err(_) => ProxyHeaderError::Slow,
         };
         self.hall.metrics.edge.connection_cut(refused.kind());
         tracing::debug!(%peer, %refused, "no PROXY header that could be believed");
         None
     }
 
-    async fn http<I, S, F>(self, io: I, viewer: Viewer, only: Option<Opening>, service: S)
+    async fn serve_http<I, S, F>(self, io: I, viewer: ClientInfo, only: Option<DetectedProtocol>, service: S)
     where
         I: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-        S: Fn(Viewer, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+        S: Fn(ClientInfo, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Response<Body>> + Send + 'static,
     {
         let (peer, pulse) = (viewer.peer, Arc::clone(&self.pulse));
         let watching = Arc::clone(&pulse);
         let service = service_fn(move |mut request: Request<Incoming>| {
             if let Some(status) = watching.malformed() {
-                request.extensions_mut().insert(Malformed(status));
+                request.extensions_mut().insert(MalformedHead(status));
             }
-            let in_flight = watching.asks(request.version(), !request.body().is_end_stream());
+            let in_flight = watching.request_started(request.version(), !request.body().is_end_stream());
             let answer = service(viewer.clone(), request);
             async move {
                 let mut answer = answer.await;
@@ -175,14 +176,14 @@ impl Connection {
                 } else if in_flight.is_last() {
                     answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 }
-                Ok::<_, Infallible>(answer.map(|body| Answering::new(body, in_flight)))
+                Ok::<_, Infallible>(answer.map(|body| TrackedBody::new(body, in_flight)))
             }
         });
-        let io = Watched::new(io, Arc::clone(&pulse)).under(&self.bounds, only);
-        let speech = Speech::new(io, service, Arc::clone(&self.bounds));
+        let io = TrackedIo::new(io, Arc::clone(&pulse)).under(&self.bounds, only);
+        let speech = HttpConnection::new(io, service, Arc::clone(&self.bounds));
         let hall = Arc::clone(&self.hall);
-        if let Err(error) = self.until_the_end(speech, &pulse).await {
-            if error.is::<NoHttp>() {
+        if let Err(error) = self.drive(speech, &pulse).await {
+            if error.is::<UnknownProtocol>() {
                 hall.metrics.edge.connection_cut("preface");
             } else if is_half_closed(&*error) {
                 hall.metrics.edge.connection_cut("half_closed");
@@ -192,62 +193,62 @@ impl Connection {
     }
 
     /// As long as its pulse allows, and a little longer than we are told to stop.
-    async fn until_the_end(self, mut speech: impl Speaks, pulse: &Pulse) -> Result<(), Cause> {
+    async fn drive(self, mut speech: impl DriveHttp, pulse: &ConnectionActivity) -> Result<(), EndCause> {
         let mut stop = self.stop.clone();
-        let (mut pressed, mut timer) = (pin!(stop.pressed()), pin!(sleep(pulse.step())));
+        let (mut pressed, mut timer) = (pin!(stop.requested()), pin!(sleep(pulse.check_interval())));
         // Waiting for the last request, and then for the end.
         let (mut stopping, mut ending) = (false, false);
         loop {
             let mut asked = None;
             let event = poll_fn(|cx| {
                 if let Poll::Ready(ended) = Pin::new(&mut speech).poll(cx) {
-                    return Poll::Ready(Event::End(ended));
+                    return Poll::Ready(Wakeup::End(ended));
                 }
                 // These have nothing to say before they wake us; asked each time, they would cost more than the rest.
                 let first = asked.as_ref().is_none_or(|waker: &Waker| !waker.will_wake(cx.waker()));
                 if first {
                     asked = Some(cx.waker().clone());
                 }
-                let may_be_pressed = !stopping && (first || self.stop.may_be_pressed());
+                let may_be_pressed = !stopping && (first || self.stop.may_be_requested());
                 if may_be_pressed && pressed.as_mut().poll(cx).is_ready() {
-                    return Poll::Ready(Event::Stop);
+                    return Poll::Ready(Wakeup::Stop);
                 }
                 let rings = (first || timer.is_elapsed()) && timer.as_mut().poll(cx).is_ready();
-                if rings { Poll::Ready(Event::Look) } else { Poll::Pending }
+                if rings { Poll::Ready(Wakeup::Look) } else { Poll::Pending }
             });
             match event.await {
-                Event::End(ended) => return ended,
-                Event::Stop => {
+                Wakeup::End(ended) => return ended,
+                Wakeup::Stop => {
                     stopping = true;
-                    pulse.is_stopped();
+                    pulse.shutdown_started();
                     // HTTP/2 has a way to say it: what is in flight is finished, nothing new is read.
                     if pulse.is_http2() {
                         ending = true;
                         speech.graceful_shutdown();
                     }
                 }
-                Event::Look => {}
+                Wakeup::Look => {}
             }
-            match pulse.look() {
-                Look::Again(after) => timer.as_mut().reset(Instant::now() + after),
+            match pulse.next_check() {
+                NextCheck::Again(after) => timer.as_mut().reset(Instant::now() + after),
                 // The same; but who does not end soon has nothing in flight and is cut.
-                Look::Over(Silence::Idle) if !ending => {
+                NextCheck::Over(TimeoutKind::Idle) if !ending => {
                     ending = true;
                     speech.graceful_shutdown();
                 }
-                Look::Over(Silence::Idle) => return Ok(()),
-                Look::Over(silence) => {
+                NextCheck::Over(TimeoutKind::Idle) => return Ok(()),
+                NextCheck::Over(silence) => {
                     self.hall.metrics.edge.connection_cut(silence.kind());
                     return Ok(());
                 }
             }
-            if pulse.is_at_leisure() {
+            if pulse.can_park() {
                 speech.park();
             }
-            if ending && pulse.rests() {
+            if ending && pulse.is_idle() {
                 match timeout(GOODBYE, &mut speech).await {
                     Ok(ended) => return ended,
-                    Err(_) if pulse.rests() => return Ok(()),
+                    Err(_) if pulse.is_idle() => return Ok(()),
                     Err(_) => {}
                 }
             }
@@ -261,9 +262,9 @@ fn is_half_closed(error: &(dyn std::error::Error + 'static)) -> bool {
     io.is_some_and(|io| io.kind() == std::io::ErrorKind::ConnectionAborted)
 }
 
-impl Pulse {
+impl ConnectionActivity {
     /// A pulse under these bounds.
-    fn new(bounds: &Bounds) -> Arc<Self> {
+    fn new(bounds: &ConnectionLimits) -> Arc<Self> {
         let stop = LAST_REQUEST;
         Self::with(bounds.head_timeout, bounds.idle_timeout, bounds.pace, bounds.request_timeout, stop)
     }

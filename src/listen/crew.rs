@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 
 /// Workers. Their threads end when it is dropped.
 #[derive(Debug)]
-pub struct Crew {
+pub struct WorkerPool {
     workers: Vec<Worker>,
 }
 
@@ -31,42 +31,42 @@ struct Worker {
 
 /// A connection's place with a worker: counts until it is dropped.
 #[derive(Debug)]
-pub(super) struct Post(Arc<AtomicUsize>);
+pub(super) struct WorkerSlot(Arc<AtomicUsize>);
 
-impl Drop for Post {
+impl Drop for WorkerSlot {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Relaxed);
     }
 }
 
-impl Crew {
+impl WorkerPool {
     /// As many workers, or one for each core if `workers` is zero; a single one is the caller's own runtime, and no thread is started.
     pub fn start(workers: usize) -> io::Result<Arc<Self>> {
         let cores = || thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let workers = if workers == 0 { cores() } else { workers };
         if workers == 1 {
-            return Ok(Self::here());
+            return Ok(Self::on_current_runtime());
         }
         let workers = (0..workers).map(Worker::start).collect::<io::Result<_>>()?;
         Ok(Arc::new(Self { workers }))
     }
 
     /// Everything on the caller's own runtime.
-    pub fn here() -> Arc<Self> {
+    pub fn on_current_runtime() -> Arc<Self> {
         let here = Worker { runtime: Handle::current(), connections: Arc::default(), _ends: None };
         Arc::new(Self { workers: vec![here] })
     }
 
     /// Where the next connection lives: with the worker that has the fewest.
-    pub(super) fn post(&self) -> (Handle, Post) {
+    pub(super) fn assign(&self) -> (Handle, WorkerSlot) {
         let least = self.workers.iter().min_by_key(|worker| worker.connections.load(Relaxed));
         match least {
             Some(worker) => {
                 worker.connections.fetch_add(1, Relaxed);
-                (worker.runtime.clone(), Post(Arc::clone(&worker.connections)))
+                (worker.runtime.clone(), WorkerSlot(Arc::clone(&worker.connections)))
             }
             // There is always one.
-            None => (Handle::current(), Post(Arc::new(AtomicUsize::new(1)))),
+            None => (Handle::current(), WorkerSlot(Arc::new(AtomicUsize::new(1)))),
         }
     }
 }
@@ -91,19 +91,19 @@ mod tests {
 
     #[tokio::test]
     async fn connections_are_shared_out_evenly() {
-        let crew = Crew::start(3).expect("three threads");
-        let mut posts: Vec<(Handle, Post)> = (0..9).map(|_| crew.post()).collect();
-        let on = |posts: &[(Handle, Post)], worker: &Worker| {
+        let crew = WorkerPool::start(3).expect("three threads");
+        let mut posts: Vec<(Handle, WorkerSlot)> = (0..9).map(|_| crew.assign()).collect();
+        let on = |posts: &[(Handle, WorkerSlot)], worker: &Worker| {
             posts.iter().filter(|(runtime, _)| runtime.id() == worker.runtime.id()).count()
         };
         assert!(crew.workers.iter().all(|worker| on(&posts, worker) == 3));
         posts.retain(|(runtime, _)| runtime.id() != crew.workers[1].runtime.id());
-        assert_eq!(crew.post().0.id(), crew.workers[1].runtime.id(), "who has the fewest gets the next");
+        assert_eq!(crew.assign().0.id(), crew.workers[1].runtime.id(), "who has the fewest gets the next");
     }
 
     #[tokio::test]
     async fn a_single_worker_is_the_callers_own_runtime() {
-        let crew = Crew::start(1).expect("no thread");
-        assert_eq!(crew.post().0.id(), Handle::current().id());
+        let crew = WorkerPool::start(1).expect("no thread");
+        assert_eq!(crew.assign().0.id(), Handle::current().id());
     }
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use tokio::task::{AbortHandle, Id};
 
-use super::pulse::Pulse;
+use super::pulse::ConnectionActivity;
 use crate::upstream::Client;
 
 /// The open connections of one socket.
@@ -19,13 +19,13 @@ pub(super) struct OpenConnections(HashMap<Id, OpenConnection>);
 /// An open connection.
 #[derive(Debug)]
 pub(super) struct OpenConnection {
-    pub(super) pulse: Arc<Pulse>,
+    pub(super) pulse: Arc<ConnectionActivity>,
     pub(super) task: AbortHandle,
 }
 
 /// What a connection does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Activity {
+pub(super) enum EvictionRank {
     /// Nothing is in flight.
     Resting,
     /// The viewer has taken nothing of an answer, or too little, for a while.
@@ -38,7 +38,7 @@ pub(super) enum Activity {
 const FAR_MORE: usize = 8;
 
 /// Order of eviction: rank, then the client with the most connections, then the longest time in that rank.
-type Order = (u8, std::cmp::Reverse<usize>, std::cmp::Reverse<Duration>);
+type EvictionOrder = (u8, std::cmp::Reverse<usize>, std::cmp::Reverse<Duration>);
 
 impl OpenConnections {
     pub(super) fn add(&mut self, connection: OpenConnection) {
@@ -83,7 +83,7 @@ impl OpenConnections {
 
 impl OpenConnection {
     /// `None`: it is not closed for a connection of `client`, which has `own` of them.
-    fn order(&self, client: Option<&Arc<Client>>, own: usize, now: Instant) -> Option<Order> {
+    fn order(&self, client: Option<&Arc<Client>>, own: usize, now: Instant) -> Option<EvictionOrder> {
         if self.task.is_finished() {
             return None;
         }
@@ -94,10 +94,10 @@ impl OpenConnection {
         let count = whose.map_or(Some(1), |whose| whose.map(|client| client.connections()));
         let has_more = count.is_none_or(|count| count > own);
         let rank = match activity {
-            Activity::Resting if has_more => 0,
-            Activity::Stuck if is_own || count.is_some() && has_more => 1,
-            Activity::Moving if count.is_some_and(|count| count > own.saturating_mul(FAR_MORE)) => 2,
-            Activity::Resting if count == Some(own) => 3,
+            EvictionRank::Resting if has_more => 0,
+            EvictionRank::Stuck if is_own || count.is_some() && has_more => 1,
+            EvictionRank::Moving if count.is_some_and(|count| count > own.saturating_mul(FAR_MORE)) => 2,
+            EvictionRank::Resting if count == Some(own) => 3,
             _ => return None,
         };
         let count = count.unwrap_or(0);
@@ -113,14 +113,14 @@ mod tests {
     use crate::upstream::{ClientConnection, Clients};
 
     /// Connections of clients at 10.0.0.0/24, on paper.
-    struct World {
+    struct EvictWorld {
         clients: Clients,
         open: OpenConnections,
         held: Vec<ClientConnection>,
         tasks: Vec<tokio::task::JoinHandle<()>>,
     }
 
-    impl World {
+    impl EvictWorld {
         fn new() -> Self {
             Self {
                 clients: Clients::default(),
@@ -135,11 +135,11 @@ mod tests {
         }
 
         /// Adds a connection of this client: its number and its pulse.
-        fn connects(&mut self, number: u8) -> (usize, Arc<Pulse>) {
+        fn connects(&mut self, number: u8) -> (usize, Arc<ConnectionActivity>) {
             let client = self.client(number);
             self.held.push(client.connect(usize::MAX).expect("no bound"));
             let task = tokio::spawn(std::future::pending());
-            let pulse = Pulse::of_a_test();
+            let pulse = ConnectionActivity::of_a_test();
             let connection = OpenConnection { pulse: Arc::clone(&pulse), task: task.abort_handle() };
             pulse.belongs_to(Some(client));
             self.open.add(connection);
@@ -155,12 +155,12 @@ mod tests {
 
     #[tokio::test]
     async fn who_has_the_most_goes_first_at_rest_then_stuck_and_in_flight_only_where_it_has_far_more() {
-        let mut world = World::new();
+        let mut world = EvictWorld::new();
         let (polite, _) = world.connects(1);
         let mut many = Vec::new();
         for _ in 0..FAR_MORE + 2 {
             let (number, pulse) = world.connects(2);
-            let asked = pulse.asks(http::Version::HTTP_11, false);
+            let asked = pulse.request_started(http::Version::HTTP_11, false);
             many.push((number, pulse, asked));
         }
         let (resting, _) = world.connects(2);
@@ -183,10 +183,13 @@ mod tests {
 
     #[tokio::test]
     async fn a_client_gives_up_what_is_stuck_or_at_rest_for_its_own_and_nothing_else() {
-        let mut world = World::new();
+        let mut world = EvictWorld::new();
         let (first, pulse) = world.connects(1);
         let (second, other) = world.connects(1);
-        let asked = [pulse.asks(http::Version::HTTP_11, false), other.asks(http::Version::HTTP_11, false)];
+        let asked = [
+            pulse.request_started(http::Version::HTTP_11, false),
+            other.request_started(http::Version::HTTP_11, false),
+        ];
         let own = world.client(1);
         assert!(!world.open.evict(Some(&own)), "both are being answered");
         pulse.is_stuck_since(1);
@@ -199,22 +202,22 @@ mod tests {
 
     #[tokio::test]
     async fn an_answer_that_is_not_taken_yet_and_another_protocol_do_not_rest() {
-        let mut world = World::new();
+        let mut world = EvictWorld::new();
         let (first, pulse) = world.connects(1);
         let newcomer = world.client(2);
         world.held.push(newcomer.connect(usize::MAX).expect("no bound"));
-        let asked = pulse.asks(http::Version::HTTP_11, false);
-        pulse.writes(Some(1000));
-        pulse.writes(None);
+        let asked = pulse.request_started(http::Version::HTTP_11, false);
+        pulse.record_write(Some(1000));
+        pulse.record_write(None);
         // hyper has the rest.
         drop(asked);
         assert!(!world.open.can_evict() && !world.open.evict(Some(&newcomer)), "most of it is unwritten");
-        pulse.writes(Some(1000));
+        pulse.record_write(Some(1000));
         assert!(!world.open.can_evict(), "and so it is when some of it was taken");
         pulse.is_flushed();
         assert!(world.open.evict(Some(&newcomer)) && world.is_gone(first).await);
         let (_, pulse) = world.connects(3);
-        drop(pulse.asks(http::Version::HTTP_11, false));
+        drop(pulse.request_started(http::Version::HTTP_11, false));
         pulse.is_flushed();
         assert!(world.open.can_evict());
         pulse.is_switched_in_a_test();
@@ -223,15 +226,16 @@ mod tests {
 
     #[tokio::test]
     async fn who_came_through_a_proxy_counts_as_himself() {
-        let mut world = World::new();
-        let (pulses, client) = ([Pulse::of_a_test(), Pulse::of_a_test()], world.client(1));
+        let mut world = EvictWorld::new();
+        let (pulses, client) =
+            ([ConnectionActivity::of_a_test(), ConnectionActivity::of_a_test()], world.client(1));
         for pulse in &pulses {
             world.held.push(client.connect(usize::MAX).expect("no bound"));
             let task = tokio::spawn(std::future::pending());
             world.open.add(OpenConnection { pulse: Arc::clone(pulse), task: task.abort_handle() });
             world.tasks.push(task);
         }
-        let asked = pulses.each_ref().map(|pulse| pulse.asks(http::Version::HTTP_11, false));
+        let asked = pulses.each_ref().map(|pulse| pulse.request_started(http::Version::HTTP_11, false));
         pulses[1].is_stuck_since(1);
         assert!(!world.open.evict(None), "nobody knows whose they are");
         for pulse in &pulses {

@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
-use super::pulse::{Pulse, Silence};
+use super::pulse::{ConnectionActivity, TimeoutKind};
 
 /// An answer on an HTTP/2 connection.
 ///
 /// SECURITY: a viewer who opens no window for a stream takes nothing of its answer, while the connection's bytes flow.
 #[derive(Debug)]
-pub(super) struct Turn {
+pub(super) struct StreamActivity {
     /// When it was asked for.
     pub(super) asked: u64,
     /// The viewer is the next to move, since then; zero: we are.
@@ -19,12 +19,12 @@ pub(super) struct Turn {
     unsent: AtomicUsize,
 }
 
-impl Turn {
+impl StreamActivity {
     /// When its time is up: that of all of it, or that of a viewer who does not take a piece.
-    pub(super) fn deadline(&self, whole: Duration, piece: Duration) -> (Duration, Silence) {
+    pub(super) fn deadline(&self, whole: Duration, piece: Duration) -> (Duration, TimeoutKind) {
         let (late, waits) = (Duration::from_millis(self.asked) + whole, self.waits.load(Relaxed));
         let stuck = Duration::from_millis(waits) + piece;
-        if waits != 0 && stuck < late { (stuck, Silence::Stuck) } else { (late, Silence::Late) }
+        if waits != 0 && stuck < late { (stuck, TimeoutKind::Stuck) } else { (late, TimeoutKind::Late) }
     }
 
     pub(super) fn new(asked: u64) -> Self {
@@ -35,16 +35,16 @@ impl Turn {
 /// A request, from its head to the end of its answer.
 #[derive(Debug)]
 pub(super) struct InFlight {
-    pub(super) pulse: Arc<Pulse>,
-    pub(super) turn: Option<Arc<Turn>>,
+    pub(super) pulse: Arc<ConnectionActivity>,
+    pub(super) turn: Option<Arc<StreamActivity>>,
 }
 
 impl InFlight {
-    pub(super) fn new(pulse: Arc<Pulse>, turn: Option<Arc<Turn>>) -> Self {
+    pub(super) fn new(pulse: Arc<ConnectionActivity>, turn: Option<Arc<StreamActivity>>) -> Self {
         Self { pulse, turn }
     }
 
-    /// True when the server stops and this answer must say `Connection: close`. (HTTP/2 sends GOAWAY.)
+    /// True when the server stops and this answer must say `ClientSocket: close`. (HTTP/2 sends GOAWAY.)
     pub(super) fn is_last(&self) -> bool {
         self.turn.is_none() && self.pulse.stopped.load(Relaxed) != 0
     }

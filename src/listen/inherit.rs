@@ -10,9 +10,9 @@ use listenfd::ListenFd;
 
 /// Sockets that somebody else has bound.
 #[derive(Debug, Default)]
-pub struct Inherited(Vec<(SocketAddr, TcpListener)>);
+pub struct InheritedSockets(Vec<(SocketAddr, TcpListener)>);
 
-impl Inherited {
+impl InheritedSockets {
     /// Takes the sockets that the environment names. Once only: a second call finds none.
     pub fn from_environment() -> io::Result<Self> {
         let mut passed = ListenFd::from_env();
@@ -34,7 +34,7 @@ impl Inherited {
     }
 
     /// Addresses that nobody took.
-    pub fn left(&self) -> Vec<SocketAddr> {
+    pub fn unclaimed(&self) -> Vec<SocketAddr> {
         self.0.iter().map(|(address, _)| *address).collect()
     }
 }
@@ -51,12 +51,12 @@ mod tests {
         };
         let (one, two) = (bind(), bind());
         let (first, second) = (one.0, two.0);
-        let mut inherited = Inherited(vec![one, two]);
+        let mut inherited = InheritedSockets(vec![one, two]);
         assert!(inherited.take("[::1]:0".parse().expect("an address")).is_none());
         let taken = inherited.take(second).expect("the second");
         assert_eq!(taken.local_addr().expect("an address"), second);
         assert!(inherited.take(second).is_none());
-        assert_eq!(inherited.left(), [first]);
+        assert_eq!(inherited.unclaimed(), [first]);
         assert!(inherited.take("127.0.0.1:0".parse().expect("an address")).is_some());
     }
 }

@@ -25,9 +25,9 @@ const KEPT: [&str; 9] = [
 
 /// The status that hyper chose for a head that it cannot read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Refused(pub(super) StatusCode);
+pub(super) struct MalformedStatus(pub(super) StatusCode);
 
-impl Refused {
+impl MalformedStatus {
     /// Out of an answer's first bytes; `None`: they are none.
     pub(super) fn of(answer: &[u8]) -> Option<Self> {
         let status = answer.strip_prefix(b"HTTP/1.")?.get(2..5)?;
@@ -174,6 +174,6 @@ mod tests {
     #[case(b"HTTP/1.1 ", None)]
     #[case(b"", None)]
     fn a_status_of_hyper_s_own_is_known(#[case] answer: &[u8], #[case] status: Option<u16>) {
-        assert_eq!(Refused::of(answer).map(|refused| refused.0.as_u16()), status);
+        assert_eq!(MalformedStatus::of(answer).map(|refused| refused.0.as_u16()), status);
     }
 }

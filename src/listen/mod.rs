@@ -1,7 +1,7 @@
 //! Accepting connections: for viewers and for the admin pages alike.
 //!
 //! Each socket has an accept loop (`accept`), each connection a task (`connection`), which lives with one worker of the
-//! [`Crew`]. A connection gets a place before it is accepted, so that more of them wait in the kernel's backlog instead
+//! [`WorkerPool`]. A connection gets a place before it is accepted, so that more of them wait in the kernel's backlog instead
 //! of in our memory; one client has only so many ([`Clients`]). `proxy_protocol` and [`tls`] come before HTTP (`speech`), `pulse`
 //! sees who is too slow. What a listener needs to know is read anew for each connection, so that settings change without a
 //! socket being closed.
@@ -38,21 +38,21 @@ use socket2::{Domain, Socket, Type};
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
-use crate::config::settings::{Http2Bounds, Server, is_among};
+use crate::config::settings::{Http2Bounds, ServerSettings, is_among};
 use crate::observe::Metrics;
-use crate::proxy::Viewer;
+use crate::proxy::ClientInfo;
 use crate::upstream::{Body, ClientConnection, Clients, pace};
-use caps::Places;
-pub use crew::Crew;
+use caps::ConnectionPermits;
+pub use crew::WorkerPool;
 #[doc(hidden)]
 pub use proxy_protocol::behind;
 
 /// Why it ended badly.
-type Cause = Box<dyn std::error::Error + Send + Sync>;
+type EndCause = Box<dyn std::error::Error + Send + Sync>;
 
 /// How connections are kept.
 #[derive(Debug, Clone)]
-pub struct Bounds {
+pub struct ConnectionLimits {
     /// From accepting a connection to its first request, and for each request head; for a PROXY header, too.
     pub head_timeout: Duration,
     /// How long a connection is kept without a request, or with a viewer who takes nothing.
@@ -83,8 +83,8 @@ pub struct Bounds {
     pub explains: bool,
 }
 
-impl From<&Server> for Bounds {
-    fn from(server: &Server) -> Self {
+impl From<&ServerSettings> for ConnectionLimits {
+    fn from(server: &ServerSettings) -> Self {
         Self {
             head_timeout: server.head_timeout,
             idle_timeout: server.idle_timeout,
@@ -105,30 +105,30 @@ impl From<&Server> for Bounds {
 
 /// What all listeners of one kind share: bounds, places, counts.
 #[derive(Debug)]
-pub struct Hall {
-    bounds: ArcSwap<Bounds>,
-    places: Places,
+pub struct ListenerGroup {
+    bounds: ArcSwap<ConnectionLimits>,
+    places: ConnectionPermits,
     clients: Clients,
-    crew: Arc<Crew>,
+    crew: Arc<WorkerPool>,
     open: Gauge,
     metrics: Arc<Metrics>,
 }
 
-impl Hall {
+impl ListenerGroup {
     /// `crew` serves the connections, which are those of `clients`; `open` counts them.
     pub fn new(
-        bounds: Bounds,
+        bounds: ConnectionLimits,
         clients: Clients,
-        crew: Arc<Crew>,
+        crew: Arc<WorkerPool>,
         open: Gauge,
         metrics: Arc<Metrics>,
     ) -> Arc<Self> {
-        let places = Places::new(bounds.max_connections);
+        let places = ConnectionPermits::new(bounds.max_connections);
         Arc::new(Self { bounds: ArcSwap::from_pointee(bounds), places, clients, crew, open, metrics })
     }
 
     /// From now on so: for each connection that comes. Those that are open keep what they began with.
-    pub fn keep(&self, bounds: Bounds) {
+    pub fn set_limits(&self, bounds: ConnectionLimits) {
         self.places.resize(bounds.max_connections);
         self.bounds.store(Arc::new(bounds));
     }
@@ -149,14 +149,14 @@ impl Hall {
 
 /// How a socket is spoken to.
 #[derive(Clone, Default)]
-pub struct Manner {
+pub struct SocketProtocol {
     /// TLS, if it is spoken here.
     pub tls: Option<TlsAcceptor>,
     /// Each connection begins with a PROXY header.
     pub proxy_protocol: bool,
 }
 
-impl fmt::Debug for Manner {
+impl fmt::Debug for SocketProtocol {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "tls: {}, proxy_protocol: {}", self.tls.is_some(), self.proxy_protocol)
     }
@@ -166,8 +166,8 @@ impl fmt::Debug for Manner {
 #[derive(Debug)]
 pub struct Listener {
     socket: TcpListener,
-    manner: Arc<ArcSwap<Manner>>,
-    hall: Arc<Hall>,
+    manner: Arc<ArcSwap<SocketProtocol>>,
+    hall: Arc<ListenerGroup>,
 }
 
 /// Connections that wait in the kernel to be accepted; as many as it allows (`net.core.somaxconn`).
@@ -175,7 +175,7 @@ const BACKLOG: i32 = 4096;
 
 impl Listener {
     /// Binds an address. `[::]` takes IPv4 as well, unless `v6_only`.
-    pub fn bind(address: SocketAddr, v6_only: bool, hall: &Arc<Hall>) -> io::Result<Self> {
+    pub fn bind(address: SocketAddr, v6_only: bool, hall: &Arc<ListenerGroup>) -> io::Result<Self> {
         let bound = || {
             let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
             if address.is_ipv6() {
@@ -193,7 +193,7 @@ impl Listener {
     }
 
     /// On a socket that is bound already.
-    pub fn on(socket: TcpListener, hall: &Arc<Hall>) -> io::Result<Self> {
+    pub fn on(socket: TcpListener, hall: &Arc<ListenerGroup>) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
         Ok(Self { socket, manner: Arc::default(), hall: Arc::clone(hall) })
     }
@@ -209,14 +209,14 @@ impl Listener {
     }
 
     /// How it is spoken to; may be changed at any time, for the connections that come after.
-    pub fn manner(&self) -> Arc<ArcSwap<Manner>> {
+    pub fn manner(&self) -> Arc<ArcSwap<SocketProtocol>> {
         Arc::clone(&self.manner)
     }
 
     /// Serves until `stop`, then drains. Returns how many connections had to be cut at the deadline.
-    pub async fn serve<S, F>(self, service: S, stop: Stop) -> usize
+    pub async fn serve<S, F>(self, service: S, stop: Shutdown) -> usize
     where
-        S: Fn(Viewer, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+        S: Fn(ClientInfo, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Response<Body>> + Send + 'static,
     {
         accept::accept_all(self, service, stop).await
@@ -225,22 +225,22 @@ impl Listener {
 
 /// Waiting for "stop". Cheap to clone; every room that runs has one.
 #[derive(Debug, Clone)]
-pub struct Stop(watch::Receiver<bool>);
+pub struct Shutdown(watch::Receiver<bool>);
 
-impl Stop {
+impl Shutdown {
     /// The button and what it stops.
     pub fn new() -> (watch::Sender<bool>, Self) {
         let (press, pressed) = watch::channel(false);
         (press, Self(pressed))
     }
 
-    /// Not before this is so will [`Stop::pressed`], once it was polled, have anything to say. Costs next to nothing.
-    fn may_be_pressed(&self) -> bool {
+    /// Not before this is so will [`Shutdown::requested`], once it was polled, have anything to say. Costs next to nothing.
+    fn may_be_requested(&self) -> bool {
         self.0.has_changed().unwrap_or(true)
     }
 
     /// Waits until it is pressed (or its owner is gone).
-    pub async fn pressed(&mut self) {
+    pub async fn requested(&mut self) {
         let _ = self.0.wait_for(|pressed| *pressed).await;
     }
 }

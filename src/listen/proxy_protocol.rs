@@ -24,7 +24,7 @@ const LONGEST: usize = 4096;
 
 /// Why a connection is closed before its first request.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Refused {
+pub(super) enum ProxyHeaderError {
     /// Anybody could have written it.
     #[error("the peer is none of the trusted proxies ([server] trusted_proxies)")]
     Untrusted,
@@ -39,7 +39,7 @@ pub(super) enum Refused {
     Io(#[from] io::Error),
 }
 
-impl Refused {
+impl ProxyHeaderError {
     /// The word used in labels.
     pub(super) fn kind(&self) -> &'static str {
         match self {
@@ -51,7 +51,7 @@ impl Refused {
 
 /// Reads the header off the connection: who is behind the peer, or `None`, where it speaks for itself (LOCAL), or does
 /// not say in a way that we can use (UNKNOWN, UNSPEC, unix sockets).
-pub(super) async fn read(stream: &mut TcpStream) -> Result<Option<SocketAddr>, Refused> {
+pub(super) async fn read(stream: &mut TcpStream) -> Result<Option<SocketAddr>, ProxyHeaderError> {
     let mut header = vec![0; SIGNATURE.len()];
     stream.read_exact(&mut header).await?;
     if header == SIGNATURE {
@@ -59,18 +59,18 @@ pub(super) async fn read(stream: &mut TcpStream) -> Result<Option<SocketAddr>, R
     } else if header.starts_with(b"PROXY ") {
         read_line(stream, &mut header).await?;
     } else {
-        return Err(Refused::Malformed);
+        return Err(ProxyHeaderError::Malformed);
     }
     said(&header)
 }
 
 /// Version 2 says how long it is.
-async fn read_rest(stream: &mut TcpStream, header: &mut Vec<u8>) -> Result<(), Refused> {
+async fn read_rest(stream: &mut TcpStream, header: &mut Vec<u8>) -> Result<(), ProxyHeaderError> {
     header.resize(LEAST, 0);
     stream.read_exact(&mut header[SIGNATURE.len()..]).await?;
     let length = LEAST + usize::from(u16::from_be_bytes([header[LEAST - 2], header[LEAST - 1]]));
     if length > LONGEST {
-        return Err(Refused::Malformed);
+        return Err(ProxyHeaderError::Malformed);
     }
     header.resize(length, 0);
     stream.read_exact(&mut header[LEAST..]).await?;
@@ -78,7 +78,7 @@ async fn read_rest(stream: &mut TcpStream, header: &mut Vec<u8>) -> Result<(), R
 }
 
 /// Version 1 ends with its line. What comes behind it is not ours, so it is looked at before it is taken.
-async fn read_line(stream: &mut TcpStream, header: &mut Vec<u8>) -> Result<(), Refused> {
+async fn read_line(stream: &mut TcpStream, header: &mut Vec<u8>) -> Result<(), ProxyHeaderError> {
     let mut seen = [0; LINE];
     // A line of twelve bytes is not whole yet.
     while header.last() != Some(&b'\n') {
@@ -87,7 +87,7 @@ async fn read_line(stream: &mut TcpStream, header: &mut Vec<u8>) -> Result<(), R
         let take = seen[..ahead].iter().position(|byte| *byte == b'\n').map_or(ahead, |end| end + 1);
         if take == 0 {
             // The end of the line, or of the connection, came too soon.
-            return Err(Refused::Malformed);
+            return Err(ProxyHeaderError::Malformed);
         }
         let begun = header.len();
         header.resize(begun + take, 0);
@@ -103,16 +103,16 @@ pub fn behind(header: &[u8]) -> Option<Option<SocketAddr>> {
 }
 
 /// What a whole header says.
-fn said(header: &[u8]) -> Result<Option<SocketAddr>, Refused> {
+fn said(header: &[u8]) -> Result<Option<SocketAddr>, ProxyHeaderError> {
     if !header.starts_with(SIGNATURE) {
-        let header = v1::Header::try_from(header).map_err(|_| Refused::Malformed)?;
+        let header = v1::Header::try_from(header).map_err(|_| ProxyHeaderError::Malformed)?;
         return Ok(match header.addresses {
             v1::Addresses::Unknown => None,
             v1::Addresses::Tcp4(pair) => Some((pair.source_address, pair.source_port).into()),
             v1::Addresses::Tcp6(pair) => Some((pair.source_address, pair.source_port).into()),
         });
     }
-    let header = v2::Header::try_from(header).map_err(|_| Refused::Malformed)?;
+    let header = v2::Header::try_from(header).map_err(|_| ProxyHeaderError::Malformed)?;
     if header.command == v2::Command::Local || header.protocol != v2::Protocol::Stream {
         return Ok(None);
     }

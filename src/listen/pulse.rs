@@ -12,16 +12,16 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering:
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use exchange::Exchange;
+use exchange::ExchangeActivity;
 use parking_lot::{Mutex, MutexGuard};
 
-use super::evict::Activity;
-use super::in_flight::{InFlight, Turn};
+use super::evict::EvictionRank;
+use super::in_flight::{InFlight, StreamActivity};
 use crate::upstream::{Client, PIECE};
 
 /// How a connection has used up its time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Silence {
+pub(super) enum TimeoutKind {
     /// Nothing was asked for a while: it may end in all politeness.
     Idle,
     /// The client began a request and did not end it, or does not take its answer.
@@ -32,7 +32,7 @@ pub(super) enum Silence {
     Unmoved,
 }
 
-impl Silence {
+impl TimeoutKind {
     /// The word used in labels.
     pub(super) fn kind(self) -> &'static str {
         match self {
@@ -46,9 +46,9 @@ impl Silence {
 
 /// What is to be done now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Look {
+pub(super) enum NextCheck {
     /// To end it.
-    Over(Silence),
+    Over(TimeoutKind),
     /// To look again after so long.
     Again(Duration),
 }
@@ -58,7 +58,7 @@ const LULL: u64 = 1000;
 
 /// The notes about one connection: moments in milliseconds since it opened, zero for "not so".
 #[derive(Debug)]
-pub(super) struct Pulse {
+pub(super) struct ConnectionActivity {
     opened: Instant,
     /// The client, as soon as it is known. The inner `None`: a trusted proxy, which has many viewers behind it.
     client: OnceLock<Option<Arc<Client>>>,
@@ -78,7 +78,7 @@ pub(super) struct Pulse {
     /// Frames other than requests come as well, so bytes do not mean that a head has begun.
     is_http2: AtomicBool,
     /// What is neither asked nor answered in HTTP as usual.
-    exchange: Exchange,
+    exchange: ExchangeActivity,
     /// The last answer ended.
     pub(super) rested: AtomicU64,
     /// The first byte since then.
@@ -94,10 +94,10 @@ pub(super) struct Pulse {
     /// Time of the order to stop.
     pub(super) stopped: AtomicU64,
     /// The answers of an HTTP/2 connection: one may stand while others move.
-    turns: Mutex<Vec<Arc<Turn>>>,
+    turns: Mutex<Vec<Arc<StreamActivity>>>,
 }
 
-impl Pulse {
+impl ConnectionActivity {
     pub(super) fn with(
         head_timeout: Duration,
         idle_timeout: Duration,
@@ -117,7 +117,7 @@ impl Pulse {
             asked: AtomicBool::new(false),
             had_body: AtomicBool::new(false),
             is_http2: AtomicBool::new(false),
-            exchange: Exchange::default(),
+            exchange: ExchangeActivity::default(),
             rested: AtomicU64::new(0),
             began: AtomicU64::new(0),
             blocked: AtomicU64::new(0),
@@ -130,7 +130,7 @@ impl Pulse {
     }
 
     /// A request's head is here. It is in flight until what this gives is dropped.
-    pub(super) fn asks(self: &Arc<Self>, version: http::Version, has_body: bool) -> InFlight {
+    pub(super) fn request_started(self: &Arc<Self>, version: http::Version, has_body: bool) -> InFlight {
         self.in_flight.fetch_add(1, Relaxed);
         self.asked.store(true, Relaxed);
         self.exchange.asks();
@@ -141,7 +141,7 @@ impl Pulse {
         let is_http2 = version == http::Version::HTTP_2;
         self.is_http2.store(is_http2, Relaxed);
         let turn = is_http2.then(|| {
-            let turn = Arc::new(Turn::new(self.asked_at.load(Relaxed)));
+            let turn = Arc::new(StreamActivity::new(self.asked_at.load(Relaxed)));
             self.turns().push(Arc::clone(&turn));
             turn
         });
@@ -149,7 +149,7 @@ impl Pulse {
     }
 
     /// Starts the shutdown: an idle client may send one more request, within a short while.
-    pub(super) fn is_stopped(&self) {
+    pub(super) fn shutdown_started(&self) {
         self.note(&self.stopped);
     }
 
@@ -158,35 +158,35 @@ impl Pulse {
         self.is_http2.load(Relaxed)
     }
 
-    pub(super) fn turns(&self) -> MutexGuard<'_, Vec<Arc<Turn>>> {
+    pub(super) fn turns(&self) -> MutexGuard<'_, Vec<Arc<StreamActivity>>> {
         self.turns.lock()
     }
 
     /// Nothing is asked at this moment.
-    pub(super) fn rests(&self) -> bool {
+    pub(super) fn is_idle(&self) -> bool {
         self.in_flight.load(Relaxed) == 0
     }
 
     /// How long nobody needs to look. A head that never ends is cut a little late; nobody minds.
-    pub(super) fn step(&self) -> Duration {
+    pub(super) fn check_interval(&self) -> Duration {
         (self.head_timeout.min(self.idle_timeout) / 4).max(Duration::from_millis(5))
     }
 
     /// Has the connection used up its time?
-    pub(super) fn look(&self) -> Look {
+    pub(super) fn next_check(&self) -> NextCheck {
         // Upstreams have timeouts of their own.
-        let Some((end, silence)) = self.deadline() else { return Look::Again(self.step()) };
+        let Some((end, silence)) = self.deadline() else { return NextCheck::Again(self.check_interval()) };
         match end.checked_sub(self.opened.elapsed()) {
-            Some(left) if !left.is_zero() => Look::Again(left.min(self.step())),
-            _ => Look::Over(silence),
+            Some(left) if !left.is_zero() => NextCheck::Again(left.min(self.check_interval())),
+            _ => NextCheck::Over(silence),
         }
     }
 
     /// True when the connection has been idle for a while in HTTP/1.1: nothing is in flight, nothing waits to be written, no head has begun, and
     /// no request had a body, of which something might be unread.
-    pub(super) fn is_at_leisure(&self) -> bool {
+    pub(super) fn can_park(&self) -> bool {
         let is_zero = |noted: &AtomicU64| noted.load(Relaxed) == 0;
-        self.rests()
+        self.is_idle()
             && self.asked.load(Relaxed)
             && !self.is_http2()
             && !self.is_switched()
@@ -214,15 +214,15 @@ impl Pulse {
     /// large one at once: the request has ended when most of it has not been taken yet. Another protocol never rests.
     fn is_unused(&self) -> bool {
         let is_taken = self.blocked.load(Relaxed) == 0 && (self.is_http2() || !self.owes());
-        self.rests() && is_taken && !self.is_switched()
+        self.is_idle() && is_taken && !self.is_switched()
     }
 
     /// What the connection does, and for how long.
-    pub(super) fn activity(&self, now: Instant) -> (Activity, Duration) {
+    pub(super) fn activity(&self, now: Instant) -> (EvictionRank, Duration) {
         let now = now.saturating_duration_since(self.opened);
         let since = |moment: u64| now.saturating_sub(Duration::from_millis(moment));
         if self.is_unused() {
-            return (Activity::Resting, since(self.rested.load(Relaxed)));
+            return (EvictionRank::Resting, since(self.rested.load(Relaxed)));
         }
         let slow = match self.slow.load(Relaxed) {
             // The first that waits of all that do; zero: one of them does not.
@@ -232,13 +232,13 @@ impl Pulse {
             slow => slow,
         };
         match since(slow) {
-            stuck if slow != 0 && stuck >= Duration::from_millis(LULL) => (Activity::Stuck, stuck),
-            _ => (Activity::Moving, since(self.asked_at.load(Relaxed))),
+            stuck if slow != 0 && stuck >= Duration::from_millis(LULL) => (EvictionRank::Stuck, stuck),
+            _ => (EvictionRank::Moving, since(self.asked_at.load(Relaxed))),
         }
     }
 
     /// Bytes came while nothing is in flight. True: a head begins with them.
-    pub(super) fn reads(&self) -> bool {
+    pub(super) fn record_read(&self) -> bool {
         self.moves();
         let begins = self.began.load(Relaxed) == 0;
         if begins {
@@ -248,7 +248,7 @@ impl Pulse {
     }
 
     /// The other side takes so many bytes of what is written; `None`: nothing.
-    pub(super) fn writes(&self, taken: Option<usize>) {
+    pub(super) fn record_write(&self, taken: Option<usize>) {
         if taken.is_some() {
             self.moves();
         }
@@ -274,41 +274,41 @@ impl Pulse {
     }
 
     /// When the time is up, as things are now.
-    fn deadline(&self) -> Option<(Duration, Silence)> {
+    fn deadline(&self) -> Option<(Duration, TimeoutKind)> {
         let moment = |noted: &AtomicU64| Duration::from_millis(noted.load(Relaxed));
         if self.blocked.load(Relaxed) != 0 {
             let silent = moment(&self.blocked) + self.idle_timeout;
             let slow = moment(&self.slow).saturating_add(self.pace);
-            return Some((silent.min(slow), Silence::Stuck));
+            return Some((silent.min(slow), TimeoutKind::Stuck));
         }
         if self.is_switched() {
-            return Some((moment(self.exchange.moved()) + self.idle_timeout, Silence::Unmoved));
+            return Some((moment(self.exchange.moved()) + self.idle_timeout, TimeoutKind::Unmoved));
         }
-        if !self.rests() {
+        if !self.is_idle() {
             return if self.is_http2() {
                 self.first_turn()
             } else {
-                Some((moment(&self.asked_at) + self.request_timeout, Silence::Late))
+                Some((moment(&self.asked_at) + self.request_timeout, TimeoutKind::Late))
             };
         }
         let asked = self.asked.load(Relaxed);
         let began = self.began.load(Relaxed) != 0 && !(asked && self.is_http2());
         let end = if began {
-            (moment(&self.began) + self.head_timeout, Silence::Stuck)
+            (moment(&self.began) + self.head_timeout, TimeoutKind::Stuck)
         } else if asked {
-            (moment(&self.rested) + self.idle_timeout, Silence::Idle)
+            (moment(&self.rested) + self.idle_timeout, TimeoutKind::Idle)
         } else {
-            (self.head_timeout, Silence::Idle)
+            (self.head_timeout, TimeoutKind::Idle)
         };
         if self.stopped.load(Relaxed) == 0 {
             return Some(end);
         }
         let stops = moment(&self.stopped).max(moment(&self.rested)) + self.last_request;
-        Some(if stops < end.0 { (stops, Silence::Idle) } else { end })
+        Some(if stops < end.0 { (stops, TimeoutKind::Idle) } else { end })
     }
 
     /// The first of the answers of an HTTP/2 connection whose time is up.
-    fn first_turn(&self) -> Option<(Duration, Silence)> {
+    fn first_turn(&self) -> Option<(Duration, TimeoutKind)> {
         let patience = self.idle_timeout.min(self.pace);
         let turns = self.turns();
         turns.iter().map(|turn| turn.deadline(self.request_timeout, patience)).min_by_key(|(end, _)| *end)
@@ -324,7 +324,7 @@ impl Pulse {
 }
 
 #[cfg(test)]
-impl Pulse {
+impl ConnectionActivity {
     /// The pulse of a connection that has been open for a minute.
     pub(super) fn of_a_test() -> Arc<Self> {
         let second = Duration::from_secs(1);

@@ -16,16 +16,16 @@ use hyper::service::HttpService;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::watched::{Opening, Watched};
-use super::{Bounds, Cause, malformed, tunnel};
+use super::watched::{DetectedProtocol, TrackedIo};
+use super::{ConnectionLimits, EndCause, malformed, tunnel};
 
 /// What came first is neither HTTP/1 nor the preface of HTTP/2: an answer in either would be a guess.
 #[derive(Debug, thiserror::Error)]
 #[error("the first bytes are neither HTTP/1 nor the preface of HTTP/2")]
-pub(super) struct NoHttp;
+pub(super) struct UnknownProtocol;
 
 /// What a connection may do with its HTTP, whatever is below and above that. Ready when it has ended.
-pub(super) trait Speaks: Future<Output = Result<(), Cause>> + Unpin {
+pub(super) trait DriveHttp: Future<Output = Result<(), EndCause>> + Unpin {
     /// Lets go of all that was kept for the next request.
     ///
     /// To be called only where nothing is in flight, nothing waits to be written, and no request had a body: what is
@@ -37,73 +37,75 @@ pub(super) trait Speaks: Future<Output = Result<(), Cause>> + Unpin {
 }
 
 /// A connection's HTTP. Ready when the connection has ended.
-pub(super) struct Speech<I, S: HttpService<Incoming>> {
-    state: State<I, S>,
+pub(super) struct HttpConnection<I, S: HttpService<Incoming>> {
+    state: HttpState<I, S>,
     service: S,
-    bounds: Arc<Bounds>,
+    bounds: Arc<ConnectionLimits>,
 }
 
-type Stream<I> = TokioIo<Watched<I>>;
+type Http1Stream<I> = TokioIo<TrackedIo<I>>;
 
 /// Boxed, so that who is silent needs no room for more.
-enum State<I, S: HttpService<Incoming>> {
-    Silent(Watched<I>),
-    Http1(Box<http1::Connection<Stream<I>, S>>),
-    Http2(Pin<Box<http2::Connection<Stream<I>, S, TokioExecutor>>>),
+enum HttpState<I, S: HttpService<Incoming>> {
+    Silent(TrackedIo<I>),
+    Http1(Box<http1::Connection<Http1Stream<I>, S>>),
+    Http2(Pin<Box<http2::Connection<Http1Stream<I>, S, TokioExecutor>>>),
     /// Another protocol is spoken.
-    Tunnel(Pin<Box<dyn Future<Output = Result<(), Cause>> + Send>>),
+    Tunnel(Pin<Box<dyn Future<Output = Result<(), EndCause>> + Send>>),
     Over,
 }
 
-impl<I, S, B> Speech<I, S>
+impl<I, S, B> HttpConnection<I, S>
 where
     I: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     S: HttpService<Incoming, ResBody = B> + Clone,
-    S::Error: Into<Cause>,
+    S::Error: Into<EndCause>,
     B: Body + 'static,
-    B::Error: Into<Cause>,
+    B::Error: Into<EndCause>,
     TokioExecutor: Http2ServerConnExec<S::Future, B>,
 {
-    pub(super) fn new(io: Watched<I>, service: S, bounds: Arc<Bounds>) -> Self {
-        Self { state: State::Silent(io), service, bounds }
+    pub(super) fn new(io: TrackedIo<I>, service: S, bounds: Arc<ConnectionLimits>) -> Self {
+        Self { state: HttpState::Silent(io), service, bounds }
     }
 
-    fn http1(&self, io: Watched<I>) -> State<I, S> {
+    fn http1(&self, io: TrackedIo<I>) -> HttpState<I, S> {
         let mut builder = http1::Builder::new();
         // No timer for heads: see `pulse`. No `pipeline_flush`: with it, hyper throws an answer away when the
         // connection ends with bytes unread, as after a request whose body nobody wanted. `half_close`: see `watched`.
         builder.max_buf_size(self.bounds.max_head_bytes).half_close(true);
         let io = TokioIo::new(io.in_http1());
-        State::Http1(Box::new(builder.serve_connection(io, self.service.clone())))
+        HttpState::Http1(Box::new(builder.serve_connection(io, self.service.clone())))
     }
 
     /// HTTP/1 has ended: for good, or to go on in another protocol.
     fn switch(&mut self) {
-        let State::Http1(connection) = std::mem::replace(&mut self.state, State::Over) else { return };
+        let HttpState::Http1(connection) = std::mem::replace(&mut self.state, HttpState::Over) else {
+            return;
+        };
         let parts = connection.into_parts();
         let io = parts.io.into_inner();
         if let Some(tunnel) = io.pulse().upgrade().and_then(|upgrade| upgrade.take()) {
-            self.state = State::Tunnel(Box::pin(tunnel::pass(io, parts.read_buf, tunnel)));
+            self.state = HttpState::Tunnel(Box::pin(tunnel::pass(io, parts.read_buf, tunnel)));
         }
     }
 
     /// hyper could not read a head. Its own answer was kept back: the service gets a request in place of that head, and
     /// says what is wrong with it as it says everything else.
-    fn explain(&mut self, error: hyper::Error) -> Result<(), Cause> {
-        let State::Http1(connection) = std::mem::replace(&mut self.state, State::Over) else {
+    fn explain(&mut self, error: hyper::Error) -> Result<(), EndCause> {
+        let HttpState::Http1(connection) = std::mem::replace(&mut self.state, HttpState::Over) else {
             return Err(error.into());
         };
         let mut io = connection.into_parts().io.into_inner();
         let Some((refused, head)) = io.refused() else { return Err(error.into()) };
         if io.pulse().is_new() && malformed::is_no_http(&head) {
-            return Err(NoHttp.into());
+            return Err(UnknownProtocol.into());
         }
         io.pulse().notes_malformed(refused.0);
-        self.state = self.http1(io.unread(malformed::stand_in(&head)));
+        self.state = self.http1(io.with_unread(malformed::stand_in(&head)));
         Ok(())
     }
 
-    fn http2(&self, io: Watched<I>) -> State<I, S> {
+    fn http2(&self, io: TrackedIo<I>) -> HttpState<I, S> {
         let (bounds, http2) = (&self.bounds, self.bounds.http2);
         let mut builder = http2::Builder::new(TokioExecutor::new());
         builder
@@ -115,27 +117,27 @@ where
             // SECURITY: rapid reset (CVE-2023-44487) and its twin by our own resets (CVE-2025-8671).
             .max_pending_accept_reset_streams(http2.max_resets)
             .max_local_error_reset_streams(http2.max_resets);
-        State::Http2(Box::pin(builder.serve_connection(TokioIo::new(io), self.service.clone())))
+        HttpState::Http2(Box::pin(builder.serve_connection(TokioIo::new(io), self.service.clone())))
     }
 }
 
 // Nothing is pinned in it that is not boxed.
-impl<I, S: HttpService<Incoming>> Unpin for Speech<I, S> {}
+impl<I, S: HttpService<Incoming>> Unpin for HttpConnection<I, S> {}
 
-impl<I, S, B> Speaks for Speech<I, S>
+impl<I, S, B> DriveHttp for HttpConnection<I, S>
 where
     I: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     S: HttpService<Incoming, ResBody = B> + Clone,
-    S::Error: Into<Cause>,
+    S::Error: Into<EndCause>,
     B: Body + 'static,
-    B::Error: Into<Cause>,
+    B::Error: Into<EndCause>,
     TokioExecutor: Http2ServerConnExec<S::Future, B>,
 {
     fn park(&mut self) {
-        match std::mem::replace(&mut self.state, State::Over) {
-            State::Http1(connection) => {
+        match std::mem::replace(&mut self.state, HttpState::Over) {
+            HttpState::Http1(connection) => {
                 let parts = connection.into_parts();
-                self.state = State::Silent(parts.io.into_inner().unread(parts.read_buf));
+                self.state = HttpState::Silent(parts.io.into_inner().with_unread(parts.read_buf));
             }
             other => self.state = other,
         }
@@ -143,29 +145,29 @@ where
 
     fn graceful_shutdown(&mut self) {
         match &mut self.state {
-            State::Silent(_) | State::Tunnel(_) => self.state = State::Over,
-            State::Http1(connection) => Pin::new(&mut **connection).graceful_shutdown(),
-            State::Http2(connection) => connection.as_mut().graceful_shutdown(),
-            State::Over => {}
+            HttpState::Silent(_) | HttpState::Tunnel(_) => self.state = HttpState::Over,
+            HttpState::Http1(connection) => Pin::new(&mut **connection).graceful_shutdown(),
+            HttpState::Http2(connection) => connection.as_mut().graceful_shutdown(),
+            HttpState::Over => {}
         }
     }
 }
 
-impl<I, S, B> Future for Speech<I, S>
+impl<I, S, B> Future for HttpConnection<I, S>
 where
     I: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     S: HttpService<Incoming, ResBody = B> + Clone,
-    S::Error: Into<Cause>,
+    S::Error: Into<EndCause>,
     B: Body + 'static,
-    B::Error: Into<Cause>,
+    B::Error: Into<EndCause>,
     TokioExecutor: Http2ServerConnExec<S::Future, B>,
 {
-    type Output = Result<(), Cause>;
+    type Output = Result<(), EndCause>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         loop {
             let opening = match &mut self.state {
-                State::Http1(connection) => match ready!(Pin::new(&mut **connection).poll(cx)) {
+                HttpState::Http1(connection) => match ready!(Pin::new(&mut **connection).poll(cx)) {
                     Ok(()) => {
                         self.switch();
                         continue;
@@ -175,16 +177,16 @@ where
                         continue;
                     }
                 },
-                State::Http2(connection) => return connection.as_mut().poll(cx).map_err(Cause::from),
-                State::Tunnel(tunnel) => return tunnel.as_mut().poll(cx),
-                State::Over => return Poll::Ready(Ok(())),
-                State::Silent(io) => ready!(io.poll_opening(cx))?,
+                HttpState::Http2(connection) => return connection.as_mut().poll(cx).map_err(EndCause::from),
+                HttpState::Tunnel(tunnel) => return tunnel.as_mut().poll(cx),
+                HttpState::Over => return Poll::Ready(Ok(())),
+                HttpState::Silent(io) => ready!(io.poll_opening(cx))?,
             };
-            let State::Silent(io) = std::mem::replace(&mut self.state, State::Over) else { continue };
+            let HttpState::Silent(io) = std::mem::replace(&mut self.state, HttpState::Over) else { continue };
             self.state = match opening {
-                Opening::Http1 => self.http1(io),
-                Opening::Http2 => self.http2(io),
-                Opening::End => State::Over,
+                DetectedProtocol::Http1 => self.http1(io),
+                DetectedProtocol::Http2 => self.http2(io),
+                DetectedProtocol::End => HttpState::Over,
             };
         }
     }
@@ -200,7 +202,7 @@ mod tests {
     use hyper::{Request, Response};
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
-    use super::super::pulse::Pulse;
+    use super::super::pulse::ConnectionActivity;
     use super::*;
     use crate::config::Settings;
 
@@ -209,7 +211,7 @@ mod tests {
     }
 
     /// Says something and reads up to the end of the answer, while `ours` runs.
-    async fn says(theirs: &mut DuplexStream, ours: &mut impl Speaks, said: &str) -> String {
+    async fn says(theirs: &mut DuplexStream, ours: &mut impl DriveHttp, said: &str) -> String {
         let mut heard = Vec::new();
         let exchange = async {
             theirs.write_all(said.as_bytes()).await.expect("room");
@@ -228,30 +230,33 @@ mod tests {
     async fn a_parked_connection_keeps_nothing_but_its_bytes_and_goes_on() {
         let (mut theirs, ours) = duplex(1024);
         let second = Duration::from_secs(1);
-        let io = Watched::new(ours, Pulse::with(second, second, second, second, second));
-        let bounds = Arc::new(Bounds::from(&Settings::default().server));
-        let mut ours = Speech::new(io, service_fn(hello), bounds);
+        let io = TrackedIo::new(ours, ConnectionActivity::with(second, second, second, second, second));
+        let bounds = Arc::new(ConnectionLimits::from(&Settings::default().server));
+        let mut ours = HttpConnection::new(io, service_fn(hello), bounds);
         let (first, half) = ("GET /1 HTTP/1.1\r\nHost: a\r\n\r\n", "GET /2 HTTP/1.1\r\nHo");
         assert!(says(&mut theirs, &mut ours, &format!("{first}{half}")).await.ends_with("<1>"));
         ours.park();
-        assert!(matches!(&ours.state, State::Silent(_)));
+        assert!(matches!(&ours.state, HttpState::Silent(_)));
         ours.park();
         assert!(says(&mut theirs, &mut ours, "st: a\r\n\r\n").await.ends_with("<2>"));
-        assert!(matches!(&ours.state, State::Http1(_)));
+        assert!(matches!(&ours.state, HttpState::Http1(_)));
         ours.park();
         assert!(says(&mut theirs, &mut ours, first).await.ends_with("<1>"));
         ours.park();
         drop(theirs);
-        assert!((&mut ours).await.is_ok() && matches!(ours.state, State::Over));
+        assert!((&mut ours).await.is_ok() && matches!(ours.state, HttpState::Over));
     }
 
     #[tokio::test]
     async fn a_silent_connection_ends_at_once_when_it_is_told_to() {
         let (theirs, ours) = duplex(1024);
         let second = Duration::from_secs(1);
-        let io = Watched::new(ours, Pulse::with(second, second, second, second, second));
-        let mut ours =
-            Speech::new(io, service_fn(hello), Arc::new(Bounds::from(&Settings::default().server)));
+        let io = TrackedIo::new(ours, ConnectionActivity::with(second, second, second, second, second));
+        let mut ours = HttpConnection::new(
+            io,
+            service_fn(hello),
+            Arc::new(ConnectionLimits::from(&Settings::default().server)),
+        );
         ours.graceful_shutdown();
         assert!(ours.await.is_ok());
         drop(theirs);

@@ -16,7 +16,7 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio_rustls::TlsAcceptor;
 
-use crate::config::settings::Tls;
+use crate::config::settings::TlsSettings;
 
 /// Why certificates cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -59,7 +59,7 @@ pub struct Certificates(Vec<Arc<CertifiedKey>>);
 
 impl Certificates {
     /// Reads all pairs; one that is bad is an error for all.
-    pub fn read(pairs: &[Tls]) -> Result<Self, CertificateError> {
+    pub fn read(pairs: &[TlsSettings]) -> Result<Self, CertificateError> {
         pairs.iter().map(|pair| read(pair).map(Arc::new)).collect::<Result<_, _>>().map(Self)
     }
 
@@ -86,7 +86,7 @@ fn is_for(leaf: &CertificateDer<'_>, name: &ServerName<'_>) -> bool {
     ParsedCertificate::try_from(leaf).is_ok_and(|leaf| verify_server_name(&leaf, name).is_ok())
 }
 
-fn read(pair: &Tls) -> Result<CertifiedKey, CertificateError> {
+fn read(pair: &TlsSettings) -> Result<CertifiedKey, CertificateError> {
     let chain = all(&pair.cert)?;
     let key = PrivateKeyDer::from_pem_file(&pair.key).map_err(refuse(&pair.key))?;
     CertifiedKey::from_der(chain, key, &ring::default_provider())
@@ -119,12 +119,12 @@ fn clients(path: &Path) -> Result<Arc<dyn ClientCertVerifier>, CertificateError>
 
 /// The certificates in use. A handshake takes those that hold at its beginning.
 #[derive(Debug)]
-pub struct Showcase(ArcSwap<Certificates>);
+pub struct CertificateResolver(ArcSwap<Certificates>);
 
-impl Showcase {
+impl CertificateResolver {
     /// TLS 1.2 and 1.3 with these certificates, HTTP/2 before HTTP/1.1. With the file of some `authorities` a client
     /// may show a certificate of theirs; one of somebody else ends the handshake.
-    pub fn open(
+    pub fn new(
         certificates: Certificates,
         authorities: Option<&Path>,
     ) -> Result<(Arc<Self>, TlsAcceptor), CertificateError> {
@@ -139,13 +139,13 @@ impl Showcase {
     }
 
     /// Others from now on. Connections that are open stay. True: they really are others.
-    pub fn show(&self, certificates: Certificates) -> bool {
+    pub fn replace(&self, certificates: Certificates) -> bool {
         let certificates = Arc::new(certificates);
         *self.0.swap(Arc::clone(&certificates)) != *certificates
     }
 }
 
-impl ResolvesServerCert for Showcase {
+impl ResolvesServerCert for CertificateResolver {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let schemes = hello.signature_schemes();
         self.0.load().of(hello.server_name(), |pair| pair.key.choose_scheme(schemes).is_some())
@@ -158,12 +158,12 @@ mod tests {
 
     use super::*;
 
-    fn pair(folder: &Path, name: &str) -> Tls {
+    fn pair(folder: &Path, name: &str) -> TlsSettings {
         let made = rcgen::generate_simple_self_signed([name.to_owned()]).expect("a certificate");
         let (cert, key) = (folder.join(format!("{name}.pem")), folder.join(format!("{name}.key")));
         fs::write(&cert, made.cert.pem()).expect("a file");
         fs::write(&key, made.signing_key.serialize_pem()).expect("a file");
-        Tls { cert, key }
+        TlsSettings { cert, key }
     }
 
     #[test]
@@ -185,7 +185,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let (one, two) = (pair(folder.path(), "one.test"), pair(folder.path(), "two.test"));
         let refused = |cert: &Path, key: &Path| {
-            let pair = Tls { cert: cert.to_owned(), key: key.to_owned() };
+            let pair = TlsSettings { cert: cert.to_owned(), key: key.to_owned() };
             Certificates::read(&[pair]).expect_err("not to be used").to_string()
         };
         assert!(refused(&one.cert, &two.key).contains("belong together"));

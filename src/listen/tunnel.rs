@@ -9,17 +9,17 @@ use std::io;
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, copy, split};
 
-use super::Cause;
-use super::watched::Watched;
+use super::EndCause;
+use super::watched::TrackedIo;
 use crate::upstream::Tunnel;
 
 /// Passes bytes on until the end; `said` came behind the request already.
-pub(super) async fn pass<I>(io: Watched<I>, said: Bytes, tunnel: Tunnel) -> Result<(), Cause>
+pub(super) async fn pass<I>(io: TrackedIo<I>, said: Bytes, tunnel: Tunnel) -> Result<(), EndCause>
 where
     I: AsyncRead + AsyncWrite + Unpin,
 {
     let Tunnel { io: upstream, held: _held } = tunnel;
-    let (mut from_viewer, mut to_viewer) = split(io.unread(said).beyond_http());
+    let (mut from_viewer, mut to_viewer) = split(io.with_unread(said).beyond_http());
     let (mut from_upstream, mut to_upstream) = split(upstream);
     let up = async {
         copy(&mut from_viewer, &mut to_upstream).await?;

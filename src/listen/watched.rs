@@ -11,9 +11,9 @@ use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
 
-use super::Bounds;
-use super::malformed::{self, Refused};
-use super::pulse::Pulse;
+use super::ConnectionLimits;
+use super::malformed::{self, MalformedStatus};
+use super::pulse::ConnectionActivity;
 
 /// What a client of HTTP/2 says first (RFC 9113 section 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -24,19 +24,19 @@ const AHEAD: usize = 512;
 
 /// A stream whose bytes are watched.
 #[derive(Debug)]
-pub(super) struct Watched<I> {
+pub(super) struct TrackedIo<I> {
     io: I,
-    pulse: Arc<Pulse>,
+    pulse: Arc<ConnectionActivity>,
     /// Bytes that came already and are to be read once more.
     unread: Bytes,
     /// What is spoken, and nothing else; `None`: the first bytes will tell.
-    only: Option<Opening>,
+    only: Option<DetectedProtocol>,
     /// hyper's own answer to a head that it cannot read is kept back, because a better one follows.
     withholds: bool,
     /// The beginning of the head that comes now.
     head: Vec<u8>,
     /// What was kept back.
-    withheld: Option<Refused>,
+    withheld: Option<MalformedStatus>,
     /// How long a viewer who ended his side of the connection is taken for one who waits.
     half_closed: Duration,
     /// Until then, since he did so or last took something.
@@ -45,7 +45,7 @@ pub(super) struct Watched<I> {
 
 /// How a silence ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Opening {
+pub(super) enum DetectedProtocol {
     /// With a request of HTTP/1, or with what is none; hyper will say so.
     Http1,
     /// With the preface of HTTP/2.
@@ -54,8 +54,8 @@ pub(super) enum Opening {
     End,
 }
 
-impl<I> Watched<I> {
-    pub(super) fn new(io: I, pulse: Arc<Pulse>) -> Self {
+impl<I> TrackedIo<I> {
+    pub(super) fn new(io: I, pulse: Arc<ConnectionActivity>) -> Self {
         Self {
             io,
             pulse,
@@ -70,21 +70,21 @@ impl<I> Watched<I> {
     }
 
     /// Sets the limits; `only` is the version that was agreed upon by ALPN.
-    pub(super) fn under(self, bounds: &Bounds, only: Option<Opening>) -> Self {
+    pub(super) fn under(self, bounds: &ConnectionLimits, only: Option<DetectedProtocol>) -> Self {
         Self { only, withholds: bounds.explains, half_closed: bounds.half_closed_timeout, ..self }
     }
 
     /// Puts back bytes that HTTP/1 read and did not use.
-    pub(super) fn unread(mut self, unread: Bytes) -> Self {
+    pub(super) fn with_unread(mut self, unread: Bytes) -> Self {
         let unread =
             if self.unread.is_empty() { unread } else { [&unread[..], &self.unread[..]].concat().into() };
         self.withheld = None;
-        Self { unread, only: Some(Opening::Http1), head: Vec::new(), ..self }
+        Self { unread, only: Some(DetectedProtocol::Http1), head: Vec::new(), ..self }
     }
 
     /// HTTP/1 is spoken from now on.
     pub(super) fn in_http1(self) -> Self {
-        Self { only: Some(Opening::Http1), ..self }
+        Self { only: Some(DetectedProtocol::Http1), ..self }
     }
 
     /// Another protocol is spoken from now on.
@@ -93,18 +93,18 @@ impl<I> Watched<I> {
     }
 
     /// What hyper refused to read, with the beginning of that head as far as it is known.
-    pub(super) fn refused(&mut self) -> Option<(Refused, Vec<u8>)> {
+    pub(super) fn refused(&mut self) -> Option<(MalformedStatus, Vec<u8>)> {
         let refused = self.withheld.take()?;
         let is_known = self.pulse.has_begun();
         Some((refused, if is_known { std::mem::take(&mut self.head) } else { Vec::new() }))
     }
 
-    pub(super) fn pulse(&self) -> &Arc<Pulse> {
+    pub(super) fn pulse(&self) -> &Arc<ConnectionActivity> {
         &self.pulse
     }
 
-    fn noting<T>(&mut self, written: Poll<T>, bytes: impl FnOnce(&T) -> usize) -> Poll<T> {
-        self.pulse.writes(match &written {
+    fn track_write<T>(&mut self, written: Poll<T>, bytes: impl FnOnce(&T) -> usize) -> Poll<T> {
+        self.pulse.record_write(match &written {
             Poll::Ready(written) => Some(bytes(written)),
             Poll::Pending => None,
         });
@@ -116,13 +116,13 @@ impl<I> Watched<I> {
 
     /// Bytes came, maybe of a head.
     fn hears(&mut self, bytes: &[u8]) {
-        if !self.pulse.rests() {
+        if !self.pulse.is_idle() {
             return;
         }
-        if self.pulse.reads() {
+        if self.pulse.record_read() {
             self.head.clear();
         }
-        if self.withholds && self.only != Some(Opening::Http2) {
+        if self.withholds && self.only != Some(DetectedProtocol::Http2) {
             let room = malformed::LONGEST.saturating_sub(self.head.len());
             self.head.extend_from_slice(&bytes[..bytes.len().min(room)]);
         }
@@ -134,27 +134,29 @@ impl<I> Watched<I> {
         if self.withholds
             && !self.pulse.owes()
             && self.withheld.is_none()
-            && self.only == Some(Opening::Http1)
+            && self.only == Some(DetectedProtocol::Http1)
         {
-            self.withheld = Refused::of(bytes);
+            self.withheld = MalformedStatus::of(bytes);
         }
         self.withheld.is_some()
     }
 
     /// What the bytes so far say; `None`: too few.
-    fn opening(&self) -> Option<Opening> {
+    fn opening(&self) -> Option<DetectedProtocol> {
         match &*self.unread {
             [] => None,
             _ if self.only.is_some() => self.only,
-            said if !PREFACE.starts_with(&said[..said.len().min(PREFACE.len())]) => Some(Opening::Http1),
-            said => (said.len() >= PREFACE.len()).then_some(Opening::Http2),
+            said if !PREFACE.starts_with(&said[..said.len().min(PREFACE.len())]) => {
+                Some(DetectedProtocol::Http1)
+            }
+            said => (said.len() >= PREFACE.len()).then_some(DetectedProtocol::Http2),
         }
     }
 }
 
-impl<I: AsyncRead + Unpin> Watched<I> {
+impl<I: AsyncRead + Unpin> TrackedIo<I> {
     /// Waits for the first bytes, as many as tell what is spoken. They stay to be read.
-    pub(super) fn poll_opening(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Opening>> {
+    pub(super) fn poll_opening(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<DetectedProtocol>> {
         loop {
             if let Some(opening) = self.opening() {
                 return Poll::Ready(Ok(opening));
@@ -164,7 +166,7 @@ impl<I: AsyncRead + Unpin> Watched<I> {
             ready!(Pin::new(&mut self.io).poll_read(cx, &mut room))?;
             if room.filled().is_empty() {
                 let began = !self.unread.is_empty();
-                return Poll::Ready(Ok(if began { Opening::Http1 } else { Opening::End }));
+                return Poll::Ready(Ok(if began { DetectedProtocol::Http1 } else { DetectedProtocol::End }));
             }
             self.unread = [&self.unread, room.filled()].concat().into();
             self.hears(room.filled());
@@ -175,7 +177,7 @@ impl<I: AsyncRead + Unpin> Watched<I> {
     /// there. One who ended his side only is a viewer who waits; but so looks one who is gone, until something is
     /// written to him. So he waits for a while only.
     fn poll_left(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        if self.only == Some(Opening::Http2) || self.pulse.rests() || !self.unread.is_empty() {
+        if self.only == Some(DetectedProtocol::Http2) || self.pulse.is_idle() || !self.unread.is_empty() {
             return Ok(());
         }
         let mut room = [const { MaybeUninit::uninit() }; AHEAD];
@@ -195,7 +197,7 @@ impl<I: AsyncRead + Unpin> Watched<I> {
     }
 }
 
-impl<I: AsyncRead + Unpin> AsyncRead for Watched<I> {
+impl<I: AsyncRead + Unpin> AsyncRead for TrackedIo<I> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -215,13 +217,13 @@ impl<I: AsyncRead + Unpin> AsyncRead for Watched<I> {
     }
 }
 
-impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<I> {
+impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TrackedIo<I> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         if self.withholds(buf) {
             return Poll::Ready(Ok(buf.len()));
         }
         let written = Pin::new(&mut self.io).poll_write(cx, buf);
-        self.noting(written, |written| *written.as_ref().unwrap_or(&0))
+        self.track_write(written, |written| *written.as_ref().unwrap_or(&0))
     }
 
     /// hyper calls this with every look at the connection, and only where nothing is left to be written.
@@ -230,7 +232,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<I> {
             return Poll::Ready(Ok(()));
         }
         let flushed = Pin::new(&mut self.io).poll_flush(cx);
-        self.pulse.writes(flushed.is_ready().then_some(0));
+        self.pulse.record_write(flushed.is_ready().then_some(0));
         ready!(flushed)?;
         self.pulse.is_flushed();
         self.poll_left(cx)?;
@@ -242,7 +244,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<I> {
             return Poll::Ready(Ok(()));
         }
         let shut = Pin::new(&mut self.io).poll_shutdown(cx);
-        self.noting(shut, |_| 0)
+        self.track_write(shut, |_| 0)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -258,7 +260,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<I> {
             return Poll::Ready(Ok(bufs.iter().map(|buf| buf.len()).sum()));
         }
         let written = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
-        self.noting(written, |written| *written.as_ref().unwrap_or(&0))
+        self.track_write(written, |written| *written.as_ref().unwrap_or(&0))
     }
 }
 
@@ -271,13 +273,13 @@ mod tests {
 
     use super::*;
 
-    fn stream() -> (DuplexStream, Watched<DuplexStream>) {
+    fn stream() -> (DuplexStream, TrackedIo<DuplexStream>) {
         let (theirs, ours) = duplex(256);
         let second = Duration::from_secs(1);
-        (theirs, Watched::new(ours, Pulse::with(second, second, second, second, second)))
+        (theirs, TrackedIo::new(ours, ConnectionActivity::with(second, second, second, second, second)))
     }
 
-    async fn opening(pieces: &[&[u8]]) -> (Opening, Vec<u8>) {
+    async fn opening(pieces: &[&[u8]]) -> (DetectedProtocol, Vec<u8>) {
         let (mut theirs, mut ours) = stream();
         let said = async {
             for piece in pieces {
@@ -295,13 +297,13 @@ mod tests {
     #[tokio::test]
     async fn the_first_bytes_tell_what_is_spoken_and_stay() {
         for (pieces, expected) in [
-            (&[&b"GET / HTTP/1.1\r\n"[..]][..], Opening::Http1),
-            (&[b"P", b"OST / HTTP/1.1\r\n"], Opening::Http1),
-            (&[b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r", b"\n", b"more"], Opening::Http2),
-            (&[b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\nmore at once"], Opening::Http2),
-            (&[b"PRI * HTTP/2.0\r\n\r\nSM"], Opening::Http1),
-            (&[b"PRI * HTTP/1.1\r\n\r\n of some length"], Opening::Http1),
-            (&[], Opening::End),
+            (&[&b"GET / HTTP/1.1\r\n"[..]][..], DetectedProtocol::Http1),
+            (&[b"P", b"OST / HTTP/1.1\r\n"], DetectedProtocol::Http1),
+            (&[b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r", b"\n", b"more"], DetectedProtocol::Http2),
+            (&[b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\nmore at once"], DetectedProtocol::Http2),
+            (&[b"PRI * HTTP/2.0\r\n\r\nSM"], DetectedProtocol::Http1),
+            (&[b"PRI * HTTP/1.1\r\n\r\n of some length"], DetectedProtocol::Http1),
+            (&[], DetectedProtocol::End),
         ] {
             assert_eq!(opening(pieces).await, (expected, pieces.concat()), "{pieces:?}");
         }
@@ -310,7 +312,7 @@ mod tests {
     #[tokio::test]
     async fn after_a_conversation_in_http_1_nothing_else_is_understood() {
         let (_theirs, ours) = stream();
-        let mut ours = ours.unread(Bytes::from_static(PREFACE));
-        assert_eq!(poll_fn(|cx| ours.poll_opening(cx)).await.expect("no error"), Opening::Http1);
+        let mut ours = ours.with_unread(Bytes::from_static(PREFACE));
+        assert_eq!(poll_fn(|cx| ours.poll_opening(cx)).await.expect("no error"), DetectedProtocol::Http1);
     }
 }

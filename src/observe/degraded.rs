@@ -11,12 +11,12 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use serde::Serialize;
 
-use super::labels::Word;
+use super::labels::LabelValue;
 
 /// The label `part`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Part {
-    part: Word,
+struct PartLabel {
+    part: LabelValue,
 }
 
 /// All parts that may be.
@@ -25,13 +25,13 @@ const PARTS: [&str; 5] = ["admin", "admin_token", "index", "telemetry", "upstrea
 /// The parts that are out of order, and why. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Degraded {
-    parts: Arc<Mutex<BTreeMap<&'static str, Fault>>>,
-    gauge: Family<Part, Gauge>,
+    parts: Arc<Mutex<BTreeMap<&'static str, DegradedReason>>>,
+    gauge: Family<PartLabel, Gauge>,
 }
 
 /// Why a part is out of order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Fault {
+pub struct DegradedReason {
     /// Unix seconds.
     pub since: u64,
     /// What is wrong.
@@ -41,7 +41,7 @@ pub struct Fault {
 impl Degraded {
     pub(super) fn register(&self, registry: &mut Registry) {
         for part in PARTS {
-            self.gauge.get_or_create(&Part { part: Word(part) }).set(0);
+            self.gauge.get_or_create(&PartLabel { part: LabelValue(part) }).set(0);
         }
         registry.register(
             "degraded",
@@ -54,20 +54,20 @@ impl Degraded {
     pub fn begins(&self, part: &'static str, why: &str) {
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
         let mut parts = self.parts.lock();
-        let fault = parts.entry(part).or_insert_with(|| Fault { since, why: String::new() });
+        let fault = parts.entry(part).or_insert_with(|| DegradedReason { since, why: String::new() });
         if fault.why != why {
             why.clone_into(&mut fault.why);
             tracing::error!(part, "degraded: {why}");
         }
         drop(parts);
-        self.gauge.get_or_create(&Part { part: Word(part) }).set(1);
+        self.gauge.get_or_create(&PartLabel { part: LabelValue(part) }).set(1);
     }
 
     /// A part is in order again, or never was not.
     pub fn ends(&self, part: &'static str) {
         if self.parts.lock().remove(part).is_some() {
             tracing::info!(part, "in order again");
-            self.gauge.get_or_create(&Part { part: Word(part) }).set(0);
+            self.gauge.get_or_create(&PartLabel { part: LabelValue(part) }).set(0);
         }
     }
 
@@ -77,7 +77,7 @@ impl Degraded {
     }
 
     /// All parts that are out of order.
-    pub fn parts(&self) -> BTreeMap<&'static str, Fault> {
+    pub fn parts(&self) -> BTreeMap<&'static str, DegradedReason> {
         self.parts.lock().clone()
     }
 }

@@ -9,25 +9,25 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use super::degraded::Degraded;
-use super::labels::{Kind, Word};
+use super::labels::{KindLabel, LabelValue};
 
 /// The label `result`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Read {
-    result: Word,
+struct ReloadLabel {
+    result: LabelValue,
 }
 
 /// Counts of the edge. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub struct EdgeMeters {
-    cut: Family<Kind, Counter>,
-    reloads: Family<Read, Counter>,
+pub struct ConnectionMetrics {
+    cut: Family<KindLabel, Counter>,
+    reloads: Family<ReloadLabel, Counter>,
     loaded: Gauge,
     /// Parts that are out of order.
     pub degraded: Degraded,
 }
 
-impl EdgeMeters {
+impl ConnectionMetrics {
     pub(super) fn register(&self, registry: &mut Registry) {
         let cut = "Connections of viewers that we closed, by reason";
         registry.register("connections_cut", cut, self.cut.clone());
@@ -39,12 +39,12 @@ impl EdgeMeters {
 
     /// A viewer's connection was closed, and not by him.
     pub fn connection_cut(&self, kind: &'static str) {
-        self.cut.get_or_create(&Kind { kind: Word(kind) }).inc();
+        self.cut.get_or_create(&KindLabel { kind: LabelValue(kind) }).inc();
     }
 
     /// The configuration was read anew: `applied`, `refused` or `unchanged`.
     pub fn config_reload(&self, result: &'static str) {
-        self.reloads.get_or_create(&Read { result: Word(result) }).inc();
+        self.reloads.get_or_create(&ReloadLabel { result: LabelValue(result) }).inc();
     }
 
     /// The configuration in use was read now.

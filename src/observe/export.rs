@@ -13,7 +13,7 @@ use prost::Message;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 
-use super::span_context::{Counted, attribute};
+use super::span_context::{SpanCounters, attribute};
 
 /// Spans in one request at most.
 const MOST: usize = 512;
@@ -25,11 +25,11 @@ const GATHER: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub struct Export {
     waiting: mpsc::Receiver<Written>,
-    counted: Counted,
+    counted: SpanCounters,
 }
 
 impl Export {
-    pub(super) fn new(waiting: mpsc::Receiver<Written>, counted: Counted) -> Self {
+    pub(super) fn new(waiting: mpsc::Receiver<Written>, counted: SpanCounters) -> Self {
         Self { waiting, counted }
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeMetric, MetricEncoder};
 use prometheus_client::metrics::MetricType;
 
-use super::labels::{Kind, RequestLabels, Word};
+use super::labels::{KindLabel, LabelValue, RequestLabels};
 use crate::outcome::Outcome;
 
 /// The first bucket ends at 0.5 ms, each other at twice the one before, the last at 65 s.
@@ -24,12 +24,12 @@ pub(super) fn bounds() -> impl Iterator<Item = f64> {
 
 /// How long something took, how often. No lock: an update is two additions.
 #[derive(Debug, Default)]
-pub(super) struct Durations {
+pub(super) struct AtomicHistogram {
     buckets: [AtomicU64; BOUNDED as usize + 1],
     nanos: AtomicU64,
 }
 
-impl Durations {
+impl AtomicHistogram {
     pub(super) fn observe(&self, took: Duration) {
         let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         self.buckets[bucket(nanos)].fetch_add(1, Ordering::Relaxed);
@@ -57,14 +57,14 @@ fn bucket(nanos: u64) -> usize {
 
 /// A histogram for each of a few kinds, told apart by their position.
 #[derive(Debug, Clone)]
-pub(super) struct ByKind {
+pub(super) struct HistogramVec {
     kinds: &'static [&'static str],
-    of: Arc<[Durations]>,
+    of: Arc<[AtomicHistogram]>,
 }
 
-impl ByKind {
+impl HistogramVec {
     pub(super) fn new(kinds: &'static [&'static str]) -> Self {
-        Self { kinds, of: kinds.iter().map(|_| Durations::default()).collect() }
+        Self { kinds, of: kinds.iter().map(|_| AtomicHistogram::default()).collect() }
     }
 
     pub(super) fn observe(&self, kind: usize, took: Duration) {
@@ -74,10 +74,10 @@ impl ByKind {
     }
 }
 
-impl EncodeMetric for ByKind {
+impl EncodeMetric for HistogramVec {
     fn encode(&self, mut encoder: MetricEncoder<'_>) -> fmt::Result {
         for (kind, of) in self.kinds.iter().zip(&*self.of).filter(|(_, of)| !of.is_unused()) {
-            of.encode(&mut encoder.encode_family(&Kind { kind: Word(kind) })?)?;
+            of.encode(&mut encoder.encode_family(&KindLabel { kind: LabelValue(kind) })?)?;
         }
         Ok(())
     }
@@ -102,9 +102,9 @@ const OUTCOMES: usize = Outcome::ALL.len();
 
 /// Requests by route, outcome and class of the status.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Requests(Arc<[[[AtomicU64; CLASSES.len()]; OUTCOMES]; ROUTES.len()]>);
+pub(super) struct RequestCounts(Arc<[[[AtomicU64; CLASSES.len()]; OUTCOMES]; ROUTES.len()]>);
 
-impl Requests {
+impl RequestCounts {
     pub(super) fn count(&self, route: &'static str, outcome: Outcome, status: u16) {
         let route = route_position(route);
         let class = usize::from(status / 100).clamp(1, CLASSES.len()) - 1;
@@ -120,14 +120,15 @@ impl Requests {
     }
 }
 
-impl EncodeMetric for Requests {
+impl EncodeMetric for RequestCounts {
     fn encode(&self, mut encoder: MetricEncoder<'_>) -> fmt::Result {
         for (route, of_route) in ROUTES.iter().zip(&*self.0) {
             for (outcome, of_outcome) in Outcome::ALL.into_iter().zip(of_route) {
                 for (status, count) in CLASSES.iter().zip(of_outcome) {
                     let count = count.load(Ordering::Relaxed);
                     if count > 0 {
-                        let labels = RequestLabels { route: Word(route), outcome, status: Word(status) };
+                        let labels =
+                            RequestLabels { route: LabelValue(route), outcome, status: LabelValue(status) };
                         encode_counter(&mut encoder, &labels, count)?;
                     }
                 }

@@ -8,9 +8,9 @@ use crate::outcome::Outcome;
 
 /// A label value out of some closed list: the text of an enum's variant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Word(pub &'static str);
+pub struct LabelValue(pub &'static str);
 
-impl EncodeLabelValue for Word {
+impl EncodeLabelValue for LabelValue {
     fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), fmt::Error> {
         encoder.write_str(self.0)
     }
@@ -20,36 +20,36 @@ impl EncodeLabelValue for Word {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct RequestLabels {
     /// `image`, `presentation`, `plain`, `manifests` or `none`.
-    pub route: Word,
+    pub route: LabelValue,
     /// How it ended.
     pub outcome: Outcome,
     /// `2xx`, `3xx`, …
-    pub status: Word,
+    pub status: LabelValue,
 }
 
 /// The label `kind`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub(super) struct Kind {
-    pub(super) kind: Word,
+pub(super) struct KindLabel {
+    pub(super) kind: LabelValue,
 }
 
 /// The label `lane`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct LaneLabel {
-    pub(super) lane: Word,
+    pub(super) lane: LabelValue,
 }
 
 /// Labels of `canvas_requests`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct CanvasLabels {
-    pub(super) rung: Word,
-    pub(super) answer: Word,
+    pub(super) rung: LabelValue,
+    pub(super) answer: LabelValue,
 }
 
 /// Labels of `heals`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct HealLabels {
-    pub(super) verdict: Word,
-    pub(super) rung: Word,
-    pub(super) lane: Word,
+    pub(super) verdict: LabelValue,
+    pub(super) rung: LabelValue,
+    pub(super) lane: LabelValue,
 }

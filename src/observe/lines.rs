@@ -1,6 +1,6 @@
 //! From an event to a line of the log: secrets blacked out, control characters made visible, written by another thread.
 //!
-//! A line of JSON is JSON and a line of text is one line, whatever stands in their values. In text [`Values`] cleans each
+//! A line of JSON is JSON and a line of text is one line, whatever stands in their values. In text [`ValueWriter`] cleans each
 //! value as it is written; in JSON each string is cleaned when the object is whole.
 
 use std::borrow::Cow;
@@ -17,14 +17,14 @@ use super::redact::redacted;
 
 /// Makes lines of events and queues them. What the queue does not hold is dropped and counted.
 #[derive(Debug, Clone)]
-pub(super) struct Lines {
+pub(super) struct LogWriter {
     pub(super) queue: NonBlocking,
-    pub(super) form: Form,
+    pub(super) form: LineForm,
 }
 
 /// What events are written as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Form {
+pub(super) enum LineForm {
     /// Text without colours.
     Plain,
     /// Text with colours of our own.
@@ -35,24 +35,24 @@ pub(super) enum Form {
 
 /// A log event that is being written.
 #[derive(Debug)]
-pub(super) struct Line<'a>(&'a Lines);
+pub(super) struct LogLine<'a>(&'a LogWriter);
 
-impl<'a> MakeWriter<'a> for Lines {
-    type Writer = Line<'a>;
+impl<'a> MakeWriter<'a> for LogWriter {
+    type Writer = LogLine<'a>;
 
     fn make_writer(&'a self) -> Self::Writer {
-        Line(self)
+        LogLine(self)
     }
 }
 
-impl io::Write for Line<'_> {
+impl io::Write for LogLine<'_> {
     /// `event` is a whole event: tracing-subscriber writes each in one piece.
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
         let text = String::from_utf8_lossy(event);
         let line = text.strip_suffix('\n').unwrap_or(&text);
         let mut out = match self.0.form {
-            Form::Json => json(line),
-            form => visible(line, form == Form::Coloured).into_owned(),
+            LineForm::Json => json(line),
+            form => visible(line, form == LineForm::Coloured).into_owned(),
         };
         out.push('\n');
         self.0.queue.clone().write_all(out.as_bytes())?;
@@ -149,24 +149,24 @@ fn is_hidden(c: char) -> bool {
 
 /// Writes the fields of events as text.
 #[derive(Debug)]
-pub(super) struct Values;
+pub(super) struct ValueWriter;
 
-impl<'writer> FormatFields<'writer> for Values {
+impl<'writer> FormatFields<'writer> for ValueWriter {
     fn format_fields<R: RecordFields>(&self, writer: Writer<'writer>, fields: R) -> fmt::Result {
-        let mut pairs = Pairs { writer, is_first: true, result: Ok(()) };
+        let mut pairs = FieldWriter { writer, is_first: true, result: Ok(()) };
         fields.record(&mut pairs);
         pairs.result
     }
 }
 
 /// Fields, one after the other: `name=value`, the message without its name.
-struct Pairs<'writer> {
+struct FieldWriter<'writer> {
     writer: Writer<'writer>,
     is_first: bool,
     result: fmt::Result,
 }
 
-impl Pairs<'_> {
+impl FieldWriter<'_> {
     fn pair(&mut self, name: &str, value: &str) {
         // Fields of the `log` crate's records: where they come from.
         if name.starts_with("log.") || self.result.is_err() {
@@ -185,7 +185,7 @@ impl Pairs<'_> {
     }
 }
 
-impl Visit for Pairs<'_> {
+impl Visit for FieldWriter<'_> {
     fn record_str(&mut self, field: &Field, value: &str) {
         let value = redacted(field.name(), value);
         if field.name() == "message" {

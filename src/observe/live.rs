@@ -18,7 +18,7 @@ const NEWS: usize = 256;
 
 /// A sample of the last half hour. Counts are what came since the sample before.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub struct Point {
+pub struct Sample {
     /// Unix milliseconds.
     pub at: i64,
     /// Requests of viewers.
@@ -41,18 +41,18 @@ pub struct Point {
 
 /// Something happened.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct News {
+pub struct PublishedEvent {
     /// Unix milliseconds.
     pub at: i64,
     /// What.
     #[serde(flatten)]
-    pub event: Event,
+    pub event: LiveEvent,
 }
 
 /// What can happen. `request` is the id of the request in whose name it does, as in the log and the history.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
-pub enum Event {
+pub enum LiveEvent {
     /// A climb began.
     HealStarted {
         /// Id of the request that began it.
@@ -118,32 +118,32 @@ pub(super) struct Totals {
 
 /// The last minutes, and who listens.
 #[derive(Debug)]
-pub(super) struct Live {
-    past: Mutex<Past>,
-    news: broadcast::Sender<News>,
+pub(super) struct LiveFeed {
+    past: Mutex<SampleHistory>,
+    news: broadcast::Sender<PublishedEvent>,
 }
 
 #[derive(Debug, Default)]
-struct Past {
+struct SampleHistory {
     last: Totals,
-    points: VecDeque<Point>,
+    points: VecDeque<Sample>,
 }
 
-impl Default for Live {
+impl Default for LiveFeed {
     fn default() -> Self {
         Self { past: Mutex::default(), news: broadcast::channel(NEWS).0 }
     }
 }
 
-impl Live {
+impl LiveFeed {
     /// Makes a point of the difference to the last totals; `gauges` carries the rest.
-    pub(super) fn sample(&self, now: Totals, gauges: Point) {
+    pub(super) fn sample(&self, now: Totals, gauges: Sample) {
         let mut past = self.past.lock();
         let last = std::mem::replace(&mut past.last, now);
         if past.points.len() == POINTS {
             past.points.pop_front();
         }
-        past.points.push_back(Point {
+        past.points.push_back(Sample {
             at: now_ms(),
             requests: now.requests.saturating_sub(last.requests),
             healed: now.healed.saturating_sub(last.healed),
@@ -154,18 +154,18 @@ impl Live {
         });
     }
 
-    pub(super) fn points(&self) -> Vec<Point> {
+    pub(super) fn points(&self) -> Vec<Sample> {
         self.past.lock().points.iter().copied().collect()
     }
 
     /// Tells whoever listens; where nobody does, nothing is made.
-    pub(super) fn tell(&self, event: impl FnOnce() -> Event) {
+    pub(super) fn publish(&self, event: impl FnOnce() -> LiveEvent) {
         if self.news.receiver_count() > 0 {
-            let _ = self.news.send(News { at: now_ms(), event: event() });
+            let _ = self.news.send(PublishedEvent { at: now_ms(), event: event() });
         }
     }
 
-    pub(super) fn listen(&self) -> broadcast::Receiver<News> {
+    pub(super) fn listen(&self) -> broadcast::Receiver<PublishedEvent> {
         self.news.subscribe()
     }
 }
@@ -181,9 +181,9 @@ mod tests {
 
     #[test]
     fn points_are_differences_and_the_oldest_go() {
-        let live = Live::default();
+        let live = LiveFeed::default();
         for requests in 1..=(POINTS as u64 + 2) {
-            live.sample(Totals { requests: requests * 10, ..Totals::default() }, Point::default());
+            live.sample(Totals { requests: requests * 10, ..Totals::default() }, Sample::default());
         }
         let points = live.points();
         assert_eq!(points.len(), POINTS);
@@ -192,10 +192,10 @@ mod tests {
 
     #[test]
     fn news_are_made_for_listeners_only() {
-        let live = Live::default();
-        live.tell(|| unreachable!("nobody listens"));
+        let live = LiveFeed::default();
+        live.publish(|| unreachable!("nobody listens"));
         let mut listener = live.listen();
-        live.tell(|| Event::MassExpiry { manifests: 3 });
-        assert_eq!(listener.try_recv().expect("news").event, Event::MassExpiry { manifests: 3 });
+        live.publish(|| LiveEvent::MassExpiry { manifests: 3 });
+        assert_eq!(listener.try_recv().expect("news").event, LiveEvent::MassExpiry { manifests: 3 });
     }
 }

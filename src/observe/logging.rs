@@ -7,8 +7,8 @@ use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGua
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::util::SubscriberInitExt;
 
-use super::lines::{Form, Lines, Values};
-use crate::config::settings::{Log, LogFormat};
+use super::lines::{LineForm, LogWriter, ValueWriter};
+use crate::config::settings::{LogFormat, LogSettings};
 
 /// Why logging could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -36,7 +36,7 @@ static LOST: OnceLock<ErrorCounter> = OnceLock::new();
 
 /// Starts logging to stderr for the whole process. stdout is for results. Whoever logs never waits: not for a pipe
 /// that nobody reads, not for a slow journal.
-pub fn install(log: &Log) -> Result<LogGuard, LoggingError> {
+pub fn install(log: &LogSettings) -> Result<LogGuard, LoggingError> {
     let filter = EnvFilter::try_new(&log.filter)?;
     let is_terminal = std::io::stderr().is_terminal();
     let json = match log.format {
@@ -48,18 +48,18 @@ pub fn install(log: &Log) -> Result<LogGuard, LoggingError> {
     let (queue, worker) = queue.thread_name("log").finish(std::io::stderr());
     let lost = queue.error_counter();
     let form = match (json, is_terminal) {
-        (true, _) => Form::Json,
-        (false, true) => Form::Coloured,
-        (false, false) => Form::Plain,
+        (true, _) => LineForm::Json,
+        (false, true) => LineForm::Coloured,
+        (false, false) => LineForm::Plain,
     };
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(Lines { queue, form });
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(LogWriter { queue, form });
     let set: SetFilter = if json {
         let lines = lines.json().flatten_event(true).with_current_span(false).with_filter_reloading();
         let filter = lines.reload_handle();
         lines.finish().try_init()?;
         Box::new(move |new| filter.reload(new))
     } else {
-        let lines = lines.with_target(false).with_ansi(is_terminal).fmt_fields(Values);
+        let lines = lines.with_target(false).with_ansi(is_terminal).fmt_fields(ValueWriter);
         let lines = lines.with_filter_reloading();
         let filter = lines.reload_handle();
         lines.finish().try_init()?;

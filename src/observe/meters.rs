@@ -7,7 +7,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-use super::labels::{Kind, Word};
+use super::labels::{KindLabel, LabelValue};
 
 /// Labels of `upstream_server_up`: both stand in the configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -20,12 +20,12 @@ struct ServerLabels {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct VariantLabels {
     upstream: String,
-    state: Word,
+    state: LabelValue,
 }
 
 /// What is counted of upstreams. Cheap to clone; by default nobody ever sees it.
 #[derive(Debug, Clone, Default)]
-pub struct UpstreamMeters {
+pub struct UpstreamMetrics {
     /// Requests with an upstream, from their place to the end of the answer's body.
     pub in_flight: Gauge,
     /// Connections that speak another protocol.
@@ -36,10 +36,10 @@ pub struct UpstreamMeters {
     pub document_waiting: Gauge,
     up: Family<ServerLabels, Gauge>,
     variants: Family<VariantLabels, Gauge>,
-    retries: Family<Kind, Counter>,
+    retries: Family<KindLabel, Counter>,
 }
 
-impl UpstreamMeters {
+impl UpstreamMetrics {
     pub(super) fn register(&self, registry: &mut Registry) {
         registry.register(
             "upstream_in_flight",
@@ -83,7 +83,7 @@ impl UpstreamMeters {
     /// What is known of a canvas service, of all that may be known: does it build beside the stored canvas?
     pub fn variants(&self, upstream: &str, states: &[&'static str], known: &str) {
         for state in states {
-            let labels = VariantLabels { upstream: upstream.to_owned(), state: Word(state) };
+            let labels = VariantLabels { upstream: upstream.to_owned(), state: LabelValue(state) };
             self.variants.get_or_create(&labels).set(i64::from(*state == known));
         }
     }
@@ -100,6 +100,6 @@ impl UpstreamMeters {
 
     /// A request was sent once more.
     pub fn retried(&self, why: &'static str) {
-        self.retries.get_or_create(&Kind { kind: Word(why) }).inc();
+        self.retries.get_or_create(&KindLabel { kind: LabelValue(why) }).inc();
     }
 }

@@ -16,24 +16,24 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 use tokio::sync::broadcast;
 
-use super::edge::EdgeMeters;
+use super::edge::ConnectionMetrics;
 use super::event_kind::EventKind;
-use super::histogram::{ByKind, ROUTES, Requests, bounds, route_position};
-use super::labels::{CanvasLabels, HealLabels, Kind, LaneLabel, Word};
-use super::live::{Event, Live, News};
-use super::meters::UpstreamMeters;
-use super::process::{Own, Process};
-use super::scrape::{Format, as_text};
+use super::histogram::{HistogramVec, ROUTES, RequestCounts, bounds, route_position};
+use super::labels::{CanvasLabels, HealLabels, KindLabel, LabelValue, LaneLabel};
+use super::live::{LiveEvent, LiveFeed, PublishedEvent};
+use super::meters::UpstreamMetrics;
+use super::process::{BuildInfo, Process};
+use super::scrape::{ScrapeFormat, as_text};
 use super::spans::Spans;
-use super::trace::Trace;
+use super::trace::RequestTrace;
 use crate::outcome::Outcome;
 
 /// Labels of an exemplar: trace and request.
-type Example = Vec<(&'static str, String)>;
-type Kinds = Family<Kind, Counter>;
+type HealExemplar = Vec<(&'static str, String)>;
+type KindCounter = Family<KindLabel, Counter>;
 /// Sets gauges that nobody keeps up to date.
-type Look = Box<dyn Fn(&Metrics) -> bool + Send>;
-type Timed = HistogramWithExemplars<Example>;
+type ScrapeHook = Box<dyn Fn(&Metrics) -> bool + Send>;
+type TimedHistogram = HistogramWithExemplars<HealExemplar>;
 
 /// Outcomes, by position.
 const OUTCOMES: [&str; Outcome::ALL.len()] =
@@ -44,25 +44,25 @@ pub struct Metrics {
     registry: Registry,
     /// Of the process: their names have no prefix of ours.
     process: Registry,
-    pub(super) requests: Requests,
-    request_seconds: ByKind,
-    upstream_seconds: ByKind,
-    upstream_errors: Kinds,
+    pub(super) requests: RequestCounts,
+    request_seconds: HistogramVec,
+    upstream_seconds: HistogramVec,
+    upstream_errors: KindCounter,
     heals: Family<HealLabels, Counter>,
-    heal_seconds: Family<Kind, Timed, fn() -> Timed>,
-    wait_seconds: Timed,
+    heal_seconds: Family<KindLabel, TimedHistogram, fn() -> TimedHistogram>,
+    wait_seconds: TimedHistogram,
     canvas_requests: Family<CanvasLabels, Counter>,
     pub(super) canvas_total: Counter,
-    canvas_seconds: Family<Kind, Timed, fn() -> Timed>,
-    resource_checks: Kinds,
-    index_lookups: Kinds,
-    learned: Kinds,
-    events: Kinds,
+    canvas_seconds: Family<KindLabel, TimedHistogram, fn() -> TimedHistogram>,
+    resource_checks: KindCounter,
+    index_lookups: KindCounter,
+    learned: KindCounter,
+    events: KindCounter,
     lane_waiting: Family<LaneLabel, Gauge>,
-    pub(super) live: Live,
+    pub(super) live: LiveFeed,
     /// The edge and the configuration.
-    pub edge: EdgeMeters,
-    before: Mutex<Vec<Look>>,
+    pub edge: ConnectionMetrics,
+    before: Mutex<Vec<ScrapeHook>>,
     /// Spans of sampled requests.
     pub spans: Spans,
     /// Heals under way.
@@ -76,7 +76,7 @@ pub struct Metrics {
     /// 1 while this node is joined with others by way of Redis.
     pub cluster_connected: Gauge,
     /// Upstreams and their servers.
-    pub upstream: UpstreamMeters,
+    pub upstream: UpstreamMetrics,
     /// Bytes of bodies that are held (`server.max_held_total`).
     pub held_bytes: Gauge,
     /// Viewers' connections.
@@ -113,9 +113,9 @@ impl Metrics {
         let mut all = Self {
             registry: Registry::with_prefix("iiif_mender"),
             process: Registry::default(),
-            requests: Requests::default(),
-            request_seconds: ByKind::new(&OUTCOMES),
-            upstream_seconds: ByKind::new(&ROUTES),
+            requests: RequestCounts::default(),
+            request_seconds: HistogramVec::new(&OUTCOMES),
+            upstream_seconds: HistogramVec::new(&ROUTES),
             upstream_errors: Family::default(),
             heals: Family::default(),
             heal_seconds: Family::new_with_constructor(timed),
@@ -128,8 +128,8 @@ impl Metrics {
             learned: Family::default(),
             events: Family::default(),
             lane_waiting: Family::default(),
-            live: Live::default(),
-            edge: EdgeMeters::default(),
+            live: LiveFeed::default(),
+            edge: ConnectionMetrics::default(),
             before: Mutex::default(),
             spans: Spans::default(),
             flights: Gauge::default(),
@@ -137,7 +137,7 @@ impl Metrics {
             canvas_in_flight: Gauge::default(),
             breakers_open: Gauge::default(),
             cluster_connected: Gauge::default(),
-            upstream: UpstreamMeters::default(),
+            upstream: UpstreamMetrics::default(),
             held_bytes: Gauge::default(),
             connections: Gauge::default(),
             learn_queue: Gauge::default(),
@@ -150,7 +150,7 @@ impl Metrics {
         all.register_counters();
         all.register_durations();
         all.register_gauges();
-        all.registry.register_collector(Box::new(Own::default()));
+        all.registry.register_collector(Box::new(BuildInfo::default()));
         all.process.register_collector(Box::new(Process));
         all
     }
@@ -241,7 +241,7 @@ impl Metrics {
 
     /// An upstream gave no answer; `error` is the RFC 9209 error type.
     pub fn upstream_error(&self, error: &'static str) {
-        self.upstream_errors.get_or_create(&Kind { kind: Word(error) }).inc();
+        self.upstream_errors.get_or_create(&KindLabel { kind: LabelValue(error) }).inc();
     }
 
     /// Counts a heal that ended.
@@ -251,85 +251,94 @@ impl Metrics {
         rung: &'static str,
         lane: &'static str,
         took: Duration,
-        of: &Trace,
+        of: &RequestTrace,
     ) {
-        let labels = HealLabels { verdict: Word(verdict), rung: Word(rung), lane: Word(lane) };
+        let labels =
+            HealLabels { verdict: LabelValue(verdict), rung: LabelValue(rung), lane: LabelValue(lane) };
         self.heals.get_or_create(&labels).inc();
-        observe(&self.heal_seconds.get_or_create(&Kind { kind: Word(rung) }), took, of);
+        observe(&self.heal_seconds.get_or_create(&KindLabel { kind: LabelValue(rung) }), took, of);
     }
 
     /// Counts a viewer that was kept waiting for `took`.
-    pub fn waited(&self, took: Duration, of: &Trace) {
+    pub fn waited(&self, took: Duration, of: &RequestTrace) {
         observe(&self.wait_seconds, took, of);
     }
 
     /// Counts a canvas request that ended.
-    pub fn canvas_request(&self, rung: &'static str, answer: &'static str, took: Duration, of: &Trace) {
-        self.canvas_requests.get_or_create(&CanvasLabels { rung: Word(rung), answer: Word(answer) }).inc();
+    pub fn canvas_request(
+        &self,
+        rung: &'static str,
+        answer: &'static str,
+        took: Duration,
+        of: &RequestTrace,
+    ) {
+        self.canvas_requests
+            .get_or_create(&CanvasLabels { rung: LabelValue(rung), answer: LabelValue(answer) })
+            .inc();
         self.canvas_total.inc();
-        observe(&self.canvas_seconds.get_or_create(&Kind { kind: Word(rung) }), took, of);
+        observe(&self.canvas_seconds.get_or_create(&KindLabel { kind: LabelValue(rung) }), took, of);
     }
 
     /// The canvas service was asked whether an identifier is alive.
     pub fn resource_check(&self, answer: &'static str) {
-        self.resource_checks.get_or_create(&Kind { kind: Word(answer) }).inc();
+        self.resource_checks.get_or_create(&KindLabel { kind: LabelValue(answer) }).inc();
     }
 
     /// The index was asked for an identifier.
     pub fn index_lookup(&self, found: &'static str) {
-        self.index_lookups.get_or_create(&Kind { kind: Word(found) }).inc();
+        self.index_lookups.get_or_create(&KindLabel { kind: LabelValue(found) }).inc();
     }
 
     /// A document that passed through was read.
     pub fn learned(&self, what: &'static str) {
-        self.learned.get_or_create(&Kind { kind: Word(what) }).inc();
+        self.learned.get_or_create(&KindLabel { kind: LabelValue(what) }).inc();
     }
 
     /// Sets the number of canvas requests that wait in this lane.
     pub fn lane_waiting(&self, lane: &'static str, count: usize) {
-        let gauge = self.lane_waiting.get_or_create(&LaneLabel { lane: Word(lane) });
+        let gauge = self.lane_waiting.get_or_create(&LaneLabel { lane: LabelValue(lane) });
         gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// Something rare happened.
     pub fn event(&self, kind: EventKind) {
-        self.events.get_or_create(&Kind { kind: Word(kind.as_str()) }).inc();
+        self.events.get_or_create(&KindLabel { kind: LabelValue(kind.as_str()) }).inc();
     }
 
     /// How often something rare happened.
     pub(super) fn events(&self, kind: EventKind) -> u64 {
-        self.events.get(&Kind { kind: Word(kind.as_str()) }).map_or(0, |count| count.get())
+        self.events.get(&KindLabel { kind: LabelValue(kind.as_str()) }).map_or(0, |count| count.get())
     }
 
     /// Tells whoever listens; where nobody does, `event` is not made.
-    pub fn tell(&self, event: impl FnOnce() -> Event) {
-        self.live.tell(event);
+    pub fn publish(&self, event: impl FnOnce() -> LiveEvent) {
+        self.live.publish(event);
     }
 
     /// News from now on. Who is too slow loses the oldest and is told so.
-    pub fn listen(&self) -> broadcast::Receiver<News> {
+    pub fn listen(&self) -> broadcast::Receiver<PublishedEvent> {
         self.live.listen()
     }
 
     /// `look` sets gauges that nobody keeps up to date; it is called before each scrape, and must not block. Once it
     /// answers false it is not called any more.
-    pub fn before_scrapes(&self, look: impl Fn(&Self) -> bool + Send + 'static) {
+    pub fn on_scrape(&self, look: impl Fn(&Self) -> bool + Send + 'static) {
         self.before.lock().push(Box::new(look));
     }
 
     /// Gauges that nobody keeps up to date are looked at.
-    pub(super) fn look(&self) {
+    pub(super) fn run_scrape_hooks(&self) {
         self.before.lock().retain(|look| look(self));
     }
 
     /// The scrape: OpenMetrics text.
     pub fn scrape(&self) -> String {
-        self.scrape_as(Format::OpenMetrics)
+        self.scrape_as(ScrapeFormat::OpenMetrics)
     }
 
     /// The scrape in this format.
-    pub fn scrape_as(&self, format: Format) -> String {
-        self.look();
+    pub fn scrape_as(&self, format: ScrapeFormat) -> String {
+        self.run_scrape_hooks();
         let mut page = String::with_capacity(32 << 10);
         let written = encode_registry(&mut page, &self.registry)
             .and_then(|()| encode_registry(&mut page, &self.process))
@@ -338,14 +347,14 @@ impl Metrics {
             // Writing to a string does not fail; a cut page must not look whole.
             page.clear();
         }
-        if format == Format::Text { as_text(&page) } else { page }
+        if format == ScrapeFormat::Text { as_text(&page) } else { page }
     }
 }
 
-fn observe(timed: &Timed, took: Duration, of: &Trace) {
+fn observe(timed: &TimedHistogram, took: Duration, of: &RequestTrace) {
     timed.observe(took.as_secs_f64(), of.example(), Some(SystemTime::now()));
 }
 
-fn timed() -> Timed {
-    Timed::new(bounds())
+fn timed() -> TimedHistogram {
+    TimedHistogram::new(bounds())
 }

@@ -20,19 +20,19 @@ mod span_context;
 mod spans;
 mod trace;
 
-pub use degraded::{Degraded, Fault};
-pub use edge::EdgeMeters;
+pub use degraded::{Degraded, DegradedReason};
+pub use edge::ConnectionMetrics;
 pub use event_kind::EventKind;
 pub use export::Export;
-pub use gauged::Gauged;
-pub use labels::{RequestLabels, Word};
+pub use gauged::GaugeGuard;
+pub use labels::{LabelValue, RequestLabels};
 #[doc(hidden)]
 pub use lines::line_of;
-pub use live::{Event, News, Point, SAMPLE_EVERY};
+pub use live::{LiveEvent, PublishedEvent, SAMPLE_EVERY, Sample};
 pub use logging::{LogGuard, LoggingError, install as install_logging, set_filter as set_log_filter};
-pub use meters::UpstreamMeters;
+pub use meters::UpstreamMetrics;
 pub use metrics::Metrics;
-pub use scrape::Format;
-pub use snapshot::{Now, Snapshot};
+pub use scrape::ScrapeFormat;
+pub use snapshot::{CurrentGauges, Snapshot};
 pub use spans::{Span, Spans};
-pub use trace::{REQUEST_ID, TRACEPARENT, TRACESTATE, Trace};
+pub use trace::{REQUEST_ID, RequestTrace, TRACEPARENT, TRACESTATE};

@@ -19,7 +19,7 @@ pub(super) struct Process;
 
 /// What is read.
 #[derive(Debug, Default, PartialEq)]
-struct Seen {
+struct ProcStat {
     cpu_seconds: f64,
     threads: i64,
     virtual_bytes: i64,
@@ -30,7 +30,7 @@ struct Seen {
 
 impl Collector for Process {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let Some(seen) = Seen::now() else { return Ok(()) };
+        let Some(seen) = ProcStat::now() else { return Ok(()) };
         let mut gauge = |name: &str, help: &str, value: i64| {
             let gauge = ConstGauge::new(value);
             gauge.encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)
@@ -53,18 +53,18 @@ impl Collector for Process {
 
 /// What we say of ourselves.
 #[derive(Debug)]
-pub(super) struct Own {
+pub(super) struct BuildInfo {
     started: std::time::Instant,
 }
 
-impl Default for Own {
+impl Default for BuildInfo {
     fn default() -> Self {
         started();
         Self { started: std::time::Instant::now() }
     }
 }
 
-impl Collector for Own {
+impl Collector for BuildInfo {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let up = ConstGauge::new(self.started.elapsed().as_secs_f64());
         let (name, help) = ("uptime_seconds", "Time since the start");
@@ -81,7 +81,7 @@ pub(super) fn started() -> SystemTime {
     *STARTED.get_or_init(SystemTime::now)
 }
 
-impl Seen {
+impl ProcStat {
     fn now() -> Option<Self> {
         let read = |name: &str| std::fs::read_to_string(format!("/proc/self/{name}"));
         let mut seen = Self::read(&read("stat").ok()?, &read("status").ok()?)?;
@@ -121,9 +121,9 @@ mod tests {
     fn a_name_with_spaces_and_parentheses_does_not_shift_the_fields() {
         let stat = "7 (a) b (c) S 1 7 7 0 -1 4194560 9 0 0 0 250 50 0 0 20 0 12 0 100 8192000 300 184";
         let status = "Name:\ta) b (c\nVmSize:\t    8000 kB\nVmRSS:\t    1200 kB\nThreads:\t12\n";
-        let seen = Seen::read(stat, status).expect("it is read");
+        let seen = ProcStat::read(stat, status).expect("it is read");
         assert_eq!((seen.cpu_seconds, seen.threads), (3.0, 12));
         assert_eq!((seen.virtual_bytes, seen.resident_bytes), (8_192_000, 1_228_800));
-        assert_eq!(Seen::read("nonsense", status), None);
+        assert_eq!(ProcStat::read("nonsense", status), None);
     }
 }

@@ -2,14 +2,14 @@
 
 /// Formats of the page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
+pub enum ScrapeFormat {
     /// OpenMetrics 1.0, with exemplars.
     OpenMetrics,
     /// Prometheus text 0.0.4, for everybody else.
     Text,
 }
 
-impl Format {
+impl ScrapeFormat {
     /// The one that `Accept` prefers. Prometheus asks for OpenMetrics by name; curl and browsers name neither, and get
     /// the older one, as from other exporters.
     pub fn accepted(accept: &str) -> Self {
@@ -75,7 +75,7 @@ mod tests {
     fn prometheus_gets_what_it_prefers_and_curl_gets_text() {
         let prometheus = "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.5,\
              application/openmetrics-text;version=0.0.1;q=0.4,text/plain;version=1.0.0;q=0.3,*/*;q=0.1";
-        assert_eq!(Format::accepted(prometheus), Format::OpenMetrics);
+        assert_eq!(ScrapeFormat::accepted(prometheus), ScrapeFormat::OpenMetrics);
         for accept in [
             "",
             "*/*",
@@ -84,7 +84,7 @@ mod tests {
             "application/openmetrics-text;q=0",
             "text/plain;q=0.9, application/openmetrics-text;q=0.2",
         ] {
-            assert_eq!(Format::accepted(accept), Format::Text, "{accept}");
+            assert_eq!(ScrapeFormat::accepted(accept), ScrapeFormat::Text, "{accept}");
         }
     }
 

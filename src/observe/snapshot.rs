@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::degraded::Fault;
+use super::degraded::DegradedReason;
 use super::event_kind::EventKind;
-use super::live::{Point, Totals};
+use super::live::{Sample, Totals};
 use super::metrics::Metrics;
 use super::process::started;
 use crate::outcome::Outcome;
@@ -26,16 +26,16 @@ pub struct Snapshot {
     /// Rare events so far, those that an operator should know of.
     pub events: BTreeMap<&'static str, u64>,
     /// Gauges as they stand.
-    pub now: Now,
+    pub now: CurrentGauges,
     /// Parts that are out of order while traffic is served.
-    pub degraded: BTreeMap<&'static str, Fault>,
+    pub degraded: BTreeMap<&'static str, DegradedReason>,
     /// The last half hour, a point every five seconds, oldest first.
-    pub points: Vec<Point>,
+    pub points: Vec<Sample>,
 }
 
 /// Gauges as they stand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct Now {
+pub struct CurrentGauges {
     /// Heals under way.
     pub flights: i64,
     /// Viewers kept waiting.
@@ -75,7 +75,7 @@ const EVENTS: [EventKind; 6] = [
 impl Metrics {
     /// How things stand.
     pub fn snapshot(&self) -> Snapshot {
-        self.look();
+        self.run_scrape_hooks();
         let outcomes = Outcome::ALL.map(Outcome::as_str);
         Snapshot {
             version: env!("CARGO_PKG_VERSION"),
@@ -83,7 +83,7 @@ impl Metrics {
             requests: outcomes.into_iter().zip(self.requests.by_outcome()).collect(),
             canvas_requests: self.canvas_total.get(),
             events: EVENTS.into_iter().map(|kind| (kind.as_str(), self.events(kind))).collect(),
-            now: Now {
+            now: CurrentGauges {
                 flights: self.flights.get(),
                 waiting: self.waiting.get(),
                 canvas_in_flight: self.canvas_in_flight.get(),
@@ -116,11 +116,11 @@ impl Metrics {
             refused: count(Outcome::Refused),
             canvas_requests: self.canvas_total.get(),
         };
-        let gauges = Point {
+        let gauges = Sample {
             waiting: self.waiting.get(),
             flights: self.flights.get(),
             connections: self.connections.get(),
-            ..Point::default()
+            ..Sample::default()
         };
         self.live.sample(totals, gauges);
     }

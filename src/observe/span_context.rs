@@ -9,41 +9,43 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use tokio::sync::mpsc;
 
-use super::labels::{Kind, Word};
+use super::labels::{KindLabel, LabelValue};
 
 /// Spans by what became of them. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Counted(pub(super) Family<Kind, Counter>);
+pub(super) struct SpanCounters(pub(super) Family<KindLabel, Counter>);
 
-impl Counted {
+impl SpanCounters {
     pub(super) fn count(&self, kind: &'static str, spans: usize) {
-        self.0.get_or_create(&Kind { kind: Word(kind) }).inc_by(u64::try_from(spans).unwrap_or(u64::MAX));
+        self.0
+            .get_or_create(&KindLabel { kind: LabelValue(kind) })
+            .inc_by(u64::try_from(spans).unwrap_or(u64::MAX));
     }
 }
 
 /// Where spans go.
 #[derive(Debug)]
-pub(super) struct Outlet {
+pub(super) struct SpanSender {
     pub(super) sample: u32,
     pub(super) queue: mpsc::Sender<Written>,
-    pub(super) counted: Counted,
+    pub(super) counted: SpanCounters,
 }
 
 /// Where the next spans of a trace hang.
 #[derive(Debug)]
-pub(super) struct Place {
-    pub(super) outlet: Arc<Outlet>,
+pub(super) struct SpanContext {
+    pub(super) outlet: Arc<SpanSender>,
     pub(super) trace: u128,
     pub(super) span: u64,
 }
 
-impl PartialEq for Place {
+impl PartialEq for SpanContext {
     fn eq(&self, other: &Self) -> bool {
         (self.trace, self.span) == (other.trace, other.span)
     }
 }
 
-impl Eq for Place {}
+impl Eq for SpanContext {}
 
 /// Makes an attribute of a span or of its resource.
 pub(super) fn attribute(key: &'static str, value: Value) -> KeyValue {

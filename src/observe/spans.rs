@@ -18,19 +18,19 @@ use prometheus_client::metrics::family::Family;
 use tokio::sync::mpsc;
 
 use super::export::Export;
-use super::labels::Kind;
-use super::span_context::{Counted, Outlet, Place, attribute};
-use super::trace::{Trace, fresh_number};
+use super::labels::KindLabel;
+use super::span_context::{SpanContext, SpanCounters, SpanSender, attribute};
+use super::trace::{RequestTrace, fresh_number};
 
 /// Where spans come from; none do until there is an export.
 #[derive(Debug, Default)]
 pub struct Spans {
-    outlet: OnceLock<Arc<Outlet>>,
-    counted: Counted,
+    outlet: OnceLock<Arc<SpanSender>>,
+    counted: SpanCounters,
 }
 
 impl Spans {
-    pub(super) fn counted(&self) -> Family<Kind, Counter> {
+    pub(super) fn counted(&self) -> Family<KindLabel, Counter> {
         self.counted.0.clone()
     }
 
@@ -38,7 +38,7 @@ impl Spans {
     /// already.
     pub fn open(&self, sample: u32, queue: usize) -> Option<Export> {
         let (sender, waiting) = mpsc::channel(queue.max(1));
-        let outlet = Outlet { sample: sample.max(1), queue: sender, counted: self.counted.clone() };
+        let outlet = SpanSender { sample: sample.max(1), queue: sender, counted: self.counted.clone() };
         self.outlet.set(Arc::new(outlet)).ok()?;
         // The first scrape shows them, at zero.
         for kind in ["sent", "dropped", "failed"] {
@@ -49,15 +49,15 @@ impl Spans {
 
     /// The span of a whole request, and the trace as it goes on below it. What a trusted proxy decided about
     /// sampling holds (W3C Trace Context section 3.2.2.5); where it said nothing, one of so many is taken.
-    pub fn begin(&self, trace: Trace) -> (Trace, Span) {
+    pub fn begin(&self, trace: RequestTrace) -> (RequestTrace, Span) {
         let Some(outlet) = self.outlet.get() else { return (trace, Span::default()) };
-        let parent = trace.told();
+        let parent = trace.remote_parent();
         if !parent.map_or_else(|| fastrand::u32(0..outlet.sample) == 0, |parent| parent.sampled) {
             return (trace, Span::default());
         }
         let own = || trace.number().unwrap_or_else(fresh_number);
         let (number, above) = parent.map_or_else(|| (own(), 0), |parent| (parent.trace, parent.span));
-        let place = Place { outlet: Arc::clone(outlet), trace: number, span: above };
+        let place = SpanContext { outlet: Arc::clone(outlet), trace: number, span: above };
         let span = Span::start(&trace, &place, "request", SpanKind::Server);
         (span.within(&trace), span)
     }
@@ -65,17 +65,17 @@ impl Spans {
 
 /// A step of a request. Dropping it ends it. The span of a request that is not sampled holds nothing.
 #[derive(Debug, Default)]
-pub struct Span(Option<Box<Open>>);
+pub struct Span(Option<Box<OpenSpan>>);
 
 #[derive(Debug)]
-struct Open {
+struct OpenSpan {
     written: Written,
-    trace: Trace,
+    trace: RequestTrace,
     started: Instant,
 }
 
 impl Span {
-    fn start(of: &Trace, at: &Place, name: &'static str, kind: SpanKind) -> Self {
+    fn start(of: &RequestTrace, at: &SpanContext, name: &'static str, kind: SpanKind) -> Self {
         let id = fastrand::u64(1..);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
         let written = Written {
@@ -89,18 +89,18 @@ impl Span {
             start_time_unix_nano: u64::try_from(now).unwrap_or_default(),
             ..Written::default()
         };
-        let place = Place { outlet: Arc::clone(&at.outlet), trace: at.trace, span: id };
+        let place = SpanContext { outlet: Arc::clone(&at.outlet), trace: at.trace, span: id };
         let trace = of.below(at.trace, id, place);
-        Self(Some(Box::new(Open { written, trace, started: Instant::now() })))
+        Self(Some(Box::new(OpenSpan { written, trace, started: Instant::now() })))
     }
 
     /// A step of our own within what `trace` stands for.
-    pub fn step(trace: &Trace, name: &'static str) -> Self {
+    pub fn step(trace: &RequestTrace, name: &'static str) -> Self {
         trace.place().map_or_else(Self::default, |at| Self::start(trace, at, name, SpanKind::Internal))
     }
 
     /// A request that we send.
-    pub fn call(trace: &Trace, head: &Parts) -> Self {
+    pub fn call(trace: &RequestTrace, head: &Parts) -> Self {
         let Some(at) = trace.place() else { return Self::default() };
         let mut span = Self::start(trace, at, "upstream", SpanKind::Client);
         span.text("http.request.method", head.method.as_str());
@@ -114,28 +114,28 @@ impl Span {
     }
 
     /// The trace below this step; `trace` itself where there is no span.
-    pub fn within(&self, trace: &Trace) -> Trace {
+    pub fn within(&self, trace: &RequestTrace) -> RequestTrace {
         self.0.as_ref().map_or(trace, |open| &open.trace).clone()
     }
 
     /// The head as it goes out: it names this span as its parent.
-    pub fn onward<'a>(&self, head: &'a Parts) -> Cow<'a, Parts> {
+    pub fn inject<'a>(&self, head: &'a Parts) -> Cow<'a, Parts> {
         let Some(open) = &self.0 else { return Cow::Borrowed(head) };
         let mut head = head.clone();
-        open.trace.send_on(&mut head.headers);
+        open.trace.inject(&mut head.headers);
         Cow::Owned(head)
     }
 
     /// Says more about it.
     pub fn text(&mut self, key: &'static str, value: &str) {
         if self.0.is_some() {
-            self.say(key, Value::StringValue(value.to_owned()));
+            self.set(key, Value::StringValue(value.to_owned()));
         }
     }
 
     /// How a request ended; 5xx is an error.
     pub fn status(&mut self, status: http::StatusCode) {
-        self.say("http.response.status_code", Value::IntValue(i64::from(status.as_u16())));
+        self.set("http.response.status_code", Value::IntValue(i64::from(status.as_u16())));
         if status.is_server_error() {
             self.failed(status.as_str());
         }
@@ -158,8 +158,8 @@ impl Span {
     }
 
     /// Links the span to that of `leader`, which did the work.
-    pub fn link(&mut self, leader: Option<&Trace>) {
-        let (Some(open), Some(leader)) = (&mut self.0, leader.and_then(Trace::place)) else { return };
+    pub fn link(&mut self, leader: Option<&RequestTrace>) {
+        let (Some(open), Some(leader)) = (&mut self.0, leader.and_then(RequestTrace::place)) else { return };
         if open.trace.place().is_none_or(|own| own != leader) {
             open.written.links.push(Link {
                 trace_id: leader.trace.to_be_bytes().to_vec(),
@@ -170,14 +170,14 @@ impl Span {
         }
     }
 
-    fn say(&mut self, key: &'static str, value: Value) {
+    fn set(&mut self, key: &'static str, value: Value) {
         if let Some(open) = &mut self.0 {
             open.written.attributes.push(attribute(key, value));
         }
     }
 }
 
-impl Drop for Open {
+impl Drop for OpenSpan {
     fn drop(&mut self) {
         let took = u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX);
         let mut written = std::mem::take(&mut self.written);

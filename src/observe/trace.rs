@@ -12,7 +12,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http::header::{HeaderName, HeaderValue};
 
-use super::span_context::Place;
+use super::span_context::SpanContext;
 
 /// The id of a request.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -34,36 +34,37 @@ const DIGITS: usize = 32;
 
 /// Id of a request, and the trace that it belongs to. Cheap to clone: nothing is copied.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Trace {
+pub struct RequestTrace {
     id: HeaderValue,
     parent: Option<HeaderValue>,
     state: Option<HeaderValue>,
     /// Where its spans hang, if it has any.
-    place: Option<Arc<Place>>,
+    place: Option<Arc<SpanContext>>,
 }
 
-impl Trace {
+impl RequestTrace {
     /// The trace of a request with these fields. A `trusted` proxy may have given it an id and a parent; what anybody
     /// else says is left alone.
     ///
     /// SECURITY: an id that a stranger chooses could be somebody else's, or 100 kB, or a line of its own in a log.
     pub fn of(fields: &HeaderMap, trusted: bool) -> Self {
         if !trusted {
-            return Self::fresh();
+            return Self::generate();
         }
         let one = |name: HeaderName| {
             let mut values = fields.get_all(name).iter();
             values.next().filter(|_| values.next().is_none())
         };
         let id = one(REQUEST_ID).filter(|id| is_id(id.as_bytes())).cloned().unwrap_or_else(fresh_id);
-        let parent = one(TRACEPARENT).filter(|parent| Parent::parse(parent.as_bytes()).is_some()).cloned();
+        let parent =
+            one(TRACEPARENT).filter(|parent| TraceParent::parse(parent.as_bytes()).is_some()).cloned();
         // Without its parent it means nothing (W3C Trace Context section 4.3).
         let state = one(TRACESTATE).filter(|_| parent.is_some()).cloned();
         Self { id, parent, state, place: None }
     }
 
     /// A trace that begins here: work that no request asked for.
-    pub fn fresh() -> Self {
+    pub fn generate() -> Self {
         Self { id: fresh_id(), parent: None, state: None, place: None }
     }
 
@@ -85,7 +86,7 @@ impl Trace {
     /// How a histogram names it as an example: trace and request, as far as OpenMetrics has room (128 characters).
     pub(super) fn example(&self) -> Option<Vec<(&'static str, String)>> {
         let mut labels = Vec::new();
-        if let Some(parent) = self.told() {
+        if let Some(parent) = self.remote_parent() {
             labels.push(("trace_id", format!("{:032x}", parent.trace)));
         }
         if self.as_str().len() <= LONGEST_EXAMPLE {
@@ -95,8 +96,8 @@ impl Trace {
     }
 
     /// What the parent says.
-    pub(super) fn told(&self) -> Option<Parent> {
-        self.parent.as_ref().and_then(|parent| Parent::parse(parent.as_bytes()))
+    pub(super) fn remote_parent(&self) -> Option<TraceParent> {
+        self.parent.as_ref().and_then(|parent| TraceParent::parse(parent.as_bytes()))
     }
 
     /// The id as a trace id: one of ours is of that form.
@@ -105,7 +106,7 @@ impl Trace {
         u128::from_str_radix(self.as_str(), 16).ok().filter(|number| is_ours && *number != 0)
     }
 
-    pub(super) fn place(&self) -> Option<&Place> {
+    pub(super) fn place(&self) -> Option<&SpanContext> {
         self.place.as_deref()
     }
 
@@ -114,7 +115,7 @@ impl Trace {
     }
 
     /// The trace of this request below a span: that span is the parent from here on, and sampled.
-    pub(super) fn below(&self, trace: u128, span: u64, place: Place) -> Self {
+    pub(super) fn below(&self, trace: u128, span: u64, place: SpanContext) -> Self {
         let mut text = *b"00-00000000000000000000000000000000-0000000000000000-01";
         write_hex(trace, &mut text[3..35]);
         write_hex(u128::from(span), &mut text[36..52]);
@@ -123,7 +124,7 @@ impl Trace {
     }
 
     /// Puts id and parent among the fields of a request that goes on, in place of what stands there.
-    pub fn send_on(&self, fields: &mut HeaderMap) {
+    pub fn inject(&self, fields: &mut HeaderMap) {
         self.put(fields, true);
     }
 
@@ -140,7 +141,7 @@ impl Trace {
     }
 }
 
-impl fmt::Display for Trace {
+impl fmt::Display for RequestTrace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
@@ -148,13 +149,13 @@ impl fmt::Display for Trace {
 
 /// What a `traceparent` says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Parent {
+pub(super) struct TraceParent {
     pub(super) trace: u128,
     pub(super) span: u64,
     pub(super) sampled: bool,
 }
 
-impl Parent {
+impl TraceParent {
     /// Version 00, or a later one read as far as it is known (W3C Trace Context section 3.2.2).
     pub(super) fn parse(text: &[u8]) -> Option<Self> {
         let text = std::str::from_utf8(text).ok()?;
@@ -234,7 +235,7 @@ mod tests {
 
     #[test]
     fn ids_are_made_in_order_and_never_twice() {
-        let ids: Vec<String> = (0..1000).map(|_| Trace::fresh().to_string()).collect();
+        let ids: Vec<String> = (0..1000).map(|_| RequestTrace::generate().to_string()).collect();
         let mut different = ids.clone();
         different.sort();
         different.dedup();
@@ -247,32 +248,32 @@ mod tests {
     fn a_trusted_proxys_id_and_parent_are_kept_and_a_strangers_are_not() {
         let told = fields(&[("x-request-id", "abc-1"), ("traceparent", PARENT), ("tracestate", "a=1")]);
         let mut onward = told.clone();
-        Trace::of(&told, true).send_on(&mut onward);
+        RequestTrace::of(&told, true).inject(&mut onward);
         assert_eq!(onward, told);
-        let stranger = Trace::of(&told, false);
+        let stranger = RequestTrace::of(&told, false);
         assert_eq!(stranger.as_str().len(), 32);
-        stranger.send_on(&mut onward);
+        stranger.inject(&mut onward);
         assert_eq!(onward, fields(&[("x-request-id", stranger.as_str())]));
     }
 
     #[test]
     fn an_id_that_is_none_is_replaced() {
         for bad in ["", "a b", "a\tb", "<script>", "\"", &"x".repeat(129)] {
-            assert_eq!(Trace::of(&fields(&[("x-request-id", bad)]), true).as_str().len(), 32, "{bad}");
+            assert_eq!(RequestTrace::of(&fields(&[("x-request-id", bad)]), true).as_str().len(), 32, "{bad}");
         }
         let two = fields(&[("x-request-id", "a"), ("x-request-id", "b")]);
-        assert_eq!(Trace::of(&two, true).as_str().len(), 32);
+        assert_eq!(RequestTrace::of(&two, true).as_str().len(), 32);
     }
 
     #[test]
     fn a_parent_is_read_as_the_standard_says() {
-        let read = Parent::parse(PARENT.as_bytes()).expect("a parent");
+        let read = TraceParent::parse(PARENT.as_bytes()).expect("a parent");
         assert_eq!(
             (read.trace, read.span),
             (0x0af7_6519_16cd_43dd_8448_eb21_1c80_319c, 0xb7ad_6b71_6920_3331)
         );
         assert!(read.sampled);
-        assert!(Parent::parse(format!("{}-later", PARENT.replacen("00", "01", 1)).as_bytes()).is_some());
+        assert!(TraceParent::parse(format!("{}-later", PARENT.replacen("00", "01", 1)).as_bytes()).is_some());
         for bad in [
             "",
             "00",
@@ -284,11 +285,11 @@ mod tests {
             "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-0",
             "00-+af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
         ] {
-            assert_eq!(Parent::parse(bad.as_bytes()), None, "{bad}");
+            assert_eq!(TraceParent::parse(bad.as_bytes()), None, "{bad}");
         }
         let orphan = fields(&[("traceparent", "00"), ("tracestate", "a=1")]);
         let mut onward = HeaderMap::new();
-        Trace::of(&orphan, true).send_on(&mut onward);
+        RequestTrace::of(&orphan, true).inject(&mut onward);
         assert_eq!(onward.len(), 1, "no state without its parent");
     }
 }

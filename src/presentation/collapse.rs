@@ -12,8 +12,8 @@ use http::{Method, response};
 use parking_lot::Mutex;
 use tokio::sync::OnceCell;
 
-use super::Presented;
-use super::whole::Whole;
+use super::PresentationResponse;
+use super::whole::BufferedDocument;
 use crate::upstream::{Body, UpstreamError};
 
 /// What the answer may depend on besides its target: the fields that the servers behind us name in `Vary`
@@ -45,16 +45,16 @@ static OWN: [HeaderName; 8] = [
 ];
 
 /// A document behind the route with this mark: path and query as they go upstream.
-pub(super) type Target = (u64, Arc<str>);
+pub(super) type DocumentTarget = (u64, Arc<str>);
 
 /// What makes two requests the same.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct Key {
-    pub(super) target: Target,
+pub(super) struct CollapseKey {
+    pub(super) target: DocumentTarget,
     chosen_by: Vec<(usize, HeaderValue)>,
 }
 
-impl Key {
+impl CollapseKey {
     /// `None`: this request shares nothing.
     pub(super) fn of(mark: u64, onward: &Parts, body: &Body) -> Option<Self> {
         let fields = &onward.headers;
@@ -73,7 +73,7 @@ impl Key {
 ///
 /// SECURITY: an answer that depends on a field which is not in the key would reach the wrong viewer. Fields that a
 /// request which is shared never has (a cookie) are the same for all of them. A cookie that the answer sets is kept for
-/// one of them ([`Landed::shared`]).
+/// one of them ([`SharedResponse::shared`]).
 pub(super) fn may_be_shared(head: &response::Parts) -> bool {
     let listed = |name: HeaderName| {
         let values = head.headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
@@ -87,25 +87,25 @@ pub(super) fn may_be_shared(head: &response::Parts) -> bool {
 
 /// How a shared request ended.
 #[derive(Debug, Clone)]
-pub(super) enum Landed {
+pub(super) enum SharedResponse {
     /// The answer, for all; and the cookies that came with it, for the first who takes them.
-    Shared(Arc<Whole>, Arc<Mutex<Vec<HeaderValue>>>),
+    Shared(Arc<BufferedDocument>, Arc<Mutex<Vec<HeaderValue>>>),
     /// Too long to be held, or somebody's own: for the first who takes it. The others ask for themselves.
-    One(Arc<Mutex<Option<Presented>>>),
+    One(Arc<Mutex<Option<PresentationResponse>>>),
     /// No answer, for anybody.
     Failed(Arc<UpstreamError>),
 }
 
-impl Landed {
+impl SharedResponse {
     /// An answer for all.
-    pub(super) fn shared(mut whole: Whole) -> Self {
+    pub(super) fn shared(mut whole: BufferedDocument) -> Self {
         let fields = &mut whole.head.headers;
         let cookies = fields.get_all(header::SET_COOKIE).iter().cloned().collect();
         fields.remove(header::SET_COOKIE);
         Self::Shared(Arc::new(whole), Arc::new(Mutex::new(cookies)))
     }
 
-    pub(super) fn one(presented: Presented) -> Self {
+    pub(super) fn one(presented: PresentationResponse) -> Self {
         Self::One(Arc::new(Mutex::new(Some(presented))))
     }
 }
@@ -113,27 +113,31 @@ impl Landed {
 /// Requests that are shared beyond `presentation.max_flights`: the first of the viewers carries each, and when he leaves
 /// the next one begins it anew. So there are never more than there are viewers.
 #[derive(Debug, Default)]
-pub(super) struct Carried {
-    all: Mutex<HashMap<Key, Arc<OnceCell<Landed>>>>,
+pub(super) struct DirectFlights {
+    all: Mutex<HashMap<CollapseKey, Arc<OnceCell<SharedResponse>>>>,
 }
 
 /// Takes the request off the list when the last viewer of it goes.
-struct Rider<'a> {
-    carried: &'a Carried,
-    key: &'a Key,
-    cell: Option<Arc<OnceCell<Landed>>>,
+struct DirectFlight<'a> {
+    carried: &'a DirectFlights,
+    key: &'a CollapseKey,
+    cell: Option<Arc<OnceCell<SharedResponse>>>,
 }
 
-impl Carried {
+impl DirectFlights {
     /// Whether a viewer carries a request for this document.
-    pub(super) fn has(&self, key: &Key) -> bool {
+    pub(super) fn has(&self, key: &CollapseKey) -> bool {
         self.all.lock().contains_key(key)
     }
 
     /// How the request for this document ended; `fly` makes it where nobody does.
-    pub(super) async fn landed(&self, key: &Key, fly: impl Future<Output = Landed> + Send) -> Landed {
+    pub(super) async fn landed(
+        &self,
+        key: &CollapseKey,
+        fly: impl Future<Output = SharedResponse> + Send,
+    ) -> SharedResponse {
         let cell = Arc::clone(self.all.lock().entry(key.clone()).or_default());
-        let rider = Rider { carried: self, key, cell: Some(Arc::clone(&cell)) };
+        let rider = DirectFlight { carried: self, key, cell: Some(Arc::clone(&cell)) };
         let landed = cell.get_or_init(|| fly).await.clone();
         drop(cell);
         drop(rider);
@@ -141,12 +145,13 @@ impl Carried {
     }
 }
 
-impl Drop for Rider<'_> {
+impl Drop for DirectFlight<'_> {
     fn drop(&mut self) {
         let mut all = self.carried.all.lock();
         self.cell = None;
         // What has landed is told to those who wait and to nobody later.
-        let is_last = |cell: &Arc<OnceCell<Landed>>| cell.initialized() || Arc::strong_count(cell) <= 2;
+        let is_last =
+            |cell: &Arc<OnceCell<SharedResponse>>| cell.initialized() || Arc::strong_count(cell) <= 2;
         if all.get(self.key).is_some_and(is_last) {
             all.remove(self.key);
         }
@@ -172,7 +177,7 @@ pub(super) fn again(error: Arc<UpstreamError>) -> UpstreamError {
             UpstreamError::Closed
         }
         UpstreamError::Connect(_) | UpstreamError::Handshake(_) => {
-            UpstreamError::Connect(Box::new(Another(error)))
+            UpstreamError::Connect(Box::new(SharedError(error)))
         }
     }
 }
@@ -180,7 +185,7 @@ pub(super) fn again(error: Arc<UpstreamError>) -> UpstreamError {
 /// Keeps the causes of a failure that several viewers share.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-struct Another(#[source] Arc<UpstreamError>);
+struct SharedError(#[source] Arc<UpstreamError>);
 
 #[cfg(test)]
 mod tests {
@@ -193,7 +198,7 @@ mod tests {
     /// Requests by viewers of whom the first leaves.
     #[tokio::test]
     async fn who_carries_a_request_and_leaves_hands_it_to_the_next() {
-        let (carried, begun) = (Arc::new(Carried::default()), Arc::new(AtomicUsize::new(0)));
+        let (carried, begun) = (Arc::new(DirectFlights::default()), Arc::new(AtomicUsize::new(0)));
         let key = asked(Method::GET, &[]).expect("a key");
         let (open, gate) = watch::channel(false);
         let rides = || {
@@ -203,7 +208,7 @@ mod tests {
                 let fly = async {
                     begun.fetch_add(1, Ordering::SeqCst);
                     let _open = gate.wait_for(|open| *open).await;
-                    Landed::Failed(Arc::new(UpstreamError::Busy))
+                    SharedResponse::Failed(Arc::new(UpstreamError::Busy))
                 };
                 let _landed = carried.landed(&key, fly).await;
             })
@@ -226,13 +231,13 @@ mod tests {
         assert!(!carried.has(&key), "nothing is left behind");
     }
 
-    fn asked(method: Method, fields: &[(&'static str, &'static str)]) -> Option<Key> {
+    fn asked(method: Method, fields: &[(&'static str, &'static str)]) -> Option<CollapseKey> {
         let mut request = http::Request::builder().method(method).uri("/canvas/a?b=c");
         for (name, value) in fields {
             request = request.header(*name, *value);
         }
         let (head, ()) = request.body(()).expect("a request").into_parts();
-        Key::of(0, &head, &Body::Empty)
+        CollapseKey::of(0, &head, &Body::Empty)
     }
 
     #[test]

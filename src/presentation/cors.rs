@@ -26,7 +26,7 @@ const EXPOSED: [&str; 6] =
 const ALL_EXPOSED: &str = "Retry-After, Heal-Status, Cache-Status, X-Request-ID, Server-Timing, Proxy-Status";
 
 /// Is this OPTIONS one that is answered here if the upstream does not?
-pub fn concerns(kind: RouteKind, asked: &Parts) -> bool {
+pub fn is_preflight_for(kind: RouteKind, asked: &Parts) -> bool {
     asked.method == Method::OPTIONS
         && match kind {
             RouteKind::Presentation => true,
@@ -55,7 +55,7 @@ pub(super) fn permission(asked: &HeaderMap) -> Response<Body> {
     *response.status_mut() = StatusCode::NO_CONTENT;
     let fields = response.headers_mut();
     fields.insert(header::ALLOW, HeaderValue::from_static(METHODS));
-    open(asked, fields);
+    allow_any_origin(asked, fields);
     if is_preflight(asked) {
         fields.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(METHODS));
         fields.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static(A_DAY));
@@ -74,7 +74,7 @@ pub(super) fn permission(asked: &HeaderMap) -> Response<Body> {
 ///
 /// SECURITY: what the upstream marks as one person's is not opened to the scripts of other sites that ask with that
 /// person's cookie.
-pub fn open(asked: &HeaderMap, fields: &mut HeaderMap) {
+pub fn allow_any_origin(asked: &HeaderMap, fields: &mut HeaderMap) {
     if fields.contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN) {
         return;
     }
@@ -156,7 +156,7 @@ mod tests {
         fields: &[(&'static str, &'static str)],
     ) -> (String, String) {
         let mut fields = map(fields);
-        open(&map(asked), &mut fields);
+        allow_any_origin(&map(asked), &mut fields);
         let credentials = text(&fields, header::ACCESS_CONTROL_ALLOW_CREDENTIALS).to_owned();
         (text(&fields, header::ACCESS_CONTROL_ALLOW_ORIGIN).to_owned(), credentials)
     }

@@ -4,21 +4,21 @@ use std::time::Instant;
 
 use http::{Method, Response, StatusCode};
 
-use super::whole::{Gathered, Whole, gather, is_json};
-use super::{Desk, Made, Wanted};
+use super::whole::{BufferResult, BufferedDocument, gather, is_json};
+use super::{PresentationInner, PresentationRequest, UpstreamDocument};
 use crate::config::settings::Timeouts;
 use crate::observe::EventKind;
-use crate::upstream::coding::Coding;
+use crate::upstream::coding::ContentCoding;
 use crate::upstream::{Body, UpstreamError};
 
-impl Desk {
+impl PresentationInner {
     /// Asks upstream; holds what is to be held.
     pub(super) async fn fetch(
         &self,
-        wanted: &Wanted,
+        wanted: &PresentationRequest,
         body: Body,
         holds: bool,
-    ) -> Result<Made, UpstreamError> {
+    ) -> Result<UpstreamDocument, UpstreamError> {
         let times = self.settings.timeouts(wanted.route);
         let started = Instant::now();
         let sent = self.send(wanted, body, times, holds).await;
@@ -29,22 +29,22 @@ impl Desk {
         })?;
         self.metrics.upstream_answered("presentation", started.elapsed());
         let (head, body) = self.heard(wanted, answer).into_parts();
-        if is_document(&wanted.onward.method, &head) && Coding::of(&head.headers).is_err() {
+        if is_document(&wanted.onward.method, &head) && ContentCoding::of(&head.headers).is_err() {
             self.metrics.event(EventKind::CodingOther);
         }
         if !holds && !is_document(&wanted.onward.method, &head) {
-            return Ok(Made::Streams(Response::from_parts(head, body)));
+            return Ok(UpstreamDocument::Streams(Response::from_parts(head, body)));
         }
         let budget = self.budget.of(wanted.caller.holder());
         Ok(match gather(body, self.settings.presentation.max_body, &budget).await {
-            Gathered::Whole(body) => Made::Whole(Whole::new(head, body)),
-            Gathered::Refused(body) => {
+            BufferResult::Whole(body) => UpstreamDocument::Whole(BufferedDocument::new(head, body)),
+            BufferResult::Refused(body) => {
                 self.metrics.event(EventKind::HeldRefused);
-                Made::Streams(Response::from_parts(head, body))
+                UpstreamDocument::Streams(Response::from_parts(head, body))
             }
-            Gathered::Longer(body) => {
+            BufferResult::Longer(body) => {
                 self.metrics.event(EventKind::HeldTooLong);
-                Made::Streams(Response::from_parts(head, body))
+                UpstreamDocument::Streams(Response::from_parts(head, body))
             }
         })
     }
@@ -52,7 +52,7 @@ impl Desk {
     /// Sends it, in its turn: the canvas service builds what it has not stored, and not more at once than it can.
     async fn send(
         &self,
-        wanted: &Wanted,
+        wanted: &PresentationRequest,
         body: Body,
         times: Timeouts,
         holds: bool,
@@ -79,11 +79,11 @@ impl Desk {
     }
 
     /// What passes is learned from, and its pages are looked after.
-    fn heard(&self, wanted: &Wanted, answer: Response<Body>) -> Response<Body> {
+    fn heard(&self, wanted: &PresentationRequest, answer: Response<Body>) -> Response<Body> {
         if wanted.onward.method != Method::GET || answer.status() != StatusCode::OK {
             return answer;
         }
-        self.healer.manifest_opened(wanted.public.path(), &wanted.trace);
+        self.healer.record_manifest_view(wanted.public.path(), &wanted.trace);
         let Some(learner) = &self.learner else { return answer };
         let (head, body) = answer.into_parts();
         let name = || {

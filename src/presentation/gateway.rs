@@ -24,13 +24,13 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncRead as _, ReadBuf};
 
 use super::whole::text;
-use super::whole::{Gathered, Whole, gather};
-use super::{Desk, Presented, Presenter, cors, repair};
+use super::whole::{BufferResult, BufferedDocument, gather};
+use super::{PresentationInner, PresentationProxy, PresentationResponse, cors, repair};
 use crate::iiif::manifest;
-use crate::index::{IndexError, Stored};
+use crate::index::{IndexError, LocalManifest};
 use crate::observe::EventKind;
 use crate::upstream::coding::GZIP;
-use crate::upstream::{Body, BodyError, Budget, Client};
+use crate::upstream::{Body, BodyError, Client, MemoryBudget};
 
 /// Where the manifests are.
 const PREFIX: &str = "/manifests";
@@ -43,16 +43,16 @@ const PIECE: usize = 64 << 10;
 
 /// What became of a request.
 #[derive(Debug)]
-pub enum Gateway {
+pub enum GatewayResult {
     /// The request is none for the gateway.
     Elsewhere,
     /// There is no such manifest.
     Unknown,
     /// The answer.
-    Answer(Presented),
+    Answer(PresentationResponse),
 }
 
-impl Presenter {
+impl PresentationProxy {
     /// Answers a request for `/manifests/…`, where that is switched on. `base`: scheme and host that the viewer knows;
     /// `client`: who asks.
     pub async fn gateway(
@@ -60,15 +60,15 @@ impl Presenter {
         asked: &Parts,
         base: impl FnOnce() -> String,
         client: impl FnOnce() -> Arc<Client>,
-    ) -> Gateway {
+    ) -> GatewayResult {
         let desk = &self.desk;
         let rest = asked.uri.path().strip_prefix(PREFIX).filter(|_| desk.settings.presentation.manifests);
         let name = match rest {
-            None => return Gateway::Elsewhere,
+            None => return GatewayResult::Elsewhere,
             Some("" | "/") => "",
             Some(rest) => match rest.strip_prefix('/') {
                 Some(name) => name,
-                None => return Gateway::Elsewhere,
+                None => return GatewayResult::Elsewhere,
             },
         };
         let response = match asked.method {
@@ -81,12 +81,12 @@ impl Presenter {
             Method::OPTIONS => Some(cors::permission(&asked.headers)),
             _ => Some(not_allowed(&asked.headers)),
         };
-        let Some(mut response) = response else { return Gateway::Unknown };
-        cors::open(&asked.headers, response.headers_mut());
+        let Some(mut response) = response else { return GatewayResult::Unknown };
+        cors::allow_any_origin(&asked.headers, response.headers_mut());
         if asked.method == Method::HEAD {
             *response.body_mut() = Body::Empty;
         }
-        Gateway::Answer(response.into())
+        GatewayResult::Answer(response.into())
     }
 }
 
@@ -101,7 +101,7 @@ fn name_of(uri: &str) -> String {
     URL_SAFE_NO_PAD.encode(uri)
 }
 
-impl Desk {
+impl PresentationInner {
     fn base(&self, told: impl FnOnce() -> String) -> String {
         match &self.settings.rewrite.public_url {
             Some(url) => format!("{}://{}", url.scheme, url.authority),
@@ -168,7 +168,12 @@ impl Desk {
     }
 
     /// Answers with a manifest out of its file.
-    async fn stored(self: &Arc<Self>, name: &str, asked: &Parts, budget: &Budget) -> Option<Response<Body>> {
+    async fn stored(
+        self: &Arc<Self>,
+        name: &str,
+        asked: &Parts,
+        budget: &MemoryBudget,
+    ) -> Option<Response<Body>> {
         let uri = String::from_utf8(URL_SAFE_NO_PAD.decode(name).ok()?).ok()?;
         let desk = Arc::clone(self);
         let opened = tokio::task::spawn_blocking(move || {
@@ -188,7 +193,7 @@ impl Desk {
         }
         let most = self.settings.presentation.max_body;
         let file = tokio::fs::File::from_std(file);
-        let body = Body::shaped(FromFile { file, left: size, buffer: Vec::new() });
+        let body = Body::shaped(FileBody { file, left: size, buffer: Vec::new() });
         if asked.method == Method::HEAD {
             return Some(Response::from_parts(head, Body::Empty));
         }
@@ -197,13 +202,13 @@ impl Desk {
         }
         if usize::try_from(size).is_ok_and(|size| size <= most) {
             let bytes = match gather(body, most, budget).await {
-                Gathered::Whole(bytes) => bytes,
-                Gathered::Longer(body) | Gathered::Refused(body) => {
+                BufferResult::Whole(bytes) => bytes,
+                BufferResult::Longer(body) | BufferResult::Refused(body) => {
                     self.metrics.event(EventKind::HeldRefused);
                     return Some(Response::from_parts(head, body));
                 }
             };
-            let mut whole = Whole::new(head, bytes);
+            let mut whole = BufferedDocument::new(head, bytes);
             whole = tokio::task::spawn_blocking(move || as_text(whole, most)).await.ok()?;
             if self.settings.presentation.repair {
                 repair::repair(&mut whole, most, budget, &self.metrics).await;
@@ -215,7 +220,7 @@ impl Desk {
 }
 
 /// Files may be packed, or UTF-16: viewers read neither, unless it is said, or at all (RFC 8259 section 8.1).
-fn as_text(mut whole: Whole, most: usize) -> Whole {
+fn as_text(mut whole: BufferedDocument, most: usize) -> BufferedDocument {
     let Some(plain) = whole.plain(most) else { return whole };
     match manifest::utf8(&plain) {
         Cow::Owned(text) => whole.replace(text.into()),
@@ -244,7 +249,7 @@ struct Opened {
 /// Opens the file.
 ///
 /// SECURITY: what the index remembers is looked at again: a link that was put there since must not lead out of the source.
-fn open(stored: &Stored) -> io::Result<Opened> {
+fn open(stored: &LocalManifest) -> io::Result<Opened> {
     let (file, source) = (stored.file.canonicalize()?, stored.source.canonicalize()?);
     if !is_below(&file, &source) {
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, "it lies outside its source"));
@@ -266,13 +271,13 @@ fn is_below(file: &Path, source: &Path) -> bool {
 
 /// A file as it is read.
 #[derive(Debug)]
-struct FromFile {
+struct FileBody {
     file: tokio::fs::File,
     left: u64,
     buffer: Vec<u8>,
 }
 
-impl HttpBody for FromFile {
+impl HttpBody for FileBody {
     type Data = Bytes;
     type Error = BodyError;
 

@@ -1,6 +1,6 @@
 //! Manifests and canvases on their way to a viewer: asked for once, whole, and under the host name that the viewer knows.
 //!
-//! [`Presenter::answer`] is the one door. A request that others make too shares their flight (`collapse`); its
+//! [`PresentationProxy::answer`] is the one door. A request that others make too shares their flight (`collapse`); its
 //! document is asked for and learned from (`fetch`), is held as long as it is not too long (`whole`), is made JSON where it is none
 //! (`repair`), and is rebuilt where it lacks what the index knows (`poison`).
 
@@ -25,40 +25,40 @@ use crate::config::Settings;
 use crate::heal::single_flight::SingleFlight;
 use crate::heal::{DocumentRepair, Healer, PoisonedDocument, Priority, without_update};
 use crate::index::Index;
-use crate::index::learn::traffic::Learner;
-use crate::observe::{EventKind, Metrics, Trace};
+use crate::index::learn::traffic::TrafficLearner;
+use crate::observe::{EventKind, Metrics, RequestTrace};
 use crate::outcome::Outcome;
 use crate::upstream::coding;
-use crate::upstream::{Body, Budget, Caller, Routing, Upstream, UpstreamError};
-pub use gateway::Gateway;
-pub use rewrite::{Rewrite, Rewriter};
+use crate::upstream::{Body, Caller, MemoryBudget, Routing, Upstream, UpstreamError};
+pub use gateway::GatewayResult;
+pub use rewrite::{RewriteRule, Rewriter};
 
-use collapse::{Carried, Key, Landed};
+use collapse::{CollapseKey, DirectFlights, SharedResponse};
 use fetch::is_document;
-use whole::Whole;
+use whole::BufferedDocument;
 
 /// How often a document is mended for one viewer that comes back with other images missing.
 const MENDS: usize = 2;
 
 /// Answers what is asked for on presentation routes. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Presenter {
-    desk: Arc<Desk>,
+pub struct PresentationProxy {
+    desk: Arc<PresentationInner>,
 }
 
 #[derive(Debug)]
-struct Desk {
+struct PresentationInner {
     settings: Arc<Settings>,
     /// In the order of `settings.routes`.
     upstreams: Vec<Arc<Upstream>>,
     healer: Healer,
     index: Arc<Index>,
-    learner: Option<Learner>,
-    budget: Budget,
+    learner: Option<TrafficLearner>,
+    budget: MemoryBudget,
     metrics: Arc<Metrics>,
-    flights: SingleFlight<Key, Landed>,
-    rewrite: Option<Arc<Rewrite>>,
-    carried: Arc<Carried>,
+    flights: SingleFlight<CollapseKey, SharedResponse>,
+    rewrite: Option<Arc<RewriteRule>>,
+    carried: Arc<DirectFlights>,
     /// Hash of the settings that make documents what they are: one under another host name, or repaired no longer, is
     /// another document.
     kind: u64,
@@ -69,22 +69,22 @@ struct Desk {
 #[derive(Debug, Clone)]
 pub struct PresentationState {
     index: Arc<Index>,
-    budget: Budget,
+    budget: MemoryBudget,
     metrics: Arc<Metrics>,
-    flights: SingleFlight<Key, Landed>,
-    carried: Arc<Carried>,
+    flights: SingleFlight<CollapseKey, SharedResponse>,
+    carried: Arc<DirectFlights>,
 }
 
 impl PresentationState {
     /// Nothing is asked for yet. Called in the runtime on which documents are asked for.
-    pub fn new(index: Arc<Index>, budget: Budget, metrics: Arc<Metrics>) -> Self {
+    pub fn new(index: Arc<Index>, budget: MemoryBudget, metrics: Arc<Metrics>) -> Self {
         Self { index, budget, metrics, flights: SingleFlight::here(), carried: Arc::default() }
     }
 }
 
 /// A request for a presentation, as it goes upstream.
 #[derive(Debug)]
-pub struct Wanted {
+pub struct PresentationRequest {
     /// Position in `settings.routes`.
     pub route: usize,
     /// What the viewer asked for.
@@ -92,7 +92,7 @@ pub struct Wanted {
     /// The head as it goes upstream.
     pub onward: Parts,
     /// Id of the request.
-    pub trace: Trace,
+    pub trace: RequestTrace,
     /// On whose behalf it goes upstream: of the first one who asks, where several share it.
     pub caller: Caller,
     /// True where the viewer may have documents built anew (`update=true`).
@@ -101,7 +101,7 @@ pub struct Wanted {
 
 /// An answer, and how it came about.
 #[derive(Debug)]
-pub struct Presented {
+pub struct PresentationResponse {
     /// What goes out.
     pub response: Response<Body>,
     /// How it ended.
@@ -110,7 +110,7 @@ pub struct Presented {
     pub cured: Option<Duration>,
 }
 
-impl Wanted {
+impl PresentationRequest {
     /// Takes out of it what would have a document built anew: during a fault that makes a good one worse.
     fn never_builds_anew(&mut self) -> Result<(), UpstreamError> {
         for uri in [&mut self.public, &mut self.onward.uri] {
@@ -125,35 +125,35 @@ impl Wanted {
     }
 }
 
-impl From<Response<Body>> for Presented {
+impl From<Response<Body>> for PresentationResponse {
     fn from(response: Response<Body>) -> Self {
         Self { response, outcome: Outcome::Served, cured: None }
     }
 }
 
 /// What became of one upstream request.
-enum Made {
-    Whole(Whole),
+enum UpstreamDocument {
+    Whole(BufferedDocument),
     /// Not held: too long, or nothing is to be done with it.
     Streams(Response<Body>),
 }
 
-impl Presenter {
+impl PresentationProxy {
     /// A presenter under one configuration.
     pub fn new(
         routing: Routing,
         healer: Healer,
-        learner: Option<Learner>,
+        learner: Option<TrafficLearner>,
         state: &PresentationState,
     ) -> Self {
         let Routing { settings, upstreams } = routing;
         let PresentationState { index, budget, metrics, flights, carried } = state.clone();
-        let rewrite = Rewrite::of(&settings);
+        let rewrite = RewriteRule::of(&settings);
         let mut kind = DefaultHasher::new();
         let own = (&settings.rewrite, &settings.presentation, &settings.server.public_hosts);
         format!("{own:?}").hash(&mut kind);
         let kind = kind.finish();
-        let desk = Desk {
+        let desk = PresentationInner {
             settings,
             upstreams,
             healer,
@@ -170,14 +170,18 @@ impl Presenter {
     }
 
     /// Answers one request.
-    pub async fn answer(&self, mut wanted: Wanted, body: Body) -> Result<Presented, UpstreamError> {
+    pub async fn answer(
+        &self,
+        mut wanted: PresentationRequest,
+        body: Body,
+    ) -> Result<PresentationResponse, UpstreamError> {
         if !wanted.may_update {
             wanted.never_builds_anew()?;
         }
         if self.desk.reads_documents() {
             coding::narrow(&mut wanted.onward.headers);
         }
-        let key = Key::of(self.desk.mark(&wanted) ^ self.desk.kind, &wanted.onward, &body)
+        let key = CollapseKey::of(self.desk.mark(&wanted) ^ self.desk.kind, &wanted.onward, &body)
             .filter(|_| self.desk.collapses());
         match key {
             Some(key) => self.share(key, wanted).await,
@@ -186,7 +190,11 @@ impl Presenter {
     }
 
     /// A seat on the flight that brings this document. A flight belongs to nobody who can leave.
-    async fn share(&self, key: Key, wanted: Wanted) -> Result<Presented, UpstreamError> {
+    async fn share(
+        &self,
+        key: CollapseKey,
+        wanted: PresentationRequest,
+    ) -> Result<PresentationResponse, UpstreamError> {
         let desk = &self.desk;
         let is_flying = desk.flights.find(&key).is_some();
         if is_flying || desk.carried.has(&key) {
@@ -195,16 +203,16 @@ impl Presenter {
         }
         let wanted = Arc::new(wanted);
         let landed = if is_flying || desk.flights.len() < desk.settings.presentation.max_flights {
-            let mut seat = desk.flights.board(&key, Priority::Viewer, |_| {
+            let mut seat = desk.flights.join_or_start(&key, Priority::Viewer, |_| {
                 let (desk, wanted) = (Arc::clone(desk), Arc::clone(&wanted));
                 async move { desk.fly(&wanted).await }
             });
-            seat.landed().await
+            seat.wait().await
         } else {
             Some(desk.carried.landed(&key, Box::pin(desk.fly(&wanted))).await)
         };
         match landed {
-            Some(Landed::Shared(whole, cookies)) => {
+            Some(SharedResponse::Shared(whole, cookies)) => {
                 let mut presented = whole.answer();
                 let cookies = std::mem::take(&mut *cookies.lock());
                 for cookie in cookies {
@@ -212,8 +220,8 @@ impl Presenter {
                 }
                 Ok(presented)
             }
-            Some(Landed::Failed(error)) => Err(collapse::again(error)),
-            Some(Landed::One(for_one)) => {
+            Some(SharedResponse::Failed(error)) => Err(collapse::again(error)),
+            Some(SharedResponse::One(for_one)) => {
                 let taken = for_one.lock().take();
                 match taken {
                     Some(presented) => Ok(presented),
@@ -225,9 +233,9 @@ impl Presenter {
     }
 }
 
-impl Desk {
+impl PresentationInner {
     /// What the route of this request is known by.
-    fn mark(&self, wanted: &Wanted) -> u64 {
+    fn mark(&self, wanted: &PresentationRequest) -> u64 {
         self.settings.routes[wanted.route].mark()
     }
 
@@ -242,60 +250,71 @@ impl Desk {
     }
 
     /// Sends one request for many viewers.
-    async fn fly(&self, wanted: &Wanted) -> Landed {
+    async fn fly(&self, wanted: &PresentationRequest) -> SharedResponse {
         let budget = self.budget.of(wanted.caller.holder());
         match self.make(wanted, Body::Empty, true).await.map(|made| self.under_our_name(made, &budget)) {
-            Ok(Made::Whole(whole)) if collapse::may_be_shared(&whole.head) => Landed::shared(whole),
-            Ok(Made::Whole(whole)) => Landed::one(whole.answer()),
-            Ok(Made::Streams(response)) => Landed::one(response.into()),
-            Err(error) => Landed::Failed(Arc::new(error)),
+            Ok(UpstreamDocument::Whole(whole)) if collapse::may_be_shared(&whole.head) => {
+                SharedResponse::shared(whole)
+            }
+            Ok(UpstreamDocument::Whole(whole)) => SharedResponse::one(whole.answer()),
+            Ok(UpstreamDocument::Streams(response)) => SharedResponse::one(response.into()),
+            Err(error) => SharedResponse::Failed(Arc::new(error)),
         }
     }
 
     /// Rewritten once for all who share it. What streams is rewritten on its way out.
-    fn under_our_name(&self, made: Made, budget: &Budget) -> Made {
+    fn under_our_name(&self, made: UpstreamDocument, budget: &MemoryBudget) -> UpstreamDocument {
         match (made, &self.rewrite) {
-            (Made::Whole(mut whole), Some(rewrite)) => {
+            (UpstreamDocument::Whole(mut whole), Some(rewrite)) => {
                 let before = whole.body.clone();
                 rewrite.apply_whole(&mut whole.head, &mut whole.body);
                 if before.as_ptr() != whole.body.as_ptr() {
                     whole.body = budget.count(whole.body.len()).keep(whole.body);
                 }
-                Made::Whole(whole)
+                UpstreamDocument::Whole(whole)
             }
             (made, _) => made,
         }
     }
 
     /// Sends a request for one viewer.
-    async fn alone(&self, wanted: &Wanted, body: Body) -> Result<Presented, UpstreamError> {
+    async fn alone(
+        &self,
+        wanted: &PresentationRequest,
+        body: Body,
+    ) -> Result<PresentationResponse, UpstreamError> {
         Ok(match self.make(wanted, body, false).await? {
-            Made::Whole(whole) => whole.answer(),
-            Made::Streams(response) => response.into(),
+            UpstreamDocument::Whole(whole) => whole.answer(),
+            UpstreamDocument::Streams(response) => response.into(),
         })
     }
 
     /// Asks upstream and does what is to be done. `holds`: it is for several viewers, and held even where there is nothing to
     /// do with it.
-    async fn make(&self, wanted: &Wanted, body: Body, holds: bool) -> Result<Made, UpstreamError> {
+    async fn make(
+        &self,
+        wanted: &PresentationRequest,
+        body: Body,
+        holds: bool,
+    ) -> Result<UpstreamDocument, UpstreamError> {
         let may_repeat = matches!(body, Body::Empty);
         let mut whole = match self.repaired(wanted, body, holds).await? {
-            Made::Whole(whole) => whole,
-            streams @ Made::Streams(_) => return Ok(streams),
+            UpstreamDocument::Whole(whole) => whole,
+            streams @ UpstreamDocument::Streams(_) => return Ok(streams),
         };
         for _ in 0..=MENDS {
             let Some(poisoned) = self.suspect(wanted, &whole).await.filter(|_| may_repeat) else {
-                return Ok(Made::Whole(whole));
+                return Ok(UpstreamDocument::Whole(whole));
             };
             let outcome = match self.healer.mend_document(poisoned).await {
                 // Mended for the sake of one image; whether it has all of them is seen when it is here.
                 DocumentRepair::Whole(took) => match self.repaired(wanted, Body::Empty, holds).await? {
-                    Made::Whole(mended) => {
+                    UpstreamDocument::Whole(mended) => {
                         let cured = whole.cured.map_or(took, |before| before + took);
-                        whole = Whole { outcome: Outcome::Healed, cured: Some(cured), ..mended };
+                        whole = BufferedDocument { outcome: Outcome::Healed, cured: Some(cured), ..mended };
                         continue;
                     }
-                    streams @ Made::Streams(_) => return Ok(streams),
+                    streams @ UpstreamDocument::Streams(_) => return Ok(streams),
                 },
                 DocumentRepair::Pending => Outcome::Pending,
                 DocumentRepair::Cooling => Outcome::Cooling,
@@ -304,16 +323,21 @@ impl Desk {
                 DocumentRepair::Truth | DocumentRepair::Off => whole.outcome,
             };
             let cured = whole.cured.filter(|_| outcome == Outcome::Healed);
-            return Ok(Made::Whole(Whole { outcome, cured, ..whole }));
+            return Ok(UpstreamDocument::Whole(BufferedDocument { outcome, cured, ..whole }));
         }
-        Ok(Made::Whole(Whole { outcome: Outcome::Failed, cured: None, ..whole }))
+        Ok(UpstreamDocument::Whole(BufferedDocument { outcome: Outcome::Failed, cured: None, ..whole }))
     }
 
     /// Asks upstream; what says JSON and is not is repaired.
-    async fn repaired(&self, wanted: &Wanted, body: Body, holds: bool) -> Result<Made, UpstreamError> {
+    async fn repaired(
+        &self,
+        wanted: &PresentationRequest,
+        body: Body,
+        holds: bool,
+    ) -> Result<UpstreamDocument, UpstreamError> {
         let mut made = self.fetch(wanted, body, holds).await?;
         let presentation = &self.settings.presentation;
-        if let Made::Whole(whole) = &mut made
+        if let UpstreamDocument::Whole(whole) = &mut made
             && presentation.repair
             && is_document(&wanted.onward.method, &whole.head)
         {
@@ -324,7 +348,11 @@ impl Desk {
     }
 
     /// Does it lack what the index knows?
-    async fn suspect(&self, wanted: &Wanted, whole: &Whole) -> Option<PoisonedDocument> {
+    async fn suspect(
+        &self,
+        wanted: &PresentationRequest,
+        whole: &BufferedDocument,
+    ) -> Option<PoisonedDocument> {
         let presentation = &self.settings.presentation;
         let onward = &wanted.onward;
         let query = wanted.public.query();
@@ -338,7 +366,7 @@ impl Desk {
         let names =
             hosts.flat_map(|host| ["https", "http"].map(|scheme| format!("{scheme}://{host}{public}")));
         let names = names.collect();
-        let looked = move || poison::suspect(&index, names, target, &whole.plain(most)?);
+        let looked = move || poison::find_missing_images(&index, names, target, &whole.plain(most)?);
         let suspected = tokio::task::spawn_blocking(looked).await.ok().flatten()?;
         Some(PoisonedDocument { trace: wanted.trace.clone(), ..suspected })
     }

@@ -2,7 +2,7 @@
 
 use crate::heal::{PoisonedDocument, fingerprint};
 use crate::index::Index;
-use crate::observe::Trace;
+use crate::observe::RequestTrace;
 
 /// Missing images that are told at most: each of them is looked at before a shorter document is believed.
 const TOLD: usize = 500;
@@ -14,7 +14,7 @@ pub(super) fn is_comparable(query: Option<&str>) -> bool {
 
 /// What this document lacks of the images that the index knows by one of its names, if anything. `names`: public URLs
 /// that it may be known by. Blocks for as long as a few index lookups take.
-pub(super) fn suspect(
+pub(super) fn find_missing_images(
     index: &Index,
     names: Vec<String>,
     (route, mark, target): (usize, u64, String),
@@ -35,6 +35,6 @@ pub(super) fn suspect(
         missing,
         is_cut_short,
         carries,
-        trace: Trace::fresh(),
+        trace: RequestTrace::generate(),
     })
 }

@@ -2,24 +2,24 @@
 //!
 //! UPSTREAM: the service writes a backslash, newline or tab of a label as it is (upstream.md "Errors of the canvas
 //! service"), and one such label costs a viewer the whole book. Only what makes the document invalid is changed
-//! ([`salvage::repair`]); what cannot be repaired goes out as it came.
+//! ([`salvage::repair_json`]); what cannot be repaired goes out as it came.
 
 use std::borrow::Cow;
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 
-use super::whole::Whole;
+use super::whole::BufferedDocument;
 use crate::iiif::salvage;
 use crate::observe::{EventKind, Metrics};
-use crate::upstream::Budget;
+use crate::upstream::MemoryBudget;
 
 /// Tells that a document was changed, and in which respect.
 const REPAIRED: HeaderName = HeaderName::from_static("iiif-mender-repaired");
 
 /// What was found.
 #[derive(Debug, PartialEq, Eq)]
-enum Found {
+enum JsonCheck {
     /// JSON, or in a coding that is not read here.
     Nothing,
     Mended(Bytes),
@@ -27,27 +27,32 @@ enum Found {
 }
 
 /// Repairs the document if it needs to be; `most`: how long it may be when unpacked.
-pub(super) async fn repair(whole: &mut Whole, most: usize, budget: &Budget, metrics: &Metrics) {
+pub(super) async fn repair(
+    whole: &mut BufferedDocument,
+    most: usize,
+    budget: &MemoryBudget,
+    metrics: &Metrics,
+) {
     let held = whole.clone();
     // A long document takes milliseconds to read, and other viewers are served by this thread.
     match tokio::task::spawn_blocking(move || look(&held, most)).await {
-        Ok(Found::Mended(body)) => {
+        Ok(JsonCheck::Mended(body)) => {
             metrics.event(EventKind::JsonRepaired);
             whole.replace(budget.count(body.len()).keep(body));
             whole.head.headers.insert(REPAIRED, HeaderValue::from_static("json"));
         }
-        Ok(Found::Hopeless) => metrics.event(EventKind::JsonHopeless),
-        Ok(Found::Nothing) | Err(_) => {}
+        Ok(JsonCheck::Hopeless) => metrics.event(EventKind::JsonHopeless),
+        Ok(JsonCheck::Nothing) | Err(_) => {}
     }
 }
 
-fn look(whole: &Whole, most: usize) -> Found {
-    let Some(plain) = whole.plain(most) else { return Found::Nothing };
-    match salvage::repair(&plain) {
-        Some(Cow::Borrowed(same)) if same.len() == plain.len() => Found::Nothing,
+fn look(whole: &BufferedDocument, most: usize) -> JsonCheck {
+    let Some(plain) = whole.plain(most) else { return JsonCheck::Nothing };
+    match salvage::repair_json(&plain) {
+        Some(Cow::Borrowed(same)) if same.len() == plain.len() => JsonCheck::Nothing,
         // A byte order mark stood before it.
-        Some(Cow::Borrowed(rest)) => Found::Mended(plain.slice_ref(rest)),
-        Some(Cow::Owned(mended)) => Found::Mended(mended.into()),
-        None => Found::Hopeless,
+        Some(Cow::Borrowed(rest)) => JsonCheck::Mended(plain.slice_ref(rest)),
+        Some(Cow::Owned(mended)) => JsonCheck::Mended(mended.into()),
+        None => JsonCheck::Hopeless,
     }
 }

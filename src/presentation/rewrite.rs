@@ -18,7 +18,7 @@ const BEFORE: usize = 6;
 
 /// What is rewritten, and into what.
 #[derive(Debug)]
-pub struct Rewrite {
+pub struct RewriteRule {
     /// Host names, lower case, with a port only where it is not the scheme's own.
     hosts: Vec<Box<[u8]>>,
     /// `https://iiif.example.edu`
@@ -33,7 +33,7 @@ pub struct Rewrite {
     pub(super) told: [(HeaderName, HeaderValue); 3],
 }
 
-impl Rewrite {
+impl RewriteRule {
     /// `None`: nothing is to be rewritten.
     pub fn of(settings: &Settings) -> Option<Arc<Self>> {
         let url = settings.rewrite.public_url.as_ref()?;
@@ -48,7 +48,7 @@ impl Rewrite {
             // `:\/\/`, the host, `:443`, and two bytes to see where it ends.
             reach: 5 + longest + 4 + 2,
             longest: settings.presentation.max_body,
-            told: told(url),
+            told: forwarded_url(url),
         }))
     }
 
@@ -62,18 +62,18 @@ impl Rewrite {
     }
 
     /// Judges the colon at `at`. `last`: nothing follows `text`.
-    fn judge(&self, text: &[u8], at: usize, last: bool) -> Judged {
+    fn judge(&self, text: &[u8], at: usize, last: bool) -> UrlMatch {
         let behind = &text[at + 1..];
         if behind.len() < self.reach && !last {
             // Most colons stand between a key and its value.
-            return if may_begin(behind) { Judged::Unclear } else { Judged::Other };
+            return if may_begin(behind) { UrlMatch::Unclear } else { UrlMatch::Other };
         }
         let (slashes, is_escaped) = match behind {
             [b'/', b'/', ..] => (2, false),
             [b'\\', b'/', b'\\', b'/', ..] => (4, true),
-            _ => return Judged::Other,
+            _ => return UrlMatch::Other,
         };
-        let Some((scheme, default_port)) = scheme_before(&text[..at]) else { return Judged::Other };
+        let Some((scheme, default_port)) = scheme_before(&text[..at]) else { return UrlMatch::Other };
         let host_at = at + 1 + slashes;
         for host in &self.hosts {
             let Some(named) = text.get(host_at..host_at + host.len()) else { continue };
@@ -87,14 +87,14 @@ impl Rewrite {
                 end += default_port.len();
             }
             if ends_host(&text[end..]) {
-                return Judged::Ours { start: at - scheme, end, is_escaped };
+                return UrlMatch::Ours { start: at - scheme, end, is_escaped };
             }
         }
-        Judged::Other
+        UrlMatch::Other
     }
 }
 
-enum Judged {
+enum UrlMatch {
     /// The URL names us, from `start` to `end`.
     Ours {
         start: usize,
@@ -136,7 +136,7 @@ fn ends_host(rest: &[u8]) -> bool {
 }
 
 /// Scheme, host and port of a URL. What cannot be written in a field is left empty.
-fn told(url: &UpstreamUrl) -> [(HeaderName, HeaderValue); 3] {
+fn forwarded_url(url: &UpstreamUrl) -> [(HeaderName, HeaderValue); 3] {
     let default = if url.scheme == Scheme::HTTPS { 443 } else { 80 };
     let port = url.authority.port_u16().unwrap_or(default).to_string();
     [
@@ -153,14 +153,14 @@ fn told(url: &UpstreamUrl) -> [(HeaderName, HeaderValue); 3] {
 /// Rewrites a text that comes in pieces, wherever they are cut.
 #[derive(Debug)]
 pub struct Rewriter {
-    rewrite: Arc<Rewrite>,
+    rewrite: Arc<RewriteRule>,
     /// What is not judged yet, and the bytes before it that matter.
     kept: Vec<u8>,
 }
 
 impl Rewriter {
     /// A rewriter at the beginning of a text.
-    pub fn new(rewrite: Arc<Rewrite>) -> Self {
+    pub fn new(rewrite: Arc<RewriteRule>) -> Self {
         Self { rewrite, kept: Vec::new() }
     }
 
@@ -197,12 +197,12 @@ impl Rewriter {
         while let Some(found) = memchr(b':', &text[next..]) {
             let at = next + found;
             match self.rewrite.judge(text, at, last) {
-                Judged::Other => next = at + 1,
-                Judged::Unclear => {
+                UrlMatch::Other => next = at + 1,
+                UrlMatch::Unclear => {
                     until = until.min(at.saturating_sub(BEFORE));
                     break;
                 }
-                Judged::Ours { start, end, is_escaped } => {
+                UrlMatch::Ours { start, end, is_escaped } => {
                     out.extend_from_slice(&text[done..start]);
                     let ours = if is_escaped { &self.rewrite.escaped } else { &self.rewrite.plain };
                     out.extend_from_slice(ours);
@@ -223,11 +223,11 @@ mod tests {
 
     use super::*;
 
-    fn rewrite() -> Arc<Rewrite> {
+    fn rewrite() -> Arc<RewriteRule> {
         let text = "[server]\npublic_hosts = [\"api.library.tamu.edu\", \"localhost:8182\"]\n[rewrite]\npublic_url = \"https://iiif.example.edu\"\n[[routes]]\nprefix = \"/\"\nupstream = \"http://a.example/\"";
         let none: [(String, String); 0] = [];
         let settings = Settings::from_text(std::path::Path::new("config.toml"), text, none);
-        Rewrite::of(&settings.unwrap_or_else(|errors| panic!("{errors:#}"))).expect("a host to rewrite")
+        RewriteRule::of(&settings.unwrap_or_else(|errors| panic!("{errors:#}"))).expect("a host to rewrite")
     }
 
     fn rewritten(text: &str) -> String {

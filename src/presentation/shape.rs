@@ -10,9 +10,9 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 use http_body::{Body as HttpBody, Frame};
 
-use super::rewrite::{Rewrite, Rewriter};
+use super::rewrite::{RewriteRule, Rewriter};
 use super::whole::{changed, is_json};
-use crate::upstream::coding::{Coding, Unpacker};
+use crate::upstream::coding::{ContentCoding, Unpacker};
 use crate::upstream::{Body, BodyError};
 
 /// Fields whose values are URLs, or hold some.
@@ -20,9 +20,9 @@ const LINKING: [HeaderName; 3] = [header::LOCATION, header::CONTENT_LOCATION, he
 
 /// Marks an answer that was rewritten as a whole, for all who share it.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Done;
+pub(super) struct AlreadyRewritten;
 
-impl Rewrite {
+impl RewriteRule {
     /// Asks for a document in a form that can be rewritten: not packed, and as a whole.
     pub fn prepare(&self, onward: &mut HeaderMap) {
         onward.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
@@ -34,7 +34,7 @@ impl Rewrite {
     ///
     /// Cantaloupe builds absolute URLs from these; with another host name they are that one's for everybody, whichever
     /// name the request came by.
-    pub fn called(&self, onward: &mut HeaderMap) {
+    pub fn set_forwarded_host(&self, onward: &mut HeaderMap) {
         for (name, value) in &self.told {
             onward.insert(name, value.clone());
         }
@@ -45,7 +45,7 @@ impl Rewrite {
     /// `no-transform` is not heeded: for its viewers this gateway is the origin, and whoever configures another host
     /// name wants its URLs (RFC 9110 section 7.7 is about intermediaries that nobody asked).
     pub fn apply(self: &Arc<Self>, mut answer: Response<Body>) -> Response<Body> {
-        if answer.extensions().get::<Done>().is_some() {
+        if answer.extensions().get::<AlreadyRewritten>().is_some() {
             return answer;
         }
         self.links(answer.headers_mut());
@@ -55,19 +55,19 @@ impl Rewrite {
         }
         let (mut head, body) = answer.into_parts();
         let is_whole = head.status != StatusCode::PARTIAL_CONTENT;
-        let (true, Ok(coding)) = (is_whole, Coding::of(&head.headers)) else {
+        let (true, Ok(coding)) = (is_whole, ContentCoding::of(&head.headers)) else {
             return Response::from_parts(head, body);
         };
         changed(&mut head.headers);
         let body = match body {
             // The answer to a HEAD, or a 304: there is nothing to unpack.
             Body::Empty => Body::Empty,
-            Body::Full(bytes) if coding == Coding::Identity => Bytes::from(self.whole(&bytes)).into(),
+            Body::Full(bytes) if coding == ContentCoding::Identity => Bytes::from(self.whole(&bytes)).into(),
             Body::Full(bytes) => match coding.unpack(&bytes, self.longest) {
                 Ok(bytes) => Bytes::from(self.whole(&bytes)).into(),
-                Err(_) => Body::shaped(Shaping::new(bytes.into(), coding, self)),
+                Err(_) => Body::shaped(RewritingBody::new(bytes.into(), coding, self)),
             },
-            body => Body::shaped(Shaping::new(body, coding, self)),
+            body => Body::shaped(RewritingBody::new(body, coding, self)),
         };
         head.headers.remove(header::CONTENT_ENCODING);
         Response::from_parts(head, body)
@@ -78,7 +78,7 @@ impl Rewrite {
         let answer = Response::from_parts(head.clone(), Body::from(body.clone()));
         let (mut rewritten, shaped) = self.apply(answer).into_parts();
         if let Body::Full(bytes) = shaped {
-            rewritten.extensions.insert(Done);
+            rewritten.extensions.insert(AlreadyRewritten);
             (*head, *body) = (rewritten, bytes);
         }
     }
@@ -104,15 +104,15 @@ impl Rewrite {
 
 /// A body that is rewritten as it goes by; of each piece only a few bytes are kept.
 #[derive(Debug)]
-struct Shaping {
+struct RewritingBody {
     body: Body,
     rewriter: Rewriter,
     unpacker: Unpacker,
     is_over: bool,
 }
 
-impl Shaping {
-    fn new(body: Body, coding: Coding, rewrite: &Arc<Rewrite>) -> Self {
+impl RewritingBody {
+    fn new(body: Body, coding: ContentCoding, rewrite: &Arc<RewriteRule>) -> Self {
         let unpacker = Unpacker::new(coding, rewrite.longest);
         Self { body, rewriter: Rewriter::new(Arc::clone(rewrite)), unpacker, is_over: false }
     }
@@ -129,7 +129,7 @@ impl Shaping {
     }
 }
 
-impl HttpBody for Shaping {
+impl HttpBody for RewritingBody {
     type Data = Bytes;
     type Error = BodyError;
 

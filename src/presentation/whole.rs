@@ -8,14 +8,14 @@ use http::{HeaderMap, HeaderValue, Response, header, response};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
 
-use super::Presented;
+use super::PresentationResponse;
 use crate::outcome::Outcome;
-use crate::upstream::coding::Coding;
-use crate::upstream::{Body, Budget};
+use crate::upstream::coding::ContentCoding;
+use crate::upstream::{Body, MemoryBudget};
 
 /// A whole answer.
 #[derive(Debug, Clone)]
-pub(super) struct Whole {
+pub(super) struct BufferedDocument {
     pub(super) head: response::Parts,
     pub(super) body: Bytes,
     pub(super) outcome: Outcome,
@@ -23,15 +23,15 @@ pub(super) struct Whole {
     pub(super) cured: Option<Duration>,
 }
 
-impl Whole {
+impl BufferedDocument {
     pub(super) fn new(head: response::Parts, body: Bytes) -> Self {
         Self { head, body, outcome: Outcome::Served, cured: None }
     }
 
     /// The answer for one viewer.
-    pub(super) fn answer(&self) -> Presented {
+    pub(super) fn answer(&self) -> PresentationResponse {
         let response = Response::from_parts(self.head.clone(), self.body.clone().into());
-        Presented { response, outcome: self.outcome, cured: self.cured }
+        PresentationResponse { response, outcome: self.outcome, cured: self.cured }
     }
 
     /// Another body in place of the one that came, and what the head says of it.
@@ -44,7 +44,7 @@ impl Whole {
 
     /// The document without its coding; `None`: a coding that is not read here, or longer than `most`.
     pub(super) fn plain(&self, most: usize) -> Option<Bytes> {
-        Coding::of(&self.head.headers).ok()?.unpack(&self.body, most).ok()
+        ContentCoding::of(&self.head.headers).ok()?.unpack(&self.body, most).ok()
     }
 }
 
@@ -69,7 +69,7 @@ pub(super) fn changed(fields: &mut HeaderMap) {
 }
 
 /// How much of a body could be held.
-pub(super) enum Gathered {
+pub(super) enum BufferResult {
     Whole(Bytes),
     /// Longer than allowed, or it broke: everything that came, and the rest.
     Longer(Body),
@@ -78,10 +78,10 @@ pub(super) enum Gathered {
 }
 
 /// Takes in a body of at most `most` bytes, out of `budget`; nothing of another one is lost.
-pub(super) async fn gather(mut body: Body, most: usize, budget: &Budget) -> Gathered {
+pub(super) async fn gather(mut body: Body, most: usize, budget: &MemoryBudget) -> BufferResult {
     let fits = |size: u64| usize::try_from(size).is_ok_and(|size| size <= most);
     if !fits(body.size_hint().lower()) {
-        return Gathered::Longer(body);
+        return BufferResult::Longer(body);
     }
     // Each piece has its own share: what is passed on in the end still counts.
     let (mut begun, mut size) = (VecDeque::new(), 0);
@@ -93,27 +93,27 @@ pub(super) async fn gather(mut body: Body, most: usize, budget: &Budget) -> Gath
                 size += bytes.len();
                 let Some(share) = budget.take(bytes.len()) else {
                     begun.push_back(bytes);
-                    return Gathered::Refused(Body::Chain(begun, Box::new(body)));
+                    return BufferResult::Refused(Body::Chain(begun, Box::new(body)));
                 };
                 begun.push_back(share.keep(bytes));
                 if size > most {
-                    return Gathered::Longer(Body::Chain(begun, Box::new(body)));
+                    return BufferResult::Longer(Body::Chain(begun, Box::new(body)));
                 }
             }
             // Its viewer sees an aborted message and not a clean short one.
             Some(Err(error)) => {
-                return Gathered::Longer(Body::Chain(begun, Box::new(Body::broken(error))));
+                return BufferResult::Longer(Body::Chain(begun, Box::new(Body::broken(error))));
             }
         }
     }
     if begun.len() <= 1 {
-        return Gathered::Whole(begun.pop_front().unwrap_or_default());
+        return BufferResult::Whole(begun.pop_front().unwrap_or_default());
     }
     let mut whole = Vec::with_capacity(size);
     for bytes in begun {
         whole.extend_from_slice(&bytes);
     }
-    Gathered::Whole(budget.count(size).keep(whole.into()))
+    BufferResult::Whole(budget.count(size).keep(whole.into()))
 }
 
 /// Does the head announce JSON? (RFC 8259, RFC 6839 section 3.1)

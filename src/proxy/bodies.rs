@@ -4,16 +4,16 @@ use http::Method;
 use hyper::body::{Body as _, Incoming};
 
 use super::refusal::Refusal;
-use super::route::Asked;
-use crate::config::settings::{RouteKind, Server};
+use super::route::RoutedRequest;
+use crate::config::settings::{RouteKind, ServerSettings};
 use crate::upstream::Body;
 
 /// What the viewer sends, as far as the route takes it.
-pub(super) fn taken(
-    asked: &Asked<'_>,
+pub(super) fn request_body(
+    asked: &RoutedRequest<'_>,
     method: &Method,
     body: Incoming,
-    server: &Server,
+    server: &ServerSettings,
 ) -> Result<Body, Refusal> {
     let most = match asked.route_kind {
         // SECURITY: no image request needs one, and what the image server does not expect it may leave unread.

@@ -3,14 +3,14 @@
 use http::header::{self, HeaderValue};
 use http::{HeaderMap, Version};
 
-/// What we add to `Via` (RFC 9110 section 7.6.3), made once.
+/// What we add to `ViaValue` (RFC 9110 section 7.6.3), made once.
 #[derive(Debug)]
-pub(super) struct Via {
+pub(super) struct ViaValue {
     /// For each version that a message may come in.
     own: [HeaderValue; 4],
 }
 
-impl Via {
+impl ViaValue {
     /// `name` is what we call ourselves; one that cannot be written stands as `-`.
     pub(super) fn new(name: &str) -> Self {
         let own = |version| {
@@ -54,13 +54,13 @@ const fn slot(name: &str) -> u32 {
 
 /// Names of fields that go together, 32 at most.
 #[derive(Debug)]
-pub(super) struct Names<const N: usize> {
+pub(super) struct HeaderNameSet<const N: usize> {
     names: [&'static str; N],
     /// Which slots they have, as bits: most fields of a message are passed over at a glance.
     slots: u64,
 }
 
-impl<const N: usize> Names<N> {
+impl<const N: usize> HeaderNameSet<N> {
     /// Creates a set of names, which must be lower-case.
     pub(super) const fn new(names: [&'static str; N]) -> Self {
         let (mut slots, mut at) = (0, 0);
@@ -93,8 +93,8 @@ impl<const N: usize> Names<N> {
     }
 }
 
-/// What [`Found`] looks for.
-const WATCHED: Names<16> = Names::new([
+/// What [`ProxyFields`] looks for.
+const WATCHED: HeaderNameSet<16> = HeaderNameSet::new([
     "content-length",
     "transfer-encoding",
     "expect",
@@ -117,9 +117,9 @@ const WATCHED: Names<16> = Names::new([
 /// Which of the fields that mean something to a proxy a request came with, seen in one pass: each look-up of a field that
 /// is not there costs half as much as the pass.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Found(u32);
+pub(super) struct ProxyFields(u32);
 
-impl Found {
+impl ProxyFields {
     pub(super) const CONTENT_LENGTH: u32 = 1;
     pub(super) const TRANSFER_ENCODING: u32 = 1 << 1;
     pub(super) const EXPECT: u32 = 1 << 2;
@@ -141,7 +141,7 @@ impl Found {
 }
 
 /// Is this server the last one that the request wants to reach (RFC 9110 section 7.6.2)?
-pub(super) fn is_last_stop(headers: &HeaderMap) -> bool {
+pub(super) fn max_forwards_reached(headers: &HeaderMap) -> bool {
     max_forwards(headers) == Some(0)
 }
 
@@ -157,7 +157,7 @@ mod tests {
 
     #[test]
     fn via_grows_by_our_name() {
-        let ours = Via::new("iiif-mender");
+        let ours = ViaValue::new("iiif-mender");
         let mut map = headers(&[("via", "1.0 fred"), ("via", "1.1 campus")]);
         ours.append(&mut map, Version::HTTP_2);
         assert_eq!(map, headers(&[("via", "1.0 fred, 1.1 campus, 2.0 iiif-mender")]));
@@ -169,7 +169,7 @@ mod tests {
     #[test]
     fn all_that_is_named_goes_and_nothing_else() {
         let long = "x-a-name-that-is-longer-than-any-that-we-know-of-and-than-the-bits-of-a-word";
-        let names = Names::new(["te", "upgrade", "x-real-ip"]);
+        let names = HeaderNameSet::new(["te", "upgrade", "x-real-ip"]);
         let mut map = headers(&[
             ("te", "a"),
             ("accept", "*/*"),
@@ -188,21 +188,21 @@ mod tests {
 
     #[test]
     fn each_field_that_is_watched_has_its_bit() {
-        let of = |name| Found::of(&headers(&[("accept", "*/*"), (name, "x"), ("host", "a")]));
+        let of = |name| ProxyFields::of(&headers(&[("accept", "*/*"), (name, "x"), ("host", "a")]));
         for (name, bits) in [
-            ("content-length", Found::CONTENT_LENGTH),
-            ("transfer-encoding", Found::TRANSFER_ENCODING),
-            ("expect", Found::EXPECT),
-            ("via", Found::VIA),
-            ("cookie", Found::COOKIE),
-            ("traceparent", Found::TRACE),
-            ("tracestate", Found::TRACE),
+            ("content-length", ProxyFields::CONTENT_LENGTH),
+            ("transfer-encoding", ProxyFields::TRANSFER_ENCODING),
+            ("expect", ProxyFields::EXPECT),
+            ("via", ProxyFields::VIA),
+            ("cookie", ProxyFields::COOKIE),
+            ("traceparent", ProxyFields::TRACE),
+            ("tracestate", ProxyFields::TRACE),
         ] {
             let found = of(name);
-            assert!(found.has(bits) && !found.has(!bits & !Found::HOP_BY_HOP), "{name}");
+            assert!(found.has(bits) && !found.has(!bits & !ProxyFields::HOP_BY_HOP), "{name}");
         }
         for name in super::super::headers::HOP_BY_HOP.names {
-            assert!(of(name).has(Found::HOP_BY_HOP), "{name}");
+            assert!(of(name).has(ProxyFields::HOP_BY_HOP), "{name}");
         }
         assert!(!of("x-cookie").has(!0));
     }

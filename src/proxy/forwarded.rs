@@ -11,7 +11,7 @@ const MOST: usize = 32;
 
 /// An element of `Forwarded`: what a proxy says of the request that it was sent.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Element {
+pub struct ForwardedElement {
     /// `for`: who sent it the request; `None` where it hides that (`unknown`, `_name`) or does not say.
     pub client: Option<IpAddr>,
     /// `proto`: `http` or `https`.
@@ -21,8 +21,8 @@ pub struct Element {
 }
 
 /// The elements of one field, oldest first; `None` where any of it breaks RFC 7239 section 4.
-pub fn parse(field: &[u8]) -> Option<Vec<Element>> {
-    let mut reader = Reader { rest: field };
+pub fn parse(field: &[u8]) -> Option<Vec<ForwardedElement>> {
+    let mut reader = ForwardedReader { rest: field };
     let mut elements = vec![reader.element()?];
     while reader.takes_list_comma()? {
         if elements.len() == MOST {
@@ -50,14 +50,14 @@ pub fn element(client: IpAddr, host: &str, proto: &str) -> String {
     text
 }
 
-struct Reader<'a> {
+struct ForwardedReader<'a> {
     rest: &'a [u8],
 }
 
-impl Reader<'_> {
+impl ForwardedReader<'_> {
     /// Reads the pairs of an element. No name may come twice (section 4).
-    fn element(&mut self) -> Option<Element> {
-        let (mut element, mut seen) = (Element::default(), Vec::new());
+    fn element(&mut self) -> Option<ForwardedElement> {
+        let (mut element, mut seen) = (ForwardedElement::default(), Vec::new());
         loop {
             let name = self.token()?.to_ascii_lowercase();
             self.takes(b'=').then_some(())?;
@@ -264,7 +264,7 @@ mod tests {
             let text = element(client, host, "https");
             let read = parse(text.as_bytes()).expect("a field");
             let expected =
-                Element { client: Some(client), proto: Some("https"), host: Some(host.to_owned()) };
+                ForwardedElement { client: Some(client), proto: Some("https"), host: Some(host.to_owned()) };
             assert_eq!(read, [expected], "{text}");
         }
         assert_eq!(element(IpAddr::from([1, 2, 3, 4]), "a\"b", "http"), "for=1.2.3.4;proto=http");

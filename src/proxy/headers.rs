@@ -5,18 +5,18 @@ use http::request::Parts;
 use http::uri::{PathAndQuery, Uri};
 use http::{HeaderMap, Method, Version};
 
-use super::Viewer;
-use super::fields::{Found, Names, Via, max_forwards};
+use super::ClientInfo;
+use super::fields::{HeaderNameSet, ProxyFields, ViaValue, max_forwards};
 use super::hops::{FORWARDED_HOST, FORWARDED_PATH, FORWARDED_PROTO, forward, forward_client, forward_host};
 use super::refusal::Refusal;
-use super::route::{self, Asked};
+use super::route::{self, RoutedRequest};
 use crate::config::Settings;
-use crate::config::settings::{Route, RouteKind, is_among};
-use crate::observe::Trace;
-use crate::presentation::Rewrite;
+use crate::config::settings::{RouteKind, RouteSettings, is_among};
+use crate::observe::RequestTrace;
+use crate::presentation::RewriteRule;
 
 /// Fields that are for one connection only (RFC 9110 section 7.6.1), besides those that `Connection` names.
-pub(super) const HOP_BY_HOP: Names<10> = Names::new([
+pub(super) const HOP_BY_HOP: HeaderNameSet<10> = HeaderNameSet::new([
     "connection",
     "keep-alive",
     "proxy-connection",
@@ -32,15 +32,15 @@ pub(super) const HOP_BY_HOP: Names<10> = Names::new([
 /// What decides how a head goes on, besides the request itself.
 pub(super) struct OnwardRules<'a> {
     pub(super) settings: &'a Settings,
-    pub(super) via: &'a Via,
-    pub(super) rewrite: Option<&'a Rewrite>,
+    pub(super) via: &'a ViaValue,
+    pub(super) rewrite: Option<&'a RewriteRule>,
 }
 
 /// Makes the head of a request what goes upstream. With a `rewrite` its host is the one that the upstream is told.
-pub(super) fn onward(
+pub(super) fn prepare_upstream_head(
     head: &mut Parts,
-    asked: &Asked<'_>,
-    viewer: &Viewer,
+    asked: &RoutedRequest<'_>,
+    viewer: &ClientInfo,
     rules: &OnwardRules<'_>,
 ) -> Result<(), Refusal> {
     let OnwardRules { settings, via, rewrite } = rules;
@@ -48,34 +48,34 @@ pub(super) fn onward(
     let host = host_value(head, route, settings)?;
     let headers = &mut head.headers;
     let found = asked.found;
-    if found.has(Found::HOP_BY_HOP) {
+    if found.has(ProxyFields::HOP_BY_HOP) {
         strip_hop_by_hop(headers);
     }
-    if found.has(Found::COOKIE) {
+    if found.has(ProxyFields::COOKIE) {
         join_cookies(headers);
     }
     if head.method == Method::OPTIONS {
-        one_step_less(headers);
+        decrement_max_forwards(headers);
     }
     // The body streams: hyper answers `100-continue` itself as soon as the upstream reads.
-    if found.has(Found::EXPECT) {
+    if found.has(ProxyFields::EXPECT) {
         headers.remove(header::EXPECT);
     }
     forward_client(headers, &host, viewer, &settings.server.trusted_proxies);
     match rewrite {
-        Some(rewrite) => rewrite.called(headers),
+        Some(rewrite) => rewrite.set_forwarded_host(headers),
         None => forward_host(headers, &host, viewer),
     }
     // UPSTREAM: Cantaloupe writes its own path into `@id` and Location, with this one before it.
     if let Some(before) = path_before(route).and_then(|path| HeaderValue::from_str(path).ok()) {
         headers.entry(FORWARDED_PATH).or_insert(before);
     }
-    if found.has(Found::VIA) {
+    if found.has(ProxyFields::VIA) {
         via.append(headers, head.version);
     } else {
         headers.insert(header::VIA, via.own(head.version).clone());
     }
-    asked.trace.put(headers, found.has(Found::TRACE));
+    asked.trace.put(headers, found.has(ProxyFields::TRACE));
     let host = if route.preserve_host {
         host
     } else {
@@ -92,20 +92,21 @@ pub(super) fn onward(
 
 /// What of this head would go upstream, for fuzzing; `None` where it is refused.
 #[doc(hidden)]
-pub fn rules(settings: &Settings, viewer: &Viewer, mut head: Parts) -> Option<Parts> {
-    let found = Found::of(&head.headers);
-    route::framed(&head, found).ok()?;
+pub fn rules(settings: &Settings, viewer: &ClientInfo, mut head: Parts) -> Option<Parts> {
+    let found = ProxyFields::of(&head.headers);
+    route::check_framing(&head, found).ok()?;
     let trusted = is_among(viewer.peer.ip(), &settings.server.trusted_proxies);
-    let (uri, trace) = (head.uri.clone(), Trace::of(&head.headers, trusted));
+    let (uri, trace) = (head.uri.clone(), RequestTrace::of(&head.headers, trusted));
     let asked = route::route(settings, &head, (&uri, found), &trace).ok()?;
-    let via = Via::new(&settings.server.name);
-    onward(&mut head, &asked, viewer, &OnwardRules { settings, via: &via, rewrite: None }).ok()?;
+    let via = ViaValue::new(&settings.server.name);
+    prepare_upstream_head(&mut head, &asked, viewer, &OnwardRules { settings, via: &via, rewrite: None })
+        .ok()?;
     Some(head)
 }
 
 /// What stands before the upstream's own path on an image route: `/library` where `/library/iiif/2/` leads to
 /// `/iiif/2/`. Without it the image server would name itself in a way that leads past us.
-fn path_before(route: &Route) -> Option<&str> {
+fn path_before(route: &RouteSettings) -> Option<&str> {
     let before = route.prefix.strip_suffix(&route.upstream.path)?;
     (route.kind == RouteKind::Image && !before.is_empty()).then_some(before)
 }
@@ -121,7 +122,7 @@ fn join_cookies(headers: &mut HeaderMap) {
     }
 }
 
-fn one_step_less(headers: &mut HeaderMap) {
+fn decrement_max_forwards(headers: &mut HeaderMap) {
     if let Some(steps) = max_forwards(headers) {
         headers.insert(header::MAX_FORWARDS, HeaderValue::from(steps.saturating_sub(1)));
     }
@@ -147,7 +148,7 @@ pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
 }
 
 /// Scheme and host that the viewer asked by; a trusted proxy knows them better.
-pub(super) fn own_base(head: &Parts, viewer: &Viewer, settings: &Settings) -> String {
+pub(super) fn own_base(head: &Parts, viewer: &ClientInfo, settings: &Settings) -> String {
     let mut fields = head.headers.clone();
     let host = super::route::host(head).ok().filter(|host| !host.is_empty());
     let host = host.or(settings.server.public_hosts.first().map(String::as_str));
@@ -159,7 +160,7 @@ pub(super) fn own_base(head: &Parts, viewer: &Viewer, settings: &Settings) -> St
 }
 
 /// The host that the viewer asked for; where HTTP/1.0 names none, the one that we are known by.
-fn host_value(head: &Parts, route: &Route, settings: &Settings) -> Result<HeaderValue, Refusal> {
+fn host_value(head: &Parts, route: &RouteSettings, settings: &Settings) -> Result<HeaderValue, Refusal> {
     if let (None, Some(host)) = (head.uri.authority(), head.headers.get(header::HOST)) {
         return Ok(host.clone());
     }
@@ -171,7 +172,7 @@ fn host_value(head: &Parts, route: &Route, settings: &Settings) -> Result<Header
 }
 
 /// The route's prefix replaced by the upstream's path; everything behind it byte for byte.
-fn target(asked: &Asked<'_>, prefix: &str, path: &str) -> Result<Uri, Refusal> {
+fn target(asked: &RoutedRequest<'_>, prefix: &str, path: &str) -> Result<Uri, Refusal> {
     let refused = |_| Refusal::BadRequest("the target cannot be forwarded");
     let same = (prefix == path).then(|| asked.uri().path_and_query().cloned()).flatten();
     // A full target may have a query and no path, or nothing at all: `http://a.example?x`, `http://a.example#x`.
@@ -180,9 +181,11 @@ fn target(asked: &Asked<'_>, prefix: &str, path: &str) -> Result<Uri, Refusal> {
     let target = match (same, asked.uri().query()) {
         (Some(same), _) => same,
         (None, Some(query)) => {
-            PathAndQuery::try_from(format!("{path}{}?{query}", asked.rest())).map_err(refused)?
+            PathAndQuery::try_from(format!("{path}{}?{query}", asked.path_in_route())).map_err(refused)?
         }
-        (None, None) => PathAndQuery::try_from(format!("{path}{}", asked.rest())).map_err(refused)?,
+        (None, None) => {
+            PathAndQuery::try_from(format!("{path}{}", asked.path_in_route())).map_err(refused)?
+        }
     };
     let mut parts = http::uri::Parts::default();
     parts.path_and_query = Some(target);

@@ -8,7 +8,7 @@ use http::HeaderMap;
 use http::header::{self, HeaderName, HeaderValue};
 use ipnet::IpNet;
 
-use super::forwarded::{self, Element};
+use super::forwarded::{self, ForwardedElement};
 use crate::config::settings::is_among;
 use crate::upstream::Client;
 
@@ -20,7 +20,7 @@ pub(super) const FORWARDED_PATH: HeaderName = HeaderName::from_static("x-forward
 
 /// The client at the other end of a connection. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Viewer {
+pub struct ClientInfo {
     /// The other end of the connection.
     pub peer: SocketAddr,
     /// The connection is encrypted.
@@ -33,7 +33,7 @@ pub struct Viewer {
     address: HeaderValue,
 }
 
-impl Viewer {
+impl ClientInfo {
     /// Creates the client of a connection without TLS.
     pub fn new(peer: SocketAddr, client: Arc<Client>) -> Self {
         let address = HeaderValue::from_maybe_shared(Bytes::from(peer.ip().to_canonical().to_string()));
@@ -100,13 +100,13 @@ fn remove_hearsay(headers: &mut HeaderMap) {
 /// no trusted proxy.
 ///
 /// SECURITY: a proxy that writes the one field passes the other on as the viewer made it up. So only one counts.
-pub fn client(headers: &HeaderMap, viewer: &Viewer, trusted: &[IpNet]) -> IpAddr {
+pub fn client(headers: &HeaderMap, viewer: &ClientInfo, trusted: &[IpNet]) -> IpAddr {
     let peer = viewer.peer.ip().to_canonical();
     if !is_among(peer, trusted) {
         return peer;
     }
     if !headers.contains_key(FORWARDED_FOR) {
-        return vouched(headers, peer, trusted).0;
+        return trusted_forwarded(headers, peer, trusted).0;
     }
     let hops = headers.get_all(FORWARDED_FOR).iter().rev().filter_map(|value| value.to_str().ok());
     let mut hops = hops.flat_map(|value| value.rsplit(',')).map(|hop| forwarded::bare_address(hop.trim()));
@@ -122,8 +122,8 @@ pub fn client(headers: &HeaderMap, viewer: &Viewer, trusted: &[IpNet]) -> IpAddr
 }
 
 /// Reads the client out of `Forwarded`, and the element that names it: the last one that a trusted proxy vouches for.
-fn vouched(headers: &HeaderMap, peer: IpAddr, trusted: &[IpNet]) -> (IpAddr, Element) {
-    let (mut last, mut said) = (peer, Element::default());
+fn trusted_forwarded(headers: &HeaderMap, peer: IpAddr, trusted: &[IpNet]) -> (IpAddr, ForwardedElement) {
+    let (mut last, mut said) = (peer, ForwardedElement::default());
     let fields = headers.get_all(header::FORWARDED).iter().rev().map(HeaderValue::as_bytes);
     for elements in fields.map_while(forwarded::parse) {
         for element in elements.into_iter().rev() {
@@ -143,7 +143,7 @@ fn vouched(headers: &HeaderMap, peer: IpAddr, trusted: &[IpNet]) -> (IpAddr, Ele
 /// Writes `X-Forwarded-*` and `Forwarded`: added to what a trusted proxy says, in place of what anybody else says.
 ///
 /// SECURITY: Cantaloupe writes `X-Forwarded-Host`, `-Path` and `-ID` into its answers (upstream.md "Headers").
-pub(super) fn forward(headers: &mut HeaderMap, host: &HeaderValue, viewer: &Viewer, trusted: &[IpNet]) {
+pub(super) fn forward(headers: &mut HeaderMap, host: &HeaderValue, viewer: &ClientInfo, trusted: &[IpNet]) {
     forward_client(headers, host, viewer, trusted);
     forward_host(headers, host, viewer);
 }
@@ -152,14 +152,14 @@ pub(super) fn forward(headers: &mut HeaderMap, host: &HeaderValue, viewer: &View
 pub(super) fn forward_client(
     headers: &mut HeaderMap,
     host: &HeaderValue,
-    viewer: &Viewer,
+    viewer: &ClientInfo,
     trusted: &[IpNet],
 ) {
     let peer = viewer.peer.ip().to_canonical();
     // Nearly nobody sends it; then nobody is sent it.
     let standard = headers.contains_key(header::FORWARDED);
     if is_among(peer, trusted) {
-        believe_standard(headers, peer, trusted);
+        apply_forwarded(headers, peer, trusted);
         append_address(headers, &viewer.address);
     } else {
         remove_hearsay(headers);
@@ -171,12 +171,12 @@ pub(super) fn forward_client(
     }
 }
 
-fn scheme(viewer: &Viewer) -> &'static str {
+fn scheme(viewer: &ClientInfo) -> &'static str {
     if viewer.tls { "https" } else { "http" }
 }
 
 /// The part of [`forward`] that says by which scheme, host and port, where nobody who is trusted said so.
-pub(super) fn forward_host(headers: &mut HeaderMap, host: &HeaderValue, viewer: &Viewer) {
+pub(super) fn forward_host(headers: &mut HeaderMap, host: &HeaderValue, viewer: &ClientInfo) {
     let own = scheme(viewer);
     let proto = headers.entry(FORWARDED_PROTO).or_insert(HeaderValue::from_static(own));
     let default_port = if proto == "https" { "443" } else { "80" };
@@ -195,11 +195,11 @@ fn append_address(headers: &mut HeaderMap, own: &HeaderValue) {
 }
 
 /// What a trusted proxy says in `Forwarded` alone stands in the older fields from here on.
-fn believe_standard(headers: &mut HeaderMap, peer: IpAddr, trusted: &[IpNet]) {
+fn apply_forwarded(headers: &mut HeaderMap, peer: IpAddr, trusted: &[IpNet]) {
     if headers.contains_key(FORWARDED_FOR) || !headers.contains_key(header::FORWARDED) {
         return;
     }
-    let (client, said) = vouched(headers, peer, trusted);
+    let (client, said) = trusted_forwarded(headers, peer, trusted);
     if client != peer
         && let Ok(client) = HeaderValue::from_str(&client.to_string())
     {
@@ -236,9 +236,9 @@ mod tests {
     use super::*;
     use crate::proxy::headers::tests::headers;
 
-    fn viewer(peer: &str) -> Viewer {
+    fn viewer(peer: &str) -> ClientInfo {
         let peer: SocketAddr = format!("{peer}:4711").parse().expect("an address");
-        Viewer::new(peer, crate::upstream::Clients::default().get(peer.ip()))
+        ClientInfo::new(peer, crate::upstream::Clients::default().get(peer.ip()))
     }
 
     #[test]

@@ -23,66 +23,66 @@ use hyper::body::{Body as _, Incoming};
 
 #[doc(hidden)]
 pub use headers::rules;
-pub use hops::{Viewer, client};
-pub use refusal::{Malformed, Refusal};
+pub use hops::{ClientInfo, client};
+pub use refusal::{MalformedHead, Refusal};
 
 use crate::config::Settings;
 use crate::config::settings::{RouteKind, Rung};
-use crate::heal::{Answered, Healer, ImageExchange, RoutedImage, Unanswered, callback};
+use crate::heal::{ExchangeError, HealedExchange, Healer, ImageExchange, RoutedImage, callback};
 use crate::iiif::Target;
-use crate::observe::{EventKind, Metrics, REQUEST_ID, Span, Trace};
+use crate::observe::{EventKind, Metrics, REQUEST_ID, RequestTrace, Span};
 use crate::outcome::Outcome;
-use crate::presentation::{Gateway, Presenter, Rewrite, Wanted, cors};
-use crate::upstream::{Body, Budget, Caller, Routing, Upstream, one_client};
-use fields::{Found, Via};
+use crate::presentation::{GatewayResult, PresentationProxy, PresentationRequest, RewriteRule, cors};
+use crate::upstream::{Body, Caller, MemoryBudget, Routing, Upstream, one_client};
+use fields::{ProxyFields, ViaValue};
 use headers::OnwardRules;
-use rate::Rates;
-use route::Asked;
+use rate::ClientRateLimiter;
+use route::RoutedRequest;
 use sender::Sender;
-use thumbnail::lane_of;
+use thumbnail::priority_of;
 use upgrade::Upgrades;
 
 /// The reverse proxy. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Proxy {
-    rooms: Arc<Rooms>,
+    rooms: Arc<ProxyInner>,
 }
 
 #[derive(Debug)]
-struct Rooms {
+struct ProxyInner {
     settings: Arc<Settings>,
     /// In the order of `settings.routes`.
     upstreams: Vec<Arc<Upstream>>,
     healer: Healer,
-    presenter: Presenter,
-    rewrite: Option<Arc<Rewrite>>,
-    via: Via,
-    rates: Rates,
+    presenter: PresentationProxy,
+    rewrite: Option<Arc<RewriteRule>>,
+    via: ViaValue,
+    rates: ClientRateLimiter,
     upgrades: Upgrades,
-    budget: Budget,
+    budget: MemoryBudget,
     metrics: Arc<Metrics>,
 }
 
 /// What lasts as long as the process, whatever the configuration says. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct ProxyState {
-    rates: Rates,
+    rates: ClientRateLimiter,
     upgrades: Upgrades,
-    budget: Budget,
+    budget: MemoryBudget,
     metrics: Arc<Metrics>,
 }
 
 impl ProxyState {
     /// Nobody has asked yet.
-    pub fn new(budget: Budget, metrics: Arc<Metrics>) -> Self {
-        Self { rates: Rates::new(), upgrades: Upgrades::default(), budget, metrics }
+    pub fn new(budget: MemoryBudget, metrics: Arc<Metrics>) -> Self {
+        Self { rates: ClientRateLimiter::new(), upgrades: Upgrades::default(), budget, metrics }
     }
 }
 
 /// A request that has a route: who sends it, and what is asked for.
 struct Exchange<'a> {
     sender: &'a Sender,
-    asked: Asked<'a>,
+    asked: RoutedRequest<'a>,
     /// On an image route, where the path names one.
     image: Option<RoutedImage<'a>>,
 }
@@ -97,33 +97,43 @@ impl Exchange<'_> {
 
 /// What goes out, and how the request ended.
 #[derive(Debug)]
-struct Answer {
+struct ProxyResponse {
     response: Response<Body>,
     outcome: Outcome,
     healed: Option<(Option<Rung>, Duration)>,
 }
 
-impl Answer {
+impl ProxyResponse {
     fn served(response: Response<Body>) -> Self {
         Self { response, outcome: Outcome::Served, healed: None }
     }
 
     /// A document: whoever asks may read it.
-    fn opened(mut self, asked: &HeaderMap) -> Self {
-        cors::open(asked, self.response.headers_mut());
+    fn with_cors(mut self, asked: &HeaderMap) -> Self {
+        cors::allow_any_origin(asked, self.response.headers_mut());
         self
     }
 }
 
 impl Proxy {
     /// A proxy under one configuration.
-    pub fn new(routing: Routing, healer: Healer, presenter: Presenter, state: &ProxyState) -> Self {
+    pub fn new(routing: Routing, healer: Healer, presenter: PresentationProxy, state: &ProxyState) -> Self {
         let Routing { settings, upstreams } = routing;
         let ProxyState { rates, upgrades, budget, metrics } = state.clone();
-        let rewrite = Rewrite::of(&settings);
-        let via = Via::new(&settings.server.name);
-        let rooms =
-            Rooms { settings, upstreams, healer, presenter, rewrite, via, rates, upgrades, budget, metrics };
+        let rewrite = RewriteRule::of(&settings);
+        let via = ViaValue::new(&settings.server.name);
+        let rooms = ProxyInner {
+            settings,
+            upstreams,
+            healer,
+            presenter,
+            rewrite,
+            via,
+            rates,
+            upgrades,
+            budget,
+            metrics,
+        };
         Self { rooms: Arc::new(rooms) }
     }
 
@@ -132,35 +142,36 @@ impl Proxy {
     /// What can be done at once is done before there is a future: it would have room for the request twice.
     pub fn handle(
         self,
-        viewer: Viewer,
+        viewer: ClientInfo,
         request: Request<Incoming>,
     ) -> impl Future<Output = Response<Body>> + Send + 'static {
         let started = Instant::now();
         let (mut head, body) = request.into_parts();
         let rooms = self.rooms;
         let sender = Sender::new(viewer, &head, &rooms.settings);
-        let (trace, span) = rooms.metrics.spans.begin(Trace::of(&head.headers, sender.peer_is_trusted));
-        let asking = reply::Asking::new(&head, sender.client, trace, started);
+        let (trace, span) =
+            rooms.metrics.spans.begin(RequestTrace::of(&head.headers, sender.peer_is_trusted));
+        let asking = reply::RequestContext::new(&head, sender.client, trace, started);
         // First of all, because no other refusal ends the connection.
         let checked = route::readable(&head)
-            .and_then(|()| route::framed(&head, asking.found))
-            .and_then(|()| rooms.fits(&sender));
+            .and_then(|()| route::check_framing(&head, asking.found))
+            .and_then(|()| rooms.check_rate_limit(&sender));
         async move {
             let ended = if let Err(refusal) = checked {
                 ("none", Err(refusal))
             } else if let Some(answer) = rooms.gateway(&sender, &head).await {
                 ("manifests", answer)
             } else {
-                rooms.routed(&sender, &asking, &mut head, body).await
+                rooms.dispatch(&sender, &asking, &mut head, body).await
             };
             rooms.reply(&asking, &head.headers, span, ended)
         }
     }
 }
 
-impl Rooms {
+impl ProxyInner {
     /// Does this client ask no more often than it may?
-    fn fits(&self, sender: &Sender) -> Result<(), Refusal> {
+    fn check_rate_limit(&self, sender: &Sender) -> Result<(), Refusal> {
         // The canvas service must never wait for viewers who wait for it.
         if self.settings.server.rate == 0 || sender.is_trusted || sender.is_canvas_service {
             return Ok(());
@@ -172,23 +183,23 @@ impl Rooms {
     }
 
     /// Stored manifests are served before all routes, where they are at all.
-    async fn gateway(&self, sender: &Sender, head: &Parts) -> Option<Result<Answer, Refusal>> {
+    async fn gateway(&self, sender: &Sender, head: &Parts) -> Option<Result<ProxyResponse, Refusal>> {
         let base = || headers::own_base(head, &sender.viewer, &self.settings);
         match self.presenter.gateway(head, base, || sender.client()).await {
-            Gateway::Elsewhere => None,
-            Gateway::Unknown => Some(Err(Refusal::NoRoute)),
-            Gateway::Answer(presented) => Some(Ok(Answer::served(presented.response))),
+            GatewayResult::Elsewhere => None,
+            GatewayResult::Unknown => Some(Err(Refusal::NoRoute)),
+            GatewayResult::Answer(presented) => Some(Ok(ProxyResponse::served(presented.response))),
         }
     }
 
     /// By its route, or to a refusal.
-    async fn routed(
+    async fn dispatch(
         &self,
         sender: &Sender,
-        asking: &reply::Asking,
+        asking: &reply::RequestContext,
         head: &mut Parts,
         body: Incoming,
-    ) -> (&'static str, Result<Answer, Refusal>) {
+    ) -> (&'static str, Result<ProxyResponse, Refusal>) {
         let step = Span::step(&asking.trace, "route");
         let routed = route::route(&self.settings, head, (asking.uri(), asking.found), &asking.trace);
         drop(step);
@@ -204,55 +215,57 @@ impl Rooms {
         if let Some(protocols) = self.protocols(exchange.asked.route_kind, head, !body.is_end_stream()) {
             return (kind, Box::pin(self.upgrade(&exchange, protocols, head)).await);
         }
-        let answer = self.answer(&exchange, head, body).await;
-        let opened =
-            |answer: Answer| if exchange.is_document() { answer.opened(&head.headers) } else { answer };
+        let answer = self.handle_routed(&exchange, head, body).await;
+        let opened = |answer: ProxyResponse| {
+            if exchange.is_document() { answer.with_cors(&head.headers) } else { answer }
+        };
         (kind, answer.map(opened))
     }
 
     /// Did it pass here twice? Our own name once is an echo.
-    fn is_loop(&self, asking: &reply::Asking, head: &Parts) -> bool {
-        asking.found.has(Found::VIA) && callback::own_vias(&head.headers, &self.settings.server.name) > 1
+    fn is_loop(&self, asking: &reply::RequestContext, head: &Parts) -> bool {
+        asking.found.has(ProxyFields::VIA)
+            && callback::own_vias(&head.headers, &self.settings.server.name) > 1
     }
 
     /// Sends it on; an expired image is healed on the way. Anything but an expiry streams straight back.
     ///
     /// What is rare is boxed, and the head is changed where it lies: a request has room for the largest way that it may
     /// take.
-    async fn answer(
+    async fn handle_routed(
         &self,
         exchange: &Exchange<'_>,
         head: &mut Parts,
         body: Incoming,
-    ) -> Result<Answer, Refusal> {
+    ) -> Result<ProxyResponse, Refusal> {
         let Exchange { sender, asked, image } = exchange;
         let echo = image.as_ref().is_some_and(|image| self.healer.is_callback(image, head, sender.client));
         let raw = echo || self.skips_healing(head, sender);
         let caller = sender.caller(asked.route_kind, head.version);
-        let body = bodies::taken(asked, &head.method, body, &self.settings.server)?;
-        headers::onward(head, asked, &sender.viewer, &self.onward_rules())?;
+        let body = bodies::request_body(asked, &head.method, body, &self.settings.server)?;
+        headers::prepare_upstream_head(head, asked, &sender.viewer, &self.onward_rules())?;
         if let Some(rewrite) = self.rewrite.as_ref().filter(|_| exchange.is_document()) {
             rewrite.prepare(&mut head.headers);
         }
         let onward = &*head;
-        if cors::concerns(asked.route_kind, onward) {
+        if cors::is_preflight_for(asked.route_kind, onward) {
             let answer = self.send(asked, onward, body, &caller).await;
-            return Ok(Answer::served(cors::options(onward, answer.ok())));
+            return Ok(ProxyResponse::served(cors::options(onward, answer.ok())));
         }
         if asked.route_kind == RouteKind::Presentation {
             return Box::pin(self.present(exchange, onward, body, caller)).await;
         }
         // A GET that comes with a body (nobody's viewer does that) cannot be repeated, so it is not healed.
         let repeatable = matches!(onward.method, Method::GET | Method::HEAD) && matches!(body, Body::Empty);
-        let heals = |image: &&RoutedImage<'_>| repeatable && !raw && image.request.may_heal();
+        let heals = |image: &&RoutedImage<'_>| repeatable && !raw && image.request.is_healable();
         if let Some(image) = image.as_ref().filter(heals) {
             return self.heal(exchange, image, onward, &caller).await;
         }
         let answer = self.send(asked, onward, body, &caller).await?;
         if let Some(image) = image.as_ref().filter(|_| echo) {
-            self.healer.echo_answered(image, answer.status());
+            self.healer.record_callback(image, answer.status());
         }
-        Ok(Answer::served(answer))
+        Ok(ProxyResponse::served(answer))
     }
 
     /// The image, which is healed where it expired.
@@ -262,15 +275,17 @@ impl Rooms {
         image: &RoutedImage<'_>,
         onward: &Parts,
         caller: &Caller,
-    ) -> Result<Answer, Refusal> {
+    ) -> Result<ProxyResponse, Refusal> {
         let client = one_client(exchange.sender.client);
         let budget = &self.budget;
-        let image = ImageExchange { image, head: onward, client, lane: lane_of, budget, caller };
+        let image = ImageExchange { image, head: onward, client, lane: priority_of, budget, caller };
         match self.healer.answer(&image, || self.send(&exchange.asked, onward, Body::Empty, caller)).await {
-            Ok(Answered { response, outcome, healed }) => Ok(Answer { response, outcome, healed }),
-            Err(Unanswered::Pending(after)) => Err(Refusal::Pending(after)),
-            Err(Unanswered::Crowded(after)) => Err(Refusal::Crowded(after)),
-            Err(Unanswered::Failed(refusal)) => Err(refusal),
+            Ok(HealedExchange { response, outcome, healed }) => {
+                Ok(ProxyResponse { response, outcome, healed })
+            }
+            Err(ExchangeError::Pending(after)) => Err(Refusal::Pending(after)),
+            Err(ExchangeError::Crowded(after)) => Err(Refusal::Crowded(after)),
+            Err(ExchangeError::Failed(refusal)) => Err(refusal),
         }
     }
 
@@ -279,7 +294,7 @@ impl Rooms {
     }
 
     /// Under the host name that viewers know, if that is another one.
-    fn under_our_name(&self, mut answer: Answer) -> Answer {
+    fn rewrite_host(&self, mut answer: ProxyResponse) -> ProxyResponse {
         if let Some(rewrite) = &self.rewrite {
             answer.response = rewrite.apply(answer.response);
         }
@@ -293,16 +308,16 @@ impl Rooms {
         onward: &Parts,
         body: Body,
         caller: Caller,
-    ) -> Result<Answer, Refusal> {
+    ) -> Result<ProxyResponse, Refusal> {
         let Exchange { sender, asked, .. } = exchange;
         let step = Span::step(asked.trace, "presentation");
-        let (trace, onward) = (step.within(asked.trace), step.onward(onward).into_owned());
+        let (trace, onward) = (step.within(asked.trace), step.inject(onward).into_owned());
         let public = asked.uri().clone();
         let may_update = sender.is_trusted || sender.is_canvas_service;
-        let wanted = Wanted { route: asked.route, public, onward, trace, caller, may_update };
+        let wanted = PresentationRequest { route: asked.route, public, onward, trace, caller, may_update };
         let presented = self.presenter.answer(wanted, body).await.map_err(Refusal::Upstream)?;
         let healed = presented.cured.map(|took| (Some(Rung::Rebuild), took));
-        Ok(Answer { response: presented.response, outcome: presented.outcome, healed })
+        Ok(ProxyResponse { response: presented.response, outcome: presented.outcome, healed })
     }
 
     /// A trusted peer asks for the raw answer (`heal.skip_header`).
@@ -314,20 +329,20 @@ impl Rooms {
     /// The last room: headers, one log line, one metrics update.
     fn reply(
         &self,
-        asking: &reply::Asking,
+        asking: &reply::RequestContext,
         asked: &HeaderMap,
         mut span: Span,
-        (route, answer): (&'static str, Result<Answer, Refusal>),
+        (route, answer): (&'static str, Result<ProxyResponse, Refusal>),
     ) -> Response<Body> {
         let step = Span::step(&asking.trace, "reply");
         let name = &self.settings.server.name;
         let (outcome, mut response) = match answer {
-            Ok(answer) => (answer.outcome, reply::finish(self.under_our_name(answer), &self.via)),
+            Ok(answer) => (answer.outcome, reply::finish(self.rewrite_host(answer), &self.via)),
             Err(refusal) => (refusal.outcome(), reply::refuse(&refusal, asking, asked, name)),
         };
         response.headers_mut().insert(REQUEST_ID, asking.trace.id().clone());
         let (status, took) = (response.status(), asking.started.elapsed());
-        let end = reply::End { route, outcome, status, took };
+        let end = reply::ResponseEnd { route, outcome, status, took };
         self.metrics.request(route, outcome, status.as_u16(), took);
         asking.log(&self.settings.log, &end);
         drop(step);

@@ -9,7 +9,7 @@ use governor::clock::{Clock as _, DefaultClock};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use moka::sync::Cache;
 
-use crate::config::settings::Server;
+use crate::config::settings::ServerSettings;
 use crate::upstream::one_client;
 
 /// Clients that are remembered at most; beyond it those that asked longest ago begin anew.
@@ -20,19 +20,19 @@ const FORGOTTEN: Duration = Duration::from_mins(10);
 
 /// Requests of each client, by its address and by what it may: under another rate it begins anew.
 #[derive(Debug, Clone)]
-pub(super) struct Rates {
+pub(super) struct ClientRateLimiter {
     clients: Cache<(IpAddr, u32, u32), Arc<DefaultDirectRateLimiter>>,
     clock: DefaultClock,
 }
 
-impl Rates {
+impl ClientRateLimiter {
     pub(super) fn new() -> Self {
         let clients = Cache::builder().max_capacity(CLIENTS).time_to_idle(FORGOTTEN).build();
         Self { clients, clock: DefaultClock::default() }
     }
 
     /// May this client ask now? `Err`: after this time.
-    pub(super) fn check(&self, client: IpAddr, server: &Server) -> Result<(), Duration> {
+    pub(super) fn check(&self, client: IpAddr, server: &ServerSettings) -> Result<(), Duration> {
         // Without a rate there is no bound.
         let bounds = NonZeroU32::new(server.rate).zip(NonZeroU32::new(server.rate_burst));
         let Some((rate, burst)) = bounds else { return Ok(()) };
@@ -48,7 +48,10 @@ mod tests {
 
     #[test]
     fn each_client_has_its_own_burst_and_then_its_rate() {
-        let (rates, server) = (Rates::new(), Server { rate: 1, rate_burst: 3, ..Server::default() });
+        let (rates, server) = (
+            ClientRateLimiter::new(),
+            ServerSettings { rate: 1, rate_burst: 3, ..ServerSettings::default() },
+        );
         let ip = |text: &str| text.parse::<IpAddr>().expect("an address");
         for _ in 0..3 {
             assert_eq!(rates.check(ip("2001:db8::1"), &server), Ok(()));
@@ -61,8 +64,8 @@ mod tests {
 
     #[test]
     fn without_a_rate_there_is_no_bound_and_under_another_rate_a_client_begins_anew() {
-        let (rates, client) = (Rates::new(), IpAddr::from([192, 0, 2, 1]));
-        let under = |rate| Server { rate, rate_burst: 1, ..Server::default() };
+        let (rates, client) = (ClientRateLimiter::new(), IpAddr::from([192, 0, 2, 1]));
+        let under = |rate| ServerSettings { rate, rate_burst: 1, ..ServerSettings::default() };
         for _ in 0..1000 {
             assert_eq!(rates.check(client, &under(0)), Ok(()));
         }

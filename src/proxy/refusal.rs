@@ -9,7 +9,7 @@ use crate::upstream::{BodyError, UpstreamError};
 
 /// Marks a request that stands for a head which could not be read, with the status that is due.
 #[derive(Debug, Clone, Copy)]
-pub struct Malformed(pub StatusCode);
+pub struct MalformedHead(pub StatusCode);
 
 /// Why we answer ourselves.
 #[derive(Debug)]

@@ -8,14 +8,14 @@ use http::request::Parts;
 use http::{HeaderMap, Method, Response, StatusCode, Uri, Version};
 use serde::Serialize;
 
-use super::fields::{Found, Via};
+use super::fields::{ProxyFields, ViaValue};
 use super::refusal::Refusal;
-use super::{Answer, headers, upgrade};
-use crate::config::settings::{AccessLog, Log, LogClient};
-use crate::observe::{Span, Trace};
+use super::{ProxyResponse, headers, upgrade};
+use crate::config::settings::{AccessLog, LogClient, LogSettings};
+use crate::observe::{RequestTrace, Span};
 use crate::outcome::Outcome;
 use crate::presentation::cors;
-use crate::upstream::{Body, Chain};
+use crate::upstream::{Body, ErrorChain};
 
 const HEAL_STATUS: HeaderName = HeaderName::from_static("heal-status");
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
@@ -23,23 +23,23 @@ const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 
 /// What must be remembered of a request until its answer.
 #[derive(Debug)]
-pub(super) struct Asking {
+pub(super) struct RequestContext {
     method: Method,
     uri: Uri,
     is_http_1: bool,
     /// What it came with.
-    pub(super) found: Found,
+    pub(super) found: ProxyFields,
     /// Address of the client.
     pub(super) client: IpAddr,
     /// Under which name it is followed.
-    pub(super) trace: Trace,
+    pub(super) trace: RequestTrace,
     /// When it began.
     pub(super) started: Instant,
 }
 
 /// How a request ended.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct End {
+pub(super) struct ResponseEnd {
     /// The kind of its route.
     pub(super) route: &'static str,
     pub(super) outcome: Outcome,
@@ -47,10 +47,10 @@ pub(super) struct End {
     pub(super) took: Duration,
 }
 
-impl Asking {
-    pub(super) fn new(head: &Parts, client: IpAddr, trace: Trace, started: Instant) -> Self {
+impl RequestContext {
+    pub(super) fn new(head: &Parts, client: IpAddr, trace: RequestTrace, started: Instant) -> Self {
         let is_http_1 = head.version < Version::HTTP_2;
-        let found = Found::of(&head.headers);
+        let found = ProxyFields::of(&head.headers);
         Self { method: head.method.clone(), uri: head.uri.clone(), is_http_1, found, client, trace, started }
     }
 
@@ -60,7 +60,7 @@ impl Asking {
     }
 
     /// Describes the request in its span.
-    pub(super) fn describe(&self, span: &mut Span, end: &End) {
+    pub(super) fn describe(&self, span: &mut Span, end: &ResponseEnd) {
         if !span.is_sampled() {
             return;
         }
@@ -73,9 +73,9 @@ impl Asking {
     }
 
     /// Logs a request, if it is to have a line (`[log] access`).
-    pub(super) fn log(&self, log: &Log, end: &End) {
-        let End { route, outcome, status, took } = *end;
-        let went_well = outcome == Outcome::Served && is_quiet(status);
+    pub(super) fn log(&self, log: &LogSettings, end: &ResponseEnd) {
+        let ResponseEnd { route, outcome, status, took } = *end;
+        let went_well = outcome == Outcome::Served && is_not_logged(status);
         let wanted = match log.access {
             AccessLog::Off => false,
             AccessLog::Errors => !went_well,
@@ -110,13 +110,13 @@ fn told(client: IpAddr, how: LogClient) -> Option<IpAddr> {
 }
 
 /// A status is told by its class in logs and labels.
-fn is_quiet(status: StatusCode) -> bool {
+fn is_not_logged(status: StatusCode) -> bool {
     status.is_informational() || status.is_success() || status.is_redirection()
 }
 
-/// Makes an upstream's answer ready to go out. Untouched answers lose their hop-by-hop fields and gain a `Via`.
-pub(super) fn finish(answer: Answer, via: &Via) -> Response<Body> {
-    let Answer { mut response, outcome, healed } = answer;
+/// Makes an upstream's answer ready to go out. Untouched answers lose their hop-by-hop fields and gain a `ViaValue`.
+pub(super) fn finish(answer: ProxyResponse, via: &ViaValue) -> Response<Body> {
+    let ProxyResponse { mut response, outcome, healed } = answer;
     let (version, status) = (response.version(), response.status());
     let fields = response.headers_mut();
     upgrade::announced(status, fields, headers::strip_hop_by_hop);
@@ -125,13 +125,13 @@ pub(super) fn finish(answer: Answer, via: &Via) -> Response<Body> {
         (Outcome::Healed, Some((rung, took))) => {
             let dur = took.as_millis();
             let rung = rung.map_or("none", crate::config::settings::Rung::as_str);
-            put(fields, HEAL_STATUS, &format!("healed; rung={rung}; dur={dur}"));
+            insert_header(fields, HEAL_STATUS, &format!("healed; rung={rung}; dur={dur}"));
             if let Ok(timing) = HeaderValue::from_str(&format!("heal;dur={dur}")) {
                 fields.append(SERVER_TIMING, timing);
             }
         }
         (Outcome::Missing | Outcome::Cooling | Outcome::Failed | Outcome::Pending, _) => {
-            put(fields, HEAL_STATUS, outcome.as_str());
+            insert_header(fields, HEAL_STATUS, outcome.as_str());
             fields.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         }
         _ => {}
@@ -147,7 +147,7 @@ pub(super) fn finish(answer: Answer, via: &Via) -> Response<Body> {
 
 /// `application/problem+json` (RFC 9457).
 #[derive(Serialize)]
-struct Problem<'a> {
+struct ProblemBody<'a> {
     title: &'a str,
     status: u16,
     detail: &'a str,
@@ -169,7 +169,12 @@ fn options() -> Response<Body> {
 }
 
 /// Builds an answer of our own to who asked with these fields.
-pub(super) fn refuse(refusal: &Refusal, asking: &Asking, asked: &HeaderMap, name: &str) -> Response<Body> {
+pub(super) fn refuse(
+    refusal: &Refusal,
+    asking: &RequestContext,
+    asked: &HeaderMap,
+    name: &str,
+) -> Response<Body> {
     if matches!(refusal, Refusal::Options) {
         return options();
     }
@@ -178,11 +183,11 @@ pub(super) fn refuse(refusal: &Refusal, asking: &Asking, asked: &HeaderMap, name
     if let Refusal::Upstream(error) = refusal
         && !error.is_the_viewers()
     {
-        tracing::warn!(request = %asking.trace, path = asking.uri.path(), error = %Chain(error), "an upstream gave no answer");
+        tracing::warn!(request = %asking.trace, path = asking.uri.path(), error = %ErrorChain(error), "an upstream gave no answer");
     }
     let title = status.canonical_reason().unwrap_or("Error");
     let (kind, text) = if wants_json(asked) {
-        let problem = Problem {
+        let problem = ProblemBody {
             title,
             status: status.as_u16(),
             detail: &detail,
@@ -197,22 +202,22 @@ pub(super) fn refuse(refusal: &Refusal, asking: &Asking, asked: &HeaderMap, name
     let mut response = Response::new(Body::Empty);
     *response.status_mut() = status;
     let fields = response.headers_mut();
-    put(fields, header::CONTENT_TYPE, kind);
-    put(fields, header::CONTENT_LENGTH, &text.len().to_string());
-    put(fields, header::CACHE_CONTROL, "no-store");
+    insert_header(fields, header::CONTENT_TYPE, kind);
+    insert_header(fields, header::CONTENT_LENGTH, &text.len().to_string());
+    insert_header(fields, header::CACHE_CONTROL, "no-store");
     // Without it a browser hides the status from the viewer's script.
-    cors::open(asked, fields);
-    put(fields, PROXY_STATUS, &format!("{name}; error={}", refusal.kind()));
+    cors::allow_any_origin(asked, fields);
+    insert_header(fields, PROXY_STATUS, &format!("{name}; error={}", refusal.kind()));
     if let Some(seconds) = refusal.retry_after() {
-        put(fields, header::RETRY_AFTER, &seconds.to_string());
+        insert_header(fields, header::RETRY_AFTER, &seconds.to_string());
     }
     // SECURITY: where the request itself is in doubt, so is what stands behind it: it must not be read as another one.
     // (hyper writes this field into HTTP/1 only.)
     if matches!(refusal, Refusal::BadRequest(_) | Refusal::Malformed(_)) && asking.is_http_1 {
-        put(fields, header::CONNECTION, "close");
+        insert_header(fields, header::CONNECTION, "close");
     }
     match refusal {
-        Refusal::Pending(_) => put(fields, HEAL_STATUS, Outcome::Pending.as_str()),
+        Refusal::Pending(_) => insert_header(fields, HEAL_STATUS, Outcome::Pending.as_str()),
         Refusal::Method => {
             fields.insert(header::ALLOW, ALLOW);
         }
@@ -224,7 +229,7 @@ pub(super) fn refuse(refusal: &Refusal, asking: &Asking, asked: &HeaderMap, name
     response
 }
 
-fn put(fields: &mut HeaderMap, name: HeaderName, value: &str) {
+fn insert_header(fields: &mut HeaderMap, name: HeaderName, value: &str) {
     if let Ok(value) = HeaderValue::from_str(value) {
         fields.insert(name, value);
     }

@@ -4,31 +4,31 @@ use http::request::Parts;
 use http::uri::Uri;
 use http::{Method, Version, header};
 
-use super::fields::{Found, is_last_stop};
-use super::refusal::{Malformed, Refusal};
+use super::fields::{ProxyFields, max_forwards_reached};
+use super::refusal::{MalformedHead, Refusal};
 use crate::config::Settings;
 use crate::config::settings::RouteKind;
 use crate::iiif::ImageRequest;
-use crate::observe::Trace;
+use crate::observe::RequestTrace;
 
 /// A request that belongs to a route.
 #[derive(Debug)]
-pub(super) struct Asked<'a> {
+pub(super) struct RoutedRequest<'a> {
     /// Position in `settings.routes`.
     pub(super) route: usize,
     pub(super) route_kind: RouteKind,
     /// What it came with.
-    pub(super) found: Found,
+    pub(super) found: ProxyFields,
     /// Id of the request.
-    pub(super) trace: &'a Trace,
+    pub(super) trace: &'a RequestTrace,
     uri: &'a Uri,
     /// Where the path goes on behind the route's prefix.
     rest_at: usize,
 }
 
-impl<'a> Asked<'a> {
+impl<'a> RoutedRequest<'a> {
     /// The path behind the route's prefix, byte for byte as it came, without the query.
-    pub(super) fn rest(&self) -> &'a str {
+    pub(super) fn path_in_route(&self) -> &'a str {
         &self.uri.path()[self.rest_at..]
     }
 
@@ -65,9 +65,9 @@ impl<'a> Asked<'a> {
 pub(super) fn route<'a>(
     settings: &Settings,
     head: &Parts,
-    (uri, found): (&'a Uri, Found),
-    trace: &'a Trace,
-) -> Result<Asked<'a>, Refusal> {
+    (uri, found): (&'a Uri, ProxyFields),
+    trace: &'a RequestTrace,
+) -> Result<RoutedRequest<'a>, Refusal> {
     if matches!(head.method, Method::CONNECT | Method::TRACE) {
         return Err(Refusal::Method);
     }
@@ -76,7 +76,7 @@ pub(super) fn route<'a>(
     if head.uri.path_and_query().map_or(0, |target| target.as_str().len()) > settings.server.max_uri_bytes {
         return Err(Refusal::UriTooLong);
     }
-    if head.method == Method::OPTIONS && (path == "*" || is_last_stop(&head.headers)) {
+    if head.method == Method::OPTIONS && (path == "*" || max_forwards_reached(&head.headers)) {
         return Err(Refusal::Options);
     }
     if !path.starts_with('/') {
@@ -85,12 +85,19 @@ pub(super) fn route<'a>(
     if has_dot_segment(path) {
         return Err(Refusal::BadRequest("the path must not hold dot segments"));
     }
-    if found.has(Found::EXPECT) && !is_expected(head) {
+    if found.has(ProxyFields::EXPECT) && !is_expected(head) {
         return Err(Refusal::Expectation);
     }
     let position = settings.route_of(host, path).ok_or(Refusal::NoRoute)?;
     let route = &settings.routes[position];
-    Ok(Asked { route: position, route_kind: route.kind, found, trace, rest_at: route.prefix.len(), uri })
+    Ok(RoutedRequest {
+        route: position,
+        route_kind: route.kind,
+        found,
+        trace,
+        rest_at: route.prefix.len(),
+        uri,
+    })
 }
 
 /// Is nothing expected, or only what is met? One expectation is defined (RFC 9110 section 10.1.1); hyper heeds the last
@@ -103,12 +110,12 @@ fn is_expected(head: &Parts) -> bool {
 
 /// Refuses what stands for a head that could not be read.
 pub(super) fn readable(head: &Parts) -> Result<(), Refusal> {
-    head.extensions.get().map_or(Ok(()), |Malformed(status)| Err(Refusal::Malformed(*status)))
+    head.extensions.get().map_or(Ok(()), |MalformedHead(status)| Err(Refusal::Malformed(*status)))
 }
 
 /// Refuses a request whose end is in doubt; asked before everything else, because only this refusal ends the connection.
-pub(super) fn framed(head: &Parts, found: Found) -> Result<(), Refusal> {
-    if !found.has(Found::TRANSFER_ENCODING | Found::CONTENT_LENGTH) {
+pub(super) fn check_framing(head: &Parts, found: ProxyFields) -> Result<(), Refusal> {
+    if !found.has(ProxyFields::TRANSFER_ENCODING | ProxyFields::CONTENT_LENGTH) {
         return Ok(());
     }
     if !is_framed_plainly(head) {
@@ -338,7 +345,7 @@ mod tests {
             for value in values {
                 head.headers.append(name, http::HeaderValue::from_static(value));
             }
-            (framed(&head, Found::of(&head.headers)).is_ok(), is_expected(&head))
+            (check_framing(&head, ProxyFields::of(&head.headers)).is_ok(), is_expected(&head))
         };
         assert_eq!(with("content-length", &["5"]), (true, true));
         for bad in

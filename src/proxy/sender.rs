@@ -6,7 +6,7 @@ use std::sync::Arc;
 use http::Version;
 use http::request::Parts;
 
-use super::hops::{self, Viewer};
+use super::hops::{self, ClientInfo};
 use crate::config::Settings;
 use crate::config::settings::{RouteKind, is_among};
 use crate::upstream::{Caller, Client};
@@ -14,7 +14,7 @@ use crate::upstream::{Caller, Client};
 /// The sender of a request. Lists of networks are looked through once for each request.
 #[derive(Debug)]
 pub(super) struct Sender {
-    pub(super) viewer: Viewer,
+    pub(super) viewer: ClientInfo,
     /// Address of the client: that of the peer, or one that a trusted proxy tells.
     pub(super) client: IpAddr,
     /// The peer is one of `server.trusted_proxies`.
@@ -26,7 +26,7 @@ pub(super) struct Sender {
 }
 
 impl Sender {
-    pub(super) fn new(viewer: Viewer, head: &Parts, settings: &Settings) -> Self {
+    pub(super) fn new(viewer: ClientInfo, head: &Parts, settings: &Settings) -> Self {
         let trusted = &settings.server.trusted_proxies;
         let client = hops::client(&head.headers, &viewer, trusted);
         let peer = viewer.peer.ip();

@@ -5,16 +5,16 @@ use std::time::Instant;
 use http::request::Parts;
 use hyper::Response;
 
-use super::Rooms;
+use super::ProxyInner;
 use super::refusal::Refusal;
-use super::route::Asked;
+use super::route::RoutedRequest;
 use crate::observe::Span;
 use crate::upstream::{Body, Caller};
 
-impl Rooms {
+impl ProxyInner {
     pub(super) async fn send(
         &self,
-        asked: &Asked<'_>,
+        asked: &RoutedRequest<'_>,
         onward: &Parts,
         body: Body,
         caller: &Caller,
@@ -23,7 +23,7 @@ impl Rooms {
         let started = Instant::now();
         let mut span = Span::call(asked.trace, onward);
         // Boxed: only a sampled request has a head of its own.
-        let own = span.is_sampled().then(|| Box::new(span.onward(onward).into_owned()));
+        let own = span.is_sampled().then(|| Box::new(span.inject(onward).into_owned()));
         let head = own.as_deref().unwrap_or(onward);
         let sent = self.upstreams[asked.route].send_for(caller, head, body, times).await;
         span.answered(&sent);

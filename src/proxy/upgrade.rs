@@ -12,9 +12,9 @@ use http::{Method, StatusCode, Version};
 
 use super::refusal::Refusal;
 use super::sender::Sender;
-use super::{Answer, Exchange, Rooms, headers};
-use crate::config::settings::{RouteKind, Server};
-use crate::observe::{EventKind, Gauged, Metrics, Span};
+use super::{Exchange, ProxyInner, ProxyResponse, headers};
+use crate::config::settings::{RouteKind, ServerSettings};
+use crate::observe::{EventKind, GaugeGuard, Metrics, Span};
 use crate::upstream::{ClientUpgrade, Upgrade, UpstreamError};
 
 const SWITCHES: HeaderValue = HeaderValue::from_static("upgrade");
@@ -30,17 +30,17 @@ pub(super) struct Upgrades {
 pub(super) struct UpgradePermit {
     open: Arc<AtomicUsize>,
     _client: ClientUpgrade,
-    _counted: Gauged,
+    _counted: GaugeGuard,
 }
 
 impl Upgrades {
     /// Takes a permit for this client, if it may have one.
-    fn take(&self, sender: &Sender, server: &Server, metrics: &Metrics) -> Option<UpgradePermit> {
+    fn take(&self, sender: &Sender, server: &ServerSettings, metrics: &Metrics) -> Option<UpgradePermit> {
         let each = if sender.is_trusted { usize::MAX } else { server.max_upgrades_per_client };
         let own = sender.client().upgrade(each)?;
         let fits = |open: usize| (open < server.max_upgrades).then_some(open + 1);
         self.open.fetch_update(Relaxed, Relaxed, fits).ok()?;
-        let counted = Gauged::one(&metrics.upstream.upgraded);
+        let counted = GaugeGuard::inc(&metrics.upstream.upgraded);
         Some(UpgradePermit { open: Arc::clone(&self.open), _client: own, _counted: counted })
     }
 }
@@ -66,7 +66,7 @@ fn is_ours(protocol: &str) -> bool {
     matches!(name, "h2c" | "h2" | "h3" | "http" | "tls")
 }
 
-impl Rooms {
+impl ProxyInner {
     /// The protocols that a request asks for and that may pass; `None`: it stays in HTTP.
     pub(super) fn protocols(&self, kind: RouteKind, head: &Parts, has_body: bool) -> Option<HeaderValue> {
         let may = kind == RouteKind::Plain && head.headers.contains_key(UPGRADE);
@@ -90,19 +90,19 @@ impl Rooms {
         exchange: &Exchange<'_>,
         protocols: HeaderValue,
         head: &mut Parts,
-    ) -> Result<Answer, Refusal> {
+    ) -> Result<ProxyResponse, Refusal> {
         let Exchange { sender, asked, .. } = exchange;
         let Some(permit) = self.upgrades.take(sender, &self.settings.server, &self.metrics) else {
             self.metrics.event(EventKind::UpgradeRefused);
             return Err(Refusal::Upgrades);
         };
         let caller = sender.caller(asked.route_kind, head.version);
-        headers::onward(head, asked, &sender.viewer, &self.onward_rules())?;
+        headers::prepare_upstream_head(head, asked, &sender.viewer, &self.onward_rules())?;
         head.headers.insert(CONNECTION, SWITCHES);
         head.headers.insert(UPGRADE, protocols);
         let (times, started) = (self.settings.timeouts(asked.route), Instant::now());
         let mut span = Span::call(asked.trace, head);
-        let sent = self.upstreams[asked.route].upgrade(&caller, &span.onward(head), times).await;
+        let sent = self.upstreams[asked.route].upgrade(&caller, &span.inject(head), times).await;
         span.answered(&sent);
         let answer = sent.and_then(|answer| {
             let is_switched = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
@@ -119,7 +119,7 @@ impl Rooms {
         if let Some(upgrade) = answer.extensions().get::<Upgrade>() {
             upgrade.keep(permit);
         }
-        Ok(Answer::served(answer))
+        Ok(ProxyResponse::served(answer))
     }
 }
 

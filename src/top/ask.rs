@@ -5,15 +5,15 @@ use std::time::Duration;
 use http::header::{self, HeaderValue};
 use http::{StatusCode, Uri};
 
-use super::stats::Stats;
+use super::stats::TopStats;
 use crate::config::Settings;
 use crate::config::settings::Timeouts;
 use crate::iiif::CanvasUrl;
-use crate::upstream::{Body, Chain, TlsError, Upstream, own_request, server_of, whole};
+use crate::upstream::{Body, ErrorChain, TlsError, Upstream, internal_request, server_of, whole};
 
 /// Why nothing can be shown.
 #[derive(Debug, thiserror::Error)]
-pub enum AskError {
+pub enum AdminClientError {
     /// `--url`.
     #[error("--url {0}: not an http(s) URL; write e.g. http://127.0.0.1:9090")]
     Url(String),
@@ -64,7 +64,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The admin listener of a running iiif-mender.
 #[derive(Debug)]
-pub(super) struct Admin {
+pub(super) struct AdminClient {
     upstream: Upstream,
     path: Uri,
     name: String,
@@ -73,19 +73,19 @@ pub(super) struct Admin {
     times: Timeouts,
 }
 
-impl Admin {
-    pub(super) fn new(url: Option<&str>, settings: &Settings) -> Result<Self, AskError> {
+impl AdminClient {
+    pub(super) fn new(url: Option<&str>, settings: &Settings) -> Result<Self, AdminClientError> {
         let url = match (url, settings.admin.listen) {
             (Some(url), _) => url.to_owned(),
             (None, Some(address)) => format!("http://{address}"),
-            (None, None) => return Err(AskError::Off),
+            (None, None) => return Err(AdminClientError::Off),
         };
-        let refuse = || AskError::Url(url.clone());
+        let refuse = || AdminClientError::Url(url.clone());
         let parsed = CanvasUrl::parse(&url).ok_or_else(refuse)?;
         let server = server_of(&parsed).ok_or_else(refuse)?;
         let path = format!("{}/api/v1/stats", parsed.path.trim_end_matches('/')).parse();
         let path = path.map_err(|_| refuse())?;
-        let upstream = Upstream::apart(&server, &settings.upstream)?;
+        let upstream = Upstream::excluding(&server, &settings.upstream)?;
         let token = std::env::var(TOKEN).ok().and_then(|token| {
             let mut value = HeaderValue::try_from(format!("Bearer {token}")).ok()?;
             value.set_sensitive(true);
@@ -100,17 +100,17 @@ impl Admin {
         &self.name
     }
 
-    pub(super) async fn stats(&self) -> Result<Stats, AskError> {
+    pub(super) async fn stats(&self) -> Result<TopStats, AdminClientError> {
         let name = || self.name.clone();
-        let silent = |why: String| AskError::Silent { name: name(), why };
-        let head = own_request(self.upstream.authority().as_str(), &self.us);
+        let silent = |why: String| AdminClientError::Silent { name: name(), why };
+        let head = internal_request(self.upstream.authority().as_str(), &self.us);
         let mut head = head.map_err(|error| silent(error.to_string()))?;
         head.uri = self.path.clone();
         if let Some(token) = &self.token {
             head.headers.insert(header::AUTHORIZATION, token.clone());
         }
         let answer = self.upstream.send(&head, Body::Empty, self.times).await;
-        let (head, body) = answer.map_err(|error| silent(Chain(&error).to_string()))?.into_parts();
+        let (head, body) = answer.map_err(|error| silent(ErrorChain(&error).to_string()))?.into_parts();
         let advice = match head.status {
             StatusCode::OK => None,
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
@@ -120,10 +120,10 @@ impl Admin {
             _ => Some("see its log"),
         };
         if let Some(advice) = advice {
-            return Err(AskError::Status { name: name(), status: head.status, advice });
+            return Err(AdminClientError::Status { name: name(), status: head.status, advice });
         }
         let body = whole::read(body, LONGEST).await.map_err(|error| silent(error.to_string()))?;
         serde_json::from_slice(&body)
-            .map_err(|error| AskError::Strange { name: name(), why: error.to_string() })
+            .map_err(|error| AdminClientError::Strange { name: name(), why: error.to_string() })
     }
 }

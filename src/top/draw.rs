@@ -6,11 +6,11 @@ use ratatui::style::{Color, Style, Stylize};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Borders, Padding, Paragraph, Row, Sparkline, Table, Wrap};
 
-use super::ask::AskError;
-use super::stats::{Point, Stats};
+use super::ask::AdminClientError;
+use super::stats::{SampleValues, TopStats};
 
 /// Draws the whole screen: the last look, or why there is none.
-pub(super) fn draw(frame: &mut Frame<'_>, told: &Result<Stats, AskError>, name: &str) {
+pub(super) fn draw(frame: &mut Frame<'_>, told: &Result<TopStats, AdminClientError>, name: &str) {
     let [head, body, foot] =
         Layout::vertical([Constraint::Length(1), Constraint::Min(0), Constraint::Length(1)])
             .areas(frame.area());
@@ -71,9 +71,9 @@ fn chart(
     frame: &mut Frame<'_>,
     area: Rect,
     name: &str,
-    stats: &Stats,
+    stats: &TopStats,
     color: Color,
-    of: impl Fn(&Point) -> u64,
+    of: impl Fn(&SampleValues) -> u64,
 ) {
     let block = framed(&format!("{name} {:.1}/s", stats.rate(&of)));
     let inside = block.inner(area);

@@ -13,10 +13,10 @@ use ratatui::backend::TestBackend;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
 
 use crate::config::Settings;
-use ask::Admin;
-pub use ask::AskError;
+use ask::AdminClient;
+pub use ask::AdminClientError;
 use draw::draw;
-use stats::Stats;
+use stats::TopStats;
 
 /// What `top` is told.
 #[derive(Debug, Args)]
@@ -37,7 +37,7 @@ pub struct TopArgs {
 pub enum TopError {
     /// The admin listener gave nothing that can be shown.
     #[error(transparent)]
-    Ask(#[from] AskError),
+    Ask(#[from] AdminClientError),
     /// The terminal.
     #[error("the terminal: {0}")]
     Terminal(#[from] io::Error),
@@ -52,7 +52,7 @@ const PAGE: (u16, u16) = (100, 24);
 /// Shows it until `q`, Escape or Ctrl-C.
 pub fn run(args: &TopArgs, settings: &Settings, out: &mut dyn Write) -> Result<(), TopError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let admin = Admin::new(args.url.as_deref(), settings)?;
+    let admin = AdminClient::new(args.url.as_deref(), settings)?;
     let look = || runtime.block_on(admin.stats());
     if args.once {
         return once(&look()?, admin.name(), out);
@@ -91,14 +91,14 @@ fn leaves(pause: Duration) -> io::Result<bool> {
     Ok(leaves && key.kind == KeyEventKind::Press)
 }
 
-fn once(stats: &Stats, name: &str, out: &mut dyn Write) -> Result<(), TopError> {
+fn once(stats: &TopStats, name: &str, out: &mut dyn Write) -> Result<(), TopError> {
     let text = page(stats, name);
     out.write_all(text.as_bytes())?;
     Ok(())
 }
 
 /// Renders a snapshot as text.
-fn page(stats: &Stats, name: &str) -> String {
+fn page(stats: &TopStats, name: &str) -> String {
     let (width, height) = PAGE;
     // Drawing into memory cannot fail.
     let Ok(mut terminal) = Terminal::new(TestBackend::new(width, height));

@@ -7,19 +7,19 @@ use serde::Deserialize;
 /// A snapshot, as far as it is shown. What an older or newer iiif-mender does not say is zero.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
-pub(super) struct Stats {
+pub(super) struct TopStats {
     pub(super) version: String,
     pub(super) uptime_seconds: u64,
     pub(super) requests: BTreeMap<String, u64>,
     pub(super) canvas_requests: u64,
-    pub(super) now: Now,
-    pub(super) points: Vec<Point>,
+    pub(super) now: GaugeValues,
+    pub(super) points: Vec<SampleValues>,
 }
 
 /// Gauges.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
-pub(super) struct Now {
+pub(super) struct GaugeValues {
     pub(super) flights: i64,
     pub(super) waiting: i64,
     pub(super) canvas_in_flight: i64,
@@ -36,16 +36,16 @@ pub(super) struct Now {
 /// What came in a few seconds.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
-pub(super) struct Point {
+pub(super) struct SampleValues {
     pub(super) at: i64,
     pub(super) requests: u64,
     pub(super) healed: u64,
     pub(super) broken: u64,
 }
 
-impl Stats {
+impl TopStats {
     /// Requests a second, over the last points.
-    pub(super) fn rate(&self, of: impl Fn(&Point) -> u64) -> f64 {
+    pub(super) fn rate(&self, of: impl Fn(&SampleValues) -> u64) -> f64 {
         const LAST: usize = 12;
         let last = &self.points[self.points.len().saturating_sub(LAST + 1)..];
         let [first, counted @ ..] = last else { return 0.0 };

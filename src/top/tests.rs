@@ -1,6 +1,6 @@
 use super::*;
 
-fn stats() -> Stats {
+fn stats() -> TopStats {
     let points: Vec<_> =
         (0..40).map(|at| serde_json::json!({"at": at * 5000, "requests": 50, "healed": at % 7})).collect();
     serde_json::from_value(serde_json::json!({
@@ -29,5 +29,5 @@ fn one_look_says_how_things_stand() {
 #[test]
 fn a_rate_is_what_came_in_the_last_minute() {
     assert!((stats().rate(|point| point.requests) - 10.0).abs() < 1e-9);
-    assert!(Stats::default().rate(|point| point.requests).abs() < 1e-9);
+    assert!(TopStats::default().rate(|point| point.requests).abs() < 1e-9);
 }

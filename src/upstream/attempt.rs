@@ -10,12 +10,12 @@ use tokio::time::timeout;
 
 use super::Admission;
 use super::body::Body;
-use super::carrier::Carrier;
+use super::carrier::ActiveConnection;
 use super::connection::SendFailure;
 use super::error::UpstreamError;
-use super::exchange::Exchange;
-use super::lease::Lease;
-use super::server::{Load, Miss};
+use super::exchange::StreamingExchange;
+use super::lease::ResponseLease;
+use super::server::{InFlightGuard, SendError};
 use crate::config::settings::Timeouts;
 
 /// When a client leaves, its answer may still come within this time: then the connection is kept. Longer, and the server
@@ -30,7 +30,7 @@ const LONGEST: usize = 256 << 10;
 #[derive(Debug)]
 pub(super) struct Attempt {
     admission: Option<Admission>,
-    sent: Option<(Carrier, Load)>,
+    sent: Option<(ActiveConnection, InFlightGuard)>,
 }
 
 impl Attempt {
@@ -39,7 +39,7 @@ impl Attempt {
     }
 
     /// An attempt whose head was answered already.
-    pub(super) fn sent(admission: Admission, carrier: Carrier, load: Load) -> Self {
+    pub(super) fn sent(admission: Admission, carrier: ActiveConnection, load: InFlightGuard) -> Self {
         Self { admission: Some(admission), sent: Some((carrier, load)) }
     }
 
@@ -49,15 +49,15 @@ impl Attempt {
     /// taken when it goes out.
     pub(super) async fn ask(
         &mut self,
-        load: Load,
+        load: InFlightGuard,
         head: &Parts,
         body: &mut Body,
         times: &Timeouts,
         repeated: &mut bool,
-    ) -> Result<Response<Incoming>, Miss> {
+    ) -> Result<Response<Incoming>, SendError> {
         let mut load = Some(load);
-        let Some(server) = load.as_ref().map(Load::server) else { return Err(Miss::Lost) };
-        if let Some(carrier) = server.at_hand() {
+        let Some(server) = load.as_ref().map(InFlightGuard::server) else { return Err(SendError::Lost) };
+        if let Some(carrier) = server.checkout() {
             match self.send(carrier, &mut load, head, body, times).await {
                 Ok(answer) => return server.answered(answer),
                 Err(SendFailure::Unsent) => server.meters.retried("unsent"),
@@ -65,35 +65,35 @@ impl Attempt {
                     *repeated = true;
                     server.meters.retried("stale");
                 }
-                Err(failure) => return Err(server.missed(failure)),
+                Err(failure) => return Err(server.record_miss(failure)),
             }
         }
         // Boxed, because it is rare and large: every request would carry the room for it.
         let carrier = match Box::pin(server.carrier(times.connect)).await {
             Ok(carrier) => carrier,
             Err(error) => {
-                server.bad();
-                return Err(Miss::Unreached(error));
+                server.record_failure();
+                return Err(SendError::Unreached(error));
             }
         };
         match self.send(carrier, &mut load, head, body, times).await {
             Ok(answer) => server.answered(answer),
             Err(SendFailure::Unsent) => {
-                server.bad();
-                Err(Miss::Unreached(UpstreamError::Closed))
+                server.record_failure();
+                Err(SendError::Unreached(UpstreamError::Closed))
             }
             Err(SendFailure::Stale) if !*repeated => {
-                server.bad();
-                Err(Miss::Lost)
+                server.record_failure();
+                Err(SendError::Lost)
             }
-            Err(failure) => Err(server.missed(failure)),
+            Err(failure) => Err(server.record_miss(failure)),
         }
     }
 
     async fn send(
         &mut self,
-        carrier: Carrier,
-        load: &mut Option<Load>,
+        carrier: ActiveConnection,
+        load: &mut Option<InFlightGuard>,
         head: &Parts,
         body: &mut Body,
         times: &Timeouts,
@@ -108,11 +108,11 @@ impl Attempt {
     }
 
     /// The answer is here: what carries it, and its permits.
-    pub(super) fn answered(mut self, incoming: Incoming, silence: Duration) -> Option<Exchange> {
+    pub(super) fn answered(mut self, incoming: Incoming, silence: Duration) -> Option<StreamingExchange> {
         let (carrier, load) = self.sent.take()?;
-        Some(Exchange {
+        Some(StreamingExchange {
             incoming,
-            lease: Lease::new(carrier, load, silence),
+            lease: ResponseLease::new(carrier, load, silence),
             admission: self.admission.take(),
         })
     }
@@ -126,7 +126,11 @@ impl Drop for Attempt {
         {
             runtime.spawn(timeout(LINGER, async move {
                 let Some(incoming) = carrier.answer().await else { return };
-                let exchange = Exchange { incoming, lease: Lease::new(carrier, load, LINGER), admission };
+                let exchange = StreamingExchange {
+                    incoming,
+                    lease: ResponseLease::new(carrier, load, LINGER),
+                    admission,
+                };
                 let _read = exchange.into_body().collect(LONGEST).await;
             }));
         }

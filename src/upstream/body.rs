@@ -13,9 +13,9 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
 use super::error::BodyError;
-use super::tee::Teed;
+use super::tee::TeeBody;
 use super::transfer::Transfer;
-use super::upload::{FromViewer, Progress};
+use super::upload::{RequestBody, UploadProgress};
 
 /// A body: nothing, some bytes, or a stream from either side.
 #[derive(Debug, Default)]
@@ -26,23 +26,23 @@ pub enum Body {
     /// Bytes that are already here.
     Full(Bytes),
     /// What a viewer sends.
-    Viewer(Box<FromViewer>),
+    Viewer(Box<RequestBody>),
     /// The beginning is here, the rest still streams.
     Chain(VecDeque<Bytes>, Box<Body>),
     /// The end of a body whose length was not known.
     End,
     /// A body that breaks here.
-    Broken(Break),
+    Broken(BodyAbort),
     /// Somebody listens.
-    Teed(Box<Teed>),
+    Teed(Box<TeeBody>),
     /// Made elsewhere.
-    Shaped(Shaped),
+    Shaped(BoxedBody),
 }
 
 /// A body that is made elsewhere.
-pub struct Shaped(Pin<Box<dyn HttpBody<Data = Bytes, Error = BodyError> + Send + Sync>>);
+pub struct BoxedBody(Pin<Box<dyn HttpBody<Data = Bytes, Error = BodyError> + Send + Sync>>);
 
-impl std::fmt::Debug for Shaped {
+impl std::fmt::Debug for BoxedBody {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Shaped").finish_non_exhaustive()
     }
@@ -53,12 +53,12 @@ impl std::fmt::Debug for Shaped {
 /// hyper throws away what it has not written yet when a body breaks: the last bytes, or the whole answer where it
 /// broke at once, and the viewer would see a connection that closes for no reason. So a pause comes first.
 #[derive(Debug)]
-pub struct Break {
+pub struct BodyAbort {
     error: Option<BodyError>,
     paused: bool,
 }
 
-impl Break {
+impl BodyAbort {
     pub(super) fn new(error: BodyError) -> Self {
         Self { error: Some(error), paused: false }
     }
@@ -73,7 +73,7 @@ impl Break {
         Poll::Ready(self.error.take())
     }
 
-    pub(super) fn is_told(&self) -> bool {
+    pub(super) fn is_reported(&self) -> bool {
         self.error.is_none()
     }
 }
@@ -89,7 +89,7 @@ impl Body {
     }
 
     /// How to see how far an upload is, which may be silent for so long from now on; `None`: no viewer sends this body.
-    pub(super) fn watch_upload(&mut self, patience: Duration) -> Option<Arc<Progress>> {
+    pub(super) fn watch_upload(&mut self, patience: Duration) -> Option<Arc<UploadProgress>> {
         match self {
             Self::Viewer(upload) => Some(upload.watch(patience)),
             Self::Chain(_, rest) => rest.watch_upload(patience),
@@ -106,7 +106,7 @@ impl Body {
         if repeatable && incoming.is_end_stream() {
             Self::Empty
         } else {
-            Self::Viewer(Box::new(FromViewer::new(incoming, most, min_rate)))
+            Self::Viewer(Box::new(RequestBody::new(incoming, most, min_rate)))
         }
     }
 
@@ -114,17 +114,17 @@ impl Body {
     /// `done` is not called for a body that breaks or that nobody reads to its end.
     #[must_use]
     pub fn tee(self, most: usize, done: impl FnOnce(Option<Vec<Bytes>>) + Send + Sync + 'static) -> Self {
-        Self::Teed(Box::new(Teed::new(self, most, Box::new(done))))
+        Self::Teed(Box::new(TeeBody::new(self, most, Box::new(done))))
     }
 
     /// A body that breaks at once.
     pub fn broken(error: BodyError) -> Self {
-        Self::Broken(Break::new(error))
+        Self::Broken(BodyAbort::new(error))
     }
 
     /// A body that is made elsewhere.
     pub fn shaped(body: impl HttpBody<Data = Bytes, Error = BodyError> + Send + Sync + 'static) -> Self {
-        Self::Shaped(Shaped(Box::pin(body)))
+        Self::Shaped(BoxedBody(Box::pin(body)))
     }
 
     /// Reads the whole body, up to `most` bytes.
@@ -173,7 +173,7 @@ impl HttpBody for Body {
             },
             Self::Broken(end) => end.poll(cx).map(|error| error.map(Err)),
             Self::Teed(teed) => teed.poll_frame(cx),
-            Self::Shaped(Shaped(body)) => body.as_mut().poll_frame(cx),
+            Self::Shaped(BoxedBody(body)) => body.as_mut().poll_frame(cx),
         }
     }
 
@@ -183,9 +183,9 @@ impl HttpBody for Body {
             Self::Full(_) => false,
             Self::Viewer(upload) => upload.is_end_stream(),
             Self::Chain(begun, rest) => begun.is_empty() && rest.is_end_stream(),
-            Self::Broken(end) => end.is_told(),
+            Self::Broken(end) => end.is_reported(),
             Self::Teed(teed) => teed.is_end_stream(),
-            Self::Shaped(Shaped(body)) => body.is_end_stream(),
+            Self::Shaped(BoxedBody(body)) => body.is_end_stream(),
         }
     }
 
@@ -206,7 +206,7 @@ impl HttpBody for Body {
             }
             Self::Broken(_) | Self::End => SizeHint::default(),
             Self::Teed(teed) => teed.size_hint(),
-            Self::Shaped(Shaped(body)) => body.size_hint(),
+            Self::Shaped(BoxedBody(body)) => body.size_hint(),
         }
     }
 }

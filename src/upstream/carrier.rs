@@ -5,21 +5,21 @@ use hyper::Response;
 use hyper::body::Incoming;
 
 use super::body::Body;
-use super::connection::{Connection, SendFailure};
-use super::trunk::Stream;
-use super::upload::Silence;
+use super::connection::{Http1Connection, SendFailure};
+use super::trunk::Http2Stream;
+use super::upload::IdleTimer;
 use crate::config::settings::Timeouts;
 
 /// What carries one request and its answer.
 #[derive(Debug)]
-pub(super) enum Carrier {
+pub(super) enum ActiveConnection {
     /// An HTTP/1.1 connection, alone.
-    Own(Box<Connection>),
+    Own(Box<Http1Connection>),
     /// An HTTP/2 connection, with others.
-    Shared(Stream),
+    Shared(Http2Stream),
 }
 
-impl Carrier {
+impl ActiveConnection {
     pub(super) async fn send(
         &mut self,
         head: &Parts,
@@ -47,7 +47,7 @@ impl Carrier {
     }
 
     /// The idle timer of the connection. A timer for each request would cost more than the rest of its bookkeeping.
-    pub(super) fn waits(&mut self) -> &mut Silence {
+    pub(super) fn waits(&mut self) -> &mut IdleTimer {
         match self {
             Self::Own(connection) => &mut connection.waits,
             Self::Shared(stream) => &mut stream.waits,

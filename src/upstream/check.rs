@@ -9,26 +9,26 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::attempt::Attempt;
 use super::body::Body;
-use super::server::{Load, Server};
-use super::{Upstream, own_request};
-use crate::config::settings::{Health, Timeouts};
+use super::server::{InFlightGuard, UpstreamServer};
+use super::{Upstream, internal_request};
+use crate::config::settings::{HealthSettings, Timeouts};
 
 /// The longest body of a check that is read, so that its connection is kept; a longer one costs the connection.
 const LONGEST: usize = 64 << 10;
 
 /// How the servers of an upstream are checked.
 #[derive(Debug)]
-pub(super) struct Check {
+pub(super) struct HealthCheck {
     head: Parts,
     status: StatusCode,
     interval: Duration,
     timeout: Duration,
 }
 
-impl Check {
+impl HealthCheck {
     /// `None`: the path or the host cannot be written into a request; the configuration has seen to that.
-    pub(super) fn new(path: &str, host: &str, name: &str, bounds: &Health) -> Option<Self> {
-        let mut head = own_request(host, name).ok()?;
+    pub(super) fn new(path: &str, host: &str, name: &str, bounds: &HealthSettings) -> Option<Self> {
+        let mut head = internal_request(host, name).ok()?;
         head.uri = path.parse().ok()?;
         let status = StatusCode::from_u16(bounds.status).ok()?;
         Some(Self { head, status, interval: bounds.interval, timeout: bounds.timeout })
@@ -54,12 +54,12 @@ impl Upstream {
 }
 
 /// Checks one server once.
-async fn look(server: &Arc<Server>, check: &Check) {
+async fn look(server: &Arc<UpstreamServer>, check: &HealthCheck) {
     let patience = check.timeout;
     let times = Timeouts { connect: patience, first_byte: patience, body: patience };
     let mut attempt = Attempt::new(None);
     let (mut body, mut repeated) = (Body::Empty, false);
-    let ask = attempt.ask(Load::on(server), &check.head, &mut body, &times, &mut repeated);
+    let ask = attempt.ask(InFlightGuard::on(server), &check.head, &mut body, &times, &mut repeated);
     let asked = timeout(patience, ask).await;
     let good = match asked {
         Ok(Ok(answer)) => {

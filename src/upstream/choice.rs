@@ -5,17 +5,17 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::Upstream;
-use super::server::{Load, Server};
+use super::server::{InFlightGuard, UpstreamServer};
 
 /// Which servers one request was sent to already; their positions are bits.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Tried {
+pub(super) struct TriedServers {
     servers: u64,
     /// A server that is out was tried.
     unfit: bool,
 }
 
-impl Tried {
+impl TriedServers {
     fn has(self, at: usize) -> bool {
         // Beyond the bits (the configuration allows no more servers) all count as tried.
         self.servers.checked_shr(u32::try_from(at).unwrap_or(u32::MAX)).is_none_or(|bits| bits & 1 == 1)
@@ -29,24 +29,24 @@ impl Tried {
 impl Upstream {
     /// A server that this request was not sent to yet. Those that are out are passed over; but one of them is asked
     /// when nobody else is left: refusing the request unasked could only make it worse.
-    pub(super) fn choose(&self, tried: &mut Tried) -> Option<Load> {
+    pub(super) fn choose(&self, tried: &mut TriedServers) -> Option<InFlightGuard> {
         let at = match &*self.servers {
             [_] => (!tried.has(0)).then_some(0),
-            servers => self.least_loaded(servers, *tried, Server::is_fit).or_else(|| {
+            servers => self.least_loaded(servers, *tried, UpstreamServer::is_fit).or_else(|| {
                 let last = if tried.unfit { None } else { self.least_loaded(servers, *tried, |_| true) };
                 tried.unfit = true;
                 last
             }),
         }?;
         tried.add(at);
-        Some(Load::on(&self.servers[at]))
+        Some(InFlightGuard::on(&self.servers[at]))
     }
 
     fn least_loaded(
         &self,
-        servers: &[Arc<Server>],
-        tried: Tried,
-        may: impl Fn(&Server) -> bool,
+        servers: &[Arc<UpstreamServer>],
+        tried: TriedServers,
+        may: impl Fn(&UpstreamServer) -> bool,
     ) -> Option<usize> {
         // Only the first of equals is taken, so the beginning moves on.
         let first = self.turn.fetch_add(1, Ordering::Relaxed) % servers.len();

@@ -10,11 +10,11 @@ use parking_lot::Mutex;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 
-use super::memory_budget::{Budget, Holder, Share, add};
-use super::permits::{Permit, Permits};
+use super::memory_budget::{BudgetPermit, Holder, MemoryBudget, add};
+use super::permits::{ClientPermit, Permits};
 use crate::config::settings::RouteKind;
 
-/// A client may hold at most 1/4 of the permits of an upstream. (And 1/4 of the memory: see [`Budget`].)
+/// A client may hold at most 1/4 of the permits of an upstream. (And 1/4 of the memory: see [`MemoryBudget`].)
 const QUARTER: usize = 4;
 
 /// Requests at once that a client may have, however few permits there are.
@@ -29,7 +29,7 @@ pub struct Clients {
 #[derive(Debug)]
 struct Registry {
     by_address: DashMap<IpAddr, Weak<Client>>,
-    budget: Budget,
+    budget: MemoryBudget,
     /// Permits of a client. Changes hold for clients that come after.
     permits: AtomicUsize,
     /// Transfers of a client that ended because it waited for a permit itself.
@@ -75,7 +75,7 @@ pub struct Caller {
     /// The caller takes in the whole answer, and counts it.
     collects: bool,
     /// A permit of its client, if it waited for one already.
-    permit: Option<Arc<Mutex<Option<Permit>>>>,
+    permit: Option<Arc<Mutex<Option<ClientPermit>>>>,
 }
 
 impl Caller {
@@ -98,11 +98,11 @@ impl Caller {
     }
 
     /// This caller with a permit of its client, for its next request.
-    pub(super) fn with_permit(&self, permit: Permit) -> Self {
+    pub(super) fn with_permit(&self, permit: ClientPermit) -> Self {
         Self { permit: Some(Arc::new(Mutex::new(Some(permit)))), ..self.clone() }
     }
 
-    pub(super) fn take_permit(&self) -> Option<Permit> {
+    pub(super) fn take_permit(&self) -> Option<ClientPermit> {
         self.permit.as_ref()?.lock().take()
     }
 
@@ -115,7 +115,7 @@ impl Caller {
         self.viewer.as_ref().map(|(client, _)| client)
     }
 
-    /// Holder of the memory that bodies of this caller take, for [`Budget::of`]; `None`: the proxy itself.
+    /// Holder of the memory that bodies of this caller take, for [`MemoryBudget::of`]; `None`: the proxy itself.
     pub fn holder(&self) -> Option<Arc<dyn Holder>> {
         self.client().map(|client| Arc::clone(client) as _)
     }
@@ -138,7 +138,7 @@ impl Caller {
 impl Clients {
     /// Clients that share this memory and the permits of upstreams which have `max_requests` each. `ended` counts transfers
     /// that were ended in favour of others.
-    pub fn new(budget: Budget, max_requests: usize, ended: Counter) -> Self {
+    pub fn new(budget: MemoryBudget, max_requests: usize, ended: Counter) -> Self {
         let permits = AtomicUsize::new(share_of(max_requests));
         Self { registry: Arc::new(Registry { by_address: DashMap::new(), budget, permits, ended }) }
     }
@@ -163,7 +163,7 @@ impl Clients {
 impl Default for Clients {
     /// Clients of a listener from which nothing goes to an upstream.
     fn default() -> Self {
-        Self::new(Budget::new(0, Gauge::default()), 0, Counter::default())
+        Self::new(MemoryBudget::new(0, Gauge::default()), 0, Counter::default())
     }
 }
 
@@ -233,7 +233,7 @@ impl Client {
     }
 
     /// Memory for bytes of an answer or upload that wait for this client; `None`: its share, or that of all, is used up.
-    pub(super) fn take(self: &Arc<Self>, bytes: usize) -> Option<Share> {
+    pub(super) fn take(self: &Arc<Self>, bytes: usize) -> Option<BudgetPermit> {
         self.registry.budget.take_waiting(bytes, Arc::clone(self) as _)
     }
 }
@@ -276,7 +276,7 @@ mod tests {
     }
 
     fn clients(memory: usize) -> Clients {
-        Clients::new(Budget::new(memory, Gauge::default()), 256, Counter::default())
+        Clients::new(MemoryBudget::new(memory, Gauge::default()), 256, Counter::default())
     }
 
     #[test]

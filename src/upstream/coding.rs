@@ -12,7 +12,7 @@ use ruzstd::decoding::{FrameDecoder, StreamingDecoder};
 
 /// How a document is packed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Coding {
+pub enum ContentCoding {
     /// Not at all.
     Identity,
     /// `gzip`
@@ -48,7 +48,7 @@ pub enum CodingError {
     TooLong(usize),
 }
 
-impl Coding {
+impl ContentCoding {
     /// The coding that the fields tell; `Err`: one that is not read here, by its name.
     pub fn of(fields: &HeaderMap) -> Result<Self, &'static str> {
         let mut named = fields.get_all(header::CONTENT_ENCODING).iter();
@@ -125,10 +125,10 @@ fn zstd(mut packed: &[u8], most: usize) -> Result<Bytes, CodingError> {
 
 /// Unpacks a document that comes in pieces.
 #[derive(Debug)]
-pub struct Unpacker(State);
+pub struct Unpacker(UnpackState);
 
 #[derive(Debug)]
-enum State {
+enum UnpackState {
     Identity,
     Gzip(write::MultiGzDecoder<Vec<u8>>),
     /// Which of its two forms it has shows in the first two bytes.
@@ -136,7 +136,7 @@ enum State {
     Zlib(write::ZlibDecoder<Vec<u8>>),
     Raw(write::DeflateDecoder<Vec<u8>>),
     /// Kept until its end, up to so many bytes: few servers send these to whom did not ask for them.
-    Kept(Coding, Vec<u8>, usize),
+    Kept(ContentCoding, Vec<u8>, usize),
 }
 
 /// How much is unpacked at once at most: a small packed piece may be a very long one.
@@ -144,31 +144,31 @@ const PACKED_PIECE: usize = 4 << 10;
 
 impl Unpacker {
     /// `most`: the longest document in a coding that is not unpacked piece by piece.
-    pub fn new(coding: Coding, most: usize) -> Self {
+    pub fn new(coding: ContentCoding, most: usize) -> Self {
         Self(match coding {
-            Coding::Identity => State::Identity,
-            Coding::Gzip => State::Gzip(write::MultiGzDecoder::new(Vec::new())),
-            Coding::Deflate => State::Deflate(Vec::new()),
-            Coding::Brotli | Coding::Zstd => State::Kept(coding, Vec::new(), most),
+            ContentCoding::Identity => UnpackState::Identity,
+            ContentCoding::Gzip => UnpackState::Gzip(write::MultiGzDecoder::new(Vec::new())),
+            ContentCoding::Deflate => UnpackState::Deflate(Vec::new()),
+            ContentCoding::Brotli | ContentCoding::Zstd => UnpackState::Kept(coding, Vec::new(), most),
         })
     }
 
     /// Takes a piece, and hands out what it holds.
     pub fn push(&mut self, piece: &[u8], each: &mut impl FnMut(&[u8])) -> io::Result<()> {
         let piece = match &mut self.0 {
-            State::Identity => {
+            UnpackState::Identity => {
                 each(piece);
                 return Ok(());
             }
             // What cannot be packed is a little longer when it is.
-            State::Kept(_, kept, most) if kept.len() + piece.len() > most.saturating_mul(2) => {
+            UnpackState::Kept(_, kept, most) if kept.len() + piece.len() > most.saturating_mul(2) => {
                 return Err(io::Error::other(CodingError::TooLong(*most)));
             }
-            State::Kept(_, kept, _) => {
+            UnpackState::Kept(_, kept, _) => {
                 kept.extend_from_slice(piece);
                 return Ok(());
             }
-            State::Deflate(head) => {
+            UnpackState::Deflate(head) => {
                 head.extend_from_slice(piece);
                 // RFC 1950 section 2.2: the method is 8, and the two bytes are a multiple of 31.
                 let is_zlib = match head[..] {
@@ -179,20 +179,20 @@ impl Unpacker {
                 };
                 let piece = std::mem::take(head);
                 self.0 = if is_zlib {
-                    State::Zlib(write::ZlibDecoder::new(Vec::new()))
+                    UnpackState::Zlib(write::ZlibDecoder::new(Vec::new()))
                 } else {
-                    State::Raw(write::DeflateDecoder::new(Vec::new()))
+                    UnpackState::Raw(write::DeflateDecoder::new(Vec::new()))
                 };
                 return self.push(&piece, each);
             }
-            State::Gzip(_) | State::Zlib(_) | State::Raw(_) => piece,
+            UnpackState::Gzip(_) | UnpackState::Zlib(_) | UnpackState::Raw(_) => piece,
         };
         for part in piece.chunks(PACKED_PIECE) {
             match &mut self.0 {
-                State::Gzip(unpacker) => unpacker.write_all(part)?,
-                State::Zlib(unpacker) => unpacker.write_all(part)?,
-                State::Raw(unpacker) => unpacker.write_all(part)?,
-                State::Identity | State::Deflate(_) | State::Kept(..) => {}
+                UnpackState::Gzip(unpacker) => unpacker.write_all(part)?,
+                UnpackState::Zlib(unpacker) => unpacker.write_all(part)?,
+                UnpackState::Raw(unpacker) => unpacker.write_all(part)?,
+                UnpackState::Identity | UnpackState::Deflate(_) | UnpackState::Kept(..) => {}
             }
             self.hand_out(each);
         }
@@ -202,13 +202,13 @@ impl Unpacker {
     /// Nothing follows.
     pub fn finish(&mut self, each: &mut impl FnMut(&[u8])) -> io::Result<()> {
         match &mut self.0 {
-            State::Identity => {}
-            State::Gzip(unpacker) => unpacker.try_finish()?,
-            State::Zlib(unpacker) => unpacker.try_finish()?,
-            State::Raw(unpacker) => unpacker.try_finish()?,
-            State::Deflate(head) if head.is_empty() => {}
-            State::Deflate(_) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            State::Kept(coding, kept, most) => {
+            UnpackState::Identity => {}
+            UnpackState::Gzip(unpacker) => unpacker.try_finish()?,
+            UnpackState::Zlib(unpacker) => unpacker.try_finish()?,
+            UnpackState::Raw(unpacker) => unpacker.try_finish()?,
+            UnpackState::Deflate(head) if head.is_empty() => {}
+            UnpackState::Deflate(_) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            UnpackState::Kept(coding, kept, most) => {
                 let packed = Bytes::from(std::mem::take(kept));
                 each(&coding.unpack(&packed, *most).map_err(io::Error::other)?);
             }
@@ -219,10 +219,10 @@ impl Unpacker {
 
     fn hand_out(&mut self, each: &mut impl FnMut(&[u8])) {
         let plain = match &mut self.0 {
-            State::Gzip(unpacker) => unpacker.get_mut(),
-            State::Zlib(unpacker) => unpacker.get_mut(),
-            State::Raw(unpacker) => unpacker.get_mut(),
-            State::Identity | State::Deflate(_) | State::Kept(..) => return,
+            UnpackState::Gzip(unpacker) => unpacker.get_mut(),
+            UnpackState::Zlib(unpacker) => unpacker.get_mut(),
+            UnpackState::Raw(unpacker) => unpacker.get_mut(),
+            UnpackState::Identity | UnpackState::Deflate(_) | UnpackState::Kept(..) => return,
         };
         each(plain);
         plain.clear();
@@ -318,7 +318,7 @@ mod tests {
         ] {
             let mut fields = HeaderMap::new();
             fields.insert(header::CONTENT_ENCODING, HeaderValue::from_static(name));
-            let (coding, packed) = (Coding::of(&fields).unwrap(), Bytes::from(packed));
+            let (coding, packed) = (ContentCoding::of(&fields).unwrap(), Bytes::from(packed));
             assert_eq!(coding.unpack(&packed, text.len()).unwrap(), text, "{name}");
             assert!(matches!(coding.unpack(&packed, text.len() - 1), Err(CodingError::TooLong(_))), "{name}");
             for size in [1, 2, 7, packed.len()] {
@@ -330,7 +330,7 @@ mod tests {
                 unpacker.finish(&mut each).unwrap();
                 assert_eq!(plain, text, "{name} in pieces of {size}");
             }
-            if coding == Coding::Identity {
+            if coding == ContentCoding::Identity {
                 continue;
             }
             let (mut unpacker, mut plain) = (Unpacker::new(coding, text.len()), Vec::new());
@@ -338,7 +338,10 @@ mod tests {
             let cut = unpacker.push(&packed[..packed.len() - 1], &mut each);
             assert!(cut.and_then(|()| unpacker.finish(&mut each)).is_err(), "{name}, cut");
         }
-        assert!(matches!(Coding::Gzip.unpack(&Bytes::from_static(b"x"), 9), Err(CodingError::Broken(_))));
+        assert!(matches!(
+            ContentCoding::Gzip.unpack(&Bytes::from_static(b"x"), 9),
+            Err(CodingError::Broken(_))
+        ));
     }
 
     const SKIPPED: &[u8] = b"\x5f\x2a\x4d\x18\x03\0\0\0abc";
@@ -351,11 +354,17 @@ mod tests {
     fn what_follows_the_frames_is_no_document() {
         for rest in [&b"x"[..], b"\x5f\x2a\x4d\x18\xff\xff\xff\xff", &SKIPPED[..SKIPPED.len() - 1]] {
             let packed = Bytes::from([&frame(b"a document"), rest].concat());
-            assert!(matches!(Coding::Zstd.unpack(&packed, 99), Err(CodingError::Broken(_))), "{rest:?}");
+            assert!(
+                matches!(ContentCoding::Zstd.unpack(&packed, 99), Err(CodingError::Broken(_))),
+                "{rest:?}"
+            );
         }
         for nothing in [&b""[..], SKIPPED] {
             let packed = Bytes::copy_from_slice(nothing);
-            assert!(matches!(Coding::Zstd.unpack(&packed, 99), Err(CodingError::Broken(_))), "{nothing:?}");
+            assert!(
+                matches!(ContentCoding::Zstd.unpack(&packed, 99), Err(CodingError::Broken(_))),
+                "{nothing:?}"
+            );
         }
     }
 
@@ -363,10 +372,10 @@ mod tests {
     fn a_window_beyond_the_standard_is_refused_before_it_is_allocated() {
         // A "large window" of 30 bits, which is no `br` of HTTP (RFC 7932 section 9.1), and may take a gigabyte of memory.
         let brotli = Bytes::from_static(b"\x11\x1e\x12\0\x02a document\x03");
-        assert!(matches!(Coding::Brotli.unpack(&brotli, 99), Err(CodingError::Broken(_))));
+        assert!(matches!(ContentCoding::Brotli.unpack(&brotli, 99), Err(CodingError::Broken(_))));
         // A window of 1 GiB in the head of a frame.
         let zstd = Bytes::from_static(&[0x28, 0xb5, 0x2f, 0xfd, 0x00, 0xa0, 0x01, 0x00, 0x00]);
-        assert!(matches!(Coding::Zstd.unpack(&zstd, 99), Err(CodingError::Broken(_))));
+        assert!(matches!(ContentCoding::Zstd.unpack(&zstd, 99), Err(CodingError::Broken(_))));
     }
 
     #[test]
@@ -374,7 +383,7 @@ mod tests {
         for (name, told) in [("gzip, br", "other"), ("compress", "other")] {
             let mut fields = HeaderMap::new();
             fields.insert(header::CONTENT_ENCODING, HeaderValue::from_static(name));
-            assert_eq!(Coding::of(&fields), Err(told));
+            assert_eq!(ContentCoding::of(&fields), Err(told));
         }
     }
 }

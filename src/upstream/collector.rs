@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use tokio::time::timeout;
 
-use super::{Body, Chain, TlsError, Upstream, UpstreamError, own_request};
+use super::{Body, ErrorChain, TlsError, Upstream, UpstreamError, internal_request};
 use crate::config::Settings;
 use crate::config::settings::{Timeouts, UpstreamUrl};
 
@@ -15,7 +15,7 @@ const LONGEST: usize = 64 << 10;
 
 /// Takes batches of spans (OTLP over HTTP, binary).
 #[derive(Debug)]
-pub struct Collector {
+pub struct OtlpClient {
     upstream: Upstream,
     target: String,
     name: String,
@@ -23,13 +23,13 @@ pub struct Collector {
     patience: Duration,
 }
 
-impl Collector {
+impl OtlpClient {
     /// The collector at `url`, as `[telemetry]` and `[upstream]` say. Nothing is dialled yet.
     pub fn new(url: &UpstreamUrl, settings: &Settings) -> Result<Self, TlsError> {
         let mut fields = settings.telemetry.headers.clone();
         fields.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-protobuf"));
         Ok(Self {
-            upstream: Upstream::apart(url, &settings.upstream)?,
+            upstream: Upstream::excluding(url, &settings.upstream)?,
             target: format!("{}/v1/traces", url.path.trim_end_matches('/')),
             name: settings.server.name.clone(),
             fields,
@@ -49,14 +49,14 @@ impl Collector {
         };
         match timeout(self.patience, both).await {
             Err(_) => Err("no answer in time".to_owned()),
-            Ok(Err(error)) => Err(Chain(&error).to_string()),
+            Ok(Err(error)) => Err(ErrorChain(&error).to_string()),
             Ok(Ok(status)) if status.is_success() => Ok(()),
             Ok(Ok(status)) => Err(format!("it answers {status}")),
         }
     }
 
     async fn once(&self, batch: Bytes) -> Result<StatusCode, UpstreamError> {
-        let mut head = own_request(self.upstream.authority().as_str(), &self.name)?;
+        let mut head = internal_request(self.upstream.authority().as_str(), &self.name)?;
         head.method = Method::POST;
         head.uri = self.target.parse::<Uri>().map_err(|_| UpstreamError::Target)?;
         head.headers.extend(self.fields.clone());

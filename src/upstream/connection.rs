@@ -19,7 +19,7 @@ use tokio_util::io::InspectReader;
 
 use super::body::Body;
 use super::error::BodyError;
-use super::upload::{Progress, Silence};
+use super::upload::{IdleTimer, UploadProgress};
 use crate::config::settings::Timeouts;
 
 /// What is read at once, in bytes; a head must fit as well. hyper's own buffer begins at 8 KiB and grows to 400 KiB:
@@ -28,7 +28,7 @@ pub(super) const READ_BUFFER: usize = 64 * 1024;
 
 /// An HTTP/1.1 connection; at most one request at a time.
 #[derive(Debug)]
-pub(super) struct Connection {
+pub(super) struct Http1Connection {
     sender: http1::SendRequest<Body>,
     driver: AbortHandle,
     /// A request is under way whose answer was not read to its end.
@@ -36,11 +36,11 @@ pub(super) struct Connection {
     /// Bytes came since its last request was sent.
     heard: Arc<AtomicBool>,
     /// The answer that is waited for. hyper closes the connection when this is dropped.
-    answer: Option<Answer>,
+    answer: Option<PendingResponse>,
     /// How far the body of its last request is.
-    upload: Option<Arc<Progress>>,
+    upload: Option<Arc<UploadProgress>>,
     /// How long it waits for the head of an answer, or the next piece of its body.
-    pub(super) waits: Silence,
+    pub(super) waits: IdleTimer,
     /// The connection carries a single request, and no other one after that.
     pub(super) alone: bool,
     /// When it was last given back to the pool.
@@ -50,11 +50,11 @@ pub(super) struct Connection {
 }
 
 /// An answer that is waited for.
-struct Answer(Pin<Box<dyn Future<Output = Answered> + Send>>);
+struct PendingResponse(Pin<Box<dyn Future<Output = ResponseResult> + Send>>);
 
-type Answered = Result<Response<Incoming>, TrySendError<Request<Body>>>;
+type ResponseResult = Result<Response<Incoming>, TrySendError<Request<Body>>>;
 
-impl fmt::Debug for Answer {
+impl fmt::Debug for PendingResponse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Answer")
     }
@@ -79,7 +79,7 @@ pub(super) enum SendFailure {
     Broken(hyper::Error),
 }
 
-impl Connection {
+impl Http1Connection {
     /// Starts HTTP/1.1 on a fresh stream; a task of its own drives it.
     pub(super) async fn open<I>(io: I) -> hyper::Result<Self>
     where
@@ -102,7 +102,7 @@ impl Connection {
             }
         })
         .abort_handle();
-        let (born, waits) = (Instant::now(), Silence::new(Duration::MAX));
+        let (born, waits) = (Instant::now(), IdleTimer::new(Duration::MAX));
         Ok(Self {
             sender,
             driver,
@@ -135,7 +135,7 @@ impl Connection {
 
     /// Marks the connection idle; true: it may carry the next request. It may not while the last request's body still goes
     /// up (the upstream answered early): the next request would wait for that.
-    pub(super) fn rest(&mut self, now: Instant) -> bool {
+    pub(super) fn mark_idle(&mut self, now: Instant) -> bool {
         self.busy = false;
         self.idle_since = now;
         self.upload.take().is_none_or(|upload| upload.is_whole()) && !self.is_closed() && !self.alone
@@ -163,7 +163,7 @@ impl Connection {
         self.upload = body.watch_upload(times.body);
         self.heard.store(false, Ordering::Relaxed);
         let request = Request::from_parts(head.clone(), std::mem::take(body));
-        let answer = self.answer.insert(Answer(Box::pin(self.sender.try_send_request(request))));
+        let answer = self.answer.insert(PendingResponse(Box::pin(self.sender.try_send_request(request))));
         let answer =
             in_time(self.upload.as_deref(), &mut self.waits, times.first_byte, answer.0.as_mut()).await;
         self.answer = None;
@@ -175,7 +175,7 @@ impl Connection {
     }
 }
 
-impl Drop for Connection {
+impl Drop for Http1Connection {
     fn drop(&mut self) {
         // The viewer left, or the upstream took too long. The driver would notice only when something happens
         // on the connection; the upstream is to know now.
@@ -188,8 +188,8 @@ impl Drop for Connection {
 /// `None`: too late. The clock starts when the request has been sent. The answer comes pinned: moved in, it would take
 /// its room twice.
 pub(super) async fn in_time<A>(
-    upload: Option<&Progress>,
-    waits: &mut Silence,
+    upload: Option<&UploadProgress>,
+    waits: &mut IdleTimer,
     patience: Duration,
     mut answer: Pin<&mut (impl Future<Output = A> + ?Sized)>,
 ) -> Option<A> {
@@ -221,12 +221,12 @@ pub(super) fn failed(
             SendFailure::Unsent
         }
         None if bodyless && is_stale(failure.error()) => SendFailure::Stale,
-        None => viewers(failure.into_error()),
+        None => is_client_error(failure.into_error()),
     }
 }
 
 /// Did the request break, or its answer?
-fn viewers(error: hyper::Error) -> SendFailure {
+fn is_client_error(error: hyper::Error) -> SendFailure {
     let mut cause = std::error::Error::source(&error);
     while let Some(error) = cause {
         match error.downcast_ref::<BodyError>() {

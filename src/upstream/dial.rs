@@ -13,10 +13,10 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tower_service::Service;
 
-use super::carrier::Carrier;
-use super::connection::Connection;
+use super::carrier::ActiveConnection;
+use super::connection::Http1Connection;
 use super::error::UpstreamError;
-use super::trunk::Trunks;
+use super::trunk::Http2Pool;
 use crate::config::settings::{self, Http2, UpstreamUrl};
 
 /// Why the TLS settings for upstreams could not be made.
@@ -46,7 +46,7 @@ pub enum TlsError {
 }
 
 /// TLS towards upstreams: the system's roots plus an optional extra CA, and our own certificate where there is one.
-pub fn client_tls(upstream: &settings::Upstream) -> Result<Arc<rustls::ClientConfig>, TlsError> {
+pub fn client_tls(upstream: &settings::UpstreamSettings) -> Result<Arc<rustls::ClientConfig>, TlsError> {
     let mut roots = rustls::RootCertStore::empty();
     let native = rustls_native_certs::load_native_certs();
     for error in &native.errors {
@@ -81,7 +81,7 @@ pub fn client_tls(upstream: &settings::Upstream) -> Result<Arc<rustls::ClientCon
 
 /// What we show to an upstream that asks who we are.
 fn identity(
-    files: &settings::Tls,
+    files: &settings::TlsSettings,
 ) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), TlsError> {
     let refuse = |path: &Path| {
         let path = path.display().to_string();
@@ -96,9 +96,9 @@ fn identity(
 /// Opens connections to one upstream.
 #[derive(Debug, Clone)]
 pub(super) struct Dialer {
-    connector: HttpsConnector<Elsewhere>,
+    connector: HttpsConnector<ConnectTo>,
     /// For HTTP/1.1 only.
-    alone: HttpsConnector<Elsewhere>,
+    alone: HttpsConnector<ConnectTo>,
     /// Scheme and authority of the upstream: Host and TLS name.
     target: Uri,
     /// HTTP/2 without asking.
@@ -109,7 +109,7 @@ impl Dialer {
     pub(super) fn new(
         url: &UpstreamUrl,
         connect: Option<Authority>,
-        bounds: &settings::Upstream,
+        bounds: &settings::UpstreamSettings,
         tls: &Arc<rustls::ClientConfig>,
     ) -> Self {
         let mut tcp = HttpConnector::new();
@@ -118,7 +118,7 @@ impl Dialer {
         // Shared by the addresses that a name has, so that the first, dead one does not use up the time of the rest.
         tcp.set_connect_timeout(Some(bounds.connect_timeout));
         let connector = || HttpsConnectorBuilder::new().with_tls_config((**tls).clone()).https_or_http();
-        let elsewhere = Elsewhere { tcp, connect };
+        let elsewhere = ConnectTo { tcp, connect };
         let alone = connector().enable_http1().wrap_connector(elsewhere.clone());
         let connector = match bounds.http2 {
             Http2::Off => alone.clone(),
@@ -134,14 +134,14 @@ impl Dialer {
     }
 
     /// Resolves, connects, shakes hands. The caller sets the deadline.
-    pub(super) async fn dial(&self, trunks: &Trunks) -> Result<Carrier, UpstreamError> {
+    pub(super) async fn dial(&self, trunks: &Http2Pool) -> Result<ActiveConnection, UpstreamError> {
         let io = self.connector.clone().call(self.target.clone()).await.map_err(refused)?;
         let is_http2 = self.knows_http2 || io.connected().is_negotiated_h2();
         trunks.is_none(!is_http2);
         let carrier = if is_http2 {
-            trunks.open(io).await.map(Carrier::Shared)
+            trunks.open(io).await.map(ActiveConnection::Shared)
         } else {
-            Connection::open(io).await.map(|connection| Carrier::Own(Box::new(connection)))
+            Http1Connection::open(io).await.map(|connection| ActiveConnection::Own(Box::new(connection)))
         };
         carrier.map_err(UpstreamError::Handshake)
     }
@@ -149,9 +149,9 @@ impl Dialer {
 
 impl Dialer {
     /// A connection in HTTP/1.1 that never goes to the pool, because it may go on in another protocol.
-    pub(super) async fn dial_alone(&self) -> Result<Connection, UpstreamError> {
+    pub(super) async fn dial_alone(&self) -> Result<Http1Connection, UpstreamError> {
         let io = self.alone.clone().call(self.target.clone()).await.map_err(refused)?;
-        let mut connection = Connection::open(io).await.map_err(UpstreamError::Handshake)?;
+        let mut connection = Http1Connection::open(io).await.map_err(UpstreamError::Handshake)?;
         connection.alone = true;
         Ok(connection)
     }
@@ -165,12 +165,12 @@ fn refused(error: Box<dyn Error + Send + Sync>) -> UpstreamError {
 /// Connects to `connect` in place of the host that the URL names, so that a proxy can stand under the very
 /// name that its upstream had before.
 #[derive(Debug, Clone)]
-pub(super) struct Elsewhere {
+pub(super) struct ConnectTo {
     tcp: HttpConnector,
     connect: Option<Authority>,
 }
 
-impl Service<Uri> for Elsewhere {
+impl Service<Uri> for ConnectTo {
     type Response = <HttpConnector as Service<Uri>>::Response;
     type Error = <HttpConnector as Service<Uri>>::Error;
     type Future = <HttpConnector as Service<Uri>>::Future;

@@ -10,23 +10,23 @@ use hyper::body::Incoming;
 use parking_lot::{Mutex, MutexGuard};
 
 use super::Admission;
-use super::body::{Body, Break};
+use super::body::{Body, BodyAbort};
 use super::client::Client;
 use super::error::BodyError;
-use super::lease::Lease;
+use super::lease::ResponseLease;
 use super::tee::is_over;
 use super::transfer::{Release, Transfer};
 
 /// An answer that streams: what is to be given back when it is over.
 #[derive(Debug)]
-pub(super) struct Exchange {
+pub(super) struct StreamingExchange {
     pub(super) incoming: Incoming,
-    pub(super) lease: Lease,
+    pub(super) lease: ResponseLease,
     #[expect(dead_code, reason = "free when dropped")]
     pub(super) admission: Option<Admission>,
 }
 
-impl HttpBody for Exchange {
+impl HttpBody for StreamingExchange {
     type Data = Bytes;
     type Error = BodyError;
 
@@ -53,7 +53,7 @@ impl HttpBody for Exchange {
 }
 
 /// What a streaming answer holds. Nobody waits for the lock: the one who ends a transfer takes it for a moment.
-pub(super) type HeldExchange = Mutex<Option<Exchange>>;
+pub(super) type HeldExchange = Mutex<Option<StreamingExchange>>;
 
 impl Release for HeldExchange {
     fn release(&self) {
@@ -62,11 +62,11 @@ impl Release for HeldExchange {
     }
 }
 
-fn lock(held: &HeldExchange) -> MutexGuard<'_, Option<Exchange>> {
+fn lock(held: &HeldExchange) -> MutexGuard<'_, Option<StreamingExchange>> {
     held.lock()
 }
 
-impl Exchange {
+impl StreamingExchange {
     /// What is to be given back when its client takes nothing while others wait.
     pub(super) fn into_transfer(self, client: Option<Arc<Client>>) -> Arc<Transfer<HeldExchange>> {
         Transfer::new(client, Mutex::new(Some(self)))
@@ -80,18 +80,18 @@ impl Exchange {
 
 /// The body of an answer that streams.
 pub(super) fn stream(transfer: Arc<Transfer<HeldExchange>>) -> Body {
-    Body::shaped(FromUpstream { transfer, end: None })
+    Body::shaped(ResponseBody { transfer, end: None })
 }
 
 /// A streaming answer. Holds its permit and its connection until it ends, or until others need them more.
 #[derive(Debug)]
-struct FromUpstream {
+struct ResponseBody {
     transfer: Arc<Transfer<HeldExchange>>,
     /// Set once the body broke.
-    end: Option<Break>,
+    end: Option<BodyAbort>,
 }
 
-impl HttpBody for FromUpstream {
+impl HttpBody for ResponseBody {
     type Data = Bytes;
     type Error = BodyError;
 
@@ -129,7 +129,7 @@ impl HttpBody for FromUpstream {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.end.as_ref().is_some_and(Break::is_told)
+        self.end.as_ref().is_some_and(BodyAbort::is_reported)
             || self.end.is_none() && lock(&self.transfer.held).is_none() && !self.transfer.is_ended()
     }
 
@@ -138,13 +138,13 @@ impl HttpBody for FromUpstream {
     }
 }
 
-impl FromUpstream {
+impl ResponseBody {
     fn breaks(
         &mut self,
         error: BodyError,
         cx: &Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let end = self.end.insert(Break::new(error));
+        let end = self.end.insert(BodyAbort::new(error));
         end.poll(cx).map(|error| error.map(Err))
     }
 }

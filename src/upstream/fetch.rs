@@ -15,14 +15,14 @@ use hyper::Response;
 use parking_lot::Mutex;
 use tokio::time::timeout;
 
-use super::coding::{Coding, CodingError, GZIP};
+use super::coding::{CodingError, ContentCoding, GZIP};
 use super::whole::{self, WholeError};
-use super::{Body, Chain, TlsError, Upstream, UpstreamError, client_tls, own_request, server_of};
+use super::{Body, ErrorChain, TlsError, Upstream, UpstreamError, client_tls, internal_request, server_of};
 use crate::config::Settings;
 use crate::config::settings::UpstreamUrl;
 use crate::iiif::CanvasUrl;
 use crate::iiif::canvas::uri;
-use crate::observe::UpstreamMeters;
+use crate::observe::UpstreamMetrics;
 
 /// Redirects that are followed one after the other.
 const REDIRECTS: usize = 5;
@@ -35,12 +35,12 @@ const LONGEST: usize = 64 << 20;
 
 /// What fetching needs; makes a [`Fetcher`] for each piece of work. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Web {
+pub struct FetcherFactory {
     settings: Arc<Settings>,
     tls: Arc<OnceLock<Arc<rustls::ClientConfig>>>,
 }
 
-impl Web {
+impl FetcherFactory {
     /// Reads the configured certificates, where there are any: they may be of no use. Those of the system alone are read
     /// when something is fetched: an index of local files needs none, and they are half a million instructions to read.
     pub fn new(settings: Arc<Settings>) -> Result<Self, TlsError> {
@@ -74,16 +74,16 @@ impl Web {
 /// Fetches documents. Connections are kept as long as it lives.
 #[derive(Debug)]
 pub struct Fetcher {
-    web: Web,
-    upstreams: Mutex<HashMap<Server, Arc<Upstream>>>,
+    web: FetcherFactory,
+    upstreams: Mutex<HashMap<FetchOrigin, Arc<Upstream>>>,
 }
 
 /// Scheme, authority, and where to connect instead.
-type Server = (Scheme, Authority, Vec<Authority>);
+type FetchOrigin = (Scheme, Authority, Vec<Authority>);
 
 /// A document to fetch.
 #[derive(Clone, Copy)]
-pub struct Ask<'a> {
+pub struct FetchRequest<'a> {
     /// URL of the document.
     pub url: &'a str,
     /// What is wanted.
@@ -100,7 +100,7 @@ pub struct Ask<'a> {
 
 /// An answer with its whole body.
 #[derive(Debug)]
-pub struct Fetched {
+pub struct FetchedResponse {
     /// The status; redirects have been followed.
     pub status: StatusCode,
     /// Header fields of the answer.
@@ -121,7 +121,7 @@ pub enum FetchError {
     #[error("it leads on and on, last to {0}")]
     Circle(String),
     /// No answer.
-    #[error("{}", Chain(.0))]
+    #[error("{}", ErrorChain(.0))]
     Upstream(#[from] UpstreamError),
     /// The body broke, stalled or was too long.
     #[error("the answer cannot be read: {0}")]
@@ -131,19 +131,19 @@ pub enum FetchError {
     Endless,
 }
 
-impl Fetched {
+impl FetchedResponse {
     /// The body, unpacked. Takes as long as unpacking takes.
     pub fn plain(&self) -> Result<Bytes, FetchError> {
-        let coding = Coding::of(&self.fields).map_err(|_| {
+        let coding = ContentCoding::of(&self.fields).map_err(|_| {
             let named = self.field(&header::CONTENT_ENCODING).unwrap_or_default();
             FetchError::Body(format!("it is encoded as {named}, which was not asked for"))
         })?;
         // A file that is packed, `manifest.json.gz`, is served as it is by servers that know nothing of it.
-        let is_file = coding == Coding::Identity && self.body.starts_with(GZIP);
-        let coding = if is_file { Coding::Gzip } else { coding };
+        let is_file = coding == ContentCoding::Identity && self.body.starts_with(GZIP);
+        let coding = if is_file { ContentCoding::Gzip } else { coding };
         coding.unpack(&self.body, LONGEST).map_err(|error| match error {
             CodingError::TooLong(_) => FetchError::Body(too_long()),
-            broken @ CodingError::Broken(_) => FetchError::Body(Chain(&broken).to_string()),
+            broken @ CodingError::Broken(_) => FetchError::Body(ErrorChain(&broken).to_string()),
         })
     }
 
@@ -180,11 +180,11 @@ fn too_long() -> String {
 
 impl Fetcher {
     /// Fetches one document, following redirects.
-    pub async fn fetch(&self, ask: &Ask<'_>) -> Result<Fetched, FetchError> {
+    pub async fn fetch(&self, ask: &FetchRequest<'_>) -> Result<FetchedResponse, FetchError> {
         timeout(WHOLE, self.follow(ask)).await.unwrap_or(Err(FetchError::Endless))
     }
 
-    async fn follow(&self, ask: &Ask<'_>) -> Result<Fetched, FetchError> {
+    async fn follow(&self, ask: &FetchRequest<'_>) -> Result<FetchedResponse, FetchError> {
         let refuse = |url: &str| FetchError::NotHttp(without_query(url));
         let mut url = uri(ask.url).ok_or_else(|| refuse(ask.url))?.into_owned();
         for _ in 0..=REDIRECTS {
@@ -205,7 +205,7 @@ impl Fetcher {
         Err(FetchError::Circle(without_query(&url)))
     }
 
-    async fn once(&self, url: &str, ask: &Ask<'_>) -> Result<Response<Body>, FetchError> {
+    async fn once(&self, url: &str, ask: &FetchRequest<'_>) -> Result<Response<Body>, FetchError> {
         let refuse = || FetchError::NotHttp(without_query(url));
         let parsed = CanvasUrl::parse(url).ok_or_else(refuse)?;
         let tls = self.web.tls().map_err(|error| UpstreamError::Connect(error.into()))?;
@@ -232,16 +232,16 @@ impl Fetcher {
             && let Some(route) = settings.route_of(public, url.path).map(|at| &settings.routes[at])
         {
             let path = format!("{}{}", route.upstream.path, &url.path[route.prefix.len()..]);
-            let target = CanvasUrl { path: &path, ..*url }.visit();
+            let target = CanvasUrl { path: &path, ..*url }.visit_target();
             let host = if route.preserve_host { public } else { route.upstream.authority.as_str() };
             return Some((self.upstream(&route.upstream, &route.connect, tls), host.to_owned(), target));
         }
         let server = server_of(url)?;
-        let same = |route: &&crate::config::settings::Route| {
+        let same = |route: &&crate::config::settings::RouteSettings| {
             route.upstream.scheme == server.scheme && url.authority_is(route.upstream.authority.as_str())
         };
         let connect = settings.routes.iter().find(same).map_or(&[][..], |route| &route.connect);
-        Some((self.upstream(&server, connect, tls), url.authority.to_owned(), url.visit()))
+        Some((self.upstream(&server, connect, tls), url.authority.to_owned(), url.visit_target()))
     }
 
     fn upstream(
@@ -254,14 +254,14 @@ impl Fetcher {
         let name = (url.scheme.clone(), url.authority.clone(), connect.to_vec());
         let made = || {
             let bounds = &self.web.settings.upstream;
-            Arc::new(Upstream::new(url, connect, bounds, tls, &UpstreamMeters::default()))
+            Arc::new(Upstream::new(url, connect, bounds, tls, &UpstreamMetrics::default()))
         };
         Arc::clone(all.entry(name).or_insert_with(made))
     }
 
-    fn head(&self, host: &str, ask: &Ask<'_>) -> Result<Parts, FetchError> {
+    fn head(&self, host: &str, ask: &FetchRequest<'_>) -> Result<Parts, FetchError> {
         let not_http = |_| FetchError::NotHttp(without_query(ask.url));
-        let mut head = own_request(host, &self.web.settings.server.name).map_err(not_http)?;
+        let mut head = internal_request(host, &self.web.settings.server.name).map_err(not_http)?;
         let fields = &mut head.headers;
         fields.insert(header::ACCEPT, HeaderValue::from_static(ask.accept));
         fields.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
@@ -289,7 +289,7 @@ fn is_redirect(status: StatusCode) -> bool {
     matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
 }
 
-async fn fetched(answer: Response<Body>) -> Result<Fetched, FetchError> {
+async fn fetched(answer: Response<Body>) -> Result<FetchedResponse, FetchError> {
     let (head, body) = answer.into_parts();
     let announced = head.headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok());
     if announced.and_then(|length| length.parse::<usize>().ok()).is_some_and(|length| length > LONGEST) {
@@ -299,10 +299,10 @@ async fn fetched(answer: Response<Body>) -> Result<Fetched, FetchError> {
         FetchError::Body(if matches!(error, WholeError::TooLong) {
             too_long()
         } else {
-            Chain(&error).to_string()
+            ErrorChain(&error).to_string()
         })
     })?;
-    Ok(Fetched { status: head.status, fields: head.headers, body })
+    Ok(FetchedResponse { status: head.status, fields: head.headers, body })
 }
 
 /// The URL that a `Location` means.

@@ -6,13 +6,13 @@
 
 use std::sync::Arc;
 
-use crate::config::settings::{Route, RouteKind, Settings};
+use crate::config::settings::{RouteKind, RouteSettings, Settings};
 use crate::iiif::CanvasUrl;
 use crate::iiif::canvas::uri;
 
 /// Decides which canvas URLs may be asked for.
 #[derive(Debug, Clone)]
-pub struct Guard {
+pub struct CanvasGuard {
     settings: Arc<Settings>,
     /// Of each route.
     marks: Arc<[u64]>,
@@ -20,7 +20,7 @@ pub struct Guard {
 
 /// A canvas that may be asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Allowed {
+pub struct CanvasTarget {
     /// Position of the presentation route in `settings.routes`.
     pub route: usize,
     /// The [mark](crate::config::settings::Route::mark) of that route.
@@ -33,10 +33,10 @@ pub struct Allowed {
     pub variant: Option<String>,
 }
 
-impl Guard {
+impl CanvasGuard {
     /// The guard for these routes and hosts.
     pub fn new(settings: Arc<Settings>) -> Self {
-        let marks = settings.routes.iter().map(Route::mark).collect();
+        let marks = settings.routes.iter().map(RouteSettings::mark).collect();
         Self { settings, marks }
     }
 
@@ -44,7 +44,7 @@ impl Guard {
     ///
     /// SECURITY: everything that an attacker can write into a manifest ends here: other hosts, other ports,
     /// userinfo, IP literals, dot segments in any spelling, paths outside the canvas service.
-    pub fn allow(&self, canvas: &str) -> Option<Allowed> {
+    pub fn allow(&self, canvas: &str) -> Option<CanvasTarget> {
         // A name is encoded first and judged then.
         let canvas = uri(canvas)?;
         let url = CanvasUrl::parse(&canvas)?;
@@ -54,11 +54,11 @@ impl Guard {
         let (route, rest) = self.by_public_host(&url).or_else(|| self.by_upstream_host(&url))?;
         let path = format!("{}{rest}", self.settings.routes[route].upstream.path);
         let asked = CanvasUrl { path: &path, ..url };
-        Some(Allowed {
+        Some(CanvasTarget {
             route,
             mark: self.marks[route],
-            visit: asked.visit(),
-            rebuild: asked.rebuild(),
+            visit: asked.visit_target(),
+            rebuild: asked.rebuild_target(),
             variant: asked.variant(),
         })
     }
@@ -93,7 +93,7 @@ mod tests {
 
     use super::*;
 
-    fn guard() -> Guard {
+    fn guard() -> CanvasGuard {
         let text = r#"
             [server]
             public_hosts = ["us.example", "us.example:8443"]
@@ -115,7 +115,9 @@ mod tests {
             hosts = ["other.example"]
         "#;
         let none: [(String, String); 0] = [];
-        Guard::new(Arc::new(Settings::from_text(Path::new("config.toml"), text, none).expect("settings")))
+        CanvasGuard::new(Arc::new(
+            Settings::from_text(Path::new("config.toml"), text, none).expect("settings"),
+        ))
     }
 
     #[rstest]

@@ -9,7 +9,7 @@ use crate::config::settings;
 
 /// How a server stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
+pub enum ServerStatus {
     /// In use.
     Up,
     /// Was out and could be dialled: one request at a time tries it.
@@ -24,17 +24,17 @@ const OUT: u8 = 2;
 
 /// What is known of one server's health. A healthy request costs two loads.
 #[derive(Debug)]
-pub(super) struct Health {
+pub(super) struct PassiveHealth {
     standing: AtomicU8,
     /// Failures in a row.
     failures: AtomicU32,
-    rare: Mutex<Rare>,
-    bounds: settings::Health,
+    rare: Mutex<ColdState>,
+    bounds: settings::HealthSettings,
 }
 
 /// What matters only while something is wrong, or while it is checked.
 #[derive(Debug)]
-struct Rare {
+struct ColdState {
     /// How long it is out the next time.
     pause: Duration,
     /// When it may be dialled again, while it is out.
@@ -45,17 +45,17 @@ struct Rare {
     bad_checks: u32,
 }
 
-impl Health {
-    pub(super) fn new(bounds: settings::Health) -> Self {
-        let rare = Rare { pause: bounds.out, due: None, refuted: false, good_checks: 0, bad_checks: 0 };
+impl PassiveHealth {
+    pub(super) fn new(bounds: settings::HealthSettings) -> Self {
+        let rare = ColdState { pause: bounds.out, due: None, refuted: false, good_checks: 0, bad_checks: 0 };
         Self { standing: AtomicU8::new(UP), failures: AtomicU32::new(0), rare: Mutex::new(rare), bounds }
     }
 
-    pub(super) fn standing(&self) -> Standing {
+    pub(super) fn status(&self) -> ServerStatus {
         match self.standing.load(Ordering::Relaxed) {
-            UP => Standing::Up,
-            TRIAL => Standing::Trial,
-            _ => Standing::Out,
+            UP => ServerStatus::Up,
+            TRIAL => ServerStatus::Trial,
+            _ => ServerStatus::Out,
         }
     }
 
@@ -64,7 +64,7 @@ impl Health {
     }
 
     /// Records an answer. Returns the new status where it changed.
-    pub(super) fn good(&self) -> Option<Standing> {
+    pub(super) fn record_success(&self) -> Option<ServerStatus> {
         if self.failures.load(Ordering::Relaxed) == 0 && self.standing.load(Ordering::Relaxed) == UP {
             return None;
         }
@@ -76,24 +76,26 @@ impl Health {
         }
         rare.pause = self.bounds.out;
         rare.due = None;
-        self.now_stands(UP)
+        self.set_status(UP)
     }
 
     /// Records a failure: not reached, or no answer in time. Returns the new status where it changed.
-    pub(super) fn bad(&self, now: Instant) -> Option<Standing> {
+    pub(super) fn record_failure(&self, now: Instant) -> Option<ServerStatus> {
         let failures = self.failures.fetch_add(1, Ordering::Relaxed).saturating_add(1);
         let mut rare = self.rare.lock();
-        match self.standing() {
-            Standing::Out => return None,
-            Standing::Up if failures < self.bounds.failures => return None,
-            Standing::Up => {}
-            Standing::Trial => rare.pause = (rare.pause * 2).min(self.bounds.out_max.max(self.bounds.out)),
+        match self.status() {
+            ServerStatus::Out => return None,
+            ServerStatus::Up if failures < self.bounds.failures => return None,
+            ServerStatus::Up => {}
+            ServerStatus::Trial => {
+                rare.pause = (rare.pause * 2).min(self.bounds.out_max.max(self.bounds.out))
+            }
         }
         rare.due = Some(now + rare.pause);
-        self.now_stands(OUT)
+        self.set_status(OUT)
     }
 
-    /// True when the server is out and due for a dial: for one caller, who reports with [`Health::dialled`].
+    /// True when the server is out and due for a dial: for one caller, who reports with [`HealthSettings::record_dial`].
     pub(super) fn is_due(&self, now: Instant) -> bool {
         if self.standing.load(Ordering::Relaxed) != OUT {
             return false;
@@ -106,14 +108,14 @@ impl Health {
         is_due
     }
 
-    /// The dial of [`Health::is_due`] ended.
-    pub(super) fn dialled(&self, worked: bool, now: Instant) -> Option<Standing> {
+    /// The dial of [`HealthSettings::is_due`] ended.
+    pub(super) fn record_dial(&self, worked: bool, now: Instant) -> Option<ServerStatus> {
         let mut rare = self.rare.lock();
-        if self.standing() != Standing::Out || rare.refuted {
+        if self.status() != ServerStatus::Out || rare.refuted {
             return None;
         }
         if worked {
-            return self.now_stands(TRIAL);
+            return self.set_status(TRIAL);
         }
         // Dialling costs nobody anything, so the pause does not grow.
         rare.due = Some(now + rare.pause);
@@ -121,7 +123,7 @@ impl Health {
     }
 
     /// A check ended.
-    pub(super) fn checked(&self, good: bool) -> Option<Standing> {
+    pub(super) fn record_check(&self, good: bool) -> Option<ServerStatus> {
         let mut rare = self.rare.lock();
         if good {
             (rare.good_checks, rare.bad_checks) = (rare.good_checks.saturating_add(1), 0);
@@ -130,25 +132,25 @@ impl Health {
         }
         if rare.good_checks >= self.bounds.healthy_after {
             rare.refuted = false;
-            if self.standing() == Standing::Up {
+            if self.status() == ServerStatus::Up {
                 return None;
             }
             rare.pause = self.bounds.out;
             rare.due = None;
             self.failures.store(0, Ordering::Relaxed);
-            return self.now_stands(UP);
+            return self.set_status(UP);
         }
         if rare.bad_checks >= self.bounds.unhealthy_after {
             rare.refuted = true;
-            return self.now_stands(OUT);
+            return self.set_status(OUT);
         }
         None
     }
 
     /// The lock is held.
-    fn now_stands(&self, standing: u8) -> Option<Standing> {
+    fn set_status(&self, standing: u8) -> Option<ServerStatus> {
         let before = self.standing.swap(standing, Ordering::Relaxed);
-        (before != standing).then(|| self.standing())
+        (before != standing).then(|| self.status())
     }
 }
 
@@ -156,22 +158,29 @@ impl Health {
 mod tests {
     use super::*;
 
-    fn health() -> Health {
+    fn health() -> PassiveHealth {
         let out = Duration::from_secs(1);
-        Health::new(settings::Health { out, out_max: 3 * out, ..settings::Health::default() })
+        PassiveHealth::new(settings::HealthSettings {
+            out,
+            out_max: 3 * out,
+            ..settings::HealthSettings::default()
+        })
     }
 
-    fn fails(health: &Health, now: Instant) {
-        while health.bad(now).is_none() {}
+    fn fails(health: &PassiveHealth, now: Instant) {
+        while health.record_failure(now).is_none() {}
     }
 
     #[test]
     fn three_failures_in_a_row_put_it_out_and_an_answer_between_them_does_not_count_them() {
         let (health, now) = (health(), Instant::now());
-        assert_eq!((health.bad(now), health.bad(now), health.good()), (None, None, None));
-        assert_eq!((health.bad(now), health.bad(now)), (None, None));
-        assert_eq!(health.bad(now), Some(Standing::Out));
-        assert_eq!(health.bad(now), None, "it is out already");
+        assert_eq!(
+            (health.record_failure(now), health.record_failure(now), health.record_success()),
+            (None, None, None)
+        );
+        assert_eq!((health.record_failure(now), health.record_failure(now)), (None, None));
+        assert_eq!(health.record_failure(now), Some(ServerStatus::Out));
+        assert_eq!(health.record_failure(now), None, "it is out already");
     }
 
     #[test]
@@ -182,12 +191,12 @@ mod tests {
         let later = now + Duration::from_secs(1);
         assert!(health.is_due(later));
         assert!(!health.is_due(later), "somebody dials it");
-        assert_eq!(health.dialled(false, later), None);
+        assert_eq!(health.record_dial(false, later), None);
         assert!(!health.is_due(later));
         let later = later + Duration::from_secs(1);
         assert!(health.is_due(later), "a failed dial does not make the pause longer");
-        assert_eq!(health.dialled(true, later), Some(Standing::Trial));
-        assert_eq!(health.good(), Some(Standing::Up));
+        assert_eq!(health.record_dial(true, later), Some(ServerStatus::Trial));
+        assert_eq!(health.record_success(), Some(ServerStatus::Up));
     }
 
     #[test]
@@ -199,22 +208,26 @@ mod tests {
             assert!(!health.is_due(now + pause / 2));
             now += pause;
             assert!(health.is_due(now), "{pause:?}");
-            assert_eq!(health.dialled(true, now), Some(Standing::Trial));
-            assert_eq!(health.bad(now), Some(Standing::Out));
+            assert_eq!(health.record_dial(true, now), Some(ServerStatus::Trial));
+            assert_eq!(health.record_failure(now), Some(ServerStatus::Out));
         }
     }
 
     #[test]
     fn checks_count_more_than_requests() {
         let (health, now) = (health(), Instant::now());
-        assert_eq!((health.checked(false), health.checked(false)), (None, None));
-        assert_eq!(health.checked(false), Some(Standing::Out));
-        assert_eq!(health.good(), None);
-        assert_eq!(health.standing(), Standing::Out);
+        assert_eq!((health.record_check(false), health.record_check(false)), (None, None));
+        assert_eq!(health.record_check(false), Some(ServerStatus::Out));
+        assert_eq!(health.record_success(), None);
+        assert_eq!(health.status(), ServerStatus::Out);
         assert!(!health.is_due(now + Duration::from_secs(9)), "its checks bring it back");
-        assert_eq!(health.checked(true), None);
-        assert_eq!(health.checked(true), Some(Standing::Up));
+        assert_eq!(health.record_check(true), None);
+        assert_eq!(health.record_check(true), Some(ServerStatus::Up));
         fails(&health, now);
-        assert_eq!(health.checked(true), Some(Standing::Up), "out by its requests, in by its checks");
+        assert_eq!(
+            health.record_check(true),
+            Some(ServerStatus::Up),
+            "out by its requests, in by its checks"
+        );
     }
 }

@@ -9,20 +9,25 @@ use http_body_util::BodyExt;
 use hyper::Response;
 use tokio::time::Instant;
 
-use super::body::{Body, Break};
-use super::memory_budget::Budget;
+use super::body::{Body, BodyAbort};
+use super::memory_budget::MemoryBudget;
 
 /// A whole answer that is kept back while its image is healed.
 #[derive(Debug)]
-pub struct Held {
+pub struct HeldResponse {
     head: Parts,
     body: Body,
 }
 
-impl Held {
+impl HeldResponse {
     /// Takes in a body of at most `cap` bytes within `time`. `None`: it is longer, it takes longer, or the budget is used
     /// up. Then the answer is given up: left in its connection it would keep its permit, and healing needs those.
-    pub async fn hold(answer: Response<Body>, cap: usize, time: Duration, budget: &Budget) -> Option<Self> {
+    pub async fn hold(
+        answer: Response<Body>,
+        cap: usize,
+        time: Duration,
+        budget: &MemoryBudget,
+    ) -> Option<Self> {
         let (head, mut body) = answer.into_parts();
         let mut begun = VecDeque::new();
         let mut size = 0;
@@ -39,7 +44,7 @@ impl Held {
                 }
                 // A break is kept, so that the viewer sees an aborted message and not a clean short one.
                 Some(Err(error)) => {
-                    body = Body::Broken(Break::new(error));
+                    body = Body::Broken(BodyAbort::new(error));
                     break;
                 }
                 None => {
@@ -75,14 +80,14 @@ mod tests {
 
     #[tokio::test]
     async fn an_answer_beyond_the_budget_is_not_held() {
-        let budget = Budget::new(10, Gauge::default());
+        let budget = MemoryBudget::new(10, Gauge::default());
         let answer = |text: &str| Response::new(Body::from(text.to_owned()));
-        let held = Held::hold(answer("01234567"), 100, Duration::from_secs(1), &budget).await;
+        let held = HeldResponse::hold(answer("01234567"), 100, Duration::from_secs(1), &budget).await;
         let held = held.expect("it fits");
-        assert!(Held::hold(answer("012"), 100, Duration::from_secs(1), &budget).await.is_none());
+        assert!(HeldResponse::hold(answer("012"), 100, Duration::from_secs(1), &budget).await.is_none());
         let body = held.release().into_body().collect(100).await.expect("a body");
         assert_eq!(&body[..], b"01234567");
         drop(body);
-        assert!(Held::hold(answer("012"), 100, Duration::from_secs(1), &budget).await.is_some());
+        assert!(HeldResponse::hold(answer("012"), 100, Duration::from_secs(1), &budget).await.is_some());
     }
 }

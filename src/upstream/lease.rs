@@ -3,20 +3,20 @@
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use super::carrier::Carrier;
-use super::server::Load;
+use super::carrier::ActiveConnection;
+use super::server::InFlightGuard;
 
 /// A connection that carries a body. Dropping it early closes the connection: what is left of the body can
 /// not be told from the next answer. (With HTTP/2 it can, and only the stream is reset.)
 #[derive(Debug)]
-pub(super) struct Lease {
-    carrier: Option<Carrier>,
-    load: Option<Load>,
+pub(super) struct ResponseLease {
+    carrier: Option<ActiveConnection>,
+    load: Option<InFlightGuard>,
 }
 
-impl Lease {
+impl ResponseLease {
     /// The body may be silent for so long.
-    pub(super) fn new(mut carrier: Carrier, load: Load, silence: Duration) -> Self {
+    pub(super) fn new(mut carrier: ActiveConnection, load: InFlightGuard, silence: Duration) -> Self {
         carrier.waits().begin(silence);
         Self { carrier: Some(carrier), load: Some(load) }
     }
@@ -35,7 +35,8 @@ impl Lease {
 
     /// The body was read to its end: the connection may carry the next request.
     pub(super) fn end(&mut self) {
-        if let (Some(Carrier::Own(connection)), Some(load)) = (self.carrier.take(), self.load.take()) {
+        if let (Some(ActiveConnection::Own(connection)), Some(load)) = (self.carrier.take(), self.load.take())
+        {
             load.give_back(connection);
         }
     }

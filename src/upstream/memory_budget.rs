@@ -14,14 +14,14 @@ pub trait Holder: std::fmt::Debug + Send + Sync {
 
 /// Memory for bodies that are held: so many bytes for all of them together. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Budget {
-    purse: Arc<Purse>,
+pub struct MemoryBudget {
+    purse: Arc<BudgetState>,
     /// The client that holds the bodies. A client may have 1/4.
     client: Option<Arc<dyn Holder>>,
 }
 
 #[derive(Debug)]
-struct Purse {
+struct BudgetState {
     most: AtomicUsize,
     taken: AtomicUsize,
     /// Of these, bytes that wait for their client. They may take half of the budget: with all of it taken by clients who
@@ -30,31 +30,31 @@ struct Purse {
     shown: Gauge,
 }
 
-/// Some bytes of a [`Budget`]; given back when it is dropped.
+/// Some bytes of a [`MemoryBudget`]; given back when it is dropped.
 #[derive(Debug)]
-pub struct Share {
-    budget: Budget,
+pub struct BudgetPermit {
+    budget: MemoryBudget,
     bytes: usize,
     is_waiting: bool,
 }
 
 /// Bytes and their share.
-struct Kept {
+struct BudgetedBytes {
     bytes: Bytes,
-    _share: Share,
+    _share: BudgetPermit,
 }
 
-impl AsRef<[u8]> for Kept {
+impl AsRef<[u8]> for BudgetedBytes {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
     }
 }
 
-impl Budget {
+impl MemoryBudget {
     /// At most so many bytes; `shown` says how many are taken.
     pub fn new(most: usize, shown: Gauge) -> Self {
         let most = AtomicUsize::new(most);
-        let purse = Purse { most, taken: AtomicUsize::new(0), waiting: AtomicUsize::new(0), shown };
+        let purse = BudgetState { most, taken: AtomicUsize::new(0), waiting: AtomicUsize::new(0), shown };
         Self { purse: Arc::new(purse), client: None }
     }
 
@@ -70,16 +70,21 @@ impl Budget {
     }
 
     /// Takes `bytes`; `None`: they would be too many.
-    pub fn take(&self, bytes: usize) -> Option<Share> {
+    pub fn take(&self, bytes: usize) -> Option<BudgetPermit> {
         self.try_take(bytes, self.client.clone(), false)
     }
 
     /// Takes `bytes` that are here already and wait for this client to take or send more.
-    pub(super) fn take_waiting(&self, bytes: usize, client: Arc<dyn Holder>) -> Option<Share> {
+    pub(super) fn take_waiting(&self, bytes: usize, client: Arc<dyn Holder>) -> Option<BudgetPermit> {
         self.try_take(bytes, Some(client), true)
     }
 
-    fn try_take(&self, bytes: usize, client: Option<Arc<dyn Holder>>, is_waiting: bool) -> Option<Share> {
+    fn try_take(
+        &self,
+        bytes: usize,
+        client: Option<Arc<dyn Holder>>,
+        is_waiting: bool,
+    ) -> Option<BudgetPermit> {
         let purse = &*self.purse;
         let most = purse.most.load(Relaxed);
         add(&purse.taken, bytes, most)?;
@@ -97,7 +102,7 @@ impl Budget {
             return None;
         }
         purse.shown.inc_by(shown(bytes));
-        Some(Share { budget: self.of(client), bytes, is_waiting })
+        Some(BudgetPermit { budget: self.of(client), bytes, is_waiting })
     }
 
     /// Bytes that are taken now.
@@ -107,13 +112,13 @@ impl Budget {
     }
 
     /// Counts `bytes` that are in memory already, whatever the sum becomes.
-    pub fn count(&self, bytes: usize) -> Share {
+    pub fn count(&self, bytes: usize) -> BudgetPermit {
         self.purse.taken.fetch_add(bytes, Relaxed);
         self.purse.shown.inc_by(shown(bytes));
         if let Some(client) = &self.client {
             client.bytes().fetch_add(bytes, Relaxed);
         }
-        Share { budget: self.clone(), bytes, is_waiting: false }
+        BudgetPermit { budget: self.clone(), bytes, is_waiting: false }
     }
 }
 
@@ -123,14 +128,14 @@ pub(super) fn add(taken: &AtomicUsize, bytes: usize, most: usize) -> Option<()> 
     taken.fetch_update(Relaxed, Relaxed, fits).ok().map(drop)
 }
 
-impl Share {
+impl BudgetPermit {
     /// Binds the share to `bytes`: it is given back when nobody has any of them any more.
     pub fn keep(self, bytes: Bytes) -> Bytes {
-        Bytes::from_owner(Kept { bytes, _share: self })
+        Bytes::from_owner(BudgetedBytes { bytes, _share: self })
     }
 }
 
-impl Drop for Share {
+impl Drop for BudgetPermit {
     fn drop(&mut self) {
         if let Some(client) = &self.budget.client {
             client.bytes().fetch_sub(self.bytes, Relaxed);
@@ -154,7 +159,7 @@ mod tests {
     #[test]
     fn a_share_lasts_as_long_as_anybody_has_a_piece_of_its_bytes() {
         let shown = Gauge::default();
-        let budget = Budget::new(10, shown.clone());
+        let budget = MemoryBudget::new(10, shown.clone());
         let kept = budget.take(6).expect("it fits").keep(Bytes::from_static(b"012345"));
         let piece = kept.slice(2..3);
         drop(kept);

@@ -1,6 +1,6 @@
 //! Servers that we call: which of them, dialling, kept-alive connections, bounds and deadlines.
 //!
-//! Only this room opens connections. [`Upstream`] is what one name stands for, one server or several; [`guard`]
+//! Only this room opens connections. [`UpstreamSettings`] is what one name stands for, one server or several; [`guard`]
 //! decides which canvas URLs may be asked for at all, [`Body`] is the one body type of the whole program.
 
 mod attempt;
@@ -45,43 +45,43 @@ use hyper::Response;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-pub use body::{Body, Break};
+pub use body::{Body, BodyAbort};
 pub use client::{Caller, Client, ClientConnection, ClientUpgrade, Clients, one_client};
-pub use collector::Collector;
+pub use collector::OtlpClient;
 pub use dial::{TlsError, client_tls};
-pub use error::{BodyError, Chain, UpstreamError};
-pub use health::Standing;
-pub use held::Held;
-pub use memory_budget::{Budget, Share};
-pub use own::{own_request, server_of};
+pub use error::{BodyError, ErrorChain, UpstreamError};
+pub use health::ServerStatus;
+pub use held::HeldResponse;
+pub use memory_budget::{BudgetPermit, MemoryBudget};
+pub use own::{internal_request, server_of};
 pub use routes::Routing;
 pub use server::ServerState;
 pub use upgrade::{Tunnel, Upgrade};
 pub use upload::{PIECE, pace};
 
 use crate::config::settings::{self, Timeouts};
-use crate::observe::{Gauged, UpstreamMeters};
+use crate::observe::{GaugeGuard, UpstreamMetrics};
 use attempt::Attempt;
-use check::Check;
-use choice::Tried;
+use check::HealthCheck;
+use choice::TriedServers;
 use dial::Dialer;
-use permits::{Permit, Permits};
-use server::{Miss, Server};
+use permits::{ClientPermit, Permits};
+use server::{SendError, UpstreamServer};
 use transfer::{Release, Transfer};
 
 /// The right to one request. Held until its answer was read to its end.
 #[derive(Debug)]
 struct Admission {
     _upstream: UpstreamPermit,
-    _client: Option<Permit>,
-    _counted: Gauged,
+    _client: Option<ClientPermit>,
+    _counted: GaugeGuard,
 }
 
 /// A permit of an upstream.
 #[derive(Debug)]
 enum UpstreamPermit {
     /// A permit for a viewer's request.
-    Viewer(#[expect(dead_code, reason = "free when dropped")] Permit),
+    Viewer(#[expect(dead_code, reason = "free when dropped")] ClientPermit),
     /// A permit for a request of our own.
     Own(#[expect(dead_code, reason = "free when dropped")] OwnedSemaphorePermit),
 }
@@ -95,16 +95,16 @@ const LEAST_OWN: usize = 4;
 pub struct Upstream {
     scheme: Scheme,
     authority: Authority,
-    servers: Box<[Arc<Server>]>,
+    servers: Box<[Arc<UpstreamServer>]>,
     /// Where the choice among servers with the same load begins.
     turn: AtomicUsize,
-    check: Option<Check>,
+    check: Option<HealthCheck>,
     permits: Arc<Permits>,
     own_permits: Arc<Semaphore>,
     queue_wait: Duration,
     /// The longest answer that is read at once, whether its client takes it or not.
     buffer: usize,
-    meters: UpstreamMeters,
+    meters: UpstreamMetrics,
 }
 
 impl Upstream {
@@ -113,13 +113,13 @@ impl Upstream {
     pub fn new(
         url: &settings::UpstreamUrl,
         connect: &[Authority],
-        bounds: &settings::Upstream,
+        bounds: &settings::UpstreamSettings,
         tls: &Arc<rustls::ClientConfig>,
-        meters: &UpstreamMeters,
+        meters: &UpstreamMetrics,
     ) -> Self {
         let server = |name: &Authority, connect: Option<&Authority>| {
             let dialer = Dialer::new(url, connect.cloned(), bounds, tls);
-            Arc::new(Server::new(
+            Arc::new(UpstreamServer::new(
                 name.clone(),
                 (url.scheme.clone(), url.authority.clone()),
                 dialer,
@@ -196,14 +196,14 @@ impl Upstream {
             self.watch(caller, &(Arc::clone(transfer) as _));
         }
         let mut attempt = Attempt::new(Some(admission));
-        let (mut tried, mut repeated) = (Tried::default(), false);
+        let (mut tried, mut repeated) = (TriedServers::default(), false);
         let mut last = UpstreamError::Closed;
         while let Some(load) = self.choose(&mut tried) {
             match attempt.ask(load, head, &mut body, &times, &mut repeated).await {
                 Ok(answer) => return Ok(self.receive(caller, answer, attempt, times.body).await),
-                Err(Miss::Unreached(error)) => last = error,
-                Err(Miss::Lost) => (last, repeated) = (UpstreamError::Closed, true),
-                Err(Miss::Failed(error)) => return Err(error),
+                Err(SendError::Unreached(error)) => last = error,
+                Err(SendError::Lost) => (last, repeated) = (UpstreamError::Closed, true),
+                Err(SendError::Failed(error)) => return Err(error),
             }
             self.meters.retried("next_server");
         }
@@ -251,8 +251,8 @@ impl Upstream {
         Ok(Admission { _upstream: permit, _client: client, _counted: self.counted() })
     }
 
-    fn counted(&self) -> Gauged {
-        Gauged::one(&self.meters.in_flight)
+    fn counted(&self) -> GaugeGuard {
+        GaugeGuard::inc(&self.meters.in_flight)
     }
 
     /// From now on this transfer is ended when others wait for its permits while it waits for its client.

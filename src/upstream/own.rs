@@ -7,7 +7,7 @@ use http::{HeaderValue, Method, Request, header};
 use super::{TlsError, Upstream, UpstreamError, client_tls};
 use crate::config::settings::{self, UpstreamUrl};
 use crate::iiif::CanvasUrl;
-use crate::observe::UpstreamMeters;
+use crate::observe::UpstreamMetrics;
 
 /// What we call ourselves.
 const AGENT: &str = concat!("iiif-mender/", env!("CARGO_PKG_VERSION"));
@@ -15,7 +15,7 @@ const AGENT: &str = concat!("iiif-mender/", env!("CARGO_PKG_VERSION"));
 /// The head of a GET of our own to `host`: it says who asks, and `name` in `Via` shows a circle. The target is `/`.
 ///
 /// UPSTREAM: never `Authorization`: with one the canvas service answers 500 (upstream.md "Ways back to life").
-pub fn own_request(host: &str, name: &str) -> Result<Parts, UpstreamError> {
+pub fn internal_request(host: &str, name: &str) -> Result<Parts, UpstreamError> {
     let text = |text: &str| HeaderValue::from_str(text).map_err(|_| UpstreamError::Target);
     let (mut head, ()) = Request::new(()).into_parts();
     head.method = Method::GET;
@@ -35,7 +35,7 @@ pub fn server_of(url: &CanvasUrl<'_>) -> Option<UpstreamUrl> {
 impl Upstream {
     /// A server that no viewer's request goes to: a collector of spans, another iiif-mender. What is counted of the
     /// viewers' upstreams says nothing of it.
-    pub fn apart(url: &UpstreamUrl, bounds: &settings::Upstream) -> Result<Self, TlsError> {
-        Ok(Self::new(url, &[], bounds, &client_tls(bounds)?, &UpstreamMeters::default()))
+    pub fn excluding(url: &UpstreamUrl, bounds: &settings::UpstreamSettings) -> Result<Self, TlsError> {
+        Ok(Self::new(url, &[], bounds, &client_tls(bounds)?, &UpstreamMetrics::default()))
     }
 }

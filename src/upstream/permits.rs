@@ -56,20 +56,20 @@ pub(super) struct Permits {
 #[derive(Debug, Default)]
 struct Queue {
     next_id: u64,
-    waiters: VecDeque<Waiter>,
+    waiters: VecDeque<PermitWaiter>,
     /// Transfers that hold a permit and may be ended.
     transfers: Vec<Weak<Transfer<dyn Release>>>,
 }
 
 #[derive(Debug)]
-struct Waiter {
+struct PermitWaiter {
     id: u64,
     kind: RouteKind,
     client: Option<Arc<Client>>,
-    tell: oneshot::Sender<Permit>,
+    tell: oneshot::Sender<ClientPermit>,
 }
 
-impl Waiter {
+impl PermitWaiter {
     fn load(&self) -> usize {
         self.client.as_ref().map_or(0, |client| client.requests())
     }
@@ -77,14 +77,14 @@ impl Waiter {
 
 /// A permit of one request. Free again when dropped.
 #[derive(Debug)]
-pub(super) struct Permit {
+pub(super) struct ClientPermit {
     permits: Arc<Permits>,
     kind: RouteKind,
     /// True once it was given back.
     is_returned: bool,
 }
 
-impl Drop for Permit {
+impl Drop for ClientPermit {
     fn drop(&mut self) {
         if self.is_returned {
             return;
@@ -97,12 +97,12 @@ impl Drop for Permit {
 }
 
 /// Takes a waiter off the queue when its request is given up.
-struct Waiting<'a> {
+struct QueuedRequest<'a> {
     permits: &'a Permits,
     id: u64,
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for QueuedRequest<'_> {
     fn drop(&mut self) {
         let mut queue = self.permits.queue.lock();
         if let Some(at) = queue.waiters.iter().position(|waiter| waiter.id == self.id) {
@@ -162,9 +162,9 @@ impl Permits {
         kind: RouteKind,
         client: Option<&Arc<Client>>,
         patience: Duration,
-    ) -> Option<Permit> {
+    ) -> Option<ClientPermit> {
         if self.waiting.load(SeqCst) == 0 && self.try_take(kind) {
-            return Some(Permit { permits: Arc::clone(self), kind, is_returned: false });
+            return Some(ClientPermit { permits: Arc::clone(self), kind, is_returned: false });
         }
         // Boxed, because it is rare: every request would carry the room for it.
         Box::pin(self.wait(kind, client.cloned(), Instant::now() + patience)).await
@@ -184,18 +184,18 @@ impl Permits {
         kind: RouteKind,
         client: Option<Arc<Client>>,
         deadline: Instant,
-    ) -> Option<Permit> {
+    ) -> Option<ClientPermit> {
         let (tell, mut told) = oneshot::channel();
         let waiting = {
             let mut queue = self.queue.lock();
             let id = queue.next_id;
             queue.next_id += 1;
-            queue.waiters.push_back(Waiter { id, kind, client, tell });
+            queue.waiters.push_back(PermitWaiter { id, kind, client, tell });
             self.waiting.fetch_add(1, SeqCst);
             self.shorten(&mut queue);
             // One may have become free before the waiter could be seen.
             self.serve(&mut queue);
-            Waiting { permits: self, id }
+            QueuedRequest { permits: self, id }
         };
         let mut pause = RECHECK;
         loop {
@@ -223,7 +223,7 @@ impl Permits {
         let (mut waiters, transfers) = {
             let mut queue = self.queue.lock();
             queue.transfers.retain(|transfer| transfer.strong_count() > 0);
-            let waiters: Vec<_> = queue.waiters.iter().map(Waiter::load).collect();
+            let waiters: Vec<_> = queue.waiters.iter().map(PermitWaiter::load).collect();
             (waiters, queue.transfers.iter().filter_map(Weak::upgrade).collect::<Vec<_>>())
         };
         // Not under the lock: what a transfer holds is given back to this queue.
@@ -264,9 +264,10 @@ impl Permits {
             if !self.try_take(queue.waiters[at].kind) {
                 continue;
             }
-            let Some(Waiter { kind, tell, .. }) = queue.waiters.remove(at) else { return };
+            let Some(PermitWaiter { kind, tell, .. }) = queue.waiters.remove(at) else { return };
             self.waiting.fetch_sub(1, SeqCst);
-            if let Err(mut permit) = tell.send(Permit { permits: Arc::clone(self), kind, is_returned: false })
+            if let Err(mut permit) =
+                tell.send(ClientPermit { permits: Arc::clone(self), kind, is_returned: false })
             {
                 // Dropped, it would lock the queue once more.
                 self.taken.fetch_sub(one(kind), SeqCst);

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::oneshot;
 
-use super::carrier::Carrier;
-use super::connection::Connection;
+use super::carrier::ActiveConnection;
+use super::connection::Http1Connection;
 use super::error::UpstreamError;
 
 /// Idle connections, last in first out: the warm ones stay warm, the others age and are closed.
@@ -27,21 +27,21 @@ pub(super) struct Pool {
 /// On a cache line of its own, so that a lock which nobody else takes is not felt elsewhere either.
 #[derive(Debug, Default)]
 #[repr(align(64))]
-struct Shard(Mutex<State>);
+struct Shard(Mutex<ShardState>);
 
 #[derive(Debug, Default)]
-struct State {
+struct ShardState {
     // Boxed: a connection is moved several times for each request.
     #[expect(clippy::vec_box, reason = "moved as a pointer")]
-    idle: Vec<Box<Connection>>,
+    idle: Vec<Box<Http1Connection>>,
     /// Requests that wait for a connection.
-    waiters: VecDeque<oneshot::Sender<Dialled>>,
+    waiters: VecDeque<oneshot::Sender<DialResult>>,
     /// Connections that are being opened. There are never fewer than requests that wait, and never more than once did.
     dialling: usize,
 }
 
 /// What came of opening a connection.
-pub(super) type Dialled = Result<Carrier, UpstreamError>;
+pub(super) type DialResult = Result<ActiveConnection, UpstreamError>;
 
 /// A connection that is to be opened, for the shard with this number.
 #[derive(Debug)]
@@ -63,9 +63,9 @@ impl Pool {
     }
 
     /// The warmest connection of this thread that is still open and not too old.
-    pub(super) fn take(&self) -> Option<Box<Connection>> {
+    pub(super) fn checkout(&self) -> Option<Box<Http1Connection>> {
         let now = Instant::now();
-        let mut own = self.own();
+        let mut own = self.local_shard();
         while let Some(connection) = own.idle.pop() {
             if self.is_good(&connection, now) {
                 return Some(connection);
@@ -82,20 +82,20 @@ impl Pool {
     }
 
     /// The last answer was read to its end.
-    pub(super) fn give_back(&self, mut connection: Box<Connection>) {
-        if connection.rest(Instant::now()) {
+    pub(super) fn checkin(&self, mut connection: Box<Http1Connection>) {
+        if connection.mark_idle(Instant::now()) {
             self.keep(connection);
         }
     }
 
     /// A connection that may carry the next request: of one that waits, if there is one.
-    pub(super) fn keep(&self, connection: Box<Connection>) {
-        self.offer(&mut self.own(), Carrier::Own(connection));
+    pub(super) fn keep(&self, connection: Box<Http1Connection>) {
+        self.offer(&mut self.local_shard(), ActiveConnection::Own(connection));
     }
 
     /// A seat in the queue for the next connection. `Some`: one has to be opened for it. Where others were opened for
     /// requests that were given up meanwhile, those serve as well.
-    pub(super) fn wait(&self) -> (oneshot::Receiver<Dialled>, Option<Dial>) {
+    pub(super) fn wait(&self) -> (oneshot::Receiver<DialResult>, Option<Dial>) {
         let (tell, told) = oneshot::channel();
         let shard = OWN.with(|own| *own);
         let mut state = self.shards[shard].0.lock();
@@ -107,7 +107,7 @@ impl Pool {
     }
 
     /// Takes the result of a dial that nobody waits for any more: the connection is kept.
-    pub(super) fn dialled(&self, Dial(shard): Dial, mut dialled: Dialled) {
+    pub(super) fn dialled(&self, Dial(shard): Dial, mut dialled: DialResult) {
         let mut state = self.shards[shard].0.lock();
         state.dialling -= 1;
         match dialled {
@@ -123,7 +123,7 @@ impl Pool {
         }
     }
 
-    fn offer(&self, state: &mut State, carrier: Carrier) {
+    fn offer(&self, state: &mut ShardState, carrier: ActiveConnection) {
         let mut dialled = Ok(carrier);
         while let Some(waiter) = state.waiters.pop_front() {
             match waiter.send(dialled) {
@@ -132,7 +132,7 @@ impl Pool {
             }
         }
         // A shared connection is kept already.
-        if let Ok(Carrier::Own(connection)) = dialled
+        if let Ok(ActiveConnection::Own(connection)) = dialled
             && state.idle.len() < self.most
         {
             state.idle.push(connection);
@@ -143,13 +143,13 @@ impl Pool {
         self.shards.iter().map(|shard| shard.0.lock().idle.len()).sum()
     }
 
-    fn is_good(&self, connection: &Connection, now: Instant) -> bool {
+    fn is_good(&self, connection: &Http1Connection, now: Instant) -> bool {
         !connection.is_closed()
             && now.duration_since(connection.idle_since) < self.keep
             && now.duration_since(connection.born) < self.max_age
     }
 
-    fn own(&self) -> MutexGuard<'_, State> {
+    fn local_shard(&self) -> MutexGuard<'_, ShardState> {
         self.shards[OWN.with(|own| *own)].0.lock()
     }
 }

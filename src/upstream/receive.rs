@@ -22,7 +22,7 @@ use super::body::Body;
 use super::client::{Caller, Client};
 use super::connection::READ_BUFFER;
 use super::error::BodyError;
-use super::exchange::{Exchange, stream};
+use super::exchange::{StreamingExchange, stream};
 use super::tee::is_over;
 
 use crate::config::settings::RouteKind;
@@ -54,10 +54,10 @@ impl Upstream {
             }
             let body = match (&mut exchange, caller.client()) {
                 (None, _) => Body::Empty,
-                (Some(_), None) => exchange.take().map_or(Body::Empty, Exchange::into_body),
+                (Some(_), None) => exchange.take().map_or(Body::Empty, StreamingExchange::into_body),
                 (Some(begun), Some(client)) => {
                     let length = begun.size_hint().exact();
-                    let reading = Reading::of(&head.headers, length);
+                    let reading = BodyReading::of(&head.headers, length);
                     self.take_in(caller, client, &mut exchange, reading).await
                 }
             };
@@ -70,22 +70,22 @@ impl Upstream {
         &self,
         caller: &Caller,
         client: &Arc<Client>,
-        exchange: &mut Option<Exchange>,
-        reading: Reading,
+        exchange: &mut Option<StreamingExchange>,
+        reading: BodyReading,
     ) -> Body {
         let Some(begun) = exchange else { return Body::Empty };
-        let mut pieces = Pieces {
+        let mut pieces = ReadPieces {
             counts_short: caller.shares_connection() || caller.kind() != Some(RouteKind::Image),
-            ..Pieces::default()
+            ..ReadPieces::default()
         };
         let most = if caller.collects() { 0 } else { self.buffer };
         let rest = match read(begun, most, client, reading, &mut pieces).await {
-            Read::Whole(end) => {
+            ReadResult::Whole(end) => {
                 begun.lease.end();
                 end
             }
-            Read::Broken(error) => Body::broken(error),
-            Read::Begun(left) => {
+            ReadResult::Broken(error) => Body::broken(error),
+            ReadResult::Begun(left) => {
                 let Some(begun) = exchange.take() else { return Body::Empty };
                 let transfer = begun.into_transfer(Some(Arc::clone(client)));
                 // hyper does not ask for a body whose client opens no window.
@@ -110,30 +110,30 @@ impl Upstream {
             upload.belongs_to(Arc::clone(client));
             upload.watch(silence);
         }
-        let mut begun = Pieces { counts_short: true, ..Pieces::default() };
-        match read(&mut body, self.buffer, client, Reading::Whole, &mut begun).await {
+        let mut begun = ReadPieces { counts_short: true, ..ReadPieces::default() };
+        match read(&mut body, self.buffer, client, BodyReading::Whole, &mut begun).await {
             // A request whose method may not be repeated is told by its body, and it keeps its framing.
-            Read::Whole(Body::Empty) if begun.whole.is_none() => Ok(Body::Full(Bytes::new())),
-            Read::Whole(end) if begun.whole.is_none() => {
+            ReadResult::Whole(Body::Empty) if begun.whole.is_none() => Ok(Body::Full(Bytes::new())),
+            ReadResult::Whole(end) if begun.whole.is_none() => {
                 Ok(Body::Chain(VecDeque::from([Bytes::new()]), Box::new(end)))
             }
-            Read::Whole(end) => Ok(begun.followed_by(end)),
-            Read::Begun(_) => Ok(begun.followed_by(body)),
-            Read::Broken(error) => Err(error),
+            ReadResult::Whole(end) => Ok(begun.followed_by(end)),
+            ReadResult::Begun(_) => Ok(begun.followed_by(body)),
+            ReadResult::Broken(error) => Err(error),
         }
     }
 }
 
 /// How a body that is not here yet is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Reading {
+enum BodyReading {
     /// Wait for the whole body: nothing can be done with a part of it.
     Whole,
     /// What comes is passed on, and a task reads ahead of who takes it.
     Ahead,
 }
 
-impl Reading {
+impl BodyReading {
     /// Viewers show an image when it is whole. Anything else may be made bit by bit: a page that grows, a stream of events.
     /// What is told to be short (an error, an info.json) is on its way already.
     fn of(fields: &HeaderMap, length: Option<u64>) -> Self {
@@ -144,7 +144,7 @@ impl Reading {
 }
 
 /// What was read of a body.
-enum Read {
+enum ReadResult {
     /// All of it. What stands behind the pieces tells whether the length was known: the head stays as it was.
     Whole(Body),
     /// The body goes on. So many more bytes may be read ahead.
@@ -161,23 +161,23 @@ async fn read(
     body: &mut (impl HttpBody<Data = Bytes, Error = BodyError> + Unpin),
     most: usize,
     client: &Arc<Client>,
-    reading: Reading,
-    begun: &mut Pieces,
-) -> Read {
+    reading: BodyReading,
+    begun: &mut ReadPieces,
+) -> ReadResult {
     let hint = body.size_hint();
     let is_short = usize::try_from(hint.lower()).is_ok_and(|size| size <= most);
     if most == 0 || !is_short {
-        return Read::Begun(0);
+        return ReadResult::Begun(0);
     }
     let end = if hint.exact().is_some() { Body::Empty } else { Body::End };
     let mut looks = 0;
     let read = loop {
         if body.is_end_stream() {
-            break Read::Whole(end);
+            break ReadResult::Whole(end);
         }
         let next = poll_fn(|cx| match Pin::new(&mut *body).poll_frame(cx) {
             Poll::Ready(frame) => Poll::Ready(Some(frame)),
-            Poll::Pending if reading == Reading::Whole => Poll::Pending,
+            Poll::Pending if reading == BodyReading::Whole => Poll::Pending,
             Poll::Pending => Poll::Ready(None),
         });
         let next = next.await;
@@ -187,15 +187,15 @@ async fn read(
                 // Trailers are not passed on.
                 let has_room = frame.into_data().map_or(true, |bytes| begun.push(bytes, client));
                 if is_whole {
-                    break Read::Whole(end);
+                    break ReadResult::Whole(end);
                 }
                 if !has_room || begun.size > most {
-                    break Read::Begun(0);
+                    break ReadResult::Begun(0);
                 }
             }
-            Some(Some(Err(error))) => break Read::Broken(error),
-            Some(None) => break Read::Whole(end),
-            None if looks == LOOKS => break Read::Begun(most - begun.size),
+            Some(Some(Err(error))) => break ReadResult::Broken(error),
+            Some(None) => break ReadResult::Whole(end),
+            None if looks == LOOKS => break ReadResult::Begun(most - begun.size),
             None => {
                 looks += 1;
                 tokio::task::yield_now().await;
@@ -226,7 +226,7 @@ fn read_ahead(mut body: Body, most: usize, client: Arc<Client>) -> Body {
                 None => return,
             };
             size += bytes.len();
-            let mut pieces = Pieces { counts_short: true, ..Pieces::default() };
+            let mut pieces = ReadPieces { counts_short: true, ..ReadPieces::default() };
             has_room = pieces.push(bytes, &client) && pieces.end_short(&client);
             if is_whole {
                 // The last piece tells that it is: nobody asks once more where the length is known.
@@ -234,30 +234,30 @@ fn read_ahead(mut body: Body, most: usize, client: Arc<Client>) -> Body {
                 break;
             }
             for piece in pieces.whole.into_iter().chain(pieces.more) {
-                let _ = send.send(Part::Piece(piece));
+                let _ = send.send(BodyPart::Piece(piece));
             }
         }
-        let _ = send.send(Part::Rest(body));
+        let _ = send.send(BodyPart::Rest(body));
     });
-    Body::shaped(Ahead::Parts(parts))
+    Body::shaped(ReadAhead::Parts(parts))
 }
 
 /// A body that a task reads.
 #[derive(Debug)]
-enum Ahead {
-    Parts(mpsc::UnboundedReceiver<Part>),
+enum ReadAhead {
+    Parts(mpsc::UnboundedReceiver<BodyPart>),
     /// What the task did not read.
     Rest(Body),
 }
 
 #[derive(Debug)]
-enum Part {
+enum BodyPart {
     Piece(Bytes),
     /// What the task did not read.
     Rest(Body),
 }
 
-impl HttpBody for Ahead {
+impl HttpBody for ReadAhead {
     type Data = Bytes;
     type Error = BodyError;
 
@@ -269,8 +269,8 @@ impl HttpBody for Ahead {
             match &mut *self {
                 Self::Rest(body) => return Pin::new(body).poll_frame(cx),
                 Self::Parts(parts) => match ready!(parts.poll_recv(cx)) {
-                    Some(Part::Piece(bytes)) => return Poll::Ready(Some(Ok(Frame::data(bytes)))),
-                    Some(Part::Rest(body)) => *self = Self::Rest(body),
+                    Some(BodyPart::Piece(bytes)) => return Poll::Ready(Some(Ok(Frame::data(bytes)))),
+                    Some(BodyPart::Rest(body)) => *self = Self::Rest(body),
                     None => *self = Self::Rest(Body::End),
                 },
             }
@@ -291,7 +291,7 @@ impl HttpBody for Ahead {
 
 /// The pieces that were read.
 #[derive(Debug, Default)]
-struct Pieces {
+struct ReadPieces {
     /// Mostly the only one.
     whole: Option<Bytes>,
     more: VecDeque<Bytes>,
@@ -302,7 +302,7 @@ struct Pieces {
     counts_short: bool,
 }
 
-impl Pieces {
+impl ReadPieces {
     /// Adds a piece. False: there is no memory for another one.
     fn push(&mut self, bytes: Bytes, client: &Arc<Client>) -> bool {
         self.size += bytes.len();

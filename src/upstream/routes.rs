@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use super::check::Check;
+use super::check::HealthCheck;
 use super::{TlsError, Upstream, client_tls};
 use crate::config::Settings;
-use crate::config::settings::Route;
-use crate::observe::UpstreamMeters;
+use crate::config::settings::RouteSettings;
+use crate::observe::UpstreamMetrics;
 
 /// What the configuration decides of where a request goes. Read once for each request.
 #[derive(Debug, Clone)]
@@ -20,15 +20,15 @@ pub struct Routing {
 impl Upstream {
     /// Creates an upstream for each distinct set of servers, in the order of the routes. Servers that stand in `before` and are called
     /// in the same way keep their connections and what is known of their health.
-    pub fn of_routes(
+    pub fn for_routes(
         settings: &Settings,
-        meters: &UpstreamMeters,
+        meters: &UpstreamMetrics,
         before: Option<(&Settings, &[Arc<Self>])>,
     ) -> Result<Vec<Arc<Self>>, TlsError> {
         let tls = client_tls(&settings.upstream)?;
         let before = before
             .filter(|(old, _)| old.upstream == settings.upstream && old.server.name == settings.server.name);
-        let mut made: Vec<(&Route, Arc<Self>)> = Vec::new();
+        let mut made: Vec<(&RouteSettings, Arc<Self>)> = Vec::new();
         for route in &settings.routes {
             let same = made.iter().find(|(other, _)| other.shares_servers(route));
             let stays = || {
@@ -45,7 +45,7 @@ impl Upstream {
                 let (url, bounds) = (&route.upstream, &settings.upstream);
                 let mut upstream = Self::new(url, &route.connect, bounds, &tls, meters);
                 let check = check_path(settings, route).map(|path| {
-                    Check::new(path, url.authority.as_str(), &settings.server.name, &bounds.health)
+                    HealthCheck::new(path, url.authority.as_str(), &settings.server.name, &bounds.health)
                 });
                 upstream.check = check.flatten();
                 Arc::new(upstream)
@@ -65,7 +65,7 @@ impl Upstream {
 
 /// By what the servers of this route are checked. Routes that share their servers share what is known of them: one
 /// check is enough.
-fn check_path<'s>(settings: &'s Settings, route: &Route) -> Option<&'s str> {
+fn check_path<'s>(settings: &'s Settings, route: &RouteSettings) -> Option<&'s str> {
     let mut sharing = settings.routes.iter().filter(|other| other.shares_servers(route));
     sharing.find_map(|other| other.health.as_deref())
 }

@@ -13,32 +13,32 @@ use hyper::body::Incoming;
 use tokio::time::timeout;
 
 use super::body::Body;
-use super::carrier::Carrier;
-use super::connection::{Connection, SendFailure};
+use super::carrier::ActiveConnection;
+use super::connection::{Http1Connection, SendFailure};
 use super::dial::Dialer;
 use super::error::UpstreamError;
 use super::framing;
-use super::health::{Health, Standing};
+use super::health::{PassiveHealth, ServerStatus};
 use super::pool::Pool;
-use super::trunk::Trunks;
+use super::trunk::Http2Pool;
 use crate::config::settings::{self, Timeouts};
-use crate::observe::UpstreamMeters;
+use crate::observe::UpstreamMetrics;
 
 /// A server of an upstream.
 #[derive(Debug)]
-pub(super) struct Server {
+pub(super) struct UpstreamServer {
     /// `host:port` as configured: its name in metrics and logs.
     name: Authority,
     /// The upstream that it belongs to.
     upstream: Authority,
     dialer: Dialer,
     pool: Pool,
-    trunks: Trunks,
+    trunks: Http2Pool,
     /// Requests that it has, until the end of their answers.
     load: AtomicUsize,
-    health: Health,
+    health: PassiveHealth,
     connect_timeout: Duration,
-    pub(super) meters: UpstreamMeters,
+    pub(super) meters: UpstreamMetrics,
 }
 
 /// What is known of one server.
@@ -49,7 +49,7 @@ pub struct ServerState {
     /// Where it is, `host:port`.
     pub server: String,
     /// Whether it is asked.
-    pub standing: Standing,
+    pub standing: ServerStatus,
     /// Failures in a row.
     pub failures: u32,
     /// Requests that it has, until the end of their answers.
@@ -62,7 +62,7 @@ pub struct ServerState {
 
 /// Why one server gave no answer, and what may be done.
 #[derive(Debug)]
-pub(super) enum Miss {
+pub(super) enum SendError {
     /// Nothing was sent: another server may have the request. Its body is whole.
     Unreached(UpstreamError),
     /// The connection broke under a request without a body before any byte of an answer: another server may have
@@ -74,42 +74,42 @@ pub(super) enum Miss {
 
 /// A request that a server has: counts until it is dropped.
 #[derive(Debug)]
-pub(super) struct Load(Arc<Server>);
+pub(super) struct InFlightGuard(Arc<UpstreamServer>);
 
-impl Load {
-    pub(super) fn on(server: &Arc<Server>) -> Self {
+impl InFlightGuard {
+    pub(super) fn on(server: &Arc<UpstreamServer>) -> Self {
         server.load.fetch_add(1, Ordering::Relaxed);
         Self(Arc::clone(server))
     }
 }
 
-impl Load {
-    pub(super) fn server(&self) -> Arc<Server> {
+impl InFlightGuard {
+    pub(super) fn server(&self) -> Arc<UpstreamServer> {
         Arc::clone(&self.0)
     }
 }
 
-impl Deref for Load {
-    type Target = Arc<Server>;
+impl Deref for InFlightGuard {
+    type Target = Arc<UpstreamServer>;
 
-    fn deref(&self) -> &Arc<Server> {
+    fn deref(&self) -> &Arc<UpstreamServer> {
         &self.0
     }
 }
 
-impl Drop for Load {
+impl Drop for InFlightGuard {
     fn drop(&mut self) {
         self.0.load.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-impl Server {
+impl UpstreamServer {
     pub(super) fn new(
         name: Authority,
         (scheme, upstream): (Scheme, Authority),
         dialer: Dialer,
-        bounds: &settings::Upstream,
-        meters: UpstreamMeters,
+        bounds: &settings::UpstreamSettings,
+        meters: UpstreamMetrics,
     ) -> Self {
         meters.stands(&upstream, &name, true);
         Self {
@@ -117,9 +117,9 @@ impl Server {
             upstream,
             dialer,
             pool: Pool::new(bounds.pool_idle, bounds.pool_max_age, bounds.max_requests),
-            trunks: Trunks::new(scheme, bounds),
+            trunks: Http2Pool::new(scheme, bounds),
             load: AtomicUsize::new(0),
-            health: Health::new(bounds.health),
+            health: PassiveHealth::new(bounds.health),
             connect_timeout: bounds.connect_timeout,
             meters,
         }
@@ -131,10 +131,10 @@ impl Server {
 
     /// May it be asked? On trial it gets one request at a time.
     pub(super) fn is_fit(&self) -> bool {
-        match self.health.standing() {
-            Standing::Up => true,
-            Standing::Trial => self.load() == 0,
-            Standing::Out => false,
+        match self.health.status() {
+            ServerStatus::Up => true,
+            ServerStatus::Trial => self.load() == 0,
+            ServerStatus::Out => false,
         }
     }
 
@@ -142,7 +142,7 @@ impl Server {
         ServerState {
             upstream: self.upstream.to_string(),
             server: self.name.to_string(),
-            standing: self.health.standing(),
+            standing: self.health.status(),
             failures: self.health.failures(),
             in_flight: self.load(),
             idle_connections: self.pool.len(),
@@ -155,53 +155,56 @@ impl Server {
         &self,
         head: &Parts,
         times: &Timeouts,
-    ) -> Result<(Response<Incoming>, Connection), Miss> {
+    ) -> Result<(Response<Incoming>, Http1Connection), SendError> {
         let dialled = timeout(times.connect, self.dialer.dial_alone()).await;
         let dialled = dialled.unwrap_or(Err(UpstreamError::ConnectTimeout));
         let mut connection = dialled.map_err(|error| {
-            self.bad();
-            Miss::Unreached(error)
+            self.record_failure();
+            SendError::Unreached(error)
         })?;
         let sent = connection.send(head, &mut Body::Empty, times).await;
-        let mut answer = sent.map_err(|failure| self.missed(failure))?;
+        let mut answer = sent.map_err(|failure| self.record_miss(failure))?;
         if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
-            framing::settle(answer.headers_mut()).map_err(Miss::Failed)?;
+            framing::settle(answer.headers_mut()).map_err(SendError::Failed)?;
         }
-        let changed = self.health.good();
-        self.tell(changed);
+        let changed = self.health.record_success();
+        self.update_gauge(changed);
         Ok((answer, connection))
     }
 
-    pub(super) fn answered(&self, mut answer: Response<Incoming>) -> Result<Response<Incoming>, Miss> {
+    pub(super) fn answered(&self, mut answer: Response<Incoming>) -> Result<Response<Incoming>, SendError> {
         if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
-            return Err(Miss::Failed(UpstreamError::Switched));
+            return Err(SendError::Failed(UpstreamError::Switched));
         }
-        framing::settle(answer.headers_mut()).map_err(Miss::Failed)?;
-        let changed = self.health.good();
-        self.tell(changed);
+        framing::settle(answer.headers_mut()).map_err(SendError::Failed)?;
+        let changed = self.health.record_success();
+        self.update_gauge(changed);
         Ok(answer)
     }
 
-    pub(super) fn missed(&self, failure: SendFailure) -> Miss {
+    pub(super) fn record_miss(&self, failure: SendFailure) -> SendError {
         let error = match failure {
-            SendFailure::Viewer(error) => return Miss::Failed(UpstreamError::Viewer(error)),
-            SendFailure::Target => return Miss::Failed(UpstreamError::Target),
+            SendFailure::Viewer(error) => return SendError::Failed(UpstreamError::Viewer(error)),
+            SendFailure::Target => return SendError::Failed(UpstreamError::Target),
             SendFailure::Unsent | SendFailure::Stale | SendFailure::Ended => UpstreamError::Closed,
             SendFailure::Late => UpstreamError::FirstByteTimeout,
             SendFailure::Broken(error) => UpstreamError::Exchange(error),
         };
-        self.bad();
-        Miss::Failed(error)
+        self.record_failure();
+        SendError::Failed(error)
     }
 
     /// A connection that is open already and may carry one more request.
-    pub(super) fn at_hand(&self) -> Option<Carrier> {
-        self.trunks.take().map(Carrier::Shared).or_else(|| self.pool.take().map(Carrier::Own))
+    pub(super) fn checkout(&self) -> Option<ActiveConnection> {
+        self.trunks
+            .take()
+            .map(ActiveConnection::Shared)
+            .or_else(|| self.pool.checkout().map(ActiveConnection::Own))
     }
 
     /// A new connection, or one that becomes free meanwhile. A task opens it: when the request is given up, the
     /// connection serves the next one. (One client that resets its streams caused 12,000 dials in 5 s without that.)
-    pub(super) async fn carrier(self: &Arc<Self>, time: Duration) -> Result<Carrier, UpstreamError> {
+    pub(super) async fn carrier(self: &Arc<Self>, time: Duration) -> Result<ActiveConnection, UpstreamError> {
         let (told, dial) = self.pool.wait();
         if let Some(dial) = dial {
             let server = Arc::clone(self);
@@ -214,11 +217,11 @@ impl Server {
     }
 
     /// Opens a connection; or shares one that somebody else opened meanwhile, where that is possible.
-    async fn dial(&self) -> Result<Carrier, UpstreamError> {
+    async fn dial(&self) -> Result<ActiveConnection, UpstreamError> {
         if self.trunks.may_be() {
             let turn = self.trunks.turn.lock().await;
             if let Some(stream) = self.trunks.take() {
-                return Ok(Carrier::Shared(stream));
+                return Ok(ActiveConnection::Shared(stream));
             }
             if self.trunks.may_be() {
                 return self.dialer.dial(&self.trunks).await;
@@ -229,8 +232,8 @@ impl Server {
     }
 
     /// The connection whose answer was read to its end.
-    pub(super) fn give_back(&self, connection: Box<Connection>) {
-        self.pool.give_back(connection);
+    pub(super) fn give_back(&self, connection: Box<Http1Connection>) {
+        self.pool.checkin(connection);
     }
 
     /// Closes connections that were not used for a while.
@@ -247,39 +250,39 @@ impl Server {
         let server = Arc::clone(self);
         tokio::spawn(async move {
             let dialled = server.carrier(server.connect_timeout).await;
-            let changed = server.health.dialled(dialled.is_ok(), Instant::now());
+            let changed = server.health.record_dial(dialled.is_ok(), Instant::now());
             // A shared one is kept already.
-            if let Ok(Carrier::Own(connection)) = dialled {
+            if let Ok(ActiveConnection::Own(connection)) = dialled {
                 server.pool.keep(connection);
             }
-            server.tell(changed);
+            server.update_gauge(changed);
         });
     }
 
-    pub(super) fn bad(&self) {
-        let changed = self.health.bad(Instant::now());
-        self.tell(changed);
+    pub(super) fn record_failure(&self) {
+        let changed = self.health.record_failure(Instant::now());
+        self.update_gauge(changed);
     }
 
     /// What an active check found.
     pub(super) fn checked(&self, good: bool) {
-        let changed = self.health.checked(good);
-        self.tell(changed);
+        let changed = self.health.record_check(good);
+        self.update_gauge(changed);
     }
 
-    fn tell(&self, changed: Option<Standing>) {
+    fn update_gauge(&self, changed: Option<ServerStatus>) {
         let (upstream, server) = (&self.upstream, &self.name);
         match changed {
             None => return,
-            Some(Standing::Up) => tracing::info!(%upstream, %server, "the server is in again"),
-            Some(Standing::Trial) => {
+            Some(ServerStatus::Up) => tracing::info!(%upstream, %server, "the server is in again"),
+            Some(ServerStatus::Trial) => {
                 tracing::info!(%upstream, %server, "the server can be reached again and is tried");
                 return;
             }
-            Some(Standing::Out) => {
+            Some(ServerStatus::Out) => {
                 tracing::warn!(%upstream, %server, "the server only fails: it is passed over ([upstream.health])");
             }
         }
-        self.meters.stands(upstream, server, changed == Some(Standing::Up));
+        self.meters.stands(upstream, server, changed == Some(ServerStatus::Up));
     }
 }

@@ -9,17 +9,17 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use super::{Body, BodyError};
 
 /// A body that is listened to as it goes by. Its pieces are shared, not copied.
-pub struct Teed {
+pub struct TeeBody {
     body: Body,
     heard: Vec<Bytes>,
     /// How many more bytes may be heard; beyond that the listener is let go.
     left: usize,
-    done: Option<Listener>,
+    done: Option<BodyListener>,
 }
 
-pub(super) type Listener = Box<dyn FnOnce(Option<Vec<Bytes>>) + Send + Sync>;
+pub(super) type BodyListener = Box<dyn FnOnce(Option<Vec<Bytes>>) + Send + Sync>;
 
-impl std::fmt::Debug for Teed {
+impl std::fmt::Debug for TeeBody {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Teed").field("body", &self.body).field("left", &self.left).finish_non_exhaustive()
     }
@@ -38,8 +38,8 @@ pub(super) fn is_over<B: HttpBody>(body: &B, frame: Option<&Result<Frame<Bytes>,
     }
 }
 
-impl Teed {
-    pub(super) fn new(body: Body, most: usize, done: Listener) -> Self {
+impl TeeBody {
+    pub(super) fn new(body: Body, most: usize, done: BodyListener) -> Self {
         Self { body, heard: Vec::new(), left: most, done: Some(done) }
     }
 
@@ -60,7 +60,7 @@ impl Teed {
         match &frame {
             Some(Ok(frame)) => {
                 if let (Some(bytes), true) = (frame.data_ref(), self.done.is_some()) {
-                    self.hear(bytes.clone());
+                    self.observe(bytes.clone());
                 }
             }
             Some(Err(_)) => self.done = None,
@@ -74,7 +74,7 @@ impl Teed {
         Poll::Ready(frame)
     }
 
-    fn hear(&mut self, bytes: Bytes) {
+    fn observe(&mut self, bytes: Bytes) {
         if let Some(left) = self.left.checked_sub(bytes.len()) {
             self.left = left;
             self.heard.push(bytes);
@@ -100,7 +100,7 @@ mod tests {
 
     /// How a body tells that it is over.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-    enum End {
+    enum EndOfBody {
         /// With its last piece: a length, or `END_STREAM` on data.
         WithTheLast,
         /// With nothing: chunked, until close, `END_STREAM` on an empty frame.
@@ -111,9 +111,9 @@ mod tests {
         Cut,
     }
 
-    struct Pieces(std::vec::IntoIter<&'static str>, End);
+    struct TeePieces(std::vec::IntoIter<&'static str>, EndOfBody);
 
-    impl HttpBody for Pieces {
+    impl HttpBody for TeePieces {
         type Data = Bytes;
         type Error = BodyError;
 
@@ -125,17 +125,17 @@ mod tests {
                 return Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(piece.as_bytes())))));
             }
             Poll::Ready(match self.1 {
-                End::Trailers => {
-                    self.1 = End::WithNothing;
+                EndOfBody::Trailers => {
+                    self.1 = EndOfBody::WithNothing;
                     Some(Ok(Frame::trailers(HeaderMap::new())))
                 }
-                End::Cut => Some(Err(BodyError::Stalled)),
-                End::WithTheLast | End::WithNothing => None,
+                EndOfBody::Cut => Some(Err(BodyError::Stalled)),
+                EndOfBody::WithTheLast | EndOfBody::WithNothing => None,
             })
         }
 
         fn is_end_stream(&self) -> bool {
-            self.1 == End::WithTheLast && self.0.as_slice().is_empty()
+            self.1 == EndOfBody::WithTheLast && self.0.as_slice().is_empty()
         }
     }
 
@@ -150,17 +150,17 @@ mod tests {
     }
 
     #[rstest]
-    #[case::length(End::WithTheLast, true)]
-    #[case::chunked(End::WithNothing, true)]
-    #[case::trailers(End::Trailers, true)]
-    #[case::cut(End::Cut, false)]
+    #[case::length(EndOfBody::WithTheLast, true)]
+    #[case::chunked(EndOfBody::WithNothing, true)]
+    #[case::trailers(EndOfBody::Trailers, true)]
+    #[case::cut(EndOfBody::Cut, false)]
     #[tokio::test]
-    async fn whoever_listens_to_a_body_hears_each_of_its_ends(#[case] end: End, #[case] is_told: bool) {
+    async fn whoever_listens_to_a_body_hears_each_of_its_ends(#[case] end: EndOfBody, #[case] is_told: bool) {
         for pieces in [vec!["a", "b", "c"], vec!["a"], vec![]] {
             let heard = Arc::new(Mutex::new(Vec::new()));
             let told = Arc::clone(&heard);
             let whole = pieces.concat();
-            let body = Body::shaped(Pieces(pieces.into_iter(), end)).tee(3, move |heard| {
+            let body = Body::shaped(TeePieces(pieces.into_iter(), end)).tee(3, move |heard| {
                 let heard = heard.map(|pieces| String::from_utf8(pieces.concat()).expect("text"));
                 told.lock().push(heard);
             });
@@ -173,11 +173,11 @@ mod tests {
     #[rstest]
     #[tokio::test]
     async fn of_one_that_is_too_long_it_is_told_once_and_that_only(
-        #[values(End::WithTheLast, End::WithNothing, End::Trailers)] end: End,
+        #[values(EndOfBody::WithTheLast, EndOfBody::WithNothing, EndOfBody::Trailers)] end: EndOfBody,
     ) {
         let heard = Arc::new(Mutex::new(Vec::new()));
         let told = Arc::clone(&heard);
-        let body = Body::shaped(Pieces(vec!["ab", "cd", "ef"].into_iter(), end))
+        let body = Body::shaped(TeePieces(vec!["ab", "cd", "ef"].into_iter(), end))
             .tee(3, move |heard| told.lock().push(heard.is_some()));
         as_hyper_does(body).await;
         assert_eq!(*heard.lock(), [false]);

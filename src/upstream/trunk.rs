@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 
 use super::body::Body;
 use super::connection::{SendFailure, failed, in_time};
-use super::upload::Silence;
+use super::upload::IdleTimer;
 use crate::config::settings::{self, Http2, Timeouts};
 
 /// How much of one answer may be on its way unread: a whole tile.
@@ -35,7 +35,7 @@ const LONGEST_HEAD: u32 = 64 << 10;
 
 /// An HTTP/2 connection.
 #[derive(Debug)]
-struct Trunk {
+struct Http2Connection {
     sender: http2::SendRequest<Body>,
     streams: AtomicUsize,
     /// How many the server allows (`SETTINGS_MAX_CONCURRENT_STREAMS`), as the driver saw it last.
@@ -47,14 +47,14 @@ struct Trunk {
 
 /// A request on an HTTP/2 connection: counts until it is dropped.
 #[derive(Debug)]
-pub(super) struct Stream {
-    trunk: Arc<Trunk>,
+pub(super) struct Http2Stream {
+    trunk: Arc<Http2Connection>,
     scheme: Scheme,
     /// How long it waits for the head of an answer, or the next piece of its body.
-    pub(super) waits: Silence,
+    pub(super) waits: IdleTimer,
 }
 
-impl Drop for Stream {
+impl Drop for Http2Stream {
     fn drop(&mut self) {
         let quiet_since = u64::try_from(self.trunk.born.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.trunk.quiet_since.store(quiet_since, Ordering::Relaxed);
@@ -68,8 +68,8 @@ const HTTP_1: u8 = 1;
 
 /// All HTTP/2 connections to one server.
 #[derive(Debug)]
-pub(super) struct Trunks {
-    open: Mutex<Vec<Arc<Trunk>>>,
+pub(super) struct Http2Pool {
+    open: Mutex<Vec<Arc<Http2Connection>>>,
     scheme: Scheme,
     is_allowed: bool,
     /// What the last dial found.
@@ -82,8 +82,8 @@ pub(super) struct Trunks {
     ping: Duration,
 }
 
-impl Trunks {
-    pub(super) fn new(scheme: Scheme, bounds: &settings::Upstream) -> Self {
+impl Http2Pool {
+    pub(super) fn new(scheme: Scheme, bounds: &settings::UpstreamSettings) -> Self {
         let is_allowed = match bounds.http2 {
             Http2::Off => false,
             Http2::Auto => scheme == Scheme::HTTPS,
@@ -113,7 +113,7 @@ impl Trunks {
     }
 
     /// A share of the connection with the least to do; `None`: all are taken up, and another one is needed.
-    pub(super) fn take(&self) -> Option<Stream> {
+    pub(super) fn take(&self) -> Option<Http2Stream> {
         if !self.may_be() {
             return None;
         }
@@ -128,7 +128,7 @@ impl Trunks {
     }
 
     /// Starts HTTP/2 on a fresh stream of bytes; a task of its own drives it.
-    pub(super) async fn open<I>(&self, io: I) -> hyper::Result<Stream>
+    pub(super) async fn open<I>(&self, io: I) -> hyper::Result<Http2Stream>
     where
         I: Read + Write + Send + Unpin + 'static,
     {
@@ -156,7 +156,7 @@ impl Trunks {
                 tracing::debug!(%error, "an HTTP/2 connection to an upstream ended badly");
             }
         });
-        let trunk = Arc::new(Trunk {
+        let trunk = Arc::new(Http2Connection {
             sender,
             streams: AtomicUsize::new(0),
             allowed,
@@ -182,17 +182,17 @@ impl Trunks {
         self.open.lock().len()
     }
 
-    fn share(&self, trunk: &Arc<Trunk>) -> Stream {
+    fn share(&self, trunk: &Arc<Http2Connection>) -> Http2Stream {
         trunk.streams.fetch_add(1, Ordering::Relaxed);
-        let waits = Silence::new(Duration::MAX);
-        Stream { trunk: Arc::clone(trunk), scheme: self.scheme.clone(), waits }
+        let waits = IdleTimer::new(Duration::MAX);
+        Http2Stream { trunk: Arc::clone(trunk), scheme: self.scheme.clone(), waits }
     }
 }
 
-impl Stream {
-    /// Sends a request and waits for the head of its answer, as [`Connection::send`] does.
+impl Http2Stream {
+    /// Sends a request and waits for the head of its answer, as [`Http1Connection::send`] does.
     ///
-    /// [`Connection::send`]: super::connection::Connection::send
+    /// [`Http1Connection::send`]: super::connection::Connection::send
     pub(super) async fn send(
         &mut self,
         head: &Parts,

@@ -14,10 +14,10 @@ use tokio::time::timeout;
 
 use super::attempt::Attempt;
 use super::body::Body;
-use super::carrier::Carrier;
-use super::choice::Tried;
+use super::carrier::ActiveConnection;
+use super::choice::TriedServers;
 use super::error::UpstreamError;
-use super::server::Miss;
+use super::server::SendError;
 use super::{Caller, Upstream};
 use crate::config::settings::Timeouts;
 
@@ -69,20 +69,20 @@ impl Upstream {
         times: Timeouts,
     ) -> Result<Response<Body>, UpstreamError> {
         let admission = self.admit(caller).await?;
-        let (mut tried, mut last) = (Tried::default(), UpstreamError::Closed);
+        let (mut tried, mut last) = (TriedServers::default(), UpstreamError::Closed);
         while let Some(load) = self.choose(&mut tried) {
             let (mut answer, connection) = match load.ask_alone(head, &times).await {
                 Ok(answered) => answered,
-                Err(Miss::Unreached(error)) => {
+                Err(SendError::Unreached(error)) => {
                     last = error;
                     self.meters.retried("next_server");
                     continue;
                 }
-                Err(Miss::Lost) => return Err(UpstreamError::Closed),
-                Err(Miss::Failed(error)) => return Err(error),
+                Err(SendError::Lost) => return Err(UpstreamError::Closed),
+                Err(SendError::Failed(error)) => return Err(error),
             };
             if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
-                let attempt = Attempt::sent(admission, Carrier::Own(Box::new(connection)), load);
+                let attempt = Attempt::sent(admission, ActiveConnection::Own(Box::new(connection)), load);
                 return Ok(self.receive(caller, answer, attempt, times.body).await);
             }
             let switched = timeout(times.first_byte, hyper::upgrade::on(&mut answer)).await;

@@ -19,16 +19,16 @@ use super::transfer::Transfer;
 
 /// A viewer's request body.
 #[derive(Debug)]
-pub struct FromViewer {
+pub struct RequestBody {
     incoming: Incoming,
     /// How many more bytes are taken.
     left: usize,
-    silence: Silence,
+    silence: IdleTimer,
     /// How long [`PIECE`] may take.
     pace: Duration,
     /// What came of the piece that is under way.
     piece: usize,
-    progress: Arc<Progress>,
+    progress: Arc<UploadProgress>,
     transfer: Arc<Transfer<()>>,
 }
 
@@ -44,12 +44,12 @@ pub fn pace(min_rate: usize) -> Duration {
 
 /// How far an upload is. The connection that carries it has one as well.
 #[derive(Debug, Default)]
-pub(super) struct Progress {
+pub(super) struct UploadProgress {
     whole: AtomicBool,
     over: Notify,
 }
 
-impl Progress {
+impl UploadProgress {
     /// True once the body was sent to its end: the connection may carry the next request.
     pub(super) fn is_whole(&self) -> bool {
         self.whole.load(Ordering::Acquire)
@@ -61,13 +61,13 @@ impl Progress {
     }
 }
 
-impl FromViewer {
+impl RequestBody {
     pub(super) fn new(incoming: Incoming, most: usize, min_rate: usize) -> Self {
         let pace = pace(min_rate);
         Self {
             incoming,
             left: most,
-            silence: Silence::new(pace),
+            silence: IdleTimer::new(pace),
             pace,
             piece: 0,
             progress: Arc::default(),
@@ -85,8 +85,8 @@ impl FromViewer {
     }
 
     /// How long the viewer may be silent in the middle from now on, and how to see how far it is.
-    pub(super) fn watch(&mut self, patience: Duration) -> Arc<Progress> {
-        self.silence = Silence::new(patience.min(self.pace));
+    pub(super) fn watch(&mut self, patience: Duration) -> Arc<UploadProgress> {
+        self.silence = IdleTimer::new(patience.min(self.pace));
         Arc::clone(&self.progress)
     }
 
@@ -131,7 +131,7 @@ impl FromViewer {
     }
 }
 
-impl Drop for FromViewer {
+impl Drop for RequestBody {
     fn drop(&mut self) {
         // A body without a byte is never polled.
         if self.incoming.is_end_stream() {
@@ -145,7 +145,7 @@ impl Drop for FromViewer {
 /// when it rings it is looked whether the silence of this moment has lasted long enough. To arm one for each silence
 /// costs more than the rest of the bookkeeping of a request.
 #[derive(Debug)]
-pub(super) struct Silence {
+pub(super) struct IdleTimer {
     patience: Duration,
     /// How much of the patience was used up before.
     used: Duration,
@@ -154,7 +154,7 @@ pub(super) struct Silence {
     timer: Option<Pin<Box<Sleep>>>,
 }
 
-impl Silence {
+impl IdleTimer {
     pub(super) fn new(patience: Duration) -> Self {
         Self { patience, used: Duration::ZERO, since: None, timer: None }
     }
@@ -206,19 +206,19 @@ mod tests {
 
     const PATIENCE: Duration = Duration::from_secs(10);
 
-    async fn lasts(silence: &mut Silence) -> Duration {
+    async fn lasts(silence: &mut IdleTimer) -> Duration {
         let began = Instant::now();
         poll_fn(|cx| silence.poll_over(cx)).await;
         began.elapsed()
     }
 
-    fn is_over(silence: &mut Silence) -> bool {
+    fn is_over(silence: &mut IdleTimer) -> bool {
         silence.poll_over(&mut Context::from_waker(std::task::Waker::noop())).is_ready()
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_patience_is_for_each_silence_anew() {
-        let mut silence = Silence::new(PATIENCE);
+        let mut silence = IdleTimer::new(PATIENCE);
         for _ in 0..5 {
             assert!(!is_over(&mut silence));
             tokio::time::advance(PATIENCE * 9 / 10).await;
@@ -231,7 +231,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_shorter_patience_after_a_longer_one_is_kept_too() {
-        let mut silence = Silence::new(PATIENCE);
+        let mut silence = IdleTimer::new(PATIENCE);
         assert!(!is_over(&mut silence));
         silence.begin(PATIENCE / 10);
         let lasted = lasts(&mut silence).await;
@@ -240,7 +240,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_comes_too_slowly_uses_up_the_patience() {
-        let mut silence = Silence::new(PATIENCE);
+        let mut silence = IdleTimer::new(PATIENCE);
         for _ in 0..9 {
             assert!(!is_over(&mut silence));
             tokio::time::advance(PATIENCE / 10).await;
@@ -254,7 +254,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn endless_patience_never_ends() {
-        let mut silence = Silence::new(Duration::MAX);
+        let mut silence = IdleTimer::new(Duration::MAX);
         assert!(!is_over(&mut silence));
         tokio::time::advance(Duration::from_secs(1_000_000)).await;
         assert!(!is_over(&mut silence));

@@ -1,7 +1,7 @@
 //! The API for the people who run it: what it tells and what it does. Whom it lets in: `admin_access`.
 
 use http::Method;
-use iiif_mender::index::history::{Filter, Page};
+use iiif_mender::index::history::{HistoryFilter, HistoryPage};
 use serde_json::{Value, json};
 use testbed::{Client, Fetched, Kind};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -67,7 +67,8 @@ async fn heals_are_told_page_by_page_and_none_twice() {
     for page in &pages[..3] {
         assert_eq!(acts(&world, "heal", &json!({ "identifier": page.identifier })).await.status, 200);
     }
-    let heals = || world.app.index.history(&Filter::default(), Page::default()).expect("a history");
+    let heals =
+        || world.app.index.history(&HistoryFilter::default(), HistoryPage::default()).expect("a history");
     patiently("the history is written", || heals().len() >= 3).await;
     let (mut seen, mut next) = (Vec::new(), String::new());
     loop {

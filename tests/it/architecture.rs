@@ -311,6 +311,66 @@ fn no_name_is_one_that_says_nothing() {
     assert!(wrong.is_empty(), "{wrong:?}");
 }
 
+/// The types that a file defines, by their names. (Associated types have a value and are none.)
+fn types(text: &str) -> Vec<String> {
+    let lines = text.lines().map(str::trim_start);
+    let defined = lines.filter_map(|line| {
+        let visible = line.strip_prefix("pub").map_or(line, |rest| match rest.strip_prefix('(') {
+            Some(rest) => rest.split_once(") ").map_or("", |(_, rest)| rest),
+            None => rest.trim_start(),
+        });
+        let (kind, rest) = visible.split_once(' ')?;
+        let is_alias = kind == "type" && !line.starts_with("type ") || kind == "type" && rest.contains('=');
+        matches!(kind, "struct" | "enum" | "trait" | "union").then_some(rest).or(is_alias.then_some(rest))
+    });
+    let name = |text: &str| text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
+    defined.map(name).filter(|name| name.starts_with(char::is_uppercase)).collect()
+}
+
+#[test]
+fn types_are_found_however_visible_they_are() {
+    let text = "pub struct A;\n    pub(in crate::heal) enum B {\ntrait C {}\npub(crate) type D<'a> = X;\nfn e() {}\n";
+    assert_eq!(types(text), ["A", "B", "C", "D"]);
+}
+
+#[test]
+fn no_two_types_have_the_same_name() {
+    // What a trait or a library prescribes.
+    const MAY_COME_TWICE: [&str; 5] = ["Data", "Error", "Output", "Target", "Value"];
+    let mut all: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
+    for (path, text) in sources() {
+        for name in types(&text) {
+            all.entry(name).or_default().push(path.clone());
+        }
+    }
+    assert!(all.len() > 500, "where are the types?");
+    all.retain(|name, files| files.len() > 1 && !MAY_COME_TWICE.contains(&&**name));
+    assert!(all.is_empty(), "{all:#?}");
+}
+
+/// Words of pictures (a hospital, an airport, a hotel, a theatre, speech), and participles that leave out whose they are.
+/// A name is a word of HTTP, IIIF, Rust or operations.
+const PICTURES: [&str; 52] = [
+    "Aim", "Air", "Asked", "Asking", "Barred", "Boarding", "Chores", "Course", "Crew", "Desk", "Diary",
+    "Doors", "Errand", "Found", "Gathered", "Got", "Hall", "Heard", "House", "Judged", "Keeper", "Keeping",
+    "Kept", "Known", "Landed", "Landing", "Lobby", "Made", "Manner", "Manners", "Mends", "Mended", "Patient",
+    "Press", "Pulse", "Purse", "Remarks", "Said", "Seat", "Seen", "Shelf", "Showcase", "Showing", "Speech",
+    "Surgeon", "Told", "Treated", "Trouble", "Trunk", "Wanted", "Ward", "Wish",
+];
+
+#[test]
+fn no_type_is_named_by_a_picture() {
+    let mut wrong = Vec::new();
+    for (path, text) in sources().iter().filter(|(path, _)| !is_test(path)) {
+        for name in types(text) {
+            if PICTURES.contains(&&*name) {
+                wrong.push(format!("{}: {name}", path.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
 /// What `cargo deny check sources bans` says of the lock file, for those who have not installed it.
 #[test]
 fn dependencies_come_from_one_place_and_none_is_forbidden() {

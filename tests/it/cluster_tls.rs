@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use iiif_mender::cluster::{Cluster, Placed};
+use iiif_mender::cluster::{Cluster, PermitResult};
 use iiif_mender::observe::Metrics;
 use testbed::Client;
 
@@ -95,12 +95,12 @@ async fn a_viewer_on_one_node_overtakes_the_sweeps_of_all_others() {
         .map(|_| Cluster::start(&own, &std::sync::Arc::new(Metrics::new())).expect("a cluster"))
         .collect();
     patiently("all are joined", || nodes.iter().all(|node| node.is_joined())).await;
-    let Placed::Place(held) = nodes[0].place("service", 1, false).await else { panic!("left alone") };
+    let PermitResult::Place(held) = nodes[0].acquire("service", 1, false).await else { panic!("left alone") };
     let (tell, mut order) = tokio::sync::mpsc::unbounded_channel();
     let waits = |node: usize, is_first: bool| {
         let (node, tell) = (std::sync::Arc::clone(&nodes[node]), tell.clone());
         tokio::spawn(async move {
-            let place = node.place("service", 1, is_first).await;
+            let place = node.acquire("service", 1, is_first).await;
             tell.send(is_first).expect("somebody listens");
             drop(place);
         })

@@ -9,7 +9,7 @@ use clap::CommandFactory as _;
 use iiif_mender::cli::Cli;
 use iiif_mender::config::Settings;
 use iiif_mender::config::settings::Rung;
-use iiif_mender::observe::{EventKind, Metrics, Trace};
+use iiif_mender::observe::{EventKind, Metrics, RequestTrace};
 use iiif_mender::outcome::Outcome;
 use regex::Regex;
 
@@ -127,9 +127,9 @@ pub(crate) fn scraped() -> BTreeMap<String, BTreeSet<String>> {
     let metrics = Metrics::new();
     metrics.request("image", Outcome::Served, 200, Duration::ZERO);
     metrics.upstream_error("connection_refused");
-    metrics.heal("healed", "visit", "viewer", Duration::ZERO, &Trace::fresh());
-    metrics.waited(Duration::ZERO, &Trace::fresh());
-    metrics.canvas_request("visit", "carries", Duration::ZERO, &Trace::fresh());
+    metrics.heal("healed", "visit", "viewer", Duration::ZERO, &RequestTrace::generate());
+    metrics.waited(Duration::ZERO, &RequestTrace::generate());
+    metrics.canvas_request("visit", "carries", Duration::ZERO, &RequestTrace::generate());
     metrics.upstream_answered("image", Duration::ZERO);
     metrics.learned("learned");
     metrics.lane_waiting("viewer", 1);

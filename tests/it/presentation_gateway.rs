@@ -28,13 +28,13 @@ fn stored(world: &World) -> usize {
 async fn adds(world: &World, name: &str, text: impl AsRef<[u8]>) {
     let before = stored(world);
     std::fs::write(world.folder.path().join("manifests").join(name), text).expect("a file");
-    Refresh::new(&world.app.index, &iiif_mender::index::sources::Options::default())
+    Refresh::new(&world.app.index, &iiif_mender::index::sources::RefreshOptions::default())
         .run(&sources(world), &mut |_, _| {})
         .expect("an index");
     patiently("it is indexed", || stored(world) > before).await;
 }
 
-fn sources(world: &World) -> Vec<iiif_mender::config::settings::Source> {
+fn sources(world: &World) -> Vec<iiif_mender::config::settings::SourceSettings> {
     world.app.index.sources(&[]).expect("an index")
 }
 

@@ -257,8 +257,8 @@ async fn a_manifest_that_lacks_a_page_is_marked_and_never_stands_before_the_one_
         .await;
         let file = wire.folder.path().join("book.json");
         std::fs::write(&file, book(&["a", "b", "c"])).expect("a file");
-        let source = iiif_mender::config::settings::Source::path(file);
-        let options = iiif_mender::index::sources::Options::default();
+        let source = iiif_mender::config::settings::SourceSettings::path(file);
+        let options = iiif_mender::index::sources::RefreshOptions::default();
         Refresh::new(&wire.app.index, &options).run(&[source], &mut |_, _| {}).expect("it is read");
         for _ in 0..2 {
             let came = wire.get("/svc/book", &[]).await;

@@ -1,6 +1,6 @@
 //! One id follows a request: into its answer, to the servers behind us, into the history.
 
-use iiif_mender::index::history::{Entry, Filter, Page};
+use iiif_mender::index::history::{HistoryEntry, HistoryFilter, HistoryPage};
 use testbed::{Kind, Logged, Origin};
 
 use crate::support::edge::{Edge, route};
@@ -17,8 +17,9 @@ fn told<'a>(logged: &'a Logged, name: &str) -> &'a str {
     logged.headers.get(name).map_or("", |value| value.to_str().expect("text"))
 }
 
-async fn history(world: &World, heals: usize) -> Vec<Entry> {
-    let read = || world.app.index.history(&Filter::default(), Page::default()).expect("an index");
+async fn history(world: &World, heals: usize) -> Vec<HistoryEntry> {
+    let read =
+        || world.app.index.history(&HistoryFilter::default(), HistoryPage::default()).expect("an index");
     patiently("the heals are written down", || read().len() >= heals).await;
     read()
 }

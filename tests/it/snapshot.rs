@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use iiif_mender::observe::{Event, SAMPLE_EVERY};
+use iiif_mender::observe::{LiveEvent, SAMPLE_EVERY};
 use tokio::sync::broadcast::error::TryRecvError;
 
 use crate::support::world::{World, patiently};
@@ -132,7 +132,7 @@ async fn a_breaker_that_opens_and_closes_is_told() {
     let mut breakers = Vec::new();
     while breakers.len() < 2 {
         let next = tokio::time::timeout(Duration::from_secs(20), news.recv()).await;
-        if let Event::Breaker { open, .. } = next.expect("in time").expect("news").event {
+        if let LiveEvent::Breaker { open, .. } = next.expect("in time").expect("news").event {
             breakers.push(open);
         }
     }

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::Response;
-use iiif_mender::config::settings::{Settings, Source};
+use iiif_mender::config::settings::{Settings, SourceSettings};
 use iiif_mender::index::Index;
 use iiif_mender::index::sources::build::Build;
 use iiif_mender::index::sources::refresh::Refresh;
-use iiif_mender::index::sources::{Options, Report};
-use iiif_mender::upstream::fetch::Web;
+use iiif_mender::index::sources::{RefreshOptions, RefreshReport};
+use iiif_mender::upstream::fetch::FetcherFactory;
 use serde_json::{Value, json};
 use testbed::{Flow, Origin, Seen};
 
@@ -36,24 +36,24 @@ impl Bench {
         change(&mut settings);
         let index =
             Index::open(&folder.path().join("index.sqlite3"), 1000).expect("an index").with_names(&settings);
-        let web = Web::new(Arc::new(settings)).expect("TLS");
+        let web = FetcherFactory::new(Arc::new(settings)).expect("TLS");
         let index = Arc::new(index.with_web(web, tokio::runtime::Handle::current()));
         Self { index, _folder: folder }
     }
 
-    async fn refresh(&self, source: &Source) -> Report {
-        self.refresh_with(source, Options::default().grace).await
+    async fn refresh(&self, source: &SourceSettings) -> RefreshReport {
+        self.refresh_with(source, RefreshOptions::default().grace).await
     }
 
-    async fn refresh_with(&self, source: &Source, grace: Duration) -> Report {
+    async fn refresh_with(&self, source: &SourceSettings, grace: Duration) -> RefreshReport {
         let (index, source) = (Arc::clone(&self.index), source.clone());
-        let look = move || Refresh::new(&index, &Options { grace }).run(&[source], &mut |_, _| {});
+        let look = move || Refresh::new(&index, &RefreshOptions { grace }).run(&[source], &mut |_, _| {});
         tokio::task::spawn_blocking(look).await.expect("no panic").expect("an index")
     }
 
-    async fn build(&self, source: &Source) -> Report {
+    async fn build(&self, source: &SourceSettings) -> RefreshReport {
         let (index, source) = (Arc::clone(&self.index), source.clone());
-        let look = move || Build::new(&index, &Options::default()).run(&[source], &mut |_, _| {});
+        let look = move || Build::new(&index, &RefreshOptions::default()).run(&[source], &mut |_, _| {});
         tokio::task::spawn_blocking(look).await.expect("no panic").expect("an index")
     }
 
@@ -63,8 +63,8 @@ impl Bench {
 }
 
 /// A source without a pace, so that tests do not wait.
-fn source(origin: &Origin, path: &str) -> Source {
-    Source { rate: 0, ..Source::url(format!("{}{path}", origin.url())) }
+fn source(origin: &Origin, path: &str) -> SourceSettings {
+    SourceSettings { rate: 0, ..SourceSettings::url(format!("{}{path}", origin.url())) }
 }
 
 fn manifest(name: &str, images: &[&str]) -> Value {
@@ -398,8 +398,10 @@ async fn a_public_name_is_asked_for_where_its_route_leads_and_not_through_oursel
         let none: [(&str, &str); 0] = [];
         *settings = Settings::from_text(Path::new("config.toml"), &text, none).expect("it is in order");
     });
-    let of =
-        Source { rate: 0, ..Source::url("https://api.library.tamu.edu/iiif-service/x/presentation/a?b=c") };
+    let of = SourceSettings {
+        rate: 0,
+        ..SourceSettings::url("https://api.library.tamu.edu/iiif-service/x/presentation/a?b=c")
+    };
     assert_eq!(bench.refresh(&of).await.manifests, 1);
     assert_eq!(targets(&origin), ["/inside/x/presentation/a?b=c"]);
 }
@@ -414,7 +416,7 @@ async fn no_more_requests_run_at_once_than_the_source_allows() {
         path => answer(&manifest(&path[1..], &[&path[1..]])),
     });
     let bench = Bench::new();
-    let of = Source { concurrency: 3, ..source(&origin, "/c") };
+    let of = SourceSettings { concurrency: 3, ..source(&origin, "/c") };
     assert_eq!(bench.refresh(&of).await.manifests, 12);
     assert!(origin.connections() <= 3, "{}", origin.connections());
 }

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use iiif_mender::index::Index;
 use iiif_mender::index::command::{Exit, IndexCommand, run};
-use iiif_mender::index::learn::file_urls::{Manners, learn_files};
-use iiif_mender::index::sources::Options;
+use iiif_mender::index::learn::file_urls::{RequestPace, learn_files};
+use iiif_mender::index::sources::RefreshOptions;
 use iiif_mender::index::sources::build::Build;
-use iiif_mender::upstream::fetch::Web;
+use iiif_mender::upstream::fetch::FetcherFactory;
 use serde_json::{Value, json};
 use testbed::{Flow, Kind, Origin, Testbed};
 
@@ -147,12 +147,14 @@ async fn files_are_learned_while_identifiers_are_alive_and_the_rest_is_asked_for
     bed.write_manifests(&manifests).expect("manifests");
     let settings = settings(folder.path(), &bed.images.origin(), &bed.service.origin(), "");
     let index = Index::open(&settings.index.path, 100).expect("an index").with_names(&settings);
-    Build::new(&index, &Options::default()).run(&settings.index.sources, &mut |_, _| {}).expect("it builds");
-    let web = Web::new(Arc::new(settings.clone())).expect("TLS");
+    Build::new(&index, &RefreshOptions::default())
+        .run(&settings.index.sources, &mut |_, _| {})
+        .expect("it builds");
+    let web = FetcherFactory::new(Arc::new(settings.clone())).expect("TLS");
     let index = Arc::new(index.with_web(web, tokio::runtime::Handle::current()));
     let learn = || {
         let index = Arc::clone(&index);
-        let manners = Manners { concurrency: 2, rate: 0 };
+        let manners = RequestPace { concurrency: 2, rate: 0 };
         tokio::task::spawn_blocking(move || learn_files(&index, manners, &mut |_| {}).expect("an index"))
     };
     bed.registers_everything();

@@ -7,9 +7,9 @@ use std::time::{Duration, UNIX_EPOCH};
 use indicatif::HumanCount;
 
 use super::escaped;
-use crate::batch::setup::State;
-use crate::batch::summary::{Row, Summary};
-use crate::batch::{Entry, Verdict};
+use crate::batch::setup::FindingState;
+use crate::batch::summary::{ManifestSummary, Summary};
+use crate::batch::{ImageResult, ImageVerdict};
 use crate::iiif::image_path::{Slashes, path_of_key};
 
 pub(super) fn write(summary: &Summary, out: &mut dyn Write) -> io::Result<()> {
@@ -41,7 +41,7 @@ pub(super) fn write(summary: &Summary, out: &mut dyn Write) -> io::Result<()> {
     problems(summary, out)?;
     setup(summary, out)?;
     overview(summary, heals, out)?;
-    let mut by_manifest: BTreeMap<&str, Vec<&Entry>> = BTreeMap::new();
+    let mut by_manifest: BTreeMap<&str, Vec<&ImageResult>> = BTreeMap::new();
     for entry in &summary.images {
         by_manifest.entry(&entry.manifest).or_default().push(entry);
     }
@@ -93,9 +93,9 @@ fn setup(summary: &Summary, out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, r#"<h2>Deployment</h2><ul class="list">"#)?;
     for finding in &summary.setup {
         let (class, word) = match finding.state {
-            State::Good => ("ok", "ok"),
-            State::Note => ("expired", "note"),
-            State::Bad => ("error", "bad"),
+            FindingState::Good => ("ok", "ok"),
+            FindingState::Note => ("expired", "note"),
+            FindingState::Bad => ("error", "bad"),
         };
         let (about, text) = (escaped(finding.about), escaped(&finding.text));
         writeln!(out, r#"<li><span class="word {class}">{word}</span> <b>{about}</b> {text}</li>"#)?;
@@ -135,8 +135,8 @@ fn overview(summary: &Summary, heals: bool, out: &mut dyn Write) -> io::Result<(
 fn manifest(
     summary: &Summary,
     number: usize,
-    row: &Row,
-    entries: &[&Entry],
+    row: &ManifestSummary,
+    entries: &[&ImageResult],
     out: &mut dyn Write,
 ) -> io::Result<()> {
     if entries.is_empty() && row.trouble.is_none() {
@@ -155,8 +155,8 @@ fn manifest(
     if !entries.is_empty() {
         writeln!(out, r#"<ul class="cards">"#)?;
         // What is still broken first.
-        let (left, well): (Vec<&Entry>, Vec<&Entry>) =
-            entries.iter().partition(|entry| entry.now() != Verdict::Ok);
+        let (left, well): (Vec<&ImageResult>, Vec<&ImageResult>) =
+            entries.iter().partition(|entry| entry.now() != ImageVerdict::Ok);
         for entry in left.into_iter().chain(well) {
             card(summary, entry, out)?;
         }
@@ -165,7 +165,7 @@ fn manifest(
     writeln!(out, "</section>")
 }
 
-fn card(summary: &Summary, entry: &Entry, out: &mut dyn Write) -> io::Result<()> {
+fn card(summary: &Summary, entry: &ImageResult, out: &mut dyn Write) -> io::Result<()> {
     let label = entry.label.as_deref().unwrap_or(&entry.image);
     let base =
         format!("{}{}", summary.image_base, path_of_key(&entry.image, Slashes::Encoded).unwrap_or_default());
@@ -178,7 +178,7 @@ fn card(summary: &Summary, entry: &Entry, out: &mut dyn Write) -> io::Result<()>
             r#"<a class="thumb" href="{base}/info.json"><img loading="lazy" src="{base}/full/,120/0/default.jpg" alt="no picture"></a>"#
         )
     };
-    let word = |verdict: Verdict| format!(r#"<span class="word {0}">{0}</span>"#, verdict.as_str());
+    let word = |verdict: ImageVerdict| format!(r#"<span class="word {0}">{0}</span>"#, verdict.as_str());
     let change = match entry.after {
         Some(after) if after != entry.before => format!("{} → {}", word(entry.before), word(after)),
         _ => word(entry.now()),

@@ -3,9 +3,9 @@
 use std::io::{self, Write};
 
 use super::escaped;
-use crate::batch::Entry;
-use crate::batch::setup::State;
-use crate::batch::summary::{Row, Summary};
+use crate::batch::ImageResult;
+use crate::batch::setup::FindingState;
+use crate::batch::summary::{ManifestSummary, Summary};
 
 pub(super) fn write(summary: &Summary, out: &mut dyn Write) -> io::Result<()> {
     let troubles = summary.manifests.iter().filter(|row| is_troubled(row)).count();
@@ -20,8 +20,8 @@ pub(super) fn write(summary: &Summary, out: &mut dyn Write) -> io::Result<()> {
         summary.totals.images + more,
         summary.took
     )?;
-    let mut left: Vec<&Entry> =
-        summary.images.iter().filter(|entry| entry.now() != super::super::Verdict::Ok).collect();
+    let mut left: Vec<&ImageResult> =
+        summary.images.iter().filter(|entry| entry.now() != super::super::ImageVerdict::Ok).collect();
     left.sort_by(|one, other| one.manifest.cmp(&other.manifest));
     for row in &summary.manifests {
         let from = left.partition_point(|entry| entry.manifest < row.manifest);
@@ -32,11 +32,11 @@ pub(super) fn write(summary: &Summary, out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, "</testsuites>")
 }
 
-fn is_troubled(row: &Row) -> bool {
+fn is_troubled(row: &ManifestSummary) -> bool {
     row.trouble.is_some() && !row.mended
 }
 
-fn suite(row: &Row, left: &[&Entry], out: &mut dyn Write) -> io::Result<()> {
+fn suite(row: &ManifestSummary, left: &[&ImageResult], out: &mut dyn Write) -> io::Result<()> {
     let name = escaped(row.label.as_deref().unwrap_or(&row.manifest));
     let trouble = u64::from(is_troubled(row));
     writeln!(
@@ -71,7 +71,7 @@ fn others(summary: &Summary, out: &mut dyn Write) -> io::Result<()> {
         }
         writeln!(out, "  </testsuite>")?;
     }
-    let bad: Vec<_> = summary.setup.iter().filter(|finding| finding.state == State::Bad).collect();
+    let bad: Vec<_> = summary.setup.iter().filter(|finding| finding.state == FindingState::Bad).collect();
     if !bad.is_empty() {
         let count = bad.len();
         writeln!(out, r#"  <testsuite name="deployment" tests="{count}" failures="{count}">"#)?;

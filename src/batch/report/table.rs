@@ -4,10 +4,10 @@ use std::io::{self, Write};
 
 use indicatif::HumanCount;
 
-use crate::batch::Verdict;
+use crate::batch::ImageVerdict;
 use crate::batch::check::FORGOTTEN;
-use crate::batch::setup::State;
-use crate::batch::summary::{Counts, Row, Summary};
+use crate::batch::setup::FindingState;
+use crate::batch::summary::{ImageCounts, ManifestSummary, Summary};
 
 /// Columns.
 const WIDTH: usize = 80;
@@ -69,7 +69,7 @@ impl Columns {
         Self { names, heals, with_poisoned: !heals }
     }
 
-    fn numbers(&self, counts: &Counts) -> Vec<(&'static str, u64)> {
+    fn numbers(&self, counts: &ImageCounts) -> Vec<(&'static str, u64)> {
         let mut all = vec![("images", counts.images)];
         if self.heals {
             all.extend([("broken", counts.broken), ("healed", counts.healed), ("left", counts.left())]);
@@ -84,13 +84,13 @@ impl Columns {
 
     fn head(&self, out: &mut dyn Write) -> io::Result<()> {
         write!(out, "{}", pad("manifest", self.names))?;
-        for (name, _) in self.numbers(&Counts::default()) {
+        for (name, _) in self.numbers(&ImageCounts::default()) {
             write!(out, " {name:>8}")?;
         }
         writeln!(out)
     }
 
-    fn row(&self, name: &str, counts: &Counts, out: &mut dyn Write) -> io::Result<()> {
+    fn row(&self, name: &str, counts: &ImageCounts, out: &mut dyn Write) -> io::Result<()> {
         write!(out, "{}", pad(&cut(name, self.names), self.names))?;
         for (_, number) in self.numbers(counts) {
             // A zero is a dot: what is not zero is seen at once.
@@ -101,7 +101,7 @@ impl Columns {
     }
 }
 
-fn name(row: &Row) -> String {
+fn name(row: &ManifestSummary) -> String {
     let uri = row.manifest.trim_end_matches('/');
     let tail = || uri.rsplit("/presentation/").next().unwrap_or(uri);
     let tail = if uri.contains("/presentation/") { tail() } else { uri.rsplit('/').next().unwrap_or(uri) };
@@ -109,7 +109,7 @@ fn name(row: &Row) -> String {
 }
 
 fn listed(summary: &Summary, out: &mut dyn Write) -> io::Result<()> {
-    let broken: Vec<_> = summary.images.iter().filter(|entry| entry.now() != Verdict::Ok).collect();
+    let broken: Vec<_> = summary.images.iter().filter(|entry| entry.now() != ImageVerdict::Ok).collect();
     if broken.is_empty() {
         return Ok(());
     }
@@ -135,9 +135,9 @@ fn setup(summary: &Summary, out: &mut dyn Write) -> io::Result<()> {
     }
     for finding in &summary.setup {
         let mark = match finding.state {
-            State::Good => "ok",
-            State::Note => "note",
-            State::Bad => "BAD",
+            FindingState::Good => "ok",
+            FindingState::Note => "note",
+            FindingState::Bad => "BAD",
         };
         for (at, line) in wrapped(&finding.text, WIDTH - 18).iter().enumerate() {
             let (mark, about) = if at == 0 { (mark, finding.about) } else { ("", "") };

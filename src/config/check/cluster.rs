@@ -1,9 +1,9 @@
 //! `[cluster]`: do its keys fit each other, and `[index]`?
 
-use crate::config::report::Report;
-use crate::config::settings::{ClusterKind, Settings, Store};
+use crate::config::report::Validator;
+use crate::config::settings::{ClusterKind, IndexStore, Settings};
 
-pub(super) fn nodes(settings: &Settings, report: &mut Report<'_>) {
+pub(super) fn nodes(settings: &Settings, report: &mut Validator<'_>) {
     let cluster = &settings.cluster;
     if cluster.urls.len() > 1 && cluster.kind == ClusterKind::Server {
         report.at(
@@ -12,7 +12,7 @@ pub(super) fn nodes(settings: &Settings, report: &mut Report<'_>) {
             "write kind = \"sentinel\" or kind = \"cluster\", or one URL only",
         );
     }
-    if settings.index.store == Store::Redis && cluster.urls.is_empty() {
+    if settings.index.store == IndexStore::Redis && cluster.urls.is_empty() {
         report.at(
             &["index.store"],
             "the index is to be in Redis, and none is named",

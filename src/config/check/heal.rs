@@ -1,9 +1,9 @@
 //! `[heal]`: can images be healed as it says?
 
-use crate::config::report::Report;
-use crate::config::settings::{Heal, Route, RouteKind, Rung};
+use crate::config::report::Validator;
+use crate::config::settings::{HealSettings, RouteKind, RouteSettings, Rung};
 
-pub(super) fn healing(heal: &Heal, routes: &[Route], report: &mut Report<'_>) {
+pub(super) fn healing(heal: &HealSettings, routes: &[RouteSettings], report: &mut Validator<'_>) {
     if heal.ladder.is_empty() {
         report.at(
             &["heal.ladder", "heal.enabled"],

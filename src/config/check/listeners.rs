@@ -2,10 +2,10 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use crate::config::report::Report;
+use crate::config::report::Validator;
 use crate::config::settings::{Listen, Settings};
 
-pub(super) fn listeners(settings: &Settings, report: &mut Report<'_>) {
+pub(super) fn listeners(settings: &Settings, report: &mut Validator<'_>) {
     let listen = &settings.server.listen;
     if listen.is_empty() {
         report.at(
@@ -33,10 +33,10 @@ pub(super) fn listeners(settings: &Settings, report: &mut Report<'_>) {
     operators(settings, report);
 }
 
-fn operators(settings: &Settings, report: &mut Report<'_>) {
+fn operators(settings: &Settings, report: &mut Validator<'_>) {
     if let Some(admin) = settings.admin.listen
         && !admin.ip().is_loopback()
-        && !settings.admin.asks_who()
+        && !settings.admin.requires_auth()
     {
         report.at(
             &["admin.listen"],

@@ -7,13 +7,13 @@ mod range;
 mod routes;
 mod tables;
 
-use super::report::Report;
-use super::settings::{LEAST_HEAD, Server, Settings};
+use super::report::Validator;
+use super::settings::{LEAST_HEAD, ServerSettings, Settings};
 
 pub(super) use tables::tables;
 
 /// Whether the whole makes sense; `tables` was asked before.
-pub(super) fn check(settings: &Settings, report: &mut Report<'_>) {
+pub(super) fn check(settings: &Settings, report: &mut Validator<'_>) {
     listeners::listeners(settings, report);
     bounds(&settings.server, report);
     memory(settings, report);
@@ -26,7 +26,7 @@ pub(super) fn check(settings: &Settings, report: &mut Report<'_>) {
     }
 }
 
-fn bounds(server: &Server, report: &mut Report<'_>) {
+fn bounds(server: &ServerSettings, report: &mut Validator<'_>) {
     if server.max_head_bytes < LEAST_HEAD {
         report.at(
             &["server.max_head_bytes"],
@@ -43,7 +43,7 @@ fn bounds(server: &Server, report: &mut Report<'_>) {
 }
 
 /// One body must fit where all of them must.
-fn memory(settings: &Settings, report: &mut Report<'_>) {
+fn memory(settings: &Settings, report: &mut Validator<'_>) {
     for (one, most) in
         [("heal.max_held", settings.heal.max_held), ("presentation.max_body", settings.presentation.max_body)]
     {
@@ -57,7 +57,7 @@ fn memory(settings: &Settings, report: &mut Report<'_>) {
     }
 }
 
-fn rewriting(settings: &Settings, report: &mut Report<'_>) {
+fn rewriting(settings: &Settings, report: &mut Validator<'_>) {
     if settings.rewrite.public_url.is_some() && settings.server.public_hosts.is_empty() {
         report.at(
             &["rewrite.public_url", "server.public_hosts"],

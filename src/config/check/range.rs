@@ -4,16 +4,16 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::config::report::Report;
+use crate::config::report::Validator;
 use crate::config::schema::schema;
 use crate::config::settings::Settings;
 
-pub(super) fn ranges(settings: &Settings, report: &mut Report<'_>) {
+pub(super) fn ranges(settings: &Settings, report: &mut Validator<'_>) {
     below(schema(), &serde_json::to_value(settings).unwrap_or_default(), "", report);
 }
 
 /// Asks for the keys of the table at `path` and of those within it.
-fn below(schema: &Value, table: &Value, path: &str, report: &mut Report<'_>) {
+fn below(schema: &Value, table: &Value, path: &str, report: &mut Validator<'_>) {
     if let (Some(items), Some(elements)) = (schema.get("items"), table.as_array()) {
         for (number, element) in elements.iter().enumerate() {
             below(items, element, &format!("{path}.{number}"), report);

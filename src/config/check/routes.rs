@@ -4,10 +4,10 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use http::uri::{Authority, Scheme};
 
-use crate::config::report::Report;
-use crate::config::settings::{Route, Settings};
+use crate::config::report::Validator;
+use crate::config::settings::{RouteSettings, Settings};
 
-pub(super) fn routes(settings: &Settings, report: &mut Report<'_>) {
+pub(super) fn routes(settings: &Settings, report: &mut Validator<'_>) {
     let routes = &settings.routes;
     if routes.is_empty() {
         report.at(
@@ -19,7 +19,7 @@ pub(super) fn routes(settings: &Settings, report: &mut Report<'_>) {
     for (number, route) in routes.iter().enumerate() {
         let (prefix, upstream) = (format!("routes.{number}.prefix"), format!("routes.{number}.upstream"));
         let hosts = format!("routes.{number}.hosts");
-        let same = |earlier: &Route| {
+        let same = |earlier: &RouteSettings| {
             let shared = earlier.hosts.iter().any(|host| route.hosts.contains(host));
             earlier.prefix == route.prefix && (shared || earlier.hosts.is_empty() && route.hosts.is_empty())
         };
@@ -51,7 +51,7 @@ pub(super) fn routes(settings: &Settings, report: &mut Report<'_>) {
 }
 
 /// The addresses of one route.
-fn servers(route: &Route, number: usize, report: &mut Report<'_>) {
+fn servers(route: &RouteSettings, number: usize, report: &mut Validator<'_>) {
     // What was tried for one request is remembered in the bits of one number.
     const MOST: usize = 64;
     let connect = format!("routes.{number}.connect");
@@ -74,12 +74,12 @@ fn servers(route: &Route, number: usize, report: &mut Report<'_>) {
 }
 
 /// Whether the route's requests would arrive at our own listener.
-fn leads_to(route: &Route, own: &SocketAddr) -> bool {
+fn leads_to(route: &RouteSettings, own: &SocketAddr) -> bool {
     let named = Some(&route.upstream.authority).filter(|_| route.connect.is_empty());
     route.connect.iter().chain(named).any(|target| arrives(route, target, own))
 }
 
-fn arrives(route: &Route, target: &Authority, own: &SocketAddr) -> bool {
+fn arrives(route: &RouteSettings, target: &Authority, own: &SocketAddr) -> bool {
     let port = target.port_u16().unwrap_or(if route.upstream.scheme == Scheme::HTTPS { 443 } else { 80 });
     let host = target.host().trim_start_matches('[').trim_end_matches(']');
     let address = match host {

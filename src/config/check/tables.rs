@@ -1,9 +1,9 @@
 //! What each table needs to be of use, asked also where the file's syntax is broken.
 
-use crate::config::report::Report;
-use crate::config::settings::{Settings, Source, TlsFiles};
+use crate::config::report::Validator;
+use crate::config::settings::{Settings, SourceSettings, TlsFiles};
 
-pub(in crate::config) fn tables(settings: &Settings, report: &mut Report<'_>) {
+pub(in crate::config) fn tables(settings: &Settings, report: &mut Validator<'_>) {
     let files = [
         ("server.tls", &settings.server.tls),
         ("admin.tls", &settings.admin.tls),
@@ -22,7 +22,7 @@ pub(in crate::config) fn tables(settings: &Settings, report: &mut Report<'_>) {
     }
 }
 
-fn pairs(key: &str, files: &TlsFiles, report: &mut Report<'_>) {
+fn pairs(key: &str, files: &TlsFiles, report: &mut Validator<'_>) {
     let (cert, private) = (format!("{key}.cert"), format!("{key}.key"));
     if let Some(lacking) = [&cert, &private].into_iter().find(|path| report.tree.get(path).is_none()) {
         report.missing(
@@ -40,7 +40,7 @@ fn pairs(key: &str, files: &TlsFiles, report: &mut Report<'_>) {
 }
 
 /// A route without prefix or upstream goes on with a stand-in that no caller ever sees.
-fn route(number: usize, report: &mut Report<'_>) {
+fn route(number: usize, report: &mut Validator<'_>) {
     for (key, help) in [
         ("prefix", "write which paths belong here, such as prefix = \"/iiif/2/\""),
         (
@@ -55,10 +55,10 @@ fn route(number: usize, report: &mut Report<'_>) {
     }
 }
 
-fn source(number: usize, report: &mut Report<'_>) {
+fn source(number: usize, report: &mut Validator<'_>) {
     let help = "write path = \"…\" for a directory or file, or url = \"…\" for a manifest or collection";
     let here = format!("index.sources.{number}");
-    let says = |report: &Report<'_>, key: &str| report.tree.get(&format!("{here}.{key}")).is_some();
+    let says = |report: &Validator<'_>, key: &str| report.tree.get(&format!("{here}.{key}")).is_some();
     match (says(report, "path"), says(report, "url")) {
         (true, true) => report.at(
             &[&here],
@@ -68,7 +68,7 @@ fn source(number: usize, report: &mut Report<'_>) {
         (false, false) => report.missing(&here, "this source has neither a path nor a URL", help),
         (false, true) => {}
         (true, false) => {
-            for key in Source::FOR_URLS {
+            for key in SourceSettings::FOR_URLS {
                 if says(report, key) {
                     report.at(
                         &[&format!("{here}.{key}")],

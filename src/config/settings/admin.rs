@@ -10,12 +10,12 @@ use smart_default::SmartDefault;
 use super::tls::TlsFiles;
 use crate::config::addresses::{MaybeListen, local};
 use crate::config::leaf::As;
-use crate::config::values::{Count, Size};
+use crate::config::values::{Size, WholeNumber};
 
 /// `[admin]`
 #[derive(Debug, Clone, PartialEq, SmartDefault, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default, expecting = "a table")]
-pub struct Admin {
+pub struct AdminSettings {
     /// Where to listen, or "off". Keep it away from the public: it tells a lot.
     #[default(Some(local(9090)))]
     #[serde(with = "As::<MaybeListen>")]
@@ -33,17 +33,17 @@ pub struct Admin {
     pub client_ca: Option<PathBuf>,
     /// Connections at once; for each that comes then, one that rests or is stuck is closed.
     #[default(64)]
-    #[serde(with = "As::<Count>")]
+    #[serde(with = "As::<WholeNumber>")]
     #[schemars(extend("x-min" = ">0", "x-reload" = "restart"))]
     pub max_connections: usize,
     /// Pages at once that are told what happens as it happens.
     #[default(16)]
-    #[serde(with = "As::<Count>")]
+    #[serde(with = "As::<WholeNumber>")]
     #[schemars(extend("x-min" = ">0", "x-reload" = "restart"))]
     pub max_live: usize,
     /// Acts (heal, rebuild, reload and the like) in a second, of all operators together; three times as many at once.
     #[default(10)]
-    #[serde(with = "As::<Count>")]
+    #[serde(with = "As::<WholeNumber>")]
     #[schemars(extend("x-min" = ">0"))]
     pub acts: u32,
     /// The longest body of an act.
@@ -52,14 +52,14 @@ pub struct Admin {
     pub max_body: usize,
     /// Entries of one answer at most.
     #[default(200)]
-    #[serde(with = "As::<Count>")]
+    #[serde(with = "As::<WholeNumber>")]
     #[schemars(extend("x-min" = ">0"))]
     pub max_entries: u32,
 }
 
-impl Admin {
+impl AdminSettings {
     /// Must operators show who they are? Otherwise whoever reaches the listener is one.
-    pub fn asks_who(&self) -> bool {
+    pub fn requires_auth(&self) -> bool {
         self.token_file.is_some() || self.client_ca.is_some()
     }
 

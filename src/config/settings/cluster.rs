@@ -8,13 +8,13 @@ use serde::{Deserialize, Serialize};
 use smart_default::SmartDefault;
 
 use crate::config::addresses::RedisUrl;
-use crate::config::leaf::{As, Mistake, OneOrMany, Words};
-use crate::config::values::{Count, Secret, Size, Token, secs};
+use crate::config::leaf::{As, OneOrMany, ValueError, Words};
+use crate::config::values::{Secret, Size, Token, WholeNumber, secs};
 
 /// `[cluster]`
 #[derive(Debug, Clone, PartialEq, SmartDefault, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default, expecting = "a table")]
-pub struct Cluster {
+pub struct ClusterSettings {
     /// Redis (or Valkey): one URL, or a list of Sentinels or of nodes of a Redis Cluster. Without it there is no cluster.
     #[serde(rename = "url", with = "As::<OneOrMany<RedisUrl>>", skip_serializing_if = "Vec::is_empty")]
     pub urls: Vec<String>,
@@ -56,7 +56,7 @@ pub struct Cluster {
     pub lease: Duration,
     /// Learned documents that are kept for nodes that were away.
     #[default(100_000)]
-    #[serde(with = "As::<Count>")]
+    #[serde(with = "As::<WholeNumber>")]
     pub learned: u64,
     /// How much memory they take in Redis at most.
     #[default(64 << 20)]
@@ -83,7 +83,7 @@ pub struct Cluster {
     pub edition_lasts: Duration,
 }
 
-impl Cluster {
+impl ClusterSettings {
     pub(in crate::config) fn resolve(&mut self, folder: &Path) {
         self.ca = self.ca.take().map(|path| folder.join(path));
     }
@@ -107,7 +107,7 @@ impl Words for ClusterKind {
     const WORDS: &'static [(&'static str, Self)] =
         &[("server", Self::Server), ("sentinel", Self::Sentinel), ("cluster", Self::Cluster)];
 
-    fn mistake(text: &str) -> Mistake {
-        Mistake::new(format!("`{text}` is no kind of Redis"), "write server, sentinel or cluster")
+    fn mistake(text: &str) -> ValueError {
+        ValueError::new(format!("`{text}` is no kind of Redis"), "write server, sentinel or cluster")
     }
 }

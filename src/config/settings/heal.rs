@@ -9,12 +9,12 @@ use serde::{Deserialize, Serialize};
 use smart_default::SmartDefault;
 
 use crate::config::leaf::{As, Words};
-use crate::config::values::{Count, Pattern, Size, Status, secs};
+use crate::config::values::{ExpiryStatus, Pattern, Size, WholeNumber, secs};
 
 /// `[heal]`
 #[derive(Debug, Clone, PartialEq, SmartDefault, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default, expecting = "a table")]
-pub struct Heal {
+pub struct HealSettings {
     /// Heal at all; false makes a plain reverse proxy.
     #[default(true)]
     pub enabled: bool,
@@ -25,11 +25,11 @@ pub struct Heal {
     /// Image statuses that mean "expired".
     // UPSTREAM: a key that vanishes while the image is being opened makes the answer 501.
     #[default(vec![404, 501])]
-    #[serde(with = "As::<Vec<Status>>")]
+    #[serde(with = "As::<Vec<ExpiryStatus>>")]
     pub statuses: Vec<u16>,
     /// Image statuses at which `direct` is tried (the canvas service or its Redis may be down).
     #[default(vec![404, 500, 502, 503, 504])]
-    #[serde(with = "As::<Vec<Status>>")]
+    #[serde(with = "As::<Vec<ExpiryStatus>>")]
     pub direct_statuses: Vec<u16>,
     /// How long a viewer's tile is kept waiting (OpenSeadragon gives up at 30 s).
     #[default(secs(25))]
@@ -47,12 +47,12 @@ pub struct Heal {
     pub timeout: Duration,
     /// Canvas requests at once per canvas service (it holds two connections per host itself).
     #[default(2)]
-    #[serde(with = "As::<Count>")]
+    #[serde(with = "As::<WholeNumber>")]
     #[schemars(extend("x-min" = ">0"))]
     pub concurrency: usize,
     /// Manifests and other long documents that viewers have built at once per canvas service.
     #[default(4)]
-    #[serde(with = "As::<Count>")]
+    #[serde(with = "As::<WholeNumber>")]
     #[schemars(extend("x-min" = ">0"))]
     pub document_concurrency: usize,
     /// Whatever a canvas service answers sooner was stored: a viewer's request waits no longer behind others that take longer.
@@ -66,17 +66,17 @@ pub struct Heal {
     pub hang_after: Duration,
     /// Viewers waiting at once at most, for heals, and for their turn at each canvas service; more get 503 and Retry-After.
     #[default(1000)]
-    #[serde(with = "As::<Count>")]
+    #[serde(with = "As::<WholeNumber>")]
     #[schemars(extend("x-min" = ">0"))]
     pub max_waiting: usize,
     /// Images healed at once at most, also where no viewer waits any more; of others viewers get 503 and Retry-After.
     #[default(10_000)]
-    #[serde(with = "As::<Count>")]
+    #[serde(with = "As::<WholeNumber>")]
     #[schemars(extend("x-min" = ">0"))]
     pub max_flights: usize,
     /// Requests for one image that are sent on before any is answered; more wait for what these find; 0: all are sent on.
     #[default(16)]
-    #[serde(with = "As::<Count>")]
+    #[serde(with = "As::<WholeNumber>")]
     pub first_asks: usize,
     /// How long they wait for that at most.
     #[default(Duration::from_millis(50))]
@@ -88,7 +88,7 @@ pub struct Heal {
     pub max_held: usize,
     /// Heals that one client address may start in a minute.
     #[default(600)]
-    #[serde(with = "As::<Count>")]
+    #[serde(with = "As::<WholeNumber>")]
     #[schemars(extend("x-min" = ">0"))]
     pub per_client: u32,
     /// Time between two requests of one canvas on one rung.
@@ -110,7 +110,7 @@ pub struct Heal {
     pub resources_recheck: Duration,
     /// Failures in a row after which a canvas service is left alone.
     #[default(5)]
-    #[serde(with = "As::<Count>")]
+    #[serde(with = "As::<WholeNumber>")]
     #[schemars(extend("x-min" = ">0"))]
     pub breaker_failures: u32,
     /// How long it is left alone at first.
@@ -134,17 +134,17 @@ pub struct Heal {
     pub skip_header: Option<HeaderName>,
     /// Pages after the one being read that are healed ahead of the reader; 0: none.
     #[default(8)]
-    #[serde(with = "As::<Count>")]
+    #[serde(with = "As::<WholeNumber>")]
     pub ahead: usize,
     /// After a mass expiry, heal everything indexed in the background.
     pub sweep: bool,
     /// Images that a sweep looks at in a second.
     #[default(20)]
-    #[serde(with = "As::<Count>")]
+    #[serde(with = "As::<WholeNumber>")]
     #[schemars(extend("x-min" = ">0"))]
     pub sweep_rate: u32,
     /// So many identifiers within so short a time mean that Redis was emptied.
-    pub mass_expiry: MassExpiry,
+    pub mass_expiry: MassExpirySettings,
 }
 
 /// One way to make an image resolvable again.
@@ -177,10 +177,10 @@ impl Words for Rung {
 /// `heal.mass_expiry`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, SmartDefault, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default, expecting = "a table")]
-pub struct MassExpiry {
+pub struct MassExpirySettings {
     /// Different expired identifiers.
     #[default(20)]
-    #[serde(with = "As::<Count>")]
+    #[serde(with = "As::<WholeNumber>")]
     #[schemars(extend("x-min" = ">0"))]
     pub ids: usize,
     /// The time in which they must be seen.

@@ -7,29 +7,29 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use smart_default::SmartDefault;
 
-use super::source::Source;
+use super::source::SourceSettings;
 use crate::config::addresses::BaseUrl;
-use crate::config::leaf::{As, Mistake, Words};
-use crate::config::values::{Count, Slashed, secs};
+use crate::config::leaf::{As, ValueError, Words};
+use crate::config::values::{PathPiece, WholeNumber, secs};
 
 /// `[index]`
 #[derive(Debug, Clone, PartialEq, SmartDefault, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default, expecting = "a table")]
-pub struct Index {
+pub struct IndexSettings {
     /// The SQLite file; it is made when it is missing.
     #[default(PathBuf::from("iiif-mender.sqlite3"))]
     #[serde(with = "As::<PathBuf>")]
     #[schemars(extend("x-reload" = "restart"))]
     pub path: PathBuf,
     /// sqlite, or redis: the file is a copy of the index of all nodes of `[cluster]`.
-    #[serde(with = "As::<Store>")]
-    pub store: Store,
+    #[serde(with = "As::<IndexStore>")]
+    pub store: IndexStore,
     /// Learn from manifests and canvases that pass through.
     #[default(true)]
     pub learn: bool,
     /// How many identifiers (known and unknown) are remembered in memory.
     #[default(100_000)]
-    #[serde(with = "As::<Count>")]
+    #[serde(with = "As::<WholeNumber>")]
     #[schemars(extend("x-reload" = "restart"))]
     pub cache: u64,
     /// How often the sources are looked at again while serving; "0s": only at the start.
@@ -46,7 +46,7 @@ pub struct Index {
     pub history_age: Duration,
     /// How many heals the history holds at most; 0: none is kept.
     #[default(100_000)]
-    #[serde(with = "As::<Count>")]
+    #[serde(with = "As::<WholeNumber>")]
     pub history_rows: u32,
     /// Bases under which a file URL is tried when an identifier is checked against it; empty: the URL as it stands.
     #[serde(with = "As::<Vec<BaseUrl>>")]
@@ -58,10 +58,10 @@ pub struct Index {
     /// How the canvas of a file is derived: `https://host{rest}{path}{files}{name}` → `https://host{canvas}{path}`.
     pub canvas_rule: CanvasRule,
     /// What to index.
-    pub sources: Vec<Source>,
+    pub sources: Vec<SourceSettings>,
 }
 
-impl Index {
+impl IndexSettings {
     pub(in crate::config) fn resolve(&mut self, folder: &Path) {
         self.path = folder.join(&self.path);
         self.sources.iter_mut().for_each(|source| source.resolve(folder));
@@ -76,7 +76,7 @@ impl Index {
 
 /// `index.store`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Store {
+pub enum IndexStore {
     /// The SQLite file is the index of this node.
     #[default]
     Sqlite,
@@ -84,13 +84,13 @@ pub enum Store {
     Redis,
 }
 
-impl Words for Store {
+impl Words for IndexStore {
     const WHAT: &'static str = "";
     const EXPECTED: &'static str = "sqlite or redis";
     const WORDS: &'static [(&'static str, Self)] = &[("sqlite", Self::Sqlite), ("redis", Self::Redis)];
 
-    fn mistake(text: &str) -> Mistake {
-        Mistake::new(format!("an index is not kept in `{text}`"), "write sqlite or redis")
+    fn mistake(text: &str) -> ValueError {
+        ValueError::new(format!("an index is not kept in `{text}`"), "write sqlite or redis")
     }
 }
 
@@ -100,14 +100,14 @@ impl Words for Store {
 pub struct CanvasRule {
     /// What stands before the path of the canvas in the URL of a file.
     #[default("/fcrepo/rest/".to_owned())]
-    #[serde(with = "As::<Slashed>")]
+    #[serde(with = "As::<PathPiece>")]
     pub rest: String,
     /// What stands between that path and the name of the file.
     #[default("/files/".to_owned())]
-    #[serde(with = "As::<Slashed>")]
+    #[serde(with = "As::<PathPiece>")]
     pub files: String,
     /// What stands before the path in the URL of the canvas.
     #[default("/iiif-service/fedora/canvas/".to_owned())]
-    #[serde(with = "As::<Slashed>")]
+    #[serde(with = "As::<PathPiece>")]
     pub canvas: String,
 }

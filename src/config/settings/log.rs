@@ -10,15 +10,15 @@ use smart_default::SmartDefault;
 use crate::config::addresses::UpstreamUrl;
 use crate::config::headers::Headers;
 use crate::config::leaf::{As, Words};
-use crate::config::values::{Count, Filter, secs};
+use crate::config::values::{LogFilter, WholeNumber, secs};
 
 /// `[log]`
 #[derive(Debug, Clone, PartialEq, SmartDefault, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default, expecting = "a table")]
-pub struct Log {
+pub struct LogSettings {
     /// What is logged: a level, or a level per target such as `info,iiif_mender=debug`.
     #[default("info".to_owned())]
-    #[serde(with = "As::<Filter>")]
+    #[serde(with = "As::<LogFilter>")]
     pub filter: String,
     /// How lines look; "auto" is text on a terminal and JSON otherwise.
     #[serde(with = "As::<LogFormat>")]
@@ -30,7 +30,7 @@ pub struct Log {
     pub access: AccessLog,
     /// One of so many requests that went well has a line, where `access` is "sampled".
     #[default(100)]
-    #[serde(with = "As::<Count>")]
+    #[serde(with = "As::<WholeNumber>")]
     #[schemars(extend("x-min" = ">0"))]
     pub sample: u32,
     /// The client's address in the line of its request: "none", "masked" (24 bits of IPv4, 48 of IPv6) or "full".
@@ -39,12 +39,12 @@ pub struct Log {
     /// Lines that may wait to be written; beyond that they are dropped and counted.
     // Some MB when it is full.
     #[default(8192)]
-    #[serde(with = "As::<Count>")]
+    #[serde(with = "As::<WholeNumber>")]
     #[schemars(extend("x-min" = ">0", "x-reload" = "restart"))]
     pub queue: usize,
 }
 
-impl Log {
+impl LogSettings {
     /// What holds only after a restart stays as it was.
     pub(in crate::config) fn keep_until_restart(&mut self, old: &Self) {
         self.format = old.format;
@@ -114,7 +114,7 @@ impl Words for LogClient {
 /// `[telemetry]`
 #[derive(Debug, Clone, PartialEq, SmartDefault, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default, expecting = "a table")]
-pub struct Telemetry {
+pub struct TelemetrySettings {
     /// A collector that takes OTLP over HTTP; spans go to `/v1/traces` below it. Not given: there are none.
     #[serde(with = "As::<Option<UpstreamUrl>>")]
     pub otlp: Option<UpstreamUrl>,
@@ -123,7 +123,7 @@ pub struct Telemetry {
     pub headers: HeaderMap,
     /// One of so many requests has spans, where no trusted proxy decided that by its `traceparent`.
     #[default(10)]
-    #[serde(with = "As::<Count>")]
+    #[serde(with = "As::<WholeNumber>")]
     #[schemars(extend("x-min" = ">0"))]
     pub sample: u32,
     /// How long the collector may take for one batch; then it is lost.
@@ -134,7 +134,7 @@ pub struct Telemetry {
     /// Spans that may wait to be sent; beyond that they are dropped and counted.
     // About a MB when it is full.
     #[default(2048)]
-    #[serde(with = "As::<Count>")]
+    #[serde(with = "As::<WholeNumber>")]
     #[schemars(extend("x-min" = ">0"))]
     pub queue: usize,
 }

@@ -25,17 +25,17 @@ use crate::iiif::image_url::ImageBases;
 
 pub use super::addresses::{Listen, UpstreamUrl};
 pub use super::values::{Pattern, Secret};
-pub use admin::Admin;
-pub use cluster::{Cluster, ClusterKind};
-pub use heal::{Heal, MassExpiry, Rung};
-pub use index::{CanvasRule, Index, Store};
-pub use log::{AccessLog, Log, LogClient, LogFormat, Telemetry};
-pub use presentation::{Presentation, Rewrite};
-pub use route::{Route, RouteKind};
-pub use server::{Http2Bounds, LEAST_HEAD, Server, is_among};
-pub use source::{Source, SourceKind};
-pub use tls::{Tls, TlsFiles};
-pub use upstream::{Health, Http2, Timeouts, Upstream};
+pub use admin::AdminSettings;
+pub use cluster::{ClusterKind, ClusterSettings};
+pub use heal::{HealSettings, MassExpirySettings, Rung};
+pub use index::{CanvasRule, IndexSettings, IndexStore};
+pub use log::{AccessLog, LogClient, LogFormat, LogSettings, TelemetrySettings};
+pub use presentation::{PresentationSettings, RewriteSettings};
+pub use route::{RouteKind, RouteSettings};
+pub use server::{Http2Bounds, LEAST_HEAD, ServerSettings, is_among};
+pub use source::{SourceKind, SourceSettings};
+pub use tls::{TlsFiles, TlsSettings};
+pub use upstream::{HealthSettings, Http2, Timeouts, UpstreamSettings};
 
 /// Configuration of iiif-mender. Relative paths are relative to the folder of this file.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
@@ -43,28 +43,28 @@ pub use upstream::{Health, Http2, Timeouts, Upstream};
 #[schemars(title = "iiif-mender")]
 pub struct Settings {
     /// The listener that viewers reach.
-    pub server: Server,
+    pub server: ServerSettings,
     /// The listener for the people who run it: /livez, /readyz, /metrics.
-    pub admin: Admin,
+    pub admin: AdminSettings,
     /// Timeouts and bounds that hold for every upstream.
-    pub upstream: Upstream,
+    pub upstream: UpstreamSettings,
     /// Where requests go. The longest matching prefix wins; it is replaced by the path of `upstream`.
-    pub routes: Vec<Route>,
+    pub routes: Vec<RouteSettings>,
     /// Which canvas owns which image.
-    pub index: Index,
+    pub index: IndexSettings,
     /// How images are brought back.
-    pub heal: Heal,
+    pub heal: HealSettings,
     /// What is done for manifests and canvases on their way.
-    pub presentation: Presentation,
+    pub presentation: PresentationSettings,
     /// Another host name than the one written in the manifests.
-    pub rewrite: Rewrite,
+    pub rewrite: RewriteSettings,
     /// Several iiif-menders that share their work by way of Redis.
-    pub cluster: Cluster,
+    pub cluster: ClusterSettings,
     /// How log lines look.
-    pub log: Log,
+    pub log: LogSettings,
     /// Where the spans of requests go.
     #[schemars(extend("x-reload" = "restart"))]
-    pub telemetry: Telemetry,
+    pub telemetry: TelemetrySettings,
 }
 
 impl Settings {
@@ -76,7 +76,8 @@ impl Settings {
         let hosts = self.server.public_hosts.iter().map(String::as_str).chain(own);
         let routes = || self.routes.iter().filter(|route| route.kind == RouteKind::Image);
         for host in hosts {
-            let is_for = |route: &&Route| route.hosts.is_empty() || route.hosts.iter().any(|own| own == host);
+            let is_for =
+                |route: &&RouteSettings| route.hosts.is_empty() || route.hosts.iter().any(|own| own == host);
             for route in routes().filter(is_for) {
                 bases.push(Some(host), &route.prefix);
             }

@@ -6,20 +6,20 @@ use smart_default::SmartDefault;
 
 use crate::config::addresses::{Origin, UpstreamUrl};
 use crate::config::leaf::As;
-use crate::config::values::{Count, Size};
+use crate::config::values::{Size, WholeNumber};
 
 /// `[presentation]`
 #[derive(Debug, Clone, PartialEq, Eq, SmartDefault, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default, expecting = "a table")]
 #[expect(clippy::struct_excessive_bools, reason = "four things that are each on or off")]
-pub struct Presentation {
+pub struct PresentationSettings {
     /// Requests for the same document at the same time share one upstream request.
     #[default(true)]
     pub collapse: bool,
     /// Documents that are shared at once at most whose request goes on when its viewers leave; of more the viewers carry it
     /// themselves. Each holds at most `max_body` of memory.
     #[default(64)]
-    #[serde(with = "As::<Count>")]
+    #[serde(with = "As::<WholeNumber>")]
     #[schemars(extend("x-min" = ">0"))]
     pub max_flights: usize,
     /// The longest document that is shared, repaired, learned and looked at for missing pages; longer ones only stream by,
@@ -41,7 +41,7 @@ pub struct Presentation {
 /// `[rewrite]`
 #[derive(Debug, Clone, PartialEq, Eq, SmartDefault, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default, expecting = "a table")]
-pub struct Rewrite {
+pub struct RewriteSettings {
     /// URLs of `server.public_hosts` in JSON, Location and Link become URLs of this host; not given: nothing is touched.
     #[serde(with = "As::<Option<Origin>>")]
     pub public_url: Option<UpstreamUrl>,

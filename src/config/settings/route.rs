@@ -14,7 +14,7 @@ use crate::config::leaf::{As, OneOrMany, Words};
 /// `[[routes]]`
 #[derive(Debug, Clone, PartialEq, SmartDefault, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default, expecting = "a table")]
-pub struct Route {
+pub struct RouteSettings {
     /// Requests whose path starts with this belong here.
     #[default("/".to_owned())]
     #[serde(with = "As::<Prefix>")]
@@ -60,7 +60,7 @@ fn missing() -> UpstreamUrl {
     }
 }
 
-impl Route {
+impl RouteSettings {
     /// Tells the servers and the path behind this route, wherever it stands in the list: what is remembered of
     /// images and canvases is kept under it, and so outlives a reload of the configuration.
     pub fn mark(&self) -> u64 {

@@ -11,7 +11,7 @@ use smart_default::SmartDefault;
 use super::tls::TlsFiles;
 use crate::config::addresses::{HostName, Listen, local};
 use crate::config::leaf::{As, OneOrMany};
-use crate::config::values::{Count, Size, Token, secs};
+use crate::config::values::{Size, Token, WholeNumber, secs};
 
 /// The least `max_head_bytes`: hyper panics below this.
 pub const LEAST_HEAD: usize = 8 * 1024;
@@ -19,7 +19,7 @@ pub const LEAST_HEAD: usize = 8 * 1024;
 /// `[server]`
 #[derive(Debug, Clone, PartialEq, SmartDefault, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default, expecting = "a table")]
-pub struct Server {
+pub struct ServerSettings {
     /// Where to listen: one address or a list of them, each with `plain` (no TLS although there is a certificate) or
     /// `proxy_protocol` (each connection begins with a PROXY header) behind it where that is so.
     #[default(vec![local(8080).into()])]
@@ -36,7 +36,7 @@ pub struct Server {
     #[serde(with = "As::<Token>")]
     pub name: String,
     /// Threads that serve viewers; zero: one for each core.
-    #[serde(with = "As::<Count>")]
+    #[serde(with = "As::<WholeNumber>")]
     #[schemars(extend("x-reload" = "restart"))]
     pub workers: usize,
     /// How long in-flight requests may take to end after SIGTERM.
@@ -72,32 +72,32 @@ pub struct Server {
     pub request_timeout: Duration,
     /// Open connections at most; for each that comes then, one that rests or is stuck is closed.
     #[default(4096)]
-    #[serde(with = "As::<Count>")]
+    #[serde(with = "As::<WholeNumber>")]
     #[schemars(extend("x-min" = ">0"))]
     pub max_connections: usize,
     /// Open connections of one address at most (an IPv6 network of 64 bits counts as one); more are closed at once.
     /// Trusted proxies are exempt. 0: no bound.
     // A reading room behind one address fits in, and nobody takes every place.
     #[default(1024)]
-    #[serde(with = "As::<Count>")]
+    #[serde(with = "As::<WholeNumber>")]
     pub max_connections_per_address: usize,
     /// Connections that may speak another protocol at once (WebSocket, on plain routes); more get 503. 0: nobody is let
     /// switch.
     // Far below the open files of a process; a reading room behind one address has a few.
     #[default(256)]
-    #[serde(with = "As::<Count>")]
+    #[serde(with = "As::<WholeNumber>")]
     pub max_upgrades: usize,
     /// The same of one client (an address, or an IPv6 network of 64 bits). Trusted proxies are exempt.
     #[default(32)]
-    #[serde(with = "As::<Count>")]
+    #[serde(with = "As::<WholeNumber>")]
     pub max_upgrades_per_client: usize,
     /// Requests of one client in a second, on average; more get 429. Trusted proxies and heal.origins are exempt.
     /// 0: no bound.
-    #[serde(with = "As::<Count>")]
+    #[serde(with = "As::<WholeNumber>")]
     pub rate: u32,
     /// So many requests may come at once before `rate` counts.
     #[default(200)]
-    #[serde(with = "As::<Count>")]
+    #[serde(with = "As::<WholeNumber>")]
     #[schemars(extend("x-min" = ">0"))]
     pub rate_burst: u32,
     /// Bounds of HTTP/2 connections.
@@ -132,7 +132,7 @@ pub struct Server {
     pub tls: Option<TlsFiles>,
 }
 
-impl Server {
+impl ServerSettings {
     /// What holds only after a restart stays as it was.
     pub(in crate::config) fn keep_until_restart(&mut self, old: &Self) {
         self.workers = old.workers;
@@ -153,12 +153,12 @@ pub struct Http2Bounds {
     /// Requests at once on one connection.
     // Viewers ask for dozens of tiles at once, and take many of them back when the reader zooms on.
     #[default(100)]
-    #[serde(with = "As::<Count>")]
+    #[serde(with = "As::<WholeNumber>")]
     #[schemars(extend("x-min" = ">0"))]
     pub max_streams: u32,
     /// Requests that the viewer took back and that are not cleared away yet; beyond that the connection is closed.
     #[default(256)]
-    #[serde(with = "As::<Count>")]
+    #[serde(with = "As::<WholeNumber>")]
     #[schemars(extend("x-min" = ">0"))]
     pub max_resets: usize,
     /// How often a silent connection is asked whether it is still there.

@@ -11,12 +11,12 @@ use smart_default::SmartDefault;
 use crate::config::addresses::{HostName, HttpUrl};
 use crate::config::headers::Headers;
 use crate::config::leaf::As;
-use crate::config::values::Count;
+use crate::config::values::WholeNumber;
 
 /// `[[index.sources]]`: either a path or a URL.
 #[derive(Debug, Clone, PartialEq, Eq, SmartDefault, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default, expecting = "a table")]
-pub struct Source {
+pub struct SourceSettings {
     /// A directory (walked for *.json, *.jsonld, both packed by gzip or not, and files named manifest or collection) or a
     /// file.
     #[serde(with = "As::<Option<PathBuf>>")]
@@ -39,12 +39,12 @@ pub struct Source {
     /// Requests at once at most.
     // UPSTREAM: the service holds two connections per host, and its viewers need them as well.
     #[default(2)]
-    #[serde(with = "As::<Count>")]
+    #[serde(with = "As::<WholeNumber>")]
     #[schemars(extend("x-min" = ">0"))]
     pub concurrency: usize,
     /// Requests in a second at most; 0: as many as come.
     #[default(10)]
-    #[serde(with = "As::<Count>")]
+    #[serde(with = "As::<WholeNumber>")]
     pub rate: u32,
     /// Hosts that its links may lead to, besides its own, the public hosts and those of the routes.
     #[serde(with = "As::<Vec<HostName>>")]
@@ -60,7 +60,7 @@ pub enum SourceKind<'a> {
     Url(&'a str),
 }
 
-impl Source {
+impl SourceSettings {
     /// Keys that only a URL takes.
     pub(in crate::config) const FOR_URLS: [&str; 4] = ["headers", "concurrency", "rate", "hosts"];
 

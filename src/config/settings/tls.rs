@@ -21,9 +21,9 @@ pub struct TlsFiles {
 
 impl TlsFiles {
     /// Each certificate with its key.
-    pub fn pairs(&self) -> Vec<Tls> {
+    pub fn pairs(&self) -> Vec<TlsSettings> {
         let pairs = self.cert.iter().zip(&self.key);
-        pairs.map(|(cert, key)| Tls { cert: cert.clone(), key: key.clone() }).collect()
+        pairs.map(|(cert, key)| TlsSettings { cert: cert.clone(), key: key.clone() }).collect()
     }
 
     /// Relative paths begin at `folder`.
@@ -36,7 +36,7 @@ impl TlsFiles {
 
 /// PEM files of one certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tls {
+pub struct TlsSettings {
     /// Certificate chain, leaf first.
     pub cert: PathBuf,
     /// Private key.

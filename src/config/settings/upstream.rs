@@ -9,12 +9,12 @@ use smart_default::SmartDefault;
 
 use super::tls::TlsFiles;
 use crate::config::leaf::{As, Words};
-use crate::config::values::{Count, GoodStatus, Size, secs};
+use crate::config::values::{Size, SuccessStatus, WholeNumber, secs};
 
 /// `[upstream]`
 #[derive(Debug, Clone, PartialEq, SmartDefault, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default, expecting = "a table")]
-pub struct Upstream {
+pub struct UpstreamSettings {
     /// PEM file with certificate authorities to trust besides the system's.
     #[serde(with = "As::<Option<PathBuf>>")]
     pub ca: Option<PathBuf>,
@@ -50,7 +50,7 @@ pub struct Upstream {
     /// Requests of viewers in flight to one upstream at most: of one client a quarter, for one kind of route three quarters
     /// (of one client's own, all but a sixteenth). Our own requests (heals, probes) have a quarter as many on top.
     #[default(256)]
-    #[serde(with = "As::<Count>")]
+    #[serde(with = "As::<WholeNumber>")]
     #[schemars(extend("x-min" = ">0"))]
     pub max_requests: usize,
     /// How long a request may queue for one of those places before it is refused with 503.
@@ -68,7 +68,7 @@ pub struct Upstream {
     pub http2: Http2,
     /// Requests at once on one HTTP/2 connection at most; fewer where the server says so.
     #[default(100)]
-    #[serde(with = "As::<Count>")]
+    #[serde(with = "As::<WholeNumber>")]
     #[schemars(extend("x-min" = ">0"))]
     pub http2_streams: usize,
     /// How often a quiet HTTP/2 connection is asked whether it is alive; "0s": never.
@@ -76,10 +76,10 @@ pub struct Upstream {
     #[serde(with = "As::<Duration>")]
     pub http2_ping: Duration,
     /// Which servers are passed over.
-    pub health: Health,
+    pub health: HealthSettings,
 }
 
-impl Upstream {
+impl UpstreamSettings {
     /// What holds where no route says otherwise.
     pub fn timeouts(&self) -> Timeouts {
         Timeouts {
@@ -117,10 +117,10 @@ impl Words for Http2 {
 /// `[upstream.health]`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, SmartDefault, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default, expecting = "a table")]
-pub struct Health {
+pub struct HealthSettings {
     /// Failures in a row (no connection, no answer in time) after which a server is passed over.
     #[default(3)]
-    #[serde(with = "As::<Count>")]
+    #[serde(with = "As::<WholeNumber>")]
     #[schemars(extend("x-min" = ">0"))]
     pub failures: u32,
     /// How long it is passed over at first; then it is dialled, and one request may try it.
@@ -146,17 +146,17 @@ pub struct Health {
     pub timeout: Duration,
     /// Good checks in a row after which a server is in again.
     #[default(2)]
-    #[serde(with = "As::<Count>")]
+    #[serde(with = "As::<WholeNumber>")]
     #[schemars(extend("x-min" = ">0"))]
     pub healthy_after: u32,
     /// Bad checks in a row after which it is passed over.
     #[default(3)]
-    #[serde(with = "As::<Count>")]
+    #[serde(with = "As::<WholeNumber>")]
     #[schemars(extend("x-min" = ">0"))]
     pub unhealthy_after: u32,
     /// The status of a good check.
     #[default(200)]
-    #[serde(with = "As::<GoodStatus>")]
+    #[serde(with = "As::<SuccessStatus>")]
     pub status: u16,
 }
 

@@ -9,11 +9,11 @@ use super::super::command::write_errors;
 use super::super::{ConfigCommand, Settings};
 use super::{ROUTES, good, load};
 
-struct World {
+struct CommandWorld {
     folder: tempfile::TempDir,
 }
 
-impl World {
+impl CommandWorld {
     fn with(text: &str) -> Self {
         let world = Self { folder: tempfile::tempdir().expect("a folder") };
         std::fs::write(world.path(), text).expect("a file");
@@ -37,7 +37,7 @@ impl World {
 fn check_shows_the_routes_of_a_good_configuration() {
     let text =
         format!("server.public_hosts = ['images.test']\n{ROUTES}hosts = ['a.test']\nconnect = '10.0.0.1:80'");
-    let (code, text) = World::with(&text).run(ConfigCommand::Check, &[]);
+    let (code, text) = CommandWorld::with(&text).run(ConfigCommand::Check, &[]);
     assert_eq!(code, 0);
     insta::assert_snapshot!(text, @r"
     FOLDER/config.toml is in order
@@ -54,7 +54,7 @@ fn check_shows_the_routes_of_a_good_configuration() {
 
 #[test]
 fn check_shows_every_mistake_and_exits_with_2() {
-    let (code, text) = World::with("[heal]\nwiat = '1s'\n")
+    let (code, text) = CommandWorld::with("[heal]\nwiat = '1s'\n")
         .run(ConfigCommand::Check, &[("IIIF_MENDER__LOG__FORMAT", "xml")]);
     assert_eq!(code, 2);
     for expected in
@@ -100,7 +100,7 @@ fn show_tells_where_each_value_came_from() {
     let text = format!(
         "heal.wait = '20s'\n[[index.sources]]\nurl = 'https://a.test/m?key=secret'\n[[routes]]\nprefix = '/'\nupstream = 'http://x.test/'\n{ROUTES}"
     );
-    let (code, text) = World::with(&text).run(
+    let (code, text) = CommandWorld::with(&text).run(
         ConfigCommand::Show,
         &[
             ("IIIF_MENDER__LOG__FORMAT", "json"),
@@ -129,7 +129,7 @@ fn show_tells_where_each_value_came_from() {
 
 #[test]
 fn what_show_prints_means_the_same_when_it_is_read_again() {
-    let world = World::with(&format!(
+    let world = CommandWorld::with(&format!(
         "heal.identifiers = 'a'\nserver.listen = ['[::1]:1']\nindex.sources = [{{ path = 'm' }}]\n{ROUTES}"
     ));
     let mut out = Vec::new();
@@ -142,14 +142,14 @@ fn what_show_prints_means_the_same_when_it_is_read_again() {
 
 #[test]
 fn show_of_a_broken_configuration_shows_the_mistakes() {
-    let (code, text) = World::with("x = 1").run(ConfigCommand::Show, &[]);
+    let (code, text) = CommandWorld::with("x = 1").run(ConfigCommand::Show, &[]);
     assert_eq!(code, 2);
     assert!(text.contains("unknown key `x`"), "{text}");
 }
 
 #[test]
 fn schema_needs_no_file_and_holds_the_defaults() {
-    let world = World::with("not a configuration");
+    let world = CommandWorld::with("not a configuration");
     let (code, text) = world.run(ConfigCommand::Schema, &[]);
     assert_eq!(code, 0);
     let schema: Value = serde_json::from_str(&text).expect("JSON");

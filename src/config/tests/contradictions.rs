@@ -162,6 +162,6 @@ fn relative_paths_begin_at_the_folder_of_the_file() {
     assert_eq!(tls.key[0].to_str(), Some("/run/a.key"));
     assert_eq!(settings.upstream.ca.as_deref().and_then(std::path::Path::to_str), Some("/etc/mender/ca.pem"));
     assert_eq!(settings.index.path.to_str(), Some("/etc/mender/iiif-mender.sqlite3"));
-    assert_eq!(settings.index.sources, [super::super::settings::Source::path("/etc/mender/m/")]);
+    assert_eq!(settings.index.sources, [super::super::settings::SourceSettings::path("/etc/mender/m/")]);
     assert!(ROUTES.contains("routes"));
 }

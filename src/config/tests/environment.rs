@@ -7,7 +7,7 @@ use std::time::Duration;
 use rstest::rstest;
 
 use super::super::Settings;
-use super::super::settings::{LogFormat, Rung, Source};
+use super::super::settings::{LogFormat, Rung, SourceSettings};
 use super::{ROUTES, bad, good, load};
 
 #[test]
@@ -60,7 +60,10 @@ fn values_of_every_kind_can_be_set() {
     assert_eq!(settings.server.max_head_bytes, 131_072);
     assert_eq!(settings.server.name, "1.5");
     assert_eq!(settings.admin.listen, None);
-    assert_eq!(settings.index.sources, [Source::url("http://a.test/m.json"), Source::path("/etc/mender/m/")]);
+    assert_eq!(
+        settings.index.sources,
+        [SourceSettings::url("http://a.test/m.json"), SourceSettings::path("/etc/mender/m/")]
+    );
     assert_eq!(settings.heal.statuses, [404, 410]);
     assert_eq!(settings.heal.ladder, [Rung::Visit, Rung::Rebuild]);
     assert!(settings.heal.origins.is_empty());

@@ -9,13 +9,13 @@ use super::super::command::write_errors;
 use super::{ROUTES, load};
 
 /// One bad configuration.
-struct Case<'a> {
+struct GoldenCase<'a> {
     name: &'a str,
     text: String,
     env: Vec<(&'a str, &'a str)>,
 }
 
-impl<'a> Case<'a> {
+impl<'a> GoldenCase<'a> {
     /// Reads what stands behind `=== `: the name, then lines of the file, and of directions that begin with `%`.
     fn read(block: &'a str) -> Self {
         let mut lines = block.lines();
@@ -40,7 +40,7 @@ impl<'a> Case<'a> {
 fn bad_configurations_are_told_what_they_always_were() {
     let handler = GraphicalReportHandler::new_themed(GraphicalTheme::unicode_nocolor()).with_width(120);
     let blocks = include_str!("golden/cases.txt").split("=== ").skip(1);
-    let cases: Vec<Case<'_>> = blocks.map(Case::read).collect();
+    let cases: Vec<GoldenCase<'_>> = blocks.map(GoldenCase::read).collect();
     assert!(cases.len() > 150, "where are the cases?");
     let mut told = String::new();
     for case in &cases {

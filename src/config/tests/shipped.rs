@@ -7,7 +7,7 @@ use toml::Table;
 
 use super::super::defaults::defaults;
 use super::super::schema::schema;
-use super::super::settings::{Admin, Index, RouteKind, Server, Source};
+use super::super::settings::{AdminSettings, IndexSettings, RouteKind, ServerSettings, SourceSettings};
 use super::super::{Settings, differences, keep_until_restart, reference};
 use super::ROUTES;
 
@@ -23,8 +23,11 @@ fn the_shipped_file_is_short_and_says_what_a_newcomer_must_set() {
     let settings = read(SHIPPED);
     let public_hosts = vec!["localhost:8080".to_owned()];
     let trusted_proxies = vec!["127.0.0.1/32".parse().expect("a network")];
-    assert_eq!(settings.server, Server { public_hosts, trusted_proxies, ..Server::default() });
-    assert_eq!((&settings.admin, &settings.index), (&Admin::default(), &Index::default()));
+    assert_eq!(
+        settings.server,
+        ServerSettings { public_hosts, trusted_proxies, ..ServerSettings::default() }
+    );
+    assert_eq!((&settings.admin, &settings.index), (&AdminSettings::default(), &IndexSettings::default()));
     let routes: Vec<_> = settings.routes.iter().map(|route| (route.prefix.as_str(), route.kind)).collect();
     assert_eq!(routes, [("/iiif-service/", RouteKind::Presentation), ("/iiif/2/", RouteKind::Image)]);
     let rest =
@@ -39,8 +42,8 @@ fn the_sources_that_stand_commented_out_in_the_shipped_file_are_in_order() {
     let (before, sources) = SHIPPED.split_once("# [[index.sources]]").expect("sources");
     let sources: Vec<_> = sources.lines().map(|line| line.strip_prefix("# ").unwrap_or(line)).collect();
     let settings = read(&format!("{before}[[index.sources]]{}", sources.join("\n")));
-    let url = Source::url("https://iiif.example.org/collection.json");
-    assert_eq!(settings.index.sources, [Source::path("manifests"), url]);
+    let url = SourceSettings::url("https://iiif.example.org/collection.json");
+    assert_eq!(settings.index.sources, [SourceSettings::path("manifests"), url]);
 }
 
 /// `config defaults` with the keys that have none, and its examples of lists of tables.

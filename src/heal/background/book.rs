@@ -84,16 +84,16 @@ impl Books {
         if turn.is_none() {
             turn = service.books.acquire().await.ok();
             // Whoever had the turn before may have asked for this very book.
-            if !self.knowledge.is_gone_now(patient, Some(Instant::now())).await {
+            if !self.knowledge.is_expired_now(patient, Some(Instant::now())).await {
                 return true;
             }
         }
         let name = format!("book {}", service.cluster_name());
         // Whichever node asks for one. Another one may have had it meanwhile, or a shorter turn than we waited.
         let own = loop {
-            match self.requests.services.ours(&name).await {
+            match self.requests.services.try_lead(&name).await {
                 Ok(own) => break own,
-                Err(_) if !self.knowledge.is_gone_now(patient, Some(Instant::now())).await => return true,
+                Err(_) if !self.knowledge.is_expired_now(patient, Some(Instant::now())).await => return true,
                 Err(_) => {}
             }
         };
@@ -106,13 +106,13 @@ impl Books {
         } else if answer != CanvasResponse::Withheld {
             self.no_page_is_proven(service, manifest);
             // The service may still be at it, although we waited no longer.
-            self.requests.services.cooldowns.cool(
+            self.requests.services.cooldowns.set_remaining(
                 &request.flight,
                 self.settings.heal.backoff_max,
                 Instant::now(),
             );
         }
-        own.lands(DONE);
+        own.finish(DONE);
         drop(turn);
         helped
     }
@@ -137,7 +137,7 @@ impl Books {
         let pages = self.lookup.index().manifest_canvases(manifest).unwrap_or_default();
         for key in pages.iter().flat_map(|page| &page.keys) {
             if let IdentifierKind::Uuid { uuid, .. } = Identifier::new(key).kind() {
-                service.truth.doubt(uuid);
+                service.truth.invalidate(uuid);
             }
         }
     }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::settings::Source;
+use crate::config::settings::SourceSettings;
 use crate::heal::background::scan::BackgroundScan;
 use crate::heal::background::start_heal::{BackgroundContext, StartHeal};
 use crate::heal::canvas_service::priority_semaphore::Priority;
@@ -31,7 +31,7 @@ impl KeepWarm {
         futures_util::future::join_all(rounds).await;
     }
 
-    async fn warm_again(&self, source: &Source, every: Duration, heals: &Arc<dyn StartHeal>) {
+    async fn warm_again(&self, source: &SourceSettings, every: Duration, heals: &Arc<dyn StartHeal>) {
         loop {
             tokio::time::sleep(every).await;
             let (looked_at, gone) = self.warm(source, heals).await;
@@ -40,7 +40,7 @@ impl KeepWarm {
     }
 
     /// One round: images looked at, and images that were gone.
-    async fn warm(&self, source: &Source, heals: &Arc<dyn StartHeal>) -> (u64, u64) {
+    async fn warm(&self, source: &SourceSettings, heals: &Arc<dyn StartHeal>) -> (u64, u64) {
         let (index, wanted) = (Arc::clone(self.context.lookup.index()), source.clone());
         let manifests = off_thread(move || index.manifests_of(&wanted)).await;
         let scan = BackgroundScan::new(&self.context, heals, Priority::Background);

@@ -16,7 +16,7 @@ use crate::heal::background::sweep::Sweep;
 use crate::heal::canvas_service::priority_semaphore::Priority;
 use crate::heal::canvas_service::shared_heals::SharedHeals;
 use crate::heal::image::IndexedImage;
-use crate::observe::{Event, EventKind, Trace};
+use crate::observe::{EventKind, LiveEvent, RequestTrace};
 
 /// How often the index is gone through for one mass expiry, at most.
 const SWEEPS: usize = 2;
@@ -47,7 +47,7 @@ impl MassExpiry {
         let (bounds, sweeps) = (self.context.settings.heal.mass_expiry, self.context.settings.heal.sweep);
         let begins = self.detector.note(&image.key, bounds, Instant::now());
         // Where there are other nodes, all count together.
-        if let Some(cluster) = self.fleet.joined() {
+        if let Some(cluster) = self.fleet.connected() {
             let (cluster, own) = (Arc::clone(cluster), Arc::clone(self));
             let (key, trace) = (Arc::clone(&image.key), image.trace.clone());
             tokio::spawn(async move {
@@ -68,15 +68,15 @@ impl MassExpiry {
         };
         while begins.changed().await.is_ok() {
             // The node that found it sweeps; we look after our own readers.
-            self.begins(&Trace::fresh(), false, Arc::clone(&heals));
+            self.begins(&RequestTrace::generate(), false, Arc::clone(&heals));
         }
     }
 
     /// A mass expiry begins; `sweep`: it is ours to go through the whole index afterwards.
-    fn begins(self: &Arc<Self>, trace: &Trace, sweep: bool, heals: Arc<dyn StartHeal>) {
+    fn begins(self: &Arc<Self>, trace: &RequestTrace, sweep: bool, heals: Arc<dyn StartHeal>) {
         self.context.metrics.event(EventKind::MassExpiry);
         let in_use = self.readers.in_use();
-        self.context.metrics.tell(|| Event::MassExpiry { manifests: in_use.len() });
+        self.context.metrics.publish(|| LiveEvent::MassExpiry { manifests: in_use.len() });
         tracing::warn!(
             request = %trace,
             manifests = in_use.len(),
@@ -100,7 +100,12 @@ impl MassExpiry {
         });
     }
 
-    async fn heal_manifests(&self, manifests: Vec<Arc<str>>, trace: &Trace, heals: &Arc<dyn StartHeal>) {
+    async fn heal_manifests(
+        &self,
+        manifests: Vec<Arc<str>>,
+        trace: &RequestTrace,
+        heals: &Arc<dyn StartHeal>,
+    ) {
         let Some(scan) = BackgroundScan::new(&self.context, heals, Priority::Prefetch) else { return };
         let mut scan = scan.in_the_name_of(trace);
         for manifest in manifests {

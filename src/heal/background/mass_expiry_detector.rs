@@ -6,7 +6,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::config::settings::MassExpiry;
+use crate::config::settings::MassExpirySettings;
 
 /// Sees many identifiers expire within a short time. Time is an argument.
 #[derive(Debug, Default)]
@@ -16,7 +16,7 @@ pub(in crate::heal) struct MassExpiryDetector {
 
 #[derive(Debug, Default)]
 struct DetectorState {
-    /// The last expired identifiers, oldest first; never more than `MassExpiry::ids`.
+    /// The last expired identifiers, oldest first; never more than `MassExpirySettings::ids`.
     ids: VecDeque<(Instant, Arc<str>)>,
     /// The same: each counts once.
     known: HashSet<Arc<str>>,
@@ -43,7 +43,7 @@ impl MassExpiryDetector {
     }
 
     /// This identifier was found expired. True: with it a mass expiry begins (told once).
-    pub(in crate::heal) fn note(&self, key: &Arc<str>, bounds: MassExpiry, now: Instant) -> bool {
+    pub(in crate::heal) fn note(&self, key: &Arc<str>, bounds: MassExpirySettings, now: Instant) -> bool {
         let mut seen = self.seen.lock();
         if let Some(last) = seen.during {
             if now.duration_since(last) < bounds.within * OVER_AFTER {
@@ -75,7 +75,7 @@ mod tests {
 
     use super::*;
 
-    const BOUNDS: MassExpiry = MassExpiry { ids: 3, within: Duration::from_secs(10) };
+    const BOUNDS: MassExpirySettings = MassExpirySettings { ids: 3, within: Duration::from_secs(10) };
 
     fn key(name: &str) -> Arc<str> {
         name.into()

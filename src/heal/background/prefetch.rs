@@ -14,7 +14,7 @@ use crate::heal::background::start_heal::{BackgroundContext, StartHeal};
 use crate::heal::canvas_service::priority_semaphore::Priority;
 use crate::heal::image::IndexedImage;
 use crate::index::Neighbour;
-use crate::observe::{EventKind, Trace};
+use crate::observe::{EventKind, RequestTrace};
 
 /// Images of one canvas that are looked at: more than one stands for a choice, which few readers make.
 const IMAGES: usize = 2;
@@ -33,7 +33,7 @@ struct LookAhead {
     pages: Vec<Neighbour>,
     /// What was seen before counts no more.
     since: Option<Instant>,
-    trace: Trace,
+    trace: RequestTrace,
 }
 
 impl Prefetch {
@@ -51,7 +51,7 @@ impl Prefetch {
     }
 
     /// A reader is at this page. `gone_at`: when it was found gone, if it had to be healed.
-    pub(in crate::heal) fn reader_at(
+    pub(in crate::heal) fn record_page_view(
         self: &Arc<Self>,
         patient: &IndexedImage,
         gone_at: Option<Instant>,
@@ -73,14 +73,14 @@ impl Prefetch {
         let Ok(next) = self.context.lookup.index().neighbours(&owner.canvas, pages) else { return };
         let since = self.readers.expiry_began(&manifest);
         let (route, trace) = (patient.route, patient.trace.clone());
-        self.look_after(LookAhead { route, manifest, pages: next, since, trace }, heals);
+        self.prefetch(LookAhead { route, manifest, pages: next, since, trace }, heals);
     }
 
     /// Somebody fetched this manifest through us: its first pages will be wanted next.
-    pub(in crate::heal) fn manifest_opened(
+    pub(in crate::heal) fn record_manifest_view(
         self: &Arc<Self>,
         path: &str,
-        trace: &Trace,
+        trace: &RequestTrace,
         heals: &Arc<dyn StartHeal>,
     ) {
         let pages = self.context.settings.heal.ahead;
@@ -108,7 +108,7 @@ impl Prefetch {
                     if self.readers.may_look_from(&manifest, None) {
                         let since = self.readers.expiry_began(&manifest);
                         let trace = trace.clone();
-                        self.look_after(LookAhead { route, manifest, pages: canvases, since, trace }, heals);
+                        self.prefetch(LookAhead { route, manifest, pages: canvases, since, trace }, heals);
                     }
                     return;
                 }
@@ -117,7 +117,7 @@ impl Prefetch {
     }
 
     /// Somebody fetched this canvas through us: the image on it is healed if it is gone. He will ask for it next.
-    fn canvas_opened(self: &Arc<Self>, canvas: &str, trace: &Trace, heals: &Arc<dyn StartHeal>) {
+    fn canvas_opened(self: &Arc<Self>, canvas: &str, trace: &RequestTrace, heals: &Arc<dyn StartHeal>) {
         let Ok(owners) = self.context.lookup.index().canvas(canvas) else { return };
         let (Some(owner), Some(route)) = (owners.into_iter().next(), self.context.lookup.image_route())
         else {
@@ -129,11 +129,11 @@ impl Prefetch {
         let pages = self.context.lookup.index().manifest_canvases(&owner.manifest).unwrap_or_default();
         let own: Vec<_> = pages.into_iter().filter(|page| page.canvas == owner.canvas).collect();
         let (manifest, trace) = (owner.manifest.into(), trace.clone());
-        self.look_after(LookAhead { route, manifest, pages: own, since: None, trace }, heals);
+        self.prefetch(LookAhead { route, manifest, pages: own, since: None, trace }, heals);
     }
 
     /// Looks at these pages one after another, and boards a climb for each that is gone; waits for none of them.
-    fn look_after(self: &Arc<Self>, pages: LookAhead, heals: &Arc<dyn StartHeal>) {
+    fn prefetch(self: &Arc<Self>, pages: LookAhead, heals: &Arc<dyn StartHeal>) {
         let (own, heals) = (Arc::clone(self), Arc::clone(heals));
         self.context.home.spawn(async move { own.heal_gone(&pages, &heals).await });
     }
@@ -149,7 +149,8 @@ impl Prefetch {
             for key in page.keys.iter().take(IMAGES) {
                 let Some(patient) = self.context.lookup.find(*route, key, trace) else { continue };
                 // One that is being healed already needs no look.
-                if !heals.is_under_way(&patient) && self.context.knowledge.is_gone_now(&patient, *since).await
+                if !heals.is_under_way(&patient)
+                    && self.context.knowledge.is_expired_now(&patient, *since).await
                 {
                     self.readers.found_expired(manifest);
                     held.push((patient, now));
@@ -196,7 +197,7 @@ impl Prefetch {
                 self.context.metrics.event(EventKind::AheadRefused);
                 return;
             }
-            if seen_at < now && !self.context.knowledge.is_gone_now(&patient, Some(seen_at)).await {
+            if seen_at < now && !self.context.knowledge.is_expired_now(&patient, Some(seen_at)).await {
                 continue;
             }
             Arc::clone(heals).start(&patient, Priority::Prefetch);

@@ -13,7 +13,7 @@ use crate::heal::canvas_service::priority_semaphore::Priority;
 use crate::heal::image::IndexedImage;
 use crate::heal::ladder::HealOutcome;
 use crate::heal::single_flight::FlightHandle;
-use crate::observe::{EventKind, Trace};
+use crate::observe::{EventKind, RequestTrace};
 
 /// Heals of one scan at once: enough to keep every lane busy, not enough to fill memory.
 const AT_ONCE: usize = 16;
@@ -26,11 +26,11 @@ pub(in crate::heal) struct BackgroundScan {
     route: usize,
     priority: Priority,
     /// In whose name; none: each image has one of its own.
-    trace: Option<Trace>,
+    trace: Option<RequestTrace>,
     pace: Option<Interval>,
     /// What was seen before counts no more.
     since: Instant,
-    book: Book,
+    book: BookPosition,
     heals: VecDeque<FlightHandle<HealOutcome>>,
     looked_at: u64,
     gone: u64,
@@ -38,7 +38,7 @@ pub(in crate::heal) struct BackgroundScan {
 
 /// The manifest whose pages are being looked at.
 #[derive(Debug, Default)]
-struct Book {
+struct BookPosition {
     manifest: String,
     seen: PagesSeen,
     was_asked: bool,
@@ -61,7 +61,7 @@ impl BackgroundScan {
             trace: None,
             pace: None,
             since: Instant::now(),
-            book: Book::default(),
+            book: BookPosition::default(),
             heals: VecDeque::new(),
             looked_at: 0,
             gone: 0,
@@ -69,7 +69,7 @@ impl BackgroundScan {
     }
 
     /// The same, in the name of this request.
-    pub(in crate::heal) fn in_the_name_of(self, trace: &Trace) -> Self {
+    pub(in crate::heal) fn in_the_name_of(self, trace: &RequestTrace) -> Self {
         Self { trace: Some(trace.clone()), ..self }
     }
 
@@ -99,17 +99,17 @@ impl BackgroundScan {
     pub(in crate::heal) async fn look(&mut self, manifest: &str, key: &str) {
         if self.book.manifest != manifest {
             self.heal_held().await;
-            self.book = Book { manifest: manifest.to_owned(), ..Book::default() };
+            self.book = BookPosition { manifest: manifest.to_owned(), ..BookPosition::default() };
         }
         if let Some(pace) = &mut self.pace {
             pace.tick().await;
         }
         self.looked_at += 1;
         self.book.seen.pages += 1;
-        let trace = self.trace.clone().unwrap_or_else(Trace::fresh);
+        let trace = self.trace.clone().unwrap_or_else(RequestTrace::generate);
         let Some(patient) = self.context.lookup.find(self.route, key, &trace) else { return };
         let seen_at = Instant::now();
-        if !self.context.knowledge.is_gone_now(&patient, Some(self.since)).await {
+        if !self.context.knowledge.is_expired_now(&patient, Some(self.since)).await {
             return;
         }
         self.gone += 1;
@@ -130,7 +130,7 @@ impl BackgroundScan {
 
     /// Asks for the whole manifest beside what is stored, where that is cheaper. True: it was asked for, now.
     async fn asks_for_book(&mut self, patient: &IndexedImage) -> bool {
-        let Book { manifest, seen, was_asked, .. } = &mut self.book;
+        let BookPosition { manifest, seen, was_asked, .. } = &mut self.book;
         if *was_asked || !seen.are_cheaper_as_book() {
             return false;
         }
@@ -143,13 +143,13 @@ impl BackgroundScan {
 
     /// Whether the book helped or not, a reader may have had this page healed while it was asked for.
     async fn is_back(&self, patient: &IndexedImage) -> bool {
-        !self.context.knowledge.is_gone_now(patient, Some(self.since)).await
+        !self.context.knowledge.is_expired_now(patient, Some(self.since)).await
     }
 
     /// The page that was held back. While the others were looked at, a reader may have had it healed.
     async fn heal_held(&mut self) {
         let Some((patient, seen_at)) = self.book.held.take() else { return };
-        if self.context.knowledge.is_gone_now(&patient, Some(seen_at.max(self.since))).await {
+        if self.context.knowledge.is_expired_now(&patient, Some(seen_at.max(self.since))).await {
             self.heal(&patient).await;
         }
     }
@@ -160,7 +160,7 @@ impl BackgroundScan {
         if self.heals.len() > AT_ONCE
             && let Some(mut oldest) = self.heals.pop_front()
         {
-            oldest.landed().await;
+            oldest.wait().await;
         }
     }
 
@@ -168,7 +168,7 @@ impl BackgroundScan {
     pub(in crate::heal) async fn end(mut self) -> (u64, u64) {
         self.heal_held().await;
         for mut heal in self.heals.drain(..) {
-            heal.landed().await;
+            heal.wait().await;
         }
         (self.looked_at, self.gone)
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 
 use crate::heal::canvas_service::CanvasService;
-use crate::heal::canvas_service::registration::Said;
+use crate::heal::canvas_service::registration::Registration;
 use crate::heal::canvas_service::response::CanvasResponse;
 use crate::heal::canvas_service::shared_heals::Freshness;
 use crate::heal::cooldowns::CanvasRequestKey;
@@ -17,7 +17,7 @@ use crate::heal::single_flight::FlightHandle;
 /// `AskCanvasService` is what the ladder needs of a canvas service.
 pub(in crate::heal) trait AskCanvasService: Debug + Send + Sync {
     /// What the service says of this identifier now (`/resources/{uuid}`).
-    fn registration<'a>(&'a self, image: &'a IndexedImage) -> BoxFuture<'a, Said>;
+    fn registration<'a>(&'a self, image: &'a IndexedImage) -> BoxFuture<'a, Registration>;
 
     /// A seat on the one request with this key, made as urgent as its order. True: it begins with this order.
     fn request(self: Arc<Self>, order: &CanvasOrder<'_>) -> (FlightHandle<CanvasResponse>, bool);

@@ -12,7 +12,7 @@ use http::{HeaderMap, StatusCode};
 use moka::sync::Cache;
 
 use crate::upstream::fetch::retry_after;
-use crate::upstream::{Chain, UpstreamError};
+use crate::upstream::{ErrorChain, UpstreamError};
 
 /// Targets that are remembered; beyond it the least used are forgotten, which costs a reason, no more.
 const REMARKS: u64 = 10_000;
@@ -60,24 +60,24 @@ impl FailureLog {
     }
 
     /// The request to `target` was not answered.
-    pub(in crate::heal) fn failed(&self, target: &str, error: &UpstreamError) {
-        let text = format!("the canvas service: {}", Chain(error));
+    pub(in crate::heal) fn record_error(&self, target: &str, error: &UpstreamError) {
+        let text = format!("the canvas service: {}", ErrorChain(error));
         self.last.insert(target.into(), FailureReason { text, passing: true });
     }
 
     /// The answer to `target` did not come to its end.
-    pub(in crate::heal) fn broke_off(&self, target: &str) {
+    pub(in crate::heal) fn record_truncated(&self, target: &str) {
         let text = "the canvas service: the answer broke off, or stopped".to_owned();
         self.last.insert(target.into(), FailureReason { text, passing: true });
     }
 
     /// What is to be said of the last request to `target`; nothing where it went well or was never made.
-    pub(in crate::heal) fn of(&self, target: &str) -> Option<FailureReason> {
+    pub(in crate::heal) fn last(&self, target: &str) -> Option<FailureReason> {
         self.last.get(target)
     }
 
     /// How long the service asked to be left alone yet.
-    pub(in crate::heal) fn rest(&self, now: Instant) -> Option<Duration> {
+    pub(in crate::heal) fn retry_after(&self, now: Instant) -> Option<Duration> {
         let until = *self.rest_until.lock();
         until?.checked_duration_since(now).filter(|left| !left.is_zero())
     }
@@ -93,12 +93,12 @@ mod tests {
     fn a_failure_is_told_until_the_same_request_goes_well() {
         let remarks = FailureLog::default();
         remarks.answered("/canvas/a", StatusCode::INTERNAL_SERVER_ERROR, &HeaderMap::new());
-        let remark = remarks.of("/canvas/a").expect("a remark");
+        let remark = remarks.last("/canvas/a").expect("a remark");
         assert_eq!(remark.text, "the canvas service answered 500 Internal Server Error");
         assert!(!remark.passing);
-        assert_eq!(remarks.of("/canvas/b"), None);
+        assert_eq!(remarks.last("/canvas/b"), None);
         remarks.answered("/canvas/a", StatusCode::OK, &HeaderMap::new());
-        assert_eq!(remarks.of("/canvas/a"), None);
+        assert_eq!(remarks.last("/canvas/a"), None);
     }
 
     #[test]
@@ -108,13 +108,13 @@ mod tests {
         for (text, most) in [("7", 7), ("999999", 600)] {
             fields.insert(header::RETRY_AFTER, HeaderValue::from_static(text));
             remarks.answered("/canvas/a", StatusCode::TOO_MANY_REQUESTS, &fields);
-            let left = remarks.rest(Instant::now()).expect("a pause");
+            let left = remarks.retry_after(Instant::now()).expect("a pause");
             assert!(left <= Duration::from_secs(most) && left > Duration::from_secs(most - 2), "{text}");
         }
-        assert_eq!(remarks.rest(Instant::now() + LONGEST_REST), None);
+        assert_eq!(remarks.retry_after(Instant::now() + LONGEST_REST), None);
         let remarks = FailureLog::default();
         fields.insert(header::RETRY_AFTER, HeaderValue::from_static("soon"));
         remarks.answered("/canvas/a", StatusCode::TOO_MANY_REQUESTS, &fields);
-        assert_eq!(remarks.rest(Instant::now()), None, "that is no time");
+        assert_eq!(remarks.retry_after(Instant::now()), None, "that is no time");
     }
 }

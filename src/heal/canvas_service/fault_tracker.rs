@@ -27,7 +27,7 @@ pub(in crate::heal) struct FaultTracker {
 
 impl FaultTracker {
     /// A canvas came back whole, or the service's own info.json was answered well.
-    pub(in crate::heal) fn good(&self) {
+    pub(in crate::heal) fn record_success(&self) {
         *self.last_good.lock() = Some(Instant::now());
         *self.last_fault.lock() = None;
         self.builds();
@@ -45,13 +45,13 @@ impl FaultTracker {
     }
 
     /// A canvas came back without its image, or the service's own info.json failed.
-    pub(in crate::heal) fn fault(&self) {
+    pub(in crate::heal) fn record_fault(&self) {
         *self.last_fault.lock() = Some(Instant::now());
     }
 
     /// The service's own info.json request came by, answered with `status`.
-    pub(in crate::heal) fn echo(&self, status: http::StatusCode) {
-        if status.is_success() { self.good() } else { self.fault() }
+    pub(in crate::heal) fn record_callback(&self, status: http::StatusCode) {
+        if status.is_success() { self.record_success() } else { self.record_fault() }
     }
 
     /// Waits until it builds something whole, but no longer than this.
@@ -68,7 +68,7 @@ impl FaultTracker {
     /// so long ago; it is built anew at once, which tells.
     pub(in crate::heal) async fn is_well_soon(&self) -> bool {
         let refuted = async {
-            while !self.is_well() {
+            while !self.is_healthy() {
                 tokio::time::sleep(DOUBT_LOOK).await;
             }
         };
@@ -76,7 +76,7 @@ impl FaultTracker {
     }
 
     /// No sign of a fault lately.
-    pub(in crate::heal) fn is_well(&self) -> bool {
+    pub(in crate::heal) fn is_healthy(&self) -> bool {
         let last = *self.last_fault.lock();
         last.is_none_or(|fault| fault.elapsed() > FAULT_LASTS)
     }

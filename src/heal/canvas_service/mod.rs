@@ -38,19 +38,19 @@ use crate::config::settings::{Rung, Timeouts};
 use crate::heal::canvas_service::circuit_breaker::CircuitBreaker;
 use crate::heal::canvas_service::failure_log::FailureLog;
 use crate::heal::canvas_service::fault_tracker::FaultTracker;
-use crate::heal::canvas_service::place_files::PlaceFiles;
+use crate::heal::canvas_service::place_files::PermitFiles;
 use crate::heal::canvas_service::priority_semaphore::PrioritySemaphore;
 use crate::heal::canvas_service::registration::RegistrationCheck;
 use crate::heal::canvas_service::response::{CacheStatus, CanvasResponse, classify};
 use crate::heal::canvas_service::variants::VariantSupport;
-use crate::heal::canvas_service::viewer_queue::{DoorBounds, ViewerRequests, is_canvas};
+use crate::heal::canvas_service::viewer_queue::{ViewerBounds, ViewerRequests, is_canvas};
 use crate::heal::cooldowns::CanvasRequestKey;
 use crate::heal::server::SendRequest;
 use crate::iiif::identifier;
 use crate::index::Index;
-use crate::observe::{EventKind, Metrics, Span, Trace};
-use crate::upstream::coding::Coding;
-use crate::upstream::{Caller, UpstreamError, own_request, whole};
+use crate::observe::{EventKind, Metrics, RequestTrace, Span};
+use crate::upstream::coding::ContentCoding;
+use crate::upstream::{Caller, UpstreamError, internal_request, whole};
 
 /// The longest canvas that is read; beyond it nothing is known of its contents.
 const LONGEST_CANVAS: usize = 16 << 20;
@@ -91,7 +91,7 @@ pub(in crate::heal) struct CanvasService {
     /// The other nodes, which share its places.
     cluster: Option<Arc<Cluster>>,
     places: usize,
-    pub(in crate::heal) bounds: DoorBounds,
+    pub(in crate::heal) bounds: ViewerBounds,
     open_for: Duration,
     /// `variant` is a rung of the ladder.
     uses_variants: bool,
@@ -100,7 +100,7 @@ pub(in crate::heal) struct CanvasService {
     pub(in crate::heal) variants: Arc<VariantSupport>,
     pub(in crate::heal) viewers: Arc<ViewerRequests>,
     /// Places shared with other processes, where there are no other nodes.
-    files: PlaceFiles,
+    files: PermitFiles,
     /// Requests that hang and have given their places on.
     hanging: Arc<Semaphore>,
     /// Requests that had it build something, or register a file, since the program began.
@@ -142,7 +142,7 @@ impl CanvasService {
         let (heal, upstream) = (&settings.heal, &settings.routes[route].upstream);
         let (failures, open_for) = (heal.breaker_failures, heal.breaker_open);
         let breaker = match before.map(|before| &before.breaker) {
-            Some(breaker) if breaker.keeps_to(failures, open_for) => Arc::clone(breaker),
+            Some(breaker) if breaker.has_limits(failures, open_for) => Arc::clone(breaker),
             Some(breaker) => Arc::new(breaker.under(failures, open_for)),
             None => Arc::new(CircuitBreaker::new(failures, open_for)),
         };
@@ -167,7 +167,7 @@ impl CanvasService {
             lanes,
             cluster,
             places: heal.concurrency,
-            bounds: DoorBounds::of(heal),
+            bounds: ViewerBounds::of(heal),
             open_for,
             uses_variants: heal.ladder.contains(&Rung::Variant),
             breaker,
@@ -183,7 +183,7 @@ impl CanvasService {
                 || Arc::new(ViewerRequests::new(heal.document_concurrency)),
                 |before| before.viewers.under(heal.document_concurrency),
             ),
-            files: PlaceFiles::new(&settings.index.path, upstream.authority.as_str()),
+            files: PermitFiles::new(&settings.index.path, upstream.authority.as_str()),
             sent: before.map(|before| Arc::clone(&before.sent)).unwrap_or_default(),
             hanging: before.filter(|before| before.places == heal.concurrency).map_or_else(
                 || Arc::new(Semaphore::new(heal.concurrency.saturating_mul(HANGING))),
@@ -203,38 +203,38 @@ impl CanvasService {
     /// What a flight is called on every node: they need not number their routes alike. Two flights of one node never
     /// have the same name: all that makes a [mark](crate::config::settings::Route::mark) is in it.
     pub(in crate::heal) fn name_of(&self, flight: &CanvasRequestKey) -> String {
-        format!("{}://{}{} {}", self.scheme, self.authority, self.base, flight.words())
+        format!("{}://{}{} {}", self.scheme, self.authority, self.base, flight.cluster_key())
     }
 
     /// Asks for a canvas and says whether it carries the image with this lookup key.
-    pub(in crate::heal) async fn canvas(
+    pub(in crate::heal) async fn get_canvas(
         &self,
         target: &str,
         key: &str,
-        trace: &Trace,
+        trace: &RequestTrace,
         made: CacheStatus,
     ) -> CanvasResponse {
-        let _counted = crate::observe::Gauged::one(&self.metrics.canvas_in_flight);
+        let _counted = crate::observe::GaugeGuard::inc(&self.metrics.canvas_in_flight);
         self.count_request();
         let began = Instant::now();
         let answer = match self.get(target, trace, self.patience, LONGEST_CANVAS).await {
             Ok((status, body)) => self.read_canvas(target, status, &body, key, made, began),
             Err(error) => {
                 self.metrics.upstream_error(error.kind());
-                tracing::warn!(request = %trace, canvas = target, error = %crate::upstream::Chain(&error), "canvas request failed");
+                tracing::warn!(request = %trace, canvas = target, error = %crate::upstream::ErrorChain(&error), "canvas request failed");
                 CanvasResponse::Unwell
             }
         };
         self.took(target, answer, began.elapsed());
-        self.note(answer);
+        self.record(answer);
         answer
     }
 
     /// Asks whether the service knows where the file of `uuid` is: its own answer, not a copy.
-    pub(in crate::heal) async fn resource(
+    pub(in crate::heal) async fn get_resource(
         &self,
         uuid: Uuid,
-        trace: &Trace,
+        trace: &RequestTrace,
     ) -> Result<(StatusCode, Bytes), UpstreamError> {
         let target = format!("{}resources/{uuid}", self.base);
         let asked = self.get(&target, trace, RESOURCE_PATIENCE, LONGEST_RESOURCE);
@@ -244,7 +244,7 @@ impl CanvasService {
     }
 
     /// Registers one image anew: `{base}{path}?update=true`, where `path` is `fedora/image/…`.
-    pub(in crate::heal) async fn register(&self, path: &str, trace: &Trace) -> CanvasResponse {
+    pub(in crate::heal) async fn register(&self, path: &str, trace: &RequestTrace) -> CanvasResponse {
         let target = format!("{}{path}?update=true", self.base);
         self.count_request();
         let answer = match self.get(&target, trace, self.patience, LONGEST_CANVAS).await {
@@ -252,7 +252,7 @@ impl CanvasService {
             Ok((status, _)) => classify(status),
             Err(_) => CanvasResponse::Unwell,
         };
-        self.note(answer);
+        self.record(answer);
         answer
     }
 
@@ -260,18 +260,18 @@ impl CanvasService {
     pub(in crate::heal) async fn document(
         &self,
         target: &str,
-        trace: &Trace,
+        trace: &RequestTrace,
     ) -> Result<Bytes, CanvasResponse> {
         self.count_request();
         match self.get(target, trace, self.patience, self.longest).await {
             Ok((status, body)) if status.is_success() => Ok(body),
             Ok((status, _)) => {
                 let answer = classify(status);
-                self.note(answer);
+                self.record(answer);
                 Err(answer)
             }
             Err(_) => {
-                self.note(CanvasResponse::Unwell);
+                self.record(CanvasResponse::Unwell);
                 Err(CanvasResponse::Unwell)
             }
         }
@@ -333,29 +333,31 @@ impl CanvasService {
         }
     }
 
-    fn note(&self, answer: CanvasResponse) {
+    fn record(&self, answer: CanvasResponse) {
         match answer {
             CanvasResponse::Built => {
-                self.answers();
-                self.wellness.good();
+                self.record_success();
+                self.wellness.record_success();
             }
             CanvasResponse::Lacks => {
-                self.answers();
-                self.wellness.fault();
+                self.record_success();
+                self.wellness.record_fault();
                 self.wellness.builds();
             }
             // It answers, only not for this canvas, which has its own cool-down: five dead links in a row must not
             // keep every other image from being healed.
             // And one out of the cache says nothing of the health now.
-            CanvasResponse::Carries | CanvasResponse::Unclear | CanvasResponse::Refused => self.answers(),
+            CanvasResponse::Carries | CanvasResponse::Unclear | CanvasResponse::Refused => {
+                self.record_success()
+            }
             CanvasResponse::Withheld | CanvasResponse::Needless => {}
             CanvasResponse::Busy | CanvasResponse::Unwell => {
-                if self.breaker.bad(Instant::now()) {
+                if self.breaker.record_failure(Instant::now()) {
                     self.metrics.event(EventKind::BreakerOpened);
                     if let Some(cluster) = &self.cluster {
-                        cluster.leave_alone(&self.authority, self.open_for);
+                        cluster.open_breaker(&self.authority, self.open_for);
                     }
-                    self.tell(true);
+                    self.emit_breaker_event(true);
                     tracing::warn!(
                         upstream = %self.authority,
                         "the canvas service only fails: leaving it alone for a while ([heal] breaker_open)"
@@ -367,7 +369,7 @@ impl CanvasService {
 
     /// `Accept` names text too, because `/resources/{uuid}` answers 406 to JSON alone.
     fn head(&self, target: &str) -> Result<Parts, UpstreamError> {
-        let mut head = own_request(&self.host, &self.name)?;
+        let mut head = internal_request(&self.host, &self.name)?;
         head.uri = target.parse().map_err(|_| UpstreamError::Target)?;
         let accept = HeaderValue::from_static("text/plain, application/json, */*;q=0.5");
         head.headers.insert(header::ACCEPT, accept);
@@ -377,31 +379,31 @@ impl CanvasService {
     pub(in crate::heal) async fn get(
         &self,
         target: &str,
-        trace: &Trace,
+        trace: &RequestTrace,
         patience: Duration,
         most: usize,
     ) -> Result<(StatusCode, Bytes), UpstreamError> {
         let mut head = self.head(target)?;
-        trace.send_on(&mut head.headers);
+        trace.inject(&mut head.headers);
         let mut span = Span::call(trace, &head);
         let times = self.times.first_byte(patience);
         let until = tokio::time::Instant::now() + patience;
-        let answer = self.server.send(&Caller::default(), &span.onward(&head), times).await;
+        let answer = self.server.send(&Caller::default(), &span.inject(&head), times).await;
         span.answered(&answer);
         // A look into Redis is no news: 404 is its word for "expired".
         if most != LONGEST_RESOURCE {
             match &answer {
                 Ok(answer) => self.remarks.answered(target, answer.status(), answer.headers()),
-                Err(error) => self.remarks.failed(target, error),
+                Err(error) => self.remarks.record_error(target, error),
             }
         }
         let answer = answer?;
-        let (status, coding) = (answer.status(), Coding::of(answer.headers()));
+        let (status, coding) = (answer.status(), ContentCoding::of(answer.headers()));
         // A body that is too long or breaks says nothing; the status still does.
         let body = tokio::time::timeout_at(until, whole::read(answer.into_body(), most)).await;
         let body = body.ok().and_then(Result::ok).and_then(|body| coding.ok()?.unpack(&body, most).ok());
         if body.is_none() && most != LONGEST_RESOURCE {
-            self.remarks.broke_off(target);
+            self.remarks.record_truncated(target);
         }
         Ok((status, body.unwrap_or_default()))
     }

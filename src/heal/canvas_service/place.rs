@@ -2,24 +2,24 @@
 
 use tokio::time::Instant;
 
-use crate::cluster::{self, Placed};
+use crate::cluster::{self, PermitResult};
 use crate::heal::canvas_service::CanvasService;
-use crate::heal::canvas_service::place_files::PlaceFile;
-use crate::heal::canvas_service::priority_semaphore::{Permit, Priority};
+use crate::heal::canvas_service::place_files::PermitFile;
+use crate::heal::canvas_service::priority_semaphore::{Priority, PriorityPermit};
 use crate::heal::cooldowns::CanvasRequestKey;
 use crate::heal::flight_priority::FlightPriority;
 
 /// The right to send one request that makes the service build: here, on all nodes, and on this machine.
 #[derive(Debug)]
-pub(in crate::heal) struct Place {
+pub(in crate::heal) struct BuildPermit {
     #[expect(dead_code, reason = "given back when it is dropped")]
-    own: Permit,
+    own: PriorityPermit,
     #[expect(dead_code, reason = "given back when it is dropped")]
-    shared: cluster::Place,
-    file: PlaceFile,
+    shared: cluster::SharedPermit,
+    file: PermitFile,
 }
 
-impl Place {
+impl BuildPermit {
     /// Another process may have done what we are about to do.
     pub(in crate::heal) fn was_contended(&self) -> bool {
         self.file.was_contended
@@ -34,32 +34,32 @@ impl CanvasService {
         &self,
         urgency: &FlightPriority,
         flight: Option<&CanvasRequestKey>,
-    ) -> Option<Place> {
-        let own = urgency.place(&self.lanes).await;
+    ) -> Option<BuildPermit> {
+        let own = urgency.acquire(&self.lanes).await;
         self.share_place(own, urgency.lane() == Priority::Viewer, flight).await
     }
 
     /// The same for one who has a place here.
     pub(in crate::heal) async fn share_place(
         &self,
-        own: Permit,
+        own: PriorityPermit,
         is_first: bool,
         flight: Option<&CanvasRequestKey>,
-    ) -> Option<Place> {
+    ) -> Option<BuildPermit> {
         let Some(cluster) = &self.cluster else {
             // Of all processes one has a whole manifest built.
             let book = || format!("book {}", self.cluster_name());
             let request = flight.map(|flight| if flight.is_book() { book() } else { self.name_of(flight) });
             let file = self.files.place(self.places, request.as_deref(), self.bounds.hang_after).await;
-            return Some(Place { own, shared: cluster::Place::default(), file });
+            return Some(BuildPermit { own, shared: cluster::SharedPermit::default(), file });
         };
-        match cluster.place(&self.authority, self.places, is_first).await {
-            Placed::Place(shared) => Some(Place { own, shared, file: PlaceFile::default() }),
-            Placed::LeftAlone(left) => {
+        match cluster.acquire(&self.authority, self.places, is_first).await {
+            PermitResult::Place(shared) => Some(BuildPermit { own, shared, file: PermitFile::default() }),
+            PermitResult::LeftAlone(left) => {
                 if self.breaker_is_closed() {
-                    self.tell(true);
+                    self.emit_breaker_event(true);
                 }
-                self.breaker.leave_alone(Instant::now() + left);
+                self.breaker.force_open(Instant::now() + left);
                 None
             }
         }

@@ -27,22 +27,22 @@ const PROCESSES: usize = 64;
 /// Places of which it is told what they are used for.
 const PLACES: usize = 256;
 
-/// `PlaceFiles` are the places at one canvas service.
+/// `PermitFiles` are the places at one canvas service.
 #[derive(Debug)]
-pub(in crate::heal) struct PlaceFiles(Arc<Shared>);
+pub(in crate::heal) struct PermitFiles(Arc<SharedLocks>);
 
 #[derive(Debug)]
-struct Shared {
+struct SharedLocks {
     base: PathBuf,
     /// Of this process, among those that share the files.
     number: u64,
-    files: Mutex<Files>,
+    files: Mutex<LockFiles>,
 }
 
 #[derive(Debug, Default)]
-struct Files {
+struct LockFiles {
     /// By number of the place.
-    places: Vec<PlaceState>,
+    places: Vec<PermitFileState>,
     /// What the places are used for.
     uses: Option<Arc<File>>,
     /// Our entry among the processes.
@@ -52,7 +52,7 @@ struct Files {
 }
 
 #[derive(Debug, Default)]
-enum PlaceState {
+enum PermitFileState {
     #[default]
     Unopened,
     Open(File),
@@ -62,16 +62,16 @@ enum PlaceState {
 
 /// A place, as long as it is not dropped.
 #[derive(Debug, Default)]
-pub(in crate::heal) struct PlaceFile {
+pub(in crate::heal) struct PermitFile {
     #[cfg_attr(not(test), expect(dead_code, reason = "given back when it is dropped"))]
-    held: Option<Held>,
+    held: Option<HeldLock>,
     /// Another process had all places when it was wanted, or did something at the same time.
     pub(in crate::heal) was_contended: bool,
 }
 
 #[derive(Debug)]
-struct Held {
-    shared: Arc<Shared>,
+struct HeldLock {
+    shared: Arc<SharedLocks>,
     place: usize,
     file: Option<File>,
 }
@@ -80,12 +80,12 @@ type Digest = [u8; ENTRY];
 
 const NOTHING: Digest = [0; ENTRY];
 
-impl PlaceFiles {
+impl PermitFiles {
     /// Beside this index; `server` is asked.
     pub(in crate::heal) fn new(index: &Path, server: &str) -> Self {
         let mut base = index.to_owned().into_os_string();
         base.push(format!(".place-{}", &blake3::hash(server.as_bytes()).to_hex()[..8]));
-        Self(Arc::new(Shared { base: base.into(), number: fastrand::u64(1..), files: Mutex::default() }))
+        Self(Arc::new(SharedLocks { base: base.into(), number: fastrand::u64(1..), files: Mutex::default() }))
     }
 
     /// Waits for one of so many places, for a request of this name that no other process is at. Where no file can be
@@ -96,20 +96,20 @@ impl PlaceFiles {
         places: usize,
         request: Option<&str>,
         hang_after: Duration,
-    ) -> PlaceFile {
+    ) -> PermitFile {
         let mut was_contended = false;
         let (mut seen, mut since) = (None, Instant::now());
         loop {
             match self.try_place(places, request) {
                 Ok(Some((held, others))) => {
                     self.0.files().hung = None;
-                    return PlaceFile { held: Some(held), was_contended: was_contended || others };
+                    return PermitFile { held: Some(held), was_contended: was_contended || others };
                 }
                 Ok(None) => was_contended = true,
                 Err(error) => {
                     let base = self.0.base.display();
                     tracing::debug!(%error, %base, "places are not shared with other processes");
-                    return PlaceFile::default();
+                    return PermitFile::default();
                 }
             }
             let ended = self.0.ended_elsewhere().ok();
@@ -122,14 +122,14 @@ impl PlaceFiles {
                     tracing::warn!(base = %self.0.base.display(), "another process keeps all places and ends nothing: it is not waited for");
                 }
                 self.0.files().hung = seen;
-                return PlaceFile { held: None, was_contended };
+                return PermitFile { held: None, was_contended };
             }
             tokio::time::sleep(LOOK.mul_f64(0.5 + fastrand::f64())).await;
         }
     }
 
     /// `None`: other processes have all places, or are at this very request. True: another process ended one lately.
-    fn try_place(&self, places: usize, request: Option<&str>) -> io::Result<Option<(Held, bool)>> {
+    fn try_place(&self, places: usize, request: Option<&str>) -> io::Result<Option<(HeldLock, bool)>> {
         let Some(held) = self.0.lock_one(places)? else { return Ok(None) };
         let digest = request.map_or(NOTHING, digest);
         // Written before it is read: of two that want the same at once, one sees the other at least.
@@ -150,8 +150,8 @@ impl PlaceFiles {
     }
 }
 
-impl Shared {
-    fn files(&self) -> MutexGuard<'_, Files> {
+impl SharedLocks {
+    fn files(&self) -> MutexGuard<'_, LockFiles> {
         self.files.lock()
     }
 
@@ -172,10 +172,10 @@ impl Shared {
     }
 
     /// The first of so many places that nobody has.
-    fn lock_one(self: &Arc<Self>, places: usize) -> io::Result<Option<Held>> {
+    fn lock_one(self: &Arc<Self>, places: usize) -> io::Result<Option<HeldLock>> {
         for place in 0..places {
             if let Some(file) = self.try_lock(place)? {
-                return Ok(Some(Held { shared: Arc::clone(self), place, file: Some(file) }));
+                return Ok(Some(HeldLock { shared: Arc::clone(self), place, file: Some(file) }));
             }
         }
         Ok(None)
@@ -184,25 +184,25 @@ impl Shared {
     fn try_lock(&self, place: usize) -> io::Result<Option<File>> {
         let mut files = self.files();
         if files.places.len() <= place {
-            files.places.resize_with(place + 1, PlaceState::default);
+            files.places.resize_with(place + 1, PermitFileState::default);
         }
-        let file = match std::mem::replace(&mut files.places[place], PlaceState::Taken) {
-            PlaceState::Taken => return Ok(None),
+        let file = match std::mem::replace(&mut files.places[place], PermitFileState::Taken) {
+            PermitFileState::Taken => return Ok(None),
             // Somebody may have deleted it.
-            PlaceState::Open(file) if file.metadata().is_ok_and(|file| file.nlink() > 0) => Ok(file),
-            PlaceState::Open(_) | PlaceState::Unopened => self.open(&format!("-{place}")),
+            PermitFileState::Open(file) if file.metadata().is_ok_and(|file| file.nlink() > 0) => Ok(file),
+            PermitFileState::Open(_) | PermitFileState::Unopened => self.open(&format!("-{place}")),
         };
         let state = match file {
             Ok(file) => match file.try_lock() {
                 Ok(()) => return Ok(Some(file)),
-                Err(TryLockError::WouldBlock) => Ok(PlaceState::Open(file)),
+                Err(TryLockError::WouldBlock) => Ok(PermitFileState::Open(file)),
                 Err(TryLockError::Error(error)) => Err(error),
             },
             Err(error) => Err(error),
         };
         let (state, error) = match state {
             Ok(state) => (state, None),
-            Err(error) => (PlaceState::Unopened, Some(error)),
+            Err(error) => (PermitFileState::Unopened, Some(error)),
         };
         files.places[place] = state;
         error.map_or(Ok(None), Err)
@@ -210,12 +210,12 @@ impl Shared {
 
     /// Does another process have this place? What it wrote down stays there when it is killed.
     fn is_taken_elsewhere(self: &Arc<Self>, place: usize) -> io::Result<bool> {
-        if matches!(self.files().places.get(place), Some(PlaceState::Taken)) {
+        if matches!(self.files().places.get(place), Some(PermitFileState::Taken)) {
             return Ok(false);
         }
         let file = self.try_lock(place)?;
         let is_taken = file.is_none();
-        drop(file.map(|file| Held { shared: Arc::clone(self), place, file: Some(file) }));
+        drop(file.map(|file| HeldLock { shared: Arc::clone(self), place, file: Some(file) }));
         Ok(is_taken)
     }
 
@@ -284,13 +284,13 @@ impl Shared {
     }
 }
 
-impl Drop for Held {
+impl Drop for HeldLock {
     fn drop(&mut self) {
         if let Err(error) = self.shared.ended(self.place) {
             tracing::debug!(%error, "the end of a request is not told to other processes");
         }
         let is_free = self.file.take().and_then(|file| file.unlock().is_ok().then_some(file));
-        let state = is_free.map_or(PlaceState::Unopened, PlaceState::Open);
+        let state = is_free.map_or(PermitFileState::Unopened, PermitFileState::Open);
         if let Some(place) = self.shared.files().places.get_mut(self.place) {
             *place = state;
         }
@@ -316,14 +316,14 @@ mod tests {
     const LONG: Duration = Duration::from_hours(1);
 
     /// Places as two processes see them.
-    fn two() -> (tempfile::TempDir, PlaceFiles, PlaceFiles) {
+    fn two() -> (tempfile::TempDir, PermitFiles, PermitFiles) {
         let folder = tempfile::tempdir().expect("a directory");
         let index = folder.path().join("index.db");
-        let (one, other) = (PlaceFiles::new(&index, "a"), PlaceFiles::new(&index, "a"));
+        let (one, other) = (PermitFiles::new(&index, "a"), PermitFiles::new(&index, "a"));
         (folder, one, other)
     }
 
-    fn is_free(places: &PlaceFiles, request: Option<&str>) -> bool {
+    fn is_free(places: &PermitFiles, request: Option<&str>) -> bool {
         places.try_place(2, request).expect("files").is_some()
     }
 
@@ -332,7 +332,7 @@ mod tests {
         let (folder, one, other) = two();
         let (first, second) = (one.place(2, None, LONG).await, other.place(2, None, LONG).await);
         assert!(!is_free(&one, None) && !is_free(&other, None));
-        let elsewhere = PlaceFiles::new(&folder.path().join("index.db"), "b");
+        let elsewhere = PermitFiles::new(&folder.path().join("index.db"), "b");
         assert!(is_free(&elsewhere, None), "another server has places of its own");
         drop(first);
         assert!(!one.place(2, None, LONG).await.was_contended, "nobody else ended anything");

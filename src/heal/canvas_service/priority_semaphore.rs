@@ -46,11 +46,11 @@ const EXTRA_LOOK: Duration = Duration::from_millis(20);
 /// The places of one canvas service.
 #[derive(Debug)]
 pub(in crate::heal) struct PrioritySemaphore {
-    state: Mutex<State>,
+    state: Mutex<SemaphoreState>,
 }
 
 #[derive(Debug)]
-struct State {
+struct SemaphoreState {
     places: usize,
     free: usize,
     /// Places that are taken away as soon as they are given back: there are fewer than there were.
@@ -58,7 +58,7 @@ struct State {
     next_ticket: u64,
     /// Places given in a row to a lane while a lower one waited.
     in_a_row: u32,
-    waiting: [VecDeque<Waiter>; 3],
+    waiting: [VecDeque<QueuedWaiter>; 3],
     /// Who holds a place, by number, and since when.
     held: Vec<(u64, Instant)>,
     /// Somebody was let in beside those who hold the places.
@@ -66,14 +66,14 @@ struct State {
 }
 
 #[derive(Debug)]
-struct Waiter {
+struct QueuedWaiter {
     ticket: u64,
-    call: oneshot::Sender<Permit>,
+    call: oneshot::Sender<PriorityPermit>,
 }
 
 /// The right to run one canvas request. Given back when dropped.
 #[derive(Debug)]
-pub(in crate::heal) struct Permit {
+pub(in crate::heal) struct PriorityPermit {
     /// `None` once it was given on.
     lanes: Option<Arc<PrioritySemaphore>>,
     /// `None`: it was let in beside the others.
@@ -89,8 +89,16 @@ impl PrioritySemaphore {
         let places = places.max(1);
         let waiting = Default::default();
         let (held, has_extra) = (Vec::new(), false);
-        let state =
-            State { places, free: places, owed: 0, next_ticket: 0, in_a_row: 0, waiting, held, has_extra };
+        let state = SemaphoreState {
+            places,
+            free: places,
+            owed: 0,
+            next_ticket: 0,
+            in_a_row: 0,
+            waiting,
+            held,
+            has_extra,
+        };
         Arc::new(Self { state: Mutex::new(state) })
     }
 
@@ -107,30 +115,33 @@ impl PrioritySemaphore {
             state.owed += fewer - idle;
             more
         };
-        (0..more).for_each(|_| self.give_back(None));
+        (0..more).for_each(|_| self.release(None));
     }
 
     /// Waits for a place. Where there is none free, `stand` gets the ticket and says in which lane to wait: asked
     /// only then, and with the queue locked, so that no [`PrioritySemaphore::promote`] can fall between question and queue.
-    pub(in crate::heal) async fn place(self: &Arc<Self>, stand: impl FnOnce(WaiterId) -> Priority) -> Permit {
+    pub(in crate::heal) async fn acquire(
+        self: &Arc<Self>,
+        stand: impl FnOnce(WaiterId) -> Priority,
+    ) -> PriorityPermit {
         let called = {
             let mut state = self.state.lock();
             if state.free > 0 && state.waiting.iter().all(VecDeque::is_empty) {
                 state.free -= 1;
                 let number = state.hold();
-                return Permit { lanes: Some(Arc::clone(self)), number: Some(number) };
+                return PriorityPermit { lanes: Some(Arc::clone(self)), number: Some(number) };
             }
             let ticket = state.next_ticket;
             state.next_ticket += 1;
             let (call, called) = oneshot::channel();
             let lane = stand(WaiterId(ticket));
-            state.waiting[lane as usize].push_back(Waiter { ticket, call });
+            state.waiting[lane as usize].push_back(QueuedWaiter { ticket, call });
             called
         };
         match called.await {
             Ok(place) => place,
             // The lanes never drop a waiter's call; a place out of thin air is better than a panic.
-            Err(_) => Permit { lanes: None, number: None },
+            Err(_) => PriorityPermit { lanes: None, number: None },
         }
     }
 
@@ -159,14 +170,14 @@ impl PrioritySemaphore {
         self.state.lock().free
     }
 
-    /// Waits for a place as [`PrioritySemaphore::place`] does, or until all who have one have had it for `aged`: then one
+    /// Waits for a place as [`PrioritySemaphore::acquire`] does, or until all who have one have had it for `aged`: then one
     /// more is let in, for a request that is probably answered at once, behind which nobody needs to wait.
     pub(in crate::heal) async fn place_or_extra(
         self: &Arc<Self>,
         priority: Priority,
         aged: Duration,
-    ) -> Permit {
-        let mut place = std::pin::pin!(self.place(|_| priority));
+    ) -> PriorityPermit {
+        let mut place = std::pin::pin!(self.acquire(|_| priority));
         loop {
             if let Ok(permit) = tokio::time::timeout(EXTRA_LOOK, &mut place).await {
                 return permit;
@@ -177,12 +188,12 @@ impl PrioritySemaphore {
                 && state.held.iter().all(|(_, since)| now.saturating_duration_since(*since) >= aged);
             if all_aged && !state.has_extra {
                 state.has_extra = true;
-                return Permit { lanes: Some(Arc::clone(self)), number: None };
+                return PriorityPermit { lanes: Some(Arc::clone(self)), number: None };
             }
         }
     }
 
-    fn give_back(self: &Arc<Self>, number: Option<u64>) {
+    fn release(self: &Arc<Self>, number: Option<u64>) {
         let mut state = self.state.lock();
         state.held.retain(|(own, _)| Some(*own) != number);
         if state.owed > 0 {
@@ -191,7 +202,7 @@ impl PrioritySemaphore {
         }
         while let Some(waiter) = state.next() {
             let number = state.hold();
-            match waiter.call.send(Permit { lanes: Some(Arc::clone(self)), number: Some(number) }) {
+            match waiter.call.send(PriorityPermit { lanes: Some(Arc::clone(self)), number: Some(number) }) {
                 Ok(()) => return,
                 // It left while it waited. The place comes back to us, not through its drop: that would lock twice.
                 Err(mut place) => {
@@ -204,7 +215,7 @@ impl PrioritySemaphore {
     }
 }
 
-impl State {
+impl SemaphoreState {
     /// One more holds a place, by this number.
     fn hold(&mut self) -> u64 {
         self.next_ticket += 1;
@@ -212,7 +223,7 @@ impl State {
         self.next_ticket
     }
 
-    fn next(&mut self) -> Option<Waiter> {
+    fn next(&mut self) -> Option<QueuedWaiter> {
         let first = self.waiting.iter().position(|lane| !lane.is_empty())?;
         let lower = (first + 1..self.waiting.len()).find(|&lane| !self.waiting[lane].is_empty());
         match lower {
@@ -236,18 +247,18 @@ impl State {
     }
 }
 
-impl Permit {
+impl PriorityPermit {
     /// Was it let in beside those who hold the places?
     pub(in crate::heal) fn is_extra(&self) -> bool {
         self.number.is_none()
     }
 }
 
-impl Drop for Permit {
+impl Drop for PriorityPermit {
     fn drop(&mut self) {
         if let Some(lanes) = self.lanes.take() {
             match self.number {
-                Some(number) => lanes.give_back(Some(number)),
+                Some(number) => lanes.release(Some(number)),
                 None => lanes.state.lock().has_extra = false,
             }
         }
@@ -271,7 +282,7 @@ mod tests {
                 let _ = tell.send(ticket);
                 lane
             };
-            let place = own.place(stand).await;
+            let place = own.acquire(stand).await;
             order.lock().push(name);
             drop(place);
         });
@@ -287,7 +298,7 @@ mod tests {
     #[tokio::test]
     async fn viewers_go_before_pages_ahead_and_nobody_starves() {
         let lanes = PrioritySemaphore::new(1);
-        let held = lanes.place(|_| Priority::Viewer).await;
+        let held = lanes.acquire(|_| Priority::Viewer).await;
         let order = Arc::default();
         queue(&lanes, Priority::Background, 300, &order).await;
         queue(&lanes, Priority::Prefetch, 200, &order).await;
@@ -302,7 +313,7 @@ mod tests {
     #[tokio::test]
     async fn a_promoted_waiter_goes_with_the_viewers() {
         let lanes = PrioritySemaphore::new(1);
-        let held = lanes.place(|_| Priority::Viewer).await;
+        let held = lanes.acquire(|_| Priority::Viewer).await;
         let order = Arc::default();
         queue(&lanes, Priority::Prefetch, 1, &order).await;
         let ticket = queue(&lanes, Priority::Prefetch, 2, &order).await;
@@ -315,10 +326,10 @@ mod tests {
     #[tokio::test]
     async fn a_waiter_that_leaves_takes_no_place_with_it() {
         let lanes = PrioritySemaphore::new(1);
-        let held = lanes.place(|_| Priority::Viewer).await;
+        let held = lanes.acquire(|_| Priority::Viewer).await;
         let leaving = tokio::spawn({
             let lanes = Arc::clone(&lanes);
-            async move { lanes.place(|_| Priority::Viewer).await }
+            async move { lanes.acquire(|_| Priority::Viewer).await }
         });
         while lanes.waiting()[0] == 0 {
             tokio::task::yield_now().await;

@@ -14,13 +14,13 @@ use http::StatusCode;
 use uuid::Uuid;
 
 use crate::heal::timed_cache::TimedCache;
-pub(in crate::heal) use crate::iiif::resource::Said;
+pub(in crate::heal) use crate::iiif::resource::Registration;
 use crate::iiif::{Identifier, IdentifierKind, resource};
 
 /// What is remembered of `/resources` of one canvas service.
 #[derive(Debug)]
 pub(in crate::heal) struct RegistrationCheck {
-    closed: Mutex<Closed>,
+    closed: Mutex<UnavailablePeriod>,
     recheck: Duration,
     alive_for: Duration,
     /// When it was said.
@@ -39,7 +39,7 @@ pub(in crate::heal) struct RegistrationCheck {
 
 /// Not asked for a while; each time without an answer in between for twice as long.
 #[derive(Debug, Default)]
-struct Closed {
+struct UnavailablePeriod {
     until: Option<Instant>,
     life: Duration,
 }
@@ -63,9 +63,9 @@ const ANSWERS_FOR: Duration = Duration::from_secs(2);
 const SLOW: Duration = Duration::from_millis(250);
 
 /// What makes one the only one who waits.
-struct Waits<'a>(&'a AtomicBool);
+struct ProbePermit<'a>(&'a AtomicBool);
 
-impl Drop for Waits<'_> {
+impl Drop for ProbePermit<'_> {
     fn drop(&mut self) {
         self.0.store(false, Ordering::Release);
     }
@@ -92,7 +92,7 @@ impl RegistrationCheck {
     }
 
     /// May it be asked at all?
-    pub(in crate::heal) fn is_open(&self, now: Instant) -> bool {
+    pub(in crate::heal) fn is_available(&self, now: Instant) -> bool {
         self.closed().until.is_none_or(|until| now >= until)
     }
 
@@ -116,12 +116,12 @@ impl RegistrationCheck {
         if self.is_slow.swap(true, Ordering::AcqRel) {
             return None;
         }
-        let _waits = Waits(&self.is_slow);
+        let _waits = ProbePermit(&self.is_slow);
         Some(asked.await)
     }
 
     /// It said "alive" a short while ago, and nothing spoke against it since.
-    pub(in crate::heal) fn remembers_alive(&self, uuid: Uuid, since: Option<Instant>) -> bool {
+    pub(in crate::heal) fn is_known_registered(&self, uuid: Uuid, since: Option<Instant>) -> bool {
         self.alive.get(&uuid).is_some_and(|said| since.is_none_or(|since| said >= since))
     }
 
@@ -157,7 +157,7 @@ impl RegistrationCheck {
     }
 
     /// The image answered 404: what was remembered is no longer true.
-    pub(in crate::heal) fn doubt(&self, uuid: Uuid) {
+    pub(in crate::heal) fn invalidate(&self, uuid: Uuid) {
         self.alive.remove(&uuid);
     }
 
@@ -167,12 +167,12 @@ impl RegistrationCheck {
     }
 
     /// It gave no answer at all: not asked for a moment, so that not every request waits for it in turn.
-    pub(in crate::heal) fn no_answer(&self, now: Instant) {
+    pub(in crate::heal) fn record_timeout(&self, now: Instant) {
         self.close(now);
     }
 
     /// It says "expired" of an image that is alive: whoever speaks there, it is not the service.
-    pub(in crate::heal) fn distrust(&self, now: Instant) {
+    pub(in crate::heal) fn disable(&self, now: Instant) {
         self.close(now);
     }
 
@@ -183,29 +183,35 @@ impl RegistrationCheck {
     }
 
     /// Reads an answer and remembers what it means.
-    pub(in crate::heal) fn hear(&self, uuid: Uuid, status: StatusCode, body: &Bytes, now: Instant) -> Said {
+    pub(in crate::heal) fn hear(
+        &self,
+        uuid: Uuid,
+        status: StatusCode,
+        body: &Bytes,
+        now: Instant,
+    ) -> Registration {
         *self.answered.lock() = Some(now);
         let said = resource::read(uuid, status.as_u16(), body);
         match &said {
-            Said::Alive(_) => {
+            Registration::Alive(_) => {
                 self.expired.remove(&uuid);
                 self.alive.insert(uuid, now, self.alive_for);
                 *self.confirmed.lock() = Some(now);
-                *self.closed() = Closed::default();
+                *self.closed() = UnavailablePeriod::default();
             }
-            Said::Expired => {
+            Registration::Expired => {
                 self.alive.remove(&uuid);
                 self.expired.insert(uuid, (), EXPIRED_FOR);
                 self.closed().until = None;
             }
             // A service in trouble is not a closed door: it is asked again next time.
-            Said::Nothing if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {}
-            Said::Nothing => self.closed().until = Some(now + self.recheck),
+            Registration::Nothing if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {}
+            Registration::Nothing => self.closed().until = Some(now + self.recheck),
         }
         said
     }
 
-    fn closed(&self) -> MutexGuard<'_, Closed> {
+    fn closed(&self) -> MutexGuard<'_, UnavailablePeriod> {
         self.closed.lock()
     }
 }
@@ -216,7 +222,7 @@ mod tests {
 
     const UUID: Uuid = Uuid::from_u128(0x13c0_9e7b_ddb5_30f5_a4ce_eece_bd33_0564);
 
-    fn hear(truth: &RegistrationCheck, status: u16, body: &'static str) -> Said {
+    fn hear(truth: &RegistrationCheck, status: u16, body: &'static str) -> Registration {
         let status = StatusCode::from_u16(status).expect("a status");
         truth.hear(UUID, status, &Bytes::from_static(body.as_bytes()), Instant::now())
     }
@@ -229,12 +235,12 @@ mod tests {
     fn the_services_own_answers_tell_alive_from_expired() {
         let truth = truth();
         let url = "http://localhost:9000/fcrepo/rest/obj/a/files/a.jpg";
-        assert_eq!(hear(&truth, 200, url), Said::Alive(url.to_owned()));
-        assert!(truth.remembers_alive(UUID, None));
+        assert_eq!(hear(&truth, 200, url), Registration::Alive(url.to_owned()));
+        assert!(truth.is_known_registered(UUID, None));
         let forgotten = "Resource with id 13c09e7b-ddb5-30f5-a4ce-eecebd330564 not found!";
-        assert_eq!(hear(&truth, 404, forgotten), Said::Expired);
-        assert!(!truth.remembers_alive(UUID, None));
-        assert!(truth.is_open(Instant::now()));
+        assert_eq!(hear(&truth, 404, forgotten), Registration::Expired);
+        assert!(!truth.is_known_registered(UUID, None));
+        assert!(truth.is_available(Instant::now()));
     }
 
     #[test]
@@ -247,24 +253,24 @@ mod tests {
             (404, "no route: /iiif-service/resources/13c09e7b-ddb5-30f5-a4ce-eecebd330564"),
         ] {
             let truth = truth();
-            assert_eq!(hear(&truth, status, body), Said::Nothing, "{status}");
-            assert!(!truth.is_open(Instant::now()));
-            assert!(truth.is_open(Instant::now() + Duration::from_secs(61)));
+            assert_eq!(hear(&truth, status, body), Registration::Nothing, "{status}");
+            assert!(!truth.is_available(Instant::now()));
+            assert!(truth.is_available(Instant::now() + Duration::from_secs(61)));
         }
     }
 
     #[test]
     fn a_service_in_trouble_is_asked_again() {
         let truth = truth();
-        assert_eq!(hear(&truth, 503, ""), Said::Nothing);
-        assert!(truth.is_open(Instant::now()));
+        assert_eq!(hear(&truth, 503, ""), Registration::Nothing);
+        assert!(truth.is_available(Instant::now()));
     }
 
     #[test]
     fn a_service_that_says_nothing_is_asked_again_soon() {
         let (truth, now) = (truth(), Instant::now());
-        truth.no_answer(now);
-        assert!(!truth.is_open(now));
-        assert!(truth.is_open(now + FIRST_LIFE));
+        truth.record_timeout(now);
+        assert!(!truth.is_available(now));
+        assert!(truth.is_available(now + FIRST_LIFE));
     }
 }

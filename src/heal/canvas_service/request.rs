@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::cluster::Flight;
+use crate::cluster::SharedFlight;
 use crate::config::settings::Rung;
 use crate::heal::canvas_service::ask::CanvasOrder;
 use crate::heal::canvas_service::circuit_breaker::BreakerState;
@@ -20,7 +20,7 @@ use crate::heal::evidence::Evidence;
 use crate::heal::flight_priority::FlightPriority;
 use crate::heal::image::IndexedImage;
 use crate::observe::{EventKind, Span};
-use crate::upstream::guard::Allowed;
+use crate::upstream::guard::CanvasTarget;
 
 /// How often it is looked for somebody who waits.
 const HANG_LOOK: Duration = Duration::from_millis(500);
@@ -36,7 +36,7 @@ impl CanvasService {
         let deadline = Instant::now() + TRIAL_LASTS;
         loop {
             let now = Instant::now();
-            if self.breaker.pass(now).is_ok() {
+            if self.breaker.try_acquire(now).is_ok() {
                 return true;
             }
             if self.breaker.state(now) != BreakerState::HalfOpen || now >= deadline {
@@ -80,12 +80,12 @@ impl CanvasService {
     pub(in crate::heal) fn is_not_for(&self, urgency: &FlightPriority) -> bool {
         urgency.is_for_nobody()
             && self.variants.known(Instant::now()) != Some(true)
-            && !self.wellness.is_well()
+            && !self.wellness.is_healthy()
     }
 
     /// It asked for a pause: nobody waits for what is in the sweep lane, so that lane keeps it.
     pub(in crate::heal) fn rests_from(&self, urgency: &FlightPriority) -> bool {
-        urgency.lane() == Priority::Background && self.remarks.rest(Instant::now()).is_some()
+        urgency.lane() == Priority::Background && self.remarks.retry_after(Instant::now()).is_some()
     }
 
     /// Waits for `work`, a request that was sent, with its place. One that hangs loses the place when others wait, and
@@ -120,12 +120,12 @@ impl CanvasService {
 
 impl CanvasService {
     /// May the stored canvas itself be asked for? Not where it can be built beside, or where that is not known yet.
-    pub(in crate::heal) fn may_overwrite(&self, canvas: &Allowed) -> bool {
+    pub(in crate::heal) fn may_overwrite(&self, canvas: &CanvasTarget) -> bool {
         canvas.variant.is_none() || !self.uses_variants || self.variants.known(Instant::now()) == Some(false)
     }
 
     /// The stored canvas that this request may have built over.
-    pub(in crate::heal) fn touched<'a>(&self, request: &'a CanvasRequest) -> Option<&'a Allowed> {
+    pub(in crate::heal) fn touched<'a>(&self, request: &'a CanvasRequest) -> Option<&'a CanvasTarget> {
         let canvas = request.canvas.as_ref()?;
         (request.flight.rung != Rung::Variant || self.may_overwrite(canvas)).then_some(canvas)
     }
@@ -133,11 +133,11 @@ impl CanvasService {
 
 impl CanvasRequests {
     /// One request to a canvas service, in its lane, past the breaker.
-    pub(in crate::heal) async fn send(&self, order: &CanvasOrder<'_>, own: &Flight) -> CanvasResponse {
+    pub(in crate::heal) async fn send(&self, order: &CanvasOrder<'_>, own: &SharedFlight) -> CanvasResponse {
         let CanvasOrder { service, request, urgency, wanted, .. } = *order;
         let started = Instant::now();
         let mut span = Span::step(&order.image.trace, request.rung.as_str());
-        let image = &order.image.within(&span);
+        let image = &order.image.with_span(&span);
         let is_book = request.is_book();
         let mut place = service.place(urgency, Some(request)).await;
         let Some(got) = &place else { return CanvasResponse::Withheld };
@@ -147,8 +147,8 @@ impl CanvasRequests {
         {
             return CanvasResponse::Needless;
         }
-        urgency.departs();
-        own.departs();
+        urgency.mark_sent();
+        own.mark_sent();
         if wanted == Freshness::OrLanded && service.is_not_for(urgency) {
             return CanvasResponse::Withheld;
         }
@@ -159,9 +159,9 @@ impl CanvasRequests {
         let asked = async {
             match request.rung {
                 Rung::Register => service.register(target, trace).await,
-                Rung::Rebuild => service.canvas(target, key, trace, CacheStatus::Now).await,
+                Rung::Rebuild => service.get_canvas(target, key, trace, CacheStatus::Now).await,
                 Rung::Variant => self.send_variant(service, target, image).await,
-                _ => service.canvas(target, key, trace, CacheStatus::NowOrLongAgo).await,
+                _ => service.get_canvas(target, key, trace, CacheStatus::NowOrLongAgo).await,
             }
         };
         // A whole manifest takes long and does not hang.
@@ -181,14 +181,14 @@ impl CanvasRequests {
     ) -> CanvasResponse {
         let (key, trace) = (&image.key, &image.trace);
         if service.variants.known(Instant::now()) != Some(true) {
-            let answer = service.canvas(target, key, trace, CacheStatus::NowOrLongAgo).await;
+            let answer = service.get_canvas(target, key, trace, CacheStatus::NowOrLongAgo).await;
             self.share_variants(service);
             let is_honoured = service.variants.known(Instant::now()) == Some(true);
             if !is_honoured || self.evidence(image).await != Evidence::Expired {
                 return answer;
             }
         }
-        let answer = service.canvas(&variants::built_anew(target), key, trace, CacheStatus::Now).await;
+        let answer = service.get_canvas(&variants::built_anew(target), key, trace, CacheStatus::Now).await;
         self.share_variants(service);
         answer
     }
@@ -199,11 +199,11 @@ impl CanvasRequests {
 pub(in crate::heal) struct CanvasRequest {
     pub(in crate::heal) flight: CanvasRequestKey,
     /// `None`: it leaves the stored canvas alone. (A variant does so where the service builds beside.)
-    pub(in crate::heal) canvas: Option<Allowed>,
+    pub(in crate::heal) canvas: Option<CanvasTarget>,
 }
 
 impl CanvasRequest {
-    pub(in crate::heal) fn visit(canvas: &Allowed) -> Self {
+    pub(in crate::heal) fn visit(canvas: &CanvasTarget) -> Self {
         let flight = CanvasRequestKey {
             service: canvas.mark,
             target: canvas.visit.as_str().into(),
@@ -213,13 +213,13 @@ impl CanvasRequest {
     }
 
     /// `None`: this canvas has no place beside.
-    pub(in crate::heal) fn variant(canvas: &Allowed) -> Option<Self> {
+    pub(in crate::heal) fn variant(canvas: &CanvasTarget) -> Option<Self> {
         let target = canvas.variant.as_deref()?.into();
         let flight = CanvasRequestKey { service: canvas.mark, target, rung: Rung::Variant };
         Some(Self { flight, canvas: Some(canvas.clone()) })
     }
 
-    pub(in crate::heal) fn rebuild(canvas: &Allowed) -> Self {
+    pub(in crate::heal) fn rebuild(canvas: &CanvasTarget) -> Self {
         let flight = CanvasRequestKey {
             service: canvas.mark,
             target: canvas.rebuild.as_str().into(),
@@ -233,7 +233,7 @@ impl CanvasRequest {
     /// UPSTREAM: what is stored belongs to path, `allow` and `disallow` together; a `disallow` that fits no file
     /// leaves nothing out of the canvas, and has a place of its own in the cache. A service that knows no
     /// `disallow` does what it does for any rebuild.
-    pub(in crate::heal) fn aside(canvas: &Allowed) -> Self {
+    pub(in crate::heal) fn rebuild_variant(canvas: &CanvasTarget) -> Self {
         let target = format!("{}&disallow=x-iiif-mender/none", canvas.rebuild);
         Self {
             flight: CanvasRequestKey { service: canvas.mark, target: target.into(), rung: Rung::Rebuild },

@@ -6,17 +6,17 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::cluster::{Boarding, Flight};
+use crate::cluster::{JoinResult, SharedFlight};
 use crate::heal::background::reading::ReadingActivity;
 use crate::heal::canvas_service::CanvasService;
-use crate::heal::canvas_service::registration::Said;
+use crate::heal::canvas_service::registration::Registration;
 use crate::heal::canvas_service::shared_heals::SharedHeals;
 use crate::heal::cooldowns::{CanvasRequestKey, Cooldowns};
 use crate::heal::file_urls::FileUrls;
 use crate::heal::image::{ImageKey, IndexedImage};
 use crate::heal::timed_cache::TimedCache;
 use crate::observe::{EventKind, Metrics};
-use crate::upstream::guard::{Allowed, Guard};
+use crate::upstream::guard::{CanvasGuard, CanvasTarget};
 
 /// For so long it is remembered when an image was healed: who finds it gone again knows that it expired anew.
 const HEALED_FOR: Duration = Duration::from_mins(10);
@@ -34,13 +34,13 @@ pub(in crate::heal) struct ImageDoubts {
 }
 
 /// A canvas that may be asked for, and its service.
-pub(in crate::heal) type Asked = (Arc<CanvasService>, Allowed);
+pub(in crate::heal) type AskedCanvas = (Arc<CanvasService>, CanvasTarget);
 
 /// `CanvasServices` holds the canvas service of each presentation route.
 #[derive(Debug)]
 pub(in crate::heal) struct CanvasServices {
     services: Vec<Arc<CanvasService>>,
-    guard: Guard,
+    guard: CanvasGuard,
     fleet: Arc<SharedHeals>,
     files: FileUrls,
     pub(in crate::heal) cooldowns: Cooldowns,
@@ -52,7 +52,7 @@ pub(in crate::heal) struct CanvasServices {
 
 impl CanvasServices {
     pub(in crate::heal) fn new(
-        (services, guard): (Vec<Arc<CanvasService>>, Guard),
+        (services, guard): (Vec<Arc<CanvasService>>, CanvasGuard),
         fleet: Arc<SharedHeals>,
         files: FileUrls,
         (cooldowns, doubts): (Cooldowns, ImageDoubts),
@@ -80,14 +80,14 @@ impl CanvasServices {
     }
 
     /// The canvas with this URL, if it may be asked for, and its service.
-    pub(in crate::heal) fn asked_canvas(&self, url: &str) -> Option<Asked> {
+    pub(in crate::heal) fn asked_canvas(&self, url: &str) -> Option<AskedCanvas> {
         let allowed = self.guard.allow(url)?;
         Some((Arc::clone(self.on(allowed.route)?), allowed))
     }
 
     /// The canvases that own this image and may be asked for, each once, newest first.
-    pub(in crate::heal) fn asked_canvases(&self, image: &IndexedImage) -> Vec<Asked> {
-        let mut canvases: Vec<Asked> = Vec::new();
+    pub(in crate::heal) fn asked_canvases(&self, image: &IndexedImage) -> Vec<AskedCanvas> {
+        let mut canvases: Vec<AskedCanvas> = Vec::new();
         for owner in &*image.owners {
             let Some(asked) = self.asked_canvas(&owner.canvas) else {
                 tracing::debug!(request = %image.trace, canvas = %owner.canvas, "not asked for: no presentation route");
@@ -120,43 +120,45 @@ impl CanvasServices {
     }
 
     /// What the canvas service says of this identifier now.
-    pub(in crate::heal) async fn ask(&self, image: &IndexedImage) -> Said {
-        let Some(uuid) = image.uuid().filter(|_| !self.is_doubted(image)) else { return Said::Nothing };
+    pub(in crate::heal) async fn ask(&self, image: &IndexedImage) -> Registration {
+        let Some(uuid) = image.uuid().filter(|_| !self.is_doubted(image)) else {
+            return Registration::Nothing;
+        };
         for service in self.of(image) {
-            if !service.truth.is_open(Instant::now()) {
+            if !service.truth.is_available(Instant::now()) {
                 continue;
             }
             // What it says was so when it was asked, and may be so no more when it is heard.
             let healed_at = self.doubts.healed.get(&image.image_key());
             let (asked_at, alive_at) = (Instant::now(), service.truth.alive_at(uuid).max(healed_at));
-            let asked = service.truth.patiently(service.resource(uuid, &image.trace));
+            let asked = service.truth.patiently(service.get_resource(uuid, &image.trace));
             let Some(answer) = asked.await else { continue };
             let said = match answer {
                 Ok((status, body)) => service.truth.hear(uuid, status, &body, asked_at),
                 Err(error) => {
                     self.metrics.upstream_error(error.kind());
-                    service.truth.no_answer(Instant::now());
-                    Said::Nothing
+                    service.truth.record_timeout(Instant::now());
+                    Registration::Nothing
                 }
             };
             self.metrics.resource_check(match said {
-                Said::Alive(_) => "alive",
-                Said::Expired => "expired",
-                Said::Nothing => "nothing",
+                Registration::Alive(_) => "alive",
+                Registration::Expired => "expired",
+                Registration::Nothing => "nothing",
             });
             match &said {
-                Said::Alive(file_url) => {
+                Registration::Alive(file_url) => {
                     self.files.learn(uuid, file_url);
-                    self.bear_witness(image);
+                    self.set_canary(image);
                 }
-                Said::Expired => self.expired_again(image, alive_at),
-                Said::Nothing => {}
+                Registration::Expired => self.expired_again(image, alive_at),
+                Registration::Nothing => {}
             }
-            if said != Said::Nothing {
+            if said != Registration::Nothing {
                 return said;
             }
         }
-        Said::Nothing
+        Registration::Nothing
     }
 
     /// Did a service say "expired" of this image a moment ago?
@@ -167,7 +169,8 @@ impl CanvasServices {
 
     /// Did a service say "alive" of this image a short while ago, and not before `since`?
     pub(in crate::heal) fn remember_alive(&self, image: &IndexedImage, since: Option<Instant>) -> bool {
-        let is_alive = |uuid| self.of(image).iter().any(|service| service.truth.remembers_alive(uuid, since));
+        let is_alive =
+            |uuid| self.of(image).iter().any(|service| service.truth.is_known_registered(uuid, since));
         image.uuid().is_some_and(is_alive)
     }
 
@@ -185,7 +188,7 @@ impl CanvasServices {
         let mut alive_at = self.doubts.healed.get(&image.image_key());
         for (service, uuid) in self.services.iter().filter_map(|service| Some((service, image.uuid()?))) {
             alive_at = alive_at.max(service.truth.alive_at(uuid));
-            service.truth.doubt(uuid);
+            service.truth.invalidate(uuid);
         }
         alive_at
     }
@@ -219,18 +222,18 @@ impl CanvasServices {
     /// The service called an image alive that had to be healed: somebody else answers there, or a cache does.
     pub(in crate::heal) fn resources_lied(&self, image: &IndexedImage) {
         for service in self.of(image) {
-            service.truth.distrust(Instant::now());
+            service.truth.disable(Instant::now());
         }
         self.metrics.event(EventKind::ResourcesDistrusted);
     }
 
     /// This image is alive: it can show later whether info.json works at all.
-    pub(in crate::heal) fn bear_witness(&self, image: &IndexedImage) {
+    pub(in crate::heal) fn set_canary(&self, image: &IndexedImage) {
         *self.witness.lock() = Some(image.clone());
     }
 
     /// An identifier that was alive a short while ago.
-    pub(in crate::heal) fn witness(&self) -> Option<IndexedImage> {
+    pub(in crate::heal) fn canary(&self) -> Option<IndexedImage> {
         self.witness.lock().clone()
     }
 
@@ -246,7 +249,7 @@ impl CanvasServices {
 
     /// Is this request left alone, because it did not help a moment ago?
     pub(in crate::heal) fn cools(&self, service: &CanvasService, request: &CanvasRequestKey) -> bool {
-        self.cooldowns.cooling(request, service.recovered(), Instant::now()).is_some()
+        self.cooldowns.remaining(request, service.recovered(), Instant::now()).is_some()
     }
 
     /// The request did not help, and is left alone for a while: here, and on the other nodes. Where the service refused
@@ -259,35 +262,35 @@ impl CanvasServices {
         was_refused: bool,
     ) {
         let well_at = if was_refused { service.wellness.built_at() } else { service.wellness.well_at() };
-        if let Some(pause) = self.cooldowns.failed(request, boarded, well_at, Instant::now())
-            && let Some(cluster) = self.fleet.joined()
+        if let Some(pause) = self.cooldowns.record_failure(request, boarded, well_at, Instant::now())
+            && let Some(cluster) = self.fleet.connected()
         {
-            cluster.cool(&service.name_of(request), pause);
+            cluster.set_cooldown(&service.name_of(request), pause);
         }
     }
 
     /// This request is to be tried again: nothing speaks against it any more, here or in what the other nodes share.
-    pub(in crate::heal) fn may_try_again(&self, service: &CanvasService, request: &CanvasRequestKey) {
-        self.cooldowns.forget(request);
-        if let Some(cluster) = self.fleet.joined() {
-            cluster.cool_no_more(&service.name_of(request));
+    pub(in crate::heal) fn clear_cooldown(&self, service: &CanvasService, request: &CanvasRequestKey) {
+        self.cooldowns.clear(request);
+        if let Some(cluster) = self.fleet.connected() {
+            cluster.clear_cooldown(&service.name_of(request));
         }
     }
 
     /// Takes the flight of this name on all nodes. `Err`: another node had it, and it landed with this answer.
-    pub(in crate::heal) async fn ours(&self, name: &str) -> Result<Flight, String> {
-        let Some(cluster) = self.fleet.joined() else { return Ok(Flight::default()) };
-        match cluster.board(name, true, || {}).await {
-            Boarding::Ours(own) => Ok(own),
-            Boarding::Landed { answer, .. } => Err(answer),
-            Boarding::Cooling(_) => Err(String::new()),
+    pub(in crate::heal) async fn try_lead(&self, name: &str) -> Result<SharedFlight, String> {
+        let Some(cluster) = self.fleet.connected() else { return Ok(SharedFlight::default()) };
+        match cluster.join(name, true, || {}).await {
+            JoinResult::Ours(own) => Ok(own),
+            JoinResult::Landed { answer, .. } => Err(answer),
+            JoinResult::Cooling(_) => Err(String::new()),
         }
     }
 
     /// Does this service build beside? Where it is not known, another node may know it.
     pub(in crate::heal) async fn honours_variants(&self, service: &CanvasService) -> Option<bool> {
         let known = service.variants.known(Instant::now());
-        if let (None, Some(cluster)) = (known, self.fleet.joined())
+        if let (None, Some(cluster)) = (known, self.fleet.connected())
             && let Some(honoured) = cluster.honours_variants(&service.cluster_name()).await
         {
             service.heard_of_variants(honoured);

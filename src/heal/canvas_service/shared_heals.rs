@@ -30,7 +30,7 @@ impl SharedHeals {
         Self { cluster, demoted: TimedCache::new(CLIENTS) }
     }
 
-    pub(in crate::heal) fn joined(&self) -> Option<&Arc<Cluster>> {
+    pub(in crate::heal) fn connected(&self) -> Option<&Arc<Cluster>> {
         self.cluster.as_ref().filter(|cluster| cluster.is_joined())
     }
 }

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 
-use crate::cluster::{Boarding, Flight};
+use crate::cluster::{JoinResult, SharedFlight};
 use crate::heal::canvas_service::CanvasService;
 use crate::heal::canvas_service::ask::{AskCanvasService, CanvasOrder};
-use crate::heal::canvas_service::registration::Said;
+use crate::heal::canvas_service::registration::Registration;
 use crate::heal::canvas_service::response::CanvasResponse;
 use crate::heal::canvas_service::services::CanvasServices;
 pub(in crate::heal) use crate::heal::canvas_service::shared_heals::Freshness;
@@ -22,7 +22,7 @@ use crate::heal::image_server::{ImageServers, evidence};
 use crate::heal::single_flight::{FlightHandle, SingleFlight};
 use crate::observe::{EventKind, Metrics};
 
-/// For [`Flight::lands`] of a repair, and of whatever ends without a word of its own.
+/// For [`SharedFlight::finish`] of a repair, and of whatever ends without a word of its own.
 pub(in crate::heal) const DONE: &str = "done";
 
 /// `CanvasRequests` sends requests to canvas services, each once for all who want it.
@@ -36,7 +36,7 @@ pub(in crate::heal) struct CanvasRequests {
 }
 
 impl AskCanvasService for CanvasRequests {
-    fn registration<'a>(&'a self, image: &'a IndexedImage) -> BoxFuture<'a, Said> {
+    fn registration<'a>(&'a self, image: &'a IndexedImage) -> BoxFuture<'a, Registration> {
         Box::pin(self.services.ask(image))
     }
 
@@ -71,19 +71,19 @@ impl CanvasRequests {
         order: &CanvasOrder<'_>,
     ) -> (FlightHandle<CanvasResponse>, bool) {
         let mut is_leader = false;
-        let seat = self.flights.board(order.request, order.urgency.lane(), |urgency| {
+        let seat = self.flights.join_or_start(order.request, order.urgency.lane(), |urgency| {
             is_leader = true;
             let (requests, service) = (Arc::clone(self), Arc::clone(order.service));
             let (request, image, wanted) = (order.request.clone(), order.image.clone(), order.wanted);
             async move {
                 let (service, request, image, urgency) = (&service, &request, &image, &urgency);
-                requests.take_off(&CanvasOrder { service, request, image, urgency, wanted }).await
+                requests.send_shared(&CanvasOrder { service, request, image, urgency, wanted }).await
             }
         });
         if !order.urgency.is_for_nobody() {
-            seat.urgency.viewer_waits();
+            seat.urgency.add_waiter();
         }
-        order.urgency.wait_on(&seat.urgency);
+        order.urgency.depend_on(&seat.urgency);
         (seat, is_leader)
     }
 
@@ -97,7 +97,7 @@ impl CanvasRequests {
     ) -> CanvasResponse {
         let order = CanvasOrder { service, request, image, urgency, wanted: Freshness::Anew };
         let (mut seat, _) = self.join(&order);
-        seat.landed().await.unwrap_or(CanvasResponse::Unwell)
+        seat.wait().await.unwrap_or(CanvasResponse::Unwell)
     }
 
     /// What is proven of the image now.
@@ -106,23 +106,23 @@ impl CanvasRequests {
     }
 
     /// Takes the flight on all nodes, then asks; or waits for the node that has it.
-    async fn take_off(&self, order: &CanvasOrder<'_>) -> CanvasResponse {
-        let Some(cluster) = self.fleet.joined() else {
-            return self.send(order, &Flight::default()).await;
+    async fn send_shared(&self, order: &CanvasOrder<'_>) -> CanvasResponse {
+        let Some(cluster) = self.fleet.connected() else {
+            return self.send(order, &SharedFlight::default()).await;
         };
         let name = order.service.name_of(order.request);
         let mut anew = order.wanted == Freshness::Anew;
         loop {
-            match cluster.board(&name, anew, || order.urgency.departs()).await {
-                Boarding::Ours(own) => {
+            match cluster.join(&name, anew, || order.urgency.mark_sent()).await {
+                JoinResult::Ours(own) => {
                     let answer = self.send(order, &own).await;
                     // Not asked: dropped without an answer, so that whoever waits may try.
                     if !matches!(answer, CanvasResponse::Withheld | CanvasResponse::Needless) {
-                        own.lands(answer.as_str());
+                        own.finish(answer.as_str());
                     }
                     return answer;
                 }
-                Boarding::Landed { answer, before } => {
+                JoinResult::Landed { answer, before } => {
                     let answer = CanvasResponse::from_word(&answer);
                     // It helped a moment ago, and the image is gone again.
                     if before && answer.may_help() && self.evidence(order.image).await != Evidence::Alive {
@@ -130,11 +130,11 @@ impl CanvasRequests {
                         continue;
                     }
                     self.metrics.event(EventKind::ClusterShared);
-                    order.urgency.departs();
+                    order.urgency.mark_sent();
                     return answer;
                 }
-                Boarding::Cooling(left) => {
-                    self.services.cooldowns.cool(order.request, left, Instant::now());
+                JoinResult::Cooling(left) => {
+                    self.services.cooldowns.set_remaining(order.request, left, Instant::now());
                     return CanvasResponse::Withheld;
                 }
             }
@@ -143,7 +143,8 @@ impl CanvasRequests {
 
     /// Tells the other nodes whether this service builds beside, if it is known by now.
     pub(in crate::heal) fn share_variants(&self, service: &CanvasService) {
-        if let (Some(honoured), Some(cluster)) = (service.variants.known(Instant::now()), self.fleet.joined())
+        if let (Some(honoured), Some(cluster)) =
+            (service.variants.known(Instant::now()), self.fleet.connected())
             && service.variants.is_to_be_shared(Instant::now())
         {
             let lasts = crate::heal::canvas_service::variants::RETRY_AFTER;

@@ -9,7 +9,7 @@ use crate::heal::canvas_service::circuit_breaker::BreakerState;
 use crate::heal::canvas_service::response::CanvasResponse;
 use crate::heal::cooldowns::CanvasRequestKey;
 use crate::heal::image::IndexedImage;
-use crate::observe::{Event, EventKind};
+use crate::observe::{EventKind, LiveEvent};
 
 /// `CanvasServiceStatus` is how one canvas service stands.
 #[derive(Debug, Clone)]
@@ -67,7 +67,7 @@ impl CanvasService {
     ) {
         let (rung, answer) = (request.rung.as_str(), answer.as_str());
         self.metrics.canvas_request(rung, answer, took, &image.trace);
-        self.metrics.tell(|| Event::HealStep {
+        self.metrics.publish(|| LiveEvent::HealStep {
             request: image.trace.to_string(),
             identifier: image.key.to_string(),
             rung,
@@ -81,15 +81,15 @@ impl CanvasService {
     }
 
     /// It answers as a healthy service does, or somebody knows that it will.
-    pub(in crate::heal) fn answers(&self) {
-        if self.breaker.good() {
+    pub(in crate::heal) fn record_success(&self) {
+        if self.breaker.record_success() {
             *self.recovered.lock() = Some(Instant::now());
-            self.tell(false);
+            self.emit_breaker_event(false);
         }
     }
 
-    pub(in crate::heal) fn tell(&self, open: bool) {
-        self.metrics.tell(|| Event::Breaker { upstream: self.authority.clone(), open });
+    pub(in crate::heal) fn emit_breaker_event(&self, open: bool) {
+        self.metrics.publish(|| LiveEvent::Breaker { upstream: self.authority.clone(), open });
     }
 
     /// When it was seen to be well again after its breaker was open: what failed before says nothing any more.
@@ -99,9 +99,9 @@ impl CanvasService {
 
     /// The breaker is closed by hand.
     pub(in crate::heal) fn close_breaker(&self) {
-        self.answers();
+        self.record_success();
         if let Some(cluster) = &self.cluster {
-            cluster.leave_alone_no_more(&self.authority);
+            cluster.close_breaker(&self.authority);
         }
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::time::{Instant, timeout_at};
 
-use crate::config::settings::Heal;
+use crate::config::settings::HealSettings;
 use crate::heal::canvas_service::priority_semaphore::PrioritySemaphore;
 use crate::heal::completion::{Completer, Completion, completion};
 use crate::heal::timed_cache::TimedCache;
@@ -28,9 +28,9 @@ pub(in crate::heal) struct ViewerRequests {
     waiting: Mutex<usize>,
 }
 
-/// `DoorBounds` are the bounds of viewers' requests to one canvas service, as configured.
+/// `ViewerBounds` are the bounds of viewers' requests to one canvas service, as configured.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::heal) struct DoorBounds {
+pub(in crate::heal) struct ViewerBounds {
     /// `heal.build_after`.
     pub(in crate::heal) build_after: Duration,
     /// `heal.hang_after`.
@@ -39,8 +39,8 @@ pub(in crate::heal) struct DoorBounds {
     pub(in crate::heal) max_waiting: usize,
 }
 
-impl DoorBounds {
-    pub(in crate::heal) fn of(heal: &Heal) -> Self {
+impl ViewerBounds {
+    pub(in crate::heal) fn of(heal: &HealSettings) -> Self {
         let (build_after, hang_after) = (heal.build_after, heal.hang_after);
         Self { build_after, hang_after, max_waiting: heal.max_waiting }
     }
@@ -48,10 +48,10 @@ impl DoorBounds {
 
 /// Documents of which the first request is on its way: the others wait for its answer, and then all go at once.
 #[derive(Debug, Default)]
-pub(in crate::heal) struct FirstRequests(Mutex<Firsts>);
+pub(in crate::heal) struct FirstRequests(Mutex<FirstOutcome>);
 
 /// What the others wait for, and whether it was sent.
-type Firsts = HashMap<Arc<str>, (Completion<()>, Arc<AtomicBool>)>;
+type FirstOutcome = HashMap<Arc<str>, (Completion<()>, Arc<AtomicBool>)>;
 
 /// `FirstRequest` is the first request of a document. The others go when it is dropped.
 #[derive(Debug)]
@@ -68,7 +68,7 @@ impl FirstRequest {
 
 /// How it stands with the first request of a document.
 #[derive(Debug)]
-pub(in crate::heal) enum First {
+pub(in crate::heal) enum FirstState {
     /// It has ended.
     Over,
     /// It takes too long. True: it was sent.
@@ -77,11 +77,11 @@ pub(in crate::heal) enum First {
 
 impl FirstRequests {
     /// Waits for the first request of this document, until then at most. `None`: there is none.
-    pub(in crate::heal) async fn wait(&self, name: &str, until: Instant) -> Option<First> {
+    pub(in crate::heal) async fn wait(&self, name: &str, until: Instant) -> Option<FirstState> {
         let (ends, was_sent) = self.0.lock().get(name)?.clone();
         Some(match timeout_at(until, ends.wait()).await {
-            Ok(_) => First::Over,
-            Err(_) => First::Late(was_sent.load(Ordering::Acquire)),
+            Ok(_) => FirstState::Over,
+            Err(_) => FirstState::Late(was_sent.load(Ordering::Acquire)),
         })
     }
 
@@ -104,9 +104,9 @@ impl FirstRequests {
 }
 
 /// One who waits.
-pub(in crate::heal) struct Waiting<'a>(&'a ViewerRequests);
+pub(in crate::heal) struct QueuedViewer<'a>(&'a ViewerRequests);
 
-impl Drop for Waiting<'_> {
+impl Drop for QueuedViewer<'_> {
     fn drop(&mut self) {
         *self.0.waiting() -= 1;
     }
@@ -134,13 +134,13 @@ impl ViewerRequests {
         *self.waiting()
     }
 
-    pub(in crate::heal) fn wait(&self, most: usize) -> Option<Waiting<'_>> {
+    pub(in crate::heal) fn wait(&self, most: usize) -> Option<QueuedViewer<'_>> {
         let mut waiting = self.waiting();
         if *waiting >= most {
             return None;
         }
         *waiting += 1;
-        Some(Waiting(self))
+        Some(QueuedViewer(self))
     }
 
     fn waiting(&self) -> MutexGuard<'_, usize> {
@@ -168,7 +168,7 @@ mod tests {
         let rest = async {
             let all = (0..60).map(|_| requests.wait(&name, until));
             let all = futures_util::future::join_all(all).await;
-            assert!(all.iter().all(|one| matches!(one, Some(First::Over))), "{all:?}");
+            assert!(all.iter().all(|one| matches!(one, Some(FirstState::Over))), "{all:?}");
         };
         let ends = async {
             tokio::time::sleep(Duration::from_secs(1)).await;
@@ -178,9 +178,9 @@ mod tests {
         tokio::join!(rest, ends);
         assert_eq!(begun.elapsed(), Duration::from_secs(1));
         let first = requests.begin(&name).expect("it has ended");
-        assert!(matches!(requests.wait(&name, until).await, Some(First::Late(false))));
+        assert!(matches!(requests.wait(&name, until).await, Some(FirstState::Late(false))));
         first.is_sent();
-        assert!(matches!(requests.wait(&name, until).await, Some(First::Late(true))));
+        assert!(matches!(requests.wait(&name, until).await, Some(FirstState::Late(true))));
         assert_eq!(begun.elapsed(), Duration::from_secs(30));
     }
 }

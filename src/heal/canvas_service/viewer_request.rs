@@ -12,9 +12,9 @@ use tokio::time::{Instant, timeout};
 
 use crate::heal::Healer;
 use crate::heal::canvas_service::CanvasService;
-use crate::heal::canvas_service::place::Place;
-use crate::heal::canvas_service::priority_semaphore::{Permit, Priority};
-use crate::heal::canvas_service::viewer_queue::{First, FirstRequest, is_canvas};
+use crate::heal::canvas_service::place::BuildPermit;
+use crate::heal::canvas_service::priority_semaphore::{Priority, PriorityPermit};
+use crate::heal::canvas_service::viewer_queue::{FirstRequest, FirstState, is_canvas};
 use crate::observe::EventKind;
 
 /// Nobody waits for the first request of a document that was answered so lately.
@@ -30,27 +30,27 @@ pub struct ViewerRequest {
     name: Arc<str>,
     /// It is the first one of its document.
     first: Option<FirstRequest>,
-    place: Option<Held>,
+    place: Option<ViewerPermit>,
     /// It tells whether the document is to be had: it is not one of many that follow.
     tells: bool,
 }
 
 /// The place of a viewer's request.
 #[derive(Debug)]
-enum Held {
+enum ViewerPermit {
     /// Among the viewers of this node.
-    Own { _place: Permit },
+    Own { _place: PriorityPermit },
     /// Among all that make the service build.
-    Shared(#[expect(dead_code, reason = "given back when it is dropped")] Place),
+    Shared(#[expect(dead_code, reason = "given back when it is dropped")] BuildPermit),
 }
 
 /// A viewer who leaves does not stop the build that he asked for: his place is not free at once.
-struct Lingers(Option<Held>);
+struct DelayedRelease(Option<ViewerPermit>);
 
 /// How long the place of a viewer who left is kept.
 const LINGER: Duration = Duration::from_secs(2);
 
-impl Drop for Lingers {
+impl Drop for DelayedRelease {
     fn drop(&mut self) {
         if let (Some(place), Ok(runtime)) = (self.0.take(), tokio::runtime::Handle::try_current()) {
             runtime.spawn(async move {
@@ -103,15 +103,15 @@ impl CanvasService {
         // Until it was answered. (Where the first one's viewer left, another one is the first.)
         while !requests.answered.contains(&request.name) {
             match requests.first.wait(&request.name, until).await {
-                Some(First::Over) => {}
+                Some(FirstState::Over) => {}
                 // It may hang for reasons of its own, so the others go. (Of canvases no more are built at once for that.)
-                Some(First::Late(true)) => {
+                Some(FirstState::Late(true)) => {
                     self.metrics.event(EventKind::FirstDocumentLate);
                     request.tells = true;
                     break;
                 }
                 // It did not find a place itself.
-                Some(First::Late(false)) => return Err(self.wait_expired()),
+                Some(FirstState::Late(false)) => return Err(self.wait_expired()),
                 // Nobody is the first who cannot go.
                 None if own.is_none() => own = Some(admitted.as_mut().await.map_err(|_| COME_BACK)?),
                 None => {
@@ -147,13 +147,13 @@ impl CanvasService {
     }
 
     /// The right to have something built for a viewer.
-    async fn viewer_place(&self, is_canvas: bool) -> Option<Held> {
+    async fn viewer_place(&self, is_canvas: bool) -> Option<ViewerPermit> {
         let places = if is_canvas { &self.lanes } else { &self.viewers.documents };
         let place = places.place_or_extra(Priority::Viewer, self.bounds.build_after).await;
         if is_canvas && !place.is_extra() {
-            return self.share_place(place, true, None).await.map(Held::Shared);
+            return self.share_place(place, true, None).await.map(ViewerPermit::Shared);
         }
-        Some(Held::Own { _place: place })
+        Some(ViewerPermit::Own { _place: place })
     }
 }
 
@@ -169,7 +169,7 @@ impl ViewerRequest {
         let tells = self.first.is_some() || self.tells;
         let answer = match self.place.take() {
             Some(place) => {
-                let mut place = Some(Lingers(Some(place)));
+                let mut place = Some(DelayedRelease(Some(place)));
                 let answer = service.hold(&mut place, sent).await;
                 drop(place.and_then(|mut place| place.0.take()));
                 answer

@@ -57,8 +57,8 @@ impl Ladder {
             return DirectResult::NoWay;
         }
         let span = Span::step(&image.trace, Rung::Direct.as_str());
-        let image = &image.within(&span);
-        let Some(head) = self.in_its_name(image, request, &id) else { return DirectResult::NoWay };
+        let image = &image.with_span(&span);
+        let Some(head) = self.with_forwarded_id(image, request, &id) else { return DirectResult::NoWay };
         let Ok(answer) = self.images.forward(image, &head, caller).await else { return DirectResult::NoWay };
         let status = answer.status();
         let is_refused = matches!(status, StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND);
@@ -71,7 +71,7 @@ impl Ladder {
         }
         match status {
             StatusCode::NOT_FOUND | StatusCode::GONE if !is_answered(support) => DirectResult::NoWay,
-            StatusCode::NOT_FOUND | StatusCode::GONE => self.gone_or_no_way(image, &id).await,
+            StatusCode::NOT_FOUND | StatusCode::GONE => self.missing_or_unsupported(image, &id).await,
             _ if status.is_success() || status.is_redirection() => DirectResult::Answer(answer),
             // What a live image says to a request that is wrong.
             StatusCode::BAD_REQUEST | StatusCode::UNSUPPORTED_MEDIA_TYPE => DirectResult::Answer(answer),
@@ -80,7 +80,7 @@ impl Ladder {
     }
 
     /// One 404 is about one request (info.json may be broken on its own); that of a small tile is about the file.
-    async fn gone_or_no_way(&self, image: &IndexedImage, id: &str) -> DirectResult {
+    async fn missing_or_unsupported(&self, image: &IndexedImage, id: &str) -> DirectResult {
         match self.images.status(image, id, Probe::SmallTile.tail()).await {
             Ok(StatusCode::NOT_FOUND | StatusCode::GONE) => DirectResult::FileIsGone,
             _ => DirectResult::NoWay,
@@ -114,7 +114,7 @@ impl Ladder {
     }
 
     /// The same request for another identifier, in the name of the one that was asked for.
-    fn in_its_name(&self, image: &IndexedImage, request: &Parts, id: &str) -> Option<Parts> {
+    fn with_forwarded_id(&self, image: &IndexedImage, request: &Parts, id: &str) -> Option<Parts> {
         let base = &self.settings.routes[image.route].upstream.path;
         let target = request.uri.path_and_query()?.as_str();
         let tail = target.strip_prefix(base.as_str())?.strip_prefix(&*image.sent)?;

@@ -20,7 +20,7 @@ use crate::config::settings::Rung;
 use crate::heal::canvas_service::CanvasService;
 use crate::heal::canvas_service::ask::AskCanvasService;
 use crate::heal::canvas_service::register_path::register_path;
-use crate::heal::canvas_service::registration::Said;
+use crate::heal::canvas_service::registration::Registration;
 use crate::heal::canvas_service::request::CanvasRequest;
 use crate::heal::canvas_service::response::CanvasResponse;
 use crate::heal::canvas_service::services::CanvasServices;
@@ -37,7 +37,7 @@ use crate::heal::timed_cache::TimedCache;
 use crate::iiif::IdentifierKind;
 use crate::observe::Metrics;
 use crate::upstream::UpstreamError;
-use crate::upstream::guard::Allowed;
+use crate::upstream::guard::CanvasTarget;
 
 /// How one step on a rung ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,9 +69,9 @@ pub(in crate::heal) enum VisitResult {
 
 /// One canvas that may own the image, on this climb.
 #[derive(Debug)]
-struct Turn {
+struct CanvasAttempt {
     service: Arc<CanvasService>,
-    canvas: Allowed,
+    canvas: CanvasTarget,
     visited: VisitResult,
     /// It was seen on this climb that the stored canvas itself may be asked for. That is forgotten now and then, but not
     /// in the middle of a climb.
@@ -137,11 +137,11 @@ impl Ladder {
         urgency: &Arc<FlightPriority>,
     ) -> HealReport {
         let mut climb = Climb { image, urgency, follow_ups: Vec::new() };
-        let outcome = self.climb(&mut climb).await;
+        let outcome = self.try_rungs(&mut climb).await;
         HealReport { outcome, follow_ups: climb.follow_ups }
     }
 
-    async fn climb(&self, climb: &mut Climb<'_>) -> HealOutcome {
+    async fn try_rungs(&self, climb: &mut Climb<'_>) -> HealOutcome {
         let (image, urgency) = (climb.image, climb.urgency);
         // UPSTREAM: base64 identifiers need no Redis, so their 404 is always a missing file.
         if matches!(image.kind, IdentifierKind::FileUrl { .. }) {
@@ -153,7 +153,7 @@ impl Ladder {
         }
         // "Expired" is believed for a moment: whoever looked has asked already.
         if !self.services.remember_expired(image)
-            && matches!(self.canvases.registration(image).await, Said::Alive(_))
+            && matches!(self.canvases.registration(image).await, Registration::Alive(_))
         {
             return HealOutcome::Alive;
         }
@@ -228,21 +228,25 @@ impl Ladder {
         for turn in self.turns(image) {
             if turn.service.may_overwrite(&turn.canvas) {
                 let visit = CanvasRequest::visit(&turn.canvas).flight;
-                self.services.cooldowns.cool(&visit, VISITED_FOR, Instant::now());
+                self.services.cooldowns.set_remaining(&visit, VISITED_FOR, Instant::now());
                 self.visits.insert(visit, CanvasResponse::Carries, VISITED_FOR);
             }
         }
     }
 
     /// The canvases that may be asked for, each once, newest first.
-    fn turns(&self, image: &IndexedImage) -> Vec<Turn> {
+    fn turns(&self, image: &IndexedImage) -> Vec<CanvasAttempt> {
         let canvases = self.services.asked_canvases(image).into_iter();
-        let turn =
-            |(service, canvas)| Turn { service, canvas, visited: VisitResult::Never, overwrites: false };
+        let turn = |(service, canvas)| CanvasAttempt {
+            service,
+            canvas,
+            visited: VisitResult::Never,
+            overwrites: false,
+        };
         canvases.map(turn).collect()
     }
 
-    async fn canvas_step(&self, rung: Rung, turn: &mut Turn, climb: &mut Climb<'_>) -> StepResult {
+    async fn canvas_step(&self, rung: Rung, turn: &mut CanvasAttempt, climb: &mut Climb<'_>) -> StepResult {
         // What may overwrite is only for services that cannot build beside.
         turn.overwrites |= turn.service.may_overwrite(&turn.canvas);
         let may_overwrite = turn.overwrites;
@@ -251,7 +255,7 @@ impl Ladder {
             Rung::Visit if may_overwrite && turn.visited == VisitResult::Never => {
                 let visit = CanvasRequest::visit(&turn.canvas);
                 let key = visit.flight.clone();
-                let step = self.step(&turn.service, visit, climb).await;
+                let step = self.try_rung(&turn.service, visit, climb).await;
                 turn.visited = match step {
                     StepResult::NoHelp(answer) => {
                         self.visits.insert(key, answer, VISITED_FOR);
@@ -274,7 +278,7 @@ impl Ladder {
     /// Register: the service learns anew where the file is, without building anything.
     async fn register(&self, climb: &mut Climb<'_>) -> StepResult {
         let Some((service, request)) = self.register_request(climb.image) else { return StepResult::Skipped };
-        self.step(&service, request, climb).await
+        self.try_rung(&service, request, climb).await
     }
 
     /// `None`: it is not known where its file is, or not by a name that can be registered.

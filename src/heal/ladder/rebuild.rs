@@ -10,14 +10,14 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use crate::heal::canvas_service::CanvasService;
-use crate::heal::canvas_service::registration::Said;
+use crate::heal::canvas_service::registration::Registration;
 use crate::heal::canvas_service::request::CanvasRequest;
 use crate::heal::canvas_service::response::CanvasResponse;
 use crate::heal::evidence::{Evidence, Probe};
 use crate::heal::image::IndexedImage;
-use crate::heal::ladder::{Climb, Ladder, StepResult, Turn, VisitResult};
+use crate::heal::ladder::{CanvasAttempt, Climb, Ladder, StepResult, VisitResult};
 use crate::observe::EventKind;
-use crate::upstream::guard::Allowed;
+use crate::upstream::guard::CanvasTarget;
 
 /// info.json past the image server's own memory.
 const INFO_TRUTH: &str = "info.json?cache=nocache";
@@ -42,7 +42,7 @@ pub(in crate::heal) enum ServiceHealth {
 impl Ladder {
     /// Rebuild: only when a visit did not help, the service is well, and it does not say that the image is alive.
     /// (Alive and 404 is a missing file: a rebuild would ruin a good canvas.)
-    pub(super) async fn rebuild(&self, turn: &Turn, climb: &mut Climb<'_>) -> StepResult {
+    pub(super) async fn rebuild(&self, turn: &CanvasAttempt, climb: &mut Climb<'_>) -> StepResult {
         let (service, canvas) = (&turn.service, &turn.canvas);
         let lacks = match turn.visited {
             VisitResult::Got(CanvasResponse::Lacks) => true,
@@ -62,12 +62,12 @@ impl Ladder {
         let request = if cannot_build_beside || canvas.variant.is_none() {
             CanvasRequest::rebuild(canvas)
         } else {
-            CanvasRequest::aside(canvas)
+            CanvasRequest::rebuild_variant(canvas)
         };
-        let step = self.step(service, request, climb).await;
+        let step = self.try_rung(service, request, climb).await;
         drop(alone);
         if step == StepResult::Back {
-            self.visit_was_not_in_vain(service, canvas);
+            self.clear_visit_cooldown(service, canvas);
         }
         // Whoever builds a canvas writes the key first, unless there is no file to write it for.
         if step != StepResult::NoHelp(CanvasResponse::Lacks) {
@@ -88,14 +88,14 @@ impl Ladder {
     /// be the only one, where nothing shows that the service is well. `Err`: it is not safe.
     async fn may_rebuild(
         &self,
-        turn: &Turn,
+        turn: &CanvasAttempt,
         climb: &mut Climb<'_>,
         lacks: bool,
     ) -> Result<Option<OwnedSemaphorePermit>, StepResult> {
         let (service, image) = (&turn.service, climb.image);
         let (began, mut alone) = (Instant::now(), None);
         loop {
-            if matches!(self.canvases.registration(image).await, Said::Alive(_)) {
+            if matches!(self.canvases.registration(image).await, Registration::Alive(_)) {
                 return Err(StepResult::Alive);
             }
             let health = if service.wellness.is_well_soon().await || lacks {
@@ -131,10 +131,10 @@ impl Ladder {
 
     /// A rebuild helped, and it comes after a visit only: where visits cool down, the next expiry would be healed by
     /// neither. (An image that is lost again and again is left alone for its rebuilds.)
-    fn visit_was_not_in_vain(&self, service: &CanvasService, canvas: &Allowed) {
+    fn clear_visit_cooldown(&self, service: &CanvasService, canvas: &CanvasTarget) {
         let visit = CanvasRequest::visit(canvas).flight;
         if self.services.cools(service, &visit) {
-            self.services.may_try_again(service, &visit);
+            self.services.clear_cooldown(service, &visit);
         }
     }
 
@@ -151,7 +151,7 @@ impl Ladder {
         // itself 404 is what we expect; anything worse is a fault that the nested request would meet too.
         match self.look_at(image, INFO_TRUTH).await {
             Ok(status) if status.is_success() => ServiceHealth::Well,
-            Ok(status) if self.is_expiry(status) => self.health_by_others(image).await,
+            Ok(status) if self.is_expiry(status) => self.health_by_canary(image).await,
             // It asks for a login before it looks: that is no fault, and the service has a way of its own.
             Ok(status) if matches!(status.as_u16(), 401 | 407) => ServiceHealth::Unproven,
             Ok(_) | Err(_) => ServiceHealth::Unwell,
@@ -159,19 +159,19 @@ impl Ladder {
     }
 
     /// The image's own info.json is 404, as it is when all info.json are. Is it only his?
-    async fn health_by_others(&self, image: &IndexedImage) -> ServiceHealth {
+    async fn health_by_canary(&self, image: &IndexedImage) -> ServiceHealth {
         // The image server may have it in its memory: then the nested request, word for word, is well.
         if self.look_at(image, INFO).await.is_ok_and(|status| status.is_success()) {
             return ServiceHealth::Well;
         }
-        let Some(witness) = self.services.witness().filter(|witness| witness.key != image.key) else {
+        let Some(witness) = self.services.canary().filter(|witness| witness.key != image.key) else {
             return ServiceHealth::Unproven;
         };
         match self.look_at(&witness, INFO_TRUTH).await {
             Ok(status) if status.is_success() => ServiceHealth::Well,
             // An identifier that is alive must have an info.json; if it has none, info.json is what is broken.
             // Unless its own file is gone: then its tiles are 404, too.
-            Ok(_) if matches!(self.canvases.registration(&witness).await, Said::Alive(_)) => {
+            Ok(_) if matches!(self.canvases.registration(&witness).await, Registration::Alive(_)) => {
                 let tile = self.look_at(&witness, Probe::SmallTile.tail()).await;
                 if tile.is_ok_and(|status| self.is_expiry(status)) {
                     ServiceHealth::Unproven
@@ -185,7 +185,7 @@ impl Ladder {
     }
 
     /// The nested info.json of an image that is alive would be answered well.
-    pub(in crate::heal) async fn nested_is_well(&self, image: &IndexedImage) -> bool {
+    pub(in crate::heal) async fn nested_request_works(&self, image: &IndexedImage) -> bool {
         self.look_at(image, INFO_TRUTH).await.is_ok_and(|status: StatusCode| status.is_success())
     }
 }

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use crate::config::settings::Rung;
 use crate::heal::canvas_service::CanvasService;
 use crate::heal::canvas_service::ask::CanvasOrder;
-use crate::heal::canvas_service::registration::Said;
+use crate::heal::canvas_service::registration::Registration;
 use crate::heal::canvas_service::request::CanvasRequest;
 use crate::heal::canvas_service::response::CanvasResponse;
 use crate::heal::canvas_service::shared_request::Freshness;
@@ -32,7 +32,7 @@ const A_MOMENT: Duration = Duration::from_millis(50);
 const FIRST_LOOK: Duration = Duration::from_millis(5);
 
 /// One request of a climb, as it is judged.
-struct Attempt<'a> {
+struct CanvasRequestAttempt<'a> {
     service: &'a Arc<CanvasService>,
     request: &'a CanvasRequest,
     /// The request began with this climb.
@@ -42,7 +42,7 @@ struct Attempt<'a> {
 
 impl Ladder {
     /// One shared request on one rung. Looks early: the image is good again before the request ends.
-    pub(super) async fn step(
+    pub(super) async fn try_rung(
         &self,
         service: &Arc<CanvasService>,
         request: CanvasRequest,
@@ -80,11 +80,11 @@ impl Ladder {
             }
             let (mut seat, is_leader) = Arc::clone(&self.canvases).request(&order);
             let leader = Arc::clone(&seat.urgency);
-            let attempt = Attempt { service, request, is_leader, boarded };
+            let attempt = CanvasRequestAttempt { service, request, is_leader, boarded };
             let answer = tokio::select! {
                 // Landed first: when both are ready, the answer says more than the look.
                 biased;
-                answer = seat.landed() => answer,
+                answer = seat.wait() => answer,
                 () = self.looks(image, &leader) => {
                     self.helped(&attempt, image);
                     let (service, request) = (Arc::clone(service), request.clone());
@@ -102,7 +102,7 @@ impl Ladder {
         let is_lost =
             answer == Some(CanvasResponse::Lacks) && may_have_been_lost(service, request, &leader, urgency);
         let holds_for_all = attempt.is_leader && !is_lost;
-        (self.judge(&attempt, answer, climb).await, holds_for_all)
+        (self.evaluate(&attempt, answer, climb).await, holds_for_all)
     }
 
     /// What nobody waits for is not built into a fault that was seen, where that would store it without its image. False:
@@ -130,7 +130,7 @@ impl Ladder {
 
     /// Looks again and again, once the request is on its way, until the image is back.
     async fn looks(&self, image: &IndexedImage, leader: &FlightPriority) {
-        leader.departed().await;
+        leader.sent().await;
         for pause in ProbeBackoff::default() {
             tokio::time::sleep(pause).await;
             if self.evidence(image).await == Evidence::Alive {
@@ -140,14 +140,14 @@ impl Ladder {
     }
 
     /// The image is back by this request.
-    fn helped(&self, attempt: &Attempt<'_>, image: &IndexedImage) {
+    fn helped(&self, attempt: &CanvasRequestAttempt<'_>, image: &IndexedImage) {
         self.services.is_back(image);
-        self.services.cooldowns.succeeded(&attempt.request.flight, attempt.boarded, Instant::now());
+        self.services.cooldowns.record_success(&attempt.request.flight, attempt.boarded, Instant::now());
     }
 
-    async fn judge(
+    async fn evaluate(
         &self,
-        attempt: &Attempt<'_>,
+        attempt: &CanvasRequestAttempt<'_>,
         answer: Option<CanvasResponse>,
         climb: &mut Climb<'_>,
     ) -> StepResult {
@@ -168,7 +168,7 @@ impl Ladder {
             self.helped(attempt, climb.image);
         } else if answer == CanvasResponse::Carries && request.flight.rung == Rung::Visit {
             // It is stored, and asking for it again changes nothing.
-            self.services.cooldowns.cool(&request.flight, VISITED_FOR, Instant::now());
+            self.services.cooldowns.set_remaining(&request.flight, VISITED_FOR, Instant::now());
         } else if attempt.is_leader && !answer.is_about_the_service() {
             let was_refused = answer == CanvasResponse::Refused;
             self.services.request_failed(service, &request.flight, attempt.boarded, was_refused);
@@ -196,19 +196,21 @@ impl Ladder {
         match self.evidence(image).await {
             Evidence::Alive => true,
             Evidence::Nothing => matches!(answer, CanvasResponse::Built | CanvasResponse::Carries),
-            Evidence::Expired => answer == CanvasResponse::Built && self.was_misled(service, image).await,
+            Evidence::Expired => {
+                answer == CanvasResponse::Built && self.registration_check_is_wrong(service, image).await
+            }
         }
     }
 
     /// A canvas was built with the image, yet `/resources` says "expired": is it the service that says so? Asked of the
     /// image server, by a probe that no cache can answer, because a gateway whose 404 reads like the service's would
     /// keep every heal from being seen.
-    async fn was_misled(&self, service: &CanvasService, image: &IndexedImage) -> bool {
-        if !service.truth.is_open(Instant::now()) || self.images.probe(image).await != Evidence::Alive {
+    async fn registration_check_is_wrong(&self, service: &CanvasService, image: &IndexedImage) -> bool {
+        if !service.truth.is_available(Instant::now()) || self.images.probe(image).await != Evidence::Alive {
             return false;
         }
-        if self.canvases.registration(image).await == Said::Expired {
-            service.truth.distrust(Instant::now());
+        if self.canvases.registration(image).await == Registration::Expired {
+            service.truth.disable(Instant::now());
             self.metrics.event(EventKind::ResourcesDistrusted);
         }
         true
@@ -217,7 +219,7 @@ impl Ladder {
 
 /// Is it time to see whether `/resources` says "alive" of anything at all?
 fn must_confirm(service: &CanvasService) -> bool {
-    service.truth.is_open(Instant::now()) && !service.truth.was_confirmed(Instant::now())
+    service.truth.is_available(Instant::now()) && !service.truth.was_confirmed(Instant::now())
 }
 
 /// A canvas that was built beside came without its image. Was its key written meanwhile, and lost again, and not the file

@@ -10,7 +10,7 @@ use crate::heal::Healer;
 use crate::heal::canvas_service::request::CanvasRequest;
 use crate::heal::image::IndexedImage;
 use crate::heal::operator::DocumentError;
-use crate::upstream::{Body, Caller, UpstreamError, own_request};
+use crate::upstream::{Body, Caller, UpstreamError, internal_request};
 
 /// A small picture of the whole page.
 const THUMBNAIL: &str = "full/!240,240/0/default.jpg";
@@ -20,11 +20,11 @@ impl Healer {
     pub async fn thumbnail(&self, patient: &IndexedImage) -> Result<Response<Body>, UpstreamError> {
         let parts = &self.parts;
         let route = &parts.settings.routes[patient.route];
-        let mut head = own_request(route.upstream.authority.as_str(), &parts.settings.server.name)?;
+        let mut head = internal_request(route.upstream.authority.as_str(), &parts.settings.server.name)?;
         let target = format!("{}{}/{THUMBNAIL}", route.upstream.path, patient.sent);
         head.uri = target.parse().map_err(|_| UpstreamError::Target)?;
         head.headers.insert(header::ACCEPT, header::HeaderValue::from_static("image/jpeg"));
-        patient.trace.send_on(&mut head.headers);
+        patient.trace.inject(&mut head.headers);
         parts.images.send(patient, &head, &Caller::default()).await
     }
 
@@ -41,7 +41,7 @@ impl Healer {
     /// Cures all canvases that own the image; false where one of them still comes back without it.
     pub async fn cure_all(&self, patient: &IndexedImage) -> bool {
         for canvas in patient.canvases() {
-            if !self.cure(patient, canvas).await {
+            if !self.repair_canvas(patient, canvas).await {
                 return false;
             }
         }
@@ -60,14 +60,14 @@ impl Healer {
             let own = [
                 CanvasRequest::visit(&canvas),
                 CanvasRequest::rebuild(&canvas),
-                CanvasRequest::aside(&canvas),
+                CanvasRequest::rebuild_variant(&canvas),
             ];
             own.into_iter()
                 .chain(CanvasRequest::variant(&canvas))
                 .map(move |errand| (Arc::clone(&service), errand))
         });
         for (service, errand) in errands.chain(parts.ladder.register_request(patient)) {
-            parts.services.may_try_again(&service, &errand.flight);
+            parts.services.clear_cooldown(&service, &errand.flight);
         }
     }
 }

@@ -7,9 +7,9 @@ use tokio::time::Instant;
 use http::{HeaderValue, Method, header};
 
 use crate::heal::Healer;
-use crate::heal::canvas_service::registration::Said;
+use crate::heal::canvas_service::registration::Registration;
 use crate::heal::image::IndexedImage;
-use crate::upstream::{Caller, Chain, UpstreamError};
+use crate::upstream::{Caller, ErrorChain, UpstreamError};
 
 /// What was seen of the deployment.
 #[derive(Debug, Clone, Default)]
@@ -29,12 +29,13 @@ impl Healer {
     pub async fn inspect(&self, patient: &IndexedImage) -> DeploymentFacts {
         let parts = &self.parts;
         let said = parts.services.ask(patient).await;
-        let is_asked = parts.services.of(patient).iter().any(|service| service.truth.is_open(Instant::now()));
+        let is_asked =
+            parts.services.of(patient).iter().any(|service| service.truth.is_available(Instant::now()));
         let is_uuid = matches!(patient.kind, crate::iiif::IdentifierKind::Uuid { .. });
-        let resources_open = is_uuid.then_some(said != Said::Nothing && is_asked);
+        let resources_open = is_uuid.then_some(said != Registration::Nothing && is_asked);
         let (info_id, clock_ahead) = match self.info_as_public(patient).await {
             Ok((id, ahead)) => (Some(id), ahead),
-            Err(error) => (Some(Err(Chain(&error).to_string())), None),
+            Err(error) => (Some(Err(ErrorChain(&error).to_string())), None),
         };
         DeploymentFacts { resources_open, info_id, clock_ahead }
     }

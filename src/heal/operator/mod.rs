@@ -19,10 +19,10 @@ use crate::heal::canvas_service::CanvasService;
 use crate::heal::canvas_service::ask::AskCanvasService;
 use crate::heal::canvas_service::circuit_breaker::BreakerState;
 use crate::heal::canvas_service::priority_semaphore::Priority;
-use crate::heal::canvas_service::registration::Said;
+use crate::heal::canvas_service::registration::Registration;
 use crate::heal::canvas_service::request::CanvasRequest;
 use crate::heal::canvas_service::response::CanvasResponse;
-use crate::heal::canvas_service::services::Asked;
+use crate::heal::canvas_service::services::AskedCanvas;
 use crate::heal::evidence::{Evidence, Probe, proves_nothing};
 use crate::heal::flight_priority::FlightPriority;
 use crate::heal::image::IndexedImage;
@@ -31,8 +31,8 @@ use crate::heal::missing_files::Proof;
 use crate::iiif::IdentifierKind;
 use crate::iiif::manifest::WalkError;
 use crate::index::{DocumentContent, Owner};
-use crate::observe::Trace;
-use crate::upstream::{Chain, UpstreamError};
+use crate::observe::RequestTrace;
+use crate::upstream::{ErrorChain, UpstreamError};
 
 /// What a look at one image tells. Nothing is rebuilt by looking.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,10 +106,10 @@ const BREAKER_LOOK: Duration = Duration::from_millis(100);
 impl Healer {
     /// The image with this lookup key as it stands on `canvas` of `manifest`. `None`: no route is for images, or
     /// `[heal] identifiers` leaves it out.
-    pub fn image(&self, key: &str, owner: Option<Owner>) -> Option<IndexedImage> {
+    pub fn image_by_key(&self, key: &str, owner: Option<Owner>) -> Option<IndexedImage> {
         let lookup = &self.parts.lookup;
         let service = lookup.service_index(owner.as_slice());
-        let image = lookup.unowned(service, lookup.any_image_route()?, key, &Trace::fresh())?;
+        let image = lookup.unowned(service, lookup.any_image_route()?, key, &RequestTrace::generate())?;
         Some(IndexedImage { owners: owner.into_iter().collect(), ..image })
     }
 
@@ -122,24 +122,24 @@ impl Healer {
     }
 
     /// Does this canvas belong to a presentation route, so that it may be asked for?
-    pub fn may_ask(&self, canvas: &str) -> bool {
+    pub fn is_allowed_canvas(&self, canvas: &str) -> bool {
         self.parts.services.asked_canvas(canvas).is_some()
     }
 
     /// Is it there? The cheapest truthful probe: `/resources/{uuid}` where the service answers it, else one of the image
     /// server that no cache can answer; `tiles`: a tile in any case, which also finds files that are gone.
-    pub async fn look(&self, patient: &IndexedImage, tiles: bool) -> ImageCheck {
+    pub async fn check_image(&self, patient: &IndexedImage, tiles: bool) -> ImageCheck {
         let said = self.parts.services.ask(patient).await;
         let shown = match said {
-            Said::Expired => return ImageCheck::Expired,
-            Said::Alive(_) => Evidence::Alive,
-            Said::Nothing => self.parts.images.probe(patient).await,
+            Registration::Expired => return ImageCheck::Expired,
+            Registration::Alive(_) => Evidence::Alive,
+            Registration::Nothing => self.parts.images.probe(patient).await,
         };
         let needs_no_key = matches!(patient.kind, IdentifierKind::FileUrl { .. });
         match shown {
             Evidence::Expired if needs_no_key => ImageCheck::Missing,
             Evidence::Expired => ImageCheck::Expired,
-            Evidence::Alive if !tiles && said != Said::Nothing => ImageCheck::Alive,
+            Evidence::Alive if !tiles && said != Registration::Nothing => ImageCheck::Alive,
             Evidence::Alive | Evidence::Nothing => {
                 self.look_at_tile(patient, shown == Evidence::Alive || needs_no_key).await
             }
@@ -157,15 +157,14 @@ impl Healer {
                 ImageCheck::Unwell(format!("the image server answered {status}"))
             }
             Ok(_) => ImageCheck::Alive,
-            Err(error) => ImageCheck::Unwell(format!("the image server: {}", Chain(&error))),
+            Err(error) => ImageCheck::Unwell(format!("the image server: {}", ErrorChain(&error))),
         }
     }
 
     /// Brings it back, up the ladder, and waits until the canvas itself is known to be good as well.
-    pub async fn mend(&self, patient: &IndexedImage) -> ImageHealReport {
+    pub async fn heal_image(&self, patient: &IndexedImage) -> ImageHealReport {
         let (heals, started) = (Arc::clone(&self.parts.heals), Instant::now());
-        let verdict =
-            heals.start(patient, Priority::Background).landed().await.unwrap_or(HealOutcome::Failed);
+        let verdict = heals.start(patient, Priority::Background).wait().await.unwrap_or(HealOutcome::Failed);
         // UPSTREAM: whoever registers a file writes its key, whether the file is there or not.
         let is_proven = !matches!(verdict, HealOutcome::Healed(Rung::Register) | HealOutcome::Alive);
         let verdict = if is_proven { verdict } else { self.confirmed(verdict, patient).await };
@@ -193,7 +192,7 @@ impl Healer {
     }
 
     /// Asks for one canvas of the image, as the old script did, whatever state it is in.
-    pub async fn visit(&self, patient: &IndexedImage, canvas: &str) -> CanvasVisit {
+    pub async fn visit_canvas(&self, patient: &IndexedImage, canvas: &str) -> CanvasVisit {
         let parts = &self.parts;
         let Some((service, allowed)) = parts.services.asked_canvas(canvas) else {
             let reason = "its canvas belongs to no presentation route ([server] public_hosts, [[routes]])";
@@ -208,7 +207,7 @@ impl Healer {
             CanvasResponse::Lacks => CanvasVisit::Poisoned,
             CanvasResponse::Withheld => CanvasVisit::Failed { reason: LEFT_ALONE.to_owned(), passing: true },
             CanvasResponse::Refused | CanvasResponse::Busy | CanvasResponse::Unwell => {
-                match service.remarks.of(&errand.flight.target) {
+                match service.remarks.last(&errand.flight.target) {
                     Some(remark) => CanvasVisit::Failed { reason: remark.text, passing: remark.passing },
                     None => CanvasVisit::Failed { reason: NO_HELP.to_owned(), passing: true },
                 }
@@ -217,7 +216,7 @@ impl Healer {
     }
 
     /// Cures a canvas that is known to be poisoned; true when a plain visit carries the image afterwards.
-    pub async fn cure(&self, patient: &IndexedImage, canvas: &str) -> bool {
+    pub async fn repair_canvas(&self, patient: &IndexedImage, canvas: &str) -> bool {
         let parts = &self.parts;
         let Some((service, allowed)) = parts.services.asked_canvas(canvas) else { return false };
         parts.repairs.repair_canvas(&service, &CanvasRequest::visit(&allowed), patient);
@@ -230,11 +229,11 @@ impl Healer {
     }
 
     /// How long the canvas services want to be left alone: one asked for a pause, or only fails.
-    pub fn rest(&self) -> Option<Duration> {
+    pub fn retry_after(&self) -> Option<Duration> {
         let now = Instant::now();
         let rests = self.parts.services.all().iter().filter_map(|service| {
             let open = service.breaker.state(now) == BreakerState::Open;
-            service.remarks.rest(now).or(open.then_some(BREAKER_LOOK))
+            service.remarks.retry_after(now).or(open.then_some(BREAKER_LOOK))
         });
         rests.max()
     }
@@ -269,7 +268,10 @@ impl Healer {
         if anew {
             service.count_request();
         }
-        match service.get(target, &Trace::fresh(), parts.settings.heal.timeout, LONGEST_MANIFEST).await {
+        match service
+            .get(target, &RequestTrace::generate(), parts.settings.heal.timeout, LONGEST_MANIFEST)
+            .await
+        {
             Ok((status, body)) if status.is_success() => Ok(body),
             Ok((status, _)) => Err(DocumentError::Status(status)),
             Err(error) => Err(DocumentError::NoAnswer(error)),
@@ -287,7 +289,7 @@ pub enum DocumentError {
     #[error("the canvas service answered {0}")]
     Status(http::StatusCode),
     /// The service did not answer.
-    #[error("{}", Chain(.0))]
+    #[error("{}", ErrorChain(.0))]
     NoAnswer(UpstreamError),
 }
 
@@ -324,12 +326,12 @@ impl Healer {
 
     /// Were these canvases poisoned, and are they well now? Waits for canvas requests that still run (the image is
     /// back before they end), and for cures, but not for ever: a service that stays unwell is not cured tonight.
-    async fn poison_is_cured(&self, canvases: &[Asked], patient: &IndexedImage) -> (bool, bool) {
+    async fn poison_is_cured(&self, canvases: &[AskedCanvas], patient: &IndexedImage) -> (bool, bool) {
         let (mut was_poisoned, mut cured) = (false, true);
         for (service, allowed) in canvases {
             let visit = CanvasRequest::visit(allowed);
             if let Some(mut flight) = self.parts.requests.find(&visit.flight)
-                && flight.landed().await == Some(CanvasResponse::Lacks)
+                && flight.wait().await == Some(CanvasResponse::Lacks)
             {
                 self.parts.repairs.repair_canvas(service, &visit, patient);
             }
@@ -339,13 +341,18 @@ impl Healer {
                 continue;
             };
             was_poisoned = true;
-            let in_time = timeout(self.parts.settings.heal.backoff_max, cure.landed()).await.is_ok();
+            let in_time = timeout(self.parts.settings.heal.backoff_max, cure.wait()).await.is_ok();
             cured &= in_time && self.landed_visit(service, &visit, patient).await == CanvasResponse::Carries;
         }
         (was_poisoned, cured)
     }
 
-    fn reason(&self, patient: &IndexedImage, canvases: &[Asked], verdict: HealOutcome) -> (String, bool) {
+    fn reason(
+        &self,
+        patient: &IndexedImage,
+        canvases: &[AskedCanvas],
+        verdict: HealOutcome,
+    ) -> (String, bool) {
         if patient.owners.is_empty() {
             return ("no canvas is known that owns it".to_owned(), false);
         }
@@ -354,13 +361,13 @@ impl Healer {
             return (text.to_owned(), false);
         }
         let remarks = canvases.iter().filter_map(|(service, allowed)| {
-            service.remarks.of(&allowed.rebuild).or_else(|| service.remarks.of(&allowed.visit))
+            service.remarks.last(&allowed.rebuild).or_else(|| service.remarks.last(&allowed.visit))
         });
         // One that may pass comes first: it is worth another try.
         if let Some(remark) = remarks.max_by_key(|remark| remark.passing) {
             return (remark.text, remark.passing);
         }
-        let in_cure = |(_, allowed): &Asked| {
+        let in_cure = |(_, allowed): &AskedCanvas| {
             self.parts.repairs.state.canvases.find(&CanvasRequest::rebuild(allowed).flight).is_some()
         };
         match verdict {

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use crate::config::settings::Rung;
 use crate::heal::canvas_service::CanvasService;
 use crate::heal::canvas_service::priority_semaphore::Priority;
-use crate::heal::canvas_service::registration::Said;
+use crate::heal::canvas_service::registration::Registration;
 use crate::heal::canvas_service::request::CanvasRequest;
 use crate::heal::canvas_service::response::CanvasResponse;
 use crate::heal::canvas_service::shared_request::DONE;
@@ -25,7 +25,7 @@ use crate::heal::ladder::rebuild::ServiceHealth;
 use crate::heal::repair::Repairs;
 use crate::heal::repair::documents::{FIRST_PAUSE, Next};
 use crate::observe::EventKind;
-use crate::upstream::guard::Allowed;
+use crate::upstream::guard::CanvasTarget;
 
 /// Cures under way at most; a canvas beyond that stays poisoned until somebody asks for it again.
 const CURES: usize = 1_000;
@@ -62,7 +62,7 @@ impl Repairs {
             FollowUp::WatchCanvas { service, request, mut flight } => {
                 let (repairs, patient) = (Arc::clone(self), patient.clone());
                 self.home.spawn(async move {
-                    if flight.landed().await == Some(CanvasResponse::Lacks) {
+                    if flight.wait().await == Some(CanvasResponse::Lacks) {
                         repairs.repair_canvas(&service, &request, &patient);
                     }
                 });
@@ -90,23 +90,23 @@ impl Repairs {
             return;
         }
         let key = CanvasRequest::rebuild(&canvas).flight;
-        self.state.canvases.board(&key, Priority::Background, |urgency| {
+        self.state.canvases.join_or_start(&key, Priority::Background, |urgency| {
             let (repairs, service, patient) = (Arc::clone(self), Arc::clone(service), patient.clone());
             async move {
                 let name = format!("cure {}", service.name_of(&CanvasRequest::rebuild(&canvas).flight));
                 // Whichever node cures it, cures it for all.
-                if let Ok(own) = repairs.services.ours(&name).await {
-                    repairs.cure_until_well(&service, &canvas, &patient, &urgency).await;
-                    own.lands(DONE);
+                if let Ok(own) = repairs.services.try_lead(&name).await {
+                    repairs.repair_until_healthy(&service, &canvas, &patient, &urgency).await;
+                    own.finish(DONE);
                 }
             }
         });
     }
 
-    async fn cure_until_well(
+    async fn repair_until_healthy(
         self: &Arc<Self>,
         service: &Arc<CanvasService>,
-        canvas: &Allowed,
+        canvas: &CanvasTarget,
         patient: &IndexedImage,
         urgency: &Arc<FlightPriority>,
     ) {
@@ -114,7 +114,7 @@ impl Repairs {
         tracing::warn!(request = %patient.trace, canvas = %canvas.visit, "poisoned: it came back without its image; curing it when the service is well");
         let rebuilds = AtomicU32::new(0);
         let attempt = || async {
-            let ended = self.try_cure(service, canvas, patient, urgency).await;
+            let ended = self.attempt_canvas_repair(service, canvas, patient, urgency).await;
             match ended {
                 CureAttempt::Rebuilt if rebuilds.fetch_add(1, Ordering::Relaxed) + 1 == REBUILDS => {
                     ControlFlow::Break(ended)
@@ -162,7 +162,7 @@ impl Repairs {
                 ControlFlow::Continue(Next::Later) => {}
             }
             // A fault that was just seen costs nobody a request to look at.
-            let next = if service.wellness.is_well() { pause } else { FAULT_LOOK };
+            let next = if service.wellness.is_healthy() { pause } else { FAULT_LOOK };
             service.wellness.until_good(next.mul_f64(0.9 + 0.2 * fastrand::f64())).await;
             let most = if began.elapsed() < SOON { soon } else { self.settings.heal.backoff_max };
             pause = (pause * 2).min(most);
@@ -170,15 +170,15 @@ impl Repairs {
         None
     }
 
-    async fn try_cure(
+    async fn attempt_canvas_repair(
         self: &Arc<Self>,
         service: &Arc<CanvasService>,
-        canvas: &Allowed,
+        canvas: &CanvasTarget,
         patient: &IndexedImage,
         urgency: &Arc<FlightPriority>,
     ) -> CureAttempt {
         // A fault that only the service sees shows in what it builds: one finds out, and not more often than that.
-        if !service.wellness.is_well() {
+        if !service.wellness.is_healthy() {
             return CureAttempt::Unwell;
         }
         // A plain GET changes nothing, and closes the breaker when the service is back. While it is open none is sent.
@@ -199,13 +199,15 @@ impl Repairs {
         let is_well = match (self.services.ask(patient).await, is_shown) {
             // Who asks for a login first shows nothing of the image, and is not unwell either.
             _ if is_hidden => self.ladder.health(service, patient).await != ServiceHealth::Unwell,
-            (Said::Alive(_), false) => {
+            (Registration::Alive(_), false) => {
                 let is_gone = self.images.shows_nothing(patient).await;
                 return if is_gone { CureAttempt::FileIsGone } else { CureAttempt::Unwell };
             }
-            (Said::Alive(_) | Said::Nothing, true) => self.ladder.nested_is_well(patient).await,
+            (Registration::Alive(_) | Registration::Nothing, true) => {
+                self.ladder.nested_request_works(patient).await
+            }
             // Poisoned, and expired too: its own info.json cannot be well before it is registered again.
-            (Said::Expired, _) | (Said::Nothing, false) => {
+            (Registration::Expired, _) | (Registration::Nothing, false) => {
                 self.ladder.health(service, patient).await != ServiceHealth::Unwell
             }
         };

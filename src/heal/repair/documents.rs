@@ -12,7 +12,7 @@ use crate::heal::single_flight::SingleFlight;
 use crate::heal::timed_cache::TimedCache;
 use crate::iiif::identifier;
 use crate::iiif::manifest::Canvas;
-use crate::observe::Trace;
+use crate::observe::RequestTrace;
 
 /// How long it is believed that a document has really become shorter.
 pub(in crate::heal) const BELIEVED: Duration = Duration::from_hours(24);
@@ -38,7 +38,7 @@ pub struct PoisonedDocument {
     /// Tells what it carries, see [`fingerprint`](super::fingerprint).
     pub carries: u64,
     /// Who asks.
-    pub trace: Trace,
+    pub trace: RequestTrace,
 }
 
 /// What is being repaired, and what was found out.
@@ -114,7 +114,7 @@ impl NestedCheck {
 
 /// What was found out about the images that a document lacks.
 #[derive(Debug)]
-pub(in crate::heal) enum Lacking {
+pub(in crate::heal) enum LackingImages {
     /// This one is there, and so surely can the service ask for it.
     There(Box<IndexedImage>, NestedCheck),
     /// All are gone. Believed for so long.

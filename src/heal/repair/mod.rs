@@ -35,14 +35,15 @@ use crate::heal::missing_images::MissingImages;
 use crate::heal::off_thread::off_thread;
 pub use crate::heal::repair::documents::PoisonedDocument;
 use crate::heal::repair::documents::{
-    BELIEVED, DocumentOrder, DocumentRepairs, FIRST_PAUSE, Lacking, NestedCheck, Next, RepairResult, carries,
+    BELIEVED, DocumentOrder, DocumentRepairs, FIRST_PAUSE, LackingImages, NestedCheck, Next, RepairResult,
+    carries,
 };
 use crate::heal::viewer_limits::ViewerLimits;
 use crate::iiif::canvas::rebuild_target;
 use crate::iiif::manifest::Canvas;
 use crate::index::DocumentContent;
 use crate::index::learn::Learn;
-use crate::observe::{EventKind, Gauged, Metrics};
+use crate::observe::{EventKind, GaugeGuard, Metrics};
 
 /// Documents that are mended or waited for at once at most.
 const MENDS: usize = 1_000;
@@ -148,24 +149,24 @@ impl Repairs {
         {
             return DocumentRepair::Off;
         }
-        if self.services.cooldowns.cooling(&key, None, started).is_some() {
+        if self.services.cooldowns.remaining(&key, None, started).is_some() {
             return DocumentRepair::Cooling;
         }
         if self.state.flights.len() >= MENDS {
             return DocumentRepair::Pending;
         }
         let Some(_waiting) = limits.wait() else { return DocumentRepair::Pending };
-        let _counted = Gauged::one(&self.metrics.waiting);
+        let _counted = GaugeGuard::inc(&self.metrics.waiting);
         self.metrics.event(EventKind::PoisonSeen);
         let poisoned = Arc::new(poisoned);
-        let mended = timeout(heal.wait, self.mended(&key, &poisoned, Priority::Viewer)).await;
+        let mended = timeout(heal.wait, self.join_repair(&key, &poisoned, Priority::Viewer)).await;
         match mended {
             Ok(RepairResult::Shorter(carries, _)) if carries == poisoned.carries => DocumentRepair::Truth,
             // Or shorter than the index knew, and yet longer than what the viewer has.
             Ok(RepairResult::Whole | RepairResult::Shorter(..)) => DocumentRepair::Whole(started.elapsed()),
             Ok(RepairResult::Failed) => DocumentRepair::Failed,
             Ok(RepairResult::Unwell) => {
-                self.chase(key, poisoned);
+                self.retry_in_background(key, poisoned);
                 DocumentRepair::Pending
             }
             Err(_) => DocumentRepair::Pending,
@@ -173,17 +174,17 @@ impl Repairs {
     }
 
     /// One try for all who wait for this document.
-    async fn mended(
+    async fn join_repair(
         self: &Arc<Self>,
         key: &CanvasRequestKey,
         poisoned: &Arc<PoisonedDocument>,
         lane: Priority,
     ) -> RepairResult {
-        let mut seat = self.state.flights.board(key, lane, |urgency| {
+        let mut seat = self.state.flights.join_or_start(key, lane, |urgency| {
             let (repairs, key, poisoned) = (Arc::clone(self), key.clone(), Arc::clone(poisoned));
             async move { repairs.mend_in_the_fleet(&key, &poisoned, &urgency).await }
         });
-        let mended = seat.landed().await.unwrap_or(RepairResult::Failed);
+        let mended = seat.wait().await.unwrap_or(RepairResult::Failed);
         if matches!(mended, RepairResult::Whole | RepairResult::Shorter(..)) {
             self.state.lacking.note(poisoned.lacks(), false);
         }
@@ -192,19 +193,20 @@ impl Repairs {
 
     /// Tries again until the service is well, for nobody in particular. A viewer who comes meanwhile has a try of
     /// his own, so nobody waits for the next look.
-    fn chase(self: &Arc<Self>, key: CanvasRequestKey, poisoned: Arc<PoisonedDocument>) {
+    fn retry_in_background(self: &Arc<Self>, key: CanvasRequestKey, poisoned: Arc<PoisonedDocument>) {
         if self.state.chased.len() >= MENDS {
             self.metrics.event(EventKind::CureRefused);
             return;
         }
         let Some(service) = self.services.on(poisoned.route).cloned() else { return };
-        self.state.chased.board(&key.clone(), Priority::Background, |_| {
+        self.state.chased.join_or_start(&key.clone(), Priority::Background, |_| {
             let repairs = Arc::clone(self);
             async move {
                 let attempt = || async {
-                    let is_well = service.wellness.is_well();
+                    let is_well = service.wellness.is_healthy();
                     if is_well
-                        && repairs.mended(&key, &poisoned, Priority::Background).await != RepairResult::Unwell
+                        && repairs.join_repair(&key, &poisoned, Priority::Background).await
+                            != RepairResult::Unwell
                     {
                         return ControlFlow::Break(());
                     }
@@ -217,13 +219,13 @@ impl Repairs {
         });
     }
 
-    pub(in crate::heal) async fn try_to_mend(self: &Arc<Self>, order: DocumentOrder<'_>) -> RepairResult {
+    pub(in crate::heal) async fn attempt_repair(self: &Arc<Self>, order: DocumentOrder<'_>) -> RepairResult {
         let DocumentOrder { service, key, poisoned, .. } = order;
         let boarded = Instant::now();
-        let (patient, nested) = match self.first_that_is_there(order).await {
-            Ok(Lacking::There(patient, nested)) => (*patient, nested),
+        let (patient, nested) = match self.first_existing_image(order).await {
+            Ok(LackingImages::There(patient, nested)) => (*patient, nested),
             // Every file is gone: the document tells the truth, and a rebuild could only tell it once more.
-            Ok(Lacking::Gone(life)) => {
+            Ok(LackingImages::Gone(life)) => {
                 self.state.truths.insert(key.clone(), poisoned.carries, life);
                 return RepairResult::Shorter(poisoned.carries, life);
             }
@@ -232,7 +234,7 @@ impl Repairs {
         let mended = self.rebuild_document(order, &patient, nested).await;
         match mended {
             RepairResult::Whole | RepairResult::Shorter(..) => {
-                self.services.cooldowns.succeeded(key, boarded, Instant::now());
+                self.services.cooldowns.record_success(key, boarded, Instant::now());
             }
             RepairResult::Unwell | RepairResult::Failed => {
                 self.services.request_failed(service, key, boarded, false);
@@ -277,7 +279,7 @@ impl Repairs {
                         return self.built_in_vain(key, truth);
                     }
                     self.state.truths.insert(key.clone(), truth, BELIEVED);
-                    self.believe(read, poisoned.name.clone()).await;
+                    self.accept_shorter_document(read, poisoned.name.clone()).await;
                     return RepairResult::Shorter(truth, BELIEVED);
                 }
                 None => return RepairResult::Unwell,
@@ -312,15 +314,15 @@ impl Repairs {
     ) -> Option<Arc<DocumentContent>> {
         let started = Instant::now();
         let _place = service.place(urgency, None).await?;
-        urgency.departs();
-        let _counted = Gauged::one(&self.metrics.canvas_in_flight);
-        let answer = match service.breaker.pass(Instant::now()) {
+        urgency.mark_sent();
+        let _counted = GaugeGuard::inc(&self.metrics.canvas_in_flight);
+        let answer = match service.breaker.try_acquire(Instant::now()) {
             Ok(()) => service.document(&flight.target, &patient.trace).await,
             Err(_) => return None,
         };
         let read = match answer {
             Ok(body) => {
-                service.answers();
+                service.record_success();
                 let index = Arc::clone(self.lookup.index());
                 let read = move || index.read_document(&body).ok();
                 off_thread(read).await.flatten()
@@ -337,7 +339,7 @@ impl Repairs {
     }
 
     /// What a healthy service builds is the truth, although it is less than the index knew.
-    async fn believe(&self, read: Arc<DocumentContent>, name: String) {
+    async fn accept_shorter_document(&self, read: Arc<DocumentContent>, name: String) {
         #[cfg(test)]
         if self.services.files().is_idle() {
             return;

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use crate::config::settings::Rung;
 use crate::heal::canvas_service::CanvasService;
 use crate::heal::canvas_service::register_path::register_path;
-use crate::heal::canvas_service::registration::Said;
+use crate::heal::canvas_service::registration::Registration;
 use crate::heal::canvas_service::request::CanvasRequest;
 use crate::heal::canvas_service::response::CanvasResponse;
 use crate::heal::cooldowns::CanvasRequestKey;
@@ -18,23 +18,25 @@ use crate::heal::image::IndexedImage;
 use crate::heal::ladder::HealOutcome;
 use crate::heal::ladder::rebuild::ServiceHealth;
 use crate::heal::repair::Repairs;
-use crate::heal::repair::documents::{BELIEVED, DocumentOrder, Lacking, NestedCheck, RepairResult, carries};
+use crate::heal::repair::documents::{
+    BELIEVED, DocumentOrder, LackingImages, NestedCheck, RepairResult, carries,
+};
 use crate::iiif::IdentifierKind;
 use crate::iiif::canvas::rebuild_target;
 use crate::iiif::manifest::Canvas;
 use crate::index::DocumentContent;
 use crate::observe::EventKind;
-use crate::upstream::guard::Allowed;
+use crate::upstream::guard::CanvasTarget;
 
 /// How long it is believed of files that seem to be gone. (Each of them is remembered by itself, and for longer.)
 const SEEMS: Duration = Duration::from_secs(10);
 
 impl Repairs {
     /// The first missing image whose file is there. `Err`: not now.
-    pub(in crate::heal) async fn first_that_is_there(
+    pub(in crate::heal) async fn first_existing_image(
         self: &Arc<Self>,
         order: DocumentOrder<'_>,
-    ) -> Result<Lacking, RepairResult> {
+    ) -> Result<LackingImages, RepairResult> {
         let DocumentOrder { service, poisoned, urgency, .. } = order;
         let Some(route) = self.lookup.image_route() else {
             return Err(RepairResult::Failed);
@@ -45,7 +47,7 @@ impl Repairs {
                 is_unknown = true;
                 continue;
             };
-            match self.nested(service, &patient, urgency).await {
+            match self.check_nested_request(service, &patient, urgency).await {
                 NestedCheck::Gone => {}
                 NestedCheck::SeemsGone => seems = true,
                 NestedCheck::Refused => (seems, is_refused) = (true, true),
@@ -53,7 +55,7 @@ impl Repairs {
                     self.metrics.event(EventKind::RebuildWithheld);
                     return Err(RepairResult::Unwell);
                 }
-                nested => return Ok(Lacking::There(Box::new(patient), nested)),
+                nested => return Ok(LackingImages::There(Box::new(patient), nested)),
             }
         }
         if is_unknown {
@@ -63,7 +65,7 @@ impl Repairs {
         if is_refused && !self.another_page_is_well(order, route).await {
             return Err(RepairResult::Unwell);
         }
-        Ok(Lacking::Gone(if seems { SEEMS } else { BELIEVED }))
+        Ok(LackingImages::Gone(if seems { SEEMS } else { BELIEVED }))
     }
 
     /// Whether each image that a document lacks after it was built anew is gone, or could have been asked for.
@@ -76,7 +78,7 @@ impl Repairs {
         let Some(route) = self.lookup.image_route().filter(|_| !poisoned.is_cut_short) else { return false };
         for key in poisoned.missing.iter().filter(|key| !carries(canvases, key)) {
             let Some(patient) = self.lookup.find(route, key, &poisoned.trace) else { return false };
-            let nested = self.nested(service, &patient, urgency).await;
+            let nested = self.check_nested_request(service, &patient, urgency).await;
             if nested != NestedCheck::Proven && !nested.is_gone() {
                 return false;
             }
@@ -104,7 +106,7 @@ impl Repairs {
         let stored = stored.canvases.iter().flat_map(|canvas| &canvas.images);
         for key in stored.filter(|key| !carries(&built.canvases, key)) {
             let Some(lost) = self.lookup.find(route, key, &poisoned.trace) else { return false };
-            if !self.nested(service, &lost, urgency).await.is_gone() {
+            if !self.check_nested_request(service, &lost, urgency).await.is_gone() {
                 return false;
             }
         }
@@ -118,17 +120,20 @@ impl Repairs {
         let mut has = pages.iter().filter_map(|page| page.keys.first());
         let Some(key) = has.find(|key| !poisoned.missing.contains(key)) else { return false };
         let Some(patient) = self.lookup.find(route, key, &poisoned.trace) else { return false };
-        matches!(self.nested(service, &patient, urgency).await, NestedCheck::Proven | NestedCheck::Likely)
+        matches!(
+            self.check_nested_request(service, &patient, urgency).await,
+            NestedCheck::Proven | NestedCheck::Likely
+        )
     }
 
-    pub(in crate::heal) async fn nested(
+    pub(in crate::heal) async fn check_nested_request(
         self: &Arc<Self>,
         service: &Arc<CanvasService>,
         patient: &IndexedImage,
         urgency: &Arc<FlightPriority>,
     ) -> NestedCheck {
         let said = self.services.ask(patient).await;
-        let is_alive = matches!(said, Said::Alive(_));
+        let is_alive = matches!(said, Registration::Alive(_));
         if is_alive && self.images.shows_nothing(patient).await {
             return NestedCheck::Gone;
         }
@@ -137,12 +142,12 @@ impl Repairs {
             return NestedCheck::Unwell;
         }
         let file = match (said, &patient.kind) {
-            (Said::Alive(url), _) if !url.is_empty() => Some(url),
+            (Registration::Alive(url), _) if !url.is_empty() => Some(url),
             (_, IdentifierKind::Uuid { uuid, .. }) => self.services.files().of(*uuid),
             _ => None,
         };
         let Some(path) = file.as_deref().and_then(register_path) else {
-            let is_well = health == ServiceHealth::Well || service.wellness.is_well();
+            let is_well = health == ServiceHealth::Well || service.wellness.is_healthy();
             let otherwise = if is_well { NestedCheck::Likely } else { NestedCheck::Unwell };
             return self.nested_by_canvas(patient, urgency, otherwise).await;
         };
@@ -152,7 +157,7 @@ impl Repairs {
             return NestedCheck::Proven;
         }
         // To register writes the key first; where nothing is behind it, the file is gone.
-        let is_registered = matches!(self.services.ask(patient).await, Said::Alive(_));
+        let is_registered = matches!(self.services.ask(patient).await, Registration::Alive(_));
         if is_registered && self.images.shows_nothing(patient).await {
             NestedCheck::Gone
         } else {
@@ -217,7 +222,7 @@ impl Repairs {
     async fn is_disowned(
         self: &Arc<Self>,
         service: &Arc<CanvasService>,
-        canvas: &Allowed,
+        canvas: &CanvasTarget,
         patient: &IndexedImage,
         urgency: &Arc<FlightPriority>,
     ) -> bool {

@@ -33,7 +33,7 @@ impl PoisonedImages {
     }
 
     /// Is the image with this lookup key lacking in a document, as far as is known?
-    pub(in crate::heal) fn holds(&self, key: &str) -> bool {
+    pub(in crate::heal) fn contains(&self, key: &str) -> bool {
         self.0.contains(key)
     }
 }

@@ -16,10 +16,10 @@ impl Repairs {
         urgency: &Arc<FlightPriority>,
     ) -> RepairResult {
         let Some(service) = self.services.on(poisoned.route) else { return RepairResult::Failed };
-        match self.services.ours(&format!("mend {}", service.name_of(key))).await {
+        match self.services.try_lead(&format!("mend {}", service.name_of(key))).await {
             Ok(own) => {
-                let mended = self.try_to_mend(DocumentOrder { service, key, poisoned, urgency }).await;
-                own.lands(&mended.words());
+                let mended = self.attempt_repair(DocumentOrder { service, key, poisoned, urgency }).await;
+                own.finish(&mended.words());
                 mended
             }
             Err(words) => {

@@ -9,20 +9,20 @@ use hyper::Response;
 use percent_encoding::percent_decode_str;
 use tokio::time::{sleep, timeout};
 
-use super::case::{Fault, Garbage};
+use super::case::{Garbage, SimFault};
 use super::image_server::{answer, refused};
 use super::library::Library;
-use super::model::{Model, Place};
+use super::model::{Model, StoredUnder};
 use super::world::Resources;
 use crate::config::settings::Timeouts;
 use crate::heal::{RoutedImage, SendRequest, Sending};
 use crate::iiif::ImageRequest;
-use crate::observe::Trace;
+use crate::observe::RequestTrace;
 use crate::upstream::{Body, Caller, UpstreamError};
 
-/// `CanvasService` is the one of a site; what it answers stands below `/iiif-service/`.
+/// `SimCanvasService` is the one of a site; what it answers stands below `/iiif-service/`.
 #[derive(Debug)]
-pub(super) struct CanvasService(pub(super) Arc<Model>, pub(super) usize);
+pub(super) struct SimCanvasService(pub(super) Arc<Model>, pub(super) usize);
 
 /// What a viewer's own request carries, so that the model can tell it from ours.
 pub(super) const BY_VIEWER: &str = "x-by-viewer";
@@ -32,7 +32,7 @@ pub(super) const LATE: &str = "late";
 
 /// Who asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum By {
+enum RequestSource {
     Us,
     /// What comes of it is not our doing.
     Viewer,
@@ -42,22 +42,24 @@ enum By {
 }
 
 /// Status, media type and body.
-type Told = (u16, &'static str, String);
+type SimReply = (u16, &'static str, String);
 
 const JSON: &str = "application/json;charset=UTF-8";
 const TEXT: &str = "text/plain;charset=UTF-8";
 
-impl SendRequest for CanvasService {
+impl SendRequest for SimCanvasService {
     fn send<'a>(&'a self, _caller: &'a Caller, head: &'a Parts, times: Timeouts) -> Sending<'a> {
         Box::pin(async move {
             let target = head.uri.path_and_query().map(ToString::to_string).unwrap_or_default();
             self.0.log(|| format!("service asked {target}"));
             // UPSTREAM: who leaves stops no generation.
             let by = match head.headers.get(BY_VIEWER) {
-                None => By::Us,
+                None => RequestSource::Us,
                 // The first of its document has a place, however long it waited.
-                Some(late) if late == LATE && self.0.state().viewers.contains(&target) => By::LateViewer,
-                Some(_) => By::Viewer,
+                Some(late) if late == LATE && self.0.state().viewers.contains(&target) => {
+                    RequestSource::LateViewer
+                }
+                Some(_) => RequestSource::Viewer,
             };
             let working = tokio::spawn(Arc::clone(&self.0).asked_by(self.1, target.clone(), by));
             let told = match timeout(times.first_byte, working).await {
@@ -101,13 +103,13 @@ impl Model {
         self: Arc<Self>,
         site: usize,
         target: String,
-        by: By,
+        by: RequestSource,
     ) -> Result<Response<Body>, UpstreamError> {
-        if by == By::Viewer {
+        if by == RequestSource::Viewer {
             self.state().viewers.insert(target.clone());
         }
         let told = Arc::clone(&self).service(site, target.clone(), by).await;
-        if by == By::Viewer {
+        if by == RequestSource::Viewer {
             self.state().viewers.remove(&target);
         }
         told
@@ -117,9 +119,9 @@ impl Model {
         self: Arc<Self>,
         site: usize,
         target: String,
-        by: By,
+        by: RequestSource,
     ) -> Result<Response<Body>, UpstreamError> {
-        if self.has_at(site, Fault::ServiceDown) {
+        if self.has_at(site, SimFault::ServiceDown) {
             return Err(refused());
         }
         let (path, query) = target.split_once('?').unwrap_or((&target, ""));
@@ -131,17 +133,17 @@ impl Model {
         let update = parameter(query, "update").is_some_and(|value| value.is_empty() || value == "true");
         let disallow = parameter(query, "disallow").filter(|_| self.world().honours_disallow);
         let disallow = percent_decode_str(disallow.unwrap_or_default()).decode_utf8_lossy().into_owned();
-        if self.has_at(site, Fault::ServiceHangs) {
+        if self.has_at(site, SimFault::ServiceHangs) {
             self.excuses(path);
-            self.outlasts(Fault::ServiceHangs).await;
+            self.outlasts(SimFault::ServiceHangs).await;
         }
-        let busy = |fault| if let Fault::Busy(seconds) = fault { Some(seconds) } else { None };
+        let busy = |fault| if let SimFault::Busy(seconds) = fault { Some(seconds) } else { None };
         if let Some(seconds) = self.fault(busy).filter(|_| site == 0) {
             let mut busy = answer(429, TEXT, "too many");
             busy.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
             return Ok(busy);
         }
-        let garbage = |fault| if let Fault::Garbled(garbage) = fault { Some(garbage) } else { None };
+        let garbage = |fault| if let SimFault::Garbled(garbage) = fault { Some(garbage) } else { None };
         if let Some(garbage) = self.fault(garbage).filter(|_| site == 0) {
             self.excuses(path);
             sleep(self.world().canvas() / 4).await;
@@ -160,7 +162,7 @@ impl Model {
         Ok(answer(status, media_type, body))
     }
 
-    async fn resource(&self, site: usize, id: &str) -> Told {
+    async fn resource(&self, site: usize, id: &str) -> SimReply {
         sleep(Duration::from_millis(3)).await;
         let closed = match self.world().resources {
             Resources::Open => false,
@@ -172,9 +174,9 @@ impl Model {
             return (403, "text/html", "<html>Forbidden</html>".to_owned());
         }
         if site == 0 {
-            self.outlasts(Fault::ResourcesHang).await;
+            self.outlasts(SimFault::ResourcesHang).await;
         }
-        if self.has_at(site, Fault::Redis) {
+        if self.has_at(site, SimFault::Redis) {
             return (503, TEXT, "Unable to connect to Redis".to_owned());
         }
         let leaf = self.library.leaf_with(id).filter(|leaf| self.library.site_of(*leaf) == site);
@@ -196,12 +198,19 @@ impl Model {
         self.state().asked.entry(leaf).or_default().reasons += 1;
     }
 
-    async fn canvas(&self, site: usize, path: &str, update: bool, disallow: String, by: By) -> Told {
+    async fn canvas(
+        &self,
+        site: usize,
+        path: &str,
+        update: bool,
+        disallow: String,
+        by: RequestSource,
+    ) -> SimReply {
         let Some(leaf) = self.library.leaf_at(path).filter(|leaf| self.library.site_of(*leaf) == site) else {
             sleep(self.world().canvas() / 3).await;
             return (500, JSON, r#"{"status":500}"#.to_owned());
         };
-        if by == By::Us {
+        if by == RequestSource::Us {
             self.state().asked.entry(leaf).or_default().asked += 1;
         }
         if !update && !disallow.is_empty() {
@@ -209,15 +218,15 @@ impl Model {
             self.reason(leaf);
         }
         let query = if disallow.is_empty() { String::new() } else { format!("?disallow={disallow}") };
-        if self.has(Fault::Stuck(leaf)) {
+        if self.has(SimFault::Stuck(leaf)) {
             self.reason(leaf);
-            self.outlasts(Fault::Stuck(leaf)).await;
+            self.outlasts(SimFault::Stuck(leaf)).await;
         }
-        if self.has_at(site, Fault::Redis) {
+        if self.has_at(site, SimFault::Redis) {
             self.reason(leaf);
             return (503, TEXT, "Unable to connect to Redis".to_owned());
         }
-        let place = Place::Canvas(leaf, disallow);
+        let place = StoredUnder::Canvas(leaf, disallow);
         let stored = self.state().documents.get(&place).copied();
         if let (Some(pictures), false) = (stored, update) {
             sleep(Duration::from_millis(5)).await;
@@ -242,7 +251,7 @@ impl Model {
                     self.state().lost_in_build.insert(leaf, self.now());
                 }
                 let of = usize::from(!self.file_is_gone(leaf));
-                self.stores(place, usize::from(has_picture), of, by == By::Us);
+                self.stores(place, usize::from(has_picture), of, by == RequestSource::Us);
                 (200, JSON, self.library.canvas(leaf, has_picture, &query))
             }
             Err(status) => {
@@ -256,16 +265,16 @@ impl Model {
     async fn builds(&self, leaf: usize) -> Result<bool, u16> {
         let (part, site) = (self.world().canvas() / 4, self.library.site_of(leaf));
         sleep(part).await;
-        if self.has_at(site, Fault::Repository) {
+        if self.has_at(site, SimFault::Repository) {
             return Err(500);
         }
-        if self.file_is_gone(leaf) || self.has_at(site, Fault::FileStore) {
+        if self.file_is_gone(leaf) || self.has_at(site, SimFault::FileStore) {
             return Ok(false);
         }
         if !self.world().key_early {
             sleep(part * 2).await;
         }
-        if self.has_at(site, Fault::Redis) {
+        if self.has_at(site, SimFault::Redis) {
             return Err(503);
         }
         self.state().keys.insert(leaf);
@@ -282,7 +291,7 @@ impl Model {
     async fn nested_info(&self, leaf: usize) -> bool {
         let site = self.library.site_of(leaf);
         let _connection = self.nested[site].acquire().await;
-        if self.has_at(site, Fault::Nested) {
+        if self.has_at(site, SimFault::Nested) {
             return false;
         }
         let rest = format!("{}/info.json", self.library.leaves[leaf].uuid);
@@ -291,36 +300,43 @@ impl Model {
         if let (true, Some((healer, route)), Some(request)) =
             (self.world().echoes, self.healer(leaf), ImageRequest::parse(&rest))
         {
-            let trace = Trace::fresh();
+            let trace = RequestTrace::generate();
             let image = RoutedImage { route, request, trace: &trace };
             self.state().echoed.insert(leaf, self.now());
-            healer.echo_answered(&image, http::StatusCode::from_u16(status).unwrap_or_default());
+            healer.record_callback(&image, http::StatusCode::from_u16(status).unwrap_or_default());
         }
         self.log(|| format!("         nested {status} for key of {leaf}"));
         status == 200
     }
 
-    async fn book(&self, site: usize, path: &str, update: bool, disallow: String, by: By) -> Told {
+    async fn book(
+        &self,
+        site: usize,
+        path: &str,
+        update: bool,
+        disallow: String,
+        by: RequestSource,
+    ) -> SimReply {
         let book = self.library.books.iter().position(|book| book == path);
         let Some(book) = book.filter(|book| self.library.site(*book) == site) else {
             sleep(self.world().canvas() / 3).await;
             return (500, JSON, r#"{"status":500}"#.to_owned());
         };
         let query = if disallow.is_empty() { String::new() } else { format!("?disallow={disallow}") };
-        if self.has_at(site, Fault::Redis) {
+        if self.has_at(site, SimFault::Redis) {
             return (503, TEXT, "Unable to connect to Redis".to_owned());
         }
         let leaves: Vec<_> = self.library.leaves_of(book).collect();
-        let place = Place::Book(book, disallow);
+        let place = StoredUnder::Book(book, disallow);
         let stored = self.state().documents.get(&place).copied();
         if let (Some(pictures), false) = (stored, update) {
             sleep(Duration::from_millis(5)).await;
             return (200, JSON, self.library.manifest(book, &leaves[..pictures.min(leaves.len())], &query));
         }
         let _building = match by {
-            By::Us => Some(Building::of(self, site, What::Canvas)),
-            By::Viewer => Some(Building::of(self, site, What::ViewersManifest)),
-            By::LateViewer => None,
+            RequestSource::Us => Some(Building::of(self, site, What::Canvas)),
+            RequestSource::Viewer => Some(Building::of(self, site, What::ViewersManifest)),
+            RequestSource::LateViewer => None,
         };
         let mut whole = Vec::new();
         for leaf in &leaves {
@@ -331,11 +347,11 @@ impl Model {
             }
         }
         let there = leaves.iter().filter(|leaf| !self.file_is_gone(**leaf)).count();
-        self.stores(place, whole.len(), there, by == By::Us);
+        self.stores(place, whole.len(), there, by == RequestSource::Us);
         (200, JSON, self.library.manifest(book, &whole, &query))
     }
 
-    async fn registers(&self, site: usize, path: &str, update: bool) -> Told {
+    async fn registers(&self, site: usize, path: &str, update: bool) -> SimReply {
         sleep(self.world().canvas() / 4).await;
         let found = self.library.leaves.iter().position(|leaf| {
             path.strip_prefix(&leaf.path).and_then(|rest| rest.strip_prefix("/files/")) == Some(&leaf.name)
@@ -343,17 +359,17 @@ impl Model {
         let Some(leaf) = found.filter(|leaf| self.library.site_of(*leaf) == site) else {
             return (404, JSON, "{}".to_owned());
         };
-        if self.has_at(site, Fault::Redis) {
+        if self.has_at(site, SimFault::Redis) {
             return (503, TEXT, "Unable to connect to Redis".to_owned());
         }
-        if self.state().documents.contains_key(&Place::Image(leaf)) && !update {
+        if self.state().documents.contains_key(&StoredUnder::Image(leaf)) && !update {
             return (200, JSON, "{}".to_owned());
         }
         // UPSTREAM: the key is written whatever becomes of info.json.
         self.state().keys.insert(leaf);
         self.log(|| format!("         key of {leaf} registered"));
         if self.nested_info(leaf).await {
-            self.stores(Place::Image(leaf), 1, 1, true);
+            self.stores(StoredUnder::Image(leaf), 1, 1, true);
             (200, JSON, "{}".to_owned())
         } else {
             (404, JSON, "{}".to_owned())

@@ -4,17 +4,17 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
-use super::library::{Document, Library};
-use super::world::{World, one_in};
+use super::library::{Library, SimDocument};
+use super::world::{SimWorld, one_in};
 
 /// `heal.wait` of every world.
 pub(super) const WAIT: Duration = Duration::from_secs(25);
 /// `heal.missing` of every world.
 pub(super) const MISSING: Duration = Duration::from_secs(20);
 
-/// `Fault` is what is wrong for a while.
+/// `SimFault` is what is wrong for a while.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fault {
+pub(super) enum SimFault {
     /// Every info.json of the image server answers this status.
     Info(u16),
     /// The nested info.json fails on a way that we do not see.
@@ -45,7 +45,7 @@ pub(super) enum Fault {
     Shared(bool),
 }
 
-impl Fault {
+impl SimFault {
     /// Is it a fault of this site, and not of the other one, or of what is between us?
     pub(super) fn is_at(self, site: usize) -> bool {
         match self {
@@ -66,10 +66,10 @@ pub(super) enum Garbage {
     OtherEmptyCanvas,
 }
 
-/// `Trouble` is a fault with its time, in milliseconds.
+/// `TimedFault` is a fault with its time, in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Trouble {
-    pub(super) fault: Fault,
+pub(super) struct TimedFault {
+    pub(super) fault: SimFault,
     pub(super) from: u64,
     pub(super) to: u64,
 }
@@ -90,15 +90,15 @@ pub(super) enum Want {
     Tile(u32),
 }
 
-/// `Act` is one thing that happens.
+/// `SimAct` is one thing that happens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Act {
+pub(super) enum SimAct {
     /// So many readers ask for this image at once, and leave after so many milliseconds.
     Ask { image: usize, want: Want, readers: usize, patience: u64, cookie: bool },
     /// A reader opens this manifest.
     Opened(usize),
     /// So many viewers ask the canvas service itself for this document, at once.
-    Fetch { document: Document, viewers: usize, patience: u64 },
+    Fetch { document: SimDocument, viewers: usize, patience: u64 },
     /// Redis loses everything.
     Flush,
     /// Redis loses its resource keys.
@@ -121,36 +121,36 @@ pub(super) enum Act {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct At {
     pub(super) ms: u64,
-    pub(super) act: Act,
+    pub(super) act: SimAct,
 }
 
 /// `Case` is a world and its story. Equal cases go equally.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Case {
-    pub(super) world: World,
+    pub(super) world: SimWorld,
     /// Canvases that are stored at the beginning, as 1 of so many; 0: none.
     pub(super) stored: usize,
-    pub(super) troubles: Vec<Trouble>,
+    pub(super) troubles: Vec<TimedFault>,
     pub(super) gone: Vec<Gone>,
     pub(super) acts: Vec<At>,
     /// Images that are read at the end.
     pub(super) last: Vec<usize>,
 }
 
-fn trouble(rng: &mut Rng, until: u64) -> Trouble {
+fn trouble(rng: &mut Rng, until: u64) -> TimedFault {
     let fault = match rng.u32(0..16) {
-        0 => Fault::Info([403, 404, 429, 500, 503][rng.usize(0..5)]),
-        1 | 2 => Fault::Nested,
-        3 => Fault::Repository,
-        4 | 5 => Fault::FileStore,
-        6 => Fault::Redis,
-        7 => Fault::ServiceDown,
-        8 => Fault::ServiceHangs,
-        9 => Fault::Busy(rng.u64(1..10)),
-        10 => Fault::ResourcesHang,
-        11 => Fault::ImagesDown,
-        12 => Fault::Images([429, 500, 503][rng.usize(0..3)]),
-        13 => Fault::Garbled(
+        0 => SimFault::Info([403, 404, 429, 500, 503][rng.usize(0..5)]),
+        1 | 2 => SimFault::Nested,
+        3 => SimFault::Repository,
+        4 | 5 => SimFault::FileStore,
+        6 => SimFault::Redis,
+        7 => SimFault::ServiceDown,
+        8 => SimFault::ServiceHangs,
+        9 => SimFault::Busy(rng.u64(1..10)),
+        10 => SimFault::ResourcesHang,
+        11 => SimFault::ImagesDown,
+        12 => SimFault::Images([429, 500, 503][rng.usize(0..3)]),
+        13 => SimFault::Garbled(
             [
                 Garbage::Nothing,
                 Garbage::Page,
@@ -159,18 +159,18 @@ fn trouble(rng: &mut Rng, until: u64) -> Trouble {
                 Garbage::OtherEmptyCanvas,
             ][rng.usize(0..5)],
         ),
-        14 => Fault::Shared(rng.bool()),
-        _ => Fault::Stuck(rng.usize(0..Library::get().leaves.len())),
+        14 => SimFault::Shared(rng.bool()),
+        _ => SimFault::Stuck(rng.usize(0..Library::get().leaves.len())),
     };
     let from = rng.u64(0..until);
-    Trouble { fault, from, to: from + [500, 2_000, 8_000, 20_000, 60_000][rng.usize(0..5)] }
+    TimedFault { fault, from, to: from + [500, 2_000, 8_000, 20_000, 60_000][rng.usize(0..5)] }
 }
 
 impl Case {
     /// What this seed draws.
     pub(super) fn draw(seed: u64) -> Self {
         let rng = &mut Rng::with_seed(seed);
-        let world = World::draw(rng);
+        let world = SimWorld::draw(rng);
         let library = Library::get();
         let until = [20_000, 60_000, 180_000][rng.usize(0..3)];
         let troubles = (0..rng.usize(0..3)).map(|_| trouble(rng, until)).collect();
@@ -184,10 +184,10 @@ impl Case {
         let mut acts = Vec::new();
         for _ in 0..rng.usize(1..5) {
             let act = match rng.u32(0..6) {
-                0 | 1 => Act::Flush,
-                2 | 3 => Act::EvictKeys,
-                4 => Act::EvictDocuments,
-                _ => Act::Expire(rng.usize(0..library.leaves.len())),
+                0 | 1 => SimAct::Flush,
+                2 | 3 => SimAct::EvictKeys,
+                4 => SimAct::EvictDocuments,
+                _ => SimAct::Expire(rng.usize(0..library.leaves.len())),
             };
             acts.push(At { ms: rng.u64(0..until), act });
         }
@@ -196,11 +196,11 @@ impl Case {
         }
         for _ in 0..rng.usize(0..3) {
             let act = match rng.u32(0..6) {
-                5 => Act::FlushShared,
-                0 => Act::ImagesRestart,
-                1 => Act::Reload,
-                2 => Act::Opened(rng.usize(0..library.books.len())),
-                _ => Act::Mend(rng.usize(0..library.images.len())),
+                5 => SimAct::FlushShared,
+                0 => SimAct::ImagesRestart,
+                1 => SimAct::Reload,
+                2 => SimAct::Opened(rng.usize(0..library.books.len())),
+                _ => SimAct::Mend(rng.usize(0..library.images.len())),
             };
             acts.push(At { ms: rng.u64(0..until), act });
         }
@@ -220,14 +220,14 @@ impl Case {
     /// When the last fault is over, and the last act done.
     pub(super) fn end(&self) -> u64 {
         let acts = self.acts.iter().map(|at| at.ms);
-        acts.chain(self.troubles.iter().map(Trouble::until)).max().unwrap_or(0)
+        acts.chain(self.troubles.iter().map(TimedFault::until)).max().unwrap_or(0)
     }
 }
 
-impl Trouble {
+impl TimedFault {
     /// Until when it may be heeded: who was told to rest does.
     pub(super) fn until(&self) -> u64 {
-        if let Fault::Busy(seconds) = self.fault { self.to + seconds * 1000 } else { self.to }
+        if let SimFault::Busy(seconds) = self.fault { self.to + seconds * 1000 } else { self.to }
     }
 }
 
@@ -238,13 +238,13 @@ fn viewers(rng: &mut Rng, library: &Library, until: u64, acts: &mut Vec<At>) {
     let mut leaf = rng.usize(0..library.leaves.len());
     for _ in 0..rng.usize(1..12) {
         let document = if one_in(rng, 3) {
-            Document::Manifest(rng.usize(0..library.books.len()))
+            SimDocument::Manifest(rng.usize(0..library.books.len()))
         } else {
-            Document::Canvas(leaf)
+            SimDocument::Canvas(leaf)
         };
         let patience = if one_in(rng, 4) { rng.u64(1..2_000) } else { 200_000 };
         let viewers = if !is_crawler && one_in(rng, 3) { rng.usize(2..20) } else { 1 };
-        acts.push(At { ms, act: Act::Fetch { document, viewers, patience } });
+        acts.push(At { ms, act: SimAct::Fetch { document, viewers, patience } });
         ms += if is_crawler { rng.u64(0..50) } else { rng.u64(100..8_000) };
         leaf = (leaf + 1) % library.leaves.len();
     }
@@ -260,10 +260,10 @@ fn reader(rng: &mut Rng, library: &Library, until: u64, acts: &mut Vec<At>) {
         let patience = if one_in(rng, 6) { rng.u64(1..2_000) } else { 200_000 };
         let readers = if style == 2 { rng.usize(2..20) } else { 1 };
         if one_in(rng, 2) {
-            acts.push(At { ms, act: Act::Ask { image, want: Want::Info, readers: 1, patience, cookie } });
+            acts.push(At { ms, act: SimAct::Ask { image, want: Want::Info, readers: 1, patience, cookie } });
         }
         let want = Want::Tile([64, 100, 128, 256][rng.usize(0..4)]);
-        acts.push(At { ms, act: Act::Ask { image, want, readers, patience, cookie } });
+        acts.push(At { ms, act: SimAct::Ask { image, want, readers, patience, cookie } });
         ms += match style {
             3 => rng.u64(0..50),
             _ => rng.u64(100..8_000),

@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::case::{Case, Fault, MISSING, Trouble, WAIT, Want};
+use super::case::{Case, MISSING, SimFault, TimedFault, WAIT, Want};
 use super::model::Model;
 use crate::outcome::Outcome;
 
-/// `Seen` is what a reader got.
+/// `ReaderResult` is what a reader got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Seen {
+pub(super) enum ReaderResult {
     Answer {
         status: u16,
         outcome: Outcome,
@@ -25,9 +25,9 @@ pub(super) enum Seen {
     Failed,
 }
 
-/// `Exchange` is one request, from its first byte.
+/// `SimExchange` is one request, from its first byte.
 #[derive(Debug)]
-pub(super) struct Exchange {
+pub(super) struct SimExchange {
     image: usize,
     want: Want,
     cookie: bool,
@@ -47,20 +47,21 @@ impl Case {
     /// A request may take longer than ten seconds: it hangs, and its place is given on while it goes on. A whole book of
     /// twelve canvases, which what nobody waits for may ask for, takes that long sooner.
     pub(super) fn hangs(&self) -> bool {
-        let hangs = |trouble: &Trouble| matches!(trouble.fault, Fault::ServiceHangs | Fault::Stuck(_));
+        let hangs =
+            |trouble: &TimedFault| matches!(trouble.fault, SimFault::ServiceHangs | SimFault::Stuck(_));
         let has_books = self.world.sweep || self.world.warm;
         let longest = self.world.canvas_ms * if has_books { 12 } else { 1 };
         // Two nested requests at a time: each of the others waits.
         longest * 2 > 10_000 || self.troubles.iter().any(hangs)
     }
 
-    pub(super) fn troubled(&self, from: u64, to: u64, counts: impl Fn(Fault) -> bool) -> bool {
-        let overlaps = |trouble: &&Trouble| trouble.from <= to && trouble.until() >= from;
+    pub(super) fn troubled(&self, from: u64, to: u64, counts: impl Fn(SimFault) -> bool) -> bool {
+        let overlaps = |trouble: &&TimedFault| trouble.from <= to && trouble.until() >= from;
         self.troubles.iter().filter(overlaps).any(|trouble| counts(trouble.fault))
     }
 }
 
-impl Exchange {
+impl SimExchange {
     pub(super) fn begins(model: &Model, image: usize, want: Want, cookie: bool) -> Self {
         let first = Self::now(model, image, want, cookie);
         Self { image, want, cookie, from: model.now(), began: Instant::now(), first }
@@ -92,14 +93,14 @@ impl Exchange {
         let honours = case.world.honours_disallow;
         let lately = self.from.saturating_sub(HEEDED + case.world.canvas_ms);
         let site = model.library.site_of(leaf);
-        let excuses = |fault: Fault| match fault {
+        let excuses = |fault: SimFault| match fault {
             // Of the other site, or of what is between us.
             _ if !fault.is_at(site) => false,
             // Beside the stored canvas the key is written although info.json fails.
-            Fault::Nested => !honours,
-            Fault::Info(_) => !honours || self.want == Want::Info,
-            Fault::ResourcesHang => false,
-            Fault::Stuck(stuck) => stuck == leaf,
+            SimFault::Nested => !honours,
+            SimFault::Info(_) => !honours || self.want == Want::Info,
+            SimFault::ResourcesHang => false,
+            SimFault::Stuck(stuck) => stuck == leaf,
             _ => true,
         };
         let was_gone = |from: u64| {
@@ -130,11 +131,11 @@ impl Exchange {
         let wait = u64::try_from(WAIT.as_millis()).unwrap_or(u64::MAX);
         all / world.concurrency as u64 > wait / 3
             || model.case.troubled(from.saturating_sub(wait * 3), to, |fault| {
-                fault.is_at(site) && fault != Fault::ResourcesHang
+                fault.is_at(site) && fault != SimFault::ResourcesHang
             })
     }
 
-    pub(super) fn ends(&self, model: &Model, seen: &Seen) {
+    pub(super) fn ends(&self, model: &Model, seen: &ReaderResult) {
         let (to, took) = (model.now(), self.began.elapsed());
         if model.world().login && !self.cookie {
             return;
@@ -142,12 +143,12 @@ impl Exchange {
         let what = || format!("image {} {:?}: {seen:?} after {took:?}", self.image, self.want);
         let healable = self.could_be_healed(model, to);
         match *seen {
-            Seen::Answer { status: 200..=399, outcome, healed } => {
+            ReaderResult::Answer { status: 200..=399, outcome, healed } => {
                 if (outcome == Outcome::Healed) != healed {
                     model.breaks(format!("(8) {}", what()));
                 }
             }
-            Seen::Answer { outcome, .. } => {
+            ReaderResult::Answer { outcome, .. } => {
                 if healable {
                     model.breaks(format!("(1) it could be healed and is {outcome:?}: {}", what()));
                 }
@@ -155,11 +156,11 @@ impl Exchange {
                     model.breaks(format!("(8) {}", what()));
                 }
             }
-            Seen::Failed if healable => {
+            ReaderResult::Failed if healable => {
                 model.breaks(format!("(1) it could be healed and has no answer: {}", what()));
             }
-            Seen::Failed => {}
-            Seen::Later { crowded, after } => {
+            ReaderResult::Failed => {}
+            ReaderResult::Later { crowded, after } => {
                 let is_early = took + Duration::from_millis(200) < WAIT;
                 if crowded
                     || is_early
@@ -175,18 +176,18 @@ impl Exchange {
     }
 
     /// A tile that the image server would serve is served, at once.
-    fn is_served(&self, model: &Model, seen: &Seen, to: u64, took: Duration) {
+    fn is_served(&self, model: &Model, seen: &ReaderResult, to: u64, took: Duration) {
         let would = self.first == 200 && Self::now(model, self.image, self.want, self.cookie) == 200;
         let site = self.site(model);
-        let fails = |fault: Fault| {
+        let fails = |fault: SimFault| {
             fault.is_at(site)
                 && matches!(
                     fault,
-                    Fault::ImagesDown
-                        | Fault::Images(_)
-                        | Fault::FileStore
-                        | Fault::Redis
-                        | Fault::ServiceDown
+                    SimFault::ImagesDown
+                        | SimFault::Images(_)
+                        | SimFault::FileStore
+                        | SimFault::Redis
+                        | SimFault::ServiceDown
                 )
         };
         let case = &model.case;
@@ -197,7 +198,7 @@ impl Exchange {
             return;
         }
         let soon = Duration::from_millis(model.world().image_ms * 3 + 250);
-        let is_good = matches!(seen, Seen::Answer { status: 200, .. });
+        let is_good = matches!(seen, ReaderResult::Answer { status: 200, .. });
         if !is_good || took > soon {
             model.breaks(format!(
                 "(4) the image server would have served it: image {} {:?}: {seen:?} after {took:?}",
@@ -207,7 +208,7 @@ impl Exchange {
     }
 
     /// A file that is gone is 404, and no reader waits for it for long.
-    fn stays_gone(&self, model: &Model, seen: &Seen, to: u64, what: &impl Fn() -> String) {
+    fn stays_gone(&self, model: &Model, seen: &ReaderResult, to: u64, what: &impl Fn() -> String) {
         let (case, leaf) = (&model.case, self.leaf(model));
         let is_gone =
             case.gone.iter().any(|gone| gone.leaf == leaf && gone.from <= self.from && gone.to > to);
@@ -216,7 +217,7 @@ impl Exchange {
         if !is_gone || troubled || Self::may_take_long(model, self.site(model), self.from, to) {
             return;
         }
-        if matches!(seen, Seen::Later { .. } | Seen::Failed) {
+        if matches!(seen, ReaderResult::Later { .. } | ReaderResult::Failed) {
             model.breaks(format!("(6) its file is gone: {}", what()));
         }
     }

@@ -9,22 +9,22 @@ use tokio::time::{Instant, timeout};
 
 use super::canvas_service::{BY_VIEWER, LATE};
 use super::case::WAIT;
-use super::check::Exchange;
-use super::library::{Document, SERVICES};
-use super::model::Place;
-use super::run::Run;
+use super::check::SimExchange;
+use super::library::{SERVICES, SimDocument};
+use super::model::StoredUnder;
+use super::run::CaseRun;
 use crate::heal::{DocumentRepair, PoisonedDocument, fingerprint};
-use crate::observe::Trace;
+use crate::observe::RequestTrace;
 use crate::upstream::{Body, Caller, UpstreamError};
 
-impl Run {
+impl CaseRun {
     /// One viewer's own request for a document, through the door, as the proxy sends it; and what it lacks is mended, as the
     /// proxy has it mended. The pictures that it came with, in the end.
-    pub(super) async fn fetches(&self, document: Document, patience: u64) -> Option<usize> {
+    pub(super) async fn fetches(&self, document: SimDocument, patience: u64) -> Option<usize> {
         let library = self.model.library;
         let (public, site) = match document {
-            Document::Canvas(leaf) => (library.canvas_path(leaf), library.site_of(leaf)),
-            Document::Manifest(book) => (library.book_path(book), library.site(book)),
+            SimDocument::Canvas(leaf) => (library.canvas_path(leaf), library.site_of(leaf)),
+            SimDocument::Manifest(book) => (library.book_path(book), library.site(book)),
         };
         let path = public.replacen(SERVICES[site], SERVICES[0], 1);
         let (healer, from, began) = (self.healer(), self.model.now(), Instant::now());
@@ -56,7 +56,7 @@ impl Run {
         });
         match fetched {
             Ok(Ok(Ok(answer))) if answer.status().is_success() => {
-                healer.manifest_opened(&public, &Trace::fresh());
+                healer.record_manifest_view(&public, &RequestTrace::generate());
                 let body = answer.into_body().collect(1 << 20).await.ok()?;
                 let Some(poisoned) = self.lacks(document, &body, service, &public, &path) else {
                     return Some(library.pictures_of(document));
@@ -79,7 +79,7 @@ impl Run {
                 self.model.breaks(format!("(1) {document:?} is refused after {:?}", began.elapsed()));
             }
             // Slow canvases fill all places, and so does what hangs.
-            Ok(Err(_)) if !Exchange::may_take_long(&self.model, site, from, self.model.now()) => {
+            Ok(Err(_)) if !SimExchange::may_take_long(&self.model, site, from, self.model.now()) => {
                 self.model.breaks(format!("(1) {document:?} is refused after {:?}", began.elapsed()));
             }
             _ => {}
@@ -90,7 +90,7 @@ impl Run {
     /// What a document lacks of what the index knows, as the proxy sees it.
     fn lacks(
         &self,
-        document: Document,
+        document: SimDocument,
         body: &Bytes,
         route: usize,
         public: &str,
@@ -108,7 +108,7 @@ impl Run {
             missing,
             is_cut_short: false,
             carries: fingerprint(&read.canvases),
-            trace: Trace::fresh(),
+            trace: RequestTrace::generate(),
         })
     }
 
@@ -120,16 +120,19 @@ impl Run {
         stored.sort();
         for place in stored {
             let (document, leaves) = match &place {
-                Place::Canvas(leaf, query) if query.is_empty() => (Document::Canvas(*leaf), vec![*leaf]),
-                Place::Book(book, query) if query.is_empty() => {
-                    (Document::Manifest(*book), model.library.leaves_of(*book).collect())
+                StoredUnder::Canvas(leaf, query) if query.is_empty() => {
+                    (SimDocument::Canvas(*leaf), vec![*leaf])
+                }
+                StoredUnder::Book(book, query) if query.is_empty() => {
+                    (SimDocument::Manifest(*book), model.library.leaves_of(*book).collect())
                 }
                 _ => continue,
             };
             let pictures = model.state().documents.get(&place).copied().unwrap_or_default();
             // Of a file that was gone nobody can tell whether it is back, but who asks for its image. And the canvas of a PDF
             // is read by nobody: viewers have its pages from the manifest.
-            let is_pdf = matches!(document, Document::Canvas(leaf) if model.library.leaves[leaf].pages > 0);
+            let is_pdf =
+                matches!(document, SimDocument::Canvas(leaf) if model.library.leaves[leaf].pages > 0);
             if pictures == leaves.len() || is_pdf || leaves.iter().any(|leaf| is_gone(*leaf)) {
                 continue;
             }
@@ -138,7 +141,7 @@ impl Run {
             let seen = self.fetches(document, u64::MAX >> 20).await;
             let site = model.library.site_of(leaves[0]);
             let takes_long = model.world().canvas() * u32::try_from(leaves.len()).expect("few") * 3 > WAIT
-                || Exchange::may_take_long(model, site, now, now);
+                || SimExchange::may_take_long(model, site, now, now);
             if !takes_long && seen != Some(model.library.pictures_of(document)) {
                 model.breaks(format!("(5) {document:?} is opened and lacks pictures: {seen:?}"));
             }

@@ -10,12 +10,12 @@ use hyper::Request;
 use testbed::Testbed;
 use tokio::time::sleep_until;
 
-use super::canvas_service::CanvasService;
-use super::case::{Case, Fault, Gone, Trouble};
-use super::image_server::ImageServer;
+use super::canvas_service::SimCanvasService;
+use super::case::{Case, Gone, SimFault, TimedFault};
+use super::image_server::SimImageServer;
 use super::library::Library;
 use super::model::Model;
-use super::world::{Cache, Resources, World};
+use super::world::{Cache, Resources, SimWorld};
 use crate::config::settings::Timeouts;
 use crate::heal::SendRequest;
 use crate::upstream::Caller;
@@ -24,9 +24,9 @@ use crate::upstream::Caller;
 const STEP: u64 = 10_000;
 const BESIDE: &str = "disallow=x-iiif-mender/none";
 
-/// `Step` is one thing that is done to both.
+/// `DriftStep` is one thing that is done to both.
 #[derive(Debug, Clone)]
-enum Step {
+enum DriftStep {
     /// What they answer is compared.
     Get(String),
     Flush,
@@ -34,22 +34,22 @@ enum Step {
     EvictDocuments,
     RestartImages,
     /// This fault begins, or ends.
-    Fault(Fault, bool),
+    Fault(SimFault, bool),
     /// The file of leaf 0 goes, or comes back.
     Gone(bool),
 }
 
 /// What is compared: the status, and of a document its pictures and whether it says that it is a variant.
-type Answer = (u16, usize, bool);
+type ComparedAnswer = (u16, usize, bool);
 
-fn read(status: u16, body: &str) -> Answer {
+fn read(status: u16, body: &str) -> ComparedAnswer {
     let is_document = body.contains("sc:Canvas") || body.contains("sc:Manifest");
     let pictures = if is_document { body.matches("oa:Annotation").count() } else { 0 };
     (status, pictures, is_document && body.contains("?disallow="))
 }
 
 /// Everything that can be asked about leaf 0 without changing anything but caches.
-fn looks() -> Vec<Step> {
+fn looks() -> Vec<DriftStep> {
     let leaf = &Library::get().leaves[0];
     let (id, base64) = (&leaf.uuid, URL_SAFE_NO_PAD.encode(&leaf.file_url));
     [
@@ -63,49 +63,49 @@ fn looks() -> Vec<Step> {
         format!("/iiif/2/{base64}/full/32,/0/default.jpg"),
         format!("/iiif/2/{id}"),
     ]
-    .map(Step::Get)
+    .map(DriftStep::Get)
     .to_vec()
 }
 
-fn get(path: &str) -> Step {
-    Step::Get(path.to_owned())
+fn get(path: &str) -> DriftStep {
+    DriftStep::Get(path.to_owned())
 }
 
 /// All that is known of the service, once around.
-fn script() -> Vec<Step> {
+fn script() -> Vec<DriftStep> {
     let leaf = &Library::get().leaves[0];
     let canvas = format!("/iiif-service/fedora/canvas/{}", leaf.path);
     let register = format!("/iiif-service/fedora/image/{}/files/{}?update=true", leaf.path, leaf.name);
     let book = "/iiif-service/fedora/presentation/obj/long";
     let mut steps = looks();
-    let mut then = |more: Vec<Step>| {
+    let mut then = |more: Vec<DriftStep>| {
         steps.extend(more);
         steps.extend(looks());
     };
-    then(vec![Step::Flush]);
+    then(vec![DriftStep::Flush]);
     then(vec![get(&canvas)]);
-    then(vec![Step::EvictKeys]);
+    then(vec![DriftStep::EvictKeys]);
     then(vec![get(&canvas)]);
     then(vec![get(&format!("{canvas}?{BESIDE}"))]);
-    then(vec![Step::EvictKeys, get(&format!("{canvas}?{BESIDE}"))]);
+    then(vec![DriftStep::EvictKeys, get(&format!("{canvas}?{BESIDE}"))]);
     then(vec![get(&format!("{canvas}?update=true&{BESIDE}"))]);
-    then(vec![Step::EvictKeys, get(&format!("{canvas}?update=true"))]);
-    then(vec![Step::EvictKeys, get(&register)]);
-    then(vec![Step::EvictKeys, Step::RestartImages]);
-    then(vec![get(book), Step::EvictKeys, get(book)]);
+    then(vec![DriftStep::EvictKeys, get(&format!("{canvas}?update=true"))]);
+    then(vec![DriftStep::EvictKeys, get(&register)]);
+    then(vec![DriftStep::EvictKeys, DriftStep::RestartImages]);
+    then(vec![get(book), DriftStep::EvictKeys, get(book)]);
     then(vec![get(&format!("{book}?update=true&{BESIDE}"))]);
-    for fault in [Fault::Nested, Fault::Info(503), Fault::FileStore, Fault::Redis] {
-        then(vec![Step::EvictKeys, Step::Fault(fault, true)]);
+    for fault in [SimFault::Nested, SimFault::Info(503), SimFault::FileStore, SimFault::Redis] {
+        then(vec![DriftStep::EvictKeys, DriftStep::Fault(fault, true)]);
         then(vec![get(&format!("{canvas}?update=true&{BESIDE}"))]);
         then(vec![get(&register)]);
         then(vec![get(&format!("{canvas}?update=true"))]);
-        then(vec![Step::Fault(fault, false), get(&canvas)]);
+        then(vec![DriftStep::Fault(fault, false), get(&canvas)]);
         then(vec![get(&format!("{canvas}?update=true")), get(&canvas)]);
     }
-    then(vec![Step::Gone(true)]);
-    then(vec![Step::EvictKeys, get(&format!("{canvas}?update=true&{BESIDE}")), get(&canvas)]);
+    then(vec![DriftStep::Gone(true)]);
+    then(vec![DriftStep::EvictKeys, get(&format!("{canvas}?update=true&{BESIDE}")), get(&canvas)]);
     then(vec![get(&format!("{canvas}?update=true")), get(&canvas)]);
-    then(vec![Step::Gone(false), Step::EvictDocuments, get(&canvas)]);
+    then(vec![DriftStep::Gone(false), DriftStep::EvictDocuments, get(&canvas)]);
     then(vec![get("/iiif-service/fedora/canvas/dead1/pages/page_0")]);
     steps
 }
@@ -116,21 +116,22 @@ fn head(path: &str) -> Parts {
 }
 
 /// What the model answers.
-fn modelled(world: &World, script: &[Step]) -> Vec<Answer> {
+fn modelled(world: &SimWorld, script: &[DriftStep]) -> Vec<ComparedAnswer> {
     let at = |step: usize| u64::try_from(step).expect("few") * STEP;
-    let ends = |from: usize, is: &dyn Fn(&Step) -> bool| {
+    let ends = |from: usize, is: &dyn Fn(&DriftStep) -> bool| {
         script.iter().skip(from).position(is).map_or(u64::MAX, |later| at(from + later))
     };
     let mut case =
         Case { world: world.clone(), stored: 0, troubles: vec![], gone: vec![], acts: vec![], last: vec![] };
     for (number, step) in script.iter().enumerate() {
         match step {
-            Step::Fault(fault, true) => {
-                let to = ends(number, &|step| matches!(step, Step::Fault(other, false) if other == fault));
-                case.troubles.push(Trouble { fault: *fault, from: at(number), to });
+            DriftStep::Fault(fault, true) => {
+                let to =
+                    ends(number, &|step| matches!(step, DriftStep::Fault(other, false) if other == fault));
+                case.troubles.push(TimedFault { fault: *fault, from: at(number), to });
             }
-            Step::Gone(true) => {
-                let to = ends(number, &|step| matches!(step, Step::Gone(false)));
+            DriftStep::Gone(true) => {
+                let to = ends(number, &|step| matches!(step, DriftStep::Gone(false)));
                 case.gone.push(Gone { leaf: 0, from: at(number), to });
             }
             _ => {}
@@ -139,28 +140,29 @@ fn modelled(world: &World, script: &[Step]) -> Vec<Answer> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     runtime.expect("a runtime").block_on(async {
         let model = Model::new(case, false);
-        let (images, service) = (ImageServer(Arc::clone(&model), 0), CanvasService(Arc::clone(&model), 0));
+        let (images, service) =
+            (SimImageServer(Arc::clone(&model), 0), SimCanvasService(Arc::clone(&model), 0));
         let patient = Duration::from_hours(1);
         let times = Timeouts { connect: patient, first_byte: patient, body: patient };
         let mut answers = Vec::new();
         for (number, step) in script.iter().enumerate() {
             sleep_until(model.start + Duration::from_millis(at(number) + 1)).await;
             match step {
-                Step::Get(path) => {
+                DriftStep::Get(path) => {
                     let to: &dyn SendRequest = if path.starts_with("/iiif/") { &images } else { &service };
                     let answer = to.send(&Caller::default(), &head(path), times).await.expect("an answer");
                     let status = answer.status().as_u16();
                     let body = answer.into_body().collect(1 << 20).await.expect("a body");
                     answers.push(read(status, &String::from_utf8_lossy(&body)));
                 }
-                Step::Flush => {
+                DriftStep::Flush => {
                     model.loses_all();
                     model.state().documents.clear();
                 }
-                Step::EvictKeys => model.loses_all(),
-                Step::EvictDocuments => model.state().documents.clear(),
-                Step::RestartImages => model.images_restart(),
-                Step::Fault(..) | Step::Gone(_) => {}
+                DriftStep::EvictKeys => model.loses_all(),
+                DriftStep::EvictDocuments => model.state().documents.clear(),
+                DriftStep::RestartImages => model.images_restart(),
+                DriftStep::Fault(..) | DriftStep::Gone(_) => {}
             }
         }
         answers
@@ -168,7 +170,7 @@ fn modelled(world: &World, script: &[Step]) -> Vec<Answer> {
 }
 
 /// What the testbed answers.
-async fn stood_in(world: &World, script: &[Step]) -> Vec<Answer> {
+async fn stood_in(world: &SimWorld, script: &[DriftStep]) -> Vec<ComparedAnswer> {
     let mut bed = Testbed::builder()
         .file_base("https://lib.example/fcrepo/rest")
         .public_base("https://lib.example")
@@ -199,27 +201,27 @@ async fn stood_in(world: &World, script: &[Step]) -> Vec<Answer> {
     let mut answers = Vec::new();
     for step in script {
         match step {
-            Step::Get(path) => {
+            DriftStep::Get(path) => {
                 let origin =
                     if path.starts_with("/iiif/") { bed.images.origin() } else { bed.service.origin() };
                 let answer = testbed::get(&format!("{origin}{path}")).await;
                 answers.push(read(answer.status, &answer.text()));
             }
-            Step::Flush => bed.redis.flush(),
-            Step::EvictKeys => bed.redis.evict_keys(),
-            Step::EvictDocuments => bed.redis.evict_manifests(),
-            Step::RestartImages => bed.images.restarts(),
-            Step::Gone(true) => bed.fedora.removes_file(leaf),
-            Step::Gone(false) => bed.fedora.restores_file(leaf),
-            Step::Fault(Fault::Nested, true) => bed.service.poisons_nested(503),
-            Step::Fault(Fault::Nested, false) => bed.service.nested_is_well(),
-            Step::Fault(Fault::Info(status), true) => bed.images.info_faults(*status),
-            Step::Fault(Fault::Info(_), false) => bed.images.info_is_well(),
-            Step::Fault(Fault::FileStore, true) => bed.fedora.files_fail(),
-            Step::Fault(Fault::FileStore, false) => bed.fedora.files_are_well(),
-            Step::Fault(Fault::Redis, true) => bed.redis.goes_down(),
-            Step::Fault(Fault::Redis, false) => bed.redis.comes_up(),
-            Step::Fault(other, _) => panic!("the testbed has no switch for {other:?}"),
+            DriftStep::Flush => bed.redis.flush(),
+            DriftStep::EvictKeys => bed.redis.evict_keys(),
+            DriftStep::EvictDocuments => bed.redis.evict_manifests(),
+            DriftStep::RestartImages => bed.images.restarts(),
+            DriftStep::Gone(true) => bed.fedora.removes_file(leaf),
+            DriftStep::Gone(false) => bed.fedora.restores_file(leaf),
+            DriftStep::Fault(SimFault::Nested, true) => bed.service.poisons_nested(503),
+            DriftStep::Fault(SimFault::Nested, false) => bed.service.nested_is_well(),
+            DriftStep::Fault(SimFault::Info(status), true) => bed.images.info_faults(*status),
+            DriftStep::Fault(SimFault::Info(_), false) => bed.images.info_is_well(),
+            DriftStep::Fault(SimFault::FileStore, true) => bed.fedora.files_fail(),
+            DriftStep::Fault(SimFault::FileStore, false) => bed.fedora.files_are_well(),
+            DriftStep::Fault(SimFault::Redis, true) => bed.redis.goes_down(),
+            DriftStep::Fault(SimFault::Redis, false) => bed.redis.comes_up(),
+            DriftStep::Fault(other, _) => panic!("the testbed has no switch for {other:?}"),
         }
     }
     answers
@@ -227,21 +229,21 @@ async fn stood_in(world: &World, script: &[Step]) -> Vec<Answer> {
 
 #[tokio::test]
 async fn the_model_answers_as_the_testbed_does() {
-    let plain = World::plain();
+    let plain = SimWorld::plain();
     let script = script();
     for world in [
         plain.clone(),
-        World { cache: Cache::Derivative, resources: Resources::Closed, ..plain.clone() },
-        World { cache: Cache::Source, resources: Resources::Gateway, ..plain.clone() },
-        World { honours_disallow: false, ..plain.clone() },
-        World { login: true, base64: false, ..plain.clone() },
-        World { key_early: false, base64: false, ..plain },
+        SimWorld { cache: Cache::Derivative, resources: Resources::Closed, ..plain.clone() },
+        SimWorld { cache: Cache::Source, resources: Resources::Gateway, ..plain.clone() },
+        SimWorld { honours_disallow: false, ..plain.clone() },
+        SimWorld { login: true, base64: false, ..plain.clone() },
+        SimWorld { key_early: false, base64: false, ..plain },
     ] {
         let of_model = std::thread::scope(|scope| {
             scope.spawn(|| modelled(&world, &script)).join().expect("the model answers")
         });
         let of_testbed = stood_in(&world, &script).await;
-        let mut asked = script.iter().enumerate().filter(|(_, step)| matches!(step, Step::Get(_)));
+        let mut asked = script.iter().enumerate().filter(|(_, step)| matches!(step, DriftStep::Get(_)));
         for (model, testbed) in of_model.iter().zip(&of_testbed) {
             let (number, step) = asked.next().expect("as many answers");
             let before: Vec<_> = script[..number].iter().filter(|step| !looks_like_a_look(step)).collect();
@@ -251,6 +253,6 @@ async fn the_model_answers_as_the_testbed_does() {
     }
 }
 
-fn looks_like_a_look(step: &Step) -> bool {
-    matches!(step, Step::Get(path) if path.starts_with("/iiif/") || path.contains("/resources/"))
+fn looks_like_a_look(step: &DriftStep) -> bool {
+    matches!(step, DriftStep::Get(path) if path.starts_with("/iiif/") || path.contains("/resources/"))
 }

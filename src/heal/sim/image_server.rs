@@ -10,7 +10,7 @@ use hyper::Response;
 use percent_encoding::percent_decode_str;
 use tokio::time::sleep;
 
-use super::case::Fault;
+use super::case::SimFault;
 use super::library::SIDE;
 use super::model::Model;
 use super::world::Cache;
@@ -18,9 +18,9 @@ use crate::config::settings::Timeouts;
 use crate::heal::{SendRequest, Sending};
 use crate::upstream::{Body, Caller, UpstreamError};
 
-/// `ImageServer` is the one of a site; what it answers stands below `/iiif/2/`.
+/// `SimImageServer` is the one of a site; what it answers stands below `/iiif/2/`.
 #[derive(Debug)]
-pub(super) struct ImageServer(pub(super) Arc<Model>, pub(super) usize);
+pub(super) struct SimImageServer(pub(super) Arc<Model>, pub(super) usize);
 
 /// `StrayServer` knows none of our images.
 #[derive(Debug)]
@@ -38,7 +38,7 @@ pub(super) fn refused() -> UpstreamError {
     UpstreamError::Connect(Box::new(std::io::Error::from(std::io::ErrorKind::ConnectionRefused)))
 }
 
-impl SendRequest for ImageServer {
+impl SendRequest for SimImageServer {
     fn send<'a>(&'a self, _caller: &'a Caller, head: &'a Parts, _times: Timeouts) -> Sending<'a> {
         Box::pin(async move {
             let target = head.uri.path_and_query().map(ToString::to_string).unwrap_or_default();
@@ -86,7 +86,7 @@ impl Model {
         cookie: bool,
     ) -> Result<(u16, String), UpstreamError> {
         sleep(Duration::from_millis(self.world().image_ms)).await;
-        if self.has_at(site, Fault::ImagesDown) {
+        if self.has_at(site, SimFault::ImagesDown) {
             return Err(refused());
         }
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
@@ -121,8 +121,8 @@ impl Model {
         }
         let is_info = tail == "info.json";
         let fault = self.fault(|fault| match fault {
-            Fault::Info(status) if is_info && site == 0 => Some(status),
-            Fault::Images(status) if !is_info && site == 0 => Some(status),
+            SimFault::Info(status) if is_info && site == 0 => Some(status),
+            SimFault::Images(status) if !is_info && site == 0 => Some(status),
             _ => None,
         });
         if let Some(status) = fault {

@@ -7,19 +7,19 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use crate::config::Settings;
-use crate::config::settings::Source;
+use crate::config::settings::SourceSettings;
 use crate::iiif::identifier::uuid_of_file_url;
 use crate::index::Index;
-use crate::index::sources::Options;
+use crate::index::sources::RefreshOptions;
 
 /// Host of every URL in manifests.
 const HOST: &str = "https://lib.example";
 /// Where files are.
 const FILES: &str = "https://lib.example/fcrepo/rest";
 
-/// `Leaf` is one file with the canvas that shows it.
+/// `LibraryCanvas` is one file with the canvas that shows it.
 #[derive(Debug)]
-pub(super) struct Leaf {
+pub(super) struct LibraryCanvas {
     /// Its path in the repository.
     pub(super) path: String,
     /// The file's name.
@@ -43,9 +43,9 @@ pub(super) struct Image {
     pub(super) id: String,
 }
 
-/// `Document` is what a viewer asks the canvas service for.
+/// `SimDocument` is what a viewer asks the canvas service for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Document {
+pub(super) enum SimDocument {
     /// The canvas of a leaf.
     Canvas(usize),
     /// The manifest of a book.
@@ -56,7 +56,7 @@ pub(super) enum Document {
 #[derive(Debug)]
 pub(super) struct Library {
     pub(super) books: Vec<String>,
-    pub(super) leaves: Vec<Leaf>,
+    pub(super) leaves: Vec<LibraryCanvas>,
     pub(super) images: Vec<Image>,
     two_sites: bool,
 }
@@ -69,10 +69,10 @@ pub(super) const SERVICES: [&str; 2] = ["/iiif-service/", "/b-service/"];
 /// Width of every picture; its height is the same.
 pub(super) const SIDE: u32 = 1000;
 
-fn leaf(book: usize, path: String, name: &str, pages: u32) -> Leaf {
+fn leaf(book: usize, path: String, name: &str, pages: u32) -> LibraryCanvas {
     let file_url = format!("{FILES}/{path}/files/{name}");
     let uuid = uuid_of_file_url(&file_url).to_string();
-    Leaf { path, name: name.to_owned(), file_url, uuid, book, pages }
+    LibraryCanvas { path, name: name.to_owned(), file_url, uuid, book, pages }
 }
 
 impl Library {
@@ -86,7 +86,7 @@ impl Library {
         leaves.extend((0..4).map(|number| page(1, number)));
         leaves.push(leaf(2, "obj/report".to_owned(), "report.pdf", 3));
         leaves.push(leaf(3, "obj/single".to_owned(), "image.jpg", 0));
-        let of = |(at, leaf): (usize, &Leaf)| match leaf.pages {
+        let of = |(at, leaf): (usize, &LibraryCanvas)| match leaf.pages {
             0 => vec![Image { leaf: at, id: leaf.uuid.clone() }],
             pages => {
                 let page = |page: u32| Image { leaf: at, id: format!("{};{page}", leaf.uuid) };
@@ -185,15 +185,15 @@ impl Library {
     }
 
     /// Lookup keys of the images of a document.
-    pub(super) fn keys_of(&self, document: Document) -> Vec<String> {
+    pub(super) fn keys_of(&self, document: SimDocument) -> Vec<String> {
         let is_in = |image: &&Image| match document {
-            Document::Canvas(leaf) => image.leaf == leaf,
-            Document::Manifest(book) => self.leaves[image.leaf].book == book,
+            SimDocument::Canvas(leaf) => image.leaf == leaf,
+            SimDocument::Manifest(book) => self.leaves[image.leaf].book == book,
         };
         let key = |image: &Image| match document {
             // UPSTREAM: all pages of a PDF share one canvas, which names the whole file.
-            Document::Canvas(leaf) => self.leaves[leaf].uuid.clone(),
-            Document::Manifest(_) => image.id.clone(),
+            SimDocument::Canvas(leaf) => self.leaves[leaf].uuid.clone(),
+            SimDocument::Manifest(_) => image.id.clone(),
         };
         let mut keys: Vec<_> = self.images.iter().filter(is_in).map(key).collect();
         keys.dedup();
@@ -206,7 +206,7 @@ impl Library {
     }
 
     /// How many they are.
-    pub(super) fn pictures_of(&self, document: Document) -> usize {
+    pub(super) fn pictures_of(&self, document: SimDocument) -> usize {
         self.keys_of(document).len()
     }
 
@@ -248,10 +248,10 @@ impl Library {
             std::fs::create_dir(&manifests).expect("a folder");
             self.write(&manifests, stale);
             let mut settings = settings.clone();
-            settings.index.sources[0] = Source::path(manifests);
+            settings.index.sources[0] = SourceSettings::path(manifests);
             let index = Index::open(&folder.path().join("index.sqlite3"), 10_000).expect("an index");
             let index = index.with_names(&settings);
-            Build::new(&index, &Options::default())
+            Build::new(&index, &RefreshOptions::default())
                 .run(&settings.index.sources, &mut |_, _| {})
                 .expect("indexed");
             for leaf in self.leaves.iter().filter(|_| known) {

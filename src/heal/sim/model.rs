@@ -8,14 +8,14 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep_until};
 
-use super::case::{Case, Fault, Gone, Trouble};
+use super::case::{Case, Gone, SimFault, TimedFault};
 use super::library::Library;
-use super::world::{Cache, World};
+use super::world::{Cache, SimWorld};
 use crate::heal::Healer;
 
 /// Where a document is stored.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) enum Place {
+pub(super) enum StoredUnder {
     /// A canvas, by leaf and `disallow`.
     Canvas(usize, String),
     /// A manifest, by book and `disallow`.
@@ -26,7 +26,7 @@ pub(super) enum Place {
 
 /// How often the canvas of one leaf was asked for, and how often there was a reason to.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Asked {
+pub(super) struct CanvasRequestCount {
     pub(super) asked: usize,
     pub(super) reasons: usize,
 }
@@ -46,7 +46,7 @@ impl AtOnce {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct State {
+pub(super) struct ModelState {
     /// Leaves whose resource key is there.
     pub(super) keys: HashSet<usize>,
     /// When the key of a leaf was lost last.
@@ -59,11 +59,11 @@ pub(super) struct State {
     /// When a document that lacks a leaf began to be mended.
     pub(super) mended: HashMap<usize, u64>,
     /// Documents that were stored last for a viewer of them, not for us.
-    pub(super) by_viewers: HashSet<Place>,
+    pub(super) by_viewers: HashSet<StoredUnder>,
     /// What viewers ask for now, those who are late apart.
     pub(super) viewers: HashSet<String>,
     /// Pictures in each stored document.
-    pub(super) documents: HashMap<Place, usize>,
+    pub(super) documents: HashMap<StoredUnder, usize>,
     /// Identifiers whose info.json is in the image server's memory.
     pub(super) infos: HashSet<String>,
     /// Tiles in the derivative cache.
@@ -72,7 +72,7 @@ pub(super) struct State {
     pub(super) opened: HashSet<usize>,
     /// What is being built at each site: canvases, and manifests for viewers.
     pub(super) building: [[AtOnce; 2]; 2],
-    pub(super) asked: HashMap<usize, Asked>,
+    pub(super) asked: HashMap<usize, CanvasRequestCount>,
     /// Requests to the server of the other image route.
     pub(super) stray: usize,
     /// Everything that was asked of us, for a failing case.
@@ -86,7 +86,7 @@ pub(super) struct Model {
     pub(super) library: &'static Library,
     pub(super) case: Case,
     pub(super) start: Instant,
-    state: Mutex<State>,
+    state: Mutex<ModelState>,
     /// UPSTREAM: two outbound connections per host. (Of each site.)
     pub(super) nested: [Semaphore; 2],
     healers: Mutex<(Vec<Healer>, [usize; 2])>,
@@ -96,11 +96,11 @@ pub(super) struct Model {
 impl Model {
     pub(super) fn new(case: Case, logs: bool) -> Arc<Self> {
         let library = Library::at(case.world.two_sites);
-        let mut state = State::default();
+        let mut state = ModelState::default();
         state.keys.extend(0..library.leaves.len());
         for leaf in 0..library.leaves.len() {
             if case.stored > 0 && leaf % case.stored == 0 {
-                state.documents.insert(Place::Canvas(leaf, String::new()), 1);
+                state.documents.insert(StoredUnder::Canvas(leaf, String::new()), 1);
             }
         }
         Arc::new(Self {
@@ -114,11 +114,11 @@ impl Model {
         })
     }
 
-    pub(super) fn world(&self) -> &World {
+    pub(super) fn world(&self) -> &SimWorld {
         &self.case.world
     }
 
-    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+    pub(super) fn state(&self) -> MutexGuard<'_, ModelState> {
         self.state.lock()
     }
 
@@ -144,25 +144,26 @@ impl Model {
     }
 
     /// The fault of this kind that lasts now.
-    pub(super) fn fault<T>(&self, is: impl Fn(Fault) -> Option<T>) -> Option<T> {
+    pub(super) fn fault<T>(&self, is: impl Fn(SimFault) -> Option<T>) -> Option<T> {
         let now = self.now();
         let lasting = self.case.troubles.iter().filter(|trouble| (trouble.from..trouble.to).contains(&now));
         lasting.into_iter().find_map(|trouble| is(trouble.fault))
     }
 
-    pub(super) fn has(&self, fault: Fault) -> bool {
+    pub(super) fn has(&self, fault: SimFault) -> bool {
         self.fault(|lasting| (lasting == fault).then_some(())).is_some()
     }
 
     /// The same at this site.
-    pub(super) fn has_at(&self, site: usize, fault: Fault) -> bool {
+    pub(super) fn has_at(&self, site: usize, fault: SimFault) -> bool {
         site == 0 && self.has(fault)
     }
 
     /// Waits until this fault is over.
-    pub(super) async fn outlasts(&self, fault: Fault) {
+    pub(super) async fn outlasts(&self, fault: SimFault) {
         let now = self.now();
-        let is_it = |trouble: &&Trouble| trouble.fault == fault && (trouble.from..trouble.to).contains(&now);
+        let is_it =
+            |trouble: &&TimedFault| trouble.fault == fault && (trouble.from..trouble.to).contains(&now);
         // Another one of the same kind may begin before this one ends.
         if let Some(to) = self.case.troubles.iter().filter(is_it).map(|trouble| trouble.to).max() {
             sleep_until(self.start + Duration::from_millis(to)).await;
@@ -223,7 +224,7 @@ impl Model {
     }
 
     /// Stores a document. Fewer pictures than before where everybody reads them is what must never come of us.
-    pub(super) fn stores(&self, place: Place, pictures: usize, of: usize, by_us: bool) {
+    pub(super) fn stores(&self, place: StoredUnder, pictures: usize, of: usize, by_us: bool) {
         let before = {
             let mut state = self.state();
             if by_us {
@@ -233,7 +234,8 @@ impl Model {
             };
             state.documents.insert(place.clone(), pictures)
         };
-        let plain = matches!(&place, Place::Canvas(_, query) | Place::Book(_, query) if query.is_empty());
+        let plain =
+            matches!(&place, StoredUnder::Canvas(_, query) | StoredUnder::Book(_, query) if query.is_empty());
         if !plain {
             return;
         }
@@ -246,14 +248,14 @@ impl Model {
             let is_gone = |gone: &Gone| gone.from <= now && gone.to >= began;
             // A key that is lost while its canvas is built makes the nested request fail.
             let was_lost = match &place {
-                Place::Canvas(leaf, _) | Place::Image(leaf) => self.lost_since(*leaf, began),
-                Place::Book(book, _) => {
+                StoredUnder::Canvas(leaf, _) | StoredUnder::Image(leaf) => self.lost_since(*leaf, began),
+                StoredUnder::Book(book, _) => {
                     self.library.leaves_of(*book).any(|leaf| self.lost_since(leaf, began))
                 }
             };
             let site = match &place {
-                Place::Canvas(leaf, _) | Place::Image(leaf) => self.library.site_of(*leaf),
-                Place::Book(book, _) => self.library.site(*book),
+                StoredUnder::Canvas(leaf, _) | StoredUnder::Image(leaf) => self.library.site_of(*leaf),
+                StoredUnder::Book(book, _) => self.library.site(*book),
             };
             !was_lost
                 && !self.case.troubled(began, now, |fault| fault.is_at(site))
@@ -295,7 +297,7 @@ impl Model {
             return Ok(leaf);
         }
         if by_uuid.is_some() {
-            if self.has_at(site, Fault::Redis) || self.has_at(site, Fault::ServiceDown) {
+            if self.has_at(site, SimFault::Redis) || self.has_at(site, SimFault::ServiceDown) {
                 return Err(500);
             }
             let state = self.state();
@@ -306,7 +308,7 @@ impl Model {
                 return Err(if just_lost { 501 } else { 404 });
             }
         }
-        if self.has_at(site, Fault::FileStore) {
+        if self.has_at(site, SimFault::FileStore) {
             return Err(500);
         }
         if self.file_is_gone(leaf) {

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use super::case::{Act, Fault};
-use super::model::Place;
-use super::run::Run;
+use super::case::{SimAct, SimFault};
+use super::model::StoredUnder;
+use super::run::CaseRun;
 use super::world::Resources;
 
-impl Run {
+impl CaseRun {
     /// Nothing is left of all that.
     pub(super) async fn is_at_rest(&self) {
         self.model.log(|| "---- at rest".to_owned());
@@ -40,10 +40,10 @@ impl Run {
             (state.asked.clone(), state.building, state.stray)
         };
         // Batch, before any reader, has nothing to tell the routes apart by.
-        let mends = model.case.acts.iter().filter(|at| matches!(at.act, Act::Mend(_))).count();
+        let mends = model.case.acts.iter().filter(|at| matches!(at.act, SimAct::Mend(_))).count();
         // Without the Redis between them each of the nodes asks for itself.
-        let alone = model.case.troubles.iter().any(|trouble| matches!(trouble.fault, Fault::Shared(_)))
-            || model.case.acts.iter().any(|at| at.act == Act::FlushShared);
+        let alone = model.case.troubles.iter().any(|trouble| matches!(trouble.fault, SimFault::Shared(_)))
+            || model.case.acts.iter().any(|at| at.act == SimAct::FlushShared);
         let each = if alone { model.world().nodes } else { 1 };
         // As long as nobody knows that `disallow` is ignored, a variant is a plain visit: it is joined by who knows better, but
         // not across nodes. (Two plain GETs do no harm.)
@@ -63,10 +63,10 @@ impl Run {
             }
         }
         // One viewer is let in beside the others when all of them build: what he asks for is probably stored.
-        let extra = usize::from(model.case.acts.iter().any(|at| matches!(at.act, Act::Fetch { .. })));
+        let extra = usize::from(model.case.acts.iter().any(|at| matches!(at.act, SimAct::Fetch { .. })));
         // A viewer who leaves does not end his build, and nobody knows how long that goes on.
         let leavers = model.case.acts.iter().filter_map(|at| match at.act {
-            Act::Fetch { viewers, patience, .. } if patience < model.world().canvas_ms => Some(viewers),
+            SimAct::Fetch { viewers, patience, .. } if patience < model.world().canvas_ms => Some(viewers),
             _ => None,
         });
         let extra = extra + leavers.sum::<usize>();
@@ -91,7 +91,7 @@ impl Run {
         // opens the canvas next has it mended (`documents_are_whole` sees to that), but nobody opens that of a PDF by itself.
         let is_read = |leaf: usize| model.world().honours_disallow || model.library.leaves[leaf].pages == 0;
         let empty = state.documents.iter().find_map(|(place, pictures)| match place {
-            Place::Canvas(leaf, query)
+            StoredUnder::Canvas(leaf, query)
                 if query.is_empty() && *pictures == 0 && !is_gone(*leaf) && is_read(*leaf) =>
             {
                 (!state.by_viewers.contains(place)).then_some(*leaf)

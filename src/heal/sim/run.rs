@@ -11,26 +11,26 @@ use parking_lot::Mutex;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::canvas_service::CanvasService;
-use super::case::{Act, Case, Fault, Want};
-use super::check::{Exchange, Seen};
-use super::image_server::{ImageServer, StrayServer};
+use super::canvas_service::SimCanvasService;
+use super::case::{Case, SimAct, SimFault, Want};
+use super::check::{ReaderResult, SimExchange};
+use super::image_server::{SimImageServer, StrayServer};
 use super::library::{IMAGES, Image, SERVICES};
 use super::model::Model;
 use super::settings::settings;
 use super::world::Cache;
 use crate::cluster::{Cluster, RedisMood, SimulatedRedis};
 use crate::config::Settings;
-use crate::config::settings::{Route, Timeouts};
+use crate::config::settings::{RouteSettings, Timeouts};
 use crate::heal::{
-    Answered, Healer, ImageCheck, ImageExchange, ImageHealResult, Priority, RoutedImage, SendRequest,
-    Unanswered,
+    ExchangeError, HealedExchange, Healer, ImageCheck, ImageExchange, ImageHealResult, Priority, RoutedImage,
+    SendRequest,
 };
 use crate::iiif::ImageRequest;
 use crate::index::Index;
-use crate::index::history::writer::Recorder;
-use crate::observe::{Metrics, Trace};
-use crate::upstream::{Budget, Caller};
+use crate::index::history::writer::HistoryWriter;
+use crate::observe::{Metrics, RequestTrace};
+use crate::upstream::{Caller, MemoryBudget};
 
 /// `Node` is one of us.
 #[derive(Debug)]
@@ -40,9 +40,9 @@ pub(super) struct Node {
     pub(super) metrics: Arc<Metrics>,
 }
 
-/// `Run` is a case that is being played.
+/// `CaseRun` is a case that is being played.
 #[derive(Debug)]
-pub(super) struct Run {
+pub(super) struct CaseRun {
     pub(super) model: Arc<Model>,
     pub(super) nodes: Vec<Node>,
     /// Requests so far: each goes to the next node.
@@ -56,7 +56,7 @@ pub(super) struct Run {
     manifests: PathBuf,
     pub(super) index: Arc<Index>,
     shared: Arc<SimulatedRedis>,
-    pub(super) budget: Budget,
+    pub(super) budget: MemoryBudget,
 }
 
 impl Node {
@@ -69,7 +69,7 @@ impl Node {
             Arc::clone(index),
             cluster.clone(),
             Arc::clone(&metrics),
-            Recorder::idle(Arc::clone(&metrics)),
+            HistoryWriter::idle(Arc::clone(&metrics)),
         );
         Self { healer: Mutex::new(healer), cluster, metrics }
     }
@@ -79,18 +79,18 @@ impl Node {
     }
 }
 
-impl Run {
+impl CaseRun {
     fn new(case: &Case, logs: bool) -> Arc<Self> {
         let world = &case.world;
         let model = Model::new(case.clone(), logs);
         let plain = settings(world, 1_000_000, Path::new("."));
         let (manifests, index) = model.library.index(world.stale_owners, world.files_known, &plain);
         let settings = settings(world, 1_000_000, &manifests);
-        let server = |route: &Route| -> Arc<dyn SendRequest> {
+        let server = |route: &RouteSettings| -> Arc<dyn SendRequest> {
             let site_of = |prefixes: [&str; 2]| prefixes.iter().position(|prefix| *prefix == &*route.prefix);
             match (site_of(IMAGES), site_of(SERVICES)) {
-                (Some(site), _) => Arc::new(ImageServer(Arc::clone(&model), site)),
-                (_, Some(site)) => Arc::new(CanvasService(Arc::clone(&model), site)),
+                (Some(site), _) => Arc::new(SimImageServer(Arc::clone(&model), site)),
+                (_, Some(site)) => Arc::new(SimCanvasService(Arc::clone(&model), site)),
                 _ => Arc::new(StrayServer(Arc::clone(&model))),
             }
         };
@@ -103,7 +103,7 @@ impl Run {
         fastrand::seed(1);
         let nodes: Vec<_> = (0..world.nodes).map(|_| Node::new(&settings, &servers, &index)).collect();
         model.set_healers(nodes.iter().map(Node::healer).collect(), routes);
-        let budget = Budget::new(1 << 26, Gauge::default());
+        let budget = MemoryBudget::new(1 << 26, Gauge::default());
         let requests = AtomicUsize::new(0);
         Arc::new(Self {
             model,
@@ -126,7 +126,7 @@ impl Run {
     }
 
     /// One request of a reader, as the proxy sends it to the healer. `None`: the reader left.
-    async fn asks(&self, image: usize, want: Want, patience: Duration, cookie: bool) -> Option<Seen> {
+    async fn asks(&self, image: usize, want: Want, patience: Duration, cookie: bool) -> Option<ReaderResult> {
         let Image { id, leaf } = &self.model.library.images[image];
         let route = self.routes[self.model.library.site_of(*leaf)];
         let tail = match want {
@@ -138,7 +138,7 @@ impl Run {
             request = request.header("cookie", "session=1");
         }
         let (head, ()) = request.body(()).expect("a request").into_parts();
-        let (trace, rest) = (Trace::fresh(), format!("{id}/{tail}"));
+        let (trace, rest) = (RequestTrace::generate(), format!("{id}/{tail}"));
         let request = ImageRequest::parse(&rest).expect("an image request");
         let of = RoutedImage { route, request, trace: &trace };
         let caller = Caller::default();
@@ -155,18 +155,24 @@ impl Run {
         let send = || self.servers[route].send(&caller, &head, times);
         let answered = timeout(patience, healer.answer(&exchange, send)).await.ok()?;
         Some(match answered {
-            Ok(Answered { response, outcome, healed }) => {
-                Seen::Answer { status: response.status().as_u16(), outcome, healed: healed.is_some() }
+            Ok(HealedExchange { response, outcome, healed }) => {
+                ReaderResult::Answer { status: response.status().as_u16(), outcome, healed: healed.is_some() }
             }
-            Err(Unanswered::Pending(after)) => Seen::Later { crowded: false, after },
-            Err(Unanswered::Crowded(after)) => Seen::Later { crowded: true, after },
-            Err(Unanswered::Failed(_)) => Seen::Failed,
+            Err(ExchangeError::Pending(after)) => ReaderResult::Later { crowded: false, after },
+            Err(ExchangeError::Crowded(after)) => ReaderResult::Later { crowded: true, after },
+            Err(ExchangeError::Failed(_)) => ReaderResult::Failed,
         })
     }
 
     /// The same, and what it must have been.
-    pub(super) async fn reads(&self, image: usize, want: Want, patience: u64, cookie: bool) -> Option<Seen> {
-        let exchange = Exchange::begins(&self.model, image, want, cookie);
+    pub(super) async fn reads(
+        &self,
+        image: usize,
+        want: Want,
+        patience: u64,
+        cookie: bool,
+    ) -> Option<ReaderResult> {
+        let exchange = SimExchange::begins(&self.model, image, want, cookie);
         let seen = self.asks(image, want, Duration::from_millis(patience), cookie).await;
         self.model.log(|| format!("reader {seen:?} of image {image} {want:?}"));
         if let Some(seen) = &seen {
@@ -175,34 +181,34 @@ impl Run {
         seen
     }
 
-    fn acts(self: &Arc<Self>, act: Act) {
+    fn acts(self: &Arc<Self>, act: SimAct) {
         let model = &self.model;
         model.log(|| format!("---- {act:?}"));
         match act {
-            Act::Ask { image, want, readers, patience, cookie } => {
+            SimAct::Ask { image, want, readers, patience, cookie } => {
                 for _ in 0..readers {
                     let run = Arc::clone(self);
                     tokio::spawn(async move { run.reads(image, want, patience, cookie).await });
                 }
             }
-            Act::Opened(book) => {
-                self.healer().manifest_opened(&model.library.book_path(book), &Trace::fresh());
+            SimAct::Opened(book) => {
+                self.healer().record_manifest_view(&model.library.book_path(book), &RequestTrace::generate());
             }
-            Act::Fetch { document, viewers, patience } => {
+            SimAct::Fetch { document, viewers, patience } => {
                 for _ in 0..viewers {
                     let run = Arc::clone(self);
                     tokio::spawn(async move { run.fetches(document, patience).await });
                 }
             }
-            Act::Flush => {
+            SimAct::Flush => {
                 model.loses_all();
                 model.state().documents.clear();
             }
-            Act::EvictKeys => model.loses_all(),
-            Act::EvictDocuments => model.state().documents.clear(),
-            Act::Expire(leaf) => model.loses(leaf),
-            Act::ImagesRestart => model.images_restart(),
-            Act::Reload => {
+            SimAct::EvictKeys => model.loses_all(),
+            SimAct::EvictDocuments => model.state().documents.clear(),
+            SimAct::Expire(leaf) => model.loses(leaf),
+            SimAct::ImagesRestart => model.images_restart(),
+            SimAct::Reload => {
                 let settings = settings(model.world(), 1_000_001, &self.manifests);
                 for node in &self.nodes {
                     let cluster = node.cluster.clone();
@@ -212,8 +218,8 @@ impl Run {
                 }
                 model.set_healers(self.nodes.iter().map(Node::healer).collect(), self.routes);
             }
-            Act::FlushShared => self.shared.flush(),
-            Act::Mend(image) => {
+            SimAct::FlushShared => self.shared.flush(),
+            SimAct::Mend(image) => {
                 let run = Arc::clone(self);
                 tokio::spawn(async move { run.mends(image).await });
             }
@@ -224,12 +230,12 @@ impl Run {
     async fn mends(&self, image: usize) {
         let (healer, of) = (self.healer(), &self.model.library.images[image]);
         let owners = self.index.owners(&of.id).expect("an index");
-        let Some(known) = healer.image(&of.id, owners.first().cloned()) else { return };
-        if healer.look(&known, false).await != ImageCheck::Expired {
+        let Some(known) = healer.image_by_key(&of.id, owners.first().cloned()) else { return };
+        if healer.check_image(&known, false).await != ImageCheck::Expired {
             return;
         }
         let began = self.model.now();
-        let mended = healer.mend(&healer.with_owners(&known)).await;
+        let mended = healer.heal_image(&healer.with_owners(&known)).await;
         self.model.log(|| format!("batch  {mended:?} of image {image}"));
         let gone = &self.model.case.gone;
         let all_the_time =
@@ -270,12 +276,14 @@ impl Run {
     async fn reads_to_the_end(&self, image: usize, want: Want) {
         let all = u32::try_from(self.model.library.images.len()).expect("few");
         let deadline = Instant::now() + self.model.world().canvas() * all * 2 + Duration::from_mins(3);
-        while let Some(Seen::Later { after, .. }) = self.reads(image, want, u64::MAX >> 20, true).await {
+        while let Some(ReaderResult::Later { after, .. }) =
+            self.reads(image, want, u64::MAX >> 20, true).await
+        {
             if Instant::now() > deadline {
                 // Where a heal takes longer than a reader waits, who asks for a file that is gone is told to come again.
                 let (leaf, now) = (self.model.library.images[image].leaf, self.model.now());
                 let site = self.model.library.site_of(leaf);
-                if self.model.file_is_gone(leaf) && Exchange::may_take_long(&self.model, site, now, now) {
+                if self.model.file_is_gone(leaf) && SimExchange::may_take_long(&self.model, site, now, now) {
                     return;
                 }
                 self.model.breaks(format!("(5) image {image} is never back"));
@@ -291,17 +299,17 @@ pub(super) fn play(case: &Case, logs: bool) -> (Vec<String>, Vec<String>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     let runtime = runtime.expect("a runtime");
     let model = runtime.block_on(async {
-        let run = Run::new(case, logs);
+        let run = CaseRun::new(case, logs);
         fastrand::seed(1);
         // Ends at once where no source is kept warm. (A reload begins another one; here the first goes on.)
         let mut always = Vec::new();
         for healer in run.nodes.iter().map(Node::healer) {
             let fleet = healer.clone();
             always.push(tokio::spawn(async move { healer.keep_warm().await }));
-            always.push(tokio::spawn(async move { fleet.heed_the_fleet().await }));
+            always.push(tokio::spawn(async move { fleet.follow_cluster().await }));
         }
         for trouble in case.troubles.iter().filter(|_| case.world.nodes > 1) {
-            let Fault::Shared(hangs) = trouble.fault else { continue };
+            let SimFault::Shared(hangs) = trouble.fault else { continue };
             let (run, trouble) = (Arc::clone(&run), *trouble);
             tokio::spawn(async move {
                 sleep_until(run.model.start + Duration::from_millis(trouble.from)).await;

@@ -1,12 +1,12 @@
 //! Cases that the simulation found, made small, each with the name of what went wrong.
 
-use super::case::{Act, At, Case, Fault, Garbage, Gone, Trouble, Want};
-use super::library::{Document, Library};
+use super::case::{At, Case, Garbage, Gone, SimAct, SimFault, TimedFault, Want};
+use super::library::{Library, SimDocument};
 use super::run::play;
-use super::world::{Resources, World};
+use super::world::{Resources, SimWorld};
 
 /// A quiet world in which this happens; these images are read at the end.
-fn case(world: World, acts: &[(u64, Act)], last: &[usize]) -> Case {
+fn case(world: SimWorld, acts: &[(u64, SimAct)], last: &[usize]) -> Case {
     let acts = acts.iter().map(|(ms, act)| At { ms: *ms, act: *act }).collect();
     Case { world, stored: 0, troubles: Vec::new(), gone: Vec::new(), acts, last: last.to_vec() }
 }
@@ -15,8 +15,8 @@ fn everything() -> Vec<usize> {
     (0..Library::get().images.len()).collect()
 }
 
-fn ask(image: usize, width: u32) -> Act {
-    Act::Ask { image, want: Want::Tile(width), readers: 1, patience: 200_000, cookie: true }
+fn ask(image: usize, width: u32) -> SimAct {
+    SimAct::Ask { image, want: Want::Tile(width), readers: 1, patience: 200_000, cookie: true }
 }
 
 #[track_caller]
@@ -27,246 +27,250 @@ fn keeps_every_promise(case: &Case) {
 
 #[test]
 fn a_key_that_is_lost_while_its_canvas_is_still_being_built_is_brought_back_once_more() {
-    let slow = World { canvas_ms: 2_000, ..World::plain() };
+    let slow = SimWorld { canvas_ms: 2_000, ..SimWorld::plain() };
     // The picture (leaf 17 is image 19) is back after half a second, its canvas is built after two.
     let acts =
-        [(1_000, Act::EvictKeys), (1_100, ask(19, 64)), (2_200, Act::Expire(17)), (2_300, ask(19, 65))];
+        [(1_000, SimAct::EvictKeys), (1_100, ask(19, 64)), (2_200, SimAct::Expire(17)), (2_300, ask(19, 65))];
     keeps_every_promise(&case(slow.clone(), &acts, &[]));
-    keeps_every_promise(&case(slow, &[(1_000, Act::EvictKeys)], &everything()));
+    keeps_every_promise(&case(slow, &[(1_000, SimAct::EvictKeys)], &everything()));
 }
 
 #[test]
 fn a_key_that_was_written_and_lost_between_two_looks_makes_no_file_missing() {
     // Written at 2,500 ms, lost at 2,700; looked at 2,350 and 2,750.
-    let slow = World { canvas_ms: 2_000, ..World::plain() };
+    let slow = SimWorld { canvas_ms: 2_000, ..SimWorld::plain() };
     let acts =
-        [(1_000, Act::EvictKeys), (2_000, ask(19, 64)), (2_710, Act::Expire(17)), (3_250, ask(19, 65))];
+        [(1_000, SimAct::EvictKeys), (2_000, ask(19, 64)), (2_710, SimAct::Expire(17)), (3_250, ask(19, 65))];
     keeps_every_promise(&case(slow.clone(), &acts, &[]));
     // Written at 3,508 ms, when the canvas is nearly built; who comes after it is not told that his file is gone.
-    let late = World { key_early: false, ..slow };
+    let late = SimWorld { key_early: false, ..slow };
     let acts =
-        [(1_000, Act::EvictKeys), (2_000, ask(19, 64)), (3_515, Act::Expire(17)), (4_100, ask(19, 65))];
+        [(1_000, SimAct::EvictKeys), (2_000, ask(19, 64)), (3_515, SimAct::Expire(17)), (4_100, ask(19, 65))];
     keeps_every_promise(&case(late, &acts, &[]));
 }
 
 #[test]
 fn a_canvas_that_cannot_be_built_is_not_asked_for_by_all_who_waited_for_the_first_at_once() {
-    let document = Document::Canvas(2);
-    let acts = [(1_000, Act::Fetch { document, viewers: 13, patience: 200_000 })];
-    let fault = Trouble { fault: Fault::Repository, from: 0, to: 60_000 };
-    keeps_every_promise(&Case { troubles: vec![fault], ..case(World::plain(), &acts, &[]) });
+    let document = SimDocument::Canvas(2);
+    let acts = [(1_000, SimAct::Fetch { document, viewers: 13, patience: 200_000 })];
+    let fault = TimedFault { fault: SimFault::Repository, from: 0, to: 60_000 };
+    keeps_every_promise(&Case { troubles: vec![fault], ..case(SimWorld::plain(), &acts, &[]) });
 }
 
 #[test]
 fn a_manifest_whose_first_request_takes_very_long_is_had_by_all_who_waited() {
-    let document = Document::Manifest(2);
-    let acts = [(1_000, Act::Fetch { document, viewers: 16, patience: 200_000 })];
-    keeps_every_promise(&case(World { canvas_ms: 60_000, ..World::plain() }, &acts, &[]));
+    let document = SimDocument::Manifest(2);
+    let acts = [(1_000, SimAct::Fetch { document, viewers: 16, patience: 200_000 })];
+    keeps_every_promise(&case(SimWorld { canvas_ms: 60_000, ..SimWorld::plain() }, &acts, &[]));
 }
 
 #[test]
 fn a_mass_expiry_heals_nothing_that_was_healed_a_moment_before() {
     for canvas_ms in [20, 100] {
-        keeps_every_promise(&case(World { canvas_ms, ..World::plain() }, &[], &everything()));
+        keeps_every_promise(&case(SimWorld { canvas_ms, ..SimWorld::plain() }, &[], &everything()));
     }
 }
 
 #[test]
 fn while_one_request_tries_a_service_that_is_back_nobody_is_told_that_his_image_cools_down() {
     let asked = (0..8).map(|image| (11_000 + 400 * image as u64, ask(image, 64)));
-    let mut acts = vec![(10_000, Act::Flush)];
+    let mut acts = vec![(10_000, SimAct::Flush)];
     acts.extend(asked);
-    let busy = Trouble { fault: Fault::Busy(7), from: 10_000, to: 60_000 };
-    keeps_every_promise(&Case { troubles: vec![busy], ..case(World::plain(), &acts, &everything()) });
+    let busy = TimedFault { fault: SimFault::Busy(7), from: 10_000, to: 60_000 };
+    keeps_every_promise(&Case { troubles: vec![busy], ..case(SimWorld::plain(), &acts, &everything()) });
 }
 
 #[test]
 fn a_429_to_the_viewer_s_own_request_is_no_healed_image() {
-    let slow = World { canvas_ms: 10_000, key_early: false, ..World::plain() };
-    let fault = Trouble { fault: Fault::Images(429), from: 9_000, to: 20_000 };
-    let acts = [(1_000, Act::Flush), (2_000, ask(10, 64))];
+    let slow = SimWorld { canvas_ms: 10_000, key_early: false, ..SimWorld::plain() };
+    let fault = TimedFault { fault: SimFault::Images(429), from: 9_000, to: 20_000 };
+    let acts = [(1_000, SimAct::Flush), (2_000, ask(10, 64))];
     keeps_every_promise(&Case { troubles: vec![fault], ..case(slow, &acts, &[10]) });
 }
 
 #[test]
 fn an_info_json_in_trouble_that_is_404_makes_no_file_missing() {
-    let world = World { resources: Resources::Gateway, ..World::plain() };
-    let fault = Trouble { fault: Fault::Info(404), from: 5_000, to: 20_000 };
-    let acts = [(6_000, Act::Flush), (8_000, ask(5, 64))];
+    let world = SimWorld { resources: Resources::Gateway, ..SimWorld::plain() };
+    let fault = TimedFault { fault: SimFault::Info(404), from: 5_000, to: 20_000 };
+    let acts = [(6_000, SimAct::Flush), (8_000, ask(5, 64))];
     keeps_every_promise(&Case { troubles: vec![fault], ..case(world, &acts, &[5]) });
 }
 
 #[test]
 fn batch_does_not_believe_a_registration_of_a_file_that_is_gone() {
-    let world = World { files_known: true, ..World::plain() };
+    let world = SimWorld { files_known: true, ..SimWorld::plain() };
     let gone = Gone { leaf: 5, from: 0, to: u64::MAX / 2 };
-    let acts = [(1_000, Act::Flush), (2_000, Act::Mend(5))];
+    let acts = [(1_000, SimAct::Flush), (2_000, SimAct::Mend(5))];
     keeps_every_promise(&Case { gone: vec![gone], ..case(world, &acts, &[]) });
 }
 
 #[test]
 fn before_anybody_has_shown_which_server_has_the_images_no_other_is_asked_and_nothing_is_built() {
-    let world = World { two_routes: true, resources: Resources::Closed, ahead: 4, ..World::plain() };
-    keeps_every_promise(&case(world, &[(1_000, Act::Opened(0)), (5_000, ask(0, 64))], &everything()));
+    let world = SimWorld { two_routes: true, resources: Resources::Closed, ahead: 4, ..SimWorld::plain() };
+    keeps_every_promise(&case(world, &[(1_000, SimAct::Opened(0)), (5_000, ask(0, 64))], &everything()));
 }
 
 #[test]
 fn an_info_json_that_is_refused_after_the_heal_is_not_called_healed() {
-    let slow = World { canvas_ms: 10_000, ..World::plain() };
-    let fault = Trouble { fault: Fault::Info(403), from: 2_500, to: 20_000 };
-    let info = Act::Ask { image: 12, want: Want::Info, readers: 1, patience: 200_000, cookie: true };
+    let slow = SimWorld { canvas_ms: 10_000, ..SimWorld::plain() };
+    let fault = TimedFault { fault: SimFault::Info(403), from: 2_500, to: 20_000 };
+    let info = SimAct::Ask { image: 12, want: Want::Info, readers: 1, patience: 200_000, cookie: true };
     keeps_every_promise(&Case {
         troubles: vec![fault],
-        ..case(slow, &[(1_000, Act::Flush), (2_000, info)], &[12])
+        ..case(slow, &[(1_000, SimAct::Flush), (2_000, info)], &[12])
     });
 }
 
 #[test]
 fn what_a_fault_showed_to_a_long_heal_is_not_told_to_who_comes_after_the_fault() {
-    let world = World { stale_owners: 3, canvas_ms: 10_000, ..World::plain() };
-    let fault = Trouble { fault: Fault::FileStore, from: 2_607, to: 22_607 };
-    let info = Act::Ask { image: 6, want: Want::Info, readers: 1, patience: 200_000, cookie: false };
-    let acts = [(13_022, Act::Flush), (14_665, ask(7, 64)), (14_974, ask(11, 256)), (16_501, info)];
+    let world = SimWorld { stale_owners: 3, canvas_ms: 10_000, ..SimWorld::plain() };
+    let fault = TimedFault { fault: SimFault::FileStore, from: 2_607, to: 22_607 };
+    let info = SimAct::Ask { image: 6, want: Want::Info, readers: 1, patience: 200_000, cookie: false };
+    let acts = [(13_022, SimAct::Flush), (14_665, ask(7, 64)), (14_974, ask(11, 256)), (16_501, info)];
     keeps_every_promise(&Case { troubles: vec![fault], ..case(world, &acts, &[6]) });
 }
 
 #[test]
 fn while_an_image_is_healed_no_reader_is_held_who_asks_for_another_tile() {
-    let world = World { resources: Resources::Closed, login: true, canvas_ms: 2_000, ..World::plain() };
-    let crowd = Act::Ask { image: 4, want: Want::Tile(100), readers: 18, patience: 200_000, cookie: true };
-    let acts = [(1_883, Act::EvictKeys), (33_684, ask(4, 256)), (34_480, crowd)];
+    let world = SimWorld { resources: Resources::Closed, login: true, canvas_ms: 2_000, ..SimWorld::plain() };
+    let crowd = SimAct::Ask { image: 4, want: Want::Tile(100), readers: 18, patience: 200_000, cookie: true };
+    let acts = [(1_883, SimAct::EvictKeys), (33_684, ask(4, 256)), (34_480, crowd)];
     keeps_every_promise(&case(world, &acts, &[]));
 }
 
 #[test]
 fn while_one_rebuild_finds_out_whether_the_service_is_well_the_others_wait_for_it() {
-    let world = World { honours_disallow: false, ..World::plain() };
+    let world = SimWorld { honours_disallow: false, ..SimWorld::plain() };
     let gone = Gone { leaf: 0, from: 0, to: u64::MAX / 2 };
-    let one = case(world.clone(), &[(73_928, Act::Expire(13))], &[0, 13]);
+    let one = case(world.clone(), &[(73_928, SimAct::Expire(13))], &[0, 13]);
     keeps_every_promise(&Case { stored: 1, gone: vec![gone], ..one });
-    let slow = World { canvas_ms: 60_000, ..world };
-    let acts = [(37_225, Act::EvictKeys), (172_320, ask(2, 128)), (182_823, ask(3, 100))];
+    let slow = SimWorld { canvas_ms: 60_000, ..world };
+    let acts = [(37_225, SimAct::EvictKeys), (172_320, ask(2, 128)), (182_823, ask(3, 100))];
     keeps_every_promise(&Case { stored: 1, ..case(slow, &acts, &[]) });
 }
 
 #[test]
 fn pages_of_one_file_are_one_rebuild() {
-    let world =
-        World { honours_disallow: false, resources: Resources::Closed, canvas_ms: 50, ..World::plain() };
-    let pages = case(world, &[(40_630, Act::EvictKeys)], &[17, 18]);
+    let world = SimWorld {
+        honours_disallow: false,
+        resources: Resources::Closed,
+        canvas_ms: 50,
+        ..SimWorld::plain()
+    };
+    let pages = case(world, &[(40_630, SimAct::EvictKeys)], &[17, 18]);
     keeps_every_promise(&Case { stored: 1, ..pages });
 }
 
 #[test]
 fn behind_a_login_a_stored_canvas_that_heals_nothing_is_rebuilt() {
     let world =
-        World { honours_disallow: false, login: true, resources: Resources::Closed, ..World::plain() };
-    let crowd = Act::Ask { image: 0, want: Want::Tile(128), readers: 18, patience: 200_000, cookie: true };
-    let one = case(world.clone(), &[(36_980, Act::EvictKeys)], &[19]);
+        SimWorld { honours_disallow: false, login: true, resources: Resources::Closed, ..SimWorld::plain() };
+    let crowd = SimAct::Ask { image: 0, want: Want::Tile(128), readers: 18, patience: 200_000, cookie: true };
+    let one = case(world.clone(), &[(36_980, SimAct::EvictKeys)], &[19]);
     keeps_every_promise(&Case { stored: 1, ..one });
     keeps_every_promise(&Case {
         stored: 1,
-        ..case(world, &[(36_980, Act::EvictKeys), (40_306, crowd)], &[])
+        ..case(world, &[(36_980, SimAct::EvictKeys), (40_306, crowd)], &[])
     });
 }
 
 #[test]
 fn behind_a_login_a_canvas_is_cured_after_a_fault_and_after_the_breaker_was_open() {
-    let world = World { honours_disallow: false, login: true, ..World::plain() };
+    let world = SimWorld { honours_disallow: false, login: true, ..SimWorld::plain() };
     let troubles = vec![
-        Trouble { fault: Fault::ServiceDown, from: 47_915, to: 55_915 },
-        Trouble { fault: Fault::Nested, from: 29_673, to: 37_673 },
+        TimedFault { fault: SimFault::ServiceDown, from: 47_915, to: 55_915 },
+        TimedFault { fault: SimFault::Nested, from: 29_673, to: 37_673 },
     ];
-    let info = Act::Ask { image: 0, want: Want::Info, readers: 1, patience: 200_000, cookie: true };
-    let one = case(world, &[(2_071, Act::EvictKeys), (36_574, info)], &[]);
+    let info = SimAct::Ask { image: 0, want: Want::Info, readers: 1, patience: 200_000, cookie: true };
+    let one = case(world, &[(2_071, SimAct::EvictKeys), (36_574, info)], &[]);
     keeps_every_promise(&Case { stored: 1, troubles, ..one });
 }
 
 #[test]
 fn behind_a_login_an_info_json_goes_out_when_its_reader_sees_a_tile() {
-    let world = World { login: true, resources: Resources::Gateway, ..World::plain() };
-    let fault = Trouble { fault: Fault::Nested, from: 29_104, to: 89_104 };
-    let info = Act::Ask { image: 11, want: Want::Info, readers: 1, patience: 200_000, cookie: true };
-    let acts = [(53_633, Act::EvictKeys), (56_284, info)];
+    let world = SimWorld { login: true, resources: Resources::Gateway, ..SimWorld::plain() };
+    let fault = TimedFault { fault: SimFault::Nested, from: 29_104, to: 89_104 };
+    let info = SimAct::Ask { image: 11, want: Want::Info, readers: 1, patience: 200_000, cookie: true };
+    let acts = [(53_633, SimAct::EvictKeys), (56_284, info)];
     keeps_every_promise(&Case { troubles: vec![fault], ..case(world, &acts, &[]) });
 }
 
 #[test]
 fn a_canvas_that_the_first_variant_built_over_is_cured() {
-    let world = World { honours_disallow: false, ..World::plain() };
-    let fault = Trouble { fault: Fault::Nested, from: 8_270, to: 68_270 };
-    let info = Act::Ask { image: 14, want: Want::Info, readers: 1, patience: 200_000, cookie: true };
-    let acts = [(7_877, Act::Flush), (11_307, info)];
+    let world = SimWorld { honours_disallow: false, ..SimWorld::plain() };
+    let fault = TimedFault { fault: SimFault::Nested, from: 8_270, to: 68_270 };
+    let info = SimAct::Ask { image: 14, want: Want::Info, readers: 1, patience: 200_000, cookie: true };
+    let acts = [(7_877, SimAct::Flush), (11_307, info)];
     keeps_every_promise(&Case { troubles: vec![fault], ..case(world, &acts, &[]) });
 }
 
 #[test]
 fn batch_does_not_believe_a_registration_that_nothing_confirms() {
-    let world = World { files_known: true, resources: Resources::Closed, ..World::plain() };
+    let world = SimWorld { files_known: true, resources: Resources::Closed, ..SimWorld::plain() };
     let gone = Gone { leaf: 3, from: 35_930, to: u64::MAX / 2 };
-    let acts = [(32_641, ask(3, 128)), (50_939, Act::Mend(3))];
+    let acts = [(32_641, ask(3, 128)), (50_939, SimAct::Mend(3))];
     keeps_every_promise(&Case { gone: vec![gone], ..case(world, &acts, &[]) });
 }
 
 #[test]
 fn a_viewer_s_own_canvases_and_a_heal_share_their_places() {
     let fetch = |leaf, viewers| {
-        let document = Document::Canvas(leaf);
-        Act::Fetch { document, viewers, patience: 200_000 }
+        let document = SimDocument::Canvas(leaf);
+        SimAct::Fetch { document, viewers, patience: 200_000 }
     };
-    let slow = World { canvas_ms: 2_000, ..World::plain() };
+    let slow = SimWorld { canvas_ms: 2_000, ..SimWorld::plain() };
     let crawler = (0..18).map(|leaf| (2_000 + 10 * leaf as u64, fetch(leaf, 1)));
-    let acts: Vec<_> = [(1_000, Act::Flush), (1_500, ask(9, 64))].into_iter().chain(crawler).collect();
+    let acts: Vec<_> = [(1_000, SimAct::Flush), (1_500, ask(9, 64))].into_iter().chain(crawler).collect();
     keeps_every_promise(&case(slow.clone(), &acts, &everything()));
-    let book = Act::Fetch { document: Document::Manifest(0), viewers: 20, patience: 200_000 };
-    keeps_every_promise(&case(slow, &[(1_000, Act::Flush), (1_100, fetch(3, 20)), (1_200, book)], &[]));
+    let book = SimAct::Fetch { document: SimDocument::Manifest(0), viewers: 20, patience: 200_000 };
+    keeps_every_promise(&case(slow, &[(1_000, SimAct::Flush), (1_100, fetch(3, 20)), (1_200, book)], &[]));
 }
 
 #[test]
 fn a_sweep_and_a_source_that_is_kept_warm_heal_what_nobody_asks_for() {
     for world in [
-        World { sweep: true, canvas_ms: 100, ..World::plain() },
-        World { warm: true, honours_disallow: false, canvas_ms: 500, ..World::plain() },
+        SimWorld { sweep: true, canvas_ms: 100, ..SimWorld::plain() },
+        SimWorld { warm: true, honours_disallow: false, canvas_ms: 500, ..SimWorld::plain() },
     ] {
         let crowd = (0..8).map(|image| (2_000 + image as u64, ask(image, 64)));
-        let acts: Vec<_> = std::iter::once((1_000, Act::Flush)).chain(crowd).collect();
+        let acts: Vec<_> = std::iter::once((1_000, SimAct::Flush)).chain(crowd).collect();
         keeps_every_promise(&case(world, &acts, &everything()));
     }
 }
 
 #[test]
 fn an_image_whose_file_is_gone_is_no_witness_of_a_fault() {
-    let world = World { honours_disallow: false, canvas_ms: 100, ..World::plain() };
+    let world = SimWorld { honours_disallow: false, canvas_ms: 100, ..SimWorld::plain() };
     let gone = Gone { leaf: 0, from: 0, to: u64::MAX / 2 };
-    let acts = [(1_000, ask(0, 64)), (5_000, Act::Expire(13)), (6_000, ask(13, 64))];
+    let acts = [(1_000, ask(0, 64)), (5_000, SimAct::Expire(13)), (6_000, ask(13, 64))];
     keeps_every_promise(&Case { stored: 1, gone: vec![gone], ..case(world, &acts, &[13]) });
 }
 
 #[test]
 fn that_a_service_builds_over_is_not_forgotten_in_the_middle_of_a_heal() {
     // Ten minutes after it was seen.
-    let world = World { honours_disallow: false, resources: Resources::Closed, ..World::plain() };
+    let world = SimWorld { honours_disallow: false, resources: Resources::Closed, ..SimWorld::plain() };
     for late in [599_990, 600_000, 600_010, 600_020] {
-        let acts = [(1_000, Act::EvictKeys), (2_000, ask(3, 64)), (2_000 + late, ask(5, 64))];
+        let acts = [(1_000, SimAct::EvictKeys), (2_000, ask(3, 64)), (2_000 + late, ask(5, 64))];
         keeps_every_promise(&Case { stored: 1, ..case(world.clone(), &acts, &[]) });
     }
 }
 
 #[test]
 fn a_canvas_without_its_image_is_as_old_as_its_answer_however_long_the_questions_after_it_take() {
-    let world = World { canvas_ms: 2_000, concurrency: 3, ahead: 8, ..World::plain() };
+    let world = SimWorld { canvas_ms: 2_000, concurrency: 3, ahead: 8, ..SimWorld::plain() };
     let troubles = vec![
-        Trouble { fault: Fault::ResourcesHang, from: 45_367, to: 65_367 },
-        Trouble { fault: Fault::Nested, from: 26_640, to: 86_640 },
+        TimedFault { fault: SimFault::ResourcesHang, from: 45_367, to: 65_367 },
+        TimedFault { fault: SimFault::Nested, from: 26_640, to: 86_640 },
     ];
-    let info = |image| Act::Ask { image, want: Want::Info, readers: 1, patience: 200_000, cookie: true };
+    let info = |image| SimAct::Ask { image, want: Want::Info, readers: 1, patience: 200_000, cookie: true };
     let acts = [
-        (45_496, Act::Flush),
+        (45_496, SimAct::Flush),
         (45_883, info(19)),
         (45_886, ask(0, 100)),
         (45_896, info(1)),
         (45_906, ask(2, 100)),
-        (52_932, Act::Flush),
+        (52_932, SimAct::Flush),
         (55_566, ask(5, 64)),
     ];
     keeps_every_promise(&Case { troubles, ..case(world, &acts, &[]) });
@@ -274,11 +278,11 @@ fn a_canvas_without_its_image_is_as_old_as_its_answer_however_long_the_questions
 
 #[test]
 fn images_of_a_second_canvas_service_are_looked_for_at_their_own_image_server() {
-    let world = World { two_sites: true, warm: true, resources: Resources::Closed, ..World::plain() };
-    let info = |image| Act::Ask { image, want: Want::Info, readers: 1, patience: 200_000, cookie: true };
+    let world = SimWorld { two_sites: true, warm: true, resources: Resources::Closed, ..SimWorld::plain() };
+    let info = |image| SimAct::Ask { image, want: Want::Info, readers: 1, patience: 200_000, cookie: true };
     // Image 16 is of the first site, image 12 of the second one.
     for acts in [&[(53_405, info(16))][..], &[(53_405, info(16)), (70_000, info(12)), (80_000, info(0))]] {
-        let fault = Trouble { fault: Fault::FileStore, from: 156_306, to: 156_806 };
+        let fault = TimedFault { fault: SimFault::FileStore, from: 156_306, to: 156_806 };
         keeps_every_promise(&Case { troubles: vec![fault], ..case(world.clone(), acts, &everything()) });
     }
 }
@@ -286,20 +290,20 @@ fn images_of_a_second_canvas_service_are_looked_for_at_their_own_image_server() 
 #[test]
 fn a_node_that_waited_for_another_node_s_request_learns_what_that_one_saw_of_the_service() {
     // The canvas is stored and heals nothing, and the service builds over: only a rebuild helps.
-    let world = World { honours_disallow: false, nodes: 2, ..World::plain() };
-    let crowd = Act::Ask { image: 15, want: Want::Tile(100), readers: 9, patience: 200_000, cookie: true };
-    let acts = [(138_320, Act::Expire(15)), (157_041, crowd)];
+    let world = SimWorld { honours_disallow: false, nodes: 2, ..SimWorld::plain() };
+    let crowd = SimAct::Ask { image: 15, want: Want::Tile(100), readers: 9, patience: 200_000, cookie: true };
+    let acts = [(138_320, SimAct::Expire(15)), (157_041, crowd)];
     keeps_every_promise(&Case { stored: 1, ..case(world, &acts, &[]) });
 }
 
 #[test]
 fn the_canvas_of_somebody_else_does_not_tell_that_the_service_builds_over() {
-    let garbled = Fault::Garbled(Garbage::OtherEmptyCanvas);
+    let garbled = SimFault::Garbled(Garbage::OtherEmptyCanvas);
     let troubles = vec![
-        Trouble { fault: garbled, from: 302, to: 802 },
-        Trouble { fault: Fault::Nested, from: 12_563, to: 20_563 },
+        TimedFault { fault: garbled, from: 302, to: 802 },
+        TimedFault { fault: SimFault::Nested, from: 12_563, to: 20_563 },
     ];
     let gone = Gone { leaf: 13, from: 0, to: u64::MAX / 2 };
-    let acts = [(388, ask(13, 256)), (16_799, Act::EvictKeys), (17_424, ask(15, 256))];
-    keeps_every_promise(&Case { troubles, gone: vec![gone], ..case(World::plain(), &acts, &[]) });
+    let acts = [(388, ask(13, 256)), (16_799, SimAct::EvictKeys), (17_424, ask(15, 256))];
+    keeps_every_promise(&Case { troubles, gone: vec![gone], ..case(SimWorld::plain(), &acts, &[]) });
 }

@@ -6,11 +6,11 @@ use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 
-use super::world::World;
+use super::world::SimWorld;
 use crate::config::Settings;
 
 /// The settings of a world; `number` is what a reload changes.
-pub(super) fn settings(world: &World, number: u32, manifests: &Path) -> Arc<Settings> {
+pub(super) fn settings(world: &SimWorld, number: u32, manifests: &Path) -> Arc<Settings> {
     static MADE: OnceLock<Mutex<HashMap<String, Arc<Settings>>>> = OnceLock::new();
     let thumbs = if world.two_routes {
         "[[routes]]\nprefix = \"/thumbs/\"\nupstream = \"http://thumbs.invalid/iiif/2/\"\nkind = \"image\"\n"

@@ -1,9 +1,9 @@
 //! Makes a failing case as small as it can be while it fails in the same way.
 
-use super::case::{Act, Case};
+use super::case::{Case, SimAct};
 use super::kind;
 use super::run::play;
-use super::world::World;
+use super::world::SimWorld;
 
 /// Cases that are played for it at most.
 const TRIES: usize = 2_000;
@@ -75,8 +75,8 @@ impl Shrinker {
     }
 
     fn plainer_world(&mut self) -> bool {
-        let plain = World::plain();
-        let changes: [fn(&mut World, &World); 18] = [
+        let plain = SimWorld::plain();
+        let changes: [fn(&mut SimWorld, &SimWorld); 18] = [
             |world, plain| world.resources = plain.resources,
             |world, plain| world.cache = plain.cache,
             |world, plain| world.honours_disallow = plain.honours_disallow,
@@ -110,7 +110,7 @@ impl Shrinker {
         let mut any = false;
         for at in 0..self.case.acts.len() {
             let mut other = self.case.clone();
-            if let Act::Ask { readers, patience, .. } = &mut other.acts[at].act {
+            if let SimAct::Ask { readers, patience, .. } = &mut other.acts[at].act {
                 (*readers, *patience) = (1, 200_000);
             }
             any |= self.takes(other);

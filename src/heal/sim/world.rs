@@ -33,10 +33,10 @@ pub(super) enum Cache {
     Source,
 }
 
-/// `World` is how this installation is made.
+/// `SimWorld` is how this installation is made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "each is there or not, by itself")]
-pub(super) struct World {
+pub(super) struct SimWorld {
     pub(super) resources: Resources,
     pub(super) cache: Cache,
     /// The service keeps a canvas with a `disallow` beside the plain one.
@@ -74,7 +74,7 @@ pub(super) struct World {
     pub(super) nodes: usize,
 }
 
-impl World {
+impl SimWorld {
     /// The simplest one, to which a failing case is brought as near as possible.
     pub(super) fn plain() -> Self {
         Self {

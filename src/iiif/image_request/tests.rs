@@ -66,7 +66,7 @@ fn the_grammar_of_image_api_2_and_3_is_taken(
             for file in ["default.jpg", "color.tif", "gray.png", "bitonal.gif", "native.jp2", "default.JPG"] {
                 let rest = format!("id/{region}/{size}/{rotation}/{file}");
                 assert_eq!(target(&rest), Target::Image { region, size, rotation, file });
-                assert!(ImageRequest::parse(&rest).unwrap().may_heal());
+                assert!(ImageRequest::parse(&rest).unwrap().is_healable());
             }
         }
     }
@@ -115,7 +115,7 @@ fn the_grammar_of_image_api_2_and_3_is_taken(
 #[case::escaped_slashes("id/full%2Fmax%2F0%2Fdefault.jpg")]
 fn a_malformed_request_is_never_healed(#[case] rest: &str) {
     assert_eq!(target(rest), Target::Other);
-    assert!(!ImageRequest::parse(rest).unwrap().may_heal());
+    assert!(!ImageRequest::parse(rest).unwrap().is_healable());
 }
 
 #[rstest]
@@ -134,7 +134,7 @@ fn what_stands_before_the_last_segments_is_the_identifier(
 ) {
     let rest = format!("{id}{tail}");
     let request = ImageRequest::parse(&rest).unwrap();
-    assert!(request.may_heal(), "{request:?}");
+    assert!(request.is_healable(), "{request:?}");
     assert_eq!((request.identifier.as_sent(), &*request.identifier.key()), (id, key));
 }
 
@@ -149,8 +149,8 @@ fn any_other_query_is_passed_over(#[case] rest: &str, #[case] expected: Target<'
 
 #[test]
 fn a_404_of_the_base_uri_is_no_expiry() {
-    assert!(!ImageRequest::parse("id/").unwrap().may_heal());
-    assert!(ImageRequest::parse("id/info.json").unwrap().may_heal());
+    assert!(!ImageRequest::parse("id/").unwrap().is_healable());
+    assert!(ImageRequest::parse("id/info.json").unwrap().is_healable());
 }
 
 #[test]

@@ -7,13 +7,13 @@ use crate::iiif::salvage;
 
 /// How the bytes of a document stand for text (RFC 8259 section 8.1 allows UTF-8 only).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Coding {
+enum TextEncoding {
     Utf8,
     Utf16Le,
     Utf16Be,
 }
 
-impl Coding {
+impl TextEncoding {
     /// By a mark, or by the zero that UTF-16 has in the first character of any JSON (RFC 4627 section 3); and how long
     /// the mark is.
     fn of(head: &[u8]) -> (Self, usize) {
@@ -33,9 +33,9 @@ impl Coding {
 
 /// The text as UTF-8, borrowed where it is that already. Bytes that are no text become U+FFFD.
 pub(crate) fn utf8(bytes: &[u8]) -> Cow<'_, [u8]> {
-    let (coding, mark) = Coding::of(bytes);
+    let (coding, mark) = TextEncoding::of(bytes);
     let text = bytes.get(mark..).unwrap_or_default();
-    if coding == Coding::Utf8 {
+    if coding == TextEncoding::Utf8 {
         // The look for what is no text takes ten times as long as this.
         if std::str::from_utf8(text).is_ok() {
             return Cow::Borrowed(text);
@@ -108,7 +108,7 @@ const PIECE: usize = 64 * 1024;
 /// Reads any of the codings as UTF-8, in pieces.
 pub(super) struct Utf8<R> {
     inner: R,
-    coding: Option<Coding>,
+    coding: Option<TextEncoding>,
     /// Read, and not yet decoded: at most a character that is cut, and the next piece.
     raw: Vec<u8>,
     /// Decoded, and handed out up to here.
@@ -145,7 +145,7 @@ impl<R: Read> Utf8<R> {
             let coding = if let Some(coding) = self.coding {
                 coding
             } else {
-                let (coding, mark) = Coding::of(&self.raw);
+                let (coding, mark) = TextEncoding::of(&self.raw);
                 self.raw.drain(..mark);
                 *self.coding.insert(coding)
             };
@@ -158,8 +158,8 @@ impl<R: Read> Utf8<R> {
 }
 
 /// How many of the bytes are certainly whole characters.
-fn whole_characters(coding: Coding, raw: &[u8]) -> usize {
-    if coding == Coding::Utf8 {
+fn whole_characters(coding: TextEncoding, raw: &[u8]) -> usize {
+    if coding == TextEncoding::Utf8 {
         let begins = |byte: &u8| *byte & 0xc0 != 0x80;
         let tail = raw.iter().rev().take(4).position(begins);
         let Some(tail) = tail else { return raw.len() };
@@ -176,8 +176,8 @@ fn whole_characters(coding: Coding, raw: &[u8]) -> usize {
     if matches!(last, Some(0xd800..0xdc00)) { even - 2 } else { even }
 }
 
-fn decoded(coding: Coding, raw: &[u8]) -> Vec<u8> {
-    if coding == Coding::Utf8 {
+fn decoded(coding: TextEncoding, raw: &[u8]) -> Vec<u8> {
+    if coding == TextEncoding::Utf8 {
         return String::from_utf8_lossy(raw).into_owned().into_bytes();
     }
     let units = raw.chunks(2).map(|pair| coding.unit([pair[0], pair.get(1).copied().unwrap_or_default()]));

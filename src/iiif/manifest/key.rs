@@ -4,11 +4,11 @@ use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 
-use super::walker::Place;
+use super::walker::JsonPosition;
 
 /// What a key of an object means to the walk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Key {
+pub(super) enum MemberRole {
     Id,
     Type,
     /// `@context`, `profile`, `protocol`: tell an image service from others.
@@ -20,12 +20,12 @@ pub(super) enum Key {
     /// `height`, `width`, `duration`: tell a canvas from a mention of one.
     Dimension,
     /// Something to walk into, and what it makes of its values.
-    Into(Place),
+    Into(JsonPosition),
     /// Text, numbers, links to elsewhere, or mentions of what stands in full at another place.
     Skip,
 }
 
-impl Key {
+impl MemberRole {
     fn named(name: &str) -> Self {
         match name {
             "@id" | "id" => Self::Id,
@@ -36,16 +36,16 @@ impl Key {
             "target" | "on" => Self::Target,
             "height" | "width" | "duration" => Self::Dimension,
             // Presentation 3, and `resources` of a Presentation 2 annotation list.
-            "items" | "resources" => Self::Into(Place::Items),
-            "sequences" => Self::Into(Place::Sequences),
-            "canvases" => Self::Into(Place::Canvases),
-            "images" => Self::Into(Place::Images),
-            "manifests" | "collections" => Self::Into(Place::Links),
-            "members" => Self::Into(Place::Members),
-            "body" | "resource" | "default" | "item" | "full" | "source" => Self::Into(Place::Painted),
-            "thumbnail" | "logo" => Self::Into(Place::Picture),
-            "placeholderCanvas" | "accompanyingCanvas" => Self::Into(Place::Held),
-            "service" => Self::Into(Place::Service),
+            "items" | "resources" => Self::Into(JsonPosition::Items),
+            "sequences" => Self::Into(JsonPosition::Sequences),
+            "canvases" => Self::Into(JsonPosition::Canvases),
+            "images" => Self::Into(JsonPosition::Images),
+            "manifests" | "collections" => Self::Into(JsonPosition::Links),
+            "members" => Self::Into(JsonPosition::Members),
+            "body" | "resource" | "default" | "item" | "full" | "source" => Self::Into(JsonPosition::Painted),
+            "thumbnail" | "logo" => Self::Into(JsonPosition::Picture),
+            "placeholderCanvas" | "accompanyingCanvas" => Self::Into(JsonPosition::Held),
+            "service" => Self::Into(JsonPosition::Service),
             // Text, numbers and links to elsewhere; ranges mention canvases, and `services` lists what image
             // resources mention by id.
             "metadata" | "summary" | "description" | "requiredStatement" | "attribution" | "rights"
@@ -55,32 +55,32 @@ impl Key {
             | "ranges" | "services" | "start" | "startCanvas" | "supplementary" => Self::Skip,
             // Servers put things where no standard has them (`provider`, `annotations`, `rendering` and the rest
             // need no word of their own for the same reason).
-            _ => Self::Into(Place::Elsewhere),
+            _ => Self::Into(JsonPosition::Elsewhere),
         }
     }
 }
 
-impl<'de> Deserialize<'de> for Key {
+impl<'de> Deserialize<'de> for MemberRole {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Name;
-        impl Visitor<'_> for Name {
-            type Value = Key;
+        struct MemberName;
+        impl Visitor<'_> for MemberName {
+            type Value = MemberRole;
 
             fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
                 formatter.write_str("a key")
             }
 
-            fn visit_str<E: Error>(self, name: &str) -> Result<Key, E> {
-                Ok(Key::named(name))
+            fn visit_str<E: Error>(self, name: &str) -> Result<MemberRole, E> {
+                Ok(MemberRole::named(name))
             }
         }
-        deserializer.deserialize_str(Name)
+        deserializer.deserialize_str(MemberName)
     }
 }
 
 /// What an object says that it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) enum Kind {
+pub(super) enum TypeClaim {
     /// Nothing said.
     #[default]
     Unsaid,
@@ -100,34 +100,34 @@ pub(super) enum Kind {
     Else,
 }
 
-impl Kind {
+impl TypeClaim {
     /// Reads `Canvas`, `sc:Canvas` and `http://iiif.io/api/presentation/2#Canvas` alike, in any case.
     pub(super) fn named(name: &str) -> Self {
-        const NAMES: [(&str, Kind); 24] = [
-            ("Manifest", Kind::Manifest),
-            ("Collection", Kind::Collection),
-            ("Sequence", Kind::Sequence),
-            ("Range", Kind::Sequence),
-            ("Canvas", Kind::Canvas),
-            ("Annotation", Kind::Annotation),
-            ("AnnotationPage", Kind::AnnotationPage),
-            ("AnnotationList", Kind::AnnotationPage),
-            ("AnnotationCollection", Kind::AnnotationPage),
-            ("Layer", Kind::AnnotationPage),
-            ("Image", Kind::Image),
-            ("Sound", Kind::NoImage),
-            ("Video", Kind::NoImage),
-            ("MovingImage", Kind::NoImage),
-            ("Text", Kind::NoImage),
-            ("TextualBody", Kind::NoImage),
-            ("ContentAsText", Kind::NoImage),
-            ("Dataset", Kind::NoImage),
-            ("Model", Kind::NoImage),
-            ("PhysicalObject", Kind::NoImage),
-            ("Choice", Kind::NoImage),
-            ("List", Kind::NoImage),
-            ("Composite", Kind::NoImage),
-            ("SpecificResource", Kind::NoImage),
+        const NAMES: [(&str, TypeClaim); 24] = [
+            ("Manifest", TypeClaim::Manifest),
+            ("Collection", TypeClaim::Collection),
+            ("Sequence", TypeClaim::Sequence),
+            ("Range", TypeClaim::Sequence),
+            ("Canvas", TypeClaim::Canvas),
+            ("Annotation", TypeClaim::Annotation),
+            ("AnnotationPage", TypeClaim::AnnotationPage),
+            ("AnnotationList", TypeClaim::AnnotationPage),
+            ("AnnotationCollection", TypeClaim::AnnotationPage),
+            ("Layer", TypeClaim::AnnotationPage),
+            ("Image", TypeClaim::Image),
+            ("Sound", TypeClaim::NoImage),
+            ("Video", TypeClaim::NoImage),
+            ("MovingImage", TypeClaim::NoImage),
+            ("Text", TypeClaim::NoImage),
+            ("TextualBody", TypeClaim::NoImage),
+            ("ContentAsText", TypeClaim::NoImage),
+            ("Dataset", TypeClaim::NoImage),
+            ("Model", TypeClaim::NoImage),
+            ("PhysicalObject", TypeClaim::NoImage),
+            ("Choice", TypeClaim::NoImage),
+            ("List", TypeClaim::NoImage),
+            ("Composite", TypeClaim::NoImage),
+            ("SpecificResource", TypeClaim::NoImage),
         ];
         let name = name.rsplit([':', '#', '/']).next().unwrap_or_default();
         let is_service = name.get(..12).is_some_and(|head| head.eq_ignore_ascii_case("ImageService"));

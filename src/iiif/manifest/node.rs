@@ -1,4 +1,4 @@
-//! The walk itself: one [`Seed`] per value, one [`Node`] per object.
+//! The walk itself: one [`ValueSeed`] per value, one [`ObjectNode`] per object.
 //!
 //! Images are found inside out. Each goes on the walker's pile; an object remembers how high the pile was when it
 //! began, so when it turns out to be a canvas, what lies above that mark is its own.
@@ -7,25 +7,25 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use super::key::{Key, Kind, is_image_api};
+use super::key::{MemberRole, TypeClaim, is_image_api};
 use super::shape::Shape;
-use super::text::{Each, First};
-use super::walker::{Place, Walker, without_fragment};
+use super::text::{EachString, FirstString};
+use super::walker::{JsonPosition, Walker, without_fragment};
 use super::{Document, DocumentKind};
 
 /// Seed and visitor for any value at a place.
-pub(super) struct Seed<'w, 'f> {
+pub(super) struct ValueSeed<'w, 'f> {
     walker: &'w mut Walker<'f>,
-    place: Place,
+    place: JsonPosition,
 }
 
-impl<'w, 'f> Seed<'w, 'f> {
-    pub(super) fn new(walker: &'w mut Walker<'f>, place: Place) -> Self {
+impl<'w, 'f> ValueSeed<'w, 'f> {
+    pub(super) fn new(walker: &'w mut Walker<'f>, place: JsonPosition) -> Self {
         Self { walker, place }
     }
 }
 
-impl<'de> DeserializeSeed<'de> for Seed<'_, '_> {
+impl<'de> DeserializeSeed<'de> for ValueSeed<'_, '_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -33,7 +33,7 @@ impl<'de> DeserializeSeed<'de> for Seed<'_, '_> {
     }
 }
 
-impl<'de> Visitor<'de> for Seed<'_, '_> {
+impl<'de> Visitor<'de> for ValueSeed<'_, '_> {
     type Value = ();
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -67,14 +67,14 @@ impl<'de> Visitor<'de> for Seed<'_, '_> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
         // A list is no document; what it holds may still be canvases.
-        let place = if self.place == Place::Root { Place::Elsewhere } else { self.place };
-        while list.next_element_seed(Seed::new(self.walker, place))?.is_some() {}
+        let place = if self.place == JsonPosition::Root { JsonPosition::Elsewhere } else { self.place };
+        while list.next_element_seed(ValueSeed::new(self.walker, place))?.is_some() {}
         Ok(())
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let mut node = Node::new(self.place, self.walker);
-        while let Some(key) = map.next_key::<Key>()? {
+        let mut node = ObjectNode::new(self.place, self.walker);
+        while let Some(key) = map.next_key::<MemberRole>()? {
             node.read(key, &mut map, self.walker)?;
         }
         node.close(self.walker);
@@ -101,9 +101,9 @@ pub(super) mod seen {
 }
 
 /// An object while it is read.
-pub(super) struct Node {
-    pub(super) place: Place,
-    pub(super) kind: Kind,
+pub(super) struct ObjectNode {
+    pub(super) place: JsonPosition,
+    pub(super) kind: TypeClaim,
     seen: u16,
     pub(super) id: Option<String>,
     label: Option<String>,
@@ -116,11 +116,11 @@ pub(super) struct Node {
     mentions_from: usize,
 }
 
-impl Node {
-    fn new(place: Place, walker: &Walker<'_>) -> Self {
+impl ObjectNode {
+    fn new(place: JsonPosition, walker: &Walker<'_>) -> Self {
         Self {
             place,
-            kind: Kind::Unsaid,
+            kind: TypeClaim::Unsaid,
             seen: 0,
             id: None,
             label: None,
@@ -138,55 +138,55 @@ impl Node {
     /// Reads the value of one key. Where a key is doubled, the last value that makes sense counts.
     fn read<'de, A: MapAccess<'de>>(
         &mut self,
-        key: Key,
+        key: MemberRole,
         map: &mut A,
         walker: &mut Walker<'_>,
     ) -> Result<(), A::Error> {
         match key {
-            Key::Id => replace(&mut self.id, map.next_value_seed(First::Plain)?),
-            Key::Label => replace(&mut self.label, map.next_value_seed(First::Label)?),
+            MemberRole::Id => replace(&mut self.id, map.next_value_seed(FirstString::Plain)?),
+            MemberRole::Label => replace(&mut self.label, map.next_value_seed(FirstString::Label)?),
             // Inside a canvas its own id counts, not the target: upstream.md "Identifiers", pages of a PDF.
-            Key::Target if matches!(self.place, Place::Root | Place::TopItems) => {
-                replace(&mut self.target, map.next_value_seed(First::Target)?);
+            MemberRole::Target if matches!(self.place, JsonPosition::Root | JsonPosition::TopItems) => {
+                replace(&mut self.target, map.next_value_seed(FirstString::Target)?);
             }
-            Key::Type => map.next_value_seed(Each(|name: &str| {
+            MemberRole::Type => map.next_value_seed(EachString(|name: &str| {
                 self.seen |= seen::DESCRIBED;
-                if matches!(self.kind, Kind::Unsaid | Kind::Else) {
-                    self.kind = Kind::named(name);
+                if matches!(self.kind, TypeClaim::Unsaid | TypeClaim::Else) {
+                    self.kind = TypeClaim::named(name);
                 }
             }))?,
-            Key::Describes => map.next_value_seed(Each(|text: &str| {
+            MemberRole::Describes => map.next_value_seed(EachString(|text: &str| {
                 self.seen |= seen::DESCRIBED;
                 if is_image_api(text) {
                     self.seen |= seen::IMAGE;
                 }
             }))?,
-            Key::Format => map.next_value_seed(Each(|format: &str| {
+            MemberRole::Format => map.next_value_seed(EachString(|format: &str| {
                 if format.starts_with("image/") {
                     self.seen |= seen::IMAGE;
                 }
             }))?,
-            Key::Into(place) => {
+            MemberRole::Into(place) => {
                 let place = self.inside(place);
                 let around = std::mem::take(&mut walker.shape);
-                let paints = usize::from(place == Place::Painted);
+                let paints = usize::from(place == JsonPosition::Painted);
                 let before = walker.height() + walker.mentions.len();
                 walker.paintings += paints;
-                map.next_value_seed(Seed::new(walker, place))?;
+                map.next_value_seed(ValueSeed::new(walker, place))?;
                 walker.paintings -= paints;
-                if place == Place::Service && walker.height() + walker.mentions.len() > before {
+                if place == JsonPosition::Service && walker.height() + walker.mentions.len() > before {
                     self.seen |= seen::SERVICE;
                 }
                 let inside = std::mem::replace(&mut walker.shape, around);
-                if matches!(place, Place::Items | Place::TopItems | Place::Images) {
+                if matches!(place, JsonPosition::Items | JsonPosition::TopItems | JsonPosition::Images) {
                     self.held = self.held.max(inside);
                 }
             }
-            Key::Dimension => {
+            MemberRole::Dimension => {
                 self.seen |= seen::DIMENSION;
                 map.next_value::<IgnoredAny>()?;
             }
-            Key::Target | Key::Skip => {
+            MemberRole::Target | MemberRole::Skip => {
                 map.next_value::<IgnoredAny>()?;
             }
         }
@@ -194,46 +194,55 @@ impl Node {
     }
 
     /// Notes the key, and tells the document's own items from those further inside.
-    fn inside(&mut self, place: Place) -> Place {
+    fn inside(&mut self, place: JsonPosition) -> JsonPosition {
         self.seen |= match place {
-            Place::Images => seen::IMAGES,
-            Place::Canvases => seen::CANVASES,
-            Place::Sequences => seen::SEQUENCES,
-            Place::Links => seen::LINKS,
-            Place::Items => seen::ITEMS,
-            Place::Painted => seen::BODY,
+            JsonPosition::Images => seen::IMAGES,
+            JsonPosition::Canvases => seen::CANVASES,
+            JsonPosition::Sequences => seen::SEQUENCES,
+            JsonPosition::Links => seen::LINKS,
+            JsonPosition::Items => seen::ITEMS,
+            JsonPosition::Painted => seen::BODY,
             _ => 0,
         };
-        if self.place == Place::Root && place == Place::Items { Place::TopItems } else { place }
+        if self.place == JsonPosition::Root && place == JsonPosition::Items {
+            JsonPosition::TopItems
+        } else {
+            place
+        }
     }
 
     /// The object is complete: now its kind is known, and what it holds finds its owner.
     fn close(mut self, walker: &mut Walker<'_>) {
-        if self.place == Place::Service {
+        if self.place == JsonPosition::Service {
             return self.close_service(walker);
         }
         if self.is_image_by_place(walker) {
-            self.kind = Kind::Image;
+            self.kind = TypeClaim::Image;
         }
         self.claim_own_image(walker);
         let shape = self.shape();
         self.kind = self.kind_by_place(shape, walker);
         match self.kind {
-            Kind::Canvas => self.close_canvas(walker),
-            Kind::Manifest | Kind::Collection => {
+            TypeClaim::Canvas => self.close_canvas(walker),
+            TypeClaim::Manifest | TypeClaim::Collection => {
                 walker.drop_images(self.images_from);
-                let linked =
-                    matches!(self.place, Place::TopItems | Place::Items | Place::Members | Place::Links);
+                let linked = matches!(
+                    self.place,
+                    JsonPosition::TopItems
+                        | JsonPosition::Items
+                        | JsonPosition::Members
+                        | JsonPosition::Links
+                );
                 if let (true, Some(id)) = (linked, self.id.as_ref()) {
                     walker.document.members.push(id.clone());
                 }
             }
-            Kind::Sequence => walker.drop_images(self.images_from),
-            Kind::Annotation => self.close_annotation(walker),
+            TypeClaim::Sequence => walker.drop_images(self.images_from),
+            TypeClaim::Annotation => self.close_annotation(walker),
             _ => {}
         }
         walker.shape = walker.shape.max(shape);
-        if self.place == Place::Root {
+        if self.place == JsonPosition::Root {
             self.describe(&mut walker.document);
         }
     }
@@ -242,7 +251,7 @@ impl Node {
     fn close_service(self, walker: &mut Walker<'_>) {
         walker.mentions.truncate(self.mentions_from);
         let Some(id) = self.id.as_ref() else { return };
-        if self.kind == Kind::ImageService || self.has(seen::IMAGE) {
+        if self.kind == TypeClaim::ImageService || self.has(seen::IMAGE) {
             walker.push_service(id, self.images_from);
         } else if !self.has(seen::DESCRIBED) {
             walker.mentions.push(id.clone());
@@ -255,12 +264,12 @@ impl Node {
     /// image service it is one to log in, or to search with.
     fn claim_own_image(&self, walker: &mut Walker<'_>) {
         let is_image = match self.kind {
-            Kind::Image => true,
+            TypeClaim::Image => true,
             // A word that nobody knows, where an image belongs, says nothing against it.
-            Kind::Unsaid | Kind::Else => {
-                matches!(self.place, Place::Painted | Place::Picture) || self.has(seen::IMAGE)
+            TypeClaim::Unsaid | TypeClaim::Else => {
+                matches!(self.place, JsonPosition::Painted | JsonPosition::Picture) || self.has(seen::IMAGE)
             }
-            Kind::NoImage => self.has(seen::IMAGE),
+            TypeClaim::NoImage => self.has(seen::IMAGE),
             _ => false,
         };
         let mentions: Vec<String> = walker.mentions.drain(self.mentions_from..).collect();
@@ -280,13 +289,13 @@ impl Node {
     fn close_canvas(&mut self, walker: &mut Walker<'_>) {
         let stands_here =
             self.has(seen::IMAGES | seen::ITEMS | seen::DIMENSION) || walker.has_images(self.images_from);
-        if !stands_here || matches!(self.place, Place::Held | Place::Painted) {
+        if !stands_here || matches!(self.place, JsonPosition::Held | JsonPosition::Painted) {
             return;
         }
         if let Some(id) = self.id.as_deref().filter(|id| !without_fragment(id).is_empty()) {
             let label = match self.place {
                 // The document wants it as well.
-                Place::Root => self.label.clone(),
+                JsonPosition::Root => self.label.clone(),
                 _ => self.label.take(),
             };
             walker.hand_out(id, label, self.images_from);
@@ -303,11 +312,11 @@ impl Node {
 
     fn describe(self, document: &mut Document) {
         document.kind = match self.kind {
-            Kind::Manifest => DocumentKind::Manifest,
-            Kind::Collection => DocumentKind::Collection,
-            Kind::Canvas => DocumentKind::Canvas,
-            Kind::Sequence => DocumentKind::Sequence,
-            Kind::Annotation | Kind::AnnotationPage => DocumentKind::Annotations,
+            TypeClaim::Manifest => DocumentKind::Manifest,
+            TypeClaim::Collection => DocumentKind::Collection,
+            TypeClaim::Canvas => DocumentKind::Canvas,
+            TypeClaim::Sequence => DocumentKind::Sequence,
+            TypeClaim::Annotation | TypeClaim::AnnotationPage => DocumentKind::Annotations,
             _ => DocumentKind::Other,
         };
         document.id = self.id;

@@ -1,8 +1,8 @@
 //! What an object is: by the place where it stands, by what it holds, and last by what it says of itself.
 
-use super::key::Kind;
-use super::node::{Node, seen};
-use super::walker::{Place, Walker};
+use super::key::TypeClaim;
+use super::node::{ObjectNode, seen};
+use super::walker::{JsonPosition, Walker};
 
 /// What an object must be by what stands in its `items` (or `resources`, or `images`), whatever it calls itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -20,16 +20,16 @@ pub(super) enum Shape {
     HoldsCanvases,
 }
 
-impl Node {
+impl ObjectNode {
     /// Whether it stands where an image belongs, and has the URL or the service of one, but calls itself something else
     /// that is never painted.
     pub(super) fn is_image_by_place(&self, walker: &Walker<'_>) -> bool {
-        use Kind::{Annotation, AnnotationPage, Canvas, Collection, Manifest, Sequence};
+        use TypeClaim::{Annotation, AnnotationPage, Canvas, Collection, Manifest, Sequence};
         let is_said_otherwise =
             matches!(self.kind, Annotation | AnnotationPage | Canvas | Collection | Manifest | Sequence);
         let has_url = || self.id.as_deref().is_some_and(|id| walker.is_image_url(id));
         let is_structure = self.has(seen::ITEMS | seen::IMAGES | seen::CANVASES | seen::SEQUENCES);
-        matches!(self.place, Place::Painted | Place::Picture)
+        matches!(self.place, JsonPosition::Painted | JsonPosition::Picture)
             && is_said_otherwise
             && !is_structure
             && (self.has(seen::SERVICE) || has_url())
@@ -50,36 +50,41 @@ impl Node {
     /// What the object is. The place where it stands and the things that it holds outrank what it calls itself:
     /// generators write `sc:Sequence`, `oa:Annotation`, `canvas` or `Page` over a canvas, and one such word would lose
     /// all images below it.
-    pub(super) fn kind_by_place(&self, shape: Shape, walker: &Walker<'_>) -> Kind {
+    pub(super) fn kind_by_place(&self, shape: Shape, walker: &Walker<'_>) -> TypeClaim {
         let has_images = walker.has_images(self.images_from);
-        let in_a_list = matches!(self.place, Place::TopItems | Place::Items | Place::Images);
+        let in_a_list =
+            matches!(self.place, JsonPosition::TopItems | JsonPosition::Items | JsonPosition::Images);
         match (self.place, shape) {
-            (Place::Sequences, _) if self.has(seen::CANVASES) => Kind::Sequence,
+            (JsonPosition::Sequences, _) if self.has(seen::CANVASES) => TypeClaim::Sequence,
             // A manifest or a collection says so once, at its own top; nobody writes it over a single canvas there.
-            (Place::Root, Shape::Canvas)
-                if matches!(self.kind, Kind::Manifest | Kind::Collection) && !self.has(seen::IMAGES) =>
+            (JsonPosition::Root, Shape::Canvas)
+                if matches!(self.kind, TypeClaim::Manifest | TypeClaim::Collection)
+                    && !self.has(seen::IMAGES) =>
             {
                 self.kind
             }
-            (Place::Canvases, _) => Kind::Canvas,
+            (JsonPosition::Canvases, _) => TypeClaim::Canvas,
             (_, Shape::Canvas)
                 if has_images
-                    && self.place != Place::Painted
-                    && (self.has(seen::IMAGES) || in_a_list || self.kind != Kind::AnnotationPage) =>
+                    && self.place != JsonPosition::Painted
+                    && (self.has(seen::IMAGES) || in_a_list || self.kind != TypeClaim::AnnotationPage) =>
             {
-                Kind::Canvas
+                TypeClaim::Canvas
             }
             (_, Shape::AnnotationPage) if in_a_list && !self.is_canvas_of_annotations() => {
-                Kind::AnnotationPage
+                TypeClaim::AnnotationPage
             }
-            (_, Shape::Annotation) if in_a_list => Kind::Annotation,
-            (Place::Root, _) if self.has(seen::SEQUENCES) => Kind::Manifest,
-            (Place::Root, Shape::HoldsCanvases)
-                if !matches!(self.kind, Kind::Manifest | Kind::Collection | Kind::Sequence) =>
+            (_, Shape::Annotation) if in_a_list => TypeClaim::Annotation,
+            (JsonPosition::Root, _) if self.has(seen::SEQUENCES) => TypeClaim::Manifest,
+            (JsonPosition::Root, Shape::HoldsCanvases)
+                if !matches!(
+                    self.kind,
+                    TypeClaim::Manifest | TypeClaim::Collection | TypeClaim::Sequence
+                ) =>
             {
-                Kind::Manifest
+                TypeClaim::Manifest
             }
-            _ if matches!(self.kind, Kind::Unsaid | Kind::Else) => self.kind_by_shape(walker),
+            _ if matches!(self.kind, TypeClaim::Unsaid | TypeClaim::Else) => self.kind_by_shape(walker),
             _ => self.kind,
         }
     }
@@ -87,39 +92,40 @@ impl Node {
     /// Whether it stands for a canvas that leaves out the pages between itself and its annotations.
     fn is_canvas_of_annotations(&self) -> bool {
         match self.kind {
-            Kind::Canvas => self.place == Place::TopItems || self.has(seen::DIMENSION),
-            Kind::Unsaid | Kind::Else => self.has(seen::DIMENSION),
+            TypeClaim::Canvas => self.place == JsonPosition::TopItems || self.has(seen::DIMENSION),
+            TypeClaim::Unsaid | TypeClaim::Else => self.has(seen::DIMENSION),
             _ => false,
         }
     }
 
     /// What an object without `type`, or of an unheard-of one, must be by its keys and the company it keeps.
-    fn kind_by_shape(&self, walker: &Walker<'_>) -> Kind {
+    fn kind_by_shape(&self, walker: &Walker<'_>) -> TypeClaim {
         let has_images = walker.has_images(self.images_from);
-        let at_items = matches!(self.place, Place::Root | Place::TopItems | Place::Items);
+        let at_items =
+            matches!(self.place, JsonPosition::Root | JsonPosition::TopItems | JsonPosition::Items);
         if (self.has(seen::IMAGES) && (has_images || self.has(seen::DIMENSION)))
             || (at_items && self.has(seen::ITEMS) && self.has(seen::DIMENSION))
         {
-            Kind::Canvas
-        } else if self.place == Place::Links {
-            Kind::Manifest
-        } else if self.place != Place::Root {
+            TypeClaim::Canvas
+        } else if self.place == JsonPosition::Links {
+            TypeClaim::Manifest
+        } else if self.place != JsonPosition::Root {
             // A wrong guess further inside would cost images; no guess costs nothing.
             self.kind
         } else if self.has(seen::SEQUENCES) {
-            Kind::Manifest
+            TypeClaim::Manifest
         } else if self.has(seen::CANVASES) {
-            Kind::Sequence
+            TypeClaim::Sequence
         } else if self.has(seen::LINKS) {
-            Kind::Collection
+            TypeClaim::Collection
         } else if !self.has(seen::ITEMS) {
             self.kind
         } else if walker.document.canvases > 0 {
-            Kind::Manifest
+            TypeClaim::Manifest
         } else if walker.document.members.is_empty() {
             self.kind
         } else {
-            Kind::Collection
+            TypeClaim::Collection
         }
     }
 }

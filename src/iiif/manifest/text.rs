@@ -6,7 +6,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Seq
 
 /// Seed for the first string of a value; the rest of the value is read over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum First {
+pub(super) enum FirstString {
     /// The string itself, nothing inside of anything.
     Plain,
     /// A label: `"a"`, `["a"]`, `{"en": ["a"]}`, `{"@value": "a"}`, `[{"@value": "a"}]`; a number will do.
@@ -15,7 +15,7 @@ pub(super) enum First {
     Target,
 }
 
-impl First {
+impl FirstString {
     /// Whether the first string may stand under this key of an object.
     fn looks_under(self, key: &str) -> bool {
         match self {
@@ -30,7 +30,7 @@ impl First {
     }
 }
 
-impl<'de> DeserializeSeed<'de> for First {
+impl<'de> DeserializeSeed<'de> for FirstString {
     type Value = Option<String>;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
@@ -38,7 +38,7 @@ impl<'de> DeserializeSeed<'de> for First {
     }
 }
 
-impl<'de> Visitor<'de> for First {
+impl<'de> Visitor<'de> for FirstString {
     type Value = Option<String>;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -84,7 +84,7 @@ impl<'de> Visitor<'de> for First {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut found = None;
-        while let Some(Wanted(wanted)) = map.next_key_seed(LooksUnder(self))? {
+        while let Some(WantedString(wanted)) = map.next_key_seed(KeySeed(self))? {
             if wanted && found.is_none() {
                 found = map.next_value_seed(self)?;
             } else {
@@ -96,33 +96,33 @@ impl<'de> Visitor<'de> for First {
 }
 
 /// Seed for a key, which is only asked about.
-struct LooksUnder(First);
-struct Wanted(bool);
+struct KeySeed(FirstString);
+struct WantedString(bool);
 
-impl<'de> DeserializeSeed<'de> for LooksUnder {
-    type Value = Wanted;
+impl<'de> DeserializeSeed<'de> for KeySeed {
+    type Value = WantedString;
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Wanted, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<WantedString, D::Error> {
         deserializer.deserialize_str(self)
     }
 }
 
-impl Visitor<'_> for LooksUnder {
-    type Value = Wanted;
+impl Visitor<'_> for KeySeed {
+    type Value = WantedString;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("a key")
     }
 
-    fn visit_str<E: Error>(self, key: &str) -> Result<Wanted, E> {
-        Ok(Wanted(self.0.looks_under(key)))
+    fn visit_str<E: Error>(self, key: &str) -> Result<WantedString, E> {
+        Ok(WantedString(self.0.looks_under(key)))
     }
 }
 
 /// Seed that shows every string of a value, or of a list of them, and steps over objects and the rest.
-pub(super) struct Each<F>(pub(super) F);
+pub(super) struct EachString<F>(pub(super) F);
 
-impl<'de, F: FnMut(&str)> DeserializeSeed<'de> for Each<F> {
+impl<'de, F: FnMut(&str)> DeserializeSeed<'de> for EachString<F> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -130,7 +130,7 @@ impl<'de, F: FnMut(&str)> DeserializeSeed<'de> for Each<F> {
     }
 }
 
-impl<'de, F: FnMut(&str)> Visitor<'de> for Each<F> {
+impl<'de, F: FnMut(&str)> Visitor<'de> for EachString<F> {
     type Value = ();
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -165,7 +165,7 @@ impl<'de, F: FnMut(&str)> Visitor<'de> for Each<F> {
     fn visit_seq<A: SeqAccess<'de>>(mut self, mut list: A) -> Result<(), A::Error> {
         // Through `dyn`, lest the compiler builds this visitor for ever deeper closures.
         let show: &mut dyn FnMut(&str) = &mut self.0;
-        while list.next_element_seed(Each(&mut *show))?.is_some() {}
+        while list.next_element_seed(EachString(&mut *show))?.is_some() {}
         Ok(())
     }
 

@@ -9,7 +9,7 @@ use crate::iiif::image_url::ImageBases;
 
 /// What stands where a value stands, by the key that it is under; elements of a list stand where the list does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum JsonPosition {
     /// The document.
     Root,
     /// `items` of the document: canvases, members or annotations.
@@ -35,7 +35,7 @@ pub(super) enum Place {
 }
 
 /// An image that waits for its canvas.
-struct Waiting {
+struct PendingImage {
     key: String,
     /// An annotation paints it; it is no thumbnail or logo.
     is_painted: bool,
@@ -46,7 +46,7 @@ pub(super) struct Walker<'f> {
     each: &'f mut dyn FnMut(Canvas),
     bases: &'f ImageBases,
     /// The images that no finished canvas has claimed yet.
-    pile: Vec<Waiting>,
+    pile: Vec<PendingImage>,
     /// How many `body` and `resource` values the walk is in.
     pub(super) paintings: usize,
     /// The most that an object said of the list it stands in.
@@ -77,11 +77,11 @@ impl<'f> Walker<'f> {
     }
 
     /// A value that is a mere string.
-    pub(super) fn string(&mut self, place: Place, text: &str) {
+    pub(super) fn string(&mut self, place: JsonPosition, text: &str) {
         match place {
-            Place::Painted | Place::Picture => self.push_image_url(text, self.pile.len()),
-            Place::Service => self.mentions.push(text.to_owned()),
-            Place::Links => self.document.members.push(text.to_owned()),
+            JsonPosition::Painted | JsonPosition::Picture => self.push_image_url(text, self.pile.len()),
+            JsonPosition::Service => self.mentions.push(text.to_owned()),
+            JsonPosition::Links => self.document.members.push(text.to_owned()),
             _ => {}
         }
     }
@@ -110,8 +110,8 @@ impl<'f> Walker<'f> {
             return;
         }
         // An image resource and its service name the same image, one after the other.
-        if self.pile.get(from..).and_then(<[Waiting]>::last).is_none_or(|last| last.key != key) {
-            self.pile.push(Waiting { key: key.into_owned(), is_painted: self.paintings > 0 });
+        if self.pile.get(from..).and_then(<[PendingImage]>::last).is_none_or(|last| last.key != key) {
+            self.pile.push(PendingImage { key: key.into_owned(), is_painted: self.paintings > 0 });
         }
     }
 

@@ -9,7 +9,7 @@ use indicatif::{HumanBytes, HumanCount};
 
 use super::{CommandError, Exit, write_json, write_json_line};
 use crate::iiif::Identifier;
-use crate::index::history::{Entry, Filter, Page};
+use crate::index::history::{HistoryEntry, HistoryFilter, HistoryPage};
 use crate::index::{Index, IndexError, Owner};
 
 pub(super) fn lookup(
@@ -128,12 +128,13 @@ pub(super) fn history(
     json: bool,
     out: &mut dyn Write,
 ) -> Result<Exit, CommandError> {
-    let entries = index.history(&Filter::default(), Page { limit, ..Page::default() })?;
+    let entries =
+        index.history(&HistoryFilter::default(), HistoryPage { limit, ..HistoryPage::default() })?;
     if json {
         write_json(out, &entries)?;
         return Ok(Exit::Well);
     }
-    for Entry { heal, .. } in &entries {
+    for HistoryEntry { heal, .. } in &entries {
         let ended = UNIX_EPOCH + Duration::from_millis(u64::try_from(heal.at).unwrap_or(0));
         writeln!(
             out,

@@ -19,7 +19,7 @@ const LONGEST_PAGE: u32 = 10_000;
 
 /// One heal that ended.
 #[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize)]
-pub struct Heal {
+pub struct HealRecord {
     /// When it ended, unix milliseconds.
     pub at: i64,
     /// Lookup key of the image.
@@ -44,17 +44,17 @@ pub struct Heal {
 
 /// One heal of the history.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct Entry {
+pub struct HistoryEntry {
     /// Its number: later ones have larger numbers.
     pub id: i64,
     /// What happened.
     #[serde(flatten)]
-    pub heal: Heal,
+    pub heal: HealRecord,
 }
 
 /// Which heals are asked for; all that is given must hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Filter {
+pub struct HistoryFilter {
     /// Not before this, unix milliseconds.
     pub since: Option<i64>,
     /// Before this, unix milliseconds.
@@ -73,14 +73,14 @@ pub struct Filter {
 
 /// A piece of the history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Page {
+pub struct HistoryPage {
     /// Only heals before the one with this number: that of the last entry of the page before.
     pub before: Option<i64>,
     /// Entries at most.
     pub limit: u32,
 }
 
-impl Default for Page {
+impl Default for HistoryPage {
     fn default() -> Self {
         Self { before: None, limit: 100 }
     }
@@ -88,7 +88,7 @@ impl Default for Page {
 
 /// How much of the history is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Bounds {
+pub struct Retention {
     /// Heals that ended longer ago than this are forgotten.
     pub age: Duration,
     /// Of more heals than this the oldest are forgotten; zero: nothing is kept.
@@ -97,15 +97,19 @@ pub struct Bounds {
 
 impl Index {
     /// Heals that ended, newest first. One that ended just now is there within about a second.
-    pub fn history(&self, filter: &Filter, page: Page) -> Result<Vec<Entry>, IndexError> {
-        self.look();
+    pub fn history(
+        &self,
+        filter: &HistoryFilter,
+        page: HistoryPage,
+    ) -> Result<Vec<HistoryEntry>, IndexError> {
+        self.check_for_changes();
         let conn = self.apart()?;
         read(&conn, filter, page).map_err(|error| self.store().wrap(error))
     }
 }
 
 /// Adds heals to the history in one transaction, and forgets those that are out of bounds.
-pub fn record(index: &Index, heals: &[Heal], bounds: Bounds) -> Result<(), IndexError> {
+pub fn record(index: &Index, heals: &[HealRecord], bounds: Retention) -> Result<(), IndexError> {
     index.write(|conn| {
         for heal in heals {
             insert(conn, None, heal)?;
@@ -115,7 +119,7 @@ pub fn record(index: &Index, heals: &[Heal], bounds: Bounds) -> Result<(), Index
 }
 
 /// Forgets what is out of bounds. Writes only where there is something to forget.
-pub(in crate::index) fn prune_history(index: &Index, bounds: Bounds) -> Result<(), IndexError> {
+pub(in crate::index) fn prune_history(index: &Index, bounds: Retention) -> Result<(), IndexError> {
     let is_due = index.read(|conn| {
         let limits = limits(conn, bounds)?;
         conn.query_row(
@@ -129,21 +133,21 @@ pub(in crate::index) fn prune_history(index: &Index, bounds: Bounds) -> Result<(
 }
 
 /// The limits that `bounds` means now: nothing before this time, and no number up to this one.
-fn limits(conn: &Connection, bounds: Bounds) -> rusqlite::Result<(i64, i64)> {
+fn limits(conn: &Connection, bounds: Retention) -> rusqlite::Result<(i64, i64)> {
     let age = i64::try_from(bounds.age.as_millis()).unwrap_or(i64::MAX);
     // Numbers have gaps where old rows went by age, so this keeps too few rather than too many.
     let last = schema::number(conn, "SELECT ifnull(max(id), 0) FROM heals")?;
     Ok((now_ms().saturating_sub(age), last - i64::from(bounds.rows)))
 }
 
-fn prune(conn: &Connection, bounds: Bounds) -> rusqlite::Result<()> {
+fn prune(conn: &Connection, bounds: Retention) -> rusqlite::Result<()> {
     let (oldest, last) = limits(conn, bounds)?;
     conn.prepare_cached("DELETE FROM heals WHERE id <= ?1")?.execute([last])?;
     conn.prepare_cached("DELETE FROM heals WHERE at < ?1")?.execute([oldest])?;
     Ok(())
 }
 
-fn insert(conn: &Connection, id: Option<i64>, heal: &Heal) -> rusqlite::Result<()> {
+fn insert(conn: &Connection, id: Option<i64>, heal: &HealRecord) -> rusqlite::Result<()> {
     conn.prepare_cached(
         "INSERT INTO heals (id, at, identifier, canvas, manifest, rung, verdict, lane, duration_ms, waiting, request)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
@@ -167,8 +171,8 @@ fn insert(conn: &Connection, id: Option<i64>, heal: &Heal) -> rusqlite::Result<(
 const COLUMNS: &str =
     "id, at, identifier, canvas, manifest, rung, verdict, lane, duration_ms, waiting, request";
 
-fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
-    let heal = Heal {
+fn entry(row: &Row<'_>) -> rusqlite::Result<HistoryEntry> {
+    let heal = HealRecord {
         at: row.get(1)?,
         identifier: row.get(2)?,
         canvas: row.get(3)?,
@@ -180,10 +184,10 @@ fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
         waiting: row.get(9)?,
         request: row.get(10)?,
     };
-    Ok(Entry { id: row.get(0)?, heal })
+    Ok(HistoryEntry { id: row.get(0)?, heal })
 }
 
-fn read(conn: &Connection, filter: &Filter, page: Page) -> rusqlite::Result<Vec<Entry>> {
+fn read(conn: &Connection, filter: &HistoryFilter, page: HistoryPage) -> rusqlite::Result<Vec<HistoryEntry>> {
     if !has_history(conn)? {
         return Ok(Vec::new());
     }
@@ -227,7 +231,7 @@ pub(in crate::index) fn carry_over(old: &Connection, new: &Connection) -> rusqli
     let mut select = old.prepare(&format!("SELECT {COLUMNS} FROM heals WHERE id > ?1 ORDER BY id"))?;
     let mut rows = select.query([have])?;
     while let Some(row) = rows.next()? {
-        let Entry { id, heal } = entry(row)?;
+        let HistoryEntry { id, heal } = entry(row)?;
         insert(new, Some(id), &heal)?;
     }
     Ok(())

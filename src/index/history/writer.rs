@@ -11,7 +11,7 @@ use parking_lot::{Condvar, Mutex};
 use uuid::Uuid;
 
 use crate::index::Index;
-use crate::index::history::{Bounds, Heal, now_ms, prune_history, record};
+use crate::index::history::{HealRecord, Retention, now_ms, prune_history, record};
 use crate::observe::{EventKind, Metrics};
 
 /// Heals, and file URLs, that wait to be written, at most.
@@ -29,8 +29,8 @@ const PRUNE: Duration = Duration::from_hours(1);
 
 /// Takes notes. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Recorder {
-    desk: Arc<Closes>,
+pub struct HistoryWriter {
+    desk: Arc<CloseOnDrop>,
     keeps_history: bool,
     metrics: Arc<Metrics>,
     #[cfg(test)]
@@ -40,20 +40,20 @@ pub struct Recorder {
 /// What waits to be written. The writer is woken for the first note of a batch and for the last one, and not for each
 /// between: on the core of the heals that would cost as much as a request.
 #[derive(Debug, Default)]
-struct Desk {
-    notes: Mutex<Notes>,
+struct WriteQueue {
+    notes: Mutex<QueuedRecords>,
     bell: Condvar,
 }
 
 #[derive(Debug, Default)]
-struct Notes {
-    heals: Vec<Heal>,
+struct QueuedRecords {
+    heals: Vec<HealRecord>,
     files: Vec<(Uuid, String)>,
     /// Nobody takes notes any more.
     closed: bool,
 }
 
-impl Notes {
+impl QueuedRecords {
     fn len(&self) -> usize {
         self.heals.len() + self.files.len()
     }
@@ -63,9 +63,9 @@ impl Notes {
     }
 }
 
-impl Desk {
+impl WriteQueue {
     /// False: there is no room.
-    fn takes<T>(&self, note: T, pile: fn(&mut Notes) -> &mut Vec<T>) -> bool {
+    fn takes<T>(&self, note: T, pile: fn(&mut QueuedRecords) -> &mut Vec<T>) -> bool {
         let mut notes = self.notes.lock();
         let has_room = pile(&mut notes).len() < QUEUE;
         if has_room {
@@ -78,38 +78,38 @@ impl Desk {
     }
 
     /// Waits for a batch; it is empty when there was nothing for a long time.
-    fn batch(&self) -> Notes {
-        let is_waiting = |notes: &mut Notes| notes.len() == 0 && !notes.closed;
+    fn batch(&self) -> QueuedRecords {
+        let is_waiting = |notes: &mut QueuedRecords| notes.len() == 0 && !notes.closed;
         let mut notes = self.notes.lock();
         if self.bell.wait_while_for(&mut notes, is_waiting, PRUNE).timed_out() {
-            return Notes::default();
+            return QueuedRecords::default();
         }
         self.bell.wait_while_for(&mut notes, |notes| !notes.are_due(), LINGER);
         let closed = notes.closed;
-        Notes { closed, ..std::mem::take(&mut *notes) }
+        QueuedRecords { closed, ..std::mem::take(&mut *notes) }
     }
 }
 
 /// Closes the desk when the last recorder is gone.
 #[derive(Debug)]
-struct Closes(Arc<Desk>);
+struct CloseOnDrop(Arc<WriteQueue>);
 
-impl Drop for Closes {
+impl Drop for CloseOnDrop {
     fn drop(&mut self) {
         self.0.notes.lock().closed = true;
         self.0.bell.notify_one();
     }
 }
 
-impl Recorder {
+impl HistoryWriter {
     /// Starts a thread that writes to `index` until the last clone is gone and everything is written. It is one
     /// of tokio's blocking threads, because the runtime waits for those at its end.
-    pub fn start(index: Arc<Index>, bounds: Bounds, metrics: Arc<Metrics>) -> Self {
-        let desk = Arc::new(Desk::default());
+    pub fn start(index: Arc<Index>, bounds: Retention, metrics: Arc<Metrics>) -> Self {
+        let desk = Arc::new(WriteQueue::default());
         let (reading, counting) = (Arc::clone(&desk), Arc::clone(&metrics));
         tokio::task::spawn_blocking(move || run(&index, &reading, bounds, &counting));
         Self {
-            desk: Arc::new(Closes(desk)),
+            desk: Arc::new(CloseOnDrop(desk)),
             keeps_history: bounds.rows > 0,
             metrics,
             #[cfg(test)]
@@ -121,7 +121,7 @@ impl Recorder {
     #[cfg(test)]
     #[allow(dead_code, reason = "a simulation begins here")]
     pub(crate) fn idle(metrics: Arc<Metrics>) -> Self {
-        Self { desk: Arc::new(Closes(Arc::default())), keeps_history: true, metrics, is_idle: true }
+        Self { desk: Arc::new(CloseOnDrop(Arc::default())), keeps_history: true, metrics, is_idle: true }
     }
 
     /// Whether nothing is written: in a simulation many worlds share an index, and none of them may change it.
@@ -141,14 +141,16 @@ impl Recorder {
     /// Writes what is noted.
     #[cfg(test)]
     #[allow(dead_code, reason = "a simulation begins here")]
-    pub(crate) fn write_now(&self, index: &Index, bounds: Bounds) {
+    pub(crate) fn write_now(&self, index: &Index, bounds: Retention) {
         let batch = std::mem::take(&mut *self.desk.0.notes.lock());
         write(index, &batch, bounds, &self.metrics);
     }
 
     /// Notes a heal that ended now. Never waits.
-    pub fn note(&self, heal: Heal) {
-        if self.keeps_history && !self.desk.0.takes(Heal { at: now_ms(), ..heal }, |notes| &mut notes.heals) {
+    pub fn note(&self, heal: HealRecord) {
+        if self.keeps_history
+            && !self.desk.0.takes(HealRecord { at: now_ms(), ..heal }, |notes| &mut notes.heals)
+        {
             self.metrics.event(EventKind::HistoryDropped);
         }
     }
@@ -161,8 +163,8 @@ impl Recorder {
     }
 }
 
-fn run(index: &Index, desk: &Desk, bounds: Bounds, metrics: &Metrics) {
-    let mut batch = Notes::default();
+fn run(index: &Index, desk: &WriteQueue, bounds: Retention, metrics: &Metrics) {
+    let mut batch = QueuedRecords::default();
     while !batch.closed {
         if batch.len() == 0 && bounds.rows > 0 {
             prune(index, bounds);
@@ -172,7 +174,7 @@ fn run(index: &Index, desk: &Desk, bounds: Bounds, metrics: &Metrics) {
     }
 }
 
-fn write(index: &Index, batch: &Notes, bounds: Bounds, metrics: &Metrics) {
+fn write(index: &Index, batch: &QueuedRecords, bounds: Retention, metrics: &Metrics) {
     if !batch.files.is_empty()
         && let Err(error) = index.learn_file_urls(&batch.files)
     {
@@ -187,7 +189,7 @@ fn write(index: &Index, batch: &Notes, bounds: Bounds, metrics: &Metrics) {
     }
 }
 
-fn prune(index: &Index, bounds: Bounds) {
+fn prune(index: &Index, bounds: Retention) {
     if let Err(error) = prune_history(index, bounds) {
         tracing::debug!(%error, "the history of heals could not be shortened");
     }

@@ -14,13 +14,13 @@ use uuid::Uuid;
 use crate::config::Settings;
 use crate::config::settings::RouteKind;
 use crate::iiif::identifier::uuid_of_file_url;
-use crate::iiif::resource::{self, Said};
+use crate::iiif::resource::{self, Registration};
 use crate::index::Index;
 use crate::index::sources::http_client::pace;
-use crate::index::sources::problem::Problem;
+use crate::index::sources::problem::SourceProblem;
 use crate::index::store::error::IndexError;
 use crate::index::store::{keys, writer};
-use crate::upstream::fetch::{Ask, Fetcher};
+use crate::upstream::fetch::{FetchRequest, Fetcher};
 
 /// Canvases looked through at once, and so about the identifiers that are asked for between two commits.
 const CANVASES: i64 = 200;
@@ -30,7 +30,7 @@ const SILENT: u64 = 20;
 
 /// How politely is asked.
 #[derive(Debug, Clone, Copy)]
-pub struct Manners {
+pub struct RequestPace {
     /// Requests at once.
     pub concurrency: usize,
     /// Requests in a second; zero: as many as come.
@@ -39,7 +39,7 @@ pub struct Manners {
 
 /// What was learned.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
-pub struct Learned {
+pub struct LearnFilesReport {
     /// Identifiers asked for.
     pub asked: u64,
     /// Files learned.
@@ -51,25 +51,25 @@ pub struct Learned {
     /// Answers that cannot be true: the UUID is not made of that URL. Nothing of them is kept.
     pub wrong: u64,
     /// What went wrong.
-    pub problems: Vec<Problem>,
+    pub problems: Vec<SourceProblem>,
 }
 
 /// Asks the canvas service for the file of every UUID whose file is not known. Blocks for as long as that
 /// takes; never call it in the runtime that fetches.
 pub fn learn_files(
     index: &Index,
-    manners: Manners,
-    progress: &mut dyn FnMut(&Learned),
-) -> Result<Learned, IndexError> {
-    let mut done = Learned::default();
+    manners: RequestPace,
+    progress: &mut dyn FnMut(&LearnFilesReport),
+) -> Result<LearnFilesReport, IndexError> {
+    let mut done = LearnFilesReport::default();
     let Some((web, handle)) = index.web.load_full().as_deref().cloned() else {
-        done.problems.push(Problem::not_fetched("/resources"));
+        done.problems.push(SourceProblem::not_fetched("/resources"));
         return Ok(done);
     };
     let bases = bases(&web.settings());
     if bases.is_empty() {
         let hint = "add a route with kind = \"presentation\"";
-        done.problems.push(Problem::answer(
+        done.problems.push(SourceProblem::answer(
             "/resources",
             "no route leads to a canvas service".to_owned(),
             hint,
@@ -84,14 +84,14 @@ pub fn learn_files(
         let asking = futures_util::stream::iter(uuids)
             .map(|uuid| ask(&fetcher, pace.as_ref(), &bases, uuid))
             .buffer_unordered(manners.concurrency.max(1));
-        let answers: Vec<(Uuid, Said)> = handle.block_on(asking.collect());
+        let answers: Vec<(Uuid, Registration)> = handle.block_on(asking.collect());
         silent = hear(index, answers, silent, &mut done)?;
         progress(&done);
         if silent >= SILENT {
             let message = format!("{SILENT} answers in a row said nothing");
             let hint =
                 "/resources seems to be closed, or the canvas service is not well; healing works without";
-            done.problems.push(Problem::answer(&bases[0], message, hint));
+            done.problems.push(SourceProblem::answer(&bases[0], message, hint));
             break;
         }
     }
@@ -126,23 +126,23 @@ fn without_file(index: &Index, after: i64) -> Result<Option<(i64, BTreeSet<Uuid>
 /// Takes in some answers; says how many in a row said nothing.
 fn hear(
     index: &Index,
-    answers: Vec<(Uuid, Said)>,
+    answers: Vec<(Uuid, Registration)>,
     mut silent: u64,
-    done: &mut Learned,
+    done: &mut LearnFilesReport,
 ) -> Result<u64, IndexError> {
     let mut good: Vec<(Uuid, String)> = Vec::new();
     for (uuid, said) in answers {
         done.asked += 1;
         match said {
-            Said::Nothing => {
+            Registration::Nothing => {
                 done.silent += 1;
                 silent += 1;
                 continue;
             }
-            Said::Expired => done.expired += 1,
+            Registration::Expired => done.expired += 1,
             // SECURITY: an answer is believed only if the identifier is made of it.
-            Said::Alive(url) if uuid_of_file_url(&url) == uuid => good.push((uuid, url)),
-            Said::Alive(_) => done.wrong += 1,
+            Registration::Alive(url) if uuid_of_file_url(&url) == uuid => good.push((uuid, url)),
+            Registration::Alive(_) => done.wrong += 1,
         }
         silent = 0;
     }
@@ -171,14 +171,14 @@ async fn ask(
     pace: Option<&Mutex<Interval>>,
     bases: &[String],
     uuid: Uuid,
-) -> (Uuid, Said) {
-    let mut said = Said::Nothing;
+) -> (Uuid, Registration) {
+    let mut said = Registration::Nothing;
     for base in bases {
         if let Some(pace) = pace {
             pace.lock().await.tick().await;
         }
         let url = format!("{base}{uuid}");
-        let ask = Ask {
+        let ask = FetchRequest {
             url: &url,
             // UPSTREAM: asking for JSON gives 406.
             accept: "text/plain, */*;q=0.5",
@@ -190,9 +190,9 @@ async fn ask(
         let Ok(answer) = fetcher.fetch(&ask).await else { continue };
         let Ok(body) = answer.plain() else { continue };
         match resource::read(uuid, answer.status.as_u16(), &body) {
-            Said::Nothing => {}
-            Said::Expired => said = Said::Expired,
-            alive @ Said::Alive(_) => return (uuid, alive),
+            Registration::Nothing => {}
+            Registration::Expired => said = Registration::Expired,
+            alive @ Registration::Alive(_) => return (uuid, alive),
         }
     }
     (uuid, said)

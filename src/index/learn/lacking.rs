@@ -11,19 +11,19 @@ use uuid::Uuid;
 
 use crate::iiif::identifier::image_of;
 use crate::iiif::manifest::{Canvas, DocumentKind};
-use crate::index::store::keys::Names;
+use crate::index::store::keys::KeyRules;
 use crate::index::store::{keys, queries, writer};
 use crate::index::{Index, IndexError, Neighbour, now};
 
 /// The images of some canvases, by all their names.
-struct Carried<'c> {
+struct CarriedImages<'c> {
     keys: HashSet<&'c str>,
     /// Files, and pages of them.
     images: HashSet<(Uuid, u32)>,
 }
 
-impl<'c> Carried<'c> {
-    fn of(names: &Names, canvases: &'c [Canvas]) -> Self {
+impl<'c> CarriedImages<'c> {
+    fn of(names: &KeyRules, canvases: &'c [Canvas]) -> Self {
         let mut own = Self { keys: HashSet::new(), images: HashSet::new() };
         for key in canvases.iter().flat_map(|canvas| &canvas.images) {
             own.keys.insert(key);
@@ -33,24 +33,24 @@ impl<'c> Carried<'c> {
         own
     }
 
-    fn has(&self, names: &Names, key: &str) -> bool {
+    fn has(&self, names: &KeyRules, key: &str) -> bool {
         self.keys.contains(key)
             || image_of(key).is_some_and(|image| self.images.contains(&image))
             || names.carried(key).iter().any(|carried| self.images.contains(&Self::image(carried)))
     }
 
     /// The pages of a PDF are one file, and yet each an image.
-    fn image(carried: &keys::Carried) -> (Uuid, u32) {
+    fn image(carried: &keys::EmbeddedFile) -> (Uuid, u32) {
         (carried.uuid, carried.page.unwrap_or(1))
     }
 }
 
 /// Those of the known images that none of the canvases has, `most` at most.
-pub(crate) fn among(names: &Names, known: Vec<String>, canvases: &[Canvas], most: usize) -> Vec<String> {
+pub(crate) fn among(names: &KeyRules, known: Vec<String>, canvases: &[Canvas], most: usize) -> Vec<String> {
     if known.is_empty() {
         return known;
     }
-    let own = Carried::of(names, canvases);
+    let own = CarriedImages::of(names, canvases);
     known.into_iter().filter(|key| !own.has(names, key)).take(most).collect()
 }
 
@@ -91,7 +91,7 @@ impl Index {
 
     /// The canvases of all documents that call themselves so, one document after the other.
     pub(crate) fn known_canvases(&self, uri: &str) -> Result<Vec<Canvas>, IndexError> {
-        self.look();
+        self.check_for_changes();
         let store = self.store();
         let mut known = Vec::new();
         for document in store.read(|conn| documents_called(conn, uri))? {
@@ -101,7 +101,7 @@ impl Index {
     }
 
     fn images_of_canvas(&self, url: &str) -> Result<Vec<String>, IndexError> {
-        let found = self.by_any_name(url, |store, name| store.read(|conn| keys_of_canvas(conn, name)))?;
+        let found = self.try_aliases(url, |store, name| store.read(|conn| keys_of_canvas(conn, name)))?;
         Ok(found.into_iter().flatten().collect())
     }
 }

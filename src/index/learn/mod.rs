@@ -7,8 +7,8 @@ use rusqlite::Connection;
 
 use crate::iiif::manifest::{Canvas, Document};
 use crate::index::store::writer;
-use crate::index::store::writer::{Facts, Writer};
-use crate::index::{Index, IndexError, Learned, now};
+use crate::index::store::writer::{DocumentMeta, Writer};
+use crate::index::{Index, IndexError, LearnResult, now};
 
 pub mod file_urls;
 pub(in crate::index) mod lacking;
@@ -27,18 +27,23 @@ impl<'a> Learn<'a> {
     }
 
     /// Learns a document that passed through, replacing in one transaction what was learned from that URL
-    /// before. A document that lost images is not believed: see [`Learned::Poorer`].
+    /// before. A document that lost images is not believed: see [`LearnFilesReport::Poorer`].
     pub fn document(
         self,
         document: &Document,
         canvases: &[Canvas],
         url: &str,
-    ) -> Result<Learned, IndexError> {
+    ) -> Result<LearnResult, IndexError> {
         self.learn_from(document, canvases, url, false)
     }
 
     /// Learns a document that is known to be all there is, although it lost images.
-    pub fn believe(self, document: &Document, canvases: &[Canvas], url: &str) -> Result<Learned, IndexError> {
+    pub fn believe(
+        self,
+        document: &Document,
+        canvases: &[Canvas],
+        url: &str,
+    ) -> Result<LearnResult, IndexError> {
         self.learn_from(document, canvases, url, true)
     }
 
@@ -48,16 +53,16 @@ impl<'a> Learn<'a> {
         canvases: &[Canvas],
         url: &str,
         though_poorer: bool,
-    ) -> Result<Learned, IndexError> {
+    ) -> Result<LearnResult, IndexError> {
         let index = self.index;
         let images: usize = canvases.iter().map(|canvas| canvas.images.len()).sum();
         if images == 0 {
-            return Ok(Learned::Nothing);
+            return Ok(LearnResult::Nothing);
         }
         let uri = document.id.as_deref().unwrap_or(url);
         let known = index.read(|conn| learned_from(conn, url))?;
         if !though_poorer && known == Some(Some(content_hash(canvases))) {
-            return Ok(Learned::Known);
+            return Ok(LearnResult::Known);
         }
         let mut all = Cow::Borrowed(canvases);
         if !though_poorer {
@@ -66,7 +71,7 @@ impl<'a> Learn<'a> {
             if !lacking.is_empty() {
                 let known_images: HashSet<String> = known_images.into_iter().collect();
                 if canvases.iter().flat_map(|canvas| &canvas.images).all(|key| known_images.contains(key)) {
-                    return Ok(Learned::Poorer);
+                    return Ok(LearnResult::Poorer);
                 }
                 // It has something new all the same: that is learned, and what it lacks is kept.
                 let mut lacking: HashSet<String> = lacking.into_iter().collect();
@@ -88,11 +93,12 @@ impl<'a> Learn<'a> {
                 writer.canvas(canvas)?;
             }
             let origin = url.to_owned();
-            let facts = Facts { source, origin, hash: Some(hash), seen: now(), ..Facts::default() };
+            let facts =
+                DocumentMeta { source, origin, hash: Some(hash), seen: now(), ..DocumentMeta::default() };
             writer.finish(document, &facts)?;
             if though_poorer { Ok(lacking::believe(conn, uri)?) } else { Ok(()) }
         })?;
-        Ok(Learned::New)
+        Ok(LearnResult::New)
     }
 }
 

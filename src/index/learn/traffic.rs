@@ -13,10 +13,10 @@ use tokio::sync::mpsc;
 
 use crate::cluster::{self, Cluster};
 use crate::index::learn::Learn;
-use crate::index::{Index, Learned};
+use crate::index::{Index, LearnResult};
 use crate::observe::{EventKind, Metrics};
 use crate::upstream::Body;
-use crate::upstream::coding::{Coding, CodingError};
+use crate::upstream::coding::{CodingError, ContentCoding};
 
 /// Documents that wait to be read, at most; and at most so many times the bytes of the longest.
 const QUEUE: usize = 64;
@@ -24,8 +24,8 @@ const LONGEST_QUEUED: usize = 4;
 
 /// Reads what passes through. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Learner {
-    queue: mpsc::Sender<Passed>,
+pub struct TrafficLearner {
+    queue: mpsc::Sender<ObservedDocument>,
     /// The longest document that is learned, as it passes and unpacked.
     most: usize,
     /// Bytes that wait to be read.
@@ -35,14 +35,14 @@ pub struct Learner {
 
 /// A document that passed through.
 #[derive(Debug)]
-struct Passed {
+struct ObservedDocument {
     /// What it was asked for as.
     url: String,
-    coding: Coding,
+    coding: ContentCoding,
     pieces: Vec<Bytes>,
 }
 
-impl Passed {
+impl ObservedDocument {
     fn len(&self) -> usize {
         self.pieces.iter().map(Bytes::len).sum()
     }
@@ -55,7 +55,7 @@ impl Passed {
     }
 }
 
-impl Learner {
+impl TrafficLearner {
     /// Starts reading into `index`, on a thread of its own; it ends when the last clone is gone.
     /// What is new is told to the nodes of `cluster`. `most`: the longest document that is learned, in bytes.
     pub fn start(
@@ -64,7 +64,7 @@ impl Learner {
         most: usize,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let (queue, mut passing) = mpsc::channel::<Passed>(QUEUE);
+        let (queue, mut passing) = mpsc::channel::<ObservedDocument>(QUEUE);
         let (counting, waiting) = (Arc::clone(&metrics), Arc::new(AtomicUsize::new(0)));
         let read = Arc::clone(&waiting);
         tokio::task::spawn_blocking(move || {
@@ -84,7 +84,7 @@ impl Learner {
     /// The same body, listened to if it may be a IIIF document. `url` is its public name.
     pub fn listen(&self, url: impl FnOnce() -> Option<String>, fields: &HeaderMap, body: Body) -> Body {
         // Codings that are not read are counted where documents are looked at.
-        let (true, Ok(coding)) = (is_json(fields), Coding::of(fields)) else { return body };
+        let (true, Ok(coding)) = (is_json(fields), ContentCoding::of(fields)) else { return body };
         if length(fields).is_some_and(|length| length > self.most) {
             self.metrics.learned("learn_too_long");
             return body;
@@ -92,12 +92,12 @@ impl Learner {
         let Some(url) = url() else { return body };
         let learner = self.clone();
         body.tee(self.most, move |pieces| match pieces {
-            Some(pieces) => learner.hear(Passed { url, coding, pieces }),
+            Some(pieces) => learner.hear(ObservedDocument { url, coding, pieces }),
             None => learner.metrics.learned("learn_too_long"),
         })
     }
 
-    fn hear(&self, passed: Passed) {
+    fn hear(&self, passed: ObservedDocument) {
         // Before it is sent: the reader may be quicker than we are.
         self.metrics.learn_queue.inc();
         let length = passed.len();
@@ -112,7 +112,7 @@ impl Learner {
 }
 
 /// Reads one document; says what became of it.
-fn learn(index: &Index, passed: &Passed, most: usize) -> &'static str {
+fn learn(index: &Index, passed: &ObservedDocument, most: usize) -> &'static str {
     let bytes = match passed.coding.unpack(&passed.whole(), most) {
         Ok(bytes) => bytes,
         Err(CodingError::TooLong(_)) => return "learn_too_long",
@@ -122,10 +122,10 @@ fn learn(index: &Index, passed: &Passed, most: usize) -> &'static str {
     let (document, canvases) = (&read.document, &read.canvases);
     let url = document.id.as_deref().filter(|id| id.contains("://")).unwrap_or(&passed.url);
     match Learn::new(index).document(document, canvases, url) {
-        Ok(Learned::New) => "learned",
-        Ok(Learned::Known) => "learn_known",
-        Ok(Learned::Poorer) => "learn_poorer",
-        Ok(Learned::Nothing) => "learn_nothing",
+        Ok(LearnResult::New) => "learned",
+        Ok(LearnResult::Known) => "learn_known",
+        Ok(LearnResult::Poorer) => "learn_poorer",
+        Ok(LearnResult::Nothing) => "learn_nothing",
         Err(error) => {
             tracing::warn!(%error, %url, "what passed through cannot be remembered; serving goes on");
             "learn_failed"
@@ -134,9 +134,9 @@ fn learn(index: &Index, passed: &Passed, most: usize) -> &'static str {
 }
 
 /// Tells the other nodes of a document that was new here.
-fn tell(cluster: &Cluster, passed: &Passed) {
+fn tell(cluster: &Cluster, passed: &ObservedDocument) {
     let whole = passed.whole();
-    let packed = if passed.coding == Coding::Gzip {
+    let packed = if passed.coding == ContentCoding::Gzip {
         whole.to_vec()
     } else {
         let Ok(whole) = passed.coding.unpack(&whole, usize::MAX) else { return };
@@ -144,7 +144,7 @@ fn tell(cluster: &Cluster, passed: &Passed) {
         let Ok(packed) = packing.write_all(&whole).and_then(|()| packing.finish()) else { return };
         packed
     };
-    cluster.tell_learned(&cluster::Learned::Document { url: passed.url.clone(), packed });
+    cluster.publish_learned(&cluster::LearnedEntry::Document { url: passed.url.clone(), packed });
 }
 
 fn is_json(fields: &HeaderMap) -> bool {

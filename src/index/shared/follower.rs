@@ -6,16 +6,16 @@ use std::time::Duration;
 use rusqlite::OptionalExtension as _;
 use tokio::task::spawn_blocking;
 
-use crate::cluster::{Cluster, Learned, News};
+use crate::cluster::{Cluster, LearnedBatch, LearnedEntry};
 use crate::config::Settings;
-use crate::config::settings::Store;
+use crate::config::settings::IndexStore;
 use crate::index::learn::Learn;
-use crate::index::shared::snapshot::Snapshot;
+use crate::index::shared::snapshot::IndexEdition;
 use crate::index::sources::refresh::Refresh;
-use crate::index::sources::{Options, Report};
+use crate::index::sources::{RefreshOptions, RefreshReport};
 use crate::index::{Index, IndexError};
 use crate::observe::{EventKind, Metrics};
-use crate::upstream::coding::Coding;
+use crate::upstream::coding::ContentCoding;
 
 /// News may be lost; so it is looked this often in any case.
 const LOOK: Duration = Duration::from_secs(30);
@@ -25,15 +25,15 @@ const LINGER: Duration = Duration::from_millis(100);
 
 /// Follows what other nodes learn.
 #[derive(Debug)]
-pub struct Follower {
+pub struct LearnedFollower {
     index: Arc<Index>,
     settings: Arc<Settings>,
     cluster: Arc<Cluster>,
     metrics: Arc<Metrics>,
 }
 
-impl Follower {
-    /// Nothing happens before [`Follower::run`].
+impl LearnedFollower {
+    /// Nothing happens before [`LearnedFollower::run`].
     pub fn new(
         index: Arc<Index>,
         settings: Arc<Settings>,
@@ -45,7 +45,7 @@ impl Follower {
 
     /// Goes on until it is dropped.
     pub async fn run(self) {
-        let (mut learnings, mut link) = (self.cluster.learnings(), self.cluster.changes());
+        let (mut learnings, mut link) = (self.cluster.subscribe_learned(), self.cluster.changes());
         loop {
             learnings.mark_unchanged();
             link.mark_unchanged();
@@ -88,11 +88,12 @@ impl Follower {
         );
         let (index, settings) = (Arc::clone(&self.index), Arc::clone(&self.settings));
         let read = spawn_blocking(move || {
-            if settings.index.store == Store::Redis {
-                return Snapshot { index: &index }.is_now(None).map(|()| Report::default());
+            if settings.index.store == IndexStore::Redis {
+                return IndexEdition { index: &index }.is_now(None).map(|()| RefreshReport::default());
             }
             let sources = index.sources(&settings.index.sources)?;
-            Refresh::new(&index, &Options { grace: settings.index.grace }).run(&sources, &mut |_, _| {})
+            Refresh::new(&index, &RefreshOptions { grace: settings.index.grace })
+                .run(&sources, &mut |_, _| {})
         });
         if let Ok(Err(error)) = read.await {
             tracing::warn!(%error, "the sources cannot be read again");
@@ -122,16 +123,16 @@ fn loses_place(index: &Index) -> Result<(), IndexError> {
 }
 
 /// Learns what another node learned, as if it had passed here, and keeps the place.
-fn take_in(index: &Index, news: News, most: usize, metrics: &Metrics) -> Result<(), IndexError> {
+fn take_in(index: &Index, news: LearnedBatch, most: usize, metrics: &Metrics) -> Result<(), IndexError> {
     for learned in news.entries {
         match learned {
-            Learned::Document { url, packed } => {
-                let unpacked = Coding::Gzip.unpack(&packed.into(), most);
+            LearnedEntry::Document { url, packed } => {
+                let unpacked = ContentCoding::Gzip.unpack(&packed.into(), most);
                 let read = unpacked.ok().and_then(|plain| index.read_document(&plain).ok());
                 let Some(read) = read else { continue };
                 Learn::new(index).document(&read.document, &read.canvases, &url)?;
             }
-            Learned::File { uuid, url } => {
+            LearnedEntry::File { uuid, url } => {
                 let Ok(uuid) = uuid.parse() else { continue };
                 match index.learn_file_url(uuid, &url) {
                     // SECURITY: not the file of that UUID, whoever says so.

@@ -12,8 +12,8 @@ use tokio::time::{Instant, timeout};
 
 use crate::cluster::{Cluster, Edition};
 use crate::config::Settings;
-use crate::index::shared::snapshot::Snapshot;
-use crate::index::sources::scheduler::Keeper;
+use crate::index::shared::snapshot::IndexEdition;
+use crate::index::sources::scheduler::SourceScheduler;
 use crate::index::store::recover::PART;
 use crate::index::{Index, IndexError};
 use crate::observe::{EventKind, Metrics};
@@ -27,7 +27,7 @@ const ALONE: Duration = Duration::from_secs(30);
 
 /// Keeps the copy of one node, and publishes where it is the editor.
 #[derive(Debug)]
-pub struct Press {
+pub struct IndexReplicator {
     index: Arc<Index>,
     settings: Arc<Settings>,
     cluster: Arc<Cluster>,
@@ -36,7 +36,7 @@ pub struct Press {
 
 /// Why an index could not be published.
 #[derive(Debug, thiserror::Error)]
-pub enum PressError {
+pub enum PublishError {
     /// Redis is away.
     #[error("Redis is away: the index was not published to the other nodes; see [cluster] url")]
     Alone,
@@ -50,23 +50,23 @@ pub enum PressError {
 
 /// What the editor published last.
 #[derive(Default)]
-struct Published {
+struct LastPublished {
     edition: Option<Edition>,
     looks: Option<(i64, i64, i64)>,
     at: Option<Instant>,
 }
 
 /// Looks at the sources until it is dropped.
-struct Keeping(AbortHandle);
+struct SchedulerGuard(AbortHandle);
 
-impl Drop for Keeping {
+impl Drop for SchedulerGuard {
     fn drop(&mut self) {
         self.0.abort();
     }
 }
 
-impl Press {
-    /// Nothing happens before [`Press::run`].
+impl IndexReplicator {
+    /// Nothing happens before [`IndexReplicator::run`].
     pub fn new(
         index: Arc<Index>,
         settings: Arc<Settings>,
@@ -84,7 +84,7 @@ impl Press {
         let patience = self.settings.cluster.connect_timeout * 2;
         let was_joined = timeout(patience, link.wait_for(|joined| *joined)).await.is_ok();
         let mut last_joined = was_joined.then(Instant::now);
-        let (mut published, mut keeping) = (Published::default(), None);
+        let (mut published, mut keeping) = (LastPublished::default(), None);
         loop {
             editions.mark_unchanged();
             link.mark_unchanged();
@@ -97,7 +97,7 @@ impl Press {
             }
             let is_left = !is_joined && last_joined.is_none_or(|last| last.elapsed() >= ALONE);
             if is_editor || is_left {
-                keeping.get_or_insert_with(|| self.keep_sources());
+                keeping.get_or_insert_with(|| self.spawn_scheduler());
             } else if is_joined {
                 keeping = None;
             }
@@ -119,17 +119,17 @@ impl Press {
         !self.settings.index.sources.is_empty() && self.cluster.is_editor().await
     }
 
-    fn keep_sources(&self) -> Keeping {
+    fn spawn_scheduler(&self) -> SchedulerGuard {
         let (index, settings) = (Arc::clone(&self.index), Arc::clone(&self.settings));
-        let keeper = Keeper::new(index, settings, Arc::clone(&self.metrics));
-        Keeping(tokio::spawn(keeper.run()).abort_handle())
+        let keeper = SourceScheduler::new(index, settings, Arc::clone(&self.metrics));
+        SchedulerGuard(tokio::spawn(keeper.run()).abort_handle())
     }
 
     /// Reads the edition that is there, if it is another than ours.
     async fn catch_up(&self) {
         let Some(Some(name)) = self.cluster.edition_name().await else { return };
         let index = Arc::clone(&self.index);
-        if matches!(spawn_blocking(move || Snapshot { index: &index }.name()).await, Ok(Ok(Some(own))) if own == name)
+        if matches!(spawn_blocking(move || IndexEdition { index: &index }.name()).await, Ok(Ok(Some(own))) if own == name)
         {
             return;
         }
@@ -138,7 +138,7 @@ impl Press {
             (Arc::clone(&self.index), Arc::clone(&self.cluster), Handle::current());
         let chunks = edition.chunks.len();
         let read = spawn_blocking(move || {
-            Snapshot { index: &index }.read(&edition, &mut |name| handle.block_on(cluster.chunk(name)))
+            IndexEdition { index: &index }.read(&edition, &mut |name| handle.block_on(cluster.chunk(name)))
         });
         match read.await {
             Ok(Ok(true)) => {
@@ -156,13 +156,15 @@ impl Press {
     }
 
     /// Publishes what changed, `cluster.edition_every` at most; and keeps what is there from being forgotten.
-    async fn publish_changes(&self, published: &mut Published) {
+    async fn publish_changes(&self, published: &mut LastPublished) {
         let is_whole = match &published.edition {
             Some(edition) => self.cluster.keep_edition(edition).await == Some(true),
             None => false,
         };
         let index = Arc::clone(&self.index);
-        let Ok(Ok(looks)) = spawn_blocking(move || Snapshot { index: &index }.looks()).await else { return };
+        let Ok(Ok(looks)) = spawn_blocking(move || IndexEdition { index: &index }.looks()).await else {
+            return;
+        };
         let is_due = published.at.is_none_or(|at| at.elapsed() >= self.settings.cluster.edition_every);
         // An empty index is no news: the sources are just being read.
         if is_whole && published.looks == Some(looks) || !is_due || looks.0 == 0 {
@@ -179,7 +181,7 @@ impl Press {
                 );
                 (published.edition, published.looks) = (Some(edition), Some(looks));
             }
-            Err(PressError::Alone) => {}
+            Err(PublishError::Alone) => {}
             Err(error) => {
                 self.metrics.event(EventKind::EditionFailed);
                 tracing::warn!(%error, "the index was not published");
@@ -189,29 +191,29 @@ impl Press {
 }
 
 /// Publishes the index as it is now, `most` bytes at most.
-pub async fn publish(index: &Arc<Index>, cluster: &Arc<Cluster>, most: u64) -> Result<Edition, PressError> {
-    let position = cluster.learned_up_to().await.ok_or(PressError::Alone)?;
+pub async fn publish(index: &Arc<Index>, cluster: &Arc<Cluster>, most: u64) -> Result<Edition, PublishError> {
+    let position = cluster.learned_up_to().await.ok_or(PublishError::Alone)?;
     let (own, to, handle) = (Arc::clone(index), Arc::clone(cluster), Handle::current());
     let written = spawn_blocking(move || {
         let (mut chunks, mut bytes) = (Vec::new(), 0);
-        let is_all = Snapshot { index: &own }.write(&mut |packed| {
+        let is_all = IndexEdition { index: &own }.write(&mut |packed| {
             bytes += u64::try_from(packed.len()).unwrap_or(u64::MAX);
             let name = if bytes > most { None } else { handle.block_on(to.put_chunk(&packed)) };
             chunks.extend(name.clone());
             name.is_some()
         })?;
-        Ok::<_, PressError>(match is_all {
+        Ok::<_, PublishError>(match is_all {
             true => chunks,
-            false if bytes > most => return Err(PressError::TooLong),
-            false => return Err(PressError::Alone),
+            false if bytes > most => return Err(PublishError::TooLong),
+            false => return Err(PublishError::Alone),
         })
     });
-    let chunks = written.await.map_err(|_| PressError::Alone)??;
+    let chunks = written.await.map_err(|_| PublishError::Alone)??;
     let edition = Edition::of(chunks, position);
     // First here: who published it need not read it.
     let (own, name) = (Arc::clone(index), edition.name.clone());
-    spawn_blocking(move || Snapshot { index: &own }.is_now(Some(&name)))
+    spawn_blocking(move || IndexEdition { index: &own }.is_now(Some(&name)))
         .await
-        .map_err(|_| PressError::Alone)??;
-    if cluster.publish(&edition).await { Ok(edition) } else { Err(PressError::Alone) }
+        .map_err(|_| PublishError::Alone)??;
+    if cluster.publish(&edition).await { Ok(edition) } else { Err(PublishError::Alone) }
 }

@@ -16,7 +16,7 @@ use crate::cluster::Edition;
 use crate::iiif::identifier::uuid_of_file_url;
 use crate::iiif::manifest::{Canvas, Document};
 use crate::index::store::error::IndexError;
-use crate::index::store::writer::{Facts, Writer};
+use crate::index::store::writer::{DocumentMeta, Writer};
 use crate::index::store::{next_generation, schema, writer};
 use crate::index::{Index, history, now};
 
@@ -29,36 +29,36 @@ const LONGEST: u64 = 64 << 20;
 /// One line of an edition.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-enum Line {
+enum EditionLine {
     /// What follows was read from here: kind, location, added by hand.
     Source(String, String, bool),
     /// A canvas of the next document: URL, label, lookup keys.
     Canvas(String, Option<String>, Vec<String>),
     /// A document, of the canvases before it.
-    Document(Box<Told>),
+    Document(Box<EditionDocument>),
     /// A file URL that was learned; its UUID is made from it.
     File(String),
 }
 
 /// A document, and how it looked where it was read.
 #[derive(Debug, Serialize, Deserialize)]
-struct Told {
+struct EditionDocument {
     kind: String,
     uri: String,
     label: Option<String>,
     #[serde(flatten)]
-    facts: Facts,
+    facts: DocumentMeta,
 }
 
 /// Gathers lines into chunks.
-struct Packer<'a> {
+struct ChunkWriter<'a> {
     plain: Vec<u8>,
     send: &'a mut dyn FnMut(Vec<u8>) -> bool,
     goes_on: bool,
 }
 
-impl Packer<'_> {
-    fn line(&mut self, line: &Line) {
+impl ChunkWriter<'_> {
+    fn line(&mut self, line: &EditionLine) {
         // Text and numbers can always be written as JSON.
         if serde_json::to_writer(&mut self.plain, line).is_ok() {
             self.plain.push(b'\n');
@@ -81,15 +81,15 @@ impl Packer<'_> {
 }
 
 /// The index as an edition: what all nodes share of it.
-pub(crate) struct Snapshot<'a> {
+pub(crate) struct IndexEdition<'a> {
     pub(crate) index: &'a Index,
 }
 
-impl Snapshot<'_> {
+impl IndexEdition<'_> {
     /// Hands out the index in chunks, until `send` says no; true: all of it.
     pub(crate) fn write(&self, send: &mut dyn FnMut(Vec<u8>) -> bool) -> Result<bool, IndexError> {
         let conn = self.index.apart()?;
-        let mut packer = Packer { plain: Vec::new(), send, goes_on: true };
+        let mut packer = ChunkWriter { plain: Vec::new(), send, goes_on: true };
         let mut run = || -> rusqlite::Result<()> {
             // One transaction: all of one moment.
             conn.execute_batch("BEGIN")?;
@@ -100,7 +100,7 @@ impl Snapshot<'_> {
                 let url: String = row.get(1)?;
                 // One that was checked against another base (`index.file_url_bases`) each node learns by itself.
                 if uuid_of_file_url(&url).as_bytes() == row.get_ref(0)?.as_blob()? {
-                    packer.line(&Line::File(url));
+                    packer.line(&EditionLine::File(url));
                 }
             }
             packer.pack();
@@ -184,11 +184,11 @@ impl Snapshot<'_> {
     }
 }
 
-fn documents(conn: &Connection, packer: &mut Packer<'_>) -> rusqlite::Result<()> {
+fn documents(conn: &Connection, packer: &mut ChunkWriter<'_>) -> rusqlite::Result<()> {
     let mut select = conn.prepare(&format!(
         "SELECT m.kind, m.uri, m.label, m.first, m.canvases, s.kind, s.location, s.added, {}
          FROM manifests m JOIN sources s ON s.id = m.source ORDER BY m.id",
-        Facts::COLUMNS
+        DocumentMeta::COLUMNS
     ))?;
     let mut canvases = conn
         .prepare("SELECT url, label, keys FROM canvases WHERE id BETWEEN ?1 AND ?1 + ?2 - 1 ORDER BY id")?;
@@ -197,19 +197,19 @@ fn documents(conn: &Connection, packer: &mut Packer<'_>) -> rusqlite::Result<()>
     while let Some(row) = rows.next()?.filter(|_| packer.goes_on) {
         let location: String = row.get(6)?;
         if here.as_ref() != Some(&location) {
-            packer.line(&Line::Source(row.get(5)?, location.clone(), row.get(7)?));
+            packer.line(&EditionLine::Source(row.get(5)?, location.clone(), row.get(7)?));
             here = Some(location);
         }
         let mut of = canvases.query(params![row.get::<_, i64>(3)?, row.get::<_, i64>(4)?])?;
         while let Some(canvas) = of.next()? {
             let keys = writer::read_keys(canvas.get_ref(2)?.as_str()?);
-            packer.line(&Line::Canvas(canvas.get(0)?, canvas.get(1)?, keys));
+            packer.line(&EditionLine::Canvas(canvas.get(0)?, canvas.get(1)?, keys));
         }
-        packer.line(&Line::Document(Box::new(Told {
+        packer.line(&EditionLine::Document(Box::new(EditionDocument {
             kind: row.get(0)?,
             uri: row.get(1)?,
             label: row.get(2)?,
-            facts: Facts::read(row, 8)?,
+            facts: DocumentMeta::read(row, 8)?,
         })));
     }
     Ok(())
@@ -219,17 +219,19 @@ fn read_line(
     conn: &Connection,
     writer: &mut Writer<'_>,
     source: &mut i64,
-    line: Line,
+    line: EditionLine,
 ) -> Result<(), IndexError> {
     match line {
-        Line::Source(kind, location, added) => *source = writer::source_row(conn, &kind, &location, added)?,
-        Line::Canvas(id, label, images) => writer.canvas(&Canvas { id, label, images })?,
-        Line::Document(told) => {
+        EditionLine::Source(kind, location, added) => {
+            *source = writer::source_row(conn, &kind, &location, added)?
+        }
+        EditionLine::Canvas(id, label, images) => writer.canvas(&Canvas { id, label, images })?,
+        EditionLine::Document(told) => {
             let kind = writer::kind_of(&told.kind);
             let document = Document { kind, id: Some(told.uri), label: told.label, ..Document::default() };
-            writer.finish(&document, &Facts { source: *source, seen: now(), ..told.facts })?;
+            writer.finish(&document, &DocumentMeta { source: *source, seen: now(), ..told.facts })?;
         }
-        Line::File(url) => {
+        EditionLine::File(url) => {
             conn.prepare_cached("INSERT OR REPLACE INTO files (uuid, url) VALUES (?1, ?2)")?
                 .execute(params![uuid_of_file_url(&url).as_bytes(), url])?;
         }

@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 
 use crate::iiif::image_url::ImageBases;
 use crate::iiif::manifest::{self, Canvas, Document, WalkError};
-use crate::index::store::keys::Names;
+use crate::index::store::keys::KeyRules;
 use crate::index::{Index, IndexError};
 
 /// The row of `marks` that says it.
@@ -25,7 +25,7 @@ pub struct DocumentContent {
     pub canvases: Vec<Canvas>,
     hash: blake3::Hash,
     /// By what it was read.
-    names: Arc<Names>,
+    names: Arc<KeyRules>,
 }
 
 impl Index {

@@ -6,11 +6,13 @@ use std::sync::mpsc::{Receiver, sync_channel};
 
 use rusqlite::{Connection, params};
 
-use crate::config::settings::Source;
+use crate::config::settings::SourceSettings;
 use crate::index::sources::event::Event;
-use crate::index::sources::problem::Problem;
-use crate::index::sources::reader::Reader;
-use crate::index::sources::{Options, Progress, Report, bases, is_over, shown, stored, with_added};
+use crate::index::sources::problem::SourceProblem;
+use crate::index::sources::reader::DocumentReader;
+use crate::index::sources::{
+    ProgressCallback, RefreshOptions, RefreshReport, bases, is_over, shown, stored, with_added,
+};
 use crate::index::store::error::IndexError;
 use crate::index::store::writer::{self, Writer};
 use crate::index::store::{next_generation, rows, schema};
@@ -23,20 +25,24 @@ const QUEUE: usize = 32;
 #[derive(Debug)]
 pub struct Build<'a> {
     index: &'a Index,
-    options: &'a Options,
+    options: &'a RefreshOptions,
 }
 
 impl<'a> Build<'a> {
     /// Nothing is read before it runs.
-    pub fn new(index: &'a Index, options: &'a Options) -> Self {
+    pub fn new(index: &'a Index, options: &'a RefreshOptions) -> Self {
         Self { index, options }
     }
 
     /// Builds the index from these sources and the added ones, and swaps it in; look-ups go on meanwhile, here and in other
     /// processes. Carried over: what was learned from traffic, what a broken file said before, and what vanished less
     /// than the grace ago. Sources that are neither named nor added are forgotten.
-    pub fn run(&self, configured: &[Source], progress: Progress<'_>) -> Result<Report, IndexError> {
-        let mut report = Report::default();
+    pub fn run(
+        &self,
+        configured: &[SourceSettings],
+        progress: ProgressCallback<'_>,
+    ) -> Result<RefreshReport, IndexError> {
+        let mut report = RefreshReport::default();
         next_generation::make(self.index, |conn, file| {
             let all = self.index.read(|conn| with_added(conn, configured))?;
             self.pour(conn, file, &all, &mut report, progress).map(Some)
@@ -49,13 +55,14 @@ impl<'a> Build<'a> {
         &self,
         conn: &Connection,
         file: &Path,
-        all: &[(Source, bool)],
-        report: &mut Report,
-        progress: Progress<'_>,
+        all: &[(SourceSettings, bool)],
+        report: &mut RefreshReport,
+        progress: ProgressCallback<'_>,
     ) -> Result<i64, IndexError> {
         let names = self.index.names.load();
         let writer = Writer::bulk(conn, &names, file)?;
-        let mut new = NewGeneration { conn, writer, seen: Seen::default(), options: self.options, report };
+        let mut new =
+            NewGeneration { conn, writer, seen: BuildState::default(), options: self.options, report };
         new.open(all)?;
         std::thread::scope(|scope| {
             let (send, receive) = sync_channel(QUEUE);
@@ -76,8 +83,8 @@ impl<'a> Build<'a> {
     }
 
     /// Reads all sources, on a thread of its own, until nobody hears it any more.
-    fn read(&self, all: &[(Source, bool)], tell: &dyn Fn(usize, Event) -> bool) {
-        let reader = Reader { index: self.index, options: self.options, passes_known: false };
+    fn read(&self, all: &[(SourceSettings, bool)], tell: &dyn Fn(usize, Event) -> bool) {
+        let reader = DocumentReader { index: self.index, options: self.options, passes_known: false };
         for (at, (source, _)) in all.iter().enumerate() {
             let mut is_heard = true;
             let mut each = |event| {
@@ -101,7 +108,7 @@ impl<'a> Build<'a> {
 
 /// What was seen while reading, for deciding what to carry over from the old generation.
 #[derive(Default)]
-struct Seen {
+struct BuildState {
     /// Source rows of the new file by location.
     sources: Vec<(String, i64)>,
     broken: HashSet<String>,
@@ -117,13 +124,13 @@ struct Seen {
 struct NewGeneration<'c, 'r> {
     conn: &'c Connection,
     writer: Writer<'c>,
-    seen: Seen,
-    options: &'r Options,
-    report: &'r mut Report,
+    seen: BuildState,
+    options: &'r RefreshOptions,
+    report: &'r mut RefreshReport,
 }
 
 impl NewGeneration<'_, '_> {
-    fn open(&mut self, all: &[(Source, bool)]) -> Result<(), IndexError> {
+    fn open(&mut self, all: &[(SourceSettings, bool)]) -> Result<(), IndexError> {
         for (source, added) in all {
             let (kind, location) = stored(source);
             let row = writer::source_row(self.conn, kind, &location, *added)?;
@@ -133,7 +140,11 @@ impl NewGeneration<'_, '_> {
         Ok(())
     }
 
-    fn fill(&mut self, events: &Receiver<(usize, Event)>, progress: Progress<'_>) -> Result<(), IndexError> {
+    fn fill(
+        &mut self,
+        events: &Receiver<(usize, Event)>,
+        progress: ProgressCallback<'_>,
+    ) -> Result<(), IndexError> {
         for (at, event) in events {
             let row = self.seen.sources.get(at).map_or(0, |(_, row)| *row);
             if let Some(origin) = self.take(row, event)? {
@@ -156,7 +167,7 @@ impl NewGeneration<'_, '_> {
                 facts.source = row;
                 let counts = self.writer.finish(&document, &facts)?;
                 report.count(document.kind, counts);
-                report.warnings.extend(Problem::unclaimed(&shown(&facts.origin), &document));
+                report.warnings.extend(SourceProblem::unclaimed(&shown(&facts.origin), &document));
                 facts.origin
             }
             Event::Failed(origin, problem) => {
@@ -235,14 +246,14 @@ impl NewGeneration<'_, '_> {
         for (location, row) in &self.seen.sources {
             if !self.seen.incomplete.contains(row) && !rows::has_images(self.conn, *row)? {
                 let passed_over = self.seen.passed_over.get(row).copied().unwrap_or(0);
-                self.report.warnings.push(Problem::no_images(&shown(location), passed_over));
+                self.report.warnings.push(SourceProblem::no_images(&shown(location), passed_over));
             }
         }
         Ok(())
     }
 }
 
-impl Seen {
+impl BuildState {
     /// Whether a document of the old generation is no longer told of by its source.
     fn is_gone(&self, source: i64, origin: &str, vanished: Option<i64>) -> bool {
         if self.broken.contains(origin)

@@ -8,34 +8,34 @@ use serde::Deserialize;
 /// The stream itself, or one page of it.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(crate) struct Page {
+pub(crate) struct ChangePage {
     #[serde(rename = "type", alias = "@type")]
     kind: Option<serde_json::Value>,
-    last: Option<Link>,
-    prev: Option<Link>,
+    last: Option<ChangeLink>,
+    prev: Option<ChangeLink>,
     #[serde(rename = "orderedItems")]
-    items: Vec<Activity>,
+    items: Vec<ChangeActivity>,
 }
 
 /// A link to something: its URL, or an object with an id.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(transparent)]
-pub(crate) struct Link(serde_json::Value);
+pub(crate) struct ChangeLink(serde_json::Value);
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
-struct Activity {
+struct ChangeActivity {
     #[serde(rename = "type", alias = "@type")]
     kind: String,
-    object: Option<Link>,
-    target: Option<Link>,
+    object: Option<ChangeLink>,
+    target: Option<ChangeLink>,
     end_time: Option<String>,
     start_time: Option<String>,
 }
 
 /// What a stream asks for, the newest change of each document only.
 #[derive(Debug, Default)]
-pub(crate) struct Changes {
+pub(crate) struct LatestChanges {
     /// Documents to fetch.
     pub(crate) fetch: Vec<String>,
     /// Documents that are no more.
@@ -49,7 +49,7 @@ pub(crate) struct Changes {
     refreshed: Option<i128>,
 }
 
-impl Link {
+impl ChangeLink {
     pub(crate) fn url(&self) -> Option<&str> {
         self.0.as_str().or_else(|| self.text("id")).or_else(|| self.text("@id"))
     }
@@ -63,7 +63,7 @@ impl Link {
     }
 }
 
-impl Page {
+impl ChangePage {
     /// Reads a stream; `None`: this is something else.
     pub(crate) fn stream(body: &[u8]) -> Option<Self> {
         let page: Self = serde_json::from_slice(body).ok()?;
@@ -88,14 +88,14 @@ impl Page {
     }
 }
 
-impl Changes {
-    /// All changes after `watermark`, which is a time as [`Changes::newest`] tells it.
+impl LatestChanges {
+    /// All changes after `watermark`, which is a time as [`LatestChanges::newest`] tells it.
     pub(crate) fn since(watermark: Option<&str>) -> Self {
         Self { watermark: watermark.and_then(time), ..Self::default() }
     }
 
     /// Takes in one page, newest change first. `false`: nothing older matters.
-    pub(crate) fn take(&mut self, page: &Page) -> bool {
+    pub(crate) fn take(&mut self, page: &ChangePage) -> bool {
         page.items.iter().rev().all(|activity| self.activity(activity))
     }
 
@@ -104,7 +104,7 @@ impl Changes {
         self.named.len()
     }
 
-    fn activity(&mut self, activity: &Activity) -> bool {
+    fn activity(&mut self, activity: &ChangeActivity) -> bool {
         let ended = activity.end_time.as_deref().and_then(time);
         if let (Some(ended), Some(watermark)) = (ended, self.watermark)
             && ended <= watermark
@@ -137,9 +137,9 @@ impl Changes {
         true
     }
 
-    fn must_fetch(&mut self, link: Option<&Link>) {
+    fn must_fetch(&mut self, link: Option<&ChangeLink>) {
         // A collection has no images; its manifests have changes of their own.
-        let url = link.filter(|link| !link.is_collection()).and_then(Link::url);
+        let url = link.filter(|link| !link.is_collection()).and_then(ChangeLink::url);
         if let Some(url) = url
             && self.named.insert(url.to_owned())
         {
@@ -147,8 +147,8 @@ impl Changes {
         }
     }
 
-    fn must_drop(&mut self, link: Option<&Link>) {
-        if let Some(url) = link.and_then(Link::url)
+    fn must_drop(&mut self, link: Option<&ChangeLink>) {
+        if let Some(url) = link.and_then(ChangeLink::url)
             && self.named.insert(url.to_owned())
         {
             self.gone.push(url.to_owned());
@@ -190,9 +190,9 @@ mod tests {
         assert_eq!(time("yesterday"), None);
     }
 
-    fn taken(changes: &mut Changes, items: &serde_json::Value) -> bool {
+    fn taken(changes: &mut LatestChanges, items: &serde_json::Value) -> bool {
         let page = serde_json::json!({"type": "OrderedCollectionPage", "orderedItems": items});
-        changes.take(&Page::read(page.to_string().as_bytes()).expect("a page"))
+        changes.take(&ChangePage::read(page.to_string().as_bytes()).expect("a page"))
     }
 
     fn change(kind: &str, id: &str, hour: u32) -> serde_json::Value {
@@ -203,7 +203,7 @@ mod tests {
 
     #[test]
     fn the_newest_change_of_each_document_counts() {
-        let mut changes = Changes::since(None);
+        let mut changes = LatestChanges::since(None);
         let all = [
             change("Create", "a", 1),
             change("Create", "b", 2),
@@ -217,7 +217,7 @@ mod tests {
 
     #[test]
     fn what_is_not_newer_than_the_watermark_ends_the_walk() {
-        let mut changes = Changes::since(Some("2026-01-01T02:00:00Z"));
+        let mut changes = LatestChanges::since(Some("2026-01-01T02:00:00Z"));
         let all = [change("Update", "a", 1), change("Update", "b", 2), change("Update", "c", 3)];
         assert!(!taken(&mut changes, &all.into()));
         assert_eq!(changes.fetch, ["c"]);
@@ -234,17 +234,17 @@ mod tests {
             change("Update", "a", 5),
             refresh,
         ]);
-        let mut fresh = Changes::since(None);
+        let mut fresh = LatestChanges::since(None);
         assert!(!taken(&mut fresh, &all));
         assert_eq!((fresh.fetch, fresh.gone.len()), (vec!["a".to_owned()], 0));
-        let mut known = Changes::since(Some("2026-01-01T01:00:00Z"));
+        let mut known = LatestChanges::since(Some("2026-01-01T01:00:00Z"));
         assert!(taken(&mut known, &all));
         assert_eq!((known.fetch, known.gone), (vec!["a".to_owned()], vec!["lost".to_owned()]));
     }
 
     #[test]
     fn a_move_is_a_new_document_and_one_less_and_odd_activities_are_passed_over() {
-        let mut changes = Changes::since(None);
+        let mut changes = LatestChanges::since(None);
         let all = serde_json::json!([
             {"type": "Move", "object": "a", "target": {"id": "b", "type": "Manifest"}},
             {"type": "Like", "object": 7}, {"type": "Update", "object": [1]}, {"type": "Update"}, {"type": "Add", "object": {"id": "c", "type": "Collection"}},

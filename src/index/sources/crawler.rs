@@ -10,18 +10,18 @@ use futures_util::stream::FuturesUnordered;
 use serde::Deserialize;
 use tokio::sync::mpsc;
 
-use crate::config::settings::Source;
+use crate::config::settings::SourceSettings;
 use crate::iiif::CanvasUrl;
 use crate::iiif::canvas::uri;
 use crate::iiif::manifest::{Document, DocumentKind};
 use crate::index::Index;
-use crate::index::sources::Options;
-use crate::index::sources::change_discovery::Link as Linked;
-use crate::index::sources::change_discovery::{Changes, Page};
+use crate::index::sources::RefreshOptions;
+use crate::index::sources::change_discovery::ChangeLink as Linked;
+use crate::index::sources::change_discovery::{ChangePage, LatestChanges};
 use crate::index::sources::event::Event;
-use crate::index::sources::http_client::{Answer, Asker, Reading};
-use crate::index::sources::problem::Problem;
-use crate::index::store::writer::Facts;
+use crate::index::sources::http_client::{FetchOutcome, ParsedDocument, SourceClient};
+use crate::index::sources::problem::SourceProblem;
+use crate::index::store::writer::DocumentMeta;
 
 /// Collections within collections that are followed.
 const DEPTH: usize = 16;
@@ -35,30 +35,30 @@ const QUEUE: usize = 16;
 /// Starts to walk a source; `None`: nothing can be fetched here.
 pub(crate) fn walk(
     index: &Index,
-    source: &Source,
+    source: &SourceSettings,
     url: &str,
-    options: &Options,
+    options: &RefreshOptions,
 ) -> Option<mpsc::Receiver<Event>> {
     let (web, handle) = index.web.load_full().as_deref().cloned()?;
     let (send, events) = mpsc::channel(QUEUE);
     let (source, url, options) = (source.clone(), url.to_owned(), *options);
     let store = index.store();
     handle.spawn(async move {
-        let asker = Asker::new(&web, &source, &url, options, store);
+        let asker = SourceClient::new(&web, &source, &url, options, store);
         // The writer may be gone: then nobody asks any more.
-        let _ = Walk::new(&asker, &send).run().await;
+        let _ = Crawler::new(&asker, &send).run().await;
     });
     Some(events)
 }
 
 /// The writer went away.
-struct Left;
+struct CrawlStopped;
 
 /// One walk.
-struct Walk<'a> {
-    asker: &'a Asker,
+struct Crawler<'a> {
+    asker: &'a SourceClient,
     send: &'a mpsc::Sender<Event>,
-    queue: VecDeque<Link>,
+    queue: VecDeque<CrawlLink>,
     seen: HashSet<String>,
     /// Hosts that a link led to and that are not followed.
     away: HashSet<String>,
@@ -69,13 +69,13 @@ struct Walk<'a> {
 }
 
 /// A document to visit.
-struct Link {
+struct CrawlLink {
     url: String,
     depth: usize,
 }
 
-impl<'a> Walk<'a> {
-    fn new(asker: &'a Asker, send: &'a mpsc::Sender<Event>) -> Self {
+impl<'a> Crawler<'a> {
+    fn new(asker: &'a SourceClient, send: &'a mpsc::Sender<Event>) -> Self {
         Self {
             asker,
             send,
@@ -88,38 +88,38 @@ impl<'a> Walk<'a> {
         }
     }
 
-    async fn run(mut self) -> Result<(), Left> {
+    async fn run(mut self) -> Result<(), CrawlStopped> {
         let home = self.asker.home().to_owned();
         self.seen.insert(home.clone());
         let known = self.asker.known(&home);
         match self.asker.document(&home, known.as_ref()).await {
-            Answer::Read(reading) => {
-                if let Some(stream) = reading.body.as_deref().and_then(Page::stream) {
+            FetchOutcome::Read(reading) => {
+                if let Some(stream) = reading.body.as_deref().and_then(ChangePage::stream) {
                     let watermark = known.and_then(|known| known.facts.last_modified);
                     self.changes(&stream, watermark, reading).await?;
                 } else {
-                    self.read(Link { url: home, depth: 0 }, reading).await?;
+                    self.read(CrawlLink { url: home, depth: 0 }, reading).await?;
                     self.walk().await?;
                 }
             }
-            Answer::Failed { problem, .. } => self.tell(Event::Incomplete(Some(problem))).await?,
-            other => self.found(home, other).await?,
+            FetchOutcome::Failed { problem, .. } => self.tell(Event::Incomplete(Some(problem))).await?,
+            other => self.visit(home, other).await?,
         }
         self.tell(Event::End).await
     }
 
-    async fn tell(&self, event: Event) -> Result<(), Left> {
-        self.send.send(event).await.map_err(|_| Left)
+    async fn tell(&self, event: Event) -> Result<(), CrawlStopped> {
+        self.send.send(event).await.map_err(|_| CrawlStopped)
     }
 
-    async fn document(&self, reading: Box<Reading>) -> Result<(), Left> {
-        let Reading { document, canvases, facts, .. } = *reading;
+    async fn document(&self, reading: Box<ParsedDocument>) -> Result<(), CrawlStopped> {
+        let ParsedDocument { document, canvases, facts, .. } = *reading;
         self.tell(Event::Canvases(canvases)).await?;
         self.tell(Event::Document(Box::new((document, facts)))).await
     }
 
     /// Visits what is queued, and what that leads to.
-    async fn walk(&mut self) -> Result<(), Left> {
+    async fn walk(&mut self) -> Result<(), CrawlStopped> {
         let asker = self.asker;
         let mut in_flight = FuturesUnordered::new();
         loop {
@@ -134,22 +134,22 @@ impl<'a> Walk<'a> {
             }
             let Some((answer, link, was_collection)) = in_flight.next().await else { return Ok(()) };
             match answer {
-                Answer::Read(reading) => self.read(link, reading).await?,
+                FetchOutcome::Read(reading) => self.read(link, reading).await?,
                 // What it led to before was not seen now.
-                Answer::Failed { problem, .. } if was_collection => {
+                FetchOutcome::Failed { problem, .. } if was_collection => {
                     self.tell(Event::Incomplete(Some(problem))).await?;
                 }
-                other => self.found(link.url, other).await?,
+                other => self.visit(link.url, other).await?,
             }
         }
     }
 
-    async fn found(&mut self, url: String, answer: Answer) -> Result<(), Left> {
+    async fn visit(&mut self, url: String, answer: FetchOutcome) -> Result<(), CrawlStopped> {
         let found = match answer {
-            Answer::Read(reading) => return self.document(reading).await,
-            Answer::Unchanged(facts) => Event::Unchanged(facts),
-            Answer::Poorer(problem) => Event::Poorer(url, problem),
-            Answer::Failed { problem, is_gone } => {
+            FetchOutcome::Read(reading) => return self.document(reading).await,
+            FetchOutcome::Unchanged(facts) => Event::Unchanged(facts),
+            FetchOutcome::Poorer(problem) => Event::Poorer(url, problem),
+            FetchOutcome::Failed { problem, is_gone } => {
                 self.lost |= !is_gone;
                 Event::Failed(url, problem)
             }
@@ -158,12 +158,12 @@ impl<'a> Walk<'a> {
     }
 
     /// A document was read: its links are queued.
-    async fn read(&mut self, link: Link, reading: Box<Reading>) -> Result<(), Left> {
+    async fn read(&mut self, link: CrawlLink, reading: Box<ParsedDocument>) -> Result<(), CrawlStopped> {
         if reading.document.kind == DocumentKind::Other && reading.canvases.is_empty() {
             let message = "it is JSON, but neither a manifest nor a collection".to_owned();
             let hint = "name the URL of a IIIF manifest, a collection or a stream of changes; what the index knows \
                         from there is kept";
-            let problem = Problem::answer(&self.asker.shown(&link.url), message, hint);
+            let problem = SourceProblem::answer(&self.asker.shown(&link.url), message, hint);
             return self.tell(Event::Failed(link.url, problem)).await;
         }
         let mut links = reading.document.members.clone();
@@ -179,13 +179,13 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    async fn enqueue(&mut self, url: &str, depth: usize) -> Result<(), Left> {
+    async fn enqueue(&mut self, url: &str, depth: usize) -> Result<(), CrawlStopped> {
         let url = url.split('#').next().unwrap_or(url);
         let shown = self.asker.shown(self.asker.home());
         let encoded = uri(url);
         let url = encoded.as_deref().unwrap_or(url);
         let Some(parsed) = CanvasUrl::parse(url).filter(|_| encoded.is_some()) else {
-            let problem = Problem::answer(
+            let problem = SourceProblem::answer(
                 &self.asker.shown(url),
                 format!("{shown} leads there, but it is no URL to fetch"),
                 "only http and https URLs of plain characters are fetched; correct the collection",
@@ -199,7 +199,7 @@ impl<'a> Walk<'a> {
             if !self.away.insert(parsed.authority.to_owned()) {
                 return Ok(());
             }
-            let problem = Problem::answer(
+            let problem = SourceProblem::answer(
                 &shown,
                 format!("it leads to {}, such as {}", parsed.authority, self.asker.shown(url)),
                 "links to another host are followed only if it stands in the source's `hosts`",
@@ -213,37 +213,37 @@ impl<'a> Walk<'a> {
             return self.too_long(&shown).await;
         }
         self.seen.insert(url.to_owned());
-        self.queue.push_back(Link { url: url.to_owned(), depth });
+        self.queue.push_back(CrawlLink { url: url.to_owned(), depth });
         Ok(())
     }
 
-    async fn too_deep(&mut self, shown: &str) -> Result<(), Left> {
+    async fn too_deep(&mut self, shown: &str) -> Result<(), CrawlStopped> {
         if std::mem::replace(&mut self.is_too_deep, true) {
             return Ok(());
         }
         let message = format!("collections lie within collections, more than {DEPTH} deep");
         let hint = "what lies deeper is not read: name a collection further inside as a source of its own";
-        self.tell(Event::Incomplete(Some(Problem::answer(shown, message, hint)))).await
+        self.tell(Event::Incomplete(Some(SourceProblem::answer(shown, message, hint)))).await
     }
 
-    async fn too_long(&mut self, shown: &str) -> Result<(), Left> {
+    async fn too_long(&mut self, shown: &str) -> Result<(), CrawlStopped> {
         if std::mem::replace(&mut self.is_too_long, true) {
             return Ok(());
         }
         let message = format!("it leads to more than {DOCUMENTS} documents");
         let hint = "the others are not read: name collections further inside as sources of their own";
-        self.tell(Event::Incomplete(Some(Problem::answer(shown, message, hint)))).await
+        self.tell(Event::Incomplete(Some(SourceProblem::answer(shown, message, hint)))).await
     }
 
     /// Follows a stream of changes back to what is known, then visits what changed.
     async fn changes(
         &mut self,
-        stream: &Page,
+        stream: &ChangePage,
         watermark: Option<String>,
-        mut reading: Box<Reading>,
-    ) -> Result<(), Left> {
+        mut reading: Box<ParsedDocument>,
+    ) -> Result<(), CrawlStopped> {
         self.tell(Event::OnlyChanges).await?;
-        let mut changes = Changes::since(watermark.as_deref());
+        let mut changes = LatestChanges::since(watermark.as_deref());
         self.pages(stream, &mut changes).await?;
         for url in std::mem::take(&mut changes.gone) {
             self.tell(Event::Gone(url)).await?;
@@ -256,11 +256,11 @@ impl<'a> Walk<'a> {
         let reached = if self.lost { watermark } else { changes.newest.or(watermark) };
         reading.document =
             Document { id: reading.document.id, label: reading.document.label, ..Document::default() };
-        reading.facts = Facts { etag: None, last_modified: reached, ..reading.facts };
+        reading.facts = DocumentMeta { etag: None, last_modified: reached, ..reading.facts };
         self.document(reading).await
     }
 
-    async fn pages(&mut self, stream: &Page, changes: &mut Changes) -> Result<(), Left> {
+    async fn pages(&mut self, stream: &ChangePage, changes: &mut LatestChanges) -> Result<(), CrawlStopped> {
         if !changes.take(stream) {
             return Ok(());
         }
@@ -287,22 +287,22 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    async fn page(&self, url: &str) -> Result<Page, Problem> {
+    async fn page(&self, url: &str) -> Result<ChangePage, SourceProblem> {
         let encoded = uri(url);
         let url = encoded.as_deref().unwrap_or(url);
         let may = CanvasUrl::parse(url).is_some_and(|parsed| self.asker.may_follow(&parsed));
         if !may {
             let hint = "links to another host are followed only if it stands in the source's `hosts`";
-            return Err(Problem::answer(
+            return Err(SourceProblem::answer(
                 &self.asker.shown(url),
                 "this page of changes is on another host".to_owned(),
                 hint,
             ));
         }
         let body = self.asker.body(url).await?;
-        Page::read(&body).map_err(|error| {
+        ChangePage::read(&body).map_err(|error| {
             let hint = "the server writes a page of changes that cannot be read: ask those who run it";
-            Problem::answer(&self.asker.shown(url), error.to_string(), hint)
+            SourceProblem::answer(&self.asker.shown(url), error.to_string(), hint)
         })
     }
 }
@@ -311,11 +311,11 @@ impl<'a> Walk<'a> {
 fn further_pages(body: &[u8]) -> Vec<String> {
     #[derive(Default, Deserialize)]
     #[serde(default)]
-    struct Paged {
+    struct PagedLink {
         first: Option<Linked>,
         next: Option<Linked>,
     }
-    let paged: Paged = serde_json::from_slice(body).unwrap_or_default();
+    let paged: PagedLink = serde_json::from_slice(body).unwrap_or_default();
     let links = [paged.first, paged.next];
     links.iter().flatten().filter_map(Linked::url).map(str::to_owned).collect()
 }

@@ -11,8 +11,8 @@ use walkdir::WalkDir;
 use crate::iiif::image_url::ImageBases;
 use crate::iiif::manifest::{self, Canvas, Document, WalkError};
 use crate::index::now;
-use crate::index::sources::problem::Problem;
-use crate::index::store::writer::Facts;
+use crate::index::sources::problem::SourceProblem;
+use crate::index::store::writer::DocumentMeta;
 use crate::upstream::coding::GZIP;
 
 /// Larger files are read in pieces, so that memory does not grow with them.
@@ -25,40 +25,44 @@ const BUFFER: usize = 64 << 10;
 const DEPTH: usize = 64;
 
 /// What a file looks like from outside.
-pub(crate) fn looks(path: &Path) -> io::Result<Facts> {
+pub(crate) fn looks(path: &Path) -> io::Result<DocumentMeta> {
     std::fs::metadata(path).map(|found| facts(path, &found))
 }
 
-fn facts(path: &Path, found: &Metadata) -> Facts {
+fn facts(path: &Path, found: &Metadata) -> DocumentMeta {
     let since = found.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
-    Facts {
+    DocumentMeta {
         origin: path.to_string_lossy().into_owned(),
         size: Some(i64::try_from(found.len()).unwrap_or(i64::MAX)),
         modified: Some(since.map_or(0, |since| i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))),
         seen: now(),
-        ..Facts::default()
+        ..DocumentMeta::default()
     }
 }
 
 /// What a look into a directory finds.
 #[derive(Debug)]
-pub(crate) enum Found {
+pub(crate) enum CrawlEvent {
     /// A file to read.
     Document(PathBuf),
     /// A file whose name is none of a document.
     PassedOver,
     /// What cannot be looked at.
-    Problem(Problem),
+    Problem(SourceProblem),
 }
 
 /// The files of a directory in the order of their names, or the file itself. Links are followed, but never in circles.
-pub(crate) fn find(path: &Path) -> impl Iterator<Item = Found> {
+pub(crate) fn find(path: &Path) -> impl Iterator<Item = CrawlEvent> {
     WalkDir::new(path).follow_links(true).max_depth(DEPTH).sort_by_file_name().into_iter().filter_map(
         |entry| match entry {
             // A file that is named by itself is read whatever its name ends in.
             Ok(entry) if entry.file_type().is_file() => {
                 let is_document = entry.depth() == 0 || is_document(entry.path());
-                Some(if is_document { Found::Document(entry.into_path()) } else { Found::PassedOver })
+                Some(if is_document {
+                    CrawlEvent::Document(entry.into_path())
+                } else {
+                    CrawlEvent::PassedOver
+                })
             }
             Ok(_) => None,
             // Not a problem: what the link leads to is being read anyway.
@@ -66,7 +70,7 @@ pub(crate) fn find(path: &Path) -> impl Iterator<Item = Found> {
             Err(error) => {
                 let path = error.path().unwrap_or(path).to_path_buf();
                 let message = error.io_error().map_or_else(|| error.to_string(), ToString::to_string);
-                Some(Found::Problem(Problem::unreadable(&path, message)))
+                Some(CrawlEvent::Problem(SourceProblem::unreadable(&path, message)))
             }
         },
     )
@@ -89,12 +93,13 @@ pub(crate) fn read(
     path: &Path,
     bases: &ImageBases,
     each: &mut dyn FnMut(Canvas),
-) -> Result<(Document, Facts), Problem> {
-    let unreadable = |error: io::Error| Problem::unreadable(path, error.to_string());
+) -> Result<(Document, DocumentMeta), SourceProblem> {
+    let unreadable = |error: io::Error| SourceProblem::unreadable(path, error.to_string());
     let file = File::open(path).map_err(unreadable)?;
     let metadata = file.metadata().map_err(unreadable)?;
-    let broken = |error: WalkError| Problem::broken(&path.display().to_string(), &error);
-    let mut tee = BufReader::with_capacity(BUFFER, Tee { inner: file, hasher: blake3::Hasher::new() });
+    let broken = |error: WalkError| SourceProblem::broken(&path.display().to_string(), &error);
+    let mut tee =
+        BufReader::with_capacity(BUFFER, HashingReader { inner: file, hasher: blake3::Hasher::new() });
     let is_packed = tee.fill_buf().map_err(unreadable)?.starts_with(GZIP);
     let mut plain: Box<dyn Read + '_> =
         if is_packed { Box::new(MultiGzDecoder::new(&mut tee)) } else { Box::new(&mut tee) };
@@ -111,7 +116,7 @@ pub(crate) fn read(
     drop(plain);
     io::copy(&mut tee, &mut io::sink()).map_err(unreadable)?;
     let hash = Some(tee.into_inner().hasher.finalize().into());
-    Ok((document, Facts { hash, ..facts(path, &metadata) }))
+    Ok((document, DocumentMeta { hash, ..facts(path, &metadata) }))
 }
 
 /// BLAKE3 of a file, as [`read`] would tell it.
@@ -122,12 +127,12 @@ pub(crate) fn hash(path: &Path) -> io::Result<[u8; 32]> {
 }
 
 /// Hashes what is read through it.
-struct Tee<R> {
+struct HashingReader<R> {
     inner: R,
     hasher: blake3::Hasher,
 }
 
-impl<R: Read> Read for Tee<R> {
+impl<R: Read> Read for HashingReader<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.inner.read(buffer)?;
         self.hasher.update(&buffer[..read]);

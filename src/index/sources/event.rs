@@ -6,9 +6,9 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::iiif::manifest::{Canvas, Document};
 use crate::index::sources::directory;
-use crate::index::sources::problem::Problem;
+use crate::index::sources::problem::SourceProblem;
 use crate::index::store::error::IndexError;
-use crate::index::store::writer::Facts;
+use crate::index::store::writer::DocumentMeta;
 
 /// What reading a source tells, as it goes.
 #[derive(Debug)]
@@ -16,13 +16,13 @@ pub(crate) enum Event {
     /// Canvases of the document that follows.
     Canvases(Vec<Canvas>),
     /// A document, new or changed. The row of its source is left to who writes it.
-    Document(Box<(Document, Facts)>),
+    Document(Box<(Document, DocumentMeta)>),
     /// A document that is as it was, and how it looks now.
-    Unchanged(Box<Facts>),
+    Unchanged(Box<DocumentMeta>),
     /// A document that lost images: what the index knows is kept for the grace.
-    Poorer(String, Problem),
+    Poorer(String, SourceProblem),
     /// A document that could not be had: what the index knows is kept.
-    Failed(String, Problem),
+    Failed(String, SourceProblem),
     /// The source says that this document is no more.
     Gone(String),
     /// A file that is no document by its name.
@@ -30,7 +30,7 @@ pub(crate) enum Event {
     /// Only changes are told: what is not mentioned is as it was.
     OnlyChanges,
     /// Some part of the source could not be seen: what is not mentioned is kept.
-    Incomplete(Option<Problem>),
+    Incomplete(Option<SourceProblem>),
     /// The walk is over, and nothing was left out but what was said to be.
     End,
 }
@@ -40,31 +40,31 @@ pub(crate) type Each<'a> = &'a mut dyn FnMut(Event) -> Result<bool, IndexError>;
 
 /// A document as the index knows it.
 #[derive(Debug, Clone)]
-pub(crate) struct Known {
+pub(crate) struct KnownUrl {
     pub(crate) id: i64,
     pub(crate) kind: String,
     pub(crate) images: i64,
     /// How it looked when it was read.
-    pub(crate) facts: Facts,
+    pub(crate) facts: DocumentMeta,
 }
 
-impl Known {
+impl KnownUrl {
     /// What the index knows of a file or a URL of the source at `location`.
     pub(crate) fn find(conn: &Connection, location: &str, origin: &str) -> rusqlite::Result<Option<Self>> {
         let sql = format!(
             "SELECT m.id, m.kind, m.images, {} FROM sources s JOIN manifests m ON m.source = s.id
              WHERE s.location = ?1 AND m.origin = ?2",
-            Facts::COLUMNS
+            DocumentMeta::COLUMNS
         );
         let known = |row: &Row<'_>| {
-            let facts = Facts::read(row, 3)?;
+            let facts = DocumentMeta::read(row, 3)?;
             Ok(Self { id: row.get(0)?, kind: row.get(1)?, images: row.get(2)?, facts })
         };
         conn.prepare_cached(&sql)?.query_row(params![location, origin], known).optional()
     }
 
     /// How the file looks now, if its content is what it was.
-    pub(crate) fn unchanged(&self, file: &Path) -> Option<Facts> {
+    pub(crate) fn unchanged(&self, file: &Path) -> Option<DocumentMeta> {
         let looks = directory::looks(file).ok()?;
         let is_same = self.facts.size == looks.size
             && (self.facts.modified == looks.modified && !self.is_fresh()
@@ -78,9 +78,10 @@ impl Known {
     }
 
     /// Whether there is nothing to note: it looks as it did, and had not vanished.
-    pub(crate) fn is_as(&self, facts: &Facts) -> bool {
-        let looks =
-            |facts: &Facts| (facts.size, facts.modified, facts.etag.clone(), facts.last_modified.clone());
+    pub(crate) fn is_as(&self, facts: &DocumentMeta) -> bool {
+        let looks = |facts: &DocumentMeta| {
+            (facts.size, facts.modified, facts.etag.clone(), facts.last_modified.clone())
+        };
         self.facts.vanished.is_none() && looks(&self.facts) == looks(facts) && !self.is_fresh()
     }
 }

@@ -9,61 +9,69 @@ use tokio::sync::{Mutex, watch};
 use tokio::time::{Instant, Interval, MissedTickBehavior, sleep_until};
 
 use crate::config::Settings;
-use crate::config::settings::Source;
+use crate::config::settings::SourceSettings;
 use crate::iiif::CanvasUrl;
 use crate::iiif::manifest::{self, Canvas, Document, DocumentKind};
 use crate::index::learn::lacking;
 use crate::index::learn::lacking::keys_of_document;
 use crate::index::now;
-use crate::index::sources::event::Known;
-use crate::index::sources::problem::Problem;
-use crate::index::sources::{Options, is_over};
+use crate::index::sources::event::KnownUrl;
+use crate::index::sources::problem::SourceProblem;
+use crate::index::sources::{RefreshOptions, is_over};
 use crate::index::store::Store;
-use crate::index::store::keys::Names;
-use crate::index::store::writer::Facts;
-use crate::upstream::fetch::{Ask, FetchError, Fetched, Fetcher, Web, retry_after, without_query};
+use crate::index::store::keys::KeyRules;
+use crate::index::store::writer::DocumentMeta;
+use crate::upstream::fetch::{
+    FetchError, FetchRequest, FetchedResponse, Fetcher, FetcherFactory, retry_after, without_query,
+};
 
 const ACCEPT: &str = "application/ld+json, application/json;q=0.9, */*;q=0.1";
 
 /// What asking for a URL brought.
 #[derive(Debug)]
-pub(crate) enum Answer {
+pub(crate) enum FetchOutcome {
     /// A document, new or changed.
-    Read(Box<Reading>),
+    Read(Box<ParsedDocument>),
     /// It is as the index knows it; with what to ask with next time.
-    Unchanged(Box<Facts>),
+    Unchanged(Box<DocumentMeta>),
     /// It tells of fewer images than the index knows from there, as poisoned JSON does.
-    Poorer(Problem),
+    Poorer(SourceProblem),
     /// No document. `is_gone`: the server says that there is none.
-    Failed { problem: Problem, is_gone: bool },
+    Failed { problem: SourceProblem, is_gone: bool },
 }
 
 /// A document that was fetched.
 #[derive(Debug)]
-pub(crate) struct Reading {
+pub(crate) struct ParsedDocument {
     pub(crate) document: Document,
     pub(crate) canvases: Vec<Canvas>,
-    pub(crate) facts: Facts,
+    pub(crate) facts: DocumentMeta,
     /// The body, where it may have more to tell than a manifest has: collections and what is nothing of IIIF's.
     pub(crate) body: Option<Bytes>,
 }
 
 /// Asks for the documents of one source.
-pub(crate) struct Asker {
+pub(crate) struct SourceClient {
     fetcher: Fetcher,
     settings: Arc<Settings>,
-    source: Source,
+    source: SourceSettings,
     /// The source's own URL.
     home: String,
-    options: Options,
+    options: RefreshOptions,
     store: Arc<Store>,
     pace: Option<Mutex<Interval>>,
     /// The source asked to be left alone until then.
     pause: watch::Sender<Instant>,
 }
 
-impl Asker {
-    pub(crate) fn new(web: &Web, source: &Source, home: &str, options: Options, store: Arc<Store>) -> Self {
+impl SourceClient {
+    pub(crate) fn new(
+        web: &FetcherFactory,
+        source: &SourceSettings,
+        home: &str,
+        options: RefreshOptions,
+        store: Arc<Store>,
+    ) -> Self {
         Self {
             fetcher: web.fetcher(),
             settings: web.settings(),
@@ -102,33 +110,33 @@ impl Asker {
     }
 
     /// What the index knows of a URL. An index that cannot answer knows nothing.
-    pub(crate) fn known(&self, url: &str) -> Option<Known> {
-        self.store.read(|conn| Known::find(conn, &self.home, url)).ok().flatten()
+    pub(crate) fn known(&self, url: &str) -> Option<KnownUrl> {
+        self.store.read(|conn| KnownUrl::find(conn, &self.home, url)).ok().flatten()
     }
 
     /// Asks for a document. One that has links to follow is read whole, whether it changed or not.
-    pub(crate) async fn document(&self, url: &str, known: Option<&Known>) -> Answer {
+    pub(crate) async fn document(&self, url: &str, known: Option<&KnownUrl>) -> FetchOutcome {
         let known = known.filter(|known| known.kind != "collection" && known.kind != "other");
         let before = known.map(|known| &known.facts);
         let fetched = match self.fetch(url, before).await {
             Ok(fetched) => fetched,
             Err(failed) => return failed,
         };
-        let given = Facts {
+        let given = DocumentMeta {
             origin: url.to_owned(),
             etag: fetched.field(&header::ETAG).map(str::to_owned),
             last_modified: fetched.field(&header::LAST_MODIFIED).map(str::to_owned),
             seen: now(),
-            ..Facts::default()
+            ..DocumentMeta::default()
         };
         if let (StatusCode::NOT_MODIFIED, Some(before)) = (fetched.status, before) {
             let etag = given.etag.or_else(|| before.etag.clone());
             let last_modified = given.last_modified.or_else(|| before.last_modified.clone());
-            return Answer::Unchanged(Box::new(Facts { etag, last_modified, ..given }));
+            return FetchOutcome::Unchanged(Box::new(DocumentMeta { etag, last_modified, ..given }));
         }
         let shown = self.shown(url);
         let reading = Comparison {
-            names: Names::of(&self.settings),
+            names: KeyRules::of(&self.settings),
             store: Arc::clone(&self.store),
             known: known.cloned(),
             options: self.options,
@@ -136,22 +144,23 @@ impl Asker {
         // Unpacking and reading many megabytes is nothing for the threads that carry viewers.
         let read = tokio::task::spawn_blocking(move || reading.read(&fetched, given, &shown));
         read.await.unwrap_or_else(|_| {
-            let problem = Problem::answer(&self.shown(url), "reading it was broken off".to_owned(), AGAIN);
-            Answer::Failed { problem, is_gone: false }
+            let problem =
+                SourceProblem::answer(&self.shown(url), "reading it was broken off".to_owned(), AGAIN);
+            FetchOutcome::Failed { problem, is_gone: false }
         })
     }
 
     /// The plain body at a URL, whatever it is.
-    pub(crate) async fn body(&self, url: &str) -> Result<Bytes, Problem> {
+    pub(crate) async fn body(&self, url: &str) -> Result<Bytes, SourceProblem> {
         match self.fetch(url, None).await {
             Ok(fetched) => fetched.plain().map_err(|error| self.problem(url, &error)),
-            Err(Answer::Failed { problem, .. }) => Err(problem),
-            Err(_) => Err(Problem::answer(&self.shown(url), "no answer".to_owned(), AGAIN)),
+            Err(FetchOutcome::Failed { problem, .. }) => Err(problem),
+            Err(_) => Err(SourceProblem::answer(&self.shown(url), "no answer".to_owned(), AGAIN)),
         }
     }
 
-    async fn fetch(&self, url: &str, known: Option<&Facts>) -> Result<Fetched, Answer> {
-        let ask = Ask {
+    async fn fetch(&self, url: &str, known: Option<&DocumentMeta>) -> Result<FetchedResponse, FetchOutcome> {
+        let ask = FetchRequest {
             url,
             accept: ACCEPT,
             headers: &self.source.headers,
@@ -160,7 +169,7 @@ impl Asker {
                 .map_or((None, None), |known| (known.etag.as_deref(), known.last_modified.as_deref())),
             may_follow: &|url| self.may_follow(url),
         };
-        let failed = |problem, is_gone| Answer::Failed { problem, is_gone };
+        let failed = |problem, is_gone| FetchOutcome::Failed { problem, is_gone };
         let mut patience = self.settings.index.max_pause;
         let fetched = loop {
             self.waits().await;
@@ -178,7 +187,8 @@ impl Asker {
             return Ok(fetched);
         }
         let is_gone = matches!(status, StatusCode::NOT_FOUND | StatusCode::GONE);
-        let problem = Problem::answer(&self.shown(url), format!("it is answered {status}"), hint(status));
+        let problem =
+            SourceProblem::answer(&self.shown(url), format!("it is answered {status}"), hint(status));
         Err(failed(problem, is_gone))
     }
 
@@ -196,7 +206,7 @@ impl Asker {
         }
     }
 
-    fn problem(&self, url: &str, error: &FetchError) -> Problem {
+    fn problem(&self, url: &str, error: &FetchError) -> SourceProblem {
         let hint = match error {
             FetchError::NotHttp(_) => {
                 "only http and https URLs of plain characters are fetched; correct the link"
@@ -208,7 +218,7 @@ impl Asker {
             }
             FetchError::Body(_) | FetchError::Endless => AGAIN,
         };
-        Problem::answer(&self.shown(url), error.to_string(), hint)
+        SourceProblem::answer(&self.shown(url), error.to_string(), hint)
     }
 }
 
@@ -237,46 +247,46 @@ pub(crate) fn pace(rate: u32) -> Option<Mutex<Interval>> {
 
 /// What a fetched document is compared with.
 struct Comparison {
-    names: Names,
+    names: KeyRules,
     store: Arc<Store>,
-    known: Option<Known>,
-    options: Options,
+    known: Option<KnownUrl>,
+    options: RefreshOptions,
 }
 
 impl Comparison {
     /// Reads what was fetched; `shown`: its URL as it may be told.
-    fn read(&self, fetched: &Fetched, given: Facts, shown: &str) -> Answer {
-        let failed = |problem| Answer::Failed { problem, is_gone: false };
+    fn read(&self, fetched: &FetchedResponse, given: DocumentMeta, shown: &str) -> FetchOutcome {
+        let failed = |problem| FetchOutcome::Failed { problem, is_gone: false };
         let body = match fetched.plain() {
             Ok(body) => body,
-            Err(error) => return failed(Problem::answer(shown, error.to_string(), AGAIN)),
+            Err(error) => return failed(SourceProblem::answer(shown, error.to_string(), AGAIN)),
         };
-        let facts = Facts { hash: Some(blake3::hash(&body).into()), ..given };
+        let facts = DocumentMeta { hash: Some(blake3::hash(&body).into()), ..given };
         if self.known.as_ref().is_some_and(|known| known.facts.hash == facts.hash) {
-            return Answer::Unchanged(Box::new(facts));
+            return FetchOutcome::Unchanged(Box::new(facts));
         }
         let (document, canvases) = match manifest::read_under(&body, &self.names.images) {
             Ok(read) => read,
             Err(_) if is_html(fetched, &body) => {
                 let hint = "that may be a login page or a viewer: the URL of the JSON itself is needed, or a key in \
                             the source's `headers`";
-                return failed(Problem::answer(shown, "it is a web page, not JSON".to_owned(), hint));
+                return failed(SourceProblem::answer(shown, "it is a web page, not JSON".to_owned(), hint));
             }
-            Err(error) => return failed(Problem::broken(shown, &error)),
+            Err(error) => return failed(SourceProblem::broken(shown, &error)),
         };
         // Something else altogether, such as an error told in JSON, is no document with fewer images.
         let is_document = document.kind != DocumentKind::Other || !canvases.is_empty();
         if let Some(poorer) = self.poorer(&canvases, shown).filter(|_| is_document) {
-            return Answer::Poorer(poorer);
+            return FetchOutcome::Poorer(poorer);
         }
         let body = canvases.is_empty().then_some(body);
-        Answer::Read(Box::new(Reading { document, canvases, facts, body }))
+        FetchOutcome::Read(Box::new(ParsedDocument { document, canvases, facts, body }))
     }
 
     /// Whether it lost images.
     ///
     /// UPSTREAM: during a fault the canvas service answers 200 with images missing, and keeps that.
-    fn poorer(&self, canvases: &[Canvas], shown: &str) -> Option<Problem> {
+    fn poorer(&self, canvases: &[Canvas], shown: &str) -> Option<SourceProblem> {
         let known = self.known.as_ref().filter(|known| !is_over(known.facts.vanished, &self.options))?;
         let keys = self.store.read(|conn| keys_of_document(conn, known.id)).unwrap_or_default();
         let missing = lacking::among(&self.names, keys, canvases, usize::MAX);
@@ -289,11 +299,11 @@ impl Comparison {
         );
         let hint = "the canvas service tells fewer when it was in trouble: ask for the same URL with ?update=true. \
                     If it still says so after [index] grace, it is believed";
-        Some(Problem::answer(shown, message, hint))
+        Some(SourceProblem::answer(shown, message, hint))
     }
 }
 
-fn is_html(fetched: &Fetched, body: &[u8]) -> bool {
+fn is_html(fetched: &FetchedResponse, body: &[u8]) -> bool {
     let named = fetched.field(&header::CONTENT_TYPE).is_some_and(|kind| kind.starts_with("text/html"));
     named || body.trim_ascii_start().starts_with(b"<")
 }

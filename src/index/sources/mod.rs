@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
-use crate::config::settings::{Source, SourceKind};
+use crate::config::settings::{SourceKind, SourceSettings};
 use crate::iiif::manifest::DocumentKind;
-pub use crate::index::sources::problem::Problem;
+pub use crate::index::sources::problem::SourceProblem;
 use crate::index::store::error::IndexError;
 use crate::index::store::writer;
 use crate::index::{Index, now};
@@ -29,7 +29,7 @@ pub(in crate::index) mod watcher;
 
 /// What was done, and what went wrong on the way.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
-pub struct Report {
+pub struct RefreshReport {
     /// Documents looked at: files and URLs.
     pub files: u64,
     /// Manifests read from them (sequences and single canvases among them).
@@ -49,9 +49,9 @@ pub struct Report {
     /// Files of the directories whose names are none of documents.
     pub passed_over: u64,
     /// What went wrong; what the index knew from there is kept.
-    pub problems: Vec<Problem>,
+    pub problems: Vec<SourceProblem>,
     /// What was read, and is hardly what was meant: a source without images, images without a canvas.
-    pub warnings: Vec<Problem>,
+    pub warnings: Vec<SourceProblem>,
 }
 
 /// Documents that vanish in one transaction, or are forgotten: others may write in between, and the log stays short.
@@ -59,22 +59,22 @@ pub(in crate::index) const AT_ONCE: u32 = 100;
 
 /// How sources are looked at.
 #[derive(Debug, Clone, Copy)]
-pub struct Options {
+pub struct RefreshOptions {
     /// How long a document that vanished from its directory is kept.
     pub grace: Duration,
 }
 
-impl Default for Options {
+impl Default for RefreshOptions {
     fn default() -> Self {
         Self { grace: Duration::from_hours(24) }
     }
 }
 
 /// Called after each document, with what was done so far and its file or URL.
-pub type Progress<'a> = &'a mut dyn FnMut(&Report, &str);
+pub type ProgressCallback<'a> = &'a mut dyn FnMut(&RefreshReport, &str);
 
 /// The kind and the location of a source as the index stores them.
-pub(in crate::index) fn stored(source: &Source) -> (&'static str, String) {
+pub(in crate::index) fn stored(source: &SourceSettings) -> (&'static str, String) {
     match source.kind() {
         SourceKind::Path(path) => {
             let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
@@ -87,21 +87,24 @@ pub(in crate::index) fn stored(source: &Source) -> (&'static str, String) {
 }
 
 /// Whether two sources are one and the same place.
-pub(in crate::index) fn is_same(one: &Source, other: &Source) -> bool {
+pub(in crate::index) fn is_same(one: &SourceSettings, other: &SourceSettings) -> bool {
     stored(one).1 == stored(other).1
 }
 
 /// Sources as configured, then those that `index add` brought, each once.
 pub(in crate::index) fn with_added(
     conn: &Connection,
-    sources: &[Source],
-) -> rusqlite::Result<Vec<(Source, bool)>> {
-    let mut all: Vec<(Source, bool)> = Vec::new();
+    sources: &[SourceSettings],
+) -> rusqlite::Result<Vec<(SourceSettings, bool)>> {
+    let mut all: Vec<(SourceSettings, bool)> = Vec::new();
     let mut select = conn.prepare("SELECT kind, location FROM sources WHERE added = 1 ORDER BY id")?;
-    let added: Vec<(Source, bool)> = select
+    let added: Vec<(SourceSettings, bool)> = select
         .query_map([], |row| {
             let (kind, location): (String, String) = (row.get(0)?, row.get(1)?);
-            Ok((if kind == "url" { Source::url(location) } else { Source::path(location) }, true))
+            Ok((
+                if kind == "url" { SourceSettings::url(location) } else { SourceSettings::path(location) },
+                true,
+            ))
         })?
         .collect::<Result<_, _>>()?;
     for (source, is_added) in sources.iter().map(|source| (source.clone(), false)).chain(added) {
@@ -113,7 +116,7 @@ pub(in crate::index) fn with_added(
 }
 
 /// Adds sources to be looked at besides the configured ones from now on; a [`Refresh`](refresh::Refresh) reads them.
-pub fn add(index: &Index, sources: &[Source]) -> Result<(), IndexError> {
+pub fn add(index: &Index, sources: &[SourceSettings]) -> Result<(), IndexError> {
     index.write(|conn| {
         for source in sources {
             let (kind, location) = stored(source);
@@ -128,8 +131,8 @@ pub(in crate::index) fn shown(origin: &str) -> String {
     if origin.contains("://") { without_query(origin) } else { origin.to_owned() }
 }
 
-impl Report {
-    pub(in crate::index) fn count(&mut self, kind: DocumentKind, counts: writer::Counts) {
+impl RefreshReport {
+    pub(in crate::index) fn count(&mut self, kind: DocumentKind, counts: writer::WriteCounts) {
         match kind {
             DocumentKind::Collection | DocumentKind::Other => self.skipped += 1,
             _ => self.manifests += 1,
@@ -140,7 +143,7 @@ impl Report {
 }
 
 /// Whether a document that is gone since then is to be forgotten; one that was there last time never is.
-pub(in crate::index) fn is_over(since: Option<i64>, options: &Options) -> bool {
+pub(in crate::index) fn is_over(since: Option<i64>, options: &RefreshOptions) -> bool {
     let grace = i64::try_from(options.grace.as_secs()).unwrap_or(i64::MAX);
     since.is_some_and(|since| now().saturating_sub(since) >= grace)
 }

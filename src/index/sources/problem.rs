@@ -9,7 +9,7 @@ pub(crate) const DOCUMENT_NAMES: &str = "*.json, *.jsonld, *.json.gz, *.jsonld.g
 
 /// A file or source that could not be read.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct Problem {
+pub struct SourceProblem {
     /// File or URL.
     pub path: String,
     /// Line, counted from 1.
@@ -22,7 +22,7 @@ pub struct Problem {
     pub hint: &'static str,
 }
 
-impl Problem {
+impl SourceProblem {
     pub(in crate::index) fn unreadable(path: &Path, message: String) -> Self {
         let hint =
             "check that it exists and that this user may read it; what the index knows from there is kept";

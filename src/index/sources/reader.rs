@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
-use crate::config::settings::{Source, SourceKind};
+use crate::config::settings::{SourceKind, SourceSettings};
 use crate::index::Index;
 use crate::index::sources::directory;
-use crate::index::sources::event::{Each, Event, Known};
-use crate::index::sources::problem::Problem;
-use crate::index::sources::{Options, crawler, stored};
+use crate::index::sources::event::{Each, Event, KnownUrl};
+use crate::index::sources::problem::SourceProblem;
+use crate::index::sources::{RefreshOptions, crawler, stored};
 use crate::index::store::error::IndexError;
 
 /// Canvases handed over at once: memory stays bounded by these.
@@ -15,23 +15,23 @@ const BATCH: usize = 256;
 
 /// Reads sources.
 #[derive(Clone, Copy)]
-pub(crate) struct Reader<'a> {
+pub(crate) struct DocumentReader<'a> {
     pub(crate) index: &'a Index,
-    pub(crate) options: &'a Options,
+    pub(crate) options: &'a RefreshOptions,
     /// Files that are as the index knows them are not read.
     pub(crate) passes_known: bool,
 }
 
-impl Reader<'_> {
+impl DocumentReader<'_> {
     /// Reads a source from its beginning to its end. Blocks for as long as that takes; never call it in the runtime that
     /// fetches.
-    pub(crate) fn read(self, source: &Source, each: Each<'_>) -> Result<(), IndexError> {
+    pub(crate) fn read(self, source: &SourceSettings, each: Each<'_>) -> Result<(), IndexError> {
         let location = stored(source).1;
         let SourceKind::Url(url) = source.kind() else {
             return self.read_path(&location, Path::new(&location), each);
         };
         let Some(mut walk) = crawler::walk(self.index, source, url, self.options) else {
-            return each(Event::Incomplete(Some(Problem::not_fetched(url)))).map(drop);
+            return each(Event::Incomplete(Some(SourceProblem::not_fetched(url)))).map(drop);
         };
         while let Some(event) = walk.blocking_recv() {
             if matches!(event, Event::End) || !each(event)? {
@@ -46,9 +46,9 @@ impl Reader<'_> {
     pub(crate) fn read_path(self, location: &str, path: &Path, each: Each<'_>) -> Result<(), IndexError> {
         for found in directory::find(path) {
             let goes_on = match found {
-                directory::Found::Document(file) => self.read_file(location, &file, each)?,
-                directory::Found::PassedOver => each(Event::PassedOver)?,
-                directory::Found::Problem(problem) => each(Event::Incomplete(Some(problem)))?,
+                directory::CrawlEvent::Document(file) => self.read_file(location, &file, each)?,
+                directory::CrawlEvent::PassedOver => each(Event::PassedOver)?,
+                directory::CrawlEvent::Problem(problem) => each(Event::Incomplete(Some(problem)))?,
             };
             if !goes_on {
                 break;
@@ -59,7 +59,7 @@ impl Reader<'_> {
 
     fn read_file(self, location: &str, file: &Path, each: Each<'_>) -> Result<bool, IndexError> {
         let origin = file.to_string_lossy();
-        let find = || self.index.read(|conn| Known::find(conn, location, &origin));
+        let find = || self.index.read(|conn| KnownUrl::find(conn, location, &origin));
         let known = if self.passes_known { find()? } else { None };
         if let Some(looks) = known.and_then(|known| known.unchanged(file)) {
             return each(Event::Unchanged(Box::new(looks)));

@@ -5,26 +5,28 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use crate::config::settings::{Source, SourceKind};
+use crate::config::settings::{SourceKind, SourceSettings};
 use crate::iiif::manifest::{Canvas, Document};
-use crate::index::sources::event::{Event, Known};
-use crate::index::sources::problem::Problem;
-use crate::index::sources::reader::Reader;
-use crate::index::sources::{AT_ONCE, Options, Progress, Report, bases, directory, is_over, shown, stored};
+use crate::index::sources::event::{Event, KnownUrl};
+use crate::index::sources::problem::SourceProblem;
+use crate::index::sources::reader::DocumentReader;
+use crate::index::sources::{
+    AT_ONCE, ProgressCallback, RefreshOptions, RefreshReport, bases, directory, is_over, shown, stored,
+};
 use crate::index::store::error::IndexError;
 use crate::index::store::rows;
-use crate::index::store::writer::{self, Facts, Writer};
+use crate::index::store::writer::{self, DocumentMeta, Writer};
 use crate::index::{Index, now};
 
 /// Reads what changed.
 #[derive(Debug)]
 pub struct Refresh<'a> {
     index: &'a Index,
-    options: &'a Options,
+    options: &'a RefreshOptions,
 }
 
 /// One look at a source, as far as it got.
-struct Look<'a, 'p> {
+struct HttpRefresh<'a, 'p> {
     refresh: &'a Refresh<'a>,
     /// The source's location and row.
     location: String,
@@ -38,20 +40,24 @@ struct Look<'a, 'p> {
     passed_over: u64,
     only_changes: bool,
     is_whole: bool,
-    report: &'a mut Report,
-    progress: &'a mut (dyn FnMut(&Report, &str) + 'p),
+    report: &'a mut RefreshReport,
+    progress: &'a mut (dyn FnMut(&RefreshReport, &str) + 'p),
 }
 
 impl<'a> Refresh<'a> {
     /// Nothing is read before it runs.
-    pub fn new(index: &'a Index, options: &'a Options) -> Self {
+    pub fn new(index: &'a Index, options: &'a RefreshOptions) -> Self {
         Self { index, options }
     }
 
     /// Reads what changed in these sources. Those that are not named are left as they are.
-    pub fn run(&self, sources: &[Source], progress: Progress<'_>) -> Result<Report, IndexError> {
+    pub fn run(
+        &self,
+        sources: &[SourceSettings],
+        progress: ProgressCallback<'_>,
+    ) -> Result<RefreshReport, IndexError> {
         bases::are_those_of(self.index)?;
-        let mut report = Report::default();
+        let mut report = RefreshReport::default();
         for source in sources {
             self.whole(source, &mut report, progress)?;
         }
@@ -62,11 +68,11 @@ impl<'a> Refresh<'a> {
     /// is kept for the grace.
     pub fn paths(
         &self,
-        sources: &[Source],
+        sources: &[SourceSettings],
         paths: &BTreeSet<PathBuf>,
-        progress: Progress<'_>,
-    ) -> Result<Report, IndexError> {
-        let mut report = Report::default();
+        progress: ProgressCallback<'_>,
+    ) -> Result<RefreshReport, IndexError> {
+        let mut report = RefreshReport::default();
         for source in sources.iter().filter(|source| matches!(source.kind(), SourceKind::Path(_))) {
             let root = PathBuf::from(stored(source).1);
             // A root that is away proves nothing.
@@ -90,13 +96,13 @@ impl<'a> Refresh<'a> {
 
     fn begin<'l, 'p>(
         &'l self,
-        source: &Source,
-        report: &'l mut Report,
-        progress: &'l mut (dyn FnMut(&Report, &str) + 'p),
-    ) -> Result<Look<'l, 'p>, IndexError> {
+        source: &SourceSettings,
+        report: &'l mut RefreshReport,
+        progress: &'l mut (dyn FnMut(&RefreshReport, &str) + 'p),
+    ) -> Result<HttpRefresh<'l, 'p>, IndexError> {
         let (kind, location) = stored(source);
         let row = self.index.write(|conn| Ok(writer::source_row(conn, kind, &location, false)?))?;
-        Ok(Look {
+        Ok(HttpRefresh {
             refresh: self,
             location,
             row,
@@ -111,7 +117,12 @@ impl<'a> Refresh<'a> {
         })
     }
 
-    fn whole(&self, source: &Source, report: &mut Report, progress: Progress<'_>) -> Result<(), IndexError> {
+    fn whole(
+        &self,
+        source: &SourceSettings,
+        report: &mut RefreshReport,
+        progress: ProgressCallback<'_>,
+    ) -> Result<(), IndexError> {
         let mut look = self.begin(source, report, progress)?;
         let row = look.row;
         look.unseen = self.index.read(|conn| rows::ids_of_source(conn, row))?;
@@ -119,12 +130,12 @@ impl<'a> Refresh<'a> {
         look.end()
     }
 
-    fn reader(&self) -> Reader<'_> {
-        Reader { index: self.index, options: self.options, passes_known: true }
+    fn reader(&self) -> DocumentReader<'_> {
+        DocumentReader { index: self.index, options: self.options, passes_known: true }
     }
 }
 
-impl Look<'_, '_> {
+impl HttpRefresh<'_, '_> {
     /// Looks at one path of the source again.
     fn path(&mut self, path: &Path) -> Result<(), IndexError> {
         let (index, row) = (self.refresh.index, self.row);
@@ -172,13 +183,13 @@ impl Look<'_, '_> {
                 let (document, facts) = *read;
                 // What is replaced has another row from then on.
                 self.met(&facts.origin)?;
-                self.put(&document, Facts { source: self.row, ..facts })?
+                self.write_document(&document, DocumentMeta { source: self.row, ..facts })?
             }
             Event::Unchanged(facts) => {
                 self.report.unchanged += 1;
                 let known = self.met(&facts.origin)?;
                 if let Some(known) = known.filter(|known| !known.is_as(&facts)) {
-                    self.still_there(known.id, &facts)?;
+                    self.touch(known.id, &facts)?;
                 }
                 facts.origin
             }
@@ -186,7 +197,7 @@ impl Look<'_, '_> {
                 self.report.problems.push(problem);
                 self.report.vanished += 1;
                 if let Some(known) = self.met(&origin)? {
-                    self.doubt(&known)?;
+                    self.mark_vanished(&known)?;
                 }
                 origin
             }
@@ -202,12 +213,12 @@ impl Look<'_, '_> {
         Ok(())
     }
 
-    fn known(&self, origin: &str) -> Result<Option<Known>, IndexError> {
-        self.refresh.index.read(|conn| Known::find(conn, &self.location, origin))
+    fn known(&self, origin: &str) -> Result<Option<KnownUrl>, IndexError> {
+        self.refresh.index.read(|conn| KnownUrl::find(conn, &self.location, origin))
     }
 
     /// The document is there.
-    fn met(&mut self, origin: &str) -> Result<Option<Known>, IndexError> {
+    fn met(&mut self, origin: &str) -> Result<Option<KnownUrl>, IndexError> {
         let known = self.known(origin)?;
         if let Some(known) = &known {
             self.unseen.remove(&known.id);
@@ -217,7 +228,7 @@ impl Look<'_, '_> {
 
     /// Writes a document, which was read before: the write lock is never held while a disk or a network dawdles. Tells
     /// where it was read.
-    fn put(&mut self, document: &Document, facts: Facts) -> Result<String, IndexError> {
+    fn write_document(&mut self, document: &Document, facts: DocumentMeta) -> Result<String, IndexError> {
         let (index, canvases) = (self.refresh.index, std::mem::take(&mut self.canvases));
         let counts = index.write(|conn| {
             let names = index.names.load();
@@ -228,13 +239,13 @@ impl Look<'_, '_> {
             writer.finish(document, &facts)
         })?;
         self.report.count(document.kind, counts);
-        self.report.warnings.extend(Problem::unclaimed(&shown(&facts.origin), document));
+        self.report.warnings.extend(SourceProblem::unclaimed(&shown(&facts.origin), document));
         Ok(facts.origin)
     }
 
     /// The document is as it was; perhaps it was touched, or is back, or has other validators.
-    fn still_there(&self, id: i64, facts: &Facts) -> Result<(), IndexError> {
-        let Facts { size, modified, etag, last_modified, .. } = facts;
+    fn touch(&self, id: i64, facts: &DocumentMeta) -> Result<(), IndexError> {
+        let DocumentMeta { size, modified, etag, last_modified, .. } = facts;
         self.refresh.index.write(|conn| {
             conn.prepare_cached(
                 "UPDATE manifests SET size = ?2, modified = ?3, etag = ?4, last_modified = ?5, seen = ?6,
@@ -246,7 +257,7 @@ impl Look<'_, '_> {
     }
 
     /// The document lost images: if that lasts for the grace, it is believed.
-    fn doubt(&self, known: &Known) -> Result<(), IndexError> {
+    fn mark_vanished(&self, known: &KnownUrl) -> Result<(), IndexError> {
         if known.facts.vanished.is_some() {
             return Ok(());
         }
@@ -266,7 +277,7 @@ impl Look<'_, '_> {
             return Ok(());
         }
         if !index.read(|conn| rows::has_images(conn, row))? {
-            self.report.warnings.push(Problem::no_images(&shown(&self.location), self.passed_over));
+            self.report.warnings.push(SourceProblem::no_images(&shown(&self.location), self.passed_over));
         }
         let (mut gone, unseen) = (std::mem::take(&mut self.gone), std::mem::take(&mut self.unseen));
         if self.only_changes {

@@ -1,6 +1,6 @@
 //! Forgets a source with all that is known from it.
 
-use crate::config::settings::Source;
+use crate::config::settings::SourceSettings;
 use crate::index::Index;
 use crate::index::sources::{AT_ONCE, is_same, stored};
 use crate::index::store::error::IndexError;
@@ -8,7 +8,7 @@ use crate::index::store::{rows, writer};
 
 /// What became of a source that was to be forgotten.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct Removed {
+pub struct RemoveResult {
     /// Its directory, file or URL.
     pub source: String,
     /// Documents forgotten.
@@ -22,13 +22,13 @@ pub struct Removed {
 /// Forgets a source at once, without grace: somebody asked for it.
 pub fn remove(
     index: &Index,
-    source: &Source,
-    configured: &[Source],
+    source: &SourceSettings,
+    configured: &[SourceSettings],
     progress: &mut dyn FnMut(u64),
-) -> Result<Removed, IndexError> {
+) -> Result<RemoveResult, IndexError> {
     let (_, location) = stored(source);
     let is_configured = configured.iter().any(|other| is_same(other, source));
-    let mut removed = Removed { source: location, documents: 0, is_known: false, is_configured };
+    let mut removed = RemoveResult { source: location, documents: 0, is_known: false, is_configured };
     let Some(row) = index.read(|conn| rows::source_at(conn, &removed.source))? else {
         return Ok(removed);
     };

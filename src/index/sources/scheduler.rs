@@ -9,11 +9,11 @@ use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::Instant;
 
 use crate::config::Settings;
-use crate::config::settings::{Source, SourceKind};
+use crate::config::settings::{SourceKind, SourceSettings};
 use crate::index::sources::build::Build;
 use crate::index::sources::refresh::Refresh;
-use crate::index::sources::watcher::Watch;
-use crate::index::sources::{Options, Report, stored};
+use crate::index::sources::watcher::DirectoryWatcher;
+use crate::index::sources::{RefreshOptions, RefreshReport, stored};
 use crate::index::store::recover::PART;
 use crate::index::{Index, IndexError};
 use crate::observe::Metrics;
@@ -23,17 +23,17 @@ const SOURCES_EVERY: Duration = Duration::from_secs(30);
 
 /// Keeps one index up to date. Traffic never waits for it.
 #[derive(Debug)]
-pub struct Keeper {
+pub struct SourceScheduler {
     index: Arc<Index>,
     settings: Arc<Settings>,
     metrics: Arc<Metrics>,
 }
 
 /// When each source is looked at next, by its location; `None`: never again.
-type Plan = HashMap<String, Option<Instant>>;
+type RefreshSchedule = HashMap<String, Option<Instant>>;
 
-impl Keeper {
-    /// Nothing happens before [`Keeper::run`].
+impl SourceScheduler {
+    /// Nothing happens before [`SourceScheduler::run`].
     pub fn new(index: Arc<Index>, settings: Arc<Settings>, metrics: Arc<Metrics>) -> Self {
         Self { index, settings, metrics }
     }
@@ -41,7 +41,7 @@ impl Keeper {
     /// Looks at everything once, then goes on until it is dropped.
     pub async fn run(self) {
         let mut begun = self.index.begun_anew();
-        let mut watch = Watch::start();
+        let mut watch = DirectoryWatcher::start();
         watch.follow(&self.sources(), true);
         loop {
             begun.mark_unchanged();
@@ -56,8 +56,8 @@ impl Keeper {
     }
 
     /// Keeps one index up to date, until another is begun.
-    async fn keep(&self, watch: &mut Watch) {
-        let mut plan = Plan::new();
+    async fn keep(&self, watch: &mut DirectoryWatcher) {
+        let mut plan = RefreshSchedule::new();
         if matches!(self.index.is_empty(), Ok(true)) {
             self.build(&mut plan).await;
         }
@@ -89,8 +89,8 @@ impl Keeper {
     /// Starts the looks that are due; says when to ask again.
     fn start_due(
         &self,
-        sources: &[Source],
-        plan: &mut Plan,
+        sources: &[SourceSettings],
+        plan: &mut RefreshSchedule,
         busy: &mut HashSet<String>,
         looks: &mut JoinSet<String>,
     ) -> Instant {
@@ -125,9 +125,9 @@ impl Keeper {
     }
 
     /// An empty index is built in bulk from what lies on disk; what must be fetched comes bit by bit.
-    async fn build(&self, plan: &mut Plan) {
+    async fn build(&self, plan: &mut RefreshSchedule) {
         let all = self.settings.index.sources.iter();
-        let paths: Vec<Source> =
+        let paths: Vec<SourceSettings> =
             all.filter(|source| matches!(source.kind(), SourceKind::Path(_))).cloned().collect();
         let (index, configured, options) = (Arc::clone(&self.index), paths.clone(), self.options());
         let built =
@@ -144,21 +144,21 @@ impl Keeper {
         self.count().await;
     }
 
-    async fn reread(&self, sources: &[Source], paths: BTreeSet<PathBuf>) {
+    async fn reread(&self, sources: &[SourceSettings], paths: BTreeSet<PathBuf>) {
         let (index, sources, options) = (Arc::clone(&self.index), sources.to_vec(), self.options());
         let read =
             spawn_blocking(move || Refresh::new(&index, &options).paths(&sources, &paths, &mut |_, _| {}))
                 .await;
         match read {
             // Somebody wrote what does not concern us.
-            Ok(Ok(report)) if report == Report::default() => {}
+            Ok(Ok(report)) if report == RefreshReport::default() => {}
             Ok(read) => tell("watched directories", read, &self.metrics),
             Err(_) => {}
         }
     }
 
     /// Every source was looked at; and something was found, where there are any.
-    fn is_filled(&self, sources: &[Source]) -> bool {
+    fn is_filled(&self, sources: &[SourceSettings]) -> bool {
         sources.is_empty() || matches!(self.index.is_empty(), Ok(false))
     }
 
@@ -181,7 +181,7 @@ impl Keeper {
     }
 
     /// The sources to look at; an index that cannot be read knows at least the configured ones.
-    fn sources(&self) -> Vec<Source> {
+    fn sources(&self) -> Vec<SourceSettings> {
         let configured = &self.settings.index.sources;
         self.index.sources(configured).unwrap_or_else(|error| {
             tracing::warn!(%error, "the added sources cannot be read from the index");
@@ -189,17 +189,17 @@ impl Keeper {
         })
     }
 
-    fn next_look(&self, source: &Source) -> Option<Instant> {
+    fn next_look(&self, source: &SourceSettings) -> Option<Instant> {
         let interval = source.interval.unwrap_or(self.settings.index.refresh);
         (!interval.is_zero()).then(|| Instant::now() + interval)
     }
 
-    fn options(&self) -> Options {
-        Options { grace: self.settings.index.grace }
+    fn options(&self) -> RefreshOptions {
+        RefreshOptions { grace: self.settings.index.grace }
     }
 }
 
-fn tell(what: &str, looked: Result<Report, IndexError>, metrics: &Metrics) {
+fn tell(what: &str, looked: Result<RefreshReport, IndexError>, metrics: &Metrics) {
     match looked {
         Ok(report) => {
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();

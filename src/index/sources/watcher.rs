@@ -14,7 +14,7 @@ use notify_debouncer_full::{DebounceEventResult, Debouncer, RecommendedCache, ne
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::config::settings::{Source, SourceKind};
+use crate::config::settings::{SourceKind, SourceSettings};
 use crate::index::sources::stored;
 use crate::index::store::readers::lock;
 
@@ -26,25 +26,25 @@ const PATHS: usize = 20_000;
 
 /// What changed on disk since it was last asked.
 #[derive(Debug, Default)]
-struct Heard {
+struct ChangedPaths {
     paths: Mutex<BTreeSet<PathBuf>>,
     any: Notify,
 }
 
 /// The directories that are watched.
-pub(crate) struct Watch {
+pub(crate) struct DirectoryWatcher {
     debouncer: Option<Debouncer<RecommendedWatcher, RecommendedCache>>,
-    heard: Arc<Heard>,
+    heard: Arc<ChangedPaths>,
     /// Roots with what they were when the watch began: one that was made anew must be watched anew.
     roots: BTreeMap<PathBuf, (u64, u64)>,
     /// Roots of which was said that they cannot be watched.
     told: BTreeSet<PathBuf>,
 }
 
-impl Watch {
+impl DirectoryWatcher {
     /// Watches nothing yet.
     pub(crate) fn start() -> Self {
-        let heard = Arc::new(Heard::default());
+        let heard = Arc::new(ChangedPaths::default());
         let listener = Arc::clone(&heard);
         let debouncer = new_debouncer(CALM, None, move |result| listener.hear(result));
         let debouncer = debouncer.inspect_err(|error| {
@@ -55,7 +55,7 @@ impl Watch {
 
     /// Watches the directories of these sources, and no others. Those that are new here count as changed, unless
     /// this is the first time.
-    pub(crate) fn follow(&mut self, sources: &[Source], is_first: bool) {
+    pub(crate) fn follow(&mut self, sources: &[SourceSettings], is_first: bool) {
         let Some(debouncer) = self.debouncer.as_mut() else { return };
         let wanted: BTreeMap<PathBuf, RecursiveMode> = sources.iter().filter_map(root).collect();
         self.roots.retain(|root, was| {
@@ -99,7 +99,7 @@ impl Watch {
     }
 }
 
-impl Heard {
+impl ChangedPaths {
     fn hear(&self, result: DebounceEventResult) {
         match result {
             Ok(events) => {
@@ -134,7 +134,7 @@ impl Heard {
 }
 
 /// What must be watched to see a source change: a directory with all below it, or the directory of a file.
-fn root(source: &Source) -> Option<(PathBuf, RecursiveMode)> {
+fn root(source: &SourceSettings) -> Option<(PathBuf, RecursiveMode)> {
     let SourceKind::Path(_) = source.kind() else { return None };
     let path = PathBuf::from(stored(source).1);
     if path.is_file() {

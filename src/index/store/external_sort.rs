@@ -14,27 +14,27 @@ const RUN: usize = 1 << 20;
 
 /// Takes pairs in any order and gives them back in order.
 #[derive(Debug)]
-pub(crate) struct Sorter {
+pub(crate) struct ExternalSorter {
     base: PathBuf,
     label: &'static str,
     held: Vec<Pair>,
-    runs: Vec<Run>,
+    runs: Vec<SortedRun>,
     run: usize,
 }
 
 /// One sorted file, removed with its owner.
 #[derive(Debug)]
-struct Run {
+struct SortedRun {
     path: PathBuf,
 }
 
-impl Drop for Run {
+impl Drop for SortedRun {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.path);
     }
 }
 
-impl Sorter {
+impl ExternalSorter {
     /// Runs are written beside `base`, as `{base}.run-{label}-{number}`.
     pub(crate) fn new(base: &Path, label: &'static str) -> Self {
         Self { base: base.to_path_buf(), label, held: Vec::new(), runs: Vec::new(), run: RUN }
@@ -87,7 +87,7 @@ impl Sorter {
         self.held.sort_unstable();
         let mut path = self.base.clone().into_os_string();
         path.push(format!(".run-{}-{}", self.label, self.runs.len()));
-        let run = Run { path: path.into() };
+        let run = SortedRun { path: path.into() };
         let mut file = BufWriter::with_capacity(256 << 10, File::create(&run.path)?);
         self.runs.push(run);
         for (hash, canvas) in self.held.drain(..) {
@@ -117,7 +117,7 @@ mod tests {
     fn pairs_come_back_in_order_and_once_whether_or_not_they_fit_in_memory() {
         let dir = tempfile::tempdir().unwrap();
         for run in [3, 7, 1000] {
-            let mut sorter = Sorter::new(&dir.path().join("x"), "test");
+            let mut sorter = ExternalSorter::new(&dir.path().join("x"), "test");
             sorter.run = run;
             for i in 0..100_i64 {
                 sorter.push(((i * 37) % 50 - 25, i % 50)).unwrap();

@@ -26,12 +26,12 @@ const KEPT: usize = 3;
 
 /// Which file a path leads to; unlike the path it tells two generations apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Identity {
+pub(crate) struct FileIdentity {
     device: u64,
     inode: u64,
 }
 
-impl Identity {
+impl FileIdentity {
     /// Of no file.
     pub(crate) const NONE: Self = Self { device: 0, inode: 0 };
 
@@ -43,7 +43,7 @@ impl Identity {
 
 /// Where the index lives.
 #[derive(Debug, Clone)]
-pub(crate) struct Place {
+pub(crate) struct IndexPath {
     path: PathBuf,
 }
 
@@ -53,7 +53,7 @@ pub(crate) struct BuildLock {
     _file: File,
 }
 
-impl Place {
+impl IndexPath {
     /// The index at this path. A link that is not ours (an operator's, to another disk) is followed first,
     /// so that generations are made where the operator wants the data.
     pub(crate) fn new(path: &Path) -> Self {
@@ -79,9 +79,9 @@ impl Place {
     }
 
     /// Which file the path leads to now; `None`: to none. One system call.
-    pub(crate) fn identity(&self) -> Result<Option<Identity>, IndexError> {
+    pub(crate) fn identity(&self) -> Result<Option<FileIdentity>, IndexError> {
         match fs::metadata(&self.path) {
-            Ok(found) => Ok(Some(Identity::of(&found))),
+            Ok(found) => Ok(Some(FileIdentity::of(&found))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(IndexError::io(&self.path, error)),
         }

@@ -34,7 +34,7 @@ impl CanvasRule {
 
 /// What the configuration says about names.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Names {
+pub(crate) struct KeyRules {
     pub(crate) rule: CanvasRule,
     /// What stands before the path of a file, as the canvas service may know it; each ends in `/`.
     pub(crate) bases: Vec<String>,
@@ -44,7 +44,7 @@ pub(crate) struct Names {
     pub(crate) images: ImageBases,
 }
 
-impl Names {
+impl KeyRules {
     pub(crate) fn of(settings: &Settings) -> Self {
         Self {
             rule: settings.index.canvas_rule.clone(),
@@ -55,17 +55,23 @@ impl Names {
     }
 
     /// What a base64 key is called otherwise: by its file as it stands, then under each base.
-    pub(crate) fn carried(&self, key: &str) -> Vec<Carried> {
+    pub(crate) fn carried(&self, key: &str) -> Vec<EmbeddedFile> {
         let IdentifierKind::FileUrl { url, page } = Identifier::new(key).kind() else { return Vec::new() };
         let rest = CanvasUrl::parse(&url)
             .and_then(|parsed| parsed.path.strip_prefix(&self.rule.rest))
             .and_then(|rest| url.rfind(rest).map(|at| &url[at..]));
         let others = self.bases.iter().filter_map(|base| Some(format!("{base}{}", rest?)));
-        let mut all: Vec<Carried> = Vec::with_capacity(1 + self.bases.len());
+        let mut all: Vec<EmbeddedFile> = Vec::with_capacity(1 + self.bases.len());
         for file in std::iter::once(url.clone()).chain(others) {
             let uuid = uuid_of_file_url(&file);
             if all.iter().all(|known| known.uuid != uuid) {
-                all.push(Carried { uuid, key: uuid_key(uuid, page), url: file, stands: url.clone(), page });
+                all.push(EmbeddedFile {
+                    uuid,
+                    key: uuid_key(uuid, page),
+                    url: file,
+                    stands: url.clone(),
+                    page,
+                });
             }
         }
         all
@@ -99,7 +105,7 @@ impl Names {
 
 /// What a key that carries a file URL is called otherwise.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Carried {
+pub(crate) struct EmbeddedFile {
     /// The UUID that the canvas service gives to the file.
     pub(crate) uuid: Uuid,
     /// The lookup key made of it: `{uuid}` or `{uuid};{page}`.

@@ -9,25 +9,25 @@ use std::fs::{self, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use crate::index::store::generation::{Identity, with_suffix};
+use crate::index::store::generation::{FileIdentity, with_suffix};
 
 /// The file as it was mapped.
 #[derive(Debug, Default)]
-pub(crate) struct Shared {
+pub(crate) struct MappedFile {
     path: PathBuf,
     /// `None`: nothing is mapped.
-    identity: Option<Identity>,
+    identity: Option<FileIdentity>,
     length: AtomicU64,
     is_cut: AtomicBool,
 }
 
-impl Shared {
+impl MappedFile {
     /// What connections to `file`, which are open, have mapped.
     pub(crate) fn of(file: &Path) -> Self {
         let path = with_suffix(file, "-shm");
         let found = fs::metadata(&path).ok();
         let length = AtomicU64::new(found.as_ref().map_or(0, fs::Metadata::len));
-        Self { identity: found.as_ref().map(Identity::of), path, length, is_cut: AtomicBool::new(false) }
+        Self { identity: found.as_ref().map(FileIdentity::of), path, length, is_cut: AtomicBool::new(false) }
     }
 
     /// Whether somebody cut it. From then on it stays so.
@@ -36,7 +36,7 @@ impl Shared {
             return self.is_cut.load(Ordering::Acquire);
         }
         let Ok(found) = fs::metadata(&self.path) else { return false };
-        if self.identity != Some(Identity::of(&found)) {
+        if self.identity != Some(FileIdentity::of(&found)) {
             // Another file has its name now; ours is as it was.
             return false;
         }
@@ -58,7 +58,7 @@ impl Shared {
     }
 }
 
-impl Drop for Shared {
+impl Drop for MappedFile {
     fn drop(&mut self) {
         // Connections are closed behind this, and the last one looks into the file once more.
         let _ = self.is_cut();

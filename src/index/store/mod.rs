@@ -10,8 +10,8 @@ use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::Notify;
 
 use crate::index::store::error::IndexError;
-use crate::index::store::generation::{Identity, Place};
-use crate::index::store::mapped::Shared;
+use crate::index::store::generation::{FileIdentity, IndexPath};
+use crate::index::store::mapped::MappedFile;
 use crate::index::store::readers::{Readers, lock};
 
 pub(crate) mod error;
@@ -46,10 +46,10 @@ const AFTER_WAITING: Duration = Duration::from_mins(1);
 #[derive(Debug)]
 pub(crate) struct Store {
     /// Before the connections: it is dropped first.
-    shared: Shared,
+    shared: MappedFile,
     /// The file behind the index's path when it was opened.
     file: PathBuf,
-    identity: Identity,
+    identity: FileIdentity,
     readers: Readers,
     watch: Mutex<Connection>,
     seen: AtomicI64,
@@ -57,13 +57,13 @@ pub(crate) struct Store {
     /// When a writer last waited for the log in vain.
     waited: Mutex<Option<Instant>>,
     /// Some reader sees only the file, not its log, which looked like this: see [`Store::is_outdated`].
-    frozen: Option<LogLooks>,
-    health: Health,
+    frozen: Option<WalStat>,
+    health: StoreHealth,
 }
 
 /// What was found out about the file since it was opened.
 #[derive(Debug, Default)]
-struct Health {
+struct StoreHealth {
     /// Why it is of no use any more.
     damage: OnceLock<String>,
     /// There is no file that could be used: this is an empty index in memory.
@@ -73,16 +73,16 @@ struct Health {
 }
 
 /// Size and time of a log; `None`: there is none.
-type LogLooks = Option<(u64, Option<SystemTime>)>;
+type WalStat = Option<(u64, Option<SystemTime>)>;
 
-fn log_looks(file: &Path) -> LogLooks {
+fn log_looks(file: &Path) -> WalStat {
     let mut log = file.as_os_str().to_owned();
     log.push("-wal");
     std::fs::metadata(log).ok().map(|found| (found.len(), found.modified().ok()))
 }
 
 /// What a write was told about the file it writes to.
-pub(crate) enum Written<T> {
+pub(crate) enum WriteResult<T> {
     /// It is done.
     Done(T),
     /// The file was replaced meanwhile; nothing was written.
@@ -92,7 +92,7 @@ pub(crate) enum Written<T> {
 impl Store {
     /// Opens what the path leads to now, making an empty index where there is nothing. `bell` is rung when its file
     /// turns out to be damaged.
-    pub(crate) fn open(place: &Place, bell: &Arc<Notify>) -> Result<Self, IndexError> {
+    pub(crate) fn open(place: &IndexPath, bell: &Arc<Notify>) -> Result<Self, IndexError> {
         loop {
             if place.identity()?.is_none() {
                 schema::create(place.path())?;
@@ -107,10 +107,10 @@ impl Store {
     }
 
     /// An index of nothing, in place of one that cannot be opened.
-    pub(crate) fn absent(place: &Place, bell: &Arc<Notify>) -> Result<Self, IndexError> {
+    pub(crate) fn absent(place: &IndexPath, bell: &Arc<Notify>) -> Result<Self, IndexError> {
         Ok(Self {
             file: place.path().to_path_buf(),
-            identity: Identity::NONE,
+            identity: FileIdentity::NONE,
             readers: (0..READERS.0)
                 .map(|_| schema::open_memory())
                 .collect::<Result<_, _>>()
@@ -120,12 +120,16 @@ impl Store {
             writer: Mutex::new(None),
             waited: Mutex::new(None),
             frozen: None,
-            shared: Shared::default(),
-            health: Health { is_absent: true, bell: Arc::clone(bell), ..Health::default() },
+            shared: MappedFile::default(),
+            health: StoreHealth { is_absent: true, bell: Arc::clone(bell), ..StoreHealth::default() },
         })
     }
 
-    fn open_file(file: PathBuf, identity: Option<Identity>, bell: &Arc<Notify>) -> Result<Self, IndexError> {
+    fn open_file(
+        file: PathBuf,
+        identity: Option<FileIdentity>,
+        bell: &Arc<Notify>,
+    ) -> Result<Self, IndexError> {
         let Some(identity) = identity else {
             return Err(IndexError::io(&file, std::io::ErrorKind::NotFound.into()));
         };
@@ -156,8 +160,8 @@ impl Store {
             .map(Readers::new)?;
         let seen = schema::number(&watch, "PRAGMA data_version").map_err(|e| IndexError::of(&file, e))?;
         Ok(Self {
-            shared: Shared::of(&file),
-            health: Health { bell: Arc::clone(bell), ..Health::default() },
+            shared: MappedFile::of(&file),
+            health: StoreHealth { bell: Arc::clone(bell), ..StoreHealth::default() },
             file,
             identity,
             readers,
@@ -175,7 +179,7 @@ impl Store {
         self.frozen.is_some_and(|then| log_looks(&self.file) != then)
     }
 
-    pub(crate) fn identity(&self) -> Identity {
+    pub(crate) fn identity(&self) -> FileIdentity {
         self.identity
     }
 
@@ -208,9 +212,9 @@ impl Store {
     /// Writes in one transaction, unless the file was replaced.
     pub(crate) fn write<T>(
         &self,
-        place: &Place,
+        place: &IndexPath,
         change: &mut dyn FnMut(&Connection) -> Result<T, IndexError>,
-    ) -> Result<Written<T>, IndexError> {
+    ) -> Result<WriteResult<T>, IndexError> {
         if self.health.is_absent {
             return Err(IndexError::Absent { path: self.file.clone() });
         }
@@ -220,10 +224,10 @@ impl Store {
         if writer.is_none() {
             *writer = Some(schema::open_writer(&self.file)?);
         }
-        let Some(conn) = writer.as_mut() else { return Ok(Written::Replaced) };
+        let Some(conn) = writer.as_mut() else { return Ok(WriteResult::Replaced) };
         let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(|e| self.wrap(e))?;
         if place.identity()? != Some(self.identity) {
-            return Ok(Written::Replaced);
+            return Ok(WriteResult::Replaced);
         }
         let done = change(&tx).map_err(|error| match error {
             IndexError::Store(error) => self.wrap(error),
@@ -233,7 +237,7 @@ impl Store {
         tx.commit().map_err(|e| self.wrap(e))?;
         self.readers.let_go();
         self.shorten_log(conn);
-        Ok(Written::Done(done))
+        Ok(WriteResult::Done(done))
     }
 
     /// Refuses where the log is so long that it must not grow any more, because another process has been reading for all

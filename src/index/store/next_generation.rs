@@ -5,7 +5,7 @@ use std::path::Path;
 use rusqlite::{Connection, params};
 
 use crate::index::store::error::IndexError;
-use crate::index::store::keys::Names;
+use crate::index::store::keys::KeyRules;
 use crate::index::store::writer::{self, Writer};
 use crate::index::store::{rows, schema};
 use crate::index::{Index, history};
@@ -18,7 +18,7 @@ pub(crate) fn make(
 ) -> Result<bool, IndexError> {
     let lock = index.place.lock()?;
     // Another process may have built since; from here on none can.
-    index.catch_up()?;
+    index.reopen_if_replaced()?;
     let file = index.place.next(&lock)?;
     let made = publish(index, &file, pour);
     if matches!(made, Ok(true)) {
@@ -46,7 +46,7 @@ fn publish(
         let Some(conn) = conn.take() else {
             return Err(IndexError::Building { path: file.to_path_buf() });
         };
-        late(old, &conn, &index.names.load(), newest)?;
+        copy_newer(old, &conn, &index.names.load(), newest)?;
         conn.execute_batch("COMMIT; PRAGMA journal_mode = WAL;")?;
         conn.close().map_err(|(_, error)| error)?;
         index.place.publish(file)
@@ -78,7 +78,7 @@ pub(crate) fn carry_traffic(
 
 /// Copies what other threads and processes wrote to the old generation while the new one was built. The
 /// caller holds the old one's write lock.
-fn late(old: &Connection, conn: &Connection, names: &Names, newest: i64) -> Result<(), IndexError> {
+fn copy_newer(old: &Connection, conn: &Connection, names: &KeyRules, newest: i64) -> Result<(), IndexError> {
     let mut writer = Writer::direct(conn, names)?;
     let mut select = old.prepare(
         "SELECT m.id, s.kind, s.location, s.added, m.vanished FROM manifests m JOIN sources s ON s.id = m.source

@@ -6,7 +6,7 @@ use rusqlite::{Connection, Row, params};
 use uuid::Uuid;
 
 use crate::index::store::error::IndexError;
-use crate::index::store::keys::Names;
+use crate::index::store::keys::KeyRules;
 use crate::index::store::{Store, keys, writer};
 use crate::index::{Neighbour, Owner};
 
@@ -24,18 +24,23 @@ pub(crate) const OWNERS: &str = "SELECT c.url, m.uri, c.label, c.keys, m.id, i.c
 
 impl Store {
     /// The canvases that own a key, those of the newest manifest first: older ones may name canvases that are gone. `name` is its [`keys::digest`].
-    pub(crate) fn owners(&self, key: &str, name: u128, names: &Names) -> Result<Vec<Owned>, IndexError> {
+    pub(crate) fn owners(
+        &self,
+        key: &str,
+        name: u128,
+        names: &KeyRules,
+    ) -> Result<Vec<OwnerRow>, IndexError> {
         self.read(|conn| {
-            let mut all: Vec<(Reverse<i64>, i64, Owned)> = Vec::new();
+            let mut all: Vec<(Reverse<i64>, i64, OwnerRow)> = Vec::new();
             let mut select = conn.prepare_cached(OWNERS)?;
             let mut rows = select.query(params![keys::hash_of(name), MAX_ROWS])?;
             while let Some(row) = rows.next()? {
                 // Two keys may share a hash; the row tells.
                 let Some(carried) = matches(key, row.get_ref(3)?.as_str()?, names) else { continue };
-                all.push((Reverse(row.get(4)?), row.get(5)?, Owned { owner: owner(row)?, carried }));
+                all.push((Reverse(row.get(4)?), row.get(5)?, OwnerRow { owner: owner(row)?, carried }));
             }
             all.sort_by_key(|(manifest, canvas, _)| (*manifest, *canvas));
-            let mut found: Vec<Owned> = Vec::new();
+            let mut found: Vec<OwnerRow> = Vec::new();
             for (_, _, owned) in all {
                 let is_new = !found.iter().any(|other| other.owner.canvas == owned.owner.canvas);
                 if found.len() < MAX_OWNERS && is_new {
@@ -109,9 +114,9 @@ impl Store {
 
 /// An owner, and the file that the canvas's own identifier carries.
 #[derive(Debug)]
-pub(crate) struct Owned {
+pub(crate) struct OwnerRow {
     pub(crate) owner: Owner,
-    pub(crate) carried: Option<keys::Carried>,
+    pub(crate) carried: Option<keys::EmbeddedFile>,
 }
 
 fn owner(row: &Row<'_>) -> rusqlite::Result<Owner> {
@@ -120,7 +125,7 @@ fn owner(row: &Row<'_>) -> rusqlite::Result<Owner> {
 
 /// Whether one of a canvas's keys is the one asked for, by either of its names; and the file it carries.
 #[expect(clippy::option_option, reason = "found or not, and with a file or without")]
-fn matches(key: &str, listed: &str, names: &Names) -> Option<Option<keys::Carried>> {
+fn matches(key: &str, listed: &str, names: &KeyRules) -> Option<Option<keys::EmbeddedFile>> {
     let listed = writer::read_keys(listed);
     if listed.iter().any(|listed| listed == key) {
         return Some(names.carried(key).into_iter().next());

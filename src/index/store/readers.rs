@@ -22,7 +22,7 @@ pub(crate) struct Readers {
 
 #[derive(Debug)]
 struct Connections {
-    all: Box<[Mutex<Reader>]>,
+    all: Box<[Mutex<PooledReader>]>,
     /// Counts the commits that were noticed: snapshots of earlier ones are let go.
     commits: AtomicU64,
     /// Some reader has a snapshot.
@@ -33,13 +33,13 @@ struct Connections {
 /// times as much as the lookup itself. It is let go as soon as a commit is noticed, and after a second in any case: as
 /// long as it is kept, no process can empty the log behind it.
 #[derive(Debug)]
-struct Reader {
+struct PooledReader {
     conn: Connection,
     /// The commits that had been noticed before the snapshot was taken; `None`: there is none.
     snapshot: Option<u64>,
 }
 
-impl Reader {
+impl PooledReader {
     fn let_go(&mut self) {
         if self.snapshot.take().is_some() {
             let _ = self.conn.execute_batch("ROLLBACK");
@@ -63,7 +63,8 @@ impl Connections {
 
 impl Readers {
     pub(crate) fn new(connections: Vec<Connection>) -> Self {
-        let all = connections.into_iter().map(|conn| Mutex::new(Reader { conn, snapshot: None })).collect();
+        let all =
+            connections.into_iter().map(|conn| Mutex::new(PooledReader { conn, snapshot: None })).collect();
         let (commits, has_snapshots) = (AtomicU64::new(0), AtomicBool::new(false));
         let shared = Arc::new(Connections { all, commits, has_snapshots });
         let weak = Arc::downgrade(&shared);

@@ -16,7 +16,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::index::store::error::IndexError;
-use crate::index::store::generation::Place;
+use crate::index::store::generation::IndexPath;
 use crate::index::store::{Store, schema, writer};
 use crate::index::{Index, history};
 use crate::observe::{EventKind, Metrics};
@@ -52,14 +52,14 @@ impl Recovery {
 
 /// What became of an index that could not be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Trouble {
+pub struct UnusableIndex {
     /// What was wrong.
     pub why: String,
     /// Where it is now; `None`: it was not touched, and there is none for the time being.
     pub aside: Option<PathBuf>,
 }
 
-impl Trouble {
+impl UnusableIndex {
     /// For those who look after it.
     pub fn told(&self) -> String {
         let Self { why, aside } = self;
@@ -75,19 +75,21 @@ impl Trouble {
 
 impl Index {
     /// Opens the index, whatever is in its place. `Some`: it is not the one that was there.
-    pub fn open_in_any_case(path: &Path, cache: u64) -> Result<(Self, Option<Trouble>), IndexError> {
+    pub fn open_in_any_case(path: &Path, cache: u64) -> Result<(Self, Option<UnusableIndex>), IndexError> {
         let error = match Self::open(path, cache) {
             Ok(index) => return Ok((index, None)),
             Err(error) => error,
         };
-        let (place, recovery) = (Place::new(path), Recovery::default());
+        let (place, recovery) = (IndexPath::new(path), Recovery::default());
         let store = Store::absent(&place, recovery.bell())?;
         let index = Self::over(place, store, cache, recovery);
         let why = error.to_string();
         let trouble = match index.begin_anew(&error) {
-            Ok(aside) => Trouble { why, aside },
-            Err(other) if other.to_string() == why => Trouble { why, aside: None },
-            Err(other) => Trouble { why: format!("{why}; and it cannot be put aside: {other}"), aside: None },
+            Ok(aside) => UnusableIndex { why, aside },
+            Err(other) if other.to_string() == why => UnusableIndex { why, aside: None },
+            Err(other) => {
+                UnusableIndex { why: format!("{why}; and it cannot be put aside: {other}"), aside: None }
+            }
         };
         Ok((index, Some(trouble)))
     }
@@ -104,7 +106,7 @@ impl Index {
 
     /// Puts the index aside, which is damaged, and begins an empty one; tells the old one's new place.
     pub fn start_over(path: &Path, cache: u64) -> Result<(Self, PathBuf), IndexError> {
-        let place = Place::new(path);
+        let place = IndexPath::new(path);
         let lock = place.lock()?;
         let aside = place.put_aside(&lock)?;
         drop(lock);
@@ -171,12 +173,14 @@ impl Index {
     }
 
     /// Mends what was found; `None`: there is nothing to do any more.
-    fn recover(&self) -> Option<Result<Trouble, IndexError>> {
+    fn recover(&self) -> Option<Result<UnusableIndex, IndexError>> {
         let store = self.store();
         let (error, why) = match (store.damage(), store.is_absent()) {
             (Some(why), _) => (IndexError::Cut { path: store.file().to_path_buf() }, why.to_owned()),
             (None, true) => match self.reopen() {
-                Ok(()) => return Some(Ok(Trouble { why: "it can be used again".to_owned(), aside: None })),
+                Ok(()) => {
+                    return Some(Ok(UnusableIndex { why: "it can be used again".to_owned(), aside: None }));
+                }
                 Err(error) => {
                     let why = error.to_string();
                     (error, why)
@@ -185,7 +189,7 @@ impl Index {
             (None, false) => return None,
         };
         drop(store);
-        Some(self.begin_anew(&error).map(|aside| Trouble { why, aside }))
+        Some(self.begin_anew(&error).map(|aside| UnusableIndex { why, aside }))
     }
 }
 
@@ -208,7 +212,10 @@ pub async fn watch_over(index: Arc<Index>, metrics: Arc<Metrics>) {
                 index.recovery.begun.send_modify(|times| *times += 1);
             }
             Ok(Some(Err(error))) => {
-                metrics.edge.degraded.begins(PART, &Trouble { why: error.to_string(), aside: None }.told());
+                metrics
+                    .edge
+                    .degraded
+                    .begins(PART, &UnusableIndex { why: error.to_string(), aside: None }.told());
                 if !index.is_absent() {
                     sleep(RETRY).await;
                     index.recovery.bell.notify_one();
@@ -219,7 +226,7 @@ pub async fn watch_over(index: Arc<Index>, metrics: Arc<Metrics>) {
     }
 }
 
-impl Trouble {
+impl UnusableIndex {
     /// The same, where there is an index again.
     fn told_anew(&self) -> String {
         match &self.aside {
@@ -230,7 +237,7 @@ impl Trouble {
 }
 
 /// Whether what stands there is no index for us, and nobody else's either.
-fn is_useless(error: &IndexError, place: &Place) -> bool {
+fn is_useless(error: &IndexError, place: &IndexPath) -> bool {
     match error {
         IndexError::Damaged { .. } | IndexError::Cut { .. } | IndexError::Newer { .. } => true,
         IndexError::Foreign { what, .. } => {

@@ -125,7 +125,7 @@ pub(crate) fn open_writer(file: &Path) -> Result<Connection, IndexError> {
 }
 
 /// A connection for reading.
-pub(crate) struct Opened {
+pub(crate) struct ReadConnection {
     pub(crate) conn: Connection,
     /// It reads the file as it lies there, without its log, and will not see what is written to it.
     pub(crate) is_frozen: bool,
@@ -138,7 +138,7 @@ pub(crate) fn open_reader(file: &Path) -> Result<Connection, IndexError> {
 
 /// Opens the file for reading. The cache is small and nothing is mapped, because mapped pages count as ours:
 /// the kernel keeps what is hot, and reading a page from there costs about a microsecond.
-pub(crate) fn open_reader_or_frozen(file: &Path) -> Result<Opened, IndexError> {
+pub(crate) fn open_reader_or_frozen(file: &Path) -> Result<ReadConnection, IndexError> {
     let read_only = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let open = |name: &str, flags| {
         let conn = Connection::open_with_flags(name, flags)?;
@@ -171,7 +171,7 @@ pub(crate) fn open_reader_or_frozen(file: &Path) -> Result<Opened, IndexError> {
     });
     let conn = conn.map_err(|error| refused(file, error))?;
     check_owner(&conn, file)?;
-    Ok(Opened { conn, is_frozen })
+    Ok(ReadConnection { conn, is_frozen })
 }
 
 /// Opens a file that is damaged, to read what can be read: without its log, and without a lock.

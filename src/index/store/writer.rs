@@ -7,13 +7,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::iiif::manifest::{Canvas, Document, DocumentKind};
 use crate::index::store::error::IndexError;
-use crate::index::store::external_sort::{Pair, Sorter};
+use crate::index::store::external_sort::{ExternalSorter, Pair};
 use crate::index::store::keys;
-use crate::index::store::keys::Names;
+use crate::index::store::keys::KeyRules;
 
 /// Where a document was read, and how it looked there.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub(crate) struct Facts {
+pub(crate) struct DocumentMeta {
     /// Row of its source.
     #[serde(skip)]
     pub(crate) source: i64,
@@ -36,8 +36,8 @@ pub(crate) struct Facts {
     pub(crate) vanished: Option<i64>,
 }
 
-impl Facts {
-    /// The columns of `manifests m` that [`Facts::read`] reads.
+impl DocumentMeta {
+    /// The columns of `manifests m` that [`DocumentMeta::read`] reads.
     pub(crate) const COLUMNS: &str =
         "m.source, m.origin, m.size, m.modified, m.etag, m.last_modified, m.hash, m.seen, m.vanished";
 
@@ -59,7 +59,7 @@ impl Facts {
 
 /// What was written for one document, or for many.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Counts {
+pub(crate) struct WriteCounts {
     pub(crate) canvases: i64,
     pub(crate) images: i64,
     pub(crate) files: i64,
@@ -68,15 +68,15 @@ pub(crate) struct Counts {
 /// Writes documents one after the other: canvases as they come, then the document itself.
 pub(crate) struct Writer<'c> {
     conn: &'c Connection,
-    names: &'c Names,
-    pairs: Pairs,
+    names: &'c KeyRules,
+    pairs: PairSink,
     manifest: i64,
     first: i64,
-    counts: Counts,
+    counts: WriteCounts,
 }
 
 /// Where the pairs of hash and canvas go.
-enum Pairs {
+enum PairSink {
     /// Straight into the tables.
     Direct,
     /// Into files, to be loaded sorted at the end; canvases of abandoned documents are left out then.
@@ -84,8 +84,8 @@ enum Pairs {
 }
 
 struct Sorted {
-    images: Sorter,
-    urls: Sorter,
+    images: ExternalSorter,
+    urls: ExternalSorter,
     dead: Vec<(i64, i64)>,
 }
 
@@ -103,22 +103,22 @@ pub(crate) fn kind_name(kind: DocumentKind) -> &'static str {
 
 impl<'c> Writer<'c> {
     /// Writes in place; the caller holds a write transaction.
-    pub(crate) fn direct(conn: &'c Connection, names: &'c Names) -> rusqlite::Result<Self> {
-        Self::new(conn, names, Pairs::Direct)
+    pub(crate) fn direct(conn: &'c Connection, names: &'c KeyRules) -> rusqlite::Result<Self> {
+        Self::new(conn, names, PairSink::Direct)
     }
 
     /// Writes in bulk; `file` names the runs of the sort.
-    pub(crate) fn bulk(conn: &'c Connection, names: &'c Names, file: &Path) -> rusqlite::Result<Self> {
-        let (images, urls) = (Sorter::new(file, "images"), Sorter::new(file, "urls"));
-        Self::new(conn, names, Pairs::Sorted(Box::new(Sorted { images, urls, dead: Vec::new() })))
+    pub(crate) fn bulk(conn: &'c Connection, names: &'c KeyRules, file: &Path) -> rusqlite::Result<Self> {
+        let (images, urls) = (ExternalSorter::new(file, "images"), ExternalSorter::new(file, "urls"));
+        Self::new(conn, names, PairSink::Sorted(Box::new(Sorted { images, urls, dead: Vec::new() })))
     }
 
-    fn new(conn: &'c Connection, names: &'c Names, pairs: Pairs) -> rusqlite::Result<Self> {
+    fn new(conn: &'c Connection, names: &'c KeyRules, pairs: PairSink) -> rusqlite::Result<Self> {
         conn.set_prepared_statement_cache_capacity(32);
         let next = |table| conn.query_row(&format!("SELECT max(id) FROM {table}"), [], |row| row.get(0));
         let (manifest, first): (Option<i64>, Option<i64>) = (next("manifests")?, next("canvases")?);
         let (manifest, first) = (manifest.unwrap_or(0) + 1, first.unwrap_or(0) + 1);
-        Ok(Self { conn, names, pairs, manifest, first, counts: Counts::default() })
+        Ok(Self { conn, names, pairs, manifest, first, counts: WriteCounts::default() })
     }
 
     /// Writes one canvas of the document that `finish` or `abandon` will end.
@@ -145,8 +145,12 @@ impl<'c> Writer<'c> {
     }
 
     /// Ends the document: what stood there under the same source and origin is replaced.
-    pub(crate) fn finish(&mut self, document: &Document, facts: &Facts) -> Result<Counts, IndexError> {
-        let Counts { canvases, images, files } = self.counts;
+    pub(crate) fn finish(
+        &mut self,
+        document: &Document,
+        facts: &DocumentMeta,
+    ) -> Result<WriteCounts, IndexError> {
+        let WriteCounts { canvases, images, files } = self.counts;
         let old = self
             .conn
             .prepare_cached("SELECT id FROM manifests WHERE source = ?1 AND origin = ?2")?
@@ -188,7 +192,7 @@ impl<'c> Writer<'c> {
         let (from, to) = (self.first, self.first + self.counts.canvases - 1);
         if to >= from {
             self.conn.execute("DELETE FROM canvases WHERE id BETWEEN ?1 AND ?2", params![from, to])?;
-            if let Pairs::Sorted(sorted) = &mut self.pairs {
+            if let PairSink::Sorted(sorted) = &mut self.pairs {
                 sorted.dead.push((from, to));
             }
         }
@@ -198,7 +202,7 @@ impl<'c> Writer<'c> {
 
     /// Loads the sorted pairs; nothing more can be written after that.
     pub(crate) fn load(self) -> Result<(), IndexError> {
-        let Pairs::Sorted(sorted) = self.pairs else { return Ok(()) };
+        let PairSink::Sorted(sorted) = self.pairs else { return Ok(()) };
         let Sorted { images, urls, dead } = *sorted;
         for (sorter, table) in [(images, "images"), (urls, "canvas_urls")] {
             let sql = format!("INSERT OR IGNORE INTO {table} (hash, canvas) VALUES (?1, ?2)");
@@ -213,7 +217,7 @@ impl<'c> Writer<'c> {
         Ok(())
     }
 
-    fn turn(&mut self) -> Counts {
+    fn turn(&mut self) -> WriteCounts {
         let counts = std::mem::take(&mut self.counts);
         self.first += counts.canvases;
         self.manifest += 1;
@@ -222,15 +226,15 @@ impl<'c> Writer<'c> {
 
     fn add_image(&mut self, pair: Pair) -> Result<(), IndexError> {
         match &mut self.pairs {
-            Pairs::Sorted(sorted) => Ok(sorted.images.push(pair).map_err(LoadError::Io)?),
-            Pairs::Direct => self.add("INSERT OR IGNORE INTO images (hash, canvas) VALUES (?1, ?2)", pair),
+            PairSink::Sorted(sorted) => Ok(sorted.images.push(pair).map_err(LoadError::Io)?),
+            PairSink::Direct => self.add("INSERT OR IGNORE INTO images (hash, canvas) VALUES (?1, ?2)", pair),
         }
     }
 
     fn add_url(&mut self, pair: Pair) -> Result<(), IndexError> {
         match &mut self.pairs {
-            Pairs::Sorted(sorted) => Ok(sorted.urls.push(pair).map_err(LoadError::Io)?),
-            Pairs::Direct => {
+            PairSink::Sorted(sorted) => Ok(sorted.urls.push(pair).map_err(LoadError::Io)?),
+            PairSink::Direct => {
                 self.add("INSERT OR IGNORE INTO canvas_urls (hash, canvas) VALUES (?1, ?2)", pair)
             }
         }
@@ -243,7 +247,7 @@ impl<'c> Writer<'c> {
 }
 
 /// Takes one document out, with all that leads to its canvases.
-pub(crate) fn remove(conn: &Connection, names: &Names, manifest: i64) -> Result<(), IndexError> {
+pub(crate) fn remove(conn: &Connection, names: &KeyRules, manifest: i64) -> Result<(), IndexError> {
     let (first, canvases): (i64, i64) = conn
         .prepare_cached("SELECT first, canvases FROM manifests WHERE id = ?1")?
         .query_row([manifest], |row| Ok((row.get(0)?, row.get(1)?)))?;
@@ -291,11 +295,12 @@ pub(crate) fn copy(
         let images = read_keys(row.get_ref(2)?.as_str().unwrap_or_default());
         writer.canvas(&Canvas { id: row.get(0)?, label: row.get(1)?, images })?;
     }
-    let sql = format!("SELECT m.kind, m.uri, m.label, {} FROM manifests m WHERE m.id = ?1", Facts::COLUMNS);
+    let sql =
+        format!("SELECT m.kind, m.uri, m.label, {} FROM manifests m WHERE m.id = ?1", DocumentMeta::COLUMNS);
     let (document, facts) = old.prepare_cached(&sql)?.query_row([id], |row| {
         let kind = kind_of(row.get_ref(0)?.as_str().unwrap_or_default());
         let document = Document { kind, id: row.get(1)?, label: row.get(2)?, ..Document::default() };
-        Ok((document, Facts { source, vanished, ..Facts::read(row, 3)? }))
+        Ok((document, DocumentMeta { source, vanished, ..DocumentMeta::read(row, 3)? }))
     })?;
     writer.finish(&document, &facts)?;
     Ok(())

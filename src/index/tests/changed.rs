@@ -8,9 +8,9 @@ use crate::index::sources::build::Build;
 use crate::index::sources::refresh::Refresh;
 
 impl Bench {
-    fn reread(&self, index: &Index, paths: &[PathBuf], grace: Duration) -> Report {
+    fn reread(&self, index: &Index, paths: &[PathBuf], grace: Duration) -> RefreshReport {
         let paths: BTreeSet<PathBuf> = paths.iter().cloned().collect();
-        Refresh::new(index, &Options { grace }).paths(&self.sources(), &paths, &mut |_, _| {}).unwrap()
+        Refresh::new(index, &RefreshOptions { grace }).paths(&self.sources(), &paths, &mut |_, _| {}).unwrap()
     }
 }
 
@@ -61,7 +61,7 @@ fn a_source_that_is_away_as_a_whole_proves_nothing_and_lost_events_mean_everythi
     fs::rename(bench.dir.path().join("manifests"), bench.dir.path().join("away")).unwrap();
     let all = [bench.file("a.json"), bench.dir.path().join("manifests"), PathBuf::from("/")];
     for told in [&all[..1], &all[1..2], &all[2..]] {
-        assert_eq!(bench.reread(&index, told, Duration::ZERO), Report::default());
+        assert_eq!(bench.reread(&index, told, Duration::ZERO), RefreshReport::default());
     }
     fs::rename(bench.dir.path().join("away"), bench.dir.path().join("manifests")).unwrap();
     bench.write("b.json", &["b"]);
@@ -78,16 +78,18 @@ fn a_removed_source_is_forgotten_at_once_and_one_that_is_configured_says_so() {
     bench.refresh(&index);
     let more = bench.dir.path().join("more.json");
     fs::write(&more, manifest("more", &["more"])).unwrap();
-    sources::add(&index, &[Source::path(&more)]).unwrap();
-    Refresh::new(&index, &Options::default()).run(&[Source::path(&more)], &mut |_, _| {}).unwrap();
-    let removed = remove(&index, &Source::path(&more), &bench.sources(), &mut |_| {}).unwrap();
+    sources::add(&index, &[SourceSettings::path(&more)]).unwrap();
+    Refresh::new(&index, &RefreshOptions::default())
+        .run(&[SourceSettings::path(&more)], &mut |_, _| {})
+        .unwrap();
+    let removed = remove(&index, &SourceSettings::path(&more), &bench.sources(), &mut |_| {}).unwrap();
     assert_eq!((removed.documents, removed.is_known, removed.is_configured), (1, true, false));
     assert!(canvases_of(&index, "more").is_empty());
     assert_eq!(index.sources(&bench.sources()).unwrap().len(), 1);
     let removed = remove(&index, &bench.sources()[0], &bench.sources(), &mut |_| {}).unwrap();
     assert_eq!((removed.documents, removed.is_configured), (250, true));
     assert_eq!(index.stats().unwrap().images, 0);
-    let again = remove(&index, &Source::path(&more), &[], &mut |_| {}).unwrap();
+    let again = remove(&index, &SourceSettings::path(&more), &[], &mut |_| {}).unwrap();
     assert!(!again.is_known);
 }
 
@@ -98,9 +100,11 @@ fn a_source_that_is_switched_off_is_neither_read_nor_forgotten() {
     let index = bench.open();
     bench.build(&index);
     bench.write("a.json", &["two"]);
-    let off: Vec<Source> = bench.sources().into_iter().map(|of| Source { enabled: false, ..of }).collect();
+    let off: Vec<SourceSettings> =
+        bench.sources().into_iter().map(|of| SourceSettings { enabled: false, ..of }).collect();
     assert!(index.sources(&off).unwrap().is_empty());
-    let report = Build::new(&index, &Options { grace: Duration::ZERO }).run(&off, &mut |_, _| {}).unwrap();
+    let report =
+        Build::new(&index, &RefreshOptions { grace: Duration::ZERO }).run(&off, &mut |_, _| {}).unwrap();
     assert_eq!((report.files, report.vanished, report.dropped), (0, 0, 0));
     assert_eq!(canvases_of(&index, "one").len(), 1);
 }

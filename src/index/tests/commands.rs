@@ -7,12 +7,12 @@ use super::*;
 use crate::config::settings;
 
 fn settings(bench: &Bench) -> Settings {
-    let index = settings::Index {
+    let index = settings::IndexSettings {
         path: bench.path(),
         sources: bench.sources(),
         cache: 100,
         refresh: Duration::ZERO,
-        ..settings::Index::default()
+        ..settings::IndexSettings::default()
     };
     Settings { index, ..Settings::default() }
 }

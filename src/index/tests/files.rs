@@ -131,8 +131,9 @@ fn a_directory_that_cannot_be_seen_proves_nothing_about_its_files() {
         let report = bench.refresh_with(&index, Duration::ZERO);
         assert_eq!((report.problems.len(), report.vanished, report.dropped), (1, 0, 0));
     }
-    let report =
-        Build::new(&index, &Options { grace: Duration::ZERO }).run(&bench.sources(), &mut |_, _| {}).unwrap();
+    let report = Build::new(&index, &RefreshOptions { grace: Duration::ZERO })
+        .run(&bench.sources(), &mut |_, _| {})
+        .unwrap();
     assert_eq!((report.problems.len(), report.vanished, report.dropped), (1, 0, 0));
     assert_eq!(canvases_of(&index, "one"), [canvas_url("a.json", 1)]);
 }
@@ -158,12 +159,12 @@ fn collections_and_other_json_are_skipped_and_links_in_circles_end() {
 fn a_url_is_told_to_be_out_of_reach_and_an_added_source_is_looked_at_from_then_on() {
     let bench = Bench::new();
     let index = bench.open();
-    let url = Source::url("https://images.test/collection");
-    let report = Refresh::new(&index, &Options::default()).run(&[url], &mut |_, _| {}).unwrap();
+    let url = SourceSettings::url("https://images.test/collection");
+    let report = Refresh::new(&index, &RefreshOptions::default()).run(&[url], &mut |_, _| {}).unwrap();
     assert_eq!(report.problems[0].path, "https://images.test/collection");
     let alone = bench.dir.path().join("alone.manifest");
     fs::write(&alone, manifest("alone", &["lonely"])).unwrap();
-    sources::add(&index, &[Source::path(alone)]).unwrap();
+    sources::add(&index, &[SourceSettings::path(alone)]).unwrap();
     bench.write("a.json", &["one"]);
     assert_eq!(bench.build(&index).manifests, 2);
     assert_eq!(canvases_of(&index, "lonely"), [canvas_url("alone", 1)]);
@@ -176,6 +177,6 @@ fn a_source_that_is_no_longer_configured_is_forgotten_by_a_build() {
     bench.write("a.json", &["one"]);
     let index = bench.open();
     bench.build(&index);
-    Build::new(&index, &Options::default()).run(&[], &mut |_, _| {}).unwrap();
+    Build::new(&index, &RefreshOptions::default()).run(&[], &mut |_, _| {}).unwrap();
     assert!(canvases_of(&index, "one").is_empty());
 }

@@ -1,15 +1,17 @@
 //! The history of heals.
 
-use super::super::history::writer::Recorder;
-use super::super::history::{Bounds, Filter, Heal, Page, now_ms, prune_history, record};
+use super::super::history::writer::HistoryWriter;
+use super::super::history::{
+    HealRecord, HistoryFilter, HistoryPage, Retention, now_ms, prune_history, record,
+};
 use super::*;
 use crate::index::sources::build::Build;
 use crate::observe::Metrics;
 
-const BOUNDS: Bounds = Bounds { age: Duration::from_hours(24), rows: 10 };
+const BOUNDS: Retention = Retention { age: Duration::from_hours(24), rows: 10 };
 
-fn heal(identifier: &str, at: i64) -> Heal {
-    Heal {
+fn heal(identifier: &str, at: i64) -> HealRecord {
+    HealRecord {
         at,
         identifier: identifier.to_owned(),
         canvas: Some(canvas_url("a.json", 1)),
@@ -25,7 +27,7 @@ fn heal(identifier: &str, at: i64) -> Heal {
 
 /// The identifiers of all heals, newest first.
 fn told(index: &Index) -> Vec<String> {
-    let all = index.history(&Filter::default(), Page::default()).unwrap();
+    let all = index.history(&HistoryFilter::default(), HistoryPage::default()).unwrap();
     all.into_iter().map(|entry| entry.heal.identifier).collect()
 }
 
@@ -35,19 +37,21 @@ fn heals_are_told_newest_first_page_by_page_and_by_what_is_asked_for() {
     let index = bench.open();
     assert!(told(&index).is_empty());
     let now = now_ms();
-    let failed = Heal { verdict: "failed".to_owned(), rung: None, ..heal("two", now - 1_000) };
+    let failed = HealRecord { verdict: "failed".to_owned(), rung: None, ..heal("two", now - 1_000) };
     record(&index, &[heal("one", now - 2_000), failed, heal("three", now)], BOUNDS).unwrap();
     assert_eq!(told(&index), ["three", "two", "one"]);
-    let first = index.history(&Filter::default(), Page { before: None, limit: 2 }).unwrap();
+    let first = index.history(&HistoryFilter::default(), HistoryPage { before: None, limit: 2 }).unwrap();
     assert_eq!((first.len(), &first[0].heal), (2, &heal("three", now)));
-    let rest = index.history(&Filter::default(), Page { before: Some(first[1].id), limit: 2 }).unwrap();
+    let rest = index
+        .history(&HistoryFilter::default(), HistoryPage { before: Some(first[1].id), limit: 2 })
+        .unwrap();
     assert_eq!(rest.len(), 1);
-    let count = |filter| index.history(&filter, Page::default()).unwrap().len();
-    assert_eq!(count(Filter { since: Some(now - 1_500), ..Filter::default() }), 2);
-    assert_eq!(count(Filter { until: Some(now), ..Filter::default() }), 2);
-    assert_eq!(count(Filter { identifier: Some("one".to_owned()), ..Filter::default() }), 1);
-    assert_eq!(count(Filter { canvas: Some(canvas_url("a.json", 1)), ..Filter::default() }), 3);
-    assert_eq!(count(Filter { verdict: Some("failed".to_owned()), ..Filter::default() }), 1);
+    let count = |filter| index.history(&filter, HistoryPage::default()).unwrap().len();
+    assert_eq!(count(HistoryFilter { since: Some(now - 1_500), ..HistoryFilter::default() }), 2);
+    assert_eq!(count(HistoryFilter { until: Some(now), ..HistoryFilter::default() }), 2);
+    assert_eq!(count(HistoryFilter { identifier: Some("one".to_owned()), ..HistoryFilter::default() }), 1);
+    assert_eq!(count(HistoryFilter { canvas: Some(canvas_url("a.json", 1)), ..HistoryFilter::default() }), 3);
+    assert_eq!(count(HistoryFilter { verdict: Some("failed".to_owned()), ..HistoryFilter::default() }), 1);
 }
 
 #[test]
@@ -56,16 +60,16 @@ fn the_history_is_bounded_by_age_and_by_rows() {
     let index = bench.open();
     let now = now_ms();
     for round in 0..5 {
-        let heals: Vec<Heal> = (0..7).map(|i| heal(&format!("{round}-{i}"), now)).collect();
+        let heals: Vec<HealRecord> = (0..7).map(|i| heal(&format!("{round}-{i}"), now)).collect();
         record(&index, &heals, BOUNDS).unwrap();
     }
     let all = told(&index);
     assert_eq!((all.len(), &*all[0], &*all[9]), (10, "4-6", "3-4"));
-    record(&index, &[heal("old", now - 25 * 60 * 60 * 1000)], Bounds { rows: 100, ..BOUNDS }).unwrap();
+    record(&index, &[heal("old", now - 25 * 60 * 60 * 1000)], Retention { rows: 100, ..BOUNDS }).unwrap();
     assert!(!told(&index).contains(&"old".to_owned()));
-    prune_history(&index, Bounds { rows: 2, ..BOUNDS }).unwrap();
+    prune_history(&index, Retention { rows: 2, ..BOUNDS }).unwrap();
     assert!(told(&index).len() <= 2);
-    let late = Bounds { age: Duration::ZERO, rows: 2 };
+    let late = Retention { age: Duration::ZERO, rows: 2 };
     std::thread::sleep(Duration::from_millis(2));
     prune_history(&index, late).unwrap();
     assert!(told(&index).is_empty());
@@ -77,11 +81,11 @@ fn the_history_is_carried_to_the_next_generation_under_the_same_numbers() {
     bench.write("a.json", &["one"]);
     let (index, elsewhere) = (bench.open(), bench.open());
     record(&index, &[heal("one", now_ms()), heal("two", now_ms())], BOUNDS).unwrap();
-    let before = index.history(&Filter::default(), Page::default()).unwrap();
+    let before = index.history(&HistoryFilter::default(), HistoryPage::default()).unwrap();
     for round in 0..3 {
         // Between building and swapping: what was healed meanwhile comes along as well.
         let mut first = true;
-        Build::new(&index, &Options::default())
+        Build::new(&index, &RefreshOptions::default())
             .run(&bench.sources(), &mut |_, _| {
                 if std::mem::take(&mut first) {
                     record(&elsewhere, &[heal(&format!("late-{round}"), now_ms())], BOUNDS).unwrap();
@@ -90,7 +94,7 @@ fn the_history_is_carried_to_the_next_generation_under_the_same_numbers() {
             .unwrap();
     }
     assert_eq!(told(&bench.open()), ["late-2", "late-1", "late-0", "two", "one"]);
-    let after = index.history(&Filter::default(), Page::default()).unwrap();
+    let after = index.history(&HistoryFilter::default(), HistoryPage::default()).unwrap();
     assert_eq!(after[3..], before);
 }
 
@@ -115,8 +119,8 @@ async fn a_heal_never_waits_for_the_disk_and_what_is_dropped_is_counted() {
     const HEALS: usize = 3000;
     let bench = Bench::new();
     let (index, metrics) = (Arc::new(bench.open()), Arc::new(Metrics::new()));
-    let bounds = Bounds { rows: 10_000, ..BOUNDS };
-    let recorder = Recorder::start(Arc::clone(&index), bounds, Arc::clone(&metrics));
+    let bounds = Retention { rows: 10_000, ..BOUNDS };
+    let recorder = HistoryWriter::start(Arc::clone(&index), bounds, Arc::clone(&metrics));
     let other = Connection::open(bench.path()).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     let started = Instant::now();
@@ -131,8 +135,8 @@ async fn a_heal_never_waits_for_the_disk_and_what_is_dropped_is_counted() {
         let line = scrape.lines().find(|line| line.contains("history_dropped")).unwrap_or("0 0").to_owned();
         line.rsplit_once(' ').unwrap().1.parse::<usize>().unwrap()
     };
-    let all = Page { before: None, limit: 10_000 };
-    let written = || index.history(&Filter::default(), all).unwrap().len();
+    let all = HistoryPage { before: None, limit: 10_000 };
+    let written = || index.history(&HistoryFilter::default(), all).unwrap().len();
     for _ in 0..1000 {
         if written() + dropped() == HEALS {
             break;

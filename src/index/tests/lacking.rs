@@ -8,7 +8,7 @@ fn book(name: &str, images: &[&str]) -> (Document, Vec<Canvas>) {
     crate::iiif::manifest::read(manifest(name, images).as_bytes()).unwrap()
 }
 
-fn learns(index: &Index, images: &[&str]) -> Learned {
+fn learns(index: &Index, images: &[&str]) -> LearnResult {
     let (document, canvases) = book("a.json", images);
     Learn::new(index).document(&document, &canvases, &manifest_uri("a.json")).unwrap()
 }
@@ -25,16 +25,20 @@ fn a_poorer_document_is_not_learned_beside_the_one_of_a_source() {
     bench.write("a.json", &["one", "two", "three"]);
     let index = bench.open();
     bench.build(&index);
-    assert_eq!(learns(&index, &["one", "three"]), Learned::Poorer);
+    assert_eq!(learns(&index, &["one", "three"]), LearnResult::Poorer);
     assert_eq!(index.manifest_canvases(&manifest_uri("a.json")).unwrap().len(), 3);
-    assert_eq!(learns(&index, &["one", "three", "four"]), Learned::New, "one is new, and yet one is missing");
+    assert_eq!(
+        learns(&index, &["one", "three", "four"]),
+        LearnResult::New,
+        "one is new, and yet one is missing"
+    );
     assert_eq!(lacks(&index, &["one", "three", "four"]), ["two"]);
     assert_eq!(canvases_of(&index, "two"), [canvas_url("a.json", 2)]);
-    assert_eq!(learns(&index, &["one", "three", "four"]), Learned::Poorer);
-    assert_eq!(learns(&index, &["one", "two", "three", "four"]), Learned::New);
+    assert_eq!(learns(&index, &["one", "three", "four"]), LearnResult::Poorer);
+    assert_eq!(learns(&index, &["one", "two", "three", "four"]), LearnResult::New);
     assert_eq!(lacks(&index, &["one", "two", "three"]), ["four"], "what was learned counts as well");
     assert!(lacks(&index, &["four", "three", "two", "one"]).is_empty());
-    assert_eq!(learns(&index, &["one", "two", "three", "four"]), Learned::Known);
+    assert_eq!(learns(&index, &["one", "two", "three", "four"]), LearnResult::Known);
 }
 
 #[test]
@@ -48,12 +52,12 @@ fn what_is_proven_to_be_shorter_is_believed_and_stays_so_until_its_source_says_o
     let (document, canvases) = book("a.json", &["one", "three"]);
     assert_eq!(
         Learn::new(&index).believe(&document, &canvases, &manifest_uri("a.json")).unwrap(),
-        Learned::New
+        LearnResult::New
     );
     assert!(lacks(&index, &["one", "three"]).is_empty());
-    assert_eq!(learns(&index, &["one"]), Learned::Poorer, "and not a single image less");
-    assert_eq!(learns(&index, &["one", "three"]), Learned::Known);
-    assert_eq!(learns(&index, &["one", "three", "four"]), Learned::New);
+    assert_eq!(learns(&index, &["one"]), LearnResult::Poorer, "and not a single image less");
+    assert_eq!(learns(&index, &["one", "three"]), LearnResult::Known);
+    assert_eq!(learns(&index, &["one", "three", "four"]), LearnResult::New);
     assert!(lacks(&index, &["one", "three", "four"]).is_empty(), "what was believed stays the beginning");
     bench.build(&index);
     assert!(lacks(&index, &["one", "three", "four"]).is_empty(), "also over a build");
@@ -110,7 +114,7 @@ fn the_pages_of_one_pdf_are_missed_each_by_itself() {
     let index = bench.open();
     bench.build(&index);
     assert_eq!(lacks(&index, &[pages[0], pages[2]]), [pages[1], pages[3]]);
-    assert_eq!(learns(&index, &[pages[0], pages[2]]), Learned::Poorer);
+    assert_eq!(learns(&index, &[pages[0], pages[2]]), LearnResult::Poorer);
     // The first page may be named without its number.
     assert!(lacks(&index, &[&page(1)[..36], pages[1], pages[2], pages[3]]).is_empty());
 }

@@ -165,27 +165,27 @@ fn what_passes_through_is_learned_and_replaced_but_poisoned_json_is_not_believed
         Learn::new(&index).document(&document, canvases, "https://images.test/m").unwrap()
     };
     let good = [canvas("c1", &["one"]), canvas("c2", &["two"])];
-    assert_eq!(learn(&good), Learned::New);
-    assert_eq!(learn(&good), Learned::Known);
+    assert_eq!(learn(&good), LearnResult::New);
+    assert_eq!(learn(&good), LearnResult::Known);
     assert_eq!(canvases_of(&index, "one"), ["c1"]);
-    assert_eq!(learn(&[canvas("c1", &["one"]), canvas("c2", &[])]), Learned::Poorer);
-    assert_eq!(learn(&[canvas("c1", &[])]), Learned::Nothing);
+    assert_eq!(learn(&[canvas("c1", &["one"]), canvas("c2", &[])]), LearnResult::Poorer);
+    assert_eq!(learn(&[canvas("c1", &[])]), LearnResult::Nothing);
     assert_eq!(canvases_of(&index, "two"), ["c2"]);
-    assert_eq!(learn(&[canvas("c1", &["one"]), canvas("c3", &["three"])]), Learned::New);
+    assert_eq!(learn(&[canvas("c1", &["one"]), canvas("c3", &["three"])]), LearnResult::New);
     assert_eq!(canvases_of(&index, "three"), ["c3"]);
     assert_eq!(canvases_of(&index, "two"), ["c2"], "what it lacks is kept until it is proven to be gone");
     let shorter = [canvas("c1", &["one"]), canvas("c3", &["three"])];
-    assert_eq!(learn(&shorter), Learned::Poorer);
+    assert_eq!(learn(&shorter), LearnResult::Poorer);
     assert_eq!(
         Learn::new(&index).believe(&document, &shorter, "https://images.test/m").unwrap(),
-        Learned::New
+        LearnResult::New
     );
     assert!(canvases_of(&index, "two").is_empty());
     assert_eq!(index.stats().unwrap().manifests, 1);
     bench.write("a.json", &["from-file"]);
     bench.build(&index);
     assert_eq!(canvases_of(&index, "three"), ["c3"], "a build keeps what was learned");
-    assert_eq!(learn(&[canvas("c1", &["one"]), canvas("c3", &["three"])]), Learned::Known);
+    assert_eq!(learn(&[canvas("c1", &["one"]), canvas("c3", &["three"])]), LearnResult::Known);
 }
 
 #[test]

@@ -83,7 +83,7 @@ fn what_is_learned_while_a_build_runs_is_not_lost() {
     let (index, other) = (bench.open(), bench.open());
     let document = Document::default();
     let mut learned = Vec::new();
-    Build::new(&index, &Options::default())
+    Build::new(&index, &RefreshOptions::default())
         .run(&bench.sources(), &mut |report, _| {
             let name = format!("learned-{}", report.files);
             let canvas = Canvas { id: name.clone(), label: None, images: vec![name.clone()] };
@@ -102,9 +102,10 @@ fn two_builds_at_once_are_one_too_many() {
     let bench = Bench::new();
     bench.write("a.json", &["one"]);
     let (one, other) = (bench.open(), bench.open());
-    Build::new(&one, &Options::default())
+    Build::new(&one, &RefreshOptions::default())
         .run(&bench.sources(), &mut |_, _| {
-            let refused = Build::new(&other, &Options::default()).run(&bench.sources(), &mut |_, _| {});
+            let refused =
+                Build::new(&other, &RefreshOptions::default()).run(&bench.sources(), &mut |_, _| {});
             assert!(matches!(refused, Err(IndexError::Building { .. })), "{refused:?}");
         })
         .unwrap();

@@ -5,12 +5,12 @@ use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering::Relaxed};
 use http::StatusCode;
 use parking_lot::Mutex;
 
-use super::{InFlight, Pulse};
+use super::{ConnectionActivity, InFlight};
 use crate::upstream::Upgrade;
 
 /// The notes about that.
 #[derive(Debug, Default)]
-pub(super) struct Exchange {
+pub(super) struct ExchangeActivity {
     /// A request came, and not all of its answer is written.
     owes: AtomicBool,
     /// What the head that could not be read is answered with; zero: all could be read.
@@ -21,7 +21,7 @@ pub(super) struct Exchange {
     upgrade: Mutex<Option<Upgrade>>,
 }
 
-impl Exchange {
+impl ExchangeActivity {
     /// A request came.
     pub(super) fn asks(&self) {
         self.owes.store(true, Relaxed);
@@ -32,7 +32,7 @@ impl Exchange {
     }
 }
 
-impl Pulse {
+impl ConnectionActivity {
     /// Bytes came since the last answer ended.
     pub(in crate::listen) fn has_begun(&self) -> bool {
         self.began.load(Relaxed) != 0
@@ -50,7 +50,7 @@ impl Pulse {
 
     /// All is written that there was to be written.
     pub(in crate::listen) fn is_flushed(&self) {
-        if self.owes() && self.rests() {
+        if self.owes() && self.is_idle() {
             self.exchange.owes.store(false, Relaxed);
         }
     }

@@ -1,7 +1,7 @@
 use std::net::Ipv4Addr;
 
 use super::*;
-use crate::upstream::{Budget, Clients};
+use crate::upstream::{Clients, MemoryBudget};
 
 const SOON: Duration = Duration::from_secs(5);
 const KINDS: [RouteKind; 3] = [RouteKind::Image, RouteKind::Presentation, RouteKind::Plain];
@@ -12,7 +12,7 @@ fn client(clients: &Clients, last: u8) -> Arc<Client> {
 
 fn clients() -> Clients {
     Clients::new(
-        Budget::new(1000, prometheus_client::metrics::gauge::Gauge::default()),
+        MemoryBudget::new(1000, prometheus_client::metrics::gauge::Gauge::default()),
         100,
         Counter::default(),
     )
@@ -22,7 +22,7 @@ fn permits(most: usize) -> Arc<Permits> {
     Permits::new(most, Counter::default())
 }
 
-async fn now(permits: &Arc<Permits>, kind: RouteKind) -> Option<Permit> {
+async fn now(permits: &Arc<Permits>, kind: RouteKind) -> Option<ClientPermit> {
     permits.acquire(kind, None, Duration::ZERO).await
 }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use iiif_mender::iiif::identifier::uuid_of_file_url;
 use iiif_mender::index::Index;
-use iiif_mender::index::history::{Bounds, Filter, Heal, Page, record};
+use iiif_mender::index::history::{HealRecord, HistoryFilter, HistoryPage, Retention, record};
 
 use super::{Library, PAGES, is_known, key};
 
@@ -53,8 +53,13 @@ impl Victim {
     fn reports(&mut self) {
         let url = file_url(self.reported);
         self.witness.learn_file_url(uuid_of_file_url(&url), &url).unwrap();
-        let heal = Heal { at: i64::MAX, identifier: url, verdict: "healed".to_owned(), ..Heal::default() };
-        record(&self.witness, &[heal], Bounds { age: Duration::from_hours(1), rows: 1000 }).unwrap();
+        let heal = HealRecord {
+            at: i64::MAX,
+            identifier: url,
+            verdict: "healed".to_owned(),
+            ..HealRecord::default()
+        };
+        record(&self.witness, &[heal], Retention { age: Duration::from_hours(1), rows: 1000 }).unwrap();
         self.reported += 1;
     }
 
@@ -95,8 +100,8 @@ impl Victim {
             let url = file_url(number);
             assert_eq!(index.file_url(uuid_of_file_url(&url)).unwrap().as_ref(), Some(&url));
         }
-        let all = Page { limit: 1000, ..Page::default() };
-        assert_eq!(index.history(&Filter::default(), all).unwrap().len(), self.reported);
+        let all = HistoryPage { limit: 1000, ..HistoryPage::default() };
+        assert_eq!(index.history(&HistoryFilter::default(), all).unwrap().len(), self.reported);
     }
 
     /// After all of it: the work succeeds, and the killed left nothing behind.

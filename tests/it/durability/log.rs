@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use iiif_mender::iiif::identifier::uuid_of_file_url;
 use iiif_mender::iiif::manifest::{Canvas, Document};
-use iiif_mender::index::history::{Bounds, Heal, record};
+use iiif_mender::index::history::{HealRecord, Retention, record};
 use iiif_mender::index::learn::Learn;
 use iiif_mender::index::{Index, IndexError};
 
@@ -43,8 +43,9 @@ fn learns(index: &Index, number: usize) -> Result<(), IndexError> {
 fn heals(index: &Index, number: usize) -> Result<(), IndexError> {
     let url = format!("https://files.test/{number}.tif");
     index.learn_file_url(uuid_of_file_url(&url), &url)?;
-    let heal = Heal { at: i64::MAX, identifier: url, verdict: "healed".to_owned(), ..Heal::default() };
-    record(index, &vec![heal; 40], Bounds { age: Duration::from_hours(1), rows: 100_000 })
+    let heal =
+        HealRecord { at: i64::MAX, identifier: url, verdict: "healed".to_owned(), ..HealRecord::default() };
+    record(index, &vec![heal; 40], Retention { age: Duration::from_hours(1), rows: 100_000 })
 }
 
 /// Another process, ended with the test.

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use iiif_mender::index::history::{Filter, Page};
+use iiif_mender::index::history::{HistoryFilter, HistoryPage};
 use testbed::Testbed;
 use tokio::task::JoinHandle;
 
@@ -79,7 +79,7 @@ async fn heals_are_in_the_history_with_all_that_is_known_of_them_and_a_build_kee
     for viewer in viewers {
         assert_eq!(viewer.await.unwrap(), 200);
     }
-    let all = || world.app.index.history(&Filter::default(), Page::default()).unwrap();
+    let all = || world.app.index.history(&HistoryFilter::default(), HistoryPage::default()).unwrap();
     patiently("it is written", || !all().is_empty()).await;
     run(&library, &["index", "build"]).await.succeeds();
     let told = run(&library, &["--json", "index", "history"]).await;

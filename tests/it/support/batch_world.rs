@@ -7,7 +7,7 @@ use std::process::{Output, Stdio};
 use serde_json::Value;
 use testbed::Testbed;
 
-use iiif_mender::index::sources::Options;
+use iiif_mender::index::sources::RefreshOptions;
 use iiif_mender::index::sources::build::Build;
 
 use crate::support::world::settings;
@@ -64,7 +64,9 @@ impl Batch {
         write_config(folder.path(), &images, &service, more);
         let checked = settings(folder.path(), &images, &service, "");
         let index = iiif_mender::index::Index::open(&checked.index.path, 1000).expect("an index");
-        Build::new(&index, &Options::default()).run(&checked.index.sources, &mut |_, _| {}).expect("indexed");
+        Build::new(&index, &RefreshOptions::default())
+            .run(&checked.index.sources, &mut |_, _| {})
+            .expect("indexed");
         Self { bed, folder }
     }
 

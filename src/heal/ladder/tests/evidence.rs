@@ -30,7 +30,7 @@ async fn an_image_is_back_before_its_canvas_is_built_and_the_canvas_is_watched()
     let Some(FollowUp::WatchCanvas { flight, .. }) = report.follow_ups.into_iter().next() else {
         panic!("it is watched")
     };
-    assert_eq!(flight.clone().landed().await, Some(Lacks));
+    assert_eq!(flight.clone().wait().await, Some(Lacks));
 }
 
 #[tokio::test(start_paused = true)]
@@ -63,7 +63,7 @@ async fn where_nothing_is_proven_a_canvas_with_the_image_is_believed_and_no_othe
     let scenes = [(Built, true), (Carries, true), (Unclear, false), (Lacks, false)];
     for (response, is_believed) in scenes {
         let scene = Scene::new().building_beside(false).answering(Visit, [answer(response)]);
-        scene.says(Said::Nothing);
+        scene.says(Registration::Nothing);
         let outcome = scene.outcome().await;
         assert_eq!(outcome == HealOutcome::Healed(Visit), is_believed, "{response:?}: {outcome:?}");
     }
@@ -76,7 +76,7 @@ async fn what_is_expired_by_the_service_s_word_is_not_back_whatever_came() {
     // Built with the image and yet expired: the key may have been lost again. Only a probe may refute the word.
     let scene = Scene::new().building_beside(true).answering(Variant, [answer(Built)]);
     assert_eq!(scene.outcome().await, HealOutcome::Failed);
-    assert!(scene.service().truth.is_open(tokio::time::Instant::now()));
+    assert!(scene.service().truth.is_available(tokio::time::Instant::now()));
 }
 
 #[tokio::test(start_paused = true)]
@@ -84,7 +84,7 @@ async fn a_word_that_a_truthful_probe_refutes_is_distrusted_for_a_while() {
     let scene = Scene::new().building_beside(true).answering(Variant, [answer(Built)]);
     *scene.images.probe.lock() = Some(Evidence::Alive);
     assert_eq!(scene.outcome().await, HealOutcome::Healed(Variant));
-    assert!(!scene.service().truth.is_open(tokio::time::Instant::now()));
+    assert!(!scene.service().truth.is_available(tokio::time::Instant::now()));
     // A canvas that may be an old one refutes nothing.
     let scene = Scene::new().building_beside(true).answering(Variant, [answer(Carries)]);
     *scene.images.probe.lock() = Some(Evidence::Alive);
@@ -128,7 +128,7 @@ async fn a_viewer_who_came_while_the_canvas_was_built_may_have_met_a_key_that_wa
         let urgency = FlightPriority::new(Priority::Viewer);
         let comes = async {
             tokio::time::sleep(Duration::from_millis(after)).await;
-            urgency.viewer_waits();
+            urgency.add_waiter();
         };
         tokio::join!(scene.ladder.run(&scene.image, &urgency), comes);
         assert_eq!(scene.rungs().len(), rungs, "after {after} ms");

@@ -21,7 +21,7 @@ use crate::config::Settings;
 use crate::config::settings::{Rung, Timeouts};
 use crate::heal::canvas_service::ask::{AskCanvasService, CanvasOrder};
 use crate::heal::canvas_service::priority_semaphore::{Priority, PrioritySemaphore};
-use crate::heal::canvas_service::registration::Said;
+use crate::heal::canvas_service::registration::Registration;
 use crate::heal::canvas_service::response::CanvasResponse;
 use crate::heal::canvas_service::services::{CanvasServices, ImageDoubts};
 use crate::heal::canvas_service::shared_heals::SharedHeals;
@@ -39,10 +39,10 @@ use crate::heal::single_flight::{FlightHandle, SingleFlight};
 use crate::heal::timed_cache::TimedCache;
 use crate::iiif::Identifier;
 use crate::iiif::identifier::uuid_of_file_url;
-use crate::index::history::writer::Recorder;
+use crate::index::history::writer::HistoryWriter;
 use crate::index::{Index, Owner};
-use crate::observe::{Metrics, Trace};
-use crate::upstream::guard::Guard;
+use crate::observe::{Metrics, RequestTrace};
+use crate::upstream::guard::CanvasGuard;
 use crate::upstream::{Body, Caller, UpstreamError};
 
 /// Where the image's file is. Its base64 holds no slash.
@@ -113,7 +113,7 @@ impl AskImageServer for FakeImages {
 struct Answer {
     response: CanvasResponse,
     takes: Duration,
-    said: Option<(Duration, Said)>,
+    said: Option<(Duration, Registration)>,
     has_echo: bool,
 }
 
@@ -126,14 +126,14 @@ fn heals(response: CanvasResponse) -> Answer {
     Answer { said: Some((Duration::ZERO, alive())), ..answer(response) }
 }
 
-fn alive() -> Said {
-    Said::Alive(FILE.to_owned())
+fn alive() -> Registration {
+    Registration::Alive(FILE.to_owned())
 }
 
 /// `FakeService` answers the requests of each rung with what is scripted, the last answer again and again.
 #[derive(Debug)]
 struct FakeService {
-    said: Arc<Mutex<Said>>,
+    said: Arc<Mutex<Registration>>,
     registrations: AtomicUsize,
     answers: Mutex<HashMap<Rung, VecDeque<Answer>>>,
     asked: Mutex<Vec<(Rung, String)>>,
@@ -141,7 +141,7 @@ struct FakeService {
 }
 
 impl AskCanvasService for FakeService {
-    fn registration<'a>(&'a self, _: &'a IndexedImage) -> BoxFuture<'a, Said> {
+    fn registration<'a>(&'a self, _: &'a IndexedImage) -> BoxFuture<'a, Registration> {
         self.registrations.fetch_add(1, Ordering::Relaxed);
         let said = self.said.lock().clone();
         Box::pin(async { said })
@@ -149,7 +149,7 @@ impl AskCanvasService for FakeService {
 
     fn request(self: Arc<Self>, order: &CanvasOrder<'_>) -> (FlightHandle<CanvasResponse>, bool) {
         let mut is_leader = false;
-        let seat = self.flights.board(order.request, order.urgency.lane(), |urgency| {
+        let seat = self.flights.join_or_start(order.request, order.urgency.lane(), |urgency| {
             is_leader = true;
             let rung = order.request.rung;
             self.asked.lock().push((rung, order.request.target.to_string()));
@@ -159,7 +159,7 @@ impl AskCanvasService for FakeService {
             let next = next.unwrap_or_else(|| answer(CanvasResponse::Refused));
             let said = Arc::clone(&self.said);
             async move {
-                urgency.departs();
+                urgency.mark_sent();
                 if next.has_echo {
                     urgency.hears_echo();
                 }
@@ -173,9 +173,9 @@ impl AskCanvasService for FakeService {
             }
         });
         if !order.urgency.is_for_nobody() {
-            seat.urgency.viewer_waits();
+            seat.urgency.add_waiter();
         }
-        order.urgency.wait_on(&seat.urgency);
+        order.urgency.depend_on(&seat.urgency);
         (seat, is_leader)
     }
 
@@ -231,9 +231,9 @@ impl Scene {
         };
         let route = settings.routes.iter().position(|route| &*route.prefix == "/service/").expect("a route");
         let service = CanvasService::new(route, &settings, context, PrioritySemaphore::new(2), None);
-        let history = Recorder::idle(Arc::clone(&metrics));
+        let history = HistoryWriter::idle(Arc::clone(&metrics));
         let files = FileUrls::new(Arc::clone(&index), history, Arc::clone(&fleet));
-        let known = (vec![Arc::new(service)], Guard::new(Arc::clone(&settings)));
+        let known = (vec![Arc::new(service)], CanvasGuard::new(Arc::clone(&settings)));
         let cooldowns = Cooldowns::new(&settings.heal);
         let doubts = ImageDoubts {
             images: TimedCache::new(1),
@@ -248,7 +248,7 @@ impl Scene {
         let missing = MissingImages::new(Arc::clone(&settings), Arc::clone(&services), fleet, missing);
         let (missing, images) = (Arc::new(missing), Arc::new(FakeImages::default()));
         let fake = Arc::new(FakeService {
-            said: Arc::new(Mutex::new(Said::Expired)),
+            said: Arc::new(Mutex::new(Registration::Expired)),
             registrations: AtomicUsize::new(0),
             answers: Mutex::default(),
             asked: Mutex::default(),
@@ -268,7 +268,7 @@ impl Scene {
             others: Arc::default(),
             kind: Identifier::new(&uuid).kind(),
             owners: Arc::new([owner("lib.example", "a")]),
-            trace: Trace::fresh(),
+            trace: RequestTrace::generate(),
         };
         let ladder = Arc::new(ladder);
         Self { ladder, images, fake, services, missing, index, image, _folder: folder }
@@ -302,7 +302,7 @@ impl Scene {
         &self.services.all()[0]
     }
 
-    fn says(&self, said: Said) {
+    fn says(&self, said: Registration) {
         *self.fake.said.lock() = said;
     }
 

@@ -33,7 +33,7 @@ async fn a_visit_that_was_in_vain_a_moment_ago_is_not_made_again_before_a_rebuil
     assert_eq!(scene.outcome().await, HealOutcome::Healed(Rebuild));
     assert_eq!(scene.rungs(), [Rebuild], "what the visit brought still holds");
     // The rebuild helped, so that the next expiry may begin with a visit.
-    scene.says(Said::Expired);
+    scene.says(Registration::Expired);
     scene.run().await;
     assert_eq!(scene.rungs(), [Visit, Rebuild]);
 }
@@ -43,7 +43,7 @@ async fn a_visit_that_cools_without_a_known_answer_is_followed_by_no_rebuild() {
     let scene = scene(Unclear);
     let canvas = scene.services.asked_canvases(&scene.image)[0].1.clone();
     let visit = crate::heal::canvas_service::request::CanvasRequest::visit(&canvas).flight;
-    scene.services.cooldowns.cool(&visit, Duration::from_secs(9), tokio::time::Instant::now());
+    scene.services.cooldowns.set_remaining(&visit, Duration::from_secs(9), tokio::time::Instant::now());
     assert_eq!(scene.outcome().await, HealOutcome::Cooling);
     assert!(scene.rungs().is_empty());
 }
@@ -80,7 +80,7 @@ async fn nothing_is_built_over_while_the_image_server_is_in_trouble() {
 #[tokio::test(start_paused = true)]
 async fn nothing_is_built_over_while_the_breaker_is_open() {
     let scene = scene(Unclear);
-    while !scene.service().breaker.bad(tokio::time::Instant::now()) {}
+    while !scene.service().breaker.record_failure(tokio::time::Instant::now()) {}
     scene.run().await;
     assert_eq!(scene.rungs(), [Visit]);
 }
@@ -89,7 +89,7 @@ async fn nothing_is_built_over_while_the_breaker_is_open() {
 async fn a_sign_of_a_fault_is_waited_for_to_pass_unless_there_is_nothing_to_lose() {
     let took = async |visited| {
         let scene = scene(visited);
-        scene.service().wellness.fault();
+        scene.service().wellness.record_fault();
         let began = tokio::time::Instant::now();
         assert_eq!(scene.outcome().await, HealOutcome::Healed(Rebuild));
         began.elapsed()
@@ -99,7 +99,7 @@ async fn a_sign_of_a_fault_is_waited_for_to_pass_unless_there_is_nothing_to_lose
         let scene = scene(visited);
         let lasts = async {
             for _ in 0..20 {
-                scene.service().wellness.fault();
+                scene.service().wellness.record_fault();
                 tokio::time::sleep(Duration::from_millis(500)).await;
             }
         };
@@ -113,14 +113,14 @@ async fn a_sign_of_a_fault_is_waited_for_to_pass_unless_there_is_nothing_to_lose
 #[tokio::test(start_paused = true)]
 async fn what_is_alive_is_not_built_anew() {
     let scene = scene(Unclear);
-    let alive = Answer { said: Some((Duration::ZERO, Said::Nothing)), ..answer(Unclear) };
+    let alive = Answer { said: Some((Duration::ZERO, Registration::Nothing)), ..answer(Unclear) };
     let scene = scene.answering(Visit, [alive]);
     let says = async {
         tokio::time::sleep(Duration::from_millis(25)).await;
         scene.says(super::alive());
     };
     // A fault is waited for; meanwhile the image comes back.
-    scene.service().wellness.fault();
+    scene.service().wellness.record_fault();
     let (report, ()) = tokio::join!(scene.run(), says);
     assert_eq!(report.outcome, HealOutcome::Alive);
     assert_eq!(scene.rungs(), [Visit]);
@@ -170,7 +170,7 @@ async fn it_is_built_beside_as_long_as_nobody_knows_that_this_is_impossible() {
 #[tokio::test(start_paused = true)]
 async fn an_image_that_is_alive_and_has_no_info_json_shows_that_info_json_is_broken() {
     use super::super::rebuild::ServiceHealth::{Unproven, Unwell, Well};
-    let health = async |statuses: &[(&str, &str, u16)], witness_said: Option<Said>| {
+    let health = async |statuses: &[(&str, &str, u16)], witness_said: Option<Registration>| {
         let scene = Scene::new();
         for (id, tail, status) in statuses {
             let id = if *id == "own" { &*scene.image.sent } else { id };
@@ -179,7 +179,7 @@ async fn an_image_that_is_alive_and_has_no_info_json_shows_that_info_json_is_bro
         if let Some(said) = witness_said {
             let mut witness = scene.image.clone();
             (witness.key, witness.sent) = ("witness".into(), "witness".into());
-            scene.services.bear_witness(&witness);
+            scene.services.set_canary(&witness);
             scene.says(said);
         }
         scene.ladder.health(scene.service(), &scene.image).await
@@ -187,15 +187,15 @@ async fn an_image_that_is_alive_and_has_no_info_json_shows_that_info_json_is_bro
     assert_eq!(health(&[], None).await, Unproven);
     assert_eq!(health(&[("own", INFO, 200)], None).await, Well, "out of the image server's memory");
     let (good, tile) = (("witness", INFO_UNCACHED, 200), ("witness", SMALL_TILE, 200));
-    assert_eq!(health(&[good], Some(Said::Expired)).await, Well);
+    assert_eq!(health(&[good], Some(Registration::Expired)).await, Well);
     assert_eq!(health(&[tile], Some(alive())).await, Unwell);
     assert_eq!(health(&[], Some(alive())).await, Unproven, "its own file is gone");
-    assert_eq!(health(&[tile], Some(Said::Expired)).await, Unproven, "it is expired, too");
+    assert_eq!(health(&[tile], Some(Registration::Expired)).await, Unproven, "it is expired, too");
     assert_eq!(health(&[("witness", INFO_UNCACHED, 0)], Some(alive())).await, Unwell);
     for (status, well) in [(200, true), (404, false), (503, false), (0, false)] {
         let scene = Scene::new();
         scene.images.set(&scene.image.sent, INFO_UNCACHED, status);
-        assert_eq!(scene.ladder.nested_is_well(&scene.image).await, well, "{status}");
+        assert_eq!(scene.ladder.nested_request_works(&scene.image).await, well, "{status}");
     }
 }
 
