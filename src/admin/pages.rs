@@ -13,7 +13,7 @@ use super::read::{self, ApiParameters};
 use super::route::DashboardPage;
 use super::words::{HealRow, row, took};
 use super::{Admin, AdminState};
-use crate::batch::setup::{self, Unmapped, strange_canvas};
+use crate::batch::setup::{self, UnmappedCanvases, strange_canvas};
 use crate::index::browse::CanvasRow;
 use crate::upstream::Body;
 
@@ -278,7 +278,7 @@ async fn check(rooms: &AdminState) -> Result<SetupPage, ApiProblem> {
     let leaves = rooms.index.first_leaves(SAMPLE)?;
     let strange = |leaf: &CanvasRow| strange_canvas(&rooms.healer, &leaf.canvas, &leaf.images);
     let strange: Vec<String> = leaves.iter().filter_map(strange).collect();
-    let unmapped = Unmapped {
+    let unmapped = UnmappedCanvases {
         canvases: leaves.len() as u64,
         strange: strange.len() as u64,
         example: strange.first().cloned(),

@@ -15,7 +15,7 @@ use super::job::{self, JobShare};
 use super::manifests;
 use super::mend::{CanvasWorker, RunMode};
 use super::progress::RunProgress;
-use super::setup::{self, Unmapped, strange_canvas};
+use super::setup::{self, UnmappedCanvases, strange_canvas};
 use super::source::{ExpectedCounts, SourceItem};
 use super::summary::Summary;
 use super::via::RemoteHealer;
@@ -65,7 +65,7 @@ struct RunState {
     read: u64,
     read_to_the_end: bool,
     alive: Option<IndexedImage>,
-    unmapped: Unmapped,
+    unmapped: UnmappedCanvases,
     troubles: Vec<(Arc<ManifestRef>, ManifestProblem)>,
     undone: bool,
 }

@@ -41,7 +41,7 @@ impl SetupFinding {
 
 /// Canvases that belong to no presentation route.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Unmapped {
+pub(crate) struct UnmappedCanvases {
     pub(crate) canvases: u64,
     pub(crate) strange: u64,
     pub(crate) example: Option<String>,
@@ -81,7 +81,7 @@ const CLOCKS: i64 = 60;
 pub(crate) fn findings(
     settings: &Settings,
     facts: Option<&DeploymentFacts>,
-    unmapped: &Unmapped,
+    unmapped: &UnmappedCanvases,
 ) -> Vec<SetupFinding> {
     let mut all = Vec::new();
     if let Some(facts) = facts {
@@ -143,8 +143,8 @@ fn clock(ahead: i64) -> SetupFinding {
     SetupFinding { about: "clock", state, text }
 }
 
-fn routes(unmapped: &Unmapped) -> SetupFinding {
-    let Unmapped { canvases, strange, example } = unmapped;
+fn routes(unmapped: &UnmappedCanvases) -> SetupFinding {
+    let UnmappedCanvases { canvases, strange, example } = unmapped;
     let mut text = format!("{} of {canvases} canvases belong to a presentation route", canvases - strange);
     let state = match strange {
         0 => FindingState::Good,

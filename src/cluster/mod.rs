@@ -1,7 +1,7 @@
 //! Many iiif-menders, one heal: what nodes behind a load balancer share by way of Redis. Everything here is a promise
 //! with an end. Where Redis is away, each node goes on by itself, and no request waits for it.
 //!
-//! [`ClusterSettings::board`] takes a flight in the fleet, [`ClusterSettings::place`] a place at a canvas service; the rest are marks
+//! [`Cluster::join`] takes a flight in the fleet, [`Cluster::acquire`] a place at a canvas service; the rest are marks
 //! that end by themselves, the stream of what was learned, editions of the index, and the jobs of `heal --job`.
 
 mod connect;

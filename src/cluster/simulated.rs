@@ -31,20 +31,20 @@ pub(crate) enum RedisMood {
 }
 
 #[derive(Debug, Clone)]
-pub(super) enum Stored {
+pub(super) enum StoredValue {
     Text(String),
     List(VecDeque<String>),
     Set(BTreeSet<String>),
 }
 
-pub(super) type Ear = Arc<dyn Fn(PushInfo) -> Result<(), ()> + Send + Sync>;
+pub(super) type SimulatedSubscription = Arc<dyn Fn(PushInfo) -> Result<(), ()> + Send + Sync>;
 
 #[derive(Default)]
 pub(super) struct SimulatedState {
     mood: RedisMood,
-    keys: BTreeMap<String, (Stored, Option<Instant>)>,
+    keys: BTreeMap<String, (StoredValue, Option<Instant>)>,
     /// Channel, connection, who hears.
-    ears: Vec<(String, u64, Ear)>,
+    ears: Vec<(String, u64, SimulatedSubscription)>,
     connections: u64,
 }
 
@@ -63,7 +63,7 @@ impl std::fmt::Debug for SimulatedRedis {
 pub(super) struct SimulatedWire {
     redis: Arc<SimulatedRedis>,
     number: u64,
-    ear: Ear,
+    ear: SimulatedSubscription,
 }
 
 /// The server that nodes of this thread connect to, if there is one.
@@ -195,7 +195,7 @@ fn after(ms: &str) -> Instant {
 }
 
 impl SimulatedState {
-    pub(super) fn get(&mut self, key: &str) -> Option<&mut Stored> {
+    pub(super) fn get(&mut self, key: &str) -> Option<&mut StoredValue> {
         let is_over = self.keys.get(key)?.1.is_some_and(|until| Instant::now() >= until);
         if is_over {
             self.keys.remove(key);
@@ -205,31 +205,31 @@ impl SimulatedState {
 
     pub(super) fn text(&mut self, key: &str) -> Option<String> {
         match self.get(key)? {
-            Stored::Text(text) => Some(text.clone()),
+            StoredValue::Text(text) => Some(text.clone()),
             other => panic!("{key} is no text: {other:?}"),
         }
     }
 
     pub(super) fn set(&mut self, key: &str, text: impl Into<String>, ms: &str) {
-        self.keys.insert(key.to_owned(), (Stored::Text(text.into()), Some(after(ms))));
+        self.keys.insert(key.to_owned(), (StoredValue::Text(text.into()), Some(after(ms))));
     }
 
     pub(super) fn list(&mut self, key: &str) -> &mut VecDeque<String> {
         if self.get(key).is_none() {
-            self.keys.insert(key.to_owned(), (Stored::List(VecDeque::new()), None));
+            self.keys.insert(key.to_owned(), (StoredValue::List(VecDeque::new()), None));
         }
         match self.get(key) {
-            Some(Stored::List(list)) => list,
+            Some(StoredValue::List(list)) => list,
             other => panic!("{key} is no list: {other:?}"),
         }
     }
 
     pub(super) fn members(&mut self, key: &str) -> &mut BTreeSet<String> {
         if self.get(key).is_none() {
-            self.keys.insert(key.to_owned(), (Stored::Set(BTreeSet::new()), None));
+            self.keys.insert(key.to_owned(), (StoredValue::Set(BTreeSet::new()), None));
         }
         match self.get(key) {
-            Some(Stored::Set(set)) => set,
+            Some(StoredValue::Set(set)) => set,
             other => panic!("{key} is no set: {other:?}"),
         }
     }
@@ -260,11 +260,11 @@ impl SimulatedState {
     pub(super) fn counted(&mut self, key: &str) -> i64 {
         let before = self.text(key).map_or(0, |count| count.parse::<i64>().expect("a number"));
         let until = self.keys.get(key).and_then(|(_, until)| *until);
-        self.keys.insert(key.to_owned(), (Stored::Text((before + 1).to_string()), until));
+        self.keys.insert(key.to_owned(), (StoredValue::Text((before + 1).to_string()), until));
         before + 1
     }
 
-    pub(super) fn heard_by(&self, channel: &str) -> Vec<Ear> {
+    pub(super) fn heard_by(&self, channel: &str) -> Vec<SimulatedSubscription> {
         let here = self.ears.iter().filter(|(own, ..)| own == channel);
         here.map(|(_, _, ear)| Arc::clone(ear)).collect()
     }

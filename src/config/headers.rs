@@ -7,7 +7,7 @@ use schemars::{Schema, json_schema};
 use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, Visitor};
 use serde::ser::Serializer;
 
-use super::leaf::{Described, Format, ValueError};
+use super::leaf::{DescribedValue, Format, ValueError};
 
 /// A table of names and values. What is HTTP's own business cannot be chosen.
 pub(super) struct Headers;
@@ -47,7 +47,7 @@ impl Format<HeaderMap> for Headers {
     }
 }
 
-impl Described for Headers {
+impl DescribedValue for Headers {
     fn schema() -> Schema {
         json_schema!({ "type": "object", "additionalProperties": HeaderValue::schema() })
     }

@@ -78,7 +78,7 @@ pub(super) trait ConfigValue {
 }
 
 /// An enum that stands in the file as one of a few words.
-pub(super) trait Words: Copy + PartialEq + 'static {
+pub(super) trait WordList: Copy + PartialEq + 'static {
     /// What a word that is none of these is not: completes "`…` is not …".
     const WHAT: &'static str;
     const EXPECTED: &'static str;
@@ -95,7 +95,7 @@ pub(super) trait Words: Copy + PartialEq + 'static {
     }
 }
 
-impl<W: Words> ConfigValue for W {
+impl<W: WordList> ConfigValue for W {
     type Value = W;
     const EXPECTED: &'static str = W::EXPECTED;
 
@@ -140,11 +140,11 @@ pub(super) trait Format<T> {
 }
 
 /// What the schema says about a format.
-pub(super) trait Described {
+pub(super) trait DescribedValue {
     fn schema() -> Schema;
 }
 
-impl<F: Described> JsonSchema for As<F> {
+impl<F: DescribedValue> JsonSchema for As<F> {
     fn inline_schema() -> bool {
         true
     }
@@ -178,7 +178,7 @@ where
     }
 }
 
-impl<L: ConfigValue> Described for L {
+impl<L: ConfigValue> DescribedValue for L {
     fn schema() -> Schema {
         let mut schema = match L::FORM {
             ValueForm::Text => json_schema!({ "type": "string" }),
@@ -244,7 +244,7 @@ impl<T, F: Format<T>> Format<Option<T>> for Option<F> {
     }
 }
 
-impl<F: Described> Described for Option<F> {
+impl<F: DescribedValue> DescribedValue for Option<F> {
     fn schema() -> Schema {
         F::schema()
     }
@@ -276,7 +276,7 @@ impl<T, F: Format<T>> Format<Vec<T>> for Vec<F> {
     }
 }
 
-impl<F: Described> Described for Vec<F> {
+impl<F: DescribedValue> DescribedValue for Vec<F> {
     fn schema() -> Schema {
         json_schema!({ "type": "array", "items": F::schema() })
     }
@@ -295,7 +295,7 @@ impl<T, F: Format<T>> Format<Vec<T>> for OneOrMany<F> {
     }
 }
 
-impl<F: Described> Described for OneOrMany<F> {
+impl<F: DescribedValue> DescribedValue for OneOrMany<F> {
     fn schema() -> Schema {
         json_schema!({ "anyOf": [F::schema(), { "type": "array", "items": F::schema() }] })
     }

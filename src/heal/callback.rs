@@ -137,7 +137,7 @@ impl Callbacks {
         let asked = owners.iter().find_map(|owner| services.asked_canvas(&owner.canvas));
         let service = asked.map(|(service, _)| service).or_else(|| services.all().first().cloned());
         if let Some(service) = service {
-            service.wellness.record_callback(status);
+            service.fault_tracker.record_callback(status);
         }
     }
 }

@@ -26,7 +26,7 @@ pub struct RoutedImage<'a> {
 pub struct IndexedImage {
     /// Position of the image route in `settings.routes`.
     pub(in crate::heal) route: usize,
-    /// The [mark](crate::config::settings::Route::mark) of that route.
+    /// The [mark](crate::config::settings::RouteSettings::mark) of that route.
     pub(in crate::heal) mark: u64,
     /// Lookup key.
     pub(in crate::heal) key: Arc<str>,

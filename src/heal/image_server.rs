@@ -21,7 +21,7 @@ use crate::config::Settings;
 use crate::heal::evidence::{Evidence, Probe, is_expiry, proves_nothing};
 use crate::heal::image::IndexedImage;
 use crate::heal::image_address::ImageAddresses;
-use crate::heal::learned::{Known, Learned};
+use crate::heal::learned::{ServerSupport, SupportAnswer};
 use crate::heal::server::SendRequest;
 use crate::iiif::resource::Registration;
 use crate::observe::{EventKind, Metrics, Span};
@@ -31,7 +31,7 @@ use crate::upstream::{Body, Caller, UpstreamError, internal_request};
 const RETRY_AFTER: Duration = Duration::from_mins(10);
 
 /// Which probe tells the truth at one image server.
-pub(in crate::heal) type TruthfulProbe = Learned<Probe>;
+pub(in crate::heal) type TruthfulProbe = ServerSupport<Probe>;
 
 /// `AskImageServer` is what the ladder needs of an image server.
 pub(in crate::heal) trait AskImageServer: Debug + Send + Sync {
@@ -209,9 +209,9 @@ impl ImageServers {
     pub(in crate::heal) async fn probe(&self, patient: &IndexedImage) -> Evidence {
         let truthful = &self.probes[patient.route];
         match truthful.known(Instant::now()) {
-            Known::Does(probe) => self.try_probe(patient, &patient.sent, probe).await,
-            Known::DoesNot => self.try_probe(patient, &patient.sent, Probe::SmallTile).await,
-            Known::Nothing => self.learn_probe(patient, truthful).await,
+            SupportAnswer::Does(probe) => self.try_probe(patient, &patient.sent, probe).await,
+            SupportAnswer::DoesNot => self.try_probe(patient, &patient.sent, Probe::SmallTile).await,
+            SupportAnswer::Nothing => self.learn_probe(patient, truthful).await,
         }
     }
 

@@ -3,13 +3,13 @@
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-/// `Learned` is whether a server does something, and how.
+/// `ServerSupport` is whether a server does something, and how.
 #[derive(Debug)]
-pub(in crate::heal) struct Learned<T = ()>(Mutex<LearnedState<T>>);
+pub(in crate::heal) struct ServerSupport<T = ()>(Mutex<SupportState<T>>);
 
-/// `Known` is what is known of it now.
+/// `SupportAnswer` is what is known of it now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::heal) enum Known<T> {
+pub(in crate::heal) enum SupportAnswer<T> {
     /// Nothing, or nothing any more.
     Nothing,
     /// It does it, so.
@@ -18,35 +18,35 @@ pub(in crate::heal) enum Known<T> {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum LearnedState<T> {
+enum SupportState<T> {
     Unknown,
     Does(T),
     DoesNot { until: Instant },
 }
 
-impl<T> Default for Learned<T> {
+impl<T> Default for ServerSupport<T> {
     fn default() -> Self {
-        Self(Mutex::new(LearnedState::Unknown))
+        Self(Mutex::new(SupportState::Unknown))
     }
 }
 
-impl<T: Copy> Learned<T> {
-    pub(in crate::heal) fn known(&self, now: Instant) -> Known<T> {
+impl<T: Copy> ServerSupport<T> {
+    pub(in crate::heal) fn known(&self, now: Instant) -> SupportAnswer<T> {
         match *self.0.lock() {
-            LearnedState::Does(how) => Known::Does(how),
-            LearnedState::DoesNot { until } if now < until => Known::DoesNot,
-            LearnedState::Unknown | LearnedState::DoesNot { .. } => Known::Nothing,
+            SupportState::Does(how) => SupportAnswer::Does(how),
+            SupportState::DoesNot { until } if now < until => SupportAnswer::DoesNot,
+            SupportState::Unknown | SupportState::DoesNot { .. } => SupportAnswer::Nothing,
         }
     }
 
     /// It was seen to do it.
     pub(in crate::heal) fn does(&self, how: T) {
-        *self.0.lock() = LearnedState::Does(how);
+        *self.0.lock() = SupportState::Does(how);
     }
 
     /// It was seen not to do it. Found out anew from then on: it may be another server by then.
     pub(in crate::heal) fn does_not(&self, until: Instant) {
-        *self.0.lock() = LearnedState::DoesNot { until };
+        *self.0.lock() = SupportState::DoesNot { until };
     }
 }
 
@@ -58,12 +58,15 @@ mod tests {
 
     #[test]
     fn what_a_server_does_not_do_is_found_out_anew_and_what_it_does_is_known() {
-        let (learned, now) = (Learned::default(), Instant::now());
-        assert_eq!(learned.known(now), Known::Nothing);
+        let (learned, now) = (ServerSupport::default(), Instant::now());
+        assert_eq!(learned.known(now), SupportAnswer::Nothing);
         learned.does_not(now + Duration::from_secs(1));
         let later = now + Duration::from_secs(1);
-        assert_eq!((learned.known(now), learned.known(later)), (Known::DoesNot, Known::Nothing));
+        assert_eq!(
+            (learned.known(now), learned.known(later)),
+            (SupportAnswer::DoesNot, SupportAnswer::Nothing)
+        );
         learned.does(7);
-        assert_eq!(learned.known(now + Duration::from_hours(1)), Known::Does(7));
+        assert_eq!(learned.known(now + Duration::from_hours(1)), SupportAnswer::Does(7));
     }
 }

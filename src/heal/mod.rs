@@ -57,7 +57,7 @@ pub use image::{IndexedImage, RoutedImage};
 pub use operator::inspect::DeploymentFacts;
 pub use operator::{CanvasVisit, DocumentError, ImageCheck, ImageHealReport, ImageHealResult};
 pub use repair::{DocumentRepair, PoisonedDocument, fingerprint};
-pub use server::{SendRequest, Sending};
+pub use server::{ResponseFuture, SendRequest};
 
 use crate::cluster::Cluster;
 use crate::config::Settings;

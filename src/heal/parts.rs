@@ -222,7 +222,7 @@ pub(in crate::heal) struct HealParts {
 }
 
 /// What asks, and what is known of the answers.
-struct Asking {
+struct HealDependencies {
     lookup: Arc<ImageLookup>,
     images: Arc<ImageServers>,
     services: Arc<CanvasServices>,
@@ -233,7 +233,7 @@ struct Asking {
     history: HistoryWriter,
 }
 
-impl Asking {
+impl HealDependencies {
     fn new(
         state: &HealState,
         settings: &Arc<Settings>,
@@ -309,9 +309,10 @@ impl HealParts {
         cluster: Option<Arc<Cluster>>,
     ) -> Self {
         let own = || Arc::clone(&settings);
-        let asking = Asking::new(&state, &settings, servers, cluster);
+        let asking = HealDependencies::new(&state, &settings, servers, cluster);
         let background = asking.background(&state, &settings);
-        let Asking { lookup, images, services, requests, missing, knowledge, fleet, history } = asking;
+        let HealDependencies { lookup, images, services, requests, missing, knowledge, fleet, history } =
+            asking;
         let asks: (Arc<dyn AskImageServer>, Arc<dyn AskCanvasService>) =
             (Arc::<ImageServers>::clone(&images), Arc::<CanvasRequests>::clone(&requests));
         let visits = state.visits.clone();

@@ -23,9 +23,9 @@ async fn soon<T>(work: impl Future<Output = T>) -> T {
 }
 
 /// One who holds a place.
-struct Inside<'a>(&'a AtomicUsize);
+struct PermitGuard<'a>(&'a AtomicUsize);
 
-impl Drop for Inside<'_> {
+impl Drop for PermitGuard<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::SeqCst);
     }
@@ -44,7 +44,7 @@ async fn never_more_places_than_there_are_and_every_waiter_gets_one() {
             let place = urgency.acquire(&lanes).await;
             most.fetch_max(inside.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
             // Counted out before the place is given back, also where the task is aborted in between.
-            let inside = Inside(&inside);
+            let inside = PermitGuard(&inside);
             yield_now().await;
             drop(inside);
             served.fetch_add(1, Ordering::SeqCst);

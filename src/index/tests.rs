@@ -26,11 +26,11 @@ mod many;
 mod names;
 
 /// A directory of manifests and an index beside it.
-struct Bench {
+struct IndexBench {
     dir: tempfile::TempDir,
 }
 
-impl Bench {
+impl IndexBench {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("manifests")).unwrap();

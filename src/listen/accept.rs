@@ -37,8 +37,8 @@ where
     let Ok(socket) = TcpListener::from_std(listener.socket) else { return 0 };
     let mut connections = JoinSet::new();
     let mut open = OpenConnections::default();
-    let begin = |newcomer: Newcomer, place, stop: &Shutdown, connections: &mut JoinSet<()>| {
-        let Newcomer { stream, peer, manner, client, is_trusted } = newcomer;
+    let begin = |newcomer: AcceptedConnection, place, stop: &Shutdown, connections: &mut JoinSet<()>| {
+        let AcceptedConnection { stream, peer, manner, client, is_trusted } = newcomer;
         let connection = ClientSocket::new(&hall, manner, stop.clone(), client, is_trusted);
         let pulse = connection.pulse();
         let service = service.clone();
@@ -64,7 +64,7 @@ where
             (stream, peer) = accept(&socket) => {
                 // Out of this runtime's reactor.
                 let Ok(stream) = stream.into_std() else { continue };
-                let Some(newcomer) = Newcomer::of(&listener.manner, &hall, stream, peer) else { continue };
+                let Some(newcomer) = AcceptedConnection::of(&listener.manner, &hall, stream, peer) else { continue };
                 let Some(place) = place_for(&newcomer, &hall, &mut open, &mut stop).await else { continue };
                 open.add(begin(newcomer, place, &stop, &mut connections));
             }
@@ -73,7 +73,9 @@ where
     // What the kernel has accepted already is served: closing the socket would reset it.
     if let Ok(socket) = socket.into_std() {
         while let Ok((stream, peer)) = socket.accept() {
-            let Some(newcomer) = Newcomer::of(&listener.manner, &hall, stream, peer) else { continue };
+            let Some(newcomer) = AcceptedConnection::of(&listener.manner, &hall, stream, peer) else {
+                continue;
+            };
             let Ok(place) = timeout(LAST_PLACE, hall.places.acquire()).await else { break };
             if newcomer.stream.set_nonblocking(true).is_ok() {
                 begin(newcomer, place, &stop, &mut connections);
@@ -95,7 +97,7 @@ where
 }
 
 /// A connection that was accepted.
-struct Newcomer {
+struct AcceptedConnection {
     stream: std::net::TcpStream,
     peer: SocketAddr,
     manner: Arc<SocketProtocol>,
@@ -105,7 +107,7 @@ struct Newcomer {
     is_trusted: bool,
 }
 
-impl Newcomer {
+impl AcceptedConnection {
     /// `None`: its client has too many connections.
     fn of(
         manner: &ArcSwap<SocketProtocol>,
@@ -125,7 +127,7 @@ impl Newcomer {
 /// with its first connection, it waits, and who comes next waits in the kernel's backlog. `None`: it is closed, because
 /// others would get a place, but its client has as many connections as they.
 async fn place_for(
-    newcomer: &Newcomer,
+    newcomer: &AcceptedConnection,
     hall: &ListenerGroup,
     open: &mut OpenConnections,
     stop: &mut Shutdown,

@@ -77,9 +77,9 @@ pub struct ConnectionLimits {
     pub http2: Http2Bounds,
     /// How long requests in flight may take to end.
     pub drain: Duration,
-    /// The service says itself what is wrong with a head that cannot be read: it looks for [`Malformed`].
+    /// The service says itself what is wrong with a head that cannot be read: it looks for [`MalformedHead`].
     ///
-    /// [`Malformed`]: crate::proxy::Malformed
+    /// [`MalformedHead`]: crate::proxy::MalformedHead
     pub explains: bool,
 }
 

@@ -183,7 +183,7 @@ impl PresentationInner {
             let opened = open(&stored);
             opened.inspect_err(|error| tracing::warn!(file = %stored.file.display(), %error, "a manifest cannot be read")).ok()
         });
-        let Opened { file, size, tag, is_packed } = opened.await.ok()??;
+        let OpenedFile { file, size, tag, is_packed } = opened.await.ok()??;
         let mut head = Response::new(()).into_parts().0;
         typed(&mut head.headers);
         head.headers.insert(header::ETAG, HeaderValue::from_str(&tag).ok()?);
@@ -237,7 +237,7 @@ fn typed(fields: &mut HeaderMap) {
 }
 
 /// An open file.
-struct Opened {
+struct OpenedFile {
     file: std::fs::File,
     size: u64,
     /// Its validator.
@@ -249,7 +249,7 @@ struct Opened {
 /// Opens the file.
 ///
 /// SECURITY: what the index remembers is looked at again: a link that was put there since must not lead out of the source.
-fn open(stored: &LocalManifest) -> io::Result<Opened> {
+fn open(stored: &LocalManifest) -> io::Result<OpenedFile> {
     let (file, source) = (stored.file.canonicalize()?, stored.source.canonicalize()?);
     if !is_below(&file, &source) {
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, "it lies outside its source"));
@@ -262,7 +262,7 @@ fn open(stored: &LocalManifest) -> io::Result<Opened> {
     let changed = looks.modified()?.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
     let (size, mut head) = (looks.len(), [0; GZIP.len()]);
     let is_packed = file.read_at(&mut head, 0)? == head.len() && head == *GZIP;
-    Ok(Opened { file, size, tag: format!("W/\"{size:x}-{changed:x}\""), is_packed })
+    Ok(OpenedFile { file, size, tag: format!("W/\"{size:x}-{changed:x}\""), is_packed })
 }
 
 fn is_below(file: &Path, source: &Path) -> bool {

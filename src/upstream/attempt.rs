@@ -8,7 +8,7 @@ use hyper::body::Incoming;
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 
-use super::Admission;
+use super::RequestPermits;
 use super::body::Body;
 use super::carrier::ActiveConnection;
 use super::connection::SendFailure;
@@ -29,17 +29,17 @@ const LONGEST: usize = 256 << 10;
 /// A request that has its permits.
 #[derive(Debug)]
 pub(super) struct Attempt {
-    admission: Option<Admission>,
+    admission: Option<RequestPermits>,
     sent: Option<(ActiveConnection, InFlightGuard)>,
 }
 
 impl Attempt {
-    pub(super) fn new(admission: Option<Admission>) -> Self {
+    pub(super) fn new(admission: Option<RequestPermits>) -> Self {
         Self { admission, sent: None }
     }
 
     /// An attempt whose head was answered already.
-    pub(super) fn sent(admission: Admission, carrier: ActiveConnection, load: InFlightGuard) -> Self {
+    pub(super) fn sent(admission: RequestPermits, carrier: ActiveConnection, load: InFlightGuard) -> Self {
         Self { admission: Some(admission), sent: Some((carrier, load)) }
     }
 

@@ -9,7 +9,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use parking_lot::{Mutex, MutexGuard};
 
-use super::Admission;
+use super::RequestPermits;
 use super::body::{Body, BodyAbort};
 use super::client::Client;
 use super::error::BodyError;
@@ -23,7 +23,7 @@ pub(super) struct StreamingExchange {
     pub(super) incoming: Incoming,
     pub(super) lease: ResponseLease,
     #[expect(dead_code, reason = "free when dropped")]
-    pub(super) admission: Option<Admission>,
+    pub(super) admission: Option<RequestPermits>,
 }
 
 impl HttpBody for StreamingExchange {

@@ -23,7 +23,7 @@ pub struct CanvasGuard {
 pub struct CanvasTarget {
     /// Position of the presentation route in `settings.routes`.
     pub route: usize,
-    /// The [mark](crate::config::settings::Route::mark) of that route.
+    /// The [mark](crate::config::settings::RouteSettings::mark) of that route.
     pub mark: u64,
     /// Path and query to ask for upstream.
     pub visit: String,

@@ -1,6 +1,6 @@
 //! Servers that we call: which of them, dialling, kept-alive connections, bounds and deadlines.
 //!
-//! Only this room opens connections. [`UpstreamSettings`] is what one name stands for, one server or several; [`guard`]
+//! Only this room opens connections. [`Upstream`] is what one name stands for, one server or several; [`guard`]
 //! decides which canvas URLs may be asked for at all, [`Body`] is the one body type of the whole program.
 
 mod attempt;
@@ -71,7 +71,7 @@ use transfer::{Release, Transfer};
 
 /// The right to one request. Held until its answer was read to its end.
 #[derive(Debug)]
-struct Admission {
+struct RequestPermits {
     _upstream: UpstreamPermit,
     _client: Option<ClientPermit>,
     _counted: GaugeGuard,
@@ -229,12 +229,12 @@ impl Upstream {
 
     /// Waits for the permits of one request: first for one of its client's own, so that who asks for too much waits among
     /// his own requests.
-    async fn admit(&self, caller: &Caller) -> Result<Admission, UpstreamError> {
+    async fn admit(&self, caller: &Caller) -> Result<RequestPermits, UpstreamError> {
         let Some(kind) = caller.kind() else {
             let own = Arc::clone(&self.own_permits).acquire_owned();
             let permit = timeout(self.queue_wait, own).await.ok().and_then(Result::ok);
             let permit = UpstreamPermit::Own(permit.ok_or(UpstreamError::Busy)?);
-            return Ok(Admission { _upstream: permit, _client: None, _counted: self.counted() });
+            return Ok(RequestPermits { _upstream: permit, _client: None, _counted: self.counted() });
         };
         let client = match caller.bounded() {
             None => None,
@@ -248,7 +248,7 @@ impl Upstream {
         };
         let permit = self.permits.acquire(kind, caller.client(), self.queue_wait).await;
         let permit = UpstreamPermit::Viewer(permit.ok_or(UpstreamError::Busy)?);
-        Ok(Admission { _upstream: permit, _client: client, _counted: self.counted() })
+        Ok(RequestPermits { _upstream: permit, _client: client, _counted: self.counted() })
     }
 
     fn counted(&self) -> GaugeGuard {

@@ -311,20 +311,18 @@ fn no_name_is_one_that_says_nothing() {
     assert!(wrong.is_empty(), "{wrong:?}");
 }
 
-/// The types that a file defines, by their names. (Associated types have a value and are none.)
+/// The types that a file defines, by their names. (Associated types are indented, and are none.)
 fn types(text: &str) -> Vec<String> {
-    let lines = text.lines().map(str::trim_start);
-    let defined = lines.filter_map(|line| {
-        let visible = line.strip_prefix("pub").map_or(line, |rest| match rest.strip_prefix('(') {
-            Some(rest) => rest.split_once(") ").map_or("", |(_, rest)| rest),
-            None => rest.trim_start(),
-        });
-        let (kind, rest) = visible.split_once(' ')?;
-        let is_alias = kind == "type" && !line.starts_with("type ") || kind == "type" && rest.contains('=');
-        matches!(kind, "struct" | "enum" | "trait" | "union").then_some(rest).or(is_alias.then_some(rest))
-    });
     let name = |text: &str| text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
-    defined.map(name).filter(|name| name.starts_with(char::is_uppercase)).collect()
+    let defined = text.lines().filter_map(|line| {
+        let bare = line.trim_start();
+        let bare =
+            bare.strip_prefix("pub(").and_then(|rest| rest.split_once(") ")).map_or(bare, |(_, rest)| rest);
+        let (kind, rest) = bare.strip_prefix("pub ").unwrap_or(bare).split_once(' ')?;
+        let is_type = matches!(kind, "struct" | "enum" | "trait" | "union");
+        (is_type || kind == "type" && !line.starts_with(' ')).then(|| name(rest))
+    });
+    defined.filter(|name| name.starts_with(char::is_uppercase)).collect()
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Manifests that are hosted elsewhere and indexed from files are served here, with images that heal.
 
-use iiif_mender::index::learn::Learn;
+use iiif_mender::index::learn::DocumentLearner;
 use iiif_mender::index::sources::refresh::Refresh;
 use std::io::Write as _;
 use std::path::Path;
@@ -147,7 +147,7 @@ async fn nothing_but_what_is_indexed_from_files_is_served() {
     let passed = format!("{HOME}/obj/passed.json");
     let learned = world.bed.manifest_json_p3("obj/book").replace(&format!("{HOME}/obj/book.json"), &passed);
     let (document, canvases) = iiif_mender::iiif::manifest::read(learned.as_bytes()).expect("a manifest");
-    Learn::new(&world.app.index).document(&document, &canvases, &passed).expect("it is learned");
+    DocumentLearner::new(&world.app.index).document(&document, &canvases, &passed).expect("it is learned");
     let unknown = [
         name("http://localhost/elsewhere.json"),
         name("http://169.254.169.254/latest/meta-data"),

@@ -1,7 +1,7 @@
 //! A manifest or canvas that lacks images which the index knows is rebuilt, once the service is well and never before.
 
 use futures_util::future::join_all;
-use iiif_mender::index::learn::Learn;
+use iiif_mender::index::learn::DocumentLearner;
 use serde_json::Value;
 use testbed::{Fetched, Kind, Testbed};
 
@@ -155,7 +155,9 @@ fn knows_a_page_more(world: &World) -> String {
     let read = iiif_mender::iiif::manifest::read(longer.to_string().as_bytes());
     let (document, canvases_of_it) = read.expect("a manifest");
     let name = document.id.clone().expect("an id");
-    Learn::new(&world.app.index).document(&document, &canvases_of_it, &name).expect("it is learned");
+    DocumentLearner::new(&world.app.index)
+        .document(&document, &canvases_of_it, &name)
+        .expect("it is learned");
     name
 }
 

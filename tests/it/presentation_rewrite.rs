@@ -7,7 +7,7 @@ use testbed::{Client, Fetched, Flow, Origin, Testbed};
 
 use crate::support::world::{World, patiently, settings, visited_book};
 use iiif_mender::app::App;
-use iiif_mender::index::learn::Learn;
+use iiif_mender::index::learn::DocumentLearner;
 
 const ON: &str = "rewrite.public_url = https://iiif.example.edu";
 const OLD: &str = "https://api.library.tamu.edu";
@@ -98,7 +98,7 @@ async fn a_manifest_kept_under_our_other_name_heals_as_well() {
     let page = world.bed.page();
     let kept = world.bed.manifest_json("obj/book").replace(OLD, NEW);
     let (document, canvases) = iiif_mender::iiif::manifest::read(kept.as_bytes()).expect("a manifest");
-    Learn::new(&world.app.index).document(&document, &canvases, "kept").expect("it is learned");
+    DocumentLearner::new(&world.app.index).document(&document, &canvases, "kept").expect("it is learned");
     world.bed.expires_everything();
     let tile = world.get(&page.image_path("full/16,/0/default.jpg")).await;
     assert!(tile.header("heal-status").starts_with("healed; rung=visit"), "{:?}", tile.headers);

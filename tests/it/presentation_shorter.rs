@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::future::join;
 use iiif_mender::iiif::manifest;
-use iiif_mender::index::learn::Learn;
+use iiif_mender::index::learn::DocumentLearner;
 use serde_json::{Value, json};
 use testbed::{Fetched, Kind, Page, Testbed};
 
@@ -89,7 +89,7 @@ fn lacks(world: &World, reasons: &[Reason]) -> (String, usize) {
     }
     let (document, canvases) = manifest::read(longer.to_string().as_bytes()).expect("a manifest");
     let name = document.id.clone().expect("an id");
-    Learn::new(&world.app.index).document(&document, &canvases, &name).expect("it is learned");
+    DocumentLearner::new(&world.app.index).document(&document, &canvases, &name).expect("it is learned");
     if reasons.contains(&Gone) {
         world.bed.expires_everything();
     }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use smart_default::SmartDefault;
 
 use crate::config::addresses::RedisUrl;
-use crate::config::leaf::{As, OneOrMany, ValueError, Words};
+use crate::config::leaf::{As, OneOrMany, ValueError, WordList};
 use crate::config::values::{Secret, Size, Token, WholeNumber, secs};
 
 /// `[cluster]`
@@ -101,7 +101,7 @@ pub enum ClusterKind {
     Cluster,
 }
 
-impl Words for ClusterKind {
+impl WordList for ClusterKind {
     const WHAT: &'static str = "";
     const EXPECTED: &'static str = "server, sentinel or cluster";
     const WORDS: &'static [(&'static str, Self)] =

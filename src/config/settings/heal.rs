@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use smart_default::SmartDefault;
 
-use crate::config::leaf::{As, Words};
+use crate::config::leaf::{As, WordList};
 use crate::config::values::{ExpiryStatus, Pattern, Size, WholeNumber, secs};
 
 /// `[heal]`
@@ -162,7 +162,7 @@ pub enum Rung {
     Rebuild,
 }
 
-impl Words for Rung {
+impl WordList for Rung {
     const WHAT: &'static str = "a rung of the ladder";
     const EXPECTED: &'static str = "a rung such as \"visit\"";
     const WORDS: &'static [(&'static str, Self)] = &[

@@ -9,7 +9,7 @@ use smart_default::SmartDefault;
 
 use super::source::SourceSettings;
 use crate::config::addresses::BaseUrl;
-use crate::config::leaf::{As, ValueError, Words};
+use crate::config::leaf::{As, ValueError, WordList};
 use crate::config::values::{PathPiece, WholeNumber, secs};
 
 /// `[index]`
@@ -84,7 +84,7 @@ pub enum IndexStore {
     Redis,
 }
 
-impl Words for IndexStore {
+impl WordList for IndexStore {
     const WHAT: &'static str = "";
     const EXPECTED: &'static str = "sqlite or redis";
     const WORDS: &'static [(&'static str, Self)] = &[("sqlite", Self::Sqlite), ("redis", Self::Redis)];

@@ -9,7 +9,7 @@ use smart_default::SmartDefault;
 
 use crate::config::addresses::UpstreamUrl;
 use crate::config::headers::Headers;
-use crate::config::leaf::{As, Words};
+use crate::config::leaf::{As, WordList};
 use crate::config::values::{LogFilter, WholeNumber, secs};
 
 /// `[log]`
@@ -64,7 +64,7 @@ pub enum LogFormat {
     Json,
 }
 
-impl Words for LogFormat {
+impl WordList for LogFormat {
     const WHAT: &'static str = "a log format";
     const EXPECTED: &'static str = "a log format such as \"auto\"";
     const WORDS: &'static [(&'static str, Self)] =
@@ -85,7 +85,7 @@ pub enum AccessLog {
     All,
 }
 
-impl Words for AccessLog {
+impl WordList for AccessLog {
     const WHAT: &'static str = "a choice of requests for the log";
     const EXPECTED: &'static str = "\"off\", \"errors\", \"sampled\" or \"all\"";
     const WORDS: &'static [(&'static str, Self)] =
@@ -104,7 +104,7 @@ pub enum LogClient {
     Full,
 }
 
-impl Words for LogClient {
+impl WordList for LogClient {
     const WHAT: &'static str = "how much of an address is told";
     const EXPECTED: &'static str = "\"none\", \"masked\" or \"full\"";
     const WORDS: &'static [(&'static str, Self)] =

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use smart_default::SmartDefault;
 
 use crate::config::addresses::{HostName, Prefix, UpstreamUrl};
-use crate::config::leaf::{As, OneOrMany, Words};
+use crate::config::leaf::{As, OneOrMany, WordList};
 
 /// `[[routes]]`
 #[derive(Debug, Clone, PartialEq, SmartDefault, Serialize, Deserialize, JsonSchema)]
@@ -90,7 +90,7 @@ pub enum RouteKind {
     Plain,
 }
 
-impl Words for RouteKind {
+impl WordList for RouteKind {
     const WHAT: &'static str = "a kind of route";
     const EXPECTED: &'static str = "a kind of route such as \"image\"";
     const WORDS: &'static [(&'static str, Self)] =

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use smart_default::SmartDefault;
 
 use super::tls::TlsFiles;
-use crate::config::leaf::{As, Words};
+use crate::config::leaf::{As, WordList};
 use crate::config::values::{Size, SuccessStatus, WholeNumber, secs};
 
 /// `[upstream]`
@@ -107,7 +107,7 @@ pub enum Http2 {
     Always,
 }
 
-impl Words for Http2 {
+impl WordList for Http2 {
     const WHAT: &'static str = "a way to speak HTTP/2";
     const EXPECTED: &'static str = "\"off\", \"auto\" or \"always\"";
     const WORDS: &'static [(&'static str, Self)] =

@@ -137,7 +137,7 @@ impl Books {
         let pages = self.lookup.index().manifest_canvases(manifest).unwrap_or_default();
         for key in pages.iter().flat_map(|page| &page.keys) {
             if let IdentifierKind::Uuid { uuid, .. } = Identifier::new(key).kind() {
-                service.truth.invalidate(uuid);
+                service.registrations.invalidate(uuid);
             }
         }
     }

@@ -69,7 +69,7 @@ const RESOURCE_PATIENCE: Duration = Duration::from_secs(2);
 pub(in crate::heal) struct CanvasService {
     /// Its position in `settings.routes`.
     pub(in crate::heal) route: usize,
-    /// Its [mark](crate::config::settings::Route::mark).
+    /// Its [mark](crate::config::settings::RouteSettings::mark).
     pub(in crate::heal) mark: u64,
     server: Arc<dyn SendRequest>,
     /// Reads its documents.
@@ -96,7 +96,7 @@ pub(in crate::heal) struct CanvasService {
     /// `variant` is a rung of the ladder.
     uses_variants: bool,
     pub(in crate::heal) breaker: Arc<CircuitBreaker>,
-    pub(in crate::heal) truth: Arc<RegistrationCheck>,
+    pub(in crate::heal) registrations: Arc<RegistrationCheck>,
     pub(in crate::heal) variants: Arc<VariantSupport>,
     pub(in crate::heal) viewers: Arc<ViewerRequests>,
     /// Places shared with other processes, where there are no other nodes.
@@ -113,7 +113,7 @@ pub(in crate::heal) struct CanvasService {
     pub(in crate::heal) books: Arc<Semaphore>,
     /// When its breaker last closed.
     recovered: Arc<Mutex<Option<Instant>>>,
-    pub(in crate::heal) wellness: Arc<FaultTracker>,
+    pub(in crate::heal) fault_tracker: Arc<FaultTracker>,
     pub(in crate::heal) remarks: Arc<FailureLog>,
     pub(in crate::heal) metrics: Arc<Metrics>,
 }
@@ -171,8 +171,8 @@ impl CanvasService {
             open_for,
             uses_variants: heal.ladder.contains(&Rung::Variant),
             breaker,
-            truth: before
-                .map(|before| &before.truth)
+            registrations: before
+                .map(|before| &before.registrations)
                 .filter(|truth| truth.keeps_to(heal.alive_for, heal.resources_recheck))
                 .map_or_else(
                     || Arc::new(RegistrationCheck::new(heal.alive_for, heal.resources_recheck)),
@@ -194,14 +194,14 @@ impl CanvasService {
             build_time: before.map(|before| Arc::clone(&before.build_time)).unwrap_or_default(),
             books: before.map_or_else(|| Arc::new(Semaphore::new(1)), |before| Arc::clone(&before.books)),
             recovered: before.map(|before| Arc::clone(&before.recovered)).unwrap_or_default(),
-            wellness: before.map(|before| Arc::clone(&before.wellness)).unwrap_or_default(),
+            fault_tracker: before.map(|before| Arc::clone(&before.fault_tracker)).unwrap_or_default(),
             remarks: before.map(|before| Arc::clone(&before.remarks)).unwrap_or_default(),
             metrics,
         }
     }
 
     /// What a flight is called on every node: they need not number their routes alike. Two flights of one node never
-    /// have the same name: all that makes a [mark](crate::config::settings::Route::mark) is in it.
+    /// have the same name: all that makes a [mark](crate::config::settings::RouteSettings::mark) is in it.
     pub(in crate::heal) fn name_of(&self, flight: &CanvasRequestKey) -> String {
         format!("{}://{}{} {}", self.scheme, self.authority, self.base, flight.cluster_key())
     }
@@ -319,7 +319,7 @@ impl CanvasService {
             return nonsense;
         }
         if made == CacheStatus::Now && is_book {
-            self.truth.has_built(read.canvases.iter().flat_map(|canvas| &canvas.images), began);
+            self.registrations.has_built(read.canvases.iter().flat_map(|canvas| &canvas.images), began);
         }
         let mut images = read.canvases.iter().flat_map(|canvas| &canvas.images).peekable();
         if !read.canvases.is_empty() && images.peek().is_none() && !is_another {
@@ -337,12 +337,12 @@ impl CanvasService {
         match answer {
             CanvasResponse::Built => {
                 self.record_success();
-                self.wellness.record_success();
+                self.fault_tracker.record_success();
             }
             CanvasResponse::Lacks => {
                 self.record_success();
-                self.wellness.record_fault();
-                self.wellness.builds();
+                self.fault_tracker.record_fault();
+                self.fault_tracker.builds();
             }
             // It answers, only not for this canvas, which has its own cool-down: five dead links in a row must not
             // keep every other image from being healed.

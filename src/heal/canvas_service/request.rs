@@ -80,7 +80,7 @@ impl CanvasService {
     pub(in crate::heal) fn is_not_for(&self, urgency: &FlightPriority) -> bool {
         urgency.is_for_nobody()
             && self.variants.known(Instant::now()) != Some(true)
-            && !self.wellness.is_healthy()
+            && !self.fault_tracker.is_healthy()
     }
 
     /// It asked for a pause: nobody waits for what is in the sweep lane, so that lane keeps it.

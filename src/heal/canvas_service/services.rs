@@ -125,19 +125,19 @@ impl CanvasServices {
             return Registration::Nothing;
         };
         for service in self.of(image) {
-            if !service.truth.is_available(Instant::now()) {
+            if !service.registrations.is_available(Instant::now()) {
                 continue;
             }
             // What it says was so when it was asked, and may be so no more when it is heard.
             let healed_at = self.doubts.healed.get(&image.image_key());
-            let (asked_at, alive_at) = (Instant::now(), service.truth.alive_at(uuid).max(healed_at));
-            let asked = service.truth.patiently(service.get_resource(uuid, &image.trace));
+            let (asked_at, alive_at) = (Instant::now(), service.registrations.alive_at(uuid).max(healed_at));
+            let asked = service.registrations.patiently(service.get_resource(uuid, &image.trace));
             let Some(answer) = asked.await else { continue };
             let said = match answer {
-                Ok((status, body)) => service.truth.hear(uuid, status, &body, asked_at),
+                Ok((status, body)) => service.registrations.hear(uuid, status, &body, asked_at),
                 Err(error) => {
                     self.metrics.upstream_error(error.kind());
-                    service.truth.record_timeout(Instant::now());
+                    service.registrations.record_timeout(Instant::now());
                     Registration::Nothing
                 }
             };
@@ -163,14 +163,14 @@ impl CanvasServices {
 
     /// Did a service say "expired" of this image a moment ago?
     pub(in crate::heal) fn remember_expired(&self, image: &IndexedImage) -> bool {
-        let is_expired = |uuid| self.of(image).iter().any(|service| service.truth.remembers_expired(uuid));
+        let is_expired = |uuid| self.of(image).iter().any(|service| service.registrations.remembers_expired(uuid));
         image.uuid().is_some_and(is_expired)
     }
 
     /// Did a service say "alive" of this image a short while ago, and not before `since`?
     pub(in crate::heal) fn remember_alive(&self, image: &IndexedImage, since: Option<Instant>) -> bool {
         let is_alive =
-            |uuid| self.of(image).iter().any(|service| service.truth.is_known_registered(uuid, since));
+            |uuid| self.of(image).iter().any(|service| service.registrations.is_known_registered(uuid, since));
         image.uuid().is_some_and(is_alive)
     }
 
@@ -178,7 +178,7 @@ impl CanvasServices {
     /// once more.
     pub(in crate::heal) fn is_back(&self, image: &IndexedImage) {
         if let Some(uuid) = image.uuid() {
-            self.services.iter().for_each(|service| service.truth.is_back(uuid));
+            self.services.iter().for_each(|service| service.registrations.is_back(uuid));
         }
         self.doubts.healed.insert(image.image_key(), Instant::now(), HEALED_FOR);
     }
@@ -187,8 +187,8 @@ impl CanvasServices {
     pub(in crate::heal) fn doubt(&self, image: &IndexedImage) -> Option<Instant> {
         let mut alive_at = self.doubts.healed.get(&image.image_key());
         for (service, uuid) in self.services.iter().filter_map(|service| Some((service, image.uuid()?))) {
-            alive_at = alive_at.max(service.truth.alive_at(uuid));
-            service.truth.invalidate(uuid);
+            alive_at = alive_at.max(service.registrations.alive_at(uuid));
+            service.registrations.invalidate(uuid);
         }
         alive_at
     }
@@ -222,7 +222,7 @@ impl CanvasServices {
     /// The service called an image alive that had to be healed: somebody else answers there, or a cache does.
     pub(in crate::heal) fn resources_lied(&self, image: &IndexedImage) {
         for service in self.of(image) {
-            service.truth.disable(Instant::now());
+            service.registrations.disable(Instant::now());
         }
         self.metrics.event(EventKind::ResourcesDistrusted);
     }
@@ -239,7 +239,7 @@ impl CanvasServices {
 
     /// When the services of this image last built something whole.
     pub(in crate::heal) fn well_at(&self, image: &IndexedImage) -> Option<Instant> {
-        self.of(image).iter().filter_map(|service| service.wellness.well_at()).max()
+        self.of(image).iter().filter_map(|service| service.fault_tracker.well_at()).max()
     }
 
     /// When the services of this image were last seen to be well again.
@@ -261,7 +261,7 @@ impl CanvasServices {
         boarded: Instant,
         was_refused: bool,
     ) {
-        let well_at = if was_refused { service.wellness.built_at() } else { service.wellness.well_at() };
+        let well_at = if was_refused { service.fault_tracker.built_at() } else { service.fault_tracker.well_at() };
         if let Some(pause) = self.cooldowns.record_failure(request, boarded, well_at, Instant::now())
             && let Some(cluster) = self.fleet.connected()
         {

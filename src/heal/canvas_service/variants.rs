@@ -10,12 +10,12 @@ use parking_lot::Mutex;
 use percent_encoding::percent_decode_str;
 use tokio::time::Instant;
 
-use crate::heal::learned::{Known, Learned};
+use crate::heal::learned::{ServerSupport, SupportAnswer};
 
 /// `VariantSupport` is what is known of one canvas service.
 #[derive(Debug, Default)]
 pub(in crate::heal) struct VariantSupport {
-    learned: Learned,
+    learned: ServerSupport,
     /// When the other nodes were last told.
     shared: Mutex<Option<Instant>>,
 }
@@ -27,9 +27,9 @@ impl VariantSupport {
     /// Does it? `None`: not known, or not known any more.
     pub(in crate::heal) fn known(&self, now: Instant) -> Option<bool> {
         match self.learned.known(now) {
-            Known::Does(()) => Some(true),
-            Known::DoesNot => Some(false),
-            Known::Nothing => None,
+            SupportAnswer::Does(()) => Some(true),
+            SupportAnswer::DoesNot => Some(false),
+            SupportAnswer::Nothing => None,
         }
     }
 

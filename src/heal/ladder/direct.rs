@@ -13,7 +13,7 @@ use crate::config::settings::Rung;
 use crate::heal::evidence::Probe;
 use crate::heal::image::IndexedImage;
 use crate::heal::ladder::Ladder;
-use crate::heal::learned::{Known, Learned};
+use crate::heal::learned::{ServerSupport, SupportAnswer};
 use crate::iiif::IdentifierKind;
 use crate::iiif::identifier;
 use crate::observe::Span;
@@ -22,10 +22,10 @@ use crate::upstream::{Body, Caller};
 /// Whether an image server answers for a file by the file's own identifier. Not every image server decodes base64, and
 /// gateways differ about `%2F` (standard base64 may hold `/`). What was never seen to work proves nothing when it fails:
 /// a missing file looks the same.
-pub(super) type DirectSupport = Learned;
+pub(super) type DirectSupport = ServerSupport;
 
 fn is_answered(support: &DirectSupport) -> bool {
-    support.known(Instant::now()) == Known::Does(())
+    support.known(Instant::now()) == SupportAnswer::Does(())
 }
 
 /// How `direct` ended.
@@ -53,7 +53,7 @@ impl Ladder {
             return DirectResult::NoWay;
         }
         let Some((id, support)) = self.id_of_file(image) else { return DirectResult::NoWay };
-        if support.known(Instant::now()) == Known::DoesNot {
+        if support.known(Instant::now()) == SupportAnswer::DoesNot {
             return DirectResult::NoWay;
         }
         let span = Span::step(&image.trace, Rung::Direct.as_str());

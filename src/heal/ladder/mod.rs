@@ -30,7 +30,7 @@ use crate::heal::flight_priority::FlightPriority;
 use crate::heal::image::IndexedImage;
 use crate::heal::image_server::{AskImageServer, evidence};
 pub(in crate::heal) use crate::heal::ladder::outcome::{FollowUp, HealOutcome, HealReport};
-use crate::heal::learned::Learned;
+use crate::heal::learned::ServerSupport;
 use crate::heal::missing_files::Proof;
 use crate::heal::missing_images::MissingImages;
 use crate::heal::timed_cache::TimedCache;
@@ -78,15 +78,15 @@ struct CanvasAttempt {
     overwrites: bool,
 }
 
-/// `Climb` is one heal on its way: for which image, how urgent, and what it leaves to be done.
+/// `HealRun` is one heal on its way: for which image, how urgent, and what it leaves to be done.
 #[derive(Debug)]
-struct Climb<'a> {
+struct HealRun<'a> {
     image: &'a IndexedImage,
     urgency: &'a Arc<FlightPriority>,
     follow_ups: Vec<FollowUp>,
 }
 
-impl Climb<'_> {
+impl HealRun<'_> {
     /// The canvas of this request came without the image.
     fn repair(&mut self, service: &Arc<CanvasService>, request: CanvasRequest) {
         self.follow_ups.push(FollowUp::RepairCanvas { service: Arc::clone(service), request });
@@ -112,8 +112,8 @@ pub(in crate::heal) struct Ladder {
     missing: Arc<MissingImages>,
     visits: Visits,
     /// Base64 identifiers, and those of them that hold an encoded slash.
-    base64: Learned,
-    base64_with_slash: Learned,
+    base64: ServerSupport,
+    base64_with_slash: ServerSupport,
     metrics: Arc<Metrics>,
 }
 
@@ -126,7 +126,7 @@ impl Ladder {
         visits: Visits,
     ) -> Self {
         let metrics = Arc::clone(services.metrics());
-        let (base64, base64_with_slash) = (Learned::default(), Learned::default());
+        let (base64, base64_with_slash) = (ServerSupport::default(), ServerSupport::default());
         Self { settings, images, canvases, services, missing, visits, base64, base64_with_slash, metrics }
     }
 
@@ -136,12 +136,12 @@ impl Ladder {
         image: &IndexedImage,
         urgency: &Arc<FlightPriority>,
     ) -> HealReport {
-        let mut climb = Climb { image, urgency, follow_ups: Vec::new() };
+        let mut climb = HealRun { image, urgency, follow_ups: Vec::new() };
         let outcome = self.try_rungs(&mut climb).await;
         HealReport { outcome, follow_ups: climb.follow_ups }
     }
 
-    async fn try_rungs(&self, climb: &mut Climb<'_>) -> HealOutcome {
+    async fn try_rungs(&self, climb: &mut HealRun<'_>) -> HealOutcome {
         let (image, urgency) = (climb.image, climb.urgency);
         // UPSTREAM: base64 identifiers need no Redis, so their 404 is always a missing file.
         if matches!(image.kind, IdentifierKind::FileUrl { .. }) {
@@ -246,7 +246,7 @@ impl Ladder {
         canvases.map(turn).collect()
     }
 
-    async fn canvas_step(&self, rung: Rung, turn: &mut CanvasAttempt, climb: &mut Climb<'_>) -> StepResult {
+    async fn canvas_step(&self, rung: Rung, turn: &mut CanvasAttempt, climb: &mut HealRun<'_>) -> StepResult {
         // What may overwrite is only for services that cannot build beside.
         turn.overwrites |= turn.service.may_overwrite(&turn.canvas);
         let may_overwrite = turn.overwrites;
@@ -276,7 +276,7 @@ impl Ladder {
     }
 
     /// Register: the service learns anew where the file is, without building anything.
-    async fn register(&self, climb: &mut Climb<'_>) -> StepResult {
+    async fn register(&self, climb: &mut HealRun<'_>) -> StepResult {
         let Some((service, request)) = self.register_request(climb.image) else { return StepResult::Skipped };
         self.try_rung(&service, request, climb).await
     }

@@ -15,7 +15,7 @@ use crate::heal::canvas_service::request::CanvasRequest;
 use crate::heal::canvas_service::response::CanvasResponse;
 use crate::heal::evidence::{Evidence, Probe};
 use crate::heal::image::IndexedImage;
-use crate::heal::ladder::{CanvasAttempt, Climb, Ladder, StepResult, VisitResult};
+use crate::heal::ladder::{CanvasAttempt, HealRun, Ladder, StepResult, VisitResult};
 use crate::observe::EventKind;
 use crate::upstream::guard::CanvasTarget;
 
@@ -42,7 +42,7 @@ pub(in crate::heal) enum ServiceHealth {
 impl Ladder {
     /// Rebuild: only when a visit did not help, the service is well, and it does not say that the image is alive.
     /// (Alive and 404 is a missing file: a rebuild would ruin a good canvas.)
-    pub(super) async fn rebuild(&self, turn: &CanvasAttempt, climb: &mut Climb<'_>) -> StepResult {
+    pub(super) async fn rebuild(&self, turn: &CanvasAttempt, climb: &mut HealRun<'_>) -> StepResult {
         let (service, canvas) = (&turn.service, &turn.canvas);
         let lacks = match turn.visited {
             VisitResult::Got(CanvasResponse::Lacks) => true,
@@ -89,7 +89,7 @@ impl Ladder {
     async fn may_rebuild(
         &self,
         turn: &CanvasAttempt,
-        climb: &mut Climb<'_>,
+        climb: &mut HealRun<'_>,
         lacks: bool,
     ) -> Result<Option<OwnedSemaphorePermit>, StepResult> {
         let (service, image) = (&turn.service, climb.image);
@@ -98,7 +98,7 @@ impl Ladder {
             if matches!(self.canvases.registration(image).await, Registration::Alive(_)) {
                 return Err(StepResult::Alive);
             }
-            let health = if service.wellness.is_well_soon().await || lacks {
+            let health = if service.fault_tracker.is_well_soon().await || lacks {
                 self.health(service, image).await
             } else {
                 ServiceHealth::Unwell

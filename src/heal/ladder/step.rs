@@ -16,7 +16,7 @@ use crate::heal::evidence::Evidence;
 use crate::heal::flight_priority::FlightPriority;
 use crate::heal::image::IndexedImage;
 use crate::heal::ladder::probe_backoff::ProbeBackoff;
-use crate::heal::ladder::{Climb, FollowUp, Ladder, StepResult, VISITED_FOR};
+use crate::heal::ladder::{FollowUp, HealRun, Ladder, StepResult, VISITED_FOR};
 use crate::observe::EventKind;
 
 /// It is soon known whether a service builds beside, once it was asked.
@@ -46,7 +46,7 @@ impl Ladder {
         &self,
         service: &Arc<CanvasService>,
         request: CanvasRequest,
-        climb: &mut Climb<'_>,
+        climb: &mut HealRun<'_>,
     ) -> StepResult {
         // A request that was under way may have begun before the image was found gone: it wrote the key, which was lost
         // again, or met a fault that is over. So one that helps those who joined it in no way is asked once more; but not
@@ -65,7 +65,7 @@ impl Ladder {
         &self,
         service: &Arc<CanvasService>,
         request: &CanvasRequest,
-        climb: &mut Climb<'_>,
+        climb: &mut HealRun<'_>,
         wanted: Freshness,
     ) -> (StepResult, bool) {
         let (image, urgency) = (climb.image, climb.urgency);
@@ -149,7 +149,7 @@ impl Ladder {
         &self,
         attempt: &CanvasRequestAttempt<'_>,
         answer: Option<CanvasResponse>,
-        climb: &mut Climb<'_>,
+        climb: &mut HealRun<'_>,
     ) -> StepResult {
         let (service, request) = (attempt.service, attempt.request);
         let Some(answer) = answer else { return StepResult::Skipped };
@@ -206,11 +206,11 @@ impl Ladder {
     /// image server, by a probe that no cache can answer, because a gateway whose 404 reads like the service's would
     /// keep every heal from being seen.
     async fn registration_check_is_wrong(&self, service: &CanvasService, image: &IndexedImage) -> bool {
-        if !service.truth.is_available(Instant::now()) || self.images.probe(image).await != Evidence::Alive {
+        if !service.registrations.is_available(Instant::now()) || self.images.probe(image).await != Evidence::Alive {
             return false;
         }
         if self.canvases.registration(image).await == Registration::Expired {
-            service.truth.disable(Instant::now());
+            service.registrations.disable(Instant::now());
             self.metrics.event(EventKind::ResourcesDistrusted);
         }
         true
@@ -219,7 +219,7 @@ impl Ladder {
 
 /// Is it time to see whether `/resources` says "alive" of anything at all?
 fn must_confirm(service: &CanvasService) -> bool {
-    service.truth.is_available(Instant::now()) && !service.truth.was_confirmed(Instant::now())
+    service.registrations.is_available(Instant::now()) && !service.registrations.was_confirmed(Instant::now())
 }
 
 /// A canvas that was built beside came without its image. Was its key written meanwhile, and lost again, and not the file

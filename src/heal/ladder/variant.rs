@@ -2,11 +2,11 @@
 
 use crate::heal::canvas_service::request::CanvasRequest;
 use crate::heal::canvas_service::response::CanvasResponse;
-use crate::heal::ladder::{CanvasAttempt, Climb, Ladder, StepResult, VisitResult};
+use crate::heal::ladder::{CanvasAttempt, HealRun, Ladder, StepResult, VisitResult};
 
 impl Ladder {
     /// Variant: the canvas is built beside the stored one, which stays as it is; the key is written all the same.
-    pub(super) async fn variant(&self, turn: &mut CanvasAttempt, climb: &mut Climb<'_>) -> StepResult {
+    pub(super) async fn variant(&self, turn: &mut CanvasAttempt, climb: &mut HealRun<'_>) -> StepResult {
         let Some(request) = CanvasRequest::variant(&turn.canvas) else { return StepResult::Skipped };
         // One that began before that was known is a plain visit of this canvas: it is joined.
         if self.services.honours_variants(&turn.service).await == Some(false)

@@ -30,7 +30,7 @@ impl Healer {
         let parts = &self.parts;
         let said = parts.services.ask(patient).await;
         let is_asked =
-            parts.services.of(patient).iter().any(|service| service.truth.is_available(Instant::now()));
+            parts.services.of(patient).iter().any(|service| service.registrations.is_available(Instant::now()));
         let is_uuid = matches!(patient.kind, crate::iiif::IdentifierKind::Uuid { .. });
         let resources_open = is_uuid.then_some(said != Registration::Nothing && is_asked);
         let (info_id, clock_ahead) = match self.info_as_public(patient).await {

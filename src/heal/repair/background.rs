@@ -23,7 +23,7 @@ use crate::heal::image::IndexedImage;
 use crate::heal::ladder::FollowUp;
 use crate::heal::ladder::rebuild::ServiceHealth;
 use crate::heal::repair::Repairs;
-use crate::heal::repair::documents::{FIRST_PAUSE, Next};
+use crate::heal::repair::documents::{FIRST_PAUSE, NextRepair};
 use crate::observe::EventKind;
 use crate::upstream::guard::CanvasTarget;
 
@@ -119,8 +119,8 @@ impl Repairs {
                 CureAttempt::Rebuilt if rebuilds.fetch_add(1, Ordering::Relaxed) + 1 == REBUILDS => {
                     ControlFlow::Break(ended)
                 }
-                CureAttempt::Rebuilt => ControlFlow::Continue(Next::AtOnce),
-                CureAttempt::Unwell => ControlFlow::Continue(Next::Later),
+                CureAttempt::Rebuilt => ControlFlow::Continue(NextRepair::AtOnce),
+                CureAttempt::Unwell => ControlFlow::Continue(NextRepair::Later),
                 CureAttempt::Cured | CureAttempt::FileIsGone => ControlFlow::Break(ended),
             }
         };
@@ -152,18 +152,18 @@ impl Repairs {
         attempt: impl Fn() -> F,
     ) -> Option<T>
     where
-        F: Future<Output = ControlFlow<T, Next>>,
+        F: Future<Output = ControlFlow<T, NextRepair>>,
     {
         let (began, mut pause) = (Instant::now(), FIRST_PAUSE);
         while began.elapsed() < LONGEST {
             match attempt().await {
                 ControlFlow::Break(ended) => return Some(ended),
-                ControlFlow::Continue(Next::AtOnce) => continue,
-                ControlFlow::Continue(Next::Later) => {}
+                ControlFlow::Continue(NextRepair::AtOnce) => continue,
+                ControlFlow::Continue(NextRepair::Later) => {}
             }
             // A fault that was just seen costs nobody a request to look at.
-            let next = if service.wellness.is_healthy() { pause } else { FAULT_LOOK };
-            service.wellness.until_good(next.mul_f64(0.9 + 0.2 * fastrand::f64())).await;
+            let next = if service.fault_tracker.is_healthy() { pause } else { FAULT_LOOK };
+            service.fault_tracker.until_good(next.mul_f64(0.9 + 0.2 * fastrand::f64())).await;
             let most = if began.elapsed() < SOON { soon } else { self.settings.heal.backoff_max };
             pause = (pause * 2).min(most);
         }
@@ -178,7 +178,7 @@ impl Repairs {
         urgency: &Arc<FlightPriority>,
     ) -> CureAttempt {
         // A fault that only the service sees shows in what it builds: one finds out, and not more often than that.
-        if !service.wellness.is_healthy() {
+        if !service.fault_tracker.is_healthy() {
             return CureAttempt::Unwell;
         }
         // A plain GET changes nothing, and closes the breaker when the service is back. While it is open none is sent.

@@ -25,7 +25,7 @@ const TRUTHS: u64 = 10_000;
 pub struct PoisonedDocument {
     /// Position of its presentation route in `settings.routes`.
     pub route: usize,
-    /// The [mark](crate::config::settings::Route::mark) of that route.
+    /// The [mark](crate::config::settings::RouteSettings::mark) of that route.
     pub mark: u64,
     /// Path and query as they go upstream.
     pub target: String,
@@ -74,7 +74,7 @@ pub(in crate::heal) const FIRST_PAUSE: Duration = Duration::from_millis(250);
 
 /// When to try again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::heal) enum Next {
+pub(in crate::heal) enum NextRepair {
     AtOnce,
     /// When the service may be well.
     Later,

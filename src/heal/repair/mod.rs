@@ -35,14 +35,14 @@ use crate::heal::missing_images::MissingImages;
 use crate::heal::off_thread::off_thread;
 pub use crate::heal::repair::documents::PoisonedDocument;
 use crate::heal::repair::documents::{
-    BELIEVED, DocumentOrder, DocumentRepairs, FIRST_PAUSE, LackingImages, NestedCheck, Next, RepairResult,
-    carries,
+    BELIEVED, DocumentOrder, DocumentRepairs, FIRST_PAUSE, LackingImages, NestedCheck, NextRepair,
+    RepairResult, carries,
 };
 use crate::heal::viewer_limits::ViewerLimits;
 use crate::iiif::canvas::rebuild_target;
 use crate::iiif::manifest::Canvas;
 use crate::index::DocumentContent;
-use crate::index::learn::Learn;
+use crate::index::learn::DocumentLearner;
 use crate::observe::{EventKind, GaugeGuard, Metrics};
 
 /// Documents that are mended or waited for at once at most.
@@ -203,17 +203,17 @@ impl Repairs {
             let repairs = Arc::clone(self);
             async move {
                 let attempt = || async {
-                    let is_well = service.wellness.is_healthy();
+                    let is_well = service.fault_tracker.is_healthy();
                     if is_well
                         && repairs.join_repair(&key, &poisoned, Priority::Background).await
                             != RepairResult::Unwell
                     {
                         return ControlFlow::Break(());
                     }
-                    ControlFlow::Continue(Next::Later)
+                    ControlFlow::Continue(NextRepair::Later)
                 };
                 // A viewer's try has just shown that it is not well.
-                service.wellness.until_good(FIRST_PAUSE).await;
+                service.fault_tracker.until_good(FIRST_PAUSE).await;
                 repairs.until_well(&service, repairs.settings.heal.backoff_max, attempt).await;
             }
         });
@@ -345,7 +345,7 @@ impl Repairs {
             return;
         }
         let index = Arc::clone(self.lookup.index());
-        let believe = move || Learn::new(&index).believe(&read.document, &read.canvases, &name);
+        let believe = move || DocumentLearner::new(&index).believe(&read.document, &read.canvases, &name);
         let written = off_thread(believe).await;
         if let Some(Err(error)) = written {
             tracing::warn!(%error, "a shorter document cannot be remembered");

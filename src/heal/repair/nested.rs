@@ -147,7 +147,7 @@ impl Repairs {
             _ => None,
         };
         let Some(path) = file.as_deref().and_then(register_path) else {
-            let is_well = health == ServiceHealth::Well || service.wellness.is_healthy();
+            let is_well = health == ServiceHealth::Well || service.fault_tracker.is_healthy();
             let otherwise = if is_well { NestedCheck::Likely } else { NestedCheck::Unwell };
             return self.nested_by_canvas(patient, urgency, otherwise).await;
         };

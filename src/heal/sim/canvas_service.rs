@@ -15,7 +15,7 @@ use super::library::Library;
 use super::model::{Model, StoredUnder};
 use super::world::Resources;
 use crate::config::settings::Timeouts;
-use crate::heal::{RoutedImage, SendRequest, Sending};
+use crate::heal::{ResponseFuture, RoutedImage, SendRequest};
 use crate::iiif::ImageRequest;
 use crate::observe::RequestTrace;
 use crate::upstream::{Body, Caller, UpstreamError};
@@ -48,7 +48,7 @@ const JSON: &str = "application/json;charset=UTF-8";
 const TEXT: &str = "text/plain;charset=UTF-8";
 
 impl SendRequest for SimCanvasService {
-    fn send<'a>(&'a self, _caller: &'a Caller, head: &'a Parts, times: Timeouts) -> Sending<'a> {
+    fn send<'a>(&'a self, _caller: &'a Caller, head: &'a Parts, times: Timeouts) -> ResponseFuture<'a> {
         Box::pin(async move {
             let target = head.uri.path_and_query().map(ToString::to_string).unwrap_or_default();
             self.0.log(|| format!("service asked {target}"));
@@ -239,7 +239,7 @@ impl Model {
         }
         let began = self.now();
         let built = {
-            let _building = Building::of(self, site, What::Canvas);
+            let _building = BuildCounter::of(self, site, CountedRequest::Canvas);
             self.builds(leaf).await
         };
         match built {
@@ -334,8 +334,8 @@ impl Model {
             return (200, JSON, self.library.manifest(book, &leaves[..pictures.min(leaves.len())], &query));
         }
         let _building = match by {
-            RequestSource::Us => Some(Building::of(self, site, What::Canvas)),
-            RequestSource::Viewer => Some(Building::of(self, site, What::ViewersManifest)),
+            RequestSource::Us => Some(BuildCounter::of(self, site, CountedRequest::Canvas)),
+            RequestSource::Viewer => Some(BuildCounter::of(self, site, CountedRequest::ViewersManifest)),
             RequestSource::LateViewer => None,
         };
         let mut whole = Vec::new();
@@ -379,24 +379,24 @@ impl Model {
 
 /// What is counted against which bound.
 #[derive(Debug, Clone, Copy)]
-enum What {
+enum CountedRequest {
     /// Everybody's canvases, and the manifests that we ask for.
     Canvas,
     /// The manifests that viewers ask for.
     ViewersManifest,
 }
 
-/// `Building` counts what is built at once.
-struct Building<'a>(&'a Model, usize, What);
+/// `BuildCounter` counts what is built at once.
+struct BuildCounter<'a>(&'a Model, usize, CountedRequest);
 
-impl<'a> Building<'a> {
-    fn of(model: &'a Model, site: usize, what: What) -> Self {
+impl<'a> BuildCounter<'a> {
+    fn of(model: &'a Model, site: usize, what: CountedRequest) -> Self {
         model.state().building[site][what as usize].begins();
         Self(model, site, what)
     }
 }
 
-impl Drop for Building<'_> {
+impl Drop for BuildCounter<'_> {
     fn drop(&mut self) {
         self.0.state().building[self.1][self.2 as usize].now -= 1;
     }

@@ -74,17 +74,17 @@ pub(super) struct TimedFault {
     pub(super) to: u64,
 }
 
-/// `Gone` is a file that is not there for a while.
+/// `MissingPeriod` is a file that is not there for a while.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Gone {
+pub(super) struct MissingPeriod {
     pub(super) leaf: usize,
     pub(super) from: u64,
     pub(super) to: u64,
 }
 
-/// `Want` is what a reader wants of an image.
+/// `ImageWant` is what a reader wants of an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Want {
+pub(super) enum ImageWant {
     Info,
     /// A tile of this width.
     Tile(u32),
@@ -94,7 +94,7 @@ pub(super) enum Want {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum SimAct {
     /// So many readers ask for this image at once, and leave after so many milliseconds.
-    Ask { image: usize, want: Want, readers: usize, patience: u64, cookie: bool },
+    Ask { image: usize, want: ImageWant, readers: usize, patience: u64, cookie: bool },
     /// A reader opens this manifest.
     Opened(usize),
     /// So many viewers ask the canvas service itself for this document, at once.
@@ -117,9 +117,9 @@ pub(super) enum SimAct {
     FlushShared,
 }
 
-/// `At` is an act with its time, in milliseconds.
+/// `TimedAct` is an act with its time, in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct At {
+pub(super) struct TimedAct {
     pub(super) ms: u64,
     pub(super) act: SimAct,
 }
@@ -131,8 +131,8 @@ pub(super) struct Case {
     /// Canvases that are stored at the beginning, as 1 of so many; 0: none.
     pub(super) stored: usize,
     pub(super) troubles: Vec<TimedFault>,
-    pub(super) gone: Vec<Gone>,
-    pub(super) acts: Vec<At>,
+    pub(super) gone: Vec<MissingPeriod>,
+    pub(super) acts: Vec<TimedAct>,
     /// Images that are read at the end.
     pub(super) last: Vec<usize>,
 }
@@ -177,7 +177,7 @@ impl Case {
         let gone = |rng: &mut Rng| {
             let from = if one_in(rng, 2) { 0 } else { rng.u64(0..until) };
             let to = if one_in(rng, 2) { u64::MAX / 2 } else { from + rng.u64(500..60_000) };
-            Gone { leaf: rng.usize(0..library.leaves.len()), from, to }
+            MissingPeriod { leaf: rng.usize(0..library.leaves.len()), from, to }
         };
         let gone =
             if one_in(rng, 2) { (0..rng.usize(1..4)).map(|_| gone(rng)).collect() } else { Vec::new() };
@@ -189,7 +189,7 @@ impl Case {
                 4 => SimAct::EvictDocuments,
                 _ => SimAct::Expire(rng.usize(0..library.leaves.len())),
             };
-            acts.push(At { ms: rng.u64(0..until), act });
+            acts.push(TimedAct { ms: rng.u64(0..until), act });
         }
         for _ in 0..rng.usize(1..6) {
             reader(rng, library, until, &mut acts);
@@ -202,7 +202,7 @@ impl Case {
                 2 => SimAct::Opened(rng.usize(0..library.books.len())),
                 _ => SimAct::Mend(rng.usize(0..library.images.len())),
             };
-            acts.push(At { ms: rng.u64(0..until), act });
+            acts.push(TimedAct { ms: rng.u64(0..until), act });
         }
         if one_in(rng, 3) {
             viewers(rng, library, until, &mut acts);
@@ -232,7 +232,7 @@ impl TimedFault {
 }
 
 /// Those who fetch canvases and manifests: a reader who opens a book, many who open it at once, or a crawler.
-fn viewers(rng: &mut Rng, library: &Library, until: u64, acts: &mut Vec<At>) {
+fn viewers(rng: &mut Rng, library: &Library, until: u64, acts: &mut Vec<TimedAct>) {
     let mut ms = rng.u64(0..until);
     let is_crawler = one_in(rng, 2);
     let mut leaf = rng.usize(0..library.leaves.len());
@@ -244,14 +244,14 @@ fn viewers(rng: &mut Rng, library: &Library, until: u64, acts: &mut Vec<At>) {
         };
         let patience = if one_in(rng, 4) { rng.u64(1..2_000) } else { 200_000 };
         let viewers = if !is_crawler && one_in(rng, 3) { rng.usize(2..20) } else { 1 };
-        acts.push(At { ms, act: SimAct::Fetch { document, viewers, patience } });
+        acts.push(TimedAct { ms, act: SimAct::Fetch { document, viewers, patience } });
         ms += if is_crawler { rng.u64(0..50) } else { rng.u64(100..8_000) };
         leaf = (leaf + 1) % library.leaves.len();
     }
 }
 
 /// One who reads: pages on, jumps, looks at one page with many, or crawls.
-fn reader(rng: &mut Rng, library: &Library, until: u64, acts: &mut Vec<At>) {
+fn reader(rng: &mut Rng, library: &Library, until: u64, acts: &mut Vec<TimedAct>) {
     let mut ms = rng.u64(0..until);
     let mut image = rng.usize(0..library.images.len());
     let style = rng.u32(0..4);
@@ -260,10 +260,13 @@ fn reader(rng: &mut Rng, library: &Library, until: u64, acts: &mut Vec<At>) {
         let patience = if one_in(rng, 6) { rng.u64(1..2_000) } else { 200_000 };
         let readers = if style == 2 { rng.usize(2..20) } else { 1 };
         if one_in(rng, 2) {
-            acts.push(At { ms, act: SimAct::Ask { image, want: Want::Info, readers: 1, patience, cookie } });
+            acts.push(TimedAct {
+                ms,
+                act: SimAct::Ask { image, want: ImageWant::Info, readers: 1, patience, cookie },
+            });
         }
-        let want = Want::Tile([64, 100, 128, 256][rng.usize(0..4)]);
-        acts.push(At { ms, act: SimAct::Ask { image, want, readers, patience, cookie } });
+        let want = ImageWant::Tile([64, 100, 128, 256][rng.usize(0..4)]);
+        acts.push(TimedAct { ms, act: SimAct::Ask { image, want, readers, patience, cookie } });
         ms += match style {
             3 => rng.u64(0..50),
             _ => rng.u64(100..8_000),

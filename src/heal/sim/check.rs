@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::case::{Case, MISSING, SimFault, TimedFault, WAIT, Want};
+use super::case::{Case, ImageWant, MISSING, SimFault, TimedFault, WAIT};
 use super::model::Model;
 use crate::outcome::Outcome;
 
@@ -29,7 +29,7 @@ pub(super) enum ReaderResult {
 #[derive(Debug)]
 pub(super) struct SimExchange {
     image: usize,
-    want: Want,
+    want: ImageWant,
     cookie: bool,
     from: u64,
     began: Instant,
@@ -62,16 +62,16 @@ impl Case {
 }
 
 impl SimExchange {
-    pub(super) fn begins(model: &Model, image: usize, want: Want, cookie: bool) -> Self {
+    pub(super) fn begins(model: &Model, image: usize, want: ImageWant, cookie: bool) -> Self {
         let first = Self::now(model, image, want, cookie);
         Self { image, want, cookie, from: model.now(), began: Instant::now(), first }
     }
 
     /// What the image server would answer now.
-    fn now(model: &Model, image: usize, want: Want, cookie: bool) -> u16 {
+    fn now(model: &Model, image: usize, want: ImageWant, cookie: bool) -> u16 {
         match want {
-            Want::Info => 0,
-            Want::Tile(width) => {
+            ImageWant::Info => 0,
+            ImageWant::Tile(width) => {
                 let id = &model.library.images[image].id;
                 model.tile(id, &format!("full/{width},/0/default.jpg"), cookie)
             }
@@ -98,7 +98,7 @@ impl SimExchange {
             _ if !fault.is_at(site) => false,
             // Beside the stored canvas the key is written although info.json fails.
             SimFault::Nested => !honours,
-            SimFault::Info(_) => !honours || self.want == Want::Info,
+            SimFault::Info(_) => !honours || self.want == ImageWant::Info,
             SimFault::ResourcesHang => false,
             SimFault::Stuck(stuck) => stuck == leaf,
             _ => true,

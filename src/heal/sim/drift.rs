@@ -11,7 +11,7 @@ use testbed::Testbed;
 use tokio::time::sleep_until;
 
 use super::canvas_service::SimCanvasService;
-use super::case::{Case, Gone, SimFault, TimedFault};
+use super::case::{Case, MissingPeriod, SimFault, TimedFault};
 use super::image_server::SimImageServer;
 use super::library::Library;
 use super::model::Model;
@@ -132,7 +132,7 @@ fn modelled(world: &SimWorld, script: &[DriftStep]) -> Vec<ComparedAnswer> {
             }
             DriftStep::Gone(true) => {
                 let to = ends(number, &|step| matches!(step, DriftStep::Gone(false)));
-                case.gone.push(Gone { leaf: 0, from: at(number), to });
+                case.gone.push(MissingPeriod { leaf: 0, from: at(number), to });
             }
             _ => {}
         }

@@ -15,7 +15,7 @@ use super::library::SIDE;
 use super::model::Model;
 use super::world::Cache;
 use crate::config::settings::Timeouts;
-use crate::heal::{SendRequest, Sending};
+use crate::heal::{ResponseFuture, SendRequest};
 use crate::upstream::{Body, Caller, UpstreamError};
 
 /// `SimImageServer` is the one of a site; what it answers stands below `/iiif/2/`.
@@ -39,7 +39,7 @@ pub(super) fn refused() -> UpstreamError {
 }
 
 impl SendRequest for SimImageServer {
-    fn send<'a>(&'a self, _caller: &'a Caller, head: &'a Parts, _times: Timeouts) -> Sending<'a> {
+    fn send<'a>(&'a self, _caller: &'a Caller, head: &'a Parts, _times: Timeouts) -> ResponseFuture<'a> {
         Box::pin(async move {
             let target = head.uri.path_and_query().map(ToString::to_string).unwrap_or_default();
             let answered = self.0.image(self.1, &target, head.headers.contains_key("cookie")).await;
@@ -55,7 +55,7 @@ impl SendRequest for SimImageServer {
 }
 
 impl SendRequest for StrayServer {
-    fn send<'a>(&'a self, _caller: &'a Caller, head: &'a Parts, _times: Timeouts) -> Sending<'a> {
+    fn send<'a>(&'a self, _caller: &'a Caller, head: &'a Parts, _times: Timeouts) -> ResponseFuture<'a> {
         Box::pin(async move {
             self.0.log(|| format!("stray  404 {}", head.uri));
             self.0.state().stray += 1;

@@ -8,7 +8,7 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep_until};
 
-use super::case::{Case, Gone, SimFault, TimedFault};
+use super::case::{Case, MissingPeriod, SimFault, TimedFault};
 use super::library::Library;
 use super::world::{Cache, SimWorld};
 use crate::heal::Healer;
@@ -245,7 +245,7 @@ impl Model {
         // an image that expired from one whose file is gone.
         let could_know = self.world().honours_disallow || {
             let (began, now) = (self.now().saturating_sub(self.world().canvas_ms + 1_000), self.now());
-            let is_gone = |gone: &Gone| gone.from <= now && gone.to >= began;
+            let is_gone = |gone: &MissingPeriod| gone.from <= now && gone.to >= began;
             // A key that is lost while its canvas is built makes the nested request fail.
             let was_lost = match &place {
                 StoredUnder::Canvas(leaf, _) | StoredUnder::Image(leaf) => self.lost_since(*leaf, began),

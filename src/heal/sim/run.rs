@@ -12,7 +12,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::canvas_service::SimCanvasService;
-use super::case::{Case, SimAct, SimFault, Want};
+use super::case::{Case, ImageWant, SimAct, SimFault};
 use super::check::{ReaderResult, SimExchange};
 use super::image_server::{SimImageServer, StrayServer};
 use super::library::{IMAGES, Image, SERVICES};
@@ -126,12 +126,18 @@ impl CaseRun {
     }
 
     /// One request of a reader, as the proxy sends it to the healer. `None`: the reader left.
-    async fn asks(&self, image: usize, want: Want, patience: Duration, cookie: bool) -> Option<ReaderResult> {
+    async fn asks(
+        &self,
+        image: usize,
+        want: ImageWant,
+        patience: Duration,
+        cookie: bool,
+    ) -> Option<ReaderResult> {
         let Image { id, leaf } = &self.model.library.images[image];
         let route = self.routes[self.model.library.site_of(*leaf)];
         let tail = match want {
-            Want::Info => "info.json".to_owned(),
-            Want::Tile(width) => format!("full/{width},/0/default.jpg"),
+            ImageWant::Info => "info.json".to_owned(),
+            ImageWant::Tile(width) => format!("full/{width},/0/default.jpg"),
         };
         let mut request = Request::get(format!("/iiif/2/{id}/{tail}")).header("host", "images.invalid");
         if cookie {
@@ -168,7 +174,7 @@ impl CaseRun {
     pub(super) async fn reads(
         &self,
         image: usize,
-        want: Want,
+        want: ImageWant,
         patience: u64,
         cookie: bool,
     ) -> Option<ReaderResult> {
@@ -261,7 +267,7 @@ impl CaseRun {
             let readers = model.case.last.iter().map(|image| {
                 let image = *image;
                 let run = Arc::clone(self);
-                tokio::spawn(async move { run.reads_to_the_end(image, Want::Tile(200 + round)).await })
+                tokio::spawn(async move { run.reads_to_the_end(image, ImageWant::Tile(200 + round)).await })
             });
             for reader in readers.collect::<Vec<_>>() {
                 reader.await.expect("a reader");
@@ -273,7 +279,7 @@ impl CaseRun {
     }
 
     /// A reader who comes again when he is told to.
-    async fn reads_to_the_end(&self, image: usize, want: Want) {
+    async fn reads_to_the_end(&self, image: usize, want: ImageWant) {
         let all = u32::try_from(self.model.library.images.len()).expect("few");
         let deadline = Instant::now() + self.model.world().canvas() * all * 2 + Duration::from_mins(3);
         while let Some(ReaderResult::Later { after, .. }) =

@@ -1,13 +1,13 @@
 //! Cases that the simulation found, made small, each with the name of what went wrong.
 
-use super::case::{At, Case, Garbage, Gone, SimAct, SimFault, TimedFault, Want};
+use super::case::{Case, Garbage, ImageWant, MissingPeriod, SimAct, SimFault, TimedAct, TimedFault};
 use super::library::{Library, SimDocument};
 use super::run::play;
 use super::world::{Resources, SimWorld};
 
 /// A quiet world in which this happens; these images are read at the end.
 fn case(world: SimWorld, acts: &[(u64, SimAct)], last: &[usize]) -> Case {
-    let acts = acts.iter().map(|(ms, act)| At { ms: *ms, act: *act }).collect();
+    let acts = acts.iter().map(|(ms, act)| TimedAct { ms: *ms, act: *act }).collect();
     Case { world, stored: 0, troubles: Vec::new(), gone: Vec::new(), acts, last: last.to_vec() }
 }
 
@@ -16,7 +16,7 @@ fn everything() -> Vec<usize> {
 }
 
 fn ask(image: usize, width: u32) -> SimAct {
-    SimAct::Ask { image, want: Want::Tile(width), readers: 1, patience: 200_000, cookie: true }
+    SimAct::Ask { image, want: ImageWant::Tile(width), readers: 1, patience: 200_000, cookie: true }
 }
 
 #[track_caller]
@@ -99,7 +99,7 @@ fn an_info_json_in_trouble_that_is_404_makes_no_file_missing() {
 #[test]
 fn batch_does_not_believe_a_registration_of_a_file_that_is_gone() {
     let world = SimWorld { files_known: true, ..SimWorld::plain() };
-    let gone = Gone { leaf: 5, from: 0, to: u64::MAX / 2 };
+    let gone = MissingPeriod { leaf: 5, from: 0, to: u64::MAX / 2 };
     let acts = [(1_000, SimAct::Flush), (2_000, SimAct::Mend(5))];
     keeps_every_promise(&Case { gone: vec![gone], ..case(world, &acts, &[]) });
 }
@@ -114,7 +114,7 @@ fn before_anybody_has_shown_which_server_has_the_images_no_other_is_asked_and_no
 fn an_info_json_that_is_refused_after_the_heal_is_not_called_healed() {
     let slow = SimWorld { canvas_ms: 10_000, ..SimWorld::plain() };
     let fault = TimedFault { fault: SimFault::Info(403), from: 2_500, to: 20_000 };
-    let info = SimAct::Ask { image: 12, want: Want::Info, readers: 1, patience: 200_000, cookie: true };
+    let info = SimAct::Ask { image: 12, want: ImageWant::Info, readers: 1, patience: 200_000, cookie: true };
     keeps_every_promise(&Case {
         troubles: vec![fault],
         ..case(slow, &[(1_000, SimAct::Flush), (2_000, info)], &[12])
@@ -125,7 +125,7 @@ fn an_info_json_that_is_refused_after_the_heal_is_not_called_healed() {
 fn what_a_fault_showed_to_a_long_heal_is_not_told_to_who_comes_after_the_fault() {
     let world = SimWorld { stale_owners: 3, canvas_ms: 10_000, ..SimWorld::plain() };
     let fault = TimedFault { fault: SimFault::FileStore, from: 2_607, to: 22_607 };
-    let info = SimAct::Ask { image: 6, want: Want::Info, readers: 1, patience: 200_000, cookie: false };
+    let info = SimAct::Ask { image: 6, want: ImageWant::Info, readers: 1, patience: 200_000, cookie: false };
     let acts = [(13_022, SimAct::Flush), (14_665, ask(7, 64)), (14_974, ask(11, 256)), (16_501, info)];
     keeps_every_promise(&Case { troubles: vec![fault], ..case(world, &acts, &[6]) });
 }
@@ -133,7 +133,8 @@ fn what_a_fault_showed_to_a_long_heal_is_not_told_to_who_comes_after_the_fault()
 #[test]
 fn while_an_image_is_healed_no_reader_is_held_who_asks_for_another_tile() {
     let world = SimWorld { resources: Resources::Closed, login: true, canvas_ms: 2_000, ..SimWorld::plain() };
-    let crowd = SimAct::Ask { image: 4, want: Want::Tile(100), readers: 18, patience: 200_000, cookie: true };
+    let crowd =
+        SimAct::Ask { image: 4, want: ImageWant::Tile(100), readers: 18, patience: 200_000, cookie: true };
     let acts = [(1_883, SimAct::EvictKeys), (33_684, ask(4, 256)), (34_480, crowd)];
     keeps_every_promise(&case(world, &acts, &[]));
 }
@@ -141,7 +142,7 @@ fn while_an_image_is_healed_no_reader_is_held_who_asks_for_another_tile() {
 #[test]
 fn while_one_rebuild_finds_out_whether_the_service_is_well_the_others_wait_for_it() {
     let world = SimWorld { honours_disallow: false, ..SimWorld::plain() };
-    let gone = Gone { leaf: 0, from: 0, to: u64::MAX / 2 };
+    let gone = MissingPeriod { leaf: 0, from: 0, to: u64::MAX / 2 };
     let one = case(world.clone(), &[(73_928, SimAct::Expire(13))], &[0, 13]);
     keeps_every_promise(&Case { stored: 1, gone: vec![gone], ..one });
     let slow = SimWorld { canvas_ms: 60_000, ..world };
@@ -165,7 +166,8 @@ fn pages_of_one_file_are_one_rebuild() {
 fn behind_a_login_a_stored_canvas_that_heals_nothing_is_rebuilt() {
     let world =
         SimWorld { honours_disallow: false, login: true, resources: Resources::Closed, ..SimWorld::plain() };
-    let crowd = SimAct::Ask { image: 0, want: Want::Tile(128), readers: 18, patience: 200_000, cookie: true };
+    let crowd =
+        SimAct::Ask { image: 0, want: ImageWant::Tile(128), readers: 18, patience: 200_000, cookie: true };
     let one = case(world.clone(), &[(36_980, SimAct::EvictKeys)], &[19]);
     keeps_every_promise(&Case { stored: 1, ..one });
     keeps_every_promise(&Case {
@@ -181,7 +183,7 @@ fn behind_a_login_a_canvas_is_cured_after_a_fault_and_after_the_breaker_was_open
         TimedFault { fault: SimFault::ServiceDown, from: 47_915, to: 55_915 },
         TimedFault { fault: SimFault::Nested, from: 29_673, to: 37_673 },
     ];
-    let info = SimAct::Ask { image: 0, want: Want::Info, readers: 1, patience: 200_000, cookie: true };
+    let info = SimAct::Ask { image: 0, want: ImageWant::Info, readers: 1, patience: 200_000, cookie: true };
     let one = case(world, &[(2_071, SimAct::EvictKeys), (36_574, info)], &[]);
     keeps_every_promise(&Case { stored: 1, troubles, ..one });
 }
@@ -190,7 +192,7 @@ fn behind_a_login_a_canvas_is_cured_after_a_fault_and_after_the_breaker_was_open
 fn behind_a_login_an_info_json_goes_out_when_its_reader_sees_a_tile() {
     let world = SimWorld { login: true, resources: Resources::Gateway, ..SimWorld::plain() };
     let fault = TimedFault { fault: SimFault::Nested, from: 29_104, to: 89_104 };
-    let info = SimAct::Ask { image: 11, want: Want::Info, readers: 1, patience: 200_000, cookie: true };
+    let info = SimAct::Ask { image: 11, want: ImageWant::Info, readers: 1, patience: 200_000, cookie: true };
     let acts = [(53_633, SimAct::EvictKeys), (56_284, info)];
     keeps_every_promise(&Case { troubles: vec![fault], ..case(world, &acts, &[]) });
 }
@@ -199,7 +201,7 @@ fn behind_a_login_an_info_json_goes_out_when_its_reader_sees_a_tile() {
 fn a_canvas_that_the_first_variant_built_over_is_cured() {
     let world = SimWorld { honours_disallow: false, ..SimWorld::plain() };
     let fault = TimedFault { fault: SimFault::Nested, from: 8_270, to: 68_270 };
-    let info = SimAct::Ask { image: 14, want: Want::Info, readers: 1, patience: 200_000, cookie: true };
+    let info = SimAct::Ask { image: 14, want: ImageWant::Info, readers: 1, patience: 200_000, cookie: true };
     let acts = [(7_877, SimAct::Flush), (11_307, info)];
     keeps_every_promise(&Case { troubles: vec![fault], ..case(world, &acts, &[]) });
 }
@@ -207,7 +209,7 @@ fn a_canvas_that_the_first_variant_built_over_is_cured() {
 #[test]
 fn batch_does_not_believe_a_registration_that_nothing_confirms() {
     let world = SimWorld { files_known: true, resources: Resources::Closed, ..SimWorld::plain() };
-    let gone = Gone { leaf: 3, from: 35_930, to: u64::MAX / 2 };
+    let gone = MissingPeriod { leaf: 3, from: 35_930, to: u64::MAX / 2 };
     let acts = [(32_641, ask(3, 128)), (50_939, SimAct::Mend(3))];
     keeps_every_promise(&Case { gone: vec![gone], ..case(world, &acts, &[]) });
 }
@@ -241,7 +243,7 @@ fn a_sweep_and_a_source_that_is_kept_warm_heal_what_nobody_asks_for() {
 #[test]
 fn an_image_whose_file_is_gone_is_no_witness_of_a_fault() {
     let world = SimWorld { honours_disallow: false, canvas_ms: 100, ..SimWorld::plain() };
-    let gone = Gone { leaf: 0, from: 0, to: u64::MAX / 2 };
+    let gone = MissingPeriod { leaf: 0, from: 0, to: u64::MAX / 2 };
     let acts = [(1_000, ask(0, 64)), (5_000, SimAct::Expire(13)), (6_000, ask(13, 64))];
     keeps_every_promise(&Case { stored: 1, gone: vec![gone], ..case(world, &acts, &[13]) });
 }
@@ -263,7 +265,8 @@ fn a_canvas_without_its_image_is_as_old_as_its_answer_however_long_the_questions
         TimedFault { fault: SimFault::ResourcesHang, from: 45_367, to: 65_367 },
         TimedFault { fault: SimFault::Nested, from: 26_640, to: 86_640 },
     ];
-    let info = |image| SimAct::Ask { image, want: Want::Info, readers: 1, patience: 200_000, cookie: true };
+    let info =
+        |image| SimAct::Ask { image, want: ImageWant::Info, readers: 1, patience: 200_000, cookie: true };
     let acts = [
         (45_496, SimAct::Flush),
         (45_883, info(19)),
@@ -279,7 +282,8 @@ fn a_canvas_without_its_image_is_as_old_as_its_answer_however_long_the_questions
 #[test]
 fn images_of_a_second_canvas_service_are_looked_for_at_their_own_image_server() {
     let world = SimWorld { two_sites: true, warm: true, resources: Resources::Closed, ..SimWorld::plain() };
-    let info = |image| SimAct::Ask { image, want: Want::Info, readers: 1, patience: 200_000, cookie: true };
+    let info =
+        |image| SimAct::Ask { image, want: ImageWant::Info, readers: 1, patience: 200_000, cookie: true };
     // Image 16 is of the first site, image 12 of the second one.
     for acts in [&[(53_405, info(16))][..], &[(53_405, info(16)), (70_000, info(12)), (80_000, info(0))]] {
         let fault = TimedFault { fault: SimFault::FileStore, from: 156_306, to: 156_806 };
@@ -291,7 +295,8 @@ fn images_of_a_second_canvas_service_are_looked_for_at_their_own_image_server() 
 fn a_node_that_waited_for_another_node_s_request_learns_what_that_one_saw_of_the_service() {
     // The canvas is stored and heals nothing, and the service builds over: only a rebuild helps.
     let world = SimWorld { honours_disallow: false, nodes: 2, ..SimWorld::plain() };
-    let crowd = SimAct::Ask { image: 15, want: Want::Tile(100), readers: 9, patience: 200_000, cookie: true };
+    let crowd =
+        SimAct::Ask { image: 15, want: ImageWant::Tile(100), readers: 9, patience: 200_000, cookie: true };
     let acts = [(138_320, SimAct::Expire(15)), (157_041, crowd)];
     keeps_every_promise(&Case { stored: 1, ..case(world, &acts, &[]) });
 }
@@ -303,7 +308,7 @@ fn the_canvas_of_somebody_else_does_not_tell_that_the_service_builds_over() {
         TimedFault { fault: garbled, from: 302, to: 802 },
         TimedFault { fault: SimFault::Nested, from: 12_563, to: 20_563 },
     ];
-    let gone = Gone { leaf: 13, from: 0, to: u64::MAX / 2 };
+    let gone = MissingPeriod { leaf: 13, from: 0, to: u64::MAX / 2 };
     let acts = [(388, ask(13, 256)), (16_799, SimAct::EvictKeys), (17_424, ask(15, 256))];
     keeps_every_promise(&Case { troubles, gone: vec![gone], ..case(SimWorld::plain(), &acts, &[]) });
 }

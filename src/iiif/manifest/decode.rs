@@ -204,9 +204,9 @@ mod tests {
     use super::*;
 
     /// Gives as many bytes at a time as it is told.
-    struct Drops<'a>(&'a [u8], usize);
+    struct DripReader<'a>(&'a [u8], usize);
 
-    impl Read for Drops<'_> {
+    impl Read for DripReader<'_> {
         fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
             let taken = self.1.min(self.0.len()).min(buffer.len());
             let (now, later) = self.0.split_at(taken);
@@ -218,7 +218,7 @@ mod tests {
 
     fn streamed(bytes: &[u8], at_once: usize) -> Vec<u8> {
         let mut text = Vec::new();
-        Utf8::new(Drops(bytes, at_once)).read_to_end(&mut text).unwrap();
+        Utf8::new(DripReader(bytes, at_once)).read_to_end(&mut text).unwrap();
         text
     }
 

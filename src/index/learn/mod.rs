@@ -16,18 +16,18 @@ pub mod traffic;
 
 /// Learns documents.
 #[derive(Debug, Clone, Copy)]
-pub struct Learn<'a> {
+pub struct DocumentLearner<'a> {
     index: &'a Index,
 }
 
-impl<'a> Learn<'a> {
+impl<'a> DocumentLearner<'a> {
     /// Learns into this index.
     pub fn new(index: &'a Index) -> Self {
         Self { index }
     }
 
     /// Learns a document that passed through, replacing in one transaction what was learned from that URL
-    /// before. A document that lost images is not believed: see [`LearnFilesReport::Poorer`].
+    /// before. A document that lost images is not believed: see [`LearnResult::Poorer`].
     pub fn document(
         self,
         document: &Document,

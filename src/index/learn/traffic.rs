@@ -12,7 +12,7 @@ use http::{HeaderMap, header};
 use tokio::sync::mpsc;
 
 use crate::cluster::{self, Cluster};
-use crate::index::learn::Learn;
+use crate::index::learn::DocumentLearner;
 use crate::index::{Index, LearnResult};
 use crate::observe::{EventKind, Metrics};
 use crate::upstream::Body;
@@ -121,7 +121,7 @@ fn learn(index: &Index, passed: &ObservedDocument, most: usize) -> &'static str 
     let Ok(read) = index.read_document(&bytes) else { return "learn_unreadable" };
     let (document, canvases) = (&read.document, &read.canvases);
     let url = document.id.as_deref().filter(|id| id.contains("://")).unwrap_or(&passed.url);
-    match Learn::new(index).document(document, canvases, url) {
+    match DocumentLearner::new(index).document(document, canvases, url) {
         Ok(LearnResult::New) => "learned",
         Ok(LearnResult::Known) => "learn_known",
         Ok(LearnResult::Poorer) => "learn_poorer",

@@ -9,7 +9,7 @@ use tokio::task::spawn_blocking;
 use crate::cluster::{Cluster, LearnedBatch, LearnedEntry};
 use crate::config::Settings;
 use crate::config::settings::IndexStore;
-use crate::index::learn::Learn;
+use crate::index::learn::DocumentLearner;
 use crate::index::shared::snapshot::IndexEdition;
 use crate::index::sources::refresh::Refresh;
 use crate::index::sources::{RefreshOptions, RefreshReport};
@@ -130,7 +130,7 @@ fn take_in(index: &Index, news: LearnedBatch, most: usize, metrics: &Metrics) ->
                 let unpacked = ContentCoding::Gzip.unpack(&packed.into(), most);
                 let read = unpacked.ok().and_then(|plain| index.read_document(&plain).ok());
                 let Some(read) = read else { continue };
-                Learn::new(index).document(&read.document, &read.canvases, &url)?;
+                DocumentLearner::new(index).document(&read.document, &read.canvases, &url)?;
             }
             LearnedEntry::File { uuid, url } => {
                 let Ok(uuid) = uuid.parse() else { continue };

@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use rusqlite::{Connection, params};
 
 use crate::config::settings::SourceSettings;
-use crate::index::sources::event::Event;
+use crate::index::sources::event::SourceEvent;
 use crate::index::sources::problem::SourceProblem;
 use crate::index::sources::reader::DocumentReader;
 use crate::index::sources::{
@@ -83,7 +83,7 @@ impl<'a> Build<'a> {
     }
 
     /// Reads all sources, on a thread of its own, until nobody hears it any more.
-    fn read(&self, all: &[(SourceSettings, bool)], tell: &dyn Fn(usize, Event) -> bool) {
+    fn read(&self, all: &[(SourceSettings, bool)], tell: &dyn Fn(usize, SourceEvent) -> bool) {
         let reader = DocumentReader { index: self.index, options: self.options, passes_known: false };
         for (at, (source, _)) in all.iter().enumerate() {
             let mut is_heard = true;
@@ -94,7 +94,7 @@ impl<'a> Build<'a> {
             let read = if source.enabled {
                 reader.read(source, &mut each)
             } else {
-                each(Event::Incomplete(None)).map(drop)
+                each(SourceEvent::Incomplete(None)).map(drop)
             };
             if let Err(error) = read {
                 tracing::error!(%error, "a source cannot be read");
@@ -142,7 +142,7 @@ impl NewGeneration<'_, '_> {
 
     fn fill(
         &mut self,
-        events: &Receiver<(usize, Event)>,
+        events: &Receiver<(usize, SourceEvent)>,
         progress: ProgressCallback<'_>,
     ) -> Result<(), IndexError> {
         for (at, event) in events {
@@ -155,14 +155,14 @@ impl NewGeneration<'_, '_> {
     }
 
     /// Takes what a source tells; answers the file or URL of a document that is done.
-    fn take(&mut self, row: i64, event: Event) -> Result<Option<String>, IndexError> {
+    fn take(&mut self, row: i64, event: SourceEvent) -> Result<Option<String>, IndexError> {
         let report = &mut *self.report;
         let origin = match event {
-            Event::Canvases(canvases) => {
+            SourceEvent::Canvases(canvases) => {
                 canvases.iter().try_for_each(|canvas| self.writer.canvas(canvas))?;
                 return Ok(None);
             }
-            Event::Document(read) => {
+            SourceEvent::Document(read) => {
                 let (document, mut facts) = *read;
                 facts.source = row;
                 let counts = self.writer.finish(&document, &facts)?;
@@ -170,41 +170,41 @@ impl NewGeneration<'_, '_> {
                 report.warnings.extend(SourceProblem::unclaimed(&shown(&facts.origin), &document));
                 facts.origin
             }
-            Event::Failed(origin, problem) => {
+            SourceEvent::Failed(origin, problem) => {
                 self.writer.abandon()?;
                 report.problems.push(problem);
                 self.seen.broken.insert(origin.clone());
                 origin
             }
-            Event::Unchanged(facts) => {
+            SourceEvent::Unchanged(facts) => {
                 report.unchanged += 1;
                 self.seen.unchanged.insert(facts.origin.clone());
                 facts.origin
             }
             // What is known from there goes after the grace.
-            Event::Poorer(origin, problem) => {
+            SourceEvent::Poorer(origin, problem) => {
                 report.problems.push(problem);
                 origin
             }
-            Event::PassedOver => {
+            SourceEvent::PassedOver => {
                 report.passed_over += 1;
                 *self.seen.passed_over.entry(row).or_default() += 1;
                 return Ok(None);
             }
-            Event::Gone(origin) => {
+            SourceEvent::Gone(origin) => {
                 self.seen.gone.insert(origin);
                 return Ok(None);
             }
-            Event::OnlyChanges => {
+            SourceEvent::OnlyChanges => {
                 self.seen.only_changes.insert(row);
                 return Ok(None);
             }
-            Event::Incomplete(problem) => {
+            SourceEvent::Incomplete(problem) => {
                 report.problems.extend(problem);
                 self.seen.incomplete.insert(row);
                 return Ok(None);
             }
-            Event::End => return Ok(None),
+            SourceEvent::End => return Ok(None),
         };
         report.files += 1;
         Ok(Some(origin))

@@ -18,7 +18,7 @@ use crate::index::Index;
 use crate::index::sources::RefreshOptions;
 use crate::index::sources::change_discovery::ChangeLink as Linked;
 use crate::index::sources::change_discovery::{ChangePage, LatestChanges};
-use crate::index::sources::event::Event;
+use crate::index::sources::event::SourceEvent;
 use crate::index::sources::http_client::{FetchOutcome, ParsedDocument, SourceClient};
 use crate::index::sources::problem::SourceProblem;
 use crate::index::store::writer::DocumentMeta;
@@ -38,7 +38,7 @@ pub(crate) fn walk(
     source: &SourceSettings,
     url: &str,
     options: &RefreshOptions,
-) -> Option<mpsc::Receiver<Event>> {
+) -> Option<mpsc::Receiver<SourceEvent>> {
     let (web, handle) = index.web.load_full().as_deref().cloned()?;
     let (send, events) = mpsc::channel(QUEUE);
     let (source, url, options) = (source.clone(), url.to_owned(), *options);
@@ -57,7 +57,7 @@ struct CrawlStopped;
 /// One walk.
 struct Crawler<'a> {
     asker: &'a SourceClient,
-    send: &'a mpsc::Sender<Event>,
+    send: &'a mpsc::Sender<SourceEvent>,
     queue: VecDeque<CrawlLink>,
     seen: HashSet<String>,
     /// Hosts that a link led to and that are not followed.
@@ -75,7 +75,7 @@ struct CrawlLink {
 }
 
 impl<'a> Crawler<'a> {
-    fn new(asker: &'a SourceClient, send: &'a mpsc::Sender<Event>) -> Self {
+    fn new(asker: &'a SourceClient, send: &'a mpsc::Sender<SourceEvent>) -> Self {
         Self {
             asker,
             send,
@@ -102,20 +102,20 @@ impl<'a> Crawler<'a> {
                     self.walk().await?;
                 }
             }
-            FetchOutcome::Failed { problem, .. } => self.tell(Event::Incomplete(Some(problem))).await?,
+            FetchOutcome::Failed { problem, .. } => self.tell(SourceEvent::Incomplete(Some(problem))).await?,
             other => self.visit(home, other).await?,
         }
-        self.tell(Event::End).await
+        self.tell(SourceEvent::End).await
     }
 
-    async fn tell(&self, event: Event) -> Result<(), CrawlStopped> {
+    async fn tell(&self, event: SourceEvent) -> Result<(), CrawlStopped> {
         self.send.send(event).await.map_err(|_| CrawlStopped)
     }
 
     async fn document(&self, reading: Box<ParsedDocument>) -> Result<(), CrawlStopped> {
         let ParsedDocument { document, canvases, facts, .. } = *reading;
-        self.tell(Event::Canvases(canvases)).await?;
-        self.tell(Event::Document(Box::new((document, facts)))).await
+        self.tell(SourceEvent::Canvases(canvases)).await?;
+        self.tell(SourceEvent::Document(Box::new((document, facts)))).await
     }
 
     /// Visits what is queued, and what that leads to.
@@ -137,7 +137,7 @@ impl<'a> Crawler<'a> {
                 FetchOutcome::Read(reading) => self.read(link, reading).await?,
                 // What it led to before was not seen now.
                 FetchOutcome::Failed { problem, .. } if was_collection => {
-                    self.tell(Event::Incomplete(Some(problem))).await?;
+                    self.tell(SourceEvent::Incomplete(Some(problem))).await?;
                 }
                 other => self.visit(link.url, other).await?,
             }
@@ -147,11 +147,11 @@ impl<'a> Crawler<'a> {
     async fn visit(&mut self, url: String, answer: FetchOutcome) -> Result<(), CrawlStopped> {
         let found = match answer {
             FetchOutcome::Read(reading) => return self.document(reading).await,
-            FetchOutcome::Unchanged(facts) => Event::Unchanged(facts),
-            FetchOutcome::Poorer(problem) => Event::Poorer(url, problem),
+            FetchOutcome::Unchanged(facts) => SourceEvent::Unchanged(facts),
+            FetchOutcome::Poorer(problem) => SourceEvent::Poorer(url, problem),
             FetchOutcome::Failed { problem, is_gone } => {
                 self.lost |= !is_gone;
-                Event::Failed(url, problem)
+                SourceEvent::Failed(url, problem)
             }
         };
         self.tell(found).await
@@ -164,7 +164,7 @@ impl<'a> Crawler<'a> {
             let hint = "name the URL of a IIIF manifest, a collection or a stream of changes; what the index knows \
                         from there is kept";
             let problem = SourceProblem::answer(&self.asker.shown(&link.url), message, hint);
-            return self.tell(Event::Failed(link.url, problem)).await;
+            return self.tell(SourceEvent::Failed(link.url, problem)).await;
         }
         let mut links = reading.document.members.clone();
         if let Some(body) =
@@ -190,7 +190,7 @@ impl<'a> Crawler<'a> {
                 format!("{shown} leads there, but it is no URL to fetch"),
                 "only http and https URLs of plain characters are fetched; correct the collection",
             );
-            return self.tell(Event::Failed(url.to_owned(), problem)).await;
+            return self.tell(SourceEvent::Failed(url.to_owned(), problem)).await;
         };
         if self.seen.contains(url) {
             return Ok(());
@@ -204,7 +204,7 @@ impl<'a> Crawler<'a> {
                 format!("it leads to {}, such as {}", parsed.authority, self.asker.shown(url)),
                 "links to another host are followed only if it stands in the source's `hosts`",
             );
-            return self.tell(Event::Failed(url.to_owned(), problem)).await;
+            return self.tell(SourceEvent::Failed(url.to_owned(), problem)).await;
         }
         if depth > DEPTH {
             return self.too_deep(&shown).await;
@@ -223,7 +223,7 @@ impl<'a> Crawler<'a> {
         }
         let message = format!("collections lie within collections, more than {DEPTH} deep");
         let hint = "what lies deeper is not read: name a collection further inside as a source of its own";
-        self.tell(Event::Incomplete(Some(SourceProblem::answer(shown, message, hint)))).await
+        self.tell(SourceEvent::Incomplete(Some(SourceProblem::answer(shown, message, hint)))).await
     }
 
     async fn too_long(&mut self, shown: &str) -> Result<(), CrawlStopped> {
@@ -232,7 +232,7 @@ impl<'a> Crawler<'a> {
         }
         let message = format!("it leads to more than {DOCUMENTS} documents");
         let hint = "the others are not read: name collections further inside as sources of their own";
-        self.tell(Event::Incomplete(Some(SourceProblem::answer(shown, message, hint)))).await
+        self.tell(SourceEvent::Incomplete(Some(SourceProblem::answer(shown, message, hint)))).await
     }
 
     /// Follows a stream of changes back to what is known, then visits what changed.
@@ -242,11 +242,11 @@ impl<'a> Crawler<'a> {
         watermark: Option<String>,
         mut reading: Box<ParsedDocument>,
     ) -> Result<(), CrawlStopped> {
-        self.tell(Event::OnlyChanges).await?;
+        self.tell(SourceEvent::OnlyChanges).await?;
         let mut changes = LatestChanges::since(watermark.as_deref());
         self.pages(stream, &mut changes).await?;
         for url in std::mem::take(&mut changes.gone) {
-            self.tell(Event::Gone(url)).await?;
+            self.tell(SourceEvent::Gone(url)).await?;
         }
         for url in std::mem::take(&mut changes.fetch) {
             self.enqueue(&url, 1).await?;
@@ -279,7 +279,7 @@ impl<'a> Crawler<'a> {
                 Ok(page) => page,
                 Err(problem) => {
                     self.lost = true;
-                    return self.tell(Event::Incomplete(Some(problem))).await;
+                    return self.tell(SourceEvent::Incomplete(Some(problem))).await;
                 }
             };
             next = if changes.take(&page) { page.prev().map(str::to_owned) } else { None };

@@ -12,7 +12,7 @@ use crate::index::store::writer::DocumentMeta;
 
 /// What reading a source tells, as it goes.
 #[derive(Debug)]
-pub(crate) enum Event {
+pub(crate) enum SourceEvent {
     /// Canvases of the document that follows.
     Canvases(Vec<Canvas>),
     /// A document, new or changed. The row of its source is left to who writes it.
@@ -36,7 +36,7 @@ pub(crate) enum Event {
 }
 
 /// Takes an event; false: it has heard enough.
-pub(crate) type Each<'a> = &'a mut dyn FnMut(Event) -> Result<bool, IndexError>;
+pub(crate) type EventCallback<'a> = &'a mut dyn FnMut(SourceEvent) -> Result<bool, IndexError>;
 
 /// A document as the index knows it.
 #[derive(Debug, Clone)]

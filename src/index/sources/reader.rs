@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::config::settings::{SourceKind, SourceSettings};
 use crate::index::Index;
 use crate::index::sources::directory;
-use crate::index::sources::event::{Each, Event, KnownUrl};
+use crate::index::sources::event::{EventCallback, KnownUrl, SourceEvent};
 use crate::index::sources::problem::SourceProblem;
 use crate::index::sources::{RefreshOptions, crawler, stored};
 use crate::index::store::error::IndexError;
@@ -25,30 +25,35 @@ pub(crate) struct DocumentReader<'a> {
 impl DocumentReader<'_> {
     /// Reads a source from its beginning to its end. Blocks for as long as that takes; never call it in the runtime that
     /// fetches.
-    pub(crate) fn read(self, source: &SourceSettings, each: Each<'_>) -> Result<(), IndexError> {
+    pub(crate) fn read(self, source: &SourceSettings, each: EventCallback<'_>) -> Result<(), IndexError> {
         let location = stored(source).1;
         let SourceKind::Url(url) = source.kind() else {
             return self.read_path(&location, Path::new(&location), each);
         };
         let Some(mut walk) = crawler::walk(self.index, source, url, self.options) else {
-            return each(Event::Incomplete(Some(SourceProblem::not_fetched(url)))).map(drop);
+            return each(SourceEvent::Incomplete(Some(SourceProblem::not_fetched(url)))).map(drop);
         };
         while let Some(event) = walk.blocking_recv() {
-            if matches!(event, Event::End) || !each(event)? {
+            if matches!(event, SourceEvent::End) || !each(event)? {
                 return Ok(());
             }
         }
         // The walk was broken off, so it proves nothing about what it did not meet.
-        each(Event::Incomplete(None)).map(drop)
+        each(SourceEvent::Incomplete(None)).map(drop)
     }
 
     /// Reads the files at a path or below it, as those of the source at `location`.
-    pub(crate) fn read_path(self, location: &str, path: &Path, each: Each<'_>) -> Result<(), IndexError> {
+    pub(crate) fn read_path(
+        self,
+        location: &str,
+        path: &Path,
+        each: EventCallback<'_>,
+    ) -> Result<(), IndexError> {
         for found in directory::find(path) {
             let goes_on = match found {
                 directory::CrawlEvent::Document(file) => self.read_file(location, &file, each)?,
-                directory::CrawlEvent::PassedOver => each(Event::PassedOver)?,
-                directory::CrawlEvent::Problem(problem) => each(Event::Incomplete(Some(problem)))?,
+                directory::CrawlEvent::PassedOver => each(SourceEvent::PassedOver)?,
+                directory::CrawlEvent::Problem(problem) => each(SourceEvent::Incomplete(Some(problem)))?,
             };
             if !goes_on {
                 break;
@@ -57,27 +62,27 @@ impl DocumentReader<'_> {
         Ok(())
     }
 
-    fn read_file(self, location: &str, file: &Path, each: Each<'_>) -> Result<bool, IndexError> {
+    fn read_file(self, location: &str, file: &Path, each: EventCallback<'_>) -> Result<bool, IndexError> {
         let origin = file.to_string_lossy();
         let find = || self.index.read(|conn| KnownUrl::find(conn, location, &origin));
         let known = if self.passes_known { find()? } else { None };
         if let Some(looks) = known.and_then(|known| known.unchanged(file)) {
-            return each(Event::Unchanged(Box::new(looks)));
+            return each(SourceEvent::Unchanged(Box::new(looks)));
         }
         let (mut batch, mut handed) = (Vec::new(), Ok(true));
         let read = directory::read(file, &self.index.image_bases(), &mut |canvas| {
             batch.push(canvas);
             if batch.len() >= BATCH && matches!(handed, Ok(true)) {
-                handed = each(Event::Canvases(std::mem::take(&mut batch)));
+                handed = each(SourceEvent::Canvases(std::mem::take(&mut batch)));
             }
         });
         if !handed? {
             return Ok(false);
         }
         match read {
-            Ok(read) if each(Event::Canvases(batch))? => each(Event::Document(Box::new(read))),
+            Ok(read) if each(SourceEvent::Canvases(batch))? => each(SourceEvent::Document(Box::new(read))),
             Ok(_) => Ok(false),
-            Err(problem) => each(Event::Failed(origin.into_owned(), problem)),
+            Err(problem) => each(SourceEvent::Failed(origin.into_owned(), problem)),
         }
     }
 }

@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::config::settings::{SourceKind, SourceSettings};
 use crate::iiif::manifest::{Canvas, Document};
-use crate::index::sources::event::{Event, KnownUrl};
+use crate::index::sources::event::{KnownUrl, SourceEvent};
 use crate::index::sources::problem::SourceProblem;
 use crate::index::sources::reader::DocumentReader;
 use crate::index::sources::{
@@ -150,42 +150,42 @@ impl HttpRefresh<'_, '_> {
         let (reader, location) = (self.refresh.reader(), self.location.clone());
         reader.read_path(&location, path, &mut |event| match event {
             // What went away again is told of by the next event.
-            Event::PassedOver | Event::Incomplete(_) => Ok(true),
+            SourceEvent::PassedOver | SourceEvent::Incomplete(_) => Ok(true),
             event => self.take(event).map(|()| true),
         })
     }
 
-    fn take(&mut self, event: Event) -> Result<(), IndexError> {
+    fn take(&mut self, event: SourceEvent) -> Result<(), IndexError> {
         let origin = match event {
-            Event::Canvases(mut canvases) => {
+            SourceEvent::Canvases(mut canvases) => {
                 self.canvases.append(&mut canvases);
                 return Ok(());
             }
-            Event::PassedOver => {
+            SourceEvent::PassedOver => {
                 self.passed_over += 1;
                 return Ok(());
             }
-            Event::OnlyChanges => {
+            SourceEvent::OnlyChanges => {
                 self.only_changes = true;
                 return Ok(());
             }
-            Event::Incomplete(problem) => {
+            SourceEvent::Incomplete(problem) => {
                 self.is_whole = false;
                 self.report.problems.extend(problem);
                 return Ok(());
             }
-            Event::Gone(origin) => {
+            SourceEvent::Gone(origin) => {
                 self.gone.extend(self.known(&origin)?.map(|known| known.id));
                 return Ok(());
             }
-            Event::End => return Ok(()),
-            Event::Document(read) => {
+            SourceEvent::End => return Ok(()),
+            SourceEvent::Document(read) => {
                 let (document, facts) = *read;
                 // What is replaced has another row from then on.
                 self.met(&facts.origin)?;
                 self.write_document(&document, DocumentMeta { source: self.row, ..facts })?
             }
-            Event::Unchanged(facts) => {
+            SourceEvent::Unchanged(facts) => {
                 self.report.unchanged += 1;
                 let known = self.met(&facts.origin)?;
                 if let Some(known) = known.filter(|known| !known.is_as(&facts)) {
@@ -193,7 +193,7 @@ impl HttpRefresh<'_, '_> {
                 }
                 facts.origin
             }
-            Event::Poorer(origin, problem) => {
+            SourceEvent::Poorer(origin, problem) => {
                 self.report.problems.push(problem);
                 self.report.vanished += 1;
                 if let Some(known) = self.met(&origin)? {
@@ -201,7 +201,7 @@ impl HttpRefresh<'_, '_> {
                 }
                 origin
             }
-            Event::Failed(origin, problem) => {
+            SourceEvent::Failed(origin, problem) => {
                 self.canvases.clear();
                 self.report.problems.push(problem);
                 self.met(&origin)?;

@@ -80,10 +80,10 @@ enum PairSink {
     /// Straight into the tables.
     Direct,
     /// Into files, to be loaded sorted at the end; canvases of abandoned documents are left out then.
-    Sorted(Box<Sorted>),
+    Sorted(Box<SortedPairs>),
 }
 
-struct Sorted {
+struct SortedPairs {
     images: ExternalSorter,
     urls: ExternalSorter,
     dead: Vec<(i64, i64)>,
@@ -110,7 +110,7 @@ impl<'c> Writer<'c> {
     /// Writes in bulk; `file` names the runs of the sort.
     pub(crate) fn bulk(conn: &'c Connection, names: &'c KeyRules, file: &Path) -> rusqlite::Result<Self> {
         let (images, urls) = (ExternalSorter::new(file, "images"), ExternalSorter::new(file, "urls"));
-        Self::new(conn, names, PairSink::Sorted(Box::new(Sorted { images, urls, dead: Vec::new() })))
+        Self::new(conn, names, PairSink::Sorted(Box::new(SortedPairs { images, urls, dead: Vec::new() })))
     }
 
     fn new(conn: &'c Connection, names: &'c KeyRules, pairs: PairSink) -> rusqlite::Result<Self> {
@@ -203,7 +203,7 @@ impl<'c> Writer<'c> {
     /// Loads the sorted pairs; nothing more can be written after that.
     pub(crate) fn load(self) -> Result<(), IndexError> {
         let PairSink::Sorted(sorted) = self.pairs else { return Ok(()) };
-        let Sorted { images, urls, dead } = *sorted;
+        let SortedPairs { images, urls, dead } = *sorted;
         for (sorter, table) in [(images, "images"), (urls, "canvas_urls")] {
             let sql = format!("INSERT OR IGNORE INTO {table} (hash, canvas) VALUES (?1, ?2)");
             let mut insert = self.conn.prepare(&sql)?;

@@ -7,7 +7,7 @@ use super::*;
 use crate::index::sources::build::Build;
 use crate::index::sources::refresh::Refresh;
 
-impl Bench {
+impl IndexBench {
     fn reread(&self, index: &Index, paths: &[PathBuf], grace: Duration) -> RefreshReport {
         let paths: BTreeSet<PathBuf> = paths.iter().cloned().collect();
         Refresh::new(index, &RefreshOptions { grace }).paths(&self.sources(), &paths, &mut |_, _| {}).unwrap()
@@ -16,7 +16,7 @@ impl Bench {
 
 #[test]
 fn only_the_files_that_are_told_of_are_read_again() {
-    let bench = Bench::new();
+    let bench = IndexBench::new();
     for name in ["a.json", "b.json", "c.json"] {
         bench.write(name, &[name]);
     }
@@ -34,7 +34,7 @@ fn only_the_files_that_are_told_of_are_read_again() {
 
 #[test]
 fn a_file_or_directory_that_went_away_is_kept_for_the_grace_and_a_new_one_is_read_whole() {
-    let bench = Bench::new();
+    let bench = IndexBench::new();
     bench.write("a.json", &["a"]);
     let index = bench.open();
     bench.build(&index);
@@ -54,7 +54,7 @@ fn a_file_or_directory_that_went_away_is_kept_for_the_grace_and_a_new_one_is_rea
 
 #[test]
 fn a_source_that_is_away_as_a_whole_proves_nothing_and_lost_events_mean_everything() {
-    let bench = Bench::new();
+    let bench = IndexBench::new();
     bench.write("a.json", &["a"]);
     let index = bench.open();
     bench.build(&index);
@@ -70,7 +70,7 @@ fn a_source_that_is_away_as_a_whole_proves_nothing_and_lost_events_mean_everythi
 
 #[test]
 fn a_removed_source_is_forgotten_at_once_and_one_that_is_configured_says_so() {
-    let bench = Bench::new();
+    let bench = IndexBench::new();
     for at in 0..250 {
         bench.write(&format!("{at}.json"), &[&format!("image-{at}")]);
     }
@@ -95,7 +95,7 @@ fn a_removed_source_is_forgotten_at_once_and_one_that_is_configured_says_so() {
 
 #[test]
 fn a_source_that_is_switched_off_is_neither_read_nor_forgotten() {
-    let bench = Bench::new();
+    let bench = IndexBench::new();
     bench.write("a.json", &["one"]);
     let index = bench.open();
     bench.build(&index);

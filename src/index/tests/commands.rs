@@ -6,7 +6,7 @@ use super::super::command::{Exit, IndexCommand, run};
 use super::*;
 use crate::config::settings;
 
-fn settings(bench: &Bench) -> Settings {
+fn settings(bench: &IndexBench) -> Settings {
     let index = settings::IndexSettings {
         path: bench.path(),
         sources: bench.sources(),
@@ -17,20 +17,20 @@ fn settings(bench: &Bench) -> Settings {
     Settings { index, ..Settings::default() }
 }
 
-fn ask(bench: &Bench, command: &IndexCommand, json: bool) -> (Exit, String) {
+fn ask(bench: &IndexBench, command: &IndexCommand, json: bool) -> (Exit, String) {
     let mut out = Vec::new();
     let exit = run(command, &settings(bench), json, &mut out).unwrap();
     (exit, String::from_utf8(out).unwrap())
 }
 
-fn json(bench: &Bench, command: &IndexCommand) -> (Exit, Value) {
+fn json(bench: &IndexBench, command: &IndexCommand) -> (Exit, Value) {
     let (exit, out) = ask(bench, command, true);
     (exit, serde_json::from_str(&out).unwrap())
 }
 
 #[test]
 fn an_image_is_looked_up_by_whatever_a_person_pastes() {
-    let bench = Bench::new();
+    let bench = IndexBench::new();
     bench.write("a.json", &["one;2", "a%2Fb"]);
     assert_eq!(ask(&bench, &IndexCommand::Build { sources: Vec::new() }, false).0, Exit::Well);
     for (pasted, page) in [
@@ -57,7 +57,7 @@ fn an_image_is_looked_up_by_whatever_a_person_pastes() {
 
 #[test]
 fn stats_list_and_export_tell_what_is_there() {
-    let bench = Bench::new();
+    let bench = IndexBench::new();
     bench.write("a.json", &["one", "two"]);
     bench.write("b.json", &["three"]);
     json(&bench, &IndexCommand::Refresh { sources: Vec::new() });
@@ -79,7 +79,7 @@ fn stats_list_and_export_tell_what_is_there() {
 
 #[test]
 fn a_broken_file_makes_the_exit_status_1_and_the_rest_is_indexed() {
-    let bench = Bench::new();
+    let bench = IndexBench::new();
     bench.write("a.json", &["one"]);
     fs::write(bench.file("b.json"), "{").unwrap();
     let (exit, report) = json(&bench, &IndexCommand::Build { sources: Vec::new() });
@@ -91,7 +91,7 @@ fn a_broken_file_makes_the_exit_status_1_and_the_rest_is_indexed() {
 
 #[test]
 fn an_added_source_is_read_at_once() {
-    let bench = Bench::new();
+    let bench = IndexBench::new();
     let more = bench.dir.path().join("more");
     fs::create_dir(&more).unwrap();
     fs::write(more.join("m.json"), manifest("m", &["extra"])).unwrap();

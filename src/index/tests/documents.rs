@@ -25,7 +25,7 @@ fn settings() -> Settings {
 
 #[test]
 fn documents_are_read_by_whatever_name_they_go_and_others_are_counted() {
-    let bench = Bench::new();
+    let bench = IndexBench::new();
     fs::create_dir(bench.file("book")).unwrap();
     for (name, image) in
         [("a.json", "a"), ("b.JSONLD", "b"), ("book/manifest", "c"), ("book/Collection", "d")]
@@ -54,7 +54,7 @@ fn documents_are_read_by_whatever_name_they_go_and_others_are_counted() {
 
 #[test]
 fn a_long_document_is_read_packed_as_well_as_plain() {
-    let bench = Bench::new();
+    let bench = IndexBench::new();
     let images: Vec<String> = (0..40_000).map(|i| format!("image-{i}")).collect();
     let images: Vec<&str> = images.iter().map(String::as_str).collect();
     let json = manifest("a", &images);
@@ -70,7 +70,7 @@ fn a_long_document_is_read_packed_as_well_as_plain() {
 
 #[test]
 fn a_source_that_gives_nothing_is_a_warning_that_says_what_lies_there() {
-    let bench = Bench::new();
+    let bench = IndexBench::new();
     fs::write(bench.file("readme.txt"), "hello").unwrap();
     fs::write(bench.file("other.json"), "{\"a\": 1}").unwrap();
     let index = bench.open();
@@ -88,7 +88,7 @@ fn a_source_that_gives_nothing_is_a_warning_that_says_what_lies_there() {
 
 #[test]
 fn images_without_a_canvas_are_told_by_count_and_file() {
-    let bench = Bench::new();
+    let bench = IndexBench::new();
     let lost = manifest("a.json", &["one", "two"])
         .replace("\"@id\":\"https://images.test/iiif-service/canvas", "\"x\":\"");
     fs::write(bench.file("a.json"), lost).unwrap();
@@ -103,7 +103,7 @@ fn images_without_a_canvas_are_told_by_count_and_file() {
 
 #[test]
 fn a_key_is_the_path_under_a_route_decoded_once() {
-    let bench = Bench::new();
+    let bench = IndexBench::new();
     bench.write("a.json", &["vol1/f1", "vol2/f1", "vol3%2Ff1", "f1", "a%252Fb"]);
     let query = manifest("b.json", &["x"]).replace("iiif/2/x", "fcgi-bin/iipsrv.fcgi?IIIF=vol1/f1.tif");
     fs::write(bench.file("b.json"), query).unwrap();
@@ -117,7 +117,7 @@ fn a_key_is_the_path_under_a_route_decoded_once() {
 
 #[test]
 fn an_index_of_an_older_version_is_read_anew_once() {
-    let bench = Bench::new();
+    let bench = IndexBench::new();
     bench.write("a.json", &["vol1/f1", "vol2/f1"]);
     let index = bench.open();
     bench.build(&index);
@@ -138,7 +138,7 @@ fn an_index_of_an_older_version_is_read_anew_once() {
 
 #[test]
 fn a_canvas_is_found_by_its_name_and_by_its_uri() {
-    let bench = Bench::new();
+    let bench = IndexBench::new();
     let text = manifest("a.json", &["one", "two"]).replace("canvas/a.json/1", "canvas/ir i é-1");
     fs::write(bench.file("a.json"), text).unwrap();
     let index = bench.open();

@@ -6,7 +6,7 @@ use crate::index::sources::refresh::Refresh;
 
 #[test]
 fn only_what_changed_is_read_again() {
-    let bench = Bench::new();
+    let bench = IndexBench::new();
     bench.write("a.json", &["one"]);
     bench.write("b.json", &["two"]);
     let index = bench.open();
@@ -22,7 +22,7 @@ fn only_what_changed_is_read_again() {
 
 #[test]
 fn a_file_that_was_only_touched_is_unchanged_and_one_of_the_same_size_is_not() {
-    let bench = Bench::new();
+    let bench = IndexBench::new();
     bench.write("a.json", &["one"]);
     bench.write("b.json", &["two"]);
     let index = bench.open();
@@ -37,7 +37,7 @@ fn a_file_that_was_only_touched_is_unchanged_and_one_of_the_same_size_is_not() {
 
 #[test]
 fn a_broken_file_is_reported_with_its_place_and_what_was_known_from_it_stays() {
-    let bench = Bench::new();
+    let bench = IndexBench::new();
     bench.write("a.json", &["one"]);
     bench.write("b.json", &["two"]);
     let index = bench.open();
@@ -56,7 +56,7 @@ fn a_broken_file_is_reported_with_its_place_and_what_was_known_from_it_stays() {
 
 #[test]
 fn a_large_file_cut_short_leaves_nothing_behind() {
-    let bench = Bench::new();
+    let bench = IndexBench::new();
     let images: Vec<String> = (0..30_000).map(|i| format!("image-{i}")).collect();
     let images: Vec<&str> = images.iter().map(String::as_str).collect();
     let json = manifest("a.json", &images);
@@ -78,7 +78,7 @@ fn a_large_file_cut_short_leaves_nothing_behind() {
 #[test]
 fn a_log_whose_mapped_index_was_cut_is_an_error_and_no_end_of_the_process() {
     for part in [0, 1] {
-        let bench = Bench::new();
+        let bench = IndexBench::new();
         bench.write("a.json", &["one"]);
         let index = bench.open();
         bench.build(&index);
@@ -98,7 +98,7 @@ fn a_log_whose_mapped_index_was_cut_is_an_error_and_no_end_of_the_process() {
 
 #[test]
 fn what_vanished_is_kept_for_the_grace_and_comes_back_if_the_file_does() {
-    let bench = Bench::new();
+    let bench = IndexBench::new();
     bench.write("a.json", &["one"]);
     bench.write("b.json", &["two"]);
     let index = bench.open();
@@ -122,7 +122,7 @@ fn what_vanished_is_kept_for_the_grace_and_comes_back_if_the_file_does() {
 
 #[test]
 fn a_directory_that_cannot_be_seen_proves_nothing_about_its_files() {
-    let bench = Bench::new();
+    let bench = IndexBench::new();
     bench.write("a.json", &["one"]);
     let index = bench.open();
     bench.build(&index);
@@ -140,7 +140,7 @@ fn a_directory_that_cannot_be_seen_proves_nothing_about_its_files() {
 
 #[test]
 fn collections_and_other_json_are_skipped_and_links_in_circles_end() {
-    let bench = Bench::new();
+    let bench = IndexBench::new();
     bench.write("a.json", &["one"]);
     fs::write(bench.file("c.json"), r#"{"@type":"sc:Collection","@id":"https://x.test/c","manifests":[]}"#)
         .unwrap();
@@ -157,7 +157,7 @@ fn collections_and_other_json_are_skipped_and_links_in_circles_end() {
 
 #[test]
 fn a_url_is_told_to_be_out_of_reach_and_an_added_source_is_looked_at_from_then_on() {
-    let bench = Bench::new();
+    let bench = IndexBench::new();
     let index = bench.open();
     let url = SourceSettings::url("https://images.test/collection");
     let report = Refresh::new(&index, &RefreshOptions::default()).run(&[url], &mut |_, _| {}).unwrap();
@@ -173,7 +173,7 @@ fn a_url_is_told_to_be_out_of_reach_and_an_added_source_is_looked_at_from_then_o
 
 #[test]
 fn a_source_that_is_no_longer_configured_is_forgotten_by_a_build() {
-    let bench = Bench::new();
+    let bench = IndexBench::new();
     bench.write("a.json", &["one"]);
     let index = bench.open();
     bench.build(&index);

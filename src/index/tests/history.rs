@@ -33,7 +33,7 @@ fn told(index: &Index) -> Vec<String> {
 
 #[test]
 fn heals_are_told_newest_first_page_by_page_and_by_what_is_asked_for() {
-    let bench = Bench::new();
+    let bench = IndexBench::new();
     let index = bench.open();
     assert!(told(&index).is_empty());
     let now = now_ms();
@@ -56,7 +56,7 @@ fn heals_are_told_newest_first_page_by_page_and_by_what_is_asked_for() {
 
 #[test]
 fn the_history_is_bounded_by_age_and_by_rows() {
-    let bench = Bench::new();
+    let bench = IndexBench::new();
     let index = bench.open();
     let now = now_ms();
     for round in 0..5 {
@@ -77,7 +77,7 @@ fn the_history_is_bounded_by_age_and_by_rows() {
 
 #[test]
 fn the_history_is_carried_to_the_next_generation_under_the_same_numbers() {
-    let bench = Bench::new();
+    let bench = IndexBench::new();
     bench.write("a.json", &["one"]);
     let (index, elsewhere) = (bench.open(), bench.open());
     record(&index, &[heal("one", now_ms()), heal("two", now_ms())], BOUNDS).unwrap();
@@ -100,7 +100,7 @@ fn the_history_is_carried_to_the_next_generation_under_the_same_numbers() {
 
 #[test]
 fn a_file_of_the_first_version_gets_a_history() {
-    let bench = Bench::new();
+    let bench = IndexBench::new();
     bench.write("a.json", &["one"]);
     let index = bench.open();
     bench.refresh(&index);
@@ -117,7 +117,7 @@ fn a_file_of_the_first_version_gets_a_history() {
 #[tokio::test]
 async fn a_heal_never_waits_for_the_disk_and_what_is_dropped_is_counted() {
     const HEALS: usize = 3000;
-    let bench = Bench::new();
+    let bench = IndexBench::new();
     let (index, metrics) = (Arc::new(bench.open()), Arc::new(Metrics::new()));
     let bounds = Retention { rows: 10_000, ..BOUNDS };
     let recorder = HistoryWriter::start(Arc::clone(&index), bounds, Arc::clone(&metrics));

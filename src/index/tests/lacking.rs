@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::iiif::manifest::{Canvas, Document, DocumentKind};
-use crate::index::learn::Learn;
+use crate::index::learn::DocumentLearner;
 
 fn book(name: &str, images: &[&str]) -> (Document, Vec<Canvas>) {
     crate::iiif::manifest::read(manifest(name, images).as_bytes()).unwrap()
@@ -10,7 +10,7 @@ fn book(name: &str, images: &[&str]) -> (Document, Vec<Canvas>) {
 
 fn learns(index: &Index, images: &[&str]) -> LearnResult {
     let (document, canvases) = book("a.json", images);
-    Learn::new(index).document(&document, &canvases, &manifest_uri("a.json")).unwrap()
+    DocumentLearner::new(index).document(&document, &canvases, &manifest_uri("a.json")).unwrap()
 }
 
 fn lacks(index: &Index, images: &[&str]) -> Vec<String> {
@@ -21,7 +21,7 @@ fn lacks(index: &Index, images: &[&str]) -> Vec<String> {
 
 #[test]
 fn a_poorer_document_is_not_learned_beside_the_one_of_a_source() {
-    let bench = Bench::new();
+    let bench = IndexBench::new();
     bench.write("a.json", &["one", "two", "three"]);
     let index = bench.open();
     bench.build(&index);
@@ -43,7 +43,7 @@ fn a_poorer_document_is_not_learned_beside_the_one_of_a_source() {
 
 #[test]
 fn what_is_proven_to_be_shorter_is_believed_and_stays_so_until_its_source_says_otherwise() {
-    let bench = Bench::new();
+    let bench = IndexBench::new();
     bench.write("a.json", &["one", "two", "three"]);
     let past = SystemTime::now() - Duration::from_hours(1);
     fs::File::options().write(true).open(bench.file("a.json")).unwrap().set_modified(past).unwrap();
@@ -51,7 +51,7 @@ fn what_is_proven_to_be_shorter_is_believed_and_stays_so_until_its_source_says_o
     bench.build(&index);
     let (document, canvases) = book("a.json", &["one", "three"]);
     assert_eq!(
-        Learn::new(&index).believe(&document, &canvases, &manifest_uri("a.json")).unwrap(),
+        DocumentLearner::new(&index).believe(&document, &canvases, &manifest_uri("a.json")).unwrap(),
         LearnResult::New
     );
     assert!(lacks(&index, &["one", "three"]).is_empty());
@@ -72,7 +72,7 @@ fn what_is_proven_to_be_shorter_is_believed_and_stays_so_until_its_source_says_o
 fn the_same_picture_by_another_name_is_not_missing() {
     const FILE: &str = "https://images.test/fcrepo/rest/a/files/Lab.tif";
     let inside = FILE.replace("https://images.test", "http://localhost:9000");
-    let bench = Bench::new();
+    let bench = IndexBench::new();
     bench.write("a.json", &[&base64_of_file_url(FILE), "two"]);
     let mut settings = Settings::default();
     settings.index.file_url_bases = vec!["http://localhost:9000/fcrepo/rest/".to_owned()];
@@ -87,7 +87,7 @@ fn the_same_picture_by_another_name_is_not_missing() {
 
 #[test]
 fn a_canvas_lacks_something_when_it_has_no_image_at_all() {
-    let bench = Bench::new();
+    let bench = IndexBench::new();
     bench.write("a.json", &["one", "two"]);
     let index = bench.open();
     bench.build(&index);
@@ -106,7 +106,7 @@ fn a_canvas_lacks_something_when_it_has_no_image_at_all() {
 
 #[test]
 fn the_pages_of_one_pdf_are_missed_each_by_itself() {
-    let bench = Bench::new();
+    let bench = IndexBench::new();
     let page = |number: u32| format!("13c09e7b-ddb5-30f5-a4ce-eecebd330564;{number}");
     let pages: Vec<String> = (1..=4).map(page).collect();
     let pages: Vec<&str> = pages.iter().map(String::as_str).collect();

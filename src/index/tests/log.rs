@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::iiif::manifest::{Canvas, Document};
-use crate::index::learn::Learn;
+use crate::index::learn::DocumentLearner;
 
 /// The most that the log may ever be.
 const BOUND: u64 = 16 << 20;
@@ -22,14 +22,14 @@ fn learns(index: &Index, number: usize) {
             images: vec![format!("{number}-{at}")],
         })
         .collect();
-    Learn::new(index)
+    DocumentLearner::new(index)
         .document(&Document::default(), &canvases, &format!("https://images.test/{number}"))
         .unwrap();
 }
 
 #[test]
 fn the_log_is_emptied_although_look_ups_fall_between_all_commits() {
-    let bench = Bench::new();
+    let bench = IndexBench::new();
     let index = bench.open();
     learns(&index, 0);
     let file = index.file();

@@ -2,14 +2,14 @@
 
 use super::*;
 use crate::iiif::manifest::{Canvas, Document, DocumentKind};
-use crate::index::learn::Learn;
+use crate::index::learn::DocumentLearner;
 
 const FILE: &str = "https://images.test/fcrepo/rest/a/b/pages/page_0/files/Lab%201.tif";
 const DERIVED: &str = "https://images.test/iiif-service/fedora/canvas/a/b/pages/page_0";
 
 #[test]
 fn an_image_is_found_with_its_canvas_manifest_and_label() {
-    let bench = Bench::new();
+    let bench = IndexBench::new();
     bench.write("oil", &["one", "two"]);
     fs::rename(bench.file("oil"), bench.file("oil.json")).unwrap();
     let index = bench.open();
@@ -27,7 +27,7 @@ fn an_image_is_found_with_its_canvas_manifest_and_label() {
 
 #[test]
 fn a_manifest_without_an_id_is_named_by_its_file() {
-    let bench = Bench::new();
+    let bench = IndexBench::new();
     let json = manifest("x", &["one"]).replace(&format!("\"@id\":\"{}\",", manifest_uri("x")), "");
     fs::write(bench.file("a.json"), json).unwrap();
     let index = bench.open();
@@ -37,7 +37,7 @@ fn a_manifest_without_an_id_is_named_by_its_file() {
 
 #[test]
 fn an_image_on_many_canvases_has_eight_owners_and_each_canvas_once() {
-    let bench = Bench::new();
+    let bench = IndexBench::new();
     bench.write("a.json", &["same"; 20]);
     fs::copy(bench.file("a.json"), bench.file("b.json")).unwrap();
     let index = bench.open();
@@ -49,7 +49,7 @@ fn an_image_on_many_canvases_has_eight_owners_and_each_canvas_once() {
 
 #[test]
 fn a_look_up_sorts_nothing() {
-    let index = Bench::new().open();
+    let index = IndexBench::new().open();
     let plan = index.read(|conn| {
         let mut select = conn.prepare(&format!("EXPLAIN QUERY PLAN {}", super::super::queries::OWNERS))?;
         let steps = select.query_map([1, 64], |row| row.get::<_, String>(3))?;
@@ -61,7 +61,7 @@ fn a_look_up_sorts_nothing() {
 
 #[test]
 fn the_last_document_that_was_read_is_not_read_again() {
-    let index = Bench::new().open();
+    let index = IndexBench::new().open();
     let (one, other) = (manifest("a", &["one"]), manifest("b", &["two"]));
     let read = |text: &str| index.read_document(text.as_bytes()).unwrap();
     let first = read(&one);
@@ -81,7 +81,7 @@ fn the_last_document_that_was_read_is_not_read_again() {
 
 #[test]
 fn the_canvases_that_follow_are_told_in_order_and_end_with_their_manifest() {
-    let bench = Bench::new();
+    let bench = IndexBench::new();
     bench.write("a.json", &["a1", "a2", "a3", "a4"]);
     bench.write("b.json", &["b1"]);
     let index = bench.open();
@@ -101,7 +101,7 @@ fn the_canvases_that_follow_are_told_in_order_and_end_with_their_manifest() {
 
 #[test]
 fn a_base64_identifier_is_found_by_its_uuid_too_and_its_file_and_derived_canvas_are_known() {
-    let bench = Bench::new();
+    let bench = IndexBench::new();
     let sent = base64_of_file_url(FILE);
     bench.write("a.json", &[&sent, &format!("{sent};2")]);
     let index = bench.open();
@@ -123,7 +123,7 @@ fn a_base64_identifier_is_found_by_its_uuid_too_and_its_file_and_derived_canvas_
 
 #[test]
 fn a_file_url_is_learned_only_if_the_uuid_is_made_of_it() {
-    let bench = Bench::new();
+    let bench = IndexBench::new();
     let index = bench.open();
     let uuid = uuid_of_file_url(FILE);
     assert!(matches!(index.learn_file_url(uuid, "https://else.test/x"), Err(IndexError::WrongFile { .. })));
@@ -158,11 +158,11 @@ fn canvas(id: &str, images: &[&str]) -> Canvas {
 
 #[test]
 fn what_passes_through_is_learned_and_replaced_but_poisoned_json_is_not_believed() {
-    let bench = Bench::new();
+    let bench = IndexBench::new();
     let index = bench.open();
     let document = Document { kind: DocumentKind::Manifest, ..Document::default() };
     let learn = |canvases: &[Canvas]| {
-        Learn::new(&index).document(&document, canvases, "https://images.test/m").unwrap()
+        DocumentLearner::new(&index).document(&document, canvases, "https://images.test/m").unwrap()
     };
     let good = [canvas("c1", &["one"]), canvas("c2", &["two"])];
     assert_eq!(learn(&good), LearnResult::New);
@@ -177,7 +177,7 @@ fn what_passes_through_is_learned_and_replaced_but_poisoned_json_is_not_believed
     let shorter = [canvas("c1", &["one"]), canvas("c3", &["three"])];
     assert_eq!(learn(&shorter), LearnResult::Poorer);
     assert_eq!(
-        Learn::new(&index).believe(&document, &shorter, "https://images.test/m").unwrap(),
+        DocumentLearner::new(&index).believe(&document, &shorter, "https://images.test/m").unwrap(),
         LearnResult::New
     );
     assert!(canvases_of(&index, "two").is_empty());
@@ -190,7 +190,7 @@ fn what_passes_through_is_learned_and_replaced_but_poisoned_json_is_not_believed
 
 #[test]
 fn every_pair_is_exported_until_the_caller_has_enough() {
-    let bench = Bench::new();
+    let bench = IndexBench::new();
     bench.write("a.json", &["one", "two", "three"]);
     let index = bench.open();
     bench.build(&index);

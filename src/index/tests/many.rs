@@ -2,12 +2,12 @@
 
 use super::*;
 use crate::iiif::manifest::{Canvas, Document};
-use crate::index::learn::Learn;
+use crate::index::learn::DocumentLearner;
 use crate::index::sources::build::Build;
 
 #[test]
 fn what_one_process_changes_another_sees() {
-    let bench = Bench::new();
+    let bench = IndexBench::new();
     let (one, other) = (bench.open(), bench.open());
     assert!(other.owners("one").unwrap().is_empty(), "remembered as unknown");
     bench.write("a.json", &["one"]);
@@ -21,7 +21,7 @@ fn what_one_process_changes_another_sees() {
 
 #[test]
 fn nothing_is_written_into_a_file_that_was_replaced() {
-    let bench = Bench::new();
+    let bench = IndexBench::new();
     let (one, other) = (bench.open(), bench.open());
     let url = "https://images.test/fcrepo/rest/a/files/b.tif";
     for round in 0..3 {
@@ -36,7 +36,7 @@ fn nothing_is_written_into_a_file_that_was_replaced() {
 
 #[test]
 fn lookups_stay_right_while_builds_swap_the_file_and_old_generations_go() {
-    let bench = Bench::new();
+    let bench = IndexBench::new();
     bench.write("a.json", &["one", "two", "three"]);
     let index = bench.open();
     bench.build(&index);
@@ -76,7 +76,7 @@ fn lookups_stay_right_while_builds_swap_the_file_and_old_generations_go() {
 
 #[test]
 fn what_is_learned_while_a_build_runs_is_not_lost() {
-    let bench = Bench::new();
+    let bench = IndexBench::new();
     for i in 0..50 {
         bench.write(&format!("{i}.json"), &["x"]);
     }
@@ -87,7 +87,7 @@ fn what_is_learned_while_a_build_runs_is_not_lost() {
         .run(&bench.sources(), &mut |report, _| {
             let name = format!("learned-{}", report.files);
             let canvas = Canvas { id: name.clone(), label: None, images: vec![name.clone()] };
-            Learn::new(&other).document(&document, &[canvas], &name).unwrap();
+            DocumentLearner::new(&other).document(&document, &[canvas], &name).unwrap();
             learned.push(name);
         })
         .unwrap();
@@ -99,7 +99,7 @@ fn what_is_learned_while_a_build_runs_is_not_lost() {
 
 #[test]
 fn two_builds_at_once_are_one_too_many() {
-    let bench = Bench::new();
+    let bench = IndexBench::new();
     bench.write("a.json", &["one"]);
     let (one, other) = (bench.open(), bench.open());
     Build::new(&one, &RefreshOptions::default())
@@ -113,7 +113,7 @@ fn two_builds_at_once_are_one_too_many() {
 
 #[test]
 fn what_a_killed_build_left_behind_is_cleared_away() {
-    let bench = Bench::new();
+    let bench = IndexBench::new();
     bench.write("a.json", &["one"]);
     let index = bench.open();
     bench.build(&index);
@@ -129,7 +129,7 @@ fn what_a_killed_build_left_behind_is_cleared_away() {
 
 #[test]
 fn a_file_of_another_program_is_refused_and_left_alone() {
-    let bench = Bench::new();
+    let bench = IndexBench::new();
     fs::write(bench.path(), "[server]\nlisten = 1").unwrap();
     for opened in
         [Index::open(&bench.path(), 1), Index::open_for_build(&bench.path(), 1).map(|(index, _)| index)]
@@ -147,7 +147,7 @@ fn a_file_of_another_program_is_refused_and_left_alone() {
 
 #[test]
 fn a_file_of_a_newer_version_is_refused() {
-    let bench = Bench::new();
+    let bench = IndexBench::new();
     drop(bench.open());
     let conn = Connection::open(bench.path()).unwrap();
     conn.pragma_update(None, "user_version", 99).unwrap();
@@ -157,7 +157,7 @@ fn a_file_of_a_newer_version_is_refused() {
 
 #[test]
 fn a_damaged_file_is_told_with_its_cure_and_a_build_makes_a_new_one() {
-    let bench = Bench::new();
+    let bench = IndexBench::new();
     for i in 0..100 {
         bench.write(&format!("{i}.json"), &["x"]);
     }
@@ -178,7 +178,7 @@ fn a_damaged_file_is_told_with_its_cure_and_a_build_makes_a_new_one() {
 
 #[test]
 fn pages_damaged_while_serving_are_an_error_and_never_a_panic() {
-    let bench = Bench::new();
+    let bench = IndexBench::new();
     bench.write("a.json", &["one"]);
     let index = bench.open();
     bench.build(&index);
@@ -194,7 +194,7 @@ fn pages_damaged_while_serving_are_an_error_and_never_a_panic() {
 
 #[test]
 fn an_operators_own_link_is_followed_and_kept() {
-    let bench = Bench::new();
+    let bench = IndexBench::new();
     let disk = bench.dir.path().join("disk");
     fs::create_dir(&disk).unwrap();
     std::os::unix::fs::symlink(disk.join("data.sqlite3"), bench.path()).unwrap();
@@ -208,7 +208,7 @@ fn an_operators_own_link_is_followed_and_kept() {
 
 #[test]
 fn an_index_in_a_directory_that_does_not_exist_is_an_error_that_says_so() {
-    let bench = Bench::new();
+    let bench = IndexBench::new();
     let error = Index::open(&bench.dir.path().join("nowhere/index.sqlite3"), 1).unwrap_err();
     assert!(matches!(error, IndexError::Io { .. }), "{error}");
     assert!(error.to_string().contains("nowhere"), "{error}");
@@ -216,7 +216,7 @@ fn an_index_in_a_directory_that_does_not_exist_is_an_error_that_says_so() {
 
 #[test]
 fn an_index_that_nobody_may_write_answers_but_does_not_learn() {
-    let bench = Bench::new();
+    let bench = IndexBench::new();
     bench.write("a.json", &["one"]);
     bench.build(&bench.open());
     let file = fs::canonicalize(bench.path()).unwrap();

@@ -7,8 +7,8 @@ use super::*;
 const CANVAS: &str = "https://images.test/iiif-service/canvas/x";
 
 /// An index of one manifest.
-fn index_of(manifest: &Value) -> (Bench, Index) {
-    let bench = Bench::new();
+fn index_of(manifest: &Value) -> (IndexBench, Index) {
+    let bench = IndexBench::new();
     fs::write(bench.file("a.json"), manifest.to_string()).unwrap();
     let index = bench.open();
     assert_eq!(bench.build(&index).problems, []);
@@ -91,7 +91,7 @@ fn a_canvas_keeps_its_query_loses_its_fragment_and_is_found_by_both_schemes() {
 
 #[test]
 fn an_image_on_several_canvases_of_several_manifests_has_them_all_as_owners() {
-    let bench = Bench::new();
+    let bench = IndexBench::new();
     bench.write("a.json", &["same", "other"]);
     bench.write("b.json", &["other", "same"]);
     let index = bench.open();
@@ -102,7 +102,7 @@ fn an_image_on_several_canvases_of_several_manifests_has_them_all_as_owners() {
 
 #[test]
 fn a_canvas_is_found_by_any_of_the_names_that_mean_us_and_by_no_other() {
-    let bench = Bench::new();
+    let bench = IndexBench::new();
     bench.write("a.json", &["one", "two"]);
     let mut settings = Settings::default();
     settings.server.public_hosts = vec!["images.test".to_owned(), "alias.test:8443".to_owned()];
@@ -123,7 +123,7 @@ fn a_canvas_is_found_by_any_of_the_names_that_mean_us_and_by_no_other() {
 fn a_base64_identifier_is_found_by_the_uuid_of_each_base_and_its_canvas_has_the_public_name() {
     const FILE: &str = "https://images.test/fcrepo/rest/a/b/pages/page_0/files/Lab%201.tif";
     let inside = FILE.replace("https://images.test", "http://localhost:9000");
-    let bench = Bench::new();
+    let bench = IndexBench::new();
     bench.write("a.json", &[&base64_of_file_url(FILE)]);
     let mut settings = Settings::default();
     settings.server.public_hosts = vec!["images.test".to_owned()];

@@ -9,7 +9,7 @@ use std::time::Duration;
 use iiif_mender::iiif::identifier::uuid_of_file_url;
 use iiif_mender::iiif::manifest::{Canvas, Document};
 use iiif_mender::index::history::{HealRecord, Retention, record};
-use iiif_mender::index::learn::Learn;
+use iiif_mender::index::learn::DocumentLearner;
 use iiif_mender::index::{Index, IndexError};
 
 use super::{Library, is_known};
@@ -34,7 +34,7 @@ fn learns(index: &Index, number: usize) -> Result<(), IndexError> {
             images: vec![format!("{number}-{at}")],
         })
         .collect();
-    Learn::new(index)
+    DocumentLearner::new(index)
         .document(&Document::default(), &canvases, &format!("https://images.test/{number}"))
         .map(drop)
 }

@@ -76,7 +76,7 @@ async fn what_is_expired_by_the_service_s_word_is_not_back_whatever_came() {
     // Built with the image and yet expired: the key may have been lost again. Only a probe may refute the word.
     let scene = Scene::new().building_beside(true).answering(Variant, [answer(Built)]);
     assert_eq!(scene.outcome().await, HealOutcome::Failed);
-    assert!(scene.service().truth.is_available(tokio::time::Instant::now()));
+    assert!(scene.service().registrations.is_available(tokio::time::Instant::now()));
 }
 
 #[tokio::test(start_paused = true)]
@@ -84,7 +84,7 @@ async fn a_word_that_a_truthful_probe_refutes_is_distrusted_for_a_while() {
     let scene = Scene::new().building_beside(true).answering(Variant, [answer(Built)]);
     *scene.images.probe.lock() = Some(Evidence::Alive);
     assert_eq!(scene.outcome().await, HealOutcome::Healed(Variant));
-    assert!(!scene.service().truth.is_available(tokio::time::Instant::now()));
+    assert!(!scene.service().registrations.is_available(tokio::time::Instant::now()));
     // A canvas that may be an old one refutes nothing.
     let scene = Scene::new().building_beside(true).answering(Variant, [answer(Carries)]);
     *scene.images.probe.lock() = Some(Evidence::Alive);
@@ -96,7 +96,7 @@ async fn a_canvas_that_was_built_is_believed_without_a_look_once_the_service_sai
     let uuid = uuid_of_file_url(FILE);
     let confirms = |scene: &Scene| {
         let now = tokio::time::Instant::now();
-        let said = scene.service().truth.hear(uuid, StatusCode::OK, &FILE.to_owned().into(), now);
+        let said = scene.service().registrations.hear(uuid, StatusCode::OK, &FILE.to_owned().into(), now);
         assert_eq!(said, alive());
     };
     let scene = Scene::new().building_beside(true).answering(Variant, [heals(Built)]);
@@ -183,7 +183,7 @@ async fn an_image_that_is_back_is_expired_no_more_for_those_who_look_for_somebod
     let scene = Scene::new().building_beside(true).answering(Variant, [heals(Built)]);
     let sentence = format!("Resource with id {} not found!", scene.image.key);
     let now = tokio::time::Instant::now();
-    scene.service().truth.hear(uuid_of_file_url(FILE), StatusCode::NOT_FOUND, &sentence.into(), now);
+    scene.service().registrations.hear(uuid_of_file_url(FILE), StatusCode::NOT_FOUND, &sentence.into(), now);
     assert!(scene.services.remember_expired(&scene.image));
     scene.run().await;
     assert!(!scene.services.remember_expired(&scene.image));

@@ -34,7 +34,7 @@ use crate::heal::image::IndexedImage;
 use crate::heal::image_server::AskImageServer;
 use crate::heal::missing_files::MissingFiles;
 use crate::heal::missing_images::MissingImages;
-use crate::heal::server::{SendRequest, Sending};
+use crate::heal::server::{ResponseFuture, SendRequest};
 use crate::heal::single_flight::{FlightHandle, SingleFlight};
 use crate::heal::timed_cache::TimedCache;
 use crate::iiif::Identifier;
@@ -57,7 +57,7 @@ const INFO_UNCACHED: &str = "info.json?cache=nocache";
 struct NoServer;
 
 impl SendRequest for NoServer {
-    fn send<'a>(&'a self, _: &'a Caller, _: &'a Parts, _: Timeouts) -> Sending<'a> {
+    fn send<'a>(&'a self, _: &'a Caller, _: &'a Parts, _: Timeouts) -> ResponseFuture<'a> {
         Box::pin(async { Err(UpstreamError::Busy) })
     }
 }

@@ -21,7 +21,7 @@ async fn what_a_service_called_expired_a_moment_ago_is_not_asked_for_again() {
     let sentence = format!("Resource with id {} not found!", scene.image.key);
     let uuid = uuid_of_file_url(FILE);
     let heard = |scene: &Scene| {
-        scene.service().truth.hear(
+        scene.service().registrations.hear(
             uuid,
             StatusCode::NOT_FOUND,
             &sentence.clone().into(),
@@ -197,7 +197,7 @@ async fn a_request_that_was_under_way_and_did_not_help_is_sent_once_more() {
 #[tokio::test(start_paused = true)]
 async fn what_nobody_waits_for_is_not_built_into_a_fault() {
     let scene = Scene::new().building_beside(false).answering(Visit, [heals(Carries)]);
-    scene.service().wellness.record_fault();
+    scene.service().fault_tracker.record_fault();
     let began = tokio::time::Instant::now();
     assert_eq!(scene.run_for(Priority::Background).await.outcome, HealOutcome::Healed(Visit));
     assert!(began.elapsed() >= Duration::from_secs(2), "{:?}", began.elapsed());
@@ -205,7 +205,7 @@ async fn what_nobody_waits_for_is_not_built_into_a_fault() {
     for (beside, priority) in [(false, Priority::Viewer), (true, Priority::Background)] {
         let scene = Scene::new().building_beside(beside).answering(Visit, [heals(Carries)]);
         let scene = scene.answering(Variant, [heals(Carries)]);
-        scene.service().wellness.record_fault();
+        scene.service().fault_tracker.record_fault();
         let began = tokio::time::Instant::now();
         scene.run_for(priority).await;
         assert!(began.elapsed() < Duration::from_secs(1), "{priority:?}");
@@ -215,10 +215,10 @@ async fn what_nobody_waits_for_is_not_built_into_a_fault() {
 #[tokio::test(start_paused = true)]
 async fn a_fault_that_goes_on_is_waited_for_but_not_for_ever() {
     let scene = Scene::with("backoff_max = \"10s\"").building_beside(false);
-    scene.service().wellness.record_fault();
+    scene.service().fault_tracker.record_fault();
     let lasts = async {
         for _ in 0..60 {
-            scene.service().wellness.record_fault();
+            scene.service().fault_tracker.record_fault();
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
     };

@@ -89,7 +89,7 @@ async fn nothing_is_built_over_while_the_breaker_is_open() {
 async fn a_sign_of_a_fault_is_waited_for_to_pass_unless_there_is_nothing_to_lose() {
     let took = async |visited| {
         let scene = scene(visited);
-        scene.service().wellness.record_fault();
+        scene.service().fault_tracker.record_fault();
         let began = tokio::time::Instant::now();
         assert_eq!(scene.outcome().await, HealOutcome::Healed(Rebuild));
         began.elapsed()
@@ -99,7 +99,7 @@ async fn a_sign_of_a_fault_is_waited_for_to_pass_unless_there_is_nothing_to_lose
         let scene = scene(visited);
         let lasts = async {
             for _ in 0..20 {
-                scene.service().wellness.record_fault();
+                scene.service().fault_tracker.record_fault();
                 tokio::time::sleep(Duration::from_millis(500)).await;
             }
         };
@@ -120,7 +120,7 @@ async fn what_is_alive_is_not_built_anew() {
         scene.says(super::alive());
     };
     // A fault is waited for; meanwhile the image comes back.
-    scene.service().wellness.record_fault();
+    scene.service().fault_tracker.record_fault();
     let (report, ()) = tokio::join!(scene.run(), says);
     assert_eq!(report.outcome, HealOutcome::Alive);
     assert_eq!(scene.rungs(), [Visit]);

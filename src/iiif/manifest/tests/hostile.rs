@@ -48,13 +48,13 @@ fn broken_json_is_an_error_that_says_where(#[case] text: &str, #[case] place: &s
 
 #[test]
 fn a_reader_that_fails_is_an_error() {
-    struct Failing;
-    impl Read for Failing {
+    struct FailingReader;
+    impl Read for FailingReader {
         fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
             Err(std::io::ErrorKind::ConnectionReset.into())
         }
     }
-    let behind = |head: &'static [u8]| walk(head.chain(Failing), &mut |_| ()).unwrap_err();
+    let behind = |head: &'static [u8]| walk(head.chain(FailingReader), &mut |_| ()).unwrap_err();
     for WalkError::Json(error) in [behind(b""), behind(b"{"), behind(b"{\"items\": [1,2,")] {
         assert!(error.is_io());
     }
