@@ -5,12 +5,13 @@
 use std::error::Error;
 use std::io::{self, Read as _, Write as _};
 
-use iiif_mender::iiif::salvage;
+use iiif_mender::iiif::json_repair;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut bytes = Vec::new();
     io::stdin().read_to_end(&mut bytes)?;
-    let mended = salvage::repair_json(&bytes).ok_or("this is broken otherwise: guessing is not mending")?;
+    let mended =
+        json_repair::repair_json(&bytes).ok_or("this is broken otherwise: guessing is not mending")?;
     io::stdout().write_all(&mended)?;
     Ok(())
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, LazyLock};
 
 use http::{HeaderName, HeaderValue, Method, Request};
 use iiif_mender::config::Settings;
-use iiif_mender::iiif::{Identifier, ImageRequest, manifest, salvage};
+use iiif_mender::iiif::{Identifier, ImageRequest, json_repair, manifest};
 use iiif_mender::listen;
 use iiif_mender::observe::line_of;
 use iiif_mender::proxy::{self, ClientInfo, forwarded};
@@ -81,9 +81,9 @@ pub(crate) fn walk(data: &[u8]) {
 
 /// What is mended parses, and mending it again changes nothing.
 pub(crate) fn repair(data: &[u8]) {
-    if let Some(mended) = salvage::repair_json(data) {
+    if let Some(mended) = json_repair::repair_json(data) {
         assert!(serde_json::from_slice::<serde::de::IgnoredAny>(&mended).is_ok());
-        assert_eq!(salvage::repair_json(&mended).as_deref(), Some(&*mended));
+        assert_eq!(json_repair::repair_json(&mended).as_deref(), Some(&*mended));
     }
 }
 

@@ -4,14 +4,14 @@
 //! listens to signals, watches the configuration (`files`) and hands its sockets to a successor (`handover`).
 
 mod accessories;
-mod chores;
-mod doors;
-mod files;
+mod admin_server;
+mod background;
+mod file_watcher;
 mod handover;
-mod operators;
-mod rooms;
-pub mod run;
-mod spans;
+mod listeners;
+pub mod process;
+mod services;
+mod trace_export;
 
 use std::fmt;
 use std::io;
@@ -27,19 +27,19 @@ use tokio::task::JoinHandle;
 use crate::admin::{self, Admin, AdminAuth, HealStepLog};
 use crate::config::{ConfigChanges, Reload, ReloadError, Settings, differences, keep_until_restart};
 use crate::index::{Index, IndexError, recover};
-use crate::listen::inherit::InheritedSockets;
+use crate::listen::inherited::InheritedSockets;
 use crate::listen::tls::CertificateError;
 use crate::listen::{ConnectionLimits, ListenerGroup, Shutdown, WorkerPool};
 use crate::observe::{self, Metrics};
 use crate::upstream::fetch::FetcherFactory;
 use crate::upstream::{Clients, TlsError};
-use chores::{BackgroundTasks, prune_periodically, sample_periodically};
-use doors::PublicListeners;
-use operators::AdminServer;
-use rooms::{ProcessState, Services};
-use spans::TraceExport;
+use admin_server::AdminServer;
+use background::{BackgroundTasks, prune_periodically, sample_periodically};
+use listeners::PublicListeners;
+use services::{ProcessState, Services};
+use trace_export::TraceExport;
 
-pub use rooms::batch_rooms;
+pub use services::batch_rooms;
 
 /// Why it could not start.
 #[derive(Debug, thiserror::Error)]
@@ -115,7 +115,7 @@ impl App {
         let metrics = Arc::new(Metrics::new());
         let settings = Arc::new(accessories::usable(settings, &metrics)?);
         let export = accessories::spans(&settings, &metrics);
-        let index = rooms::open_index(&settings, &metrics)?;
+        let index = services::open_index(&settings, &metrics)?;
         let state = ProcessState::new(&settings, Arc::clone(&index), Arc::clone(&metrics));
         let house = Services::build(Arc::clone(&settings), &state, None)?;
         let (stop_button, stop) = Shutdown::new();

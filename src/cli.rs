@@ -11,7 +11,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::app;
-use crate::app::run::{self, ServeEnd};
+use crate::app::process::{self, ServeEnd};
 use crate::batch::command::{BatchCommand, CheckArgs, HealArgs};
 use crate::config::command::ConfigCommand;
 use crate::config::{ConfigErrors, Settings};
@@ -174,7 +174,7 @@ fn serve(config: &Path) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(&format!("cannot start: {error}"), Exit::Broken),
     };
-    match runtime.block_on(run::serve(config, settings)) {
+    match runtime.block_on(process::serve(config, settings)) {
         Ok(ServeEnd::Drained) => ExitCode::SUCCESS,
         Ok(ServeEnd::AtOnce) => Exit::Broken.into(),
         Err(error) => fail(&error.to_string(), Exit::Usage),

@@ -4,8 +4,8 @@ use askama::Template;
 
 use super::AdminState;
 use super::answer::ApiProblem;
-use super::read::{self, ApiParameters, ManifestDetail};
-use super::words::grouped;
+use super::format::grouped;
+use super::queries::{self, ApiParameters, ManifestDetail};
 use crate::index::browse::SourceRow;
 
 /// The sources, or the manifests of one of them, or of all.
@@ -50,7 +50,7 @@ pub(super) async fn collections(
     let is_first = query.text("after").is_none();
     let mut known = Vec::new();
     if wanted.is_some() || is_first {
-        known.extend(read::sources(rooms).await?.into_iter().map(room));
+        known.extend(queries::sources(rooms).await?.into_iter().map(room));
     }
     let total = u64::try_from(rooms.metrics.snapshot().now.index_manifests).unwrap_or(0);
     let mut page = CollectionsPage {
@@ -70,7 +70,7 @@ pub(super) async fn collections(
     if let Some(source) = &page.source {
         page.total.clone_from(&source.manifests);
     }
-    let listing = read::manifests(rooms, query)?;
+    let listing = queries::manifests(rooms, query)?;
     page.volumes = listing.items.into_iter().map(shelf).collect();
     let source = wanted.map(|source| format!("source={source}&")).unwrap_or_default();
     page.next = listing.next.map(|after| format!("/collections?{source}after={after}"));

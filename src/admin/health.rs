@@ -98,12 +98,11 @@ pub(super) async fn look(rooms: &AdminState, leaves: Vec<CanvasRow>) -> Vec<Canv
 }
 
 async fn look_at(rooms: &AdminState, key: &str) -> ImageState {
-    let Some(patient) =
-        rooms.healer.image_by_key(key, None).map(|patient| rooms.healer.with_owners(&patient))
+    let Some(image) = rooms.healer.image_by_key(key, None).map(|image| rooms.healer.with_owners(&image))
     else {
         return ImageState::Unknown;
     };
-    let looked = tokio::time::timeout(PATIENCE, rooms.healer.check_image(&patient, false)).await;
+    let looked = tokio::time::timeout(PATIENCE, rooms.healer.check_image(&image, false)).await;
     match looked {
         Ok(ImageCheck::Alive) if rooms.healer.is_poisoned(key) => ImageState::Poisoned,
         Ok(ImageCheck::Alive) => {

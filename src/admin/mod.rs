@@ -3,20 +3,20 @@
 //! [`Admin::handle`] is the way of a request: `gate` says who may, `route` what is asked, `read` and `act` answer it as
 //! JSON, `pages` for eyes. `events` is a stream of what happens, `diary` remembers the steps of the last heals.
 
-mod act;
+mod actions;
 mod answer;
-mod brake;
+mod auth;
 mod chart;
 mod collections;
-mod diary;
 mod events;
-mod gate;
+mod format;
 mod health;
-mod now;
+mod overview;
 mod pages;
-mod read;
+mod queries;
 mod route;
-mod words;
+mod step_log;
+mod token_attempts;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -26,8 +26,8 @@ use hyper::body::Incoming;
 use ipnet::IpNet;
 use tokio::sync::{Semaphore, watch};
 
-pub use diary::HealStepLog;
-pub use gate::{AdminAuth, AdminAuthError};
+pub use auth::{AdminAuth, AdminAuthError};
+pub use step_log::HealStepLog;
 
 use crate::config::{Reload, Settings};
 use crate::heal::Healer;

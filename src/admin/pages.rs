@@ -7,13 +7,13 @@ use http::Response;
 
 use super::answer::{ApiProblem, typed};
 use super::collections::{ManifestView, collections, shelf};
+use super::format::{HealRow, row, took};
 use super::health::{self, CanvasHealth, ImageState};
-use super::now::{OverviewPage, now};
-use super::read::{self, ApiParameters};
+use super::overview::{OverviewPage, now};
+use super::queries::{self, ApiParameters};
 use super::route::DashboardPage;
-use super::words::{HealRow, row, took};
 use super::{Admin, AdminState};
-use crate::batch::setup::{self, UnmappedCanvases, strange_canvas};
+use crate::batch::deployment::{self, UnmappedCanvases, strange_canvas};
 use crate::index::browse::CanvasRow;
 use crate::upstream::Body;
 
@@ -144,7 +144,7 @@ impl Admin {
             DashboardPage::Manifest(id) => html(&manifest(rooms, id, &query).await?),
             DashboardPage::Search => {
                 let (rooms, words) = (Arc::clone(&self.rooms), query.text("q").unwrap_or_default());
-                html(&read::aside(move || search(&rooms, &words)).await?)
+                html(&queries::aside(move || search(&rooms, &words)).await?)
             }
             DashboardPage::Setup => html(&check(rooms).await?),
         }
@@ -152,7 +152,7 @@ impl Admin {
 }
 
 fn heals(rooms: &AdminState, query: &ApiParameters<'_>, words: &str) -> Result<HealsPage, ApiProblem> {
-    let listing = read::heals(rooms, query)?;
+    let listing = queries::heals(rooms, query)?;
     let text = |name| query.text(name).unwrap_or_default();
     let is_filtered =
         ["verdict", "rung", "identifier", "request"].into_iter().any(|name| query.text(name).is_some());
@@ -183,7 +183,7 @@ fn heals(rooms: &AdminState, query: &ApiParameters<'_>, words: &str) -> Result<H
 }
 
 fn heal(rooms: &AdminState, id: i64) -> Result<HealPage, ApiProblem> {
-    let course = read::heal(rooms, id)?;
+    let course = queries::heal(rooms, id)?;
     let longest = course.steps.iter().map(|step| step.duration_ms).max().unwrap_or(1).max(1);
     let steps = course.steps.iter().map(|step| HealView {
         rung: step.rung,
@@ -222,7 +222,7 @@ async fn manifest(
 ) -> Result<ManifestPage, ApiProblem> {
     let volume = rooms.index.volume(id)?.ok_or_else(|| ApiProblem::not_found("no such manifest"))?;
     let after = query.number("after")?.unwrap_or(0);
-    let leaves = read::leaves(rooms, id, query)?;
+    let leaves = queries::leaves(rooms, id, query)?;
     let cards = health::look(rooms, leaves.items).await.into_iter().flat_map(cards).collect();
     Ok(ManifestPage {
         here: "/collections",
@@ -260,7 +260,7 @@ fn search(rooms: &AdminState, words: &str) -> Result<SearchPage, ApiProblem> {
     if words.is_empty() {
         return Ok(page);
     }
-    let found = read::images(rooms, words, 50)?;
+    let found = queries::images(rooms, words, 50)?;
     for owner in found.owners {
         let link = rooms.index.volume_of(&owner.manifest)?;
         page.owners.push(OwnerView {
@@ -286,16 +286,17 @@ async fn check(rooms: &AdminState) -> Result<SetupPage, ApiProblem> {
     let witness =
         leaves.iter().flat_map(|leaf| &leaf.images).find_map(|key| rooms.healer.image_by_key(key, None));
     let facts = match &witness {
-        Some(patient) => Some(rooms.healer.inspect(patient).await),
+        Some(image) => Some(rooms.healer.inspect(image).await),
         None => None,
     };
-    let findings = setup::findings(&rooms.settings, facts.as_ref(), &unmapped).into_iter().map(|finding| {
-        let (class, word) = match finding.state {
-            setup::FindingState::Good => ("good", "good"),
-            setup::FindingState::Note => ("note", "to know"),
-            setup::FindingState::Bad => ("bad", "wrong"),
-        };
-        SetupRow { class, word, about: finding.about, text: finding.text }
-    });
+    let findings =
+        deployment::findings(&rooms.settings, facts.as_ref(), &unmapped).into_iter().map(|finding| {
+            let (class, word) = match finding.state {
+                deployment::FindingState::Good => ("good", "good"),
+                deployment::FindingState::Note => ("note", "to know"),
+                deployment::FindingState::Bad => ("bad", "wrong"),
+            };
+            SetupRow { class, word, about: finding.about, text: finding.text }
+        });
     Ok(SetupPage { here: "/setup", findings: findings.collect() })
 }

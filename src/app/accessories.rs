@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::StartError;
-use super::spans::TraceExport;
+use super::trace_export::TraceExport;
 use crate::admin::{AdminAuth, AdminAuthError};
 use crate::config::Settings;
 use crate::observe::Metrics;

@@ -10,7 +10,7 @@ use crate::index::Owner;
 #[derive(Debug, Clone)]
 pub(crate) struct CheckedImage {
     /// `None`: the canvas names no image, or the configuration leaves it out.
-    pub(crate) patient: Option<IndexedImage>,
+    pub(crate) indexed: Option<IndexedImage>,
     /// Lookup key.
     pub(crate) image: String,
     pub(crate) verdict: ImageVerdict,
@@ -36,7 +36,7 @@ pub(crate) async fn unit(healer: &Healer, unit: &CanvasTask, tiles: bool) -> Vec
     if unit.images.is_empty() {
         let reason = unit.lacks.map(str::to_owned);
         return vec![CheckedImage {
-            patient: None,
+            indexed: None,
             image: String::new(),
             verdict: ImageVerdict::Poisoned,
             reason,
@@ -45,8 +45,8 @@ pub(crate) async fn unit(healer: &Healer, unit: &CanvasTask, tiles: bool) -> Vec
     }
     let mut all = Vec::with_capacity(unit.images.len());
     for image in &unit.images {
-        let Some(patient) = healer.image_by_key(image, owner(unit)) else { continue };
-        let look = with_timeout(healer, &patient, tiles).await;
+        let Some(indexed) = healer.image_by_key(image, owner(unit)) else { continue };
+        let look = with_timeout(healer, &indexed, tiles).await;
         let is_hidden = matches!(look, ImageCheck::Hidden(_));
         let (verdict, reason) = match (look, unit.lacks) {
             (ImageCheck::Alive, Some(lacks)) => (ImageVerdict::Poisoned, Some(lacks.to_owned())),
@@ -55,17 +55,17 @@ pub(crate) async fn unit(healer: &Healer, unit: &CanvasTask, tiles: bool) -> Vec
             (ImageCheck::Missing, _) => (ImageVerdict::Missing, Some("the file itself is gone".to_owned())),
             (ImageCheck::Unwell(why) | ImageCheck::Hidden(why), _) => (ImageVerdict::Error, Some(why)),
         };
-        all.push(CheckedImage { patient: Some(patient), image: image.clone(), verdict, reason, is_hidden });
+        all.push(CheckedImage { indexed: Some(indexed), image: image.clone(), verdict, reason, is_hidden });
     }
     all
 }
 
 /// Probes an image, and once more where the first answer proves nothing.
-pub(crate) async fn with_timeout(healer: &Healer, patient: &IndexedImage, tiles: bool) -> ImageCheck {
-    match healer.check_image(patient, tiles).await {
+pub(crate) async fn with_timeout(healer: &Healer, image: &IndexedImage, tiles: bool) -> ImageCheck {
+    match healer.check_image(image, tiles).await {
         ImageCheck::Unwell(_) => {
             tokio::time::sleep(PAUSE.mul_f64(0.5 + fastrand::f64())).await;
-            healer.check_image(patient, tiles).await
+            healer.check_image(image, tiles).await
         }
         look => look,
     }

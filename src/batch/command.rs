@@ -9,18 +9,18 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
-use super::books::ManifestsInWork;
-use super::elsewhere::ForeignFetcher;
+use super::deployment;
+use super::foreign::ForeignFetcher;
 use super::job::JobShare;
 use super::journal::{Journal, JournalError};
-use super::mend::{CanvasWorker, RunMode, RunPlan};
+use super::manifest_pages::ManifestsInWork;
 use super::progress::RunProgress;
+use super::read::{ExpectedCounts, SourceReader};
+use super::remote::{RemoteHealer, RemoteHealerError};
 use super::report::{self, ReportFormat, table};
 use super::run::BatchRun;
-use super::setup;
-use super::source::{ExpectedCounts, SourceReader};
 use super::summary::Summary;
-use super::via::{RemoteHealer, RemoteHealerError};
+use super::worker::{CanvasWorker, RunMode, RunPlan};
 use crate::cluster::{Cluster, JobError};
 use crate::config::Settings;
 use crate::config::settings::{RouteKind, Rung};
@@ -232,7 +232,7 @@ impl BatchCommand<'_> {
             command: self.name().to_owned(),
             sources: selection.sources.clone(),
             started,
-            image_base: setup::image_base(&settings),
+            image_base: deployment::image_base(&settings),
             asked: via.is_none().then_some(0),
             ..Summary::default()
         };

@@ -7,7 +7,7 @@ use std::io::Write as _;
 use std::time::Duration;
 
 use super::journal::JournalRecord;
-use super::mend::CanvasWorker;
+use super::worker::CanvasWorker;
 use super::{CanvasResult, CanvasTask, HandledBy};
 use crate::cluster::{Claim, Cluster, Job, JobError};
 

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::source::{ReadControl, SourceItem, SourceReader, known_canvases, named};
+use super::read::{ReadControl, SourceItem, SourceReader, known_canvases, named};
 use super::{ManifestProblem, ManifestRef};
 use crate::heal::{DocumentError, Healer};
 use crate::iiif::identifier;

@@ -10,23 +10,23 @@ use serde::{Deserialize, Serialize};
 use crate::heal::IndexedImage;
 use crate::iiif::manifest::Canvas;
 
-mod books;
 mod check;
 pub mod command;
 mod content_state;
-mod elsewhere;
+pub(crate) mod deployment;
+mod foreign;
 mod job;
 mod journal;
+mod manifest_pages;
 mod manifests;
-mod mend;
+mod parse_source;
 mod progress;
+mod read;
+mod remote;
 pub mod report;
 mod run;
-pub(crate) mod setup;
-mod source;
-mod sources;
 mod summary;
-mod via;
+mod worker;
 
 /// A canvas to check.
 #[derive(Debug, Clone)]

@@ -11,14 +11,14 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
+use super::deployment::{self, UnmappedCanvases, strange_canvas};
 use super::job::{self, JobShare};
 use super::manifests;
-use super::mend::{CanvasWorker, RunMode};
 use super::progress::RunProgress;
-use super::setup::{self, UnmappedCanvases, strange_canvas};
-use super::source::{ExpectedCounts, SourceItem};
+use super::read::{ExpectedCounts, SourceItem};
+use super::remote::RemoteHealer;
 use super::summary::Summary;
-use super::via::RemoteHealer;
+use super::worker::{CanvasWorker, RunMode};
 use super::{CanvasResult, CanvasTask, HandledBy, ManifestProblem, ManifestRef};
 use crate::config::Settings;
 use crate::heal::IndexedImage;
@@ -227,10 +227,10 @@ impl BatchRun {
             return;
         }
         let facts = match &state.alive {
-            Some(patient) => Some(self.surgeon.healer.inspect(patient).await),
+            Some(image) => Some(self.surgeon.healer.inspect(image).await),
             None => None,
         };
-        self.summary.setup = setup::findings(&self.settings, facts.as_ref(), &state.unmapped);
+        self.summary.setup = deployment::findings(&self.settings, facts.as_ref(), &state.unmapped);
     }
 
     fn end(self, stop: StopReason, state: &RunState) -> Summary {

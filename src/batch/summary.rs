@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::setup::SetupFinding;
+use super::deployment::SetupFinding;
 use super::{ImageResult, ImageVerdict, ManifestRef};
 
 /// Images of one manifest, or of all.

@@ -11,7 +11,7 @@ use redis::{Cmd, FromRedisValue, PushInfo, PushKind, RedisResult, ScriptInvocati
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::connect::{RedisConnection, connect};
+use super::connection::{RedisConnection, connect};
 use crate::config::settings::ClusterSettings as Settings;
 use crate::observe::{EventKind, Metrics};
 

@@ -4,15 +4,15 @@
 //! [`Cluster::join`] takes a flight in the fleet, [`Cluster::acquire`] a place at a canvas service; the rest are marks
 //! that end by themselves, the stream of what was learned, editions of the index, and the jobs of `heal --job`.
 
-mod connect;
+mod connection;
 mod edition;
 mod flight;
 mod job;
 mod learned;
 mod lease;
 mod link;
-mod places;
 mod scripts;
+mod semaphore;
 mod signals;
 #[cfg(test)]
 mod simulated;
@@ -28,7 +28,7 @@ pub use edition::Edition;
 pub use flight::{JoinResult, SharedFlight};
 pub use job::{Claim, Job, JobError};
 pub use learned::{LearnedBatch, LearnedEntry};
-pub use places::{PermitResult, SharedPermit};
+pub use semaphore::{PermitResult, SharedPermit};
 #[cfg(test)]
 pub(crate) use simulated::{RedisMood, SimulatedRedis};
 
@@ -64,7 +64,7 @@ impl Cluster {
                     Some((signals::MASS_EXPIRY, _)) => mass.send_modify(|times| *times += 1),
                     Some((learned::LEARNED, _)) => new.send_modify(|times| *times += 1),
                     Some((edition::EDITION, _)) => published.send_modify(|times| *times += 1),
-                    _ => places::decline(&link, text),
+                    _ => semaphore::decline(&link, text),
                 }
             };
             RedisLink::new(settings.clone(), Arc::clone(metrics), Box::new(on_news))

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use ipnet::IpNet;
 
-use super::leaf::{ConfigValue, TextOrNumber, ValueError};
+use super::value::{ConfigValue, TextOrNumber, ValueError};
 
 /// For defaults.
 pub(super) const fn local(port: u16) -> SocketAddr {

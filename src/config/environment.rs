@@ -10,7 +10,7 @@ use toml::de::{DeArray, DeTable, DeValue};
 use super::error::ConfigError;
 use super::schema;
 use super::sources::{ConfigSources, PREFIX, SourceText};
-use super::tree::SpannedToml;
+use super::spanned::SpannedToml;
 
 /// Puts every variable into the tree; those that have no place there are mistakes.
 pub(super) fn overlay<'s>(tree: &mut SpannedToml<'s>, sources: &'s ConfigSources) -> Vec<ConfigError> {

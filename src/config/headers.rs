@@ -7,7 +7,7 @@ use schemars::{Schema, json_schema};
 use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, Visitor};
 use serde::ser::Serializer;
 
-use super::leaf::{DescribedValue, Format, ValueError};
+use super::value::{DescribedValue, Format, ValueError};
 
 /// A table of names and values. What is HTTP's own business cannot be chosen.
 pub(super) struct Headers;

@@ -11,12 +11,12 @@ use toml::de::{DeTable, ValueDeserializer};
 use super::check::{check, tables};
 use super::environment::overlay;
 use super::error::{ConfigError, ConfigErrors};
-use super::leaf::ValueError;
 use super::report::Validator;
 use super::schema;
 use super::settings::Settings;
 use super::sources::{ConfigSources, PREFIX};
-use super::tree::SpannedToml;
+use super::spanned::SpannedToml;
+use super::value::ValueError;
 
 /// More mistakes than anyone reads at once; each one costs a pass over the file.
 const MOST: usize = 100;

@@ -14,7 +14,6 @@ mod check;
 mod defaults;
 mod environment;
 mod headers;
-mod leaf;
 mod load;
 mod reference;
 mod reload;
@@ -22,7 +21,8 @@ mod report;
 mod schema;
 mod show;
 mod sources;
-mod tree;
+mod spanned;
+mod value;
 mod values;
 
 pub use command::ConfigCommand;

@@ -2,7 +2,7 @@
 
 use super::error::ConfigError;
 use super::sources::ConfigSources;
-use super::tree::SpannedToml;
+use super::spanned::SpannedToml;
 
 /// Gathers mistakes with their places, and keeps quiet about keys that are already known to be wrong: their
 /// values are only stand-ins, and a mistake that follows from a mistake helps nobody.

@@ -5,8 +5,8 @@ use std::sync::LazyLock;
 use schemars::generate::SchemaSettings;
 use serde_json::Value;
 
-use super::leaf::similar;
 use super::settings::Settings;
+use super::value::similar;
 
 /// The schema with descriptions and defaults, and with the notes that begin with `x-`.
 pub(super) fn schema() -> &'static Value {

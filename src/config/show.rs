@@ -9,7 +9,7 @@ use toml_edit::{DocumentMut, InlineTable, Item, Value};
 use super::load::sort;
 use super::settings::{Secret, Settings, SourceSettings};
 use super::sources::ConfigSources;
-use super::tree::SpannedToml;
+use super::spanned::SpannedToml;
 
 /// Writes `settings` (routes still in the order of the file).
 pub(super) fn show(mut settings: Settings, tree: &SpannedToml<'_>, sources: &ConfigSources) -> String {

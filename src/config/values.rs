@@ -10,7 +10,7 @@ use http::{HeaderName, HeaderValue};
 use regex::Regex;
 use tracing_subscriber::EnvFilter;
 
-use super::leaf::{ConfigValue, TextOrNumber, ValueError, ValueForm};
+use super::value::{ConfigValue, TextOrNumber, ValueError, ValueForm};
 
 /// The longest span of time. Longer ones are slips of the pen, and overflow where they are added to a clock.
 const LONGEST: Duration = Duration::from_hours(366 * 24);

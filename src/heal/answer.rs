@@ -98,8 +98,8 @@ impl Healer {
     {
         let image = exchange.image;
         let ask = match self.plan(image).await {
-            NextStep::Heal(patient) => {
-                return Box::pin(self.heal(exchange, &patient, None, &send)).await;
+            NextStep::Heal(indexed) => {
+                return Box::pin(self.heal(exchange, &indexed, None, &send)).await;
             }
             NextStep::Ask(ask) => ask,
         };
@@ -110,7 +110,7 @@ impl Healer {
         }
         // In trouble nothing is begun: a canvas would be built without its image.
         match gated.filter(|_| first.status().as_u16() < 400) {
-            Some(patient) => Box::pin(self.heal(exchange, &patient, Some(first), &send)).await,
+            Some(indexed) => Box::pin(self.heal(exchange, &indexed, Some(first), &send)).await,
             None => self.after_first(exchange, ask, first, &send).await,
         }
     }
@@ -128,11 +128,11 @@ impl Healer {
         let rules = &self.parts.settings.heal;
         let status = first.status();
         if self.parts.images.is_expiry(status) {
-            let Some(patient) = self.lookup(exchange.image) else {
+            let Some(image) = self.lookup(exchange.image) else {
                 return Ok(HealedExchange::original(first, Outcome::Unknown));
             };
             ask.record_expired(exchange.image.request.target);
-            Box::pin(self.heal(exchange, &patient, Some(first), send)).await
+            Box::pin(self.heal(exchange, &image, Some(first), send)).await
         } else if rules.direct_statuses.contains(&status.as_u16()) {
             drop(ask);
             Box::pin(self.try_direct_only(exchange, first, send)).await
@@ -149,9 +149,9 @@ impl Healer {
     fn found(&self, image: &RoutedImage<'_>) {
         if image.request.target != Target::Info
             && self.parts.missing.remembers(image, self.parts.lookup.mark(image.route))
-            && let Some(patient) = self.lookup(image)
+            && let Some(indexed) = self.lookup(image)
         {
-            self.parts.knowledge.found(&patient);
+            self.parts.knowledge.found(&indexed);
         }
     }
 
@@ -162,11 +162,11 @@ impl Healer {
         if image.request.target != Target::Info || is_services_voice(image.request.target, head) {
             return None;
         }
-        let patient = self.lookup(image)?;
-        if Box::pin(self.is_expired(&patient)).await {
-            return Some(patient);
+        let indexed = self.lookup(image)?;
+        if Box::pin(self.is_expired(&indexed)).await {
+            return Some(indexed);
         }
-        self.record_page_view(&patient, None);
+        self.record_page_view(&indexed, None);
         None
     }
 
@@ -174,7 +174,7 @@ impl Healer {
     async fn heal<E, F>(
         &self,
         exchange: &ImageExchange<'_>,
-        patient: &IndexedImage,
+        image: &IndexedImage,
         first: Option<Response<Body>>,
         send: &impl Fn() -> F,
     ) -> Result<HealedExchange, E>
@@ -188,7 +188,7 @@ impl Healer {
         };
         let target = exchange.image.request.target;
         let wait = if target == Target::Info { rules.wait_info } else { rules.wait };
-        match self.heal_for_viewer(patient, exchange, wait).await {
+        match self.heal_for_viewer(image, exchange, wait).await {
             HealResponse::Good { answer, rung, took } => Ok(HealedExchange::healed(answer, rung, took)),
             HealResponse::Pending(after) => Err(ExchangeError::Pending(after)),
             HealResponse::Crowded(after) => Err(ExchangeError::Crowded(after)),
@@ -217,9 +217,9 @@ impl Healer {
     where
         F: Future<Output = std::result::Result<Response<Body>, E>>,
     {
-        let Some(patient) = self.lookup(exchange.image) else { return Ok(HealedExchange::served(first)) };
+        let Some(image) = self.lookup(exchange.image) else { return Ok(HealedExchange::served(first)) };
         let held = self.hold(exchange, first).await;
-        match (self.direct_only(&patient, exchange).await, held) {
+        match (self.direct_only(&image, exchange).await, held) {
             (Some((answer, took)), _) => Ok(HealedExchange::healed(answer, Some(Rung::Direct), took)),
             (None, Some(held)) => Ok(HealedExchange::served(held.release())),
             (None, None) => send().await.map(HealedExchange::served).map_err(ExchangeError::Failed),

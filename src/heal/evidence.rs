@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use crate::config::settings::HealSettings;
 use crate::iiif::identifier::uuid_of_file_url;
-use crate::iiif::resource::{self, Registration};
+use crate::iiif::registration::{self, Registration};
 
 /// `Evidence` is what one answer proves about one image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,7 +75,7 @@ impl Probe {
 impl Evidence {
     /// Reads an answer of `/resources/{uuid}`; with the file URL where it proves that the image is alive.
     pub fn of_registration(uuid: Uuid, status: StatusCode, body: &[u8]) -> (Self, Option<String>) {
-        match resource::read(uuid, status.as_u16(), body) {
+        match registration::read(uuid, status.as_u16(), body) {
             Registration::Alive(url) if uuid_of_file_url(&url) == uuid => (Self::Alive, Some(url)),
             // Whatever the service calls this file, it is registered: but the URL is not to be remembered.
             Registration::Alive(_) => (Self::Alive, None),

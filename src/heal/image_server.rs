@@ -23,7 +23,7 @@ use crate::heal::image::IndexedImage;
 use crate::heal::image_address::ImageAddresses;
 use crate::heal::learned::{ServerSupport, SupportAnswer};
 use crate::heal::server::SendRequest;
-use crate::iiif::resource::Registration;
+use crate::iiif::registration::Registration;
 use crate::observe::{EventKind, Metrics, Span};
 use crate::upstream::{Body, Caller, UpstreamError, internal_request};
 
@@ -125,22 +125,22 @@ impl ImageServers {
     /// Sends `request` to the image server of this route, on behalf of `caller`.
     pub(in crate::heal) async fn send(
         &self,
-        patient: &IndexedImage,
+        image: &IndexedImage,
         request: &Parts,
         caller: &Caller,
     ) -> Result<Response<Body>, UpstreamError> {
-        self.send_on(patient.route, patient, request, caller).await
+        self.send_on(image.route, image, request, caller).await
     }
 
     async fn send_on(
         &self,
         route: usize,
-        patient: &IndexedImage,
+        image: &IndexedImage,
         request: &Parts,
         caller: &Caller,
     ) -> Result<Response<Body>, UpstreamError> {
         let times = self.settings.timeouts(route);
-        let mut span = Span::call(&patient.trace, request);
+        let mut span = Span::call(&image.trace, request);
         let sent = self.servers[route].send(caller, &span.inject(request), times).await;
         span.answered(&sent);
         sent
@@ -149,36 +149,36 @@ impl ImageServers {
     /// Asks for `{identifier}/{tail}` on our own behalf.
     pub(in crate::heal) async fn look_at(
         &self,
-        patient: &IndexedImage,
+        image: &IndexedImage,
         tail: &str,
     ) -> Result<StatusCode, UpstreamError> {
-        self.head_of_id(patient, &patient.sent, tail).await.map(|head| head.status)
+        self.head_of_id(image, &image.sent, tail).await.map(|head| head.status)
     }
 
     /// The head of the answer for this identifier. The image itself is looked for at each address that it may have.
     async fn head_of_id(
         &self,
-        patient: &IndexedImage,
+        image: &IndexedImage,
         id: &str,
         tail: &str,
     ) -> Result<response::Parts, UpstreamError> {
-        let first = self.head_at(patient, patient.route, id, tail).await;
+        let first = self.head_at(image, image.route, id, tail).await;
         let is_gone = |head: &Result<response::Parts, UpstreamError>| {
             head.as_ref().is_ok_and(|head| self.is_expiry(head.status))
         };
-        if patient.others.is_empty() || id != &*patient.sent {
+        if image.others.is_empty() || id != &*image.sent {
             return first;
         }
         if !is_gone(&first) {
             if first.as_ref().is_ok_and(|head| !proves_nothing(head.status)) {
-                self.addresses.found(patient.service, patient.route, id);
+                self.addresses.found(image.service, image.route, id);
             }
             return first;
         }
-        for other in &*patient.others {
-            let head = self.head_at(patient, other.route, &other.sent, tail).await;
+        for other in &*image.others {
+            let head = self.head_at(image, other.route, &other.sent, tail).await;
             if head.as_ref().is_ok_and(|head| !self.is_expiry(head.status) && !proves_nothing(head.status)) {
-                self.addresses.found(patient.service, other.route, &other.sent);
+                self.addresses.found(image.service, other.route, &other.sent);
                 return head;
             }
         }
@@ -187,7 +187,7 @@ impl ImageServers {
 
     async fn head_at(
         &self,
-        patient: &IndexedImage,
+        image: &IndexedImage,
         route: usize,
         id: &str,
         tail: &str,
@@ -196,8 +196,8 @@ impl ImageServers {
         let mut head = internal_request(of.upstream.authority.as_str(), &self.settings.server.name)?;
         let target = format!("{}{id}/{tail}", of.upstream.path);
         head.uri = target.parse().map_err(|_| UpstreamError::Target)?;
-        patient.trace.inject(&mut head.headers);
-        let answer = self.send_on(route, patient, &head, &Caller::default()).await?;
+        image.trace.inject(&mut head.headers);
+        let answer = self.send_on(route, image, &head, &Caller::default()).await?;
         let (head, body) = answer.into_parts();
         // Read to its end, so that the connection is kept; a body that is too long only costs the connection.
         let _ = tokio::time::timeout(Duration::from_secs(10), body.collect(1 << 20)).await;
@@ -206,21 +206,21 @@ impl ImageServers {
 
     /// What the image server itself proves of this image, by a probe that tells the truth there; "alive" never by one
     /// that a cache could answer.
-    pub(in crate::heal) async fn probe(&self, patient: &IndexedImage) -> Evidence {
-        let truthful = &self.probes[patient.route];
+    pub(in crate::heal) async fn probe(&self, image: &IndexedImage) -> Evidence {
+        let truthful = &self.probes[image.route];
         match truthful.known(Instant::now()) {
-            SupportAnswer::Does(probe) => self.try_probe(patient, &patient.sent, probe).await,
-            SupportAnswer::DoesNot => self.try_probe(patient, &patient.sent, Probe::SmallTile).await,
-            SupportAnswer::Nothing => self.learn_probe(patient, truthful).await,
+            SupportAnswer::Does(probe) => self.try_probe(image, &image.sent, probe).await,
+            SupportAnswer::DoesNot => self.try_probe(image, &image.sent, Probe::SmallTile).await,
+            SupportAnswer::Nothing => self.learn_probe(image, truthful).await,
         }
     }
 
     /// Tries each probe on this image. One that calls it alive, and calls an identifier expired that cannot exist,
     /// looks identifiers up: it tells the truth.
-    async fn learn_probe(&self, patient: &IndexedImage, truthful: &TruthfulProbe) -> Evidence {
+    async fn learn_probe(&self, indexed: &IndexedImage, truthful: &TruthfulProbe) -> Evidence {
         let mut silent = 0;
         for probe in Probe::TRUTHFUL {
-            match self.try_probe(patient, &patient.sent, probe).await {
+            match self.try_probe(indexed, &indexed.sent, probe).await {
                 Evidence::Alive => {}
                 // It cannot be learned by an image that is expired, but that is known by now.
                 Evidence::Expired => return Evidence::Expired,
@@ -230,21 +230,21 @@ impl ImageServers {
                 }
             }
             let nobody = Uuid::from_u128(fastrand::u128(..)).to_string();
-            if self.try_probe(patient, &nobody, probe).await == Evidence::Expired {
+            if self.try_probe(indexed, &nobody, probe).await == Evidence::Expired {
                 truthful.does(probe);
-                tracing::info!(request = %patient.trace, probe = probe.tail(), "this probe tells a live image from an expired one");
+                tracing::info!(request = %indexed.trace, probe = probe.tail(), "this probe tells a live image from an expired one");
                 return Evidence::Alive;
             }
         }
         if silent < Probe::TRUTHFUL.len() {
             truthful.does_not(Instant::now() + RETRY_AFTER);
         }
-        self.try_probe(patient, &patient.sent, Probe::SmallTile).await
+        self.try_probe(indexed, &indexed.sent, Probe::SmallTile).await
     }
 
-    async fn try_probe(&self, patient: &IndexedImage, id: &str, probe: Probe) -> Evidence {
+    async fn try_probe(&self, image: &IndexedImage, id: &str, probe: Probe) -> Evidence {
         self.metrics.event(EventKind::Probe);
-        let answer = self.head_of_id(patient, id, probe.tail()).await;
+        let answer = self.head_of_id(image, id, probe.tail()).await;
         let knows_nocache = |head: &response::Parts| {
             let by = head.headers.get("x-powered-by").and_then(|by| by.to_str().ok());
             by.is_some_and(|by| by.starts_with("Cantaloupe"))
@@ -272,14 +272,14 @@ impl ImageServers {
     }
 
     /// The probe called an image alive whose own request is 404 for its viewer, and whose key is gone: it lies.
-    pub(in crate::heal) fn probe_lied(&self, patient: &IndexedImage) {
-        self.probes[patient.route].does_not(Instant::now() + RETRY_AFTER);
+    pub(in crate::heal) fn probe_lied(&self, image: &IndexedImage) {
+        self.probes[image.route].does_not(Instant::now() + RETRY_AFTER);
         self.metrics.event(EventKind::ProbeDistrusted);
     }
 
     /// Does the image server find nothing behind this image, whatever its key?
-    pub(in crate::heal) async fn shows_nothing(&self, patient: &IndexedImage) -> bool {
-        let tile = self.look_at(patient, Probe::SmallTile.tail()).await;
+    pub(in crate::heal) async fn shows_nothing(&self, image: &IndexedImage) -> bool {
+        let tile = self.look_at(image, Probe::SmallTile.tail()).await;
         tile.is_ok_and(|status| self.is_expiry(status))
     }
 }

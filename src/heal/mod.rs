@@ -166,9 +166,9 @@ impl Healer {
     async fn plan(&self, at: &RoutedImage<'_>) -> NextStep {
         let ask = self.first_ask(at).await;
         if ask.is_gone()
-            && let Some(patient) = self.lookup(at)
+            && let Some(image) = self.lookup(at)
         {
-            return NextStep::Heal(patient);
+            return NextStep::Heal(image);
         }
         NextStep::Ask(ask)
     }
@@ -193,10 +193,10 @@ impl Healer {
 
     /// The gate: does the canvas service say that this identifier is expired? Asked before an info.json goes out,
     /// because viewers wait for that one, and not for the tiles behind it. Remembered, so that it is cheap.
-    async fn is_expired(&self, patient: &IndexedImage) -> bool {
+    async fn is_expired(&self, image: &IndexedImage) -> bool {
         // Where a page of the same manifest had to be healed, what was known of the others before is worth nothing.
-        let since = self.parts.prefetch.expired_at(patient);
-        matches!(self.parts.knowledge.check_registration_cached(patient, since).await, Registration::Expired)
+        let since = self.parts.prefetch.expired_at(image);
+        matches!(self.parts.knowledge.check_registration_cached(image, since).await, Registration::Expired)
     }
 
     /// Is this the canvas service's own request, which must not wait for the heal that caused it?
@@ -211,8 +211,8 @@ impl Healer {
 
     /// A reader opened this page, and its image is there: the pages behind it may not be. `gone_at`: when it was found
     /// gone, if it had to be healed.
-    fn record_page_view(&self, patient: &IndexedImage, gone_at: Option<Instant>) {
-        self.parts.prefetch.record_page_view(patient, gone_at, &self.parts.starts);
+    fn record_page_view(&self, image: &IndexedImage, gone_at: Option<Instant>) {
+        self.parts.prefetch.record_page_view(image, gone_at, &self.parts.starts);
     }
 
     /// A manifest went out to a reader, asked for by this path (without the query).

@@ -24,74 +24,74 @@ impl Healer {
     /// Brings the image back and answers the viewer's own request within `wait`.
     pub(in crate::heal) async fn heal_for_viewer(
         &self,
-        patient: &IndexedImage,
+        image: &IndexedImage,
         exchange: &ImageExchange<'_>,
         wait: Duration,
     ) -> HealResponse {
         let started = Instant::now();
         let parts = &self.parts;
-        let mut span = Span::step(&patient.trace, "heal");
-        span.text("iiif_mender.identifier", &patient.key);
-        let patient = &patient.with_span(&span);
-        if parts.missing.is_known_to_all(patient).await {
+        let mut span = Span::step(&image.trace, "heal");
+        span.text("iiif_mender.identifier", &image.key);
+        let image = &image.with_span(&span);
+        if parts.missing.is_known_to_all(image).await {
             return HealResponse::Original(Outcome::Missing);
         }
-        parts.knowledge.doubt(patient);
+        parts.knowledge.doubt(image);
         // In its time too, the file must not keep the viewer waiting for longer than he can.
-        let direct = timeout(wait, parts.ladder.direct(patient, exchange.head, exchange.caller))
+        let direct = timeout(wait, parts.ladder.direct(image, exchange.head, exchange.caller))
             .await
             .unwrap_or(DirectResult::NoWay);
         let lane = exchange.lane();
         match direct {
             DirectResult::Answer(answer) => {
                 // The viewer has the picture; the lasting repair follows without hurry.
-                if parts.heals.may_start(patient) {
-                    Arc::clone(&parts.heals).start(patient, lane.max(Priority::Prefetch));
+                if parts.heals.may_start(image) {
+                    Arc::clone(&parts.heals).start(image, lane.max(Priority::Prefetch));
                 }
                 let took = started.elapsed();
-                self.record_page_view(patient, Some(started));
-                parts.metrics.heal("healed", Rung::Direct.as_str(), lane.as_str(), took, &patient.trace);
-                parts.heals.record(patient, HealOutcome::Healed(Rung::Direct), lane, took, 1);
+                self.record_page_view(image, Some(started));
+                parts.metrics.heal("healed", Rung::Direct.as_str(), lane.as_str(), took, &image.trace);
+                parts.heals.record(image, HealOutcome::Healed(Rung::Direct), lane, took, 1);
                 return HealResponse::Good { answer, rung: Some(Rung::Direct), took };
             }
             DirectResult::FileIsGone => {
-                parts.missing.note(patient, Proof::Shown);
-                parts.heals.record(patient, HealOutcome::Missing, lane, started.elapsed(), 1);
+                parts.missing.note(image, Proof::Shown);
+                parts.heals.record(image, HealOutcome::Missing, lane, started.elapsed(), 1);
                 return HealResponse::Original(Outcome::Missing);
             }
             DirectResult::NoWay => {}
         }
-        self.wait_for_heal(patient, exchange, wait, started, &mut span).await
+        self.wait_for_heal(image, exchange, wait, started, &mut span).await
     }
 
     /// A seat on the one heal of this image, and the viewer's own request once more after it.
     async fn wait_for_heal(
         &self,
-        patient: &IndexedImage,
+        image: &IndexedImage,
         exchange: &ImageExchange<'_>,
         wait: Duration,
         started: Instant,
         span: &mut Span,
     ) -> HealResponse {
         let parts = &self.parts;
-        let waiting = parts.limits.wait().filter(|_| parts.heals.may_start(patient));
+        let waiting = parts.limits.wait().filter(|_| parts.heals.may_start(image));
         let Some(_waiting) = waiting else { return HealResponse::Crowded(COME_BACK) };
         let _counted = GaugeGuard::inc(&parts.metrics.waiting);
-        let lane = self.priority(patient, exchange);
+        let lane = self.priority(image, exchange);
         // A climb that was under way may have brought the image back before it was lost again, as this viewer found it.
-        let (mut tries, was_under_way, mut before) = (0, parts.heals.is_under_way(patient), None);
+        let (mut tries, was_under_way, mut before) = (0, parts.heals.is_under_way(image), None);
         let response = loop {
             tries += 1;
-            let mut seat = Arc::clone(&parts.heals).start(patient, lane);
+            let mut seat = Arc::clone(&parts.heals).start(image, lane);
             seat.urgency.add_waiter();
-            patient.log_leader(&seat.urgency);
+            image.log_leader(&seat.urgency);
             let landed = timeout(wait.saturating_sub(started.elapsed()), seat.wait()).await;
             // Known by now, even to one who came at the same moment.
             span.link(seat.urgency.leader());
             let rung = match landed {
                 Err(_) => {
                     let pending = HealResponse::Pending(COME_BACK);
-                    break self.last_try(patient, exchange, started, pending).await;
+                    break self.last_try(image, exchange, started, pending).await;
                 }
                 Ok(Some(HealOutcome::Healed(rung))) => Some(rung),
                 Ok(Some(HealOutcome::Alive)) => None,
@@ -107,30 +107,30 @@ impl Healer {
                         continue;
                     }
                     let outcome = before.filter(|_| outcome == Outcome::Cooling).unwrap_or(outcome);
-                    break self.last_try(patient, exchange, started, HealResponse::Original(outcome)).await;
+                    break self.last_try(image, exchange, started, HealResponse::Original(outcome)).await;
                 }
             };
-            match self.resend(patient, exchange, rung, started).await {
+            match self.resend(image, exchange, rung, started).await {
                 Some(response) => break response,
                 // It was back before this viewer asked, or nothing proved it: a canvas may have been an old one.
                 None if tries == 1
                     && (was_under_way
-                        || parts.services.is_doubted(patient)
+                        || parts.services.is_doubted(image)
                         || matches!(rung, Some(Rung::Variant | Rung::Visit))) =>
                 {
-                    self.was_believed_in_vain(patient, rung, was_under_way).await;
+                    self.was_believed_in_vain(image, rung, was_under_way).await;
                 }
-                None => break self.came_to_nothing(patient, rung).await,
+                None => break self.came_to_nothing(image, rung).await,
             }
         };
-        parts.metrics.waited(started.elapsed(), &patient.trace);
+        parts.metrics.waited(started.elapsed(), &image.trace);
         response
     }
 
     /// How urgent this viewer's heal is: a client that starts very many stands behind the other readers for a while.
-    fn priority(&self, patient: &IndexedImage, exchange: &ImageExchange<'_>) -> Priority {
+    fn priority(&self, image: &IndexedImage, exchange: &ImageExchange<'_>) -> Priority {
         let priority = exchange.lane();
-        if self.parts.heals.is_under_way(patient) || !self.parts.limits.is_greedy(exchange.client) {
+        if self.parts.heals.is_under_way(image) || !self.parts.limits.is_greedy(exchange.client) {
             return priority;
         }
         self.parts.metrics.event(EventKind::ClientDemoted);
@@ -141,13 +141,13 @@ impl Healer {
     /// `heal.wait`.
     pub(in crate::heal) async fn direct_only(
         &self,
-        patient: &IndexedImage,
+        image: &IndexedImage,
         exchange: &ImageExchange<'_>,
     ) -> Option<(Response<Body>, Duration)> {
         let started = Instant::now();
         match timeout(
             self.parts.settings.heal.wait,
-            self.parts.ladder.direct(patient, exchange.head, exchange.caller),
+            self.parts.ladder.direct(image, exchange.head, exchange.caller),
         )
         .await
         {
@@ -160,7 +160,7 @@ impl Healer {
     /// is gone.
     async fn resend(
         &self,
-        patient: &IndexedImage,
+        image: &IndexedImage,
         exchange: &ImageExchange<'_>,
         rung: Option<Rung>,
         started: Instant,
@@ -169,7 +169,7 @@ impl Healer {
         let took = started.elapsed();
         // A live image refuses some sizes; its info.json it never does.
         let is_picture = !exchange.head.uri.path().ends_with("/info.json");
-        Some(match parts.images.send(patient, exchange.head, exchange.caller).await {
+        Some(match parts.images.send(image, exchange.head, exchange.caller).await {
             // The image server is in trouble now: that is no healed image.
             Ok(answer)
                 if proves_nothing(answer.status())
@@ -178,16 +178,16 @@ impl Healer {
                 HealResponse::Original(Outcome::Failed)
             }
             Ok(answer) if !parts.images.is_expiry(answer.status()) => {
-                parts.knowledge.found(patient);
-                if parts.services.end_doubt(patient) && rung.is_some() {
-                    parts.services.resources_lied(patient);
+                parts.knowledge.found(image);
+                if parts.services.end_doubt(image) && rung.is_some() {
+                    parts.services.resources_lied(image);
                 }
-                parts.lookup.addresses.found(patient.service, patient.route, &patient.sent);
-                parts.heals.firsts.record_ok(patient.mark, &patient.sent);
-                self.record_page_view(patient, rung.map(|_| started));
+                parts.lookup.addresses.found(image.service, image.route, &image.sent);
+                parts.heals.firsts.record_ok(image.mark, &image.sent);
+                self.record_page_view(image, rung.map(|_| started));
                 HealResponse::Good { answer, rung, took }
             }
-            Ok(_) if parts.is_missing(patient).await => HealResponse::Original(Outcome::Missing),
+            Ok(_) if parts.is_missing(image).await => HealResponse::Original(Outcome::Missing),
             Ok(_) => return None,
             // It is back, and only this viewer's turn did not come.
             Err(UpstreamError::Busy) => HealResponse::Crowded(COME_BACK),
@@ -199,37 +199,37 @@ impl Healer {
     }
 
     /// The image was said to be back, and is not. Nothing proved it. Not tried again with every request.
-    async fn came_to_nothing(&self, patient: &IndexedImage, rung: Option<Rung>) -> HealResponse {
+    async fn came_to_nothing(&self, image: &IndexedImage, rung: Option<Rung>) -> HealResponse {
         if rung.is_some() {
-            self.a_probe_may_have_lied(patient).await;
-            self.parts.missing.note(patient, Proof::Likely { well_at: None });
+            self.a_probe_may_have_lied(image).await;
+            self.parts.missing.note(image, Proof::Likely { well_at: None });
         }
         HealResponse::Original(Outcome::Failed)
     }
 
     /// A probe that still says that the image is there is not asked any more.
-    async fn a_probe_may_have_lied(&self, patient: &IndexedImage) {
-        if self.parts.images.probe(patient).await == Evidence::Alive {
-            self.parts.images.probe_lied(patient);
+    async fn a_probe_may_have_lied(&self, image: &IndexedImage) {
+        if self.parts.images.probe(image).await == Evidence::Alive {
+            self.parts.images.probe_lied(image);
         }
     }
 
     /// The image was said to be back, and this viewer does not find it. A heal that was under way when he came may have
     /// helped before that.
-    async fn was_believed_in_vain(&self, patient: &IndexedImage, rung: Option<Rung>, was_under_way: bool) {
+    async fn was_believed_in_vain(&self, image: &IndexedImage, rung: Option<Rung>, was_under_way: bool) {
         if !matches!(rung, Some(Rung::Variant | Rung::Visit)) {
             return;
         }
-        match self.parts.images.probe(patient).await {
-            Evidence::Alive if !was_under_way => self.parts.images.probe_lied(patient),
+        match self.parts.images.probe(image).await {
+            Evidence::Alive if !was_under_way => self.parts.images.probe_lied(image),
             Evidence::Alive | Evidence::Expired => {}
             // No probe can tell: his own request has.
-            Evidence::Nothing => self.parts.ladder.visits_were_in_vain(patient),
+            Evidence::Nothing => self.parts.ladder.visits_were_in_vain(image),
         }
     }
 
     /// Does this viewer see a tile of the image? What he sends with his requests may be what lets him.
-    async fn sees_a_tile(&self, patient: &IndexedImage, exchange: &ImageExchange<'_>) -> bool {
+    async fn sees_a_tile(&self, indexed: &IndexedImage, exchange: &ImageExchange<'_>) -> bool {
         let path = exchange.head.uri.path();
         let tile =
             path.strip_suffix("/info.json").map(|image| format!("{image}/{}", Probe::SmallTile.tail()));
@@ -239,7 +239,7 @@ impl Healer {
         for field in [RANGE, IF_MATCH, IF_NONE_MATCH, IF_MODIFIED_SINCE, IF_UNMODIFIED_SINCE, IF_RANGE] {
             head.headers.remove(field);
         }
-        let tile = self.parts.images.send(patient, &head, exchange.caller).await;
+        let tile = self.parts.images.send(indexed, &head, exchange.caller).await;
         tile.is_ok_and(|tile| tile.status().is_success())
     }
 
@@ -247,20 +247,20 @@ impl Healer {
     /// probe may be 404 for a reason of its own, and a cache may hold it.
     async fn last_try(
         &self,
-        patient: &IndexedImage,
+        image: &IndexedImage,
         exchange: &ImageExchange<'_>,
         started: Instant,
         otherwise: HealResponse,
     ) -> HealResponse {
         // An info.json may be out of the image server's memory, and its tiles would fail.
-        if exchange.head.uri.path().ends_with("/info.json") && !self.sees_a_tile(patient, exchange).await {
+        if exchange.head.uri.path().ends_with("/info.json") && !self.sees_a_tile(image, exchange).await {
             return otherwise;
         }
-        match self.parts.images.send(patient, exchange.head, exchange.caller).await {
+        match self.parts.images.send(image, exchange.head, exchange.caller).await {
             Ok(answer)
                 if !self.parts.images.is_expiry(answer.status()) && !proves_nothing(answer.status()) =>
             {
-                self.parts.knowledge.found(patient);
+                self.parts.knowledge.found(image);
                 HealResponse::Good { answer, rung: None, took: started.elapsed() }
             }
             _ => otherwise,

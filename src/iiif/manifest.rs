@@ -10,7 +10,7 @@ use std::io::{BufReader, Read};
 use serde::de::DeserializeSeed as _;
 
 use super::image_url::ImageBases;
-use super::salvage;
+use super::json_repair;
 pub(crate) use decode::utf8;
 
 use decode::Utf8;
@@ -18,10 +18,10 @@ use node::ValueSeed;
 use walker::{JsonPosition, Walker};
 
 mod decode;
-mod key;
 mod node;
 mod shape;
-mod text;
+mod strings;
+mod vocabulary;
 mod walker;
 
 #[cfg(test)]
@@ -145,7 +145,7 @@ pub fn read_under(bytes: &[u8], bases: &ImageBases) -> Result<(Document, Vec<Can
         run(json, bases, &mut |canvas| canvases.push(canvas)).map(|document| (document, canvases))
     };
     collect(&text).or_else(|error| {
-        let mended = salvage::repair_json(&text).unwrap_or(Cow::Borrowed(&text));
+        let mended = json_repair::repair_json(&text).unwrap_or(Cow::Borrowed(&text));
         // Halves of a surrogate pair are grammar, and no text; numbers beyond all bounds are, and no numbers.
         let text = decode::without_half_surrogates(&mended);
         collect(&decode::without_huge_numbers(&text)).map_err(|_| error)

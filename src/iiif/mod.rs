@@ -26,9 +26,9 @@ pub mod identifier;
 pub mod image_path;
 pub mod image_request;
 pub mod image_url;
+pub mod json_repair;
 pub mod manifest;
-pub mod resource;
-pub mod salvage;
+pub mod registration;
 
 pub use canvas::CanvasUrl;
 pub use identifier::{Identifier, IdentifierKind};

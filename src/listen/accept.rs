@@ -12,9 +12,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::caps::ConnectionPermit;
 use super::connection::ClientSocket;
-use super::evict::{OpenConnection, OpenConnections};
+use super::eviction::{OpenConnection, OpenConnections};
+use super::limits::ConnectionPermit;
 use super::{Listener, ListenerGroup, Shutdown, SocketProtocol};
 use crate::config::settings::is_among;
 use crate::proxy::ClientInfo;

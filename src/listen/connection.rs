@@ -19,11 +19,11 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use super::EndCause;
-use super::answering::TrackedBody;
+use super::activity::{ConnectionActivity, NextCheck, TimeoutKind};
+use super::http::{DriveHttp, HttpConnection, UnknownProtocol};
 use super::proxy_protocol::{self, ProxyHeaderError};
-use super::pulse::{ConnectionActivity, NextCheck, TimeoutKind};
-use super::speech::{DriveHttp, HttpConnection, UnknownProtocol};
-use super::watched::{DetectedProtocol, TrackedIo};
+use super::tracked_body::TrackedBody;
+use super::tracked_io::{DetectedProtocol, TrackedIo};
 use super::{ConnectionLimits, ListenerGroup, Shutdown, SocketProtocol};
 use crate::config::settings::is_among;
 use crate::observe::GaugeGuard;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
-use super::pulse::{ConnectionActivity, TimeoutKind};
+use super::activity::{ConnectionActivity, TimeoutKind};
 
 /// An answer on an HTTP/2 connection.
 ///

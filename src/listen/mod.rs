@@ -7,20 +7,20 @@
 //! socket being closed.
 
 mod accept;
-mod answering;
-mod caps;
+mod activity;
 mod connection;
-mod crew;
-mod evict;
+mod eviction;
+mod http;
 mod in_flight;
-pub mod inherit;
+pub mod inherited;
+mod limits;
 mod malformed;
 mod proxy_protocol;
-mod pulse;
-mod speech;
 pub mod tls;
+mod tracked_body;
+mod tracked_io;
 mod tunnel;
-mod watched;
+mod workers;
 
 use std::fmt;
 use std::future::Future;
@@ -42,10 +42,10 @@ use crate::config::settings::{Http2Bounds, ServerSettings, is_among};
 use crate::observe::Metrics;
 use crate::proxy::ClientInfo;
 use crate::upstream::{Body, ClientConnection, Clients, pace};
-use caps::ConnectionPermits;
-pub use crew::WorkerPool;
+use limits::ConnectionPermits;
 #[doc(hidden)]
 pub use proxy_protocol::behind;
+pub use workers::WorkerPool;
 
 /// Why it ended badly.
 type EndCause = Box<dyn std::error::Error + Send + Sync>;

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, copy, split};
 
 use super::EndCause;
-use super::watched::TrackedIo;
+use super::tracked_io::TrackedIo;
 use crate::upstream::Tunnel;
 
 /// Passes bytes on until the end; `said` came behind the request already.

@@ -7,7 +7,7 @@ use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGua
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::util::SubscriberInitExt;
 
-use super::lines::{LineForm, LogWriter, ValueWriter};
+use super::log_writer::{LineForm, LogWriter, ValueWriter};
 use crate::config::settings::{LogFormat, LogSettings};
 
 /// Why logging could not be set up.

@@ -16,16 +16,16 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 use tokio::sync::broadcast;
 
-use super::edge::ConnectionMetrics;
+use super::connection_metrics::ConnectionMetrics;
 use super::event_kind::EventKind;
 use super::histogram::{HistogramVec, ROUTES, RequestCounts, bounds, route_position};
 use super::labels::{CanvasLabels, HealLabels, KindLabel, LabelValue, LaneLabel};
-use super::live::{LiveEvent, LiveFeed, PublishedEvent};
-use super::meters::UpstreamMetrics;
+use super::live_feed::{LiveEvent, LiveFeed, PublishedEvent};
 use super::process::{BuildInfo, Process};
 use super::scrape::{ScrapeFormat, as_text};
 use super::spans::Spans;
 use super::trace::RequestTrace;
+use super::upstream_metrics::UpstreamMetrics;
 use crate::outcome::Outcome;
 
 /// Labels of an exemplar: trace and request.

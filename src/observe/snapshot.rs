@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::degraded::DegradedReason;
 use super::event_kind::EventKind;
-use super::live::{Sample, Totals};
+use super::live_feed::{Sample, Totals};
 use super::metrics::Metrics;
 use super::process::started;
 use crate::outcome::Outcome;

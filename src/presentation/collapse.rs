@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use tokio::sync::OnceCell;
 
 use super::PresentationResponse;
-use super::whole::BufferedDocument;
+use super::buffer::BufferedDocument;
 use crate::upstream::{Body, UpstreamError};
 
 /// What the answer may depend on besides its target: the fields that the servers behind us name in `Vary`

@@ -8,7 +8,7 @@ use http::header::{self, HeaderMap, HeaderValue};
 use http::request::Parts;
 use http::{Method, Response, StatusCode};
 
-use super::whole::text;
+use super::buffer::text;
 use crate::config::settings::RouteKind;
 use crate::upstream::Body;
 

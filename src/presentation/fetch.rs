@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use http::{Method, Response, StatusCode};
 
-use super::whole::{BufferResult, BufferedDocument, gather, is_json};
+use super::buffer::{BufferResult, BufferedDocument, gather, is_json};
 use super::{PresentationInner, PresentationRequest, UpstreamDocument};
 use crate::config::settings::Timeouts;
 use crate::observe::EventKind;

@@ -23,9 +23,9 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead as _, ReadBuf};
 
-use super::whole::text;
-use super::whole::{BufferResult, BufferedDocument, gather};
-use super::{PresentationInner, PresentationProxy, PresentationResponse, cors, repair};
+use super::buffer::text;
+use super::buffer::{BufferResult, BufferedDocument, gather};
+use super::{PresentationInner, PresentationProxy, PresentationResponse, cors, json_repair};
 use crate::iiif::manifest;
 use crate::index::{IndexError, LocalManifest};
 use crate::observe::EventKind;
@@ -211,7 +211,7 @@ impl PresentationInner {
             let mut whole = BufferedDocument::new(head, bytes);
             whole = tokio::task::spawn_blocking(move || as_text(whole, most)).await.ok()?;
             if self.settings.presentation.repair {
-                repair::repair(&mut whole, most, budget, &self.metrics).await;
+                json_repair::repair(&mut whole, most, budget, &self.metrics).await;
             }
             return Some(whole.answer().response);
         }

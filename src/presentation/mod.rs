@@ -4,15 +4,15 @@
 //! document is asked for and learned from (`fetch`), is held as long as it is not too long (`whole`), is made JSON where it is none
 //! (`repair`), and is rebuilt where it lacks what the index knows (`poison`).
 
+mod buffer;
 mod collapse;
 pub mod cors;
 mod fetch;
 mod gateway;
+mod json_repair;
 mod poison;
-mod repair;
 mod rewrite;
-mod shape;
-mod whole;
+mod rewriting_body;
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
@@ -33,9 +33,9 @@ use crate::upstream::{Body, Caller, MemoryBudget, Routing, Upstream, UpstreamErr
 pub use gateway::GatewayResult;
 pub use rewrite::{RewriteRule, Rewriter};
 
+use buffer::BufferedDocument;
 use collapse::{CollapseKey, DirectFlights, SharedResponse};
 use fetch::is_document;
-use whole::BufferedDocument;
 
 /// How often a document is mended for one viewer that comes back with other images missing.
 const MENDS: usize = 2;
@@ -342,7 +342,7 @@ impl PresentationInner {
             && is_document(&wanted.onward.method, &whole.head)
         {
             let budget = self.budget.of(wanted.caller.holder());
-            repair::repair(whole, presentation.max_body, &budget, &self.metrics).await;
+            json_repair::repair(whole, presentation.max_body, &budget, &self.metrics).await;
         }
         Ok(made)
     }

@@ -6,8 +6,10 @@ use http::uri::{PathAndQuery, Uri};
 use http::{HeaderMap, Method, Version};
 
 use super::ClientInfo;
-use super::fields::{HeaderNameSet, ProxyFields, ViaValue, max_forwards};
-use super::hops::{FORWARDED_HOST, FORWARDED_PATH, FORWARDED_PROTO, forward, forward_client, forward_host};
+use super::field_names::{HeaderNameSet, ProxyFields, ViaValue, max_forwards};
+use super::forwarding::{
+    FORWARDED_HOST, FORWARDED_PATH, FORWARDED_PROTO, forward, forward_client, forward_host,
+};
 use super::refusal::Refusal;
 use super::route::{self, RoutedRequest};
 use crate::config::Settings;

@@ -1,11 +1,11 @@
 //! The life of one request. Read [`Proxy::handle`] first: everything else is a room that it walks through.
 
 mod bodies;
-mod fields;
+mod field_names;
 pub mod forwarded;
+mod forwarding;
 mod headers;
-mod hops;
-mod rate;
+mod rate_limit;
 mod refusal;
 mod reply;
 mod route;
@@ -21,9 +21,9 @@ use http::request::Parts;
 use http::{HeaderMap, Method, Request, Response};
 use hyper::body::{Body as _, Incoming};
 
+pub use forwarding::{ClientInfo, client};
 #[doc(hidden)]
 pub use headers::rules;
-pub use hops::{ClientInfo, client};
 pub use refusal::{MalformedHead, Refusal};
 
 use crate::config::Settings;
@@ -34,9 +34,9 @@ use crate::observe::{EventKind, Metrics, REQUEST_ID, RequestTrace, Span};
 use crate::outcome::Outcome;
 use crate::presentation::{GatewayResult, PresentationProxy, PresentationRequest, RewriteRule, cors};
 use crate::upstream::{Body, Caller, MemoryBudget, Routing, Upstream, one_client};
-use fields::{ProxyFields, ViaValue};
+use field_names::{ProxyFields, ViaValue};
 use headers::OnwardRules;
-use rate::ClientRateLimiter;
+use rate_limit::ClientRateLimiter;
 use route::RoutedRequest;
 use sender::Sender;
 use thumbnail::priority_of;

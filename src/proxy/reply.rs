@@ -8,7 +8,7 @@ use http::request::Parts;
 use http::{HeaderMap, Method, Response, StatusCode, Uri, Version};
 use serde::Serialize;
 
-use super::fields::{ProxyFields, ViaValue};
+use super::field_names::{ProxyFields, ViaValue};
 use super::refusal::Refusal;
 use super::{ProxyResponse, headers, upgrade};
 use crate::config::settings::{AccessLog, LogClient, LogSettings};

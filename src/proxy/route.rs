@@ -4,7 +4,7 @@ use http::request::Parts;
 use http::uri::Uri;
 use http::{Method, Version, header};
 
-use super::fields::{ProxyFields, max_forwards_reached};
+use super::field_names::{ProxyFields, max_forwards_reached};
 use super::refusal::{MalformedHead, Refusal};
 use crate::config::Settings;
 use crate::config::settings::RouteKind;

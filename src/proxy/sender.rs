@@ -6,7 +6,7 @@ use std::sync::Arc;
 use http::Version;
 use http::request::Parts;
 
-use super::hops::{self, ClientInfo};
+use super::forwarding::{self, ClientInfo};
 use crate::config::Settings;
 use crate::config::settings::{RouteKind, is_among};
 use crate::upstream::{Caller, Client};
@@ -28,7 +28,7 @@ pub(super) struct Sender {
 impl Sender {
     pub(super) fn new(viewer: ClientInfo, head: &Parts, settings: &Settings) -> Self {
         let trusted = &settings.server.trusted_proxies;
-        let client = hops::client(&head.headers, &viewer, trusted);
+        let client = forwarding::client(&head.headers, &viewer, trusted);
         let peer = viewer.peer.ip();
         let peer_is_trusted = is_among(peer, trusted);
         let is_trusted =

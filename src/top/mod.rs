@@ -1,8 +1,8 @@
 //! `iiif-mender top`: how a running iiif-mender is doing, in a terminal.
 
-mod ask;
-mod draw;
+mod client;
 mod stats;
+mod ui;
 
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
@@ -13,10 +13,10 @@ use ratatui::backend::TestBackend;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
 
 use crate::config::Settings;
-use ask::AdminClient;
-pub use ask::AdminClientError;
-use draw::draw;
+use client::AdminClient;
+pub use client::AdminClientError;
 use stats::TopStats;
+use ui::draw;
 
 /// What `top` is told.
 #[derive(Debug, Args)]

@@ -13,9 +13,9 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
 use super::error::BodyError;
+use super::request_body::{RequestBody, UploadProgress};
 use super::tee::TeeBody;
 use super::transfer::Transfer;
-use super::upload::{RequestBody, UploadProgress};
 
 /// A body: nothing, some bytes, or a stream from either side.
 #[derive(Debug, Default)]

@@ -6,8 +6,8 @@ use hyper::body::Incoming;
 
 use super::body::Body;
 use super::connection::{Http1Connection, SendFailure};
-use super::trunk::Http2Stream;
-use super::upload::IdleTimer;
+use super::http2::Http2Stream;
+use super::request_body::IdleTimer;
 use crate::config::settings::Timeouts;
 
 /// What carries one request and its answer.

@@ -19,7 +19,7 @@ use tokio_util::io::InspectReader;
 
 use super::body::Body;
 use super::error::BodyError;
-use super::upload::{IdleTimer, UploadProgress};
+use super::request_body::{IdleTimer, UploadProgress};
 use crate::config::settings::Timeouts;
 
 /// What is read at once, in bytes; a head must fit as well. hyper's own buffer begins at 8 KiB and grows to 400 KiB:

@@ -16,7 +16,7 @@ use tower_service::Service;
 use super::carrier::ActiveConnection;
 use super::connection::Http1Connection;
 use super::error::UpstreamError;
-use super::trunk::Http2Pool;
+use super::http2::Http2Pool;
 use crate::config::settings::{self, Http2, UpstreamUrl};
 
 /// Why the TLS settings for upstreams could not be made.

@@ -3,14 +3,13 @@
 //! Only this room opens connections. [`Upstream`] is what one name stands for, one server or several; [`guard`]
 //! decides which canvas URLs may be asked for at all, [`Body`] is the one body type of the whole program.
 
+mod active_health;
 mod attempt;
+mod balance;
 mod body;
 mod carrier;
-mod check;
-mod choice;
 mod client;
 pub mod coding;
-mod collector;
 mod connection;
 mod dial;
 mod error;
@@ -18,21 +17,22 @@ mod exchange;
 pub mod fetch;
 mod framing;
 pub mod guard;
-mod health;
-mod held;
+mod held_response;
+mod http2;
+mod internal_request;
 mod lease;
 mod memory_budget;
-mod own;
+mod otlp_client;
+mod passive_health;
 mod permits;
 mod pool;
-mod receive;
+mod request_body;
+mod response_body;
 mod routes;
 mod server;
 mod tee;
 mod transfer;
-mod trunk;
 mod upgrade;
-mod upload;
 pub mod whole;
 
 use std::sync::Arc;
@@ -47,23 +47,23 @@ use tokio::time::timeout;
 
 pub use body::{Body, BodyAbort};
 pub use client::{Caller, Client, ClientConnection, ClientUpgrade, Clients, one_client};
-pub use collector::OtlpClient;
 pub use dial::{TlsError, client_tls};
 pub use error::{BodyError, ErrorChain, UpstreamError};
-pub use health::ServerStatus;
-pub use held::HeldResponse;
+pub use held_response::HeldResponse;
+pub use internal_request::{internal_request, server_of};
 pub use memory_budget::{BudgetPermit, MemoryBudget};
-pub use own::{internal_request, server_of};
+pub use otlp_client::OtlpClient;
+pub use passive_health::ServerStatus;
+pub use request_body::{PIECE, pace};
 pub use routes::Routing;
 pub use server::ServerState;
 pub use upgrade::{Tunnel, Upgrade};
-pub use upload::{PIECE, pace};
 
 use crate::config::settings::{self, Timeouts};
 use crate::observe::{GaugeGuard, UpstreamMetrics};
+use active_health::HealthCheck;
 use attempt::Attempt;
-use check::HealthCheck;
-use choice::TriedServers;
+use balance::TriedServers;
 use dial::Dialer;
 use permits::{ClientPermit, Permits};
 use server::{SendError, UpstreamServer};

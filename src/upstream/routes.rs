@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::check::HealthCheck;
+use super::active_health::HealthCheck;
 use super::{TlsError, Upstream, client_tls};
 use crate::config::Settings;
 use crate::config::settings::RouteSettings;

@@ -18,9 +18,9 @@ use super::connection::{Http1Connection, SendFailure};
 use super::dial::Dialer;
 use super::error::UpstreamError;
 use super::framing;
-use super::health::{PassiveHealth, ServerStatus};
+use super::http2::Http2Pool;
+use super::passive_health::{PassiveHealth, ServerStatus};
 use super::pool::Pool;
-use super::trunk::Http2Pool;
 use crate::config::settings::{self, Timeouts};
 use crate::observe::UpstreamMetrics;
 

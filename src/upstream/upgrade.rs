@@ -13,9 +13,9 @@ use parking_lot::Mutex;
 use tokio::time::timeout;
 
 use super::attempt::Attempt;
+use super::balance::TriedServers;
 use super::body::Body;
 use super::carrier::ActiveConnection;
-use super::choice::TriedServers;
 use super::error::UpstreamError;
 use super::server::SendError;
 use super::{Caller, Upstream};

@@ -7,7 +7,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use indicatif::HumanCount;
 
 use super::escaped;
-use crate::batch::setup::FindingState;
+use crate::batch::deployment::FindingState;
 use crate::batch::summary::{ManifestSummary, Summary};
 use crate::batch::{ImageResult, ImageVerdict};
 use crate::iiif::image_path::{Slashes, path_of_key};

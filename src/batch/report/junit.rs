@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use super::escaped;
 use crate::batch::ImageResult;
-use crate::batch::setup::FindingState;
+use crate::batch::deployment::FindingState;
 use crate::batch::summary::{ManifestSummary, Summary};
 
 pub(super) fn write(summary: &Summary, out: &mut dyn Write) -> io::Result<()> {

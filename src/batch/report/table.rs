@@ -6,7 +6,7 @@ use indicatif::HumanCount;
 
 use crate::batch::ImageVerdict;
 use crate::batch::check::FORGOTTEN;
-use crate::batch::setup::FindingState;
+use crate::batch::deployment::FindingState;
 use crate::batch::summary::{ImageCounts, ManifestSummary, Summary};
 
 /// Columns.

@@ -9,7 +9,7 @@ use smart_default::SmartDefault;
 
 use super::tls::TlsFiles;
 use crate::config::addresses::{MaybeListen, local};
-use crate::config::leaf::As;
+use crate::config::value::As;
 use crate::config::values::{Size, WholeNumber};
 
 /// `[admin]`

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use smart_default::SmartDefault;
 
 use crate::config::addresses::RedisUrl;
-use crate::config::leaf::{As, OneOrMany, ValueError, WordList};
+use crate::config::value::{As, OneOrMany, ValueError, WordList};
 use crate::config::values::{Secret, Size, Token, WholeNumber, secs};
 
 /// `[cluster]`

@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use smart_default::SmartDefault;
 
-use crate::config::leaf::{As, WordList};
+use crate::config::value::{As, WordList};
 use crate::config::values::{ExpiryStatus, Pattern, Size, WholeNumber, secs};
 
 /// `[heal]`

@@ -9,7 +9,7 @@ use smart_default::SmartDefault;
 
 use super::source::SourceSettings;
 use crate::config::addresses::BaseUrl;
-use crate::config::leaf::{As, ValueError, WordList};
+use crate::config::value::{As, ValueError, WordList};
 use crate::config::values::{PathPiece, WholeNumber, secs};
 
 /// `[index]`

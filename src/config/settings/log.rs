@@ -9,7 +9,7 @@ use smart_default::SmartDefault;
 
 use crate::config::addresses::UpstreamUrl;
 use crate::config::headers::Headers;
-use crate::config::leaf::{As, WordList};
+use crate::config::value::{As, WordList};
 use crate::config::values::{LogFilter, WholeNumber, secs};
 
 /// `[log]`

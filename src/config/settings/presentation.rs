@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use smart_default::SmartDefault;
 
 use crate::config::addresses::{Origin, UpstreamUrl};
-use crate::config::leaf::As;
+use crate::config::value::As;
 use crate::config::values::{Size, WholeNumber};
 
 /// `[presentation]`

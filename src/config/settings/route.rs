@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use smart_default::SmartDefault;
 
 use crate::config::addresses::{HostName, Prefix, UpstreamUrl};
-use crate::config::leaf::{As, OneOrMany, WordList};
+use crate::config::value::{As, OneOrMany, WordList};
 
 /// `[[routes]]`
 #[derive(Debug, Clone, PartialEq, SmartDefault, Serialize, Deserialize, JsonSchema)]

@@ -10,7 +10,7 @@ use smart_default::SmartDefault;
 
 use super::tls::TlsFiles;
 use crate::config::addresses::{HostName, Listen, local};
-use crate::config::leaf::{As, OneOrMany};
+use crate::config::value::{As, OneOrMany};
 use crate::config::values::{Size, Token, WholeNumber, secs};
 
 /// The least `max_head_bytes`: hyper panics below this.

@@ -10,7 +10,7 @@ use smart_default::SmartDefault;
 
 use crate::config::addresses::{HostName, HttpUrl};
 use crate::config::headers::Headers;
-use crate::config::leaf::As;
+use crate::config::value::As;
 use crate::config::values::WholeNumber;
 
 /// `[[index.sources]]`: either a path or a URL.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::config::leaf::{As, OneOrMany};
+use crate::config::value::{As, OneOrMany};
 
 /// `server.tls` and the like: as many certificates as keys, and at least one of them.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]

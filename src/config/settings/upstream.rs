@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use smart_default::SmartDefault;
 
 use super::tls::TlsFiles;
-use crate::config::leaf::{As, WordList};
+use crate::config::value::{As, WordList};
 use crate::config::values::{Size, SuccessStatus, WholeNumber, secs};
 
 /// `[upstream]`

@@ -75,7 +75,7 @@ impl Books {
     pub(in crate::heal) async fn heal(
         &self,
         manifest: &str,
-        patient: &IndexedImage,
+        image: &IndexedImage,
         priority: Priority,
     ) -> bool {
         let Some((service, request)) = self.request(manifest) else { return false };
@@ -84,7 +84,7 @@ impl Books {
         if turn.is_none() {
             turn = service.books.acquire().await.ok();
             // Whoever had the turn before may have asked for this very book.
-            if !self.knowledge.is_expired_now(patient, Some(Instant::now())).await {
+            if !self.knowledge.is_expired_now(image, Some(Instant::now())).await {
                 return true;
             }
         }
@@ -93,16 +93,16 @@ impl Books {
         let own = loop {
             match self.requests.services.try_lead(&name).await {
                 Ok(own) => break own,
-                Err(_) if !self.knowledge.is_expired_now(patient, Some(Instant::now())).await => return true,
+                Err(_) if !self.knowledge.is_expired_now(image, Some(Instant::now())).await => return true,
                 Err(_) => {}
             }
         };
         let urgency = FlightPriority::new(priority);
-        let answer = self.requests.answer(service, &request.flight, patient, &urgency).await;
-        let helped = self.book_helped(answer, patient).await;
+        let answer = self.requests.answer(service, &request.flight, image, &urgency).await;
+        let helped = self.book_helped(answer, image).await;
         if helped {
             self.metrics.event(EventKind::BookHealed);
-            self.pages_were_healed(manifest, patient);
+            self.pages_were_healed(manifest, image);
         } else if answer != CanvasResponse::Withheld {
             self.no_page_is_proven(service, manifest);
             // The service may still be at it, although we waited no longer.
@@ -120,11 +120,11 @@ impl Books {
     /// Is this page of the book back? A cache before the service may have answered, or a page of somebody else's: then no
     /// key was written, whatever the answer carries. And a book without its pages was built all the same where only the
     /// service's own look at its images failed.
-    async fn book_helped(&self, answer: CanvasResponse, patient: &IndexedImage) -> bool {
+    async fn book_helped(&self, answer: CanvasResponse, image: &IndexedImage) -> bool {
         let is_book =
             matches!(answer, CanvasResponse::Built | CanvasResponse::Carries | CanvasResponse::Unclear);
         is_book
-            && match self.requests.evidence(patient).await {
+            && match self.requests.evidence(image).await {
                 Evidence::Alive => true,
                 // Its own file may be gone, and with it its page.
                 Evidence::Expired => answer == CanvasResponse::Unclear,
@@ -168,11 +168,11 @@ impl Books {
     }
 
     /// What was said of its pages a moment ago is no longer true.
-    fn pages_were_healed(&self, manifest: &str, patient: &IndexedImage) {
-        self.requests.services.is_back(patient);
+    fn pages_were_healed(&self, manifest: &str, image: &IndexedImage) {
+        self.requests.services.is_back(image);
         let pages = self.lookup.index().manifest_canvases(manifest).unwrap_or_default();
         for key in pages.iter().flat_map(|page| &page.keys) {
-            if let Some(page) = self.lookup.find(patient.route, key, &patient.trace) {
+            if let Some(page) = self.lookup.find(image.route, key, &image.trace) {
                 self.requests.services.is_back(&page);
             }
         }

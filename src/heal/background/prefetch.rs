@@ -53,11 +53,11 @@ impl Prefetch {
     /// A reader is at this page. `gone_at`: when it was found gone, if it had to be healed.
     pub(in crate::heal) fn record_page_view(
         self: &Arc<Self>,
-        patient: &IndexedImage,
+        image: &IndexedImage,
         gone_at: Option<Instant>,
         heals: &Arc<dyn StartHeal>,
     ) {
-        let Some(owner) = patient.owners.first() else { return };
+        let Some(owner) = image.owners.first() else { return };
         let manifest: Arc<str> = owner.manifest.as_str().into();
         self.readers.at(&manifest);
         if gone_at.is_some() {
@@ -72,7 +72,7 @@ impl Prefetch {
         }
         let Ok(next) = self.context.lookup.index().neighbours(&owner.canvas, pages) else { return };
         let since = self.readers.expiry_began(&manifest);
-        let (route, trace) = (patient.route, patient.trace.clone());
+        let (route, trace) = (image.route, image.trace.clone());
         self.prefetch(LookAhead { route, manifest, pages: next, since, trace }, heals);
     }
 
@@ -147,13 +147,12 @@ impl Prefetch {
         for (at, page) in pages.iter().enumerate() {
             let (before, mut now) = (held.len(), Instant::now());
             for key in page.keys.iter().take(IMAGES) {
-                let Some(patient) = self.context.lookup.find(*route, key, trace) else { continue };
+                let Some(image) = self.context.lookup.find(*route, key, trace) else { continue };
                 // One that is being healed already needs no look.
-                if !heals.is_under_way(&patient)
-                    && self.context.knowledge.is_expired_now(&patient, *since).await
+                if !heals.is_under_way(&image) && self.context.knowledge.is_expired_now(&image, *since).await
                 {
                     self.readers.found_expired(manifest);
-                    held.push((patient, now));
+                    held.push((image, now));
                 }
             }
             gone += usize::from(held.len() > before);
@@ -191,16 +190,16 @@ impl Prefetch {
         now: Instant,
         heals: &Arc<dyn StartHeal>,
     ) {
-        for (patient, seen_at) in pages {
+        for (image, seen_at) in pages {
             // Enough is under way; a viewer who comes for one of the rest starts it anyway.
             if heals.under_way() >= self.context.settings.heal.max_waiting {
                 self.context.metrics.event(EventKind::AheadRefused);
                 return;
             }
-            if seen_at < now && !self.context.knowledge.is_expired_now(&patient, Some(seen_at)).await {
+            if seen_at < now && !self.context.knowledge.is_expired_now(&image, Some(seen_at)).await {
                 continue;
             }
-            Arc::clone(heals).start(&patient, Priority::Prefetch);
+            Arc::clone(heals).start(&image, Priority::Prefetch);
             self.context.metrics.event(EventKind::Ahead);
         }
     }

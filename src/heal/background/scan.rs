@@ -107,9 +107,9 @@ impl BackgroundScan {
         self.looked_at += 1;
         self.book.seen.pages += 1;
         let trace = self.trace.clone().unwrap_or_else(RequestTrace::generate);
-        let Some(patient) = self.context.lookup.find(self.route, key, &trace) else { return };
+        let Some(image) = self.context.lookup.find(self.route, key, &trace) else { return };
         let seen_at = Instant::now();
-        if !self.context.knowledge.is_expired_now(&patient, Some(self.since)).await {
+        if !self.context.knowledge.is_expired_now(&image, Some(self.since)).await {
             return;
         }
         self.gone += 1;
@@ -118,18 +118,18 @@ impl BackgroundScan {
             self.context.metrics.event(EventKind::Swept);
         }
         if self.book.seen.gone == 1 {
-            self.book.held = Some((patient, seen_at));
+            self.book.held = Some((image, seen_at));
             return;
         }
-        let was_asked = self.asks_for_book(&patient).await;
+        let was_asked = self.asks_for_book(&image).await;
         self.heal_held().await;
-        if !(was_asked && self.is_back(&patient).await) {
-            self.heal(&patient).await;
+        if !(was_asked && self.is_back(&image).await) {
+            self.heal(&image).await;
         }
     }
 
     /// Asks for the whole manifest beside what is stored, where that is cheaper. True: it was asked for, now.
-    async fn asks_for_book(&mut self, patient: &IndexedImage) -> bool {
+    async fn asks_for_book(&mut self, image: &IndexedImage) -> bool {
         let BookPosition { manifest, seen, was_asked, .. } = &mut self.book;
         if *was_asked || !seen.are_cheaper_as_book() {
             return false;
@@ -137,26 +137,26 @@ impl BackgroundScan {
         *was_asked = true;
         // What is seen from here on counts: what the book is built with among it.
         self.since = Instant::now();
-        self.context.books.heal(manifest, patient, self.priority).await;
+        self.context.books.heal(manifest, image, self.priority).await;
         true
     }
 
     /// Whether the book helped or not, a reader may have had this page healed while it was asked for.
-    async fn is_back(&self, patient: &IndexedImage) -> bool {
-        !self.context.knowledge.is_expired_now(patient, Some(self.since)).await
+    async fn is_back(&self, image: &IndexedImage) -> bool {
+        !self.context.knowledge.is_expired_now(image, Some(self.since)).await
     }
 
     /// The page that was held back. While the others were looked at, a reader may have had it healed.
     async fn heal_held(&mut self) {
-        let Some((patient, seen_at)) = self.book.held.take() else { return };
-        if self.context.knowledge.is_expired_now(&patient, Some(seen_at.max(self.since))).await {
-            self.heal(&patient).await;
+        let Some((image, seen_at)) = self.book.held.take() else { return };
+        if self.context.knowledge.is_expired_now(&image, Some(seen_at.max(self.since))).await {
+            self.heal(&image).await;
         }
     }
 
     /// Begins one more heal; waits for the oldest first when there are too many.
-    async fn heal(&mut self, patient: &IndexedImage) {
-        self.heals.push_back(Arc::clone(&self.heals_by).start(patient, self.priority));
+    async fn heal(&mut self, image: &IndexedImage) {
+        self.heals.push_back(Arc::clone(&self.heals_by).start(image, self.priority));
         if self.heals.len() > AT_ONCE
             && let Some(mut oldest) = self.heals.pop_front()
         {

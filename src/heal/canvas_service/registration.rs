@@ -14,8 +14,8 @@ use http::StatusCode;
 use uuid::Uuid;
 
 use crate::heal::timed_cache::TimedCache;
-pub(in crate::heal) use crate::iiif::resource::Registration;
-use crate::iiif::{Identifier, IdentifierKind, resource};
+pub(in crate::heal) use crate::iiif::registration::Registration;
+use crate::iiif::{Identifier, IdentifierKind, registration};
 
 /// What is remembered of `/resources` of one canvas service.
 #[derive(Debug)]
@@ -191,7 +191,7 @@ impl RegistrationCheck {
         now: Instant,
     ) -> Registration {
         *self.answered.lock() = Some(now);
-        let said = resource::read(uuid, status.as_u16(), body);
+        let said = registration::read(uuid, status.as_u16(), body);
         match &said {
             Registration::Alive(_) => {
                 self.expired.remove(&uuid);

@@ -163,14 +163,16 @@ impl CanvasServices {
 
     /// Did a service say "expired" of this image a moment ago?
     pub(in crate::heal) fn remember_expired(&self, image: &IndexedImage) -> bool {
-        let is_expired = |uuid| self.of(image).iter().any(|service| service.registrations.remembers_expired(uuid));
+        let is_expired =
+            |uuid| self.of(image).iter().any(|service| service.registrations.remembers_expired(uuid));
         image.uuid().is_some_and(is_expired)
     }
 
     /// Did a service say "alive" of this image a short while ago, and not before `since`?
     pub(in crate::heal) fn remember_alive(&self, image: &IndexedImage, since: Option<Instant>) -> bool {
-        let is_alive =
-            |uuid| self.of(image).iter().any(|service| service.registrations.is_known_registered(uuid, since));
+        let is_alive = |uuid| {
+            self.of(image).iter().any(|service| service.registrations.is_known_registered(uuid, since))
+        };
         image.uuid().is_some_and(is_alive)
     }
 
@@ -261,7 +263,8 @@ impl CanvasServices {
         boarded: Instant,
         was_refused: bool,
     ) {
-        let well_at = if was_refused { service.fault_tracker.built_at() } else { service.fault_tracker.well_at() };
+        let well_at =
+            if was_refused { service.fault_tracker.built_at() } else { service.fault_tracker.well_at() };
         if let Some(pause) = self.cooldowns.record_failure(request, boarded, well_at, Instant::now())
             && let Some(cluster) = self.fleet.connected()
         {

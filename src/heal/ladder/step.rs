@@ -206,7 +206,9 @@ impl Ladder {
     /// image server, by a probe that no cache can answer, because a gateway whose 404 reads like the service's would
     /// keep every heal from being seen.
     async fn registration_check_is_wrong(&self, service: &CanvasService, image: &IndexedImage) -> bool {
-        if !service.registrations.is_available(Instant::now()) || self.images.probe(image).await != Evidence::Alive {
+        if !service.registrations.is_available(Instant::now())
+            || self.images.probe(image).await != Evidence::Alive
+        {
             return false;
         }
         if self.canvases.registration(image).await == Registration::Expired {

@@ -17,15 +17,15 @@ const THUMBNAIL: &str = "full/!240,240/0/default.jpg";
 
 impl Healer {
     /// A small picture as the image server has it now. Nothing is healed by looking: an expired one is its 404.
-    pub async fn thumbnail(&self, patient: &IndexedImage) -> Result<Response<Body>, UpstreamError> {
+    pub async fn thumbnail(&self, image: &IndexedImage) -> Result<Response<Body>, UpstreamError> {
         let parts = &self.parts;
-        let route = &parts.settings.routes[patient.route];
+        let route = &parts.settings.routes[image.route];
         let mut head = internal_request(route.upstream.authority.as_str(), &parts.settings.server.name)?;
-        let target = format!("{}{}/{THUMBNAIL}", route.upstream.path, patient.sent);
+        let target = format!("{}{}/{THUMBNAIL}", route.upstream.path, image.sent);
         head.uri = target.parse().map_err(|_| UpstreamError::Target)?;
         head.headers.insert(header::ACCEPT, header::HeaderValue::from_static("image/jpeg"));
-        patient.trace.inject(&mut head.headers);
-        parts.images.send(patient, &head, &Caller::default()).await
+        image.trace.inject(&mut head.headers);
+        parts.images.send(image, &head, &Caller::default()).await
     }
 
     /// Has a canvas built anew, whatever state it is in: its bytes.
@@ -39,9 +39,9 @@ impl Healer {
     }
 
     /// Cures all canvases that own the image; false where one of them still comes back without it.
-    pub async fn cure_all(&self, patient: &IndexedImage) -> bool {
-        for canvas in patient.canvases() {
-            if !self.repair_canvas(patient, canvas).await {
+    pub async fn cure_all(&self, image: &IndexedImage) -> bool {
+        for canvas in image.canvases() {
+            if !self.repair_canvas(image, canvas).await {
                 return false;
             }
         }
@@ -51,11 +51,11 @@ impl Healer {
     /// Forgets what was found out about the image, here and in Redis: that its file was missing, that it was there a
     /// while ago, and that no rung helped. The next viewer has it looked at afresh. (Other nodes remember by themselves
     /// what they found or heard.)
-    pub fn forget(&self, patient: &IndexedImage) {
+    pub fn forget(&self, image: &IndexedImage) {
         let parts = &self.parts;
-        parts.missing.forget(patient, parts.lookup.image_marks());
-        parts.knowledge.doubt(patient);
-        let canvases = parts.services.asked_canvases(patient).into_iter();
+        parts.missing.forget(image, parts.lookup.image_marks());
+        parts.knowledge.doubt(image);
+        let canvases = parts.services.asked_canvases(image).into_iter();
         let errands = canvases.flat_map(|(service, canvas)| {
             let own = [
                 CanvasRequest::visit(&canvas),
@@ -66,7 +66,7 @@ impl Healer {
                 .chain(CanvasRequest::variant(&canvas))
                 .map(move |errand| (Arc::clone(&service), errand))
         });
-        for (service, errand) in errands.chain(parts.ladder.register_request(patient)) {
+        for (service, errand) in errands.chain(parts.ladder.register_request(image)) {
             parts.services.clear_cooldown(&service, &errand.flight);
         }
     }

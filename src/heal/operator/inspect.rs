@@ -26,14 +26,14 @@ const LONGEST_INFO: usize = 1 << 20;
 
 impl Healer {
     /// Looks at the deployment by this image, which should be alive.
-    pub async fn inspect(&self, patient: &IndexedImage) -> DeploymentFacts {
+    pub async fn inspect(&self, image: &IndexedImage) -> DeploymentFacts {
         let parts = &self.parts;
-        let said = parts.services.ask(patient).await;
+        let said = parts.services.ask(image).await;
         let is_asked =
-            parts.services.of(patient).iter().any(|service| service.registrations.is_available(Instant::now()));
-        let is_uuid = matches!(patient.kind, crate::iiif::IdentifierKind::Uuid { .. });
+            parts.services.of(image).iter().any(|service| service.registrations.is_available(Instant::now()));
+        let is_uuid = matches!(image.kind, crate::iiif::IdentifierKind::Uuid { .. });
         let resources_open = is_uuid.then_some(said != Registration::Nothing && is_asked);
-        let (info_id, clock_ahead) = match self.info_as_public(patient).await {
+        let (info_id, clock_ahead) = match self.info_as_public(image).await {
             Ok((id, ahead)) => (Some(id), ahead),
             Err(error) => (Some(Err(ErrorChain(&error).to_string())), None),
         };
@@ -44,14 +44,14 @@ impl Healer {
 impl Healer {
     async fn info_as_public(
         &self,
-        patient: &IndexedImage,
+        image: &IndexedImage,
     ) -> Result<(Result<String, String>, Option<i64>), UpstreamError> {
-        let route = &self.parts.settings.routes[patient.route];
+        let route = &self.parts.settings.routes[image.route];
         let own = route.upstream.authority.as_str();
         let public = self.parts.settings.server.public_hosts.first().map_or(own, String::as_str);
         let (mut head, ()) = http::Request::new(()).into_parts();
         head.method = Method::GET;
-        let target = format!("{}{}/info.json", route.upstream.path, patient.sent);
+        let target = format!("{}{}/info.json", route.upstream.path, image.sent);
         head.uri = target.parse().map_err(|_| UpstreamError::Target)?;
         let text = |text: &str| HeaderValue::from_str(text).map_err(|_| UpstreamError::Target);
         head.headers.insert(header::HOST, text(if route.preserve_host { public } else { own })?);
@@ -60,7 +60,7 @@ impl Healer {
         let port = public.rsplit_once(':').map_or("443", |(_, port)| port);
         head.headers.insert("x-forwarded-port", text(port)?);
         head.headers.insert(header::VIA, text(&format!("1.1 {}", self.parts.settings.server.name))?);
-        let answer = self.parts.images.send(patient, &head, &Caller::default()).await?;
+        let answer = self.parts.images.send(image, &head, &Caller::default()).await?;
         let date = answer.headers().get(header::DATE).and_then(|date| date.to_str().ok());
         let ahead = date.and_then(clock_ahead);
         let status = answer.status();

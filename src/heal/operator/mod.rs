@@ -115,10 +115,10 @@ impl Healer {
 
     /// Its other canvases too, as the index knows them.
     #[must_use]
-    pub fn with_owners(&self, patient: &IndexedImage) -> IndexedImage {
-        let known = self.parts.lookup.index().owners(&patient.key).unwrap_or_else(|_| Arc::new([]));
-        let more = known.iter().filter(|more| patient.owners.iter().all(|own| own.canvas != more.canvas));
-        IndexedImage { owners: patient.owners.iter().chain(more).cloned().collect(), ..patient.clone() }
+    pub fn with_owners(&self, image: &IndexedImage) -> IndexedImage {
+        let known = self.parts.lookup.index().owners(&image.key).unwrap_or_else(|_| Arc::new([]));
+        let more = known.iter().filter(|more| image.owners.iter().all(|own| own.canvas != more.canvas));
+        IndexedImage { owners: image.owners.iter().chain(more).cloned().collect(), ..image.clone() }
     }
 
     /// Does this canvas belong to a presentation route, so that it may be asked for?
@@ -128,26 +128,26 @@ impl Healer {
 
     /// Is it there? The cheapest truthful probe: `/resources/{uuid}` where the service answers it, else one of the image
     /// server that no cache can answer; `tiles`: a tile in any case, which also finds files that are gone.
-    pub async fn check_image(&self, patient: &IndexedImage, tiles: bool) -> ImageCheck {
-        let said = self.parts.services.ask(patient).await;
+    pub async fn check_image(&self, image: &IndexedImage, tiles: bool) -> ImageCheck {
+        let said = self.parts.services.ask(image).await;
         let shown = match said {
             Registration::Expired => return ImageCheck::Expired,
             Registration::Alive(_) => Evidence::Alive,
-            Registration::Nothing => self.parts.images.probe(patient).await,
+            Registration::Nothing => self.parts.images.probe(image).await,
         };
-        let needs_no_key = matches!(patient.kind, IdentifierKind::FileUrl { .. });
+        let needs_no_key = matches!(image.kind, IdentifierKind::FileUrl { .. });
         match shown {
             Evidence::Expired if needs_no_key => ImageCheck::Missing,
             Evidence::Expired => ImageCheck::Expired,
             Evidence::Alive if !tiles && said != Registration::Nothing => ImageCheck::Alive,
             Evidence::Alive | Evidence::Nothing => {
-                self.look_at_tile(patient, shown == Evidence::Alive || needs_no_key).await
+                self.look_at_tile(image, shown == Evidence::Alive || needs_no_key).await
             }
         }
     }
 
-    async fn look_at_tile(&self, patient: &IndexedImage, registered: bool) -> ImageCheck {
-        match self.parts.images.look_at(patient, Probe::SmallTile.tail()).await {
+    async fn look_at_tile(&self, indexed: &IndexedImage, registered: bool) -> ImageCheck {
+        match self.parts.images.look_at(indexed, Probe::SmallTile.tail()).await {
             Ok(status) if self.parts.images.is_expiry(status) && registered => ImageCheck::Missing,
             Ok(status) if self.parts.images.is_expiry(status) => ImageCheck::Expired,
             Ok(status) if matches!(status.as_u16(), 401 | 403 | 407) => {
@@ -162,17 +162,17 @@ impl Healer {
     }
 
     /// Brings it back, up the ladder, and waits until the canvas itself is known to be good as well.
-    pub async fn heal_image(&self, patient: &IndexedImage) -> ImageHealReport {
+    pub async fn heal_image(&self, image: &IndexedImage) -> ImageHealReport {
         let (heals, started) = (Arc::clone(&self.parts.heals), Instant::now());
-        let verdict = heals.start(patient, Priority::Background).wait().await.unwrap_or(HealOutcome::Failed);
+        let verdict = heals.start(image, Priority::Background).wait().await.unwrap_or(HealOutcome::Failed);
         // UPSTREAM: whoever registers a file writes its key, whether the file is there or not.
         let is_proven = !matches!(verdict, HealOutcome::Healed(Rung::Register) | HealOutcome::Alive);
-        let verdict = if is_proven { verdict } else { self.confirmed(verdict, patient).await };
-        let canvases = self.parts.services.asked_canvases(patient);
+        let verdict = if is_proven { verdict } else { self.confirmed(verdict, image).await };
+        let canvases = self.parts.services.asked_canvases(image);
         let is_back = matches!(verdict, HealOutcome::Healed(_) | HealOutcome::Alive);
         // Without its image the canvas is not cured either: nobody waits for that.
         let (was_poisoned, cured) =
-            if is_back { self.poison_is_cured(&canvases, patient).await } else { (false, false) };
+            if is_back { self.poison_is_cured(&canvases, image).await } else { (false, false) };
         let (ending, reason, passing) = match verdict {
             HealOutcome::Healed(_) | HealOutcome::Alive if was_poisoned && !cured => {
                 (ImageHealResult::Poisoned, Some("its canvas comes back without images".to_owned()), false)
@@ -183,7 +183,7 @@ impl Healer {
                 (ImageHealResult::Missing, Some("the file itself is gone".to_owned()), false)
             }
             HealOutcome::Cooling | HealOutcome::Failed => {
-                let (reason, passing) = self.reason(patient, &canvases, verdict);
+                let (reason, passing) = self.reason(image, &canvases, verdict);
                 (ImageHealResult::Failed, Some(reason), passing)
             }
         };
@@ -192,14 +192,14 @@ impl Healer {
     }
 
     /// Asks for one canvas of the image, as the old script did, whatever state it is in.
-    pub async fn visit_canvas(&self, patient: &IndexedImage, canvas: &str) -> CanvasVisit {
+    pub async fn visit_canvas(&self, image: &IndexedImage, canvas: &str) -> CanvasVisit {
         let parts = &self.parts;
         let Some((service, allowed)) = parts.services.asked_canvas(canvas) else {
             let reason = "its canvas belongs to no presentation route ([server] public_hosts, [[routes]])";
             return CanvasVisit::Failed { reason: reason.to_owned(), passing: false };
         };
         let errand = CanvasRequest::visit(&allowed);
-        match self.landed_visit(&service, &errand, patient).await {
+        match self.landed_visit(&service, &errand, image).await {
             CanvasResponse::Built
             | CanvasResponse::Carries
             | CanvasResponse::Unclear
@@ -216,11 +216,11 @@ impl Healer {
     }
 
     /// Cures a canvas that is known to be poisoned; true when a plain visit carries the image afterwards.
-    pub async fn repair_canvas(&self, patient: &IndexedImage, canvas: &str) -> bool {
+    pub async fn repair_canvas(&self, image: &IndexedImage, canvas: &str) -> bool {
         let parts = &self.parts;
         let Some((service, allowed)) = parts.services.asked_canvas(canvas) else { return false };
-        parts.repairs.repair_canvas(&service, &CanvasRequest::visit(&allowed), patient);
-        self.poison_is_cured(&[(service, allowed)], patient).await == (true, true)
+        parts.repairs.repair_canvas(&service, &CanvasRequest::visit(&allowed), image);
+        self.poison_is_cured(&[(service, allowed)], image).await == (true, true)
     }
 
     /// Reads a document as the index does.
@@ -244,8 +244,8 @@ impl Healer {
     }
 
     /// Has a whole manifest built beside, of which several images are gone. False: that did not help.
-    pub async fn heal_book(&self, manifest: &str, patient: &IndexedImage) -> bool {
-        self.parts.prefetch.books().heal(manifest, patient, Priority::Background).await
+    pub async fn heal_book(&self, manifest: &str, image: &IndexedImage) -> bool {
+        self.parts.prefetch.books().heal(manifest, image, Priority::Background).await
     }
 
     /// Requests that were sent to canvas services so that they build something or register a file.
@@ -299,16 +299,16 @@ const NO_HELP: &str = "its canvas was asked for, and the image did not come back
 
 impl Healer {
     /// What is left of "registered": nothing, where the image server finds no file.
-    async fn confirmed(&self, verdict: HealOutcome, patient: &IndexedImage) -> HealOutcome {
-        if self.parts.is_missing(patient).await {
+    async fn confirmed(&self, verdict: HealOutcome, image: &IndexedImage) -> HealOutcome {
+        if self.parts.is_missing(image).await {
             return HealOutcome::Missing;
         }
-        if verdict != HealOutcome::Healed(Rung::Register) || !self.parts.images.shows_nothing(patient).await {
+        if verdict != HealOutcome::Healed(Rung::Register) || !self.parts.images.shows_nothing(image).await {
             return verdict;
         }
         // `/resources` is closed: the file's own identifier may tell.
-        if self.parts.ladder.look_at_file(patient).await == Some(true) {
-            self.parts.missing.note(patient, Proof::Shown);
+        if self.parts.ladder.look_at_file(image).await == Some(true) {
+            self.parts.missing.note(image, Proof::Shown);
             return HealOutcome::Missing;
         }
         HealOutcome::Failed
@@ -318,22 +318,22 @@ impl Healer {
         &self,
         service: &Arc<CanvasService>,
         errand: &CanvasRequest,
-        patient: &IndexedImage,
+        image: &IndexedImage,
     ) -> CanvasResponse {
         let urgency = FlightPriority::new(Priority::Background);
-        self.parts.requests.answer(service, &errand.flight, patient, &urgency).await
+        self.parts.requests.answer(service, &errand.flight, image, &urgency).await
     }
 
     /// Were these canvases poisoned, and are they well now? Waits for canvas requests that still run (the image is
     /// back before they end), and for cures, but not for ever: a service that stays unwell is not cured tonight.
-    async fn poison_is_cured(&self, canvases: &[AskedCanvas], patient: &IndexedImage) -> (bool, bool) {
+    async fn poison_is_cured(&self, canvases: &[AskedCanvas], image: &IndexedImage) -> (bool, bool) {
         let (mut was_poisoned, mut cured) = (false, true);
         for (service, allowed) in canvases {
             let visit = CanvasRequest::visit(allowed);
             if let Some(mut flight) = self.parts.requests.find(&visit.flight)
                 && flight.wait().await == Some(CanvasResponse::Lacks)
             {
-                self.parts.repairs.repair_canvas(service, &visit, patient);
+                self.parts.repairs.repair_canvas(service, &visit, image);
             }
             let Some(mut cure) =
                 self.parts.repairs.state.canvases.find(&CanvasRequest::rebuild(allowed).flight)
@@ -342,18 +342,13 @@ impl Healer {
             };
             was_poisoned = true;
             let in_time = timeout(self.parts.settings.heal.backoff_max, cure.wait()).await.is_ok();
-            cured &= in_time && self.landed_visit(service, &visit, patient).await == CanvasResponse::Carries;
+            cured &= in_time && self.landed_visit(service, &visit, image).await == CanvasResponse::Carries;
         }
         (was_poisoned, cured)
     }
 
-    fn reason(
-        &self,
-        patient: &IndexedImage,
-        canvases: &[AskedCanvas],
-        verdict: HealOutcome,
-    ) -> (String, bool) {
-        if patient.owners.is_empty() {
+    fn reason(&self, image: &IndexedImage, canvases: &[AskedCanvas], verdict: HealOutcome) -> (String, bool) {
+        if image.owners.is_empty() {
             return ("no canvas is known that owns it".to_owned(), false);
         }
         if canvases.is_empty() {

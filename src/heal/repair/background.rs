@@ -56,19 +56,19 @@ enum CureAttempt {
 
 impl Repairs {
     /// Does what a heal of this image left to be done.
-    pub(in crate::heal) fn follow_up(self: &Arc<Self>, follow_up: FollowUp, patient: &IndexedImage) {
+    pub(in crate::heal) fn follow_up(self: &Arc<Self>, follow_up: FollowUp, image: &IndexedImage) {
         match follow_up {
             // After an early release: the canvas request still runs, and may yet end in poison.
             FollowUp::WatchCanvas { service, request, mut flight } => {
-                let (repairs, patient) = (Arc::clone(self), patient.clone());
+                let (repairs, image) = (Arc::clone(self), image.clone());
                 self.home.spawn(async move {
                     if flight.wait().await == Some(CanvasResponse::Lacks) {
-                        repairs.repair_canvas(&service, &request, &patient);
+                        repairs.repair_canvas(&service, &request, &image);
                     }
                 });
             }
-            FollowUp::RepairCanvas { service, request } => self.repair_canvas(&service, &request, patient),
-            FollowUp::CanvasIsWhole => self.state.lacking.note([&*patient.key], false),
+            FollowUp::RepairCanvas { service, request } => self.repair_canvas(&service, &request, image),
+            FollowUp::CanvasIsWhole => self.state.lacking.note([&*image.key], false),
         }
     }
 
@@ -77,10 +77,10 @@ impl Repairs {
         self: &Arc<Self>,
         service: &Arc<CanvasService>,
         request: &CanvasRequest,
-        patient: &IndexedImage,
+        image: &IndexedImage,
     ) {
         let Some(canvas) = service.touched(request).cloned() else { return };
-        self.state.lacking.note([&*patient.key], true);
+        self.state.lacking.note([&*image.key], true);
         // Who took the rung away wants no rebuild, not even behind the viewers' backs.
         if !self.settings.heal.ladder.contains(&Rung::Rebuild) {
             return;
@@ -91,12 +91,12 @@ impl Repairs {
         }
         let key = CanvasRequest::rebuild(&canvas).flight;
         self.state.canvases.join_or_start(&key, Priority::Background, |urgency| {
-            let (repairs, service, patient) = (Arc::clone(self), Arc::clone(service), patient.clone());
+            let (repairs, service, image) = (Arc::clone(self), Arc::clone(service), image.clone());
             async move {
                 let name = format!("cure {}", service.name_of(&CanvasRequest::rebuild(&canvas).flight));
                 // Whichever node cures it, cures it for all.
                 if let Ok(own) = repairs.services.try_lead(&name).await {
-                    repairs.repair_until_healthy(&service, &canvas, &patient, &urgency).await;
+                    repairs.repair_until_healthy(&service, &canvas, &image, &urgency).await;
                     own.finish(DONE);
                 }
             }
@@ -107,14 +107,14 @@ impl Repairs {
         self: &Arc<Self>,
         service: &Arc<CanvasService>,
         canvas: &CanvasTarget,
-        patient: &IndexedImage,
+        indexed: &IndexedImage,
         urgency: &Arc<FlightPriority>,
     ) {
         self.metrics.event(EventKind::Poisoned);
-        tracing::warn!(request = %patient.trace, canvas = %canvas.visit, "poisoned: it came back without its image; curing it when the service is well");
+        tracing::warn!(request = %indexed.trace, canvas = %canvas.visit, "poisoned: it came back without its image; curing it when the service is well");
         let rebuilds = AtomicU32::new(0);
         let attempt = || async {
-            let ended = self.attempt_canvas_repair(service, canvas, patient, urgency).await;
+            let ended = self.attempt_canvas_repair(service, canvas, indexed, urgency).await;
             match ended {
                 CureAttempt::Rebuilt if rebuilds.fetch_add(1, Ordering::Relaxed) + 1 == REBUILDS => {
                     ControlFlow::Break(ended)
@@ -128,17 +128,17 @@ impl Repairs {
         let rebuilds = rebuilds.into_inner();
         match ended {
             Some(CureAttempt::Cured) => {
-                self.state.lacking.note([&*patient.key], false);
+                self.state.lacking.note([&*indexed.key], false);
                 self.metrics.event(EventKind::Cured);
-                tracing::info!(request = %patient.trace, canvas = %canvas.visit, rebuilds, "cured");
+                tracing::info!(request = %indexed.trace, canvas = %canvas.visit, rebuilds, "cured");
             }
             Some(CureAttempt::FileIsGone) => {
-                self.state.lacking.note([&*patient.key], false);
-                tracing::info!(request = %patient.trace, canvas = %canvas.visit, "not poisoned: the file of its image is gone");
+                self.state.lacking.note([&*indexed.key], false);
+                tracing::info!(request = %indexed.trace, canvas = %canvas.visit, "not poisoned: the file of its image is gone");
             }
             _ => {
                 self.metrics.event(EventKind::CureFailed);
-                tracing::warn!(request = %patient.trace, canvas = %canvas.visit, rebuilds, "still poisoned; giving up until it is seen again");
+                tracing::warn!(request = %indexed.trace, canvas = %canvas.visit, rebuilds, "still poisoned; giving up until it is seen again");
             }
         }
     }
@@ -174,7 +174,7 @@ impl Repairs {
         self: &Arc<Self>,
         service: &Arc<CanvasService>,
         canvas: &CanvasTarget,
-        patient: &IndexedImage,
+        image: &IndexedImage,
         urgency: &Arc<FlightPriority>,
     ) -> CureAttempt {
         // A fault that only the service sees shows in what it builds: one finds out, and not more often than that.
@@ -185,7 +185,7 @@ impl Repairs {
         if !service.breaker_is_closed() {
             return match self
                 .requests
-                .answer(service, &CanvasRequest::visit(canvas).flight, patient, urgency)
+                .answer(service, &CanvasRequest::visit(canvas).flight, image, urgency)
                 .await
             {
                 CanvasResponse::Built | CanvasResponse::Carries => CureAttempt::Cured,
@@ -193,43 +193,43 @@ impl Repairs {
             };
         }
         let Some(_alone) = service.try_alone() else { return CureAttempt::Unwell };
-        let tile = self.images.look_at(patient, Probe::SmallTile.tail()).await;
+        let tile = self.images.look_at(image, Probe::SmallTile.tail()).await;
         let is_hidden = tile.as_ref().is_ok_and(|status| matches!(status.as_u16(), 401 | 403 | 407));
         let is_shown = tile.is_ok_and(|status| !self.images.is_expiry(status) && !proves_nothing(status));
-        let is_well = match (self.services.ask(patient).await, is_shown) {
+        let is_well = match (self.services.ask(image).await, is_shown) {
             // Who asks for a login first shows nothing of the image, and is not unwell either.
-            _ if is_hidden => self.ladder.health(service, patient).await != ServiceHealth::Unwell,
+            _ if is_hidden => self.ladder.health(service, image).await != ServiceHealth::Unwell,
             (Registration::Alive(_), false) => {
-                let is_gone = self.images.shows_nothing(patient).await;
+                let is_gone = self.images.shows_nothing(image).await;
                 return if is_gone { CureAttempt::FileIsGone } else { CureAttempt::Unwell };
             }
             (Registration::Alive(_) | Registration::Nothing, true) => {
-                self.ladder.nested_request_works(patient).await
+                self.ladder.nested_request_works(image).await
             }
             // Poisoned, and expired too: its own info.json cannot be well before it is registered again.
             (Registration::Expired, _) | (Registration::Nothing, false) => {
-                self.ladder.health(service, patient).await != ServiceHealth::Unwell
+                self.ladder.health(service, image).await != ServiceHealth::Unwell
             }
         };
         if !is_well {
             return CureAttempt::Unwell;
         }
         // A plain GET first: somebody else may have cured it, and a good canvas is never rebuilt.
-        match self.requests.answer(service, &CanvasRequest::visit(canvas).flight, patient, urgency).await {
+        match self.requests.answer(service, &CanvasRequest::visit(canvas).flight, image, urgency).await {
             CanvasResponse::Built | CanvasResponse::Carries => return CureAttempt::Cured,
             CanvasResponse::Lacks => {}
             _ => return CureAttempt::Unwell,
         }
-        match self.requests.answer(service, &CanvasRequest::rebuild(canvas).flight, patient, urgency).await {
+        match self.requests.answer(service, &CanvasRequest::rebuild(canvas).flight, image, urgency).await {
             CanvasResponse::Built | CanvasResponse::Carries => {}
             // Whoever builds a canvas writes the key first, unless there is no file to write it for.
-            CanvasResponse::Lacks if self.requests.evidence(patient).await != Evidence::Alive => {
+            CanvasResponse::Lacks if self.requests.evidence(image).await != Evidence::Alive => {
                 return CureAttempt::FileIsGone;
             }
             // The fault is one that we cannot see: the service's own way to the image server is broken.
             _ => return CureAttempt::Unwell,
         }
-        match self.requests.answer(service, &CanvasRequest::visit(canvas).flight, patient, urgency).await {
+        match self.requests.answer(service, &CanvasRequest::visit(canvas).flight, image, urgency).await {
             CanvasResponse::Built | CanvasResponse::Carries => CureAttempt::Cured,
             CanvasResponse::Lacks => CureAttempt::Rebuilt,
             _ => CureAttempt::Unwell,

@@ -222,8 +222,8 @@ impl Repairs {
     pub(in crate::heal) async fn attempt_repair(self: &Arc<Self>, order: DocumentOrder<'_>) -> RepairResult {
         let DocumentOrder { service, key, poisoned, .. } = order;
         let boarded = Instant::now();
-        let (patient, nested) = match self.first_existing_image(order).await {
-            Ok(LackingImages::There(patient, nested)) => (*patient, nested),
+        let (image, nested) = match self.first_existing_image(order).await {
+            Ok(LackingImages::There(image, nested)) => (*image, nested),
             // Every file is gone: the document tells the truth, and a rebuild could only tell it once more.
             Ok(LackingImages::Gone(life)) => {
                 self.state.truths.insert(key.clone(), poisoned.carries, life);
@@ -231,7 +231,7 @@ impl Repairs {
             }
             Err(unwell) => return unwell,
         };
-        let mended = self.rebuild_document(order, &patient, nested).await;
+        let mended = self.rebuild_document(order, &image, nested).await;
         match mended {
             RepairResult::Whole | RepairResult::Shorter(..) => {
                 self.services.cooldowns.record_success(key, boarded, Instant::now());
@@ -252,24 +252,24 @@ impl Repairs {
     async fn rebuild_document(
         self: &Arc<Self>,
         order: DocumentOrder<'_>,
-        patient: &IndexedImage,
+        image: &IndexedImage,
         nested: NestedCheck,
     ) -> RepairResult {
         let DocumentOrder { service, key, poisoned, urgency } = order;
         let visit = poisoned.visit();
         for _ in 0..REBUILDS {
             // A plain GET first: somebody else may have cured it, and a good document is never rebuilt.
-            match self.document(service, &visit, patient, urgency).await {
-                Some(read) if carries(&read.canvases, &patient.key) => return RepairResult::Whole,
-                Some(stored) if self.may_build_over(order, &stored, patient).await => {}
+            match self.document(service, &visit, image, urgency).await {
+                Some(read) if carries(&read.canvases, &image.key) => return RepairResult::Whole,
+                Some(stored) if self.may_build_over(order, &stored, image).await => {}
                 Some(_) => {
                     self.metrics.event(EventKind::RebuildWithheld);
                     return RepairResult::Unwell;
                 }
                 None => return RepairResult::Unwell,
             }
-            match self.document(service, key, patient, urgency).await {
-                Some(read) if carries(&read.canvases, &patient.key) => {}
+            match self.document(service, key, image, urgency).await {
+                Some(read) if carries(&read.canvases, &image.key) => {}
                 Some(read) => {
                     // A fault that began meanwhile must not be taken for the truth.
                     let truth = fingerprint(&read.canvases);
@@ -285,8 +285,8 @@ impl Repairs {
                 None => return RepairResult::Unwell,
             }
         }
-        match self.document(service, &visit, patient, urgency).await {
-            Some(read) if carries(&read.canvases, &patient.key) => RepairResult::Whole,
+        match self.document(service, &visit, image, urgency).await {
+            Some(read) if carries(&read.canvases, &image.key) => RepairResult::Whole,
             _ => RepairResult::Failed,
         }
     }
@@ -309,7 +309,7 @@ impl Repairs {
         &self,
         service: &CanvasService,
         flight: &CanvasRequestKey,
-        patient: &IndexedImage,
+        image: &IndexedImage,
         urgency: &FlightPriority,
     ) -> Option<Arc<DocumentContent>> {
         let started = Instant::now();
@@ -317,7 +317,7 @@ impl Repairs {
         urgency.mark_sent();
         let _counted = GaugeGuard::inc(&self.metrics.canvas_in_flight);
         let answer = match service.breaker.try_acquire(Instant::now()) {
-            Ok(()) => service.document(&flight.target, &patient.trace).await,
+            Ok(()) => service.document(&flight.target, &image.trace).await,
             Err(_) => return None,
         };
         let read = match answer {
@@ -328,13 +328,13 @@ impl Repairs {
                 off_thread(read).await.flatten()
             }
             Err(answer) => {
-                service.request_ended(flight, answer, patient, started.elapsed());
+                service.request_ended(flight, answer, image, started.elapsed());
                 return None;
             }
         };
-        let whole = read.as_ref().is_some_and(|read| carries(&read.canvases, &patient.key));
+        let whole = read.as_ref().is_some_and(|read| carries(&read.canvases, &image.key));
         let answer = if whole { CanvasResponse::Carries } else { CanvasResponse::Lacks };
-        service.request_ended(flight, answer, patient, started.elapsed());
+        service.request_ended(flight, answer, image, started.elapsed());
         read
     }
 

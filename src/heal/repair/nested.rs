@@ -43,11 +43,11 @@ impl Repairs {
         };
         let (mut is_unknown, mut seems, mut is_refused) = (poisoned.is_cut_short, false, false);
         for key in &poisoned.missing {
-            let Some(patient) = self.lookup.find(route, key, &poisoned.trace) else {
+            let Some(image) = self.lookup.find(route, key, &poisoned.trace) else {
                 is_unknown = true;
                 continue;
             };
-            match self.check_nested_request(service, &patient, urgency).await {
+            match self.check_nested_request(service, &image, urgency).await {
                 NestedCheck::Gone => {}
                 NestedCheck::SeemsGone => seems = true,
                 NestedCheck::Refused => (seems, is_refused) = (true, true),
@@ -55,7 +55,7 @@ impl Repairs {
                     self.metrics.event(EventKind::RebuildWithheld);
                     return Err(RepairResult::Unwell);
                 }
-                nested => return Ok(LackingImages::There(Box::new(patient), nested)),
+                nested => return Ok(LackingImages::There(Box::new(image), nested)),
             }
         }
         if is_unknown {
@@ -77,8 +77,8 @@ impl Repairs {
         let DocumentOrder { service, poisoned, urgency, .. } = order;
         let Some(route) = self.lookup.image_route().filter(|_| !poisoned.is_cut_short) else { return false };
         for key in poisoned.missing.iter().filter(|key| !carries(canvases, key)) {
-            let Some(patient) = self.lookup.find(route, key, &poisoned.trace) else { return false };
-            let nested = self.check_nested_request(service, &patient, urgency).await;
+            let Some(image) = self.lookup.find(route, key, &poisoned.trace) else { return false };
+            let nested = self.check_nested_request(service, &image, urgency).await;
             if nested != NestedCheck::Proven && !nested.is_gone() {
                 return false;
             }
@@ -92,7 +92,7 @@ impl Repairs {
         self: &Arc<Self>,
         order: DocumentOrder<'_>,
         stored: &DocumentContent,
-        patient: &IndexedImage,
+        image: &IndexedImage,
     ) -> bool {
         let DocumentOrder { service, poisoned, urgency, .. } = order;
         // One that was asked for with `allow` or `disallow` has no other place.
@@ -101,7 +101,7 @@ impl Repairs {
         }
         let target = format!("{}&disallow=x-iiif-mender/none", rebuild_target(&poisoned.target));
         let beside = CanvasRequestKey { service: poisoned.mark, target: target.into(), rung: Rung::Variant };
-        let Some(built) = self.document(service, &beside, patient, urgency).await else { return false };
+        let Some(built) = self.document(service, &beside, image, urgency).await else { return false };
         let Some(route) = self.lookup.image_route() else { return false };
         let stored = stored.canvases.iter().flat_map(|canvas| &canvas.images);
         for key in stored.filter(|key| !carries(&built.canvases, key)) {
@@ -119,9 +119,9 @@ impl Repairs {
         let pages = self.lookup.index().manifest_canvases(&poisoned.name).unwrap_or_default();
         let mut has = pages.iter().filter_map(|page| page.keys.first());
         let Some(key) = has.find(|key| !poisoned.missing.contains(key)) else { return false };
-        let Some(patient) = self.lookup.find(route, key, &poisoned.trace) else { return false };
+        let Some(image) = self.lookup.find(route, key, &poisoned.trace) else { return false };
         matches!(
-            self.check_nested_request(service, &patient, urgency).await,
+            self.check_nested_request(service, &image, urgency).await,
             NestedCheck::Proven | NestedCheck::Likely
         )
     }
@@ -129,19 +129,19 @@ impl Repairs {
     pub(in crate::heal) async fn check_nested_request(
         self: &Arc<Self>,
         service: &Arc<CanvasService>,
-        patient: &IndexedImage,
+        image: &IndexedImage,
         urgency: &Arc<FlightPriority>,
     ) -> NestedCheck {
-        let said = self.services.ask(patient).await;
+        let said = self.services.ask(image).await;
         let is_alive = matches!(said, Registration::Alive(_));
-        if is_alive && self.images.shows_nothing(patient).await {
+        if is_alive && self.images.shows_nothing(image).await {
             return NestedCheck::Gone;
         }
-        let health = self.ladder.health(service, patient).await;
+        let health = self.ladder.health(service, image).await;
         if health == ServiceHealth::Unwell || is_alive && health != ServiceHealth::Well {
             return NestedCheck::Unwell;
         }
-        let file = match (said, &patient.kind) {
+        let file = match (said, &image.kind) {
             (Registration::Alive(url), _) if !url.is_empty() => Some(url),
             (_, IdentifierKind::Uuid { uuid, .. }) => self.services.files().of(*uuid),
             _ => None,
@@ -149,16 +149,16 @@ impl Repairs {
         let Some(path) = file.as_deref().and_then(register_path) else {
             let is_well = health == ServiceHealth::Well || service.fault_tracker.is_healthy();
             let otherwise = if is_well { NestedCheck::Likely } else { NestedCheck::Unwell };
-            return self.nested_by_canvas(patient, urgency, otherwise).await;
+            return self.nested_by_canvas(image, urgency, otherwise).await;
         };
         let flight = CanvasRequestKey { service: service.mark, target: path.into(), rung: Rung::Register };
-        let answer = self.requests.answer(service, &flight, patient, urgency).await;
+        let answer = self.requests.answer(service, &flight, image, urgency).await;
         if matches!(answer, CanvasResponse::Built | CanvasResponse::Carries) {
             return NestedCheck::Proven;
         }
         // To register writes the key first; where nothing is behind it, the file is gone.
-        let is_registered = matches!(self.services.ask(patient).await, Registration::Alive(_));
-        if is_registered && self.images.shows_nothing(patient).await {
+        let is_registered = matches!(self.services.ask(image).await, Registration::Alive(_));
+        if is_registered && self.images.shows_nothing(image).await {
             NestedCheck::Gone
         } else {
             NestedCheck::Unwell
@@ -169,11 +169,11 @@ impl Repairs {
     /// request, and writes the key if there is a file.
     async fn nested_by_canvas(
         self: &Arc<Self>,
-        patient: &IndexedImage,
+        image: &IndexedImage,
         urgency: &Arc<FlightPriority>,
         otherwise: NestedCheck,
     ) -> NestedCheck {
-        let canvas = patient.owners.iter().find_map(|owner| self.services.asked_canvas(&owner.canvas));
+        let canvas = image.owners.iter().find_map(|owner| self.services.asked_canvas(&owner.canvas));
         let Some((service, canvas)) = canvas else { return otherwise };
         let may = self.settings.heal.ladder.contains(&Rung::Variant);
         let Some(request) = CanvasRequest::variant(&canvas).filter(|_| may) else { return otherwise };
@@ -181,32 +181,30 @@ impl Repairs {
             return otherwise;
         }
         let boarded = Instant::now();
-        if self.missing.is_known(patient) {
+        if self.missing.is_known(image) {
             return NestedCheck::SeemsGone;
         }
         if self.services.cools(&service, &request.flight)
-            && self.requests.evidence(patient).await == Evidence::Expired
+            && self.requests.evidence(image).await == Evidence::Expired
         {
             return NestedCheck::Refused;
         }
-        let asked = async || self.requests.answer(&service, &request.flight, patient, urgency).await;
+        let asked = async || self.requests.answer(&service, &request.flight, image, urgency).await;
         let mut answer = asked().await;
         // The first one of all may come out of the service's cache: then it only tells that it builds beside.
         if answer == CanvasResponse::Carries && self.services.honours_variants(&service).await == Some(true) {
             answer = asked().await;
         }
         let seen = Instant::now();
-        let is_expired = self.requests.evidence(patient).await == Evidence::Expired;
+        let is_expired = self.requests.evidence(image).await == Evidence::Expired;
         match answer {
             CanvasResponse::Built => NestedCheck::Proven,
             // Whoever builds a canvas writes the key first, unless there is no file to write it for.
-            CanvasResponse::Lacks if is_expired => {
-                match self.ladder.gone_or_in_trouble(patient, seen).await {
-                    HealOutcome::Missing => NestedCheck::SeemsGone,
-                    _ => NestedCheck::Unwell,
-                }
-            }
-            CanvasResponse::Unclear if self.is_disowned(&service, &canvas, patient, urgency).await => {
+            CanvasResponse::Lacks if is_expired => match self.ladder.gone_or_in_trouble(image, seen).await {
+                HealOutcome::Missing => NestedCheck::SeemsGone,
+                _ => NestedCheck::Unwell,
+            },
+            CanvasResponse::Unclear if self.is_disowned(&service, &canvas, image, urgency).await => {
                 NestedCheck::SeemsGone
             }
             CanvasResponse::Refused if is_expired => {
@@ -223,14 +221,14 @@ impl Repairs {
         self: &Arc<Self>,
         service: &Arc<CanvasService>,
         canvas: &CanvasTarget,
-        patient: &IndexedImage,
+        image: &IndexedImage,
         urgency: &Arc<FlightPriority>,
     ) -> bool {
         let visit = CanvasRequest::visit(canvas).flight;
-        let read = self.document(service, &visit, patient, urgency).await;
+        let read = self.document(service, &visit, image, urgency).await;
         read.is_some_and(|read| {
             read.canvases.iter().any(|canvas| !canvas.images.is_empty())
-                && !carries(&read.canvases, &patient.key)
+                && !carries(&read.canvases, &image.key)
         })
     }
 }

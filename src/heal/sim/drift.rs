@@ -142,8 +142,8 @@ fn modelled(world: &SimWorld, script: &[DriftStep]) -> Vec<ComparedAnswer> {
         let model = Model::new(case, false);
         let (images, service) =
             (SimImageServer(Arc::clone(&model), 0), SimCanvasService(Arc::clone(&model), 0));
-        let patient = Duration::from_hours(1);
-        let times = Timeouts { connect: patient, first_byte: patient, body: patient };
+        let image = Duration::from_hours(1);
+        let times = Timeouts { connect: image, first_byte: image, body: image };
         let mut answers = Vec::new();
         for (number, step) in script.iter().enumerate() {
             sleep_until(model.start + Duration::from_millis(at(number) + 1)).await;

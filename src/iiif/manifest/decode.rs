@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::io::{self, Read};
 
-use crate::iiif::salvage;
+use crate::iiif::json_repair;
 
 /// How the bytes of a document stand for text (RFC 8259 section 8.1 allows UTF-8 only).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,7 +22,7 @@ impl TextEncoding {
             [0xfe, 0xff, ..] => (Self::Utf16Be, 2),
             [0, byte, ..] if *byte != 0 => (Self::Utf16Be, 0),
             [byte, 0, ..] if *byte != 0 => (Self::Utf16Le, 0),
-            head => (Self::Utf8, head.len() - salvage::without_mark(head).len()),
+            head => (Self::Utf8, head.len() - json_repair::without_mark(head).len()),
         }
     }
 

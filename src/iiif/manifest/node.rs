@@ -7,9 +7,9 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use super::key::{MemberRole, TypeClaim, is_image_api};
 use super::shape::Shape;
-use super::text::{EachString, FirstString};
+use super::strings::{EachString, FirstString};
+use super::vocabulary::{MemberRole, TypeClaim, is_image_api};
 use super::walker::{JsonPosition, Walker, without_fragment};
 use super::{Document, DocumentKind};
 

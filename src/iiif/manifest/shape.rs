@@ -1,7 +1,7 @@
 //! What an object is: by the place where it stands, by what it holds, and last by what it says of itself.
 
-use super::key::TypeClaim;
 use super::node::{ObjectNode, seen};
+use super::vocabulary::TypeClaim;
 use super::walker::{JsonPosition, Walker};
 
 /// What an object must be by what stands in its `items` (or `resources`, or `images`), whatever it calls itself.

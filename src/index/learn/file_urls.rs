@@ -14,7 +14,7 @@ use uuid::Uuid;
 use crate::config::Settings;
 use crate::config::settings::RouteKind;
 use crate::iiif::identifier::uuid_of_file_url;
-use crate::iiif::resource::{self, Registration};
+use crate::iiif::registration::{self, Registration};
 use crate::index::Index;
 use crate::index::sources::http_client::pace;
 use crate::index::sources::problem::SourceProblem;
@@ -189,7 +189,7 @@ async fn ask(
         };
         let Ok(answer) = fetcher.fetch(&ask).await else { continue };
         let Ok(body) = answer.plain() else { continue };
-        match resource::read(uuid, answer.status.as_u16(), &body) {
+        match registration::read(uuid, answer.status.as_u16(), &body) {
             Registration::Nothing => {}
             Registration::Expired => said = Registration::Expired,
             alive @ Registration::Alive(_) => return (uuid, alive),

@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use futures_util::StreamExt as _;
 use tokio::sync::mpsc;
 
-use super::elsewhere::ForeignFetcher;
-use super::sources::{BatchSource, parse};
+use super::foreign::ForeignFetcher;
+use super::parse_source::{BatchSource, parse};
 use super::summary::UnreadSource;
 use super::{CanvasTask, ManifestProblem, ManifestRef};
 use crate::config::Settings;

@@ -12,8 +12,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::ConnectionLimits;
+use super::activity::ConnectionActivity;
 use super::malformed::{self, MalformedStatus};
-use super::pulse::ConnectionActivity;
 
 /// What a client of HTTP/2 says first (RFC 9113 section 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";

@@ -7,10 +7,10 @@ use std::time::Duration;
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::files::FileWatcher;
+use super::file_watcher::FileWatcher;
 use super::{App, StartError, handover};
 use crate::config::{ConfigChanges, Reload, ReloadError, Settings};
-use crate::listen::inherit::InheritedSockets;
+use crate::listen::inherited::InheritedSockets;
 
 /// How it ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 use tokio::time::Interval;
 
-use super::books::ManifestsInWork;
 use super::check::{self, CheckedImage, with_timeout};
 use super::journal::Journal;
+use super::manifest_pages::ManifestsInWork;
 use super::{CanvasResult, CanvasTask, ImageResult, ImageVerdict};
 use crate::heal::{CanvasVisit, Healer, ImageCheck, ImageHealResult, IndexedImage};
 
@@ -92,7 +92,7 @@ impl CanvasWorker {
             alive: looked
                 .iter()
                 .find(|one| one.verdict == ImageVerdict::Ok)
-                .and_then(|one| one.patient.clone()),
+                .and_then(|one| one.indexed.clone()),
             ..CanvasResult::default()
         };
         if self.plan.aim == RunMode::MendAll && unit.canvas.is_some() {
@@ -143,24 +143,24 @@ impl CanvasWorker {
         entry: &mut ImageResult,
         treated: &mut CanvasResult,
     ) {
-        let Some(patient) = one.patient else { return };
+        let Some(image) = one.indexed else { return };
         let _place = self.places.acquire().await;
         if let Err(barred) = self.wait_for_permit(id, treated).await {
             return Self::skip_reason(barred, entry, treated);
         }
         if one.verdict == ImageVerdict::Poisoned {
             let canvas = unit.canvas.as_deref().unwrap_or_default();
-            let cured = self.healer.repair_canvas(&patient, canvas).await;
+            let cured = self.healer.repair_canvas(&image, canvas).await;
             entry.after = Some(if cured { ImageVerdict::Ok } else { ImageVerdict::Poisoned });
             entry.rung = cured.then(|| "rebuild".to_owned());
             return;
         }
-        if self.is_healed_by_book(unit, &patient, entry).await {
+        if self.is_healed_by_book(unit, &image, entry).await {
             return;
         }
-        let patient = self.healer.with_owners(&patient);
+        let image = self.healer.with_owners(&image);
         let mended = loop {
-            let mended = self.healer.heal_image(&patient).await;
+            let mended = self.healer.heal_image(&image).await;
             if !mended.was_withheld {
                 break mended;
             }
@@ -174,7 +174,7 @@ impl CanvasWorker {
         entry.duration_ms = u64::try_from(mended.took.as_millis()).ok();
         entry.reason = mended.reason;
         entry.after = Some(match mended.ending {
-            ImageHealResult::Healed(_) | ImageHealResult::Alive => self.verify(&patient, entry).await,
+            ImageHealResult::Healed(_) | ImageHealResult::Alive => self.verify(&image, entry).await,
             ImageHealResult::Missing => ImageVerdict::Missing,
             ImageHealResult::Failed => ImageVerdict::Expired,
             ImageHealResult::Poisoned => ImageVerdict::Poisoned,
@@ -194,14 +194,14 @@ impl CanvasWorker {
     async fn is_healed_by_book(
         &self,
         unit: &CanvasTask,
-        patient: &IndexedImage,
+        image: &IndexedImage,
         entry: &mut ImageResult,
     ) -> bool {
         let began = Instant::now();
         let is_back = self.plan.books
             && unit.canvas.is_some()
-            && self.books.heal(&self.healer, &unit.manifest.uri, patient).await
-            && with_timeout(&self.healer, patient, self.plan.tiles).await == ImageCheck::Alive;
+            && self.books.heal(&self.healer, &unit.manifest.uri, image).await
+            && with_timeout(&self.healer, image, self.plan.tiles).await == ImageCheck::Alive;
         if is_back {
             self.stalled.set(None);
             entry.duration_ms = u64::try_from(began.elapsed().as_millis()).ok();
@@ -218,11 +218,11 @@ impl CanvasWorker {
     }
 
     /// The ladder has seen it back; where tiles are looked at, the tile has the last word.
-    async fn verify(&self, patient: &IndexedImage, entry: &mut ImageResult) -> ImageVerdict {
+    async fn verify(&self, indexed: &IndexedImage, entry: &mut ImageResult) -> ImageVerdict {
         if !self.plan.tiles {
             return ImageVerdict::Ok;
         }
-        match with_timeout(&self.healer, patient, true).await {
+        match with_timeout(&self.healer, indexed, true).await {
             ImageCheck::Alive => ImageVerdict::Ok,
             ImageCheck::Expired => {
                 entry.reason = Some("its canvas was asked for, and the image did not come back".to_owned());
@@ -242,7 +242,7 @@ impl CanvasWorker {
     /// `--all`: asks for the canvas whatever state its images are in, as the old script did.
     async fn visit(&self, unit: &CanvasTask, id: u64, looked: Vec<CheckedImage>, treated: &mut CanvasResult) {
         let canvas = unit.canvas.as_deref().unwrap_or_default();
-        let first = looked.iter().find_map(|one| one.patient.clone());
+        let first = looked.iter().find_map(|one| one.indexed.clone());
         let place = self.places.acquire().await;
         let visited = match (&first, self.wait_for_permit(id, treated).await) {
             (_, Err(barred)) => {
@@ -253,14 +253,14 @@ impl CanvasWorker {
                 }
                 return;
             }
-            (Some(patient), Ok(())) => self.visited(patient, canvas).await,
+            (Some(indexed), Ok(())) => self.visited(indexed, canvas).await,
             (None, Ok(())) => {
                 CanvasVisit::Failed { reason: "no image of it is known".to_owned(), passing: false }
             }
         };
         drop(place);
         let cured = match (&visited, &first) {
-            (CanvasVisit::Poisoned, Some(patient)) => self.healer.repair_canvas(patient, canvas).await,
+            (CanvasVisit::Poisoned, Some(indexed)) => self.healer.repair_canvas(indexed, canvas).await,
             _ => false,
         };
         for one in looked {
@@ -286,8 +286,8 @@ impl CanvasWorker {
         }
     }
 
-    async fn visited(&self, patient: &IndexedImage, canvas: &str) -> CanvasVisit {
-        let visited = self.healer.visit_canvas(patient, canvas).await;
+    async fn visited(&self, image: &IndexedImage, canvas: &str) -> CanvasVisit {
+        let visited = self.healer.visit_canvas(image, canvas).await;
         if !matches!(visited, CanvasVisit::Failed { passing: true, .. }) {
             self.stalled.set(None);
         }
@@ -303,8 +303,8 @@ impl CanvasWorker {
         entry: &mut ImageResult,
         treated: &mut CanvasResult,
     ) {
-        let Some(patient) = &one.patient else { return };
-        match with_timeout(&self.healer, patient, self.plan.tiles).await {
+        let Some(image) = &one.indexed else { return };
+        match with_timeout(&self.healer, image, self.plan.tiles).await {
             ImageCheck::Alive => {
                 entry.after = Some(ImageVerdict::Ok);
                 entry.rung = Some("visit".to_owned());

@@ -9,8 +9,8 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 
-use super::whole::BufferedDocument;
-use crate::iiif::salvage;
+use super::buffer::BufferedDocument;
+use crate::iiif::json_repair;
 use crate::observe::{EventKind, Metrics};
 use crate::upstream::MemoryBudget;
 
@@ -48,7 +48,7 @@ pub(super) async fn repair(
 
 fn look(whole: &BufferedDocument, most: usize) -> JsonCheck {
     let Some(plain) = whole.plain(most) else { return JsonCheck::Nothing };
-    match salvage::repair_json(&plain) {
+    match json_repair::repair_json(&plain) {
         Some(Cow::Borrowed(same)) if same.len() == plain.len() => JsonCheck::Nothing,
         // A byte order mark stood before it.
         Some(Cow::Borrowed(rest)) => JsonCheck::Mended(plain.slice_ref(rest)),

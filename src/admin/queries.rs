@@ -9,9 +9,9 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::answer::{ApiProblem, json};
-use super::diary::HealRequest;
 use super::health::{self, ManifestHealth};
 use super::route::ApiQuery;
+use super::step_log::HealRequest;
 use super::{Admin, AdminState};
 use crate::heal::BreakerState;
 use crate::iiif::Identifier;
@@ -133,10 +133,10 @@ impl Admin {
 
     /// The picture as the image server has it: looking heals nothing.
     async fn thumbnail(&self, key: &str) -> Result<Response<Body>, ApiProblem> {
-        let patient = self.rooms.healer.image_by_key(key, None);
+        let indexed = self.rooms.healer.image_by_key(key, None);
         let known = !self.rooms.index.owners(key)?.is_empty();
-        let patient = patient.filter(|_| known).ok_or_else(|| ApiProblem::not_found("no such image"))?;
-        let picture = self.rooms.healer.thumbnail(&patient).await;
+        let indexed = indexed.filter(|_| known).ok_or_else(|| ApiProblem::not_found("no such image"))?;
+        let picture = self.rooms.healer.thumbnail(&indexed).await;
         let picture = picture.map_err(|error| ApiProblem::new(StatusCode::BAD_GATEWAY, error.to_string()))?;
         let (head, body) = picture.into_parts();
         let kind = head.headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());

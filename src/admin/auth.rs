@@ -15,7 +15,7 @@ use http::{HeaderMap, Request, StatusCode, header};
 
 use super::Operator;
 use super::answer::ApiProblem;
-use super::brake::TokenAttempts;
+use super::token_attempts::TokenAttempts;
 use crate::config::settings;
 
 /// Shorter tokens can be guessed.

@@ -54,9 +54,9 @@ fn a_viewer_that_takes_nothing_is_stuck_even_with_a_request_in_flight() {
     pulse.blocked.store(1000, Relaxed);
     pulse.slow.store(1000, Relaxed);
     assert_eq!(pulse.deadline(), Some((PACE + Duration::from_secs(1), TimeoutKind::Stuck)));
-    let patient = ConnectionActivity::with(HEAD, IDLE, Duration::MAX, TOTAL, Duration::from_secs(1));
-    patient.blocked.store(1000, Relaxed);
-    assert_eq!(patient.deadline(), Some((IDLE + Duration::from_secs(1), TimeoutKind::Stuck)));
+    let image = ConnectionActivity::with(HEAD, IDLE, Duration::MAX, TOTAL, Duration::from_secs(1));
+    image.blocked.store(1000, Relaxed);
+    assert_eq!(image.deadline(), Some((IDLE + Duration::from_secs(1), TimeoutKind::Stuck)));
 }
 
 #[test]

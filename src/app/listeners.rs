@@ -9,9 +9,9 @@ use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 
 use super::StartError;
-use super::rooms::Services;
+use super::services::Services;
 use crate::config::settings::{Listen, ServerSettings};
-use crate::listen::inherit::InheritedSockets;
+use crate::listen::inherited::InheritedSockets;
 use crate::listen::tls::{CertificateResolver, Certificates};
 use crate::listen::{ConnectionLimits, Listener, ListenerGroup, Shutdown, SocketProtocol};
 

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::answer::{self, ApiProblem, json};
-use super::read::ApiParameters;
+use super::queries::ApiParameters;
 use super::route::AdminAction;
 use super::{Admin, AdminState};
 use crate::config::ReloadError;
@@ -92,10 +92,10 @@ type ActionResult = Result<(StatusCode, Value), ApiProblem>;
 impl AdminState {
     async fn does(&self, act: AdminAction, subject: ActionTarget, trace: &RequestTrace) -> ActionResult {
         match act {
-            AdminAction::Heal => self.heal(self.patient(&subject, trace)?).await,
+            AdminAction::Heal => self.heal(self.image(&subject, trace)?).await,
             AdminAction::Rebuild => self.rebuild(&subject).await,
             AdminAction::Forget => {
-                self.healer.forget(&self.patient(&subject, trace)?);
+                self.healer.forget(&self.image(&subject, trace)?);
                 Ok((StatusCode::OK, json!({ "forgotten": subject.identifier })))
             }
             AdminAction::ResetBreakers => {
@@ -114,25 +114,25 @@ impl AdminState {
         }
     }
 
-    fn patient(&self, subject: &ActionTarget, trace: &RequestTrace) -> Result<IndexedImage, ApiProblem> {
+    fn image(&self, subject: &ActionTarget, trace: &RequestTrace) -> Result<IndexedImage, ApiProblem> {
         let key =
             subject.identifier.as_deref().ok_or_else(|| ApiProblem::bad("say which image: identifier"))?;
         let refused = "no image route, or [heal] identifiers leaves it out";
-        let patient = self.healer.image_by_key(key, None).ok_or_else(|| ApiProblem::bad(refused))?;
-        let patient = self.healer.with_owners(&patient).in_the_name_of(trace.clone());
-        if patient.canvases().next().is_none() {
+        let indexed = self.healer.image_by_key(key, None).ok_or_else(|| ApiProblem::bad(refused))?;
+        let indexed = self.healer.with_owners(&indexed).in_the_name_of(trace.clone());
+        if indexed.canvases().next().is_none() {
             return Err(ApiProblem::not_found("no canvas in the index owns this image"));
         }
-        Ok(patient)
+        Ok(indexed)
     }
 
     /// Goes on when the operator leaves.
-    async fn heal(&self, patient: IndexedImage) -> ActionResult {
+    async fn heal(&self, image: IndexedImage) -> ActionResult {
         let healer = self.healer.clone();
         let mended = tokio::spawn(async move {
-            let was_poisoned = healer.is_poisoned(patient.key());
-            let mended = healer.heal_image(&patient).await;
-            let cured = if was_poisoned { Some(healer.cure_all(&patient).await) } else { None };
+            let was_poisoned = healer.is_poisoned(image.key());
+            let mended = healer.heal_image(&image).await;
+            let cured = if was_poisoned { Some(healer.cure_all(&image).await) } else { None };
             (mended, cured)
         });
         let (mended, cured) = mended.await.map_err(|error| ApiProblem::internal(&error.to_string()))?;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use tokio::task::{AbortHandle, Id};
 
-use super::pulse::ConnectionActivity;
+use super::activity::ConnectionActivity;
 use crate::upstream::Client;
 
 /// The open connections of one socket.

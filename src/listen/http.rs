@@ -16,7 +16,7 @@ use hyper::service::HttpService;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::watched::{DetectedProtocol, TrackedIo};
+use super::tracked_io::{DetectedProtocol, TrackedIo};
 use super::{ConnectionLimits, EndCause, malformed, tunnel};
 
 /// What came first is neither HTTP/1 nor the preface of HTTP/2: an answer in either would be a guess.
@@ -202,7 +202,7 @@ mod tests {
     use hyper::{Request, Response};
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
-    use super::super::pulse::ConnectionActivity;
+    use super::super::activity::ConnectionActivity;
     use super::*;
     use crate::config::Settings;
 

@@ -12,12 +12,12 @@ use prometheus_client::metrics::gauge::Gauge;
 use tokio::task::JoinHandle;
 
 use super::accessories::ADMIN;
-use super::rooms::Services;
-use super::{StartError, doors};
+use super::services::Services;
+use super::{StartError, listeners};
 use crate::admin::{Admin, Operator};
 use crate::config::Settings;
 use crate::config::settings::TlsFiles;
-use crate::listen::inherit::InheritedSockets;
+use crate::listen::inherited::InheritedSockets;
 use crate::listen::tls::{CertificateError, CertificateResolver, Certificates};
 use crate::listen::{ConnectionLimits, Listener, ListenerGroup, Shutdown, SocketProtocol, WorkerPool};
 use crate::observe::Metrics;
@@ -137,7 +137,7 @@ fn open(
         Gauge::default(),
         Arc::clone(metrics),
     );
-    let listener = doors::listener(address, false, inherited, &hall).map_err(StartError::Listen)?;
+    let listener = listeners::listener(address, false, inherited, &hall).map_err(StartError::Listen)?;
     let tls = admin.tls.as_ref().map(|files| {
         CertificateResolver::new(Certificates::read(&files.pairs())?, admin.client_ca.as_deref())
     });

@@ -10,8 +10,8 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 use http_body::{Body as HttpBody, Frame};
 
+use super::buffer::{changed, is_json};
 use super::rewrite::{RewriteRule, Rewriter};
-use super::whole::{changed, is_json};
 use crate::upstream::coding::{ContentCoding, Unpacker};
 use crate::upstream::{Body, BodyError};
 

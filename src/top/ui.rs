@@ -6,7 +6,7 @@ use ratatui::style::{Color, Style, Stylize};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Borders, Padding, Paragraph, Row, Sparkline, Table, Wrap};
 
-use super::ask::AdminClientError;
+use super::client::AdminClientError;
 use super::stats::{SampleValues, TopStats};
 
 /// Draws the whole screen: the last look, or why there is none.

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use exchange::ExchangeActivity;
 use parking_lot::{Mutex, MutexGuard};
 
-use super::evict::EvictionRank;
+use super::eviction::EvictionRank;
 use super::in_flight::{InFlight, StreamActivity};
 use crate::upstream::{Client, PIECE};
 

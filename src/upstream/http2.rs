@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 
 use super::body::Body;
 use super::connection::{SendFailure, failed, in_time};
-use super::upload::IdleTimer;
+use super::request_body::IdleTimer;
 use crate::config::settings::{self, Http2, Timeouts};
 
 /// How much of one answer may be on its way unread: a whole tile.

@@ -5,8 +5,8 @@ use std::time::Duration;
 use askama::Template;
 
 use super::chart::{self, Chart};
-use super::words::{HealRow, grouped, row};
-use super::{AdminState, read};
+use super::format::{HealRow, grouped, row};
+use super::{AdminState, queries};
 use crate::index::history::{HistoryFilter, HistoryPage};
 use crate::observe::Snapshot;
 
@@ -29,8 +29,8 @@ pub(super) struct OverviewLive {
     pub(super) figures: Vec<StatTile>,
     pub(super) chart: Chart,
     pub(super) heals: Vec<HealRow>,
-    pub(super) servers: Vec<read::ServerView>,
-    pub(super) canvas_services: Vec<read::CanvasServiceView>,
+    pub(super) servers: Vec<queries::ServerView>,
+    pub(super) canvas_services: Vec<queries::CanvasServiceView>,
 }
 
 pub(super) struct StatTile {
@@ -75,8 +75,8 @@ pub(super) fn now(rooms: &AdminState) -> OverviewLive {
         figures,
         chart: chart::draw(&told.points),
         heals: last.into_iter().map(row).collect(),
-        servers: read::servers(rooms),
-        canvas_services: read::canvas_services(rooms),
+        servers: queries::servers(rooms),
+        canvas_services: queries::canvas_services(rooms),
     }
 }
 

@@ -42,13 +42,13 @@ impl ManifestsInWork {
     }
 
     /// Has the whole manifest built, once, where several of its pages are gone. True: it was, now or before.
-    pub(crate) async fn heal(&self, healer: &Healer, manifest: &str, patient: &IndexedImage) -> bool {
+    pub(crate) async fn heal(&self, healer: &Healer, manifest: &str, image: &IndexedImage) -> bool {
         let Some(book) = self.find(manifest) else { return false };
         let is_cheaper = || book.seen.get().are_cheaper_as_book() && healer.may_heal_book(manifest);
         if !book.asked.initialized() && !is_cheaper() {
             return false;
         }
-        *book.asked.get_or_init(|| healer.heal_book(manifest, patient)).await
+        *book.asked.get_or_init(|| healer.heal_book(manifest, image)).await
     }
 
     fn find(&self, manifest: &str) -> Option<Rc<ManifestPages>> {
