@@ -30,6 +30,41 @@ impl CanvasServiceStatus {
 }
 
 impl CanvasService {
+    /// Records what a canvas request brought: for the breaker, and for the health of the service.
+    pub(super) fn record(&self, answer: CanvasResponse) {
+        match answer {
+            CanvasResponse::Built => {
+                self.record_success();
+                self.fault_tracker.record_success();
+            }
+            CanvasResponse::Lacks => {
+                self.record_success();
+                self.fault_tracker.record_fault();
+                self.fault_tracker.builds();
+            }
+            // It answers, only not for this canvas, which has its own cool-down: five dead links in a row must not
+            // keep every other image from being healed.
+            // And one out of the cache says nothing of the health now.
+            CanvasResponse::Carries | CanvasResponse::Unclear | CanvasResponse::Refused => {
+                self.record_success()
+            }
+            CanvasResponse::Withheld | CanvasResponse::Needless => {}
+            CanvasResponse::Busy | CanvasResponse::Unwell => {
+                if self.breaker.record_failure(Instant::now()) {
+                    self.metrics.event(EventKind::BreakerOpened);
+                    if let Some(cluster) = &self.cluster {
+                        cluster.open_breaker(&self.authority, self.open_for);
+                    }
+                    self.emit_breaker_event(true);
+                    tracing::warn!(
+                        upstream = %self.authority,
+                        "the canvas service only fails: leaving it alone for a while ([heal] breaker_open)"
+                    );
+                }
+            }
+        }
+    }
+
     /// Somebody has seen whether it builds beside.
     pub(in crate::heal) fn heard_of_variants(&self, honoured: bool) {
         if self.variants.record(honoured, Instant::now()) {

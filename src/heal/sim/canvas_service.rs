@@ -9,6 +9,7 @@ use hyper::Response;
 use percent_encoding::percent_decode_str;
 use tokio::time::{sleep, timeout};
 
+use super::build_counter::{BuildCounter, CountedRequest};
 use super::case::{Garbage, SimFault};
 use super::image_server::{answer, refused};
 use super::library::Library;
@@ -374,30 +375,5 @@ impl Model {
         } else {
             (404, JSON, "{}".to_owned())
         }
-    }
-}
-
-/// What is counted against which bound.
-#[derive(Debug, Clone, Copy)]
-enum CountedRequest {
-    /// Everybody's canvases, and the manifests that we ask for.
-    Canvas,
-    /// The manifests that viewers ask for.
-    ViewersManifest,
-}
-
-/// `BuildCounter` counts what is built at once.
-struct BuildCounter<'a>(&'a Model, usize, CountedRequest);
-
-impl<'a> BuildCounter<'a> {
-    fn of(model: &'a Model, site: usize, what: CountedRequest) -> Self {
-        model.state().building[site][what as usize].begins();
-        Self(model, site, what)
-    }
-}
-
-impl Drop for BuildCounter<'_> {
-    fn drop(&mut self) {
-        self.0.state().building[self.1][self.2 as usize].now -= 1;
     }
 }

@@ -16,6 +16,7 @@
     reason = "what a test says reads better without references"
 )]
 
+mod build_counter;
 mod canvas_service;
 mod case;
 mod check;

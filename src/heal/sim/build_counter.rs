@@ -1,0 +1,28 @@
+//! Builds at once, counted against their bounds.
+
+use super::model::Model;
+
+/// What is counted against which bound.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum CountedRequest {
+    /// Everybody's canvases, and the manifests that we ask for.
+    Canvas,
+    /// The manifests that viewers ask for.
+    ViewersManifest,
+}
+
+/// `BuildCounter` counts what is built at once.
+pub(super) struct BuildCounter<'a>(&'a Model, usize, CountedRequest);
+
+impl<'a> BuildCounter<'a> {
+    pub(super) fn of(model: &'a Model, site: usize, what: CountedRequest) -> Self {
+        model.state().building[site][what as usize].begins();
+        Self(model, site, what)
+    }
+}
+
+impl Drop for BuildCounter<'_> {
+    fn drop(&mut self) {
+        self.0.state().building[self.1][self.2 as usize].now -= 1;
+    }
+}
