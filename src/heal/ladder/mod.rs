@@ -91,6 +91,14 @@ impl Climb<'_> {
     fn repair(&mut self, service: &Arc<CanvasService>, request: CanvasRequest) {
         self.follow_ups.push(FollowUp::RepairCanvas { service: Arc::clone(service), request });
     }
+
+    /// The image is there, and the climb ends before the rung of rebuilding: canvases that came without the image on the way
+    /// are stored so.
+    fn repair_empty(&mut self, turns: &[Turn]) {
+        for turn in turns.iter().filter(|turn| turn.visited == VisitResult::Got(CanvasResponse::Lacks)) {
+            self.repair(&turn.service, CanvasRequest::visit(&turn.canvas));
+        }
+    }
 }
 
 /// What a visit brought in vain is remembered for so long: a stored canvas does not change by being asked for.
@@ -175,8 +183,14 @@ impl Ladder {
                     urgency.sees();
                 }
                 match step {
-                    StepResult::Back => return HealOutcome::Healed(rung),
-                    StepResult::Alive => return HealOutcome::Alive,
+                    StepResult::Back => {
+                        climb.repair_empty(&turns);
+                        return HealOutcome::Healed(rung);
+                    }
+                    StepResult::Alive => {
+                        climb.repair_empty(&turns);
+                        return HealOutcome::Alive;
+                    }
                     // Another canvas may own it; but nothing more is built over what is stored.
                     StepResult::Gone if rung == Rung::Variant => {
                         (gone, asked) = (gone.or(Some(urgency.answered_at())), asked + 1);
