@@ -35,7 +35,8 @@ use crate::heal::missing_images::MissingImages;
 use crate::heal::off_thread::off_thread;
 pub use crate::heal::repair::documents::PoisonedDocument;
 use crate::heal::repair::documents::{
-    BELIEVED, DocumentOrder, DocumentRepairs, FIRST_PAUSE, Lacking, NestedCheck, Next, RepairResult, carries,
+    BELIEVED, DocumentOrder, DocumentRepairs, FIRST_PAUSE, Lacking, NestedCheck, Next, RebuildEffect,
+    RepairResult, carries,
 };
 use crate::heal::viewer_limits::ViewerLimits;
 use crate::iiif::canvas::rebuild_target;
@@ -257,16 +258,23 @@ impl Repairs {
         let visit = poisoned.visit();
         for _ in 0..REBUILDS {
             // A plain GET first: somebody else may have cured it, and a good document is never rebuilt.
-            match self.document(service, &visit, patient, urgency).await {
+            let stored = match self.document(service, &visit, patient, urgency).await {
                 Some(read) if carries(&read.canvases, &patient.key) => return RepairResult::Whole,
-                Some(stored) if self.may_build_over(order, &stored, patient).await => {}
-                Some(_) => {
+                Some(stored) => stored,
+                None => return RepairResult::Unwell,
+            };
+            let read = match self.compare_beside(order, &stored, patient).await {
+                RebuildEffect::Better | RebuildEffect::Unknown => {
+                    self.document(service, key, patient, urgency).await
+                }
+                // What is stored may be lost meanwhile: then what comes of a fault would be all there is.
+                RebuildEffect::NoBetter => Some(stored),
+                RebuildEffect::Worse => {
                     self.metrics.event(EventKind::RebuildWithheld);
                     return RepairResult::Unwell;
                 }
-                None => return RepairResult::Unwell,
-            }
-            match self.document(service, key, patient, urgency).await {
+            };
+            match read {
                 Some(read) if carries(&read.canvases, &patient.key) => {}
                 Some(read) => {
                     // A fault that began meanwhile must not be taken for the truth.
