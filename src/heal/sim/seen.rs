@@ -303,3 +303,40 @@ fn the_canvas_of_somebody_else_does_not_tell_that_the_service_builds_over() {
     let acts = [(388, ask(13, 256)), (16_799, Act::EvictKeys), (17_424, ask(15, 256))];
     keeps_every_promise(&Case { troubles, gone: vec![gone], ..case(World::plain(), &acts, &[]) });
 }
+
+#[test]
+fn a_document_is_not_built_over_in_a_fault_of_the_file_store() {
+    // Nobody has seen yet whether the service builds beside. The empty canvas that a viewer had built into the fault is lost
+    // while it is mended: what would be built over it then is all there is.
+    let slow = World { canvas_ms: 10_000, ..World::plain() };
+    let document = Document::Canvas(5);
+    let fault = Trouble { fault: Fault::FileStore, from: 4_996, to: 24_996 };
+    let acts = |evicted| {
+        let fetch = Act::Fetch { document, viewers: 14, patience: 200_000 };
+        let evicts = [(11_089, Act::EvictKeys), (evicted, Act::EvictDocuments)];
+        [(2_160, ask(5, 100)), (5_032, fetch)].into_iter().chain(evicts).collect::<Vec<_>>()
+    };
+    for evicted in [14_301, 15_500, 17_500, 20_000] {
+        let one = case(slow.clone(), &acts(evicted), &[]);
+        keeps_every_promise(&Case { troubles: vec![fault], ..one });
+    }
+}
+
+#[test]
+fn a_canvas_that_came_empty_is_cured_where_the_heal_ends_at_another_canvas() {
+    // The image is seen while a canvas is asked for that is only said to own it.
+    for resources in [Resources::Gateway, Resources::Open] {
+        let world = World {
+            honours_disallow: false,
+            resources,
+            stale_owners: 3,
+            two_routes: true,
+            canvas_ms: 60_000,
+            key_early: false,
+            ..World::plain()
+        };
+        let fault = Trouble { fault: Fault::FileStore, from: 129_368, to: 189_368 };
+        let acts = [(90_093, Act::Flush), (102_788, ask(2, 100))];
+        keeps_every_promise(&Case { troubles: vec![fault], ..case(world, &acts, &[]) });
+    }
+}
