@@ -340,3 +340,20 @@ fn a_canvas_that_came_empty_is_cured_where_the_heal_ends_at_another_canvas() {
         keeps_every_promise(&Case { troubles: vec![fault], ..case(world, &acts, &[]) });
     }
 }
+
+#[test]
+fn a_page_that_waited_for_a_quick_rebuild_of_its_file_is_not_rebuilt_too() {
+    for canvas_ms in [10, 20, 40] {
+        let world = World {
+            honours_disallow: false,
+            resources: Resources::Closed,
+            canvas_ms,
+            ahead: 4,
+            sweep: true,
+            ..World::plain()
+        };
+        let info = Act::Ask { image: 7, want: Want::Info, readers: 1, patience: 200_000, cookie: true };
+        let acts = [(13_296, Act::EvictKeys), (22_294, ask(13, 256)), (29_648, info)];
+        keeps_every_promise(&Case { stored: 1, ..case(world, &acts, &[]) });
+    }
+}
