@@ -92,8 +92,10 @@ impl Climb<'_> {
         self.follow_ups.push(FollowUp::RepairCanvas { service: Arc::clone(service), request });
     }
 
-    /// The image is there, and the climb ends before the rung of rebuilding: canvases that came without the image on the way
-    /// are stored so.
+    /// The image is there, and the climb ends: canvases that came without the image on the way are stored so, unless they were
+    /// built anew since.
+    ///
+    /// UPSTREAM: then a poisoned duplicate may stand behind the good one. Only plain GETs show it.
     fn repair_empty(&mut self, turns: &[Turn]) {
         for turn in turns.iter().filter(|turn| turn.visited == VisitResult::Got(CanvasResponse::Lacks)) {
             self.repair(&turn.service, CanvasRequest::visit(&turn.canvas));

@@ -71,10 +71,6 @@ impl Ladder {
         }
         // Whoever builds a canvas writes the key first, unless there is no file to write it for.
         if step != StepResult::NoHelp(CanvasResponse::Lacks) {
-            // UPSTREAM: a poisoned duplicate may stand behind the good one. Only plain GETs show it.
-            if lacks && step == StepResult::Back {
-                climb.repair(service, CanvasRequest::visit(canvas));
-            }
             return step;
         }
         if self.health(service, climb.image).await == ServiceHealth::Unwell {
