@@ -323,25 +323,6 @@ fn a_document_is_not_built_over_in_a_fault_of_the_file_store() {
 }
 
 #[test]
-fn a_canvas_that_came_empty_is_cured_where_the_heal_ends_at_another_canvas() {
-    // The image is seen while a canvas is asked for that is only said to own it.
-    for resources in [Resources::Gateway, Resources::Open] {
-        let world = World {
-            honours_disallow: false,
-            resources,
-            stale_owners: 3,
-            two_routes: true,
-            canvas_ms: 60_000,
-            key_early: false,
-            ..World::plain()
-        };
-        let fault = Trouble { fault: Fault::FileStore, from: 129_368, to: 189_368 };
-        let acts = [(90_093, Act::Flush), (102_788, ask(2, 100))];
-        keeps_every_promise(&Case { troubles: vec![fault], ..case(world, &acts, &[]) });
-    }
-}
-
-#[test]
 fn a_page_that_waited_for_a_quick_rebuild_of_its_file_is_not_rebuilt_too() {
     for canvas_ms in [10, 20, 40] {
         let world = World {
@@ -356,4 +337,50 @@ fn a_page_that_waited_for_a_quick_rebuild_of_its_file_is_not_rebuilt_too() {
         let acts = [(13_296, Act::EvictKeys), (22_294, ask(13, 256)), (29_648, info)];
         keeps_every_promise(&Case { stored: 1, ..case(world, &acts, &[]) });
     }
+}
+
+#[test]
+fn who_joined_a_variant_that_was_a_plain_visit_goes_on_to_the_rebuild() {
+    // Pages of one PDF share their canvas. Its stored one heals nothing, and is not asked for again.
+    let world = World {
+        honours_disallow: false,
+        canvas_ms: 10_000,
+        concurrency: 1,
+        ahead: 0,
+        nodes: 2,
+        ..World::plain()
+    };
+    let pages: Vec<_> = (10..18).collect();
+    keeps_every_promise(&Case { stored: 2, ..case(world, &[], &pages) });
+}
+
+#[test]
+fn each_node_lets_one_viewer_in_beside_those_who_build() {
+    let fetch = |leaf, patience| {
+        let document = Document::Canvas(leaf);
+        Act::Fetch { document, viewers: 1, patience }
+    };
+    let world = World { canvas_ms: 200, concurrency: 1, nodes: 2, ..World::plain() };
+    let acts = [
+        (142_135, fetch(13, 200_000)),
+        (142_153, fetch(14, 200_000)),
+        (142_158, fetch(15, 200_000)),
+        (142_198, fetch(17, 1_237)),
+        (142_242, fetch(0, 200_000)),
+    ];
+    keeps_every_promise(&case(world, &acts, &[]));
+}
+
+#[test]
+fn a_heal_that_sees_its_image_shows_which_server_has_the_images() {
+    // The reader got no picture, nobody read any other image, and the canvas was stored empty.
+    let world =
+        World { honours_disallow: false, resources: Resources::Closed, two_routes: true, ..World::plain() };
+    let troubles = vec![
+        Trouble { fault: Fault::Images(503), from: 5_792, to: 25_792 },
+        Trouble { fault: Fault::Nested, from: 15_647, to: 35_647 },
+    ];
+    let info = Act::Ask { image: 4, want: Want::Info, readers: 1, patience: 200_000, cookie: true };
+    let acts = [(14_575, Act::EvictKeys), (16_094, info)];
+    keeps_every_promise(&Case { troubles, ..case(world, &acts, &[]) });
 }
