@@ -166,7 +166,14 @@ impl ImageServers {
         let is_gone = |head: &Result<response::Parts, UpstreamError>| {
             head.as_ref().is_ok_and(|head| self.is_expiry(head.status))
         };
-        if image.others.is_empty() || id != &*image.sent {
+        if id != &*image.sent {
+            return first;
+        }
+        if image.others.is_empty() {
+            // Where a reader asked for it, and it is seen: so the server of this route has such images.
+            if first.as_ref().is_ok_and(|head| head.status.is_success() && !is_page(head)) {
+                self.addresses.found(image.service, image.route, id);
+            }
             return first;
         }
         if !is_gone(&first) {

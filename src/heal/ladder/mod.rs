@@ -91,6 +91,16 @@ impl HealRun<'_> {
     fn repair(&mut self, service: &Arc<CanvasService>, request: CanvasRequest) {
         self.follow_ups.push(FollowUp::RepairCanvas { service: Arc::clone(service), request });
     }
+
+    /// The image is there, and the climb ends: canvases that came without the image on the way are stored so, unless they were
+    /// built anew since.
+    ///
+    /// UPSTREAM: then a poisoned duplicate may stand behind the good one. Only plain GETs show it.
+    fn repair_empty(&mut self, turns: &[CanvasAttempt]) {
+        for turn in turns.iter().filter(|turn| turn.visited == VisitResult::Got(CanvasResponse::Lacks)) {
+            self.repair(&turn.service, CanvasRequest::visit(&turn.canvas));
+        }
+    }
 }
 
 /// What a visit brought in vain is remembered for so long: a stored canvas does not change by being asked for.
@@ -175,8 +185,14 @@ impl Ladder {
                     urgency.sees();
                 }
                 match step {
-                    StepResult::Back => return HealOutcome::Healed(rung),
-                    StepResult::Alive => return HealOutcome::Alive,
+                    StepResult::Back => {
+                        climb.repair_empty(&turns);
+                        return HealOutcome::Healed(rung);
+                    }
+                    StepResult::Alive => {
+                        climb.repair_empty(&turns);
+                        return HealOutcome::Alive;
+                    }
                     // Another canvas may own it; but nothing more is built over what is stored.
                     StepResult::Gone if rung == Rung::Variant => {
                         (gone, asked) = (gone.or(Some(urgency.answered_at())), asked + 1);

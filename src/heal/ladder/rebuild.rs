@@ -71,10 +71,6 @@ impl Ladder {
         }
         // Whoever builds a canvas writes the key first, unless there is no file to write it for.
         if step != StepResult::NoHelp(CanvasResponse::Lacks) {
-            // UPSTREAM: a poisoned duplicate may stand behind the good one. Only plain GETs show it.
-            if lacks && step == StepResult::Back {
-                climb.repair(service, CanvasRequest::visit(canvas));
-            }
             return step;
         }
         if self.health(service, climb.image).await == ServiceHealth::Unwell {
@@ -93,7 +89,7 @@ impl Ladder {
         lacks: bool,
     ) -> Result<Option<OwnedSemaphorePermit>, StepResult> {
         let (service, image) = (&turn.service, climb.image);
-        let (began, mut alone) = (Instant::now(), None);
+        let (began, mut alone, mut has_waited) = (Instant::now(), None, false);
         loop {
             if matches!(self.canvases.registration(image).await, Registration::Alive(_)) {
                 return Err(StepResult::Alive);
@@ -117,12 +113,12 @@ impl Ladder {
             if is_a_trial && alone.is_none() {
                 alone = service.try_alone();
                 if alone.is_none() {
-                    alone = service.alone().await;
+                    (alone, has_waited) = (service.alone().await, true);
                     continue;
                 }
             }
             // While this one waited, another page of the same file may have been rebuilt.
-            if began.elapsed() > A_WHILE && self.evidence(image).await == Evidence::Alive {
+            if (has_waited || began.elapsed() > A_WHILE) && self.evidence(image).await == Evidence::Alive {
                 return Err(StepResult::Alive);
             }
             return Ok(alone.filter(|_| is_a_trial));

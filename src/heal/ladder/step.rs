@@ -50,8 +50,14 @@ impl Ladder {
     ) -> StepResult {
         // A request that was under way may have begun before the image was found gone: it wrote the key, which was lost
         // again, or met a fault that is over. So one that helps those who joined it in no way is asked once more; but not
-        // a plain visit that had the canvas stored, which would only bring what is stored.
-        let is_stored = |answer| request.flight.rung == Rung::Visit && answer != CanvasResponse::Refused;
+        // a plain visit that had the canvas stored, which would only bring what is stored. (So is a variant, where the
+        // service cannot build beside.)
+        let is_stored = |answer| {
+            let is_visit = request.flight.rung == Rung::Visit
+                || request.flight.rung == Rung::Variant
+                    && service.variants.known(Instant::now()) == Some(false);
+            is_visit && answer != CanvasResponse::Refused
+        };
         match self.try_step(service, &request, climb, Freshness::OrLanded).await {
             (StepResult::NoHelp(answer), false) if !answer.is_about_the_service() && !is_stored(answer) => {
                 self.try_step(service, &request, climb, Freshness::Anew).await.0

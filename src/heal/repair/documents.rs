@@ -121,6 +121,18 @@ pub(in crate::heal) enum LackingImages {
     Gone(Duration),
 }
 
+/// How a document would come, were it built anew, beside what is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::heal) enum RebuildEffect {
+    Better,
+    /// With no image that what is stored lacks.
+    NoBetter,
+    /// Without an image whose file is there; or nobody can tell now.
+    Worse,
+    /// It cannot be built beside.
+    Unknown,
+}
+
 /// How one try ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::heal) enum RepairResult {

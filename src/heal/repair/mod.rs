@@ -36,7 +36,7 @@ use crate::heal::off_thread::off_thread;
 pub use crate::heal::repair::documents::PoisonedDocument;
 use crate::heal::repair::documents::{
     BELIEVED, DocumentOrder, DocumentRepairs, FIRST_PAUSE, LackingImages, NestedCheck, NextRepair,
-    RepairResult, carries,
+    RebuildEffect, RepairResult, carries,
 };
 use crate::heal::viewer_limits::ViewerLimits;
 use crate::iiif::canvas::rebuild_target;
@@ -259,16 +259,23 @@ impl Repairs {
         let visit = poisoned.visit();
         for _ in 0..REBUILDS {
             // A plain GET first: somebody else may have cured it, and a good document is never rebuilt.
-            match self.document(service, &visit, image, urgency).await {
+            let stored = match self.document(service, &visit, image, urgency).await {
                 Some(read) if carries(&read.canvases, &image.key) => return RepairResult::Whole,
-                Some(stored) if self.may_build_over(order, &stored, image).await => {}
-                Some(_) => {
+                Some(stored) => stored,
+                None => return RepairResult::Unwell,
+            };
+            let read = match self.compare_beside(order, &stored, image).await {
+                RebuildEffect::Better | RebuildEffect::Unknown => {
+                    self.document(service, key, image, urgency).await
+                }
+                // What is stored may be lost meanwhile: then what comes of a fault would be all there is.
+                RebuildEffect::NoBetter => Some(stored),
+                RebuildEffect::Worse => {
                     self.metrics.event(EventKind::RebuildWithheld);
                     return RepairResult::Unwell;
                 }
-                None => return RepairResult::Unwell,
-            }
-            match self.document(service, key, image, urgency).await {
+            };
+            match read {
                 Some(read) if carries(&read.canvases, &image.key) => {}
                 Some(read) => {
                     // A fault that began meanwhile must not be taken for the truth.

@@ -19,7 +19,7 @@ use crate::heal::ladder::HealOutcome;
 use crate::heal::ladder::rebuild::ServiceHealth;
 use crate::heal::repair::Repairs;
 use crate::heal::repair::documents::{
-    BELIEVED, DocumentOrder, LackingImages, NestedCheck, RepairResult, carries,
+    BELIEVED, DocumentOrder, LackingImages, NestedCheck, RebuildEffect, RepairResult, carries,
 };
 use crate::iiif::IdentifierKind;
 use crate::iiif::canvas::rebuild_target;
@@ -30,6 +30,10 @@ use crate::upstream::guard::CanvasTarget;
 
 /// How long it is believed of files that seem to be gone. (Each of them is remembered by itself, and for longer.)
 const SEEMS: Duration = Duration::from_secs(10);
+
+fn images(document: &DocumentContent) -> impl Iterator<Item = &String> {
+    document.canvases.iter().flat_map(|canvas| &canvas.images)
+}
 
 impl Repairs {
     /// The first missing image whose file is there. `Err`: not now.
@@ -86,31 +90,42 @@ impl Repairs {
         true
     }
 
-    /// Would the document be no worse, were it built anew? It is built beside first, where the service does that: to register
+    /// Would the document be better, were it built anew? It is built beside first, where the service does that: to register
     /// an image says nothing of the file store, and in a fault of that whatever is built comes without its images.
-    pub(in crate::heal) async fn may_build_over(
+    pub(in crate::heal) async fn compare_beside(
         self: &Arc<Self>,
         order: DocumentOrder<'_>,
         stored: &DocumentContent,
         image: &IndexedImage,
-    ) -> bool {
+    ) -> RebuildEffect {
         let DocumentOrder { service, poisoned, urgency, .. } = order;
         // One that was asked for with `allow` or `disallow` has no other place.
-        if self.services.honours_variants(service).await != Some(true) || poisoned.target.contains("allow=") {
-            return true;
+        if poisoned.target.contains("allow=") {
+            return RebuildEffect::Unknown;
+        }
+        if self.services.honours_variants(service).await.is_none() {
+            // One canvas beside tells whether it builds beside: its first request is a plain GET where it does not.
+            self.nested_by_canvas(image, urgency, NestedCheck::Likely).await;
+        }
+        if self.services.honours_variants(service).await != Some(true) {
+            return RebuildEffect::Unknown;
         }
         let target = format!("{}&disallow=x-iiif-mender/none", rebuild_target(&poisoned.target));
         let beside = CanvasRequestKey { service: poisoned.mark, target: target.into(), rung: Rung::Variant };
-        let Some(built) = self.document(service, &beside, image, urgency).await else { return false };
-        let Some(route) = self.lookup.image_route() else { return false };
-        let stored = stored.canvases.iter().flat_map(|canvas| &canvas.images);
-        for key in stored.filter(|key| !carries(&built.canvases, key)) {
-            let Some(lost) = self.lookup.find(route, key, &poisoned.trace) else { return false };
+        let Some(built) = self.document(service, &beside, image, urgency).await else {
+            return RebuildEffect::Worse;
+        };
+        let Some(route) = self.lookup.image_route() else { return RebuildEffect::Worse };
+        for key in images(stored).filter(|key| !carries(&built.canvases, key)) {
+            let Some(lost) = self.lookup.find(route, key, &poisoned.trace) else {
+                return RebuildEffect::Worse;
+            };
             if !self.check_nested_request(service, &lost, urgency).await.is_gone() {
-                return false;
+                return RebuildEffect::Worse;
             }
         }
-        true
+        let is_better = images(&built).any(|key| !carries(&stored.canvases, key));
+        if is_better { RebuildEffect::Better } else { RebuildEffect::NoBetter }
     }
 
     /// A page that the document has is built beside, with its image.

@@ -62,22 +62,23 @@ impl CaseRun {
                 ));
             }
         }
-        // One viewer is let in beside the others when all of them build: what he asks for is probably stored.
-        let extra = usize::from(model.case.acts.iter().any(|at| matches!(at.act, SimAct::Fetch { .. })));
+        // One viewer is let in beside the others when all of them build, on each node: what he asks for is probably stored.
+        let beside = usize::from(model.case.acts.iter().any(|at| matches!(at.act, SimAct::Fetch { .. })));
         // A viewer who leaves does not end his build, and nobody knows how long that goes on.
         let leavers = model.case.acts.iter().filter_map(|at| match at.act {
             SimAct::Fetch { viewers, patience, .. } if patience < model.world().canvas_ms => Some(viewers),
             _ => None,
         });
-        let extra = extra + leavers.sum::<usize>();
+        let leavers = leavers.sum::<usize>();
         // What hangs gives its place on, four times over at most (on each node: how long it goes on nobody tells the others).
         let hanging =
             if model.case.hangs() { model.world().concurrency * 4 * model.world().nodes } else { 0 };
         for [canvases, manifests] in building {
-            if canvases.most > (model.world().concurrency + extra + hanging) * each {
+            let nodes = model.world().nodes;
+            if canvases.most > (model.world().concurrency + leavers + hanging) * each + beside * nodes {
                 model.breaks(format!("(3) {} canvases were built at once", canvases.most));
             }
-            if manifests.most > (4 + extra + hanging) * model.world().nodes {
+            if manifests.most > (4 + beside + leavers + hanging) * nodes {
                 model.breaks(format!("(3) {} manifests were built at once for viewers", manifests.most));
             }
         }

@@ -312,3 +312,89 @@ fn the_canvas_of_somebody_else_does_not_tell_that_the_service_builds_over() {
     let acts = [(388, ask(13, 256)), (16_799, SimAct::EvictKeys), (17_424, ask(15, 256))];
     keeps_every_promise(&Case { troubles, gone: vec![gone], ..case(SimWorld::plain(), &acts, &[]) });
 }
+
+#[test]
+fn a_document_is_not_built_over_in_a_fault_of_the_file_store() {
+    // Nobody has seen yet whether the service builds beside. The empty canvas that a viewer had built into the fault is lost
+    // while it is mended: what would be built over it then is all there is.
+    let slow = SimWorld { canvas_ms: 10_000, ..SimWorld::plain() };
+    let document = SimDocument::Canvas(5);
+    let fault = TimedFault { fault: SimFault::FileStore, from: 4_996, to: 24_996 };
+    let acts = |evicted| {
+        let fetch = SimAct::Fetch { document, viewers: 14, patience: 200_000 };
+        let evicts = [(11_089, SimAct::EvictKeys), (evicted, SimAct::EvictDocuments)];
+        [(2_160, ask(5, 100)), (5_032, fetch)].into_iter().chain(evicts).collect::<Vec<_>>()
+    };
+    for evicted in [14_301, 15_500, 17_500, 20_000] {
+        let one = case(slow.clone(), &acts(evicted), &[]);
+        keeps_every_promise(&Case { troubles: vec![fault], ..one });
+    }
+}
+
+#[test]
+fn a_page_that_waited_for_a_quick_rebuild_of_its_file_is_not_rebuilt_too() {
+    for canvas_ms in [10, 20, 40] {
+        let world = SimWorld {
+            honours_disallow: false,
+            resources: Resources::Closed,
+            canvas_ms,
+            ahead: 4,
+            sweep: true,
+            ..SimWorld::plain()
+        };
+        let info =
+            SimAct::Ask { image: 7, want: ImageWant::Info, readers: 1, patience: 200_000, cookie: true };
+        let acts = [(13_296, SimAct::EvictKeys), (22_294, ask(13, 256)), (29_648, info)];
+        keeps_every_promise(&Case { stored: 1, ..case(world, &acts, &[]) });
+    }
+}
+
+#[test]
+fn who_joined_a_variant_that_was_a_plain_visit_goes_on_to_the_rebuild() {
+    // Pages of one PDF share their canvas. Its stored one heals nothing, and is not asked for again.
+    let world = SimWorld {
+        honours_disallow: false,
+        canvas_ms: 10_000,
+        concurrency: 1,
+        ahead: 0,
+        nodes: 2,
+        ..SimWorld::plain()
+    };
+    let pages: Vec<_> = (10..18).collect();
+    keeps_every_promise(&Case { stored: 2, ..case(world, &[], &pages) });
+}
+
+#[test]
+fn each_node_lets_one_viewer_in_beside_those_who_build() {
+    let fetch = |leaf, patience| {
+        let document = SimDocument::Canvas(leaf);
+        SimAct::Fetch { document, viewers: 1, patience }
+    };
+    let world = SimWorld { canvas_ms: 200, concurrency: 1, nodes: 2, ..SimWorld::plain() };
+    let acts = [
+        (142_135, fetch(13, 200_000)),
+        (142_153, fetch(14, 200_000)),
+        (142_158, fetch(15, 200_000)),
+        (142_198, fetch(17, 1_237)),
+        (142_242, fetch(0, 200_000)),
+    ];
+    keeps_every_promise(&case(world, &acts, &[]));
+}
+
+#[test]
+fn a_heal_that_sees_its_image_shows_which_server_has_the_images() {
+    // The reader got no picture, nobody read any other image, and the canvas was stored empty.
+    let world = SimWorld {
+        honours_disallow: false,
+        resources: Resources::Closed,
+        two_routes: true,
+        ..SimWorld::plain()
+    };
+    let troubles = vec![
+        TimedFault { fault: SimFault::Images(503), from: 5_792, to: 25_792 },
+        TimedFault { fault: SimFault::Nested, from: 15_647, to: 35_647 },
+    ];
+    let info = SimAct::Ask { image: 4, want: ImageWant::Info, readers: 1, patience: 200_000, cookie: true };
+    let acts = [(14_575, SimAct::EvictKeys), (16_094, info)];
+    keeps_every_promise(&Case { troubles, ..case(world, &acts, &[]) });
+}

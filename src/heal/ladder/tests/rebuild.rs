@@ -151,6 +151,14 @@ async fn a_poisoned_duplicate_may_stand_behind_a_canvas_that_was_built_anew() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_canvas_that_came_without_the_image_is_repaired_where_the_heal_ends_at_another_canvas() {
+    let scene = scene(Lacks).owned_by(&["a", "b"]).answering(Visit, [answer(Lacks), heals(Built)]);
+    let report = scene.run().await;
+    assert_eq!((report.outcome, repairs(&report)), (HealOutcome::Healed(Visit), 1));
+    assert_eq!(scene.canvases(), ["a", "b"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn it_is_built_beside_as_long_as_nobody_knows_that_this_is_impossible() {
     let ladder = "ladder = [\"visit\", \"rebuild\"]";
     for (known, is_beside) in [(None, true), (Some(true), true), (Some(false), false)] {
