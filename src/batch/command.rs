@@ -215,6 +215,18 @@ impl BatchCommand<'_> {
         })
     }
 
+    /// Canvases worked on at once.
+    fn width(&self, settings: &Settings) -> usize {
+        let (probes, concurrency) = (usize::from(self.selection().probes), settings.heal.concurrency);
+        match self {
+            Self::Check(_) => probes,
+            // Through a proxy every request may be a heal.
+            Self::Heal(args) if args.via.is_some() => args.concurrency.map_or(concurrency, usize::from),
+            // Those in the lanes, and as many that look before and after.
+            Self::Heal(_) => (concurrency * 2).max(probes),
+        }
+    }
+
     async fn prepare(&self, rooms: BatchServices) -> Result<BatchRun, BatchError> {
         let share = self.share(rooms.cluster.as_deref()).await?;
         let BatchServices { settings, index, healer, web, .. } = rooms;
@@ -256,13 +268,7 @@ impl BatchCommand<'_> {
             out: send,
         };
         tokio::spawn(reader.read(selection.sources.clone()));
-        let width = match (heal, &via) {
-            // Through a proxy every request may be a heal.
-            (Some(args), Some(_)) => args.concurrency.map_or(settings.heal.concurrency, usize::from),
-            // Those in the lanes, and as many that look before and after.
-            (Some(_), None) => (settings.heal.concurrency * 2).max(usize::from(selection.probes)),
-            (None, _) => usize::from(selection.probes),
-        };
+        let width = self.width(&settings);
         let only_setup = matches!(self, Self::Check(args) if args.setup);
         Ok(BatchRun {
             surgeon: surgeon(healer, heal, selection.tiles, journal, &settings),

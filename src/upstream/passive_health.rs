@@ -88,7 +88,7 @@ impl PassiveHealth {
             ServerStatus::Up if failures < self.bounds.failures => return None,
             ServerStatus::Up => {}
             ServerStatus::Trial => {
-                rare.pause = (rare.pause * 2).min(self.bounds.out_max.max(self.bounds.out))
+                rare.pause = (rare.pause * 2).min(self.bounds.out_max.max(self.bounds.out));
             }
         }
         rare.due = Some(now + rare.pause);

@@ -46,7 +46,7 @@ impl CanvasService {
             // keep every other image from being healed.
             // And one out of the cache says nothing of the health now.
             CanvasResponse::Carries | CanvasResponse::Unclear | CanvasResponse::Refused => {
-                self.record_success()
+                self.record_success();
             }
             CanvasResponse::Withheld | CanvasResponse::Needless => {}
             CanvasResponse::Busy | CanvasResponse::Unwell => {

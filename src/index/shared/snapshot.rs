@@ -223,7 +223,7 @@ fn read_line(
 ) -> Result<(), IndexError> {
     match line {
         EditionLine::Source(kind, location, added) => {
-            *source = writer::source_row(conn, &kind, &location, added)?
+            *source = writer::source_row(conn, &kind, &location, added)?;
         }
         EditionLine::Canvas(id, label, images) => writer.canvas(&Canvas { id, label, images })?,
         EditionLine::Document(told) => {

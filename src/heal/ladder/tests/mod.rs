@@ -200,6 +200,36 @@ struct Scene {
     _folder: tempfile::TempDir,
 }
 
+/// The shipped settings with an image route and a presentation route, and these lines below `[heal]`.
+fn settings(index: &std::path::Path, heal: &str) -> Arc<Settings> {
+    let text = format!(
+        "[server]\nlisten = \"127.0.0.1:0\"\npublic_hosts = [\"lib.example\"]\n\
+         [[routes]]\nprefix = \"/iiif/2/\"\nupstream = \"http://images.invalid/iiif/2/\"\nkind = \"image\"\n\
+         [[routes]]\nprefix = \"/service/\"\nupstream = \"http://service.invalid/service/\"\nkind = \"presentation\"\n\
+         [index]\npath = \"{}\"\n[heal]\n{heal}\n",
+        index.display()
+    );
+    let nothing: [(&str, &str); 0] = [];
+    let settings = Settings::from_text(std::path::Path::new("config.toml"), &text, nothing);
+    Arc::new(settings.expect("in order"))
+}
+
+/// The image of [`FILE`] on this route, owned by canvas `a`.
+fn image(route: usize) -> IndexedImage {
+    let uuid = uuid_of_file_url(FILE).to_string();
+    IndexedImage {
+        service: 0,
+        route,
+        mark: 7,
+        key: uuid.as_str().into(),
+        sent: uuid.as_str().into(),
+        others: Arc::default(),
+        kind: Identifier::new(&uuid).kind(),
+        owners: Arc::new([owner("lib.example", "a")]),
+        trace: RequestTrace::generate(),
+    }
+}
+
 impl Scene {
     /// With the shipped ladder; the image is owned by canvas `a`.
     fn new() -> Self {
@@ -210,16 +240,7 @@ impl Scene {
     fn with(heal: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("index.sqlite3");
-        let text = format!(
-            "[server]\nlisten = \"127.0.0.1:0\"\npublic_hosts = [\"lib.example\"]\n\
-             [[routes]]\nprefix = \"/iiif/2/\"\nupstream = \"http://images.invalid/iiif/2/\"\nkind = \"image\"\n\
-             [[routes]]\nprefix = \"/service/\"\nupstream = \"http://service.invalid/service/\"\nkind = \"presentation\"\n\
-             [index]\npath = \"{}\"\n[heal]\n{heal}\n",
-            path.display()
-        );
-        let nothing: [(&str, &str); 0] = [];
-        let settings = Settings::from_text(std::path::Path::new("config.toml"), &text, nothing);
-        let settings = Arc::new(settings.expect("in order"));
+        let settings = settings(&path, heal);
         let index = Arc::new(Index::open(&path, 100).expect("an index"));
         let metrics = Arc::new(Metrics::new());
         let fleet = Arc::new(SharedHeals::new(None));
@@ -236,8 +257,8 @@ impl Scene {
         let known = (vec![Arc::new(service)], CanvasGuard::new(Arc::clone(&settings)));
         let cooldowns = Cooldowns::new(&settings.heal);
         let doubts = ImageDoubts {
-            images: TimedCache::new(1),
-            healed: TimedCache::new(1),
+            images: TimedCache::new(100),
+            healed: TimedCache::new(100),
             lasts: Duration::from_mins(1),
             readers: Arc::default(),
         };
@@ -258,18 +279,7 @@ impl Scene {
             (Arc::<FakeImages>::clone(&images), Arc::<FakeService>::clone(&fake));
         let ladder =
             Ladder::new(settings, asks, Arc::clone(&services), Arc::clone(&missing), Visits::new(100));
-        let uuid = uuid_of_file_url(FILE).to_string();
-        let image = IndexedImage {
-            service: 0,
-            route: 1 - route,
-            mark: 7,
-            key: uuid.as_str().into(),
-            sent: uuid.as_str().into(),
-            others: Arc::default(),
-            kind: Identifier::new(&uuid).kind(),
-            owners: Arc::new([owner("lib.example", "a")]),
-            trace: RequestTrace::generate(),
-        };
+        let image = image(1 - route);
         let ladder = Arc::new(ladder);
         Self { ladder, images, fake, services, missing, index, image, _folder: folder }
     }
