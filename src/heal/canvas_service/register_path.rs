@@ -1,4 +1,4 @@
-//! Which path registers a file anew, without anything else being built.
+//! Path that registers a file anew, without anything else being built.
 
 use crate::iiif::CanvasUrl;
 
