@@ -33,7 +33,7 @@ impl FileUrls {
         Self { index, history, fleet, filed: TimedCache::new(FILED) }
     }
 
-    /// True: nothing is written in the background (the simulation's recorder only takes notes).
+    /// True if no background write is pending (the simulation's recorder only takes notes).
     #[cfg(test)]
     pub(in crate::heal) fn is_idle(&self) -> bool {
         self.history.is_idle()

@@ -277,7 +277,7 @@ impl ImageServers {
         self.metrics.event(EventKind::ProbeDistrusted);
     }
 
-    /// True if the image server finds no image here, whatever its key says.
+    /// True if the image server answers a small tile as gone, whatever is known of the key.
     pub(in crate::heal) async fn shows_nothing(&self, image: &IndexedImage) -> bool {
         let tile = self.look_at(image, Probe::SmallTile.tail()).await;
         tile.is_ok_and(|status| self.is_expiry(status))

@@ -23,7 +23,7 @@ enum CircuitState {
     Open {
         until: Instant,
     },
-    /// One request tries. Another may try if it has not ended by then.
+    /// A request tries. Another may try if it has not ended by then.
     HalfOpen {
         until: Instant,
     },
@@ -36,7 +36,7 @@ pub enum BreakerState {
     Closed,
     /// No request passes.
     Open,
-    /// One request tries.
+    /// A request tries.
     HalfOpen,
 }
 

@@ -25,10 +25,10 @@ const SOON_KNOWN: Duration = Duration::from_millis(300);
 /// Poll interval of background work for the health of a service.
 const WELL_LOOK: Duration = Duration::from_millis(250);
 
-/// First probe comes this soon: within this time no key is written, lost again and never seen.
+/// Shortest time in which a key could be written, lost again and never be seen: the first probe comes as soon.
 const A_MOMENT: Duration = Duration::from_millis(50);
 
-/// First wait for the health of a service: another request may be about to show it.
+/// First pause of that poll: another request may be about to show the health.
 const FIRST_LOOK: Duration = Duration::from_millis(5);
 
 /// `CanvasRequestAttempt` is one request of a heal, as it is judged.

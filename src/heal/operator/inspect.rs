@@ -1,4 +1,4 @@
-//! A look at the deployment itself: facts that decide whether healing can work at all.
+//! Inspection of the deployment: facts that decide whether healing can work at all.
 
 use std::time::{Duration, SystemTime};
 
@@ -11,21 +11,21 @@ use crate::heal::canvas_service::registration::Registration;
 use crate::heal::image::IndexedImage;
 use crate::upstream::{Caller, ErrorChain, UpstreamError};
 
-/// What was seen of the deployment.
+/// `DeploymentFacts` is what was seen of the deployment.
 #[derive(Debug, Clone, Default)]
 pub struct DeploymentFacts {
-    /// `/resources/{uuid}` is answered; `None`: no image at hand to ask about.
+    /// True if `/resources/{uuid}` is answered; `None`: there is no image to ask about.
     pub resources_open: Option<bool>,
     /// The `@id` of a live image's info.json, asked for as the proxy does for the first public host.
     pub info_id: Option<Result<String, String>>,
-    /// Seconds that the image server's clock is ahead of ours.
+    /// Seconds by which the image server's clock is ahead of ours.
     pub clock_ahead: Option<i64>,
 }
 
 const LONGEST_INFO: usize = 1 << 20;
 
 impl Healer {
-    /// Looks at the deployment by this image, which should be alive.
+    /// Inspects the deployment with this image, which should be alive.
     pub async fn inspect(&self, image: &IndexedImage) -> DeploymentFacts {
         let parts = &self.parts;
         let said = parts.services.ask(image).await;
