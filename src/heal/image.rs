@@ -82,7 +82,7 @@ impl IndexedImage {
         Self { trace, ..self }
     }
 
-    /// Canvases that own the image, in the order in which they are tried.
+    /// Canvases that own the image, in the order of the index.
     pub fn canvases(&self) -> impl Iterator<Item = &str> {
         self.owners.iter().map(|owner| owner.canvas.as_str())
     }

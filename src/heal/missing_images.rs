@@ -54,7 +54,7 @@ impl MissingImages {
         true
     }
 
-    /// True if this node had told the others that the file is missing, and one has taken that back.
+    /// True if this node had reported the file missing to the other nodes, and one of them has taken that back.
     async fn was_seen_elsewhere(&self, image: &IndexedImage) -> bool {
         let Some(cluster) = self.fleet.connected() else { return false };
         cluster.missing(&self.name_of(image)).await.is_none() && cluster.is_joined()

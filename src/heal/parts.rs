@@ -147,8 +147,7 @@ impl HealState {
         marks.into_iter().map(|mark| Arc::clone(probes.entry(mark).or_default())).collect()
     }
 
-    /// One service for each presentation route. A service that was there before
-    /// keeps what is known of it.
+    /// Services of the presentation routes, one each. A service that was there before keeps what is known of it.
     fn services(
         &self,
         settings: &Settings,

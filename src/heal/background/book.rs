@@ -2,7 +2,7 @@
 //!
 //! UPSTREAM: a presentation asked for with a `disallow` that fits nothing is built beside the stored one, and writes the
 //! keys of all its pages: 200 of them in 4.4 s, one nested call at a time (upstream.md "Ways back to life"). It keeps its
-//! place as long as it takes, so one book at a time is asked for, and only where another place is left for readers.
+//! place as long as it takes, so one book at a time is asked for, and only where another permit is left for readers.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -59,8 +59,7 @@ const FIRST_LIFE: Duration = Duration::from_secs(2);
 /// A service that answered is believed to answer for this long.
 const ANSWERS_FOR: Duration = Duration::from_secs(2);
 
-/// One request waits for an answer that takes longer; the others go on without
-/// it.
+/// Threshold of a slow answer: a single request waits for it, the others go on without.
 const SLOW: Duration = Duration::from_millis(250);
 
 /// `ProbePermit` marks the one request that waits for a slow answer.

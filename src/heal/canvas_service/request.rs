@@ -31,7 +31,7 @@ const TRIAL_LOOK: Duration = Duration::from_millis(20);
 
 impl CanvasService {
     /// Whether a request may go out. While one request tries whether the service is well again, the others wait for its
-    /// result: a viewer who came a moment later must not be told that the image is gone.
+    /// result: a viewer who came a moment later must not get a 404.
     async fn passes(&self) -> bool {
         let deadline = Instant::now() + TRIAL_LASTS;
         loop {

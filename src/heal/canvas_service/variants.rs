@@ -17,7 +17,7 @@ use crate::heal::learned::{ServerSupport, SupportAnswer};
 #[derive(Debug, Default)]
 pub(in crate::heal) struct VariantSupport {
     learned: ServerSupport,
-    /// When the other nodes were last told.
+    /// When the result was last shared with the other nodes.
     shared: Mutex<Option<Instant>>,
 }
 

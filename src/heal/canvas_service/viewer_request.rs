@@ -44,7 +44,7 @@ enum ViewerPermit {
     Shared(#[expect(dead_code, reason = "given back when it is dropped")] BuildPermit),
 }
 
-/// `DelayedRelease` releases a permit late: a viewer who leaves does not stop the build that he asked for.
+/// `DelayedRelease` releases a permit late: the build goes on after its viewer has left.
 struct DelayedRelease(Option<ViewerPermit>);
 
 /// How long the permit of a viewer who left is kept.

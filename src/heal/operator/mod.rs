@@ -299,7 +299,7 @@ const EMPTY: &str = "its canvas comes back without images: the file is gone, or 
 const NO_HELP: &str = "its canvas was asked for, and the image did not come back";
 
 impl Healer {
-    /// What is left of "registered": nothing, where the image server finds no file.
+    /// Confirms "registered": without effect where the image server finds no file.
     async fn confirmed(&self, verdict: HealOutcome, image: &IndexedImage) -> HealOutcome {
         if self.parts.is_missing(image).await {
             return HealOutcome::Missing;
