@@ -84,8 +84,8 @@ impl HealedExchange {
 type Result<T, E> = std::result::Result<T, ExchangeError<E>>;
 
 impl Healer {
-    /// Answers a viewer's request, which `send` sends to the image server. Anything but an expiry streams straight
-    /// back; an expired image is healed on the way.
+    /// Answers a viewer's request, which `send` sends to the image server. All answers but an expiry stream straight back;
+    /// an expired image is healed first.
     ///
     /// Rare paths are boxed: a request's future has the size of the largest path.
     pub async fn answer<E, F>(
@@ -172,7 +172,7 @@ impl Healer {
         None
     }
 
-    /// Holds the first answer, if there is one, while the image is healed.
+    /// Buffers the first answer, if there is one, while the image is healed.
     async fn heal<E, F>(
         &self,
         exchange: &ImageExchange<'_>,

@@ -26,7 +26,7 @@ pub enum Evidence {
     Alive,
     /// The canvas service has forgotten the image. From an image server alone: or the file may be missing.
     Expired,
-    /// Neither.
+    /// Neither alive nor expired.
     Nothing,
 }
 
@@ -38,7 +38,7 @@ pub enum Evidence {
 pub(in crate::heal) enum Probe {
     /// A size that no picture has.
     SizeAboveMaximum,
-    /// info.json past every cache.
+    /// info.json past every cache (`cache=nocache`).
     InfoUncached,
     /// A small tile, where no other probe tells the truth: 404 is expired, 200 may come from a cache.
     SmallTile,

@@ -1,4 +1,4 @@
-//! First asks: while many ask for one image and nobody has an answer yet, the others wait for the first one.
+//! First requests: while many ask for one image and nobody has an answer yet, the others wait for the first answer.
 //!
 //! Two hundred viewers who open an expired page at the same moment would each be sent on, be answered 404, and be sent on
 //! once more after the heal. A few are enough to find out. Requests for an image that was well a moment ago never wait.

@@ -42,7 +42,7 @@ pub struct IndexedImage {
     pub(in crate::heal) trace: RequestTrace,
 }
 
-/// Lookup key behind the image route with this mark.
+/// `ImageKey` is a lookup key behind the image route with this mark.
 pub(in crate::heal) type ImageKey = (u64, Arc<str>);
 
 impl IndexedImage {

@@ -125,7 +125,7 @@ impl Healer {
         Self::of(HealParts::new(Arc::new(state), settings, servers, cluster))
     }
 
-    /// A healer for tests in virtual time: it starts no thread.
+    /// A healer for tests in virtual time, which starts no thread.
     #[cfg(test)]
     #[allow(dead_code, reason = "a simulation begins here")]
     pub(crate) fn simulated(
@@ -222,7 +222,7 @@ impl Healer {
         self.parts.prefetch.record_manifest_view(path, trace, &self.parts.starts);
     }
 
-    /// Has the document rebuilt if that can help and do no harm; waits for it at most `heal.wait`.
+    /// Has the document rebuilt if that can help and do no harm; waits for the rebuild at most `heal.wait`.
     pub async fn mend_document(&self, poisoned: PoisonedDocument) -> DocumentRepair {
         self.parts.repairs.mend_document(poisoned, &self.parts.limits).await
     }

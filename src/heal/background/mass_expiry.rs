@@ -42,7 +42,7 @@ impl MassExpiry {
         Self { context, readers, detector, sweep, fleet }
     }
 
-    /// An image was found expired.
+    /// Notes that an image was found expired.
     pub(in crate::heal) fn note_expired(self: &Arc<Self>, image: &IndexedImage, heals: Arc<dyn StartHeal>) {
         let (bounds, sweeps) = (self.context.settings.heal.mass_expiry, self.context.settings.heal.sweep);
         let begins = self.detector.note(&image.key, bounds, Instant::now());

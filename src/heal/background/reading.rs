@@ -29,7 +29,7 @@ pub(in crate::heal) struct ReadingActivity {
     looked: TimedCache<Arc<str>, Instant>,
 }
 
-/// When images of one manifest had expired.
+/// `Expiry` says when images of one manifest had expired.
 #[derive(Debug, Clone, Copy)]
 struct Expiry {
     /// The last time that an image was found gone.

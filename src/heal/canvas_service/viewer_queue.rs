@@ -77,7 +77,7 @@ pub(in crate::heal) enum FirstState {
 }
 
 impl FirstRequests {
-    /// Waits for the first request of this document, until then at most. `None`: there is none.
+    /// Waits for the end of the first request of this document, at most until `until`. `None`: there is no first request.
     pub(in crate::heal) async fn wait(&self, name: &str, until: Instant) -> Option<FirstState> {
         let (ends, was_sent) = self.0.lock().get(name)?.clone();
         Some(match timeout_at(until, ends.wait()).await {

@@ -35,7 +35,7 @@ pub(in crate::heal) enum ServiceHealth {
     Well,
     /// Unproven: no fault was seen, but no info.json that was well either.
     Unproven,
-    /// Not well.
+    /// Unwell: an info.json failed.
     Unwell,
 }
 

@@ -325,8 +325,8 @@ impl Healer {
         self.parts.requests.answer(service, &errand.flight, image, &urgency).await
     }
 
-    /// Were these canvases poisoned, and are they well now? Waits for canvas requests that still run (the image is
-    /// back before they end), and for cures, but not for ever: a service that stays unwell is not cured tonight.
+    /// Whether these canvases were poisoned, and whether they are well now. Waits for canvas requests that still run (the
+    /// image is back before they end), and for cures, but not for ever: some services stay unwell.
     async fn poison_is_cured(&self, canvases: &[AskedCanvas], image: &IndexedImage) -> (bool, bool) {
         let (mut was_poisoned, mut cured) = (false, true);
         for (service, allowed) in canvases {
@@ -359,7 +359,7 @@ impl Healer {
         let remarks = canvases.iter().filter_map(|(service, allowed)| {
             service.remarks.last(&allowed.rebuild).or_else(|| service.remarks.last(&allowed.visit))
         });
-        // One that may pass comes first: it is worth another try.
+        // A failure that may pass comes first: a retry is worth it.
         if let Some(remark) = remarks.max_by_key(|remark| remark.passing) {
             return (remark.text, remark.passing);
         }

@@ -208,7 +208,7 @@ impl Repairs {
             (Registration::Alive(_) | Registration::Nothing, true) => {
                 self.ladder.nested_request_works(image).await
             }
-            // Poisoned, and expired too: its own info.json cannot be well before it is registered again.
+            // Poisoned and expired: the image's own info.json cannot be well before the image is registered again.
             (Registration::Expired, _) | (Registration::Nothing, false) => {
                 self.ladder.health(service, image).await != ServiceHealth::Unwell
             }
@@ -228,7 +228,7 @@ impl Repairs {
             CanvasResponse::Lacks if self.requests.evidence(image).await != Evidence::Alive => {
                 return CureAttempt::FileIsGone;
             }
-            // The fault is one that we cannot see: the service's own way to the image server is broken.
+            // A fault that shows nowhere else: the service's own way to the image server is broken.
             _ => return CureAttempt::Unwell,
         }
         match self.requests.answer(service, &CanvasRequest::visit(canvas).flight, image, urgency).await {

@@ -131,7 +131,7 @@ impl Repairs {
         Self { settings, ladder, requests, services, missing, images, lookup, state, home, metrics }
     }
 
-    /// Has the document rebuilt if that can help and do no harm; waits for it at most `heal.wait`.
+    /// Has the document rebuilt if that can help and do no harm; waits for the rebuild at most `heal.wait`.
     pub(in crate::heal) async fn mend_document(
         self: &Arc<Self>,
         poisoned: PoisonedDocument,
