@@ -19,7 +19,7 @@ use crate::heal::ladder::{CanvasAttempt, HealRun, Ladder, StepResult, VisitResul
 use crate::observe::EventKind;
 use crate::upstream::guard::CanvasTarget;
 
-/// info.json from the repository, not from the image server's own memory.
+/// info.json past the image server's own memory.
 const INFO_TRUTH: &str = "info.json?cache=nocache";
 
 /// info.json just as the canvas service will ask for it.
@@ -35,7 +35,7 @@ pub(in crate::heal) enum ServiceHealth {
     Well,
     /// Unproven: no fault was seen, but no info.json that was well either.
     Unproven,
-    /// Unwell: an info.json failed.
+    /// Unwell: the request failed, or the breaker is open.
     Unwell,
 }
 

@@ -100,7 +100,7 @@ pub(in crate::heal) enum NestedCheck {
     Gone,
     /// Seems gone: the canvas was built without the image, and no key was written; or it names other images.
     SeemsGone,
-    /// Refused: the image is expired, and its canvas cannot be built.
+    /// Refused, and so seems gone: the image is expired, and its canvas cannot be built.
     Refused,
     Unwell,
 }
