@@ -1,4 +1,4 @@
-//! One viewer's request for an image, from its first try to what goes out.
+//! A viewer's request for an image, from the first try to the response.
 
 use std::future::Future;
 use std::net::IpAddr;
@@ -18,23 +18,23 @@ use crate::observe::EventKind;
 use crate::outcome::Outcome;
 use crate::upstream::{Body, Caller, HeldResponse, MemoryBudget};
 
-/// How long the rest of a first answer may take to arrive before it is left where it is.
+/// Time limit for the rest of a first answer to arrive. After it the answer is left where it is.
 const HOLDING: Duration = Duration::from_secs(2);
 
 /// `ImageExchange` is a viewer's request for an image, as it goes to the image server.
 #[derive(Debug, Clone, Copy)]
 pub struct ImageExchange<'a> {
-    /// Whose image, on which route.
+    /// Identifier and route of the image.
     pub image: &'a RoutedImage<'a>,
-    /// The head as it goes upstream.
+    /// Request head as it goes upstream.
     pub head: &'a Parts,
-    /// Who asks: one client.
+    /// Address of the client that asks.
     pub client: IpAddr,
-    /// On whose behalf that goes upstream.
+    /// Caller on whose behalf the request goes upstream.
     pub caller: &'a Caller,
-    /// How soon it is wanted, by what is asked for. Only a heal needs to know.
+    /// Gives the priority for what is asked for. Only a heal needs it.
     pub lane: fn(Target<'_>) -> Priority,
-    /// Memory for first answers that wait.
+    /// Memory budget for first answers that wait.
     pub budget: &'a MemoryBudget,
 }
 
@@ -44,21 +44,21 @@ impl ImageExchange<'_> {
     }
 }
 
-/// `HealedExchange` is what goes out to the viewer, and how it came about.
+/// `HealedExchange` is the viewer's response, and how it came about.
 #[derive(Debug)]
 pub struct HealedExchange {
-    /// What goes out.
+    /// Response to the viewer.
     pub response: Response<Body>,
-    /// How it ended.
+    /// How the request ended.
     pub outcome: Outcome,
-    /// What helped (nothing: it was back by itself), and how long the viewer waited for it.
+    /// Rung that helped (`None`: the image was back by itself), and how long the viewer waited.
     pub healed: Option<(Option<Rung>, Duration)>,
 }
 
-/// `ExchangeError` says why nothing can go out but words of our own.
+/// `ExchangeError` says why there is only an error response of our own.
 #[derive(Debug)]
 pub enum ExchangeError<E> {
-    /// The image is being healed, but not within this viewer's patience: come back after this time.
+    /// The image is being healed, but takes longer than this viewer can wait: retry after this time.
     Pending(Duration),
     /// Too many viewers wait already.
     Crowded(Duration),
@@ -75,7 +75,7 @@ impl HealedExchange {
         Self { response, outcome: Outcome::Healed, healed: Some((rung, took)) }
     }
 
-    /// The image server's own answer, although something was tried.
+    /// The image server's own answer, after a heal that did not help.
     fn original(response: Response<Body>, outcome: Outcome) -> Self {
         Self { response, outcome, healed: None }
     }
@@ -84,10 +84,10 @@ impl HealedExchange {
 type Result<T, E> = std::result::Result<T, ExchangeError<E>>;
 
 impl Healer {
-    /// Answers a viewer's request, which `send` sends to the image server. Anything but an expiry streams straight
-    /// back; an expired image is healed on the way.
+    /// Answers a viewer's request, which `send` sends to the image server. All answers but an expiry stream straight back;
+    /// an expired image is healed first.
     ///
-    /// What is rare is boxed: a request has room for the largest way that it may take.
+    /// Rare paths are boxed: a request's future has the size of the largest path.
     pub async fn answer<E, F>(
         &self,
         exchange: &ImageExchange<'_>,
@@ -108,7 +108,7 @@ impl Healer {
         if image.request.target == Target::Info && first.status().is_success() {
             self.parts.lookup.was_seen(image);
         }
-        // In trouble nothing is begun: a canvas would be built without its image.
+        // While the image server fails no heal begins: the canvas would be built without its image.
         match gated.filter(|_| first.status().as_u16() < 400) {
             Some(indexed) => Box::pin(self.heal(exchange, &indexed, Some(first), &send)).await,
             None => self.after_first(exchange, ask, first, &send).await,
@@ -145,7 +145,7 @@ impl Healer {
         }
     }
 
-    /// What was believed to be missing is there. (info.json proves nothing.)
+    /// Notes that an image believed missing is there. (info.json proves nothing.)
     fn found(&self, image: &RoutedImage<'_>) {
         if image.request.target != Target::Info
             && self.parts.missing.remembers(image, self.parts.lookup.mark(image.route))
@@ -155,10 +155,12 @@ impl Healer {
         }
     }
 
-    /// This info.json must not go out before its image is back: viewers never ask again for a tile that failed.
+    /// The image of an info.json request that is held until the image is back: viewers never ask again for a tile that
+    /// failed.
     async fn gated(&self, exchange: &ImageExchange<'_>) -> Option<Box<IndexedImage>> {
         let (image, head) = (exchange.image, exchange.head);
-        // What sounds like the canvas service may be it: no reader, who would ask for tiles.
+        // A request that sounds like the canvas service may come from it. A reader would ask for tiles next; the service
+        // does not.
         if image.request.target != Target::Info || is_services_voice(image.request.target, head) {
             return None;
         }
@@ -170,7 +172,7 @@ impl Healer {
         None
     }
 
-    /// Holds the first answer, if there is one, while the image is healed.
+    /// Buffers the first answer, if there is one, while the image is healed.
     async fn heal<E, F>(
         &self,
         exchange: &ImageExchange<'_>,
@@ -197,7 +199,7 @@ impl Healer {
                     Some(held) => held.release(),
                     None => send().await.map_err(ExchangeError::Failed)?,
                 };
-                // It was not asked for before, and is well. (Of info.json that proves nothing.)
+                // Nobody had asked for the image before, and it is there. (For info.json a 200 proves nothing.)
                 if target != Target::Info && original.status().is_success() {
                     return Ok(HealedExchange::served(original));
                 }
@@ -206,8 +208,8 @@ impl Healer {
         }
     }
 
-    /// The image server is in trouble, not forgetful: the file itself may still be had. Of the same server: so the
-    /// first answer is held, or all the places there might be taken by those who wait for one more.
+    /// Tries `direct` alone: the image server fails, but the file itself may still be had. The request goes to the same
+    /// server, so the first answer is buffered: else those who wait for a second permit could hold all permits there.
     async fn try_direct_only<E, F>(
         &self,
         exchange: &ImageExchange<'_>,
@@ -226,7 +228,7 @@ impl Healer {
         }
     }
 
-    /// Keeps an answer back. `None`: there is no memory for it; where it is needed, it is asked for again.
+    /// Buffers an answer. `None`: there is no memory for it; the request is sent again if the answer is needed.
     async fn hold(&self, exchange: &ImageExchange<'_>, first: Response<Body>) -> Option<HeldResponse> {
         let most = self.parts.settings.heal.max_held;
         let held =

@@ -1,4 +1,4 @@
-//! The echo: the canvas service's own info.json request, coming back through us while it builds a canvas.
+//! Echoes: the canvas service's own info.json request, which comes back through us while the service builds a canvas.
 //!
 //! UPSTREAM: the service holds two outbound connections per host, and its nested info.json normally goes to the
 //! public host, which is us (upstream.md "The parts", "Load"). An echo that waits for the flight that caused it is
@@ -29,13 +29,13 @@ use crate::heal::timed_cache::TimedCache;
 use crate::iiif::{IdentifierKind, Target};
 use crate::observe::EventKind;
 
-/// Is this request an echo for certain? It comes from an address of the canvas service (`heal.origins`), or carries our
-/// own `Via`.
+/// True if this request is an echo for certain: it comes from an address of the canvas service (`heal.origins`), or carries
+/// our own `Via`.
 fn is_echo(headers: &HeaderMap, client: IpAddr, origins: &[IpNet], name: &str) -> bool {
     is_among(client, origins) || own_vias(headers, name) > 0
 }
 
-/// How often our own name stands in `Via` (RFC 9110 section 7.6.3).
+/// Number of `Via` entries with our own name (RFC 9110 section 7.6.3).
 pub fn own_vias(headers: &HeaderMap, name: &str) -> usize {
     if !headers.contains_key(VIA) {
         return 0;
@@ -44,7 +44,7 @@ pub fn own_vias(headers: &HeaderMap, name: &str) -> usize {
     hops.filter(|hop| hop.split_whitespace().nth(1) == Some(name)).count()
 }
 
-/// Does it ask for info.json as the service does: Apache's HTTP client on Java, without cookies or a query?
+/// True if a request asks for info.json as the service does: Apache's HTTP client on Java, without cookies or a query.
 pub(in crate::heal) fn is_services_voice(target: Target<'_>, head: &Parts) -> bool {
     let headers = &head.headers;
     if target != Target::Info || head.uri.query().is_some() {
@@ -54,7 +54,7 @@ pub(in crate::heal) fn is_services_voice(target: Target<'_>, head: &Parts) -> bo
     agent.starts_with("Apache-HttpClient/") && agent.contains("Java/") && !headers.contains_key(COOKIE)
 }
 
-/// An address is known for so long after its last echo.
+/// An address is known for this long after its last echo.
 const KNOWN_FOR: Duration = Duration::from_hours(1);
 
 /// `Callbacks` tells the canvas service's own requests from those of viewers.
@@ -63,7 +63,7 @@ pub(in crate::heal) struct Callbacks {
     settings: Arc<Settings>,
     lookup: Arc<ImageLookup>,
     requests: Arc<CanvasRequests>,
-    /// Addresses that echoes are known to come from.
+    /// Addresses that echoes came from.
     callers: TimedCache<IpAddr>,
 }
 
@@ -77,10 +77,10 @@ impl Callbacks {
         Self { settings, lookup, requests, callers }
     }
 
-    /// Is this the canvas service's own request, which must not wait for the heal that caused it?
+    /// True if this is the canvas service's own request, which must not wait for the heal that caused it.
     ///
-    /// SECURITY: anybody can sound like the service, and an echo is not healed. So the voice counts only for the image of
-    /// a canvas that is being built for us, and from an address that such an echo came from before.
+    /// SECURITY: anybody can sound like the service, and an echo is not healed. So the sound of a request counts only for
+    /// the image of a canvas that is being built for us, and from an address that such an echo came from before.
     pub(in crate::heal) fn is_callback(&self, at: &RoutedImage<'_>, head: &Parts, client: IpAddr) -> bool {
         let settings = &self.settings;
         if is_echo(&head.headers, client, &settings.heal.origins, &settings.server.name) {
@@ -96,7 +96,7 @@ impl Callbacks {
         is_built || self.callers.contains(&client)
     }
 
-    /// The request for a canvas of this image that is under way, or that registers its file.
+    /// The request under way for a canvas of this image, or the one that registers its file.
     fn flight_of(&self, at: &RoutedImage<'_>) -> Option<FlightHandle<CanvasResponse>> {
         if self.requests.under_way() == 0 {
             return None;
@@ -119,7 +119,7 @@ impl Callbacks {
         keys.find_map(|key| self.requests.find(&key)).or_else(registers)
     }
 
-    /// The canvas service's own info.json request was answered with `status`.
+    /// Notes that the canvas service's own info.json request was answered with `status`.
     pub(in crate::heal) fn answered(&self, at: &RoutedImage<'_>, status: StatusCode) {
         let services = &self.requests.services;
         services.metrics().event(EventKind::Echo);
@@ -131,7 +131,7 @@ impl Callbacks {
             let service = self.lookup.service_index(&owners);
             self.lookup.addresses.found(service, at.route, at.request.identifier.as_sent());
         }
-        // Of a canvas that nobody builds for us it says nothing.
+        // The echo of a canvas that is not being built for us says nothing.
         let Some(flight) = self.flight_of(at) else { return };
         flight.urgency.hears_echo();
         let asked = owners.iter().find_map(|owner| services.asked_canvas(&owner.canvas));

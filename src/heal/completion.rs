@@ -1,12 +1,12 @@
-//! A value that comes once, and that many wait for. They go on in the order in which they began to wait, which a
-//! `tokio::sync::watch` draws by lot: so that equal simulations go equally.
+//! Completion: a value that comes once, and that many wait for. Waiters wake in the order in which they began to wait. A
+//! `tokio::sync::watch` wakes them in random order, and equal simulations must run equally.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use tokio::sync::Notify;
 
-/// A new one: who completes it, and who waits for that.
+/// A new completion: the half that completes it, and the half that waits.
 pub(in crate::heal) fn completion<V>() -> (Completer<V>, Completion<V>) {
     let state = Arc::new(CompletionState {
         value: OnceLock::new(),
@@ -16,7 +16,7 @@ pub(in crate::heal) fn completion<V>() -> (Completer<V>, Completion<V>) {
     (Completer(Arc::clone(&state)), Completion(state))
 }
 
-/// `Completer` completes it. Dropped: it is over, without a value.
+/// `Completer` gives the value. Dropped without one, the completion ends without a value.
 #[derive(Debug)]
 pub(in crate::heal) struct Completer<V>(Arc<CompletionState<V>>);
 
@@ -51,12 +51,12 @@ impl<V> Clone for Completion<V> {
 }
 
 impl<V: Clone> Completion<V> {
-    /// Waits until it is over. `None`: without a value.
+    /// Waits for the end. `None`: there is no value.
     pub(in crate::heal) async fn wait(&self) -> Option<V> {
         if !self.0.is_over.load(Ordering::Acquire) {
             let mut told = std::pin::pin!(self.0.told.notified());
             told.as_mut().enable();
-            // It may have ended before that.
+            // The completion may have ended before `notified` was registered.
             if !self.0.is_over.load(Ordering::Acquire) {
                 told.await;
             }

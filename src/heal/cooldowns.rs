@@ -1,4 +1,4 @@
-//! What is remembered of heals that did not help: bounded, with an end, and apart from successes.
+//! Cool-downs of heals that did not help: bounded, with an end, and apart from successes.
 
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -11,31 +11,32 @@ use moka::sync::Cache;
 use crate::config::settings::{HealSettings, Rung};
 use crate::heal::canvas_service::viewer_queue::is_canvas;
 
-/// One canvas on one rung of one canvas service (by its mark, so that a reload of the configuration changes nothing).
+/// `CanvasRequestKey` is one canvas on one rung of one canvas service (by its mark, so that a reload of the configuration
+/// changes nothing).
 ///
 /// UPSTREAM: all pages of a PDF share one key and one canvas in the cache (upstream.md "Identifiers"), so they share
 /// flights and cool-downs too: two that differ only in `page` are the same.
 #[derive(Debug, Clone)]
 pub(in crate::heal) struct CanvasRequestKey {
     pub(in crate::heal) service: u64,
-    /// Path and query that are asked for.
+    /// Path and query of the request.
     pub(in crate::heal) target: Arc<str>,
     pub(in crate::heal) rung: Rung,
 }
 
 impl CanvasRequestKey {
-    /// The same in words, for other nodes.
+    /// The key as text, for other nodes.
     pub(in crate::heal) fn cluster_key(&self) -> String {
         let (_, rung, path, query) = self.identity();
         query.fold(format!("{} {path}", rung.as_str()), |words, pair| format!("{words}&{pair}"))
     }
 
-    /// Is it for a whole manifest, of which several pages are gone?
+    /// True for a request for a whole manifest, of which several pages are gone.
     pub(in crate::heal) fn is_book(&self) -> bool {
         self.rung == Rung::Variant && !is_canvas(&self.target)
     }
 
-    /// What it is known by.
+    /// Fields that equality and hash compare.
     fn identity(&self) -> (u64, Rung, &str, impl Iterator<Item = &str>) {
         let (path, query) = self.target.split_once('?').unwrap_or((&self.target, ""));
         let query = query.split('&').filter(|pair| !pair.starts_with("page=") && !pair.is_empty());
@@ -63,20 +64,20 @@ impl Hash for CanvasRequestKey {
 /// Heals of one canvas that succeeded within one cool-down before it counts as flapping.
 const FLAPPING: u32 = 5;
 
-/// Entries at most in each memory; beyond it the least used are forgotten, which costs a request, no more.
+/// Entries at most in each memory. Beyond that the least used are forgotten, which costs a request, no more.
 const ENTRIES: u64 = 100_000;
 
-/// Nobody asked for it for so long: forgotten, whatever the settings say.
+/// An entry that nobody asked for is forgotten after this time, whatever the settings say.
 const LONGEST: Duration = Duration::from_hours(24);
 
-/// The first life of what speaks against a canvas or a file; it doubles with each proof more.
+/// First life of what speaks against a canvas or a file; doubled with each further proof.
 const FIRST_LIFE: Duration = Duration::from_secs(1);
 
-/// As long as nothing has shown that the service is well, nothing is believed for longer: a fault looks just like a
-/// canvas that cannot be built, or a file that is gone, and its end cannot be seen.
+/// Longest life of what speaks against a canvas, as long as nothing has shown that the service is well: a fault looks just
+/// like a canvas that cannot be built, or a file that is gone, and the end of a fault cannot be seen.
 pub(in crate::heal) const UNPROVEN_LIFE: Duration = Duration::from_secs(2);
 
-/// Cool-downs.
+/// `Cooldowns` holds the cool-downs of all rungs.
 #[derive(Debug)]
 pub(in crate::heal) struct Cooldowns {
     rungs: Cache<CanvasRequestKey, CooldownEntry>,
@@ -91,9 +92,9 @@ struct CooldownEntry {
     /// Successes since `since`.
     successes: u32,
     since: Instant,
-    /// Not before this.
+    /// End of the cool-down.
     until: Instant,
-    /// When this was last written.
+    /// When the entry was last written.
     noted: Instant,
 }
 
@@ -106,19 +107,19 @@ impl Cooldowns {
         }
     }
 
-    /// The same memory under other settings: what is remembered stays, also for climbs that still have this one.
+    /// Cool-downs with other settings that share the memory of these, also for heals that still use these.
     pub(in crate::heal) fn under(&self, heal: &HealSettings) -> Self {
         Self { rungs: self.rungs.clone(), cooldown: heal.cooldown, backoff_max: heal.backoff_max }
     }
 
-    /// What happened on this rung, unless it is too long ago to count.
+    /// The entry of this rung, unless it is too old to count.
     fn past(&self, rung: &CanvasRequestKey, now: Instant) -> Option<CooldownEntry> {
         let counts = self.backoff_max.max(self.cooldown) * 2;
         self.rungs.get(rung).filter(|past| now.saturating_duration_since(past.noted) < counts)
     }
 
-    /// How long this rung is to be left alone, if it is. What was noted before `recovered`, when its service was seen
-    /// to be well again, speaks against it no more.
+    /// Rest of this rung's cool-down, if any. An entry from before `recovered`, when its service was seen to be well again,
+    /// does not count any more.
     pub(in crate::heal) fn remaining(
         &self,
         rung: &CanvasRequestKey,
@@ -132,12 +133,12 @@ impl Cooldowns {
         past.until.checked_duration_since(now).filter(|left| !left.is_zero())
     }
 
-    /// The rung was tried and did not help: left alone for a moment, twice as long each time, with jitter; but for no
-    /// more than two seconds as long as the service has built nothing whole since it was tried before (`well_at`).
+    /// Begins the cool-down of a rung that did not help: short at first, twice as long each time, with jitter. The limit is
+    /// two seconds as long as the service has built nothing whole since the try before (`well_at`).
     ///
-    /// Several images of one canvas share its flight and each tell how it ended for them; `boarded` is when the
-    /// teller came aboard. It counts once, and one image that was helped speaks for the canvas.
-    /// Says for how long, if it counted.
+    /// Several images of one canvas share its flight, and each reports how it ended for them. `boarded` is when the
+    /// reporter joined the flight. A flight counts once, and one image that was helped speaks for the canvas. Returns the
+    /// cool-down, if the report counted.
     pub(in crate::heal) fn record_failure(
         &self,
         rung: &CanvasRequestKey,
@@ -165,14 +166,14 @@ impl Cooldowns {
         Some(pause)
     }
 
-    /// Another node tried the rung in vain: left alone for as long as that one leaves it.
+    /// Notes that another node tried the rung in vain: the cool-down is as long as there.
     pub(in crate::heal) fn set_remaining(&self, rung: &CanvasRequestKey, left: Duration, now: Instant) {
         let failures = self.rungs.get(rung).map_or(1, |past| past.failures.max(1));
         let past = CooldownEntry { failures, successes: 0, since: now, until: now + left, noted: now };
         self.rungs.insert(rung.clone(), past);
     }
 
-    /// The rung helped: it may help again at once, unless the image is lost again and again.
+    /// Notes that the rung helped: it may be tried again at once, unless the image is lost again and again.
     pub(in crate::heal) fn record_success(&self, rung: &CanvasRequestKey, boarded: Instant, now: Instant) {
         let past = self.past(rung, now);
         if past.is_some_and(|past| past.noted >= boarded && past.failures == 0) {
@@ -180,13 +181,13 @@ impl Cooldowns {
         }
         let past = past.filter(|past| now.duration_since(past.since) < self.cooldown);
         let (since, successes) = past.map_or((now, 1), |past| (past.since, past.successes + 1));
-        // What touches nothing that is stored may be done as often as it is needed.
+        // A rung that overwrites nothing may be tried as often as needed.
         let is_harmless = matches!(rung.rung, Rung::Register | Rung::Variant);
         let until = if successes >= FLAPPING && !is_harmless { now + self.cooldown } else { now };
         self.rungs.insert(rung.clone(), CooldownEntry { failures: 0, successes, since, until, noted: now });
     }
 
-    /// Forgets how this went.
+    /// Forgets the entry of this rung.
     pub(in crate::heal) fn clear(&self, rung: &CanvasRequestKey) {
         self.rungs.invalidate(rung);
     }
@@ -204,7 +205,7 @@ mod tests {
         }
     }
 
-    /// Aboard after all that was noted before: a flight of its own.
+    /// A join time after all entries: a flight of its own.
     const AFTER: Duration = Duration::from_nanos(1);
 
     fn rung() -> CanvasRequestKey {

@@ -1,4 +1,4 @@
-//! What an answer proves about an image. One type, one place: whoever reads an answer asks here.
+//! Evidence: what an answer proves about an image. All answers are judged here, by one type.
 //!
 //! | seen | proves |
 //! |---|---|
@@ -22,11 +22,11 @@ use crate::iiif::registration::{self, Registration};
 /// `Evidence` is what one answer proves about one image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Evidence {
-    /// The canvas service knows where its file is.
+    /// The canvas service knows where the file of the image is.
     Alive,
-    /// The canvas service has forgotten it; or, read from an image server alone, its file may be missing.
+    /// The canvas service has forgotten the image. From an image server alone: or the file may be missing.
     Expired,
-    /// Neither.
+    /// Neither alive nor expired.
     Nothing,
 }
 
@@ -38,17 +38,17 @@ pub enum Evidence {
 pub(in crate::heal) enum Probe {
     /// A size that no picture has.
     SizeAboveMaximum,
-    /// info.json past every cache.
+    /// info.json past every cache (`cache=nocache`).
     InfoUncached,
-    /// A small tile, where none of the others tells the truth: 404 is expired, 200 may be out of a cache.
+    /// A small tile, where no other probe tells the truth: 404 is expired, 200 may come from a cache.
     SmallTile,
 }
 
 impl Probe {
-    /// Those that may tell the truth, those first that ask for no picture.
+    /// Probes that may tell the truth; those that need no picture come first.
     pub(in crate::heal) const TRUTHFUL: [Self; 2] = [Self::InfoUncached, Self::SizeAboveMaximum];
 
-    /// What is asked for behind the identifier.
+    /// Path behind the identifier.
     pub(in crate::heal) fn tail(self) -> &'static str {
         match self {
             Self::SizeAboveMaximum => "full/99999,/0/default.jpg",
@@ -57,7 +57,7 @@ impl Probe {
         }
     }
 
-    /// Is this status, an error, what this probe is after?
+    /// True if this status, an error, is the answer that the probe wants.
     pub(in crate::heal) fn takes(self, status: StatusCode) -> bool {
         self == Self::SizeAboveMaximum && matches!(status.as_u16(), 400 | 403)
     }
@@ -73,11 +73,11 @@ impl Probe {
 }
 
 impl Evidence {
-    /// Reads an answer of `/resources/{uuid}`; with the file URL where it proves that the image is alive.
+    /// Reads an answer of `/resources/{uuid}`. Returns the file URL too where it proves that the image is alive.
     pub fn of_registration(uuid: Uuid, status: StatusCode, body: &[u8]) -> (Self, Option<String>) {
         match registration::read(uuid, status.as_u16(), body) {
             Registration::Alive(url) if uuid_of_file_url(&url) == uuid => (Self::Alive, Some(url)),
-            // Whatever the service calls this file, it is registered: but the URL is not to be remembered.
+            // The file is registered under another name: the image is alive, but the URL is not to be remembered.
             Registration::Alive(_) => (Self::Alive, None),
             Registration::Expired => (Self::Expired, None),
             Registration::Nothing => (Self::Nothing, None),
@@ -85,13 +85,13 @@ impl Evidence {
     }
 }
 
-/// Does this answer of an image server say nothing about the image, alive, expired or missing?
+/// True if this status of an image server says nothing about the image: neither alive nor expired nor missing.
 pub(in crate::heal) fn proves_nothing(status: StatusCode) -> bool {
     let is_refusal = matches!(status.as_u16(), 401 | 403 | 407 | 408 | 421 | 423 | 425 | 429);
     is_refusal || status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED
 }
 
-/// Does this status of an image server say that an indexed image is gone (`heal.statuses`)?
+/// True if this status of an image server says that an indexed image is gone (`heal.statuses`).
 pub(in crate::heal) fn is_expiry(heal: &HealSettings, status: StatusCode) -> bool {
     heal.statuses.contains(&status.as_u16())
 }

@@ -1,4 +1,4 @@
-//! Where the files of images are, as far as that is known.
+//! File URLs: where the files of images are, as far as known.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,10 +12,10 @@ use crate::iiif::identifier::uuid_of_file_url;
 use crate::index::Index;
 use crate::index::history::writer::HistoryWriter;
 
-/// That a file URL is in the index is remembered for so long: writing it may have failed.
+/// How long a file URL is believed to be in the index: writing it may have failed.
 const FILED_FOR: Duration = Duration::from_mins(10);
 
-/// UUIDs of which is remembered that their file URL is in the index; of others it is looked up.
+/// UUIDs remembered to have their file URL in the index; others are looked up.
 const FILED: u64 = 20_000;
 
 /// `FileUrls` knows where the files of images are: from the index, and from what canvas services say.
@@ -24,7 +24,7 @@ pub(in crate::heal) struct FileUrls {
     index: Arc<Index>,
     history: HistoryWriter,
     fleet: Arc<SharedHeals>,
-    /// UUIDs whose file URL stands in the index, or will in a moment.
+    /// UUIDs whose file URL is in the index, or will be in a moment.
     filed: TimedCache<Uuid>,
 }
 
@@ -33,7 +33,7 @@ impl FileUrls {
         Self { index, history, fleet, filed: TimedCache::new(FILED) }
     }
 
-    /// Nothing is written behind: the simulation's recorder only takes notes.
+    /// True if no background write is pending (the simulation's recorder only takes notes).
     #[cfg(test)]
     pub(in crate::heal) fn is_idle(&self) -> bool {
         self.history.is_idle()
@@ -47,7 +47,7 @@ impl FileUrls {
         self.index.file_url(uuid).ok().flatten()
     }
 
-    /// Remembers where the file is, if the claim is true. Written behind; nobody waits for it.
+    /// Remembers where the file is, if the claim is true. Written in the background; nobody waits for it.
     pub(in crate::heal) fn learn(&self, uuid: Uuid, file_url: &str) {
         if self.filed.contains(&uuid) || uuid_of_file_url(file_url) != uuid {
             return;

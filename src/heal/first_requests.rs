@@ -1,7 +1,7 @@
-//! First asks: while many ask for one image and nobody has an answer yet, the others wait for the first one.
+//! First requests: while many ask for one image and nobody has an answer yet, the others wait for the first answer.
 //!
-//! Two hundred who open an expired page in the same moment would each be sent on, be answered 404, and be sent on once
-//! more after the heal. A few are enough to find out. Readers of an image that was well a moment ago are never held.
+//! Two hundred viewers who open an expired page at the same moment would each be sent on, be answered 404, and be sent on
+//! once more after the heal. A few are enough to find out. Requests for an image that was well a moment ago never wait.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -17,17 +17,17 @@ use tokio::time::timeout_at;
 use crate::config::settings::HealSettings;
 use crate::iiif::Target;
 
-/// So many images are looked after at once; two that share a place take turns.
+/// Slots, one for each image asked for at once; two images in one slot take turns.
 const PLACES: usize = 1024;
 
-/// An image that was answered is well for so long.
+/// An image that was answered counts as well for this long.
 const WELL_FOR: Duration = Duration::from_mins(1);
 
-/// What was 404 is not asked for first for so long: it is about to be healed, or was. No longer: its key may be written any
-/// moment, and then it is not to be withheld.
+/// After a 404, requests skip the image server for this long and go straight to the heal. No longer: the key may be written
+/// any moment, and then the image must not be withheld.
 const GONE_FOR: Duration = Duration::from_millis(250);
 
-/// The images that are asked for.
+/// `FirstRequestLimiter` bounds the first requests for each image.
 #[derive(Debug)]
 pub(in crate::heal) struct FirstRequestLimiter {
     places: Box<[Slot]>,
@@ -40,7 +40,7 @@ struct Slot {
     told: Notify,
 }
 
-/// What is known of the image that has this place.
+/// What is known of the image in this slot.
 #[derive(Debug, Default, Clone, Copy)]
 struct SlotState {
     image: u64,
@@ -53,11 +53,12 @@ enum LastResult {
     #[default]
     Nothing,
     Well(Instant),
-    /// This request for it was 404; another one may be in the image server's cache.
+    /// The request with this hash was 404; another one may be in the image server's cache.
     Gone(Instant, u64),
 }
 
-/// One request before its first answer. Dropping it makes room for the next one, and wakes those who wait.
+/// `FirstRequestPermit` is one request before its first answer. Dropping it makes room for the next one, and wakes the
+/// waiters.
 #[derive(Debug)]
 pub(in crate::heal) struct FirstRequestPermit {
     counted: Option<(Arc<FirstRequestLimiter>, u64)>,
@@ -71,8 +72,8 @@ impl Default for FirstRequestLimiter {
 }
 
 impl FirstRequestLimiter {
-    /// Lets a request for this identifier behind the route with this mark in: at once, or when somebody else was answered, or after
-    /// `heal.first_asks_wait`. `held` is called if it has to wait.
+    /// Waits for a permit for this identifier behind the route with this mark: until there is room, or another request was
+    /// answered, or `heal.first_asks_wait` is over. `held` is called if the request has to wait.
     pub(in crate::heal) async fn acquire(
         self: &Arc<Self>,
         image: (u64, &str),
@@ -93,7 +94,7 @@ impl FirstRequestLimiter {
         let until = tokio::time::Instant::now() + bounds.first_asks_wait;
         loop {
             let mut told = std::pin::pin!(self.place(image).told.notified());
-            // From here on no word is missed.
+            // Registered before the re-check, so that a notify in between is not lost.
             told.as_mut().enable();
             if let Some(ask) = self.try_acquire(image, || target, bounds.first_asks, Instant::now()) {
                 return ask;
@@ -104,7 +105,7 @@ impl FirstRequestLimiter {
         }
     }
 
-    /// `None`: it has to wait.
+    /// Tries once. `None`: the request has to wait.
     fn try_acquire(
         self: &Arc<Self>,
         image: u64,
@@ -131,12 +132,12 @@ impl FirstRequestLimiter {
         Some(FirstRequestPermit { counted: Some((Arc::clone(self), image)), is_gone: false })
     }
 
-    /// It is back.
+    /// Notes that the image is back.
     pub(in crate::heal) fn record_ok(&self, mark: u64, identifier: &str) {
         self.set(self.hasher.hash_one((mark, identifier)), LastResult::Well(Instant::now() + WELL_FOR));
     }
 
-    /// The heal is over.
+    /// Notes that the heal is over.
     pub(in crate::heal) fn clear(&self, mark: u64, identifier: &str) {
         self.set(self.hasher.hash_one((mark, identifier)), LastResult::Nothing);
     }
@@ -157,24 +158,24 @@ impl FirstRequestLimiter {
 impl Slot {}
 
 impl FirstRequestPermit {
-    /// Nobody counts it.
+    /// A permit that is not counted.
     pub(in crate::heal) fn unlimited() -> Self {
         Self { counted: None, is_gone: false }
     }
 
-    /// Somebody was answered 404 a moment ago.
+    /// True if a request for the image was answered 404 a moment ago.
     pub(in crate::heal) fn is_gone(&self) -> bool {
         self.is_gone
     }
 
-    /// It was answered, and is not expired. Only a picture says that the image is well.
+    /// Notes that the request was answered, and that the image is not expired. Only a picture says that the image is well.
     pub(in crate::heal) fn record_ok(self, status: StatusCode) {
         if let Some((firsts, image)) = self.counted.as_ref().filter(|_| status.is_success()) {
             firsts.set(*image, LastResult::Well(Instant::now() + WELL_FOR));
         }
     }
 
-    /// The image server had forgotten it: it answered 404 to a request for this.
+    /// Notes that the image server answered 404 to a request for this target.
     pub(in crate::heal) fn record_expired(self, target: Target<'_>) {
         if let Some((firsts, image)) = &self.counted {
             let target = firsts.hasher.hash_one(target);
@@ -204,12 +205,12 @@ mod tests {
         let first = firsts.try_acquire(7, || 1, 2, NOW()).expect("room");
         let second = firsts.try_acquire(7, || 1, 2, NOW()).expect("room");
         assert!(firsts.try_acquire(7, || 1, 2, NOW()).is_none());
-        // Another image, and one that shares the place: they are not held.
+        // Another image, and one that shares the slot: neither waits.
         assert!(firsts.try_acquire(8, || 1, 2, NOW()).is_some());
         assert!(
             firsts.try_acquire(7 + PLACES as u64, || 1, 2, NOW()).is_some_and(|ask| ask.counted.is_none())
         );
-        // Who leaves without an answer makes room for one.
+        // A request that leaves without an answer makes room for one.
         drop(first);
         let third = firsts.try_acquire(7, || 1, 2, NOW()).expect("room");
         assert!(firsts.try_acquire(7, || 1, 2, NOW()).is_none());

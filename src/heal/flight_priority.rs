@@ -1,4 +1,4 @@
-//! How urgent a flight is. A viewer who comes for a page that only waited to be healed ahead makes it urgent.
+//! Priority of a flight. A viewer who asks for a page that was to be healed ahead raises it.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -12,28 +12,28 @@ use crate::heal::canvas_service::priority_semaphore::{
 };
 use crate::observe::RequestTrace;
 
-/// The urgency of one flight, shared by all who wait for it.
+/// `FlightPriority` is the priority of one flight, shared by all who wait for it.
 #[derive(Debug)]
 pub(crate) struct FlightPriority {
     state: Mutex<PriorityState>,
     viewers: AtomicU32,
     departed: OnceLock<Instant>,
     departs: Notify,
-    /// The canvas service asked for the image of the canvas that it builds.
+    /// True once the canvas service asked for the image of the canvas that it builds.
     has_echo: AtomicBool,
     /// When the last viewer came.
     last_viewer: Mutex<Option<Instant>>,
     leader: OnceLock<RequestTrace>,
-    /// When the last request that it waited for was answered.
+    /// When the last request that the flight waited for was answered.
     answered: Mutex<Option<Instant>>,
-    /// When it last learned something that speaks against its image.
+    /// When the flight last learned something that speaks against its image.
     seen: Mutex<Option<Instant>>,
 }
 
 #[derive(Debug)]
 struct PriorityState {
     lane: Priority,
-    /// Where it stands in a queue, while it does.
+    /// Position in a queue, while the flight waits in one.
     queued: Option<(Arc<PrioritySemaphore>, WaiterId)>,
     /// The flight that this one waits for.
     waits_on: Option<Arc<FlightPriority>>,
@@ -59,38 +59,39 @@ impl FlightPriority {
         self.state.lock().lane
     }
 
-    /// The request that started it. Said once, by whoever starts it.
+    /// Sets the request that started the flight. Called once, by that request.
     pub(in crate::heal) fn set_leader(&self, trace: &RequestTrace) {
         let _ = self.leader.set(trace.clone());
     }
 
-    /// The request that started it.
+    /// The request that started the flight.
     pub(in crate::heal) fn leader(&self) -> Option<&RequestTrace> {
         self.leader.get()
     }
 
-    /// A request that it waited for was answered now.
+    /// Notes that a request that the flight waited for was answered now.
     pub(in crate::heal) fn is_answered(&self) {
         *self.answered.lock() = Some(Instant::now());
     }
 
-    /// When the last one was. What was asked about the image since may have taken long, and does not make it newer.
+    /// When the last such request was answered. Later questions about the image may have taken long, but make the answer no
+    /// newer.
     pub(in crate::heal) fn answered_at(&self) -> Instant {
         self.answered.lock().unwrap_or_else(Instant::now)
     }
 
-    /// The last answer speaks against its image.
+    /// Notes that the last answer speaks against the image.
     pub(in crate::heal) fn sees(&self) {
         *self.seen.lock() = Some(self.answered_at());
     }
 
-    /// Is all that speaks against its image older than this?
+    /// True if all that speaks against the image is older than this.
     pub(in crate::heal) fn saw_nothing_since(&self, since: Instant) -> bool {
         let seen = *self.seen.lock();
         seen.is_some_and(|seen| seen < since)
     }
 
-    /// The service asks for its image: it has found the file, and written the key.
+    /// Notes that the service asked for the image: it has found the file, and written the key.
     pub(in crate::heal) fn hears_echo(&self) {
         self.has_echo.store(true, Ordering::Relaxed);
     }
@@ -99,28 +100,28 @@ impl FlightPriority {
         self.has_echo.load(Ordering::Relaxed)
     }
 
-    /// One viewer more waits for this flight.
+    /// Counts one more viewer who waits for this flight.
     pub(in crate::heal) fn add_waiter(&self) {
         self.viewers.fetch_add(1, Ordering::Relaxed);
         *self.last_viewer.lock() = Some(Instant::now());
     }
 
-    /// Did a viewer come later than this?
+    /// True if a viewer came later than this.
     pub(in crate::heal) fn viewer_came_after(&self, then: Instant) -> bool {
         self.last_viewer.lock().is_some_and(|came| came > then)
     }
 
-    /// Does nobody wait for it? (A thumbnail is wanted less soon than a page, but somebody waits for it.)
+    /// True if nobody waits for the flight. (A thumbnail is less urgent than a page, but somebody waits for it.)
     pub(in crate::heal) fn is_for_nobody(&self) -> bool {
         self.lane() != Priority::Viewer && self.viewers() == 0
     }
 
-    /// Viewers who waited so far, those among them who left.
+    /// Number of viewers who waited so far, those who left included.
     pub(in crate::heal) fn viewers(&self) -> u32 {
         self.viewers.load(Ordering::Relaxed)
     }
 
-    /// At least as urgent as `lane` from now on, and all that it waits for too.
+    /// Raises the priority of the flight, and of all flights that it waits for, to `lane` at least.
     pub(in crate::heal) fn raise(&self, lane: Priority) {
         let (queued, waits_on) = {
             let mut state = self.state.lock();
@@ -138,7 +139,7 @@ impl FlightPriority {
         }
     }
 
-    /// This flight waits for that one now.
+    /// Notes that this flight waits for another one from now on.
     pub(in crate::heal) fn depend_on(&self, other: &Arc<Self>) {
         let lane = {
             let mut state = self.state.lock();
@@ -148,10 +149,10 @@ impl FlightPriority {
         other.raise(lane);
     }
 
-    /// Waits for a place in the lane that is right by then.
+    /// Waits for a permit, in the lane that is right by then.
     pub(in crate::heal) async fn acquire(&self, lanes: &Arc<PrioritySemaphore>) -> PriorityPermit {
-        // Ticket and lane change hands in one step: whoever hastens us comes before it and is read here, or after
-        // it and finds the ticket.
+        // Ticket and lane change hands in one step: a raise comes before it and is read here, or after it and finds the
+        // ticket.
         let stand = |ticket| {
             let mut state = self.state.lock();
             state.queued = Some((Arc::clone(lanes), ticket));
@@ -162,13 +163,13 @@ impl FlightPriority {
         place
     }
 
-    /// Its request is on the way now, from here or from another node.
+    /// Notes that the flight's request is on its way, from here or from another node.
     pub(in crate::heal) fn mark_sent(&self) {
         let _ = self.departed.set(Instant::now());
         self.departs.notify_waiters();
     }
 
-    /// Waits until its request is on the way: before that there is nothing to look for.
+    /// Waits until the flight's request is on its way: before that a probe is of no use.
     pub(in crate::heal) async fn sent(&self) {
         let mut departs = std::pin::pin!(self.departs.notified());
         departs.as_mut().enable();
@@ -177,7 +178,7 @@ impl FlightPriority {
         }
     }
 
-    /// When its request went on its way, if it did.
+    /// When the flight's request was sent, if it was.
     pub(in crate::heal) fn departed_at(&self) -> Option<Instant> {
         self.departed.get().copied()
     }

@@ -1,4 +1,4 @@
-//! Heals: each image once for all who wait, up the ladder, and what is to be done after it.
+//! Heals: each image is healed once for all who wait, up the ladder, with the work that follows.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use crate::index::history::HealRecord;
 use crate::index::history::writer::HistoryWriter;
 use crate::observe::{EventKind, GaugeGuard, LiveEvent, Metrics};
 
-/// `Heals` runs heals, tells of them, and hands on what they leave to be done.
+/// `Heals` runs heals, records them, and passes on the work that they leave.
 #[derive(Debug)]
 pub(in crate::heal) struct Heals {
     pub(in crate::heal) ladder: Arc<Ladder>,
@@ -39,7 +39,7 @@ impl StartHeal for Heals {
             let (heals, image) = (Arc::clone(&self), image.clone());
             async move {
                 let outcome = heals.heal(&image, &urgency).await;
-                // Whether that helped or not: the next one asks for it first.
+                // Whether the heal helped or not, the next request is sent to the image server first.
                 heals.firsts.clear(image.mark, &image.sent);
                 outcome
             }
@@ -56,8 +56,8 @@ impl StartHeal for Heals {
 }
 
 impl Heals {
-    /// May this image be healed now? Heals go on when their viewers leave, and some never had any: without a bound
-    /// whoever asks for one expired image after the other would fill the memory with them.
+    /// True if the heal of this image may start now. Heals go on when their viewers leave, and some never had any: without
+    /// a bound a client that asks for one expired image after the other would fill the memory with heals.
     pub(in crate::heal) fn may_start(&self, image: &IndexedImage) -> bool {
         let may = self.flights.len() < self.most || self.is_under_way(image);
         if !may {
@@ -66,7 +66,7 @@ impl Heals {
         may
     }
 
-    /// The whole heal, counted and logged.
+    /// Runs the whole heal, with metrics and log.
     async fn heal(self: &Arc<Self>, image: &IndexedImage, urgency: &Arc<FlightPriority>) -> HealOutcome {
         let started = Instant::now();
         let _counted = GaugeGuard::inc(&self.metrics.flights);
@@ -108,8 +108,9 @@ impl Heals {
         outcome
     }
 
-    /// Notes how a heal ended, for `waiting` viewers. Nothing waits for it. Heals that tried nothing (it was alive,
-    /// or all rungs are cooling down) are none: a sweep or an impatient crawler would fill the history with them.
+    /// Records how a heal ended, for `waiting` viewers. Nothing waits for the record. Heals that tried nothing (the image
+    /// was alive, or all rungs are cooling down) are left out: a sweep or an impatient crawler would fill the history with
+    /// them.
     pub(in crate::heal) fn record(
         &self,
         image: &IndexedImage,

@@ -1,4 +1,4 @@
-//! Whose image a request or a heal is about.
+//! Images that a request or a heal is about.
 
 use std::sync::Arc;
 
@@ -10,14 +10,14 @@ use crate::iiif::{IdentifierKind, ImageRequest};
 use crate::index::Owner;
 use crate::observe::{RequestTrace, Span};
 
-/// `RoutedImage` is an image request: whose image, on which route.
+/// `RoutedImage` is an image request on its route.
 #[derive(Debug, Clone, Copy)]
 pub struct RoutedImage<'a> {
     /// Position of the image route in `settings.routes`.
     pub route: usize,
     /// The request as read.
     pub request: ImageRequest<'a>,
-    /// Who asks.
+    /// Trace of the request.
     pub trace: &'a RequestTrace,
 }
 
@@ -30,28 +30,28 @@ pub struct IndexedImage {
     pub(in crate::heal) mark: u64,
     /// Lookup key.
     pub(in crate::heal) key: Arc<str>,
-    /// As sent.
+    /// Identifier as sent.
     pub(in crate::heal) sent: Arc<str>,
-    /// Where it may stand as well, if nobody has asked for it and it is not known yet.
+    /// Other addresses that the image may have, if nobody has asked for it yet and its own is not known.
     pub(in crate::heal) others: Arc<[ImageAddress]>,
     pub(in crate::heal) kind: IdentifierKind,
     /// Position of the canvas service among all of them.
     pub(in crate::heal) service: usize,
     pub(in crate::heal) owners: Arc<[Owner]>,
-    /// Who asks for it: what is done for its sake is done in this name.
+    /// Trace of the request that the work on this image is done for.
     pub(in crate::heal) trace: RequestTrace,
 }
 
-/// Lookup key behind the image route with this mark.
+/// `ImageKey` is a lookup key behind the image route with this mark.
 pub(in crate::heal) type ImageKey = (u64, Arc<str>);
 
 impl IndexedImage {
-    /// What the image is remembered by; a reload of the configuration does not change it.
+    /// Key by which the image is remembered; a reload of the configuration does not change it.
     pub(in crate::heal) fn image_key(&self) -> ImageKey {
         (self.mark, Arc::clone(&self.key))
     }
 
-    /// The UUID of its identifier, where that is one.
+    /// UUID of the identifier, where it is one.
     pub(in crate::heal) fn uuid(&self) -> Option<Uuid> {
         match self.kind {
             IdentifierKind::Uuid { uuid, .. } => Some(uuid),
@@ -59,30 +59,30 @@ impl IndexedImage {
         }
     }
 
-    /// The same, with what is done for its sake below `span`.
+    /// The image with a trace below `span`.
     pub(in crate::heal) fn with_span(&self, span: &Span) -> Self {
         Self { trace: span.within(&self.trace), ..self.clone() }
     }
 
-    /// For logs.
+    /// Lookup key, for logs.
     pub fn key(&self) -> &str {
         &self.key
     }
 
-    /// Says which request leads the heal that this one waits for, where it is another.
+    /// Logs which request leads the heal that this one waits for, where it is another.
     pub(in crate::heal) fn log_leader(&self, heal: &FlightPriority) {
         if let Some(leader) = heal.leader().filter(|leader| **leader != self.trace) {
             tracing::info!(request = %self.trace, led_by = %leader, identifier = &*self.key, "waits for a heal");
         }
     }
 
-    /// The same, in the name of this request.
+    /// The image with the trace of this request.
     #[must_use]
     pub fn in_the_name_of(self, trace: RequestTrace) -> Self {
         Self { trace, ..self }
     }
 
-    /// The canvases that own it, first come first.
+    /// Canvases that own the image, in the order of the index.
     pub fn canvases(&self) -> impl Iterator<Item = &str> {
         self.owners.iter().map(|owner| owner.canvas.as_str())
     }

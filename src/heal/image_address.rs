@@ -1,7 +1,7 @@
-//! Where an image stands that nobody asks for at the moment: made of its lookup key, and of what readers show.
+//! Addresses of images that nobody asks for at the moment: made of the lookup key, and of what other requests have shown.
 //!
-//! A key tells neither on which of several image routes its image is, nor whether its server wants slashes encoded. Both are
-//! learned from the first request that finds an image; until then each possibility is looked at.
+//! A key does not say on which of several image routes its image is, nor whether its server wants slashes encoded. Both are
+//! learned from the first request that finds an image; until then each possibility is tried.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
@@ -15,14 +15,14 @@ const LITERAL: u8 = 2;
 /// `ImageAddresses` is what is known of the image routes.
 #[derive(Debug)]
 pub(in crate::heal) struct ImageAddresses {
-    /// The routes on which an indexed image was last seen, for the images of each canvas service: with its identifier in the
-    /// path, and in the query. None yet: `usize::MAX`.
+    /// Routes on which an indexed image was last seen, for each canvas service: by identifiers in the path, and in the
+    /// query. None yet: `usize::MAX`.
     seen_on: Box<[[AtomicUsize; 2]]>,
-    /// How the slashes of identifiers are written, on each route.
+    /// Spelling of slashes in identifiers, on each route.
     slashes: Box<[AtomicU8]>,
 }
 
-/// `ImageAddress` is the identifier as it stands in a URL of this route.
+/// `ImageAddress` is an identifier as it stands in a URL of this route.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::heal) struct ImageAddress {
     pub(in crate::heal) route: usize,
@@ -38,7 +38,7 @@ impl ImageAddresses {
         }
     }
 
-    /// An image of this canvas service (by its position) was found on this route, by this identifier.
+    /// Notes that an image of this canvas service (by its position) was found on this route, by this identifier.
     pub(in crate::heal) fn found(&self, service: usize, route: usize, sent: &str) {
         if let Some(seen) = self.of(service, sent) {
             seen.store(route, Ordering::Relaxed);
@@ -53,7 +53,7 @@ impl ImageAddresses {
         }
     }
 
-    /// Whether images of this service by identifiers like this one were last seen on this route.
+    /// True if images of this service, by identifiers like this one, were last seen on this route.
     pub(in crate::heal) fn knows(&self, service: usize, route: usize, sent: &str) -> bool {
         let slashes = slashes_of(Identifier::new(sent));
         self.of(service, sent).is_some_and(|seen| seen.load(Ordering::Relaxed) == route)

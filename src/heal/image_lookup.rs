@@ -1,5 +1,5 @@
-//! Images that the index knows: those that somebody asks for, and those that nobody asks for at the moment, made of their
-//! lookup keys as somebody would ask for them.
+//! Look-up of images in the index: those of requests, and those that nobody asks for at the moment, which are made of their
+//! lookup keys.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use crate::upstream::guard::CanvasGuard;
 #[derive(Debug)]
 pub(in crate::heal) struct ImageLookup {
     settings: Arc<Settings>,
-    /// What each route is remembered by, in the order of `settings.routes`: every image asks for it.
+    /// Marks of the routes, in the order of `settings.routes`. Every image request needs them.
     marks: Box<[u64]>,
     /// The presentation routes, in the order of the canvas services.
     services: Box<[usize]>,
@@ -46,7 +46,7 @@ impl ImageLookup {
         &self.index
     }
 
-    /// What this route is remembered by.
+    /// Mark of this route.
     pub(in crate::heal) fn mark(&self, route: usize) -> u64 {
         self.marks[route]
     }
@@ -94,10 +94,10 @@ impl ImageLookup {
         self.index.owners(&at.request.identifier.key()).unwrap_or_else(|_| Arc::new([]))
     }
 
-    /// An image of this request was found on its route. Those who look after images that nobody asks for ask there.
+    /// Notes that an image of this request was found on its route. Background work asks there.
     pub(in crate::heal) fn was_seen(&self, at: &RoutedImage<'_>) {
         let sent = at.request.identifier.as_sent();
-        // With one canvas service there is nothing to look up for it.
+        // With one canvas service no look-up is needed.
         if self.services.len() < 2 && self.addresses.knows(0, at.route, sent) {
             return;
         }
@@ -118,8 +118,8 @@ impl ImageLookup {
         owners.iter().find_map(service_of).unwrap_or_default()
     }
 
-    /// The image route of images with these keys of this canvas service: that on which others were seen. `None`: image routes
-    /// lead to several servers, and none was seen yet.
+    /// Image route of images with this key of this canvas service: the route on which others were seen. `None`: image
+    /// routes lead to several servers, and no image was seen yet.
     fn route_of(&self, service: usize, key: &str, route: usize) -> Option<usize> {
         let routes = &self.settings.routes;
         let seen = self.addresses.route(service, key, routes.len());
@@ -130,13 +130,13 @@ impl ImageLookup {
         seen.or_else(|| (!is_unclear).then_some(route))
     }
 
-    /// Does `[heal] identifiers` leave it in?
+    /// True if `[heal] identifiers` includes the key.
     fn may_be_healed(&self, key: &str) -> bool {
         self.settings.heal.identifiers.as_ref().is_none_or(|pattern| pattern.is_match(key))
     }
 
-    /// The image route that background heals ask. `None`: image routes lead to several servers, and it is not known yet
-    /// which of them has what is indexed. (Readers show it, and the canvas service, which asks for what it builds.)
+    /// Image route that background heals ask. `None`: image routes lead to several servers, and it is not known yet which
+    /// of them has the indexed images. (Readers show it, and the canvas service, which asks for what it builds.)
     pub(in crate::heal) fn image_route(&self) -> Option<usize> {
         let routes = &self.settings.routes;
         if let Some(seen) = self.addresses.any_route(routes.len()) {
@@ -148,14 +148,14 @@ impl ImageLookup {
         images.all(|route| route.upstream.authority == server.authority).then_some(first)
     }
 
-    /// The same; where it is not known, the first one.
+    /// Image route that background heals ask; the first one where that is not known.
     pub(in crate::heal) fn any_image_route(&self) -> Option<usize> {
         let seen = self.addresses.any_route(self.settings.routes.len());
         seen.or_else(|| self.settings.routes.iter().position(|route| route.kind == RouteKind::Image))
     }
 
-    /// The image with this lookup key, as somebody would ask for it. `None`: the index does not know it, it is none that
-    /// may be healed, or its key stands in no URL.
+    /// The image with this lookup key, as in a request. `None`: the index does not know it, or it may not be healed, or its
+    /// key fits no URL.
     pub(in crate::heal) fn find(
         &self,
         route: usize,
@@ -168,7 +168,7 @@ impl ImageLookup {
         Some(IndexedImage { owners, ..self.unowned(service, route, key, trace)? })
     }
 
-    /// An image of this canvas service (by its position), made without asking the index.
+    /// An image of this canvas service (by its position), made without a look-up in the index.
     pub(in crate::heal) fn unowned(
         &self,
         service: usize,
@@ -194,12 +194,12 @@ impl ImageLookup {
         })
     }
 
-    /// Where this image may stand, the likeliest first.
+    /// Addresses that this image may have, the likeliest first.
     fn addresses_of(&self, service: usize, route: usize, key: &str) -> Vec<ImageAddress> {
         let routes = &self.settings.routes;
         let seen = self.addresses.route(service, key, routes.len());
         let first = seen.unwrap_or(route);
-        // Another server is a guess, but for identifiers in the query, which few servers have.
+        // Another server is only a guess, except for identifiers in the query, which few servers have.
         let may_be_on = |at: usize| {
             let is_same = routes[at].upstream.authority == routes[first].upstream.authority;
             routes[at].kind == RouteKind::Image && (is_same || key.contains('?'))

@@ -1,4 +1,4 @@
-//! Image servers, as the healer asks them on its own behalf: is this image alive, expired, or is there no telling?
+//! Image servers, asked on the healer's own behalf: is this image alive, expired, or unknown?
 //!
 //! UPSTREAM: behind a derivative cache every tile that was ever answered stays 200, and so does info.json: what is good
 //! there proves nothing. Errors are never cached, and the identifier is looked up before the size is read, so that a
@@ -27,13 +27,13 @@ use crate::iiif::registration::Registration;
 use crate::observe::{EventKind, Metrics, Span};
 use crate::upstream::{Body, Caller, UpstreamError, internal_request};
 
-/// How soon an image server of which no probe told the truth is tried anew.
+/// How soon an image server without a truthful probe is tried anew.
 const RETRY_AFTER: Duration = Duration::from_mins(10);
 
-/// Which probe tells the truth at one image server.
+/// `TruthfulProbe` is the probe that tells the truth at one image server.
 pub(in crate::heal) type TruthfulProbe = ServerSupport<Probe>;
 
-/// `AskImageServer` is what the ladder needs of an image server.
+/// `AskImageServer` is the image server as the ladder needs it.
 pub(in crate::heal) trait AskImageServer: Debug + Send + Sync {
     /// Sends this request to the server of the image, on behalf of `caller`.
     fn forward<'a>(
@@ -43,7 +43,7 @@ pub(in crate::heal) trait AskImageServer: Debug + Send + Sync {
         caller: &'a Caller,
     ) -> BoxFuture<'a, Result<Response<Body>, UpstreamError>>;
 
-    /// Asks for `{id}/{tail}` on our own behalf. The image itself is looked for at each address that it may have.
+    /// Asks for `{id}/{tail}` on our own behalf. The image itself is tried at each address that it may have.
     fn status<'a>(
         &'a self,
         image: &'a IndexedImage,
@@ -51,7 +51,7 @@ pub(in crate::heal) trait AskImageServer: Debug + Send + Sync {
         tail: &'a str,
     ) -> BoxFuture<'a, Result<StatusCode, UpstreamError>>;
 
-    /// What the server itself proves of this image.
+    /// Probes the image: what the server itself proves of it.
     fn probe<'a>(&'a self, image: &'a IndexedImage) -> BoxFuture<'a, Evidence>;
 }
 
@@ -59,16 +59,16 @@ pub(in crate::heal) trait AskImageServer: Debug + Send + Sync {
 #[derive(Debug)]
 pub(in crate::heal) struct ImageServers {
     settings: Arc<Settings>,
-    /// In the order of `settings.routes`.
+    /// Servers in the order of `settings.routes`.
     servers: Vec<Arc<dyn SendRequest>>,
-    /// Which probe tells the truth on each route, in the same order.
+    /// Truthful probe of each route, in the same order.
     probes: Vec<Arc<TruthfulProbe>>,
     addresses: Arc<ImageAddresses>,
     metrics: Arc<Metrics>,
 }
 
-/// How `{id}/{tail}` was answered. A page in the place of an info.json is a fault, whatever its status says: a gateway has
-/// them, and the canvas service would store a canvas without its image.
+/// Status of the answer for `{id}/{tail}`. An HTML page in the place of an info.json is a fault, whatever its status says:
+/// gateways send them, and the canvas service would store a canvas without its image.
 fn status_of(head: &response::Parts, tail: &str) -> StatusCode {
     if tail.starts_with("info.json") && head.status.is_success() && is_page(head) {
         return StatusCode::BAD_GATEWAY;
@@ -76,7 +76,7 @@ fn status_of(head: &response::Parts, tail: &str) -> StatusCode {
     head.status
 }
 
-/// Is it something for people to read, and no info.json?
+/// True for a page that people read, in the place of an info.json.
 fn is_page(head: &response::Parts) -> bool {
     let media_type = head.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
     media_type.get(..9).is_some_and(|start| start.eq_ignore_ascii_case(b"text/html"))
@@ -117,7 +117,7 @@ impl ImageServers {
         Self { settings, servers, probes, addresses, metrics }
     }
 
-    /// Does this status say that the image is gone (`heal.statuses`)?
+    /// True if this status says that the image is gone (`heal.statuses`).
     pub(in crate::heal) fn is_expiry(&self, status: StatusCode) -> bool {
         is_expiry(&self.settings.heal, status)
     }
@@ -155,7 +155,7 @@ impl ImageServers {
         self.head_of_id(image, &image.sent, tail).await.map(|head| head.status)
     }
 
-    /// The head of the answer for this identifier. The image itself is looked for at each address that it may have.
+    /// Head of the answer for this identifier. The image itself is tried at each address that it may have.
     async fn head_of_id(
         &self,
         image: &IndexedImage,
@@ -206,13 +206,13 @@ impl ImageServers {
         image.trace.inject(&mut head.headers);
         let answer = self.send_on(route, image, &head, &Caller::default()).await?;
         let (head, body) = answer.into_parts();
-        // Read to its end, so that the connection is kept; a body that is too long only costs the connection.
+        // The body is read to its end, so that the connection is kept; a body that is too long costs the connection.
         let _ = tokio::time::timeout(Duration::from_secs(10), body.collect(1 << 20)).await;
         Ok(head)
     }
 
-    /// What the image server itself proves of this image, by a probe that tells the truth there; "alive" never by one
-    /// that a cache could answer.
+    /// Probes the image by a probe that tells the truth on its server. "Alive" never comes from a probe that a cache could
+    /// answer.
     pub(in crate::heal) async fn probe(&self, image: &IndexedImage) -> Evidence {
         let truthful = &self.probes[image.route];
         match truthful.known(Instant::now()) {
@@ -222,14 +222,14 @@ impl ImageServers {
         }
     }
 
-    /// Tries each probe on this image. One that calls it alive, and calls an identifier expired that cannot exist,
-    /// looks identifiers up: it tells the truth.
+    /// Tries each probe on this image. A probe tells the truth if it calls the image alive, and an impossible identifier
+    /// expired: then the server looks identifiers up.
     async fn learn_probe(&self, indexed: &IndexedImage, truthful: &TruthfulProbe) -> Evidence {
         let mut silent = 0;
         for probe in Probe::TRUTHFUL {
             match self.try_probe(indexed, &indexed.sent, probe).await {
                 Evidence::Alive => {}
-                // It cannot be learned by an image that is expired, but that is known by now.
+                // An expired image teaches no probe, but the answer is known: expired.
                 Evidence::Expired => return Evidence::Expired,
                 Evidence::Nothing => {
                     silent += 1;
@@ -278,20 +278,20 @@ impl ImageServers {
         }
     }
 
-    /// The probe called an image alive whose own request is 404 for its viewer, and whose key is gone: it lies.
+    /// Marks the probe as wrong: it called an image alive whose own request is 404 for its viewer, and whose key is gone.
     pub(in crate::heal) fn probe_lied(&self, image: &IndexedImage) {
         self.probes[image.route].does_not(Instant::now() + RETRY_AFTER);
         self.metrics.event(EventKind::ProbeDistrusted);
     }
 
-    /// Does the image server find nothing behind this image, whatever its key?
+    /// True if the image server answers a small tile as gone, whatever is known of the key.
     pub(in crate::heal) async fn shows_nothing(&self, image: &IndexedImage) -> bool {
         let tile = self.look_at(image, Probe::SmallTile.tail()).await;
         tile.is_ok_and(|status| self.is_expiry(status))
     }
 }
 
-/// What is proven of the image: by the service's word where it gave one, else by a probe that no cache can answer.
+/// What is proven of the image: by the canvas service's answer if there is one, else by a probe that no cache can answer.
 pub(in crate::heal) async fn evidence(
     said: Registration,
     images: &dyn AskImageServer,

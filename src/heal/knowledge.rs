@@ -1,4 +1,4 @@
-//! What is proven of one image, asked now or remembered for a while.
+//! Knowledge of images: what is proven of an image, asked now or remembered for a while.
 
 use std::sync::Arc;
 
@@ -20,10 +20,10 @@ use crate::heal::missing_images::MissingImages;
 use crate::heal::single_flight::SingleFlight;
 use crate::heal::timed_cache::TimedCache;
 
-/// Images that are remembered to be alive, at most.
+/// Images remembered as alive, at most.
 const ALIVE: u64 = 200_000;
 
-/// `ImageKnowledge` is what is proven of images. Cheap to clone: all clones remember the same.
+/// `ImageKnowledge` is what is proven of images. Cheap to clone: all clones share the memory.
 #[derive(Debug, Clone)]
 pub(in crate::heal) struct ImageKnowledge {
     pub(in crate::heal) services: Arc<CanvasServices>,
@@ -33,17 +33,17 @@ pub(in crate::heal) struct ImageKnowledge {
     memory: ProofsOfLife,
 }
 
-/// `ProofsOfLife` is what was asked lately, and what is asked now.
+/// `ProofsOfLife` are the recent answers, and the questions under way.
 #[derive(Debug, Clone)]
 pub(in crate::heal) struct ProofsOfLife {
-    /// Images that a probe has shown to be alive.
+    /// Images that a probe has shown to be alive, and when.
     alive: TimedCache<ImageKey, Instant>,
-    /// Questions to `/resources` that many wait for, and when each was asked.
+    /// Questions to `/resources` that several wait for, and when each was asked.
     asked: SingleFlight<Uuid, (Instant, Registration)>,
 }
 
 impl ProofsOfLife {
-    /// None yet. Questions are asked on the runtime that calls this.
+    /// An empty memory. Questions are asked on the caller's runtime.
     pub(in crate::heal) fn here() -> Self {
         Self { alive: TimedCache::new(ALIVE), asked: SingleFlight::here() }
     }
@@ -60,8 +60,7 @@ impl ImageKnowledge {
         Self { services, images, missing, settings, memory }
     }
 
-    /// What the canvas service says of this identifier; "alive" is believed for a while, unless that was said before
-    /// `since`.
+    /// What the canvas service says of this identifier. "Alive" is believed for a while, unless it was said before `since`.
     pub(in crate::heal) async fn check_registration_cached(
         &self,
         image: &IndexedImage,
@@ -75,21 +74,21 @@ impl ImageKnowledge {
             return Registration::Expired;
         }
         loop {
-            // Two hundred who open the same page are one question.
+            // Two hundred viewers who open the same page cause one question.
             let mut asked = self.memory.asked.join_or_start(&uuid, Priority::Viewer, |_| {
                 let (services, image) = (Arc::clone(&self.services), image.clone());
                 async move { (Instant::now(), services.ask(&image).await) }
             });
             let Some((at, said)) = asked.wait().await else { return Registration::Nothing };
-            // One that was asked before that may have been answered before it, too.
+            // A question from before `since` may have been answered before it, too.
             if since.is_none_or(|since| at >= since) {
                 return said;
             }
         }
     }
 
-    /// What is proven of the image; that it is alive is remembered for a while (`heal.alive_for`), unless that was seen
-    /// before `since`.
+    /// What is proven of the image. "Alive" is remembered for a while (`heal.alive_for`), unless it was seen before
+    /// `since`.
     async fn evidence_remembered(&self, image: &IndexedImage, since: Option<Instant>) -> Evidence {
         match self.check_registration_cached(image, since).await {
             Registration::Alive(_) => return Evidence::Alive,
@@ -106,19 +105,20 @@ impl ImageKnowledge {
         if evidence == Evidence::Expired {
             self.services.expired_again(image, shown);
         } else {
-            // What proves nothing is not asked again and again either.
+            // An answer that proves nothing is remembered too, so that it is not asked for again and again.
             self.memory.alive.insert(key, asked_at, self.settings.heal.alive_for);
         }
         evidence
     }
 
-    /// Has the image expired? The cheapest truthful probe: the service's word, else a small tile; never info.json,
-    /// which the image server answers from its own memory. A file that is known to be missing is not gone *now*.
+    /// True if the image has expired. Asks the cheapest truthful probe: the canvas service's answer, else a small tile;
+    /// never info.json, which the image server answers from its own memory. An image whose file is known to be missing does
+    /// not count as expired.
     pub(in crate::heal) async fn is_expired_now(&self, image: &IndexedImage, since: Option<Instant>) -> bool {
         !self.missing.is_known(image) && self.evidence_remembered(image, since).await == Evidence::Expired
     }
 
-    /// It is there: whatever was remembered against it is forgotten, here and on the other nodes.
+    /// Notes that the image is there: whatever was remembered against it is forgotten, here and on the other nodes.
     pub(in crate::heal) fn found(&self, image: &IndexedImage) {
         self.services.is_back(image);
         if self.missing.found(image) {
@@ -126,7 +126,7 @@ impl ImageKnowledge {
         }
     }
 
-    /// Its file is there: that a canvas came without it speaks against none of them any more.
+    /// Ends cool-downs of canvases that came without the image: its file is there, so they may help now.
     fn canvases_may_help(&self, image: &IndexedImage) {
         for (service, canvas) in self.services.asked_canvases(image) {
             if let Some(variant) = CanvasRequest::variant(&canvas) {
@@ -135,14 +135,14 @@ impl ImageKnowledge {
         }
     }
 
-    /// Is there a way to have its canvas built that touches nothing?
+    /// True if its canvas can be built in a way that overwrites nothing.
     fn may_be_built_beside(&self, image: &IndexedImage) -> bool {
         let may = |service: &Arc<CanvasService>| service.variants.known(Instant::now()) != Some(false);
         self.settings.heal.ladder.contains(&Rung::Variant) && self.services.of(image).iter().any(may)
     }
 
-    /// The image server answered 404, so "alive" is not believed any more; and if it was so a while ago, others of its
-    /// manifest may have expired with it.
+    /// Forgets "alive", because the image server answered 404. If the image was alive a while ago, others of its manifest
+    /// may have expired with it.
     pub(in crate::heal) fn doubt(&self, image: &IndexedImage) {
         let key = image.image_key();
         let alive_at = self.memory.alive.get(&key).max(self.services.doubt(image));
@@ -150,10 +150,10 @@ impl ImageKnowledge {
         self.services.expired_again(image, alive_at);
     }
 
-    /// The image was said to be alive, and is 404: is its file gone? Remembered, so it is asked with care. The key may
-    /// have been lost again in between, and one request may be 404 for a reason of its own. And the word may be an old one,
-    /// out of a cache before `/resources`: so the first time it is in doubt, and the canvas is to tell, unless the file's own
-    /// identifier does (`look_at_file`, asked only then).
+    /// True if the file of an image that was said to be alive, and is 404, is gone. The result is remembered, so the
+    /// question is asked with care. The key may have been lost again in between, and one request may be 404 for a reason of
+    /// its own. And the answer may be an old one, out of a cache before `/resources`: so the first time the image is in
+    /// doubt and its canvas is built, unless the file's own identifier tells (`look_at_file`, asked only then).
     pub(in crate::heal) async fn is_missing(
         &self,
         image: &IndexedImage,
@@ -169,7 +169,7 @@ impl ImageKnowledge {
         }
         let may_tell = self.may_be_built_beside(image) && !self.missing.is_remembered(image);
         if may_tell && look_at_file.await != Some(true) {
-            // Somebody may have had it healed between the two looks.
+            // A reader may have had the image healed between the two checks.
             if self.images.shows_nothing(image).await {
                 self.services.begin_doubt(image);
             }

@@ -1,4 +1,4 @@
-//! What was learned of a server: that it does something, or that it does not, which is found out anew after a while.
+//! What is known of a server: that it does something, or that it does not, which is checked again after a while.
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -7,12 +7,12 @@ use tokio::time::Instant;
 #[derive(Debug)]
 pub(in crate::heal) struct ServerSupport<T = ()>(Mutex<SupportState<T>>);
 
-/// `SupportAnswer` is what is known of it now.
+/// `SupportAnswer` is what is known of the server now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::heal) enum SupportAnswer<T> {
-    /// Nothing, or nothing any more.
+    /// Unknown, or not known any more.
     Nothing,
-    /// It does it, so.
+    /// The server does it, in this way.
     Does(T),
     DoesNot,
 }
@@ -39,12 +39,12 @@ impl<T: Copy> ServerSupport<T> {
         }
     }
 
-    /// It was seen to do it.
+    /// Notes that the server was seen to do it.
     pub(in crate::heal) fn does(&self, how: T) {
         *self.0.lock() = SupportState::Does(how);
     }
 
-    /// It was seen not to do it. Found out anew from then on: it may be another server by then.
+    /// Notes that the server was seen not to do it. From `until` on that is unknown: it may be another server by then.
     pub(in crate::heal) fn does_not(&self, until: Instant) {
         *self.0.lock() = SupportState::DoesNot { until };
     }

@@ -1,4 +1,4 @@
-//! Files that were found missing: bounded, each with a short first life, and taken back by any proof of life.
+//! Missing files: bounded, each with a short first life, and forgotten after any proof of life.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,20 +10,20 @@ use tokio::time::Instant;
 use crate::config::settings::HealSettings;
 use crate::heal::cooldowns::UNPROVEN_LIFE;
 
-/// The first life of a missing file that two sources tell of.
+/// First life of a missing file that two sources report.
 const PROVEN_LIFE: Duration = Duration::from_secs(10);
 
-/// Entries at most; beyond that the least used are forgotten, which costs a request, no more.
+/// Entries at most. Beyond that the least used are forgotten, which costs a request, no more.
 const ENTRIES: u64 = 100_000;
 
-/// Nobody asked for it for so long: forgotten, whatever the settings say.
+/// An entry that nobody asked for is forgotten after this time, whatever the settings say.
 const LONGEST: Duration = Duration::from_hours(24);
 
 /// `MissingFiles` remembers which files are gone, by the lookup keys of their images and the marks of their routes.
 #[derive(Debug)]
 pub(in crate::heal) struct MissingFiles {
     missing: Cache<(u64, Arc<str>), MissingEntry>,
-    /// Anything was ever found missing.
+    /// True once any file was found missing.
     has_missing: Arc<AtomicBool>,
     longest: Duration,
 }
@@ -35,13 +35,13 @@ struct MissingEntry {
     noted: Instant,
 }
 
-/// `Proof` is how much speaks for it that a file is gone.
+/// `Proof` says how well it is proven that a file is gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::heal) enum Proof {
     /// The canvas service knows the file and the image server finds none, or the image server says so of the file's
     /// own identifier.
     Shown,
-    /// A canvas came without it. So it would if the file store was in trouble.
+    /// A canvas came without the image. A file store in trouble would have the same effect.
     Likely {
         /// When the service last built something whole.
         well_at: Option<Instant>,
@@ -54,14 +54,14 @@ impl MissingFiles {
         Self { missing, has_missing: Arc::default(), longest: heal.missing }
     }
 
-    /// The same under other settings: what is remembered stays.
+    /// Missing files with other settings that share the memory of these.
     pub(in crate::heal) fn under(&self, heal: &HealSettings) -> Self {
         let (missing, has_missing) = (self.missing.clone(), Arc::clone(&self.has_missing));
         Self { missing, has_missing, longest: heal.missing }
     }
 
-    /// The file behind this identifier (of this image route) is gone, as far as this proves it. Says for how long that
-    /// is believed.
+    /// Notes that the file behind this identifier (of this image route) is gone, as far as `proof` goes. Returns for how
+    /// long that is believed.
     pub(in crate::heal) fn file_is_missing(
         &self,
         route: u64,
@@ -84,7 +84,7 @@ impl MissingFiles {
         life
     }
 
-    /// Another node found it missing, and believes so for this long yet.
+    /// Notes that another node found the file missing, and for how much longer that node believes it.
     pub(in crate::heal) fn missing_elsewhere(
         &self,
         route: u64,
@@ -97,7 +97,7 @@ impl MissingFiles {
         self.missing.insert((route, Arc::clone(key)), missing);
     }
 
-    /// Was it found missing a while ago, and not before `recovered`?
+    /// True if the file was found missing a while ago, and not before `recovered`.
     pub(in crate::heal) fn is_missing(
         &self,
         route: u64,
@@ -110,17 +110,17 @@ impl MissingFiles {
         })
     }
 
-    /// Is there anything that was found missing? A quick look for requests that are well.
+    /// True if any file was found missing. A quick check for requests that are well.
     pub(in crate::heal) fn remembers_missing(&self) -> bool {
         self.has_missing.load(Ordering::Relaxed)
     }
 
-    /// Was this identifier (of this image route) found missing at all?
+    /// True if this identifier (of this image route) was found missing at all.
     pub(in crate::heal) fn is_remembered_missing(&self, route: u64, key: &str) -> bool {
         self.missing.contains_key(&(route, Arc::from(key)))
     }
 
-    /// Forgets that it was missing: it was seen. True: it was remembered.
+    /// Forgets that the file was missing: the image was seen. True: there was an entry.
     pub(in crate::heal) fn clear_missing(&self, route: u64, key: &Arc<str>) -> bool {
         self.missing.remove(&(route, Arc::clone(key))).is_some()
     }

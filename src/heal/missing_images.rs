@@ -1,4 +1,4 @@
-//! Images whose files are gone, as this node and the others found.
+//! Images whose files are gone, as this node and the other nodes found.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::heal::canvas_service::shared_heals::SharedHeals;
 use crate::heal::image::{IndexedImage, RoutedImage};
 use crate::heal::missing_files::{MissingFiles, Proof};
 
-/// `MissingImages` knows whose file is gone, and shares it with the other nodes.
+/// `MissingImages` knows the images whose files are gone, and shares that with the other nodes.
 #[derive(Debug)]
 pub(in crate::heal) struct MissingImages {
     settings: Arc<Settings>,
@@ -29,12 +29,12 @@ impl MissingImages {
         Self { settings, services, fleet, files }
     }
 
-    /// Was the file found missing a while ago, with nothing that speaks against it since?
+    /// True if the file was found missing a while ago, and nothing spoke against that since.
     pub(in crate::heal) fn is_known(&self, image: &IndexedImage) -> bool {
         self.files.is_missing(image.mark, &image.key, self.services.recovered(image), Instant::now())
     }
 
-    /// The same, and no other node has seen it since.
+    /// True if the file was found missing, and no other node has seen the image since.
     pub(in crate::heal) async fn is_known_to_all(&self, image: &IndexedImage) -> bool {
         if !self.is_known(image) {
             return false;
@@ -46,7 +46,7 @@ impl MissingImages {
         !was_seen
     }
 
-    /// Has another node found that the file is gone?
+    /// True if another node has found that the file is gone.
     pub(in crate::heal) async fn is_known_elsewhere(&self, image: &IndexedImage) -> bool {
         let Some(cluster) = self.fleet.connected() else { return false };
         let Some(left) = cluster.missing(&self.name_of(image)).await else { return false };
@@ -54,18 +54,18 @@ impl MissingImages {
         true
     }
 
-    /// This node holds the file for missing, and told the others so: was that taken back?
+    /// True if this node had reported the file missing to the other nodes, and one of them has taken that back.
     async fn was_seen_elsewhere(&self, image: &IndexedImage) -> bool {
         let Some(cluster) = self.fleet.connected() else { return false };
         cluster.missing(&self.name_of(image)).await.is_none() && cluster.is_joined()
     }
 
-    /// The file behind this image is gone, as far as this proves it.
+    /// Notes that the file behind this image is gone, as far as `proof` goes.
     pub(in crate::heal) fn note(&self, image: &IndexedImage, proof: Proof) {
         self.note_since(image, proof, Instant::now());
     }
 
-    /// The same, where the proof was seen a while ago: it is believed from then on.
+    /// Notes that the file is gone, with a proof from `seen`: its life is counted from then on.
     pub(in crate::heal) fn note_since(&self, image: &IndexedImage, proof: Proof, seen: Instant) {
         let life = self.files.file_is_missing(image.mark, &image.key, proof, seen);
         let left = life.saturating_sub(seen.elapsed());
@@ -74,8 +74,7 @@ impl MissingImages {
         }
     }
 
-    /// The image was seen. Forgotten here, and where it was remembered on the other nodes, too.
-    /// True: it was remembered to be missing.
+    /// Notes that the image was seen. Forgets that it was missing, here and on the other nodes. True: there was an entry.
     pub(in crate::heal) fn found(&self, image: &IndexedImage) -> bool {
         let was_missing = self.files.clear_missing(image.mark, &image.key);
         if was_missing {
@@ -84,7 +83,7 @@ impl MissingImages {
         was_missing
     }
 
-    /// Forgets that the image was missing, whatever route it was asked for on, here and in what the nodes share.
+    /// Forgets that the image was missing, on every route, here and in what the nodes share.
     pub(in crate::heal) fn forget(&self, image: &IndexedImage, marks: impl Iterator<Item = u64>) {
         marks.for_each(|mark| {
             self.files.clear_missing(mark, &image.key);
@@ -92,13 +91,13 @@ impl MissingImages {
         self.forget_elsewhere(image);
     }
 
-    /// Is the image of this request remembered to be missing? Cheap where nothing ever was.
+    /// True if the image of this request is remembered as missing. Cheap where nothing ever was.
     pub(in crate::heal) fn remembers(&self, image: &RoutedImage<'_>, mark: u64) -> bool {
         self.files.remembers_missing()
             && self.files.is_remembered_missing(mark, &image.request.identifier.key())
     }
 
-    /// Was this image missing before, as far as is remembered?
+    /// True if this image is remembered as missing, even if that is not believed any more.
     pub(in crate::heal) fn is_remembered(&self, image: &IndexedImage) -> bool {
         self.files.is_remembered_missing(image.mark, &image.key)
     }
@@ -109,7 +108,7 @@ impl MissingImages {
         }
     }
 
-    /// An image by what it is known on every node: they need not number their routes alike.
+    /// Name of an image on every node: nodes need not number their routes alike.
     fn name_of(&self, image: &IndexedImage) -> String {
         let upstream = &self.settings.routes[image.route].upstream;
         format!("{}{}{}", upstream.authority, upstream.path, image.key)

@@ -1,8 +1,8 @@
 //! The ladder: the fastest safe way back for an image that the image server has forgotten.
 //!
-//! [`Healer::answer`] is what the proxy calls. It answers the viewer's own request from the file at once where the
-//! file is known (`direct`); otherwise it takes a seat on the one shared heal for that identifier, waits as long
-//! as the viewer can, and asks again. `climb` goes up the rungs; every canvas request goes through `service`.
+//! [`Healer::answer`] is what the proxy calls. It answers the viewer's own request from the file at once where the file is
+//! known (`direct`). Otherwise it joins the one shared heal of that identifier, waits as long as the viewer can, and sends
+//! the request again. `ladder` tries the rungs; every canvas request goes through `canvas_service`.
 
 mod answer;
 mod background;
@@ -72,46 +72,47 @@ use canvas_service::registration::Registration;
 use first_requests::FirstRequestPermit;
 use parts::{HealParts, HealState, bounds_of};
 
-/// Heals images. Cheap to clone.
+/// `Healer` heals images. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Healer {
     parts: Arc<HealParts>,
 }
 
-/// How a treatment ended for one viewer.
+/// `HealResponse` says how a heal ended for one viewer.
 #[derive(Debug)]
 enum HealResponse {
     /// The image is back; this is the answer to the viewer's own request.
     Good {
         /// The image server's answer.
         answer: Response<Body>,
-        /// What helped; `None`: it was back by itself.
+        /// Rung that helped; `None`: the image was back by itself.
         rung: Option<Rung>,
-        /// How long the viewer waited for it.
+        /// How long the viewer waited.
         took: Duration,
     },
-    /// It did not help: the first answer goes out.
+    /// No help: the first answer goes out.
     Original(Outcome),
-    /// It goes on, but not for this viewer: come back after this time.
+    /// The heal goes on, but not for this viewer: retry after this time.
     Pending(Duration),
     /// Too many viewers wait already.
     Crowded(Duration),
 }
 
-/// What comes first for an image request.
+/// `NextStep` is the first thing to do for an image request.
 #[derive(Debug)]
 enum NextStep {
-    /// It is being healed, or was 404 a moment ago: straight to the treatment.
+    /// Join the heal at once: the image is being healed, or was 404 a moment ago.
     Heal(Box<IndexedImage>),
-    /// The request itself. Say what it found.
+    /// Send the request, and record its status in the permit.
     Ask(FirstRequestPermit),
 }
 
-/// A viewer that is told "come back" should do so after this time.
+/// `Retry-After` of a viewer that is told to come back.
 const COME_BACK: Duration = Duration::from_secs(5);
 
 impl Healer {
-    /// A healer for these routes; `servers` stand in the order of `settings.routes`, `cluster` are the other nodes.
+    /// A healer for these routes. `servers` are in the order of `settings.routes`; `cluster` is the connection to the other
+    /// nodes.
     pub fn new(
         settings: Arc<Settings>,
         servers: Vec<Arc<dyn SendRequest>>,
@@ -124,7 +125,7 @@ impl Healer {
         Self::of(HealParts::new(Arc::new(state), settings, servers, cluster))
     }
 
-    /// A healer for tests in virtual time: it starts no thread.
+    /// A healer for tests in virtual time, which starts no thread.
     #[cfg(test)]
     #[allow(dead_code, reason = "a simulation begins here")]
     pub(crate) fn simulated(
@@ -139,8 +140,8 @@ impl Healer {
         Self::of(HealParts::new(Arc::new(state), settings, servers, cluster))
     }
 
-    /// The same healer under other settings. All that is under way and all that is remembered is shared with this one, on
-    /// which requests that have begun end.
+    /// The healer under other settings. All work under way and all memory is shared with this healer, on which requests
+    /// that have begun end.
     #[must_use]
     pub fn reconfigure(
         &self,
@@ -160,9 +161,9 @@ impl Healer {
         Self { parts: Arc::new(parts) }
     }
 
-    /// Is there a point in sending this request on first? Not when the same one was 404 a moment ago. (While the image is
-    /// being healed there is: what the image server has in its cache is not withheld.) While many ask already and none
-    /// was answered, this waits for what they find.
+    /// Decides whether to send this request first. Not when an equal one was 404 a moment ago. (While the image is being
+    /// healed it is sent: what the image server has in its cache is not withheld.) While many requests are out and none was
+    /// answered, this waits for their result.
     async fn plan(&self, at: &RoutedImage<'_>) -> NextStep {
         let ask = self.first_ask(at).await;
         if ask.is_gone()
@@ -173,7 +174,7 @@ impl Healer {
         NextStep::Ask(ask)
     }
 
-    /// The turn of a request that asks before anything is known. An info.json has none: it proves nothing.
+    /// Waits for the permit of a request that is sent before anything is known. An info.json needs none: it proves nothing.
     async fn first_ask(&self, at: &RoutedImage<'_>) -> FirstRequestPermit {
         if at.request.target == Target::Info {
             return FirstRequestPermit::unlimited();
@@ -184,48 +185,49 @@ impl Healer {
         parts.heals.firsts.acquire((mark, sent), at.request.target, &parts.settings.heal, held).await
     }
 
-    /// The identifier with its owners, if the index knows it and it may be healed.
+    /// The image with its owners, if the index knows it and it may be healed.
     ///
-    /// Boxed: a request carries room for it all the way, and nearly none needs it.
+    /// Boxed: every request's future has room for the result, and nearly none needs it.
     fn lookup(&self, at: &RoutedImage<'_>) -> Option<Box<IndexedImage>> {
         self.parts.lookup.admit(at).map(Box::new)
     }
 
-    /// The gate: does the canvas service say that this identifier is expired? Asked before an info.json goes out,
-    /// because viewers wait for that one, and not for the tiles behind it. Remembered, so that it is cheap.
+    /// The gate: true if the canvas service says that this identifier is expired. Checked before an info.json goes out,
+    /// because viewers wait for info.json, and not for the tiles behind it. The answer is remembered, so that the check is
+    /// cheap.
     async fn is_expired(&self, image: &IndexedImage) -> bool {
-        // Where a page of the same manifest had to be healed, what was known of the others before is worth nothing.
+        // Where a page of this manifest had to be healed, older proofs of the others are worth nothing.
         let since = self.parts.prefetch.expired_at(image);
         matches!(self.parts.knowledge.check_registration_cached(image, since).await, Registration::Expired)
     }
 
-    /// Is this the canvas service's own request, which must not wait for the heal that caused it?
+    /// True if this is the canvas service's own request, which must not wait for the heal that caused it.
     pub fn is_callback(&self, at: &RoutedImage<'_>, head: &http::request::Parts, client: IpAddr) -> bool {
         self.parts.callbacks.is_callback(at, head, client)
     }
 
-    /// The canvas service's own info.json request was answered with `status`.
+    /// Notes that the canvas service's own info.json request was answered with `status`.
     pub fn record_callback(&self, at: &RoutedImage<'_>, status: http::StatusCode) {
         self.parts.callbacks.answered(at, status);
     }
 
-    /// A reader opened this page, and its image is there: the pages behind it may not be. `gone_at`: when it was found
-    /// gone, if it had to be healed.
+    /// Notes that a reader opened this page, and that its image is there: the pages behind it may be gone. `gone_at`: when
+    /// it was found gone, if it had to be healed.
     fn record_page_view(&self, image: &IndexedImage, gone_at: Option<Instant>) {
         self.parts.prefetch.record_page_view(image, gone_at, &self.parts.starts);
     }
 
-    /// A manifest went out to a reader, asked for by this path (without the query).
+    /// Notes that a manifest went out to a reader, asked for by this path (without the query).
     pub fn record_manifest_view(&self, path: &str, trace: &RequestTrace) {
         self.parts.prefetch.record_manifest_view(path, trace, &self.parts.starts);
     }
 
-    /// Has the document rebuilt if that can help and do no harm; waits for it at most `heal.wait`.
+    /// Has the document rebuilt if that can help and do no harm; waits for the rebuild at most `heal.wait`.
     pub async fn mend_document(&self, poisoned: PoisonedDocument) -> DocumentRepair {
         self.parts.repairs.mend_document(poisoned, &self.parts.limits).await
     }
 
-    /// Goes on with a sweep that was interrupted, if there is one. Ends when it ends.
+    /// Resumes a sweep that was interrupted, if there is one. Returns when the sweep ends.
     pub async fn resume_sweep(&self) {
         self.parts.sweep.resume(&self.parts.starts).await;
     }
@@ -235,51 +237,51 @@ impl Healer {
         self.parts.sweep.start(&self.parts.starts)
     }
 
-    /// Ends the sweep, and forgets how far it came; `false`: there is none. Heals under way go on.
+    /// Ends the sweep, and forgets its position; `false`: there is none. Heals under way go on.
     pub fn stop_sweep(&self) -> bool {
         self.parts.sweep.stop()
     }
 
-    /// A sweep is under way.
+    /// True while a sweep is under way.
     pub fn is_sweeping(&self) -> bool {
         self.parts.sweep.is_under_way()
     }
 
-    /// Looks at the images of sources that ask to be kept warm, again and again. Ends at once where none does.
+    /// Probes the images of sources with `warm` on a schedule. Ends at once where no source has it.
     pub async fn keep_warm(&self) {
         self.parts.warm.run(&self.parts.starts).await;
     }
 
-    /// Heeds what other nodes find out about all. Ends at once where there are none.
+    /// Follows what other nodes announce. Ends at once where there are no other nodes.
     pub async fn follow_cluster(&self) {
         let (mass_expiry, heals) =
             (Arc::clone(&self.parts.heals.mass_expiry), Arc::clone(&self.parts.starts));
         mass_expiry.heed_the_fleet(heals).await;
     }
 
-    /// Was a canvas or manifest last seen without this image, although the image is there? (`key`: its lookup key.)
+    /// True if a canvas or manifest was last seen without this image, although the image is there. (`key`: its lookup key.)
     pub fn is_poisoned(&self, key: &str) -> bool {
         self.parts.repairs.state.lacking.contains(key)
     }
 
-    /// How each canvas service stands, in the order of the presentation routes.
+    /// Status of each canvas service, in the order of the presentation routes.
     pub fn canvas_services(&self) -> Vec<CanvasServiceStatus> {
         let now = Instant::now();
         self.parts.services.all().iter().map(|service| service.status(now)).collect()
     }
 
-    /// The breaker of each canvas service, in the order of the presentation routes.
+    /// State of each breaker, in the order of the presentation routes.
     pub fn breakers(&self) -> Vec<BreakerState> {
         let now = Instant::now();
         self.parts.services.all().iter().map(|service| service.breaker.state(now)).collect()
     }
 
-    /// Closes every breaker: the services are asked again at once.
+    /// Closes every breaker: requests go to the services again at once.
     pub fn reset_breakers(&self) {
         self.parts.services.all().iter().for_each(|service| service.close_breaker());
     }
 
-    /// Forgets what is old. Call it every minute or so.
+    /// Forgets old entries. To be called every minute or so.
     pub fn prune(&self) {
         self.parts.limits.prune();
     }

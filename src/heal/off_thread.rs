@@ -1,6 +1,6 @@
-//! Work that takes long on the processor: on a thread apart, so that it holds up nobody.
+//! Work that takes long on the processor: runs on a thread apart, so that it delays no request.
 
-/// Runs it. `None`: it broke. (In tests it runs at once: they play in virtual time, and everything in one order.)
+/// Runs `work`. `None`: it panicked. (In tests it runs at once: they use virtual time, and need one order.)
 pub(in crate::heal) async fn off_thread<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Option<T> {

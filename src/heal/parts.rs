@@ -1,4 +1,4 @@
-//! What a healer is made of: state that lives as long as the process, and the owners under one configuration.
+//! Parts of a healer: state that lives as long as the process, and the owners under one configuration.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -51,33 +51,33 @@ use crate::index::history::writer::HistoryWriter;
 use crate::observe::Metrics;
 use crate::upstream::guard::CanvasGuard;
 
-/// Addresses that echoes are known to come from, at most.
+/// Addresses remembered as a source of echoes, at most.
 const ADDRESSES: u64 = 64;
 
-/// Images of which is remembered when they were healed, at most.
+/// Images whose last heal is remembered, at most.
 const HEALED: u64 = 200_000;
 
-/// Images that are in doubt at once, at most.
+/// Images in doubt at once, at most.
 const DOUBTED: u64 = 20_000;
 
-/// Canvases of which is remembered what their last visit brought, at most.
+/// Canvases whose last visit is remembered, at most.
 const VISITS: u64 = 200_000;
 
-/// `HealState` is what lives as long as the process, so that a reload of the configuration never causes a second canvas
-/// request: all that is under way, and all that is remembered.
+/// `HealState` lives as long as the process: all work under way, and all memory. So a reload of the configuration never
+/// causes a second canvas request.
 #[derive(Debug)]
 pub(in crate::heal) struct HealState {
     index: Arc<Index>,
     metrics: Arc<Metrics>,
-    /// Where what goes on behind the viewers' backs runs.
+    /// Runtime of background work.
     home: Handle,
     history: Mutex<(Retention, HistoryWriter)>,
-    /// As they were last configured.
+    /// Services as last configured.
     services: Mutex<Vec<Arc<CanvasService>>>,
-    /// By the marks of their routes.
+    /// Truthful probes, by the marks of their routes.
     probes: Mutex<HashMap<u64, Arc<TruthfulProbe>>>,
     proofs: ProofsOfLife,
-    /// Images of which the canvas service says that they are alive, while the image server finds nothing.
+    /// Images that the canvas service calls alive, while the image server finds nothing.
     doubted: TimedCache<ImageKey>,
     /// When images were healed.
     healed: TimedCache<ImageKey, Instant>,
@@ -96,7 +96,7 @@ pub(in crate::heal) struct HealState {
 }
 
 impl HealState {
-    /// Nothing is known yet. What is healed is healed on the runtime that calls this.
+    /// An empty state. Heals run on the caller's runtime.
     pub(in crate::heal) fn here(
         settings: &Settings,
         index: Arc<Index>,
@@ -128,7 +128,7 @@ impl HealState {
         }
     }
 
-    /// The recorder that keeps to these settings.
+    /// The recorder of history, with these settings.
     fn history(&self, settings: &Settings) -> HistoryWriter {
         let bounds = bounds_of(settings);
         let mut history = lock(&self.history);
@@ -139,7 +139,7 @@ impl HealState {
         history.1.clone()
     }
 
-    /// What is known of the probes of each image server, in the order of the routes.
+    /// Probes of each image server, in the order of the routes, with what is known of them.
     fn probes(&self, settings: &Settings) -> Vec<Arc<TruthfulProbe>> {
         let mut probes = lock(&self.probes);
         let marks: Vec<u64> = settings.routes.iter().map(RouteSettings::mark).collect();
@@ -147,7 +147,7 @@ impl HealState {
         marks.into_iter().map(|mark| Arc::clone(probes.entry(mark).or_default())).collect()
     }
 
-    /// One service for each presentation route; what is known of one that was there before stays.
+    /// Services of the presentation routes, one each. A service that was there before keeps what is known of it.
     fn services(
         &self,
         settings: &Settings,
@@ -162,7 +162,7 @@ impl HealState {
                 continue;
             }
             let old = before.iter().find(|service| service.mark == of.mark()).map(|old| &**old);
-            // Two routes to one server share its lanes: politeness is owed to the server.
+            // Two routes to one server share its lanes: the limits are for the server.
             let server = &of.upstream;
             let is_same = |other: &UpstreamUrl| {
                 (&other.scheme, &other.authority) == (&server.scheme, &server.authority)
@@ -211,7 +211,7 @@ pub(in crate::heal) struct HealParts {
     pub(in crate::heal) ladder: Arc<Ladder>,
     pub(in crate::heal) repairs: Arc<Repairs>,
     pub(in crate::heal) heals: Arc<Heals>,
-    /// The same, for those who look after images that nobody asks for.
+    /// Starts heals, for background work.
     pub(in crate::heal) starts: Arc<dyn StartHeal>,
     pub(in crate::heal) limits: ViewerLimits,
     pub(in crate::heal) callbacks: Callbacks,
@@ -221,7 +221,7 @@ pub(in crate::heal) struct HealParts {
     pub(in crate::heal) metrics: Arc<Metrics>,
 }
 
-/// What asks, and what is known of the answers.
+/// `HealDependencies` are the servers to ask, and what is known of their answers.
 struct HealDependencies {
     lookup: Arc<ImageLookup>,
     images: Arc<ImageServers>,
@@ -296,12 +296,12 @@ impl HealDependencies {
 }
 
 impl HealParts {
-    /// The image was said to be alive, and is 404: is its file gone?
+    /// True if the file of an image that was said to be alive, and is 404, is gone.
     pub(in crate::heal) async fn is_missing(&self, image: &IndexedImage) -> bool {
         self.knowledge.is_missing(image, self.ladder.look_at_file(image)).await
     }
 
-    /// `servers` stand in the order of `settings.routes`; `cluster`: the other nodes.
+    /// The parts. `servers` are in the order of `settings.routes`; `cluster` is the connection to the other nodes.
     pub(in crate::heal) fn new(
         state: Arc<HealState>,
         settings: Arc<Settings>,

@@ -1,4 +1,4 @@
-//! What is shown of canvas services and rungs.
+//! Gauges and words for canvas services and rungs.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::heal::canvas_service::priority_semaphore::Priority;
 use crate::heal::canvas_service::status::CanvasServiceStatus;
 use crate::observe::Metrics;
 
-/// Sets the gauges that only a look can tell.
+/// Updates the gauges that are sampled.
 pub(in crate::heal) fn update_gauges(services: &[Arc<CanvasService>], metrics: &Metrics) {
     let now = Instant::now();
     let open = services.iter().filter(|it| it.breaker.state(now) != BreakerState::Closed).count();

@@ -1,4 +1,4 @@
-//! One viewer's request for an image that is to be healed: what it waits for, and what it is answered with.
+//! A viewer's request for an image that is to be healed: the wait, and the response.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +21,7 @@ use crate::outcome::Outcome;
 use crate::upstream::{Body, UpstreamError};
 
 impl Healer {
-    /// Brings the image back and answers the viewer's own request within `wait`.
+    /// Heals the image and answers the viewer's own request within `wait`.
     pub(in crate::heal) async fn heal_for_viewer(
         &self,
         image: &IndexedImage,
@@ -37,7 +37,7 @@ impl Healer {
             return HealResponse::Original(Outcome::Missing);
         }
         parts.knowledge.doubt(image);
-        // In its time too, the file must not keep the viewer waiting for longer than he can.
+        // Within `wait` too: `direct` must not keep the viewer for longer.
         let direct = timeout(wait, parts.ladder.direct(image, exchange.head, exchange.caller))
             .await
             .unwrap_or(DirectResult::NoWay);
@@ -64,7 +64,7 @@ impl Healer {
         self.wait_for_heal(image, exchange, wait, started, &mut span).await
     }
 
-    /// A seat on the one heal of this image, and the viewer's own request once more after it.
+    /// Joins the one heal of this image, and sends the viewer's own request again after it.
     async fn wait_for_heal(
         &self,
         image: &IndexedImage,
@@ -78,7 +78,8 @@ impl Healer {
         let Some(_waiting) = waiting else { return HealResponse::Crowded(COME_BACK) };
         let _counted = GaugeGuard::inc(&parts.metrics.waiting);
         let lane = self.priority(image, exchange);
-        // A climb that was under way may have brought the image back before it was lost again, as this viewer found it.
+        // A heal that was under way may have brought the image back before it was lost again, which is what this viewer
+        // found.
         let (mut tries, was_under_way, mut before) = (0, parts.heals.is_under_way(image), None);
         let response = loop {
             tries += 1;
@@ -86,7 +87,7 @@ impl Healer {
             seat.urgency.add_waiter();
             image.log_leader(&seat.urgency);
             let landed = timeout(wait.saturating_sub(started.elapsed()), seat.wait()).await;
-            // Known by now, even to one who came at the same moment.
+            // The leader is known by now, even to a viewer who came at the same moment.
             span.link(seat.urgency.leader());
             let rung = match landed {
                 Err(_) => {
@@ -101,7 +102,7 @@ impl Healer {
                         Some(HealOutcome::Cooling) => Outcome::Cooling,
                         _ => Outcome::Failed,
                     };
-                    // What it came to may be of a time before this viewer asked, of a fault that has passed.
+                    // The result may be from before this viewer asked, of a fault that has passed.
                     if tries == 1 && was_under_way && seat.urgency.saw_nothing_since(started) {
                         before = Some(outcome);
                         continue;
@@ -112,7 +113,7 @@ impl Healer {
             };
             match self.resend(image, exchange, rung, started).await {
                 Some(response) => break response,
-                // It was back before this viewer asked, or nothing proved it: a canvas may have been an old one.
+                // The image was back before this viewer asked, or nothing proved it: the canvas may have been an old one.
                 None if tries == 1
                     && (was_under_way
                         || parts.services.is_doubted(image)
@@ -127,7 +128,7 @@ impl Healer {
         response
     }
 
-    /// How urgent this viewer's heal is: a client that starts very many stands behind the other readers for a while.
+    /// Priority of this viewer's heal: a client that starts very many goes behind the other readers for a while.
     fn priority(&self, image: &IndexedImage, exchange: &ImageExchange<'_>) -> Priority {
         let priority = exchange.lane();
         if self.parts.heals.is_under_way(image) || !self.parts.limits.is_greedy(exchange.client) {
@@ -137,8 +138,8 @@ impl Healer {
         priority.max(Priority::Prefetch)
     }
 
-    /// The image server is unwell, not forgetful (`heal.direct_statuses`): only the file itself can help, within
-    /// `heal.wait`.
+    /// Tries `direct` alone, within `heal.wait`: the image server fails (`heal.direct_statuses`), and only the file itself
+    /// can help.
     pub(in crate::heal) async fn direct_only(
         &self,
         image: &IndexedImage,
@@ -156,8 +157,8 @@ impl Healer {
         }
     }
 
-    /// The viewer's own request once more. `None`: the image server still does not find it, and nobody says that its file
-    /// is gone.
+    /// Sends the viewer's own request again. `None`: the image server still does not find the image, and nothing says that
+    /// its file is gone.
     async fn resend(
         &self,
         image: &IndexedImage,
@@ -167,10 +168,10 @@ impl Healer {
     ) -> Option<HealResponse> {
         let parts = &self.parts;
         let took = started.elapsed();
-        // A live image refuses some sizes; its info.json it never does.
+        // A live image refuses some sizes, but never its info.json.
         let is_picture = !exchange.head.uri.path().ends_with("/info.json");
         Some(match parts.images.send(image, exchange.head, exchange.caller).await {
-            // The image server is in trouble now: that is no healed image.
+            // The image server fails now: the image does not count as healed.
             Ok(answer)
                 if proves_nothing(answer.status())
                     && !(is_picture && matches!(answer.status().as_u16(), 401 | 403)) =>
@@ -189,7 +190,7 @@ impl Healer {
             }
             Ok(_) if parts.is_missing(image).await => HealResponse::Original(Outcome::Missing),
             Ok(_) => return None,
-            // It is back, and only this viewer's turn did not come.
+            // The image is back, only this viewer's request got no permit.
             Err(UpstreamError::Busy) => HealResponse::Crowded(COME_BACK),
             Err(error) => {
                 self.note(&error);
@@ -198,7 +199,8 @@ impl Healer {
         })
     }
 
-    /// The image was said to be back, and is not. Nothing proved it. Not tried again with every request.
+    /// Handles a heal in vain: the image was said to be back, and is not. Nothing proved it. A cool-down follows, so that
+    /// not every request tries again.
     async fn came_to_nothing(&self, image: &IndexedImage, rung: Option<Rung>) -> HealResponse {
         if rung.is_some() {
             self.a_probe_may_have_lied(image).await;
@@ -207,15 +209,15 @@ impl Healer {
         HealResponse::Original(Outcome::Failed)
     }
 
-    /// A probe that still says that the image is there is not asked any more.
+    /// Stops asking a probe that still says that the image is there.
     async fn a_probe_may_have_lied(&self, image: &IndexedImage) {
         if self.parts.images.probe(image).await == Evidence::Alive {
             self.parts.images.probe_lied(image);
         }
     }
 
-    /// The image was said to be back, and this viewer does not find it. A heal that was under way when he came may have
-    /// helped before that.
+    /// Handles a wrong "back": the image was said to be back, and this viewer does not find it. A heal that was under way
+    /// when the viewer came may have helped before that.
     async fn was_believed_in_vain(&self, image: &IndexedImage, rung: Option<Rung>, was_under_way: bool) {
         if !matches!(rung, Some(Rung::Variant | Rung::Visit)) {
             return;
@@ -223,12 +225,12 @@ impl Healer {
         match self.parts.images.probe(image).await {
             Evidence::Alive if !was_under_way => self.parts.images.probe_lied(image),
             Evidence::Alive | Evidence::Expired => {}
-            // No probe can tell: his own request has.
+            // No probe can tell, but the viewer's own request has.
             Evidence::Nothing => self.parts.ladder.visits_were_in_vain(image),
         }
     }
 
-    /// Does this viewer see a tile of the image? What he sends with his requests may be what lets him.
+    /// True if this viewer gets a tile of the image. The viewer's own headers are sent, as access may depend on them.
     async fn sees_a_tile(&self, indexed: &IndexedImage, exchange: &ImageExchange<'_>) -> bool {
         let path = exchange.head.uri.path();
         let tile =
@@ -243,8 +245,8 @@ impl Healer {
         tile.is_ok_and(|tile| tile.status().is_success())
     }
 
-    /// The heal takes longer than this viewer can wait, or came to nothing. What he asks for may be there all the same: a
-    /// probe may be 404 for a reason of its own, and a cache may hold it.
+    /// Sends the viewer's request a last time: the heal takes longer than this viewer can wait, or did not help. The image
+    /// may be there all the same: a probe may be 404 for a reason of its own, and a cache may hold what is asked for.
     async fn last_try(
         &self,
         image: &IndexedImage,
@@ -252,7 +254,7 @@ impl Healer {
         started: Instant,
         otherwise: HealResponse,
     ) -> HealResponse {
-        // An info.json may be out of the image server's memory, and its tiles would fail.
+        // An info.json may come from the image server's memory, while its tiles would fail.
         if exchange.head.uri.path().ends_with("/info.json") && !self.sees_a_tile(image, exchange).await {
             return otherwise;
         }

@@ -1,4 +1,4 @@
-//! What the healer needs of a server: one request, one answer.
+//! Servers as the healer needs them: one request, one answer.
 
 use std::fmt::Debug;
 use std::future::Future;
@@ -10,14 +10,15 @@ use hyper::Response;
 use crate::config::settings::Timeouts;
 use crate::upstream::{Body, Caller, Upstream, UpstreamError};
 
-/// The answer to one request, when it comes.
+/// `ResponseFuture` is the answer to one request.
 pub type ResponseFuture<'a> =
     Pin<Box<dyn Future<Output = Result<Response<Body>, UpstreamError>> + Send + 'a>>;
 
 /// `SendRequest` is an image server or a canvas service, as the healer sees it. [`Upstream`] is the real one; a model
 /// of it lets the whole healer run without sockets, in virtual time.
 pub trait SendRequest: Debug + Send + Sync {
-    /// Sends a request without a body. `head` carries an origin-form target and a `Host`; `caller`: whose it is.
+    /// Sends a request without a body. `head` carries an origin-form target and a `Host`; `caller` is who the request is
+    /// for.
     fn send<'a>(&'a self, caller: &'a Caller, head: &'a Parts, times: Timeouts) -> ResponseFuture<'a>;
 }
 

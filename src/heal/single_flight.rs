@@ -1,4 +1,4 @@
-//! Flights: work that many wait for and nobody owns.
+//! Single flight: work that many wait for and nobody owns.
 //!
 //! A flight is a task of its own. Viewers come and go; hyper drops a request's future soon after its client
 //! leaves, so a flight inside one of them would die with the first impatient reader (measured: with a
@@ -17,28 +17,28 @@ use crate::heal::canvas_service::priority_semaphore::Priority;
 use crate::heal::completion::{Completion, completion};
 use crate::heal::flight_priority::FlightPriority;
 
-/// Flights in the air, by what they are about.
+/// `SingleFlight` holds the flights under way, by their keys.
 #[derive(Debug)]
 pub(crate) struct SingleFlight<K, V> {
     flying: FlightTable<K, V>,
-    /// Where they fly: not on the thread that happens to serve the first viewer.
+    /// Runtime that flights are spawned on. Not the first waiter's worker thread: that one may be busy or end.
     home: Handle,
 }
 
 type FlightTable<K, V> = Arc<Mutex<HashMap<K, FlightHandle<V>>>>;
 
-/// The same flights, seen by somebody else.
+/// A clone shares the flights.
 impl<K, V> Clone for SingleFlight<K, V> {
     fn clone(&self) -> Self {
         Self { flying: Arc::clone(&self.flying), home: self.home.clone() }
     }
 }
 
-/// A seat on a flight.
+/// `FlightHandle` is one waiter's handle of a flight.
 #[derive(Debug, Clone)]
 pub(crate) struct FlightHandle<V> {
     news: Completion<V>,
-    /// How urgent the flight is; a seat can make it more urgent.
+    /// Priority of the flight; a waiter can raise it.
     pub(crate) urgency: Arc<FlightPriority>,
 }
 
@@ -47,13 +47,13 @@ where
     K: Eq + Hash + Clone + Send + 'static,
     V: Clone + Send + Sync + 'static,
 {
-    /// Flights that fly on the runtime that calls this.
+    /// An empty set. Flights run on the caller's runtime.
     pub(crate) fn here() -> Self {
         Self { flying: Arc::default(), home: Handle::current() }
     }
 
-    /// A seat on the flight about `key`; where there is none, `fly` starts it as a task of its own. A flight
-    /// that is there already becomes at least as urgent as `lane`.
+    /// Joins the flight with `key`; where there is none, `fly` starts it as a task of its own. The priority of a flight
+    /// that exists already is raised to `lane`.
     pub(crate) fn join_or_start<F>(
         &self,
         key: &K,
@@ -82,14 +82,14 @@ where
         let flight = Box::pin(fly(Arc::clone(&urgency)));
         self.home.spawn(async move {
             let result = flight.await;
-            // Off the list before the news: who comes now finds the new state, not the old flight.
+            // Removed before the result is published: a caller that comes now finds the new state, not the old flight.
             drop(landing);
             tell.complete(result);
         });
         FlightHandle { news, urgency }
     }
 
-    /// A seat on the flight about `key`, if there is one.
+    /// Joins the flight with `key`, if there is one.
     pub(crate) fn find<Q>(&self, key: &Q) -> Option<FlightHandle<V>>
     where
         K: std::borrow::Borrow<Q>,
@@ -98,20 +98,20 @@ where
         lock(&self.flying).get(key).cloned()
     }
 
-    /// Flights in the air.
+    /// Number of flights under way.
     pub(crate) fn len(&self) -> usize {
         lock(&self.flying).len()
     }
 }
 
 impl<V: Clone> FlightHandle<V> {
-    /// How the flight ended; `None` if it broke (a bug: its task panicked).
+    /// Waits for the result of the flight; `None` if its task panicked (a bug).
     pub(crate) async fn wait(&mut self) -> Option<V> {
         self.news.wait().await
     }
 }
 
-/// Takes the flight off the list, however it ends.
+/// `RemoveOnDrop` removes the flight, however it ends.
 struct RemoveOnDrop<K: Eq + Hash, V> {
     flying: FlightTable<K, V>,
     key: K,

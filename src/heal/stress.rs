@@ -1,5 +1,5 @@
-//! Flights, lanes and breaker under many threads, thousands of times. Plain tokio and real threads: the races that
-//! matter here lie between two short locks, and are met many times a second.
+//! Stress tests of flights, lanes and breaker on many threads, thousands of times. Plain tokio and real threads: the races
+//! that matter here lie between two short locks, and are met many times a second.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,12 +17,12 @@ use crate::heal::single_flight::SingleFlight;
 
 const THREADS: usize = 4;
 
-/// A lost wake-up hangs; this turns it into a failure.
+/// Fails on a timeout: a lost wake-up would hang.
 async fn soon<T>(work: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(30), work).await.expect("a wake-up was lost")
 }
 
-/// One who holds a place.
+/// `PermitGuard` counts the holders of permits.
 struct PermitGuard<'a>(&'a AtomicUsize);
 
 impl Drop for PermitGuard<'_> {
@@ -43,7 +43,7 @@ async fn never_more_places_than_there_are_and_every_waiter_gets_one() {
             let urgency = FlightPriority::new(Priority::ALL[number % 3]);
             let place = urgency.acquire(&lanes).await;
             most.fetch_max(inside.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-            // Counted out before the place is given back, also where the task is aborted in between.
+            // The guard is dropped before the permit, also where the task is aborted in between.
             let inside = PermitGuard(&inside);
             yield_now().await;
             drop(inside);
@@ -52,7 +52,7 @@ async fn never_more_places_than_there_are_and_every_waiter_gets_one() {
         })
     });
     let visitors: Vec<_> = visitors.collect();
-    // Every tenth leaves, wherever it stands.
+    // Every tenth leaves, at any point of its way.
     for leaving in visitors.iter().step_by(10) {
         leaving.abort();
     }

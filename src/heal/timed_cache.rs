@@ -1,4 +1,4 @@
-//! A bounded map whose entries end by tokio's clock, so that they also end in a test with virtual time.
+//! Timed cache: a bounded map whose entries expire by tokio's clock, so that they also expire in a test with virtual time.
 
 use std::borrow::Borrow;
 use std::hash::Hash;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use moka::sync::Cache;
 use tokio::time::Instant;
 
-/// `TimedCache` remembers something for a while: bounded in number, each entry with an end of its own. Cheap to clone.
+/// `TimedCache` is a bounded map; each entry has an expiry of its own. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(in crate::heal) struct TimedCache<K, V = ()>
 where
@@ -22,7 +22,7 @@ where
     K: Eq + Hash + Send + Sync + 'static,
     V: Clone + Send + Sync + 'static,
 {
-    /// At most so many entries; beyond that the least used are forgotten.
+    /// A cache of this many entries at most; beyond that the least used are forgotten.
     pub(in crate::heal) fn new(most: u64) -> Self {
         Self { entries: Cache::builder().max_capacity(most).build() }
     }
@@ -32,7 +32,7 @@ where
         self.entries.insert(key, (Instant::now() + time, value));
     }
 
-    /// What is remembered, until its end.
+    /// The value of `key`, until it expires.
     pub(in crate::heal) fn get<Q>(&self, key: &Q) -> Option<V>
     where
         K: Borrow<Q>,
@@ -41,7 +41,7 @@ where
         self.entries.get(key).filter(|(until, _)| Instant::now() < *until).map(|(_, value)| value)
     }
 
-    /// Is anything remembered?
+    /// True if there is a value of `key`.
     pub(in crate::heal) fn contains<Q>(&self, key: &Q) -> bool
     where
         K: Borrow<Q>,
@@ -50,7 +50,7 @@ where
         self.get(key).is_some()
     }
 
-    /// Forgets it.
+    /// Removes `key`.
     pub(in crate::heal) fn remove<Q>(&self, key: &Q)
     where
         K: Borrow<Q>,
@@ -59,7 +59,7 @@ where
         self.entries.invalidate(key);
     }
 
-    /// What is remembered now.
+    /// The keys that are remembered now.
     pub(in crate::heal) fn keys(&self) -> Vec<K>
     where
         K: Clone,

@@ -1,4 +1,4 @@
-//! How many viewers may wait for heals, and who of them stands behind the others.
+//! Limits of viewers who wait for heals, and which of them go behind the others.
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use crate::config::settings::HealSettings;
 use crate::heal::canvas_service::shared_heals::SharedHeals;
 
-/// How long a client that begins too many heals stands behind the other readers.
+/// How long a client that begins too many heals goes behind the other readers.
 const DEMOTED_FOR: Duration = Duration::from_secs(10);
 
 type ClientRates = Arc<DefaultKeyedRateLimiter<IpAddr>>;
@@ -28,7 +28,7 @@ pub(in crate::heal) struct ViewerLimits {
     fleet: Arc<SharedHeals>,
 }
 
-/// `ViewerCounts` is what viewers do, whatever the limits are.
+/// `ViewerCounts` counts what viewers do, whatever the limits are.
 #[derive(Debug, Default)]
 pub(in crate::heal) struct ViewerCounts {
     waiting: AtomicUsize,
@@ -57,19 +57,19 @@ impl ViewerLimits {
         Self { max_waiting, per_client, rates, counts, fleet }
     }
 
-    /// A place among the viewers who may wait at once.
+    /// Counts one more viewer who waits; `None`: too many wait.
     pub(in crate::heal) fn wait(&self) -> Option<WaitingViewer> {
         let more = |waiting| (waiting < self.max_waiting).then_some(waiting + 1);
         let entered = self.counts.waiting.fetch_update(Ordering::AcqRel, Ordering::Acquire, more);
         entered.is_ok().then(|| WaitingViewer(Arc::clone(&self.counts)))
     }
 
-    /// One client begins a heal. True: it begins too many, here or on all nodes together.
+    /// Counts a heal of this client. True: the client begins too many, here or on all nodes together.
     pub(in crate::heal) fn is_greedy(&self, client: IpAddr) -> bool {
         self.rates.check_key(&client).is_err() || self.is_over_shared_limit(client)
     }
 
-    /// Counted behind: the answer is for the next.
+    /// Counted in the background: the result is for the client's next request.
     fn is_over_shared_limit(&self, client: IpAddr) -> bool {
         let Some(cluster) = self.fleet.connected() else { return false };
         let (cluster, fleet, most) = (Arc::clone(cluster), Arc::clone(&self.fleet), self.per_client);
@@ -81,14 +81,14 @@ impl ViewerLimits {
         self.fleet.demoted.contains(&client)
     }
 
-    /// Forgets clients that were not seen for a while. Call it every minute or so.
+    /// Forgets clients that were not seen for a while. To be called every minute or so.
     pub(in crate::heal) fn prune(&self) {
         self.rates.retain_recent();
     }
 }
 
 impl ViewerCounts {
-    /// A count is only as good as its limit: with another limit it begins anew.
+    /// Rates for this limit. With another limit the count begins anew.
     fn rates(&self, per_client: u32) -> ClientRates {
         let mut rates = self.rates.lock();
         if let Some((limit, rates)) = &*rates

@@ -1,8 +1,8 @@
-//! A whole book beside: where several pages of a manifest are gone, one request brings back all of them.
+//! A whole manifest built beside the stored one: where several of its pages are gone, one request brings back all of them.
 //!
 //! UPSTREAM: a presentation asked for with a `disallow` that fits nothing is built beside the stored one, and writes the
 //! keys of all its pages: 200 of them in 4.4 s, one nested call at a time (upstream.md "Ways back to life"). It keeps its
-//! place as long as it takes, so one book at a time is asked for, and only where another place is left for readers.
+//! place as long as it takes, so one book at a time is asked for, and only where another permit is left for readers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,22 +24,22 @@ use crate::heal::knowledge::ImageKnowledge;
 use crate::iiif::{Identifier, IdentifierKind};
 use crate::observe::{EventKind, Metrics};
 
-/// `PagesSeen` is what was seen of the pages of one manifest: how many, and how many of them are gone.
+/// `PagesSeen` counts the pages of one manifest that were probed, and those that are gone.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct PagesSeen {
-    /// Looked at, or all that there are.
+    /// Pages probed, or all pages of the manifest.
     pub pages: usize,
-    /// Not to be had.
+    /// Pages that are gone.
     pub gone: usize,
 }
 
-/// What a canvas costs the service, counted in pages of a book.
+/// Cost of one canvas at the service, counted in pages of a manifest.
 ///
 /// UPSTREAM: a page of a book takes 22 ms, a canvas by itself 20 to 106 ms.
 const CANVAS_IN_PAGES: usize = 4;
 
 impl PagesSeen {
-    /// Is one request for the whole manifest cheaper than one for each page that is gone?
+    /// True if one request for the whole manifest is cheaper than one for each page that is gone.
     pub fn are_cheaper_as_book(self) -> bool {
         self.gone >= 2 && self.gone * CANVAS_IN_PAGES >= self.pages
     }
@@ -66,7 +66,7 @@ impl Books {
         Self { settings, requests, lookup, knowledge, metrics }
     }
 
-    /// How many pages this manifest has.
+    /// Number of pages of this manifest.
     pub(in crate::heal) fn pages(&self, manifest: &str) -> usize {
         self.lookup.index().manifest_canvases(manifest).map_or(0, |pages| pages.len())
     }
@@ -83,13 +83,14 @@ impl Books {
         let mut turn = service.books.try_acquire().ok();
         if turn.is_none() {
             turn = service.books.acquire().await.ok();
-            // Whoever had the turn before may have asked for this very book.
+            // The request before this one may have been for this very manifest.
             if !self.knowledge.is_expired_now(image, Some(Instant::now())).await {
                 return true;
             }
         }
         let name = format!("book {}", service.cluster_name());
-        // Whichever node asks for one. Another one may have had it meanwhile, or a shorter turn than we waited.
+        // One node at a time asks for a manifest. Another node may have had it meanwhile, or its turn was shorter than our
+        // wait.
         let own = loop {
             match self.requests.services.try_lead(&name).await {
                 Ok(own) => break own,
@@ -105,7 +106,7 @@ impl Books {
             self.pages_were_healed(manifest, image);
         } else if answer != CanvasResponse::Withheld {
             self.no_page_is_proven(service, manifest);
-            // The service may still be at it, although we waited no longer.
+            // The service may still be building, although we stopped waiting.
             self.requests.services.cooldowns.set_remaining(
                 &request.flight,
                 self.settings.heal.backoff_max,
@@ -117,22 +118,22 @@ impl Books {
         helped
     }
 
-    /// Is this page of the book back? A cache before the service may have answered, or a page of somebody else's: then no
-    /// key was written, whatever the answer carries. And a book without its pages was built all the same where only the
-    /// service's own look at its images failed.
+    /// True if this page of the manifest is back. The answer may come from a cache before the service, or be somebody
+    /// else's page: then no key was written, whatever the answer carries. A manifest may also come without its pages where
+    /// only the service's own check of the images failed: then the keys were written all the same.
     async fn book_helped(&self, answer: CanvasResponse, image: &IndexedImage) -> bool {
         let is_book =
             matches!(answer, CanvasResponse::Built | CanvasResponse::Carries | CanvasResponse::Unclear);
         is_book
             && match self.requests.evidence(image).await {
                 Evidence::Alive => true,
-                // Its own file may be gone, and with it its page.
+                // The page may be missing because its own file is gone.
                 Evidence::Expired => answer == CanvasResponse::Unclear,
                 Evidence::Nothing => answer == CanvasResponse::Built,
             }
     }
 
-    /// What the answer carried is no proof of life.
+    /// Forgets that pages were alive: what the answer carried is no proof.
     fn no_page_is_proven(&self, service: &CanvasService, manifest: &str) {
         let pages = self.lookup.index().manifest_canvases(manifest).unwrap_or_default();
         for key in pages.iter().flat_map(|page| &page.keys) {
@@ -142,13 +143,13 @@ impl Books {
         }
     }
 
-    /// The request for the whole manifest. `None`: its service does not build beside, as far as is known, it was asked for
-    /// in vain a moment ago, or it would take longer than is waited for anything.
+    /// The request for the whole manifest. `None`: its service is not known to build beside, the request failed a moment
+    /// ago, or it would take longer than anything is waited for.
     pub(in crate::heal) fn request(&self, manifest: &str) -> Option<(Arc<CanvasService>, CanvasRequest)> {
         self.request_within(manifest, self.pages(manifest), self.settings.heal.timeout / 2)
     }
 
-    /// The same for one of so many pages, if it is probably there within this time.
+    /// The request for the whole manifest with this many pages, if it probably ends within this time.
     pub(in crate::heal) fn request_within(
         &self,
         manifest: &str,
@@ -167,7 +168,7 @@ impl Books {
         is_possible.then_some((service, request))
     }
 
-    /// What was said of its pages a moment ago is no longer true.
+    /// Forgets that pages were found expired: that is no longer true.
     fn pages_were_healed(&self, manifest: &str, image: &IndexedImage) {
         self.requests.services.is_back(image);
         let pages = self.lookup.index().manifest_canvases(manifest).unwrap_or_default();

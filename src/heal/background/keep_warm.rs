@@ -1,5 +1,5 @@
-//! Keep warm: the images of chosen sources are looked at on a schedule, and healed in the lowest lane where they are
-//! gone, so that no reader is the one to find out.
+//! Keep warm: the images of chosen sources are probed on a schedule, and healed in the lowest lane where they are gone, so
+//! that no reader is the first to notice.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +21,7 @@ impl KeepWarm {
         Self { context }
     }
 
-    /// Keeps the images of every source warm that asks for it. Ends at once where none does, or nothing is healed.
+    /// Keeps the images of every source with `warm` alive. Ends at once where no source has it, or nothing is healed.
     pub(in crate::heal) async fn run(&self, heals: &Arc<dyn StartHeal>) {
         if !self.context.settings.heal.enabled {
             return;
@@ -39,7 +39,7 @@ impl KeepWarm {
         }
     }
 
-    /// One round: images looked at, and images that were gone.
+    /// Probes the images of one source once. Returns images probed, and images that were gone.
     async fn warm(&self, source: &SourceSettings, heals: &Arc<dyn StartHeal>) -> (u64, u64) {
         let (index, wanted) = (Arc::clone(self.context.lookup.index()), source.clone());
         let manifests = off_thread(move || index.manifests_of(&wanted)).await;

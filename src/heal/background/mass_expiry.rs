@@ -18,10 +18,10 @@ use crate::heal::canvas_service::shared_heals::SharedHeals;
 use crate::heal::image::IndexedImage;
 use crate::observe::{EventKind, LiveEvent, RequestTrace};
 
-/// How often the index is gone through for one mass expiry, at most.
+/// Sweeps of the whole index for one mass expiry, at most.
 const SWEEPS: usize = 2;
 
-/// `MassExpiry` sees that everything is gone, and has it healed.
+/// `MassExpiry` notices that everything expired, and has it healed.
 #[derive(Debug)]
 pub(in crate::heal) struct MassExpiry {
     context: Arc<BackgroundContext>,
@@ -42,11 +42,11 @@ impl MassExpiry {
         Self { context, readers, detector, sweep, fleet }
     }
 
-    /// An image was found expired.
+    /// Notes that an image was found expired.
     pub(in crate::heal) fn note_expired(self: &Arc<Self>, image: &IndexedImage, heals: Arc<dyn StartHeal>) {
         let (bounds, sweeps) = (self.context.settings.heal.mass_expiry, self.context.settings.heal.sweep);
         let begins = self.detector.note(&image.key, bounds, Instant::now());
-        // Where there are other nodes, all count together.
+        // With other nodes, all nodes count together.
         if let Some(cluster) = self.fleet.connected() {
             let (cluster, own) = (Arc::clone(cluster), Arc::clone(self));
             let (key, trace) = (Arc::clone(&image.key), image.trace.clone());
@@ -61,18 +61,18 @@ impl MassExpiry {
         }
     }
 
-    /// Heeds what other nodes find out about all. Ends at once where there are none.
+    /// Follows mass expiries that other nodes announce. Ends at once where there are no other nodes.
     pub(in crate::heal) async fn heed_the_fleet(self: Arc<Self>, heals: Arc<dyn StartHeal>) {
         let Some(mut begins) = self.fleet.cluster.as_ref().map(|cluster| cluster.mass_expiries()) else {
             return;
         };
         while begins.changed().await.is_ok() {
-            // The node that found it sweeps; we look after our own readers.
+            // The node that found the mass expiry sweeps; this node heals for its own readers.
             self.begins(&RequestTrace::generate(), false, Arc::clone(&heals));
         }
     }
 
-    /// A mass expiry begins; `sweep`: it is ours to go through the whole index afterwards.
+    /// Begins the work for a mass expiry. `sweep`: this node also sweeps the whole index afterwards.
     fn begins(self: &Arc<Self>, trace: &RequestTrace, sweep: bool, heals: Arc<dyn StartHeal>) {
         self.context.metrics.event(EventKind::MassExpiry);
         let in_use = self.readers.in_use();
@@ -86,7 +86,7 @@ impl MassExpiry {
         let (own, trace) = (Arc::clone(self), trace.clone());
         self.context.home.spawn(async move {
             own.heal_manifests(in_use, &trace, &heals).await;
-            // What expired behind the sweep while it went on is swept, too: once more, and not without end.
+            // Images that expired behind the sweep while it ran are swept too: once more, but not for ever.
             for _ in 0..SWEEPS {
                 if !sweep {
                     return;

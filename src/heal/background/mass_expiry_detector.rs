@@ -1,4 +1,4 @@
-//! Sees that everything expired at once.
+//! Detects that everything expired at once.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use crate::config::settings::MassExpirySettings;
 
-/// Sees many identifiers expire within a short time. Time is an argument.
+/// `MassExpiryDetector` notices many identifiers that expire within a short time. Time is an argument.
 #[derive(Debug, Default)]
 pub(in crate::heal) struct MassExpiryDetector {
     seen: Mutex<DetectorState>,
@@ -18,11 +18,11 @@ pub(in crate::heal) struct MassExpiryDetector {
 struct DetectorState {
     /// The last expired identifiers, oldest first; never more than `MassExpirySettings::ids`.
     ids: VecDeque<(Instant, Arc<str>)>,
-    /// The same: each counts once.
+    /// Identifiers in `ids`: each counts once.
     known: HashSet<Arc<str>>,
-    /// The last one of a mass expiry that was told already.
+    /// Time of the last identifier of a mass expiry that was already reported.
     during: Option<Instant>,
-    /// Others expired since the index is gone through.
+    /// Others expired since the sweep began.
     again: bool,
 }
 
@@ -30,19 +30,19 @@ struct DetectorState {
 pub(in crate::heal) const OVER_AFTER: u32 = 6;
 
 impl MassExpiryDetector {
-    /// All is looked at from now on.
+    /// A sweep of all images begins now.
     pub(in crate::heal) fn begins_anew(&self) {
         self.seen.lock().again = false;
     }
 
-    /// All was looked at: what expires from now on is another mass expiry. True: something expired meanwhile.
+    /// A sweep of all images ended: what expires from now on is another mass expiry. True: something expired meanwhile.
     pub(in crate::heal) fn ends(&self) -> bool {
         let mut seen = self.seen.lock();
         seen.during = None;
         seen.again
     }
 
-    /// This identifier was found expired. True: with it a mass expiry begins (told once).
+    /// Notes that this identifier was found expired. True: a mass expiry begins with it (reported once).
     pub(in crate::heal) fn note(&self, key: &Arc<str>, bounds: MassExpirySettings, now: Instant) -> bool {
         let mut seen = self.seen.lock();
         if let Some(last) = seen.during {

@@ -1,8 +1,8 @@
-//! Ahead of the reader: the next pages are healed before somebody turns to them.
+//! Prefetch: the next pages are healed before the reader turns to them.
 //!
-//! Images expire together (upstream.md "Redis"), and a viewer never asks again for a tile that failed. So after a heal
-//! the next pages of the manifest are looked at, cheaply and truthfully, and those that are gone are healed in the
-//! ahead lane. Each page that is then opened moves the window on, as long as the manifest is known to be frail.
+//! Images expire together (upstream.md "Redis"), and a viewer never asks again for a tile that failed. So after a heal the
+//! next pages of the manifest are probed, cheaply and truthfully, and those that are gone are healed in the ahead lane.
+//! Each page that is then opened moves the window on, as long as the manifest is known to be frail.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::heal::image::IndexedImage;
 use crate::index::Neighbour;
 use crate::observe::{EventKind, RequestTrace};
 
-/// Images of one canvas that are looked at: more than one stands for a choice, which few readers make.
+/// Images of one canvas that are probed: more than one stands for a choice, which few readers make.
 const IMAGES: usize = 2;
 
 /// `Prefetch` heals the pages behind the one that is being read.
@@ -26,12 +26,12 @@ pub(in crate::heal) struct Prefetch {
     readers: Arc<ReadingActivity>,
 }
 
-/// `LookAhead` is some pages of one manifest, which are looked at for one reader.
+/// `LookAhead` is a window of pages of one manifest, probed for one reader.
 struct LookAhead {
     route: usize,
     manifest: Arc<str>,
     pages: Vec<Neighbour>,
-    /// What was seen before counts no more.
+    /// Proofs from before this time do not count.
     since: Option<Instant>,
     trace: RequestTrace,
 }
@@ -45,12 +45,12 @@ impl Prefetch {
         &self.context.books
     }
 
-    /// When an image of the same manifest was last found expired: what was known of the others before is worth nothing.
+    /// When an image of this manifest was last found expired: proofs of its other images from before do not count.
     pub(in crate::heal) fn expired_at(&self, image: &IndexedImage) -> Option<Instant> {
         self.readers.expired_at(&image.owners.first()?.manifest)
     }
 
-    /// A reader is at this page. `gone_at`: when it was found gone, if it had to be healed.
+    /// Notes that a reader is at this page. `gone_at`: when the page was found gone, if it had to be healed.
     pub(in crate::heal) fn record_page_view(
         self: &Arc<Self>,
         image: &IndexedImage,
@@ -76,7 +76,7 @@ impl Prefetch {
         self.prefetch(LookAhead { route, manifest, pages: next, since, trace }, heals);
     }
 
-    /// Somebody fetched this manifest through us: its first pages will be wanted next.
+    /// Notes that a reader fetched this manifest through us: its first pages will be wanted next.
     pub(in crate::heal) fn record_manifest_view(
         self: &Arc<Self>,
         path: &str,
@@ -116,7 +116,7 @@ impl Prefetch {
         }
     }
 
-    /// Somebody fetched this canvas through us: the image on it is healed if it is gone. He will ask for it next.
+    /// Notes that a reader fetched this canvas through us: its image will be asked for next, and is healed if it is gone.
     fn canvas_opened(self: &Arc<Self>, canvas: &str, trace: &RequestTrace, heals: &Arc<dyn StartHeal>) {
         let Ok(owners) = self.context.lookup.index().canvas(canvas) else { return };
         let (Some(owner), Some(route)) = (owners.into_iter().next(), self.context.lookup.image_route())
@@ -132,7 +132,7 @@ impl Prefetch {
         self.prefetch(LookAhead { route, manifest, pages: own, since: None, trace }, heals);
     }
 
-    /// Looks at these pages one after another, and boards a climb for each that is gone; waits for none of them.
+    /// Probes these pages one after another, and starts a heal for each that is gone. Waits for no heal.
     fn prefetch(self: &Arc<Self>, pages: LookAhead, heals: &Arc<dyn StartHeal>) {
         let (own, heals) = (Arc::clone(self), Arc::clone(heals));
         self.context.home.spawn(async move { own.heal_gone(&pages, &heals).await });
@@ -140,15 +140,15 @@ impl Prefetch {
 
     async fn heal_gone(&self, pages: &LookAhead, heals: &Arc<dyn StartHeal>) {
         let LookAhead { route, manifest, pages, since, trace } = pages;
-        // Read when the first page is gone: nearly all are well.
+        // The page count is read when the first page is gone: nearly all are well.
         let mut book = None;
-        // As long as the book may turn out to be cheaper, pages that are gone wait for the look at the others.
+        // As long as the whole manifest may turn out to be cheaper, pages that are gone wait for the probes of the others.
         let (mut gone, mut held, mut was_asked) = (0, Vec::new(), false);
         for (at, page) in pages.iter().enumerate() {
             let (before, mut now) = (held.len(), Instant::now());
             for key in page.keys.iter().take(IMAGES) {
                 let Some(image) = self.context.lookup.find(*route, key, trace) else { continue };
-                // One that is being healed already needs no look.
+                // A page that is already being healed needs no probe.
                 if !heals.is_under_way(&image) && self.context.knowledge.is_expired_now(&image, *since).await
                 {
                     self.readers.found_expired(manifest);
@@ -165,7 +165,7 @@ impl Prefetch {
                     self.context.metrics.event(EventKind::Ahead);
                     return;
                 }
-                // That took long, and the page that was seen last may be back as well.
+                // The request for the manifest took long; the last page probed may be back as well.
                 now = Instant::now();
             }
             if was_asked || !is_cheaper(gone + pages.len() - at - 1) {
@@ -175,15 +175,15 @@ impl Prefetch {
         self.heal_ahead(held.drain(..), Instant::now(), heals).await;
     }
 
-    /// The pages of this manifest, if it can be asked for as a whole: what comes later than a reader waits does not come ahead
-    /// of him.
+    /// Number of pages of this manifest, if it can be asked for as a whole. A build that takes longer than a reader waits
+    /// is not ahead of the reader.
     fn book_ahead(&self, manifest: &str) -> Option<usize> {
         let pages = self.context.books.pages(manifest);
         self.context.books.request_within(manifest, pages, self.context.settings.heal.wait).map(|_| pages)
     }
 
-    /// Begins to heal these pages, which were seen to be gone; waits for none of them. Those that were seen before `now` waited
-    /// for a look at others: a reader may have had them healed meanwhile.
+    /// Begins to heal these pages, which were found gone; waits for no heal. Pages found before `now` waited for the probes
+    /// of others: a reader may have had them healed meanwhile.
     async fn heal_ahead(
         &self,
         pages: impl Iterator<Item = (IndexedImage, Instant)>,
@@ -191,7 +191,7 @@ impl Prefetch {
         heals: &Arc<dyn StartHeal>,
     ) {
         for (image, seen_at) in pages {
-            // Enough is under way; a viewer who comes for one of the rest starts it anyway.
+            // Enough heals run. A viewer who asks for one of the other pages starts its heal anyway.
             if heals.under_way() >= self.context.settings.heal.max_waiting {
                 self.context.metrics.event(EventKind::AheadRefused);
                 return;

@@ -1,4 +1,4 @@
-//! Who reads what: the manifests in use, and those in which images had expired a short while ago.
+//! Reading activity: the manifests in use, and those whose images expired a short while ago.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,35 +7,35 @@ use tokio::time::Instant;
 
 use crate::heal::timed_cache::TimedCache;
 
-/// A manifest counts as being read for so long after its last page.
+/// A manifest counts as being read for this long after its last page.
 const READ_FOR: Duration = Duration::from_mins(30);
 
-/// A manifest with an expired image is looked after for so long.
+/// A manifest with an expired image counts as frail for this long.
 const FRAIL_FOR: Duration = Duration::from_mins(10);
 
-/// A page from which was looked ahead is left alone for so long.
+/// No second look ahead from the same page within this time.
 const LOOKED_FOR: Duration = Duration::from_secs(5);
 
 /// Manifests remembered at most.
 const MANIFESTS: u64 = 10_000;
 
-/// The manifests that somebody reads.
+/// `ReadingActivity` holds the manifests that somebody reads.
 #[derive(Debug)]
 pub(in crate::heal) struct ReadingActivity {
     read: TimedCache<Arc<str>>,
-    /// When an image of it had expired.
+    /// Manifests with an expired image, and when.
     frail: TimedCache<Arc<str>, Expiry>,
-    /// Canvases from which was looked ahead a moment ago: one look serves all tiles of a page.
+    /// Canvases from which a look ahead began a moment ago: one look serves all tiles of a page.
     looked: TimedCache<Arc<str>, Instant>,
 }
 
-/// When images of one manifest had expired.
+/// `Expiry` says when images of one manifest had expired.
 #[derive(Debug, Clone, Copy)]
 struct Expiry {
-    /// The last time that one was found gone.
+    /// The last time that an image was found gone.
     last: Instant,
-    /// The last time that one was found gone for another reason than the one before: the first of all, or one that was
-    /// proven alive since.
+    /// The last time that an image was found gone for a new reason: the first image, or one that was proven alive since the
+    /// expiry before.
     began: Instant,
 }
 
@@ -47,52 +47,53 @@ impl Default for ReadingActivity {
 }
 
 impl ReadingActivity {
-    /// Somebody reads a page of this manifest.
+    /// Notes that somebody reads a page of this manifest.
     pub(in crate::heal) fn at(&self, manifest: &Arc<str>) {
         if !self.read.contains(manifest) {
             self.read.insert(Arc::clone(manifest), (), READ_FOR);
         }
     }
 
-    /// An image of this manifest had expired: the others probably have too.
+    /// Notes that an image of this manifest had expired: the others probably have too.
     pub(in crate::heal) fn found_expired(&self, manifest: &Arc<str>) {
         let last = Instant::now();
         let began = self.frail.get(&**manifest).map_or(last, |before| before.began);
         self.frail.insert(Arc::clone(manifest), Expiry { last, began }, FRAIL_FOR);
     }
 
-    /// An image of this manifest is gone that was proven alive at this time. Where that was after the expiry of which we
-    /// know, another one happened: nothing that was seen before now counts.
+    /// Notes that an image, proven alive at this time, is gone. If that proof is newer than the known expiry, another
+    /// expiry happened: nothing seen before now counts.
     pub(in crate::heal) fn expired_again(&self, manifest: &str, alive_at: Instant) {
         let Some(before) = self.frail.get(manifest).filter(|before| before.began <= alive_at) else { return };
         let began = Instant::now();
         self.frail.insert(manifest.into(), Expiry { began, ..before }, FRAIL_FOR);
     }
 
-    /// All images of this manifest are probably gone, whatever was known of them.
+    /// Notes that all images of this manifest are probably gone, whatever was known of them.
     pub(in crate::heal) fn all_expired(&self, manifest: &Arc<str>) {
         let now = Instant::now();
         self.frail.insert(Arc::clone(manifest), Expiry { last: now, began: now }, FRAIL_FOR);
     }
 
-    /// Had an image of it expired a short while ago?
+    /// True if an image of this manifest expired a short while ago.
     pub(in crate::heal) fn is_frail(&self, manifest: &str) -> bool {
         self.frail.contains(manifest)
     }
 
-    /// When an image of it was last found expired: what was known of the others before is worth nothing to a reader.
+    /// When an image of this manifest was last found expired: older proofs of its other images are worth nothing to a
+    /// reader.
     pub(in crate::heal) fn expired_at(&self, manifest: &str) -> Option<Instant> {
         self.frail.get(manifest).map(|expiry| expiry.last)
     }
 
-    /// When the last expiry was noticed, as far as can be told: images that were found gone one after the other, and of which
-    /// none was alive in between, went together. For looks of which no reader waits: each page is looked at once for each
-    /// expiry, and not once for each page before it.
+    /// When the last expiry was noticed, as far as can be told: images found gone one after the other, with none alive in
+    /// between, expired together. For probes that no reader waits for: each page is probed once for each expiry, and not
+    /// once for each page before it.
     pub(in crate::heal) fn expiry_began(&self, manifest: &str) -> Option<Instant> {
         self.frail.get(manifest).map(|expiry| expiry.began)
     }
 
-    /// Is it time to look ahead from this canvas? True once in a while; and once more where its image was found gone after
+    /// True if a look ahead from this canvas is due: once in a while, and once more where its image was found gone after
     /// the last look (`gone_at`), because then the pages behind it are probably gone as well.
     pub(in crate::heal) fn may_look_from(&self, canvas: &str, gone_at: Option<Instant>) -> bool {
         let is_due = self
@@ -105,7 +106,7 @@ impl ReadingActivity {
         is_due
     }
 
-    /// The manifests that are being read, in the order of their names: not in that of a hash.
+    /// The manifests that are being read, sorted by name and not in hash order.
     pub(in crate::heal) fn in_use(&self) -> Vec<Arc<str>> {
         let mut manifests = self.read.keys();
         manifests.sort_unstable();
@@ -127,7 +128,7 @@ mod tests {
         readers.found_expired(&manifest);
         assert_eq!(readers.expiry_began("m"), Some(first));
         assert_eq!(readers.expired_at("m"), Some(Instant::now()));
-        // One that was alive before that expiry, and is gone because of it.
+        // An image that was alive before the known expiry, and is gone because of it.
         readers.expired_again("m", first - Duration::from_millis(1));
         assert_eq!(readers.expiry_began("m"), Some(first));
         let alive_at = Instant::now();

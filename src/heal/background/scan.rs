@@ -1,5 +1,5 @@
-//! A scan looks at images one after another, and has those healed that are gone, page by page or by the book. Mass expiry,
-//! sweep and keep-warm are scans of different images.
+//! A scan probes images one after another, and heals those that are gone, page by page or by the whole manifest. Mass
+//! expiry, sweep and keep-warm are scans of different images.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -25,10 +25,10 @@ pub(in crate::heal) struct BackgroundScan {
     heals_by: Arc<dyn StartHeal>,
     route: usize,
     priority: Priority,
-    /// In whose name; none: each image has one of its own.
+    /// Trace of the request that caused the scan. `None`: each image gets a trace of its own.
     trace: Option<RequestTrace>,
     pace: Option<Interval>,
-    /// What was seen before counts no more.
+    /// Proofs from before this time do not count.
     since: Instant,
     book: BookPosition,
     heals: VecDeque<FlightHandle<HealOutcome>>,
@@ -36,18 +36,18 @@ pub(in crate::heal) struct BackgroundScan {
     gone: u64,
 }
 
-/// The manifest whose pages are being looked at.
+/// The manifest whose pages are being probed.
 #[derive(Debug, Default)]
 struct BookPosition {
     manifest: String,
     seen: PagesSeen,
     was_asked: bool,
-    /// The first page that is gone, and when it was seen: it waits for the next one to be looked at.
+    /// The first page that is gone, and when it was probed: its heal waits for the next page's probe.
     held: Option<(IndexedImage, Instant)>,
 }
 
 impl BackgroundScan {
-    /// `None`: it is not known which image server is to be asked.
+    /// A new scan. `None`: it is not known which image server to ask.
     pub(in crate::heal) fn new(
         context: &Arc<BackgroundContext>,
         heals_by: &Arc<dyn StartHeal>,
@@ -68,12 +68,12 @@ impl BackgroundScan {
         })
     }
 
-    /// The same, in the name of this request.
+    /// Sets the trace of the request that caused the scan.
     pub(in crate::heal) fn in_the_name_of(self, trace: &RequestTrace) -> Self {
         Self { trace: Some(trace.clone()), ..self }
     }
 
-    /// The same, at `heal.sweep_rate`.
+    /// Limits the scan to `heal.sweep_rate`.
     pub(in crate::heal) fn at_sweep_rate(self) -> Self {
         let rate = self.context.settings.heal.sweep_rate.max(1);
         let mut pace = tokio::time::interval(Duration::from_secs(1) / rate);
@@ -81,12 +81,12 @@ impl BackgroundScan {
         Self { pace: Some(pace), ..self }
     }
 
-    /// Images looked at, and images that were gone.
+    /// Images probed, and images that were gone.
     pub(in crate::heal) fn counts(&self) -> (u64, u64) {
         (self.looked_at, self.gone)
     }
 
-    /// Looks at every image of this manifest.
+    /// Probes every image of this manifest.
     pub(in crate::heal) async fn look_at_manifest(&mut self, manifest: &str) {
         let Ok(pages) = self.context.lookup.index().manifest_canvases(manifest) else { return };
         for key in pages.iter().flat_map(|page| &page.keys) {
@@ -94,8 +94,7 @@ impl BackgroundScan {
         }
     }
 
-    /// Looks at one image of this manifest. Where a second page is gone the whole manifest is asked for, if that costs
-    /// less.
+    /// Probes one image of this manifest. Where a second page is gone, the whole manifest is asked for if that costs less.
     pub(in crate::heal) async fn look(&mut self, manifest: &str, key: &str) {
         if self.book.manifest != manifest {
             self.heal_held().await;
@@ -128,25 +127,25 @@ impl BackgroundScan {
         }
     }
 
-    /// Asks for the whole manifest beside what is stored, where that is cheaper. True: it was asked for, now.
+    /// Asks for the whole manifest beside what is stored, where that is cheaper. True: the request was sent now.
     async fn asks_for_book(&mut self, image: &IndexedImage) -> bool {
         let BookPosition { manifest, seen, was_asked, .. } = &mut self.book;
         if *was_asked || !seen.are_cheaper_as_book() {
             return false;
         }
         *was_asked = true;
-        // What is seen from here on counts: what the book is built with among it.
+        // Proofs count from here on, those of the manifest's build included.
         self.since = Instant::now();
         self.context.books.heal(manifest, image, self.priority).await;
         true
     }
 
-    /// Whether the book helped or not, a reader may have had this page healed while it was asked for.
+    /// True if this page is back. Whether the manifest helped or not, a reader may have had the page healed meanwhile.
     async fn is_back(&self, image: &IndexedImage) -> bool {
         !self.context.knowledge.is_expired_now(image, Some(self.since)).await
     }
 
-    /// The page that was held back. While the others were looked at, a reader may have had it healed.
+    /// Heals the page that was held back, unless a reader had it healed while other pages were probed.
     async fn heal_held(&mut self) {
         let Some((image, seen_at)) = self.book.held.take() else { return };
         if self.context.knowledge.is_expired_now(&image, Some(seen_at.max(self.since))).await {
@@ -154,7 +153,7 @@ impl BackgroundScan {
         }
     }
 
-    /// Begins one more heal; waits for the oldest first when there are too many.
+    /// Starts one more heal; waits for the oldest first when there are too many.
     async fn heal(&mut self, image: &IndexedImage) {
         self.heals.push_back(Arc::clone(&self.heals_by).start(image, self.priority));
         if self.heals.len() > AT_ONCE
@@ -164,7 +163,7 @@ impl BackgroundScan {
         }
     }
 
-    /// Waits for all heals. Images looked at, and images that were gone.
+    /// Waits for all heals. Returns images probed, and images that were gone.
     pub(in crate::heal) async fn end(mut self) -> (u64, u64) {
         self.heal_held().await;
         for mut heal in self.heals.drain(..) {

@@ -1,4 +1,4 @@
-//! What all that is done for nobody who waits needs.
+//! What all background work needs.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -17,24 +17,24 @@ use crate::observe::Metrics;
 
 /// `StartHeal` begins heals.
 pub(in crate::heal) trait StartHeal: Debug + Send + Sync {
-    /// A seat on the heal of this image; where there is none it starts now.
+    /// Joins the heal of this image, or starts it.
     fn start(self: Arc<Self>, image: &IndexedImage, priority: Priority) -> FlightHandle<HealOutcome>;
 
-    /// Is this image being healed now?
+    /// True if this image is being healed now.
     fn is_under_way(&self, image: &IndexedImage) -> bool;
 
-    /// Heals under way.
+    /// Number of heals under way.
     fn under_way(&self) -> usize;
 }
 
-/// `BackgroundContext` is what finds images, and tells whether they are gone.
+/// `BackgroundContext` finds images, and tells whether they are gone.
 #[derive(Debug)]
 pub(in crate::heal) struct BackgroundContext {
     pub(in crate::heal) settings: Arc<Settings>,
     pub(in crate::heal) lookup: Arc<ImageLookup>,
     pub(in crate::heal) knowledge: ImageKnowledge,
     pub(in crate::heal) books: Books,
-    /// Where it runs.
+    /// Runtime that background work is spawned on.
     pub(in crate::heal) home: Handle,
     pub(in crate::heal) metrics: Arc<Metrics>,
 }

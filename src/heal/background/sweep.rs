@@ -1,6 +1,6 @@
-//! A sweep: every image of the index is looked at, at a polite rate, and healed in the lowest lane if it is gone.
+//! Sweep: probes every image of the index at a polite rate, and heals in the lowest lane those that are gone.
 //!
-//! Its position is kept in a small file beside the index, so that an interrupted sweep goes on after the next start.
+//! The position of a sweep is kept in a small file beside the index, so that an interrupted sweep goes on after a restart.
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -16,12 +16,12 @@ use crate::heal::canvas_service::priority_semaphore::Priority;
 /// Images read from the index ahead of the sweep.
 const READ_AHEAD: usize = 256;
 
-/// The position is written down, and the progress told, after so many images.
+/// Images between two writes of the position (and log lines of the progress).
 const NOTE_EVERY: u64 = 500;
 
 const IDLE: u8 = 0;
 const SWEEPING: u8 = 1;
-/// Asked to end; another one begins only when it has.
+/// Asked to stop; the next sweep can begin only after this one has ended.
 const STOPPING: u8 = 2;
 
 /// `Sweep` goes through the whole index, one sweep at a time.
@@ -50,7 +50,7 @@ impl Sweep {
         is_new
     }
 
-    /// Ends the sweep, and forgets how far it came; `false`: there is none. Heals under way go on.
+    /// Ends the sweep, and forgets its position; `false`: there is none. Heals under way go on.
     pub(in crate::heal) fn stop(&self) -> bool {
         self.state.0.compare_exchange(SWEEPING, STOPPING, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
@@ -69,7 +69,7 @@ impl Sweep {
         }
     }
 
-    /// Sweeps the whole index. One at a time; a second call does nothing.
+    /// Sweeps the whole index. One sweep at a time; a second call does nothing.
     pub(in crate::heal) async fn run(&self, heals: &Arc<dyn StartHeal>) {
         let Some(scan) = BackgroundScan::new(&self.context, heals, Priority::Background) else { return };
         if self.state.0.compare_exchange(IDLE, SWEEPING, Ordering::AcqRel, Ordering::Acquire).is_err() {
@@ -99,7 +99,7 @@ impl Sweep {
         self.state.0.store(IDLE, Ordering::Release);
     }
 
-    /// Lookup keys of all images behind the first `skip`, in the order of the index.
+    /// Lookup keys of all images after the first `skip`, in the order of the index.
     fn images_from(&self, skip: u64) -> mpsc::Receiver<(String, String)> {
         let (tell, told) = mpsc::channel(READ_AHEAD);
         let index = Arc::clone(self.context.lookup.index());
@@ -134,7 +134,7 @@ async fn read_position(file: &Path) -> u64 {
     text.trim().parse().unwrap_or(0)
 }
 
-/// A position that is lost costs a second look at some images, no more.
+/// Writes the position. A lost position costs a second probe of some images, no more.
 async fn note_position(file: &Path, at: u64) {
     if let Err(error) = tokio::fs::write(file, format!("{at}\n")).await {
         tracing::warn!(%error, file = %file.display(), "the sweep's position cannot be written down");

@@ -1,17 +1,17 @@
-//! A breaker per canvas service: when it only fails, leave it alone for a while, then try once.
+//! Circuit breaker of a canvas service: after failures in a row no request goes out for a while, then one tries.
 
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-/// The breaker of one canvas service. Time is an argument, so that tests need no clock.
+/// `CircuitBreaker` is the breaker of one canvas service. Time is an argument, so that tests need no clock.
 #[derive(Debug)]
 pub(in crate::heal) struct CircuitBreaker {
     state: Mutex<CircuitState>,
-    /// So many failures in a row open it.
+    /// Failures in a row that open the breaker.
     failures: u32,
-    /// How long it stays open before one request may try.
+    /// How long the breaker stays open before one request may try.
     open_for: Duration,
 }
 
@@ -23,20 +23,20 @@ enum CircuitState {
     Open {
         until: Instant,
     },
-    /// One request is trying; another may when that one is not heard of until then.
+    /// A request tries. Another may try if it has not ended by then.
     HalfOpen {
         until: Instant,
     },
 }
 
-/// What a breaker looks like from outside.
+/// `BreakerState` is what a breaker looks like from outside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BreakerState {
     /// Requests pass.
     Closed,
     /// No request passes.
     Open,
-    /// One request is trying.
+    /// A request tries.
     HalfOpen,
 }
 
@@ -45,17 +45,17 @@ impl CircuitBreaker {
         Self { state: Mutex::new(CircuitState::Closed { failures: 0 }), failures: failures.max(1), open_for }
     }
 
-    /// The same breaker with other bounds: what it has seen stays.
+    /// A breaker with other bounds that shares the state of this one.
     pub(in crate::heal) fn under(&self, failures: u32, open_for: Duration) -> Self {
         Self { state: Mutex::new(*self.state.lock()), failures: failures.max(1), open_for }
     }
 
-    /// Does it keep to these bounds?
+    /// True if the breaker has these bounds.
     pub(in crate::heal) fn has_limits(&self, failures: u32, open_for: Duration) -> bool {
         self.failures == failures.max(1) && self.open_for == open_for
     }
 
-    /// May a request go out? `Err`: ask again after this time.
+    /// Whether a request may go out. `Err`: retry after this time.
     pub(in crate::heal) fn try_acquire(&self, now: Instant) -> Result<(), Duration> {
         let mut state = self.state.lock();
         match *state {
@@ -70,20 +70,20 @@ impl CircuitBreaker {
         }
     }
 
-    /// A request was answered as a healthy service answers, or somebody knows that the service is well again.
-    /// True: it was open until now.
+    /// Closes the breaker: a request was answered as a healthy service answers, or somebody knows that the service is well
+    /// again. True: the breaker was open until now.
     pub(in crate::heal) fn record_success(&self) -> bool {
         let before = std::mem::replace(&mut *self.state.lock(), CircuitState::Closed { failures: 0 });
         !matches!(before, CircuitState::Closed { .. })
     }
 
-    /// A request failed in a way that speaks against the service, not against one canvas. True: it opened now.
+    /// Counts a failure that speaks against the service, not against one canvas. True: the breaker opened now.
     pub(in crate::heal) fn record_failure(&self, now: Instant) -> bool {
         let mut state = self.state.lock();
         let failures = match *state {
             CircuitState::Closed { failures } => failures + 1,
             CircuitState::HalfOpen { .. } => self.failures,
-            // A request from before it opened; it opens no further.
+            // A request from before the breaker opened; nothing changes.
             CircuitState::Open { .. } => return false,
         };
         let opens = failures >= self.failures;
@@ -95,7 +95,7 @@ impl CircuitBreaker {
         opens
     }
 
-    /// Another node found that the service only fails.
+    /// Opens the breaker: another node found that the service only fails.
     pub(in crate::heal) fn force_open(&self, until: Instant) {
         *self.state.lock() = CircuitState::Open { until };
     }

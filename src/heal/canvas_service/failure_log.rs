@@ -1,4 +1,4 @@
-//! Why a canvas request failed, in words, and whether its server asked to be left alone.
+//! Failure log: why a canvas request failed, in words, and whether its server asked to be left alone (`Retry-After`).
 //!
 //! The ladder only needs to know *that* a rung did not help; a report must say why.
 
@@ -14,22 +14,22 @@ use moka::sync::Cache;
 use crate::upstream::fetch::retry_after;
 use crate::upstream::{ErrorChain, UpstreamError};
 
-/// Targets that are remembered; beyond it the least used are forgotten, which costs a reason, no more.
+/// Targets that are remembered. Beyond that the least used are forgotten, which costs a reason, no more.
 const REMARKS: u64 = 10_000;
 
-/// A server may ask for a pause, but not for the whole night.
+/// Upper bound of a pause that a server asks for.
 const LONGEST_REST: Duration = Duration::from_mins(10);
 
-/// What is to be said of the last request to one target.
+/// `FailureReason` says how the last request to one target failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::heal) struct FailureReason {
-    /// For people.
+    /// Text for people.
     pub(in crate::heal) text: String,
-    /// Another try after a while may go better.
+    /// A retry after a while may succeed.
     pub(in crate::heal) passing: bool,
 }
 
-/// The remarks on one canvas service.
+/// `FailureLog` holds the failures of one canvas service.
 #[derive(Debug)]
 pub(in crate::heal) struct FailureLog {
     last: Cache<Arc<str>, FailureReason>,
@@ -43,7 +43,7 @@ impl Default for FailureLog {
 }
 
 impl FailureLog {
-    /// The request to `target` was answered.
+    /// Notes that the request to `target` was answered.
     pub(in crate::heal) fn answered(&self, target: &str, status: StatusCode, fields: &HeaderMap) {
         if status.is_success() {
             self.last.invalidate(target);
@@ -59,24 +59,24 @@ impl FailureLog {
         self.last.insert(target.into(), FailureReason { text, passing });
     }
 
-    /// The request to `target` was not answered.
+    /// Notes that the request to `target` was not answered.
     pub(in crate::heal) fn record_error(&self, target: &str, error: &UpstreamError) {
         let text = format!("the canvas service: {}", ErrorChain(error));
         self.last.insert(target.into(), FailureReason { text, passing: true });
     }
 
-    /// The answer to `target` did not come to its end.
+    /// Notes that the answer to `target` ended early.
     pub(in crate::heal) fn record_truncated(&self, target: &str) {
         let text = "the canvas service: the answer broke off, or stopped".to_owned();
         self.last.insert(target.into(), FailureReason { text, passing: true });
     }
 
-    /// What is to be said of the last request to `target`; nothing where it went well or was never made.
+    /// Why the last request to `target` failed; `None` where it succeeded or was never made.
     pub(in crate::heal) fn last(&self, target: &str) -> Option<FailureReason> {
         self.last.get(target)
     }
 
-    /// How long the service asked to be left alone yet.
+    /// How much longer the service wants to be left alone.
     pub(in crate::heal) fn retry_after(&self, now: Instant) -> Option<Duration> {
         let until = *self.rest_until.lock();
         until?.checked_duration_since(now).filter(|left| !left.is_zero())

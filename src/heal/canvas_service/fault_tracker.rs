@@ -1,4 +1,4 @@
-//! Is the canvas service well? Asked before a rebuild, because a rebuild into a fault ruins a good canvas.
+//! Health of the canvas service, checked before a rebuild, because a rebuild during a fault ruins a good canvas.
 
 use std::time::Duration;
 
@@ -6,27 +6,27 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-/// A fault is forgotten after this time without another one.
+/// A fault is forgotten after this time without another fault.
 const FAULT_LASTS: Duration = Duration::from_secs(2);
 
-/// How long it is waited for something that refutes a sign of a fault, and how often it is looked for.
+/// How long a sign of a fault may still be refuted, and how often that is checked.
 const DOUBT_LASTS: Duration = Duration::from_secs(3);
 const DOUBT_LOOK: Duration = Duration::from_millis(50);
 
-/// The last signs of health and of faults of one canvas service.
+/// `FaultTracker` holds the last signs of health and of faults of one canvas service.
 #[derive(Debug, Default)]
 pub(in crate::heal) struct FaultTracker {
     last_fault: Mutex<Option<Instant>>,
-    /// When it last built something whole.
+    /// When the service last built something whole.
     last_good: Mutex<Option<Instant>>,
-    /// When it last built something, whole or not.
+    /// When the service last built something, whole or not.
     last_build: Mutex<Option<Instant>>,
-    /// Rung when it builds something whole.
+    /// Notified when the service builds something whole.
     news: Notify,
 }
 
 impl FaultTracker {
-    /// A canvas came back whole, or the service's own info.json was answered well.
+    /// Notes that a canvas came back whole, or that the service's own info.json was answered well.
     pub(in crate::heal) fn record_success(&self) {
         *self.last_good.lock() = Some(Instant::now());
         *self.last_fault.lock() = None;
@@ -34,38 +34,38 @@ impl FaultTracker {
         self.news.notify_waiters();
     }
 
-    /// It answered with a canvas: what it reads canvases from is well.
+    /// Notes that the service answered with a canvas: the repository behind it works.
     pub(in crate::heal) fn builds(&self) {
         *self.last_build.lock() = Some(Instant::now());
     }
 
-    /// When it last answered with a canvas, whole or not.
+    /// When the service last answered with a canvas, whole or not.
     pub(in crate::heal) fn built_at(&self) -> Option<Instant> {
         *self.last_build.lock()
     }
 
-    /// A canvas came back without its image, or the service's own info.json failed.
+    /// Notes that a canvas came back without its image, or that the service's own info.json failed.
     pub(in crate::heal) fn record_fault(&self) {
         *self.last_fault.lock() = Some(Instant::now());
     }
 
-    /// The service's own info.json request came by, answered with `status`.
+    /// Notes that the service's own info.json request came through us and was answered with `status`.
     pub(in crate::heal) fn record_callback(&self, status: http::StatusCode) {
         if status.is_success() { self.record_success() } else { self.record_fault() }
     }
 
-    /// Waits until it builds something whole, but no longer than this.
+    /// Waits until the service builds something whole, but no longer than this.
     pub(in crate::heal) async fn until_good(&self, longest: Duration) {
         let _ = tokio::time::timeout(longest, self.news.notified()).await;
     }
 
-    /// When it last built something whole.
+    /// When the service last built something whole.
     pub(in crate::heal) fn well_at(&self) -> Option<Instant> {
         *self.last_good.lock()
     }
 
-    /// No sign of a fault lately, or one that is refuted within a moment. A canvas without its image may have been stored
-    /// so long ago; it is built anew at once, which tells.
+    /// True if there is no recent sign of a fault, or the sign is refuted within a moment. A canvas without its image may
+    /// have been stored in an older fault; it is built anew at once, which tells.
     pub(in crate::heal) async fn is_well_soon(&self) -> bool {
         let refuted = async {
             while !self.is_healthy() {
@@ -75,7 +75,7 @@ impl FaultTracker {
         tokio::time::timeout(DOUBT_LASTS, refuted).await.is_ok()
     }
 
-    /// No sign of a fault lately.
+    /// True if there is no recent sign of a fault.
     pub(in crate::heal) fn is_healthy(&self) -> bool {
         let last = *self.last_fault.lock();
         last.is_none_or(|fault| fault.elapsed() > FAULT_LASTS)

@@ -1,4 +1,4 @@
-//! One canvas service, as the ladder sees it: asked politely, through lanes and a breaker.
+//! Canvas service as the ladder sees it: asked within limits, through lanes and a breaker.
 
 pub(in crate::heal) mod ask;
 pub(in crate::heal) mod circuit_breaker;
@@ -52,85 +52,85 @@ use crate::observe::{Metrics, RequestTrace, Span};
 use crate::upstream::coding::ContentCoding;
 use crate::upstream::{Caller, UpstreamError, internal_request, whole};
 
-/// The longest canvas that is read; beyond it nothing is known of its contents.
+/// The longest canvas that is read; the contents of a longer canvas are unknown.
 const LONGEST_CANVAS: usize = 16 << 20;
 
 /// The longest answer to `/resources/{uuid}` that is read.
 const LONGEST_RESOURCE: usize = 16 << 10;
 
-/// So many requests for each place (`heal.concurrency`) may hang at once without one.
+/// Requests without a permit that may hang at once, for each permit (`heal.concurrency`).
 const HANGING: usize = 4;
 
-/// How long `/resources/{uuid}` may take: it is one look into Redis.
+/// Timeout of `/resources/{uuid}`: the service only looks into Redis.
 const RESOURCE_PATIENCE: Duration = Duration::from_secs(2);
 
-/// One canvas service.
+/// `CanvasService` is one canvas service.
 #[derive(Debug)]
 pub(in crate::heal) struct CanvasService {
-    /// Its position in `settings.routes`.
+    /// Position of the route in `settings.routes`.
     pub(in crate::heal) route: usize,
-    /// Its [mark](crate::config::settings::RouteSettings::mark).
+    /// [Mark](crate::config::settings::RouteSettings::mark) of the route.
     pub(in crate::heal) mark: u64,
     server: Arc<dyn SendRequest>,
-    /// Reads its documents.
+    /// Reads the service's documents.
     index: Arc<Index>,
     scheme: String,
     /// Host and port as configured.
     authority: String,
     /// Path that ends in `/`, before `fedora/…` and `resources/…`.
     base: String,
-    /// What its requests say in `Host`.
+    /// `Host` of requests to the service.
     host: String,
-    /// What they say in `Via`.
+    /// Name in `Via` of requests to the service.
     name: String,
     times: Timeouts,
     patience: Duration,
     /// The longest document that is read.
     longest: usize,
     pub(in crate::heal) lanes: Arc<PrioritySemaphore>,
-    /// The other nodes, which share its places.
+    /// The other nodes, which share the service's permits.
     cluster: Option<Arc<Cluster>>,
     places: usize,
     pub(in crate::heal) bounds: ViewerBounds,
     open_for: Duration,
-    /// `variant` is a rung of the ladder.
+    /// True if `variant` is a rung of the ladder.
     uses_variants: bool,
     pub(in crate::heal) breaker: Arc<CircuitBreaker>,
     pub(in crate::heal) registrations: Arc<RegistrationCheck>,
     pub(in crate::heal) variants: Arc<VariantSupport>,
     pub(in crate::heal) viewers: Arc<ViewerRequests>,
-    /// Places shared with other processes, where there are no other nodes.
+    /// Permits shared with other processes, where there are no other nodes.
     files: PermitFiles,
-    /// Requests that hang and have given their places on.
+    /// Hanging requests that have passed their permits on.
     hanging: Arc<Semaphore>,
-    /// Requests that had it build something, or register a file, since the program began.
+    /// Requests that made the service build something, or register a file, since the program began.
     sent: Arc<AtomicU64>,
-    /// Whose rebuild finds out whether it is well.
+    /// Held by the one rebuild that finds out whether the service is well.
     finds_out: Arc<Semaphore>,
-    /// How long it takes to build a canvas, in microseconds.
+    /// Time to build a canvas, in microseconds.
     build_time: Arc<AtomicU64>,
-    /// Whose turn it is to have a whole manifest built for nobody in particular.
+    /// Held by the one background request that has a whole manifest built.
     pub(in crate::heal) books: Arc<Semaphore>,
-    /// When its breaker last closed.
+    /// When the breaker last closed.
     recovered: Arc<Mutex<Option<Instant>>>,
     pub(in crate::heal) fault_tracker: Arc<FaultTracker>,
     pub(in crate::heal) remarks: Arc<FailureLog>,
     pub(in crate::heal) metrics: Arc<Metrics>,
 }
 
-/// `ServiceContext` is what a canvas service is asked through, and what is told of it.
+/// `ServiceContext` is what a canvas service needs: to be asked, and to report on it.
 #[derive(Debug)]
 pub(in crate::heal) struct ServiceContext {
     pub(in crate::heal) server: Arc<dyn SendRequest>,
-    /// Reads its documents.
+    /// Reads the service's documents.
     pub(in crate::heal) index: Arc<Index>,
-    /// The other nodes, which share its places.
+    /// The other nodes, which share the service's permits.
     pub(in crate::heal) cluster: Option<Arc<Cluster>>,
     pub(in crate::heal) metrics: Arc<Metrics>,
 }
 
 impl CanvasService {
-    /// `before`: the same service under other settings; what is known of it stays.
+    /// A canvas service. `before`: the service under the settings before; what is known of it stays.
     pub(in crate::heal) fn new(
         route: usize,
         settings: &Settings,
@@ -200,8 +200,8 @@ impl CanvasService {
         }
     }
 
-    /// What a flight is called on every node: they need not number their routes alike. Two flights of one node never
-    /// have the same name: all that makes a [mark](crate::config::settings::RouteSettings::mark) is in it.
+    /// Name of a flight on every node: nodes need not number their routes alike. Two flights of one node never have the
+    /// same name: all that makes a [mark](crate::config::settings::RouteSettings::mark) is in it.
     pub(in crate::heal) fn name_of(&self, flight: &CanvasRequestKey) -> String {
         format!("{}://{}{} {}", self.scheme, self.authority, self.base, flight.cluster_key())
     }
@@ -230,7 +230,7 @@ impl CanvasService {
         answer
     }
 
-    /// Asks whether the service knows where the file of `uuid` is: its own answer, not a copy.
+    /// Asks whether the service knows where the file of `uuid` is. The answer must be the service's own, not a cached copy.
     pub(in crate::heal) async fn get_resource(
         &self,
         uuid: Uuid,
@@ -238,7 +238,7 @@ impl CanvasService {
     ) -> Result<(StatusCode, Bytes), UpstreamError> {
         let target = format!("{}resources/{uuid}", self.base);
         let asked = self.get(&target, trace, RESOURCE_PATIENCE, LONGEST_RESOURCE);
-        // All of it together: queueing and dialling have patience of their own, and a viewer waits for this.
+        // One timeout for all of it: queueing and dialling have timeouts of their own, and a viewer waits for this.
         let answer = tokio::time::timeout(RESOURCE_PATIENCE, asked).await;
         answer.unwrap_or(Err(UpstreamError::FirstByteTimeout))
     }
@@ -256,7 +256,7 @@ impl CanvasService {
         answer
     }
 
-    /// Asks for a document of any kind; `Err`: what the answer says instead.
+    /// Asks for a document of any kind. `Err`: how the service answered instead.
     pub(in crate::heal) async fn document(
         &self,
         target: &str,
@@ -277,17 +277,17 @@ impl CanvasService {
         }
     }
 
-    /// The only one who has a canvas built of which nobody knows how it will come. `None`: another one has.
+    /// The permit to have a canvas built while the service's health is unknown. `None`: another request has it.
     pub(in crate::heal) fn try_alone(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.finds_out).try_acquire_owned().ok()
     }
 
-    /// The same, when the one before is done. What was known of the service before may not hold any more.
+    /// Waits for that permit. What was known of the service before may not hold any more.
     pub(in crate::heal) async fn alone(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.finds_out).acquire_owned().await.ok()
     }
 
-    /// What it is called on every node.
+    /// Name of the service on every node.
     pub(in crate::heal) fn cluster_name(&self) -> String {
         format!("{}://{}{}", self.scheme, self.authority, self.base)
     }
@@ -306,10 +306,10 @@ impl CanvasService {
             return classify(status);
         }
         let is_book = !is_canvas(target);
-        // Of a whole manifest that is none nothing is to be expected.
+        // An answer to a request for a whole manifest that is no manifest: a retry would not help.
         let nonsense = if is_book { CanvasResponse::Refused } else { CanvasResponse::Unclear };
         let Ok(read) = self.index.read_document(body) else { return nonsense };
-        // A cache or a gateway may answer with another document: that tells nothing of this one, or of the service.
+        // A cache or a gateway may answer with another document: that says nothing of this canvas, or of the service.
         let asked = target.strip_prefix(&self.base).unwrap_or(target);
         let is_another = read.document.id.as_ref().is_some_and(|id| !variants::is_of(id, asked));
         if let (Some(id), true, false) = (&read.document.id, variants::is_honoured(target), is_another) {
@@ -333,7 +333,7 @@ impl CanvasService {
         }
     }
 
-    /// `Accept` names text too, because `/resources/{uuid}` answers 406 to JSON alone.
+    /// Builds the request head. `Accept` names text too, because `/resources/{uuid}` answers 406 to JSON alone.
     fn head(&self, target: &str) -> Result<Parts, UpstreamError> {
         let mut head = internal_request(&self.host, &self.name)?;
         head.uri = target.parse().map_err(|_| UpstreamError::Target)?;
@@ -356,7 +356,7 @@ impl CanvasService {
         let until = tokio::time::Instant::now() + patience;
         let answer = self.server.send(&Caller::default(), &span.inject(&head), times).await;
         span.answered(&answer);
-        // A look into Redis is no news: 404 is its word for "expired".
+        // An answer of `/resources` says nothing of the service's health: there 404 means "expired".
         if most != LONGEST_RESOURCE {
             match &answer {
                 Ok(answer) => self.remarks.answered(target, answer.status(), answer.headers()),

@@ -1,4 +1,4 @@
-//! The right to have one canvas service build something.
+//! Permits to have one canvas service build something.
 
 use tokio::time::Instant;
 
@@ -9,7 +9,7 @@ use crate::heal::canvas_service::priority_semaphore::{Priority, PriorityPermit};
 use crate::heal::cooldowns::CanvasRequestKey;
 use crate::heal::flight_priority::FlightPriority;
 
-/// The right to send one request that makes the service build: here, on all nodes, and on this machine.
+/// `BuildPermit` is the right to send one request that makes the service build: here, on all nodes, and on this machine.
 #[derive(Debug)]
 pub(in crate::heal) struct BuildPermit {
     #[expect(dead_code, reason = "given back when it is dropped")]
@@ -20,16 +20,16 @@ pub(in crate::heal) struct BuildPermit {
 }
 
 impl BuildPermit {
-    /// Another process may have done what we are about to do.
+    /// True if another process may have done what we are about to do.
     pub(in crate::heal) fn was_contended(&self) -> bool {
         self.file.was_contended
     }
 }
 
 impl CanvasService {
-    /// A place here, in the lane that is right by then, and with it one among all nodes' requests, or among those of other
-    /// processes on this machine. `None`: another node found that the service only fails.
-    /// `flight`: what is asked for, unless it may be asked for twice.
+    /// Waits for a permit here, in the lane that is right by then, and for one that all nodes share, or other processes on
+    /// this machine. `None`: another node found that the service only fails. `flight`: what is asked for, unless it may be
+    /// asked for twice.
     pub(in crate::heal) async fn place(
         &self,
         urgency: &FlightPriority,
@@ -39,7 +39,7 @@ impl CanvasService {
         self.share_place(own, urgency.lane() == Priority::Viewer, flight).await
     }
 
-    /// The same for one who has a place here.
+    /// Waits for the shared permit alone: the caller has one here.
     pub(in crate::heal) async fn share_place(
         &self,
         own: PriorityPermit,
@@ -47,7 +47,7 @@ impl CanvasService {
         flight: Option<&CanvasRequestKey>,
     ) -> Option<BuildPermit> {
         let Some(cluster) = &self.cluster else {
-            // Of all processes one has a whole manifest built.
+            // One process at a time has a whole manifest built.
             let book = || format!("book {}", self.cluster_name());
             let request = flight.map(|flight| if flight.is_book() { book() } else { self.name_of(flight) });
             let file = self.files.place(self.places, request.as_deref(), self.bounds.hang_after).await;

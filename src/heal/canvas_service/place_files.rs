@@ -1,6 +1,7 @@
-//! Places that processes on one machine share: `heal` beside a running `serve` must not double what the canvas service is
-//! asked for at once, and not ask for what the other one asks for. Each place is a file beside the index that one process
-//! at a time has locked; what it is used for stands in one file for all. A process that is killed gives its locks back.
+//! Permits that processes on one machine share: `heal` beside a running `serve` must not double the requests at the canvas
+//! service, nor repeat a request of the other process. Each permit is a file beside the index that one process at a time
+//! has locked; what the permits are used for stands in one file for all. The kernel unlocks the files of a process that is
+//! killed.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
@@ -12,42 +13,42 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
-/// How often a place is looked for while other processes have all of them.
+/// Poll interval for a permit while other processes have all of them.
 const LOOK: Duration = Duration::from_millis(10);
 
 /// Another process that ended a request within this time may have done what is about to be done.
 const LATELY: Duration = Duration::from_secs(2);
 
-/// Bytes of an entry: of a process its number and when it last ended a request, of a place the digest of its request.
+/// Bytes of an entry. A process: its number, and when it last ended a request. A permit: the digest of its request.
 const ENTRY: usize = 16;
 
-/// Entries of processes, before those of places.
+/// Entries of processes, before those of permits.
 const PROCESSES: usize = 64;
 
-/// Places of which it is told what they are used for.
+/// Permits whose use is written down.
 const PLACES: usize = 256;
 
-/// `PermitFiles` are the places at one canvas service.
+/// `PermitFiles` are the permits at one canvas service.
 #[derive(Debug)]
 pub(in crate::heal) struct PermitFiles(Arc<SharedLocks>);
 
 #[derive(Debug)]
 struct SharedLocks {
     base: PathBuf,
-    /// Of this process, among those that share the files.
+    /// Number of this process, among those that share the files.
     number: u64,
     files: Mutex<LockFiles>,
 }
 
 #[derive(Debug, Default)]
 struct LockFiles {
-    /// By number of the place.
+    /// State of each permit, by its number.
     places: Vec<PermitFileState>,
-    /// What the places are used for.
+    /// File that says what the permits are used for.
     uses: Option<Arc<File>>,
-    /// Our entry among the processes.
+    /// Entry of this process.
     entry: Option<usize>,
-    /// What other processes had ended when they were found to hang.
+    /// Entries of the other processes when they were found to hang.
     hung: Option<Vec<u8>>,
 }
 
@@ -56,16 +57,16 @@ enum PermitFileState {
     #[default]
     Unopened,
     Open(File),
-    /// We have it locked.
+    /// Locked by this process.
     Taken,
 }
 
-/// A place, as long as it is not dropped.
+/// `PermitFile` is a permit, held until it is dropped.
 #[derive(Debug, Default)]
 pub(in crate::heal) struct PermitFile {
     #[cfg_attr(not(test), expect(dead_code, reason = "given back when it is dropped"))]
     held: Option<HeldLock>,
-    /// Another process had all places when it was wanted, or did something at the same time.
+    /// Another process had all permits when this one was wanted, or did something at the same time.
     pub(in crate::heal) was_contended: bool,
 }
 
@@ -81,16 +82,16 @@ type Digest = [u8; ENTRY];
 const NOTHING: Digest = [0; ENTRY];
 
 impl PermitFiles {
-    /// Beside this index; `server` is asked.
+    /// Permits of the server `server`, in files beside this index.
     pub(in crate::heal) fn new(index: &Path, server: &str) -> Self {
         let mut base = index.to_owned().into_os_string();
         base.push(format!(".place-{}", &blake3::hash(server.as_bytes()).to_hex()[..8]));
         Self(Arc::new(SharedLocks { base: base.into(), number: fastrand::u64(1..), files: Mutex::default() }))
     }
 
-    /// Waits for one of so many places, for a request of this name that no other process is at. Where no file can be
-    /// locked there is nothing to wait for. Nor is there where the others end nothing for `hang_after`: a process that is
-    /// suspended keeps its locks.
+    /// Waits for one of this many permits, for a request of this name that no other process has under way. There is no wait
+    /// where no file can be locked, nor where the other processes end nothing for `hang_after`: a process that is suspended
+    /// keeps its locks.
     pub(in crate::heal) async fn place(
         &self,
         places: usize,
@@ -128,11 +129,12 @@ impl PermitFiles {
         }
     }
 
-    /// `None`: other processes have all places, or are at this very request. True: another process ended one lately.
+    /// Tries once. `None`: other processes have all permits, or have this very request under way. True: another process
+    /// ended a request lately.
     fn try_place(&self, places: usize, request: Option<&str>) -> io::Result<Option<(HeldLock, bool)>> {
         let Some(held) = self.0.lock_one(places)? else { return Ok(None) };
         let digest = request.map_or(NOTHING, digest);
-        // Written before it is read: of two that want the same at once, one sees the other at least.
+        // Written before the others are read: of two processes that want the same at once, at least one sees the other.
         self.0.writes(held.place, &digest)?;
         let mut uses = vec![0; (PROCESSES + PLACES) * ENTRY];
         let length = self.0.uses()?.read_at(&mut uses, 0)?;
@@ -171,7 +173,7 @@ impl SharedLocks {
         Ok(file)
     }
 
-    /// The first of so many places that nobody has.
+    /// Locks the first free one of this many permits.
     fn lock_one(self: &Arc<Self>, places: usize) -> io::Result<Option<HeldLock>> {
         for place in 0..places {
             if let Some(file) = self.try_lock(place)? {
@@ -188,7 +190,7 @@ impl SharedLocks {
         }
         let file = match std::mem::replace(&mut files.places[place], PermitFileState::Taken) {
             PermitFileState::Taken => return Ok(None),
-            // Somebody may have deleted it.
+            // The file may have been deleted.
             PermitFileState::Open(file) if file.metadata().is_ok_and(|file| file.nlink() > 0) => Ok(file),
             PermitFileState::Open(_) | PermitFileState::Unopened => self.open(&format!("-{place}")),
         };
@@ -208,7 +210,7 @@ impl SharedLocks {
         error.map_or(Ok(None), Err)
     }
 
-    /// Does another process have this place? What it wrote down stays there when it is killed.
+    /// True if another process has this permit. The entry of a killed process stays, but its lock does not.
     fn is_taken_elsewhere(self: &Arc<Self>, place: usize) -> io::Result<bool> {
         if matches!(self.files().places.get(place), Some(PermitFileState::Taken)) {
             return Ok(false);
@@ -219,7 +221,7 @@ impl SharedLocks {
         Ok(is_taken)
     }
 
-    /// What other processes ended last, and when.
+    /// What the other processes ended last, and when.
     fn ended_elsewhere(&self) -> io::Result<Vec<u8>> {
         let mut entries = vec![0; PROCESSES * ENTRY];
         let length = self.uses()?.read_at(&mut entries, 0)?;
@@ -250,7 +252,7 @@ impl SharedLocks {
         self.uses()?.write_all_at(entry, at)
     }
 
-    /// An entry that no other process has.
+    /// Finds an entry that no other process has.
     fn own_entry(&self) -> io::Result<usize> {
         let known = self.files().entry;
         let mut entries = [0; PROCESSES * ENTRY];
@@ -266,7 +268,7 @@ impl SharedLocks {
         let is_used = |at: &usize| {
             entries.chunks_exact(ENTRY).nth(*at).is_some_and(|entry| self.is_lately_elsewhere(entry))
         };
-        // Any of those that are free: another process may look for one at the same time.
+        // A random free entry: another process may look for one at the same time.
         let first = fastrand::usize(..PROCESSES);
         let mut all = (0..PROCESSES).map(|at| (first + at) % PROCESSES);
         let at = all.find(|at| !is_used(at)).unwrap_or(first);
@@ -303,7 +305,7 @@ fn digest(request: &str) -> Digest {
     digest
 }
 
-/// Milliseconds of the clock that all processes have.
+/// Milliseconds since the epoch: all processes share this clock.
 fn now() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(0)
@@ -315,7 +317,7 @@ mod tests {
 
     const LONG: Duration = Duration::from_hours(1);
 
-    /// Places as two processes see them.
+    /// Permits as two processes see them.
     fn two() -> (tempfile::TempDir, PermitFiles, PermitFiles) {
         let folder = tempfile::tempdir().expect("a directory");
         let index = folder.path().join("index.db");
@@ -353,7 +355,7 @@ mod tests {
     async fn what_a_killed_process_was_at_stops_nobody() {
         let (_folder, one, other) = two();
         let mut killed = one.place(2, Some("canvas a"), LONG).await;
-        // As the kernel does: unlocked, and nothing is written down.
+        // As the kernel does for a killed process: unlocked, and nothing is written down.
         let file = killed.held.as_mut().and_then(|held| held.file.take()).expect("a file");
         drop(file);
         let _second = one.place(2, Some("canvas c"), LONG).await;

@@ -1,8 +1,8 @@
-//! Lanes: who gets the next of the few canvas requests that may run at once.
+//! Lanes: who gets the next of the few permits for canvas requests.
 //!
-//! UPSTREAM: the canvas service holds two outbound connections per host, so two requests at once are polite and
-//! a third one only stands in its queue (upstream.md "Load"). Viewers go first, then the pages ahead of a reader,
-//! then sweeps; every fourth place goes to whoever waits longest in a lower lane, so that no lane starves.
+//! UPSTREAM: the canvas service holds two outbound connections per host, so two requests at once are polite and a third one
+//! only stands in its queue (upstream.md "Load"). Viewers go first, then the pages ahead of a reader, then sweeps; every
+//! fourth permit goes to the longest waiter of a lower lane, so that no lane starves.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-/// Why a heal is wanted; lower is sooner.
+/// `Priority` is the lane of a heal; lower is sooner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Priority {
     /// A viewer waits.
@@ -37,13 +37,13 @@ impl Priority {
     }
 }
 
-/// After this many viewers in a row one place goes to a lower lane, if anyone waits there.
+/// After this many viewers in a row one permit goes to a lower lane, if anyone waits there.
 const FAIRNESS: u32 = 3;
 
-/// How often somebody who waits looks whether all places are held for long.
+/// How often a waiter checks whether all permits have been held for long.
 const EXTRA_LOOK: Duration = Duration::from_millis(20);
 
-/// The places of one canvas service.
+/// `PrioritySemaphore` holds the permits of one canvas service.
 #[derive(Debug)]
 pub(in crate::heal) struct PrioritySemaphore {
     state: Mutex<SemaphoreState>,
@@ -53,15 +53,15 @@ pub(in crate::heal) struct PrioritySemaphore {
 struct SemaphoreState {
     places: usize,
     free: usize,
-    /// Places that are taken away as soon as they are given back: there are fewer than there were.
+    /// Permits to be removed as soon as they are released: the number was lowered.
     owed: usize,
     next_ticket: u64,
-    /// Places given in a row to a lane while a lower one waited.
+    /// Permits given in a row to a lane while a lower lane waited.
     in_a_row: u32,
     waiting: [VecDeque<QueuedWaiter>; 3],
-    /// Who holds a place, by number, and since when.
+    /// Holders of permits, by number, and since when.
     held: Vec<(u64, Instant)>,
-    /// Somebody was let in beside those who hold the places.
+    /// An extra request runs beside the holders of permits.
     has_extra: bool,
 }
 
@@ -71,16 +71,16 @@ struct QueuedWaiter {
     call: oneshot::Sender<PriorityPermit>,
 }
 
-/// The right to run one canvas request. Given back when dropped.
+/// `PriorityPermit` is the right to run one canvas request. Released when dropped.
 #[derive(Debug)]
 pub(in crate::heal) struct PriorityPermit {
-    /// `None` once it was given on.
+    /// `None` once the permit was passed on.
     lanes: Option<Arc<PrioritySemaphore>>,
-    /// `None`: it was let in beside the others.
+    /// `None`: an extra permit, beside the others.
     number: Option<u64>,
 }
 
-/// A waiter's number, by which it can be moved to a sooner lane.
+/// `WaiterId` is a waiter's number, by which it can be moved to a sooner lane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::heal) struct WaiterId(u64);
 
@@ -102,7 +102,7 @@ impl PrioritySemaphore {
         Arc::new(Self { state: Mutex::new(state) })
     }
 
-    /// From now on so many places. Who has one keeps it to the end.
+    /// Sets the number of permits. Holders keep theirs to the end.
     pub(in crate::heal) fn resize(self: &Arc<Self>, places: usize) {
         let places = places.max(1);
         let more = {
@@ -118,8 +118,9 @@ impl PrioritySemaphore {
         (0..more).for_each(|_| self.release(None));
     }
 
-    /// Waits for a place. Where there is none free, `stand` gets the ticket and says in which lane to wait: asked
-    /// only then, and with the queue locked, so that no [`PrioritySemaphore::promote`] can fall between question and queue.
+    /// Waits for a permit. If none is free, `stand` gets the ticket and returns the lane to wait in. `stand` is called only
+    /// then, and with the queue locked, so that no [`PrioritySemaphore::promote`] can fall between its answer and the
+    /// queue.
     pub(in crate::heal) async fn acquire(
         self: &Arc<Self>,
         stand: impl FnOnce(WaiterId) -> Priority,
@@ -140,12 +141,12 @@ impl PrioritySemaphore {
         };
         match called.await {
             Ok(place) => place,
-            // The lanes never drop a waiter's call; a place out of thin air is better than a panic.
+            // The lanes never drop a waiter's sender; a permit without a count is better than a panic.
             Err(_) => PriorityPermit { lanes: None, number: None },
         }
     }
 
-    /// Moves a waiter to a sooner lane: a viewer has come for a page that only waited to be healed ahead.
+    /// Moves a waiter to a sooner lane: a viewer asked for a page that was to be healed ahead.
     pub(in crate::heal) fn promote(&self, ticket: WaiterId, to: Priority) {
         let mut state = self.state.lock();
         for lane in (to as usize + 1)..state.waiting.len() {
@@ -158,20 +159,20 @@ impl PrioritySemaphore {
         }
     }
 
-    /// Waiters in each lane, viewer first.
+    /// Number of waiters in each lane, viewer first.
     pub(in crate::heal) fn waiting(&self) -> [usize; 3] {
         let state = self.state.lock();
         std::array::from_fn(|lane| state.waiting[lane].len())
     }
 
-    /// Places that nobody holds.
+    /// Number of free permits.
     #[cfg(test)]
     pub(in crate::heal) fn free(&self) -> usize {
         self.state.lock().free
     }
 
-    /// Waits for a place as [`PrioritySemaphore::acquire`] does, or until all who have one have had it for `aged`: then one
-    /// more is let in, for a request that is probably answered at once, behind which nobody needs to wait.
+    /// Waits for a permit as [`PrioritySemaphore::acquire`] does, or until every permit has been held for `aged`: then one
+    /// extra request may run, if it is probably answered at once, so that nobody waits behind it.
     pub(in crate::heal) async fn place_or_extra(
         self: &Arc<Self>,
         priority: Priority,
@@ -204,7 +205,7 @@ impl PrioritySemaphore {
             let number = state.hold();
             match waiter.call.send(PriorityPermit { lanes: Some(Arc::clone(self)), number: Some(number) }) {
                 Ok(()) => return,
-                // It left while it waited. The place comes back to us, not through its drop: that would lock twice.
+                // The waiter left. The permit is taken back here, not in its `Drop`: that would lock twice.
                 Err(mut place) => {
                     place.lanes = None;
                     state.held.retain(|(own, _)| *own != number);
@@ -216,7 +217,7 @@ impl PrioritySemaphore {
 }
 
 impl SemaphoreState {
-    /// One more holds a place, by this number.
+    /// Registers one more holder; returns its number.
     fn hold(&mut self) -> u64 {
         self.next_ticket += 1;
         self.held.push((self.next_ticket, Instant::now()));
@@ -233,7 +234,7 @@ impl SemaphoreState {
             }
             Some(_) => {
                 self.in_a_row = 0;
-                // The one that waits longest, whichever lower lane it is in.
+                // The longest waiter of all lower lanes.
                 let oldest = (first + 1..self.waiting.len())
                     .filter(|&lane| !self.waiting[lane].is_empty())
                     .min_by_key(|&lane| self.waiting[lane].front().map(|waiter| waiter.ticket))?;
@@ -248,7 +249,7 @@ impl SemaphoreState {
 }
 
 impl PriorityPermit {
-    /// Was it let in beside those who hold the places?
+    /// True for an extra permit, beside those that are counted.
     pub(in crate::heal) fn is_extra(&self) -> bool {
         self.number.is_none()
     }

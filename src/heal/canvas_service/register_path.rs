@@ -1,8 +1,8 @@
-//! Which path registers a file anew, without anything else being built.
+//! Path that registers a file anew, without anything else being built.
 
 use crate::iiif::CanvasUrl;
 
-/// `…/fcrepo/rest/{path}/files/{name}` is registered by `fedora/image/{path}/files/{name}`.
+/// Path that registers a file: for `…/fcrepo/rest/{path}/files/{name}` it is `fedora/image/{path}/files/{name}`.
 ///
 /// SECURITY: a file URL may come from anybody's manifest. Whatever could lead out of `fedora/image/`, or put a query
 /// of its own before ours, is not sent.

@@ -1,6 +1,6 @@
-//! Does the canvas service know where the file is? `GET {canvas service}/resources/{uuid}` tells expiry (404)
-//! from a missing file (200), and while an identifier is alive it teaches its file URL (upstream.md "An expired
-//! image"). A gateway may have it closed: that is found out, remembered, and tried again later.
+//! Registration of files at the canvas service: `GET {canvas service}/resources/{uuid}` tells expiry (404) from a missing
+//! file (200), and while an identifier is alive it teaches its file URL (upstream.md "An expired image"). A gateway may
+//! block that path: this is noticed, remembered, and tried again later.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -17,52 +17,52 @@ use crate::heal::timed_cache::TimedCache;
 pub(in crate::heal) use crate::iiif::registration::Registration;
 use crate::iiif::{Identifier, IdentifierKind, registration};
 
-/// What is remembered of `/resources` of one canvas service.
+/// `RegistrationCheck` remembers the answers of `/resources` of one canvas service.
 #[derive(Debug)]
 pub(in crate::heal) struct RegistrationCheck {
     closed: Mutex<UnavailablePeriod>,
     recheck: Duration,
     alive_for: Duration,
-    /// When it was said.
+    /// Identifiers that were "alive", and when the service said so.
     alive: TimedCache<Uuid, Instant>,
-    /// What was said to be expired a moment ago.
+    /// Identifiers that were "expired" a moment ago.
     expired: TimedCache<Uuid>,
-    /// When it last said "alive" of anything.
+    /// When the service last said "alive" of anything.
     confirmed: Mutex<Option<Instant>>,
-    /// When it last answered at all.
+    /// When the service last answered at all.
     answered: Mutex<Option<Instant>>,
-    /// Who asks while it is not known whether it answers, alone.
+    /// Held by the one request that finds out whether the service answers.
     prober: Semaphore,
-    /// Somebody waits for an answer that takes long.
+    /// A request waits for a slow answer.
     is_slow: AtomicBool,
 }
 
-/// Not asked for a while; each time without an answer in between for twice as long.
+/// `UnavailablePeriod` is a time without requests; twice as long each time there was no answer in between.
 #[derive(Debug, Default)]
 struct UnavailablePeriod {
     until: Option<Instant>,
     life: Duration,
 }
 
-/// Identifiers of which is remembered that they are alive, at most.
+/// Identifiers remembered as alive, at most.
 const ALIVE: u64 = 200_000;
 
-/// Identifiers of which is remembered that they had expired a moment ago.
+/// Identifiers remembered as expired a moment ago, at most.
 const EXPIRED: u64 = 10_000;
 
-/// For so long: who looked, and whoever heals because of it, need not both ask.
+/// How long "expired" is remembered: the probe and the heal that follows it need not both ask.
 const EXPIRED_FOR: Duration = Duration::from_millis(500);
 
-/// How long a service that gave no answer, or that was caught lying, is not asked again at first.
+/// First pause for a service that gave no answer, or whose answer was wrong.
 const FIRST_LIFE: Duration = Duration::from_secs(2);
 
-/// Whoever answered is believed to answer for so long.
+/// A service that answered is believed to answer for this long.
 const ANSWERS_FOR: Duration = Duration::from_secs(2);
 
-/// An answer that takes longer is waited for by one; the others go on without.
+/// Threshold of a slow answer: a single request waits for it, the others go on without.
 const SLOW: Duration = Duration::from_millis(250);
 
-/// What makes one the only one who waits.
+/// `ProbePermit` marks the one request that waits for a slow answer.
 struct ProbePermit<'a>(&'a AtomicBool);
 
 impl Drop for ProbePermit<'_> {
@@ -86,23 +86,23 @@ impl RegistrationCheck {
         }
     }
 
-    /// Does it keep to these bounds?
+    /// True if the check has these bounds.
     pub(in crate::heal) fn keeps_to(&self, alive_for: Duration, recheck: Duration) -> bool {
         (self.alive_for, self.recheck) == (alive_for, recheck)
     }
 
-    /// May it be asked at all?
+    /// True if the service may be asked at all.
     pub(in crate::heal) fn is_available(&self, now: Instant) -> bool {
         self.closed().until.is_none_or(|until| now >= until)
     }
 
-    /// Waits for an answer of `/resources`; one that takes long is waited for by one request at a time. `None`: it does,
-    /// and another one waits for it.
+    /// Waits for an answer of `/resources`; one request at a time waits for a slow answer. `None`: the answer is slow, and
+    /// another request waits for it.
     pub(in crate::heal) async fn patiently<T>(&self, asked: impl Future<Output = T>) -> Option<T> {
         if self.is_slow.load(Ordering::Acquire) {
             return None;
         }
-        // As long as nobody knows whether it answers, one finds out.
+        // As long as nobody knows whether the service answers, one request finds out.
         let _prober = if self.answered_lately() {
             None
         } else {
@@ -120,17 +120,17 @@ impl RegistrationCheck {
         Some(asked.await)
     }
 
-    /// It said "alive" a short while ago, and nothing spoke against it since.
+    /// True if the service said "alive" of this identifier a short while ago, and nothing spoke against it since.
     pub(in crate::heal) fn is_known_registered(&self, uuid: Uuid, since: Option<Instant>) -> bool {
         self.alive.get(&uuid).is_some_and(|said| since.is_none_or(|since| said >= since))
     }
 
-    /// When it last said so, if that is believed.
+    /// When the service last said "alive" of this identifier, if that is still believed.
     pub(in crate::heal) fn alive_at(&self, uuid: Uuid) -> Option<Instant> {
         self.alive.get(&uuid)
     }
 
-    /// A whole manifest was built with these images: their keys were written on the way.
+    /// Notes that a whole manifest was built with these images: their keys were written meanwhile.
     pub(in crate::heal) fn has_built<'a>(&self, keys: impl Iterator<Item = &'a String>, now: Instant) {
         for key in keys {
             if let IdentifierKind::Uuid { uuid, .. } = Identifier::new(key).kind() {
@@ -145,33 +145,33 @@ impl RegistrationCheck {
         answered.is_some_and(|at| at.elapsed() < ANSWERS_FOR)
     }
 
-    /// It said "expired" a moment ago.
+    /// True if the service said "expired" of this identifier a moment ago.
     pub(in crate::heal) fn remembers_expired(&self, uuid: Uuid) -> bool {
         self.expired.contains(&uuid)
     }
 
-    /// Did it say "alive" of anything within the time for which that is believed?
+    /// True if the service said "alive" of any identifier within the time for which that is believed.
     pub(in crate::heal) fn was_confirmed(&self, now: Instant) -> bool {
         let confirmed = *self.confirmed.lock();
         confirmed.is_some_and(|at| now.saturating_duration_since(at) < self.alive_for.max(FIRST_LIFE))
     }
 
-    /// The image answered 404: what was remembered is no longer true.
+    /// Forgets "alive": the image answered 404.
     pub(in crate::heal) fn invalidate(&self, uuid: Uuid) {
         self.alive.remove(&uuid);
     }
 
-    /// The image is back: what it said of it a moment ago is no longer true.
+    /// Forgets "expired": the image is back.
     pub(in crate::heal) fn is_back(&self, uuid: Uuid) {
         self.expired.remove(&uuid);
     }
 
-    /// It gave no answer at all: not asked for a moment, so that not every request waits for it in turn.
+    /// Notes that the service gave no answer at all. A pause follows, so that not every request waits for it in turn.
     pub(in crate::heal) fn record_timeout(&self, now: Instant) {
         self.close(now);
     }
 
-    /// It says "expired" of an image that is alive: whoever speaks there, it is not the service.
+    /// Notes that "expired" was said of an image that is alive: another server than the service answers there.
     pub(in crate::heal) fn disable(&self, now: Instant) {
         self.close(now);
     }
@@ -204,7 +204,7 @@ impl RegistrationCheck {
                 self.expired.insert(uuid, (), EXPIRED_FOR);
                 self.closed().until = None;
             }
-            // A service in trouble is not a closed door: it is asked again next time.
+            // A failing service is not a blocked path: it is asked again next time.
             Registration::Nothing if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {}
             Registration::Nothing => self.closed().until = Some(now + self.recheck),
         }

@@ -1,4 +1,4 @@
-//! One request to a canvas service: what is asked for, and how it is sent.
+//! Canvas requests: what is asked for, and how it is sent.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -22,16 +22,16 @@ use crate::heal::image::IndexedImage;
 use crate::observe::{EventKind, Span};
 use crate::upstream::guard::CanvasTarget;
 
-/// How often it is looked for somebody who waits.
+/// How often a request checks whether somebody waits for its permit.
 const HANG_LOOK: Duration = Duration::from_millis(500);
 
-/// How long it is waited for the one request that tries a service which only failed, and how often it is looked.
+/// How long others wait for the one request that tries a service which only failed, and how often they check.
 const TRIAL_LASTS: Duration = Duration::from_secs(5);
 const TRIAL_LOOK: Duration = Duration::from_millis(20);
 
 impl CanvasService {
-    /// May a request go out? While one tries whether the service is well again, the others wait for what it finds: a
-    /// viewer who came a moment later must not be told that the image is gone.
+    /// Whether a request may go out. While one request tries whether the service is well again, the others wait for its
+    /// result: a viewer who came a moment later must not get a 404.
     async fn passes(&self) -> bool {
         let deadline = Instant::now() + TRIAL_LASTS;
         loop {
@@ -46,12 +46,12 @@ impl CanvasService {
         }
     }
 
-    /// One more request that has it build something, or register a file.
+    /// Counts one more request that makes the service build something, or register a file.
     pub(in crate::heal) fn count_request(&self) {
         self.sent.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// This was answered within this time. Whatever was stored tells nothing.
+    /// Notes how long the service took for this answer. A stored document tells nothing.
     pub(in crate::heal) fn took(&self, target: &str, answer: CanvasResponse, took: Duration) {
         let may_be_old = answer != CanvasResponse::Built && took < self.bounds.build_after;
         let carries = matches!(answer, CanvasResponse::Built | CanvasResponse::Carries);
@@ -60,36 +60,38 @@ impl CanvasService {
         }
         let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX).max(1);
         let before = self.build_time.load(Ordering::Relaxed);
-        // The last four count for about two thirds.
+        // The last four samples count for about two thirds.
         let time = if before == 0 { took } else { before - before / 4 + took / 4 };
         self.build_time.store(time, Ordering::Relaxed);
     }
 
-    /// How long it takes to build a canvas lately; `None`: none was built.
+    /// Recent time to build a canvas; `None`: none was built.
     pub(in crate::heal) fn build_time(&self) -> Option<Duration> {
         let time = self.build_time.load(Ordering::Relaxed);
         (time > 0).then(|| Duration::from_micros(time))
     }
 
-    /// Such requests since the program began.
+    /// Requests counted by `count_request` since the program began.
     pub(in crate::heal) fn requests_sent(&self) -> u64 {
         self.sent.load(Ordering::Relaxed)
     }
 
-    /// A fault was seen, and what is built now would be stored without its image: not for what nobody waits for.
+    /// True if a request must wait for the end of a fault: a canvas built now would be stored without its image, and nobody
+    /// waits for it.
     pub(in crate::heal) fn is_not_for(&self, urgency: &FlightPriority) -> bool {
         urgency.is_for_nobody()
             && self.variants.known(Instant::now()) != Some(true)
             && !self.fault_tracker.is_healthy()
     }
 
-    /// It asked for a pause: nobody waits for what is in the sweep lane, so that lane keeps it.
+    /// True if the service asked for a pause, and the request must keep it: only those of the sweep lane do, as nobody
+    /// waits for them.
     pub(in crate::heal) fn rests_from(&self, urgency: &FlightPriority) -> bool {
         urgency.lane() == Priority::Background && self.remarks.retry_after(Instant::now()).is_some()
     }
 
-    /// Waits for `work`, a request that was sent, with its place. One that hangs loses the place when others wait, and
-    /// goes on without: two canvases that never answer must not keep all others from being healed.
+    /// Waits for `work`, a request that was sent, while holding its permit. A hanging request loses the permit when others
+    /// wait, and goes on without it: two canvases that never answer must not keep all others from being healed.
     pub(in crate::heal) async fn hold<T, P>(
         &self,
         place: &mut Option<P>,
@@ -105,7 +107,8 @@ impl CanvasService {
                     return answer;
                 }
                 Err(_) if place.is_some() && self.lanes.waiting().iter().any(|waiting| *waiting > 0) => {
-                    // As many may hang as there are places, a few times over; a service that hangs is not piled up on.
+                    // At most a few times as many requests may hang as there are permits: a service that hangs gets no
+                    // more.
                     if let Ok(own) = Arc::clone(&self.hanging).try_acquire_owned() {
                         self.metrics.event(EventKind::CanvasHangs);
                         (hangs, *place) = (Some(own), None);
@@ -119,12 +122,13 @@ impl CanvasService {
 }
 
 impl CanvasService {
-    /// May the stored canvas itself be asked for? Not where it can be built beside, or where that is not known yet.
+    /// True if the stored canvas itself may be asked for. False where the service builds beside, or where that is not known
+    /// yet.
     pub(in crate::heal) fn may_overwrite(&self, canvas: &CanvasTarget) -> bool {
         canvas.variant.is_none() || !self.uses_variants || self.variants.known(Instant::now()) == Some(false)
     }
 
-    /// The stored canvas that this request may have built over.
+    /// The stored canvas that this request may have had overwritten.
     pub(in crate::heal) fn touched<'a>(&self, request: &'a CanvasRequest) -> Option<&'a CanvasTarget> {
         let canvas = request.canvas.as_ref()?;
         (request.flight.rung != Rung::Variant || self.may_overwrite(canvas)).then_some(canvas)
@@ -132,7 +136,7 @@ impl CanvasService {
 }
 
 impl CanvasRequests {
-    /// One request to a canvas service, in its lane, past the breaker.
+    /// Sends one request to a canvas service, in its lane, past the breaker.
     pub(in crate::heal) async fn send(&self, order: &CanvasOrder<'_>, own: &SharedFlight) -> CanvasResponse {
         let CanvasOrder { service, request, urgency, wanted, .. } = *order;
         let started = Instant::now();
@@ -164,15 +168,15 @@ impl CanvasRequests {
                 _ => service.get_canvas(target, key, trace, CacheStatus::NowOrLongAgo).await,
             }
         };
-        // A whole manifest takes long and does not hang.
+        // A request for a whole manifest takes long without hanging.
         let answer = if is_book { asked.await } else { service.hold(&mut place, asked).await };
         service.request_ended(request, answer, image, started.elapsed());
         span.text("iiif_mender.answer", answer.as_str());
         answer
     }
 
-    /// The canvas beside. A service of which it is not known whether it can do that is asked without `update` first: it
-    /// is a plain visit where it cannot. Where it can, such an answer may be an old one, which wrote no key.
+    /// Asks for the canvas beside. A service that is not known to build beside is asked without `update` first: it answers
+    /// as to a plain visit if it cannot. If it can, the answer may be an old one, for which no key was written.
     async fn send_variant(
         &self,
         service: &CanvasService,
@@ -194,11 +198,11 @@ impl CanvasRequests {
     }
 }
 
-/// One request to a canvas service, and the canvas it is about.
+/// `CanvasRequest` is one request to a canvas service, and the canvas it is about.
 #[derive(Debug, Clone)]
 pub(in crate::heal) struct CanvasRequest {
     pub(in crate::heal) flight: CanvasRequestKey,
-    /// `None`: it leaves the stored canvas alone. (A variant does so where the service builds beside.)
+    /// `None`: the request leaves the stored canvas alone. (A variant does so where the service builds beside.)
     pub(in crate::heal) canvas: Option<CanvasTarget>,
 }
 
@@ -212,7 +216,7 @@ impl CanvasRequest {
         Self { flight, canvas: Some(canvas.clone()) }
     }
 
-    /// `None`: this canvas has no place beside.
+    /// The request for the variant of this canvas. `None`: the canvas has no variant.
     pub(in crate::heal) fn variant(canvas: &CanvasTarget) -> Option<Self> {
         let target = canvas.variant.as_deref()?.into();
         let flight = CanvasRequestKey { service: canvas.mark, target, rung: Rung::Variant };
@@ -228,7 +232,7 @@ impl CanvasRequest {
         Self { flight, canvas: Some(canvas.clone()) }
     }
 
-    /// The canvas built anew beside the good one, which stays as it is. The key is written all the same.
+    /// The request that builds the canvas anew beside the good one, which stays as it is. The key is written all the same.
     ///
     /// UPSTREAM: what is stored belongs to path, `allow` and `disallow` together; a `disallow` that fits no file
     /// leaves nothing out of the canvas, and has a place of its own in the cache. A service that knows no

@@ -2,40 +2,40 @@
 
 use http::StatusCode;
 
-/// What a canvas request brought.
+/// `CanvasResponse` is the result of a canvas request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::heal) enum CanvasResponse {
-    /// The canvas, built for this request, and it carries the image: its key is written.
+    /// The canvas, built for this request, with the image: its key is written.
     Built,
-    /// The canvas, and it carries the image; it may be an old one.
+    /// The canvas, with the image; it may be an old one.
     Carries,
     /// The canvas without the image: poisoned, or the file is gone.
     Lacks,
     /// Good JSON, or none at all, that says nothing about the image.
     Unclear,
-    /// The service does not know the canvas, or cannot build it: it speaks against this canvas only.
+    /// The service does not know the canvas, or cannot build it: that speaks against this canvas only.
     Refused,
     /// The service asks for a pause.
     Busy,
     /// No answer, or one that speaks against the service.
     Unwell,
-    /// It was not asked: the breaker is open.
+    /// Not asked: the breaker is open.
     Withheld,
-    /// It was not asked: the image is back already.
+    /// Not asked: the image is back already.
     Needless,
 }
 
-/// Was the canvas built for this request?
+/// `CacheStatus` says whether the canvas was built for this request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::heal) enum CacheStatus {
-    /// For certain.
+    /// Built for this request for certain.
     Now,
-    /// Or it came out of the service's cache.
+    /// Built for this request, or from the service's cache.
     NowOrLongAgo,
 }
 
 impl CanvasResponse {
-    /// Does it speak against the service, and not against the canvas or the rung?
+    /// True if the answer speaks against the service, and not against the canvas or the rung.
     pub(in crate::heal) fn is_about_the_service(self) -> bool {
         matches!(self, Self::Busy | Self::Unwell | Self::Withheld | Self::Needless)
     }

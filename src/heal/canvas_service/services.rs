@@ -1,4 +1,4 @@
-//! All canvas services, and what is known of images by their word.
+//! All canvas services, and what they said of images.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,13 +18,13 @@ use crate::heal::timed_cache::TimedCache;
 use crate::observe::{EventKind, Metrics};
 use crate::upstream::guard::{CanvasGuard, CanvasTarget};
 
-/// For so long it is remembered when an image was healed: who finds it gone again knows that it expired anew.
+/// How long a heal is remembered: if the image is gone again within this time, it expired anew.
 const HEALED_FOR: Duration = Duration::from_mins(10);
 
-/// `ImageDoubts` are the images of which the word of a canvas service is in doubt, and what is concluded from expiries.
+/// `ImageDoubts` are the images for which the answer of a canvas service is in doubt, and what is concluded from expiries.
 #[derive(Debug)]
 pub(in crate::heal) struct ImageDoubts {
-    /// Images of which the canvas service says that they are alive, while the image server finds nothing.
+    /// Images that the canvas service calls alive, while the image server finds nothing.
     pub(in crate::heal) images: TimedCache<ImageKey>,
     /// When images were healed, or found by a reader who waited.
     pub(in crate::heal) healed: TimedCache<ImageKey, Instant>,
@@ -33,7 +33,7 @@ pub(in crate::heal) struct ImageDoubts {
     pub(in crate::heal) readers: Arc<ReadingActivity>,
 }
 
-/// A canvas that may be asked for, and its service.
+/// `AskedCanvas` is a canvas that may be asked for, and its service.
 pub(in crate::heal) type AskedCanvas = (Arc<CanvasService>, CanvasTarget);
 
 /// `CanvasServices` holds the canvas service of each presentation route.
@@ -46,7 +46,7 @@ pub(in crate::heal) struct CanvasServices {
     pub(in crate::heal) cooldowns: Cooldowns,
     doubts: ImageDoubts,
     metrics: Arc<Metrics>,
-    /// An identifier that was alive a short while ago: it shows whether info.json works at all.
+    /// An identifier that was alive a short while ago: its info.json shows whether info.json works at all.
     witness: Mutex<Option<IndexedImage>>,
 }
 
@@ -69,7 +69,7 @@ impl CanvasServices {
         &self.metrics
     }
 
-    /// Each of them, in the order of the presentation routes.
+    /// All services, in the order of the presentation routes.
     pub(in crate::heal) fn all(&self) -> &[Arc<CanvasService>] {
         &self.services
     }
@@ -79,7 +79,7 @@ impl CanvasServices {
         self.services.iter().find(|service| service.route == route)
     }
 
-    /// The canvas with this URL, if it may be asked for, and its service.
+    /// The canvas with this URL and its service, if the canvas may be asked for.
     pub(in crate::heal) fn asked_canvas(&self, url: &str) -> Option<AskedCanvas> {
         let allowed = self.guard.allow(url)?;
         Some((Arc::clone(self.on(allowed.route)?), allowed))
@@ -119,7 +119,7 @@ impl CanvasServices {
         of
     }
 
-    /// What the canvas service says of this identifier now.
+    /// Asks the canvas services about this identifier.
     pub(in crate::heal) async fn ask(&self, image: &IndexedImage) -> Registration {
         let Some(uuid) = image.uuid().filter(|_| !self.is_doubted(image)) else {
             return Registration::Nothing;
@@ -128,7 +128,7 @@ impl CanvasServices {
             if !service.registrations.is_available(Instant::now()) {
                 continue;
             }
-            // What it says was so when it was asked, and may be so no more when it is heard.
+            // An answer is about the time when the service was asked; it may be outdated on arrival.
             let healed_at = self.doubts.healed.get(&image.image_key());
             let (asked_at, alive_at) = (Instant::now(), service.registrations.alive_at(uuid).max(healed_at));
             let asked = service.registrations.patiently(service.get_resource(uuid, &image.trace));
@@ -161,14 +161,14 @@ impl CanvasServices {
         Registration::Nothing
     }
 
-    /// Did a service say "expired" of this image a moment ago?
+    /// True if a service said "expired" of this image a moment ago.
     pub(in crate::heal) fn remember_expired(&self, image: &IndexedImage) -> bool {
         let is_expired =
             |uuid| self.of(image).iter().any(|service| service.registrations.remembers_expired(uuid));
         image.uuid().is_some_and(is_expired)
     }
 
-    /// Did a service say "alive" of this image a short while ago, and not before `since`?
+    /// True if a service said "alive" of this image a short while ago, and not before `since`.
     pub(in crate::heal) fn remember_alive(&self, image: &IndexedImage, since: Option<Instant>) -> bool {
         let is_alive = |uuid| {
             self.of(image).iter().any(|service| service.registrations.is_known_registered(uuid, since))
@@ -176,8 +176,8 @@ impl CanvasServices {
         image.uuid().is_some_and(is_alive)
     }
 
-    /// It is back, or was healed: "expired" is no longer true. Who looks at it for somebody else must not have it healed
-    /// once more.
+    /// Forgets "expired": the image is back, or was healed. Background work that probed it before must not heal it once
+    /// more.
     pub(in crate::heal) fn is_back(&self, image: &IndexedImage) {
         if let Some(uuid) = image.uuid() {
             self.services.iter().for_each(|service| service.registrations.is_back(uuid));
@@ -185,7 +185,7 @@ impl CanvasServices {
         self.doubts.healed.insert(image.image_key(), Instant::now(), HEALED_FOR);
     }
 
-    /// The image server answered 404, so "alive" is not believed any more. Returns when that was said last.
+    /// Forgets "alive", because the image server answered 404. Returns when a service last said so.
     pub(in crate::heal) fn doubt(&self, image: &IndexedImage) -> Option<Instant> {
         let mut alive_at = self.doubts.healed.get(&image.image_key());
         for (service, uuid) in self.services.iter().filter_map(|service| Some((service, image.uuid()?))) {
@@ -195,24 +195,25 @@ impl CanvasServices {
         alive_at
     }
 
-    /// The image is gone. If it was proven alive at this time, others of its manifest may have expired with it since.
+    /// Notes that the image is gone. If it was proven alive at this time, others of its manifest may have expired with it
+    /// since.
     pub(in crate::heal) fn expired_again(&self, image: &IndexedImage, alive_at: Option<Instant>) {
         if let (Some(alive_at), Some(owner)) = (alive_at, image.owners.first()) {
             self.doubts.readers.expired_again(&owner.manifest, alive_at);
         }
     }
 
-    /// The word of the services counts for nothing of this image, until it is known what is true.
+    /// Begins to disregard what the services say of this image, until the truth is known.
     pub(in crate::heal) fn begin_doubt(&self, image: &IndexedImage) {
         self.doubts.images.insert(image.image_key(), (), self.doubts.lasts);
     }
 
-    /// Does the word of the services count for nothing of this image?
+    /// True while what the services say of this image is disregarded.
     pub(in crate::heal) fn is_doubted(&self, image: &IndexedImage) -> bool {
         self.doubts.images.contains(&image.image_key())
     }
 
-    /// It is known now what is true of this image. True: the word of the services was in doubt.
+    /// Ends the doubt: the truth about this image is known. True: there was a doubt.
     pub(in crate::heal) fn end_doubt(&self, image: &IndexedImage) -> bool {
         let was_doubted = self.is_doubted(image);
         if was_doubted {
@@ -221,7 +222,7 @@ impl CanvasServices {
         was_doubted
     }
 
-    /// The service called an image alive that had to be healed: somebody else answers there, or a cache does.
+    /// Notes that the service called an image alive that had to be healed: another server answers there, or a cache does.
     pub(in crate::heal) fn resources_lied(&self, image: &IndexedImage) {
         for service in self.of(image) {
             service.registrations.disable(Instant::now());
@@ -229,7 +230,7 @@ impl CanvasServices {
         self.metrics.event(EventKind::ResourcesDistrusted);
     }
 
-    /// This image is alive: it can show later whether info.json works at all.
+    /// Remembers that this image is alive: it can show later whether info.json works at all.
     pub(in crate::heal) fn set_canary(&self, image: &IndexedImage) {
         *self.witness.lock() = Some(image.clone());
     }
@@ -249,13 +250,13 @@ impl CanvasServices {
         self.of(image).iter().filter_map(|service| service.recovered()).max()
     }
 
-    /// Is this request left alone, because it did not help a moment ago?
+    /// True if this request is cooling down, because it did not help a moment ago.
     pub(in crate::heal) fn cools(&self, service: &CanvasService, request: &CanvasRequestKey) -> bool {
         self.cooldowns.remaining(request, service.recovered(), Instant::now()).is_some()
     }
 
-    /// The request did not help, and is left alone for a while: here, and on the other nodes. Where the service refused
-    /// the canvas (`was_refused`), others that it answered since show that this one is at fault.
+    /// Begins the cool-down of a request that did not help: here, and on the other nodes. Where the service refused the
+    /// canvas (`was_refused`), answers to other canvases since show that this canvas is at fault.
     pub(in crate::heal) fn request_failed(
         &self,
         service: &CanvasService,
@@ -272,7 +273,7 @@ impl CanvasServices {
         }
     }
 
-    /// This request is to be tried again: nothing speaks against it any more, here or in what the other nodes share.
+    /// Ends the cool-down of this request: nothing speaks against it any more, here or in what the other nodes share.
     pub(in crate::heal) fn clear_cooldown(&self, service: &CanvasService, request: &CanvasRequestKey) {
         self.cooldowns.clear(request);
         if let Some(cluster) = self.fleet.connected() {
@@ -280,7 +281,7 @@ impl CanvasServices {
         }
     }
 
-    /// Takes the flight of this name on all nodes. `Err`: another node had it, and it landed with this answer.
+    /// Takes the lead of the flight of this name on all nodes. `Err`: another node had it, and it ended with this answer.
     pub(in crate::heal) async fn try_lead(&self, name: &str) -> Result<SharedFlight, String> {
         let Some(cluster) = self.fleet.connected() else { return Ok(SharedFlight::default()) };
         match cluster.join(name, true, || {}).await {
@@ -290,7 +291,7 @@ impl CanvasServices {
         }
     }
 
-    /// Does this service build beside? Where it is not known, another node may know it.
+    /// Whether this service builds beside. Where this node does not know, another may.
     pub(in crate::heal) async fn honours_variants(&self, service: &CanvasService) -> Option<bool> {
         let known = service.variants.known(Instant::now());
         if let (None, Some(cluster)) = (known, self.fleet.connected())

@@ -1,4 +1,4 @@
-//! How this node is one of a fleet.
+//! Shared heals: how this node is one of a fleet.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -9,17 +9,17 @@ use crate::heal::timed_cache::TimedCache;
 /// Clients that began too many heals on all nodes together, remembered at most.
 const CLIENTS: u64 = 10_000;
 
-/// How this node is one of a fleet, if it is.
+/// `SharedHeals` is this node's part in the fleet, if it has one.
 #[derive(Debug)]
 pub(in crate::heal) struct SharedHeals {
     pub(in crate::heal) cluster: Option<Arc<Cluster>>,
     pub(in crate::heal) demoted: TimedCache<IpAddr>,
 }
 
-/// May it be a flight that landed a moment ago on another node?
+/// `Freshness` says whether a flight that ended a moment ago on another node will do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::heal) enum Freshness {
-    /// Yes: it is about the same expiry.
+    /// Yes: that flight is about the same expiry.
     OrLanded,
     /// No: something has happened since.
     Anew,

@@ -1,5 +1,5 @@
-//! One request to a canvas service for all who want it: on this node, and on the others before anybody asks. Without
-//! `[cluster]`, or while Redis is away, every request is this node's own.
+//! Shared requests to a canvas service, each once for all who want it: on this node, and across nodes. Without `[cluster]`,
+//! or while Redis is away, every request is this node's own.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ use crate::heal::image_server::{ImageServers, evidence};
 use crate::heal::single_flight::{FlightHandle, SingleFlight};
 use crate::observe::{EventKind, Metrics};
 
-/// For [`SharedFlight::finish`] of a repair, and of whatever ends without a word of its own.
+/// Result string for [`SharedFlight::finish`] of a repair, and of flights that carry no result.
 pub(in crate::heal) const DONE: &str = "done";
 
 /// `CanvasRequests` sends requests to canvas services, each once for all who want it.
@@ -54,7 +54,7 @@ impl AskCanvasService for CanvasRequests {
 }
 
 impl CanvasRequests {
-    /// `flights`: those that are under way.
+    /// Shares requests to canvas services. `flights`: those that are under way.
     pub(in crate::heal) fn new(
         services: Arc<CanvasServices>,
         images: Arc<ImageServers>,
@@ -65,7 +65,7 @@ impl CanvasRequests {
         Self { services, images, fleet, flights, metrics }
     }
 
-    /// A seat on the one request with this key, made as urgent as its order. True: it begins with this order.
+    /// Joins the one request with this key, or starts it, and makes it as urgent as its order. True: this order started it.
     pub(in crate::heal) fn join(
         self: &Arc<Self>,
         order: &CanvasOrder<'_>,
@@ -87,7 +87,7 @@ impl CanvasRequests {
         (seat, is_leader)
     }
 
-    /// The answer to a request of its own, which began now; shared with whoever wants just that.
+    /// Sends a request of the caller's own, begun now; shared with others that want the same.
     pub(in crate::heal) async fn answer(
         self: &Arc<Self>,
         service: &Arc<CanvasService>,
@@ -105,7 +105,7 @@ impl CanvasRequests {
         evidence(self.services.ask(image).await, &*self.images, image).await
     }
 
-    /// Takes the flight on all nodes, then asks; or waits for the node that has it.
+    /// Takes the lead of the flight on all nodes, then asks; or waits for the node that leads it.
     async fn send_shared(&self, order: &CanvasOrder<'_>) -> CanvasResponse {
         let Some(cluster) = self.fleet.connected() else {
             return self.send(order, &SharedFlight::default()).await;
@@ -116,7 +116,7 @@ impl CanvasRequests {
             match cluster.join(&name, anew, || order.urgency.mark_sent()).await {
                 JoinResult::Ours(own) => {
                     let answer = self.send(order, &own).await;
-                    // Not asked: dropped without an answer, so that whoever waits may try.
+                    // Nothing was asked. The flight is dropped without an answer, so that a waiter may try.
                     if !matches!(answer, CanvasResponse::Withheld | CanvasResponse::Needless) {
                         own.finish(answer.as_str());
                     }
@@ -124,7 +124,7 @@ impl CanvasRequests {
                 }
                 JoinResult::Landed { answer, before } => {
                     let answer = CanvasResponse::from_word(&answer);
-                    // It helped a moment ago, and the image is gone again.
+                    // The answer of a moment ago helped, and the image is gone again.
                     if before && answer.may_help() && self.evidence(order.image).await != Evidence::Alive {
                         anew = true;
                         continue;
@@ -154,7 +154,7 @@ impl CanvasRequests {
 }
 
 impl CanvasResponse {
-    /// After this answer the image may be back.
+    /// True if the image may be back after this answer.
     fn may_help(self) -> bool {
         matches!(self, Self::Built | Self::Carries | Self::Unclear | Self::Lacks)
     }

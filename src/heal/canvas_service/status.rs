@@ -1,4 +1,4 @@
-//! How one canvas service stands: whether it answers, builds beside what it stores, and has viewers waiting.
+//! Status of one canvas service: whether it answers, builds beside what it stores, and has viewers waiting.
 
 use std::time::Duration;
 
@@ -11,26 +11,27 @@ use crate::heal::cooldowns::CanvasRequestKey;
 use crate::heal::image::IndexedImage;
 use crate::observe::{EventKind, LiveEvent};
 
-/// `CanvasServiceStatus` is how one canvas service stands.
+/// `CanvasServiceStatus` is the status of one canvas service.
 #[derive(Debug, Clone)]
 pub struct CanvasServiceStatus {
     /// Host and port as configured.
     pub upstream: String,
-    /// Does it build a canvas beside the stored one: `honoured`, `ignored` (tried anew after ten minutes) or `unknown`.
+    /// Whether the service builds a canvas beside the stored one: `honoured`, `ignored` (tried anew after ten minutes) or
+    /// `unknown`.
     pub variants: &'static str,
-    /// Its breaker.
+    /// State of the breaker.
     pub breaker: BreakerState,
     /// Viewers who wait for their turn there (`heal.max_waiting`).
     pub waiting_viewers: usize,
 }
 
 impl CanvasServiceStatus {
-    /// What `variants` may say.
+    /// Values of `variants`.
     pub const VARIANTS: [&str; 3] = ["honoured", "ignored", "unknown"];
 }
 
 impl CanvasService {
-    /// Records what a canvas request brought: for the breaker, and for the health of the service.
+    /// Records the result of a canvas request: for the breaker, and for the health of the service.
     pub(super) fn record(&self, answer: CanvasResponse) {
         match answer {
             CanvasResponse::Built => {
@@ -42,9 +43,8 @@ impl CanvasService {
                 self.fault_tracker.record_fault();
                 self.fault_tracker.builds();
             }
-            // It answers, only not for this canvas, which has its own cool-down: five dead links in a row must not
-            // keep every other image from being healed.
-            // And one out of the cache says nothing of the health now.
+            // The service answers, only not for this canvas, which has its own cool-down: five dead links in a row must not
+            // keep every other image from being healed. An answer out of the cache says nothing of the health now.
             CanvasResponse::Carries | CanvasResponse::Unclear | CanvasResponse::Refused => {
                 self.record_success();
             }
@@ -65,7 +65,7 @@ impl CanvasService {
         }
     }
 
-    /// Somebody has seen whether it builds beside.
+    /// Notes whether the service builds beside.
     pub(in crate::heal) fn heard_of_variants(&self, honoured: bool) {
         if self.variants.record(honoured, Instant::now()) {
             if honoured {
@@ -77,7 +77,7 @@ impl CanvasService {
         }
     }
 
-    /// How it stands.
+    /// Status of the service at `now`.
     pub(in crate::heal) fn status(&self, now: Instant) -> CanvasServiceStatus {
         let variants = match self.variants.known(now) {
             Some(true) => "honoured",
@@ -92,7 +92,7 @@ impl CanvasService {
         }
     }
 
-    /// One request in the name of this image ended.
+    /// Notes that one request for this image ended.
     pub(in crate::heal) fn request_ended(
         &self,
         request: &CanvasRequestKey,
@@ -115,7 +115,7 @@ impl CanvasService {
         self.breaker.state(Instant::now()) == BreakerState::Closed
     }
 
-    /// It answers as a healthy service does, or somebody knows that it will.
+    /// Notes that the service answers as a healthy one does, or that somebody knows that it will.
     pub(in crate::heal) fn record_success(&self) {
         if self.breaker.record_success() {
             *self.recovered.lock() = Some(Instant::now());
@@ -127,12 +127,12 @@ impl CanvasService {
         self.metrics.publish(|| LiveEvent::Breaker { upstream: self.authority.clone(), open });
     }
 
-    /// When it was seen to be well again after its breaker was open: what failed before says nothing any more.
+    /// When the service was seen to be well again after its breaker was open: failures from before do not count any more.
     pub(in crate::heal) fn recovered(&self) -> Option<Instant> {
         *self.recovered.lock()
     }
 
-    /// The breaker is closed by hand.
+    /// Closes the breaker by hand.
     pub(in crate::heal) fn close_breaker(&self) {
         self.record_success();
         if let Some(cluster) = &self.cluster {

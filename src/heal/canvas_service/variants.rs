@@ -1,4 +1,5 @@
-//! Does a canvas service build a canvas *beside* the stored one when it is asked with a `disallow` that fits nothing?
+//! Variants: whether a canvas service builds a canvas *beside* the stored one when asked with a `disallow` that fits
+//! nothing.
 //!
 //! UPSTREAM: what is stored belongs to path, type, repository, `allow` and `disallow` together. The `@id` of such an
 //! answer carries the query, which proves it; a service that ignores the parameter answers with its plain canvas, so
@@ -12,11 +13,11 @@ use tokio::time::Instant;
 
 use crate::heal::learned::{ServerSupport, SupportAnswer};
 
-/// `VariantSupport` is what is known of one canvas service.
+/// `VariantSupport` says whether one canvas service supports variants.
 #[derive(Debug, Default)]
 pub(in crate::heal) struct VariantSupport {
     learned: ServerSupport,
-    /// When the other nodes were last told.
+    /// When the result was last shared with the other nodes.
     shared: Mutex<Option<Instant>>,
 }
 
@@ -24,7 +25,7 @@ pub(in crate::heal) struct VariantSupport {
 pub(in crate::heal) const RETRY_AFTER: Duration = Duration::from_mins(10);
 
 impl VariantSupport {
-    /// Does it? `None`: not known, or not known any more.
+    /// Whether the service builds beside. `None`: not known, or not known any more.
     pub(in crate::heal) fn known(&self, now: Instant) -> Option<bool> {
         match self.learned.known(now) {
             SupportAnswer::Does(()) => Some(true),
@@ -33,7 +34,7 @@ impl VariantSupport {
         }
     }
 
-    /// An answer has shown it. True: that is news.
+    /// Records what an answer has shown. True: it was not known before.
     pub(in crate::heal) fn record(&self, honoured: bool, now: Instant) -> bool {
         let is_news = self.known(now) != Some(honoured);
         if honoured {
@@ -44,7 +45,8 @@ impl VariantSupport {
         is_news
     }
 
-    /// Is it time to tell the other nodes? They forget it, so once in a while. Asking is telling.
+    /// True if it is time to tell the other nodes, once in a while because they forget. A call that returns true counts as
+    /// told.
     pub(in crate::heal) fn is_to_be_shared(&self, now: Instant) -> bool {
         let mut shared = self.shared.lock();
         let is_due = shared.is_none_or(|at| now.saturating_duration_since(at) >= RETRY_AFTER / 2);
@@ -63,12 +65,12 @@ pub(in crate::heal) fn built_anew(variant: &str) -> String {
     }
 }
 
-/// Does this `@id` carry the query?
+/// True if this `@id` carries the query.
 pub(in crate::heal) fn is_honoured(id: &str) -> bool {
     id.split_once('?').is_some_and(|(_, query)| query.contains("disallow="))
 }
 
-/// Is this the `@id` of what was asked for, and not of another document? `asked`: the path below the service's own.
+/// True if this is the `@id` of the document asked for, and not of another. `asked`: the path below the service's own.
 pub(in crate::heal) fn is_of(id: &str, asked: &str) -> bool {
     let path = |text: &str| {
         let path = text.split(['?', '#']).next().unwrap_or_default();

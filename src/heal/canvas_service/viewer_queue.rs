@@ -1,4 +1,4 @@
-//! The order in which viewers are let through to one canvas service.
+//! Queue of viewers' requests to one canvas service.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -14,21 +14,21 @@ use crate::heal::canvas_service::priority_semaphore::PrioritySemaphore;
 use crate::heal::completion::{Completer, Completion, completion};
 use crate::heal::timed_cache::TimedCache;
 
-/// Documents of which it is remembered that they were answered, at most.
+/// Documents remembered as answered, at most.
 const ANSWERED: u64 = 10_000;
 
-/// `ViewerRequests` is the order in which viewers are let through to one canvas service.
+/// `ViewerRequests` is the queue of viewers' requests to one canvas service.
 #[derive(Debug)]
 pub(in crate::heal) struct ViewerRequests {
     pub(in crate::heal) first: FirstRequests,
-    /// Documents that were answered a moment ago. True: with the document, which is stored by now.
+    /// Documents that were answered a moment ago. True: the answer was the document, which is stored by now.
     pub(in crate::heal) answered: TimedCache<Arc<str>, bool>,
-    /// Places for manifests.
+    /// Permits for manifests.
     pub(in crate::heal) documents: Arc<PrioritySemaphore>,
     waiting: Mutex<usize>,
 }
 
-/// `ViewerBounds` are the bounds of viewers' requests to one canvas service, as configured.
+/// `ViewerBounds` are the limits of viewers' requests to one canvas service, as configured.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::heal) struct ViewerBounds {
     /// `heal.build_after`.
@@ -46,11 +46,12 @@ impl ViewerBounds {
     }
 }
 
-/// Documents of which the first request is on its way: the others wait for its answer, and then all go at once.
+/// `FirstRequests` are documents whose first request is on its way: the others wait for its answer, and then all go at
+/// once.
 #[derive(Debug, Default)]
 pub(in crate::heal) struct FirstRequests(Mutex<FirstOutcome>);
 
-/// What the others wait for, and whether it was sent.
+/// Completion that the others wait for, and whether the first request was sent.
 type FirstOutcome = HashMap<Arc<str>, (Completion<()>, Arc<AtomicBool>)>;
 
 /// `FirstRequest` is the first request of a document. The others go when it is dropped.
@@ -66,17 +67,17 @@ impl FirstRequest {
     }
 }
 
-/// How it stands with the first request of a document.
+/// `FirstState` is the state of the first request of a document.
 #[derive(Debug)]
 pub(in crate::heal) enum FirstState {
-    /// It has ended.
+    /// Ended.
     Over,
-    /// It takes too long. True: it was sent.
+    /// Late: the request takes too long. True: it was sent.
     Late(bool),
 }
 
 impl FirstRequests {
-    /// Waits for the first request of this document, until then at most. `None`: there is none.
+    /// Waits for the end of the first request of this document, at most until `until`. `None`: there is no first request.
     pub(in crate::heal) async fn wait(&self, name: &str, until: Instant) -> Option<FirstState> {
         let (ends, was_sent) = self.0.lock().get(name)?.clone();
         Some(match timeout_at(until, ends.wait()).await {
@@ -85,7 +86,8 @@ impl FirstRequests {
         })
     }
 
-    /// This one is the first. It says when it is sent, and ends when it is dropped. `None`: there is one already.
+    /// Begins the first request of a document. `FirstRequest` is told when the request is sent, and ends when dropped.
+    /// `None`: there is one already.
     pub(in crate::heal) fn begin(&self, name: &Arc<str>) -> Option<FirstRequest> {
         match self.0.lock().entry(Arc::clone(name)) {
             Entry::Occupied(_) => None,
@@ -103,7 +105,7 @@ impl FirstRequests {
     }
 }
 
-/// One who waits.
+/// `QueuedViewer` counts one viewer who waits.
 pub(in crate::heal) struct QueuedViewer<'a>(&'a ViewerRequests);
 
 impl Drop for QueuedViewer<'_> {
@@ -113,7 +115,7 @@ impl Drop for QueuedViewer<'_> {
 }
 
 impl ViewerRequests {
-    /// For so many manifests at once.
+    /// A queue with this many permits for manifests.
     pub(in crate::heal) fn new(documents: usize) -> Self {
         Self {
             first: FirstRequests::default(),
@@ -123,13 +125,13 @@ impl ViewerRequests {
         }
     }
 
-    /// The same for so many manifests at once.
+    /// The queue with this many permits for manifests; the state is shared.
     pub(in crate::heal) fn under(self: &Arc<Self>, documents: usize) -> Arc<Self> {
         self.documents.resize(documents);
         Arc::clone(self)
     }
 
-    /// Viewers who wait for their turn.
+    /// Number of viewers who wait for their turn.
     pub(in crate::heal) fn waiting_viewers(&self) -> usize {
         *self.waiting()
     }
@@ -148,7 +150,7 @@ impl ViewerRequests {
     }
 }
 
-/// A canvas, or something that costs as much; anything else is a manifest.
+/// True for a canvas, or something that costs as much; anything else is a manifest.
 pub(in crate::heal) fn is_canvas(target: &str) -> bool {
     target.contains("/canvas/") || target.contains("/image/")
 }

@@ -1,4 +1,4 @@
-//! Viewers' own requests to a canvas service: through the same door as the heals, and on the same budget.
+//! Viewers' own requests to a canvas service: with permits and lanes as heals have, within the same limits.
 //!
 //! UPSTREAM: the service has no single flight, and holds two outbound connections. Whoever asks for a canvas that is not
 //! stored has it built, as often as it is asked for at once, and a crawler has as many built as it opens connections
@@ -17,37 +17,37 @@ use crate::heal::canvas_service::priority_semaphore::{Priority, PriorityPermit};
 use crate::heal::canvas_service::viewer_queue::{FirstRequest, FirstState, is_canvas};
 use crate::observe::EventKind;
 
-/// Nobody waits for the first request of a document that was answered so lately.
+/// A document answered within this time has no first request to wait for.
 const ANSWERED_FOR: Duration = Duration::from_secs(2);
 
-/// What those are told who would have to wait for too long.
+/// `Retry-After` of viewers who would have to wait for too long.
 const COME_BACK: Duration = Duration::from_secs(5);
 
-/// `ViewerRequest` is one viewer's request on its way. Those that wait for it go when it is dropped.
+/// `ViewerRequest` is one viewer's request on its way. Requests that wait for it go when it is dropped.
 #[derive(Debug)]
 pub struct ViewerRequest {
     service: Arc<CanvasService>,
     name: Arc<str>,
-    /// It is the first one of its document.
+    /// Set for the first request of its document.
     first: Option<FirstRequest>,
     place: Option<ViewerPermit>,
-    /// It tells whether the document is to be had: it is not one of many that follow.
+    /// True if the answer shows whether the document is to be had: the request is not one of many that follow.
     tells: bool,
 }
 
-/// The place of a viewer's request.
+/// `ViewerPermit` is the permit of a viewer's request.
 #[derive(Debug)]
 enum ViewerPermit {
-    /// Among the viewers of this node.
+    /// Permit among the viewers of this node.
     Own { _place: PriorityPermit },
-    /// Among all that make the service build.
+    /// Permit among all requests that make the service build.
     Shared(#[expect(dead_code, reason = "given back when it is dropped")] BuildPermit),
 }
 
-/// A viewer who leaves does not stop the build that he asked for: his place is not free at once.
+/// `DelayedRelease` releases a permit late: the build goes on after its viewer has left.
 struct DelayedRelease(Option<ViewerPermit>);
 
-/// How long the place of a viewer who left is kept.
+/// How long the permit of a viewer who left is kept.
 const LINGER: Duration = Duration::from_secs(2);
 
 impl Drop for DelayedRelease {
@@ -62,9 +62,9 @@ impl Drop for DelayedRelease {
 }
 
 impl Healer {
-    /// Lets a viewer's request through to the canvas service of this route. `Err`: too many wait; come back after this
-    /// time. Where the route has no canvas service, everything passes. `admitted` waits for what its client may have at
-    /// once: who has to wait for that holds nobody up.
+    /// Lets a viewer's request through to the canvas service of this route. `Err`: too many wait; retry after this time.
+    /// Where the route has no canvas service, everything passes. `admitted` waits for the client's own permit: a request
+    /// that waits for it delays no other.
     pub async fn viewer_request<T, E>(
         &self,
         route: usize,
@@ -90,7 +90,7 @@ impl CanvasService {
         let name: Arc<str> = canonical(target).into();
         let service = Arc::clone(self);
         let mut request = ViewerRequest { service, name, first: None, place: None, tells: false };
-        // What is stored costs nothing.
+        // A stored document costs nothing.
         if requests.answered.get(&request.name) == Some(true) {
             return Ok((request, admitted.await.map_err(|_| COME_BACK)?));
         }
@@ -100,19 +100,20 @@ impl CanvasService {
         };
         let until = Instant::now() + wait;
         let (mut admitted, mut own) = (std::pin::pin!(admitted), None);
-        // Until it was answered. (Where the first one's viewer left, another one is the first.)
+        // Until the first request was answered. (If its viewer left, another request is the first.)
         while !requests.answered.contains(&request.name) {
             match requests.first.wait(&request.name, until).await {
                 Some(FirstState::Over) => {}
-                // It may hang for reasons of its own, so the others go. (Of canvases no more are built at once for that.)
+                // The first request may hang for reasons of its own, so the others go. (The number of canvases built at
+                // once stays as it is.)
                 Some(FirstState::Late(true)) => {
                     self.metrics.event(EventKind::FirstDocumentLate);
                     request.tells = true;
                     break;
                 }
-                // It did not find a place itself.
+                // The first request found no permit itself.
                 Some(FirstState::Late(false)) => return Err(self.wait_expired()),
-                // Nobody is the first who cannot go.
+                // A request without its client's permit cannot be the first.
                 None if own.is_none() => own = Some(admitted.as_mut().await.map_err(|_| COME_BACK)?),
                 None => {
                     request.first = requests.first.begin(&request.name);
@@ -127,7 +128,7 @@ impl CanvasService {
             None => admitted.await.map_err(|_| COME_BACK)?,
         };
         let is_canvas = is_canvas(&request.name);
-        // The first was answered, but not with the document: each of the others may have it built.
+        // The first request was answered, but not with the document: each of the others may have it built.
         let was_refused = requests.answered.get(&request.name) == Some(false);
         request.tells |= was_refused;
         if request.first.is_some() || was_refused || request.tells && is_canvas {
@@ -140,13 +141,13 @@ impl CanvasService {
         Ok((request, own))
     }
 
-    /// A viewer waited for as long as any may; when he may come back.
+    /// `Retry-After` of a viewer who has waited for the longest time allowed.
     fn wait_expired(&self) -> Duration {
         self.metrics.event(EventKind::ViewerWaitExpired);
         COME_BACK
     }
 
-    /// The right to have something built for a viewer.
+    /// The permit to have something built for a viewer.
     async fn viewer_place(&self, is_canvas: bool) -> Option<ViewerPermit> {
         let places = if is_canvas { &self.lanes } else { &self.viewers.documents };
         let place = places.place_or_extra(Priority::Viewer, self.bounds.build_after).await;
@@ -158,8 +159,8 @@ impl CanvasService {
 }
 
 impl ViewerRequest {
-    /// Waits for the answer to this request, which may carry the document (`has_document`). One that hangs loses its place
-    /// when others wait.
+    /// Waits for the answer to this request, which may carry the document (`has_document`). A hanging request loses its
+    /// permit when others wait.
     pub async fn hold<T>(
         mut self,
         sent: impl Future<Output = T>,
@@ -185,14 +186,14 @@ impl ViewerRequest {
 
 impl Drop for ViewerRequest {
     fn drop(&mut self) {
-        // Before its sender ends: who wakes finds none, and may be the next.
+        // Before the sender is dropped: a waiter that wakes finds no first request, and may be the next.
         if self.first.is_some() {
             self.service.viewers.first.ends(&self.name);
         }
     }
 }
 
-/// What the service keeps the document under: odd pairs in the query change nothing.
+/// Key under which the service stores the document: unknown pairs in the query change nothing.
 fn canonical(target: &str) -> String {
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let path = path.trim_end_matches('/');
@@ -205,7 +206,7 @@ fn is_named(pair: &str, name: &str) -> bool {
     percent_decode_str(own).eq(name.bytes())
 }
 
-/// The target without what would have a document built anew; `None`: it says nothing of that.
+/// The target without parameters that would have a document built anew. `None`: it has none.
 pub fn without_update(target: &str) -> Option<String> {
     let (path, query) = target.split_once('?')?;
     if !query.split('&').any(|pair| is_named(pair, "update")) {

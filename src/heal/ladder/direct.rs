@@ -19,30 +19,30 @@ use crate::iiif::identifier;
 use crate::observe::Span;
 use crate::upstream::{Body, Caller};
 
-/// Whether an image server answers for a file by the file's own identifier. Not every image server decodes base64, and
-/// gateways differ about `%2F` (standard base64 may hold `/`). What was never seen to work proves nothing when it fails:
-/// a missing file looks the same.
+/// `DirectSupport` says whether an image server answers for a file by the file's own identifier. Not every image server
+/// decodes base64, and gateways differ about `%2F` (standard base64 may hold `/`). Where it was never seen to work, a
+/// failure proves nothing: a missing file looks the same.
 pub(super) type DirectSupport = ServerSupport;
 
 fn is_answered(support: &DirectSupport) -> bool {
     support.known(Instant::now()) == SupportAnswer::Does(())
 }
 
-/// How `direct` ended.
+/// `DirectResult` says how `direct` ended.
 #[derive(Debug)]
 pub(in crate::heal) enum DirectResult {
     /// The image server's answer, as good as the live one.
     Answer(Response<Body>),
     /// The image server does not find the file either.
     FileIsGone,
-    /// The file is not known, or the image server does not do this.
+    /// The file URL is not known, or the image server does not answer such identifiers.
     NoWay,
 }
 
 const FORWARDED_ID: HeaderName = HeaderName::from_static("x-forwarded-id");
 
 impl Ladder {
-    /// Answers `request` from the file, if it is known where that is and `direct` is a rung of the ladder.
+    /// Answers `request` from the file, if its URL is known and `direct` is a rung of the ladder.
     pub(in crate::heal) async fn direct(
         &self,
         image: &IndexedImage,
@@ -73,13 +73,14 @@ impl Ladder {
             StatusCode::NOT_FOUND | StatusCode::GONE if !is_answered(support) => DirectResult::NoWay,
             StatusCode::NOT_FOUND | StatusCode::GONE => self.missing_or_unsupported(image, &id).await,
             _ if status.is_success() || status.is_redirection() => DirectResult::Answer(answer),
-            // What a live image says to a request that is wrong.
+            // A live image answers a wrong request with these.
             StatusCode::BAD_REQUEST | StatusCode::UNSUPPORTED_MEDIA_TYPE => DirectResult::Answer(answer),
             _ => DirectResult::NoWay,
         }
     }
 
-    /// One 404 is about one request (info.json may be broken on its own); that of a small tile is about the file.
+    /// Checks a small tile after a 404: one 404 is about one request (info.json may be broken on its own), that of a small
+    /// tile about the file.
     async fn missing_or_unsupported(&self, image: &IndexedImage, id: &str) -> DirectResult {
         match self.images.status(image, id, Probe::SmallTile.tail()).await {
             Ok(StatusCode::NOT_FOUND | StatusCode::GONE) => DirectResult::FileIsGone,
@@ -87,8 +88,8 @@ impl Ladder {
         }
     }
 
-    /// Is this image's file gone, as the file's own identifier tells? `None`: it is not known where it is, or the image
-    /// server was never seen to answer such identifiers.
+    /// True if this image's file is gone, as the file's own identifier tells. `None`: the file URL is not known, or the
+    /// image server was never seen to answer such identifiers.
     pub(in crate::heal) async fn look_at_file(&self, image: &IndexedImage) -> Option<bool> {
         let (id, support) = self.id_of_file(image)?;
         match self.images.status(image, &id, Probe::SmallTile.tail()).await {
@@ -102,7 +103,7 @@ impl Ladder {
         }
     }
 
-    /// The file's own identifier, and whether such identifiers are answered. `None`: it is not known where the file is.
+    /// The file's own identifier, and whether such identifiers are answered. `None`: the file URL is not known.
     fn id_of_file(&self, image: &IndexedImage) -> Option<(String, &DirectSupport)> {
         let IdentifierKind::Uuid { uuid, page } = &image.kind else { return None };
         let mut id = identifier::base64_of_file_url(&self.services.files().of(*uuid)?);
@@ -113,7 +114,7 @@ impl Ladder {
         Some((id, support))
     }
 
-    /// The same request for another identifier, in the name of the one that was asked for.
+    /// The request for another identifier, with `X-Forwarded-ID` for the one that was asked for.
     fn with_forwarded_id(&self, image: &IndexedImage, request: &Parts, id: &str) -> Option<Parts> {
         let base = &self.settings.routes[image.route].upstream.path;
         let target = request.uri.path_and_query()?.as_str();

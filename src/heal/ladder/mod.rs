@@ -1,4 +1,4 @@
-//! Up the ladder, for one identifier, once for all who wait.
+//! The ladder: tries the rungs for one image, once for all who wait.
 
 pub(in crate::heal) mod direct;
 pub(in crate::heal) mod outcome;
@@ -39,42 +39,42 @@ use crate::observe::Metrics;
 use crate::upstream::UpstreamError;
 use crate::upstream::guard::CanvasTarget;
 
-/// How one step on a rung ended.
+/// `StepResult` says how one step on a rung ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::heal) enum StepResult {
     /// The image is back.
     Back,
-    /// The service says that it is alive without our doing.
+    /// Alive before: the service knows the file without our doing.
     Alive,
-    /// Built anew by a service that is well, and still without the image: its file is gone.
+    /// Gone: built anew by a service that is well, and still without the image.
     Gone,
-    /// It did not help.
+    /// No help.
     NoHelp(CanvasResponse),
-    /// It was not tried: cooling down, or the breaker is open.
+    /// Not tried: cooling down, or the breaker is open.
     Cooling,
-    /// It was not tried: it is not for this image, or not safe now.
+    /// Not tried: the rung does not fit this image, or is not safe now.
     Skipped,
 }
 
-/// What the visit of a canvas brought, on this climb.
+/// `VisitResult` is the result of visiting a canvas, during this heal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::heal) enum VisitResult {
     /// Visit comes later on the ladder, or not at all.
     Never,
-    /// Nothing: it cools down, or the breaker is open.
+    /// Nothing: the visit cools down, or the breaker is open.
     InVain,
-    /// This, and the image is not back.
+    /// An answer, and the image is not back.
     Got(CanvasResponse),
 }
 
-/// One canvas that may own the image, on this climb.
+/// `CanvasAttempt` is one canvas that may own the image, during this heal.
 #[derive(Debug)]
 struct CanvasAttempt {
     service: Arc<CanvasService>,
     canvas: CanvasTarget,
     visited: VisitResult,
-    /// It was seen on this climb that the stored canvas itself may be asked for. That is forgotten now and then, but not
-    /// in the middle of a climb.
+    /// Seen during this heal: the stored canvas itself may be asked for. The service's memory of that may end in the middle
+    /// of a heal; this flag stays.
     overwrites: bool,
 }
 
@@ -87,7 +87,7 @@ struct HealRun<'a> {
 }
 
 impl HealRun<'_> {
-    /// The canvas of this request came without the image.
+    /// Leaves a repair to be done: the canvas of this request came without the image.
     fn repair(&mut self, service: &Arc<CanvasService>, request: CanvasRequest) {
         self.follow_ups.push(FollowUp::RepairCanvas { service: Arc::clone(service), request });
     }
@@ -103,13 +103,13 @@ impl HealRun<'_> {
     }
 }
 
-/// What a visit brought in vain is remembered for so long: a stored canvas does not change by being asked for.
+/// How long the result of a visit in vain is remembered: a stored canvas does not change by being asked for.
 const VISITED_FOR: Duration = Duration::from_secs(30);
 
 /// Canvases of one image that are asked for at most; those that are refused do not count.
 const CANVASES: usize = 3;
 
-/// What the last visits brought that did not help.
+/// Results of the last visits that did not help.
 pub(in crate::heal) type Visits = TimedCache<CanvasRequestKey, CanvasResponse>;
 
 /// `Ladder` heals one image, rung by rung. It asks through two traits, and its clock is tokio's.
@@ -121,7 +121,7 @@ pub(in crate::heal) struct Ladder {
     services: Arc<CanvasServices>,
     missing: Arc<MissingImages>,
     visits: Visits,
-    /// Base64 identifiers, and those of them that hold an encoded slash.
+    /// Support for base64 identifiers, and for those with an encoded slash.
     base64: ServerSupport,
     base64_with_slash: ServerSupport,
     metrics: Arc<Metrics>,
@@ -140,7 +140,7 @@ impl Ladder {
         Self { settings, images, canvases, services, missing, visits, base64, base64_with_slash, metrics }
     }
 
-    /// Heals this image for all who wait: how that ended, and what is to be done after it.
+    /// Heals this image for all who wait. Returns how that ended, and what is to be done after it.
     pub(in crate::heal) async fn run(
         &self,
         image: &IndexedImage,
@@ -161,7 +161,7 @@ impl Ladder {
         if self.missing.is_known_elsewhere(image).await {
             return HealOutcome::Missing;
         }
-        // "Expired" is believed for a moment: whoever looked has asked already.
+        // "Expired" is believed for a moment: the probe before this heal has asked already.
         if !self.services.remember_expired(image)
             && matches!(self.canvases.registration(image).await, Registration::Alive(_))
         {
@@ -170,7 +170,7 @@ impl Ladder {
         let mut turns = self.turns(image);
         let (mut tried, mut cooling, mut gone) = (false, false, None);
         for &rung in &self.settings.heal.ladder {
-            // Registering needs no canvas: it works where all canvases of an image are somebody else's, too.
+            // Registering needs no canvas: it also works where no canvas of the image may be asked for.
             let most = if rung == Rung::Register { 1 } else { turns.len() };
             let mut asked = 0;
             for turn in 0..most {
@@ -216,9 +216,9 @@ impl Ladder {
         if cooling && !tried { HealOutcome::Cooling } else { HealOutcome::Failed }
     }
 
-    /// A canvas came without the image, and no key was written: its file is gone, or the file store is in trouble. Where
-    /// it is known which file that is, one look at it tells. Where it is not, a trouble may have passed since that canvas
-    /// was `seen` (other canvases were asked for meanwhile): what is remembered is as old as the canvas.
+    /// Judges a canvas that came without the image, while no key was written: its file is gone, or the file store is in
+    /// trouble. Where the file URL is known, one request for the file tells. Where it is not, a trouble may have passed
+    /// since that canvas was `seen` (other canvases were asked for meanwhile): what is remembered is as old as the canvas.
     pub(in crate::heal) async fn gone_or_in_trouble(
         &self,
         image: &IndexedImage,
@@ -227,7 +227,7 @@ impl Ladder {
         let was_doubted = self.services.end_doubt(image);
         match self.look_at_file(image).await {
             Some(true) => self.missing.note(image, Proof::Shown),
-            // The service knows it, the image server does not find it, and a canvas came without it.
+            // The service knows the image, the image server does not find it, and a canvas came without it.
             None if was_doubted => self.missing.note_since(image, Proof::Shown, seen),
             None => {
                 let well_at = self.services.well_at(image);
@@ -238,8 +238,8 @@ impl Ladder {
         HealOutcome::Missing
     }
 
-    /// A stored canvas was believed, and the viewer's own request shows that it healed nothing. Asking for it again would
-    /// change nothing.
+    /// Notes that visits were in vain: a stored canvas was believed, and the viewer's own request shows that it healed
+    /// nothing. A second visit would change nothing.
     pub(in crate::heal) fn visits_were_in_vain(&self, image: &IndexedImage) {
         for turn in self.turns(image) {
             if turn.service.may_overwrite(&turn.canvas) {
@@ -263,7 +263,7 @@ impl Ladder {
     }
 
     async fn canvas_step(&self, rung: Rung, turn: &mut CanvasAttempt, climb: &mut HealRun<'_>) -> StepResult {
-        // What may overwrite is only for services that cannot build beside.
+        // A request that may overwrite is only for services that cannot build beside.
         turn.overwrites |= turn.service.may_overwrite(&turn.canvas);
         let may_overwrite = turn.overwrites;
         match rung {
@@ -277,7 +277,7 @@ impl Ladder {
                         self.visits.insert(key, answer, VISITED_FOR);
                         VisitResult::Got(answer)
                     }
-                    // What it brought a moment ago still holds.
+                    // The result of a moment ago still holds.
                     StepResult::Cooling => {
                         self.visits.get(&key).map_or(VisitResult::InVain, VisitResult::Got)
                     }
@@ -286,7 +286,7 @@ impl Ladder {
                 step
             }
             Rung::Rebuild if may_overwrite => self.rebuild(turn, climb).await,
-            // Direct was tried before the climb, for the viewer.
+            // Direct was tried before the heal, for the viewer.
             Rung::Direct | Rung::Register | Rung::Visit | Rung::Rebuild => StepResult::Skipped,
         }
     }
@@ -297,7 +297,7 @@ impl Ladder {
         self.try_rung(&service, request, climb).await
     }
 
-    /// `None`: it is not known where its file is, or not by a name that can be registered.
+    /// The request that registers the file. `None`: its URL is not known, or cannot be registered.
     pub(in crate::heal) fn register_request(
         &self,
         image: &IndexedImage,

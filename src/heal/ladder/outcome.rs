@@ -1,4 +1,4 @@
-//! How a heal may end, and what is to be done after it.
+//! Outcome of a heal, and the work that it leaves.
 
 use std::sync::Arc;
 
@@ -8,14 +8,14 @@ use crate::heal::canvas_service::request::CanvasRequest;
 use crate::heal::canvas_service::response::CanvasResponse;
 use crate::heal::single_flight::FlightHandle;
 
-/// `HealReport` is how a heal ended, and what is to be done after it.
+/// `HealReport` is the outcome of a heal, and the work that it leaves.
 #[derive(Debug)]
 pub(in crate::heal) struct HealReport {
     pub(in crate::heal) outcome: HealOutcome,
     pub(in crate::heal) follow_ups: Vec<FollowUp>,
 }
 
-/// `HealOutcome` is how a heal ended.
+/// `HealOutcome` says how a heal ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::heal) enum HealOutcome {
     /// The image had expired and is back, by this rung.

@@ -1,4 +1,4 @@
-//! When to look whether an image is back while its canvas is still being built.
+//! Pauses between probes for an image while its canvas is still being built.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ impl Default for ProbeBackoff {
 impl Iterator for ProbeBackoff {
     type Item = Duration;
 
-    /// The pause before the next look; it never ends.
+    /// The pause before the next probe; the iterator never ends.
     fn next(&mut self) -> Option<Duration> {
         let pause = self.next;
         self.next = (pause * 2).min(SLOWEST);

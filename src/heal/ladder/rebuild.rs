@@ -25,17 +25,17 @@ const INFO_TRUTH: &str = "info.json?cache=nocache";
 /// info.json just as the canvas service will ask for it.
 const INFO: &str = "info.json";
 
-/// Who looked for longer whether a rebuild is safe looks once more whether it is needed.
+/// After a check longer than this, a probe tells whether the rebuild is still needed.
 const A_WHILE: Duration = Duration::from_millis(50);
 
-/// How the service's nested info.json would be answered now.
+/// `ServiceHealth` says how the service's nested info.json would be answered now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::heal) enum ServiceHealth {
-    /// Well: somebody's info.json was.
+    /// Well: the info.json of an image was.
     Well,
-    /// No fault was seen, but no info.json that was well either.
+    /// Unproven: no fault was seen, but no info.json that was well either.
     Unproven,
-    /// Not well.
+    /// Unwell: the request failed, or the breaker is open.
     Unwell,
 }
 
@@ -50,7 +50,7 @@ impl Ladder {
             | VisitResult::Got(CanvasResponse::Built | CanvasResponse::Carries | CanvasResponse::Unclear) => {
                 false
             }
-            // Whoever cannot build it cannot build it anew.
+            // A service that cannot build the canvas cannot build it anew.
             VisitResult::InVain | VisitResult::Got(_) => return StepResult::Skipped,
         };
         let alone = match self.may_rebuild(turn, climb, lacks).await {
@@ -58,7 +58,7 @@ impl Ladder {
             Err(step) => return step,
         };
         let cannot_build_beside = service.variants.known(Instant::now()) == Some(false);
-        // Beside it, wherever that may be possible: of a file that is gone a canvas built anew would be empty.
+        // Built beside wherever that may be possible: if the file is gone, the canvas built anew would be empty.
         let request = if cannot_build_beside || canvas.variant.is_none() {
             CanvasRequest::rebuild(canvas)
         } else {
@@ -69,7 +69,7 @@ impl Ladder {
         if step == StepResult::Back {
             self.clear_visit_cooldown(service, canvas);
         }
-        // Whoever builds a canvas writes the key first, unless there is no file to write it for.
+        // A service that builds a canvas writes the key first, unless there is no file to write it for.
         if step != StepResult::NoHelp(CanvasResponse::Lacks) {
             return step;
         }
@@ -80,8 +80,8 @@ impl Ladder {
         StepResult::Gone
     }
 
-    /// Is a rebuild safe now? `lacks`: the stored canvas is without its image, so there is nothing to lose. With the right to
-    /// be the only one, where nothing shows that the service is well. `Err`: it is not safe.
+    /// Checks whether a rebuild is safe now. `lacks`: the stored canvas is without its image, so there is nothing to lose.
+    /// Returns the permit for the only rebuild, where nothing shows that the service is well. `Err`: not safe.
     async fn may_rebuild(
         &self,
         turn: &CanvasAttempt,
@@ -106,7 +106,8 @@ impl Ladder {
                 }
                 return Err(StepResult::Skipped);
             }
-            // What is stored could become worse: one finds out whether the service is well, the others wait for that.
+            // The stored canvas could become worse: one rebuild finds out whether the service is well, the others wait for
+            // the result.
             let is_a_trial = health != ServiceHealth::Well
                 && !lacks
                 && service.variants.known(Instant::now()) == Some(false);
@@ -125,8 +126,9 @@ impl Ladder {
         }
     }
 
-    /// A rebuild helped, and it comes after a visit only: where visits cool down, the next expiry would be healed by
-    /// neither. (An image that is lost again and again is left alone for its rebuilds.)
+    /// Ends the visit's cool-down after a rebuild that helped. A rebuild comes only after a visit: with the visit cooling
+    /// down, the next expiry would be healed by neither. (An image that is lost again and again keeps its rebuilds'
+    /// cool-down.)
     fn clear_visit_cooldown(&self, service: &CanvasService, canvas: &CanvasTarget) {
         let visit = CanvasRequest::visit(canvas).flight;
         if self.services.cools(service, &visit) {
@@ -134,7 +136,7 @@ impl Ladder {
         }
     }
 
-    /// Would the nested info.json be answered well? A rebuild during a fault poisons.
+    /// Checks whether the nested info.json would be answered well. A rebuild during a fault poisons.
     pub(in crate::heal) async fn health(
         &self,
         service: &CanvasService,
@@ -148,15 +150,15 @@ impl Ladder {
         match self.look_at(image, INFO_TRUTH).await {
             Ok(status) if status.is_success() => ServiceHealth::Well,
             Ok(status) if self.is_expiry(status) => self.health_by_canary(image).await,
-            // It asks for a login before it looks: that is no fault, and the service has a way of its own.
+            // The image server asks for a login before the look-up: that is no fault, and the service has a way of its own.
             Ok(status) if matches!(status.as_u16(), 401 | 407) => ServiceHealth::Unproven,
             Ok(_) | Err(_) => ServiceHealth::Unwell,
         }
     }
 
-    /// The image's own info.json is 404, as it is when all info.json are. Is it only his?
+    /// Checks another image's info.json: this image's own is 404, as it is when all info.json are.
     async fn health_by_canary(&self, image: &IndexedImage) -> ServiceHealth {
-        // The image server may have it in its memory: then the nested request, word for word, is well.
+        // The image server may have the info.json in its memory: then the nested request, word for word, is well.
         if self.look_at(image, INFO).await.is_ok_and(|status| status.is_success()) {
             return ServiceHealth::Well;
         }
@@ -165,8 +167,8 @@ impl Ladder {
         };
         match self.look_at(&witness, INFO_TRUTH).await {
             Ok(status) if status.is_success() => ServiceHealth::Well,
-            // An identifier that is alive must have an info.json; if it has none, info.json is what is broken.
-            // Unless its own file is gone: then its tiles are 404, too.
+            // An identifier that is alive must have an info.json; if it has none, info.json is what is broken. Except where
+            // its own file is gone: then its tiles are 404, too.
             Ok(_) if matches!(self.canvases.registration(&witness).await, Registration::Alive(_)) => {
                 let tile = self.look_at(&witness, Probe::SmallTile.tail()).await;
                 if tile.is_ok_and(|status| self.is_expiry(status)) {
@@ -180,7 +182,7 @@ impl Ladder {
         }
     }
 
-    /// The nested info.json of an image that is alive would be answered well.
+    /// True if the nested info.json of an image that is alive would be answered well.
     pub(in crate::heal) async fn nested_request_works(&self, image: &IndexedImage) -> bool {
         self.look_at(image, INFO_TRUTH).await.is_ok_and(|status: StatusCode| status.is_success())
     }

@@ -1,4 +1,4 @@
-//! One step on one rung: one shared request, and what came of it.
+//! Step on one rung: one shared request, and its result.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,29 +19,29 @@ use crate::heal::ladder::probe_backoff::ProbeBackoff;
 use crate::heal::ladder::{FollowUp, HealRun, Ladder, StepResult, VISITED_FOR};
 use crate::observe::EventKind;
 
-/// It is soon known whether a service builds beside, once it was asked.
+/// A service that was asked for a variant shows within this time whether it builds beside.
 const SOON_KNOWN: Duration = Duration::from_millis(300);
 
-/// How often a service that is not well is looked at by those who can wait.
+/// Poll interval of background work for the health of a service.
 const WELL_LOOK: Duration = Duration::from_millis(250);
 
-/// No key is written, lost again and never seen within this time: the first look comes as soon.
+/// Shortest time in which a key could be written, lost again and never be seen: the first probe comes as soon.
 const A_MOMENT: Duration = Duration::from_millis(50);
 
-/// And at first: whoever waits may be about to say so.
+/// First pause of that poll: another request may be about to show the health.
 const FIRST_LOOK: Duration = Duration::from_millis(5);
 
-/// One request of a climb, as it is judged.
+/// `CanvasRequestAttempt` is one request of a heal, as it is judged.
 struct CanvasRequestAttempt<'a> {
     service: &'a Arc<CanvasService>,
     request: &'a CanvasRequest,
-    /// The request began with this climb.
+    /// True if the request began with this heal.
     is_leader: bool,
     boarded: Instant,
 }
 
 impl Ladder {
-    /// One shared request on one rung. Looks early: the image is good again before the request ends.
+    /// Tries one shared request on one rung. Probes early: the image is good again before the request ends.
     pub(super) async fn try_rung(
         &self,
         service: &Arc<CanvasService>,
@@ -66,7 +66,7 @@ impl Ladder {
         }
     }
 
-    /// One try. True: its request was ours, and its answer holds for all who wait.
+    /// Tries once. True: the request was ours, and its answer holds for all who wait.
     async fn try_step(
         &self,
         service: &Arc<CanvasService>,
@@ -88,7 +88,7 @@ impl Ladder {
             let leader = Arc::clone(&seat.urgency);
             let attempt = CanvasRequestAttempt { service, request, is_leader, boarded };
             let answer = tokio::select! {
-                // Landed first: when both are ready, the answer says more than the look.
+                // The request's end first: when both are ready, the answer says more than the probe.
                 biased;
                 answer = seat.wait() => answer,
                 () = self.looks(image, &leader) => {
@@ -98,7 +98,7 @@ impl Ladder {
                     return (StepResult::Back, is_leader);
                 }
             };
-            // A fault was seen while it stood in the queue: it stands aside once more.
+            // A fault was seen while the request waited in the queue: it waits for the end of the fault once more.
             if answer == Some(CanvasResponse::Withheld) && service.is_not_for(urgency) {
                 continue;
             }
@@ -111,8 +111,8 @@ impl Ladder {
         (self.evaluate(&attempt, answer, climb).await, holds_for_all)
     }
 
-    /// What nobody waits for is not built into a fault that was seen, where that would store it without its image. False:
-    /// the fault goes on.
+    /// Waits until a seen fault is over, if nobody waits for the request and its canvas would be stored without its image.
+    /// False: the fault goes on.
     async fn waits_until_well(&self, service: &CanvasService, urgency: &FlightPriority) -> bool {
         let began = Instant::now();
         let until = began + self.settings.heal.backoff_max;
@@ -129,12 +129,12 @@ impl Ladder {
         true
     }
 
-    /// Nobody knows yet whether the service builds beside, and somebody finds out now.
+    /// True if nobody knows yet whether the service builds beside, and a request finds out now.
     fn is_about_to_be_known(&self, service: &CanvasService) -> bool {
         service.variants.known(Instant::now()).is_none() && self.canvases.under_way() > 0
     }
 
-    /// Looks again and again, once the request is on its way, until the image is back.
+    /// Probes again and again, once the request is on its way, until the image is back.
     async fn looks(&self, image: &IndexedImage, leader: &FlightPriority) {
         leader.sent().await;
         for pause in ProbeBackoff::default() {
@@ -145,7 +145,7 @@ impl Ladder {
         }
     }
 
-    /// The image is back by this request.
+    /// Notes that this request brought the image back.
     fn helped(&self, attempt: &CanvasRequestAttempt<'_>, image: &IndexedImage) {
         self.services.is_back(image);
         self.services.cooldowns.record_success(&attempt.request.flight, attempt.boarded, Instant::now());
@@ -165,22 +165,22 @@ impl Ladder {
             _ => {}
         }
         let is_back = match answer {
-            // The key is written before the canvas is built: that needs no look, as long as /resources is known to
-            // tell the truth.
+            // The key is written before the canvas is built: no probe is needed, as long as `/resources` is known to tell
+            // the truth.
             CanvasResponse::Built if attempt.is_leader && !must_confirm(service) => true,
             _ => self.is_back_after(service, answer, climb.image).await,
         };
         if is_back {
             self.helped(attempt, climb.image);
         } else if answer == CanvasResponse::Carries && request.flight.rung == Rung::Visit {
-            // It is stored, and asking for it again changes nothing.
+            // The canvas is stored, and a second visit changes nothing.
             self.services.cooldowns.set_remaining(&request.flight, VISITED_FOR, Instant::now());
         } else if attempt.is_leader && !answer.is_about_the_service() {
             let was_refused = answer == CanvasResponse::Refused;
             self.services.request_failed(service, &request.flight, attempt.boarded, was_refused);
         }
-        // The key was written and the nested request failed: poisoned. (Where it is not back, the file may be gone;
-        // the rung of rebuilding finds that out.)
+        // The key was written and the nested request failed: poisoned. (Where the image is not back, the file may be gone;
+        // the rebuild rung finds that out.)
         match answer {
             CanvasResponse::Lacks if is_back => climb.repair(service, request.clone()),
             CanvasResponse::Built | CanvasResponse::Carries if service.touched(request).is_some() => {
@@ -191,8 +191,8 @@ impl Ladder {
         if is_back { StepResult::Back } else { StepResult::NoHelp(answer) }
     }
 
-    /// Is the image back, as far as anything proves it? Where nothing does, a canvas that was built for this request and
-    /// carries it is believed: the viewer's own request tells.
+    /// True if the image is back, as far as anything proves it. Where nothing does, a canvas that was built for this
+    /// request and carries the image is believed: the viewer's own request tells.
     async fn is_back_after(
         &self,
         service: &CanvasService,
@@ -208,9 +208,9 @@ impl Ladder {
         }
     }
 
-    /// A canvas was built with the image, yet `/resources` says "expired": is it the service that says so? Asked of the
-    /// image server, by a probe that no cache can answer, because a gateway whose 404 reads like the service's would
-    /// keep every heal from being seen.
+    /// True if a server other than the service answers `/resources`: a canvas was built with the image, yet `/resources`
+    /// says "expired". The image server is asked, by a probe that no cache can answer, because a gateway whose 404 reads
+    /// like the service's would keep every heal from being seen.
     async fn registration_check_is_wrong(&self, service: &CanvasService, image: &IndexedImage) -> bool {
         if !service.registrations.is_available(Instant::now())
             || self.images.probe(image).await != Evidence::Alive
@@ -225,14 +225,15 @@ impl Ladder {
     }
 }
 
-/// Is it time to see whether `/resources` says "alive" of anything at all?
+/// True if it must be seen first whether `/resources` says "alive" of anything at all.
 fn must_confirm(service: &CanvasService) -> bool {
     service.registrations.is_available(Instant::now()) && !service.registrations.was_confirmed(Instant::now())
 }
 
-/// A canvas that was built beside came without its image. Was its key written meanwhile, and lost again, and not the file
-/// gone? The service writes the key before it asks for the image. Where its requests do not come by here, it may be so for a
-/// viewer who came while the canvas was built: between two looks. (Nothing is built over: one request more does no harm.)
+/// True if the key of a canvas that was built beside without its image may have been written meanwhile and lost again, with
+/// the file still there. The service writes the key before it asks for the image. Where its requests do not come through
+/// us, a viewer who came while the canvas was built may have seen the image in between two probes. (Nothing is overwritten:
+/// one request more does no harm.)
 fn may_have_been_lost(
     service: &CanvasService,
     request: &CanvasRequest,

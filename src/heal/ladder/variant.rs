@@ -8,14 +8,14 @@ impl Ladder {
     /// Variant: the canvas is built beside the stored one, which stays as it is; the key is written all the same.
     pub(super) async fn variant(&self, turn: &mut CanvasAttempt, climb: &mut HealRun<'_>) -> StepResult {
         let Some(request) = CanvasRequest::variant(&turn.canvas) else { return StepResult::Skipped };
-        // One that began before that was known is a plain visit of this canvas: it is joined.
+        // A request from before that was known is a plain visit of this canvas: this heal joins it.
         if self.services.honours_variants(&turn.service).await == Some(false)
             && self.canvases.find(&request.flight).is_none()
         {
             return StepResult::Skipped;
         }
         let step = self.try_rung(&turn.service, request, climb).await;
-        // It was a plain visit there. (Another node may have had the request, and seen that.)
+        // The request was a plain visit. (Another node may have sent it, and learned that.)
         if self.services.honours_variants(&turn.service).await == Some(false) {
             turn.visited = if let StepResult::NoHelp(answer) = step {
                 VisitResult::Got(answer)

@@ -1,4 +1,4 @@
-//! What people who run it ask for by hand, one image at a time.
+//! Actions of operators, one image at a time.
 
 use std::sync::Arc;
 
@@ -12,11 +12,11 @@ use crate::heal::image::IndexedImage;
 use crate::heal::operator::DocumentError;
 use crate::upstream::{Body, Caller, UpstreamError, internal_request};
 
-/// A small picture of the whole page.
+/// Size of a small picture of the whole page.
 const THUMBNAIL: &str = "full/!240,240/0/default.jpg";
 
 impl Healer {
-    /// A small picture as the image server has it now. Nothing is healed by looking: an expired one is its 404.
+    /// Fetches a small picture as the image server has it now. Nothing is healed: an expired image gives its 404.
     pub async fn thumbnail(&self, image: &IndexedImage) -> Result<Response<Body>, UpstreamError> {
         let parts = &self.parts;
         let route = &parts.settings.routes[image.route];
@@ -28,7 +28,7 @@ impl Healer {
         parts.images.send(image, &head, &Caller::default()).await
     }
 
-    /// Has a canvas built anew, whatever state it is in: its bytes.
+    /// Has a canvas built anew, whatever state it is in. Returns its bytes.
     pub async fn rebuild(&self, canvas: &str) -> Result<Bytes, DocumentError> {
         let document = self.document(canvas, true).await?;
         if let Ok(read) = self.parts.lookup.index().read_document(&document) {
@@ -38,7 +38,7 @@ impl Healer {
         Ok(document)
     }
 
-    /// Cures all canvases that own the image; false where one of them still comes back without it.
+    /// Cures all canvases that own the image; false where a canvas still comes back without it.
     pub async fn cure_all(&self, image: &IndexedImage) -> bool {
         for canvas in image.canvases() {
             if !self.repair_canvas(image, canvas).await {
@@ -48,9 +48,9 @@ impl Healer {
         true
     }
 
-    /// Forgets what was found out about the image, here and in Redis: that its file was missing, that it was there a
-    /// while ago, and that no rung helped. The next viewer has it looked at afresh. (Other nodes remember by themselves
-    /// what they found or heard.)
+    /// Forgets what was found out about the image, here and in Redis: that its file was missing, that it was there a while
+    /// ago, and that no rung helped. The next viewer's request starts afresh. (Other nodes keep what they found or heard
+    /// themselves.)
     pub fn forget(&self, image: &IndexedImage) {
         let parts = &self.parts;
         parts.missing.forget(image, parts.lookup.image_marks());

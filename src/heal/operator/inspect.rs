@@ -1,4 +1,4 @@
-//! A look at the deployment itself: facts that decide whether healing can work at all.
+//! Inspection of the deployment: facts that decide whether healing can work at all.
 
 use std::time::{Duration, SystemTime};
 
@@ -11,21 +11,21 @@ use crate::heal::canvas_service::registration::Registration;
 use crate::heal::image::IndexedImage;
 use crate::upstream::{Caller, ErrorChain, UpstreamError};
 
-/// What was seen of the deployment.
+/// `DeploymentFacts` is what was seen of the deployment.
 #[derive(Debug, Clone, Default)]
 pub struct DeploymentFacts {
-    /// `/resources/{uuid}` is answered; `None`: no image at hand to ask about.
+    /// True if `/resources/{uuid}` is answered; `None`: there is no image to ask about.
     pub resources_open: Option<bool>,
     /// The `@id` of a live image's info.json, asked for as the proxy does for the first public host.
     pub info_id: Option<Result<String, String>>,
-    /// Seconds that the image server's clock is ahead of ours.
+    /// Seconds by which the image server's clock is ahead of ours.
     pub clock_ahead: Option<i64>,
 }
 
 const LONGEST_INFO: usize = 1 << 20;
 
 impl Healer {
-    /// Looks at the deployment by this image, which should be alive.
+    /// Inspects the deployment with this image, which should be alive.
     pub async fn inspect(&self, image: &IndexedImage) -> DeploymentFacts {
         let parts = &self.parts;
         let said = parts.services.ask(image).await;
@@ -77,29 +77,8 @@ impl Healer {
 
 /// Seconds from our clock to this `Date` (RFC 9110 section 5.6.7, the form that servers send).
 fn clock_ahead(date: &str) -> Option<i64> {
-    let theirs = i64::try_from(unix_of(date)?).ok()?;
+    let theirs = httpdate::parse_http_date(date).ok()?.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+    let theirs = i64::try_from(theirs.as_secs()).ok()?;
     let ours = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).ok()?.as_secs();
     Some(theirs - i64::try_from(ours).ok()?)
-}
-
-fn unix_of(date: &str) -> Option<u64> {
-    let mut words = date.split_once(", ")?.1.split(' ');
-    let (day, month, year, time) = (words.next()?, words.next()?, words.next()?, words.next()?);
-    let months = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
-    let month = months.iter().position(|name| *name == month)? + 1;
-    let text = format!("{year}-{month:02}-{day}T{time}Z");
-    let time = humantime::parse_rfc3339(&text).ok()?;
-    time.duration_since(SystemTime::UNIX_EPOCH).ok().map(|since| since.as_secs())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::unix_of;
-
-    #[test]
-    fn a_date_field_is_read() {
-        assert_eq!(unix_of("Sun, 06 Nov 1994 08:49:37 GMT"), Some(784_111_777));
-        assert_eq!(unix_of("yesterday"), None);
-        assert_eq!(unix_of(""), None);
-    }
 }

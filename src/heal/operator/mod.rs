@@ -1,5 +1,5 @@
-//! The door for batch work: look at one image, mend one image. Limits, lanes, cool-downs and the breaker are the
-//! proxy's own; only the hurry is less: everything here goes in the sweep lane.
+//! Healing for batch commands and operators: check one image, heal one image. Limits, lanes, cool-downs and the breaker are
+//! the proxy's own; all requests go in the sweep lane.
 
 mod actions;
 pub(in crate::heal) mod inspect;
@@ -34,54 +34,54 @@ use crate::index::{DocumentContent, Owner};
 use crate::observe::RequestTrace;
 use crate::upstream::{ErrorChain, UpstreamError};
 
-/// What a look at one image tells. Nothing is rebuilt by looking.
+/// `ImageCheck` is the result of checking one image. A check rebuilds nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ImageCheck {
-    /// It is there.
+    /// Alive.
     Alive,
-    /// It can be brought back.
+    /// Expired: can be brought back.
     Expired,
     /// The service knows the file (or the identifier is the file's URL), and the image server does not find it.
     Missing,
-    /// Nothing can be said: this is in the way.
+    /// Nothing can be said, for this reason.
     Unwell(String),
-    /// Nothing can be said without the credentials of a viewer: this was answered.
+    /// Nothing can be said without a viewer's credentials. Holds the answer.
     Hidden(String),
 }
 
-/// How the mending of one image ended.
+/// `ImageHealReport` says how the heal of one image ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageHealReport {
-    /// How.
+    /// Result of the heal.
     pub ending: ImageHealResult,
-    /// Why it is not mended.
+    /// Why the image was not healed.
     pub reason: Option<String>,
-    /// Another try after a pause may go better.
+    /// A retry after a pause may succeed.
     pub passing: bool,
-    /// Nothing was asked: the service only fails, and is left alone for a while.
+    /// Nothing was sent: the service only fails, and is left alone for a while.
     pub was_withheld: bool,
-    /// Its canvas came back without its image, and was cured.
+    /// The canvas came back without its image, and was cured.
     pub was_poisoned: bool,
-    /// How long it took.
+    /// How long the heal took.
     pub took: Duration,
 }
 
-/// How a mending ended.
+/// `ImageHealResult` is the result of a heal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ImageHealResult {
-    /// It is back, by this rung.
+    /// Healed by this rung.
     Healed(Rung),
-    /// It was back before anything was asked for.
+    /// Alive before any request was sent.
     Alive,
     /// The file is gone.
     Missing,
-    /// It is not back.
+    /// Not back.
     Failed,
-    /// The image is back, but its canvas is still without it.
+    /// Back, but the canvas is still without the image.
     Poisoned,
 }
 
-/// What the plain visit of one canvas brought.
+/// `CanvasVisit` is the result of the plain visit of one canvas.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CanvasVisit {
     /// The canvas, with the image or with nothing that speaks against it.
@@ -92,7 +92,7 @@ pub enum CanvasVisit {
     Failed {
         /// Why.
         reason: String,
-        /// Another try after a pause may go better.
+        /// A retry after a pause may succeed.
         passing: bool,
     },
 }
@@ -100,12 +100,12 @@ pub enum CanvasVisit {
 /// The longest manifest that is fetched.
 const LONGEST_MANIFEST: usize = 256 << 20;
 
-/// How soon an open breaker is looked at again.
+/// Poll interval of an open breaker.
 const BREAKER_LOOK: Duration = Duration::from_millis(100);
 
 impl Healer {
-    /// The image with this lookup key as it stands on `canvas` of `manifest`. `None`: no route is for images, or
-    /// `[heal] identifiers` leaves it out.
+    /// The image with this lookup key on `canvas` of `manifest`. `None`: no route is for images, or `[heal] identifiers`
+    /// leaves the key out.
     pub fn image_by_key(&self, key: &str, owner: Option<Owner>) -> Option<IndexedImage> {
         let lookup = &self.parts.lookup;
         let service = lookup.service_index(owner.as_slice());
@@ -113,7 +113,7 @@ impl Healer {
         Some(IndexedImage { owners: owner.into_iter().collect(), ..image })
     }
 
-    /// Its other canvases too, as the index knows them.
+    /// The image with its other canvases too, as the index knows them.
     #[must_use]
     pub fn with_owners(&self, image: &IndexedImage) -> IndexedImage {
         let known = self.parts.lookup.index().owners(&image.key).unwrap_or_else(|_| Arc::new([]));
@@ -121,13 +121,14 @@ impl Healer {
         IndexedImage { owners: image.owners.iter().chain(more).cloned().collect(), ..image.clone() }
     }
 
-    /// Does this canvas belong to a presentation route, so that it may be asked for?
+    /// True if this canvas belongs to a presentation route, so that it may be asked for.
     pub fn is_allowed_canvas(&self, canvas: &str) -> bool {
         self.parts.services.asked_canvas(canvas).is_some()
     }
 
-    /// Is it there? The cheapest truthful probe: `/resources/{uuid}` where the service answers it, else one of the image
-    /// server that no cache can answer; `tiles`: a tile in any case, which also finds files that are gone.
+    /// Checks the image by the cheapest truthful probe: `/resources/{uuid}` where the service answers it, else a probe of
+    /// the image server that no cache can answer. `tiles`: asks for a tile in any case, which also finds files that are
+    /// gone.
     pub async fn check_image(&self, image: &IndexedImage, tiles: bool) -> ImageCheck {
         let said = self.parts.services.ask(image).await;
         let shown = match said {
@@ -161,16 +162,16 @@ impl Healer {
         }
     }
 
-    /// Brings it back, up the ladder, and waits until the canvas itself is known to be good as well.
+    /// Heals the image, and waits until the canvas itself is known to be good as well.
     pub async fn heal_image(&self, image: &IndexedImage) -> ImageHealReport {
         let (heals, started) = (Arc::clone(&self.parts.heals), Instant::now());
         let verdict = heals.start(image, Priority::Background).wait().await.unwrap_or(HealOutcome::Failed);
-        // UPSTREAM: whoever registers a file writes its key, whether the file is there or not.
+        // UPSTREAM: a service that registers a file writes its key, whether the file is there or not.
         let is_proven = !matches!(verdict, HealOutcome::Healed(Rung::Register) | HealOutcome::Alive);
         let verdict = if is_proven { verdict } else { self.confirmed(verdict, image).await };
         let canvases = self.parts.services.asked_canvases(image);
         let is_back = matches!(verdict, HealOutcome::Healed(_) | HealOutcome::Alive);
-        // Without its image the canvas is not cured either: nobody waits for that.
+        // Without its image the canvas cannot be cured either: no wait for that.
         let (was_poisoned, cured) =
             if is_back { self.poison_is_cured(&canvases, image).await } else { (false, false) };
         let (ending, reason, passing) = match verdict {
@@ -215,7 +216,7 @@ impl Healer {
         }
     }
 
-    /// Cures a canvas that is known to be poisoned; true when a plain visit carries the image afterwards.
+    /// Cures a canvas that is known to be poisoned; true when a plain visit returns the image afterwards.
     pub async fn repair_canvas(&self, image: &IndexedImage, canvas: &str) -> bool {
         let parts = &self.parts;
         let Some((service, allowed)) = parts.services.asked_canvas(canvas) else { return false };
@@ -228,7 +229,7 @@ impl Healer {
         self.parts.lookup.index().read_document(bytes)
     }
 
-    /// How long the canvas services want to be left alone: one asked for a pause, or only fails.
+    /// How long the canvas services are to be left alone: a service asked for a pause, or only fails.
     pub fn retry_after(&self) -> Option<Duration> {
         let now = Instant::now();
         let rests = self.parts.services.all().iter().filter_map(|service| {
@@ -238,7 +239,7 @@ impl Healer {
         rests.max()
     }
 
-    /// Can this manifest be asked for as a whole, beside the stored one?
+    /// True if this manifest can be asked for as a whole, beside the stored one.
     pub fn may_heal_book(&self, manifest: &str) -> bool {
         self.parts.prefetch.books().request(manifest).is_some()
     }
@@ -248,18 +249,18 @@ impl Healer {
         self.parts.prefetch.books().heal(manifest, image, Priority::Background).await
     }
 
-    /// Requests that were sent to canvas services so that they build something or register a file.
+    /// Number of requests that made canvas services build something or register a file.
     pub fn requests_sent(&self) -> u64 {
         self.parts.services.all().iter().map(|service| service.requests_sent()).sum()
     }
 
-    /// How long a rung is left alone after it did not help.
+    /// How long a rung cools down after it did not help.
     pub fn cooldown(&self) -> Duration {
         self.parts.settings.heal.cooldown
     }
 
-    /// A document of a presentation route: a manifest, a collection, a canvas. `anew`: with `update=true`. In the
-    /// sweep lane like everything else here, because the service builds it from as many reads as it has pages.
+    /// Fetches a document of a presentation route: a manifest, a collection, a canvas. `anew`: with `update=true`. Sent in
+    /// the sweep lane like everything else here, because the service makes as many reads for it as it has pages.
     pub async fn document(&self, url: &str, anew: bool) -> Result<Bytes, DocumentError> {
         let parts = &self.parts;
         let (service, allowed) = parts.services.asked_canvas(url).ok_or(DocumentError::NotOurs)?;
@@ -279,16 +280,16 @@ impl Healer {
     }
 }
 
-/// Why there is no document.
+/// `DocumentError` says why there is no document.
 #[derive(Debug, thiserror::Error)]
 pub enum DocumentError {
     /// The URL belongs to no presentation route.
     #[error("it belongs to no presentation route of the configuration")]
     NotOurs,
-    /// The service answered something else.
+    /// Another status than 2xx.
     #[error("the canvas service answered {0}")]
     Status(http::StatusCode),
-    /// The service did not answer.
+    /// No answer from the service.
     #[error("{}", ErrorChain(.0))]
     NoAnswer(UpstreamError),
 }
@@ -298,7 +299,7 @@ const EMPTY: &str = "its canvas comes back without images: the file is gone, or 
 const NO_HELP: &str = "its canvas was asked for, and the image did not come back";
 
 impl Healer {
-    /// What is left of "registered": nothing, where the image server finds no file.
+    /// Confirms "registered": without effect where the image server finds no file.
     async fn confirmed(&self, verdict: HealOutcome, image: &IndexedImage) -> HealOutcome {
         if self.parts.is_missing(image).await {
             return HealOutcome::Missing;
@@ -324,8 +325,8 @@ impl Healer {
         self.parts.requests.answer(service, &errand.flight, image, &urgency).await
     }
 
-    /// Were these canvases poisoned, and are they well now? Waits for canvas requests that still run (the image is
-    /// back before they end), and for cures, but not for ever: a service that stays unwell is not cured tonight.
+    /// Whether these canvases were poisoned, and whether they are well now. Waits for canvas requests that still run (the
+    /// image is back before they end), and for cures, but not for ever: some services stay unwell.
     async fn poison_is_cured(&self, canvases: &[AskedCanvas], image: &IndexedImage) -> (bool, bool) {
         let (mut was_poisoned, mut cured) = (false, true);
         for (service, allowed) in canvases {
@@ -358,7 +359,7 @@ impl Healer {
         let remarks = canvases.iter().filter_map(|(service, allowed)| {
             service.remarks.last(&allowed.rebuild).or_else(|| service.remarks.last(&allowed.visit))
         });
-        // One that may pass comes first: it is worth another try.
+        // A failure that may pass comes first: a retry is worth it.
         if let Some(remark) = remarks.max_by_key(|remark| remark.passing) {
             return (remark.text, remark.passing);
         }

@@ -1,4 +1,4 @@
-//! Poison: a canvas that came back, and was cached, without its image. Cured behind the viewers' backs.
+//! Poison: a canvas that came back, and was cached, without its image. Cured in the background.
 //!
 //! UPSTREAM: only `update=true` on that same URL cures it, and only after the fault ended; duplicates hide behind
 //! one another, so that up to three rebuilds are needed, each proven by a plain GET (upstream.md "Poison", "Load").
@@ -27,38 +27,38 @@ use crate::heal::repair::documents::{FIRST_PAUSE, NextRepair};
 use crate::observe::EventKind;
 use crate::upstream::guard::CanvasTarget;
 
-/// Cures under way at most; a canvas beyond that stays poisoned until somebody asks for it again.
+/// Cures under way at most; a canvas beyond that stays poisoned until it is asked for again.
 const CURES: usize = 1_000;
 
 /// Rebuilds of one canvas at most that brought it back whole and yet did not last: duplicates hide.
 const REBUILDS: u32 = 3;
 
-/// How long it is tried.
+/// Longest time for the cure of one canvas.
 const LONGEST: Duration = Duration::from_mins(30);
 
-/// For so long after it was seen, the end of a fault is noticed at once.
+/// For this long after a fault was seen, its end is noticed at once.
 const SOON: Duration = Duration::from_mins(1);
 
-/// How often it is looked whether a fault that was seen has passed.
+/// Poll interval for the end of a fault that was seen.
 const FAULT_LOOK: Duration = Duration::from_millis(100);
 
-/// How one try ended.
+/// `CureAttempt` says how one try ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum CureAttempt {
     Cured,
     /// The file itself is gone, so an empty canvas is the truth.
     FileIsGone,
-    /// A rebuild brought it back whole, and the next plain GET did not.
+    /// Rebuilt whole, but the next plain GET was not.
     Rebuilt,
     /// The service is not well.
     Unwell,
 }
 
 impl Repairs {
-    /// Does what a heal of this image left to be done.
+    /// Does the work that a heal of this image left.
     pub(in crate::heal) fn follow_up(self: &Arc<Self>, follow_up: FollowUp, image: &IndexedImage) {
         match follow_up {
-            // After an early release: the canvas request still runs, and may yet end in poison.
+            // After an early release: the canvas request still runs, and its canvas may yet be poisoned.
             FollowUp::WatchCanvas { service, request, mut flight } => {
                 let (repairs, image) = (Arc::clone(self), image.clone());
                 self.home.spawn(async move {
@@ -81,7 +81,7 @@ impl Repairs {
     ) {
         let Some(canvas) = service.touched(request).cloned() else { return };
         self.state.lacking.note([&*image.key], true);
-        // Who took the rung away wants no rebuild, not even behind the viewers' backs.
+        // A ladder without this rung means no rebuild, not even in the background.
         if !self.settings.heal.ladder.contains(&Rung::Rebuild) {
             return;
         }
@@ -94,7 +94,7 @@ impl Repairs {
             let (repairs, service, image) = (Arc::clone(self), Arc::clone(service), image.clone());
             async move {
                 let name = format!("cure {}", service.name_of(&CanvasRequest::rebuild(&canvas).flight));
-                // Whichever node cures it, cures it for all.
+                // One node cures the canvas for all.
                 if let Ok(own) = repairs.services.try_lead(&name).await {
                     repairs.repair_until_healthy(&service, &canvas, &image, &urgency).await;
                     own.finish(DONE);
@@ -143,8 +143,8 @@ impl Repairs {
         }
     }
 
-    /// Tries again and again, at once when the service builds something whole, until it is done. `soon`: the longest pause
-    /// in the first minute. `None`: it is given up after half an hour.
+    /// Retries until the cure is done, at once when the service builds something whole. `soon`: the longest pause in the
+    /// first minute. `None`: given up after half an hour.
     pub(super) async fn until_well<T, F>(
         &self,
         service: &CanvasService,
@@ -161,7 +161,7 @@ impl Repairs {
                 ControlFlow::Continue(NextRepair::AtOnce) => continue,
                 ControlFlow::Continue(NextRepair::Later) => {}
             }
-            // A fault that was just seen costs nobody a request to look at.
+            // For a fault that was just seen a check costs no request.
             let next = if service.fault_tracker.is_healthy() { pause } else { FAULT_LOOK };
             service.fault_tracker.until_good(next.mul_f64(0.9 + 0.2 * fastrand::f64())).await;
             let most = if began.elapsed() < SOON { soon } else { self.settings.heal.backoff_max };
@@ -177,11 +177,13 @@ impl Repairs {
         image: &IndexedImage,
         urgency: &Arc<FlightPriority>,
     ) -> CureAttempt {
-        // A fault that only the service sees shows in what it builds: one finds out, and not more often than that.
+        // A fault that only the service sees shows in what it builds: one request at a time finds out, and not more often
+        // than that.
         if !service.fault_tracker.is_healthy() {
             return CureAttempt::Unwell;
         }
-        // A plain GET changes nothing, and closes the breaker when the service is back. While it is open none is sent.
+        // A plain GET changes nothing, and closes the breaker when the service is back. While the breaker is open none is
+        // sent.
         if !service.breaker_is_closed() {
             return match self
                 .requests
@@ -197,7 +199,7 @@ impl Repairs {
         let is_hidden = tile.as_ref().is_ok_and(|status| matches!(status.as_u16(), 401 | 403 | 407));
         let is_shown = tile.is_ok_and(|status| !self.images.is_expiry(status) && !proves_nothing(status));
         let is_well = match (self.services.ask(image).await, is_shown) {
-            // Who asks for a login first shows nothing of the image, and is not unwell either.
+            // An image server that asks for a login first shows nothing of the image, and is not unwell either.
             _ if is_hidden => self.ladder.health(service, image).await != ServiceHealth::Unwell,
             (Registration::Alive(_), false) => {
                 let is_gone = self.images.shows_nothing(image).await;
@@ -206,7 +208,7 @@ impl Repairs {
             (Registration::Alive(_) | Registration::Nothing, true) => {
                 self.ladder.nested_request_works(image).await
             }
-            // Poisoned, and expired too: its own info.json cannot be well before it is registered again.
+            // Poisoned and expired: the image's own info.json cannot be well before the image is registered again.
             (Registration::Expired, _) | (Registration::Nothing, false) => {
                 self.ladder.health(service, image).await != ServiceHealth::Unwell
             }
@@ -214,7 +216,7 @@ impl Repairs {
         if !is_well {
             return CureAttempt::Unwell;
         }
-        // A plain GET first: somebody else may have cured it, and a good canvas is never rebuilt.
+        // A plain GET first: another request may have cured the canvas, and a good canvas is never rebuilt.
         match self.requests.answer(service, &CanvasRequest::visit(canvas).flight, image, urgency).await {
             CanvasResponse::Built | CanvasResponse::Carries => return CureAttempt::Cured,
             CanvasResponse::Lacks => {}
@@ -222,11 +224,11 @@ impl Repairs {
         }
         match self.requests.answer(service, &CanvasRequest::rebuild(canvas).flight, image, urgency).await {
             CanvasResponse::Built | CanvasResponse::Carries => {}
-            // Whoever builds a canvas writes the key first, unless there is no file to write it for.
+            // A service that builds a canvas writes the key first, unless there is no file to write it for.
             CanvasResponse::Lacks if self.requests.evidence(image).await != Evidence::Alive => {
                 return CureAttempt::FileIsGone;
             }
-            // The fault is one that we cannot see: the service's own way to the image server is broken.
+            // A fault that shows nowhere else: the service's own way to the image server is broken.
             _ => return CureAttempt::Unwell,
         }
         match self.requests.answer(service, &CanvasRequest::visit(canvas).flight, image, urgency).await {

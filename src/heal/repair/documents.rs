@@ -1,4 +1,4 @@
-//! Documents that lack images which the index knows: which they are, and what was found out.
+//! Documents that lack images which the index knows, and what was found out about them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,34 +14,34 @@ use crate::iiif::identifier;
 use crate::iiif::manifest::Canvas;
 use crate::observe::RequestTrace;
 
-/// How long it is believed that a document has really become shorter.
+/// How long a document is believed to have really become shorter.
 pub(in crate::heal) const BELIEVED: Duration = Duration::from_hours(24);
 
-/// Documents of which that is remembered at most.
+/// Documents believed to have become shorter, at most.
 const TRUTHS: u64 = 10_000;
 
-/// A document that lacks images which the index knows.
+/// `PoisonedDocument` is a document that lacks images which the index knows.
 #[derive(Debug, Clone)]
 pub struct PoisonedDocument {
-    /// Position of its presentation route in `settings.routes`.
+    /// Position of the document's presentation route in `settings.routes`.
     pub route: usize,
     /// The [mark](crate::config::settings::RouteSettings::mark) of that route.
     pub mark: u64,
     /// Path and query as they go upstream.
     pub target: String,
-    /// Its public URL, as the index knows it.
+    /// Public URL of the document, as the index knows it.
     pub name: String,
-    /// Lookup keys of the images that it lacks.
+    /// Lookup keys of the images that the document lacks.
     pub missing: Vec<String>,
-    /// It lacks more than these.
+    /// True if the document lacks more than these.
     pub is_cut_short: bool,
-    /// Tells what it carries, see [`fingerprint`](super::fingerprint).
+    /// [`fingerprint`](super::fingerprint) of what the document carries.
     pub carries: u64,
-    /// Who asks.
+    /// Trace of the request.
     pub trace: RequestTrace,
 }
 
-/// What is being repaired, and what was found out.
+/// `DocumentRepairs` are the repairs under way, and what was found out.
 #[derive(Debug)]
 pub(in crate::heal) struct DocumentRepairs {
     pub(in crate::heal) flights: SingleFlight<CanvasRequestKey, RepairResult>,
@@ -49,13 +49,13 @@ pub(in crate::heal) struct DocumentRepairs {
     /// Canvases that came without their image.
     pub(in crate::heal) canvases: SingleFlight<CanvasRequestKey, ()>,
     pub(in crate::heal) truths: TimedCache<CanvasRequestKey, u64>,
-    /// How often a document was built anew and came with the same images, of which not all were proven.
+    /// Rebuilds that brought a document with unchanged images, not all of them proven: fingerprint and count.
     pub(in crate::heal) in_vain: TimedCache<CanvasRequestKey, (u64, u32)>,
     pub(in crate::heal) lacking: PoisonedImages,
 }
 
 impl DocumentRepairs {
-    /// None yet. Repairs run on the runtime that calls this.
+    /// An empty state. Repairs run on the caller's runtime.
     pub(in crate::heal) fn here() -> Self {
         let truths = TimedCache::new(TRUTHS);
         Self {
@@ -72,7 +72,7 @@ impl DocumentRepairs {
 /// The first pause before a repair is tried again.
 pub(in crate::heal) const FIRST_PAUSE: Duration = Duration::from_millis(250);
 
-/// When to try again.
+/// `NextRepair` says when to try again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::heal) enum NextRepair {
     AtOnce,
@@ -89,62 +89,62 @@ pub(in crate::heal) struct DocumentOrder<'a> {
     pub(in crate::heal) urgency: &'a Arc<FlightPriority>,
 }
 
-/// Would the service's nested request for this image be answered?
+/// `NestedCheck` says whether the service's nested request for this image would be answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::heal) enum NestedCheck {
-    /// The service itself has just shown it.
+    /// Proven: the service itself has just shown it.
     Proven,
-    /// Nothing speaks against it.
+    /// Likely: nothing speaks against it.
     Likely,
     /// The file of this image is gone.
     Gone,
-    /// So it seems: its canvas was built without it, and no key was written; or its canvas names other images.
+    /// Seems gone: the canvas was built without the image, and no key was written; or it names other images.
     SeemsGone,
-    /// So it seems: it is expired, and its canvas cannot be built.
+    /// Refused, and so seems gone: the image is expired, and its canvas cannot be built.
     Refused,
     Unwell,
 }
 
 impl NestedCheck {
-    /// Whether a document rightly lacks the image, as far as this goes.
+    /// True if the document rightly lacks the image, as far as this check goes.
     pub(in crate::heal) fn is_gone(self) -> bool {
         matches!(self, Self::Gone | Self::SeemsGone | Self::Refused)
     }
 }
 
-/// What was found out about the images that a document lacks.
+/// `LackingImages` is what was found out about the images that a document lacks.
 #[derive(Debug)]
 pub(in crate::heal) enum LackingImages {
-    /// This one is there, and so surely can the service ask for it.
+    /// An image that is there, and how surely the service can ask for it.
     There(Box<IndexedImage>, NestedCheck),
-    /// All are gone. Believed for so long.
+    /// All are gone. Believed for this long.
     Gone(Duration),
 }
 
-/// How a document would come, were it built anew, beside what is stored.
+/// `RebuildEffect` says how a rebuilt document would compare with the stored one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::heal) enum RebuildEffect {
     Better,
-    /// With no image that what is stored lacks.
+    /// No image more than the stored one.
     NoBetter,
     /// Without an image whose file is there; or nobody can tell now.
     Worse,
-    /// It cannot be built beside.
+    /// The service cannot build beside.
     Unknown,
 }
 
-/// How one try ended.
+/// `RepairResult` says how one try ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::heal) enum RepairResult {
     Whole,
-    /// It carries what its fingerprint says, and that is all there is; so it is believed for so long.
+    /// Shorter: the document has what its fingerprint says, and there is no more. Believed for this long.
     Shorter(u64, Duration),
     Unwell,
     Failed,
 }
 
 impl RepairResult {
-    /// For other nodes.
+    /// The result as text, for other nodes.
     pub(in crate::heal) fn words(self) -> String {
         match self {
             Self::Whole => "whole".to_owned(),
@@ -168,7 +168,7 @@ impl RepairResult {
     }
 }
 
-/// Whether a document has the image with this lookup key, by whichever of its names.
+/// True if a document has the image with this lookup key, by any of its names.
 pub(in crate::heal) fn carries(canvases: &[Canvas], key: &str) -> bool {
     canvases.iter().flat_map(|canvas| &canvas.images).any(|own| identifier::same_image(own, key))
 }

@@ -1,4 +1,5 @@
-//! Poison that a viewer meets: a manifest or canvas that lacks images which the index knows. Rebuilt while he waits.
+//! Poison that a viewer meets: a manifest or canvas that lacks images which the index knows. Rebuilt while the viewer
+//! waits.
 //!
 //! UPSTREAM: while info.json fails, a canvas comes back 200 without its image, a presentation 200 with fewer canvases, and
 //! both are cached; only `update=true` on that same URL cures it, and only after the fault ended. During the fault a
@@ -45,33 +46,33 @@ use crate::index::DocumentContent;
 use crate::index::learn::DocumentLearner;
 use crate::observe::{EventKind, GaugeGuard, Metrics};
 
-/// Documents that are mended or waited for at once at most.
+/// Documents in repair or waited for at once, at most.
 const MENDS: usize = 1_000;
 
 /// Rebuilds of one document at most that brought it back whole and yet did not last: duplicates hide.
 const REBUILDS: usize = 3;
 
-/// Rebuilds that bring the same, without proof, before it is believed for a while. Their cool-downs grow meanwhile.
+/// Rebuilds with an unchanged result, without proof, before it is believed for a while. Their cool-downs grow meanwhile.
 const IN_VAIN: u32 = 5;
 
-/// How it ended for one viewer.
+/// `DocumentRepair` says how the repair ended for one viewer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DocumentRepair {
-    /// It is whole again: ask once more.
+    /// Whole again: the request is to be sent once more.
     Whole(Duration),
-    /// It has really become shorter.
+    /// Really shorter than before.
     Truth,
-    /// It goes on, or waits for the service to be well.
+    /// The repair goes on, or waits for the service to be well.
     Pending,
-    /// It did not help a short while ago.
+    /// Cooling down: a repair did not help a short while ago.
     Cooling,
-    /// It did not help.
+    /// No help.
     Failed,
-    /// Nothing is rebuilt here.
+    /// Repairs are off.
     Off,
 }
 
-/// What a document carries, in one number.
+/// Hash of what a document carries.
 pub fn fingerprint(canvases: &[Canvas]) -> u64 {
     use std::hash::{DefaultHasher, Hash as _, Hasher as _};
     let mut hasher = DefaultHasher::new();
@@ -81,7 +82,7 @@ pub fn fingerprint(canvases: &[Canvas]) -> u64 {
     hasher.finish()
 }
 
-/// `Repairs` rebuilds documents that lack images: for a viewer who waits, and behind the viewers' backs.
+/// `Repairs` rebuilds documents that lack images: for a viewer who waits, and in the background.
 #[derive(Debug)]
 pub(in crate::heal) struct Repairs {
     settings: Arc<Settings>,
@@ -92,14 +93,14 @@ pub(in crate::heal) struct Repairs {
     images: Arc<ImageServers>,
     lookup: Arc<ImageLookup>,
     pub(in crate::heal) state: Arc<DocumentRepairs>,
-    /// Where what goes on behind the viewers' backs runs.
+    /// Runtime of background work.
     home: Handle,
     metrics: Arc<Metrics>,
 }
 
 impl PoisonedDocument {
     fn rebuild(&self) -> CanvasRequestKey {
-        // What a viewer asked for with `update` was not compared with anything.
+        // A document that a viewer asked for with `update` was not compared with anything.
         CanvasRequestKey {
             service: self.mark,
             target: rebuild_target(&self.target).into(),
@@ -117,7 +118,7 @@ impl PoisonedDocument {
 }
 
 impl Repairs {
-    /// `state`: what is being repaired already, and what was found out.
+    /// Repairs of documents. `state`: the repairs under way, and what was found out.
     pub(in crate::heal) fn new(
         settings: Arc<Settings>,
         (ladder, requests): (Arc<Ladder>, Arc<CanvasRequests>),
@@ -130,7 +131,7 @@ impl Repairs {
         Self { settings, ladder, requests, services, missing, images, lookup, state, home, metrics }
     }
 
-    /// Has the document rebuilt if that can help and do no harm; waits for it at most `heal.wait`.
+    /// Has the document rebuilt if that can help and do no harm; waits for the rebuild at most `heal.wait`.
     pub(in crate::heal) async fn mend_document(
         self: &Arc<Self>,
         poisoned: PoisonedDocument,
@@ -162,7 +163,7 @@ impl Repairs {
         let mended = timeout(heal.wait, self.join_repair(&key, &poisoned, Priority::Viewer)).await;
         match mended {
             Ok(RepairResult::Shorter(carries, _)) if carries == poisoned.carries => DocumentRepair::Truth,
-            // Or shorter than the index knew, and yet longer than what the viewer has.
+            // Or shorter than the index knew, and yet longer than the viewer's document.
             Ok(RepairResult::Whole | RepairResult::Shorter(..)) => DocumentRepair::Whole(started.elapsed()),
             Ok(RepairResult::Failed) => DocumentRepair::Failed,
             Ok(RepairResult::Unwell) => {
@@ -173,7 +174,7 @@ impl Repairs {
         }
     }
 
-    /// One try for all who wait for this document.
+    /// Joins the one try for this document, or starts it.
     async fn join_repair(
         self: &Arc<Self>,
         key: &CanvasRequestKey,
@@ -191,8 +192,8 @@ impl Repairs {
         mended
     }
 
-    /// Tries again until the service is well, for nobody in particular. A viewer who comes meanwhile has a try of
-    /// his own, so nobody waits for the next look.
+    /// Retries in the background until the service is well. A viewer who comes meanwhile starts a try of their own, and so
+    /// does not wait for the next one here.
     fn retry_in_background(self: &Arc<Self>, key: CanvasRequestKey, poisoned: Arc<PoisonedDocument>) {
         if self.state.chased.len() >= MENDS {
             self.metrics.event(EventKind::CureRefused);
@@ -212,7 +213,7 @@ impl Repairs {
                     }
                     ControlFlow::Continue(NextRepair::Later)
                 };
-                // A viewer's try has just shown that it is not well.
+                // A viewer's try has just shown that the service is not well.
                 service.fault_tracker.until_good(FIRST_PAUSE).await;
                 repairs.until_well(&service, repairs.settings.heal.backoff_max, attempt).await;
             }
@@ -224,7 +225,7 @@ impl Repairs {
         let boarded = Instant::now();
         let (image, nested) = match self.first_existing_image(order).await {
             Ok(LackingImages::There(image, nested)) => (*image, nested),
-            // Every file is gone: the document tells the truth, and a rebuild could only tell it once more.
+            // Every file is gone: the document is right as it is, and a rebuild would change nothing.
             Ok(LackingImages::Gone(life)) => {
                 self.state.truths.insert(key.clone(), poisoned.carries, life);
                 return RepairResult::Shorter(poisoned.carries, life);
@@ -278,7 +279,7 @@ impl Repairs {
             match read {
                 Some(read) if carries(&read.canvases, &image.key) => {}
                 Some(read) => {
-                    // A fault that began meanwhile must not be taken for the truth.
+                    // The effect of a fault that began meanwhile must not be taken for the truth.
                     let truth = fingerprint(&read.canvases);
                     let is_proven = nested == NestedCheck::Proven
                         && self.are_rightly_lacking(order, &read.canvases).await;
@@ -298,9 +299,9 @@ impl Repairs {
         }
     }
 
-    /// It was built anew by a service that seemed well, and lacks an image of which nothing is proven. What comes the same
-    /// again and again is believed in the end, for longer each time: not everything can be proven, and a rebuild costs the
-    /// service minutes.
+    /// Counts a rebuild in vain: a service that seemed well built the document anew, and it lacks an image of which nothing
+    /// is proven. An unchanged result is believed in the end, for longer each time: not everything can be proven, and a
+    /// rebuild costs the service minutes.
     fn built_in_vain(&self, key: &CanvasRequestKey, truth: u64) -> RepairResult {
         let before =
             self.state.in_vain.get(key).filter(|(same, _)| *same == truth).map_or(0, |(_, times)| times);
@@ -345,7 +346,7 @@ impl Repairs {
         read
     }
 
-    /// What a healthy service builds is the truth, although it is less than the index knew.
+    /// Accepts what a healthy service builds as the truth, although it is less than the index knew.
     async fn accept_shorter_document(&self, read: Arc<DocumentContent>, name: String) {
         #[cfg(test)]
         if self.services.files().is_idle() {

@@ -1,4 +1,5 @@
-//! Would the service's own way to the image server work? Asked before a document is rebuilt for a viewer.
+//! Nested requests: whether the service's own way to the image server works. Checked before a document is rebuilt for a
+//! viewer.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,7 +29,7 @@ use crate::index::DocumentContent;
 use crate::observe::EventKind;
 use crate::upstream::guard::CanvasTarget;
 
-/// How long it is believed of files that seem to be gone. (Each of them is remembered by itself, and for longer.)
+/// How long files that seem gone are believed gone. (Each file is remembered by itself, and for longer.)
 const SEEMS: Duration = Duration::from_secs(10);
 
 fn images(document: &DocumentContent) -> impl Iterator<Item = &String> {
@@ -36,7 +37,7 @@ fn images(document: &DocumentContent) -> impl Iterator<Item = &String> {
 }
 
 impl Repairs {
-    /// The first missing image whose file is there. `Err`: not now.
+    /// Finds the first missing image whose file is there. `Err`: not now.
     pub(in crate::heal) async fn first_existing_image(
         self: &Arc<Self>,
         order: DocumentOrder<'_>,
@@ -72,7 +73,7 @@ impl Repairs {
         Ok(LackingImages::Gone(if seems { SEEMS } else { BELIEVED }))
     }
 
-    /// Whether each image that a document lacks after it was built anew is gone, or could have been asked for.
+    /// Checks whether each image that a document lacks after a rebuild is gone, or could have been asked for.
     pub(in crate::heal) async fn are_rightly_lacking(
         self: &Arc<Self>,
         order: DocumentOrder<'_>,
@@ -90,8 +91,8 @@ impl Repairs {
         true
     }
 
-    /// Would the document be better, were it built anew? It is built beside first, where the service does that: to register
-    /// an image says nothing of the file store, and in a fault of that whatever is built comes without its images.
+    /// Tells whether a rebuild would make the document better. The document is built beside first, where the service does
+    /// that: registering an image says nothing of the file store, and while that fails every document comes without images.
     pub(in crate::heal) async fn compare_beside(
         self: &Arc<Self>,
         order: DocumentOrder<'_>,
@@ -99,12 +100,12 @@ impl Repairs {
         image: &IndexedImage,
     ) -> RebuildEffect {
         let DocumentOrder { service, poisoned, urgency, .. } = order;
-        // One that was asked for with `allow` or `disallow` has no other place.
+        // A document asked for with `allow` or `disallow` has no variant.
         if poisoned.target.contains("allow=") {
             return RebuildEffect::Unknown;
         }
         if self.services.honours_variants(service).await.is_none() {
-            // One canvas beside tells whether it builds beside: its first request is a plain GET where it does not.
+            // A canvas tells whether the service builds beside: its first request is a plain GET where it does not.
             self.nested_by_canvas(image, urgency, NestedCheck::Likely).await;
         }
         if self.services.honours_variants(service).await != Some(true) {
@@ -128,7 +129,7 @@ impl Repairs {
         if is_better { RebuildEffect::Better } else { RebuildEffect::NoBetter }
     }
 
-    /// A page that the document has is built beside, with its image.
+    /// Checks the service by another page: a page that the document has is built beside, with its image.
     async fn another_page_is_well(self: &Arc<Self>, order: DocumentOrder<'_>, route: usize) -> bool {
         let DocumentOrder { service, poisoned, urgency, .. } = order;
         let pages = self.lookup.index().manifest_canvases(&poisoned.name).unwrap_or_default();
@@ -171,7 +172,7 @@ impl Repairs {
         if matches!(answer, CanvasResponse::Built | CanvasResponse::Carries) {
             return NestedCheck::Proven;
         }
-        // To register writes the key first; where nothing is behind it, the file is gone.
+        // Registering writes the key first; where no file is behind it, the file is gone.
         let is_registered = matches!(self.services.ask(image).await, Registration::Alive(_));
         if is_registered && self.images.shows_nothing(image).await {
             NestedCheck::Gone
@@ -180,8 +181,8 @@ impl Repairs {
         }
     }
 
-    /// The same where nobody says which file it is: its canvas is built beside the stored one, which takes the nested
-    /// request, and writes the key if there is a file.
+    /// Checks an image whose file URL is not known: its canvas is built beside the stored one. The service makes the nested
+    /// request for that, and writes the key if there is a file.
     async fn nested_by_canvas(
         self: &Arc<Self>,
         image: &IndexedImage,
@@ -206,7 +207,7 @@ impl Repairs {
         }
         let asked = async || self.requests.answer(&service, &request.flight, image, urgency).await;
         let mut answer = asked().await;
-        // The first one of all may come out of the service's cache: then it only tells that it builds beside.
+        // The first variant of all may come out of the service's cache: then it only tells that the service builds beside.
         if answer == CanvasResponse::Carries && self.services.honours_variants(&service).await == Some(true) {
             answer = asked().await;
         }
@@ -214,7 +215,7 @@ impl Repairs {
         let is_expired = self.requests.evidence(image).await == Evidence::Expired;
         match answer {
             CanvasResponse::Built => NestedCheck::Proven,
-            // Whoever builds a canvas writes the key first, unless there is no file to write it for.
+            // A service that builds a canvas writes the key first, unless there is no file to write it for.
             CanvasResponse::Lacks if is_expired => match self.ladder.gone_or_in_trouble(image, seen).await {
                 HealOutcome::Missing => NestedCheck::SeemsGone,
                 _ => NestedCheck::Unwell,
@@ -231,7 +232,7 @@ impl Repairs {
         }
     }
 
-    /// Its canvas is good, with other images and without this one.
+    /// True if the image's canvas is good, with other images and without this one.
     async fn is_disowned(
         self: &Arc<Self>,
         service: &Arc<CanvasService>,

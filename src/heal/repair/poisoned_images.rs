@@ -1,16 +1,16 @@
-//! Which images are there and yet lacking in their canvas or manifest: what the pages call *poisoned*.
+//! Poisoned images: those that are there and yet lacking in their canvas or manifest.
 
 use std::time::Duration;
 
 use crate::heal::timed_cache::TimedCache;
 
-/// Images remembered at most; of more, those that were seen longest ago are forgotten.
+/// Images remembered at most. Beyond that those seen longest ago are forgotten.
 const IMAGES: u64 = 10_000;
 
-/// For so long it is believed, unless somebody sees otherwise.
+/// How long an entry is believed, unless a document shows otherwise.
 const BELIEVED: Duration = Duration::from_hours(24);
 
-/// Images that a document was seen without. Cheap to clone.
+/// `PoisonedImages` are images that a document was seen without. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(in crate::heal) struct PoisonedImages(TimedCache<Box<str>>);
 
@@ -21,7 +21,7 @@ impl Default for PoisonedImages {
 }
 
 impl PoisonedImages {
-    /// A document came without the images with these lookup keys, or it was seen to have them (or rightly not).
+    /// Notes whether a document lacks the images with these lookup keys (false: it has them, or rightly not).
     pub(in crate::heal) fn note<'a>(&self, keys: impl IntoIterator<Item = &'a str>, lacks: bool) {
         for key in keys {
             if lacks {
@@ -32,7 +32,7 @@ impl PoisonedImages {
         }
     }
 
-    /// Is the image with this lookup key lacking in a document, as far as is known?
+    /// True if the image with this lookup key is lacking in a document, as far as is known.
     pub(in crate::heal) fn contains(&self, key: &str) -> bool {
         self.0.contains(key)
     }

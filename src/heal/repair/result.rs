@@ -1,4 +1,4 @@
-//! How one try to mend a document ended, here or on another node.
+//! Result of one try to repair a document, here or on another node.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use crate::heal::repair::Repairs;
 use crate::heal::repair::documents::{DocumentOrder, PoisonedDocument, RepairResult};
 
 impl Repairs {
-    /// One try for all who wait for this document: whichever node mends it, mends it for all.
+    /// Runs one try for all who wait for this document: one node repairs it for all.
     pub(in crate::heal) async fn mend_in_the_fleet(
         self: &Arc<Self>,
         key: &CanvasRequestKey,

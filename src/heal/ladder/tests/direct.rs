@@ -1,4 +1,4 @@
-//! The file itself, asked for in the name of the identifier.
+//! `direct`: the file itself, asked for in the name of the identifier.
 
 use super::super::direct::DirectResult;
 use super::*;
@@ -16,7 +16,7 @@ impl Scene {
         *self.images.forward.lock() = status;
     }
 
-    /// What was forwarded since the last call.
+    /// Requests forwarded since the last call.
     fn forwarded(&self) -> Vec<Parts> {
         std::mem::take(&mut *self.images.forwarded.lock())
     }
@@ -101,10 +101,10 @@ async fn a_gateway_that_refuses_an_encoded_slash_is_left_alone_for_a_while() {
     }
     scene.forwards(200);
     assert!(matches!(scene.direct().await, DirectResult::Answer(_)));
-    // It was seen to work: what it says now it says of the request.
+    // `direct` was seen to work, so the status is about the request.
     scene.forwards(400);
     assert!(matches!(scene.direct().await, DirectResult::Answer(_)));
-    // Without a slash nobody refuses: a 400 is what a live image says.
+    // Without a slash in the identifier no gateway refuses it: a 400 is what a live image answers.
     let scene = Scene::new().with_file();
     scene.forwards(400);
     for _ in 0..2 {

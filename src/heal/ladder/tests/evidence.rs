@@ -1,10 +1,10 @@
-//! What an answer is taken for, and what a heal leaves to be done.
+//! Evidence from answers, and the follow-ups of a heal.
 
 use super::*;
 use CanvasResponse::{Built, Carries, Lacks, Unclear};
 use Rung::{Register, Variant, Visit};
 
-/// What is to be done after a heal, in words.
+/// Follow-ups of a heal, in words.
 fn left(report: &HealReport) -> Vec<&'static str> {
     let word = |follow_up: &FollowUp| match follow_up {
         FollowUp::WatchCanvas { .. } => "watch",
@@ -43,7 +43,7 @@ async fn a_canvas_without_its_image_is_repaired_only_where_it_may_have_been_buil
         let Some(FollowUp::RepairCanvas { service, request }) = report.follow_ups.first() else {
             panic!("it is to be repaired")
         };
-        // Who repairs it looks whether the stored canvas was touched at all.
+        // The repair looks whether the stored canvas was touched at all.
         assert_eq!(service.touched(request).is_some(), !beside);
     }
 }
@@ -73,7 +73,7 @@ async fn where_nothing_is_proven_a_canvas_with_the_image_is_believed_and_no_othe
 async fn what_is_expired_by_the_service_s_word_is_not_back_whatever_came() {
     let scene = Scene::new().building_beside(true).answering(Variant, [answer(Carries)]);
     assert_eq!(scene.outcome().await, HealOutcome::Failed);
-    // Built with the image and yet expired: the key may have been lost again. Only a probe may refute the word.
+    // Built with the image and yet "expired": the key may have been lost again. Only a probe may refute `/resources`.
     let scene = Scene::new().building_beside(true).answering(Variant, [answer(Built)]);
     assert_eq!(scene.outcome().await, HealOutcome::Failed);
     assert!(scene.service().registrations.is_available(tokio::time::Instant::now()));

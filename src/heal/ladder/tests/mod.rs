@@ -45,14 +45,14 @@ use crate::observe::{Metrics, RequestTrace};
 use crate::upstream::guard::CanvasGuard;
 use crate::upstream::{Body, Caller, UpstreamError};
 
-/// Where the image's file is. Its base64 holds no slash.
+/// File URL of the image. Its base64 holds no slash.
 const FILE: &str = "https://lib.example/fcrepo/rest/obj/a/files/a.jpg";
 
 const SMALL_TILE: &str = "full/16,/0/default.jpg";
 const INFO: &str = "info.json";
 const INFO_UNCACHED: &str = "info.json?cache=nocache";
 
-/// Nobody sends anything to a server in these tests.
+/// `NoServer` is for tests that send nothing to a server.
 #[derive(Debug)]
 struct NoServer;
 
@@ -67,9 +67,9 @@ impl SendRequest for NoServer {
 struct FakeImages {
     statuses: Mutex<HashMap<(String, String), u16>>,
     probe: Mutex<Option<Evidence>>,
-    /// What was forwarded to it.
+    /// Requests forwarded to the server.
     forwarded: Mutex<Vec<Parts>>,
-    /// What a forwarded request is answered with.
+    /// Status of the answer to forwarded requests.
     forward: Mutex<u16>,
 }
 
@@ -108,7 +108,7 @@ impl AskImageServer for FakeImages {
     }
 }
 
-/// One scripted answer: when it comes, and what is said of the image from `said_after` on.
+/// `Answer` is one scripted answer: when it comes, and what is said of the image from `said_after` on.
 #[derive(Debug, Clone)]
 struct Answer {
     response: CanvasResponse,
@@ -130,7 +130,7 @@ fn alive() -> Registration {
     Registration::Alive(FILE.to_owned())
 }
 
-/// `FakeService` answers the requests of each rung with what is scripted, the last answer again and again.
+/// `FakeService` answers the requests of each rung from a script; the last answer is repeated.
 #[derive(Debug)]
 struct FakeService {
     said: Arc<Mutex<Registration>>,
@@ -231,12 +231,12 @@ fn image(route: usize) -> IndexedImage {
 }
 
 impl Scene {
-    /// With the shipped ladder; the image is owned by canvas `a`.
+    /// A scene with the shipped ladder; the image is owned by canvas `a`.
     fn new() -> Self {
         Self::with("")
     }
 
-    /// With these lines below `[heal]`.
+    /// A scene with these lines below `[heal]`.
     fn with(heal: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("index.sqlite3");
@@ -284,25 +284,25 @@ impl Scene {
         Self { ladder, images, fake, services, missing, index, image, _folder: folder }
     }
 
-    /// The image is owned by these canvases.
+    /// Sets the canvases that own the image.
     fn owned_by(mut self, canvases: &[&str]) -> Self {
         self.image.owners = canvases.iter().map(|canvas| owner("lib.example", canvas)).collect();
         self
     }
 
-    /// It is known where the file is.
+    /// Makes the file URL known.
     fn with_file(self) -> Self {
         self.index.learn_file_url(uuid_of_file_url(FILE), FILE).expect("it is true");
         self
     }
 
-    /// It is known whether the service builds beside.
+    /// Makes it known whether the service builds beside.
     fn building_beside(self, honoured: bool) -> Self {
         self.service().heard_of_variants(honoured);
         self
     }
 
-    /// The requests of this rung are answered so.
+    /// Scripts the answers to requests of this rung.
     fn answering(self, rung: Rung, answers: impl IntoIterator<Item = Answer>) -> Self {
         self.fake.answers.lock().insert(rung, answers.into_iter().collect());
         self
@@ -328,17 +328,17 @@ impl Scene {
         self.run().await.outcome
     }
 
-    /// The rungs on which something was asked for since the last call.
+    /// Rungs of the requests since the last call.
     fn rungs(&self) -> Vec<Rung> {
         self.targets().into_iter().map(|(rung, _)| rung).collect()
     }
 
-    /// The same, with the targets.
+    /// Rungs and targets of the requests since the last call.
     fn targets(&self) -> Vec<(Rung, String)> {
         std::mem::take(&mut *self.fake.asked.lock())
     }
 
-    /// The names of the canvases that were asked for since the last call.
+    /// Names of the canvases that were asked for since the last call.
     fn canvases(&self) -> Vec<String> {
         let name = |target: String| {
             let path = target.split('?').next().unwrap_or_default();

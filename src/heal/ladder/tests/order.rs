@@ -1,4 +1,4 @@
-//! Which rungs are tried, in which order, on which canvases, and what is left alone for a while.
+//! Order of rungs and canvases, and cool-downs.
 
 use super::*;
 use crate::heal::canvas_service::request::CanvasRequest;
@@ -29,7 +29,7 @@ async fn what_a_service_called_expired_a_moment_ago_is_not_asked_for_again() {
         )
     };
     assert_eq!(heard(&scene), Registration::Expired);
-    // Whatever it says now: the heal has begun because of what it said.
+    // The service's answer may change now: the heal began because of the one before.
     scene.says(alive());
     assert_eq!(scene.outcome().await, HealOutcome::Healed(Variant));
     tokio::time::advance(Duration::from_secs(1)).await;
@@ -52,7 +52,7 @@ async fn a_file_s_own_identifier_that_is_404_is_a_missing_file() {
 async fn the_rungs_are_tried_in_their_order_until_one_helps() {
     let scene = Scene::new().with_file().building_beside(false);
     assert_eq!(scene.outcome().await, HealOutcome::Failed);
-    // What a service refuses to build it refuses to build anew.
+    // A service that refuses to build a canvas also refuses to build it anew.
     assert_eq!(scene.rungs(), [Register, Visit]);
     let scene = Scene::new().with_file().building_beside(false).answering(Visit, [answer(Unclear)]);
     let scene = scene.answering(Rebuild, [heals(Built)]);
@@ -112,7 +112,7 @@ async fn canvases_that_are_refused_do_not_count_and_of_others_three_are_asked_fo
     let scene = Scene::new().building_beside(true).owned_by(&names).answering(Variant, [answer(Unclear)]);
     assert_eq!(scene.outcome().await, HealOutcome::Failed);
     assert_eq!(scene.canvases(), ["a", "b", "c"]);
-    // Those that come without the image count, too.
+    // Canvases that come without the image count, too.
     let scene = Scene::new().building_beside(true).owned_by(&names).answering(Variant, [answer(Lacks)]);
     assert_eq!(scene.outcome().await, HealOutcome::Missing);
     assert_eq!(scene.canvases(), ["a", "b", "c"]);
@@ -165,7 +165,7 @@ async fn a_canvas_that_cools_does_not_keep_another_from_being_asked_for() {
     assert_eq!(scene.canvases(), ["other"]);
 }
 
-/// Has this request begun for somebody else.
+/// Begins this request for another heal.
 fn begun(scene: &Scene, request: &CanvasRequest) -> FlightHandle<CanvasResponse> {
     let order = CanvasOrder {
         service: scene.service(),
@@ -184,7 +184,7 @@ async fn a_request_that_was_under_way_and_did_not_help_is_sent_once_more() {
     let _seat = begun(&scene, &CanvasRequest::variant(&canvas).expect("it can be built beside"));
     assert_eq!(scene.outcome().await, HealOutcome::Healed(Variant));
     assert_eq!(scene.rungs(), [Variant, Variant]);
-    // What is stored stays as it is: only a visit that was refused is made again.
+    // A stored canvas stays as it is: only a visit that was refused is made again.
     for (first, rungs) in [(Unclear, vec![Visit]), (Refused, vec![Visit, Visit]), (Busy, vec![Visit])] {
         let scene = Scene::with("ladder = [\"visit\"]").answering(Visit, [answer(first), answer(Refused)]);
         let canvas = scene.services.asked_canvases(&scene.image)[0].1.clone();
@@ -201,7 +201,7 @@ async fn what_nobody_waits_for_is_not_built_into_a_fault() {
     let began = tokio::time::Instant::now();
     assert_eq!(scene.run_for(Priority::Background).await.outcome, HealOutcome::Healed(Visit));
     assert!(began.elapsed() >= Duration::from_secs(2), "{:?}", began.elapsed());
-    // A viewer does not wait, and nobody does where it is built beside.
+    // A viewer does not wait for the end of a fault, and nobody does where the canvas is built beside.
     for (beside, priority) in [(false, Priority::Viewer), (true, Priority::Background)] {
         let scene = Scene::new().building_beside(beside).answering(Visit, [heals(Carries)]);
         let scene = scene.answering(Variant, [heals(Carries)]);

@@ -1,10 +1,10 @@
-//! When a canvas is built anew over the stored one.
+//! Rebuilds: when a canvas is built anew over the stored one.
 
 use super::*;
 use CanvasResponse::{Built, Carries, Lacks, Unclear, Unwell};
 use Rung::{Rebuild, Visit};
 
-/// A service that builds over what is stored, whose visit brought this, and whose way to the image server is well.
+/// A service that builds over what is stored. Its visit has this result, and its way to the image server is well.
 fn scene(visited: CanvasResponse) -> Scene {
     let scene = Scene::new().building_beside(false).answering(Visit, [answer(visited)]);
     scene.images.set(&scene.image.sent, INFO_UNCACHED, 200);
@@ -119,7 +119,7 @@ async fn what_is_alive_is_not_built_anew() {
         tokio::time::sleep(Duration::from_millis(25)).await;
         scene.says(super::alive());
     };
-    // A fault is waited for; meanwhile the image comes back.
+    // The heal waits for the end of a fault; meanwhile the image comes back.
     scene.service().fault_tracker.record_fault();
     let (report, ()) = tokio::join!(scene.run(), says);
     assert_eq!(report.outcome, HealOutcome::Alive);
@@ -220,7 +220,7 @@ async fn where_nothing_shows_that_the_service_is_well_one_finds_out_and_the_othe
     let (outcome, ()) = tokio::join!(scene.outcome(), ends);
     assert_eq!(outcome, HealOutcome::Healed(Rebuild));
     assert!(began.elapsed() >= done);
-    // Where that is shown, nobody waits.
+    // Where the health is shown, nobody waits.
     let scene = super::rebuild::scene(Unclear);
     let _other = scene.service().try_alone().expect("nobody else finds out");
     let began = tokio::time::Instant::now();
