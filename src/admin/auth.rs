@@ -1,4 +1,4 @@
-//! Who may look and who may act.
+//! Authentication of operators: who may read, and who may act.
 
 use std::io;
 use std::net::IpAddr;

@@ -11,10 +11,10 @@ use super::worker::CanvasWorker;
 use super::{CanvasResult, CanvasTask, HandledBy};
 use crate::cluster::{Claim, Cluster, Job, JobError};
 
-/// How soon is asked again for what others are at, and for a Redis that is away.
+/// Poll interval for canvases that other runs have claimed, and for a Redis that is away.
 pub(crate) const LOOK: Duration = Duration::from_millis(200);
 
-/// This process's share of a job.
+/// Share of this process in a job.
 #[derive(Debug)]
 pub(crate) struct JobShare {
     pub(crate) name: String,

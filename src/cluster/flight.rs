@@ -1,4 +1,4 @@
-//! Shared flights: one node has the flight, the others wait for its news and look for themselves.
+//! Shared flights: one node leads the flight, the others wait for its result and check for themselves.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,12 +8,13 @@ use super::lease::KeyLease;
 use super::link::{RedisLink, after, millis};
 use super::scripts::{BOARD, DEPART, FORGET, LAND};
 
-/// What came of boarding a flight.
+/// Result of joining a flight.
 #[derive(Debug)]
 pub enum JoinResult {
-    /// This node leads: it sends the request, then publishes the result. Also where there is no cluster, or the link to it is cut.
+    /// Lead of the flight: this node sends the request, then publishes the result. Also without a cluster, or while the link to
+    /// it is cut.
     Ours(SharedFlight),
-    /// Another node's landed with this answer.
+    /// Flight of another node that landed with this answer.
     Landed {
         /// Result word of the flight.
         answer: String,

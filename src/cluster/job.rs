@@ -1,4 +1,4 @@
-//! One piece of work that several processes share, unit by unit: who claims a unit does it, and tells what came of it.
+//! Jobs that several processes share, unit by unit: the process that claims a unit does it, and publishes the result.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -14,7 +14,8 @@ use super::scripts::{CLAIM, FINISH, OPEN, RENEW_CLAIMS};
 /// Claims kept by one command: few, so that it ends within `command_timeout`.
 const AT_ONCE: usize = 100;
 
-/// This process's part in a job. A claimed unit stays claimed until it is finished, or until one lease after this process is gone.
+/// Part of this process in a job. A claimed unit stays claimed until it is finished, or until one lease after this process
+/// is gone.
 #[derive(Debug)]
 pub struct Job {
     link: Arc<RedisLink>,

@@ -36,7 +36,7 @@ use crate::config::settings::ClusterSettings as Settings;
 use crate::observe::Metrics;
 use link::RedisLink;
 
-/// This node among others.
+/// Handle of this node in the cluster.
 #[derive(Debug)]
 pub struct Cluster {
     link: Arc<RedisLink>,

@@ -51,7 +51,7 @@ use store::{queries, rows};
 /// How often lookups look whether another process changed the file.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// One canvas that owns an image.
+/// A canvas that owns an image.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Owner {
     /// Canvas URL as the manifest writes it.
@@ -71,17 +71,17 @@ pub struct Neighbour {
     pub keys: Vec<String>,
 }
 
-/// What became of a document that passed through.
+/// Result of learning a document that passed through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LearnResult {
-    /// It is in the index now.
+    /// The document was written to the index.
     New,
-    /// It was there already, word for word.
+    /// The index has the document already, byte for byte.
     Known,
-    /// It lacks images that the index knows by its name, as poisoned JSON does, and has none that is new: it was not
-    /// believed.
+    /// The document lacks images that the index has under its name, as poisoned JSON does, and adds none: it was not
+    /// learned.
     Poorer,
-    /// It names no images.
+    /// The document names no images.
     Nothing,
 }
 
@@ -157,7 +157,7 @@ impl Index {
         self.place.path()
     }
 
-    /// Who owns the identifier with this lookup key, at most eight canvases; empty: nobody. Those of manifests
+    /// Owners of the identifier with this lookup key, at most eight canvases; empty: none. Canvases of manifests
     /// come first, then the canvas derived from the image's file. Changes made by other processes are seen
     /// within 200 ms.
     pub fn owners(&self, key: &str) -> Result<Arc<[Owner]>, IndexError> {
@@ -268,7 +268,7 @@ impl Index {
         self.learn_file_urls(&[(uuid, url.to_owned())])
     }
 
-    /// The same for several that are known to be true, in one transaction.
+    /// Writes file URLs that are verified already, in one transaction.
     fn learn_file_urls(&self, files: &[(Uuid, String)]) -> Result<(), IndexError> {
         self.write(|conn| {
             let mut insert =
@@ -286,7 +286,7 @@ impl Index {
         self.alone(change)
     }
 
-    /// The same, however long the log is: for who only keeps others from writing.
+    /// Writes like [`Self::write`], but also when the log is full: for callers that only hold the write lock.
     fn alone<T>(
         &self,
         mut change: impl FnMut(&Connection) -> Result<T, IndexError>,

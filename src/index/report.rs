@@ -36,10 +36,10 @@ pub struct IndexStats {
     pub schema: u64,
 }
 
-/// One document of the index.
+/// A document of the index.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct DocumentRow {
-    /// Its own id, or where it was read.
+    /// Id of the document, or where it was read.
     pub uri: String,
     /// Label.
     pub label: Option<String>,
@@ -59,7 +59,7 @@ pub struct DocumentRow {
     pub vanished: Option<i64>,
 }
 
-/// One image on one canvas.
+/// A pair of image and canvas.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct ExportRow {
     /// Lookup key of the image.

@@ -1,4 +1,4 @@
-//! One connection: its PROXY header, its handshake, its requests, and its end.
+//! Life of a connection: PROXY header, TLS handshake, requests, end.
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};

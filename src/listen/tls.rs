@@ -1,4 +1,4 @@
-//! Our own certificates: chosen by the name that is asked for, and renewed while we serve.
+//! Server certificates: chosen by SNI, and reloaded while connections are served.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

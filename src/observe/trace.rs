@@ -1,5 +1,5 @@
-//! One name for one request, wherever it leaves a mark: in its answer, in what we ask of others for its sake, in logs,
-//! in the history of heals.
+//! Request ids. A request has one id everywhere: in its answer, in the upstream requests made for it, in logs, in the
+//! history of heals.
 //!
 //! A request that comes without an id gets one of 32 hexadecimal digits: the time first, so that ids sort as the
 //! requests came, then 80 random bits. The id has the form of a trace id (W3C Trace Context), so that one search finds both.

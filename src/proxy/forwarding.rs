@@ -1,4 +1,4 @@
-//! Who asked whom, as the proxies on the way say it: `X-Forwarded-*` and `Forwarded`.
+//! Client address, scheme and host as the proxies before us report them: `X-Forwarded-*` and `Forwarded`.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;

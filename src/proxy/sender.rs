@@ -1,4 +1,4 @@
-//! Who sends a request, and what the configuration says of them.
+//! Sender of a request, and what the configuration says of it.
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! One request on its way to one server, and what becomes of it when its client leaves.
+//! A single attempt of a request at one server, and what happens to it when the client disconnects.
 
 use std::time::Duration;
 

@@ -110,8 +110,8 @@ impl Body {
         }
     }
 
-    /// The same body; `done` gets all of it once it has gone by whole, or nothing once it is longer than `most` bytes.
-    /// `done` is not called for a body that breaks or that nobody reads to its end.
+    /// Copies the body while it is read. `done` gets all of it at its end, or `None` once it is longer than `most` bytes.
+    /// `done` is not called for a body that breaks or that is not read to its end.
     #[must_use]
     pub fn tee(self, most: usize, done: impl FnOnce(Option<Vec<Bytes>>) + Send + Sync + 'static) -> Self {
         Self::Teed(Box::new(TeeBody::new(self, most, Box::new(done))))

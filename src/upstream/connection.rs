@@ -1,4 +1,4 @@
-//! One HTTP/1.1 connection to an upstream.
+//! An HTTP/1.1 connection to an upstream.
 
 use std::fmt;
 use std::future::poll_fn;

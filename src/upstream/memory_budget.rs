@@ -58,12 +58,12 @@ impl MemoryBudget {
         Self { purse: Arc::new(purse), client: None }
     }
 
-    /// From now on at most so many bytes.
+    /// Replaces the limit; bytes that are taken stay taken.
     pub fn resize(&self, most: usize) {
         self.purse.most.store(most, Relaxed);
     }
 
-    /// This budget for bodies of one client: 1/4 of it.
+    /// Budget for the bodies of one client: at most 1/4 of the whole.
     #[must_use]
     pub fn of(&self, client: Option<Arc<dyn Holder>>) -> Self {
         Self { purse: Arc::clone(&self.purse), client }

@@ -1,4 +1,4 @@
-//! One of the servers of an upstream: where it is, its connections, and how it stands.
+//! A server of an upstream: its address, its connections and its health.
 
 use std::ops::Deref;
 use std::sync::Arc;

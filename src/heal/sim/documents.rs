@@ -1,4 +1,4 @@
-//! Viewers who ask the canvas service itself: through the door, and with what a document lacks mended.
+//! Viewers' own requests to the canvas service: with a permit, and with poisoned documents repaired.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,8 +18,8 @@ use crate::observe::RequestTrace;
 use crate::upstream::{Body, Caller, UpstreamError};
 
 impl CaseRun {
-    /// One viewer's own request for a document, through the door, as the proxy sends it; and what it lacks is mended, as the
-    /// proxy has it mended. The pictures that it came with, in the end.
+    /// Sends a viewer's own request for a document as the proxy does: with a permit, and with a repair of what the document
+    /// lacks. Returns how many pictures the document has in the end.
     pub(super) async fn fetches(&self, document: SimDocument, patience: u64) -> Option<usize> {
         let library = self.model.library;
         let (public, site) = match document {

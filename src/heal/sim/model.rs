@@ -154,7 +154,7 @@ impl Model {
         self.fault(|lasting| (lasting == fault).then_some(())).is_some()
     }
 
-    /// The same at this site.
+    /// Whether this fault lasts now at this site.
     pub(super) fn has_at(&self, site: usize, fault: SimFault) -> bool {
         site == 0 && self.has(fault)
     }

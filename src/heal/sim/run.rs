@@ -120,12 +120,12 @@ impl CaseRun {
         })
     }
 
-    /// That of the node whose turn it is.
+    /// Healer of the next node, round robin.
     pub(super) fn healer(&self) -> Healer {
         self.nodes[self.requests.fetch_add(1, Ordering::Relaxed) % self.nodes.len()].healer()
     }
 
-    /// One request of a reader, as the proxy sends it to the healer. `None`: the reader left.
+    /// Sends a reader's request to the healer, as the proxy does. `None`: the reader left.
     async fn asks(
         &self,
         image: usize,
@@ -170,7 +170,7 @@ impl CaseRun {
         })
     }
 
-    /// The same, and what it must have been.
+    /// Sends a reader's request, and checks the result.
     pub(super) async fn reads(
         &self,
         image: usize,

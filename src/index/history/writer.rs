@@ -17,7 +17,7 @@ use crate::observe::{EventKind, Metrics};
 /// Heals, and file URLs, that wait to be written, at most.
 const QUEUE: usize = 1024;
 
-/// So many are written without waiting for more.
+/// Rows of a full batch: it is written without waiting for more.
 const BATCH: usize = 512;
 
 /// How long the first of a batch waits for others. Each commit makes lookups take a new snapshot, so many

@@ -81,9 +81,9 @@ impl TrafficLearner {
         Self { queue, most, waiting, metrics }
     }
 
-    /// The same body, listened to if it may be a IIIF document. `url` is its public name.
+    /// Wraps a body that may be a IIIF document, so that a copy is queued for learning. `url` is its public name.
     pub fn listen(&self, url: impl FnOnce() -> Option<String>, fields: &HeaderMap, body: Body) -> Body {
-        // Codings that are not read are counted where documents are looked at.
+        // Content codings that cannot be decoded are counted where documents are parsed.
         let (true, Ok(coding)) = (is_json(fields), ContentCoding::of(fields)) else { return body };
         if length(fields).is_some_and(|length| length > self.most) {
             self.metrics.learned("learn_too_long");

@@ -17,10 +17,10 @@ use crate::index::{Index, IndexError};
 use crate::observe::{EventKind, Metrics};
 use crate::upstream::coding::ContentCoding;
 
-/// News may be lost; so it is looked this often in any case.
+/// Poll interval, because pub/sub messages can be lost.
 const LOOK: Duration = Duration::from_secs(30);
 
-/// News that come one after the other are read together.
+/// Delay before reading, so that messages that come one after the other are read together.
 const LINGER: Duration = Duration::from_millis(100);
 
 /// Follows what other nodes learn.

@@ -26,7 +26,7 @@ const PLAIN: usize = 1 << 20;
 /// SECURITY: no more of a chunk is unpacked, whoever wrote it.
 const LONGEST: u64 = 64 << 20;
 
-/// One line of an edition.
+/// A line of an edition.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum EditionLine {

@@ -21,7 +21,7 @@ const LONGEST_KEPT: usize = 1 << 20;
 pub struct DocumentContent {
     /// What it is.
     pub document: Document,
-    /// Its canvases.
+    /// Canvases of the document.
     pub canvases: Vec<Canvas>,
     hash: blake3::Hash,
     /// By what it was read.

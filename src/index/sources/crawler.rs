@@ -54,7 +54,7 @@ pub(crate) fn walk(
 /// The writer went away.
 struct CrawlStopped;
 
-/// One walk.
+/// State of one crawl of a URL source.
 struct Crawler<'a> {
     asker: &'a SourceClient,
     send: &'a mpsc::Sender<SourceEvent>,

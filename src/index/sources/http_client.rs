@@ -32,9 +32,9 @@ const ACCEPT: &str = "application/ld+json, application/json;q=0.9, */*;q=0.1";
 pub(crate) enum FetchOutcome {
     /// A document, new or changed.
     Read(Box<ParsedDocument>),
-    /// It is as the index knows it; with what to ask with next time.
+    /// The document is unchanged; with the validators for the next request.
     Unchanged(Box<DocumentMeta>),
-    /// It tells of fewer images than the index knows from there, as poisoned JSON does.
+    /// The document has fewer images than the index knows from this URL, as poisoned JSON does.
     Poorer(SourceProblem),
     /// No document. `is_gone`: the server says that there is none.
     Failed { problem: SourceProblem, is_gone: bool },

@@ -25,7 +25,7 @@ pub struct Refresh<'a> {
     options: &'a RefreshOptions,
 }
 
-/// One look at a source, as far as it got.
+/// Progress of one refresh of a URL source.
 struct HttpRefresh<'a, 'p> {
     refresh: &'a Refresh<'a>,
     /// The source's location and row.

@@ -143,7 +143,7 @@ pub(crate) fn hash(text: &str) -> i64 {
     hash_of(digest(text))
 }
 
-/// The same of what has a name already: the first half of it.
+/// Hash of a digest: its upper 64 bits.
 pub(crate) fn hash_of(name: u128) -> i64 {
     ((name >> 64) as u64).cast_signed()
 }

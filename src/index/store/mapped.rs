@@ -49,7 +49,7 @@ impl MappedFile {
         true
     }
 
-    /// Who is in the middle of a query, or closes a connection, finds zeros.
+    /// Extends the file with zeros, for queries that are running and connections that are being closed.
     fn extend(&self, length: u64) {
         let extended = OpenOptions::new().write(true).open(&self.path).and_then(|file| file.set_len(length));
         if let Err(error) = extended {

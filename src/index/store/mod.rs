@@ -42,7 +42,7 @@ const FULL_LOG: u64 = 14 << 20;
 /// A writer that waited in vain, as beside a process that stands still, does not wait again for so long.
 const AFTER_WAITING: Duration = Duration::from_mins(1);
 
-/// One generation, open.
+/// An open generation of the index file.
 #[derive(Debug)]
 pub(crate) struct Store {
     /// Before the connections: it is dropped first.
@@ -81,9 +81,9 @@ fn log_looks(file: &Path) -> WalStat {
     std::fs::metadata(log).ok().map(|found| (found.len(), found.modified().ok()))
 }
 
-/// What a write was told about the file it writes to.
+/// Result of a write, as the file may be replaced meanwhile.
 pub(crate) enum WriteResult<T> {
-    /// It is done.
+    /// The change was committed.
     Done(T),
     /// The file was replaced meanwhile; nothing was written.
     Replaced,

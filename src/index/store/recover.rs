@@ -227,7 +227,7 @@ pub async fn watch_over(index: Arc<Index>, metrics: Arc<Metrics>) {
 }
 
 impl UnusableIndex {
-    /// The same, where there is an index again.
+    /// Message for an index that is usable again.
     fn told_anew(&self) -> String {
         match &self.aside {
             Some(_) => self.told(),
