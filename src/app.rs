@@ -1,7 +1,8 @@
-//! Builds the rooms, binds the sockets, serves, drains: the only file that knows them all.
+//! The application: builds all services, binds the sockets, serves, reloads, drains.
 //!
-//! `rooms` builds the rooms from settings, `doors` opens and closes the sockets, `run` is a process that serves: it
-//! listens to signals, watches the configuration (`files`) and hands its sockets to a successor (`handover`).
+//! `services` builds everything that settings decide, `listeners` opens and closes the public sockets, `process` is a process
+//! that serves: it handles signals, watches the configuration (`file_watcher`) and hands its sockets to a successor
+//! (`handover`).
 
 mod accessories;
 mod admin_server;

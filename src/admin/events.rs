@@ -1,4 +1,4 @@
-//! What happens, as it happens: server-sent events (HTML Living Standard, section "Server-sent events").
+//! Live events as server-sent events (HTML Living Standard, section "Server-sent events").
 
 use std::pin::Pin;
 use std::sync::Arc;

@@ -1,7 +1,8 @@
 //! The batch commands: `check` tells which images are broken, `heal` mends them.
 //!
-//! `source` reads what was named and hands out `CanvasTask`s, one canvas each; `run` takes them through `check` (look)
-//! and `mend` (bring back), shares them with others (`job`), writes the `journal`, feeds `progress` and the `summary`; `report` writes it down.
+//! `parse_source` parses the named sources, `read` reads them and emits `CanvasTask`s, one canvas each. `run` takes each task
+//! through `check` (probe) and `worker` (heal), shares them with other runs (`job`), writes the `journal`, and feeds `progress`
+//! and `summary`. `report` writes the result.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! SOURCE: what a person may name. Told apart by looks and by what the index knows; nothing is fetched here.
+//! Parses the SOURCE argument. Kinds are told apart by their form and by what the index knows; nothing is fetched here.
 
 use std::path::{Path, PathBuf};
 

@@ -15,14 +15,14 @@ use crate::heal::{CanvasVisit, Healer, ImageCheck, ImageHealResult, IndexedImage
 /// How far a run goes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum RunMode {
-    /// Look.
+    /// Probe only.
     #[default]
     Look,
-    /// Look, and tell what would be asked for.
+    /// Probe, and report what would be requested.
     Tell,
-    /// Mend what is broken.
+    /// Heal what is broken.
     Mend,
-    /// Ask for every canvas.
+    /// Request every canvas.
     MendAll,
 }
 
@@ -30,7 +30,7 @@ pub(crate) enum RunMode {
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct RunPlan {
     pub(crate) aim: RunMode,
-    /// Look at a small tile of every image, too.
+    /// Whether a small tile of every image is probed, too.
     pub(crate) tiles: bool,
     /// Canvases asked for at most.
     pub(crate) limit: Option<u64>,
@@ -84,7 +84,7 @@ impl SkipReason {
 const LOOK: Duration = Duration::from_millis(100);
 
 impl CanvasWorker {
-    /// Looks at one canvas and mends it.
+    /// Probes one canvas and heals it.
     pub(crate) async fn process(&self, unit: &CanvasTask, id: u64) -> CanvasResult {
         let looked = check::unit(&self.healer, unit, self.plan.tiles).await;
         let mut treated = CanvasResult {

@@ -51,7 +51,7 @@ impl Cluster {
         let (about, token) = (super::about(name), link.token());
         let (flight, waiting, cooling) =
             (link.key(&about, "flight"), link.key(&about, "waiting"), link.key(&about, "cooling"));
-        // Before it is asked for, or the news could come in between.
+        // Subscribe before asking, or the message could come in between.
         let mut ear = link.listen(&about);
         let mut waited = false;
         loop {
@@ -81,7 +81,7 @@ impl Cluster {
             while let Some(news) = ear.next(after(&rest)).await {
                 match news.split_once(' ') {
                     None => departs(),
-                    // Given back without an answer: somebody must try again.
+                    // Given back without an answer: the flight must be tried again.
                     Some((_, "")) => break,
                     Some((_, answer)) => {
                         return JoinResult::Landed { answer: answer.to_owned(), before: false };
@@ -91,13 +91,13 @@ impl Cluster {
         }
     }
 
-    /// A flight did not help: nobody boards it for so long.
+    /// Sets the cool-down after a flight that did not help: no node joins the flight until it ends.
     pub fn set_cooldown(&self, name: &str, pause: Duration) {
         let key = self.link.key(&super::about(name), "cooling");
         self.tell(redis::cmd("SET").arg(key).arg(1).arg("PX").arg(millis(pause)).take());
     }
 
-    /// Somebody wants it tried again: it may be boarded at once.
+    /// Clears the cool-down, so that the flight can be tried again at once.
     pub fn clear_cooldown(&self, name: &str) {
         if !self.link.is_joined() {
             return;
@@ -131,7 +131,7 @@ impl SharedFlight {
         });
     }
 
-    /// Tells the others how it ended. Nobody here waits for that.
+    /// Publishes the result to the other nodes, in the background.
     pub fn finish(mut self, answer: &str) {
         if let Some(shared) = &mut self.shared {
             shared.land(answer);

@@ -85,7 +85,7 @@ impl Job {
         })
     }
 
-    /// Tells what came of a unit of ours. False: Redis is away, and nobody knows it yet.
+    /// Publishes the result of a unit that this process claimed. False: Redis is away, and the result is not stored yet.
     pub async fn finish(&self, unit: u64, came_of_it: &[u8]) -> bool {
         let mut finish = FINISH.key(self.done());
         finish.key(claim_key(&self.link, &self.about, unit)).key(self.link.key(&self.about, "job"));

@@ -1,4 +1,4 @@
-//! What runs within Redis, each at one stroke. Time is Redis's own in all of them (`PX`, `PTTL`): no node's clock is
+//! Lua scripts, which Redis runs atomically. All of them use Redis's own time (`PX`, `PTTL`): no node's clock is
 //! ever compared with another's, so a wrong clock does no harm.
 //!
 //! A flight's key holds `?token` (taken, not yet sent), `>token` (on its way) or `=answer` (landed a moment ago).
@@ -72,7 +72,7 @@ return 1",
     )
 });
 
-/// A flight landed: whoever waits is told, and whoever comes within the lease finds the answer.
+/// Ends a flight: waiting nodes get the answer, and nodes that join within the lease find it.
 /// KEYS: flight, waiting nodes. ARGV: token, lease (ms), channel before a node's name, subject, answer.
 pub(super) static LAND: LazyLock<Script> = LazyLock::new(|| {
     Script::new(

@@ -1,4 +1,4 @@
-//! Small things that one node found out and all should know. Each ends by itself, by Redis's clock.
+//! Signals from one node to all. Each expires by Redis's clock.
 
 use std::net::IpAddr;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Reading the configuration anew: who asks for it, and what became of it.
+//! Reloads of the configuration: requests for one, and its result.
 
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};

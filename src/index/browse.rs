@@ -1,6 +1,6 @@
-//! The index as people walk through it: page by page, and by words.
+//! Browsing for people: sources, manifests and canvases page by page, and search by words.
 //!
-//! Numbers of manifests and canvases hold until the index is built anew.
+//! Ids of manifests and canvases are valid until the index is built anew.
 
 use std::collections::BTreeMap;
 

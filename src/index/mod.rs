@@ -1,8 +1,9 @@
-//! Which canvas owns which image. One door: [`Index`]; behind it SQLite and a bounded memory.
+//! Index of which canvas owns which image. [`Index`] is the only entry; behind it are SQLite and a bounded cache.
 //!
-//! `store` is the file: its schema, its generations, who reads it and who writes. `sources` looks at what is configured, on disk
-//! and on the web, anew or for what changed. `learn` is what passes through, `history` what was healed, `shared` what other nodes
-//! know; `browse`, `report` and `stored` ask for more than an owner; `command` is the command line.
+//! - `store`: the SQLite file, with schema, generations, readers and writer.
+//! - `sources`: builds and refreshes from the configured files, directories and URLs.
+//! - `learn`: documents that pass through the proxy. `history`: heals that ended. `shared`: exchange with other nodes.
+//! - `browse`, `report`, `stored`: queries for more than owners. `command`: the command line.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -76,7 +77,7 @@ pub struct Neighbour {
 pub enum LearnResult {
     /// The document was written to the index.
     New,
-    /// The index has the document already, byte for byte.
+    /// The index has learned the document already, with equal canvases.
     Known,
     /// The document lacks images that the index has under its name, as poisoned JSON does, and adds none: it was not
     /// learned.

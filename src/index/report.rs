@@ -1,4 +1,4 @@
-//! What the index holds: counts, its documents, all its pairs.
+//! Reports on the index: counts, documents, all pairs of image and canvas.
 
 use std::ops::ControlFlow;
 use std::path::PathBuf;

@@ -71,7 +71,7 @@ impl ClientSocket {
         connection
     }
 
-    /// Tells whose it is, to those who look for one to close. A trusted proxy has many viewers behind it.
+    /// Records the client, for eviction. A trusted proxy has many viewers behind it.
     fn tells_whose(&self, is_trusted: bool) {
         if let Some(client) = &self.client {
             self.pulse.belongs_to((!is_trusted).then(|| Arc::clone(client.client())));
@@ -192,7 +192,7 @@ impl ClientSocket {
         }
     }
 
-    /// As long as its pulse allows, and a little longer than we are told to stop.
+    /// Drives the connection until a deadline of `pulse`, or until a short time after a shutdown is requested.
     async fn drive(self, mut speech: impl DriveHttp, pulse: &ConnectionActivity) -> Result<(), EndCause> {
         let mut stop = self.stop.clone();
         let (mut pressed, mut timer) = (pin!(stop.requested()), pin!(sleep(pulse.check_interval())));
@@ -263,7 +263,7 @@ fn is_half_closed(error: &(dyn std::error::Error + 'static)) -> bool {
 }
 
 impl ConnectionActivity {
-    /// A pulse under these bounds.
+    /// Creates the activity of a connection under these limits.
     fn new(bounds: &ConnectionLimits) -> Arc<Self> {
         let stop = LAST_REQUEST;
         Self::with(bounds.head_timeout, bounds.idle_timeout, bounds.pace, bounds.request_timeout, stop)

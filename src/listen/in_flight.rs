@@ -1,4 +1,4 @@
-//! Requests that are not answered to their end.
+//! Requests in flight, until the last byte of the answer.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};

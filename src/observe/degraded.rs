@@ -1,4 +1,4 @@
-//! Parts that are out of order while traffic is served all the same.
+//! Degraded parts: out of order, while traffic is served all the same.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

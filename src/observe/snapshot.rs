@@ -1,4 +1,4 @@
-//! How things stand, for a page that is looked at.
+//! Snapshot of the metrics that the dashboard shows.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

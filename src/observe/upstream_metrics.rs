@@ -1,4 +1,4 @@
-//! What the rooms that call other servers count.
+//! Metrics of requests to upstreams.
 
 use http::uri::Authority;
 use prometheus_client::encoding::EncodeLabelSet;
@@ -23,10 +23,10 @@ struct VariantLabels {
     state: LabelValue,
 }
 
-/// What is counted of upstreams. Cheap to clone; by default nobody ever sees it.
+/// Metrics of upstreams. Cheap to clone; the default value is registered nowhere.
 #[derive(Debug, Clone, Default)]
 pub struct UpstreamMetrics {
-    /// Requests with an upstream, from their place to the end of the answer's body.
+    /// Requests in flight at an upstream, from their permit to the end of the answer's body.
     pub in_flight: Gauge,
     /// Connections that speak another protocol.
     pub upgraded: Gauge,

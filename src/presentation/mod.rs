@@ -1,8 +1,8 @@
 //! Manifests and canvases on their way to a viewer: asked for once, whole, and under the host name that the viewer knows.
 //!
-//! [`PresentationProxy::answer`] is the one door. A request that others make too shares their flight (`collapse`); its
-//! document is asked for and learned from (`fetch`), is held as long as it is not too long (`whole`), is made JSON where it is none
-//! (`repair`), and is rebuilt where it lacks what the index knows (`poison`).
+//! [`PresentationProxy::answer`] is the only entry. Concurrent requests for a document share one flight (`collapse`). The
+//! document is fetched and learned from (`fetch`), buffered up to a limit (`buffer`), made valid JSON where it is not
+//! (`json_repair`), and rebuilt where it lacks images that the index knows (`poison`).
 
 mod buffer;
 mod collapse;
@@ -189,7 +189,7 @@ impl PresentationProxy {
         }
     }
 
-    /// A seat on the flight that brings this document. A flight belongs to nobody who can leave.
+    /// Waits for the shared flight that fetches this document. A flight is a task, so a client that leaves does not end it.
     async fn share(
         &self,
         key: CollapseKey,

@@ -1,4 +1,4 @@
-//! How often one client may ask.
+//! Rate limit per client.
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;

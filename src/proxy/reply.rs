@@ -1,4 +1,4 @@
-//! The last room: the only one that builds answers of our own, and that adds to those of the upstream.
+//! Completes answers: the only module that builds answers of the proxy itself, and that adds to those of the upstream.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
@@ -109,7 +109,7 @@ fn told(client: IpAddr, how: LogClient) -> Option<IpAddr> {
     }
 }
 
-/// A status is told by its class in logs and labels.
+/// Class of a status, for logs and labels.
 fn is_not_logged(status: StatusCode) -> bool {
     status.is_informational() || status.is_success() || status.is_redirection()
 }

@@ -1,4 +1,4 @@
-//! Why an upstream gave no answer, or a body no end. Who failed and how is a variant, never a string.
+//! Errors of upstream requests and bodies. Which side failed and how is a variant, never a string.
 
 use std::error::Error;
 use std::{fmt, io};
@@ -36,7 +36,7 @@ pub enum UpstreamError {
     /// The viewer did not send the whole request.
     #[error("the viewer did not send the whole request")]
     Viewer(#[source] BodyError),
-    /// All places are taken and none became free in time.
+    /// All permits are taken and none became free in time.
     #[error("too many requests in flight")]
     Busy,
     /// The target cannot be written into a request.

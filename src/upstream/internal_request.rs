@@ -1,4 +1,4 @@
-//! Requests of our own, in nobody's name.
+//! Requests of the proxy itself, on behalf of no client.
 
 use http::request::Parts;
 use http::uri::Scheme;

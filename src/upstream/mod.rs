@@ -1,7 +1,7 @@
-//! Servers that we call: which of them, dialling, kept-alive connections, bounds and deadlines.
+//! Requests to upstream servers: load balancing, dialling, kept-alive connections, limits and deadlines.
 //!
-//! Only this room opens connections. [`Upstream`] is what one name stands for, one server or several; [`guard`]
-//! decides which canvas URLs may be asked for at all, [`Body`] is the one body type of the whole program.
+//! Only this module opens connections to upstreams. [`Upstream`] is one server or several under one name; [`guard`]
+//! decides which canvas URLs may be asked for at all; [`Body`] is the body type of the whole program.
 
 mod active_health;
 mod attempt;

@@ -22,7 +22,7 @@ use crate::config::settings::RouteKind;
 const RECHECK: Duration = Duration::from_millis(RECHECK_MS);
 const RECHECK_MS: u64 = 25;
 
-/// A request that has waited for long looks less often, up to this.
+/// Longest recheck interval, for requests that have waited for long.
 const LAST_RECHECK: Duration = Duration::from_millis(200);
 
 /// A transfer that has waited for its client for less time than this is left alone: a round trip on a slow line.
@@ -37,8 +37,8 @@ const MASK: u64 = (1 << BITS) - 1;
 
 /// Permits for requests of viewers: so many at once, of which no kind of route may take all.
 ///
-/// A quarter is kept free for the two kinds that hold less. Who finds none waits; the next one that becomes free goes to
-/// the waiter whose client holds the fewest. While somebody waits, transfers that wait for their own client are ended.
+/// A quarter is kept free for the two kinds that hold less. A request without a permit waits; the next free permit goes to
+/// the waiter whose client holds the fewest. While requests wait, transfers that wait for their own client are ended.
 #[derive(Debug)]
 pub(super) struct Permits {
     most: u64,
@@ -170,7 +170,7 @@ impl Permits {
         Box::pin(self.wait(kind, client.cloned(), Instant::now() + patience)).await
     }
 
-    /// From now on `transfer` may be ended when somebody waits.
+    /// Registers `transfer`, which may be ended from now on when a request waits.
     pub(super) fn watch(&self, transfer: &Arc<Transfer<dyn Release>>) {
         let mut queue = self.queue.lock();
         if queue.transfers.len() == queue.transfers.capacity() {

@@ -1,4 +1,4 @@
-//! Bodies that are read at the speed of whoever sends them, and not of whoever takes them.
+//! Response bodies, read at the upstream's speed and not at the client's.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;

@@ -1,4 +1,4 @@
-//! A body that somebody listens to, and when a body is over.
+//! A body that is copied while it streams, and detection of its end.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};

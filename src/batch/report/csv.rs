@@ -1,4 +1,4 @@
-//! CSV report (RFC 4180): a line for each image that was broken or that was named.
+//! CSV report (RFC 4180): a line for each image that was broken or requested, and for each problem.
 
 use std::io::{self, Write};
 

@@ -1,4 +1,4 @@
-//! What no single value can get wrong: contradictions between keys, and numbers that make no sense.
+//! Checks across keys: contradictions, and numbers that make no sense.
 
 mod cluster;
 mod heal;

@@ -1,4 +1,4 @@
-//! What must be true of every request that a reader makes.
+//! Invariants that must hold for every request of a reader.
 
 use std::time::Duration;
 

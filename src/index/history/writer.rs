@@ -1,4 +1,4 @@
-//! Writes down what heals find out, behind the heals: bounded queues, one thread, small batches.
+//! Writes results of heals to the index in the background: bounded queues, one thread, small batches.
 //!
 //! A heal never waits for the disk. What a queue does not hold is dropped and counted (`history_dropped`,
 //! `learn_dropped`), and so is what cannot be written (`history_failed`, `learn_failed`): the history is for reports,
@@ -64,7 +64,7 @@ impl QueuedRecords {
 }
 
 impl WriteQueue {
-    /// False: there is no room.
+    /// Adds a record to its queue; false: the queue is full.
     fn takes<T>(&self, note: T, pile: fn(&mut QueuedRecords) -> &mut Vec<T>) -> bool {
         let mut notes = self.notes.lock();
         let has_room = pile(&mut notes).len() < QUEUE;
@@ -90,7 +90,7 @@ impl WriteQueue {
     }
 }
 
-/// Closes the desk when the last recorder is gone.
+/// Closes the queue when the last recorder is dropped.
 #[derive(Debug)]
 struct CloseOnDrop(Arc<WriteQueue>);
 

@@ -1,4 +1,4 @@
-//! Learns the files behind UUIDs: while an identifier is alive, the canvas service tells its file URL.
+//! Learns the file URLs of UUIDs: while an identifier is alive, the canvas service returns its file URL.
 //!
 //! A run can be stopped at any time: what was learned is kept, and the next run asks for the rest only.
 

@@ -57,7 +57,7 @@ impl ObservedDocument {
 
 impl TrafficLearner {
     /// Starts reading into `index`, on a thread of its own; it ends when the last clone is gone.
-    /// What is new is told to the nodes of `cluster`. `most`: the longest document that is learned, in bytes.
+    /// New documents are sent to the nodes of `cluster`. `most`: the longest document that is learned, in bytes.
     pub fn start(
         index: Arc<Index>,
         cluster: Option<Arc<Cluster>>,

@@ -21,7 +21,7 @@ use crate::observe::{EventKind, Metrics};
 /// Poll interval. Pub/sub messages can be lost, and the editor must renew its lease.
 const LOOK: Duration = Duration::from_secs(30);
 
-/// A node that was joined and is alone for so long looks at the sources by itself. Sooner, one slow command of Redis
+/// Time alone after which a node that was joined reads the sources itself. Sooner, one slow command of Redis
 /// would send every node to all sources at once.
 const ALONE: Duration = Duration::from_secs(30);
 
@@ -56,7 +56,7 @@ struct LastPublished {
     at: Option<Instant>,
 }
 
-/// Looks at the sources until it is dropped.
+/// Runs the source scheduler until it is dropped.
 struct SchedulerGuard(AbortHandle);
 
 impl Drop for SchedulerGuard {
@@ -114,7 +114,7 @@ impl IndexReplicator {
         }
     }
 
-    /// Whether this node has sources: only such a node can be the editor.
+    /// Whether this node is the editor; a node without sources never is.
     async fn is_editor(&self) -> bool {
         !self.settings.index.sources.is_empty() && self.cluster.is_editor().await
     }
@@ -166,7 +166,7 @@ impl IndexReplicator {
             return;
         };
         let is_due = published.at.is_none_or(|at| at.elapsed() >= self.settings.cluster.edition_every);
-        // An empty index is no news: the sources are just being read.
+        // An empty index is not published: the sources are just being read.
         if is_whole && published.looks == Some(looks) || !is_due || looks.0 == 0 {
             return;
         }

@@ -1,5 +1,5 @@
-//! By which names images and canvases are known: what a lookup key stands for, its hash, its other names, its
-//! file, and the canvas derived from that.
+//! Names of images and canvases: what a lookup key stands for, its hash, its other spellings, its file, and the
+//! canvas derived from that file.
 
 use std::borrow::Cow;
 

@@ -1,4 +1,4 @@
-//! One generation of the index file, open: a few readers, a watch, and at most one writer.
+//! An open generation of the index file: a few readers, a connection that detects changes, and at most one writer.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -56,17 +56,17 @@ pub(crate) struct Store {
     writer: Mutex<Option<Connection>>,
     /// When a writer last waited for the log in vain.
     waited: Mutex<Option<Instant>>,
-    /// Some reader sees only the file, not its log, which looked like this: see [`Store::is_outdated`].
+    /// State of the log when a reader was opened that reads the file without its log: see [`Store::is_outdated`].
     frozen: Option<WalStat>,
     health: StoreHealth,
 }
 
-/// What was found out about the file since it was opened.
+/// Health of the file since it was opened.
 #[derive(Debug, Default)]
 struct StoreHealth {
-    /// Why it is of no use any more.
+    /// Why the file cannot be used any more.
     damage: OnceLock<String>,
-    /// There is no file that could be used: this is an empty index in memory.
+    /// Whether this is an empty index in memory, because no file can be used.
     is_absent: bool,
     /// Rung when damage is found.
     bell: Arc<Notify>,
@@ -106,7 +106,7 @@ impl Store {
         }
     }
 
-    /// An index of nothing, in place of one that cannot be opened.
+    /// Empty index in memory, used while the file cannot be opened.
     pub(crate) fn absent(place: &IndexPath, bell: &Arc<Notify>) -> Result<Self, IndexError> {
         Ok(Self {
             file: place.path().to_path_buf(),
@@ -296,7 +296,7 @@ impl Store {
         self.health.damage.get().map(String::as_str)
     }
 
-    /// SQLite's error with the name of the file; damage is told to who mends it.
+    /// Adds the file's name to an error of SQLite; damage is reported to the recovery task.
     pub(crate) fn wrap(&self, error: rusqlite::Error) -> IndexError {
         self.noted(IndexError::of(&self.file, error))
     }
