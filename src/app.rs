@@ -236,7 +236,7 @@ impl App {
         self.publish_admin(None);
     }
 
-    /// The admin pages of the house in use, behind another gate where there is one.
+    /// Publishes the admin pages of the services in use, behind new authentication if there is any.
     fn publish_admin(&self, gate: Option<AdminAuth>) {
         let (house, reload) = (self.house.load(), self.reload.clone());
         let rooms = house.admin_state(&self.state, reload, &self.diary, &self.stop);

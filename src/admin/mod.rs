@@ -61,10 +61,10 @@ pub struct AdminState {
     pub stopping: watch::Receiver<bool>,
 }
 
-/// The operator who asks.
+/// Operator that sends a request.
 #[derive(Debug, Clone, Copy)]
 pub struct Operator {
-    /// The other end of the connection, or who is behind a trusted proxy there.
+    /// Address of the peer, or of the client behind a trusted proxy.
     pub peer: SocketAddr,
     /// True with a certificate of `[admin] client_ca`.
     pub certified: bool,

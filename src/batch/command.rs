@@ -131,7 +131,7 @@ pub struct BatchServices {
     pub web: FetcherFactory,
 }
 
-/// A service that does nothing but fail for so many times `heal.backoff_max` is given up.
+/// Multiple of `heal.backoff_max` after which a service that only fails is given up.
 const PATIENCE: u32 = 3;
 
 /// Timeout of a probe.

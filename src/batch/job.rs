@@ -29,7 +29,7 @@ impl JobShare {
         Ok(Self { name: name.to_owned(), job, is_waiting: false.into() })
     }
 
-    /// Treats a canvas if nobody else does or did. `is_last`: it is not tried again, whatever comes of it.
+    /// Treats a canvas unless another run does or did. `is_last`: the canvas is not tried again, whatever the result.
     pub(crate) async fn treat(
         &self,
         surgeon: &CanvasWorker,

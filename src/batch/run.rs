@@ -37,9 +37,9 @@ pub(crate) struct BatchRun {
     pub(crate) progress: RunProgress,
     /// Canvases worked on at once.
     pub(crate) width: usize,
-    /// Look at the deployment as well.
+    /// Whether the deployment is checked as well.
     pub(crate) with_setup: bool,
-    /// Look at nothing but the deployment.
+    /// Whether only the deployment is checked.
     pub(crate) only_setup: bool,
 }
 

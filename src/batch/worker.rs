@@ -38,7 +38,7 @@ pub(crate) struct RunPlan {
     pub(crate) books: bool,
 }
 
-/// Mends canvases, many at once in one task.
+/// Heals canvases, many at once in one task.
 #[derive(Debug)]
 pub(crate) struct CanvasWorker {
     pub(crate) healer: Healer,
@@ -49,9 +49,9 @@ pub(crate) struct CanvasWorker {
     /// The pace of canvas requests.
     pub(crate) pace: Option<tokio::sync::Mutex<Interval>>,
     pub(crate) journal: RefCell<Journal>,
-    /// A service that does nothing but fail for so long is given up.
+    /// Time after which a service that only fails is given up.
     pub(crate) patience: Duration,
-    /// Nothing new is to be asked for.
+    /// Whether no further canvas may be requested.
     pub(crate) stopping: Cell<bool>,
     pub(crate) begun: Cell<u64>,
     /// Since when nothing went well.

@@ -12,7 +12,7 @@ use super::scripts::RENEW;
 /// What is said to every node when there is a new edition.
 pub(super) const EDITION: &str = "edition";
 
-/// Chunks of an earlier edition stay for whoever reads it now.
+/// How long chunks of an earlier edition stay, for nodes that are reading it.
 const AFTERWARDS: Duration = Duration::from_mins(10);
 
 /// Lease of the editor.
@@ -66,7 +66,7 @@ impl Cluster {
         packed.filter(|packed| blake3::hash(packed).to_hex().as_str() == name)
     }
 
-    /// Puts a chunk there, if it is not there already; tells its name. `None`: we are alone.
+    /// Stores a chunk, if Redis does not have it; returns its name. `None`: this node is alone.
     pub async fn put_chunk(&self, packed: &[u8]) -> Option<String> {
         let name = blake3::hash(packed).to_hex().to_string();
         if !self.keep_chunk(&name, self.link.settings.edition_lasts).await? {
@@ -80,7 +80,7 @@ impl Cluster {
         Some(name)
     }
 
-    /// Makes this the edition for all, and tells them. False: we are alone.
+    /// Publishes this edition to all nodes. False: this node is alone.
     pub async fn publish(&self, edition: &Edition) -> bool {
         let Some(before) = self.edition().await else { return false };
         let key = self.link.key("index", EDITION);

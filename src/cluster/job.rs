@@ -25,7 +25,7 @@ pub struct Job {
     renewing: AbortHandle,
 }
 
-/// What came of claiming a unit.
+/// Result of claiming a unit.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Claim {
     /// Claimed by this process.

@@ -22,7 +22,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// Minimum poll interval of waiters.
 const SOONEST: Duration = Duration::from_millis(50);
 
-/// A link that held for so long was a good one.
+/// A connection that lived this long resets the reconnect backoff.
 const LASTED: Duration = Duration::from_secs(30);
 
 /// The link of this node to Redis.
@@ -52,7 +52,7 @@ impl std::fmt::Debug for RedisLink {
 }
 
 impl RedisLink {
-    /// A link that is alone until [`RedisLink::run`] has joined it. `on_news` gets what is said to nobody in particular.
+    /// Creates a link that is alone until [`RedisLink::run`] has joined it. `on_news` gets broadcast messages.
     pub(super) fn new(
         settings: Settings,
         metrics: Arc<Metrics>,
@@ -193,7 +193,7 @@ impl RedisLink {
         }
     }
 
-    /// Joins, watches, joins again, for ever; ends when nobody else holds the link.
+    /// Joins, watches, joins again; ends when the link has no other owner.
     pub(super) async fn keep_connected(link: Weak<Self>) {
         let (mut number, mut pause) = (0, FIRST_PAUSE);
         let mut told = false;

@@ -91,7 +91,7 @@ impl Cluster {
         from_now_on
     }
 
-    /// Sends a command that nobody waits for.
+    /// Sends a command in the background.
     fn tell(&self, command: redis::Cmd) {
         if !self.link.is_joined() {
             return;

@@ -68,7 +68,7 @@ impl Cluster {
         }
     }
 
-    /// The service only fails: every node leaves it alone for so long.
+    /// Opens the breaker on all nodes for `time`: the service only fails.
     pub fn open_breaker(&self, service: &str, time: Duration) {
         let key = self.link.key(&super::about(service), "breaker");
         self.tell(redis::cmd("SET").arg(key).arg(1).arg("PX").arg(millis(time)).take());

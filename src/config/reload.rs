@@ -44,7 +44,7 @@ pub enum ReloadError {
 #[derive(Debug, Clone)]
 pub struct Reload(mpsc::Sender<ReloadReply>);
 
-/// Somebody waits for the configuration to be read.
+/// Sender of the result to the caller that waits for a reload.
 pub type ReloadReply = oneshot::Sender<Result<ConfigChanges, ReloadError>>;
 
 impl Reload {

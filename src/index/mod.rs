@@ -49,7 +49,7 @@ use store::recover::Recovery;
 use store::{Store, WriteResult};
 use store::{queries, rows};
 
-/// How often lookups look whether another process changed the file.
+/// Interval of checks by lookups whether another process changed the file.
 const LOOK: Duration = Duration::from_millis(200);
 
 /// A canvas that owns an image.
@@ -315,7 +315,7 @@ impl Index {
         Arc::clone(&self.store.read())
     }
 
-    /// Looks, now and then, whether another process changed the file or put a new one in its place.
+    /// Checks at an interval whether another process changed the file or replaced it.
     fn check_for_changes(&self) {
         let now = u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX);
         let due = self.next_look.load(Ordering::Relaxed);

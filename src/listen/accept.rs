@@ -101,7 +101,7 @@ struct AcceptedConnection {
     stream: std::net::TcpStream,
     peer: SocketAddr,
     manner: Arc<SocketProtocol>,
-    /// `None`: whose it is, its PROXY header will tell.
+    /// Client of the connection; `None`: its PROXY header will name the client.
     client: Option<ClientConnection>,
     /// A trusted proxy's: it has many viewers behind it.
     is_trusted: bool,

@@ -22,7 +22,7 @@ use crate::upstream::{Client, PIECE};
 /// How a connection has used up its time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum TimeoutKind {
-    /// Nothing was asked for a while: it may end in all politeness.
+    /// No request came for a while: a graceful end.
     Idle,
     /// The client began a request and did not end it, or does not take its answer.
     Stuck,
@@ -67,7 +67,7 @@ pub(super) struct ConnectionActivity {
     /// How long [`PIECE`] bytes of an answer may take.
     pace: Duration,
     request_timeout: Duration,
-    /// How long who rests may still ask when we stop.
+    /// Time for a last request on an idle connection during a shutdown.
     last_request: Duration,
     /// Requests whose answers have not ended.
     pub(super) in_flight: AtomicU32,
@@ -247,7 +247,7 @@ impl ConnectionActivity {
         begins
     }
 
-    /// The other side takes so many bytes of what is written; `None`: nothing.
+    /// Records that the peer took bytes of what is written; `None`: nothing.
     pub(super) fn record_write(&self, taken: Option<usize>) {
         if taken.is_some() {
             self.moves();

@@ -256,7 +256,7 @@ impl ClientSocket {
     }
 }
 
-/// A viewer who had ended his side waited for too long.
+/// Whether the wait of a half-closed viewer was too long.
 fn is_half_closed(error: &(dyn std::error::Error + 'static)) -> bool {
     let io = error.source().and_then(|cause| cause.downcast_ref::<std::io::Error>());
     io.is_some_and(|io| io.kind() == std::io::ErrorKind::ConnectionAborted)

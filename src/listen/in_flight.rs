@@ -11,7 +11,7 @@ use super::activity::{ConnectionActivity, TimeoutKind};
 /// SECURITY: a viewer who opens no window for a stream takes nothing of its answer, while the connection's bytes flow.
 #[derive(Debug)]
 pub(super) struct StreamActivity {
-    /// When it was asked for.
+    /// When the request came.
     pub(super) asked: u64,
     /// The viewer is the next to move, since then; zero: we are.
     pub(super) waits: AtomicU64,
@@ -20,7 +20,7 @@ pub(super) struct StreamActivity {
 }
 
 impl StreamActivity {
-    /// When its time is up: that of all of it, or that of a viewer who does not take a piece.
+    /// Deadline of the answer: of the whole, or of a piece that the viewer does not take.
     pub(super) fn deadline(&self, whole: Duration, piece: Duration) -> (Duration, TimeoutKind) {
         let (late, waits) = (Duration::from_millis(self.asked) + whole, self.waits.load(Relaxed));
         let stuck = Duration::from_millis(waits) + piece;

@@ -62,7 +62,7 @@ impl ConnectionPermits {
         (count.taken + 1).saturating_sub(count.all)
     }
 
-    /// From now on so many. Who has one keeps it.
+    /// Replaces the limit; permits that are taken stay valid.
     pub(super) fn resize(&self, all: usize) {
         self.0.count().all = all;
         self.0.freed.notify_one();
@@ -74,7 +74,7 @@ impl PermitState {
         self.count.lock()
     }
 
-    /// Wakes one who waits, if there is anything to be had.
+    /// Wakes a waiter, if a permit is free.
     fn tells(&self) {
         let is_free = {
             let count = self.count();

@@ -55,9 +55,9 @@ type EndCause = Box<dyn std::error::Error + Send + Sync>;
 pub struct ConnectionLimits {
     /// From accepting a connection to its first request, and for each request head; for a PROXY header, too.
     pub head_timeout: Duration,
-    /// How long a connection is kept without a request, or with a viewer who takes nothing.
+    /// How long a connection is kept without a request, or while the viewer takes nothing.
     pub idle_timeout: Duration,
-    /// How long a viewer who ended his side of the connection still gets his answer; zero: he is gone.
+    /// How long a viewer that half-closed the connection still gets its answer; zero: treated as gone.
     pub half_closed_timeout: Duration,
     /// How long a TLS handshake may take.
     pub tls_timeout: Duration,

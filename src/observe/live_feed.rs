@@ -116,7 +116,7 @@ pub(super) struct Totals {
     pub(super) canvas_requests: u64,
 }
 
-/// The last minutes, and who listens.
+/// Samples of the last minutes, and the subscribers.
 #[derive(Debug)]
 pub(super) struct LiveFeed {
     past: Mutex<SampleHistory>,
@@ -158,7 +158,7 @@ impl LiveFeed {
         self.past.lock().points.iter().copied().collect()
     }
 
-    /// Tells whoever listens; where nobody does, nothing is made.
+    /// Publishes to subscribers; without subscribers the event is not built.
     pub(super) fn publish(&self, event: impl FnOnce() -> LiveEvent) {
         if self.news.receiver_count() > 0 {
             let _ = self.news.send(PublishedEvent { at: now_ms(), event: event() });

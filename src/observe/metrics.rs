@@ -31,7 +31,7 @@ use crate::outcome::Outcome;
 /// Labels of an exemplar: trace and request.
 type HealExemplar = Vec<(&'static str, String)>;
 type KindCounter = Family<KindLabel, Counter>;
-/// Sets gauges that nobody keeps up to date.
+/// Hook that sets gauges before a scrape.
 type ScrapeHook = Box<dyn Fn(&Metrics) -> bool + Send>;
 type TimedHistogram = HistogramWithExemplars<HealExemplar>;
 
@@ -310,7 +310,7 @@ impl Metrics {
         self.events.get(&KindLabel { kind: LabelValue(kind.as_str()) }).map_or(0, |count| count.get())
     }
 
-    /// Tells whoever listens; where nobody does, `event` is not made.
+    /// Publishes to subscribers; without subscribers `event` is not called.
     pub fn publish(&self, event: impl FnOnce() -> LiveEvent) {
         self.live.publish(event);
     }

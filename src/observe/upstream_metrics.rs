@@ -32,7 +32,7 @@ pub struct UpstreamMetrics {
     pub upgraded: Gauge,
     /// Answers and uploads that were ended because others waited while their client did nothing.
     pub ended: Counter,
-    /// Viewers who wait for their turn at a canvas service.
+    /// Viewers' requests that wait for a permit at a canvas service.
     pub document_waiting: Gauge,
     up: Family<ServerLabels, Gauge>,
     variants: Family<VariantLabels, Gauge>,
@@ -88,12 +88,12 @@ impl UpstreamMetrics {
         }
     }
 
-    /// Forgets every canvas service: those that are configured now tell of themselves.
+    /// Forgets every canvas service: the configured ones register themselves again.
     pub fn forget_services(&self) {
         self.variants.clear();
     }
 
-    /// Forgets every server: the configuration changed, and the new ones tell of themselves.
+    /// Forgets every server: the configuration changed, and the new servers register themselves.
     pub fn forget_servers(&self) {
         self.up.clear();
     }

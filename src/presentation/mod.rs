@@ -37,7 +37,7 @@ use buffer::BufferedDocument;
 use collapse::{CollapseKey, DirectFlights, SharedResponse};
 use fetch::is_document;
 
-/// How often a document is mended for one viewer that comes back with other images missing.
+/// How often a document is repaired for one viewer if it comes back with other images missing.
 const MENDS: usize = 2;
 
 /// Answers what is asked for on presentation routes. Cheap to clone.
@@ -76,7 +76,7 @@ pub struct PresentationState {
 }
 
 impl PresentationState {
-    /// Nothing is asked for yet. Called in the runtime on which documents are asked for.
+    /// Creates the state, without flights. Must be called in the runtime on which documents are fetched.
     pub fn new(index: Arc<Index>, budget: MemoryBudget, metrics: Arc<Metrics>) -> Self {
         Self { index, budget, metrics, flights: SingleFlight::here(), carried: Arc::default() }
     }
@@ -93,7 +93,7 @@ pub struct PresentationRequest {
     pub onward: Parts,
     /// Id of the request.
     pub trace: RequestTrace,
-    /// On whose behalf it goes upstream: of the first one who asks, where several share it.
+    /// Caller of the upstream request: of the first request, where several share it.
     pub caller: Caller,
     /// True where the viewer may have documents built anew (`update=true`).
     pub may_update: bool,
@@ -262,7 +262,7 @@ impl PresentationInner {
         }
     }
 
-    /// Rewritten once for all who share it. What streams is rewritten on its way out.
+    /// Rewrites a document once for all requests that share it. A streaming body is rewritten on its way out.
     fn under_our_name(&self, made: UpstreamDocument, budget: &MemoryBudget) -> UpstreamDocument {
         match (made, &self.rewrite) {
             (UpstreamDocument::Whole(mut whole), Some(rewrite)) => {

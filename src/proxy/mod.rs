@@ -73,13 +73,13 @@ pub struct ProxyState {
 }
 
 impl ProxyState {
-    /// Nobody has asked yet.
+    /// Creates the state of a proxy without requests.
     pub fn new(budget: MemoryBudget, metrics: Arc<Metrics>) -> Self {
         Self { rates: ClientRateLimiter::new(), upgrades: Upgrades::default(), budget, metrics }
     }
 }
 
-/// A request that has a route: who sends it, and what is asked for.
+/// A request that has a route, with its sender and target.
 struct Exchange<'a> {
     sender: &'a Sender,
     asked: RoutedRequest<'a>,
@@ -108,7 +108,7 @@ impl ProxyResponse {
         Self { response, outcome: Outcome::Served, healed: None }
     }
 
-    /// A document: whoever asks may read it.
+    /// Adds CORS fields to a document: scripts of all origins may read it.
     fn with_cors(mut self, asked: &HeaderMap) -> Self {
         cors::allow_any_origin(asked, self.response.headers_mut());
         self

@@ -95,7 +95,7 @@ impl RequestContext {
     }
 }
 
-/// As much of an address as the log may tell.
+/// Client address as `log.client` allows it in the log.
 fn told(client: IpAddr, how: LogClient) -> Option<IpAddr> {
     match (how, client.to_canonical()) {
         (LogClient::None, _) => None,
@@ -168,7 +168,7 @@ fn options() -> Response<Body> {
     response
 }
 
-/// Builds an answer of our own to who asked with these fields.
+/// Builds the proxy's own answer to a request with these fields.
 pub(super) fn refuse(
     refusal: &Refusal,
     asking: &RequestContext,
@@ -235,7 +235,7 @@ fn insert_header(fields: &mut HeaderMap, name: HeaderName, value: &str) {
     }
 }
 
-/// JSON is asked for by name, and not only by `*/*`.
+/// Whether `Accept` names JSON, and not only `*/*`.
 fn wants_json(headers: &HeaderMap) -> bool {
     let accepts = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
     // Nearly no image is asked for with JSON, or any other word with this letter, among the types.

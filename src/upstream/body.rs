@@ -33,7 +33,7 @@ pub enum Body {
     End,
     /// A body that breaks here.
     Broken(BodyAbort),
-    /// Somebody listens.
+    /// A body that is copied while it is read.
     Teed(Box<TeeBody>),
     /// Made elsewhere.
     Shaped(BoxedBody),
@@ -88,7 +88,7 @@ impl Body {
         }
     }
 
-    /// How to see how far an upload is, which may be silent for so long from now on; `None`: no viewer sends this body.
+    /// Progress of an upload, which may stall for at most `patience` from now on; `None`: no viewer sends this body.
     pub(super) fn watch_upload(&mut self, patience: Duration) -> Option<Arc<UploadProgress>> {
         match self {
             Self::Viewer(upload) => Some(upload.watch(patience)),

@@ -33,7 +33,7 @@ impl ActiveConnection {
         }
     }
 
-    /// A request was sent on it, of which nobody else knows, and its answer has not come.
+    /// Whether a request was sent on an unshared connection, and its answer has not come.
     pub(super) fn is_awaited(&self) -> bool {
         matches!(self, Self::Own(connection) if connection.is_awaited())
     }

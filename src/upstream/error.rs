@@ -30,7 +30,7 @@ pub enum UpstreamError {
     /// The answer's lengths contradict each other, or are none.
     #[error("the length of the answer is in doubt")]
     Length,
-    /// The upstream wants to speak something other than HTTP, although nobody asked for it.
+    /// The upstream switches to another protocol, although the request named none.
     #[error("the answer switches protocols unasked")]
     Switched,
     /// The viewer did not send the whole request.
@@ -111,7 +111,7 @@ impl UpstreamError {
         matches!(self, Self::Viewer(_))
     }
 
-    /// The kernel said that nobody listens there.
+    /// Whether the connection was refused: no process listens there.
     pub fn is_refused(&self) -> bool {
         self.is_caused_by(io::ErrorKind::ConnectionRefused)
     }

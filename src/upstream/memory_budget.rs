@@ -12,7 +12,7 @@ pub trait Holder: std::fmt::Debug + Send + Sync {
     fn bytes(&self) -> &AtomicUsize;
 }
 
-/// Memory for bodies that are held: so many bytes for all of them together. Cheap to clone.
+/// Memory for bodies that are held: a limit in bytes for all of them together. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct MemoryBudget {
     purse: Arc<BudgetState>,
@@ -51,7 +51,7 @@ impl AsRef<[u8]> for BudgetedBytes {
 }
 
 impl MemoryBudget {
-    /// At most so many bytes; `shown` says how many are taken.
+    /// Creates a budget of `most` bytes; `shown` is the gauge of bytes taken.
     pub fn new(most: usize, shown: Gauge) -> Self {
         let most = AtomicUsize::new(most);
         let purse = BudgetState { most, taken: AtomicUsize::new(0), waiting: AtomicUsize::new(0), shown };
@@ -129,7 +129,7 @@ pub(super) fn add(taken: &AtomicUsize, bytes: usize, most: usize) -> Option<()> 
 }
 
 impl BudgetPermit {
-    /// Binds the share to `bytes`: it is given back when nobody has any of them any more.
+    /// Binds the share to `bytes`: the share is given back when the last clone of them is dropped.
     pub fn keep(self, bytes: Bytes) -> Bytes {
         Bytes::from_owner(BudgetedBytes { bytes, _share: self })
     }

@@ -35,7 +35,7 @@ const WAITERS_PER_PERMIT: usize = 100;
 const BITS: u32 = 20;
 const MASK: u64 = (1 << BITS) - 1;
 
-/// Permits for requests of viewers: so many at once, of which no kind of route may take all.
+/// Permits for requests of viewers: a limit on requests at once, of which no kind of route may take all.
 ///
 /// A quarter is kept free for the two kinds that hold less. A request without a permit waits; the next free permit goes to
 /// the waiter whose client holds the fewest. While requests wait, transfers that wait for their own client are ended.
@@ -254,7 +254,7 @@ impl Permits {
         }
     }
 
-    /// Gives what is free to those who wait.
+    /// Gives free permits to waiters.
     fn serve(self: &Arc<Self>, queue: &mut Queue) {
         loop {
             let free = self.taken.load(SeqCst);

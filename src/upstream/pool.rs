@@ -24,7 +24,7 @@ pub(super) struct Pool {
     most: usize,
 }
 
-/// On a cache line of its own, so that a lock which nobody else takes is not felt elsewhere either.
+/// Shard of the pool on its own cache line, so that its lock causes no false sharing.
 #[derive(Debug, Default)]
 #[repr(align(64))]
 struct Shard(Mutex<ShardState>);
@@ -40,7 +40,7 @@ struct ShardState {
     dialling: usize,
 }
 
-/// What came of opening a connection.
+/// Result of opening a connection.
 pub(super) type DialResult = Result<ActiveConnection, UpstreamError>;
 
 /// A connection that is to be opened, for the shard with this number.

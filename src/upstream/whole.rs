@@ -69,7 +69,7 @@ mod tests {
 
     const MOST: usize = 1 << 20;
 
-    /// A body that gives so many bytes every half second.
+    /// A body that yields the next number of bytes every half second.
     fn dripping(drops: impl IntoIterator<Item = usize>) -> impl Body<Data = Bytes, Error = std::io::Error> {
         let drops: Vec<_> = drops.into_iter().collect();
         StreamBody::new(stream::iter(drops).then(|bytes| async move {

@@ -187,7 +187,7 @@ impl Model {
         }
     }
 
-    /// The canvas at this path hangs: it may be asked for again.
+    /// Allows another request for the canvas at this path, because the first one hangs.
     fn excuses(&self, path: &str) {
         let path = path.strip_prefix("fedora/canvas/").unwrap_or(path);
         if let Some(leaf) = self.library.leaf_at(path) {

@@ -111,7 +111,7 @@ pub(super) enum SimAct {
     ImagesRestart,
     /// The configuration is read anew, with another number in it.
     Reload,
-    /// Batch mends this image.
+    /// `heal` of the command line heals this image.
     Mend(usize),
     /// The Redis between us loses everything.
     FlushShared,
@@ -128,7 +128,7 @@ pub(super) struct TimedAct {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Case {
     pub(super) world: SimWorld,
-    /// Canvases that are stored at the beginning, as 1 of so many; 0: none.
+    /// Share of canvases that are stored at the beginning, as 1 of N; 0: none.
     pub(super) stored: usize,
     pub(super) troubles: Vec<TimedFault>,
     pub(super) gone: Vec<MissingPeriod>,

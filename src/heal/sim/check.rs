@@ -37,10 +37,10 @@ pub(super) struct SimExchange {
     first: u16,
 }
 
-/// What is remembered of a file that is gone may outlast it for so long.
+/// How long the healer may remember that a file is gone after it is back, in milliseconds.
 const REMEMBERED: u64 = 2_000;
 
-/// What a fault has shown is heeded for so long.
+/// How long a fault may have effects after its end, in milliseconds.
 const HEEDED: u64 = 2_000;
 
 impl Case {

@@ -30,7 +30,7 @@ pub(super) struct LibraryCanvas {
     pub(super) uuid: String,
     /// Position in [`Library::books`].
     pub(super) book: usize,
-    /// 0: a picture; else so many pages of a PDF.
+    /// Pages of a PDF; 0: a picture.
     pub(super) pages: u32,
 }
 

@@ -278,7 +278,7 @@ impl CaseRun {
         }
     }
 
-    /// A reader who comes again when he is told to.
+    /// Sends a reader's request again after `Retry-After`, until it has a final answer.
     async fn reads_to_the_end(&self, image: usize, want: ImageWant) {
         let all = u32::try_from(self.model.library.images.len()).expect("few");
         let deadline = Instant::now() + self.model.world().canvas() * all * 2 + Duration::from_mins(3);

@@ -49,7 +49,7 @@ struct WriteQueue {
 struct QueuedRecords {
     heals: Vec<HealRecord>,
     files: Vec<(Uuid, String)>,
-    /// Nobody takes notes any more.
+    /// Whether all recorders are gone.
     closed: bool,
 }
 

@@ -36,7 +36,7 @@ pub struct TrafficLearner {
 /// A document that passed through.
 #[derive(Debug)]
 struct ObservedDocument {
-    /// What it was asked for as.
+    /// URL that was requested.
     url: String,
     coding: ContentCoding,
     pieces: Vec<Bytes>,
@@ -133,7 +133,7 @@ fn learn(index: &Index, passed: &ObservedDocument, most: usize) -> &'static str 
     }
 }
 
-/// Tells the other nodes of a document that was new here.
+/// Publishes a new document to the other nodes.
 fn tell(cluster: &Cluster, passed: &ObservedDocument) {
     let whole = passed.whole();
     let packed = if passed.coding == ContentCoding::Gzip {

@@ -10,14 +10,14 @@ use crate::index::sources::problem::SourceProblem;
 use crate::index::store::error::IndexError;
 use crate::index::store::writer::DocumentMeta;
 
-/// What reading a source tells, as it goes.
+/// Event of reading a source.
 #[derive(Debug)]
 pub(crate) enum SourceEvent {
     /// Canvases of the document that follows.
     Canvases(Vec<Canvas>),
     /// A document, new or changed. The row of its source is left to who writes it.
     Document(Box<(Document, DocumentMeta)>),
-    /// A document that is as it was, and how it looks now.
+    /// An unchanged document, with its current metadata.
     Unchanged(Box<DocumentMeta>),
     /// A document that lost images: what the index knows is kept for the grace.
     Poorer(String, SourceProblem),

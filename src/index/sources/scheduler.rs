@@ -180,7 +180,7 @@ impl SourceScheduler {
         }
     }
 
-    /// The sources to look at; an index that cannot be read knows at least the configured ones.
+    /// Sources to refresh; if the index cannot be read, the configured ones only.
     fn sources(&self) -> Vec<SourceSettings> {
         let configured = &self.settings.index.sources;
         self.index.sources(configured).unwrap_or_else(|error| {

@@ -87,7 +87,7 @@ impl DirectoryWatcher {
         }
     }
 
-    /// Waits until something changed, and tells what.
+    /// Waits for changes, and returns the changed paths.
     pub(crate) async fn changed(&self) -> BTreeSet<PathBuf> {
         loop {
             let paths = std::mem::take(&mut *lock(&self.heard.paths));

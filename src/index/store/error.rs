@@ -28,7 +28,7 @@ pub enum IndexError {
         /// What SQLite said.
         source: rusqlite::Error,
     },
-    /// Somebody cut the file short while it was in use.
+    /// The file was truncated by another process while it was in use.
     #[error("{path}: the index was cut short while it was in use")]
     Cut {
         /// The file.

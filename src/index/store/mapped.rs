@@ -30,7 +30,7 @@ impl MappedFile {
         Self { identity: found.as_ref().map(FileIdentity::of), path, length, is_cut: AtomicBool::new(false) }
     }
 
-    /// Whether somebody cut it. From then on it stays so.
+    /// Whether another process has truncated the file; stays true.
     pub(crate) fn is_cut(&self) -> bool {
         if self.identity.is_none() || self.is_cut.load(Ordering::Acquire) {
             return self.is_cut.load(Ordering::Acquire);

@@ -274,7 +274,7 @@ impl Store {
         }
     }
 
-    /// Whether somebody still needs the log.
+    /// Copies the log into the file; returns whether a reader still needs the log.
     fn checkpoint(&self, conn: &Connection, patience: Duration) -> rusqlite::Result<bool> {
         // Snapshots of this commit see all of the log and do not hinder its being copied; those that are taken after
         // that do not need it.

@@ -147,7 +147,7 @@ impl Index {
         Ok(Some(aside))
     }
 
-    /// Takes over what no source tells, as far as it can be read.
+    /// Copies what no source contains, as far as it can be read.
     fn salvage(&self, aside: &Path) {
         let Ok(old) = schema::open_as_it_lies(aside) else { return };
         let kept = self.write(|conn| {
@@ -236,7 +236,7 @@ impl UnusableIndex {
     }
 }
 
-/// Whether what stands there is no index for us, and nobody else's either.
+/// Whether the file is neither a usable index nor the file of another program.
 fn is_useless(error: &IndexError, place: &IndexPath) -> bool {
     match error {
         IndexError::Damaged { .. } | IndexError::Cut { .. } | IndexError::Newer { .. } => true,
