@@ -32,7 +32,7 @@ enum SignalAction {
 /// Why we stop when a successor serves.
 const HANDED_OVER: &str = "SIGUSR2";
 
-/// Serves with the settings that were read from `config`, until it is told to stop.
+/// Serves with the settings that were read from `config`, until a signal ends the process.
 pub async fn serve(config: &Path, settings: Settings) -> Result<ServeEnd, StartError> {
     // Install signal handlers before READY=1: a SIGTERM right after it must drain, not kill.
     let mut signals = ProcessSignals::new().map_err(StartError::Process)?;

@@ -56,8 +56,8 @@ impl ProcessState {
 }
 
 impl Services {
-    /// Everything that these settings decide. Connections to servers that stay, everything under way and everything
-    /// remembered come from the house `before`.
+    /// Builds everything that these settings decide. Connections to servers that stay, requests under way and all that is
+    /// remembered are taken over from the services `before`.
     pub(super) fn build(
         settings: Arc<Settings>,
         state: &ProcessState,

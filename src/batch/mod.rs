@@ -51,16 +51,16 @@ pub(crate) struct ManifestRef {
     pub(crate) label: Option<String>,
 }
 
-/// What became of one canvas.
+/// Result of one canvas.
 #[derive(Debug, Default)]
 pub(crate) struct CanvasResult {
-    /// Images that were not well, or were asked for.
+    /// Images that were broken or requested.
     pub(crate) entries: Vec<ImageResult>,
-    /// Images looked at.
+    /// Images probed.
     pub(crate) images: u64,
-    /// The journal says that the canvas may be asked for.
+    /// Whether the journal has the line that must precede a request for the canvas.
     pub(crate) is_begun: bool,
-    /// Requests to canvas services that nothing before has told of.
+    /// Requests to canvas services that are not counted yet.
     pub(crate) asked: u64,
     /// Another try after a pause may go better.
     pub(crate) again: bool,
@@ -121,7 +121,7 @@ impl ImageVerdict {
     }
 }
 
-/// An image that was not well, or was asked for.
+/// An image that was broken or requested.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageResult {
     /// Lookup key; empty where the canvas names no image.

@@ -26,7 +26,7 @@ pub(crate) enum BatchSource {
     Unreadable(String),
 }
 
-/// Tells what `text` names.
+/// Parses `text` into the source that it names.
 pub(crate) fn parse(text: &str, settings: &Settings, index: &Index) -> BatchSource {
     let text = text.trim();
     if Path::new(text).exists() {

@@ -43,7 +43,7 @@ pub(crate) struct BatchRun {
     pub(crate) only_setup: bool,
 }
 
-/// What could not be mended for a reason that may pass is tried again this often, after a pause each time.
+/// Further rounds for canvases that failed for a reason that may pass, each after a pause.
 const ROUNDS: u32 = 2;
 
 /// How often the words beside the bar change, and the journal goes to the disk.

@@ -58,11 +58,11 @@ pub(crate) struct CanvasWorker {
     pub(crate) stalled: Cell<Option<Instant>>,
     pub(crate) broken_journal: RefCell<Option<String>>,
     pub(crate) books: ManifestsInWork,
-    /// Requests to canvas services that were told of already.
+    /// Requests to canvas services that are counted already.
     pub(crate) told: Cell<u64>,
 }
 
-/// Why a canvas may not be asked for now.
+/// Why a canvas may not be requested now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum SkipReason {
     Limit,
@@ -294,7 +294,7 @@ impl CanvasWorker {
         visited
     }
 
-    /// The canvas was asked for: is its image back, and if not, does the rest of the ladder help?
+    /// Checks after a request for the canvas whether the image is back, and if not, runs the rest of the ladder.
     async fn visited_image(
         &self,
         unit: &CanvasTask,
@@ -323,7 +323,7 @@ impl CanvasWorker {
         entry.reason = Some(barred.reason().to_owned());
     }
 
-    /// May this canvas be asked for now? Waits for its turn, and writes down that it is asked for.
+    /// Waits until this canvas may be requested, and writes the request to the journal.
     async fn wait_for_permit(&self, id: u64, treated: &mut CanvasResult) -> Result<(), SkipReason> {
         if treated.is_begun {
             return Ok(());

@@ -33,9 +33,9 @@ pub(super) struct RedisLink {
     pub(super) metrics: Arc<Metrics>,
     wire: Mutex<Option<(u64, RedisConnection)>>,
     joined: watch::Sender<bool>,
-    /// Rung when the link is cut. (All who wait for that are woken in the order in which they came: those of a `watch` are not.)
+    /// Notified when the link is cut. (`Notify` wakes waiters in the order in which they came; a `watch` does not.)
     lost: Notify,
-    /// How many wait for another node: only then there is a heartbeat.
+    /// Tasks that wait for another node: only then there is a heartbeat.
     waiting: watch::Sender<usize>,
     subjects: Mutex<HashMap<String, watch::Sender<String>>>,
     tickets: AtomicU64,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use miette::{Diagnostic, LabeledSpan, NamedSource, SourceCode};
 
-/// Where a mistake stands: a piece of the file, or of an environment variable's value.
+/// Place of a mistake: a piece of the file, or of an environment variable's value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SourceSpan {
     /// Path of the file or name of the variable.

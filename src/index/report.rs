@@ -22,7 +22,7 @@ pub struct IndexStats {
     pub images: u64,
     /// File URLs known: carried by identifiers, and learned.
     pub files: u64,
-    /// Places where documents are looked for.
+    /// Sources of documents.
     pub sources: u64,
     /// Documents gone from their source that are kept for the grace.
     pub vanished: u64,

@@ -101,7 +101,7 @@ impl ClientSocket {
         let viewer = ClientInfo::new(address, Arc::clone(client.client()));
         match self.manner.tls.clone() {
             None => self.serve_http(stream, viewer, None, service).await,
-            // Boxed: a plain connection has no room for it.
+            // Boxed, so that a plain connection does not pay for it.
             Some(tls) => Box::pin(self.accept_tls(tls, stream, viewer, service)).await,
         }
     }
@@ -122,7 +122,7 @@ impl ClientSocket {
                     b"h2" => DetectedProtocol::Http2,
                     _ => DetectedProtocol::Http1,
                 });
-                // Boxed: each future that it passes through would have room for it.
+                // Boxed: otherwise each future that it passes through would hold it.
                 self.serve_http(Box::new(stream), viewer, only, service).await;
             }
             Ok(Err(error)) => {

@@ -115,7 +115,7 @@ pub struct ListenerGroup {
 }
 
 impl ListenerGroup {
-    /// Creates a group: the workers of `crew` serve its connections, `clients` limits them per client, `open` counts them.
+    /// Creates a group: the workers of `crew` serve its connections, `clients` limits each client, `open` counts connections.
     pub fn new(
         bounds: ConnectionLimits,
         clients: Clients,

@@ -68,7 +68,7 @@ impl Attempt {
                 Err(failure) => return Err(server.record_miss(failure)),
             }
         }
-        // Boxed, because it is rare and large: every request would carry the room for it.
+        // Boxed, because it is rare and large: otherwise every request's future would be as large.
         let carrier = match Box::pin(server.carrier(times.connect)).await {
             Ok(carrier) => carrier,
             Err(error) => {

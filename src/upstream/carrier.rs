@@ -28,7 +28,7 @@ impl ActiveConnection {
     ) -> Result<Response<Incoming>, SendFailure> {
         match self {
             Self::Own(connection) => connection.send(head, body, times).await,
-            // Boxed: what most requests need no room for.
+            // Boxed, because most requests do not need it.
             Self::Shared(stream) => Box::pin(stream.send(head, body, times)).await,
         }
     }

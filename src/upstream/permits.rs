@@ -166,7 +166,7 @@ impl Permits {
         if self.waiting.load(SeqCst) == 0 && self.try_take(kind) {
             return Some(ClientPermit { permits: Arc::clone(self), kind, is_returned: false });
         }
-        // Boxed, because it is rare: every request would carry the room for it.
+        // Boxed, because it is rare: otherwise every request's future would be as large.
         Box::pin(self.wait(kind, client.cloned(), Instant::now() + patience)).await
     }
 

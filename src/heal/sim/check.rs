@@ -44,8 +44,8 @@ const REMEMBERED: u64 = 2_000;
 const HEEDED: u64 = 2_000;
 
 impl Case {
-    /// A request may take longer than ten seconds: it hangs, and its place is given on while it goes on. A whole book of
-    /// twelve canvases, which what nobody waits for may ask for, takes that long sooner.
+    /// Whether a request may take longer than ten seconds: a request that hangs keeps running while its permit is passed on.
+    /// A whole book of twelve canvases, which background work may request, takes that long sooner.
     pub(super) fn hangs(&self) -> bool {
         let hangs =
             |trouble: &TimedFault| matches!(trouble.fault, SimFault::ServiceHangs | SimFault::Stuck(_));

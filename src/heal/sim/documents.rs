@@ -78,7 +78,7 @@ impl CaseRun {
             Ok(Err(_)) if began.elapsed() < WAIT => {
                 self.model.breaks(format!("(1) {document:?} is refused after {:?}", began.elapsed()));
             }
-            // Slow canvases fill all places, and so does what hangs.
+            // Slow canvases take all permits, and so do hanging ones.
             Ok(Err(_)) if !SimExchange::may_take_long(&self.model, site, from, self.model.now()) => {
                 self.model.breaks(format!("(1) {document:?} is refused after {:?}", began.elapsed()));
             }
@@ -112,7 +112,7 @@ impl CaseRun {
         })
     }
 
-    /// What a fault left stored without its pictures is whole for who opens it next.
+    /// Checks that documents which a fault left without pictures are whole for the next viewer.
     pub(super) async fn documents_are_whole(self: &Arc<Self>) {
         let model = &self.model;
         let is_gone = |leaf: usize| model.case.gone.iter().any(|gone| gone.leaf == leaf);

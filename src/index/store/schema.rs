@@ -15,7 +15,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use crate::index::store::error::IndexError;
 
-/// `IIMd` in the file's header: what tells our files from other programs'.
+/// `IIMd` in the file's header, which identifies files of this program.
 pub(crate) const APPLICATION_ID: i64 = 0x4949_4d64;
 
 /// Migration scripts, one a version: the first makes version 1. Never change a released script; add another.
