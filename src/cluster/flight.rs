@@ -56,7 +56,7 @@ impl Cluster {
         let mut waited = false;
         loop {
             let mut board = BOARD.key(&flight);
-            // Who waited already takes what lands now.
+            // A node that has waited already takes the result that lands now.
             let anew = anew && !waited;
             board
                 .key(&waiting)

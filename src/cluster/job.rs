@@ -122,7 +122,7 @@ async fn renew(link: Arc<RedisLink>, about: String, token: String, claims: Arc<M
         let units: Vec<u64> = lock(&claims).iter().copied().collect();
         for some in units.chunks(AT_ONCE) {
             let mut keep = RENEW_CLAIMS.prepare_invoke();
-            // One that was finished meanwhile must not come back.
+            // A claim whose unit was finished meanwhile must not be written again.
             for unit in some.iter().filter(|unit| lock(&claims).contains(unit)) {
                 keep.key(claim_key(&link, &about, *unit));
             }

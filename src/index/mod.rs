@@ -320,7 +320,7 @@ impl Index {
         let now = u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX);
         let due = self.next_look.load(Ordering::Relaxed);
         let next = now.saturating_add(u64::try_from(LOOK.as_millis()).unwrap_or(200));
-        // One caller looks; the others go on with what is known.
+        // A single caller checks; the others go on with what is known.
         if now < due
             || self.next_look.compare_exchange(due, next, Ordering::AcqRel, Ordering::Relaxed).is_err()
         {

@@ -204,7 +204,7 @@ impl ClientSocket {
                 if let Poll::Ready(ended) = Pin::new(&mut speech).poll(cx) {
                     return Poll::Ready(Wakeup::End(ended));
                 }
-                // These have nothing to say before they wake us; asked each time, they would cost more than the rest.
+                // These futures are pending until they wake the task; polled each time, they would cost more than the rest.
                 let first = asked.as_ref().is_none_or(|waker: &Waker| !waker.will_wake(cx.waker()));
                 if first {
                     asked = Some(cx.waker().clone());
@@ -231,7 +231,7 @@ impl ClientSocket {
             }
             match pulse.next_check() {
                 NextCheck::Again(after) => timer.as_mut().reset(Instant::now() + after),
-                // The same; but who does not end soon has nothing in flight and is cut.
+                // As above; but a connection that does not end soon has nothing in flight and is cut.
                 NextCheck::Over(TimeoutKind::Idle) if !ending => {
                     ending = true;
                     speech.graceful_shutdown();

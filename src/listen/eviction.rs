@@ -90,7 +90,7 @@ impl OpenConnection {
         let (activity, since) = self.pulse.activity(now);
         let whose = self.pulse.client();
         let is_own = matches!((whose, client), (Some(Some(one)), Some(other)) if Arc::ptr_eq(one, other));
-        // Who has not said yet whom it brings brings somebody with his first connection.
+        // A connection whose PROXY header has not come counts as the first connection of its client.
         let count = whose.map_or(Some(1), |whose| whose.map(|client| client.connections()));
         let has_more = count.is_none_or(|count| count > own);
         let rank = match activity {

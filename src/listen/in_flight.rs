@@ -87,7 +87,7 @@ impl Drop for InFlight {
             pulse.turns().retain(|turn| !Arc::ptr_eq(turn, own));
         }
         pulse.note(&pulse.rested);
-        // Who takes nothing of what hyper has to write is as slow as before.
+        // A viewer that takes nothing of what hyper has to write counts as slow as before.
         if pulse.blocked.load(Relaxed) == 0 {
             pulse.slow.store(0, Relaxed);
         }

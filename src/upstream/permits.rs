@@ -193,7 +193,7 @@ impl Permits {
             queue.waiters.push_back(PermitWaiter { id, kind, client, tell });
             self.waiting.fetch_add(1, SeqCst);
             self.shorten(&mut queue);
-            // One may have become free before the waiter could be seen.
+            // A permit may have become free before the waiter was queued.
             self.serve(&mut queue);
             QueuedRequest { permits: self, id }
         };
@@ -207,7 +207,7 @@ impl Permits {
             pause = (2 * pause).min(LAST_RECHECK);
         }
         drop(waiting);
-        // It may have come at the last moment.
+        // The permit may have come at the last moment.
         told.try_recv().ok()
     }
 

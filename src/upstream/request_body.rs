@@ -183,7 +183,7 @@ impl IdleTimer {
             return Poll::Pending;
         };
         let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(end)));
-        // One with less patience came after one with more.
+        // The new timeout is shorter than the one before.
         if timer.deadline() > end {
             timer.as_mut().reset(end);
         }

@@ -91,7 +91,7 @@ impl IndexEdition<'_> {
         let conn = self.index.apart()?;
         let mut packer = ChunkWriter { plain: Vec::new(), send, goes_on: true };
         let mut run = || -> rusqlite::Result<()> {
-            // One transaction: all of one moment.
+            // A single transaction, so that all rows are of one moment.
             conn.execute_batch("BEGIN")?;
             documents(&conn, &mut packer)?;
             let mut files = conn.prepare("SELECT uuid, url FROM files ORDER BY uuid")?;
