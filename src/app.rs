@@ -1,7 +1,8 @@
-//! Builds the rooms, binds the sockets, serves, drains: the only file that knows them all.
+//! The application: builds all services, binds the sockets, serves, reloads, drains.
 //!
-//! `rooms` builds the rooms from settings, `doors` opens and closes the sockets, `run` is a process that serves: it
-//! listens to signals, watches the configuration (`files`) and hands its sockets to a successor (`handover`).
+//! `services` builds everything that settings decide, `listeners` opens and closes the public sockets, `process` is a process
+//! that serves: it handles signals, watches the configuration (`file_watcher`) and hands its sockets to a successor
+//! (`handover`).
 
 mod accessories;
 mod admin_server;
@@ -235,7 +236,7 @@ impl App {
         self.publish_admin(None);
     }
 
-    /// The admin pages of the house in use, behind another gate where there is one.
+    /// Publishes the admin pages of the services in use, behind new authentication if there is any.
     fn publish_admin(&self, gate: Option<AdminAuth>) {
         let (house, reload) = (self.house.load(), self.reload.clone());
         let rooms = house.admin_state(&self.state, reload, &self.diary, &self.stop);

@@ -1,4 +1,4 @@
-//! What can be done by hand. Each act is written to the log: who, what, and how it ended.
+//! POST endpoints of the admin API. Each action is written to the log: who, what, and how it ended.
 
 use std::net::SocketAddr;
 

@@ -1,4 +1,4 @@
-//! Who may look and who may act.
+//! Authentication of operators: who may read, and who may act.
 
 use std::io;
 use std::net::IpAddr;
@@ -45,7 +45,7 @@ pub enum AdminAuthError {
 pub struct AdminAuth {
     /// Of the token: comparing digests takes the same time wherever they differ.
     token: Option<blake3::Hash>,
-    /// Must they show who they are?
+    /// Whether operators must authenticate.
     asks: bool,
     acts: DefaultDirectRateLimiter,
     /// Shared by all configurations of a process: a reload must not let anybody guess anew.

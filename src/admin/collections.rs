@@ -1,4 +1,4 @@
-//! The way down to one manifest: where manifests came from, and those of one source, page by page.
+//! Pages for browsing the index: sources, and the manifests of one source, page by page.
 
 use askama::Template;
 

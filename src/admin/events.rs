@@ -1,4 +1,4 @@
-//! What happens, as it happens: server-sent events (HTML Living Standard, section "Server-sent events").
+//! Live events as server-sent events (HTML Living Standard, section "Server-sent events").
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -49,7 +49,7 @@ impl Admin {
     }
 }
 
-/// Ends when nobody listens any more, or when we stop.
+/// Sends events until the client disconnects, or until shutdown.
 async fn send_all(rooms: &AdminState, tell: &mpsc::Sender<Bytes>) {
     let (mut news, mut stopping) = (rooms.metrics.listen(), rooms.stopping.clone());
     let mut every = tokio::time::interval(SAMPLE_EVERY);

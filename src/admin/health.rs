@@ -1,4 +1,4 @@
-//! How images are: what a look at each says, and what the history of heals says of all images of a manifest.
+//! State of images: the result of a probe of each, and the history of heals of all images of a manifest.
 
 use std::time::Duration;
 
@@ -79,13 +79,13 @@ pub(super) struct CanvasHealth {
     pub(super) states: Vec<ImageHealth>,
 }
 
-/// Looks under way at once: a page of a manifest must not be a storm.
+/// Probes at once: the page of a manifest must not cause a storm of requests.
 const AT_ONCE: usize = 8;
 
 /// Timeout of a probe; the state of an image that takes longer is unknown, and the page goes out.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Looks at all images of these canvases. Nothing is healed by looking.
+/// Probes all images of these canvases. A probe heals nothing.
 pub(super) async fn look(rooms: &AdminState, leaves: Vec<CanvasRow>) -> Vec<CanvasHealth> {
     let looked = stream::iter(leaves).map(|leaf| async move {
         let mut states = Vec::new();

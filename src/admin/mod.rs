@@ -1,7 +1,7 @@
-//! What the people who run it ask and do: health, metrics, the API and the dashboard.
+//! Endpoints for operators: health, metrics, the API and the dashboard.
 //!
-//! [`Admin::handle`] is the way of a request: `gate` says who may, `route` what is asked, `read` and `act` answer it as
-//! JSON, `pages` for eyes. `events` is a stream of what happens, `diary` remembers the steps of the last heals.
+//! [`Admin::handle`] takes a request through `auth` (who may) and `route` (what is asked); `queries` and `actions` answer as
+//! JSON, `pages` as HTML. `events` is a live stream (SSE), `step_log` keeps the steps of the last heals.
 
 mod actions;
 mod answer;
@@ -40,7 +40,7 @@ use route::AdminRoute;
 /// The description of the API (OpenAPI 3.1).
 const OPENAPI: &str = include_str!("openapi.json");
 
-/// The rooms that the pages look into.
+/// Services and settings that the admin pages read.
 #[derive(Debug, Clone)]
 pub struct AdminState {
     /// The settings in use.
@@ -61,10 +61,10 @@ pub struct AdminState {
     pub stopping: watch::Receiver<bool>,
 }
 
-/// The operator who asks.
+/// Operator that sends a request.
 #[derive(Debug, Clone, Copy)]
 pub struct Operator {
-    /// The other end of the connection, or who is behind a trusted proxy there.
+    /// Address of the peer, or of the client behind a trusted proxy.
     pub peer: SocketAddr,
     /// True with a certificate of `[admin] client_ca`.
     pub certified: bool,
@@ -79,13 +79,13 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// Admin pages over these rooms, behind this gate.
+    /// Creates the admin pages over this state, behind this authentication.
     pub fn new(rooms: AdminState, gate: AdminAuth) -> Self {
         let listeners = Arc::new(Semaphore::new(rooms.settings.admin.max_live));
         Self { rooms: Arc::new(rooms), gate: Arc::new(gate), listeners }
     }
 
-    /// Serves other rooms, and behind another gate where there is one.
+    /// Replaces the state, and the authentication if there is a new one.
     #[must_use]
     pub fn over(&self, rooms: AdminState, gate: Option<AdminAuth>) -> Self {
         let gate = gate.map(|gate| Arc::new(gate.after(&self.gate)));
@@ -93,7 +93,7 @@ impl Admin {
         Self { rooms: Arc::new(rooms), gate, listeners: Arc::clone(&self.listeners) }
     }
 
-    /// Proxies that may say for whom they ask.
+    /// Proxies whose `X-Forwarded-*` and `Forwarded` fields are trusted.
     pub fn trusted_proxies(&self) -> &[IpNet] {
         &self.rooms.settings.server.trusted_proxies
     }

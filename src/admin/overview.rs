@@ -1,4 +1,4 @@
-//! How it is now.
+//! The dashboard's overview page.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use super::{AdminState, queries};
 use crate::index::history::{HistoryFilter, HistoryPage};
 use crate::observe::Snapshot;
 
-/// Heals that Now shows.
+/// Heals that the overview shows.
 const LAST: u32 = 8;
 
 #[derive(Template)]

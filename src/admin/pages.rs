@@ -1,4 +1,4 @@
-//! The dashboard: what the API tells, for eyes. Everything is made here; the script only renews it.
+//! HTML pages of the dashboard, with the data of the API. The server renders everything; the script only refreshes it.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! What can be read.
+//! GET endpoints of the admin API.
 
 use std::borrow::Cow;
 use std::collections::HashMap;

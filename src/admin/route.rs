@@ -1,6 +1,6 @@
 //! Which page is asked for. Pure.
 
-/// What is asked for.
+/// Parsed target of an admin request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum AdminRoute {
     /// `/livez`
@@ -89,7 +89,7 @@ const ACTS: [AdminAction; 7] = [
     AdminAction::Reload,
 ];
 
-/// What stands at this path.
+/// Route at this path.
 pub(super) fn asked(path: &str) -> Option<AdminRoute> {
     match path {
         "/livez" => return Some(AdminRoute::Live),

@@ -1,5 +1,5 @@
-//! The steps of the last heals: which rung was tried, what was answered, how long that took. The history keeps how each
-//! heal ended; its steps are told only while they are news, so they are written down here, since the start.
+//! Steps of the last heals, in memory since the start: which rung was tried, what was answered, how long that took. The
+//! history keeps only how a heal ended, and steps are published only once, as live events.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -29,7 +29,7 @@ pub struct HealRequest {
     pub duration_ms: u64,
 }
 
-/// The steps of the last heals. Cheap to clone: all clones are one.
+/// Steps of the last heals. Cheap to clone: clones share their content.
 #[derive(Debug, Clone, Default)]
 pub struct HealStepLog(Arc<Mutex<StepPages>>);
 
@@ -42,7 +42,7 @@ struct StepPages {
 }
 
 impl HealStepLog {
-    /// Writes down what is told, until there is nobody to tell.
+    /// Records steps from live events, until the channel closes.
     pub async fn run(self, metrics: Arc<Metrics>) {
         let mut news = metrics.listen();
         drop(metrics);

@@ -1,4 +1,4 @@
-//! Slows down who guesses tokens, each address for itself.
+//! Rate limit for failed tokens, per address.
 
 use std::collections::HashMap;
 use std::net::IpAddr;

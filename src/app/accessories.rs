@@ -1,4 +1,4 @@
-//! Files that only some of the traffic needs, or none: one that cannot be used is told, and the rest is served.
+//! Optional files (TLS to upstreams, admin token, telemetry): one that cannot be used is reported, and the rest is served.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! What is done in the background, for nobody in particular.
+//! Periodic background tasks.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,10 +12,10 @@ use crate::index::shared::follower::LearnedFollower;
 use crate::observe::{Metrics, SAMPLE_EVERY};
 use crate::upstream::Upstream;
 
-/// Rarely anything is to be done; then it is cheap.
+/// Interval of the chores, which rarely find anything to do.
 const CHORES_EVERY: Duration = Duration::from_secs(5);
 
-/// What is done in the background.
+/// Handles of the background tasks.
 pub(super) struct BackgroundTasks {
     keeping_warm: JoinHandle<()>,
     sweeping: JoinHandle<()>,

@@ -1,4 +1,4 @@
-//! Sees that the configuration or a certificate has another content.
+//! Detects that the content of the configuration or of a certificate has changed.
 //!
 //! The files are checked once a second, by their names: that costs nothing, and it sees what watching a directory does
 //! not see, such as network file systems and the links to links by which Kubernetes renews its volumes.

@@ -78,7 +78,7 @@ fn program() -> io::Result<std::path::PathBuf> {
     Ok(name.strip_suffix(" (deleted)").map_or_else(|| own.clone(), Into::into))
 }
 
-/// Tells the process whose place we take that we serve, if there is one.
+/// Tells the process that this one replaces, if any, that this one serves.
 pub(super) fn tell_predecessor() -> io::Result<()> {
     if env::var_os(AWAITED).is_none() {
         return Ok(());

@@ -1,4 +1,4 @@
-//! The sockets of viewers: opened, spoken to otherwise, and closed, while we serve.
+//! Public listeners: bind, change TLS and PROXY mode, and close while serving.
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;

@@ -32,9 +32,9 @@ enum SignalAction {
 /// Why we stop when a successor serves.
 const HANDED_OVER: &str = "SIGUSR2";
 
-/// Serves with the settings that were read from `config`, until it is told to stop.
+/// Serves with the settings that were read from `config`, until a signal ends the process.
 pub async fn serve(config: &Path, settings: Settings) -> Result<ServeEnd, StartError> {
-    // Before anybody is told that we serve: a signal that comes at once must not kill what it should end.
+    // Install signal handlers before READY=1: a SIGTERM right after it must drain, not kill.
     let mut signals = ProcessSignals::new().map_err(StartError::Process)?;
     let inherited = InheritedSockets::from_environment().map_err(StartError::Process)?;
     let mut files = FileWatcher::of(config, &settings);
@@ -135,7 +135,7 @@ async fn hand_over(app: &App) -> bool {
     }
 }
 
-/// Tells systemd, if it asks to be told.
+/// Notifies systemd, if `NOTIFY_SOCKET` is set.
 fn sd_notify(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
         tracing::debug!(%error, "systemd cannot be told");

@@ -1,4 +1,4 @@
-//! Builds the rooms from settings, and builds them again from others.
+//! Builds the services from settings, and again after a reload.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ use crate::proxy::{Proxy, ProxyState};
 use crate::upstream::fetch::FetcherFactory;
 use crate::upstream::{MemoryBudget, Routing, Upstream};
 
-/// All rooms under one configuration. A request that has begun ends in the house in which it began.
+/// All services under one configuration. A request keeps the `Services` with which it began.
 #[derive(Debug)]
 pub(super) struct Services {
     pub(super) settings: Arc<Settings>,
@@ -56,8 +56,8 @@ impl ProcessState {
 }
 
 impl Services {
-    /// Everything that these settings decide. Connections to servers that stay, everything under way and everything
-    /// remembered come from the house `before`.
+    /// Builds everything that these settings decide. Connections to servers that stay, requests under way and all that is
+    /// remembered are taken over from the services `before`.
     pub(super) fn build(
         settings: Arc<Settings>,
         state: &ProcessState,
@@ -100,7 +100,7 @@ impl Services {
         }
     }
 
-    /// What the admin pages look into.
+    /// State that the admin pages read.
     pub(super) fn admin_state(
         &self,
         state: &ProcessState,
@@ -126,7 +126,7 @@ fn servers(upstreams: &[Arc<Upstream>]) -> Vec<Arc<dyn SendRequest>> {
     upstreams.iter().map(|upstream| Arc::clone(upstream) as Arc<dyn SendRequest>).collect()
 }
 
-/// The index, with all that it needs to look at its sources. One that cannot be used is begun anew.
+/// Opens the index, with all that it needs to read its sources. An index that cannot be used is begun anew.
 pub(super) fn open_index(settings: &Arc<Settings>, metrics: &Metrics) -> Result<Arc<Index>, StartError> {
     let web = FetcherFactory::new(Arc::clone(settings))?;
     let (index, trouble) = Index::open_in_any_case(&settings.index.path, settings.index.cache)?;
@@ -137,7 +137,7 @@ pub(super) fn open_index(settings: &Arc<Settings>, metrics: &Metrics) -> Result<
     Ok(Arc::new(index.with_names(settings).with_web(web, Handle::current())))
 }
 
-/// The rooms that the batch commands need, without a socket of our own.
+/// Services that the batch commands need, without a listener.
 pub fn batch_rooms(settings: Settings) -> Result<BatchServices, StartError> {
     let settings = Arc::new(settings);
     let index = Index::open(&settings.index.path, settings.index.cache)?.with_names(&settings);

@@ -1,4 +1,4 @@
-//! Spans on their way to a collector.
+//! Export of spans to a collector.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Looks at the images of one canvas, and says how each is. Nothing is asked to be rebuilt.
+//! Probes the images of one canvas, and returns a verdict for each. No rebuild is requested.
 
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ pub(crate) fn owner(unit: &CanvasTask) -> Option<Owner> {
     Some(Owner { canvas, manifest: unit.manifest.uri.clone(), label: unit.label.clone() })
 }
 
-/// Looks at every image of a canvas.
+/// Probes every image of a canvas.
 pub(crate) async fn unit(healer: &Healer, unit: &CanvasTask, tiles: bool) -> Vec<CheckedImage> {
     if unit.images.is_empty() {
         let reason = unit.lacks.map(str::to_owned);

@@ -110,13 +110,13 @@ pub struct HealArgs {
 /// What is to be done.
 #[derive(Debug, Clone, Copy)]
 pub enum BatchCommand<'a> {
-    /// Look.
+    /// `check`: probe only.
     Check(&'a CheckArgs),
-    /// Mend.
+    /// `heal`: probe, and heal what is broken.
     Heal(&'a HealArgs),
 }
 
-/// The rooms that are needed.
+/// Services that a batch command needs.
 #[derive(Debug)]
 pub struct BatchServices {
     /// The configuration, as [`BatchCommand::adjust`] left it.
@@ -131,10 +131,10 @@ pub struct BatchServices {
     pub web: FetcherFactory,
 }
 
-/// A service that does nothing but fail for so many times `heal.backoff_max` is given up.
+/// Multiple of `heal.backoff_max` after which a service that only fails is given up.
 const PATIENCE: u32 = 3;
 
-/// How long a look may take.
+/// Timeout of a probe.
 const LOOK: Duration = Duration::from_secs(30);
 
 /// Canvases read ahead of the work.

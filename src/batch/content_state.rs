@@ -12,7 +12,7 @@ use serde_json::Value;
 /// What a content state points at.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum ContentTarget {
-    /// A URL whose kind is not told, a manifest or a collection.
+    /// URL of a manifest or a collection, or of an unknown kind.
     Document(String),
     /// A canvas, and the manifest it is part of.
     Canvas {

@@ -1,7 +1,7 @@
 //! `heal --job NAME`: several runs, on one machine or many, share the canvases of one job by way of Redis.
 //!
 //! The run that claims a canvas checks and heals it; the others take over the result, so that each ends with a report
-//! of the whole job. Nothing is asked for while Redis is away: what others do cannot be known then.
+//! of the whole job. No canvas is requested while Redis is away: what other runs do cannot be known then.
 
 use std::io::Write as _;
 use std::time::Duration;
@@ -11,10 +11,10 @@ use super::worker::CanvasWorker;
 use super::{CanvasResult, CanvasTask, HandledBy};
 use crate::cluster::{Claim, Cluster, Job, JobError};
 
-/// How soon is asked again for what others are at, and for a Redis that is away.
+/// Poll interval for canvases that other runs have claimed, and for a Redis that is away.
 pub(crate) const LOOK: Duration = Duration::from_millis(200);
 
-/// This process's share of a job.
+/// Share of this process in a job.
 #[derive(Debug)]
 pub(crate) struct JobShare {
     pub(crate) name: String,
@@ -29,7 +29,7 @@ impl JobShare {
         Ok(Self { name: name.to_owned(), job, is_waiting: false.into() })
     }
 
-    /// Treats a canvas if nobody else does or did. `is_last`: it is not tried again, whatever comes of it.
+    /// Treats a canvas unless another run does or did. `is_last`: the canvas is not tried again, whatever the result.
     pub(crate) async fn treat(
         &self,
         surgeon: &CanvasWorker,

@@ -47,7 +47,7 @@ struct JournalDone {
     told: JournalRecord,
 }
 
-/// What came of one canvas, as a later run is told, and the other processes of a job.
+/// Result of one canvas, for a later run and for the other processes of a job.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct JournalRecord {
     #[serde(rename = "n")]
@@ -73,13 +73,13 @@ impl From<&CanvasResult> for JournalRecord {
 #[derive(Debug)]
 pub(crate) struct Journal {
     path: PathBuf,
-    /// `None`: nothing is written down, because the other processes of a job remember it.
+    /// `None`: nothing is written, because the job in Redis keeps the results.
     file: Option<File>,
     gathered: Vec<u8>,
     synced: Instant,
     manifests: HashMap<Arc<str>, usize>,
     done: HashSet<u64>,
-    /// Asked for by an earlier run that did not live to see the end of it.
+    /// Canvases that an earlier run requested before it was killed.
     in_flight: HashSet<u64>,
 }
 
@@ -97,7 +97,7 @@ pub(crate) enum JournalError {
 }
 
 impl Journal {
-    /// Opens it. With `resume`, what it tells goes into `summary`; without, it starts anew.
+    /// Opens the journal. With `resume`, its entries go into `summary`; without, the journal starts anew.
     pub(crate) fn open(path: &Path, resume: bool, summary: &mut Summary) -> Result<Self, JournalError> {
         let refuse = |error| JournalError::Io(path.to_path_buf(), error);
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
@@ -133,7 +133,7 @@ impl Journal {
         }
     }
 
-    /// Takes in what an earlier run wrote; tells how many bytes of it are whole lines.
+    /// Replays what an earlier run wrote; returns how many bytes of it are whole lines.
     fn replay(&mut self, file: &File, summary: &mut Summary) -> Result<u64, JournalError> {
         let refuse = |error| JournalError::Io(self.path.clone(), error);
         let mut lines = BufReader::new(file);
@@ -180,12 +180,12 @@ impl Journal {
         self.done.insert(unit)
     }
 
-    /// An earlier run asked for it and was killed meanwhile.
+    /// Whether an earlier run requested this canvas and was killed meanwhile.
     pub(crate) fn was_in_flight(&self, unit: u64) -> bool {
         self.in_flight.contains(&unit)
     }
 
-    /// Written down before the canvas is asked for.
+    /// Writes that the canvas is going to be requested.
     pub(crate) fn asking(&mut self, unit: u64) -> Result<(), JournalError> {
         self.write(&JournalLine::Asking(unit));
         self.flush().map_err(|error| JournalError::Io(self.path.clone(), error))

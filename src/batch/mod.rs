@@ -1,7 +1,8 @@
 //! The batch commands: `check` tells which images are broken, `heal` mends them.
 //!
-//! `source` reads what was named and hands out `CanvasTask`s, one canvas each; `run` takes them through `check` (look)
-//! and `mend` (bring back), shares them with others (`job`), writes the `journal`, feeds `progress` and the `summary`; `report` writes it down.
+//! `parse_source` parses the named sources, `read` reads them and emits `CanvasTask`s, one canvas each. `run` takes each task
+//! through `check` (probe) and `worker` (heal), shares them with other runs (`job`), writes the `journal`, and feeds `progress`
+//! and `summary`. `report` writes the result.
 
 use std::sync::Arc;
 
@@ -50,16 +51,16 @@ pub(crate) struct ManifestRef {
     pub(crate) label: Option<String>,
 }
 
-/// What became of one canvas.
+/// Result of one canvas.
 #[derive(Debug, Default)]
 pub(crate) struct CanvasResult {
-    /// Images that were not well, or were asked for.
+    /// Images that were broken or requested.
     pub(crate) entries: Vec<ImageResult>,
-    /// Images looked at.
+    /// Images probed.
     pub(crate) images: u64,
-    /// The journal says that the canvas may be asked for.
+    /// Whether the journal has the line that must precede a request for the canvas.
     pub(crate) is_begun: bool,
-    /// Requests to canvas services that nothing before has told of.
+    /// Requests to canvas services that are not counted yet.
     pub(crate) asked: u64,
     /// Another try after a pause may go better.
     pub(crate) again: bool,
@@ -120,7 +121,7 @@ impl ImageVerdict {
     }
 }
 
-/// An image that was not well, or was asked for.
+/// An image that was broken or requested.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageResult {
     /// Lookup key; empty where the canvas names no image.

@@ -1,4 +1,4 @@
-//! SOURCE: what a person may name. Told apart by looks and by what the index knows; nothing is fetched here.
+//! Parses the SOURCE argument. Kinds are told apart by their form and by what the index knows; nothing is fetched here.
 
 use std::path::{Path, PathBuf};
 
@@ -26,7 +26,7 @@ pub(crate) enum BatchSource {
     Unreadable(String),
 }
 
-/// Tells what `text` names.
+/// Parses `text` into the source that it names.
 pub(crate) fn parse(text: &str, settings: &Settings, index: &Index) -> BatchSource {
     let text = text.trim();
     if Path::new(text).exists() {

@@ -23,7 +23,7 @@ use crate::index::{Index, IndexError};
 /// What reading brings.
 #[derive(Debug)]
 pub(crate) enum SourceItem {
-    /// A canvas to look at.
+    /// A canvas to probe.
     Unit(CanvasTask),
     /// Something is wrong with a manifest itself.
     Trouble(Arc<ManifestRef>, ManifestProblem),
@@ -68,7 +68,7 @@ pub(crate) struct SourceReader {
     pub(crate) out: mpsc::Sender<SourceItem>,
 }
 
-/// Nobody takes what is read any more.
+/// Error: the receiver of tasks is gone.
 #[derive(Debug)]
 pub(crate) struct ReadStopped;
 

@@ -20,7 +20,7 @@ use crate::upstream::{Body, ErrorChain, TlsError, Upstream, internal_request, se
 #[derive(Debug)]
 pub(crate) struct RemoteHealer {
     upstream: Arc<Upstream>,
-    /// What stands before an identifier, on each image route.
+    /// Prefix before an identifier, of each image route.
     prefixes: Vec<String>,
     /// Which prefix and which way to write slashes found an image last.
     found_by: AtomicUsize,
@@ -28,7 +28,7 @@ pub(crate) struct RemoteHealer {
     times: Timeouts,
 }
 
-/// Why it cannot be used.
+/// Why `--via` cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RemoteHealerError {
     #[error("--via {0}: not an http(s) URL; write e.g. http://127.0.0.1:8080")]
@@ -42,7 +42,7 @@ pub(crate) enum RemoteHealerError {
 /// A picture that any image server makes quickly.
 const TILE: &str = "full/16,/0/default.jpg";
 
-/// How often an image is asked for that is still being healed.
+/// Requests at most for an image that is still being healed.
 const TRIES: u32 = 6;
 
 impl RemoteHealer {
@@ -129,7 +129,7 @@ impl RemoteHealer {
         Some(entry)
     }
 
-    /// Asks for it wherever it may stand: where one was found last, then the other ways.
+    /// Requests an image on each image route and with each spelling of slashes: first as in the last hit.
     async fn ask(&self, image: &str) -> Result<(StatusCode, HeaderMap), String> {
         let mut ways: Vec<(usize, String)> = Vec::new();
         for (at, prefix) in self.prefixes.iter().enumerate() {

@@ -37,13 +37,13 @@ pub(crate) struct BatchRun {
     pub(crate) progress: RunProgress,
     /// Canvases worked on at once.
     pub(crate) width: usize,
-    /// Look at the deployment as well.
+    /// Whether the deployment is checked as well.
     pub(crate) with_setup: bool,
-    /// Look at nothing but the deployment.
+    /// Whether only the deployment is checked.
     pub(crate) only_setup: bool,
 }
 
-/// What could not be mended for a reason that may pass is tried again this often, after a pause each time.
+/// Further rounds for canvases that failed for a reason that may pass, each after a pause.
 const ROUNDS: u32 = 2;
 
 /// How often the words beside the bar change, and the journal goes to the disk.

@@ -98,7 +98,7 @@ pub struct Summary {
     pub totals: ImageCounts,
     /// Each manifest.
     pub manifests: Vec<ManifestSummary>,
-    /// Every image that was not well or was asked for.
+    /// Every image that was broken or requested.
     pub images: Vec<ImageResult>,
     /// Sources, and parts of them, that could not be read.
     pub problems: Vec<UnreadSource>,

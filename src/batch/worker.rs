@@ -15,14 +15,14 @@ use crate::heal::{CanvasVisit, Healer, ImageCheck, ImageHealResult, IndexedImage
 /// How far a run goes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum RunMode {
-    /// Look.
+    /// Probe only.
     #[default]
     Look,
-    /// Look, and tell what would be asked for.
+    /// Probe, and report what would be requested.
     Tell,
-    /// Mend what is broken.
+    /// Heal what is broken.
     Mend,
-    /// Ask for every canvas.
+    /// Request every canvas.
     MendAll,
 }
 
@@ -30,7 +30,7 @@ pub(crate) enum RunMode {
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct RunPlan {
     pub(crate) aim: RunMode,
-    /// Look at a small tile of every image, too.
+    /// Whether a small tile of every image is probed, too.
     pub(crate) tiles: bool,
     /// Canvases asked for at most.
     pub(crate) limit: Option<u64>,
@@ -38,7 +38,7 @@ pub(crate) struct RunPlan {
     pub(crate) books: bool,
 }
 
-/// Mends canvases, many at once in one task.
+/// Heals canvases, many at once in one task.
 #[derive(Debug)]
 pub(crate) struct CanvasWorker {
     pub(crate) healer: Healer,
@@ -49,20 +49,20 @@ pub(crate) struct CanvasWorker {
     /// The pace of canvas requests.
     pub(crate) pace: Option<tokio::sync::Mutex<Interval>>,
     pub(crate) journal: RefCell<Journal>,
-    /// A service that does nothing but fail for so long is given up.
+    /// Time after which a service that only fails is given up.
     pub(crate) patience: Duration,
-    /// Nothing new is to be asked for.
+    /// Whether no further canvas may be requested.
     pub(crate) stopping: Cell<bool>,
     pub(crate) begun: Cell<u64>,
     /// Since when nothing went well.
     pub(crate) stalled: Cell<Option<Instant>>,
     pub(crate) broken_journal: RefCell<Option<String>>,
     pub(crate) books: ManifestsInWork,
-    /// Requests to canvas services that were told of already.
+    /// Requests to canvas services that are counted already.
     pub(crate) told: Cell<u64>,
 }
 
-/// Why a canvas may not be asked for now.
+/// Why a canvas may not be requested now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum SkipReason {
     Limit,
@@ -84,7 +84,7 @@ impl SkipReason {
 const LOOK: Duration = Duration::from_millis(100);
 
 impl CanvasWorker {
-    /// Looks at one canvas and mends it.
+    /// Probes one canvas and heals it.
     pub(crate) async fn process(&self, unit: &CanvasTask, id: u64) -> CanvasResult {
         let looked = check::unit(&self.healer, unit, self.plan.tiles).await;
         let mut treated = CanvasResult {
@@ -294,7 +294,7 @@ impl CanvasWorker {
         visited
     }
 
-    /// The canvas was asked for: is its image back, and if not, does the rest of the ladder help?
+    /// Checks after a request for the canvas whether the image is back, and if not, runs the rest of the ladder.
     async fn visited_image(
         &self,
         unit: &CanvasTask,
@@ -323,7 +323,7 @@ impl CanvasWorker {
         entry.reason = Some(barred.reason().to_owned());
     }
 
-    /// May this canvas be asked for now? Waits for its turn, and writes down that it is asked for.
+    /// Waits until this canvas may be requested, and writes the request to the journal.
     async fn wait_for_permit(&self, id: u64, treated: &mut CanvasResult) -> Result<(), SkipReason> {
         if treated.is_begun {
             return Ok(());

@@ -1,5 +1,5 @@
-//! The connection: one server, the master that Sentinels name, or a Redis Cluster. Every command goes over one
-//! multiplexed connection, and news comes back over the same (RESP3), so that both live and die together.
+//! Connection to Redis: one server, the master that Sentinels name, or a Redis Cluster. All commands go over one
+//! multiplexed connection, and pub/sub messages come over the same one (RESP3), so that both fail together.
 
 use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::cluster::ClusterClientBuilder;

@@ -12,10 +12,10 @@ use super::scripts::RENEW;
 /// What is said to every node when there is a new edition.
 pub(super) const EDITION: &str = "edition";
 
-/// Chunks of an earlier edition stay for whoever reads it now.
+/// How long chunks of an earlier edition stay, for nodes that are reading it.
 const AFTERWARDS: Duration = Duration::from_mins(10);
 
-/// How long the editor is the editor, from the last time that it said so.
+/// Lease of the editor.
 const EDITOR: Duration = Duration::from_secs(90);
 
 /// An index as one node published it.
@@ -25,7 +25,7 @@ pub struct Edition {
     pub name: String,
     /// The names of its chunks, in order: BLAKE3 of what they hold, hexadecimal.
     pub chunks: Vec<String>,
-    /// Up to here the stream of what was learned is in it.
+    /// Position in the stream of what was learned, up to which the edition contains it.
     pub position: Option<String>,
 }
 
@@ -37,7 +37,8 @@ impl Edition {
 }
 
 impl Cluster {
-    /// Is this node the editor, who looks at the sources for all? One is, as long as it says so at least once a minute.
+    /// Whether this node is the editor, which reads the sources for all. Takes or renews the lease, so the editor must call
+    /// this at least once a minute.
     pub async fn is_editor(&self) -> bool {
         let mut renew = RENEW.key(self.link.key("index", "editor"));
         renew.arg(&self.link.node).arg(millis(EDITOR)).arg("");
@@ -65,7 +66,7 @@ impl Cluster {
         packed.filter(|packed| blake3::hash(packed).to_hex().as_str() == name)
     }
 
-    /// Puts a chunk there, if it is not there already; tells its name. `None`: we are alone.
+    /// Stores a chunk, if Redis does not have it; returns its name. `None`: this node is alone.
     pub async fn put_chunk(&self, packed: &[u8]) -> Option<String> {
         let name = blake3::hash(packed).to_hex().to_string();
         if !self.keep_chunk(&name, self.link.settings.edition_lasts).await? {
@@ -79,7 +80,7 @@ impl Cluster {
         Some(name)
     }
 
-    /// Makes this the edition for all, and tells them. False: we are alone.
+    /// Publishes this edition to all nodes. False: this node is alone.
     pub async fn publish(&self, edition: &Edition) -> bool {
         let Some(before) = self.edition().await else { return false };
         let key = self.link.key("index", EDITION);
@@ -122,7 +123,7 @@ impl Cluster {
         self.editions.clone()
     }
 
-    /// Each chunk has a place of its own in a Redis Cluster.
+    /// Key of a chunk; each chunk has a hash slot of its own in a Redis Cluster.
     fn chunk_key(&self, name: &str) -> String {
         self.link.key(name, "chunk")
     }

@@ -1,4 +1,4 @@
-//! Shared flights: one node has the flight, the others wait for its news and look for themselves.
+//! Shared flights: one node leads the flight, the others wait for its result and check for themselves.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,12 +8,13 @@ use super::lease::KeyLease;
 use super::link::{RedisLink, after, millis};
 use super::scripts::{BOARD, DEPART, FORGET, LAND};
 
-/// What came of boarding a flight.
+/// Result of joining a flight.
 #[derive(Debug)]
 pub enum JoinResult {
-    /// This node leads: it sends the request, then publishes the result. Also where there is no cluster, or the link to it is cut.
+    /// Lead of the flight: this node sends the request, then publishes the result. Also without a cluster, or while the link to
+    /// it is cut.
     Ours(SharedFlight),
-    /// Another node's landed with this answer.
+    /// Flight of another node that landed with this answer.
     Landed {
         /// Result word of the flight.
         answer: String,
@@ -50,12 +51,12 @@ impl Cluster {
         let (about, token) = (super::about(name), link.token());
         let (flight, waiting, cooling) =
             (link.key(&about, "flight"), link.key(&about, "waiting"), link.key(&about, "cooling"));
-        // Before it is asked for, or the news could come in between.
+        // Subscribe before asking, or the message could come in between.
         let mut ear = link.listen(&about);
         let mut waited = false;
         loop {
             let mut board = BOARD.key(&flight);
-            // Who waited already takes what lands now.
+            // A node that has waited already takes the result that lands now.
             let anew = anew && !waited;
             board
                 .key(&waiting)
@@ -80,7 +81,7 @@ impl Cluster {
             while let Some(news) = ear.next(after(&rest)).await {
                 match news.split_once(' ') {
                     None => departs(),
-                    // Given back without an answer: somebody must try again.
+                    // Given back without an answer: the flight must be tried again.
                     Some((_, "")) => break,
                     Some((_, answer)) => {
                         return JoinResult::Landed { answer: answer.to_owned(), before: false };
@@ -90,13 +91,13 @@ impl Cluster {
         }
     }
 
-    /// A flight did not help: nobody boards it for so long.
+    /// Sets the cool-down after a flight that did not help: no node joins the flight until it ends.
     pub fn set_cooldown(&self, name: &str, pause: Duration) {
         let key = self.link.key(&super::about(name), "cooling");
         self.tell(redis::cmd("SET").arg(key).arg(1).arg("PX").arg(millis(pause)).take());
     }
 
-    /// Somebody wants it tried again: it may be boarded at once.
+    /// Clears the cool-down, so that the flight can be tried again at once.
     pub fn clear_cooldown(&self, name: &str) {
         if !self.link.is_joined() {
             return;
@@ -130,7 +131,7 @@ impl SharedFlight {
         });
     }
 
-    /// Tells the others how it ended. Nobody here waits for that.
+    /// Publishes the result to the other nodes, in the background.
     pub fn finish(mut self, answer: &str) {
         if let Some(shared) = &mut self.shared {
             shared.land(answer);

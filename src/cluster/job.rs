@@ -1,4 +1,4 @@
-//! One piece of work that several processes share, unit by unit: who claims a unit does it, and tells what came of it.
+//! Jobs that several processes share, unit by unit: the process that claims a unit does it, and publishes the result.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -14,7 +14,8 @@ use super::scripts::{CLAIM, FINISH, OPEN, RENEW_CLAIMS};
 /// Claims kept by one command: few, so that it ends within `command_timeout`.
 const AT_ONCE: usize = 100;
 
-/// This process's part in a job. A claimed unit stays claimed until it is finished, or until one lease after this process is gone.
+/// Part of this process in a job. A claimed unit stays claimed until it is finished, or until one lease after this process
+/// is gone.
 #[derive(Debug)]
 pub struct Job {
     link: Arc<RedisLink>,
@@ -24,7 +25,7 @@ pub struct Job {
     renewing: AbortHandle,
 }
 
-/// What came of claiming a unit.
+/// Result of claiming a unit.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Claim {
     /// Claimed by this process.
@@ -84,7 +85,7 @@ impl Job {
         })
     }
 
-    /// Tells what came of a unit of ours. False: Redis is away, and nobody knows it yet.
+    /// Publishes the result of a unit that this process claimed. False: Redis is away, and the result is not stored yet.
     pub async fn finish(&self, unit: u64, came_of_it: &[u8]) -> bool {
         let mut finish = FINISH.key(self.done());
         finish.key(claim_key(&self.link, &self.about, unit)).key(self.link.key(&self.about, "job"));
@@ -121,7 +122,7 @@ async fn renew(link: Arc<RedisLink>, about: String, token: String, claims: Arc<M
         let units: Vec<u64> = lock(&claims).iter().copied().collect();
         for some in units.chunks(AT_ONCE) {
             let mut keep = RENEW_CLAIMS.prepare_invoke();
-            // One that was finished meanwhile must not come back.
+            // A claim whose unit was finished meanwhile must not be written again.
             for unit in some.iter().filter(|unit| lock(&claims).contains(unit)) {
                 keep.key(claim_key(&link, &about, *unit));
             }

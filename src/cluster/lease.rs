@@ -1,5 +1,5 @@
-//! What a node holds for a while. It is kept for as long as the node lives and wants it, and the others have it back
-//! one lease after the node was last heard of.
+//! Leases: a key stays with a node for as long as the node lives and wants it. The other nodes can take it one lease after
+//! the node was last heard of.
 
 use std::sync::Arc;
 

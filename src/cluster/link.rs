@@ -1,5 +1,5 @@
-//! The link to the others: joined or alone, and nothing between. The first command that fails or takes too long cuts
-//! it; from then on nobody waits for Redis, until a probe behind the scenes has shown that it works again.
+//! The link to the other nodes: joined or alone, and nothing between. The first command that fails or takes too long cuts
+//! the link; from then on no request waits for Redis, until a background probe has shown that Redis works again.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,7 +22,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// Minimum poll interval of waiters.
 const SOONEST: Duration = Duration::from_millis(50);
 
-/// A link that held for so long was a good one.
+/// A connection that lived this long resets the reconnect backoff.
 const LASTED: Duration = Duration::from_secs(30);
 
 /// The link of this node to Redis.
@@ -33,9 +33,9 @@ pub(super) struct RedisLink {
     pub(super) metrics: Arc<Metrics>,
     wire: Mutex<Option<(u64, RedisConnection)>>,
     joined: watch::Sender<bool>,
-    /// Rung when the link is cut. (All who wait for that are woken in the order in which they came: those of a `watch` are not.)
+    /// Notified when the link is cut. (`Notify` wakes waiters in the order in which they came; a `watch` does not.)
     lost: Notify,
-    /// How many wait for another node: only then there is a heartbeat.
+    /// Tasks that wait for another node: only then there is a heartbeat.
     waiting: watch::Sender<usize>,
     subjects: Mutex<HashMap<String, watch::Sender<String>>>,
     tickets: AtomicU64,
@@ -52,7 +52,7 @@ impl std::fmt::Debug for RedisLink {
 }
 
 impl RedisLink {
-    /// A link that is alone until [`RedisLink::run`] has joined it. `on_news` gets what is said to nobody in particular.
+    /// Creates a link that is alone until [`RedisLink::run`] has joined it. `on_news` gets broadcast messages.
     pub(super) fn new(
         settings: Settings,
         metrics: Arc<Metrics>,
@@ -193,7 +193,7 @@ impl RedisLink {
         }
     }
 
-    /// Joins, watches, joins again, for ever; ends when nobody else holds the link.
+    /// Joins, watches, joins again; ends when the link has no other owner.
     pub(super) async fn keep_connected(link: Weak<Self>) {
         let (mut number, mut pause) = (0, FIRST_PAUSE);
         let mut told = false;
@@ -244,8 +244,8 @@ impl RedisLink {
         Ok(())
     }
 
-    /// Until the link is cut. While somebody here waits for another node, Redis is asked for a sign of life, so that
-    /// nobody waits for news that cannot come.
+    /// Runs until the link is cut. While a task of this node waits for another node, Redis is pinged, so that the task does
+    /// not wait for a message that cannot come.
     async fn watch(&self) {
         let mut waiting = self.waiting.subscribe();
         let beat = async {
@@ -271,7 +271,7 @@ pub(super) struct Subscription {
 }
 
 impl Subscription {
-    /// The next news; `None`: nothing came for a while (look yourself), or the link was cut.
+    /// Next message; `None`: the timeout passed (the caller should poll), or the link was cut.
     pub(super) async fn next(&mut self, patience: Duration) -> Option<String> {
         let _waiting = WaiterCount::one(&self.link.waiting);
         tokio::select! {
@@ -305,8 +305,8 @@ impl Drop for Subscription {
     }
 }
 
-/// When to look again, should no news come: as the lease of whoever we wait for ends. A node that lives renews it long
-/// before, so that hardly anybody ever looks; one that died is found out at once. Not all of us at the same moment.
+/// Poll delay without a message: until the lease of the awaited node ends. A live node renews its lease long before, so a
+/// poll is rare; a dead node is detected at once. Jitter keeps nodes from polling at the same moment.
 pub(super) fn after(left: &str) -> Duration {
     let left = Duration::from_millis(left.parse().unwrap_or(0)).max(SOONEST);
     left + SOONEST.mul_f64(fastrand::f64())

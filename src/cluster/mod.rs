@@ -1,8 +1,8 @@
-//! Many iiif-menders, one heal: what nodes behind a load balancer share by way of Redis. Everything here is a promise
-//! with an end. Where Redis is away, each node goes on by itself, and no request waits for it.
+//! State that nodes behind a load balancer share by way of Redis, so that an image is healed once for all nodes. Every claim
+//! on shared state expires. While Redis is away, each node goes on by itself, and no request waits for Redis.
 //!
-//! [`Cluster::join`] takes a flight in the fleet, [`Cluster::acquire`] a place at a canvas service; the rest are marks
-//! that end by themselves, the stream of what was learned, editions of the index, and the jobs of `heal --job`.
+//! [`Cluster::join`] takes part in a shared flight, [`Cluster::acquire`] gets a permit at a canvas service. The rest are
+//! signals that expire, the stream of what was learned, editions of the index, and the jobs of `heal --job`.
 
 mod connection;
 mod edition;
@@ -36,7 +36,7 @@ use crate::config::settings::ClusterSettings as Settings;
 use crate::observe::Metrics;
 use link::RedisLink;
 
-/// This node among others.
+/// Handle of this node in the cluster.
 #[derive(Debug)]
 pub struct Cluster {
     link: Arc<RedisLink>,
@@ -91,7 +91,7 @@ impl Cluster {
         from_now_on
     }
 
-    /// Sends a command that nobody waits for.
+    /// Sends a command in the background.
     fn tell(&self, command: redis::Cmd) {
         if !self.link.is_joined() {
             return;

@@ -1,4 +1,4 @@
-//! What runs within Redis, each at one stroke. Time is Redis's own in all of them (`PX`, `PTTL`): no node's clock is
+//! Lua scripts, which Redis runs atomically. All of them use Redis's own time (`PX`, `PTTL`): no node's clock is
 //! ever compared with another's, so a wrong clock does no harm.
 //!
 //! A flight's key holds `?token` (taken, not yet sent), `>token` (on its way) or `=answer` (landed a moment ago).
@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 
 use redis::Script;
 
-/// Takes a flight, or says how it stands and when its lease ends (ms).
+/// Takes a flight, or returns its state and when its lease ends (ms).
 /// KEYS: flight, waiting nodes, cool-down. ARGV: token, lease (ms), node, `1` to look past a landed one.
 pub(super) static BOARD: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
@@ -58,7 +58,7 @@ return 1",
     )
 });
 
-/// The request of a flight is on its way, and who waits for it may begin to look.
+/// Marks the request of a flight as sent, so that waiting nodes begin to check.
 /// KEYS: flight, waiting nodes. ARGV: token, lease (ms), channel before a node's name, subject.
 pub(super) static DEPART: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
@@ -72,7 +72,7 @@ return 1",
     )
 });
 
-/// A flight landed: whoever waits is told, and whoever comes within the lease finds the answer.
+/// Ends a flight: waiting nodes get the answer, and nodes that join within the lease find it.
 /// KEYS: flight, waiting nodes. ARGV: token, lease (ms), channel before a node's name, subject, answer.
 pub(super) static LAND: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
@@ -118,7 +118,7 @@ return redis.call('PEXPIRE', KEYS[1], ARGV[2])",
     )
 });
 
-/// A place among the requests to one canvas service, or one in the queue for it, and when the first lease ends (ms).
+/// Takes a permit for a request to one canvas service, or queues for one; returns when the first lease ends (ms).
 /// KEYS: breaker, queue, place 1, place 2, … ARGV: token (`node/ticket`), lease (ms).
 pub(super) static PLACE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
@@ -214,7 +214,7 @@ return ''",
     )
 });
 
-/// Claims one unit of a job; says what came of it where it is done, or when the other's lease ends (ms).
+/// Claims one unit of a job; returns `ours`, `elsewhere` (claimed by another process), or `done` with its result.
 /// KEYS: what is done, the claim. ARGV: unit, token, lease (ms).
 pub(super) static CLAIM: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
@@ -227,7 +227,7 @@ return {'elsewhere', ''}",
     )
 });
 
-/// Gives a claim back, with what came of it or (empty) without. The first who tells is believed.
+/// Gives a claim back, with a result or (empty) without. The first result is kept.
 /// KEYS: what is done, the claim, the job. ARGV: unit, token, what came of it, how long that is remembered (ms).
 pub(super) static FINISH: LazyLock<Script> = LazyLock::new(|| {
     Script::new(

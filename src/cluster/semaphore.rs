@@ -1,6 +1,6 @@
-//! Places at a canvas service, shared by all nodes: never more requests at once than `heal.concurrency`, whoever sends
-//! them. Viewers come before whatever nobody waits for, on all nodes
-//! together; but for that, first come, first served among the nodes. Within a node its lanes decide.
+//! Permits at a canvas service, shared by all nodes: never more requests at once than `heal.concurrency`, whichever node
+//! sends them. Requests of viewers come before background requests, on all nodes together; otherwise first come, first
+//! served among the nodes. Within a node its lanes decide.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,12 +11,12 @@ use super::link::{RedisLink, after, millis};
 use super::scripts::{LEAVE, PLACE};
 use crate::config::settings::ClusterKind;
 
-/// What came of asking for a place.
+/// Result of acquiring a permit.
 #[derive(Debug)]
 pub enum PermitResult {
-    /// A place. Also where the link to the others is cut.
+    /// Permit was granted. Also while the link to the others is cut.
     Place(SharedPermit),
-    /// The service only fails, another node found: left alone for so long.
+    /// Breaker was opened by another node, as the service only fails; time that is left.
     LeftAlone(Duration),
 }
 
@@ -36,7 +36,7 @@ struct HeldPermit {
 }
 
 impl Cluster {
-    /// Waits for one of `places` places at `service`; `is_first`: before all that nobody waits for.
+    /// Waits for one of `places` permits at `service`; `is_first`: before background requests.
     pub async fn acquire(&self, service: &str, places: usize, is_first: bool) -> PermitResult {
         let link = &self.link;
         let alone = || PermitResult::Place(SharedPermit::default());
@@ -68,19 +68,19 @@ impl Cluster {
         }
     }
 
-    /// The service only fails: every node leaves it alone for so long.
+    /// Opens the breaker on all nodes for `time`: the service only fails.
     pub fn open_breaker(&self, service: &str, time: Duration) {
         let key = self.link.key(&super::about(service), "breaker");
         self.tell(redis::cmd("SET").arg(key).arg(1).arg("PX").arg(millis(time)).take());
     }
 
-    /// Somebody knows that the service is well again.
+    /// Closes the breaker on all nodes: the service works again.
     pub fn close_breaker(&self, service: &str) {
         self.tell(redis::cmd("DEL").arg(self.link.key(&super::about(service), "breaker")).take());
     }
 }
 
-/// A place was granted to somebody here who is gone: the next one has it.
+/// Passes on a permit that was granted to a waiter of this node that is gone.
 pub(super) fn decline(link: &Arc<RedisLink>, news: &str) {
     let mut words = news.split(' ');
     if let (Some(token), Some("granted"), Some(place), Some(about)) =

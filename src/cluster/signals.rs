@@ -1,4 +1,4 @@
-//! Small things that one node found out and all should know. Each ends by itself, by Redis's clock.
+//! Signals from one node to all. Each expires by Redis's clock.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -14,13 +14,13 @@ const MINUTE: Duration = Duration::from_mins(1);
 pub(super) const MASS_EXPIRY: &str = "mass-expiry";
 
 impl Cluster {
-    /// The file behind `name` (an identifier of some image server) is gone; believed for so long.
+    /// Signals that the file behind `name` (an identifier of some image server) is gone; believed for `time`.
     pub fn file_is_missing(&self, name: &str, time: Duration) {
         let key = self.link.key(&super::about(name), "missing");
         self.tell(redis::cmd("SET").arg(key).arg(1).arg("PX").arg(millis(time)).take());
     }
 
-    /// Somebody wants it looked at again.
+    /// Signals that the file should be checked again.
     pub fn file_may_be_there(&self, name: &str) {
         self.tell(redis::cmd("DEL").arg(self.link.key(&super::about(name), "missing")).take());
     }
@@ -32,7 +32,7 @@ impl Cluster {
         u64::try_from(left).ok().filter(|left| *left > 0).map(Duration::from_millis)
     }
 
-    /// Whether this canvas service builds a canvas beside the stored one; believed for so long.
+    /// Signals whether this canvas service builds a canvas beside the stored one; believed for `time`.
     pub fn tell_variants(&self, service: &str, honoured: bool, time: Duration) {
         let key = self.link.key(&super::about(service), "variants");
         self.tell(redis::cmd("SET").arg(key).arg(u8::from(honoured)).arg("PX").arg(millis(time)).take());

@@ -12,7 +12,7 @@ use redis::aio::ConnectionLike;
 use redis::{Arg, Cmd, Pipeline, PushInfo, PushKind, RedisError, RedisFuture, RedisResult, Value};
 use tokio::time::{Instant, sleep};
 
-/// One command takes so long.
+/// Time that a command takes.
 const LATENCY: Duration = Duration::from_millis(1);
 
 thread_local! {
@@ -125,7 +125,7 @@ impl SimulatedRedis {
         Ok(SimulatedWire { redis: self, number, ear: Arc::new(hear) })
     }
 
-    /// One command; `Err`: there is no answer.
+    /// Runs a command; `Err`: no answer.
     async fn answers(&self, words: Vec<String>) -> RedisResult<Value> {
         sleep(LATENCY).await;
         let mood = self.state().mood;

@@ -35,7 +35,7 @@ impl ConfigValue for SocketAddr {
     }
 }
 
-/// One address of `server.listen`.
+/// An address of `server.listen`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Listen {
     /// Address and port; port 0 lets the kernel choose.

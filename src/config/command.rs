@@ -66,7 +66,7 @@ impl ConfigCommand {
     }
 }
 
-/// Every mistake with the piece of text in which it stands.
+/// Writes every mistake with the piece of text in which it stands.
 pub(super) fn write_errors(
     errors: &ConfigErrors,
     handler: &GraphicalReportHandler,

@@ -78,7 +78,7 @@ fn toml(value: &Value) -> String {
     }
 }
 
-/// What might stand there.
+/// Example of a value.
 fn example(schema: &Value) -> String {
     if let Some(value) = any_key(schema) {
         return format!("{{ name = {} }}", example(value));

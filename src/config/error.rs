@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use miette::{Diagnostic, LabeledSpan, NamedSource, SourceCode};
 
-/// Where a mistake stands: a piece of the file, or of an environment variable's value.
+/// Place of a mistake: a piece of the file, or of an environment variable's value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SourceSpan {
     /// Path of the file or name of the variable.
     pub name: String,
-    /// Its whole text.
+    /// Whole text of the file or variable.
     pub text: Arc<str>,
     /// The piece of it, in bytes.
     pub span: Range<usize>,
@@ -40,7 +40,7 @@ impl fmt::Display for SourceSpan {
     }
 }
 
-/// One mistake.
+/// A mistake in the configuration.
 #[derive(Debug, Clone)]
 pub struct ConfigError {
     /// Where; `None` when there is no text to point at (the file cannot be read).
@@ -111,7 +111,7 @@ impl ConfigErrors {
     }
 }
 
-/// One line that counts the mistakes; with `{:#}` each of them on a line of its own, with place and help.
+/// `{}` is one line that counts the mistakes; `{:#}` writes each mistake on its own line, with place and help.
 impl fmt::Display for ConfigErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0.len() {

@@ -1,4 +1,4 @@
-//! Header fields of our own choice, such as the key of a source.
+//! Header fields that the configuration adds to requests, such as the key of a source.
 
 use std::fmt;
 
@@ -72,7 +72,7 @@ impl<'de> Visitor<'de> for Fields {
     }
 }
 
-/// A field whose name is read already. A bad name is told where the value stands, as its key alone cannot be taken out.
+/// A field whose name is parsed already. The error for a bad name points at the value, as the key alone cannot be removed.
 struct Field(String);
 
 impl<'de> DeserializeSeed<'de> for Field {

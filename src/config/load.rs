@@ -32,7 +32,7 @@ impl Settings {
         Self::from_text(path, &text, env)
     }
 
-    /// The same for a text at hand; `path` is its name, and its folder is where relative paths begin.
+    /// Loads `text` instead of a file; `path` is its name, and relative paths begin in the folder of `path`.
     pub fn from_text<K, V>(
         path: &Path,
         text: &str,

@@ -1,4 +1,4 @@
-//! The configuration: what the file may say, which is what the program believes ([`settings`]).
+//! The configuration: from a file and environment variables to [`settings`].
 //!
 //! ```text
 //! text ─ sources ─→ tree ─ environment ─→ tree ─ load ─→ Settings ─ check ─→ Settings

@@ -97,7 +97,7 @@ fn kind(schema: &Value) -> String {
     }
 }
 
-/// What may stand there; empty where the type says it all.
+/// Range of a key's values; empty where the type says it all.
 fn range(schema: &Value) -> String {
     match schema.get("x-min").and_then(Value::as_str) {
         Some(">0") => return "more than 0".to_owned(),

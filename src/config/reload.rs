@@ -1,4 +1,4 @@
-//! Reading the configuration anew: who asks for it, and what became of it.
+//! Reloads of the configuration: requests for one, and its result.
 
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
@@ -24,16 +24,16 @@ impl ConfigChanges {
     }
 }
 
-/// Why everything stays as it was.
+/// Why a reload failed; the settings in use stay.
 #[derive(Debug, thiserror::Error)]
 pub enum ReloadError {
-    /// The file or the environment: every mistake at once.
+    /// Mistakes in the file or the environment, all at once.
     #[error("{0:#}")]
     Config(#[from] ConfigErrors),
-    /// It is in order, but cannot be used: an address that cannot be bound, a certificate that cannot be read.
+    /// Valid settings that cannot be used: an address that cannot be bound, a certificate that cannot be read.
     #[error("{0}")]
     Unusable(String),
-    /// Nobody reads it: the proxy was not started from a file, or it is stopping.
+    /// No reader for the request: the proxy was not started from a file, or it is stopping.
     #[error(
         "the configuration is not read anew here: this proxy was not started from a file, or is stopping"
     )]
@@ -44,7 +44,7 @@ pub enum ReloadError {
 #[derive(Debug, Clone)]
 pub struct Reload(mpsc::Sender<ReloadReply>);
 
-/// Somebody waits for the configuration to be read.
+/// Sender of the result to the caller that waits for a reload.
 pub type ReloadReply = oneshot::Sender<Result<ConfigChanges, ReloadError>>;
 
 impl Reload {

@@ -1,4 +1,4 @@
-//! Mistakes and their places, gathered.
+//! Collects mistakes with their places.
 
 use super::error::ConfigError;
 use super::sources::ConfigSources;

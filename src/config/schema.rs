@@ -81,7 +81,7 @@ pub(super) fn items(schema: &Value) -> Option<&Value> {
     std::iter::once(schema).chain(listed).find_map(|choice| choice.get("items"))
 }
 
-/// The table that stands here, and whether there may be several.
+/// Table of this schema, and whether there may be several.
 pub(super) fn part(schema: &Value) -> Option<(&Value, bool)> {
     let has_keys = |schema: &&Value| schema.get("properties").is_some();
     let several = || schema.get("items").filter(has_keys).map(|items| (items, true));

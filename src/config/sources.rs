@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::error::{ConfigError, SourceSpan};
 
-/// One text: the file, or the value of a variable.
+/// A source of configuration text: the file, or the value of a variable.
 #[derive(Debug)]
 pub(super) struct SourceText {
     pub(super) name: String,

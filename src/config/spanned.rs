@@ -1,4 +1,4 @@
-//! The configuration as it is written: toml's own tree, in which every key and value knows its place.
+//! The configuration as written: toml's own tree, in which every key and value has its span.
 //! A path is the keys joined by dots, with the number of an element in a list: `routes.0.upstream`.
 
 use std::ops::Range;

@@ -1,5 +1,5 @@
-//! One value of the file: text (or a number) that means something. [`As`] teaches serde and the schema how a field is
-//! written, so that a bad value is found where it stands, with what to write instead.
+//! Values with a format of their own, written as text or as a number. [`As`] tells serde and the schema how a field is
+//! written, so that the error for a bad value names its place and what to write instead.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -282,7 +282,7 @@ impl<F: DescribedValue> DescribedValue for Vec<F> {
     }
 }
 
-/// One value or a list of them.
+/// A value or a list of values.
 pub(super) struct OneOrMany<F>(PhantomData<F>);
 
 impl<T, F: Format<T>> Format<Vec<T>> for OneOrMany<F> {

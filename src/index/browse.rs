@@ -1,6 +1,6 @@
-//! The index as people walk through it: page by page, and by words.
+//! Browsing for people: sources, manifests and canvases page by page, and search by words.
 //!
-//! Numbers of manifests and canvases hold until the index is built anew.
+//! Ids of manifests and canvases are valid until the index is built anew.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ const LONGEST: u32 = 500;
 /// A source, and what was read from it.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct SourceRow {
-    /// Its number.
+    /// Row id in the index.
     pub id: i64,
     /// `path`, `url` or `traffic`.
     pub kind: String,
@@ -31,12 +31,12 @@ pub struct SourceRow {
     pub images: u64,
 }
 
-/// One manifest among the others.
+/// A manifest as a row of a list.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct ManifestRow {
-    /// Its number.
+    /// Row id in the index.
     pub id: i64,
-    /// Its own id, or where it was read.
+    /// Id of the manifest, or where it was read.
     pub uri: String,
     /// Label.
     pub label: Option<String>,
@@ -48,10 +48,10 @@ pub struct ManifestRow {
     pub vanished: Option<i64>,
 }
 
-/// One canvas of a manifest.
+/// A canvas of a manifest.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct CanvasRow {
-    /// Its number.
+    /// Row id in the index.
     pub id: i64,
     /// Canvas URL as the manifest writes it.
     pub canvas: String,
@@ -168,7 +168,7 @@ impl Index {
         })
     }
 
-    /// One heal of the history.
+    /// Heal of the history with this id.
     pub fn heal(&self, id: i64) -> Result<Option<HistoryEntry>, IndexError> {
         let page = HistoryPage { before: Some(id.saturating_add(1)), limit: 1 };
         Ok(self.history(&HistoryFilter::default(), page)?.pop().filter(|entry| entry.id == id))

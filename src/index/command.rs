@@ -215,7 +215,7 @@ fn work(
     }
 }
 
-/// Tells the other nodes what was changed here.
+/// Publishes the changes to the other nodes.
 async fn publish(settings: &Settings) -> Result<(), PublishError> {
     let index = Arc::new(Index::open(&settings.index.path, settings.index.cache)?);
     let cluster = Cluster::start(&settings.cluster, &Arc::new(Metrics::new())).ok_or(PublishError::Alone)?;

@@ -1,8 +1,9 @@
-//! Which canvas owns which image. One door: [`Index`]; behind it SQLite and a bounded memory.
+//! Index of which canvas owns which image. [`Index`] is the only entry; behind it are SQLite and a bounded cache.
 //!
-//! `store` is the file: its schema, its generations, who reads it and who writes. `sources` looks at what is configured, on disk
-//! and on the web, anew or for what changed. `learn` is what passes through, `history` what was healed, `shared` what other nodes
-//! know; `browse`, `report` and `stored` ask for more than an owner; `command` is the command line.
+//! - `store`: the SQLite file, with schema, generations, readers and writer.
+//! - `sources`: builds and refreshes from the configured files, directories and URLs.
+//! - `learn`: documents that pass through the proxy. `history`: heals that ended. `shared`: exchange with other nodes.
+//! - `browse`, `report`, `stored`: queries for more than owners. `command`: the command line.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -48,10 +49,10 @@ use store::recover::Recovery;
 use store::{Store, WriteResult};
 use store::{queries, rows};
 
-/// How often lookups look whether another process changed the file.
+/// Interval of checks by lookups whether another process changed the file.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// One canvas that owns an image.
+/// A canvas that owns an image.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Owner {
     /// Canvas URL as the manifest writes it.
@@ -71,17 +72,17 @@ pub struct Neighbour {
     pub keys: Vec<String>,
 }
 
-/// What became of a document that passed through.
+/// Result of learning a document that passed through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LearnResult {
-    /// It is in the index now.
+    /// The document was written to the index.
     New,
-    /// It was there already, word for word.
+    /// The index has learned the document already, with equal canvases.
     Known,
-    /// It lacks images that the index knows by its name, as poisoned JSON does, and has none that is new: it was not
-    /// believed.
+    /// The document lacks images that the index has under its name, as poisoned JSON does, and adds none: it was not
+    /// learned.
     Poorer,
-    /// It names no images.
+    /// The document names no images.
     Nothing,
 }
 
@@ -157,7 +158,7 @@ impl Index {
         self.place.path()
     }
 
-    /// Who owns the identifier with this lookup key, at most eight canvases; empty: nobody. Those of manifests
+    /// Owners of the identifier with this lookup key, at most eight canvases; empty: none. Canvases of manifests
     /// come first, then the canvas derived from the image's file. Changes made by other processes are seen
     /// within 200 ms.
     pub fn owners(&self, key: &str) -> Result<Arc<[Owner]>, IndexError> {
@@ -268,7 +269,7 @@ impl Index {
         self.learn_file_urls(&[(uuid, url.to_owned())])
     }
 
-    /// The same for several that are known to be true, in one transaction.
+    /// Writes file URLs that are verified already, in one transaction.
     fn learn_file_urls(&self, files: &[(Uuid, String)]) -> Result<(), IndexError> {
         self.write(|conn| {
             let mut insert =
@@ -286,7 +287,7 @@ impl Index {
         self.alone(change)
     }
 
-    /// The same, however long the log is: for who only keeps others from writing.
+    /// Writes like [`Self::write`], but also when the log is full: for callers that only hold the write lock.
     fn alone<T>(
         &self,
         mut change: impl FnMut(&Connection) -> Result<T, IndexError>,
@@ -314,12 +315,12 @@ impl Index {
         Arc::clone(&self.store.read())
     }
 
-    /// Looks, now and then, whether another process changed the file or put a new one in its place.
+    /// Checks at an interval whether another process changed the file or replaced it.
     fn check_for_changes(&self) {
         let now = u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX);
         let due = self.next_look.load(Ordering::Relaxed);
         let next = now.saturating_add(u64::try_from(LOOK.as_millis()).unwrap_or(200));
-        // One caller looks; the others go on with what is known.
+        // A single caller checks; the others go on with what is known.
         if now < due
             || self.next_look.compare_exchange(due, next, Ordering::AcqRel, Ordering::Relaxed).is_err()
         {

@@ -1,4 +1,4 @@
-//! What the index holds: counts, its documents, all its pairs.
+//! Reports on the index: counts, documents, all pairs of image and canvas.
 
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -22,7 +22,7 @@ pub struct IndexStats {
     pub images: u64,
     /// File URLs known: carried by identifiers, and learned.
     pub files: u64,
-    /// Places where documents are looked for.
+    /// Sources of documents.
     pub sources: u64,
     /// Documents gone from their source that are kept for the grace.
     pub vanished: u64,
@@ -36,10 +36,10 @@ pub struct IndexStats {
     pub schema: u64,
 }
 
-/// One document of the index.
+/// A document of the index.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct DocumentRow {
-    /// Its own id, or where it was read.
+    /// Id of the document, or where it was read.
     pub uri: String,
     /// Label.
     pub label: Option<String>,
@@ -59,7 +59,7 @@ pub struct DocumentRow {
     pub vanished: Option<i64>,
 }
 
-/// One image on one canvas.
+/// A pair of image and canvas.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct ExportRow {
     /// Lookup key of the image.

@@ -1,4 +1,4 @@
-//! Manifests that are files of ours: what the gateway may serve, found by their ids and never by a path from outside.
+//! Manifests in local files, which the gateway may serve: found by their ids, never by a path from a request.
 
 use std::path::PathBuf;
 

@@ -20,14 +20,14 @@ use crate::config::settings::is_among;
 use crate::proxy::ClientInfo;
 use crate::upstream::{Body, ClientConnection};
 
-/// How long a connection that the kernel has accepted may wait for a place when we stop.
+/// How long a connection that the kernel has accepted may wait for a permit during a shutdown.
 const LAST_PLACE: Duration = Duration::from_secs(1);
 
-/// How soon it is looked again whether a connection can be closed for another.
+/// Interval between checks whether a connection can be closed for another.
 const LOOK: Duration = Duration::from_millis(250);
 
-/// Connections are the tasks of their loop: they are spawned where they are accepted, so that none is lost between
-/// two rooms when the socket closes. Returns how many had to be cut.
+/// Runs the accept loop. Connections are tasks of their loop, spawned where they are accepted, so that none is lost
+/// between two owners when the socket closes. Returns how many had to be cut.
 pub(super) async fn accept_all<S, F>(listener: Listener, service: S, mut stop: Shutdown) -> usize
 where
     S: Fn(ClientInfo, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
@@ -101,7 +101,7 @@ struct AcceptedConnection {
     stream: std::net::TcpStream,
     peer: SocketAddr,
     manner: Arc<SocketProtocol>,
-    /// `None`: whose it is, its PROXY header will tell.
+    /// Client of the connection; `None`: its PROXY header will name the client.
     client: Option<ClientConnection>,
     /// A trusted proxy's: it has many viewers behind it.
     is_trusted: bool,
@@ -123,9 +123,9 @@ impl AcceptedConnection {
     }
 }
 
-/// A free place, or that of another connection, which is closed. Where nobody has less right to a place than a client that comes
-/// with its first connection, it waits, and who comes next waits in the kernel's backlog. `None`: it is closed, because
-/// others would get a place, but its client has as many connections as they.
+/// Permit for a new connection: a free one, or that of another connection, which is evicted. If no connection ranks below
+/// the first connection of a client, the newcomer waits, and later ones wait in the kernel's backlog. `None`: the
+/// newcomer is closed, because other clients could evict, but its own client has as many connections as they.
 async fn place_for(
     newcomer: &AcceptedConnection,
     hall: &ListenerGroup,
@@ -138,7 +138,7 @@ async fn place_for(
             return Some(place);
         }
         let mut look = LOOK;
-        // More than one where there are fewer places than there were.
+        // More than one if the limit was lowered.
         let evicted = open.evict_up_to(hall.places.missing(), client);
         (0..evicted).for_each(|_| hall.metrics.edge.connection_cut("evicted"));
         if evicted > 0 {

@@ -1,8 +1,8 @@
-//! What a connection does, seen at its bytes, and when that is too little.
+//! Activity of a connection, measured at its bytes, and the timeouts that follow from it.
 //!
-//! hyper has no limit for a connection that says nothing, and its limit for heads counts the time between two
-//! requests as well. So the bytes and the requests are watched here. Nothing is armed for a request: one timer a
-//! connection looks at what was noted, because a timer for each request costs more than the request's bookkeeping.
+//! hyper has no limit for a connection that sends nothing, and its limit for heads counts the time between two
+//! requests as well. So bytes and requests are tracked here. No timer is armed for a request: one timer a connection
+//! checks the timestamps, because a timer for each request costs more than the request's bookkeeping.
 
 mod exchange;
 #[cfg(test)]
@@ -22,7 +22,7 @@ use crate::upstream::{Client, PIECE};
 /// How a connection has used up its time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum TimeoutKind {
-    /// Nothing was asked for a while: it may end in all politeness.
+    /// No request came for a while: a graceful end.
     Idle,
     /// The client began a request and did not end it, or does not take its answer.
     Stuck,
@@ -44,19 +44,19 @@ impl TimeoutKind {
     }
 }
 
-/// What is to be done now.
+/// Result of a check of the deadlines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NextCheck {
-    /// To end it.
+    /// End the connection.
     Over(TimeoutKind),
-    /// To look again after so long.
+    /// Check again after this time.
     Again(Duration),
 }
 
-/// After so many milliseconds without a request a connection is at leisure: a reader looks at the page.
+/// Milliseconds without a request after which a connection counts as idle: the reader is looking at the page.
 const LULL: u64 = 1000;
 
-/// The notes about one connection: moments in milliseconds since it opened, zero for "not so".
+/// Timestamps of one connection, in milliseconds since it was accepted; zero: never.
 #[derive(Debug)]
 pub(super) struct ConnectionActivity {
     opened: Instant,
@@ -67,7 +67,7 @@ pub(super) struct ConnectionActivity {
     /// How long [`PIECE`] bytes of an answer may take.
     pace: Duration,
     request_timeout: Duration,
-    /// How long who rests may still ask when we stop.
+    /// Time for a last request on an idle connection during a shutdown.
     last_request: Duration,
     /// Requests whose answers have not ended.
     pub(super) in_flight: AtomicU32,
@@ -162,17 +162,17 @@ impl ConnectionActivity {
         self.turns.lock()
     }
 
-    /// Nothing is asked at this moment.
+    /// Whether no request is in flight.
     pub(super) fn is_idle(&self) -> bool {
         self.in_flight.load(Relaxed) == 0
     }
 
-    /// How long nobody needs to look. A head that never ends is cut a little late; nobody minds.
+    /// Interval between checks. A head that never ends is therefore cut a little late, which does no harm.
     pub(super) fn check_interval(&self) -> Duration {
         (self.head_timeout.min(self.idle_timeout) / 4).max(Duration::from_millis(5))
     }
 
-    /// Has the connection used up its time?
+    /// Checks the deadlines of the connection.
     pub(super) fn next_check(&self) -> NextCheck {
         // Upstreams have timeouts of their own.
         let Some((end, silence)) = self.deadline() else { return NextCheck::Again(self.check_interval()) };
@@ -247,7 +247,7 @@ impl ConnectionActivity {
         begins
     }
 
-    /// The other side takes so many bytes of what is written; `None`: nothing.
+    /// Records that the peer took bytes of what is written; `None`: nothing.
     pub(super) fn record_write(&self, taken: Option<usize>) {
         if taken.is_some() {
             self.moves();
@@ -325,7 +325,7 @@ impl ConnectionActivity {
 
 #[cfg(test)]
 impl ConnectionActivity {
-    /// The pulse of a connection that has been open for a minute.
+    /// Activity of a connection that has been open for a minute.
     pub(super) fn of_a_test() -> Arc<Self> {
         let second = Duration::from_secs(1);
         let pulse = Self::with(10 * second, 75 * second, 32 * second, 3600 * second, second);

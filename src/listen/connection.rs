@@ -1,4 +1,4 @@
-//! One connection: its PROXY header, its handshake, its requests, and its end.
+//! Life of a connection: PROXY header, TLS handshake, requests, end.
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
@@ -71,7 +71,7 @@ impl ClientSocket {
         connection
     }
 
-    /// Tells whose it is, to those who look for one to close. A trusted proxy has many viewers behind it.
+    /// Records the client, for eviction. A trusted proxy has many viewers behind it.
     fn tells_whose(&self, is_trusted: bool) {
         if let Some(client) = &self.client {
             self.pulse.belongs_to((!is_trusted).then(|| Arc::clone(client.client())));
@@ -101,7 +101,7 @@ impl ClientSocket {
         let viewer = ClientInfo::new(address, Arc::clone(client.client()));
         match self.manner.tls.clone() {
             None => self.serve_http(stream, viewer, None, service).await,
-            // Boxed: a plain connection has no room for it.
+            // Boxed, so that a plain connection does not pay for it.
             Some(tls) => Box::pin(self.accept_tls(tls, stream, viewer, service)).await,
         }
     }
@@ -122,7 +122,7 @@ impl ClientSocket {
                     b"h2" => DetectedProtocol::Http2,
                     _ => DetectedProtocol::Http1,
                 });
-                // Boxed: each future that it passes through would have room for it.
+                // Boxed: otherwise each future that it passes through would hold it.
                 self.serve_http(Box::new(stream), viewer, only, service).await;
             }
             Ok(Err(error)) => {
@@ -192,7 +192,7 @@ impl ClientSocket {
         }
     }
 
-    /// As long as its pulse allows, and a little longer than we are told to stop.
+    /// Drives the connection until a deadline of `pulse`, or until a short time after a shutdown is requested.
     async fn drive(self, mut speech: impl DriveHttp, pulse: &ConnectionActivity) -> Result<(), EndCause> {
         let mut stop = self.stop.clone();
         let (mut pressed, mut timer) = (pin!(stop.requested()), pin!(sleep(pulse.check_interval())));
@@ -204,7 +204,7 @@ impl ClientSocket {
                 if let Poll::Ready(ended) = Pin::new(&mut speech).poll(cx) {
                     return Poll::Ready(Wakeup::End(ended));
                 }
-                // These have nothing to say before they wake us; asked each time, they would cost more than the rest.
+                // These futures are pending until they wake the task; polled each time, they would cost more than the rest.
                 let first = asked.as_ref().is_none_or(|waker: &Waker| !waker.will_wake(cx.waker()));
                 if first {
                     asked = Some(cx.waker().clone());
@@ -231,7 +231,7 @@ impl ClientSocket {
             }
             match pulse.next_check() {
                 NextCheck::Again(after) => timer.as_mut().reset(Instant::now() + after),
-                // The same; but who does not end soon has nothing in flight and is cut.
+                // As above; but a connection that does not end soon has nothing in flight and is cut.
                 NextCheck::Over(TimeoutKind::Idle) if !ending => {
                     ending = true;
                     speech.graceful_shutdown();
@@ -256,14 +256,14 @@ impl ClientSocket {
     }
 }
 
-/// A viewer who had ended his side waited for too long.
+/// Whether the wait of a half-closed viewer was too long.
 fn is_half_closed(error: &(dyn std::error::Error + 'static)) -> bool {
     let io = error.source().and_then(|cause| cause.downcast_ref::<std::io::Error>());
     io.is_some_and(|io| io.kind() == std::io::ErrorKind::ConnectionAborted)
 }
 
 impl ConnectionActivity {
-    /// A pulse under these bounds.
+    /// Creates the activity of a connection under these limits.
     fn new(bounds: &ConnectionLimits) -> Arc<Self> {
         let stop = LAST_REQUEST;
         Self::with(bounds.head_timeout, bounds.idle_timeout, bounds.pace, bounds.request_timeout, stop)

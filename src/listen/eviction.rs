@@ -1,4 +1,4 @@
-//! Which connection is closed for a new one when all places are taken.
+//! Eviction: which connection is closed for a new one when all permits are taken.
 //!
 //! SECURITY: connections that say nothing, or that do not take their answers, cost nothing to open. Who holds many of them
 //! must not shut out who comes with one.
@@ -34,7 +34,8 @@ pub(super) enum EvictionRank {
     Moving,
 }
 
-/// A browser opens six connections to a host; who has so many times as many as a newcomer may lose one that is being answered.
+/// Factor of connections over the newcomer's at which a client may lose one that is being answered. A browser opens six
+/// connections to a host.
 const FAR_MORE: usize = 8;
 
 /// Order of eviction: rank, then the client with the most connections, then the longest time in that rank.
@@ -56,14 +57,13 @@ impl OpenConnections {
         self.0.values().any(|open| open.order(None, 1, now).is_some())
     }
 
-    /// Closes one for another connection of `client`, if there is one that has less right to its place.
+    /// Closes a connection for another one of `client`, if one ranks lower.
     #[cfg(test)]
     fn evict(&mut self, client: Option<&Arc<Client>>) -> bool {
         self.evict_up_to(1, client) == 1
     }
 
-    /// Closes so many at most for another connection of `client`: those that have less right to their place. How many
-    /// they were.
+    /// Closes at most `most` connections for another one of `client`: those that rank lower. Returns how many were closed.
     pub(super) fn evict_up_to(&mut self, most: usize, client: Option<&Arc<Client>>) -> usize {
         let now = Instant::now();
         let own = client.map_or(1, |client| client.connections());
@@ -90,7 +90,7 @@ impl OpenConnection {
         let (activity, since) = self.pulse.activity(now);
         let whose = self.pulse.client();
         let is_own = matches!((whose, client), (Some(Some(one)), Some(other)) if Arc::ptr_eq(one, other));
-        // Who has not said yet whom it brings brings somebody with his first connection.
+        // A connection whose PROXY header has not come counts as the first connection of its client.
         let count = whose.map_or(Some(1), |whose| whose.map(|client| client.connections()));
         let has_more = count.is_none_or(|count| count > own);
         let rank = match activity {
@@ -134,7 +134,7 @@ mod tests {
             self.clients.get(IpAddr::V4(Ipv4Addr::new(10, 0, 0, number)))
         }
 
-        /// Adds a connection of this client: its number and its pulse.
+        /// Adds a connection of this client; returns its number and its activity.
         fn connects(&mut self, number: u8) -> (usize, Arc<ConnectionActivity>) {
             let client = self.client(number);
             self.held.push(client.connect(usize::MAX).expect("no bound"));

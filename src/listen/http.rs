@@ -1,4 +1,4 @@
-//! The HTTP of one connection: silent at first, then in one version, and silent again for as long as nothing is asked.
+//! HTTP on one connection: silent at first, then HTTP/1 or HTTP/2, and silent again while no request is in flight.
 //!
 //! hyper keeps its buffers (16 KiB) for as long as a connection of HTTP/1 lives, and most connections of viewers rest
 //! most of the time. So one that rests is parked: hyper gives the stream back, and begins anew with the next byte.
@@ -45,7 +45,7 @@ pub(super) struct HttpConnection<I, S: HttpService<Incoming>> {
 
 type Http1Stream<I> = TokioIo<TrackedIo<I>>;
 
-/// Boxed, so that who is silent needs no room for more.
+/// State of a connection; large states are boxed, so that a silent connection needs little memory.
 enum HttpState<I, S: HttpService<Incoming>> {
     Silent(TrackedIo<I>),
     Http1(Box<http1::Connection<Http1Stream<I>, S>>),
@@ -70,8 +70,8 @@ where
 
     fn http1(&self, io: TrackedIo<I>) -> HttpState<I, S> {
         let mut builder = http1::Builder::new();
-        // No timer for heads: see `pulse`. No `pipeline_flush`: with it, hyper throws an answer away when the
-        // connection ends with bytes unread, as after a request whose body nobody wanted. `half_close`: see `watched`.
+        // No timer for heads: see `activity`. No `pipeline_flush`: with it, hyper throws an answer away when the
+        // connection ends with bytes unread, as after a request whose body was not read. `half_close`: see `tracked_io`.
         builder.max_buf_size(self.bounds.max_head_bytes).half_close(true);
         let io = TokioIo::new(io.in_http1());
         HttpState::Http1(Box::new(builder.serve_connection(io, self.service.clone())))
@@ -89,8 +89,8 @@ where
         }
     }
 
-    /// hyper could not read a head. Its own answer was kept back: the service gets a request in place of that head, and
-    /// says what is wrong with it as it says everything else.
+    /// Replaces a head that hyper could not parse by a substitute request. hyper's own answer was held back; the service
+    /// answers the substitute with an error in its usual form.
     fn explain(&mut self, error: hyper::Error) -> Result<(), EndCause> {
         let HttpState::Http1(connection) = std::mem::replace(&mut self.state, HttpState::Over) else {
             return Err(error.into());

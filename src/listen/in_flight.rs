@@ -1,4 +1,4 @@
-//! Requests that are not answered to their end.
+//! Requests in flight, until the last byte of the answer.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -11,7 +11,7 @@ use super::activity::{ConnectionActivity, TimeoutKind};
 /// SECURITY: a viewer who opens no window for a stream takes nothing of its answer, while the connection's bytes flow.
 #[derive(Debug)]
 pub(super) struct StreamActivity {
-    /// When it was asked for.
+    /// When the request came.
     pub(super) asked: u64,
     /// The viewer is the next to move, since then; zero: we are.
     pub(super) waits: AtomicU64,
@@ -20,7 +20,7 @@ pub(super) struct StreamActivity {
 }
 
 impl StreamActivity {
-    /// When its time is up: that of all of it, or that of a viewer who does not take a piece.
+    /// Deadline of the answer: of the whole, or of a piece that the viewer does not take.
     pub(super) fn deadline(&self, whole: Duration, piece: Duration) -> (Duration, TimeoutKind) {
         let (late, waits) = (Duration::from_millis(self.asked) + whole, self.waits.load(Relaxed));
         let stuck = Duration::from_millis(waits) + piece;
@@ -87,7 +87,7 @@ impl Drop for InFlight {
             pulse.turns().retain(|turn| !Arc::ptr_eq(turn, own));
         }
         pulse.note(&pulse.rested);
-        // Who takes nothing of what hyper has to write is as slow as before.
+        // A viewer that takes nothing of what hyper has to write counts as slow as before.
         if pulse.blocked.load(Relaxed) == 0 {
             pulse.slow.store(0, Relaxed);
         }

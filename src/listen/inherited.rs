@@ -1,4 +1,4 @@
-//! Sockets that were open before we were: from systemd, or from the process whose place we take.
+//! Inherited sockets: from systemd, or from the process that this one replaces.
 //!
 //! `sd_listen_fds(3)`: `LISTEN_FDS` sockets from file descriptor 3 on, for `LISTEN_PID`. They are told apart by the
 //! addresses that they are bound to.
@@ -8,7 +8,7 @@ use std::net::{SocketAddr, TcpListener};
 
 use listenfd::ListenFd;
 
-/// Sockets that somebody else has bound.
+/// Sockets that another process has bound.
 #[derive(Debug, Default)]
 pub struct InheritedSockets(Vec<(SocketAddr, TcpListener)>);
 
@@ -33,7 +33,7 @@ impl InheritedSockets {
         Some(self.0.remove(at).1)
     }
 
-    /// Addresses that nobody took.
+    /// Addresses of inherited sockets that no listener uses.
     pub fn unclaimed(&self) -> Vec<SocketAddr> {
         self.0.iter().map(|(address, _)| *address).collect()
     }

@@ -1,25 +1,25 @@
-//! How many connections there are.
+//! Permits that limit the number of open connections.
 
 use std::sync::Arc;
 
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
-/// The places of one kind of listener.
+/// Connection permits of one kind of listener.
 #[derive(Debug)]
 pub(super) struct ConnectionPermits(Arc<PermitState>);
 
 #[derive(Debug)]
 struct PermitState {
     count: Mutex<ConnectionCounts>,
-    /// A place may be free.
+    /// Wakes a waiter when a permit may be free.
     freed: Notify,
 }
 
 #[derive(Debug)]
 struct ConnectionCounts {
     all: usize,
-    /// More than all, for a while, when there were more.
+    /// Permits that are taken; more than `all` for a while after the limit was lowered.
     taken: usize,
 }
 
@@ -33,12 +33,12 @@ impl ConnectionPermits {
         Self(Arc::new(PermitState { count, freed: Notify::new() }))
     }
 
-    /// Waits for a place.
+    /// Waits for a permit.
     pub(super) async fn acquire(&self) -> ConnectionPermit {
         loop {
             let freed = self.0.freed.notified();
             if let Some(place) = self.try_take() {
-                // More may be free than were told.
+                // More permits may be free than waiters were woken.
                 self.0.tells();
                 return place;
             }
@@ -46,7 +46,7 @@ impl ConnectionPermits {
         }
     }
 
-    /// A place, if one is free.
+    /// Takes a permit, if one is free.
     pub(super) fn try_take(&self) -> Option<ConnectionPermit> {
         let mut count = self.0.count();
         if count.taken >= count.all {
@@ -62,7 +62,7 @@ impl ConnectionPermits {
         (count.taken + 1).saturating_sub(count.all)
     }
 
-    /// From now on so many. Who has one keeps it.
+    /// Replaces the limit; permits that are taken stay valid.
     pub(super) fn resize(&self, all: usize) {
         self.0.count().all = all;
         self.0.freed.notify_one();
@@ -74,7 +74,7 @@ impl PermitState {
         self.count.lock()
     }
 
-    /// Wakes one who waits, if there is anything to be had.
+    /// Wakes a waiter, if a permit is free.
     fn tells(&self) {
         let is_free = {
             let count = self.count();

@@ -1,8 +1,8 @@
-//! Heads that hyper cannot read, and the requests that stand in for them.
+//! Request heads that hyper cannot parse, and the substitute requests for them.
 //!
-//! hyper answers them itself, with a bare status: without CORS, so that a script sees a network error; without an id and
-//! without a line in the log. So that answer is kept back (`watched`), and a request that can be read is read in its place
-//! (`speech`), marked with the status that hyper chose. It is never sent anywhere.
+//! hyper answers such a head itself, with a bare status: without CORS, so that a script sees a network error; without an id
+//! and without a line in the log. So hyper's answer is held back (`tracked_io`), and a valid substitute request is parsed in
+//! place of the head (`http`), marked with the status that hyper chose. A substitute never goes to an upstream.
 
 use bytes::Bytes;
 use http::StatusCode;

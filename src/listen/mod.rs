@@ -1,10 +1,10 @@
-//! Accepting connections: for viewers and for the admin pages alike.
+//! Listeners and connections, for viewers and for the admin pages alike.
 //!
-//! Each socket has an accept loop (`accept`), each connection a task (`connection`), which lives with one worker of the
-//! [`WorkerPool`]. A connection gets a place before it is accepted, so that more of them wait in the kernel's backlog instead
-//! of in our memory; one client has only so many ([`Clients`]). `proxy_protocol` and [`tls`] come before HTTP (`speech`), `pulse`
-//! sees who is too slow. What a listener needs to know is read anew for each connection, so that settings change without a
-//! socket being closed.
+//! Each socket has an accept loop (`accept`), each connection a task (`connection`), which stays with one worker of the
+//! [`WorkerPool`]. A connection gets a permit (`limits`) before it is accepted, so that excess connections wait in the kernel's
+//! backlog and not in our memory; [`Clients`] limits connections per client. `proxy_protocol` and [`tls`] come before HTTP
+//! (`http`); `activity` enforces deadlines and minimum rates. Limits are read for each new connection, so that settings change
+//! without a socket being closed.
 
 mod accept;
 mod activity;
@@ -55,9 +55,9 @@ type EndCause = Box<dyn std::error::Error + Send + Sync>;
 pub struct ConnectionLimits {
     /// From accepting a connection to its first request, and for each request head; for a PROXY header, too.
     pub head_timeout: Duration,
-    /// How long a connection is kept without a request, or with a viewer who takes nothing.
+    /// How long a connection is kept without a request, or while the viewer takes nothing.
     pub idle_timeout: Duration,
-    /// How long a viewer who ended his side of the connection still gets his answer; zero: he is gone.
+    /// How long a viewer that half-closed the connection still gets its answer; zero: treated as gone.
     pub half_closed_timeout: Duration,
     /// How long a TLS handshake may take.
     pub tls_timeout: Duration,
@@ -77,7 +77,7 @@ pub struct ConnectionLimits {
     pub http2: Http2Bounds,
     /// How long requests in flight may take to end.
     pub drain: Duration,
-    /// The service says itself what is wrong with a head that cannot be read: it looks for [`MalformedHead`].
+    /// Whether the service itself answers a head that cannot be parsed, which it finds as [`MalformedHead`].
     ///
     /// [`MalformedHead`]: crate::proxy::MalformedHead
     pub explains: bool,
@@ -103,7 +103,7 @@ impl From<&ServerSettings> for ConnectionLimits {
     }
 }
 
-/// What all listeners of one kind share: bounds, places, counts.
+/// State that all listeners of one kind share: limits, permits, counts.
 #[derive(Debug)]
 pub struct ListenerGroup {
     bounds: ArcSwap<ConnectionLimits>,
@@ -115,7 +115,7 @@ pub struct ListenerGroup {
 }
 
 impl ListenerGroup {
-    /// `crew` serves the connections, which are those of `clients`; `open` counts them.
+    /// Creates a group: the workers of `crew` serve its connections, `clients` limits each client, `open` counts connections.
     pub fn new(
         bounds: ConnectionLimits,
         clients: Clients,
@@ -127,7 +127,7 @@ impl ListenerGroup {
         Arc::new(Self { bounds: ArcSwap::from_pointee(bounds), places, clients, crew, open, metrics })
     }
 
-    /// From now on so: for each connection that comes. Those that are open keep what they began with.
+    /// Replaces the limits for new connections; open connections keep theirs.
     pub fn set_limits(&self, bounds: ConnectionLimits) {
         self.places.resize(bounds.max_connections);
         self.bounds.store(Arc::new(bounds));
@@ -147,12 +147,12 @@ impl ListenerGroup {
     }
 }
 
-/// How a socket is spoken to.
+/// Protocol of a socket before HTTP.
 #[derive(Clone, Default)]
 pub struct SocketProtocol {
-    /// TLS, if it is spoken here.
+    /// TLS acceptor, if the listener uses TLS.
     pub tls: Option<TlsAcceptor>,
-    /// Each connection begins with a PROXY header.
+    /// Whether each connection begins with a PROXY header.
     pub proxy_protocol: bool,
 }
 
@@ -223,23 +223,23 @@ impl Listener {
     }
 }
 
-/// Waiting for "stop". Cheap to clone; every room that runs has one.
+/// Receiver of the shutdown signal. Cheap to clone; every running task has one.
 #[derive(Debug, Clone)]
 pub struct Shutdown(watch::Receiver<bool>);
 
 impl Shutdown {
-    /// The button and what it stops.
+    /// Creates the sender of the signal and its receiver.
     pub fn new() -> (watch::Sender<bool>, Self) {
         let (press, pressed) = watch::channel(false);
         (press, Self(pressed))
     }
 
-    /// Not before this is so will [`Shutdown::requested`], once it was polled, have anything to say. Costs next to nothing.
+    /// Cheap check before polling [`Shutdown::requested`]: false means that it is still pending.
     fn may_be_requested(&self) -> bool {
         self.0.has_changed().unwrap_or(true)
     }
 
-    /// Waits until it is pressed (or its owner is gone).
+    /// Waits until shutdown is requested, or the sender is dropped.
     pub async fn requested(&mut self) {
         let _ = self.0.wait_for(|pressed| *pressed).await;
     }

@@ -16,7 +16,7 @@ const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 /// Version 2 without addresses.
 const LEAST: usize = 16;
 
-/// Version 1 ends with its line, after so many bytes at most (section 2.1).
+/// Longest line of version 1 in bytes (section 2.1).
 const LINE: usize = 107;
 
 /// The longest version 2 header that is read, bytes. It may carry more than addresses; 536 are always understood.
@@ -49,8 +49,8 @@ impl ProxyHeaderError {
     }
 }
 
-/// Reads the header off the connection: who is behind the peer, or `None`, where it speaks for itself (LOCAL), or does
-/// not say in a way that we can use (UNKNOWN, UNSPEC, unix sockets).
+/// Reads the header off the connection: address of the client behind the peer. `None`: the peer speaks for itself
+/// (LOCAL), or names no IP address (UNKNOWN, UNSPEC, unix sockets).
 pub(super) async fn read(stream: &mut TcpStream) -> Result<Option<SocketAddr>, ProxyHeaderError> {
     let mut header = vec![0; SIGNATURE.len()];
     stream.read_exact(&mut header).await?;

@@ -1,4 +1,4 @@
-//! Our own certificates: chosen by the name that is asked for, and renewed while we serve.
+//! Server certificates: chosen by SNI, and reloaded while connections are served.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -63,7 +63,7 @@ impl Certificates {
         pairs.iter().map(|pair| read(pair).map(Arc::new)).collect::<Result<_, _>>().map(Self)
     }
 
-    /// The one for this name; the first, where none is, or no name is asked for.
+    /// Certificate for this name; without a match or a name the first.
     fn of(&self, name: Option<&str>, is_fit: impl Fn(&CertifiedKey) -> bool) -> Option<Arc<CertifiedKey>> {
         let name = name.and_then(|name| ServerName::try_from(name).ok());
         let is_named = |pair: &&Arc<CertifiedKey>| match &name {
@@ -105,7 +105,7 @@ fn refuse(path: &Path) -> impl FnOnce(rustls_pki_types::pem::Error) -> Certifica
     move |source| CertificateError::Pem { path, source }
 }
 
-/// Believes certificates of these authorities; who shows none is let in, too, and is nobody in particular.
+/// Verifier for client certificates of these authorities. A client without a certificate is accepted as anonymous.
 fn clients(path: &Path) -> Result<Arc<dyn ClientCertVerifier>, CertificateError> {
     let mut authorities = RootCertStore::empty();
     for authority in all(path)? {
@@ -122,8 +122,8 @@ fn clients(path: &Path) -> Result<Arc<dyn ClientCertVerifier>, CertificateError>
 pub struct CertificateResolver(ArcSwap<Certificates>);
 
 impl CertificateResolver {
-    /// TLS 1.2 and 1.3 with these certificates, HTTP/2 before HTTP/1.1. With the file of some `authorities` a client
-    /// may show a certificate of theirs; one of somebody else ends the handshake.
+    /// TLS 1.2 and 1.3 with these certificates, HTTP/2 before HTTP/1.1. With a file of `authorities` a client may show
+    /// a certificate that they issued; any other certificate ends the handshake.
     pub fn new(
         certificates: Certificates,
         authorities: Option<&Path>,

@@ -14,7 +14,7 @@ use crate::upstream::{Body, BodyError, PIECE};
 #[derive(Debug)]
 pub(super) struct TrackedBody {
     body: Body,
-    /// What came of the body and is not given to hyper yet.
+    /// Bytes of the body that are not given to hyper yet.
     rest: Bytes,
     in_flight: TrackedRequest,
 }

@@ -29,7 +29,7 @@ pub(super) struct TrackedIo<I> {
     pulse: Arc<ConnectionActivity>,
     /// Bytes that came already and are to be read once more.
     unread: Bytes,
-    /// What is spoken, and nothing else; `None`: the first bytes will tell.
+    /// Only protocol that is accepted; `None`: detected from the first bytes.
     only: Option<DetectedProtocol>,
     /// hyper's own answer to a head that it cannot read is kept back, because a better one follows.
     withholds: bool,
@@ -37,7 +37,7 @@ pub(super) struct TrackedIo<I> {
     head: Vec<u8>,
     /// What was kept back.
     withheld: Option<MalformedStatus>,
-    /// How long a viewer who ended his side of the connection is taken for one who waits.
+    /// How long a viewer that half-closed the connection counts as waiting.
     half_closed: Duration,
     /// Until then, since he did so or last took something.
     left: Option<Pin<Box<Sleep>>>,
@@ -155,7 +155,7 @@ impl<I> TrackedIo<I> {
 }
 
 impl<I: AsyncRead + Unpin> TrackedIo<I> {
-    /// Waits for the first bytes, as many as tell what is spoken. They stay to be read.
+    /// Waits for enough first bytes to detect the protocol. The bytes stay to be read.
     pub(super) fn poll_opening(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<DetectedProtocol>> {
         loop {
             if let Some(opening) = self.opening() {
@@ -173,9 +173,8 @@ impl<I: AsyncRead + Unpin> TrackedIo<I> {
         }
     }
 
-    /// While an answer is made, hyper reads nothing (`half_close`): so it is looked here whether the other side is still
-    /// there. One who ended his side only is a viewer who waits; but so looks one who is gone, until something is
-    /// written to him. So he waits for a while only.
+    /// Checks whether the peer is still there: while an answer is made, hyper reads nothing (`half_close`). A viewer that
+    /// half-closed and waits cannot be told from one that is gone until bytes are written, so the wait is limited.
     fn poll_left(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         if self.only == Some(DetectedProtocol::Http2) || self.pulse.is_idle() || !self.unread.is_empty() {
             return Ok(());
@@ -226,7 +225,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TrackedIo<I> {
         self.track_write(written, |written| *written.as_ref().unwrap_or(&0))
     }
 
-    /// hyper calls this with every look at the connection, and only where nothing is left to be written.
+    /// hyper calls this with every poll of the connection, and only where nothing is left to be written.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.withheld.is_some() {
             return Poll::Ready(Ok(()));

@@ -29,7 +29,7 @@ struct Worker {
     _ends: Option<oneshot::Sender<()>>,
 }
 
-/// A connection's place with a worker: counts until it is dropped.
+/// Assignment of a connection to a worker: counts until it is dropped.
 #[derive(Debug)]
 pub(super) struct WorkerSlot(Arc<AtomicUsize>);
 

@@ -1,4 +1,4 @@
-//! Parts that are out of order while traffic is served all the same.
+//! Degraded parts: out of order, while traffic is served all the same.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -50,7 +50,7 @@ impl Degraded {
         );
     }
 
-    /// A part is out of order from now on. The log tells it once, and again when the reason is another one.
+    /// Marks a part as out of order. The log has one line, and another one when the reason changes.
     pub fn begins(&self, part: &'static str, why: &str) {
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
         let mut parts = self.parts.lock();

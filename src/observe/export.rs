@@ -1,4 +1,4 @@
-//! Spans on their way to a collector (OTLP over HTTP): in batches, behind the requests' backs.
+//! Exports spans to a collector (OTLP over HTTP): in batches, in the background.
 
 use std::future::Future;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What a live page needs: counts and gauges as they stand, how they went in the last minutes, and news as they come.
+//! Data of the live dashboard: current counts and gauges, samples of the last half hour, and events as they happen.
 
 use std::collections::VecDeque;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -13,7 +13,7 @@ pub const SAMPLE_EVERY: Duration = Duration::from_secs(5);
 /// Points that are kept: half an hour.
 const POINTS: usize = 360;
 
-/// News that a slow listener may lag behind before it loses some.
+/// Events that a slow listener may lag behind before it loses some.
 const NEWS: usize = 256;
 
 /// A sample of the last half hour. Counts are what came since the sample before.
@@ -116,7 +116,7 @@ pub(super) struct Totals {
     pub(super) canvas_requests: u64,
 }
 
-/// The last minutes, and who listens.
+/// Samples of the last minutes, and the subscribers.
 #[derive(Debug)]
 pub(super) struct LiveFeed {
     past: Mutex<SampleHistory>,
@@ -158,7 +158,7 @@ impl LiveFeed {
         self.past.lock().points.iter().copied().collect()
     }
 
-    /// Tells whoever listens; where nobody does, nothing is made.
+    /// Publishes to subscribers; without subscribers the event is not built.
     pub(super) fn publish(&self, event: impl FnOnce() -> LiveEvent) {
         if self.news.receiver_count() > 0 {
             let _ = self.news.send(PublishedEvent { at: now_ms(), event: event() });

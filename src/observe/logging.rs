@@ -24,7 +24,7 @@ pub enum LoggingError {
     Reload(#[from] tracing_subscriber::reload::Error),
 }
 
-/// Writes what is still queued when it is dropped, as long as somebody reads it.
+/// Writes on drop what is still queued, unless the pipe is not read.
 #[derive(Debug)]
 #[must_use = "what is queued is lost without it"]
 pub struct LogGuard {
@@ -34,8 +34,8 @@ pub struct LogGuard {
 /// Counts lines that the queue did not hold.
 static LOST: OnceLock<ErrorCounter> = OnceLock::new();
 
-/// Starts logging to stderr for the whole process. stdout is for results. Whoever logs never waits: not for a pipe
-/// that nobody reads, not for a slow journal.
+/// Starts logging to stderr for the whole process. stdout is for results. A log call never blocks: not for a pipe
+/// without a reader, not for a slow journal.
 pub fn install(log: &LogSettings) -> Result<LogGuard, LoggingError> {
     let filter = EnvFilter::try_new(&log.filter)?;
     let is_terminal = std::io::stderr().is_terminal();

@@ -31,7 +31,7 @@ use crate::outcome::Outcome;
 /// Labels of an exemplar: trace and request.
 type HealExemplar = Vec<(&'static str, String)>;
 type KindCounter = Family<KindLabel, Counter>;
-/// Sets gauges that nobody keeps up to date.
+/// Hook that sets gauges before a scrape.
 type ScrapeHook = Box<dyn Fn(&Metrics) -> bool + Send>;
 type TimedHistogram = HistogramWithExemplars<HealExemplar>;
 
@@ -310,23 +310,23 @@ impl Metrics {
         self.events.get(&KindLabel { kind: LabelValue(kind.as_str()) }).map_or(0, |count| count.get())
     }
 
-    /// Tells whoever listens; where nobody does, `event` is not made.
+    /// Publishes to subscribers; without subscribers `event` is not called.
     pub fn publish(&self, event: impl FnOnce() -> LiveEvent) {
         self.live.publish(event);
     }
 
-    /// News from now on. Who is too slow loses the oldest and is told so.
+    /// Subscribes to events from now on. A subscriber that is too slow loses the oldest and gets an error that says so.
     pub fn listen(&self) -> broadcast::Receiver<PublishedEvent> {
         self.live.listen()
     }
 
-    /// `look` sets gauges that nobody keeps up to date; it is called before each scrape, and must not block. Once it
-    /// answers false it is not called any more.
+    /// Registers `look`, which sets gauges that are not kept up to date otherwise. `look` runs before each scrape, and must
+    /// not block. Once it returns false it is not called any more.
     pub fn on_scrape(&self, look: impl Fn(&Self) -> bool + Send + 'static) {
         self.before.lock().push(Box::new(look));
     }
 
-    /// Gauges that nobody keeps up to date are looked at.
+    /// Runs the hooks that set gauges before a scrape.
     pub(super) fn run_scrape_hooks(&self) {
         self.before.lock().retain(|look| look(self));
     }

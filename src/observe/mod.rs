@@ -1,4 +1,4 @@
-//! What the people who run it can see. A leaf: every room may use it, it uses none.
+//! Observability: metrics, logs, spans. A leaf: every module may use it, it uses none of them.
 
 mod connection_metrics;
 mod degraded;

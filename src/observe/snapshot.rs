@@ -1,4 +1,4 @@
-//! How things stand, for a page that is looked at.
+//! Snapshot of the metrics that the dashboard shows.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -25,7 +25,7 @@ pub struct Snapshot {
     pub canvas_requests: u64,
     /// Rare events so far, those that an operator should know of.
     pub events: BTreeMap<&'static str, u64>,
-    /// Gauges as they stand.
+    /// Current values of gauges.
     pub now: CurrentGauges,
     /// Parts that are out of order while traffic is served.
     pub degraded: BTreeMap<&'static str, DegradedReason>,
@@ -33,7 +33,7 @@ pub struct Snapshot {
     pub points: Vec<Sample>,
 }
 
-/// Gauges as they stand.
+/// Current values of gauges.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct CurrentGauges {
     /// Heals under way.
@@ -73,7 +73,7 @@ const EVENTS: [EventKind; 6] = [
 ];
 
 impl Metrics {
-    /// How things stand.
+    /// Takes a snapshot of the metrics.
     pub fn snapshot(&self) -> Snapshot {
         self.run_scrape_hooks();
         let outcomes = Outcome::ALL.map(Outcome::as_str);

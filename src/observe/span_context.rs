@@ -1,4 +1,4 @@
-//! What spans share: where the next ones hang, where they go, and how they are counted.
+//! Shared context of spans: parent, exporter, counters.
 
 use std::sync::Arc;
 

@@ -141,7 +141,7 @@ impl Span {
         }
     }
 
-    /// What came of a request that we sent.
+    /// Records the result of an upstream request.
     pub fn answered<B, E: fmt::Display>(&mut self, answer: &Result<http::Response<B>, E>) {
         match answer {
             Ok(answer) => self.status(answer.status()),

@@ -1,5 +1,5 @@
-//! One name for one request, wherever it leaves a mark: in its answer, in what we ask of others for its sake, in logs,
-//! in the history of heals.
+//! Request ids. A request has one id everywhere: in its answer, in the upstream requests made for it, in logs, in the
+//! history of heals.
 //!
 //! A request that comes without an id gets one of 32 hexadecimal digits: the time first, so that ids sort as the
 //! requests came, then 80 random bits. The id has the form of a trace id (W3C Trace Context), so that one search finds both.
@@ -63,12 +63,12 @@ impl RequestTrace {
         Self { id, parent, state, place: None }
     }
 
-    /// A trace that begins here: work that no request asked for.
+    /// Begins a new trace, for work that no request caused.
     pub fn generate() -> Self {
         Self { id: fresh_id(), parent: None, state: None, place: None }
     }
 
-    /// The id, as it stands in `X-Request-Id`.
+    /// Request id, as in `X-Request-Id`.
     pub fn id(&self) -> &HeaderValue {
         &self.id
     }
@@ -83,7 +83,7 @@ impl RequestTrace {
         self.parent.as_ref()?.to_str().ok()?.get(3..35)
     }
 
-    /// How a histogram names it as an example: trace and request, as far as OpenMetrics has room (128 characters).
+    /// Labels of an exemplar: trace and request, as far as OpenMetrics allows (128 characters).
     pub(super) fn example(&self) -> Option<Vec<(&'static str, String)>> {
         let mut labels = Vec::new();
         if let Some(parent) = self.remote_parent() {
@@ -202,7 +202,7 @@ fn fresh_id() -> HeaderValue {
         .unwrap_or_else(|_| HeaderValue::from_static("-"))
 }
 
-/// The lowest digits of `number`, as many as there is room for.
+/// Writes the lowest digits of `number`, as many as fit.
 #[expect(clippy::cast_possible_truncation, reason = "the halves of a number, and the lowest digit of one")]
 pub(super) fn write_hex(number: u128, digits: &mut [u8]) {
     // 64 bits at a time: each shift of 128 bits is four of a processor's.

@@ -1,4 +1,4 @@
-//! What the rooms that call other servers count.
+//! Metrics of requests to upstreams.
 
 use http::uri::Authority;
 use prometheus_client::encoding::EncodeLabelSet;
@@ -23,16 +23,16 @@ struct VariantLabels {
     state: LabelValue,
 }
 
-/// What is counted of upstreams. Cheap to clone; by default nobody ever sees it.
+/// Metrics of upstreams. Cheap to clone; the default value is registered nowhere.
 #[derive(Debug, Clone, Default)]
 pub struct UpstreamMetrics {
-    /// Requests with an upstream, from their place to the end of the answer's body.
+    /// Requests in flight at an upstream, from their permit to the end of the answer's body.
     pub in_flight: Gauge,
     /// Connections that speak another protocol.
     pub upgraded: Gauge,
     /// Answers and uploads that were ended because others waited while their client did nothing.
     pub ended: Counter,
-    /// Viewers who wait for their turn at a canvas service.
+    /// Viewers' requests that wait for a permit at a canvas service.
     pub document_waiting: Gauge,
     up: Family<ServerLabels, Gauge>,
     variants: Family<VariantLabels, Gauge>,
@@ -88,12 +88,12 @@ impl UpstreamMetrics {
         }
     }
 
-    /// Forgets every canvas service: those that are configured now tell of themselves.
+    /// Forgets every canvas service: the configured ones register themselves again.
     pub fn forget_services(&self) {
         self.variants.clear();
     }
 
-    /// Forgets every server: the configuration changed, and the new ones tell of themselves.
+    /// Forgets every server: the configuration changed, and the new servers register themselves.
     pub fn forget_servers(&self) {
         self.up.clear();
     }

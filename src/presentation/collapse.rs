@@ -88,9 +88,9 @@ pub(super) fn may_be_shared(head: &response::Parts) -> bool {
 /// How a shared request ended.
 #[derive(Debug, Clone)]
 pub(super) enum SharedResponse {
-    /// The answer, for all; and the cookies that came with it, for the first who takes them.
+    /// Answer for all waiters, and the cookies that came with it, for the first waiter.
     Shared(Arc<BufferedDocument>, Arc<Mutex<Vec<HeaderValue>>>),
-    /// Too long to be held, or somebody's own: for the first who takes it. The others ask for themselves.
+    /// Answer that is too long to be buffered, or private: for the first waiter. The others send their own requests.
     One(Arc<Mutex<Option<PresentationResponse>>>),
     /// No answer, for anybody.
     Failed(Arc<UpstreamError>),
@@ -130,7 +130,7 @@ impl DirectFlights {
         self.all.lock().contains_key(key)
     }
 
-    /// How the request for this document ended; `fly` makes it where nobody does.
+    /// Result of the shared request for this document; `fly` starts one if none is in flight.
     pub(super) async fn landed(
         &self,
         key: &CollapseKey,

@@ -1,4 +1,4 @@
-//! Documents from their upstream: asked for in their turn, learned from as they pass, and held.
+//! Fetches documents from their upstream: with a permit, learned from as they pass, and buffered.
 
 use std::time::Instant;
 

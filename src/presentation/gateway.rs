@@ -232,7 +232,7 @@ fn as_text(mut whole: BufferedDocument, most: usize) -> BufferedDocument {
 
 fn typed(fields: &mut HeaderMap) {
     fields.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    // It may be kept, and is asked for again: a file changes whenever its owner likes.
+    // Caches may store the file but must revalidate: its owner can change it at any time.
     fields.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
 }
 
@@ -240,9 +240,9 @@ fn typed(fields: &mut HeaderMap) {
 struct OpenedFile {
     file: std::fs::File,
     size: u64,
-    /// Its validator.
+    /// Validator of the file (`ETag`).
     tag: String,
-    /// It is one of gzip.
+    /// Whether the file is compressed with gzip.
     is_packed: bool,
 }
 

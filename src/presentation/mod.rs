@@ -1,8 +1,8 @@
 //! Manifests and canvases on their way to a viewer: asked for once, whole, and under the host name that the viewer knows.
 //!
-//! [`PresentationProxy::answer`] is the one door. A request that others make too shares their flight (`collapse`); its
-//! document is asked for and learned from (`fetch`), is held as long as it is not too long (`whole`), is made JSON where it is none
-//! (`repair`), and is rebuilt where it lacks what the index knows (`poison`).
+//! [`PresentationProxy::answer`] is the only entry. Concurrent requests for a document share one flight (`collapse`). The
+//! document is fetched and learned from (`fetch`), buffered up to a limit (`buffer`), made valid JSON where it is not
+//! (`json_repair`), and rebuilt where it lacks images that the index knows (`poison`).
 
 mod buffer;
 mod collapse;
@@ -37,7 +37,7 @@ use buffer::BufferedDocument;
 use collapse::{CollapseKey, DirectFlights, SharedResponse};
 use fetch::is_document;
 
-/// How often a document is mended for one viewer that comes back with other images missing.
+/// How often a document is repaired for one viewer if it comes back with other images missing.
 const MENDS: usize = 2;
 
 /// Answers what is asked for on presentation routes. Cheap to clone.
@@ -76,7 +76,7 @@ pub struct PresentationState {
 }
 
 impl PresentationState {
-    /// Nothing is asked for yet. Called in the runtime on which documents are asked for.
+    /// Creates the state, without flights. Must be called in the runtime on which documents are fetched.
     pub fn new(index: Arc<Index>, budget: MemoryBudget, metrics: Arc<Metrics>) -> Self {
         Self { index, budget, metrics, flights: SingleFlight::here(), carried: Arc::default() }
     }
@@ -93,7 +93,7 @@ pub struct PresentationRequest {
     pub onward: Parts,
     /// Id of the request.
     pub trace: RequestTrace,
-    /// On whose behalf it goes upstream: of the first one who asks, where several share it.
+    /// Caller of the upstream request: of the first request, where several share it.
     pub caller: Caller,
     /// True where the viewer may have documents built anew (`update=true`).
     pub may_update: bool,
@@ -189,7 +189,7 @@ impl PresentationProxy {
         }
     }
 
-    /// A seat on the flight that brings this document. A flight belongs to nobody who can leave.
+    /// Waits for the shared flight that fetches this document. A flight is a task, so a client that leaves does not end it.
     async fn share(
         &self,
         key: CollapseKey,
@@ -262,7 +262,7 @@ impl PresentationInner {
         }
     }
 
-    /// Rewritten once for all who share it. What streams is rewritten on its way out.
+    /// Rewrites a document once for all requests that share it. A streaming body is rewritten on its way out.
     fn under_our_name(&self, made: UpstreamDocument, budget: &MemoryBudget) -> UpstreamDocument {
         match (made, &self.rewrite) {
             (UpstreamDocument::Whole(mut whole), Some(rewrite)) => {

@@ -4,7 +4,7 @@ use crate::heal::{PoisonedDocument, fingerprint};
 use crate::index::Index;
 use crate::observe::RequestTrace;
 
-/// Missing images that are told at most: each of them is looked at before a shorter document is believed.
+/// Missing images that are reported at most: each is probed before a shorter document is believed.
 const TOLD: usize = 500;
 
 /// May a document that was asked for with this query be compared? `allow` and `disallow` leave images out on purpose.

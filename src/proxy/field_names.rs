@@ -30,7 +30,7 @@ impl ViaValue {
         }
     }
 
-    /// Adds us to those who passed on a message that came in this version.
+    /// Appends the proxy's own entry to `Via`, for a message that came in this version.
     pub(super) fn append(&self, headers: &mut HeaderMap, version: Version) {
         let own = self.own(version);
         let via = if headers.contains_key(header::VIA) {
@@ -93,7 +93,7 @@ impl<const N: usize> HeaderNameSet<N> {
     }
 }
 
-/// What [`ProxyFields`] looks for.
+/// Fields that [`ProxyFields`] detects.
 const WATCHED: HeaderNameSet<16> = HeaderNameSet::new([
     "content-length",
     "transfer-encoding",

@@ -6,13 +6,13 @@
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
 
-/// Elements of all fields that are looked at; a longer chain is nobody's.
+/// Elements that are read at most, over all fields; real chains are shorter.
 const MOST: usize = 32;
 
 /// An element of `Forwarded`: what a proxy says of the request that it was sent.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ForwardedElement {
-    /// `for`: who sent it the request; `None` where it hides that (`unknown`, `_name`) or does not say.
+    /// `for`: address that sent the request; `None`: hidden (`unknown`, `_name`) or absent.
     pub client: Option<IpAddr>,
     /// `proto`: `http` or `https`.
     pub proto: Option<&'static str>,

@@ -1,4 +1,4 @@
-//! Who asked whom, as the proxies on the way say it: `X-Forwarded-*` and `Forwarded`.
+//! Client address, scheme and host as the proxies before us report them: `X-Forwarded-*` and `Forwarded`.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -25,7 +25,7 @@ pub struct ClientInfo {
     pub peer: SocketAddr,
     /// The connection is encrypted.
     pub tls: bool,
-    /// True where the client showed a certificate that was asked for and is good.
+    /// True if the client showed a valid certificate that was requested.
     pub certified: bool,
     /// What it holds of the capacity that all share.
     pub client: Arc<Client>,
@@ -88,7 +88,7 @@ fn is_hearsay(name: &str) -> bool {
         || HEARSAY.iter().any(|own| own.len() == name.len() && begins(own))
 }
 
-/// Removes what nobody vouches for.
+/// Removes fields that no trusted proxy vouches for.
 fn remove_hearsay(headers: &mut HeaderMap) {
     let found: Vec<HeaderName> = headers.keys().filter(|name| is_hearsay(name.as_str())).cloned().collect();
     for name in found {
@@ -148,7 +148,7 @@ pub(super) fn forward(headers: &mut HeaderMap, host: &HeaderValue, viewer: &Clie
     forward_host(headers, host, viewer);
 }
 
-/// The part of [`forward`] that says who asked.
+/// The part of [`forward`] that names the client.
 pub(super) fn forward_client(
     headers: &mut HeaderMap,
     host: &HeaderValue,

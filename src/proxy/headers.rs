@@ -38,7 +38,7 @@ pub(super) struct OnwardRules<'a> {
     pub(super) rewrite: Option<&'a RewriteRule>,
 }
 
-/// Makes the head of a request what goes upstream. With a `rewrite` its host is the one that the upstream is told.
+/// Makes the head of a request what goes upstream. `rewrite` decides which host the upstream gets.
 pub(super) fn prepare_upstream_head(
     head: &mut Parts,
     asked: &RoutedRequest<'_>,

@@ -1,4 +1,4 @@
-//! The life of one request. Read [`Proxy::handle`] first: everything else is a room that it walks through.
+//! The life of one request. Read [`Proxy::handle`] first: it calls everything else.
 
 mod bodies;
 mod field_names;
@@ -73,13 +73,13 @@ pub struct ProxyState {
 }
 
 impl ProxyState {
-    /// Nobody has asked yet.
+    /// Creates the state of a proxy without requests.
     pub fn new(budget: MemoryBudget, metrics: Arc<Metrics>) -> Self {
         Self { rates: ClientRateLimiter::new(), upgrades: Upgrades::default(), budget, metrics }
     }
 }
 
-/// A request that has a route: who sends it, and what is asked for.
+/// A request that has a route, with its sender and target.
 struct Exchange<'a> {
     sender: &'a Sender,
     asked: RoutedRequest<'a>,
@@ -108,7 +108,7 @@ impl ProxyResponse {
         Self { response, outcome: Outcome::Served, healed: None }
     }
 
-    /// A document: whoever asks may read it.
+    /// Adds CORS fields to a document: scripts of all origins may read it.
     fn with_cors(mut self, asked: &HeaderMap) -> Self {
         cors::allow_any_origin(asked, self.response.headers_mut());
         self
@@ -139,7 +139,7 @@ impl Proxy {
 
     /// Answers one request, whatever happens.
     ///
-    /// What can be done at once is done before there is a future: it would have room for the request twice.
+    /// Synchronous work is done outside the future, which would otherwise hold the request twice.
     pub fn handle(
         self,
         viewer: ClientInfo,
@@ -230,8 +230,7 @@ impl ProxyInner {
 
     /// Sends it on; an expired image is healed on the way. Anything but an expiry streams straight back.
     ///
-    /// What is rare is boxed, and the head is changed where it lies: a request has room for the largest way that it may
-    /// take.
+    /// Rare futures are boxed, and the head is changed in place: a future is as large as its largest branch.
     async fn handle_routed(
         &self,
         exchange: &Exchange<'_>,
@@ -301,7 +300,7 @@ impl ProxyInner {
         answer
     }
 
-    /// Manifests and canvases have a room of their own.
+    /// Answers requests for manifests and canvases, by way of `presentation`.
     async fn present(
         &self,
         exchange: &Exchange<'_>,
@@ -326,7 +325,7 @@ impl ProxyInner {
         sender.peer_is_trusted && header.is_some_and(|name| head.headers.contains_key(name))
     }
 
-    /// The last room: headers, one log line, one metrics update.
+    /// Completes the answer: headers, one log line, one metrics update.
     fn reply(
         &self,
         asking: &reply::RequestContext,

@@ -1,4 +1,4 @@
-//! How often one client may ask.
+//! Rate limit per client.
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
@@ -15,7 +15,7 @@ use crate::upstream::one_client;
 /// Clients that are remembered at most; beyond it those that asked longest ago begin anew.
 const CLIENTS: u64 = 100_000;
 
-/// A client that did not ask for so long is forgotten: its burst has come back long ago.
+/// Idle time after which a client is forgotten: its burst is full again long before.
 const FORGOTTEN: Duration = Duration::from_mins(10);
 
 /// Requests of each client, by its address and by what it may: under another rate it begins anew.

@@ -1,4 +1,4 @@
-//! Why we answer ourselves, and what is said then.
+//! Refusals: why the proxy answers a request itself, and the text of that answer.
 
 use std::time::Duration;
 

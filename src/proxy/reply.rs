@@ -1,4 +1,4 @@
-//! The last room: the only one that builds answers of our own, and that adds to those of the upstream.
+//! Completes answers: the only module that builds answers of the proxy itself, and that adds to those of the upstream.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
@@ -95,7 +95,7 @@ impl RequestContext {
     }
 }
 
-/// As much of an address as the log may tell.
+/// Client address as `log.client` allows it in the log.
 fn told(client: IpAddr, how: LogClient) -> Option<IpAddr> {
     match (how, client.to_canonical()) {
         (LogClient::None, _) => None,
@@ -109,7 +109,7 @@ fn told(client: IpAddr, how: LogClient) -> Option<IpAddr> {
     }
 }
 
-/// A status is told by its class in logs and labels.
+/// Class of a status, for logs and labels.
 fn is_not_logged(status: StatusCode) -> bool {
     status.is_informational() || status.is_success() || status.is_redirection()
 }
@@ -168,7 +168,7 @@ fn options() -> Response<Body> {
     response
 }
 
-/// Builds an answer of our own to who asked with these fields.
+/// Builds the proxy's own answer to a request with these fields.
 pub(super) fn refuse(
     refusal: &Refusal,
     asking: &RequestContext,
@@ -235,7 +235,7 @@ fn insert_header(fields: &mut HeaderMap, name: HeaderName, value: &str) {
     }
 }
 
-/// JSON is asked for by name, and not only by `*/*`.
+/// Whether `Accept` names JSON, and not only `*/*`.
 fn wants_json(headers: &HeaderMap) -> bool {
     let accepts = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
     // Nearly no image is asked for with JSON, or any other word with this letter, among the types.

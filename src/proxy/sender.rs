@@ -1,4 +1,4 @@
-//! Who sends a request, and what the configuration says of them.
+//! Sender of a request, and what the configuration says of it.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::upstream::{Caller, Client};
 #[derive(Debug)]
 pub(super) struct Sender {
     pub(super) viewer: ClientInfo,
-    /// Address of the client: that of the peer, or one that a trusted proxy tells.
+    /// Address of the client: of the peer, or one that a trusted proxy names.
     pub(super) client: IpAddr,
     /// The peer is one of `server.trusted_proxies`.
     pub(super) peer_is_trusted: bool,

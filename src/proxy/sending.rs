@@ -1,4 +1,4 @@
-//! One request of a viewer on its way to its upstream, timed and counted.
+//! Sends a viewer's request to its upstream, timed and counted.
 
 use std::time::Instant;
 

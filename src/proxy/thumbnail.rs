@@ -1,4 +1,4 @@
-//! Which images are looked at, and which are only glanced over.
+//! Tells thumbnails from images that a reader has opened.
 
 use crate::heal::Priority;
 use crate::iiif::Target;

@@ -33,7 +33,7 @@ pub enum Body {
     End,
     /// A body that breaks here.
     Broken(BodyAbort),
-    /// Somebody listens.
+    /// A body that is copied while it is read.
     Teed(Box<TeeBody>),
     /// Made elsewhere.
     Shaped(BoxedBody),
@@ -88,7 +88,7 @@ impl Body {
         }
     }
 
-    /// How to see how far an upload is, which may be silent for so long from now on; `None`: no viewer sends this body.
+    /// Progress of an upload, which may stall for at most `patience` from now on; `None`: no viewer sends this body.
     pub(super) fn watch_upload(&mut self, patience: Duration) -> Option<Arc<UploadProgress>> {
         match self {
             Self::Viewer(upload) => Some(upload.watch(patience)),
@@ -110,8 +110,8 @@ impl Body {
         }
     }
 
-    /// The same body; `done` gets all of it once it has gone by whole, or nothing once it is longer than `most` bytes.
-    /// `done` is not called for a body that breaks or that nobody reads to its end.
+    /// Copies the body while it is read. `done` gets all of it at its end, or `None` once it is longer than `most` bytes.
+    /// `done` is not called for a body that breaks or that is not read to its end.
     #[must_use]
     pub fn tee(self, most: usize, done: impl FnOnce(Option<Vec<Bytes>>) + Send + Sync + 'static) -> Self {
         Self::Teed(Box::new(TeeBody::new(self, most, Box::new(done))))

@@ -28,12 +28,12 @@ impl ActiveConnection {
     ) -> Result<Response<Incoming>, SendFailure> {
         match self {
             Self::Own(connection) => connection.send(head, body, times).await,
-            // Boxed: what most requests need no room for.
+            // Boxed, because most requests do not need it.
             Self::Shared(stream) => Box::pin(stream.send(head, body, times)).await,
         }
     }
 
-    /// A request was sent on it, of which nobody else knows, and its answer has not come.
+    /// Whether a request was sent on an unshared connection, and its answer has not come.
     pub(super) fn is_awaited(&self) -> bool {
         matches!(self, Self::Own(connection) if connection.is_awaited())
     }

@@ -85,19 +85,19 @@ impl Caller {
         Self { viewer: Some((client, kind)), shares_connection, ..Self::default() }
     }
 
-    /// This caller without a permit limit of its own.
+    /// Makes a caller without a permit limit of its own.
     #[must_use]
     pub fn unbounded(self) -> Self {
         Self { is_unbounded: true, ..self }
     }
 
-    /// This caller, which takes in the whole answer at once: `receive` need not read it before.
+    /// Makes a caller that collects the whole answer: `receive` need not buffer it before.
     #[must_use]
     pub fn collecting(self) -> Self {
         Self { collects: true, ..self }
     }
 
-    /// This caller with a permit of its client, for its next request.
+    /// Makes a caller that holds a permit of its client for the next request.
     pub(super) fn with_permit(&self, permit: ClientPermit) -> Self {
         Self { permit: Some(Arc::new(Mutex::new(Some(permit)))), ..self.clone() }
     }

@@ -49,7 +49,7 @@ pub enum CodingError {
 }
 
 impl ContentCoding {
-    /// The coding that the fields tell; `Err`: one that is not read here, by its name.
+    /// Coding that the header fields name; `Err`: name of an unsupported coding.
     pub fn of(fields: &HeaderMap) -> Result<Self, &'static str> {
         let mut named = fields.get_all(header::CONTENT_ENCODING).iter();
         let (first, more) = (named.next().map_or(&b""[..], HeaderValue::as_bytes), named.next());
@@ -135,7 +135,7 @@ enum UnpackState {
     Deflate(Vec<u8>),
     Zlib(write::ZlibDecoder<Vec<u8>>),
     Raw(write::DeflateDecoder<Vec<u8>>),
-    /// Kept until its end, up to so many bytes: few servers send these to whom did not ask for them.
+    /// Buffered until its end, up to a limit in bytes: few servers send these codings unasked.
     Kept(ContentCoding, Vec<u8>, usize),
 }
 

@@ -1,4 +1,4 @@
-//! One HTTP/1.1 connection to an upstream.
+//! An HTTP/1.1 connection to an upstream.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -185,8 +185,8 @@ impl Drop for Http1Connection {
     }
 }
 
-/// `None`: too late. The clock starts when the request has been sent. The answer comes pinned: moved in, it would take
-/// its room twice.
+/// Awaits the answer; `None`: timeout. The clock starts when the request has been sent. The future is passed pinned: moved
+/// in, it would take its memory twice.
 pub(super) async fn in_time<A>(
     upload: Option<&UploadProgress>,
     waits: &mut IdleTimer,

@@ -79,7 +79,7 @@ pub fn client_tls(upstream: &settings::UpstreamSettings) -> Result<Arc<rustls::C
     ))
 }
 
-/// What we show to an upstream that asks who we are.
+/// Client certificate for upstreams that ask for one.
 fn identity(
     files: &settings::TlsSettings,
 ) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), TlsError> {

@@ -1,4 +1,4 @@
-//! Why an upstream gave no answer, or a body no end. Who failed and how is a variant, never a string.
+//! Errors of upstream requests and bodies. Which side failed and how is a variant, never a string.
 
 use std::error::Error;
 use std::{fmt, io};
@@ -30,13 +30,13 @@ pub enum UpstreamError {
     /// The answer's lengths contradict each other, or are none.
     #[error("the length of the answer is in doubt")]
     Length,
-    /// The upstream wants to speak something other than HTTP, although nobody asked for it.
+    /// The upstream switches to another protocol, although the request named none.
     #[error("the answer switches protocols unasked")]
     Switched,
     /// The viewer did not send the whole request.
     #[error("the viewer did not send the whole request")]
     Viewer(#[source] BodyError),
-    /// All places are taken and none became free in time.
+    /// All permits are taken and none became free in time.
     #[error("too many requests in flight")]
     Busy,
     /// The target cannot be written into a request.
@@ -111,7 +111,7 @@ impl UpstreamError {
         matches!(self, Self::Viewer(_))
     }
 
-    /// The kernel said that nobody listens there.
+    /// Whether the connection was refused: no process listens there.
     pub fn is_refused(&self) -> bool {
         self.is_caused_by(io::ErrorKind::ConnectionRefused)
     }

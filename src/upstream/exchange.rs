@@ -52,7 +52,7 @@ impl HttpBody for StreamingExchange {
     }
 }
 
-/// What a streaming answer holds. Nobody waits for the lock: the one who ends a transfer takes it for a moment.
+/// Resources of a streaming answer. The lock is uncontended: only the end of a transfer takes it, for a moment.
 pub(super) type HeldExchange = Mutex<Option<StreamingExchange>>;
 
 impl Release for HeldExchange {

@@ -92,7 +92,7 @@ pub struct FetchRequest<'a> {
     pub headers: &'a HeaderMap,
     /// The URL whose host may see them.
     pub home: &'a str,
-    /// `ETag` and `Last-Modified` of the copy at hand.
+    /// `ETag` and `Last-Modified` of the stored copy.
     pub validators: (Option<&'a str>, Option<&'a str>),
     /// Whether a redirect may lead there.
     pub may_follow: &'a (dyn Fn(&CanvasUrl<'_>) -> bool + Sync),
@@ -218,8 +218,8 @@ impl Fetcher {
         Ok(upstream.send(&head, Body::Empty, self.web.settings.upstream.timeouts()).await?)
     }
 
-    /// Where a URL is asked for: server, `Host`, target. A public name means us, so the route is taken that a
-    /// viewer's request would take, without going through ourselves.
+    /// Destination for a URL: server, `Host`, target. A URL with a public host means us, so it takes the route that a viewer's
+    /// request would take, without a request to ourselves.
     fn place(
         &self,
         url: &CanvasUrl<'_>,

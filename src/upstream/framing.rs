@@ -1,4 +1,4 @@
-//! Where an answer ends: said once and beyond doubt, or the answer is refused.
+//! Response framing: the end of an answer must be stated once and unambiguously, or the answer is refused.
 
 use http::HeaderMap;
 use http::header::{CONTENT_LENGTH, HeaderValue, TRANSFER_ENCODING};

@@ -40,7 +40,7 @@ impl CanvasGuard {
         Self { settings, marks }
     }
 
-    /// What to ask for, or `None`: this canvas is nobody's that we may call.
+    /// Request target for a canvas; `None`: its URL leads to no upstream that we may call.
     ///
     /// SECURITY: everything that an attacker can write into a manifest ends here: other hosts, other ports,
     /// userinfo, IP literals, dot segments in any spelling, paths outside the canvas service.

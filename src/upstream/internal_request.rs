@@ -1,4 +1,4 @@
-//! Requests of our own, in nobody's name.
+//! Requests of the proxy itself, on behalf of no client.
 
 use http::request::Parts;
 use http::uri::Scheme;
@@ -25,8 +25,7 @@ pub fn internal_request(host: &str, name: &str) -> Result<Parts, UpstreamError> 
     Ok(head)
 }
 
-/// The server that a URL names; `None` where its authority is none. The path is `/`: what is asked for there is the
-/// caller's matter.
+/// Server that a URL names; `None`: the authority is invalid. The path is `/`: the caller chooses the target.
 pub fn server_of(url: &CanvasUrl<'_>) -> Option<UpstreamUrl> {
     let scheme = if url.scheme.eq_ignore_ascii_case("https") { Scheme::HTTPS } else { Scheme::HTTP };
     Some(UpstreamUrl { scheme, authority: url.authority.parse().ok()?, path: "/".to_owned() })

@@ -15,7 +15,7 @@ pub(super) struct ResponseLease {
 }
 
 impl ResponseLease {
-    /// The body may be silent for so long.
+    /// Creates a lease; the body may stall for at most `silence`.
     pub(super) fn new(mut carrier: ActiveConnection, load: InFlightGuard, silence: Duration) -> Self {
         carrier.waits().begin(silence);
         Self { carrier: Some(carrier), load: Some(load) }

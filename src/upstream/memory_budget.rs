@@ -12,7 +12,7 @@ pub trait Holder: std::fmt::Debug + Send + Sync {
     fn bytes(&self) -> &AtomicUsize;
 }
 
-/// Memory for bodies that are held: so many bytes for all of them together. Cheap to clone.
+/// Memory for bodies that are held: a limit in bytes for all of them together. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct MemoryBudget {
     purse: Arc<BudgetState>,
@@ -51,19 +51,19 @@ impl AsRef<[u8]> for BudgetedBytes {
 }
 
 impl MemoryBudget {
-    /// At most so many bytes; `shown` says how many are taken.
+    /// Creates a budget of `most` bytes; `shown` is the gauge of bytes taken.
     pub fn new(most: usize, shown: Gauge) -> Self {
         let most = AtomicUsize::new(most);
         let purse = BudgetState { most, taken: AtomicUsize::new(0), waiting: AtomicUsize::new(0), shown };
         Self { purse: Arc::new(purse), client: None }
     }
 
-    /// From now on at most so many bytes.
+    /// Replaces the limit; bytes that are taken stay taken.
     pub fn resize(&self, most: usize) {
         self.purse.most.store(most, Relaxed);
     }
 
-    /// This budget for bodies of one client: 1/4 of it.
+    /// Budget for the bodies of one client: at most 1/4 of the whole.
     #[must_use]
     pub fn of(&self, client: Option<Arc<dyn Holder>>) -> Self {
         Self { purse: Arc::clone(&self.purse), client }
@@ -129,7 +129,7 @@ pub(super) fn add(taken: &AtomicUsize, bytes: usize, most: usize) -> Option<()> 
 }
 
 impl BudgetPermit {
-    /// Binds the share to `bytes`: it is given back when nobody has any of them any more.
+    /// Binds the share to `bytes`: the share is given back when the last clone of them is dropped.
     pub fn keep(self, bytes: Bytes) -> Bytes {
         Bytes::from_owner(BudgetedBytes { bytes, _share: self })
     }

@@ -1,7 +1,7 @@
-//! Servers that we call: which of them, dialling, kept-alive connections, bounds and deadlines.
+//! Requests to upstream servers: load balancing, dialling, kept-alive connections, limits and deadlines.
 //!
-//! Only this room opens connections. [`Upstream`] is what one name stands for, one server or several; [`guard`]
-//! decides which canvas URLs may be asked for at all, [`Body`] is the one body type of the whole program.
+//! Only this module opens connections to upstreams. [`Upstream`] is one server or several under one name; [`guard`]
+//! decides which canvas URLs may be asked for at all; [`Body`] is the body type of the whole program.
 
 mod active_health;
 mod attempt;
@@ -219,16 +219,16 @@ impl Upstream {
         }
     }
 
-    /// Waits for a permit of the caller's client, and keeps it for the caller's next request: who has none must not hold
-    /// anything else for which others wait.
+    /// Waits for a permit of the caller's client, and keeps it for the caller's next request: a request without this permit
+    /// must not hold anything else for which others wait.
     pub async fn admit_client(&self, caller: &Caller) -> Result<Caller, UpstreamError> {
         let (Some(client), Some(kind)) = (caller.bounded(), caller.kind()) else { return Ok(caller.clone()) };
         let permit = client.permits().acquire(kind, None, self.queue_wait).await;
         Ok(caller.with_permit(permit.ok_or(UpstreamError::Busy)?))
     }
 
-    /// Waits for the permits of one request: first for one of its client's own, so that who asks for too much waits among
-    /// his own requests.
+    /// Waits for the permits of one request: first for a permit of its client, so that a client with too many requests waits
+    /// only for its own.
     async fn admit(&self, caller: &Caller) -> Result<RequestPermits, UpstreamError> {
         let Some(kind) = caller.kind() else {
             let own = Arc::clone(&self.own_permits).acquire_owned();

@@ -1,4 +1,4 @@
-//! Whether one server is fit to be asked. Pure: time is an argument.
+//! Passive health of one server: whether it may get requests. Pure: time is an argument.
 
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::time::{Duration, Instant};

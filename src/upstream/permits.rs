@@ -22,7 +22,7 @@ use crate::config::settings::RouteKind;
 const RECHECK: Duration = Duration::from_millis(RECHECK_MS);
 const RECHECK_MS: u64 = 25;
 
-/// A request that has waited for long looks less often, up to this.
+/// Longest recheck interval, for requests that have waited for long.
 const LAST_RECHECK: Duration = Duration::from_millis(200);
 
 /// A transfer that has waited for its client for less time than this is left alone: a round trip on a slow line.
@@ -35,10 +35,10 @@ const WAITERS_PER_PERMIT: usize = 100;
 const BITS: u32 = 20;
 const MASK: u64 = (1 << BITS) - 1;
 
-/// Permits for requests of viewers: so many at once, of which no kind of route may take all.
+/// Permits for requests of viewers: a limit on requests at once, of which no kind of route may take all.
 ///
-/// A quarter is kept free for the two kinds that hold less. Who finds none waits; the next one that becomes free goes to
-/// the waiter whose client holds the fewest. While somebody waits, transfers that wait for their own client are ended.
+/// A quarter is kept free for the two kinds that hold less. A request without a permit waits; the next free permit goes to
+/// the waiter whose client holds the fewest. While requests wait, transfers that wait for their own client are ended.
 #[derive(Debug)]
 pub(super) struct Permits {
     most: u64,
@@ -166,11 +166,11 @@ impl Permits {
         if self.waiting.load(SeqCst) == 0 && self.try_take(kind) {
             return Some(ClientPermit { permits: Arc::clone(self), kind, is_returned: false });
         }
-        // Boxed, because it is rare: every request would carry the room for it.
+        // Boxed, because it is rare: otherwise every request's future would be as large.
         Box::pin(self.wait(kind, client.cloned(), Instant::now() + patience)).await
     }
 
-    /// From now on `transfer` may be ended when somebody waits.
+    /// Registers `transfer`, which may be ended from now on when a request waits.
     pub(super) fn watch(&self, transfer: &Arc<Transfer<dyn Release>>) {
         let mut queue = self.queue.lock();
         if queue.transfers.len() == queue.transfers.capacity() {
@@ -193,7 +193,7 @@ impl Permits {
             queue.waiters.push_back(PermitWaiter { id, kind, client, tell });
             self.waiting.fetch_add(1, SeqCst);
             self.shorten(&mut queue);
-            // One may have become free before the waiter could be seen.
+            // A permit may have become free before the waiter was queued.
             self.serve(&mut queue);
             QueuedRequest { permits: self, id }
         };
@@ -207,7 +207,7 @@ impl Permits {
             pause = (2 * pause).min(LAST_RECHECK);
         }
         drop(waiting);
-        // It may have come at the last moment.
+        // The permit may have come at the last moment.
         told.try_recv().ok()
     }
 
@@ -254,7 +254,7 @@ impl Permits {
         }
     }
 
-    /// Gives what is free to those who wait.
+    /// Gives free permits to waiters.
     fn serve(self: &Arc<Self>, queue: &mut Queue) {
         loop {
             let free = self.taken.load(SeqCst);

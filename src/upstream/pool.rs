@@ -24,7 +24,7 @@ pub(super) struct Pool {
     most: usize,
 }
 
-/// On a cache line of its own, so that a lock which nobody else takes is not felt elsewhere either.
+/// Shard of the pool on its own cache line, so that its lock causes no false sharing.
 #[derive(Debug, Default)]
 #[repr(align(64))]
 struct Shard(Mutex<ShardState>);
@@ -40,7 +40,7 @@ struct ShardState {
     dialling: usize,
 }
 
-/// What came of opening a connection.
+/// Result of opening a connection.
 pub(super) type DialResult = Result<ActiveConnection, UpstreamError>;
 
 /// A connection that is to be opened, for the shard with this number.
@@ -93,8 +93,8 @@ impl Pool {
         self.offer(&mut self.local_shard(), ActiveConnection::Own(connection));
     }
 
-    /// A seat in the queue for the next connection. `Some`: one has to be opened for it. Where others were opened for
-    /// requests that were given up meanwhile, those serve as well.
+    /// Queues a waiter for the next connection. `Some`: the caller has to dial one. No dial is needed while enough are under
+    /// way, including dials for requests that were given up meanwhile.
     pub(super) fn wait(&self) -> (oneshot::Receiver<DialResult>, Option<Dial>) {
         let (tell, told) = oneshot::channel();
         let shard = OWN.with(|own| *own);
@@ -106,7 +106,7 @@ impl Pool {
         (told, dials.then_some(Dial(shard)))
     }
 
-    /// Takes the result of a dial that nobody waits for any more: the connection is kept.
+    /// Takes the result of a dial whose waiter is gone: the connection is kept.
     pub(super) fn dialled(&self, Dial(shard): Dial, mut dialled: DialResult) {
         let mut state = self.shards[shard].0.lock();
         state.dialling -= 1;

@@ -32,8 +32,7 @@ pub struct RequestBody {
     transfer: Arc<Transfer<()>>,
 }
 
-/// A client that is slower than `server.min_rate` is seen after so many bytes: 32 s with the default of 512 bytes a
-/// second.
+/// Bytes after which a client slower than `server.min_rate` is detected: 32 s with the default of 512 bytes a second.
 pub const PIECE: usize = 16 << 10;
 
 /// How long [`PIECE`] may take at `min_rate` bytes a second; without end where that is zero.
@@ -159,7 +158,7 @@ impl IdleTimer {
         Self { patience, used: Duration::ZERO, since: None, timer: None }
     }
 
-    /// A new one begins with the next poll, of so long at most.
+    /// Starts a new timeout of at most `patience` with the next poll.
     pub(super) fn begin(&mut self, patience: Duration) {
         self.patience = patience;
         self.broken();
@@ -184,7 +183,7 @@ impl IdleTimer {
             return Poll::Pending;
         };
         let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(end)));
-        // One with less patience came after one with more.
+        // The new timeout is shorter than the one before.
         if timer.deadline() > end {
             timer.as_mut().reset(end);
         }

@@ -1,4 +1,4 @@
-//! Bodies that are read at the speed of whoever sends them, and not of whoever takes them.
+//! Response bodies, read at the upstream's speed and not at the client's.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -35,7 +35,7 @@ impl Upstream {
     /// connection and its permits are free before the viewer has taken a byte. A longer one streams, and is ended when others
     /// wait for its permits while its viewer takes nothing.
     ///
-    /// What is moved is moved before there is a future: it would have room for it twice.
+    /// Arguments are moved before the future is made, which would otherwise hold them twice.
     pub(super) fn receive<'a>(
         &'a self,
         caller: &'a Caller,
@@ -129,7 +129,7 @@ impl Upstream {
 enum BodyReading {
     /// Wait for the whole body: nothing can be done with a part of it.
     Whole,
-    /// What comes is passed on, and a task reads ahead of who takes it.
+    /// The body streams, and a task reads ahead of the client.
     Ahead,
 }
 
@@ -145,9 +145,9 @@ impl BodyReading {
 
 /// What was read of a body.
 enum ReadResult {
-    /// All of it. What stands behind the pieces tells whether the length was known: the head stays as it was.
+    /// Whole body. The end of the pieces says whether the length was known, so that the head stays as it was.
     Whole(Body),
-    /// The body goes on. So many more bytes may be read ahead.
+    /// The body goes on; bytes that may still be read ahead.
     Begun(usize),
     Broken(BodyError),
 }

@@ -1,4 +1,4 @@
-//! One of the servers of an upstream: where it is, its connections, and how it stands.
+//! A server of an upstream: its address, its connections and its health.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -216,7 +216,7 @@ impl UpstreamServer {
         told.await.unwrap_or(Err(UpstreamError::Closed))
     }
 
-    /// Opens a connection; or shares one that somebody else opened meanwhile, where that is possible.
+    /// Opens a connection, or shares one that another request opened meanwhile, where that is possible.
     async fn dial(&self) -> Result<ActiveConnection, UpstreamError> {
         if self.trunks.may_be() {
             let turn = self.trunks.turn.lock().await;
@@ -242,7 +242,7 @@ impl UpstreamServer {
         self.trunks.prune();
     }
 
-    /// Is it out, and is it time to see whether it can be reached again? Nobody waits for that.
+    /// Dials a server that is out, if its pause is over; in the background, no request waits for it.
     pub(super) fn try_again(self: &Arc<Self>, now: Instant) {
         if !self.health.is_due(now) {
             return;

@@ -1,4 +1,4 @@
-//! A body that somebody listens to, and when a body is over.
+//! A body that is copied while it streams, and detection of its end.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -43,7 +43,7 @@ impl TeeBody {
         Self { body, heard: Vec::new(), left: most, done: Some(done) }
     }
 
-    /// The listener is told at the end, so the end must be polled for.
+    /// False until `done` was called at the end of the body, so that the end is polled for.
     pub(super) fn is_end_stream(&self) -> bool {
         self.done.is_none() && self.body.is_end_stream()
     }
@@ -98,7 +98,7 @@ mod tests {
 
     use super::*;
 
-    /// How a body tells that it is over.
+    /// How a body signals its end.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     enum EndOfBody {
         /// With its last piece: a length, or `END_STREAM` on data.

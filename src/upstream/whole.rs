@@ -69,7 +69,7 @@ mod tests {
 
     const MOST: usize = 1 << 20;
 
-    /// A body that gives so many bytes every half second.
+    /// A body that yields the next number of bytes every half second.
     fn dripping(drops: impl IntoIterator<Item = usize>) -> impl Body<Data = Bytes, Error = std::io::Error> {
         let drops: Vec<_> = drops.into_iter().collect();
         StreamBody::new(stream::iter(drops).then(|bytes| async move {
@@ -83,7 +83,7 @@ mod tests {
         let started = tokio::time::Instant::now();
         assert!(matches!(read(dripping(vec![1; 10_000]), MOST).await, Err(WholeError::Slow)));
         assert_eq!(started.elapsed(), PROGRESS.0);
-        // It was quick, and only drips from here on.
+        // The body was quick, and only drips from here on.
         let quick_at_first = std::iter::once(MOST / 2).chain(vec![1; 10_000]);
         assert!(matches!(read(dripping(quick_at_first), MOST).await, Err(WholeError::Slow)));
         let slow = read(dripping(vec![1024; 600]), MOST).await.expect("a slow body");

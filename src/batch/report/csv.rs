@@ -1,4 +1,4 @@
-//! One line for each image that was not well or was asked for (RFC 4180).
+//! CSV report (RFC 4180): a line for each image that was broken or requested, and for each problem.
 
 use std::io::{self, Write};
 

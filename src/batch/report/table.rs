@@ -176,7 +176,7 @@ fn last_line(summary: &Summary, heals: bool) -> String {
     format!("{line} ({took})")
 }
 
-/// At most so many characters; control characters of a label never reach the terminal.
+/// Cuts to `most` characters; control characters of a label never reach the terminal.
 fn cut(text: &str, most: usize) -> String {
     let clean = text.chars().map(|one| if one.is_control() { ' ' } else { one });
     let mut cut: String = clean.take(most + 1).collect();

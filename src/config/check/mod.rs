@@ -1,4 +1,4 @@
-//! What no single value can get wrong: contradictions between keys, and numbers that make no sense.
+//! Checks across keys: contradictions, and numbers that make no sense.
 
 mod cluster;
 mod heal;
@@ -42,7 +42,7 @@ fn bounds(server: &ServerSettings, report: &mut Validator<'_>) {
     }
 }
 
-/// One body must fit where all of them must.
+/// Limits of a single body must not exceed `server.max_held_total`, the limit of all bodies.
 fn memory(settings: &Settings, report: &mut Validator<'_>) {
     for (one, most) in
         [("heal.max_held", settings.heal.max_held), ("presentation.max_body", settings.presentation.max_body)]

@@ -172,7 +172,7 @@ pub struct Timeouts {
 }
 
 impl Timeouts {
-    /// The same with another time to the head of the answer.
+    /// Replaces the timeout for the head of the answer.
     #[must_use]
     pub fn first_byte(self, first_byte: Duration) -> Self {
         Self { first_byte, ..self }

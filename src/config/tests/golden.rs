@@ -8,7 +8,7 @@ use miette::{GraphicalReportHandler, GraphicalTheme};
 use super::super::command::write_errors;
 use super::{ROUTES, load};
 
-/// One bad configuration.
+/// A bad configuration.
 struct GoldenCase<'a> {
     name: &'a str,
     text: String,

@@ -25,20 +25,20 @@ use crate::upstream::{Body, Caller, UpstreamError};
 #[derive(Debug)]
 pub(super) struct SimCanvasService(pub(super) Arc<Model>, pub(super) usize);
 
-/// What a viewer's own request carries, so that the model can tell it from ours.
+/// Header of a viewer's own request, so that the model can tell it from requests of the healer.
 pub(super) const BY_VIEWER: &str = "x-by-viewer";
 
-/// Of a viewer who waited for as long as any may.
+/// Value of [`BY_VIEWER`] for a viewer that waited for the maximum time.
 pub(super) const LATE: &str = "late";
 
-/// Who asks.
+/// Sender of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum RequestSource {
     Us,
-    /// What comes of it is not our doing.
+    /// A viewer's own request: its effects are not caused by a heal.
     Viewer,
-    /// A viewer who waited in vain for the first one who asked for the same manifest: such go on, all at once, without a
-    /// place. It may hang for reasons of its own.
+    /// A viewer whose wait for the first request for the same manifest ended without an answer: all of these go on at once,
+    /// without a permit. The first request may hang for reasons of its own.
     LateViewer,
 }
 
@@ -56,7 +56,7 @@ impl SendRequest for SimCanvasService {
             // UPSTREAM: who leaves stops no generation.
             let by = match head.headers.get(BY_VIEWER) {
                 None => RequestSource::Us,
-                // The first of its document has a place, however long it waited.
+                // The first request for a document has a permit, however long it waited.
                 Some(late) if late == LATE && self.0.state().viewers.contains(&target) => {
                     RequestSource::LateViewer
                 }
@@ -92,14 +92,14 @@ fn garbled(garbage: Garbage) -> (&'static str, String) {
     }
 }
 
-/// One value of the query; the first counts.
+/// First value of a query parameter.
 fn parameter<'a>(query: &'a str, name: &str) -> Option<&'a str> {
     let mut pairs = query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
     pairs.find(|(key, _)| *key == name).map(|(_, value)| value)
 }
 
 impl Model {
-    /// The same, known as a viewer's while it is.
+    /// Answers a request, and lists it in `viewers` for as long as a viewer's request is running.
     async fn asked_by(
         self: Arc<Self>,
         site: usize,
@@ -187,7 +187,7 @@ impl Model {
         }
     }
 
-    /// The canvas at this path hangs: it may be asked for again.
+    /// Allows another request for the canvas at this path, because the first one hangs.
     fn excuses(&self, path: &str) {
         let path = path.strip_prefix("fedora/canvas/").unwrap_or(path);
         if let Some(leaf) = self.library.leaf_at(path) {

@@ -93,11 +93,11 @@ pub(super) enum ImageWant {
 /// `SimAct` is one thing that happens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum SimAct {
-    /// So many readers ask for this image at once, and leave after so many milliseconds.
+    /// `readers` readers ask for this image at once, and leave after `patience` milliseconds.
     Ask { image: usize, want: ImageWant, readers: usize, patience: u64, cookie: bool },
     /// A reader opens this manifest.
     Opened(usize),
-    /// So many viewers ask the canvas service itself for this document, at once.
+    /// `viewers` viewers ask the canvas service itself for this document, at once.
     Fetch { document: SimDocument, viewers: usize, patience: u64 },
     /// Redis loses everything.
     Flush,
@@ -111,7 +111,7 @@ pub(super) enum SimAct {
     ImagesRestart,
     /// The configuration is read anew, with another number in it.
     Reload,
-    /// Batch mends this image.
+    /// `heal` of the command line heals this image.
     Mend(usize),
     /// The Redis between us loses everything.
     FlushShared,
@@ -128,7 +128,7 @@ pub(super) struct TimedAct {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Case {
     pub(super) world: SimWorld,
-    /// Canvases that are stored at the beginning, as 1 of so many; 0: none.
+    /// Share of canvases that are stored at the beginning, as 1 of N; 0: none.
     pub(super) stored: usize,
     pub(super) troubles: Vec<TimedFault>,
     pub(super) gone: Vec<MissingPeriod>,
@@ -225,13 +225,13 @@ impl Case {
 }
 
 impl TimedFault {
-    /// Until when it may be heeded: who was told to rest does.
+    /// Until when the fault may have effects: after `Retry-After` the healer waits for so many seconds more.
     pub(super) fn until(&self) -> u64 {
         if let SimFault::Busy(seconds) = self.fault { self.to + seconds * 1000 } else { self.to }
     }
 }
 
-/// Those who fetch canvases and manifests: a reader who opens a book, many who open it at once, or a crawler.
+/// Adds viewers that fetch canvases and manifests: a reader who opens a book, many who open it at once, or a crawler.
 fn viewers(rng: &mut Rng, library: &Library, until: u64, acts: &mut Vec<TimedAct>) {
     let mut ms = rng.u64(0..until);
     let is_crawler = one_in(rng, 2);
@@ -250,7 +250,7 @@ fn viewers(rng: &mut Rng, library: &Library, until: u64, acts: &mut Vec<TimedAct
     }
 }
 
-/// One who reads: pages on, jumps, looks at one page with many, or crawls.
+/// Adds a reader: pages on, jumps, opens one page together with many others, or crawls.
 fn reader(rng: &mut Rng, library: &Library, until: u64, acts: &mut Vec<TimedAct>) {
     let mut ms = rng.u64(0..until);
     let mut image = rng.usize(0..library.images.len());

@@ -1,4 +1,4 @@
-//! What must be true of every request that a reader makes.
+//! Invariants that must hold for every request of a reader.
 
 use std::time::Duration;
 
@@ -37,15 +37,15 @@ pub(super) struct SimExchange {
     first: u16,
 }
 
-/// What is remembered of a file that is gone may outlast it for so long.
+/// How long the healer may remember that a file is gone after it is back, in milliseconds.
 const REMEMBERED: u64 = 2_000;
 
-/// What a fault has shown is heeded for so long.
+/// How long a fault may have effects after its end, in milliseconds.
 const HEEDED: u64 = 2_000;
 
 impl Case {
-    /// A request may take longer than ten seconds: it hangs, and its place is given on while it goes on. A whole book of
-    /// twelve canvases, which what nobody waits for may ask for, takes that long sooner.
+    /// Whether a request may take longer than ten seconds: a request that hangs keeps running while its permit is passed on.
+    /// A whole book of twelve canvases, which background work may request, takes that long sooner.
     pub(super) fn hangs(&self) -> bool {
         let hangs =
             |trouble: &TimedFault| matches!(trouble.fault, SimFault::ServiceHangs | SimFault::Stuck(_));

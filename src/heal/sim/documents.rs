@@ -1,4 +1,4 @@
-//! Viewers who ask the canvas service itself: through the door, and with what a document lacks mended.
+//! Viewers' own requests to the canvas service: with a permit, and with poisoned documents repaired.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,8 +18,8 @@ use crate::observe::RequestTrace;
 use crate::upstream::{Body, Caller, UpstreamError};
 
 impl CaseRun {
-    /// One viewer's own request for a document, through the door, as the proxy sends it; and what it lacks is mended, as the
-    /// proxy has it mended. The pictures that it came with, in the end.
+    /// Sends a viewer's own request for a document as the proxy does: with a permit, and with a repair of what the document
+    /// lacks. Returns how many pictures the document has in the end.
     pub(super) async fn fetches(&self, document: SimDocument, patience: u64) -> Option<usize> {
         let library = self.model.library;
         let (public, site) = match document {
@@ -78,7 +78,7 @@ impl CaseRun {
             Ok(Err(_)) if began.elapsed() < WAIT => {
                 self.model.breaks(format!("(1) {document:?} is refused after {:?}", began.elapsed()));
             }
-            // Slow canvases fill all places, and so does what hangs.
+            // Slow canvases take all permits, and so do hanging ones.
             Ok(Err(_)) if !SimExchange::may_take_long(&self.model, site, from, self.model.now()) => {
                 self.model.breaks(format!("(1) {document:?} is refused after {:?}", began.elapsed()));
             }
@@ -112,7 +112,7 @@ impl CaseRun {
         })
     }
 
-    /// What a fault left stored without its pictures is whole for who opens it next.
+    /// Checks that documents which a fault left without pictures are whole for the next viewer.
     pub(super) async fn documents_are_whole(self: &Arc<Self>) {
         let model = &self.model;
         let is_gone = |leaf: usize| model.case.gone.iter().any(|gone| gone.leaf == leaf);

@@ -33,7 +33,7 @@ enum DriftStep {
     EvictKeys,
     EvictDocuments,
     RestartImages,
-    /// This fault begins, or ends.
+    /// A fault begins (`true`) or ends.
     Fault(SimFault, bool),
     /// The file of leaf 0 goes, or comes back.
     Gone(bool),

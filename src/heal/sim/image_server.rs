@@ -78,7 +78,7 @@ fn judged(tail: &str) -> u16 {
 }
 
 impl Model {
-    /// One request to the image server of this site: status and body.
+    /// Answers a request to the image server of this site: status and body.
     pub(super) async fn image(
         &self,
         site: usize,

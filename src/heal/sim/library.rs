@@ -20,7 +20,7 @@ const FILES: &str = "https://lib.example/fcrepo/rest";
 /// `LibraryCanvas` is one file with the canvas that shows it.
 #[derive(Debug)]
 pub(super) struct LibraryCanvas {
-    /// Its path in the repository.
+    /// Path in the repository.
     pub(super) path: String,
     /// The file's name.
     pub(super) name: String,
@@ -30,7 +30,7 @@ pub(super) struct LibraryCanvas {
     pub(super) uuid: String,
     /// Position in [`Library::books`].
     pub(super) book: usize,
-    /// 0: a picture; else so many pages of a PDF.
+    /// Pages of a PDF; 0: a picture.
     pub(super) pages: u32,
 }
 
@@ -97,12 +97,12 @@ impl Library {
         Self { books, leaves, images, two_sites }
     }
 
-    /// The one library.
+    /// Library of a single site.
     pub(super) fn get() -> &'static Self {
         Self::at(false)
     }
 
-    /// The same, where some of its books are at another site.
+    /// Library with some of its books at a second site, if `two_sites`.
     pub(super) fn at(two_sites: bool) -> &'static Self {
         static LIBRARIES: [OnceLock<Library>; 2] = [OnceLock::new(), OnceLock::new()];
         LIBRARIES[usize::from(two_sites)].get_or_init(|| Self::new(two_sites))

@@ -1,9 +1,9 @@
 //! The simulation: the real healer over a model of the upstream, in virtual time, with one seed for every choice.
-//! Equal cases go equally: nothing in a heal may depend on a real clock, the order of a hash or another thread.
+//! Runs are deterministic: nothing in a heal may depend on a real clock, the order of a hash map or another thread.
 //!
-//! A seed draws a *case*: a world (how this installation is made) and a story (what happens in it). `check` says what
-//! must be true of every request, `run` what must be true at the end. A case that breaks something is shrunk and
-//! printed; it stays as a test of its own in `seen`.
+//! A seed draws a *case*: a world (how this installation is made) and a story (what happens in it). `check` has the
+//! invariants of every request, `rest` those of the end. A case that breaks one is shrunk and printed; it stays as a
+//! test in `seen`.
 //!
 //! `HEAL_SIM_SEEDS` says how many seeds are played (1,000; `./test.sh` plays 10,000), `HEAL_SIM_FIRST` which is the first, `HEAL_SIM_KIND` which kind
 //! of failure is shrunk (a part of its text).

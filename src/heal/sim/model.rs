@@ -51,16 +51,16 @@ pub(super) struct ModelState {
     pub(super) keys: HashSet<usize>,
     /// When the key of a leaf was lost last.
     pub(super) lost: HashMap<usize, Instant>,
-    /// When the service's own info.json for this leaf last came by us.
+    /// When the service's own info.json request for this leaf last came through the proxy.
     pub(super) echoed: HashMap<usize, u64>,
-    /// When a canvas came without its picture because its key was lost while it was built, and nothing else told us that
+    /// When a canvas came without its picture because its key was lost while it was built, and no other answer showed that
     /// its file was found.
     pub(super) lost_in_build: HashMap<usize, u64>,
-    /// When a document that lacks a leaf began to be mended.
+    /// When the repair of a document that lacks a leaf began.
     pub(super) mended: HashMap<usize, u64>,
     /// Documents that were stored last for a viewer of them, not for us.
     pub(super) by_viewers: HashSet<StoredUnder>,
-    /// What viewers ask for now, those who are late apart.
+    /// Documents that viewers request now; late viewers are not counted.
     pub(super) viewers: HashSet<String>,
     /// Pictures in each stored document.
     pub(super) documents: HashMap<StoredUnder, usize>,
@@ -154,7 +154,7 @@ impl Model {
         self.fault(|lasting| (lasting == fault).then_some(())).is_some()
     }
 
-    /// The same at this site.
+    /// Whether this fault lasts now at this site.
     pub(super) fn has_at(&self, site: usize, fault: SimFault) -> bool {
         site == 0 && self.has(fault)
     }
@@ -175,7 +175,7 @@ impl Model {
         self.case.gone.iter().any(|gone| gone.leaf == leaf && (gone.from..gone.to).contains(&now))
     }
 
-    /// The key of a leaf is gone: from now on there is a reason to ask for its canvas.
+    /// Records that the key of a leaf is gone: from now on there is a reason to request its canvas.
     pub(super) fn loses(&self, leaf: usize) {
         let mut state = self.state();
         state.lost.insert(leaf, Instant::now());
@@ -184,8 +184,8 @@ impl Model {
         }
     }
 
-    /// A document that lacks this leaf is mended from now on: that is a reason to ask for its canvas, one for all who ask in
-    /// the same moment.
+    /// Records that the repair of a document that lacks this leaf begins: one reason to request its canvas, for all viewers at
+    /// that moment.
     pub(super) fn is_mended(&self, leaf: usize) {
         let now = self.now();
         let mut state = self.state();
@@ -194,7 +194,7 @@ impl Model {
         }
     }
 
-    /// Was the key of this leaf lost since this millisecond?
+    /// Whether the key of this leaf was lost since this millisecond.
     pub(super) fn lost_since(&self, leaf: usize, ms: u64) -> bool {
         let since = self.start + Duration::from_millis(ms);
         self.state().lost.get(&leaf).is_some_and(|lost| *lost >= since)

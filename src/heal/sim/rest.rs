@@ -1,4 +1,4 @@
-//! What must be true when everything is over.
+//! Invariants that must hold at the end of a case.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use super::run::CaseRun;
 use super::world::Resources;
 
 impl CaseRun {
-    /// Nothing is left of all that.
+    /// Checks the invariants at rest: no work is left.
     pub(super) async fn is_at_rest(&self) {
         self.model.log(|| "---- at rest".to_owned());
         // A cure is given up after half an hour, and a pause.

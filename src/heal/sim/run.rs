@@ -120,12 +120,12 @@ impl CaseRun {
         })
     }
 
-    /// That of the node whose turn it is.
+    /// Healer of the next node, round robin.
     pub(super) fn healer(&self) -> Healer {
         self.nodes[self.requests.fetch_add(1, Ordering::Relaxed) % self.nodes.len()].healer()
     }
 
-    /// One request of a reader, as the proxy sends it to the healer. `None`: the reader left.
+    /// Sends a reader's request to the healer, as the proxy does. `None`: the reader left.
     async fn asks(
         &self,
         image: usize,
@@ -170,7 +170,7 @@ impl CaseRun {
         })
     }
 
-    /// The same, and what it must have been.
+    /// Sends a reader's request, and checks the result.
     pub(super) async fn reads(
         &self,
         image: usize,
@@ -278,7 +278,7 @@ impl CaseRun {
         }
     }
 
-    /// A reader who comes again when he is told to.
+    /// Sends a reader's request again after `Retry-After`, until it has a final answer.
     async fn reads_to_the_end(&self, image: usize, want: ImageWant) {
         let all = u32::try_from(self.model.library.images.len()).expect("few");
         let deadline = Instant::now() + self.model.world().canvas() * all * 2 + Duration::from_mins(3);

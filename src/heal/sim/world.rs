@@ -70,7 +70,7 @@ pub(super) struct SimWorld {
     /// Two of the books have an image server and a canvas service of their own, on other routes. Faults are those of the
     /// first ones.
     pub(super) two_sites: bool,
-    /// So many of us, with a Redis between them.
+    /// Nodes that share a Redis.
     pub(super) nodes: usize,
 }
 

@@ -17,7 +17,7 @@ const SINCE: i64 = 2;
 /// Heals of one answer, at most.
 const LONGEST_PAGE: u32 = 10_000;
 
-/// One heal that ended.
+/// A heal that ended.
 #[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize)]
 pub struct HealRecord {
     /// When it ended, unix milliseconds.
@@ -42,30 +42,30 @@ pub struct HealRecord {
     pub request: Option<String>,
 }
 
-/// One heal of the history.
+/// A heal of the history.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct HistoryEntry {
-    /// Its number: later ones have larger numbers.
+    /// Row id: later heals have larger ids.
     pub id: i64,
     /// What happened.
     #[serde(flatten)]
     pub heal: HealRecord,
 }
 
-/// Which heals are asked for; all that is given must hold.
+/// Filter for heals; all fields that are set must match.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct HistoryFilter {
-    /// Not before this, unix milliseconds.
+    /// Earliest end of a heal, inclusive, unix milliseconds.
     pub since: Option<i64>,
-    /// Before this, unix milliseconds.
+    /// Latest end of a heal, exclusive, unix milliseconds.
     pub until: Option<i64>,
-    /// Of this image: its lookup key.
+    /// Lookup key of the image.
     pub identifier: Option<String>,
-    /// Of this canvas.
+    /// URL of the canvas.
     pub canvas: Option<String>,
-    /// That ended so: `healed`, `missing`, `failed`.
+    /// Verdict: `healed`, `missing`, `failed`.
     pub verdict: Option<String>,
-    /// By this rung.
+    /// Rung that helped.
     pub rung: Option<String>,
     /// Begun by the request with this id.
     pub request: Option<String>,

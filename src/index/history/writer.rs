@@ -1,4 +1,4 @@
-//! Writes down what heals find out, behind the heals: bounded queues, one thread, small batches.
+//! Writes results of heals to the index in the background: bounded queues, one thread, small batches.
 //!
 //! A heal never waits for the disk. What a queue does not hold is dropped and counted (`history_dropped`,
 //! `learn_dropped`), and so is what cannot be written (`history_failed`, `learn_failed`): the history is for reports,
@@ -17,7 +17,7 @@ use crate::observe::{EventKind, Metrics};
 /// Heals, and file URLs, that wait to be written, at most.
 const QUEUE: usize = 1024;
 
-/// So many are written without waiting for more.
+/// Rows of a full batch: it is written without waiting for more.
 const BATCH: usize = 512;
 
 /// How long the first of a batch waits for others. Each commit makes lookups take a new snapshot, so many
@@ -49,7 +49,7 @@ struct WriteQueue {
 struct QueuedRecords {
     heals: Vec<HealRecord>,
     files: Vec<(Uuid, String)>,
-    /// Nobody takes notes any more.
+    /// Whether all recorders are gone.
     closed: bool,
 }
 
@@ -64,7 +64,7 @@ impl QueuedRecords {
 }
 
 impl WriteQueue {
-    /// False: there is no room.
+    /// Adds a record to its queue; false: the queue is full.
     fn takes<T>(&self, note: T, pile: fn(&mut QueuedRecords) -> &mut Vec<T>) -> bool {
         let mut notes = self.notes.lock();
         let has_room = pile(&mut notes).len() < QUEUE;
@@ -90,7 +90,7 @@ impl WriteQueue {
     }
 }
 
-/// Closes the desk when the last recorder is gone.
+/// Closes the queue when the last recorder is dropped.
 #[derive(Debug)]
 struct CloseOnDrop(Arc<WriteQueue>);
 

@@ -1,6 +1,6 @@
-//! Learns the files behind UUIDs: while an identifier is alive, the canvas service tells its file URL.
+//! Learns the file URLs of UUIDs: while an identifier is alive, the canvas service returns its file URL.
 //!
-//! It can be broken off at any time: what was learned is kept, and the next run asks for the rest only.
+//! A run can be stopped at any time: what was learned is kept, and the next run asks for the rest only.
 
 use std::collections::BTreeSet;
 
@@ -25,10 +25,10 @@ use crate::upstream::fetch::{FetchRequest, Fetcher};
 /// Canvases looked through at once, and so about the identifiers that are asked for between two commits.
 const CANVASES: i64 = 200;
 
-/// So many answers in a row that say nothing mean that `/resources` is closed.
+/// Answers in a row without a file URL after which `/resources` counts as closed.
 const SILENT: u64 = 20;
 
-/// How politely is asked.
+/// Limits on the requests to the canvas service.
 #[derive(Debug, Clone, Copy)]
 pub struct RequestPace {
     /// Requests at once.

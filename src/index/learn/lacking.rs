@@ -45,7 +45,7 @@ impl<'c> CarriedImages<'c> {
     }
 }
 
-/// Those of the known images that none of the canvases has, `most` at most.
+/// Known images that none of the canvases has, `most` at most.
 pub(crate) fn among(names: &KeyRules, known: Vec<String>, canvases: &[Canvas], most: usize) -> Vec<String> {
     if known.is_empty() {
         return known;

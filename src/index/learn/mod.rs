@@ -1,4 +1,4 @@
-//! What passed through: documents that no source names, learned as they went by.
+//! Learning from documents that pass through the proxy and that no source names.
 
 use std::borrow::Cow;
 use std::collections::HashSet;

@@ -36,7 +36,7 @@ pub struct TrafficLearner {
 /// A document that passed through.
 #[derive(Debug)]
 struct ObservedDocument {
-    /// What it was asked for as.
+    /// URL that was requested.
     url: String,
     coding: ContentCoding,
     pieces: Vec<Bytes>,
@@ -57,7 +57,7 @@ impl ObservedDocument {
 
 impl TrafficLearner {
     /// Starts reading into `index`, on a thread of its own; it ends when the last clone is gone.
-    /// What is new is told to the nodes of `cluster`. `most`: the longest document that is learned, in bytes.
+    /// New documents are sent to the nodes of `cluster`. `most`: the longest document that is learned, in bytes.
     pub fn start(
         index: Arc<Index>,
         cluster: Option<Arc<Cluster>>,
@@ -81,9 +81,9 @@ impl TrafficLearner {
         Self { queue, most, waiting, metrics }
     }
 
-    /// The same body, listened to if it may be a IIIF document. `url` is its public name.
+    /// Wraps a body that may be a IIIF document, so that a copy is queued for learning. `url` is its public name.
     pub fn listen(&self, url: impl FnOnce() -> Option<String>, fields: &HeaderMap, body: Body) -> Body {
-        // Codings that are not read are counted where documents are looked at.
+        // Content codings that cannot be decoded are counted where documents are parsed.
         let (true, Ok(coding)) = (is_json(fields), ContentCoding::of(fields)) else { return body };
         if length(fields).is_some_and(|length| length > self.most) {
             self.metrics.learned("learn_too_long");
@@ -133,7 +133,7 @@ fn learn(index: &Index, passed: &ObservedDocument, most: usize) -> &'static str 
     }
 }
 
-/// Tells the other nodes of a document that was new here.
+/// Publishes a new document to the other nodes.
 fn tell(cluster: &Cluster, passed: &ObservedDocument) {
     let whole = passed.whole();
     let packed = if passed.coding == ContentCoding::Gzip {

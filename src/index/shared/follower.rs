@@ -1,4 +1,4 @@
-//! What other nodes learned: read from their stream into this index, from where it stood.
+//! Reads from the cluster's stream what other nodes learned, from the stored position on, and writes it to this index.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,10 +17,10 @@ use crate::index::{Index, IndexError};
 use crate::observe::{EventKind, Metrics};
 use crate::upstream::coding::ContentCoding;
 
-/// News may be lost; so it is looked this often in any case.
+/// Poll interval, because pub/sub messages can be lost.
 const LOOK: Duration = Duration::from_secs(30);
 
-/// News that come one after the other are read together.
+/// Delay before reading, so that messages that come one after the other are read together.
 const LINGER: Duration = Duration::from_millis(100);
 
 /// Follows what other nodes learn.
@@ -98,8 +98,8 @@ impl LearnedFollower {
         if let Ok(Err(error)) = read.await {
             tracing::warn!(%error, "the sources cannot be read again");
         }
-        // Of a stream that was emptied there is nothing to read, and so no new place; from the old one we would be
-        // behind again at the next look, and at each one after it.
+        // An emptied stream has no entries, and so gives no new position; with the old position this node would be
+        // behind again at the next poll, and at each one after it.
         let index = Arc::clone(&self.index);
         if let Ok(Err(error)) = spawn_blocking(move || loses_place(&index)).await {
             tracing::warn!(%error, "the place among what was learned cannot be forgotten");
@@ -122,7 +122,7 @@ fn loses_place(index: &Index) -> Result<(), IndexError> {
     })
 }
 
-/// Learns what another node learned, as if it had passed here, and keeps the place.
+/// Learns what another node learned, as if it had passed through this node, and stores the position.
 fn take_in(index: &Index, news: LearnedBatch, most: usize, metrics: &Metrics) -> Result<(), IndexError> {
     for learned in news.entries {
         match learned {

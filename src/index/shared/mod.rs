@@ -1,4 +1,4 @@
-//! What the nodes of a cluster share of their indexes: what each learned, and editions of the whole.
+//! Exchange between the indexes of a cluster: a stream of what each node learned, and editions of the whole index.
 
 pub mod follower;
 pub mod publisher;

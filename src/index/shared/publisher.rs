@@ -1,7 +1,7 @@
 //! `index.store = "redis"`: the index of the fleet is an edition in Redis, and the SQLite file a copy of it.
 //!
-//! One node is the editor: it looks at the sources and publishes what it found. The others read its editions, and what
-//! was learned since from the stream. Who is alone for a while looks at the sources by itself, as if there were no others.
+//! The editor is the one node that reads the sources and publishes editions. The other nodes read these editions, and from the
+//! stream what was learned since. A node that is alone for a while reads the sources itself, as without a cluster.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,10 +18,10 @@ use crate::index::store::recover::PART;
 use crate::index::{Index, IndexError};
 use crate::observe::{EventKind, Metrics};
 
-/// News may be lost, and the editor says that it lives: so it is looked this often in any case.
+/// Poll interval. Pub/sub messages can be lost, and the editor must renew its lease.
 const LOOK: Duration = Duration::from_secs(30);
 
-/// A node that was joined and is alone for so long looks at the sources by itself. Sooner, one slow command of Redis
+/// Time alone after which a node that was joined reads the sources itself. Sooner, one slow command of Redis
 /// would send every node to all sources at once.
 const ALONE: Duration = Duration::from_secs(30);
 
@@ -40,7 +40,7 @@ pub enum PublishError {
     /// Redis is away.
     #[error("Redis is away: the index was not published to the other nodes; see [cluster] url")]
     Alone,
-    /// It does not fit.
+    /// The edition is longer than `cluster.edition_max`.
     #[error("the index is longer than [cluster] edition_max: it was not published to the other nodes")]
     TooLong,
     /// The index said no.
@@ -56,7 +56,7 @@ struct LastPublished {
     at: Option<Instant>,
 }
 
-/// Looks at the sources until it is dropped.
+/// Runs the source scheduler until it is dropped.
 struct SchedulerGuard(AbortHandle);
 
 impl Drop for SchedulerGuard {
@@ -114,7 +114,7 @@ impl IndexReplicator {
         }
     }
 
-    /// Only who has sources can look at them.
+    /// Whether this node is the editor; a node without sources never is.
     async fn is_editor(&self) -> bool {
         !self.settings.index.sources.is_empty() && self.cluster.is_editor().await
     }
@@ -166,7 +166,7 @@ impl IndexReplicator {
             return;
         };
         let is_due = published.at.is_none_or(|at| at.elapsed() >= self.settings.cluster.edition_every);
-        // An empty index is no news: the sources are just being read.
+        // An empty index is not published: the sources are just being read.
         if is_whole && published.looks == Some(looks) || !is_due || looks.0 == 0 {
             return;
         }

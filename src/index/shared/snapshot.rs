@@ -1,7 +1,7 @@
-//! The index as an edition that all nodes share: written in chunks of lines, and read into a generation of its own.
+//! Editions of the index, which all nodes share: written in chunks of lines, and read into a new generation.
 //!
-//! A chunk is JSON, a line a thing, gzip. What is an edition today may be read by a later version, so lines that are
-//! not known are left out.
+//! A chunk is JSON Lines, compressed with gzip. Nodes of other versions may read an edition, so unknown lines are
+//! skipped.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::Path;
@@ -26,7 +26,7 @@ const PLAIN: usize = 1 << 20;
 /// SECURITY: no more of a chunk is unpacked, whoever wrote it.
 const LONGEST: u64 = 64 << 20;
 
-/// One line of an edition.
+/// A line of an edition.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum EditionLine {
@@ -91,7 +91,7 @@ impl IndexEdition<'_> {
         let conn = self.index.apart()?;
         let mut packer = ChunkWriter { plain: Vec::new(), send, goes_on: true };
         let mut run = || -> rusqlite::Result<()> {
-            // One transaction: all of one moment.
+            // A single transaction, so that all rows are of one moment.
             conn.execute_batch("BEGIN")?;
             documents(&conn, &mut packer)?;
             let mut files = conn.prepare("SELECT uuid, url FROM files ORDER BY uuid")?;
@@ -175,7 +175,7 @@ impl IndexEdition<'_> {
         })
     }
 
-    /// Something that is another when any document is: cheap, and told too often rather than too seldom.
+    /// Cheap fingerprint that changes when any document changes; it may also change without one.
     pub(crate) fn looks(&self) -> Result<(i64, i64, i64), IndexError> {
         self.index.read(|conn| {
             let sql = "SELECT count(*), ifnull(max(id), 0), count(vanished) FROM manifests";

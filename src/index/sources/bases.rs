@@ -1,5 +1,5 @@
-//! By which bases documents are read, and by which an index was read. Where they are others now, its keys may be others as well, and only the
-//! documents themselves tell: so all are read once more.
+//! Service bases that documents are read with, and those that an index was read with. Other bases may give other lookup keys,
+//! and only the documents tell: so all of them are read once more.
 
 use std::sync::Arc;
 
@@ -21,10 +21,10 @@ const LONGEST_KEPT: usize = 1 << 20;
 pub struct DocumentContent {
     /// What it is.
     pub document: Document,
-    /// Its canvases.
+    /// Canvases of the document.
     pub canvases: Vec<Canvas>,
     hash: blake3::Hash,
-    /// By what it was read.
+    /// Rules that the keys were made with.
     names: Arc<KeyRules>,
 }
 
@@ -59,7 +59,7 @@ impl Index {
     }
 }
 
-/// Makes the next look at each document a reading, where the index was read by other bases: by those of an older version,
+/// Makes the next refresh read every document, if the index was read with other bases: those of an older version,
 /// whose keys were the last segments alone, or of another configuration.
 pub(crate) fn are_those_of(index: &Index) -> Result<(), IndexError> {
     let own = text(&index.names.load().images);

@@ -82,7 +82,7 @@ impl<'a> Build<'a> {
         Ok(newest)
     }
 
-    /// Reads all sources, on a thread of its own, until nobody hears it any more.
+    /// Reads all sources, on a thread of its own, until the receiver is gone.
     fn read(&self, all: &[(SourceSettings, bool)], tell: &dyn Fn(usize, SourceEvent) -> bool) {
         let reader = DocumentReader { index: self.index, options: self.options, passes_known: false };
         for (at, (source, _)) in all.iter().enumerate() {
@@ -154,7 +154,7 @@ impl NewGeneration<'_, '_> {
         Ok(())
     }
 
-    /// Takes what a source tells; answers the file or URL of a document that is done.
+    /// Takes an event of a source; returns the file or URL of a document that is done.
     fn take(&mut self, row: i64, event: SourceEvent) -> Result<Option<String>, IndexError> {
         let report = &mut *self.report;
         let origin = match event {
@@ -210,7 +210,7 @@ impl NewGeneration<'_, '_> {
         Ok(Some(origin))
     }
 
-    /// Copies from the old generation what the sources do not tell (now).
+    /// Copies from the old generation what the sources do not contain (now).
     fn carry_over(&mut self, old: &Connection) -> Result<(), IndexError> {
         let mut select = old.prepare(
             "SELECT m.id, s.kind, s.location, m.origin, m.vanished FROM manifests m JOIN sources s ON s.id = m.source
@@ -254,7 +254,7 @@ impl NewGeneration<'_, '_> {
 }
 
 impl BuildState {
-    /// Whether a document of the old generation is no longer told of by its source.
+    /// Whether the source of a document in the old generation no longer has it.
     fn is_gone(&self, source: i64, origin: &str, vanished: Option<i64>) -> bool {
         if self.broken.contains(origin)
             || self.unchanged.contains(origin)

@@ -1,7 +1,7 @@
-//! Walks a URL source: the document itself, a collection with all that it leads to, or a stream of changes.
+//! Crawls a URL source: a document, a collection with all that it links to, or a stream of changes.
 //!
-//! The walk is async and polite; what it finds goes to the (blocking) writer through a short channel, so neither
-//! memory nor the servers see more at once than they were promised.
+//! The crawler is async and limits its requests. Documents go to the (blocking) writer through a short channel, so that
+//! memory and the number of requests at once stay bounded.
 
 use std::collections::{HashSet, VecDeque};
 
@@ -54,7 +54,7 @@ pub(crate) fn walk(
 /// The writer went away.
 struct CrawlStopped;
 
-/// One walk.
+/// State of one crawl of a URL source.
 struct Crawler<'a> {
     asker: &'a SourceClient,
     send: &'a mpsc::Sender<SourceEvent>,

@@ -24,7 +24,7 @@ const BUFFER: usize = 64 << 10;
 /// Directories within directories that are followed.
 const DEPTH: usize = 64;
 
-/// What a file looks like from outside.
+/// Metadata of a file, without its content.
 pub(crate) fn looks(path: &Path) -> io::Result<DocumentMeta> {
     std::fs::metadata(path).map(|found| facts(path, &found))
 }
@@ -40,7 +40,7 @@ fn facts(path: &Path, found: &Metadata) -> DocumentMeta {
     }
 }
 
-/// What a look into a directory finds.
+/// Entry found in a directory.
 #[derive(Debug)]
 pub(crate) enum CrawlEvent {
     /// A file to read.

@@ -1,4 +1,4 @@
-//! What reading a source tells, and what the index knows already of what stands there.
+//! Events of reading a source, and what the index knows already of a document at a URL or path.
 
 use std::path::Path;
 
@@ -10,14 +10,14 @@ use crate::index::sources::problem::SourceProblem;
 use crate::index::store::error::IndexError;
 use crate::index::store::writer::DocumentMeta;
 
-/// What reading a source tells, as it goes.
+/// Event of reading a source.
 #[derive(Debug)]
 pub(crate) enum SourceEvent {
     /// Canvases of the document that follows.
     Canvases(Vec<Canvas>),
     /// A document, new or changed. The row of its source is left to who writes it.
     Document(Box<(Document, DocumentMeta)>),
-    /// A document that is as it was, and how it looks now.
+    /// An unchanged document, with its current metadata.
     Unchanged(Box<DocumentMeta>),
     /// A document that lost images: what the index knows is kept for the grace.
     Poorer(String, SourceProblem),
@@ -27,7 +27,7 @@ pub(crate) enum SourceEvent {
     Gone(String),
     /// A file that is no document by its name.
     PassedOver,
-    /// Only changes are told: what is not mentioned is as it was.
+    /// The source lists changes only: what is not mentioned is unchanged.
     OnlyChanges,
     /// Some part of the source could not be seen: what is not mentioned is kept.
     Incomplete(Option<SourceProblem>),
@@ -35,7 +35,7 @@ pub(crate) enum SourceEvent {
     End,
 }
 
-/// Takes an event; false: it has heard enough.
+/// Callback for events; false: stop reading.
 pub(crate) type EventCallback<'a> = &'a mut dyn FnMut(SourceEvent) -> Result<bool, IndexError>;
 
 /// A document as the index knows it.
@@ -63,7 +63,7 @@ impl KnownUrl {
         conn.prepare_cached(&sql)?.query_row(params![location, origin], known).optional()
     }
 
-    /// How the file looks now, if its content is what it was.
+    /// Current metadata of the file, if its content is unchanged.
     pub(crate) fn unchanged(&self, file: &Path) -> Option<DocumentMeta> {
         let looks = directory::looks(file).ok()?;
         let is_same = self.facts.size == looks.size
@@ -77,7 +77,7 @@ impl KnownUrl {
         self.facts.modified.is_some_and(|modified| modified / 1_000_000_000 >= self.facts.seen - 2)
     }
 
-    /// Whether there is nothing to note: it looks as it did, and had not vanished.
+    /// Whether there is nothing to write: the metadata is unchanged, and the document had not vanished.
     pub(crate) fn is_as(&self, facts: &DocumentMeta) -> bool {
         let looks = |facts: &DocumentMeta| {
             (facts.size, facts.modified, facts.etag.clone(), facts.last_modified.clone())

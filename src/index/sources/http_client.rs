@@ -32,9 +32,9 @@ const ACCEPT: &str = "application/ld+json, application/json;q=0.9, */*;q=0.1";
 pub(crate) enum FetchOutcome {
     /// A document, new or changed.
     Read(Box<ParsedDocument>),
-    /// It is as the index knows it; with what to ask with next time.
+    /// The document is unchanged; with the validators for the next request.
     Unchanged(Box<DocumentMeta>),
-    /// It tells of fewer images than the index knows from there, as poisoned JSON does.
+    /// The document has fewer images than the index knows from this URL, as poisoned JSON does.
     Poorer(SourceProblem),
     /// No document. `is_gone`: the server says that there is none.
     Failed { problem: SourceProblem, is_gone: bool },
@@ -192,7 +192,7 @@ impl SourceClient {
         Err(failed(problem, is_gone))
     }
 
-    /// Until the source may be asked again: by its rate, and by the pause that it asked for.
+    /// Waits until the source may be asked again: by its rate, and by its `Retry-After`.
     async fn waits(&self) {
         if let Some(pace) = &self.pace {
             pace.lock().await.tick().await;
@@ -238,7 +238,7 @@ fn hint(status: StatusCode) -> &'static str {
     }
 }
 
-/// Lets so many requests pass in a second; zero: all.
+/// Rate limit in requests a second; zero: none.
 pub(crate) fn pace(rate: u32) -> Option<Mutex<Interval>> {
     let mut every = tokio::time::interval(Duration::from_secs(1).checked_div(rate)?);
     every.set_missed_tick_behavior(MissedTickBehavior::Delay);

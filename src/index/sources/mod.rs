@@ -1,4 +1,4 @@
-//! Looks at the sources of the index: all of them anew (`build`), or what changed (`refresh`).
+//! Reads the sources of the index: all of them anew (`build`), or what changed (`refresh`).
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -86,7 +86,7 @@ pub(in crate::index) fn stored(source: &SourceSettings) -> (&'static str, String
     }
 }
 
-/// Whether two sources are one and the same place.
+/// Whether two sources have the same location.
 pub(in crate::index) fn is_same(one: &SourceSettings, other: &SourceSettings) -> bool {
     stored(one).1 == stored(other).1
 }

@@ -1,4 +1,4 @@
-//! Reads one source, and tells what stands there: for a build, for a refresh, and for a path that changed.
+//! Reads one source and emits its documents as events: for a build, for a refresh, and for a path that changed.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! Looks for what changed in sources, in place: each changed document is one transaction, and look-ups see it at once.
+//! Refreshes the index in place: each changed document is one transaction, and look-ups see it at once.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -25,7 +25,7 @@ pub struct Refresh<'a> {
     options: &'a RefreshOptions,
 }
 
-/// One look at a source, as far as it got.
+/// Progress of one refresh of a source.
 struct HttpRefresh<'a, 'p> {
     refresh: &'a Refresh<'a>,
     /// The source's location and row.
@@ -64,8 +64,8 @@ impl<'a> Refresh<'a> {
         Ok(report)
     }
 
-    /// Looks at these paths again, as far as they belong to one of the sources. What is no longer there has vanished, and
-    /// is kept for the grace.
+    /// Reads these paths again, as far as they belong to one of the sources. A document that is no longer there has vanished,
+    /// and is kept for the grace period.
     pub fn paths(
         &self,
         sources: &[SourceSettings],
@@ -136,7 +136,7 @@ impl<'a> Refresh<'a> {
 }
 
 impl HttpRefresh<'_, '_> {
-    /// Looks at one path of the source again.
+    /// Reads one path of the source again.
     fn path(&mut self, path: &Path) -> Result<(), IndexError> {
         let (index, row) = (self.refresh.index, self.row);
         if !path.exists() {
@@ -149,7 +149,7 @@ impl HttpRefresh<'_, '_> {
         }
         let (reader, location) = (self.refresh.reader(), self.location.clone());
         reader.read_path(&location, path, &mut |event| match event {
-            // What went away again is told of by the next event.
+            // A file that was removed meanwhile comes with the next event.
             SourceEvent::PassedOver | SourceEvent::Incomplete(_) => Ok(true),
             event => self.take(event).map(|()| true),
         })
@@ -268,7 +268,8 @@ impl HttpRefresh<'_, '_> {
         })
     }
 
-    /// All was told. A source that could not be seen whole (a disk that is not mounted) proves nothing about what was not met.
+    /// Ends the refresh: documents that were not met have vanished, unless the source could not be read whole (a disk that is
+    /// not mounted).
     fn end(mut self) -> Result<(), IndexError> {
         let (index, row) = (self.refresh.index, self.row);
         self.report.passed_over += self.passed_over;

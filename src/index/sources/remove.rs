@@ -6,20 +6,20 @@ use crate::index::sources::{AT_ONCE, is_same, stored};
 use crate::index::store::error::IndexError;
 use crate::index::store::{rows, writer};
 
-/// What became of a source that was to be forgotten.
+/// Result of removing a source.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct RemoveResult {
-    /// Its directory, file or URL.
+    /// Directory, file or URL of the source.
     pub source: String,
     /// Documents forgotten.
     pub documents: u64,
     /// Whether the index knew it.
     pub is_known: bool,
-    /// It stands in the configuration, so it will be read again.
+    /// Whether the configuration names the source, so that it will be read again.
     pub is_configured: bool,
 }
 
-/// Forgets a source at once, without grace: somebody asked for it.
+/// Forgets a source at once, without the grace period, because an operator asked for it.
 pub fn remove(
     index: &Index,
     source: &SourceSettings,

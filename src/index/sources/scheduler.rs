@@ -38,7 +38,7 @@ impl SourceScheduler {
         Self { index, settings, metrics }
     }
 
-    /// Looks at everything once, then goes on until it is dropped.
+    /// Refreshes all sources once, then each at its interval, until the future is dropped.
     pub async fn run(self) {
         let mut begun = self.index.begun_anew();
         let mut watch = DirectoryWatcher::start();
@@ -86,7 +86,7 @@ impl SourceScheduler {
         }
     }
 
-    /// Starts the looks that are due; says when to ask again.
+    /// Starts the refreshes that are due; returns when to call again.
     fn start_due(
         &self,
         sources: &[SourceSettings],
@@ -180,7 +180,7 @@ impl SourceScheduler {
         }
     }
 
-    /// The sources to look at; an index that cannot be read knows at least the configured ones.
+    /// Sources to refresh; if the index cannot be read, the configured ones only.
     fn sources(&self) -> Vec<SourceSettings> {
         let configured = &self.settings.index.sources;
         self.index.sources(configured).unwrap_or_else(|error| {

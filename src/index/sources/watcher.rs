@@ -1,7 +1,7 @@
 //! Watches the directories of the sources, so that a changed file is read again at once and not an hour later.
 //!
-//! The kernel tells paths only, and may lose some; network file systems tell nothing. So a path is only a reason
-//! to look there, and the look that comes from time to time stays.
+//! The kernel reports paths only, and may lose some; network file systems report nothing. So a reported path only starts
+//! a read of that path, and the refresh at each interval stays.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt as _;
@@ -21,7 +21,7 @@ use crate::index::store::readers::lock;
 /// Changes closer together than this are one.
 const CALM: Duration = Duration::from_millis(250);
 
-/// More changed paths than this are a reason to look at everything.
+/// Changed paths beyond which the whole source is refreshed.
 const PATHS: usize = 20_000;
 
 /// What changed on disk since it was last asked.
@@ -87,7 +87,7 @@ impl DirectoryWatcher {
         }
     }
 
-    /// Waits until something changed, and tells what.
+    /// Waits for changes, and returns the changed paths.
     pub(crate) async fn changed(&self) -> BTreeSet<PathBuf> {
         loop {
             let paths = std::mem::take(&mut *lock(&self.heard.paths));

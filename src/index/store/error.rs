@@ -28,7 +28,7 @@ pub enum IndexError {
         /// What SQLite said.
         source: rusqlite::Error,
     },
-    /// Somebody cut the file short while it was in use.
+    /// The file was truncated by another process while it was in use.
     #[error("{path}: the index was cut short while it was in use")]
     Cut {
         /// The file.
@@ -47,7 +47,7 @@ pub enum IndexError {
     Newer {
         /// The file.
         path: PathBuf,
-        /// Its schema.
+        /// Schema version of the file.
         found: i64,
         /// The latest schema that we know.
         known: i64,
@@ -111,7 +111,7 @@ pub enum IndexError {
     /// A claimed file URL does not give the UUID, so it is not believed.
     #[error("{url} is not the file of {uuid}: its own UUID is {actual}")]
     WrongFile {
-        /// Whose file it was said to be.
+        /// UUID that the file URL was claimed for.
         uuid: Uuid,
         /// The claimed URL.
         url: String,
@@ -169,7 +169,7 @@ impl IndexError {
     }
 }
 
-/// Our own statements fit our own tables: where they do not, others are there, or what is in them is no text.
+/// Whether the tables are not those of our schema: a table or column is missing, or a value has the wrong type.
 fn is_of_another_shape(error: &rusqlite::Error) -> bool {
     use rusqlite::Error::{FromSqlConversionFailure, InvalidColumnType, Utf8Error};
     let is_garbage = matches!(error, FromSqlConversionFailure(..) | InvalidColumnType(..) | Utf8Error(..));

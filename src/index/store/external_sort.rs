@@ -22,7 +22,7 @@ pub(crate) struct ExternalSorter {
     run: usize,
 }
 
-/// One sorted file, removed with its owner.
+/// A sorted file, removed on drop.
 #[derive(Debug)]
 struct SortedRun {
     path: PathBuf,

@@ -154,7 +154,7 @@ impl IndexPath {
         named.is_some_and(|named| matches!(named, "sqlite3" | "sqlite" | "db"))
     }
 
-    /// A name that nobody has.
+    /// A file name that is not in use.
     fn aside(&self) -> PathBuf {
         let now = humantime::format_rfc3339_seconds(SystemTime::now()).to_string().replace(['-', ':'], "");
         let name = self.beside(&format!("damaged-{now}"));
@@ -180,7 +180,7 @@ impl IndexPath {
         }
     }
 
-    /// Removes every generation that the path does not lead to. Who still reads one keeps it until it lets go.
+    /// Removes every generation that the path does not lead to. A reader that still has one open keeps it until it closes.
     pub(crate) fn sweep(&self, _lock: &BuildLock) -> Result<(), IndexError> {
         let current = fs::read_link(&self.path).ok().and_then(|link| number_of(&self.path, link.as_os_str()));
         for (number, path) in self.siblings()? {

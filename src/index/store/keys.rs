@@ -1,5 +1,5 @@
-//! By which names images and canvases are known: what a lookup key stands for, its hash, its other names, its
-//! file, and the canvas derived from that.
+//! Names of images and canvases: what a lookup key stands for, its hash, its other spellings, its file, and the
+//! canvas derived from that file.
 
 use std::borrow::Cow;
 
@@ -143,7 +143,7 @@ pub(crate) fn hash(text: &str) -> i64 {
     hash_of(digest(text))
 }
 
-/// The same of what has a name already: the first half of it.
+/// Hash of a digest: its upper 64 bits.
 pub(crate) fn hash_of(name: u128) -> i64 {
     ((name >> 64) as u64).cast_signed()
 }

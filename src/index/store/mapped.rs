@@ -30,7 +30,7 @@ impl MappedFile {
         Self { identity: found.as_ref().map(FileIdentity::of), path, length, is_cut: AtomicBool::new(false) }
     }
 
-    /// Whether somebody cut it. From then on it stays so.
+    /// Whether another process has truncated the file; stays true.
     pub(crate) fn is_cut(&self) -> bool {
         if self.identity.is_none() || self.is_cut.load(Ordering::Acquire) {
             return self.is_cut.load(Ordering::Acquire);
@@ -49,7 +49,7 @@ impl MappedFile {
         true
     }
 
-    /// Who is in the middle of a query, or closes a connection, finds zeros.
+    /// Extends the file with zeros, for queries that are running and connections that are being closed.
     fn extend(&self, length: u64) {
         let extended = OpenOptions::new().write(true).open(&self.path).and_then(|file| file.set_len(length));
         if let Err(error) = extended {

@@ -1,4 +1,4 @@
-//! One generation of the index file, open: a few readers, a watch, and at most one writer.
+//! An open generation of the index file: a few readers, a connection that detects changes, and at most one writer.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -42,7 +42,7 @@ const FULL_LOG: u64 = 14 << 20;
 /// A writer that waited in vain, as beside a process that stands still, does not wait again for so long.
 const AFTER_WAITING: Duration = Duration::from_mins(1);
 
-/// One generation, open.
+/// An open generation of the index file.
 #[derive(Debug)]
 pub(crate) struct Store {
     /// Before the connections: it is dropped first.
@@ -56,17 +56,17 @@ pub(crate) struct Store {
     writer: Mutex<Option<Connection>>,
     /// When a writer last waited for the log in vain.
     waited: Mutex<Option<Instant>>,
-    /// Some reader sees only the file, not its log, which looked like this: see [`Store::is_outdated`].
+    /// State of the log when a reader was opened that reads the file without its log: see [`Store::is_outdated`].
     frozen: Option<WalStat>,
     health: StoreHealth,
 }
 
-/// What was found out about the file since it was opened.
+/// Health of the file since it was opened.
 #[derive(Debug, Default)]
 struct StoreHealth {
-    /// Why it is of no use any more.
+    /// Why the file cannot be used any more.
     damage: OnceLock<String>,
-    /// There is no file that could be used: this is an empty index in memory.
+    /// Whether this is an empty index in memory, because no file can be used.
     is_absent: bool,
     /// Rung when damage is found.
     bell: Arc<Notify>,
@@ -81,9 +81,9 @@ fn log_looks(file: &Path) -> WalStat {
     std::fs::metadata(log).ok().map(|found| (found.len(), found.modified().ok()))
 }
 
-/// What a write was told about the file it writes to.
+/// Result of a write, as the file may be replaced meanwhile.
 pub(crate) enum WriteResult<T> {
-    /// It is done.
+    /// The change was committed.
     Done(T),
     /// The file was replaced meanwhile; nothing was written.
     Replaced,
@@ -106,7 +106,7 @@ impl Store {
         }
     }
 
-    /// An index of nothing, in place of one that cannot be opened.
+    /// Empty index in memory, used while the file cannot be opened.
     pub(crate) fn absent(place: &IndexPath, bell: &Arc<Notify>) -> Result<Self, IndexError> {
         Ok(Self {
             file: place.path().to_path_buf(),
@@ -274,7 +274,7 @@ impl Store {
         }
     }
 
-    /// Whether somebody still needs the log.
+    /// Copies the log into the file; returns whether a reader still needs the log.
     fn checkpoint(&self, conn: &Connection, patience: Duration) -> rusqlite::Result<bool> {
         // Snapshots of this commit see all of the log and do not hinder its being copied; those that are taken after
         // that do not need it.
@@ -296,7 +296,7 @@ impl Store {
         self.health.damage.get().map(String::as_str)
     }
 
-    /// SQLite's error with the name of the file; damage is told to who mends it.
+    /// Adds the file's name to an error of SQLite; damage is reported to the recovery task.
     pub(crate) fn wrap(&self, error: rusqlite::Error) -> IndexError {
         self.noted(IndexError::of(&self.file, error))
     }

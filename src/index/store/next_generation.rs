@@ -10,8 +10,8 @@ use crate::index::store::writer::{self, Writer};
 use crate::index::store::{rows, schema};
 use crate::index::{Index, history};
 
-/// Fills a new generation and swaps it in. `pour` tells the newest document of the old one that it has seen, or that it gives
-/// up: then nothing changes, and false is told.
+/// Fills a new generation and swaps it in. `pour` returns the newest document of the old generation that it has seen, or
+/// gives up: then nothing changes, and the result is false.
 pub(crate) fn make(
     index: &Index,
     pour: impl FnOnce(&Connection, &Path) -> Result<Option<i64>, IndexError>,

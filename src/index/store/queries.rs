@@ -10,7 +10,7 @@ use crate::index::store::keys::KeyRules;
 use crate::index::store::{Store, keys, writer};
 use crate::index::{Neighbour, Owner};
 
-/// Owners of one image that are told at most; a placeholder picture can stand on a million canvases.
+/// Owners of one image that are returned at most; a placeholder picture can be on a million canvases.
 pub(crate) const MAX_OWNERS: usize = 8;
 
 /// Rows looked at to find them: the same canvas may stand in several manifests.

@@ -109,7 +109,7 @@ impl Readers {
         self.shared.let_go();
     }
 
-    /// The same, and waits for the busy ones: a look-up takes some microseconds.
+    /// Lets all snapshots go, and waits for busy readers: a look-up takes some microseconds.
     pub(crate) fn let_all_go(&self) {
         self.shared.commits.fetch_add(1, Ordering::AcqRel);
         self.shared.all.iter().for_each(|reader| lock(reader).let_go());

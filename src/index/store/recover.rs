@@ -1,8 +1,8 @@
-//! An index that cannot be used is no reason not to serve: it is put aside and begun anew, and traffic goes on.
+//! Recovery from an unusable index: the file is put aside, an empty index is begun, and traffic goes on.
 //!
-//! Damage is found at the start, or by a query. What was put aside keeps its bytes; what can still be read of it that no
-//! source tells (added sources, learned files, the history) is taken over. Where there is no place for a new file, the
-//! index is an empty one in memory until there is.
+//! Damage is found at the start, or by a query. The file that is put aside keeps its bytes. What can still be read from it
+//! and no source contains (added sources, learned files, the history) is copied. While no new file can be written, the
+//! index is an empty one in memory.
 
 use std::fs::{self, File};
 use std::io::ErrorKind;
@@ -30,7 +30,7 @@ const RETRY: Duration = Duration::from_secs(5);
 /// An index that is damaged again this soon is begun anew only then: a failing disk must not fill itself with copies.
 const CALM: Duration = Duration::from_mins(1);
 
-/// What rooms tell one another of an index that must be begun anew.
+/// Signals between modules for an index that must be begun anew.
 #[derive(Debug)]
 pub(crate) struct Recovery {
     bell: Arc<Notify>,
@@ -60,7 +60,7 @@ pub struct UnusableIndex {
 }
 
 impl UnusableIndex {
-    /// For those who look after it.
+    /// Message for operators.
     pub fn told(&self) -> String {
         let Self { why, aside } = self;
         match aside {
@@ -74,7 +74,7 @@ impl UnusableIndex {
 }
 
 impl Index {
-    /// Opens the index, whatever is in its place. `Some`: it is not the one that was there.
+    /// Opens the index; if the file cannot be used, begins an empty one. `Some`: why the file could not be used.
     pub fn open_in_any_case(path: &Path, cache: u64) -> Result<(Self, Option<UnusableIndex>), IndexError> {
         let error = match Self::open(path, cache) {
             Ok(index) => return Ok((index, None)),
@@ -94,7 +94,7 @@ impl Index {
         Ok((index, Some(trouble)))
     }
 
-    /// Opens the index; a damaged one is put aside first, and its new place told.
+    /// Opens the index; a damaged file is put aside first. `Some`: path of the damaged file.
     pub fn open_for_build(path: &Path, cache: u64) -> Result<(Self, Option<PathBuf>), IndexError> {
         match Self::open(path, cache) {
             Err(IndexError::Damaged { .. }) => {
@@ -104,7 +104,7 @@ impl Index {
         }
     }
 
-    /// Puts the index aside, which is damaged, and begins an empty one; tells the old one's new place.
+    /// Puts the damaged index aside and begins an empty one; returns the new path of the damaged file.
     pub fn start_over(path: &Path, cache: u64) -> Result<(Self, PathBuf), IndexError> {
         let place = IndexPath::new(path);
         let lock = place.lock()?;
@@ -123,8 +123,8 @@ impl Index {
         self.recovery.begun.subscribe()
     }
 
-    /// Puts aside what stands in the place of the index, as `error` tells, and begins an empty one. `None`: somebody
-    /// else did that meanwhile.
+    /// Puts the file at the index's path aside because of `error`, and begins an empty index. `None`: another process
+    /// did that meanwhile.
     fn begin_anew(&self, error: &IndexError) -> Result<Option<PathBuf>, IndexError> {
         let lock = self.place.lock()?;
         let is_ours = self.place.identity()? == Some(self.store().identity());
@@ -147,7 +147,7 @@ impl Index {
         Ok(Some(aside))
     }
 
-    /// Takes over what no source tells, as far as it can be read.
+    /// Copies what no source contains, as far as it can be read.
     fn salvage(&self, aside: &Path) {
         let Ok(old) = schema::open_as_it_lies(aside) else { return };
         let kept = self.write(|conn| {
@@ -227,7 +227,7 @@ pub async fn watch_over(index: Arc<Index>, metrics: Arc<Metrics>) {
 }
 
 impl UnusableIndex {
-    /// The same, where there is an index again.
+    /// Message for an index that is usable again.
     fn told_anew(&self) -> String {
         match &self.aside {
             Some(_) => self.told(),
@@ -236,7 +236,7 @@ impl UnusableIndex {
     }
 }
 
-/// Whether what stands there is no index for us, and nobody else's either.
+/// Whether the file is neither a usable index nor the file of another program.
 fn is_useless(error: &IndexError, place: &IndexPath) -> bool {
     match error {
         IndexError::Damaged { .. } | IndexError::Cut { .. } | IndexError::Newer { .. } => true,

@@ -1,4 +1,4 @@
-//! Which documents there are, by their sources.
+//! Rows of documents, by source.
 
 use std::collections::BTreeSet;
 

@@ -15,10 +15,10 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use crate::index::store::error::IndexError;
 
-/// `IIMd` in the file's header: what tells our files from other programs'.
+/// `IIMd` in the file's header, which identifies files of this program.
 pub(crate) const APPLICATION_ID: i64 = 0x4949_4d64;
 
-/// One script a version: the first makes version 1. Never change one that was released; add another.
+/// Migration scripts, one a version: the first makes version 1. Never change a released script; add another.
 const MIGRATIONS: &[&str] = &[
     "
 CREATE TABLE sources (
@@ -127,7 +127,7 @@ pub(crate) fn open_writer(file: &Path) -> Result<Connection, IndexError> {
 /// A connection for reading.
 pub(crate) struct ReadConnection {
     pub(crate) conn: Connection,
-    /// It reads the file as it lies there, without its log, and will not see what is written to it.
+    /// Whether the connection reads the file without its log, and so will not see later writes.
     pub(crate) is_frozen: bool,
 }
 
@@ -211,9 +211,10 @@ fn uri_path(name: &str) -> String {
     name.replace('%', "%25").replace('?', "%3f").replace('#', "%23")
 }
 
-/// A file that is neither empty nor SQLite's is somebody else's; SQLite itself calls it damaged.
+/// Error for a file that SQLite could not open. Without SQLite's header the file belongs to another program; SQLite
+/// itself calls it damaged.
 ///
-/// It is looked at only when SQLite could not open it: to close a file makes the kernel forget all locks that this
+/// The header is read only after SQLite failed: to close a file makes the kernel forget all locks that this
 /// process has on it, those of SQLite's other connections among them.
 fn refused(file: &Path, error: rusqlite::Error) -> IndexError {
     if code(&error) == Some(ErrorCode::NotADatabase) {

@@ -1,4 +1,4 @@
-//! What a connection does besides asking and answering in HTTP: heads that cannot be read, and other protocols.
+//! State of a connection besides HTTP exchanges: heads that cannot be parsed, and upgrades to other protocols.
 
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering::Relaxed};
 
@@ -8,16 +8,16 @@ use parking_lot::Mutex;
 use super::{ConnectionActivity, InFlight};
 use crate::upstream::Upgrade;
 
-/// The notes about that.
+/// State of a connection besides timestamps.
 #[derive(Debug, Default)]
 pub(super) struct ExchangeActivity {
-    /// A request came, and not all of its answer is written.
+    /// Whether a request came and not all of its answer is written.
     owes: AtomicBool,
-    /// What the head that could not be read is answered with; zero: all could be read.
+    /// Status for a head that could not be parsed; zero: all were parsed.
     malformed: AtomicU16,
-    /// Another protocol is spoken: when its bytes last moved.
+    /// Time of the last bytes of an upgraded connection.
     moved: AtomicU64,
-    /// The other end of it, until HTTP has ended.
+    /// Upstream side of an upgrade, until HTTP has ended.
     upgrade: Mutex<Option<Upgrade>>,
 }
 
