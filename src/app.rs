@@ -82,18 +82,18 @@ pub struct App {
     /// The index in use.
     pub index: Arc<Index>,
     state: ProcessState,
-    house: Arc<ArcSwap<Services>>,
+    services: Arc<ArcSwap<Services>>,
     pages: Arc<ArcSwap<Admin>>,
-    doors: PublicListeners,
+    listeners: PublicListeners,
     /// How the admin pages ask for the configuration to be read anew.
     reload: Option<Reload>,
     operators: Option<AdminServer>,
     stop: watch::Sender<bool>,
     serving: Vec<JoinHandle<usize>>,
     lasting: [JoinHandle<()>; 4],
-    diary: HealStepLog,
+    step_log: HealStepLog,
     clients: Clients,
-    chores: BackgroundTasks,
+    tasks: BackgroundTasks,
     export: Option<TraceExport>,
 }
 
@@ -118,13 +118,13 @@ impl App {
         let export = accessories::spans(&settings, &metrics);
         let index = services::open_index(&settings, &metrics)?;
         let state = ProcessState::new(&settings, Arc::clone(&index), Arc::clone(&metrics));
-        let house = Services::build(Arc::clone(&settings), &state, None)?;
+        let services = Services::build(Arc::clone(&settings), &state, None)?;
         let (stop_button, stop) = Shutdown::new();
-        let diary = HealStepLog::default();
-        let rooms = house.admin_state(&state, None, &diary, &stop_button);
+        let step_log = HealStepLog::default();
+        let rooms = services.admin_state(&state, None, &step_log, &stop_button);
         let pages =
             Arc::new(ArcSwap::from_pointee(Admin::new(rooms, accessories::gate(&settings, &metrics))));
-        let house = Arc::new(ArcSwap::from_pointee(house));
+        let services = Arc::new(ArcSwap::from_pointee(services));
 
         let bounds = ConnectionLimits::from(&settings.server);
         let crew = WorkerPool::start(settings.server.workers).map_err(StartError::Workers)?;
@@ -133,40 +133,40 @@ impl App {
             Clients::new(budget, settings.upstream.max_requests, ended)
         };
         let open = metrics.connections.clone();
-        let hall = ListenerGroup::new(bounds, clients.clone(), crew, open, Arc::clone(&metrics));
-        let mut doors = PublicListeners::new(hall, Arc::clone(&house));
-        let prepared = doors.prepare(&settings.server, &mut inherited)?;
-        let operators = AdminServer::open_or_later(&house, &mut inherited, &metrics, &pages, stop);
+        let group = ListenerGroup::new(bounds, clients.clone(), crew, open, Arc::clone(&metrics));
+        let mut listeners = PublicListeners::new(group, Arc::clone(&services));
+        let prepared = listeners.prepare(&settings.server, &mut inherited)?;
+        let operators = AdminServer::open_or_later(&services, &mut inherited, &metrics, &pages, stop);
         if let Some(address) = inherited.unclaimed().first() {
             return Err(StartError::Passed(*address));
         }
 
-        doors.apply(prepared)?;
+        listeners.apply(prepared)?;
         let (operators, serving) = operators.unzip();
-        let chores = BackgroundTasks::start(&house.load(), &index, &metrics);
-        let tidying = tokio::spawn(prune_periodically(Arc::clone(&house)));
+        let tasks = BackgroundTasks::start(&services.load(), &index, &metrics);
+        let tidying = tokio::spawn(prune_periodically(Arc::clone(&services)));
         let points = tokio::spawn(sample_periodically(Arc::clone(&metrics)));
-        let keeping_diary = tokio::spawn(diary.clone().run(Arc::clone(&metrics)));
+        let keeping_diary = tokio::spawn(step_log.clone().run(Arc::clone(&metrics)));
         let watching = tokio::spawn(recover::watch_over(Arc::clone(&index), Arc::clone(&metrics)));
         let lasting = [tidying, points, keeping_diary, watching];
         metrics.edge.config_is_loaded();
         Ok(Self {
-            addresses: doors.addresses(),
+            addresses: listeners.addresses(),
             admin: operators.as_ref().and_then(AdminServer::address),
             metrics,
             index,
             state,
-            house,
+            services,
             pages,
-            doors,
+            listeners,
             reload: None,
             operators,
             stop: stop_button,
             serving: serving.into_iter().collect(),
             lasting,
-            diary,
+            step_log,
             clients,
-            chores,
+            tasks,
             export,
         })
     }
@@ -191,7 +191,7 @@ impl App {
         let unusable = |error: StartError| ReloadError::Unusable(error.to_string());
         let settings = accessories::usable_again(settings, &self.metrics);
         let mut settings = settings.map_err(|error| unusable(error.into()))?;
-        let before = self.house.load_full();
+        let before = self.services.load_full();
         let wanted = differences(&before.settings, &settings);
         keep_until_restart(&mut settings, &before.settings);
         let keys = differences(&before.settings, &settings);
@@ -200,9 +200,10 @@ impl App {
 
         // All that can fail comes first.
         let prepared =
-            self.doors.prepare(&settings.server, &mut InheritedSockets::default()).map_err(unusable)?;
+            self.listeners.prepare(&settings.server, &mut InheritedSockets::default()).map_err(unusable)?;
         let web = FetcherFactory::new(Arc::clone(&settings)).map_err(|error| unusable(error.into()))?;
-        let house = Services::build(Arc::clone(&settings), &self.state, Some(&*before)).map_err(unusable)?;
+        let services =
+            Services::build(Arc::clone(&settings), &self.state, Some(&*before)).map_err(unusable)?;
         let gate = accessories::gate_again(&settings, &self.metrics);
         let gate = gate.map_err(|error| unusable(error.into()))?;
         let shown = match (&self.operators, &settings.admin.tls) {
@@ -211,8 +212,8 @@ impl App {
             }
             _ => false,
         };
-        let certificates = self.doors.apply(prepared).map_err(unusable)? | shown;
-        self.addresses = self.doors.addresses();
+        let certificates = self.listeners.apply(prepared).map_err(unusable)? | shown;
+        self.addresses = self.listeners.addresses();
         if keys.is_empty() {
             self.publish_admin(Some(gate));
             return Ok(ConfigChanges { keys, after_restart, certificates });
@@ -223,10 +224,10 @@ impl App {
         self.index.reconfigure(web, Handle::current());
         self.clients.resize(settings.upstream.max_requests);
         self.state.budget.resize(settings.server.max_held_total);
-        let house = Arc::new(house);
-        self.house.store(Arc::clone(&house));
+        let services = Arc::new(services);
+        self.services.store(Arc::clone(&services));
         self.publish_admin(Some(gate));
-        self.chores.restart_affected(&before, &house, &self.index, &self.metrics);
+        self.tasks.restart_affected(&before, &services, &self.index, &self.metrics);
         Ok(ConfigChanges { keys, after_restart, certificates })
     }
 
@@ -238,20 +239,20 @@ impl App {
 
     /// Publishes the admin pages of the services in use, behind new authentication if there is any.
     fn publish_admin(&self, gate: Option<AdminAuth>) {
-        let (house, reload) = (self.house.load(), self.reload.clone());
-        let rooms = house.admin_state(&self.state, reload, &self.diary, &self.stop);
+        let (services, reload) = (self.services.load(), self.reload.clone());
+        let rooms = services.admin_state(&self.state, reload, &self.step_log, &self.stop);
         let pages = self.pages.load().over(rooms, gate);
         self.pages.store(Arc::new(pages));
     }
 
     /// The settings in use.
     pub fn settings(&self) -> Arc<Settings> {
-        Arc::clone(&self.house.load().settings)
+        Arc::clone(&self.services.load().settings)
     }
 
     /// The sockets once more, for a successor: those of viewers, then that of the admin pages.
     fn sockets(&self) -> io::Result<Vec<TcpListener>> {
-        let mut sockets = self.doors.sockets()?;
+        let mut sockets = self.listeners.sockets()?;
         if let Some(operators) = &self.operators {
             sockets.extend(operators.socket()?);
         }
@@ -260,7 +261,7 @@ impl App {
 
     /// How long requests in flight have to end.
     pub fn drain(&self) -> Duration {
-        self.house.load().settings.server.drain
+        self.services.load().settings.server.drain
     }
 
     /// Stops accepting, lets requests in flight end, and returns how many had to be cut at the deadline.
@@ -269,14 +270,14 @@ impl App {
             operators.close();
         }
         self.stop.send_replace(true);
-        let mut serving = self.doors.shutdown();
+        let mut serving = self.listeners.shutdown();
         serving.append(&mut self.serving);
         let mut cut = 0;
         for serving in serving {
             cut += serving.await.unwrap_or(0);
         }
         self.lasting.iter().for_each(JoinHandle::abort);
-        self.chores.abort();
+        self.tasks.abort();
         if let Some(export) = self.export.take() {
             export.end().await;
         }

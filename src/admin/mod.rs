@@ -56,7 +56,7 @@ pub struct AdminState {
     /// Has the configuration read anew.
     pub reload: Option<Reload>,
     /// Steps of the last heals.
-    pub diary: HealStepLog,
+    pub step_log: HealStepLog,
     /// Turns true when live streams must end.
     pub stopping: watch::Receiver<bool>,
 }

@@ -232,7 +232,7 @@ pub(super) fn heals(
 pub(super) fn heal(rooms: &AdminState, id: i64) -> Result<HealDetail, ApiProblem> {
     let entry = rooms.index.heal(id)?.ok_or_else(|| ApiProblem::not_found("no such heal"))?;
     let request = entry.heal.request.as_deref().unwrap_or_default();
-    let steps = rooms.diary.steps(request, &entry.heal.identifier);
+    let steps = rooms.step_log.steps(request, &entry.heal.identifier);
     Ok(HealDetail { entry, steps })
 }
 

@@ -93,15 +93,15 @@ mod tests {
 
     #[test]
     fn the_oldest_heals_are_forgotten() {
-        let diary = HealStepLog::default();
+        let step_log = HealStepLog::default();
         let step = HealRequest { at: 1, rung: "visit", answer: "carries", duration_ms: 2 };
         for heal in 0..=HEALS {
             for _ in 0..=STEPS {
-                diary.record((heal.to_string(), "a".to_owned()), step.clone());
+                step_log.record((heal.to_string(), "a".to_owned()), step.clone());
             }
         }
-        assert_eq!(diary.steps("0", "a"), []);
-        assert_eq!(diary.steps("1", "a").len(), STEPS);
-        assert_eq!(diary.steps("1", "b"), []);
+        assert_eq!(step_log.steps("0", "a"), []);
+        assert_eq!(step_log.steps("1", "a").len(), STEPS);
+        assert_eq!(step_log.steps("1", "b"), []);
     }
 }

@@ -42,19 +42,19 @@ impl AdminServer {
     /// Binds the socket and serves; `None`: there is to be none. One that cannot be bound, or whose certificate cannot be
     /// read, is tried again until it can: viewers are served meanwhile.
     pub(super) fn open_or_later(
-        house: &Arc<ArcSwap<Services>>,
+        services: &Arc<ArcSwap<Services>>,
         inherited: &mut InheritedSockets,
         metrics: &Arc<Metrics>,
         pages: &Arc<ArcSwap<Admin>>,
         mut stop: Shutdown,
     ) -> Option<(Self, JoinHandle<usize>)> {
-        let address = house.load().settings.admin.listen?;
+        let address = services.load().settings.admin.listen?;
         let own = Self(Arc::default());
-        let opened = open(address, &house.load().settings, inherited, metrics);
+        let opened = open(address, &services.load().settings, inherited, metrics);
         if let Some(listener) = own.keep(opened, metrics) {
             return Some((own, serve(listener, pages, stop)));
         }
-        let (later, house) = (Self(Arc::clone(&own.0)), Arc::clone(house));
+        let (later, services) = (Self(Arc::clone(&own.0)), Arc::clone(services));
         let (metrics, pages) = (Arc::clone(metrics), Arc::clone(pages));
         let opening = tokio::spawn(async move {
             loop {
@@ -62,7 +62,7 @@ impl AdminServer {
                     () = stop.requested() => return 0,
                     () = tokio::time::sleep(RETRY) => {}
                 }
-                let settings = Arc::clone(&house.load().settings);
+                let settings = Arc::clone(&services.load().settings);
                 let opened = open(address, &settings, &mut InheritedSockets::default(), &metrics);
                 if let Some(listener) = later.keep(opened, &metrics) {
                     return serve(listener, &pages, stop).await.unwrap_or(0);
@@ -130,14 +130,14 @@ fn open(
         explains: false,
         ..ConnectionLimits::from(&settings.server)
     };
-    let hall = ListenerGroup::new(
+    let group = ListenerGroup::new(
         bounds,
         Clients::default(),
         WorkerPool::on_current_runtime(),
         Gauge::default(),
         Arc::clone(metrics),
     );
-    let listener = listeners::listener(address, false, inherited, &hall).map_err(StartError::Listen)?;
+    let listener = listeners::listener(address, false, inherited, &group).map_err(StartError::Listen)?;
     let tls = admin.tls.as_ref().map(|files| {
         CertificateResolver::new(Certificates::read(&files.pairs())?, admin.client_ca.as_deref())
     });

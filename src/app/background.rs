@@ -25,14 +25,14 @@ pub(super) struct BackgroundTasks {
 }
 
 impl BackgroundTasks {
-    pub(super) fn start(house: &Services, index: &Arc<Index>, metrics: &Arc<Metrics>) -> Self {
-        let (warm, sweep) = (house.healer.clone(), house.healer.clone());
+    pub(super) fn start(services: &Services, index: &Arc<Index>, metrics: &Arc<Metrics>) -> Self {
+        let (warm, sweep) = (services.healer.clone(), services.healer.clone());
         Self {
             keeping_warm: tokio::spawn(async move { warm.keep_warm().await }),
             sweeping: tokio::spawn(async move { sweep.resume_sweep().await }),
-            keeping_index: house.spawn_index_task(index, metrics),
-            checking: tokio::spawn(run_health_checks(&house.upstreams)),
-            heeding: tokio::spawn(follow_cluster(house, index, metrics)),
+            keeping_index: services.spawn_index_task(index, metrics),
+            checking: tokio::spawn(run_health_checks(&services.upstreams)),
+            heeding: tokio::spawn(follow_cluster(services, index, metrics)),
         }
     }
 
@@ -86,13 +86,13 @@ pub(super) async fn sample_periodically(metrics: Arc<Metrics>) {
 
 /// What other nodes find out and learn is known here, too.
 fn follow_cluster(
-    house: &Services,
+    services: &Services,
     index: &Arc<Index>,
     metrics: &Arc<Metrics>,
 ) -> impl Future<Output = ()> + use<> {
-    let healer = house.healer.clone();
-    let follower = house.cluster.clone().map(|cluster| {
-        LearnedFollower::new(Arc::clone(index), Arc::clone(&house.settings), cluster, Arc::clone(metrics))
+    let healer = services.healer.clone();
+    let follower = services.cluster.clone().map(|cluster| {
+        LearnedFollower::new(Arc::clone(index), Arc::clone(&services.settings), cluster, Arc::clone(metrics))
     });
     async move {
         if let Some(follower) = follower {
@@ -111,14 +111,14 @@ fn run_health_checks(upstreams: &[Arc<Upstream>]) -> impl Future<Output = ()> + 
     }
 }
 
-pub(super) async fn prune_periodically(house: Arc<ArcSwap<Services>>) {
+pub(super) async fn prune_periodically(services: Arc<ArcSwap<Services>>) {
     let mut every = tokio::time::interval(CHORES_EVERY);
     loop {
         every.tick().await;
-        let house = house.load_full();
-        for upstream in &house.upstreams {
+        let services = services.load_full();
+        for upstream in &services.upstreams {
             upstream.prune();
         }
-        house.healer.prune();
+        services.healer.prune();
     }
 }

@@ -29,8 +29,8 @@ struct BoundListener {
 
 /// All addresses that are served.
 pub(super) struct PublicListeners {
-    hall: Arc<ListenerGroup>,
-    house: Arc<ArcSwap<Services>>,
+    group: Arc<ListenerGroup>,
+    services: Arc<ArcSwap<Services>>,
     tls: Option<(Arc<CertificateResolver>, TlsAcceptor)>,
     open: Vec<BoundListener>,
     /// Closed, with requests in flight.
@@ -47,8 +47,8 @@ pub(super) struct PreparedListeners {
 
 impl PublicListeners {
     /// None is open yet.
-    pub(super) fn new(hall: Arc<ListenerGroup>, house: Arc<ArcSwap<Services>>) -> Self {
-        Self { hall, house, tls: None, open: Vec::new(), closing: Vec::new() }
+    pub(super) fn new(group: Arc<ListenerGroup>, services: Arc<ArcSwap<Services>>) -> Self {
+        Self { group, services, tls: None, open: Vec::new(), closing: Vec::new() }
     }
 
     /// Reads certificates and binds the addresses that are new; nothing else is touched.
@@ -68,7 +68,7 @@ impl PublicListeners {
                 let other = other.address;
                 other.port() == address.port() && other.is_ipv4() && other.ip().is_unspecified()
             });
-            let listener = listener(*address, v6_only, inherited, &self.hall).map_err(StartError::Listen)?;
+            let listener = listener(*address, v6_only, inherited, &self.group).map_err(StartError::Listen)?;
             fresh.push((*address, listener));
         }
         Ok(PreparedListeners {
@@ -95,12 +95,12 @@ impl PublicListeners {
             proxy_protocol: listen.proxy_protocol,
         };
         let has_tls = self.tls.is_some();
-        self.hall.set_limits(bounds);
-        let mut doors = Vec::new();
+        self.group.set_limits(bounds);
+        let mut listeners = Vec::new();
         for door in std::mem::take(&mut self.open) {
             if let Some(listen) = listen.iter().find(|listen| listen.address == door.wanted) {
                 door.manner.store(Arc::new(manner(listen, has_tls)));
-                doors.push(door);
+                listeners.push(door);
             } else {
                 tracing::info!(address = %door.address, "no longer serving");
                 door.stop.send_replace(true);
@@ -111,18 +111,18 @@ impl PublicListeners {
             let Some(listen) = listen.iter().find(|listen| listen.address == wanted) else { continue };
             listener.manner().store(Arc::new(manner(listen, has_tls)));
             let door = self.serve(wanted, listener).map_err(StartError::Listen)?;
-            doors.push(door);
+            listeners.push(door);
         }
-        self.open = doors;
+        self.open = listeners;
         Ok(others)
     }
 
     fn serve(&self, wanted: SocketAddr, listener: Listener) -> std::io::Result<BoundListener> {
         let (address, socket, manner) = (listener.address()?, listener.socket()?, listener.manner());
         let (press, stop) = Shutdown::new();
-        let house = Arc::clone(&self.house);
+        let services = Arc::clone(&self.services);
         let service = move |viewer, request| {
-            let proxy = house.load().proxy.clone();
+            let proxy = services.load().proxy.clone();
             // Boxed: hyper moves a request's future several times before it rests, and keeps room for it as long as
             // the connection lives.
             Box::pin(proxy.handle(viewer, request))
@@ -158,10 +158,10 @@ pub(super) fn listener(
     address: SocketAddr,
     v6_only: bool,
     inherited: &mut InheritedSockets,
-    hall: &Arc<ListenerGroup>,
+    group: &Arc<ListenerGroup>,
 ) -> std::io::Result<Listener> {
     match inherited.take(address) {
-        Some(socket) => Listener::on(socket, hall),
-        None => Listener::bind(address, v6_only, hall),
+        Some(socket) => Listener::on(socket, group),
+        None => Listener::bind(address, v6_only, group),
     }
 }

@@ -105,7 +105,7 @@ impl Services {
         &self,
         state: &ProcessState,
         reload: Option<Reload>,
-        diary: &admin::HealStepLog,
+        step_log: &admin::HealStepLog,
         stop: &watch::Sender<bool>,
     ) -> admin::AdminState {
         admin::AdminState {
@@ -115,7 +115,7 @@ impl Services {
             healer: self.healer.clone(),
             upstreams: self.upstreams.clone(),
             reload,
-            diary: diary.clone(),
+            step_log: step_log.clone(),
             stopping: stop.subscribe(),
         }
     }

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use super::deployment;
 use super::foreign::ForeignFetcher;
 use super::job::JobShare;
-use super::journal::{Journal, JournalError};
+use super::journal::{self, Journal, JournalError};
 use super::manifest_pages::ManifestsInWork;
 use super::progress::RunProgress;
 use super::read::{ExpectedCounts, SourceReader};
@@ -249,7 +249,7 @@ impl BatchCommand<'_> {
             ..Summary::default()
         };
         let path =
-            selection.journal.clone().unwrap_or_else(|| journal_path(&settings.index.path, self.name()));
+            selection.journal.clone().unwrap_or_else(|| journal::path(&settings.index.path, self.name()));
         let journal = match &share {
             Some(_) => Journal::unwritten(),
             None => Journal::open(&path, selection.resume, &mut summary)?,
@@ -271,7 +271,7 @@ impl BatchCommand<'_> {
         let width = self.width(&settings);
         let only_setup = matches!(self, Self::Check(args) if args.setup);
         Ok(BatchRun {
-            surgeon: surgeon(healer, heal, selection.tiles, journal, &settings),
+            worker: worker(healer, heal, selection.tiles, journal, &settings),
             via,
             share,
             items,
@@ -302,7 +302,7 @@ impl BatchCommand<'_> {
     }
 }
 
-fn surgeon(
+fn worker(
     healer: Healer,
     heal: Option<&HealArgs>,
     tiles: bool,
@@ -385,12 +385,6 @@ impl BatchError {
 fn formats(paths: &[PathBuf]) -> Result<Vec<(ReportFormat, &Path)>, BatchError> {
     let of = |path: &PathBuf| ReportFormat::of(path).ok_or_else(|| BatchError::Format(path.clone()));
     paths.iter().map(|path| of(path).map(|format| (format, path.as_path()))).collect()
-}
-
-fn journal_path(index: &Path, command: &str) -> PathBuf {
-    let mut name = index.to_path_buf().into_os_string();
-    name.push(format!(".{command}-journal"));
-    name.into()
 }
 
 fn parse_rung(text: &str) -> Result<Rung, String> {

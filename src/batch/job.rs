@@ -32,56 +32,56 @@ impl JobShare {
     /// Treats a canvas unless another run does or did. `is_last`: the canvas is not tried again, whatever the result.
     pub(crate) async fn treat(
         &self,
-        surgeon: &CanvasWorker,
+        worker: &CanvasWorker,
         unit: &CanvasTask,
         id: u64,
         is_last: bool,
     ) -> CanvasResult {
-        let mut treated = match self.claim(surgeon, id).await {
+        let mut treated = match self.claim(worker, id).await {
             None => return CanvasResult { undone: true, ..CanvasResult::default() },
             Some(Claim::Elsewhere) => {
                 return CanvasResult { by: HandledBy::NobodyYet, ..CanvasResult::default() };
             }
             Some(Claim::Done(told)) => return by_others(&told, unit),
-            Some(Claim::Ours) => surgeon.process(unit, id).await,
+            Some(Claim::Ours) => worker.process(unit, id).await,
         };
         if treated.undone {
             self.job.give_back(id).await;
         } else if !treated.again || is_last {
-            treated.asked = surgeon.requests();
-            self.finish(surgeon, id, &JournalRecord::from(&treated)).await;
+            treated.asked = worker.requests();
+            self.finish(worker, id, &JournalRecord::from(&treated)).await;
         }
         // What is tried again stays claimed meanwhile.
         treated
     }
 
     /// Is something else than a canvas ours to be done? It is nobody's afterwards.
-    pub(crate) async fn is_ours(&self, surgeon: &CanvasWorker, what: &str) -> bool {
+    pub(crate) async fn is_ours(&self, worker: &CanvasWorker, what: &str) -> bool {
         let id = super::digest([what].into_iter());
-        let is_ours = self.claim(surgeon, id).await == Some(Claim::Ours);
+        let is_ours = self.claim(worker, id).await == Some(Claim::Ours);
         if is_ours {
-            self.finish(surgeon, id, &JournalRecord::default()).await;
+            self.finish(worker, id, &JournalRecord::default()).await;
         }
         is_ours
     }
 
     /// `None`: the run was stopped while Redis was away.
-    async fn claim(&self, surgeon: &CanvasWorker, id: u64) -> Option<Claim> {
+    async fn claim(&self, worker: &CanvasWorker, id: u64) -> Option<Claim> {
         loop {
             if let Some(claim) = self.job.claim(id).await {
                 self.is_waiting.set(false);
                 return Some(claim);
             }
-            if surgeon.stopping.get() {
+            if worker.stopping.get() {
                 return None;
             }
             self.wait().await;
         }
     }
 
-    async fn finish(&self, surgeon: &CanvasWorker, id: u64, told: &JournalRecord) {
+    async fn finish(&self, worker: &CanvasWorker, id: u64, told: &JournalRecord) {
         let Ok(told) = serde_json::to_vec(told) else { return };
-        while !self.job.finish(id, &told).await && !surgeon.stopping.get() {
+        while !self.job.finish(id, &told).await && !worker.stopping.get() {
             self.wait().await;
         }
     }

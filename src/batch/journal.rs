@@ -96,6 +96,13 @@ pub(crate) enum JournalError {
     Other(PathBuf, String),
 }
 
+/// Where the journal of a command is kept: beside the index.
+pub(super) fn path(index: &Path, command: &str) -> PathBuf {
+    let mut name = index.to_path_buf().into_os_string();
+    name.push(format!(".{command}-journal"));
+    name.into()
+}
+
 impl Journal {
     /// Opens the journal. With `resume`, its entries go into `summary`; without, the journal starts anew.
     pub(crate) fn open(path: &Path, resume: bool, summary: &mut Summary) -> Result<Self, JournalError> {

@@ -27,7 +27,7 @@ use crate::heal::IndexedImage;
 #[derive(Debug)]
 pub(crate) struct BatchRun {
     pub(crate) settings: Arc<Settings>,
-    pub(crate) surgeon: CanvasWorker,
+    pub(crate) worker: CanvasWorker,
     pub(crate) via: Option<RemoteHealer>,
     /// Other processes do a part of it.
     pub(crate) share: Option<JobShare>,
@@ -75,8 +75,8 @@ impl RunState {
         self.later.is_empty() && self.elsewhere.is_empty()
     }
 
-    fn pause(&self, surgeon: &CanvasWorker) -> Duration {
-        if self.elsewhere.is_empty() { pause(surgeon, self.round) } else { job::LOOK }
+    fn pause(&self, worker: &CanvasWorker) -> Duration {
+        if self.elsewhere.is_empty() { pause(worker, self.round) } else { job::LOOK }
     }
 
     /// First what others were at: they may be done with it, or gone.
@@ -141,8 +141,8 @@ impl BatchRun {
         state: &mut RunState,
         signals: &mut StopSignals,
     ) -> StopReason {
-        let Self { surgeon, via, share, summary, progress, expected, width, only_setup, .. } = self;
-        let (surgeon, via, share) = (&*surgeon, via.as_ref(), share.as_ref());
+        let Self { worker, via, share, summary, progress, expected, width, only_setup, .. } = self;
+        let (worker, via, share) = (&*worker, via.as_ref(), share.as_ref());
         let mut under_way: FuturesUnordered<LocalBoxFuture<'_, (CanvasTask, u64, CanvasResult)>> =
             FuturesUnordered::new();
         let mut queue: VecDeque<(CanvasTask, u64)> = VecDeque::new();
@@ -151,15 +151,15 @@ impl BatchRun {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let may_start = stop == StopReason::No && !surgeon.stopping.get() && wake.is_none();
+            let may_start = stop == StopReason::No && !worker.stopping.get() && wake.is_none();
             while may_start && under_way.len() < *width {
                 let Some((unit, id)) = queue.pop_front() else { break };
                 let is_last = state.round >= ROUNDS;
                 under_way.push(Box::pin(async move {
                     let treated = match (via, share) {
                         (Some(via), _) => via.treat(&unit).await,
-                        (None, Some(share)) => share.treat(surgeon, &unit, id, is_last).await,
-                        (None, None) => surgeon.process(&unit, id).await,
+                        (None, Some(share)) => share.treat(worker, &unit, id, is_last).await,
+                        (None, None) => worker.process(&unit, id).await,
                     };
                     (unit, id, treated)
                 }));
@@ -169,13 +169,13 @@ impl BatchRun {
                     return stop;
                 }
                 if state.read_to_the_end {
-                    wake = Some(Instant::now() + state.pause(surgeon));
+                    wake = Some(Instant::now() + state.pause(worker));
                 }
             }
             let is_hungry = may_start && !state.read_to_the_end && under_way.len() < *width;
             tokio::select! {
                 Some((unit, id, treated)) = under_way.next(), if !under_way.is_empty() => {
-                    settle(surgeon, summary, state, unit, id, treated);
+                    settle(worker, summary, state, unit, id, treated);
                     progress.at(&summary.totals, expected.images());
                     if *only_setup && (state.alive.is_some() || summary.totals.images >= SAMPLE) {
                         (state.read_to_the_end, state.later, queue) = (true, VecDeque::new(), VecDeque::new());
@@ -183,7 +183,7 @@ impl BatchRun {
                 }
                 item = items.recv(), if is_hungry => match item {
                     None => state.read_to_the_end = true,
-                    Some(item) => take(surgeon, summary, state, &mut queue, item),
+                    Some(item) => take(worker, summary, state, &mut queue, item),
                 },
                 () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => {
                     wake = None;
@@ -193,7 +193,7 @@ impl BatchRun {
                     progress.words(&summary.totals);
                     progress.at(&summary.totals, expected.images());
                 }
-                () = signals.one() => stop = stopped(stop, surgeon, progress, &mut wake),
+                () = signals.one() => stop = stopped(stop, worker, progress, &mut wake),
             }
             if stop == StopReason::AtOnce {
                 return stop;
@@ -202,15 +202,15 @@ impl BatchRun {
     }
 
     async fn mend_manifests(&mut self, troubles: Vec<(Arc<ManifestRef>, ManifestProblem)>) {
-        let heals = matches!(self.surgeon.plan.aim, RunMode::Mend | RunMode::MendAll) && self.via.is_none();
+        let heals = matches!(self.worker.plan.aim, RunMode::Mend | RunMode::MendAll) && self.via.is_none();
         for (named, trouble) in troubles {
             let is_ours = match &self.share {
-                Some(share) if heals => share.is_ours(&self.surgeon, &named.uri).await,
+                Some(share) if heals => share.is_ours(&self.worker, &named.uri).await,
                 _ => true,
             };
             let cured = match &trouble.poisoned {
                 Some(_) if !is_ours => Some(Err("another process of the job cures it".to_owned())),
-                Some(known) if heals => Some(manifests::cure(&self.surgeon.healer, &named.uri, known).await),
+                Some(known) if heals => Some(manifests::cure(&self.worker.healer, &named.uri, known).await),
                 _ => None,
             };
             let row = self.summary.row(&named);
@@ -227,18 +227,18 @@ impl BatchRun {
             return;
         }
         let facts = match &state.alive {
-            Some(image) => Some(self.surgeon.healer.inspect(image).await),
+            Some(image) => Some(self.worker.healer.inspect(image).await),
             None => None,
         };
         self.summary.setup = deployment::findings(&self.settings, facts.as_ref(), &state.unmapped);
     }
 
     fn end(self, stop: StopReason, state: &RunState) -> Summary {
-        let Self { surgeon, share, mut summary, progress, .. } = self;
+        let Self { worker, share, mut summary, progress, .. } = self;
         progress.finish();
         summary.images.sort_by_key(|entry| entry.place);
         // Those that were to be tried again and were not: as they are now.
-        summary.interrupted = stop != StopReason::No || state.undone || surgeon.stopping.get();
+        summary.interrupted = stop != StopReason::No || state.undone || worker.stopping.get();
         if let Some(share) = &share {
             let (own, others) = state.shares;
             let name = &share.name;
@@ -247,11 +247,11 @@ impl BatchRun {
                 _ => format!("job {name}: {own} canvases by this run, {others} by others"),
             });
         }
-        let requests = surgeon.requests();
+        let requests = worker.requests();
         summary.count_requests(requests);
-        let mut journal = surgeon.journal.into_inner();
+        let mut journal = worker.journal.into_inner();
         journal.sent(requests);
-        if let Some(error) = surgeon.broken_journal.into_inner() {
+        if let Some(error) = worker.broken_journal.into_inner() {
             progress.say(&format!("iiif-mender: stopped, because {error}"));
         }
         if summary.interrupted {
@@ -271,19 +271,19 @@ impl BatchRun {
 }
 
 /// Before another round: as long as a canvas is left alone after a failure, and as the service asked for.
-fn pause(surgeon: &CanvasWorker, round: u32) -> Duration {
-    let rest = surgeon.healer.retry_after().unwrap_or_default();
-    let cool = surgeon.healer.cooldown().saturating_mul(1 << round.min(4));
+fn pause(worker: &CanvasWorker, round: u32) -> Duration {
+    let rest = worker.healer.retry_after().unwrap_or_default();
+    let cool = worker.healer.cooldown().saturating_mul(1 << round.min(4));
     (cool.mul_f64(1.15) + Duration::from_millis(50)).max(rest)
 }
 
 fn stopped(
     stop: StopReason,
-    surgeon: &CanvasWorker,
+    worker: &CanvasWorker,
     progress: &RunProgress,
     wake: &mut Option<Instant>,
 ) -> StopReason {
-    surgeon.stopping.set(true);
+    worker.stopping.set(true);
     *wake = None;
     if stop == StopReason::No {
         progress.say("stopping: what is under way ends; once more stops at once");
@@ -294,7 +294,7 @@ fn stopped(
 }
 
 fn take(
-    surgeon: &CanvasWorker,
+    worker: &CanvasWorker,
     summary: &mut Summary,
     state: &mut RunState,
     queue: &mut VecDeque<(CanvasTask, u64)>,
@@ -309,12 +309,12 @@ fn take(
             let id = unit.id();
             if let Some(canvas) = &unit.canvas {
                 state.unmapped.canvases += 1;
-                if let Some(strange) = strange_canvas(&surgeon.healer, canvas, &unit.images) {
+                if let Some(strange) = strange_canvas(&worker.healer, canvas, &unit.images) {
                     state.unmapped.strange += 1;
                     state.unmapped.example.get_or_insert(strange);
                 }
             }
-            if surgeon.journal.borrow_mut().take_up(id) {
+            if worker.journal.borrow_mut().take_up(id) {
                 queue.push_back((unit, id));
             }
         }
@@ -322,7 +322,7 @@ fn take(
 }
 
 fn settle(
-    surgeon: &CanvasWorker,
+    worker: &CanvasWorker,
     summary: &mut Summary,
     state: &mut RunState,
     unit: CanvasTask,
@@ -333,7 +333,7 @@ fn settle(
         state.alive = treated.alive.take();
     }
     if treated.by == HandledBy::NobodyYet {
-        if surgeon.stopping.get() {
+        if worker.stopping.get() {
             state.undone = true;
         } else {
             state.elsewhere.push_back((unit, id));
@@ -343,20 +343,20 @@ fn settle(
     let (own, others) = &mut state.shares;
     *if treated.by == HandledBy::Others { others } else { own } +=
         u64::from(!treated.again && !treated.undone);
-    if treated.again && state.round < ROUNDS && !surgeon.stopping.get() {
+    if treated.again && state.round < ROUNDS && !worker.stopping.get() {
         state.later.push_back((unit, id));
         return;
     }
     state.undone |= treated.undone;
     if treated.by == HandledBy::Us {
-        treated.asked += surgeon.requests();
+        treated.asked += worker.requests();
     }
-    let is_to_go_on = treated.undone || (treated.again && surgeon.stopping.get());
+    let is_to_go_on = treated.undone || (treated.again && worker.stopping.get());
     if is_to_go_on {
-        surgeon.journal.borrow_mut().sent(treated.asked);
-    } else if let Err(error) = surgeon.journal.borrow_mut().done(&unit, id, &treated) {
-        *surgeon.broken_journal.borrow_mut() = Some(error.to_string());
-        surgeon.stopping.set(true);
+        worker.journal.borrow_mut().sent(treated.asked);
+    } else if let Err(error) = worker.journal.borrow_mut().done(&unit, id, &treated) {
+        *worker.broken_journal.borrow_mut() = Some(error.to_string());
+        worker.stopping.set(true);
     }
     summary.take(&unit.manifest, treated.images, treated.entries, treated.asked);
 }

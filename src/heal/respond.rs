@@ -83,12 +83,12 @@ impl Healer {
         let (mut tries, was_under_way, mut before) = (0, parts.heals.is_under_way(image), None);
         let response = loop {
             tries += 1;
-            let mut seat = Arc::clone(&parts.heals).start(image, lane);
-            seat.urgency.add_waiter();
-            image.log_leader(&seat.urgency);
-            let landed = timeout(wait.saturating_sub(started.elapsed()), seat.wait()).await;
+            let mut handle = Arc::clone(&parts.heals).start(image, lane);
+            handle.urgency.add_waiter();
+            image.log_leader(&handle.urgency);
+            let landed = timeout(wait.saturating_sub(started.elapsed()), handle.wait()).await;
             // The leader is known by now, even to a viewer who came at the same moment.
-            span.link(seat.urgency.leader());
+            span.link(handle.urgency.leader());
             let rung = match landed {
                 Err(_) => {
                     let pending = HealResponse::Pending(COME_BACK);
@@ -103,7 +103,7 @@ impl Healer {
                         _ => Outcome::Failed,
                     };
                     // The result may be from before this viewer asked, of a fault that has passed.
-                    if tries == 1 && was_under_way && seat.urgency.saw_nothing_since(started) {
+                    if tries == 1 && was_under_way && handle.urgency.saw_nothing_since(started) {
                         before = Some(outcome);
                         continue;
                     }

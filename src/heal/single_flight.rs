@@ -66,10 +66,10 @@ where
         let mut flying = lock(&self.flying);
         let slot = match flying.entry(key.clone()) {
             Entry::Occupied(flight) => {
-                let seat = flight.get().clone();
+                let handle = flight.get().clone();
                 drop(flying);
-                seat.urgency.raise(lane);
-                return seat;
+                handle.urgency.raise(lane);
+                return handle;
             }
             Entry::Vacant(slot) => slot,
         };
@@ -161,9 +161,9 @@ mod tests {
     #[tokio::test]
     async fn a_flight_whose_task_panics_tells_its_waiters_and_leaves_the_list() {
         let flights = SingleFlight::<&str, u32>::here();
-        let mut seat =
+        let mut handle =
             flights.join_or_start(&"canvas", Priority::Viewer, |_| async { panic!("a bug in the flight") });
-        assert_eq!(seat.wait().await, None);
+        assert_eq!(handle.wait().await, None);
         assert_eq!(flights.len(), 0);
     }
 

@@ -126,7 +126,7 @@ async fn many_flights_about_few_things_all_land_and_tell_everybody() {
         let (flights, flying, runs) = (Arc::clone(&flights), Arc::clone(&flying), Arc::clone(&runs));
         tokio::spawn(async move {
             let about = number % 7;
-            let mut seat = flights.join_or_start(&about, Priority::ALL[number % 3], |_| {
+            let mut handle = flights.join_or_start(&about, Priority::ALL[number % 3], |_| {
                 let flying = Arc::clone(&flying);
                 async move {
                     runs.fetch_add(1, Ordering::SeqCst);
@@ -136,7 +136,7 @@ async fn many_flights_about_few_things_all_land_and_tell_everybody() {
                     about
                 }
             });
-            assert_eq!(seat.wait().await, Some(about));
+            assert_eq!(handle.wait().await, Some(about));
         })
     });
     for passenger in soon(join_all(passengers.collect::<Vec<_>>())).await {

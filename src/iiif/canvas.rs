@@ -126,8 +126,8 @@ impl<'a> CanvasUrl<'a> {
     /// use iiif_mender::iiif::CanvasUrl;
     ///
     /// let canvas = CanvasUrl::parse("https://example.org/canvas/obj?page=2").unwrap();
-    /// assert_eq!(canvas.visit(), "/canvas/obj?page=2");
-    /// assert_eq!(canvas.rebuild(), "/canvas/obj?page=2&update=true");
+    /// assert_eq!(canvas.visit_target(), "/canvas/obj?page=2");
+    /// assert_eq!(canvas.rebuild_target(), "/canvas/obj?page=2&update=true");
     /// ```
     pub fn rebuild_target(&self) -> String {
         rebuild_target(&self.visit_target())

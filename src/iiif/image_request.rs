@@ -91,8 +91,8 @@ impl<'a> ImageRequest<'a> {
     /// ```
     /// use iiif_mender::iiif::ImageRequest;
     ///
-    /// assert!(ImageRequest::parse("abc/info.json").unwrap().may_heal());
-    /// assert!(!ImageRequest::parse("abc").unwrap().may_heal());
+    /// assert!(ImageRequest::parse("abc/info.json").unwrap().is_healable());
+    /// assert!(!ImageRequest::parse("abc").unwrap().is_healable());
     /// ```
     pub fn is_healable(&self) -> bool {
         matches!(self.target, Target::Info | Target::Image { .. })

@@ -25,11 +25,11 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// Time is linear in the length; at most four passes. The result always parses.
 ///
 /// ```
-/// use iiif_mender::iiif::salvage::repair;
+/// use iiif_mender::iiif::json_repair::repair_json;
 ///
-/// let mended = repair(br#"{"label": "a\ b"}"#).unwrap();
+/// let mended = repair_json(br#"{"label": "a\ b"}"#).unwrap();
 /// assert_eq!(&*mended, br#"{"label": "a\\ b"}"#);
-/// assert_eq!(repair(b"{cut short"), None);
+/// assert_eq!(repair_json(b"{cut short"), None);
 /// ```
 pub fn repair_json(bytes: &[u8]) -> Option<Cow<'_, [u8]>> {
     let bytes = without_mark(bytes);

@@ -130,7 +130,7 @@ pub fn walk_slice(bytes: &[u8], each: &mut dyn FnMut(Canvas)) -> Result<Document
 }
 
 /// Everything at once, for a document small enough to be held: all its canvases, and where the JSON is broken in
-/// the way in which the canvas service breaks it ([`salvage::repair_json`]), those of the mended document. The error is
+/// the way in which the canvas service breaks it ([`json_repair::repair_json`]), those of the mended document. The error is
 /// that of the document as it came. Identifiers of images are told by their last segment.
 pub fn read(bytes: &[u8]) -> Result<(Document, Vec<Canvas>), WalkError> {
     read_under(bytes, &ImageBases::default())

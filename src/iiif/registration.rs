@@ -22,11 +22,11 @@ pub enum Registration {
 /// would be taken for expired, and none for healed.
 ///
 /// ```
-/// use iiif_mender::iiif::resource::{Said, read};
+/// use iiif_mender::iiif::registration::{Registration, read};
 ///
 /// let said = read(uuid::Uuid::nil(), 200, b"https://a.test/file.jpg\n");
-/// assert_eq!(said, Said::Alive("https://a.test/file.jpg".to_owned()));
-/// assert_eq!(read(uuid::Uuid::nil(), 404, b"<html>not found</html>"), Said::Nothing);
+/// assert_eq!(said, Registration::Alive("https://a.test/file.jpg".to_owned()));
+/// assert_eq!(read(uuid::Uuid::nil(), 404, b"<html>not found</html>"), Registration::Nothing);
 /// ```
 pub fn read(uuid: Uuid, status: u16, body: &[u8]) -> Registration {
     let text = String::from_utf8_lossy(body);

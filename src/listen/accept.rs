@@ -33,16 +33,16 @@ where
     S: Fn(ClientInfo, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
-    let hall = Arc::clone(&listener.hall);
+    let group = Arc::clone(&listener.group);
     let Ok(socket) = TcpListener::from_std(listener.socket) else { return 0 };
     let mut connections = JoinSet::new();
     let mut open = OpenConnections::default();
     let begin = |newcomer: AcceptedConnection, place, stop: &Shutdown, connections: &mut JoinSet<()>| {
         let AcceptedConnection { stream, peer, manner, client, is_trusted } = newcomer;
-        let connection = ClientSocket::new(&hall, manner, stop.clone(), client, is_trusted);
-        let pulse = connection.pulse();
+        let connection = ClientSocket::new(&group, manner, stop.clone(), client, is_trusted);
+        let activity = connection.activity();
         let service = service.clone();
-        let (worker, post) = hall.crew.assign();
+        let (worker, post) = group.workers.assign();
         let task = connections.spawn_on(
             async move {
                 // Into the worker's reactor.
@@ -52,7 +52,7 @@ where
             },
             &worker,
         );
-        OpenConnection { pulse, task }
+        OpenConnection { activity, task }
     };
     loop {
         tokio::select! {
@@ -64,8 +64,8 @@ where
             (stream, peer) = accept(&socket) => {
                 // Out of this runtime's reactor.
                 let Ok(stream) = stream.into_std() else { continue };
-                let Some(newcomer) = AcceptedConnection::of(&listener.manner, &hall, stream, peer) else { continue };
-                let Some(place) = place_for(&newcomer, &hall, &mut open, &mut stop).await else { continue };
+                let Some(newcomer) = AcceptedConnection::of(&listener.manner, &group, stream, peer) else { continue };
+                let Some(place) = place_for(&newcomer, &group, &mut open, &mut stop).await else { continue };
                 open.add(begin(newcomer, place, &stop, &mut connections));
             }
         }
@@ -73,10 +73,10 @@ where
     // What the kernel has accepted already is served: closing the socket would reset it.
     if let Ok(socket) = socket.into_std() {
         while let Ok((stream, peer)) = socket.accept() {
-            let Some(newcomer) = AcceptedConnection::of(&listener.manner, &hall, stream, peer) else {
+            let Some(newcomer) = AcceptedConnection::of(&listener.manner, &group, stream, peer) else {
                 continue;
             };
-            let Ok(place) = timeout(LAST_PLACE, hall.places.acquire()).await else { break };
+            let Ok(place) = timeout(LAST_PLACE, group.places.acquire()).await else { break };
             if newcomer.stream.set_nonblocking(true).is_ok() {
                 begin(newcomer, place, &stop, &mut connections);
             }
@@ -84,13 +84,13 @@ where
     }
     // Closed by now: who connects from here on is refused, and a successor may bind.
     let drained = async { while connections.join_next().await.is_some() {} };
-    let drain = hall.bounds.load().drain;
+    let drain = group.bounds.load().drain;
     if timeout(drain, drained).await.is_ok() {
         return 0;
     }
     let cut = connections.len();
     for _ in 0..cut {
-        hall.metrics.edge.connection_cut("drain");
+        group.metrics.edge.connection_cut("drain");
     }
     connections.shutdown().await;
     cut
@@ -111,14 +111,14 @@ impl AcceptedConnection {
     /// `None`: its client has too many connections.
     fn of(
         manner: &ArcSwap<SocketProtocol>,
-        hall: &Arc<ListenerGroup>,
+        group: &Arc<ListenerGroup>,
         stream: std::net::TcpStream,
         peer: SocketAddr,
     ) -> Option<Self> {
         let manner = manner.load_full();
         // SECURITY: one address must not take every place. Who stands behind a PROXY header is counted later.
-        let client = if manner.proxy_protocol { None } else { Some(hall.client(peer)?) };
-        let is_trusted = is_among(peer.ip(), &hall.bounds.load().trusted);
+        let client = if manner.proxy_protocol { None } else { Some(group.client(peer)?) };
+        let is_trusted = is_among(peer.ip(), &group.bounds.load().trusted);
         Some(Self { stream, peer, manner, client, is_trusted })
     }
 }
@@ -128,30 +128,30 @@ impl AcceptedConnection {
 /// newcomer is closed, because other clients could evict, but its own client has as many connections as they.
 async fn place_for(
     newcomer: &AcceptedConnection,
-    hall: &ListenerGroup,
+    group: &ListenerGroup,
     open: &mut OpenConnections,
     stop: &mut Shutdown,
 ) -> Option<ConnectionPermit> {
     let client = newcomer.client.as_ref().map(ClientConnection::client).filter(|_| !newcomer.is_trusted);
     loop {
-        if let Some(place) = hall.places.try_take() {
+        if let Some(place) = group.places.try_take() {
             return Some(place);
         }
         let mut look = LOOK;
         // More than one if the limit was lowered.
-        let evicted = open.evict_up_to(hall.places.missing(), client);
-        (0..evicted).for_each(|_| hall.metrics.edge.connection_cut("evicted"));
+        let evicted = open.evict_up_to(group.places.missing(), client);
+        (0..evicted).for_each(|_| group.metrics.edge.connection_cut("evicted"));
         if evicted > 0 {
             look = LAST_PLACE;
         } else if open.can_evict() {
-            hall.metrics.edge.connection_cut("max_connections");
+            group.metrics.edge.connection_cut("max_connections");
             return None;
         }
         // Meanwhile others may end, rest, or become stuck.
         tokio::select! {
-            place = hall.places.acquire() => return Some(place),
+            place = group.places.acquire() => return Some(place),
             () = tokio::time::sleep(look) => {}
-            () = stop.requested() => return timeout(LAST_PLACE, hall.places.acquire()).await.ok(),
+            () = stop.requested() => return timeout(LAST_PLACE, group.places.acquire()).await.ok(),
         }
     }
 }

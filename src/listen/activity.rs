@@ -218,7 +218,7 @@ impl ConnectionActivity {
     }
 
     /// What the connection does, and for how long.
-    pub(super) fn activity(&self, now: Instant) -> (EvictionRank, Duration) {
+    pub(super) fn rank(&self, now: Instant) -> (EvictionRank, Duration) {
         let now = now.saturating_duration_since(self.opened);
         let since = |moment: u64| now.saturating_sub(Duration::from_millis(moment));
         if self.is_unused() {
@@ -328,9 +328,9 @@ impl ConnectionActivity {
     /// Activity of a connection that has been open for a minute.
     pub(super) fn of_a_test() -> Arc<Self> {
         let second = Duration::from_secs(1);
-        let pulse = Self::with(10 * second, 75 * second, 32 * second, 3600 * second, second);
+        let activity = Self::with(10 * second, 75 * second, 32 * second, 3600 * second, second);
         let opened = Instant::now().checked_sub(60 * second).expect("the machine runs for longer");
-        Arc::new(Self { opened, ..Arc::into_inner(pulse).expect("nobody else has it") })
+        Arc::new(Self { opened, ..Arc::into_inner(activity).expect("nobody else has it") })
     }
 
     pub(super) fn is_switched_in_a_test(&self) {

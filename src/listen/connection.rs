@@ -47,26 +47,26 @@ enum Wakeup {
 
 /// What one connection needs to know.
 pub(super) struct ClientSocket {
-    hall: Arc<ListenerGroup>,
+    group: Arc<ListenerGroup>,
     bounds: Arc<ConnectionLimits>,
     manner: Arc<SocketProtocol>,
     stop: Shutdown,
     /// The client of the connection; `None`: not yet known.
     client: Option<ClientConnection>,
-    pulse: Arc<ConnectionActivity>,
+    activity: Arc<ConnectionActivity>,
 }
 
 impl ClientSocket {
     pub(super) fn new(
-        hall: &Arc<ListenerGroup>,
+        group: &Arc<ListenerGroup>,
         manner: Arc<SocketProtocol>,
         stop: Shutdown,
         client: Option<ClientConnection>,
         is_trusted: bool,
     ) -> Self {
-        let bounds = hall.bounds.load_full();
-        let pulse = ConnectionActivity::new(&bounds);
-        let connection = Self { hall: Arc::clone(hall), bounds, manner, stop, client, pulse };
+        let bounds = group.bounds.load_full();
+        let activity = ConnectionActivity::new(&bounds);
+        let connection = Self { group: Arc::clone(group), bounds, manner, stop, client, activity };
         connection.tells_whose(is_trusted);
         connection
     }
@@ -74,13 +74,13 @@ impl ClientSocket {
     /// Records the client, for eviction. A trusted proxy has many viewers behind it.
     fn tells_whose(&self, is_trusted: bool) {
         if let Some(client) = &self.client {
-            self.pulse.belongs_to((!is_trusted).then(|| Arc::clone(client.client())));
+            self.activity.belongs_to((!is_trusted).then(|| Arc::clone(client.client())));
         }
     }
 
     /// What is noted about it as it runs.
-    pub(super) fn pulse(&self) -> Arc<ConnectionActivity> {
-        Arc::clone(&self.pulse)
+    pub(super) fn activity(&self) -> Arc<ConnectionActivity> {
+        Arc::clone(&self.activity)
     }
 
     pub(super) async fn run<S, F>(mut self, mut stream: TcpStream, peer: SocketAddr, service: S)
@@ -88,13 +88,13 @@ impl ClientSocket {
         S: Fn(ClientInfo, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Response<Body>> + Send + 'static,
     {
-        let _counted = GaugeGuard::inc(&self.hall.open);
+        let _counted = GaugeGuard::inc(&self.group.open);
         let _ = stream.set_nodelay(true);
         let mut address = peer;
         if self.manner.proxy_protocol {
             let Some(behind) = self.read_proxy_header(&mut stream, peer).await else { return };
             address = behind;
-            self.client = self.hall.client(behind);
+            self.client = self.group.client(behind);
             self.tells_whose(is_among(behind.ip(), &self.bounds.trusted));
         }
         let Some(client) = &self.client else { return };
@@ -126,11 +126,11 @@ impl ClientSocket {
                 self.serve_http(Box::new(stream), viewer, only, service).await;
             }
             Ok(Err(error)) => {
-                self.hall.metrics.edge.connection_cut("tls");
+                self.group.metrics.edge.connection_cut("tls");
                 tracing::debug!(%peer, %error, "TLS handshake failed");
             }
             Err(_) => {
-                self.hall.metrics.edge.connection_cut("tls_timeout");
+                self.group.metrics.edge.connection_cut("tls_timeout");
                 tracing::debug!(%peer, "TLS handshake took too long");
             }
         }
@@ -148,7 +148,7 @@ impl ClientSocket {
             Ok(Err(refused)) => refused,
             Err(_) => ProxyHeaderError::Slow,
         };
-        self.hall.metrics.edge.connection_cut(refused.kind());
+        self.group.metrics.edge.connection_cut(refused.kind());
         tracing::debug!(%peer, %refused, "no PROXY header that could be believed");
         None
     }
@@ -159,8 +159,8 @@ impl ClientSocket {
         S: Fn(ClientInfo, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Response<Body>> + Send + 'static,
     {
-        let (peer, pulse) = (viewer.peer, Arc::clone(&self.pulse));
-        let watching = Arc::clone(&pulse);
+        let (peer, activity) = (viewer.peer, Arc::clone(&self.activity));
+        let watching = Arc::clone(&activity);
         let service = service_fn(move |mut request: Request<Incoming>| {
             if let Some(status) = watching.malformed() {
                 request.extensions_mut().insert(MalformedHead(status));
@@ -179,29 +179,29 @@ impl ClientSocket {
                 Ok::<_, Infallible>(answer.map(|body| TrackedBody::new(body, in_flight)))
             }
         });
-        let io = TrackedIo::new(io, Arc::clone(&pulse)).under(&self.bounds, only);
-        let speech = HttpConnection::new(io, service, Arc::clone(&self.bounds));
-        let hall = Arc::clone(&self.hall);
-        if let Err(error) = self.drive(speech, &pulse).await {
+        let io = TrackedIo::new(io, Arc::clone(&activity)).under(&self.bounds, only);
+        let http = HttpConnection::new(io, service, Arc::clone(&self.bounds));
+        let group = Arc::clone(&self.group);
+        if let Err(error) = self.drive(http, &activity).await {
             if error.is::<UnknownProtocol>() {
-                hall.metrics.edge.connection_cut("preface");
+                group.metrics.edge.connection_cut("preface");
             } else if is_half_closed(&*error) {
-                hall.metrics.edge.connection_cut("half_closed");
+                group.metrics.edge.connection_cut("half_closed");
             }
             tracing::debug!(%peer, %error, "a viewer's connection ended badly");
         }
     }
 
-    /// Drives the connection until a deadline of `pulse`, or until a short time after a shutdown is requested.
-    async fn drive(self, mut speech: impl DriveHttp, pulse: &ConnectionActivity) -> Result<(), EndCause> {
+    /// Drives the connection until a deadline of `activity`, or until a short time after a shutdown is requested.
+    async fn drive(self, mut http: impl DriveHttp, activity: &ConnectionActivity) -> Result<(), EndCause> {
         let mut stop = self.stop.clone();
-        let (mut pressed, mut timer) = (pin!(stop.requested()), pin!(sleep(pulse.check_interval())));
+        let (mut shutdown, mut timer) = (pin!(stop.requested()), pin!(sleep(activity.check_interval())));
         // Waiting for the last request, and then for the end.
         let (mut stopping, mut ending) = (false, false);
         loop {
             let mut asked = None;
             let event = poll_fn(|cx| {
-                if let Poll::Ready(ended) = Pin::new(&mut speech).poll(cx) {
+                if let Poll::Ready(ended) = Pin::new(&mut http).poll(cx) {
                     return Poll::Ready(Wakeup::End(ended));
                 }
                 // These futures are pending until they wake the task; polled each time, they would cost more than the rest.
@@ -210,7 +210,7 @@ impl ClientSocket {
                     asked = Some(cx.waker().clone());
                 }
                 let may_be_pressed = !stopping && (first || self.stop.may_be_requested());
-                if may_be_pressed && pressed.as_mut().poll(cx).is_ready() {
+                if may_be_pressed && shutdown.as_mut().poll(cx).is_ready() {
                     return Poll::Ready(Wakeup::Stop);
                 }
                 let rings = (first || timer.is_elapsed()) && timer.as_mut().poll(cx).is_ready();
@@ -220,35 +220,35 @@ impl ClientSocket {
                 Wakeup::End(ended) => return ended,
                 Wakeup::Stop => {
                     stopping = true;
-                    pulse.shutdown_started();
+                    activity.shutdown_started();
                     // HTTP/2 has a way to say it: what is in flight is finished, nothing new is read.
-                    if pulse.is_http2() {
+                    if activity.is_http2() {
                         ending = true;
-                        speech.graceful_shutdown();
+                        http.graceful_shutdown();
                     }
                 }
                 Wakeup::Look => {}
             }
-            match pulse.next_check() {
+            match activity.next_check() {
                 NextCheck::Again(after) => timer.as_mut().reset(Instant::now() + after),
                 // As above; but a connection that does not end soon has nothing in flight and is cut.
                 NextCheck::Over(TimeoutKind::Idle) if !ending => {
                     ending = true;
-                    speech.graceful_shutdown();
+                    http.graceful_shutdown();
                 }
                 NextCheck::Over(TimeoutKind::Idle) => return Ok(()),
                 NextCheck::Over(silence) => {
-                    self.hall.metrics.edge.connection_cut(silence.kind());
+                    self.group.metrics.edge.connection_cut(silence.kind());
                     return Ok(());
                 }
             }
-            if pulse.can_park() {
-                speech.park();
+            if activity.can_park() {
+                http.park();
             }
-            if ending && pulse.is_idle() {
-                match timeout(GOODBYE, &mut speech).await {
+            if ending && activity.is_idle() {
+                match timeout(GOODBYE, &mut http).await {
                     Ok(ended) => return ended,
-                    Err(_) if pulse.is_idle() => return Ok(()),
+                    Err(_) if activity.is_idle() => return Ok(()),
                     Err(_) => {}
                 }
             }

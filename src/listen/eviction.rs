@@ -19,7 +19,7 @@ pub(super) struct OpenConnections(HashMap<Id, OpenConnection>);
 /// An open connection.
 #[derive(Debug)]
 pub(super) struct OpenConnection {
-    pub(super) pulse: Arc<ConnectionActivity>,
+    pub(super) activity: Arc<ConnectionActivity>,
     pub(super) task: AbortHandle,
 }
 
@@ -87,13 +87,13 @@ impl OpenConnection {
         if self.task.is_finished() {
             return None;
         }
-        let (activity, since) = self.pulse.activity(now);
-        let whose = self.pulse.client();
+        let (rank, since) = self.activity.rank(now);
+        let whose = self.activity.client();
         let is_own = matches!((whose, client), (Some(Some(one)), Some(other)) if Arc::ptr_eq(one, other));
         // A connection whose PROXY header has not come counts as the first connection of its client.
         let count = whose.map_or(Some(1), |whose| whose.map(|client| client.connections()));
         let has_more = count.is_none_or(|count| count > own);
-        let rank = match activity {
+        let rank = match rank {
             EvictionRank::Resting if has_more => 0,
             EvictionRank::Stuck if is_own || count.is_some() && has_more => 1,
             EvictionRank::Moving if count.is_some_and(|count| count > own.saturating_mul(FAR_MORE)) => 2,
@@ -139,12 +139,12 @@ mod tests {
             let client = self.client(number);
             self.held.push(client.connect(usize::MAX).expect("no bound"));
             let task = tokio::spawn(std::future::pending());
-            let pulse = ConnectionActivity::of_a_test();
-            let connection = OpenConnection { pulse: Arc::clone(&pulse), task: task.abort_handle() };
-            pulse.belongs_to(Some(client));
+            let activity = ConnectionActivity::of_a_test();
+            let connection = OpenConnection { activity: Arc::clone(&activity), task: task.abort_handle() };
+            activity.belongs_to(Some(client));
             self.open.add(connection);
             self.tasks.push(task);
-            (self.tasks.len() - 1, pulse)
+            (self.tasks.len() - 1, activity)
         }
 
         async fn is_gone(&mut self, number: usize) -> bool {
@@ -159,9 +159,9 @@ mod tests {
         let (polite, _) = world.connects(1);
         let mut many = Vec::new();
         for _ in 0..FAR_MORE + 2 {
-            let (number, pulse) = world.connects(2);
-            let asked = pulse.request_started(http::Version::HTTP_11, false);
-            many.push((number, pulse, asked));
+            let (number, activity) = world.connects(2);
+            let asked = activity.request_started(http::Version::HTTP_11, false);
+            many.push((number, activity, asked));
         }
         let (resting, _) = world.connects(2);
         let newcomer = world.client(3);
@@ -184,15 +184,15 @@ mod tests {
     #[tokio::test]
     async fn a_client_gives_up_what_is_stuck_or_at_rest_for_its_own_and_nothing_else() {
         let mut world = EvictWorld::new();
-        let (first, pulse) = world.connects(1);
+        let (first, activity) = world.connects(1);
         let (second, other) = world.connects(1);
         let asked = [
-            pulse.request_started(http::Version::HTTP_11, false),
+            activity.request_started(http::Version::HTTP_11, false),
             other.request_started(http::Version::HTTP_11, false),
         ];
         let own = world.client(1);
         assert!(!world.open.evict(Some(&own)), "both are being answered");
-        pulse.is_stuck_since(1);
+        activity.is_stuck_since(1);
         assert!(world.open.evict(Some(&own)) && world.is_gone(first).await);
         drop(asked);
         other.is_flushed();
@@ -203,24 +203,24 @@ mod tests {
     #[tokio::test]
     async fn an_answer_that_is_not_taken_yet_and_another_protocol_do_not_rest() {
         let mut world = EvictWorld::new();
-        let (first, pulse) = world.connects(1);
+        let (first, activity) = world.connects(1);
         let newcomer = world.client(2);
         world.held.push(newcomer.connect(usize::MAX).expect("no bound"));
-        let asked = pulse.request_started(http::Version::HTTP_11, false);
-        pulse.record_write(Some(1000));
-        pulse.record_write(None);
+        let asked = activity.request_started(http::Version::HTTP_11, false);
+        activity.record_write(Some(1000));
+        activity.record_write(None);
         // hyper has the rest.
         drop(asked);
         assert!(!world.open.can_evict() && !world.open.evict(Some(&newcomer)), "most of it is unwritten");
-        pulse.record_write(Some(1000));
+        activity.record_write(Some(1000));
         assert!(!world.open.can_evict(), "and so it is when some of it was taken");
-        pulse.is_flushed();
+        activity.is_flushed();
         assert!(world.open.evict(Some(&newcomer)) && world.is_gone(first).await);
-        let (_, pulse) = world.connects(3);
-        drop(pulse.request_started(http::Version::HTTP_11, false));
-        pulse.is_flushed();
+        let (_, activity) = world.connects(3);
+        drop(activity.request_started(http::Version::HTTP_11, false));
+        activity.is_flushed();
         assert!(world.open.can_evict());
-        pulse.is_switched_in_a_test();
+        activity.is_switched_in_a_test();
         assert!(!world.open.can_evict());
     }
 
@@ -229,17 +229,17 @@ mod tests {
         let mut world = EvictWorld::new();
         let (pulses, client) =
             ([ConnectionActivity::of_a_test(), ConnectionActivity::of_a_test()], world.client(1));
-        for pulse in &pulses {
+        for activity in &pulses {
             world.held.push(client.connect(usize::MAX).expect("no bound"));
             let task = tokio::spawn(std::future::pending());
-            world.open.add(OpenConnection { pulse: Arc::clone(pulse), task: task.abort_handle() });
+            world.open.add(OpenConnection { activity: Arc::clone(activity), task: task.abort_handle() });
             world.tasks.push(task);
         }
-        let asked = pulses.each_ref().map(|pulse| pulse.request_started(http::Version::HTTP_11, false));
+        let asked = pulses.each_ref().map(|activity| activity.request_started(http::Version::HTTP_11, false));
         pulses[1].is_stuck_since(1);
         assert!(!world.open.evict(None), "nobody knows whose they are");
-        for pulse in &pulses {
-            pulse.belongs_to(Some(Arc::clone(&client)));
+        for activity in &pulses {
+            activity.belongs_to(Some(Arc::clone(&client)));
         }
         assert!(world.open.evict(None) && world.is_gone(1).await, "stuck, and of one who has two");
         drop(asked);

@@ -84,7 +84,7 @@ where
         };
         let parts = connection.into_parts();
         let io = parts.io.into_inner();
-        if let Some(tunnel) = io.pulse().upgrade().and_then(|upgrade| upgrade.take()) {
+        if let Some(tunnel) = io.activity().upgrade().and_then(|upgrade| upgrade.take()) {
             self.state = HttpState::Tunnel(Box::pin(tunnel::pass(io, parts.read_buf, tunnel)));
         }
     }
@@ -97,10 +97,10 @@ where
         };
         let mut io = connection.into_parts().io.into_inner();
         let Some((refused, head)) = io.refused() else { return Err(error.into()) };
-        if io.pulse().is_new() && malformed::is_no_http(&head) {
+        if io.activity().is_new() && malformed::is_no_http(&head) {
             return Err(UnknownProtocol.into());
         }
-        io.pulse().notes_malformed(refused.0);
+        io.activity().notes_malformed(refused.0);
         self.state = self.http1(io.with_unread(malformed::stand_in(&head)));
         Ok(())
     }

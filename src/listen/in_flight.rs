@@ -35,18 +35,18 @@ impl StreamActivity {
 /// A request, from its head to the end of its answer.
 #[derive(Debug)]
 pub(super) struct InFlight {
-    pub(super) pulse: Arc<ConnectionActivity>,
+    pub(super) activity: Arc<ConnectionActivity>,
     pub(super) turn: Option<Arc<StreamActivity>>,
 }
 
 impl InFlight {
-    pub(super) fn new(pulse: Arc<ConnectionActivity>, turn: Option<Arc<StreamActivity>>) -> Self {
-        Self { pulse, turn }
+    pub(super) fn new(activity: Arc<ConnectionActivity>, turn: Option<Arc<StreamActivity>>) -> Self {
+        Self { activity, turn }
     }
 
     /// True when the server stops and this answer must say `ClientSocket: close`. (HTTP/2 sends GOAWAY.)
     pub(super) fn is_last(&self) -> bool {
-        self.turn.is_none() && self.pulse.stopped.load(Relaxed) != 0
+        self.turn.is_none() && self.activity.stopped.load(Relaxed) != 0
     }
 
     /// HTTP/2 carries it.
@@ -59,7 +59,7 @@ impl InFlight {
         let Some(turn) = &self.turn else { return };
         turn.unsent.fetch_add(pieces, Relaxed);
         if turn.waits.load(Relaxed) == 0 {
-            self.pulse.note(&turn.waits);
+            self.activity.note(&turn.waits);
         }
     }
 
@@ -67,7 +67,7 @@ impl InFlight {
     pub(super) fn took(&self) {
         let Some(turn) = &self.turn else { return };
         turn.unsent.fetch_sub(1, Relaxed);
-        self.pulse.note(&turn.waits);
+        self.activity.note(&turn.waits);
     }
 
     /// The viewer takes more than there is.
@@ -82,16 +82,16 @@ impl InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        let pulse = &self.pulse;
+        let activity = &self.activity;
         if let Some(own) = &self.turn {
-            pulse.turns().retain(|turn| !Arc::ptr_eq(turn, own));
+            activity.turns().retain(|turn| !Arc::ptr_eq(turn, own));
         }
-        pulse.note(&pulse.rested);
+        activity.note(&activity.rested);
         // A viewer that takes nothing of what hyper has to write counts as slow as before.
-        if pulse.blocked.load(Relaxed) == 0 {
-            pulse.slow.store(0, Relaxed);
+        if activity.blocked.load(Relaxed) == 0 {
+            activity.slow.store(0, Relaxed);
         }
-        pulse.began.store(0, Relaxed);
-        pulse.in_flight.fetch_sub(1, Relaxed);
+        activity.began.store(0, Relaxed);
+        activity.in_flight.fetch_sub(1, Relaxed);
     }
 }

@@ -109,22 +109,22 @@ pub struct ListenerGroup {
     bounds: ArcSwap<ConnectionLimits>,
     places: ConnectionPermits,
     clients: Clients,
-    crew: Arc<WorkerPool>,
+    workers: Arc<WorkerPool>,
     open: Gauge,
     metrics: Arc<Metrics>,
 }
 
 impl ListenerGroup {
-    /// Creates a group: the workers of `crew` serve its connections, `clients` limits each client, `open` counts connections.
+    /// Creates a group: the workers of `workers` serve its connections, `clients` limits each client, `open` counts connections.
     pub fn new(
         bounds: ConnectionLimits,
         clients: Clients,
-        crew: Arc<WorkerPool>,
+        workers: Arc<WorkerPool>,
         open: Gauge,
         metrics: Arc<Metrics>,
     ) -> Arc<Self> {
         let places = ConnectionPermits::new(bounds.max_connections);
-        Arc::new(Self { bounds: ArcSwap::from_pointee(bounds), places, clients, crew, open, metrics })
+        Arc::new(Self { bounds: ArcSwap::from_pointee(bounds), places, clients, workers, open, metrics })
     }
 
     /// Replaces the limits for new connections; open connections keep theirs.
@@ -167,7 +167,7 @@ impl fmt::Debug for SocketProtocol {
 pub struct Listener {
     socket: TcpListener,
     manner: Arc<ArcSwap<SocketProtocol>>,
-    hall: Arc<ListenerGroup>,
+    group: Arc<ListenerGroup>,
 }
 
 /// Connections that wait in the kernel to be accepted; as many as it allows (`net.core.somaxconn`).
@@ -175,7 +175,7 @@ const BACKLOG: i32 = 4096;
 
 impl Listener {
     /// Binds an address. `[::]` takes IPv4 as well, unless `v6_only`.
-    pub fn bind(address: SocketAddr, v6_only: bool, hall: &Arc<ListenerGroup>) -> io::Result<Self> {
+    pub fn bind(address: SocketAddr, v6_only: bool, group: &Arc<ListenerGroup>) -> io::Result<Self> {
         let bound = || {
             let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
             if address.is_ipv6() {
@@ -185,7 +185,7 @@ impl Listener {
             socket.set_reuse_address(true)?;
             socket.bind(&address.into())?;
             socket.listen(BACKLOG)?;
-            Self::on(socket.into(), hall)
+            Self::on(socket.into(), group)
         };
         bound().map_err(|error: io::Error| {
             io::Error::new(error.kind(), format!("cannot listen on {address}: {error}"))
@@ -193,9 +193,9 @@ impl Listener {
     }
 
     /// On a socket that is bound already.
-    pub fn on(socket: TcpListener, hall: &Arc<ListenerGroup>) -> io::Result<Self> {
+    pub fn on(socket: TcpListener, group: &Arc<ListenerGroup>) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
-        Ok(Self { socket, manner: Arc::default(), hall: Arc::clone(hall) })
+        Ok(Self { socket, manner: Arc::default(), group: Arc::clone(group) })
     }
 
     /// The address that it really listens on (a port 0 has become a real one).
@@ -230,8 +230,8 @@ pub struct Shutdown(watch::Receiver<bool>);
 impl Shutdown {
     /// Creates the sender of the signal and its receiver.
     pub fn new() -> (watch::Sender<bool>, Self) {
-        let (press, pressed) = watch::channel(false);
-        (press, Self(pressed))
+        let (press, shutdown) = watch::channel(false);
+        (press, Self(shutdown))
     }
 
     /// Cheap check before polling [`Shutdown::requested`]: false means that it is still pending.
@@ -241,6 +241,6 @@ impl Shutdown {
 
     /// Waits until shutdown is requested, or the sender is dropped.
     pub async fn requested(&mut self) {
-        let _ = self.0.wait_for(|pressed| *pressed).await;
+        let _ = self.0.wait_for(|shutdown| *shutdown).await;
     }
 }

@@ -26,7 +26,7 @@ const AHEAD: usize = 512;
 #[derive(Debug)]
 pub(super) struct TrackedIo<I> {
     io: I,
-    pulse: Arc<ConnectionActivity>,
+    activity: Arc<ConnectionActivity>,
     /// Bytes that came already and are to be read once more.
     unread: Bytes,
     /// Only protocol that is accepted; `None`: detected from the first bytes.
@@ -55,10 +55,10 @@ pub(super) enum DetectedProtocol {
 }
 
 impl<I> TrackedIo<I> {
-    pub(super) fn new(io: I, pulse: Arc<ConnectionActivity>) -> Self {
+    pub(super) fn new(io: I, activity: Arc<ConnectionActivity>) -> Self {
         Self {
             io,
-            pulse,
+            activity,
             unread: Bytes::new(),
             only: None,
             withholds: false,
@@ -95,16 +95,16 @@ impl<I> TrackedIo<I> {
     /// What hyper refused to read, with the beginning of that head as far as it is known.
     pub(super) fn refused(&mut self) -> Option<(MalformedStatus, Vec<u8>)> {
         let refused = self.withheld.take()?;
-        let is_known = self.pulse.has_begun();
+        let is_known = self.activity.has_begun();
         Some((refused, if is_known { std::mem::take(&mut self.head) } else { Vec::new() }))
     }
 
-    pub(super) fn pulse(&self) -> &Arc<ConnectionActivity> {
-        &self.pulse
+    pub(super) fn activity(&self) -> &Arc<ConnectionActivity> {
+        &self.activity
     }
 
     fn track_write<T>(&mut self, written: Poll<T>, bytes: impl FnOnce(&T) -> usize) -> Poll<T> {
-        self.pulse.record_write(match &written {
+        self.activity.record_write(match &written {
             Poll::Ready(written) => Some(bytes(written)),
             Poll::Pending => None,
         });
@@ -116,10 +116,10 @@ impl<I> TrackedIo<I> {
 
     /// Bytes came, maybe of a head.
     fn hears(&mut self, bytes: &[u8]) {
-        if !self.pulse.is_idle() {
+        if !self.activity.is_idle() {
             return;
         }
-        if self.pulse.record_read() {
+        if self.activity.record_read() {
             self.head.clear();
         }
         if self.withholds && self.only != Some(DetectedProtocol::Http2) {
@@ -132,7 +132,7 @@ impl<I> TrackedIo<I> {
     /// flight and nothing of an answer is left. Then they are taken, and go no further.
     fn withholds(&mut self, bytes: &[u8]) -> bool {
         if self.withholds
-            && !self.pulse.owes()
+            && !self.activity.owes()
             && self.withheld.is_none()
             && self.only == Some(DetectedProtocol::Http1)
         {
@@ -176,7 +176,7 @@ impl<I: AsyncRead + Unpin> TrackedIo<I> {
     /// Checks whether the peer is still there: while an answer is made, hyper reads nothing (`half_close`). A viewer that
     /// half-closed and waits cannot be told from one that is gone until bytes are written, so the wait is limited.
     fn poll_left(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        if self.only == Some(DetectedProtocol::Http2) || self.pulse.is_idle() || !self.unread.is_empty() {
+        if self.only == Some(DetectedProtocol::Http2) || self.activity.is_idle() || !self.unread.is_empty() {
             return Ok(());
         }
         let mut room = [const { MaybeUninit::uninit() }; AHEAD];
@@ -231,9 +231,9 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TrackedIo<I> {
             return Poll::Ready(Ok(()));
         }
         let flushed = Pin::new(&mut self.io).poll_flush(cx);
-        self.pulse.record_write(flushed.is_ready().then_some(0));
+        self.activity.record_write(flushed.is_ready().then_some(0));
         ready!(flushed)?;
-        self.pulse.is_flushed();
+        self.activity.is_flushed();
         self.poll_left(cx)?;
         Poll::Ready(Ok(()))
     }

@@ -103,7 +103,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_single_worker_is_the_callers_own_runtime() {
-        let crew = WorkerPool::start(1).expect("no thread");
-        assert_eq!(crew.assign().0.id(), Handle::current().id());
+        let workers = WorkerPool::start(1).expect("no thread");
+        assert_eq!(workers.assign().0.id(), Handle::current().id());
     }
 }

@@ -61,8 +61,8 @@ impl PresentationProxy {
         base: impl FnOnce() -> String,
         client: impl FnOnce() -> Arc<Client>,
     ) -> GatewayResult {
-        let desk = &self.desk;
-        let rest = asked.uri.path().strip_prefix(PREFIX).filter(|_| desk.settings.presentation.manifests);
+        let inner = &self.inner;
+        let rest = asked.uri.path().strip_prefix(PREFIX).filter(|_| inner.settings.presentation.manifests);
         let name = match rest {
             None => return GatewayResult::Elsewhere,
             Some("" | "/") => "",
@@ -73,10 +73,10 @@ impl PresentationProxy {
         };
         let response = match asked.method {
             Method::GET | Method::HEAD if name.is_empty() => {
-                Box::pin(desk.collection(asked.uri.query(), &desk.base(base))).await
+                Box::pin(inner.collection(asked.uri.query(), &inner.base(base))).await
             }
             Method::GET | Method::HEAD => {
-                Box::pin(desk.stored(name, asked, &desk.budget.of(Some(client())))).await
+                Box::pin(inner.stored(name, asked, &inner.budget.of(Some(client())))).await
             }
             Method::OPTIONS => Some(cors::permission(&asked.headers)),
             _ => Some(not_allowed(&asked.headers)),
@@ -115,8 +115,8 @@ impl PresentationInner {
             None | Some("") => None,
             Some(query) => Some(query.strip_prefix("page=")?.parse().ok().filter(|page| *page > 0)?),
         };
-        let (desk, base) = (Arc::clone(self), base.to_owned());
-        let listed = tokio::task::spawn_blocking(move || desk.list(page, &base)).await.ok()?;
+        let (inner, base) = (Arc::clone(self), base.to_owned());
+        let listed = tokio::task::spawn_blocking(move || inner.list(page, &base)).await.ok()?;
         let json =
             listed.inspect_err(|error| tracing::error!(%error, "the manifests cannot be listed")).ok()??;
         let body = serde_json::to_vec(&json).ok()?;
@@ -175,10 +175,10 @@ impl PresentationInner {
         budget: &MemoryBudget,
     ) -> Option<Response<Body>> {
         let uri = String::from_utf8(URL_SAFE_NO_PAD.decode(name).ok()?).ok()?;
-        let desk = Arc::clone(self);
+        let inner = Arc::clone(self);
         let opened = tokio::task::spawn_blocking(move || {
             let stored =
-                desk.index.stored(&uri).inspect_err(|error| tracing::error!(%error, "lookup failed"));
+                inner.index.stored(&uri).inspect_err(|error| tracing::error!(%error, "lookup failed"));
             let stored = stored.ok().flatten()?;
             let opened = open(&stored);
             opened.inspect_err(|error| tracing::warn!(file = %stored.file.display(), %error, "a manifest cannot be read")).ok()

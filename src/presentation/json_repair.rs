@@ -2,7 +2,7 @@
 //!
 //! UPSTREAM: the service writes a backslash, newline or tab of a label as it is (upstream.md "Errors of the canvas
 //! service"), and one such label costs a viewer the whole book. Only what makes the document invalid is changed
-//! ([`salvage::repair_json`]); what cannot be repaired goes out as it came.
+//! ([`json_repair::repair_json`]); what cannot be repaired goes out as it came.
 
 use std::borrow::Cow;
 

@@ -43,7 +43,7 @@ const MENDS: usize = 2;
 /// Answers what is asked for on presentation routes. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct PresentationProxy {
-    desk: Arc<PresentationInner>,
+    inner: Arc<PresentationInner>,
 }
 
 #[derive(Debug)]
@@ -153,7 +153,7 @@ impl PresentationProxy {
         let own = (&settings.rewrite, &settings.presentation, &settings.server.public_hosts);
         format!("{own:?}").hash(&mut kind);
         let kind = kind.finish();
-        let desk = PresentationInner {
+        let inner = PresentationInner {
             settings,
             upstreams,
             healer,
@@ -166,7 +166,7 @@ impl PresentationProxy {
             carried,
             kind,
         };
-        Self { desk: Arc::new(desk) }
+        Self { inner: Arc::new(inner) }
     }
 
     /// Answers one request.
@@ -178,14 +178,14 @@ impl PresentationProxy {
         if !wanted.may_update {
             wanted.never_builds_anew()?;
         }
-        if self.desk.reads_documents() {
+        if self.inner.reads_documents() {
             coding::narrow(&mut wanted.onward.headers);
         }
-        let key = CollapseKey::of(self.desk.mark(&wanted) ^ self.desk.kind, &wanted.onward, &body)
-            .filter(|_| self.desk.collapses());
+        let key = CollapseKey::of(self.inner.mark(&wanted) ^ self.inner.kind, &wanted.onward, &body)
+            .filter(|_| self.inner.collapses());
         match key {
             Some(key) => self.share(key, wanted).await,
-            None => self.desk.alone(&wanted, body).await,
+            None => self.inner.alone(&wanted, body).await,
         }
     }
 
@@ -195,21 +195,21 @@ impl PresentationProxy {
         key: CollapseKey,
         wanted: PresentationRequest,
     ) -> Result<PresentationResponse, UpstreamError> {
-        let desk = &self.desk;
-        let is_flying = desk.flights.find(&key).is_some();
-        if is_flying || desk.carried.has(&key) {
-            desk.metrics.event(EventKind::Collapsed);
+        let inner = &self.inner;
+        let is_flying = inner.flights.find(&key).is_some();
+        if is_flying || inner.carried.has(&key) {
+            inner.metrics.event(EventKind::Collapsed);
             tracing::debug!(request = %wanted.trace, target = &*key.target.1, "shares the request of another viewer");
         }
         let wanted = Arc::new(wanted);
-        let landed = if is_flying || desk.flights.len() < desk.settings.presentation.max_flights {
-            let mut seat = desk.flights.join_or_start(&key, Priority::Viewer, |_| {
-                let (desk, wanted) = (Arc::clone(desk), Arc::clone(&wanted));
-                async move { desk.fly(&wanted).await }
+        let landed = if is_flying || inner.flights.len() < inner.settings.presentation.max_flights {
+            let mut seat = inner.flights.join_or_start(&key, Priority::Viewer, |_| {
+                let (inner, wanted) = (Arc::clone(inner), Arc::clone(&wanted));
+                async move { inner.fly(&wanted).await }
             });
             seat.wait().await
         } else {
-            Some(desk.carried.landed(&key, Box::pin(desk.fly(&wanted))).await)
+            Some(inner.carried.landed(&key, Box::pin(inner.fly(&wanted))).await)
         };
         match landed {
             Some(SharedResponse::Shared(whole, cookies)) => {
@@ -225,10 +225,10 @@ impl PresentationProxy {
                 let taken = for_one.lock().take();
                 match taken {
                     Some(presented) => Ok(presented),
-                    None => desk.alone(&wanted, Body::Empty).await,
+                    None => inner.alone(&wanted, Body::Empty).await,
                 }
             }
-            None => desk.alone(&wanted, Body::Empty).await,
+            None => inner.alone(&wanted, Body::Empty).await,
         }
     }
 }

@@ -45,7 +45,7 @@ use upgrade::Upgrades;
 /// The reverse proxy. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Proxy {
-    rooms: Arc<ProxyInner>,
+    inner: Arc<ProxyInner>,
 }
 
 #[derive(Debug)]
@@ -122,7 +122,7 @@ impl Proxy {
         let ProxyState { rates, upgrades, budget, metrics } = state.clone();
         let rewrite = RewriteRule::of(&settings);
         let via = ViaValue::new(&settings.server.name);
-        let rooms = ProxyInner {
+        let inner = ProxyInner {
             settings,
             upstreams,
             healer,
@@ -134,7 +134,7 @@ impl Proxy {
             budget,
             metrics,
         };
-        Self { rooms: Arc::new(rooms) }
+        Self { inner: Arc::new(inner) }
     }
 
     /// Answers one request, whatever happens.
@@ -147,24 +147,24 @@ impl Proxy {
     ) -> impl Future<Output = Response<Body>> + Send + 'static {
         let started = Instant::now();
         let (mut head, body) = request.into_parts();
-        let rooms = self.rooms;
-        let sender = Sender::new(viewer, &head, &rooms.settings);
+        let inner = self.inner;
+        let sender = Sender::new(viewer, &head, &inner.settings);
         let (trace, span) =
-            rooms.metrics.spans.begin(RequestTrace::of(&head.headers, sender.peer_is_trusted));
+            inner.metrics.spans.begin(RequestTrace::of(&head.headers, sender.peer_is_trusted));
         let asking = reply::RequestContext::new(&head, sender.client, trace, started);
         // First of all, because no other refusal ends the connection.
         let checked = route::readable(&head)
             .and_then(|()| route::check_framing(&head, asking.found))
-            .and_then(|()| rooms.check_rate_limit(&sender));
+            .and_then(|()| inner.check_rate_limit(&sender));
         async move {
             let ended = if let Err(refusal) = checked {
                 ("none", Err(refusal))
-            } else if let Some(answer) = rooms.gateway(&sender, &head).await {
+            } else if let Some(answer) = inner.gateway(&sender, &head).await {
                 ("manifests", answer)
             } else {
-                rooms.dispatch(&sender, &asking, &mut head, body).await
+                inner.dispatch(&sender, &asking, &mut head, body).await
             };
-            rooms.reply(&asking, &head.headers, span, ended)
+            inner.reply(&asking, &head.headers, span, ended)
         }
     }
 }

@@ -134,12 +134,12 @@ impl Dialer {
     }
 
     /// Resolves, connects, shakes hands. The caller sets the deadline.
-    pub(super) async fn dial(&self, trunks: &Http2Pool) -> Result<ActiveConnection, UpstreamError> {
+    pub(super) async fn dial(&self, http2: &Http2Pool) -> Result<ActiveConnection, UpstreamError> {
         let io = self.connector.clone().call(self.target.clone()).await.map_err(refused)?;
         let is_http2 = self.knows_http2 || io.connected().is_negotiated_h2();
-        trunks.is_none(!is_http2);
+        http2.is_none(!is_http2);
         let carrier = if is_http2 {
-            trunks.open(io).await.map(ActiveConnection::Shared)
+            http2.open(io).await.map(ActiveConnection::Shared)
         } else {
             Http1Connection::open(io).await.map(|connection| ActiveConnection::Own(Box::new(connection)))
         };

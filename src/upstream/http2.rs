@@ -48,7 +48,7 @@ struct Http2Connection {
 /// A request on an HTTP/2 connection: counts until it is dropped.
 #[derive(Debug)]
 pub(super) struct Http2Stream {
-    trunk: Arc<Http2Connection>,
+    connection: Arc<Http2Connection>,
     scheme: Scheme,
     /// How long it waits for the head of an answer, or the next piece of its body.
     pub(super) waits: IdleTimer,
@@ -56,9 +56,9 @@ pub(super) struct Http2Stream {
 
 impl Drop for Http2Stream {
     fn drop(&mut self) {
-        let quiet_since = u64::try_from(self.trunk.born.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.trunk.quiet_since.store(quiet_since, Ordering::Relaxed);
-        self.trunk.streams.fetch_sub(1, Ordering::Relaxed);
+        let quiet_since = u64::try_from(self.connection.born.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.connection.quiet_since.store(quiet_since, Ordering::Relaxed);
+        self.connection.streams.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -118,13 +118,13 @@ impl Http2Pool {
             return None;
         }
         let mut open = self.open.lock();
-        open.retain(|trunk| !trunk.sender.is_closed() && trunk.born.elapsed() < self.max_age);
-        let trunk = open.iter().min_by_key(|trunk| trunk.streams.load(Ordering::Relaxed))?;
-        let most = self.most_streams.min(trunk.allowed.load(Ordering::Relaxed));
-        if trunk.streams.load(Ordering::Relaxed) >= most {
+        open.retain(|connection| !connection.sender.is_closed() && connection.born.elapsed() < self.max_age);
+        let connection = open.iter().min_by_key(|connection| connection.streams.load(Ordering::Relaxed))?;
+        let most = self.most_streams.min(connection.allowed.load(Ordering::Relaxed));
+        if connection.streams.load(Ordering::Relaxed) >= most {
             return None;
         }
-        Some(self.share(trunk))
+        Some(self.share(connection))
     }
 
     /// Starts HTTP/2 on a fresh stream of bytes; a task of its own drives it.
@@ -156,25 +156,26 @@ impl Http2Pool {
                 tracing::debug!(%error, "an HTTP/2 connection to an upstream ended badly");
             }
         });
-        let trunk = Arc::new(Http2Connection {
+        let connection = Arc::new(Http2Connection {
             sender,
             streams: AtomicUsize::new(0),
             allowed,
             born: Instant::now(),
             quiet_since: AtomicU64::new(0),
         });
-        let stream = self.share(&trunk);
-        self.open.lock().push(trunk);
+        let stream = self.share(&connection);
+        self.open.lock().push(connection);
         Ok(stream)
     }
 
     /// Closes what is closed already, too old, or was not used for a while.
     pub(super) fn prune(&self) {
-        self.open.lock().retain(|trunk| {
-            let age = trunk.born.elapsed();
-            let quiet = age.saturating_sub(Duration::from_millis(trunk.quiet_since.load(Ordering::Relaxed)));
-            let is_used = trunk.streams.load(Ordering::Relaxed) > 0 || quiet < self.keep;
-            !trunk.sender.is_closed() && age < self.max_age && is_used
+        self.open.lock().retain(|connection| {
+            let age = connection.born.elapsed();
+            let quiet =
+                age.saturating_sub(Duration::from_millis(connection.quiet_since.load(Ordering::Relaxed)));
+            let is_used = connection.streams.load(Ordering::Relaxed) > 0 || quiet < self.keep;
+            !connection.sender.is_closed() && age < self.max_age && is_used
         });
     }
 
@@ -182,10 +183,10 @@ impl Http2Pool {
         self.open.lock().len()
     }
 
-    fn share(&self, trunk: &Arc<Http2Connection>) -> Http2Stream {
-        trunk.streams.fetch_add(1, Ordering::Relaxed);
+    fn share(&self, connection: &Arc<Http2Connection>) -> Http2Stream {
+        connection.streams.fetch_add(1, Ordering::Relaxed);
         let waits = IdleTimer::new(Duration::MAX);
-        Http2Stream { trunk: Arc::clone(trunk), scheme: self.scheme.clone(), waits }
+        Http2Stream { connection: Arc::clone(connection), scheme: self.scheme.clone(), waits }
     }
 }
 
@@ -203,7 +204,7 @@ impl Http2Stream {
         let upload = body.watch_upload(times.body);
         let Some(head) = as_http2(head, &self.scheme) else { return Err(SendFailure::Target) };
         let request = Request::from_parts(head, std::mem::take(body));
-        let answer = pin!(self.trunk.sender.clone().try_send_request(request));
+        let answer = pin!(self.connection.sender.clone().try_send_request(request));
         let answer = in_time(upload.as_deref(), &mut self.waits, times.first_byte, answer).await;
         answer.ok_or(SendFailure::Late)?.map_err(|failure| {
             if bodyless && was_refused(failure.error()) {

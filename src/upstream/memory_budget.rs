@@ -15,7 +15,7 @@ pub trait Holder: std::fmt::Debug + Send + Sync {
 /// Memory for bodies that are held: a limit in bytes for all of them together. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct MemoryBudget {
-    purse: Arc<BudgetState>,
+    budget_state: Arc<BudgetState>,
     /// The client that holds the bodies. A client may have 1/4.
     client: Option<Arc<dyn Holder>>,
 }
@@ -54,19 +54,20 @@ impl MemoryBudget {
     /// Creates a budget of `most` bytes; `shown` is the gauge of bytes taken.
     pub fn new(most: usize, shown: Gauge) -> Self {
         let most = AtomicUsize::new(most);
-        let purse = BudgetState { most, taken: AtomicUsize::new(0), waiting: AtomicUsize::new(0), shown };
-        Self { purse: Arc::new(purse), client: None }
+        let budget_state =
+            BudgetState { most, taken: AtomicUsize::new(0), waiting: AtomicUsize::new(0), shown };
+        Self { budget_state: Arc::new(budget_state), client: None }
     }
 
     /// Replaces the limit; bytes that are taken stay taken.
     pub fn resize(&self, most: usize) {
-        self.purse.most.store(most, Relaxed);
+        self.budget_state.most.store(most, Relaxed);
     }
 
     /// Budget for the bodies of one client: at most 1/4 of the whole.
     #[must_use]
     pub fn of(&self, client: Option<Arc<dyn Holder>>) -> Self {
-        Self { purse: Arc::clone(&self.purse), client }
+        Self { budget_state: Arc::clone(&self.budget_state), client }
     }
 
     /// Takes `bytes`; `None`: they would be too many.
@@ -85,36 +86,36 @@ impl MemoryBudget {
         client: Option<Arc<dyn Holder>>,
         is_waiting: bool,
     ) -> Option<BudgetPermit> {
-        let purse = &*self.purse;
-        let most = purse.most.load(Relaxed);
-        add(&purse.taken, bytes, most)?;
-        if is_waiting && add(&purse.waiting, bytes, most / 2).is_none() {
-            purse.taken.fetch_sub(bytes, Relaxed);
+        let budget_state = &*self.budget_state;
+        let most = budget_state.most.load(Relaxed);
+        add(&budget_state.taken, bytes, most)?;
+        if is_waiting && add(&budget_state.waiting, bytes, most / 2).is_none() {
+            budget_state.taken.fetch_sub(bytes, Relaxed);
             return None;
         }
         if let Some(client) = &client
             && add(client.bytes(), bytes, most / 4).is_none()
         {
-            purse.taken.fetch_sub(bytes, Relaxed);
+            budget_state.taken.fetch_sub(bytes, Relaxed);
             if is_waiting {
-                purse.waiting.fetch_sub(bytes, Relaxed);
+                budget_state.waiting.fetch_sub(bytes, Relaxed);
             }
             return None;
         }
-        purse.shown.inc_by(shown(bytes));
+        budget_state.shown.inc_by(shown(bytes));
         Some(BudgetPermit { budget: self.of(client), bytes, is_waiting })
     }
 
     /// Bytes that are taken now.
     #[cfg(test)]
     pub(crate) fn taken(&self) -> usize {
-        self.purse.taken.load(Relaxed)
+        self.budget_state.taken.load(Relaxed)
     }
 
     /// Counts `bytes` that are in memory already, whatever the sum becomes.
     pub fn count(&self, bytes: usize) -> BudgetPermit {
-        self.purse.taken.fetch_add(bytes, Relaxed);
-        self.purse.shown.inc_by(shown(bytes));
+        self.budget_state.taken.fetch_add(bytes, Relaxed);
+        self.budget_state.shown.inc_by(shown(bytes));
         if let Some(client) = &self.client {
             client.bytes().fetch_add(bytes, Relaxed);
         }
@@ -141,10 +142,10 @@ impl Drop for BudgetPermit {
             client.bytes().fetch_sub(self.bytes, Relaxed);
         }
         if self.is_waiting {
-            self.budget.purse.waiting.fetch_sub(self.bytes, Relaxed);
+            self.budget.budget_state.waiting.fetch_sub(self.bytes, Relaxed);
         }
-        self.budget.purse.taken.fetch_sub(self.bytes, Relaxed);
-        self.budget.purse.shown.dec_by(shown(self.bytes));
+        self.budget.budget_state.taken.fetch_sub(self.bytes, Relaxed);
+        self.budget.budget_state.shown.dec_by(shown(self.bytes));
     }
 }
 

@@ -33,7 +33,7 @@ pub(super) struct UpstreamServer {
     upstream: Authority,
     dialer: Dialer,
     pool: Pool,
-    trunks: Http2Pool,
+    http2: Http2Pool,
     /// Requests that it has, until the end of their answers.
     load: AtomicUsize,
     health: PassiveHealth,
@@ -117,7 +117,7 @@ impl UpstreamServer {
             upstream,
             dialer,
             pool: Pool::new(bounds.pool_idle, bounds.pool_max_age, bounds.max_requests),
-            trunks: Http2Pool::new(scheme, bounds),
+            http2: Http2Pool::new(scheme, bounds),
             load: AtomicUsize::new(0),
             health: PassiveHealth::new(bounds.health),
             connect_timeout: bounds.connect_timeout,
@@ -146,7 +146,7 @@ impl UpstreamServer {
             failures: self.health.failures(),
             in_flight: self.load(),
             idle_connections: self.pool.len(),
-            shared_connections: self.trunks.len(),
+            shared_connections: self.http2.len(),
         }
     }
 
@@ -196,7 +196,7 @@ impl UpstreamServer {
 
     /// A connection that is open already and may carry one more request.
     pub(super) fn checkout(&self) -> Option<ActiveConnection> {
-        self.trunks
+        self.http2
             .take()
             .map(ActiveConnection::Shared)
             .or_else(|| self.pool.checkout().map(ActiveConnection::Own))
@@ -218,17 +218,17 @@ impl UpstreamServer {
 
     /// Opens a connection, or shares one that another request opened meanwhile, where that is possible.
     async fn dial(&self) -> Result<ActiveConnection, UpstreamError> {
-        if self.trunks.may_be() {
-            let turn = self.trunks.turn.lock().await;
-            if let Some(stream) = self.trunks.take() {
+        if self.http2.may_be() {
+            let turn = self.http2.turn.lock().await;
+            if let Some(stream) = self.http2.take() {
                 return Ok(ActiveConnection::Shared(stream));
             }
-            if self.trunks.may_be() {
-                return self.dialer.dial(&self.trunks).await;
+            if self.http2.may_be() {
+                return self.dialer.dial(&self.http2).await;
             }
             drop(turn);
         }
-        self.dialer.dial(&self.trunks).await
+        self.dialer.dial(&self.http2).await
     }
 
     /// The connection whose answer was read to its end.
@@ -239,7 +239,7 @@ impl UpstreamServer {
     /// Closes connections that were not used for a while.
     pub(super) fn prune(&self, now: Instant) {
         self.pool.prune(now);
-        self.trunks.prune();
+        self.http2.prune();
     }
 
     /// Dials a server that is out, if its pause is over; in the background, no request waits for it.

@@ -71,7 +71,7 @@ impl CanvasRequests {
         order: &CanvasOrder<'_>,
     ) -> (FlightHandle<CanvasResponse>, bool) {
         let mut is_leader = false;
-        let seat = self.flights.join_or_start(order.request, order.urgency.lane(), |urgency| {
+        let handle = self.flights.join_or_start(order.request, order.urgency.lane(), |urgency| {
             is_leader = true;
             let (requests, service) = (Arc::clone(self), Arc::clone(order.service));
             let (request, image, wanted) = (order.request.clone(), order.image.clone(), order.wanted);
@@ -81,10 +81,10 @@ impl CanvasRequests {
             }
         });
         if !order.urgency.is_for_nobody() {
-            seat.urgency.add_waiter();
+            handle.urgency.add_waiter();
         }
-        order.urgency.depend_on(&seat.urgency);
-        (seat, is_leader)
+        order.urgency.depend_on(&handle.urgency);
+        (handle, is_leader)
     }
 
     /// Sends a request of the caller's own, begun now; shared with others that want the same.
@@ -96,8 +96,8 @@ impl CanvasRequests {
         urgency: &Arc<FlightPriority>,
     ) -> CanvasResponse {
         let order = CanvasOrder { service, request, image, urgency, wanted: Freshness::Anew };
-        let (mut seat, _) = self.join(&order);
-        seat.wait().await.unwrap_or(CanvasResponse::Unwell)
+        let (mut handle, _) = self.join(&order);
+        handle.wait().await.unwrap_or(CanvasResponse::Unwell)
     }
 
     /// What is proven of the image now.

@@ -151,8 +151,8 @@ impl Ladder {
         HealReport { outcome, follow_ups: climb.follow_ups }
     }
 
-    async fn try_rungs(&self, climb: &mut HealRun<'_>) -> HealOutcome {
-        let (image, urgency) = (climb.image, climb.urgency);
+    async fn try_rungs(&self, run: &mut HealRun<'_>) -> HealOutcome {
+        let (image, urgency) = (run.image, run.urgency);
         // UPSTREAM: base64 identifiers need no Redis, so their 404 is always a missing file.
         if matches!(image.kind, IdentifierKind::FileUrl { .. }) {
             self.missing.note(image, Proof::Shown);
@@ -175,8 +175,8 @@ impl Ladder {
             let mut asked = 0;
             for turn in 0..most {
                 let step = match (rung, turns.get_mut(turn)) {
-                    (Rung::Register, _) => self.register(climb).await,
-                    (_, Some(turn)) => self.canvas_step(rung, turn, climb).await,
+                    (Rung::Register, _) => self.register(run).await,
+                    (_, Some(turn)) => self.canvas_step(rung, turn, run).await,
                     (_, None) => StepResult::Skipped,
                 };
                 if matches!(step, StepResult::Gone | StepResult::NoHelp(_))
@@ -186,11 +186,11 @@ impl Ladder {
                 }
                 match step {
                     StepResult::Back => {
-                        climb.repair_empty(&turns);
+                        run.repair_empty(&turns);
                         return HealOutcome::Healed(rung);
                     }
                     StepResult::Alive => {
-                        climb.repair_empty(&turns);
+                        run.repair_empty(&turns);
                         return HealOutcome::Alive;
                     }
                     // Another canvas may own it; but nothing more is built over what is stored.
@@ -262,16 +262,16 @@ impl Ladder {
         canvases.map(turn).collect()
     }
 
-    async fn canvas_step(&self, rung: Rung, turn: &mut CanvasAttempt, climb: &mut HealRun<'_>) -> StepResult {
+    async fn canvas_step(&self, rung: Rung, turn: &mut CanvasAttempt, run: &mut HealRun<'_>) -> StepResult {
         // A request that may overwrite is only for services that cannot build beside.
         turn.overwrites |= turn.service.may_overwrite(&turn.canvas);
         let may_overwrite = turn.overwrites;
         match rung {
-            Rung::Variant => self.variant(turn, climb).await,
+            Rung::Variant => self.variant(turn, run).await,
             Rung::Visit if may_overwrite && turn.visited == VisitResult::Never => {
                 let visit = CanvasRequest::visit(&turn.canvas);
                 let key = visit.flight.clone();
-                let step = self.try_rung(&turn.service, visit, climb).await;
+                let step = self.try_rung(&turn.service, visit, run).await;
                 turn.visited = match step {
                     StepResult::NoHelp(answer) => {
                         self.visits.insert(key, answer, VISITED_FOR);
@@ -285,16 +285,16 @@ impl Ladder {
                 };
                 step
             }
-            Rung::Rebuild if may_overwrite => self.rebuild(turn, climb).await,
+            Rung::Rebuild if may_overwrite => self.rebuild(turn, run).await,
             // Direct was tried before the heal, for the viewer.
             Rung::Direct | Rung::Register | Rung::Visit | Rung::Rebuild => StepResult::Skipped,
         }
     }
 
     /// Register: the service learns anew where the file is, without building anything.
-    async fn register(&self, climb: &mut HealRun<'_>) -> StepResult {
-        let Some((service, request)) = self.register_request(climb.image) else { return StepResult::Skipped };
-        self.try_rung(&service, request, climb).await
+    async fn register(&self, run: &mut HealRun<'_>) -> StepResult {
+        let Some((service, request)) = self.register_request(run.image) else { return StepResult::Skipped };
+        self.try_rung(&service, request, run).await
     }
 
     /// The request that registers the file. `None`: its URL is not known, or cannot be registered.

@@ -42,7 +42,7 @@ pub(in crate::heal) enum ServiceHealth {
 impl Ladder {
     /// Rebuild: only when a visit did not help, the service is well, and it does not say that the image is alive.
     /// (Alive and 404 is a missing file: a rebuild would ruin a good canvas.)
-    pub(super) async fn rebuild(&self, turn: &CanvasAttempt, climb: &mut HealRun<'_>) -> StepResult {
+    pub(super) async fn rebuild(&self, turn: &CanvasAttempt, run: &mut HealRun<'_>) -> StepResult {
         let (service, canvas) = (&turn.service, &turn.canvas);
         let lacks = match turn.visited {
             VisitResult::Got(CanvasResponse::Lacks) => true,
@@ -53,7 +53,7 @@ impl Ladder {
             // A service that cannot build the canvas cannot build it anew.
             VisitResult::InVain | VisitResult::Got(_) => return StepResult::Skipped,
         };
-        let alone = match self.may_rebuild(turn, climb, lacks).await {
+        let alone = match self.may_rebuild(turn, run, lacks).await {
             Ok(alone) => alone,
             Err(step) => return step,
         };
@@ -64,7 +64,7 @@ impl Ladder {
         } else {
             CanvasRequest::rebuild_variant(canvas)
         };
-        let step = self.try_rung(service, request, climb).await;
+        let step = self.try_rung(service, request, run).await;
         drop(alone);
         if step == StepResult::Back {
             self.clear_visit_cooldown(service, canvas);
@@ -73,8 +73,8 @@ impl Ladder {
         if step != StepResult::NoHelp(CanvasResponse::Lacks) {
             return step;
         }
-        if self.health(service, climb.image).await == ServiceHealth::Unwell {
-            climb.repair(service, CanvasRequest::visit(canvas));
+        if self.health(service, run.image).await == ServiceHealth::Unwell {
+            run.repair(service, CanvasRequest::visit(canvas));
             return step;
         }
         StepResult::Gone
@@ -85,10 +85,10 @@ impl Ladder {
     async fn may_rebuild(
         &self,
         turn: &CanvasAttempt,
-        climb: &mut HealRun<'_>,
+        run: &mut HealRun<'_>,
         lacks: bool,
     ) -> Result<Option<OwnedSemaphorePermit>, StepResult> {
-        let (service, image) = (&turn.service, climb.image);
+        let (service, image) = (&turn.service, run.image);
         let (began, mut alone, mut has_waited) = (Instant::now(), None, false);
         loop {
             if matches!(self.canvases.registration(image).await, Registration::Alive(_)) {
@@ -102,7 +102,7 @@ impl Ladder {
             if health == ServiceHealth::Unwell {
                 self.metrics.event(EventKind::RebuildWithheld);
                 if lacks {
-                    climb.repair(service, CanvasRequest::visit(&turn.canvas));
+                    run.repair(service, CanvasRequest::visit(&turn.canvas));
                 }
                 return Err(StepResult::Skipped);
             }

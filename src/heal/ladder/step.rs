@@ -46,7 +46,7 @@ impl Ladder {
         &self,
         service: &Arc<CanvasService>,
         request: CanvasRequest,
-        climb: &mut HealRun<'_>,
+        run: &mut HealRun<'_>,
     ) -> StepResult {
         // A request that was under way may have begun before the image was found gone: it wrote the key, which was lost
         // again, or met a fault that is over. So one that helps those who joined it in no way is asked once more; but not
@@ -58,9 +58,9 @@ impl Ladder {
                     && service.variants.known(Instant::now()) == Some(false);
             is_visit && answer != CanvasResponse::Refused
         };
-        match self.try_step(service, &request, climb, Freshness::OrLanded).await {
+        match self.try_step(service, &request, run, Freshness::OrLanded).await {
             (StepResult::NoHelp(answer), false) if !answer.is_about_the_service() && !is_stored(answer) => {
-                self.try_step(service, &request, climb, Freshness::Anew).await.0
+                self.try_step(service, &request, run, Freshness::Anew).await.0
             }
             (step, _) => step,
         }
@@ -71,10 +71,10 @@ impl Ladder {
         &self,
         service: &Arc<CanvasService>,
         request: &CanvasRequest,
-        climb: &mut HealRun<'_>,
+        run: &mut HealRun<'_>,
         wanted: Freshness,
     ) -> (StepResult, bool) {
-        let (image, urgency) = (climb.image, climb.urgency);
+        let (image, urgency) = (run.image, run.urgency);
         let order = CanvasOrder { service, request: &request.flight, image, urgency, wanted };
         let (answer, leader, attempt) = loop {
             if !self.waits_until_well(service, urgency).await {
@@ -84,17 +84,17 @@ impl Ladder {
             if wanted == Freshness::OrLanded && self.services.cools(service, &request.flight) {
                 return (StepResult::Cooling, true);
             }
-            let (mut seat, is_leader) = Arc::clone(&self.canvases).request(&order);
-            let leader = Arc::clone(&seat.urgency);
+            let (mut handle, is_leader) = Arc::clone(&self.canvases).request(&order);
+            let leader = Arc::clone(&handle.urgency);
             let attempt = CanvasRequestAttempt { service, request, is_leader, boarded };
             let answer = tokio::select! {
                 // The request's end first: when both are ready, the answer says more than the probe.
                 biased;
-                answer = seat.wait() => answer,
+                answer = handle.wait() => answer,
                 () = self.looks(image, &leader) => {
                     self.helped(&attempt, image);
                     let (service, request) = (Arc::clone(service), request.clone());
-                    climb.follow_ups.push(FollowUp::WatchCanvas { service, request, flight: seat });
+                    run.follow_ups.push(FollowUp::WatchCanvas { service, request, flight: handle });
                     return (StepResult::Back, is_leader);
                 }
             };
@@ -108,7 +108,7 @@ impl Ladder {
         let is_lost =
             answer == Some(CanvasResponse::Lacks) && may_have_been_lost(service, request, &leader, urgency);
         let holds_for_all = attempt.is_leader && !is_lost;
-        (self.evaluate(&attempt, answer, climb).await, holds_for_all)
+        (self.evaluate(&attempt, answer, run).await, holds_for_all)
     }
 
     /// Waits until a seen fault is over, if nobody waits for the request and its canvas would be stored without its image.
@@ -155,7 +155,7 @@ impl Ladder {
         &self,
         attempt: &CanvasRequestAttempt<'_>,
         answer: Option<CanvasResponse>,
-        climb: &mut HealRun<'_>,
+        run: &mut HealRun<'_>,
     ) -> StepResult {
         let (service, request) = (attempt.service, attempt.request);
         let Some(answer) = answer else { return StepResult::Skipped };
@@ -168,10 +168,10 @@ impl Ladder {
             // The key is written before the canvas is built: no probe is needed, as long as `/resources` is known to tell
             // the truth.
             CanvasResponse::Built if attempt.is_leader && !must_confirm(service) => true,
-            _ => self.is_back_after(service, answer, climb.image).await,
+            _ => self.is_back_after(service, answer, run.image).await,
         };
         if is_back {
-            self.helped(attempt, climb.image);
+            self.helped(attempt, run.image);
         } else if answer == CanvasResponse::Carries && request.flight.rung == Rung::Visit {
             // The canvas is stored, and a second visit changes nothing.
             self.services.cooldowns.set_remaining(&request.flight, VISITED_FOR, Instant::now());
@@ -182,9 +182,9 @@ impl Ladder {
         // The key was written and the nested request failed: poisoned. (Where the image is not back, the file may be gone;
         // the rebuild rung finds that out.)
         match answer {
-            CanvasResponse::Lacks if is_back => climb.repair(service, request.clone()),
+            CanvasResponse::Lacks if is_back => run.repair(service, request.clone()),
             CanvasResponse::Built | CanvasResponse::Carries if service.touched(request).is_some() => {
-                climb.follow_ups.push(FollowUp::CanvasIsWhole);
+                run.follow_ups.push(FollowUp::CanvasIsWhole);
             }
             _ => {}
         }

@@ -6,7 +6,7 @@ use crate::heal::ladder::{CanvasAttempt, HealRun, Ladder, StepResult, VisitResul
 
 impl Ladder {
     /// Variant: the canvas is built beside the stored one, which stays as it is; the key is written all the same.
-    pub(super) async fn variant(&self, turn: &mut CanvasAttempt, climb: &mut HealRun<'_>) -> StepResult {
+    pub(super) async fn variant(&self, turn: &mut CanvasAttempt, run: &mut HealRun<'_>) -> StepResult {
         let Some(request) = CanvasRequest::variant(&turn.canvas) else { return StepResult::Skipped };
         // A request from before that was known is a plain visit of this canvas: this heal joins it.
         if self.services.honours_variants(&turn.service).await == Some(false)
@@ -14,7 +14,7 @@ impl Ladder {
         {
             return StepResult::Skipped;
         }
-        let step = self.try_rung(&turn.service, request, climb).await;
+        let step = self.try_rung(&turn.service, request, run).await;
         // The request was a plain visit. (Another node may have sent it, and learned that.)
         if self.services.honours_variants(&turn.service).await == Some(false) {
             turn.visited = if let StepResult::NoHelp(answer) = step {

@@ -181,11 +181,11 @@ impl Repairs {
         poisoned: &Arc<PoisonedDocument>,
         lane: Priority,
     ) -> RepairResult {
-        let mut seat = self.state.flights.join_or_start(key, lane, |urgency| {
+        let mut handle = self.state.flights.join_or_start(key, lane, |urgency| {
             let (repairs, key, poisoned) = (Arc::clone(self), key.clone(), Arc::clone(poisoned));
             async move { repairs.mend_in_the_fleet(&key, &poisoned, &urgency).await }
         });
-        let mended = seat.wait().await.unwrap_or(RepairResult::Failed);
+        let mended = handle.wait().await.unwrap_or(RepairResult::Failed);
         if matches!(mended, RepairResult::Whole | RepairResult::Shorter(..)) {
             self.state.lacking.note(poisoned.lacks(), false);
         }

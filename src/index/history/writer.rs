@@ -30,7 +30,7 @@ const PRUNE: Duration = Duration::from_hours(1);
 /// Takes notes. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct HistoryWriter {
-    desk: Arc<CloseOnDrop>,
+    queue: Arc<CloseOnDrop>,
     keeps_history: bool,
     metrics: Arc<Metrics>,
     #[cfg(test)]
@@ -105,11 +105,11 @@ impl HistoryWriter {
     /// Starts a thread that writes to `index` until the last clone is gone and everything is written. It is one
     /// of tokio's blocking threads, because the runtime waits for those at its end.
     pub fn start(index: Arc<Index>, bounds: Retention, metrics: Arc<Metrics>) -> Self {
-        let desk = Arc::new(WriteQueue::default());
-        let (reading, counting) = (Arc::clone(&desk), Arc::clone(&metrics));
+        let queue = Arc::new(WriteQueue::default());
+        let (reading, counting) = (Arc::clone(&queue), Arc::clone(&metrics));
         tokio::task::spawn_blocking(move || run(&index, &reading, bounds, &counting));
         Self {
-            desk: Arc::new(CloseOnDrop(desk)),
+            queue: Arc::new(CloseOnDrop(queue)),
             keeps_history: bounds.rows > 0,
             metrics,
             #[cfg(test)]
@@ -121,7 +121,7 @@ impl HistoryWriter {
     #[cfg(test)]
     #[allow(dead_code, reason = "a simulation begins here")]
     pub(crate) fn idle(metrics: Arc<Metrics>) -> Self {
-        Self { desk: Arc::new(CloseOnDrop(Arc::default())), keeps_history: true, metrics, is_idle: true }
+        Self { queue: Arc::new(CloseOnDrop(Arc::default())), keeps_history: true, metrics, is_idle: true }
     }
 
     /// Whether nothing is written: in a simulation many worlds share an index, and none of them may change it.
@@ -133,7 +133,7 @@ impl HistoryWriter {
     /// Where the file of `uuid` is, as this recorder would have written it.
     #[cfg(test)]
     pub(crate) fn noted_file_url(&self, uuid: Uuid) -> Option<String> {
-        let notes = self.desk.0.notes.lock();
+        let notes = self.queue.0.notes.lock();
         let file = notes.files.iter().filter(|_| self.is_idle).find(|(of, _)| *of == uuid);
         file.map(|(_, url)| url.clone())
     }
@@ -142,14 +142,14 @@ impl HistoryWriter {
     #[cfg(test)]
     #[allow(dead_code, reason = "a simulation begins here")]
     pub(crate) fn write_now(&self, index: &Index, bounds: Retention) {
-        let batch = std::mem::take(&mut *self.desk.0.notes.lock());
+        let batch = std::mem::take(&mut *self.queue.0.notes.lock());
         write(index, &batch, bounds, &self.metrics);
     }
 
     /// Notes a heal that ended now. Never waits.
     pub fn note(&self, heal: HealRecord) {
         if self.keeps_history
-            && !self.desk.0.takes(HealRecord { at: now_ms(), ..heal }, |notes| &mut notes.heals)
+            && !self.queue.0.takes(HealRecord { at: now_ms(), ..heal }, |notes| &mut notes.heals)
         {
             self.metrics.event(EventKind::HistoryDropped);
         }
@@ -157,19 +157,19 @@ impl HistoryWriter {
 
     /// Notes where the file of `uuid` is. Never waits.
     pub fn learn_file_url(&self, uuid: Uuid, url: &str) {
-        if !self.desk.0.takes((uuid, url.to_owned()), |notes| &mut notes.files) {
+        if !self.queue.0.takes((uuid, url.to_owned()), |notes| &mut notes.files) {
             self.metrics.event(EventKind::LearnDropped);
         }
     }
 }
 
-fn run(index: &Index, desk: &WriteQueue, bounds: Retention, metrics: &Metrics) {
+fn run(index: &Index, queue: &WriteQueue, bounds: Retention, metrics: &Metrics) {
     let mut batch = QueuedRecords::default();
     while !batch.closed {
         if batch.len() == 0 && bounds.rows > 0 {
             prune(index, bounds);
         }
-        batch = desk.batch();
+        batch = queue.batch();
         write(index, &batch, bounds, metrics);
     }
 }

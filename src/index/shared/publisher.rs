@@ -121,8 +121,8 @@ impl IndexReplicator {
 
     fn spawn_scheduler(&self) -> SchedulerGuard {
         let (index, settings) = (Arc::clone(&self.index), Arc::clone(&self.settings));
-        let keeper = SourceScheduler::new(index, settings, Arc::clone(&self.metrics));
-        SchedulerGuard(tokio::spawn(keeper.run()).abort_handle())
+        let scheduler = SourceScheduler::new(index, settings, Arc::clone(&self.metrics));
+        SchedulerGuard(tokio::spawn(scheduler.run()).abort_handle())
     }
 
     /// Reads the edition that is there, if it is another than ours.

@@ -85,8 +85,8 @@ impl ConnectionActivity {
 impl InFlight {
     /// Marks this answer as the last one in HTTP.
     pub(in crate::listen) fn switches(&self, upgrade: Upgrade) {
-        let pulse = &self.pulse;
-        pulse.note(&pulse.exchange.moved);
-        *pulse.exchange.upgrade.lock() = Some(upgrade);
+        let activity = &self.activity;
+        activity.note(&activity.exchange.moved);
+        *activity.exchange.upgrade.lock() = Some(upgrade);
     }
 }

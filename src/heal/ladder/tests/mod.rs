@@ -149,7 +149,7 @@ impl AskCanvasService for FakeService {
 
     fn request(self: Arc<Self>, order: &CanvasOrder<'_>) -> (FlightHandle<CanvasResponse>, bool) {
         let mut is_leader = false;
-        let seat = self.flights.join_or_start(order.request, order.urgency.lane(), |urgency| {
+        let handle = self.flights.join_or_start(order.request, order.urgency.lane(), |urgency| {
             is_leader = true;
             let rung = order.request.rung;
             self.asked.lock().push((rung, order.request.target.to_string()));
@@ -173,10 +173,10 @@ impl AskCanvasService for FakeService {
             }
         });
         if !order.urgency.is_for_nobody() {
-            seat.urgency.add_waiter();
+            handle.urgency.add_waiter();
         }
-        order.urgency.depend_on(&seat.urgency);
-        (seat, is_leader)
+        order.urgency.depend_on(&handle.urgency);
+        (handle, is_leader)
     }
 
     fn find(&self, request: &CanvasRequestKey) -> Option<FlightHandle<CanvasResponse>> {
