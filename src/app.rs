@@ -127,13 +127,13 @@ impl App {
         let services = Arc::new(ArcSwap::from_pointee(services));
 
         let bounds = ConnectionLimits::from(&settings.server);
-        let crew = WorkerPool::start(settings.server.workers).map_err(StartError::Workers)?;
+        let workers = WorkerPool::start(settings.server.workers).map_err(StartError::Workers)?;
         let clients = {
             let (budget, ended) = (state.budget.clone(), metrics.upstream.ended.clone());
             Clients::new(budget, settings.upstream.max_requests, ended)
         };
         let open = metrics.connections.clone();
-        let group = ListenerGroup::new(bounds, clients.clone(), crew, open, Arc::clone(&metrics));
+        let group = ListenerGroup::new(bounds, clients.clone(), workers, open, Arc::clone(&metrics));
         let mut listeners = PublicListeners::new(group, Arc::clone(&services));
         let prepared = listeners.prepare(&settings.server, &mut inherited)?;
         let operators = AdminServer::open_or_later(&services, &mut inherited, &metrics, &pages, stop);

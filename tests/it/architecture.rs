@@ -369,6 +369,26 @@ fn no_type_is_named_by_a_picture() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
+#[test]
+fn doc_comments_name_their_subject() {
+    // A line that begins with a pronoun makes the reader look for its noun elsewhere. A few say what clap and the schema print.
+    const PRONOUNS: [&str; 16] = [
+        "It", "Its", "They", "Their", "This", "That", "These", "Those", "He", "His", "We", "Our", "One",
+        "Such", "Who", "Whose",
+    ];
+    let mut found = Vec::new();
+    for (path, text) in sources() {
+        for line in text.lines().map(str::trim_start) {
+            let comment = ["/// ", "//! "].iter().find_map(|start| line.strip_prefix(start));
+            let first = comment.and_then(|comment| comment.split(|c: char| !c.is_alphabetic()).next());
+            if first.is_some_and(|first| PRONOUNS.contains(&first)) {
+                found.push(format!("{}: {line}", path.display()));
+            }
+        }
+    }
+    assert!(found.len() < 30, "{found:#?}");
+}
+
 /// What `cargo deny check sources bans` says of the lock file, for those who have not installed it.
 #[test]
 fn dependencies_come_from_one_place_and_none_is_forbidden() {
