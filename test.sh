@@ -28,37 +28,36 @@ done
 # What is looked for, the packages that bring it, and what it is for. A path may be a pattern.
 needs() {
   cat <<'LIST'
-cc                                        gcc libc6-dev            SQLite and ring are built from source
-cargo                                     rustup ca-certificates   the compiler
-/bin/kill                                 procps                   tests stop and wake programs
-curl                                      curl                     the tutorial asks with it
+cc                                       | gcc libc6-dev           | SQLite and ring are built from source
+cargo                                    | rustup ca-certificates  | the compiler
+/bin/kill                                | procps                  | tests stop and wake programs
+curl                                     | curl                    | the tutorial asks with it
 LIST
   [[ $mode == quick ]] || cat <<'LIST'
-redis-server                              redis-server             tests of [cluster] start servers of their own
-redis-sentinel                            redis-sentinel           the same
-/usr/sbin/nginx                           nginx-light              the snippets of docs/OPERATIONS.md
-/usr/sbin/haproxy                         haproxy                  the same
-/usr/sbin/apache2                         apache2-bin              the same
-/usr/lib/*/faketime/libfaketime.so.1      libfaketime              tests with wrong clocks
-valgrind                                  valgrind                 instructions of a request
-python3                                   python3                  the same
-/usr/bin/chromium                         chromium                 viewers and the dashboard in a browser
-npm                                       nodejs npm               the same
-openssl                                   openssl                  the same
-/usr/lib/iipimage-server/iipsrv.fcgi      iipimage-server          an image server of somebody else
+redis-server                             | redis-server            | tests of [cluster] start servers of their own
+redis-sentinel                           | redis-sentinel          | the same
+/usr/sbin/nginx                          | nginx-light             | the snippets of docs/OPERATIONS.md
+/usr/sbin/haproxy                        | haproxy                 | the same
+/usr/sbin/apache2                        | apache2-bin             | the same
+/usr/lib/*/faketime/libfaketime.so.1     | libfaketime             | tests with wrong clocks
+valgrind                                 | valgrind                | instructions of a request
+python3                                  | python3                 | the same
+/usr/bin/chromium                        | chromium                | viewers and the dashboard in a browser
+npm                                      | nodejs npm              | the same
+openssl                                  | openssl                 | the same
+/usr/lib/iipimage-server/iipsrv.fcgi     | iipimage-server         | an image server of somebody else
 LIST
 }
 
 # Prints the packages that are missing, and on the standard error what each is for.
 missing() {
   local what packages why
-  while IFS= read -r line; do
-    what=${line%% *}
-    packages=$(cut -c43-67 <<<"$line" | xargs)
-    why=$(cut -c68- <<<"$line")
+  while IFS='|' read -r what packages why; do
+    what=${what%% *}
+    packages=$(xargs <<<"$packages")
     [[ $what != /usr/bin/chromium || -z ${CHROMIUM:-} ]] || continue
     if [[ $what == /* ]]; then compgen -G "$what" >/dev/null && continue; else command -v "$what" >/dev/null && continue; fi
-    printf '  %-24s %s\n' "$packages" "$why" >&2
+    printf '  %-24s%s\n' "$packages" "$why" >&2
     printf '%s\n' "$packages"
   done < <(needs)
 }
