@@ -77,7 +77,7 @@ impl Job {
         let (state, rest) = self.link.run::<(String, Vec<u8>)>(&ask).await?;
         Some(match state.as_str() {
             "ours" => {
-                lock(&self.claims).insert(unit);
+                self.claims.lock().insert(unit);
                 Claim::Ours
             }
             "done" => Claim::Done(rest),
@@ -93,14 +93,14 @@ impl Job {
         finish.arg(millis(self.link.settings.jobs));
         let told = self.link.run::<i64>(&finish).await.is_some();
         if told {
-            lock(&self.claims).remove(&unit);
+            self.claims.lock().remove(&unit);
         }
         told
     }
 
     /// Gives a unit back that was not done. Where Redis is away, its lease ends.
     pub async fn give_back(&self, unit: u64) {
-        lock(&self.claims).remove(&unit);
+        self.claims.lock().remove(&unit);
         self.finish(unit, b"").await;
     }
 
@@ -119,11 +119,11 @@ async fn renew(link: Arc<RedisLink>, about: String, token: String, claims: Arc<M
     let mut every = interval(link.settings.lease / 3);
     loop {
         every.tick().await;
-        let units: Vec<u64> = lock(&claims).iter().copied().collect();
+        let units: Vec<u64> = claims.lock().iter().copied().collect();
         for some in units.chunks(AT_ONCE) {
             let mut keep = RENEW_CLAIMS.prepare_invoke();
             // A claim whose unit was finished meanwhile must not be written again.
-            for unit in some.iter().filter(|unit| lock(&claims).contains(unit)) {
+            for unit in some.iter().filter(|unit| claims.lock().contains(unit)) {
                 keep.key(claim_key(&link, &about, *unit));
             }
             keep.arg(&token).arg(link.lease_ms());
@@ -136,8 +136,4 @@ async fn renew(link: Arc<RedisLink>, about: String, token: String, claims: Arc<M
 
 fn claim_key(link: &RedisLink, about: &str, unit: u64) -> String {
     link.key(about, &format!("claim:{unit:016x}"))
-}
-
-fn lock(claims: &Mutex<HashSet<u64>>) -> parking_lot::MutexGuard<'_, HashSet<u64>> {
-    claims.lock()
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use redis::{Cmd, FromRedisValue, PushInfo, PushKind, RedisResult, ScriptInvocation, Value};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout};
@@ -143,13 +143,13 @@ impl RedisLink {
     }
 
     fn wire(&self) -> Option<(u64, RedisConnection)> {
-        lock(&self.wire).clone()
+        self.wire.lock().clone()
     }
 
     /// Cuts the link with this number, if it is still the one in use.
     fn disconnect(&self, number: u64, why: &str) {
         {
-            let mut wire = lock(&self.wire);
+            let mut wire = self.wire.lock();
             if wire.as_ref().is_none_or(|(own, _)| *own != number) {
                 return;
             }
@@ -165,7 +165,7 @@ impl RedisLink {
     /// What is said about `subject` from now on.
     pub(super) fn listen(self: &Arc<Self>, subject: &str) -> Subscription {
         let (tell, news) = watch::channel(String::new());
-        lock(&self.subjects).insert(subject.to_owned(), tell);
+        self.subjects.lock().insert(subject.to_owned(), tell);
         Subscription { link: Arc::clone(self), subject: subject.to_owned(), news }
     }
 
@@ -180,7 +180,7 @@ impl RedisLink {
             (PushKind::Message, [_, Value::BulkString(text)]) => {
                 let Ok(text) = std::str::from_utf8(text) else { return };
                 let heard = text.split_once(' ').is_some_and(|(subject, news)| {
-                    lock(&self.subjects).get(subject).is_some_and(|tell| {
+                    self.subjects.lock().get(subject).is_some_and(|tell| {
                         tell.send_replace(news.to_owned());
                         true
                     })
@@ -236,7 +236,7 @@ impl RedisLink {
             .await?;
         wire.subscribe(&format!("{}{}", self.channels(), self.node)).await?;
         wire.subscribe(&format!("{}:all", self.settings.prefix)).await?;
-        *lock(&self.wire) = Some((number, wire));
+        *self.wire.lock() = Some((number, wire));
         self.joined.send_replace(true);
         self.metrics.cluster_connected.set(1);
         self.metrics.event(EventKind::ClusterJoined);
@@ -301,7 +301,7 @@ impl Drop for WaiterCount<'_> {
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        lock(&self.link.subjects).remove(&self.subject);
+        self.link.subjects.lock().remove(&self.subject);
     }
 }
 
@@ -315,8 +315,4 @@ pub(super) fn after(left: &str) -> Duration {
 /// Milliseconds, at least one: Redis refuses a time to live of zero.
 pub(super) fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX).clamp(1, 1 << 50)
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock()
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
@@ -131,7 +131,7 @@ impl HealState {
     /// The recorder of history, with these settings.
     fn history(&self, settings: &Settings) -> HistoryWriter {
         let bounds = bounds_of(settings);
-        let mut history = lock(&self.history);
+        let mut history = self.history.lock();
         if history.0 != bounds {
             let (index, metrics) = (Arc::clone(&self.index), Arc::clone(&self.metrics));
             *history = (bounds, HistoryWriter::start(index, bounds, metrics));
@@ -141,7 +141,7 @@ impl HealState {
 
     /// Probes of each image server, in the order of the routes, with what is known of them.
     fn probes(&self, settings: &Settings) -> Vec<Arc<TruthfulProbe>> {
-        let mut probes = lock(&self.probes);
+        let mut probes = self.probes.lock();
         let marks: Vec<u64> = settings.routes.iter().map(RouteSettings::mark).collect();
         probes.retain(|mark, _| marks.contains(mark));
         marks.into_iter().map(|mark| Arc::clone(probes.entry(mark).or_default())).collect()
@@ -154,7 +154,7 @@ impl HealState {
         servers: &[Arc<dyn SendRequest>],
         cluster: Option<&Arc<Cluster>>,
     ) -> Vec<Arc<CanvasService>> {
-        let mut before = lock(&self.services);
+        let mut before = self.services.lock();
         let mut lanes: Vec<(&UpstreamUrl, Arc<PrioritySemaphore>)> = Vec::new();
         let mut services = Vec::new();
         for (route, of) in settings.routes.iter().enumerate() {
@@ -191,10 +191,6 @@ impl HealState {
 /// How much of the history is kept.
 pub(in crate::heal) fn bounds_of(settings: &Settings) -> Retention {
     Retention { age: settings.index.history_age, rows: settings.index.history_rows }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock()
 }
 
 /// `HealParts` are the owners that do the healing, under one configuration.

@@ -10,7 +10,7 @@ use std::future::Future;
 use std::hash::Hash;
 use std::sync::Arc;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
 use crate::heal::canvas_service::priority_semaphore::Priority;
@@ -63,7 +63,7 @@ where
     where
         F: Future<Output = V> + Send + 'static,
     {
-        let mut flying = lock(&self.flying);
+        let mut flying = self.flying.lock();
         let slot = match flying.entry(key.clone()) {
             Entry::Occupied(flight) => {
                 let handle = flight.get().clone();
@@ -95,12 +95,12 @@ where
         K: std::borrow::Borrow<Q>,
         Q: Eq + Hash + ?Sized,
     {
-        lock(&self.flying).get(key).cloned()
+        self.flying.lock().get(key).cloned()
     }
 
     /// Number of flights under way.
     pub(crate) fn len(&self) -> usize {
-        lock(&self.flying).len()
+        self.flying.lock().len()
     }
 }
 
@@ -119,12 +119,8 @@ struct RemoveOnDrop<K: Eq + Hash, V> {
 
 impl<K: Eq + Hash, V> Drop for RemoveOnDrop<K, V> {
     fn drop(&mut self) {
-        lock(&self.flying).remove(&self.key);
+        self.flying.lock().remove(&self.key);
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock()
 }
 
 #[cfg(test)]

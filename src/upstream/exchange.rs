@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 
 use super::RequestPermits;
 use super::body::{Body, BodyAbort};
@@ -57,13 +57,9 @@ pub(super) type HeldExchange = Mutex<Option<StreamingExchange>>;
 
 impl Release for HeldExchange {
     fn release(&self) {
-        let exchange = lock(self).take();
+        let exchange = self.lock().take();
         drop(exchange);
     }
-}
-
-fn lock(held: &HeldExchange) -> MutexGuard<'_, Option<StreamingExchange>> {
-    held.lock()
 }
 
 impl StreamingExchange {
@@ -102,7 +98,7 @@ impl HttpBody for ResponseBody {
         if let Some(end) = &mut self.end {
             return end.poll(cx).map(|error| error.map(Err));
         }
-        let mut held = lock(&self.transfer.held);
+        let mut held = self.transfer.held.lock();
         let Some(exchange) = &mut *held else {
             drop(held);
             return if self.transfer.is_ended() {
@@ -130,11 +126,11 @@ impl HttpBody for ResponseBody {
 
     fn is_end_stream(&self) -> bool {
         self.end.as_ref().is_some_and(BodyAbort::is_reported)
-            || self.end.is_none() && lock(&self.transfer.held).is_none() && !self.transfer.is_ended()
+            || self.end.is_none() && self.transfer.held.lock().is_none() && !self.transfer.is_ended()
     }
 
     fn size_hint(&self) -> SizeHint {
-        lock(&self.transfer.held).as_ref().map_or_else(SizeHint::default, HttpBody::size_hint)
+        self.transfer.held.lock().as_ref().map_or_else(SizeHint::default, HttpBody::size_hint)
     }
 }
 

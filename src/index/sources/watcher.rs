@@ -16,7 +16,6 @@ use tokio::sync::Notify;
 
 use crate::config::settings::{SourceKind, SourceSettings};
 use crate::index::sources::stored;
-use crate::index::store::readers::lock;
 
 /// Changes closer together than this are one.
 const CALM: Duration = Duration::from_millis(250);
@@ -90,7 +89,7 @@ impl DirectoryWatcher {
     /// Waits for changes, and returns the changed paths.
     pub(crate) async fn changed(&self) -> BTreeSet<PathBuf> {
         loop {
-            let paths = std::mem::take(&mut *lock(&self.heard.paths));
+            let paths = std::mem::take(&mut *self.heard.paths.lock());
             if !paths.is_empty() {
                 return paths;
             }
@@ -120,7 +119,7 @@ impl ChangedPaths {
     }
 
     fn add(&self, more: impl IntoIterator<Item = PathBuf>) {
-        let mut paths = lock(&self.paths);
+        let mut paths = self.paths.lock();
         paths.extend(more);
         if paths.len() > PATHS {
             *paths = BTreeSet::from([PathBuf::from("/")]);

@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use crate::index::store::error::IndexError;
 use crate::index::store::generation::{FileIdentity, IndexPath};
 use crate::index::store::mapped::MappedFile;
-use crate::index::store::readers::{Readers, lock};
+use crate::index::store::readers::Readers;
 
 pub(crate) mod error;
 pub(crate) mod external_sort;
@@ -190,7 +190,7 @@ impl Store {
     /// Whether anything was committed to the file since the last call, by whomever.
     pub(crate) fn changed(&self) -> Result<bool, IndexError> {
         self.check()?;
-        let watch = lock(&self.watch);
+        let watch = self.watch.lock();
         let version = schema::number(&watch, "PRAGMA data_version").map_err(|e| self.wrap(e))?;
         drop(watch);
         let changed = self.seen.swap(version, Ordering::AcqRel) != version;
@@ -218,7 +218,7 @@ impl Store {
         if self.health.is_absent {
             return Err(IndexError::Absent { path: self.file.clone() });
         }
-        let mut writer = lock(&self.writer);
+        let mut writer = self.writer.lock();
         // Behind the lock: who waited for it has waited long.
         self.check()?;
         if writer.is_none() {
@@ -246,7 +246,7 @@ impl Store {
         if log_looks(&self.file).is_none_or(|(size, _)| size < FULL_LOG) {
             return Ok(());
         }
-        let writer = lock(&self.writer);
+        let writer = self.writer.lock();
         self.check()?;
         let Some(conn) = writer.as_ref() else { return Ok(()) };
         let busy = self.checkpoint(conn, Duration::ZERO).map_err(|e| self.wrap(e));
@@ -261,14 +261,14 @@ impl Store {
     fn shorten_log(&self, conn: &Connection) {
         let Some((size, _)) = log_looks(&self.file).filter(|(size, _)| *size >= LONG_LOG) else { return };
         // What others read is copied the next time, unless the log grows faster than they let go of it.
-        let last = lock(&self.waited);
+        let last = self.waited.lock();
         let waits = size >= LONGEST_LOG && last.is_none_or(|last| last.elapsed() > AFTER_WAITING);
         drop(last);
         let patience = if waits { schema::BUSY } else { Duration::ZERO };
         let busy = self.check().and_then(|()| self.checkpoint(conn, patience).map_err(|e| self.wrap(e)));
         let _ = conn.busy_timeout(schema::BUSY);
         match busy {
-            Ok(busy) if busy && waits => *lock(&self.waited) = Some(Instant::now()),
+            Ok(busy) if busy && waits => *self.waited.lock() = Some(Instant::now()),
             Ok(_) => {}
             Err(error) => tracing::debug!(%error, "the log of the index cannot be shortened now"),
         }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 use std::thread::{self, Thread};
 use std::time::Duration;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use rusqlite::Connection;
 
 /// How long a snapshot is kept at most.
@@ -84,7 +84,7 @@ impl Readers {
         let all = &self.shared.all;
         let free = all.iter().find_map(Mutex::try_lock);
         let turn = || self.turn.fetch_add(1, Ordering::Relaxed) % all.len();
-        let mut reader = free.unwrap_or_else(|| lock(&all[turn()]));
+        let mut reader = free.unwrap_or_else(|| all[turn()].lock());
         let noticed = self.shared.commits.load(Ordering::Acquire);
         if reader.snapshot != Some(noticed) {
             reader.let_go();
@@ -112,7 +112,7 @@ impl Readers {
     /// Lets all snapshots go, and waits for busy readers: a look-up takes some microseconds.
     pub(crate) fn let_all_go(&self) {
         self.shared.commits.fetch_add(1, Ordering::AcqRel);
-        self.shared.all.iter().for_each(|reader| lock(reader).let_go());
+        self.shared.all.iter().for_each(|reader| reader.lock().let_go());
     }
 }
 
@@ -142,9 +142,4 @@ fn release(readers: &Weak<Connections>) {
             }
         }
     }
-}
-
-/// A panic while a lock was held leaves at worst a connection whose transaction rolls back.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock()
 }
