@@ -122,6 +122,10 @@ failed=0
 # step NAME COMMAND…
 step() {
   local name=$1 start=$EPOCHREALTIME result=ok
+  if [[ " ${long[*]} " == *" $name "* ]]; then
+    say "LEFT OUT: the step $name (./test.sh runs it)" >>"$log"
+    return
+  fi
   shift
   printf '\n== %s: %s\n' "$name" "$*"
   "$@" || { result=FAILED; failed=1; }
@@ -132,17 +136,19 @@ step() {
 log=$(mktemp) || exit 2
 trap 'rm -f "$log"' EXIT
 
-# Suites that start servers of somebody else (Redis, nginx, HAProxy, Apache), or play with the clock.
-others=(cluster_ batch_jobs:: reverse_proxies:: healing_missing::a_plain_)
+# What `quick` leaves out: steps, and suites that start servers of somebody else (Redis, nginx, HAProxy, Apache).
+long=() others=()
+if [[ $mode == quick ]]; then
+  long=(simulation instructions demo browser)
+  others=(cluster_ batch_jobs:: reverse_proxies:: healing_missing::a_plain_)
+fi
 
-tests() { cargo test --locked --workspace 2>&1 | tee "$log"; }
-alone() {
-  local skip=()
+tests() {
+  local skip=() suite
   for suite in "${others[@]}"; do
     skip+=(--skip "$suite")
-    printf 'LEFT OUT: %s (it needs servers: ./test.sh runs it)\n' "$suite"
-  done >"$log"
-  cat "$log"
+    say "LEFT OUT: $suite (it needs servers: ./test.sh runs it)" >>"$log"
+  done
   cargo test --locked --workspace -- "${skip[@]}" 2>&1 | tee -a "$log"
 }
 simulation() { HEAL_SIM_SEEDS=10000 cargo test --locked --lib heal::sim::ten_thousand_worlds -- --nocapture; }
@@ -152,21 +158,14 @@ browser() { tests/browser/run.sh; }
 
 prepare || exit 2
 : >"$log"
-if [[ $mode == quick ]]; then
-  step format cargo fmt --all --check
-  step lints cargo clippy --locked --workspace --all-targets -- -D warnings
-  step tests alone
-  step docs docs
-else
-  step format cargo fmt --all --check
-  step lints cargo clippy --locked --workspace --all-targets -- -D warnings
-  step tests tests
-  step simulation simulation
-  step instructions instructions
-  step docs docs
-  step demo cargo run --locked --example demo -- --once
-  step browser browser
-fi
+step format cargo fmt --all --check
+step lints cargo clippy --locked --workspace --all-targets -- -D warnings
+step tests tests
+step simulation simulation
+step instructions instructions
+step docs docs
+step demo cargo run --locked --example demo -- --once
+step browser browser
 
 printf '\n== summary\n'
 for i in "${!names[@]}"; do
