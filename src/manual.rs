@@ -99,21 +99,26 @@ pub(crate) fn print(command: &Command, out: &mut dyn Write) -> io::Result<()> {
 /// Writes the page of the program and one for each command into a directory: `iiif-mender.1`, `iiif-mender-serve.1`, …
 pub(crate) fn write_all(mut command: Command, folder: &Path) -> io::Result<()> {
     command.build();
-    let name = command.get_name().to_owned();
-    let into = |file: &str| std::fs::File::create(folder.join(file)).map(io::BufWriter::new);
     std::fs::create_dir_all(folder)?;
-    let mut out = into(&format!("{name}.1"))?;
-    print(&command, &mut out)?;
-    out.flush()?;
+    let write = |name: &str, command: &Command, extra: &Extra| {
+        let mut out = io::BufWriter::new(std::fs::File::create(folder.join(format!("{name}.1")))?);
+        page(command, extra, &mut out)?;
+        out.flush()
+    };
+    write(&page_name(EXTRAS[0].command), &command, &EXTRAS[0])?;
     for extra in &EXTRAS[1..] {
         let Some(sub) = command.find_subcommand(extra.command) else { continue };
-        let full = format!("{name}-{}", extra.command);
-        let sub = sub.clone().display_name(full.clone()).bin_name(format!("{name} {}", extra.command));
-        let mut out = into(&format!("{full}.1"))?;
-        page(&sub, extra, &mut out)?;
-        out.flush()?;
+        let name = page_name(extra.command);
+        let bin_name = format!("{} {}", EXTRAS[0].command, extra.command);
+        write(&name, &sub.clone().display_name(name.clone()).bin_name(bin_name), extra)?;
     }
     Ok(())
+}
+
+/// The name of a command's page: `iiif-mender`, `iiif-mender-serve`, …
+fn page_name(command: &str) -> String {
+    let program = EXTRAS[0].command;
+    if command == program { program.to_owned() } else { format!("{program}-{command}") }
 }
 
 fn page(command: &Command, extra: &Extra, out: &mut dyn Write) -> io::Result<()> {
@@ -124,37 +129,23 @@ fn page(command: &Command, extra: &Extra, out: &mut dyn Write) -> io::Result<()>
     man.render_synopsis_section(out)?;
     man.render_description_section(out)?;
     man.render_options_section(out)?;
-    let parts: Vec<_> = command.get_subcommands().filter(|part| part.get_name() != "help").collect();
-    if extra.command == EXTRAS[0].command {
-        let pages = parts.iter().map(|part| (format!("iiif-mender-{}(1)", part.get_name()), *part));
-        commands("COMMANDS", pages, out)?;
-    } else if !parts.is_empty() {
-        // A command of two words has no page of its own: its options stand here.
-        commands("COMMANDS", parts.iter().map(|part| (part.get_name().to_owned(), *part)), out)?;
+    let has_pages = extra.command == EXTRAS[0].command;
+    let mut parts = command.get_subcommands().filter(|part| part.get_name() != "help").peekable();
+    if parts.peek().is_some() {
+        writeln!(out, ".SH COMMANDS")?;
+    }
+    for part in parts {
+        let name = part.get_name();
+        let name = if has_pages { format!("{}(1)", page_name(name)) } else { name.to_owned() };
+        entry(&name, &part.get_about().map(ToString::to_string).unwrap_or_default(), out)?;
     }
     section("EXIT STATUS", extra.exit.lines().chain([FAILS]), out)?;
     section("FILES", FILES.lines(), out)?;
     section("ENVIRONMENT", ENVIRONMENT.lines(), out)?;
     section("EXAMPLES", extra.examples.lines(), out)?;
-    let others =
-        EXTRAS.iter().filter(|other| other.command != extra.command).map(|other| match other.command {
-            "iiif-mender" => "iiif-mender(1)".to_owned(),
-            other => format!("iiif-mender-{other}(1)"),
-        });
+    let others = EXTRAS.iter().filter(|other| other.command != extra.command);
+    let others = others.map(|other| format!("{}(1)", page_name(other.command)));
     writeln!(out, ".SH SEE ALSO\n{}", escaped(&others.collect::<Vec<_>>().join(", ")))
-}
-
-fn commands<'a>(
-    title: &str,
-    parts: impl Iterator<Item = (String, &'a Command)>,
-    out: &mut dyn Write,
-) -> io::Result<()> {
-    writeln!(out, ".SH {title}")?;
-    for (name, part) in parts {
-        let about = part.get_about().map(ToString::to_string).unwrap_or_default();
-        writeln!(out, ".TP\n\\fB{}\\fR\n{}", escaped(&name), escaped(&about))?;
-    }
-    Ok(())
 }
 
 /// A section of `head: text` lines. A head that is a command holds no colon followed by a space.
@@ -162,9 +153,13 @@ fn section<'a>(title: &str, lines: impl Iterator<Item = &'a str>, out: &mut dyn 
     writeln!(out, ".SH {title}")?;
     for line in lines {
         let (head, text) = line.split_once(": ").unwrap_or((line, ""));
-        writeln!(out, ".TP\n\\fB{}\\fR\n{}", escaped(head), escaped(text))?;
+        entry(head, text, out)?;
     }
     Ok(())
+}
+
+fn entry(head: &str, text: &str, out: &mut dyn Write) -> io::Result<()> {
+    writeln!(out, ".TP\n\\fB{}\\fR\n{}", escaped(head), escaped(text))
 }
 
 /// Text as roff takes it: a backslash, a hyphen that can be copied, and no line that begins like a request.
