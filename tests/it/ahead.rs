@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use testbed::Testbed;
 
-use crate::support::world::{World, book, patiently, visited_book};
+use crate::support::world::{World, book, folder_of, patiently, visited_book};
 
 const VISIT: &str = "heal.ladder = visit,rebuild";
 const TILE: &str = "0,0,512,512/512,/0/default.jpg";
@@ -131,9 +131,7 @@ async fn a_source_that_asks_for_it_is_kept_warm_without_any_reader() {
 #[tokio::test]
 async fn an_interrupted_sweep_goes_on_after_the_next_start() {
     let bed = Testbed::builder().book("obj/one", 10).page_size(64, 64).empty_redis().start().await;
-    let folder = tempfile::tempdir().expect("a directory");
-    std::fs::create_dir(folder.path().join("manifests")).expect("a directory");
-    bed.write_manifests(&folder.path().join("manifests")).expect("manifests");
+    let folder = folder_of(&bed);
     let more = format!("{VISIT}\nheal.sweep = true\nheal.sweep_rate = 1000");
     let settings =
         crate::support::world::settings(folder.path(), &bed.images.origin(), &bed.service.origin(), &more);

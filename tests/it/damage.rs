@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use testbed::{Client, Testbed};
 
 use crate::commands::{Serving, program};
+use crate::support::world::folder_of;
 
 /// A library of one book, and the program in a folder of its own.
 struct Place {
@@ -19,9 +20,7 @@ struct Place {
 impl Place {
     async fn new(admin: &str) -> Self {
         let bed = Testbed::builder().book("obj/book", 6).page_size(600, 800).start().await;
-        let folder = tempfile::tempdir().expect("a directory");
-        fs::create_dir(folder.path().join("manifests")).expect("a directory");
-        bed.write_manifests(&folder.path().join("manifests")).expect("manifests");
+        let folder = folder_of(&bed);
         let text = format!(
             "[server]\nlisten = \"127.0.0.1:0\"\npublic_hosts = [\"api.library.tamu.edu\"]\n\
              [admin]\n{admin}\n[log]\nformat = \"json\"\n[index]\npath = \"index.sqlite3\"\n\

@@ -5,7 +5,7 @@ use http::Method;
 use testbed::{Fetched, Page, Testbed};
 use tokio::task::JoinHandle;
 
-use crate::support::world::{VISIT, World, patiently, visited_book};
+use crate::support::world::{VISIT, World, patiently, proxy, visited_book};
 
 const TILE: &str = "0,0,512,512/512,/0/default.jpg";
 
@@ -302,7 +302,8 @@ async fn an_image_that_is_lost_again_is_healed_again_at_once() {
 #[tokio::test]
 async fn two_instances_make_at_most_two_calls_and_are_both_right() {
     let world = visited_book(3, "").await;
-    let (second, _folder) = world.another(&world.bed.service.origin()).await;
+    let (second, _folder) =
+        proxy(&world.bed, &world.bed.images.origin(), &world.bed.service.origin(), VISIT).await;
     world.bed.expires_everything();
     let pages = world.bed.pages();
     let asked = pages.iter().flat_map(|page: &Page| {

@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use http::Method;
 use testbed::{Page, Testbed};
 
-use crate::support::world::{TILE, VISIT, World, patiently, visited_book};
+use crate::support::world::{TILE, VISIT, World, patiently, proxy, visited_book};
 
 /// The canvas service's own voice.
 const SERVICE: (&str, &str) = ("user-agent", "Apache-HttpClient/4.5.13 (Java/11.0.24)");
@@ -193,19 +193,8 @@ async fn a_gateway_whose_404_is_not_the_service_s_is_no_expiry() {
         testbed::Origin::answer(404, &[("content-type", "application/json")], testbed::Flow::chunked(body))
     });
     let page = world.bed.page();
-    let folder = tempfile::tempdir().expect("a directory");
-    let manifests = folder.path().join("manifests");
-    std::fs::create_dir(&manifests).expect("a directory");
-    world.bed.write_manifests(&manifests).expect("manifests");
-    let settings = crate::support::world::settings(
-        folder.path(),
-        &world.bed.images.origin(),
-        &gateway.url(),
-        "heal.ahead = 0",
-    );
-    let app = iiif_mender::app::App::start(settings).await.expect("it starts");
-    patiently("the index answers", || !app.index.owners(&page.identifier).expect("an index").is_empty())
-        .await;
+    let (app, _folder) =
+        proxy(&world.bed, &world.bed.images.origin(), &gateway.url(), "heal.ahead = 0").await;
     world.bed.heats_info();
     let url = format!("http://{}{}", app.addresses[0], page.info_path());
     for _ in 0..5 {

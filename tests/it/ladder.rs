@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use http::Method;
 use testbed::{Holding, Page, Testbed};
 
-use crate::support::world::{VISIT, World, patiently};
+use crate::support::world::{VISIT, World, patiently, proxy};
 
 /// One page at a time: what is healed ahead of the reader has a suite of its own.
 const ALONE: &str = "heal.ahead = 0";
@@ -165,15 +165,7 @@ async fn an_image_server_that_knows_no_base64_does_not_make_expired_images_missi
         let is_there = seen.target.contains(&own) && redis.has_key(&own);
         testbed::Origin::answer(if is_there { 200 } else { 404 }, &[], testbed::Flow::chunked("picture"))
     });
-    let folder = tempfile::tempdir().expect("a directory");
-    let manifests = folder.path().join("manifests");
-    std::fs::create_dir(&manifests).expect("a directory");
-    world.bed.write_manifests(&manifests).expect("manifests");
-    let settings =
-        crate::support::world::settings(folder.path(), &images.url(), &world.bed.service.origin(), ALONE);
-    let app = iiif_mender::app::App::start(settings).await.expect("it starts");
-    patiently("the index answers", || !app.index.owners(&page.identifier).expect("an index").is_empty())
-        .await;
+    let (app, _folder) = proxy(&world.bed, &images.url(), &world.bed.service.origin(), ALONE).await;
     let uuid = page.uuid.parse().expect("a UUID");
     app.index.learn_file_url(uuid, &page.file_url).expect("it is true");
     world.bed.expires_everything();

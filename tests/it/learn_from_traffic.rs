@@ -2,20 +2,12 @@
 
 use testbed::Testbed;
 
-use crate::support::world::{World, patiently};
+use crate::support::world::{World, answers_for, patiently};
 
 /// A world whose index knows nothing.
 async fn ignorant() -> World {
     World::over(Testbed::builder().book("obj/book", 3).page_size(64, 64).start().await, "index.sources = []")
         .await
-}
-
-/// The index answers for every page. (Its counts may be new a moment before its lookups are.)
-async fn is_learned(world: &World) {
-    let is_known =
-        |page: &testbed::Page| !world.app.index.owners(&page.identifier).expect("an index").is_empty();
-    let pages = world.bed.pages();
-    patiently("it is learned", || pages.iter().all(is_known)).await;
 }
 
 #[tokio::test]
@@ -25,7 +17,7 @@ async fn a_manifest_that_passes_through_makes_its_images_healable() {
     let direct = testbed::get(&format!("{}{}", world.bed.service.origin(), page.presentation_path)).await;
     let ours = world.get(&page.presentation_path).await;
     assert_eq!((ours.status, &ours.body), (200, &direct.body));
-    is_learned(&world).await;
+    answers_for(&world.app, &world.bed.pages()).await;
     world.bed.expires_everything();
     let tile = world.get(&page.image_path("full/64,/0/default.jpg")).await;
     assert!(tile.header("heal-status").starts_with("healed"), "{:?}", tile.headers);
@@ -49,7 +41,7 @@ async fn a_poisoned_manifest_does_not_make_the_index_forget() {
     let world = ignorant().await;
     let page = world.bed.page();
     world.get(&page.presentation_path).await;
-    is_learned(&world).await;
+    answers_for(&world.app, &world.bed.pages()).await;
     world.bed.redis.evict_manifests();
     world.bed.images.info_faults(503);
     let poisoned = world.get(&page.presentation_path).await;

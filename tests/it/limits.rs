@@ -3,7 +3,7 @@
 use futures_util::future::join_all;
 use testbed::Kind;
 
-use crate::support::world::{TILE, World, patiently, visited_book};
+use crate::support::world::{TILE, World, patiently, proxy, visited_book};
 
 /// A small whole image: healed behind the page that somebody looks at.
 const THUMBNAIL: &str = "full/90,/0/default.jpg";
@@ -167,18 +167,8 @@ async fn a_dead_canvas_service_keeps_no_viewer() {
     let pages = world.bed.pages();
     world.bed.expires_everything();
     let dead = testbed::raw::Peer::start(vec![testbed::raw::Step::Reset]).await;
-    let folder = tempfile::tempdir().expect("a directory");
-    let manifests = folder.path().join("manifests");
-    std::fs::create_dir(&manifests).expect("a directory");
-    world.bed.write_manifests(&manifests).expect("manifests");
     let more = "heal.ahead = 0\nheal.breaker_failures = 2";
-    let settings =
-        crate::support::world::settings(folder.path(), &world.bed.images.origin(), &dead.url(), more);
-    let app = iiif_mender::app::App::start(settings).await.expect("it starts");
-    patiently("the index answers", || {
-        pages.iter().all(|page| !app.index.owners(&page.identifier).expect("an index").is_empty())
-    })
-    .await;
+    let (app, _folder) = proxy(&world.bed, &world.bed.images.origin(), &dead.url(), more).await;
     let began = std::time::Instant::now();
     for page in &pages {
         let url = format!("http://{}{}", app.addresses[0], page.image_path(TILE));

@@ -4,7 +4,7 @@ use http::Method;
 use testbed::{Flow, Origin, Testbed};
 
 use crate::support::edge::{Edge, route};
-use crate::support::world::{TILE, VISIT, World, book, visited_book};
+use crate::support::world::{TILE, VISIT, World, book, proxy, visited_book};
 
 fn assert_nothing_was_asked(world: &World) {
     let counts = world.bed.counts();
@@ -212,7 +212,7 @@ async fn an_error_in_the_body_of_a_200_is_a_failure_and_not_called_again_soon() 
             Origin::answer(200, &[("content-type", "application/json")], Flow::chunked(r#"{"error":"busy"}"#))
         }
     });
-    let (app, _folder) = world.another(&service.url()).await;
+    let (app, _folder) = proxy(&world.bed, &world.bed.images.origin(), &service.url(), VISIT).await;
     let url = format!("http://{}{}", app.addresses[0], page.image_path(TILE));
     let canvases = || service.seen().iter().filter(|seen| seen.target.contains("/canvas/")).count();
     let first = world.client.get(&url, &[]).await.expect("an answer");

@@ -3,16 +3,14 @@
 use testbed::{Origin, Testbed};
 
 use crate::commands::{Serving, program};
-use crate::support::world::patiently;
+use crate::support::world::{folder_of, patiently};
 use crate::traces::{named, spans};
 
 const TILE: &str = "0,0,512,512/512,/0/default.jpg";
 
 /// A folder with a configuration in front of these, and the manifests.
 fn configured(bed: &Testbed, collector: &Origin) -> tempfile::TempDir {
-    let folder = tempfile::tempdir().expect("a directory");
-    std::fs::create_dir(folder.path().join("manifests")).expect("a directory");
-    bed.write_manifests(&folder.path().join("manifests")).expect("manifests");
+    let folder = folder_of(bed);
     let text = format!(
         "[server]\nlisten = \"127.0.0.1:0\"\npublic_hosts = [\"api.library.tamu.edu\"]\n\
          [admin]\nlisten = \"127.0.0.1:0\"\n[log]\nformat = \"json\"\naccess = \"all\"\n\

@@ -14,7 +14,7 @@ use iiif_mender::upstream::fetch::FetcherFactory;
 use serde_json::{Value, json};
 use testbed::{Flow, Kind, Origin, Testbed};
 
-use crate::support::world::{World, patiently, settings};
+use crate::support::world::{World, folder_of, patiently, settings};
 
 /// A manifest of one canvas with these images.
 fn manifest(name: &str, images: &[&str]) -> String {
@@ -141,10 +141,7 @@ async fn a_thousand_files_change_while_serving_and_every_lookup_is_right() {
 #[tokio::test]
 async fn files_are_learned_while_identifiers_are_alive_and_the_rest_is_asked_for_next_time() {
     let bed = Testbed::builder().book("obj/book", 4).page_size(64, 64).start().await;
-    let folder = tempfile::tempdir().expect("a folder");
-    let manifests = folder.path().join("manifests");
-    std::fs::create_dir(&manifests).expect("a directory");
-    bed.write_manifests(&manifests).expect("manifests");
+    let folder = folder_of(&bed);
     let settings = settings(folder.path(), &bed.images.origin(), &bed.service.origin(), "");
     let index = Index::open(&settings.index.path, 100).expect("an index").with_names(&settings);
     Build::new(&index, &RefreshOptions::default())

@@ -10,7 +10,7 @@ use testbed::Testbed;
 use iiif_mender::index::sources::RefreshOptions;
 use iiif_mender::index::sources::build::Build;
 
-use crate::support::world::settings;
+use crate::support::world::{folder_of, settings};
 
 /// A testbed, a configuration and an index. Ends with the test.
 pub(crate) struct Batch {
@@ -56,10 +56,7 @@ impl Batch {
 
     /// `more`: lines of the `[heal]` section.
     pub(crate) fn with(bed: Testbed, more: &str) -> Self {
-        let folder = tempfile::tempdir().expect("a directory");
-        let manifests = folder.path().join("manifests");
-        std::fs::create_dir(&manifests).expect("a directory");
-        bed.write_manifests(&manifests).expect("manifests");
+        let folder = folder_of(&bed);
         let (images, service) = (bed.images.origin(), bed.service.origin());
         write_config(folder.path(), &images, &service, more);
         let checked = settings(folder.path(), &images, &service, "");

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use iiif_mender::app::App;
 use testbed::{Client, Fetched, Page, Testbed};
 
-use crate::support::world::{patiently, settings};
+use crate::support::world::{folder_of, patiently, proxy};
 
 /// Nothing but the seed's way, and time enough on a busy machine that no node thinks that Redis is gone.
 pub(crate) const PATIENT: &str =
@@ -161,19 +161,8 @@ impl Fleet {
     }
 
     pub(crate) async fn adds(&mut self, more: &str) {
-        let folder = tempfile::tempdir().expect("a folder");
-        let manifests = folder.path().join("manifests");
-        std::fs::create_dir(&manifests).expect("a folder");
-        self.bed.write_manifests(&manifests).expect("manifests");
-        let settings = settings(folder.path(), &self.bed.images.origin(), &self.bed.service.origin(), more);
-        let app = App::start(settings).await.expect("it starts");
-        let pages = self.bed.pages();
-        let is_known = |page: &Page| !app.index.owners(&page.identifier).expect("an index").is_empty();
-        if more.contains("index.sources") {
-            self.nodes.push(Node { app, folder });
-            return;
-        }
-        patiently("the index is built", || pages.iter().all(is_known)).await;
+        let (app, folder) =
+            proxy(&self.bed, &self.bed.images.origin(), &self.bed.service.origin(), more).await;
         self.nodes.push(Node { app, folder });
     }
 
@@ -266,10 +255,7 @@ impl Process {
     }
 
     async fn spawned(bed: &Testbed, more: &str, env: &[(&str, &str)]) -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let manifests = folder.path().join("manifests");
-        std::fs::create_dir(&manifests).expect("a folder");
-        bed.write_manifests(&manifests).expect("manifests");
+        let folder = folder_of(bed);
         let (port, admin) = (free_port(), free_port());
         let text = format!(
             r#"

@@ -13,6 +13,7 @@ use tokio::sync::{Mutex, MutexGuard};
 
 use crate::support::attackers::{Attack, Attacker};
 use crate::support::process::{Process, Usage};
+use crate::support::world::folder_of;
 
 /// One attack at a time, so that each is measured alone.
 static TURN: Mutex<()> = Mutex::const_new(());
@@ -63,9 +64,7 @@ impl Fair {
     /// Before a testbed of one's own, with `obj/book` and `obj/lost` in it.
     pub(crate) async fn over(bed: Testbed, server: &str, tables: &str) -> Self {
         let gateway = Gateway::start(&bed);
-        let folder = tempfile::tempdir().expect("a directory");
-        std::fs::create_dir(folder.path().join("manifests")).expect("a directory");
-        bed.write_manifests(&folder.path().join("manifests")).expect("manifests");
+        let folder = folder_of(&bed);
         let origin = gateway.origin();
         let text = format!(
             "[server]\nlisten = \"127.0.0.1:0\"\npublic_hosts = [\"api.library.tamu.edu\"]\n{server}\n\

@@ -25,6 +25,38 @@ pub(crate) async fn visited_book(pages: u32, more: &str) -> World {
     book(pages, &format!("{VISIT}\n{more}")).await
 }
 
+/// A folder for a configuration, with the manifests of this testbed in `manifests`.
+pub(crate) fn folder_of(bed: &Testbed) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let manifests = folder.path().join("manifests");
+    std::fs::create_dir(&manifests).expect("a directory");
+    bed.write_manifests(&manifests).expect("manifests");
+    folder
+}
+
+/// Waits until the index answers for each of these pages. (Its counts are no sign of that: they are read from the new file, a
+/// moment before lookups are.)
+pub(crate) async fn answers_for(app: &App, pages: &[Page]) {
+    let is_known = |page: &Page| !app.index.owners(&page.identifier).expect("an index").is_empty();
+    patiently("the index answers", || pages.iter().all(is_known)).await;
+}
+
+/// iiif-mender in front of this image server and this canvas service (URLs), with an index of the testbed's manifests, which
+/// answers already. With sources of its own in `more`, nobody waits for the index.
+pub(crate) async fn proxy(
+    bed: &Testbed,
+    images: &str,
+    service: &str,
+    more: &str,
+) -> (App, tempfile::TempDir) {
+    let folder = folder_of(bed);
+    let app = App::start(settings(folder.path(), images, service, more)).await.expect("it starts");
+    if !more.contains("index.sources") {
+        answers_for(&app, &bed.pages()).await;
+    }
+    (app, folder)
+}
+
 /// iiif-mender in front of a testbed. Ends with the test.
 pub(crate) struct World {
     pub(crate) bed: Testbed,
@@ -52,29 +84,16 @@ impl World {
 
     /// With more documents, which are written beside the testbed's manifests.
     pub(crate) async fn beside(bed: Testbed, more: &str, write: impl FnOnce(&Path)) -> Self {
-        let folder = tempfile::tempdir().expect("a temporary directory");
-        let manifests = folder.path().join("manifests");
-        std::fs::create_dir(&manifests).expect("a directory");
-        bed.write_manifests(&manifests).expect("manifests");
-        write(&manifests);
+        let folder = folder_of(&bed);
+        write(&folder.path().join("manifests"));
         let settings = settings(folder.path(), &bed.images.origin(), &bed.service.origin(), more);
         let app = App::start(settings).await.expect("it starts");
         // The echo comes back through us.
         bed.service.image_server_url(format!("http://{}/iiif/2", app.addresses[0]));
-        let world = Self { bed, app, client: Client::default(), folder };
-        world.indexed(more).await;
-        world
-    }
-
-    async fn indexed(&self, more: &str) {
-        let pages = self.bed.pages();
-        if more.contains("index.sources") {
-            return;
+        if !more.contains("index.sources") {
+            answers_for(&app, &bed.pages()).await;
         }
-        // Not its counts: those are read from the new file, a moment before lookups are.
-        let is_known =
-            |page: &testbed::Page| !self.app.index.owners(&page.identifier).expect("an index").is_empty();
-        patiently("the index is built", || pages.iter().all(is_known)).await;
+        Self { bed, app, client: Client::default(), folder }
     }
 
     pub(crate) fn url(&self, path: &str) -> String {
@@ -114,22 +133,6 @@ impl World {
     pub(crate) fn asks_with(&self, method: Method, path: &str) -> JoinHandle<Fetched> {
         let (client, url) = (self.client.clone(), self.url(path));
         tokio::spawn(async move { client.send(method, &url, &[]).await.expect("an answer") })
-    }
-
-    /// Another iiif-mender before the same image server, with this canvas service.
-    pub(crate) async fn another(&self, service: &str) -> (App, tempfile::TempDir) {
-        let folder = tempfile::tempdir().expect("a directory");
-        let manifests = folder.path().join("manifests");
-        std::fs::create_dir(&manifests).expect("a directory");
-        self.bed.write_manifests(&manifests).expect("manifests");
-        let settings = settings(folder.path(), &self.bed.images.origin(), service, VISIT);
-        let app = App::start(settings).await.expect("it starts");
-        let keys: Vec<_> = self.bed.pages().into_iter().map(|page| page.identifier).collect();
-        patiently("the index answers", || {
-            keys.iter().all(|key| !app.index.owners(key).expect("an index").is_empty())
-        })
-        .await;
-        (app, folder)
     }
 
     /// What the image server itself answers, asked in our name.
