@@ -13,16 +13,15 @@ use http::{HeaderMap, HeaderValue};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use hyper::Response;
-use hyper::body::Incoming;
 use tokio::sync::mpsc;
 
 use super::Upstream;
 use super::attempt::Attempt;
 use super::body::Body;
 use super::client::{Caller, Client};
-use super::connection::READ_BUFFER;
 use super::error::BodyError;
 use super::exchange::{StreamingExchange, stream};
+use super::http1::READ_BUFFER;
 use super::tee::is_over;
 
 use crate::config::settings::RouteKind;
@@ -39,12 +38,12 @@ impl Upstream {
     pub(super) fn receive<'a>(
         &'a self,
         caller: &'a Caller,
-        answer: Response<Incoming>,
+        answer: Response<()>,
         attempt: Attempt,
         silence: Duration,
     ) -> impl Future<Output = Response<Body>> + Send + 'a {
-        let (head, incoming) = answer.into_parts();
-        let mut exchange = attempt.answered(incoming, silence);
+        let (head, ()) = answer.into_parts();
+        let mut exchange = attempt.answered(silence);
         async move {
             if let Some(begun) = &mut exchange
                 && begun.is_end_stream()
