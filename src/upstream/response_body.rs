@@ -151,8 +151,8 @@ enum ReadResult {
     Broken(BodyError),
 }
 
-/// How often a body that is to be passed on as it comes is looked at before a task is started for it. The connection's own
-/// task must run once in between; nearly all short answers are whole then.
+/// How often a body that is to be passed on as it comes is looked at before a task is started for it. The task of an HTTP/2
+/// connection must run once in between; nearly all short answers are whole then.
 const LOOKS: u32 = 2;
 
 /// Reads up to about `most` bytes of a body into the memory of this client; fewer where there is no memory for them.

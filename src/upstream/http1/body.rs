@@ -49,22 +49,6 @@ pub(super) enum Decoded {
 }
 
 impl BodyDecoder {
-    pub(super) fn empty() -> Self {
-        Self::Ended
-    }
-
-    pub(super) fn length(length: u64) -> Self {
-        if length == 0 { Self::Ended } else { Self::Length(length) }
-    }
-
-    pub(super) fn chunked() -> Self {
-        Self::Chunked(Chunk::Size)
-    }
-
-    pub(super) fn until_close() -> Self {
-        Self::UntilClose
-    }
-
     pub(super) fn is_ended(&self) -> bool {
         matches!(self, Self::Ended)
     }

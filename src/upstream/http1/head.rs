@@ -11,12 +11,15 @@ use httparse::{Header, ParserConfig, Status};
 use hyper::Response;
 use hyper::ext::ReasonPhrase;
 
-use super::body::BodyDecoder;
+use super::body::{BodyDecoder, Chunk};
 use crate::upstream::error::SendFailure;
-use crate::upstream::framing;
+use crate::upstream::framing::{self, StatedLength};
 
 /// Fields of one answer at most.
 const FIELDS: usize = 100;
+
+/// Room for fields that are added on the way to the viewer. hyper uses the same map for the viewer's next request.
+const ADDED: usize = 12;
 
 /// Interim answers (1xx) before one answer at most.
 const INTERIM: u32 = 16;
@@ -50,14 +53,17 @@ pub(super) fn write(to: &mut Vec<u8>, head: &Parts, body: RequestFraming) {
     to.push(b' ');
     to.extend_from_slice(target.as_bytes());
     to.extend_from_slice(b" HTTP/1.1\r\n");
+    let mut states_length = false;
     for (name, value) in &head.headers {
-        if name != CONTENT_LENGTH && name != TRANSFER_ENCODING {
+        if name == CONTENT_LENGTH {
+            states_length = true;
+        } else if name != TRANSFER_ENCODING {
             write_field(to, name.as_str(), value.as_bytes());
         }
     }
     match body {
-        RequestFraming::Bodyless if !head.headers.contains_key(CONTENT_LENGTH) => {}
-        RequestFraming::Bodyless => write_field(to, "content-length", b"0"),
+        RequestFraming::Bodyless if states_length => write_field(to, "content-length", b"0"),
+        RequestFraming::Bodyless => {}
         RequestFraming::Length(length) => write_field(to, "content-length", length.to_string().as_bytes()),
         RequestFraming::Chunked => write_field(to, "transfer-encoding", b"chunked"),
     }
@@ -137,7 +143,7 @@ fn parse(head: &Bytes) -> Result<(Response<()>, HeaderMap), Error> {
         Status::Complete(length) if length == head.len() => {}
         _ => return Err(invalid("an empty line within the head")),
     }
-    let mut fields = HeaderMap::with_capacity(parsed.headers.len());
+    let mut fields = HeaderMap::with_capacity(parsed.headers.len() + ADDED);
     for field in parsed.headers.iter() {
         let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| invalid("a field name"))?;
         let value = HeaderValue::from_maybe_shared(head.slice_ref(field.value));
@@ -160,29 +166,27 @@ fn parse(head: &Bytes) -> Result<(Response<()>, HeaderMap), Error> {
 /// Says what the bytes behind the head are (RFC 9112 section 6.3).
 fn frame(mut answer: Response<()>, is_head: bool) -> Result<AnswerHead, SendFailure> {
     let (status, version) = (answer.status(), answer.version());
-    let is_switched = status == StatusCode::SWITCHING_PROTOCOLS;
     let fields = answer.headers_mut();
-    if !is_switched {
-        framing::settle(fields).map_err(SendFailure::Framing)?;
-    }
-    let is_chunked = fields.contains_key(TRANSFER_ENCODING);
-    if is_chunked && version == Version::HTTP_10 {
-        return Err(SendFailure::Broken(invalid("a transfer coding in HTTP/1.0")));
-    }
-    let is_bodyless =
-        is_head || is_switched || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-    let length = fields.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-    let body = match length {
-        _ if is_bodyless => BodyDecoder::empty(),
-        _ if is_chunked => BodyDecoder::chunked(),
-        Some(length) => BodyDecoder::length(length),
-        None => BodyDecoder::until_close(),
-    };
     let keeps_alive = match version {
         Version::HTTP_10 => says(fields, "keep-alive"),
         _ => !says(fields, "close"),
     };
-    Ok(AnswerHead { answer, body, keeps_alive: keeps_alive && !is_switched })
+    if status == StatusCode::SWITCHING_PROTOCOLS {
+        return Ok(AnswerHead { answer, body: BodyDecoder::Ended, keeps_alive: false });
+    }
+    let length = framing::settle(fields).map_err(SendFailure::Framing)?;
+    if length == StatedLength::Chunked && version == Version::HTTP_10 {
+        return Err(SendFailure::Broken(invalid("a transfer coding in HTTP/1.0")));
+    }
+    let is_bodyless = is_head || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    let body = match length {
+        _ if is_bodyless => BodyDecoder::Ended,
+        StatedLength::Bytes(0) => BodyDecoder::Ended,
+        StatedLength::Bytes(length) => BodyDecoder::Length(length),
+        StatedLength::Chunked => BodyDecoder::Chunked(Chunk::Size),
+        StatedLength::Unstated => BodyDecoder::UntilClose,
+    };
+    Ok(AnswerHead { answer, body, keeps_alive })
 }
 
 /// True if `Connection` has this option.
