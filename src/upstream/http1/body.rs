@@ -5,8 +5,6 @@ use std::io::{Error, ErrorKind};
 use bytes::{Buf as _, Bytes, BytesMut};
 use http_body::SizeHint;
 
-use super::head::invalid;
-
 /// The longest line with the size of a chunk, its extensions included.
 const LONGEST_SIZE: usize = 1 << 10;
 
@@ -37,6 +35,8 @@ pub(super) enum Chunk {
     End,
     /// Trailer fields behind the last chunk; so many bytes of them came.
     Trailers(usize),
+    /// An error, behind data that is passed on first.
+    Broken,
 }
 
 /// `Decoded` is what the bytes that came are good for.
@@ -90,7 +90,9 @@ impl BodyDecoder {
         if *left == 0 {
             *self = Self::Chunked(Chunk::End);
             // So the last piece tells that it is the last, where its end is here already.
-            self.skip_framing(read)?;
+            if self.skip_framing(read).is_err() {
+                *self = Self::Chunked(Chunk::Broken);
+            }
         }
         Ok(Decoded::Data(data))
     }
@@ -100,6 +102,7 @@ impl BodyDecoder {
         while let Self::Chunked(next) = self {
             match next {
                 Chunk::Data(_) => return Ok(false),
+                Chunk::Broken => return Err(invalid("what stands between chunks")),
                 Chunk::Size => {
                     let Some(line) = line(read, LONGEST_SIZE)? else { return Ok(false) };
                     *next = match chunk_size(&line)? {
@@ -180,4 +183,8 @@ fn chunk_size(line: &[u8]) -> Result<u64, Error> {
     }
     let digits = std::str::from_utf8(digits).map_err(|_| invalid("the size of a chunk"))?;
     u64::from_str_radix(digits, 16).map_err(|_| invalid("the size of a chunk"))
+}
+
+pub(super) fn invalid(what: &'static str) -> Error {
+    Error::new(ErrorKind::InvalidData, what)
 }

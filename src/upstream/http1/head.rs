@@ -11,7 +11,7 @@ use httparse::{Header, ParserConfig, Status};
 use hyper::Response;
 use hyper::ext::ReasonPhrase;
 
-use super::body::{BodyDecoder, Chunk};
+use super::body::{BodyDecoder, Chunk, invalid};
 use crate::upstream::error::SendFailure;
 use crate::upstream::framing::{self, StatedLength};
 
@@ -194,8 +194,4 @@ fn says(fields: &HeaderMap, option: &str) -> bool {
     let values = fields.get_all(CONNECTION).iter();
     let mut options = values.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
     options.any(|told| told.trim_ascii().eq_ignore_ascii_case(option.as_bytes()))
-}
-
-pub(super) fn invalid(what: &'static str) -> Error {
-    Error::new(ErrorKind::InvalidData, what)
 }

@@ -4,6 +4,7 @@
 
 mod body;
 mod head;
+mod stream;
 #[cfg(test)]
 mod tests;
 mod upload;
@@ -19,14 +20,15 @@ use bytes::{Bytes, BytesMut};
 use http::request::Parts;
 use http_body::{Body as _, SizeHint};
 use hyper::Response;
-use tokio::io::{AsyncRead, AsyncWrite, ReadHalf, split};
+use tokio::io::{AsyncWrite as _, ReadHalf, split};
 
 use super::body::Body;
 use super::error::{BodyError, SendFailure};
 use super::request_body::{IdleTimer, in_time};
 use crate::config::settings::Timeouts;
-use body::{BodyDecoder, Decoded};
+use body::{BodyDecoder, Decoded, invalid};
 use head::{HeadReader, RequestFraming};
+pub(super) use stream::Stream;
 use upload::UploadTask;
 
 /// Bytes that are read at once; a head must fit as well. Less is too little for a tile, and more is too much for hundreds
@@ -35,14 +37,6 @@ pub(super) const READ_BUFFER: usize = 64 * 1024;
 
 /// Least room for a read: a read buffer serves several short answers before the next one is taken.
 const LEAST_ROOM: usize = 16 * 1024;
-
-/// `Io` is what a connection reads and writes: TCP, or TLS.
-pub(super) trait Io: AsyncRead + AsyncWrite + fmt::Debug + Send + Sync + Unpin {}
-
-impl<I: AsyncRead + AsyncWrite + fmt::Debug + Send + Sync + Unpin> Io for I {}
-
-/// A stream of bytes from and to a server.
-pub(super) type Stream = Box<dyn Io>;
 
 /// `Http1Connection` is an HTTP/1.1 connection; it has at most one request at a time.
 #[derive(Debug)]
@@ -239,7 +233,7 @@ impl Wire {
                 return Poll::Ready(Ok(head.answer));
             }
             if self.read.len() >= READ_BUFFER {
-                let error = head::invalid("the head is longer than is read");
+                let error = invalid("the head is longer than is read");
                 return Poll::Ready(Err(SendFailure::Broken(error)));
             }
             match ready!(self.poll_fill(cx)) {

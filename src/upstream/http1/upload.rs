@@ -9,8 +9,8 @@ use tokio::io::{AsyncWriteExt as _, WriteHalf};
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 
-use super::Stream;
 use super::head::RequestFraming;
+use super::stream::Stream;
 use crate::upstream::body::Body;
 use crate::upstream::error::BodyError;
 
