@@ -10,14 +10,14 @@ use iiif_mender::iiif::{Identifier, ImageRequest, json_repair, manifest};
 use iiif_mender::listen;
 use iiif_mender::observe::line_of;
 use iiif_mender::proxy::{self, ClientInfo, forwarded};
-use iiif_mender::upstream::Clients;
 use iiif_mender::upstream::guard::CanvasGuard;
+use iiif_mender::upstream::{Clients, read_answer};
 
 /// A target: takes any bytes; a broken promise panics.
 pub(crate) type Target = fn(&[u8]);
 
 /// All of them, by name.
-pub(crate) const ALL: [(&str, Target); 10] = [
+pub(crate) const ALL: [(&str, Target); 11] = [
     ("identifier", identifier),
     ("image_request", image_request),
     ("manifest", walk),
@@ -28,6 +28,7 @@ pub(crate) const ALL: [(&str, Target); 10] = [
     ("config", config),
     ("proxy_protocol", proxy_protocol),
     ("log_line", log_line),
+    ("http1_answer", http1_answer),
 ];
 
 static SETTINGS: LazyLock<Arc<Settings>> = LazyLock::new(|| {
@@ -195,4 +196,13 @@ pub(crate) fn log_line(data: &[u8]) {
 /// What begins another line for somebody, or turns one round.
 fn is_break(c: char) -> bool {
     c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// An answer of an upstream is read alike, whole and byte by byte.
+pub(crate) fn http1_answer(data: &[u8]) {
+    for is_head in [false, true] {
+        let whole = read_answer([data], is_head);
+        let bytes = read_answer(data.chunks(1), is_head);
+        assert_eq!(whole, bytes, "{}", String::from_utf8_lossy(data));
+    }
 }

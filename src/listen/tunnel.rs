@@ -18,9 +18,8 @@ pub(super) async fn pass<I>(io: TrackedIo<I>, said: Bytes, tunnel: Tunnel) -> Re
 where
     I: AsyncRead + AsyncWrite + Unpin,
 {
-    let Tunnel { io: upstream, held: _held } = tunnel;
+    let Tunnel { from: mut from_upstream, to: mut to_upstream, held: _held } = tunnel;
     let (mut from_viewer, mut to_viewer) = split(io.with_unread(said).beyond_http());
-    let (mut from_upstream, mut to_upstream) = split(upstream);
     let up = async {
         copy(&mut from_viewer, &mut to_upstream).await?;
         to_upstream.shutdown().await?;

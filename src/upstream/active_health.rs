@@ -64,7 +64,7 @@ async fn look(server: &Arc<UpstreamServer>, check: &HealthCheck) {
     let good = match asked {
         Ok(Ok(answer)) => {
             let good = answer.status() == check.status;
-            if let Some(exchange) = attempt.answered(answer.into_body(), patience) {
+            if let Some(exchange) = attempt.answered(patience) {
                 let _read = timeout(patience, exchange.into_body().collect(LONGEST)).await;
             }
             good

@@ -4,15 +4,13 @@ use std::time::Duration;
 
 use http::request::Parts;
 use hyper::Response;
-use hyper::body::Incoming;
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 
 use super::RequestPermits;
 use super::body::Body;
 use super::carrier::ActiveConnection;
-use super::connection::SendFailure;
-use super::error::UpstreamError;
+use super::error::{SendFailure, UpstreamError};
 use super::exchange::StreamingExchange;
 use super::lease::ResponseLease;
 use super::server::{InFlightGuard, SendError};
@@ -54,7 +52,7 @@ impl Attempt {
         body: &mut Body,
         times: &Timeouts,
         repeated: &mut bool,
-    ) -> Result<Response<Incoming>, SendError> {
+    ) -> Result<Response<()>, SendError> {
         let mut load = Some(load);
         let Some(server) = load.as_ref().map(InFlightGuard::server) else { return Err(SendError::Lost) };
         if let Some(carrier) = server.checkout() {
@@ -97,7 +95,7 @@ impl Attempt {
         head: &Parts,
         body: &mut Body,
         times: &Timeouts,
-    ) -> Result<Response<Incoming>, SendFailure> {
+    ) -> Result<Response<()>, SendFailure> {
         let Some(own) = load.take() else { return Err(SendFailure::Unsent) };
         let (carrier, _) = self.sent.insert((carrier, own));
         let sent = carrier.send(head, body, times).await;
@@ -108,10 +106,9 @@ impl Attempt {
     }
 
     /// The answer is here: what carries it, and its permits.
-    pub(super) fn answered(mut self, incoming: Incoming, silence: Duration) -> Option<StreamingExchange> {
+    pub(super) fn answered(mut self, silence: Duration) -> Option<StreamingExchange> {
         let (carrier, load) = self.sent.take()?;
         Some(StreamingExchange {
-            incoming,
             lease: ResponseLease::new(carrier, load, silence),
             admission: self.admission.take(),
         })
@@ -125,12 +122,11 @@ impl Drop for Attempt {
             && carrier.is_awaited()
         {
             runtime.spawn(timeout(LINGER, async move {
-                let Some(incoming) = carrier.answer().await else { return };
-                let exchange = StreamingExchange {
-                    incoming,
-                    lease: ResponseLease::new(carrier, load, LINGER),
-                    admission,
-                };
+                if !carrier.answer().await {
+                    return;
+                }
+                let exchange =
+                    StreamingExchange { lease: ResponseLease::new(carrier, load, LINGER), admission };
                 let _read = exchange.into_body().collect(LONGEST).await;
             }));
         }

@@ -1,11 +1,15 @@
 //! What carries one request and its answer: an HTTP/1.1 connection, or a stream of an HTTP/2 connection.
 
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
 use http::request::Parts;
+use http_body::SizeHint;
 use hyper::Response;
-use hyper::body::Incoming;
 
 use super::body::Body;
-use super::connection::{Http1Connection, SendFailure};
+use super::error::{BodyError, SendFailure};
+use super::http1::Http1Connection;
 use super::http2::Http2Stream;
 use super::request_body::IdleTimer;
 use crate::config::settings::Timeouts;
@@ -25,7 +29,7 @@ impl ActiveConnection {
         head: &Parts,
         body: &mut Body,
         times: &Timeouts,
-    ) -> Result<Response<Incoming>, SendFailure> {
+    ) -> Result<Response<()>, SendFailure> {
         match self {
             Self::Own(connection) => connection.send(head, body, times).await,
             // Boxed, because most requests do not need it.
@@ -38,11 +42,34 @@ impl ActiveConnection {
         matches!(self, Self::Own(connection) if connection.is_awaited())
     }
 
-    /// Waits for that answer.
-    pub(super) async fn answer(&mut self) -> Option<Incoming> {
+    /// Waits for the head of that answer. False: the connection broke.
+    pub(super) async fn answer(&mut self) -> bool {
         match self {
             Self::Own(connection) => connection.answer().await,
-            Self::Shared(_) => None,
+            Self::Shared(_) => false,
+        }
+    }
+
+    /// The next piece of the answer's body.
+    pub(super) fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
+        match self {
+            Self::Own(connection) => connection.poll_body(cx),
+            Self::Shared(stream) => stream.poll_body(cx),
+        }
+    }
+
+    /// True if nothing is left of the answer's body.
+    pub(super) fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Own(connection) => connection.is_end_stream(),
+            Self::Shared(stream) => stream.is_end_stream(),
+        }
+    }
+
+    pub(super) fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Own(connection) => connection.size_hint(),
+            Self::Shared(stream) => stream.size_hint(),
         }
     }
 

@@ -7,15 +7,17 @@ use std::task::{Context, Poll};
 
 use http::Uri;
 use http::uri::Authority;
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
 use hyper_util::client::legacy::connect::{Connection as _, HttpConnector};
+use hyper_util::rt::TokioIo;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::net::TcpStream;
 use tower_service::Service;
 
 use super::carrier::ActiveConnection;
-use super::connection::Http1Connection;
 use super::error::UpstreamError;
+use super::http1::{Http1Connection, Stream};
 use super::http2::Http2Pool;
 use crate::config::settings::{self, Http2, UpstreamUrl};
 
@@ -138,12 +140,11 @@ impl Dialer {
         let io = self.connector.clone().call(self.target.clone()).await.map_err(refused)?;
         let is_http2 = self.knows_http2 || io.connected().is_negotiated_h2();
         http2.is_none(!is_http2);
-        let carrier = if is_http2 {
-            http2.open(io).await.map(ActiveConnection::Shared)
+        if is_http2 {
+            http2.open(io).await.map(ActiveConnection::Shared).map_err(UpstreamError::Handshake)
         } else {
-            Http1Connection::open(io).await.map(|connection| ActiveConnection::Own(Box::new(connection)))
-        };
-        carrier.map_err(UpstreamError::Handshake)
+            Ok(ActiveConnection::Own(Box::new(Http1Connection::new(stream(io)))))
+        }
     }
 }
 
@@ -151,9 +152,17 @@ impl Dialer {
     /// A connection in HTTP/1.1 that never goes to the pool, because it may go on in another protocol.
     pub(super) async fn dial_alone(&self) -> Result<Http1Connection, UpstreamError> {
         let io = self.alone.clone().call(self.target.clone()).await.map_err(refused)?;
-        let mut connection = Http1Connection::open(io).await.map_err(UpstreamError::Handshake)?;
+        let mut connection = Http1Connection::new(stream(io));
         connection.alone = true;
         Ok(connection)
+    }
+}
+
+/// The stream of bytes itself, without a layer that plain TCP does not need.
+fn stream(io: MaybeHttpsStream<TokioIo<TcpStream>>) -> Stream {
+    match io {
+        MaybeHttpsStream::Http(tcp) => Box::new(tcp.into_inner()),
+        tls @ MaybeHttpsStream::Https(_) => Box::new(TokioIo::new(tls)),
     }
 }
 

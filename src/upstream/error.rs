@@ -12,7 +12,7 @@ pub enum UpstreamError {
     /// TCP and TLS took too long.
     #[error("connecting took too long")]
     ConnectTimeout,
-    /// The HTTP/1.1 handshake on a new connection failed.
+    /// The HTTP/2 handshake on a new connection failed.
     #[error("the connection broke before a request was sent")]
     Handshake(#[source] hyper::Error),
     /// The request was sent; no answer came in time.
@@ -23,7 +23,7 @@ pub enum UpstreamError {
     Closed,
     /// The answer was not HTTP, or broke in its head.
     #[error("the answer broke")]
-    Exchange(#[source] hyper::Error),
+    Exchange(#[source] io::Error),
     /// The answer's transfer codings are not understood here.
     #[error("the answer comes in a transfer coding other than chunked")]
     Coding,
@@ -49,7 +49,7 @@ pub enum UpstreamError {
 pub enum BodyError {
     /// The upstream cut it.
     #[error("the upstream cut the body")]
-    Upstream(#[source] hyper::Error),
+    Upstream(#[source] io::Error),
     /// The viewer cut it.
     #[error("the viewer cut the body")]
     Viewer(#[source] hyper::Error),
@@ -71,6 +71,27 @@ pub enum BodyError {
     /// The body cannot be unpacked, or its file cannot be read to the end.
     #[error("the body cannot be read to its end")]
     Unreadable(#[source] std::io::Error),
+}
+
+/// `SendFailure` says how a request failed before the head of an answer.
+#[derive(Debug)]
+pub(super) enum SendFailure {
+    /// Nothing was written; the body is whole again.
+    Unsent,
+    /// The connection was closed under a request without a body before any byte of an answer.
+    Stale,
+    /// The connection was closed after some bytes of an answer.
+    Ended,
+    /// No answer in time.
+    Late,
+    /// The viewer did not send its whole body.
+    Viewer(BodyError),
+    /// The target cannot be written as a request of HTTP/2.
+    Target,
+    /// The end of the answer is not stated once and clearly.
+    Framing(UpstreamError),
+    /// Anything else.
+    Broken(io::Error),
 }
 
 /// An error with its causes, in one line.

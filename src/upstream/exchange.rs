@@ -6,7 +6,6 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use hyper::body::Incoming;
 use parking_lot::Mutex;
 
 use super::RequestPermits;
@@ -20,7 +19,6 @@ use super::transfer::{Release, Transfer};
 /// An answer that streams: what is to be given back when it is over.
 #[derive(Debug)]
 pub(super) struct StreamingExchange {
-    pub(super) incoming: Incoming,
     pub(super) lease: ResponseLease,
     #[expect(dead_code, reason = "free when dropped")]
     pub(super) admission: Option<RequestPermits>,
@@ -34,21 +32,15 @@ impl HttpBody for StreamingExchange {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let polled = Pin::new(&mut self.incoming).poll_frame(cx);
-        if polled.is_ready() {
-            self.lease.is_heard();
-            return polled.map_err(BodyError::Upstream);
-        }
-        ready!(self.lease.poll_silence(cx));
-        Poll::Ready(Some(Err(BodyError::Stalled)))
+        self.lease.poll_body(cx).map_ok(Frame::data)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+        self.lease.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        self.lease.size_hint()
     }
 }
 

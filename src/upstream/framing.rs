@@ -5,11 +5,22 @@ use http::header::{CONTENT_LENGTH, HeaderValue, TRANSFER_ENCODING};
 
 use super::error::UpstreamError;
 
+/// `StatedLength` is what the fields of an answer say of its length.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum StatedLength {
+    /// The body comes in chunks.
+    Chunked,
+    /// The body has this many bytes.
+    Bytes(u64),
+    /// Nothing.
+    Unstated,
+}
+
 /// Leaves one length of an answer that says the same one several times, and none beside a transfer coding.
 ///
-/// SECURITY: hyper takes the chunks off, leaves a coding below them in place and drops the field: coded bytes would go
-/// out as plain ones. Lengths go out as they came, and whoever reads `2, 2` otherwise than hyper sees another end.
-pub(super) fn settle(fields: &mut HeaderMap) -> Result<(), UpstreamError> {
+/// SECURITY: a coding below the chunks is not taken off: coded bytes would go out as plain ones. Lengths go out as they came,
+/// and whoever reads `2, 2` otherwise than we do sees another end.
+pub(super) fn settle(fields: &mut HeaderMap) -> Result<StatedLength, UpstreamError> {
     if let Some(coding) = fields.get(TRANSFER_ENCODING) {
         let is_chunked = coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");
         if !is_chunked || fields.get_all(TRANSFER_ENCODING).iter().nth(1).is_some() {
@@ -17,16 +28,19 @@ pub(super) fn settle(fields: &mut HeaderMap) -> Result<(), UpstreamError> {
         }
         // Where both stand, the length is wrong (RFC 9112 section 6.3).
         fields.remove(CONTENT_LENGTH);
-        return Ok(());
+        return Ok(StatedLength::Chunked);
     }
     let mut lengths = fields.get_all(CONTENT_LENGTH).iter();
-    let Some(first) = lengths.next() else { return Ok(()) };
-    if lengths.next().is_none() && is_canonical(first.as_bytes()) {
-        return Ok(());
+    let Some(first) = lengths.next() else { return Ok(StatedLength::Unstated) };
+    if lengths.next().is_none()
+        && is_canonical(first.as_bytes())
+        && let Some(length) = number(first.as_bytes())
+    {
+        return Ok(StatedLength::Bytes(length));
     }
     let length = one(fields).ok_or(UpstreamError::Length)?;
     fields.insert(CONTENT_LENGTH, HeaderValue::from(length));
-    Ok(())
+    Ok(StatedLength::Bytes(length))
 }
 
 /// As everybody writes and reads it: digits, no zero before others, certainly within 64 bits.

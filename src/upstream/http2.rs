@@ -1,24 +1,29 @@
 //! HTTP/2 connections to one server: each carries many requests at once.
 
-use std::pin::pin;
+use std::io;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use http::header::{CONNECTION, HOST, TE, TRANSFER_ENCODING, UPGRADE};
 use http::request::Parts;
 use http::uri::{Authority, Scheme};
 use http::{HeaderName, Uri, Version};
+use http_body::{Body as _, SizeHint};
 use hyper::body::Incoming;
-use hyper::client::conn::http2;
+use hyper::client::conn::{TrySendError, http2};
 use hyper::rt::{Read, Write};
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use parking_lot::Mutex;
 
 use super::body::Body;
-use super::connection::{SendFailure, failed, in_time};
-use super::request_body::IdleTimer;
+use super::error::{BodyError, SendFailure};
+use super::framing;
+use super::request_body::{IdleTimer, in_time};
 use crate::config::settings::{self, Http2, Timeouts};
 
 /// How much of one answer may be on its way unread: a whole tile.
@@ -52,6 +57,8 @@ pub(super) struct Http2Stream {
     scheme: Scheme,
     /// How long it waits for the head of an answer, or the next piece of its body.
     pub(super) waits: IdleTimer,
+    /// Body of the answer.
+    incoming: Option<Incoming>,
 }
 
 impl Drop for Http2Stream {
@@ -186,34 +193,95 @@ impl Http2Pool {
     fn share(&self, connection: &Arc<Http2Connection>) -> Http2Stream {
         connection.streams.fetch_add(1, Ordering::Relaxed);
         let waits = IdleTimer::new(Duration::MAX);
-        Http2Stream { connection: Arc::clone(connection), scheme: self.scheme.clone(), waits }
+        Http2Stream { connection: Arc::clone(connection), scheme: self.scheme.clone(), waits, incoming: None }
     }
 }
 
 impl Http2Stream {
     /// Sends a request and waits for the head of its answer, as [`Http1Connection::send`] does.
     ///
-    /// [`Http1Connection::send`]: super::connection::Connection::send
+    /// [`Http1Connection::send`]: super::http1::Http1Connection::send
     pub(super) async fn send(
         &mut self,
         head: &Parts,
         body: &mut Body,
         times: &Timeouts,
-    ) -> Result<Response<Incoming>, SendFailure> {
+    ) -> Result<Response<()>, SendFailure> {
         let bodyless = matches!(body, Body::Empty);
         let upload = body.watch_upload(times.body);
         let Some(head) = as_http2(head, &self.scheme) else { return Err(SendFailure::Target) };
         let request = Request::from_parts(head, std::mem::take(body));
         let answer = pin!(self.connection.sender.clone().try_send_request(request));
         let answer = in_time(upload.as_deref(), &mut self.waits, times.first_byte, answer).await;
-        answer.ok_or(SendFailure::Late)?.map_err(|failure| {
+        let answer = answer.ok_or(SendFailure::Late)?.map_err(|failure| {
             if bodyless && was_refused(failure.error()) {
                 SendFailure::Unsent
             } else {
                 failed(failure, bodyless, body)
             }
-        })
+        })?;
+        let (mut head, incoming) = answer.into_parts();
+        framing::settle(&mut head.headers).map_err(SendFailure::Framing)?;
+        self.incoming = Some(incoming);
+        Ok(Response::from_parts(head, ()))
     }
+
+    /// The next piece of the answer's body. (Trailers are not passed on.)
+    pub(super) fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
+        let Some(incoming) = &mut self.incoming else { return Poll::Ready(None) };
+        let frame = ready!(Pin::new(incoming).poll_frame(cx));
+        let upstream = |error| BodyError::Upstream(io::Error::other(error));
+        Poll::Ready(
+            frame.and_then(|frame| frame.map_err(upstream).map(|frame| frame.into_data().ok()).transpose()),
+        )
+    }
+
+    /// True if nothing is left of the answer's body.
+    pub(super) fn is_end_stream(&self) -> bool {
+        self.incoming.as_ref().is_none_or(Incoming::is_end_stream)
+    }
+
+    pub(super) fn size_hint(&self) -> SizeHint {
+        self.incoming.as_ref().map_or_else(SizeHint::default, Incoming::size_hint)
+    }
+}
+
+/// How it failed. Where nothing was written the body is put back.
+fn failed(mut failure: TrySendError<Request<Body>>, bodyless: bool, body: &mut Body) -> SendFailure {
+    match failure.take_message() {
+        Some(request) => {
+            *body = request.into_body();
+            SendFailure::Unsent
+        }
+        None if bodyless && is_stale(failure.error()) => SendFailure::Stale,
+        None => is_client_error(failure.into_error()),
+    }
+}
+
+/// Did the request break, or its answer?
+fn is_client_error(error: hyper::Error) -> SendFailure {
+    let mut cause = std::error::Error::source(&error);
+    while let Some(error) = cause {
+        match error.downcast_ref::<BodyError>() {
+            Some(BodyError::ViewerStalled) => return SendFailure::Viewer(BodyError::ViewerStalled),
+            Some(BodyError::ViewerTooLong) => return SendFailure::Viewer(BodyError::ViewerTooLong),
+            Some(BodyError::Viewer(_)) => return SendFailure::Viewer(BodyError::ViewerCut),
+            _ => cause = error.source(),
+        }
+    }
+    SendFailure::Broken(io::Error::other(error))
+}
+
+/// UPSTREAM: a keep-alive timeout that races with our write shows as an incomplete message or a reset.
+fn is_stale(error: &hyper::Error) -> bool {
+    let source = std::error::Error::source(error);
+    let http2 = source.and_then(|source| source.downcast_ref::<h2::Error>()).and_then(h2::Error::get_io);
+    let io = source.and_then(|source| source.downcast_ref::<io::Error>()).or(http2);
+    error.is_incomplete_message()
+        || error.is_closed()
+        || error.is_canceled()
+        || io
+            .is_some_and(|io| matches!(io.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe))
 }
 
 /// Converts a request head to HTTP/2: `Host` becomes `:authority`, and fields about the connection go (RFC

@@ -1,9 +1,13 @@
 //! What an answer's body holds of its connection.
 
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::Bytes;
+use http_body::SizeHint;
+
 use super::carrier::ActiveConnection;
+use super::error::BodyError;
 use super::server::InFlightGuard;
 
 /// A connection that carries a body. Dropping it early closes the connection: what is left of the body can
@@ -21,16 +25,25 @@ impl ResponseLease {
         Self { carrier: Some(carrier), load: Some(load) }
     }
 
-    /// Something came.
-    pub(super) fn is_heard(&mut self) {
-        if let Some(carrier) = &mut self.carrier {
+    /// The next piece of the body; an error once nothing came for too long.
+    pub(super) fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
+        let Some(carrier) = &mut self.carrier else { return Poll::Ready(None) };
+        let polled = carrier.poll_body(cx);
+        if polled.is_ready() {
             carrier.waits().broken();
+            return polled;
         }
+        ready!(carrier.waits().poll_over(cx));
+        Poll::Ready(Some(Err(BodyError::Stalled)))
     }
 
-    /// Nothing came: ready once that was so for too long.
-    pub(super) fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.carrier.as_mut().map_or(Poll::Pending, |carrier| carrier.waits().poll_over(cx))
+    /// True if nothing is left of the body.
+    pub(super) fn is_end_stream(&self) -> bool {
+        self.carrier.as_ref().is_none_or(ActiveConnection::is_end_stream)
+    }
+
+    pub(super) fn size_hint(&self) -> SizeHint {
+        self.carrier.as_ref().map_or_else(SizeHint::default, ActiveConnection::size_hint)
     }
 
     /// The body was read to its end: the connection may carry the next request.

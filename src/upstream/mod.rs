@@ -10,7 +10,6 @@ mod body;
 mod carrier;
 mod client;
 pub mod coding;
-mod connection;
 mod dial;
 mod error;
 mod exchange;
@@ -18,6 +17,7 @@ pub mod fetch;
 mod framing;
 pub mod guard;
 mod held_response;
+mod http1;
 mod http2;
 mod internal_request;
 mod lease;
@@ -50,6 +50,8 @@ pub use client::{Caller, Client, ClientConnection, ClientUpgrade, Clients, one_c
 pub use dial::{TlsError, client_tls};
 pub use error::{BodyError, ErrorChain, UpstreamError};
 pub use held_response::HeldResponse;
+#[doc(hidden)]
+pub use http1::read_answer;
 pub use internal_request::{internal_request, server_of};
 pub use memory_budget::{BudgetPermit, MemoryBudget};
 pub use otlp_client::OtlpClient;

@@ -8,8 +8,8 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::oneshot;
 
 use super::carrier::ActiveConnection;
-use super::connection::Http1Connection;
 use super::error::UpstreamError;
+use super::http1::Http1Connection;
 
 /// Idle connections, last in first out: the warm ones stay warm, the others age and are closed.
 ///
@@ -66,8 +66,8 @@ impl Pool {
     pub(super) fn checkout(&self) -> Option<Box<Http1Connection>> {
         let now = Instant::now();
         let mut own = self.local_shard();
-        while let Some(connection) = own.idle.pop() {
-            if self.is_good(&connection, now) {
+        while let Some(mut connection) = own.idle.pop() {
+            if self.is_good(&mut connection, now) {
                 return Some(connection);
             }
         }
@@ -77,7 +77,7 @@ impl Pool {
     /// Closes what is closed already or too old.
     pub(super) fn prune(&self, now: Instant) {
         for shard in &self.shards {
-            shard.0.lock().idle.retain(|connection| self.is_good(connection, now));
+            shard.0.lock().idle.retain_mut(|connection| self.is_good(connection, now));
         }
     }
 
@@ -143,15 +143,13 @@ impl Pool {
         self.shards.iter().map(|shard| shard.0.lock().idle.len()).sum()
     }
 
-    fn is_good(&self, connection: &Http1Connection, now: Instant) -> bool {
-        !connection.is_closed()
-            && now.duration_since(connection.idle_since) < self.keep
+    fn is_good(&self, connection: &mut Http1Connection, now: Instant) -> bool {
+        now.duration_since(connection.idle_since) < self.keep
             && now.duration_since(connection.born) < self.max_age
+            && !connection.is_closed()
     }
 
     fn local_shard(&self) -> MutexGuard<'_, ShardState> {
         self.shards[OWN.with(|own| *own)].0.lock()
     }
 }
-
-impl Shard {}

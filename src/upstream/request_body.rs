@@ -1,8 +1,8 @@
 //! What a viewer sends, on its way to an upstream.
 
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -41,19 +41,13 @@ pub fn pace(min_rate: usize) -> Duration {
     seconds.map_or(Duration::MAX, |seconds| Duration::from_secs(seconds as u64).max(Duration::from_secs(1)))
 }
 
-/// How far an upload is. The connection that carries it has one as well.
+/// Tells when nothing more of an upload will be sent.
 #[derive(Debug, Default)]
 pub(super) struct UploadProgress {
-    whole: AtomicBool,
     over: Notify,
 }
 
 impl UploadProgress {
-    /// True once the body was sent to its end: the connection may carry the next request.
-    pub(super) fn is_whole(&self) -> bool {
-        self.whole.load(Ordering::Acquire)
-    }
-
     /// Waits until nothing more will be sent, because that was all or because it broke off. For one waiter.
     pub(super) async fn over(&self) {
         self.over.notified().await;
@@ -115,7 +109,6 @@ impl RequestBody {
             self.left -= length;
         }
         if is_over(&self.incoming, frame.as_ref()) {
-            self.progress.whole.store(true, Ordering::Release);
             self.progress.over.notify_one();
         }
         Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Viewer)))
@@ -132,12 +125,32 @@ impl RequestBody {
 
 impl Drop for RequestBody {
     fn drop(&mut self) {
-        // A body without a byte is never polled.
-        if self.incoming.is_end_stream() {
-            self.progress.whole.store(true, Ordering::Release);
-        }
         self.progress.over.notify_one();
     }
+}
+
+/// Awaits the answer; `None`: timeout. The clock starts when the request has been sent. The future is passed pinned: moved
+/// in, it would take its memory twice.
+pub(super) async fn in_time<A>(
+    upload: Option<&UploadProgress>,
+    waits: &mut IdleTimer,
+    patience: Duration,
+    mut answer: Pin<&mut (impl Future<Output = A> + ?Sized)>,
+) -> Option<A> {
+    if let Some(upload) = upload {
+        tokio::select! {
+            biased;
+            // An upstream may answer before it has everything.
+            answer = answer.as_mut() => return Some(answer),
+            () = upload.over() => {}
+        }
+    }
+    waits.begin(patience);
+    poll_fn(|cx| match answer.as_mut().poll(cx) {
+        Poll::Ready(answer) => Poll::Ready(Some(answer)),
+        Poll::Pending => waits.poll_over(cx).map(|()| None),
+    })
+    .await
 }
 
 /// The longest silence: within a body, or before the head of an answer. The timer is armed once and then left alone:
@@ -199,8 +212,6 @@ impl IdleTimer {
 
 #[cfg(test)]
 mod tests {
-    use std::future::poll_fn;
-
     use super::*;
 
     const PATIENCE: Duration = Duration::from_secs(10);

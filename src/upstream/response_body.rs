@@ -13,16 +13,15 @@ use http::{HeaderMap, HeaderValue};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use hyper::Response;
-use hyper::body::Incoming;
 use tokio::sync::mpsc;
 
 use super::Upstream;
 use super::attempt::Attempt;
 use super::body::Body;
 use super::client::{Caller, Client};
-use super::connection::READ_BUFFER;
 use super::error::BodyError;
 use super::exchange::{StreamingExchange, stream};
+use super::http1::READ_BUFFER;
 use super::tee::is_over;
 
 use crate::config::settings::RouteKind;
@@ -39,12 +38,12 @@ impl Upstream {
     pub(super) fn receive<'a>(
         &'a self,
         caller: &'a Caller,
-        answer: Response<Incoming>,
+        answer: Response<()>,
         attempt: Attempt,
         silence: Duration,
     ) -> impl Future<Output = Response<Body>> + Send + 'a {
-        let (head, incoming) = answer.into_parts();
-        let mut exchange = attempt.answered(incoming, silence);
+        let (head, ()) = answer.into_parts();
+        let mut exchange = attempt.answered(silence);
         async move {
             if let Some(begun) = &mut exchange
                 && begun.is_end_stream()
@@ -152,8 +151,8 @@ enum ReadResult {
     Broken(BodyError),
 }
 
-/// How often a body that is to be passed on as it comes is looked at before a task is started for it. The connection's own
-/// task must run once in between; nearly all short answers are whole then.
+/// How often a body that is to be passed on as it comes is looked at before a task is started for it. The task of an HTTP/2
+/// connection must run once in between; nearly all short answers are whole then.
 const LOOKS: u32 = 2;
 
 /// Reads up to about `most` bytes of a body into the memory of this client; fewer where there is no memory for them.

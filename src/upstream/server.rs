@@ -9,15 +9,13 @@ use http::StatusCode;
 use http::request::Parts;
 use http::uri::{Authority, Scheme};
 use hyper::Response;
-use hyper::body::Incoming;
 use tokio::time::timeout;
 
 use super::body::Body;
 use super::carrier::ActiveConnection;
-use super::connection::{Http1Connection, SendFailure};
 use super::dial::Dialer;
-use super::error::UpstreamError;
-use super::framing;
+use super::error::{SendFailure, UpstreamError};
+use super::http1::Http1Connection;
 use super::http2::Http2Pool;
 use super::passive_health::{PassiveHealth, ServerStatus};
 use super::pool::Pool;
@@ -155,7 +153,7 @@ impl UpstreamServer {
         &self,
         head: &Parts,
         times: &Timeouts,
-    ) -> Result<(Response<Incoming>, Http1Connection), SendError> {
+    ) -> Result<(Response<()>, Http1Connection), SendError> {
         let dialled = timeout(times.connect, self.dialer.dial_alone()).await;
         let dialled = dialled.unwrap_or(Err(UpstreamError::ConnectTimeout));
         let mut connection = dialled.map_err(|error| {
@@ -163,20 +161,16 @@ impl UpstreamServer {
             SendError::Unreached(error)
         })?;
         let sent = connection.send(head, &mut Body::Empty, times).await;
-        let mut answer = sent.map_err(|failure| self.record_miss(failure))?;
-        if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
-            framing::settle(answer.headers_mut()).map_err(SendError::Failed)?;
-        }
+        let answer = sent.map_err(|failure| self.record_miss(failure))?;
         let changed = self.health.record_success();
         self.update_gauge(changed);
         Ok((answer, connection))
     }
 
-    pub(super) fn answered(&self, mut answer: Response<Incoming>) -> Result<Response<Incoming>, SendError> {
+    pub(super) fn answered(&self, answer: Response<()>) -> Result<Response<()>, SendError> {
         if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
             return Err(SendError::Failed(UpstreamError::Switched));
         }
-        framing::settle(answer.headers_mut()).map_err(SendError::Failed)?;
         let changed = self.health.record_success();
         self.update_gauge(changed);
         Ok(answer)
@@ -185,6 +179,7 @@ impl UpstreamServer {
     pub(super) fn record_miss(&self, failure: SendFailure) -> SendError {
         let error = match failure {
             SendFailure::Viewer(error) => return SendError::Failed(UpstreamError::Viewer(error)),
+            SendFailure::Framing(error) => return SendError::Failed(error),
             SendFailure::Target => return SendError::Failed(UpstreamError::Target),
             SendFailure::Unsent | SendFailure::Stale | SendFailure::Ended => UpstreamError::Closed,
             SendFailure::Late => UpstreamError::FirstByteTimeout,

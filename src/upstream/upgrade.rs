@@ -2,15 +2,14 @@
 
 use std::any::Any;
 use std::fmt;
+use std::io;
 use std::sync::Arc;
 
 use http::StatusCode;
 use http::request::Parts;
 use hyper::Response;
-use hyper::upgrade::Upgraded;
-use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
-use tokio::time::timeout;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, split};
 
 use super::attempt::Attempt;
 use super::balance::TriedServers;
@@ -23,8 +22,10 @@ use crate::config::settings::Timeouts;
 
 /// The upstream's side of a connection that speaks another protocol now, with all that is held while it does.
 pub struct Tunnel {
-    /// Bytes of that protocol.
-    pub io: TokioIo<Upgraded>,
+    /// Bytes of that protocol from the upstream.
+    pub from: Box<dyn AsyncRead + Send + Sync + Unpin>,
+    /// Bytes of that protocol to the upstream.
+    pub to: Box<dyn AsyncWrite + Send + Sync + Unpin>,
     /// Free again with the tunnel.
     pub held: Vec<Box<dyn Any + Send>>,
 }
@@ -71,7 +72,7 @@ impl Upstream {
         let admission = self.admit(caller).await?;
         let (mut tried, mut last) = (TriedServers::default(), UpstreamError::Closed);
         while let Some(load) = self.choose(&mut tried) {
-            let (mut answer, connection) = match load.ask_alone(head, &times).await {
+            let (answer, connection) = match load.ask_alone(head, &times).await {
                 Ok(answered) => answered,
                 Err(SendError::Unreached(error)) => {
                     last = error;
@@ -85,12 +86,13 @@ impl Upstream {
                 let attempt = Attempt::sent(admission, ActiveConnection::Own(Box::new(connection)), load);
                 return Ok(self.receive(caller, answer, attempt, times.body).await);
             }
-            let switched = timeout(times.first_byte, hyper::upgrade::on(&mut answer)).await;
-            let switched = switched.map_err(|_| UpstreamError::FirstByteTimeout)?;
-            let io = TokioIo::new(switched.map_err(UpstreamError::Exchange)?);
-            let mut answer = answer.map(|_| Body::Empty);
+            // What came behind the answer is of the new protocol already.
+            let (stream, came) = connection.into_stream().ok_or(UpstreamError::Closed)?;
+            let (from, to) = split(stream);
+            let (from, to) = (Box::new(io::Cursor::new(came).chain(from)), Box::new(to));
+            let mut answer = answer.map(|()| Body::Empty);
             answer.extensions_mut().clear();
-            answer.extensions_mut().insert(Upgrade::new(Tunnel { io, held: vec![Box::new(load)] }));
+            answer.extensions_mut().insert(Upgrade::new(Tunnel { from, to, held: vec![Box::new(load)] }));
             return Ok(answer);
         }
         Err(last)
