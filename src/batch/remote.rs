@@ -120,6 +120,7 @@ impl RemoteHealer {
             }
             (StatusCode::NOT_FOUND, _) => {
                 entry.reason = Some("that iiif-mender does not know who owns it".to_owned());
+                entry.advice = Some("add its manifest to the index of that iiif-mender".to_owned());
             }
             (status, _) => {
                 entry.before = ImageVerdict::Error;
