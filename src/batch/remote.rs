@@ -109,11 +109,12 @@ impl RemoteHealer {
                 entry.rung =
                     heal.split("rung=").nth(1).map(|rung| rung.split(';').next().unwrap_or(rung).into());
             }
-            (status, _) if status.is_success() => return None,
+            // Also with 200, where something stands in for it.
             (_, "missing") => {
                 entry.before = ImageVerdict::Missing;
                 entry.reason = Some("the file itself is gone".to_owned());
             }
+            (status, _) if status.is_success() => return None,
             (status, "cooling" | "failed") => {
                 entry.after = Some(ImageVerdict::Expired);
                 entry.reason = Some(format!("iiif-mender answered {status}, {word}"));

@@ -140,7 +140,7 @@ fn listed(summary: &Summary, terminal: Option<usize>, out: &mut dyn Write) -> io
         for entry in &entries[..shown] {
             let verdict = entry.now().as_str();
             let image = if entry.image.is_empty() { &entry.canvas } else { &entry.image };
-            let label = entry.label.as_deref().map(|label| format!("{label}  ")).unwrap_or_default();
+            let label = entry.label.as_deref().map(|label| format!("{label} · ")).unwrap_or_default();
             write!(out, "  {verdict:<8}")?;
             beside(INDENT, &format!("{label}{image}"), width, out)?;
             // "expired" says as much in one word.

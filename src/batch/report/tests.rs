@@ -74,7 +74,32 @@ fn written(format: ReportFormat, summary: &Summary) -> String {
 
 #[test]
 fn the_table_tells_what_is_broken_first_by_its_names() {
-    insta::assert_snapshot!(table(&found("check"), Some(80)));
+    insta::assert_snapshot!(table(&found("check"), Some(80)), @r"
+    manifest              images  expired  missing poisoned    error
+    Minutes (obj/two)        301        1        1        ·        ·
+    =SUM(1) <b>& [31m          ·        ·        ·        ·        ·
+      ! poisoned: served without the images of 1 canvas
+    Minutes (obj/one)        300        ·        ·        ·        ·
+    Minutes (obj/three)        1        ·        ·        ·        ·
+    all                      602        1        1        ·        ·
+
+    Minutes
+    https://library.test/iiif-service/fedora/presentation/obj/two
+      expired   Page 1 · image-1
+      missing   Page 2 · image-2
+                the file itself is gone
+
+    what to do
+      expired   `iiif-mender heal` brings it back
+      missing   restore the file in the repository, or take the canvas out of its
+                manifest
+
+    BAD  clock        the image server's is 90 s ahead of ours: run NTP on both
+    not read: torn.json
+      not JSON
+
+    602 images, 2 broken, 1 canvas request (1.2 s)
+    ");
 }
 
 #[test]
