@@ -8,7 +8,7 @@ pub(crate) fn output_size(full: (u32, u32), region: &str, size: &str, rotation: 
     let decoded = |text| percent_encoding::percent_decode_str(text).decode_utf8().ok();
     let (region, size, rotation) = (decoded(region)?, decoded(size)?, decoded(rotation)?);
     let (width, height) = scaled(cut(full, &region)?, size.trim_start_matches('^'))?;
-    let is_turned = rotation.trim_start_matches('!').parse::<f64>().ok()? % 180.0 == 90.0;
+    let is_turned = matches!(rotation.trim_start_matches('!'), "90" | "270");
     let (width, height) = if is_turned { (height, width) } else { (width, height) };
     let pixels = |side: f64| (0.5..f64::from(u32::MAX)).contains(&side).then(|| whole(side));
     Some((pixels(width)?, pixels(height)?))

@@ -43,6 +43,11 @@ fn size_of(answer: &Fetched) -> (u32, u32) {
 async fn a_picture_of_the_size_that_was_asked_for_stands_in() {
     let (world, page) = with_a_lost_page("200").await;
     let (width, height) = page.size;
+    // The stand-in makes no PNG, and says so before it looks for the image. A true one does.
+    world.bed.images.answers(|seen| {
+        let is_png = seen.path().rsplit('.').next() == Some("png");
+        is_png.then(|| testbed::Origin::answer(404, &[], testbed::Flow::sized("no such image")))
+    });
     for (rest, size) in [
         ("full/full/0/default.jpg", (width, height)),
         ("full/max/0/default.jpg", (width, height)),
@@ -239,7 +244,7 @@ async fn thousands_of_sizes_cost_no_canvas_request_and_little_time() {
         assert_eq!((answer.status, answer.header("heal-status")), (200, GONE), "{width}");
         assert!(answer.body.len() < 64 << 10, "{} bytes", answer.body.len());
     }
-    assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_mins(1), "{:?}", began.elapsed());
     assert!(world.bed.counts().canvas - before.canvas <= 4, "its file is looked for now and then, no more");
 }
 

@@ -73,7 +73,9 @@ pub(crate) fn write(summary: &Summary, terminal: Option<usize>, out: &mut dyn Wr
 /// Names of manifests; those that come twice have the end of their ids beside them.
 fn names(rows: &[&ManifestSummary]) -> Vec<String> {
     let mut times: HashMap<&str, usize> = HashMap::new();
-    rows.iter().for_each(|row| *times.entry(row.name()).or_default() += 1);
+    for row in rows {
+        *times.entry(row.name()).or_default() += 1;
+    }
     let name = |row: &&ManifestSummary| match (row.name(), row.tail()) {
         (name, tail) if times[name] > 1 && name != tail => format!("{} ({})", clean(name), clean(tail)),
         (name, _) => clean(name),

@@ -147,7 +147,7 @@ fn junit_counts_what_is_well_and_lists_what_is_not() {
     let count = |name| junit.root_element().attribute(name).map(str::to_owned);
     // 602 images, a manifest, a source, a clock.
     assert_eq!((count("tests"), count("failures")), (Some("605".to_owned()), Some("5".to_owned())));
-    let suites: Vec<_> = junit.root_element().children().filter(|node| node.is_element()).collect();
+    let suites: Vec<_> = junit.root_element().children().filter(roxmltree::Node::is_element).collect();
     let told: Vec<_> =
         suites.iter().map(|suite| (suite.attribute("name"), suite.attribute("failures"))).collect();
     assert_eq!(told[0], (Some("Minutes"), Some("2")));

@@ -17,9 +17,8 @@ fn check(schema: &Value, document: &Value, at: &str) -> Result<(), String> {
         match word.as_str() {
             "$schema" | "title" | "description" | "default" | "format" => {}
             "type" if list(said).iter().any(|kind| is_a(kind.as_str().expect("a type"), document)) => {}
-            "type" => return wrong(&format!("not {said}")),
             "const" if said == document => {}
-            "const" => return wrong(&format!("not {said}")),
+            "type" | "const" => return wrong(&format!("not {said}")),
             "enum" if list(said).contains(document) => {}
             "enum" => return wrong(&format!("none of {said}")),
             "minimum" if document.as_f64().is_none_or(|number| Some(number) >= said.as_f64()) => {}
