@@ -54,10 +54,12 @@ async fn a_picture_of_the_size_that_was_asked_for_stands_in() {
         ("full/150,/0/color.jpg", (150, 200)),
         ("full/,400/0/gray.png", (300, 400)),
         ("full/!100,100/0/default.jpg", (75, 100)),
-        ("full/pct:50/90/default.jpg", (400, 300)),
+        ("full/pct:50/90/default.jpg", (height / 2, width / 2)),
         ("0,0,256,256/64,/0/default.jpg", (64, 64)),
-        ("512,512,512,512/512,/0/default.jpg", (512, 1676)),
-        ("pct:0,0,50,50/max/0/default.png", (300, 400)),
+        ("512,512,512,512/512,/0/default.jpg", (512, 512)),
+        // As far as the region lies within the picture.
+        ("1024,1024,512,512/max/0/default.jpg", (width - 1024, 512)),
+        ("pct:0,0,50,50/max/0/default.png", (width / 2, height / 2)),
         ("full/1,/0/default.jpg", (1, 1)),
         ("full/2000,2000/0/default.jpg", (2000, 2000)),
     ] {
