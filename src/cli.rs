@@ -31,7 +31,7 @@ pub struct Cli {
     /// Configuration file
     #[arg(long, short, global = true, value_name = "FILE", default_value = "config.toml")]
     config: PathBuf,
-    /// Print results for machines
+    /// Print results as JSON: check, heal, index, top, config check|show|schema
     #[arg(long, global = true)]
     json: bool,
     #[command(subcommand)]
@@ -67,18 +67,33 @@ enum Command {
     },
 }
 
+impl Command {
+    /// Whether it prints data, which `--json` makes readable for machines. The others run, or print a file in a language
+    /// of its own.
+    fn prints_data(&self) -> bool {
+        match self {
+            Self::Index(_) | Self::Check(_) | Self::Heal(_) | Self::Top(_) => true,
+            Self::Config(command) => command.prints_data(),
+            Self::Serve | Self::Completions { .. } | Self::Man { .. } => false,
+        }
+    }
+}
+
 /// Reads the command line and does what it says.
 pub fn run() -> ExitCode {
     let cli = manual::with_exit_status(Cli::command()).get_matches();
     let cli = Cli::from_arg_matches(&cli).unwrap_or_else(|error| error.exit());
+    if cli.json && !cli.command.prints_data() {
+        return fail("--json: this command prints no data", Exit::Usage);
+    }
     let mut out = io::stdout().lock();
     let done = match &cli.command {
         Command::Serve => return serve(&cli.config),
         Command::Index(command) => return index(&cli, command, &mut out),
         Command::Check(args) => return batch(&cli, BatchCommand::Check(args), &mut out),
         Command::Heal(args) => return batch(&cli, BatchCommand::Heal(args), &mut out),
-        Command::Top(args) => return top(&cli.config, args, &mut out),
-        Command::Config(command) => command.run(&cli.config, std::env::vars_os(), &mut out),
+        Command::Top(args) => return top(&cli, args, &mut out),
+        Command::Config(command) => command.run(&cli.config, std::env::vars_os(), cli.json, &mut out),
         Command::Completions { shell } => {
             // clap_complete panics where it cannot write, and `| head` is no reason to panic.
             let mut script = Vec::new();
@@ -145,14 +160,14 @@ fn batch(cli: &Cli, batch: BatchCommand<'_>, out: &mut dyn Write) -> ExitCode {
     }
 }
 
-fn top(config: &Path, args: &TopArgs, out: &mut dyn Write) -> ExitCode {
+fn top(cli: &Cli, args: &TopArgs, out: &mut dyn Write) -> ExitCode {
     // With a URL no configuration is needed: it may run on another machine.
-    let settings = if config.exists() { load(config) } else { Ok(Settings::default()) };
+    let settings = if cli.config.exists() { load(&cli.config) } else { Ok(Settings::default()) };
     let settings = match settings {
         Ok(settings) => settings,
         Err(code) => return code,
     };
-    match top::run(args, &settings, out) {
+    match top::run(args, &settings, cli.json, out) {
         Ok(()) => ExitCode::SUCCESS,
         Err(TopError::Terminal(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => fail(&error.to_string(), Exit::Broken),

@@ -13,6 +13,13 @@ struct Extra {
     examples: &'static str,
 }
 
+impl Extra {
+    /// A line for each exit status.
+    fn exit_lines(&self) -> impl Iterator<Item = &'static str> {
+        self.exit.lines().chain((!self.exit.contains("\n2: ")).then_some(FAILS))
+    }
+}
+
 const FAILS: &str = "2: Wrong usage, or a configuration that cannot be used.";
 
 const EXTRAS: [Extra; 9] = [
@@ -25,47 +32,53 @@ const EXTRAS: [Extra; 9] = [
     Extra {
         command: "serve",
         exit: "0: Stopped, and every request was answered.\n1: Stopped before every request was answered: \
-            [server] drain was over, or a second signal came.",
+            [server] drain was over, or a second signal came.\n2: Wrong usage, a configuration that cannot be used, or an \
+            address that cannot be listened on.",
         examples: "iiif-mender -c /etc/iiif-mender/config.toml serve: Run the proxy. SIGTERM stops it, SIGHUP reads the \
             configuration anew, SIGUSR2 starts a successor on the same sockets.",
     },
     Extra {
         command: "index",
-        exit: "0: Done.\n1: A source could not be read to its end, or nobody owns the image that was looked up.",
+        exit: "0: Done.\n1: A source could not be read to its end or is not known, a file is not to be had, or nobody owns the \
+            image that was looked up.\n2: Wrong usage, a configuration that cannot be used, \
+            or an index of another program or a later version.",
         examples: "iiif-mender index build: Read all sources.\n\
             iiif-mender index lookup 8ef7a1b0-0b7a-3a49-a1b2-2f4f2b2e5a11: Which canvases own this image?",
     },
     Extra {
         command: "check",
-        exit: "0: Nothing is broken.\n1: Something is broken, or could not be read.",
+        exit: "0: Nothing is broken.\n1: Something is broken, or could not be read, or the run was stopped.\n\
+            2: Wrong usage, a configuration that cannot be used, or a named source that cannot be read at all.",
         examples: "iiif-mender check: All images of the index.\n\
             iiif-mender check manifests/ --report broken.html --report broken.csv: A folder, with two reports.",
     },
     Extra {
         command: "heal",
-        exit: "0: Nothing is broken any more.\n1: Something is still broken, or could not be read.",
+        exit: "0: Nothing is broken any more.\n1: Something is still broken or could not be read, or the run was stopped.\n\
+            2: Wrong usage, a configuration that cannot be used, a named source that cannot be read at all, or a journal \
+            that another run has.",
         examples: "iiif-mender heal --dry-run: Tell what would be asked for.\n\
             iiif-mender heal --resume: Go on after an interruption.",
     },
     Extra {
         command: "top",
-        exit: "0: Ended by q.\n1: The admin listener gives no answer.",
+        exit: "0: Ended by q, or printed.\n1: The admin listener gives no answer, or there is no terminal to draw on.",
         examples: "iiif-mender top --url http://proxy.example:9090 --once: One look at another machine.",
     },
     Extra {
         command: "config",
-        exit: "0: The configuration is in order.",
+        exit: "0: The configuration is in order, or the text was printed.\n1: It cannot be written.",
         examples: "iiif-mender config check: Every mistake with its place.\n\
             iiif-mender config show: Every value, and where it came from.",
     },
     Extra {
         command: "completions",
-        exit: "0: Printed.",
+        exit: "0: Printed.\n1: It cannot be written.",
         examples: "iiif-mender completions bash > ~/.local/share/bash-completion/completions/iiif-mender: For bash.",
     },
     Extra {
         command: "man",
-        exit: "0: Printed, or written.",
+        exit: "0: Printed, or written.\n1: It cannot be written.",
         examples: "iiif-mender man --to /usr/local/share/man/man1: A page for each command.",
     },
 ];
@@ -83,11 +96,13 @@ const ENVIRONMENT: &str = "IIIF_MENDER__SECTION__KEY: A key of the configuration
 pub(crate) fn with_exit_status(command: Command) -> Command {
     let below = |command: Command, name: &str| {
         let Some(extra) = EXTRAS.iter().find(|extra| extra.command == name) else { return command };
-        let lines = extra.exit.lines().chain([FAILS]).map(|line| format!("\n  {line}"));
+        let lines = extra.exit_lines().map(|line| format!("\n  {line}"));
         command.after_long_help(format!("Exit status:{}", lines.collect::<String>()))
     };
     EXTRAS[1..].iter().fold(below(command, EXTRAS[0].command), |command, extra| {
-        command.mut_subcommand(extra.command, |command| below(command, extra.command))
+        command.mut_subcommand(extra.command, |command| {
+            below(command, extra.command).mut_subcommands(|part| below(part, extra.command))
+        })
     })
 }
 
@@ -139,7 +154,7 @@ fn page(command: &Command, extra: &Extra, out: &mut dyn Write) -> io::Result<()>
         let name = if has_pages { format!("{}(1)", page_name(name)) } else { name.to_owned() };
         entry(&name, &part.get_about().map(ToString::to_string).unwrap_or_default(), out)?;
     }
-    section("EXIT STATUS", extra.exit.lines().chain([FAILS]), out)?;
+    section("EXIT STATUS", extra.exit_lines(), out)?;
     section("FILES", FILES.lines(), out)?;
     section("ENVIRONMENT", ENVIRONMENT.lines(), out)?;
     section("EXAMPLES", extra.examples.lines(), out)?;

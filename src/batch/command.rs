@@ -199,6 +199,7 @@ impl BatchCommand<'_> {
             Ok::<_, BatchError>(run.run().await)
         })?;
         summary.took = started.elapsed().as_secs_f64();
+        summary.complete();
         for (format, path) in reports {
             report::write_file(format, &summary, path)
                 .map_err(|error| BatchError::Report(path.to_path_buf(), error))?;
@@ -206,7 +207,7 @@ impl BatchCommand<'_> {
         if json {
             report::json(&summary, out).map_err(BatchError::Output)?;
         } else if !selection.quiet || summary.is_broken() || summary.is_misused() {
-            table::write(&summary, out).map_err(BatchError::Output)?;
+            table::write(&summary, table::terminal_width(), out).map_err(BatchError::Output)?;
         }
         Ok(match (summary.is_misused(), summary.is_broken()) {
             (true, _) => Exit::Usage,

@@ -8,9 +8,11 @@ use crate::config::Settings;
 use crate::config::settings::RouteKind;
 use crate::heal::{DeploymentFacts, Healer};
 use crate::iiif::CanvasUrl;
+use crate::observe::counted;
 
 /// How one thing about the deployment is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum FindingState {
     /// As it should be.
@@ -23,6 +25,7 @@ pub enum FindingState {
 
 /// A finding about the deployment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct SetupFinding {
     /// What was looked at.
     pub about: &'static str,
@@ -145,7 +148,8 @@ fn clock(ahead: i64) -> SetupFinding {
 
 fn routes(unmapped: &UnmappedCanvases) -> SetupFinding {
     let UnmappedCanvases { canvases, strange, example } = unmapped;
-    let mut text = format!("{} of {canvases} canvases belong to a presentation route", canvases - strange);
+    let mut text =
+        format!("{} of {} on a presentation route", canvases - strange, counted(*canvases, "canvas"));
     let state = match strange {
         0 => FindingState::Good,
         some if some == canvases => FindingState::Bad,

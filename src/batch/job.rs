@@ -98,7 +98,11 @@ impl JobShare {
 /// What another process did.
 fn by_others(told: &[u8], unit: &CanvasTask) -> CanvasResult {
     let mut told: JournalRecord = serde_json::from_slice(told).unwrap_or_default();
-    told.entries.iter_mut().for_each(|entry| entry.place = unit.place);
+    for entry in &mut told.entries {
+        entry.place = unit.place;
+        // The other process may know the canvas from another manifest.
+        entry.manifest.clone_from(&unit.manifest.uri);
+    }
     let JournalRecord { images, asked, entries } = told;
     CanvasResult { entries, images, asked, by: HandledBy::Others, ..CanvasResult::default() }
 }

@@ -6,11 +6,12 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::ManifestProblem;
 use super::read::{ReadControl, SourceItem, SourceReader, known_canvases, named};
-use super::{ManifestProblem, ManifestRef};
 use crate::heal::{DocumentError, Healer};
 use crate::iiif::identifier;
 use crate::iiif::manifest::{Canvas, Document, DocumentKind};
+use crate::observe::counted;
 
 /// Rebuilds of one manifest at most: duplicates hide behind one another.
 const REBUILDS: usize = 3;
@@ -40,7 +41,7 @@ impl SourceReader {
                     return self.problem(text, why, true).await;
                 }
                 // It cannot be fetched, but the index tells what is in it.
-                let named = Arc::new(ManifestRef { uri: url, label: None });
+                let named = self.manifest_of(&url);
                 self.send(SourceItem::Trouble(
                     Arc::clone(&named),
                     ManifestProblem { text: why, poisoned: None },
@@ -130,9 +131,9 @@ fn poison(lacking: &[&Canvas], served: &[Canvas]) -> Option<String> {
     let empty = served.iter().filter(|canvas| canvas.images.is_empty()).count();
     match (lacking.len(), empty) {
         (0, 0) => None,
-        (0, empty) => Some(format!("poisoned: {empty} of its canvases are served without images")),
+        (0, empty) => Some(format!("poisoned: served without the images of {}", counted(empty, "canvas"))),
         (lacking, _) => {
-            Some(format!("poisoned: {lacking} canvases are served without the images known of them"))
+            Some(format!("poisoned: served without images that are known of {}", counted(lacking, "canvas")))
         }
     }
 }

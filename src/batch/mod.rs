@@ -94,6 +94,7 @@ pub(crate) struct ManifestProblem {
 
 /// How an image is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum ImageVerdict {
     /// Served.
@@ -123,13 +124,17 @@ impl ImageVerdict {
 
 /// An image that was broken or requested.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ImageResult {
     /// Lookup key; empty where the canvas names no image.
     pub image: String,
     /// Canvas URL; empty where none is known.
     pub canvas: String,
-    /// Manifest.
+    /// Id of the manifest, or where it was read.
     pub manifest: String,
+    /// Label of the manifest.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub manifest_label: Option<String>,
     /// Label of the canvas.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub label: Option<String>,
@@ -144,7 +149,10 @@ pub struct ImageResult {
     /// Why it is as it is.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub reason: Option<String>,
-    /// How long the mending took.
+    /// What to do about it; absent where the image is well.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub advice: Option<String>,
+    /// How long the mending took, in milliseconds.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub duration_ms: Option<u64>,
     /// Position among all images that were read; what an earlier run did comes first.
@@ -156,6 +164,40 @@ impl ImageResult {
     /// As it is now.
     pub fn now(&self) -> ImageVerdict {
         self.after.unwrap_or(self.before)
+    }
+
+    /// Adds the reason, where none was given, and what to do about an image that is not well after this command.
+    pub(crate) fn explain(&mut self, command: &str) {
+        let was_tried = self.after.is_some();
+        let heal_again = || match command {
+            "check" => "`iiif-mender heal` brings it back",
+            _ => "`iiif-mender heal` again, without --dry-run or --limit, or with --resume",
+        };
+        let (reason, advice) = match self.now() {
+            ImageVerdict::Ok => return,
+            ImageVerdict::Expired if self.canvas.is_empty() => {
+                (check::FORGOTTEN, "add its manifest to the index: nobody is known to own it")
+            }
+            ImageVerdict::Expired if !was_tried => (check::FORGOTTEN, heal_again()),
+            ImageVerdict::Expired => (
+                "every rung of the ladder was tried in vain",
+                "open its canvas: where the image is missing there, ask the canvas service for it with ?update=true",
+            ),
+            ImageVerdict::Missing => (
+                "the file itself is gone",
+                "restore the file in the repository, or take the canvas out of its manifest",
+            ),
+            ImageVerdict::Poisoned if !was_tried && !self.image.is_empty() => {
+                ("its canvas was stored without it", heal_again())
+            }
+            ImageVerdict::Poisoned => (
+                "its canvas was stored without it",
+                "ask the canvas service for the canvas with ?update=true, once it is well",
+            ),
+            ImageVerdict::Error => ("nothing can be said", "mend what the reason says, then check again"),
+        };
+        self.reason.get_or_insert_with(|| reason.to_owned());
+        self.advice.get_or_insert_with(|| advice.to_owned());
     }
 
     /// True where the image was not well and is now.
@@ -175,11 +217,13 @@ impl CanvasTask {
             image: image.to_owned(),
             canvas: self.canvas.clone().unwrap_or_default(),
             manifest: self.manifest.uri.clone(),
+            manifest_label: None,
             label: self.label.clone(),
             before,
             after: None,
             rung: None,
             reason,
+            advice: None,
             duration_ms: None,
             place: self.place,
         }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 
 use super::summary::ImageCounts;
+use crate::observe::counted;
 
 /// A plain line at least this often.
 const LINES: Duration = Duration::from_secs(10);
@@ -75,9 +76,9 @@ impl RunProgress {
         let left =
             if done > 0.0 { Duration::from_secs_f64(took * (all - done) / done) } else { Duration::ZERO };
         format!(
-            "{} of {} images, {}, {}/s, {} left",
+            "{} of {}, {}, {}/s, {} left",
             HumanCount(counts.images),
-            HumanCount(expected),
+            counted(expected, "image"),
             self.broken(counts),
             short(done / took.max(0.001)),
             indicatif::HumanDuration(left),

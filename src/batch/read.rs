@@ -250,7 +250,7 @@ impl SourceReader {
         let owner = owners.iter().find(|owner| Some(&owner.manifest) == manifest.as_ref()).or(owners.first());
         if let Some(owner) = owner {
             let images = known_images(&self.index, &url, Some(&owner.manifest));
-            let named = Arc::new(ManifestRef { uri: owner.manifest.clone(), label: None });
+            let named = self.manifest_of(&owner.manifest);
             let canvas = Canvas { id: url, label: owner.label.clone(), images };
             return self.document(&named, vec![canvas], |_| None).await;
         }
@@ -274,10 +274,10 @@ impl SourceReader {
         let owners = self.index.owners(&key).unwrap_or_else(|_| Arc::new([]));
         self.expected.more(1);
         let (canvas, label, manifest) = match owners.first() {
-            Some(owner) => (Some(owner.canvas.clone()), owner.label.clone(), owner.manifest.clone()),
-            None => (None, None, "named by itself".to_owned()),
+            Some(owner) => (Some(owner.canvas.clone()), owner.label.clone(), owner.manifest.as_str()),
+            None => (None, None, "named by itself"),
         };
-        let manifest = Arc::new(ManifestRef { uri: manifest, label: None });
+        let manifest = self.manifest_of(manifest);
         self.send(SourceItem::Unit(CanvasTask {
             manifest,
             canvas,
@@ -287,6 +287,11 @@ impl SourceReader {
             place: 0,
         }))
         .await
+    }
+
+    /// A manifest with the label that the index knows.
+    pub(super) fn manifest_of(&self, uri: &str) -> Arc<ManifestRef> {
+        Arc::new(ManifestRef { uri: uri.to_owned(), label: self.index.manifest_label(uri) })
     }
 
     /// The members of a collection, each as if it had been named.
@@ -311,8 +316,7 @@ impl SourceReader {
                     self.problem(&member, why, false).await?;
                     let known = known_canvases(&self.index, &member);
                     if !known.is_empty() {
-                        let named = Arc::new(ManifestRef { uri: member.clone(), label: None });
-                        self.document(&named, known, |_| None).await?;
+                        self.document(&self.manifest_of(&member), known, |_| None).await?;
                     }
                 }
             }
@@ -367,7 +371,7 @@ fn export(index: &Index, out: &mpsc::Sender<SourceItem>) -> Result<(), IndexErro
             return ControlFlow::Continue(());
         }
         if named.uri != image.manifest {
-            named = Arc::new(ManifestRef { uri: image.manifest, label: None });
+            named = Arc::new(ManifestRef { uri: image.manifest, label: image.manifest_label });
         }
         let (manifest, canvas) = (Arc::clone(&named), Some(image.canvas));
         send(last.replace(CanvasTask {

@@ -109,17 +109,19 @@ impl RemoteHealer {
                 entry.rung =
                     heal.split("rung=").nth(1).map(|rung| rung.split(';').next().unwrap_or(rung).into());
             }
-            (status, _) if status.is_success() => return None,
+            // Also with 200, where something stands in for it.
             (_, "missing") => {
                 entry.before = ImageVerdict::Missing;
                 entry.reason = Some("the file itself is gone".to_owned());
             }
+            (status, _) if status.is_success() => return None,
             (status, "cooling" | "failed") => {
                 entry.after = Some(ImageVerdict::Expired);
                 entry.reason = Some(format!("iiif-mender answered {status}, {word}"));
             }
             (StatusCode::NOT_FOUND, _) => {
                 entry.reason = Some("that iiif-mender does not know who owns it".to_owned());
+                entry.advice = Some("add its manifest to the index of that iiif-mender".to_owned());
             }
             (status, _) => {
                 entry.before = ImageVerdict::Error;

@@ -10,6 +10,9 @@ mod html;
 mod junit;
 pub(crate) mod table;
 
+#[cfg(test)]
+mod tests;
+
 /// How a report is written, told by the end of its file's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReportFormat {
@@ -60,23 +63,4 @@ pub fn write_file(format: ReportFormat, summary: &Summary, path: &Path) -> io::R
 pub(crate) fn json(summary: &Summary, out: &mut dyn Write) -> io::Result<()> {
     serde_json::to_writer_pretty(&mut *out, summary)?;
     writeln!(out)
-}
-
-/// Text in XML and HTML. Characters that XML cannot hold at all become U+FFFD.
-pub(crate) fn escaped(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for one in text.chars() {
-        match one {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '"' => escaped.push_str("&quot;"),
-            '\'' => escaped.push_str("&#39;"),
-            '\t' | '\n' => escaped.push(one),
-            '\u{fffe}' | '\u{ffff}' => escaped.push('\u{fffd}'),
-            one if one.is_control() => escaped.push('\u{fffd}'),
-            one => escaped.push(one),
-        }
-    }
-    escaped
 }

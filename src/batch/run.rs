@@ -22,6 +22,7 @@ use super::worker::{CanvasWorker, RunMode};
 use super::{CanvasResult, CanvasTask, HandledBy, ManifestProblem, ManifestRef};
 use crate::config::Settings;
 use crate::heal::IndexedImage;
+use crate::observe::counted;
 
 /// Everything that one run needs.
 #[derive(Debug)]
@@ -243,8 +244,8 @@ impl BatchRun {
             let (own, others) = state.shares;
             let name = &share.name;
             progress.say(&match own {
-                0 if others > 0 => format!("job {name}: all {others} canvases were done by others"),
-                _ => format!("job {name}: {own} canvases by this run, {others} by others"),
+                0 if others > 0 => format!("job {name}: {}, all by others", counted(others, "canvas")),
+                _ => format!("job {name}: {} by this run, {others} by others", counted(own, "canvas")),
             });
         }
         let requests = worker.requests();

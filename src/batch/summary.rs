@@ -10,6 +10,7 @@ use super::{ImageResult, ImageVerdict, ManifestRef};
 
 /// Images of one manifest, or of all.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ImageCounts {
     /// Looked at.
     pub images: u64,
@@ -51,6 +52,7 @@ impl ImageCounts {
 
 /// A manifest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ManifestSummary {
     /// Id of the manifest, or where it was read.
     pub manifest: String,
@@ -67,8 +69,33 @@ pub struct ManifestSummary {
     pub mended: bool,
 }
 
+impl ManifestSummary {
+    /// What people call it: its label, or the end of its id.
+    pub(crate) fn name(&self) -> &str {
+        self.label.as_deref().filter(|label| !label.trim().is_empty()).unwrap_or_else(|| self.tail())
+    }
+
+    /// The end of its id, which tells manifests with one label apart.
+    pub(crate) fn tail(&self) -> &str {
+        let uri = self.manifest.trim_end_matches('/');
+        let before = uri.find("/presentation/").map(|at| at + "/presentation/".len());
+        &uri[before.or_else(|| uri.rfind('/').map(|at| at + 1)).unwrap_or(0)..]
+    }
+
+    /// Is the manifest itself not well, as it is served?
+    pub(crate) fn is_troubled(&self) -> bool {
+        self.trouble.is_some() && !self.mended
+    }
+
+    /// Is anything of it not well now?
+    pub(crate) fn needs_attention(&self) -> bool {
+        self.counts.left() > 0 || self.is_troubled()
+    }
+}
+
 /// A source that could not be read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct UnreadSource {
     /// As it was named.
     pub source: String,
@@ -80,6 +107,7 @@ pub struct UnreadSource {
 
 /// The whole outcome of one command.
 #[derive(Debug, Clone, Default, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Summary {
     /// `check` or `heal`.
     pub command: String,
@@ -96,7 +124,7 @@ pub struct Summary {
     pub asked: Option<u64>,
     /// All images.
     pub totals: ImageCounts,
-    /// Each manifest.
+    /// Each manifest, those that need attention first.
     pub manifests: Vec<ManifestSummary>,
     /// Every image that was broken or requested.
     pub images: Vec<ImageResult>,
@@ -114,20 +142,22 @@ impl Summary {
     /// The row of a manifest, made when it is new.
     pub(crate) fn row(&mut self, manifest: &ManifestRef) -> &mut ManifestSummary {
         let known = self.rows.get(manifest.uri.as_str()).copied();
-        let at = if let Some(at) = known {
-            at
-        } else {
+        let at = known.unwrap_or_else(|| {
             self.rows.insert(manifest.uri.as_str().into(), self.manifests.len());
             self.manifests.push(ManifestSummary {
                 manifest: manifest.uri.clone(),
-                label: manifest.label.clone(),
+                label: None,
                 counts: ImageCounts::default(),
                 trouble: None,
                 mended: false,
             });
             self.manifests.len() - 1
-        };
-        &mut self.manifests[at]
+        });
+        let row = &mut self.manifests[at];
+        if row.label.is_none() {
+            row.label.clone_from(&manifest.label);
+        }
+        row
     }
 
     /// Adds a canvas that is done.
@@ -144,6 +174,27 @@ impl Summary {
         self.images.extend(entries);
     }
 
+    /// Completes the results once all are there: what needs attention comes first, and each image that is not well has the
+    /// label of its manifest, a reason and what to do.
+    pub(crate) fn complete(&mut self) {
+        for entry in &mut self.images {
+            let row = self.rows.get(entry.manifest.as_str()).and_then(|at| self.manifests.get(*at));
+            entry.manifest_label = row.and_then(|row| row.label.clone());
+            entry.explain(&self.command);
+        }
+        self.rows.clear();
+        self.manifests.sort_by_key(|row| !row.needs_attention());
+    }
+
+    /// Each manifest with its images that were broken or requested, in the order of the manifests.
+    pub(crate) fn by_manifest(&self) -> impl Iterator<Item = (&ManifestSummary, Vec<&ImageResult>)> {
+        let mut images: HashMap<&str, Vec<&ImageResult>> = HashMap::new();
+        for entry in &self.images {
+            images.entry(&entry.manifest).or_default().push(entry);
+        }
+        self.manifests.iter().map(move |row| (row, images.remove(row.manifest.as_str()).unwrap_or_default()))
+    }
+
     /// Adds requests that were sent to canvas services.
     pub(crate) fn count_requests(&mut self, more: u64) {
         self.asked = self.asked.map(|asked| asked + more);
@@ -154,7 +205,7 @@ impl Summary {
         self.interrupted
             || self.totals.left() > 0
             || self.problems.iter().any(|problem| !problem.is_all_of_it)
-            || self.manifests.iter().any(|row| row.trouble.is_some() && !row.mended)
+            || self.manifests.iter().any(ManifestSummary::is_troubled)
             || self.setup.iter().any(SetupFinding::is_bad)
     }
 

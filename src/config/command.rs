@@ -6,9 +6,10 @@ use std::path::Path;
 
 use clap::Subcommand;
 use miette::GraphicalReportHandler;
+use serde_json::json;
 
 use super::defaults::defaults;
-use super::error::ConfigErrors;
+use super::error::{ConfigError, ConfigErrors};
 use super::load;
 use super::reference::reference;
 use super::schema::printed;
@@ -34,11 +35,17 @@ pub enum ConfigCommand {
 }
 
 impl ConfigCommand {
-    /// Does it; `env` is `std::env::vars_os()`. Returns the exit code.
+    /// Whether `json` changes what it prints, or it is JSON anyway.
+    pub fn prints_data(self) -> bool {
+        matches!(self, Self::Check | Self::Show | Self::Schema)
+    }
+
+    /// Does it; `env` is `std::env::vars_os()`, `json`: results for machines. Returns the exit code.
     pub fn run<K, V>(
         self,
         path: &Path,
         env: impl IntoIterator<Item = (K, V)>,
+        json: bool,
         out: &mut dyn Write,
     ) -> io::Result<u8>
     where
@@ -52,6 +59,9 @@ impl ConfigCommand {
             }
             Self::Defaults => return out.write_all(defaults().as_bytes()).map(|()| 0),
             Self::Reference => return out.write_all(reference().as_bytes()).map(|()| 0),
+            Self::Check if json => {
+                Settings::load(path, env).map(|settings| result_json(path, &notes(&settings), &[]))
+            }
             Self::Check => Settings::load(path, env).map(|settings| summary(path, &settings)),
             Self::Show => {
                 load::read(path).and_then(|text| load::gather(path, &text, env)).and_then(|sources| {
@@ -60,7 +70,15 @@ impl ConfigCommand {
             }
         };
         match done {
+            // The same values without the comments that say where each came from.
+            Ok(text) if json && self == Self::Show => {
+                let shown: serde_json::Value = toml::from_str(&text).unwrap_or_default();
+                writeln!(out, "{shown:#}").map(|()| 0)
+            }
             Ok(text) => out.write_all(text.as_bytes()).map(|()| 0),
+            Err(errors) if json => {
+                out.write_all(result_json(path, &[], &errors.0).as_bytes()).map(|()| WRONG)
+            }
             Err(errors) => write_errors(&errors, &GraphicalReportHandler::new(), out).map(|()| WRONG),
         }
     }
@@ -77,6 +95,17 @@ pub(super) fn write_errors(
         Ok(()) => out.write_all(text.as_bytes()),
         Err(_) => writeln!(out, "{errors:#}"),
     }
+}
+
+/// What `config check --json` prints.
+fn result_json(path: &Path, notes: &[String], errors: &[ConfigError]) -> String {
+    let mistake = |error: &ConfigError| {
+        let place = error.place.as_ref().map(ToString::to_string);
+        json!({ "place": place, "message": error.message, "help": error.help })
+    };
+    let mistakes: Vec<_> = errors.iter().map(mistake).collect();
+    let result = json!({ "file": path, "in_order": errors.is_empty(), "mistakes": mistakes, "notes": notes });
+    format!("{result:#}\n")
 }
 
 /// What is served where, and what to keep in mind.

@@ -33,6 +33,8 @@ struct MissingEntry {
     until: Instant,
     life: Duration,
     noted: Instant,
+    /// A fault would not look the same: two sources showed it, or the canvas service was well since it first seemed so.
+    is_proven: bool,
 }
 
 /// `Proof` says how well it is proven that a file is gone.
@@ -69,7 +71,8 @@ impl MissingFiles {
         proof: Proof,
         now: Instant,
     ) -> Duration {
-        let before = self.missing.get(&(route, Arc::clone(key))).map(|missing| (missing.life, missing.noted));
+        let entry = self.missing.get(&(route, Arc::clone(key)));
+        let before = entry.map(|missing| (missing.life, missing.noted));
         let life = match (proof, before) {
             (Proof::Shown, None) => PROVEN_LIFE,
             (Proof::Shown, Some((life, _))) => PROVEN_LIFE.max(life * 2),
@@ -78,9 +81,11 @@ impl MissingFiles {
             }
             (Proof::Likely { .. }, _) => UNPROVEN_LIFE,
         };
+        let is_proven = life > UNPROVEN_LIFE || entry.is_some_and(|missing| missing.is_proven);
         let life = life.min(self.longest);
         self.has_missing.store(true, Ordering::Relaxed);
-        self.missing.insert((route, Arc::clone(key)), MissingEntry { until: now + life, life, noted: now });
+        let missing = MissingEntry { until: now + life, life, noted: now, is_proven };
+        self.missing.insert((route, Arc::clone(key)), missing);
         life
     }
 
@@ -93,7 +98,8 @@ impl MissingFiles {
         now: Instant,
     ) {
         self.has_missing.store(true, Ordering::Relaxed);
-        let missing = MissingEntry { until: now + left, life: left, noted: now };
+        let is_proven = left > UNPROVEN_LIFE;
+        let missing = MissingEntry { until: now + left, life: left, noted: now, is_proven };
         self.missing.insert((route, Arc::clone(key)), missing);
     }
 
@@ -108,6 +114,11 @@ impl MissingFiles {
         self.missing.get(&(route, Arc::clone(key))).is_some_and(|missing| {
             now < missing.until && recovered.is_none_or(|recovered| missing.noted > recovered)
         })
+    }
+
+    /// True if it is proven that the file is gone, and nobody has seen the image since.
+    pub(in crate::heal) fn is_proven(&self, route: u64, key: &Arc<str>) -> bool {
+        self.missing.get(&(route, Arc::clone(key))).is_some_and(|missing| missing.is_proven)
     }
 
     /// True if any file was found missing. A quick check for requests that are well.
@@ -144,8 +155,12 @@ mod tests {
         };
         let unproven = Proof::Likely { well_at: None };
         assert_eq!([told(unproven, 0), told(unproven, 3), told(unproven, 6)], [2, 2, 2]);
+        assert!(!memory.is_proven(0, &key));
         let well = |at| Proof::Likely { well_at: Some(now + Duration::from_secs(at)) };
         assert_eq!([told(well(7), 9), told(well(10), 20), told(Proof::Shown, 40)], [4, 8, 16]);
+        assert!(memory.is_proven(0, &key) && !memory.is_proven(1, &key));
+        assert_eq!(told(unproven, 60), 2);
+        assert!(memory.is_proven(0, &key), "what was proven does not end because it seems so again");
         assert!((0u64..20).map(|time| told(Proof::Shown, 100 + time)).all(|life| life <= 600));
     }
 

@@ -34,6 +34,11 @@ impl MissingImages {
         self.files.is_missing(image.mark, &image.key, self.services.recovered(image), Instant::now())
     }
 
+    /// True if it is proven that the file is gone: a fault would not look the same.
+    pub(in crate::heal) fn is_proven(&self, image: &IndexedImage) -> bool {
+        self.files.is_proven(image.mark, &image.key)
+    }
+
     /// True if the file was found missing, and no other node has seen the image since.
     pub(in crate::heal) async fn is_known_to_all(&self, image: &IndexedImage) -> bool {
         if !self.is_known(image) {

@@ -63,8 +63,8 @@ use crate::cluster::Cluster;
 use crate::config::Settings;
 use crate::config::settings::Rung;
 use crate::iiif::Target;
-use crate::index::Index;
 use crate::index::history::writer::HistoryWriter;
+use crate::index::{Index, Owner};
 use crate::observe::{EventKind, Metrics, RequestTrace};
 use crate::outcome::Outcome;
 use crate::upstream::{Body, UpstreamError};
@@ -106,6 +106,9 @@ enum NextStep {
     /// Send the request, and record its status in the permit.
     Ask(FirstRequestPermit),
 }
+
+/// Size of an image whose manifest does not tell it.
+const UNKNOWN_SIZE: (u32, u32) = (1000, 1000);
 
 /// `Retry-After` of a viewer that is told to come back.
 const COME_BACK: Duration = Duration::from_secs(5);
@@ -199,6 +202,25 @@ impl Healer {
         // Where a page of this manifest had to be healed, older proofs of the others are worth nothing.
         let since = self.parts.prefetch.expired_at(image);
         matches!(self.parts.knowledge.check_registration_cached(image, since).await, Registration::Expired)
+    }
+
+    /// Size of an image whose file is proven to be gone, as its manifest tells it. `None`: that is not proven; or the canvas
+    /// service may be asking, which must not build a canvas from what stands in for an image.
+    pub async fn size_of_missing(
+        &self,
+        at: &RoutedImage<'_>,
+        head: &http::request::Parts,
+    ) -> Option<(u32, u32)> {
+        if callback::is_services_voice(at.request.target, head) {
+            return None;
+        }
+        let image = self.lookup(at).filter(|image| self.parts.missing.is_proven(image))?;
+        let index = Arc::clone(self.parts.lookup.index());
+        let size = move || {
+            let of = |owner: &Owner| index.canvas_size(&owner.manifest, &owner.canvas);
+            image.owners.iter().find_map(of).unwrap_or(UNKNOWN_SIZE)
+        };
+        tokio::task::spawn_blocking(size).await.ok()
     }
 
     /// True if this is the canvas service's own request, which must not wait for the heal that caused it.

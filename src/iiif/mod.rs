@@ -25,6 +25,7 @@ pub mod canvas;
 pub mod identifier;
 pub mod image_path;
 pub mod image_request;
+pub(crate) mod image_size;
 pub mod image_url;
 pub mod json_repair;
 pub mod manifest;

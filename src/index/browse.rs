@@ -122,6 +122,12 @@ impl Index {
         self.read(|conn| Ok(all(conn, sql, params![uri], |row| row.get(0))?.pop()))
     }
 
+    /// Label of the manifest with this id, where the index knows one.
+    pub fn manifest_label(&self, uri: &str) -> Option<String> {
+        let sql = "SELECT label FROM manifests WHERE uri = ?1 AND label IS NOT NULL ORDER BY id DESC LIMIT 1";
+        self.read(|conn| Ok(all(conn, sql, params![uri], |row| row.get(0))?.pop())).ok()?
+    }
+
     /// Canvases of the manifest with this number, those behind the canvas with the number `after`.
     pub fn leaves(&self, manifest: i64, after: i64, limit: u32) -> Result<Vec<CanvasRow>, IndexError> {
         self.check_for_changes();

@@ -22,7 +22,7 @@ use crate::index::sources::problem::SourceProblem;
 use crate::index::sources::refresh::Refresh;
 use crate::index::sources::{RefreshOptions, RefreshReport, is_same, remove};
 use crate::index::{Index, IndexError, sources};
-use crate::observe::Metrics;
+use crate::observe::{Metrics, counted};
 use crate::upstream::TlsError;
 use crate::upstream::fetch::FetcherFactory;
 
@@ -240,7 +240,7 @@ fn remove(
     let mut all = Vec::new();
     for source in sources {
         all.push(remove::remove(index, source, configured, &mut |documents| {
-            bar.set_message(format!("{} documents forgotten", HumanCount(documents)));
+            bar.set_message(format!("{} forgotten", counted(documents, "document")));
         })?);
     }
     bar.finish_and_clear();
@@ -258,7 +258,7 @@ fn remove(
         write_json(out, &all)?;
     } else {
         for removed in all.iter().filter(|removed| removed.is_known) {
-            writeln!(out, "{:>13} documents  {}", HumanCount(removed.documents).to_string(), removed.source)?;
+            writeln!(out, "{:>23}  {}", counted(removed.documents, "document"), removed.source)?;
         }
     }
     let is_well = all.iter().all(|removed| removed.is_known && !removed.is_configured);
@@ -306,9 +306,9 @@ fn told(
     let bar = spinner();
     let report = work(&mut |report, name| {
         bar.set_message(format!(
-            "{} documents, {} images  {}",
-            HumanCount(report.files),
-            HumanCount(report.images),
+            "{}, {}  {}",
+            counted(report.files, "document"),
+            counted(report.images, "image"),
             name.rsplit('/').find(|part| !part.is_empty()).unwrap_or(name)
         ));
         bar.inc(1);

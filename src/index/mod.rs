@@ -22,6 +22,7 @@ use crate::iiif::identifier::uuid_of_file_url;
 use crate::upstream::fetch::FetcherFactory;
 
 pub mod browse;
+mod canvas_sizes;
 pub mod command;
 pub mod history;
 pub mod learn;
@@ -99,6 +100,7 @@ pub struct Index {
     memory: moka::sync::Cache<u128, (u64, Arc<[Owner]>)>,
     /// Counts the changes that were noticed.
     epoch: AtomicU64,
+    sizes: canvas_sizes::CanvasSizes,
     /// See [`Index::read_document`].
     last_read: ArcSwapOption<bases::DocumentContent>,
     born: Instant,
@@ -123,6 +125,7 @@ impl Index {
             store: RwLock::new(Arc::new(store)),
             recovery,
             memory: moka::sync::Cache::new(cache),
+            sizes: canvas_sizes::CanvasSizes::default(),
             epoch: AtomicU64::new(0),
             last_read: ArcSwapOption::empty(),
             born: Instant::now(),

@@ -70,6 +70,8 @@ pub struct ExportRow {
     pub manifest: String,
     /// Label of the canvas.
     pub label: Option<String>,
+    /// Label of the manifest.
+    pub manifest_label: Option<String>,
 }
 
 impl Index {
@@ -213,18 +215,21 @@ const PAGE: u32 = 1000;
 /// Reads the images of the canvases behind this one; answers the last of these canvases.
 fn export_page(conn: &Connection, after: i64, page: &mut Vec<ExportRow>) -> rusqlite::Result<Option<i64>> {
     let mut select = conn.prepare_cached(
-        "SELECT c.id, c.url, m.uri, c.label, c.keys FROM canvases c JOIN manifests m ON m.id = c.manifest
+        "SELECT c.id, c.url, m.uri, c.label, c.keys, m.label FROM canvases c JOIN manifests m ON m.id = c.manifest
          WHERE c.id > ?1 ORDER BY c.id LIMIT ?2",
     )?;
     let mut rows = select.query(params![after, PAGE])?;
     let mut last = None;
     while let Some(row) = rows.next()? {
         last = Some(row.get(0)?);
-        let (canvas, manifest, label): (String, String, Option<String>) =
-            (row.get(1)?, row.get(2)?, row.get(3)?);
         for image in writer::read_keys(row.get_ref(4)?.as_str()?) {
-            let (canvas, manifest, label) = (canvas.clone(), manifest.clone(), label.clone());
-            page.push(ExportRow { image, canvas, manifest, label });
+            page.push(ExportRow {
+                image,
+                canvas: row.get(1)?,
+                manifest: row.get(2)?,
+                label: row.get(3)?,
+                manifest_label: row.get(5)?,
+            });
         }
     }
     Ok(last)

@@ -98,6 +98,8 @@ event_kinds! {
     MassExpiry = "mass_expiry",
     /// A document that lacked images was built anew and is all there is.
     PoisonRefuted = "poison_refuted",
+    /// Something stood in for an image whose file is gone (`heal.missing_image`).
+    Placeholder = "placeholder",
     /// A document lacked images that the index knows.
     PoisonSeen = "poison_seen",
     /// A canvas came back without the image that it should have.

@@ -1,6 +1,7 @@
-//! Observability: metrics, logs, spans. A leaf: every module may use it, it uses none of them.
+//! Observability: metrics, logs, spans, and how numbers are written for people. A leaf: every module may use it, it uses none of them.
 
 mod connection_metrics;
+mod counted;
 mod degraded;
 mod event_kind;
 mod export;
@@ -21,6 +22,7 @@ mod trace;
 mod upstream_metrics;
 
 pub use connection_metrics::ConnectionMetrics;
+pub(crate) use counted::counted;
 pub use degraded::{Degraded, DegradedReason};
 pub use event_kind::EventKind;
 pub use export::Export;

@@ -4,7 +4,7 @@
 //! us say stays as it is; only where they say nothing is `*` added, and only preflights (Fetch standard, "CORS-preflight
 //! request") that they do not answer are answered here.
 
-use http::header::{self, HeaderMap, HeaderValue};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{Method, Response, StatusCode};
 
@@ -67,6 +67,14 @@ pub(super) fn permission(asked: &HeaderMap) -> Response<Body> {
         fields.insert(header::VARY, HeaderValue::from_static(vary));
     }
     response
+}
+
+/// Copies what an answer says of who may read it to another one that goes out in its place.
+pub fn copy(from: &HeaderMap, to: &mut HeaderMap) {
+    let says_who = |name: &HeaderName| *name == header::VARY || name.as_str().starts_with("access-control-");
+    for (name, value) in from.iter().filter(|(name, _)| says_who(name)) {
+        to.append(name, value.clone());
+    }
 }
 
 /// Lets everybody read, unless the upstream said who may. Who asks with credentials is named: a browser takes `*` for no

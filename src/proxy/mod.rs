@@ -5,12 +5,14 @@ mod field_names;
 pub mod forwarded;
 mod forwarding;
 mod headers;
+mod placeholder;
 mod rate_limit;
 mod refusal;
 mod reply;
 mod route;
 mod sender;
 mod sending;
+mod striped_picture;
 mod thumbnail;
 mod upgrade;
 
@@ -36,6 +38,7 @@ use crate::presentation::{GatewayResult, PresentationProxy, PresentationRequest,
 use crate::upstream::{Body, Caller, MemoryBudget, Routing, Upstream, one_client};
 use field_names::{ProxyFields, ViaValue};
 use headers::OnwardRules;
+use placeholder::ImageApi;
 use rate_limit::ClientRateLimiter;
 use route::RoutedRequest;
 use sender::Sender;
@@ -101,11 +104,17 @@ struct ProxyResponse {
     response: Response<Body>,
     outcome: Outcome,
     healed: Option<(Option<Rung>, Duration)>,
+    /// Something stands in for an image that is gone.
+    is_placeholder: bool,
 }
 
 impl ProxyResponse {
     fn served(response: Response<Body>) -> Self {
-        Self { response, outcome: Outcome::Served, healed: None }
+        Self::of(response, Outcome::Served, None)
+    }
+
+    fn of(response: Response<Body>, outcome: Outcome, healed: Option<(Option<Rung>, Duration)>) -> Self {
+        Self { response, outcome, healed, is_placeholder: false }
     }
 
     /// Adds CORS fields to a document: scripts of all origins may read it.
@@ -279,13 +288,45 @@ impl ProxyInner {
         let budget = &self.budget;
         let image = ImageExchange { image, head: onward, client, lane: priority_of, budget, caller };
         match self.healer.answer(&image, || self.send(&exchange.asked, onward, Body::Empty, caller)).await {
+            Ok(HealedExchange { response, outcome: Outcome::Missing, healed }) => {
+                let answer = ProxyResponse::of(response, Outcome::Missing, healed);
+                Ok(Box::pin(self.placeholder(exchange, image.image, onward, answer)).await)
+            }
             Ok(HealedExchange { response, outcome, healed }) => {
-                Ok(ProxyResponse { response, outcome, healed })
+                Ok(ProxyResponse::of(response, outcome, healed))
             }
             Err(ExchangeError::Pending(after)) => Err(Refusal::Pending(after)),
             Err(ExchangeError::Crowded(after)) => Err(Refusal::Crowded(after)),
             Err(ExchangeError::Failed(refusal)) => Err(refusal),
         }
+    }
+
+    /// What stands in for an image that is gone (`heal.missing_image`), or the image server's own answer.
+    async fn placeholder(
+        &self,
+        exchange: &Exchange<'_>,
+        image: &RoutedImage<'_>,
+        onward: &Parts,
+        mut answer: ProxyResponse,
+    ) -> ProxyResponse {
+        let heal = &self.settings.heal;
+        let Some(status) = heal.missing_image.status() else { return answer };
+        // What the image server remembers of its info.json tells the true size.
+        let is_not_found = heal.statuses.contains(&answer.response.status().as_u16());
+        if exchange.sender.is_canvas_service || !is_not_found {
+            return answer;
+        }
+        let Some(size) = self.healer.size_of_missing(image, onward).await else { return answer };
+        let route = &self.settings.routes[image.route];
+        let api = ImageApi::of(&route.upstream.path);
+        let Some(mut made) = placeholder::answer(onward, image.request.target, size, api, status) else {
+            return answer;
+        };
+        self.metrics.event(EventKind::Placeholder);
+        cors::copy(answer.response.headers(), made.headers_mut());
+        cors::allow_any_origin(&onward.headers, made.headers_mut());
+        (answer.response, answer.is_placeholder) = (made, true);
+        answer
     }
 
     fn onward_rules(&self) -> OnwardRules<'_> {
@@ -316,7 +357,7 @@ impl ProxyInner {
         let wanted = PresentationRequest { route: asked.route, public, onward, trace, caller, may_update };
         let presented = self.presenter.answer(wanted, body).await.map_err(Refusal::Upstream)?;
         let healed = presented.cured.map(|took| (Some(Rung::Rebuild), took));
-        Ok(ProxyResponse { response: presented.response, outcome: presented.outcome, healed })
+        Ok(ProxyResponse::of(presented.response, presented.outcome, healed))
     }
 
     /// A trusted peer asks for the raw answer (`heal.skip_header`).

@@ -116,7 +116,7 @@ fn is_not_logged(status: StatusCode) -> bool {
 
 /// Makes an upstream's answer ready to go out. Untouched answers lose their hop-by-hop fields and gain a `ViaValue`.
 pub(super) fn finish(answer: ProxyResponse, via: &ViaValue) -> Response<Body> {
-    let ProxyResponse { mut response, outcome, healed } = answer;
+    let ProxyResponse { mut response, outcome, healed, is_placeholder } = answer;
     let (version, status) = (response.version(), response.status());
     let fields = response.headers_mut();
     upgrade::announced(status, fields, headers::strip_hop_by_hop);
@@ -131,7 +131,8 @@ pub(super) fn finish(answer: ProxyResponse, via: &ViaValue) -> Response<Body> {
             }
         }
         (Outcome::Missing | Outcome::Cooling | Outcome::Failed | Outcome::Pending, _) => {
-            insert_header(fields, HEAL_STATUS, outcome.as_str());
+            let status = if is_placeholder { "missing; placeholder" } else { outcome.as_str() };
+            insert_header(fields, HEAL_STATUS, status);
             fields.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         }
         _ => {}

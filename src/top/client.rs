@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use http::header::{self, HeaderValue};
 use http::{StatusCode, Uri};
+use serde::de::DeserializeOwned;
 
-use super::stats::TopStats;
 use crate::config::Settings;
 use crate::config::settings::Timeouts;
 use crate::iiif::CanvasUrl;
@@ -100,7 +100,8 @@ impl AdminClient {
         &self.name
     }
 
-    pub(super) async fn stats(&self) -> Result<TopStats, AdminClientError> {
+    /// Statistics, read as a `T`.
+    pub(super) async fn stats<T: DeserializeOwned>(&self) -> Result<T, AdminClientError> {
         let name = || self.name.clone();
         let silent = |why: String| AdminClientError::Silent { name: name(), why };
         let head = internal_request(self.upstream.authority().as_str(), &self.us);

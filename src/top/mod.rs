@@ -50,10 +50,16 @@ pub enum TopError {
 const PAGE: (u16, u16) = (100, 24);
 
 /// Shows it until `q`, Escape or Ctrl-C.
-pub fn run(args: &TopArgs, settings: &Settings, out: &mut dyn Write) -> Result<(), TopError> {
+///
+/// `json`: prints one look as the admin listener tells it.
+pub fn run(args: &TopArgs, settings: &Settings, json: bool, out: &mut dyn Write) -> Result<(), TopError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let admin = AdminClient::new(args.url.as_deref(), settings)?;
-    let look = || runtime.block_on(admin.stats());
+    if json {
+        let told: serde_json::Value = runtime.block_on(admin.stats())?;
+        return Ok(writeln!(out, "{told:#}")?);
+    }
+    let look = || runtime.block_on(admin.stats::<TopStats>());
     if args.once {
         return once(&look()?, admin.name(), out);
     }

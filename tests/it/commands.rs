@@ -329,6 +329,58 @@ fn completions_and_the_manual_page_name_the_commands() {
 }
 
 #[test]
+fn every_command_that_prints_data_prints_json_and_the_others_refuse() {
+    let folder = folder("http://127.0.0.1:9");
+    for command in [
+        &["index", "build"][..],
+        &["index", "add", "manifests"],
+        &["index", "refresh"],
+        &["index", "learn-files"],
+        &["index", "lookup", KNOWN],
+        &["index", "list"],
+        &["index", "stats"],
+        &["index", "export"],
+        &["index", "history"],
+        &["index", "remove", "manifests"],
+        &["check"],
+        &["heal"],
+        &["heal", "--dry-run"],
+        &["config", "check"],
+        &["config", "show"],
+        &["config", "schema"],
+    ] {
+        let done = runs(folder.path(), &[command, &["--json"]].concat());
+        serde_json::from_slice::<serde_json::Value>(&done.stdout)
+            .unwrap_or_else(|error| panic!("{command:?}: {error}: {done:?}"));
+    }
+    for command in [
+        &["serve"][..],
+        &["man"],
+        &["completions", "bash"],
+        &["config", "defaults"],
+        &["config", "reference"],
+    ] {
+        let done = runs(folder.path(), &[command, &["--json"]].concat());
+        assert_eq!((code(&done), text(&done.stdout).as_str()), (2, ""), "{command:?}");
+        assert!(text(&done.stderr).contains("prints no data"), "{command:?}: {done:?}");
+    }
+}
+
+#[test]
+fn config_check_tells_every_mistake_as_json() {
+    let folder = folder("http://127.0.0.1:9");
+    let good = runs(folder.path(), &["config", "check", "--json"]);
+    assert_eq!((code(&good), &json(&good)["in_order"]), (0, &true.into()));
+    std::fs::write(folder.path().join("bad.toml"), "[heal]\nwiat = '1s'\ntimeout = 7\n").expect("a file");
+    let bad = runs(folder.path(), &["config", "check", "--json", "--config", "bad.toml"]);
+    let told = json(&bad);
+    assert_eq!((code(&bad), &told["in_order"]), (2, &false.into()));
+    let places: Vec<_> =
+        told["mistakes"].as_array().expect("a list").iter().map(|one| &one["place"]).collect();
+    assert!(places.iter().any(|place| **place == "bad.toml:2:1"), "{told}");
+}
+
+#[test]
 fn a_reader_who_stops_early_is_no_failure() {
     let folder = folder("http://127.0.0.1:9");
     runs(folder.path(), &["index", "build"]);
@@ -383,5 +435,7 @@ fn every_command_has_a_page_of_the_manual_and_its_help_tells_the_exit_status() {
         let help = String::from_utf8(runs(folder.path(), &arguments).stdout).expect("text");
         assert!(help.contains("Exit status:\n  0: "), "{name}: {help}");
     }
+    let help = text(&runs(folder.path(), &["index", "lookup", "--help"]).stdout);
+    assert!(help.contains("Exit status:\n  0: ") && help.contains("\n  1: "), "{help}");
     assert_eq!(std::fs::read_dir(folder.path().join("man1")).expect("pages").count(), names.len() + 1);
 }

@@ -64,6 +64,7 @@ mod limits;
 mod listening;
 mod logs;
 mod memory_budget;
+mod missing_image;
 mod not_healed;
 mod oracle;
 mod poison;

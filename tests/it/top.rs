@@ -36,6 +36,15 @@ async fn one_look_shows_what_was_healed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn json_is_what_the_admin_listener_tells() {
+    let world = World::start().await;
+    let told = told(top(&["--json", "--url", &admin(&world)])).await;
+    assert!(told.status.success(), "{told:?}");
+    let json: serde_json::Value = serde_json::from_slice(&told.stdout).expect("JSON");
+    assert!(json["uptime_seconds"].is_u64() && json["now"].is_object(), "{json}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_cannot_be_asked_is_named_with_what_to_do() {
     let told_silent = told(top(&["--once", "--url", "http://127.0.0.1:9"])).await;
     assert_eq!(told_silent.status.code(), Some(1));

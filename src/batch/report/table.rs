@@ -1,6 +1,9 @@
-//! The table on stdout: a line for each manifest, within 80 columns, then what is broken and why.
+//! The table on stdout: a line for each manifest, those that need attention first, then what is broken, why, and what to do.
+//!
+//! On a terminal the table is as wide as the terminal, and long lists end with a count. Elsewhere nothing is cut.
 
-use std::io::{self, Write};
+use std::collections::{BTreeSet, HashMap};
+use std::io::{self, IsTerminal as _, Write};
 
 use indicatif::HumanCount;
 
@@ -8,65 +11,88 @@ use crate::batch::ImageVerdict;
 use crate::batch::check::FORGOTTEN;
 use crate::batch::deployment::FindingState;
 use crate::batch::summary::{ImageCounts, ManifestSummary, Summary};
+use crate::observe::counted;
 
-/// Columns.
+/// Columns of a terminal that does not tell, and the least that a table is made for.
 const WIDTH: usize = 80;
 
 /// Manifests with nothing broken that are shown before they are only counted.
 const HEALTHY: usize = 12;
 
-/// Manifests in the table at most.
+/// Manifests in the table at most, on a terminal.
 const ROWS: usize = 60;
 
-/// Broken images that are listed.
+/// Broken images that are listed at most, on a terminal.
 const LISTED: usize = 20;
 
-pub(crate) fn write(summary: &Summary, out: &mut dyn Write) -> io::Result<()> {
+/// Where the text beside a verdict begins.
+const INDENT: usize = 12;
+
+/// Width of the terminal that stdout is. `None`: stdout is a pipe or a file.
+pub(crate) fn terminal_width() -> Option<usize> {
+    let stdout = io::stdout();
+    let width = || terminal_size::terminal_size_of(&stdout).map_or(WIDTH, |(width, _)| usize::from(width.0));
+    stdout.is_terminal().then(|| width().max(WIDTH))
+}
+
+/// Writes the table; `terminal`: as wide as that.
+pub(crate) fn write(summary: &Summary, terminal: Option<usize>, out: &mut dyn Write) -> io::Result<()> {
     let heals = summary.command == "heal";
-    let columns = Columns::of(summary, heals);
+    let is_well = |row: &&ManifestSummary| row.counts.broken == 0 && row.trouble.is_none();
+    let (well, broken): (Vec<_>, Vec<_>) = summary.manifests.iter().partition(is_well);
+    let most = if terminal.is_some() { ROWS } else { usize::MAX };
+    let healthy = HEALTHY.min(most.saturating_sub(broken.len()));
+    let rows: Vec<_> = broken.into_iter().take(most).chain(well.into_iter().take(healthy)).collect();
+    let width = terminal.unwrap_or(usize::MAX);
+    let names = names(&rows);
+    let columns = Columns::of(&names, width, heals);
     columns.head(out)?;
-    let (mut hidden, mut healthy, mut shown) = (0u64, 0, 0);
-    for row in &summary.manifests {
-        let is_well = row.counts.broken == 0 && row.trouble.is_none();
-        healthy += usize::from(is_well);
-        if shown == ROWS || (is_well && healthy > HEALTHY) {
-            hidden += 1;
-            continue;
-        }
-        shown += 1;
-        columns.row(&name(row), &row.counts, out)?;
+    for (row, name) in rows.iter().zip(&names) {
+        columns.row(name, &row.counts, out)?;
         if let Some(trouble) = &row.trouble {
             let mended = if row.mended { " (mended)" } else { "" };
-            writeln!(out, "{}", cut(&format!("  ! {trouble}{mended}"), WIDTH))?;
+            paragraph(2, &format!("! {trouble}{mended}"), width, out)?;
         }
     }
+    let hidden = summary.manifests.len() - rows.len();
     if hidden > 0 {
-        writeln!(out, "… and {} more manifests", HumanCount(hidden))?;
+        writeln!(out, "… and {}", counted(hidden, "more manifest"))?;
     }
     if summary.manifests.len() != 1 {
         columns.row("all", &summary.totals, out)?;
     }
-    listed(summary, out)?;
-    setup(summary, out)?;
+    listed(summary, terminal, out)?;
+    setup(summary, width, out)?;
     for problem in &summary.problems {
-        writeln!(out, "{}", cut(&format!("not read: {}", problem.source), WIDTH))?;
-        writeln!(out, "  {}", cut(&problem.message, WIDTH - 2))?;
+        paragraph(0, &format!("not read: {}", problem.source), width, out)?;
+        paragraph(2, &problem.message, width, out)?;
     }
     writeln!(out, "\n{}", last_line(summary, heals))
+}
+
+/// Names of manifests; those that come twice have the end of their ids beside them.
+fn names(rows: &[&ManifestSummary]) -> Vec<String> {
+    let mut times: HashMap<&str, usize> = HashMap::new();
+    for row in rows {
+        *times.entry(row.name()).or_default() += 1;
+    }
+    let name = |row: &&ManifestSummary| match (row.name(), row.tail()) {
+        (name, tail) if times[name] > 1 && name != tail => format!("{} ({})", clean(name), clean(tail)),
+        (name, _) => clean(name),
+    };
+    rows.iter().map(name).collect()
 }
 
 struct Columns {
     names: usize,
     heals: bool,
-    with_poisoned: bool,
 }
 
 impl Columns {
-    fn of(summary: &Summary, heals: bool) -> Self {
+    fn of(names: &[String], width: usize, heals: bool) -> Self {
         let numbers = if heals { 4 } else { 5 };
-        let longest = summary.manifests.iter().map(|row| name(row).chars().count()).max().unwrap_or(0);
-        let names = longest.clamp(12, WIDTH - numbers * 9);
-        Self { names, heals, with_poisoned: !heals }
+        let longest = names.iter().map(|name| name.chars().count()).max().unwrap_or(0);
+        Self { names: longest.clamp(12, width - numbers * 9), heals }
     }
 
     fn numbers(&self, counts: &ImageCounts) -> Vec<(&'static str, u64)> {
@@ -75,15 +101,13 @@ impl Columns {
             all.extend([("broken", counts.broken), ("healed", counts.healed), ("left", counts.left())]);
         } else {
             all.extend([("expired", counts.expired), ("missing", counts.missing)]);
-        }
-        if self.with_poisoned {
             all.extend([("poisoned", counts.poisoned), ("error", counts.error)]);
         }
         all
     }
 
     fn head(&self, out: &mut dyn Write) -> io::Result<()> {
-        write!(out, "{}", pad("manifest", self.names))?;
+        write!(out, "{:<1$}", "manifest", self.names)?;
         for (name, _) in self.numbers(&ImageCounts::default()) {
             write!(out, " {name:>8}")?;
         }
@@ -91,7 +115,7 @@ impl Columns {
     }
 
     fn row(&self, name: &str, counts: &ImageCounts, out: &mut dyn Write) -> io::Result<()> {
-        write!(out, "{}", pad(&cut(name, self.names), self.names))?;
+        write!(out, "{:<1$}", cut(name, self.names), self.names)?;
         for (_, number) in self.numbers(counts) {
             // A zero is a dot: what is not zero is seen at once.
             let text = if number == 0 { "·".to_owned() } else { HumanCount(number).to_string() };
@@ -101,35 +125,49 @@ impl Columns {
     }
 }
 
-fn name(row: &ManifestSummary) -> String {
-    let uri = row.manifest.trim_end_matches('/');
-    let tail = || uri.rsplit("/presentation/").next().unwrap_or(uri);
-    let tail = if uri.contains("/presentation/") { tail() } else { uri.rsplit('/').next().unwrap_or(uri) };
-    row.label.clone().filter(|label| !label.trim().is_empty()).unwrap_or_else(|| tail.to_owned())
-}
-
-fn listed(summary: &Summary, out: &mut dyn Write) -> io::Result<()> {
-    let broken: Vec<_> = summary.images.iter().filter(|entry| entry.now() != ImageVerdict::Ok).collect();
-    if broken.is_empty() {
-        return Ok(());
-    }
-    writeln!(out)?;
-    for entry in broken.iter().take(LISTED) {
-        let label = entry.label.as_deref().map(|label| format!("  {label}")).unwrap_or_default();
-        let image = if entry.image.is_empty() { &entry.canvas } else { &entry.image };
-        writeln!(out, "{}", cut(&format!("{:<8} {image}{label}", entry.now().as_str()), WIDTH))?;
-        // "expired" says as much in one word.
-        if let Some(reason) = entry.reason.as_deref().filter(|reason| *reason != FORGOTTEN) {
-            writeln!(out, "         {}", cut(reason, WIDTH - 9))?;
+/// Every image that is not well, below its manifest, and at the end once what to do.
+fn listed(summary: &Summary, terminal: Option<usize>, out: &mut dyn Write) -> io::Result<()> {
+    let width = terminal.unwrap_or(usize::MAX);
+    let (mut room, mut hidden) = (if terminal.is_some() { LISTED } else { usize::MAX }, 0);
+    let mut advices = BTreeSet::new();
+    for (row, mut entries) in summary.by_manifest() {
+        entries.retain(|entry| entry.now() != ImageVerdict::Ok);
+        let shown = entries.len().min(room);
+        (room, hidden) = (room - shown, hidden + entries.len() - shown);
+        if shown > 0 {
+            writeln!(out)?;
+            paragraph(0, row.name(), width, out)?;
+            writeln!(out, "{}", clean(&row.manifest))?;
         }
+        for entry in &entries[..shown] {
+            let verdict = entry.now().as_str();
+            let image = if entry.image.is_empty() { &entry.canvas } else { &entry.image };
+            let label = entry.label.as_deref().map(|label| format!("{label} · ")).unwrap_or_default();
+            write!(out, "  {verdict:<8}")?;
+            beside(INDENT, &format!("{label}{image}"), width, out)?;
+            // "expired" says as much in one word.
+            if let Some(reason) = entry.reason.as_deref().filter(|reason| *reason != FORGOTTEN) {
+                paragraph(INDENT, reason, width, out)?;
+            }
+        }
+        advices.extend(
+            entries.iter().filter_map(|entry| Some((entry.now().as_str(), entry.advice.as_deref()?))),
+        );
     }
-    if broken.len() > LISTED {
-        writeln!(out, "… and {} more (--report FILE lists all)", broken.len() - LISTED)?;
+    if hidden > 0 {
+        writeln!(out, "… and {} (--report FILE lists all)", counted(hidden, "more image"))?;
+    }
+    if !advices.is_empty() {
+        writeln!(out, "\nwhat to do")?;
+    }
+    for (verdict, advice) in advices {
+        write!(out, "  {verdict:<8}")?;
+        beside(INDENT, advice, width, out)?;
     }
     Ok(())
 }
 
-fn setup(summary: &Summary, out: &mut dyn Write) -> io::Result<()> {
+fn setup(summary: &Summary, width: usize, out: &mut dyn Write) -> io::Result<()> {
     if !summary.setup.is_empty() {
         writeln!(out)?;
     }
@@ -139,10 +177,8 @@ fn setup(summary: &Summary, out: &mut dyn Write) -> io::Result<()> {
             FindingState::Note => "note",
             FindingState::Bad => "BAD",
         };
-        for (at, line) in wrapped(&finding.text, WIDTH - 18).iter().enumerate() {
-            let (mark, about) = if at == 0 { (mark, finding.about) } else { ("", "") };
-            writeln!(out, "{mark:<5}{about:<13}{line}")?;
-        }
+        write!(out, "{mark:<5}{:<11}", finding.about)?;
+        beside(18, &finding.text, width, out)?;
     }
     Ok(())
 }
@@ -154,12 +190,12 @@ fn last_line(summary: &Summary, heals: bool) -> String {
     } else {
         indicatif::HumanDuration(std::time::Duration::from_secs_f64(summary.took)).to_string()
     };
-    let images = HumanCount(totals.images);
+    let images = counted(totals.images, "image");
     let mut line = match (heals, totals.broken, totals.left()) {
-        (_, 0, _) => format!("{images} images, nothing broken"),
-        (false, _, left) => format!("{images} images, {} broken", HumanCount(left)),
+        (_, 0, _) => format!("{images}, nothing broken"),
+        (false, _, left) => format!("{images}, {} broken", HumanCount(left)),
         (true, broken, left) => format!(
-            "{images} images, {} broken, {} healed, {} left",
+            "{images}, {} broken, {} healed, {} left",
             HumanCount(broken),
             HumanCount(totals.healed),
             HumanCount(left)
@@ -167,8 +203,7 @@ fn last_line(summary: &Summary, heals: bool) -> String {
     };
     match summary.asked {
         None | Some(0) => {}
-        Some(1) => line.push_str(", 1 canvas request"),
-        Some(asked) => line = format!("{line}, {} canvas requests", HumanCount(asked)),
+        Some(asked) => line = format!("{line}, {}", counted(asked, "canvas request")),
     }
     if summary.interrupted {
         line.push_str(", stopped before the end");
@@ -176,34 +211,43 @@ fn last_line(summary: &Summary, heals: bool) -> String {
     format!("{line} ({took})")
 }
 
-/// Cuts to `most` characters; control characters of a label never reach the terminal.
+/// Control characters of a label never reach the terminal.
+fn clean(text: &str) -> String {
+    text.chars().map(|one| if one.is_control() { ' ' } else { one }).collect()
+}
+
+/// Cuts to `most` characters.
 fn cut(text: &str, most: usize) -> String {
-    let clean = text.chars().map(|one| if one.is_control() { ' ' } else { one });
-    let mut cut: String = clean.take(most + 1).collect();
-    if cut.chars().count() > most {
-        cut = cut.chars().take(most.saturating_sub(1)).collect();
-        cut.push('…');
+    if text.chars().count() <= most {
+        return text.to_owned();
     }
-    cut
+    text.chars().take(most - 1).chain(['…']).collect()
 }
 
-fn pad(text: &str, width: usize) -> String {
-    format!("{text:<width$}")
+/// Writes lines that begin at this column.
+fn paragraph(indent: usize, text: &str, width: usize, out: &mut dyn Write) -> io::Result<()> {
+    write!(out, "{:indent$}", "")?;
+    lines(indent, text, width, out)
 }
 
-fn wrapped(text: &str, width: usize) -> Vec<String> {
-    let mut lines = vec![String::new()];
-    for word in text.split_whitespace() {
-        if let Some(line) = lines.last_mut()
-            && (line.is_empty() || line.chars().count() + 1 + word.chars().count() <= width)
-        {
-            if !line.is_empty() {
-                line.push(' ');
-            }
-            line.push_str(word);
-        } else {
-            lines.push(word.to_owned());
+/// The same beside what stands on the line already, two columns from it.
+fn beside(indent: usize, text: &str, width: usize, out: &mut dyn Write) -> io::Result<()> {
+    write!(out, "  ")?;
+    lines(indent, text, width, out)
+}
+
+/// Breaks lines between words only: a URL is whole, so that it can be copied.
+fn lines(indent: usize, text: &str, width: usize, out: &mut dyn Write) -> io::Result<()> {
+    let mut at = indent;
+    for word in clean(text).split_whitespace() {
+        let long = word.chars().count();
+        if at > indent && at + 1 + long > width {
+            write!(out, "\n{:indent$}", "")?;
+            at = indent;
         }
+        let space = if at > indent { " " } else { "" };
+        write!(out, "{space}{word}")?;
+        at += space.len() + long;
     }
-    lines
+    writeln!(out)
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::HeaderName;
+use http::{HeaderName, StatusCode};
 use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -99,6 +99,10 @@ pub struct HealSettings {
     #[default(secs(10 * 60))]
     #[serde(with = "As::<Duration>")]
     pub missing: Duration,
+    /// What is answered where the file of an image is proven to be gone: "off", the image server's own 404; "404" or "200", a grey
+    /// picture of the size that was asked for (JPEG or PNG, at most 4 megapixels) and an info.json, with that status.
+    #[serde(with = "As::<MissingImage>")]
+    pub missing_image: MissingImage,
     /// How long "this image is alive" is believed.
     #[default(secs(60))]
     #[serde(with = "As::<Duration>")]
@@ -145,6 +149,36 @@ pub struct HealSettings {
     pub sweep_rate: u32,
     /// So many identifiers within so short a time mean that Redis was emptied.
     pub mass_expiry: MassExpirySettings,
+}
+
+/// `heal.missing_image`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum MissingImage {
+    /// The image server's own answer.
+    #[default]
+    Off,
+    /// A picture with 404.
+    NotFound,
+    /// A picture with 200.
+    Ok,
+}
+
+impl MissingImage {
+    /// Status of the picture; `None`: there is none.
+    pub fn status(self) -> Option<StatusCode> {
+        match self {
+            Self::Off => None,
+            Self::NotFound => Some(StatusCode::NOT_FOUND),
+            Self::Ok => Some(StatusCode::OK),
+        }
+    }
+}
+
+impl WordList for MissingImage {
+    const WHAT: &'static str = "an answer for a missing image";
+    const EXPECTED: &'static str = "\"off\", \"404\" or \"200\"";
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("off", Self::Off), ("404", Self::NotFound), ("200", Self::Ok)];
 }
 
 /// One way to make an image resolvable again.

@@ -27,7 +27,7 @@ pub use super::addresses::{Listen, UpstreamUrl};
 pub use super::values::{Pattern, Secret};
 pub use admin::AdminSettings;
 pub use cluster::{ClusterKind, ClusterSettings};
-pub use heal::{HealSettings, MassExpirySettings, Rung};
+pub use heal::{HealSettings, MassExpirySettings, MissingImage, Rung};
 pub use index::{CanvasRule, IndexSettings, IndexStore};
 pub use log::{AccessLog, LogClient, LogFormat, LogSettings, TelemetrySettings};
 pub use presentation::{PresentationSettings, RewriteSettings};

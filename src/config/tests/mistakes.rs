@@ -107,6 +107,10 @@ fn a_wrong_type_is_refused_with_what_must_stand_there(#[case] text: &str, #[case
     "heal.ladder = ['climb']",
     "write one of \"direct\", \"register\", \"variant\", \"visit\", \"rebuild\""
 )]
+#[case(
+    "heal.missing_image = 'grey'",
+    "`grey` is not an answer for a missing image (write one of \"off\", \"404\", \"200\""
+)]
 #[case("heal.statuses = [200]", "200 is not the status of an error (write statuses from 400 to 599")]
 #[case("heal.statuses = [70000]", "70000 is not the status of an error")]
 #[case("heal.statuses = [403]", "403 must not be healed (take it out")]

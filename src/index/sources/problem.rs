@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use crate::iiif::manifest::{Document, WalkError};
+use crate::observe::counted;
 
 /// What documents are called, for people.
 pub(crate) const DOCUMENT_NAMES: &str = "*.json, *.jsonld, *.json.gz, *.jsonld.gz, manifest and collection";
@@ -53,7 +54,7 @@ impl SourceProblem {
     /// Images of a document that no canvas claims.
     pub(in crate::index) fn unclaimed(origin: &str, document: &Document) -> Option<Self> {
         let hint = "a canvas needs an `id`, and the annotations that paint it must stand in it";
-        let message = format!("{} images stand on no canvas and are not indexed", document.unclaimed);
+        let message = format!("{} on no canvas, not indexed", counted(document.unclaimed, "image"));
         (document.unclaimed > 0).then(|| Self::answer(origin, message, hint))
     }
 

@@ -7,6 +7,7 @@ pub(crate) mod cluster_world;
 pub(crate) mod edge;
 pub(crate) mod fair_world;
 pub(crate) mod healing_world;
+pub(crate) mod json_schema;
 pub(crate) mod process;
 pub(crate) mod recorder;
 pub(crate) mod toxiproxy;
