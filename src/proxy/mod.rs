@@ -278,14 +278,21 @@ impl ProxyInner {
         let client = one_client(exchange.sender.client);
         let budget = &self.budget;
         let image = ImageExchange { image, head: onward, client, lane: priority_of, budget, caller };
-        match self.healer.answer(&image, || self.send(&exchange.asked, onward, Body::Empty, caller)).await {
+        let answer =
+            self.healer.answer(&image, || self.send(&exchange.asked, onward, Body::Empty, caller)).await;
+        let refusal = match answer {
             Ok(HealedExchange { response, outcome, healed }) => {
-                Ok(ProxyResponse { response, outcome, healed })
+                self.healer.record_image_answer(&image, outcome, response.status());
+                return Ok(ProxyResponse { response, outcome, healed });
             }
-            Err(ExchangeError::Pending(after)) => Err(Refusal::Pending(after)),
-            Err(ExchangeError::Crowded(after)) => Err(Refusal::Crowded(after)),
-            Err(ExchangeError::Failed(refusal)) => Err(refusal),
+            Err(ExchangeError::Pending(after)) => Refusal::Pending(after),
+            Err(ExchangeError::Crowded(after)) => Refusal::Crowded(after),
+            Err(ExchangeError::Failed(refusal)) => refusal,
+        };
+        if refusal.is_about_the_image() {
+            self.healer.record_image_answer(&image, refusal.outcome(), refusal.status());
         }
+        Err(refusal)
     }
 
     fn onward_rules(&self) -> OnwardRules<'_> {

@@ -47,13 +47,13 @@ pub enum TopError {
 }
 
 /// Size of what `--once` prints.
-const PAGE: (u16, u16) = (100, 24);
+const PAGE: (u16, u16) = (80, 24);
 
 /// Shows it until `q`, Escape or Ctrl-C.
 pub fn run(args: &TopArgs, settings: &Settings, out: &mut dyn Write) -> Result<(), TopError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let admin = AdminClient::new(args.url.as_deref(), settings)?;
-    let look = || runtime.block_on(admin.stats());
+    let look = || runtime.block_on(admin.look());
     if args.once {
         return once(&look()?, admin.name(), out);
     }

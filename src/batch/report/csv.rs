@@ -34,7 +34,8 @@ pub(super) fn write(summary: &Summary, out: &mut dyn Write) -> io::Result<()> {
     Ok(())
 }
 
-fn line(out: &mut dyn Write, fields: &[&str]) -> io::Result<()> {
+/// Writes one line.
+pub(crate) fn line(out: &mut dyn Write, fields: &[&str]) -> io::Result<()> {
     for (at, field) in fields.iter().enumerate() {
         if at > 0 {
             write!(out, ",")?;
