@@ -113,8 +113,9 @@ async fn look_at(rooms: &AdminState, key: &str) -> ImageState {
                 ImageState::Ok
             }
         }
-        // An expiry looks the same whether the file is there or not: what the last heal found out counts.
-        Ok(ImageCheck::Expired)
+        // An expiry looks the same whether the file is there or not, and a service that is down tells nothing: what the
+        // last heal found out counts.
+        Ok(ImageCheck::Expired | ImageCheck::Unwell(_)) | Err(_)
             if rooms.healer.is_file_missing(&image) || last().as_deref() == Some("missing") =>
         {
             ImageState::Missing

@@ -11,6 +11,9 @@ use super::{AdminState, queries};
 use crate::index::history::{HistoryFilter, HistoryPage};
 use crate::observe::Snapshot;
 
+/// The figure that leads to the broken images.
+pub(super) const BROKEN: &str = "Broken now";
+
 /// Heals that the overview shows.
 const LAST: u32 = 8;
 
@@ -63,12 +66,7 @@ pub(super) fn now(rooms: &AdminState) -> OverviewLive {
     let figures = vec![
         figure("Requests", all, format!("in {up}")),
         figure("Healed", healed, format!("{} canvas requests", grouped(told.canvas_requests))),
-        figure("Not healed", broken, format!("{} of them missing", grouped(count("missing")))),
-        figure(
-            "Broken now",
-            gauge(told.now.broken_images),
-            format!("and {} in no manifest", grouped(gauge(told.now.unknown_images))),
-        ),
+        figure(BROKEN, gauge(told.now.broken_images), format!("{} requests not healed", grouped(broken))),
         figure("Viewers waiting", gauge(told.now.waiting), format!("{} heals under way", told.now.flights)),
         figure(
             "Images known",
@@ -130,6 +128,12 @@ fn summary(rooms: &AdminState, told: &Snapshot) -> (&'static str, String) {
             "busy",
             format!("{} heals are under way, {} viewers wait for them.", told.now.flights, told.now.waiting),
         )
+    } else if told.now.broken_images > 0 {
+        let broken = match told.now.broken_images {
+            1 => "one image that readers asked for is".to_owned(),
+            more => format!("{more} images that readers asked for are"),
+        };
+        ("bad", format!("Nothing is being healed, and {broken} still broken."))
     } else {
         ("good", "All is quiet: nothing is being healed, nobody waits.".to_owned())
     }

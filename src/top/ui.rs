@@ -29,9 +29,10 @@ pub(super) fn draw(frame: &mut Frame<'_>, told: &Result<TopStats, AdminClientErr
     frame.render_widget(Line::from(title).bold(), head);
     // The tables need their lines; what is left is for charts and heals.
     let [charts, tables, heals] =
-        Layout::vertical([Constraint::Fill(1), Constraint::Length(10), Constraint::Fill(1)]).areas(body);
+        Layout::vertical([Constraint::Percentage(18), Constraint::Length(10), Constraint::Fill(1)])
+            .areas(body);
     let three = [Constraint::Fill(1), Constraint::Fill(1), Constraint::Fill(1)];
-    let [requests, healed, broken] = Layout::horizontal(three).areas(charts);
+    let [requests, healed, broken] = Layout::horizontal(three).spacing(1).areas(charts);
     chart(frame, requests, "requests", stats, Color::Blue, |point| point.requests);
     chart(frame, healed, "healed", stats, Color::Green, |point| point.healed);
     chart(frame, broken, "broken", stats, Color::Red, |point| point.broken);

@@ -184,7 +184,10 @@ impl Healer {
             );
         }
         if entry.is_fault() {
-            return ("error", format!("The image server answered {}.", entry.status), None);
+            // UPSTREAM: the image server asks the canvas service's Redis, and may answer 500 while that is down.
+            let is_down = self.parts.services.all().iter().any(|service| !service.breaker_is_closed());
+            let hint = if is_down { " A canvas service only fails, too: mend that first." } else { "" };
+            return ("error", format!("The image server answered {}.{hint}", entry.status), None);
         }
         if owners.is_empty() {
             return told("unknown", "No manifest in the index names it: nothing here can bring it back.");
