@@ -59,6 +59,6 @@ impl<'a> BookLabels<'a> {
             Some(uri) => self.book(uri)?.and_then(|book| book.label.clone()),
             None => None,
         };
-        Ok(LabelledHeal { label, book, entry })
+        Ok(LabelledHeal { entry, label, book })
     }
 }
