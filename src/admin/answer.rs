@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use serde::Serialize;
 use serde_json::json;
@@ -19,7 +20,7 @@ pub(super) const POLICY: HeaderValue = HeaderValue::from_static(
 );
 
 /// An answer of this type.
-pub(super) fn typed(kind: &'static str, body: impl Into<String>) -> Response<Body> {
+pub(super) fn typed(kind: &'static str, body: impl Into<Bytes>) -> Response<Body> {
     let mut response = Response::new(Body::from(body.into()));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     response
@@ -36,7 +37,7 @@ pub(super) fn see_other(path: &str) -> Response<Body> {
 
 /// Plain text.
 pub(super) fn text(status: StatusCode, text: &str) -> Response<Body> {
-    let mut response = typed("text/plain; charset=utf-8", text);
+    let mut response = typed("text/plain; charset=utf-8", text.to_owned());
     *response.status_mut() = status;
     response
 }

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use super::labels::LabelledHeal;
 use crate::index::history::HistoryEntry;
 
 /// A heal in a table.
@@ -14,21 +15,35 @@ pub(super) struct HealRow {
     pub(super) took: String,
     pub(super) waiting: u32,
     pub(super) identifier: String,
+    /// Label of the page, or its key.
+    pub(super) page: String,
+    pub(super) book: Option<String>,
+    pub(super) reason: Option<String>,
 }
 
-pub(super) fn row(entry: HistoryEntry) -> HealRow {
-    let HistoryEntry { id, heal } = entry;
-    let at = UNIX_EPOCH + Duration::from_millis(u64::try_from(heal.at).unwrap_or(0));
+pub(super) fn row(labelled: LabelledHeal) -> HealRow {
+    let LabelledHeal { entry: HistoryEntry { id, heal }, label, book } = labelled;
+    let (iso, ago) = time_of(heal.at);
     HealRow {
         id,
-        iso: humantime::format_rfc3339_seconds(at).to_string(),
-        ago: ago(SystemTime::now().duration_since(at).unwrap_or_default()),
+        iso,
+        ago,
         verdict: heal.verdict,
         rung: heal.rung.unwrap_or_else(|| "–".to_owned()),
         took: took(heal.duration_ms),
         waiting: heal.waiting,
+        page: label.unwrap_or_else(|| heal.identifier.clone()),
+        book,
+        reason: heal.reason,
         identifier: heal.identifier,
     }
+}
+
+/// A time in unix milliseconds: as RFC 3339, and how long ago.
+pub(super) fn time_of(at: i64) -> (String, String) {
+    let at = UNIX_EPOCH + Duration::from_millis(u64::try_from(at).unwrap_or(0));
+    let since = SystemTime::now().duration_since(at).unwrap_or_default();
+    (humantime::format_rfc3339_seconds(at).to_string(), ago(since))
 }
 
 pub(super) fn took(ms: u64) -> String {

@@ -103,15 +103,22 @@ async fn look_at(rooms: &AdminState, key: &str) -> ImageState {
         return ImageState::Unknown;
     };
     let looked = tokio::time::timeout(PATIENCE, rooms.healer.check_image(&image, false)).await;
+    let last = || rooms.index.last_heal(key).ok().flatten().map(|last| last.heal.verdict);
     match looked {
         Ok(ImageCheck::Alive) if rooms.healer.is_poisoned(key) => ImageState::Poisoned,
         Ok(ImageCheck::Alive) => {
-            let last = rooms.index.last_heal(key).ok().flatten();
-            if last.is_some_and(|last| last.heal.verdict == "healed") {
+            if last().as_deref() == Some("healed") {
                 ImageState::Healed
             } else {
                 ImageState::Ok
             }
+        }
+        // An expiry looks the same whether the file is there or not, and a service that is down tells nothing: what the
+        // last heal found out counts.
+        Ok(ImageCheck::Expired | ImageCheck::Unwell(_)) | Err(_)
+            if rooms.healer.is_file_missing(&image) || last().as_deref() == Some("missing") =>
+        {
+            ImageState::Missing
         }
         Ok(ImageCheck::Expired) => ImageState::Expired,
         Ok(ImageCheck::Missing) => ImageState::Missing,

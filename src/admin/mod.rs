@@ -1,16 +1,18 @@
 //! Endpoints for operators: health, metrics, the API and the dashboard.
 //!
 //! [`Admin::handle`] takes a request through `auth` (who may) and `route` (what is asked); `queries` and `actions` answer as
-//! JSON, `pages` as HTML. `events` is a live stream (SSE), `step_log` keeps the steps of the last heals.
+//! JSON, `pages` as HTML, `broken` as both and as CSV. `events` is a live stream (SSE), `step_log` keeps the steps of the last heals.
 
 mod actions;
 mod answer;
 mod auth;
+mod broken;
 mod chart;
 mod collections;
 mod events;
 mod format;
 mod health;
+mod labels;
 mod overview;
 mod pages;
 mod queries;
@@ -150,6 +152,11 @@ impl Admin {
             }
             AdminRoute::Description => Ok(answer::typed("application/json", OPENAPI)),
             AdminRoute::Events => self.events().map_err(counted),
+            AdminRoute::Broken => {
+                let accept = request.headers().get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
+                let query = request.uri().query().unwrap_or_default();
+                broken::api(&self.rooms, query, accept.unwrap_or_default()).await
+            }
             AdminRoute::Page(page) => self.page(page, request.uri().query().unwrap_or_default()).await,
             AdminRoute::Asset(kind, text) => Ok(answer::typed(kind, text)),
             AdminRoute::Read(read) => self.read(read, request.uri().query().unwrap_or_default()).await,

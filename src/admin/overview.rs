@@ -5,10 +5,14 @@ use std::time::Duration;
 use askama::Template;
 
 use super::chart::{self, Chart};
-use super::format::{HealRow, grouped, row};
+use super::format::{HealRow, grouped, row, time_of};
+use super::labels::BookLabels;
 use super::{AdminState, queries};
 use crate::index::history::{HistoryFilter, HistoryPage};
 use crate::observe::Snapshot;
+
+/// The figure that leads to the broken images.
+pub(super) const BROKEN: &str = "Broken now";
 
 /// Heals that the overview shows.
 const LAST: u32 = 8;
@@ -26,11 +30,20 @@ pub(super) struct OverviewPage {
 pub(super) struct OverviewLive {
     pub(super) tone: &'static str,
     pub(super) summary: String,
+    pub(super) breakers: Vec<BreakerView>,
     pub(super) figures: Vec<StatTile>,
     pub(super) chart: Chart,
     pub(super) heals: Vec<HealRow>,
     pub(super) servers: Vec<queries::ServerView>,
     pub(super) canvas_services: Vec<queries::CanvasServiceView>,
+}
+
+/// A canvas service that is left alone.
+pub(super) struct BreakerView {
+    pub(super) upstream: String,
+    pub(super) error: Option<String>,
+    pub(super) since: (String, String),
+    pub(super) next_try: String,
 }
 
 pub(super) struct StatTile {
@@ -53,7 +66,7 @@ pub(super) fn now(rooms: &AdminState) -> OverviewLive {
     let figures = vec![
         figure("Requests", all, format!("in {up}")),
         figure("Healed", healed, format!("{} canvas requests", grouped(told.canvas_requests))),
-        figure("Not healed", broken, format!("{} of them missing", grouped(count("missing")))),
+        figure(BROKEN, gauge(told.now.broken_images), format!("{} requests not healed", grouped(broken))),
         figure("Viewers waiting", gauge(told.now.waiting), format!("{} heals under way", told.now.flights)),
         figure(
             "Images known",
@@ -68,15 +81,25 @@ pub(super) fn now(rooms: &AdminState) -> OverviewLive {
     ];
     let last = rooms.index.history(&HistoryFilter::default(), HistoryPage { before: None, limit: LAST });
     // An index that cannot be read is told above; the rest of the page can be told.
-    let last = last.unwrap_or_default();
+    let mut labels = BookLabels::of(&rooms.index);
+    let last = last.unwrap_or_default().into_iter().filter_map(|entry| labels.heal(entry).ok());
+    let canvas_services = queries::canvas_services(rooms);
+    let failing = canvas_services.iter().filter(|service| service.breaker != "closed");
+    let breakers = failing.map(|service| BreakerView {
+        upstream: service.upstream.clone(),
+        error: service.last_error.clone(),
+        since: time_of(service.failing_since.unwrap_or(0)),
+        next_try: time_of(service.next_try.unwrap_or(0)).0,
+    });
     OverviewLive {
         tone,
         summary,
+        breakers: breakers.collect(),
         figures,
         chart: chart::draw(&told.points),
-        heals: last.into_iter().map(row).collect(),
+        heals: last.map(row).collect(),
         servers: queries::servers(rooms),
-        canvas_services: queries::canvas_services(rooms),
+        canvas_services,
     }
 }
 
@@ -105,6 +128,12 @@ fn summary(rooms: &AdminState, told: &Snapshot) -> (&'static str, String) {
             "busy",
             format!("{} heals are under way, {} viewers wait for them.", told.now.flights, told.now.waiting),
         )
+    } else if told.now.broken_images > 0 {
+        let broken = match told.now.broken_images {
+            1 => "one image that readers asked for is".to_owned(),
+            more => format!("{more} images that readers asked for are"),
+        };
+        ("bad", format!("Nothing is being healed, and {broken} still broken."))
     } else {
         ("good", "All is quiet: nothing is being healed, nobody waits.".to_owned())
     }

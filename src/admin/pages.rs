@@ -6,9 +6,11 @@ use askama::Template;
 use http::Response;
 
 use super::answer::{ApiProblem, typed};
+use super::broken;
 use super::collections::{ManifestView, collections, shelf};
 use super::format::{HealRow, row, took};
 use super::health::{self, CanvasHealth, ImageState};
+use super::labels::BookLabels;
 use super::overview::{OverviewPage, now};
 use super::queries::{self, ApiParameters};
 use super::route::DashboardPage;
@@ -18,8 +20,13 @@ use crate::index::browse::CanvasRow;
 use crate::upstream::Body;
 
 /// The pages, in the order of the navigation.
-pub(super) const NAV: [(&str, &str); 4] =
-    [("/", "Now"), ("/collections", "Collections"), ("/heals", "Heals"), ("/setup", "Setup check")];
+pub(super) const NAV: [(&str, &str); 5] = [
+    ("/", "Now"),
+    ("/broken", "Broken"),
+    ("/collections", "Collections"),
+    ("/heals", "Heals"),
+    ("/setup", "Setup check"),
+];
 
 const HTML: &str = "text/html; charset=utf-8";
 
@@ -50,6 +57,7 @@ struct HealPage {
     canvas: Option<String>,
     manifest: Option<String>,
     request: Option<String>,
+    link: Option<String>,
     lane: String,
     steps: Vec<HealView>,
 }
@@ -57,6 +65,7 @@ struct HealPage {
 struct HealView {
     rung: &'static str,
     answer: &'static str,
+    reason: Option<String>,
     took: String,
     share: u64,
 }
@@ -68,6 +77,9 @@ struct ManifestPage {
     name: String,
     uri: String,
     images: u64,
+    /// The manifest itself, and the same in a viewer (`[admin] viewer`).
+    public: Option<String>,
+    viewer: Option<String>,
     cards: Vec<ImageCard>,
     back: String,
     next: Option<String>,
@@ -78,6 +90,8 @@ struct ImageCard {
     label: String,
     state: &'static str,
     picture: String,
+    /// The picture as readers ask for it.
+    public: Option<String>,
     has_picture: bool,
 }
 
@@ -88,13 +102,19 @@ struct SearchPage {
     words: String,
     key: Option<String>,
     owners: Vec<OwnerView>,
+    /// Pages with these words in their label.
+    pages: Vec<OwnerView>,
+    is_complete: bool,
+    /// The file of the image was last found to be gone.
+    is_missing: bool,
     volumes: Vec<ManifestView>,
 }
 
 struct OwnerView {
     link: String,
     label: String,
-    canvas: String,
+    /// The book, or the URL of the canvas.
+    about: String,
 }
 
 #[derive(Template)]
@@ -102,6 +122,7 @@ struct OwnerView {
 struct SetupPage {
     here: &'static str,
     findings: Vec<SetupRow>,
+    is_sweeping: bool,
 }
 
 struct SetupRow {
@@ -140,6 +161,7 @@ impl Admin {
             DashboardPage::NowLive => html(&now(rooms)),
             DashboardPage::Heals => html(&heals(rooms, &query, words)?),
             DashboardPage::Heal(id) => html(&heal(rooms, id)?),
+            DashboardPage::Broken => html(&broken::page(&self.rooms, words).await?),
             DashboardPage::Collections => html(&collections(rooms, &query).await?),
             DashboardPage::Manifest(id) => html(&manifest(rooms, id, &query).await?),
             DashboardPage::Search => {
@@ -188,11 +210,16 @@ fn heal(rooms: &AdminState, id: i64) -> Result<HealPage, ApiProblem> {
     let steps = course.steps.iter().map(|step| HealView {
         rung: step.rung,
         answer: step.answer,
+        reason: step.reason.clone(),
         took: took(step.duration_ms),
         share: (step.duration_ms * 100 / longest).max(1),
     });
     let steps = steps.collect();
-    let told = course.entry.heal.clone();
+    let told = course.heal.entry.heal.clone();
+    let link = match (&told.manifest, &told.canvas) {
+        (Some(manifest), Some(canvas)) => BookLabels::of(&rooms.index).link(manifest, canvas)?,
+        _ => None,
+    };
     let waited = match told.waiting {
         0 => "Nobody waited for it.".to_owned(),
         1 => "One viewer waited for it.".to_owned(),
@@ -205,7 +232,8 @@ fn heal(rooms: &AdminState, id: i64) -> Result<HealPage, ApiProblem> {
     };
     Ok(HealPage {
         here: "/heals",
-        row: row(course.entry),
+        row: row(course.heal),
+        link,
         sentence: format!("{ending} {waited}"),
         canvas: told.canvas,
         manifest: told.manifest,
@@ -223,12 +251,17 @@ async fn manifest(
     let volume = rooms.index.volume(id)?.ok_or_else(|| ApiProblem::not_found("no such manifest"))?;
     let after = query.number("after")?.unwrap_or(0);
     let leaves = queries::leaves(rooms, id, query)?;
-    let cards = health::look(rooms, leaves.items).await.into_iter().flat_map(cards).collect();
+    let cards = health::look(rooms, leaves.items).await.into_iter().flat_map(|sheet| cards(rooms, sheet));
+    let cards = cards.collect();
+    let public = rooms.healer.public_url(&volume.uri);
+    let viewer = public.as_ref().zip(rooms.settings.admin.viewer.as_ref());
     Ok(ManifestPage {
         here: "/collections",
         name: volume.label.unwrap_or_else(|| volume.uri.clone()),
         uri: volume.uri,
         images: volume.images,
+        viewer: viewer.map(|(manifest, viewer)| viewer.open(manifest)),
+        public,
         cards,
         back: if after > 0 {
             format!("/collections/{id}?after={after}")
@@ -239,12 +272,17 @@ async fn manifest(
     })
 }
 
-fn cards(sheet: CanvasHealth) -> Vec<ImageCard> {
+fn cards(rooms: &AdminState, sheet: CanvasHealth) -> Vec<ImageCard> {
+    let public = |key: &str| {
+        let image = rooms.healer.image_by_key(key, None)?;
+        rooms.healer.picture_url(&rooms.healer.with_owners(&image))
+    };
     let label = sheet.leaf.label.unwrap_or(sheet.leaf.canvas);
     let states = sheet.states.into_iter().map(|seen| {
         let key = percent_encoding::utf8_percent_encode(&seen.identifier, percent_encoding::NON_ALPHANUMERIC);
         ImageCard {
             picture: format!("/api/v1/images/{key}/thumbnail"),
+            public: public(&seen.identifier),
             label: label.clone(),
             state: seen.state.as_str(),
             has_picture: matches!(seen.state, ImageState::Ok | ImageState::Healed | ImageState::Poisoned),
@@ -255,19 +293,41 @@ fn cards(sheet: CanvasHealth) -> Vec<ImageCard> {
 }
 
 fn search(rooms: &AdminState, words: &str) -> Result<SearchPage, ApiProblem> {
-    let mut page =
-        SearchPage { here: "", words: words.to_owned(), key: None, owners: Vec::new(), volumes: Vec::new() };
+    let mut page = SearchPage {
+        here: "",
+        words: words.to_owned(),
+        key: None,
+        owners: Vec::new(),
+        pages: Vec::new(),
+        is_complete: true,
+        is_missing: false,
+        volumes: Vec::new(),
+    };
     if words.is_empty() {
         return Ok(page);
     }
     let found = queries::images(rooms, words, 50)?;
+    let mut labels = BookLabels::of(&rooms.index);
     for owner in found.owners {
-        let link = rooms.index.volume_of(&owner.manifest)?;
+        let link = labels.link(&owner.manifest, &owner.canvas)?;
         page.owners.push(OwnerView {
-            link: link.map_or_else(|| "/collections".to_owned(), |id| format!("/collections/{id}")),
+            link: link.unwrap_or_else(|| "/collections".to_owned()),
             label: owner.label.unwrap_or_else(|| "Canvas".to_owned()),
-            canvas: owner.canvas,
+            about: owner.canvas,
         });
+    }
+    for leaf in found.canvases {
+        let book = rooms.index.volume(leaf.manifest)?;
+        page.pages.push(OwnerView {
+            link: format!("/collections/{}?after={}", leaf.manifest, leaf.id - 1),
+            label: leaf.label.unwrap_or_else(|| "Canvas".to_owned()),
+            about: book.map_or(leaf.canvas, |book| book.label.unwrap_or(book.uri)),
+        });
+    }
+    page.is_complete = found.is_complete;
+    if let Some(key) = &found.identifier {
+        let last = rooms.index.last_heal(key)?;
+        page.is_missing = last.is_some_and(|last| last.heal.verdict == "missing");
     }
     page.key = found.identifier;
     page.volumes = found.manifests.into_iter().map(shelf).collect();
@@ -298,5 +358,6 @@ async fn check(rooms: &AdminState) -> Result<SetupPage, ApiProblem> {
             };
             SetupRow { class, word, about: finding.about, text: finding.text }
         });
-    Ok(SetupPage { here: "/setup", findings: findings.collect() })
+    let is_sweeping = rooms.healer.is_sweeping();
+    Ok(SetupPage { here: "/setup", findings: findings.collect(), is_sweeping })
 }

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::{HeaderValue, Response, StatusCode, header};
 use serde::Serialize;
@@ -10,6 +11,7 @@ use serde_json::json;
 
 use super::answer::{ApiProblem, json};
 use super::health::{self, ManifestHealth};
+use super::labels::{BookLabels, LabelledHeal};
 use super::route::ApiQuery;
 use super::step_log::HealRequest;
 use super::{Admin, AdminState};
@@ -43,7 +45,7 @@ pub(super) struct ManifestDetail {
 #[derive(Debug, Serialize)]
 pub(super) struct HealDetail {
     #[serde(flatten)]
-    pub(super) entry: HistoryEntry,
+    pub(super) heal: LabelledHeal,
     /// Since the start only.
     pub(super) steps: Vec<HealRequest>,
 }
@@ -73,7 +75,7 @@ impl<'a> ApiParameters<'a> {
             .map_err(|_| ApiProblem::bad(format!("`{name}` must be a number, not `{text}`")))
     }
 
-    fn limit(&self, rooms: &AdminState) -> Result<u32, ApiProblem> {
+    pub(super) fn limit(&self, rooms: &AdminState) -> Result<u32, ApiProblem> {
         let most = rooms.settings.admin.max_entries;
         let Some(limit) = self.number("limit")? else { return Ok(LIMIT.min(most)) };
         match u32::try_from(limit) {
@@ -84,7 +86,7 @@ impl<'a> ApiParameters<'a> {
 }
 
 /// Cuts `items`, of which one more than a page was read, to a page: the extra one says whether another page follows.
-fn listing<T>(mut items: Vec<T>, limit: u32, number: impl Fn(&T) -> i64) -> PagedList<T> {
+pub(super) fn listing<T>(mut items: Vec<T>, limit: u32, number: impl Fn(&T) -> i64) -> PagedList<T> {
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let is_more = items.len() > limit;
     items.truncate(limit);
@@ -190,14 +192,25 @@ pub(super) struct CanvasServiceView {
     /// Does it build beside the stored canvas: `honoured`, `ignored` or `unknown`.
     pub(super) variants: &'static str,
     pub(super) breaker: &'static str,
+    /// Why its last request failed, since the last one that it answered well.
+    pub(super) last_error: Option<String>,
+    /// Since when it only fails, unix milliseconds, while its breaker is not closed.
+    pub(super) failing_since: Option<i64>,
+    /// When one request tries again, unix milliseconds.
+    pub(super) next_try: Option<i64>,
     pub(super) waiting_viewers: usize,
 }
 
 pub(super) fn canvas_services(rooms: &AdminState) -> Vec<CanvasServiceView> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let at = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
     let told = rooms.healer.canvas_services().into_iter().map(|service| CanvasServiceView {
         upstream: service.upstream,
         variants: service.variants,
-        breaker: match service.breaker {
+        last_error: service.last_error,
+        failing_since: service.breaker.open_for.map(|since| at(now.saturating_sub(since))),
+        next_try: service.breaker.next_try.map(|rest| at(now + rest)),
+        breaker: match service.breaker.state {
             BreakerState::Closed => "closed",
             BreakerState::Open => "open",
             BreakerState::HalfOpen => "half-open",
@@ -210,7 +223,7 @@ pub(super) fn canvas_services(rooms: &AdminState) -> Vec<CanvasServiceView> {
 pub(super) fn heals(
     rooms: &AdminState,
     query: &ApiParameters<'_>,
-) -> Result<PagedList<HistoryEntry>, ApiProblem> {
+) -> Result<PagedList<LabelledHeal>, ApiProblem> {
     let verdict = query.text("verdict");
     if let Some(verdict) = verdict.as_deref().filter(|it| !["healed", "missing", "failed"].contains(it)) {
         return Err(ApiProblem::bad(format!("`verdict` is healed, missing or failed, not `{verdict}`")));
@@ -226,14 +239,24 @@ pub(super) fn heals(
     };
     let limit = query.limit(rooms)?;
     let page = HistoryPage { before: query.number("before")?, limit: limit + 1 };
-    Ok(listing(rooms.index.history(&filter, page)?, limit, |entry| entry.id))
+    labelled(rooms, listing(rooms.index.history(&filter, page)?, limit, |entry| entry.id))
+}
+
+/// Heals of one page, with their labels.
+fn labelled(
+    rooms: &AdminState,
+    page: PagedList<HistoryEntry>,
+) -> Result<PagedList<LabelledHeal>, ApiProblem> {
+    let mut labels = BookLabels::of(&rooms.index);
+    let items = page.items.into_iter().map(|entry| labels.heal(entry));
+    Ok(PagedList { items: items.collect::<Result<_, _>>()?, next: page.next })
 }
 
 pub(super) fn heal(rooms: &AdminState, id: i64) -> Result<HealDetail, ApiProblem> {
     let entry = rooms.index.heal(id)?.ok_or_else(|| ApiProblem::not_found("no such heal"))?;
     let request = entry.heal.request.as_deref().unwrap_or_default();
     let steps = rooms.step_log.steps(request, &entry.heal.identifier);
-    Ok(HealDetail { entry, steps })
+    Ok(HealDetail { heal: BookLabels::of(&rooms.index).heal(entry)?, steps })
 }
 
 /// Canvases of one manifest, page by page.
@@ -281,7 +304,14 @@ pub(super) struct SearchResult {
     pub(super) identifier: Option<String>,
     pub(super) owners: Vec<Owner>,
     pub(super) manifests: Vec<ManifestDetail>,
+    /// Canvases with these words in their label.
+    pub(super) canvases: Vec<CanvasRow>,
+    /// False: there are too many canvases to read all their labels while somebody waits.
+    pub(super) is_complete: bool,
 }
+
+/// How long a search reads labels of canvases.
+const PATIENCE: Duration = Duration::from_millis(250);
 
 /// A search reads all labels, 50 ms with 100,000 manifests: not on a thread that serves.
 pub(super) async fn aside<T, F>(read: F) -> Result<T, ApiProblem>
@@ -301,5 +331,8 @@ pub(super) fn images(rooms: &AdminState, words: &str, limit: u32) -> Result<Sear
     let identifier = (!known.is_empty()).then_some(key);
     owners.append(&mut known);
     let manifests = told(rooms, rooms.index.volumes_named(words, limit)?)?;
-    Ok(SearchResult { identifier, owners, manifests })
+    let is_name = identifier.is_some() || !owners.is_empty();
+    let (canvases, is_complete) =
+        if is_name { (Vec::new(), true) } else { rooms.index.leaves_named(words, limit, PATIENCE)? };
+    Ok(SearchResult { identifier, owners, manifests, canvases, is_complete })
 }

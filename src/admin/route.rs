@@ -17,6 +17,8 @@ pub(super) enum AdminRoute {
     Page(DashboardPage),
     /// What the pages are made with: its type and its text.
     Asset(&'static str, &'static str),
+    /// Images that readers do not get.
+    Broken,
     /// Something to read.
     Read(ApiQuery),
     /// Something to do.
@@ -44,6 +46,7 @@ pub(super) enum DashboardPage {
     Now,
     /// What changes on it.
     NowLive,
+    Broken,
     Collections,
     Manifest(i64),
     Heals,
@@ -106,6 +109,7 @@ pub(super) fn asked(path: &str) -> Option<AdminRoute> {
     Some(AdminRoute::Read(match (first, rest) {
         ("openapi.json", None) => return Some(AdminRoute::Description),
         ("events", None) => return Some(AdminRoute::Events),
+        ("broken", None) => return Some(AdminRoute::Broken),
         ("stats", None) => ApiQuery::Stats,
         ("servers", None) => ApiQuery::Servers,
         ("heals", None) => ApiQuery::Heals,
@@ -125,6 +129,7 @@ fn page(path: &str) -> Option<AdminRoute> {
     let page = match path {
         "/" => DashboardPage::Now,
         "/now" => DashboardPage::NowLive,
+        "/broken" => DashboardPage::Broken,
         "/collections" => DashboardPage::Collections,
         "/heals" => DashboardPage::Heals,
         "/search" => DashboardPage::Search,
@@ -180,6 +185,6 @@ mod tests {
             assert_eq!(operations.keys().collect::<Vec<_>>(), [method], "{path}");
         }
         assert_eq!(acts, ACTS.len(), "every act is described");
-        assert_eq!(paths.len(), ACTS.len() + 15, "every page is described");
+        assert_eq!(paths.len(), ACTS.len() + 16, "every page is described");
     }
 }

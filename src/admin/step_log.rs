@@ -25,6 +25,9 @@ pub struct HealRequest {
     pub rung: &'static str,
     /// What the canvas service answered.
     pub answer: &'static str,
+    /// Why it did not help, in words: the status, or the error.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
     /// How long that took.
     pub duration_ms: u64,
 }
@@ -49,11 +52,12 @@ impl HealStepLog {
         loop {
             match news.recv().await {
                 Ok(news) => {
-                    if let LiveEvent::HealStep { request, identifier, rung, answer, duration_ms } = news.event
+                    if let LiveEvent::HealStep { request, identifier, rung, answer, reason, duration_ms } =
+                        news.event
                     {
                         self.record(
                             (request, identifier),
-                            HealRequest { at: news.at, rung, answer, duration_ms },
+                            HealRequest { at: news.at, rung, answer, reason, duration_ms },
                         );
                     }
                 }
@@ -94,7 +98,7 @@ mod tests {
     #[test]
     fn the_oldest_heals_are_forgotten() {
         let step_log = HealStepLog::default();
-        let step = HealRequest { at: 1, rung: "visit", answer: "carries", duration_ms: 2 };
+        let step = HealRequest { at: 1, rung: "visit", answer: "carries", reason: None, duration_ms: 2 };
         for heal in 0..=HEALS {
             for _ in 0..=STEPS {
                 step_log.record((heal.to_string(), "a".to_owned()), step.clone());

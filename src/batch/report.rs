@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::summary::Summary;
 
-mod csv;
+pub(crate) mod csv;
 mod html;
 mod junit;
 pub(crate) mod table;

@@ -24,6 +24,7 @@ mod sources;
 mod spanned;
 mod value;
 mod values;
+mod viewer_url;
 
 pub use command::ConfigCommand;
 pub use error::{ConfigError, ConfigErrors, SourceSpan};

@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::config::settings::Rung;
 use crate::heal::background::mass_expiry::MassExpiry;
 use crate::heal::background::start_heal::StartHeal;
+use crate::heal::broken_images::BrokenImages;
 use crate::heal::canvas_service::priority_semaphore::Priority;
 use crate::heal::first_requests::FirstRequestLimiter;
 use crate::heal::flight_priority::FlightPriority;
@@ -28,6 +30,7 @@ pub(in crate::heal) struct Heals {
     pub(in crate::heal) flights: SingleFlight<ImageKey, HealOutcome>,
     /// `heal.max_flights`.
     pub(in crate::heal) most: usize,
+    pub(in crate::heal) broken: Arc<BrokenImages>,
     pub(in crate::heal) history: HistoryWriter,
     pub(in crate::heal) metrics: Arc<Metrics>,
 }
@@ -79,7 +82,11 @@ impl Heals {
         for follow_up in follow_ups {
             self.repairs.follow_up(follow_up, image);
         }
-        if let HealOutcome::Healed(_) = outcome {
+        if let HealOutcome::Healed(rung) = outcome {
+            // UPSTREAM: a service that registers a file writes its key, whether the file is there or not.
+            if rung != Rung::Register {
+                self.broken.clear(&image.key);
+            }
             let heals: Arc<dyn StartHeal> = Arc::<Self>::clone(self);
             self.mass_expiry.note_expired(image, heals);
         }
@@ -135,6 +142,7 @@ impl Heals {
             duration_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
             waiting,
             request: Some(image.trace.to_string()),
+            reason: (outcome == HealOutcome::Failed).then(|| self.ladder.failure(image)),
             ..HealRecord::default()
         });
     }

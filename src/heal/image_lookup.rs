@@ -61,7 +61,7 @@ impl ImageLookup {
     pub(in crate::heal) fn admit(&self, at: &RoutedImage<'_>) -> Option<IndexedImage> {
         let identifier = at.request.identifier;
         let key = identifier.key();
-        if !self.settings.heal.enabled || !self.may_be_healed(&key) {
+        if !self.heals(&key) {
             return None;
         }
         let step = Span::step(at.trace, "index");
@@ -128,6 +128,16 @@ impl ImageLookup {
         };
         let is_unclear = self.services.len() > 1 && routes.iter().any(is_other);
         seen.or_else(|| (!is_unclear).then_some(route))
+    }
+
+    /// Position of the image route with this mark.
+    pub(in crate::heal) fn route_with(&self, mark: u64) -> Option<usize> {
+        self.marks.iter().position(|of| *of == mark)
+    }
+
+    /// True if images with this key are healed at all.
+    pub(in crate::heal) fn heals(&self, key: &str) -> bool {
+        self.settings.heal.enabled && self.may_be_healed(key)
     }
 
     /// True if `[heal] identifiers` includes the key.

@@ -6,6 +6,8 @@
 
 mod answer;
 mod background;
+mod broken_entry;
+mod broken_images;
 pub mod callback;
 mod canvas_service;
 mod completion;
@@ -48,12 +50,14 @@ use tokio::time::Instant;
 
 pub use answer::{ExchangeError, HealedExchange, ImageExchange};
 pub use background::book::PagesSeen;
-pub use canvas_service::circuit_breaker::BreakerState;
+pub use broken_entry::Referrer;
+pub use canvas_service::circuit_breaker::{BreakerState, BreakerStatus};
 pub use canvas_service::priority_semaphore::Priority;
 pub use canvas_service::status::CanvasServiceStatus;
 pub use canvas_service::viewer_request::{ViewerRequest, without_update};
 pub use evidence::Evidence;
 pub use image::{IndexedImage, RoutedImage};
+pub use operator::broken::{BrokenFilter, BrokenImage};
 pub use operator::inspect::DeploymentFacts;
 pub use operator::{CanvasVisit, DocumentError, ImageCheck, ImageHealReport, ImageHealResult};
 pub use repair::{DocumentRepair, PoisonedDocument, fingerprint};
@@ -156,10 +160,10 @@ impl Healer {
     }
 
     fn of(parts: HealParts) -> Self {
-        let services = Arc::downgrade(&parts.services);
+        let (services, broken) = (Arc::downgrade(&parts.services), Arc::clone(&parts.broken));
         parts.metrics.on_scrape(move |metrics| {
             let services = services.upgrade();
-            services.map(|services| report::update_gauges(services.all(), metrics)).is_some()
+            services.map(|services| report::update_gauges(services.all(), &broken, metrics)).is_some()
         });
         Self { parts: Arc::new(parts) }
     }
@@ -306,6 +310,7 @@ impl Healer {
     /// Forgets old entries. To be called every minute or so.
     pub fn prune(&self) {
         self.parts.limits.prune();
+        self.parts.broken.prune(operator::broken::now_ms());
     }
 
     fn note(&self, error: &UpstreamError) {

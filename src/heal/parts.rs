@@ -19,6 +19,7 @@ use crate::heal::background::prefetch::Prefetch;
 use crate::heal::background::reading::ReadingActivity;
 use crate::heal::background::start_heal::{BackgroundContext, StartHeal};
 use crate::heal::background::sweep::{Sweep, SweepState};
+use crate::heal::broken_images::BrokenImages;
 use crate::heal::callback::Callbacks;
 use crate::heal::canvas_service::ask::AskCanvasService;
 use crate::heal::canvas_service::priority_semaphore::PrioritySemaphore;
@@ -87,6 +88,7 @@ pub(in crate::heal) struct HealState {
     viewers: Arc<ViewerCounts>,
     cooldowns: Cooldowns,
     missing: MissingFiles,
+    broken: Arc<BrokenImages>,
     visits: Visits,
     callers: TimedCache<IpAddr>,
     repairs: Arc<DocumentRepairs>,
@@ -119,6 +121,7 @@ impl HealState {
             viewers: Arc::default(),
             cooldowns: Cooldowns::new(&settings.heal),
             missing: MissingFiles::new(&settings.heal),
+            broken: Arc::default(),
             visits: TimedCache::new(VISITS),
             callers: TimedCache::new(ADDRESSES),
             repairs: Arc::new(DocumentRepairs::here()),
@@ -203,6 +206,7 @@ pub(in crate::heal) struct HealParts {
     pub(in crate::heal) services: Arc<CanvasServices>,
     pub(in crate::heal) requests: Arc<CanvasRequests>,
     pub(in crate::heal) missing: Arc<MissingImages>,
+    pub(in crate::heal) broken: Arc<BrokenImages>,
     pub(in crate::heal) knowledge: ImageKnowledge,
     pub(in crate::heal) ladder: Arc<Ladder>,
     pub(in crate::heal) repairs: Arc<Repairs>,
@@ -335,6 +339,7 @@ impl HealParts {
             firsts: Arc::clone(&state.firsts),
             flights: state.heals.clone(),
             most: settings.heal.max_flights,
+            broken: Arc::clone(&state.broken),
             history,
             metrics: Arc::clone(&state.metrics),
         });
@@ -351,6 +356,7 @@ impl HealParts {
             ladder,
             knowledge,
             missing,
+            broken: Arc::clone(&state.broken),
             requests,
             services,
             images,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use crate::config::settings::Rung;
+use crate::heal::broken_images::BrokenImages;
 use crate::heal::canvas_service::CanvasService;
 use crate::heal::canvas_service::circuit_breaker::BreakerState;
 use crate::heal::canvas_service::priority_semaphore::Priority;
@@ -12,8 +13,15 @@ use crate::heal::canvas_service::status::CanvasServiceStatus;
 use crate::observe::Metrics;
 
 /// Updates the gauges that are sampled.
-pub(in crate::heal) fn update_gauges(services: &[Arc<CanvasService>], metrics: &Metrics) {
+pub(in crate::heal) fn update_gauges(
+    services: &[Arc<CanvasService>],
+    broken: &BrokenImages,
+    metrics: &Metrics,
+) {
     let now = Instant::now();
+    let (known, unknown) = broken.counts();
+    metrics.broken_images.set(i64::try_from(known).unwrap_or(i64::MAX));
+    metrics.unknown_images.set(i64::try_from(unknown).unwrap_or(i64::MAX));
     let open = services.iter().filter(|it| it.breaker.state(now) != BreakerState::Closed).count();
     metrics.breakers_open.set(i64::try_from(open).unwrap_or(i64::MAX));
     metrics.upstream.forget_services();

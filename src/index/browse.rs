@@ -3,16 +3,20 @@
 //! Ids of manifests and canvases are valid until the index is built anew.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, Row, params};
 
 use crate::index::history::{HistoryEntry, HistoryFilter, HistoryPage};
 use crate::index::store::error::IndexError;
-use crate::index::store::writer;
+use crate::index::store::{keys, schema, writer};
 use crate::index::{Index, history};
 
 /// Rows of one answer, at most.
 const LONGEST: u32 = 500;
+
+/// Canvases whose labels are read in one piece.
+const PIECE: i64 = 20_000;
 
 /// A source, and what was read from it.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -106,14 +110,57 @@ impl Index {
 
     /// Manifests with these words in their label, or with this id. Reads all labels: a millisecond per thousand.
     pub fn volumes_named(&self, words: &str, limit: u32) -> Result<Vec<ManifestRow>, IndexError> {
-        let escaped = words.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_");
         let conn = self.apart()?;
         let sql = format!(
             "{VOLUME} WHERE kind NOT IN ('collection', 'other') AND (uri = ?1 OR label LIKE ?2 ESCAPE '\\')
              ORDER BY id LIMIT ?3"
         );
-        let found = all(&conn, &sql, params![words, format!("%{escaped}%"), limit.min(LONGEST)], volume);
+        let found = all(&conn, &sql, params![words, pattern(words), limit.min(LONGEST)], volume);
         found.map_err(|error| self.store().wrap(error))
+    }
+
+    /// The manifest with this id, the newest where several have it.
+    pub fn volume_by_uri(&self, uri: &str) -> Result<Option<ManifestRow>, IndexError> {
+        self.check_for_changes();
+        let sql = format!("{VOLUME} WHERE uri = ?1 ORDER BY id DESC LIMIT 1");
+        self.read(|conn| Ok(all(conn, &sql, params![uri], volume)?.pop()))
+    }
+
+    /// The number of this canvas in the manifest with this number.
+    pub fn leaf_of(&self, manifest: i64, canvas: &str) -> Result<Option<i64>, IndexError> {
+        let sql = "SELECT c.id FROM canvas_urls u JOIN canvases c ON c.id = u.canvas
+                   WHERE u.hash = ?1 AND c.manifest = ?2 AND c.url = ?3 LIMIT 1";
+        let hash = keys::hash(&keys::canvas_name(canvas));
+        self.read(|conn| Ok(all(conn, sql, params![hash, manifest, canvas], |row| row.get(0))?.pop()))
+    }
+
+    /// Canvases with these words in their label. True: all canvases were looked at, or enough were found. Labels are not
+    /// indexed, so they are read one after the other, about a million in a second, for `patience` at most.
+    pub fn leaves_named(
+        &self,
+        words: &str,
+        limit: u32,
+        patience: Duration,
+    ) -> Result<(Vec<CanvasRow>, bool), IndexError> {
+        let (until, conn) = (Instant::now() + patience, self.apart()?);
+        let wrap = |error| self.store().wrap(error);
+        let last = schema::number(&conn, "SELECT ifnull(max(id), 0) FROM canvases").map_err(wrap)?;
+        let sql =
+            format!("{LEAF} WHERE id > ?1 AND id <= ?2 AND label LIKE ?3 ESCAPE '\\' ORDER BY id LIMIT ?4");
+        let (mut found, mut from, pattern) = (Vec::new(), 0, pattern(words));
+        while from < last {
+            let missing = limit.min(LONGEST).saturating_sub(u32::try_from(found.len()).unwrap_or(u32::MAX));
+            if missing == 0 {
+                break;
+            }
+            if Instant::now() >= until {
+                return Ok((found, false));
+            }
+            let piece = all(&conn, &sql, params![from, from + PIECE, pattern, missing], leaf);
+            found.append(&mut piece.map_err(wrap)?);
+            from += PIECE;
+        }
+        Ok((found, true))
     }
 
     /// The number of the manifest with this id.
@@ -194,6 +241,12 @@ fn all<T>(
     read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
 ) -> rusqlite::Result<Vec<T>> {
     conn.prepare_cached(sql)?.query_map(values, read)?.collect()
+}
+
+/// Pattern of `LIKE` for texts that hold these words.
+fn pattern(words: &str) -> String {
+    let escaped = words.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_");
+    format!("%{escaped}%")
 }
 
 fn number(row: &Row<'_>, at: usize) -> rusqlite::Result<u64> {

@@ -38,6 +38,8 @@ event_kinds! {
     BreakerOpened = "breaker_opened",
     /// A request that took longer than `heal.hang_after` gave its place to another.
     CanvasHangs = "canvas_hangs",
+    /// A broken image is not remembered, or another one for it: `heal.max_broken` are, or its name is too long.
+    BrokenDropped = "broken_dropped",
     /// Very many heals from one address.
     ClientDemoted = "client_demoted",
     /// Too far behind the other nodes: sources, or the edition, are read again.

@@ -72,6 +72,8 @@ pub enum LiveEvent {
         rung: &'static str,
         /// What the canvas service answered.
         answer: &'static str,
+        /// Why it did not help, in words: the status, or the error.
+        reason: Option<String>,
         /// How long that took.
         duration_ms: u64,
     },

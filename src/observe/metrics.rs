@@ -73,6 +73,10 @@ pub struct Metrics {
     pub canvas_in_flight: Gauge,
     /// Canvas services that are left alone, because they only failed.
     pub breakers_open: Gauge,
+    /// Images of manifests that readers did not get lately.
+    pub broken_images: Gauge,
+    /// Images that no manifest names, and that readers did not get lately.
+    pub unknown_images: Gauge,
     /// 1 while this node is joined with others by way of Redis.
     pub cluster_connected: Gauge,
     /// Upstreams and their servers.
@@ -136,6 +140,8 @@ impl Metrics {
             waiting: Gauge::default(),
             canvas_in_flight: Gauge::default(),
             breakers_open: Gauge::default(),
+            broken_images: Gauge::default(),
+            unknown_images: Gauge::default(),
             cluster_connected: Gauge::default(),
             upstream: UpstreamMetrics::default(),
             held_bytes: Gauge::default(),
@@ -205,6 +211,8 @@ impl Metrics {
             ("waiting_viewers", "Viewers kept waiting for a heal", &self.waiting),
             ("canvas_in_flight", "Canvas requests under way", &self.canvas_in_flight),
             ("breakers_open", "Canvas services that are left alone for a while", &self.breakers_open),
+            ("broken_images", "Images of manifests that readers did not get lately", &self.broken_images),
+            ("unknown_images", "Images of no manifest that readers asked for lately", &self.unknown_images),
             ("cluster_connected", "1 while joined with others by way of Redis", &self.cluster_connected),
             ("held_bytes", "Memory for bodies that are held", &self.held_bytes),
             ("connections", "Open connections of viewers", &self.connections),

@@ -44,6 +44,10 @@ pub struct CurrentGauges {
     pub canvas_in_flight: i64,
     /// Canvas services that are left alone.
     pub breakers_open: i64,
+    /// Images of manifests that readers did not get lately, and that were not seen well since.
+    pub broken_images: i64,
+    /// The same of images that no manifest names.
+    pub unknown_images: i64,
     /// Requests with an upstream.
     pub upstream_in_flight: i64,
     /// Viewers' connections.
@@ -88,6 +92,8 @@ impl Metrics {
                 waiting: self.waiting.get(),
                 canvas_in_flight: self.canvas_in_flight.get(),
                 breakers_open: self.breakers_open.get(),
+                broken_images: self.broken_images.get(),
+                unknown_images: self.unknown_images.get(),
                 upstream_in_flight: self.upstream.in_flight.get(),
                 connections: self.connections.get(),
                 learn_queue: self.learn_queue.get(),

@@ -287,18 +287,25 @@ impl ProxyInner {
         let client = one_client(exchange.sender.client);
         let budget = &self.budget;
         let image = ImageExchange { image, head: onward, client, lane: priority_of, budget, caller };
-        match self.healer.answer(&image, || self.send(&exchange.asked, onward, Body::Empty, caller)).await {
-            Ok(HealedExchange { response, outcome: Outcome::Missing, healed }) => {
-                let answer = ProxyResponse::of(response, Outcome::Missing, healed);
-                Ok(Box::pin(self.placeholder(exchange, image.image, onward, answer)).await)
-            }
+        let answer =
+            self.healer.answer(&image, || self.send(&exchange.asked, onward, Body::Empty, caller)).await;
+        let refusal = match answer {
             Ok(HealedExchange { response, outcome, healed }) => {
-                Ok(ProxyResponse::of(response, outcome, healed))
+                self.healer.record_image_answer(&image, outcome, response.status());
+                let answer = ProxyResponse::of(response, outcome, healed);
+                if outcome == Outcome::Missing {
+                    return Ok(Box::pin(self.placeholder(exchange, image.image, onward, answer)).await);
+                }
+                return Ok(answer);
             }
-            Err(ExchangeError::Pending(after)) => Err(Refusal::Pending(after)),
-            Err(ExchangeError::Crowded(after)) => Err(Refusal::Crowded(after)),
-            Err(ExchangeError::Failed(refusal)) => Err(refusal),
+            Err(ExchangeError::Pending(after)) => Refusal::Pending(after),
+            Err(ExchangeError::Crowded(after)) => Refusal::Crowded(after),
+            Err(ExchangeError::Failed(refusal)) => refusal,
+        };
+        if refusal.is_about_the_image() {
+            self.healer.record_image_answer(&image, refusal.outcome(), refusal.status());
         }
+        Err(refusal)
     }
 
     /// What stands in for an image that is gone (`heal.missing_image`), or the image server's own answer.

@@ -50,6 +50,15 @@ impl Refusal {
         if matches!(self, Self::Pending(_)) { Outcome::Pending } else { Outcome::Refused }
     }
 
+    /// Whether the image was not to be had: neither the reader nor too many others are the reason.
+    pub(super) fn is_about_the_image(&self) -> bool {
+        match self {
+            Self::Pending(_) => true,
+            Self::Upstream(error) => !error.is_the_viewers() && !matches!(error, UpstreamError::Busy),
+            _ => false,
+        }
+    }
+
     pub(super) fn status(&self) -> StatusCode {
         match self {
             Self::Malformed(status) => *status,

@@ -6,6 +6,7 @@ use http::header::{self, HeaderValue};
 use http::{StatusCode, Uri};
 use serde::de::DeserializeOwned;
 
+use super::stats::{TopHeals, TopStats};
 use crate::config::Settings;
 use crate::config::settings::Timeouts;
 use crate::iiif::CanvasUrl;
@@ -59,6 +60,9 @@ const TOKEN: &str = "IIIF_MENDER_TOKEN";
 /// The longest answer.
 const LONGEST: usize = 1 << 20;
 
+/// Heals that are asked for.
+const HEALS: usize = 8;
+
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -66,7 +70,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(super) struct AdminClient {
     upstream: Upstream,
-    path: Uri,
+    stats: Uri,
+    heals: Uri,
     name: String,
     us: String,
     token: Option<HeaderValue>,
@@ -83,8 +88,9 @@ impl AdminClient {
         let refuse = || AdminClientError::Url(url.clone());
         let parsed = CanvasUrl::parse(&url).ok_or_else(refuse)?;
         let server = server_of(&parsed).ok_or_else(refuse)?;
-        let path = format!("{}/api/v1/stats", parsed.path.trim_end_matches('/')).parse();
-        let path = path.map_err(|_| refuse())?;
+        let path = |of: &str| format!("{}/api/v1/{of}", parsed.path.trim_end_matches('/')).parse();
+        let stats = path("stats").map_err(|_| refuse())?;
+        let heals = path(&format!("heals?limit={HEALS}")).map_err(|_| refuse())?;
         let upstream = Upstream::excluding(&server, &settings.upstream)?;
         let token = std::env::var(TOKEN).ok().and_then(|token| {
             let mut value = HeaderValue::try_from(format!("Bearer {token}")).ok()?;
@@ -92,7 +98,7 @@ impl AdminClient {
             Some(value)
         });
         let times = settings.upstream.timeouts().first_byte(PATIENCE);
-        Ok(Self { upstream, path, name: url, us: settings.server.name.clone(), token, times })
+        Ok(Self { upstream, stats, heals, name: url, us: settings.server.name.clone(), token, times })
     }
 
     /// Whom we ask, as it was written.
@@ -100,13 +106,25 @@ impl AdminClient {
         &self.name
     }
 
-    /// Statistics, read as a `T`.
-    pub(super) async fn stats<T: DeserializeOwned>(&self) -> Result<T, AdminClientError> {
+    /// Statistics, as they came.
+    pub(super) async fn stats(&self) -> Result<serde_json::Value, AdminClientError> {
+        self.get(&self.stats).await
+    }
+
+    /// Statistics and the last heals.
+    pub(super) async fn look(&self) -> Result<TopStats, AdminClientError> {
+        let stats: TopStats = self.get(&self.stats).await?;
+        // Where the index cannot be read there are no heals, and all else can be shown.
+        let heals = self.get::<TopHeals>(&self.heals).await.unwrap_or_default();
+        Ok(TopStats { heals: heals.items, ..stats })
+    }
+
+    async fn get<T: DeserializeOwned>(&self, path: &Uri) -> Result<T, AdminClientError> {
         let name = || self.name.clone();
         let silent = |why: String| AdminClientError::Silent { name: name(), why };
         let head = internal_request(self.upstream.authority().as_str(), &self.us);
         let mut head = head.map_err(|error| silent(error.to_string()))?;
-        head.uri = self.path.clone();
+        head.uri = path.clone();
         if let Some(token) = &self.token {
             head.headers.insert(header::AUTHORIZATION, token.clone());
         }

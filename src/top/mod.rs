@@ -47,7 +47,7 @@ pub enum TopError {
 }
 
 /// Size of what `--once` prints.
-const PAGE: (u16, u16) = (100, 24);
+const PAGE: (u16, u16) = (80, 24);
 
 /// Shows it until `q`, Escape or Ctrl-C.
 ///
@@ -56,10 +56,10 @@ pub fn run(args: &TopArgs, settings: &Settings, json: bool, out: &mut dyn Write)
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let admin = AdminClient::new(args.url.as_deref(), settings)?;
     if json {
-        let told: serde_json::Value = runtime.block_on(admin.stats())?;
+        let told = runtime.block_on(admin.stats())?;
         return Ok(writeln!(out, "{told:#}")?);
     }
-    let look = || runtime.block_on(admin.stats::<TopStats>());
+    let look = || runtime.block_on(admin.look());
     if args.once {
         return once(&look()?, admin.name(), out);
     }

@@ -14,6 +14,29 @@ pub(super) struct TopStats {
     pub(super) canvas_requests: u64,
     pub(super) now: GaugeValues,
     pub(super) points: Vec<SampleValues>,
+    /// The last heals, newest first, from `GET /api/v1/heals`.
+    #[serde(skip)]
+    pub(super) heals: Vec<TopHeal>,
+}
+
+/// Answer of `GET /api/v1/heals`.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct TopHeals {
+    pub(super) items: Vec<TopHeal>,
+}
+
+/// A heal.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub(super) struct TopHeal {
+    pub(super) at: i64,
+    pub(super) identifier: String,
+    pub(super) verdict: String,
+    pub(super) rung: Option<String>,
+    pub(super) duration_ms: u64,
+    pub(super) reason: Option<String>,
+    pub(super) label: Option<String>,
+    pub(super) book: Option<String>,
 }
 
 /// Gauges.
@@ -24,6 +47,8 @@ pub(super) struct GaugeValues {
     pub(super) waiting: i64,
     pub(super) canvas_in_flight: i64,
     pub(super) breakers_open: i64,
+    pub(super) broken_images: i64,
+    pub(super) unknown_images: i64,
     pub(super) upstream_in_flight: i64,
     pub(super) connections: i64,
     pub(super) learn_queue: i64,

@@ -1,5 +1,7 @@
 //! One look, drawn.
 
+use std::time::{Duration, UNIX_EPOCH};
+
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Style, Stylize};
@@ -7,7 +9,7 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Borders, Padding, Paragraph, Row, Sparkline, Table, Wrap};
 
 use super::client::AdminClientError;
-use super::stats::{SampleValues, TopStats};
+use super::stats::{SampleValues, TopHeal, TopStats};
 
 /// Draws the whole screen: the last look, or why there is none.
 pub(super) fn draw(frame: &mut Frame<'_>, told: &Result<TopStats, AdminClientError>, name: &str) {
@@ -25,14 +27,16 @@ pub(super) fn draw(frame: &mut Frame<'_>, told: &Result<TopStats, AdminClientErr
     };
     let title = format!("iiif-mender {}  {name}  up {}", stats.version, duration(stats.uptime_seconds));
     frame.render_widget(Line::from(title).bold(), head);
-    let [charts, tables] =
-        Layout::vertical([Constraint::Percentage(50), Constraint::Percentage(50)]).areas(body);
+    // The tables need their lines; what is left is for charts and heals.
+    let [charts, tables, heals] =
+        Layout::vertical([Constraint::Percentage(18), Constraint::Length(10), Constraint::Fill(1)])
+            .areas(body);
     let three = [Constraint::Fill(1), Constraint::Fill(1), Constraint::Fill(1)];
-    let [requests, healed, broken] = Layout::horizontal(three).areas(charts);
+    let [requests, healed, broken] = Layout::horizontal(three).spacing(1).areas(charts);
     chart(frame, requests, "requests", stats, Color::Blue, |point| point.requests);
     chart(frame, healed, "healed", stats, Color::Green, |point| point.healed);
     chart(frame, broken, "broken", stats, Color::Red, |point| point.broken);
-    let [outcomes, now, index] = Layout::horizontal(three).areas(tables);
+    let [outcomes, now, index] = Layout::horizontal(three).spacing(1).areas(tables);
     let mut rows: Vec<(String, String)> =
         stats.requests.iter().map(|(outcome, count)| (outcome.clone(), grouped(*count))).collect();
     rows.push(("canvas requests".to_owned(), grouped(stats.canvas_requests)));
@@ -48,9 +52,11 @@ pub(super) fn draw(frame: &mut Frame<'_>, told: &Result<TopStats, AdminClientErr
             gauge("heals under way", gauges.flights),
             gauge("canvas requests", gauges.canvas_in_flight),
             gauge("breakers open", gauges.breakers_open),
-            gauge("requests upstream", gauges.upstream_in_flight),
+            gauge("to upstreams", gauges.upstream_in_flight),
             gauge("connections", gauges.connections),
-            gauge("joined with other nodes", gauges.cluster_connected),
+            gauge("broken images", gauges.broken_images),
+            gauge("in no manifest", gauges.unknown_images),
+            gauge("in a cluster", gauges.cluster_connected),
         ],
     );
     table(
@@ -61,9 +67,32 @@ pub(super) fn draw(frame: &mut Frame<'_>, told: &Result<TopStats, AdminClientErr
             gauge("manifests", gauges.index_manifests),
             gauge("canvases", gauges.index_canvases),
             gauge("images", gauges.index_images),
-            gauge("waiting to be learned", gauges.learn_queue),
+            gauge("to be learned", gauges.learn_queue),
         ],
     );
+    last_heals(frame, heals, &stats.heals);
+}
+
+/// The last heals, each with its reason; long ones go on in the next line.
+fn last_heals(frame: &mut Frame<'_>, area: Rect, heals: &[TopHeal]) {
+    let lines = heals.iter().map(|heal| {
+        let color = if heal.verdict == "healed" { Color::Green } else { Color::Red };
+        let at = UNIX_EPOCH + Duration::from_millis(u64::try_from(heal.at).unwrap_or(0));
+        let time = humantime::format_rfc3339_seconds(at).to_string();
+        let time = time.get(11..19).unwrap_or_default().to_owned();
+        let by = heal.rung.as_ref().map(|rung| format!(" by {rung}")).unwrap_or_default();
+        let page = heal.label.as_ref().unwrap_or(&heal.identifier);
+        let book = heal.book.as_ref().map(|book| format!(" in {book}")).unwrap_or_default();
+        let reason = heal.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+        let told = format!("{by} in {} ms  {page}{book}{reason}", heal.duration_ms);
+        Line::from(vec![
+            Span::from(time),
+            Span::from(format!("  {}", heal.verdict)).fg(color),
+            Span::from(told),
+        ])
+    });
+    let text = Paragraph::new(lines.collect::<Vec<_>>()).wrap(Wrap { trim: true });
+    frame.render_widget(text.block(framed("last heals (UTC)")), area);
 }
 
 /// Half an hour as bars, the last at the right, and what it comes to in a second.
@@ -84,10 +113,12 @@ fn chart(
 }
 
 fn table(frame: &mut Frame<'_>, area: Rect, title: &str, rows: &[(String, String)]) {
+    let widest = rows.iter().map(|(_, value)| value.len()).max().unwrap_or(0);
+    let widest = u16::try_from(widest).unwrap_or(u16::MAX);
     let rows = rows.iter().map(|(name, value)| {
         Row::new([Line::from(name.clone()), Line::from(value.clone()).right_aligned().bold()])
     });
-    let table = Table::new(rows, [Constraint::Fill(1), Constraint::Length(12)]);
+    let table = Table::new(rows, [Constraint::Fill(1), Constraint::Length(widest)]);
     frame.render_widget(table.block(framed(title)), area);
 }
 

@@ -49,7 +49,7 @@ async fn with_a_token_everything_but_the_probes_asks_for_it() {
         let fields = if shown.is_empty() { &fields[1..] } else { &fields[..] };
         world.client.get(&url(&world, path), fields).await.expect("an answer").status
     };
-    for path in ["/metrics", "/api/v1/stats", "/api/v1/nothing"] {
+    for path in ["/metrics", "/api/v1/stats", "/api/v1/broken", "/broken", "/api/v1/nothing"] {
         assert_eq!(status(path, "").await, 401, "{path}");
     }
     for path in ["/livez", "/readyz"] {

@@ -20,7 +20,8 @@ fn panels() -> Vec<(String, String)> {
     let mut found = Vec::new();
     for panel in dashboard["panels"].as_array().expect("panels") {
         for target in panel["targets"].as_array().into_iter().flatten() {
-            found.push((text(&panel["title"]), text(&target["expr"])));
+            // The table of broken images comes from the admin API.
+            found.extend(target["expr"].as_str().map(|expr| (text(&panel["title"]), expr.to_owned())));
         }
     }
     for annotation in dashboard["annotations"]["list"].as_array().expect("annotations") {
@@ -127,7 +128,8 @@ fn the_dashboard_can_be_imported_anywhere() {
     let ids: BTreeSet<_> = panels.iter().map(|panel| panel["id"].as_u64().expect("an id")).collect();
     assert_eq!(ids.len(), panels.len());
     for panel in panels.iter().filter(|panel| panel["type"] != "row") {
-        assert_eq!(panel["datasource"]["uid"], "${datasource}", "{}", panel["title"]);
+        let source = if panel["type"] == "table" { "${infinity}" } else { "${datasource}" };
+        assert_eq!(panel["datasource"]["uid"], source, "{}", panel["title"]);
         let place = &panel["gridPos"];
         assert!(
             place["x"].as_u64().expect("x") + place["w"].as_u64().expect("w") <= 24,

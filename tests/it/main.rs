@@ -18,6 +18,7 @@ mod batch_resume;
 mod batch_sources;
 mod batch_troubles;
 mod batch_verdicts;
+mod broken;
 mod certificates;
 mod cluster_editions;
 mod cluster_flights;

@@ -54,7 +54,7 @@ const heal = async (form) => {
     if (!answer.ok) throw new Error(told.detail);
     says(form, told.ending, told.reason ? `${told.ending}: ${told.reason}` : told.ending);
     const card = form.closest('[data-state]');
-    if (card && ['ok', 'healed'].includes(told.ending)) picture(card);
+    if (card?.querySelector('.frame') && ['ok', 'healed'].includes(told.ending)) picture(card);
   } catch (error) {
     says(form, 'failed', String(error.message));
   } finally {

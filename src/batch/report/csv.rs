@@ -22,9 +22,8 @@ const COLUMNS: [&str; 11] = [
 ];
 
 pub(super) fn write(summary: &Summary, out: &mut dyn Write) -> io::Result<()> {
-    let mut csv = WriterBuilder::new().terminator(Terminator::CRLF).from_writer(out);
-    csv.write_record(COLUMNS)?;
-    let mut line = |fields: [&str; 11]| csv.write_record(fields.map(guarded));
+    let mut csv = CsvTable::new(COLUMNS, out)?;
+    let mut line = |fields: [&str; 11]| csv.line(fields);
     for entry in &summary.images {
         let duration = entry.duration_ms.map(|ms| ms.to_string()).unwrap_or_default();
         line([
@@ -51,7 +50,27 @@ pub(super) fn write(summary: &Summary, out: &mut dyn Write) -> io::Result<()> {
     for problem in &summary.problems {
         line([&problem.source, "", "", "", "error", "error", "", "", &problem.message, "", ""])?;
     }
-    csv.flush()
+    csv.end()
+}
+
+/// `CsvTable` writes a table (RFC 4180) of so many columns.
+pub(crate) struct CsvTable<W: Write, const COLUMNS: usize>(csv::Writer<W>);
+
+impl<W: Write, const COLUMNS: usize> CsvTable<W, COLUMNS> {
+    /// Begins a table with its names.
+    pub(crate) fn new(names: [&str; COLUMNS], out: W) -> io::Result<Self> {
+        let mut csv = WriterBuilder::new().terminator(Terminator::CRLF).from_writer(out);
+        csv.write_record(names)?;
+        Ok(Self(csv))
+    }
+
+    pub(crate) fn line(&mut self, fields: [&str; COLUMNS]) -> io::Result<()> {
+        Ok(self.0.write_record(fields.map(guarded))?)
+    }
+
+    pub(crate) fn end(mut self) -> io::Result<()> {
+        self.0.flush()
+    }
 }
 
 /// SECURITY: spreadsheets run a field that begins like a formula; an apostrophe keeps it text.

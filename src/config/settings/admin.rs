@@ -11,6 +11,7 @@ use super::tls::TlsFiles;
 use crate::config::addresses::{MaybeListen, local};
 use crate::config::value::As;
 use crate::config::values::{Size, WholeNumber};
+use crate::config::viewer_url::ViewerUrl;
 
 /// `[admin]`
 #[derive(Debug, Clone, PartialEq, SmartDefault, Serialize, Deserialize, JsonSchema)]
@@ -55,6 +56,9 @@ pub struct AdminSettings {
     #[serde(with = "As::<WholeNumber>")]
     #[schemars(extend("x-min" = ">0"))]
     pub max_entries: u32,
+    /// URL of a IIIF viewer, to which the dashboard links: `{manifest}` stands for the URL of a manifest.
+    #[serde(with = "As::<Option<ViewerUrl>>")]
+    pub viewer: Option<ViewerUrl>,
 }
 
 impl AdminSettings {

@@ -74,6 +74,11 @@ pub struct HealSettings {
     #[serde(with = "As::<WholeNumber>")]
     #[schemars(extend("x-min" = ">0"))]
     pub max_flights: usize,
+    /// Images that readers did not get and that are remembered at most, until they are seen well or for a day; as many again of
+    /// those that no manifest names; 0: none.
+    #[default(1000)]
+    #[serde(with = "As::<WholeNumber>")]
+    pub max_broken: usize,
     /// Requests for one image that are sent on before any is answered; more wait for what these find; 0: all are sent on.
     #[default(16)]
     #[serde(with = "As::<WholeNumber>")]

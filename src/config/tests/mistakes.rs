@@ -101,6 +101,8 @@ fn a_wrong_type_is_refused_with_what_must_stand_there(#[case] text: &str, #[case
 #[case("server.public_hosts = ['*.test']", "is not a host name (write every name in full")]
 #[case("server.public_hosts = ['a b']", "`a b` is not a host name (write the name alone")]
 #[case("server.public_hosts = ['a.test:70000']", "is not a host name")]
+#[case("admin.viewer = 'https://viewer.test/'", "`https://viewer.test/` is not the URL of a viewer")]
+#[case("admin.viewer = 'javascript:open({manifest})'", "with {manifest} in the place of the manifest")]
 #[case("server.name = 'a b'", "`a b` cannot stand in a Via header")]
 #[case("heal.ladder = ['vist']", "`vist` is not a rung of the ladder (did you mean \"visit\"?)")]
 #[case(

@@ -21,12 +21,25 @@ enum CircuitState {
         failures: u32,
     },
     Open {
+        since: Instant,
         until: Instant,
     },
     /// A request tries. Another may try if it has not ended by then.
     HalfOpen {
+        since: Instant,
         until: Instant,
     },
+}
+
+/// `BreakerStatus` is a breaker as operators see it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BreakerStatus {
+    /// State.
+    pub state: BreakerState,
+    /// How long the service has been failing without an answer that closed the breaker.
+    pub open_for: Option<Duration>,
+    /// Time until the next request tries.
+    pub next_try: Option<Duration>,
 }
 
 /// `BreakerState` is what a breaker looks like from outside.
@@ -60,11 +73,11 @@ impl CircuitBreaker {
         let mut state = self.state.lock();
         match *state {
             CircuitState::Closed { .. } => Ok(()),
-            CircuitState::Open { until } | CircuitState::HalfOpen { until } if now < until => {
+            CircuitState::Open { until, .. } | CircuitState::HalfOpen { until, .. } if now < until => {
                 Err(until - now)
             }
-            CircuitState::Open { .. } | CircuitState::HalfOpen { .. } => {
-                *state = CircuitState::HalfOpen { until: now + self.open_for };
+            CircuitState::Open { since, .. } | CircuitState::HalfOpen { since, .. } => {
+                *state = CircuitState::HalfOpen { since, until: now + self.open_for };
                 Ok(())
             }
         }
@@ -80,15 +93,15 @@ impl CircuitBreaker {
     /// Counts a failure that speaks against the service, not against one canvas. True: the breaker opened now.
     pub(in crate::heal) fn record_failure(&self, now: Instant) -> bool {
         let mut state = self.state.lock();
-        let failures = match *state {
-            CircuitState::Closed { failures } => failures + 1,
-            CircuitState::HalfOpen { .. } => self.failures,
+        let (failures, since) = match *state {
+            CircuitState::Closed { failures } => (failures + 1, now),
+            CircuitState::HalfOpen { since, .. } => (self.failures, since),
             // A request from before the breaker opened; nothing changes.
             CircuitState::Open { .. } => return false,
         };
         let opens = failures >= self.failures;
         *state = if opens {
-            CircuitState::Open { until: now + self.open_for }
+            CircuitState::Open { since, until: now + self.open_for }
         } else {
             CircuitState::Closed { failures }
         };
@@ -97,13 +110,29 @@ impl CircuitBreaker {
 
     /// Opens the breaker: another node found that the service only fails.
     pub(in crate::heal) fn force_open(&self, until: Instant) {
-        *self.state.lock() = CircuitState::Open { until };
+        let mut state = self.state.lock();
+        let since = match *state {
+            CircuitState::Open { since, .. } | CircuitState::HalfOpen { since, .. } => since,
+            CircuitState::Closed { .. } => Instant::now(),
+        };
+        *state = CircuitState::Open { since, until };
+    }
+
+    /// Breaker as operators see it at `now`.
+    pub(in crate::heal) fn status(&self, now: Instant) -> BreakerStatus {
+        let (open_for, next_try) = match *self.state.lock() {
+            CircuitState::Closed { .. } => (None, None),
+            CircuitState::Open { since, until } | CircuitState::HalfOpen { since, until } => {
+                (Some(now.saturating_duration_since(since)), Some(until.saturating_duration_since(now)))
+            }
+        };
+        BreakerStatus { state: self.state(now), open_for, next_try }
     }
 
     pub(in crate::heal) fn state(&self, now: Instant) -> BreakerState {
         match *self.state.lock() {
             CircuitState::Closed { .. } => BreakerState::Closed,
-            CircuitState::Open { until } if now < until => BreakerState::Open,
+            CircuitState::Open { until, .. } if now < until => BreakerState::Open,
             CircuitState::Open { .. } | CircuitState::HalfOpen { .. } => BreakerState::HalfOpen,
         }
     }
@@ -126,6 +155,8 @@ mod tests {
         assert_eq!(breaker.state(start), BreakerState::Closed);
         assert!(breaker.record_failure(start));
         assert_eq!(breaker.try_acquire(start), Err(OPEN_FOR));
+        let told = breaker.status(start + OPEN_FOR / 4);
+        assert_eq!((told.open_for, told.next_try), (Some(OPEN_FOR / 4), Some(OPEN_FOR * 3 / 4)));
         let later = start + OPEN_FOR;
         assert_eq!(breaker.try_acquire(later), Ok(()));
         assert_eq!(breaker.try_acquire(later), Err(OPEN_FOR), "only one tries");
@@ -141,6 +172,7 @@ mod tests {
         let second = start + OPEN_FOR;
         assert_eq!(breaker.try_acquire(second), Ok(()));
         assert!(breaker.record_failure(second));
+        assert_eq!(breaker.status(second).open_for, Some(OPEN_FOR), "failing since the start");
         assert_eq!(breaker.try_acquire(second), Err(OPEN_FOR));
         let third = second + OPEN_FOR;
         assert_eq!(breaker.try_acquire(third), Ok(()));

@@ -33,12 +33,14 @@ pub(in crate::heal) struct FailureReason {
 #[derive(Debug)]
 pub(in crate::heal) struct FailureLog {
     last: Cache<Arc<str>, FailureReason>,
+    /// Text of the last failure of all targets, since the last answer that was none.
+    latest: Mutex<Option<String>>,
     rest_until: Mutex<Option<Instant>>,
 }
 
 impl Default for FailureLog {
     fn default() -> Self {
-        Self { last: Cache::new(REMARKS), rest_until: Mutex::new(None) }
+        Self { last: Cache::new(REMARKS), latest: Mutex::new(None), rest_until: Mutex::new(None) }
     }
 }
 
@@ -47,6 +49,7 @@ impl FailureLog {
     pub(in crate::heal) fn answered(&self, target: &str, status: StatusCode, fields: &HeaderMap) {
         if status.is_success() {
             self.last.invalidate(target);
+            *self.latest.lock() = None;
             return;
         }
         if let Some(pause) = retry_after(status, fields, SystemTime::now()) {
@@ -56,19 +59,27 @@ impl FailureLog {
         // UPSTREAM: 500 is an unknown canvas or a Fedora that refuses; asking again does not change that.
         let passing = status == StatusCode::TOO_MANY_REQUESTS
             || (status.is_server_error() && status != StatusCode::INTERNAL_SERVER_ERROR);
-        self.last.insert(target.into(), FailureReason { text, passing });
+        self.note(target, text, passing);
     }
 
     /// Notes that the request to `target` was not answered.
     pub(in crate::heal) fn record_error(&self, target: &str, error: &UpstreamError) {
-        let text = format!("the canvas service: {}", ErrorChain(error));
-        self.last.insert(target.into(), FailureReason { text, passing: true });
+        self.note(target, format!("the canvas service: {}", ErrorChain(error)), true);
     }
 
     /// Notes that the answer to `target` ended early.
     pub(in crate::heal) fn record_truncated(&self, target: &str) {
-        let text = "the canvas service: the answer broke off, or stopped".to_owned();
-        self.last.insert(target.into(), FailureReason { text, passing: true });
+        self.note(target, "the canvas service: the answer broke off, or stopped".to_owned(), true);
+    }
+
+    fn note(&self, target: &str, text: String, passing: bool) {
+        *self.latest.lock() = Some(text.clone());
+        self.last.insert(target.into(), FailureReason { text, passing });
+    }
+
+    /// Why the last request failed, whatever its target; `None` where it succeeded.
+    pub(in crate::heal) fn latest(&self) -> Option<String> {
+        self.latest.lock().clone()
     }
 
     /// Why the last request to `target` failed; `None` where it succeeded or was never made.
@@ -97,8 +108,9 @@ mod tests {
         assert_eq!(remark.text, "the canvas service answered 500 Internal Server Error");
         assert!(!remark.passing);
         assert_eq!(remarks.last("/canvas/b"), None);
+        assert_eq!(remarks.latest().as_ref(), Some(&remark.text));
         remarks.answered("/canvas/a", StatusCode::OK, &HeaderMap::new());
-        assert_eq!(remarks.last("/canvas/a"), None);
+        assert_eq!((remarks.last("/canvas/a"), remarks.latest()), (None, None));
     }
 
     #[test]

@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::heal::canvas_service::CanvasService;
-use crate::heal::canvas_service::circuit_breaker::BreakerState;
+use crate::config::settings::Rung;
+use crate::heal::canvas_service::circuit_breaker::{BreakerState, BreakerStatus};
+use crate::heal::canvas_service::failure_log::FailureReason;
 use crate::heal::canvas_service::response::CanvasResponse;
+use crate::heal::canvas_service::{CanvasService, variants};
 use crate::heal::cooldowns::CanvasRequestKey;
 use crate::heal::image::IndexedImage;
 use crate::observe::{EventKind, LiveEvent};
@@ -19,8 +21,10 @@ pub struct CanvasServiceStatus {
     /// Whether the service builds a canvas beside the stored one: `honoured`, `ignored` (tried anew after ten minutes) or
     /// `unknown`.
     pub variants: &'static str,
-    /// State of the breaker.
-    pub breaker: BreakerState,
+    /// Breaker.
+    pub breaker: BreakerStatus,
+    /// Last failure of any request, in words, since the last one that the service answered well.
+    pub last_error: Option<String>,
     /// Viewers who wait for their turn there (`heal.max_waiting`).
     pub waiting_viewers: usize,
 }
@@ -87,7 +91,8 @@ impl CanvasService {
         CanvasServiceStatus {
             upstream: self.authority.clone(),
             variants,
-            breaker: self.breaker.state(now),
+            breaker: self.breaker.status(now),
+            last_error: self.remarks.latest(),
             waiting_viewers: self.viewers.waiting_viewers(),
         }
     }
@@ -107,8 +112,19 @@ impl CanvasService {
             identifier: image.key.to_string(),
             rung,
             answer,
+            reason: self.failure(request).map(|failure| failure.text),
             duration_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
         });
+    }
+
+    /// Why the last request like this one failed; `None` where it went well, or was never sent.
+    pub(in crate::heal) fn failure(&self, request: &CanvasRequestKey) -> Option<FailureReason> {
+        let anew = || {
+            let is_variant = request.rung == Rung::Variant;
+            is_variant.then(|| self.remarks.last(&variants::built_anew(&request.target))).flatten()
+        };
+        let last = anew().or_else(|| self.remarks.last(&request.target))?;
+        Some(FailureReason { text: format!("{} ({})", last.text, self.authority), ..last })
     }
 
     pub(in crate::heal) fn breaker_is_closed(&self) -> bool {

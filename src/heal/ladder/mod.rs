@@ -19,11 +19,12 @@ use crate::config::Settings;
 use crate::config::settings::Rung;
 use crate::heal::canvas_service::CanvasService;
 use crate::heal::canvas_service::ask::AskCanvasService;
+use crate::heal::canvas_service::failure_log::FailureReason;
 use crate::heal::canvas_service::register_path::register_path;
 use crate::heal::canvas_service::registration::Registration;
 use crate::heal::canvas_service::request::CanvasRequest;
 use crate::heal::canvas_service::response::CanvasResponse;
-use crate::heal::canvas_service::services::CanvasServices;
+use crate::heal::canvas_service::services::{AskedCanvas, CanvasServices};
 use crate::heal::cooldowns::CanvasRequestKey;
 use crate::heal::evidence::{Evidence, is_expiry};
 use crate::heal::flight_priority::FlightPriority;
@@ -105,6 +106,11 @@ impl HealRun<'_> {
 
 /// How long the result of a visit in vain is remembered: a stored canvas does not change by being asked for.
 const VISITED_FOR: Duration = Duration::from_secs(30);
+
+/// Why an image is not back where nothing failed.
+pub(in crate::heal) const NO_ROUTE: &str =
+    "its canvas belongs to no presentation route ([server] public_hosts, [[routes]])";
+pub(in crate::heal) const NO_HELP: &str = "its canvas was asked for, and the image did not come back";
 
 /// Canvases of one image that are asked for at most; those that are refused do not count.
 const CANVASES: usize = 3;
@@ -250,6 +256,13 @@ impl Ladder {
         }
     }
 
+    /// Why no rung brought this image back, in words.
+    pub(in crate::heal) fn failure(&self, image: &IndexedImage) -> String {
+        let canvases = self.services.asked_canvases(image);
+        let failure = last_failure(&canvases).map(|failure| failure.text);
+        failure.unwrap_or_else(|| if canvases.is_empty() { NO_ROUTE } else { NO_HELP }.to_owned())
+    }
+
     /// The canvases that may be asked for, each once, newest first.
     fn turns(&self, image: &IndexedImage) -> Vec<CanvasAttempt> {
         let canvases = self.services.asked_canvases(image).into_iter();
@@ -320,4 +333,14 @@ impl Ladder {
     fn is_expiry(&self, status: StatusCode) -> bool {
         is_expiry(&self.settings.heal, status)
     }
+}
+
+/// Why the last requests for these canvases failed. A failure that may pass comes first: a retry is worth it.
+pub(in crate::heal) fn last_failure(canvases: &[AskedCanvas]) -> Option<FailureReason> {
+    let failures = canvases.iter().filter_map(|(service, canvas)| {
+        let variant = || service.failure(&CanvasRequest::variant(canvas)?.flight);
+        let stored = || service.failure(&CanvasRequest::visit(canvas).flight);
+        service.failure(&CanvasRequest::rebuild(canvas).flight).or_else(stored).or_else(variant)
+    });
+    failures.max_by_key(|failure| failure.passing)
 }

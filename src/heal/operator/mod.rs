@@ -2,6 +2,7 @@
 //! the proxy's own; all requests go in the sweep lane.
 
 mod actions;
+pub(in crate::heal) mod broken;
 pub(in crate::heal) mod inspect;
 
 use std::sync::Arc;
@@ -26,7 +27,7 @@ use crate::heal::canvas_service::services::AskedCanvas;
 use crate::heal::evidence::{Evidence, Probe, proves_nothing};
 use crate::heal::flight_priority::FlightPriority;
 use crate::heal::image::IndexedImage;
-use crate::heal::ladder::HealOutcome;
+use crate::heal::ladder::{HealOutcome, NO_HELP, NO_ROUTE, last_failure};
 use crate::heal::missing_files::Proof;
 use crate::iiif::IdentifierKind;
 use crate::iiif::manifest::WalkError;
@@ -174,6 +175,9 @@ impl Healer {
         // Without its image the canvas cannot be cured either: no wait for that.
         let (was_poisoned, cured) =
             if is_back { self.poison_is_cured(&canvases, image).await } else { (false, false) };
+        if is_back {
+            self.parts.broken.clear(&image.key);
+        }
         let (ending, reason, passing) = match verdict {
             HealOutcome::Healed(_) | HealOutcome::Alive if was_poisoned && !cured => {
                 (ImageHealResult::Poisoned, Some("its canvas comes back without images".to_owned()), false)
@@ -196,8 +200,7 @@ impl Healer {
     pub async fn visit_canvas(&self, image: &IndexedImage, canvas: &str) -> CanvasVisit {
         let parts = &self.parts;
         let Some((service, allowed)) = parts.services.asked_canvas(canvas) else {
-            let reason = "its canvas belongs to no presentation route ([server] public_hosts, [[routes]])";
-            return CanvasVisit::Failed { reason: reason.to_owned(), passing: false };
+            return CanvasVisit::Failed { reason: NO_ROUTE.to_owned(), passing: false };
         };
         let errand = CanvasRequest::visit(&allowed);
         match self.landed_visit(&service, &errand, image).await {
@@ -296,7 +299,6 @@ pub enum DocumentError {
 
 const LEFT_ALONE: &str = "the canvas service only fails and is left alone for a while";
 const EMPTY: &str = "its canvas comes back without images: the file is gone, or a fault goes on";
-const NO_HELP: &str = "its canvas was asked for, and the image did not come back";
 
 impl Healer {
     /// Confirms "registered": without effect where the image server finds no file.
@@ -348,19 +350,19 @@ impl Healer {
         (was_poisoned, cured)
     }
 
-    fn reason(&self, image: &IndexedImage, canvases: &[AskedCanvas], verdict: HealOutcome) -> (String, bool) {
+    pub(in crate::heal) fn reason(
+        &self,
+        image: &IndexedImage,
+        canvases: &[AskedCanvas],
+        verdict: HealOutcome,
+    ) -> (String, bool) {
         if image.owners.is_empty() {
             return ("no canvas is known that owns it".to_owned(), false);
         }
         if canvases.is_empty() {
-            let text = "its canvas belongs to no presentation route ([server] public_hosts, [[routes]])";
-            return (text.to_owned(), false);
+            return (NO_ROUTE.to_owned(), false);
         }
-        let remarks = canvases.iter().filter_map(|(service, allowed)| {
-            service.remarks.last(&allowed.rebuild).or_else(|| service.remarks.last(&allowed.visit))
-        });
-        // A failure that may pass comes first: a retry is worth it.
-        if let Some(remark) = remarks.max_by_key(|remark| remark.passing) {
+        if let Some(remark) = last_failure(canvases) {
             return (remark.text, remark.passing);
         }
         let in_cure = |(_, allowed): &AskedCanvas| {

@@ -138,7 +138,7 @@ pub(super) fn history(
         let ended = UNIX_EPOCH + Duration::from_millis(u64::try_from(heal.at).unwrap_or(0));
         writeln!(
             out,
-            "{}  {:<7}  {:<8}  {:<6}  {:>7} ms  {:>3} waiting  {}  {}  {}",
+            "{}  {:<7}  {:<8}  {:<6}  {:>7} ms  {:>3} waiting  {}  {}  {}  {}",
             humantime::format_rfc3339_seconds(ended),
             heal.verdict,
             heal.rung.as_deref().unwrap_or("-"),
@@ -148,6 +148,7 @@ pub(super) fn history(
             heal.identifier,
             heal.canvas.as_deref().unwrap_or("-"),
             heal.request.as_deref().unwrap_or("-"),
+            heal.reason.as_deref().unwrap_or("-"),
         )?;
     }
     Ok(Exit::Well)

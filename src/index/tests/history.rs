@@ -22,6 +22,7 @@ fn heal(identifier: &str, at: i64) -> HealRecord {
         duration_ms: 812,
         waiting: 3,
         request: None,
+        reason: None,
     }
 }
 
@@ -112,6 +113,25 @@ fn a_file_of_the_first_version_gets_a_history() {
     record(&index, &[heal("one", now_ms())], BOUNDS).unwrap();
     assert_eq!(told(&index), ["one"]);
     assert_eq!(canvases_of(&index, "one"), [canvas_url("a.json", 1)]);
+}
+
+#[test]
+fn a_reason_is_kept_over_a_build_and_a_file_of_before_gets_reasons() {
+    let bench = IndexBench::new();
+    bench.write("a.json", &["one"]);
+    let index = bench.open();
+    bench.refresh(&index);
+    record(&index, &[heal("old", now_ms())], BOUNDS).unwrap();
+    drop(index);
+    let before = "ALTER TABLE heals DROP COLUMN reason; PRAGMA user_version = 4;";
+    Connection::open(bench.path()).unwrap().execute_batch(before).unwrap();
+    let index = bench.open();
+    let why = Some("the canvas service answered 500".to_owned());
+    record(&index, &[HealRecord { reason: why.clone(), ..heal("new", now_ms()) }], BOUNDS).unwrap();
+    bench.build(&index);
+    let all = index.history(&HistoryFilter::default(), HistoryPage::default()).unwrap();
+    let told: Vec<_> = all.iter().map(|entry| (&*entry.heal.identifier, entry.heal.reason.clone())).collect();
+    assert_eq!(told, [("new", why), ("old", None)]);
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ import { world } from '../viewers/world.mjs';
 
 const axe = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 const shots = process.env.SHOTS;
-const PAGES = ['/', '/collections', '/collections?source=1', '/collections/1', '/heals', '/heals/1', '/search', '/search?q=obj', '/search?q=nobody', '/setup', '/nothing'];
+const PAGES = ['/', '/broken', '/broken?kind=unknown', '/collections', '/collections?source=1', '/collections/1', '/heals', '/heals/1', '/search', '/search?q=obj', '/search?q=Page', '/search?q=nobody', '/setup', '/nothing'];
 
 let it;
 let origin;
@@ -136,6 +136,33 @@ test('an image is found by its URL', async () => {
   await page.getByRole('searchbox').fill(`https://api.library.tamu.edu/iiif/2/${pages[3].identifier}/info.json`);
   await page.keyboard.press('Enter');
   await page.getByRole('button', { name: 'Heal this image' }).waitFor();
+  await closed(page);
+});
+
+test('what readers do not get is told with its reason, and leaves when it is well', async () => {
+  const { pages } = await it.state();
+  const [lost, gone] = [pages[7], pages[9]];
+  const asks = (identifier, size, headers = {}) => fetch(`http://${it.mender.address}/iiif/2/${identifier}/full/${size},/0/default.jpg`, { headers });
+  await it.bedDoes('remove-file', lost.path);
+  await it.bedDoes('remove-file', gone.path);
+  assert.equal((await asks(lost.identifier, 90)).status, 404);
+  assert.equal((await asks(gone.identifier, 90)).status, 404);
+  for (let times = 0; times < 3; times += 1) {
+    await asks('a-name-that-no-manifest-has-'.repeat(6), 90, { referer: 'https://blog.example/2026/a-post-about-letters/' });
+    await asks('"><script>alert(1)</script>', 90, { referer: 'https://blog.example/<script>' });
+  }
+  const page = await opened('/broken');
+  const card = page.locator(`.broken > li[data-key="${lost.identifier}"]`);
+  assert.match(await card.innerText(), /file is gone[^]*Page 8[^]*1 reader/);
+  assert.match(await page.locator('main').innerText(), /blog\.example\/2026/);
+  await it.bedDoes('restore-file', lost.path);
+  await card.getByRole('button', { name: /^Forget/ }).click();
+  await page.waitForURL('**/broken');
+  await page.locator(`.broken > li[data-key="${lost.identifier}"]`).getByRole('button', { name: /^Heal/ }).click();
+  await page.locator(`.broken > li[data-key="${lost.identifier}"] .state`).filter({ hasText: /healed|ok/ }).waitFor({ timeout: 20_000 });
+  await page.reload();
+  assert.equal(await page.locator(`.broken > li[data-key="${lost.identifier}"]`).count(), 0);
+  assert.equal(await page.locator(`.broken > li[data-key="${gone.identifier}"]`).count(), 1);
   await closed(page);
 });
 

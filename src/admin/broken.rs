@@ -1,0 +1,255 @@
+//! Broken now: the images that readers do not get, as a page, as JSON and as CSV.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use askama::Template;
+use http::{Response, StatusCode};
+use serde::Serialize;
+
+use super::AdminState;
+use super::answer::{self, ApiProblem, json};
+use super::format::{grouped, time_of};
+use super::labels::BookLabels;
+use super::queries::{ApiParameters, PagedList, aside, listing};
+use crate::batch::report::csv::CsvTable;
+use crate::heal::{BrokenFilter, BrokenImage, Referrer};
+use crate::upstream::Body;
+
+/// A broken image, with the label of its book.
+#[derive(Debug, Serialize)]
+pub(super) struct LabelledBroken {
+    #[serde(flatten)]
+    image: BrokenImage,
+    /// Label of the manifest.
+    book: Option<String>,
+    /// Page of the dashboard that shows it among its neighbours.
+    #[serde(skip)]
+    link: Option<String>,
+}
+
+/// Images that readers do not get.
+#[derive(Template)]
+#[template(path = "broken.html")]
+pub(super) struct BrokenPage {
+    here: &'static str,
+    /// One kind alone, and where its page begins.
+    kind: Option<&'static str>,
+    total: String,
+    groups: Vec<BrokenGroup>,
+}
+
+/// Broken images of one kind.
+struct BrokenGroup {
+    kind: &'static str,
+    title: &'static str,
+    hint: &'static str,
+    cards: Vec<BrokenView>,
+    next: Option<String>,
+}
+
+struct BrokenView {
+    key: String,
+    title: String,
+    book: Option<String>,
+    reason: &'static str,
+    class: &'static str,
+    why: String,
+    until: Option<String>,
+    readers: String,
+    requests: String,
+    status: u16,
+    first: (String, String),
+    last: (String, String),
+    referrers: Vec<Referrer>,
+    link: Option<String>,
+    picture: Option<String>,
+    is_known: bool,
+}
+
+/// The kinds, by their words in the API.
+const KINDS: [(&str, bool); 2] = [("known", true), ("unknown", false)];
+
+/// One page of broken images.
+fn list(
+    rooms: &AdminState,
+    is_known: Option<bool>,
+    query: &ApiParameters<'_>,
+) -> Result<PagedList<LabelledBroken>, ApiProblem> {
+    let (before, limit) = (query.number("before")?, query.limit(rooms)?);
+    let filter = BrokenFilter { is_known, before, limit: limit as usize + 1 };
+    let mut labels = BookLabels::of(&rooms.index);
+    let mut rows = Vec::new();
+    for image in rooms.healer.broken_images(filter)? {
+        let (mut book, mut link) = (None, None);
+        if let Some(owner) = &image.owner {
+            book = labels.book(&owner.manifest)?.and_then(|book| book.label.clone());
+            link = labels.link(&owner.manifest, &owner.canvas)?;
+        }
+        rows.push(LabelledBroken { image, book, link });
+    }
+    Ok(listing(rows, limit, |row| row.image.number))
+}
+
+/// The kind that is asked for.
+fn kind_of(query: &ApiParameters<'_>) -> Result<Option<(&'static str, bool)>, ApiProblem> {
+    let Some(word) = query.text("kind") else { return Ok(None) };
+    let kind = KINDS.into_iter().find(|(name, _)| *name == word);
+    kind.map(Some).ok_or_else(|| ApiProblem::bad(format!("`kind` is known or unknown, not `{word}`")))
+}
+
+/// `GET /api/v1/broken`
+pub(super) async fn api(
+    rooms: &Arc<AdminState>,
+    query: &str,
+    accept: &str,
+) -> Result<Response<Body>, ApiProblem> {
+    let format = ApiParameters::read(query).text("format");
+    let is_csv = match format.as_deref() {
+        Some("csv") => true,
+        Some("json") => false,
+        Some(other) => return Err(ApiProblem::bad(format!("`format` is json or csv, not `{other}`"))),
+        None => accept.contains("text/csv"),
+    };
+    let (rooms, query) = (Arc::clone(rooms), query.to_owned());
+    let found = aside(move || {
+        let query = ApiParameters::read(&query);
+        list(&rooms, kind_of(&query)?.map(|(_, is_known)| is_known), &query)
+    });
+    let found = found.await?;
+    if !is_csv {
+        return json(StatusCode::OK, &found);
+    }
+    let text = table(&found.items).map_err(|error| ApiProblem::internal(&error.to_string()))?;
+    Ok(answer::typed("text/csv; charset=utf-8; header=present", text))
+}
+
+/// The table (RFC 4180).
+fn table(rows: &[LabelledBroken]) -> std::io::Result<Vec<u8>> {
+    let mut out = Vec::new();
+    let names = [
+        "reason",
+        "why",
+        "until",
+        "book",
+        "page",
+        "image",
+        "readers",
+        "requests",
+        "status",
+        "first",
+        "last",
+        "manifest",
+        "canvas",
+        "picture",
+        "referrers",
+    ];
+    let mut csv = CsvTable::new(names, &mut out)?;
+    for LabelledBroken { image, book, .. } in rows {
+        let (owner, mut referrers) = (image.owner.as_ref(), String::new());
+        for referrer in &image.referrers {
+            let _ = write!(referrers, "{}{}", if referrers.is_empty() { "" } else { " " }, referrer.url);
+        }
+        let time = |at: i64| time_of(at).0;
+        csv.line([
+            image.reason,
+            &image.why,
+            &image.until.map(time).unwrap_or_default(),
+            book.as_deref().unwrap_or_default(),
+            owner.and_then(|owner| owner.label.as_deref()).unwrap_or_default(),
+            &image.identifier,
+            &image.readers.to_string(),
+            &image.requests.to_string(),
+            &image.status.to_string(),
+            &time(image.first),
+            &time(image.last),
+            owner.map(|owner| &*owner.manifest).unwrap_or_default(),
+            owner.map(|owner| &*owner.canvas).unwrap_or_default(),
+            image.picture.as_deref().unwrap_or_default(),
+            &referrers,
+        ])?;
+    }
+    csv.end()?;
+    Ok(out)
+}
+
+/// `/broken`
+pub(super) async fn page(rooms: &Arc<AdminState>, query: &str) -> Result<BrokenPage, ApiProblem> {
+    let (rooms, query) = (Arc::clone(rooms), query.to_owned());
+    aside(move || {
+        let query = ApiParameters::read(&query);
+        let wanted = kind_of(&query)?;
+        let now = rooms.metrics.snapshot().now;
+        let count = |number: i64| u64::try_from(number).unwrap_or(0);
+        let mut groups = Vec::new();
+        for (kind, is_known) in KINDS.into_iter().filter(|kind| wanted.is_none_or(|wanted| wanted == *kind)) {
+            let PagedList { items, next } = list(&rooms, Some(is_known), &query)?;
+            let (title, hint) = if is_known {
+                ("Pages of books", "A manifest in the index names them.")
+            } else {
+                ("In no manifest", "No manifest in the index names them, so they cannot be healed: index the manifest, or correct the page that asks for them.")
+            };
+            groups.push(BrokenGroup {
+                kind,
+                title,
+                hint,
+                cards: items.into_iter().map(|row| view(row, is_known)).collect(),
+                next: next.map(|before| format!("/broken?kind={kind}&before={before}")),
+            });
+        }
+        let total = grouped(count(now.broken_images) + count(now.unknown_images));
+        Ok(BrokenPage { here: "/broken", kind: wanted.map(|(kind, _)| kind), total, groups })
+    })
+    .await
+}
+
+fn view(row: LabelledBroken, is_known: bool) -> BrokenView {
+    let LabelledBroken { image, book, link } = row;
+    let class = match image.reason {
+        "missing" | "failed" | "no_route" | "error" => "bad",
+        "cooling" | "pending" | "expired" => "note",
+        _ => "",
+    };
+    let readers = match image.readers {
+        1 => "1 reader".to_owned(),
+        most if most >= BrokenImage::MOST_READERS => format!("{most} readers or more"),
+        some => format!("{some} readers"),
+    };
+    let requests = match image.requests {
+        1 => "1 request".to_owned(),
+        some => format!("{} requests", grouped(some)),
+    };
+    let label = image.owner.as_ref().and_then(|owner| owner.label.clone());
+    BrokenView {
+        title: label.unwrap_or_else(|| image.identifier.clone()),
+        book: book.or_else(|| image.owner.map(|owner| owner.manifest)),
+        reason: word(image.reason),
+        class,
+        why: image.why,
+        until: image.until.map(|until| time_of(until).0),
+        readers,
+        requests,
+        status: image.status,
+        first: time_of(image.first),
+        last: time_of(image.last),
+        referrers: image.referrers,
+        link,
+        picture: image.picture,
+        is_known,
+        key: image.identifier,
+    }
+}
+
+/// The reason as a word for people.
+fn word(reason: &'static str) -> &'static str {
+    match reason {
+        "missing" => "file is gone",
+        "cooling" => "cooling down",
+        "failed" => "heal failed",
+        "pending" => "being healed",
+        "no_route" => "no route",
+        "off" => "not healed",
+        "error" => "server error",
+        other => other,
+    }
+}
