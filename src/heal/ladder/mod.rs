@@ -213,7 +213,7 @@ impl Ladder {
         if let Some(seen) = gone {
             return self.gone_or_in_trouble(image, seen).await;
         }
-        if cooling && !tried { HealOutcome::Cooling } else { HealOutcome::Failed }
+        HealOutcome::without_help(tried, cooling)
     }
 
     /// Judges a canvas that came without the image, while no key was written: its file is gone, or the file store is in

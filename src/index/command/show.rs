@@ -149,6 +149,9 @@ pub(super) fn history(
             heal.canvas.as_deref().unwrap_or("-"),
             heal.request.as_deref().unwrap_or("-"),
         )?;
+        if let Some(reason) = &heal.reason {
+            writeln!(out, "                      {reason}")?;
+        }
     }
     Ok(Exit::Well)
 }

@@ -11,8 +11,9 @@ use crate::index::store::schema;
 
 pub mod writer;
 
-/// Version of the schema that brought the history.
+/// Version of the schema that brought the history, and the one that brought reasons.
 const SINCE: i64 = 2;
+const REASONS_SINCE: i64 = 5;
 
 /// Heals of one answer, at most.
 const LONGEST_PAGE: u32 = 10_000;
@@ -40,6 +41,8 @@ pub struct HealRecord {
     pub waiting: u32,
     /// The id of the request that began it, where it has one.
     pub request: Option<String>,
+    /// Why the image is not back; `None`: it is, or the heal is from before reasons were kept.
+    pub reason: Option<String>,
 }
 
 /// A heal of the history.
@@ -149,8 +152,9 @@ fn prune(conn: &Connection, bounds: Retention) -> rusqlite::Result<()> {
 
 fn insert(conn: &Connection, id: Option<i64>, heal: &HealRecord) -> rusqlite::Result<()> {
     conn.prepare_cached(
-        "INSERT INTO heals (id, at, identifier, canvas, manifest, rung, verdict, lane, duration_ms, waiting, request)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+        "INSERT INTO heals
+           (id, at, identifier, canvas, manifest, rung, verdict, lane, duration_ms, waiting, request, reason)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
     )?
     .execute(params![
         id,
@@ -164,12 +168,18 @@ fn insert(conn: &Connection, id: Option<i64>, heal: &HealRecord) -> rusqlite::Re
         i64::try_from(heal.duration_ms).unwrap_or(i64::MAX),
         heal.waiting,
         heal.request,
+        heal.reason,
     ])?;
     Ok(())
 }
 
-const COLUMNS: &str =
-    "id, at, identifier, canvas, manifest, rung, verdict, lane, duration_ms, waiting, request";
+/// What [`entry`] reads. An old file that nobody may write to has no reasons.
+fn columns(conn: &Connection) -> rusqlite::Result<String> {
+    let has_reasons = schema::number(conn, "PRAGMA user_version")? >= REASONS_SINCE;
+    let reason = if has_reasons { "reason" } else { "NULL" };
+    let all = "id, at, identifier, canvas, manifest, rung, verdict, lane, duration_ms, waiting, request";
+    Ok(format!("{all}, {reason}"))
+}
 
 fn entry(row: &Row<'_>) -> rusqlite::Result<HistoryEntry> {
     let heal = HealRecord {
@@ -183,6 +193,7 @@ fn entry(row: &Row<'_>) -> rusqlite::Result<HistoryEntry> {
         duration_ms: u64::try_from(row.get::<_, i64>(8)?).unwrap_or(0),
         waiting: row.get(9)?,
         request: row.get(10)?,
+        reason: row.get(11)?,
     };
     Ok(HistoryEntry { id: row.get(0)?, heal })
 }
@@ -191,7 +202,7 @@ fn read(conn: &Connection, filter: &HistoryFilter, page: HistoryPage) -> rusqlit
     if !has_history(conn)? {
         return Ok(Vec::new());
     }
-    let mut sql = format!("SELECT {COLUMNS} FROM heals WHERE 1");
+    let mut sql = format!("SELECT {} FROM heals WHERE 1", columns(conn)?);
     let mut values: Vec<Value> = Vec::new();
     let text = |text: &String| Value::Text(text.clone());
     let wanted = [
@@ -228,7 +239,8 @@ pub(in crate::index) fn carry_over(old: &Connection, new: &Connection) -> rusqli
         return Ok(());
     }
     let have = schema::number(new, "SELECT ifnull(max(id), 0) FROM heals")?;
-    let mut select = old.prepare(&format!("SELECT {COLUMNS} FROM heals WHERE id > ?1 ORDER BY id"))?;
+    let mut select =
+        old.prepare(&format!("SELECT {} FROM heals WHERE id > ?1 ORDER BY id", columns(old)?))?;
     let mut rows = select.query([have])?;
     while let Some(row) = rows.next()? {
         let HistoryEntry { id, heal } = entry(row)?;

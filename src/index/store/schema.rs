@@ -101,6 +101,9 @@ CREATE TABLE marks (                -- where something stood: 'fleet', how far t
   value TEXT
 ) WITHOUT ROWID;
 ",
+    "
+ALTER TABLE heals ADD COLUMN reason TEXT; -- why the image is not back
+",
 ];
 
 /// How long a writer waits for another one.

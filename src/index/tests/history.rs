@@ -22,6 +22,7 @@ fn heal(identifier: &str, at: i64) -> HealRecord {
         duration_ms: 812,
         waiting: 3,
         request: None,
+        reason: None,
     }
 }
 
