@@ -5,10 +5,11 @@ use std::time::Duration;
 use askama::Template;
 
 use super::chart::{self, Chart};
-use super::format::{HealRow, grouped, row};
+use super::format::{HealRow, SetupRow, grouped, row, setup_row};
 use super::{AdminState, queries};
 use crate::index::history::{HistoryFilter, HistoryPage};
 use crate::observe::Snapshot;
+use crate::setup::SetupFinding;
 
 /// Heals that the overview shows.
 const LAST: u32 = 8;
@@ -24,6 +25,7 @@ pub(super) struct OverviewPage {
 #[derive(Template)]
 #[template(path = "now_live.html")]
 pub(super) struct OverviewLive {
+    pub(super) setup: Vec<SetupRow>,
     pub(super) tone: &'static str,
     pub(super) summary: String,
     pub(super) figures: Vec<StatTile>,
@@ -70,6 +72,7 @@ pub(super) fn now(rooms: &AdminState) -> OverviewLive {
     // An index that cannot be read is told above; the rest of the page can be told.
     let last = last.unwrap_or_default();
     OverviewLive {
+        setup: rooms.setup.problems().into_iter().map(setup_row).collect(),
         tone,
         summary,
         figures,
@@ -105,6 +108,8 @@ fn summary(rooms: &AdminState, told: &Snapshot) -> (&'static str, String) {
             "busy",
             format!("{} heals are under way, {} viewers wait for them.", told.now.flights, told.now.waiting),
         )
+    } else if rooms.setup.problems().iter().any(SetupFinding::is_bad) {
+        ("bad", "All is quiet, but the setup is not right: images that expire may stay gone.".to_owned())
     } else {
         ("good", "All is quiet: nothing is being healed, nobody waits.".to_owned())
     }

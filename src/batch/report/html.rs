@@ -7,10 +7,10 @@ use std::time::{Duration, UNIX_EPOCH};
 use indicatif::HumanCount;
 
 use super::escaped;
-use crate::batch::deployment::FindingState;
 use crate::batch::summary::{ManifestSummary, Summary};
 use crate::batch::{ImageResult, ImageVerdict};
 use crate::iiif::image_path::{Slashes, path_of_key};
+use crate::setup::FindingState;
 
 pub(super) fn write(summary: &Summary, out: &mut dyn Write) -> io::Result<()> {
     let heals = summary.command == "heal";

@@ -4,8 +4,8 @@ use std::io::{self, Write};
 
 use super::escaped;
 use crate::batch::ImageResult;
-use crate::batch::deployment::FindingState;
 use crate::batch::summary::{ManifestSummary, Summary};
+use crate::setup::FindingState;
 
 pub(super) fn write(summary: &Summary, out: &mut dyn Write) -> io::Result<()> {
     let troubles = summary.manifests.iter().filter(|row| is_troubled(row)).count();

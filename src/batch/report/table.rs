@@ -6,8 +6,8 @@ use indicatif::HumanCount;
 
 use crate::batch::ImageVerdict;
 use crate::batch::check::FORGOTTEN;
-use crate::batch::deployment::FindingState;
 use crate::batch::summary::{ImageCounts, ManifestSummary, Summary};
+use crate::setup::FindingState;
 
 /// Columns.
 const WIDTH: usize = 80;
