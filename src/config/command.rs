@@ -1,4 +1,5 @@
-//! `config check|show|schema|defaults|reference`: what they print. Exit codes: 0 all well, 2 the configuration is wrong.
+//! `config check|show|schema|defaults|reference`: what they print. Exit codes: 0 all well, 2 the configuration is wrong. What
+//! `config check` finds out about the setup, where there is an index, changes nothing of that.
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -10,6 +11,7 @@ use miette::GraphicalReportHandler;
 use super::defaults::defaults;
 use super::error::ConfigErrors;
 use super::load;
+use super::origin::ConfigOrigin;
 use super::reference::reference;
 use super::schema::printed;
 use super::settings::{Listen, RouteKind, Settings};
@@ -37,7 +39,7 @@ impl ConfigCommand {
     /// Does it; `env` is `std::env::vars_os()`. Returns the exit code.
     pub fn run<K, V>(
         self,
-        path: &Path,
+        origin: Result<ConfigOrigin, ConfigErrors>,
         env: impl IntoIterator<Item = (K, V)>,
         out: &mut dyn Write,
     ) -> io::Result<u8>
@@ -52,12 +54,14 @@ impl ConfigCommand {
             }
             Self::Defaults => return out.write_all(defaults().as_bytes()).map(|()| 0),
             Self::Reference => return out.write_all(reference().as_bytes()).map(|()| 0),
-            Self::Check => Settings::load(path, env).map(|settings| summary(path, &settings)),
-            Self::Show => {
-                load::read(path).and_then(|text| load::gather(path, &text, env)).and_then(|sources| {
-                    load::settings(path, &sources).map(|(settings, tree)| show(settings, &tree, &sources))
-                })
+            Self::Check => {
+                origin.and_then(|origin| origin.load(env).map(|settings| summary(origin.path(), &settings)))
             }
+            Self::Show => origin.and_then(|origin| {
+                let sources = load::gather(origin.path(), &origin.text()?, env)?;
+                let (settings, tree) = load::settings(origin.path(), &sources)?;
+                Ok(show(settings, &tree, &sources))
+            }),
         };
         match done {
             Ok(text) => out.write_all(text.as_bytes()).map(|()| 0),
@@ -93,11 +97,7 @@ fn summary(path: &Path, settings: &Settings) -> String {
         format!("{} is in order\n\n  listen  {}\n  admin   {admin}\n\n", path.display(), listen.join(", "));
     let width = settings.routes.iter().map(|route| route.prefix.len()).max().unwrap_or(0);
     for route in &settings.routes {
-        let kind = match route.kind {
-            RouteKind::Image => "image",
-            RouteKind::Presentation => "presentation",
-            RouteKind::Plain => "plain",
-        };
+        let kind = route.kind.as_str();
         let url = &route.upstream;
         let mut line = format!(
             "  {kind:<12}  {:<width$}  →  {}://{}{}",
