@@ -24,6 +24,10 @@ pub(super) fn check_setup(
     async move {
         let every = settings.admin.setup_check;
         let mut pause = FIRST.min(every);
+        // What nobody looks at any more is not told any more.
+        if every.is_zero() && !status.problems().is_empty() {
+            status.update(&[], &metrics);
+        }
         while !every.is_zero() {
             let _ = tokio::time::timeout(pause, read.changed()).await;
             status.update(&setup::check(&healer, &index, &settings).await, &metrics);
